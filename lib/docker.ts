@@ -1,0 +1,185 @@
+// The engine behind the socket: which one, how to reach it, and what its
+// errors mean. dockerode is loaded only when a command comes this far.
+
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import type Docker from "dockerode";
+import * as v from "valibot";
+import { Failure, type FailureKind, messageOf } from "./errors.ts";
+
+export type { Docker };
+
+/** Where the engine listens, and what said so. */
+export interface Endpoint {
+  host: string;
+  from: "DOCKER_HOST" | "context" | "default";
+}
+
+export const defaultSocket = "/var/run/docker.sock";
+
+/** 20.10, the first engine with everything that is used here. */
+export const minimumApi = "1.41";
+
+const contextFile = v.object({ currentContext: v.optional(v.string()) });
+const contextMeta = v.object({
+  Endpoints: v.object({ docker: v.object({ Host: v.string() }) }),
+});
+
+/**
+ * The endpoint that the Docker CLI would use: DOCKER_HOST, then the context of
+ * DOCKER_CONTEXT or of config.json, then the default socket.
+ * https://docs.docker.com/engine/manage-resources/contexts/
+ */
+export function endpointOf(env: NodeJS.ProcessEnv): Endpoint {
+  if (env["DOCKER_HOST"]) {
+    return { host: env["DOCKER_HOST"], from: "DOCKER_HOST" };
+  }
+  const directory = env["DOCKER_CONFIG"] ||
+    join(env["HOME"] || homedir(), ".docker");
+  const name = env["DOCKER_CONTEXT"] || currentContext(directory);
+  if (!name || name === "default") {
+    return { host: `unix://${defaultSocket}`, from: "default" };
+  }
+  const digest = createHash("sha256").update(name).digest("hex");
+  const file = join(directory, "contexts", "meta", digest, "meta.json");
+  const meta = v.safeParse(contextMeta, readJson(file));
+  if (!meta.success) {
+    throw new Failure("engine", `Cannot read docker context "${name}"`, {
+      hint: "See 'docker context ls', or set DOCKER_HOST.",
+    });
+  }
+  return { host: meta.output.Endpoints.docker.Host, from: "context" };
+}
+
+/** The socket's path on the engine's own machine, for mounting it. */
+export function socketOf(endpoint: Endpoint): string {
+  return endpoint.host.startsWith("unix://")
+    ? endpoint.host.slice("unix://".length)
+    : defaultSocket;
+}
+
+export async function connect(env: NodeJS.ProcessEnv): Promise<Docker> {
+  const { host } = endpointOf(env);
+  const { default: Dockerode } = await import("dockerode");
+  if (host.startsWith("unix://")) {
+    return new Dockerode({ socketPath: host.slice("unix://".length) });
+  }
+  // docker-modem reads tcp, ssh and TLS settings from DOCKER_HOST itself.
+  if (env["DOCKER_HOST"] === host) return new Dockerode();
+  throw new Failure("engine", `Cannot use the engine at ${host}`, {
+    hint: `Set DOCKER_HOST=${host} to reach an engine over the network.`,
+  });
+}
+
+/** Docker's JSON of a container, or undefined where there is none. */
+export async function inspectContainer(
+  docker: Docker,
+  name: string,
+): Promise<Docker.ContainerInspectInfo | undefined> {
+  return await orUndefined(docker.getContainer(name).inspect());
+}
+
+/** Docker's JSON of an image, or undefined where there is none. */
+export async function inspectImage(
+  docker: Docker,
+  name: string,
+): Promise<Docker.ImageInspectInfo | undefined> {
+  return await orUndefined(docker.getImage(name).inspect());
+}
+
+/**
+ * Creates a container. dockerode would put a spec, Env included, into the
+ * request's URL; this form keeps it in the body.
+ */
+export async function createContainer(
+  docker: Docker,
+  name: string,
+  spec: Docker.ContainerCreateOptions,
+): Promise<Docker.Container> {
+  const request = { _query: { name }, _body: spec };
+  return await docker.createContainer(
+    request as unknown as Docker.ContainerCreateOptions,
+  );
+}
+
+/** Removes a container however it stands; none there is as good. */
+export async function removeContainer(
+  docker: Docker,
+  name: string,
+): Promise<void> {
+  await orUndefined(docker.getContainer(name).remove({ force: true, v: true }));
+}
+
+/** HTTP status of an engine's answer, undefined for any other error. */
+export function statusOf(error: unknown): number | undefined {
+  const status = (error as { statusCode?: unknown } | undefined)?.statusCode;
+  return typeof status === "number" ? status : undefined;
+}
+
+const unreachable: Record<string, string> = {
+  ENOENT: "there is no socket",
+  ECONNREFUSED: "nothing listens",
+  EACCES: "permission denied",
+  EPERM: "permission denied",
+  ENOTFOUND: "the host name is unknown",
+  ETIMEDOUT: "no answer",
+  EHOSTUNREACH: "no route to the host",
+};
+
+/** Why an engine cannot be reached, undefined when the error is another. */
+export function connectionFault(error: unknown): string | undefined {
+  const code = (error as NodeJS.ErrnoException | undefined)?.code;
+  return code === undefined ? undefined : unreachable[code];
+}
+
+/**
+ * What an error of the engine means to the person at the command: `subject`
+ * is the start of the sentence, as in `Cannot start worker "x"`.
+ */
+export function engineFailure(error: unknown, subject: string): Failure {
+  if (error instanceof Failure) return error;
+  const fault = connectionFault(error);
+  if (fault !== undefined) {
+    return new Failure("engine", `${subject}: the engine is out of reach`, {
+      cause: error,
+      hint: fault === "permission denied"
+        ? "Join the docker group: sudo usermod -aG docker $USER, then log in again."
+        : "Start it with 'make engine', or point DOCKER_HOST at one that runs.",
+    });
+  }
+  const kinds: Record<number, FailureKind> = { 404: "notFound", 409: "busy" };
+  const reason = (error as { json?: { message?: string } } | undefined)?.json
+    ?.message ?? messageOf(error);
+  return new Failure(
+    kinds[statusOf(error) ?? 0] ?? "failed",
+    `${subject}: ${reason}`,
+    { cause: error },
+  );
+}
+
+async function orUndefined<T>(answer: Promise<T>): Promise<T | undefined> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (statusOf(error) === 404) return undefined;
+    throw error;
+  }
+}
+
+function currentContext(directory: string): string | undefined {
+  const config = v.safeParse(
+    contextFile,
+    readJson(join(directory, "config.json")),
+  );
+  return config.success ? config.output.currentContext : undefined;
+}
+
+function readJson(path: string): unknown {
+  try {
+    return JSON.parse(readFileSync(path, "utf8"));
+  } catch {
+    return undefined; // absent or broken: the schema above says which matters
+  }
+}

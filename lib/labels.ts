@@ -1,0 +1,41 @@
+// Label names and values: everything that an instance makes carries them, and
+// everything is found again by them.
+
+export const label = {
+  instance: "hal9000.instance",
+  role: "hal9000.role",
+  born: "hal9000.born",
+  session: "hal9000.session",
+  project: "hal9000.project",
+} as const;
+
+export type Role = "net" | "parent" | "mounter" | "worker" | "helper";
+
+/** The labels that every container of an instance carries. */
+export function roleLabels(prefix: string, role: Role): Record<string, string> {
+  return { [label.instance]: prefix, [label.role]: role };
+}
+
+/** Docker's `filters` argument for the containers of an instance. */
+export function instanceFilter(
+  prefix: string,
+  role?: Role,
+): { label: string[] } {
+  const labels = [`${label.instance}=${prefix}`];
+  if (role) labels.push(`${label.role}=${role}`);
+  return { label: labels };
+}
+
+/** Fixed names within an instance. */
+export function instanceNames(prefix: string) {
+  return {
+    net: `${prefix}-net`,
+    parent: `${prefix}-parent`,
+    worker: (id: string) => `${prefix}-worker-${id}`,
+    volumes: {
+      chromadb: `${prefix}-chromadb`,
+      plugins: `${prefix}-plugins`,
+      memorybank: `${prefix}-memorybank`,
+    },
+  };
+}

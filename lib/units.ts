@@ -1,0 +1,37 @@
+// People's units at the edge: sizes as Docker writes them (4g, 512m).
+
+const factors = { b: 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 };
+
+/** Docker's notation: a number, then b, k, m, g or t (binary), b when left out. */
+export const sizePattern = /^(\d+(?:\.\d+)?)([bkmgt]?)$/i;
+
+/** Bytes of a size such as "4g". Throws a RangeError on anything else. */
+export function parseSize(text: string): number {
+  const match = sizePattern.exec(text);
+  if (!match) throw new RangeError(`Cannot parse size "${text}"`);
+  const unit = (match[2] || "b").toLowerCase() as keyof typeof factors;
+  return Math.round(Number(match[1]) * factors[unit]);
+}
+
+/** "261 MB": decimal megabytes, as `docker images` counts. */
+export function megabytes(bytes: number): string {
+  const size = bytes / 1e6;
+  return `${size < 10 ? size.toFixed(1) : Math.round(size)} MB`;
+}
+
+/** "4 GiB", "512 MiB". */
+export function binarySize(bytes: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let size = bytes;
+  let unit = 0;
+  while (size >= 1024 && unit < units.length - 1) {
+    size /= 1024;
+    unit++;
+  }
+  return `${Number(size.toFixed(1))} ${units[unit]}`;
+}
+
+/** "850 ms" below a second, "12.3 s" above. */
+export function duration(ms: number): string {
+  return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
+}

@@ -1,0 +1,19 @@
+#!/usr/bin/env -S sh -c 'exec "$(dirname "$(readlink -f "$0")")"/launch "$0" "$@"'
+// engine start|stop: the Docker engine of this machine.
+
+import process from "node:process";
+import { ensureEngine, stopEngine } from "../lib/engine.ts";
+import { logToStderr } from "../lib/log.ts";
+import { command, runCli } from "./cli.ts";
+
+const cli = command("engine");
+
+cli.command(
+  "start",
+  "Use the engine that answers; else install and start one (Debian, Ubuntu)",
+).action(() => ensureEngine(process.env, logToStderr));
+
+cli.command("stop", "Stop the engine, if it was started by this command")
+  .action(() => stopEngine(logToStderr));
+
+await runCli(cli);
