@@ -7,6 +7,8 @@ export const label = {
   born: "hal9000.born",
   session: "hal9000.session",
   project: "hal9000.project",
+  /** On images: a digest of what they are made of. */
+  inputs: "hal9000.inputs",
 } as const;
 
 export type Role = "net" | "parent" | "mounter" | "worker" | "helper";

@@ -1,6 +1,7 @@
 // What every command shares: it reads argv, prints errors and sets the exit
 // code, and is the only place that does.
 
+import { dirname } from "node:path";
 import process from "node:process";
 import { type CAC, cac, type Command } from "cac";
 import { closest } from "fastest-levenshtein";
@@ -8,6 +9,9 @@ import { exitCode, Failure, messageOf } from "../lib/errors.ts";
 import manifest from "../package.json" with { type: "json" };
 
 export const version = manifest.version;
+
+/** The checkout that this script runs from. */
+export const checkout = dirname(import.meta.dirname);
 
 /** A command line with the options that every command has. */
 export function command(name: string): CAC {

@@ -1,0 +1,92 @@
+// Bundles each script into one file that needs only Deno.
+
+import { chmod, mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
+import type { Plugin } from "esbuild";
+
+const shebang =
+  "#!/usr/bin/env -S deno run --allow-all --no-lock --no-config --quiet --ext=js";
+
+/** What CommonJS modules find in scope under Node, for those in the bundle. */
+const commonJsScope =
+  `import { createRequire as __createRequire } from "node:module";
+const require = __createRequire(import.meta.url);
+const __filename = import.meta.filename, __dirname = import.meta.dirname;`;
+
+/** Shared by the commands, and no command itself. */
+const notCommands = ["cli.ts"];
+
+/** The scripts of a checkout by name, without ending. */
+export async function scriptNames(root: string): Promise<string[]> {
+  const files = await readdir(join(root, "scripts"));
+  return files
+    .filter((file) => file.endsWith(".ts") && !notCommands.includes(file))
+    .map((file) => basename(file, ".ts"))
+    .sort();
+}
+
+/** Writes `<name>.js` for every script into `directory`, replacing it. */
+export async function bundleScripts(
+  root: string,
+  directory: string,
+): Promise<string[]> {
+  const esbuild = await import("esbuild");
+  const names = await scriptNames(root);
+  const result = await esbuild.build({
+    absWorkingDir: root,
+    entryPoints: names.map((name) => join("scripts", `${name}.ts`)),
+    outdir: directory,
+    bundle: true,
+    platform: "node",
+    format: "esm",
+    target: "node22",
+    banner: { js: commonJsScope },
+    // zx's ESM build asks for its CommonJS one by a path that a bundle lacks.
+    alias: { "zx/core": "./node_modules/zx/build/core.cjs" },
+    external: ["cpu-features", "esbuild"],
+    loader: { ".node": "empty" },
+    plugins: [withoutBuildKitSessions],
+    logLevel: "error",
+    write: false,
+  });
+  await rm(directory, { recursive: true, force: true });
+  await mkdir(directory, { recursive: true });
+  for (const file of result.outputFiles) {
+    const text = file.text.replace(/^#!.*/, shebang);
+    await writeFile(file.path, text);
+    await chmod(file.path, 0o755);
+  }
+  return names;
+}
+
+/** Bundles one ES module of a package; native bindings stay outside. */
+export async function bundleModule(entry: string, to: string): Promise<void> {
+  const esbuild = await import("esbuild");
+  await esbuild.build({
+    entryPoints: [entry],
+    outfile: to,
+    bundle: true,
+    platform: "node",
+    format: "esm",
+    banner: { js: commonJsScope },
+    logLevel: "error",
+  });
+}
+
+/**
+ * dockerode loads gRPC for BuildKit sessions as soon as it is imported: half
+ * of the bundle and of its start, for something that is never used here.
+ */
+const withoutBuildKitSessions: Plugin = {
+  name: "without-buildkit-sessions",
+  setup(build) {
+    const unused = /^(@grpc\/grpc-js|@grpc\/proto-loader|protobufjs)$/;
+    build.onResolve({ filter: unused }, ({ path }) => ({
+      path,
+      namespace: "unused",
+    }));
+    build.onLoad({ filter: /.*/, namespace: "unused" }, () => ({
+      contents: "module.exports = {};",
+    }));
+  },
+};

@@ -1,0 +1,114 @@
+// Builds the images that are not current.
+
+import process from "node:process";
+import { $ } from "zx/core";
+import { type Docker, inspectImage } from "../docker.ts";
+import { label } from "../labels.ts";
+import type { Log } from "../log.ts";
+import { baseImage } from "./base.ts";
+import { inputsDigest, stageInputs } from "./inputs.ts";
+import { type ImageRecipe, selectRecipes } from "./recipes.ts";
+
+export interface BuildOptions {
+  /** The checkout. */
+  root: string;
+  repository: string;
+  version: string;
+  only: string | undefined;
+  noCache: boolean;
+}
+
+export interface BuiltImage {
+  name: string;
+  tags: string[];
+  id: string;
+  sizeBytes: number;
+  originalBytes: number | null;
+  /** False where the image was current already. */
+  built: boolean;
+}
+
+/** Builds what is not current, for an engine of `arch`, and tells the sizes. */
+export async function buildImages(
+  docker: Docker,
+  arch: string,
+  options: BuildOptions,
+  log: Log,
+): Promise<BuiltImage[]> {
+  const { root, repository, version, noCache } = options;
+  const wanted = selectRecipes(options.only);
+  await stageInputs(root, arch, log);
+  const base = await baseImage(docker, arch, `${root}/build`, log);
+  const inputs = await inputsDigest(root, version, arch, base.id);
+  const images: BuiltImage[] = [];
+  for (const recipe of wanted) {
+    const tags = recipe.tags.map((tag) => `${repository}:${tag}`);
+    const current = !noCache && await areCurrent(docker, tags, inputs);
+    log(`${current ? "Current" : "Building"}: ${tags[0]}`);
+    if (!current) {
+      const args = buildArguments(recipe, repository, base.name, {
+        ...imageLabels(recipe, version),
+        [label.inputs]: inputs,
+      });
+      if (noCache) args.push("--no-cache");
+      // Progress belongs on stderr, wherever the builder would put it.
+      await $({
+        cwd: root,
+        stdio: ["ignore", process.stderr.fd, process.stderr.fd],
+      })`docker build ${args} .`;
+    }
+    const image = await docker.getImage(`${repository}:${recipe.name}`)
+      .inspect();
+    images.push({
+      name: recipe.name,
+      tags,
+      id: image.Id,
+      sizeBytes: image.Size,
+      originalBytes: recipe.originalBytes,
+      built: !current,
+    });
+  }
+  return images;
+}
+
+/** Arguments of `docker build` for a recipe, without the context. */
+export function buildArguments(
+  recipe: ImageRecipe,
+  repository: string,
+  base: string,
+  labels: Record<string, string>,
+): string[] {
+  return [
+    `--file=docker/Dockerfile.${recipe.name}`,
+    `--build-arg=BASE_IMAGE=${base}`,
+    ...(recipe.on
+      ? [`--build-arg=WORKER_IMAGE=${repository}:${recipe.on}`]
+      : []),
+    ...recipe.tags.map((tag) => `--tag=${repository}:${tag}`),
+    ...Object.entries(labels).map(([key, value]) => `--label=${key}=${value}`),
+  ];
+}
+
+/** https://specs.opencontainers.org/image-spec/annotations/ */
+function imageLabels(
+  recipe: ImageRecipe,
+  version: string,
+): Record<string, string> {
+  return {
+    "org.opencontainers.image.title": recipe.title,
+    "org.opencontainers.image.version": version,
+    "org.opencontainers.image.licenses": "Apache-2.0",
+    "org.opencontainers.image.source": "https://github.com/hellblazer/hal-9000",
+  };
+}
+
+async function areCurrent(
+  docker: Docker,
+  tags: string[],
+  inputs: string,
+): Promise<boolean> {
+  const images = await Promise.all(tags.map((tag) => inspectImage(docker, tag)));
+  return images.every((image) =>
+    image?.Config.Labels?.[label.inputs] === inputs
+  );
+}

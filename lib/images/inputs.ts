@@ -1,0 +1,115 @@
+// What goes into the images: packages of the lockfile and the bundled scripts,
+// laid out under build/image, from where the Dockerfiles copy.
+
+import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
+import {
+  copyFile,
+  cp,
+  link,
+  mkdir,
+  readdir,
+  readFile,
+  rm,
+} from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { $ } from "zx/core";
+import { bundleModule, bundleScripts } from "../bundle.ts";
+import { Failure } from "../errors.ts";
+import type { Log } from "../log.ts";
+
+/** Docker's name for an architecture to npm's. */
+const npmCpu: Record<string, string> = { amd64: "x64", arm64: "arm64" };
+
+/** Lays out build/image for an engine of `arch`. */
+export async function stageInputs(
+  root: string,
+  arch: string,
+  log: Log,
+): Promise<void> {
+  const cpu = npmCpu[arch];
+  if (cpu === undefined) {
+    throw new Failure("failed", `Cannot build images for ${arch}`, {
+      hint: "Claude CLI and Deno exist for amd64 and arm64.",
+    });
+  }
+  const packages = await packagesFor(root, cpu, log);
+  const target = join(root, "build", "image");
+  await rm(target, { recursive: true, force: true });
+  const bindings = `chromadb-js-bindings-linux-${cpu}-gnu`;
+  await place(
+    join(packages, "@anthropic-ai", `claude-code-linux-${cpu}`, "claude"),
+    join(target, "claude"),
+  );
+  await place(
+    join(packages, "@deno", `linux-${cpu}-glibc`, "deno"),
+    join(target, "deno"),
+  );
+  await cp(
+    join(packages, bindings),
+    join(target, "chromadb", "node_modules", bindings),
+    { recursive: true },
+  );
+  await bundleModule(
+    join(packages, "chromadb", "dist", "cli.mjs"),
+    join(target, "chromadb", "chroma.mjs"),
+  );
+  await bundleScripts(root, join(target, "scripts"));
+}
+
+/**
+ * What the images are made of, as one digest: the engine's cache would find
+ * out as well, but only after it was sent 400 MB.
+ */
+export async function inputsDigest(
+  root: string,
+  ...parts: string[]
+): Promise<string> {
+  const digest = createHash("sha256");
+  const add = (text: string | Uint8Array) => digest.update(text).update("\0");
+  for (const part of parts) add(part);
+  // The lockfile stands for the packages: it holds their integrities.
+  add(await readFile(join(root, "package-lock.json")));
+  for (const directory of ["docker", "build/image/scripts"]) {
+    for (const file of (await readdir(join(root, directory))).sort()) {
+      add(file);
+      add(await readFile(join(root, directory, file)));
+    }
+  }
+  return digest.digest("hex").slice(0, 16);
+}
+
+/**
+ * A node_modules for the engine's architecture: the checkout's own where it
+ * holds that, else one that npm installs, and checks, for it.
+ */
+async function packagesFor(
+  root: string,
+  cpu: string,
+  log: Log,
+): Promise<string> {
+  const own = join(root, "node_modules");
+  const needed = [`@anthropic-ai/claude-code-linux-${cpu}`, `@deno/linux-${cpu}-glibc`];
+  if (needed.every((name) => existsSync(join(own, name)))) return own;
+  const directory = join(root, "build", `npm-linux-${cpu}`);
+  log(`Fetching npm packages for linux ${cpu}`);
+  await mkdir(directory, { recursive: true });
+  for (const file of ["package.json", "package-lock.json", ".npmrc"]) {
+    await copyFile(join(root, file), join(directory, file));
+  }
+  await $({
+    cwd: directory,
+    quiet: true,
+  })`npm ci --os=linux --cpu=${cpu} --libc=glibc`;
+  return join(directory, "node_modules");
+}
+
+/** A link where the file system allows one: these are hundreds of megabytes. */
+async function place(from: string, to: string): Promise<void> {
+  await mkdir(dirname(to), { recursive: true });
+  try {
+    await link(from, to);
+  } catch {
+    await copyFile(from, to);
+  }
+}

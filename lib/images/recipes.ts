@@ -1,0 +1,57 @@
+// The images: their names, and what each is built from.
+
+import { Failure } from "../errors.ts";
+
+export type ImageName = "net" | "worker-ultramin" | "worker-minimal" | "parent";
+
+export interface ImageRecipe {
+  name: ImageName;
+  /** Tags within the repository; the first is the name. */
+  tags: readonly string[];
+  title: string;
+  /** Size of the original system's image, null where it had none. */
+  originalBytes: number | null;
+  /** Another image of ours that this one is built on. */
+  on?: ImageName;
+}
+
+/** In the order in which they are built. */
+export const recipes: readonly ImageRecipe[] = [
+  {
+    name: "net",
+    tags: ["net"],
+    title: "HAL-9000 network namespace",
+    originalBytes: null,
+  },
+  {
+    name: "worker-ultramin",
+    tags: ["worker-ultramin"],
+    title: "HAL-9000 worker without git",
+    originalBytes: 469e6,
+  },
+  {
+    name: "worker-minimal",
+    tags: ["worker-minimal", "worker", "worker-standard"],
+    title: "HAL-9000 worker",
+    originalBytes: 588e6,
+    on: "worker-ultramin",
+  },
+  {
+    name: "parent",
+    tags: ["parent"],
+    title: "HAL-9000 parent",
+    originalBytes: 264e6,
+  },
+];
+
+/** The recipe with the tag `only` behind what it is built on, or all. */
+export function selectRecipes(only: string | undefined): ImageRecipe[] {
+  if (only === undefined) return [...recipes];
+  const recipe = recipes.find(({ tags }) => tags.includes(only));
+  if (!recipe) {
+    throw new Failure("usage", `There is no image "${only}"`, {
+      hint: `Images: ${recipes.flatMap(({ tags }) => tags).join(", ")}.`,
+    });
+  }
+  return [...(recipe.on ? selectRecipes(recipe.on) : []), recipe];
+}

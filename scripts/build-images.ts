@@ -1,0 +1,45 @@
+#!/usr/bin/env -S sh -c 'exec "$(dirname "$(readlink -f "$0")")"/launch "$0" "$@"'
+// build-images: the parent, worker and net images, where they are not current.
+
+import process from "node:process";
+import { readSettings } from "../lib/config.ts";
+import { connect } from "../lib/docker.ts";
+import { ensureEngine } from "../lib/engine.ts";
+import { type BuiltImage, buildImages } from "../lib/images/build.ts";
+import { logToStderr } from "../lib/log.ts";
+import { megabytes } from "../lib/units.ts";
+import { answer, checkout, command, runCli, version } from "./cli.ts";
+
+const cli = command("build-images");
+
+cli.command("", "Build the images that are not current")
+  .option("--only <name>", "Build one image, and what it is built on")
+  .option("--no-cache", "Build anew, without the engine's cache")
+  .option("--json", "Print names, ids and sizes as JSON")
+  .action(async (options) => {
+    const engine = await ensureEngine(process.env, logToStderr);
+    const images = await buildImages(
+      await connect(process.env),
+      engine.arch,
+      {
+        root: checkout,
+        repository: readSettings(process.env).HAL9000_IMAGE_REPO,
+        version,
+        only: options.only,
+        noCache: options.cache === false,
+      },
+      logToStderr,
+    );
+    answer(images, sizes(images), options.json);
+  });
+
+await runCli(cli);
+
+function sizes(images: BuiltImage[]): string {
+  return images.map(({ tags, sizeBytes, originalBytes }) => {
+    const original = originalBytes === null
+      ? ""
+      : `  (original ${megabytes(originalBytes)})`;
+    return `${tags[0]}  ${megabytes(sizeBytes)}${original}`;
+  }).join("\n");
+}
