@@ -25,13 +25,13 @@ export async function scriptNames(root: string): Promise<string[]> {
     .sort();
 }
 
-/** Writes `<name>.js` for every script into `directory`, replacing it. */
+/** Writes `<name>.js` for each script into `directory`, replacing it. */
 export async function bundleScripts(
   root: string,
+  names: string[],
   directory: string,
-): Promise<string[]> {
+): Promise<void> {
   const esbuild = await import("esbuild");
-  const names = await scriptNames(root);
   const result = await esbuild.build({
     absWorkingDir: root,
     entryPoints: names.map((name) => join("scripts", `${name}.ts`)),
@@ -56,7 +56,6 @@ export async function bundleScripts(
     await writeFile(file.path, text);
     await chmod(file.path, 0o755);
   }
-  return names;
 }
 
 /** Bundles one ES module of a package; native bindings stay outside. */

@@ -89,6 +89,14 @@ export async function inspectImage(
   return await orUndefined(docker.getImage(name).inspect());
 }
 
+/** Docker's JSON of a volume, or undefined where there is none. */
+export async function inspectVolume(
+  docker: Docker,
+  name: string,
+): Promise<Docker.VolumeInspectInfo | undefined> {
+  return await orUndefined(docker.getVolume(name).inspect());
+}
+
 /**
  * Creates a container. dockerode would put a spec, Env included, into the
  * request's URL; this form keeps it in the body.

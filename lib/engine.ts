@@ -194,8 +194,9 @@ async function installEngine(log: Log): Promise<void> {
 
 /** Installs Debian packages; the output is shown only when it fails. */
 export async function aptInstall(packages: string[]): Promise<void> {
-  const install =
-    `apt-get install --yes --no-install-recommends ${packages.join(" ")}`;
+  const install = `apt-get install --yes --no-install-recommends ${
+    packages.join(" ")
+  }`;
   try {
     await asRoot(
       `export DEBIAN_FRONTEND=noninteractive; apt-get update && ${install}`,

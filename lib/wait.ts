@@ -29,7 +29,9 @@ export async function waitFor<T>(
     if (Date.now() >= deadline) {
       throw new Failure(
         "failed",
-        `Timed out after ${options.timeoutMs / 1000} s waiting for ${options.for}`,
+        `Timed out after ${
+          options.timeoutMs / 1000
+        } s waiting for ${options.for}`,
         { hint: options.hint },
       );
     }

@@ -5,7 +5,7 @@ import process from "node:process";
 import { readSettings } from "../lib/config.ts";
 import { connect } from "../lib/docker.ts";
 import { ensureEngine } from "../lib/engine.ts";
-import { type BuiltImage, buildImages } from "../lib/images/build.ts";
+import { buildImages, type BuiltImage } from "../lib/images/build.ts";
 import { logToStderr } from "../lib/log.ts";
 import { megabytes } from "../lib/units.ts";
 import { answer, checkout, command, runCli, version } from "./cli.ts";

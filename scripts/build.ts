@@ -2,7 +2,7 @@
 // build: bundles each script into one file under build/scripts.
 
 import { join } from "node:path";
-import { bundleScripts } from "../lib/bundle.ts";
+import { bundleScripts, scriptNames } from "../lib/bundle.ts";
 import { answer, checkout, command, runCli } from "./cli.ts";
 
 const cli = command("build");
@@ -10,7 +10,8 @@ const cli = command("build");
 cli.command("", "Bundle every script into build/scripts/<name>.js")
   .action(async () => {
     const directory = join(checkout, "build", "scripts");
-    const names = await bundleScripts(checkout, directory);
+    const names = await scriptNames(checkout);
+    await bundleScripts(checkout, names, directory);
     answer(names, names.map((name) => `${name}.js`).join("\n"), false);
   });
 

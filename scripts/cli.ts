@@ -52,6 +52,19 @@ export function answer(value: unknown, text: string, json: boolean): void {
   if (line !== "") process.stdout.write(`${line}\n`);
 }
 
+/** Rows as lines whose cells stand one below the other. */
+export function columns(rows: string[][]): string {
+  const widths = (rows[0] ?? []).map((_, column) =>
+    Math.max(...rows.map((row) => row[column]?.length ?? 0))
+  );
+  return rows
+    .map((row) =>
+      row.map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join("  ").trimEnd()
+    )
+    .join("\n");
+}
+
 function refuseUnknownCommand(cli: CAC): void {
   if (cli.matchedCommand) return;
   const names = cli.commands.map((known) => known.name);

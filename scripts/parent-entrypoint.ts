@@ -1,1 +1,20 @@
 #!/usr/bin/env -S sh -c 'exec "$(dirname "$(readlink -f "$0")")"/launch "$0" "$@"'
+// parent-entrypoint: what runs as the parent container, until SIGTERM.
+
+import process from "node:process";
+import { openInstance } from "../lib/instance.ts";
+import { logToStderr, timedLog } from "../lib/log.ts";
+import { runParent } from "../lib/parent.ts";
+import { command, runCli } from "./cli.ts";
+
+const cli = command("parent-entrypoint");
+
+cli.command("", "Run the parent: ChromaDB, tmux, background services")
+  .action(async () => {
+    const log = timedLog(logToStderr);
+    const stop = new AbortController();
+    process.on("SIGTERM", () => stop.abort());
+    await runParent(() => openInstance(process.env, log), stop.signal, log);
+  });
+
+await runCli(cli);

@@ -29,7 +29,10 @@ export async function baseImage(
     await find(docker, localBase);
   if (present) return present;
   log(`Pulling ${registryBase}`);
-  const pull = await $({ nothrow: true, quiet: true })`docker pull ${registryBase}`;
+  const pull = await $({
+    nothrow: true,
+    quiet: true,
+  })`docker pull ${registryBase}`;
   if (pull.exitCode !== 0) {
     log(`No registry answers: making ${localBase} with mmdebstrap`);
     await debootstrap(arch, `${directory}/base.tar`);

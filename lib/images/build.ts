@@ -107,7 +107,9 @@ async function areCurrent(
   tags: string[],
   inputs: string,
 ): Promise<boolean> {
-  const images = await Promise.all(tags.map((tag) => inspectImage(docker, tag)));
+  const images = await Promise.all(
+    tags.map((tag) => inspectImage(docker, tag)),
+  );
   return images.every((image) =>
     image?.Config.Labels?.[label.inputs] === inputs
   );

@@ -14,12 +14,15 @@ import {
 } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { $ } from "zx/core";
-import { bundleModule, bundleScripts } from "../bundle.ts";
+import { bundleModule, bundleScripts, scriptNames } from "../bundle.ts";
 import { Failure } from "../errors.ts";
 import type { Log } from "../log.ts";
 
 /** Docker's name for an architecture to npm's. */
 const npmCpu: Record<string, string> = { amd64: "x64", arm64: "arm64" };
+
+/** Scripts that make what the parent is: of no use in it. */
+const hostOnly = ["build", "build-images", "engine", "up"];
 
 /** Lays out build/image for an engine of `arch`. */
 export async function stageInputs(
@@ -54,7 +57,9 @@ export async function stageInputs(
     join(packages, "chromadb", "dist", "cli.mjs"),
     join(target, "chromadb", "chroma.mjs"),
   );
-  await bundleScripts(root, join(target, "scripts"));
+  const scripts = (await scriptNames(root))
+    .filter((name) => !hostOnly.includes(name));
+  await bundleScripts(root, scripts, join(target, "scripts"));
 }
 
 /**
@@ -89,7 +94,10 @@ async function packagesFor(
   log: Log,
 ): Promise<string> {
   const own = join(root, "node_modules");
-  const needed = [`@anthropic-ai/claude-code-linux-${cpu}`, `@deno/linux-${cpu}-glibc`];
+  const needed = [
+    `@anthropic-ai/claude-code-linux-${cpu}`,
+    `@deno/linux-${cpu}-glibc`,
+  ];
   if (needed.every((name) => existsSync(join(own, name)))) return own;
   const directory = join(root, "build", `npm-linux-${cpu}`);
   log(`Fetching npm packages for linux ${cpu}`);

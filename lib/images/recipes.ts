@@ -1,5 +1,6 @@
 // The images: their names, and what each is built from.
 
+import type { Settings } from "../config.ts";
 import { Failure } from "../errors.ts";
 
 export type ImageName = "net" | "worker-ultramin" | "worker-minimal" | "parent";
@@ -43,6 +44,13 @@ export const recipes: readonly ImageRecipe[] = [
     originalBytes: 264e6,
   },
 ];
+
+/** The image of a worker that asks for none. */
+export function workerImage(
+  settings: Pick<Settings, "WORKER_IMAGE" | "HAL9000_IMAGE_REPO">,
+): string {
+  return settings.WORKER_IMAGE || `${settings.HAL9000_IMAGE_REPO}:worker`;
+}
 
 /** The recipe with the tag `only` behind what it is built on, or all. */
 export function selectRecipes(only: string | undefined): ImageRecipe[] {

@@ -1,0 +1,67 @@
+# Everything that people and CI do with this checkout.
+
+SHELL := bash
+.SHELLFLAGS := -o pipefail -ec
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+DENO := node_modules/.bin/deno
+INSTALLED := node_modules/.package-lock.json
+SHELL_FILES := scripts/launch .ci/run $(wildcard docker/*.sh tests/*.sh tests/*/*.bash)
+# Only what matches runs: make test-dind FILTER='spawn'
+FILTER ?=
+PROJECT ?=
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: $(INSTALLED) ## Set everything up and start a worker [PROJECT=dir]
+	@./scripts/up.ts $(if $(PROJECT),"$(PROJECT)")
+
+down: $(INSTALLED) ## Stop workers, parent and net; data and images stay
+	@./scripts/coordinator.ts stop-all
+	@./scripts/claudy.ts daemon stop
+
+engine: $(INSTALLED) ## Use the engine that answers, else install and start one
+	@./scripts/engine.ts start
+
+engine-stop: $(INSTALLED) ## Stop the engine, if make engine started it
+	@./scripts/engine.ts stop
+
+images: $(INSTALLED) ## Build the images that are not current
+	@./scripts/build-images.ts
+
+build: $(INSTALLED) ## Bundle each script into one file in build/scripts
+	@./scripts/build.ts
+
+fmt: $(INSTALLED) ## Format the sources
+	@$(DENO) fmt --quiet scripts lib tests
+
+check: $(INSTALLED) ## Check format, lint, types and shell
+	@echo "Checking format, lint, types and shell"
+	@$(DENO) fmt --quiet --check scripts lib tests
+	@$(DENO) lint --quiet scripts lib tests
+	@node_modules/.bin/tsc
+	@tests/shellcheck.sh $(SHELL_FILES)
+
+test: ## Run all checks and tests
+	@tests/all.sh
+
+test-unit: $(INSTALLED) ## Run the unit tests [FILTER=regex]
+	@echo "Unit tests"
+	@$(DENO) run --allow-all --no-lock node_modules/uvu/bin.js tests/unit "$(or $(FILTER),\.test\.ts$$)"
+
+test-dind: $(INSTALLED) ## Run the tests on a real engine [FILTER=regex]
+	@echo "Tests on the engine"
+	@node_modules/bats/bin/bats --tap --timing $(if $(FILTER),--filter "$(FILTER)") tests/bats
+
+clean: ## Remove what was built here; images and user data stay
+	@rm -rf build node_modules
+
+$(INSTALLED): package.json package-lock.json
+	@echo "Installing npm packages" >&2
+	@start=$$SECONDS; npm ci --no-fund --no-audit --loglevel=error >&2; \
+	  echo "npm packages: $$((SECONDS - start)) s" >&2
+
+.PHONY: help up down engine engine-stop images build fmt check test test-unit test-dind clean

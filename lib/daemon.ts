@@ -1,0 +1,347 @@
+// The net container and the parent: what they are, and how they come and go.
+
+import {
+  createContainer,
+  type Docker,
+  engineFailure,
+  inspectContainer,
+  inspectImage,
+  removeContainer,
+  statusOf,
+} from "./docker.ts";
+import { Failure } from "./errors.ts";
+import { hostMount, type Instance } from "./instance.ts";
+import { roleLabels } from "./labels.ts";
+import type { Log } from "./log.ts";
+import { type ParentState, readParentState } from "./parent-state.ts";
+import { ensureStorage } from "./volumes.ts";
+import { waitFor } from "./wait.ts";
+import { listWorkers } from "./workers.ts";
+
+export interface DaemonStatus {
+  parent: "running" | "stopped" | "absent";
+  health: string | null;
+  startedAt: string | null;
+  image: string | null;
+  phases: ParentState["phases"];
+  children: ParentState["children"];
+  workers: number;
+}
+
+/** Settings that the parent is told, where the environment set them. */
+const passedOn = [
+  "HAL9000_IMAGE_REPO",
+  "WORKER_IMAGE",
+  "WORKER_MEMORY",
+  "WORKER_CPUS",
+  "WORKER_PIDS_LIMIT",
+  "CHROMADB_PORT",
+  "ENABLE_POOL_MANAGER",
+  "MIN_WARM_WORKERS",
+  "MAX_WARM_WORKERS",
+  "IDLE_TIMEOUT",
+  "CHECK_INTERVAL",
+  "SKIP_IMAGE_PULL",
+  "LAZY_IMAGE_PULL",
+] as const;
+
+/** The pause container that owns the namespace. */
+export function netSpec(
+  prefix: string,
+  image: string,
+): Docker.ContainerCreateOptions {
+  return {
+    Image: image,
+    Hostname: prefix,
+    Labels: roleLabels(prefix, "net"),
+    HostConfig: {
+      RestartPolicy: { Name: "unless-stopped" },
+      ReadonlyRootfs: true,
+      CapDrop: ["ALL"],
+      SecurityOpt: ["no-new-privileges"],
+      Memory: 32 * 1024 ** 2,
+      PidsLimit: 8,
+    },
+  };
+}
+
+export interface ParentRequest {
+  prefix: string;
+  image: string;
+  /** Id of the net container. */
+  net: string;
+  hostHome: string;
+  socket: string;
+  roots: string[];
+  volumes: { chromadb: string; plugins: string; memorybank: string };
+  claudeConfig: string;
+  memoryBytes: number;
+  cpus: number;
+  env: Record<string, string>;
+}
+
+/** Where the parent's image expects what is mounted into it. */
+const inside = {
+  home: "/root/.hal9000",
+  socket: "/var/run/docker.sock",
+} as const;
+
+export function parentSpec(
+  request: ParentRequest,
+): Docker.ContainerCreateOptions {
+  const { volumes } = request;
+  return {
+    Image: request.image,
+    Env: Object.entries({
+      HAL9000_PREFIX: request.prefix,
+      HAL9000_HOME: inside.home,
+      ...request.env,
+    }).map(([key, value]) => `${key}=${value}`),
+    Labels: roleLabels(request.prefix, "parent"),
+    HostConfig: {
+      NetworkMode: `container:${request.net}`,
+      RestartPolicy: { Name: "unless-stopped" },
+      Memory: request.memoryBytes,
+      MemorySwap: request.memoryBytes,
+      NanoCpus: Math.round(request.cpus * 1e9),
+      CapDrop: ["ALL"],
+      // Root that may use the home of its owner and leave things to them.
+      CapAdd: ["CHOWN", "DAC_OVERRIDE", "FOWNER"],
+      SecurityOpt: ["no-new-privileges"],
+      LogConfig: {
+        Type: "json-file",
+        Config: { "max-size": "10m", "max-file": "3" },
+      },
+      Mounts: [
+        { Type: "bind", Source: request.socket, Target: inside.socket },
+        { Type: "bind", Source: request.hostHome, Target: inside.home },
+        {
+          Type: "bind",
+          Source: request.claudeConfig,
+          Target: "/config/claude",
+          ReadOnly: true,
+        },
+        { Type: "volume", Source: volumes.chromadb, Target: "/data/chromadb" },
+        { Type: "volume", Source: volumes.plugins, Target: "/data/plugins" },
+        {
+          Type: "volume",
+          Source: volumes.memorybank,
+          Target: "/data/memory-bank",
+        },
+        ...request.roots.map((root) => ({
+          Type: "bind" as const,
+          Source: root,
+          Target: `${hostMount}${root}`,
+          ReadOnly: true,
+        })),
+      ],
+    },
+  };
+}
+
+/**
+ * Brings up net, then the parent, and waits until it is ready. Mends what an
+ * engine restart left down. Twice changes nothing.
+ */
+export async function startDaemon(
+  instance: Instance,
+  env: NodeJS.ProcessEnv,
+  log: Log,
+): Promise<ParentState> {
+  if (instance.self) {
+    throw new Failure("usage", "The parent cannot start itself", {
+      hint: "Run this on the host.",
+    });
+  }
+  const images = await presentImages(instance);
+  await ensureStorage(instance);
+  const net = await ensureNet(instance, images.net);
+  await ensureParent(instance, env, net, images.parent, log);
+  return await waitUntilReady(instance);
+}
+
+/** Removes the parent; net too, unless workers live in it. */
+export async function stopDaemon(
+  instance: Instance,
+  log: Log,
+): Promise<void> {
+  const { docker, names } = instance;
+  await stopParent(instance);
+  const live = (await listWorkers(instance))
+    .filter(({ state }) => state === "running");
+  if (live.length === 0) {
+    await removeContainer(docker, names.net);
+  } else {
+    log(
+      `${live.length} workers go on running: ${
+        live.map(({ name }) => name).join(", ")
+      }`,
+    );
+  }
+}
+
+/** A new parent from the current image; workers and their network stay. */
+export async function restartDaemon(
+  instance: Instance,
+  env: NodeJS.ProcessEnv,
+  log: Log,
+): Promise<ParentState> {
+  await stopParent(instance);
+  return await startDaemon(instance, env, log);
+}
+
+export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
+  const { docker, names } = instance;
+  const [parent, workers] = await Promise.all([
+    inspectContainer(docker, names.parent),
+    listWorkers(instance),
+  ]);
+  const state = readParentState(instance);
+  const current = parent?.State.Running && state?.container === parent.Id;
+  return {
+    parent: parent === undefined
+      ? "absent"
+      : parent.State.Running
+      ? "running"
+      : "stopped",
+    health: parent?.State.Running ? parent.State.Health?.Status ?? null : null,
+    startedAt: parent?.State.Running ? parent.State.StartedAt : null,
+    image: parent?.Config.Image ?? null,
+    phases: current ? state.phases : [],
+    children: current ? state.children : [],
+    workers: workers.filter(({ state }) => state === "running").length,
+  };
+}
+
+async function presentImages(
+  { docker, settings }: Instance,
+): Promise<{ net: string; parent: string }> {
+  const names = {
+    net: `${settings.HAL9000_IMAGE_REPO}:net`,
+    parent: `${settings.HAL9000_IMAGE_REPO}:parent`,
+  };
+  for (const name of Object.values(names)) {
+    if (!await inspectImage(docker, name)) {
+      throw new Failure("notFound", `There is no image ${name}`, {
+        hint: "Build the images with 'make images'.",
+      });
+    }
+  }
+  return names;
+}
+
+async function ensureNet(
+  { docker, names, prefix }: Instance,
+  image: string,
+): Promise<Docker.ContainerInspectInfo> {
+  const present = await inspectContainer(docker, names.net);
+  if (!present) {
+    await createOnce(docker, names.net, netSpec(prefix, image));
+  }
+  if (!present?.State.Running) await start(docker, names.net);
+  return await docker.getContainer(names.net).inspect();
+}
+
+async function ensureParent(
+  instance: Instance,
+  env: NodeJS.ProcessEnv,
+  net: Docker.ContainerInspectInfo,
+  image: string,
+  log: Log,
+): Promise<void> {
+  const { docker, names, settings, hostHome } = instance;
+  const wanted = await docker.getImage(image).inspect();
+  let present = await inspectContainer(docker, names.parent);
+  if (
+    present && (present.Image !== wanted.Id ||
+      present.HostConfig.NetworkMode !== `container:${net.Id}`)
+  ) {
+    log("Replacing the parent: its image or its network is a former one");
+    await stopParent(instance);
+    present = undefined;
+  }
+  if (!present) {
+    await createOnce(
+      docker,
+      names.parent,
+      parentSpec({
+        prefix: instance.prefix,
+        image,
+        net: net.Id,
+        hostHome: hostHome.home,
+        socket: instance.socket,
+        roots: settings.HAL9000_PROJECT_ROOTS,
+        volumes: names.volumes,
+        claudeConfig: hostHome.claudeConfig,
+        memoryBytes: settings.PARENT_MEMORY,
+        cpus: settings.PARENT_CPUS,
+        env: Object.fromEntries(passedOn.flatMap((key) => {
+          const value = env[key];
+          return value ? [[key, value]] : [];
+        })),
+      }),
+    );
+  }
+  if (!present?.State.Running) {
+    await start(docker, names.parent);
+  } else if (present.State.StartedAt < net.State.StartedAt) {
+    // The namespace it was started in is gone; only loopback is left to it.
+    log("Restarting the parent: its network was started after it");
+    await docker.getContainer(names.parent).restart({ t: 5 });
+  }
+}
+
+async function stopParent({ docker, names }: Instance): Promise<void> {
+  try {
+    await docker.getContainer(names.parent).stop({ t: 10 });
+  } catch (error) {
+    // 304: stopped already; 404: not there.
+    if (![304, 404].includes(statusOf(error) ?? 0)) {
+      throw engineFailure(error, "Cannot stop the parent");
+    }
+  }
+  await removeContainer(docker, names.parent);
+}
+
+/** Creates a container unless another command was faster. */
+async function createOnce(
+  docker: Docker,
+  name: string,
+  spec: Docker.ContainerCreateOptions,
+): Promise<void> {
+  try {
+    await createContainer(docker, name, spec);
+  } catch (error) {
+    if (statusOf(error) !== 409) {
+      throw engineFailure(error, `Cannot create ${name}`);
+    }
+  }
+}
+
+async function start(docker: Docker, name: string): Promise<void> {
+  try {
+    await docker.getContainer(name).start();
+  } catch (error) {
+    if (statusOf(error) !== 304) {
+      throw engineFailure(error, `Cannot start ${name}`);
+    }
+  }
+}
+
+async function waitUntilReady(instance: Instance): Promise<ParentState> {
+  const { docker, names } = instance;
+  return await waitFor(async () => {
+    const state = readParentState(instance);
+    const parent = await docker.getContainer(names.parent).inspect();
+    if (!parent.State.Running) {
+      throw new Failure("failed", `${names.parent} ended as it started`, {
+        hint: `See why: docker logs ${names.parent}`,
+      });
+    }
+    return state?.ready && state.container === parent.Id ? state : undefined;
+  }, {
+    for: `${names.parent} to be ready`,
+    timeoutMs: 60_000,
+    hint: `See why: docker logs ${names.parent}`,
+  });
+}

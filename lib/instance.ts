@@ -1,0 +1,101 @@
+// An instance as one command sees it: its engine, settings, names and home,
+// from the host or from inside the parent, where the host's paths differ.
+
+import { type HomePaths, homePaths } from "./paths.ts";
+import { homeOf, readSettings, type Settings } from "./config.ts";
+import { connect, type Docker, endpointOf, socketOf } from "./docker.ts";
+import { Failure } from "./errors.ts";
+import { instanceFilter, instanceNames } from "./labels.ts";
+import type { Log } from "./log.ts";
+import { type Owner, ownerOf } from "./owned.ts";
+
+/** Below this the parent sees the host's project roots. */
+export const hostMount = "/host";
+
+export interface Instance {
+  docker: Docker;
+  settings: Settings;
+  /** The engine's socket, on the engine's machine. */
+  socket: string;
+  prefix: string;
+  names: ReturnType<typeof instanceNames>;
+  /** HAL9000_HOME as this program reaches it. */
+  home: HomePaths;
+  /** HAL9000_HOME as the engine knows it, for the source of a mount. */
+  hostHome: HomePaths;
+  owner: Owner;
+  projects: ProjectView;
+  /** Inside the parent: the parent's own container. */
+  self: Docker.ContainerInfo | undefined;
+}
+
+/** Which of the host's directories this program can look at, and where. */
+export interface ProjectView {
+  /** Put before a host path to reach it from here. */
+  mount: string;
+  /** Host paths that can be looked at; undefined for all. */
+  roots: string[] | undefined;
+}
+
+export async function openInstance(
+  env: NodeJS.ProcessEnv,
+  log: Log,
+): Promise<Instance> {
+  const settings = readSettings(env, { warn: log });
+  const home = homePaths(homeOf(env));
+  const prefix = settings.HAL9000_PREFIX;
+  const common = {
+    docker: await connect(env),
+    settings,
+    socket: socketOf(endpointOf(env)),
+    prefix,
+    names: instanceNames(prefix),
+    home,
+    owner: ownerOf(home.home),
+  };
+  if (env["HAL9000_ROLE"] !== "parent") {
+    return {
+      ...common,
+      hostHome: home,
+      projects: { mount: "", roots: undefined },
+      self: undefined,
+    };
+  }
+  const self = await findParent(common);
+  if (!self) {
+    throw new Failure("notFound", `Cannot find the parent of "${prefix}"`, {
+      hint: "HAL9000_PARENT names a parent that carries no labels.",
+    });
+  }
+  const mounts = self.Mounts;
+  const source = mounts.find((mount) => mount.Destination === home.home)
+    ?.Source;
+  return {
+    ...common,
+    hostHome: homePaths(source ?? home.home),
+    projects: {
+      mount: hostMount,
+      roots: mounts
+        .filter((mount) => mount.Destination.startsWith(`${hostMount}/`))
+        .map((mount) => mount.Destination.slice(hostMount.length)),
+    },
+    self,
+  };
+}
+
+/** The parent's container, running or not; undefined where there is none. */
+export async function findParent(
+  { docker, settings, prefix }: Pick<
+    Instance,
+    "docker" | "settings" | "prefix"
+  >,
+): Promise<Docker.ContainerInfo | undefined> {
+  const named = settings.HAL9000_PARENT;
+  const containers = await docker.listContainers({
+    all: true,
+    filters: named
+      ? { name: [`^/${named}$`] }
+      : instanceFilter(prefix, "parent"),
+  });
+  return containers.find(({ State }) => State === "running") ?? containers[0];
+}

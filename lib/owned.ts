@@ -1,0 +1,72 @@
+// Files under HAL9000_HOME belong to its owner, whoever writes them: the parent
+// works as root, and must leave nothing that the owner cannot remove.
+
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import process from "node:process";
+
+export interface Owner {
+  uid: number;
+  gid: number;
+}
+
+/** Who owns a path, or who would if it were made now. */
+export function ownerOf(path: string): Owner {
+  const { uid, gid } = statSync(path, { throwIfNoEntry: false }) ??
+    { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
+  return { uid, gid };
+}
+
+/** Makes a directory if it is not there, with this owner and mode. */
+export function ensureDirectory(path: string, mode: number, owner: Owner) {
+  try {
+    mkdirSync(path, { mode });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    return;
+  }
+  chmodSync(path, mode); // mkdir's mode is subject to the umask
+  give(path, owner);
+}
+
+/**
+ * Writes a file whole: to a temporary neighbour, synced, then renamed, so that
+ * a reader sees the old text or the new one and a crash leaves one of both.
+ */
+export function writeWhole(
+  path: string,
+  text: string | Uint8Array,
+  owner: Owner,
+  mode = 0o600,
+): void {
+  const temporary = `${path}.${process.pid}.tmp`;
+  try {
+    const file = openSync(temporary, "w", mode);
+    try {
+      writeFileSync(file, text);
+      fsyncSync(file);
+    } finally {
+      closeSync(file);
+    }
+    give(temporary, owner);
+    renameSync(temporary, path);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  }
+}
+
+function give(path: string, { uid, gid }: Owner): void {
+  // Only root can give away; for anyone else the file is the owner's already.
+  if (process.getuid?.() === 0) chownSync(path, uid, gid);
+}

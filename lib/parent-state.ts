@@ -1,0 +1,41 @@
+// What the parent says of itself, in run/parent.json.
+
+import { readFileSync } from "node:fs";
+import * as v from "valibot";
+import type { Instance } from "./instance.ts";
+import { writeWhole } from "./owned.ts";
+
+const parentStateSchema = v.object({
+  version: v.literal(1),
+  /** Id of the container that says so. */
+  container: v.string(),
+  /** Whether all phases are behind it. */
+  ready: v.boolean(),
+  phases: v.array(v.object({ name: v.string(), ms: v.number() })),
+  children: v.array(v.object({
+    name: v.string(),
+    pid: v.nullable(v.number()),
+    restarts: v.number(),
+  })),
+});
+
+export type ParentState = v.InferOutput<typeof parentStateSchema>;
+
+type Home = Pick<Instance, "home" | "owner">;
+
+export function writeParentState(home: Home, state: ParentState): void {
+  const text = JSON.stringify(state, null, 2) + "\n";
+  writeWhole(home.home.parentState, text, home.owner);
+}
+
+/** What the parent wrote last, undefined where it wrote nothing. */
+export function readParentState(
+  { home }: Pick<Instance, "home">,
+): ParentState | undefined {
+  try {
+    const text = readFileSync(home.parentState, "utf8");
+    return v.parse(parentStateSchema, JSON.parse(text));
+  } catch {
+    return undefined; // not written yet, or by another version
+  }
+}

@@ -1,0 +1,99 @@
+// What runs as the parent: starts its children phase by phase, and says how
+// long each phase took.
+
+import { chromadbAnswers, chromadbChild } from "./chromadb.ts";
+import { messageOf } from "./errors.ts";
+import { pullWorkerImage } from "./images/pull.ts";
+import type { Instance } from "./instance.ts";
+import type { Log } from "./log.ts";
+import { type ParentState, writeParentState } from "./parent-state.ts";
+import { Supervisor } from "./supervisor.ts";
+import { duration } from "./units.ts";
+import { ensureHome } from "./volumes.ts";
+import { waitFor } from "./wait.ts";
+
+/** Together with the others' under the 5 seconds that a stop may take. */
+const childStopMs = 2000;
+
+/** Runs the parent until `stop` is aborted, then ends its children in order. */
+export async function runParent(
+  openInstance: () => Promise<Instance>,
+  stop: AbortSignal,
+  log: Log,
+): Promise<void> {
+  const state: ParentState = {
+    version: 1,
+    container: "",
+    ready: false,
+    phases: [],
+    children: [],
+  };
+  const phase = async <T>(name: string, run: () => Promise<T>): Promise<T> => {
+    const startedAt = performance.now();
+    const result = await run();
+    const ms = Math.round(performance.now() - startedAt);
+    state.phases.push({ name, ms });
+    log(`Phase "${name}" took ${duration(ms)}`);
+    return result;
+  };
+
+  const instance = await phase("critical init", async () => {
+    const opened = await openInstance();
+    ensureHome(opened);
+    state.container = opened.self?.Id ?? "";
+    return opened;
+  });
+  const publish = () => {
+    state.children = supervisor.states;
+    writeParentState(instance, state);
+  };
+  const supervisor = new Supervisor(log, publish);
+  const port = instance.settings.CHROMADB_PORT;
+  publish();
+
+  await phase("parallel init", async () => {
+    supervisor.start(chromadbChild(port, instance.home.log("chromadb")));
+    supervisor.start({
+      name: "tmux",
+      // -D: stays our child instead of becoming a daemon.
+      command: [
+        "tmux",
+        "-L",
+        "hal9000",
+        "-f",
+        "/etc/hal9000/tmux-dashboard.conf",
+        "-D",
+      ],
+      logFile: instance.home.log("tmux"),
+    });
+    await pullWorkerImage(instance, log);
+  });
+  try {
+    await phase(
+      "service ready",
+      () =>
+        waitFor(() => stop.aborted || chromadbAnswers(port), {
+          for: "ChromaDB to answer",
+          timeoutMs: 60_000,
+          everyMs: 10,
+          hint: `See ${instance.home.log("chromadb")}.`,
+        }),
+    );
+    state.ready = !stop.aborted;
+  } catch (error) {
+    // It is still being restarted; the health check says how that goes.
+    log(messageOf(error));
+  }
+  publish();
+  if (state.ready) {
+    const total = state.phases.reduce((sum, { ms }) => sum + ms, 0);
+    log(`Ready after ${duration(total)}`);
+  }
+
+  if (!stop.aborted) {
+    await new Promise((resolve) => stop.addEventListener("abort", resolve));
+  }
+  log("Stopping");
+  await supervisor.stop(childStopMs);
+  log("Stopped");
+}

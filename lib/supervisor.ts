@@ -1,0 +1,139 @@
+// Keeps the parent's children running: one that ends is started again, after a
+// pause that doubles while it keeps ending.
+
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, openSync } from "node:fs";
+import { once } from "node:events";
+import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
+import { messageOf } from "./errors.ts";
+import type { Log } from "./log.ts";
+
+export interface ChildSpec {
+  name: string;
+  command: readonly [string, ...string[]];
+  env?: Record<string, string>;
+  /** Where its output goes. */
+  logFile: string;
+}
+
+export interface ChildState {
+  name: string;
+  pid: number | null;
+  restarts: number;
+}
+
+/** Pauses before a restart, in milliseconds. */
+export interface Backoff {
+  first: number;
+  last: number;
+  /** A child that ran this long begins with the first pause again. */
+  forgivenAfter: number;
+}
+
+const defaultBackoff: Backoff = {
+  first: 250,
+  last: 30_000,
+  forgivenAfter: 30_000,
+};
+
+/** The pause before the next start; `previous` is undefined at first. */
+export function nextPause(
+  backoff: Backoff,
+  previous: number | undefined,
+  ranMs: number,
+): number {
+  if (previous === undefined || ranMs >= backoff.forgivenAfter) {
+    return backoff.first;
+  }
+  return Math.min(previous * 2, backoff.last);
+}
+
+interface Child {
+  spec: ChildSpec;
+  process: ChildProcess | undefined;
+  restarts: number;
+  ended: Promise<void>;
+}
+
+export class Supervisor {
+  readonly #children: Child[] = [];
+  readonly #stopping = new AbortController();
+  readonly #log: Log;
+  readonly #changed: () => void;
+  readonly #backoff: Backoff;
+
+  /** `changed` is called whenever the state of a child is another. */
+  constructor(log: Log, changed: () => void, backoff = defaultBackoff) {
+    this.#log = log;
+    this.#changed = changed;
+    this.#backoff = backoff;
+  }
+
+  start(spec: ChildSpec): void {
+    const child: Child = {
+      spec,
+      process: undefined,
+      restarts: 0,
+      ended: Promise.resolve(),
+    };
+    this.#children.push(child);
+    child.ended = this.#keep(child);
+  }
+
+  get states(): ChildState[] {
+    return this.#children.map(({ spec, process, restarts }) => ({
+      name: spec.name,
+      pid: process?.pid ?? null,
+      restarts,
+    }));
+  }
+
+  /** Ends the children, the last started first; kills what outlives `eachMs`. */
+  async stop(eachMs: number): Promise<void> {
+    this.#stopping.abort();
+    for (const child of this.#children.toReversed()) {
+      child.process?.kill("SIGTERM");
+      const timer = setTimeout(() => child.process?.kill("SIGKILL"), eachMs);
+      await child.ended;
+      clearTimeout(timer);
+    }
+  }
+
+  async #keep(child: Child): Promise<void> {
+    const { signal } = this.#stopping;
+    let pause: number | undefined;
+    while (!signal.aborted) {
+      const startedAt = Date.now();
+      const end = await this.#runOnce(child);
+      this.#changed();
+      if (signal.aborted) return;
+      pause = nextPause(this.#backoff, pause, Date.now() - startedAt);
+      this.#log(`${child.spec.name} ${end}; starting it again in ${pause} ms`);
+      await sleep(pause, undefined, { signal }).catch(() => {});
+      child.restarts++;
+    }
+  }
+
+  /** Runs a child to its end, and tells that in words. */
+  async #runOnce(child: Child): Promise<string> {
+    const { command, env, logFile } = child.spec;
+    const [file, ...args] = command;
+    const output = openSync(logFile, child.restarts === 0 ? "w" : "a", 0o600);
+    try {
+      const running = spawn(file, args, {
+        env: { ...process.env, ...env },
+        stdio: ["ignore", output, output],
+      });
+      child.process = running;
+      this.#changed();
+      const [code, signal] = await once(running, "exit");
+      return signal ? `was ended by ${signal}` : `ended with code ${code}`;
+    } catch (error) {
+      return `could not be started: ${messageOf(error)}`;
+    } finally {
+      child.process = undefined;
+      closeSync(output);
+    }
+  }
+}

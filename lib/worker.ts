@@ -1,0 +1,237 @@
+// A worker: one container for one project, hardened, in the parent's network
+// namespace.
+
+import { existsSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import process from "node:process";
+import { createContainer, type Docker, inspectImage } from "./docker.ts";
+import { engineFailure, removeContainer, statusOf } from "./docker.ts";
+import { Failure } from "./errors.ts";
+import type { Instance } from "./instance.ts";
+import { label, roleLabels } from "./labels.ts";
+import { ensureDirectory, type Owner, writeWhole } from "./owned.ts";
+import { pathDigest, type Project } from "./project.ts";
+
+export interface Limits {
+  memoryBytes: number;
+  cpus: number;
+  pids: number;
+}
+
+export interface WorkerRequest {
+  name: string;
+  prefix: string;
+  project: Project;
+  image: string;
+  /** Docker's network mode: the namespace to live in. */
+  network: string;
+  limits: Limits;
+  /** Host paths that the engine mounts. */
+  sources: WorkerSources;
+}
+
+export interface WorkerSources {
+  /** The worker's own Claude home. */
+  claudeHome: string;
+  /** Shared Claude settings. */
+  claudeConfig: string;
+  /** Holds a passwd and a group file for the worker's user. */
+  accounts: string;
+}
+
+/** Where things are inside a worker; the image's ENV says the same. */
+const inside = {
+  workspace: "/workspace",
+  home: "/home/claude",
+  claudeHome: "/home/claude/.claude",
+  claudeConfig: "/config/claude",
+} as const;
+
+/** A container's name and 63 characters at most: it is a host name as well. */
+const namePattern = /^[a-zA-Z][a-zA-Z0-9_.-]{0,62}$/;
+
+/** Throws a `usage` Failure for a name that is not one. */
+export function checkWorkerName(name: unknown): string {
+  if (typeof name === "string" && namePattern.test(name)) return name;
+  throw new Failure("usage", `"${name}" is not a name for a worker`, {
+    hint: "A letter, then letters, digits, dots, dashes and underscores; " +
+      "63 characters at most.",
+  });
+}
+
+/** The container that Docker is asked for; nothing is done yet. */
+export function workerSpec(
+  request: WorkerRequest,
+): Docker.ContainerCreateOptions {
+  const { project, limits, sources } = request;
+  return {
+    Image: request.image,
+    User: `${project.uid}:${project.gid}`,
+    WorkingDir: inside.workspace,
+    Env: [`HOME=${inside.home}`, `CLAUDE_CONFIG_DIR=${inside.claudeHome}`],
+    Labels: {
+      ...roleLabels(request.prefix, "worker"),
+      [label.born]: "cold",
+      [label.project]: project.path,
+    },
+    HostConfig: {
+      Init: true,
+      NetworkMode: request.network,
+      Memory: limits.memoryBytes,
+      MemorySwap: limits.memoryBytes,
+      NanoCpus: Math.round(limits.cpus * 1e9),
+      PidsLimit: limits.pids,
+      CapDrop: ["ALL"],
+      SecurityOpt: ["no-new-privileges"],
+      LogConfig: {
+        Type: "json-file",
+        Config: { "max-size": "10m", "max-file": "3" },
+      },
+      // Not Binds: those make a missing source, as root.
+      Mounts: [
+        bind(project.path, inside.workspace),
+        bind(sources.claudeHome, inside.claudeHome),
+        bind(sources.claudeConfig, inside.claudeConfig, true),
+        bind(`${sources.accounts}/passwd`, "/etc/passwd", true),
+        bind(`${sources.accounts}/group`, "/etc/group", true),
+      ],
+    },
+  };
+}
+
+function bind(
+  source: string,
+  target: string,
+  readOnly = false,
+): Docker.MountSettings {
+  return { Type: "bind", Source: source, Target: target, ReadOnly: readOnly };
+}
+
+/** CPUs as asked for, or as many as the engine has; it refuses more. */
+export async function capCpus(
+  docker: Docker,
+  limits: Limits,
+): Promise<Limits> {
+  // The engine is asked only where this machine, most often the same, has less.
+  if (limits.cpus <= availableParallelism()) return limits;
+  const { NCPU } = await docker.info();
+  return { ...limits, cpus: Math.min(limits.cpus, NCPU) };
+}
+
+/**
+ * What a worker needs under HAL9000_HOME: its Claude home, and the account
+ * files of its user. Gives the host paths for the mounts.
+ */
+export function prepareWorkerHome(
+  instance: Pick<Instance, "home" | "hostHome" | "owner">,
+  name: string,
+  project: Project,
+): WorkerSources & { directory: string } {
+  const { home, hostHome, owner } = instance;
+  if (process.getuid?.() !== 0 && process.getuid?.() !== project.uid) {
+    throw new Failure(
+      "unsafe",
+      `Cannot spawn on "${project.path}": it belongs to uid ${project.uid}, not to you`,
+      {
+        hint: "The parent can: docker exec PARENT /scripts/spawn-worker -d DIR",
+      },
+    );
+  }
+  // A name may serve another project later, which must not see this one's
+  // conversations.
+  const directory = `${name}-${pathDigest(project.path)}`;
+  const claudeHome = home.workerHome(directory);
+  ensureDirectory(claudeHome, 0o700, project);
+  seedClaudeHome(claudeHome, project);
+  ensureAccounts(home.accounts(project.uid, project.gid), project, owner);
+  return {
+    directory,
+    claudeHome: hostHome.workerHome(directory),
+    claudeConfig: hostHome.claudeConfig,
+    accounts: hostHome.accounts(project.uid, project.gid),
+  };
+}
+
+/** A first start without questions that have but one answer in a worker. */
+function seedClaudeHome(directory: string, owner: Owner): void {
+  const file = `${directory}/.claude.json`;
+  if (existsSync(file)) return;
+  const state = {
+    hasCompletedOnboarding: true,
+    projects: { [inside.workspace]: { hasTrustDialogAccepted: true } },
+  };
+  writeWhole(file, JSON.stringify(state), owner);
+}
+
+function ensureAccounts(directory: string, user: Owner, owner: Owner): void {
+  if (existsSync(`${directory}/group`)) return;
+  ensureDirectory(directory, 0o755, owner);
+  const { uid, gid } = user;
+  const name = uid === 0 ? "root" : "claude";
+  const group = gid === 0 ? "root" : "claude";
+  writeWhole(
+    `${directory}/passwd`,
+    [
+      ...(uid === 0 ? [] : ["root:x:0:0:root:/root:/bin/bash"]),
+      `${name}:x:${uid}:${gid}::${inside.home}:/bin/bash`,
+      "nobody:x:65534:65534:nobody:/:/bin/false",
+      "",
+    ].join("\n"),
+    owner,
+    0o644,
+  );
+  writeWhole(
+    `${directory}/group`,
+    [
+      ...(gid === 0 ? [] : ["root:x:0:"]),
+      `${group}:x:${gid}:`,
+      "nogroup:x:65534:",
+      "",
+    ].join("\n"),
+    owner,
+    0o644,
+  );
+}
+
+/** Creates and starts a worker; gives its id, or leaves nothing behind. */
+export async function startWorker(
+  docker: Docker,
+  name: string,
+  spec: Docker.ContainerCreateOptions,
+): Promise<string> {
+  const subject = `Cannot start worker "${name}"`;
+  const container = await createContainer(docker, name, spec)
+    .catch(async (error) => {
+      throw await creationFailure(docker, error, subject, name, spec);
+    });
+  try {
+    await container.start();
+  } catch (error) {
+    await removeContainer(docker, container.id);
+    throw engineFailure(error, subject);
+  }
+  return container.id;
+}
+
+async function creationFailure(
+  docker: Docker,
+  error: unknown,
+  subject: string,
+  name: string,
+  spec: Docker.ContainerCreateOptions,
+): Promise<Failure> {
+  if (statusOf(error) === 409) {
+    return new Failure("busy", `${subject}: the name is taken`, {
+      cause: error,
+      hint: `Choose another, or stop it: coordinator stop ${name}`,
+    });
+  }
+  const image = spec.Image ?? "";
+  if (statusOf(error) === 404 && !await inspectImage(docker, image)) {
+    return new Failure("notFound", `${subject}: there is no image ${image}`, {
+      cause: error,
+      hint: "Build the images with 'make images', or see --image.",
+    });
+  }
+  return engineFailure(error, subject);
+}

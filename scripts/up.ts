@@ -1,0 +1,64 @@
+#!/usr/bin/env -S sh -c 'exec "$(dirname "$(readlink -f "$0")")"/launch "$0" "$@"'
+// up: from whatever this machine has to a worker that runs on a project.
+
+import { homedir } from "node:os";
+import process from "node:process";
+import { startDaemon } from "../lib/daemon.ts";
+import { ensureEngine } from "../lib/engine.ts";
+import { buildImages } from "../lib/images/build.ts";
+import { openInstance } from "../lib/instance.ts";
+import { logToStderr } from "../lib/log.ts";
+import { ensureSample } from "../lib/sample.ts";
+import { spawnOnce } from "../lib/spawn.ts";
+import { duration } from "../lib/units.ts";
+import { ensureStorage } from "../lib/volumes.ts";
+import { answer, checkout, command, runCli, version } from "./cli.ts";
+
+const cli = command("up");
+
+cli.command("[project]", "Set everything up and start a worker on a project")
+  .action(async (project: string | undefined) => {
+    const startedAt = performance.now();
+    const { env } = process;
+    const engine = await phase(
+      "Engine",
+      () => ensureEngine(env, logToStderr),
+    );
+    const instance = await openInstance(env, logToStderr);
+    await phase("Images", () =>
+      buildImages(instance.docker, engine.arch, {
+        root: checkout,
+        repository: instance.settings.HAL9000_IMAGE_REPO,
+        version,
+        only: undefined,
+        noCache: false,
+      }, logToStderr));
+    await phase("Volumes", () => ensureStorage(instance));
+    await phase("Parent", () => startDaemon(instance, env, logToStderr));
+    const worker = await phase("Worker", () =>
+      spawnOnce(instance, {
+        directory: project || ensureSample(homedir()),
+        cwd: process.cwd(),
+      }));
+    logToStderr(`Up after ${duration(performance.now() - startedAt)}`);
+    answer(
+      worker,
+      [
+        `Worker ${worker.name} runs on ${worker.project}`,
+        `  attach: docker exec -it ${worker.name} claude`,
+        `  list:   ${checkout}/scripts/coordinator.ts list`,
+        `  stop:   ${checkout}/scripts/coordinator.ts stop ${worker.name}`,
+      ].join("\n"),
+      false,
+    );
+  });
+
+await runCli(cli);
+
+async function phase<T>(name: string, run: () => Promise<T>): Promise<T> {
+  logToStderr(`${name} ...`);
+  const startedAt = performance.now();
+  const result = await run();
+  logToStderr(`${name}: ${duration(performance.now() - startedAt)}`);
+  return result;
+}

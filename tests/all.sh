@@ -1,0 +1,42 @@
+#!/bin/bash
+# all.sh: checks, unit tests and tests on the engine; goes on past a failure and
+# ends with the counts of all.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+logs=build/test
+rm -rf "$logs"
+mkdir -p "$logs"
+failed=0
+
+run() { # run NAME: a goal of the Makefile
+  make "$1" 2>&1 | tee "$logs/$1.log" || failed=1
+}
+
+count() { # count FILE REGEX
+  grep -cE "$2" "$logs/$1.log" || true
+}
+
+sum() { # sum FILE WORD: of uvu's closing lines
+  sed 's/\x1b\[[0-9;]*m//g' "$logs/$1.log" | awk -v word="$2:" '$1 == word { n += $2 } END { print n + 0 }'
+}
+
+run check
+run test-unit
+run test-dind
+
+total=$(sum test-unit Total)
+passed=$(sum test-unit Passed)
+skipped=$(($(sum test-unit Skipped) + $(count test-dind '^ok .*# skip')))
+broken=$((total - passed - $(sum test-unit Skipped) + $(count test-dind '^not ok')))
+passed=$((passed + $(count test-dind '^ok') - $(count test-dind '^ok .*# skip')))
+# A step that failed without a failed test is a failure all the same.
+[ "$failed" = 0 ] || [ "$broken" -gt 0 ] || broken=1
+
+echo
+if [ "$skipped" -gt 0 ]; then
+  echo "$passed passed, $broken failed, $skipped skipped"
+else
+  echo "$passed passed, $broken failed"
+fi
+[ "$broken" = 0 ]

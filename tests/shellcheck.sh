@@ -1,0 +1,12 @@
+#!/bin/bash
+# shellcheck.sh FILE...: checks shell files; brings shellcheck where it is absent.
+set -euo pipefail
+
+if ! command -v shellcheck >/dev/null; then
+  as_root=()
+  [ "$(id -u)" = 0 ] || as_root=(sudo -n)
+  echo "Installing shellcheck"
+  { "${as_root[@]}" apt-get update && "${as_root[@]}" apt-get install --yes shellcheck; } \
+    >/dev/null || { echo "error: Cannot install shellcheck; install it by hand" >&2; exit 1; }
+fi
+shellcheck --severity=style "$@"
