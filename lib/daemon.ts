@@ -121,13 +121,9 @@ export function parentSpec(
           Target: "/config/claude",
           ReadOnly: true,
         },
-        { Type: "volume", Source: volumes.chromadb, Target: "/data/chromadb" },
-        { Type: "volume", Source: volumes.plugins, Target: "/data/plugins" },
-        {
-          Type: "volume",
-          Source: volumes.memorybank,
-          Target: "/data/memory-bank",
-        },
+        volume(volumes.chromadb, "/data/chromadb"),
+        volume(volumes.plugins, "/data/plugins"),
+        volume(volumes.memorybank, "/data/memory-bank"),
         ...request.roots.map((root) => ({
           Type: "bind" as const,
           Source: root,
@@ -135,6 +131,21 @@ export function parentSpec(
           ReadOnly: true,
         })),
       ],
+    },
+  };
+}
+
+function volume(name: string, target: string): Docker.MountSettings {
+  return {
+    Type: "volume",
+    Source: name,
+    Target: target,
+    // Else Docker gives the volume the owner and mode of the image's directory,
+    // and the memory bank is its owner's.
+    VolumeOptions: {
+      NoCopy: true,
+      Labels: {},
+      DriverConfig: { Name: "", Options: {} },
     },
   };
 }

@@ -93,24 +93,24 @@ export class Supervisor {
   async stop(eachMs: number): Promise<void> {
     this.#stopping.abort();
     for (const child of this.#children.toReversed()) {
-      child.process?.kill("SIGTERM");
-      const timer = setTimeout(() => child.process?.kill("SIGKILL"), eachMs);
+      signal(child, "SIGTERM");
+      const timer = setTimeout(() => signal(child, "SIGKILL"), eachMs);
       await child.ended;
       clearTimeout(timer);
     }
   }
 
   async #keep(child: Child): Promise<void> {
-    const { signal } = this.#stopping;
+    const stopping = this.#stopping.signal;
     let pause: number | undefined;
-    while (!signal.aborted) {
+    while (!stopping.aborted) {
       const startedAt = Date.now();
       const end = await this.#runOnce(child);
       this.#changed();
-      if (signal.aborted) return;
+      if (stopping.aborted) return;
       pause = nextPause(this.#backoff, pause, Date.now() - startedAt);
       this.#log(`${child.spec.name} ${end}; starting it again in ${pause} ms`);
-      await sleep(pause, undefined, { signal }).catch(() => {});
+      await sleep(pause, undefined, { signal: stopping }).catch(() => {});
       child.restarts++;
     }
   }
@@ -136,4 +136,9 @@ export class Supervisor {
       closeSync(output);
     }
   }
+}
+
+/** Not ChildProcess.kill(): under Deno that sends no second signal. */
+function signal(child: Child, name: "SIGTERM" | "SIGKILL"): void {
+  if (child.process?.pid !== undefined) process.kill(child.process.pid, name);
 }

@@ -39,9 +39,15 @@ export async function buildImages(
   const wanted = selectRecipes(options.only);
   await stageInputs(root, arch, log);
   const base = await baseImage(docker, arch, `${root}/build`, log);
-  const inputs = await inputsDigest(root, version, arch, base.id);
+  const digests = new Map<string, string>();
   const images: BuiltImage[] = [];
   for (const recipe of wanted) {
+    const inputs = await inputsDigest(root, recipe, arch, [
+      version,
+      base.id,
+      digests.get(recipe.on ?? "") ?? "",
+    ]);
+    digests.set(recipe.name, inputs);
     const tags = recipe.tags.map((tag) => `${repository}:${tag}`);
     const current = !noCache && await areCurrent(docker, tags, inputs);
     log(`${current ? "Current" : "Building"}: ${tags[0]}`);

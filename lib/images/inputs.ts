@@ -15,8 +15,10 @@ import {
 import { dirname, join } from "node:path";
 import { $ } from "zx/core";
 import { bundleModule, bundleScripts, scriptNames } from "../bundle.ts";
+import * as v from "valibot";
 import { Failure } from "../errors.ts";
 import type { Log } from "../log.ts";
+import type { ImageRecipe } from "./recipes.ts";
 
 /** Docker's name for an architecture to npm's. */
 const npmCpu: Record<string, string> = { amd64: "x64", arm64: "arm64" };
@@ -30,12 +32,7 @@ export async function stageInputs(
   arch: string,
   log: Log,
 ): Promise<void> {
-  const cpu = npmCpu[arch];
-  if (cpu === undefined) {
-    throw new Failure("failed", `Cannot build images for ${arch}`, {
-      hint: "Claude CLI and Deno exist for amd64 and arm64.",
-    });
-  }
+  const cpu = cpuOf(arch);
   const packages = await packagesFor(root, cpu, log);
   const target = join(root, "build", "image");
   await rm(target, { recursive: true, force: true });
@@ -63,25 +60,65 @@ export async function stageInputs(
 }
 
 /**
- * What the images are made of, as one digest: the engine's cache would find
- * out as well, but only after it was sent 400 MB.
+ * What an image is made of, as one digest: the engine's cache would find out as
+ * well, but only after it was sent 400 MB. `below` stands for what it is built
+ * on.
  */
 export async function inputsDigest(
   root: string,
-  ...parts: string[]
+  recipe: ImageRecipe,
+  arch: string,
+  below: string[],
 ): Promise<string> {
   const digest = createHash("sha256");
   const add = (text: string | Uint8Array) => digest.update(text).update("\0");
-  for (const part of parts) add(part);
-  // The lockfile stands for the packages: it holds their integrities.
-  add(await readFile(join(root, "package-lock.json")));
-  for (const directory of ["docker", "build/image/scripts"]) {
-    for (const file of (await readdir(join(root, directory))).sort()) {
+  for (const part of [arch, ...below]) add(part);
+  const integrities = await lockedIntegrities(root);
+  for (const name of recipe.packages(cpuOf(arch))) {
+    add(integrities(name));
+  }
+  for (const file of [`Dockerfile.${recipe.name}`, ...recipe.files]) {
+    add(await readFile(join(root, "docker", file)));
+  }
+  if (recipe.scripts) {
+    const scripts = join(root, "build", "image", "scripts");
+    for (const file of (await readdir(scripts)).sort()) {
       add(file);
-      add(await readFile(join(root, directory, file)));
+      add(await readFile(join(scripts, file)));
     }
   }
   return digest.digest("hex").slice(0, 16);
+}
+
+const lockfileSchema = v.object({
+  packages: v.record(
+    v.string(),
+    v.object({ integrity: v.optional(v.string()) }),
+  ),
+});
+
+/** The integrity that the lockfile holds for a package. */
+async function lockedIntegrities(
+  root: string,
+): Promise<(name: string) => string> {
+  const text = await readFile(join(root, "package-lock.json"), "utf8");
+  const { packages } = v.parse(lockfileSchema, JSON.parse(text));
+  return (name) => {
+    const integrity = packages[`node_modules/${name}`]?.integrity;
+    if (integrity) return integrity;
+    throw new Failure(
+      "failed",
+      `package-lock.json has no integrity of ${name}`,
+    );
+  };
+}
+
+function cpuOf(arch: string): string {
+  const cpu = npmCpu[arch];
+  if (cpu !== undefined) return cpu;
+  throw new Failure("failed", `Cannot build images for ${arch}`, {
+    hint: "Claude CLI and Deno exist for amd64 and arm64.",
+  });
 }
 
 /**

@@ -14,7 +14,15 @@ export interface ImageRecipe {
   originalBytes: number | null;
   /** Another image of ours that this one is built on. */
   on?: ImageName;
+  /** Files of docker/ that it is made of, besides its Dockerfile. */
+  files: readonly string[];
+  /** Packages of the lockfile that it holds, for a CPU in npm's words. */
+  packages: (cpu: string) => string[];
+  /** Whether it holds the bundled scripts. */
+  scripts: boolean;
 }
+
+const none = () => [];
 
 /** In the order in which they are built. */
 export const recipes: readonly ImageRecipe[] = [
@@ -23,12 +31,18 @@ export const recipes: readonly ImageRecipe[] = [
     tags: ["net"],
     title: "HAL-9000 network namespace",
     originalBytes: null,
+    files: [],
+    packages: none,
+    scripts: false,
   },
   {
     name: "worker-ultramin",
     tags: ["worker-ultramin"],
     title: "HAL-9000 worker without git",
     originalBytes: 469e6,
+    files: ["rootfs.sh", "managed-settings.json"],
+    packages: (cpu) => [`@anthropic-ai/claude-code-linux-${cpu}`],
+    scripts: false,
   },
   {
     name: "worker-minimal",
@@ -36,12 +50,27 @@ export const recipes: readonly ImageRecipe[] = [
     title: "HAL-9000 worker",
     originalBytes: 588e6,
     on: "worker-ultramin",
+    files: ["rootfs.sh"],
+    packages: none,
+    scripts: false,
   },
   {
     name: "parent",
     tags: ["parent"],
     title: "HAL-9000 parent",
     originalBytes: 264e6,
+    files: [
+      "rootfs.sh",
+      "parent-entrypoint.sh",
+      "healthcheck.sh",
+      "tmux-dashboard.conf",
+    ],
+    packages: (cpu) => [
+      `@deno/linux-${cpu}-glibc`,
+      "chromadb",
+      `chromadb-js-bindings-linux-${cpu}-gnu`,
+    ],
+    scripts: true,
   },
 ];
 

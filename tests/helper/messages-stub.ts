@@ -1,0 +1,142 @@
+// A stand-in for the Anthropic Messages API: answers what a prompt tells it to,
+// and records what it was sent.
+//
+// messages-stub.ts PORT RECORD: listens on 127.0.0.1:PORT and appends a line of
+// JSON a request to the file RECORD.
+//
+// A prompt that begins with `TOOL <name> <input as JSON>` is answered by that
+// tool call, its result by "tool done"; any other prompt by "echo: <prompt>".
+// https://docs.anthropic.com/en/api/messages-streaming
+
+import { appendFileSync } from "node:fs";
+import { createServer, type ServerResponse } from "node:http";
+import process from "node:process";
+
+interface Block {
+  type: string;
+  text?: string;
+}
+
+interface Message {
+  role: string;
+  content: string | Block[];
+}
+
+interface MessagesRequest {
+  model: string;
+  stream?: boolean;
+  messages: Message[];
+}
+
+type Content =
+  | { type: "text"; text: string }
+  | { type: "tool_use"; id: string; name: string; input: unknown };
+
+const [port, record] = process.argv.slice(2);
+if (!port || !record) throw new Error("usage: messages-stub.ts PORT RECORD");
+
+let calls = 0;
+
+const server = createServer((request, response) => {
+  let body = "";
+  request.on("data", (chunk) => body += chunk);
+  request.on("end", () => {
+    const { method, url, headers } = request;
+    const parsed = body === "" ? null : JSON.parse(body);
+    appendFileSync(
+      record,
+      JSON.stringify({ method, url, headers, body: parsed }) + "\n",
+    );
+    if (method === "POST" && url?.startsWith("/v1/messages/count_tokens")) {
+      json(response, { input_tokens: 1 });
+    } else if (method === "POST" && url?.startsWith("/v1/messages")) {
+      reply(response, parsed);
+    } else {
+      response.writeHead(method === "HEAD" ? 200 : 404).end();
+    }
+  });
+});
+server.listen(Number(port), "127.0.0.1");
+
+function reply(response: ServerResponse, request: MessagesRequest): void {
+  // The CLI puts reminders of its own behind the user's message and before the
+  // prompt in it.
+  const content = contentFor(
+    request.messages.findLast(({ role }) => role === "user"),
+  );
+  const message = {
+    id: `msg_${++calls}`,
+    type: "message",
+    role: "assistant",
+    model: request.model,
+    content: [content],
+    stop_reason: content.type === "tool_use" ? "tool_use" : "end_turn",
+    stop_sequence: null,
+    usage: { input_tokens: 1, output_tokens: 1 },
+  };
+  if (request.stream) stream(response, message, content);
+  else json(response, message);
+}
+
+function contentFor(message: Message | undefined): Content {
+  const blocks = typeof message?.content === "string"
+    ? [{ type: "text", text: message.content }]
+    : message?.content ?? [];
+  if (blocks.some(({ type }) => type === "tool_result")) {
+    return { type: "text", text: "tool done" };
+  }
+  const prompt =
+    blocks.findLast(({ type, text }) =>
+      type === "text" && !text?.startsWith("<system-reminder>")
+    )?.text ?? "";
+  const call = /^TOOL (\w+) (\{.*\})/s.exec(prompt);
+  if (!call) return { type: "text", text: `echo: ${prompt}` };
+  return {
+    type: "tool_use",
+    id: `toolu_${calls}`,
+    name: call[1] ?? "",
+    input: JSON.parse(call[2] ?? "{}"),
+  };
+}
+
+function stream(
+  response: ServerResponse,
+  message: Record<string, unknown>,
+  content: Content,
+): void {
+  response.writeHead(200, { "content-type": "text/event-stream" });
+  const send = (type: string, data: Record<string, unknown>) =>
+    response.write(
+      `event: ${type}\ndata: ${JSON.stringify({ type, ...data })}\n\n`,
+    );
+  send("message_start", {
+    message: { ...message, content: [], stop_reason: null },
+  });
+  send("content_block_start", {
+    index: 0,
+    content_block: content.type === "text"
+      ? { ...content, text: "" }
+      : { ...content, input: {} },
+  });
+  send("content_block_delta", {
+    index: 0,
+    delta: content.type === "text"
+      ? { type: "text_delta", text: content.text }
+      : {
+        type: "input_json_delta",
+        partial_json: JSON.stringify(content.input),
+      },
+  });
+  send("content_block_stop", { index: 0 });
+  send("message_delta", {
+    delta: { stop_reason: message["stop_reason"], stop_sequence: null },
+    usage: { output_tokens: 1 },
+  });
+  send("message_stop", {});
+  response.end();
+}
+
+function json(response: ServerResponse, value: unknown): void {
+  response.writeHead(200, { "content-type": "application/json" });
+  response.end(JSON.stringify(value));
+}

@@ -1,0 +1,110 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { homeOf, readSettings } from "../../lib/config.ts";
+import { Failure } from "../../lib/errors.ts";
+
+const test = suite<{ home: string }>("config");
+
+test.before.each((context) => {
+  context.home = mkdtempSync(join(tmpdir(), "hal9000-config-"));
+  mkdirSync(join(context.home, "config"));
+});
+
+test.after.each(({ home }) => rmSync(home, { recursive: true }));
+
+function conf(home: string, text: string): NodeJS.ProcessEnv {
+  writeFileSync(join(home, "config", "hal9000.conf"), text);
+  return { HAL9000_HOME: home };
+}
+
+function failureOf(run: () => unknown): Failure {
+  try {
+    run();
+  } catch (error) {
+    if (error instanceof Failure) return error;
+    throw error;
+  }
+  throw new Error("nothing was thrown");
+}
+
+test("readSettings() gives the defaults without file and environment", () => {
+  const settings = readSettings({ HAL9000_HOME: "/nowhere" });
+  assert.is(settings.WORKER_MEMORY, 4 * 1024 ** 3);
+  assert.is(settings.WORKER_CPUS, 2);
+  assert.is(settings.WORKER_PIDS_LIMIT, 100);
+  assert.is(settings.CHROMADB_PORT, 8000);
+  assert.is(settings.HAL9000_PREFIX, "hal9000");
+  assert.is(settings.SKIP_IMAGE_PULL, false);
+});
+
+test("readSettings() takes flag before environment before file", ({ home }) => {
+  const env = conf(home, "WORKER_CPUS=0.5\nWORKER_PIDS_LIMIT=7\n# a comment\n");
+  assert.is(readSettings(env).WORKER_CPUS, 0.5);
+  assert.is(readSettings({ ...env, WORKER_CPUS: "1" }).WORKER_CPUS, 1);
+  const flags = { WORKER_CPUS: { text: "3", place: "--cpus" } };
+  const settings = readSettings({ ...env, WORKER_CPUS: "1" }, { flags });
+  assert.is(settings.WORKER_CPUS, 3);
+  assert.is(settings.WORKER_PIDS_LIMIT, 7);
+});
+
+test("readSettings() takes an empty variable for an unset one", () => {
+  const env = { HAL9000_HOME: "/nowhere", WORKER_MEMORY: "" };
+  assert.is(readSettings(env).WORKER_MEMORY, 4 * 1024 ** 3);
+});
+
+test("readSettings() names file, line, key and value of a bad one", ({ home }) => {
+  const env = conf(home, "\n# pool\nMIN_WARM_WORKERS=abc\n");
+  const failure = failureOf(() => readSettings(env));
+  assert.is(failure.exitCode, 2);
+  assert.is(
+    failure.message,
+    'config/hal9000.conf:3: MIN_WARM_WORKERS must be a whole number from 0 to 100, got "abc"',
+  );
+});
+
+const bad: [string, string][] = [
+  ["WORKER_MEMORY", "lots"],
+  ["WORKER_MEMORY", "-1g"],
+  ["WORKER_CPUS", "0"],
+  ["WORKER_CPUS", "1e3"],
+  ["WORKER_PIDS_LIMIT", "0"],
+  ["CHROMADB_PORT", "65536"],
+  ["LAZY_IMAGE_PULL", "yes"],
+  ["HAL9000_PREFIX", "Not Legal"],
+  ["HAL9000_PROJECT_ROOTS", "relative/path"],
+];
+
+for (const [key, value] of bad) {
+  test(`readSettings() refuses ${key}=${value} and names the environment`, () => {
+    const failure = failureOf(() =>
+      readSettings({ HAL9000_HOME: "/nowhere", [key]: value })
+    );
+    assert.is(failure.exitCode, 2);
+    assert.match(failure.message, new RegExp(`^environment: ${key} must be`));
+  });
+}
+
+test("readSettings() warns of an unknown key with the nearest one", ({ home }) => {
+  const env = conf(home, "WORKER_MEMROY=1g\n");
+  const warnings: string[] = [];
+  readSettings(env, { warn: (line) => warnings.push(line) });
+  assert.equal(warnings, [
+    "config/hal9000.conf:1: unknown setting WORKER_MEMROY; did you mean WORKER_MEMORY?",
+  ]);
+});
+
+test("readSettings() refuses a line that is no KEY=VALUE", ({ home }) => {
+  const failure = failureOf(() => readSettings(conf(home, "nonsense\n")));
+  assert.is(failure.message, "config/hal9000.conf:1: must be KEY=VALUE");
+});
+
+test("homeOf() is ~/.hal9000 unless HAL9000_HOME says otherwise", () => {
+  assert.is(homeOf({ HOME: "/home/dave" }), "/home/dave/.hal9000");
+  assert.is(homeOf({ HAL9000_HOME: "/srv/hal//" }), "/srv/hal");
+  assert.is(failureOf(() => homeOf({ HAL9000_HOME: "hal" })).exitCode, 2);
+});
+
+test.run();

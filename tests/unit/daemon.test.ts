@@ -1,0 +1,67 @@
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { netSpec, parentSpec } from "../../lib/daemon.ts";
+
+const test = suite("daemon");
+
+const request = {
+  prefix: "hal9000",
+  image: "repo:parent",
+  net: "netid",
+  hostHome: "/home/dave/.hal9000",
+  socket: "/run/user/1000/docker.sock",
+  roots: ["/home/dave", "/srv"],
+  volumes: { chromadb: "c", plugins: "p", memorybank: "m" },
+  claudeConfig: "/home/dave/.hal9000/config/claude",
+  memoryBytes: 1024,
+  cpus: 2,
+  env: { CHROMADB_PORT: "9000" },
+};
+
+test("netSpec() may do nothing but pause", () => {
+  const { HostConfig, Labels } = netSpec("x", "repo:net");
+  assert.equal(HostConfig?.CapDrop, ["ALL"]);
+  assert.is(HostConfig?.ReadonlyRootfs, true);
+  assert.equal(HostConfig?.Mounts, undefined);
+  assert.equal(Labels, { "hal9000.instance": "x", "hal9000.role": "net" });
+});
+
+test("parentSpec() lives in the net container's namespace, with limits", () => {
+  const { HostConfig } = parentSpec(request);
+  assert.is(HostConfig?.NetworkMode, "container:netid");
+  assert.is(HostConfig?.Memory, 1024);
+  assert.is(HostConfig?.MemorySwap, 1024);
+  assert.is(HostConfig?.NanoCpus, 2e9);
+});
+
+test("parentSpec() sees the project roots read-only below /host", () => {
+  const roots = parentSpec(request).HostConfig?.Mounts?.filter(
+    ({ Target }) => Target.startsWith("/host"),
+  );
+  assert.equal(roots, [
+    {
+      Type: "bind",
+      Source: "/home/dave",
+      Target: "/host/home/dave",
+      ReadOnly: true,
+    },
+    { Type: "bind", Source: "/srv", Target: "/host/srv", ReadOnly: true },
+  ]);
+});
+
+test("parentSpec() lets Docker change no volume's owner", () => {
+  const volumes = parentSpec(request).HostConfig?.Mounts?.filter(
+    ({ Type }) => Type === "volume",
+  );
+  assert.is(volumes?.length, 3);
+  for (const volume of volumes ?? []) {
+    assert.is(volume.VolumeOptions?.NoCopy, true);
+  }
+});
+
+test("parentSpec() hands settings on", () => {
+  assert.ok(parentSpec(request).Env?.includes("CHROMADB_PORT=9000"));
+  assert.ok(parentSpec(request).Env?.includes("HAL9000_PREFIX=hal9000"));
+});
+
+test.run();

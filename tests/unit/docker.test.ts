@@ -1,0 +1,84 @@
+import { createHash } from "node:crypto";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { endpointOf, engineFailure, socketOf } from "../../lib/docker.ts";
+import { Failure } from "../../lib/errors.ts";
+
+const test = suite<{ config: string }>("docker");
+
+test.before.each((context) => {
+  context.config = mkdtempSync(join(tmpdir(), "hal9000-docker-"));
+});
+
+test.after.each(({ config }) => rmSync(config, { recursive: true }));
+
+function makeContext(config: string, name: string, host: string): void {
+  const digest = createHash("sha256").update(name).digest("hex");
+  const directory = join(config, "contexts", "meta", digest);
+  mkdirSync(directory, { recursive: true });
+  const meta = { Name: name, Endpoints: { docker: { Host: host } } };
+  writeFileSync(join(directory, "meta.json"), JSON.stringify(meta));
+}
+
+test("endpointOf() is the default socket where nothing else is said", ({ config }) => {
+  assert.equal(endpointOf({ DOCKER_CONFIG: config }), {
+    host: "unix:///var/run/docker.sock",
+    from: "default",
+  });
+});
+
+test("endpointOf() takes DOCKER_HOST before the context", ({ config }) => {
+  makeContext(config, "there", "unix:///there.sock");
+  const env = { DOCKER_CONFIG: config, DOCKER_CONTEXT: "there" };
+  assert.equal(endpointOf({ ...env, DOCKER_HOST: "unix:///here.sock" }), {
+    host: "unix:///here.sock",
+    from: "DOCKER_HOST",
+  });
+  assert.equal(endpointOf(env), {
+    host: "unix:///there.sock",
+    from: "context",
+  });
+});
+
+test("endpointOf() follows the current context of config.json", ({ config }) => {
+  makeContext(config, "colima", "unix:///colima.sock");
+  writeFileSync(join(config, "config.json"), '{"currentContext":"colima"}');
+  assert.is(endpointOf({ DOCKER_CONFIG: config }).host, "unix:///colima.sock");
+});
+
+test("endpointOf() says which context it cannot read", ({ config }) => {
+  const env = { DOCKER_CONFIG: config, DOCKER_CONTEXT: "gone" };
+  assert.throws(() => endpointOf(env), /Cannot read docker context "gone"/);
+});
+
+test("socketOf() is the engine's own for an engine over the network", () => {
+  const at = (host: string) => socketOf({ host, from: "DOCKER_HOST" });
+  assert.is(at("unix:///run/user/1/docker.sock"), "/run/user/1/docker.sock");
+  assert.is(at("tcp://host:2376"), "/var/run/docker.sock");
+});
+
+test("engineFailure() takes the exit code from status and errno", () => {
+  const kind = (error: object) => engineFailure(error, "Cannot x").exitCode;
+  assert.is(kind({ code: "ECONNREFUSED" }), 3);
+  assert.is(kind({ code: "EACCES" }), 3);
+  assert.is(kind({ statusCode: 404 }), 4);
+  assert.is(kind({ statusCode: 409 }), 5);
+  assert.is(kind({ statusCode: 500 }), 1);
+});
+
+test("engineFailure() says the engine's reason and keeps the error", () => {
+  const error = { statusCode: 500, json: { message: "no space" } };
+  const failure = engineFailure(error, 'Cannot start worker "x"');
+  assert.is(failure.message, 'Cannot start worker "x": no space');
+  assert.is(failure.cause, error);
+});
+
+test("engineFailure() leaves a Failure as it is", () => {
+  const failure = new Failure("unsafe", "no");
+  assert.is(engineFailure(failure, "Cannot x"), failure);
+});
+
+test.run();

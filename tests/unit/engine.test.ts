@@ -1,0 +1,85 @@
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import {
+  compareVersions,
+  type EngineFacts,
+  planEngine,
+} from "../../lib/engine.ts";
+
+const test = suite("engine");
+
+const silent: EngineFacts = {
+  endpoint: { host: "unix:///var/run/docker.sock", from: "default" },
+  answer: { fault: "there is no socket" },
+  debian: true,
+  root: true,
+  sudo: false,
+  systemd: false,
+  installed: false,
+};
+
+test("planEngine() uses an engine that answers, whatever else is so", () => {
+  const engine = { version: "20.10.24", api: "1.41", arch: "amd64" };
+  const plan = planEngine({ ...silent, answer: engine, debian: false });
+  assert.equal(plan, { do: "use", engine });
+});
+
+test("planEngine() refuses an engine older than 20.10", () => {
+  const engine = { version: "19.03", api: "1.40", arch: "amd64" };
+  const plan = planEngine({ ...silent, answer: engine });
+  assert.is(plan.do, "refuse");
+});
+
+test("planEngine() installs and starts dockerd as root on Debian", () => {
+  const plan = { do: "start", install: true, by: "dockerd" };
+  assert.equal(planEngine(silent), plan);
+});
+
+test("planEngine() starts what is installed, by systemd where it runs", () => {
+  const facts = { ...silent, root: false, sudo: true };
+  assert.equal(
+    planEngine({ ...facts, installed: true, systemd: true }),
+    { do: "start", install: false, by: "systemd" },
+  );
+});
+
+const refusals: [string, Partial<EngineFacts>, RegExp][] = [
+  ["elsewhere than on Debian", { debian: false }, /docs\.docker\.com/],
+  ["without root or sudo", { root: false }, /^Install it: sudo apt-get/],
+  [
+    "without root or sudo where it is installed",
+    { root: false, installed: true },
+    /^Start it: sudo systemctl start docker/,
+  ],
+  [
+    "where the socket is not ours to use",
+    { answer: { fault: "permission denied" } },
+    /usermod -aG docker/,
+  ],
+  [
+    "where DOCKER_HOST names another",
+    { endpoint: { host: "tcp://h:1", from: "DOCKER_HOST" } },
+    /unset DOCKER_HOST/,
+  ],
+  [
+    "where a context names another",
+    { endpoint: { host: "unix:///x", from: "context" } },
+    /docker context use default/,
+  ],
+];
+
+for (const [where, facts, hint] of refusals) {
+  test(`planEngine() installs nothing ${where}`, () => {
+    const plan = planEngine({ ...silent, ...facts });
+    assert.is(plan.do, "refuse");
+    assert.match(plan.do === "refuse" ? plan.hint : "", hint);
+  });
+}
+
+test("compareVersions() compares number by number", () => {
+  assert.is(compareVersions("1.41", "1.41"), 0);
+  assert.is(compareVersions("1.9", "1.41"), -1);
+  assert.is(compareVersions("2.0", "1.41"), 1);
+});
+
+test.run();

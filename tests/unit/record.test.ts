@@ -1,0 +1,84 @@
+import {
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { ensureDirectory, ownerOf, writeWhole } from "../../lib/owned.ts";
+import { homePaths } from "../../lib/paths.ts";
+import {
+  readRecord,
+  readRecords,
+  removeRecord,
+  type WorkerRecord,
+  writeRecord,
+} from "../../lib/record.ts";
+
+type Home = Parameters<typeof writeRecord>[0];
+const test = suite<{ instance: Home; said: string[] }>("record");
+
+const record: WorkerRecord = {
+  version: 1,
+  worker: "x",
+  container: "id",
+  session: null,
+  project: { path: "/p", uid: 1, gid: 1 },
+  image: "repo:worker",
+  born: "cold",
+  home: "workers/x-0123",
+  createdAt: "2026-01-26T00:00:00.000Z",
+};
+
+test.before.each((context) => {
+  const root = mkdtempSync(join(tmpdir(), "hal9000-record-"));
+  context.instance = { home: homePaths(root), owner: ownerOf(root) };
+  context.said = [];
+  ensureDirectory(context.instance.home.sessions, 0o700, ownerOf(root));
+});
+
+test.after.each(({ instance }) =>
+  rmSync(instance.home.home, { recursive: true })
+);
+
+test("a record comes back as it was written, for its owner alone", ({ instance, said }) => {
+  writeRecord(instance, record);
+  const log = (line: string) => said.push(line);
+  assert.equal(readRecord(instance, "x", log), record);
+  assert.is(statSync(instance.home.record("x")).mode & 0o777, 0o600);
+  assert.equal(readdirSync(instance.home.sessions), ["x.json"]);
+  removeRecord(instance, "x");
+  assert.is(readRecord(instance, "x", log), undefined);
+  assert.equal(said, []);
+});
+
+const damaged = {
+  "half a file": '{"version":1,"wor',
+  "another version": JSON.stringify({ ...record, version: 2 }),
+  "a home elsewhere": JSON.stringify({ ...record, home: "workers/../.." }),
+};
+
+for (const [what, text] of Object.entries(damaged)) {
+  test(`${what} is moved aside, told, and does not stop the rest`, ({ instance, said }) => {
+    writeRecord(instance, record);
+    writeFileSync(instance.home.record("bad"), text);
+    const records = readRecords(instance, (line) => said.push(line));
+    assert.equal(records, [record]);
+    assert.match(said[0] ?? "", /^Record of "bad" is damaged/);
+    const aside = readdirSync(join(instance.home.sessions, "damaged"));
+    assert.is(aside.length, 1);
+  });
+}
+
+test("writeWhole() leaves the old text and no litter when it fails", ({ instance }) => {
+  const path = join(instance.home.sessions, "directory");
+  ensureDirectory(path, 0o700, instance.owner);
+  assert.throws(() => writeWhole(path, "text", instance.owner));
+  assert.equal(readdirSync(instance.home.sessions), ["directory"]);
+});
+
+test.run();

@@ -1,0 +1,51 @@
+import { Buffer } from "node:buffer";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { binarySize, duration, megabytes, parseSize } from "../../lib/units.ts";
+import { waitFor } from "../../lib/wait.ts";
+import { withoutFrames } from "../../lib/workers.ts";
+
+const test = suite("units");
+
+test("parseSize() reads sizes as Docker does", () => {
+  assert.is(parseSize("4g"), 4294967296);
+  assert.is(parseSize("512M"), 536870912);
+  assert.is(parseSize("1.5k"), 1536);
+  assert.is(parseSize("100"), 100);
+  for (const text of ["", "g", "1 g", "-1", "1gb", "0x10"]) {
+    assert.throws(() => parseSize(text), /Cannot parse size/);
+  }
+});
+
+test("sizes and times are written for people", () => {
+  assert.is(megabytes(734_000), "0.7 MB");
+  assert.is(megabytes(287_920_879), "288 MB");
+  assert.is(binarySize(4 * 1024 ** 3), "4 GiB");
+  assert.is(duration(850.4), "850 ms");
+  assert.is(duration(12_340), "12.3 s");
+});
+
+test("withoutFrames() is the text of both streams in order", () => {
+  const frame = (stream: number, text: string) => {
+    const header = Buffer.alloc(8);
+    header[0] = stream;
+    header.writeUInt32BE(Buffer.byteLength(text), 4);
+    return Buffer.concat([header, Buffer.from(text)]);
+  };
+  const log = Buffer.concat([frame(1, "é\n"), frame(2, ""), frame(2, "b\n")]);
+  assert.is(Buffer.from(withoutFrames(log)).toString(), "é\nb\n");
+});
+
+test("waitFor() gives what it found, or says what it waited for", async () => {
+  let asked = 0;
+  const options = { for: "Godot", timeoutMs: 1000, everyMs: 1 };
+  assert.is(await waitFor(() => ++asked === 3 && asked, options), 3);
+  try {
+    await waitFor(() => undefined, { ...options, timeoutMs: 5 });
+    assert.unreachable();
+  } catch (error) {
+    assert.match(String(error), /waiting for Godot/);
+  }
+});
+
+test.run();

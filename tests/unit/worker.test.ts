@@ -1,0 +1,107 @@
+import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { homePaths } from "../../lib/paths.ts";
+import { ensureDirectory, ownerOf } from "../../lib/owned.ts";
+import {
+  checkWorkerName,
+  prepareWorkerHome,
+  workerSpec,
+} from "../../lib/worker.ts";
+
+const test = suite("worker");
+
+const request = {
+  name: "discovery",
+  prefix: "hal9000",
+  project: { path: "/home/dave/app", uid: 1000, gid: 1001 },
+  image: "repo:worker",
+  network: "container:abc",
+  limits: { memoryBytes: 4 * 1024 ** 3, cpus: 1.5, pids: 100 },
+  sources: {
+    claudeHome: "/h/workers/discovery",
+    claudeConfig: "/h/config/claude",
+    accounts: "/h/run/accounts/1000-1001",
+  },
+};
+
+test("workerSpec() is the project's owner in a hardened container", () => {
+  const bind = (Source: string, Target: string, ReadOnly: boolean) => ({
+    Type: "bind",
+    Source,
+    Target,
+    ReadOnly,
+  });
+  assert.equal(workerSpec(request), {
+    Image: "repo:worker",
+    User: "1000:1001",
+    WorkingDir: "/workspace",
+    Env: ["HOME=/home/claude", "CLAUDE_CONFIG_DIR=/home/claude/.claude"],
+    Labels: {
+      "hal9000.instance": "hal9000",
+      "hal9000.role": "worker",
+      "hal9000.born": "cold",
+      "hal9000.project": "/home/dave/app",
+    },
+    HostConfig: {
+      Init: true,
+      NetworkMode: "container:abc",
+      Memory: 4294967296,
+      MemorySwap: 4294967296,
+      NanoCpus: 1500000000,
+      PidsLimit: 100,
+      CapDrop: ["ALL"],
+      SecurityOpt: ["no-new-privileges"],
+      LogConfig: {
+        Type: "json-file",
+        Config: { "max-size": "10m", "max-file": "3" },
+      },
+      Mounts: [
+        bind("/home/dave/app", "/workspace", false),
+        bind("/h/workers/discovery", "/home/claude/.claude", false),
+        bind("/h/config/claude", "/config/claude", true),
+        bind("/h/run/accounts/1000-1001/passwd", "/etc/passwd", true),
+        bind("/h/run/accounts/1000-1001/group", "/etc/group", true),
+      ],
+    },
+  });
+});
+
+for (const name of ["a", "my-worker", "A.b_c-9", "x".repeat(63)]) {
+  test(`checkWorkerName() takes ${name}`, () => {
+    assert.is(checkWorkerName(name), name);
+  });
+}
+
+for (
+  const name of ["", "007", 7, "a b", "../x", "-x", "é", "x".repeat(64), true]
+) {
+  test(`checkWorkerName() refuses ${name}`, () => {
+    assert.throws(() => checkWorkerName(name), /is not a name for a worker/);
+  });
+}
+
+test("prepareWorkerHome() gives a name another home for another project", () => {
+  const root = mkdtempSync(join(tmpdir(), "hal9000-worker-"));
+  const owner = ownerOf(root);
+  const home = homePaths(root);
+  for (const path of [home.workers, home.run, join(home.run, "accounts")]) {
+    ensureDirectory(path, 0o700, owner);
+  }
+  const instance = { home, hostHome: homePaths("/on/the/host"), owner };
+  const prepare = (path: string) =>
+    prepareWorkerHome(instance, "x", { path, ...owner });
+  const one = prepare("/one");
+  assert.is.not(one.directory, prepare("/two").directory);
+  assert.is(one.directory, prepare("/one").directory);
+  assert.is(one.claudeHome, `/on/the/host/workers/${one.directory}`);
+  const made = home.workerHome(one.directory);
+  assert.is(statSync(made).mode & 0o777, 0o700);
+  const state = JSON.parse(readFileSync(join(made, ".claude.json"), "utf8"));
+  assert.is(state.projects["/workspace"].hasTrustDialogAccepted, true);
+  rmSync(root, { recursive: true });
+});
+
+test.run();
