@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 
 DENO := node_modules/.bin/deno
 INSTALLED := node_modules/.package-lock.json
-SHELL_FILES := scripts/launch .ci/run $(wildcard docker/*.sh tests/*.sh tests/*/*.bash)
+SHELL_FILES := scripts/launch .ci/run $(wildcard docker/*.sh tests/*.sh tests/*/*.bash tests/bats/*.bats)
 # Only what matches runs: make test-dind FILTER='spawn'
 FILTER ?=
 PROJECT ?=

@@ -138,8 +138,10 @@ const unreachable: Record<string, string> = {
 
 /** Why an engine cannot be reached, undefined when the error is another. */
 export function connectionFault(error: unknown): string | undefined {
-  const code = (error as NodeJS.ErrnoException | undefined)?.code;
-  return code === undefined ? undefined : unreachable[code];
+  const { code, syscall } = (error ?? {}) as NodeJS.ErrnoException;
+  // A file that is not there has the same code as a socket that is not.
+  const connecting = syscall === "connect" || syscall === "getaddrinfo";
+  return connecting ? unreachable[code ?? ""] : undefined;
 }
 
 /**
@@ -150,12 +152,16 @@ export function engineFailure(error: unknown, subject: string): Failure {
   if (error instanceof Failure) return error;
   const fault = connectionFault(error);
   if (fault !== undefined) {
-    return new Failure("engine", `${subject}: the engine is out of reach`, {
-      cause: error,
-      hint: fault === "permission denied"
-        ? "Join the docker group: sudo usermod -aG docker $USER, then log in again."
-        : "Start it with 'make engine', or point DOCKER_HOST at one that runs.",
-    });
+    return new Failure(
+      "engine",
+      `${subject}: the engine is out of reach (${fault})`,
+      {
+        cause: error,
+        hint: fault === "permission denied"
+          ? "Join the docker group: sudo usermod -aG docker $USER, then log in again."
+          : "Start it with 'make engine', or point DOCKER_HOST at one that runs.",
+      },
+    );
   }
   const kinds: Record<number, FailureKind> = { 404: "notFound", 409: "busy" };
   const reason = (error as { json?: { message?: string } } | undefined)?.json

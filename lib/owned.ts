@@ -6,13 +6,16 @@ import {
   chownSync,
   closeSync,
   fsyncSync,
+  lchownSync,
   mkdirSync,
   openSync,
+  readdirSync,
   renameSync,
   rmSync,
   statSync,
   writeFileSync,
 } from "node:fs";
+import { join } from "node:path";
 import process from "node:process";
 
 export interface Owner {
@@ -64,6 +67,27 @@ export function writeWhole(
     rmSync(temporary, { force: true });
     throw error;
   }
+}
+
+/** Opens a file for a child's output; `flags` are those of open(2). */
+export function openForOutput(
+  path: string,
+  flags: "w" | "a",
+  owner: Owner,
+): number {
+  const file = openSync(path, flags, 0o600);
+  give(path, owner);
+  return file;
+}
+
+/** Gives a directory and all in it to `owner`, where it is another's. */
+export function ensureOwner(directory: string, owner: Owner): void {
+  const { uid, gid } = statSync(directory);
+  if (uid === owner.uid && gid === owner.gid) return;
+  for (const path of readdirSync(directory, { recursive: true })) {
+    lchownSync(join(directory, String(path)), owner.uid, owner.gid);
+  }
+  chownSync(directory, owner.uid, owner.gid);
 }
 
 function give(path: string, { uid, gid }: Owner): void {

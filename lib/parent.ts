@@ -47,7 +47,11 @@ export async function runParent(
     state.children = supervisor.states;
     writeParentState(instance, state);
   };
-  const supervisor = new Supervisor(log, publish);
+  const supervisor = new Supervisor({
+    log,
+    changed: publish,
+    owner: instance.owner,
+  });
   const port = instance.settings.CHROMADB_PORT;
   publish();
 

@@ -1,17 +1,11 @@
 // What is kept of a worker besides Docker's own word: sessions/<worker>.json.
 
-import {
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-} from "node:fs";
+import { readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { basename, join } from "node:path";
 import * as v from "valibot";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
-import { writeWhole } from "./owned.ts";
+import { ensureDirectory, writeWhole } from "./owned.ts";
 
 const recordSchema = v.object({
   version: v.literal(1),
@@ -49,7 +43,7 @@ export function removeRecord({ home }: Home, worker: string): void {
  * aside and told to `log`; it is no reason to stop.
  */
 export function readRecord(
-  { home }: Home,
+  { home, owner }: Home,
   worker: string,
   log: Log,
 ): WorkerRecord | undefined {
@@ -64,7 +58,7 @@ export function readRecord(
   const result = v.safeParse(recordSchema, parseJson(text));
   if (result.success) return result.output;
   const damaged = join(home.sessions, "damaged");
-  mkdirSync(damaged, { recursive: true, mode: 0o700 });
+  ensureDirectory(damaged, 0o700, owner);
   renameSync(path, join(damaged, `${basename(path)}.${Date.now()}`));
   log(`Record of "${worker}" is damaged; it was moved to ${damaged}`);
   return undefined;

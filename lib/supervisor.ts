@@ -2,12 +2,13 @@
 // pause that doubles while it keeps ending.
 
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, openSync } from "node:fs";
+import { closeSync } from "node:fs";
 import { once } from "node:events";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { messageOf } from "./errors.ts";
 import type { Log } from "./log.ts";
+import { openForOutput, type Owner } from "./owned.ts";
 
 export interface ChildSpec {
   name: string;
@@ -56,18 +57,22 @@ interface Child {
   ended: Promise<void>;
 }
 
+export interface SupervisorOptions {
+  log: Log;
+  /** Called whenever the state of a child is another. */
+  changed: () => void;
+  /** Of the children's log files. */
+  owner: Owner;
+  backoff?: Backoff;
+}
+
 export class Supervisor {
   readonly #children: Child[] = [];
   readonly #stopping = new AbortController();
-  readonly #log: Log;
-  readonly #changed: () => void;
-  readonly #backoff: Backoff;
+  readonly #options: SupervisorOptions & { backoff: Backoff };
 
-  /** `changed` is called whenever the state of a child is another. */
-  constructor(log: Log, changed: () => void, backoff = defaultBackoff) {
-    this.#log = log;
-    this.#changed = changed;
-    this.#backoff = backoff;
+  constructor(options: SupervisorOptions) {
+    this.#options = { backoff: defaultBackoff, ...options };
   }
 
   start(spec: ChildSpec): void {
@@ -106,10 +111,12 @@ export class Supervisor {
     while (!stopping.aborted) {
       const startedAt = Date.now();
       const end = await this.#runOnce(child);
-      this.#changed();
+      this.#options.changed();
       if (stopping.aborted) return;
-      pause = nextPause(this.#backoff, pause, Date.now() - startedAt);
-      this.#log(`${child.spec.name} ${end}; starting it again in ${pause} ms`);
+      pause = nextPause(this.#options.backoff, pause, Date.now() - startedAt);
+      this.#options.log(
+        `${child.spec.name} ${end}; starting it again in ${pause} ms`,
+      );
       await sleep(pause, undefined, { signal: stopping }).catch(() => {});
       child.restarts++;
     }
@@ -119,14 +126,15 @@ export class Supervisor {
   async #runOnce(child: Child): Promise<string> {
     const { command, env, logFile } = child.spec;
     const [file, ...args] = command;
-    const output = openSync(logFile, child.restarts === 0 ? "w" : "a", 0o600);
+    const flags = child.restarts === 0 ? "w" : "a";
+    const output = openForOutput(logFile, flags, this.#options.owner);
     try {
       const running = spawn(file, args, {
         env: { ...process.env, ...env },
         stdio: ["ignore", output, output],
       });
       child.process = running;
-      this.#changed();
+      this.#options.changed();
       const [code, signal] = await once(running, "exit");
       return signal ? `was ended by ${signal}` : `ended with code ${code}`;
     } catch (error) {

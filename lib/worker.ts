@@ -9,7 +9,12 @@ import { engineFailure, removeContainer, statusOf } from "./docker.ts";
 import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import { label, roleLabels } from "./labels.ts";
-import { ensureDirectory, type Owner, writeWhole } from "./owned.ts";
+import {
+  ensureDirectory,
+  ensureOwner,
+  type Owner,
+  writeWhole,
+} from "./owned.ts";
 import { pathDigest, type Project } from "./project.ts";
 
 export interface Limits {
@@ -47,15 +52,15 @@ const inside = {
   claudeConfig: "/config/claude",
 } as const;
 
-/** A container's name and 63 characters at most: it is a host name as well. */
-const namePattern = /^[a-zA-Z][a-zA-Z0-9_.-]{0,62}$/;
+/** Docker's own rule, but for a letter first: `-n 007` would arrive as 7. */
+const namePattern = /^[a-zA-Z][a-zA-Z0-9_.-]{1,62}$/;
 
 /** Throws a `usage` Failure for a name that is not one. */
 export function checkWorkerName(name: unknown): string {
   if (typeof name === "string" && namePattern.test(name)) return name;
   throw new Failure("usage", `"${name}" is not a name for a worker`, {
     hint: "A letter, then letters, digits, dots, dashes and underscores; " +
-      "63 characters at most.",
+      "2 to 63 characters.",
   });
 }
 
@@ -142,6 +147,8 @@ export function prepareWorkerHome(
   const directory = `${name}-${pathDigest(project.path)}`;
   const claudeHome = home.workerHome(directory);
   ensureDirectory(claudeHome, 0o700, project);
+  // The project may have changed hands since.
+  ensureOwner(claudeHome, project);
   seedClaudeHome(claudeHome, project);
   ensureAccounts(home.accounts(project.uid, project.gid), project, owner);
   return {

@@ -5,6 +5,7 @@ import { dirname } from "node:path";
 import process from "node:process";
 import { type CAC, cac, type Command } from "cac";
 import { closest } from "fastest-levenshtein";
+import { connectionFault, engineFailure, statusOf } from "../lib/docker.ts";
 import { exitCode, Failure, messageOf } from "../lib/errors.ts";
 import manifest from "../package.json" with { type: "json" };
 
@@ -83,6 +84,9 @@ function asFailure(error: unknown, cli: CAC): Failure {
   if (error instanceof Failure) return error;
   if (error instanceof Error && error.name === "CACError") {
     return usageFailure(error, cli);
+  }
+  if (connectionFault(error) !== undefined || statusOf(error) !== undefined) {
+    return engineFailure(error, `Cannot run ${cli.name}`);
   }
   return new Failure("failed", messageOf(error), {
     hint: "Run it again with --verbose to see where it failed.",

@@ -1,5 +1,5 @@
 #!/bin/bash
-# all.sh: checks, unit tests and tests on the engine; goes on past a failure and
+# Checks, unit tests and tests on the engine; goes on past a failure and
 # ends with the counts of all.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1

@@ -130,12 +130,14 @@ async function packagesFor(
   cpu: string,
   log: Log,
 ): Promise<string> {
+  const holdsAll = (directory: string) =>
+    needed.every((name) => existsSync(join(directory, name)));
   const own = join(root, "node_modules");
   const needed = [
     `@anthropic-ai/claude-code-linux-${cpu}`,
     `@deno/linux-${cpu}-glibc`,
   ];
-  if (needed.every((name) => existsSync(join(own, name)))) return own;
+  if (holdsAll(own)) return own;
   const directory = join(root, "build", `npm-linux-${cpu}`);
   log(`Fetching npm packages for linux ${cpu}`);
   await mkdir(directory, { recursive: true });
@@ -146,7 +148,14 @@ async function packagesFor(
     cwd: directory,
     quiet: true,
   })`npm ci --os=linux --cpu=${cpu} --libc=glibc`;
-  return join(directory, "node_modules");
+  const packages = join(directory, "node_modules");
+  if (holdsAll(packages)) return packages;
+  // They are optional to npm: one that is damaged is left out in silence.
+  throw new Failure(
+    "failed",
+    `Cannot fetch ${needed.join(", ")} as package-lock.json has them`,
+    { hint: `See why: cd ${directory} && npm ci --loglevel=verbose` },
+  );
 }
 
 /** A link where the file system allows one: these are hundreds of megabytes. */

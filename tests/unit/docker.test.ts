@@ -62,8 +62,10 @@ test("socketOf() is the engine's own for an engine over the network", () => {
 
 test("engineFailure() takes the exit code from status and errno", () => {
   const kind = (error: object) => engineFailure(error, "Cannot x").exitCode;
-  assert.is(kind({ code: "ECONNREFUSED" }), 3);
-  assert.is(kind({ code: "EACCES" }), 3);
+  assert.is(kind({ code: "ECONNREFUSED", syscall: "connect" }), 3);
+  assert.is(kind({ code: "EACCES", syscall: "connect" }), 3);
+  assert.is(kind({ code: "ENOTFOUND", syscall: "getaddrinfo" }), 3);
+  assert.is(kind({ code: "ENOENT", syscall: "open" }), 1);
   assert.is(kind({ statusCode: 404 }), 4);
   assert.is(kind({ statusCode: 409 }), 5);
   assert.is(kind({ statusCode: 500 }), 1);

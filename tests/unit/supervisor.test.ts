@@ -4,6 +4,8 @@ import { join } from "node:path";
 import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import type { Log } from "../../lib/log.ts";
+import { ownerOf } from "../../lib/owned.ts";
 import { nextPause, Supervisor } from "../../lib/supervisor.ts";
 import { waitFor } from "../../lib/wait.ts";
 
@@ -16,6 +18,11 @@ test.before.each((context) => {
 
 test.after.each(({ directory }) => rmSync(directory, { recursive: true }));
 
+function supervise(directory: string, log: Log): Supervisor {
+  const owner = ownerOf(directory);
+  return new Supervisor({ log, changed: () => {}, owner, backoff });
+}
+
 test("nextPause() doubles up to the last, and forgives", () => {
   assert.is(nextPause(backoff, undefined, 0), 10);
   assert.is(nextPause(backoff, 10, 0), 20);
@@ -26,11 +33,7 @@ test("nextPause() doubles up to the last, and forgives", () => {
 
 test("a child that is killed is started again, and told of", async ({ directory }) => {
   const said: string[] = [];
-  const supervisor = new Supervisor(
-    (line) => said.push(line),
-    () => {},
-    backoff,
-  );
+  const supervisor = supervise(directory, (line) => said.push(line));
   supervisor.start({
     name: "sleeper",
     command: ["sleep", "60"],
@@ -57,11 +60,7 @@ test("a child that is killed is started again, and told of", async ({ directory 
 
 test("a command that is not there is told of and tried again", async ({ directory }) => {
   const said: string[] = [];
-  const supervisor = new Supervisor(
-    (line) => said.push(line),
-    () => {},
-    backoff,
-  );
+  const supervisor = supervise(directory, (line) => said.push(line));
   supervisor.start({
     name: "ghost",
     command: ["/no/such/program"],
@@ -74,7 +73,7 @@ test("a command that is not there is told of and tried again", async ({ director
 
 test("stop() kills a child that does not end by itself", async ({ directory }) => {
   const logFile = join(directory, "log");
-  const supervisor = new Supervisor(() => {}, () => {}, backoff);
+  const supervisor = supervise(directory, () => {});
   supervisor.start({
     name: "deaf",
     command: [

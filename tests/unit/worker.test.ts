@@ -69,7 +69,7 @@ test("workerSpec() is the project's owner in a hardened container", () => {
   });
 });
 
-for (const name of ["a", "my-worker", "A.b_c-9", "x".repeat(63)]) {
+for (const name of ["ab", "my-worker", "A.b_c-9", "x".repeat(63)]) {
   test(`checkWorkerName() takes ${name}`, () => {
     assert.is(checkWorkerName(name), name);
   });

@@ -1,0 +1,76 @@
+# End to end: the real Claude CLI in a worker, a stub for the API alone.
+
+load ../helper/load
+
+key=sk-ant-test-planted-key
+stub=$HAL9000_PREFIX-stub
+
+setup_file() {
+  load ../helper/load
+  mkdir "$HAL9000_TEST_ROOT/stub"
+  docker run --detach --name "$stub" --network "container:$net" --entrypoint deno \
+    --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \
+    --volume "$repo/tests/helper:/helper:ro" --volume "$HAL9000_TEST_ROOT/stub:/record" \
+    "$HAL9000_IMAGE_REPO:parent" run -A --no-lock --no-config --quiet \
+    /helper/messages-stub.ts "$stub_port" /record/requests
+  wait_for 10 docker exec "$stub" bash -c "exec 3<>/dev/tcp/127.0.0.1/$stub_port"
+}
+
+teardown_file() { docker rm --force "$HAL9000_PREFIX-stub"; }
+
+teardown() { stop_workers; }
+
+# claude WORKER ARGUMENT...: the CLI with the stub for its API.
+claude() {
+  local worker=$1
+  shift
+  ANTHROPIC_API_KEY=$key docker exec --env ANTHROPIC_API_KEY \
+    --env "ANTHROPIC_BASE_URL=http://127.0.0.1:$stub_port" "$worker" claude "$@"
+}
+
+@test "the CLI in a worker answers a prompt" {
+  spawn -n wk "$(make_project one)"
+  run -0 --separate-stderr claude wk -p 'open the pod bay doors' --output-format json
+  [ "$(jq -r .result <<<"$output")" = "echo: open the pod bay doors" ]
+}
+
+@test "a tool call writes a file that is the project owner's on the host" {
+  project=$(make_project two)
+  chown 1234:2345 "$project"
+  spawn -n wk "$project"
+  call='TOOL Bash {"command":"printf daisy > /workspace/song","description":"sing"}'
+  run -0 --separate-stderr claude wk -p "$call" --dangerously-skip-permissions
+  [ "$output" = "tool done" ]
+  [ "$(cat "$project/song")" = daisy ]
+  [ "$(stat -c %u:%g "$project/song")" = 1234:2345 ]
+}
+
+@test "the key reaches the API, and is found nowhere else" {
+  project=$(make_project three)
+  spawn -n wk "$project"
+  claude wk -p hello
+  grep -q "\"x-api-key\":\"$key\"" "$HAL9000_TEST_ROOT/stub/requests"
+  { docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" | xargs docker inspect
+    for container in wk "$parent" "$net" "$stub"; do docker logs "$container" 2>&1; done
+    "$scripts/coordinator.ts" list --json
+    "$scripts/claudy.ts" daemon status --json
+    ps axww -o args
+    cat "$HAL9000_HOME"/sessions/*.json
+    find "$HAL9000_HOME/logs" -type f -exec cat {} +
+    find "$project" -type f -exec cat {} +
+  } >"$BATS_TEST_TMPDIR/everything"
+  [ "$(wc -c <"$BATS_TEST_TMPDIR/everything")" -gt 10000 ]
+  run -1 grep -c "$key" "$BATS_TEST_TMPDIR/everything"
+}
+
+@test "a second worker reads from ChromaDB what the first stored" {
+  spawn -n writer "$(make_project four)"
+  spawn -n reader "$(make_project five)"
+  base=/api/v2/tenants/default_tenant/databases/default_database/collections
+  id=$(http writer POST "$base" '{"name":"logbook"}' | jq -r .id)
+  http writer POST "$base/$id/add" \
+    '{"ids":["a","b"],"embeddings":[[1,0],[0,1]],"documents":["jupiter","saturn"]}'
+  run -0 http reader POST "$base/$id/query" '{"query_embeddings":[[0.1,0.9]],"n_results":1,"include":["documents"]}'
+  [ "$(jq -r '.documents[0][0]' <<<"$output")" = saturn ]
+  http reader DELETE "$base/logbook"
+}

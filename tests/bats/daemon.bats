@@ -1,0 +1,133 @@
+load ../helper/load
+
+teardown() {
+  stop_workers
+  "$scripts/claudy.ts" daemon start 2>/dev/null >/dev/null
+}
+
+healthy() { [ "$(inspect "$parent" '{{.State.Health.Status}}')" = healthy ]; }
+
+state() { "$scripts/claudy.ts" daemon status --json | jq -r "$1"; }
+
+namespace() { docker exec "$1" readlink /proc/self/ns/net; }
+
+@test "the parent becomes healthy, in the net container's namespace" {
+  wait_for 20 healthy
+  [ "$(inspect "$parent" '{{.HostConfig.NetworkMode}}')" = "container:$(inspect "$net" '{{.Id}}')" ]
+  heartbeat "$parent"
+}
+
+@test "daemon start a second time changes nothing" {
+  before=$(inspect "$parent" '{{.Id}} {{.State.StartedAt}}')
+  run -0 "$scripts/claudy.ts" daemon start
+  [ "$(inspect "$parent" '{{.Id}} {{.State.StartedAt}}')" = "$before" ]
+}
+
+@test "the parent has limits, few capabilities, and the roots read-only" {
+  [ "$(inspect "$parent" '{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}')" = "4294967296 2000000000" ]
+  [ "$(inspect "$parent" '{{.HostConfig.CapDrop}} {{.HostConfig.Privileged}}')" = "[ALL] false" ]
+  project=$(make_project seen)
+  run -1 docker exec "$parent" touch "/host$project/x"
+  [[ $output == *"Read-only"* ]]
+}
+
+@test "ChromaDB listens on loopback alone" {
+  # Rows of /proc/net/tcp that listen (0A): local addresses in hexadecimal.
+  listeners=$(docker exec "$parent" cat /proc/net/tcp /proc/net/tcp6 | awk '$4 == "0A" { print $2 }')
+  [ "$listeners" = "0100007F:1F40" ]
+}
+
+@test "the log tells each phase and its time; so does the status" {
+  run -0 docker logs "$parent"
+  for phase in "critical init" "parallel init" "service ready"; do
+    [[ $output =~ "Phase \"$phase\" took "[0-9.]+" " ]]
+  done
+  [ "$(state '.phases | length')" = 3 ]
+  [ "$(state '.children | map(.name) | join(" ")')" = "chromadb tmux" ]
+}
+
+@test "the parent's tmux server answers" {
+  docker exec "$parent" tmux -L hal9000 has-session -t hal9000
+}
+
+@test "a killed ChromaDB is back within 10 seconds, with its data, and reported" {
+  body='{"name":"survivor"}'
+  base=/api/v2/tenants/default_tenant/databases/default_database/collections
+  http "$parent" POST "$base" "$body"
+  docker exec "$parent" pkill -9 -f chroma.mjs
+  wait_for 10 heartbeat "$parent"
+  http "$parent" GET "$base/survivor"
+  http "$parent" DELETE "$base/survivor"
+  [ "$(state '.children[] | select(.name == "chromadb").restarts')" -ge 1 ]
+  docker logs "$parent" 2>&1 | grep "chromadb was ended by SIGKILL; starting it again"
+}
+
+@test "daemon restart under two live workers: both reach ChromaDB, not restarted" {
+  for name in w1 w2; do spawn -n "$name" "$(make_project "$name")"; done
+  before=$(inspect w1 '{{.State.StartedAt}}')$(inspect w2 '{{.State.StartedAt}}')
+  parent_before=$(inspect "$parent" '{{.Id}}')
+  "$scripts/claudy.ts" daemon restart
+  [ "$(inspect "$parent" '{{.Id}}')" != "$parent_before" ]
+  heartbeat w1
+  heartbeat w2
+  [ "$(inspect w1 '{{.State.StartedAt}}')$(inspect w2 '{{.State.StartedAt}}')" = "$before" ]
+}
+
+@test "the parent ends in order within 5 seconds" {
+  start=$(date +%s%N)
+  docker stop --time 10 "$parent"
+  [ $((($(date +%s%N) - start) / 1000000)) -lt 5000 ]
+  [ "$(inspect "$parent" '{{.State.ExitCode}}')" = 0 ]
+  docker logs "$parent" 2>&1 | tail -n 1 | grep Stopped
+}
+
+@test "what an engine restart leaves down is mended by the next start" {
+  docker stop --time 5 "$parent"
+  docker kill "$net"
+  "$scripts/claudy.ts" daemon start
+  heartbeat "$parent"
+}
+
+@test "a parent whose network was restarted under it is restarted too" {
+  docker restart --time 0 "$net"
+  "$scripts/claudy.ts" daemon start
+  spawn -n w3 "$(make_project w3)"
+  heartbeat w3
+}
+
+@test "a parent on a former network is replaced" {
+  docker rm --force "$net"
+  "$scripts/claudy.ts" daemon start
+  [ "$(inspect "$parent" '{{.HostConfig.NetworkMode}}')" = "container:$(inspect "$net" '{{.Id}}')" ]
+  heartbeat "$parent"
+}
+
+@test "daemon stop leaves live workers and their network; the next start finds them" {
+  spawn -n w4 "$(make_project w4)"
+  run -0 "$scripts/claudy.ts" daemon stop
+  [[ $output == *"1 workers go on running: w4"* ]]
+  [ "$(inspect w4 '{{.State.Running}}')" = true ]
+  [ "$(inspect "$net" '{{.State.Running}}')" = true ]
+  run -1 docker inspect "$parent"
+  run -4 spawn "$(make_project w5)"
+  [[ $output == *"the parent is not running"*"claudy daemon start"* ]]
+  "$scripts/claudy.ts" daemon start
+  heartbeat w4
+}
+
+@test "daemon stop without workers leaves no container" {
+  "$scripts/claudy.ts" daemon stop
+  [ -z "$(docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX")" ]
+}
+
+@test "init-volumes twice makes the same" {
+  run -0 --separate-stderr "$scripts/init-volumes.ts" --json
+  first=$output
+  run -0 --separate-stderr "$scripts/init-volumes.ts" --json
+  [ "$output" = "$first" ]
+  [ "$(jq -r '.volumes | map(.name) | join(" ")' <<<"$output")" = \
+    "$HAL9000_PREFIX-chromadb $HAL9000_PREFIX-plugins $HAL9000_PREFIX-memorybank" ]
+  [ "$(stat -c %a "$HAL9000_HOME")" = 700 ]
+  touch "$HAL9000_HOME/memorybank/note"
+  docker exec "$parent" test -e /data/memory-bank/note
+}

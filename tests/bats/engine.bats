@@ -1,0 +1,63 @@
+load ../helper/load
+
+# The engine's script where there is no engine, as a user who may not make one;
+# $1 is an os-release file.
+without_engine() {
+  docker run --rm --user 1000 --env DENO_DIR=/tmp/deno --entrypoint deno \
+    --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \
+    --volume "$1:/etc/os-release:ro" --volume "$repo/build/scripts:/s:ro" \
+    "$HAL9000_IMAGE_REPO:parent" run -A --no-lock --no-config /s/engine.js start
+}
+
+setup_file() {
+  make -s -C "$BATS_TEST_DIRNAME/../.." build
+}
+
+@test "make engine uses the engine that answers, twice" {
+  before=$(pgrep -x dockerd)
+  for _ in 1 2; do
+    run -0 make -C "$repo" engine
+    [[ $output == *"Engine "*" answers at "* ]]
+    [[ $output != *"Starting"* ]]
+  done
+  [ "$(pgrep -x dockerd)" = "$before" ]
+}
+
+@test "DOCKER_HOST names the engine, and nothing is installed for it" {
+  DOCKER_HOST=unix:///no/such.sock run -3 "$scripts/engine.ts" start
+  [[ $output == *"Cannot reach an engine at unix:///no/such.sock"* ]]
+  [[ $output == *"unset DOCKER_HOST"* ]]
+}
+
+@test "a docker context names the engine" {
+  export DOCKER_CONFIG=$BATS_TEST_TMPDIR
+  docker context create here --docker host=unix:///var/run/docker.sock
+  DOCKER_CONTEXT=here run -0 "$scripts/engine.ts" start
+  docker context create there --docker host=unix:///no/such.sock
+  docker context use there
+  run -3 "$scripts/coordinator.ts" list
+  [[ $output == *"out of reach"* ]]
+}
+
+@test "without engine and rights on Debian: exit 3 and the command to run" {
+  echo 'ID=debian' >"$BATS_TEST_TMPDIR/os-release"
+  run -3 without_engine "$BATS_TEST_TMPDIR/os-release"
+  [[ $output == *"sudo apt-get install docker.io"* ]]
+}
+
+@test "without engine elsewhere: exit 3 and where to find one" {
+  echo 'ID=alpine' >"$BATS_TEST_TMPDIR/os-release"
+  run -3 without_engine "$BATS_TEST_TMPDIR/os-release"
+  [[ $output == *"https://docs.docker.com/engine/install/"* ]]
+}
+
+@test "every command says that the engine is out of reach" {
+  export DOCKER_HOST=unix:///no/such.sock
+  project=$(make_project p)
+  for command in "coordinator.ts list" "coordinator.ts stop x" "init-volumes.ts" \
+    "claudy.ts daemon status" "claudy.ts daemon start" "spawn-worker.ts -d $project"; do
+    # shellcheck disable=SC2086  # words of a command
+    run -3 "$scripts/"$command
+    [[ $output == *"make engine"* ]]
+  done
+}

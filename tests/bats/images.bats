@@ -1,0 +1,113 @@
+load ../helper/load
+
+size() { docker image inspect --format '{{.Size}}' "$HAL9000_IMAGE_REPO:$1"; }
+
+in_image() { # in_image TAG SCRIPT
+  docker run --rm --network none --entrypoint bash \
+    --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \
+    "$HAL9000_IMAGE_REPO:$1" -c "$2"
+}
+
+@test "images stay within their sizes" {
+  [ "$(size net)" -lt 1000000 ]
+  [ "$(size worker-ultramin)" -le 290000000 ]
+  [ "$(size worker-minimal)" -le 340000000 ]
+  [ "$(size parent)" -le 264000000 ]
+}
+
+@test "worker and worker-standard are worker-minimal" {
+  id() { docker image inspect --format '{{.Id}}' "$HAL9000_IMAGE_REPO:$1"; }
+  [ "$(id worker)" = "$(id worker-minimal)" ]
+  [ "$(id worker-standard)" = "$(id worker-minimal)" ]
+}
+
+@test "images carry the labels of the OCI" {
+  labels=$(docker image inspect --format '{{json .Config.Labels}}' "$HAL9000_IMAGE_REPO:parent")
+  version=$(jq -r .version "$repo/package.json")
+  [ "$(jq -r '."org.opencontainers.image.version"' <<<"$labels")" = "$version" ]
+  [ "$(jq -r '."org.opencontainers.image.licenses"' <<<"$labels")" = Apache-2.0 ]
+}
+
+@test "a second build builds nothing, and tells sizes beside the original's" {
+  run -0 --separate-stderr "$scripts/build-images.ts" --json
+  [ "$(jq -c 'map(.built) | unique' <<<"$output")" = "[false]" ]
+  [ "$(jq length <<<"$output")" = 4 ]
+  run -0 --separate-stderr "$scripts/build-images.ts"
+  [[ $output == *"worker-ultramin "*" MB  (original 469 MB)"* ]]
+}
+
+@test "--only refuses an image that is none" {
+  run -2 "$scripts/build-images.ts" --only nonsense
+  [[ $output == *'There is no image "nonsense"'* ]]
+}
+
+# The inputs for an engine of another architecture, in a checkout of its own.
+stage_foreign() {
+  "$repo/node_modules/.bin/deno" eval --no-lock \
+    "import { stageInputs } from '$repo/lib/images/inputs.ts';
+     await stageInputs('$1', 'arm64', console.error);"
+}
+
+foreign_checkout() {
+  [ "$(uname -m)" != aarch64 ] || skip "arm64 is this machine's own architecture"
+  root=$BATS_TEST_TMPDIR/checkout
+  mkdir "$root"
+  cp -r "$repo"/{package.json,package-lock.json,.npmrc,scripts,lib} "$root"
+}
+
+@test "packages for an engine of another architecture come from the lockfile" {
+  foreign_checkout
+  ln -s "$repo/node_modules" "$root/node_modules"
+  stage_foreign "$root"
+  # e_machine of an ELF header: 183 is AArch64.
+  for program in claude deno; do
+    [ "$(od -An -tu2 -j18 -N2 "$root/build/image/$program" | tr -d ' ')" = 183 ]
+  done
+  [ -e "$root/build/image/chromadb/node_modules/chromadb-js-bindings-linux-arm64-gnu" ]
+}
+
+@test "a package that is not what the lockfile says is refused" {
+  foreign_checkout
+  sed -i '/"node_modules.*claude-code-linux-arm64"/,/integrity/ s/sha512-...../sha512-AAAAA/' \
+    "$root/package-lock.json"
+  run -1 cmp -s "$repo/package-lock.json" "$root/package-lock.json"
+  run -1 stage_foreign "$root"
+  [[ $output == *"Cannot fetch @anthropic-ai/claude-code-linux-arm64"* ]]
+}
+
+@test "the worker holds Claude CLI and what its tools call, nothing to build with" {
+  in_image worker-ultramin '
+    set -e
+    claude --version
+    for tool in bash cat grep sed find ps tmux awk diff tar; do command -v $tool >/dev/null; done
+    for tool in git node npm python3 perl gcc cc make curl; do
+      ! command -v $tool || { echo "there is $tool" >&2; exit 1; }
+    done
+    test -s /etc/ssl/certs/ca-certificates.crt
+    tmux -V; test -e /usr/share/terminfo/x/xterm-256color
+    printf "é" | LC_ALL=C.UTF-8 wc -m | grep -qx 1
+    test -s /etc/claude-code/managed-settings.json
+  '
+}
+
+@test "the minimal worker has git as well" {
+  run -0 in_image worker-minimal 'cd /tmp && git init --quiet x && cd x &&
+    git -c user.name=a -c user.email=b commit --quiet --allow-empty -m m && git log --format=%s'
+  [ "$output" = m ]
+}
+
+@test "the parent has the scripts under our names and the original's" {
+  run -0 in_image parent 'ls /scripts'
+  for name in spawn-worker coordinator init-volumes claudy; do
+    [[ $output == *"$name"$'\n'* ]]
+    [[ $output == *"$name.sh"* ]]
+  done
+  [[ $output == *parent-entrypoint.sh* ]]
+  [[ $output != *build-images* ]]
+}
+
+@test "the parent runs another command in the place of its own" {
+  run -7 docker run --rm --network none --label "hal9000.instance=$HAL9000_PREFIX" \
+    --label hal9000.role=helper "$HAL9000_IMAGE_REPO:parent" sh -c 'echo "$0 $*"; exit 7' a b
+  [ "$output" = "a b" ]
+}

@@ -1,0 +1,95 @@
+# Every script runs as it stands, wherever it is called from.
+
+load ../helper/load
+
+commands() { find "$scripts" -name '*.ts' ! -name cli.ts | sort; }
+
+@test "every script shows its help and version from any directory" {
+  cd /
+  for script in $(commands); do
+    run -0 "$script" --help
+    [[ $output == *"Usage:"* ]]
+    run -0 "$script" --version
+    [[ $output == */$(jq -r .version "$repo/package.json")* ]]
+  done
+}
+
+@test "a script runs through a symbolic link" {
+  ln -s "$scripts/spawn-worker.ts" "$BATS_TEST_TMPDIR/spawn"
+  run -0 "$BATS_TEST_TMPDIR/spawn" --help
+  [[ $output == *"--detach"* ]]
+}
+
+@test "a script keeps arguments as they are" {
+  run -2 "$scripts/spawn-worker.ts" -d -n 'a  b"$(id)' /
+  [[ $output == *'"a  b"$(id)" is not a name'* ]]
+}
+
+@test "every script runs under deno run" {
+  deno=$(echo "$repo"/node_modules/@deno/*/deno)
+  for script in $(commands); do
+    run -0 "$deno" run -A --no-lock "$script" --help
+    [[ $output == *"Usage:"* ]]
+  done
+}
+
+@test "every script runs under a Node that strips types" {
+  version=24.21.0
+  npm install --no-save --loglevel=error --prefix "$BATS_FILE_TMPDIR/node" \
+    "node-linux-$(uname -m | sed 's/x86_64/x64/; s/aarch64/arm64/')@$version"
+  node=$(echo "$BATS_FILE_TMPDIR"/node/node_modules/node-linux-*/bin/node)
+  [ "$("$node" --version)" = "v$version" ]
+  for script in $(commands); do
+    run -0 "$node" "$script" --help
+    [[ $output == *"Usage:"* ]]
+  done
+  run -0 "$node" "$scripts/coordinator.ts" list --json
+}
+
+@test "the launcher picks no Node that cannot strip types, and says what to install" {
+  # A checkout without packages, and a PATH with an old Node alone.
+  mkdir -p "$BATS_TEST_TMPDIR/checkout" "$BATS_TEST_TMPDIR/bin"
+  cp -r "$scripts" "$BATS_TEST_TMPDIR/checkout/"
+  printf '#!/bin/sh\n[ "$1" = --version ] && echo v20.19.0 || echo "node was run"\n' \
+    >"$BATS_TEST_TMPDIR/bin/node"
+  chmod +x "$BATS_TEST_TMPDIR/bin/node"
+  for tool in sh dirname readlink sort head printf basename sed; do
+    ln -s "$(command -v "$tool")" "$BATS_TEST_TMPDIR/bin/$tool"
+  done
+  PATH=$BATS_TEST_TMPDIR/bin run -1 "$BATS_TEST_TMPDIR/checkout/scripts/launch" \
+    "$BATS_TEST_TMPDIR/checkout/scripts/claudy.ts" --help
+  [[ $output == *"neither Deno 2.9 nor Node 22.18"* ]]
+  [[ $output == *"npm ci"* ]]
+  [[ $output != *"node was run"* ]]
+}
+
+@test "an unknown option, command and action are wrong usage, with the nearest" {
+  run -2 "$scripts/spawn-worker.ts" --detatch
+  [[ $output == *"Unknown option --detatch"*"--detach"* ]]
+  run -2 "$scripts/coordinator.ts" lst
+  [[ $output == *'Unknown command "lst"'*'"list"'* ]]
+  run -2 "$scripts/claudy.ts" daemon begin
+  [[ $output == *'Unknown action "begin"'*start* ]]
+}
+
+@test "an error has no stack, unless it is asked for" {
+  run -4 "$scripts/coordinator.ts" stop nobody
+  [[ $output != *"at "*".ts"* ]]
+  run -4 "$scripts/coordinator.ts" stop nobody --verbose
+  [[ $output == *"at "*".ts"* ]]
+}
+
+@test "make build bundles each script into one file that runs alone" {
+  make -C "$repo" build
+  cp "$repo/build/scripts/coordinator.js" "$BATS_TEST_TMPDIR/coordinator"
+  cd "$BATS_TEST_TMPDIR"
+  PATH=$(dirname "$repo"/node_modules/@deno/*/deno):$PATH run -0 ./coordinator list --json
+  [ "$output" = "[]" ]
+}
+
+@test "make without a goal shows its goals" {
+  run -0 make -C "$repo"
+  for goal in up down engine images test test-dind clean; do
+    [[ $output == *"$goal "* ]]
+  done
+}

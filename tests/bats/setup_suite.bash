@@ -1,0 +1,42 @@
+# One instance for the whole suite, with a prefix, a home and image names of its
+# own: nobody else's is touched.
+
+setup_suite() {
+  local repo
+  repo=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
+  unset "${!WORKER_@}" "${!PARENT_@}" "${!HAL9000_@}" CHROMADB_PORT ENABLE_POOL_MANAGER \
+    SKIP_IMAGE_PULL LAZY_IMAGE_PULL
+  HAL9000_TEST_ROOT=$(mktemp -d "${TMPDIR:-/tmp}/hal9000-test.XXXXXX")
+  export HAL9000_TEST_ROOT
+  export HAL9000_PREFIX=hal9000-test-$$
+  export HAL9000_HOME=$HAL9000_TEST_ROOT/home
+  export HAL9000_PROJECT_ROOTS=$HAL9000_TEST_ROOT/projects
+  export HAL9000_IMAGE_REPO=hal9000-test
+  mkdir "$HAL9000_PROJECT_ROOTS"
+
+  "$repo/scripts/engine.ts" start || return
+  sweep_dead_runs
+  "$repo/scripts/build-images.ts" || return
+  "$repo/scripts/claudy.ts" daemon start || return
+}
+
+teardown_suite() {
+  remove_instance "$HAL9000_PREFIX"
+  rm -rf "$HAL9000_TEST_ROOT"
+}
+
+remove_instance() { # remove_instance PREFIX
+  local label=label=hal9000.instance=$1
+  docker ps --all --quiet --filter "$label" | xargs -r docker rm --force --volumes >/dev/null
+  docker volume ls --quiet --filter "$label" | xargs -r docker volume rm >/dev/null
+}
+
+# A run that was killed cannot clean up; the next one does it for it.
+sweep_dead_runs() {
+  docker ps --all --format '{{.Label "hal9000.instance"}}' | sort -u |
+    while IFS=- read -r _ kind pid; do
+      if [ "$kind" = test ] && [ ! -d "/proc/$pid" ]; then
+        remove_instance "hal9000-test-$pid"
+      fi
+    done
+}

@@ -1,0 +1,81 @@
+# As a user without privileges, in the docker group, with a home that is closed
+# to others. Everything else here runs as root, which hides faults of ownership.
+
+load ../helper/load
+
+user=hal9000-tester
+
+setup_file() {
+  load ../helper/load
+  [ "$(id -u)" = 0 ] || skip "making a user needs root"
+  userdel --remove --force "$user" 2>/dev/null || true
+  useradd --create-home --groups docker --shell /bin/bash "$user"
+  chmod 0700 "/home/$user"
+  git -C "$repo" ls-files -z --cached --others --exclude-standard |
+    tar --create --null --files-from=- --directory "$repo" |
+    tar --extract --directory "$(mkdir "/home/$user/checkout" && echo "/home/$user/checkout")"
+  cp -al "$repo/node_modules" "/home/$user/checkout/" 2>/dev/null ||
+    cp -a "$repo/node_modules" "/home/$user/checkout/"
+  chown "$user:" "/home/$user/checkout"
+  find "/home/$user/checkout" -path '*/node_modules' -prune -o -exec chown -h "$user:" {} +
+  mkdir "/home/$user/app" && chown "$user:" "/home/$user/app"
+}
+
+teardown_file() {
+  [ "$(id -u)" = 0 ] || return 0
+  load setup_suite
+  remove_instance hal9000-test-user
+  userdel --remove --force "$user" 2>/dev/null
+}
+
+as_user() {
+  (cd "/home/$user/checkout" && runuser -u "$user" -- env -i HOME="/home/$user" PATH="$PATH" \
+    HAL9000_PREFIX=hal9000-test-user HAL9000_IMAGE_REPO="$HAL9000_IMAGE_REPO" "$@")
+}
+
+foreign() { find "/home/$user/.hal9000" ! -user "$user"; }
+
+@test "make up ends with a worker on the user's project" {
+  run -0 as_user make up PROJECT="/home/$user/app"
+  [[ $output == *"runs on /home/$user/app"* ]]
+  [ -z "$(foreign)" ]
+  [ "$(stat -c '%a %U' "/home/$user/.hal9000")" = "700 $user" ]
+}
+
+@test "spawn in the parent works for the user and leaves nothing of root's" {
+  run -0 as_user docker exec hal9000-test-user-parent \
+    /scripts/spawn-worker -d -n user-worker "/home/$user/app"
+  [ -z "$(foreign)" ]
+  docker exec user-worker touch /workspace/made "/home/claude/.claude/made"
+  [ "$(stat -c %U "/home/$user/app/made")" = "$user" ]
+  run -0 as_user scripts/coordinator.ts list
+  [[ $output == *user-worker* ]]
+}
+
+@test "spawn on the host and stop on both sides work for the user" {
+  as_user scripts/spawn-worker.ts -d -n host-worker "/home/$user/app"
+  as_user docker exec hal9000-test-user-parent /scripts/coordinator stop host-worker
+  as_user scripts/coordinator.ts stop user-worker
+  [ -z "$(foreign)" ]
+  as_user rm -r "/home/$user/.hal9000/logs"
+}
+
+@test "a project of another owner is refused on the host, with the way round" {
+  mkdir -p "/home/$user/roots-own"
+  run -6 as_user scripts/spawn-worker.ts -d -n mine "/home/$user/roots-own"
+  [[ $output == *"belongs to uid 0, not to you"* ]]
+  [[ $output == *"docker exec"* ]]
+}
+
+@test "daemon restart and make down work for the user" {
+  as_user scripts/claudy.ts daemon restart
+  as_user make down
+  [ -z "$(docker ps --all --quiet --filter label=hal9000.instance=hal9000-test-user)" ]
+}
+
+@test "a user outside the docker group is told to join it" {
+  gpasswd --delete "$user" docker
+  run -3 as_user scripts/coordinator.ts list
+  [[ $output == *"usermod -aG docker"* ]]
+  usermod --append --groups docker "$user"
+}

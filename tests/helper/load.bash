@@ -1,0 +1,52 @@
+# What the bats files share.
+
+bats_require_minimum_version 1.5.0
+
+# shellcheck disable=SC2034  # names for the tests
+repo=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
+scripts=$repo/scripts
+# shellcheck disable=SC2034
+parent=$HAL9000_PREFIX-parent
+# shellcheck disable=SC2034
+net=$HAL9000_PREFIX-net
+# shellcheck disable=SC2034
+stub_port=18787
+
+# A project directory of its own; $1 is its name.
+make_project() {
+  mkdir -p "$HAL9000_PROJECT_ROOTS/$1"
+  echo "$HAL9000_PROJECT_ROOTS/$1"
+}
+
+spawn() { "$scripts/spawn-worker.ts" --detach "$@"; }
+
+stop_workers() { "$scripts/coordinator.ts" stop-all >/dev/null; }
+
+# A field of a container, as a Go template tells it.
+inspect() { docker inspect --format "$2" "$1"; }
+
+# Waits until a command succeeds: wait_for SECONDS COMMAND...
+wait_for() {
+  local deadline=$((SECONDS + $1))
+  shift
+  until "$@" >/dev/null 2>&1; do
+    [ "$SECONDS" -lt "$deadline" ] || { echo "timed out waiting for: $*" >&2; return 1; }
+    sleep 0.1
+  done
+}
+
+# HTTP with what every image has: http CONTAINER METHOD PATH [BODY]; the reply's
+# body on stdout, 0 only for a 2xx.
+http() {
+  docker exec -i "$1" bash -s -- "$2" "$3" "${4:-}" <<'SH'
+exec 3<>/dev/tcp/127.0.0.1/8000 || exit
+printf '%s %s HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s' \
+  "$1" "$2" "${#3}" "$3" >&3
+read -r _ status _ <&3
+while read -r line && [ "${line%$'\r'}" ]; do :; done <&3
+cat <&3
+[ "${status:0:1}" = 2 ]
+SH
+}
+
+heartbeat() { http "$1" GET /api/v2/heartbeat; }
