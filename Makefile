@@ -12,12 +12,13 @@ SHELL_FILES := scripts/launch .ci/run $(wildcard docker/*.sh tests/*.sh tests/*/
 # Only what matches runs: make test-dind FILTER='spawn'
 FILTER ?=
 PROJECT ?=
+export FILTER PROJECT
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: $(INSTALLED) ## Set everything up and start a worker [PROJECT=dir]
-	@./scripts/up.ts $(if $(PROJECT),"$(PROJECT)")
+	@./scripts/up.ts "$$PROJECT"
 
 down: $(INSTALLED) ## Stop workers, parent and net; data and images stay
 	@./scripts/coordinator.ts stop-all
@@ -50,11 +51,11 @@ test: ## Run all checks and tests
 
 test-unit: $(INSTALLED) ## Run the unit tests [FILTER=regex]
 	@echo "Unit tests"
-	@$(DENO) run --allow-all --no-lock node_modules/uvu/bin.js tests/unit "$(or $(FILTER),\.test\.ts$$)"
+	@$(DENO) run --allow-all --no-lock node_modules/uvu/bin.js tests/unit "$${FILTER:-\.test\.ts$$}"
 
 test-dind: $(INSTALLED) ## Run the tests on a real engine [FILTER=regex]
 	@echo "Tests on the engine"
-	@node_modules/bats/bin/bats --tap --timing $(if $(FILTER),--filter "$(FILTER)") tests/bats
+	@node_modules/bats/bin/bats --tap --timing $${FILTER:+--filter "$$FILTER"} tests/bats
 
 clean: ## Remove what was built here; images and user data stay
 	@rm -rf build node_modules

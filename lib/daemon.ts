@@ -159,11 +159,7 @@ export async function startDaemon(
   env: NodeJS.ProcessEnv,
   log: Log,
 ): Promise<ParentState> {
-  if (instance.self) {
-    throw new Failure("usage", "The parent cannot start itself", {
-      hint: "Run this on the host.",
-    });
-  }
+  refuseInside(instance);
   const images = await presentImages(instance);
   await ensureStorage(instance);
   const net = await ensureNet(instance, images.net);
@@ -177,6 +173,7 @@ export async function stopDaemon(
   log: Log,
 ): Promise<void> {
   const { docker, names } = instance;
+  refuseInside(instance);
   await stopParent(instance);
   const live = (await listWorkers(instance))
     .filter(({ state }) => state === "running");
@@ -184,9 +181,7 @@ export async function stopDaemon(
     await removeContainer(docker, names.net);
   } else {
     log(
-      `${live.length} workers go on running: ${
-        live.map(({ name }) => name).join(", ")
-      }`,
+      `Workers that go on running: ${live.map(({ name }) => name).join(", ")}`,
     );
   }
 }
@@ -197,6 +192,7 @@ export async function restartDaemon(
   env: NodeJS.ProcessEnv,
   log: Log,
 ): Promise<ParentState> {
+  refuseInside(instance);
   await stopParent(instance);
   return await startDaemon(instance, env, log);
 }
@@ -222,6 +218,14 @@ export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
     children: current ? state.children : [],
     workers: workers.filter(({ state }) => state === "running").length,
   };
+}
+
+/** The parent would end with its own container, half-way. */
+function refuseInside({ self }: Instance): void {
+  if (!self) return;
+  throw new Failure("usage", "The parent cannot start or stop itself", {
+    hint: "Run this on the host.",
+  });
 }
 
 async function presentImages(

@@ -6,7 +6,8 @@ import { Failure } from "./errors.ts";
 import { workerImage } from "./images/recipes.ts";
 import { findParent, type Instance } from "./instance.ts";
 import { refuseUnsafe, resolveProject, sessionName } from "./project.ts";
-import { listWorkers } from "./workers.ts";
+import { listWorkers, stopWorker } from "./workers.ts";
+import type { Log } from "./log.ts";
 import { writeRecord } from "./record.ts";
 import { ensureHome } from "./volumes.ts";
 import {
@@ -84,27 +85,32 @@ export async function spawnWorker(
   return { id, name, project: project.path, image };
 }
 
-/** The worker that runs on the project already, else a new one. */
+/**
+ * The worker that runs on the project already, else a new one; one that has
+ * ended, as after an engine restart, makes room for it.
+ */
 export async function spawnOnce(
   instance: Instance,
   request: SpawnRequest,
+  log: Log,
 ): Promise<SpawnedWorker> {
   const project = resolveProject(
     request.directory,
     instance.projects,
     request.cwd,
   );
-  const present = (await listWorkers(instance)).find((worker) =>
-    worker.project === project.path && worker.state === "running"
-  );
-  if (present) {
-    const { id, name, image } = present;
+  const name = request.name ?? sessionName(project.path);
+  const workers = (await listWorkers(instance))
+    .filter((worker) => worker.project === project.path);
+  const running = workers.find(({ state }) => state === "running");
+  if (running) {
+    const { id, name, image } = running;
     return { id, name, project: project.path, image };
   }
-  return await spawnWorker(instance, {
-    name: sessionName(project.path),
-    ...request,
-  });
+  if (workers.some((worker) => worker.name === name)) {
+    await stopWorker(instance, name, log);
+  }
+  return await spawnWorker(instance, { ...request, name });
 }
 
 /** The namespace that the parent lives in, as a network mode for a worker. */

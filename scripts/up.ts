@@ -8,6 +8,7 @@ import { ensureEngine } from "../lib/engine.ts";
 import { buildImages } from "../lib/images/build.ts";
 import { openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
+import { resolveProject } from "../lib/project.ts";
 import { ensureSample } from "../lib/sample.ts";
 import { spawnOnce } from "../lib/spawn.ts";
 import { duration } from "../lib/units.ts";
@@ -25,6 +26,12 @@ cli.command("[project]", "Set everything up and start a worker on a project")
       () => ensureEngine(env, logToStderr),
     );
     const instance = await openInstance(env, logToStderr);
+    const request = {
+      directory: project || ensureSample(homedir()),
+      cwd: process.cwd(),
+    };
+    // A wrong directory is told before minutes of building, not after.
+    resolveProject(request.directory, instance.projects, request.cwd);
     await phase("Images", () =>
       buildImages(instance.docker, engine.arch, {
         root: checkout,
@@ -35,11 +42,10 @@ cli.command("[project]", "Set everything up and start a worker on a project")
       }, logToStderr));
     await phase("Volumes", () => ensureStorage(instance));
     await phase("Parent", () => startDaemon(instance, env, logToStderr));
-    const worker = await phase("Worker", () =>
-      spawnOnce(instance, {
-        directory: project || ensureSample(homedir()),
-        cwd: process.cwd(),
-      }));
+    const worker = await phase(
+      "Worker",
+      () => spawnOnce(instance, request, logToStderr),
+    );
     logToStderr(`Up after ${duration(performance.now() - startedAt)}`);
     answer(
       worker,

@@ -105,7 +105,7 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
 @test "daemon stop leaves live workers and their network; the next start finds them" {
   spawn -n w4 "$(make_project w4)"
   run -0 "$scripts/claudy.ts" daemon stop
-  [[ $output == *"1 workers go on running: w4"* ]]
+  [[ $output == *"Workers that go on running: w4"* ]]
   [ "$(inspect w4 '{{.State.Running}}')" = true ]
   [ "$(inspect "$net" '{{.State.Running}}')" = true ]
   run -1 docker inspect "$parent"
@@ -118,6 +118,13 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
 @test "daemon stop without workers leaves no container" {
   "$scripts/claudy.ts" daemon stop
   [ -z "$(docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX")" ]
+}
+
+@test "the parent neither starts nor stops itself" {
+  for action in start stop restart; do
+    run -2 docker exec "$parent" /scripts/claudy daemon "$action"
+    [[ $output == *"Run this on the host"* ]]
+  done
 }
 
 @test "init-volumes twice makes the same" {
