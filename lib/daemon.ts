@@ -13,7 +13,11 @@ import { Failure } from "./errors.ts";
 import { hostMount, type Instance } from "./instance.ts";
 import { roleLabels } from "./labels.ts";
 import type { Log } from "./log.ts";
-import { type ParentState, readParentState } from "./parent-state.ts";
+import {
+  forgetParentState,
+  type ParentState,
+  readParentState,
+} from "./parent-state.ts";
 import { ensureStorage } from "./volumes.ts";
 import { waitFor } from "./wait.ts";
 import { listWorkers } from "./workers.ts";
@@ -298,10 +302,12 @@ async function ensureParent(
     );
   }
   if (!present?.State.Running) {
+    forgetParentState(instance);
     await start(docker, names.parent);
   } else if (present.State.StartedAt < net.State.StartedAt) {
     // The namespace it was started in is gone; only loopback is left to it.
     log("Restarting the parent: its network was started after it");
+    forgetParentState(instance);
     await docker.getContainer(names.parent).restart({ t: 5 });
   }
 }

@@ -1,6 +1,6 @@
 // What the parent says of itself, in run/parent.json.
 
-import { readFileSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import * as v from "valibot";
 import type { Instance } from "./instance.ts";
 import { writeWhole } from "./owned.ts";
@@ -26,6 +26,11 @@ type Home = Pick<Instance, "home" | "owner">;
 export function writeParentState(home: Home, state: ParentState): void {
   const text = JSON.stringify(state, null, 2) + "\n";
   writeWhole(home.home.parentState, text, home.owner);
+}
+
+/** Before a start: what the last run wrote must not be taken for this one's. */
+export function forgetParentState({ home }: Pick<Instance, "home">): void {
+  rmSync(home.parentState, { force: true });
 }
 
 /** What the parent wrote last, undefined where it wrote nothing. */

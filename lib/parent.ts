@@ -98,6 +98,7 @@ export async function runParent(
     await new Promise((resolve) => stop.addEventListener("abort", resolve));
   }
   log("Stopping");
+  state.ready = false;
   await supervisor.stop(childStopMs);
   log("Stopped");
 }

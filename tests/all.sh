@@ -33,10 +33,8 @@ passed=$((passed + $(count test-dind '^ok') - $(count test-dind '^ok .*# skip'))
 # A step that failed without a failed test is a failure all the same.
 [ "$failed" = 0 ] || [ "$broken" -gt 0 ] || broken=1
 
+summary="$passed passed, $broken failed"
+[ "$skipped" = 0 ] || summary="$summary, $skipped skipped"
 echo
-if [ "$skipped" -gt 0 ]; then
-  echo "$passed passed, $broken failed, $skipped skipped"
-else
-  echo "$passed passed, $broken failed"
-fi
+echo "$summary" | tee "$logs/summary"
 [ "$broken" = 0 ]

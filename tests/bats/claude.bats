@@ -16,7 +16,7 @@ setup_file() {
   wait_for 10 docker exec "$stub" bash -c "exec 3<>/dev/tcp/127.0.0.1/$stub_port"
 }
 
-teardown_file() { docker rm --force "$HAL9000_PREFIX-stub"; }
+teardown_file() { docker rm --force --volumes "$HAL9000_PREFIX-stub"; }
 
 teardown() { stop_workers; }
 

@@ -75,21 +75,21 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
 
 @test "the parent ends in order within 5 seconds" {
   start=$(date +%s%N)
-  docker stop --time 10 "$parent"
+  docker stop -t 10 "$parent"
   [ $((($(date +%s%N) - start) / 1000000)) -lt 5000 ]
   [ "$(inspect "$parent" '{{.State.ExitCode}}')" = 0 ]
   docker logs "$parent" 2>&1 | tail -n 1 | grep Stopped
 }
 
 @test "what an engine restart leaves down is mended by the next start" {
-  docker stop --time 5 "$parent"
+  docker stop -t 5 "$parent"
   docker kill "$net"
   "$scripts/claudy.ts" daemon start
   heartbeat "$parent"
 }
 
 @test "a parent whose network was restarted under it is restarted too" {
-  docker restart --time 0 "$net"
+  docker restart -t 0 "$net"
   "$scripts/claudy.ts" daemon start
   spawn -n w3 "$(make_project w3)"
   heartbeat w3
