@@ -21,7 +21,7 @@ up: $(INSTALLED) ## Set everything up and start a worker [PROJECT=dir]
 	@./scripts/up.ts "$$PROJECT"
 
 down: $(INSTALLED) ## Stop workers, parent and net; data and images stay
-	@./scripts/coordinator.ts stop-all
+	@./scripts/coordinator.ts stop-all --yes
 	@./scripts/claudy.ts daemon stop
 
 engine: $(INSTALLED) ## Use the engine that answers, else install and start one
@@ -51,7 +51,7 @@ test: ## Run all checks and tests
 
 test-unit: $(INSTALLED) ## Run the unit tests [FILTER=regex]
 	@echo "Unit tests"
-	@$(DENO) run --allow-all --no-lock node_modules/uvu/bin.js tests/unit "$${FILTER:-\.test\.ts$$}"
+	@[ -t 1 ] || export NO_COLOR=1; $(DENO) run --allow-all --no-lock node_modules/uvu/bin.js tests/unit "$${FILTER:-\.test\.ts$$}"
 
 test-dind: $(INSTALLED) ## Run the tests on a real engine [FILTER=regex]
 	@echo "Tests on the engine"

@@ -3,95 +3,14 @@
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { basename, dirname, isAbsolute, join } from "node:path";
-import { closest } from "fastest-levenshtein";
 import * as v from "valibot";
-import { Failure } from "./errors.ts";
-import { parseSize, sizePattern } from "./units.ts";
-
-const size = v.pipe(
-  v.string(),
-  v.regex(sizePattern, "must be a size such as 512m or 4g"),
-  v.transform(parseSize),
-);
-
-const wholeNumber = (from: number, to: number) => {
-  const message = `must be a whole number from ${from} to ${to}`;
-  return v.pipe(
-    v.string(),
-    v.regex(/^\d+$/, message),
-    v.transform(Number),
-    v.minValue(from, message),
-    v.maxValue(to, message),
-  );
-};
-
-const cpus = v.pipe(
-  v.string(),
-  v.regex(/^\d+(\.\d+)?$/, "must be a number of CPUs such as 2 or 0.5"),
-  v.transform(Number),
-  v.minValue(0.01, "must be at least 0.01"),
-);
-
-const flag = v.pipe(
-  v.picklist(["true", "false"], 'must be "true" or "false"'),
-  v.transform((text) => text === "true"),
-);
-
-const absolutePaths = v.pipe(
-  v.string(),
-  v.transform((text) => text.split(":").filter((path) => path !== "")),
-  v.check(
-    (paths) => paths.length > 0 && paths.every(isAbsolute),
-    "must be absolute paths with colons between",
-  ),
-);
-
-const name = v.pipe(
-  v.string(),
-  v.regex(
-    /^[a-z][a-z0-9-]{0,40}$/,
-    "must be lower-case letters, digits and dashes, a letter first",
-  ),
-);
-
-const imageName = v.pipe(
-  v.string(),
-  v.regex(/^[a-z0-9][\w.\-/:@]*$/, "must be the name of an image"),
-);
-
-/** Every setting: how it is checked, and its default as one would write it. */
-const definitions = {
-  HAL9000_PREFIX: { schema: name, fallback: "hal9000" },
-  HAL9000_PARENT: { schema: v.string(), fallback: "" },
-  HAL9000_IMAGE_REPO: {
-    schema: imageName,
-    fallback: "ghcr.io/hellblazer/hal-9000",
-  },
-  HAL9000_PROJECT_ROOTS: { schema: absolutePaths, fallback: homedir() },
-  WORKER_IMAGE: { schema: v.union([v.literal(""), imageName]), fallback: "" },
-  WORKER_MEMORY: { schema: size, fallback: "4g" },
-  WORKER_CPUS: { schema: cpus, fallback: "2" },
-  WORKER_PIDS_LIMIT: { schema: wholeNumber(1, 1_000_000), fallback: "100" },
-  PARENT_MEMORY: { schema: size, fallback: "4g" },
-  PARENT_CPUS: { schema: cpus, fallback: "2" },
-  CHROMADB_PORT: { schema: wholeNumber(1, 65535), fallback: "8000" },
-  ENABLE_POOL_MANAGER: { schema: flag, fallback: "false" },
-  MIN_WARM_WORKERS: { schema: wholeNumber(0, 100), fallback: "2" },
-  MAX_WARM_WORKERS: { schema: wholeNumber(0, 100), fallback: "5" },
-  IDLE_TIMEOUT: { schema: wholeNumber(1, 86400), fallback: "300" },
-  CHECK_INTERVAL: { schema: wholeNumber(1, 3600), fallback: "30" },
-  SKIP_IMAGE_PULL: { schema: flag, fallback: "false" },
-  LAZY_IMAGE_PULL: { schema: flag, fallback: "false" },
-} as const;
-
-type Definitions = typeof definitions;
-export type SettingName = keyof Definitions;
-export type Settings = {
-  readonly [Key in SettingName]: v.InferOutput<Definitions[Key]["schema"]>;
-};
+import { Failure, messageOf } from "./errors.ts";
+import { didYouMean } from "./nearest.ts";
+import { homePaths } from "./paths.ts";
+import { definitions, type SettingName, type Settings } from "./settings.ts";
 
 /** A setting's text and where it was written, for the error that names it. */
-interface Source {
+export interface Source {
   text: string;
   place: string;
 }
@@ -109,48 +28,110 @@ export function homeOf(env: NodeJS.ProcessEnv): string {
   return home.replace(/(.)\/+$/, "$1");
 }
 
-/**
- * All settings, checked. `warn` hears of keys in the file that are none.
- * Throws a `usage` Failure that names the place of a bad value.
- */
+export function confPath(env: NodeJS.ProcessEnv): string {
+  return homePaths(homeOf(env)).conf;
+}
+
+/** A setting as it is in force, for people. */
+export interface ExplainedSetting {
+  key: SettingName;
+  text: string;
+  /** "default", "environment", a flag, or a line of the file. */
+  place: string;
+}
+
+/** Settings that were given on the command line. */
+export type Flags = Partial<Record<SettingName, Source>>;
+
+interface ReadOptions {
+  flags?: Flags;
+  /** Hears of keys in the file that are none. */
+  warn?: (line: string) => void;
+}
+
+/** All settings, checked. Throws a `usage` Failure that names a bad one's place. */
 export function readSettings(
   env: NodeJS.ProcessEnv,
-  options: {
-    flags?: Partial<Record<SettingName, Source>>;
-    warn?: (line: string) => void;
-  } = {},
+  options: ReadOptions = {},
 ): Settings {
-  const path = join(homeOf(env), "config", "hal9000.conf");
-  const file = parseConf(readConf(path), path);
-  for (const [key, { place }] of file) {
-    if (!(key in definitions)) {
-      const near = closest(key, Object.keys(definitions));
-      options.warn?.(`${place}: unknown setting ${key}; did you mean ${near}?`);
-    }
-  }
   const settings: Record<string, unknown> = {};
-  for (const [key, { schema, fallback }] of Object.entries(definitions)) {
-    const fromEnv = env[key];
-    const source = options.flags?.[key as SettingName] ??
-      (fromEnv ? { text: fromEnv, place: "environment" } : file.get(key));
-    settings[key] = checkSetting(key, schema, source, fallback);
+  for (const [key, source] of sources(env, options)) {
+    settings[key] = checkSetting(key, source);
   }
   return settings as Settings;
 }
 
-function checkSetting(
-  key: string,
-  schema: v.GenericSchema<string, unknown>,
-  source: Source | undefined,
-  fallback: string,
-): unknown {
-  const result = v.safeParse(schema, source?.text ?? fallback);
+/** All settings with their places, checked as `readSettings` does. */
+export function explainSettings(
+  env: NodeJS.ProcessEnv,
+  options: ReadOptions = {},
+): ExplainedSetting[] {
+  return [...sources(env, options)].map(([key, source]) => {
+    checkSetting(key, source);
+    return { key, ...source };
+  });
+}
+
+/** Every fault of the file and the environment, a sentence each. */
+export function settingFaults(env: NodeJS.ProcessEnv): string[] {
+  const faults: string[] = [];
+  const warn = (line: string) => faults.push(line);
+  for (const [key, source] of sources(env, { warn })) {
+    try {
+      checkSetting(key, source);
+    } catch (error) {
+      faults.push(messageOf(error));
+    }
+  }
+  return faults;
+}
+
+/** The text of a settings file that sets nothing: every key with its default. */
+export function confTemplate(): string {
+  const entries = Object.entries(definitions).map(
+    ([key, { meaning, fallback }]) => `# ${meaning}.\n#${key}=${fallback}\n`,
+  );
+  return `# Settings of HAL-9000. The environment goes before this file.\n\n${
+    entries.join("\n")
+  }`;
+}
+
+/** Where each setting comes from: flag, environment, file or default. */
+function sources(
+  env: NodeJS.ProcessEnv,
+  { flags = {}, warn }: ReadOptions,
+): Map<SettingName, Source> {
+  const path = confPath(env);
+  const file = parseConf(readConf(path), path);
+  for (const [key, { place }] of file) {
+    if (!Object.hasOwn(definitions, key)) {
+      const near = didYouMean(key, Object.keys(definitions));
+      warn?.(`${place}: unknown setting ${key}. ${near}`.trimEnd());
+    }
+  }
+  const found = new Map<SettingName, Source>();
+  for (const key of Object.keys(definitions) as SettingName[]) {
+    const fromEnv = env[key];
+    found.set(
+      key,
+      flags[key] ??
+        (fromEnv ? { text: fromEnv, place: "environment" } : file.get(key)) ??
+        { text: definitions[key].fallback, place: "default" },
+    );
+  }
+  return found;
+}
+
+function checkSetting(key: SettingName, { text, place }: Source): unknown {
+  const schema: v.GenericSchema<string, unknown> = definitions[key].schema;
+  const result = v.safeParse(schema, text);
   if (result.success) return result.output;
   throw new Failure(
     "usage",
-    `${source?.place ?? "default"}: ${key} ${
+    // A flag is a name that people know the setting by.
+    `${place.startsWith("--") ? place : `${place}: ${key}`} ${
       result.issues[0].message
-    }, got "${source?.text}"`,
+    }, got "${text}"`,
   );
 }
 

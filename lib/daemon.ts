@@ -6,6 +6,7 @@ import {
   engineFailure,
   inspectContainer,
   inspectImage,
+  inspectVolume,
   removeContainer,
   statusOf,
 } from "./docker.ts";
@@ -26,10 +27,15 @@ export interface DaemonStatus {
   parent: "running" | "stopped" | "absent";
   health: string | null;
   startedAt: string | null;
+  uptimeMs: number | null;
   image: string | null;
+  /** Whether the health check found ChromaDB; null while it has not looked. */
+  chromadb: boolean | null;
   phases: ParentState["phases"];
   children: ParentState["children"];
   workers: number;
+  volumes: string[];
+  published: string[];
 }
 
 /** Settings that the parent is told, where the environment set them. */
@@ -49,17 +55,54 @@ const passedOn = [
   "LAZY_IMAGE_PULL",
 ] as const;
 
+/** A port of the namespace that is reached from outside. */
+export interface PublishedPort {
+  address: string;
+  hostPort: string;
+  containerPort: string;
+}
+
+/**
+ * Parses [ADDRESS:]HOST:CONTAINER; the address is the loopback one where it is
+ * left out. Throws a `usage` Failure.
+ */
+export function parsePublished(text: string): PublishedPort {
+  const match = /^(?:(\d+\.\d+\.\d+\.\d+):)?(\d+):(\d+)$/.exec(text);
+  const [, address = "127.0.0.1", hostPort = "", containerPort = ""] = match ??
+    [];
+  const legal = [hostPort, containerPort].every((port) =>
+    Number(port) >= 1 && Number(port) <= 65535
+  );
+  if (!match || !legal) {
+    throw new Failure(
+      "usage",
+      `--publish must be [ADDRESS:]HOST:CONTAINER, got "${text}"`,
+      { hint: "For instance 3000:3000, or 0.0.0.0:8080:3000." },
+    );
+  }
+  return { address, hostPort, containerPort };
+}
+
 /** The pause container that owns the namespace. */
 export function netSpec(
   prefix: string,
   image: string,
+  published: PublishedPort[],
 ): Docker.ContainerCreateOptions {
+  const ports = published.map(({ containerPort }) => `${containerPort}/tcp`);
   return {
     Image: image,
     Hostname: prefix,
     Labels: roleLabels(prefix, "net"),
+    ExposedPorts: Object.fromEntries(ports.map((port) => [port, {}])),
     HostConfig: {
       RestartPolicy: { Name: "unless-stopped" },
+      PortBindings: Object.fromEntries(
+        published.map(({ address, hostPort }, index) => [
+          ports[index],
+          [{ HostIp: address, HostPort: hostPort }],
+        ]),
+      ),
       ReadonlyRootfs: true,
       CapDrop: ["ALL"],
       SecurityOpt: ["no-new-privileges"],
@@ -162,11 +205,12 @@ export async function startDaemon(
   instance: Instance,
   env: NodeJS.ProcessEnv,
   log: Log,
+  published: PublishedPort[] = [],
 ): Promise<ParentState> {
   refuseInside(instance);
   const images = await presentImages(instance);
   await ensureStorage(instance);
-  const net = await ensureNet(instance, images.net);
+  const net = await ensureNet(instance, images.net, published);
   await ensureParent(instance, env, net, images.parent, log);
   return await waitUntilReady(instance);
 }
@@ -179,14 +223,11 @@ export async function stopDaemon(
   const { docker, names } = instance;
   refuseInside(instance);
   await stopParent(instance);
-  const live = (await listWorkers(instance))
-    .filter(({ state }) => state === "running");
+  const live = await liveWorkers(instance);
   if (live.length === 0) {
     await removeContainer(docker, names.net);
   } else {
-    log(
-      `Workers that go on running: ${live.map(({ name }) => name).join(", ")}`,
-    );
+    log(`Workers that go on running: ${live.join(", ")}`);
   }
 }
 
@@ -195,32 +236,47 @@ export async function restartDaemon(
   instance: Instance,
   env: NodeJS.ProcessEnv,
   log: Log,
+  published: PublishedPort[] = [],
 ): Promise<ParentState> {
   refuseInside(instance);
   await stopParent(instance);
-  return await startDaemon(instance, env, log);
+  return await startDaemon(instance, env, log, published);
 }
 
 export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
   const { docker, names } = instance;
-  const [parent, workers] = await Promise.all([
+  const [parent, net, workers, volumes] = await Promise.all([
     inspectContainer(docker, names.parent),
-    listWorkers(instance),
+    inspectContainer(docker, names.net),
+    liveWorkers(instance),
+    Promise.all(
+      Object.values(names.volumes).map((name) => inspectVolume(docker, name)),
+    ),
   ]);
-  const state = readParentState(instance);
-  const current = parent?.State.Running && state?.container === parent.Id;
+  const running = parent?.State.Running ? parent.State : undefined;
+  const said = readParentState(instance);
+  const own = running && said?.container === parent?.Id ? said : undefined;
+  const health = running?.Health?.Status ?? null;
   return {
-    parent: parent === undefined
-      ? "absent"
-      : parent.State.Running
-      ? "running"
-      : "stopped",
-    health: parent?.State.Running ? parent.State.Health?.Status ?? null : null,
-    startedAt: parent?.State.Running ? parent.State.StartedAt : null,
+    parent: parent === undefined ? "absent" : running ? "running" : "stopped",
+    health,
+    startedAt: running?.StartedAt ?? null,
+    uptimeMs: running ? Date.now() - Date.parse(running.StartedAt) : null,
     image: parent?.Config.Image ?? null,
-    phases: current ? state.phases : [],
-    children: current ? state.children : [],
-    workers: workers.filter(({ state }) => state === "running").length,
+    chromadb: health === "starting" || health === null
+      ? null
+      : health === "healthy",
+    phases: own?.phases ?? [],
+    children: own?.children ?? [],
+    workers: workers.length,
+    volumes: volumes.flatMap((volume) => volume?.Name ?? []),
+    published: Object.entries(
+      (net?.HostConfig.PortBindings ?? {}) as Docker.PortMap,
+    ).flatMap(([port, bindings]) =>
+      (bindings ?? []).map(({ HostIp, HostPort }) =>
+        `${HostIp}:${HostPort} -> ${port}`
+      )
+    ),
   };
 }
 
@@ -250,15 +306,52 @@ async function presentImages(
 }
 
 async function ensureNet(
-  { docker, names, prefix }: Instance,
+  instance: Instance,
   image: string,
+  published: PublishedPort[],
 ): Promise<Docker.ContainerInspectInfo> {
-  const present = await inspectContainer(docker, names.net);
-  if (!present) {
-    await createOnce(docker, names.net, netSpec(prefix, image));
+  const { docker, names, prefix } = instance;
+  const spec = netSpec(prefix, image, published);
+  let present = await inspectContainer(docker, names.net);
+  if (present && !publishes(present, spec)) {
+    await refuseWithWorkers(instance);
+    await stopParent(instance);
+    await removeContainer(docker, names.net);
+    present = undefined;
   }
+  if (!present) await createOnce(docker, names.net, spec);
   if (!present?.State.Running) await start(docker, names.net);
   return await docker.getContainer(names.net).inspect();
+}
+
+/** Whether a net container publishes what is asked for, and perhaps more. */
+function publishes(
+  present: Docker.ContainerInspectInfo,
+  spec: Docker.ContainerCreateOptions,
+): boolean {
+  const bindings: Docker.PortMap = present.HostConfig.PortBindings ?? {};
+  const wanted: Docker.PortMap = spec.HostConfig?.PortBindings ?? {};
+  return Object.entries(wanted).every(([port, asked]) =>
+    JSON.stringify(bindings[port]) === JSON.stringify(asked)
+  );
+}
+
+/** Ports are fixed when the namespace is made, and workers live in it. */
+async function refuseWithWorkers(instance: Instance): Promise<void> {
+  const live = await liveWorkers(instance);
+  if (live.length === 0) return;
+  throw new Failure(
+    "busy",
+    `Cannot publish other ports under workers: ${live.join(", ")}`,
+    { hint: "Stop them first: coordinator stop-all" },
+  );
+}
+
+/** Names of the workers that run. */
+export async function liveWorkers(instance: Instance): Promise<string[]> {
+  return (await listWorkers(instance))
+    .filter(({ state }) => state === "running")
+    .map(({ name }) => name);
 }
 
 async function ensureParent(

@@ -81,6 +81,18 @@ export async function inspectContainer(
   return await orUndefined(docker.getContainer(name).inspect());
 }
 
+/** Docker's JSON of a container; throws a `notFound` Failure for none. */
+export async function findContainer(
+  docker: Docker,
+  name: string,
+): Promise<Docker.ContainerInspectInfo> {
+  const found = await inspectContainer(docker, name);
+  if (found) return found;
+  throw new Failure("notFound", `There is no container "${name}"`, {
+    hint: "See 'claudy daemon status'.",
+  });
+}
+
 /** Docker's JSON of an image, or undefined where there is none. */
 export async function inspectImage(
   docker: Docker,

@@ -2,9 +2,11 @@
 // from the host or from inside the parent, where the host's paths differ.
 
 import { type HomePaths, homePaths } from "./paths.ts";
-import { homeOf, readSettings, type Settings } from "./config.ts";
+import { type Flags, homeOf, readSettings } from "./config.ts";
+import type { Settings } from "./settings.ts";
 import { connect, type Docker, endpointOf, socketOf } from "./docker.ts";
 import { Failure } from "./errors.ts";
+import type { HostView } from "./hostpath.ts";
 import { instanceFilter, instanceNames } from "./labels.ts";
 import type { Log } from "./log.ts";
 import { type Owner, ownerOf } from "./owned.ts";
@@ -24,24 +26,18 @@ export interface Instance {
   /** HAL9000_HOME as the engine knows it, for the source of a mount. */
   hostHome: HomePaths;
   owner: Owner;
-  projects: ProjectView;
+  /** The host's directories, as far as this program can look at them. */
+  host: HostView;
   /** Inside the parent: the parent's own container. */
   self: Docker.ContainerInfo | undefined;
-}
-
-/** Which of the host's directories this program can look at, and where. */
-export interface ProjectView {
-  /** Put before a host path to reach it from here. */
-  mount: string;
-  /** Host paths that can be looked at; undefined for all. */
-  roots: string[] | undefined;
 }
 
 export async function openInstance(
   env: NodeJS.ProcessEnv,
   log: Log,
+  flags: Flags = {},
 ): Promise<Instance> {
-  const settings = readSettings(env, { warn: log });
+  const settings = readSettings(env, { warn: log, flags });
   const home = homePaths(homeOf(env));
   const prefix = settings.HAL9000_PREFIX;
   const common = {
@@ -57,7 +53,7 @@ export async function openInstance(
     return {
       ...common,
       hostHome: home,
-      projects: { mount: "", roots: undefined },
+      host: { mount: "", roots: undefined },
       self: undefined,
     };
   }
@@ -73,7 +69,7 @@ export async function openInstance(
   return {
     ...common,
     hostHome: homePaths(source ?? home.home),
-    projects: {
+    host: {
       mount: hostMount,
       roots: mounts
         .filter((mount) => mount.Destination.startsWith(`${hostMount}/`))

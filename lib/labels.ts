@@ -7,6 +7,8 @@ export const label = {
   born: "hal9000.born",
   session: "hal9000.session",
   project: "hal9000.project",
+  /** "true" on a worker that stays when it has ended. */
+  keep: "hal9000.keep",
   /** On images: a digest of what they are made of. */
   inputs: "hal9000.inputs",
 } as const;

@@ -69,6 +69,18 @@ export function writeWhole(
   }
 }
 
+/** Removes the oldest files of a directory until `count` are left. */
+export function keepNewest(directory: string, count: number): void {
+  const files = readdirSync(directory)
+    .map((name) => join(directory, name))
+    .flatMap((path) => {
+      const stat = statSync(path, { throwIfNoEntry: false });
+      return stat?.isFile() ? [{ path, at: stat.mtimeMs }] : [];
+    })
+    .sort((a, b) => b.at - a.at);
+  for (const { path } of files.slice(count)) rmSync(path, { force: true });
+}
+
 /** Opens a file for a child's output; `flags` are those of open(2). */
 export function openForOutput(
   path: string,

@@ -7,6 +7,7 @@ import { pullWorkerImage } from "./images/pull.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { type ParentState, writeParentState } from "./parent-state.ts";
+import { keepReconciled } from "./reconcile.ts";
 import { Supervisor } from "./supervisor.ts";
 import { duration } from "./units.ts";
 import { ensureHome } from "./volumes.ts";
@@ -94,9 +95,7 @@ export async function runParent(
     log(`Ready after ${duration(total)}`);
   }
 
-  if (!stop.aborted) {
-    await new Promise((resolve) => stop.addEventListener("abort", resolve));
-  }
+  await keepReconciled(instance, stop, log);
   log("Stopping");
   state.ready = false;
   await supervisor.stop(childStopMs);

@@ -8,20 +8,28 @@ export function homePaths(home: string) {
   return {
     home,
     config: join(home, "config"),
+    conf: join(home, "config", "hal9000.conf"),
     claudeConfig: join(home, "config", "claude"),
     sessions: join(home, "sessions"),
     record: (worker: string) => join(home, "sessions", `${worker}.json`),
+    ended: join(home, "sessions", "ended"),
     workers: join(home, "workers"),
     workerHome: (directory: string) => join(home, "workers", directory),
     run: join(home, "run"),
+    /** The prefix of the instance whose home this is. */
+    instance: join(home, "run", "instance"),
     /** What the parent says of itself: phases, children. */
     parentState: join(home, "run", "parent.json"),
     /** passwd and group files for one user of the workers. */
     accounts: (uid: number, gid: number) =>
       join(home, "run", "accounts", `${uid}-${gid}`),
+    secrets: join(home, "secrets"),
+    /** Secrets that one worker was given. */
+    workerSecrets: (worker: string) => join(home, "secrets", "workers", worker),
     logs: join(home, "logs"),
     log: (worker: string) => join(home, "logs", `${worker}.log`),
     memorybank: join(home, "memorybank"),
+    backups: join(home, "backups"),
   };
 }
 
@@ -39,8 +47,9 @@ export function homeDirectories(paths: HomePaths): string[] {
     paths.run,
     join(home, "run", "accounts"),
     paths.logs,
-    join(home, "secrets"),
+    paths.secrets,
+    join(paths.secrets, "workers"),
     paths.memorybank,
-    join(home, "backups"),
+    paths.backups,
   ];
 }

@@ -1,11 +1,12 @@
-// A project's directory: where it really is, whose it is, and whether a worker
-// may have it.
+// What a worker may be given: its project's directory, and what else of the
+// host it asks for.
 
 import { createHash } from "node:crypto";
-import { lstatSync, readlinkSync, statSync } from "node:fs";
-import { basename, dirname, isAbsolute, join, resolve } from "node:path";
+import { basename, isAbsolute, resolve } from "node:path";
+import { lookFromHelper } from "./helper.ts";
 import { Failure, type FailureKind } from "./errors.ts";
-import type { ProjectView } from "./instance.ts";
+import { type HostPath, isWithin, lookAt } from "./hostpath.ts";
+import type { Instance } from "./instance.ts";
 import type { Owner } from "./owned.ts";
 
 export interface Project extends Owner {
@@ -13,10 +14,7 @@ export interface Project extends Owner {
   path: string;
 }
 
-/** As many as the kernel follows, path_resolution(7). */
-const maximumLinks = 40;
-
-/** Neither these nor what lies in them is ever a project. */
+/** Neither these nor what lies in them is ever given to a worker. */
 const systemTrees = [
   "/bin",
   "/boot",
@@ -34,7 +32,7 @@ const systemTrees = [
   "/var/run",
 ];
 
-/** Not these themselves; a directory in them may be one. */
+/** Not these themselves; a directory in them may be. */
 const systemDirectories = [
   "/",
   "/home",
@@ -53,64 +51,63 @@ const systemDirectories = [
   "/var/tmp",
 ];
 
-/** The project at `path`; throws a Failure where there is none to be had. */
-export function resolveProject(
-  path: string,
-  view: ProjectView,
-  cwd: string,
-): Project {
-  if (view.mount !== "" && !isAbsolute(path)) {
-    throw new Failure(
-      "usage",
-      `Cannot use "${path}" as project: inside the parent it must be an absolute path of the host`,
-    );
-  }
-  const wanted = resolve(cwd, path);
-  try {
-    const real = realpathBeneath(view.mount, wanted);
-    if (!isVisible(real, view)) throw outside(wanted, view);
-    const stat = statSync(view.mount + real);
-    if (!stat.isDirectory()) {
-      throw new Failure(
-        "usage",
-        `Cannot use "${path}" as project: it is not a directory`,
-      );
-    }
-    return { path: real, uid: stat.uid, gid: stat.gid };
-  } catch (error) {
-    if (error instanceof Failure) throw error;
-    throw pathFailure(path, wanted, view, error as NodeJS.ErrnoException);
-  }
+/** A path as a person gave it. */
+export interface GivenPath {
+  path: string;
+  /** What a relative one is relative to. */
+  cwd: string;
+  /** As in "Cannot use "x" as project". */
+  as: string;
+  /** Whether what no worker should have is given all the same. */
+  allowAny: boolean;
 }
 
-/**
- * The real path of `path` where `root` is taken for `/`: no link leads out.
- * Throws what lstat throws.
- */
-export function realpathBeneath(root: string, path: string): string {
-  let rest = path.split("/");
-  let done = "/";
-  let links = 0;
-  while (rest.length > 0) {
-    const part = rest.shift() as string;
-    if (part === "" || part === ".") continue;
-    if (part === "..") {
-      done = dirname(done);
-      continue;
-    }
-    const next = join(done, part);
-    if (!lstatSync(root + next).isSymbolicLink()) {
-      done = next;
-      continue;
-    }
-    if (++links > maximumLinks) {
-      throw Object.assign(new Error("too many links"), { code: "ELOOP" });
-    }
-    const target = readlinkSync(root + next);
-    if (isAbsolute(target)) done = "/";
-    rest = [...target.split("/"), ...rest];
+/** The project at a path; throws a Failure where there is none to be had. */
+export async function resolveProject(
+  instance: Instance,
+  given: GivenPath,
+): Promise<Project> {
+  const { path, kind, uid, gid } = await resolveGiven(instance, given);
+  if (kind !== "directory") {
+    throw new Failure(
+      "usage",
+      `Cannot use "${given.path}" as ${given.as}: it is not a directory`,
+    );
   }
-  return done;
+  return { path, uid, gid };
+}
+
+/** What is at a path that a worker may have; throws a Failure where it may not. */
+export async function resolveGiven(
+  instance: Instance,
+  given: GivenPath,
+): Promise<HostPath> {
+  const subject = `Cannot use "${given.path}" as ${given.as}`;
+  const { host } = instance;
+  if (host.mount !== "" && !isAbsolute(given.path)) {
+    throw new Failure(
+      "usage",
+      `${subject}: inside the parent it must be an absolute path of the host`,
+    );
+  }
+  const wanted = resolve(given.cwd, given.path);
+  let found: HostPath;
+  try {
+    found = lookAt(wanted, host) ?? await lookFromHelper(instance, wanted);
+  } catch (error) {
+    throw pathFailure(subject, error);
+  }
+  const reason = given.allowAny ? undefined : refusalOf(found.path, {
+    home: instance.hostHome.home,
+    socket: instance.socket,
+  });
+  if (reason !== undefined) {
+    throw new Failure("unsafe", `${subject}: ${reason}`, {
+      hint:
+        "Choose a directory that holds the project alone, or see --allow-any-path.",
+    });
+  }
+  return found;
 }
 
 /**
@@ -131,18 +128,6 @@ export function refusalOf(
   return undefined;
 }
 
-/** Throws an `unsafe` Failure for a path that a worker may not have. */
-export function refuseUnsafe(
-  path: string,
-  secrets: { home: string; socket: string },
-): void {
-  const reason = refusalOf(path, secrets);
-  if (reason === undefined) return;
-  throw new Failure("unsafe", `Cannot use "${path}" as project: ${reason}`, {
-    hint: "Choose a directory that holds the project alone.",
-  });
-}
-
 /** A name for a project's path: legible, and no other path has the same. */
 export function sessionName(path: string): string {
   const stem = basename(path)
@@ -157,47 +142,18 @@ export function pathDigest(path: string): string {
   return createHash("sha256").update(path).digest("hex").slice(0, 8);
 }
 
-export function isWithin(path: string, directory: string): boolean {
-  return directory === "/" || path === directory ||
-    path.startsWith(`${directory}/`);
-}
-
-function isVisible(path: string, { roots }: ProjectView): boolean {
-  return roots === undefined || roots.some((root) => isWithin(path, root));
-}
-
-function outside(path: string, view: ProjectView): Failure {
-  return new Failure(
-    "notFound",
-    `Cannot look at "${path}" from inside the parent`,
-    {
-      hint: `It sees ${
-        view.roots?.join(", ") || "no directories of the host"
-      }; HAL9000_PROJECT_ROOTS says which. Or spawn from the host.`,
-    },
-  );
-}
-
 const pathFaults: Record<string, [FailureKind, string]> = {
-  ENOENT: ["notFound", "there is no such directory"],
+  ENOENT: ["notFound", "there is no such file or directory"],
   ENOTDIR: ["usage", "a part of it is not a directory"],
   EACCES: ["failed", "permission denied"],
   ELOOP: ["usage", "it has too many symbolic links"],
   ENAMETOOLONG: ["usage", "it is too long"],
+  ERR_INVALID_ARG_VALUE: ["usage", "it has a null byte"],
 };
 
-function pathFailure(
-  path: string,
-  wanted: string,
-  view: ProjectView,
-  error: NodeJS.ErrnoException,
-): Failure {
-  if (error.code === "ENOENT" && !isVisible(wanted, view)) {
-    return outside(wanted, view);
-  }
-  const [kind, reason] = pathFaults[error.code ?? ""] ??
-    ["failed", error.message];
-  return new Failure(kind, `Cannot use "${path}" as project: ${reason}`, {
-    cause: error,
-  });
+function pathFailure(subject: string, error: unknown): Failure {
+  if (error instanceof Failure) return error;
+  const { code, message } = error as NodeJS.ErrnoException;
+  const [kind, reason] = pathFaults[code ?? ""] ?? ["failed", message];
+  return new Failure(kind, `${subject}: ${reason}`, { cause: error });
 }

@@ -1,11 +1,17 @@
 // What is kept of a worker besides Docker's own word: sessions/<worker>.json.
 
-import { readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import {
+  existsSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+} from "node:fs";
 import { basename, join } from "node:path";
 import * as v from "valibot";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
-import { ensureDirectory, writeWhole } from "./owned.ts";
+import { ensureDirectory, keepNewest, writeWhole } from "./owned.ts";
 
 const recordSchema = v.object({
   version: v.literal(1),
@@ -22,10 +28,24 @@ const recordSchema = v.object({
   born: v.picklist(["cold", "warm"]),
   /** Of HAL9000_HOME: the directory that is the worker's Claude home. */
   home: v.pipe(v.string(), v.regex(/^(workers|claude)\/[^/]+$/)),
+  /** Of HAL9000_HOME/secrets/workers, where it was given secrets. */
+  secrets: v.nullable(v.pipe(v.string(), v.regex(/^[^/.][^/]*$/))),
+  /** When it was last found to have run out of memory. */
+  oomKilledAt: v.nullable(v.string()),
   createdAt: v.pipe(v.string(), v.isoTimestamp()),
 });
 
 export type WorkerRecord = v.InferOutput<typeof recordSchema>;
+
+const endedSchema = v.object({
+  ...recordSchema.entries,
+  end: v.object({ at: v.string(), exitCode: v.nullable(v.number()) }),
+});
+
+export type EndedRecord = v.InferOutput<typeof endedSchema>;
+
+/** Enough to look back at; the rest would only pile up. */
+const keptEndedRecords = 100;
 
 type Home = Pick<Instance, "home" | "owner">;
 
@@ -34,8 +54,45 @@ export function writeRecord({ home, owner }: Home, record: WorkerRecord): void {
   writeWhole(home.record(record.worker), text, owner);
 }
 
-export function removeRecord({ home }: Home, worker: string): void {
+/** How a worker ended. */
+export interface WorkerEnd {
+  at: string;
+  /** Null where nobody was there to see it. */
+  exitCode: number | null;
+}
+
+/** Moves a record to those of ended workers, of which the newest are kept. */
+export function closeRecord(
+  home: Home,
+  record: WorkerRecord,
+  end: WorkerEnd,
+): void {
+  const { ended } = home.home;
+  ensureDirectory(ended, 0o700, home.owner);
+  const text = JSON.stringify({ ...record, end }, null, 2) + "\n";
+  writeWhole(join(ended, `${record.worker}.json`), text, home.owner);
+  removeRecord(home, record.worker);
+  keepNewest(ended, keptEndedRecords);
+}
+
+export function removeRecord(
+  { home }: Pick<Instance, "home">,
+  worker: string,
+): void {
   rmSync(home.record(worker), { force: true });
+}
+
+/** The records of workers that have ended, the latest first. */
+export function readEndedRecords(home: Home): EndedRecord[] {
+  const { ended } = home.home;
+  if (!existsSync(ended)) return [];
+  return readdirSync(ended)
+    .flatMap((file) => {
+      const text = readFileSync(join(ended, file), "utf8");
+      const result = v.safeParse(endedSchema, parseJson(text));
+      return result.success ? [result.output] : [];
+    })
+    .sort((a, b) => a.end.at < b.end.at ? 1 : -1);
 }
 
 /**

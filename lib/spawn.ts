@@ -1,30 +1,47 @@
-// Spawning: from a request in a person's words to a running worker and its
-// record.
+// Spawning: from a request in a person's words to a worker and its record.
 
 import { randomBytes } from "node:crypto";
 import { Failure } from "./errors.ts";
 import { workerImage } from "./images/recipes.ts";
 import { findParent, type Instance } from "./instance.ts";
-import { refuseUnsafe, resolveProject, sessionName } from "./project.ts";
-import { listWorkers, stopWorker } from "./workers.ts";
 import type { Log } from "./log.ts";
+import { resolveMount } from "./mount.ts";
+import { resolveProject, sessionName } from "./project.ts";
 import { writeRecord } from "./record.ts";
+import { forgetWorkerHome, retireWorker } from "./ending.ts";
+import { forgetSecrets, keepSecrets, type Secret } from "./secrets.ts";
 import { ensureHome } from "./volumes.ts";
 import {
   capCpus,
   checkWorkerName,
+  createWorker,
+  type Limits,
   prepareWorkerHome,
   startWorker,
   workerSpec,
 } from "./worker.ts";
+import { listWorkers } from "./workers.ts";
 
 export interface SpawnRequest {
   directory: string;
-  /** What a relative directory is relative to. */
+  /** What a relative path is relative to. */
   cwd: string;
   /** Made up where it is left out. */
   name?: string | undefined;
   image?: string | undefined;
+  /** False for a worker without limits. */
+  limited?: boolean;
+  keep?: boolean;
+  /** A network of its own in the place of the parent's. */
+  standalone?: boolean;
+  allowAnyPath?: boolean;
+  /** SRC:DST[:ro] */
+  mounts?: string[];
+  /** KEY=VALUE */
+  env?: string[];
+  secrets?: Secret[];
+  command?: string[] | undefined;
+  terminal?: boolean;
 }
 
 export interface SpawnedWorker {
@@ -34,33 +51,49 @@ export interface SpawnedWorker {
   image: string;
 }
 
-/** Starts a worker on a project and writes its record. */
+/** Starts a worker on a project. */
 export async function spawnWorker(
   instance: Instance,
   request: SpawnRequest,
 ): Promise<SpawnedWorker> {
+  const worker = await prepareWorker(instance, request);
+  await startWorker(instance.docker, worker.name, worker.id);
+  return worker;
+}
+
+/** Creates a worker, with its record, that is yet to be started. */
+export async function prepareWorker(
+  instance: Instance,
+  request: SpawnRequest,
+): Promise<SpawnedWorker> {
   const { docker, settings, prefix } = instance;
+  const { cwd, allowAnyPath: allowAny = false } = request;
   const name = request.name === undefined
     ? instance.names.worker(randomBytes(4).toString("hex"))
     : checkWorkerName(request.name);
-  const project = resolveProject(
-    request.directory,
-    instance.projects,
-    request.cwd,
+  const network = request.standalone
+    ? "bridge"
+    : await workersNetwork(instance);
+  const project = await resolveProject(instance, {
+    path: request.directory,
+    cwd,
+    as: "project",
+    allowAny,
+  });
+  const mounts = await Promise.all(
+    (request.mounts ?? []).map((mount) =>
+      resolveMount(instance, mount, cwd, allowAny)
+    ),
   );
-  refuseUnsafe(project.path, {
-    home: instance.hostHome.home,
-    socket: instance.socket,
-  });
-  const network = await workersNetwork(instance);
-  const limits = await capCpus(docker, {
-    memoryBytes: settings.WORKER_MEMORY,
-    cpus: settings.WORKER_CPUS,
-    pids: settings.WORKER_PIDS_LIMIT,
-  });
   const image = request.image ?? workerImage(settings);
+  const limits = request.limited === false
+    ? null
+    : await wantedLimits(instance);
   ensureHome(instance);
   const { directory, ...sources } = prepareWorkerHome(instance, name, project);
+  const secrets = request.secrets && request.secrets.length > 0
+    ? keepSecrets(instance, name, request.secrets, project)
+    : null;
   const spec = workerSpec({
     name,
     prefix,
@@ -68,9 +101,24 @@ export async function spawnWorker(
     image,
     network,
     limits,
-    sources,
+    sources: {
+      ...sources,
+      secrets: secrets ? instance.hostHome.workerSecrets(secrets) : undefined,
+    },
+    env: request.env ?? [],
+    mounts,
+    command: request.command,
+    terminal: request.terminal ?? false,
+    keep: request.keep ?? false,
   });
-  const id = await startWorker(docker, name, spec);
+  let id: string;
+  try {
+    id = await createWorker(docker, name, spec);
+  } catch (error) {
+    forgetSecrets(instance, secrets);
+    if (request.name === undefined) forgetWorkerHome(instance, directory);
+    throw error;
+  }
   writeRecord(instance, {
     version: 1,
     worker: name,
@@ -80,6 +128,8 @@ export async function spawnWorker(
     image,
     born: "cold",
     home: `workers/${directory}`,
+    secrets,
+    oomKilledAt: null,
     createdAt: new Date().toISOString(),
   });
   return { id, name, project: project.path, image };
@@ -94,11 +144,12 @@ export async function spawnOnce(
   request: SpawnRequest,
   log: Log,
 ): Promise<SpawnedWorker> {
-  const project = resolveProject(
-    request.directory,
-    instance.projects,
-    request.cwd,
-  );
+  const project = await resolveProject(instance, {
+    path: request.directory,
+    cwd: request.cwd,
+    as: "project",
+    allowAny: false,
+  });
   const name = request.name ?? sessionName(project.path);
   const workers = (await listWorkers(instance))
     .filter((worker) => worker.project === project.path);
@@ -107,10 +158,17 @@ export async function spawnOnce(
     const { id, name, image } = running;
     return { id, name, project: project.path, image };
   }
-  if (workers.some((worker) => worker.name === name)) {
-    await stopWorker(instance, name, log);
-  }
+  const ended = workers.find((worker) => worker.name === name);
+  if (ended) await retireWorker(instance, ended, log);
   return await spawnWorker(instance, { ...request, name });
+}
+
+async function wantedLimits({ docker, settings }: Instance): Promise<Limits> {
+  return await capCpus(docker, {
+    memoryBytes: settings.WORKER_MEMORY,
+    cpus: settings.WORKER_CPUS,
+    pids: settings.WORKER_PIDS_LIMIT,
+  });
 }
 
 /** The namespace that the parent lives in, as a network mode for a worker. */
@@ -118,7 +176,7 @@ async function workersNetwork(instance: Instance): Promise<string> {
   const parent = instance.self ?? await findParent(instance);
   if (parent?.State !== "running") {
     throw new Failure("notFound", "Cannot spawn: the parent is not running", {
-      hint: "Start it: claudy daemon start",
+      hint: "Start it: claudy daemon start. Or spawn with --standalone.",
     });
   }
   const mode = parent.HostConfig.NetworkMode;

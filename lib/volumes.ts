@@ -1,27 +1,24 @@
 // HAL9000_HOME's directories and the instance's volumes.
 
-import { mkdirSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { dirname } from "node:path";
+import { confTemplate } from "./config.ts";
 import { inspectVolume } from "./docker.ts";
+import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import { label } from "./labels.ts";
-import { ensureDirectory } from "./owned.ts";
+import { ensureDirectory, writeWhole } from "./owned.ts";
 import { homeDirectories } from "./paths.ts";
 
-export interface VolumeState {
-  name: string;
-  mountpoint: string;
-}
-
-/** Makes what is missing, and tells the volumes. Twice changes nothing. */
-export async function ensureStorage(
-  instance: Instance,
-): Promise<VolumeState[]> {
+/** Makes what is missing. Twice changes nothing. */
+export async function ensureStorage(instance: Instance): Promise<void> {
   ensureHome(instance);
-  return await ensureVolumes(instance);
+  const { home, owner } = instance;
+  if (!existsSync(home.conf)) writeWhole(home.conf, confTemplate(), owner);
+  await ensureVolumes(instance);
 }
 
-export function ensureHome({ home, owner }: Instance): void {
+export function ensureHome({ home, owner, prefix }: Instance): void {
   mkdirSync(dirname(home.home), { recursive: true });
   for (const directory of homeDirectories(home)) {
     // Workers read the shared settings whoever owns their project; the home
@@ -29,11 +26,29 @@ export function ensureHome({ home, owner }: Instance): void {
     const mode = directory === home.claudeConfig ? 0o755 : 0o700;
     ensureDirectory(directory, mode, owner);
   }
+  claimHome({ home, owner, prefix });
 }
 
-async function ensureVolumes(instance: Instance): Promise<VolumeState[]> {
+/**
+ * One home serves one instance: two would take each other's records and the
+ * word of the other's parent for their own.
+ */
+function claimHome(
+  { home, owner, prefix }: Pick<Instance, "home" | "owner" | "prefix">,
+): void {
+  if (!existsSync(home.instance)) {
+    writeWhole(home.instance, `${prefix}\n`, owner);
+    return;
+  }
+  const other = readFileSync(home.instance, "utf8").trim();
+  if (other === prefix) return;
+  throw new Failure("busy", `${home.home} belongs to instance "${other}"`, {
+    hint: `Give "${prefix}" a home of its own: HAL9000_HOME=DIR`,
+  });
+}
+
+async function ensureVolumes(instance: Instance): Promise<void> {
   const { docker, names, prefix, hostHome } = instance;
-  const states: VolumeState[] = [];
   for (const [kind, name] of Object.entries(names.volumes)) {
     if (!await inspectVolume(docker, name)) {
       await docker.createVolume({
@@ -51,8 +66,5 @@ async function ensureVolumes(instance: Instance): Promise<VolumeState[]> {
           : {}),
       });
     }
-    const volume = await docker.getVolume(name).inspect();
-    states.push({ name, mountpoint: volume.Mountpoint });
   }
-  return states;
 }

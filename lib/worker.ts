@@ -30,9 +30,26 @@ export interface WorkerRequest {
   image: string;
   /** Docker's network mode: the namespace to live in. */
   network: string;
-  limits: Limits;
+  /** Null for none. */
+  limits: Limits | null;
   /** Host paths that the engine mounts. */
   sources: WorkerSources;
+  /** KEY=VALUE, for everyone to see who may inspect the worker. */
+  env: string[];
+  mounts: WorkerMount[];
+  /** In the place of idling: what the worker lives and ends with. */
+  command: string[] | undefined;
+  /** Whether the command is given a terminal. */
+  terminal: boolean;
+  /** Whether the worker stays when it has ended. */
+  keep: boolean;
+}
+
+/** A mount that was asked for, besides those that every worker has. */
+export interface WorkerMount {
+  source: string;
+  target: string;
+  readOnly: boolean;
 }
 
 export interface WorkerSources {
@@ -42,14 +59,17 @@ export interface WorkerSources {
   claudeConfig: string;
   /** Holds a passwd and a group file for the worker's user. */
   accounts: string;
+  /** Holds a file a secret; undefined where there is none. */
+  secrets?: string | undefined;
 }
 
 /** Where things are inside a worker; the image's ENV says the same. */
-const inside = {
+export const inside = {
   workspace: "/workspace",
   home: "/home/claude",
   claudeHome: "/home/claude/.claude",
   claudeConfig: "/config/claude",
+  secrets: "/run/secrets",
 } as const;
 
 /** Docker's own rule, but for a letter first: `-n 007` would arrive as 7. */
@@ -64,6 +84,26 @@ export function checkWorkerName(name: unknown): string {
   });
 }
 
+/** Variables that a worker would not work without as they are. */
+const ownVariables = ["HOME", "CLAUDE_CONFIG_DIR"];
+
+/** Gives KEY=VALUE back; throws a `usage` Failure for what is not that. */
+export function checkVariable(text: string): string {
+  const key = /^([A-Za-z_]\w*)=/.exec(text)?.[1];
+  if (key === undefined) {
+    throw new Failure("usage", "--env must be KEY=VALUE", {
+      hint: "For what others must not see there is --secret.",
+    });
+  }
+  if (ownVariables.includes(key)) {
+    throw new Failure(
+      "usage",
+      `--env cannot set ${key}: it is the worker's own`,
+    );
+  }
+  return text;
+}
+
 /** The container that Docker is asked for; nothing is done yet. */
 export function workerSpec(
   request: WorkerRequest,
@@ -73,19 +113,30 @@ export function workerSpec(
     Image: request.image,
     User: `${project.uid}:${project.gid}`,
     WorkingDir: inside.workspace,
-    Env: [`HOME=${inside.home}`, `CLAUDE_CONFIG_DIR=${inside.claudeHome}`],
+    Env: [
+      `HOME=${inside.home}`,
+      `CLAUDE_CONFIG_DIR=${inside.claudeHome}`,
+      ...request.env,
+    ],
+    ...(request.command ? { Cmd: request.command } : {}),
+    Tty: request.terminal,
+    OpenStdin: request.command !== undefined,
+    StdinOnce: request.command !== undefined && !request.terminal,
     Labels: {
       ...roleLabels(request.prefix, "worker"),
       [label.born]: "cold",
       [label.project]: project.path,
+      ...(request.keep ? { [label.keep]: "true" } : {}),
     },
     HostConfig: {
       Init: true,
       NetworkMode: request.network,
-      Memory: limits.memoryBytes,
-      MemorySwap: limits.memoryBytes,
-      NanoCpus: Math.round(limits.cpus * 1e9),
-      PidsLimit: limits.pids,
+      ...(limits === null ? {} : {
+        Memory: limits.memoryBytes,
+        MemorySwap: limits.memoryBytes,
+        NanoCpus: Math.round(limits.cpus * 1e9),
+        PidsLimit: limits.pids,
+      }),
       CapDrop: ["ALL"],
       SecurityOpt: ["no-new-privileges"],
       LogConfig: {
@@ -99,6 +150,12 @@ export function workerSpec(
         bind(sources.claudeConfig, inside.claudeConfig, true),
         bind(`${sources.accounts}/passwd`, "/etc/passwd", true),
         bind(`${sources.accounts}/group`, "/etc/group", true),
+        ...(sources.secrets
+          ? [bind(sources.secrets, inside.secrets, true)]
+          : []),
+        ...request.mounts.map(({ source, target, readOnly }) =>
+          bind(source, target, readOnly)
+        ),
       ],
     },
   };
@@ -144,7 +201,8 @@ export function prepareWorkerHome(
   }
   // A name may serve another project later, which must not see this one's
   // conversations.
-  const directory = `${name}-${pathDigest(project.path)}`;
+  const digest = pathDigest(project.path);
+  const directory = name.endsWith(digest) ? name : `${name}-${digest}`;
   const claudeHome = home.workerHome(directory);
   ensureDirectory(claudeHome, 0o700, project);
   // The project may have changed hands since.
@@ -200,44 +258,52 @@ function ensureAccounts(directory: string, user: Owner, owner: Owner): void {
   );
 }
 
-/** Creates and starts a worker; gives its id, or leaves nothing behind. */
-export async function startWorker(
+/** Creates a worker that is not started; gives its id. */
+export async function createWorker(
   docker: Docker,
   name: string,
   spec: Docker.ContainerCreateOptions,
 ): Promise<string> {
   const subject = `Cannot start worker "${name}"`;
-  const container = await createContainer(docker, name, spec)
-    .catch(async (error) => {
-      throw await creationFailure(docker, error, subject, name, spec);
-    });
   try {
-    await container.start();
+    return (await createContainer(docker, name, spec)).id;
   } catch (error) {
-    await removeContainer(docker, container.id);
-    throw engineFailure(error, subject);
+    throw await creationFailure(docker, error, subject, spec);
   }
-  return container.id;
+}
+
+/** Starts a worker that was created, or leaves nothing of it behind. */
+export async function startWorker(
+  docker: Docker,
+  name: string,
+  id: string,
+): Promise<void> {
+  try {
+    await docker.getContainer(id).start();
+  } catch (error) {
+    await removeContainer(docker, id);
+    throw engineFailure(error, `Cannot start worker "${name}"`);
+  }
 }
 
 async function creationFailure(
   docker: Docker,
   error: unknown,
   subject: string,
-  name: string,
   spec: Docker.ContainerCreateOptions,
 ): Promise<Failure> {
   if (statusOf(error) === 409) {
     return new Failure("busy", `${subject}: the name is taken`, {
       cause: error,
-      hint: `Choose another, or stop it: coordinator stop ${name}`,
+      hint: "Choose another, or stop who has it: coordinator stop NAME",
     });
   }
   const image = spec.Image ?? "";
   if (statusOf(error) === 404 && !await inspectImage(docker, image)) {
     return new Failure("notFound", `${subject}: there is no image ${image}`, {
       cause: error,
-      hint: "Build the images with 'make images', or see --image.",
+      hint: "Build ours with 'make images'; --image takes a full name, as " +
+        "docker images shows it.",
     });
   }
   return engineFailure(error, subject);

@@ -3,9 +3,12 @@
 
 import { dirname } from "node:path";
 import process from "node:process";
+import { createInterface } from "node:readline/promises";
 import { type CAC, cac, type Command } from "cac";
-import { closest } from "fastest-levenshtein";
 import { connectionFault, engineFailure, statusOf } from "../lib/docker.ts";
+import type { Flags } from "../lib/config.ts";
+import type { SettingName } from "../lib/settings.ts";
+import { didYouMean } from "../lib/nearest.ts";
 import { exitCode, Failure, messageOf } from "../lib/errors.ts";
 import manifest from "../package.json" with { type: "json" };
 
@@ -18,8 +21,16 @@ export const checkout = dirname(import.meta.dirname);
 export function command(name: string): CAC {
   const cli = cac(name);
   cli.option("--verbose", "Show what lies behind an error");
-  cli.help();
+  cli.help((sections) =>
+    sections.map(({ title, body }) => ({
+      ...(title === undefined ? {} : { title }),
+      // cac tells of --no-x that x is true by default.
+      body: body.replace(/^(\s+--no-.*) \(default: true\)$/gm, "$1"),
+    }))
+  );
   cli.version(version);
+  // cac's own line names a Node version that Deno only pretends to be.
+  cli.outputVersion = () => process.stdout.write(`${name} ${version}\n`);
   return cli;
 }
 
@@ -35,7 +46,9 @@ export async function runCli(cli: CAC): Promise<void> {
     cli.parse(process.argv, { run: false });
     if (cli.options["help"] || cli.options["version"]) return;
     refuseUnknownCommand(cli);
-    await cli.runMatchedCommand();
+    refuseRepeated(cli);
+    const code: unknown = await cli.runMatchedCommand();
+    if (typeof code === "number") process.exitCode = code;
   } catch (error) {
     const failure = asFailure(error, cli);
     process.stderr.write(`error: ${failure.message}\n`);
@@ -51,6 +64,79 @@ export async function runCli(cli: CAC): Promise<void> {
 export function answer(value: unknown, text: string, json: boolean): void {
   const line = json ? JSON.stringify(value, null, 2) : text;
   if (line !== "") process.stdout.write(`${line}\n`);
+}
+
+/** The action of a command by its name. */
+export function action<T>(
+  command: string,
+  actions: Record<string, T>,
+  name: string,
+): T {
+  const found = Object.hasOwn(actions, name) ? actions[name] : undefined;
+  if (found !== undefined) return found;
+  const names = Object.keys(actions);
+  throw new Failure("usage", `Unknown action "${name}" of ${command}`, {
+    hint: `${didYouMean(name, names)}There are: ${names.join(", ")}.`,
+  });
+}
+
+/** The values of an option that may be given more than once. */
+export function listOf(value: unknown): string[] {
+  // cac gives [undefined] for a repeatable option that was not given.
+  const values = Array.isArray(value) ? value : [value];
+  return values.filter((item) => item !== undefined).map(String);
+}
+
+/** Options that stand for settings, as flags that name themselves. */
+export function flagsOf(
+  options: Record<string, unknown>,
+  names: Record<string, SettingName>,
+): Flags {
+  const flags: Flags = {};
+  for (const [option, setting] of Object.entries(names)) {
+    const value = options[option];
+    if (value === undefined) continue;
+    flags[setting] = { text: String(value), place: `--${kebab(option)}` };
+  }
+  return flags;
+}
+
+/** The value of an option that must be a whole number. */
+export function wholeNumber(
+  option: string,
+  value: unknown,
+): number | undefined {
+  if (value === undefined) return undefined;
+  if (typeof value === "number" && Number.isInteger(value) && value >= 0) {
+    return value;
+  }
+  throw new Failure(
+    "usage",
+    `${option} must be a whole number, got "${value}"`,
+  );
+}
+
+/** Asks at the terminal; throws an `unsafe` Failure where nobody says yes. */
+export async function confirm(question: string, yes: boolean): Promise<void> {
+  if (yes) return;
+  if (process.stdin.isTTY !== true) {
+    throw new Failure(
+      "unsafe",
+      `Refused, for nobody can be asked: ${question}`,
+      {
+        hint: "Say --yes.",
+      },
+    );
+  }
+  const terminal = createInterface({
+    input: process.stdin,
+    output: process.stderr,
+  });
+  const reply = await terminal.question(`${question} [y/N] `);
+  terminal.close();
+  if (!/^y(es)?$/i.test(reply.trim())) {
+    throw new Failure("unsafe", "Nothing was done");
+  }
 }
 
 /** Rows as lines whose cells stand one below the other. */
@@ -76,8 +162,21 @@ function refuseUnknownCommand(cli: CAC): void {
     });
   }
   throw new Failure("usage", `Unknown command "${given}"`, {
-    hint: `Did you mean "${closest(given, names)}"? See ${cli.name} --help.`,
+    hint: `${didYouMean(given, names)}See ${cli.name} --help.`,
   });
+}
+
+/** cac makes a list of an option that is given twice; few are lists. */
+function refuseRepeated(cli: CAC): void {
+  for (const option of cli.matchedCommand?.options ?? []) {
+    const value = cli.options[option.name];
+    if (Array.isArray(value) && !Array.isArray(option.config.type)) {
+      throw new Failure(
+        "usage",
+        `Option --${kebab(option.name)} was given ${value.length} times`,
+      );
+    }
+  }
 }
 
 function asFailure(error: unknown, cli: CAC): Failure {
@@ -97,11 +196,13 @@ function usageFailure(error: Error, cli: CAC): Failure {
   const unknown = /^Unknown option `(.+)`$/.exec(error.message)?.[1];
   const hint = `See ${cli.name} --help.`;
   if (!unknown) {
-    return new Failure("usage", error.message.replaceAll("`", '"'), { hint });
+    const sentence = error.message
+      .replace(/^missing required args for command/, "Arguments are missing:")
+      .replaceAll("`", '"');
+    return new Failure("usage", sentence, { hint });
   }
-  const near = closest(unknown, optionNames(cli));
   return new Failure("usage", `Unknown option ${unknown}`, {
-    hint: `Did you mean ${near}? ${hint}`,
+    hint: didYouMean(unknown, optionNames(cli)) + hint,
   });
 }
 

@@ -1,11 +1,30 @@
 #!/usr/bin/env -S sh -c 'exec "$(dirname "$(readlink -f "$0")")"/launch "$0" "$@"'
-// coordinator: lists and stops the workers of an instance.
+// coordinator: lists, watches and stops the workers of an instance.
 
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import process from "node:process";
+import { runDocker } from "../lib/docker-cli.ts";
+import { stopWorker } from "../lib/ending.ts";
+import { Failure } from "../lib/errors.ts";
 import { openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
-import { listWorkers, stopWorker, type WorkerState } from "../lib/workers.ts";
-import { answer, columns, command, runCli } from "./cli.ts";
+import { workersStatus, workerStats } from "../lib/status.ts";
+import { binarySize } from "../lib/units.ts";
+import {
+  findWorker,
+  findWorkers,
+  listWorkers,
+  type WorkerState,
+} from "../lib/workers.ts";
+import {
+  answer,
+  columns,
+  command,
+  confirm,
+  runCli,
+  wholeNumber,
+} from "./cli.ts";
 
 const cli = command("coordinator");
 const open = () => openInstance(process.env, logToStderr);
@@ -14,38 +33,150 @@ cli.command("list", "List the workers")
   .option("--json", "Print them as JSON")
   .action(async (options) => {
     const workers = await listWorkers(await open());
-    answer(workers, table(workers), options.json);
+    const rows = workers.map(({ name, status, image, project }) => [
+      name,
+      status || "Created",
+      image,
+      project,
+    ]);
+    const text = columns([["NAME", "STATUS", "IMAGE", "PROJECT"], ...rows]);
+    answer(workers, text, options.json);
+  });
+
+cli.command("count", "Count the workers that run")
+  .option("--json", "Print the count as JSON")
+  .action(async (options) => {
+    const workers = await listWorkers(await open());
+    const count = workers.filter(({ state }) => state === "running").length;
+    answer({ count }, String(count), options.json);
   });
 
 cli.command("stop <...names>", "Stop workers; their logs are kept")
-  .action(async (names: string[]) => {
+  .option("--json", "Print their names as JSON")
+  .action(async (names: string[], options) => {
     const instance = await open();
-    await Promise.all(
-      names.map((name) => stopWorker(instance, name, logToStderr)),
-    );
-    answer(names, names.join("\n"), false);
+    await stop(await findWorkers(instance, names), options.json);
   });
 
-cli.command("stop-all", "Stop all workers")
-  .action(async () => {
+cli.command("stop-all", "Stop all workers, after asking")
+  .option("--yes", "Do not ask")
+  .option("--json", "Print their names as JSON")
+  .action(async (options) => {
+    const workers = await listWorkers(await open());
+    const names = workers.map(({ name }) => name);
+    if (names.length > 0) {
+      await confirm(`Stop ${names.join(", ")}?`, options.yes);
+    }
+    await stop(workers, options.json);
+  });
+
+cli.command("logs <name>", "Show a worker's log, also of one that is gone")
+  .option("-f, --follow", "Go on as the log grows")
+  .option("--tail <n>", "Begin so many lines before the end (default: all)")
+  .action(async (name: string, options) => {
     const instance = await open();
-    const names = (await listWorkers(instance)).map(({ name }) => name);
-    await Promise.all(
-      names.map((name) => stopWorker(instance, name, logToStderr)),
+    const tail = wholeNumber("--tail", options.tail);
+    const workers = await listWorkers(instance);
+    const worker = workers.find((present) => present.name === name);
+    if (worker) {
+      return await runDocker([
+        "logs",
+        ...(options.follow ? ["--follow"] : []),
+        ...(tail === undefined ? [] : [`--tail=${tail}`]),
+        worker.id,
+      ]);
+    }
+    if (!/^[\w.-]+$/.test(name) || !existsSync(instance.home.log(name))) {
+      // Says which worker may have been meant.
+      await findWorker(instance, name);
+    }
+    const lines = (await readFile(instance.home.log(name), "utf8")).split("\n");
+    if (lines.at(-1) === "") lines.pop();
+    answer(
+      null,
+      lines.slice(-(tail ?? lines.length) || lines.length).join("\n"),
+      false,
     );
-    answer(names, names.join("\n"), false);
+  });
+
+cli.command(
+  "attach <name>",
+  "Attach to a worker's session, else to a shell in it",
+)
+  .option("--shell", "To a shell in any case")
+  .action(async (name: string, options) => {
+    const instance = await open();
+    const worker = await findWorker(instance, name);
+    if (worker.state !== "running") {
+      throw new Failure("notFound", `Cannot attach: "${name}" has ended`, {
+        hint: `See why: coordinator logs ${name}`,
+      });
+    }
+    if (process.stdin.isTTY !== true) {
+      throw new Failure("usage", "Cannot attach: stdin is no terminal", {
+        hint: `Run a command instead: docker exec ${name} COMMAND`,
+      });
+    }
+    const { Config } = await instance.docker.getContainer(worker.id).inspect();
+    return await runDocker(
+      Config.Tty && !options.shell
+        ? ["attach", worker.id]
+        : ["exec", "--interactive", "--tty", worker.id, "bash"],
+    );
+  });
+
+cli.command("status", "Show how each worker is, and how the last ones ended")
+  .option("--json", "Print it as JSON")
+  .action(async (options) => {
+    const status = await workersStatus(await open());
+    const live = status.workers.map((worker) => [
+      worker.name,
+      worker.summary,
+      worker.memoryBytes === 0 ? "no limit" : binarySize(worker.memoryBytes),
+      worker.cpus === 0 ? "no limit" : String(worker.cpus),
+      worker.pids === 0 ? "no limit" : String(worker.pids),
+      worker.project,
+    ]);
+    const ended = status.ended.map(({ name, summary, endedAt, project }) => [
+      name,
+      summary,
+      endedAt,
+      project,
+    ]);
+    const parts = [
+      columns([
+        ["NAME", "STATUS", "MEMORY", "CPUS", "PIDS", "PROJECT"],
+        ...live,
+      ]),
+    ];
+    if (ended.length > 0) {
+      parts.push(columns([["ENDED", "HOW", "WHEN", "PROJECT"], ...ended]));
+    }
+    answer(status, parts.join("\n\n"), options.json);
+  });
+
+cli.command("stats", "Show what each running worker uses")
+  .option("--json", "Print it as JSON")
+  .action(async (options) => {
+    const stats = await workerStats(await open());
+    const rows = stats.map((worker) => [
+      worker.name,
+      `${worker.cpuPercent.toFixed(1)} %`,
+      binarySize(worker.memoryBytes),
+      String(worker.pids),
+    ]);
+    const text = columns([["NAME", "CPU", "MEMORY", "PIDS"], ...rows]);
+    answer(stats, text, options.json);
   });
 
 await runCli(cli);
 
-function table(workers: WorkerState[]): string {
-  return columns([
-    ["NAME", "STATUS", "IMAGE", "PROJECT"],
-    ...workers.map(({ name, status, image, project }) => [
-      name,
-      status,
-      image,
-      project,
-    ]),
-  ]);
+/** Several at once: a worker that takes its time delays none of the others. */
+async function stop(workers: WorkerState[], json: boolean): Promise<void> {
+  const instance = await open();
+  await Promise.all(
+    workers.map((worker) => stopWorker(instance, worker, logToStderr)),
+  );
+  const names = workers.map(({ name }) => name);
+  answer(names, names.join("\n"), json);
 }

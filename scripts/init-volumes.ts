@@ -4,22 +4,60 @@
 import process from "node:process";
 import { openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
+import {
+  clean,
+  type CleanPlan,
+  planClean,
+  storageStatus,
+} from "../lib/storage.ts";
+import { megabytes } from "../lib/units.ts";
 import { ensureStorage } from "../lib/volumes.ts";
-import { answer, command, runCli } from "./cli.ts";
+import { answer, columns, command, confirm, runCli } from "./cli.ts";
 
 const cli = command("init-volumes");
 
-cli.command("", "Make the directories and volumes that are missing")
-  .option("--json", "Print home and volumes as JSON")
+cli.command(
+  "",
+  "Make the directories, settings file and volumes that are missing",
+)
+  .option("--status", "Show what is there, change nothing")
+  .option("--clean", "Destroy what is there first, but for the backups")
+  .option("--yes", "Do not ask before that")
+  .option("--json", "Print home, directories and volumes as JSON")
   .action(async (options) => {
     const instance = await openInstance(process.env, logToStderr);
-    const volumes = await ensureStorage(instance);
-    const home = instance.home.home;
-    answer(
-      { home, volumes },
-      [home, ...volumes.map(({ name }) => name)].join("\n"),
-      options.json,
-    );
+    if (options.clean) {
+      const plan = await planClean(instance);
+      for (const line of destroyed(plan)) logToStderr(line);
+      await confirm("Destroy all of this?", options.yes);
+      await clean(instance, plan);
+    }
+    if (!options.status) await ensureStorage(instance);
+    const status = await storageStatus(instance);
+    const rows = [
+      ...status.directories.map(({ path, mode, sizeBytes }) => [
+        path,
+        mode ?? "absent",
+        megabytes(sizeBytes),
+        "",
+      ]),
+      ...status.volumes.map(({ name, mountpoint, sizeBytes, usedBy }) => [
+        name,
+        mountpoint === null ? "absent" : "volume",
+        megabytes(sizeBytes),
+        usedBy.join(", "),
+      ]),
+    ];
+    const text = columns([["WHERE", "MODE", "SIZE", "USED BY"], ...rows]);
+    answer(status, text, options.json);
   });
 
 await runCli(cli);
+
+function destroyed({ directories, volumes }: CleanPlan): string[] {
+  return [
+    "This will be destroyed:",
+    ...directories.map((d) => `  ${d.path}  ${megabytes(d.sizeBytes)}`),
+    ...volumes.map((v) => `  volume ${v.name}  ${megabytes(v.sizeBytes)}`),
+  ];
+}

@@ -1,34 +1,128 @@
 #!/usr/bin/env -S sh -c 'exec "$(dirname "$(readlink -f "$0")")"/launch "$0" "$@"'
-// spawn-worker: starts a worker on a project and prints its id.
+// spawn-worker: starts a worker on a project; prints its id, or attaches to it.
 
 import process from "node:process";
+import { runDocker } from "../lib/docker-cli.ts";
+import { retireWorker } from "../lib/ending.ts";
+import { inspectContainer } from "../lib/docker.ts";
 import { Failure } from "../lib/errors.ts";
-import { openInstance } from "../lib/instance.ts";
+import { type Instance, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
-import { spawnWorker } from "../lib/spawn.ts";
-import { answer, command, runCli } from "./cli.ts";
+import { readSecret } from "../lib/secrets.ts";
+import { prepareWorker, type SpawnRequest, spawnWorker } from "../lib/spawn.ts";
+import { checkVariable } from "../lib/worker.ts";
+import { answer, command, flagsOf, listOf, runCli } from "./cli.ts";
 
 const cli = command("spawn-worker");
 
-cli.command("[project_dir]", "Start a worker on a project (default: here)")
+const limitOptions = {
+  memory: "WORKER_MEMORY",
+  cpus: "WORKER_CPUS",
+  pidsLimit: "WORKER_PIDS_LIMIT",
+} as const;
+
+cli.command(
+  "[project_dir]",
+  "Start a worker on a project (default: the current directory)",
+)
+  .usage("[options] [project_dir] [-- command...]")
   .option("-n, --name <name>", "Name of the worker (default: made up)")
-  .option("-d, --detach", "Run in the background and print the id")
+  .option(
+    "-d, --detach",
+    "Run in the background and print the id (default: attach)",
+  )
   .option("-i, --image <image>", "Image (default: WORKER_IMAGE, else :worker)")
-  .option("--json", "Print id, name, project and image as JSON")
+  .option("--rm", "Remove the worker when it ends, keep its log (default)")
+  .option("--no-rm", "Keep the worker when it ends")
+  .option("--memory <size>", "Memory limit (default: WORKER_MEMORY, else 4g)")
+  .option("--cpus <n>", "CPU limit (default: WORKER_CPUS, else 2)")
+  .option(
+    "--pids-limit <n>",
+    "Process limit (default: WORKER_PIDS_LIMIT, else 100)",
+  )
+  .option("--no-limits", "No limits on memory, CPUs and processes")
+  .option(
+    "--env <KEY=VALUE>",
+    "Variable that docker inspect shows; repeatable",
+    {
+      type: [String],
+    },
+  )
+  .option(
+    "--secret <NAME[=FILE]>",
+    "File /run/secrets/NAME, from FILE or the variable NAME; repeatable",
+    { type: [String] },
+  )
+  .option("--mount <SRC:DST[:ro]>", "Further mount; repeatable", {
+    type: [String],
+  })
+  .option("--allow-any-path", "Mount system directories and HAL9000_HOME too")
+  .option("--standalone", "A network of its own: no parent, no ChromaDB")
+  .option("--json", "With --detach: print id, name, project and image as JSON")
+  .example("spawn-worker -d -n my-worker ~/code/app")
+  .example("spawn-worker ~/code/app -- make test")
   .action(async (directory: string | undefined, options) => {
-    if (!options.detach) {
-      throw new Failure("usage", "Cannot attach to a worker yet", {
-        hint: "Spawn it with --detach; then: docker exec -it NAME claude",
-      });
+    const limited = options.limits !== false;
+    const flags = flagsOf(options, limitOptions);
+    if (!limited && Object.keys(flags).length > 0) {
+      throw new Failure(
+        "usage",
+        "--no-limits leaves no room for another limit",
+      );
     }
-    const instance = await openInstance(process.env, logToStderr);
-    const worker = await spawnWorker(instance, {
+    const instance = await openInstance(process.env, logToStderr, flags);
+    const cwd = process.cwd();
+    const request: SpawnRequest = {
       directory: directory ?? ".",
-      cwd: process.cwd(),
+      cwd,
       name: options.name,
       image: options.image,
-    });
+      limited,
+      keep: options.rm === false,
+      standalone: options.standalone ?? false,
+      allowAnyPath: options.allowAnyPath ?? false,
+      mounts: listOf(options.mount),
+      env: listOf(options.env).map(checkVariable),
+      secrets: listOf(options.secret)
+        .map((text) => readSecret(text, process.env, instance.host, cwd)),
+      command: options["--"]?.length > 0 ? options["--"] : undefined,
+    };
+    if (!options.detach) return await attach(instance, request, options.json);
+    const worker = await spawnWorker(instance, request);
     answer(worker, worker.id, options.json);
   });
 
 await runCli(cli);
+
+/** Runs the worker at this terminal until it ends; gives its exit code. */
+async function attach(
+  instance: Instance,
+  request: SpawnRequest,
+  json: boolean,
+): Promise<number> {
+  if (json) throw new Failure("usage", "--json needs --detach");
+  const terminal = process.stdin.isTTY === true;
+  if (!terminal && !request.command) {
+    throw new Failure("usage", "Cannot attach: stdin is no terminal", {
+      hint: "Spawn with --detach, or give a command behind --.",
+    });
+  }
+  const worker = await prepareWorker(instance, {
+    ...request,
+    command: request.command ?? ["claude"],
+    terminal,
+  });
+  const code = await runDocker([
+    "start",
+    "--attach",
+    "--interactive",
+    worker.id,
+  ]);
+  const present = await inspectContainer(instance.docker, worker.id);
+  if (present?.State.Running) {
+    logToStderr(`Detached; again: coordinator attach ${worker.name}`);
+  } else if (!request.keep) {
+    await retireWorker(instance, worker, logToStderr);
+  }
+  return code;
+}

@@ -2,7 +2,9 @@
 // up: from whatever this machine has to a worker that runs on a project.
 
 import { homedir } from "node:os";
+import { join } from "node:path";
 import process from "node:process";
+import { quote } from "zx/core";
 import { startDaemon } from "../lib/daemon.ts";
 import { ensureEngine } from "../lib/engine.ts";
 import { buildImages } from "../lib/images/build.ts";
@@ -31,7 +33,12 @@ cli.command("[project]", "Set everything up and start a worker on a project")
       cwd: process.cwd(),
     };
     // A wrong directory is told before minutes of building, not after.
-    resolveProject(request.directory, instance.projects, request.cwd);
+    await resolveProject(instance, {
+      path: request.directory,
+      cwd: request.cwd,
+      as: "project",
+      allowAny: false,
+    });
     await phase("Images", () =>
       buildImages(instance.docker, engine.arch, {
         root: checkout,
@@ -46,14 +53,15 @@ cli.command("[project]", "Set everything up and start a worker on a project")
       "Worker",
       () => spawnOnce(instance, request, logToStderr),
     );
+    const coordinator = quote(join(checkout, "scripts", "coordinator.ts"));
     logToStderr(`Up after ${duration(performance.now() - startedAt)}`);
     answer(
       worker,
       [
         `Worker ${worker.name} runs on ${worker.project}`,
         `  attach: docker exec -it ${worker.name} claude`,
-        `  list:   ${checkout}/scripts/coordinator.ts list`,
-        `  stop:   ${checkout}/scripts/coordinator.ts stop ${worker.name}`,
+        `  list:   ${coordinator} list`,
+        `  stop:   ${coordinator} stop ${worker.name}`,
       ].join("\n"),
       false,
     );

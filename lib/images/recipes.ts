@@ -1,6 +1,6 @@
 // The images: their names, and what each is built from.
 
-import type { Settings } from "../config.ts";
+import type { Settings } from "../settings.ts";
 import { Failure } from "../errors.ts";
 
 export type ImageName = "net" | "worker-ultramin" | "worker-minimal" | "parent";

@@ -127,11 +127,19 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   done
 }
 
+@test "a home serves one instance" {
+  HAL9000_PREFIX=hal9000-test-other run -5 "$scripts/claudy.ts" daemon start
+  [[ $output == *"belongs to instance \"$HAL9000_PREFIX\""* ]]
+  [ -z "$(docker ps --all --quiet --filter label=hal9000.instance=hal9000-test-other)" ]
+}
+
 @test "init-volumes twice makes the same" {
+  modes() { jq -c ".directories | map([.path, .mode])"; }
   run -0 --separate-stderr "$scripts/init-volumes.ts" --json
-  first=$output
+  first=$(modes <<<"$output")
   run -0 --separate-stderr "$scripts/init-volumes.ts" --json
-  [ "$output" = "$first" ]
+  [ "$(modes <<<"$output")" = "$first" ]
+  [ "$(stat -c %a "$HAL9000_HOME/config/hal9000.conf")" = 600 ]
   [ "$(jq -r '.volumes | map(.name) | join(" ")' <<<"$output")" = \
     "$HAL9000_PREFIX-chromadb $HAL9000_PREFIX-plugins $HAL9000_PREFIX-memorybank" ]
   [ "$(stat -c %a "$HAL9000_HOME")" = 700 ]

@@ -2,7 +2,7 @@ load ../helper/load
 
 teardown() { stop_workers; }
 
-records() { find "$HAL9000_HOME/sessions" -name '*.json' | wc -l; }
+records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 
 @test "spawn prints the id alone on stdout, on the host and in the parent" {
   project=$(make_project one)
@@ -131,7 +131,7 @@ records() { find "$HAL9000_HOME/sessions" -name '*.json' | wc -l; }
     [[ $stderr == *"$sentence"* ]]
     [ -z "$output" ]
   }
-  refused 4 "there is no such directory" "$HAL9000_PROJECT_ROOTS/gone"
+  refused 4 "there is no such file or directory" "$HAL9000_PROJECT_ROOTS/gone"
   refused 2 "it is not a directory" "$HAL9000_PROJECT_ROOTS/file"
   refused 6 "system directory" /
   refused 6 "part of the system" /etc
@@ -154,6 +154,15 @@ records() { find "$HAL9000_HOME/sessions" -name '*.json' | wc -l; }
   [ "$(inspect wk '{{.Id}} {{.State.Running}}')" = "$id true" ]
 }
 
+@test "stop takes the id that spawn printed; of several names all or none" {
+  id=$(spawn "$(make_project one)")
+  spawn -n other "$(make_project two)"
+  run -4 "$scripts/coordinator.ts" stop "$id" nobody
+  [ "$("$scripts/coordinator.ts" count)" = 2 ]
+  "$scripts/coordinator.ts" stop "$id" other
+  [ "$("$scripts/coordinator.ts" count)" = 0 ]
+}
+
 @test "a name that is not a worker's is told with the nearest" {
   spawn -n discovery "$(make_project one)"
   run -4 "$scripts/coordinator.ts" stop discovry
@@ -165,7 +174,7 @@ records() { find "$HAL9000_HOME/sessions" -name '*.json' | wc -l; }
   export HAL9000_PREFIX=hal9000-test-other
   [ "$("$scripts/coordinator.ts" list --json)" = "[]" ]
   run -4 "$scripts/coordinator.ts" stop wk
-  "$scripts/coordinator.ts" stop-all
+  "$scripts/coordinator.ts" stop-all --yes
   [ "$(inspect wk '{{.Id}} {{.State.Running}}')" = "$id true" ]
   HAL9000_PREFIX=${parent%-parent}
 }

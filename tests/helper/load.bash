@@ -20,7 +20,7 @@ make_project() {
 
 spawn() { "$scripts/spawn-worker.ts" --detach "$@"; }
 
-stop_workers() { "$scripts/coordinator.ts" stop-all >/dev/null; }
+stop_workers() { "$scripts/coordinator.ts" stop-all --yes >/dev/null; }
 
 # A field of a container, as a Go template tells it.
 inspect() { docker inspect --format "$2" "$1"; }

@@ -92,7 +92,7 @@ test("readSettings() warns of an unknown key with the nearest one", ({ home }) =
   const warnings: string[] = [];
   readSettings(env, { warn: (line) => warnings.push(line) });
   assert.equal(warnings, [
-    "config/hal9000.conf:1: unknown setting WORKER_MEMROY; did you mean WORKER_MEMORY?",
+    'config/hal9000.conf:1: unknown setting WORKER_MEMROY. Did you mean "WORKER_MEMORY"?',
   ]);
 });
 

@@ -1,6 +1,6 @@
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { netSpec, parentSpec } from "../../lib/daemon.ts";
+import { netSpec, parentSpec, parsePublished } from "../../lib/daemon.ts";
 
 const test = suite("daemon");
 
@@ -19,12 +19,28 @@ const request = {
 };
 
 test("netSpec() may do nothing but pause", () => {
-  const { HostConfig, Labels } = netSpec("x", "repo:net");
+  const { HostConfig, Labels } = netSpec("x", "repo:net", []);
   assert.equal(HostConfig?.CapDrop, ["ALL"]);
   assert.is(HostConfig?.ReadonlyRootfs, true);
   assert.equal(HostConfig?.Mounts, undefined);
   assert.equal(Labels, { "hal9000.instance": "x", "hal9000.role": "net" });
 });
+
+test("netSpec() publishes on loopback unless an address is given", () => {
+  const ports = ["3000:80", "0.0.0.0:8080:81"].map(parsePublished);
+  assert.equal(netSpec("x", "repo:net", ports).HostConfig?.PortBindings, {
+    "80/tcp": [{ HostIp: "127.0.0.1", HostPort: "3000" }],
+    "81/tcp": [{ HostIp: "0.0.0.0", HostPort: "8080" }],
+  });
+});
+
+for (
+  const text of ["", "3000", "a:b", "0:80", "80:70000", "host:1:2", "1:2:3"]
+) {
+  test(`parsePublished() refuses "${text}"`, () => {
+    assert.throws(() => parsePublished(text), /--publish must be/);
+  });
+}
 
 test("parentSpec() lives in the net container's namespace, with limits", () => {
   const { HostConfig } = parentSpec(request);

@@ -11,15 +11,18 @@ import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { Failure } from "../../lib/errors.ts";
-import {
-  realpathBeneath,
-  refusalOf,
-  resolveProject,
-  sessionName,
-} from "../../lib/project.ts";
+import { lookAt, realpathBeneath } from "../../lib/hostpath.ts";
+import type { Instance } from "../../lib/instance.ts";
+import { refusalOf, resolveProject, sessionName } from "../../lib/project.ts";
 
 const test = suite<{ root: string }>("project");
-const host = { mount: "", roots: undefined };
+
+/** A host that hides nothing, with its home out of the way. */
+const instance = {
+  host: { mount: "", roots: undefined },
+  hostHome: { home: "/nowhere/.hal9000" },
+  socket: "/nowhere/docker.sock",
+} as unknown as Instance;
 
 test.before.each((context) => {
   context.root = realpathSync(mkdtempSync(join(tmpdir(), "hal9000-project-")));
@@ -28,9 +31,10 @@ test.before.each((context) => {
 
 test.after.each(({ root }) => rmSync(root, { recursive: true }));
 
-function kindOf(run: () => unknown): string {
+async function kindOf(path: string, cwd: string, host = instance.host) {
   try {
-    run();
+    const given = { path, cwd, as: "project", allowAny: false };
+    await resolveProject({ ...instance, host }, given);
   } catch (error) {
     if (error instanceof Failure) return error.kind;
     throw error;
@@ -38,46 +42,53 @@ function kindOf(run: () => unknown): string {
   return "none";
 }
 
-test("resolveProject() gives the real path and the owner", ({ root }) => {
+test("resolveProject() gives the real path and the owner", async ({ root }) => {
   symlinkSync("app", join(root, "home/dave/link"));
-  const app = join(root, "home/dave/app");
-  const project = resolveProject("link", host, join(root, "home/dave"));
-  assert.is(project.path, app);
+  const cwd = join(root, "home/dave");
+  const given = { path: "link", cwd, as: "project", allowAny: false };
+  const project = await resolveProject(instance, given);
+  assert.is(project.path, join(cwd, "app"));
   assert.is(project.uid, process.getuid?.());
 });
 
-test("resolveProject() tells a missing directory from a file", ({ root }) => {
+test("resolveProject() tells a missing directory from a file", async ({ root }) => {
   writeFileSync(join(root, "file"), "");
-  assert.is(kindOf(() => resolveProject("gone", host, root)), "notFound");
-  assert.is(kindOf(() => resolveProject("file", host, root)), "usage");
-  assert.is(kindOf(() => resolveProject("file/x", host, root)), "usage");
-  const long = "x".repeat(300);
-  assert.is(kindOf(() => resolveProject(long, host, root)), "usage");
+  assert.is(await kindOf("gone", root), "notFound");
+  assert.is(await kindOf("file", root), "usage");
+  assert.is(await kindOf("file/x", root), "usage");
+  assert.is(await kindOf("x".repeat(300), root), "usage");
+  assert.is(await kindOf("nu\0ll", root), "usage");
 });
 
-test("resolveProject() refuses a ring of links", ({ root }) => {
+test("resolveProject() refuses a ring of links", async ({ root }) => {
   symlinkSync("b", join(root, "a"));
   symlinkSync("a", join(root, "b"));
-  assert.is(kindOf(() => resolveProject("a", host, root)), "usage");
+  assert.is(await kindOf("a", root), "usage");
 });
 
-test("resolveProject() inside the parent looks below its mount", ({ root }) => {
+test("resolveProject() takes what no worker should have when it is told to", async () => {
+  const given = { path: "/etc", cwd: "/", as: "project", allowAny: false };
+  assert.is(await kindOf("/etc", "/"), "unsafe");
+  const project = await resolveProject(instance, { ...given, allowAny: true });
+  assert.is(project.path, "/etc");
+});
+
+test("inside the parent a path is absolute, and looked at below the mount", async ({ root }) => {
   const view = { mount: root, roots: ["/home/dave"] };
-  const project = resolveProject("/home/dave/app", view, "/root");
-  assert.is(project.path, "/home/dave/app");
-  assert.is(kindOf(() => resolveProject("/srv/app", view, "/")), "notFound");
-  assert.is(kindOf(() => resolveProject("app", view, "/home/dave")), "usage");
+  assert.is(lookAt("/home/dave/app", view)?.path, "/home/dave/app");
+  assert.is(await kindOf("app", "/home/dave", view), "usage");
 });
 
-test("resolveProject() inside the parent follows no link out of its roots", ({ root }) => {
+test("lookAt() says nothing of what is out of sight", ({ root }) => {
   const view = { mount: root, roots: ["/home/dave"] };
   mkdirSync(join(root, "data"));
   symlinkSync("/data", join(root, "home/dave/out"));
   symlinkSync("../../data", join(root, "home/dave/up"));
-  for (const link of ["out", "up"]) {
-    const path = `/home/dave/${link}`;
-    assert.is(kindOf(() => resolveProject(path, view, "/")), "notFound");
+  symlinkSync("/gone/far", join(root, "home/dave/dangling"));
+  for (const path of ["out", "up", "dangling", "../../srv/app"]) {
+    assert.is(lookAt(`/home/dave/${path}`, view), undefined, path);
   }
+  assert.throws(() => lookAt("/home/dave/gone", view), /ENOENT/);
 });
 
 test("realpathBeneath() takes root for /, for links and dots alike", ({ root }) => {

@@ -31,6 +31,8 @@ const record: WorkerRecord = {
   image: "repo:worker",
   born: "cold",
   home: "workers/x-0123",
+  secrets: null,
+  oomKilledAt: null,
   createdAt: "2026-01-26T00:00:00.000Z",
 };
 

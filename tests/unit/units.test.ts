@@ -3,7 +3,7 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { binarySize, duration, megabytes, parseSize } from "../../lib/units.ts";
 import { waitFor } from "../../lib/wait.ts";
-import { withoutFrames } from "../../lib/workers.ts";
+import { withoutFrames } from "../../lib/streams.ts";
 
 const test = suite("units");
 

@@ -25,6 +25,11 @@ const request = {
     claudeConfig: "/h/config/claude",
     accounts: "/h/run/accounts/1000-1001",
   },
+  env: [],
+  mounts: [],
+  command: undefined,
+  terminal: false,
+  keep: false,
 };
 
 test("workerSpec() is the project's owner in a hardened container", () => {
@@ -39,6 +44,9 @@ test("workerSpec() is the project's owner in a hardened container", () => {
     User: "1000:1001",
     WorkingDir: "/workspace",
     Env: ["HOME=/home/claude", "CLAUDE_CONFIG_DIR=/home/claude/.claude"],
+    Tty: false,
+    OpenStdin: false,
+    StdinOnce: false,
     Labels: {
       "hal9000.instance": "hal9000",
       "hal9000.role": "worker",
@@ -67,6 +75,33 @@ test("workerSpec() is the project's owner in a hardened container", () => {
       ],
     },
   });
+});
+
+test("workerSpec() without limits has none", () => {
+  const { HostConfig } = workerSpec({ ...request, limits: null });
+  for (const key of ["Memory", "MemorySwap", "NanoCpus", "PidsLimit"]) {
+    assert.not.ok(key in (HostConfig ?? {}), key);
+  }
+  assert.equal(HostConfig?.CapDrop, ["ALL"]);
+});
+
+test("workerSpec() takes what was asked for besides", () => {
+  const spec = workerSpec({
+    ...request,
+    env: ["A=b"],
+    mounts: [{ source: "/data", target: "/data", readOnly: true }],
+    sources: { ...request.sources, secrets: "/h/secrets/workers/x-1" },
+    command: ["make", "test"],
+    terminal: true,
+    keep: true,
+  });
+  assert.ok(spec.Env?.includes("A=b"));
+  assert.equal(spec.Cmd, ["make", "test"]);
+  assert.is(spec.Tty, true);
+  assert.is(spec.Labels?.["hal9000.keep"], "true");
+  const targets = spec.HostConfig?.Mounts?.slice(-2)
+    .map(({ Target, ReadOnly }) => [Target, ReadOnly]);
+  assert.equal(targets, [["/run/secrets", true], ["/data", true]]);
 });
 
 for (const name of ["ab", "my-worker", "A.b_c-9", "x".repeat(63)]) {

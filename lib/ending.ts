@@ -1,0 +1,107 @@
+// How a worker ends: stopped, its log kept, then removed with what was its own.
+
+import { rmSync } from "node:fs";
+import { basename } from "node:path";
+import {
+  engineFailure,
+  inspectContainer,
+  removeContainer,
+  statusOf,
+} from "./docker.ts";
+import type { Instance } from "./instance.ts";
+import type { Log } from "./log.ts";
+import { keepNewest, writeWhole } from "./owned.ts";
+import { closeRecord, readRecord } from "./record.ts";
+import { forgetSecrets } from "./secrets.ts";
+import { withoutFrames } from "./streams.ts";
+import type { WorkerState } from "./workers.ts";
+
+/** How long a worker may take to end by itself before it is killed. */
+const stopSeconds = 10;
+
+/** Of one worker's log, and of workers' logs. */
+const keptLogLines = 10_000;
+const keptLogs = 200;
+
+type Named = Pick<WorkerState, "name" | "id">;
+
+/** Ends a worker and retires it. */
+export async function stopWorker(
+  instance: Instance,
+  worker: Named,
+  log: Log,
+): Promise<void> {
+  try {
+    await instance.docker.getContainer(worker.id).stop({ t: stopSeconds });
+  } catch (error) {
+    // 304: it had ended already; 404: the parent was faster to retire it.
+    if (![304, 404].includes(statusOf(error) ?? 0)) {
+      throw engineFailure(error, `Cannot stop worker "${worker.name}"`);
+    }
+  }
+  await retireWorker(instance, worker, log);
+}
+
+/**
+ * Keeps the log of a worker that has ended, then removes its container, its
+ * secrets and its record. Two may do so at once.
+ */
+export async function retireWorker(
+  instance: Instance,
+  worker: Named,
+  log: Log,
+): Promise<void> {
+  const { docker, names } = instance;
+  const present = await inspectContainer(docker, worker.id);
+  if (present) {
+    await keepLog(instance, worker, present.Config.Tty);
+    await removeContainer(docker, worker.id);
+  }
+  const record = readRecord(instance, worker.name, log);
+  // The name may have been given to another worker in between.
+  if (record?.container !== worker.id) return;
+  forgetSecrets(instance, record.secrets);
+  if (worker.name.startsWith(names.worker(""))) {
+    forgetWorkerHome(instance, basename(record.home));
+  }
+  closeRecord(instance, {
+    ...record,
+    oomKilledAt: record.oomKilledAt ??
+      (present?.State.OOMKilled ? present.State.FinishedAt : null),
+  }, {
+    at: present?.State.FinishedAt ?? new Date().toISOString(),
+    exitCode: present?.State.ExitCode ?? null,
+  });
+}
+
+/** Removes a home whose worker's name was made up and will not come again. */
+export function forgetWorkerHome(
+  { home }: Pick<Instance, "home">,
+  directory: string,
+): void {
+  rmSync(home.workerHome(directory), { recursive: true, force: true });
+}
+
+async function keepLog(
+  { docker, home, owner }: Instance,
+  worker: Named,
+  terminal: boolean,
+): Promise<void> {
+  try {
+    const raw = await docker.getContainer(worker.id).logs({
+      stdout: true,
+      stderr: true,
+      timestamps: true,
+      tail: keptLogLines,
+    });
+    // Docker frames the two streams of a worker without a terminal.
+    writeWhole(
+      home.log(worker.name),
+      terminal ? raw : withoutFrames(raw),
+      owner,
+    );
+    keepNewest(home.logs, keptLogs);
+  } catch (error) {
+    if (statusOf(error) !== 404) throw error;
+  }
+}

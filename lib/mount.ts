@@ -1,0 +1,66 @@
+// A mount that was asked for: SRC:DST[:ro].
+
+import { Failure } from "./errors.ts";
+import { isWithin } from "./hostpath.ts";
+import type { Instance } from "./instance.ts";
+import { resolveGiven } from "./project.ts";
+import { inside, type WorkerMount } from "./worker.ts";
+
+/** Neither these, nor what contains them, can be a target. */
+const ownTargets = [
+  inside.workspace,
+  inside.claudeHome,
+  inside.claudeConfig,
+  inside.secrets,
+];
+
+/** Nor these and what lies in them. */
+const systemTargets = [
+  "/bin",
+  "/dev",
+  "/etc",
+  "/lib",
+  "/lib64",
+  "/proc",
+  "/sbin",
+  "/sys",
+  "/usr",
+];
+
+/** Splits SRC:DST[:ro|:rw]; throws a `usage` Failure for anything else. */
+export function parseMount(text: string): WorkerMount {
+  const match = /^(.+?):(\/[^:]*)(?::(ro|rw))?$/s.exec(text);
+  const [, source, target, mode] = match ?? [];
+  if (source === undefined || target === undefined) {
+    throw new Failure("usage", `--mount must be SRC:DST[:ro], got "${text}"`, {
+      hint: "DST is an absolute path in the worker.",
+    });
+  }
+  return { source, target, readOnly: mode === "ro" };
+}
+
+/** The mount with its source judged, as the engine is to be asked for it. */
+export async function resolveMount(
+  instance: Instance,
+  text: string,
+  cwd: string,
+  allowAny: boolean,
+): Promise<WorkerMount> {
+  const mount = parseMount(text);
+  const target = mount.target.replace(/(.)\/+$/, "$1");
+  const refused = target.split("/").includes("..") ||
+    ownTargets.some((path) => isWithin(path, target)) ||
+    systemTargets.some((path) => isWithin(target, path));
+  if (refused) {
+    throw new Failure("unsafe", `Cannot mount at "${mount.target}"`, {
+      hint: "Choose a target such as /data: this one is the worker's own.",
+    });
+  }
+  const { path } = await resolveGiven(instance, {
+    path: mount.source,
+    cwd,
+    as: "mount",
+    allowAny,
+  });
+  return { ...mount, source: path, target };
+}

@@ -1,0 +1,208 @@
+// Docker is the truth about what runs; records and files follow it. Run by the
+// parent when it starts, after Docker's events, and every minute.
+
+import { readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { type Docker, engineFailure } from "./docker.ts";
+import { retireWorker } from "./ending.ts";
+import { messageOf } from "./errors.ts";
+import type { Instance } from "./instance.ts";
+import { instanceFilter } from "./labels.ts";
+import type { Log } from "./log.ts";
+import {
+  closeRecord,
+  readRecord,
+  readRecords,
+  type WorkerRecord,
+  writeRecord,
+} from "./record.ts";
+import { forgetSecrets } from "./secrets.ts";
+import { inside } from "./worker.ts";
+import { listWorkers, type WorkerState } from "./workers.ts";
+
+export interface ReconcilePlan {
+  /** Workers without a record: they get one. */
+  adopt: WorkerState[];
+  /** Records without a worker: they are closed. */
+  close: WorkerRecord[];
+  /** Workers that have ended, or never began, and are not to stay. */
+  retire: WorkerState[];
+}
+
+/** A worker that was created this long ago and not started never will be. */
+const startGraceMs = 30_000;
+
+/** Whoever spawned or stops a worker retires it; the parent comes after. */
+const settleMs = 2000;
+const everyMs = 60_000;
+
+/** What to do; nothing is done yet. */
+export function planReconcile(
+  workers: WorkerState[],
+  records: WorkerRecord[],
+  nowMs: number,
+): ReconcilePlan {
+  const ids = new Set(workers.map(({ id }) => id));
+  const recorded = new Set(records.map(({ container }) => container));
+  const over = ({ state, createdAt, keep }: WorkerState) =>
+    state === "created"
+      ? nowMs - Date.parse(createdAt) > startGraceMs
+      : (state === "exited" || state === "dead") && !keep;
+  return {
+    adopt: workers.filter((worker) => !recorded.has(worker.id)),
+    close: records.filter(({ container }) => !ids.has(container)),
+    retire: workers.filter(over),
+  };
+}
+
+/** Brings records and files in line with Docker, once. */
+export async function reconcile(instance: Instance, log: Log): Promise<void> {
+  // Records first: a worker that is spawned in between then has no record here,
+  // and is only recorded twice; the other way round its record would be closed.
+  const records = readRecords(instance, log);
+  const workers = await listWorkers(instance);
+  const plan = planReconcile(workers, records, Date.now());
+  for (const worker of plan.adopt) await adopt(instance, worker, log);
+  for (const worker of plan.retire) {
+    log(`Worker "${worker.name}" has ended: ${worker.status || worker.state}`);
+    await retireWorker(instance, worker, log);
+  }
+  for (const record of plan.close) {
+    log(`Worker "${record.worker}" is gone; closing its record`);
+    forgetSecrets(instance, record.secrets);
+    closeRecord(instance, record, {
+      at: new Date().toISOString(),
+      exitCode: null,
+    });
+  }
+  dropOrphanedSecrets(instance, log);
+}
+
+/** Reconciles now, after events and every minute, until `stop` is aborted. */
+export async function keepReconciled(
+  instance: Instance,
+  stop: AbortSignal,
+  log: Log,
+): Promise<void> {
+  let last = Promise.resolve();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const run = () => {
+    clearTimeout(timer);
+    last = last.then(() => reconcile(instance, log)).catch((error) =>
+      log(`Cannot reconcile: ${messageOf(error)}`)
+    );
+    timer = setTimeout(run, everyMs);
+  };
+  const soon = () => {
+    clearTimeout(timer);
+    timer = setTimeout(run, settleMs);
+  };
+  run();
+  stop.addEventListener("abort", () => clearTimeout(timer));
+  while (!stop.aborted) {
+    try {
+      await followEvents(instance, stop, soon, log);
+    } catch (error) {
+      if (!stop.aborted) log(`Docker's events broke off: ${messageOf(error)}`);
+    }
+    if (!stop.aborted) {
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+    }
+  }
+  clearTimeout(timer);
+  await last;
+}
+
+/** Calls `ended` when a worker has ended, and notes who ran out of memory. */
+async function followEvents(
+  instance: Instance,
+  stop: AbortSignal,
+  ended: () => void,
+  log: Log,
+): Promise<void> {
+  const { docker, prefix } = instance;
+  const stream = await docker.getEvents({
+    filters: {
+      type: ["container"],
+      event: ["die", "destroy", "oom"],
+      ...instanceFilter(prefix, "worker"),
+    },
+  }) as NodeJS.ReadableStream & { destroy(): void };
+  const close = () => stream.destroy();
+  stop.addEventListener("abort", close);
+  let rest = "";
+  try {
+    for await (const chunk of stream) {
+      const lines = (rest + chunk).split("\n");
+      rest = lines.pop() ?? "";
+      for (const line of lines) {
+        const event = JSON.parse(line) as DockerEvent;
+        if (event.Action === "oom") noteOom(instance, event, log);
+        else ended();
+      }
+    }
+  } finally {
+    stop.removeEventListener("abort", close);
+  }
+}
+
+interface DockerEvent {
+  Action: string;
+  time: number;
+  Actor: { ID: string; Attributes: Record<string, string> };
+}
+
+function noteOom(instance: Instance, event: DockerEvent, log: Log): void {
+  const name = event.Actor.Attributes["name"] ?? "";
+  const record = readRecord(instance, name, log);
+  if (record?.container !== event.Actor.ID) return;
+  log(`Worker "${name}" ran out of memory; a process of it was killed`);
+  const oomKilledAt = new Date(event.time * 1000).toISOString();
+  writeRecord(instance, { ...record, oomKilledAt });
+}
+
+/** Writes the record that a live worker has lost, from what Docker knows. */
+async function adopt(
+  instance: Instance,
+  worker: WorkerState,
+  log: Log,
+): Promise<void> {
+  let container: Docker.ContainerInspectInfo;
+  try {
+    container = await instance.docker.getContainer(worker.id).inspect();
+  } catch (error) {
+    log(engineFailure(error, `Cannot adopt worker "${worker.name}"`).message);
+    return;
+  }
+  const [uid = 0, gid = 0] = container.Config.User.split(":").map(Number);
+  const source = (target: string) =>
+    container.Mounts.find(({ Destination }) => Destination === target)?.Source;
+  const home = source(inside.claudeHome)?.split("/").slice(-2).join("/");
+  const secrets = source(inside.secrets)?.split("/").at(-1);
+  log(`Worker "${worker.name}" has no record; adopting it`);
+  writeRecord(instance, {
+    version: 1,
+    worker: worker.name,
+    container: worker.id,
+    session: worker.session,
+    project: { path: worker.project, uid, gid },
+    image: worker.image,
+    born: worker.born === "warm" ? "warm" : "cold",
+    home: home ?? `workers/${worker.name}`,
+    secrets: secrets ?? null,
+    oomKilledAt: null,
+    createdAt: worker.createdAt,
+  });
+}
+
+/** Secrets that were laid out for a worker which never came to be. */
+function dropOrphanedSecrets(instance: Instance, log: Log): void {
+  const directory = join(instance.home.secrets, "workers");
+  const used = new Set(readRecords(instance, log).map((r) => r.secrets));
+  for (const name of readdirSync(directory)) {
+    const { mtimeMs } = statSync(join(directory, name));
+    if (used.has(name) || Date.now() - mtimeMs < startGraceMs) continue;
+    log(`Removing secrets that belong to no worker: ${name}`);
+    forgetSecrets(instance, name);
+  }
+}

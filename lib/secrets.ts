@@ -1,0 +1,78 @@
+// Secrets of a worker: files that it sees at /run/secrets, and nobody else sees
+// in what can be inspected.
+
+import { randomBytes } from "node:crypto";
+import { readFileSync, rmSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { Failure } from "./errors.ts";
+import { type HostView, realpathBeneath } from "./hostpath.ts";
+import type { Instance } from "./instance.ts";
+import { ensureDirectory, type Owner, writeWhole } from "./owned.ts";
+
+export interface Secret {
+  name: string;
+  value: string | Uint8Array;
+}
+
+/**
+ * Reads `NAME=FILE`, or `NAME` for the caller's variable of that name. Neither
+ * the value nor a part of it is in any error.
+ */
+export function readSecret(
+  text: string,
+  env: NodeJS.ProcessEnv,
+  host: HostView,
+  cwd: string,
+): Secret {
+  const [name = "", ...rest] = text.split("=");
+  if (!/^[A-Za-z_]\w*$/.test(name)) {
+    throw new Failure("usage", `--secret must be NAME or NAME=FILE`, {
+      hint: "A name is letters, digits and underscores, no digit first.",
+    });
+  }
+  const file = rest.join("=");
+  if (rest.length === 0) {
+    const value = env[name];
+    if (value) return { name, value };
+    throw new Failure("usage", `Secret ${name} is not set in the environment`, {
+      hint: `Set it, or read it from a file: --secret ${name}=FILE`,
+    });
+  }
+  try {
+    const path = realpathBeneath(host.mount, resolve(cwd, file));
+    return { name, value: readFileSync(host.mount + path) };
+  } catch (error) {
+    throw new Failure("notFound", `Cannot read the file of secret ${name}`, {
+      cause: error,
+      hint: "--secret NAME=FILE takes the value from the file FILE.",
+    });
+  }
+}
+
+/**
+ * Lays secrets out for a worker's user alone; gives the directory's name. No
+ * other worker has the same, whatever its name.
+ */
+export function keepSecrets(
+  { home, owner }: Pick<Instance, "home" | "owner">,
+  worker: string,
+  secrets: Secret[],
+  user: Owner,
+): string {
+  const name = `${worker}-${randomBytes(4).toString("hex")}`;
+  const directory = home.workerSecrets(name);
+  ensureDirectory(dirname(directory), 0o700, owner);
+  ensureDirectory(directory, 0o700, user);
+  for (const { name, value } of secrets) {
+    writeWhole(join(directory, name), value, user, 0o400);
+  }
+  return name;
+}
+
+export function forgetSecrets(
+  { home }: Pick<Instance, "home">,
+  directory: string | null,
+): void {
+  if (directory === null) return;
+  rmSync(home.workerSecrets(directory), { recursive: true, force: true });
+}

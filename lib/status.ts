@@ -1,0 +1,131 @@
+// How the workers are: their limits, what they use, and how the last ended.
+
+import type { Docker } from "./docker.ts";
+import { inspectContainer, statusOf } from "./docker.ts";
+import type { Instance } from "./instance.ts";
+import { readEndedRecords, readRecord } from "./record.ts";
+import { binarySize } from "./units.ts";
+import { listWorkers } from "./workers.ts";
+
+export interface WorkerStatus {
+  name: string;
+  summary: string;
+  project: string;
+  startedAt: string;
+  /** Limits; 0 for none. */
+  memoryBytes: number;
+  cpus: number;
+  pids: number;
+  oomKilled: boolean;
+}
+
+export interface EndedWorker {
+  name: string;
+  summary: string;
+  project: string;
+  endedAt: string;
+  exitCode: number | null;
+  oomKilled: boolean;
+}
+
+export interface WorkersStatus {
+  workers: WorkerStatus[];
+  ended: EndedWorker[];
+}
+
+export interface WorkerStats {
+  name: string;
+  cpuPercent: number;
+  memoryBytes: number;
+  pids: number;
+}
+
+/** As many as one looks back at. */
+const shownEnded = 10;
+
+export async function workersStatus(
+  instance: Instance,
+): Promise<WorkersStatus> {
+  const listed = await listWorkers(instance);
+  const workers = await Promise.all(
+    listed.map(({ id, status }) => statusOfWorker(instance, id, status)),
+  );
+  return {
+    workers: workers.filter((worker) => worker !== undefined),
+    ended: readEndedRecords(instance).slice(0, shownEnded).map((record) => ({
+      name: record.worker,
+      summary: endSummary(record.end.exitCode, record.oomKilledAt),
+      project: record.project.path,
+      endedAt: record.end.at,
+      exitCode: record.end.exitCode,
+      oomKilled: record.oomKilledAt !== null,
+    })),
+  };
+}
+
+async function statusOfWorker(
+  instance: Instance,
+  id: string,
+  status: string,
+): Promise<WorkerStatus | undefined> {
+  const container = await inspectContainer(instance.docker, id);
+  if (!container) return undefined; // ended in between
+  const { Memory = 0, NanoCpus = 0, PidsLimit } = container.HostConfig;
+  const name = container.Name.slice(1);
+  const record = readRecord(instance, name, () => {});
+  const oomKilled = container.State.OOMKilled || record?.oomKilledAt != null;
+  return {
+    name,
+    summary: oomKilled
+      ? `${status || "Created"}, OOM-killed at ${binarySize(Memory)}`
+      : status || "Created",
+    project: record?.project.path ?? "",
+    startedAt: container.State.StartedAt,
+    memoryBytes: Memory,
+    cpus: NanoCpus / 1e9,
+    pids: PidsLimit ?? 0,
+    oomKilled,
+  };
+}
+
+function endSummary(exitCode: number | null, oomKilledAt: string | null) {
+  const how = exitCode === null ? "gone" : `exit code ${exitCode}`;
+  return oomKilledAt === null ? how : `${how}, OOM-killed`;
+}
+
+export async function workerStats(instance: Instance): Promise<WorkerStats[]> {
+  const running = (await listWorkers(instance))
+    .filter(({ state }) => state === "running");
+  const stats = await Promise.all(running.map(async ({ id, name }) => {
+    try {
+      const sample = await instance.docker.getContainer(id)
+        .stats({ stream: false });
+      return { name, ...usage(sample) };
+    } catch (error) {
+      if (statusOf(error) === 404) return undefined;
+      throw error;
+    }
+  }));
+  return stats.filter((sample) => sample !== undefined);
+}
+
+/**
+ * As `docker stats` reckons: CPU time between two samples, in percent of one
+ * CPU; memory without the page cache that the kernel would give back first.
+ * https://docs.docker.com/reference/cli/docker/container/stats/
+ */
+export function usage(
+  sample: Docker.ContainerStats,
+): Omit<WorkerStats, "name"> {
+  const { cpu_stats: now, precpu_stats: before, memory_stats: memory } = sample;
+  const cpu = now.cpu_usage.total_usage - before.cpu_usage.total_usage;
+  const system = now.system_cpu_usage - (before.system_cpu_usage ?? 0);
+  const detail = memory.stats as Record<string, number> | undefined;
+  const cache = detail?.["total_inactive_file"] ?? detail?.["inactive_file"] ??
+    0;
+  return {
+    cpuPercent: system > 0 ? cpu / system * (now.online_cpus ?? 1) * 100 : 0,
+    memoryBytes: Math.max((memory.usage ?? 0) - cache, 0),
+    pids: sample.pids_stats?.current ?? 0,
+  };
+}

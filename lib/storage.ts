@@ -1,0 +1,163 @@
+// What an instance stores, and how it is all thrown away.
+
+import { existsSync, lstatSync, readdirSync, rmSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { inspectVolume } from "./docker.ts";
+import { Failure } from "./errors.ts";
+import type { Instance } from "./instance.ts";
+import { homeDirectories } from "./paths.ts";
+
+export interface StoredDirectory {
+  path: string;
+  /** In octal, as ls and chmod have it; null where there is none. */
+  mode: string | null;
+  sizeBytes: number;
+}
+
+export interface StoredVolume {
+  name: string;
+  mountpoint: string | null;
+  sizeBytes: number;
+  /** Containers that use it. */
+  usedBy: string[];
+}
+
+export interface StorageStatus {
+  home: string;
+  directories: StoredDirectory[];
+  volumes: StoredVolume[];
+}
+
+export async function storageStatus(
+  instance: Instance,
+): Promise<StorageStatus> {
+  const { home } = instance;
+  const device = lstatSync(home.home, { throwIfNoEntry: false })?.dev ?? 0;
+  return {
+    home: home.home,
+    directories: topDirectories(instance).map((path) => {
+      const stat = lstatSync(path, { throwIfNoEntry: false });
+      return {
+        path,
+        mode: stat ? (stat.mode & 0o7777).toString(8) : null,
+        sizeBytes: stat ? measureTree(path, device).sizeBytes : 0,
+      };
+    }),
+    volumes: await storedVolumes(instance),
+  };
+}
+
+function topDirectories({ home }: Instance): string[] {
+  return homeDirectories(home).filter((path) => dirname(path) === home.home);
+}
+
+async function storedVolumes(
+  { docker, names }: Instance,
+): Promise<StoredVolume[]> {
+  const [usage, containers] = await Promise.all([
+    docker.df() as Promise<DiskUsage>,
+    docker.listContainers({ all: true }),
+  ]);
+  return await Promise.all(
+    Object.values(names.volumes).map(async (name) => {
+      const volume = await inspectVolume(docker, name);
+      const used = usage.Volumes?.find(({ Name }) => Name === name);
+      return {
+        name,
+        mountpoint: volume?.Mountpoint ?? null,
+        sizeBytes: Math.max(used?.UsageData?.Size ?? 0, 0),
+        usedBy: containers
+          .filter(({ Mounts }) => Mounts.some(({ Name }) => Name === name))
+          .map(({ Names }) => (Names[0] ?? "").slice(1)),
+      };
+    }),
+  );
+}
+
+interface DiskUsage {
+  Volumes: { Name: string; UsageData?: { Size: number } }[] | null;
+}
+
+/** What a clean destroys: all directories but the backups, and the volumes. */
+export interface CleanPlan {
+  directories: StoredDirectory[];
+  volumes: StoredVolume[];
+}
+
+/** Throws a `busy` Failure while anything of it is in use. */
+export async function planClean(instance: Instance): Promise<CleanPlan> {
+  const status = await storageStatus(instance);
+  const users = [...new Set(status.volumes.flatMap(({ usedBy }) => usedBy))];
+  const containers = await instance.docker.listContainers({ all: true });
+  for (const { Names, Mounts } of containers) {
+    const name = (Names[0] ?? "").slice(1);
+    const uses = Mounts.some(({ Source }) =>
+      Source?.startsWith(`${instance.hostHome.home}/`) ||
+      Source === instance.hostHome.home
+    );
+    if (uses && !users.includes(name)) users.push(name);
+  }
+  if (users.length > 0) {
+    throw new Failure("busy", `Cannot clean: in use by ${users.join(", ")}`, {
+      hint: "Stop them first: coordinator stop-all, then claudy daemon stop.",
+    });
+  }
+  const { dev } = lstatSync(instance.home.home);
+  for (const path of topDirectories(instance).filter((p) => existsSync(p))) {
+    const [foreign] = measureTree(path, dev).foreign;
+    if (foreign !== undefined) {
+      throw new Failure(
+        "unsafe",
+        `Cannot clean: another file system is mounted at "${foreign}"`,
+        { hint: "Unmount it first." },
+      );
+    }
+  }
+  return {
+    directories: status.directories.filter(({ path, mode }) =>
+      mode !== null && path !== instance.home.backups
+    ),
+    volumes: status.volumes.filter(({ mountpoint }) => mountpoint !== null),
+  };
+}
+
+/** Destroys what the plan names; links are removed, not followed. */
+export async function clean(
+  { docker }: Pick<Instance, "docker">,
+  plan: CleanPlan,
+): Promise<void> {
+  for (const { name } of plan.volumes) await docker.getVolume(name).remove();
+  for (const { path } of plan.directories) {
+    rmSync(path, { recursive: true, force: true });
+  }
+}
+
+interface Tree {
+  sizeBytes: number;
+  /** Paths where another file system is mounted; not looked into. */
+  foreign: string[];
+}
+
+/** What lies below a path on `device`, links not followed. */
+function measureTree(path: string, device: number): Tree {
+  const stat = lstatSync(path);
+  if (stat.dev !== device) return { sizeBytes: 0, foreign: [path] };
+  if (!stat.isDirectory()) return { sizeBytes: stat.size, foreign: [] };
+  const tree: Tree = { sizeBytes: 0, foreign: [] };
+  for (const name of namesIn(path)) {
+    const part = measureTree(join(path, name), device);
+    tree.sizeBytes += part.sizeBytes;
+    tree.foreign.push(...part.foreign);
+  }
+  return tree;
+}
+
+/** Names in a directory; none where it is another user's and closed. */
+function namesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EACCES") return [];
+    throw error;
+  }
+}

@@ -1,0 +1,19 @@
+// Docker's framing of a container's output.
+
+import { Buffer } from "node:buffer";
+
+/**
+ * The text of a log whose streams Docker has multiplexed: frames of 8 bytes of
+ * header, the last four of which are the length of what follows.
+ * https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach
+ */
+export function withoutFrames(log: Uint8Array): Uint8Array {
+  const buffer = Buffer.from(log.buffer, log.byteOffset, log.byteLength);
+  const parts: Uint8Array[] = [];
+  for (let at = 0; at + 8 <= buffer.length;) {
+    const length = buffer.readUInt32BE(at + 4);
+    parts.push(buffer.subarray(at + 8, at + 8 + length));
+    at += 8 + length;
+  }
+  return Buffer.concat(parts);
+}
