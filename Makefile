@@ -18,7 +18,7 @@ help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: $(INSTALLED) ## Set everything up and start a worker [PROJECT=dir]
-	@./scripts/up.ts "$$PROJECT"
+	@./scripts/up.ts $${PROJECT:+"$$PROJECT"}
 
 down: $(INSTALLED) ## Stop workers, parent and net; data and images stay
 	@./scripts/coordinator.ts stop-all --yes

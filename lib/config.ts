@@ -1,8 +1,8 @@
 // Settings: flag, then environment, then config/hal9000.conf, then default.
 
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { homedir } from "node:os";
-import { basename, dirname, isAbsolute, join } from "node:path";
+import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 import * as v from "valibot";
 import { Failure, messageOf } from "./errors.ts";
 import { didYouMean } from "./nearest.ts";
@@ -25,7 +25,7 @@ export function homeOf(env: NodeJS.ProcessEnv): string {
       `HAL9000_HOME must be an absolute path, got "${home}"`,
     );
   }
-  return home.replace(/(.)\/+$/, "$1");
+  return resolve(home);
 }
 
 export function confPath(env: NodeJS.ProcessEnv): string {
@@ -137,8 +137,13 @@ function checkSetting(key: SettingName, { text, place }: Source): unknown {
 
 function readConf(path: string): string {
   try {
+    // A pipe or a device would never end.
+    if (!statSync(path).isFile()) {
+      throw new Failure("usage", `${path} is not a file`);
+    }
     return readFileSync(path, "utf8");
   } catch (error) {
+    if (error instanceof Failure) throw error;
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return "";
     throw new Failure("failed", `Cannot read ${path}`, { cause: error });
   }

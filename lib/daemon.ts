@@ -12,7 +12,7 @@ import {
 } from "./docker.ts";
 import { Failure } from "./errors.ts";
 import { hostMount, type Instance } from "./instance.ts";
-import { roleLabels } from "./labels.ts";
+import { label, type Role, roleLabels } from "./labels.ts";
 import type { Log } from "./log.ts";
 import {
   forgetParentState,
@@ -225,6 +225,7 @@ export async function stopDaemon(
   await stopParent(instance);
   const live = await liveWorkers(instance);
   if (live.length === 0) {
+    await ownContainer(instance, names.net, "net");
     await removeContainer(docker, names.net);
   } else {
     log(`Workers that go on running: ${live.join(", ")}`);
@@ -312,7 +313,7 @@ async function ensureNet(
 ): Promise<Docker.ContainerInspectInfo> {
   const { docker, names, prefix } = instance;
   const spec = netSpec(prefix, image, published);
-  let present = await inspectContainer(docker, names.net);
+  let present = await ownContainer(instance, names.net, "net");
   if (present && !publishes(present, spec)) {
     await refuseWithWorkers(instance);
     await stopParent(instance);
@@ -363,7 +364,16 @@ async function ensureParent(
 ): Promise<void> {
   const { docker, names, settings, hostHome } = instance;
   const wanted = await docker.getImage(image).inspect();
-  let present = await inspectContainer(docker, names.parent);
+  let present = await ownContainer(instance, names.parent, "parent");
+  const home = present?.Mounts.find(({ Destination }) =>
+    Destination === inside.home
+  )?.Source;
+  if (home !== undefined && home !== hostHome.home) {
+    throw new Failure("busy", `The parent runs with another home: ${home}`, {
+      hint:
+        "Set HAL9000_HOME to that, or give this one another HAL9000_PREFIX.",
+    });
+  }
   if (
     present && (present.Image !== wanted.Id ||
       present.HostConfig.NetworkMode !== `container:${net.Id}`)
@@ -397,24 +407,66 @@ async function ensureParent(
   if (!present?.State.Running) {
     forgetParentState(instance);
     await start(docker, names.parent);
-  } else if (present.State.StartedAt < net.State.StartedAt) {
-    // The namespace it was started in is gone; only loopback is left to it.
-    log("Restarting the parent: its network was started after it");
-    forgetParentState(instance);
-    await docker.getContainer(names.parent).restart({ t: 5 });
+    return;
   }
+  const reason = restartReason(instance, present, net);
+  if (reason === undefined) return;
+  log(`Restarting the parent: ${reason}`);
+  forgetParentState(instance);
+  await docker.getContainer(names.parent).restart({ t: 5 });
 }
 
-async function stopParent({ docker, names }: Instance): Promise<void> {
+async function stopParent(instance: Instance): Promise<void> {
+  const { docker, names } = instance;
+  if (!await ownContainer(instance, names.parent, "parent")) return;
   try {
     await docker.getContainer(names.parent).stop({ t: 10 });
   } catch (error) {
-    // 304: stopped already; 404: not there.
+    // 304: stopped already; 404: gone in between.
     if (![304, 404].includes(statusOf(error) ?? 0)) {
       throw engineFailure(error, "Cannot stop the parent");
     }
   }
   await removeContainer(docker, names.parent);
+}
+
+/**
+ * The instance's container of this name, undefined where there is none. Throws
+ * a `busy` Failure where another has the name: it is not ours to touch.
+ */
+async function ownContainer(
+  { docker, prefix }: Instance,
+  name: string,
+  role: Role,
+): Promise<Docker.ContainerInspectInfo | undefined> {
+  const present = await inspectContainer(docker, name);
+  const labels = present?.Config.Labels;
+  const own = labels?.[label.instance] === prefix &&
+    labels[label.role] === role;
+  if (!present || own) return present;
+  throw new Failure("busy", `Container "${name}" is not this instance's`, {
+    hint: "Rename it, or set another HAL9000_PREFIX.",
+  });
+}
+
+/** A parent that was started this long ago has said so. */
+const firstWordMs = 10_000;
+
+/** Why a parent that runs is of no use, undefined where it is. */
+function restartReason(
+  instance: Instance,
+  parent: Docker.ContainerInspectInfo,
+  net: Docker.ContainerInspectInfo,
+): string | undefined {
+  if (parent.State.StartedAt < net.State.StartedAt) {
+    // The namespace it was started in is gone; only loopback is left to it.
+    return "its network was started after it";
+  }
+  const silent = readParentState(instance)?.container !== parent.Id;
+  const age = Date.now() - Date.parse(parent.State.StartedAt);
+  return silent && age > firstWordMs
+    ? "what it says of itself cannot be read"
+    : undefined;
 }
 
 /** Creates a container unless another command was faster. */

@@ -129,7 +129,12 @@ export async function removeContainer(
   docker: Docker,
   name: string,
 ): Promise<void> {
-  await orUndefined(docker.getContainer(name).remove({ force: true, v: true }));
+  try {
+    await docker.getContainer(name).remove({ force: true, v: true });
+  } catch (error) {
+    // 404: not there; 409: another is at it.
+    if (![404, 409].includes(statusOf(error) ?? 0)) throw error;
+  }
 }
 
 /** HTTP status of an engine's answer, undefined for any other error. */

@@ -51,7 +51,7 @@ export async function retireWorker(
   worker: Named,
   log: Log,
 ): Promise<void> {
-  const { docker, names } = instance;
+  const { docker } = instance;
   const present = await inspectContainer(docker, worker.id);
   if (present) {
     await keepLog(instance, worker, present.Config.Tty);
@@ -61,9 +61,7 @@ export async function retireWorker(
   // The name may have been given to another worker in between.
   if (record?.container !== worker.id) return;
   forgetSecrets(instance, record.secrets);
-  if (worker.name.startsWith(names.worker(""))) {
-    forgetWorkerHome(instance, basename(record.home));
-  }
+  if (record.ephemeral) forgetWorkerHome(instance, basename(record.home));
   closeRecord(instance, {
     ...record,
     oomKilledAt: record.oomKilledAt ??
@@ -74,12 +72,20 @@ export async function retireWorker(
   });
 }
 
-/** Removes a home whose worker's name was made up and will not come again. */
+/**
+ * Removes the Claude home of a worker whose name will not come again. What the
+ * user of another's project left to us cannot be removed by the home's owner;
+ * the parent does that later.
+ */
 export function forgetWorkerHome(
   { home }: Pick<Instance, "home">,
   directory: string,
 ): void {
-  rmSync(home.workerHome(directory), { recursive: true, force: true });
+  try {
+    rmSync(home.workerHome(directory), { recursive: true, force: true });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EACCES") throw error;
+  }
 }
 
 async function keepLog(

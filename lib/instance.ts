@@ -1,6 +1,9 @@
 // An instance as one command sees it: its engine, settings, names and home,
 // from the host or from inside the parent, where the host's paths differ.
 
+import { realpathSync } from "node:fs";
+import { hostname } from "node:os";
+import { basename, dirname, join } from "node:path";
 import { type HomePaths, homePaths } from "./paths.ts";
 import { type Flags, homeOf, readSettings } from "./config.ts";
 import type { Settings } from "./settings.ts";
@@ -52,17 +55,13 @@ export async function openInstance(
   if (env["HAL9000_ROLE"] !== "parent") {
     return {
       ...common,
-      hostHome: home,
+      // The engine follows links, and paths are judged without them.
+      hostHome: homePaths(withoutLinks(home.home)),
       host: { mount: "", roots: undefined },
       self: undefined,
     };
   }
-  const self = await findParent(common);
-  if (!self) {
-    throw new Failure("notFound", `Cannot find the parent of "${prefix}"`, {
-      hint: "HAL9000_PARENT names a parent that carries no labels.",
-    });
-  }
+  const self = await findSelf(common);
   const mounts = self.Mounts;
   const source = mounts.find((mount) => mount.Destination === home.home)
     ?.Source;
@@ -79,19 +78,49 @@ export async function openInstance(
   };
 }
 
-/** The parent's container, running or not; undefined where there is none. */
+type Search = Pick<Instance, "docker" | "settings" | "prefix" | "names">;
+
+/**
+ * The parent's container, running or not; undefined where there is none. Its
+ * name counts besides its labels: a container of the parent's image that
+ * somebody runs for a look has the labels too.
+ */
 export async function findParent(
-  { docker, settings, prefix }: Pick<
-    Instance,
-    "docker" | "settings" | "prefix"
-  >,
+  { docker, settings, prefix, names }: Search,
 ): Promise<Docker.ContainerInfo | undefined> {
-  const named = settings.HAL9000_PARENT;
+  const given = settings.HAL9000_PARENT;
   const containers = await docker.listContainers({
     all: true,
-    filters: named
-      ? { name: [`^/${named}$`] }
-      : instanceFilter(prefix, "parent"),
+    ...(given ? {} : { filters: instanceFilter(prefix, "parent") }),
   });
-  return containers.find(({ State }) => State === "running") ?? containers[0];
+  return containers.find(({ Names }) =>
+    Names.includes(`/${given || names.parent}`)
+  );
+}
+
+/** The container that this program runs in. */
+async function findSelf(search: Search): Promise<Docker.ContainerInfo> {
+  const { docker, prefix, names } = search;
+  const running = await docker.listContainers({
+    filters: instanceFilter(prefix, "parent"),
+  });
+  // A parent of ours has the net container's host name, one that was started by
+  // hand has its own id.
+  const self = running.find(({ Id }) => Id.startsWith(hostname())) ??
+    running.find(({ Names }) => Names.includes(`/${names.parent}`)) ??
+    (running.length === 1 ? running[0] : undefined);
+  if (self) return self;
+  throw new Failure("notFound", `Cannot find the parent of "${prefix}"`, {
+    hint: `Call its container ${names.parent}.`,
+  });
+}
+
+/** The path without links, as far as it exists. */
+function withoutLinks(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    const above = dirname(path);
+    return above === path ? path : join(withoutLinks(above), basename(path));
+  }
 }

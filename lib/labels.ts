@@ -35,6 +35,7 @@ export function instanceNames(prefix: string) {
   return {
     net: `${prefix}-net`,
     parent: `${prefix}-parent`,
+    mounter: `${prefix}-mounter`,
     worker: (id: string) => `${prefix}-worker-${id}`,
     volumes: {
       chromadb: `${prefix}-chromadb`,

@@ -1,12 +1,15 @@
 // Files under HAL9000_HOME belong to its owner, whoever writes them: the parent
 // works as root, and must leave nothing that the owner cannot remove.
 
+import { randomBytes } from "node:crypto";
 import {
   chmodSync,
   chownSync,
   closeSync,
+  fchownSync,
   fsyncSync,
   lchownSync,
+  lstatSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -17,6 +20,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
+import { Failure } from "./errors.ts";
 
 export interface Owner {
   uid: number;
@@ -30,21 +34,39 @@ export function ownerOf(path: string): Owner {
   return { uid, gid };
 }
 
-/** Makes a directory if it is not there, with this owner and mode. */
-export function ensureDirectory(path: string, mode: number, owner: Owner) {
+/**
+ * Makes a directory if it is not there, and sees to its mode; gives whether it
+ * was made. Throws a `usage` Failure where something else has its name.
+ */
+export function ensureDirectory(
+  path: string,
+  mode: number,
+  owner: Owner,
+): boolean {
   try {
     mkdirSync(path, { mode });
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-    return;
+    const stat = statSync(path, { throwIfNoEntry: false });
+    if (!stat?.isDirectory()) {
+      throw new Failure("usage", `"${path}" is not a directory`, {
+        hint: "Move it away: a directory is wanted there.",
+      });
+    }
+    const mayChange = isRoot() || stat.uid === process.getuid?.();
+    if ((stat.mode & 0o777) !== mode && mayChange) chmodSync(path, mode);
+    return false;
   }
   chmodSync(path, mode); // mkdir's mode is subject to the umask
-  give(path, owner);
+  if (isRoot()) chownSync(path, owner.uid, owner.gid);
+  return true;
 }
 
 /**
  * Writes a file whole: to a temporary neighbour, synced, then renamed, so that
  * a reader sees the old text or the new one and a crash leaves one of both.
+ * The neighbour is new and of no foreseeable name: a worker that owns the
+ * directory cannot have laid a link there for root to write through.
  */
 export function writeWhole(
   path: string,
@@ -52,16 +74,16 @@ export function writeWhole(
   owner: Owner,
   mode = 0o600,
 ): void {
-  const temporary = `${path}.${process.pid}.tmp`;
+  const temporary = `${path}.${randomBytes(8).toString("hex")}.tmp`;
+  const file = openSync(temporary, "wx", mode);
   try {
-    const file = openSync(temporary, "w", mode);
     try {
       writeFileSync(file, text);
+      if (isRoot()) fchownSync(file, owner.uid, owner.gid);
       fsyncSync(file);
     } finally {
       closeSync(file);
     }
-    give(temporary, owner);
     renameSync(temporary, path);
   } catch (error) {
     rmSync(temporary, { force: true });
@@ -88,21 +110,24 @@ export function openForOutput(
   owner: Owner,
 ): number {
   const file = openSync(path, flags, 0o600);
-  give(path, owner);
+  if (isRoot()) fchownSync(file, owner.uid, owner.gid);
   return file;
 }
 
-/** Gives a directory and all in it to `owner`, where it is another's. */
+/** Gives a directory and all in it to `owner`, where root finds it another's. */
 export function ensureOwner(directory: string, owner: Owner): void {
   const { uid, gid } = statSync(directory);
-  if (uid === owner.uid && gid === owner.gid) return;
-  for (const path of readdirSync(directory, { recursive: true })) {
-    lchownSync(join(directory, String(path)), owner.uid, owner.gid);
-  }
-  chownSync(directory, owner.uid, owner.gid);
+  if (!isRoot() || (uid === owner.uid && gid === owner.gid)) return;
+  giveTree(directory, owner);
 }
 
-function give(path: string, { uid, gid }: Owner): void {
-  // Only root can give away; for anyone else the file is the owner's already.
-  if (process.getuid?.() === 0) chownSync(path, uid, gid);
+function giveTree(path: string, owner: Owner): void {
+  lchownSync(path, owner.uid, owner.gid);
+  if (!lstatSync(path).isDirectory()) return;
+  for (const name of readdirSync(path)) giveTree(join(path, name), owner);
+}
+
+/** Only root can give away; for anyone else what they make is theirs already. */
+function isRoot(): boolean {
+  return process.getuid?.() === 0;
 }

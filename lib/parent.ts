@@ -1,7 +1,7 @@
 // What runs as the parent: starts its children phase by phase, and says how
 // long each phase took.
 
-import { chromadbAnswers, chromadbChild } from "./chromadb.ts";
+import { chromadbChild, chromadbServes } from "./chromadb.ts";
 import { messageOf } from "./errors.ts";
 import { pullWorkerImage } from "./images/pull.ts";
 import type { Instance } from "./instance.ts";
@@ -57,7 +57,7 @@ export async function runParent(
   publish();
 
   await phase("parallel init", async () => {
-    supervisor.start(chromadbChild(port, instance.home.log("chromadb")));
+    supervisor.start(chromadbChild(port, instance.home.childLog("chromadb")));
     supervisor.start({
       name: "tmux",
       // -D: stays our child instead of becoming a daemon.
@@ -69,7 +69,7 @@ export async function runParent(
         "/etc/hal9000/tmux-dashboard.conf",
         "-D",
       ],
-      logFile: instance.home.log("tmux"),
+      logFile: instance.home.childLog("tmux"),
     });
     await pullWorkerImage(instance, log);
   });
@@ -77,12 +77,16 @@ export async function runParent(
     await phase(
       "service ready",
       () =>
-        waitFor(() => stop.aborted || chromadbAnswers(port), {
-          for: "ChromaDB to answer",
-          timeoutMs: 60_000,
-          everyMs: 10,
-          hint: `See ${instance.home.log("chromadb")}.`,
-        }),
+        waitFor(
+          () =>
+            stop.aborted || chromadbServes(port, supervisor.pidOf("chromadb")),
+          {
+            for: "ChromaDB to answer",
+            timeoutMs: 60_000,
+            everyMs: 10,
+            hint: `See ${instance.home.childLog("chromadb")}.`,
+          },
+        ),
     );
     state.ready = !stop.aborted;
   } catch (error) {

@@ -28,6 +28,8 @@ export function homePaths(home: string) {
     workerSecrets: (worker: string) => join(home, "secrets", "workers", worker),
     logs: join(home, "logs"),
     log: (worker: string) => join(home, "logs", `${worker}.log`),
+    /** Of a child of the parent, apart from the workers' names. */
+    childLog: (child: string) => join(home, "logs", "parent", `${child}.log`),
     memorybank: join(home, "memorybank"),
     backups: join(home, "backups"),
   };
@@ -47,6 +49,7 @@ export function homeDirectories(paths: HomePaths): string[] {
     paths.run,
     join(home, "run", "accounts"),
     paths.logs,
+    join(paths.logs, "parent"),
     paths.secrets,
     join(paths.secrets, "workers"),
     paths.memorybank,

@@ -2,9 +2,9 @@
 // parent when it starts, after Docker's events, and every minute.
 
 import { readdirSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { basename, dirname } from "node:path";
 import { type Docker, engineFailure } from "./docker.ts";
-import { retireWorker } from "./ending.ts";
+import { forgetWorkerHome, retireWorker } from "./ending.ts";
 import { messageOf } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import { instanceFilter } from "./labels.ts";
@@ -75,7 +75,7 @@ export async function reconcile(instance: Instance, log: Log): Promise<void> {
       exitCode: null,
     });
   }
-  dropOrphanedSecrets(instance, log);
+  dropOrphans(instance, log);
 }
 
 /** Reconciles now, after events and every minute, until `stop` is aborted. */
@@ -189,20 +189,34 @@ async function adopt(
     image: worker.image,
     born: worker.born === "warm" ? "warm" : "cold",
     home: home ?? `workers/${worker.name}`,
+    // Rather a home too many than one too few.
+    ephemeral: false,
     secrets: secrets ?? null,
     oomKilledAt: null,
     createdAt: worker.createdAt,
   });
 }
 
-/** Secrets that were laid out for a worker which never came to be. */
-function dropOrphanedSecrets(instance: Instance, log: Log): void {
-  const directory = join(instance.home.secrets, "workers");
-  const used = new Set(readRecords(instance, log).map((r) => r.secrets));
-  for (const name of readdirSync(directory)) {
-    const { mtimeMs } = statSync(join(directory, name));
-    if (used.has(name) || Date.now() - mtimeMs < startGraceMs) continue;
+/** Secrets and homes that were laid out for workers which never came to be. */
+function dropOrphans(instance: Instance, log: Log): void {
+  const { home, names } = instance;
+  const records = readRecords(instance, log);
+  const used = new Set(
+    records.flatMap(({ secrets, home }) => [secrets, basename(home)]),
+  );
+  const old = (path: string) =>
+    Date.now() - statSync(path).mtimeMs > startGraceMs;
+  for (const name of readdirSync(dirname(home.workerSecrets("x")))) {
+    if (used.has(name) || !old(home.workerSecrets(name))) continue;
     log(`Removing secrets that belong to no worker: ${name}`);
     forgetSecrets(instance, name);
+  }
+  // Only homes of names that were made up: the others wait for their name.
+  const madeUp = new RegExp(`^${names.worker("[0-9a-f]{8}-[0-9a-f]{8}")}$`);
+  for (const name of readdirSync(home.workers)) {
+    if (used.has(name) || !madeUp.test(name)) continue;
+    if (!old(home.workerHome(name))) continue;
+    log(`Removing a home that belongs to no worker: ${name}`);
+    forgetWorkerHome(instance, name);
   }
 }

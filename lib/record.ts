@@ -27,7 +27,9 @@ const recordSchema = v.object({
   image: v.string(),
   born: v.picklist(["cold", "warm"]),
   /** Of HAL9000_HOME: the directory that is the worker's Claude home. */
-  home: v.pipe(v.string(), v.regex(/^(workers|claude)\/[^/]+$/)),
+  home: v.pipe(v.string(), v.regex(/^(workers|claude)\/[^/.][^/]*$/)),
+  /** Whether that goes with the worker: its name was made up, and is not to come again. */
+  ephemeral: v.boolean(),
   /** Of HAL9000_HOME/secrets/workers, where it was given secrets. */
   secrets: v.nullable(v.pipe(v.string(), v.regex(/^[^/.][^/]*$/))),
   /** When it was last found to have run out of memory. */

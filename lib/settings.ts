@@ -5,10 +5,16 @@ import { isAbsolute } from "node:path";
 import * as v from "valibot";
 import { parseSize, sizePattern } from "./units.ts";
 
+/** The least that the engine takes, and more than any machine has. */
+const leastMemory = 6 * 1024 ** 2;
+const mostMemory = 1024 ** 5;
+
 const size = v.pipe(
   v.string(),
   v.regex(sizePattern, "must be a size such as 512m or 4g"),
   v.transform(parseSize),
+  v.minValue(leastMemory, "must be a size of at least 6m"),
+  v.maxValue(mostMemory, "must be a size of at most 1024t"),
 );
 
 const wholeNumber = (from: number, to: number) => {
@@ -65,7 +71,10 @@ export const definitions = {
       "Name of the instance; begins the names of its containers and volumes",
   },
   HAL9000_PARENT: {
-    schema: v.string(),
+    schema: v.pipe(
+      v.string(),
+      v.regex(/^[\w.-]*$/, "must be a container's name"),
+    ),
     fallback: "",
     meaning: "The parent's container, where it is found by no label",
   },

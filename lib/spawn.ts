@@ -1,6 +1,7 @@
 // Spawning: from a request in a person's words to a worker and its record.
 
 import { randomBytes } from "node:crypto";
+import { inspectContainer } from "./docker.ts";
 import { Failure } from "./errors.ts";
 import { workerImage } from "./images/recipes.ts";
 import { findParent, type Instance } from "./instance.ts";
@@ -16,6 +17,7 @@ import {
   checkWorkerName,
   createWorker,
   type Limits,
+  type PreparedHome,
   prepareWorkerHome,
   startWorker,
   workerSpec,
@@ -70,7 +72,7 @@ export async function prepareWorker(
   const { cwd, allowAnyPath: allowAny = false } = request;
   const name = request.name === undefined
     ? instance.names.worker(randomBytes(4).toString("hex"))
-    : checkWorkerName(request.name);
+    : checkWorkerName(request.name, instance.names);
   const network = request.standalone
     ? "bridge"
     : await workersNetwork(instance);
@@ -90,7 +92,7 @@ export async function prepareWorker(
     ? null
     : await wantedLimits(instance);
   ensureHome(instance);
-  const { directory, ...sources } = prepareWorkerHome(instance, name, project);
+  const prepared = prepareWorkerHome(instance, name, project);
   const secrets = request.secrets && request.secrets.length > 0
     ? keepSecrets(instance, name, request.secrets, project)
     : null;
@@ -102,7 +104,7 @@ export async function prepareWorker(
     network,
     limits,
     sources: {
-      ...sources,
+      ...prepared.sources,
       secrets: secrets ? instance.hostHome.workerSecrets(secrets) : undefined,
     },
     env: request.env ?? [],
@@ -116,7 +118,7 @@ export async function prepareWorker(
     id = await createWorker(docker, name, spec);
   } catch (error) {
     forgetSecrets(instance, secrets);
-    if (request.name === undefined) forgetWorkerHome(instance, directory);
+    await undoWorkerHome(instance, name, prepared);
     throw error;
   }
   writeRecord(instance, {
@@ -127,7 +129,8 @@ export async function prepareWorker(
     project,
     image,
     born: "cold",
-    home: `workers/${directory}`,
+    home: `workers/${prepared.directory}`,
+    ephemeral: request.name === undefined,
     secrets,
     oomKilledAt: null,
     createdAt: new Date().toISOString(),
@@ -169,6 +172,20 @@ async function wantedLimits({ docker, settings }: Instance): Promise<Limits> {
     cpus: settings.WORKER_CPUS,
     pids: settings.WORKER_PIDS_LIMIT,
   });
+}
+
+/** Takes a new home back, unless who was faster with the name has it. */
+async function undoWorkerHome(
+  instance: Instance,
+  name: string,
+  { made, directory, sources }: PreparedHome,
+): Promise<void> {
+  if (!made) return;
+  const holder = await inspectContainer(instance.docker, name);
+  const taken = holder?.Mounts.some(({ Source }) =>
+    Source === sources.claudeHome
+  );
+  if (!taken) forgetWorkerHome(instance, directory);
 }
 
 /** The namespace that the parent lives in, as a network mode for a worker. */

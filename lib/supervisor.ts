@@ -94,6 +94,11 @@ export class Supervisor {
     }));
   }
 
+  /** The process of a child, undefined while it is down. */
+  pidOf(name: string): number | undefined {
+    return this.#children.find(({ spec }) => spec.name === name)?.process?.pid;
+  }
+
   /** Ends the children, the last started first; kills what outlives `eachMs`. */
   async stop(eachMs: number): Promise<void> {
     this.#stopping.abort();

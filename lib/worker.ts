@@ -1,7 +1,7 @@
 // A worker: one container for one project, hardened, in the parent's network
 // namespace.
 
-import { existsSync } from "node:fs";
+import { existsSync, lstatSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import process from "node:process";
 import { createContainer, type Docker, inspectImage } from "./docker.ts";
@@ -75,9 +75,17 @@ export const inside = {
 /** Docker's own rule, but for a letter first: `-n 007` would arrive as 7. */
 const namePattern = /^[a-zA-Z][a-zA-Z0-9_.-]{1,62}$/;
 
-/** Throws a `usage` Failure for a name that is not one. */
-export function checkWorkerName(name: unknown): string {
-  if (typeof name === "string" && namePattern.test(name)) return name;
+/** Throws a `usage` Failure for a name that is not one, or the instance's own. */
+export function checkWorkerName(
+  name: unknown,
+  names: { net: string; parent: string; mounter: string },
+): string {
+  if (typeof name === "string" && namePattern.test(name)) {
+    if (![names.net, names.parent, names.mounter].includes(name)) return name;
+    throw new Failure("usage", `"${name}" is not for a worker`, {
+      hint: "The instance's own container has that name.",
+    });
+  }
   throw new Failure("usage", `"${name}" is not a name for a worker`, {
     hint: "A letter, then letters, digits, dots, dashes and underscores; " +
       "2 to 63 characters.",
@@ -122,6 +130,8 @@ export function workerSpec(
     Tty: request.terminal,
     OpenStdin: request.command !== undefined,
     StdinOnce: request.command !== undefined && !request.terminal,
+    // What a closed terminal would send: shells that talk to one ignore SIGTERM.
+    ...(request.terminal ? { StopSignal: "SIGHUP" } : {}),
     Labels: {
       ...roleLabels(request.prefix, "worker"),
       [label.born]: "cold",
@@ -180,6 +190,14 @@ export async function capCpus(
   return { ...limits, cpus: Math.min(limits.cpus, NCPU) };
 }
 
+export interface PreparedHome {
+  /** Name of the Claude home under workers/. */
+  directory: string;
+  /** Whether it was not there before. */
+  made: boolean;
+  sources: WorkerSources;
+}
+
 /**
  * What a worker needs under HAL9000_HOME: its Claude home, and the account
  * files of its user. Gives the host paths for the mounts.
@@ -188,7 +206,7 @@ export function prepareWorkerHome(
   instance: Pick<Instance, "home" | "hostHome" | "owner">,
   name: string,
   project: Project,
-): WorkerSources & { directory: string } {
+): PreparedHome {
   const { home, hostHome, owner } = instance;
   if (process.getuid?.() !== 0 && process.getuid?.() !== project.uid) {
     throw new Failure(
@@ -204,23 +222,27 @@ export function prepareWorkerHome(
   const digest = pathDigest(project.path);
   const directory = name.endsWith(digest) ? name : `${name}-${digest}`;
   const claudeHome = home.workerHome(directory);
-  ensureDirectory(claudeHome, 0o700, project);
+  const made = ensureDirectory(claudeHome, 0o700, project);
   // The project may have changed hands since.
   ensureOwner(claudeHome, project);
   seedClaudeHome(claudeHome, project);
   ensureAccounts(home.accounts(project.uid, project.gid), project, owner);
   return {
     directory,
-    claudeHome: hostHome.workerHome(directory),
-    claudeConfig: hostHome.claudeConfig,
-    accounts: hostHome.accounts(project.uid, project.gid),
+    made,
+    sources: {
+      claudeHome: hostHome.workerHome(directory),
+      claudeConfig: hostHome.claudeConfig,
+      accounts: hostHome.accounts(project.uid, project.gid),
+    },
   };
 }
 
 /** A first start without questions that have but one answer in a worker. */
 function seedClaudeHome(directory: string, owner: Owner): void {
   const file = `${directory}/.claude.json`;
-  if (existsSync(file)) return;
+  // A link that the worker laid there is no file: it is replaced, not followed.
+  if (lstatSync(file, { throwIfNoEntry: false })?.isFile()) return;
   const state = {
     hasCompletedOnboarding: true,
     projects: { [inside.workspace]: { hasTrustDialogAccepted: true } },
@@ -229,7 +251,8 @@ function seedClaudeHome(directory: string, owner: Owner): void {
 }
 
 function ensureAccounts(directory: string, user: Owner, owner: Owner): void {
-  if (existsSync(`${directory}/group`)) return;
+  const files = [`${directory}/passwd`, `${directory}/group`];
+  if (files.every((file) => existsSync(file))) return;
   ensureDirectory(directory, 0o755, owner);
   const { uid, gid } = user;
   const name = uid === 0 ? "root" : "claude";

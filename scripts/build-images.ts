@@ -6,6 +6,7 @@ import { readSettings } from "../lib/config.ts";
 import { connect } from "../lib/docker.ts";
 import { ensureEngine } from "../lib/engine.ts";
 import { buildImages, type BuiltImage } from "../lib/images/build.ts";
+import { selectRecipes } from "../lib/images/recipes.ts";
 import { logToStderr } from "../lib/log.ts";
 import { megabytes } from "../lib/units.ts";
 import { answer, checkout, command, runCli, version } from "./cli.ts";
@@ -17,6 +18,7 @@ cli.command("", "Build the images that are not current")
   .option("--no-cache", "Build anew, without the engine's cache")
   .option("--json", "Print names, ids and sizes as JSON")
   .action(async (options) => {
+    selectRecipes(options.only); // a wrong name is told before work begins
     const engine = await ensureEngine(process.env, logToStderr);
     const images = await buildImages(
       await connect(process.env),

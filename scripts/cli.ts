@@ -43,7 +43,8 @@ export async function runCli(cli: CAC): Promise<void> {
   });
   process.on("SIGINT", () => process.exit(exitCode.interrupted));
   try {
-    cli.parse(process.argv, { run: false });
+    refuseEmpty(process.argv);
+    cli.parse(explicitFlags(process.argv, cli), { run: false });
     if (cli.options["help"] || cli.options["version"]) return;
     refuseUnknownCommand(cli);
     refuseRepeated(cli);
@@ -51,7 +52,7 @@ export async function runCli(cli: CAC): Promise<void> {
     if (typeof code === "number") process.exitCode = code;
   } catch (error) {
     const failure = asFailure(error, cli);
-    process.stderr.write(`error: ${failure.message}\n`);
+    process.stderr.write(`error: ${printable(failure.message)}\n`);
     if (failure.hint) process.stderr.write(`${failure.hint}\n`);
     if (process.argv.includes("--verbose")) {
       process.stderr.write(`${stackOf(error)}\n`);
@@ -64,6 +65,28 @@ export async function runCli(cli: CAC): Promise<void> {
 export function answer(value: unknown, text: string, json: boolean): void {
   const line = json ? JSON.stringify(value, null, 2) : text;
   if (line !== "") process.stdout.write(`${line}\n`);
+}
+
+/**
+ * argv with `--allow-any-path` as `--allowAnyPath=true`. cac takes what follows a
+ * flag for its value where the flag's name has a dash, and a directory that
+ * follows `-d` for a number where it looks like one.
+ */
+export function explicitFlags(argv: readonly string[], cli: CAC): string[] {
+  const flags = new Map<string, string>();
+  for (const { options } of [cli.globalCommand, ...cli.commands]) {
+    for (const { names, isBoolean, negated } of options) {
+      if (!isBoolean || negated) continue;
+      for (const name of names) {
+        flags.set(dashed(name), `${dashes(name)}${name}`);
+      }
+    }
+  }
+  const end = argv.indexOf("--");
+  return argv.map((word, index) => {
+    const flag = end === -1 || index < end ? flags.get(word) : undefined;
+    return flag === undefined ? word : `${flag}=true`;
+  });
 }
 
 /** The action of a command by its name. */
@@ -139,8 +162,18 @@ export async function confirm(question: string, yes: boolean): Promise<void> {
   }
 }
 
+/** Text that a terminal shows and does not obey: names are anybody's choice. */
+function printable(text: string): string {
+  return text.replace(
+    /\p{Cc}/gu,
+    (character) =>
+      `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`,
+  );
+}
+
 /** Rows as lines whose cells stand one below the other. */
-export function columns(rows: string[][]): string {
+export function columns(cells: string[][]): string {
+  const rows = cells.map((row) => row.map(printable));
   const widths = (rows[0] ?? []).map((_, column) =>
     Math.max(...rows.map((row) => row[column]?.length ?? 0))
   );
@@ -163,6 +196,16 @@ function refuseUnknownCommand(cli: CAC): void {
   }
   throw new Failure("usage", `Unknown command "${given}"`, {
     hint: `${didYouMean(given, names)}See ${cli.name} --help.`,
+  });
+}
+
+/** cac takes "" for a number, for no argument, or for the default command. */
+function refuseEmpty(argv: readonly string[]): void {
+  const end = argv.indexOf("--");
+  const words = end === -1 ? argv : argv.slice(0, end);
+  if (!words.includes("")) return;
+  throw new Failure("usage", "An argument is empty", {
+    hint: "Leave it out, or give it a value.",
   });
 }
 
@@ -211,7 +254,16 @@ function optionNames(cli: CAC): string[] {
   if (cli.matchedCommand) commands.push(cli.matchedCommand);
   return commands.flatMap((known) => known.options)
     .flatMap((option) => option.names)
-    .map((name) => name.length === 1 ? `-${name}` : `--${kebab(name)}`);
+    .map(dashed);
+}
+
+/** An option as people write it. */
+function dashed(name: string): string {
+  return dashes(name) + kebab(name);
+}
+
+function dashes(name: string): string {
+  return name.length === 1 ? "-" : "--";
 }
 
 function kebab(name: string): string {

@@ -76,7 +76,7 @@ cli.command(
       directory: directory ?? ".",
       cwd,
       name: options.name,
-      image: options.image,
+      image: options.image === undefined ? undefined : String(options.image),
       limited,
       keep: options.rm === false,
       standalone: options.standalone ?? false,

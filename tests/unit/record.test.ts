@@ -31,6 +31,7 @@ const record: WorkerRecord = {
   image: "repo:worker",
   born: "cold",
   home: "workers/x-0123",
+  ephemeral: false,
   secrets: null,
   oomKilledAt: null,
   createdAt: "2026-01-26T00:00:00.000Z",
@@ -61,6 +62,7 @@ test("a record comes back as it was written, for its owner alone", ({ instance, 
 const damaged = {
   "half a file": '{"version":1,"wor',
   "another version": JSON.stringify({ ...record, version: 2 }),
+  "a home that is all homes": JSON.stringify({ ...record, home: "workers/.." }),
   "a home elsewhere": JSON.stringify({ ...record, home: "workers/../.." }),
 };
 

@@ -104,9 +104,18 @@ test("workerSpec() takes what was asked for besides", () => {
   assert.equal(targets, [["/run/secrets", true], ["/data", true]]);
 });
 
+const names = { net: "hal9000-net", parent: "hal9000-parent", mounter: "m-x" };
+
+test("checkWorkerName() keeps the instance's own names", () => {
+  assert.throws(
+    () => checkWorkerName("hal9000-net", names),
+    /is not for a worker/,
+  );
+});
+
 for (const name of ["ab", "my-worker", "A.b_c-9", "x".repeat(63)]) {
   test(`checkWorkerName() takes ${name}`, () => {
-    assert.is(checkWorkerName(name), name);
+    assert.is(checkWorkerName(name, names), name);
   });
 }
 
@@ -114,7 +123,10 @@ for (
   const name of ["", "007", 7, "a b", "../x", "-x", "é", "x".repeat(64), true]
 ) {
   test(`checkWorkerName() refuses ${name}`, () => {
-    assert.throws(() => checkWorkerName(name), /is not a name for a worker/);
+    assert.throws(
+      () => checkWorkerName(name, names),
+      /is not a name for a worker/,
+    );
   });
 }
 
@@ -131,7 +143,7 @@ test("prepareWorkerHome() gives a name another home for another project", () => 
   const one = prepare("/one");
   assert.is.not(one.directory, prepare("/two").directory);
   assert.is(one.directory, prepare("/one").directory);
-  assert.is(one.claudeHome, `/on/the/host/workers/${one.directory}`);
+  assert.is(one.sources.claudeHome, `/on/the/host/workers/${one.directory}`);
   const made = home.workerHome(one.directory);
   assert.is(statSync(made).mode & 0o777, 0o700);
   const state = JSON.parse(readFileSync(join(made, ".claude.json"), "utf8"));

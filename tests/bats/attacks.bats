@@ -1,0 +1,107 @@
+# What a worker, or somebody else on the engine, may try.
+
+load ../helper/load
+
+teardown() {
+  docker ps --all --quiet --filter label=hal9000-test.foreign="$HAL9000_PREFIX" |
+    xargs -r docker rm --force --volumes
+  stop_workers
+  "$scripts/claudy.ts" daemon start >/dev/null 2>&1
+}
+
+@test "links that a worker lays in its home lead root nowhere" {
+  project=$(make_project foreign)
+  chown 1234:2345 "$project"
+  victim=$HAL9000_TEST_ROOT/victim
+  echo precious >"$victim"
+  spawn -n linker "$project"
+  node - "$victim" "$HAL9000_HOME"/workers/linker-* <<'JS'
+const { rmSync, symlinkSync } = require("node:fs");
+const [victim, home] = process.argv.slice(2);
+rmSync(`${home}/.claude.json`);
+symlinkSync(victim, `${home}/.claude.json`);
+// Any process id that a temporary name could be made of.
+for (let id = 1; id < 65536; id++) symlinkSync(victim, `${home}/.claude.json.${id}.tmp`);
+JS
+  "$scripts/coordinator.ts" stop linker
+  spawn -n linker "$project"
+  [ "$(cat "$victim")" = precious ]
+  [ "$(stat -c %u "$victim")" = 0 ]
+  docker exec linker test -s /home/claude/.claude/.claude.json
+}
+
+@test "a record that names all homes destroys none" {
+  "$scripts/spawn-worker.ts" -d -n honest "$(make_project app)"
+  sed -i 's#"home": .*#"home": "workers/..", "ephemeral": true,#' "$HAL9000_HOME/sessions/honest.json"
+  "$scripts/coordinator.ts" stop honest
+  [ -d "$HAL9000_HOME/memorybank" ]
+  [ -d "$HAL9000_HOME/workers" ]
+}
+
+@test "a container of the parent's image is not taken for the parent" {
+  docker run --detach --label hal9000-test.foreign="$HAL9000_PREFIX" \
+    --label "hal9000.instance=$HAL9000_PREFIX" "$HAL9000_IMAGE_REPO:parent" sleep 1000
+  spawn -n here "$(make_project app)"
+  [ "$(inspect here '{{.HostConfig.NetworkMode}}')" = "container:$(inspect "$net" '{{.Id}}')" ]
+  docker exec "$parent" /scripts/spawn-worker -d -n there "$(make_project app)"
+  heartbeat there
+}
+
+@test "a container that has our name without our labels is left alone" {
+  docker run --detach --name foreign-parent --label hal9000-test.foreign="$HAL9000_PREFIX" \
+    --entrypoint sleep "$HAL9000_IMAGE_REPO:worker" 1000
+  for action in stop restart; do
+    HAL9000_PREFIX=foreign HAL9000_HOME=$BATS_TEST_TMPDIR/home run -5 "$scripts/claudy.ts" daemon "$action"
+    [[ $output == *'"foreign-parent" is not this instance'* ]]
+  done
+  [ "$(inspect foreign-parent '{{.State.Running}}')" = true ]
+}
+
+@test "a worker that listens at ChromaDB's port is not taken for ChromaDB" {
+  stop_workers
+  docker run --detach --name "$HAL9000_PREFIX-imposter" --network "container:$net" \
+    --label hal9000-test.foreign="$HAL9000_PREFIX" --entrypoint deno \
+    "$HAL9000_IMAGE_REPO:parent" eval --no-lock "
+      const reply = () => new Response('{}');
+      while (true) try { await Deno.serve({ port: 8000, hostname: '127.0.0.1' }, reply).finished } catch {}"
+  docker exec "$parent" pkill -9 -f chroma.mjs
+  imposes() { [ "$(docker exec "$parent" bash -c 'exec 3<>/dev/tcp/127.0.0.1/8000; printf "GET /api/v2/heartbeat HTTP/1.0\r\n\r\n" >&3; cat <&3' | tail -c 2)" = '{}' ]; }
+  wait_for 10 imposes
+  run ! docker exec "$parent" /scripts/healthcheck.sh
+  docker rm --force --volumes "$HAL9000_PREFIX-imposter"
+  wait_for 30 docker exec "$parent" /scripts/healthcheck.sh
+}
+
+@test "junk in the parent's word of itself is mended" {
+  echo junk >"$HAL9000_HOME/run/parent.json"
+  sleep 10 # a parent that has just begun is given this long
+  run -0 timeout 30 "$scripts/claudy.ts" daemon start
+  [[ $output == *"cannot be read"* ]]
+  [ "$("$scripts/claudy.ts" daemon status --json | jq '.phases | length')" = 3 ]
+}
+
+@test "a second home for the same instance is refused" {
+  HAL9000_HOME=$BATS_TEST_TMPDIR/home run -5 "$scripts/claudy.ts" daemon start
+  [[ $output == *"runs with another home: $HAL9000_HOME"* ]]
+}
+
+@test "names of projects reach the terminal as text" {
+  project=$(make_project $'red\e[31m\nrow')
+  spawn -n odd "$project"
+  run -0 "$scripts/coordinator.ts" list
+  [[ $output == *'red\x1b[31m\x0arow'* ]]
+  [ "$("$scripts/coordinator.ts" list --json | jq -r '.[0].project')" = "$project" ]
+}
+
+@test "a home that is open to others is closed" {
+  chmod 0755 "$HAL9000_HOME" "$HAL9000_HOME/sessions"
+  "$scripts/init-volumes.ts" >/dev/null
+  [ "$(stat -c %a "$HAL9000_HOME") $(stat -c %a "$HAL9000_HOME/sessions")" = "700 700" ]
+}
+
+@test "a worker reaches no socket, no other home and no device" {
+  spawn -n curious "$(make_project app)"
+  docker exec curious bash -c '
+    [ ! -e /var/run/docker.sock ] && [ ! -e /root/.hal9000 ] && ! : >/etc/passwd &&
+    ! mknod /tmp/sda b 8 0 && ! : >/proc/sys/kernel/core_pattern && ! : >/config/claude/x' 2>/dev/null
+}

@@ -1,0 +1,203 @@
+# Every option of the commands, used rightly.
+
+load ../helper/load
+
+teardown() { stop_workers; }
+
+records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
+
+@test "--memory, --cpus and --pids-limit go before environment and file" {
+  WORKER_MEMORY=2g spawn -n limited --memory 512m --cpus 0.5 --pids-limit 42 "$(make_project app)"
+  [ "$(inspect limited '{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}')" = \
+    "536870912 536870912 500000000 42" ]
+}
+
+@test "--no-limits leaves all three out, and the hardening in" {
+  spawn -n free --no-limits "$(make_project app)"
+  [ "$(inspect free '{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.CapDrop}}')" = "0 0 [ALL]" ]
+  [[ $(inspect free '{{.HostConfig.PidsLimit}}') =~ ^(<nil>|0)$ ]]
+}
+
+@test "--image takes another image" {
+  spawn -n lean --image "$HAL9000_IMAGE_REPO:worker-ultramin" "$(make_project app)"
+  run -127 docker exec lean sh -c 'git --version'
+}
+
+@test "--env is set, and seen by inspect" {
+  spawn -n env --env 'A=b c' --env B= "$(make_project app)"
+  [ "$(docker exec env sh -c 'echo "$A|$B|${B-unset}"')" = "b c||" ]
+}
+
+@test "--secret is a file for the worker's user, in nothing that can be inspected, and goes with the worker" {
+  project=$(make_project foreign)
+  chown 1234:2345 "$project"
+  printf 'from file sk-planted-1' >"$HAL9000_PROJECT_ROOTS/secret"
+  TOKEN='from environment sk-planted-2' spawn -n keeper \
+    --secret KEY="$HAL9000_PROJECT_ROOTS/secret" --secret TOKEN "$project"
+  [ "$(docker exec keeper cat /run/secrets/KEY)" = "from file sk-planted-1" ]
+  [ "$(docker exec keeper cat /run/secrets/TOKEN)" = "from environment sk-planted-2" ]
+  [ "$(docker exec keeper stat -c '%a %u' /run/secrets/KEY)" = "400 1234" ]
+  run ! docker exec keeper sh -c 'echo x >/run/secrets/KEY'
+  { docker inspect keeper "$parent"; docker logs keeper; docker logs "$parent"
+    cat "$HAL9000_HOME"/sessions/*.json; "$scripts/coordinator.ts" list --json
+    "$scripts/coordinator.ts" status --json; ps axww -o args; } >"$BATS_TEST_TMPDIR/all" 2>&1
+  run -1 grep -c sk-planted "$BATS_TEST_TMPDIR/all"
+  "$scripts/coordinator.ts" stop keeper
+  [ -z "$(ls "$HAL9000_HOME/secrets/workers")" ]
+}
+
+@test "--secret of a spawn that fails is not kept" {
+  run -4 env TOKEN=x "$scripts/spawn-worker.ts" -d --secret TOKEN -i no/such:image "$(make_project app)"
+  [ -z "$(ls "$HAL9000_HOME/secrets/workers")" ]
+}
+
+@test "--mount is read-write, or read-only where it says so" {
+  mkdir -p "$HAL9000_PROJECT_ROOTS/data"
+  spawn -n mounted --mount "$HAL9000_PROJECT_ROOTS/data:/data" \
+    --mount "$HAL9000_PROJECT_ROOTS/data:/ro:ro" "$(make_project app)"
+  docker exec mounted touch /data/x /workspace/y
+  run -1 docker exec mounted touch /ro/x
+}
+
+@test "--allow-any-path takes what is refused otherwise" {
+  spawn -n etc --allow-any-path /etc/apt
+  docker exec etc test -d /workspace/sources.list.d
+}
+
+@test "a directory behind a flag is a directory, whatever it looks like" {
+  for name in 007 1e3 0x10 true; do
+    cd "$(make_project plain)" && mkdir -p "$name"
+    spawn -n numbered --allow-any-path "$name"
+    [ "$(inspect numbered '{{index .Config.Labels "hal9000.project"}}')" = "$PWD/$name" ]
+    "$scripts/coordinator.ts" stop numbered
+    "$scripts/spawn-worker.ts" -n numbered -d "$name"
+    [ "$(inspect numbered '{{index .Config.Labels "hal9000.project"}}')" = "$PWD/$name" ]
+    "$scripts/coordinator.ts" stop numbered
+  done
+}
+
+@test "--standalone has a network of its own and needs no parent" {
+  spawn -n alone --standalone "$(make_project app)"
+  [ "$(docker exec alone readlink /proc/self/ns/net)" != \
+    "$(docker exec "$parent" readlink /proc/self/ns/net)" ]
+  run ! heartbeat alone
+  run -0 "$scripts/coordinator.ts" list
+  [[ $output == *alone* ]]
+}
+
+@test "-- COMMAND runs in the place of idling; its log is kept, its code passed on" {
+  project=$(make_project app)
+  run -7 --separate-stderr "$scripts/spawn-worker.ts" -n once "$project" -- \
+    sh -c 'echo "in $PWD"; echo problem >&2; exit 7'
+  [ "$output" = "in /workspace" ]
+  [[ $stderr == *problem* ]]
+  grep "in /workspace" "$HAL9000_HOME/logs/once.log"
+  grep problem "$HAL9000_HOME/logs/once.log"
+  [ "$(records)" = 0 ]
+  run -1 docker inspect once
+}
+
+@test "-- COMMAND reads what it is sent" {
+  run -0 --separate-stderr bash -c "echo daisy | '$scripts/spawn-worker.ts' '$(make_project app)' -- cat"
+  [ "$output" = daisy ]
+}
+
+@test "a command that is not there is 127, and leaves nothing" {
+  run -127 "$scripts/spawn-worker.ts" -n nope "$(make_project app)" -- no-such-command
+  run -1 docker inspect nope
+  [ "$(records)" = 0 ]
+}
+
+@test "--no-rm keeps a worker that has ended; stop removes it" {
+  run -3 "$scripts/spawn-worker.ts" --no-rm -n stays "$(make_project app)" -- sh -c 'exit 3'
+  sleep 3 # longer than the parent waits before it retires one
+  run -0 "$scripts/coordinator.ts" status
+  [[ $output == *stays*"Exited (3)"* ]]
+  "$scripts/coordinator.ts" stop stays
+  run -1 docker inspect stays
+}
+
+@test "a worker that ends while nobody watches is retired by the parent, its log kept" {
+  spawn -n ends "$(make_project app)" -- sh -c 'echo last words; sleep 0.5; exit 5'
+  gone() { ! docker inspect ends; }
+  wait_for 15 gone
+  grep "last words" "$HAL9000_HOME/logs/ends.log"
+  closed() { [ "$(records)" = 0 ]; }
+  wait_for 5 closed
+  [ "$("$scripts/coordinator.ts" status --json | jq '.ended[] | select(.name == "ends").exitCode')" = 5 ]
+  [[ $("$scripts/coordinator.ts" logs ends) == *"last words"* ]]
+}
+
+@test "a worker that runs out of memory is said to have been OOM-killed" {
+  spawn -n hungry --memory 32m "$(make_project app)"
+  docker exec hungry bash -c 'x=x; while :; do x=$x$x; done' || true
+  told() { "$scripts/coordinator.ts" status | grep 'hungry.*OOM-killed at 32 MiB'; }
+  wait_for 10 told
+}
+
+@test "list, count, status and stats agree, in text and in JSON" {
+  spawn -n one "$(make_project app)"
+  spawn -n two "$(make_project app)"
+  [ "$("$scripts/coordinator.ts" count)" = 2 ]
+  [ "$("$scripts/coordinator.ts" count --json | jq .count)" = 2 ]
+  for what in list status stats; do
+    run -0 --separate-stderr "$scripts/coordinator.ts" "$what"
+    [[ $output == *one*two* ]]
+    run -0 --separate-stderr "$scripts/coordinator.ts" "$what" --json
+    [ "$(jq -r '(.workers? // .) | map(.name) | join(" ")' <<<"$output")" = "one two" ]
+  done
+  [ "$("$scripts/coordinator.ts" stats --json | jq '.[0].memoryBytes > 0')" = true ]
+}
+
+@test "several stops run at once" {
+  for name in s1 s2 s3 s4; do
+    spawn -n "$name" "$(make_project app)" -- sh -c 'trap "sleep 1; exit" TERM; while :; do sleep 0.1; done'
+  done
+  sleep 0.5 # until the traps are set
+  start=$(date +%s%N)
+  "$scripts/coordinator.ts" stop s1 s2 s3 s4
+  [ $((($(date +%s%N) - start) / 1000000)) -lt 3500 ]
+}
+
+@test "logs shows and follows a live worker" {
+  spawn -n talker "$(make_project app)" -- sh -c 'echo first; sleep 1; echo second; sleep 60'
+  run -0 timeout 5 "$scripts/coordinator.ts" logs talker --tail 1
+  run -124 timeout 4 "$scripts/coordinator.ts" logs -f talker
+  [[ $output == *first*second* ]]
+  [[ $("$scripts/coordinator.ts" logs talker --tail 1) == *second* ]]
+}
+
+@test "a live worker that has lost its record is adopted" {
+  spawn -n lost "$(make_project app)"
+  before=$(jq -S 'del(.createdAt)' "$HAL9000_HOME/sessions/lost.json")
+  rm "$HAL9000_HOME/sessions/lost.json"
+  spawn -n other "$(make_project app)"
+  docker kill other
+  wait_for 15 test -e "$HAL9000_HOME/sessions/lost.json"
+  [ "$(jq -S 'del(.createdAt)' "$HAL9000_HOME/sessions/lost.json")" = "$before" ]
+  [ "$(inspect lost '{{.State.Running}}')" = true ]
+}
+
+@test "a record whose worker is gone is closed" {
+  spawn -n gone "$(make_project app)"
+  docker rm --force gone
+  closed() { [ "$(records)" = 0 ]; }
+  wait_for 15 closed
+}
+
+@test "spawn in the parent takes a project outside the roots by a helper" {
+  outside=$(mktemp -d "$HAL9000_TEST_ROOT/outside.XXXX")
+  chown 1234:2345 "$outside"
+  docker exec "$parent" /scripts/spawn-worker -d -n far "$outside"
+  [ "$(inspect far '{{.Config.User}}')" = 1234:2345 ]
+  run -4 docker exec "$parent" /scripts/spawn-worker -d "$HAL9000_TEST_ROOT/gone"
+  [[ $output == *"there is no such file or directory"* ]]
+  [ -z "$(docker ps --all --quiet --filter label=hal9000.role=helper --filter "name=$HAL9000_PREFIX-helper")" ]
+}
+
+@test "config shows each setting with its place" {
+  run -0 --separate-stderr env WORKER_CPUS=1 "$scripts/claudy.ts" config show --json
+  [ "$(jq -r '.[] | select(.key == "WORKER_CPUS") | .text + " " + .place' <<<"$output")" = "1 environment" ]
+  [ "$(jq -r '.[] | select(.key == "WORKER_MEMORY") | .text + " " + .place' <<<"$output")" = "4g default" ]
+  [ "$("$scripts/claudy.ts" config path)" = "$HAL9000_HOME/config/hal9000.conf" ]
+}

@@ -1,0 +1,66 @@
+# Many at once, and commands that are killed.
+
+load ../helper/load
+
+teardown() {
+  stop_workers
+  "$scripts/claudy.ts" daemon start >/dev/null 2>&1
+}
+
+workers() {
+  docker ps --all --no-trunc --format '{{.Names}} {{.ID}}' \
+    --filter "label=hal9000.instance=$HAL9000_PREFIX" --filter label=hal9000.role=worker | sort
+}
+
+records() {
+  find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' -exec jq -r '.worker + " " + .container' {} + | sort
+}
+
+@test "20 spawns with one name at once: one wins, 19 find it taken" {
+  project=$(make_project app)
+  spawn_one() { "$scripts/spawn-worker.ts" -d -n wanted "$project"; }
+  local i
+  for i in $(seq 20); do
+    { code=0; spawn_one >/dev/null 2>&1 || code=$?; echo $code >"$BATS_TEST_TMPDIR/code.$i"; } 3>&- &
+  done
+  wait
+  [ "$(cat "$BATS_TEST_TMPDIR"/code.* | sort | uniq -c | xargs)" = "1 0 19 5" ]
+  [ "$(workers | wc -l)" = 1 ]
+  [ "$(records)" = "$(workers)" ]
+  docker exec wanted test -e /home/claude/.claude/.claude.json
+}
+
+@test "20 daemon starts at once: one parent, one net" {
+  "$scripts/claudy.ts" daemon stop
+  local i
+  for i in $(seq 20); do
+    { code=0; "$scripts/claudy.ts" daemon start >"$BATS_TEST_TMPDIR/out.$i" 2>&1 || code=$?
+      echo $code >"$BATS_TEST_TMPDIR/code.$i"; } 3>&- &
+  done
+  wait
+  [ "$(cat "$BATS_TEST_TMPDIR"/code.* | sort | uniq -c | xargs)" = "20 0" ] ||
+    { cat "$BATS_TEST_TMPDIR"/out.*; false; }
+  for role in parent net; do
+    [ "$(docker ps --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" \
+      --filter "label=hal9000.role=$role" | wc -l)" = 1 ]
+  done
+  heartbeat "$parent"
+}
+
+@test "kill -9 of spawn-worker at 20 moments: records and workers agree afterwards" {
+  project=$(make_project app)
+  for i in $(seq 20); do
+    TOKEN=x "$scripts/spawn-worker.ts" -d -n "killed$i" --secret TOKEN "$project" >/dev/null 2>&1 3>&- &
+    pid=$!
+    sleep "$(printf '0.%03d' $((i * 15)))"
+    # The launcher has become the script: one process.
+    kill -9 "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+  done
+  # The end of any worker makes the parent look.
+  spawn -n last "$project"
+  docker kill last
+  agree() { [ "$(records)" = "$(workers)" ]; }
+  wait_for 30 agree
+  [ -n "$(workers)" ] # some were through before they were killed
+}

@@ -1,0 +1,92 @@
+# At a real terminal: tmux on the host types, resizes and goes away.
+
+load ../helper/load
+
+setup() {
+  project=$(make_project app)
+  screen=hal9000-test-$$-$BATS_TEST_NUMBER
+}
+
+teardown() {
+  tmux -L "$screen" kill-server 2>/dev/null || true
+  stop_workers
+}
+
+terminal() { tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 "$@"; }
+keys() { tmux -L "$screen" send-keys "$@"; }
+shows() { tmux -L "$screen" capture-pane -p -J | grep -E -- "$1"; }
+
+# A shell that tells the exit code of spawn-worker in a file.
+spawned() {
+  printf '%q ' "$scripts/spawn-worker.ts" "$@"
+  printf '; echo $? >%q; sleep 60' "$BATS_TEST_TMPDIR/code"
+}
+
+@test "typing reaches the worker, and its exit code comes back" {
+  terminal "$(spawned -n typed "$project" -- bash --norc)"
+  wait_for 15 shows 'bash-.*[$#]'
+  keys 'echo "is $((6 * 7))"' Enter
+  wait_for 5 shows '^is 42'
+  keys 'exit 7' Enter
+  wait_for 15 test -s "$BATS_TEST_TMPDIR/code"
+  [ "$(cat "$BATS_TEST_TMPDIR/code")" = 7 ]
+  run -1 docker inspect typed
+}
+
+@test "the worker's terminal is resized with ours" {
+  terminal "$(spawned -n sized "$project" -- bash --norc)"
+  wait_for 15 shows 'bash-.*[$#]'
+  tmux -L "$screen" resize-window -x 132 -y 43
+  keys 'stty size' Enter
+  wait_for 5 shows '^43 132'
+}
+
+@test "Ctrl-C is the worker's" {
+  terminal "$(spawned -n interrupted "$project" -- bash --norc)"
+  wait_for 15 shows 'bash-.*[$#]'
+  keys 'sleep 100' Enter
+  keys C-c
+  keys 'echo "still $((40 + 2))"' Enter
+  wait_for 5 shows '^still 42'
+}
+
+@test "a closed terminal leaves the worker; coordinator attach finds it again" {
+  terminal "$(spawned -n left "$project" -- bash --norc)"
+  wait_for 15 shows 'bash-.*[$#]'
+  keys 'word=daisy' Enter
+  tmux -L "$screen" kill-server
+  [ "$(inspect left '{{.State.Running}}')" = true ]
+  terminal "'$scripts/coordinator.ts' attach left"
+  sleep 1
+  keys 'echo "again $word"' Enter
+  wait_for 10 shows '^again daisy'
+  keys 'exit' Enter
+  gone() { ! docker inspect left; }
+  wait_for 15 gone
+}
+
+@test "coordinator attach opens a shell in a worker that idles" {
+  spawn -n idle "$project"
+  terminal "'$scripts/coordinator.ts' attach idle"
+  wait_for 15 shows '[$#] $'
+  keys 'pwd' Enter
+  wait_for 5 shows '^/workspace'
+}
+
+@test "without a command the worker runs Claude" {
+  terminal "$(spawned -n claude --standalone --env ANTHROPIC_BASE_URL=http://127.0.0.1:9 "$project")"
+  wait_for 20 shows 'Claude Code|Select login method|Welcome'
+}
+
+@test "stop-all asks, and no is no" {
+  spawn -n asked "$project"
+  terminal "'$scripts/coordinator.ts' stop-all; sleep 60"
+  wait_for 10 shows 'Stop asked\? \[y/N\]'
+  keys 'n' Enter
+  wait_for 5 shows 'Nothing was done'
+  [ "$(inspect asked '{{.State.Running}}')" = true ]
+  terminal -s again "'$scripts/coordinator.ts' stop-all; sleep 60"
+  keys -t again 'y' Enter
+  gone() { ! docker inspect asked; }
+  wait_for 15 gone
+}

@@ -1,0 +1,235 @@
+# What happens when the commands are used wrongly: an exit code, a sentence, and
+# nothing left behind. Each row: code | sentence | command.
+
+load ../helper/load
+
+setup_file() {
+  load ../helper/load
+  make_project app
+  touch "$HAL9000_PROJECT_ROOTS/file"
+  ln -s /etc "$HAL9000_PROJECT_ROOTS/to-etc"
+  ln -s / "$HAL9000_PROJECT_ROOTS/to-root"
+  ln -s "$HAL9000_HOME" "$HAL9000_PROJECT_ROOTS/to-home"
+  ln -s gone "$HAL9000_PROJECT_ROOTS/dangling"
+  ln -s ring "$HAL9000_PROJECT_ROOTS/ring"
+  "$scripts/spawn-worker.ts" -d -n taken "$HAL9000_PROJECT_ROOTS/app"
+}
+
+teardown_file() {
+  load ../helper/load
+  stop_workers
+}
+
+containers() { docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" | sort; }
+kept() { find "$HAL9000_HOME" -path "$HAL9000_HOME/logs" -prune -o -type f -print | sort; }
+
+# Runs the table on stdin; `$P` in a row is the directory of the projects.
+refuses() {
+  local code sentence command rows=0 before
+  before=$(containers; kept)
+  while IFS='|' read -r code sentence command; do
+    [ -n "$code" ] || continue
+    code=${code// /} sentence=$(xargs -d '\n' <<<"$sentence" | sed 's/^ *//; s/ *$//')
+    status=0
+    stdout=$(P=$HAL9000_PROJECT_ROOTS PATH=$scripts:$PATH bash -c "$command" 2>"$BATS_TEST_TMPDIR/err" </dev/null) ||
+      status=$?
+    stderr=$(cat "$BATS_TEST_TMPDIR/err")
+    if [ "$status" != "$code" ] || [[ $stderr != *"$sentence"* ]] || [ -n "$stdout" ] ||
+      [[ $stderr != error:* ]] || [[ $stderr == *"    at "* ]]; then
+      printf 'row: %s\nexit code %s, stdout: %s\n%s\n' "$command" "$status" "$stdout" "$stderr"
+      return 1
+    fi
+    rows=$((rows + 1))
+  done
+  [ "$(containers; kept)" = "$before" ] || { echo "something was left behind"; return 1; }
+  echo "# $rows rows" >&3
+}
+
+@test "wrong directories" {
+  refuses <<'ROWS'
+    4 | there is no such file or directory | spawn-worker.ts -d $P/gone
+    4 | there is no such file or directory | spawn-worker.ts -d $P/dangling
+    4 | there is no such file or directory | spawn-worker.ts -d ''$P/app/x/y
+    2 | it is not a directory              | spawn-worker.ts -d $P/file
+    2 | a part of it is not a directory    | spawn-worker.ts -d $P/file/x
+    2 | too many symbolic links            | spawn-worker.ts -d $P/ring
+    2 | it is too long                     | spawn-worker.ts -d $P/$(printf 'x%.0s' {1..256})
+    4 | there is no such file or directory | spawn-worker.ts -d /$(printf 'x/%.0s' {1..4000})
+    6 | it is a system directory           | spawn-worker.ts -d /
+    6 | it is a system directory           | spawn-worker.ts -d $P/to-root
+    6 | it is a system directory           | spawn-worker.ts -d /usr
+    6 | it is a system directory           | spawn-worker.ts -d /var
+    6 | it is part of the system           | spawn-worker.ts -d /etc
+    6 | it is part of the system           | spawn-worker.ts -d $P/to-etc
+    6 | it is part of the system           | spawn-worker.ts -d $P/to-etc/ssl
+    6 | it is part of the system           | spawn-worker.ts -d /proc/self
+    6 | it is part of the system           | spawn-worker.ts -d /run
+    6 | it is part of the system           | spawn-worker.ts -d /var/run
+    6 | it is part of HAL9000_HOME         | spawn-worker.ts -d $HAL9000_HOME
+    6 | it is part of HAL9000_HOME         | spawn-worker.ts -d $P/to-home
+    6 | it is part of HAL9000_HOME         | spawn-worker.ts -d $HAL9000_HOME/sessions
+    6 | it contains HAL9000_HOME           | spawn-worker.ts -d $HAL9000_TEST_ROOT
+ROWS
+}
+
+@test "an empty directory, and homes that are spelled otherwise" {
+  refuses <<'ROWS'
+    2 | An argument is empty               | spawn-worker.ts -d ""
+    6 | it is part of HAL9000_HOME         | HAL9000_HOME=$P/to-home spawn-worker.ts -d $HAL9000_HOME/sessions
+    6 | it is part of HAL9000_HOME         | HAL9000_HOME=$P/../home spawn-worker.ts -d $HAL9000_HOME
+    6 | it is part of HAL9000_HOME         | HAL9000_HOME=/$HAL9000_HOME// spawn-worker.ts -d $HAL9000_HOME
+ROWS
+}
+
+@test "wrong names and images" {
+  refuses <<'ROWS'
+    2 | is not a name for a worker | spawn-worker.ts -d -n 007 $P/app
+    2 | is not a name for a worker | spawn-worker.ts -d -n 'a b' $P/app
+    2 | is not a name for a worker | spawn-worker.ts -d -n ../x $P/app
+    2 | is not a name for a worker | spawn-worker.ts -d -n=-x $P/app
+    2 | is not a name for a worker | spawn-worker.ts -d -n x $P/app
+    2 | is not a name for a worker | spawn-worker.ts -d -n $(printf 'x%.0s' {1..300}) $P/app
+    2 | is not a name for a worker | spawn-worker.ts -d -n dävid $P/app
+    2 | is not a name for a worker | spawn-worker.ts -d -n 'a;id' $P/app
+    2 | is not a name for a worker | spawn-worker.ts -d --name= $P/app
+    2 | value is missing           | spawn-worker.ts -d $P/app -n
+    2 | was given 2 times          | spawn-worker.ts -d -n one -n two $P/app
+    5 | the name is taken          | spawn-worker.ts -d -n taken $P/app
+    2 | is not for a worker        | spawn-worker.ts -d -n $HAL9000_PREFIX-parent $P/app
+    2 | is not for a worker        | spawn-worker.ts -d -n $HAL9000_PREFIX-net $P/app
+    2 | An argument is empty         | spawn-worker.ts -d -n new -i "" $P/app
+    4 | there is no image no/such:image | spawn-worker.ts -d -n new -i no/such:image $P/app
+    4 | there is no image worker   | WORKER_IMAGE=worker spawn-worker.ts -d -n new $P/app
+    1 | invalid reference format   | spawn-worker.ts -d -n new -i 'No Such' $P/app
+ROWS
+}
+
+@test "wrong sizes and numbers" {
+  refuses <<'ROWS'
+    2 | --memory must be a size        | spawn-worker.ts -d --memory lots $P/app
+    2 | --memory must be a size        | spawn-worker.ts -d --memory 4gb $P/app
+    2 | --memory must be a size        | spawn-worker.ts -d --memory=-1g $P/app
+    2 | --memory must be a size of at least 6m | spawn-worker.ts -d --memory 1k $P/app
+    2 | WORKER_MEMORY must be a size of at least 6m | WORKER_MEMORY=0 spawn-worker.ts -d $P/app
+    2 | --memory must be a size of at most | spawn-worker.ts -d --memory 99999999999t $P/app
+    2 | environment: HAL9000_PARENT must be a container's name | HAL9000_PARENT='.*' spawn-worker.ts -d $P/app
+    2 | --cpus must be a number        | spawn-worker.ts -d --cpus two $P/app
+    2 | --cpus must be at least 0.01   | spawn-worker.ts -d --cpus 0 $P/app
+    2 | --pids-limit must be a whole   | spawn-worker.ts -d --pids-limit 1.5 $P/app
+    2 | --pids-limit must be a whole   | spawn-worker.ts -d --pids-limit 0 $P/app
+    2 | no room for another limit      | spawn-worker.ts -d --no-limits --memory 1g $P/app
+    2 | environment: WORKER_MEMORY must be | WORKER_MEMORY=x spawn-worker.ts -d $P/app
+    2 | environment: CHROMADB_PORT must be | CHROMADB_PORT=99999 coordinator.ts list
+    2 | environment: HAL9000_PREFIX must be | HAL9000_PREFIX='a b' coordinator.ts list
+    2 | HAL9000_HOME must be an absolute path | HAL9000_HOME=here coordinator.ts list
+    2 | --tail must be a whole number  | coordinator.ts logs taken --tail some
+    2 | --tail must be a whole number  | claudy.ts daemon logs --tail=-3
+    2 | --publish must be              | claudy.ts daemon start --publish 3000
+    2 | --publish must be              | claudy.ts daemon start --publish 0:70000
+    5 | Cannot publish other ports under workers: taken | claudy.ts daemon start --publish 3999:3999
+ROWS
+}
+
+@test "wrong options and arguments" {
+  refuses <<'ROWS'
+    2 | Did you mean "--detach"        | spawn-worker.ts --detatch $P/app
+    2 | Unknown option -z              | spawn-worker.ts -z $P/app
+    2 | Unused args                    | spawn-worker.ts -d $P/app $P/app
+    2 | Cannot attach: stdin is no terminal | spawn-worker.ts $P/app
+    2 | --json needs --detach          | spawn-worker.ts --json $P/app
+    2 | --env must be KEY=VALUE        | spawn-worker.ts -d --env A $P/app
+    2 | --env must be KEY=VALUE        | spawn-worker.ts -d --env '1=x' $P/app
+    2 | --env cannot set HOME          | spawn-worker.ts -d --env HOME=/x $P/app
+    2 | --secret must be NAME          | spawn-worker.ts -d --secret a/b=/x $P/app
+    2 | Secret NOT_SET is not set      | spawn-worker.ts -d --secret NOT_SET $P/app
+    4 | Cannot read the file of secret | spawn-worker.ts -d --secret A=$P/gone $P/app
+    2 | --mount must be SRC:DST        | spawn-worker.ts -d --mount $P/app $P/app
+    2 | --mount must be SRC:DST        | spawn-worker.ts -d --mount $P/app:data $P/app
+    4 | as mount: there is no such     | spawn-worker.ts -d --mount $P/gone:/data $P/app
+    6 | as mount: it is part of the system | spawn-worker.ts -d --mount /etc:/data $P/app
+    6 | as mount: it is part of the system | spawn-worker.ts -d --mount /var/run/docker.sock:/data $P/app
+    6 | Cannot mount at "/workspace"   | spawn-worker.ts -d --mount $P/app:/workspace $P/app
+    6 | Cannot mount at "/etc/passwd"  | spawn-worker.ts -d --mount $P/file:/etc/passwd $P/app
+    6 | Cannot mount at "/"            | spawn-worker.ts -d --mount $P/app:/ $P/app
+    6 | Cannot mount at "/data/../etc" | spawn-worker.ts -d --mount $P/app:/data/../etc $P/app
+    2 | No command was given           | coordinator.ts
+    2 | Did you mean "list"            | coordinator.ts lst
+    2 | Arguments are missing: "stop   | coordinator.ts stop
+    2 | Unused args                    | coordinator.ts list taken
+    2 | Did you mean "restart"         | claudy.ts daemon restrt
+    2 | Did you mean "check"           | claudy.ts config chek
+    2 | There is no image "nonsense"   | build-images.ts --only nonsense
+ROWS
+}
+
+@test "what is not there, or cannot be asked" {
+  refuses <<'ROWS'
+    4 | Did you mean "taken"           | coordinator.ts stop takne
+    4 | There is no worker "nobody"    | coordinator.ts stop nobody taken
+    4 | There is no worker "../taken"  | coordinator.ts logs ../taken
+    4 | There is no worker "nobody"    | coordinator.ts logs nobody
+    4 | There is no worker "nobody"    | coordinator.ts attach nobody
+    2 | Cannot attach: stdin is no terminal | coordinator.ts attach taken
+    6 | Refused, for nobody can be asked | coordinator.ts stop-all
+    5 | in use by                      | init-volumes.ts --clean --yes
+    3 | the engine is out of reach     | DOCKER_HOST=unix:///no.sock coordinator.ts list
+    3 | the engine is out of reach     | DOCKER_HOST=tcp://127.0.0.1:1 spawn-worker.ts -d $P/app
+    3 | Cannot read docker context     | DOCKER_CONTEXT=gone coordinator.ts list
+ROWS
+  [ "$("$scripts/coordinator.ts" count)" = 1 ]
+}
+
+@test "a parent that is down" {
+  HAL9000_HOME=$BATS_TEST_TMPDIR/home HAL9000_PREFIX=hal9000-test-down \
+    run -4 spawn "$HAL9000_PROJECT_ROOTS/app"
+  [[ $output == *"the parent is not running"*"claudy daemon start"* ]]
+}
+
+@test "an engine that is too old" {
+  deno=$(echo "$repo"/node_modules/@deno/*/deno)
+  "$deno" eval --no-lock "
+    import { createServer } from 'node:http';
+    const server = createServer((_, reply) => reply.end(JSON.stringify(
+      { Version: '19.03.1', ApiVersion: '1.40', Arch: 'amd64' },
+    )));
+    server.listen(0, '127.0.0.1', () => console.log(server.address().port));" >"$BATS_TEST_TMPDIR/old" 3>&- &
+  old=$!
+  wait_for 10 test -s "$BATS_TEST_TMPDIR/old"
+  DOCKER_HOST=tcp://127.0.0.1:$(cat "$BATS_TEST_TMPDIR/old") run -3 "$scripts/engine.ts" start
+  kill "$old"
+  [[ $output == *"engine 19.03.1: its API 1.40 is older than 1.41"* ]]
+}
+
+@test "faults of the settings file are told with their lines" {
+  conf=$HAL9000_HOME/config/hal9000.conf
+  cp "$conf" "$BATS_TEST_TMPDIR/conf"
+  printf '# mine\nMIN_WARM_WORKERS=abc\nWORKER_MEMROY=1g\n' >"$conf"
+  run -2 "$scripts/coordinator.ts" list
+  [[ $output == *'config/hal9000.conf:2: MIN_WARM_WORKERS must be a whole number from 0 to 100, got "abc"'* ]]
+  run -2 "$scripts/claudy.ts" config check
+  [[ $output == *'hal9000.conf:2: MIN_WARM_WORKERS'* ]]
+  [[ $output == *'hal9000.conf:3: unknown setting WORKER_MEMROY. Did you mean "WORKER_MEMORY"?'* ]]
+  printf 'nonsense\n' >"$conf"
+  run -2 "$scripts/coordinator.ts" list
+  [[ $output == *'config/hal9000.conf:1: must be KEY=VALUE'* ]]
+  cp "$BATS_TEST_TMPDIR/conf" "$conf"
+  run -0 "$scripts/claudy.ts" config check
+}
+
+@test "a damaged record is moved aside and stops nothing" {
+  echo '{"version":1,' >"$HAL9000_HOME/sessions/broken.json"
+  run -0 "$scripts/coordinator.ts" list
+  # The end of a worker makes the parent look at all records.
+  spawn -n short "$HAL9000_PROJECT_ROOTS/app"
+  docker kill short
+  aside() { find "$HAL9000_HOME/sessions/damaged" -name 'broken.json.*' | grep broken; }
+  wait_for 20 aside
+  [ ! -e "$HAL9000_HOME/sessions/broken.json" ]
+  docker logs "$parent" 2>&1 | grep 'Record of "broken" is damaged'
+}
+
+@test "a reader that has gone is no fault" {
+  "$scripts/coordinator.ts" list | head -n 0
+  [ "${PIPESTATUS[0]}" = 0 ]
+  "$scripts/coordinator.ts" list >&-
+}
