@@ -7,7 +7,13 @@ import { basename, dirname, join } from "node:path";
 import { type HomePaths, homePaths } from "./paths.ts";
 import { type Flags, homeOf, readSettings } from "./config.ts";
 import type { Settings } from "./settings.ts";
-import { connect, type Docker, endpointOf, socketOf } from "./docker.ts";
+import {
+  connect,
+  type Docker,
+  endpointOf,
+  inspectVolume,
+  socketOf,
+} from "./docker.ts";
 import { Failure } from "./errors.ts";
 import type { HostView } from "./hostpath.ts";
 import { instanceFilter, instanceNames } from "./labels.ts";
@@ -63,11 +69,15 @@ export async function openInstance(
   }
   const self = await findSelf(common);
   const mounts = self.Mounts;
-  const source = mounts.find((mount) => mount.Destination === home.home)
-    ?.Source;
+  const mounted = mounts.find(({ Destination }) => Destination === home.home);
+  // Of a volume, as where a parent by hand was given no home, the list tells
+  // the name alone.
+  const volume = mounted?.Source || !mounted?.Name
+    ? undefined
+    : await inspectVolume(common.docker, mounted.Name);
   return {
     ...common,
-    hostHome: homePaths(source ?? home.home),
+    hostHome: homePaths(mounted?.Source || volume?.Mountpoint || home.home),
     host: {
       mount: hostMount,
       roots: mounts

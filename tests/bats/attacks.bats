@@ -32,7 +32,9 @@ JS
 
 @test "a record that names all homes destroys none" {
   "$scripts/spawn-worker.ts" -d -n honest "$(make_project app)"
-  sed -i 's#"home": .*#"home": "workers/..", "ephemeral": true,#' "$HAL9000_HOME/sessions/honest.json"
+  record=$HAL9000_HOME/sessions/honest.json
+  jq '.home = "workers/.." | .ephemeral = true' "$record" >"$BATS_TEST_TMPDIR/record"
+  cp "$BATS_TEST_TMPDIR/record" "$record"
   "$scripts/coordinator.ts" stop honest
   [ -d "$HAL9000_HOME/memorybank" ]
   [ -d "$HAL9000_HOME/workers" ]
@@ -68,6 +70,8 @@ JS
   imposes() { [ "$(docker exec "$parent" bash -c 'exec 3<>/dev/tcp/127.0.0.1/8000; printf "GET /api/v2/heartbeat HTTP/1.0\r\n\r\n" >&3; cat <&3' | tail -c 2)" = '{}' ]; }
   wait_for 10 imposes
   run ! docker exec "$parent" /scripts/healthcheck.sh
+  run -124 timeout 5 "$scripts/claudy.ts" daemon restart
+  [ "$(jq .ready "$HAL9000_HOME/run/parent.json")" = false ]
   docker rm --force --volumes "$HAL9000_PREFIX-imposter"
   wait_for 30 docker exec "$parent" /scripts/healthcheck.sh
 }

@@ -1,6 +1,10 @@
 load ../helper/load
 
+hand=$HAL9000_PREFIX-hand
+
 teardown() {
+  load setup_suite
+  remove_instance "$hand"
   stop_workers
   "$scripts/claudy.ts" daemon start 2>/dev/null >/dev/null
 }
@@ -145,4 +149,58 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   [ "$(stat -c %a "$HAL9000_HOME")" = 700 ]
   touch "$HAL9000_HOME/memorybank/note"
   docker exec "$parent" test -e /data/memory-bank/note
+}
+
+# Parents that were started by hand, with the lines of docs/dind/PARENT.md.
+by_hand() {
+  docker run --detach --name "$hand-parent" --label "hal9000.instance=$hand" \
+    --env HAL9000_PREFIX="$hand" --env HAL9000_IMAGE_REPO="$HAL9000_IMAGE_REPO" \
+    --volume /var/run/docker.sock:/var/run/docker.sock "$@" "$HAL9000_IMAGE_REPO:parent"
+  wait_for 20 docker exec "$hand-parent" /scripts/healthcheck.sh
+}
+
+@test "a parent by hand with a mounted home spawns, lists and stops" {
+  project=$(make_project byhand)
+  home=$HAL9000_TEST_ROOT/byhand
+  by_hand --volume "$home:/root/.hal9000"
+  run -0 --separate-stderr docker exec "$hand-parent" /scripts/spawn-worker.sh -d -n by-worker "$project"
+  [ "$output" = "$(inspect by-worker '{{.Id}}')" ]
+  heartbeat by-worker
+  [ -e "$home/sessions/by-worker.json" ]
+  HAL9000_PREFIX=$hand HAL9000_HOME=$home run -0 "$scripts/coordinator.ts" list
+  [[ $output == *by-worker* ]]
+  HAL9000_PREFIX=$hand HAL9000_HOME=$home "$scripts/spawn-worker.ts" -d -n from-host "$project"
+  heartbeat from-host
+  docker exec "$hand-parent" /scripts/coordinator.sh stop by-worker from-host
+}
+
+@test "a parent by hand without a home spawns as well" {
+  by_hand --env SKIP_IMAGE_PULL=true
+  docker exec "$hand-parent" /scripts/spawn-worker.sh -d -n by-worker "$(make_project byhand)"
+  heartbeat by-worker
+  docker exec by-worker touch /home/claude/.claude/kept
+  docker exec "$hand-parent" sh -c 'ls /root/.hal9000/workers/by-worker-*/kept'
+  docker exec "$hand-parent" /scripts/coordinator.sh stop by-worker
+}
+
+@test "--publish reaches a worker's server from the host, on loopback alone" {
+  "$scripts/claudy.ts" daemon stop
+  "$scripts/claudy.ts" daemon start --publish 13999:3999
+  spawn -n server "$(make_project app)"
+  docker exec --detach "$parent" deno eval --no-lock \
+    'Deno.serve({ port: 3999, hostname: "0.0.0.0" }, () => new Response("open the doors"))'
+  fetched() { [ "$(node -e 'fetch("http://127.0.0.1:13999").then((r) => r.text()).then(console.log)')" = "open the doors" ]; }
+  wait_for 10 fetched
+  [ "$(inspect "$net" '{{(index (index .NetworkSettings.Ports "3999/tcp") 0).HostIp}}')" = 127.0.0.1 ]
+  [ "$("$scripts/claudy.ts" daemon status --json | jq -r '.published[0]')" = "127.0.0.1:13999 -> 3999/tcp" ]
+  run -5 "$scripts/claudy.ts" daemon start --publish 14000:4000
+  stop_workers
+  "$scripts/claudy.ts" daemon stop
+}
+
+@test "daemon logs shows the parent's log" {
+  run -0 "$scripts/claudy.ts" daemon logs
+  [[ $output == *'Ready after'* ]]
+  run -0 "$scripts/claudy.ts" daemon logs --tail 1
+  [ "${#lines[@]}" = 1 ]
 }

@@ -34,9 +34,9 @@ remove_instance() { # remove_instance PREFIX
 # A run that was killed cannot clean up; the next one does it for it.
 sweep_dead_runs() {
   docker ps --all --format '{{.Label "hal9000.instance"}}' | sort -u |
-    while IFS=- read -r _ kind pid; do
-      if [ "$kind" = test ] && [ ! -d "/proc/$pid" ]; then
-        remove_instance "hal9000-test-$pid"
-      fi
+    while read -r instance; do
+      case $instance in hal9000-test-*) ;; *) continue ;; esac
+      pid=${instance#hal9000-test-}
+      [ -d "/proc/${pid%%-*}" ] || remove_instance "$instance"
     done
 }
