@@ -17,11 +17,10 @@ import {
   checkWorkerName,
   createWorker,
   type Limits,
-  type PreparedHome,
-  prepareWorkerHome,
   startWorker,
   workerSpec,
 } from "./worker.ts";
+import { type PreparedHome, prepareWorkerHome } from "./worker-home.ts";
 import { listWorkers } from "./workers.ts";
 
 export interface SpawnRequest {

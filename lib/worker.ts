@@ -1,21 +1,12 @@
 // A worker: one container for one project, hardened, in the parent's network
 // namespace.
 
-import { existsSync, lstatSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import process from "node:process";
 import { createContainer, type Docker, inspectImage } from "./docker.ts";
 import { engineFailure, removeContainer, statusOf } from "./docker.ts";
 import { Failure } from "./errors.ts";
-import type { Instance } from "./instance.ts";
 import { label, roleLabels } from "./labels.ts";
-import {
-  ensureDirectory,
-  ensureOwner,
-  type Owner,
-  writeWhole,
-} from "./owned.ts";
-import { pathDigest, type Project } from "./project.ts";
+import type { Project } from "./project.ts";
 
 export interface Limits {
   memoryBytes: number;
@@ -188,97 +179,6 @@ export async function capCpus(
   if (limits.cpus <= availableParallelism()) return limits;
   const { NCPU } = await docker.info();
   return { ...limits, cpus: Math.min(limits.cpus, NCPU) };
-}
-
-export interface PreparedHome {
-  /** Name of the Claude home under workers/. */
-  directory: string;
-  /** Whether it was not there before. */
-  made: boolean;
-  sources: WorkerSources;
-}
-
-/**
- * What a worker needs under HAL9000_HOME: its Claude home, and the account
- * files of its user. Gives the host paths for the mounts.
- */
-export function prepareWorkerHome(
-  instance: Pick<Instance, "home" | "hostHome" | "owner">,
-  name: string,
-  project: Project,
-): PreparedHome {
-  const { home, hostHome, owner } = instance;
-  if (process.getuid?.() !== 0 && process.getuid?.() !== project.uid) {
-    throw new Failure(
-      "unsafe",
-      `Cannot spawn on "${project.path}": it belongs to uid ${project.uid}, not to you`,
-      {
-        hint: "The parent can: docker exec PARENT /scripts/spawn-worker -d DIR",
-      },
-    );
-  }
-  // A name may serve another project later, which must not see this one's
-  // conversations.
-  const digest = pathDigest(project.path);
-  const directory = name.endsWith(digest) ? name : `${name}-${digest}`;
-  const claudeHome = home.workerHome(directory);
-  const made = ensureDirectory(claudeHome, 0o700, project);
-  // The project may have changed hands since.
-  ensureOwner(claudeHome, project);
-  seedClaudeHome(claudeHome, project);
-  ensureAccounts(home.accounts(project.uid, project.gid), project, owner);
-  return {
-    directory,
-    made,
-    sources: {
-      claudeHome: hostHome.workerHome(directory),
-      claudeConfig: hostHome.claudeConfig,
-      accounts: hostHome.accounts(project.uid, project.gid),
-    },
-  };
-}
-
-/** A first start without questions that have but one answer in a worker. */
-function seedClaudeHome(directory: string, owner: Owner): void {
-  const file = `${directory}/.claude.json`;
-  // A link that the worker laid there is no file: it is replaced, not followed.
-  if (lstatSync(file, { throwIfNoEntry: false })?.isFile()) return;
-  const state = {
-    hasCompletedOnboarding: true,
-    projects: { [inside.workspace]: { hasTrustDialogAccepted: true } },
-  };
-  writeWhole(file, JSON.stringify(state), owner);
-}
-
-function ensureAccounts(directory: string, user: Owner, owner: Owner): void {
-  const files = [`${directory}/passwd`, `${directory}/group`];
-  if (files.every((file) => existsSync(file))) return;
-  ensureDirectory(directory, 0o755, owner);
-  const { uid, gid } = user;
-  const name = uid === 0 ? "root" : "claude";
-  const group = gid === 0 ? "root" : "claude";
-  writeWhole(
-    `${directory}/passwd`,
-    [
-      ...(uid === 0 ? [] : ["root:x:0:0:root:/root:/bin/bash"]),
-      `${name}:x:${uid}:${gid}::${inside.home}:/bin/bash`,
-      "nobody:x:65534:65534:nobody:/:/bin/false",
-      "",
-    ].join("\n"),
-    owner,
-    0o644,
-  );
-  writeWhole(
-    `${directory}/group`,
-    [
-      ...(gid === 0 ? [] : ["root:x:0:"]),
-      `${group}:x:${gid}:`,
-      "nogroup:x:65534:",
-      "",
-    ].join("\n"),
-    owner,
-    0o644,
-  );
 }
 
 /** Creates a worker that is not started; gives its id. */

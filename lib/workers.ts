@@ -85,3 +85,10 @@ export async function findWorkers(
 function isIdOf(text: string, id: string): boolean {
   return text.length >= 12 && id.startsWith(text);
 }
+
+/** Names of the workers that run. */
+export async function liveWorkers(instance: Labelled): Promise<string[]> {
+  return (await listWorkers(instance))
+    .filter(({ state }) => state === "running")
+    .map(({ name }) => name);
+}

@@ -3,30 +3,18 @@
 
 import process from "node:process";
 import { confPath, explainSettings, settingFaults } from "../lib/config.ts";
-import {
-  type DaemonStatus,
-  daemonStatus,
-  liveWorkers,
-  parsePublished,
-  restartDaemon,
-  startDaemon,
-  stopDaemon,
-} from "../lib/daemon.ts";
+import { restartDaemon, startDaemon, stopDaemon } from "../lib/daemon.ts";
+import { type DaemonStatus, daemonStatus } from "../lib/daemon-status.ts";
 import { runDocker } from "../lib/docker-cli.ts";
 import { findContainer } from "../lib/docker.ts";
 import { type Instance, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
+import { parsePublished } from "../lib/parent-spec.ts";
 import { duration } from "../lib/units.ts";
-import {
-  action,
-  answer,
-  columns,
-  command,
-  confirm,
-  listOf,
-  runCli,
-  wholeNumber,
-} from "./cli.ts";
+import { liveWorkers } from "../lib/workers.ts";
+import { command, runCli } from "./cli.ts";
+import { action, listOf, wholeNumber } from "./options.ts";
+import { answer, columns, confirm } from "./output.ts";
 
 const cli = command("claudy");
 const { env } = process;

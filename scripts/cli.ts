@@ -3,14 +3,18 @@
 
 import { dirname } from "node:path";
 import process from "node:process";
-import { createInterface } from "node:readline/promises";
 import { type CAC, cac, type Command } from "cac";
 import { connectionFault, engineFailure, statusOf } from "../lib/docker.ts";
-import type { Flags } from "../lib/config.ts";
-import type { SettingName } from "../lib/settings.ts";
 import { didYouMean } from "../lib/nearest.ts";
 import { exitCode, Failure, messageOf } from "../lib/errors.ts";
 import manifest from "../package.json" with { type: "json" };
+import {
+  dashed,
+  explicitFlags,
+  refuseEmpty,
+  refuseRepeated,
+} from "./options.ts";
+import { printable } from "./output.ts";
 
 export const version = manifest.version;
 
@@ -61,130 +65,6 @@ export async function runCli(cli: CAC): Promise<void> {
   }
 }
 
-/** Prints an answer on stdout: JSON when it was asked for, else its text. */
-export function answer(value: unknown, text: string, json: boolean): void {
-  const line = json ? JSON.stringify(value, null, 2) : text;
-  if (line !== "") process.stdout.write(`${line}\n`);
-}
-
-/**
- * argv with `--allow-any-path` as `--allowAnyPath=true`. cac takes what follows a
- * flag for its value where the flag's name has a dash, and a directory that
- * follows `-d` for a number where it looks like one.
- */
-export function explicitFlags(argv: readonly string[], cli: CAC): string[] {
-  const flags = new Map<string, string>();
-  for (const { options } of [cli.globalCommand, ...cli.commands]) {
-    for (const { names, isBoolean, negated } of options) {
-      if (!isBoolean || negated) continue;
-      for (const name of names) {
-        flags.set(dashed(name), `${dashes(name)}${name}`);
-      }
-    }
-  }
-  const end = argv.indexOf("--");
-  return argv.map((word, index) => {
-    const flag = end === -1 || index < end ? flags.get(word) : undefined;
-    return flag === undefined ? word : `${flag}=true`;
-  });
-}
-
-/** The action of a command by its name. */
-export function action<T>(
-  command: string,
-  actions: Record<string, T>,
-  name: string,
-): T {
-  const found = Object.hasOwn(actions, name) ? actions[name] : undefined;
-  if (found !== undefined) return found;
-  const names = Object.keys(actions);
-  throw new Failure("usage", `Unknown action "${name}" of ${command}`, {
-    hint: `${didYouMean(name, names)}There are: ${names.join(", ")}.`,
-  });
-}
-
-/** The values of an option that may be given more than once. */
-export function listOf(value: unknown): string[] {
-  // cac gives [undefined] for a repeatable option that was not given.
-  const values = Array.isArray(value) ? value : [value];
-  return values.filter((item) => item !== undefined).map(String);
-}
-
-/** Options that stand for settings, as flags that name themselves. */
-export function flagsOf(
-  options: Record<string, unknown>,
-  names: Record<string, SettingName>,
-): Flags {
-  const flags: Flags = {};
-  for (const [option, setting] of Object.entries(names)) {
-    const value = options[option];
-    if (value === undefined) continue;
-    flags[setting] = { text: String(value), place: `--${kebab(option)}` };
-  }
-  return flags;
-}
-
-/** The value of an option that must be a whole number. */
-export function wholeNumber(
-  option: string,
-  value: unknown,
-): number | undefined {
-  if (value === undefined) return undefined;
-  if (typeof value === "number" && Number.isInteger(value) && value >= 0) {
-    return value;
-  }
-  throw new Failure(
-    "usage",
-    `${option} must be a whole number, got "${value}"`,
-  );
-}
-
-/** Asks at the terminal; throws an `unsafe` Failure where nobody says yes. */
-export async function confirm(question: string, yes: boolean): Promise<void> {
-  if (yes) return;
-  if (process.stdin.isTTY !== true) {
-    throw new Failure(
-      "unsafe",
-      `Refused, for nobody can be asked: ${question}`,
-      {
-        hint: "Say --yes.",
-      },
-    );
-  }
-  const terminal = createInterface({
-    input: process.stdin,
-    output: process.stderr,
-  });
-  const reply = await terminal.question(`${question} [y/N] `);
-  terminal.close();
-  if (!/^y(es)?$/i.test(reply.trim())) {
-    throw new Failure("unsafe", "Nothing was done");
-  }
-}
-
-/** Text that a terminal shows and does not obey: names are anybody's choice. */
-function printable(text: string): string {
-  return text.replace(
-    /\p{Cc}/gu,
-    (character) =>
-      `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`,
-  );
-}
-
-/** Rows as lines whose cells stand one below the other. */
-export function columns(cells: string[][]): string {
-  const rows = cells.map((row) => row.map(printable));
-  const widths = (rows[0] ?? []).map((_, column) =>
-    Math.max(...rows.map((row) => row[column]?.length ?? 0))
-  );
-  return rows
-    .map((row) =>
-      row.map((cell, column) => cell.padEnd(widths[column] ?? 0))
-        .join("  ").trimEnd()
-    )
-    .join("\n");
-}
-
 function refuseUnknownCommand(cli: CAC): void {
   if (cli.matchedCommand) return;
   const names = cli.commands.map((known) => known.name);
@@ -197,29 +77,6 @@ function refuseUnknownCommand(cli: CAC): void {
   throw new Failure("usage", `Unknown command "${given}"`, {
     hint: `${didYouMean(given, names)}See ${cli.name} --help.`,
   });
-}
-
-/** cac takes "" for a number, for no argument, or for the default command. */
-function refuseEmpty(argv: readonly string[]): void {
-  const end = argv.indexOf("--");
-  const words = end === -1 ? argv : argv.slice(0, end);
-  if (!words.includes("")) return;
-  throw new Failure("usage", "An argument is empty", {
-    hint: "Leave it out, or give it a value.",
-  });
-}
-
-/** cac makes a list of an option that is given twice; few are lists. */
-function refuseRepeated(cli: CAC): void {
-  for (const option of cli.matchedCommand?.options ?? []) {
-    const value = cli.options[option.name];
-    if (Array.isArray(value) && !Array.isArray(option.config.type)) {
-      throw new Failure(
-        "usage",
-        `Option --${kebab(option.name)} was given ${value.length} times`,
-      );
-    }
-  }
 }
 
 function asFailure(error: unknown, cli: CAC): Failure {
@@ -255,19 +112,6 @@ function optionNames(cli: CAC): string[] {
   return commands.flatMap((known) => known.options)
     .flatMap((option) => option.names)
     .map(dashed);
-}
-
-/** An option as people write it. */
-function dashed(name: string): string {
-  return dashes(name) + kebab(name);
-}
-
-function dashes(name: string): string {
-  return name.length === 1 ? "-" : "--";
-}
-
-function kebab(name: string): string {
-  return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }
 
 function stackOf(error: unknown): string {

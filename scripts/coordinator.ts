@@ -7,7 +7,7 @@ import process from "node:process";
 import { runDocker } from "../lib/docker-cli.ts";
 import { stopWorker } from "../lib/ending.ts";
 import { Failure } from "../lib/errors.ts";
-import { openInstance } from "../lib/instance.ts";
+import { type Instance, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { workersStatus, workerStats } from "../lib/status.ts";
 import { binarySize } from "../lib/units.ts";
@@ -17,14 +17,9 @@ import {
   listWorkers,
   type WorkerState,
 } from "../lib/workers.ts";
-import {
-  answer,
-  columns,
-  command,
-  confirm,
-  runCli,
-  wholeNumber,
-} from "./cli.ts";
+import { command, runCli } from "./cli.ts";
+import { wholeNumber } from "./options.ts";
+import { answer, columns, confirm } from "./output.ts";
 
 const cli = command("coordinator");
 const open = () => openInstance(process.env, logToStderr);
@@ -55,19 +50,20 @@ cli.command("stop <...names>", "Stop workers; their logs are kept")
   .option("--json", "Print their names as JSON")
   .action(async (names: string[], options) => {
     const instance = await open();
-    await stop(await findWorkers(instance, names), options.json);
+    await stop(instance, await findWorkers(instance, names), options.json);
   });
 
 cli.command("stop-all", "Stop all workers, after asking")
   .option("--yes", "Do not ask")
   .option("--json", "Print their names as JSON")
   .action(async (options) => {
-    const workers = await listWorkers(await open());
+    const instance = await open();
+    const workers = await listWorkers(instance);
     const names = workers.map(({ name }) => name);
     if (names.length > 0) {
       await confirm(`Stop ${names.join(", ")}?`, options.yes);
     }
-    await stop(workers, options.json);
+    await stop(instance, workers, options.json);
   });
 
 cli.command("logs <name>", "Show a worker's log, also of one that is gone")
@@ -92,11 +88,8 @@ cli.command("logs <name>", "Show a worker's log, also of one that is gone")
     }
     const lines = (await readFile(instance.home.log(name), "utf8")).split("\n");
     if (lines.at(-1) === "") lines.pop();
-    answer(
-      null,
-      lines.slice(-(tail ?? lines.length) || lines.length).join("\n"),
-      false,
-    );
+    const first = tail === undefined ? 0 : Math.max(lines.length - tail, 0);
+    answer(null, lines.slice(first).join("\n"), false);
   });
 
 cli.command(
@@ -172,8 +165,11 @@ cli.command("stats", "Show what each running worker uses")
 await runCli(cli);
 
 /** Several at once: a worker that takes its time delays none of the others. */
-async function stop(workers: WorkerState[], json: boolean): Promise<void> {
-  const instance = await open();
+async function stop(
+  instance: Instance,
+  workers: WorkerState[],
+  json: boolean,
+): Promise<void> {
   await Promise.all(
     workers.map((worker) => stopWorker(instance, worker, logToStderr)),
   );

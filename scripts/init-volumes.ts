@@ -12,7 +12,8 @@ import {
 } from "../lib/storage.ts";
 import { megabytes } from "../lib/units.ts";
 import { ensureStorage } from "../lib/volumes.ts";
-import { answer, columns, command, confirm, runCli } from "./cli.ts";
+import { command, runCli } from "./cli.ts";
+import { answer, columns, confirm } from "./output.ts";
 
 const cli = command("init-volumes");
 

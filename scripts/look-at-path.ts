@@ -4,7 +4,8 @@
 
 import { lookAt } from "../lib/hostpath.ts";
 import { hostMount } from "../lib/instance.ts";
-import { answer, command, runCli } from "./cli.ts";
+import { command, runCli } from "./cli.ts";
+import { answer } from "./output.ts";
 
 const cli = command("look-at-path");
 

@@ -11,7 +11,9 @@ import { logToStderr } from "../lib/log.ts";
 import { readSecret } from "../lib/secrets.ts";
 import { prepareWorker, type SpawnRequest, spawnWorker } from "../lib/spawn.ts";
 import { checkVariable } from "../lib/worker.ts";
-import { answer, command, flagsOf, listOf, runCli } from "./cli.ts";
+import { command, runCli } from "./cli.ts";
+import { flagsOf, listOf } from "./options.ts";
+import { answer } from "./output.ts";
 
 const cli = command("spawn-worker");
 

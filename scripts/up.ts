@@ -15,7 +15,8 @@ import { ensureSample } from "../lib/sample.ts";
 import { spawnOnce } from "../lib/spawn.ts";
 import { duration } from "../lib/units.ts";
 import { ensureStorage } from "../lib/volumes.ts";
-import { answer, checkout, command, runCli, version } from "./cli.ts";
+import { checkout, command, runCli, version } from "./cli.ts";
+import { answer } from "./output.ts";
 
 const cli = command("up");
 

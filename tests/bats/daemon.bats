@@ -151,6 +151,48 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   docker exec "$parent" test -e /data/memory-bank/note
 }
 
+@test "init-volumes --clean lists what it destroys, asks, and follows no link out" {
+  run -5 "$scripts/init-volumes.ts" --clean --yes
+  [[ $output == *"in use by $parent"* ]]
+  "$scripts/claudy.ts" daemon stop
+  mkdir "$HAL9000_TEST_ROOT/elsewhere"
+  touch "$HAL9000_TEST_ROOT/elsewhere/kept" "$HAL9000_HOME/backups/kept" "$HAL9000_HOME/memorybank/lost"
+  mkdir -p "$HAL9000_HOME/claude"
+  ln -s "$HAL9000_TEST_ROOT/elsewhere" "$HAL9000_HOME/claude/link"
+  rm -r "$HAL9000_HOME/pool" && ln -s "$HAL9000_TEST_ROOT/elsewhere" "$HAL9000_HOME/pool"
+  run -6 "$scripts/init-volumes.ts" --clean
+  [[ $output == *"$HAL9000_HOME/memorybank"*" MB"* ]]
+  [[ $output == *"volume $HAL9000_PREFIX-chromadb"* ]]
+  [[ $output != *"$HAL9000_HOME/backups"* ]]
+  [ -e "$HAL9000_HOME/memorybank/lost" ]
+  run -0 "$scripts/init-volumes.ts" --clean --yes
+  [ -e "$HAL9000_TEST_ROOT/elsewhere/kept" ]
+  [ -e "$HAL9000_HOME/backups/kept" ]
+  [ ! -e "$HAL9000_HOME/memorybank/lost" ]
+  [ -d "$HAL9000_HOME/pool" ] && [ ! -L "$HAL9000_HOME/pool" ]
+}
+
+@test "init-volumes --clean does not reach into another file system" {
+  "$scripts/claudy.ts" daemon stop
+  mkdir -p "$HAL9000_HOME/claude/mounted"
+  mount -t tmpfs none "$HAL9000_HOME/claude/mounted" || skip "mounting needs root"
+  touch "$HAL9000_HOME/claude/mounted/kept"
+  run -6 "$scripts/init-volumes.ts" --clean --yes
+  present=$(ls "$HAL9000_HOME/claude/mounted")
+  umount "$HAL9000_HOME/claude/mounted"
+  [[ $output == *'another file system is mounted at "'*'/claude/mounted"'* ]]
+  [ "$present" = kept ]
+}
+
+@test "init-volumes --status changes nothing" {
+  "$scripts/claudy.ts" daemon stop
+  HAL9000_HOME=$BATS_TEST_TMPDIR/none HAL9000_PREFIX=hal9000-test-none \
+    run -0 "$scripts/init-volumes.ts" --status
+  [[ $output == *absent* ]]
+  [ ! -e "$BATS_TEST_TMPDIR/none" ]
+  [ -z "$(docker volume ls --quiet --filter label=hal9000.instance=hal9000-test-none)" ]
+}
+
 # Parents that were started by hand, with the lines of docs/dind/PARENT.md.
 by_hand() {
   docker run --detach --name "$hand-parent" --label "hal9000.instance=$hand" \
@@ -172,6 +214,20 @@ by_hand() {
   HAL9000_PREFIX=$hand HAL9000_HOME=$home "$scripts/spawn-worker.ts" -d -n from-host "$project"
   heartbeat from-host
   docker exec "$hand-parent" /scripts/coordinator.sh stop by-worker from-host
+}
+
+@test "a missing worker image is pulled, lazily, or not at all" {
+  said() { docker logs "$hand-parent" 2>&1 | grep "$1"; }
+  # No registry has it: what counts is whether it is asked for, and when.
+  by_hand --env WORKER_IMAGE=localhost:9/no/such:image
+  said 'Cannot pull localhost:9/no/such:image'
+  docker rm --force --volumes "$hand-parent"
+  by_hand --env WORKER_IMAGE=localhost:9/no/such:image --env LAZY_IMAGE_PULL=true
+  said 'Pulling localhost:9/no/such:image'
+  docker rm --force --volumes "$hand-parent"
+  by_hand --env WORKER_IMAGE=localhost:9/no/such:image --env SKIP_IMAGE_PULL=true
+  said 'Ready after'
+  run ! said Pulling
 }
 
 @test "a parent by hand without a home spawns as well" {

@@ -2,7 +2,7 @@
 
 load ../helper/load
 
-commands() { find "$scripts" -name '*.ts' ! -name cli.ts | sort; }
+commands() { find "$scripts" -name '*.ts' ! -name cli.ts ! -name options.ts ! -name output.ts | sort; }
 
 @test "every script shows its help and version from any directory" {
   cd /

@@ -78,6 +78,15 @@ spawned() {
   wait_for 20 shows 'Claude Code|Select login method|Welcome'
 }
 
+@test "daemon stop asks while workers run" {
+  spawn -n stays "$project"
+  terminal "'$scripts/claudy.ts' daemon stop; sleep 60"
+  wait_for 10 shows 'Stop the parent under stays\? \[y/N\]'
+  keys Enter
+  wait_for 5 shows 'Nothing was done'
+  [ "$(inspect "$parent" '{{.State.Running}}')" = true ]
+}
+
 @test "stop-all asks, and no is no" {
   spawn -n asked "$project"
   terminal "'$scripts/coordinator.ts' stop-all; sleep 60"

@@ -67,10 +67,41 @@ foreign() { find "/home/$user/.hal9000" ! -user "$user"; }
   [[ $output == *"docker exec"* ]]
 }
 
+@test "every command works for the user" {
+  app=/home/$user/app
+  as_user scripts/spawn-worker.ts -d -n all "$app"
+  [ "$(as_user scripts/coordinator.ts count)" -ge 1 ]
+  for words in list status stats "logs all"; do
+    # shellcheck disable=SC2086  # words of a command
+    as_user scripts/coordinator.ts $words
+  done
+  as_user scripts/claudy.ts daemon status --json | jq -e '.parent == "running"'
+  as_user scripts/claudy.ts daemon logs --tail 1
+  as_user scripts/claudy.ts config show
+  as_user scripts/claudy.ts config check
+  as_user scripts/init-volumes.ts --status
+  run -7 as_user scripts/spawn-worker.ts "$app" -- sh -c 'touch /workspace/attached; exit 7'
+  [ "$(stat -c %U "$app/attached")" = "$user" ]
+  as_user env TOKEN=x scripts/spawn-worker.ts -d -n secretive --secret TOKEN "$app"
+  [ "$(docker exec secretive cat /run/secrets/TOKEN)" = x ]
+  # Ends while nobody watches: the parent, as root, retires it.
+  docker kill secretive
+  gone() { [ ! -e "/home/$user/.hal9000/sessions/secretive.json" ]; }
+  wait_for 15 gone
+  [ -z "$(foreign)" ]
+  as_user scripts/build-images.ts --json | jq -e 'all(.built | not)'
+  as_user scripts/coordinator.ts stop-all --yes
+}
+
 @test "daemon restart and make down work for the user" {
   as_user scripts/claudy.ts daemon restart
   as_user make down
   [ -z "$(docker ps --all --quiet --filter label=hal9000.instance=hal9000-test-user)" ]
+}
+
+@test "init-volumes --clean removes all that is the user's" {
+  run -0 as_user scripts/init-volumes.ts --clean --yes
+  [ -z "$(foreign)" ]
 }
 
 @test "a user outside the docker group is told to join it" {

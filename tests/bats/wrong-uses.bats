@@ -7,11 +7,11 @@ setup_file() {
   load ../helper/load
   make_project app
   touch "$HAL9000_PROJECT_ROOTS/file"
-  ln -s /etc "$HAL9000_PROJECT_ROOTS/to-etc"
-  ln -s / "$HAL9000_PROJECT_ROOTS/to-root"
-  ln -s "$HAL9000_HOME" "$HAL9000_PROJECT_ROOTS/to-home"
-  ln -s gone "$HAL9000_PROJECT_ROOTS/dangling"
-  ln -s ring "$HAL9000_PROJECT_ROOTS/ring"
+  ln -sfn /etc "$HAL9000_PROJECT_ROOTS/to-etc"
+  ln -sfn / "$HAL9000_PROJECT_ROOTS/to-root"
+  ln -sfn "$HAL9000_HOME" "$HAL9000_PROJECT_ROOTS/to-home"
+  ln -sfn gone "$HAL9000_PROJECT_ROOTS/dangling"
+  ln -sfn ring "$HAL9000_PROJECT_ROOTS/ring"
   "$scripts/spawn-worker.ts" -d -n taken "$HAL9000_PROJECT_ROOTS/app"
 }
 

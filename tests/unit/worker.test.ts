@@ -5,11 +5,8 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { homePaths } from "../../lib/paths.ts";
 import { ensureDirectory, ownerOf } from "../../lib/owned.ts";
-import {
-  checkWorkerName,
-  prepareWorkerHome,
-  workerSpec,
-} from "../../lib/worker.ts";
+import { checkWorkerName, workerSpec } from "../../lib/worker.ts";
+import { prepareWorkerHome } from "../../lib/worker-home.ts";
 
 const test = suite("worker");
 

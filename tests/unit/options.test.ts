@@ -1,10 +1,10 @@
 import { cac } from "cac";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { explicitFlags } from "../../scripts/cli.ts";
+import { explicitFlags } from "../../scripts/options.ts";
 import { didYouMean } from "../../lib/nearest.ts";
 
-const test = suite("cli");
+const test = suite("options");
 
 function parse(...words: string[]) {
   const cli = cac("x");

@@ -1,8 +1,8 @@
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { netSpec, parentSpec, parsePublished } from "../../lib/daemon.ts";
+import { netSpec, parentSpec, parsePublished } from "../../lib/parent-spec.ts";
 
-const test = suite("daemon");
+const test = suite("parent-spec");
 
 const request = {
   prefix: "hal9000",

@@ -1,0 +1,76 @@
+// The containers of an instance that have fixed names.
+
+import {
+  createContainer,
+  type Docker,
+  engineFailure,
+  inspectContainer,
+  removeContainer,
+  statusOf,
+} from "./docker.ts";
+import { Failure } from "./errors.ts";
+import type { Instance } from "./instance.ts";
+import { label, type Role } from "./labels.ts";
+
+/**
+ * The instance's container of this name, undefined where there is none. Throws
+ * a `busy` Failure where another has the name: it is not ours to touch.
+ */
+export async function ownContainer(
+  { docker, prefix }: Instance,
+  name: string,
+  role: Role,
+): Promise<Docker.ContainerInspectInfo | undefined> {
+  const present = await inspectContainer(docker, name);
+  const labels = present?.Config.Labels;
+  const own = labels?.[label.instance] === prefix &&
+    labels[label.role] === role;
+  if (!present || own) return present;
+  throw new Failure("busy", `Container "${name}" is not this instance's`, {
+    hint: "Rename it, or set another HAL9000_PREFIX.",
+  });
+}
+
+/** Creates a container unless another command was faster. */
+export async function createOnce(
+  docker: Docker,
+  name: string,
+  spec: Docker.ContainerCreateOptions,
+): Promise<void> {
+  try {
+    await createContainer(docker, name, spec);
+  } catch (error) {
+    if (statusOf(error) !== 409) {
+      throw engineFailure(error, `Cannot create ${name}`);
+    }
+  }
+}
+
+/** Starts a container; one that runs is as good. */
+export async function startContainer(
+  docker: Docker,
+  name: string,
+): Promise<void> {
+  try {
+    await docker.getContainer(name).start();
+  } catch (error) {
+    if (statusOf(error) !== 304) {
+      throw engineFailure(error, `Cannot start ${name}`);
+    }
+  }
+}
+
+/** Stops and removes the parent, if it is there. */
+export async function stopParent(instance: Instance): Promise<void> {
+  const { docker, names } = instance;
+  if (!await ownContainer(instance, names.parent, "parent")) return;
+  try {
+    await docker.getContainer(names.parent).stop({ t: 10 });
+  } catch (error) {
+    // 304: stopped already; 404: gone in between.
+    if (![304, 404].includes(statusOf(error) ?? 0)) {
+      throw engineFailure(error, "Cannot stop the parent");
+    }
+  }
+  await removeContainer(docker, names.parent);
+}

@@ -1,0 +1,58 @@
+// How the parent is, put together from Docker's word and its own.
+
+import { type Docker, inspectContainer, inspectVolume } from "./docker.ts";
+import type { Instance } from "./instance.ts";
+import { type ParentState, readParentState } from "./parent-state.ts";
+import { liveWorkers } from "./workers.ts";
+
+export interface DaemonStatus {
+  parent: "running" | "stopped" | "absent";
+  health: string | null;
+  startedAt: string | null;
+  uptimeMs: number | null;
+  image: string | null;
+  /** Whether the health check found ChromaDB; null while it has not looked. */
+  chromadb: boolean | null;
+  phases: ParentState["phases"];
+  children: ParentState["children"];
+  workers: number;
+  volumes: string[];
+  published: string[];
+}
+
+export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
+  const { docker, names } = instance;
+  const [parent, net, workers, volumes] = await Promise.all([
+    inspectContainer(docker, names.parent),
+    inspectContainer(docker, names.net),
+    liveWorkers(instance),
+    Promise.all(
+      Object.values(names.volumes).map((name) => inspectVolume(docker, name)),
+    ),
+  ]);
+  const running = parent?.State.Running ? parent.State : undefined;
+  const said = readParentState(instance);
+  const own = running && said?.container === parent?.Id ? said : undefined;
+  const health = running?.Health?.Status ?? null;
+  return {
+    parent: parent === undefined ? "absent" : running ? "running" : "stopped",
+    health,
+    startedAt: running?.StartedAt ?? null,
+    uptimeMs: running ? Date.now() - Date.parse(running.StartedAt) : null,
+    image: parent?.Config.Image ?? null,
+    chromadb: health === "starting" || health === null
+      ? null
+      : health === "healthy",
+    phases: own?.phases ?? [],
+    children: own?.children ?? [],
+    workers: workers.length,
+    volumes: volumes.flatMap((volume) => volume?.Name ?? []),
+    published: Object.entries(
+      (net?.HostConfig.PortBindings ?? {}) as Docker.PortMap,
+    ).flatMap(([port, bindings]) =>
+      (bindings ?? []).map(({ HostIp, HostPort }) =>
+        `${HostIp}:${HostPort} -> ${port}`
+      )
+    ),
+  };
+}

@@ -1,0 +1,148 @@
+// What Docker is asked for: the net container and the parent.
+
+import type { Docker } from "./docker.ts";
+import { Failure } from "./errors.ts";
+import { hostMount } from "./instance.ts";
+import { roleLabels } from "./labels.ts";
+
+/** A port of the namespace that is reached from outside. */
+export interface PublishedPort {
+  address: string;
+  hostPort: string;
+  containerPort: string;
+}
+
+/**
+ * Parses [ADDRESS:]HOST:CONTAINER; the address is the loopback one where it is
+ * left out. Throws a `usage` Failure.
+ */
+export function parsePublished(text: string): PublishedPort {
+  const match = /^(?:(\d+\.\d+\.\d+\.\d+):)?(\d+):(\d+)$/.exec(text);
+  const [, address = "127.0.0.1", hostPort = "", containerPort = ""] = match ??
+    [];
+  const legal = [hostPort, containerPort].every((port) =>
+    Number(port) >= 1 && Number(port) <= 65535
+  );
+  if (!match || !legal) {
+    throw new Failure(
+      "usage",
+      `--publish must be [ADDRESS:]HOST:CONTAINER, got "${text}"`,
+      { hint: "For instance 3000:3000, or 0.0.0.0:8080:3000." },
+    );
+  }
+  return { address, hostPort, containerPort };
+}
+
+/** The pause container that owns the namespace. */
+export function netSpec(
+  prefix: string,
+  image: string,
+  published: PublishedPort[],
+): Docker.ContainerCreateOptions {
+  const ports = published.map(({ containerPort }) => `${containerPort}/tcp`);
+  return {
+    Image: image,
+    Hostname: prefix,
+    Labels: roleLabels(prefix, "net"),
+    ExposedPorts: Object.fromEntries(ports.map((port) => [port, {}])),
+    HostConfig: {
+      RestartPolicy: { Name: "unless-stopped" },
+      PortBindings: Object.fromEntries(
+        published.map(({ address, hostPort }, index) => [
+          ports[index],
+          [{ HostIp: address, HostPort: hostPort }],
+        ]),
+      ),
+      ReadonlyRootfs: true,
+      CapDrop: ["ALL"],
+      SecurityOpt: ["no-new-privileges"],
+      Memory: 32 * 1024 ** 2,
+      PidsLimit: 8,
+    },
+  };
+}
+
+export interface ParentRequest {
+  prefix: string;
+  image: string;
+  /** Id of the net container. */
+  net: string;
+  hostHome: string;
+  socket: string;
+  roots: string[];
+  volumes: { chromadb: string; plugins: string; memorybank: string };
+  claudeConfig: string;
+  memoryBytes: number;
+  cpus: number;
+  env: Record<string, string>;
+}
+
+/** Where the parent's image expects what is mounted into it. */
+export const insideParent = {
+  home: "/root/.hal9000",
+  socket: "/var/run/docker.sock",
+} as const;
+
+export function parentSpec(
+  request: ParentRequest,
+): Docker.ContainerCreateOptions {
+  const { volumes } = request;
+  return {
+    Image: request.image,
+    Env: Object.entries({
+      HAL9000_PREFIX: request.prefix,
+      HAL9000_HOME: insideParent.home,
+      ...request.env,
+    }).map(([key, value]) => `${key}=${value}`),
+    Labels: roleLabels(request.prefix, "parent"),
+    HostConfig: {
+      NetworkMode: `container:${request.net}`,
+      RestartPolicy: { Name: "unless-stopped" },
+      Memory: request.memoryBytes,
+      MemorySwap: request.memoryBytes,
+      NanoCpus: Math.round(request.cpus * 1e9),
+      CapDrop: ["ALL"],
+      // Root that may use the home of its owner and leave things to them.
+      CapAdd: ["CHOWN", "DAC_OVERRIDE", "FOWNER"],
+      SecurityOpt: ["no-new-privileges"],
+      LogConfig: {
+        Type: "json-file",
+        Config: { "max-size": "10m", "max-file": "3" },
+      },
+      Mounts: [
+        { Type: "bind", Source: request.socket, Target: insideParent.socket },
+        { Type: "bind", Source: request.hostHome, Target: insideParent.home },
+        {
+          Type: "bind",
+          Source: request.claudeConfig,
+          Target: "/config/claude",
+          ReadOnly: true,
+        },
+        volume(volumes.chromadb, "/data/chromadb"),
+        volume(volumes.plugins, "/data/plugins"),
+        volume(volumes.memorybank, "/data/memory-bank"),
+        ...request.roots.map((root) => ({
+          Type: "bind" as const,
+          Source: root,
+          Target: `${hostMount}${root}`,
+          ReadOnly: true,
+        })),
+      ],
+    },
+  };
+}
+
+function volume(name: string, target: string): Docker.MountSettings {
+  return {
+    Type: "volume",
+    Source: name,
+    Target: target,
+    // Else Docker gives the volume the owner and mode of the image's directory,
+    // and the memory bank is its owner's.
+    VolumeOptions: {
+      NoCopy: true,
+      Labels: {},
+      DriverConfig: { Name: "", Options: {} },
+    },
+  };
+}

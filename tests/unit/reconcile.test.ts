@@ -1,0 +1,106 @@
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import type { WorkerRecord } from "../../lib/record.ts";
+import { planReconcile } from "../../lib/reconcile.ts";
+import type { WorkerState } from "../../lib/workers.ts";
+
+const test = suite("reconcile");
+const now = Date.parse("2026-01-26T12:00:00.000Z");
+
+function worker(id: string, change: Partial<WorkerState> = {}): WorkerState {
+  return {
+    name: `worker-${id}`,
+    id,
+    state: "running",
+    status: "Up 5 minutes",
+    image: "repo:worker",
+    project: "/p",
+    session: null,
+    born: "cold",
+    keep: false,
+    createdAt: "2026-01-26T11:00:00.000Z",
+    ...change,
+  };
+}
+
+function record(container: string): WorkerRecord {
+  return {
+    version: 1,
+    worker: `worker-${container}`,
+    container,
+    session: null,
+    project: { path: "/p", uid: 0, gid: 0 },
+    image: "repo:worker",
+    born: "cold",
+    home: "workers/x",
+    ephemeral: false,
+    secrets: null,
+    oomKilledAt: null,
+    createdAt: "2026-01-26T11:00:00.000Z",
+  };
+}
+
+function plan(workers: WorkerState[], records: WorkerRecord[]) {
+  const { adopt, close, retire } = planReconcile(workers, records, now);
+  return {
+    adopt: adopt.map(({ id }) => id),
+    close: close.map(({ container }) => container),
+    retire: retire.map(({ id }) => id),
+  };
+}
+
+test("a worker with its record is left alone", () => {
+  assert.equal(plan([worker("a")], [record("a")]), {
+    adopt: [],
+    close: [],
+    retire: [],
+  });
+});
+
+test("a live worker without a record is adopted, never retired", () => {
+  assert.equal(plan([worker("a")], []), {
+    adopt: ["a"],
+    close: [],
+    retire: [],
+  });
+});
+
+test("a record without a worker is closed", () => {
+  assert.equal(plan([], [record("a")]), {
+    adopt: [],
+    close: ["a"],
+    retire: [],
+  });
+});
+
+test("a record of another container of the same name is closed", () => {
+  const taken = { ...record("old"), worker: "worker-a" };
+  assert.equal(plan([worker("a")], [taken]).close, ["old"]);
+});
+
+for (const state of ["exited", "dead"]) {
+  test(`a worker that is ${state} is retired, unless it is to stay`, () => {
+    const workers = [
+      worker("a", { state }),
+      worker("b", { state, keep: true }),
+    ];
+    assert.equal(plan(workers, [record("a"), record("b")]).retire, ["a"]);
+  });
+}
+
+test("a worker that was created is given time to be started", () => {
+  const workers = [
+    worker("new", { state: "created", createdAt: "2026-01-26T11:59:45.000Z" }),
+    worker("old", { state: "created", createdAt: "2026-01-26T11:59:15.000Z" }),
+  ];
+  assert.equal(plan(workers, [record("new"), record("old")]).retire, ["old"]);
+});
+
+test("a paused or restarting worker is not one that has ended", () => {
+  const workers = ["paused", "restarting"].map((state) =>
+    worker(state, { state })
+  );
+  assert.equal(plan(workers, workers.map(({ id }) => record(id))).retire, []);
+});
+
+test.run();
