@@ -6,7 +6,12 @@ import {
   startContainer,
   stopParent,
 } from "./container.ts";
-import { type Docker, inspectImage, removeContainer } from "./docker.ts";
+import {
+  capCpus,
+  type Docker,
+  inspectImage,
+  removeContainer,
+} from "./docker.ts";
 import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
@@ -151,7 +156,7 @@ async function ensureParent(
         volumes: names.volumes,
         claudeConfig: hostHome.claudeConfig,
         memoryBytes: settings.PARENT_MEMORY,
-        cpus: settings.PARENT_CPUS,
+        cpus: await capCpus(docker, settings.PARENT_CPUS, log),
         env: Object.fromEntries(passedOn.flatMap((key) => {
           const value = env[key];
           return value ? [[key, value]] : [];

@@ -3,11 +3,12 @@
 
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { homedir } from "node:os";
+import { availableParallelism, homedir } from "node:os";
 import { join } from "node:path";
 import type Docker from "dockerode";
 import * as v from "valibot";
 import { Failure, type FailureKind, messageOf } from "./errors.ts";
+import type { Log } from "./log.ts";
 
 export type { Docker };
 
@@ -135,6 +136,20 @@ export async function removeContainer(
     // 404: not there; 409: another is at it.
     if (![404, 409].includes(statusOf(error) ?? 0)) throw error;
   }
+}
+
+/** CPUs as asked for, or as many as the engine has; it refuses more. */
+export async function capCpus(
+  docker: Docker,
+  cpus: number,
+  log: Log,
+): Promise<number> {
+  // The engine is asked only where this machine, most often the same, has fewer.
+  if (cpus <= availableParallelism()) return cpus;
+  const { NCPU } = await docker.info();
+  if (cpus <= NCPU) return cpus;
+  log(`The engine has ${NCPU} CPUs: taking those, not ${cpus}`);
+  return NCPU;
 }
 
 /** HTTP status of an engine's answer, undefined for any other error. */

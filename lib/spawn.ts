@@ -1,19 +1,18 @@
 // Spawning: from a request in a person's words to a worker and its record.
 
 import { randomBytes } from "node:crypto";
-import { inspectContainer } from "./docker.ts";
+import { capCpus, inspectContainer } from "./docker.ts";
 import { Failure } from "./errors.ts";
 import { workerImage } from "./images/recipes.ts";
 import { findParent, type Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { resolveMount } from "./mount.ts";
 import { resolveProject, sessionName } from "./project.ts";
-import { writeRecord } from "./record.ts";
+import { removeRecord, writeRecord } from "./record.ts";
 import { forgetWorkerHome, retireWorker } from "./ending.ts";
 import { forgetSecrets, keepSecrets, type Secret } from "./secrets.ts";
 import { ensureHome } from "./volumes.ts";
 import {
-  capCpus,
   checkWorkerName,
   createWorker,
   type Limits,
@@ -56,17 +55,30 @@ export interface SpawnedWorker {
 export async function spawnWorker(
   instance: Instance,
   request: SpawnRequest,
+  log: Log,
 ): Promise<SpawnedWorker> {
-  const worker = await prepareWorker(instance, request);
-  await startWorker(instance.docker, worker.name, worker.id);
+  const { worker, undo } = await prepareWorker(instance, request, log);
+  try {
+    await startWorker(instance.docker, worker.name, worker.id);
+  } catch (error) {
+    await undo();
+    throw error;
+  }
   return worker;
+}
+
+export interface PreparedWorker {
+  worker: SpawnedWorker;
+  /** Takes back what was laid out for it, but for the container. */
+  undo: () => Promise<void>;
 }
 
 /** Creates a worker, with its record, that is yet to be started. */
 export async function prepareWorker(
   instance: Instance,
   request: SpawnRequest,
-): Promise<SpawnedWorker> {
+  log: Log,
+): Promise<PreparedWorker> {
   const { docker, settings, prefix } = instance;
   const { cwd, allowAnyPath: allowAny = false } = request;
   const name = request.name === undefined
@@ -89,7 +101,7 @@ export async function prepareWorker(
   const image = request.image ?? workerImage(settings);
   const limits = request.limited === false
     ? null
-    : await wantedLimits(instance);
+    : await wantedLimits(instance, log);
   ensureHome(instance);
   const prepared = prepareWorkerHome(instance, name, project);
   const secrets = request.secrets && request.secrets.length > 0
@@ -112,12 +124,15 @@ export async function prepareWorker(
     terminal: request.terminal ?? false,
     keep: request.keep ?? false,
   });
+  const undo = async () => {
+    forgetSecrets(instance, secrets);
+    await undoWorkerHome(instance, name, prepared);
+  };
   let id: string;
   try {
     id = await createWorker(docker, name, spec);
   } catch (error) {
-    forgetSecrets(instance, secrets);
-    await undoWorkerHome(instance, name, prepared);
+    await undo();
     throw error;
   }
   writeRecord(instance, {
@@ -134,7 +149,13 @@ export async function prepareWorker(
     oomKilledAt: null,
     createdAt: new Date().toISOString(),
   });
-  return { id, name, project: project.path, image };
+  return {
+    worker: { id, name, project: project.path, image },
+    undo: async () => {
+      removeRecord(instance, name);
+      await undo();
+    },
+  };
 }
 
 /**
@@ -162,15 +183,18 @@ export async function spawnOnce(
   }
   const ended = workers.find((worker) => worker.name === name);
   if (ended) await retireWorker(instance, ended, log);
-  return await spawnWorker(instance, { ...request, name });
+  return await spawnWorker(instance, { ...request, name }, log);
 }
 
-async function wantedLimits({ docker, settings }: Instance): Promise<Limits> {
-  return await capCpus(docker, {
+async function wantedLimits(
+  { docker, settings }: Instance,
+  log: Log,
+): Promise<Limits> {
+  return {
     memoryBytes: settings.WORKER_MEMORY,
-    cpus: settings.WORKER_CPUS,
+    cpus: await capCpus(docker, settings.WORKER_CPUS, log),
     pids: settings.WORKER_PIDS_LIMIT,
-  });
+  };
 }
 
 /** Takes a new home back, unless who was faster with the name has it. */

@@ -1,7 +1,6 @@
 // A worker: one container for one project, hardened, in the parent's network
 // namespace.
 
-import { availableParallelism } from "node:os";
 import { createContainer, type Docker, inspectImage } from "./docker.ts";
 import { engineFailure, removeContainer, statusOf } from "./docker.ts";
 import { Failure } from "./errors.ts";
@@ -168,17 +167,6 @@ function bind(
   readOnly = false,
 ): Docker.MountSettings {
   return { Type: "bind", Source: source, Target: target, ReadOnly: readOnly };
-}
-
-/** CPUs as asked for, or as many as the engine has; it refuses more. */
-export async function capCpus(
-  docker: Docker,
-  limits: Limits,
-): Promise<Limits> {
-  // The engine is asked only where this machine, most often the same, has less.
-  if (limits.cpus <= availableParallelism()) return limits;
-  const { NCPU } = await docker.info();
-  return { ...limits, cpus: Math.min(limits.cpus, NCPU) };
 }
 
 /** Creates a worker that is not started; gives its id. */

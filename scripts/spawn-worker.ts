@@ -90,7 +90,7 @@ cli.command(
       command: options["--"]?.length > 0 ? options["--"] : undefined,
     };
     if (!options.detach) return await attach(instance, request, options.json);
-    const worker = await spawnWorker(instance, request);
+    const worker = await spawnWorker(instance, request, logToStderr);
     answer(worker, worker.id, options.json);
   });
 
@@ -109,11 +109,11 @@ async function attach(
       hint: "Spawn with --detach, or give a command behind --.",
     });
   }
-  const worker = await prepareWorker(instance, {
+  const { worker } = await prepareWorker(instance, {
     ...request,
     command: request.command ?? ["claude"],
     terminal,
-  });
+  }, logToStderr);
   const code = await runDocker([
     "start",
     "--attach",

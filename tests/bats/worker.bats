@@ -72,7 +72,8 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 }
 
 @test "more CPUs than there are become as many as there are" {
-  WORKER_CPUS=1000 spawn -n wk "$(make_project one)"
+  WORKER_CPUS=1000 run -0 --separate-stderr spawn -n wk "$(make_project one)"
+  [[ $stderr == *"The engine has $(nproc) CPUs: taking those, not 1000"* ]]
   [ "$(inspect wk '{{.HostConfig.NanoCpus}}')" = "$(nproc)000000000" ]
 }
 
@@ -136,6 +137,15 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   mkdir -p "$part/$part"
   run -2 spawn "$PWD/$part/$part"
   [[ $output == *"it is too long"* ]]
+}
+
+@test "a worker that cannot be started leaves nothing" {
+  docker kill "$net"
+  run ! env TOKEN=x "$scripts/spawn-worker.ts" -d -n stillborn --secret TOKEN "$(make_project one)"
+  "$scripts/claudy.ts" daemon start >/dev/null
+  run -1 docker inspect stillborn
+  [ "$(records)" = 0 ]
+  [ -z "$(find "$HAL9000_HOME/workers" "$HAL9000_HOME/secrets" -name 'stillborn*')" ]
 }
 
 @test "a name that is taken is refused, and the worker lives" {
