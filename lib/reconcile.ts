@@ -192,6 +192,7 @@ async function adopt(
     // Rather a home too many than one too few.
     ephemeral: false,
     secrets: secrets ?? null,
+    memoryBytes: container.HostConfig.Memory || null,
     oomKilledAt: null,
     createdAt: worker.createdAt,
   });

@@ -32,6 +32,8 @@ const recordSchema = v.object({
   ephemeral: v.boolean(),
   /** Of HAL9000_HOME/secrets/workers, where it was given secrets. */
   secrets: v.nullable(v.pipe(v.string(), v.regex(/^[^/.][^/]*$/))),
+  /** Its limit; null for none. */
+  memoryBytes: v.nullable(v.number()),
   /** When it was last found to have run out of memory. */
   oomKilledAt: v.nullable(v.string()),
   createdAt: v.pipe(v.string(), v.isoTimestamp()),

@@ -146,6 +146,7 @@ export async function prepareWorker(
     home: `workers/${prepared.directory}`,
     ephemeral: request.name === undefined,
     secrets,
+    memoryBytes: limits?.memoryBytes ?? null,
     oomKilledAt: null,
     createdAt: new Date().toISOString(),
   });

@@ -3,7 +3,7 @@
 import type { Docker } from "./docker.ts";
 import { inspectContainer, statusOf } from "./docker.ts";
 import type { Instance } from "./instance.ts";
-import { readEndedRecords, readRecord } from "./record.ts";
+import { type EndedRecord, readEndedRecords, readRecord } from "./record.ts";
 import { binarySize } from "./units.ts";
 import { listWorkers } from "./workers.ts";
 
@@ -54,7 +54,7 @@ export async function workersStatus(
     workers: workers.filter((worker) => worker !== undefined),
     ended: readEndedRecords(instance).slice(0, shownEnded).map((record) => ({
       name: record.worker,
-      summary: endSummary(record.end.exitCode, record.oomKilledAt),
+      summary: endSummary(record),
       project: record.project.path,
       endedAt: record.end.at,
       exitCode: record.end.exitCode,
@@ -77,7 +77,7 @@ async function statusOfWorker(
   return {
     name,
     summary: oomKilled
-      ? `${status || "Created"}, OOM-killed at ${binarySize(Memory)}`
+      ? `${status || "Created"}, ${oomSummary(Memory)}`
       : status || "Created",
     project: record?.project.path ?? "",
     startedAt: container.State.StartedAt,
@@ -88,9 +88,18 @@ async function statusOfWorker(
   };
 }
 
-function endSummary(exitCode: number | null, oomKilledAt: string | null) {
+function endSummary(record: EndedRecord): string {
+  const { exitCode } = record.end;
   const how = exitCode === null ? "gone" : `exit code ${exitCode}`;
-  return oomKilledAt === null ? how : `${how}, OOM-killed`;
+  return record.oomKilledAt === null
+    ? how
+    : `${how}, ${oomSummary(record.memoryBytes)}`;
+}
+
+function oomSummary(memoryBytes: number | null): string {
+  return memoryBytes
+    ? `OOM-killed at ${binarySize(memoryBytes)}`
+    : "OOM-killed: the machine had no memory left";
 }
 
 export async function workerStats(instance: Instance): Promise<WorkerStats[]> {

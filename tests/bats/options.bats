@@ -135,6 +135,13 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   wait_for 10 told
 }
 
+@test "a worker whose command runs out of memory is said to have ended so" {
+  run -137 "$scripts/spawn-worker.ts" -n eater --memory 32m "$(make_project app)" -- \
+    bash -c 'x=x; while :; do x=$x$x; done'
+  run -0 "$scripts/coordinator.ts" status
+  [[ $output == *"eater"*"exit code 137, OOM-killed at 32 MiB"* ]]
+}
+
 @test "list, count, status and stats agree, in text and in JSON" {
   spawn -n one "$(make_project app)"
   spawn -n two "$(make_project app)"

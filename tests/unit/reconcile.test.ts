@@ -35,6 +35,7 @@ function record(container: string): WorkerRecord {
     home: "workers/x",
     ephemeral: false,
     secrets: null,
+    memoryBytes: null,
     oomKilledAt: null,
     createdAt: "2026-01-26T11:00:00.000Z",
   };

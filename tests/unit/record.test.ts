@@ -33,6 +33,7 @@ const record: WorkerRecord = {
   home: "workers/x-0123",
   ephemeral: false,
   secrets: null,
+  memoryBytes: null,
   oomKilledAt: null,
   createdAt: "2026-01-26T00:00:00.000Z",
 };
