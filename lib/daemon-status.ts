@@ -11,7 +11,7 @@ export interface DaemonStatus {
   startedAt: string | null;
   uptimeMs: number | null;
   image: string | null;
-  /** Whether the health check found ChromaDB; null while it has not looked. */
+  /** By the health check; before its first look, by the parent's own word. */
   chromadb: boolean | null;
   phases: ParentState["phases"];
   children: ParentState["children"];
@@ -41,7 +41,7 @@ export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
     uptimeMs: running ? Date.now() - Date.parse(running.StartedAt) : null,
     image: parent?.Config.Image ?? null,
     chromadb: health === "starting" || health === null
-      ? null
+      ? (own?.ready ? true : null)
       : health === "healthy",
     phases: own?.phases ?? [],
     children: own?.children ?? [],
