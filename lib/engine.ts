@@ -4,6 +4,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import process from "node:process";
 import { $ } from "zx/core";
+import { aptInstall, asRoot } from "./as-root.ts";
 import {
   connect,
   connectionFault,
@@ -192,23 +193,6 @@ async function installEngine(log: Log): Promise<void> {
   await aptInstall(["docker.io", "iptables"]);
 }
 
-/** Installs Debian packages; the output is shown only when it fails. */
-export async function aptInstall(packages: string[]): Promise<void> {
-  const install = `apt-get install --yes --no-install-recommends ${
-    packages.join(" ")
-  }`;
-  try {
-    await asRoot(
-      `export DEBIAN_FRONTEND=noninteractive; apt-get update && ${install}`,
-    );
-  } catch (error) {
-    throw new Failure("failed", `Cannot install ${packages.join(", ")}`, {
-      cause: error,
-      hint: `See why: sudo ${install}`,
-    });
-  }
-}
-
 async function startBySystemd(log: Log): Promise<void> {
   log("Starting the engine: systemctl start docker");
   await asRoot(
@@ -253,13 +237,6 @@ async function waitForEngine(env: NodeJS.ProcessEnv): Promise<EngineVersion> {
     everyMs: 100,
     hint: `See ${engineFiles.log}, or: journalctl -u docker`,
   });
-}
-
-/** Runs a shell text as root, by sudo where we are not; never asks. */
-export async function asRoot(script: string): Promise<string> {
-  const sudo = process.getuid?.() === 0 ? [] : ["sudo", "-n"];
-  const run = await $({ quiet: true })`${sudo} sh -ec ${script}`;
-  return run.stdout;
 }
 
 function processName(pid: string): string | undefined {

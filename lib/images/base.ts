@@ -4,7 +4,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { $ } from "zx/core";
 import { type Docker, inspectImage } from "../docker.ts";
-import { aptInstall, asRoot } from "../engine.ts";
+import { aptInstall, asRoot } from "../as-root.ts";
 import { Failure } from "../errors.ts";
 import type { Log } from "../log.ts";
 
