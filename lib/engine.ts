@@ -201,9 +201,10 @@ async function startBySystemd(log: Log): Promise<void> {
 }
 
 /**
- * Starts dockerd detached. A killed engine leaves pid files behind; after a
- * reboot their numbers belong to other processes, and dockerd would take those
- * for itself and refuse to start.
+ * Starts dockerd detached. A killed engine leaves pid files behind, and dockerd
+ * refuses to start where the process of its file exists: after a reboot that is
+ * another, and before its parent has taken note of its end it is a zombie. Only
+ * a process that lives has an executable.
  */
 async function startDockerd(log: Log): Promise<void> {
   log(`Starting the engine: dockerd, log in ${engineFiles.log}`);
@@ -211,7 +212,7 @@ async function startDockerd(log: Log): Promise<void> {
     export PATH="$PATH:/usr/sbin:/sbin"
     drop_stale() {
       [ -f "$1" ] || return 0
-      [ "$(cat "/proc/$(cat "$1")/comm" 2>/dev/null)" = "$2" ] || rm -f "$1"
+      case $(readlink "/proc/$(cat "$1")/exe") in */"$2"*) ;; *) rm -f "$1" ;; esac
     }
     drop_stale /var/run/docker.pid dockerd
     drop_stale /var/run/docker/containerd/containerd.pid containerd
@@ -239,8 +240,11 @@ async function waitForEngine(env: NodeJS.ProcessEnv): Promise<EngineVersion> {
   });
 }
 
+/** The name of a process that lives, undefined for one that has ended. */
 function processName(pid: string): string | undefined {
-  return readText(`/proc/${Number(pid)}/comm`)?.trim();
+  const status = readText(`/proc/${Number(pid)}/status`);
+  if (status === undefined || /^State:\s+[ZX]/m.test(status)) return undefined;
+  return /^Name:\s+(.*)$/m.exec(status)?.[1];
 }
 
 function readText(path: string): string | undefined {
