@@ -33,7 +33,7 @@ const systemTrees = [
 ];
 
 /** Not these themselves; a directory in them may be. */
-const systemDirectories = [
+export const systemDirectories = [
   "/",
   "/home",
   "/media",

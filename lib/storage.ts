@@ -86,6 +86,12 @@ export interface CleanPlan {
 
 /** Throws a `busy` Failure while anything of it is in use. */
 export async function planClean(instance: Instance): Promise<CleanPlan> {
+  const { home } = instance;
+  if (existsSync(home.home) && !existsSync(home.instance)) {
+    throw new Failure("unsafe", `${home.home} is no home of an instance`, {
+      hint: "What is in it was not made here; remove it by hand.",
+    });
+  }
   const status = await storageStatus(instance);
   const users = [...new Set(status.volumes.flatMap(({ usedBy }) => usedBy))];
   const containers = await instance.docker.listContainers({ all: true });

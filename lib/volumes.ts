@@ -1,12 +1,14 @@
 // HAL9000_HOME's directories and the instance's volumes.
 
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { homedir } from "node:os";
 import { dirname } from "node:path";
 import { confTemplate } from "./config.ts";
 import { inspectVolume } from "./docker.ts";
 import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import { label } from "./labels.ts";
+import { systemDirectories } from "./project.ts";
 import { ensureDirectory, writeWhole } from "./owned.ts";
 import { homeDirectories } from "./paths.ts";
 
@@ -19,6 +21,11 @@ export async function ensureStorage(instance: Instance): Promise<void> {
 }
 
 export function ensureHome({ home, owner, prefix }: Instance): void {
+  if (home.home === homedir() || systemDirectories.includes(home.home)) {
+    throw new Failure("unsafe", `${home.home} cannot be HAL9000_HOME`, {
+      hint: "Give it a directory of its own, such as ~/.hal9000.",
+    });
+  }
   mkdirSync(dirname(home.home), { recursive: true });
   for (const directory of homeDirectories(home)) {
     // Workers read the shared settings whoever owns their project; the home

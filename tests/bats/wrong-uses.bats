@@ -81,6 +81,16 @@ ROWS
 ROWS
 }
 
+@test "a home that is somebody's own" {
+  mkdir -p "$BATS_TEST_TMPDIR/mine/config"
+  refuses <<'ROWS'
+    6 | cannot be HAL9000_HOME             | HAL9000_HOME=$HOME init-volumes.ts
+    6 | cannot be HAL9000_HOME             | HAL9000_HOME=/tmp init-volumes.ts
+    6 | is no home of an instance          | HAL9000_HOME=$BATS_TEST_TMPDIR/mine HAL9000_PREFIX=hal9000-test-mine init-volumes.ts --clean --yes
+ROWS
+  [ -d "$BATS_TEST_TMPDIR/mine/config" ]
+}
+
 @test "wrong names and images" {
   refuses <<'ROWS'
     2 | is not a name for a worker | spawn-worker.ts -d -n 007 $P/app
