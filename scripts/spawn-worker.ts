@@ -4,18 +4,22 @@
 import process from "node:process";
 import { runDocker } from "../lib/docker-cli.ts";
 import { retireWorker } from "../lib/ending.ts";
-import { inspectContainer } from "../lib/docker.ts";
+import { type Docker, inspectContainer } from "../lib/docker.ts";
 import { Failure } from "../lib/errors.ts";
 import { type Instance, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { readSecret } from "../lib/secrets.ts";
 import { prepareWorker, type SpawnRequest, spawnWorker } from "../lib/spawn.ts";
+import { waitFor } from "../lib/wait.ts";
 import { checkVariable } from "../lib/worker.ts";
 import { command, runCli } from "./cli.ts";
 import { flagsOf, listOf } from "./options.ts";
 import { answer } from "./output.ts";
 
 const cli = command("spawn-worker");
+
+/** Longer than an interrupted command takes to end. */
+const settleMs = 1000;
 
 const limitOptions = {
   memory: "WORKER_MEMORY",
@@ -120,11 +124,26 @@ async function attach(
     "--interactive",
     worker.id,
   ]);
-  const present = await inspectContainer(instance.docker, worker.id);
+  const present = await settled(instance, worker.id);
   if (present?.State.Running) {
     logToStderr(`Detached; again: coordinator attach ${worker.name}`);
   } else if (!request.keep) {
     await retireWorker(instance, worker, logToStderr);
   }
-  return code;
+  return present && !present.State.Running ? present.State.ExitCode : code;
+}
+
+/** docker leaves an interrupted worker before it has ended; it is given time. */
+async function settled(
+  { docker }: Instance,
+  id: string,
+): Promise<Docker.ContainerInspectInfo | undefined> {
+  let present: Docker.ContainerInspectInfo | undefined;
+  await waitFor(async () => {
+    present = await inspectContainer(docker, id);
+    return !present?.State.Running;
+  }, { for: "the worker to end", timeoutMs: settleMs }).catch(() => {
+    // It goes on: somebody has detached from it.
+  });
+  return present;
 }

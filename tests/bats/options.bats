@@ -102,6 +102,14 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ "$output" = daisy ]
 }
 
+@test "an interrupted worker ends with its command, and its code is passed on" {
+  project=$(make_project app)
+  run -130 bash -c "sleep 8 | timeout --preserve-status -s INT 2 '$scripts/spawn-worker.ts' -n broken '$project' -- sleep 100"
+  [[ $output != *Detached* ]]
+  run -1 docker inspect broken
+  [ "$(records)" = 0 ]
+}
+
 @test "a command that is not there is 127, and leaves nothing" {
   run -127 "$scripts/spawn-worker.ts" -n nope "$(make_project app)" -- no-such-command
   run -1 docker inspect nope
