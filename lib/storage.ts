@@ -5,7 +5,9 @@ import { dirname, join } from "node:path";
 import { inspectVolume } from "./docker.ts";
 import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
+import { label } from "./labels.ts";
 import { homeDirectories } from "./paths.ts";
+import { claimHome } from "./volumes.ts";
 
 export interface StoredDirectory {
   path: string;
@@ -18,6 +20,8 @@ export interface StoredVolume {
   name: string;
   mountpoint: string | null;
   sizeBytes: number;
+  /** Whether another made it: it has the name and not the label. */
+  foreign: boolean;
   /** Containers that use it. */
   usedBy: string[];
 }
@@ -52,7 +56,7 @@ function topDirectories({ home }: Instance): string[] {
 }
 
 async function storedVolumes(
-  { docker, names }: Instance,
+  { docker, names, prefix }: Instance,
 ): Promise<StoredVolume[]> {
   const [usage, containers] = await Promise.all([
     docker.df() as Promise<DiskUsage>,
@@ -65,6 +69,8 @@ async function storedVolumes(
       return {
         name,
         mountpoint: volume?.Mountpoint ?? null,
+        foreign: volume !== undefined &&
+          volume.Labels?.[label.instance] !== prefix,
         sizeBytes: Math.max(used?.UsageData?.Size ?? 0, 0),
         usedBy: containers
           .filter(({ Mounts }) => Mounts.some(({ Name }) => Name === name))
@@ -92,7 +98,14 @@ export async function planClean(instance: Instance): Promise<CleanPlan> {
       hint: "What is in it was not made here; remove it by hand.",
     });
   }
+  claimHome(instance);
   const status = await storageStatus(instance);
+  for (const { name, foreign } of status.volumes) {
+    if (!foreign) continue;
+    throw new Failure("busy", `Volume "${name}" is not this instance's`, {
+      hint: "Remove it by hand, or set another HAL9000_PREFIX.",
+    });
+  }
   const users = [...new Set(status.volumes.flatMap(({ usedBy }) => usedBy))];
   const containers = await instance.docker.listContainers({ all: true });
   for (const { Names, Mounts } of containers) {

@@ -40,7 +40,7 @@ export function ensureHome({ home, owner, prefix }: Instance): void {
  * One home serves one instance: two would take each other's records and the
  * word of the other's parent for their own.
  */
-function claimHome(
+export function claimHome(
   { home, owner, prefix }: Pick<Instance, "home" | "owner" | "prefix">,
 ): void {
   if (!existsSync(home.instance)) {

@@ -184,6 +184,19 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   [ "$present" = kept ]
 }
 
+@test "init-volumes --clean touches neither another instance's home nor its volumes" {
+  "$scripts/claudy.ts" daemon stop
+  touch "$HAL9000_HOME/memorybank/theirs"
+  HAL9000_PREFIX=$hand run -5 "$scripts/init-volumes.ts" --clean --yes
+  [ -e "$HAL9000_HOME/memorybank/theirs" ]
+  docker volume create --label "hal9000.instance=$hand-other" "$hand-plugins"
+  HAL9000_PREFIX=$hand HAL9000_HOME=$BATS_TEST_TMPDIR/home "$scripts/init-volumes.ts"
+  HAL9000_PREFIX=$hand HAL9000_HOME=$BATS_TEST_TMPDIR/home \
+    run -5 "$scripts/init-volumes.ts" --clean --yes
+  docker volume rm "$hand-plugins"
+  [[ $output == *"is not this instance"* ]]
+}
+
 @test "init-volumes --status changes nothing" {
   "$scripts/claudy.ts" daemon stop
   HAL9000_HOME=$BATS_TEST_TMPDIR/none HAL9000_PREFIX=hal9000-test-none \
