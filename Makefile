@@ -55,7 +55,7 @@ test-unit: $(INSTALLED) ## Run the unit tests [FILTER=regex]
 
 test-dind: $(INSTALLED) ## Run the tests on a real engine [FILTER=regex]
 	@echo "Tests on the engine"
-	@node_modules/bats/bin/bats --tap --timing $${FILTER:+--filter "$$FILTER"} tests/bats
+	@BATS_TEST_TIMEOUT=$${BATS_TEST_TIMEOUT:-300} node_modules/bats/bin/bats --tap --timing $${FILTER:+--filter "$$FILTER"} tests/bats
 
 clean: ## Remove what was built here; images and user data stay
 	@rm -rf build node_modules

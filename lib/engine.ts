@@ -201,6 +201,13 @@ async function startBySystemd(log: Log): Promise<void> {
 }
 
 /**
+ * For bash: closes what a caller left open past stderr. A pipe that a process
+ * keeps which outlives its caller never ends for the reader behind it.
+ */
+const closeInherited = "for fd in $(ls /proc/$$/fd); do " +
+  '[ "$fd" -le 2 ] || eval "exec $fd>&-"; done';
+
+/**
  * Starts dockerd detached. A killed engine leaves pid files behind, and dockerd
  * refuses to start where the process of its file exists: after a reboot that is
  * another, and before its parent has taken note of its end it is a zombie. Only
@@ -216,7 +223,8 @@ async function startDockerd(log: Log): Promise<void> {
     }
     drop_stale /var/run/docker.pid dockerd
     drop_stale /var/run/docker/containerd/containerd.pid containerd
-    setsid dockerd >>${engineFiles.log} 2>&1 </dev/null &
+    setsid bash -c '${closeInherited}; exec dockerd' \\
+      >>${engineFiles.log} 2>&1 </dev/null &
     echo $! >${engineFiles.pid}
   `);
 }

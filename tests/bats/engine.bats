@@ -23,6 +23,19 @@ setup_file() {
   [ "$(pgrep -x dockerd)" = "$before" ]
 }
 
+# A pipe that it kept would never end: this suite, when it started the engine,
+# would wait for it for ever.
+@test "an engine that this run started keeps none of its files open" {
+  engine=/proc/$(pgrep -xo dockerd)/fd
+  ls "$engine" >/dev/null
+  for file in /proc/self/fd/*; do
+    file=$(readlink "$file") || continue
+    [[ $file == pipe:* ]] || continue
+    run -0 find "$engine" -lname "${file//[/\\[}"
+    [ -z "$output" ]
+  done
+}
+
 @test "DOCKER_HOST names the engine, and nothing is installed for it" {
   DOCKER_HOST=unix:///no/such.sock run -3 "$scripts/engine.ts" start
   [[ $output == *"Cannot reach an engine at unix:///no/such.sock"* ]]
