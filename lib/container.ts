@@ -11,6 +11,7 @@ import {
 import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import { label, type Role } from "./labels.ts";
+import { waitFor } from "./wait.ts";
 
 /**
  * The instance's container of this name, undefined where there is none. Throws
@@ -31,19 +32,26 @@ export async function ownContainer(
   });
 }
 
-/** Creates a container unless another command was faster. */
+/**
+ * Creates a container unless another command was faster; then waits until the
+ * engine knows it, or its creation has failed and it is for us again.
+ */
 export async function createOnce(
   docker: Docker,
   name: string,
   spec: Docker.ContainerCreateOptions,
 ): Promise<void> {
-  try {
-    await createContainer(docker, name, spec);
-  } catch (error) {
-    if (statusOf(error) !== 409) {
-      throw engineFailure(error, `Cannot create ${name}`);
+  await waitFor(async () => {
+    try {
+      await createContainer(docker, name, spec);
+      return true;
+    } catch (error) {
+      if (statusOf(error) !== 409) {
+        throw engineFailure(error, `Cannot create ${name}`);
+      }
+      return await inspectContainer(docker, name);
     }
-  }
+  }, { for: `${name} to be created`, timeoutMs: 30_000 });
 }
 
 /** Starts a container; one that runs is as good. */

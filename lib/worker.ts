@@ -1,11 +1,19 @@
 // A worker: one container for one project, hardened, in the parent's network
 // namespace.
 
-import { createContainer, type Docker, inspectImage } from "./docker.ts";
-import { engineFailure, removeContainer, statusOf } from "./docker.ts";
+import {
+  createContainer,
+  type Docker,
+  engineFailure,
+  inspectContainer,
+  inspectImage,
+  removeContainer,
+  statusOf,
+} from "./docker.ts";
 import { Failure } from "./errors.ts";
 import { label, roleLabels } from "./labels.ts";
 import type { Project } from "./project.ts";
+import { waitFor } from "./wait.ts";
 
 export interface Limits {
   memoryBytes: number;
@@ -175,11 +183,10 @@ export async function createWorker(
   name: string,
   spec: Docker.ContainerCreateOptions,
 ): Promise<string> {
-  const subject = `Cannot start worker "${name}"`;
   try {
     return (await createContainer(docker, name, spec)).id;
   } catch (error) {
-    throw await creationFailure(docker, error, subject, spec);
+    throw await creationFailure(docker, name, error, spec);
   }
 }
 
@@ -199,11 +206,13 @@ export async function startWorker(
 
 async function creationFailure(
   docker: Docker,
+  name: string,
   error: unknown,
-  subject: string,
   spec: Docker.ContainerCreateOptions,
 ): Promise<Failure> {
+  const subject = `Cannot start worker "${name}"`;
   if (statusOf(error) === 409) {
+    await untilKnown(docker, name);
     return new Failure("busy", `${subject}: the name is taken`, {
       cause: error,
       hint: "Choose another, or stop who has it: coordinator stop NAME",
@@ -218,4 +227,16 @@ async function creationFailure(
     });
   }
   return engineFailure(error, subject);
+}
+
+/**
+ * The engine gives a name away before it knows the container that got it: only
+ * after that can it be told whose home is in use.
+ */
+async function untilKnown(docker: Docker, name: string): Promise<void> {
+  const enough = Date.now() + 5000;
+  await waitFor(
+    async () => await inspectContainer(docker, name) ?? Date.now() > enough,
+    { for: `the holder of "${name}"`, timeoutMs: 10_000 },
+  );
 }
