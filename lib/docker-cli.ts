@@ -6,14 +6,24 @@ import { once } from "node:events";
 import process from "node:process";
 import { Failure } from "./errors.ts";
 
+const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
 /** Runs docker at this terminal; gives its exit code. */
 export async function runDocker(args: string[]): Promise<number> {
-  // Ctrl-C is docker's to pass on; we stay to clean up behind it.
-  const interrupts = process.listeners("SIGINT");
-  process.removeAllListeners("SIGINT");
-  process.on("SIGINT", () => {});
+  const listeners = signals.map((signal) =>
+    [signal, process.listeners(signal)] as const
+  );
+  // They are docker's to act on and to pass on; we stay to clean up behind it.
+  const passOn = (signal: NodeJS.Signals) => {
+    // Ctrl-C reaches docker as it reaches us.
+    if (signal !== "SIGINT" && docker.pid) process.kill(docker.pid, signal);
+  };
+  for (const signal of signals) {
+    process.removeAllListeners(signal);
+    process.on(signal, passOn);
+  }
+  const docker = spawn("docker", args, { stdio: "inherit" });
   try {
-    const docker = spawn("docker", args, { stdio: "inherit" });
     const [code] = await once(docker, "exit");
     return code ?? 1;
   } catch (error) {
@@ -22,7 +32,9 @@ export async function runDocker(args: string[]): Promise<number> {
       hint: "Install the Docker CLI, for instance: apt-get install docker.io",
     });
   } finally {
-    process.removeAllListeners("SIGINT");
-    for (const listener of interrupts) process.on("SIGINT", listener);
+    for (const [signal, former] of listeners) {
+      process.off(signal, passOn);
+      for (const listener of former) process.on(signal, listener);
+    }
   }
 }

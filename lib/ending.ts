@@ -11,7 +11,7 @@ import {
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { keepNewest, writeWhole } from "./owned.ts";
-import { closeRecord, readRecord } from "./record.ts";
+import { closeRecord, readRecords } from "./record.ts";
 import { forgetSecrets } from "./secrets.ts";
 import { withoutFrames } from "./streams.ts";
 import type { WorkerState } from "./workers.ts";
@@ -57,9 +57,11 @@ export async function retireWorker(
     await keepLog(instance, worker, present.Config.Tty);
     await removeContainer(docker, worker.id);
   }
-  const record = readRecord(instance, worker.name, log);
-  // The name may have been given to another worker in between.
-  if (record?.container !== worker.id) return;
+  // Either may have got another name in between.
+  const record = readRecords(instance, log).find(({ container }) =>
+    container === worker.id
+  );
+  if (!record) return;
   forgetSecrets(instance, record.secrets);
   if (record.ephemeral) forgetWorkerHome(instance, basename(record.home));
   closeRecord(instance, {
@@ -97,7 +99,6 @@ async function keepLog(
     const raw = await docker.getContainer(worker.id).logs({
       stdout: true,
       stderr: true,
-      timestamps: true,
       tail: keptLogLines,
     });
     // Docker frames the two streams of a worker without a terminal.
@@ -106,7 +107,7 @@ async function keepLog(
       terminal ? raw : withoutFrames(raw),
       owner,
     );
-    keepNewest(home.logs, keptLogs);
+    keepNewest(home.logs, ".log", keptLogs);
   } catch (error) {
     if (statusOf(error) !== 404) throw error;
   }

@@ -1,12 +1,16 @@
 // A mount that was asked for: SRC:DST[:ro].
 
+import { posix } from "node:path";
 import { Failure } from "./errors.ts";
 import { isWithin } from "./hostpath.ts";
 import type { Instance } from "./instance.ts";
 import { resolveGiven } from "./project.ts";
 import { inside, type WorkerMount } from "./worker.ts";
 
-/** Neither these, nor what contains them, can be a target. */
+/**
+ * Neither these, nor what contains them, can be a target, nor what lies in them,
+ * but for the workspace: a directory of the project may be covered.
+ */
 const ownTargets = [
   inside.workspace,
   inside.claudeHome,
@@ -39,6 +43,23 @@ export function parseMount(text: string): WorkerMount {
   return { source, target, readOnly: mode === "ro" };
 }
 
+/** Refuses two mounts of one target: the engine would, in its own words. */
+export function refuseSameTargets(mounts: WorkerMount[]): void {
+  const targets = mounts.map(({ target }) => target);
+  const twice = targets.find((target, index) =>
+    targets.indexOf(target) !== index
+  );
+  if (twice === undefined) return;
+  throw new Failure("usage", `--mount has "${twice}" twice as its target`);
+}
+
+/** As the engine will take it: no `.`, no `//`, none of the image's links. */
+function plainTarget(target: string): string {
+  const plain = posix.normalize(target).replace(/^\/+/, "/")
+    .replace(/(.)\/+$/, "$1");
+  return plain.replace(/^\/var\/run(?=\/|$)/, "/run");
+}
+
 /** The mount with its source judged, as the engine is to be asked for it. */
 export async function resolveMount(
   instance: Instance,
@@ -47,9 +68,12 @@ export async function resolveMount(
   allowAny: boolean,
 ): Promise<WorkerMount> {
   const mount = parseMount(text);
-  const target = mount.target.replace(/(.)\/+$/, "$1");
-  const refused = target.split("/").includes("..") ||
-    ownTargets.some((path) => isWithin(path, target)) ||
+  const target = plainTarget(mount.target);
+  const refused = mount.target.split("/").includes("..") ||
+    ownTargets.some((path) =>
+      isWithin(path, target) ||
+      path !== inside.workspace && isWithin(target, path)
+    ) ||
     systemTargets.some((path) => isWithin(target, path));
   if (refused) {
     throw new Failure("unsafe", `Cannot mount at "${mount.target}"`, {

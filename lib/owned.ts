@@ -47,9 +47,10 @@ export function ensureDirectory(
     mkdirSync(path, { mode });
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-    const stat = statSync(path, { throwIfNoEntry: false });
-    if (!stat?.isDirectory()) {
-      throw new Failure("usage", `"${path}" is not a directory`, {
+    const stat = lstatSync(path);
+    if (!stat.isDirectory()) {
+      const what = stat.isSymbolicLink() ? "a link" : "not a directory";
+      throw new Failure("usage", `"${path}" is ${what}`, {
         hint: "Move it away: a directory is wanted there.",
       });
     }
@@ -91,9 +92,14 @@ export function writeWhole(
   }
 }
 
-/** Removes the oldest files of a directory until `count` are left. */
-export function keepNewest(directory: string, count: number): void {
+/** Removes the oldest files of one extension until `count` are left. */
+export function keepNewest(
+  directory: string,
+  extension: string,
+  count: number,
+): void {
   const files = readdirSync(directory)
+    .filter((name) => name.endsWith(extension))
     .map((name) => join(directory, name))
     .flatMap((path) => {
       const stat = statSync(path, { throwIfNoEntry: false });

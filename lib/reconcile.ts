@@ -2,7 +2,7 @@
 // parent when it starts, after Docker's events, and every minute.
 
 import { readdirSync, statSync } from "node:fs";
-import { basename, dirname } from "node:path";
+import { basename, dirname, relative } from "node:path";
 import { type Docker, engineFailure } from "./docker.ts";
 import { forgetWorkerHome, retireWorker } from "./ending.ts";
 import { messageOf } from "./errors.ts";
@@ -11,6 +11,7 @@ import { instanceFilter } from "./labels.ts";
 import type { Log } from "./log.ts";
 import {
   closeRecord,
+  isRecord,
   readRecord,
   readRecords,
   type WorkerRecord,
@@ -32,6 +33,9 @@ export interface ReconcilePlan {
 /** A worker that was created this long ago and not started never will be. */
 const startGraceMs = 30_000;
 
+/** What belongs to no worker for so long is not for one that is being made. */
+const orphanGraceMs = 10 * 60_000;
+
 /** Whoever spawned or stops a worker retires it; the parent comes after. */
 const settleMs = 2000;
 const everyMs = 60_000;
@@ -45,9 +49,10 @@ export function planReconcile(
   const ids = new Set(workers.map(({ id }) => id));
   const recorded = new Set(records.map(({ container }) => container));
   const over = ({ state, createdAt, keep }: WorkerState) =>
-    state === "created"
+    !keep &&
+    (state === "created"
       ? nowMs - Date.parse(createdAt) > startGraceMs
-      : (state === "exited" || state === "dead") && !keep;
+      : state === "exited" || state === "dead");
   return {
     adopt: workers.filter((worker) => !recorded.has(worker.id)),
     close: records.filter(({ container }) => !ids.has(container)),
@@ -177,10 +182,12 @@ async function adopt(
   const [uid = 0, gid = 0] = container.Config.User.split(":").map(Number);
   const source = (target: string) =>
     container.Mounts.find(({ Destination }) => Destination === target)?.Source;
-  const home = source(inside.claudeHome)?.split("/").slice(-2).join("/");
+  const home = relative(
+    instance.hostHome.home,
+    source(inside.claudeHome) ?? "",
+  );
   const secrets = source(inside.secrets)?.split("/").at(-1);
-  log(`Worker "${worker.name}" has no record; adopting it`);
-  writeRecord(instance, {
+  const record: WorkerRecord = {
     version: 1,
     worker: worker.name,
     container: worker.id,
@@ -188,15 +195,28 @@ async function adopt(
     project: { path: worker.project, uid, gid },
     image: worker.image,
     born: worker.born === "warm" ? "warm" : "cold",
-    home: home ?? `workers/${worker.name}`,
+    home,
     // Rather a home too many than one too few.
     ephemeral: false,
     secrets: secrets ?? null,
     memoryBytes: container.HostConfig.Memory || null,
     oomKilledAt: null,
     createdAt: worker.createdAt,
-  });
+  };
+  // Somebody's container with our labels, say: no worker that was made here.
+  if (!isRecord(record)) {
+    if (!strangers.has(worker.id)) {
+      log(`Worker "${worker.name}" was not made here; leaving it alone`);
+    }
+    strangers.add(worker.id);
+    return;
+  }
+  log(`Worker "${worker.name}" has no record; adopting it`);
+  writeRecord(instance, record);
 }
+
+/** Ids of containers that were told of once. */
+const strangers = new Set<string>();
 
 /** Secrets and homes that were laid out for workers which never came to be. */
 function dropOrphans(instance: Instance, log: Log): void {
@@ -206,7 +226,7 @@ function dropOrphans(instance: Instance, log: Log): void {
     records.flatMap(({ secrets, home }) => [secrets, basename(home)]),
   );
   const old = (path: string) =>
-    Date.now() - statSync(path).mtimeMs > startGraceMs;
+    Date.now() - statSync(path).mtimeMs > orphanGraceMs;
   for (const name of readdirSync(dirname(home.workerSecrets("x")))) {
     if (used.has(name) || !old(home.workerSecrets(name))) continue;
     log(`Removing secrets that belong to no worker: ${name}`);

@@ -50,8 +50,14 @@ export type EndedRecord = v.InferOutput<typeof endedSchema>;
 
 /** Enough to look back at; the rest would only pile up. */
 const keptEndedRecords = 100;
+const keptDamagedRecords = 100;
 
 type Home = Pick<Instance, "home" | "owner">;
+
+/** Whether it could be read again. */
+export function isRecord(record: WorkerRecord): boolean {
+  return v.is(recordSchema, record);
+}
 
 export function writeRecord({ home, owner }: Home, record: WorkerRecord): void {
   const text = JSON.stringify(record, null, 2) + "\n";
@@ -76,7 +82,7 @@ export function closeRecord(
   const text = JSON.stringify({ ...record, end }, null, 2) + "\n";
   writeWhole(join(ended, `${record.worker}.json`), text, home.owner);
   removeRecord(home, record.worker);
-  keepNewest(ended, keptEndedRecords);
+  keepNewest(ended, ".json", keptEndedRecords);
 }
 
 export function removeRecord(
@@ -121,6 +127,7 @@ export function readRecord(
   const damaged = join(home.sessions, "damaged");
   ensureDirectory(damaged, 0o700, owner);
   renameSync(path, join(damaged, `${basename(path)}.${Date.now()}`));
+  keepNewest(damaged, "", keptDamagedRecords);
   log(`Record of "${worker}" is damaged; it was moved to ${damaged}`);
   return undefined;
 }

@@ -4,7 +4,7 @@
 import { randomBytes } from "node:crypto";
 import { readFileSync, rmSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
-import { Failure } from "./errors.ts";
+import { Failure, type FailureKind } from "./errors.ts";
 import { type HostView, realpathBeneath } from "./hostpath.ts";
 import type { Instance } from "./instance.ts";
 import { ensureDirectory, type Owner, writeWhole } from "./owned.ts";
@@ -12,6 +12,25 @@ import { ensureDirectory, type Owner, writeWhole } from "./owned.ts";
 export interface Secret {
   name: string;
   value: string | Uint8Array;
+}
+
+const readFaults: Record<string, FailureKind> = {
+  ENOENT: "notFound",
+  EISDIR: "usage",
+};
+
+/** Reads each; throws a `usage` Failure for one that is given twice. */
+export function readSecrets(
+  texts: string[],
+  env: NodeJS.ProcessEnv,
+  host: HostView,
+  cwd: string,
+): Secret[] {
+  const secrets = texts.map((text) => readSecret(text, env, host, cwd));
+  const names = secrets.map(({ name }) => name);
+  const twice = names.find((name, index) => names.indexOf(name) !== index);
+  if (twice === undefined) return secrets;
+  throw new Failure("usage", `Secret ${twice} is given twice`);
 }
 
 /**
@@ -42,10 +61,15 @@ export function readSecret(
     const path = realpathBeneath(host.mount, resolve(cwd, file));
     return { name, value: readFileSync(host.mount + path) };
   } catch (error) {
-    throw new Failure("notFound", `Cannot read the file of secret ${name}`, {
-      cause: error,
-      hint: "--secret NAME=FILE takes the value from the file FILE.",
-    });
+    const { code } = error as NodeJS.ErrnoException;
+    throw new Failure(
+      readFaults[code ?? ""] ?? "failed",
+      `Cannot read the file of secret ${name}`,
+      {
+        cause: error,
+        hint: "--secret NAME=FILE takes the value from the file FILE.",
+      },
+    );
   }
 }
 

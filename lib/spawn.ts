@@ -6,7 +6,7 @@ import { Failure } from "./errors.ts";
 import { workerImage } from "./images/recipes.ts";
 import { findParent, type Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
-import { resolveMount } from "./mount.ts";
+import { refuseSameTargets, resolveMount } from "./mount.ts";
 import { resolveProject, sessionName } from "./project.ts";
 import { removeRecord, writeRecord } from "./record.ts";
 import { forgetWorkerHome, retireWorker } from "./ending.ts";
@@ -98,6 +98,7 @@ export async function prepareWorker(
       resolveMount(instance, mount, cwd, allowAny)
     ),
   );
+  refuseSameTargets(mounts);
   const image = request.image ?? workerImage(settings);
   const limits = request.limited === false
     ? null

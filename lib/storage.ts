@@ -98,7 +98,7 @@ export async function planClean(instance: Instance): Promise<CleanPlan> {
       hint: "What is in it was not made here; remove it by hand.",
     });
   }
-  claimHome(instance);
+  if (existsSync(home.home)) claimHome(instance);
   const status = await storageStatus(instance);
   for (const { name, foreign } of status.volumes) {
     if (!foreign) continue;
@@ -121,7 +121,7 @@ export async function planClean(instance: Instance): Promise<CleanPlan> {
       hint: "Stop them first: coordinator stop-all, then claudy daemon stop.",
     });
   }
-  const { dev } = lstatSync(instance.home.home);
+  const dev = lstatSync(home.home, { throwIfNoEntry: false })?.dev ?? 0;
   for (const path of topDirectories(instance).filter((p) => existsSync(p))) {
     const [foreign] = measureTree(path, dev).foreign;
     if (foreign !== undefined) {
@@ -140,13 +140,21 @@ export async function planClean(instance: Instance): Promise<CleanPlan> {
   };
 }
 
-/** Destroys what the plan names; links are removed, not followed. */
+/**
+ * Destroys what the plan names; links are removed, not followed. Whose home it
+ * is stays written there: the backups in it are still that instance's.
+ */
 export async function clean(
-  { docker }: Pick<Instance, "docker">,
+  { docker, home }: Pick<Instance, "docker" | "home">,
   plan: CleanPlan,
 ): Promise<void> {
   for (const { name } of plan.volumes) await docker.getVolume(name).remove();
-  for (const { path } of plan.directories) {
+  const paths = plan.directories.flatMap(({ path }) =>
+    path === home.run
+      ? readdirSync(path).map((name) => join(path, name))
+      : [path]
+  );
+  for (const path of paths.filter((path) => path !== home.instance)) {
     rmSync(path, { recursive: true, force: true });
   }
 }

@@ -1,8 +1,14 @@
 // HAL9000_HOME's directories and the instance's volumes.
 
-import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+} from "node:fs";
 import { homedir } from "node:os";
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import { confTemplate } from "./config.ts";
 import { inspectVolume } from "./docker.ts";
 import { Failure } from "./errors.ts";
@@ -10,7 +16,7 @@ import type { Instance } from "./instance.ts";
 import { label } from "./labels.ts";
 import { systemDirectories } from "./project.ts";
 import { ensureDirectory, writeWhole } from "./owned.ts";
-import { homeDirectories } from "./paths.ts";
+import { homeDirectories, type HomePaths } from "./paths.ts";
 
 /** Makes what is missing. Twice changes nothing. */
 export async function ensureStorage(instance: Instance): Promise<void> {
@@ -21,19 +27,39 @@ export async function ensureStorage(instance: Instance): Promise<void> {
 }
 
 export function ensureHome({ home, owner, prefix }: Instance): void {
-  if (home.home === homedir() || systemDirectories.includes(home.home)) {
-    throw new Failure("unsafe", `${home.home} cannot be HAL9000_HOME`, {
-      hint: "Give it a directory of its own, such as ~/.hal9000.",
-    });
-  }
+  checkHome(home);
   mkdirSync(dirname(home.home), { recursive: true });
   for (const directory of homeDirectories(home)) {
     // Workers read the shared settings whoever owns their project; the home
     // above keeps everyone else out.
     const mode = directory === home.claudeConfig ? 0o755 : 0o700;
-    ensureDirectory(directory, mode, owner);
+    // The home itself may be a link to where there is room.
+    const linked = directory === home.home && existsSync(directory);
+    ensureDirectory(linked ? realpathSync(directory) : directory, mode, owner);
   }
   claimHome({ home, owner, prefix });
+}
+
+/** Signs of a home: of this version, laid out by hand, of version 0.5. */
+const signs = ["run/instance", "config/hal9000.conf", "chromadb", "membank"];
+
+/**
+ * Throws an `unsafe` Failure for a directory that is somebody's already: what is
+ * in it would get our modes, and go with a clean.
+ */
+function checkHome({ home }: HomePaths): void {
+  if (home === homedir() || systemDirectories.includes(home)) {
+    throw new Failure("unsafe", `${home} cannot be HAL9000_HOME`, {
+      hint: "Give it a directory of its own, such as ~/.hal9000.",
+    });
+  }
+  const free = home === join(homedir(), ".hal9000") || !existsSync(home) ||
+    signs.some((sign) => existsSync(join(home, sign)));
+  if (free || readdirSync(home).length === 0) return;
+  throw new Failure("unsafe", `${home} holds what is not HAL-9000's`, {
+    hint:
+      "Set HAL9000_HOME to an empty directory, or to one that is not there.",
+  });
 }
 
 /**

@@ -11,7 +11,7 @@ import {
   statusOf,
 } from "./docker.ts";
 import { Failure } from "./errors.ts";
-import { label, roleLabels } from "./labels.ts";
+import { type instanceNames, label, roleLabels } from "./labels.ts";
 import type { Project } from "./project.ts";
 import { waitFor } from "./wait.ts";
 
@@ -76,12 +76,14 @@ const namePattern = /^[a-zA-Z][a-zA-Z0-9_.-]{1,62}$/;
 /** Throws a `usage` Failure for a name that is not one, or the instance's own. */
 export function checkWorkerName(
   name: unknown,
-  names: { net: string; parent: string; mounter: string },
+  names: ReturnType<typeof instanceNames>,
 ): string {
   if (typeof name === "string" && namePattern.test(name)) {
-    if (![names.net, names.parent, names.mounter].includes(name)) return name;
+    const own = [names.net, names.parent, names.mounter].includes(name) ||
+      isMadeUp(name, names);
+    if (!own) return name;
     throw new Failure("usage", `"${name}" is not for a worker`, {
-      hint: "The instance's own container has that name.",
+      hint: "Names like it are the instance's own; choose another.",
     });
   }
   throw new Failure("usage", `"${name}" is not a name for a worker`, {
@@ -90,8 +92,17 @@ export function checkWorkerName(
   });
 }
 
+/** Whether a worker was given this name for want of one. */
+export function isMadeUp(
+  name: string,
+  names: ReturnType<typeof instanceNames>,
+): boolean {
+  const id = /[0-9a-f]{8}$/.exec(name)?.[0];
+  return id !== undefined && name === names.worker(id);
+}
+
 /** Variables that a worker would not work without as they are. */
-const ownVariables = ["HOME", "CLAUDE_CONFIG_DIR"];
+const ownVariables = ["HOME", "PATH", "CLAUDE_CONFIG_DIR"];
 
 /** Gives KEY=VALUE back; throws a `usage` Failure for what is not that. */
 export function checkVariable(text: string): string {

@@ -67,9 +67,7 @@ export async function findWorkers(
 ): Promise<WorkerState[]> {
   const workers = await listWorkers(instance);
   return [...new Set(names)].map((name) => {
-    const found = workers.find((worker) =>
-      worker.name === name || isIdOf(name, worker.id)
-    );
+    const found = pickWorker(workers, name);
     if (found) return found;
     throw new Failure("notFound", `There is no worker "${name}"`, {
       hint: workers.length === 0
@@ -81,14 +79,27 @@ export async function findWorkers(
   });
 }
 
+/** The worker of this name or id among `workers`, undefined where it is not. */
+export function pickWorker(
+  workers: WorkerState[],
+  name: string,
+): WorkerState | undefined {
+  return workers.find((worker) =>
+    worker.name === name || isIdOf(name, worker.id)
+  );
+}
+
 /** Docker's short ids have 12 digits; fewer could be a name. */
 function isIdOf(text: string, id: string): boolean {
   return text.length >= 12 && id.startsWith(text);
 }
 
-/** Names of the workers that run. */
+/** Of containers that have processes, which would lose their network. */
+const liveStates = ["running", "paused", "restarting"];
+
+/** Names of the workers that live. */
 export async function liveWorkers(instance: Labelled): Promise<string[]> {
   return (await listWorkers(instance))
-    .filter(({ state }) => state === "running")
+    .filter(({ state }) => liveStates.includes(state))
     .map(({ name }) => name);
 }

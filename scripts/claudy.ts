@@ -7,6 +7,7 @@ import { restartDaemon, startDaemon, stopDaemon } from "../lib/daemon.ts";
 import { type DaemonStatus, daemonStatus } from "../lib/daemon-status.ts";
 import { runDocker } from "../lib/docker-cli.ts";
 import { findContainer } from "../lib/docker.ts";
+import { Failure } from "../lib/errors.ts";
 import { type Instance, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { parsePublished } from "../lib/parent-spec.ts";
@@ -85,6 +86,12 @@ cli.command(
   .example("claudy daemon start --publish 3000:3000")
   .action(async (name: string, options: DaemonOptions) => {
     const act = action("daemon", daemonActions, name);
+    const publishes = ["start", "restart"].includes(name);
+    if (!publishes && listOf(options.publish).length > 0) {
+      throw new Failure("usage", `--publish is nothing for daemon ${name}`, {
+        hint: "Give it to start or restart.",
+      });
+    }
     return await act(await openInstance(env, logToStderr), options);
   });
 

@@ -15,6 +15,7 @@ import {
   findWorker,
   findWorkers,
   listWorkers,
+  pickWorker,
   type WorkerState,
 } from "../lib/workers.ts";
 import { command, runCli } from "./cli.ts";
@@ -73,7 +74,7 @@ cli.command("logs <name>", "Show a worker's log, also of one that is gone")
     const instance = await open();
     const tail = wholeNumber("--tail", options.tail);
     const workers = await listWorkers(instance);
-    const worker = workers.find((present) => present.name === name);
+    const worker = pickWorker(workers, name);
     if (worker) {
       return await runDocker([
         "logs",
@@ -100,6 +101,11 @@ cli.command(
   .action(async (name: string, options) => {
     const instance = await open();
     const worker = await findWorker(instance, name);
+    if (worker.state === "paused") {
+      throw new Failure("busy", `Cannot attach: "${name}" is paused`, {
+        hint: `Let it go on: docker unpause ${name}`,
+      });
+    }
     if (worker.state !== "running") {
       throw new Failure("notFound", `Cannot attach: "${name}" has ended`, {
         hint: `See why: coordinator logs ${name}`,

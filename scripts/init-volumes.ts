@@ -2,6 +2,7 @@
 // init-volumes: HAL9000_HOME's directories and the instance's volumes.
 
 import process from "node:process";
+import { Failure } from "../lib/errors.ts";
 import { openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import {
@@ -26,12 +27,19 @@ cli.command(
   .option("--yes", "Do not ask before that")
   .option("--json", "Print home, directories and volumes as JSON")
   .action(async (options) => {
+    if (options.clean && options.status) {
+      throw new Failure("usage", "--status changes nothing, --clean destroys", {
+        hint: "Give one of the two.",
+      });
+    }
     const instance = await openInstance(process.env, logToStderr);
     if (options.clean) {
       const plan = await planClean(instance);
-      for (const line of destroyed(plan)) logToStderr(line);
-      await confirm("Destroy all of this?", options.yes);
-      await clean(instance, plan);
+      if (plan.directories.length + plan.volumes.length > 0) {
+        for (const line of destroyed(plan)) logToStderr(line);
+        await confirm("Destroy all of this?", options.yes);
+        await clean(instance, plan);
+      }
     }
     if (!options.status) await ensureStorage(instance);
     const status = await storageStatus(instance);

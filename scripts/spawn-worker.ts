@@ -8,7 +8,7 @@ import { type Docker, inspectContainer } from "../lib/docker.ts";
 import { Failure } from "../lib/errors.ts";
 import { type Instance, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
-import { readSecret } from "../lib/secrets.ts";
+import { readSecrets } from "../lib/secrets.ts";
 import { prepareWorker, type SpawnRequest, spawnWorker } from "../lib/spawn.ts";
 import { waitFor } from "../lib/wait.ts";
 import { checkVariable } from "../lib/worker.ts";
@@ -89,8 +89,12 @@ cli.command(
       allowAnyPath: options.allowAnyPath ?? false,
       mounts: listOf(options.mount),
       env: listOf(options.env).map(checkVariable),
-      secrets: listOf(options.secret)
-        .map((text) => readSecret(text, process.env, instance.host, cwd)),
+      secrets: readSecrets(
+        listOf(options.secret),
+        process.env,
+        instance.host,
+        cwd,
+      ),
       command: options["--"]?.length > 0 ? options["--"] : undefined,
     };
     if (!options.detach) return await attach(instance, request, options.json);

@@ -172,6 +172,40 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   [ -d "$HAL9000_HOME/pool" ] && [ ! -L "$HAL9000_HOME/pool" ]
 }
 
+@test "a directory that is somebody's is no home, and a link in a home is not followed" {
+  theirs=$BATS_TEST_TMPDIR/theirs
+  mkdir -p "$theirs/config" "$theirs/logs"
+  chmod 755 "$theirs" "$theirs"/*
+  HAL9000_HOME=$theirs HAL9000_PREFIX=$hand run -6 "$scripts/init-volumes.ts"
+  [[ $output == *"holds what is not HAL-9000's"* ]]
+  [ "$(stat -c %a "$theirs/config")" = 755 ]
+  [ "$(find "$theirs" | wc -l)" = 3 ]
+
+  mkdir -p "$BATS_TEST_TMPDIR/home/chromadb" # as version 0.5 leaves it
+  ln -s "$theirs" "$BATS_TEST_TMPDIR/home/pool"
+  HAL9000_HOME=$BATS_TEST_TMPDIR/home HAL9000_PREFIX=$hand run -2 "$scripts/init-volumes.ts"
+  [[ $output == *"is a link"* ]]
+  [ "$(stat -c %a "$theirs")" = 755 ]
+}
+
+@test "init-volumes --clean without a home makes one" {
+  HAL9000_HOME=$BATS_TEST_TMPDIR/new HAL9000_PREFIX=$hand run -0 "$scripts/init-volumes.ts" --clean --yes
+  [ -d "$BATS_TEST_TMPDIR/new/config" ]
+}
+
+@test "a paused worker lives: its network stays" {
+  "$scripts/claudy.ts" daemon start
+  spawn -n paused "$(make_project app)"
+  docker pause paused
+  run -5 "$scripts/claudy.ts" daemon restart --publish 3999:3999
+  "$scripts/claudy.ts" daemon stop
+  [ "$(inspect "$net" '{{.State.Running}}')" = true ]
+  run -5 "$scripts/coordinator.ts" attach paused
+  [[ $output == *"is paused"* ]]
+  docker unpause paused
+  "$scripts/claudy.ts" daemon start
+}
+
 @test "init-volumes --clean does not reach into another file system" {
   "$scripts/claudy.ts" daemon stop
   mkdir -p "$HAL9000_HOME/claude/mounted"

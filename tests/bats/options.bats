@@ -110,6 +110,19 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ "$(records)" = 0 ]
 }
 
+@test "a spawn-worker that is told to end ends its worker" {
+  project=$(make_project app)
+  for signal in TERM HUP; do
+    sleep 20 | "$scripts/spawn-worker.ts" -n broken "$project" -- sleep 100 >/dev/null 2>&1 3>&- &
+    wait_for 10 docker exec broken true
+    pkill -"$signal" -fo "spawn-worker.ts -n broken"
+    gone() { ! docker inspect broken; }
+    wait_for 10 gone
+    pkill -x sleep -P $$ || true
+  done
+  [ "$(records)" = 0 ]
+}
+
 @test "a command that is not there is 127, and leaves nothing" {
   run -127 "$scripts/spawn-worker.ts" -n nope "$(make_project app)" -- no-such-command
   run -1 docker inspect nope
@@ -191,6 +204,27 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   wait_for 15 test -e "$HAL9000_HOME/sessions/lost.json"
   [ "$(jq -S 'del(.createdAt)' "$HAL9000_HOME/sessions/lost.json")" = "$before" ]
   [ "$(inspect lost '{{.State.Running}}')" = true ]
+}
+
+@test "a container that only has a worker's labels is let be" {
+  docker run -d --name stranger --label "hal9000.instance=$HAL9000_PREFIX" \
+    --label hal9000.role=worker --user nobody "$HAL9000_IMAGE_REPO:worker" sleep 60
+  spawn -n other "$(make_project app)"
+  docker kill other
+  said() { [ "$(docker logs "$parent" 2>&1 | grep -c '"stranger" was not made here')" = 1 ]; }
+  wait_for 15 said
+  [ "$(inspect stranger '{{.State.Running}}')" = true ]
+  [ ! -e "$HAL9000_HOME/sessions/stranger.json" ]
+  [ ! -e "$HAL9000_HOME/sessions/damaged" ]
+  docker rm -f stranger
+}
+
+@test "a renamed worker is retired with its record, and its log shown by id" {
+  id=$(spawn -n before "$(make_project app)" -- sh -c 'echo said; sleep 60')
+  docker rename before after
+  [[ $("$scripts/coordinator.ts" logs "$id") == *said* ]]
+  "$scripts/coordinator.ts" stop after
+  [ "$(records)" = 0 ]
 }
 
 @test "a record whose worker is gone is closed" {

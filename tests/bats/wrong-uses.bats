@@ -104,6 +104,7 @@ ROWS
     2 | is not a name for a worker | spawn-worker.ts -d --name= $P/app
     2 | value is missing           | spawn-worker.ts -d $P/app -n
     2 | was given 2 times          | spawn-worker.ts -d -n one -n two $P/app
+    2 | is not for a worker        | spawn-worker.ts -d -n $HAL9000_PREFIX-worker-0123abcd $P/app
     5 | the name is taken          | spawn-worker.ts -d -n taken $P/app
     2 | is not for a worker        | spawn-worker.ts -d -n $HAL9000_PREFIX-parent $P/app
     2 | is not for a worker        | spawn-worker.ts -d -n $HAL9000_PREFIX-net $P/app
@@ -150,6 +151,11 @@ ROWS
     2 | --env must be KEY=VALUE        | spawn-worker.ts -d --env A $P/app
     2 | --env must be KEY=VALUE        | spawn-worker.ts -d --env '1=x' $P/app
     2 | --env cannot set HOME          | spawn-worker.ts -d --env HOME=/x $P/app
+    2 | --env cannot set PATH          | spawn-worker.ts -d --env PATH=/x $P/app
+    2 | Secret A is given twice        | spawn-worker.ts -d --secret A=$P/file --secret A=$P/file $P/app
+    2 | Cannot read the file of secret | spawn-worker.ts -d --secret A=$P/app $P/app
+    2 | --publish is nothing for       | claudy.ts daemon stop --publish 3999:3999
+    2 | --status changes nothing       | init-volumes.ts --clean --status
     2 | --secret must be NAME          | spawn-worker.ts -d --secret a/b=/x $P/app
     2 | Secret NOT_SET is not set      | spawn-worker.ts -d --secret NOT_SET $P/app
     4 | Cannot read the file of secret | spawn-worker.ts -d --secret A=$P/gone $P/app
@@ -162,6 +168,13 @@ ROWS
     6 | Cannot mount at "/etc/passwd"  | spawn-worker.ts -d --mount $P/file:/etc/passwd $P/app
     6 | Cannot mount at "/"            | spawn-worker.ts -d --mount $P/app:/ $P/app
     6 | Cannot mount at "/data/../etc" | spawn-worker.ts -d --mount $P/app:/data/../etc $P/app
+    6 | Cannot mount at "/./etc"       | spawn-worker.ts -d --mount $P/app:/./etc $P/app
+    6 | Cannot mount at "//etc/x"      | spawn-worker.ts -d --mount $P/app://etc/x $P/app
+    6 | Cannot mount at "//workspace"  | spawn-worker.ts -d --mount $P/app://workspace $P/app
+    6 | Cannot mount at "/var/run/secrets" | spawn-worker.ts -d --mount $P/app:/var/run/secrets $P/app
+    6 | Cannot mount at "/run/secrets/y" | spawn-worker.ts -d --mount $P/app:/run/secrets/y $P/app
+    6 | Cannot mount at "/home/claude/.claude/x" | spawn-worker.ts -d --mount $P/app:/home/claude/.claude/x $P/app
+    2 | has "/data" twice              | spawn-worker.ts -d --mount $P/app:/data --mount $P/file:/data/ $P/app
     2 | No command was given           | coordinator.ts
     2 | Did you mean "list"            | coordinator.ts lst
     2 | Arguments are missing: "stop   | coordinator.ts stop

@@ -1,3 +1,4 @@
+import { instanceNames } from "../../lib/labels.ts";
 import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -101,11 +102,15 @@ test("workerSpec() takes what was asked for besides", () => {
   assert.equal(targets, [["/run/secrets", true], ["/data", true]]);
 });
 
-const names = { net: "hal9000-net", parent: "hal9000-parent", mounter: "m-x" };
+const names = instanceNames("hal9000");
 
 test("checkWorkerName() keeps the instance's own names", () => {
   assert.throws(
     () => checkWorkerName("hal9000-net", names),
+    /is not for a worker/,
+  );
+  assert.throws(
+    () => checkWorkerName("hal9000-worker-0123abcd", names),
     /is not for a worker/,
   );
 });
