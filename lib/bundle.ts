@@ -14,7 +14,7 @@ const require = __createRequire(import.meta.url);
 const __filename = import.meta.filename, __dirname = import.meta.dirname;`;
 
 /** Shared by the commands, and no command itself. */
-const notCommands = ["cli.ts", "options.ts", "output.ts"];
+const notCommands = ["cli.ts", "options.ts", "output.ts", "pool.ts"];
 
 /** The scripts of a checkout by name, without ending. */
 export async function scriptNames(root: string): Promise<string[]> {

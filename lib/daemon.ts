@@ -22,6 +22,7 @@ import {
   type ParentState,
   readParentState,
 } from "./parent-state.ts";
+import { removePool } from "./pool/mounter.ts";
 import { ensureStorage } from "./volumes.ts";
 import { waitFor } from "./wait.ts";
 import { liveWorkers } from "./workers.ts";
@@ -69,6 +70,7 @@ export async function stopDaemon(
   const { docker, names } = instance;
   refuseInside(instance);
   await stopParent(instance);
+  await removePool(instance);
   const live = await liveWorkers(instance);
   if (live.length === 0) {
     await ownContainer(instance, names.net, "net");

@@ -9,7 +9,7 @@ export const label = {
   project: "hal9000.project",
   /** "true" on a worker that stays when it has ended. */
   keep: "hal9000.keep",
-  /** On images: a digest of what they are made of. */
+  /** On images and warm workers: a digest of what they are made of. */
   inputs: "hal9000.inputs",
 } as const;
 
@@ -30,13 +30,15 @@ export function instanceFilter(
   return { label: labels };
 }
 
-/** Fixed names within an instance. */
+/** Names within an instance; an id is 8 hex digits. */
 export function instanceNames(prefix: string) {
   return {
     net: `${prefix}-net`,
     parent: `${prefix}-parent`,
     mounter: `${prefix}-mounter`,
     worker: (id: string) => `${prefix}-worker-${id}`,
+    /** A warm worker that nobody has claimed. */
+    warm: (id: string) => `${prefix}-warm-${id}`,
     volumes: {
       chromadb: `${prefix}-chromadb`,
       plugins: `${prefix}-plugins`,

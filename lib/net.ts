@@ -10,6 +10,7 @@ import { type Docker, removeContainer } from "./docker.ts";
 import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import { netSpec, type PublishedPort } from "./parent-spec.ts";
+import { removePool } from "./pool/mounter.ts";
 import { liveWorkers } from "./workers.ts";
 
 /**
@@ -27,12 +28,19 @@ export async function ensureNet(
   if (present && !publishes(present, spec)) {
     await refuseWithWorkers(instance);
     await stopParent(instance);
+    await removePool(instance);
     await removeContainer(docker, names.net);
     present = undefined;
   }
   if (!present) await createOnce(docker, names.net, spec);
   if (!present?.State.Running) await startContainer(docker, names.net);
   return await docker.getContainer(names.net).inspect();
+}
+
+/** The namespace that the parent lives in, as a network mode for a worker. */
+export function networkOf(parent: Docker.ContainerInfo): string {
+  const mode = parent.HostConfig.NetworkMode;
+  return mode.startsWith("container:") ? mode : `container:${parent.Id}`;
 }
 
 /** Whether a net container publishes what is asked for, and perhaps more. */

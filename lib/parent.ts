@@ -1,12 +1,14 @@
 // What runs as the parent: starts its children phase by phase, and says how
 // long each phase took.
 
+import { setTimeout as sleep } from "node:timers/promises";
 import { chromadbChild, chromadbServes } from "./chromadb.ts";
 import { messageOf } from "./errors.ts";
 import { pullWorkerImage } from "./images/pull.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { type ParentState, writeParentState } from "./parent-state.ts";
+import { readWish } from "./pool/wish.ts";
 import { keepReconciled } from "./reconcile.ts";
 import { Supervisor } from "./supervisor.ts";
 import { duration } from "./units.ts";
@@ -15,6 +17,9 @@ import { waitFor } from "./wait.ts";
 
 /** Together with the others' under the 5 seconds that a stop may take. */
 const childStopMs = 2000;
+
+/** Between two looks at whether there is to be a pool. */
+const wishEveryMs = 500;
 
 /** Runs the parent until `stop` is aborted, then ends its children in order. */
 export async function runParent(
@@ -99,9 +104,34 @@ export async function runParent(
     log(`Ready after ${duration(total)}`);
   }
 
-  await keepReconciled(instance, stop, log);
+  await Promise.all([
+    keepReconciled(instance, stop, log),
+    keepPool(instance, supervisor, stop),
+  ]);
   log("Stopping");
   state.ready = false;
   await supervisor.stop(childStopMs);
   log("Stopped");
+}
+
+/** Runs the pool manager while there is to be a pool. */
+async function keepPool(
+  instance: Instance,
+  supervisor: Supervisor,
+  stop: AbortSignal,
+): Promise<void> {
+  const name = "pool";
+  while (!stop.aborted) {
+    const { enabled } = readWish(instance);
+    if (enabled && !supervisor.has(name)) {
+      supervisor.start({
+        name,
+        command: ["/scripts/pool-manager", "serve"],
+        logFile: instance.home.childLog(name),
+      });
+    } else if (!enabled) {
+      await supervisor.end(name, childStopMs);
+    }
+    await sleep(wishEveryMs, undefined, { signal: stop }).catch(() => {});
+  }
 }

@@ -13,11 +13,23 @@ export function homePaths(home: string) {
     sessions: join(home, "sessions"),
     record: (worker: string) => join(home, "sessions", `${worker}.json`),
     ended: join(home, "sessions", "ended"),
+    claude: join(home, "claude"),
     workers: join(home, "workers"),
     workerHome: (directory: string) => join(home, "workers", directory),
     run: join(home, "run"),
     /** The prefix of the instance whose home this is. */
     instance: join(home, "run", "instance"),
+    /** Where the pool is asked for workers. */
+    poolSocket: join(home, "run", "pool.sock"),
+    /** What the mounter listens in. */
+    mounter: join(home, "run", "mounter"),
+    pool: join(home, "pool"),
+    claims: join(home, "pool", "claims"),
+    /** What a claim gave a worker: what its labels would say, could they change. */
+    claim: (container: string) =>
+      join(home, "pool", "claims", `${container}.json`),
+    /** What was last said of the pool's size, and whether there is to be one. */
+    poolWish: join(home, "pool", "wish.json"),
     /** What the parent says of itself: phases, children. */
     parentState: join(home, "run", "parent.json"),
     /** passwd and group files for one user of the workers. */
@@ -43,9 +55,10 @@ export function homeDirectories(paths: HomePaths): string[] {
     paths.config,
     paths.claudeConfig,
     paths.sessions,
-    join(home, "claude"),
+    paths.claude,
     paths.workers,
-    join(home, "pool"),
+    paths.pool,
+    paths.claims,
     paths.run,
     join(home, "run", "accounts"),
     paths.logs,

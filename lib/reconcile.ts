@@ -1,14 +1,15 @@
 // Docker is the truth about what runs; records and files follow it. Run by the
 // parent when it starts, after Docker's events, and every minute.
 
-import { readdirSync, statSync } from "node:fs";
-import { basename, dirname, relative } from "node:path";
+import { readdirSync, rmSync, statSync } from "node:fs";
+import { basename, dirname, join, relative } from "node:path";
 import { type Docker, engineFailure } from "./docker.ts";
 import { forgetWorkerHome, retireWorker } from "./ending.ts";
 import { messageOf } from "./errors.ts";
+import { type ContainerEvent, followEvents } from "./events.ts";
 import type { Instance } from "./instance.ts";
-import { instanceFilter } from "./labels.ts";
 import type { Log } from "./log.ts";
+import { readClaim } from "./pool/claim.ts";
 import {
   closeRecord,
   isRecord,
@@ -80,7 +81,7 @@ export async function reconcile(instance: Instance, log: Log): Promise<void> {
       exitCode: null,
     });
   }
-  dropOrphans(instance, log);
+  dropOrphans(instance, workers, log);
 }
 
 /** Reconciles now, after events and every minute, until `stop` is aborted. */
@@ -106,7 +107,12 @@ export async function keepReconciled(
   stop.addEventListener("abort", () => clearTimeout(timer));
   while (!stop.aborted) {
     try {
-      await followEvents(instance, stop, soon, log);
+      await followEvents(
+        instance,
+        { actions: ["die", "destroy", "oom"], role: "worker", stop },
+        (event) =>
+          event.action === "oom" ? noteOom(instance, event, log) : soon(),
+      );
     } catch (error) {
       if (!stop.aborted) log(`Docker's events broke off: ${messageOf(error)}`);
     }
@@ -118,52 +124,11 @@ export async function keepReconciled(
   await last;
 }
 
-/** Calls `ended` when a worker has ended, and notes who ran out of memory. */
-async function followEvents(
-  instance: Instance,
-  stop: AbortSignal,
-  ended: () => void,
-  log: Log,
-): Promise<void> {
-  const { docker, prefix } = instance;
-  const stream = await docker.getEvents({
-    filters: {
-      type: ["container"],
-      event: ["die", "destroy", "oom"],
-      ...instanceFilter(prefix, "worker"),
-    },
-  }) as NodeJS.ReadableStream & { destroy(): void };
-  const close = () => stream.destroy();
-  stop.addEventListener("abort", close);
-  let rest = "";
-  try {
-    for await (const chunk of stream) {
-      const lines = (rest + chunk).split("\n");
-      rest = lines.pop() ?? "";
-      for (const line of lines) {
-        const event = JSON.parse(line) as DockerEvent;
-        if (event.Action === "oom") noteOom(instance, event, log);
-        else ended();
-      }
-    }
-  } finally {
-    stop.removeEventListener("abort", close);
-  }
-}
-
-interface DockerEvent {
-  Action: string;
-  time: number;
-  Actor: { ID: string; Attributes: Record<string, string> };
-}
-
-function noteOom(instance: Instance, event: DockerEvent, log: Log): void {
-  const name = event.Actor.Attributes["name"] ?? "";
-  const record = readRecord(instance, name, log);
-  if (record?.container !== event.Actor.ID) return;
-  log(`Worker "${name}" ran out of memory; a process of it was killed`);
-  const oomKilledAt = new Date(event.time * 1000).toISOString();
-  writeRecord(instance, { ...record, oomKilledAt });
+function noteOom(instance: Instance, event: ContainerEvent, log: Log): void {
+  const record = readRecord(instance, event.name, log);
+  if (record?.container !== event.id) return;
+  log(`Worker "${event.name}" ran out of memory; a process of it was killed`);
+  writeRecord(instance, { ...record, oomKilledAt: event.at.toISOString() });
 }
 
 /** Writes the record that a live worker has lost, from what Docker knows. */
@@ -172,6 +137,13 @@ async function adopt(
   worker: WorkerState,
   log: Log,
 ): Promise<void> {
+  const claim = readClaim(instance.home.claim(worker.id));
+  if (claim) {
+    log(`Worker "${worker.name}" has no record; writing that of its claim`);
+    return writeRecord(instance, { ...claim.record, worker: worker.name });
+  }
+  // In the middle of one, which the pool will finish or undo.
+  if (worker.born === "warm") return;
   let container: Docker.ContainerInspectInfo;
   try {
     container = await instance.docker.getContainer(worker.id).inspect();
@@ -218,8 +190,15 @@ async function adopt(
 /** Ids of containers that were told of once. */
 const strangers = new Set<string>();
 
-/** Secrets and homes that were laid out for workers which never came to be. */
-function dropOrphans(instance: Instance, log: Log): void {
+/**
+ * Secrets and homes that were laid out for workers which never came to be, and
+ * claims of those that are gone.
+ */
+function dropOrphans(
+  instance: Instance,
+  workers: WorkerState[],
+  log: Log,
+): void {
   const { home, names } = instance;
   const records = readRecords(instance, log);
   const used = new Set(
@@ -239,5 +218,12 @@ function dropOrphans(instance: Instance, log: Log): void {
     if (!old(home.workerHome(name))) continue;
     log(`Removing a home that belongs to no worker: ${name}`);
     forgetWorkerHome(instance, name);
+  }
+  const present = new Set(workers.map(({ id }) => `${id}.json`));
+  for (const name of readdirSync(home.claims)) {
+    const path = join(home.claims, name);
+    if (name.endsWith(".json") && !present.has(name) && old(path)) {
+      rmSync(path, { force: true });
+    }
   }
 }

@@ -13,7 +13,7 @@ import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { ensureDirectory, keepNewest, writeWhole } from "./owned.ts";
 
-const recordSchema = v.object({
+export const recordSchema = v.object({
   version: v.literal(1),
   /** The container's name. */
   worker: v.string(),
@@ -82,6 +82,7 @@ export function closeRecord(
   const text = JSON.stringify({ ...record, end }, null, 2) + "\n";
   writeWhole(join(ended, `${record.worker}.json`), text, home.owner);
   removeRecord(home, record.worker);
+  rmSync(home.home.claim(record.container), { force: true });
   keepNewest(ended, ".json", keptEndedRecords);
 }
 

@@ -7,6 +7,7 @@ import { workerImage } from "./images/recipes.ts";
 import { findParent, type Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { refuseSameTargets, resolveMount } from "./mount.ts";
+import { networkOf } from "./net.ts";
 import { resolveProject, sessionName } from "./project.ts";
 import { removeRecord, writeRecord } from "./record.ts";
 import { forgetWorkerHome, retireWorker } from "./ending.ts";
@@ -109,9 +110,9 @@ export async function prepareWorker(
     ? keepSecrets(instance, name, request.secrets, project)
     : null;
   const spec = workerSpec({
-    name,
     prefix,
-    project,
+    user: project,
+    project: project.path,
     image,
     network,
     limits,
@@ -213,7 +214,6 @@ async function undoWorkerHome(
   if (!taken) forgetWorkerHome(instance, directory);
 }
 
-/** The namespace that the parent lives in, as a network mode for a worker. */
 async function workersNetwork(instance: Instance): Promise<string> {
   const parent = instance.self ?? await findParent(instance);
   if (parent?.State !== "running") {
@@ -221,6 +221,5 @@ async function workersNetwork(instance: Instance): Promise<string> {
       hint: "Start it: claudy daemon start. Or spawn with --standalone.",
     });
   }
-  const mode = parent.HostConfig.NetworkMode;
-  return mode.startsWith("container:") ? mode : `container:${parent.Id}`;
+  return networkOf(parent);
 }

@@ -54,6 +54,8 @@ interface Child {
   spec: ChildSpec;
   process: ChildProcess | undefined;
   restarts: number;
+  /** Aborted when it is not to be started again. */
+  stopping: AbortController;
   ended: Promise<void>;
 }
 
@@ -68,7 +70,6 @@ export interface SupervisorOptions {
 
 export class Supervisor {
   readonly #children: Child[] = [];
-  readonly #stopping = new AbortController();
   readonly #options: SupervisorOptions & { backoff: Backoff };
 
   constructor(options: SupervisorOptions) {
@@ -80,6 +81,7 @@ export class Supervisor {
       spec,
       process: undefined,
       restarts: 0,
+      stopping: new AbortController(),
       ended: Promise.resolve(),
     };
     this.#children.push(child);
@@ -101,17 +103,27 @@ export class Supervisor {
 
   /** Ends the children, the last started first; kills what outlives `eachMs`. */
   async stop(eachMs: number): Promise<void> {
-    this.#stopping.abort();
+    for (const { stopping } of this.#children) stopping.abort();
     for (const child of this.#children.toReversed()) {
-      signal(child, "SIGTERM");
-      const timer = setTimeout(() => signal(child, "SIGKILL"), eachMs);
-      await child.ended;
-      clearTimeout(timer);
+      await endChild(child, eachMs);
     }
   }
 
+  /** Ends one child for good; nothing where there is none of that name. */
+  async end(name: string, withinMs: number): Promise<void> {
+    const index = this.#children.findIndex(({ spec }) => spec.name === name);
+    const [child] = index < 0 ? [] : this.#children.splice(index, 1);
+    if (!child) return;
+    await endChild(child, withinMs);
+    this.#options.changed();
+  }
+
+  has(name: string): boolean {
+    return this.#children.some(({ spec }) => spec.name === name);
+  }
+
   async #keep(child: Child): Promise<void> {
-    const stopping = this.#stopping.signal;
+    const stopping = child.stopping.signal;
     let pause: number | undefined;
     while (!stopping.aborted) {
       const startedAt = Date.now();
@@ -149,6 +161,14 @@ export class Supervisor {
       closeSync(output);
     }
   }
+}
+
+async function endChild(child: Child, withinMs: number): Promise<void> {
+  child.stopping.abort();
+  signal(child, "SIGTERM");
+  const timer = setTimeout(() => signal(child, "SIGKILL"), withinMs);
+  await child.ended;
+  clearTimeout(timer);
 }
 
 /** Not ChildProcess.kill(): under Deno that sends no second signal. */

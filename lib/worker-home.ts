@@ -31,7 +31,7 @@ export function prepareWorkerHome(
   name: string,
   project: Project,
 ): PreparedHome {
-  const { home, hostHome, owner } = instance;
+  const { home, hostHome } = instance;
   if (process.getuid?.() !== 0 && process.getuid?.() !== project.uid) {
     throw new Failure(
       "unsafe",
@@ -50,14 +50,13 @@ export function prepareWorkerHome(
   // The project may have changed hands since.
   ensureOwner(claudeHome, project);
   seedClaudeHome(claudeHome, project);
-  ensureAccounts(home.accounts(project.uid, project.gid), project, owner);
   return {
     directory,
     made,
     sources: {
       claudeHome: hostHome.workerHome(directory),
       claudeConfig: hostHome.claudeConfig,
-      accounts: hostHome.accounts(project.uid, project.gid),
+      accounts: ensureAccounts(instance, project),
     },
   };
 }
@@ -74,11 +73,16 @@ function seedClaudeHome(directory: string, owner: Owner): void {
   writeWhole(file, JSON.stringify(state), owner);
 }
 
-function ensureAccounts(directory: string, user: Owner, owner: Owner): void {
+/** Account files for a user of workers; gives their directory on the host. */
+export function ensureAccounts(
+  { home, hostHome, owner }: Pick<Instance, "home" | "hostHome" | "owner">,
+  { uid, gid }: Owner,
+): string {
+  const directory = home.accounts(uid, gid);
+  const onHost = hostHome.accounts(uid, gid);
   const files = [`${directory}/passwd`, `${directory}/group`];
-  if (files.every((file) => existsSync(file))) return;
+  if (files.every((file) => existsSync(file))) return onHost;
   ensureDirectory(directory, 0o755, owner);
-  const { uid, gid } = user;
   const name = uid === 0 ? "root" : "claude";
   const group = gid === 0 ? "root" : "claude";
   writeWhole(
@@ -103,4 +107,5 @@ function ensureAccounts(directory: string, user: Owner, owner: Owner): void {
     owner,
     0o644,
   );
+  return onHost;
 }

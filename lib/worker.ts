@@ -12,7 +12,7 @@ import {
 } from "./docker.ts";
 import { Failure } from "./errors.ts";
 import { type instanceNames, label, roleLabels } from "./labels.ts";
-import type { Project } from "./project.ts";
+import type { Owner } from "./owned.ts";
 import { waitFor } from "./wait.ts";
 
 export interface Limits {
@@ -22,9 +22,11 @@ export interface Limits {
 }
 
 export interface WorkerRequest {
-  name: string;
   prefix: string;
-  project: Project;
+  /** Whom it runs as. */
+  user: Owner;
+  /** What it works on; undefined for a warm one, which is given that later. */
+  project?: string | undefined;
   image: string;
   /** Docker's network mode: the namespace to live in. */
   network: string;
@@ -41,6 +43,8 @@ export interface WorkerRequest {
   terminal: boolean;
   /** Whether the worker stays when it has ended. */
   keep: boolean;
+  /** Of a warm one: what it was made from, as a digest. */
+  inputs?: string;
 }
 
 /** A mount that was asked for, besides those that every worker has. */
@@ -51,8 +55,8 @@ export interface WorkerMount {
 }
 
 export interface WorkerSources {
-  /** The worker's own Claude home. */
-  claudeHome: string;
+  /** The worker's own Claude home; undefined for a warm one. */
+  claudeHome?: string | undefined;
   /** Shared Claude settings. */
   claudeConfig: string;
   /** Holds a passwd and a group file for the worker's user. */
@@ -93,12 +97,24 @@ export function checkWorkerName(
 }
 
 /** Whether a worker was given this name for want of one. */
-export function isMadeUp(
+function isMadeUp(
   name: string,
   names: ReturnType<typeof instanceNames>,
 ): boolean {
-  const id = /[0-9a-f]{8}$/.exec(name)?.[0];
-  return id !== undefined && name === names.worker(id);
+  const id = idIn(name);
+  return [names.worker(id), names.warm(id)].includes(name);
+}
+
+/** Whether a name is that of a warm worker which nobody has claimed. */
+export function isWarmName(
+  name: string,
+  names: ReturnType<typeof instanceNames>,
+): boolean {
+  return names.warm(idIn(name)) === name;
+}
+
+function idIn(name: string): string {
+  return /[0-9a-f]{8}$/.exec(name)?.[0] ?? "";
 }
 
 /** Variables that a worker would not work without as they are. */
@@ -125,10 +141,10 @@ export function checkVariable(text: string): string {
 export function workerSpec(
   request: WorkerRequest,
 ): Docker.ContainerCreateOptions {
-  const { project, limits, sources } = request;
+  const { project, user, limits, sources } = request;
   return {
     Image: request.image,
-    User: `${project.uid}:${project.gid}`,
+    User: `${user.uid}:${user.gid}`,
     WorkingDir: inside.workspace,
     Env: [
       `HOME=${inside.home}`,
@@ -143,9 +159,10 @@ export function workerSpec(
     ...(request.terminal ? { StopSignal: "SIGHUP" } : {}),
     Labels: {
       ...roleLabels(request.prefix, "worker"),
-      [label.born]: "cold",
-      [label.project]: project.path,
+      [label.born]: project === undefined ? "warm" : "cold",
+      ...(project === undefined ? {} : { [label.project]: project }),
       ...(request.keep ? { [label.keep]: "true" } : {}),
+      ...(request.inputs ? { [label.inputs]: request.inputs } : {}),
     },
     HostConfig: {
       Init: true,
@@ -164,8 +181,10 @@ export function workerSpec(
       },
       // Not Binds: those make a missing source, as root.
       Mounts: [
-        bind(project.path, inside.workspace),
-        bind(sources.claudeHome, inside.claudeHome),
+        ...(project === undefined ? [] : [bind(project, inside.workspace)]),
+        ...(sources.claudeHome === undefined
+          ? []
+          : [bind(sources.claudeHome, inside.claudeHome)]),
         bind(sources.claudeConfig, inside.claudeConfig, true),
         bind(`${sources.accounts}/passwd`, "/etc/passwd", true),
         bind(`${sources.accounts}/group`, "/etc/group", true),

@@ -5,6 +5,8 @@ import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import { instanceFilter, label } from "./labels.ts";
 import { didYouMean } from "./nearest.ts";
+import { readRecords } from "./record.ts";
+import { isWarmName } from "./worker.ts";
 
 export interface WorkerState {
   name: string;
@@ -20,12 +22,28 @@ export interface WorkerState {
   /** Whether it stays when it has ended. */
   keep: boolean;
   createdAt: string;
+  /** Of one born warm: a digest of what it was made from. */
+  inputs: string | null;
 }
 
-type Labelled = Pick<Instance, "docker" | "prefix">;
+type Search = Pick<Instance, "docker" | "prefix" | "names" | "home" | "owner">;
 
-export async function listWorkers(
-  { docker, prefix }: Labelled,
+/** The workers on a project: warm ones count from their claim on. */
+export async function listWorkers(instance: Search): Promise<WorkerState[]> {
+  const workers = (await listContainers(instance))
+    .filter(({ name }) => !isWarmName(name, instance.names));
+  if (workers.some(isBornWarm)) addRecorded(instance, workers);
+  return workers;
+}
+
+/** The warm workers that nobody has claimed. */
+export async function listWarm(instance: Search): Promise<WorkerState[]> {
+  return (await listContainers(instance))
+    .filter(({ name }) => isWarmName(name, instance.names));
+}
+
+async function listContainers(
+  { docker, prefix }: Search,
 ): Promise<WorkerState[]> {
   const containers = await docker.listContainers({
     all: true,
@@ -33,6 +51,18 @@ export async function listWorkers(
   });
   return containers.map(workerState)
     .sort((a, b) => a.name < b.name ? -1 : 1);
+}
+
+const isBornWarm = ({ born }: WorkerState) => born === "warm";
+
+/** Labels cannot change: what a claim gave a worker stands in its record. */
+function addRecorded(instance: Search, workers: WorkerState[]): void {
+  const records = readRecords(instance, () => {});
+  for (const worker of workers.filter(isBornWarm)) {
+    const record = records.find(({ container }) => container === worker.id);
+    worker.project = record?.project.path ?? "";
+    worker.session = record?.session ?? null;
+  }
 }
 
 function workerState(container: Docker.ContainerInfo): WorkerState {
@@ -48,12 +78,13 @@ function workerState(container: Docker.ContainerInfo): WorkerState {
     born: labels[label.born] ?? "cold",
     keep: labels[label.keep] === "true",
     createdAt: new Date(container.Created * 1000).toISOString(),
+    inputs: labels[label.inputs] ?? null,
   };
 }
 
 /** The worker of this name or id; throws a `notFound` Failure with the nearest. */
 export async function findWorker(
-  instance: Labelled,
+  instance: Search,
   name: string,
 ): Promise<WorkerState> {
   const [found] = await findWorkers(instance, [name]);
@@ -62,7 +93,7 @@ export async function findWorker(
 
 /** The workers of these names or ids, all or none. */
 export async function findWorkers(
-  instance: Labelled,
+  instance: Search,
   names: string[],
 ): Promise<WorkerState[]> {
   const workers = await listWorkers(instance);
@@ -98,7 +129,7 @@ function isIdOf(text: string, id: string): boolean {
 const liveStates = ["running", "paused", "restarting"];
 
 /** Names of the workers that live. */
-export async function liveWorkers(instance: Labelled): Promise<string[]> {
+export async function liveWorkers(instance: Search): Promise<string[]> {
   return (await listWorkers(instance))
     .filter(({ state }) => liveStates.includes(state))
     .map(({ name }) => name);

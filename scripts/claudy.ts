@@ -1,5 +1,6 @@
 #!/usr/bin/env -S sh -c 'exec "$(dirname "$(readlink -f "$0")")"/launch "$0" "$@"'
-// claudy: the front door for people. So far: the daemon and the settings.
+// claudy: the front door for people. So far: the daemon, the pool
+// and the settings.
 
 import process from "node:process";
 import { confPath, explainSettings, settingFaults } from "../lib/config.ts";
@@ -15,6 +16,12 @@ import { duration } from "../lib/units.ts";
 import { liveWorkers } from "../lib/workers.ts";
 import { command, runCli } from "./cli.ts";
 import { action, listOf, wholeNumber } from "./options.ts";
+import {
+  addPoolOptions,
+  checkPoolOptions,
+  poolActions,
+  type PoolOptions,
+} from "./pool.ts";
 import { answer, columns, confirm } from "./output.ts";
 
 const cli = command("claudy");
@@ -94,6 +101,20 @@ cli.command(
     }
     return await act(await openInstance(env, logToStderr), options);
   });
+
+addPoolOptions(
+  cli.command(
+    "pool <action> [argument]",
+    `${Object.keys(poolActions).join(", ")} of the warm workers`,
+  ),
+).action(
+  async (name: string, argument: unknown, options: PoolOptions) => {
+    const act = action("pool", poolActions, name);
+    const text = argument === undefined ? undefined : String(argument);
+    checkPoolOptions(name, act, options, text);
+    await act.run(options, text);
+  },
+);
 
 const configActions = {
   show: (json: boolean) => {

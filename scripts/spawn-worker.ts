@@ -4,10 +4,19 @@
 import process from "node:process";
 import { runDocker } from "../lib/docker-cli.ts";
 import { retireWorker } from "../lib/ending.ts";
+import { type Flags, homeOf, readSettings } from "../lib/config.ts";
 import { type Docker, inspectContainer } from "../lib/docker.ts";
 import { Failure } from "../lib/errors.ts";
 import { type Instance, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
+import { homePaths } from "../lib/paths.ts";
+import {
+  claim,
+  claimRequest,
+  tellCold,
+  unfitReason,
+} from "../lib/pool/client.ts";
+import type { ClaimReply } from "../lib/pool/protocol.ts";
 import { readSecrets } from "../lib/secrets.ts";
 import { prepareWorker, type SpawnRequest, spawnWorker } from "../lib/spawn.ts";
 import { waitFor } from "../lib/wait.ts";
@@ -64,53 +73,111 @@ cli.command(
   })
   .option("--allow-any-path", "Mount system directories and HAL9000_HOME too")
   .option("--standalone", "A network of its own: no parent, no ChromaDB")
-  .option("--json", "With --detach: print id, name, project and image as JSON")
+  .option("--cold", "With --detach: start a new worker, claim no warm one")
+  .option("--warm-only", "With --detach: claim a warm worker, or fail")
+  .option("--json", "With --detach: print id, name, project and more as JSON")
   .example("spawn-worker -d -n my-worker ~/code/app")
   .example("spawn-worker ~/code/app -- make test")
   .action(async (directory: string | undefined, options) => {
-    const limited = options.limits !== false;
+    refuseContradictions(options);
     const flags = flagsOf(options, limitOptions);
-    if (!limited && Object.keys(flags).length > 0) {
-      throw new Failure(
-        "usage",
-        "--no-limits leaves no room for another limit",
-      );
+    const request = requestOf(directory, options);
+    const secrets = listOf(options.secret);
+    const claimed = options.detach && !options.cold
+      ? await claimWarm(request, flags, secrets.length > 0)
+      : undefined;
+    if (claimed?.start === "warm") {
+      const { worker, start } = claimed;
+      return answer({ ...worker, start }, worker.id, options.json);
     }
-    const instance = await openInstance(process.env, logToStderr, flags);
-    const cwd = process.cwd();
-    const request: SpawnRequest = {
-      directory: directory ?? ".",
-      cwd,
-      name: options.name,
-      image: options.image === undefined ? undefined : String(options.image),
-      limited,
-      keep: options.rm === false,
-      standalone: options.standalone ?? false,
-      allowAnyPath: options.allowAnyPath ?? false,
-      mounts: listOf(options.mount),
-      env: listOf(options.env).map(checkVariable),
-      secrets: readSecrets(
-        listOf(options.secret),
-        process.env,
-        instance.host,
-        cwd,
-      ),
-      command: options["--"]?.length > 0 ? options["--"] : undefined,
-    };
-    if (!options.detach) return await attach(instance, request, options.json);
+    const reason = claimed?.reason ?? "asked for";
+    if (options.warmOnly) {
+      throw new Failure("resources", `There is nothing to claim: ${reason}`, {
+        hint: "See pool-manager status, or leave --warm-only out.",
+      });
+    }
+    const { env } = process;
+    const instance = await openInstance(env, logToStderr, flags);
+    request.secrets = readSecrets(secrets, env, instance.host, request.cwd);
+    if (!options.detach) return await attach(instance, request);
     const worker = await spawnWorker(instance, request, logToStderr);
-    answer(worker, worker.id, options.json);
+    if (options.verbose) logToStderr(`Spawned cold: ${reason}`);
+    answer({ ...worker, start: "cold", reason }, worker.id, options.json);
   });
 
 await runCli(cli);
+
+// deno-lint-ignore no-explicit-any -- as cac hands them over
+type Options = Record<string, any>;
+
+function refuseContradictions(options: Options): void {
+  const limits = Object.keys(limitOptions).some((option) =>
+    options[option] !== undefined
+  );
+  const contradictions: [boolean, string][] = [
+    [
+      options["limits"] === false && limits,
+      "--no-limits leaves no room for another limit",
+    ],
+    [options["json"] && !options["detach"], "--json needs --detach"],
+    [options["warmOnly"] && !options["detach"], "--warm-only needs --detach"],
+    [
+      options["warmOnly"] && options["cold"],
+      "--cold and --warm-only exclude each other",
+    ],
+  ];
+  const found = contradictions.find(([applies]) => applies);
+  if (found) throw new Failure("usage", found[1]);
+}
+
+function requestOf(
+  directory: string | undefined,
+  options: Options,
+): SpawnRequest {
+  return {
+    directory: directory ?? ".",
+    cwd: process.cwd(),
+    name: options["name"],
+    image: options["image"] === undefined
+      ? undefined
+      : String(options["image"]),
+    limited: options["limits"] !== false,
+    keep: options["rm"] === false,
+    standalone: options["standalone"] ?? false,
+    allowAnyPath: options["allowAnyPath"] ?? false,
+    mounts: listOf(options["mount"]),
+    env: listOf(options["env"]).map(checkVariable),
+    command: options["--"]?.length > 0 ? options["--"] : undefined,
+  };
+}
+
+/** A warm worker where there is a pool and one fits, else why not. */
+async function claimWarm(
+  request: SpawnRequest,
+  flags: Flags,
+  secret: boolean,
+): Promise<ClaimReply> {
+  const { env } = process;
+  // What is wrong with the settings is told by the cold spawn.
+  const warnings: string[] = [];
+  const warn = (line: string) => warnings.push(line);
+  const settings = readSettings(env, { flags, warn });
+  const { poolSocket } = homePaths(homeOf(env));
+  const reason = secret ? "secrets" : unfitReason(request, env);
+  if (reason !== undefined) {
+    await tellCold(poolSocket, reason);
+    return { start: "cold", reason };
+  }
+  const reply = await claim(poolSocket, claimRequest(settings, request));
+  if (reply.start === "warm") warnings.forEach(logToStderr);
+  return reply;
+}
 
 /** Runs the worker at this terminal until it ends; gives its exit code. */
 async function attach(
   instance: Instance,
   request: SpawnRequest,
-  json: boolean,
 ): Promise<number> {
-  if (json) throw new Failure("usage", "--json needs --detach");
   const terminal = process.stdin.isTTY === true;
   if (!terminal && !request.command) {
     throw new Failure("usage", "Cannot attach: stdin is no terminal", {

@@ -12,9 +12,9 @@ import { prepareWorkerHome } from "../../lib/worker-home.ts";
 const test = suite("worker");
 
 const request = {
-  name: "discovery",
   prefix: "hal9000",
-  project: { path: "/home/dave/app", uid: 1000, gid: 1001 },
+  user: { uid: 1000, gid: 1001 },
+  project: "/home/dave/app",
   image: "repo:worker",
   network: "container:abc",
   limits: { memoryBytes: 4 * 1024 ** 3, cpus: 1.5, pids: 100 },

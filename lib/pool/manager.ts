@@ -1,0 +1,484 @@
+// The pool manager: one process that alone hands out warm workers.
+
+import { setTimeout as sleep } from "node:timers/promises";
+import * as v from "valibot";
+import { inspectContainer, removeContainer } from "../docker.ts";
+import { Failure, messageOf } from "../errors.ts";
+import { type ContainerEvent, followEvents } from "../events.ts";
+import type { Instance } from "../instance.ts";
+import type { Log } from "../log.ts";
+import { networkOf } from "../net.ts";
+import { listWorkers } from "../workers.ts";
+import {
+  attachmentOf,
+  type Claim,
+  claimWorker,
+  discardClaim,
+  fit,
+  readClaim,
+  readClaims,
+  Unfit,
+} from "./claim.ts";
+import { listen, type Peer } from "./lines.ts";
+import { Metrics } from "./metrics.ts";
+import { attach, ensureMounter, removeMounter } from "./mounter.ts";
+import { planPool } from "./plan.ts";
+import {
+  type ClaimReply,
+  type ClaimRequest,
+  type PoolStatus,
+  type Request,
+  requestSchema,
+} from "./protocol.ts";
+import {
+  createWarm,
+  findWarm,
+  type WarmRecipe,
+  warmRecipe,
+  type WarmWorker,
+} from "./warm.ts";
+import { readWish, type Wish, writeWish } from "./wish.ts";
+
+/** How long whoever claims may take to say that it keeps the worker. */
+const loanMs = 5000;
+
+/** Pauses after the engine refused to make a worker, doubled each time. */
+const firstPauseMs = 1000;
+const lastPauseMs = 60_000;
+
+interface Loan {
+  claim: Claim;
+  timer: ReturnType<typeof setTimeout>;
+}
+
+export class PoolManager {
+  readonly #instance: Instance;
+  readonly #log: Log;
+  readonly #metrics = new Metrics();
+  /** Those that can be claimed. Nobody else takes one away. */
+  readonly #free = new Map<string, WarmWorker>();
+  /** Claims that nobody has said to keep yet, by request. */
+  readonly #loans = new Map<string, Loan>();
+  /** Answers to claims that are being worked on, by request. */
+  readonly #running = new Map<string, Promise<ClaimReply>>();
+  /** Claims by request, for one that is sent again. */
+  readonly #done = new Map<string, Claim>();
+  #wish: Wish;
+  #recipe: WarmRecipe | undefined;
+  #creating = 0;
+  #pauseMs = 0;
+  #pausedUntil = 0;
+  #draining = false;
+  #stopped = false;
+  /** Why there can be no claims here. */
+  #fault: string | undefined;
+  #planning: Promise<void> = Promise.resolve();
+  #mounting: Promise<void> | undefined;
+
+  constructor(instance: Instance, log: Log) {
+    this.#instance = instance;
+    this.#log = log;
+    this.#wish = readWish(instance);
+  }
+
+  /** Runs the pool until `stop` is aborted; the warm workers stay. */
+  async run(stop: AbortSignal): Promise<void> {
+    const { home, owner } = this.#instance;
+    await this.#recover();
+    const listener = await listen(
+      home.poolSocket,
+      owner,
+      (request, peer) => this.#answer(request, peer),
+    );
+    this.#log("The pool listens");
+    const events = this.#followEvents(stop);
+    await this.#ensureMounter();
+    while (!stop.aborted) {
+      await this.#plan();
+      await sleep(this.#wish.sizes.checkInterval * 1000, undefined, {
+        signal: stop,
+      }).catch(() => {});
+    }
+    await listener.close();
+    await events;
+  }
+
+  async #followEvents(stop: AbortSignal): Promise<void> {
+    const actions = ["start", "die", "destroy"];
+    while (!stop.aborted) {
+      try {
+        await followEvents(
+          this.#instance,
+          { actions, stop },
+          (event) => this.#noteEvent(event),
+        );
+      } catch (error) {
+        if (stop.aborted) return;
+        this.#log(`Docker's events broke off: ${messageOf(error)}`);
+      }
+      await sleep(1000, undefined, { signal: stop }).catch(() => {});
+      void this.#plan();
+    }
+  }
+
+  /** What a former manager left: whole claims are kept, broken ones undone. */
+  async #recover(): Promise<void> {
+    const { done, pending } = readClaims(this.#instance);
+    for (const claim of done) this.#done.set(claim.id, claim);
+    for (const claim of pending) {
+      this.#log(`Undoing a claim that was broken off: ${claim.record.worker}`);
+      await discardClaim(this.#instance, claim);
+    }
+    const { ready, dead } = await findWarm(this.#instance);
+    for (const worker of ready) this.#free.set(worker.id, worker);
+    for (const { id } of dead) await removeContainer(this.#instance.docker, id);
+  }
+
+  async #answer(line: unknown, peer: Peer): Promise<unknown> {
+    const parsed = v.safeParse(requestSchema, line);
+    if (!parsed.success) {
+      throw new Failure(
+        "usage",
+        `The pool was sent: ${v.summarize(parsed.issues)}`,
+      );
+    }
+    return await this.#actOn(parsed.output, peer);
+  }
+
+  async #actOn(request: Request, peer: Peer): Promise<unknown> {
+    switch (request.op) {
+      case "claim":
+        return await this.#claimOnce(request, peer);
+      case "keep":
+        return this.#keep(request.id);
+      case "cold":
+        this.#metrics.refused(request.reason);
+        return {};
+      case "status":
+        return await this.status();
+      case "resize":
+        return await this.#resize(request.sizes);
+      case "scale":
+        return await this.#scale(request.warm);
+      case "warm":
+        return await this.#fill();
+      case "cleanup":
+        return await this.#cleanUp();
+      case "drain":
+        return await this.#drain();
+      case "stop":
+        return await this.#stop();
+    }
+  }
+
+  /** A request that is sent again gets the answer of the first. */
+  async #claimOnce(request: ClaimRequest, peer: Peer): Promise<ClaimReply> {
+    const before = this.#done.get(request.id);
+    if (before) return warmReply(before);
+    const running = this.#running.get(request.id) ?? this.#claim(request);
+    this.#running.set(request.id, running);
+    try {
+      return await running;
+    } finally {
+      this.#running.delete(request.id);
+      if (!peer.open) this.#log("A claimer left before its answer");
+    }
+  }
+
+  async #claim(request: ClaimRequest): Promise<ClaimReply> {
+    const startedAt = performance.now();
+    try {
+      if (this.#mounting) throw new Unfit("the mounter is being started");
+      if (this.#fault !== undefined) throw new Unfit(this.#fault);
+      const recipe = this.#recipe;
+      if (!recipe) throw new Unfit("the pool has only begun");
+      const fitting = await fit(this.#instance, recipe, request, this.#log);
+      const worker = this.#take();
+      if (!worker) throw new Unfit("the pool is empty");
+      void this.#plan();
+      const claim = await claimWorker(
+        this.#instance,
+        recipe,
+        worker,
+        request,
+        fitting,
+      );
+      this.#done.set(request.id, claim);
+      this.#lend(claim);
+      this.#metrics.claimed(performance.now() - startedAt);
+      return warmReply(claim);
+    } catch (error) {
+      const reason = messageOf(error);
+      if (!(error instanceof Unfit)) this.#log(`A claim failed: ${reason}`);
+      if (reason.includes("mounter")) void this.#ensureMounter();
+      this.#metrics.refused(reason);
+      return { start: "cold", reason };
+    }
+  }
+
+  /** The one that has waited longest, of those like one that were made now. */
+  #take(): WarmWorker | undefined {
+    for (const worker of this.#free.values()) {
+      if (worker.inputs !== this.#recipe?.inputs) continue;
+      this.#free.delete(worker.id);
+      return worker;
+    }
+    return undefined;
+  }
+
+  #lend(claim: Claim): void {
+    const timer = setTimeout(() => {
+      this.#loans.delete(claim.id);
+      this.#done.delete(claim.id);
+      this.#log(`Nobody keeps "${claim.record.worker}"; removing it`);
+      discardClaim(this.#instance, claim).catch((error) =>
+        this.#log(`Cannot remove it: ${messageOf(error)}`)
+      );
+    }, loanMs);
+    this.#loans.set(claim.id, { claim, timer });
+  }
+
+  #keep(id: string): { kept: boolean } {
+    const loan = this.#loans.get(id);
+    if (loan) {
+      clearTimeout(loan.timer);
+      this.#loans.delete(id);
+    }
+    return { kept: this.#done.has(id) };
+  }
+
+  /** Brings the pool nearer to what is wanted; one at a time. */
+  #plan(): Promise<void> {
+    this.#planning = this.#planning.then(() => this.#planOnce()).catch(
+      (error) => this.#log(`Cannot plan the pool: ${messageOf(error)}`),
+    );
+    return this.#planning;
+  }
+
+  async #planOnce(): Promise<void> {
+    const { self } = this.#instance;
+    const network = self ? networkOf(self) : "";
+    this.#recipe = await warmRecipe(this.#instance, network, this.#log);
+    const now = Date.now();
+    const { sizes } = this.#wish;
+    const useless = this.#fault !== undefined && !this.#mounting;
+    const wanted = this.#draining || useless
+      ? { minWarm: 0, maxWarm: 0 }
+      : sizes;
+    const plan = planPool({
+      warm: [...this.#free.values()].map(({ id, since, inputs }) => ({
+        id,
+        idleMs: now - since,
+        stale: inputs !== this.#recipe?.inputs,
+      })),
+      creating: this.#creating,
+      pauseMs: Math.max(this.#pausedUntil - now, 0),
+    }, { ...wanted, idleTimeoutMs: sizes.idleTimeout * 1000 });
+    for (let count = 0; count < plan.create; count++) void this.#create();
+    for (const id of plan.remove) this.#free.delete(id);
+    await Promise.all(
+      plan.remove.map((id) => removeContainer(this.#instance.docker, id)),
+    );
+    if (plan.remove.length > 0 && !this.#draining) void this.#plan();
+  }
+
+  async #create(): Promise<void> {
+    const recipe = this.#recipe;
+    if (!recipe) return;
+    this.#creating++;
+    try {
+      const worker = await createWarm(this.#instance, recipe);
+      this.#free.set(worker.id, worker);
+      this.#metrics.creations++;
+      this.#pauseMs = 0;
+    } catch (error) {
+      this.#pauseMs = Math.min(
+        Math.max(this.#pauseMs * 2, firstPauseMs),
+        lastPauseMs,
+      );
+      this.#pausedUntil = Date.now() + this.#pauseMs;
+      setTimeout(() => void this.#plan(), this.#pauseMs);
+      this.#metrics.failed(messageOf(error));
+      this.#log(
+        `Cannot make a warm worker: ${
+          messageOf(error)
+        }; trying again in ${this.#pauseMs} ms`,
+      );
+    } finally {
+      this.#creating--;
+    }
+    await this.#plan();
+  }
+
+  #noteEvent({ action, id, role }: ContainerEvent): void {
+    if (role === "mounter" && action === "die") {
+      return void this.#ensureMounter();
+    }
+    if (role !== "worker") return;
+    if (action === "start") return void this.#attachAgain(id);
+    if (this.#free.delete(id)) {
+      // Nobody was in it: there is no log to keep.
+      void removeContainer(this.#instance.docker, id).catch(() => {});
+      void this.#plan();
+    }
+    for (const [request, { record }] of this.#done) {
+      if (record.container === id && action === "destroy") {
+        this.#done.delete(request);
+      }
+    }
+  }
+
+  /** A worker that was restarted has lost what was attached in it. */
+  async #attachAgain(id: string): Promise<void> {
+    const claim = readClaim(this.#instance.home.claim(id));
+    if (!claim) return;
+    const { record } = claim;
+    try {
+      const container = await inspectContainer(this.#instance.docker, id);
+      if (!container?.State.Running) return;
+      this.#log(
+        `"${record.worker}" was restarted; attaching its project again`,
+      );
+      const claimHome = `${this.#instance.hostHome.home}/${record.home}`;
+      await attach(
+        this.#instance,
+        attachmentOf(
+          { id, pid: container.State.Pid },
+          record.project,
+          claimHome,
+        ),
+      );
+    } catch (error) {
+      this.#log(`Cannot attach to "${record.worker}": ${messageOf(error)}`);
+    }
+  }
+
+  /** One at a time; a fault is told in the status, and by claims that go cold. */
+  #ensureMounter(): Promise<void> {
+    this.#mounting ??= (async () => {
+      if (this.#stopped) return;
+      try {
+        this.#fault = await ensureMounter(this.#instance);
+      } catch (error) {
+        this.#fault = `the mounter: ${messageOf(error)}`;
+      } finally {
+        this.#mounting = undefined;
+      }
+      if (this.#fault !== undefined) {
+        this.#log(`No warm claims: ${this.#fault}`);
+      }
+    })();
+    return this.#mounting;
+  }
+
+  async #resize(sizes: object): Promise<PoolStatus> {
+    this.#wish = writeWish(this.#instance, true, sizes);
+    this.#draining = false;
+    await this.#plan();
+    return await this.status();
+  }
+
+  async #scale(warm: number): Promise<{ capped: boolean; minWarm: number }> {
+    const { maxWarm } = this.#wish.sizes;
+    const minWarm = Math.min(warm, maxWarm);
+    this.#wish = writeWish(this.#instance, true, { minWarm });
+    this.#draining = false;
+    // Those above it need not wait for their time.
+    await this.#shrinkTo(minWarm);
+    await this.#plan();
+    return { capped: minWarm < warm, minWarm };
+  }
+
+  async #shrinkTo(count: number): Promise<void> {
+    const surplus = [...this.#free.keys()].slice(
+      0,
+      Math.max(this.#free.size - count, 0),
+    );
+    await this.#remove(surplus);
+  }
+
+  /** Fills the pool to its minimum, and waits for that. */
+  async #fill(): Promise<PoolStatus> {
+    this.#draining = false;
+    this.#pausedUntil = 0;
+    if (this.#fault !== undefined) await this.#ensureMounter();
+    await this.#plan();
+    const deadline = Date.now() + 20_000;
+    while (this.#creating > 0 && Date.now() < deadline) await sleep(20);
+    return await this.status();
+  }
+
+  /** Removes the warm ones above the minimum at once, and dead ones. */
+  async #cleanUp(): Promise<{ removed: number }> {
+    const before = this.#free.size;
+    await this.#shrinkTo(this.#wish.sizes.minWarm);
+    const { dead } = await findWarm(this.#instance);
+    for (const { id } of dead) await removeContainer(this.#instance.docker, id);
+    return { removed: before - this.#free.size + dead.length };
+  }
+
+  /** Removes the warm ones, and makes no more until asked. */
+  async #drain(): Promise<{ removed: number }> {
+    this.#draining = true;
+    const deadline = Date.now() + 20_000;
+    while (this.#creating > 0 && Date.now() < deadline) await sleep(20);
+    const ids = [...this.#free.keys()];
+    await this.#remove(ids);
+    return { removed: ids.length };
+  }
+
+  async #stop(): Promise<{ removed: number }> {
+    this.#stopped = true;
+    const drained = await this.#drain();
+    writeWish(this.#instance, false);
+    await removeMounter(this.#instance);
+    return drained;
+  }
+
+  async #remove(ids: string[]): Promise<void> {
+    for (const id of ids) this.#free.delete(id);
+    await Promise.all(
+      ids.map((id) => removeContainer(this.#instance.docker, id)),
+    );
+  }
+
+  async status(): Promise<PoolStatus> {
+    const now = Date.now();
+    const { settings } = this.#instance;
+    const busy = (await listWorkers(this.#instance))
+      .filter(({ born, state }) => born === "warm" && state === "running");
+    return {
+      running: true,
+      unavailable: this.#fault ?? null,
+      warm: [...this.#free.values()].map(({ name, id, since }) => ({
+        name,
+        id,
+        ageSeconds: Math.round((now - since) / 1000),
+      })),
+      creating: this.#creating,
+      busy: busy.map(({ name, project }) => ({ name, project })),
+      ...this.#wish.sizes,
+      image: this.#recipe?.image ?? "",
+      limits: this.#recipe?.limits ?? {
+        memoryBytes: settings.WORKER_MEMORY,
+        cpus: settings.WORKER_CPUS,
+        pids: settings.WORKER_PIDS_LIMIT,
+      },
+      metrics: {
+        claims: { warm: this.#metrics.warm, cold: this.#metrics.cold },
+        latencyMs: this.#metrics.latencyMs,
+        creations: this.#metrics.creations,
+        failures: this.#metrics.failures,
+        lastFailure: this.#metrics.lastFailure,
+      },
+    };
+  }
+}
+
+function warmReply({ record }: Claim): ClaimReply {
+  const { container, worker, project, image } = record;
+  return {
+    start: "warm",
+    worker: { id: container, name: worker, project: project.path, image },
+  };
+}

@@ -1,0 +1,182 @@
+// Linux's calls for mounts and namespaces, which Node lacks: the one use of
+// Deno's own API. Each throws a CallError where the kernel refuses.
+// https://man7.org/linux/man-pages/man2/open_tree.2.html
+
+import { constants } from "node:os";
+import process from "node:process";
+
+type Argument = number | bigint | Uint8Array;
+type Call = (...args: Argument[]) => number | bigint;
+
+declare const Deno: {
+  dlopen(
+    file: string,
+    symbols: Record<string, unknown>,
+  ): { symbols: Record<string, Call> & { errno: () => unknown } };
+  UnsafePointerView: new (pointer: unknown) => { getInt32(): number };
+};
+
+const AT_FDCWD = -100;
+const AT_EMPTY_PATH = 0x1000;
+const AT_RECURSIVE = 0x8000;
+const CLONE_FS = 0x200;
+const CLONE_NEWNS = 0x20000;
+const MNT_DETACH = 2;
+const MOUNT_ATTR_RDONLY = 1n;
+const MOVE_MOUNT_F_EMPTY_PATH = 4;
+const MS_PRIVATE = 1n << 18n;
+const OPEN_TREE_CLONE = 1;
+const O_CLOEXEC = 0o2000000;
+const O_DIRECTORY = process.arch === "arm64" ? 0o40000 : 0o200000;
+const O_PATH = 0o10000000;
+const RESOLVE_NO_MAGICLINKS = 2n;
+const RESOLVE_NO_SYMLINKS = 4n;
+const RESOLVE_BENEATH = 8n;
+
+export class CallError extends Error {
+  readonly call: string;
+  /** As in ENOENT. */
+  readonly code: string;
+
+  constructor(call: string, errno: number) {
+    const code = Object.entries(constants.errno)
+      .find(([, value]) => value === errno)?.[0] ?? `error ${errno}`;
+    super(`${call}: ${code}`);
+    this.name = "CallError";
+    this.call = call;
+    this.code = code;
+  }
+}
+
+/** glibc has no name for these; their numbers are the same on every machine. */
+function system(number: number, ...parameters: string[]) {
+  return {
+    call: {
+      name: "syscall",
+      parameters: ["i64", ...parameters],
+      result: "i64",
+    },
+    number,
+  };
+}
+
+const systemCalls = {
+  open_tree: system(428, "i64", "buffer", "i64"),
+  move_mount: system(429, "i64", "buffer", "i64", "buffer", "i64"),
+  openat2: system(437, "i64", "buffer", "buffer", "i64"),
+  mount_setattr: system(442, "i64", "buffer", "i64", "buffer", "i64"),
+};
+
+let loaded: ReturnType<typeof Deno.dlopen>["symbols"] | undefined;
+
+/** Loaded with the first call: there may be nobody to make one. */
+function libc() {
+  loaded ??= Deno.dlopen("libc.so.6", {
+    ...Object.fromEntries(
+      Object.entries(systemCalls).map(([name, { call }]) => [name, call]),
+    ),
+    open: { parameters: ["buffer", "i32"], result: "i32" },
+    close: { parameters: ["i32"], result: "i32" },
+    setns: { parameters: ["i32", "i32"], result: "i32" },
+    unshare: { parameters: ["i32"], result: "i32" },
+    umount2: { parameters: ["buffer", "i32"], result: "i32" },
+    errno: { name: "__errno_location", parameters: [], result: "pointer" },
+  }).symbols;
+  return loaded;
+}
+
+function call(name: string, ...args: Argument[]): number {
+  const symbols = libc();
+  const number = systemCalls[name as keyof typeof systemCalls]?.number;
+  const run = symbols[name] as Call;
+  const result = Number(
+    number === undefined ? run(...args) : run(number, ...args),
+  );
+  if (result >= 0) return result;
+  const errno = new Deno.UnsafePointerView(symbols.errno()).getInt32();
+  throw new CallError(name, errno);
+}
+
+const text = (value: string) => new TextEncoder().encode(`${value}\0`);
+const words = (...values: bigint[]) =>
+  new Uint8Array(new BigUint64Array(values).buffer);
+
+/** A descriptor of a file of /proc/<pid>/ns, or of a directory to look from. */
+export function openPath(path: string, kind: "namespace" | "directory") {
+  const flags = kind === "directory" ? O_PATH | O_DIRECTORY : 0;
+  return call("open", text(path), flags | O_CLOEXEC);
+}
+
+/** A descriptor of the directory `path` beneath that of `root`: no link is followed. */
+export function openBeneath(root: number, path: string): number {
+  const how = words(
+    BigInt(O_PATH | O_DIRECTORY | O_CLOEXEC),
+    0n,
+    RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS,
+  );
+  return call("openat2", root, text(path === "" ? "." : path), how, how.length);
+}
+
+export function closeDescriptor(descriptor: number): void {
+  call("close", descriptor);
+}
+
+/**
+ * A copy of the mounts at and below a directory, attached nowhere, which hears
+ * of none of the host's later mounts.
+ */
+export function copyMounts(directory: number, readOnly: boolean): number {
+  const empty = text("");
+  const tree = call(
+    "open_tree",
+    directory,
+    empty,
+    OPEN_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE,
+  );
+  const attributes = words(
+    readOnly ? MOUNT_ATTR_RDONLY : 0n,
+    0n,
+    MS_PRIVATE,
+    0n,
+  );
+  try {
+    call(
+      "mount_setattr",
+      tree,
+      empty,
+      AT_EMPTY_PATH | AT_RECURSIVE,
+      attributes,
+      attributes.length,
+    );
+  } catch (error) {
+    closeDescriptor(tree);
+    throw error;
+  }
+  return tree;
+}
+
+/** Attaches such a copy in the mount namespace of this thread. */
+export function attachMounts(tree: number, target: string): void {
+  call(
+    "move_mount",
+    tree,
+    text(""),
+    AT_FDCWD,
+    text(target),
+    MOVE_MOUNT_F_EMPTY_PATH,
+  );
+}
+
+export function detachMounts(target: string): void {
+  call("umount2", text(target), MNT_DETACH);
+}
+
+/** Before the first setns: root and working directory for this thread alone. */
+export function unshareDirectories(): void {
+  call("unshare", CLONE_FS);
+}
+
+/** Moves this thread into a mount namespace. */
+export function enterMountNamespace(descriptor: number): void {
+  call("setns", descriptor, CLONE_NEWNS);
+}

@@ -1,0 +1,138 @@
+// The mounter: the one container with the right to mount, and how it is asked.
+
+import { ownContainer } from "../container.ts";
+import { createContainer, type Docker, removeContainer } from "../docker.ts";
+import type { Instance } from "../instance.ts";
+import { roleLabels } from "../labels.ts";
+import { ensureDirectory } from "../owned.ts";
+import { waitFor } from "../wait.ts";
+import { listWarm } from "../workers.ts";
+import type { AttachRequest } from "./attach.ts";
+import { Client } from "./lines.ts";
+
+/** Where things are inside the mounter. */
+export const insideMounter = {
+  run: "/run/mounter",
+  socket: "/run/mounter/mounter.sock",
+  /** Where a test attaches something for a moment. */
+  scratch: "/tmp/scratch",
+} as const;
+
+const memoryBytes = 256 * 1024 ** 2;
+const answerMs = 5000;
+
+export function mounterSpec(
+  instance: Pick<Instance, "prefix" | "hostHome" | "settings" | "owner">,
+  image: string,
+): Docker.ContainerCreateOptions {
+  const { prefix, hostHome, settings, owner } = instance;
+  return {
+    Image: image,
+    Entrypoint: ["/scripts/mounter"],
+    Cmd: [],
+    User: "0:0",
+    Env: [
+      "DENO_DIR=/tmp/deno",
+      `HAL9000_PROJECT_ROOTS=${settings.HAL9000_PROJECT_ROOTS.join(":")}`,
+      `MOUNTER_HOMES=${hostHome.workers}:${hostHome.claude}`,
+      `MOUNTER_RUN=${hostHome.mounter}`,
+    ],
+    Labels: roleLabels(prefix, "mounter"),
+    HostConfig: {
+      Init: true,
+      NetworkMode: "none",
+      // The workers' processes, and the host's own mount namespace.
+      PidMode: "host",
+      ReadonlyRootfs: true,
+      Tmpfs: { "/tmp": "rw,nosuid,nodev,size=64m" },
+      CapDrop: ["ALL"],
+      // To mount and to enter namespaces; to look into other users' directories.
+      CapAdd: ["SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE", "DAC_READ_SEARCH"],
+      // AppArmor's profile for containers refuses every mount.
+      SecurityOpt: ["no-new-privileges", "apparmor=unconfined"],
+      // The socket's directory is the owner's.
+      GroupAdd: [String(owner.gid)],
+      Memory: memoryBytes,
+      MemorySwap: memoryBytes,
+      PidsLimit: 64,
+      LogConfig: { Type: "json-file", Config: { "max-size": "1m" } },
+      Mounts: [
+        {
+          Type: "bind",
+          Source: hostHome.mounter,
+          Target: insideMounter.run,
+        },
+      ],
+    },
+  };
+}
+
+/** Sees to it that the mounter runs; gives why it cannot do its work, if so. */
+export async function ensureMounter(
+  instance: Instance,
+): Promise<string | undefined> {
+  const { docker, names, home, owner, self } = instance;
+  ensureDirectory(home.mounter, 0o770, owner);
+  const image = self?.ImageID ?? "";
+  let present = await ownContainer(instance, names.mounter, "mounter");
+  if (present && (present.Image !== image || !present.State.Running)) {
+    await removeContainer(docker, names.mounter);
+    present = undefined;
+  }
+  if (!present) {
+    const spec = mounterSpec(instance, image);
+    const container = await createContainer(docker, names.mounter, spec);
+    await container.start();
+  }
+  const answer = await waitFor(async () => {
+    try {
+      return await askMounter(instance, { op: "test" }) as { fault?: string };
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === undefined) throw error;
+      return undefined; // not listening yet
+    }
+  }, { for: "the mounter to answer", timeoutMs: 15_000 });
+  return answer.fault;
+}
+
+/** Attaches directories inside a worker: all, or none where it throws. */
+export async function attach(
+  instance: Pick<Instance, "home">,
+  request: AttachRequest,
+): Promise<void> {
+  try {
+    await askMounter(instance, { op: "attach", ...request });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === undefined) throw error;
+    throw new Error(`the mounter is out of reach (${code})`, { cause: error });
+  }
+}
+
+/** What a pool leaves when there is no manager: warm workers, the mounter. */
+export async function removePool(instance: Instance): Promise<void> {
+  const warm = await listWarm(instance);
+  await Promise.all([
+    removeMounter(instance),
+    ...warm.map(({ id }) => removeContainer(instance.docker, id)),
+  ]);
+}
+
+export async function removeMounter(instance: Instance): Promise<void> {
+  const { docker, names } = instance;
+  if (!await ownContainer(instance, names.mounter, "mounter")) return;
+  await removeContainer(docker, names.mounter);
+}
+
+async function askMounter(
+  { home }: Pick<Instance, "home">,
+  request: object,
+): Promise<unknown> {
+  const client = new Client(`${home.mounter}/mounter.sock`);
+  try {
+    return await client.ask(request, answerMs);
+  } finally {
+    client.close();
+  }
+}

@@ -1,0 +1,110 @@
+// Warm workers: running, and with nothing of any project yet.
+
+import { createHash, randomBytes } from "node:crypto";
+import { capCpus, inspectImage } from "../docker.ts";
+import { Failure } from "../errors.ts";
+import { workerImage } from "../images/recipes.ts";
+import type { Instance } from "../instance.ts";
+import type { Log } from "../log.ts";
+import {
+  createWorker,
+  type Limits,
+  startWorker,
+  workerSpec,
+} from "../worker.ts";
+import { ensureAccounts } from "../worker-home.ts";
+import { listWarm, type WorkerState } from "../workers.ts";
+
+export interface WarmWorker {
+  id: string;
+  name: string;
+  /** Of its first process, as the host numbers it. */
+  pid: number;
+  /** When it was created, in milliseconds. */
+  since: number;
+  /** Digest of what it was made from. */
+  inputs: string;
+}
+
+/** What a warm worker is made from at present. */
+export interface WarmRecipe {
+  image: string;
+  network: string;
+  limits: Limits;
+  /** Digest of all that: a worker with another one is stale. */
+  inputs: string;
+}
+
+export async function warmRecipe(
+  instance: Instance,
+  network: string,
+  log: Log,
+): Promise<WarmRecipe> {
+  const { docker, settings } = instance;
+  const image = workerImage(settings);
+  const found = await inspectImage(docker, image);
+  if (!found) throw new Failure("notFound", `There is no image ${image}`);
+  const limits = {
+    memoryBytes: settings.WORKER_MEMORY,
+    cpus: await capCpus(docker, settings.WORKER_CPUS, log),
+    pids: settings.WORKER_PIDS_LIMIT,
+  };
+  const inputs = createHash("sha256")
+    .update(JSON.stringify([found.Id, network, limits]))
+    .digest("hex").slice(0, 16);
+  return { image, network, limits, inputs };
+}
+
+/** Creates and starts a warm worker. */
+export async function createWarm(
+  instance: Instance,
+  recipe: WarmRecipe,
+): Promise<WarmWorker> {
+  const { docker, names, prefix, owner, hostHome } = instance;
+  const name = names.warm(randomBytes(4).toString("hex"));
+  const spec = workerSpec({
+    prefix,
+    user: owner,
+    image: recipe.image,
+    network: recipe.network,
+    limits: recipe.limits,
+    sources: {
+      claudeConfig: hostHome.claudeConfig,
+      accounts: ensureAccounts(instance, owner),
+    },
+    env: [],
+    mounts: [],
+    command: undefined,
+    terminal: false,
+    keep: false,
+    inputs: recipe.inputs,
+  });
+  const id = await createWorker(docker, name, spec);
+  await startWorker(docker, name, id);
+  const { State } = await docker.getContainer(id).inspect();
+  return { id, name, pid: State.Pid, since: Date.now(), inputs: recipe.inputs };
+}
+
+/** Those that a former manager left: which can be claimed, and which are of no use. */
+export async function findWarm(
+  instance: Instance,
+): Promise<{ ready: WarmWorker[]; dead: WorkerState[] }> {
+  const found = await listWarm(instance);
+  const ready: WarmWorker[] = [];
+  const dead: WorkerState[] = [];
+  for (const worker of found) {
+    const { State } = await instance.docker.getContainer(worker.id).inspect();
+    if (!State.Running || State.Paused) {
+      dead.push(worker);
+      continue;
+    }
+    ready.push({
+      id: worker.id,
+      name: worker.name,
+      pid: State.Pid,
+      since: Date.parse(worker.createdAt),
+      inputs: worker.inputs ?? "",
+    });
+  }
+  return { ready, dead };
+}

@@ -1,0 +1,71 @@
+// What the pool is to be: said by a command, else by the settings.
+
+import { readFileSync } from "node:fs";
+import * as v from "valibot";
+import { Failure } from "../errors.ts";
+import type { Instance } from "../instance.ts";
+import { writeWhole } from "../owned.ts";
+import { type Sizes, sizesSchema } from "./protocol.ts";
+
+const wishSchema = v.object({
+  version: v.literal(1),
+  enabled: v.boolean(),
+  sizes: sizesSchema,
+});
+
+export interface Wish {
+  enabled: boolean;
+  sizes: Required<Sizes>;
+}
+
+type Home = Pick<Instance, "home" | "owner" | "settings">;
+
+export function readWish(instance: Home): Wish {
+  const { settings } = instance;
+  const said = saidWish(instance);
+  return {
+    enabled: said?.enabled ?? settings.ENABLE_POOL_MANAGER,
+    sizes: {
+      minWarm: settings.MIN_WARM_WORKERS,
+      maxWarm: settings.MAX_WARM_WORKERS,
+      idleTimeout: settings.IDLE_TIMEOUT,
+      checkInterval: settings.CHECK_INTERVAL,
+      ...said?.sizes,
+    },
+  };
+}
+
+/** Keeps what is said, beside what was said before. */
+export function writeWish(
+  instance: Home,
+  enabled: boolean,
+  sizes: Sizes = {},
+): Wish {
+  const said = { ...saidWish(instance)?.sizes, ...sizes };
+  const text = JSON.stringify({ version: 1, enabled, sizes: said }, null, 2);
+  const wish = readWish(instance);
+  checkSizes({ ...wish.sizes, ...said });
+  writeWhole(instance.home.poolWish, `${text}\n`, instance.owner);
+  return readWish(instance);
+}
+
+/** Throws a `usage` Failure for a minimum above the maximum. */
+export function checkSizes({ minWarm, maxWarm }: Required<Sizes>): void {
+  if (minWarm <= maxWarm) return;
+  throw new Failure(
+    "usage",
+    `The minimum of ${minWarm} warm workers exceeds the maximum of ${maxWarm}`,
+    { hint: "Give both: --min-warm and --max-warm." },
+  );
+}
+
+function saidWish(
+  { home }: Home,
+): v.InferOutput<typeof wishSchema> | undefined {
+  try {
+    const text = readFileSync(home.poolWish, "utf8");
+    return v.parse(wishSchema, JSON.parse(text));
+  } catch {
+    return undefined; // nothing was said, or nothing that can be read
+  }
+}
