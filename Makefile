@@ -8,6 +8,8 @@ MAKEFLAGS += --no-print-directory
 
 DENO := node_modules/.bin/deno
 INSTALLED := node_modules/.package-lock.json
+# What the launcher runs in place of the sources.
+FAST := build/fast/spawn-worker.js
 SHELL_FILES := scripts/launch .ci/run $(wildcard docker/*.sh tests/*.sh tests/*/*.bash tests/bats/*.bats)
 # Only what matches runs: make test-dind FILTER='spawn'
 FILTER ?=
@@ -17,7 +19,7 @@ export FILTER PROJECT
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-up: $(INSTALLED) ## Set everything up and start a worker [PROJECT=dir]
+up: $(FAST) ## Set everything up and start a worker [PROJECT=dir]
 	@./scripts/up.ts $${PROJECT:+"$$PROJECT"}
 
 down: $(INSTALLED) ## Stop workers, parent and net; data and images stay
@@ -53,9 +55,12 @@ test-unit: $(INSTALLED) ## Run the unit tests [FILTER=regex]
 	@echo "Unit tests"
 	@[ -t 1 ] || export NO_COLOR=1; $(DENO) run --allow-all --no-lock node_modules/uvu/bin.js tests/unit "$${FILTER:-\.test\.ts$$}"
 
-test-dind: $(INSTALLED) ## Run the tests on a real engine [FILTER=regex]
+test-dind: $(FAST) ## Run the tests on a real engine [FILTER=regex]
 	@echo "Tests on the engine"
 	@BATS_TEST_TIMEOUT=$${BATS_TEST_TIMEOUT:-300} node_modules/bats/bin/bats --tap --timing $${FILTER:+--filter "$$FILTER"} tests/bats
+
+$(FAST): $(INSTALLED) package.json $(wildcard scripts/*.ts lib/*.ts lib/*/*.ts)
+	@./scripts/build.ts --fast >/dev/null
 
 clean: ## Remove what was built here; images and user data stay
 	@rm -rf build node_modules

@@ -1,20 +1,26 @@
 // Bundles each script into one file that needs only Deno.
 
 import { chmod, mkdir, readdir, rm, writeFile } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import type { Plugin } from "esbuild";
 
 const shebang =
   "#!/usr/bin/env -S deno run --allow-all --no-lock --no-config --quiet --ext=js";
 
-/** What CommonJS modules find in scope under Node, for those in the bundle. */
-const commonJsScope =
-  `import { createRequire as __createRequire } from "node:module";
-const require = __createRequire(import.meta.url);
+/**
+ * What CommonJS modules find in scope under Node, for those in the bundle. Made
+ * at the first use: Deno takes 10 ms to load node:module.
+ */
+const commonJsScope = `let __nodeRequire;
+const require = (id) => (__nodeRequire ??= process.getBuiltinModule("node:module")
+  .createRequire(import.meta.url))(id);
 const __filename = import.meta.filename, __dirname = import.meta.dirname;`;
 
 /** Shared by the commands, and no command itself. */
 const notCommands = ["cli.ts", "options.ts", "output.ts", "pool.ts"];
+
+/** Those that make what the parent is: of no use in it. */
+export const hostOnly = ["build", "build-images", "engine", "up"];
 
 /** The scripts of a checkout by name, without ending. */
 export async function scriptNames(root: string): Promise<string[]> {
@@ -25,11 +31,15 @@ export async function scriptNames(root: string): Promise<string[]> {
     .sort();
 }
 
-/** Writes `<name>.js` for each script into `directory`, replacing it. */
+/**
+ * Writes `<name>.js` for each script into `directory`, replacing it: one file
+ * that is all, or with `split` one that loads what it comes to need from others.
+ */
 export async function bundleScripts(
   root: string,
   names: string[],
   directory: string,
+  { split = false } = {},
 ): Promise<void> {
   const esbuild = await import("esbuild");
   const result = await esbuild.build({
@@ -37,6 +47,9 @@ export async function bundleScripts(
     entryPoints: names.map((name) => join("scripts", `${name}.ts`)),
     outdir: directory,
     bundle: true,
+    splitting: split,
+    minifyWhitespace: split,
+    chunkNames: "chunks/[name]-[hash]",
     platform: "node",
     format: "esm",
     target: "node22",
@@ -53,6 +66,7 @@ export async function bundleScripts(
   await mkdir(directory, { recursive: true });
   for (const file of result.outputFiles) {
     const text = file.text.replace(/^#!.*/, shebang);
+    await mkdir(dirname(file.path), { recursive: true });
     await writeFile(file.path, text);
     await chmod(file.path, 0o755);
   }

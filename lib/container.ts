@@ -3,11 +3,10 @@
 import {
   createContainer,
   type Docker,
-  engineFailure,
   inspectContainer,
   removeContainer,
-  statusOf,
 } from "./docker.ts";
+import { engineFailure, statusOf } from "./docker-errors.ts";
 import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import { label, type Role } from "./labels.ts";

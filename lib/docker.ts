@@ -1,5 +1,5 @@
-// The engine behind the socket: which one, how to reach it, and what its
-// errors mean. dockerode is loaded only when a command comes this far.
+// The engine behind the socket: which one, how to reach it, and what all ask of
+// it. dockerode is loaded only when a command comes this far.
 
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -7,7 +7,8 @@ import { availableParallelism, homedir } from "node:os";
 import { join } from "node:path";
 import type Docker from "dockerode";
 import * as v from "valibot";
-import { Failure, type FailureKind, messageOf } from "./errors.ts";
+import { statusOf } from "./docker-errors.ts";
+import { Failure } from "./errors.ts";
 import type { Log } from "./log.ts";
 
 export type { Docker };
@@ -150,59 +151,6 @@ export async function capCpus(
   if (cpus <= NCPU) return cpus;
   log(`The engine has ${NCPU} CPUs: taking those, not ${cpus}`);
   return NCPU;
-}
-
-/** HTTP status of an engine's answer, undefined for any other error. */
-export function statusOf(error: unknown): number | undefined {
-  const status = (error as { statusCode?: unknown } | undefined)?.statusCode;
-  return typeof status === "number" ? status : undefined;
-}
-
-const unreachable: Record<string, string> = {
-  ENOENT: "there is no socket",
-  ECONNREFUSED: "nothing listens",
-  EACCES: "permission denied",
-  EPERM: "permission denied",
-  ENOTFOUND: "the host name is unknown",
-  ETIMEDOUT: "no answer",
-  EHOSTUNREACH: "no route to the host",
-};
-
-/** Why an engine cannot be reached, undefined when the error is another. */
-export function connectionFault(error: unknown): string | undefined {
-  const { code, syscall } = (error ?? {}) as NodeJS.ErrnoException;
-  // A file that is not there has the same code as a socket that is not.
-  const connecting = syscall === "connect" || syscall === "getaddrinfo";
-  return connecting ? unreachable[code ?? ""] : undefined;
-}
-
-/**
- * What an error of the engine means to the person at the command: `subject`
- * is the start of the sentence, as in `Cannot start worker "x"`.
- */
-export function engineFailure(error: unknown, subject: string): Failure {
-  if (error instanceof Failure) return error;
-  const fault = connectionFault(error);
-  if (fault !== undefined) {
-    return new Failure(
-      "engine",
-      `${subject}: the engine is out of reach (${fault})`,
-      {
-        cause: error,
-        hint: fault === "permission denied"
-          ? "Join the docker group: sudo usermod -aG docker $USER, then log in again."
-          : "Start it with 'make engine', or point DOCKER_HOST at one that runs.",
-      },
-    );
-  }
-  const kinds: Record<number, FailureKind> = { 404: "notFound", 409: "busy" };
-  const reason = (error as { json?: { message?: string } } | undefined)?.json
-    ?.message ?? messageOf(error);
-  return new Failure(
-    kinds[statusOf(error) ?? 0] ?? "failed",
-    `${subject}: ${reason}`,
-    { cause: error },
-  );
 }
 
 async function orUndefined<T>(answer: Promise<T>): Promise<T | undefined> {

@@ -2,12 +2,8 @@
 
 import { rmSync } from "node:fs";
 import { basename } from "node:path";
-import {
-  engineFailure,
-  inspectContainer,
-  removeContainer,
-  statusOf,
-} from "./docker.ts";
+import { inspectContainer, removeContainer } from "./docker.ts";
+import { engineFailure, statusOf } from "./docker-errors.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { keepNewest, writeWhole } from "./owned.ts";

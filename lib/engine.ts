@@ -5,13 +5,8 @@ import { existsSync, readFileSync } from "node:fs";
 import process from "node:process";
 import { $ } from "zx/core";
 import { aptInstall, asRoot } from "./as-root.ts";
-import {
-  connect,
-  connectionFault,
-  type Endpoint,
-  endpointOf,
-  minimumApi,
-} from "./docker.ts";
+import { connect, type Endpoint, endpointOf, minimumApi } from "./docker.ts";
+import { connectionFault } from "./docker-errors.ts";
 import { Failure } from "./errors.ts";
 import type { Log } from "./log.ts";
 import { waitFor } from "./wait.ts";

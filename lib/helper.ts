@@ -2,7 +2,8 @@
 // does not see.
 
 import * as v from "valibot";
-import { createContainer, engineFailure, removeContainer } from "./docker.ts";
+import { createContainer, removeContainer } from "./docker.ts";
+import { engineFailure } from "./docker-errors.ts";
 import { messageOf } from "./errors.ts";
 import { type HostPath, hostPathSchema } from "./hostpath.ts";
 import { hostMount, type Instance } from "./instance.ts";

@@ -66,8 +66,6 @@ export function ensureDirectory(
 /**
  * Writes a file whole: to a temporary neighbour, synced, then renamed, so that
  * a reader sees the old text or the new one and a crash leaves one of both.
- * The neighbour is new and of no foreseeable name: a worker that owns the
- * directory cannot have laid a link there for root to write through.
  */
 export function writeWhole(
   path: string,
@@ -75,21 +73,53 @@ export function writeWhole(
   owner: Owner,
   mode = 0o600,
 ): void {
+  stageWhole(path, text, owner, { mode }).commit();
+}
+
+/** A file that is written, and yet to take its place. */
+export interface Staged {
+  commit(): void;
+  drop(): void;
+}
+
+/**
+ * The first half of writeWhole(). The temporary neighbour is new and of no
+ * foreseeable name: a worker that owns the directory cannot have laid a link
+ * there for root to write through. Without `sync` a crash of the machine may
+ * leave an empty file: for what is of no use after one.
+ */
+export function stageWhole(
+  path: string,
+  text: string | Uint8Array,
+  owner: Owner,
+  { mode = 0o600, sync = true } = {},
+): Staged {
   const temporary = `${path}.${randomBytes(8).toString("hex")}.tmp`;
+  const drop = () => rmSync(temporary, { force: true });
   const file = openSync(temporary, "wx", mode);
   try {
     try {
       writeFileSync(file, text);
       if (isRoot()) fchownSync(file, owner.uid, owner.gid);
-      fsyncSync(file);
+      if (sync) fsyncSync(file);
     } finally {
       closeSync(file);
     }
-    renameSync(temporary, path);
   } catch (error) {
-    rmSync(temporary, { force: true });
+    drop();
     throw error;
   }
+  return {
+    commit: () => {
+      try {
+        renameSync(temporary, path);
+      } catch (error) {
+        drop();
+        throw error;
+      }
+    },
+    drop,
+  };
 }
 
 /** Removes the oldest files of one extension until `count` are left. */

@@ -3,7 +3,8 @@
 
 import { readdirSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join, relative } from "node:path";
-import { type Docker, engineFailure } from "./docker.ts";
+import { type Docker } from "./docker.ts";
+import { engineFailure } from "./docker-errors.ts";
 import { forgetWorkerHome, retireWorker } from "./ending.ts";
 import { messageOf } from "./errors.ts";
 import { type ContainerEvent, followEvents } from "./events.ts";

@@ -11,7 +11,13 @@ import { basename, join } from "node:path";
 import * as v from "valibot";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
-import { ensureDirectory, keepNewest, writeWhole } from "./owned.ts";
+import {
+  ensureDirectory,
+  keepNewest,
+  type Staged,
+  stageWhole,
+  writeWhole,
+} from "./owned.ts";
 
 export const recordSchema = v.object({
   version: v.literal(1),
@@ -59,9 +65,18 @@ export function isRecord(record: WorkerRecord): boolean {
   return v.is(recordSchema, record);
 }
 
-export function writeRecord({ home, owner }: Home, record: WorkerRecord): void {
+export function writeRecord(home: Home, record: WorkerRecord): void {
+  stageRecord(home, record).commit();
+}
+
+/** A record that is to hold from its commit on. */
+export function stageRecord(
+  { home, owner }: Home,
+  record: WorkerRecord,
+  options: { sync?: boolean } = {},
+): Staged {
   const text = JSON.stringify(record, null, 2) + "\n";
-  writeWhole(home.record(record.worker), text, owner);
+  return stageWhole(home.record(record.worker), text, owner, options);
 }
 
 /** How a worker ended. */

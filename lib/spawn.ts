@@ -14,6 +14,7 @@ import { forgetWorkerHome, retireWorker } from "./ending.ts";
 import { forgetSecrets, keepSecrets, type Secret } from "./secrets.ts";
 import { ensureHome } from "./volumes.ts";
 import {
+  checkVariable,
   checkWorkerName,
   createWorker,
   type Limits,
@@ -85,6 +86,7 @@ export async function prepareWorker(
   const name = request.name === undefined
     ? instance.names.worker(randomBytes(4).toString("hex"))
     : checkWorkerName(request.name, instance.names);
+  const env = (request.env ?? []).map(checkVariable);
   const network = request.standalone
     ? "bridge"
     : await workersNetwork(instance);
@@ -120,7 +122,7 @@ export async function prepareWorker(
       ...prepared.sources,
       secrets: secrets ? instance.hostHome.workerSecrets(secrets) : undefined,
     },
-    env: request.env ?? [],
+    env,
     mounts,
     command: request.command,
     terminal: request.terminal ?? false,

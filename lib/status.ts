@@ -1,7 +1,8 @@
 // How the workers are: their limits, what they use, and how the last ended.
 
 import type { Docker } from "./docker.ts";
-import { inspectContainer, statusOf } from "./docker.ts";
+import { inspectContainer } from "./docker.ts";
+import { statusOf } from "./docker-errors.ts";
 import type { Instance } from "./instance.ts";
 import { type EndedRecord, readEndedRecords, readRecord } from "./record.ts";
 import { binarySize } from "./units.ts";

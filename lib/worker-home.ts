@@ -41,10 +41,7 @@ export function prepareWorkerHome(
       },
     );
   }
-  // A name may serve another project later, which must not see this one's
-  // conversations.
-  const digest = pathDigest(project.path);
-  const directory = name.endsWith(digest) ? name : `${name}-${digest}`;
+  const directory = homeDirectory(name, project);
   const claudeHome = home.workerHome(directory);
   const made = ensureDirectory(claudeHome, 0o700, project);
   // The project may have changed hands since.
@@ -59,6 +56,15 @@ export function prepareWorkerHome(
       accounts: ensureAccounts(instance, project),
     },
   };
+}
+
+/**
+ * Name of a worker's Claude home. A worker's name may serve another project
+ * later, which must not see this one's conversations.
+ */
+export function homeDirectory(name: string, { path }: Project): string {
+  const digest = pathDigest(path);
+  return name.endsWith(digest) ? name : `${name}-${digest}`;
 }
 
 /** A first start without questions that have but one answer in a worker. */

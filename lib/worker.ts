@@ -4,12 +4,11 @@
 import {
   createContainer,
   type Docker,
-  engineFailure,
   inspectContainer,
   inspectImage,
   removeContainer,
-  statusOf,
 } from "./docker.ts";
+import { engineFailure, statusOf } from "./docker-errors.ts";
 import { Failure } from "./errors.ts";
 import { type instanceNames, label, roleLabels } from "./labels.ts";
 import type { Owner } from "./owned.ts";
@@ -167,12 +166,7 @@ export function workerSpec(
     HostConfig: {
       Init: true,
       NetworkMode: request.network,
-      ...(limits === null ? {} : {
-        Memory: limits.memoryBytes,
-        MemorySwap: limits.memoryBytes,
-        NanoCpus: Math.round(limits.cpus * 1e9),
-        PidsLimit: limits.pids,
-      }),
+      ...(limits === null ? {} : limitsOf(limits)),
       CapDrop: ["ALL"],
       SecurityOpt: ["no-new-privileges"],
       LogConfig: {
@@ -196,6 +190,16 @@ export function workerSpec(
         ),
       ],
     },
+  };
+}
+
+/** Limits in Docker's words, for a worker that is made and for one that runs. */
+export function limitsOf({ memoryBytes, cpus, pids }: Limits) {
+  return {
+    Memory: memoryBytes,
+    MemorySwap: memoryBytes,
+    NanoCpus: Math.round(cpus * 1e9),
+    PidsLimit: pids,
   };
 }
 

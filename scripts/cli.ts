@@ -4,7 +4,11 @@
 import { dirname } from "node:path";
 import process from "node:process";
 import { type CAC, cac, type Command } from "cac";
-import { connectionFault, engineFailure, statusOf } from "../lib/docker.ts";
+import {
+  connectionFault,
+  engineFailure,
+  statusOf,
+} from "../lib/docker-errors.ts";
 import { didYouMean } from "../lib/nearest.ts";
 import { exitCode, Failure, messageOf } from "../lib/errors.ts";
 import manifest from "../package.json" with { type: "json" };

@@ -1,7 +1,6 @@
 // What commands print, and what they ask.
 
 import process from "node:process";
-import { createInterface } from "node:readline/promises";
 import { Failure } from "../lib/errors.ts";
 
 /** Prints an answer on stdout: JSON when it was asked for, else its text. */
@@ -45,6 +44,7 @@ export async function confirm(question: string, yes: boolean): Promise<void> {
       },
     );
   }
+  const { createInterface } = await import("node:readline/promises");
   const terminal = createInterface({
     input: process.stdin,
     output: process.stderr,

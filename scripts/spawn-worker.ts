@@ -1,13 +1,9 @@
-#!/usr/bin/env -S sh -c 'exec "$(dirname "$(readlink -f "$0")")"/launch "$0" "$@"'
+#!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
 // spawn-worker: starts a worker on a project; prints its id, or attaches to it.
 
 import process from "node:process";
-import { runDocker } from "../lib/docker-cli.ts";
-import { retireWorker } from "../lib/ending.ts";
 import { type Flags, homeOf, readSettings } from "../lib/config.ts";
-import { type Docker, inspectContainer } from "../lib/docker.ts";
 import { Failure } from "../lib/errors.ts";
-import { type Instance, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { homePaths } from "../lib/paths.ts";
 import {
@@ -17,18 +13,12 @@ import {
   unfitReason,
 } from "../lib/pool/client.ts";
 import type { ClaimReply } from "../lib/pool/protocol.ts";
-import { readSecrets } from "../lib/secrets.ts";
-import { prepareWorker, type SpawnRequest, spawnWorker } from "../lib/spawn.ts";
-import { waitFor } from "../lib/wait.ts";
-import { checkVariable } from "../lib/worker.ts";
+import type { SpawnRequest } from "../lib/spawn.ts";
 import { command, runCli } from "./cli.ts";
 import { flagsOf, listOf } from "./options.ts";
 import { answer } from "./output.ts";
 
 const cli = command("spawn-worker");
-
-/** Longer than an interrupted command takes to end. */
-const settleMs = 1000;
 
 const limitOptions = {
   memory: "WORKER_MEMORY",
@@ -97,9 +87,14 @@ cli.command(
       });
     }
     const { env } = process;
+    // What a claim has no use for is loaded only here: it is most of the start.
+    const { openInstance, readSecrets, runAttached, spawnWorker } =
+      await import("../lib/spawning.ts");
     const instance = await openInstance(env, logToStderr, flags);
     request.secrets = readSecrets(secrets, env, instance.host, request.cwd);
-    if (!options.detach) return await attach(instance, request);
+    if (!options.detach) {
+      return await runAttached(instance, request, logToStderr);
+    }
     const worker = await spawnWorker(instance, request, logToStderr);
     if (options.verbose) logToStderr(`Spawned cold: ${reason}`);
     answer({ ...worker, start: "cold", reason }, worker.id, options.json);
@@ -146,7 +141,7 @@ function requestOf(
     standalone: options["standalone"] ?? false,
     allowAnyPath: options["allowAnyPath"] ?? false,
     mounts: listOf(options["mount"]),
-    env: listOf(options["env"]).map(checkVariable),
+    env: listOf(options["env"]),
     command: options["--"]?.length > 0 ? options["--"] : undefined,
   };
 }
@@ -171,50 +166,4 @@ async function claimWarm(
   const reply = await claim(poolSocket, claimRequest(settings, request));
   if (reply.start === "warm") warnings.forEach(logToStderr);
   return reply;
-}
-
-/** Runs the worker at this terminal until it ends; gives its exit code. */
-async function attach(
-  instance: Instance,
-  request: SpawnRequest,
-): Promise<number> {
-  const terminal = process.stdin.isTTY === true;
-  if (!terminal && !request.command) {
-    throw new Failure("usage", "Cannot attach: stdin is no terminal", {
-      hint: "Spawn with --detach, or give a command behind --.",
-    });
-  }
-  const { worker } = await prepareWorker(instance, {
-    ...request,
-    command: request.command ?? ["claude"],
-    terminal,
-  }, logToStderr);
-  const code = await runDocker([
-    "start",
-    "--attach",
-    "--interactive",
-    worker.id,
-  ]);
-  const present = await settled(instance, worker.id);
-  if (present?.State.Running) {
-    logToStderr(`Detached; again: coordinator attach ${worker.name}`);
-  } else if (!request.keep) {
-    await retireWorker(instance, worker, logToStderr);
-  }
-  return present && !present.State.Running ? present.State.ExitCode : code;
-}
-
-/** docker leaves an interrupted worker before it has ended; it is given time. */
-async function settled(
-  { docker }: Instance,
-  id: string,
-): Promise<Docker.ContainerInspectInfo | undefined> {
-  let present: Docker.ContainerInspectInfo | undefined;
-  await waitFor(async () => {
-    present = await inspectContainer(docker, id);
-    return !present?.State.Running;
-  }, { for: "the worker to end", timeoutMs: settleMs }).catch(() => {
-    // It goes on: somebody has detached from it.
-  });
-  return present;
 }

@@ -2,7 +2,8 @@
 
 import process from "node:process";
 import { $ } from "zx/core";
-import { type Docker, inspectImage, statusOf } from "../docker.ts";
+import { type Docker, inspectImage } from "../docker.ts";
+import { statusOf } from "../docker-errors.ts";
 import { label } from "../labels.ts";
 import type { Log } from "../log.ts";
 import { baseImage } from "./base.ts";

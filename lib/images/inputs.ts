@@ -12,9 +12,14 @@ import {
   readFile,
   rm,
 } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { $ } from "zx/core";
-import { bundleModule, bundleScripts, scriptNames } from "../bundle.ts";
+import {
+  bundleModule,
+  bundleScripts,
+  hostOnly,
+  scriptNames,
+} from "../bundle.ts";
 import * as v from "valibot";
 import { Failure } from "../errors.ts";
 import type { Log } from "../log.ts";
@@ -22,9 +27,6 @@ import type { ImageRecipe } from "./recipes.ts";
 
 /** Docker's name for an architecture to npm's. */
 const npmCpu: Record<string, string> = { amd64: "x64", arm64: "arm64" };
-
-/** Scripts that make what the parent is: of no use in it. */
-const hostOnly = ["build", "build-images", "engine", "up"];
 
 /** Lays out build/image for an engine of `arch`. */
 export async function stageInputs(
@@ -56,7 +58,7 @@ export async function stageInputs(
   );
   const scripts = (await scriptNames(root))
     .filter((name) => !hostOnly.includes(name));
-  await bundleScripts(root, scripts, join(target, "scripts"));
+  await bundleScripts(root, scripts, join(target, "scripts"), { split: true });
 }
 
 /**
@@ -82,9 +84,15 @@ export async function inputsDigest(
   }
   if (recipe.scripts) {
     const scripts = join(root, "build", "image", "scripts");
-    for (const file of (await readdir(scripts)).sort()) {
-      add(file);
-      add(await readFile(join(scripts, file)));
+    const entries = await readdir(scripts, {
+      recursive: true,
+      withFileTypes: true,
+    });
+    const files = entries.filter((entry) => entry.isFile())
+      .map(({ parentPath, name }) => join(parentPath, name));
+    for (const file of files.sort()) {
+      add(relative(scripts, file));
+      add(await readFile(file));
     }
   }
   return digest.digest("hex").slice(0, 16);

@@ -1,35 +1,35 @@
-// A claim: a warm worker becomes the worker of a project. What it is given is
-// written down before anything is done, so that one which is broken off is known
-// for what it is, and after it is done, for labels cannot change.
+// A claim: a warm worker becomes the worker of a project. What it was given is
+// written down beside its record, for labels cannot change; a worker with neither
+// is left from a claim that was broken off.
 
 import { randomBytes } from "node:crypto";
-import {
-  existsSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-} from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { access } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import * as v from "valibot";
-import { capCpus, removeContainer, statusOf } from "../docker.ts";
+import { capCpus, type Docker, removeContainer } from "../docker.ts";
+import { statusOf } from "../docker-errors.ts";
 import { forgetWorkerHome } from "../ending.ts";
 import { messageOf } from "../errors.ts";
 import { lookAt } from "../hostpath.ts";
 import type { Instance } from "../instance.ts";
 import type { Log } from "../log.ts";
-import { writeWhole } from "../owned.ts";
+import { type Staged, stageWhole } from "../owned.ts";
 import { type Project, refusalOf } from "../project.ts";
 import {
   recordSchema,
   removeRecord,
+  stageRecord,
   type WorkerRecord,
-  writeRecord,
 } from "../record.ts";
-import { checkWorkerName, inside, type Limits } from "../worker.ts";
-import { type PreparedHome, prepareWorkerHome } from "../worker-home.ts";
-import type { AttachRequest } from "./attach.ts";
-import { attach } from "./mounter.ts";
+import { checkWorkerName, inside, type Limits, limitsOf } from "../worker.ts";
+import {
+  homeDirectory,
+  type PreparedHome,
+  prepareWorkerHome,
+} from "../worker-home.ts";
+import type { Attachment } from "./attach.ts";
+import { type Mounter, MounterLost } from "./mounter.ts";
 import type { ClaimRequest } from "./protocol.ts";
 import type { WarmRecipe, WarmWorker } from "./warm.ts";
 
@@ -97,13 +97,13 @@ function projectOf(instance: Instance, request: ClaimRequest): Project {
  */
 export async function claimWorker(
   instance: Instance,
+  mounter: Mounter,
   recipe: WarmRecipe,
   worker: WarmWorker,
   request: ClaimRequest,
   { name, project, limits }: Fitting,
 ): Promise<Claim> {
   const { docker, home, owner } = instance;
-  const prepared = prepareWorkerHome(instance, name, project);
   const claim: Claim = {
     id: request.id,
     record: {
@@ -114,7 +114,7 @@ export async function claimWorker(
       project,
       image: recipe.image,
       born: "warm",
-      home: `workers/${prepared.directory}`,
+      home: `workers/${homeDirectory(name, project)}`,
       ephemeral: request.name === undefined,
       secrets: null,
       memoryBytes: limits.memoryBytes,
@@ -122,71 +122,74 @@ export async function claimWorker(
       createdAt: new Date().toISOString(),
     },
   };
-  const file = home.claim(worker.id);
-  writeWhole(`${file}.pending`, JSON.stringify(claim), owner, 0o600);
+  let prepared: PreparedHome | undefined;
+  const staged: Staged[] = [];
   try {
     if (!sameLimits(limits, recipe.limits)) {
-      await docker.getContainer(worker.id).update({
-        Memory: limits.memoryBytes,
-        MemorySwap: limits.memoryBytes,
-        NanoCpus: Math.round(limits.cpus * 1e9),
-        PidsLimit: limits.pids,
-      });
+      await docker.getContainer(worker.id).update(limitsOf(limits));
     }
-    const [renamed, attached] = await Promise.allSettled([
-      docker.getContainer(worker.id).rename({ name }),
-      attach(
-        instance,
-        attachmentOf(worker, project, prepared.sources.claudeHome ?? ""),
-      ),
-    ]);
-    if (renamed.status === "rejected") {
-      throw statusOf(renamed.reason) === 409
-        ? new Unfit("name is taken")
-        : renamed.reason;
-    }
-    if (attached.status === "rejected") throw attached.reason;
-    writeRecord(instance, claim.record);
-    renameSync(`${file}.pending`, file);
+    // The engine takes its time to rename; all else is done meanwhile, once the
+    // request has had its turn of the event loop to go out.
+    const renaming = rename(docker, worker, name);
+    renaming.catch(() => {}); // thrown below, where it is awaited
+    await access(home.workers);
+    prepared = prepareWorkerHome(instance, name, project);
+    const claudeHome = prepared.sources.claudeHome ?? "";
+    const attaching = mounter.attach({
+      container: worker.id,
+      pid: worker.pid,
+      attachments: attachmentsOf(project, claudeHome),
+    });
+    attaching.catch(() => {});
+    // The worker would not outlive a crash of the machine, nor need they.
+    const loose = { sync: false };
+    const text = JSON.stringify(claim);
+    staged.push(
+      stageRecord(instance, claim.record, loose),
+      stageWhole(home.claim(worker.id), text, owner, loose),
+    );
+    await renaming;
+    await attaching;
+    for (const file of staged) file.commit();
     return claim;
   } catch (error) {
-    await undoClaim(instance, claim, prepared);
-    throw error instanceof Unfit
+    for (const file of staged) file.drop();
+    await discardClaim(instance, claim);
+    // Nobody has worked in it yet.
+    if (prepared?.made) forgetWorkerHome(instance, prepared.directory);
+    throw error instanceof Unfit || error instanceof MounterLost
       ? error
       : new Unfit(`the claim failed: ${messageOf(error)}`);
   }
 }
 
+async function rename(
+  docker: Docker,
+  { id }: WarmWorker,
+  name: string,
+): Promise<void> {
+  try {
+    await docker.getContainer(id).rename({ name });
+  } catch (error) {
+    throw statusOf(error) === 409 ? new Unfit("name is taken") : error;
+  }
+}
+
 /** Two mounts: the project, and the Claude home. */
-export function attachmentOf(
-  { id, pid }: Pick<WarmWorker, "id" | "pid">,
+export function attachmentsOf(
   { path, uid, gid }: Project,
   claudeHome: string,
-): AttachRequest {
+): Attachment[] {
   const owned = { readOnly: false, uid, gid };
-  return {
-    container: id,
-    pid,
-    attachments: [
-      { source: path, target: inside.workspace, ...owned },
-      { source: claudeHome, target: inside.claudeHome, ...owned },
-    ],
-  };
+  return [
+    { source: path, target: inside.workspace, ...owned },
+    { source: claudeHome, target: inside.claudeHome, ...owned },
+  ];
 }
 
 function sameLimits(a: Limits, b: Limits): boolean {
   return a.memoryBytes === b.memoryBytes && a.cpus === b.cpus &&
     a.pids === b.pids;
-}
-
-async function undoClaim(
-  instance: Instance,
-  claim: Claim,
-  prepared: PreparedHome,
-): Promise<void> {
-  await discardClaim(instance, claim);
-  // Nobody has worked in it yet.
-  if (prepared.made) forgetWorkerHome(instance, prepared.directory);
 }
 
 /** Ends the worker of a claim that nobody holds, and forgets the claim. */
@@ -198,7 +201,6 @@ export async function discardClaim(
   await removeContainer(docker, record.container);
   if (record.ephemeral) forgetWorkerHome(instance, basename(record.home));
   dropRecord(instance, record);
-  rmSync(`${home.claim(record.container)}.pending`, { force: true });
   rmSync(home.claim(record.container), { force: true });
 }
 
@@ -213,17 +215,9 @@ function dropRecord({ home }: Instance, record: WorkerRecord): void {
   removeRecord({ home }, record.worker);
 }
 
-/** The claims that a former manager has done, and those that it has not. */
-export function readClaims(
-  { home }: Pick<Instance, "home">,
-): { done: Claim[]; pending: Claim[] } {
-  const done: Claim[] = [];
-  const pending: Claim[] = [];
-  for (const file of readdirSync(home.claims)) {
-    const claim = readClaim(join(home.claims, file));
-    if (claim) (file.endsWith(".pending") ? pending : done).push(claim);
-  }
-  return { done, pending };
+export function readClaims({ home }: Pick<Instance, "home">): Claim[] {
+  return readdirSync(home.claims)
+    .flatMap((file) => readClaim(join(home.claims, file)) ?? []);
 }
 
 /** The claim of a container, undefined where there is none that can be read. */

@@ -14,8 +14,8 @@ import type { Owner } from "../owned.ts";
 /** Longer than any request; paths have 4096 bytes at most. */
 const maximumLine = 64 * 1024;
 
-/** How long a connection may be silent. */
-const silenceMs = 30_000;
+/** How long a connection may be silent, where nothing else is said. */
+const defaultSilenceMs = 30_000;
 
 export interface Peer {
   /** Whether it still listens. */
@@ -36,14 +36,15 @@ export interface Listener {
 /** Listens on `path`, mode 0600, in place of whoever listened there before. */
 export async function listen(
   path: string,
-  owner: Owner | undefined,
   handle: Handler,
+  options: { owner?: Owner; silenceMs?: number } = {},
 ): Promise<Listener> {
+  const { owner, silenceMs = defaultSilenceMs } = options;
   const sockets = new Set<Socket>();
   const server = createServer((socket) => {
     sockets.add(socket);
     socket.on("close", () => sockets.delete(socket));
-    serve(socket, handle);
+    serve(socket, handle, silenceMs);
   });
   rmSync(path, { force: true });
   await new Promise<void>((resolve, reject) => {
@@ -64,7 +65,7 @@ async function closeServer(
   await closed;
 }
 
-function serve(socket: Socket, handle: Handler): void {
+function serve(socket: Socket, handle: Handler, silenceMs: number): void {
   let rest = "";
   let queue = Promise.resolve();
   socket.setEncoding("utf8");
@@ -170,8 +171,13 @@ export class Client {
     this.#socket.destroy();
   }
 
+  get broken(): boolean {
+    return this.#broken !== undefined;
+  }
+
   #fail(error: Error): void {
     this.#broken ??= error;
+    this.#rest = "";
     for (const { reject } of this.#waiting.splice(0)) reject(this.#broken);
     this.#socket.destroy();
   }

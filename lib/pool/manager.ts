@@ -1,5 +1,6 @@
 // The pool manager: one process that alone hands out warm workers.
 
+import { existsSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as v from "valibot";
 import { inspectContainer, removeContainer } from "../docker.ts";
@@ -8,9 +9,11 @@ import { type ContainerEvent, followEvents } from "../events.ts";
 import type { Instance } from "../instance.ts";
 import type { Log } from "../log.ts";
 import { networkOf } from "../net.ts";
+import { readRecords } from "../record.ts";
+import { inside } from "../worker.ts";
 import { listWorkers } from "../workers.ts";
 import {
-  attachmentOf,
+  attachmentsOf,
   type Claim,
   claimWorker,
   discardClaim,
@@ -21,7 +24,7 @@ import {
 } from "./claim.ts";
 import { listen, type Peer } from "./lines.ts";
 import { Metrics } from "./metrics.ts";
-import { attach, ensureMounter, removeMounter } from "./mounter.ts";
+import { Mounter, MounterLost, removeMounter } from "./mounter.ts";
 import { planPool } from "./plan.ts";
 import {
   type ClaimReply,
@@ -33,6 +36,7 @@ import {
 import {
   createWarm,
   findWarm,
+  isUsed,
   type WarmRecipe,
   warmRecipe,
   type WarmWorker,
@@ -55,6 +59,7 @@ export class PoolManager {
   readonly #instance: Instance;
   readonly #log: Log;
   readonly #metrics = new Metrics();
+  readonly #mounter: Mounter;
   /** Those that can be claimed. Nobody else takes one away. */
   readonly #free = new Map<string, WarmWorker>();
   /** Claims that nobody has said to keep yet, by request. */
@@ -78,21 +83,22 @@ export class PoolManager {
   constructor(instance: Instance, log: Log) {
     this.#instance = instance;
     this.#log = log;
+    this.#mounter = new Mounter(instance);
     this.#wish = readWish(instance);
   }
 
   /** Runs the pool until `stop` is aborted; the warm workers stay. */
   async run(stop: AbortSignal): Promise<void> {
     const { home, owner } = this.#instance;
+    await this.#ensureMounter();
     await this.#recover();
     const listener = await listen(
       home.poolSocket,
-      owner,
       (request, peer) => this.#answer(request, peer),
+      { owner },
     );
     this.#log("The pool listens");
     const events = this.#followEvents(stop);
-    await this.#ensureMounter();
     while (!stop.aborted) {
       await this.#plan();
       await sleep(this.#wish.sizes.checkInterval * 1000, undefined, {
@@ -123,15 +129,33 @@ export class PoolManager {
 
   /** What a former manager left: whole claims are kept, broken ones undone. */
   async #recover(): Promise<void> {
-    const { done, pending } = readClaims(this.#instance);
-    for (const claim of done) this.#done.set(claim.id, claim);
-    for (const claim of pending) {
-      this.#log(`Undoing a claim that was broken off: ${claim.record.worker}`);
-      await discardClaim(this.#instance, claim);
+    const { docker, home } = this.#instance;
+    for (const claim of readClaims(this.#instance)) {
+      this.#done.set(claim.id, claim);
+    }
+    const records = readRecords(this.#instance, this.#log);
+    for (const { id, name, born } of await listWorkers(this.#instance)) {
+      const known = born !== "warm" || existsSync(home.claim(id)) ||
+        records.some(({ container }) => container === id);
+      if (known || await isUsed(this.#instance, id)) continue;
+      this.#log(`Removing "${name}": its claim was broken off`);
+      await removeContainer(docker, id);
     }
     const { ready, dead } = await findWarm(this.#instance);
-    for (const worker of ready) this.#free.set(worker.id, worker);
-    for (const { id } of dead) await removeContainer(this.#instance.docker, id);
+    for (const worker of ready) {
+      if (await this.#isUntouched(worker)) this.#free.set(worker.id, worker);
+      else dead.push(worker);
+    }
+    await Promise.all(dead.map(({ id }) => removeContainer(docker, id)));
+  }
+
+  async #isUntouched({ pid }: WarmWorker): Promise<boolean> {
+    const targets = [inside.workspace, inside.claudeHome];
+    try {
+      return !await this.#mounter.isAttached(pid, targets);
+    } catch {
+      return false; // nobody can tell
+    }
   }
 
   async #answer(line: unknown, peer: Peer): Promise<unknown> {
@@ -195,9 +219,9 @@ export class PoolManager {
       const fitting = await fit(this.#instance, recipe, request, this.#log);
       const worker = this.#take();
       if (!worker) throw new Unfit("the pool is empty");
-      void this.#plan();
       const claim = await claimWorker(
         this.#instance,
+        this.#mounter,
         recipe,
         worker,
         request,
@@ -209,10 +233,15 @@ export class PoolManager {
       return warmReply(claim);
     } catch (error) {
       const reason = messageOf(error);
-      if (!(error instanceof Unfit)) this.#log(`A claim failed: ${reason}`);
-      if (reason.includes("mounter")) void this.#ensureMounter();
+      if (!(error instanceof Unfit || error instanceof MounterLost)) {
+        this.#log(`A claim failed: ${reason}`);
+      }
+      if (error instanceof MounterLost) void this.#ensureMounter();
       this.#metrics.refused(reason);
       return { start: "cold", reason };
+    } finally {
+      // Not before: making the next one would be what this one waits for.
+      setTimeout(() => void this.#plan());
     }
   }
 
@@ -340,14 +369,11 @@ export class PoolManager {
         `"${record.worker}" was restarted; attaching its project again`,
       );
       const claimHome = `${this.#instance.hostHome.home}/${record.home}`;
-      await attach(
-        this.#instance,
-        attachmentOf(
-          { id, pid: container.State.Pid },
-          record.project,
-          claimHome,
-        ),
-      );
+      await this.#mounter.attach({
+        container: id,
+        pid: container.State.Pid,
+        attachments: attachmentsOf(record.project, claimHome),
+      });
     } catch (error) {
       this.#log(`Cannot attach to "${record.worker}": ${messageOf(error)}`);
     }
@@ -358,7 +384,7 @@ export class PoolManager {
     this.#mounting ??= (async () => {
       if (this.#stopped) return;
       try {
-        this.#fault = await ensureMounter(this.#instance);
+        this.#fault = await this.#mounter.ensure();
       } catch (error) {
         this.#fault = `the mounter: ${messageOf(error)}`;
       } finally {

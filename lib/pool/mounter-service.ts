@@ -1,5 +1,6 @@
 // The mounter's side of its socket.
 
+import { readFileSync } from "node:fs";
 import { release } from "node:os";
 import * as v from "valibot";
 import { messageOf } from "../errors.ts";
@@ -10,6 +11,11 @@ import { insideMounter } from "./mounter.ts";
 
 const requestSchema = v.variant("op", [
   v.object({ op: v.literal("test") }),
+  v.object({
+    op: v.literal("look"),
+    pid: v.pipe(v.number(), v.integer(), v.minValue(2)),
+    targets: v.array(v.string()),
+  }),
   v.object({
     op: v.literal("attach"),
     container: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
@@ -31,13 +37,24 @@ export async function serveMounter(
 ): Promise<Listener> {
   const { attacher, fault } = tested(roots, run);
   if (fault !== undefined) log(fault);
-  return await listen(insideMounter.socket, undefined, (line) => {
+  const handle = (line: unknown) => {
     const request = v.parse(requestSchema, line);
     if (request.op === "test") return Promise.resolve({ fault });
+    if (request.op === "look") {
+      return Promise.resolve({ attached: isMounted(request) });
+    }
     if (!attacher) throw new Error(fault);
     attacher.attach(request);
     return Promise.resolve({});
-  });
+  };
+  // The pool manager alone can connect, and keeps its connection.
+  return await listen(insideMounter.socket, handle, { silenceMs: 0 });
+}
+
+/** Whether a process sees a mount at one of the targets, proc_pid_mountinfo(5). */
+function isMounted({ pid, targets }: { pid: number; targets: string[] }) {
+  return readFileSync(`/proc/${pid}/mountinfo`, "utf8").split("\n")
+    .some((line) => targets.includes(line.split(" ")[4] ?? ""));
 }
 
 /** An attacher that has shown that it can; else why it cannot. */

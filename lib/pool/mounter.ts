@@ -67,47 +67,70 @@ export function mounterSpec(
   };
 }
 
-/** Sees to it that the mounter runs; gives why it cannot do its work, if so. */
-export async function ensureMounter(
-  instance: Instance,
-): Promise<string | undefined> {
-  const { docker, names, home, owner, self } = instance;
-  ensureDirectory(home.mounter, 0o770, owner);
-  const image = self?.ImageID ?? "";
-  let present = await ownContainer(instance, names.mounter, "mounter");
-  if (present && (present.Image !== image || !present.State.Running)) {
-    await removeContainer(docker, names.mounter);
-    present = undefined;
+/** The mounter as the pool manager has it: one connection, made anew when lost. */
+export class Mounter {
+  readonly #instance: Instance;
+  #client: Client | undefined;
+
+  constructor(instance: Instance) {
+    this.#instance = instance;
   }
-  if (!present) {
-    const spec = mounterSpec(instance, image);
-    const container = await createContainer(docker, names.mounter, spec);
-    await container.start();
-  }
-  const answer = await waitFor(async () => {
-    try {
-      return await askMounter(instance, { op: "test" }) as { fault?: string };
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code === undefined) throw error;
-      return undefined; // not listening yet
+
+  /** Sees to it that it runs; gives why it cannot do its work, if so. */
+  async ensure(): Promise<string | undefined> {
+    const { docker, names, home, owner, self } = this.#instance;
+    ensureDirectory(home.mounter, 0o770, owner);
+    const image = self?.ImageID ?? "";
+    let present = await ownContainer(this.#instance, names.mounter, "mounter");
+    if (present && (present.Image !== image || !present.State.Running)) {
+      await removeContainer(docker, names.mounter);
+      present = undefined;
     }
-  }, { for: "the mounter to answer", timeoutMs: 15_000 });
-  return answer.fault;
+    if (!present) {
+      const spec = mounterSpec(this.#instance, image);
+      const container = await createContainer(docker, names.mounter, spec);
+      await container.start();
+    }
+    const { fault } = await waitFor(async () => {
+      try {
+        return await this.#ask({ op: "test" }) as { fault?: string };
+      } catch (error) {
+        if (isOutOfReach(error)) return undefined; // not listening yet
+        throw error;
+      }
+    }, { for: "the mounter to answer", timeoutMs: 15_000 });
+    return fault;
+  }
+
+  /** Attaches directories inside a worker: all, or none where it throws. */
+  async attach(request: AttachRequest): Promise<void> {
+    try {
+      await this.#ask({ op: "attach", ...request });
+    } catch (error) {
+      if (!isOutOfReach(error)) throw error;
+      throw new MounterLost("the mounter is out of reach", { cause: error });
+    }
+  }
+
+  /** Whether a worker has anything attached at one of the targets. */
+  async isAttached(pid: number, targets: string[]): Promise<boolean> {
+    const answer = await this.#ask({ op: "look", pid, targets });
+    return (answer as { attached: boolean }).attached;
+  }
+
+  async #ask(request: object): Promise<unknown> {
+    if (this.#client?.broken) this.#client = undefined;
+    this.#client ??= new Client(`${this.#instance.home.mounter}/mounter.sock`);
+    return await this.#client.ask(request, answerMs);
+  }
 }
 
-/** Attaches directories inside a worker: all, or none where it throws. */
-export async function attach(
-  instance: Pick<Instance, "home">,
-  request: AttachRequest,
-): Promise<void> {
-  try {
-    await askMounter(instance, { op: "attach", ...request });
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === undefined) throw error;
-    throw new Error(`the mounter is out of reach (${code})`, { cause: error });
-  }
+/** The mounter has ended, or hangs. */
+export class MounterLost extends Error {}
+
+/** What the mounter itself answers has no code. */
+function isOutOfReach(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException).code !== undefined;
 }
 
 /** What a pool leaves when there is no manager: warm workers, the mounter. */
@@ -123,16 +146,4 @@ export async function removeMounter(instance: Instance): Promise<void> {
   const { docker, names } = instance;
   if (!await ownContainer(instance, names.mounter, "mounter")) return;
   await removeContainer(docker, names.mounter);
-}
-
-async function askMounter(
-  { home }: Pick<Instance, "home">,
-  request: object,
-): Promise<unknown> {
-  const client = new Client(`${home.mounter}/mounter.sock`);
-  try {
-    return await client.ask(request, answerMs);
-  } finally {
-    client.close();
-  }
 }

@@ -13,7 +13,7 @@ import {
   workerSpec,
 } from "../worker.ts";
 import { ensureAccounts } from "../worker-home.ts";
-import { listWarm, type WorkerState } from "../workers.ts";
+import { listWarm } from "../workers.ts";
 
 export interface WarmWorker {
   id: string;
@@ -85,13 +85,29 @@ export async function createWarm(
   return { id, name, pid: State.Pid, since: Date.now(), inputs: recipe.inputs };
 }
 
+/** Whether more runs in a worker than what keeps an idle one up. */
+export async function isUsed(
+  { docker }: Pick<Instance, "docker">,
+  id: string,
+): Promise<boolean> {
+  try {
+    const { Processes } = await docker.getContainer(id).top();
+    return Processes.length > idleProcesses;
+  } catch {
+    return false; // it has ended
+  }
+}
+
+/** Docker's init, and the command that idles. */
+const idleProcesses = 2;
+
 /** Those that a former manager left: which can be claimed, and which are of no use. */
 export async function findWarm(
   instance: Instance,
-): Promise<{ ready: WarmWorker[]; dead: WorkerState[] }> {
+): Promise<{ ready: WarmWorker[]; dead: { id: string }[] }> {
   const found = await listWarm(instance);
   const ready: WarmWorker[] = [];
-  const dead: WorkerState[] = [];
+  const dead: { id: string }[] = [];
   for (const worker of found) {
     const { State } = await instance.docker.getContainer(worker.id).inspect();
     if (!State.Running || State.Paused) {

@@ -4,7 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { endpointOf, engineFailure, socketOf } from "../../lib/docker.ts";
+import { endpointOf, socketOf } from "../../lib/docker.ts";
+import { engineFailure } from "../../lib/docker-errors.ts";
 import { Failure } from "../../lib/errors.ts";
 
 const test = suite<{ config: string }>("docker");
