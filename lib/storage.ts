@@ -155,7 +155,20 @@ export async function clean(
       : [path]
   );
   for (const path of paths.filter((path) => path !== home.instance)) {
+    removeTree(path);
+  }
+}
+
+function removeTree(path: string): void {
+  try {
     rmSync(path, { recursive: true, force: true });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EACCES") throw error;
+    throw new Failure("failed", `Cannot remove all of ${path}`, {
+      cause: error,
+      hint:
+        `Homes of workers on other users' projects are theirs: sudo rm -r ${path}`,
+    });
   }
 }
 

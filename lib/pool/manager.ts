@@ -46,6 +46,9 @@ import { readWish, type Wish, writeWish } from "./wish.ts";
 /** How long whoever claims may take to say that it keeps the worker. */
 const loanMs = 5000;
 
+/** A command does not wait longer for workers to be made. */
+const creationMs = 20_000;
+
 /** Pauses after the engine refused to make a worker, doubled each time. */
 const firstPauseMs = 1000;
 const lastPauseMs = 60_000;
@@ -70,6 +73,7 @@ export class PoolManager {
   readonly #done = new Map<string, Claim>();
   #wish: Wish;
   #recipe: WarmRecipe | undefined;
+  #timer: ReturnType<typeof setTimeout> | undefined;
   #creating = 0;
   #pauseMs = 0;
   #pausedUntil = 0;
@@ -99,14 +103,20 @@ export class PoolManager {
     );
     this.#log("The pool listens");
     const events = this.#followEvents(stop);
-    while (!stop.aborted) {
-      await this.#plan();
-      await sleep(this.#wish.sizes.checkInterval * 1000, undefined, {
-        signal: stop,
-      }).catch(() => {});
-    }
-    await listener.close();
+    this.#tick();
     await events;
+    clearTimeout(this.#timer);
+    await listener.close();
+  }
+
+  /** Plans now, and whenever an interval has passed since. */
+  #tick(): void {
+    clearTimeout(this.#timer);
+    void this.#plan();
+    this.#timer = setTimeout(
+      () => this.#tick(),
+      this.#wish.sizes.checkInterval * 1000,
+    );
   }
 
   async #followEvents(stop: AbortSignal): Promise<void> {
@@ -400,7 +410,8 @@ export class PoolManager {
   async #resize(sizes: object): Promise<PoolStatus> {
     this.#wish = writeWish(this.#instance, true, sizes);
     this.#draining = false;
-    await this.#plan();
+    this.#tick();
+    await this.#planning;
     return await this.status();
   }
 
@@ -410,6 +421,7 @@ export class PoolManager {
     this.#wish = writeWish(this.#instance, true, { minWarm });
     this.#draining = false;
     // Those above it need not wait for their time.
+    await this.#settleCreations();
     await this.#shrinkTo(minWarm);
     await this.#plan();
     return { capped: minWarm < warm, minWarm };
@@ -429,9 +441,14 @@ export class PoolManager {
     this.#pausedUntil = 0;
     if (this.#fault !== undefined) await this.#ensureMounter();
     await this.#plan();
-    const deadline = Date.now() + 20_000;
-    while (this.#creating > 0 && Date.now() < deadline) await sleep(20);
+    await this.#settleCreations();
     return await this.status();
+  }
+
+  /** Waits until none is being made. */
+  async #settleCreations(): Promise<void> {
+    const deadline = Date.now() + creationMs;
+    while (this.#creating > 0 && Date.now() < deadline) await sleep(20);
   }
 
   /** Removes the warm ones above the minimum at once, and dead ones. */
@@ -446,8 +463,7 @@ export class PoolManager {
   /** Removes the warm ones, and makes no more until asked. */
   async #drain(): Promise<{ removed: number }> {
     this.#draining = true;
-    const deadline = Date.now() + 20_000;
-    while (this.#creating > 0 && Date.now() < deadline) await sleep(20);
+    await this.#settleCreations();
     const ids = [...this.#free.keys()];
     await this.#remove(ids);
     return { removed: ids.length };

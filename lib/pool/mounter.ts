@@ -22,10 +22,10 @@ const memoryBytes = 256 * 1024 ** 2;
 const answerMs = 5000;
 
 export function mounterSpec(
-  instance: Pick<Instance, "prefix" | "hostHome" | "settings" | "owner">,
+  instance: Pick<Instance, "prefix" | "hostHome" | "host" | "owner">,
   image: string,
 ): Docker.ContainerCreateOptions {
-  const { prefix, hostHome, settings, owner } = instance;
+  const { prefix, hostHome, host, owner } = instance;
   return {
     Image: image,
     Entrypoint: ["/scripts/mounter"],
@@ -33,7 +33,7 @@ export function mounterSpec(
     User: "0:0",
     Env: [
       "DENO_DIR=/tmp/deno",
-      `HAL9000_PROJECT_ROOTS=${settings.HAL9000_PROJECT_ROOTS.join(":")}`,
+      `HAL9000_PROJECT_ROOTS=${(host.roots ?? []).join(":")}`,
       `MOUNTER_HOMES=${hostHome.workers}:${hostHome.claude}`,
       `MOUNTER_RUN=${hostHome.mounter}`,
     ],

@@ -33,7 +33,9 @@ as_user() {
     HAL9000_PREFIX=hal9000-test-user HAL9000_IMAGE_REPO="$HAL9000_IMAGE_REPO" "$@")
 }
 
-foreign() { find "/home/$user/.hal9000" ! -user "$user"; }
+# The mounter's socket is root's for as long as there is a pool: nobody else is to
+# connect to it. It lies in a directory of the user's.
+foreign() { find "/home/$user/.hal9000" ! -user "$user" ! -name mounter.sock; }
 
 @test "make up ends with a worker on the user's project" {
   run -0 as_user make up PROJECT="/home/$user/app"
@@ -90,6 +92,28 @@ foreign() { find "/home/$user/.hal9000" ! -user "$user"; }
   wait_for 15 gone
   [ -z "$(foreign)" ]
   as_user scripts/build-images.ts --json | jq -e 'all(.built | not)'
+  as_user scripts/coordinator.ts stop-all --yes
+}
+
+@test "claims work for the user, on the host and in the parent" {
+  app=/home/$user/app
+  as_user scripts/pool-manager.ts start --min-warm 2
+  as_user scripts/pool-manager.ts warm
+  [ "$(as_user scripts/spawn-worker.ts -d -n warm-one --json "$app" | jq -r .start)" = warm ]
+  [ "$(as_user docker exec hal9000-test-user-parent /scripts/spawn-worker -d -n warm-two --json "$app" |
+    jq -r .start)" = warm ]
+  [ "$(docker exec warm-one whoami)" = claude ]
+  docker exec warm-one touch /workspace/warm /home/claude/.claude/warm
+  [ "$(stat -c %U "$app/warm")" = "$user" ]
+  [ "$(stat -c '%a %U' "/home/$user/.hal9000/run/pool.sock")" = "600 $user" ]
+  [ -z "$(foreign)" ]
+  # The mounter takes no more from the user than from anybody.
+  run -0 as_user "$repo"/node_modules/@deno/*/deno run -A --no-lock --node-modules-dir=manual \
+    "/home/$user/checkout/tests/helper/ask.ts" "/home/$user/.hal9000/run/mounter/mounter.sock" '{"op":"test"}'
+  [[ $output == *"EACCES"* ]]
+  # A project of another's in the user's roots is no claim.
+  run -7 as_user docker exec hal9000-test-user-parent /scripts/pool-manager claim "/home/$user/roots-own"
+  [[ $output == *"the project has another owner"* ]]
   as_user scripts/coordinator.ts stop-all --yes
 }
 

@@ -1,0 +1,17 @@
+// Sends requests to a socket of the pool, one after the other, and prints what
+// each results in: ask.ts SOCKET REQUEST...
+
+import process from "node:process";
+import { Client } from "../../lib/pool/lines.ts";
+
+const [socket = "", ...requests] = process.argv.slice(2);
+const client = new Client(socket);
+for (const request of requests) {
+  try {
+    const result = await client.ask(JSON.parse(request), 10_000);
+    console.log(JSON.stringify(result));
+  } catch (error) {
+    console.log(`error: ${(error as Error).message}`);
+  }
+}
+client.close();
