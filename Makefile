@@ -62,6 +62,10 @@ test-dind: $(FAST) ## Run the tests on a real engine [FILTER=regex]
 $(FAST): $(INSTALLED) package.json $(wildcard scripts/*.ts lib/*.ts lib/*/*.ts)
 	@./scripts/build.ts --fast >/dev/null
 
+benchmark-dind: $(FAST) ## Time spawns and claims beside Docker's own
+	@./scripts/build-images.ts >/dev/null
+	@./scripts/benchmark.ts
+
 clean: ## Remove what was built here; images and user data stay
 	@rm -rf build node_modules
 
@@ -70,4 +74,4 @@ $(INSTALLED): package.json package-lock.json
 	@start=$$SECONDS; npm ci --no-fund --no-audit --loglevel=error >&2; \
 	  echo "npm packages: $$((SECONDS - start)) s" >&2
 
-.PHONY: help up down engine engine-stop images build fmt check test test-unit test-dind clean
+.PHONY: help up down engine engine-stop images build fmt check test test-unit test-dind benchmark-dind clean

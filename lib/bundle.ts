@@ -19,8 +19,14 @@ const __filename = import.meta.filename, __dirname = import.meta.dirname;`;
 /** Shared by the commands, and no command itself. */
 const notCommands = ["cli.ts", "options.ts", "output.ts", "pool.ts"];
 
-/** Those that make what the parent is: of no use in it. */
-export const hostOnly = ["build", "build-images", "engine", "up"];
+/** Those that make or measure what the parent is: of no use in it. */
+export const hostOnly = [
+  "benchmark",
+  "build",
+  "build-images",
+  "engine",
+  "up",
+];
 
 /** The scripts of a checkout by name, without ending. */
 export async function scriptNames(root: string): Promise<string[]> {
@@ -58,7 +64,7 @@ export async function bundleScripts(
     alias: { "zx/core": "./node_modules/zx/build/core.cjs" },
     external: ["cpu-features", "esbuild"],
     loader: { ".node": "empty" },
-    plugins: [withoutBuildKitSessions],
+    plugins: [withoutBuildKitSessions, withLazyTransports],
     logLevel: "error",
     write: false,
   });
@@ -100,6 +106,37 @@ const withoutBuildKitSessions: Plugin = {
     }));
     build.onLoad({ filter: /.*/, namespace: "unused" }, () => ({
       contents: "module.exports = {};",
+    }));
+  },
+};
+
+/**
+ * Nor do most commands need what dockerode has for engines over a network and
+ * for build contexts: it is loaded when it is first used.
+ */
+const withLazyTransports: Plugin = {
+  name: "with-lazy-transports",
+  setup(build) {
+    const seldom = /^(\.\/ssh|https|tar-fs|@balena\/dockerignore)$/;
+    build.onResolve({ filter: seldom }, async (request) => {
+      const { path, importer, resolveDir, kind, pluginData } = request;
+      const ours = /node_modules\/docker(ode|-modem)\/lib\//.test(importer);
+      if (!ours || pluginData === "resolved") return undefined;
+      const found = await build.resolve(path, {
+        importer,
+        resolveDir,
+        kind,
+        pluginData: "resolved",
+      });
+      return { path: found.path, namespace: "lazy" };
+    });
+    build.onLoad({ filter: /.*/, namespace: "lazy" }, ({ path }) => ({
+      resolveDir: dirname(path),
+      contents: `const load = () => require(${JSON.stringify(path)});
+module.exports = new Proxy(function () {}, {
+  get: (_, key) => load()[key],
+  apply: (_, self, args) => load().apply(self, args),
+});`,
     }));
   },
 };

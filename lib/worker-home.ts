@@ -9,6 +9,7 @@ import {
   ensureDirectory,
   ensureOwner,
   type Owner,
+  stageWhole,
   writeWhole,
 } from "./owned.ts";
 import { pathDigest, type Project } from "./project.ts";
@@ -71,12 +72,14 @@ export function homeDirectory(name: string, { path }: Project): string {
 function seedClaudeHome(directory: string, owner: Owner): void {
   const file = `${directory}/.claude.json`;
   // A link that the worker laid there is no file: it is replaced, not followed.
-  if (lstatSync(file, { throwIfNoEntry: false })?.isFile()) return;
+  const stat = lstatSync(file, { throwIfNoEntry: false });
+  if (stat?.isFile() && stat.size > 0) return;
   const state = {
     hasCompletedOnboarding: true,
     projects: { [inside.workspace]: { hasTrustDialogAccepted: true } },
   };
-  writeWhole(file, JSON.stringify(state), owner);
+  // Made again where a crash left it empty: no need to wait for the disk.
+  stageWhole(file, JSON.stringify(state), owner, { sync: false }).commit();
 }
 
 /** Account files for a user of workers; gives their directory on the host. */

@@ -63,6 +63,10 @@ export const poolActions: Record<string, PoolAction> = {
       const { removed } = await askPool(here.home.poolSocket, {
         op: "stop",
       }) as { removed: number };
+      await waitFor(() => isStopped(here.home.poolSocket), {
+        for: "the pool to end",
+        timeoutMs: 10_000,
+      });
       answer(
         { removed },
         `Pool stopped; warm workers removed: ${removed}`,
@@ -170,6 +174,15 @@ export function checkPoolOptions(
   }
   if (argument === undefined && action.argument?.startsWith("<")) {
     throw new Failure("usage", `pool ${name} needs ${action.argument}`);
+  }
+}
+
+async function isStopped(socket: string): Promise<boolean> {
+  try {
+    await poolStatus(socket);
+    return false;
+  } catch {
+    return true;
   }
 }
 

@@ -17,6 +17,9 @@ const maximumLine = 64 * 1024;
 /** How long a connection may be silent, where nothing else is said. */
 const defaultSilenceMs = 30_000;
 
+/** How long an answer may take when the listener closes. */
+const lastWordMs = 200;
+
 export interface Peer {
   /** Whether it still listens. */
   readonly open: boolean;
@@ -61,7 +64,11 @@ async function closeServer(
   sockets: Set<Socket>,
 ): Promise<void> {
   const closed = new Promise((resolve) => server.close(resolve));
-  for (const socket of sockets) socket.destroy();
+  // What is being answered is still told.
+  for (const socket of sockets) {
+    socket.end();
+    setTimeout(() => socket.destroy(), lastWordMs);
+  }
   await closed;
 }
 

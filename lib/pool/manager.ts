@@ -46,6 +46,9 @@ import { readWish, type Wish, writeWish } from "./wish.ts";
 /** How long whoever claims may take to say that it keeps the worker. */
 const loanMs = 5000;
 
+/** A claim does not wait longer for the mounter: a cold spawn would be faster. */
+const patienceMs = 100;
+
 /** A command does not wait longer for workers to be made. */
 const creationMs = 20_000;
 
@@ -222,6 +225,9 @@ export class PoolManager {
   async #claim(request: ClaimRequest): Promise<ClaimReply> {
     const startedAt = performance.now();
     try {
+      if (this.#mounting) {
+        await Promise.race([this.#mounting, sleep(patienceMs)]);
+      }
       if (this.#mounting) throw new Unfit("the mounter is being started");
       if (this.#fault !== undefined) throw new Unfit(this.#fault);
       const recipe = this.#recipe;
@@ -409,7 +415,7 @@ export class PoolManager {
 
   async #resize(sizes: object): Promise<PoolStatus> {
     this.#wish = writeWish(this.#instance, true, sizes);
-    this.#draining = false;
+    await this.#resume();
     this.#tick();
     await this.#planning;
     return await this.status();
@@ -419,7 +425,7 @@ export class PoolManager {
     const { maxWarm } = this.#wish.sizes;
     const minWarm = Math.min(warm, maxWarm);
     this.#wish = writeWish(this.#instance, true, { minWarm });
-    this.#draining = false;
+    await this.#resume();
     // Those above it need not wait for their time.
     await this.#settleCreations();
     await this.#shrinkTo(minWarm);
@@ -427,22 +433,30 @@ export class PoolManager {
     return { capped: minWarm < warm, minWarm };
   }
 
-  async #shrinkTo(count: number): Promise<void> {
-    const surplus = [...this.#free.keys()].slice(
-      0,
-      Math.max(this.#free.size - count, 0),
-    );
-    await this.#remove(surplus);
+  /** Gives how many it removed. */
+  async #shrinkTo(count: number): Promise<number> {
+    const surplus = Math.max(this.#free.size - count, 0);
+    await this.#remove([...this.#free.keys()].slice(0, surplus));
+    return surplus;
   }
 
   /** Fills the pool to its minimum, and waits for that. */
   async #fill(): Promise<PoolStatus> {
-    this.#draining = false;
     this.#pausedUntil = 0;
-    if (this.#fault !== undefined) await this.#ensureMounter();
+    await this.#resume();
     await this.#plan();
     await this.#settleCreations();
     return await this.status();
+  }
+
+  /** After a drain, or a stop that the parent has not acted on yet. */
+  async #resume(): Promise<void> {
+    const stopped = this.#stopped;
+    this.#stopped = false;
+    this.#draining = false;
+    if (stopped || this.#fault !== undefined || this.#mounting) {
+      await this.#ensureMounter();
+    }
   }
 
   /** Waits until none is being made. */
@@ -453,11 +467,10 @@ export class PoolManager {
 
   /** Removes the warm ones above the minimum at once, and dead ones. */
   async #cleanUp(): Promise<{ removed: number }> {
-    const before = this.#free.size;
-    await this.#shrinkTo(this.#wish.sizes.minWarm);
+    const surplus = await this.#shrinkTo(this.#wish.sizes.minWarm);
     const { dead } = await findWarm(this.#instance);
     for (const { id } of dead) await removeContainer(this.#instance.docker, id);
-    return { removed: before - this.#free.size + dead.length };
+    return { removed: surplus + dead.length };
   }
 
   /** Removes the warm ones, and makes no more until asked. */
@@ -472,8 +485,9 @@ export class PoolManager {
   async #stop(): Promise<{ removed: number }> {
     this.#stopped = true;
     const drained = await this.#drain();
-    writeWish(this.#instance, false);
     await removeMounter(this.#instance);
+    // The parent ends this process as soon as it reads that.
+    writeWish(this.#instance, false);
     return drained;
   }
 

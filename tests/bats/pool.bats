@@ -401,6 +401,15 @@ line"; do
   [ "$("$scripts/spawn-worker.ts" -d --json "$project" | jq -r .reason)" = "no pool runs" ]
 }
 
+@test "a pool that is stopped and started at once serves" {
+  for _ in 1 2 3; do
+    pool stop
+    pool start >/dev/null
+    pool warm >/dev/null
+    claim "$(make_project claimed)"
+  done
+}
+
 @test "claims go on over a restart of the daemon, warm workers go with its stop" {
   project=$(make_project claimed)
   claim -n stays "$project"
