@@ -57,7 +57,7 @@ test-unit: $(INSTALLED) ## Run the unit tests [FILTER=regex]
 
 test-dind: $(FAST) ## Run the tests on a real engine [FILTER=regex]
 	@echo "Tests on the engine"
-	@BATS_TEST_TIMEOUT=$${BATS_TEST_TIMEOUT:-300} node_modules/bats/bin/bats --tap --timing $${FILTER:+--filter "$$FILTER"} tests/bats
+	@BATS_TEST_TIMEOUT=$${BATS_TEST_TIMEOUT:-180} node_modules/bats/bin/bats --tap --timing $${FILTER:+--filter "$$FILTER"} tests/bats
 
 $(FAST): $(INSTALLED) package.json $(wildcard scripts/*.ts lib/*.ts lib/*/*.ts)
 	@./scripts/build.ts --fast >/dev/null

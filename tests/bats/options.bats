@@ -115,7 +115,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   for signal in TERM HUP; do
     sleep 20 | "$scripts/spawn-worker.ts" -n broken "$project" -- sleep 100 >/dev/null 2>&1 3>&- &
     wait_for 10 docker exec broken true
-    pkill -"$signal" -fo "spawn-worker.ts -n broken"
+    pkill -"$signal" -fo "spawn-worker[.][jt]s -n broken"
     gone() { ! docker inspect broken; }
     wait_for 10 gone
     pkill -x sleep -P $$ || true

@@ -25,6 +25,7 @@ setup() {
 
 teardown() {
   stop_workers
+  restore_image
   while read -r mounted; do umount "$mounted"; done < <(mounts_here)
 }
 
@@ -33,6 +34,12 @@ pool_json() { pool status --json | jq -r "$1"; }
 claim() { "$scripts/spawn-worker.ts" --detach --warm-only "$@"; }
 ask() { "$deno" run -A --no-lock --node-modules-dir=manual "$repo/tests/helper/ask.ts" "$@"; }
 deno=$(echo "$repo"/node_modules/@deno/*/deno)
+
+restore_image() {
+  docker image inspect "$HAL9000_IMAGE_REPO:saved" >/dev/null 2>&1 || return 0
+  docker tag "$HAL9000_IMAGE_REPO:saved" "$HAL9000_IMAGE_REPO:worker"
+  docker rmi "$HAL9000_IMAGE_REPO:saved" >/dev/null
+}
 
 # Mount points of the host below the projects.
 mounts_here() {
@@ -376,8 +383,6 @@ line"; do
   after=$(pool_json '.warm[].id')
   claim -n changed "$project"
   label=$(inspect changed '{{index .Config.Labels "changed"}}')
-  docker tag "$HAL9000_IMAGE_REPO:saved" "$HAL9000_IMAGE_REPO:worker"
-  docker rmi "$HAL9000_IMAGE_REPO:saved"
   [ "$label" = true ]
   run ! grep -F "$before" <<<"$after"
 }
