@@ -1,7 +1,7 @@
 // How a worker ends: stopped, its log kept, then removed with what was its own.
 
 import { rmSync } from "node:fs";
-import { basename } from "node:path";
+import { join } from "node:path";
 import { inspectContainer, removeContainer } from "./docker.ts";
 import { engineFailure, statusOf } from "./docker-errors.ts";
 import type { Instance } from "./instance.ts";
@@ -59,7 +59,7 @@ export async function retireWorker(
   );
   if (!record) return;
   forgetSecrets(instance, record.secrets);
-  if (record.ephemeral) forgetWorkerHome(instance, basename(record.home));
+  if (record.ephemeral) forgetHome(instance, record.home);
   closeRecord(instance, {
     ...record,
     oomKilledAt: record.oomKilledAt ??
@@ -75,12 +75,12 @@ export async function retireWorker(
  * user of another's project left to us cannot be removed by the home's owner;
  * the parent does that later.
  */
-export function forgetWorkerHome(
+export function forgetHome(
   { home }: Pick<Instance, "home">,
-  directory: string,
+  relative: string,
 ): void {
   try {
-    rmSync(home.workerHome(directory), { recursive: true, force: true });
+    rmSync(join(home.home, relative), { recursive: true, force: true });
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EACCES") throw error;
   }

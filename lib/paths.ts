@@ -14,6 +14,9 @@ export function homePaths(home: string) {
     record: (worker: string) => join(home, "sessions", `${worker}.json`),
     ended: join(home, "sessions", "ended"),
     claude: join(home, "claude"),
+    /** What is known of sessions, with or without a worker. */
+    kept: join(home, "sessions", "kept"),
+    session: (name: string) => join(home, "sessions", "kept", `${name}.json`),
     workers: join(home, "workers"),
     workerHome: (directory: string) => join(home, "workers", directory),
     run: join(home, "run"),
@@ -55,6 +58,7 @@ export function homeDirectories(paths: HomePaths): string[] {
     paths.config,
     paths.claudeConfig,
     paths.sessions,
+    paths.kept,
     paths.claude,
     paths.workers,
     paths.pool,

@@ -5,7 +5,7 @@ import { readdirSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join, relative } from "node:path";
 import { type Docker } from "./docker.ts";
 import { engineFailure } from "./docker-errors.ts";
-import { forgetWorkerHome, retireWorker } from "./ending.ts";
+import { forgetHome, retireWorker } from "./ending.ts";
 import { messageOf } from "./errors.ts";
 import { type ContainerEvent, followEvents } from "./events.ts";
 import type { Instance } from "./instance.ts";
@@ -218,7 +218,7 @@ function dropOrphans(
     if (used.has(name) || !madeUp.test(name)) continue;
     if (!old(home.workerHome(name))) continue;
     log(`Removing a home that belongs to no worker: ${name}`);
-    forgetWorkerHome(instance, name);
+    forgetHome(instance, `workers/${name}`);
   }
   const present = new Set(workers.map(({ id }) => `${id}.json`));
   for (const name of readdirSync(home.claims)) {

@@ -10,7 +10,7 @@ import { refuseSameTargets, resolveMount } from "./mount.ts";
 import { networkOf } from "./net.ts";
 import { resolveProject, sessionName } from "./project.ts";
 import { removeRecord, writeRecord } from "./record.ts";
-import { forgetWorkerHome, retireWorker } from "./ending.ts";
+import { forgetHome, retireWorker } from "./ending.ts";
 import { forgetSecrets, keepSecrets, type Secret } from "./secrets.ts";
 import { ensureHome } from "./volumes.ts";
 import {
@@ -30,6 +30,8 @@ export interface SpawnRequest {
   cwd: string;
   /** Made up where it is left out. */
   name?: string | undefined;
+  /** Whose Claude home the worker gets; one of its own where it is left out. */
+  session?: string | undefined;
   image?: string | undefined;
   /** False for a worker without limits. */
   limited?: boolean;
@@ -107,7 +109,11 @@ export async function prepareWorker(
     ? null
     : await wantedLimits(instance, log);
   ensureHome(instance);
-  const prepared = prepareWorkerHome(instance, name, project);
+  const prepared = prepareWorkerHome(
+    instance,
+    { name, session: request.session },
+    project,
+  );
   const secrets = request.secrets && request.secrets.length > 0
     ? keepSecrets(instance, name, request.secrets, project)
     : null;
@@ -115,6 +121,7 @@ export async function prepareWorker(
     prefix,
     user: project,
     project: project.path,
+    session: request.session,
     image,
     network,
     limits,
@@ -143,11 +150,11 @@ export async function prepareWorker(
     version: 1,
     worker: name,
     container: id,
-    session: null,
+    session: request.session ?? null,
     project,
     image,
     born: "cold",
-    home: `workers/${prepared.directory}`,
+    home: prepared.home,
     ephemeral: request.name === undefined,
     secrets,
     memoryBytes: limits?.memoryBytes ?? null,
@@ -188,7 +195,11 @@ export async function spawnOnce(
   }
   const ended = workers.find((worker) => worker.name === name);
   if (ended) await retireWorker(instance, ended, log);
-  return await spawnWorker(instance, { ...request, name }, log);
+  return await spawnWorker(
+    instance,
+    { ...request, name, session: request.session ?? name },
+    log,
+  );
 }
 
 async function wantedLimits(
@@ -206,14 +217,14 @@ async function wantedLimits(
 async function undoWorkerHome(
   instance: Instance,
   name: string,
-  { made, directory, sources }: PreparedHome,
+  { made, home, sources }: PreparedHome,
 ): Promise<void> {
   if (!made) return;
   const holder = await inspectContainer(instance.docker, name);
   const taken = holder?.Mounts.some(({ Source }) =>
     Source === sources.claudeHome
   );
-  if (!taken) forgetWorkerHome(instance, directory);
+  if (!taken) forgetHome(instance, home);
 }
 
 async function workersNetwork(instance: Instance): Promise<string> {

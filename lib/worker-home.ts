@@ -2,6 +2,7 @@
 // its user.
 
 import { existsSync, lstatSync } from "node:fs";
+import { join } from "node:path";
 import process from "node:process";
 import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
@@ -16,8 +17,8 @@ import { pathDigest, type Project } from "./project.ts";
 import { inside, type WorkerSources } from "./worker.ts";
 
 export interface PreparedHome {
-  /** Name of the Claude home under workers/. */
-  directory: string;
+  /** Of HAL9000_HOME: where the Claude home is. */
+  home: string;
   /** Whether it was not there before. */
   made: boolean;
   sources: WorkerSources;
@@ -29,7 +30,7 @@ export interface PreparedHome {
  */
 export function prepareWorkerHome(
   instance: Pick<Instance, "home" | "hostHome" | "owner">,
-  name: string,
+  { name, session }: { name: string; session?: string | undefined },
   project: Project,
 ): PreparedHome {
   const { home, hostHome } = instance;
@@ -42,17 +43,19 @@ export function prepareWorkerHome(
       },
     );
   }
-  const directory = homeDirectory(name, project);
-  const claudeHome = home.workerHome(directory);
+  const relative = session === undefined
+    ? workerHome(name, project)
+    : sessionHome(session);
+  const claudeHome = join(home.home, relative);
   const made = ensureDirectory(claudeHome, 0o700, project);
   // The project may have changed hands since.
   ensureOwner(claudeHome, project);
   seedClaudeHome(claudeHome, project);
   return {
-    directory,
+    home: relative,
     made,
     sources: {
-      claudeHome: hostHome.workerHome(directory),
+      claudeHome: join(hostHome.home, relative),
       claudeConfig: hostHome.claudeConfig,
       accounts: ensureAccounts(instance, project),
     },
@@ -60,12 +63,18 @@ export function prepareWorkerHome(
 }
 
 /**
- * Name of a worker's Claude home. A worker's name may serve another project
- * later, which must not see this one's conversations.
+ * Of HAL9000_HOME: the Claude home of a worker without a session. A worker's
+ * name may serve another project later, which must not see this one's
+ * conversations.
  */
-export function homeDirectory(name: string, { path }: Project): string {
+export function workerHome(name: string, { path }: Project): string {
   const digest = pathDigest(path);
-  return name.endsWith(digest) ? name : `${name}-${digest}`;
+  return `workers/${name.endsWith(digest) ? name : `${name}-${digest}`}`;
+}
+
+/** Of HAL9000_HOME: the Claude home of a session, whatever worker it has. */
+export function sessionHome(session: string): string {
+  return `claude/${session}`;
 }
 
 /** A first start without questions that have but one answer in a worker. */

@@ -26,6 +26,7 @@ export interface WorkerRequest {
   user: Owner;
   /** What it works on; undefined for a warm one, which is given that later. */
   project?: string | undefined;
+  session?: string | undefined;
   image: string;
   /** Docker's network mode: the namespace to live in. */
   network: string;
@@ -160,6 +161,9 @@ export function workerSpec(
       ...roleLabels(request.prefix, "worker"),
       [label.born]: project === undefined ? "warm" : "cold",
       ...(project === undefined ? {} : { [label.project]: project }),
+      ...(request.session === undefined
+        ? {}
+        : { [label.session]: request.session }),
       ...(request.keep ? { [label.keep]: "true" } : {}),
       ...(request.inputs ? { [label.inputs]: request.inputs } : {}),
     },

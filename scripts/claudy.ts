@@ -1,6 +1,5 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
-// claudy: the front door for people. So far: the daemon, the pool
-// and the settings.
+// claudy: the front door for people: sessions, the daemon, the pool, settings.
 
 import process from "node:process";
 import { confPath, explainSettings, settingFaults } from "../lib/config.ts";
@@ -9,11 +8,23 @@ import { type DaemonStatus, daemonStatus } from "../lib/daemon-status.ts";
 import { runDocker } from "../lib/docker-cli.ts";
 import { findContainer } from "../lib/docker.ts";
 import { Failure } from "../lib/errors.ts";
-import { type Instance, openInstance } from "../lib/instance.ts";
+import { findParent, type Instance, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { parsePublished } from "../lib/parent-spec.ts";
 import { duration } from "../lib/units.ts";
-import { liveWorkers } from "../lib/workers.ts";
+import { resolveProject, sessionName } from "../lib/project.ts";
+import {
+  asClient,
+  attachCommand,
+  endClient,
+  findSession,
+  listSessions,
+  openSession,
+  removeSession,
+  stopSession,
+} from "../lib/session.ts";
+import { ensureHome } from "../lib/volumes.ts";
+import { listWorkers, liveWorkers } from "../lib/workers.ts";
 import { command, runCli } from "./cli.ts";
 import { action, listOf, wholeNumber } from "./options.ts";
 import {
@@ -26,6 +37,127 @@ import { answer, columns, confirm } from "./output.ts";
 
 const cli = command("claudy");
 const { env } = process;
+
+interface SessionOptions {
+  name?: string;
+  detach?: boolean;
+  shell?: boolean;
+  new?: boolean;
+  allowAnyPath?: boolean;
+  yes?: boolean;
+  json?: boolean;
+  waiting?: boolean;
+  "--"?: string[];
+}
+
+cli.command("[directory]", "Open the session of a project (default: here)")
+  .usage("[options] [directory] [-- arguments of claude...]")
+  .option("-n, --name <name>", "One of several sessions of the project")
+  .option("-d, --detach", "Start it and do not attach to it")
+  .option("-s, --shell", "Attach to a shell in its worker")
+  .option("--new", "Begin a new conversation")
+  .option("--via-parent", "Accepted; it is what is done")
+  .option("--allow-any-path", "Mount system directories and HAL9000_HOME too")
+  .option("--yes", "Start the daemon without asking")
+  .option("--json", "With --detach: print session and worker as JSON")
+  .example("claudy ~/code/app")
+  .example("claudy -d --name review . -- --model opus")
+  .action(openProject);
+
+cli.command("attach [name]", "Attach to a session (default: the one here)")
+  .option("-s, --shell", "To a shell in its worker")
+  .action(async (name: string | undefined, options: SessionOptions) => {
+    const instance = await openInstance(env, logToStderr);
+    const session = await nameOr(instance, name);
+    const found = (await listWorkers(instance)).find((worker) =>
+      worker.session === session && worker.state === "running"
+    );
+    if (!found) {
+      throw new Failure("notFound", `Session "${session}" is not running`, {
+        hint: "Open it in its project: claudy",
+      });
+    }
+    return await attachTo(instance, found.id, options);
+  });
+
+cli.command("stop [name]", "Stop a session; its conversation stays")
+  .option("--json", "Print the session as JSON")
+  .action(async (name: string | undefined, options: SessionOptions) => {
+    const instance = await openInstance(env, logToStderr);
+    const session = await nameOr(instance, name);
+    const stopped = await stopSession(instance, session, logToStderr);
+    answer(
+      { session, stopped },
+      stopped ? session : `${session} was not running`,
+      options.json ?? false,
+    );
+  });
+
+const sessionActions = {
+  list: async (options: SessionOptions) => {
+    const instance = await openInstance(env, logToStderr);
+    ensureHome(instance);
+    const sessions = (await listSessions(instance, logToStderr))
+      .filter(({ state }) => !options.waiting || state === "waiting");
+    const rows = sessions.map((session) => [
+      session.name,
+      session.waitingFor === null
+        ? session.state
+        : `${session.state}: ${session.waitingFor}`,
+      String(session.attached),
+      session.born ?? "",
+      session.usedAt,
+      session.project,
+    ]);
+    const text = columns([
+      ["SESSION", "STATE", "ATTACHED", "WORKER", "LAST OPENED", "PROJECT"],
+      ...rows,
+    ]);
+    answer(sessions, text, options.json ?? false);
+  },
+  show: async (options: SessionOptions, name?: string) => {
+    const instance = await openInstance(env, logToStderr);
+    const wanted = await nameOr(instance, name);
+    const session = (await listSessions(instance, logToStderr))
+      .find((session) => session.name === wanted);
+    const rows = Object.entries(session ?? {}).map(([key, value]) => [
+      key,
+      String(value ?? ""),
+    ]);
+    answer(session, columns(rows), options.json ?? false);
+  },
+  rm: async (options: SessionOptions, name?: string) => {
+    if (name === undefined) {
+      throw new Failure("usage", "sessions rm needs the name of a session");
+    }
+    const instance = await openInstance(env, logToStderr);
+    const session = findSession(instance, name, logToStderr);
+    logToStderr(`This goes: worker, conversations and settings of ${name}`);
+    logToStderr(`This stays: the project, ${session.project}`);
+    await confirm(`Remove session ${name}?`, options.yes ?? false);
+    await removeSession(instance, name, logToStderr);
+    answer({ removed: name }, name, options.json ?? false);
+  },
+};
+
+cli.command(
+  "sessions [action] [name]",
+  "list (default), show or rm of sessions",
+)
+  .option("--waiting", "list: those alone that wait for you")
+  .option("--yes", "rm: do not ask")
+  .option("--json", "Print them as JSON")
+  .action(
+    async (
+      name: string | undefined,
+      session: string | undefined,
+      options: SessionOptions,
+    ) =>
+      await action("sessions", sessionActions, name ?? "list")(
+        options,
+        session,
+      ),
+  );
 
 interface DaemonOptions {
   publish?: unknown;
@@ -138,6 +270,90 @@ cli.command("config <action>", "show, path or check of the settings")
   );
 
 await runCli(cli);
+
+async function openProject(
+  directory: string | undefined,
+  options: SessionOptions,
+): Promise<number | undefined> {
+  if (options.json && !options.detach) {
+    throw new Failure("usage", "--json needs --detach");
+  }
+  if (!options.detach) refuseWithoutTerminal();
+  const instance = await openInstance(env, logToStderr);
+  await offerDaemon(instance, options);
+  const opened = await openSession(instance, {
+    directory: directory ?? ".",
+    cwd: process.cwd(),
+    name: options.name,
+    allowAnyPath: options.allowAnyPath ?? false,
+    fresh: options.new ?? false,
+    claudeArguments: options["--"] ?? [],
+    env,
+  }, logToStderr);
+  if (options.detach) {
+    answer(opened, opened.session, options.json ?? false);
+    return;
+  }
+  const code = await attachTo(instance, opened.id, options);
+  if (code === 0) logToStderr(`Again: claudy attach ${opened.session}`);
+  return code;
+}
+
+async function attachTo(
+  { docker }: Instance,
+  id: string,
+  options: SessionOptions,
+): Promise<number> {
+  refuseWithoutTerminal();
+  const client = crypto.randomUUID();
+  const terminal = env["TERM"] ?? "";
+  // Others are unknown to the worker's tmux.
+  const known = /^(xterm|tmux|screen|linux|vt100)/.test(terminal);
+  const code = await runDocker([
+    "exec",
+    "--interactive",
+    "--tty",
+    `--env=TERM=${known ? terminal : "xterm-256color"}`,
+    id,
+    ...asClient(client, options.shell ? ["bash"] : attachCommand),
+  ]);
+  await endClient(docker, id, client);
+  return code;
+}
+
+function refuseWithoutTerminal(): void {
+  if (process.stdin.isTTY === true) return;
+  throw new Failure("usage", "Cannot attach: stdin is no terminal", {
+    hint: "Start it with --detach.",
+  });
+}
+
+/** Without a parent there is no session: one is started, after asking. */
+async function offerDaemon(
+  instance: Instance,
+  options: SessionOptions,
+): Promise<void> {
+  const parent = instance.self ?? await findParent(instance);
+  if (parent?.State === "running") return;
+  await confirm("The daemon is not running. Start it?", options.yes ?? false);
+  await startDaemon(instance, env, logToStderr);
+}
+
+/** The session that is named, else that of the working directory. */
+async function nameOr(
+  instance: Instance,
+  name: string | undefined,
+): Promise<string> {
+  const wanted = name ?? sessionName(
+    (await resolveProject(instance, {
+      path: ".",
+      cwd: process.cwd(),
+      as: "project",
+      allowAny: true,
+    })).path,
+  );
+  return findSession(instance, wanted, logToStderr).name;
+}
 
 async function showStatus(
   instance: Instance,

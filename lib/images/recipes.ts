@@ -40,7 +40,7 @@ export const recipes: readonly ImageRecipe[] = [
     tags: ["worker-ultramin"],
     title: "HAL-9000 worker without git",
     originalBytes: 469e6,
-    files: ["rootfs.sh", "managed-settings.json"],
+    files: ["rootfs.sh", "managed-settings.json", "session-tmux.conf"],
     packages: (cpu) => [`@anthropic-ai/claude-code-linux-${cpu}`],
     scripts: false,
   },

@@ -5,11 +5,11 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { access } from "node:fs/promises";
-import { basename, join, resolve } from "node:path";
+import { join, resolve } from "node:path";
 import * as v from "valibot";
 import { capCpus, type Docker, removeContainer } from "../docker.ts";
 import { statusOf } from "../docker-errors.ts";
-import { forgetWorkerHome } from "../ending.ts";
+import { forgetHome } from "../ending.ts";
 import { messageOf } from "../errors.ts";
 import { lookAt } from "../hostpath.ts";
 import type { Instance } from "../instance.ts";
@@ -24,9 +24,10 @@ import {
 } from "../record.ts";
 import { checkWorkerName, inside, type Limits, limitsOf } from "../worker.ts";
 import {
-  homeDirectory,
   type PreparedHome,
   prepareWorkerHome,
+  sessionHome,
+  workerHome,
 } from "../worker-home.ts";
 import type { Attachment } from "./attach.ts";
 import { type Mounter, MounterLost } from "./mounter.ts";
@@ -104,17 +105,20 @@ export async function claimWorker(
   { name, project, limits }: Fitting,
 ): Promise<Claim> {
   const { docker, home, owner } = instance;
+  const { session } = request;
   const claim: Claim = {
     id: request.id,
     record: {
       version: 1,
       worker: name,
       container: worker.id,
-      session: null,
+      session: session ?? null,
       project,
       image: recipe.image,
       born: "warm",
-      home: `workers/${homeDirectory(name, project)}`,
+      home: session === undefined
+        ? workerHome(name, project)
+        : sessionHome(session),
       ephemeral: request.name === undefined,
       secrets: null,
       memoryBytes: limits.memoryBytes,
@@ -133,7 +137,7 @@ export async function claimWorker(
     const renaming = rename(docker, worker, name);
     renaming.catch(() => {}); // thrown below, where it is awaited
     await access(home.workers);
-    prepared = prepareWorkerHome(instance, name, project);
+    prepared = prepareWorkerHome(instance, { name, session }, project);
     const claudeHome = prepared.sources.claudeHome ?? "";
     const attaching = mounter.attach({
       container: worker.id,
@@ -156,7 +160,7 @@ export async function claimWorker(
     for (const file of staged) file.drop();
     await discardClaim(instance, claim);
     // Nobody has worked in it yet.
-    if (prepared?.made) forgetWorkerHome(instance, prepared.directory);
+    if (prepared?.made) forgetHome(instance, prepared.home);
     throw error instanceof Unfit || error instanceof MounterLost
       ? error
       : new Unfit(`the claim failed: ${messageOf(error)}`);
@@ -199,7 +203,7 @@ export async function discardClaim(
 ): Promise<void> {
   const { docker, home } = instance;
   await removeContainer(docker, record.container);
-  if (record.ephemeral) forgetWorkerHome(instance, basename(record.home));
+  if (record.ephemeral) forgetHome(instance, record.home);
   dropRecord(instance, record);
   rmSync(home.claim(record.container), { force: true });
 }

@@ -105,6 +105,7 @@ export function claimRequest(
     instance: settings.HAL9000_PREFIX,
     directory: resolve(request.cwd, request.directory),
     ...(request.name === undefined ? {} : { name: request.name }),
+    ...(request.session === undefined ? {} : { session: request.session }),
     image: request.image ?? workerImage(settings),
     allowAnyPath: request.allowAnyPath ?? false,
     limits: {

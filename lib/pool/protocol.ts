@@ -28,6 +28,8 @@ const claimSchema = v.object({
   directory: v.pipe(v.string(), v.maxLength(4096)),
   /** Undefined for a made-up one. */
   name: v.optional(v.pipe(v.string(), v.maxLength(64))),
+  /** Whose Claude home the worker gets; undefined for one of its own. */
+  session: v.optional(v.pipe(v.string(), v.regex(/^[a-zA-Z][\w.-]{1,62}$/))),
   image: v.string(),
   allowAnyPath: v.boolean(),
   limits: v.object({

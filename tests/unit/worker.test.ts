@@ -141,12 +141,12 @@ test("prepareWorkerHome() gives a name another home for another project", () => 
   }
   const instance = { home, hostHome: homePaths("/on/the/host"), owner };
   const prepare = (path: string) =>
-    prepareWorkerHome(instance, "x", { path, ...owner });
+    prepareWorkerHome(instance, { name: "x" }, { path, ...owner });
   const one = prepare("/one");
-  assert.is.not(one.directory, prepare("/two").directory);
-  assert.is(one.directory, prepare("/one").directory);
-  assert.is(one.sources.claudeHome, `/on/the/host/workers/${one.directory}`);
-  const made = home.workerHome(one.directory);
+  assert.is.not(one.home, prepare("/two").home);
+  assert.is(one.home, prepare("/one").home);
+  assert.is(one.sources.claudeHome, `/on/the/host/${one.home}`);
+  const made = join(root, one.home);
   assert.is(statSync(made).mode & 0o777, 0o700);
   const state = JSON.parse(readFileSync(join(made, ".claude.json"), "utf8"));
   assert.is(state.projects["/workspace"].hasTrustDialogAccepted, true);

@@ -1,0 +1,70 @@
+// What is kept of a session while it has a worker and while it has none:
+// sessions/kept/<session>.json.
+
+import { readdirSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import * as v from "valibot";
+import type { Instance } from "./instance.ts";
+import type { Log } from "./log.ts";
+import { writeWhole } from "./owned.ts";
+
+const sessionSchema = v.object({
+  version: v.literal(1),
+  name: v.string(),
+  project: v.string(),
+  createdAt: v.pipe(v.string(), v.isoTimestamp()),
+  /** When it was last opened. */
+  usedAt: v.pipe(v.string(), v.isoTimestamp()),
+});
+
+export type SessionRecord = v.InferOutput<typeof sessionSchema>;
+
+type Home = Pick<Instance, "home" | "owner">;
+
+export function writeSession({ home, owner }: Home, record: SessionRecord) {
+  const text = JSON.stringify(record, null, 2) + "\n";
+  writeWhole(home.session(record.name), text, owner);
+}
+
+/** Undefined where there is none; one that is damaged is told to `log`. */
+export function readSession(
+  { home }: Pick<Instance, "home">,
+  name: string,
+  log: Log,
+): SessionRecord | undefined {
+  return readFile(home.session(name), log);
+}
+
+/** All of them, the latest used first. */
+export function readSessions(
+  { home }: Pick<Instance, "home">,
+  log: Log,
+): SessionRecord[] {
+  return readdirSync(home.kept)
+    .filter((file) => file.endsWith(".json"))
+    .flatMap((file) => readFile(join(home.kept, file), log) ?? [])
+    .sort((a, b) => a.usedAt < b.usedAt ? 1 : -1);
+}
+
+export function removeSessionRecord(
+  { home }: Pick<Instance, "home">,
+  name: string,
+): void {
+  rmSync(home.session(name), { force: true });
+}
+
+function readFile(path: string, log: Log): SessionRecord | undefined {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+  try {
+    return v.parse(sessionSchema, JSON.parse(text));
+  } catch {
+    log(`${path} is damaged; it is passed over`);
+    return undefined;
+  }
+}

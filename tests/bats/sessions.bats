@@ -1,0 +1,228 @@
+# claudy: sessions in front of the real Claude CLI, with a stub for its API.
+
+load ../helper/load
+
+stub=$HAL9000_PREFIX-session-stub
+claudy=$scripts/claudy.ts
+key=sk-ant-test-planted-session
+
+setup_file() {
+  load ../helper/load
+  mkdir -p "$HAL9000_TEST_ROOT/session-stub"
+  docker run --detach --name "$HAL9000_PREFIX-session-stub" --network "container:$net" --entrypoint deno \
+    --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \
+    --volume "$repo/tests/helper:/helper:ro" --volume "$HAL9000_TEST_ROOT/session-stub:/record" \
+    "$HAL9000_IMAGE_REPO:parent" run -A --no-lock --no-config --quiet \
+    /helper/messages-stub.ts "$stub_port" /record/requests
+  wait_for 10 docker exec "$HAL9000_PREFIX-session-stub" bash -c "exec 3<>/dev/tcp/127.0.0.1/$stub_port"
+}
+
+teardown_file() { docker rm --force --volumes "$HAL9000_PREFIX-session-stub"; }
+
+setup() {
+  export ANTHROPIC_API_KEY=$key ANTHROPIC_BASE_URL=http://127.0.0.1:$stub_port
+  project=$(make_project "session$BATS_TEST_NUMBER")
+  screen=hal9000-test-$$-$BATS_TEST_NUMBER
+}
+
+teardown() {
+  tmux -L "$screen" kill-server 2>/dev/null || true
+  stop_workers
+}
+
+# Starts the session of a project; its worker is in $session.
+open() {
+  opened=$("$claudy" --detach --json "$@" -- --permission-mode default)
+  session=$(jq -r .session <<<"$opened")
+  wait_for 15 screen_shows "$session" '❯'
+}
+
+typed() { # typed SESSION KEYS...
+  local worker=$1
+  shift
+  docker exec "$worker" tmux -L claude send-keys -t claude "$@"
+}
+
+screen_shows() { docker exec "$1" tmux -L claude capture-pane -p -J -S - -t claude | grep -F -- "$2"; }
+state() { "$claudy" sessions --json | jq -r --arg name "$1" '.[] | select(.name == $name) | .state'; }
+is() { [ "$(state "$1")" = "$2" ]; }
+
+# What the API was last sent holds a text.
+sent() { tail -1 "$HAL9000_TEST_ROOT/session-stub/requests" | grep -F -- "$1"; }
+
+@test "a session answers, outlives its terminal, and is resumed after a stop" {
+  open "$project"
+  [ "$(jq -r .conversation <<<"$opened")" = new ]
+  typed "$session" "first words" Enter
+  wait_for 10 screen_shows "$session" "echo: first words"
+  wait_for 5 is "$session" idle
+
+  # A terminal that is killed.
+  tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 "$claudy attach $session"
+  here() { tmux -L "$screen" capture-pane -p | grep -F "echo: first words"; }
+  wait_for 10 here
+  [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] | select(.name == $name).attached')" = 1 ]
+  tmux -L "$screen" kill-server
+  detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] | select(.name == $name).attached')" = 0 ]; }
+  wait_for 5 detached
+  [ "$("$claudy" --detach --json "$project" | jq -r .conversation)" = running ]
+  screen_shows "$session" "echo: first words"
+
+  "$claudy" stop "$session"
+  is "$session" stopped
+  run -1 docker inspect "$session"
+  open "$project"
+  [ "$(jq -r .conversation <<<"$opened")" = resumed ]
+  typed "$session" "second words" Enter
+  wait_for 10 screen_shows "$session" "echo: second words"
+  sent "first words"
+  sent "second words"
+}
+
+@test "--new begins another conversation" {
+  open "$project"
+  typed "$session" "old words" Enter
+  wait_for 10 screen_shows "$session" "echo: old words"
+  "$claudy" stop "$session"
+  open --new "$project"
+  [ "$(jq -r .conversation <<<"$opened")" = new ]
+  typed "$session" "new words" Enter
+  wait_for 10 screen_shows "$session" "echo: new words"
+  run ! sent "old words"
+}
+
+@test "a worker that is killed in the middle of a turn is followed by one that goes on" {
+  open "$project"
+  typed "$session" "before the end" Enter
+  wait_for 10 screen_shows "$session" "echo: before the end"
+  typed "$session" 'TOOL Bash {"command":"sleep 60","description":"long"}' Enter
+  wait_for 10 screen_shows "$session" "● Long"
+  run ! is "$session" idle
+  docker kill "$session"
+  open "$project"
+  [ "$(jq -r .conversation <<<"$opened")" = resumed ]
+  typed "$session" "after it" Enter
+  wait_for 10 screen_shows "$session" "echo: after it"
+  sent "before the end"
+}
+
+@test "a parent that is replaced leaves the session alone" {
+  open "$project"
+  typed "$session" "before" Enter
+  wait_for 10 screen_shows "$session" "echo: before"
+  "$claudy" daemon restart >/dev/null
+  typed "$session" "after" Enter
+  wait_for 10 screen_shows "$session" "echo: after"
+  [ "$("$claudy" --detach --json "$project" | jq -r .conversation)" = running ]
+}
+
+@test "two projects, and two sessions of one, know nothing of each other" {
+  other=$(make_project "other$BATS_TEST_NUMBER")
+  open "$project"
+  one=$session
+  open --name second "$project"
+  two=$session
+  open "$other"
+  three=$session
+  [ "$(printf '%s\n' "$one" "$two" "$three" | sort -u | wc -l)" = 3 ]
+  typed "$one" "only in one" Enter
+  wait_for 10 screen_shows "$one" "echo: only in one"
+  for other_session in "$two" "$three"; do
+    typed "$other_session" "elsewhere" Enter
+    wait_for 10 screen_shows "$other_session" "echo: elsewhere"
+    run ! sent "only in one"
+    run ! docker exec "$other_session" grep -r "only in one" /home/claude/.claude/projects
+  done
+  docker exec "$one" touch /workspace/made
+  [ -e "$project/made" ]
+  docker exec "$two" test -e /workspace/made
+  run ! docker exec "$three" test -e /workspace/made
+  run -5 "$claudy" --detach --name second "$other"
+  [[ $output == *'Session "second" is of '* ]]
+}
+
+@test "a session that asks for a permission is said to wait within 2 s, until it is answered" {
+  open "$project"
+  for answer in Escape Enter; do
+    typed "$session" 'TOOL Bash {"command":"touch /tmp/asked","description":"ask"}' Enter
+    wait_for 10 screen_shows "$session" "Do you want to proceed?"
+    wait_for 2 is "$session" waiting
+    [[ $("$claudy" sessions --waiting) == *"$session"* ]]
+    typed "$session" "$answer"
+    wait_for 5 is "$session" idle
+    [[ $("$claudy" sessions --waiting) != *"$session"* ]]
+    typed "$session" "and on" Enter
+    wait_for 10 sent "and on"
+    wait_for 5 is "$session" idle
+    typed "$session" /clear Enter
+    gone() { ! screen_shows "$session" "Do you want to proceed?"; }
+    wait_for 10 gone
+  done
+}
+
+@test "claudy at a terminal puts you in front of Claude, detaches, and opens a shell" {
+  tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 \
+    "cd '$project' && '$claudy'; exec bash --norc"
+  shows() { tmux -L "$screen" capture-pane -p -J | grep -F -- "$1"; }
+  wait_for 20 shows "❯"
+  tmux -L "$screen" send-keys "hello there" Enter
+  wait_for 10 shows "echo: hello there"
+  # The session's own prefix; ours has another key to send it.
+  tmux -L "$screen" send-keys C-b d
+  wait_for 10 shows "Again: claudy attach"
+  tmux -L "$screen" send-keys "cd '$project'; '$claudy' attach --shell" Enter
+  wait_for 10 shows ":/workspace"
+}
+
+@test "sessions rm asks, removes what it says, and nothing of the project" {
+  open "$project"
+  touch "$project/mine"
+  run -6 "$claudy" sessions rm "$session"
+  [[ $output == *"This stays: the project, $project"* ]]
+  is "$session" idle
+  "$claudy" sessions rm --yes "$session"
+  [ -z "$(state "$session")" ]
+  [ ! -e "$HAL9000_HOME/claude/$session" ]
+  [ -e "$project/mine" ]
+  run -1 docker inspect "$session"
+  run -4 "$claudy" sessions rm --yes "$session"
+  run -4 "$claudy" stop "$session"
+  [[ $output == *"There is no session"* ]]
+}
+
+@test "a session's key is in its home alone" {
+  open "$project"
+  typed "$session" "with a key" Enter
+  wait_for 10 screen_shows "$session" "echo: with a key"
+  [ "$(stat -c '%a %u' "$HAL9000_HOME/claude/$session/.anthropic_key")" = "400 $(stat -c %u "$project")" ]
+  {
+    docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" | xargs docker inspect
+    docker logs "$session" 2>&1
+    docker logs "$parent" 2>&1
+    "$claudy" sessions --json
+    ps axww -o args
+    docker exec "$session" sh -c 'cat /proc/[0-9]*/cmdline' 2>/dev/null || true
+    cat "$HAL9000_HOME"/sessions/*.json "$HAL9000_HOME"/sessions/kept/*.json
+  } >"$BATS_TEST_TMPDIR/all"
+  run ! grep -c -F "$key" "$BATS_TEST_TMPDIR/all"
+}
+
+@test "sessions are claimed where there is a pool" {
+  "$scripts/pool-manager.ts" start --min-warm 1 >/dev/null
+  "$scripts/pool-manager.ts" warm >/dev/null
+  open "$project"
+  [ "$(jq -r .start <<<"$opened")" = warm ]
+  typed "$session" "warm words" Enter
+  wait_for 10 screen_shows "$session" "echo: warm words"
+  "$claudy" stop "$session"
+  "$scripts/pool-manager.ts" stop
+  open "$project"
+  [ "$(jq -r '.start + " " + .conversation' <<<"$opened")" = "cold resumed" ]
+}
+
+@test "without a daemon claudy offers to start it" {
+  "$claudy" daemon stop
+  run -6 "$claudy" --detach "$project"
+  [[ $output == *"The daemon is not running"* ]]
+  open --yes "$project"
+}
