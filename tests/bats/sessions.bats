@@ -2,7 +2,6 @@
 
 load ../helper/load
 
-stub=$HAL9000_PREFIX-session-stub
 claudy=$scripts/claudy.ts
 key=sk-ant-test-planted-session
 
