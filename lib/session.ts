@@ -21,7 +21,7 @@ import {
   type SessionRecord,
   writeSession,
 } from "./session-record.ts";
-import { spawnWorker } from "./spawn.ts";
+import { type SpawnRequest, spawnWorker } from "./spawn.ts";
 import { ensureHome } from "./volumes.ts";
 import { waitFor } from "./wait.ts";
 import { checkWorkerName, inside } from "./worker.ts";
@@ -181,19 +181,27 @@ async function workerOf(
     });
   }
   if (found) await retireWorker(instance, found, log);
-  const spawn = {
+  return await claimOrSpawn(instance, {
     directory: project.path,
     cwd: "/",
     name: session,
     session,
     allowAnyPath: request.allowAnyPath ?? false,
-  };
+  }, log);
+}
+
+/** A warm worker where the pool has one that fits, else a cold one. */
+export async function claimOrSpawn(
+  instance: Instance,
+  request: SpawnRequest,
+  log: Log,
+): Promise<SessionWorker> {
   const reply = await claim(
     instance.home.poolSocket,
-    claimRequest(instance.settings, spawn),
+    claimRequest(instance.settings, request),
   );
   if (reply.start === "warm") return { worker: reply.worker, start: "warm" };
-  const worker = await spawnWorker(instance, spawn, log);
+  const worker = await spawnWorker(instance, request, log);
   return { worker, start: "cold" };
 }
 
@@ -221,7 +229,7 @@ function hasConversation({ home }: Instance, session: string): boolean {
 }
 
 /** Of the caller's variables, those that the CLI is to know. */
-function passedOn(env: NodeJS.ProcessEnv): Record<string, string> {
+export function passedOn(env: NodeJS.ProcessEnv): Record<string, string> {
   const names = ["ANTHROPIC_BASE_URL", "ANTHROPIC_MODEL", "COLORTERM"];
   return Object.fromEntries(
     names.flatMap((name) => env[name] ? [[name, env[name]]] : []),

@@ -1,12 +1,14 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
 // claudy: the front door for people: sessions, the daemon, the pool, settings.
 
+import { resolve } from "node:path";
 import process from "node:process";
 import { confPath, explainSettings, settingFaults } from "../lib/config.ts";
 import { restartDaemon, startDaemon, stopDaemon } from "../lib/daemon.ts";
 import { type DaemonStatus, daemonStatus } from "../lib/daemon-status.ts";
 import { runDocker } from "../lib/docker-cli.ts";
 import { findContainer } from "../lib/docker.ts";
+import { stopWorker } from "../lib/ending.ts";
 import { Failure } from "../lib/errors.ts";
 import { findParent, type Instance, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
@@ -16,10 +18,12 @@ import { resolveProject, sessionName } from "../lib/project.ts";
 import {
   asClient,
   attachCommand,
+  claimOrSpawn,
   endClient,
   findSession,
   listSessions,
   openSession,
+  passedOn,
   removeSession,
   stopSession,
 } from "../lib/session.ts";
@@ -92,6 +96,17 @@ cli.command("stop [name]", "Stop a session; its conversation stays")
       options.json ?? false,
     );
   });
+
+cli.command(
+  "run <prompt>",
+  "Ask Claude once in a worker of its own; print the answer",
+)
+  .option("-p", "Accepted; it is what is done")
+  .option("-C, --project <dir>", "The project (default: here)")
+  .option("--yes", "Start the daemon without asking")
+  .option("--json", "Print the CLI's JSON")
+  .example('claudy run -p "explain this project"')
+  .action(runPrompt);
 
 const sessionActions = {
   list: async (options: SessionOptions) => {
@@ -297,6 +312,39 @@ async function openProject(
   const code = await attachTo(instance, opened.id, options);
   if (code === 0) logToStderr(`Again: claudy attach ${opened.session}`);
   return code;
+}
+
+/** `claude -p` in a worker that is there for it alone; gives its exit code. */
+async function runPrompt(
+  prompt: string,
+  options: SessionOptions & { project?: string },
+): Promise<number> {
+  const instance = await openInstance(env, logToStderr);
+  await offerDaemon(instance, options);
+  ensureHome(instance);
+  const { worker } = await claimOrSpawn(instance, {
+    directory: resolve(options.project ?? "."),
+    cwd: process.cwd(),
+  }, logToStderr);
+  try {
+    // By name alone: docker takes the values from its own environment.
+    const variables = ["ANTHROPIC_API_KEY", ...Object.keys(passedOn(env))]
+      .filter((name) => env[name]);
+    return await runDocker([
+      "exec",
+      "--interactive",
+      ...variables.map((name) => `--env=${name}`),
+      worker.id,
+      "claude",
+      "-p",
+      ...(options.json ? ["--output-format", "json"] : []),
+      ...(options["--"] ?? []),
+      "--",
+      String(prompt),
+    ]);
+  } finally {
+    await stopWorker(instance, worker, logToStderr);
+  }
 }
 
 async function attachTo(

@@ -225,3 +225,16 @@ sent() { tail -1 "$HAL9000_TEST_ROOT/session-stub/requests" | grep -F -- "$1"; }
   [[ $output == *"The daemon is not running"* ]]
   open --yes "$project"
 }
+
+@test "claudy run prints the answer, as JSON too, and passes the exit code on" {
+  cd "$project"
+  run -0 --separate-stderr "$claudy" run -p "what is it" </dev/null
+  [ "$output" = "echo: what is it" ]
+  run -0 --separate-stderr "$claudy" run --json --project "$project" "7" </dev/null
+  [ "$(jq -r .result <<<"$output")" = "echo: 7" ]
+  echo "from stdin" | "$claudy" run "read:" >"$BATS_TEST_TMPDIR/out"
+  grep -F "from stdin" "$BATS_TEST_TMPDIR/out"
+  run -1 "$claudy" run "with what Claude does not know" -- --no-such-option </dev/null
+  [[ $output == *"unknown option"* ]]
+  [ "$("$scripts/coordinator.ts" list --json)" = "[]" ]
+}
