@@ -38,6 +38,8 @@ export function mounterSpec(
       `MOUNTER_RUN=${hostHome.mounter}`,
     ],
     Labels: roleLabels(prefix, "mounter"),
+    // The image's is the parent's.
+    Healthcheck: { Test: ["NONE"] },
     HostConfig: {
       Init: true,
       NetworkMode: "none",

@@ -60,6 +60,7 @@ full() { [ "$(pool_json '.warm | length')" -ge "$(pool_json .minWarm)" ]; }
     [[ $output == *"$words"* ]]
   done
   [ "$(pool_json .unavailable)" = null ]
+  [ "$(inspect "$mounter" '{{if .State.Health}}checked{{end}}')" = "" ]
   [ "$("$scripts/claudy.ts" pool status --json | jq .minWarm)" = 2 ]
 }
 
