@@ -130,6 +130,9 @@ export async function openSession(
     passedOn(request.env),
   );
   if (exitCode !== 0) {
+    if (await hasTerminal(instance, worker.id)) {
+      return { ...opened, conversation: "running" }; // another was faster
+    }
     throw new Failure("failed", `Cannot start Claude: ${output.trim()}`, {
       hint: `Look around in the worker: docker exec -it ${worker.name} bash`,
     });
@@ -172,8 +175,19 @@ async function workerOf(
   request: OpenRequest,
   log: Log,
 ): Promise<SessionWorker> {
-  const workers = await listWorkers(instance);
-  const found = workers.find((worker) => worker.session === session);
+  const find = async () =>
+    (await listWorkers(instance)).find((worker) => worker.session === session);
+  // Of another who opens the same session at this moment.
+  const started = () =>
+    waitFor(async () => {
+      const worker = await find();
+      return worker?.state === "running" ? worker : undefined;
+    }, { for: `the worker of "${session}"`, timeoutMs: raceMs });
+
+  let found = await find();
+  if (found?.state === "created") {
+    found = await started().catch(() => found); // else it never will be
+  }
   if (found?.state === "running") return { worker: found, start: "running" };
   if (found?.state === "paused") {
     throw new Failure("busy", `The worker of "${session}" is paused`, {
@@ -181,14 +195,25 @@ async function workerOf(
     });
   }
   if (found) await retireWorker(instance, found, log);
-  return await claimOrSpawn(instance, {
-    directory: project.path,
-    cwd: "/",
-    name: session,
-    session,
-    allowAnyPath: request.allowAnyPath ?? false,
-  }, log);
+  try {
+    return await claimOrSpawn(instance, {
+      directory: project.path,
+      cwd: "/",
+      name: session,
+      session,
+      allowAnyPath: request.allowAnyPath ?? false,
+    }, log);
+  } catch (error) {
+    if (!(error instanceof Failure && error.kind === "busy")) throw error;
+    const worker = await started().catch(() => {
+      throw error; // somebody else's worker has the name
+    });
+    return { worker, start: "running" };
+  }
 }
+
+/** How long another may take to start what both want. */
+const raceMs = 3000;
 
 /** A warm worker where the pool has one that fits, else a cold one. */
 export async function claimOrSpawn(

@@ -1,6 +1,7 @@
 // Spawning: from a request in a person's words to a worker and its record.
 
 import { randomBytes } from "node:crypto";
+import { basename } from "node:path";
 import { capCpus, inspectContainer } from "./docker.ts";
 import { Failure } from "./errors.ts";
 import { workerImage } from "./images/recipes.ts";
@@ -213,18 +214,18 @@ async function wantedLimits(
   };
 }
 
-/** Takes a new home back, unless who was faster with the name has it. */
+/**
+ * Takes a new home back, unless who was faster with the name may have it: of a
+ * claimed worker nobody can see that. A session's is never taken back.
+ */
 async function undoWorkerHome(
   instance: Instance,
   name: string,
-  { made, home, sources }: PreparedHome,
+  { made, home }: PreparedHome,
 ): Promise<void> {
-  if (!made) return;
-  const holder = await inspectContainer(instance.docker, name);
-  const taken = holder?.Mounts.some(({ Source }) =>
-    Source === sources.claudeHome
-  );
-  if (!taken) forgetHome(instance, home);
+  if (!made || home !== `workers/${basename(home)}`) return;
+  if (await inspectContainer(instance.docker, name)) return;
+  forgetHome(instance, home);
 }
 
 async function workersNetwork(instance: Instance): Promise<string> {

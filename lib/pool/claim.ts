@@ -23,12 +23,7 @@ import {
   type WorkerRecord,
 } from "../record.ts";
 import { checkWorkerName, inside, type Limits, limitsOf } from "../worker.ts";
-import {
-  type PreparedHome,
-  prepareWorkerHome,
-  sessionHome,
-  workerHome,
-} from "../worker-home.ts";
+import { prepareWorkerHome, sessionHome, workerHome } from "../worker-home.ts";
 import type { Attachment } from "./attach.ts";
 import { type Mounter, MounterLost } from "./mounter.ts";
 import type { ClaimRequest } from "./protocol.ts";
@@ -126,7 +121,6 @@ export async function claimWorker(
       createdAt: new Date().toISOString(),
     },
   };
-  let prepared: PreparedHome | undefined;
   const staged: Staged[] = [];
   try {
     if (!sameLimits(limits, recipe.limits)) {
@@ -137,7 +131,7 @@ export async function claimWorker(
     const renaming = rename(docker, worker, name);
     renaming.catch(() => {}); // thrown below, where it is awaited
     await access(home.workers);
-    prepared = prepareWorkerHome(instance, { name, session }, project);
+    const prepared = prepareWorkerHome(instance, { name, session }, project);
     const claudeHome = prepared.sources.claudeHome ?? "";
     const attaching = mounter.attach({
       container: worker.id,
@@ -158,9 +152,8 @@ export async function claimWorker(
     return claim;
   } catch (error) {
     for (const file of staged) file.drop();
+    // A new home stays: who was faster with the name may have it by now.
     await discardClaim(instance, claim);
-    // Nobody has worked in it yet.
-    if (prepared?.made) forgetHome(instance, prepared.home);
     throw error instanceof Unfit || error instanceof MounterLost
       ? error
       : new Unfit(`the claim failed: ${messageOf(error)}`);

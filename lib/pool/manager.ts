@@ -115,6 +115,7 @@ export class PoolManager {
   /** Plans now, and whenever an interval has passed since. */
   #tick(): void {
     clearTimeout(this.#timer);
+    if (this.#fault !== undefined) void this.#ensureMounter();
     void this.#plan();
     this.#timer = setTimeout(
       () => this.#tick(),

@@ -219,6 +219,25 @@ sent() { tail -1 "$HAL9000_TEST_ROOT/session-stub/requests" | grep -F -- "$1"; }
   [ "$(jq -r '.start + " " + .conversation' <<<"$opened")" = "cold resumed" ]
 }
 
+@test "ten that open one session at once get the same, with a pool and without" {
+  for pool in stop start; do
+    "$scripts/pool-manager.ts" $pool >/dev/null 2>&1 || true
+    pids=()
+    for i in $(seq 10); do
+      "$claudy" --detach --json "$project" >"$BATS_TEST_TMPDIR/opened.$i" 3>&- &
+      pids+=($!)
+    done
+    wait "${pids[@]}"
+    [ "$(cat "$BATS_TEST_TMPDIR"/opened.* | jq -r .id | sort -u | wc -l)" = 1 ]
+    session=$(jq -r .session "$BATS_TEST_TMPDIR/opened.1")
+    wait_for 15 screen_shows "$session" '❯'
+    docker exec "$session" test -e /home/claude/.claude/.claude.json
+    [ -d "$HAL9000_HOME/claude/$session" ]
+    "$claudy" stop "$session"
+  done
+  "$scripts/pool-manager.ts" stop
+}
+
 @test "without a daemon claudy offers to start it" {
   "$claudy" daemon stop
   run -6 "$claudy" --detach "$project"
