@@ -3,7 +3,7 @@
 import process from "node:process";
 import { type Docker, inspectContainer } from "./docker.ts";
 import { runDocker } from "./docker-cli.ts";
-import { retireWorker } from "./ending.ts";
+import { retireWorker, stopWorker } from "./ending.ts";
 import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
@@ -37,6 +37,11 @@ export async function runAttached(
     worker.id,
   ]);
   const present = await settled(instance, worker.id);
+  if (present?.State.Running && code > 128 && !terminal) {
+    // We were told to end before docker could pass that on.
+    await stopWorker(instance, worker, log);
+    return code;
+  }
   if (present?.State.Running) {
     log(`Detached; again: coordinator attach ${worker.name}`);
   } else if (!request.keep) {

@@ -3,20 +3,31 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { constants } from "node:os";
 import process from "node:process";
 import { Failure } from "./errors.ts";
 
 const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
-/** Runs docker at this terminal; gives its exit code. */
-export async function runDocker(args: string[]): Promise<number> {
+/**
+ * Runs docker at this terminal; gives its exit code, or 128 and the number of
+ * the signal by which we were told to end. `afterwards` is not cut short by
+ * another signal: a terminal that closes sends several.
+ */
+export async function runDocker(
+  args: string[],
+  afterwards: () => Promise<void> = () => Promise.resolve(),
+): Promise<number> {
+  let told: NodeJS.Signals | undefined;
   const listeners = signals.map((signal) =>
     [signal, process.listeners(signal)] as const
   );
   // They are docker's to act on and to pass on; we stay to clean up behind it.
   const passOn = (signal: NodeJS.Signals) => {
     // Ctrl-C reaches docker as it reaches us.
-    if (signal !== "SIGINT" && docker.pid) process.kill(docker.pid, signal);
+    if (signal === "SIGINT") return;
+    told = signal;
+    if (docker.pid) process.kill(docker.pid, signal);
   };
   for (const signal of signals) {
     process.removeAllListeners(signal);
@@ -25,6 +36,8 @@ export async function runDocker(args: string[]): Promise<number> {
   const docker = spawn("docker", args, { stdio: "inherit" });
   try {
     const [code] = await once(docker, "exit");
+    await afterwards();
+    if (told) return 128 + constants.signals[told];
     return code ?? 1;
   } catch (error) {
     throw new Failure("failed", "Cannot run docker", {

@@ -357,16 +357,14 @@ async function attachTo(
   const terminal = env["TERM"] ?? "";
   // Others are unknown to the worker's tmux.
   const known = /^(xterm|tmux|screen|linux|vt100)/.test(terminal);
-  const code = await runDocker([
+  return await runDocker([
     "exec",
     "--interactive",
     "--tty",
     `--env=TERM=${known ? terminal : "xterm-256color"}`,
     id,
     ...asClient(client, options.shell ? ["bash"] : attachCommand),
-  ]);
-  await endClient(docker, id, client);
-  return code;
+  ], () => endClient(docker, id, client));
 }
 
 function refuseWithoutTerminal(): void {

@@ -32,6 +32,8 @@ import type { WarmRecipe, WarmWorker } from "./warm.ts";
 const claimSchema = v.object({
   /** The request's. */
   id: v.string(),
+  /** Whether whoever asked has said that it keeps the worker. */
+  kept: v.boolean(),
   record: recordSchema,
 });
 
@@ -99,10 +101,11 @@ export async function claimWorker(
   request: ClaimRequest,
   { name, project, limits }: Fitting,
 ): Promise<Claim> {
-  const { docker, home, owner } = instance;
+  const { docker, home } = instance;
   const { session } = request;
   const claim: Claim = {
     id: request.id,
+    kept: false,
     record: {
       version: 1,
       worker: name,
@@ -139,12 +142,9 @@ export async function claimWorker(
       attachments: attachmentsOf(project, claudeHome),
     });
     attaching.catch(() => {});
-    // The worker would not outlive a crash of the machine, nor need they.
-    const loose = { sync: false };
-    const text = JSON.stringify(claim);
     staged.push(
       stageRecord(instance, claim.record, loose),
-      stageWhole(home.claim(worker.id), text, owner, loose),
+      stageClaim(instance, claim),
     );
     await renaming;
     await attaching;
@@ -158,6 +158,20 @@ export async function claimWorker(
       ? error
       : new Unfit(`the claim failed: ${messageOf(error)}`);
   }
+}
+
+/** A worker would not outlive a crash of the machine, nor need what is of it. */
+const loose = { sync: false };
+
+function stageClaim({ home, owner }: Instance, claim: Claim): Staged {
+  const path = home.claim(claim.record.container);
+  return stageWhole(path, JSON.stringify(claim), owner, loose);
+}
+
+/** Notes that a claim's worker is kept. */
+export function keepClaim(instance: Instance, claim: Claim): void {
+  claim.kept = true;
+  stageClaim(instance, claim).commit();
 }
 
 async function rename(

@@ -18,6 +18,7 @@ import {
   claimWorker,
   discardClaim,
   fit,
+  keepClaim,
   readClaim,
   readClaims,
   Unfit,
@@ -146,6 +147,7 @@ export class PoolManager {
     const { docker, home } = this.#instance;
     for (const claim of readClaims(this.#instance)) {
       this.#done.set(claim.id, claim);
+      if (!claim.kept) this.#lend(claim);
     }
     const records = readRecords(this.#instance, this.#log);
     for (const { id, name, born } of await listWorkers(this.#instance)) {
@@ -289,6 +291,7 @@ export class PoolManager {
     if (loan) {
       clearTimeout(loan.timer);
       this.#loans.delete(id);
+      keepClaim(this.#instance, loan.claim);
     }
     return { kept: this.#done.has(id) };
   }

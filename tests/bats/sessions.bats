@@ -143,7 +143,9 @@ sent() { tail -1 "$HAL9000_TEST_ROOT/session-stub/requests" | grep -F -- "$1"; }
 @test "a session that asks for a permission is said to wait within 2 s, until it is answered" {
   open "$project"
   for answer in Escape Enter; do
-    typed "$session" 'TOOL Bash {"command":"touch /tmp/asked","description":"ask"}' Enter
+    typed "$session" 'TOOL Bash {"command":"touch /tmp/asked","description":"ask"}'
+    wait_for 5 screen_shows "$session" 'description":"ask"}'
+    typed "$session" Enter
     wait_for 10 screen_shows "$session" "Do you want to proceed?"
     wait_for 2 is "$session" waiting
     [[ $("$claudy" sessions --waiting) == *"$session"* ]]
