@@ -31,6 +31,9 @@ export function homePaths(home: string) {
     /** What a claim gave a worker: what its labels would say, could they change. */
     claim: (container: string) =>
       join(home, "pool", "claims", `${container}.json`),
+    /** A claim that whoever asked for it has not taken yet. */
+    loan: (container: string) =>
+      join(home, "pool", "claims", `${container}.loan`),
     /** What was last said of the pool's size, and whether there is to be one. */
     poolWish: join(home, "pool", "wish.json"),
     /** What the parent says of itself: phases, children. */

@@ -220,11 +220,12 @@ function dropOrphans(
     log(`Removing a home that belongs to no worker: ${name}`);
     forgetHome(instance, `workers/${name}`);
   }
-  const present = new Set(workers.map(({ id }) => `${id}.json`));
+  const present = new Set(workers.map(({ id }) => id));
   for (const name of readdirSync(home.claims)) {
     const path = join(home.claims, name);
-    if (name.endsWith(".json") && !present.has(name) && old(path)) {
-      rmSync(path, { force: true });
-    }
+    const of = name.slice(0, name.indexOf("."));
+    const used = present.has(of) && !name.endsWith(".tmp");
+    if (used || !old(path)) continue;
+    rmSync(path, { force: true });
   }
 }

@@ -222,7 +222,7 @@ export async function claimOrSpawn(
   log: Log,
 ): Promise<SessionWorker> {
   const reply = await claim(
-    instance.home.poolSocket,
+    instance.home,
     claimRequest(instance.settings, request),
   );
   if (reply.start === "warm") return { worker: reply.worker, start: "warm" };

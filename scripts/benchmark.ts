@@ -209,7 +209,7 @@ async function measureAll(
   const claimed = Math.max(samples * 10, 200);
   for (let count = 0; count < claimed; count++) {
     await askPool(home.poolSocket, { op: "warm" });
-    const reply = await claim(home.poolSocket, request);
+    const reply = await claim(home, request);
     if (reply.start === "cold") throw new Failure("failed", reply.reason);
     await remove(reply.worker.id);
   }

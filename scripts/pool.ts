@@ -252,7 +252,7 @@ async function claimOne(
 ): Promise<void> {
   const { home, settings } = local();
   const reply = await claim(
-    home.poolSocket,
+    home,
     claimRequest(settings, {
       directory: directory ?? ".",
       cwd: process.cwd(),

@@ -157,13 +157,13 @@ async function claimWarm(
   const warnings: string[] = [];
   const warn = (line: string) => warnings.push(line);
   const settings = readSettings(env, { flags, warn });
-  const { poolSocket } = homePaths(homeOf(env));
+  const home = homePaths(homeOf(env));
   const reason = secret ? "secrets" : unfitReason(request, env);
   if (reason !== undefined) {
-    await tellCold(poolSocket, reason);
+    await tellCold(home.poolSocket, reason);
     return { start: "cold", reason };
   }
-  const reply = await claim(poolSocket, claimRequest(settings, request));
+  const reply = await claim(home, claimRequest(settings, request));
   if (reply.start === "warm") warnings.forEach(logToStderr);
   return reply;
 }

@@ -3,7 +3,13 @@
 // is left from a claim that was broken off.
 
 import { randomBytes } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import {
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  unlinkSync,
+} from "node:fs";
 import { access } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import * as v from "valibot";
@@ -32,8 +38,6 @@ import type { WarmRecipe, WarmWorker } from "./warm.ts";
 const claimSchema = v.object({
   /** The request's. */
   id: v.string(),
-  /** Whether whoever asked has said that it keeps the worker. */
-  kept: v.boolean(),
   record: recordSchema,
 });
 
@@ -105,7 +109,6 @@ export async function claimWorker(
   const { session } = request;
   const claim: Claim = {
     id: request.id,
-    kept: false,
     record: {
       version: 1,
       worker: name,
@@ -142,9 +145,10 @@ export async function claimWorker(
       attachments: attachmentsOf(project, claudeHome),
     });
     attaching.catch(() => {});
+    // In this order: a record would be taken for a worker that is wanted.
     staged.push(
+      stageLoan(instance, claim),
       stageRecord(instance, claim.record, loose),
-      stageClaim(instance, claim),
     );
     await renaming;
     await attaching;
@@ -163,15 +167,24 @@ export async function claimWorker(
 /** A worker would not outlive a crash of the machine, nor need what is of it. */
 const loose = { sync: false };
 
-function stageClaim({ home, owner }: Instance, claim: Claim): Staged {
-  const path = home.claim(claim.record.container);
+function stageLoan({ home, owner }: Instance, claim: Claim): Staged {
+  const path = home.loan(claim.record.container);
   return stageWhole(path, JSON.stringify(claim), owner, loose);
 }
 
-/** Notes that a claim's worker is kept. */
-export function keepClaim(instance: Instance, claim: Claim): void {
-  claim.kept = true;
-  stageClaim(instance, claim).commit();
+/** Takes a worker back that nobody has kept; gives whether it was so. */
+export async function endLoan(
+  instance: Instance,
+  claim: Claim,
+): Promise<boolean> {
+  try {
+    unlinkSync(instance.home.loan(claim.record.container));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    return false;
+  }
+  await discardClaim(instance, claim);
+  return true;
 }
 
 async function rename(
@@ -204,15 +217,15 @@ function sameLimits(a: Limits, b: Limits): boolean {
 }
 
 /** Ends the worker of a claim that nobody holds, and forgets the claim. */
-export async function discardClaim(
+async function discardClaim(
   instance: Instance,
   { record }: Claim,
 ): Promise<void> {
-  const { docker, home } = instance;
-  await removeContainer(docker, record.container);
-  if (record.ephemeral) forgetHome(instance, record.home);
+  // First: whoever comes after a kill takes one with a record for wanted.
   dropRecord(instance, record);
-  rmSync(home.claim(record.container), { force: true });
+  rmSync(instance.home.loan(record.container), { force: true });
+  await removeContainer(instance.docker, record.container);
+  if (record.ephemeral) forgetHome(instance, record.home);
 }
 
 /** Only where it is of this worker: another may have got the name. */
@@ -226,8 +239,10 @@ function dropRecord({ home }: Instance, record: WorkerRecord): void {
   removeRecord({ home }, record.worker);
 }
 
+/** Those that were handed out; what is only staged was not. */
 export function readClaims({ home }: Pick<Instance, "home">): Claim[] {
   return readdirSync(home.claims)
+    .filter((file) => /\.(loan|json)$/.test(file))
     .flatMap((file) => readClaim(join(home.claims, file)) ?? []);
 }
 

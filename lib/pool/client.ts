@@ -1,11 +1,12 @@
 // The pool, asked from outside of its process. Loads nothing of Docker: a claim
 // is over before that would be.
 
-import { existsSync } from "node:fs";
+import { existsSync, renameSync } from "node:fs";
 import { isAbsolute, resolve } from "node:path";
 import * as v from "valibot";
 import { Failure } from "../errors.ts";
 import { workerImage } from "../images/recipes.ts";
+import type { HomePaths } from "../paths.ts";
 import type { Settings } from "../settings.ts";
 import type { SpawnRequest } from "../spawn.ts";
 import { Client } from "./lines.ts";
@@ -33,17 +34,17 @@ type Body = Request extends infer R
   : never;
 
 /**
- * A worker of the pool at `socket`, kept; else why there is none. A claim that
- * the manager has not answered is asked for again, as the same one.
+ * A worker of the pool; else why there is none. A claim that the manager has not
+ * answered is asked for again, as the same one.
  */
 export async function claim(
-  socket: string,
+  home: HomePaths,
   request: Omit<ClaimRequest, "op" | "id">,
 ): Promise<ClaimReply> {
   const id = crypto.randomUUID();
   const deadline = Date.now() + claimMs;
-  while (existsSync(socket)) {
-    const client = new Client(socket);
+  while (existsSync(home.poolSocket)) {
+    const client = new Client(home.poolSocket);
     try {
       const reply = v.parse(
         claimReplySchema,
@@ -52,14 +53,10 @@ export async function claim(
           deadline - Date.now(),
         ),
       );
-      if (reply.start === "cold") return reply;
-      const { kept } = await client.ask(
-        message({ op: "keep", id }),
-        Math.max(deadline - Date.now(), 500),
-      ) as { kept: boolean };
-      return kept
-        ? reply
-        : { start: "cold", reason: "the claim came too late" };
+      if (reply.start === "warm" && !keep(home, reply.worker.id)) {
+        return { start: "cold", reason: "the claim came too late" };
+      }
+      return reply;
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       // Somebody else's answer, or another version's.
@@ -73,6 +70,20 @@ export async function claim(
     }
   }
   return { start: "cold", reason: "no pool runs" };
+}
+
+/**
+ * A claim is a loan until its file is renamed. The manager takes a loan back by
+ * removing that file: one of both wins, whatever is killed in the meantime.
+ */
+function keep(home: HomePaths, container: string): boolean {
+  try {
+    renameSync(home.loan(container), home.claim(container));
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
+    throw error;
+  }
 }
 
 /** Why no warm worker can be what is asked for, undefined where one might. */

@@ -1,6 +1,5 @@
 // The pool manager: one process that alone hands out warm workers.
 
-import { existsSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as v from "valibot";
 import { inspectContainer, removeContainer } from "../docker.ts";
@@ -9,16 +8,15 @@ import { type ContainerEvent, followEvents } from "../events.ts";
 import type { Instance } from "../instance.ts";
 import type { Log } from "../log.ts";
 import { networkOf } from "../net.ts";
-import { readRecords } from "../record.ts";
+import { readRecords, writeRecord } from "../record.ts";
 import { inside } from "../worker.ts";
 import { listWorkers } from "../workers.ts";
 import {
   attachmentsOf,
   type Claim,
   claimWorker,
-  discardClaim,
+  endLoan,
   fit,
-  keepClaim,
   readClaim,
   readClaims,
   Unfit,
@@ -44,7 +42,7 @@ import {
 } from "./warm.ts";
 import { readWish, type Wish, writeWish } from "./wish.ts";
 
-/** How long whoever claims may take to say that it keeps the worker. */
+/** How long whoever claims may take to keep the worker. */
 const loanMs = 5000;
 
 /** A claim does not wait longer for the mounter: a cold spawn would be faster. */
@@ -57,11 +55,6 @@ const creationMs = 20_000;
 const firstPauseMs = 1000;
 const lastPauseMs = 60_000;
 
-interface Loan {
-  claim: Claim;
-  timer: ReturnType<typeof setTimeout>;
-}
-
 export class PoolManager {
   readonly #instance: Instance;
   readonly #log: Log;
@@ -69,8 +62,6 @@ export class PoolManager {
   readonly #mounter: Mounter;
   /** Those that can be claimed. Nobody else takes one away. */
   readonly #free = new Map<string, WarmWorker>();
-  /** Claims that nobody has said to keep yet, by request. */
-  readonly #loans = new Map<string, Loan>();
   /** Answers to claims that are being worked on, by request. */
   readonly #running = new Map<string, Promise<ClaimReply>>();
   /** Claims by request, for one that is sent again. */
@@ -142,18 +133,23 @@ export class PoolManager {
     }
   }
 
-  /** What a former manager left: whole claims are kept, broken ones undone. */
+  /** What a former manager left: whole claims go on, broken ones are undone. */
   async #recover(): Promise<void> {
-    const { docker, home } = this.#instance;
-    for (const claim of readClaims(this.#instance)) {
-      this.#done.set(claim.id, claim);
-      if (!claim.kept) this.#lend(claim);
-    }
+    const { docker } = this.#instance;
+    const workers = await listWorkers(this.#instance);
+    const present = new Set(workers.map(({ id }) => id));
     const records = readRecords(this.#instance, this.#log);
-    for (const { id, name, born } of await listWorkers(this.#instance)) {
-      const known = born !== "warm" || existsSync(home.claim(id)) ||
-        records.some(({ container }) => container === id);
-      if (known || await isUsed(this.#instance, id)) continue;
+    const known = new Set(records.map(({ container }) => container));
+    for (const claim of readClaims(this.#instance)) {
+      const { container } = claim.record;
+      if (!present.has(container)) continue;
+      this.#lend(claim);
+      if (!known.has(container)) writeRecord(this.#instance, claim.record);
+      known.add(container);
+    }
+    for (const { id, name, born } of workers) {
+      if (born !== "warm" || known.has(id)) continue;
+      if (await isUsed(this.#instance, id)) continue;
       this.#log(`Removing "${name}": its claim was broken off`);
       await removeContainer(docker, id);
     }
@@ -189,8 +185,6 @@ export class PoolManager {
     switch (request.op) {
       case "claim":
         return await this.#claimOnce(request, peer);
-      case "keep":
-        return this.#keep(request.id);
       case "cold":
         this.#metrics.refused(request.reason);
         return {};
@@ -246,7 +240,6 @@ export class PoolManager {
         request,
         fitting,
       );
-      this.#done.set(request.id, claim);
       this.#lend(claim);
       this.#metrics.claimed(performance.now() - startedAt);
       return warmReply(claim);
@@ -274,26 +267,20 @@ export class PoolManager {
     return undefined;
   }
 
+  /** Nothing comes of this where whoever claimed has kept it by then. */
   #lend(claim: Claim): void {
-    const timer = setTimeout(() => {
-      this.#loans.delete(claim.id);
-      this.#done.delete(claim.id);
-      this.#log(`Nobody keeps "${claim.record.worker}"; removing it`);
-      discardClaim(this.#instance, claim).catch((error) =>
-        this.#log(`Cannot remove it: ${messageOf(error)}`)
-      );
+    this.#done.set(claim.id, claim);
+    setTimeout(async () => {
+      try {
+        if (!await endLoan(this.#instance, claim)) return;
+        this.#done.delete(claim.id);
+        this.#log(`Nobody kept "${claim.record.worker}"; it is removed`);
+      } catch (error) {
+        this.#log(
+          `Cannot remove "${claim.record.worker}": ${messageOf(error)}`,
+        );
+      }
     }, loanMs);
-    this.#loans.set(claim.id, { claim, timer });
-  }
-
-  #keep(id: string): { kept: boolean } {
-    const loan = this.#loans.get(id);
-    if (loan) {
-      clearTimeout(loan.timer);
-      this.#loans.delete(id);
-      keepClaim(this.#instance, loan.claim);
-    }
-    return { kept: this.#done.has(id) };
   }
 
   /** Brings the pool nearer to what is wanted; one at a time. */

@@ -3,7 +3,7 @@
 
 import * as v from "valibot";
 
-export const protocolVersion = 1;
+export const protocolVersion = 2;
 
 const count = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(100));
 const seconds = v.pipe(v.number(), v.integer(), v.minValue(1));
@@ -41,9 +41,6 @@ const claimSchema = v.object({
 
 export type ClaimRequest = v.InferOutput<typeof claimSchema>;
 
-/** A claim is a loan until it is kept; one that is not is taken back. */
-const keepSchema = v.object({ op: v.literal("keep"), id: v.string() });
-
 export const requestSchema = v.intersect([
   v.object({
     version: v.literal(
@@ -53,7 +50,6 @@ export const requestSchema = v.intersect([
   }),
   v.variant("op", [
     claimSchema,
-    keepSchema,
     /** A spawn that could not be a claim, told for the figures alone. */
     v.object({
       op: v.literal("cold"),

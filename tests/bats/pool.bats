@@ -126,13 +126,16 @@ full() { [ "$(pool_json '.warm | length')" -ge "$(pool_json .minWarm)" ]; }
   done
 }
 
+claim_request() { # claim_request ID PROJECT
+  jq -nc --arg id "$1" --arg directory "$2" --arg instance "$HAL9000_PREFIX" \
+    --arg image "$HAL9000_IMAGE_REPO:worker" \
+    '{version: 2, op: "claim", id: $id, instance: $instance, directory: $directory, image: $image,
+      allowAnyPath: false, limits: {memoryBytes: 4294967296, cpus: 2, pids: 100}}'
+}
+
 @test "a claim that nobody keeps is taken back; one that is sent twice is one" {
   project=$(make_project claimed)
-  id=00000000-0000-4000-8000-000000000000
-  request=$(jq -nc --arg id $id --arg directory "$project" --arg instance "$HAL9000_PREFIX" \
-    --arg image "$HAL9000_IMAGE_REPO:worker" \
-    '{version: 1, op: "claim", id: $id, instance: $instance, directory: $directory, image: $image,
-      allowAnyPath: false, limits: {memoryBytes: 4294967296, cpus: 2, pids: 100}}')
+  request=$(claim_request 00000000-0000-4000-8000-000000000000 "$project")
   ask "$HAL9000_HOME/run/pool.sock" "$request" "$request" >"$BATS_TEST_TMPDIR/replies"
   [ "$(jq -r .worker.id "$BATS_TEST_TMPDIR/replies" | sort -u | wc -l)" = 1 ]
   [ "$(claimed | wc -l)" = 1 ]
@@ -141,9 +144,25 @@ full() { [ "$(pool_json '.warm | length')" -ge "$(pool_json .minWarm)" ]; }
   [ "$(find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l)" = 0 ]
 }
 
+@test "a claim outlives managers: one that is kept stays, one that is not does not" {
+  project=$(make_project claimed)
+  for id in 1 2; do
+    ask "$HAL9000_HOME/run/pool.sock" "$(claim_request 00000000-0000-4000-8000-00000000000$id "$project")"
+  done | jq -r .worker.id >"$BATS_TEST_TMPDIR/ids"
+  { read -r kept; read -r lent; } <"$BATS_TEST_TMPDIR/ids"
+  docker exec "$parent" pkill -9 -f "/scripts/pool-manager serve"
+  mv "$HAL9000_HOME/pool/claims/$kept.loan" "$HAL9000_HOME/pool/claims/$kept.json"
+  rm "$HAL9000_HOME/sessions/$(inspect "$kept" '{{.Name}}').json" # as if it had been killed before that
+  free() { ! docker inspect "$lent" >/dev/null 2>&1; }
+  wait_for 15 free
+  [ "$(docker ps --no-trunc --quiet --filter "id=$kept")" = "$kept" ]
+  [ "$(claimed | wc -l)" = 1 ]
+  [ "$(jq -r .container "$HAL9000_HOME"/sessions/*.json)" = "$kept" ]
+}
+
 @test "garbage on the socket is told so, and hurts nobody" {
-  run -0 ask "$HAL9000_HOME/run/pool.sock" '{"version":2,"op":"status"}' '{"version":1,"op":"rm"}' \
-    '{"version":1,"op":"claim"}' '{"version":1,"op":"scale","warm":-1}' '{"version":1,"op":"cold","reason":"x"}'
+  run -0 ask "$HAL9000_HOME/run/pool.sock" '{"version":1,"op":"status"}' '{"version":2,"op":"rm"}' \
+    '{"version":2,"op":"claim"}' '{"version":2,"op":"scale","warm":-1}' '{"version":2,"op":"cold","reason":"x"}'
   [ "$(grep -c '^error: The pool was sent' <<<"$output")" = 4 ]
   [[ $output == *"two versions"* ]]
   claim "$(make_project claimed)"
@@ -454,8 +473,23 @@ settled() { # what must hold some time after a storm
     [ "$(find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l)" = "$(claimed | wc -l)" ]
 }
 
+# What is told of workers that are there though nobody was given them.
+blame() {
+  pool status
+  while read -r id; do
+    grep -qF "$id" "$BATS_TEST_TMPDIR/got" && continue
+    echo "Nobody has $id:"
+    docker ps --all --filter "id=$id"
+    docker top "$id"
+    ls -l --time-style=full-iso "$HAL9000_HOME"/pool/claims/"$id".*
+    grep -lF "$id" "$HAL9000_HOME"/sessions/*.json
+  done < <(born_warm '{{.ID}} {{.Names}}' | grep -v "$HAL9000_PREFIX-warm-" | cut -d' ' -f1)
+  docker logs --tail 20 "$parent"
+  tail -40 "$HAL9000_HOME/logs/parent/pool.log"
+} 2>&1
+
 stormed() { # stormed: each session that was handed out lives, on its project; nothing else is left
-  wait_for 30 settled || { pool status; claimed; cat "$BATS_TEST_TMPDIR/got"; docker logs --tail 20 "$parent"; tail -40 "$HAL9000_HOME/logs/parent/pool.log"; false; }
+  wait_for 30 settled || { blame; false; }
   [ "$(wc -l <"$BATS_TEST_TMPDIR/got")" -gt 5 ]
   [ "$(sort -u "$BATS_TEST_TMPDIR/got" | wc -l)" = "$(wc -l <"$BATS_TEST_TMPDIR/got")" ]
   while read -r id; do
