@@ -1,6 +1,6 @@
 // Bundles each script into one file that needs only Deno.
 
-import { chmod, mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { Plugin } from "esbuild";
 
@@ -16,9 +16,6 @@ const require = (id) => (__nodeRequire ??= process.getBuiltinModule("node:module
   .createRequire(import.meta.url))(id);
 const __filename = import.meta.filename, __dirname = import.meta.dirname;`;
 
-/** Shared by the commands, and no command itself. */
-const notCommands = ["cli.ts", "options.ts", "output.ts", "pool.ts"];
-
 /** Those that make or measure what the parent is: of no use in it. */
 export const hostOnly = [
   "benchmark",
@@ -28,11 +25,15 @@ export const hostOnly = [
   "up",
 ];
 
-/** The scripts of a checkout by name, without ending. */
+/** The commands of a checkout by name, without ending: what may be executed. */
 export async function scriptNames(root: string): Promise<string[]> {
-  const files = await readdir(join(root, "scripts"));
-  return files
-    .filter((file) => file.endsWith(".ts") && !notCommands.includes(file))
+  const directory = join(root, "scripts");
+  const files = await readdir(directory);
+  const executable = await Promise.all(files.map(async (file) => {
+    const { mode } = await stat(join(directory, file));
+    return file.endsWith(".ts") && (mode & 0o100) !== 0;
+  }));
+  return files.filter((_, index) => executable[index])
     .map((file) => basename(file, ".ts"))
     .sort();
 }

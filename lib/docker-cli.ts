@@ -15,7 +15,15 @@ const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
  * another signal: a terminal that closes sends several.
  */
 export async function runDocker(
-  args: string[],
+  args: readonly string[],
+  afterwards: () => Promise<void> = () => Promise.resolve(),
+): Promise<number> {
+  return await runHere(["docker", ...args], afterwards);
+}
+
+/** The same for another command. */
+export async function runHere(
+  [file = "", ...args]: readonly string[],
   afterwards: () => Promise<void> = () => Promise.resolve(),
 ): Promise<number> {
   let told: NodeJS.Signals | undefined;
@@ -27,22 +35,24 @@ export async function runDocker(
     // Ctrl-C reaches docker as it reaches us.
     if (signal === "SIGINT") return;
     told = signal;
-    if (docker.pid) process.kill(docker.pid, signal);
+    if (child.pid) process.kill(child.pid, signal);
   };
   for (const signal of signals) {
     process.removeAllListeners(signal);
     process.on(signal, passOn);
   }
-  const docker = spawn("docker", args, { stdio: "inherit" });
+  const child = spawn(file, args, { stdio: "inherit" });
   try {
-    const [code] = await once(docker, "exit");
+    const [code] = await once(child, "exit");
     await afterwards();
     if (told) return 128 + constants.signals[told];
     return code ?? 1;
   } catch (error) {
-    throw new Failure("failed", "Cannot run docker", {
+    throw new Failure("failed", `Cannot run ${file}`, {
       cause: error,
-      hint: "Install the Docker CLI, for instance: apt-get install docker.io",
+      ...(file === "docker"
+        ? { hint: "Install the Docker CLI: apt-get install docker.io" }
+        : {}),
     });
   } finally {
     for (const [signal, former] of listeners) {

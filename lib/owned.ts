@@ -9,6 +9,7 @@ import {
   fchownSync,
   fsyncSync,
   lchownSync,
+  linkSync,
   lstatSync,
   mkdirSync,
   openSync,
@@ -78,6 +79,7 @@ export function writeWhole(
 
 /** A file that is written, and yet to take its place. */
 export interface Staged {
+  path: string;
   commit(): void;
   drop(): void;
 }
@@ -110,6 +112,7 @@ export function stageWhole(
     throw error;
   }
   return {
+    path: temporary,
     commit: () => {
       try {
         renameSync(temporary, path);
@@ -120,6 +123,21 @@ export function stageWhole(
     },
     drop,
   };
+}
+
+/** Makes a file where there is none; gives whether it did. */
+export function writeNew(path: string, text: string, owner: Owner): boolean {
+  const staged = stageWhole(path, text, owner, { sync: false });
+  try {
+    // Unlike a rename this does not replace, and nobody sees it empty.
+    linkSync(staged.path, path);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    return false;
+  } finally {
+    staged.drop();
+  }
 }
 
 /** Removes the oldest files of one extension until `count` are left. */

@@ -3,14 +3,20 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { chromadbChild, chromadbServes } from "./chromadb.ts";
+import {
+  hasTmux,
+  isDashboardWished,
+  serverCommand,
+} from "./dashboard/server.ts";
 import { messageOf } from "./errors.ts";
+import { serveForward } from "./forward.ts";
 import { pullWorkerImage } from "./images/pull.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { type ParentState, writeParentState } from "./parent-state.ts";
 import { readWish } from "./pool/wish.ts";
 import { keepReconciled } from "./reconcile.ts";
-import { Supervisor } from "./supervisor.ts";
+import { type ChildSpec, Supervisor } from "./supervisor.ts";
 import { duration } from "./units.ts";
 import { ensureHome } from "./volumes.ts";
 import { waitFor } from "./wait.ts";
@@ -59,23 +65,12 @@ export async function runParent(
     owner: instance.owner,
   });
   const port = instance.settings.CHROMADB_PORT;
+  const wished = wishedChildren(instance, await hasTmux(log));
   publish();
 
   await phase("parallel init", async () => {
     supervisor.start(chromadbChild(port, instance.home.childLog("chromadb")));
-    supervisor.start({
-      name: "tmux",
-      // -D: stays our child instead of becoming a daemon.
-      command: [
-        "tmux",
-        "-L",
-        "hal9000",
-        "-f",
-        "/etc/hal9000/tmux-dashboard.conf",
-        "-D",
-      ],
-      logFile: instance.home.childLog("tmux"),
-    });
+    await keepWished(wished, supervisor);
     await pullWorkerImage(instance, log);
   });
   try {
@@ -106,7 +101,10 @@ export async function runParent(
 
   await Promise.all([
     keepReconciled(instance, stop, log),
-    keepPool(instance, supervisor, stop),
+    serveForward(instance, stop).catch((error) =>
+      log(`No port can be opened to the host: ${messageOf(error)}`)
+    ),
+    watchWishes(wished, supervisor, stop),
   ]);
   log("Stopping");
   state.ready = false;
@@ -114,24 +112,54 @@ export async function runParent(
   log("Stopped");
 }
 
-/** Runs the pool manager while there is to be a pool. */
-async function keepPool(
-  instance: Instance,
+interface WishedChild extends ChildSpec {
+  isWished: () => boolean;
+}
+
+/** Those that people turn on and off while the parent runs. */
+function wishedChildren(instance: Instance, tmux: boolean): WishedChild[] {
+  const { home } = instance;
+  const dashboard = () => tmux && isDashboardWished(instance);
+  return [
+    {
+      name: "pool",
+      command: ["/scripts/pool-manager", "serve"],
+      logFile: home.childLog("pool"),
+      isWished: () => readWish(instance).enabled,
+    },
+    {
+      name: "tmux",
+      command: serverCommand,
+      logFile: home.childLog("tmux"),
+      isWished: dashboard,
+    },
+    {
+      name: "dashboard",
+      command: ["/scripts/setup-dashboard", "serve"],
+      logFile: home.childLog("dashboard"),
+      isWished: dashboard,
+    },
+  ];
+}
+
+async function watchWishes(
+  children: WishedChild[],
   supervisor: Supervisor,
   stop: AbortSignal,
 ): Promise<void> {
-  const name = "pool";
   while (!stop.aborted) {
-    const { enabled } = readWish(instance);
-    if (enabled && !supervisor.has(name)) {
-      supervisor.start({
-        name,
-        command: ["/scripts/pool-manager", "serve"],
-        logFile: instance.home.childLog(name),
-      });
-    } else if (!enabled) {
-      await supervisor.end(name, childStopMs);
-    }
+    await keepWished(children, supervisor);
     await sleep(wishEveryMs, undefined, { signal: stop }).catch(() => {});
+  }
+}
+
+async function keepWished(
+  children: WishedChild[],
+  supervisor: Supervisor,
+): Promise<void> {
+  for (const child of children) {
+    const { name } = child;
+    if (!child.isWished()) await supervisor.end(name, childStopMs);
+    else if (!supervisor.has(name)) supervisor.start(child);
   }
 }

@@ -17,6 +17,8 @@ export function homePaths(home: string) {
     /** What is known of sessions, with or without a worker. */
     kept: join(home, "sessions", "kept"),
     session: (name: string) => join(home, "sessions", "kept", `${name}.json`),
+    /** A file for each range of ports that a session has. */
+    ports: join(home, "sessions", "ports"),
     workers: join(home, "workers"),
     workerHome: (directory: string) => join(home, "workers", directory),
     run: join(home, "run"),
@@ -24,6 +26,8 @@ export function homePaths(home: string) {
     instance: join(home, "run", "instance"),
     /** Where the pool is asked for workers. */
     poolSocket: join(home, "run", "pool.sock"),
+    /** Where the parent passes connections on to the workers' ports. */
+    forwardSocket: join(home, "run", "forward.sock"),
     /** What the mounter listens in. */
     mounter: join(home, "run", "mounter"),
     pool: join(home, "pool"),
@@ -36,6 +40,8 @@ export function homePaths(home: string) {
       join(home, "pool", "claims", `${container}.loan`),
     /** What was last said of the pool's size, and whether there is to be one. */
     poolWish: join(home, "pool", "wish.json"),
+    /** Is there while the dashboard is not to be. */
+    noDashboard: join(home, "run", "no-dashboard"),
     /** What the parent says of itself: phases, children. */
     parentState: join(home, "run", "parent.json"),
     /** passwd and group files for one user of the workers. */
@@ -62,6 +68,7 @@ export function homeDirectories(paths: HomePaths): string[] {
     paths.claudeConfig,
     paths.sessions,
     paths.kept,
+    paths.ports,
     paths.claude,
     paths.workers,
     paths.pool,

@@ -15,6 +15,8 @@ const sessionSchema = v.object({
   createdAt: v.pipe(v.string(), v.isoTimestamp()),
   /** When it was last opened. */
   usedAt: v.pipe(v.string(), v.isoTimestamp()),
+  /** The first of its ports; undefined before it was opened with one. */
+  portBase: v.optional(v.number()),
 });
 
 export type SessionRecord = v.InferOutput<typeof sessionSchema>;

@@ -1,11 +1,9 @@
 // A session: one conversation of a project, in the tmux server of whatever worker
 // it has at present. Its Claude home outlives its workers.
 
-import { existsSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import * as v from "valibot";
 import { retireWorker, stopWorker } from "./ending.ts";
-import type { Docker } from "./docker.ts";
 import { Failure } from "./errors.ts";
 import { execIn } from "./exec.ts";
 import type { Instance } from "./instance.ts";
@@ -13,7 +11,10 @@ import type { Log } from "./log.ts";
 import { didYouMean } from "./nearest.ts";
 import { writeWhole } from "./owned.ts";
 import { claim, claimRequest } from "./pool/client.ts";
+import { freePorts, reservePorts } from "./port-range.ts";
 import { type Project, resolveProject, sessionName } from "./project.ts";
+import { writeContext } from "./session-context.ts";
+import { hasConversation } from "./session-list.ts";
 import {
   readSession,
   readSessions,
@@ -21,6 +22,7 @@ import {
   type SessionRecord,
   writeSession,
 } from "./session-record.ts";
+import { hasTerminal, tmux } from "./session-tmux.ts";
 import { type SpawnRequest, spawnWorker } from "./spawn.ts";
 import { ensureHome } from "./volumes.ts";
 import { waitFor } from "./wait.ts";
@@ -34,6 +36,8 @@ export interface OpenRequest {
   /** Of several sessions of one project; else it follows from the path. */
   name?: string | undefined;
   allowAnyPath?: boolean;
+  /** In a container with a network of its own, without a parent. */
+  standalone?: boolean;
   /** A conversation of its own, though there is one to go on with. */
   fresh?: boolean;
   /** Given to the Claude CLI, where it has to be started. */
@@ -50,30 +54,6 @@ export interface OpenedSession {
   /** What was found: a CLI that runs, a conversation to go on with, neither. */
   conversation: "running" | "resumed" | "new";
   start: "running" | "warm" | "cold";
-}
-
-const tmux = ["tmux", "-L", "claude", "-f", "/etc/hal9000/session-tmux.conf"];
-
-/** What a terminal runs in a worker to show its session. */
-export const attachCommand = [...tmux, "attach-session", "-t", "=claude"];
-
-/**
- * A command for a terminal, under a name by which it can be ended: docker leaves
- * it running where the terminal is closed.
- */
-export function asClient(client: string, command: string[]): string[] {
-  return ["sh", "-c", `echo $$ >"/tmp/$0"; exec "$@"`, client, ...command];
-}
-
-export async function endClient(
-  docker: Docker,
-  id: string,
-  client: string,
-): Promise<void> {
-  const script = 'kill -HUP "$(cat "/tmp/$0")"; rm -f "/tmp/$0"';
-  await execIn(docker, id, ["sh", "-c", script, client]).catch(() => {
-    // The worker has ended, and the client with it.
-  });
 }
 
 /** Finds the project's session, or starts what of it is missing. */
@@ -93,7 +73,7 @@ export async function openSession(
     ? sessionName(project.path)
     : checkWorkerName(request.name, instance.names);
   ensureHome(instance);
-  remember(instance, session, project, log);
+  const record = remember(instance, session, project, log);
   const { worker, start } = await workerOf(
     instance,
     session,
@@ -108,9 +88,12 @@ export async function openSession(
     id: worker.id,
     start,
   };
-  if (await hasTerminal(instance, worker.id)) {
+  if (await hasTerminal(docker, worker.id)) {
     return { ...opened, conversation: "running" };
   }
+  // Ports need no dividing where nobody else is.
+  const portBase = request.standalone ? undefined : record.portBase;
+  await writeContext(instance, session, worker.id, project, portBase);
   const resume = !request.fresh && hasConversation(instance, session);
   const command = [
     ...tmux,
@@ -118,7 +101,7 @@ export async function openSession(
     "-d",
     "-s",
     "claude",
-    "claude",
+    "claude-session",
     ...(resume ? ["--continue"] : []),
     ...keySettings(instance, session, project, request.env),
     ...request.claudeArguments,
@@ -127,10 +110,13 @@ export async function openSession(
     docker,
     worker.id,
     command,
-    passedOn(request.env),
+    {
+      ...passedOn(request.env),
+      ...(portBase === undefined ? {} : { HAL9000_PORT_BASE: `${portBase}` }),
+    },
   );
   if (exitCode !== 0) {
-    if (await hasTerminal(instance, worker.id)) {
+    if (await hasTerminal(docker, worker.id)) {
       return { ...opened, conversation: "running" }; // another was faster
     }
     throw new Failure("failed", `Cannot start Claude: ${output.trim()}`, {
@@ -146,7 +132,7 @@ function remember(
   session: string,
   { path }: Project,
   log: Log,
-): void {
+): SessionRecord {
   const before = readSession(instance, session, log);
   if (before && before.project !== path) {
     throw new Failure("busy", `Session "${session}" is of ${before.project}`, {
@@ -154,13 +140,20 @@ function remember(
     });
   }
   const usedAt = new Date().toISOString();
-  writeSession(instance, {
+  const record: SessionRecord = {
     version: 1,
     name: session,
     project: path,
     createdAt: before?.createdAt ?? usedAt,
     usedAt,
-  });
+    portBase: before?.portBase,
+  };
+  writeSession(instance, record);
+  if (record.portBase !== undefined) return record;
+  // Behind the record, without which a range would seem to be nobody's.
+  record.portBase = reservePorts(instance, session);
+  writeSession(instance, record);
+  return record;
 }
 
 interface SessionWorker {
@@ -201,6 +194,7 @@ async function workerOf(
       cwd: "/",
       name: session,
       session,
+      standalone: request.standalone ?? false,
       allowAnyPath: request.allowAnyPath ?? false,
     }, log);
   } catch (error) {
@@ -221,6 +215,9 @@ export async function claimOrSpawn(
   request: SpawnRequest,
   log: Log,
 ): Promise<SessionWorker> {
+  if (request.standalone) {
+    return { worker: await spawnWorker(instance, request, log), start: "cold" };
+  }
   const reply = await claim(
     instance.home,
     claimRequest(instance.settings, request),
@@ -228,29 +225,6 @@ export async function claimOrSpawn(
   if (reply.start === "warm") return { worker: reply.worker, start: "warm" };
   const worker = await spawnWorker(instance, request, log);
   return { worker, start: "cold" };
-}
-
-async function hasTerminal(
-  { docker }: Instance,
-  id: string,
-): Promise<boolean> {
-  const { exitCode } = await execIn(docker, id, [
-    ...tmux,
-    "has-session",
-    "-t",
-    "=claude",
-  ]);
-  return exitCode === 0;
-}
-
-/** Where the CLI keeps the conversations of /workspace. */
-const conversations = "projects/-workspace";
-
-/** Whether there is one to go on with: the CLI ends where it is told to and there is none. */
-function hasConversation({ home }: Instance, session: string): boolean {
-  const directory = join(home.home, sessionHome(session), conversations);
-  return existsSync(directory) &&
-    readdirSync(directory).some((file) => file.endsWith(".jsonl"));
 }
 
 /** Of the caller's variables, those that the CLI is to know. */
@@ -279,99 +253,6 @@ function keySettings(
   else if (!existsSync(path)) return [];
   const apiKeyHelper = `cat ${inside.claudeHome}/${file}`;
   return ["--settings", JSON.stringify({ apiKeyHelper })];
-}
-
-export type Activity =
-  | "working"
-  | "waiting"
-  | "idle"
-  | "starting"
-  | "stopped";
-
-export interface SessionState extends SessionRecord {
-  state: Activity;
-  /** What it waits for, in the CLI's words. */
-  waitingFor: string | null;
-  /** Terminals that show it. */
-  attached: number;
-  worker: string | null;
-  born: string | null;
-}
-
-/** What the CLI writes of itself; a worker can write it too. */
-const activitySchema = v.object({
-  status: v.picklist(["busy", "waiting", "idle"]),
-  waitingFor: v.optional(v.pipe(v.string(), v.maxLength(1000))),
-});
-
-const activities = {
-  busy: "working",
-  waiting: "waiting",
-  idle: "idle",
-} as const;
-
-export async function listSessions(
-  instance: Instance,
-  log: Log,
-): Promise<SessionState[]> {
-  const workers = await listWorkers(instance);
-  return await Promise.all(
-    readSessions(instance, log).map((record) =>
-      stateOf(instance, record, workers)
-    ),
-  );
-}
-
-async function stateOf(
-  instance: Instance,
-  record: SessionRecord,
-  workers: WorkerState[],
-): Promise<SessionState> {
-  const worker = workers.find(({ session, state }) =>
-    session === record.name && state === "running"
-  );
-  const state: SessionState = {
-    ...record,
-    state: "stopped",
-    waitingFor: null,
-    attached: 0,
-    worker: worker?.name ?? null,
-    born: worker?.born ?? null,
-  };
-  if (!worker) return state;
-  // Of processes that live; the file of one that was killed stays.
-  const { exitCode, output } = await execIn(instance.docker, worker.id, [
-    "bash",
-    "-c",
-    `${tmux.join(" ")} list-clients -t =claude -F x || exit
-    for file in "$CLAUDE_CONFIG_DIR"/sessions/*.json; do
-      pid=\${file##*/}
-      [ -d "/proc/\${pid%.json}" ] && echo "=$(head -c 4096 "$file" | tr -d '\\n')"
-    done
-    true`,
-  ]);
-  if (exitCode !== 0) return state;
-  const lines = output.split("\n");
-  state.attached = lines.filter((line) => line === "x").length;
-  state.state = "starting";
-  for (const line of lines.filter((line) => line.startsWith("="))) {
-    const activity = parseActivity(line.slice(1));
-    if (!activity) continue;
-    state.state = activities[activity.status];
-    state.waitingFor = activity.waitingFor ?? null;
-  }
-  return state;
-}
-
-/** Undefined for a file that is being written, or is nothing of the CLI's. */
-export function parseActivity(
-  text: string,
-): v.InferOutput<typeof activitySchema> | undefined {
-  try {
-    return v.parse(activitySchema, JSON.parse(text));
-  } catch {
-    return undefined;
-  }
 }
 
 /** The session of this name; throws a `notFound` Failure with the nearest. */
@@ -403,9 +284,7 @@ export async function stopSession(
   if (worker.state === "running") {
     await execIn(instance.docker, worker.id, [
       ...tmux,
-      "kill-session",
-      "-t",
-      "=claude",
+      "kill-server",
     ]);
     await waitFor(
       async () =>
@@ -427,6 +306,8 @@ export async function removeSession(
   log: Log,
 ): Promise<void> {
   await stopSession(instance, name, log);
+  const portBase = readSession(instance, name, log)?.portBase;
+  if (portBase !== undefined) freePorts(instance, portBase);
   rmSync(join(instance.home.home, sessionHome(name)), {
     recursive: true,
     force: true,

@@ -148,6 +148,11 @@ export const definitions = {
     fallback: "30",
     meaning: "Seconds between two looks at the pool",
   },
+  HAL9000_NOTIFY_COMMAND: {
+    schema: v.string(),
+    fallback: "",
+    meaning: "What claudy watch runs for a session that begins to wait",
+  },
   SKIP_IMAGE_PULL: {
     schema: flag,
     fallback: "false",

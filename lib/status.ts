@@ -41,6 +41,9 @@ export interface WorkerStats {
   pids: number;
 }
 
+/** Two samples of the engine are a second apart. */
+const sampleMs = 5000;
+
 /** As many as one looks back at. */
 const shownEnded = 10;
 
@@ -107,12 +110,16 @@ export async function workerStats(instance: Instance): Promise<WorkerStats[]> {
   const running = (await listWorkers(instance))
     .filter(({ state }) => state === "running");
   const stats = await Promise.all(running.map(async ({ id, name }) => {
+    const late = AbortSignal.timeout(sampleMs);
+    const once: { stream: false } = { stream: false };
     try {
       const sample = await instance.docker.getContainer(id)
-        .stats({ stream: false });
-      return { name, ...usage(sample) };
+        .stats(Object.assign(once, { abortSignal: late }));
+      // The engine says nothing of one that ends in between, or nothing at all.
+      const told = sample.cpu_stats?.cpu_usage && sample.precpu_stats;
+      return told ? { name, ...usage(sample) } : undefined;
     } catch (error) {
-      if (statusOf(error) === 404) return undefined;
+      if (late.aborted || statusOf(error) === 404) return undefined;
       throw error;
     }
   }));

@@ -21,9 +21,10 @@ import {
 } from "../lib/pool/client.ts";
 import { spawnWorker } from "../lib/spawn.ts";
 import { clean, planClean } from "../lib/storage.ts";
+import { columns } from "../lib/text.ts";
 import { checkout, command, runCli } from "./cli.ts";
 import { wholeNumber } from "./options.ts";
-import { answer, columns } from "./output.ts";
+import { answer } from "./output.ts";
 
 /** Times a thing once, in milliseconds; what comes before and after is not timed. */
 type Once = () => Promise<number>;

@@ -11,6 +11,7 @@ import {
 } from "../lib/docker-errors.ts";
 import { didYouMean } from "../lib/nearest.ts";
 import { exitCode, Failure, messageOf } from "../lib/errors.ts";
+import { printable } from "../lib/text.ts";
 import manifest from "../package.json" with { type: "json" };
 import {
   dashed,
@@ -18,28 +19,48 @@ import {
   refuseEmpty,
   refuseRepeated,
 } from "./options.ts";
-import { printable } from "./output.ts";
 
 export const version = manifest.version;
 
 /** The checkout that this script runs from. */
 export const checkout = dirname(import.meta.dirname);
 
+/** Titles with the commands below them, in the order in which help shows them. */
+export type Groups = [title: string, names: string[]][];
+
 /** A command line with the options that every command has. */
-export function command(name: string): CAC {
+export function command(name: string, groups?: Groups): CAC {
   const cli = cac(name);
   cli.option("--verbose", "Show what lies behind an error");
   cli.help((sections) =>
-    sections.map(({ title, body }) => ({
-      ...(title === undefined ? {} : { title }),
-      // cac tells of --no-x that x is true by default.
-      body: body.replace(/^(\s+--no-.*) \(default: true\)$/gm, "$1"),
-    }))
+    sections.flatMap(({ title, body }) => {
+      if (groups && title === "Commands") return grouped(cli, groups);
+      if (groups && title?.startsWith("For more info")) {
+        return [{ body: `See ${name} COMMAND --help for what each takes.` }];
+      }
+      return [{
+        ...(title === undefined ? {} : { title }),
+        // cac tells of --no-x that x is true by default.
+        body: body.replace(/^(\s+--no-.*) \(default: true\)$/gm, "$1"),
+      }];
+    })
   );
   cli.version(version);
   // cac's own line names a Node version that Deno only pretends to be.
   cli.outputVersion = () => process.stdout.write(`${name} ${version}\n`);
   return cli;
+}
+
+function grouped(cli: CAC, groups: Groups): { title: string; body: string }[] {
+  const width = Math.max(...cli.commands.map(({ rawName }) => rawName.length));
+  return groups.map(([title, names]) => ({
+    title,
+    body: cli.commands.filter((known) => names.includes(known.name))
+      .map(({ rawName, description }) =>
+        `  ${rawName.padEnd(width)}  ${description}`
+      )
+      .join("\n"),
+  }));
 }
 
 /** Runs the command that argv names, and ends the process as it ended. */

@@ -9,6 +9,7 @@ import { stopWorker } from "../lib/ending.ts";
 import { Failure } from "../lib/errors.ts";
 import { type Instance, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
+import { attachTerminal, hasTerminal } from "../lib/session-tmux.ts";
 import { workersStatus, workerStats } from "../lib/status.ts";
 import { binarySize } from "../lib/units.ts";
 import {
@@ -18,9 +19,10 @@ import {
   pickWorker,
   type WorkerState,
 } from "../lib/workers.ts";
+import { columns } from "../lib/text.ts";
 import { command, runCli } from "./cli.ts";
 import { wholeNumber } from "./options.ts";
-import { answer, columns, confirm } from "./output.ts";
+import { answer, confirm } from "./output.ts";
 
 const cli = command("coordinator");
 const open = () => openInstance(process.env, logToStderr);
@@ -117,11 +119,13 @@ cli.command(
       });
     }
     const { Config } = await instance.docker.getContainer(worker.id).inspect();
-    return await runDocker(
-      Config.Tty && !options.shell
-        ? ["attach", worker.id]
-        : ["exec", "--interactive", "--tty", worker.id, "bash"],
-    );
+    const { docker } = instance;
+    if (Config.Tty && !options.shell) {
+      return await runDocker(["attach", worker.id]);
+    }
+    const session = !options.shell && await hasTerminal(docker, worker.id);
+    const show = session ? "session" : "shell";
+    return await attachTerminal(docker, worker.id, process.env, show);
   });
 
 cli.command("status", "Show how each worker is, and how the last ones ended")

@@ -13,8 +13,9 @@ import {
 } from "../lib/storage.ts";
 import { megabytes } from "../lib/units.ts";
 import { ensureStorage } from "../lib/volumes.ts";
+import { columns } from "../lib/text.ts";
 import { command, runCli } from "./cli.ts";
-import { answer, columns, confirm } from "./output.ts";
+import { answer, confirm } from "./output.ts";
 
 const cli = command("init-volumes");
 

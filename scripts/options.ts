@@ -1,5 +1,6 @@
 // Options as commands take them from cac.
 
+import process from "node:process";
 import type { CAC } from "cac";
 import type { Flags } from "../lib/config.ts";
 import { Failure } from "../lib/errors.ts";
@@ -62,6 +63,14 @@ export function wholeNumber(
     "usage",
     `${option} must be a whole number, got "${value}"`,
   );
+}
+
+/** For what is shown at a terminal, or not at all. */
+export function refuseWithoutTerminal(): void {
+  if (process.stdin.isTTY === true) return;
+  throw new Failure("usage", "Cannot attach: stdin is no terminal", {
+    hint: "Start it with --detach.",
+  });
 }
 
 /** The action of a command by its name. */

@@ -9,27 +9,13 @@ export function answer(value: unknown, text: string, json: boolean): void {
   if (line !== "") process.stdout.write(`${line}\n`);
 }
 
-/** Rows as lines whose cells stand one below the other. */
-export function columns(cells: string[][]): string {
-  const rows = cells.map((row) => row.map(printable));
-  const widths = (rows[0] ?? []).map((_, column) =>
-    Math.max(...rows.map((row) => row[column]?.length ?? 0))
-  );
-  return rows
-    .map((row) =>
-      row.map((cell, column) => cell.padEnd(widths[column] ?? 0))
-        .join("  ").trimEnd()
-    )
-    .join("\n");
-}
-
-/** Text that a terminal shows and does not obey: names are anybody's choice. */
-export function printable(text: string): string {
-  return text.replace(
-    /\p{Cc}/gu,
-    (character) =>
-      `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`,
-  );
+/** One of several answers, each on a line of its own. */
+export function answerLine(
+  value: unknown,
+  text: string,
+  json: boolean | undefined,
+): void {
+  process.stdout.write(`${json ? JSON.stringify(value) : text}\n`);
 }
 
 /** Asks at the terminal; throws an `unsafe` Failure where nobody says yes. */

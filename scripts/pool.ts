@@ -19,8 +19,9 @@ import { readWish, writeWish } from "../lib/pool/wish.ts";
 import { binarySize } from "../lib/units.ts";
 import { waitFor } from "../lib/wait.ts";
 import { ensureHome } from "../lib/volumes.ts";
+import { columns } from "../lib/text.ts";
 import { dashed, wholeNumber } from "./options.ts";
-import { answer, columns } from "./output.ts";
+import { answer } from "./output.ts";
 
 export interface PoolOptions {
   minWarm?: unknown;

@@ -1,25 +1,18 @@
 # claudy: sessions in front of the real Claude CLI, with a stub for its API.
 
 load ../helper/load
-
-claudy=$scripts/claudy.ts
-key=sk-ant-test-planted-session
+load ../helper/sessions
 
 setup_file() {
   load ../helper/load
-  mkdir -p "$HAL9000_TEST_ROOT/session-stub"
-  docker run --detach --name "$HAL9000_PREFIX-session-stub" --network "container:$net" --entrypoint deno \
-    --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \
-    --volume "$repo/tests/helper:/helper:ro" --volume "$HAL9000_TEST_ROOT/session-stub:/record" \
-    "$HAL9000_IMAGE_REPO:parent" run -A --no-lock --no-config --quiet \
-    /helper/messages-stub.ts "$stub_port" /record/requests
-  wait_for 10 docker exec "$HAL9000_PREFIX-session-stub" bash -c "exec 3<>/dev/tcp/127.0.0.1/$stub_port"
+  load ../helper/sessions
+  start_stub
 }
 
-teardown_file() { docker rm --force --volumes "$HAL9000_PREFIX-session-stub"; }
+teardown_file() { stop_stub; }
 
 setup() {
-  export ANTHROPIC_API_KEY=$key ANTHROPIC_BASE_URL=http://127.0.0.1:$stub_port
+  use_stub
   project=$(make_project "session$BATS_TEST_NUMBER")
   screen=hal9000-test-$$-$BATS_TEST_NUMBER
 }
@@ -28,26 +21,6 @@ teardown() {
   tmux -L "$screen" kill-server 2>/dev/null || true
   stop_workers
 }
-
-# Starts the session of a project; its worker is in $session.
-open() {
-  opened=$("$claudy" --detach --json "$@" -- --permission-mode default)
-  session=$(jq -r .session <<<"$opened")
-  wait_for 15 screen_shows "$session" '❯'
-}
-
-typed() { # typed SESSION KEYS...
-  local worker=$1
-  shift
-  docker exec "$worker" tmux -L claude send-keys -t claude "$@"
-}
-
-screen_shows() { docker exec "$1" tmux -L claude capture-pane -p -J -S - -t claude | grep -F -- "$2"; }
-state() { "$claudy" sessions --json | jq -r --arg name "$1" '.[] | select(.name == $name) | .state'; }
-is() { [ "$(state "$1")" = "$2" ]; }
-
-# What the API was last sent holds a text.
-sent() { tail -1 "$HAL9000_TEST_ROOT/session-stub/requests" | grep -F -- "$1"; }
 
 @test "a session answers, outlives its terminal, and is resumed after a stop" {
   open "$project"
@@ -143,10 +116,7 @@ sent() { tail -1 "$HAL9000_TEST_ROOT/session-stub/requests" | grep -F -- "$1"; }
 @test "a session that asks for a permission is said to wait within 2 s, until it is answered" {
   open "$project"
   for answer in Escape Enter; do
-    typed "$session" 'TOOL Bash {"command":"touch /tmp/asked","description":"ask"}'
-    wait_for 5 screen_shows "$session" 'description":"ask"}'
-    typed "$session" Enter
-    wait_for 10 screen_shows "$session" "Do you want to proceed?"
+    ask_permission "$session"
     wait_for 2 is "$session" waiting
     [[ $("$claudy" sessions --waiting) == *"$session"* ]]
     typed "$session" "$answer"

@@ -5,7 +5,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { ownerOf } from "../../lib/owned.ts";
 import { homePaths } from "../../lib/paths.ts";
-import { parseActivity } from "../../lib/session.ts";
+import { parseState } from "../../lib/activity.ts";
 import {
   readSession,
   readSessions,
@@ -13,11 +13,11 @@ import {
   writeSession,
 } from "../../lib/session-record.ts";
 
-test("parseActivity() takes what the CLI writes", () => {
+test("parseState() takes what the CLI writes", () => {
   const text =
     '{"pid":7,"status":"waiting","waitingFor":"permission","cwd":"/workspace"}';
-  assert.equal(parseActivity(text), {
-    status: "waiting",
+  assert.equal(parseState(text), {
+    activity: "waiting",
     waitingFor: "permission",
   });
 });
@@ -32,8 +32,8 @@ for (
     `{"status":"waiting","waitingFor":"${"x".repeat(2000)}"}`,
   ]
 ) {
-  test(`parseActivity() passes over ${text.slice(0, 40) || "nothing"}`, () => {
-    assert.is(parseActivity(text), undefined);
+  test(`parseState() passes over ${text.slice(0, 40) || "nothing"}`, () => {
+    assert.is(parseState(text), undefined);
   });
 }
 

@@ -1,0 +1,67 @@
+// Ports in the shared namespace: each session has a range of its own, so that
+// the servers of two projects need not meet.
+
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { Failure } from "./errors.ts";
+import type { Instance } from "./instance.ts";
+import { type Owner, writeNew } from "./owned.ts";
+import type { HomePaths } from "./paths.ts";
+
+/** Below those that the kernel gives out by itself, from 32768. */
+const firstPort = 20_000;
+export const portsEach = 20;
+const ranges = 500;
+
+/** The first port of the range that a name leads to, `attempt` ranges further. */
+export function portBase(session: string, attempt: number): number {
+  const digest = createHash("sha256").update(session).digest();
+  const slot = (digest.readUInt32BE(0) + attempt) % ranges;
+  return firstPort + slot * portsEach;
+}
+
+/**
+ * Reserves a range for a session and gives its first port; the same where it has
+ * one. Throws a `resources` Failure where all are taken.
+ */
+export function reservePorts(
+  { home, owner }: Pick<Instance, "home" | "owner">,
+  session: string,
+): number {
+  for (let attempt = 0; attempt < ranges; attempt++) {
+    const base = portBase(session, attempt);
+    if (isReserved(home, owner, base, session)) return base;
+  }
+  throw new Failure("resources", "Every range of ports is a session's", {
+    hint: "Remove sessions that are over: claudy sessions rm",
+  });
+}
+
+/** Whether `session` has the range now: another may be after it too. */
+function isReserved(
+  home: HomePaths,
+  owner: Owner,
+  base: number,
+  session: string,
+): boolean {
+  const path = rangeFile(home, base);
+  if (writeNew(path, session, owner)) return true;
+  const holder = readFileSync(path, "utf8");
+  if (holder === session) return true;
+  // Left by a session that was removed while we were killed.
+  if (holder !== "" && existsSync(home.session(holder))) return false;
+  rmSync(path, { force: true });
+  return writeNew(path, session, owner);
+}
+
+export function freePorts(
+  { home }: Pick<Instance, "home">,
+  base: number,
+): void {
+  rmSync(rangeFile(home, base), { force: true });
+}
+
+function rangeFile({ ports }: HomePaths, base: number): string {
+  return join(ports, String(base));
+}

@@ -1,0 +1,149 @@
+// The actions of claudy daemon.
+
+import process from "node:process";
+import { restartDaemon, startDaemon, stopDaemon } from "../lib/daemon.ts";
+import { type DaemonStatus, daemonStatus } from "../lib/daemon-status.ts";
+import { runDocker } from "../lib/docker-cli.ts";
+import { findContainer } from "../lib/docker.ts";
+import { Failure } from "../lib/errors.ts";
+import { findParent, type Instance, openInstance } from "../lib/instance.ts";
+import { logToStderr } from "../lib/log.ts";
+import { parsePublished } from "../lib/parent-spec.ts";
+import { columns } from "../lib/text.ts";
+import { duration } from "../lib/units.ts";
+import { liveWorkers } from "../lib/workers.ts";
+import type { CAC } from "cac";
+import { action, listOf, wholeNumber } from "./options.ts";
+import { answer, confirm } from "./output.ts";
+
+const { env } = process;
+
+interface DaemonOptions {
+  publish?: unknown;
+  yes?: boolean;
+  json?: boolean;
+  follow?: boolean;
+  tail?: unknown;
+}
+
+export const daemonActions = {
+  start: async (instance: Instance, options: DaemonOptions) => {
+    const ports = listOf(options.publish).map(parsePublished);
+    await startDaemon(instance, env, logToStderr, ports);
+    await showStatus(instance, options);
+  },
+  stop: async (instance: Instance, options: DaemonOptions) => {
+    const live = await liveWorkers(instance);
+    // Nothing is lost: they keep running, and the next start finds them.
+    if (live.length > 0 && process.stdin.isTTY) {
+      await confirm(
+        `Stop the parent under ${live.join(", ")}?`,
+        options.yes ?? false,
+      );
+    }
+    await stopDaemon(instance, logToStderr);
+    logToStderr("Parent stopped");
+    if (options.json) await showStatus(instance, options);
+  },
+  restart: async (instance: Instance, options: DaemonOptions) => {
+    const ports = listOf(options.publish).map(parsePublished);
+    await restartDaemon(instance, env, logToStderr, ports);
+    await showStatus(instance, options);
+  },
+  status: showStatus,
+  logs: async (instance: Instance, options: DaemonOptions) => {
+    const tail = wholeNumber("--tail", options.tail);
+    const parent = await findContainer(instance.docker, instance.names.parent);
+    return await runDocker([
+      "logs",
+      ...(options.follow ? ["--follow"] : []),
+      ...(tail === undefined ? [] : [`--tail=${tail}`]),
+      parent.Id,
+    ]);
+  },
+};
+
+/** Adds claudy daemon. */
+export function addDaemon(cli: CAC): void {
+  cli.command(
+    "daemon <action>",
+    "start, stop, restart, status or logs of the parent",
+  )
+    .option(
+      "--publish <HOST:CONTAINER>",
+      "start: a port of the workers, on 127.0.0.1; repeatable",
+      {
+        type: [String],
+      },
+    )
+    .option("--yes", "stop: do not ask while workers run")
+    .option("-f, --follow", "logs: go on as the log grows")
+    .option(
+      "--tail <n>",
+      "logs: begin so many lines before the end (default: all)",
+    )
+    .option("--json", "Print the status as JSON")
+    .example("claudy daemon start --publish 3000:3000")
+    .action(async (name: string, options: DaemonOptions) => {
+      const act = action("daemon", daemonActions, name);
+      const publishes = ["start", "restart"].includes(name);
+      if (!publishes && listOf(options.publish).length > 0) {
+        throw new Failure("usage", `--publish is nothing for daemon ${name}`, {
+          hint: "Give it to start or restart.",
+        });
+      }
+      return await act(await openInstance(env, logToStderr), options);
+    });
+}
+
+/** Without a parent there is no session: one is started, after asking. */
+export async function offerDaemon(
+  instance: Instance,
+  yes: boolean,
+): Promise<void> {
+  const parent = instance.self ?? await findParent(instance);
+  if (parent?.State === "running") return;
+  await confirm("The daemon is not running. Start it?", yes);
+  await startDaemon(instance, env, logToStderr);
+}
+
+async function showStatus(
+  instance: Instance,
+  options: DaemonOptions,
+): Promise<void> {
+  const status = await daemonStatus(instance);
+  answer(status, statusText(status), options.json ?? false);
+}
+
+function statusText(status: DaemonStatus): string {
+  const { phases, children, uptimeMs, volumes, published } = status;
+  const total = phases.reduce((sum, { ms }) => sum + ms, 0);
+  const each = phases.map(({ name, ms }) => `${name} ${duration(ms)}`);
+  // The first check comes seconds after a start; what it would say is unknown.
+  const checked = status.health !== null && status.health !== "starting";
+  const health = checked ? ` (${status.health})` : "";
+  const answers = {
+    true: "answers",
+    false: "does not answer",
+    null: "unknown",
+  };
+  return columns([
+    ["Parent", `${status.parent}${health}`],
+    ["Image", status.image ?? "none"],
+    ["Uptime", uptimeMs === null ? "none" : duration(uptimeMs)],
+    [
+      "Ready after",
+      phases.length === 0
+        ? "not yet"
+        : `${duration(total)}: ${each.join(", ")}`,
+    ],
+    ["ChromaDB", answers[`${status.chromadb}`]],
+    ...children.map(({ name, pid, restarts }) => [
+      `Child ${name}`,
+      `${pid === null ? "down" : `pid ${pid}`}, restarts: ${restarts}`,
+    ]),
+    ["Workers", String(status.workers)],
+    ["Volumes", volumes.join(", ") || "none"],
+    ["Published", published.join(", ") || "none"],
+  ]);
+}

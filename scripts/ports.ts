@@ -1,0 +1,107 @@
+// claudy ports: who listens where in the workers' network, and a way in.
+
+import process from "node:process";
+import type { CAC } from "cac";
+import { Failure } from "../lib/errors.ts";
+import { forwardPort, isPort } from "../lib/forward.ts";
+import { findParent, openInstance } from "../lib/instance.ts";
+import { listListeners } from "../lib/listeners.ts";
+import { logToStderr } from "../lib/log.ts";
+import { portsEach } from "../lib/port-range.ts";
+import { readSessions } from "../lib/session-record.ts";
+import { columns } from "../lib/text.ts";
+import { ensureHome } from "../lib/volumes.ts";
+import { action } from "./options.ts";
+import { answer } from "./output.ts";
+
+const open = () => openInstance(process.env, logToStderr);
+
+interface Options {
+  json?: boolean;
+}
+
+export const portActions = {
+  list: async (options: Options) => {
+    const instance = await open();
+    ensureHome(instance);
+    const listeners = await listListeners(instance, logToStderr);
+    const ranges = readSessions(instance, logToStderr).flatMap(
+      ({ name, portBase }) =>
+        portBase === undefined
+          ? []
+          : [{ session: name, from: portBase, to: portBase + portsEach - 1 }],
+    );
+    const text = [
+      columns([
+        ["PORT", "AT", "CONTAINER", "PROCESS", ""],
+        ...listeners.map((listener) => [
+          String(listener.port),
+          listener.address,
+          listener.container ?? "unknown",
+          listener.process ?? "",
+          listener.reservedFor ? `is ${listener.reservedFor}'s port` : "",
+        ]),
+      ]),
+      columns([
+        ["RANGE", "SESSION"],
+        ...ranges.map(({ session, from, to }) => [`${from}-${to}`, session]),
+      ]),
+    ].join("\n\n");
+    answer({ listeners, ranges }, text, options.json ?? false);
+  },
+  open: async (_: Options, port?: unknown, hostPort?: unknown) => {
+    const wanted = portOf("PORT", port);
+    const here = hostPort === undefined
+      ? wanted
+      : portOf("HOST_PORT", hostPort);
+    const instance = await open();
+    const parent = instance.self ?? await findParent(instance);
+    if (parent?.State !== "running") {
+      throw new Failure("notFound", "The parent is not running", {
+        hint: "Start it: claudy daemon start",
+      });
+    }
+    const stop = new AbortController();
+    process.on("SIGTERM", () => stop.abort());
+    await forwardPort(
+      instance,
+      { port: wanted, hostPort: here },
+      stop.signal,
+      () => logToStderr(`http://127.0.0.1:${here} until you press Ctrl-C`),
+    );
+  },
+};
+
+/** Adds claudy ports. */
+export function addPorts(cli: CAC): void {
+  cli.command(
+    "ports [action] [port] [host_port]",
+    "list (default) who listens; open one to the host",
+  )
+    .option("--json", "list: print it as JSON")
+    .example("claudy ports open 3000")
+    .action(
+      async (
+        name: string | undefined,
+        port: unknown,
+        hostPort: unknown,
+        options: Options,
+      ) =>
+        await action("ports", portActions, name ?? "list")(
+          options,
+          port,
+          hostPort,
+        ),
+    );
+}
+
+function portOf(name: string, value: unknown): number {
+  const port = Number(value);
+  if (isPort(port)) return port;
+  throw new Failure(
+    "usage",
+    value === undefined
+      ? `ports open needs a ${name}`
+      : `${name} must be a port from 1 to 65535, got "${value}"`,
+  );
+}

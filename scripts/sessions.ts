@@ -1,0 +1,184 @@
+// The commands of claudy about sessions that there are.
+
+import { readFile } from "node:fs/promises";
+import process from "node:process";
+import type { CAC } from "cac";
+import { runDocker } from "../lib/docker-cli.ts";
+import { Failure } from "../lib/errors.ts";
+import { type Instance, openInstance } from "../lib/instance.ts";
+import { logToStderr } from "../lib/log.ts";
+import { resolveProject, sessionName } from "../lib/project.ts";
+import { findSession, removeSession, stopSession } from "../lib/session.ts";
+import { listSessions, type SessionState } from "../lib/session-list.ts";
+import { attachTerminal } from "../lib/session-tmux.ts";
+import { columns } from "../lib/text.ts";
+import { span } from "../lib/units.ts";
+import { ensureHome } from "../lib/volumes.ts";
+import { listWorkers } from "../lib/workers.ts";
+import { action, refuseWithoutTerminal, wholeNumber } from "./options.ts";
+import { answer, confirm } from "./output.ts";
+
+const { env } = process;
+const open = () => openInstance(env, logToStderr);
+
+interface Options {
+  shell?: boolean;
+  waiting?: boolean;
+  follow?: boolean;
+  tail?: unknown;
+  yes?: boolean;
+  json?: boolean;
+}
+
+export const sessionActions = {
+  list: async (options: Options) => {
+    const instance = await open();
+    ensureHome(instance);
+    const sessions = (await listSessions(instance, logToStderr))
+      .filter(({ state }) => !options.waiting || state === "waiting");
+    const text = columns([
+      ["SESSION", "STATE", "TERMINALS", "WORKER", "AGE", "ACTIVE", "PROJECT"],
+      ...sessions.map(row),
+    ]);
+    answer(sessions, text, options.json ?? false);
+  },
+  show: async (options: Options, name?: string) => {
+    const instance = await open();
+    const wanted = await nameOr(instance, name);
+    const session = (await listSessions(instance, logToStderr))
+      .find((session) => session.name === wanted);
+    const rows = Object.entries(session ?? {}).map(([key, value]) => [
+      key,
+      String(value ?? ""),
+    ]);
+    answer(session, columns(rows), options.json ?? false);
+  },
+  rm: async (options: Options, name?: string) => {
+    if (name === undefined) {
+      throw new Failure("usage", "sessions rm needs the name of a session");
+    }
+    const instance = await open();
+    const session = findSession(instance, name, logToStderr);
+    logToStderr(`This goes: worker, conversations and settings of ${name}`);
+    logToStderr(`This stays: the project, ${session.project}`);
+    await confirm(`Remove session ${name}?`, options.yes ?? false);
+    await removeSession(instance, name, logToStderr);
+    answer({ removed: name }, name, options.json ?? false);
+  },
+};
+
+function row(session: SessionState): string[] {
+  const { state, attached, waitingFor } = session;
+  const ago = (time: string) => span(Date.now() - Date.parse(time));
+  return [
+    session.name,
+    waitingFor === null ? state : `${state}: ${waitingFor}`,
+    state === "stopped" ? "" : attached === 0 ? "detached" : String(attached),
+    session.born ?? "",
+    ago(session.createdAt),
+    `${ago(session.activeAt)} ago`,
+    session.project,
+  ];
+}
+
+/** Adds claudy attach, stop, logs and sessions. */
+export function addSessions(cli: CAC): void {
+  cli.command("attach [name]", "Attach to a session (default: the one here)")
+    .option("-s, --shell", "To a shell in its worker")
+    .action(async (name: string | undefined, options: Options) => {
+      const instance = await open();
+      const session = await nameOr(instance, name);
+      const found = (await listWorkers(instance)).find((worker) =>
+        worker.session === session && worker.state === "running"
+      );
+      if (!found) {
+        throw new Failure("notFound", `Session "${session}" is not running`, {
+          hint: "Open it in its project: claudy",
+        });
+      }
+      refuseWithoutTerminal();
+      const show = options.shell ? "shell" : "session";
+      return await attachTerminal(instance.docker, found.id, env, show);
+    });
+
+  cli.command("stop [name]", "Stop a session; its conversation stays")
+    .option("--json", "Print the session as JSON")
+    .action(async (name: string | undefined, options: Options) => {
+      const instance = await open();
+      const session = await nameOr(instance, name);
+      const stopped = await stopSession(instance, session, logToStderr);
+      answer(
+        { session, stopped },
+        stopped ? session : `${session} was not running`,
+        options.json ?? false,
+      );
+    });
+
+  cli.command("logs [name]", "Print what a session's worker has logged")
+    .option("-f, --follow", "Go on as the log grows")
+    .option(
+      "--tail <n>",
+      "Begin so many lines before the end (default: all)",
+    )
+    .action(printLogs);
+
+  cli.command("sessions [action] [name]", "list (default), show or rm")
+    .option("--waiting", "list: those alone that wait for you")
+    .option("--yes", "rm: do not ask")
+    .option("--json", "Print them as JSON")
+    .action(
+      async (
+        name: string | undefined,
+        session: string | undefined,
+        options: Options,
+      ) =>
+        await action("sessions", sessionActions, name ?? "list")(
+          options,
+          session,
+        ),
+    );
+}
+
+async function printLogs(
+  name: string | undefined,
+  options: Options,
+): Promise<number | undefined> {
+  const tail = wholeNumber("--tail", options.tail);
+  const instance = await open();
+  const session = await nameOr(instance, name);
+  const worker = (await listWorkers(instance))
+    .find((worker) => worker.session === session);
+  if (worker) {
+    return await runDocker([
+      "logs",
+      ...(options.follow ? ["--follow"] : []),
+      ...(tail === undefined ? [] : [`--tail=${tail}`]),
+      worker.id,
+    ]);
+  }
+  const log = instance.home.log(session);
+  const text = await readFile(log, "utf8").catch(() => {
+    throw new Failure("notFound", `Session "${session}" has no log`, {
+      hint: "Its conversation is another matter: open it with claudy.",
+    });
+  });
+  const lines = text.replace(/\n$/, "").split("\n");
+  answer(null, lines.slice(tail === undefined ? 0 : -tail).join("\n"), false);
+  return undefined;
+}
+
+/** The session that is named, else that of the working directory. */
+export async function nameOr(
+  instance: Instance,
+  name: string | undefined,
+): Promise<string> {
+  const wanted = name ?? sessionName(
+    (await resolveProject(instance, {
+      path: ".",
+      cwd: process.cwd(),
+      as: "project",
+      allowAny: true,
+    })).path,
+  );
+  return findSession(instance, wanted, logToStderr).name;
+}

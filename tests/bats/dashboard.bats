@@ -1,0 +1,210 @@
+# The tmux dashboard in the parent, seen through a terminal of its own, and what
+# claudy watch tells of sessions.
+
+load ../helper/load
+load ../helper/sessions
+
+setup_file() {
+  load ../helper/load
+  load ../helper/sessions
+  start_stub
+}
+
+teardown_file() { stop_stub; }
+
+setup() {
+  use_stub
+  project=$(make_project "board$BATS_TEST_NUMBER")
+  screen=hal9000-test-$$-$BATS_TEST_NUMBER
+}
+
+teardown() {
+  tmux -L "$screen" kill-server 2>/dev/null || true
+  stop_workers
+}
+
+dashboard() { # dashboard COLUMNS LINES: opens it in a terminal of that size
+  tmux -L "$screen" -f /dev/null new-session -d -x "$1" -y "$2" "$claudy dashboard; cat"
+}
+shown() { tmux -L "$screen" capture-pane -p; }
+shows() { shown | grep -F -- "$1"; }
+matches() { shown | grep -iE -- "$1"; }
+press() { tmux -L "$screen" send-keys "$@"; }
+child_pid() { "$claudy" daemon status --json | jq -r --arg name "$1" '.children[] | select(.name == $name).pid'; }
+
+@test "the dashboard fits 80x24 and 200x50, and counts right" {
+  spawn -n seen "$project"
+  for size in "80 24" "200 50"; do
+    # shellcheck disable=SC2086  # two numbers
+    dashboard $size
+    wait_for 10 shows "seen  "
+    wait_for 5 shows "1 workers"
+    for text in "─ status ─" "─ workers ─" "─ usage ─" "─ prompt: " "Parent    $parent, up" \
+      "ChromaDB  answers on localhost:8000" "Pool      " "Sessions  none" "no session"; do
+      shows "$text"
+    done
+    # What the worker uses.
+    wait_for 10 matches '^seen +[0-9.]+ % +[0-9.]+ [KM]iB +[0-9]+'
+    run ! matches 'error|cannot|not found'
+    # Each pane's first line stands under its title.
+    shown | grep -A1 -F "─ workers ─" | tail -1 | grep -E '^WORKER +STATE +PROJECT'
+    tmux -L "$screen" kill-server
+  done
+}
+
+@test "a worker shows within 2 s, has a window, and leaves with both" {
+  dashboard 120 40
+  wait_for 10 shows "No worker. Prefix w spawns one."
+  spawn -n comes "$project"
+  wait_for 2 shows "comes  "
+  windows() { docker exec "$parent" tmux -L hal9000 list-windows -F '#{window_name}'; }
+  there() { windows | grep -x comes; }
+  wait_for 2 there
+  press C-b 1
+  wait_for 10 shows ":/workspace"
+  press "touch made" Enter
+  made() { [ -e "$project/made" ]; }
+  wait_for 5 made
+  press C-b 0
+  "$scripts/coordinator.ts" stop comes
+  wait_for 3 shows "No worker"
+  gone() { ! windows | grep -x comes; }
+  wait_for 3 gone
+}
+
+@test "prefix w spawns, l lists, s tells, S stops all when it is told yes" {
+  dashboard 120 40
+  wait_for 10 shows "No worker"
+  press C-b w
+  wait_for 5 shows "Spawn a worker on the project:"
+  mkdir -p "$project/with space"
+  press -l "$project/with space"
+  press Enter
+  wait_for 10 shows "Enter closes this."
+  press Enter
+  wait_for 5 shows "with space"
+  press C-b l
+  wait_for 10 shows "NAME "
+  press Enter
+  press C-b s
+  wait_for 10 shows "MEMORY"
+  press Enter
+  press C-b S
+  wait_for 5 shows "Stop all workers? (y/n)"
+  press n
+  [ "$("$scripts/coordinator.ts" count)" = 1 ]
+  press C-b S
+  wait_for 5 shows "Stop all workers? (y/n)"
+  press y
+  none() { [ "$("$scripts/coordinator.ts" count)" = 0 ]; }
+  wait_for 15 none
+}
+
+@test "who waits is counted, comes first and rings, within 2 s" {
+  dashboard 160 40
+  tmux -L "$screen" set -g monitor-bell on
+  rang() { [ "$(tmux -L "$screen" display -p '#{window_bell_flag}')" = 1 ]; }
+  # A bell flags a window that is not looked at.
+  tmux -L "$screen" new-window -d
+  tmux -L "$screen" select-window -t :1
+  on_board() { tmux -L "$screen" capture-pane -p -t :0 | grep -F -- "$1"; }
+  wait_for 10 on_board "No worker"
+  open "$project"
+  wait_for 5 on_board "idle"
+  ask_permission "$session"
+  wait_for 2 on_board "1 waiting "
+  on_board "Sessions  1 waiting for you"
+  wait_for 2 tmux_bell
+  typed "$session" Escape
+  gone() { ! on_board "waiting"; }
+  wait_for 2 gone
+}
+tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 1; }
+
+@test "the window of a session shows it, without keys of its own" {
+  open "$project"
+  dashboard 120 40
+  wait_for 10 shows "idle"
+  press C-b 1
+  wait_for 10 shows "❯"
+  press "seen through two" Enter
+  wait_for 10 shows "echo: seen through two"
+  # The prefix is the dashboard's: d leaves it, not the session.
+  press C-b 0
+  wait_for 5 shows "─ status ─"
+  [ "$("$claudy" sessions --json | jq -r '.[] | select(.name == "'"$session"'").state')" = idle ]
+}
+
+@test "kill ends the dashboard until it is set up again; a lost pane comes back" {
+  "$scripts/setup-dashboard.ts" kill
+  run ! docker exec "$parent" tmux -L hal9000 has-session
+  [ "$(child_pid dashboard)" = "" ]
+  "$claudy" daemon status >/dev/null
+  "$scripts/setup-dashboard.ts" setup
+  docker exec "$parent" tmux -L hal9000 kill-pane -t hal9000:dashboard.1
+  docker exec "$parent" /scripts/setup-dashboard setup
+  dashboard 80 24
+  wait_for 10 shows "─ workers ─"
+  run ! "$scripts/setup-dashboard.ts" attach </dev/null
+  [[ $output == *"stdin is no terminal"* ]]
+}
+
+@test "a dashboard whose process or tmux is killed is back" {
+  dashboard 80 24
+  wait_for 10 shows "No worker"
+  docker exec "$parent" kill -9 "$(child_pid dashboard)"
+  spawn -n after "$project"
+  wait_for 10 shows "after  "
+  docker exec "$parent" kill -9 "$(child_pid tmux)"
+  back() { docker exec "$parent" tmux -L hal9000 list-windows -F '#{window_name}' | grep -x after; }
+  wait_for 15 back
+}
+
+@test "a parent without tmux says so, and works" {
+  docker exec "$parent" mv /usr/bin/tmux /usr/bin/no-tmux
+  docker restart "$parent" >/dev/null
+  wait_for 15 heartbeat "$parent"
+  docker logs --since 20s "$parent" 2>&1 | grep -F "No dashboard: no tmux"
+  spawn -n without "$project"
+  run -1 "$scripts/setup-dashboard.ts" setup
+  [[ $output == *"There is no tmux in the parent"* ]]
+  docker exec "$parent" mv /usr/bin/no-tmux /usr/bin/tmux
+  docker restart "$parent" >/dev/null
+  dashboard 80 24
+  wait_for 15 shows "without  "
+}
+
+@test "an idle dashboard costs under 1 % of a core" {
+  spawn -n idle1 "$project"
+  spawn -n idle2 "$project"
+  sleep 2
+  ticks() { docker exec "$parent" cat "/proc/$1/stat" | awk '{ print $14 + $15 }'; }
+  board=$(child_pid dashboard)
+  tmux=$(child_pid tmux)
+  before=$(($(ticks "$board") + $(ticks "$tmux")))
+  sleep 10
+  after=$(($(ticks "$board") + $(ticks "$tmux")))
+  # A tick is 10 ms: ten of them are 1 % of ten seconds.
+  echo "ticks in 10 s: $((after - before))" >&3
+  [ $((after - before)) -lt 10 ]
+}
+
+@test "claudy watch tells what changes, and runs the command for who begins to wait" {
+  export HAL9000_NOTIFY_COMMAND='printf "%s|%s|%s\n" "$HAL9000_SESSION" "$HAL9000_PROJECT" "$HAL9000_WAITING_FOR" >>'"$BATS_TEST_TMPDIR/notified"
+  "$claudy" watch --json >"$BATS_TEST_TMPDIR/changes" 3>&- &
+  watcher=$!
+  open "$project"
+  told() { jq -e --arg to "$1" --arg name "$session" 'select(.session == $name and .to == $to)' "$BATS_TEST_TMPDIR/changes"; }
+  wait_for 5 told idle
+  [ ! -e "$BATS_TEST_TMPDIR/notified" ]
+  ask_permission "$session"
+  wait_for 2 told waiting
+  wait_for 2 test -s "$BATS_TEST_TMPDIR/notified"
+  [[ $(cat "$BATS_TEST_TMPDIR/notified") == "$session|$project|"?* ]]
+  typed "$session" Escape
+  "$claudy" stop "$session"
+  wait_for 5 told stopped
+  [ "$(wc -l <"$BATS_TEST_TMPDIR/notified")" = 1 ]
+  kill -TERM "$watcher"
+  wait "$watcher" || true
+}

@@ -1,0 +1,49 @@
+# Sessions of the real Claude CLI, with a stub for its API.
+
+# shellcheck disable=SC2034
+claudy=$scripts/claudy.ts
+key=sk-ant-test-planted-session
+stub=$HAL9000_PREFIX-session-stub
+
+start_stub() {
+  mkdir -p "$HAL9000_TEST_ROOT/session-stub"
+  docker run --detach --name "$stub" --network "container:$net" --entrypoint deno \
+    --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \
+    --volume "$repo/tests/helper:/helper:ro" --volume "$HAL9000_TEST_ROOT/session-stub:/record" \
+    "$HAL9000_IMAGE_REPO:parent" run -A --no-lock --no-config --quiet \
+    /helper/messages-stub.ts "$stub_port" /record/requests
+  wait_for 10 docker exec "$stub" bash -c "exec 3<>/dev/tcp/127.0.0.1/$stub_port"
+}
+
+stop_stub() { docker rm --force --volumes "$stub"; }
+
+use_stub() { export ANTHROPIC_API_KEY=$key ANTHROPIC_BASE_URL=http://127.0.0.1:$stub_port; }
+
+# Starts the session of a project; its name, and its worker's, is in $session.
+open() {
+  opened=$("$claudy" --detach --json "$@" -- --permission-mode default)
+  session=$(jq -r .session <<<"$opened")
+  wait_for 15 screen_shows "$session" '❯'
+}
+
+typed() { # typed SESSION KEYS...
+  local worker=$1
+  shift
+  docker exec "$worker" tmux -L claude send-keys -t claude "$@"
+}
+
+screen_shows() { docker exec "$1" tmux -L claude capture-pane -p -J -S - -t claude | grep -F -- "$2"; }
+
+# Has the agent ask for a permission.
+ask_permission() {
+  typed "$1" 'TOOL Bash {"command":"touch /tmp/asked","description":"ask"}'
+  wait_for 5 screen_shows "$1" 'description":"ask"}'
+  typed "$1" Enter
+  wait_for 10 screen_shows "$1" "Do you want to proceed?"
+}
+
+state() { "$claudy" sessions --json | jq -r --arg name "$1" '.[] | select(.name == $name) | .state'; }
+is() { [ "$(state "$1")" = "$2" ]; }
+
+# What the API was last sent holds a text.
+sent() { tail -1 "$HAL9000_TEST_ROOT/session-stub/requests" | grep -F -- "$1"; }
