@@ -1,4 +1,5 @@
 # claudy: sessions in front of the real Claude CLI, with a stub for its API.
+# shellcheck disable=SC2030,SC2031  # each test has a session of its own
 
 load ../helper/load
 load ../helper/sessions
@@ -133,7 +134,7 @@ teardown() {
 
 @test "claudy at a terminal puts you in front of Claude, detaches, and opens a shell" {
   tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 \
-    "cd '$project' && '$claudy'; exec bash --norc"
+    "cd '$project' && env -u TMUX '$claudy'; exec bash --norc"
   shows() { tmux -L "$screen" capture-pane -p -J | grep -F -- "$1"; }
   wait_for 20 shows "❯"
   tmux -L "$screen" send-keys "hello there" Enter
@@ -143,6 +144,15 @@ teardown() {
   wait_for 10 shows "Again: claudy attach"
   tmux -L "$screen" send-keys "cd '$project'; '$claudy' attach --shell" Enter
   wait_for 10 shows ":/workspace"
+  tmux -L "$screen" send-keys "exit" Enter
+  # Within a tmux the keys are that one's.
+  tmux -L "$screen" send-keys "clear; '$claudy' attach" Enter
+  wait_for 10 shows "echo: hello there"
+  shown=$("$claudy" sessions --json | jq --arg project "$project" '.[] | select(.project == $project).attached')
+  [ "$shown" = 1 ]
+  tmux -L "$screen" send-keys C-b d
+  sleep 1
+  shows "echo: hello there"
 }
 
 @test "sessions rm asks, removes what it says, and nothing of the project" {
@@ -214,7 +224,12 @@ teardown() {
   "$claudy" daemon stop
   run -6 "$claudy" --detach "$project"
   [[ $output == *"The daemon is not running"* ]]
-  open --yes "$project"
+  stop_stub # its network went with the daemon
+  "$claudy" daemon start
+  "$claudy" daemon stop
+  opened=$("$claudy" --detach --yes --json "$project")
+  [ "$(jq -r .start <<<"$opened")" = cold ]
+  start_stub
 }
 
 @test "claudy run prints the answer, as JSON too, and passes the exit code on" {
@@ -228,4 +243,76 @@ teardown() {
   run -1 "$claudy" run "with what Claude does not know" -- --no-such-option </dev/null
   [[ $output == *"unknown option"* ]]
   [ "$("$scripts/coordinator.ts" list --json)" = "[]" ]
+}
+
+@test "the agent is told where it runs, and which ports are its own" {
+  open "$project"
+  base=$(jq -r .portBase "$HAL9000_HOME/sessions/kept/$session.json")
+  typed "$session" "where am I" Enter
+  wait_for 10 screen_shows "$session" "echo: where am I"
+  sent "Ports $base to $((base + 19)) are yours"
+  sent "4 GiB of memory, 2 CPUs, 100 processes"
+  docker exec "$session" sh -c 'tr "\0" "\n" </proc/$(pgrep -x claude)/environ' | grep -x "HAL9000_PORT_BASE=$base"
+  first=$session
+  open --name second "$project"
+  other=$(jq -r .portBase "$HAL9000_HOME/sessions/kept/second.json")
+  [ "$other" != "$base" ]
+  "$claudy" stop "$first"
+  open "$project"
+  [ "$(jq -r .portBase "$HAL9000_HOME/sessions/kept/$first.json")" = "$base" ]
+  "$claudy" sessions rm --yes "$first"
+  [ ! -e "$HAL9000_HOME/sessions/ports/$base" ]
+  [ "$(cat "$HAL9000_HOME/sessions/ports/$other")" = second ]
+}
+
+@test "hooks note what the session does as well" {
+  open "$project"
+  noted() { [ "$(docker exec "$session" cat /home/claude/.claude/hal9000-activity.json)" = "{\"status\":\"$1\"}" ]; }
+  wait_for 5 noted idle
+  ask_permission "$session"
+  wait_for 2 noted waiting
+  # Where the CLI keeps nothing of its own, that is what is told.
+  docker exec "$session" sh -c 'mv /home/claude/.claude/sessions /home/claude/.claude/gone'
+  is "$session" waiting
+  docker exec "$session" sh -c 'mv /home/claude/.claude/gone /home/claude/.claude/sessions'
+  # What is no answer of the CLI is not believed, and a pipe holds nobody up.
+  docker exec "$session" sh -c 'cd /home/claude/.claude/sessions && mkfifo 1.json && echo "{\"status\":\"rm -rf\"}" >2.json'
+  timeout 5 "$claudy" watch >"$BATS_TEST_TMPDIR/watched" || true
+  grep -F "$session waiting" "$BATS_TEST_TMPDIR/watched"
+}
+
+@test "--legacy warns, and gives a container with a network of its own" {
+  run -0 --separate-stderr "$claudy" --legacy --via-parent --detach --json "$project"
+  [[ $stderr == *"--legacy is deprecated"*"scripts/migrate.ts"* ]]
+  session=$(jq -r .session <<<"$output")
+  [ "$(inspect "$session" '{{.HostConfig.NetworkMode}}')" = bridge ]
+  docker run --detach --name "$stub-legacy" --network "container:$session" --entrypoint deno \
+    --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \
+    --volume "$repo/tests/helper:/helper:ro" "$HAL9000_IMAGE_REPO:parent" \
+    run -A --no-lock --no-config --quiet /helper/messages-stub.ts "$stub_port" /tmp/requests
+  wait_for 15 screen_shows "$session" '❯'
+  typed "$session" "all alone" Enter
+  wait_for 10 screen_shows "$session" "echo: all alone"
+  docker rm --force --volumes "$stub-legacy"
+  "$claudy" stop "$session"
+  # The same conversation with a parent.
+  open "$project"
+  [ "$(jq -r .conversation <<<"$opened")" = resumed ]
+}
+
+@test "claudy logs prints what a worker has logged, also when it has gone" {
+  run -4 "$claudy" logs no-such-session
+  open "$project"
+  run -0 "$claudy" logs "$session"
+  "$claudy" stop "$session"
+  run -0 "$claudy" logs --tail 5 "$session"
+  run -2 "$claudy" logs --tail x "$session"
+}
+
+@test "a command that is mistyped is not only a directory that is not there" {
+  cd "$project"
+  run -4 "$claudy" --detach sesions
+  [[ $output == *'Did you mean "sessions"?'* ]]
+  run -4 "$claudy" --detach ./sesions
+  [[ $output != *"Did you mean"* ]]
 }

@@ -1,0 +1,64 @@
+# Completion in the shells that there are.
+
+load ../helper/load
+
+claudy=$scripts/claudy.ts
+
+setup_file() {
+  load ../helper/load
+  for shell in zsh fish; do
+    command -v "$shell" >/dev/null || apt-get install -qq -y --no-install-recommends "$shell" >&2
+  done
+}
+
+setup() {
+  mkdir -p "$HAL9000_HOME/sessions/kept"
+  touch "$HAL9000_HOME/sessions/kept/completed-session.json"
+  script=$BATS_TEST_TMPDIR/completion
+}
+
+teardown() { rm "$HAL9000_HOME/sessions/kept/completed-session.json"; }
+
+@test "bash completes commands, actions and sessions" {
+  "$claudy" completion bash >"$script"
+  complete_words() { # complete_words WORD...: the last one is completed
+    bash -c 'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _claudy; printf "%s\n" "${COMPREPLY[@]}"' "$script" "$@"
+  }
+  complete_words claudy da | sort | xargs | grep -Fx "daemon dashboard"
+  complete_words claudy daemon st | sort | xargs | grep -Fx "start status stop"
+  complete_words claudy attach comp | grep -Fx completed-session
+  complete_words claudy sessions rm comp | grep -Fx completed-session
+  complete_words claudy --leg | grep -Fx -- --legacy
+}
+
+@test "zsh loads it, and completes commands, actions and sessions" {
+  command -v zsh >/dev/null || skip "there is no zsh, and it could not be installed"
+  "$claudy" completion zsh >"$script"
+  complete_words() {
+    zsh -f -c 'autoload -Uz compinit; compinit -u -D; source "$1"; [[ $_comps[claudy] == _claudy ]] || exit 1
+      shift; words=("$@"); CURRENT=$#
+      compadd() { shift; print -l -- "$@" }
+      _describe() { print -l -- "${(@P)2%%:*}" }
+      _files() { }
+      _claudy' zsh "$script" "$@"
+  }
+  complete_words claudy "" | grep -Fx daemon
+  complete_words claudy daemon "" | grep -Fx restart
+  complete_words claudy attach "" | grep -Fx completed-session
+  complete_words claudy sessions rm "" | grep -Fx completed-session
+}
+
+@test "fish loads it, and completes commands, actions and sessions" {
+  command -v fish >/dev/null || skip "there is no fish, and it could not be installed"
+  "$claudy" completion fish >"$script"
+  complete_line() { HOME=$BATS_TEST_TMPDIR fish --no-config -c 'source $argv[1]; complete -C $argv[2]' "$script" "$1" | cut -f1; }
+  complete_line "claudy da" | sort | xargs | grep -Fx "daemon dashboard"
+  complete_line "claudy daemon sto" | grep -Fx stop
+  complete_line "claudy attach comp" | grep -Fx completed-session
+  complete_line "claudy sessions --wai" | grep -Fx -- --waiting
+}
+
+@test "another shell is told which there are" {
+  run -2 "$claudy" completion tcsh
+  [[ $output == *"bash, zsh, fish"* ]]
+}

@@ -1,0 +1,73 @@
+# Ports of the workers' shared network: who listens, and the way to the host.
+
+load ../helper/load
+
+claudy=$scripts/claudy.ts
+deno=$(echo "$repo"/node_modules/@deno/*/deno)
+port=20333
+host_port=28333
+
+setup() { project=$(make_project served); }
+
+teardown() {
+  [ -z "${opener:-}" ] || kill "$opener" 2>/dev/null || true
+  stop_workers
+}
+
+serve() { # serve NAME: a worker with a server
+  spawn -n "$1" --mount "$deno:/opt/deno:ro" "$project" -- \
+    /opt/deno eval "Deno.serve({ port: $port, hostname: '127.0.0.1' }, () => new Response('from $1'))"
+}
+open_port() {
+  "$claudy" ports open "$@" 3>&- &
+  opener=$!
+}
+answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "$1" ]; }
+
+@test "ports tells who listens, and whose the port is" {
+  serve server
+  listed() { "$claudy" ports --json | jq -e --argjson port $port '.listeners[] | select(.port == $port)'; }
+  wait_for 10 listed
+  [ "$(listed | jq -r '.container + " " + .process + " " + .address')" = "server deno localhost" ]
+  "$claudy" ports --json | jq -e '.listeners[] | select(.port == 8000 and .container == "'"$parent"'")'
+  [[ $("$claudy" ports) == *"server"*"deno"* ]]
+}
+
+@test "ports open brings a port to 127.0.0.1 of the host, over a restart of the parent" {
+  serve server
+  open_port $port $host_port
+  wait_for 10 answers "from server"
+  [ "$(ss -ltnH "sport = :$host_port" | awk '{ print $4 }')" = "127.0.0.1:$host_port" ]
+  "$claudy" daemon restart >/dev/null
+  wait_for 10 answers "from server"
+  # More than fits in a pipe, both ways.
+  "$scripts/coordinator.ts" stop server
+  spawn -n echo --mount "$deno:/opt/deno:ro" "$project" -- \
+    /opt/deno eval "Deno.serve({ port: $port }, (request) => new Response(request.body))"
+  head -c 20000000 /dev/urandom >"$BATS_TEST_TMPDIR/sent"
+  got() { curl --silent --max-time 20 --data-binary @"$BATS_TEST_TMPDIR/sent" "http://127.0.0.1:$host_port/" >"$BATS_TEST_TMPDIR/got"; }
+  wait_for 10 got
+  cmp "$BATS_TEST_TMPDIR/sent" "$BATS_TEST_TMPDIR/got"
+}
+
+@test "ports open says what is wrong" {
+  run -2 "$claudy" ports open
+  run -2 "$claudy" ports open 70000
+  run -2 "$claudy" ports close 1
+  open_port $port $host_port
+  listening() { ss -ltnH "sport = :$host_port" | grep -q .; }
+  wait_for 5 listening
+  run -5 "$claudy" ports open $port $host_port
+  [[ $output == *"EADDRINUSE"* ]]
+  # Nobody there: the connection ends.
+  run ! curl --silent --max-time 5 "http://127.0.0.1:$host_port/"
+}
+
+@test "what is no port on the parent's socket is cut off" {
+  [ "$(stat -c '%a %u' "$HAL9000_HOME/run/forward.sock")" = "600 $(stat -c %u "$HAL9000_HOME")" ]
+  send() { timeout 5 "$deno" run -A --no-lock --node-modules-dir=manual "$repo/tests/helper/send.ts" "$HAL9000_HOME/run/forward.sock" "$1"; }
+  for line in "garbage" "0" "99999" "" "1234567890123456789"; do
+    [ -z "$(send "$line")" ]
+  done
+  wait_for 5 heartbeat "$parent"
+}

@@ -1,0 +1,64 @@
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { cliState } from "../../lib/activity.ts";
+import { sessionChanges, type WatchedWorker } from "../../lib/session-watch.ts";
+
+const idle = '{"status":"idle"}';
+const busy = '{"status":"busy"}';
+const waiting = '{"status":"waiting","waitingFor":"permission"}';
+
+test("cliState() takes the CLI's own word before that of the hooks", () => {
+  assert.is(cliState([idle], waiting)?.activity, "idle");
+  assert.is(cliState([], waiting)?.activity, "waiting");
+  assert.is(cliState(['{"status":'], busy)?.activity, "working");
+  assert.is(cliState([], ""), undefined);
+});
+
+test("cliState() of several processes is what most concerns a person", () => {
+  assert.equal(cliState([idle, waiting, busy], ""), {
+    activity: "waiting",
+    waitingFor: "permission",
+  });
+  assert.is(cliState([idle, busy], "")?.activity, "working");
+});
+
+function watched(session: string | null, status?: string): WatchedWorker {
+  return {
+    worker: {
+      name: session ?? "plain",
+      id: "",
+      state: "running",
+      status: "",
+      image: "",
+      project: "/p",
+      session,
+      born: "cold",
+      keep: false,
+      createdAt: "",
+      inputs: null,
+    },
+    said: status === undefined ? null : cliState([status], "") ?? null,
+  };
+}
+
+test("sessionChanges() tells what was found at first, then what changed", () => {
+  const first = [watched("a", idle), watched(null)];
+  const told = sessionChanges(undefined, first);
+  assert.equal(told, [
+    { session: "a", project: "/p", from: null, to: "idle", waitingFor: null },
+  ]);
+  assert.equal(sessionChanges(first, [watched("a", idle)]), []);
+  const [change] = sessionChanges(first, [watched("a", waiting)]);
+  assert.is(change?.from, "idle");
+  assert.is(change?.to, "waiting");
+  assert.is(change?.waitingFor, "permission");
+});
+
+test("sessionChanges() tells of sessions that come and go", () => {
+  const now = [watched("a", busy)];
+  assert.is(sessionChanges([], now)[0]?.from, "stopped");
+  assert.is(sessionChanges(now, [])[0]?.to, "stopped");
+  assert.is(sessionChanges(now, [watched("a")])[0]?.to, "stopped");
+});
+
+test.run();
