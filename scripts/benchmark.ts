@@ -7,7 +7,6 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { median, quantile } from "simple-statistics";
 import { restartDaemon, startDaemon, stopDaemon } from "../lib/daemon.ts";
 import { createContainer, removeContainer } from "../lib/docker.ts";
 import { Failure } from "../lib/errors.ts";
@@ -21,26 +20,11 @@ import {
 } from "../lib/pool/client.ts";
 import { spawnWorker } from "../lib/spawn.ts";
 import { clean, planClean } from "../lib/storage.ts";
-import { columns } from "../lib/text.ts";
 import { checkout, command, runCli } from "./cli.ts";
 import { wholeNumber } from "./options.ts";
 import { answer } from "./output.ts";
-
-/** Times a thing once, in milliseconds; what comes before and after is not timed. */
-type Once = () => Promise<number>;
-
-interface Measured {
-  name: string;
-  /** The least that it could take, measured in the same run. */
-  floor: string | null;
-  samples: number;
-  medianMs: number;
-  p95Ms: number;
-  /** Where there are samples enough for it. */
-  p99Ms: number | null;
-  floorMedianMs: number | null;
-  ratio: number | null;
-}
+import { measurePrompts } from "./prompt-time.ts";
+import { asTable, interleaved, type Measured, row, timed } from "./timing.ts";
 
 const cli = command("benchmark");
 
@@ -109,15 +93,14 @@ async function measureAll(
   // The same container, as the engine is asked for it and as the CLI is.
   const model = await spawnWorker(
     instance,
-    { directory: project, cwd: "/" },
+    // Named: its Claude home stays for those that are started like it.
+    { directory: project, cwd: "/", name: "model" },
     () => {},
   );
   const { Config, HostConfig } = await docker.getContainer(model.id).inspect();
   const spec = { ...Config, Hostname: "", HostConfig };
   await remove(model.id);
   const flags = [
-    "run",
-    "--detach",
     "--init",
     `--network=container:${names.net}`,
     `--user=${Config.User}`,
@@ -137,7 +120,7 @@ async function measureAll(
     ),
     Config.Image,
   ];
-  const dockerRun = () => run("docker", ...flags);
+  const dockerRun = () => run("docker", "run", "--detach", ...flags);
   const spawnCommand = (...args: string[]) =>
     run(script("spawn-worker"), "--detach", ...args, project);
   const raw = async () => {
@@ -215,6 +198,16 @@ async function measureAll(
     await remove(reply.worker.id);
   }
   const { latencyMs } = (await poolStatus(home.poolSocket)).metrics;
+
+  const prompts = await measurePrompts({
+    instance,
+    env,
+    project,
+    flags,
+    samples,
+    run,
+    claudy: script("claudy"),
+  });
   run(script("pool-manager"), "stop");
 
   const ready = await interleaved(samples, {
@@ -258,62 +251,6 @@ async function measureAll(
       ratio: null,
     },
     row("parent ready", ready.parent, null, []),
+    ...prompts,
   ];
-}
-
-/** Each in turn, as often as asked: what slows one down slows down all. */
-async function interleaved<Name extends string>(
-  rounds: number,
-  things: Record<Name, Once>,
-): Promise<Record<Name, number[]>> {
-  const names = Object.keys(things) as Name[];
-  const times = Object.fromEntries(
-    names.map((name): [string, number[]] => [name, []]),
-  ) as Record<Name, number[]>;
-  for (let round = 0; round < rounds; round++) {
-    for (const name of names) times[name].push(await things[name]());
-  }
-  return times;
-}
-
-async function timed(act: () => unknown): Promise<number> {
-  const startedAt = performance.now();
-  await act();
-  return performance.now() - startedAt;
-}
-
-function row(
-  name: string,
-  times: number[],
-  floor: string | null,
-  floorTimes: number[],
-): Measured {
-  const floorMedian = floor === null ? null : median(floorTimes);
-  return {
-    name,
-    floor,
-    samples: times.length,
-    medianMs: median(times),
-    p95Ms: quantile(times, 0.95),
-    p99Ms: null,
-    floorMedianMs: floorMedian,
-    ratio: floorMedian === null ? null : median(times) / floorMedian,
-  };
-}
-
-function asTable(results: Measured[]): string {
-  const ms = (value: number | null) =>
-    value === null ? "" : `${value.toFixed(1)} ms`;
-  return columns([
-    ["WHAT", "MEDIAN", "P95", "P99", "BESIDE", "ITS MEDIAN", "RATIO"],
-    ...results.map((result) => [
-      result.name,
-      ms(result.medianMs),
-      ms(result.p95Ms),
-      ms(result.p99Ms),
-      result.floor ?? "",
-      ms(result.floorMedianMs),
-      result.ratio?.toFixed(2) ?? "",
-    ]),
-  ]);
 }

@@ -47,7 +47,7 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
     [[ $output =~ "Phase \"$phase\" took "[0-9.]+" " ]]
   done
   [ "$(state '.phases | length')" = 3 ]
-  [ "$(state '.children | map(.name) | join(" ")')" = "chromadb tmux" ]
+  [ "$(state '.children | map(.name) | join(" ")')" = "chromadb tmux dashboard" ]
 }
 
 @test "the parent's tmux server answers" {
