@@ -144,15 +144,17 @@ teardown() {
   wait_for 10 shows "Again: claudy attach"
   tmux -L "$screen" send-keys "cd '$project'; '$claudy' attach --shell" Enter
   wait_for 10 shows ":/workspace"
-  tmux -L "$screen" send-keys "exit" Enter
   # Within a tmux the keys are that one's.
-  tmux -L "$screen" send-keys "clear; '$claudy' attach" Enter
+  tmux -L "$screen" kill-server
+  tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 "cd '$project' && '$claudy' attach; cat"
   wait_for 10 shows "echo: hello there"
-  shown=$("$claudy" sessions --json | jq --arg project "$project" '.[] | select(.project == $project).attached')
-  [ "$shown" = 1 ]
-  tmux -L "$screen" send-keys C-b d
-  sleep 1
-  shows "echo: hello there"
+  attached() { "$claudy" sessions --json | jq --arg project "$project" '.[] | select(.project == $project).attached' | grep -x 1; }
+  wait_for 5 attached
+  # Its own prefix would have detached.
+  tmux -L "$screen" set -g prefix C-a
+  tmux -L "$screen" send-keys C-b d "and on" Enter
+  wait_for 10 shows "echo: "
+  attached
 }
 
 @test "sessions rm asks, removes what it says, and nothing of the project" {
@@ -254,15 +256,15 @@ teardown() {
   sent "4 GiB of memory, 2 CPUs, 100 processes"
   docker exec "$session" sh -c 'tr "\0" "\n" </proc/$(pgrep -x claude)/environ' | grep -x "HAL9000_PORT_BASE=$base"
   first=$session
-  open --name second "$project"
-  other=$(jq -r .portBase "$HAL9000_HOME/sessions/kept/second.json")
+  open --name "ports-second" "$project"
+  other=$(jq -r .portBase "$HAL9000_HOME/sessions/kept/ports-second.json")
   [ "$other" != "$base" ]
   "$claudy" stop "$first"
   open "$project"
   [ "$(jq -r .portBase "$HAL9000_HOME/sessions/kept/$first.json")" = "$base" ]
   "$claudy" sessions rm --yes "$first"
   [ ! -e "$HAL9000_HOME/sessions/ports/$base" ]
-  [ "$(cat "$HAL9000_HOME/sessions/ports/$other")" = second ]
+  [ "$(cat "$HAL9000_HOME/sessions/ports/$other")" = ports-second ]
 }
 
 @test "hooks note what the session does as well" {

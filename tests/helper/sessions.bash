@@ -46,4 +46,4 @@ state() { "$claudy" sessions --json | jq -r --arg name "$1" '.[] | select(.name 
 is() { [ "$(state "$1")" = "$2" ]; }
 
 # What the API was last sent holds a text.
-sent() { tail -1 "$HAL9000_TEST_ROOT/session-stub/requests" | grep -F -- "$1"; }
+sent() { tail -1 "$HAL9000_TEST_ROOT/session-stub/requests" | grep -qF -- "$1"; }
