@@ -9,22 +9,28 @@ import { Failure } from "./errors.ts";
 
 const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
+export interface RunOptions {
+  /** Not cut short by another signal: a terminal that closes sends several. */
+  afterwards?: () => Promise<void>;
+  /** Besides our own environment. */
+  env?: Record<string, string>;
+}
+
 /**
  * Runs docker at this terminal; gives its exit code, or 128 and the number of
- * the signal by which we were told to end. `afterwards` is not cut short by
- * another signal: a terminal that closes sends several.
+ * the signal by which we were told to end.
  */
 export async function runDocker(
   args: readonly string[],
-  afterwards: () => Promise<void> = () => Promise.resolve(),
+  options: RunOptions = {},
 ): Promise<number> {
-  return await runHere(["docker", ...args], afterwards);
+  return await runHere(["docker", ...args], options);
 }
 
 /** The same for another command. */
 export async function runHere(
   [file = "", ...args]: readonly string[],
-  afterwards: () => Promise<void> = () => Promise.resolve(),
+  { afterwards, env = {} }: RunOptions = {},
 ): Promise<number> {
   let told: NodeJS.Signals | undefined;
   const listeners = signals.map((signal) =>
@@ -41,10 +47,13 @@ export async function runHere(
     process.removeAllListeners(signal);
     process.on(signal, passOn);
   }
-  const child = spawn(file, args, { stdio: "inherit" });
+  const child = spawn(file, args, {
+    stdio: "inherit",
+    env: { ...process.env, ...env },
+  });
   try {
     const [code] = await once(child, "exit");
-    await afterwards();
+    await afterwards?.();
     if (told) return 128 + constants.signals[told];
     return code ?? 1;
   } catch (error) {

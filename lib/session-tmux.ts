@@ -13,7 +13,7 @@ export const tmux = [
   "/etc/hal9000/session-tmux.conf",
 ];
 
-/** What a terminal runs in a worker to show its session. */
+/** What shows the session at a terminal of a worker. */
 const attachCommand = [...tmux, "attach-session", "-t", "=claude"];
 
 /**
@@ -21,37 +21,48 @@ const attachCommand = [...tmux, "attach-session", "-t", "=claude"];
  * Options are a session's, so it is another session on the same window, and goes
  * with its terminal.
  */
-const nestedCommand = [
+const nestedScript = [
   ...tmux,
-  "new-session",
-  "-t",
-  "claude",
-  ";",
-  ...["set", "prefix", "None", ";"],
-  ...["set", "prefix2", "None", ";"],
+  ...["new-session", "-t", "claude", "';'"],
+  ...["set", "prefix", "None", "';'"],
+  ...["set", "prefix2", "None", "';'"],
   ...["set", "destroy-unattached", "on"],
-];
+].join(" ");
 
-/** A shell that does what a terminal of the dashboard should: the session, else a shell. */
-export const windowScript = [
-  `${tmux.join(" ")} has-session -t =claude 2>/dev/null || exec bash`,
-  `exec ${nestedCommand.map((word) => `'${word}'`).join(" ")}`,
-].join("; ");
+const hasSession = `${tmux.join(" ")} has-session -t =claude 2>/dev/null`;
 
-/** Shows a session at this terminal, or a shell beside it; gives the exit code. */
-export async function attachTerminal(
+/** What a window of the dashboard shows: the session, else a shell. */
+export const windowScript = `${hasSession} || exec bash; exec ${nestedScript}`;
+
+/** What a terminal is to show; a session with what starts it, if it must be. */
+export type Shown =
+  | { what: "shell" }
+  | { what: "session"; command?: string[]; env?: Record<string, string> };
+
+/** Shows it at this terminal; gives the exit code. */
+export async function showInWorker(
   docker: Docker,
   id: string,
   env: NodeJS.ProcessEnv,
-  show: "session" | "shell",
+  shown: Shown,
 ): Promise<number> {
-  const session = env["TMUX"] ? nestedCommand : attachCommand;
-  return await execAtTerminal(
-    docker,
-    id,
-    env,
-    show === "shell" ? ["bash"] : session,
-  );
+  const nested = Boolean(env["TMUX"]);
+  const command = shown.what === "shell"
+    ? ["bash"]
+    : showCommand(shown.command, nested);
+  const passed = shown.what === "shell" ? {} : shown.env ?? {};
+  return await execAtTerminal(docker, id, env, command, passed);
+}
+
+/** One command that starts what has to be started and shows it. */
+function showCommand(start: string[] | undefined, nested: boolean): string[] {
+  if (!start) {
+    return nested ? ["sh", "-c", `exec ${nestedScript}`] : attachCommand;
+  }
+  if (!nested) return [...tmux, "new-session", "-A", "-s", "claude", ...start];
+  const starting = `${tmux.join(" ")} new-session -d -s claude "$@"`;
+  const script = `${hasSession} || ${starting} || exit; exec ${nestedScript}`;
+  return ["sh", "-c", script, "sh", ...start];
 }
 
 /** Whether there is a session to show. */

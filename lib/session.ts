@@ -46,23 +46,26 @@ export interface OpenRequest {
   env: NodeJS.ProcessEnv;
 }
 
-export interface OpenedSession {
+/** A session that has its worker; Claude may be running in it or not. */
+export interface ReadySession {
   session: string;
   project: string;
   worker: string;
   id: string;
-  /** What was found: a CLI that runs, a conversation to go on with, neither. */
-  conversation: "running" | "resumed" | "new";
   start: "running" | "warm" | "cold";
+  /** What starts Claude, where it does not run. */
+  command: string[];
+  env: Record<string, string>;
+  /** Whether it is told to go on with a conversation. */
+  resumes: boolean;
 }
 
-/** Finds the project's session, or starts what of it is missing. */
-export async function openSession(
+/** Finds or makes the worker of the project's session. */
+export async function readySession(
   instance: Instance,
   request: OpenRequest,
   log: Log,
-): Promise<OpenedSession> {
-  const { docker } = instance;
+): Promise<ReadySession> {
   const project = await resolveProject(instance, {
     path: request.directory,
     cwd: request.cwd,
@@ -81,49 +84,52 @@ export async function openSession(
     request,
     log,
   );
-  const opened = {
+  // Ports need no dividing where nobody else is.
+  const portBase = request.standalone ? undefined : record.portBase;
+  await writeContext(instance, session, worker.id, project, portBase);
+  const resumes = !request.fresh && hasConversation(instance, session);
+  return {
     session,
     project: project.path,
     worker: worker.name,
     id: worker.id,
     start,
-  };
-  if (await hasTerminal(docker, worker.id)) {
-    return { ...opened, conversation: "running" };
-  }
-  // Ports need no dividing where nobody else is.
-  const portBase = request.standalone ? undefined : record.portBase;
-  await writeContext(instance, session, worker.id, project, portBase);
-  const resume = !request.fresh && hasConversation(instance, session);
-  const command = [
-    ...tmux,
-    "new-session",
-    "-d",
-    "-s",
-    "claude",
-    "claude-session",
-    ...(resume ? ["--continue"] : []),
-    ...keySettings(instance, session, project, request.env),
-    ...request.claudeArguments,
-  ];
-  const { exitCode, output } = await execIn(
-    docker,
-    worker.id,
-    command,
-    {
+    command: [
+      "claude-session",
+      ...(resumes ? ["--continue"] : []),
+      ...keySettings(instance, session, project, request.env),
+      ...request.claudeArguments,
+    ],
+    env: {
       ...passedOn(request.env),
       ...(portBase === undefined ? {} : { HAL9000_PORT_BASE: `${portBase}` }),
     },
-  );
-  if (exitCode !== 0) {
-    if (await hasTerminal(docker, worker.id)) {
-      return { ...opened, conversation: "running" }; // another was faster
-    }
-    throw new Failure("failed", `Cannot start Claude: ${output.trim()}`, {
-      hint: `Look around in the worker: docker exec -it ${worker.name} bash`,
-    });
+    resumes,
+  };
+}
+
+/** What was found: a CLI that runs, a conversation to go on with, neither. */
+export type Conversation = "running" | "resumed" | "new";
+
+/** Starts Claude without a terminal, unless it runs. */
+export async function startSession(
+  { docker }: Pick<Instance, "docker">,
+  ready: ReadySession,
+): Promise<Conversation> {
+  const { id, command, env } = ready;
+  if (ready.start === "running" && await hasTerminal(docker, id)) {
+    return "running";
   }
-  return { ...opened, conversation: resume ? "resumed" : "new" };
+  const { exitCode, output } = await execIn(docker, id, [
+    ...tmux,
+    ...["new-session", "-d", "-s", "claude"],
+    ...command,
+  ], env);
+  if (exitCode === 0) return ready.resumes ? "resumed" : "new";
+  if (await hasTerminal(docker, id)) return "running"; // another was faster
+  throw new Failure("failed", `Cannot start Claude: ${output.trim()}`, {
+    hint: `Look around in the worker: docker exec -it ${ready.worker} bash`,
+  });
 }
 
 /** Refuses a name that another project's session has. */
@@ -158,7 +164,7 @@ function remember(
 
 interface SessionWorker {
   worker: Pick<WorkerState, "name" | "id">;
-  start: OpenedSession["start"];
+  start: ReadySession["start"];
 }
 
 async function workerOf(

@@ -10,6 +10,7 @@ export async function execAtTerminal(
   id: string,
   env: NodeJS.ProcessEnv,
   command: readonly string[],
+  variables: Record<string, string> = {},
 ): Promise<number> {
   const terminal = env["TERM"] ?? "";
   // Others are unknown to the container's programs.
@@ -22,10 +23,12 @@ export async function execAtTerminal(
     "--interactive",
     "--tty",
     `--env=TERM=${known ? terminal : "xterm-256color"}`,
+    // By name alone: a URL may hold a password, and arguments are seen by all.
+    ...Object.keys(variables).map((name) => `--env=${name}`),
     id,
     ...["sh", "-c", `echo $$ >"/tmp/$0"; exec "$@"`, client],
     ...command,
-  ], () => endClient(docker, id, client));
+  ], { afterwards: () => endClient(docker, id, client), env: variables });
 }
 
 async function endClient(

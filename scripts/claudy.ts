@@ -11,8 +11,13 @@ import { Failure } from "../lib/errors.ts";
 import { openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { didYouMean } from "../lib/nearest.ts";
-import { claimOrSpawn, openSession, passedOn } from "../lib/session.ts";
-import { attachTerminal } from "../lib/session-tmux.ts";
+import {
+  claimOrSpawn,
+  passedOn,
+  readySession,
+  startSession,
+} from "../lib/session.ts";
+import { showInWorker } from "../lib/session-tmux.ts";
 import { columns } from "../lib/text.ts";
 import { ensureHome } from "../lib/volumes.ts";
 import { command, type Groups, runCli } from "./cli.ts";
@@ -191,7 +196,7 @@ async function openProject(
   }
   const instance = await openInstance(env, logToStderr);
   if (!options.legacy) await offerDaemon(instance, options.yes ?? false);
-  const opened = await openSession(instance, {
+  const ready = await readySession(instance, {
     directory: directory ?? ".",
     cwd: process.cwd(),
     name: options.name,
@@ -203,13 +208,21 @@ async function openProject(
   }, logToStderr).catch((error) => {
     throw meantAsCommand(error, directory);
   });
+  const { session, project, worker, id, start } = ready;
   if (options.detach) {
-    answer(opened, opened.session, options.json ?? false);
+    const conversation = await startSession(instance, ready);
+    const opened = { session, project, worker, id, conversation, start };
+    answer(opened, session, options.json ?? false);
     return;
   }
-  const show = options.shell ? "shell" : "session";
-  const code = await attachTerminal(instance.docker, opened.id, env, show);
-  if (code === 0) logToStderr(`Again: claudy attach ${opened.session}`);
+  if (options.shell) await startSession(instance, ready);
+  const code = await showInWorker(
+    instance.docker,
+    id,
+    env,
+    options.shell ? { what: "shell" } : { what: "session", ...ready },
+  );
+  if (code === 0) logToStderr(`Again: claudy attach ${session}`);
   return code;
 }
 

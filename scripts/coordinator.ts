@@ -9,7 +9,7 @@ import { stopWorker } from "../lib/ending.ts";
 import { Failure } from "../lib/errors.ts";
 import { type Instance, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
-import { attachTerminal, hasTerminal } from "../lib/session-tmux.ts";
+import { hasTerminal, showInWorker } from "../lib/session-tmux.ts";
 import { workersStatus, workerStats } from "../lib/status.ts";
 import { binarySize } from "../lib/units.ts";
 import {
@@ -124,8 +124,8 @@ cli.command(
       return await runDocker(["attach", worker.id]);
     }
     const session = !options.shell && await hasTerminal(docker, worker.id);
-    const show = session ? "session" : "shell";
-    return await attachTerminal(docker, worker.id, process.env, show);
+    const what = session ? "session" : "shell";
+    return await showInWorker(docker, worker.id, process.env, { what });
   });
 
 cli.command("status", "Show how each worker is, and how the last ones ended")

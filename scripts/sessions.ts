@@ -10,7 +10,7 @@ import { logToStderr } from "../lib/log.ts";
 import { resolveProject, sessionName } from "../lib/project.ts";
 import { findSession, removeSession, stopSession } from "../lib/session.ts";
 import { listSessions, type SessionState } from "../lib/session-list.ts";
-import { attachTerminal } from "../lib/session-tmux.ts";
+import { showInWorker } from "../lib/session-tmux.ts";
 import { columns } from "../lib/text.ts";
 import { span } from "../lib/units.ts";
 import { ensureHome } from "../lib/volumes.ts";
@@ -97,8 +97,8 @@ export function addSessions(cli: CAC): void {
         });
       }
       refuseWithoutTerminal();
-      const show = options.shell ? "shell" : "session";
-      return await attachTerminal(instance.docker, found.id, env, show);
+      const what = options.shell ? "shell" : "session";
+      return await showInWorker(instance.docker, found.id, env, { what });
     });
 
   cli.command("stop [name]", "Stop a session; its conversation stays")
