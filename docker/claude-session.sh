@@ -5,6 +5,15 @@ forget() {
   rm -f "$CLAUDE_CONFIG_DIR"/sessions/*.json "$CLAUDE_CONFIG_DIR"/hal9000-activity.json
 }
 forget
+# Files of the home, so that no value stands in what can be inspected; and here,
+# not in the environment of whoever calls: that of tmux is everybody's.
+if [ -f "$CLAUDE_CONFIG_DIR/.oauth_token" ]; then
+  CLAUDE_CODE_OAUTH_TOKEN=$(cat "$CLAUDE_CONFIG_DIR/.oauth_token")
+  export CLAUDE_CODE_OAUTH_TOKEN
+fi
+for file in "$CLAUDE_CONFIG_DIR"/.secret-env.*; do
+  [ -f "$file" ] && export "${file##*/.secret-env.}=$(cat "$file")"
+done
 claude "$@"
 status=$?
 forget

@@ -15,6 +15,7 @@ const ownTargets = [
   inside.workspace,
   inside.claudeHome,
   inside.claudeConfig,
+  inside.credentials,
   inside.secrets,
 ];
 

@@ -9,6 +9,7 @@ import {
   serverCommand,
 } from "./dashboard/server.ts";
 import { messageOf } from "./errors.ts";
+import { keepLoginFresh } from "./login.ts";
 import { serveForward } from "./forward.ts";
 import { pullWorkerImage } from "./images/pull.ts";
 import type { Instance } from "./instance.ts";
@@ -101,6 +102,7 @@ export async function runParent(
 
   await Promise.all([
     keepReconciled(instance, stop, log),
+    keepLoginFresh(instance, stop, log),
     serveForward(instance, stop).catch((error) =>
       log(`No port can be opened to the host: ${messageOf(error)}`)
     ),

@@ -48,6 +48,13 @@ export function homePaths(home: string) {
     accounts: (uid: number, gid: number) =>
       join(home, "run", "accounts", `${uid}-${gid}`),
     secrets: join(home, "secrets"),
+    /** What all sessions sign in with, see credentials.ts and login.ts. */
+    anthropicKey: join(home, "secrets", "anthropic_key"),
+    claudeToken: join(home, "secrets", "claude_token"),
+    login: join(home, "secrets", "login"),
+    /** What workers see of the login. */
+    credentials: join(home, "run", "credentials"),
+    namedSecrets: join(home, "secrets", "named"),
     /** Secrets that one worker was given. */
     workerSecrets: (worker: string) => join(home, "secrets", "workers", worker),
     logs: join(home, "logs"),
@@ -75,6 +82,7 @@ export function homeDirectories(paths: HomePaths): string[] {
     paths.claims,
     paths.run,
     join(home, "run", "accounts"),
+    paths.credentials,
     paths.logs,
     join(paths.logs, "parent"),
     paths.secrets,

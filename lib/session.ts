@@ -1,15 +1,15 @@
 // A session: one conversation of a project, in the tmux server of whatever worker
 // it has at present. Its Claude home outlives its workers.
 
-import { existsSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
+import { layOutCredentials } from "./credentials.ts";
 import { retireWorker, stopWorker } from "./ending.ts";
 import { Failure } from "./errors.ts";
 import { execIn } from "./exec.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { didYouMean } from "./nearest.ts";
-import { writeWhole } from "./owned.ts";
 import { claim, claimRequest } from "./pool/client.ts";
 import { freePorts, reservePorts } from "./port-range.ts";
 import { type Project, resolveProject, sessionName } from "./project.ts";
@@ -26,7 +26,7 @@ import { hasTerminal, tmux } from "./session-tmux.ts";
 import { type SpawnRequest, spawnWorker } from "./spawn.ts";
 import { ensureHome } from "./volumes.ts";
 import { waitFor } from "./wait.ts";
-import { checkWorkerName, inside } from "./worker.ts";
+import { checkWorkerName } from "./worker.ts";
 import { sessionHome } from "./worker-home.ts";
 import { listWorkers, type WorkerState } from "./workers.ts";
 
@@ -88,6 +88,8 @@ export async function readySession(
   const portBase = request.standalone ? undefined : record.portBase;
   await writeContext(instance, session, worker.id, project, portBase);
   const resumes = !request.fresh && hasConversation(instance, session);
+  const claudeHome = join(instance.home.home, sessionHome(session));
+  const signIn = layOutCredentials(instance, claudeHome, project, request.env);
   return {
     session,
     project: project.path,
@@ -97,10 +99,11 @@ export async function readySession(
     command: [
       "claude-session",
       ...(resumes ? ["--continue"] : []),
-      ...keySettings(instance, session, project, request.env),
+      ...signIn.arguments,
       ...request.claudeArguments,
     ],
     env: {
+      ...signIn.env,
       ...passedOn(request.env),
       ...(portBase === undefined ? {} : { HAL9000_PORT_BASE: `${portBase}` }),
     },
@@ -239,26 +242,6 @@ export function passedOn(env: NodeJS.ProcessEnv): Record<string, string> {
   return Object.fromEntries(
     names.flatMap((name) => env[name] ? [[name, env[name]]] : []),
   );
-}
-
-/**
- * The caller's API key becomes a file of the session's home, which the CLI is
- * told to read: as a variable it would stand in `docker inspect`, and the CLI
- * would ask whether to use it.
- */
-function keySettings(
-  { home }: Instance,
-  session: string,
-  project: Project,
-  env: NodeJS.ProcessEnv,
-): string[] {
-  const file = ".anthropic_key";
-  const path = join(home.home, sessionHome(session), file);
-  const key = env["ANTHROPIC_API_KEY"];
-  if (key) writeWhole(path, key, project, 0o400);
-  else if (!existsSync(path)) return [];
-  const apiKeyHelper = `cat ${inside.claudeHome}/${file}`;
-  return ["--settings", JSON.stringify({ apiKeyHelper })];
 }
 
 /** The session of this name; throws a `notFound` Failure with the nearest. */

@@ -32,7 +32,8 @@ export function ensureHome({ home, owner, prefix }: Instance): void {
   for (const directory of homeDirectories(home)) {
     // Workers read the shared settings whoever owns their project; the home
     // above keeps everyone else out.
-    const mode = directory === home.claudeConfig ? 0o755 : 0o700;
+    const shared = [home.claudeConfig, home.credentials].includes(directory);
+    const mode = shared ? 0o755 : 0o700;
     // The home itself may be a link to where there is room.
     const linked = directory === home.home && existsSync(directory);
     ensureDirectory(linked ? realpathSync(directory) : directory, mode, owner);

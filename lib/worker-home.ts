@@ -57,6 +57,7 @@ export function prepareWorkerHome(
     sources: {
       claudeHome: join(hostHome.home, relative),
       claudeConfig: hostHome.claudeConfig,
+      credentials: hostHome.credentials,
       accounts: ensureAccounts(instance, project),
     },
   };

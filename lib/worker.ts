@@ -59,6 +59,8 @@ export interface WorkerSources {
   claudeHome?: string | undefined;
   /** Shared Claude settings. */
   claudeConfig: string;
+  /** The instance's login, without what refreshes it. */
+  credentials: string;
   /** Holds a passwd and a group file for the worker's user. */
   accounts: string;
   /** Holds a file a secret; undefined where there is none. */
@@ -72,6 +74,8 @@ export const inside = {
   claudeHome: "/home/claude/.claude",
   claudeConfig: "/config/claude",
   secrets: "/run/secrets",
+  /** The instance's login, as far as workers may see it. */
+  credentials: "/run/hal9000/credentials",
 } as const;
 
 /** Docker's own rule, but for a letter first: `-n 007` would arrive as 7. */
@@ -184,6 +188,7 @@ export function workerSpec(
           ? []
           : [bind(sources.claudeHome, inside.claudeHome)]),
         bind(sources.claudeConfig, inside.claudeConfig, true),
+        bind(sources.credentials, inside.credentials, true),
         bind(`${sources.accounts}/passwd`, "/etc/passwd", true),
         bind(`${sources.accounts}/group`, "/etc/group", true),
         ...(sources.secrets

@@ -1,9 +1,10 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
 // claudy: the front door for people: sessions, the daemon, the pool, settings.
 
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 import process from "node:process";
 import { confPath, explainSettings, settingFaults } from "../lib/config.ts";
+import { layOutCredentials } from "../lib/credentials.ts";
 import { runDocker } from "../lib/docker-cli.ts";
 import { type Check, examine } from "../lib/doctor.ts";
 import { stopWorker } from "../lib/ending.ts";
@@ -18,12 +19,19 @@ import {
   startSession,
 } from "../lib/session.ts";
 import { showInWorker } from "../lib/session-tmux.ts";
+import { readRecord } from "../lib/record.ts";
 import { columns } from "../lib/text.ts";
 import { ensureHome } from "../lib/volumes.ts";
 import { command, type Groups, runCli } from "./cli.ts";
 import { completionScript, type Places, shells } from "./completion.ts";
 import { addDaemon, daemonActions, offerDaemon } from "./daemon.ts";
 import { showDashboard } from "./dashboard.ts";
+import {
+  addLogin,
+  login,
+  refuseKeyAsArgument,
+  secretActionNames,
+} from "./login.ts";
 import { action, refuseWithoutTerminal } from "./options.ts";
 import {
   addPoolOptions,
@@ -47,6 +55,7 @@ const groups: Groups = [
     "ports",
     "run",
   ]],
+  ["Credentials", ["login", "logout", "secret"]],
   ["Machine", ["daemon", "pool", "dashboard", "config", "doctor"]],
   ["Shell", ["completion"]],
 ];
@@ -60,6 +69,8 @@ interface OpenOptions {
   shell?: boolean;
   new?: boolean;
   legacy?: boolean;
+  setup?: boolean;
+  apiKey?: unknown;
   verify?: boolean;
   diagnose?: boolean;
   allowAnyPath?: boolean;
@@ -76,6 +87,8 @@ cli.command("[directory]", "Open the session of a project (default: here)")
   .option("--new", "Begin a new conversation")
   .option("--via-parent", "Accepted; it is what is done")
   .option("--legacy", "One container without a parent; deprecated")
+  .option("--setup", "As login")
+  .option("--api-key <key>", "Refused: ps and history would show it")
   .option("--verify", "As doctor")
   .option("--diagnose", "As doctor")
   .option("--allow-any-path", "Mount system directories and HAL9000_HOME too")
@@ -87,6 +100,7 @@ cli.command("[directory]", "Open the session of a project (default: here)")
   .example("claudy sessions --waiting")
   .action(openProject);
 
+addLogin(cli);
 addSessions(cli);
 addWatch(cli);
 addPorts(cli);
@@ -170,6 +184,7 @@ const places: Places = {
   ports: Object.keys(portActions),
   daemon: Object.keys(daemonActions),
   pool: Object.keys(poolActions),
+  secret: secretActionNames,
   config: Object.keys(configActions),
   completion: shells,
 };
@@ -183,6 +198,8 @@ async function openProject(
   directory: string | undefined,
   options: OpenOptions,
 ): Promise<number | undefined> {
+  refuseKeyAsArgument(options.apiKey);
+  if (options.setup) return await login({});
   if (options.verify || options.diagnose) return await examineAll(options);
   if (options.json && !options.detach) {
     throw new Failure("usage", "--json needs --detach");
@@ -265,21 +282,28 @@ async function runPrompt(
     cwd: process.cwd(),
   }, logToStderr);
   try {
-    // By name alone: docker takes the values from its own environment.
-    const variables = ["ANTHROPIC_API_KEY", ...Object.keys(passedOn(env))]
-      .filter((name) => env[name]);
+    const record = readRecord(instance, worker.name, logToStderr);
+    if (!record) throw new Failure("failed", "The worker has lost its record");
+    const signIn = layOutCredentials(
+      instance,
+      join(instance.home.home, record.home),
+      record.project,
+      env,
+    );
+    const variables = { ...passedOn(env), ...signIn.env };
     return await runDocker([
       "exec",
       "--interactive",
-      ...variables.map((name) => `--env=${name}`),
+      ...Object.keys(variables).map((name) => `--env=${name}`),
       worker.id,
-      "claude",
+      "claude-session",
       "-p",
       ...(options.json ? ["--output-format", "json"] : []),
+      ...signIn.arguments,
       ...(options["--"] ?? []),
       "--",
       String(prompt),
-    ]);
+    ], { env: variables });
   } finally {
     await stopWorker(instance, worker, logToStderr);
   }

@@ -18,6 +18,34 @@ export function answerLine(
   process.stdout.write(`${json ? JSON.stringify(value) : text}\n`);
 }
 
+/** A line that is not shown while it is typed; from stdin where it is no terminal. */
+export async function askHidden(question: string): Promise<string> {
+  const { stdin, stderr } = process;
+  stdin.setEncoding("utf8");
+  let text = "";
+  if (stdin.isTTY !== true) {
+    for await (const chunk of stdin) text += chunk;
+    return text.trim();
+  }
+  stderr.write(`${question} (it is not shown): `);
+  stdin.setRawMode(true);
+  try {
+    for await (const chunk of stdin) {
+      for (const character of chunk as string) {
+        if (character === "\r" || character === "\n") return text.trim();
+        if (character === "\x03" || character === "\x04") {
+          throw new Failure("unsafe", "Nothing was done");
+        }
+        text = character === "\x7f" ? text.slice(0, -1) : text + character;
+      }
+    }
+    return text.trim();
+  } finally {
+    stdin.setRawMode(false);
+    stderr.write("\n");
+  }
+}
+
 /** Asks at the terminal; throws an `unsafe` Failure where nobody says yes. */
 export async function confirm(question: string, yes: boolean): Promise<void> {
   if (yes) return;

@@ -8,6 +8,7 @@ import type { Instance } from "../instance.ts";
 import type { Log } from "../log.ts";
 import {
   createWorker,
+  inside,
   type Limits,
   startWorker,
   workerSpec,
@@ -50,7 +51,7 @@ export async function warmRecipe(
     pids: settings.WORKER_PIDS_LIMIT,
   };
   const inputs = createHash("sha256")
-    .update(JSON.stringify([found.Id, network, limits]))
+    .update(JSON.stringify([found.Id, network, limits, inside]))
     .digest("hex").slice(0, 16);
   return { image, network, limits, inputs };
 }
@@ -70,6 +71,7 @@ export async function createWarm(
     limits: recipe.limits,
     sources: {
       claudeConfig: hostHome.claudeConfig,
+      credentials: hostHome.credentials,
       accounts: ensureAccounts(instance, owner),
     },
     env: [],

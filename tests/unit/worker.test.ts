@@ -21,6 +21,7 @@ const request = {
   sources: {
     claudeHome: "/h/workers/discovery",
     claudeConfig: "/h/config/claude",
+    credentials: "/h/run/credentials",
     accounts: "/h/run/accounts/1000-1001",
   },
   env: [],

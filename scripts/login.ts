@@ -1,0 +1,179 @@
+// The commands of claudy about what sessions sign in with, and secrets.
+
+import process from "node:process";
+import type { CAC } from "cac";
+import {
+  forgetCredentials,
+  keepCredential,
+  listSecrets,
+  removeSecret,
+  setSecret,
+} from "../lib/credentials.ts";
+import { runDocker } from "../lib/docker-cli.ts";
+import { Failure } from "../lib/errors.ts";
+import { workerImage } from "../lib/images/recipes.ts";
+import { type Instance, openInstance } from "../lib/instance.ts";
+import { roleLabels } from "../lib/labels.ts";
+import { logToStderr } from "../lib/log.ts";
+import { isLoggedIn } from "../lib/login.ts";
+import { ensureDirectory } from "../lib/owned.ts";
+import { columns } from "../lib/text.ts";
+import { ensureHome } from "../lib/volumes.ts";
+import { inside } from "../lib/worker.ts";
+import { ensureAccounts } from "../lib/worker-home.ts";
+import { action, refuseWithoutTerminal } from "./options.ts";
+import { answer, askHidden, confirm } from "./output.ts";
+
+const open = async () => {
+  const instance = await openInstance(process.env, logToStderr);
+  ensureHome(instance);
+  return instance;
+};
+
+interface LoginOptions {
+  key?: boolean;
+  token?: boolean;
+  apiKey?: unknown;
+}
+
+interface SecretOptions {
+  env?: boolean;
+  yes?: boolean;
+  json?: boolean;
+}
+
+/** Arguments are for all to see. */
+export function refuseKeyAsArgument(given: unknown): void {
+  if (given === undefined) return;
+  throw new Failure("usage", "--api-key is refused: ps and history show it", {
+    hint: "Give it at the prompt or on stdin: claudy login --key",
+  });
+}
+
+/** Keeps a key or token that is typed or piped, or has the CLI log in. */
+export async function login(
+  options: LoginOptions,
+): Promise<number | undefined> {
+  refuseKeyAsArgument(options.apiKey);
+  if (options.key && options.token) {
+    throw new Failure("usage", "--key and --token exclude each other");
+  }
+  const instance = await open();
+  if (!options.key && !options.token) return await loginWithCli(instance);
+  const kind = options.key ? "key" : "token";
+  const question = options.key
+    ? "API key"
+    : "Token, as claude setup-token prints it";
+  keepCredential(instance, kind, await askHidden(question));
+  logToStderr(`The ${kind} is kept for all sessions, from their next start on`);
+  return undefined;
+}
+
+/** In a container of its own, whose Claude home is the instance's login. */
+async function loginWithCli(instance: Instance): Promise<number> {
+  refuseWithoutTerminal();
+  const { home, hostHome, owner, prefix, settings } = instance;
+  ensureDirectory(home.login, 0o700, owner);
+  const code = await runDocker([
+    "run",
+    "--rm",
+    "--interactive",
+    "--tty",
+    ...Object.entries(roleLabels(prefix, "helper"))
+      .map(([key, value]) => `--label=${key}=${value}`),
+    "--cap-drop=ALL",
+    "--security-opt=no-new-privileges",
+    `--user=${owner.uid}:${owner.gid}`,
+    `--mount=type=bind,source=${hostHome.login},target=${inside.claudeHome}`,
+    ...["passwd", "group"].map((file) =>
+      `--mount=type=bind,source=${
+        ensureAccounts(instance, owner)
+      }/${file},target=/etc/${file},readonly`
+    ),
+    workerImage(settings),
+    "claude",
+    "auth",
+    "login",
+  ]);
+  if (code === 0 && isLoggedIn(home)) {
+    logToStderr("Logged in: sessions use it from their next start on");
+    return 0;
+  }
+  throw new Failure("failed", "The CLI has not logged in", {
+    hint: "Try again, or keep a key: claudy login --key",
+  });
+}
+
+const secretActions = {
+  set: async (options: SecretOptions, name?: string) => {
+    if (name === undefined) {
+      throw new Failure("usage", "secret set needs a name");
+    }
+    const instance = await open();
+    const value = await askHidden(`Value of ${name}`);
+    if (value === "") throw new Failure("usage", "The value is empty");
+    setSecret(instance, { name, variable: options.env ?? false }, value);
+    logToStderr(`${name} is kept for all sessions, from their next start on`);
+  },
+  list: async (options: SecretOptions) => {
+    const secrets = listSecrets(await open());
+    const rows = secrets.map(({ name, variable }) => [
+      name,
+      variable ? `file and variable` : "file",
+    ]);
+    const text = columns([["NAME", "AS"], ...rows]);
+    answer(secrets, text, options.json ?? false);
+  },
+  rm: async (options: SecretOptions, name?: string) => {
+    if (name === undefined) {
+      throw new Failure("usage", "secret rm needs a name");
+    }
+    const instance = await open();
+    await confirm(`Remove secret ${name}?`, options.yes ?? false);
+    if (!removeSecret(instance, name)) {
+      throw new Failure("notFound", `There is no secret ${name}`);
+    }
+  },
+};
+
+export const secretActionNames = Object.keys(secretActions);
+
+/** Adds claudy login, logout and secret. */
+export function addLogin(cli: CAC): void {
+  cli.command(
+    "login",
+    "Keep what all sessions sign in with (default: the CLI's login)",
+  )
+    .option("--key", "An API key, asked for or from stdin")
+    .option("--token", "A token of claude setup-token, likewise")
+    .option("--api-key <key>", "Refused: ps and history would show it")
+    .example("claudy login --key <key.txt")
+    .action(login);
+
+  cli.command("logout", "Remove keys, tokens and the login that are kept")
+    .option("--yes", "Do not ask")
+    .action(async ({ yes }: { yes?: boolean }) => {
+      const instance = await open();
+      await confirm("Remove what sessions sign in with?", yes ?? false);
+      forgetCredentials(instance);
+      logToStderr(
+        "Logged out; sessions that run keep what they have until they end",
+      );
+    });
+
+  cli.command(
+    "secret <action> [name]",
+    "set, list or rm of secrets that sessions get as files",
+  )
+    .option("--env", "set: as a variable of Claude and what it starts, too")
+    .option("--yes", "rm: do not ask")
+    .option("--json", "list: print it as JSON")
+    .example("claudy secret set GITHUB_TOKEN --env <token.txt")
+    .action(
+      async (name: string, secret: unknown, options: SecretOptions) =>
+        await action("secret", secretActions, name)(
+          options,
+          secret === undefined ? undefined : String(secret),
+        ),
+    );
+}
