@@ -1,6 +1,8 @@
 # What sessions sign in with: kept keys, tokens, logins and secrets, and that they
 # are seen by the API and nobody else.
 
+# shellcheck disable=SC2030,SC2031  # each test has its own key
+
 load ../helper/load
 load ../helper/sessions
 

@@ -69,6 +69,7 @@ test("workerSpec() is the project's owner in a hardened container", () => {
         bind("/home/dave/app", "/workspace", false),
         bind("/h/workers/discovery", "/home/claude/.claude", false),
         bind("/h/config/claude", "/config/claude", true),
+        bind("/h/run/credentials", "/run/hal9000/credentials", true),
         bind("/h/run/accounts/1000-1001/passwd", "/etc/passwd", true),
         bind("/h/run/accounts/1000-1001/group", "/etc/group", true),
       ],

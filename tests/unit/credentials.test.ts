@@ -1,0 +1,85 @@
+import { mkdirSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import {
+  credentialFor,
+  keepCredential,
+  listSecrets,
+  removeSecret,
+  setSecret,
+} from "../../lib/credentials.ts";
+import { refreshAt, withoutRefresh } from "../../lib/login.ts";
+import { ownerOf } from "../../lib/owned.ts";
+import { homePaths } from "../../lib/paths.ts";
+
+function instanceIn(root: string) {
+  const home = homePaths(root);
+  mkdirSync(home.login, { recursive: true });
+  return { home, owner: ownerOf(root) };
+}
+
+test("credentialFor() takes a kept key, then the caller's, then a token", () => {
+  const root = mkdtempSync(join(tmpdir(), "hal9000-credentials-"));
+  const instance = instanceIn(root);
+  const caller = { ANTHROPIC_API_KEY: "sk-ant-caller" };
+  assert.is(credentialFor(instance, {}), undefined);
+  keepCredential(instance, "token", "sk-ant-oat01-token\n");
+  assert.is(credentialFor(instance, {}), "token");
+  assert.is(credentialFor(instance, caller), "caller");
+  keepCredential(instance, "key", "sk-ant-api03-key");
+  assert.is(credentialFor(instance, caller), "key");
+  assert.is(statSync(instance.home.anthropicKey).mode & 0o777, 0o600);
+  rmSync(root, { recursive: true });
+});
+
+test("keepCredential() takes no text that cannot be one, and repeats none", () => {
+  const root = mkdtempSync(join(tmpdir(), "hal9000-credentials-"));
+  for (const text of ["", "short", "two words", "line\nline2345"]) {
+    try {
+      keepCredential(instanceIn(root), "key", text);
+      assert.unreachable();
+    } catch (error) {
+      assert.is((error as Error).message, "That is no API key");
+    }
+  }
+  rmSync(root, { recursive: true });
+});
+
+test("setSecret() keeps one of a name, as a file or a variable too", () => {
+  const root = mkdtempSync(join(tmpdir(), "hal9000-credentials-"));
+  const instance = instanceIn(root);
+  setSecret(instance, { name: "A", variable: false }, "one");
+  setSecret(instance, { name: "A", variable: true }, "two");
+  assert.equal(listSecrets(instance), [{ name: "A", variable: true }]);
+  assert.throws(
+    () => setSecret(instance, { name: "PATH", variable: true }, "x"),
+    "cannot be a secret's variable",
+  );
+  assert.throws(() => removeSecret(instance, "../x"), "not a name");
+  assert.ok(removeSecret(instance, "A"));
+  assert.not.ok(removeSecret(instance, "A"));
+  rmSync(root, { recursive: true });
+});
+
+test("refreshAt() is ahead by ten minutes, or by half of a short life", () => {
+  assert.is(refreshAt(8 * 3_600_000), 8 * 3_600_000 - 600_000);
+  assert.is(refreshAt(60_000, 60_000), 30_000);
+});
+
+test("withoutRefresh() keeps what the CLI needs, and no refresh token", () => {
+  const text = JSON.stringify(withoutRefresh({
+    claudeAiOauth: {
+      accessToken: "access",
+      refreshToken: "planted-refresh",
+      expiresAt: 1,
+      subscriptionType: "max",
+    },
+  }));
+  assert.not.match(text, "planted-refresh");
+  assert.match(text, '"accessToken":"access"');
+  assert.match(text, '"subscriptionType":"max"');
+});
+
+test.run();
