@@ -13,13 +13,17 @@ import {
 import { Buffer } from "node:buffer";
 import { join } from "node:path";
 import * as v from "valibot";
+import { unprintable } from "./text.ts";
 
 export type Activity =
   | "working"
   | "waiting"
   | "idle"
   | "starting"
-  | "stopped";
+  | "paused"
+  | "stopped"
+  /** Its worker does not answer. */
+  | "unknown";
 
 export interface CliState {
   activity: Activity;
@@ -29,7 +33,12 @@ export interface CliState {
 
 const stateSchema = v.object({
   status: v.picklist(["busy", "waiting", "idle"]),
-  waitingFor: v.optional(v.pipe(v.string(), v.maxLength(1000))),
+  waitingFor: v.optional(v.pipe(
+    v.string(),
+    v.maxLength(1000),
+    // It is shown, and given to commands.
+    v.transform((text) => text.replace(unprintable, " ").trim()),
+  )),
 });
 
 const activities = {
@@ -41,8 +50,9 @@ const activities = {
 /** Of these, one says more of what a person should know than the next. */
 const order: Activity[] = ["waiting", "working", "idle"];
 
-/** Files larger than this are none of the CLI's. */
+/** Files that are larger, or more, are none of the CLI's. */
 const mostBytes = 16 * 1024;
+const mostFiles = 20;
 
 /** From the texts of its files, and what the hooks noted; undefined of neither. */
 export function cliState(
@@ -82,7 +92,8 @@ export function readCliState(claudeHome: string): CliState | undefined {
 
 function namesIn(directory: string): string[] {
   try {
-    return readdirSync(directory).filter((name) => name.endsWith(".json"));
+    return readdirSync(directory).filter((name) => name.endsWith(".json"))
+      .slice(0, mostFiles);
   } catch {
     return []; // not there yet
   }

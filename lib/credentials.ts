@@ -1,12 +1,23 @@
 // What sessions sign in with: kept for the instance, or the caller's. A session
 // gets it as a file of its Claude home, never as a variable of its container.
 
-import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import {
+  existsSync,
+  lstatSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+} from "node:fs";
 import { join } from "node:path";
 import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import { isLoggedIn } from "./login.ts";
-import { ensureDirectory, type Owner, writeWhole } from "./owned.ts";
+import {
+  ensureDirectory,
+  type Owner,
+  replaceWhole,
+  writeWhole,
+} from "./owned.ts";
 import type { HomePaths } from "./paths.ts";
 import { inside } from "./worker.ts";
 
@@ -71,8 +82,8 @@ export function layOutCredentials(
   const chosen = credentialFor(instance, env);
   const lay = (file: string, text: string | undefined) => {
     const path = join(claudeHome, file);
-    if (text === undefined) rmSync(path, { force: true });
-    else writeWhole(path, text, project, 0o400);
+    if (text !== undefined) replaceWhole(path, text, project, { mode: 0o400 });
+    else rmSync(path, { recursive: true, force: true });
   };
   const key = chosen === "key"
     ? readFileSync(home.anthropicKey, "utf8")
@@ -88,7 +99,9 @@ export function layOutCredentials(
   laySecrets(instance, claudeHome, project);
   const apiKeyHelper = `cat ${inside.claudeHome}/${keyFile}`;
   return {
-    arguments: existsSync(join(claudeHome, keyFile))
+    // No link: what it leads to is not for the worker to learn.
+    arguments: lstatSync(join(claudeHome, keyFile), { throwIfNoEntry: false })
+        ?.isFile()
       ? ["--settings", JSON.stringify({ apiKeyHelper })]
       : [],
     env: chosen === "login"
@@ -111,8 +124,9 @@ export function forgetCredentials({ home }: Pick<Instance, "home">): void {
   }
   for (const session of readdirSync(home.claude)) {
     const claudeHome = join(home.claude, session);
-    rmSync(join(claudeHome, keyFile), { force: true });
-    rmSync(join(claudeHome, tokenFile), { force: true });
+    for (const file of [keyFile, tokenFile]) {
+      rmSync(join(claudeHome, file), { recursive: true, force: true });
+    }
   }
 }
 
@@ -195,6 +209,8 @@ function laySecrets({ home }: Home, claudeHome: string, user: Owner): void {
   for (const { name, variable } of secrets) {
     const file = join(home.namedSecrets, variable ? `${name}.env` : name);
     const to = (variable ? variablePrefix : secretPrefix) + name;
-    writeWhole(join(claudeHome, to), readFileSync(file), user, 0o400);
+    replaceWhole(join(claudeHome, to), readFileSync(file), user, {
+      mode: 0o400,
+    });
   }
 }

@@ -125,7 +125,7 @@ function examineDisk({ home }: Instance): Finding {
   const { bavail, bsize } = statfsSync(path);
   const free = bavail * bsize;
   const says = `${binarySize(free)} free at ${path}`;
-  if (free < leastDisk) return fail(says, "claudy prune, or make room");
+  if (free < leastDisk) return fail(says, "make room");
   return free < littleDisk ? warn(says, "make room") : ok(says);
 }
 

@@ -10,6 +10,7 @@ import type { Instance } from "./instance.ts";
 
 /** Of a first line: five digits and their end. */
 const longestLine = 8;
+const firstLineMs = 5000;
 
 /** In the parent: serves run/forward.sock until `stop` is aborted. */
 export async function serveForward(
@@ -37,6 +38,8 @@ export async function serveForward(
 /** Reads the first line byte for byte as it comes, and nothing behind it. */
 function readPort(socket: Socket, found: (port: number) => void): void {
   let line = "";
+  const late = setTimeout(() => socket.destroy(), firstLineMs);
+  socket.on("close", () => clearTimeout(late));
   const read = () => {
     let byte: string | null;
     while ((byte = socket.read(1)?.toString("latin1") ?? null) !== null) {
@@ -45,6 +48,7 @@ function readPort(socket: Socket, found: (port: number) => void): void {
         if (line.length > longestLine) return void socket.destroy();
         continue;
       }
+      clearTimeout(late);
       socket.off("readable", read);
       const port = Number(line);
       if (!isPort(port)) return void socket.destroy();
@@ -82,7 +86,10 @@ export async function forwardPort(
   stop: AbortSignal,
   ready: () => void,
 ): Promise<void> {
+  const sockets = new Set<Socket>();
   const server = createServer({ allowHalfOpen: true }, (socket) => {
+    sockets.add(socket);
+    socket.on("close", () => sockets.delete(socket));
     const passage = createConnection({
       path: home.forwardSocket,
       allowHalfOpen: true,
@@ -103,5 +110,6 @@ export async function forwardPort(
   }
   ready();
   if (!stop.aborted) await once(stop, "abort");
+  for (const socket of sockets) socket.destroy();
   server.close();
 }

@@ -77,6 +77,23 @@ export function writeWhole(
   stageWhole(path, text, owner, { mode }).commit();
 }
 
+/**
+ * The same in a directory that a worker owns, which may have laid a directory in
+ * the file's place: it goes.
+ */
+export function replaceWhole(
+  path: string,
+  text: string | Uint8Array,
+  owner: Owner,
+  options: { mode?: number; sync?: boolean } = {},
+): void {
+  const staged = stageWhole(path, text, owner, options);
+  if (lstatSync(path, { throwIfNoEntry: false })?.isDirectory()) {
+    rmSync(path, { recursive: true, force: true });
+  }
+  staged.commit();
+}
+
 /** A file that is written, and yet to take its place. */
 export interface Staged {
   path: string;

@@ -5,12 +5,13 @@ import { readdirSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join, relative } from "node:path";
 import { type Docker } from "./docker.ts";
 import { engineFailure } from "./docker-errors.ts";
-import { forgetHome, retireWorker } from "./ending.ts";
+import { forgetHome, retireWorker, stopWorker } from "./ending.ts";
 import { messageOf } from "./errors.ts";
 import { type ContainerEvent, followEvents } from "./events.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { readClaim } from "./pool/claim.ts";
+import { isUsed } from "./pool/warm.ts";
 import {
   closeRecord,
   isRecord,
@@ -30,6 +31,8 @@ export interface ReconcilePlan {
   close: WorkerRecord[];
   /** Workers that have ended, or never began, and are not to stay. */
   retire: WorkerState[];
+  /** Workers for one command, which has had its time to begin. */
+  forsaken: WorkerRecord[];
 }
 
 /** A worker that was created this long ago and not started never will be. */
@@ -59,6 +62,10 @@ export function planReconcile(
     adopt: workers.filter((worker) => !recorded.has(worker.id)),
     close: records.filter(({ container }) => !ids.has(container)),
     retire: workers.filter(over),
+    forsaken: records.filter(({ once, container, createdAt }) =>
+      once && ids.has(container) &&
+      nowMs - Date.parse(createdAt) > startGraceMs
+    ),
   };
 }
 
@@ -73,6 +80,12 @@ export async function reconcile(instance: Instance, log: Log): Promise<void> {
   for (const worker of plan.retire) {
     log(`Worker "${worker.name}" has ended: ${worker.status || worker.state}`);
     await retireWorker(instance, worker, log);
+  }
+  for (const record of plan.forsaken) {
+    if (await isUsed(instance, record.container)) continue;
+    log(`Nobody uses "${record.worker}" any more; stopping it`);
+    const { worker: name, container: id } = record;
+    await stopWorker(instance, { name, id }, log);
   }
   for (const record of plan.close) {
     log(`Worker "${record.worker}" is gone; closing its record`);

@@ -36,6 +36,8 @@ export const recordSchema = v.object({
   home: v.pipe(v.string(), v.regex(/^(workers|claude)\/[^/.][^/]*$/)),
   /** Whether that goes with the worker: its name was made up, and is not to come again. */
   ephemeral: v.boolean(),
+  /** Whether it is there for one command, and of no use when that has ended. */
+  once: v.optional(v.boolean()),
   /** Of HAL9000_HOME/secrets/workers, where it was given secrets. */
   secrets: v.nullable(v.pipe(v.string(), v.regex(/^[^/.][^/]*$/))),
   /** Its limit; null for none. */

@@ -4,7 +4,7 @@
 import { join } from "node:path";
 import { inspectContainer } from "./docker.ts";
 import type { Instance } from "./instance.ts";
-import { stageWhole } from "./owned.ts";
+import { replaceWhole } from "./owned.ts";
 import { portsEach } from "./port-range.ts";
 import type { Project } from "./project.ts";
 import { binarySize } from "./units.ts";
@@ -63,5 +63,5 @@ export async function writeContext(
     portBase,
   });
   const path = join(home.home, sessionHome(session), "hal9000-context.md");
-  stageWhole(path, text, project, { sync: false }).commit();
+  replaceWhole(path, text, project, { sync: false });
 }

@@ -1,7 +1,7 @@
 // Sessions as they are now: what is kept of them, their workers, and what the
 // CLI says.
 
-import { readdirSync, statSync } from "node:fs";
+import { lstatSync, readdirSync, type Stats } from "node:fs";
 import { join } from "node:path";
 import { type CliState, cliState, notedFile, ownFiles } from "./activity.ts";
 import { execIn } from "./exec.ts";
@@ -42,9 +42,9 @@ async function stateOf(
   workers: WorkerState[],
 ): Promise<SessionState> {
   const worker = workers.find(({ session, state }) =>
-    session === record.name && state === "running"
+    session === record.name && (state === "running" || state === "paused")
   );
-  const said = worker && await askWorker(instance, worker.id);
+  const said = worker && await stateIn(instance, worker);
   return {
     ...record,
     state: said?.activity ?? "stopped",
@@ -56,22 +56,45 @@ async function stateOf(
   };
 }
 
+type WorkerSaid = CliState & { attached: number };
+
+/** Undefined where no CLI runs; one worker that is ill holds up no others. */
+async function stateIn(
+  instance: Instance,
+  { id, state }: WorkerState,
+): Promise<WorkerSaid | undefined> {
+  const without = { waitingFor: null, attached: 0 };
+  if (state === "paused") return { activity: "paused", ...without };
+  try {
+    return await askWorker(instance, id);
+  } catch {
+    return { activity: "unknown", ...without };
+  }
+}
+
 /** Of processes that live: the file of one that was killed stays. */
 const script = `${tmux.join(" ")} list-clients -F client || exit
 cd "$CLAUDE_CONFIG_DIR" || exit
-echo "noted $(head -c 4096 ${notedFile} 2>/dev/null | tr -d '\\n')"
+[ -f ${notedFile} ] && echo "noted $(head -c 4096 ${notedFile} | tr -d '\\n')"
 for file in ${ownFiles}/*.json; do
   pid=\${file##*/}
-  [ -d "/proc/\${pid%.json}" ] && echo "own $(head -c 4096 "$file" | tr -d '\\n')"
+  [ -f "$file" ] && [ -d "/proc/\${pid%.json}" ] && echo "own $(head -c 4096 "$file" | tr -d '\\n')"
 done
 true`;
 
-/** Undefined where no CLI runs. */
+/** Enough for a worker that is well. */
+const answerMs = 5000;
+
 async function askWorker(
   { docker }: Instance,
   id: string,
-): Promise<CliState & { attached: number } | undefined> {
-  const { exitCode, output } = await execIn(docker, id, ["bash", "-c", script]);
+): Promise<WorkerSaid | undefined> {
+  const { exitCode, output } = await execIn(
+    docker,
+    id,
+    ["bash", "-c", script],
+    { timeoutMs: answerMs },
+  );
   if (exitCode !== 0) return undefined;
   const lines = output.split("\n");
   const behind = (word: string) =>
@@ -85,19 +108,25 @@ async function askWorker(
 }
 
 /** Where the CLI keeps the conversations of /workspace. */
-const conversations = "projects/-workspace";
+const conversations = ["projects", "-workspace"];
 
+/** Plain files in plain directories: a worker's links lead anywhere. */
 function conversationFiles(
   { home }: Pick<Instance, "home">,
   session: string,
-): string[] {
-  const directory = join(home.home, sessionHome(session), conversations);
+): Stats[] {
+  let directory = join(home.home, sessionHome(session));
   try {
+    for (const part of conversations) {
+      directory = join(directory, part);
+      if (!lstatSync(directory).isDirectory()) return [];
+    }
     return readdirSync(directory)
       .filter((file) => file.endsWith(".jsonl"))
-      .map((file) => join(directory, file));
+      .map((file) => lstatSync(join(directory, file)))
+      .filter((stat) => stat.isFile());
   } catch {
-    return [];
+    return []; // there is none yet, or one has just gone
   }
 }
 
@@ -110,8 +139,7 @@ export function hasConversation(
 }
 
 function lastWords(instance: Instance, record: SessionRecord): string {
-  const times = conversationFiles(instance, record.name).map((file) =>
-    statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0
-  );
+  const times = conversationFiles(instance, record.name)
+    .map(({ mtimeMs }) => mtimeMs);
   return new Date(Math.max(Date.parse(record.usedAt), ...times)).toISOString();
 }

@@ -34,6 +34,8 @@ export function readSession(
   name: string,
   log: Log,
 ): SessionRecord | undefined {
+  // A path is nobody's name.
+  if (!/^[\w.-]{2,63}$/.test(name) || name.startsWith(".")) return undefined;
   return readFile(home.session(name), log);
 }
 

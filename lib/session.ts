@@ -127,7 +127,7 @@ export async function startSession(
     ...tmux,
     ...["new-session", "-d", "-s", "claude"],
     ...command,
-  ], env);
+  ], { env });
   if (exitCode === 0) return ready.resumes ? "resumed" : "new";
   if (await hasTerminal(docker, id)) return "running"; // another was faster
   throw new Failure("failed", `Cannot start Claude: ${output.trim()}`, {
@@ -261,6 +261,17 @@ export function findSession(
 /** How long the CLI may take to write down what it has. */
 const farewellMs = 3000;
 
+async function sayFarewell({ docker }: Instance, id: string): Promise<void> {
+  const limits = { timeoutMs: farewellMs };
+  await execIn(docker, id, [...tmux, "kill-server"], limits);
+  await waitFor(
+    async () =>
+      (await execIn(docker, id, ["pgrep", "-x", "claude"], limits))
+        .exitCode !== 0,
+    { for: "Claude to end", timeoutMs: farewellMs, everyMs: 50 },
+  );
+}
+
 /** Ends the CLI, then the worker; the conversation stays. */
 export async function stopSession(
   instance: Instance,
@@ -271,16 +282,7 @@ export async function stopSession(
     .find(({ session }) => session === name);
   if (!worker) return false;
   if (worker.state === "running") {
-    await execIn(instance.docker, worker.id, [
-      ...tmux,
-      "kill-server",
-    ]);
-    await waitFor(
-      async () =>
-        (await execIn(instance.docker, worker.id, ["pgrep", "-x", "claude"]))
-          .exitCode !== 0,
-      { for: "Claude to end", timeoutMs: farewellMs, everyMs: 50 },
-    ).catch(() => {
+    await sayFarewell(instance, worker.id).catch(() => {
       // It is killed with its worker.
     });
   }

@@ -45,6 +45,8 @@ export interface SpawnRequest {
   /** KEY=VALUE */
   env?: string[];
   secrets?: Secret[];
+  /** For one command that is run in it; the parent ends it if nobody else does. */
+  once?: boolean;
   command?: string[] | undefined;
   terminal?: boolean;
 }
@@ -157,6 +159,7 @@ export async function prepareWorker(
     born: "cold",
     home: prepared.home,
     ephemeral: request.name === undefined,
+    once: request.once,
     secrets,
     memoryBytes: limits?.memoryBytes ?? null,
     oomKilledAt: null,

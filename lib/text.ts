@@ -14,10 +14,13 @@ export function columns(cells: string[][]): string {
     .join("\n");
 }
 
+/** What moves the cursor, or the text around it. */
+export const unprintable = /[\p{Cc}\p{Cf}\u2028\u2029]/gu;
+
 /** Text that a terminal shows and does not obey: names are anybody's choice. */
 export function printable(text: string): string {
   return text.replace(
-    /\p{Cc}/gu,
+    unprintable,
     (character) =>
       `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`,
   );

@@ -10,7 +10,7 @@ import {
   ensureDirectory,
   ensureOwner,
   type Owner,
-  stageWhole,
+  replaceWhole,
   writeWhole,
 } from "./owned.ts";
 import { pathDigest, type Project } from "./project.ts";
@@ -89,7 +89,7 @@ function seedClaudeHome(directory: string, owner: Owner): void {
     projects: { [inside.workspace]: { hasTrustDialogAccepted: true } },
   };
   // Made again where a crash left it empty: no need to wait for the disk.
-  stageWhole(file, JSON.stringify(state), owner, { sync: false }).commit();
+  replaceWhole(file, JSON.stringify(state), owner, { sync: false });
 }
 
 /** Account files for a user of workers; gives their directory on the host. */

@@ -120,7 +120,7 @@ addDaemon(cli);
 
 cli.command("dashboard", "Show workers, their use and a prompt, in tmux")
   .action(async () => {
-    refuseWithoutTerminal();
+    refuseWithoutTerminal("Run it at one.");
     return await showDashboard(await openInstance(env, logToStderr), env);
   });
 
@@ -204,7 +204,7 @@ async function openProject(
   if (options.json && !options.detach) {
     throw new Failure("usage", "--json needs --detach");
   }
-  if (!options.detach) refuseWithoutTerminal();
+  if (!options.detach) refuseWithoutTerminal("Start it with --detach.");
   if (options.legacy) {
     logToStderr(
       "warning: --legacy is deprecated: the container has no ChromaDB and " +
@@ -280,6 +280,7 @@ async function runPrompt(
   const { worker } = await claimOrSpawn(instance, {
     directory: resolve(options.project ?? "."),
     cwd: process.cwd(),
+    once: true,
   }, logToStderr);
   try {
     const record = readRecord(instance, worker.name, logToStderr);

@@ -13,7 +13,7 @@ export async function showDashboard(
   instance: Instance,
   env: NodeJS.ProcessEnv,
 ): Promise<number> {
-  refuseWithoutTerminal();
+  refuseWithoutTerminal("Run it at one.");
   if (instance.self) return await runHere(showCommand);
   const parent = await runningParent(instance);
   await dashboardInParent(instance, "setup");
@@ -29,7 +29,7 @@ export async function dashboardInParent(
   const { exitCode, output } = await execIn(instance.docker, parent, [
     "/scripts/setup-dashboard",
     action,
-  ]);
+  ], { timeoutMs: 30_000 });
   const said = output.trim();
   if (exitCode === 0) return said;
   throw new Failure("failed", said.replace(/^error: /, ""));

@@ -71,7 +71,7 @@ export async function login(
 
 /** In a container of its own, whose Claude home is the instance's login. */
 async function loginWithCli(instance: Instance): Promise<number> {
-  refuseWithoutTerminal();
+  refuseWithoutTerminal("Or keep a key or token: claudy login --key <FILE");
   const { home, hostHome, owner, prefix, settings } = instance;
   ensureDirectory(home.login, 0o700, owner);
   const code = await runDocker([

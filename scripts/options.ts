@@ -66,11 +66,9 @@ export function wholeNumber(
 }
 
 /** For what is shown at a terminal, or not at all. */
-export function refuseWithoutTerminal(): void {
+export function refuseWithoutTerminal(hint: string): void {
   if (process.stdin.isTTY === true) return;
-  throw new Failure("usage", "Cannot attach: stdin is no terminal", {
-    hint: "Start it with --detach.",
-  });
+  throw new Failure("usage", "Cannot attach: stdin is no terminal", { hint });
 }
 
 /** The action of a command by its name. */

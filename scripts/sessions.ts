@@ -59,11 +59,12 @@ export const sessionActions = {
     }
     const instance = await open();
     const session = findSession(instance, name, logToStderr);
-    logToStderr(`This goes: worker, conversations and settings of ${name}`);
+    const removed = session.name;
+    logToStderr(`This goes: worker, conversations and settings of ${removed}`);
     logToStderr(`This stays: the project, ${session.project}`);
-    await confirm(`Remove session ${name}?`, options.yes ?? false);
-    await removeSession(instance, name, logToStderr);
-    answer({ removed: name }, name, options.json ?? false);
+    await confirm(`Remove session ${removed}?`, options.yes ?? false);
+    await removeSession(instance, removed, logToStderr);
+    answer({ removed }, removed, options.json ?? false);
   },
 };
 
@@ -88,15 +89,19 @@ export function addSessions(cli: CAC): void {
     .action(async (name: string | undefined, options: Options) => {
       const instance = await open();
       const session = await nameOr(instance, name);
-      const found = (await listWorkers(instance)).find((worker) =>
-        worker.session === session && worker.state === "running"
-      );
-      if (!found) {
+      const found = (await listWorkers(instance))
+        .find((worker) => worker.session === session);
+      if (found?.state === "paused") {
+        throw new Failure("busy", `The worker of "${session}" is paused`, {
+          hint: `Let it go on: docker unpause ${found.name}`,
+        });
+      }
+      if (found?.state !== "running") {
         throw new Failure("notFound", `Session "${session}" is not running`, {
           hint: "Open it in its project: claudy",
         });
       }
-      refuseWithoutTerminal();
+      refuseWithoutTerminal("Run it at one.");
       const what = options.shell ? "shell" : "session";
       return await showInWorker(instance.docker, found.id, env, { what });
     });

@@ -3,6 +3,7 @@
 import { spawn } from "node:child_process";
 import process from "node:process";
 import type { CAC } from "cac";
+import { messageOf } from "../lib/errors.ts";
 import { openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import {
@@ -54,17 +55,23 @@ function inWords({ session, to, waitingFor, project }: SessionChange): string {
 /** What a worker says of itself reaches the command as variables alone. */
 function notify(command: string, change: SessionChange): void {
   const { session, project, waitingFor } = change;
-  const child = spawn("sh", ["-c", command], {
-    env: {
-      ...env,
-      HAL9000_SESSION: session,
-      HAL9000_PROJECT: project,
-      HAL9000_WAITING_FOR: waitingFor ?? "",
-    },
-    stdio: ["ignore", "ignore", "inherit"],
-  });
-  child.on("error", (error) => logToStderr(`Cannot notify: ${error.message}`));
-  child.on("exit", (code) => {
-    if (code) logToStderr(`HAL9000_NOTIFY_COMMAND ended with code ${code}`);
-  });
+  const tell = (why: string) =>
+    logToStderr(`Cannot run HAL9000_NOTIFY_COMMAND: ${why}`);
+  try {
+    const child = spawn("sh", ["-c", command], {
+      env: {
+        ...env,
+        HAL9000_SESSION: session,
+        HAL9000_PROJECT: project,
+        HAL9000_WAITING_FOR: waitingFor ?? "",
+      },
+      stdio: ["ignore", "ignore", "inherit"],
+    });
+    child.on("error", (error) => tell(error.message));
+    child.on("exit", (code) => {
+      if (code) tell(`it ended with code ${code}`);
+    });
+  } catch (error) {
+    tell(messageOf(error));
+  }
 }

@@ -121,6 +121,7 @@ export async function claimWorker(
         ? workerHome(name, project)
         : sessionHome(session),
       ephemeral: request.name === undefined,
+      once: request.once,
       secrets: null,
       memoryBytes: limits.memoryBytes,
       oomKilledAt: null,

@@ -117,6 +117,7 @@ export function claimRequest(
     directory: resolve(request.cwd, request.directory),
     ...(request.name === undefined ? {} : { name: request.name }),
     ...(request.session === undefined ? {} : { session: request.session }),
+    ...(request.once ? { once: true } : {}),
     image: request.image ?? workerImage(settings),
     allowAnyPath: request.allowAnyPath ?? false,
     limits: {

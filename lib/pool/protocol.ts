@@ -31,6 +31,8 @@ const claimSchema = v.object({
   /** Whose Claude home the worker gets; undefined for one of its own. */
   session: v.optional(v.pipe(v.string(), v.regex(/^[a-zA-Z][\w.-]{1,62}$/))),
   image: v.string(),
+  /** Whether it is for one command. */
+  once: v.optional(v.boolean()),
   allowAnyPath: v.boolean(),
   limits: v.object({
     memoryBytes: v.number(),

@@ -318,3 +318,58 @@ teardown() {
   run -4 "$claudy" --detach ./sesions
   [[ $output != *"Did you mean"* ]]
 }
+
+@test "what a worker lays in its home holds nobody up, and leads nowhere" {
+  open "$project"
+  in_home() { docker exec -w /home/claude/.claude "$session" sh -c "$1"; }
+  in_home 'mkdir -p projects/-workspace && ln -s x.jsonl projects/-workspace/x.jsonl
+    mkfifo sessions/1.json && ln -sf /etc/passwd hal9000-activity.json'
+  wait_for 10 is "$session" idle
+  # Directories where files are written.
+  in_home 'rm -f hal9000-context.md .anthropic_key && mkdir -p hal9000-context.md/x .anthropic_key/y'
+  [ "$("$claudy" --detach --json "$project" | jq -r .conversation)" = running ]
+  [ -f "$HAL9000_HOME/claude/$session/.anthropic_key" ]
+  # What stands for a key that is not there is not looked through.
+  "$claudy" stop "$session"
+  rm "$HAL9000_HOME/claude/$session/.anthropic_key"
+  ln -s /etc/passwd "$HAL9000_HOME/claude/$session/.anthropic_key"
+  env -u ANTHROPIC_API_KEY "$claudy" --detach "$project"
+  run ! docker exec "$session" sh -c 'cat /proc/$(pgrep -x claude)/cmdline | grep -aq apiKeyHelper'
+}
+
+@test "a worker that does not answer is said so, and can be stopped" {
+  open "$project"
+  docker exec "$session" pkill -STOP tmux
+  run -0 timeout 15 "$claudy" sessions --json
+  [ "$(jq -r --arg name "$session" '.[] | select(.name == $name).state' <<<"$output")" = unknown ]
+  timeout 30 "$claudy" stop "$session"
+  run -1 docker inspect "$session"
+}
+
+@test "a path is no session's name" {
+  open "$project"
+  for name in "./$session" "../kept/$session" "../$session"; do
+    run -4 "$claudy" sessions rm --yes "$name"
+    run -4 "$claudy" stop "$name"
+  done
+  is "$session" idle
+}
+
+@test "the worker of a claudy run that was killed is ended by the parent" {
+  # Unreachable: it would try for minutes.
+  ANTHROPIC_BASE_URL=http://127.0.0.1:9 "$claudy" run -C "$project" "hello" </dev/null 3>&- &
+  asking=$!
+  left() { "$scripts/coordinator.ts" list --json | jq -re '.[0].name'; }
+  wait_for 10 left
+  kill -9 "$asking"
+  worker=$(left)
+  # Long ago; then something ends, which has the parent look.
+  record=$HAL9000_HOME/sessions/$worker.json
+  jq '.createdAt = "2026-01-01T00:00:00.000Z"' "$record" >"$BATS_TEST_TMPDIR/record"
+  cp "$BATS_TEST_TMPDIR/record" "$record"
+  spawn -n other "$project"
+  docker exec "$worker" pkill claude || true # if it was begun at all
+  "$scripts/coordinator.ts" stop other
+  none() { ! left; }
+  wait_for 20 none
+}

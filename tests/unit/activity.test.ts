@@ -22,6 +22,14 @@ test("cliState() of several processes is what most concerns a person", () => {
   assert.is(cliState([idle, busy], "")?.activity, "working");
 });
 
+test("parseState() makes text of what would move a cursor or end a string", () => {
+  const text = JSON.stringify({
+    status: "waiting",
+    waitingFor: "a\0b\x1b[2J\u202ec",
+  });
+  assert.is(cliState([text], "")?.waitingFor, "a b [2J c");
+});
+
 function watched(session: string | null, status?: string): WatchedWorker {
   return {
     worker: {

@@ -59,6 +59,9 @@ test("sessions are read back, the latest used first, damaged ones passed over", 
   assert.equal(readSessions(instance, log), [two, one]);
   assert.is(told.length, 1);
   assert.equal(readSession(instance, "one", log), one);
+  for (const path of ["./one", "../kept/one", ".one", ""]) {
+    assert.is(readSession(instance, path, log), undefined);
+  }
   removeSessionRecord(instance, "one");
   assert.is(readSession(instance, "one", log), undefined);
   rmSync(root, { recursive: true });
