@@ -17,6 +17,9 @@ export function homePaths(home: string) {
     /** What is known of sessions, with or without a worker. */
     kept: join(home, "sessions", "kept"),
     session: (name: string) => join(home, "sessions", "kept", `${name}.json`),
+    /** What a session was given of the host's Claude configuration. */
+    inherited: (name: string) =>
+      join(home, "sessions", "inherited", `${name}.json`),
     /** A file for each range of ports that a session has. */
     ports: join(home, "sessions", "ports"),
     workers: join(home, "workers"),
@@ -76,6 +79,7 @@ export function homeDirectories(paths: HomePaths): string[] {
     paths.sessions,
     paths.kept,
     paths.ports,
+    join(home, "sessions", "inherited"),
     paths.claude,
     paths.workers,
     paths.pool,

@@ -1,13 +1,19 @@
 // A session: one conversation of a project, in the tmux server of whatever worker
 // it has at present. Its Claude home outlives its workers.
 
-import { rmSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { layOutCredentials } from "./credentials.ts";
 import { retireWorker, stopWorker } from "./ending.ts";
 import { Failure } from "./errors.ts";
 import { execIn } from "./exec.ts";
 import type { Instance } from "./instance.ts";
+import {
+  inherit,
+  type Inherited,
+  type InheritRequest,
+  readHostConfig,
+} from "./inherit.ts";
 import type { Log } from "./log.ts";
 import { didYouMean } from "./nearest.ts";
 import { claim, claimRequest } from "./pool/client.ts";
@@ -27,6 +33,7 @@ import { type SpawnRequest, spawnWorker } from "./spawn.ts";
 import { ensureHome } from "./volumes.ts";
 import { waitFor } from "./wait.ts";
 import { checkWorkerName } from "./worker.ts";
+import { worktreeMounts, worktreeOf } from "./worktree.ts";
 import { sessionHome } from "./worker-home.ts";
 import { listWorkers, type WorkerState } from "./workers.ts";
 
@@ -40,6 +47,8 @@ export interface OpenRequest {
   standalone?: boolean;
   /** A conversation of its own, though there is one to go on with. */
   fresh?: boolean;
+  /** Of the host's Claude configuration, for a session that is new. */
+  inherit?: InheritRequest | undefined;
   /** Given to the Claude CLI, where it has to be started. */
   claudeArguments: string[];
   /** The caller's: what of it the CLI is told. */
@@ -77,6 +86,7 @@ export async function readySession(
     : checkWorkerName(request.name, instance.names);
   ensureHome(instance);
   const record = remember(instance, session, project, log);
+  inheritOnce(instance, session, project, request.inherit, log);
   const { worker, start } = await workerOf(
     instance,
     session,
@@ -109,6 +119,48 @@ export async function readySession(
     },
     resumes,
   };
+}
+
+/** Before the session has a worker for the first time. */
+function inheritOnce(
+  instance: Instance,
+  session: string,
+  project: Project,
+  request: InheritRequest | undefined,
+  log: Log,
+): void {
+  const { home } = instance;
+  const isNew = !existsSync(join(home.home, sessionHome(session)));
+  if (!request || !isNew) return;
+  const config = readHostConfig(request, log);
+  inherit(instance, session, project, config);
+  if (config.left.length > 0) {
+    log(`Not inherited from ${request.claudeHome}: ${config.left.join("; ")}`);
+  }
+}
+
+/** Brings later changes of the host's configuration into a session that is stopped. */
+export async function syncSession(
+  instance: Instance,
+  { name, project: path }: SessionRecord,
+  request: InheritRequest,
+  log: Log,
+): Promise<Inherited & { left: string[] }> {
+  const live = (await listWorkers(instance))
+    .some(({ session, state }) => session === name && state !== "exited");
+  if (live) {
+    throw new Failure("busy", `Session "${name}" has a worker`, {
+      hint: `Stop it first: claudy stop ${name}`,
+    });
+  }
+  const project = await resolveProject(instance, {
+    path,
+    cwd: "/",
+    as: "project",
+    allowAny: true,
+  });
+  const config = readHostConfig(request, log);
+  return { ...inherit(instance, name, project, config), left: config.left };
 }
 
 /** What was found: a CLI that runs, a conversation to go on with, neither. */
@@ -197,12 +249,15 @@ async function workerOf(
     });
   }
   if (found) await retireWorker(instance, found, log);
+  const worktree = worktreeOf(project.path, instance.host);
+  if (worktree) log(`Mounting ${worktree.common}: the project is its worktree`);
   try {
     return await claimOrSpawn(instance, {
       directory: project.path,
       cwd: "/",
       name: session,
       session,
+      mounts: worktree ? worktreeMounts(worktree) : [],
       standalone: request.standalone ?? false,
       allowAnyPath: request.allowAnyPath ?? false,
     }, log);
@@ -224,7 +279,8 @@ export async function claimOrSpawn(
   request: SpawnRequest,
   log: Log,
 ): Promise<SessionWorker> {
-  if (request.standalone) {
+  // Neither of these could be a claim.
+  if (request.standalone || (request.mounts ?? []).length > 0) {
     return { worker: await spawnWorker(instance, request, log), start: "cold" };
   }
   const reply = await claim(
@@ -303,5 +359,6 @@ export async function removeSession(
     recursive: true,
     force: true,
   });
+  rmSync(instance.home.inherited(name), { force: true });
   removeSessionRecord(instance, name);
 }

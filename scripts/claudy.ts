@@ -41,7 +41,7 @@ import {
 } from "./pool.ts";
 import { answer } from "./output.ts";
 import { addPorts, portActions } from "./ports.ts";
-import { addSessions, sessionActions } from "./sessions.ts";
+import { addSessions, inheritRequest, sessionActions } from "./sessions.ts";
 import { addWatch } from "./watch.ts";
 
 const groups: Groups = [
@@ -69,6 +69,8 @@ interface OpenOptions {
   shell?: boolean;
   new?: boolean;
   legacy?: boolean;
+  claudeHome?: unknown;
+  inheritHooks?: boolean;
   setup?: boolean;
   apiKey?: unknown;
   verify?: boolean;
@@ -87,6 +89,11 @@ cli.command("[directory]", "Open the session of a project (default: here)")
   .option("--new", "Begin a new conversation")
   .option("--via-parent", "Accepted; it is what is done")
   .option("--legacy", "One container without a parent; deprecated")
+  .option(
+    "--claude-home <dir>",
+    "Claude settings that a new session inherits (default: CLAUDE_HOME, else ~/.claude)",
+  )
+  .option("--inherit-hooks", "Hooks too, which run in the worker then")
   .option("--setup", "As login")
   .option("--api-key <key>", "Refused: ps and history would show it")
   .option("--verify", "As doctor")
@@ -220,6 +227,7 @@ async function openProject(
     standalone: options.legacy ?? false,
     allowAnyPath: options.allowAnyPath ?? false,
     fresh: options.new ?? false,
+    inherit: inheritRequest(instance, options, env),
     claudeArguments: options["--"] ?? [],
     env,
   }, logToStderr).catch((error) => {

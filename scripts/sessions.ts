@@ -1,14 +1,22 @@
 // The commands of claudy about sessions that there are.
 
 import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
 import process from "node:process";
 import type { CAC } from "cac";
 import { runDocker } from "../lib/docker-cli.ts";
 import { Failure } from "../lib/errors.ts";
 import { type Instance, openInstance } from "../lib/instance.ts";
+import { gitConfigText } from "../lib/git-identity.ts";
+import { hostClaudeHome, type InheritRequest } from "../lib/inherit.ts";
 import { logToStderr } from "../lib/log.ts";
 import { resolveProject, sessionName } from "../lib/project.ts";
-import { findSession, removeSession, stopSession } from "../lib/session.ts";
+import {
+  findSession,
+  removeSession,
+  stopSession,
+  syncSession,
+} from "../lib/session.ts";
 import { listSessions, type SessionState } from "../lib/session-list.ts";
 import { showInWorker } from "../lib/session-tmux.ts";
 import { columns } from "../lib/text.ts";
@@ -28,6 +36,8 @@ interface Options {
   tail?: unknown;
   yes?: boolean;
   json?: boolean;
+  claudeHome?: unknown;
+  inheritHooks?: boolean;
 }
 
 export const sessionActions = {
@@ -66,7 +76,53 @@ export const sessionActions = {
     await removeSession(instance, removed, logToStderr);
     answer({ removed }, removed, options.json ?? false);
   },
+  sync: async (options: Options, name?: string) => {
+    const instance = await open();
+    const record = findSession(
+      instance,
+      await nameOr(instance, name),
+      logToStderr,
+    );
+    const request = inheritRequest(instance, options, env);
+    if (!request) {
+      throw new Failure(
+        "usage",
+        "The host's Claude settings are out of sight",
+        {
+          hint: "Run it on the host.",
+        },
+      );
+    }
+    const result = await syncSession(instance, record, request, logToStderr);
+    const text = [
+      ...result.written.map((file) => `brought in: ${file}`),
+      ...result.removed.map((file) => `removed: ${file}`),
+      ...result.kept.map((file) => `kept as the session changed it: ${file}`),
+      ...result.left.map((what) => `not inherited: ${what}`),
+    ].join("\n");
+    answer(result, text || "Nothing has changed", options.json ?? false);
+  },
 };
+
+/** Undefined in the parent, which does not see the host's Claude home. */
+export function inheritRequest(
+  instance: Instance,
+  { claudeHome, inheritHooks }: {
+    claudeHome?: unknown;
+    inheritHooks?: boolean;
+  },
+  env: NodeJS.ProcessEnv,
+): InheritRequest | undefined {
+  if (instance.self) return undefined;
+  const flag = claudeHome === undefined
+    ? undefined
+    : resolve(String(claudeHome));
+  return {
+    claudeHome: hostClaudeHome(env, flag),
+    inheritHooks: inheritHooks ?? false,
+    gitConfig: gitConfigText(env),
+  };
+}
 
 function row(session: SessionState): string[] {
   const { state, attached, waitingFor } = session;
@@ -127,9 +183,14 @@ export function addSessions(cli: CAC): void {
     )
     .action(printLogs);
 
-  cli.command("sessions [action] [name]", "list (default), show or rm")
+  cli.command("sessions [action] [name]", "list (default), show, rm or sync")
     .option("--waiting", "list: those alone that wait for you")
     .option("--yes", "rm: do not ask")
+    .option(
+      "--claude-home <dir>",
+      "sync: from there (default: CLAUDE_HOME, else ~/.claude)",
+    )
+    .option("--inherit-hooks", "sync: hooks too")
     .option("--json", "Print them as JSON")
     .action(
       async (

@@ -4,7 +4,7 @@
 setup_suite() {
   local repo
   repo=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
-  unset "${!WORKER_@}" "${!PARENT_@}" "${!HAL9000_@}" CHROMADB_PORT ENABLE_POOL_MANAGER \
+  unset "${!WORKER_@}" "${!PARENT_@}" "${!HAL9000_@}" "${!CLAUDE_@}" CHROMADB_PORT ENABLE_POOL_MANAGER \
     SKIP_IMAGE_PULL LAZY_IMAGE_PULL
   HAL9000_TEST_ROOT=$(mktemp -d "${TMPDIR:-/tmp}/hal9000-test.XXXXXX")
   export HAL9000_TEST_ROOT
@@ -12,7 +12,10 @@ setup_suite() {
   export HAL9000_HOME=$HAL9000_TEST_ROOT/home
   export HAL9000_PROJECT_ROOTS=$HAL9000_TEST_ROOT/projects
   export HAL9000_IMAGE_REPO=hal9000-test
-  mkdir "$HAL9000_PROJECT_ROOTS"
+  # A host's Claude home that is nobody's; the real one must not be touched.
+  export CLAUDE_HOME=$HAL9000_TEST_ROOT/claude-home
+  mkdir "$HAL9000_PROJECT_ROOTS" "$CLAUDE_HOME"
+  claude_homes >"$HAL9000_TEST_ROOT/claude-homes"
 
   "$repo/scripts/engine.ts" start || return
   sweep_dead_runs
@@ -21,8 +24,17 @@ setup_suite() {
 }
 
 teardown_suite() {
+  claude_homes | cmp - "$HAL9000_TEST_ROOT/claude-homes" || {
+    echo "the Claude home of the host has changed" >&2
+    return 1
+  }
   remove_instance "$HAL9000_PREFIX"
   rm -rf "$HAL9000_TEST_ROOT"
+}
+
+# Every file of the real Claude home, with its checksum.
+claude_homes() {
+  find ~/.claude ~/.claude.json -type f -exec sha256sum {} + 2>/dev/null | sort
 }
 
 remove_instance() { # remove_instance PREFIX

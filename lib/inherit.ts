@@ -1,0 +1,266 @@
+// The host's Claude configuration in a session's Claude home: copied at its first
+// use, and brought up to date on demand. The host's is only ever read.
+
+import { createHash } from "node:crypto";
+import {
+  lstatSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from "node:fs";
+import { homedir } from "node:os";
+import { dirname, join } from "node:path";
+import { Buffer } from "node:buffer";
+import * as v from "valibot";
+import { messageOf } from "./errors.ts";
+import {
+  moved,
+  takeMcpServers,
+  type TakeOptions,
+  takeSettings,
+} from "./inherited-settings.ts";
+import type { Instance } from "./instance.ts";
+import type { Log } from "./log.ts";
+import {
+  ensureDirectory,
+  type Owner,
+  replaceWhole,
+  writeWhole,
+} from "./owned.ts";
+import { sessionHome } from "./worker-home.ts";
+
+/** What is inherited of a Claude home, besides settings and servers. */
+const files = ["CLAUDE.md"];
+const directories = [
+  "agents",
+  "commands",
+  "skills",
+  "output-styles",
+  "plugins",
+];
+
+/** More than a person's own files; a directory that is larger is something else. */
+const mostFiles = 5000;
+const mostBytes = 200e6;
+
+export interface InheritRequest {
+  /** Of the host: --claude-home, CLAUDE_HOME, or ~/.claude. */
+  claudeHome: string;
+  inheritHooks: boolean;
+  /** A global git configuration, for the worker's git. */
+  gitConfig?: string | undefined;
+}
+
+export function hostClaudeHome(
+  env: NodeJS.ProcessEnv,
+  flag: string | undefined,
+): string {
+  return flag ??
+    (env["CLAUDE_HOME"] || join(env["HOME"] || homedir(), ".claude"));
+}
+
+export interface HostConfig {
+  /** By their path in a Claude home, as a session has them. */
+  files: Map<string, Buffer>;
+  /** What was left out, and why. */
+  left: string[];
+}
+
+/** What a session inherits; nothing, with one warning, where it cannot be read. */
+export function readHostConfig(
+  { claudeHome, inheritHooks, gitConfig }: InheritRequest,
+  log: Log,
+): HostConfig {
+  const config: HostConfig = { files: new Map(), left: [] };
+  const options = { claudeHome, userHome: dirname(claudeHome), inheritHooks };
+  const broken: string[] = [];
+  const attempt = (name: string, take: () => void) => {
+    try {
+      take();
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code !== "ENOENT") broken.push(`${name}: ${messageOf(error)}`);
+    }
+  };
+  attempt("settings.json", () => takeHostSettings(config, options));
+  attempt(".claude.json", () => takeHostServers(config, options));
+  for (const name of files) {
+    attempt(name, () => addFile(config, options, name));
+  }
+  for (const name of directories) {
+    attempt(name, () => addDirectory(config, options, name));
+  }
+  if (gitConfig !== undefined) {
+    config.files.set(".gitconfig", Buffer.from(gitConfig));
+  }
+  if (broken.length > 0) {
+    log(`warning: ${claudeHome} is not inherited whole: ${broken.join("; ")}`);
+  }
+  return config;
+}
+
+const objectSchema = v.record(v.string(), v.any());
+
+function readJson(path: string): v.InferOutput<typeof objectSchema> {
+  const parsed = v.safeParse(
+    objectSchema,
+    JSON.parse(readFileSync(path, "utf8")),
+  );
+  if (parsed.success) return parsed.output;
+  throw new Error("it is no JSON object");
+}
+
+function takeHostSettings(config: HostConfig, options: TakeOptions): void {
+  const settings = readJson(join(options.claudeHome, "settings.json"));
+  const { value, left } = takeSettings(settings, options);
+  config.files.set("settings.json", jsonOf(value));
+  config.left.push(...left);
+}
+
+/** Beside ~/.claude, or within a home that CLAUDE_CONFIG_DIR names. */
+function takeHostServers(config: HostConfig, options: TakeOptions): void {
+  const within = join(options.claudeHome, ".claude.json");
+  const path = statSync(within, { throwIfNoEntry: false })
+    ? within
+    : `${options.claudeHome}.json`;
+  const servers = readJson(path)["mcpServers"] ?? {};
+  const { value, left } = takeMcpServers(servers);
+  config.left.push(...left);
+  if (Object.keys(value).length === 0) return;
+  // The CLI writes this file itself: it is given once, and no more changed.
+  config.files.set(
+    ".claude.json",
+    jsonOf({
+      hasCompletedOnboarding: true,
+      projects: { "/workspace": { hasTrustDialogAccepted: true } },
+      mcpServers: value,
+    }),
+  );
+}
+
+function jsonOf(value: unknown): Buffer {
+  return Buffer.from(JSON.stringify(value, null, 2) + "\n");
+}
+
+/** Follows a link: people keep their dotfiles elsewhere. */
+function addFile(config: HostConfig, options: TakeOptions, name: string): void {
+  const bytes = readFileSync(join(options.claudeHome, name));
+  // Plugins have paths of their Claude home in their lists.
+  const json = name.endsWith(".json")
+    ? moved(bytes.toString(), options)
+    : bytes;
+  config.files.set(name, Buffer.from(json));
+  const total = [...config.files.values()]
+    .reduce((sum, { length }) => sum + length, 0);
+  if (config.files.size > mostFiles || total > mostBytes) {
+    throw new Error("there is too much of it");
+  }
+}
+
+function addDirectory(
+  config: HostConfig,
+  options: TakeOptions,
+  name: string,
+): void {
+  for (const entry of readdirSync(join(options.claudeHome, name))) {
+    if (entry === ".git") continue;
+    const inner = join(name, entry);
+    const stat = statSync(join(options.claudeHome, inner), {
+      throwIfNoEntry: false,
+    });
+    if (stat?.isDirectory()) addDirectory(config, options, inner);
+    else if (stat?.isFile()) addFile(config, options, inner);
+  }
+}
+
+const recordSchema = v.object({
+  version: v.literal(1),
+  /** SHA-256 of each file as the session was given it. */
+  files: v.record(v.string(), v.string()),
+});
+
+type Home = Pick<Instance, "home" | "owner">;
+
+export interface Inherited {
+  written: string[];
+  removed: string[];
+  /** Changed by the session since it was given them. */
+  kept: string[];
+}
+
+/**
+ * Brings a Claude home up to what the host has now. What the session has changed
+ * or removed is left as it is. No worker may use the home meanwhile: a link that
+ * is laid at the right moment would be followed.
+ */
+export function inherit(
+  { home, owner }: Home,
+  session: string,
+  project: Owner,
+  config: HostConfig,
+): Inherited {
+  const claudeHome = join(home.home, sessionHome(session));
+  const given = readGiven(home.inherited(session));
+  const result: Inherited = { written: [], removed: [], kept: [] };
+  const next: Record<string, string> = {};
+  ensureDirectory(claudeHome, 0o700, project);
+  for (const [name, bytes] of config.files) {
+    const digest = digestOf(bytes);
+    const present = digestAt(claudeHome, name);
+    const before = given[name];
+    // New on both sides, or as it was given.
+    if (present !== undefined ? present !== before : before !== undefined) {
+      if (present !== digest) result.kept.push(name);
+      if (before !== undefined) next[name] = before;
+      continue;
+    }
+    next[name] = digest;
+    if (present === digest) continue;
+    ensureParents(claudeHome, name, project);
+    replaceWhole(join(claudeHome, name), bytes, project, { sync: false });
+    result.written.push(name);
+  }
+  for (const [name, before] of Object.entries(given)) {
+    if (config.files.has(name) || digestAt(claudeHome, name) !== before) {
+      continue;
+    }
+    rmSync(join(claudeHome, name), { force: true });
+    result.removed.push(name);
+  }
+  const record = { version: 1, files: next };
+  writeWhole(home.inherited(session), JSON.stringify(record), owner);
+  return result;
+}
+
+function readGiven(path: string): Record<string, string> {
+  try {
+    return v.parse(recordSchema, JSON.parse(readFileSync(path, "utf8"))).files;
+  } catch {
+    return {}; // nothing was given yet, or it is unknown what
+  }
+}
+
+function digestOf(bytes: Buffer): string {
+  return createHash("sha256").update(bytes).digest("hex");
+}
+
+/** Of a plain file below plain directories; undefined where none is there. */
+function digestAt(claudeHome: string, name: string): string | undefined {
+  let path = claudeHome;
+  for (const part of name.split("/")) {
+    path = join(path, part);
+    const stat = lstatSync(path, { throwIfNoEntry: false });
+    if (!stat) return undefined;
+    if (stat.isSymbolicLink()) return "a link";
+  }
+  return lstatSync(path).isFile() ? digestOf(readFileSync(path)) : "no file";
+}
+
+function ensureParents(claudeHome: string, name: string, owner: Owner): void {
+  let path = claudeHome;
+  for (const part of name.split("/").slice(0, -1)) {
+    path = join(path, part);
+    ensureDirectory(path, 0o700, owner);
+  }
+}

@@ -1,0 +1,64 @@
+// A git worktree as a project: its repository lies elsewhere on the host, and git
+// in the worker needs it at the same path.
+
+import { lstatSync, readFileSync } from "node:fs";
+import { dirname, isAbsolute, join, resolve } from "node:path";
+import { Failure } from "./errors.ts";
+import { type HostView, realpathBeneath } from "./hostpath.ts";
+
+export interface Worktree {
+  /** The repository that it shares with others, on the host. */
+  common: string;
+  /** What of that is this worktree's own. */
+  own: string;
+}
+
+/**
+ * What a project is a worktree of, undefined where it is none. The project says so
+ * by a file in the place of .git, see gitrepository-layout(5), which a worker may
+ * have written: the repository must say the same of the project.
+ */
+export function worktreeOf(
+  project: string,
+  { mount }: HostView,
+): Worktree | undefined {
+  const link = join(project, ".git");
+  const target = /^gitdir: (.+)$/m.exec(readSmall(mount + link))?.[1];
+  // That of a submodule is a repository of its own, below another's modules.
+  if (target === undefined || !/\/worktrees\/[^/]+$/.test(target)) {
+    return undefined;
+  }
+  let own: string;
+  try {
+    own = realpathBeneath(mount, resolve(project, target));
+  } catch {
+    return undefined; // it is out of sight, or gone
+  }
+  if (readSmall(join(mount + own, "gitdir")).trim() !== link) return undefined;
+  return { common: dirname(dirname(own)), own };
+}
+
+/** "" for what is no plain file of a line or two. */
+function readSmall(path: string): string {
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  return stat?.isFile() && stat.size < 8192 ? readFileSync(path, "utf8") : "";
+}
+
+/**
+ * The mounts that make git work in it, as SRC:DST[:ro]. Those of other worktrees
+ * are read-only: seen from the worker they are not there, and git would prune them.
+ */
+export function worktreeMounts({ common, own }: Worktree): string[] {
+  const worktrees = dirname(own);
+  for (const path of [common, own]) {
+    if (isAbsolute(path) && !/[:\n]/.test(path)) continue;
+    throw new Failure("usage", `Cannot mount the repository at ${path}`, {
+      hint: "Its path has a colon; move it, or work on a clone.",
+    });
+  }
+  return [
+    `${common}:${common}`,
+    `${worktrees}:${worktrees}:ro`,
+    `${own}:${own}`,
+  ];
+}

@@ -1,0 +1,119 @@
+# The host's Claude configuration in sessions, as the real CLI sees it.
+
+load ../helper/load
+load ../helper/sessions
+
+setup_file() {
+  load ../helper/load
+  load ../helper/sessions
+  start_stub
+}
+
+teardown_file() { stop_stub; }
+
+setup() {
+  use_stub
+  project=$(make_project "inherits$BATS_TEST_NUMBER")
+  host=$BATS_TEST_TMPDIR/me/.claude
+  mkdir -p "$host/agents" "$host/commands" "$host/projects/-home-me-other"
+  echo "Answer like a pirate." >"$host/CLAUDE.md"
+  printf -- '---\nname: planted-agent\ndescription: finds treasure\n---\nDig.\n' >"$host/agents/planted-agent.md"
+  echo '{"env":{"FROM_HOST":"yes"},"apiKeyHelper":"/bin/false","hooks":{"Stop":[{"hooks":[{"type":"command","command":"touch /workspace/hooked"}]}]}}' >"$host/settings.json"
+  echo '{"mcpServers":{"tool":{"command":"/home/me/tool"}}}' >"$host/../.claude.json"
+  echo "secret history" >"$host/projects/-home-me-other/x.jsonl"
+  (cd "$host/.." && find . -type f -exec sha256sum {} + | sort) >"$BATS_TEST_TMPDIR/before"
+}
+
+teardown() {
+  stop_workers
+  (cd "$host/.." && find . -type f -exec sha256sum {} + | sort) | cmp - "$BATS_TEST_TMPDIR/before"
+}
+
+asked() {
+  typed "$session" "$1" Enter
+  wait_for 10 screen_shows "$session" "echo: $1"
+}
+
+@test "a new session has the host's memory, agents and settings, and says what it has not" {
+  CLAUDE_HOME=$host open "$project" 2>"$BATS_TEST_TMPDIR/told"
+  grep -F "Not inherited from $host: apiKeyHelper" "$BATS_TEST_TMPDIR/told"
+  grep -F "MCP server tool: it is a program of the host" "$BATS_TEST_TMPDIR/told"
+  asked "ahoy"
+  sent "Answer like a pirate."
+  sent "planted-agent"
+  docker exec "$session" sh -c 'tr "\0" "\n" </proc/$(pgrep -x claude)/environ' >/dev/null
+  run ! docker exec "$session" grep -r "secret history" /home/claude/.claude
+  [ ! -e "$project/hooked" ]
+  # Once only: what the host changes later is no news to it.
+  "$claudy" stop "$session"
+  CLAUDE_HOME=$host open "$project" 2>"$BATS_TEST_TMPDIR/told"
+  [ ! -s "$BATS_TEST_TMPDIR/told" ]
+}
+
+@test "sessions sync brings in what the host changed, and leaves what the session did" {
+  open --claude-home "$host" "$project"
+  run -5 "$claudy" sessions sync --claude-home "$host" "$session"
+  docker exec "$session" sh -c 'echo mine >/home/claude/.claude/agents/planted-agent.md'
+  "$claudy" stop "$session"
+  cp -r "$host" "$BATS_TEST_TMPDIR/newer"
+  echo "Answer like a parrot." >"$BATS_TEST_TMPDIR/newer/CLAUDE.md"
+  run -0 "$claudy" sessions sync --claude-home "$BATS_TEST_TMPDIR/newer" "$session"
+  [[ $output == *"brought in: CLAUDE.md"* ]]
+  open "$project"
+  asked "polly"
+  sent "Answer like a parrot."
+  docker exec "$session" grep -x mine /home/claude/.claude/agents/planted-agent.md
+}
+
+@test "--inherit-hooks has them run in the worker" {
+  open --claude-home "$host" --inherit-hooks "$project"
+  asked "hook"
+  hooked() { [ -e "$project/hooked" ]; }
+  wait_for 5 hooked
+}
+
+@test "a host without configuration, and one that is broken, give defaults" {
+  CLAUDE_HOME=$BATS_TEST_TMPDIR/nowhere open "$project"
+  asked "nothing"
+  mkdir -p "$BATS_TEST_TMPDIR/broken"
+  echo "{" >"$BATS_TEST_TMPDIR/broken/settings.json"
+  other=$(make_project "broken$BATS_TEST_NUMBER")
+  CLAUDE_HOME=$BATS_TEST_TMPDIR/broken open "$other" 2>"$BATS_TEST_TMPDIR/told"
+  [ "$(wc -l <"$BATS_TEST_TMPDIR/told")" = 1 ]
+  grep -F "is not inherited whole: settings.json" "$BATS_TEST_TMPDIR/told"
+}
+
+@test "commits are the host's git user's; what the worker sets stays its own" {
+  printf '[user]\n\tname = "Dave \\"Bow\\" Man"\n\temail = dave@example.com\n' >"$BATS_TEST_TMPDIR/gitconfig"
+  git -C "$project" init --quiet
+  GIT_CONFIG_GLOBAL=$BATS_TEST_TMPDIR/gitconfig open "$project"
+  docker exec "$session" sh -c 'touch file && git add file && git commit --quiet -m one && git config --global core.editor vi'
+  [ "$(git -C "$project" log -1 --format='%an <%ae>')" = 'Dave "Bow" Man <dave@example.com>' ]
+  "$claudy" stop "$session"
+  open "$project"
+  [ "$(docker exec "$session" git config core.editor)" = vi ]
+}
+
+@test "a git worktree works on both sides, and no other worktree is harmed" {
+  main=$(make_project "main$BATS_TEST_NUMBER")
+  git -C "$main" init --quiet
+  git -C "$main" -c user.name=a -c user.email=a@b commit --quiet --allow-empty -m first
+  git -C "$main" worktree add --quiet "$HAL9000_PROJECT_ROOTS/tree one"
+  git -C "$main" worktree add --quiet "$HAL9000_PROJECT_ROOTS/tree-two"
+  run -0 --separate-stderr "$claudy" --detach --json "$HAL9000_PROJECT_ROOTS/tree one"
+  [[ $stderr == *"Mounting $main/.git: the project is its worktree"* ]]
+  session=$(jq -r .session <<<"$output")
+  docker exec "$session" sh -c 'echo new >file && git add file && git -c user.name=w -c user.email=w@x commit --quiet -m "in the worker"'
+  [ "$(git -C "$main" log -1 --format=%s "tree one" 2>/dev/null || git -C "$HAL9000_PROJECT_ROOTS/tree one" log -1 --format=%s)" = "in the worker" ]
+  docker exec "$session" sh -c 'git worktree prune; git gc --quiet --prune=now' || true
+  [ "$(git -C "$main" worktree list | wc -l)" = 3 ]
+  git -C "$HAL9000_PROJECT_ROOTS/tree-two" status --short
+  git -C "$HAL9000_PROJECT_ROOTS/tree one" fsck
+  git -C "$main" worktree remove --force "$HAL9000_PROJECT_ROOTS/tree-two"
+  "$claudy" stop "$session"
+  # A file that says so and whose repository does not is believed nothing.
+  mkdir -p "$HAL9000_TEST_ROOT/other/worktrees/x"
+  echo "gitdir: $HAL9000_TEST_ROOT/other/worktrees/x" >"$project/.git"
+  open "$project"
+  run -1 docker exec "$session" test -e "$HAL9000_TEST_ROOT/other"
+}
