@@ -257,7 +257,7 @@ async function workerOf(
       cwd: "/",
       name: session,
       session,
-      mounts: worktree ? worktreeMounts(worktree) : [],
+      mounts: worktree ? worktreeMounts(project.path, worktree) : [],
       standalone: request.standalone ?? false,
       allowAnyPath: request.allowAnyPath ?? false,
     }, log);

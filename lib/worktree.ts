@@ -2,7 +2,7 @@
 // in the worker needs it at the same path.
 
 import { lstatSync, readFileSync } from "node:fs";
-import { dirname, isAbsolute, join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { Failure } from "./errors.ts";
 import { type HostView, realpathBeneath } from "./hostpath.ts";
 
@@ -45,18 +45,21 @@ function readSmall(path: string): string {
 }
 
 /**
- * The mounts that make git work in it, as SRC:DST[:ro]. Those of other worktrees
- * are read-only: seen from the worker they are not there, and git would prune them.
+ * The mounts that make git work in it, as SRC:DST[:ro]. Git prunes worktrees that
+ * it cannot find: the project is therefore where the repository looks for it, and
+ * what belongs to the others is read-only.
  */
-export function worktreeMounts({ common, own }: Worktree): string[] {
-  const worktrees = dirname(own);
-  for (const path of [common, own]) {
-    if (isAbsolute(path) && !/[:\n]/.test(path)) continue;
-    throw new Failure("usage", `Cannot mount the repository at ${path}`, {
-      hint: "Its path has a colon; move it, or work on a clone.",
+export function worktreeMounts(project: string, worktree: Worktree): string[] {
+  const { common, own } = worktree;
+  const colon = [project, common, own].find((path) => /[:\n]/.test(path));
+  if (colon !== undefined) {
+    throw new Failure("usage", `Cannot mount the worktree's path ${colon}`, {
+      hint: "It has a colon; move it, or work on a clone.",
     });
   }
+  const worktrees = dirname(own);
   return [
+    `${project}:${project}`,
     `${common}:${common}`,
     `${worktrees}:${worktrees}:ro`,
     `${own}:${own}`,

@@ -98,13 +98,13 @@ asked() {
   main=$(make_project "main$BATS_TEST_NUMBER")
   git -C "$main" init --quiet
   git -C "$main" -c user.name=a -c user.email=a@b commit --quiet --allow-empty -m first
-  git -C "$main" worktree add --quiet "$HAL9000_PROJECT_ROOTS/tree one"
-  git -C "$main" worktree add --quiet "$HAL9000_PROJECT_ROOTS/tree-two"
+  git -C "$main" worktree add --quiet -b one "$HAL9000_PROJECT_ROOTS/tree one"
+  git -C "$main" worktree add --quiet -b two "$HAL9000_PROJECT_ROOTS/tree-two"
   run -0 --separate-stderr "$claudy" --detach --json "$HAL9000_PROJECT_ROOTS/tree one"
   [[ $stderr == *"Mounting $main/.git: the project is its worktree"* ]]
   session=$(jq -r .session <<<"$output")
   docker exec "$session" sh -c 'echo new >file && git add file && git -c user.name=w -c user.email=w@x commit --quiet -m "in the worker"'
-  [ "$(git -C "$main" log -1 --format=%s "tree one" 2>/dev/null || git -C "$HAL9000_PROJECT_ROOTS/tree one" log -1 --format=%s)" = "in the worker" ]
+  [ "$(git -C "$main" log -1 --format=%s one)" = "in the worker" ]
   docker exec "$session" sh -c 'git worktree prune; git gc --quiet --prune=now' || true
   [ "$(git -C "$main" worktree list | wc -l)" = 3 ]
   git -C "$HAL9000_PROJECT_ROOTS/tree-two" status --short

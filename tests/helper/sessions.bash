@@ -45,5 +45,8 @@ ask_permission() {
 state() { "$claudy" sessions --json | jq -r --arg name "$1" '.[] | select(.name == $name) | .state'; }
 is() { [ "$(state "$1")" = "$2" ]; }
 
-# What the API was last sent holds a text.
-sent() { tail -1 "$HAL9000_TEST_ROOT/session-stub/requests" | grep -qF -- "$1"; }
+# What the API was last sent for the agent holds a text: the CLI asks for more than
+# that, such as a title.
+sent() {
+  tail -10 "$HAL9000_TEST_ROOT/session-stub/requests" | grep -F '"tools":[{"name"' | tail -1 | grep -qF -- "$1"
+}
