@@ -1,12 +1,14 @@
 // What is well and what is not, with the command that mends it.
 
 import { existsSync, readdirSync, statfsSync, statSync } from "node:fs";
+import { credentialFor } from "./credentials.ts";
 import { daemonStatus } from "./daemon-status.ts";
 import { inspectContainer, inspectImage, minimumApi } from "./docker.ts";
 import { messageOf } from "./errors.ts";
 import { execIn } from "./exec.ts";
 import { selectRecipes, workerImage } from "./images/recipes.ts";
 import type { Instance } from "./instance.ts";
+import { readLogin } from "./login.ts";
 import { readWish } from "./pool/wish.ts";
 import { poolStatus } from "./pool/client.ts";
 import { readRecords } from "./record.ts";
@@ -25,7 +27,10 @@ export interface Check extends Finding {
   name: string;
 }
 
-type Examine = (instance: Instance) => Promise<Finding> | Finding;
+type Examine = (
+  instance: Instance,
+  env: NodeJS.ProcessEnv,
+) => Promise<Finding> | Finding;
 
 const ok = (says: string): Finding => ({ state: "ok", says });
 const warn = (says: string, mend: string): Finding => ({
@@ -51,18 +56,22 @@ const examinations: [name: string, needsEngine: boolean, Examine][] = [
   ["chromadb", true, examineChromadb],
   ["pool", true, examinePool],
   ["dashboard", true, examineDashboard],
+  ["credentials", false, examineCredentials],
   ["records", true, examineRecords],
   ["leftovers", true, examineLeftovers],
 ];
 
-export async function examine(instance: Instance): Promise<Check[]> {
+export async function examine(
+  instance: Instance,
+  env: NodeJS.ProcessEnv,
+): Promise<Check[]> {
   const checks: Check[] = [];
   let engine = true;
   for (const [name, needsEngine, look] of examinations) {
     if (needsEngine && !engine) continue;
     let finding: Finding;
     try {
-      finding = await look(instance);
+      finding = await look(instance, env);
     } catch (error) {
       finding = fail(messageOf(error), "claudy doctor --verbose");
     }
@@ -125,7 +134,7 @@ function examineDisk({ home }: Instance): Finding {
   const { bavail, bsize } = statfsSync(path);
   const free = bavail * bsize;
   const says = `${binarySize(free)} free at ${path}`;
-  if (free < leastDisk) return fail(says, "make room");
+  if (free < leastDisk) return fail(says, "claudy prune, or make room");
   return free < littleDisk ? warn(says, "make room") : ok(says);
 }
 
@@ -229,6 +238,31 @@ async function examineDashboard(instance: Instance): Promise<Finding> {
   return exitCode === 0
     ? ok(output.trim())
     : warn("no tmux in the parent", "all else works without it");
+}
+
+/** What there is, never what it says. */
+function examineCredentials(
+  instance: Instance,
+  env: NodeJS.ProcessEnv,
+): Finding {
+  const { home } = instance;
+  const chosen = credentialFor(instance, env);
+  if (chosen === undefined) {
+    return warn("none: each session has to log in by itself", "claudy login");
+  }
+  const says = {
+    key: "a key is kept",
+    caller: "ANTHROPIC_API_KEY of the environment",
+    token: "a token is kept",
+    login: "the instance is logged in",
+  }[chosen];
+  if (chosen !== "login") return ok(says);
+  const expiresAt = readLogin(home)?.claudeAiOauth.expiresAt ?? 0;
+  const left = expiresAt - Date.now();
+  return left > 0 ? ok(`${says}, refreshed within ${span(left)}`) : warn(
+    `${says}, but it has expired`,
+    "claudy daemon start, else claudy login",
+  );
 }
 
 async function examineRecords(instance: Instance): Promise<Finding> {

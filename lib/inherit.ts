@@ -3,6 +3,7 @@
 
 import { createHash } from "node:crypto";
 import {
+  existsSync,
   lstatSync,
   readdirSync,
   readFileSync,
@@ -10,10 +11,11 @@ import {
   statSync,
 } from "node:fs";
 import { homedir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { Buffer } from "node:buffer";
 import * as v from "valibot";
 import { messageOf } from "./errors.ts";
+import { gitConfigText } from "./git-identity.ts";
 import {
   moved,
   takeMcpServers,
@@ -52,7 +54,25 @@ export interface InheritRequest {
   gitConfig?: string | undefined;
 }
 
-export function hostClaudeHome(
+/** What was asked for; undefined in the parent, which does not see those homes. */
+export function inheritRequest(
+  instance: Pick<Instance, "self">,
+  env: NodeJS.ProcessEnv,
+  options: { claudeHome?: unknown; inheritHooks?: boolean } = {},
+): InheritRequest | undefined {
+  if (instance.self) return undefined;
+  const { claudeHome, inheritHooks = false } = options;
+  const flag = claudeHome === undefined
+    ? undefined
+    : resolve(String(claudeHome));
+  return {
+    claudeHome: hostClaudeHome(env, flag),
+    inheritHooks,
+    gitConfig: gitConfigText(env),
+  };
+}
+
+function hostClaudeHome(
   env: NodeJS.ProcessEnv,
   flag: string | undefined,
 ): string {
@@ -171,6 +191,24 @@ function addDirectory(
     });
     if (stat?.isDirectory()) addDirectory(config, options, inner);
     else if (stat?.isFile()) addFile(config, options, inner);
+  }
+}
+
+/** For a session that has no Claude home yet, and so no worker that uses it. */
+export function inheritOnce(
+  instance: Home,
+  session: string,
+  project: Owner,
+  request: InheritRequest | undefined,
+  log: Log,
+): void {
+  const { home } = instance;
+  const isNew = !existsSync(join(home.home, sessionHome(session)));
+  if (!request || !isNew) return;
+  const config = readHostConfig(request, log);
+  inherit(instance, session, project, config);
+  if (config.left.length > 0) {
+    log(`Not inherited from ${request.claudeHome}: ${config.left.join("; ")}`);
   }
 }
 

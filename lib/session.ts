@@ -1,7 +1,7 @@
 // A session: one conversation of a project, in the tmux server of whatever worker
 // it has at present. Its Claude home outlives its workers.
 
-import { existsSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { layOutCredentials } from "./credentials.ts";
 import { retireWorker, stopWorker } from "./ending.ts";
@@ -11,6 +11,7 @@ import type { Instance } from "./instance.ts";
 import {
   inherit,
   type Inherited,
+  inheritOnce,
   type InheritRequest,
   readHostConfig,
 } from "./inherit.ts";
@@ -119,24 +120,6 @@ export async function readySession(
     },
     resumes,
   };
-}
-
-/** Before the session has a worker for the first time. */
-function inheritOnce(
-  instance: Instance,
-  session: string,
-  project: Project,
-  request: InheritRequest | undefined,
-  log: Log,
-): void {
-  const { home } = instance;
-  const isNew = !existsSync(join(home.home, sessionHome(session)));
-  if (!request || !isNew) return;
-  const config = readHostConfig(request, log);
-  inherit(instance, session, project, config);
-  if (config.left.length > 0) {
-    log(`Not inherited from ${request.claudeHome}: ${config.left.join("; ")}`);
-  }
 }
 
 /** Brings later changes of the host's configuration into a session that is stopped. */

@@ -6,6 +6,7 @@ import { capCpus, inspectContainer } from "./docker.ts";
 import { Failure } from "./errors.ts";
 import { workerImage } from "./images/recipes.ts";
 import { findParent, type Instance } from "./instance.ts";
+import { inheritOnce, type InheritRequest } from "./inherit.ts";
 import type { Log } from "./log.ts";
 import { refuseSameTargets, resolveMount } from "./mount.ts";
 import { networkOf } from "./net.ts";
@@ -33,6 +34,8 @@ export interface SpawnRequest {
   name?: string | undefined;
   /** Whose Claude home the worker gets; one of its own where it is left out. */
   session?: string | undefined;
+  /** Of the host's Claude configuration, for a session that is new. */
+  inherit?: InheritRequest | undefined;
   image?: string | undefined;
   /** False for a worker without limits. */
   limited?: boolean;
@@ -199,11 +202,9 @@ export async function spawnOnce(
   }
   const ended = workers.find((worker) => worker.name === name);
   if (ended) await retireWorker(instance, ended, log);
-  return await spawnWorker(
-    instance,
-    { ...request, name, session: request.session ?? name },
-    log,
-  );
+  const session = request.session ?? name;
+  inheritOnce(instance, session, project, request.inherit, log);
+  return await spawnWorker(instance, { ...request, name, session }, log);
 }
 
 async function wantedLimits(

@@ -179,7 +179,7 @@ interface Tree {
 }
 
 /** What lies below a path on `device`, links not followed. */
-function measureTree(path: string, device: number): Tree {
+export function measureTree(path: string, device: number): Tree {
   const stat = lstatSync(path);
   if (stat.dev !== device) return { sizeBytes: 0, foreign: [path] };
   if (!stat.isDirectory()) return { sizeBytes: stat.size, foreign: [] };

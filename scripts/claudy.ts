@@ -9,6 +9,7 @@ import { runDocker } from "../lib/docker-cli.ts";
 import { type Check, examine } from "../lib/doctor.ts";
 import { stopWorker } from "../lib/ending.ts";
 import { Failure } from "../lib/errors.ts";
+import { inheritRequest } from "../lib/inherit.ts";
 import { openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { didYouMean } from "../lib/nearest.ts";
@@ -41,7 +42,8 @@ import {
 } from "./pool.ts";
 import { answer } from "./output.ts";
 import { addPorts, portActions } from "./ports.ts";
-import { addSessions, inheritRequest, sessionActions } from "./sessions.ts";
+import { addPrune } from "./prune.ts";
+import { addSessions, sessionActions } from "./sessions.ts";
 import { addWatch } from "./watch.ts";
 
 const groups: Groups = [
@@ -56,7 +58,7 @@ const groups: Groups = [
     "run",
   ]],
   ["Credentials", ["login", "logout", "secret"]],
-  ["Machine", ["daemon", "pool", "dashboard", "config", "doctor"]],
+  ["Machine", ["daemon", "pool", "dashboard", "config", "doctor", "prune"]],
   ["Shell", ["completion"]],
 ];
 
@@ -170,6 +172,8 @@ cli.command("doctor", "Say what is well and what is not, and what mends it")
   .option("--json", "Print it as JSON")
   .action(examineAll);
 
+addPrune(cli);
+
 cli.command("completion <shell>", `Completion for ${shells.join(", ")}`)
   .example("source <(claudy completion bash)")
   .action((shell: string) => {
@@ -227,7 +231,7 @@ async function openProject(
     standalone: options.legacy ?? false,
     allowAnyPath: options.allowAnyPath ?? false,
     fresh: options.new ?? false,
-    inherit: inheritRequest(instance, options, env),
+    inherit: inheritRequest(instance, env, options),
     claudeArguments: options["--"] ?? [],
     env,
   }, logToStderr).catch((error) => {
@@ -266,7 +270,7 @@ function meantAsCommand(error: unknown, directory: string | undefined) {
 }
 
 async function examineAll({ json }: { json?: boolean }): Promise<number> {
-  const checks = await examine(await openInstance(env, logToStderr));
+  const checks = await examine(await openInstance(env, logToStderr), env);
   const text = columns(
     checks.map(({ name, state, says }: Check) => [signs[state], name, says]),
   );

@@ -1,14 +1,12 @@
 // The commands of claudy about sessions that there are.
 
 import { readFile } from "node:fs/promises";
-import { resolve } from "node:path";
 import process from "node:process";
 import type { CAC } from "cac";
 import { runDocker } from "../lib/docker-cli.ts";
 import { Failure } from "../lib/errors.ts";
 import { type Instance, openInstance } from "../lib/instance.ts";
-import { gitConfigText } from "../lib/git-identity.ts";
-import { hostClaudeHome, type InheritRequest } from "../lib/inherit.ts";
+import { inheritRequest } from "../lib/inherit.ts";
 import { logToStderr } from "../lib/log.ts";
 import { resolveProject, sessionName } from "../lib/project.ts";
 import {
@@ -83,7 +81,7 @@ export const sessionActions = {
       await nameOr(instance, name),
       logToStderr,
     );
-    const request = inheritRequest(instance, options, env);
+    const request = inheritRequest(instance, env, options);
     if (!request) {
       throw new Failure(
         "usage",
@@ -103,26 +101,6 @@ export const sessionActions = {
     answer(result, text || "Nothing has changed", options.json ?? false);
   },
 };
-
-/** Undefined in the parent, which does not see the host's Claude home. */
-export function inheritRequest(
-  instance: Instance,
-  { claudeHome, inheritHooks }: {
-    claudeHome?: unknown;
-    inheritHooks?: boolean;
-  },
-  env: NodeJS.ProcessEnv,
-): InheritRequest | undefined {
-  if (instance.self) return undefined;
-  const flag = claudeHome === undefined
-    ? undefined
-    : resolve(String(claudeHome));
-  return {
-    claudeHome: hostClaudeHome(env, flag),
-    inheritHooks: inheritHooks ?? false,
-    gitConfig: gitConfigText(env),
-  };
-}
 
 function row(session: SessionState): string[] {
   const { state, attached, waitingFor } = session;

@@ -8,6 +8,7 @@ import { quote } from "zx/core";
 import { startDaemon } from "../lib/daemon.ts";
 import { ensureEngine } from "../lib/engine.ts";
 import { buildImages } from "../lib/images/build.ts";
+import { inheritRequest } from "../lib/inherit.ts";
 import { openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { resolveProject } from "../lib/project.ts";
@@ -32,6 +33,7 @@ cli.command("[project]", "Set everything up and start a worker on a project")
     const request = {
       directory: project || ensureSample(homedir()),
       cwd: process.cwd(),
+      inherit: inheritRequest(instance, env),
     };
     // A wrong directory is told before minutes of building, not after.
     await resolveProject(instance, {
@@ -54,15 +56,15 @@ cli.command("[project]", "Set everything up and start a worker on a project")
       "Worker",
       () => spawnOnce(instance, request, logToStderr),
     );
-    const coordinator = quote(join(checkout, "scripts", "coordinator.ts"));
+    const script = (name: string) => quote(join(checkout, "scripts", name));
     logToStderr(`Up after ${duration(performance.now() - startedAt)}`);
     answer(
       worker,
       [
         `Worker ${worker.name} runs on ${worker.project}`,
-        `  attach: docker exec -it ${worker.name} claude`,
-        `  list:   ${coordinator} list`,
-        `  stop:   ${coordinator} stop ${worker.name}`,
+        `  Claude: ${script("claudy.ts")} ${quote(worker.project)}`,
+        `  list:   ${script("coordinator.ts")} list`,
+        `  stop:   ${script("coordinator.ts")} stop ${worker.name}`,
       ].join("\n"),
       false,
     );

@@ -1,5 +1,7 @@
 # doctor: what is well, what is not, and what mends it.
 
+# shellcheck disable=SC2030,SC2031  # each test examines for itself
+
 load ../helper/load
 
 claudy=$scripts/claudy.ts
@@ -17,7 +19,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   run -0 "$claudy" doctor
   [[ $output != *FAIL* ]]
   examine
-  [ "$(jq -r '[.[] | select(.state != "ok" and .name != "disk" and .name != "memory")] | length' <<<"$checks")" = 0 ]
+  [ "$(jq -r '[.[] | select(.state != "ok" and .name != "disk" and .name != "memory" and .name != "credentials")] | length' <<<"$checks")" = 0 ]
   for flag in --verify --diagnose; do
     run -0 "$claudy" "$flag"
     [[ $output == *"ChromaDB"* || $output == *"chromadb"* ]]
@@ -55,4 +57,36 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   [ "$(found engine)" = fail ]
   [ "$(mends engine)" = "make engine" ]
   [ "$(found parent)" = "" ]
+}
+
+@test "credentials are told of, never shown" {
+  unset ANTHROPIC_API_KEY
+  examine
+  [ "$(found credentials) $(mends credentials)" = "warn claudy login" ]
+  ANTHROPIC_API_KEY=sk-ant-planted-doctor examine
+  [ "$(found credentials)" = ok ]
+  [[ $checks != *planted* ]]
+}
+
+@test "prune shows what is old and how much, asks, and removes that alone" {
+  mkdir -p "$HAL9000_HOME/logs" "$HAL9000_HOME/backups/one" "$HAL9000_HOME/backups/two" "$HAL9000_HOME/workers/gone-12345678"
+  head -c 3000000 /dev/zero >"$HAL9000_HOME/logs/old.log"
+  touch "$HAL9000_HOME/logs/new.log" "$HAL9000_HOME/workers/gone-12345678/file"
+  touch -d "40 days ago" "$HAL9000_HOME/logs/old.log" "$HAL9000_HOME/backups/one" "$HAL9000_HOME/workers/gone-12345678"
+  touch -d "35 days ago" "$HAL9000_HOME/backups/two"
+  run -0 "$claudy" prune --dry-run
+  [[ $output == *"old.log"*"3 together"* || $output == *"old.log"* ]]
+  run -6 "$claudy" prune
+  [[ $output == *"3.0 MB"* ]]
+  [ -e "$HAL9000_HOME/logs/old.log" ]
+  removed=$("$claudy" prune --yes --json)
+  [ "$(jq -r 'map(select(.kind != "image")) | map(.kind) | sort | join(" ")' <<<"$removed")" = "backup home log" ]
+  [ ! -e "$HAL9000_HOME/logs/old.log" ]
+  [ ! -e "$HAL9000_HOME/backups/one" ]
+  [ -e "$HAL9000_HOME/backups/two" ]
+  [ -e "$HAL9000_HOME/logs/new.log" ]
+  rm -r "$HAL9000_HOME/backups/two"
+  run -0 "$claudy" prune
+  [[ $output == *"Nothing is that old"* ]]
+  run -2 "$claudy" prune --older-than x
 }

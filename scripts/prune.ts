@@ -1,0 +1,73 @@
+// claudy prune: what an instance has left behind.
+
+import process from "node:process";
+import type { CAC } from "cac";
+import { openInstance } from "../lib/instance.ts";
+import { logToStderr } from "../lib/log.ts";
+import { findLeftovers, type Leftover, removeLeftovers } from "../lib/prune.ts";
+import { columns } from "../lib/text.ts";
+import { megabytes } from "../lib/units.ts";
+import { ensureHome } from "../lib/volumes.ts";
+import { wholeNumber } from "./options.ts";
+import { answer, confirm } from "./output.ts";
+
+interface Options {
+  olderThan?: unknown;
+  sessions?: boolean;
+  dryRun?: boolean;
+  yes?: boolean;
+  json?: boolean;
+}
+
+const dayMs = 24 * 60 * 60_000;
+
+/** Adds claudy prune. */
+export function addPrune(cli: CAC): void {
+  cli.command(
+    "prune",
+    "Remove old logs, records, homes, backups and images, after asking",
+  )
+    .option(
+      "--older-than <days>",
+      "Days since they were last changed (default: 30)",
+    )
+    .option(
+      "--sessions",
+      "Sessions too that were not opened for so long, with their conversations",
+    )
+    .option("--dry-run", "Only show them")
+    .option("--yes", "Do not ask")
+    .option("--json", "Print them as JSON")
+    .action(async (options: Options) => {
+      const days = wholeNumber("--older-than", options.olderThan) ?? 30;
+      const instance = await openInstance(process.env, logToStderr);
+      ensureHome(instance);
+      const found = await findLeftovers(instance, {
+        olderThanMs: days * dayMs,
+        sessions: options.sessions ?? false,
+      });
+      const json = options.json ?? false;
+      if (options.dryRun || found.length === 0) {
+        return answer(found, textOf(found), json);
+      }
+      logToStderr(textOf(found));
+      await confirm(`Remove these ${found.length}?`, options.yes ?? false);
+      const removed = await removeLeftovers(instance, found, logToStderr);
+      answer(removed, `Removed ${summary(removed)}`, json);
+    });
+}
+
+function textOf(found: Leftover[]): string {
+  if (found.length === 0) return "Nothing is that old";
+  const rows = found.map(({ kind, name, sizeBytes }) => [
+    kind,
+    megabytes(sizeBytes),
+    name,
+  ]);
+  return `${columns(rows)}\n${summary(found)}`;
+}
+
+function summary(found: Leftover[]): string {
+  const total = found.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+  return `${found.length}, ${megabytes(total)} together`;
+}
