@@ -14,6 +14,12 @@ fi
 for file in "$CLAUDE_CONFIG_DIR"/.secret-env.*; do
   [ -f "$file" ] && export "${file##*/.secret-env.}=$(cat "$file")"
 done
+# Those of all sessions, which none of them can change.
+shared=/run/hal9000/plugins/plugins
+if [ -d "$shared" ]; then
+  CLAUDE_CODE_PLUGIN_SEED_DIR=$shared
+  export CLAUDE_CODE_PLUGIN_SEED_DIR
+fi
 claude "$@"
 status=$?
 forget

@@ -16,6 +16,7 @@ const ownTargets = [
   inside.claudeHome,
   inside.claudeConfig,
   inside.credentials,
+  inside.plugins,
   inside.secrets,
 ];
 

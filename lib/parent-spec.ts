@@ -4,6 +4,7 @@ import type { Docker } from "./docker.ts";
 import { Failure } from "./errors.ts";
 import { hostMount } from "./instance.ts";
 import { roleLabels } from "./labels.ts";
+import { volumeMount } from "./worker.ts";
 
 /** A port of the namespace that is reached from outside. */
 export interface PublishedPort {
@@ -118,9 +119,9 @@ export function parentSpec(
           Target: "/config/claude",
           ReadOnly: true,
         },
-        volume(volumes.chromadb, "/data/chromadb"),
-        volume(volumes.plugins, "/data/plugins"),
-        volume(volumes.memorybank, "/data/memory-bank"),
+        volumeMount(volumes.chromadb, "/data/chromadb"),
+        volumeMount(volumes.plugins, "/data/plugins"),
+        volumeMount(volumes.memorybank, "/data/memory-bank"),
         ...request.roots.map((root) => ({
           Type: "bind" as const,
           Source: root,
@@ -128,21 +129,6 @@ export function parentSpec(
           ReadOnly: true,
         })),
       ],
-    },
-  };
-}
-
-function volume(name: string, target: string): Docker.MountSettings {
-  return {
-    Type: "volume",
-    Source: name,
-    Target: target,
-    // Else Docker gives the volume the owner and mode of the image's directory,
-    // and the memory bank is its owner's.
-    VolumeOptions: {
-      NoCopy: true,
-      Labels: {},
-      DriverConfig: { Name: "", Options: {} },
     },
   };
 }

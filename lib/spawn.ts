@@ -14,7 +14,7 @@ import { resolveProject, sessionName } from "./project.ts";
 import { removeRecord, writeRecord } from "./record.ts";
 import { forgetHome, retireWorker } from "./ending.ts";
 import { forgetSecrets, keepSecrets, type Secret } from "./secrets.ts";
-import { ensureHome } from "./volumes.ts";
+import { ensureHome, ensureVolume } from "./volumes.ts";
 import {
   checkVariable,
   checkWorkerName,
@@ -115,6 +115,7 @@ export async function prepareWorker(
     ? null
     : await wantedLimits(instance, log);
   ensureHome(instance);
+  await ensureVolume(instance, instance.names.volumes.plugins);
   const prepared = prepareWorkerHome(
     instance,
     { name, session: request.session },

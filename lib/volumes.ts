@@ -82,23 +82,29 @@ export function claimHome(
 }
 
 async function ensureVolumes(instance: Instance): Promise<void> {
-  const { docker, names, prefix, hostHome } = instance;
-  for (const [kind, name] of Object.entries(names.volumes)) {
-    if (!await inspectVolume(docker, name)) {
-      await docker.createVolume({
-        Name: name,
-        Labels: { [label.instance]: prefix },
-        // Host MCP servers and containers see the same memory bank.
-        ...(kind === "memorybank"
-          ? {
-            DriverOpts: {
-              type: "none",
-              o: "bind",
-              device: hostHome.memorybank,
-            },
-          }
-          : {}),
-      });
-    }
+  for (const name of Object.values(instance.names.volumes)) {
+    await ensureVolume(instance, name);
   }
+}
+
+/** A container that mounts one makes it, too, but without our label. */
+export async function ensureVolume(
+  { docker, names, prefix, hostHome }: Instance,
+  name: string,
+): Promise<void> {
+  if (await inspectVolume(docker, name)) return;
+  await docker.createVolume({
+    Name: name,
+    Labels: { [label.instance]: prefix },
+    // Host MCP servers and containers see the same memory bank.
+    ...(name === names.volumes.memorybank
+      ? {
+        DriverOpts: {
+          type: "none",
+          o: "bind",
+          device: hostHome.memorybank,
+        },
+      }
+      : {}),
+  });
 }

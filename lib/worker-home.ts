@@ -29,7 +29,7 @@ export interface PreparedHome {
  * files of its user. Gives the host paths for the mounts.
  */
 export function prepareWorkerHome(
-  instance: Pick<Instance, "home" | "hostHome" | "owner">,
+  instance: Pick<Instance, "home" | "hostHome" | "owner" | "names">,
   { name, session }: { name: string; session?: string | undefined },
   project: Project,
 ): PreparedHome {
@@ -58,6 +58,7 @@ export function prepareWorkerHome(
       claudeHome: join(hostHome.home, relative),
       claudeConfig: hostHome.claudeConfig,
       credentials: hostHome.credentials,
+      plugins: instance.names.volumes.plugins,
       accounts: ensureAccounts(instance, project),
     },
   };

@@ -61,6 +61,8 @@ export interface WorkerSources {
   claudeConfig: string;
   /** The instance's login, without what refreshes it. */
   credentials: string;
+  /** The volume with the plugins that all share. */
+  plugins: string;
   /** Holds a passwd and a group file for the worker's user. */
   accounts: string;
   /** Holds a file a secret; undefined where there is none. */
@@ -76,6 +78,8 @@ export const inside = {
   secrets: "/run/secrets",
   /** The instance's login, as far as workers may see it. */
   credentials: "/run/hal9000/credentials",
+  /** Plugins that all sessions share. */
+  plugins: "/run/hal9000/plugins",
 } as const;
 
 /** Docker's own rule, but for a letter first: `-n 007` would arrive as 7. */
@@ -189,6 +193,7 @@ export function workerSpec(
           : [bind(sources.claudeHome, inside.claudeHome)]),
         bind(sources.claudeConfig, inside.claudeConfig, true),
         bind(sources.credentials, inside.credentials, true),
+        { ...volumeMount(sources.plugins, inside.plugins), ReadOnly: true },
         bind(`${sources.accounts}/passwd`, "/etc/passwd", true),
         bind(`${sources.accounts}/group`, "/etc/group", true),
         ...(sources.secrets
@@ -218,6 +223,23 @@ function bind(
   readOnly = false,
 ): Docker.MountSettings {
   return { Type: "bind", Source: source, Target: target, ReadOnly: readOnly };
+}
+
+/** A volume, as it is: Docker would copy the image's directory into a new one. */
+export function volumeMount(
+  name: string,
+  target: string,
+): Docker.MountSettings {
+  return {
+    Type: "volume",
+    Source: name,
+    Target: target,
+    VolumeOptions: {
+      NoCopy: true,
+      Labels: {},
+      DriverConfig: { Name: "", Options: {} },
+    },
+  };
 }
 
 /** Creates a worker that is not started; gives its id. */

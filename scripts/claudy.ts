@@ -41,6 +41,7 @@ import {
   type PoolOptions,
 } from "./pool.ts";
 import { answer } from "./output.ts";
+import { addPlugins } from "./plugins.ts";
 import { addPorts, portActions } from "./ports.ts";
 import { addPrune } from "./prune.ts";
 import { addSessions, sessionActions } from "./sessions.ts";
@@ -58,7 +59,15 @@ const groups: Groups = [
     "run",
   ]],
   ["Credentials", ["login", "logout", "secret"]],
-  ["Machine", ["daemon", "pool", "dashboard", "config", "doctor", "prune"]],
+  ["Machine", [
+    "daemon",
+    "pool",
+    "dashboard",
+    "config",
+    "plugin",
+    "doctor",
+    "prune",
+  ]],
   ["Shell", ["completion"]],
 ];
 
@@ -173,6 +182,7 @@ cli.command("doctor", "Say what is well and what is not, and what mends it")
   .action(examineAll);
 
 addPrune(cli);
+addPlugins(cli);
 
 cli.command("completion <shell>", `Completion for ${shells.join(", ")}`)
   .example("source <(claudy completion bash)")

@@ -72,6 +72,7 @@ export async function createWarm(
     sources: {
       claudeConfig: hostHome.claudeConfig,
       credentials: hostHome.credentials,
+      plugins: names.volumes.plugins,
       accounts: ensureAccounts(instance, owner),
     },
     env: [],

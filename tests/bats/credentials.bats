@@ -6,14 +6,6 @@
 load ../helper/load
 load ../helper/sessions
 
-setup_file() {
-  load ../helper/load
-  load ../helper/sessions
-  start_stub
-}
-
-teardown_file() { stop_stub; }
-
 setup() {
   use_stub
   unset ANTHROPIC_API_KEY

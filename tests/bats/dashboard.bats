@@ -4,14 +4,6 @@
 load ../helper/load
 load ../helper/sessions
 
-setup_file() {
-  load ../helper/load
-  load ../helper/sessions
-  start_stub
-}
-
-teardown_file() { stop_stub; }
-
 setup() {
   use_stub
   project=$(make_project "board$BATS_TEST_NUMBER")
@@ -24,6 +16,7 @@ teardown() {
 }
 
 dashboard() { # dashboard COLUMNS LINES: opens it in a terminal of that size
+  screen=$screen-$1 # a former one may still be ending
   tmux -L "$screen" -f /dev/null new-session -d -x "$1" -y "$2" "$claudy dashboard; cat"
 }
 shown() { tmux -L "$screen" capture-pane -p; }

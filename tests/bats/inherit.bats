@@ -1,15 +1,9 @@
 # The host's Claude configuration in sessions, as the real CLI sees it.
 
+# shellcheck disable=SC2030,SC2031  # each test has a session of its own
+
 load ../helper/load
 load ../helper/sessions
-
-setup_file() {
-  load ../helper/load
-  load ../helper/sessions
-  start_stub
-}
-
-teardown_file() { stop_stub; }
 
 setup() {
   use_stub
@@ -116,4 +110,26 @@ asked() {
   echo "gitdir: $HAL9000_TEST_ROOT/other/worktrees/x" >"$project/.git"
   open "$project"
   run -1 docker exec "$session" test -e "$HAL9000_TEST_ROOT/other"
+}
+
+@test "a plugin that is installed once is there for every session, and is nobody's to change" {
+  market=$(make_project market)
+  mkdir -p "$market/.claude-plugin" "$market/hello/.claude-plugin" "$market/hello/agents"
+  echo '{"name":"local-market","owner":{"name":"me"},"plugins":[{"name":"hello","source":"./hello","description":"greets"}]}' \
+    >"$market/.claude-plugin/marketplace.json"
+  echo '{"name":"hello","version":"1.0.0","description":"greets"}' >"$market/hello/.claude-plugin/plugin.json"
+  printf -- '---\nname: greeter\ndescription: planted greeting agent\n---\nGreet.\n' >"$market/hello/agents/greeter.md"
+  run -2 "$claudy" plugin
+  "$claudy" plugin marketplace add "$market"
+  "$claudy" plugin install hello@local-market
+  for name in plugged-one plugged-two; do
+    open --name $name "$project"
+    asked "with plugins"
+    sent "planted greeting agent"
+    run ! docker exec "$session" touch /run/hal9000/plugins/mine
+  done
+  "$claudy" plugin uninstall hello@local-market
+  open --name plugged-three "$project"
+  asked "without plugins"
+  run ! sent "planted greeting agent"
 }

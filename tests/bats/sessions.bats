@@ -4,14 +4,6 @@
 load ../helper/load
 load ../helper/sessions
 
-setup_file() {
-  load ../helper/load
-  load ../helper/sessions
-  start_stub
-}
-
-teardown_file() { stop_stub; }
-
 setup() {
   use_stub
   project=$(make_project "session$BATS_TEST_NUMBER")
@@ -146,6 +138,7 @@ teardown() {
   wait_for 10 shows ":/workspace"
   # Within a tmux the keys are that one's.
   tmux -L "$screen" kill-server
+  screen=$screen-nested # the former may still be ending
   tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 "cd '$project' && '$claudy' attach; cat"
   wait_for 10 shows "echo: hello there"
   attached() { "$claudy" sessions --json | jq --arg project "$project" '.[] | select(.project == $project).attached' | grep -x 1; }

@@ -17,6 +17,9 @@ start_stub() {
 
 stop_stub() { docker rm --force --volumes "$stub"; }
 
+setup_file() { start_stub; }
+teardown_file() { stop_stub; }
+
 use_stub() { export ANTHROPIC_API_KEY=$key ANTHROPIC_BASE_URL=http://127.0.0.1:$stub_port; }
 
 # Starts the session of a project; its name, and its worker's, is in $session.

@@ -22,6 +22,7 @@ const request = {
     claudeHome: "/h/workers/discovery",
     claudeConfig: "/h/config/claude",
     credentials: "/h/run/credentials",
+    plugins: "hal9000-plugins",
     accounts: "/h/run/accounts/1000-1001",
   },
   env: [],
@@ -70,6 +71,17 @@ test("workerSpec() is the project's owner in a hardened container", () => {
         bind("/h/workers/discovery", "/home/claude/.claude", false),
         bind("/h/config/claude", "/config/claude", true),
         bind("/h/run/credentials", "/run/hal9000/credentials", true),
+        {
+          Type: "volume",
+          Source: "hal9000-plugins",
+          Target: "/run/hal9000/plugins",
+          ReadOnly: true,
+          VolumeOptions: {
+            NoCopy: true,
+            Labels: {},
+            DriverConfig: { Name: "", Options: {} },
+          },
+        },
         bind("/h/run/accounts/1000-1001/passwd", "/etc/passwd", true),
         bind("/h/run/accounts/1000-1001/group", "/etc/group", true),
       ],
@@ -141,7 +153,8 @@ test("prepareWorkerHome() gives a name another home for another project", () => 
   for (const path of [home.workers, home.run, join(home.run, "accounts")]) {
     ensureDirectory(path, 0o700, owner);
   }
-  const instance = { home, hostHome: homePaths("/on/the/host"), owner };
+  const hostHome = homePaths("/on/the/host");
+  const instance = { home, hostHome, owner, names };
   const prepare = (path: string) =>
     prepareWorkerHome(instance, { name: "x" }, { path, ...owner });
   const one = prepare("/one");
