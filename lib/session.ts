@@ -4,6 +4,7 @@
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { layOutCredentials } from "./credentials.ts";
+import { inspectContainer } from "./docker.ts";
 import { retireWorker, stopWorker } from "./ending.ts";
 import { Failure } from "./errors.ts";
 import { execIn } from "./exec.ts";
@@ -33,7 +34,7 @@ import { hasTerminal, tmux } from "./session-tmux.ts";
 import { type SpawnRequest, spawnWorker } from "./spawn.ts";
 import { ensureHome } from "./volumes.ts";
 import { waitFor } from "./wait.ts";
-import { checkWorkerName } from "./worker.ts";
+import { checkWorkerName, inside } from "./worker.ts";
 import { worktreeMounts, worktreeOf } from "./worktree.ts";
 import { sessionHome } from "./worker-home.ts";
 import { listWorkers, type WorkerState } from "./workers.ts";
@@ -48,6 +49,8 @@ export interface OpenRequest {
   standalone?: boolean;
   /** A conversation of its own, though there is one to go on with. */
   fresh?: boolean;
+  /** The socket of an ssh-agent that the session may use. */
+  sshAgent?: string | undefined;
   /** Of the host's Claude configuration, for a session that is new. */
   inherit?: InheritRequest | undefined;
   /** Given to the Claude CLI, where it has to be started. */
@@ -114,6 +117,7 @@ export async function readySession(
       ...request.claudeArguments,
     ],
     env: {
+      ...(request.sshAgent ? { SSH_AUTH_SOCK: inside.sshAgent } : {}),
       ...signIn.env,
       ...passedOn(request.env),
       ...(portBase === undefined ? {} : { HAL9000_PORT_BASE: `${portBase}` }),
@@ -225,7 +229,10 @@ async function workerOf(
   if (found?.state === "created") {
     found = await started().catch(() => found); // else it never will be
   }
-  if (found?.state === "running") return { worker: found, start: "running" };
+  if (found?.state === "running") {
+    if (request.sshAgent) await checkAgent(instance, found);
+    return { worker: found, start: "running" };
+  }
   if (found?.state === "paused") {
     throw new Failure("busy", `The worker of "${session}" is paused`, {
       hint: `Let it go on: docker unpause ${found.name}`,
@@ -241,6 +248,7 @@ async function workerOf(
       name: session,
       session,
       mounts: worktree ? worktreeMounts(project.path, worktree) : [],
+      sshAgent: request.sshAgent,
       standalone: request.standalone ?? false,
       allowAnyPath: request.allowAnyPath ?? false,
     }, log);
@@ -253,6 +261,20 @@ async function workerOf(
   }
 }
 
+/** Mounts cannot be added to a worker that runs. */
+async function checkAgent(
+  { docker }: Instance,
+  { id, name }: WorkerState,
+): Promise<void> {
+  const container = await inspectContainer(docker, id);
+  const mounted = container?.Mounts
+    .some(({ Destination }) => Destination === inside.sshAgent);
+  if (mounted) return;
+  throw new Failure("busy", `"${name}" runs without the ssh-agent`, {
+    hint: `Stop it first: claudy stop ${name}`,
+  });
+}
+
 /** How long another may take to start what both want. */
 const raceMs = 3000;
 
@@ -263,7 +285,8 @@ export async function claimOrSpawn(
   log: Log,
 ): Promise<SessionWorker> {
   // Neither of these could be a claim.
-  if (request.standalone || (request.mounts ?? []).length > 0) {
+  const { standalone, mounts = [], sshAgent } = request;
+  if (standalone || mounts.length > 0 || sshAgent !== undefined) {
     return { worker: await spawnWorker(instance, request, log), start: "cold" };
   }
   const reply = await claim(

@@ -19,6 +19,7 @@ import {
   checkVariable,
   checkWorkerName,
   createWorker,
+  inside,
   type Limits,
   startWorker,
   workerSpec,
@@ -45,6 +46,8 @@ export interface SpawnRequest {
   allowAnyPath?: boolean;
   /** SRC:DST[:ro] */
   mounts?: string[];
+  /** A socket of the host's, for the worker's user alone to connect to. */
+  sshAgent?: string | undefined;
   /** KEY=VALUE */
   env?: string[];
   secrets?: Secret[];
@@ -110,6 +113,11 @@ export async function prepareWorker(
     ),
   );
   refuseSameTargets(mounts);
+  if (request.sshAgent) {
+    // Not judged: it lies in /run, and was asked for by what it is.
+    const target = inside.sshAgent;
+    mounts.push({ source: request.sshAgent, target, readOnly: false });
+  }
   const image = request.image ?? workerImage(settings);
   const limits = request.limited === false
     ? null

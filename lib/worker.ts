@@ -80,6 +80,8 @@ export const inside = {
   credentials: "/run/hal9000/credentials",
   /** Plugins that all sessions share. */
   plugins: "/run/hal9000/plugins",
+  /** The socket of the host's ssh-agent, where that was asked for. */
+  sshAgent: "/run/hal9000/ssh-agent.sock",
 } as const;
 
 /** Docker's own rule, but for a letter first: `-n 007` would arrive as 7. */

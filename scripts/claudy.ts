@@ -82,6 +82,7 @@ interface OpenOptions {
   legacy?: boolean;
   claudeHome?: unknown;
   inheritHooks?: boolean;
+  sshAgent?: boolean;
   setup?: boolean;
   apiKey?: unknown;
   verify?: boolean;
@@ -105,6 +106,7 @@ cli.command("[directory]", "Open the session of a project (default: here)")
     "Claude settings that a new session inherits (default: CLAUDE_HOME, else ~/.claude)",
   )
   .option("--inherit-hooks", "Hooks too, which run in the worker then")
+  .option("--ssh-agent", "Let the session use the keys of your ssh-agent")
   .option("--setup", "As login")
   .option("--api-key <key>", "Refused: ps and history would show it")
   .option("--verify", "As doctor")
@@ -242,6 +244,7 @@ async function openProject(
     allowAnyPath: options.allowAnyPath ?? false,
     fresh: options.new ?? false,
     inherit: inheritRequest(instance, env, options),
+    sshAgent: options.sshAgent ? agentSocket() : undefined,
     claudeArguments: options["--"] ?? [],
     env,
   }, logToStderr).catch((error) => {
@@ -263,6 +266,18 @@ async function openProject(
   );
   if (code === 0) logToStderr(`Again: claudy attach ${session}`);
   return code;
+}
+
+function agentSocket(): string {
+  const socket = env["SSH_AUTH_SOCK"];
+  if (socket) return socket;
+  throw new Failure(
+    "notFound",
+    "There is no ssh-agent: SSH_AUTH_SOCK is not set",
+    {
+      hint: "Start one: eval $(ssh-agent); ssh-add",
+    },
+  );
 }
 
 /** A directory that is not there may be a command that was mistyped. */

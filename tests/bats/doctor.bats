@@ -69,6 +69,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
 }
 
 @test "prune shows what is old and how much, asks, and removes that alone" {
+  rm -rf "$HAL9000_HOME"/backups/*
   mkdir -p "$HAL9000_HOME/logs" "$HAL9000_HOME/backups/one" "$HAL9000_HOME/backups/two" "$HAL9000_HOME/workers/gone-12345678"
   head -c 3000000 /dev/zero >"$HAL9000_HOME/logs/old.log"
   touch "$HAL9000_HOME/logs/new.log" "$HAL9000_HOME/workers/gone-12345678/file"

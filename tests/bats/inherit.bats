@@ -133,3 +133,19 @@ asked() {
   asked "without plugins"
   run ! sent "planted greeting agent"
 }
+
+@test "--ssh-agent lets a session use the agent's keys, and no other session" {
+  command -v ssh-agent >/dev/null || skip "there is no ssh-agent"
+  eval "$(ssh-agent -a "$BATS_TEST_TMPDIR/agent" -s)" >/dev/null
+  ssh-keygen -q -t ed25519 -N "" -C planted-key -f "$BATS_TEST_TMPDIR/key"
+  ssh-add -q "$BATS_TEST_TMPDIR/key"
+  open "$project"
+  run ! docker exec "$session" test -e /run/hal9000/ssh-agent.sock
+  run -5 "$claudy" --detach --ssh-agent "$project"
+  "$claudy" stop "$session"
+  open --ssh-agent "$project"
+  docker exec -e SSH_AUTH_SOCK=/run/hal9000/ssh-agent.sock "$session" ssh-add -l | grep planted-key
+  docker exec "$session" sh -c 'tr "\0" "\n" </proc/$(pgrep -x claude)/environ' | grep -x SSH_AUTH_SOCK=/run/hal9000/ssh-agent.sock
+  run -4 env -u SSH_AUTH_SOCK "$claudy" --detach --ssh-agent "$project"
+  kill "$SSH_AGENT_PID"
+}
