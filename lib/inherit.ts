@@ -50,8 +50,8 @@ export interface InheritRequest {
   /** Of the host: --claude-home, CLAUDE_HOME, or ~/.claude. */
   claudeHome: string;
   inheritHooks: boolean;
-  /** A global git configuration, for the worker's git. */
-  gitConfig?: string | undefined;
+  /** Whose git user is inherited, too; nobody's where it is left out. */
+  env?: NodeJS.ProcessEnv;
 }
 
 /** What was asked for; undefined in the parent, which does not see those homes. */
@@ -68,7 +68,7 @@ export function inheritRequest(
   return {
     claudeHome: hostClaudeHome(env, flag),
     inheritHooks,
-    gitConfig: gitConfigText(env),
+    env,
   };
 }
 
@@ -89,7 +89,7 @@ export interface HostConfig {
 
 /** What a session inherits; nothing, with one warning, where it cannot be read. */
 export function readHostConfig(
-  { claudeHome, inheritHooks, gitConfig }: InheritRequest,
+  { claudeHome, inheritHooks, env }: InheritRequest,
   log: Log,
 ): HostConfig {
   const config: HostConfig = { files: new Map(), left: [] };
@@ -111,6 +111,7 @@ export function readHostConfig(
   for (const name of directories) {
     attempt(name, () => addDirectory(config, options, name));
   }
+  const gitConfig = env && gitConfigText(env);
   if (gitConfig !== undefined) {
     config.files.set(".gitconfig", Buffer.from(gitConfig));
   }

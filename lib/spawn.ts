@@ -119,11 +119,11 @@ export async function prepareWorker(
     mounts.push({ source: request.sshAgent, target, readOnly: false });
   }
   const image = request.image ?? workerImage(settings);
-  const limits = request.limited === false
-    ? null
-    : await wantedLimits(instance, log);
   ensureHome(instance);
-  await ensureVolume(instance, instance.names.volumes.plugins);
+  const [limits] = await Promise.all([
+    request.limited === false ? null : wantedLimits(instance, log),
+    ensureVolume(instance, instance.names.volumes.plugins),
+  ]);
   const prepared = prepareWorkerHome(
     instance,
     { name, session: request.session },

@@ -1,28 +1,16 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
 // claudy: the front door for people: sessions, the daemon, the pool, settings.
 
-import { join, resolve } from "node:path";
 import process from "node:process";
 import { confPath, explainSettings, settingFaults } from "../lib/config.ts";
-import { layOutCredentials } from "../lib/credentials.ts";
-import { runDocker } from "../lib/docker-cli.ts";
-import { type Check, examine } from "../lib/doctor.ts";
-import { stopWorker } from "../lib/ending.ts";
 import { Failure } from "../lib/errors.ts";
 import { inheritRequest } from "../lib/inherit.ts";
 import { openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { didYouMean } from "../lib/nearest.ts";
-import {
-  claimOrSpawn,
-  passedOn,
-  readySession,
-  startSession,
-} from "../lib/session.ts";
+import { readySession, startSession } from "../lib/session.ts";
 import { showInWorker } from "../lib/session-tmux.ts";
-import { readRecord } from "../lib/record.ts";
 import { columns } from "../lib/text.ts";
-import { ensureHome } from "../lib/volumes.ts";
 import { command, type Groups, runCli } from "./cli.ts";
 import { completionScript, type Places, shells } from "./completion.ts";
 import { addDaemon, daemonActions, offerDaemon } from "./daemon.ts";
@@ -40,7 +28,9 @@ import {
   poolActions,
   type PoolOptions,
 } from "./pool.ts";
+import { addDoctor, examineAll } from "./doctor.ts";
 import { answer } from "./output.ts";
+import { addRun } from "./run.ts";
 import { addPlugins } from "./plugins.ts";
 import { addPorts, portActions } from "./ports.ts";
 import { addPrune } from "./prune.ts";
@@ -125,17 +115,7 @@ addSessions(cli);
 addWatch(cli);
 addPorts(cli);
 
-cli.command(
-  "run <prompt>",
-  "Ask Claude once in a worker of its own; print the answer",
-)
-  .option("-p", "Accepted; it is what is done")
-  .option("-C, --project <dir>", "The project (default: here)")
-  .option("--yes", "Start the daemon without asking")
-  .option("--json", "Print the CLI's JSON")
-  .example('claudy run -p "explain this project"')
-  .action(runPrompt);
-
+addRun(cli);
 addDaemon(cli);
 
 cli.command("dashboard", "Show workers, their use and a prompt, in tmux")
@@ -179,10 +159,7 @@ cli.command("config <action>", "show, path or check of the settings")
     action("config", configActions, name)(options.json ?? false)
   );
 
-cli.command("doctor", "Say what is well and what is not, and what mends it")
-  .option("--json", "Print it as JSON")
-  .action(examineAll);
-
+addDoctor(cli);
 addPrune(cli);
 addPlugins(cli);
 
@@ -211,9 +188,6 @@ const places: Places = {
   config: Object.keys(configActions),
   completion: shells,
 };
-
-/** How the doctor marks what it found. */
-const signs = { ok: "ok", warn: "warn", fail: "FAIL" } as const;
 
 await runCli(cli);
 
@@ -292,57 +266,4 @@ function meantAsCommand(error: unknown, directory: string | undefined) {
     hint: hint || error.hint,
     cause: error,
   });
-}
-
-async function examineAll({ json }: { json?: boolean }): Promise<number> {
-  const checks = await examine(await openInstance(env, logToStderr), env);
-  const text = columns(
-    checks.map(({ name, state, says }: Check) => [signs[state], name, says]),
-  );
-  const mends = checks.flatMap(({ name, mend }) =>
-    mend === undefined ? [] : [`${name}: ${mend}`]
-  );
-  answer(checks, [text, ...mends].join("\n"), json ?? false);
-  return checks.some(({ state }) => state === "fail") ? 1 : 0;
-}
-
-/** `claude -p` in a worker that is there for it alone; gives its exit code. */
-async function runPrompt(
-  prompt: string,
-  options: OpenOptions & { project?: string },
-): Promise<number> {
-  const instance = await openInstance(env, logToStderr);
-  await offerDaemon(instance, options.yes ?? false);
-  ensureHome(instance);
-  const { worker } = await claimOrSpawn(instance, {
-    directory: resolve(options.project ?? "."),
-    cwd: process.cwd(),
-    once: true,
-  }, logToStderr);
-  try {
-    const record = readRecord(instance, worker.name, logToStderr);
-    if (!record) throw new Failure("failed", "The worker has lost its record");
-    const signIn = layOutCredentials(
-      instance,
-      join(instance.home.home, record.home),
-      record.project,
-      env,
-    );
-    const variables = { ...passedOn(env), ...signIn.env };
-    return await runDocker([
-      "exec",
-      "--interactive",
-      ...Object.keys(variables).map((name) => `--env=${name}`),
-      worker.id,
-      "claude-session",
-      "-p",
-      ...(options.json ? ["--output-format", "json"] : []),
-      ...signIn.arguments,
-      ...(options["--"] ?? []),
-      "--",
-      String(prompt),
-    ], { env: variables });
-  } finally {
-    await stopWorker(instance, worker, logToStderr);
-  }
 }

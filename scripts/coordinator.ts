@@ -21,7 +21,7 @@ import {
 } from "../lib/workers.ts";
 import { columns } from "../lib/text.ts";
 import { command, runCli } from "./cli.ts";
-import { wholeNumber } from "./options.ts";
+import { lastLines, printLog } from "./logs.ts";
 import { answer, confirm } from "./output.ts";
 
 const cli = command("coordinator");
@@ -74,25 +74,15 @@ cli.command("logs <name>", "Show a worker's log, also of one that is gone")
   .option("--tail <n>", "Begin so many lines before the end (default: all)")
   .action(async (name: string, options) => {
     const instance = await open();
-    const tail = wholeNumber("--tail", options.tail);
     const workers = await listWorkers(instance);
     const worker = pickWorker(workers, name);
-    if (worker) {
-      return await runDocker([
-        "logs",
-        ...(options.follow ? ["--follow"] : []),
-        ...(tail === undefined ? [] : [`--tail=${tail}`]),
-        worker.id,
-      ]);
-    }
+    if (worker) return await printLog(worker.id, options);
     if (!/^[\w.-]+$/.test(name) || !existsSync(instance.home.log(name))) {
       // Says which worker may have been meant.
       await findWorker(instance, name);
     }
-    const lines = (await readFile(instance.home.log(name), "utf8")).split("\n");
-    if (lines.at(-1) === "") lines.pop();
-    const first = tail === undefined ? 0 : Math.max(lines.length - tail, 0);
-    answer(null, lines.slice(first).join("\n"), false);
+    const text = await readFile(instance.home.log(name), "utf8");
+    answer(null, lastLines(text, options), false);
   });
 
 cli.command(

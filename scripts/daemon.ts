@@ -3,7 +3,6 @@
 import process from "node:process";
 import { restartDaemon, startDaemon, stopDaemon } from "../lib/daemon.ts";
 import { type DaemonStatus, daemonStatus } from "../lib/daemon-status.ts";
-import { runDocker } from "../lib/docker-cli.ts";
 import { findContainer } from "../lib/docker.ts";
 import { Failure } from "../lib/errors.ts";
 import { findParent, type Instance, openInstance } from "../lib/instance.ts";
@@ -13,17 +12,16 @@ import { columns } from "../lib/text.ts";
 import { duration } from "../lib/units.ts";
 import { liveWorkers } from "../lib/workers.ts";
 import type { CAC } from "cac";
-import { action, listOf, wholeNumber } from "./options.ts";
+import { type LogOptions, printLog } from "./logs.ts";
+import { action, listOf } from "./options.ts";
 import { answer, confirm } from "./output.ts";
 
 const { env } = process;
 
-interface DaemonOptions {
+interface DaemonOptions extends LogOptions {
   publish?: unknown;
   yes?: boolean;
   json?: boolean;
-  follow?: boolean;
-  tail?: unknown;
 }
 
 export const daemonActions = {
@@ -52,14 +50,8 @@ export const daemonActions = {
   },
   status: showStatus,
   logs: async (instance: Instance, options: DaemonOptions) => {
-    const tail = wholeNumber("--tail", options.tail);
     const parent = await findContainer(instance.docker, instance.names.parent);
-    return await runDocker([
-      "logs",
-      ...(options.follow ? ["--follow"] : []),
-      ...(tail === undefined ? [] : [`--tail=${tail}`]),
-      parent.Id,
-    ]);
+    return await printLog(parent.Id, options);
   },
 };
 

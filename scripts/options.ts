@@ -117,6 +117,6 @@ function dashes(name: string): string {
   return name.length === 1 ? "-" : "--";
 }
 
-export function kebab(name: string): string {
+function kebab(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }

@@ -3,7 +3,6 @@
 import { readFile } from "node:fs/promises";
 import process from "node:process";
 import type { CAC } from "cac";
-import { runDocker } from "../lib/docker-cli.ts";
 import { Failure } from "../lib/errors.ts";
 import { type Instance, openInstance } from "../lib/instance.ts";
 import { inheritRequest } from "../lib/inherit.ts";
@@ -21,17 +20,16 @@ import { columns } from "../lib/text.ts";
 import { span } from "../lib/units.ts";
 import { ensureHome } from "../lib/volumes.ts";
 import { listWorkers } from "../lib/workers.ts";
-import { action, refuseWithoutTerminal, wholeNumber } from "./options.ts";
+import { lastLines, type LogOptions, printLog } from "./logs.ts";
+import { action, refuseWithoutTerminal } from "./options.ts";
 import { answer, confirm } from "./output.ts";
 
 const { env } = process;
 const open = () => openInstance(env, logToStderr);
 
-interface Options {
+interface Options extends LogOptions {
   shell?: boolean;
   waiting?: boolean;
-  follow?: boolean;
-  tail?: unknown;
   yes?: boolean;
   json?: boolean;
   claudeHome?: unknown;
@@ -187,32 +185,23 @@ async function printLogs(
   name: string | undefined,
   options: Options,
 ): Promise<number | undefined> {
-  const tail = wholeNumber("--tail", options.tail);
   const instance = await open();
   const session = await nameOr(instance, name);
   const worker = (await listWorkers(instance))
     .find((worker) => worker.session === session);
-  if (worker) {
-    return await runDocker([
-      "logs",
-      ...(options.follow ? ["--follow"] : []),
-      ...(tail === undefined ? [] : [`--tail=${tail}`]),
-      worker.id,
-    ]);
-  }
+  if (worker) return await printLog(worker.id, options);
   const log = instance.home.log(session);
   const text = await readFile(log, "utf8").catch(() => {
     throw new Failure("notFound", `Session "${session}" has no log`, {
       hint: "Its conversation is another matter: open it with claudy.",
     });
   });
-  const lines = text.replace(/\n$/, "").split("\n");
-  answer(null, lines.slice(tail === undefined ? 0 : -tail).join("\n"), false);
+  answer(null, lastLines(text, options), false);
   return undefined;
 }
 
 /** The session that is named, else that of the working directory. */
-export async function nameOr(
+async function nameOr(
   instance: Instance,
   name: string | undefined,
 ): Promise<string> {

@@ -9,6 +9,7 @@ import type { Instance } from "../instance.ts";
 import type { Log } from "../log.ts";
 import { networkOf } from "../net.ts";
 import { readRecords, writeRecord } from "../record.ts";
+import { ensureVolume } from "../volumes.ts";
 import { inside } from "../worker.ts";
 import { listWorkers } from "../workers.ts";
 import {
@@ -89,6 +90,9 @@ export class PoolManager {
   /** Runs the pool until `stop` is aborted; the warm workers stay. */
   async run(stop: AbortSignal): Promise<void> {
     const { home, owner } = this.#instance;
+    // A parent that was started by hand has none that is ours.
+    const { plugins } = this.#instance.names.volumes;
+    await ensureVolume(this.#instance, plugins);
     await this.#ensureMounter();
     await this.#recover();
     const listener = await listen(

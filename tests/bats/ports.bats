@@ -31,6 +31,13 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   [ "$(listed | jq -r '.container + " " + .process + " " + .address')" = "server deno localhost" ]
   "$claudy" ports --json | jq -e '.listeners[] | select(.port == 8000 and .container == "'"$parent"'")'
   [[ $("$claudy" ports) == *"server"*"deno"* ]]
+  [ "$(listed | jq -r .reservedFor)" = null ]
+  # The port is in a range that is another's.
+  jq -nc --arg project "$project" '{version: 1, name: "holder", project: $project, portBase: 20320,
+    createdAt: "2026-01-01T00:00:00Z", usedAt: "2026-01-01T00:00:00Z"}' >"$HAL9000_HOME/sessions/kept/holder.json"
+  [ "$(listed | jq -r .reservedFor)" = holder ]
+  "$claudy" ports --json | jq -e '.ranges[] | select(.session == "holder" and .from == 20320 and .to == 20339)'
+  "$claudy" sessions rm --yes holder
 }
 
 @test "ports open brings a port to 127.0.0.1 of the host, over a restart of the parent" {

@@ -76,6 +76,7 @@ teardown() {
   typed "$session" "before" Enter
   wait_for 10 screen_shows "$session" "echo: before"
   "$claudy" daemon restart >/dev/null
+  docker restart "$parent" >/dev/null
   typed "$session" "after" Enter
   wait_for 10 screen_shows "$session" "echo: after"
   [ "$("$claudy" --detach --json "$project" | jq -r .conversation)" = running ]
@@ -301,6 +302,10 @@ teardown() {
   run -0 "$claudy" logs "$session"
   "$claudy" stop "$session"
   run -0 "$claudy" logs --tail 5 "$session"
+  printf '%s\n' one two three >"$HAL9000_HOME/logs/$session.log"
+  [ "$("$claudy" logs --tail 2 "$session" | xargs)" = "two three" ]
+  [ "$("$claudy" logs "$session" | xargs)" = "one two three" ]
+  [ -z "$("$claudy" logs --tail 0 "$session")" ]
   run -2 "$claudy" logs --tail x "$session"
 }
 

@@ -1,0 +1,117 @@
+// The worker of a session: the one that it has, else one that is claimed or spawned.
+
+import { inspectContainer } from "./docker.ts";
+import { retireWorker } from "./ending.ts";
+import { Failure } from "./errors.ts";
+import type { Instance } from "./instance.ts";
+import type { Log } from "./log.ts";
+import { claim, claimRequest } from "./pool/client.ts";
+import type { Project } from "./project.ts";
+import { type SpawnRequest, spawnWorker } from "./spawn.ts";
+import { waitFor } from "./wait.ts";
+import { inside } from "./worker.ts";
+import { listWorkers, type WorkerState } from "./workers.ts";
+import { worktreeMounts, worktreeOf } from "./worktree.ts";
+
+/** What a session wants of its worker. */
+export interface WorkerWish {
+  allowAnyPath?: boolean;
+  /** In a container with a network of its own, without a parent. */
+  standalone?: boolean;
+  /** The socket of an ssh-agent that the session may use. */
+  sshAgent?: string | undefined;
+}
+
+export interface SessionWorker {
+  worker: Pick<WorkerState, "name" | "id">;
+  start: "running" | "warm" | "cold";
+}
+
+export async function workerOf(
+  instance: Instance,
+  session: string,
+  project: Project,
+  request: WorkerWish,
+  log: Log,
+): Promise<SessionWorker> {
+  const find = async () =>
+    (await listWorkers(instance)).find((worker) => worker.session === session);
+  // Of another who opens the same session at this moment.
+  const started = () =>
+    waitFor(async () => {
+      const worker = await find();
+      return worker?.state === "running" ? worker : undefined;
+    }, { for: `the worker of "${session}"`, timeoutMs: raceMs });
+
+  let found = await find();
+  if (found?.state === "created") {
+    found = await started().catch(() => found); // else it never will be
+  }
+  if (found?.state === "running") {
+    if (request.sshAgent) await checkAgent(instance, found);
+    return { worker: found, start: "running" };
+  }
+  if (found?.state === "paused") {
+    throw new Failure("busy", `The worker of "${session}" is paused`, {
+      hint: `Let it go on: docker unpause ${found.name}`,
+    });
+  }
+  if (found) await retireWorker(instance, found, log);
+  const worktree = worktreeOf(project.path, instance.host);
+  if (worktree) log(`Mounting ${worktree.common}: the project is its worktree`);
+  try {
+    return await claimOrSpawn(instance, {
+      directory: project.path,
+      cwd: "/",
+      name: session,
+      session,
+      mounts: worktree ? worktreeMounts(project.path, worktree) : [],
+      sshAgent: request.sshAgent,
+      standalone: request.standalone ?? false,
+      allowAnyPath: request.allowAnyPath ?? false,
+    }, log);
+  } catch (error) {
+    if (!(error instanceof Failure && error.kind === "busy")) throw error;
+    const worker = await started().catch(() => {
+      throw error; // somebody else's worker has the name
+    });
+    return { worker, start: "running" };
+  }
+}
+
+/** Mounts cannot be added to a worker that runs. */
+async function checkAgent(
+  { docker }: Instance,
+  { id, name }: WorkerState,
+): Promise<void> {
+  const container = await inspectContainer(docker, id);
+  const mounted = container?.Mounts
+    .some(({ Destination }) => Destination === inside.sshAgent);
+  if (mounted) return;
+  throw new Failure("busy", `"${name}" runs without the ssh-agent`, {
+    hint: `Stop it first: claudy stop ${name}`,
+  });
+}
+
+/** How long another may take to start what both want. */
+const raceMs = 3000;
+
+/** A warm worker where the pool has one that fits, else a cold one. */
+export async function claimOrSpawn(
+  instance: Instance,
+  request: SpawnRequest,
+  log: Log,
+): Promise<SessionWorker> {
+  // Neither of these could be a claim.
+  const { standalone, mounts = [], sshAgent } = request;
+  if (standalone || mounts.length > 0 || sshAgent !== undefined) {
+    return { worker: await spawnWorker(instance, request, log), start: "cold" };
+  }
+  const reply = await claim(
+    instance.home,
+    claimRequest(instance.settings, request),
+  );
+  if (reply.start === "warm") return { worker: reply.worker, start: "warm" };
+  const worker = await spawnWorker(instance, request, log);
+  return { worker, start: "cold" };
+}

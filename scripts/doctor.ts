@@ -1,0 +1,37 @@
+// claudy doctor: what is well, what is not, and what mends it.
+
+import process from "node:process";
+import type { CAC } from "cac";
+import { type Check, examine } from "../lib/doctor.ts";
+import { openInstance } from "../lib/instance.ts";
+import { logToStderr } from "../lib/log.ts";
+import { columns } from "../lib/text.ts";
+import { answer } from "./output.ts";
+
+/** How the doctor marks what it found. */
+const signs = { ok: "ok", warn: "warn", fail: "FAIL" } as const;
+
+/** Adds claudy doctor. */
+export function addDoctor(cli: CAC): void {
+  cli.command("doctor", "Say what is well and what is not, and what mends it")
+    .option("--json", "Print it as JSON")
+    .action(examineAll);
+}
+
+/** Prints every check; gives 1 where one fails. */
+export async function examineAll(
+  { json }: { json?: boolean },
+): Promise<number> {
+  const checks = await examine(
+    await openInstance(process.env, logToStderr),
+    process.env,
+  );
+  const text = columns(
+    checks.map(({ name, state, says }: Check) => [signs[state], name, says]),
+  );
+  const mends = checks.flatMap(({ name, mend }) =>
+    mend === undefined ? [] : [`${name}: ${mend}`]
+  );
+  answer(checks, [text, ...mends].join("\n"), json ?? false);
+  return checks.some(({ state }) => state === "fail") ? 1 : 0;
+}

@@ -1,0 +1,80 @@
+// claudy run: one answer of Claude, in a worker that is there for it alone.
+
+import { join, resolve } from "node:path";
+import process from "node:process";
+import type { CAC } from "cac";
+import { layOutCredentials } from "../lib/credentials.ts";
+import { runDocker } from "../lib/docker-cli.ts";
+import { stopWorker } from "../lib/ending.ts";
+import { Failure } from "../lib/errors.ts";
+import { openInstance } from "../lib/instance.ts";
+import { logToStderr } from "../lib/log.ts";
+import { readRecord } from "../lib/record.ts";
+import { passedOn } from "../lib/session.ts";
+import { claimOrSpawn } from "../lib/session-worker.ts";
+import { ensureHome } from "../lib/volumes.ts";
+import { offerDaemon } from "./daemon.ts";
+
+const { env } = process;
+
+interface RunOptions {
+  project?: string;
+  yes?: boolean;
+  json?: boolean;
+  "--"?: string[];
+}
+
+/** Adds claudy run. */
+export function addRun(cli: CAC): void {
+  cli.command(
+    "run <prompt>",
+    "Ask Claude once in a worker of its own; print the answer",
+  )
+    .option("-p", "Accepted; it is what is done")
+    .option("-C, --project <dir>", "The project (default: here)")
+    .option("--yes", "Start the daemon without asking")
+    .option("--json", "Print the CLI's JSON")
+    .example('claudy run -p "explain this project"')
+    .action(runPrompt);
+}
+
+/** `claude -p` in a worker that is there for it alone; gives its exit code. */
+async function runPrompt(
+  prompt: string,
+  options: RunOptions,
+): Promise<number> {
+  const instance = await openInstance(env, logToStderr);
+  await offerDaemon(instance, options.yes ?? false);
+  ensureHome(instance);
+  const { worker } = await claimOrSpawn(instance, {
+    directory: resolve(options.project ?? "."),
+    cwd: process.cwd(),
+    once: true,
+  }, logToStderr);
+  try {
+    const record = readRecord(instance, worker.name, logToStderr);
+    if (!record) throw new Failure("failed", "The worker has lost its record");
+    const signIn = layOutCredentials(
+      instance,
+      join(instance.home.home, record.home),
+      record.project,
+      env,
+    );
+    const variables = { ...passedOn(env), ...signIn.env };
+    return await runDocker([
+      "exec",
+      "--interactive",
+      ...Object.keys(variables).map((name) => `--env=${name}`),
+      worker.id,
+      "claude-session",
+      "-p",
+      ...(options.json ? ["--output-format", "json"] : []),
+      ...signIn.arguments,
+      ...(options["--"] ?? []),
+      "--",
+      String(prompt),
+    ], { env: variables });
+  } finally {
+    await stopWorker(instance, worker, logToStderr);
+  }
+}
