@@ -1,22 +1,7 @@
 # End to end: the real Claude CLI in a worker, a stub for the API alone.
 
 load ../helper/load
-
-key=sk-ant-test-planted-key
-stub=$HAL9000_PREFIX-stub
-
-setup_file() {
-  load ../helper/load
-  mkdir "$HAL9000_TEST_ROOT/stub"
-  docker run --detach --name "$stub" --network "container:$net" --entrypoint deno \
-    --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \
-    --volume "$repo/tests/helper:/helper:ro" --volume "$HAL9000_TEST_ROOT/stub:/record" \
-    "$HAL9000_IMAGE_REPO:parent" run -A --no-lock --no-config --quiet \
-    /helper/messages-stub.ts "$stub_port" /record/requests
-  wait_for 10 docker exec "$stub" bash -c "exec 3<>/dev/tcp/127.0.0.1/$stub_port"
-}
-
-teardown_file() { docker rm --force --volumes "$HAL9000_PREFIX-stub"; }
+load ../helper/sessions
 
 teardown() { stop_workers; }
 
@@ -49,7 +34,7 @@ claude() {
   project=$(make_project three)
   spawn -n wk "$project"
   claude wk -p hello
-  grep -q "\"x-api-key\":\"$key\"" "$HAL9000_TEST_ROOT/stub/requests"
+  grep -q "\"x-api-key\":\"$key\"" "$HAL9000_TEST_ROOT/session-stub/requests"
   { docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" | xargs docker inspect
     for container in wk "$parent" "$net" "$stub"; do docker logs "$container" 2>&1; done
     "$scripts/coordinator.ts" list --json

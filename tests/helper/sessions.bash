@@ -7,6 +7,7 @@ stub=$HAL9000_PREFIX-session-stub
 
 start_stub() {
   mkdir -p "$HAL9000_TEST_ROOT/session-stub"
+  rm -f "$HAL9000_TEST_ROOT/session-stub/requests" # of another file's stub
   docker run --detach --name "$stub" --network "container:$net" --entrypoint deno \
     --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \
     --volume "$repo/tests/helper:/helper:ro" --volume "$HAL9000_TEST_ROOT/session-stub:/record" \
