@@ -150,7 +150,7 @@ function readConf(path: string): string {
 }
 
 /** KEY=VALUE lines; blank lines and lines that begin with # say nothing. */
-function parseConf(text: string, path: string): Map<string, Source> {
+export function parseConf(text: string, path: string): Map<string, Source> {
   const found = new Map<string, Source>();
   const shown = join(basename(dirname(path)), basename(path));
   for (const [index, line] of text.split("\n").entries()) {

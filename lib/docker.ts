@@ -139,6 +139,17 @@ export async function removeContainer(
   }
 }
 
+/** Removes an image that has lost its name to a new one, unless it is in use. */
+export async function dropImage(docker: Docker, id: string): Promise<void> {
+  const image = await inspectImage(docker, id);
+  if (!image || image.RepoTags?.length > 0) return;
+  try {
+    await docker.getImage(id).remove();
+  } catch (error) {
+    if (statusOf(error) !== 409) throw error;
+  }
+}
+
 /** CPUs as asked for, or as many as the engine has; it refuses more. */
 export async function capCpus(
   docker: Docker,

@@ -1,7 +1,7 @@
 // Paths of the host, looked at from wherever this program runs: the host
 // itself, or a container that has the host's directories below a mount point.
 
-import { lstatSync, readlinkSync, statSync } from "node:fs";
+import { lstatSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { dirname, isAbsolute, join } from "node:path";
 import * as v from "valibot";
 
@@ -88,6 +88,15 @@ function linkTarget(root: string, path: string): string | undefined {
   } catch (error) {
     throw Object.assign(error as Error, { hostPath: path });
   }
+}
+
+/**
+ * The text of a file that a worker may have laid: "" for what is no plain file,
+ * or larger than people write by hand.
+ */
+export function readSmallFile(path: string): string {
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  return stat?.isFile() && stat.size < 8192 ? readFileSync(path, "utf8") : "";
 }
 
 export function isWithin(path: string, directory: string): boolean {

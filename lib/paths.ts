@@ -64,6 +64,9 @@ export function homePaths(home: string) {
     log: (worker: string) => join(home, "logs", `${worker}.log`),
     /** Of a child of the parent, apart from the workers' names. */
     childLog: (child: string) => join(home, "logs", "parent", `${child}.log`),
+    /** A person's own profiles: a directory with a Dockerfile each. */
+    profiles: join(home, "profiles"),
+    profile: (name: string) => join(home, "profiles", name),
     memorybank: join(home, "memorybank"),
     backups: join(home, "backups"),
   };

@@ -87,15 +87,23 @@ function backups(directory: string, before: number): Leftover[] {
     }));
 }
 
-/** Images of ours that a later build has taken the name from. */
+/**
+ * Images of ours that a later build has taken the name from, and profiles that are
+ * this instance's own: they are built again when they are asked for.
+ */
 async function images(
-  { docker }: Instance,
+  { docker, prefix }: Instance,
   before: number,
 ): Promise<Leftover[]> {
-  const found = await docker.listImages({
-    filters: { dangling: ["true"], label: [label.inputs] },
-  });
-  return found.filter(({ Created }) => Created * 1000 < before)
+  const found = (await Promise.all([
+    { dangling: ["true"], label: [label.inputs] },
+    { reference: [`${prefix}-profile`, `${prefix}-apt`] },
+  ].map((filters) => docker.listImages({ filters })))).flat();
+  const unused = new Map(found.map((image) => [image.Id, image]));
+  for (const { ImageID } of await docker.listContainers({ all: true })) {
+    unused.delete(ImageID);
+  }
+  return [...unused.values()].filter(({ Created }) => Created * 1000 < before)
     .map(({ Id, Size }) => ({ kind: "image", name: Id, sizeBytes: Size }));
 }
 

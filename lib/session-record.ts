@@ -17,6 +17,8 @@ const sessionSchema = v.object({
   usedAt: v.pipe(v.string(), v.isoTimestamp()),
   /** The first of its ports; undefined before it was opened with one. */
   portBase: v.optional(v.number()),
+  /** The profile that was chosen for it; undefined for what its files say. */
+  profile: v.optional(v.string()),
 });
 
 export type SessionRecord = v.InferOutput<typeof sessionSchema>;

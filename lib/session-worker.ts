@@ -6,6 +6,12 @@ import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { claim, claimRequest } from "./pool/client.ts";
+import {
+  profileImage,
+  type ProfileWish,
+  readyImage,
+} from "./images/profiles.ts";
+import { type Profile, profileOf } from "./profile.ts";
 import type { Project } from "./project.ts";
 import { type SpawnRequest, spawnWorker } from "./spawn.ts";
 import { waitFor } from "./wait.ts";
@@ -20,6 +26,7 @@ export interface WorkerWish {
   standalone?: boolean;
   /** The socket of an ssh-agent that the session may use. */
   sshAgent?: string | undefined;
+  profile: ProfileWish;
 }
 
 export interface SessionWorker {
@@ -32,8 +39,16 @@ export async function workerOf(
   session: string,
   project: Project,
   request: WorkerWish,
+  /** The profile that was chosen for the session before. */
+  remembered: string | undefined,
   log: Log,
 ): Promise<SessionWorker> {
+  const profile = profileOf(
+    project.path,
+    instance.host,
+    request.profile.name ?? remembered,
+    log,
+  );
   const find = async () =>
     (await listWorkers(instance)).find((worker) => worker.session === session);
   // Of another who opens the same session at this moment.
@@ -49,6 +64,7 @@ export async function workerOf(
   }
   if (found?.state === "running") {
     if (request.sshAgent) await checkAgent(instance, found);
+    if (request.profile.name) await checkProfileOf(instance, found, profile);
     return { worker: found, start: "running" };
   }
   if (found?.state === "paused") {
@@ -57,6 +73,7 @@ export async function workerOf(
     });
   }
   if (found) await retireWorker(instance, found, log);
+  const image = await readyImage(instance, profile, request.profile, log);
   const worktree = worktreeOf(project.path, instance.host);
   if (worktree) log(`Mounting ${worktree.common}: the project is its worktree`);
   try {
@@ -65,6 +82,8 @@ export async function workerOf(
       cwd: "/",
       name: session,
       session,
+      image: image.name,
+      imageId: image.id,
       mounts: worktree ? worktreeMounts(project.path, worktree) : [],
       sshAgent: request.sshAgent,
       standalone: request.standalone ?? false,
@@ -90,6 +109,21 @@ async function checkAgent(
   if (mounted) return;
   throw new Failure("busy", `"${name}" runs without the ssh-agent`, {
     hint: `Stop it first: claudy stop ${name}`,
+  });
+}
+
+/** An image cannot be changed in a worker that runs. */
+async function checkProfileOf(
+  instance: Instance,
+  { id, name }: WorkerState,
+  profile: Profile,
+): Promise<void> {
+  const container = await inspectContainer(instance.docker, id);
+  const image = profileImage(instance, profile);
+  if (!container || container.Config.Image === image) return;
+  throw new Failure("busy", `"${name}" runs on ${container.Config.Image}`, {
+    hint: `It has profile ${profile.name} when it was stopped: ` +
+      `claudy stop ${name}`,
   });
 }
 

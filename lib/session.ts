@@ -18,6 +18,7 @@ import {
 import type { Log } from "./log.ts";
 import { didYouMean } from "./nearest.ts";
 import { freePorts, reservePorts } from "./port-range.ts";
+import { checkProfile, detected } from "./profile.ts";
 import { type Project, resolveProject, sessionName } from "./project.ts";
 import { writeContext } from "./session-context.ts";
 import { hasConversation } from "./session-list.ts";
@@ -85,13 +86,14 @@ export async function readySession(
     ? sessionName(project.path)
     : checkWorkerName(request.name, instance.names);
   ensureHome(instance);
-  const record = remember(instance, session, project, log);
+  const record = remember(instance, session, project, request.profile, log);
   inheritOnce(instance, session, project, request.inherit, log);
   const { worker, start } = await workerOf(
     instance,
     session,
     project,
     request,
+    record.profile,
     log,
   );
   // Ports need no dividing where nobody else is.
@@ -175,8 +177,10 @@ function remember(
   instance: Instance,
   session: string,
   { path }: Project,
+  { name: profile }: WorkerWish["profile"],
   log: Log,
 ): SessionRecord {
+  const chosen = profile && checkProfile(profile, instance.home);
   const before = readSession(instance, session, log);
   if (before && before.project !== path) {
     throw new Failure("busy", `Session "${session}" is of ${before.project}`, {
@@ -191,6 +195,7 @@ function remember(
     createdAt: before?.createdAt ?? usedAt,
     usedAt,
     portBase: before?.portBase,
+    profile: chosen === detected ? undefined : chosen ?? before?.profile,
   };
   writeSession(instance, record);
   if (record.portBase !== undefined) return record;

@@ -62,6 +62,16 @@ const imageName = v.pipe(
   v.regex(/^[a-z0-9][\w.\-/:@]*$/, "must be the name of an image"),
 );
 
+const profileNames = v.pipe(
+  v.string(),
+  v.transform((text) => text.split(/\s+/).filter((word) => word !== "")),
+  v.check(
+    (names) =>
+      names.length > 0 && names.every((name) => /^[a-z][a-z0-9-]*$/.test(name)),
+    "must be names of profiles with spaces between",
+  ),
+);
+
 /** In the order in which the file lists them. */
 export const definitions = {
   HAL9000_PREFIX: {
@@ -147,6 +157,11 @@ export const definitions = {
     schema: wholeNumber(1, 3600),
     fallback: "30",
     meaning: "Seconds between two looks at the pool",
+  },
+  WARM_PROFILES: {
+    schema: profileNames,
+    fallback: "base",
+    meaning: "Profiles that the pool keeps warm, each within these bounds",
   },
   HAL9000_NOTIFY_COMMAND: {
     schema: v.string(),

@@ -38,6 +38,8 @@ export interface SpawnRequest {
   /** Of the host's Claude configuration, for a session that is new. */
   inherit?: InheritRequest | undefined;
   image?: string | undefined;
+  /** What has that name, where somebody has looked. */
+  imageId?: string | undefined;
   /** False for a worker without limits. */
   limited?: boolean;
   keep?: boolean;

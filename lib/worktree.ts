@@ -1,10 +1,9 @@
 // A git worktree as a project: its repository lies elsewhere on the host, and git
 // in the worker needs it at the same path.
 
-import { lstatSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { Failure } from "./errors.ts";
-import { type HostView, realpathBeneath } from "./hostpath.ts";
+import { type HostView, readSmallFile, realpathBeneath } from "./hostpath.ts";
 
 export interface Worktree {
   /** The repository that it shares with others, on the host. */
@@ -23,7 +22,7 @@ export function worktreeOf(
   { mount }: HostView,
 ): Worktree | undefined {
   const link = join(project, ".git");
-  const target = /^gitdir: (.+)$/m.exec(readSmall(mount + link))?.[1];
+  const target = /^gitdir: (.+)$/m.exec(readSmallFile(mount + link))?.[1];
   // That of a submodule is a repository of its own, below another's modules.
   if (target === undefined || !/\/worktrees\/[^/]+$/.test(target)) {
     return undefined;
@@ -34,14 +33,10 @@ export function worktreeOf(
   } catch {
     return undefined; // it is out of sight, or gone
   }
-  if (readSmall(join(mount + own, "gitdir")).trim() !== link) return undefined;
+  if (readSmallFile(join(mount + own, "gitdir")).trim() !== link) {
+    return undefined;
+  }
   return { common: dirname(dirname(own)), own };
-}
-
-/** "" for what is no plain file of a line or two. */
-function readSmall(path: string): string {
-  const stat = lstatSync(path, { throwIfNoEntry: false });
-  return stat?.isFile() && stat.size < 8192 ? readFileSync(path, "utf8") : "";
 }
 
 /**

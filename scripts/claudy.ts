@@ -33,6 +33,13 @@ import { answer } from "./output.ts";
 import { addRun } from "./run.ts";
 import { addPlugins } from "./plugins.ts";
 import { addPorts, portActions } from "./ports.ts";
+import {
+  addProfileOptions,
+  addProfiles,
+  profileActions,
+  type ProfileOptions,
+  profileWish,
+} from "./profiles.ts";
 import { addPrune } from "./prune.ts";
 import { addSessions, sessionActions } from "./sessions.ts";
 import { addWatch } from "./watch.ts";
@@ -54,6 +61,7 @@ const groups: Groups = [
     "pool",
     "dashboard",
     "config",
+    "profile",
     "plugin",
     "doctor",
     "prune",
@@ -64,7 +72,7 @@ const groups: Groups = [
 const cli = command("claudy", groups);
 const { env } = process;
 
-interface OpenOptions {
+interface OpenOptions extends ProfileOptions {
   name?: string;
   detach?: boolean;
   shell?: boolean;
@@ -83,7 +91,10 @@ interface OpenOptions {
   "--"?: string[];
 }
 
-cli.command("[directory]", "Open the session of a project (default: here)")
+addProfileOptions(
+  cli.command("[directory]", "Open the session of a project (default: here)"),
+  "as its files say",
+)
   .usage("[options] [directory] [-- arguments of claude...]")
   .option("-n, --name <name>", "One of several sessions of the project")
   .option("-d, --detach", "Start it and do not attach to it")
@@ -161,6 +172,7 @@ cli.command("config <action>", "show, path or check of the settings")
 
 addDoctor(cli);
 addPrune(cli);
+addProfiles(cli);
 addPlugins(cli);
 
 cli.command("completion <shell>", `Completion for ${shells.join(", ")}`)
@@ -186,6 +198,7 @@ const places: Places = {
   pool: Object.keys(poolActions),
   secret: secretActionNames,
   config: Object.keys(configActions),
+  profile: Object.keys(profileActions),
   completion: shells,
 };
 
@@ -219,6 +232,7 @@ async function openProject(
     fresh: options.new ?? false,
     inherit: inheritRequest(instance, env, options),
     sshAgent: options.sshAgent ? agentSocket() : undefined,
+    profile: profileWish(options),
     claudeArguments: options["--"] ?? [],
     env,
   }, logToStderr).catch((error) => {

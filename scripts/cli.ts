@@ -1,7 +1,8 @@
 // What every command shares: it reads argv, prints errors and sets the exit
 // code, and is the only place that does.
 
-import { dirname } from "node:path";
+import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
 import process from "node:process";
 import { type CAC, cac, type Command } from "cac";
 import {
@@ -22,8 +23,14 @@ import {
 
 export const version = manifest.version;
 
-/** The checkout that this script runs from. */
-export const checkout = dirname(import.meta.dirname);
+/** The checkout that this script, or a bundle of it, runs from. */
+export const checkout = above(import.meta.dirname);
+
+/** "/" in an image, where there is none. */
+function above(directory: string): string {
+  const here = existsSync(join(directory, "package.json"));
+  return here || directory === "/" ? directory : above(dirname(directory));
+}
 
 /** Titles with the commands below them, in the order in which help shows them. */
 export type Groups = [title: string, names: string[]][];

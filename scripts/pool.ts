@@ -287,7 +287,7 @@ async function showStatus(options: PoolOptions): Promise<void> {
     creating: 0,
     busy: [],
     ...sizes,
-    image: "",
+    profiles: [],
     limits: {
       memoryBytes: settings.WORKER_MEMORY,
       cpus: settings.WORKER_CPUS,
@@ -305,6 +305,12 @@ async function showStatus(options: PoolOptions): Promise<void> {
 
 function show(status: PoolStatus, options: PoolOptions): void {
   answer(status, statusText(status), json(options));
+}
+
+function profileRow(
+  { name, image, present, warm }: PoolStatus["profiles"][number],
+): string[] {
+  return [`  ${name}:`, present ? `${warm} warm` : `${image} is not built`];
 }
 
 function statusText(status: PoolStatus): string {
@@ -332,6 +338,9 @@ function statusText(status: PoolStatus): string {
           : `not possible: ${status.unavailable}`,
       ],
     ]),
+    ...(status.profiles.length > 1 || status.profiles.some((p) => !p.present)
+      ? ["Profiles", columns(status.profiles.map(profileRow))]
+      : []),
     "Resource Limits",
     columns([
       ["  Memory:", binarySize(limits.memoryBytes)],

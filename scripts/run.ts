@@ -1,23 +1,30 @@
 // claudy run: one answer of Claude, in a worker that is there for it alone.
 
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import process from "node:process";
 import type { CAC } from "cac";
 import { layOutCredentials } from "../lib/credentials.ts";
 import { runDocker } from "../lib/docker-cli.ts";
 import { stopWorker } from "../lib/ending.ts";
 import { Failure } from "../lib/errors.ts";
+import { projectImage } from "../lib/images/profiles.ts";
 import { openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
+import { resolveProject } from "../lib/project.ts";
 import { readRecord } from "../lib/record.ts";
 import { passedOn } from "../lib/session.ts";
 import { claimOrSpawn } from "../lib/session-worker.ts";
 import { ensureHome } from "../lib/volumes.ts";
 import { offerDaemon } from "./daemon.ts";
+import {
+  addProfileOptions,
+  type ProfileOptions,
+  profileWish,
+} from "./profiles.ts";
 
 const { env } = process;
 
-interface RunOptions {
+interface RunOptions extends ProfileOptions {
   project?: string;
   yes?: boolean;
   json?: boolean;
@@ -26,9 +33,12 @@ interface RunOptions {
 
 /** Adds claudy run. */
 export function addRun(cli: CAC): void {
-  cli.command(
-    "run <prompt>",
-    "Ask Claude once in a worker of its own; print the answer",
+  addProfileOptions(
+    cli.command(
+      "run <prompt>",
+      "Ask Claude once in a worker of its own; print the answer",
+    ),
+    "as the project's files say",
   )
     .option("-p", "Accepted; it is what is done")
     .option("-C, --project <dir>", "The project (default: here)")
@@ -46,9 +56,23 @@ async function runPrompt(
   const instance = await openInstance(env, logToStderr);
   await offerDaemon(instance, options.yes ?? false);
   ensureHome(instance);
-  const { worker } = await claimOrSpawn(instance, {
-    directory: resolve(options.project ?? "."),
+  const project = await resolveProject(instance, {
+    path: options.project ?? ".",
     cwd: process.cwd(),
+    as: "project",
+    allowAny: false,
+  });
+  const image = await projectImage(
+    instance,
+    project.path,
+    profileWish(options),
+    logToStderr,
+  );
+  const { worker } = await claimOrSpawn(instance, {
+    directory: project.path,
+    cwd: "/",
+    image: image.name,
+    imageId: image.id,
     once: true,
   }, logToStderr);
   try {

@@ -17,6 +17,7 @@ import type { SpawnRequest } from "../lib/spawn.ts";
 import { command, runCli } from "./cli.ts";
 import { flagsOf, listOf } from "./options.ts";
 import { answer } from "./output.ts";
+import { addProfileOptions, profileWish } from "./profiles.ts";
 
 const cli = command("spawn-worker");
 
@@ -26,9 +27,12 @@ const limitOptions = {
   pidsLimit: "WORKER_PIDS_LIMIT",
 } as const;
 
-cli.command(
-  "[project_dir]",
-  "Start a worker on a project (default: the current directory)",
+addProfileOptions(
+  cli.command(
+    "[project_dir]",
+    "Start a worker on a project (default: the current directory)",
+  ),
+  "base",
 )
   .usage("[options] [project_dir] [-- command...]")
   .option("-n, --name <name>", "Name of the worker (default: made up)")
@@ -72,6 +76,9 @@ cli.command(
     refuseContradictions(options);
     const flags = flagsOf(options, limitOptions);
     const request = requestOf(directory, options);
+    if (options.profile !== undefined) {
+      Object.assign(request, await imageOf(request, options));
+    }
     const secrets = listOf(options.secret);
     const claimed = options.detach && !options.cold
       ? await claimWarm(request, flags, secrets.length > 0)
@@ -114,6 +121,10 @@ function refuseContradictions(options: Options): void {
       options["limits"] === false && limits,
       "--no-limits leaves no room for another limit",
     ],
+    [
+      options["profile"] !== undefined && options["image"] !== undefined,
+      "--profile and --image exclude each other",
+    ],
     [options["json"] && !options["detach"], "--json needs --detach"],
     [options["warmOnly"] && !options["detach"], "--warm-only needs --detach"],
     [
@@ -144,6 +155,26 @@ function requestOf(
     env: listOf(options["env"]),
     command: options["--"]?.length > 0 ? options["--"] : undefined,
   };
+}
+
+/** The image of the profile that was asked for; built where it has to be. */
+async function imageOf(
+  { directory, cwd, allowAnyPath: allowAny = false }: SpawnRequest,
+  options: Options,
+): Promise<Pick<SpawnRequest, "image" | "imageId">> {
+  const { openInstance, projectImage, resolveProject } = await import(
+    "../lib/spawning.ts"
+  );
+  const instance = await openInstance(process.env, logToStderr);
+  const given = { path: directory, cwd, as: "project", allowAny };
+  const project = await resolveProject(instance, given);
+  const image = await projectImage(
+    instance,
+    project.path,
+    profileWish(options),
+    logToStderr,
+  );
+  return { image: image.name, imageId: image.id };
 }
 
 /** A warm worker where there is a pool and one fits, else why not. */

@@ -8,6 +8,7 @@ import { quote } from "zx/core";
 import { startDaemon } from "../lib/daemon.ts";
 import { ensureEngine } from "../lib/engine.ts";
 import { buildImages } from "../lib/images/build.ts";
+import { projectImage } from "../lib/images/profiles.ts";
 import { inheritRequest } from "../lib/inherit.ts";
 import { openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
@@ -18,6 +19,7 @@ import { duration } from "../lib/units.ts";
 import { ensureStorage } from "../lib/volumes.ts";
 import { checkout, command, runCli, version } from "./cli.ts";
 import { answer } from "./output.ts";
+import { profileWish } from "./profiles.ts";
 
 const cli = command("up");
 
@@ -36,7 +38,7 @@ cli.command("[project]", "Set everything up and start a worker on a project")
       inherit: inheritRequest(instance, env),
     };
     // A wrong directory is told before minutes of building, not after.
-    await resolveProject(instance, {
+    const { path } = await resolveProject(instance, {
       path: request.directory,
       cwd: request.cwd,
       as: "project",
@@ -50,11 +52,15 @@ cli.command("[project]", "Set everything up and start a worker on a project")
         only: undefined,
         noCache: false,
       }, logToStderr));
+    const image = await phase(
+      "Profile",
+      () => projectImage(instance, path, profileWish({}), logToStderr),
+    );
     await phase("Volumes", () => ensureStorage(instance));
     await phase("Parent", () => startDaemon(instance, env, logToStderr));
     const worker = await phase(
       "Worker",
-      () => spawnOnce(instance, request, logToStderr),
+      () => spawnOnce(instance, { ...request, image: image.name }, logToStderr),
     );
     const script = (name: string) => quote(join(checkout, "scripts", name));
     logToStderr(`Up after ${duration(performance.now() - startedAt)}`);

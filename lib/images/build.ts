@@ -2,8 +2,7 @@
 
 import process from "node:process";
 import { $ } from "zx/core";
-import { type Docker, inspectImage } from "../docker.ts";
-import { statusOf } from "../docker-errors.ts";
+import { type Docker, dropImage, inspectImage } from "../docker.ts";
 import { label } from "../labels.ts";
 import type { Log } from "../log.ts";
 import { baseImage } from "./base.ts";
@@ -40,7 +39,6 @@ export async function buildImages(
   const wanted = selectRecipes(options.only);
   await stageInputs(root, arch, log);
   const base = await baseImage(docker, arch, `${root}/build`, log);
-  const builder = await builderEnv();
   const digests = new Map<string, string>();
   const images: BuiltImage[] = [];
   for (const recipe of wanted) {
@@ -60,13 +58,8 @@ export async function buildImages(
       });
       if (noCache) args.push("--no-cache");
       const former = await inspectImage(docker, `${repository}:${recipe.name}`);
-      // Progress belongs on stderr, wherever the builder would put it.
-      await $({
-        cwd: root,
-        env: { ...process.env, ...builder },
-        stdio: ["ignore", process.stderr.fd, process.stderr.fd],
-      })`docker build ${args} .`;
-      if (former) await dropFormer(docker, former.Id);
+      await runBuild(root, args);
+      if (former) await dropImage(docker, former.Id);
     }
     const image = await docker.getImage(`${repository}:${recipe.name}`)
       .inspect();
@@ -82,21 +75,24 @@ export async function buildImages(
   return images;
 }
 
+/** Runs `docker build` with a context; throws where it fails. */
+export async function runBuild(
+  context: string,
+  args: string[],
+): Promise<void> {
+  const builder = await builderEnv();
+  // Progress belongs on stderr, wherever the builder would put it.
+  await $({
+    cwd: context,
+    env: { ...process.env, ...builder },
+    stdio: ["ignore", process.stderr.fd, process.stderr.fd],
+  })`docker build ${args} .`;
+}
+
 /** Without buildx the CLI takes the engine's own builder, and says so at length. */
 async function builderEnv(): Promise<Record<string, string>> {
   const buildx = await $({ nothrow: true, quiet: true })`docker buildx version`;
   return buildx.exitCode === 0 ? {} : { DOCKER_BUILDKIT: "0" };
-}
-
-/** Removes an image that has lost its name to a new one, unless it is in use. */
-async function dropFormer(docker: Docker, id: string): Promise<void> {
-  const image = await inspectImage(docker, id);
-  if (!image || image.RepoTags?.length > 0) return;
-  try {
-    await docker.getImage(id).remove();
-  } catch (error) {
-    if (statusOf(error) !== 409) throw error;
-  }
 }
 
 /** Arguments of `docker build` for a recipe, without the context. */

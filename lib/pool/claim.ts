@@ -55,12 +55,10 @@ export interface Fitting {
 /** Whether and how a warm worker can serve a request; throws Unfit where it cannot. */
 export async function fit(
   instance: Instance,
-  recipe: WarmRecipe,
   request: ClaimRequest,
   log: Log,
 ): Promise<Fitting> {
   if (request.instance !== instance.prefix) throw new Unfit("another instance");
-  if (request.image !== recipe.image) throw new Unfit("another image");
   const project = projectOf(instance, request);
   const { owner } = instance;
   if (project.uid !== owner.uid || project.gid !== owner.gid) {

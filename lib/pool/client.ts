@@ -119,6 +119,7 @@ export function claimRequest(
     ...(request.session === undefined ? {} : { session: request.session }),
     ...(request.once ? { once: true } : {}),
     image: request.image ?? workerImage(settings),
+    ...(request.imageId === undefined ? {} : { imageId: request.imageId }),
     allowAnyPath: request.allowAnyPath ?? false,
     limits: {
       memoryBytes: settings.WORKER_MEMORY,

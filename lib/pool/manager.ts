@@ -7,7 +7,6 @@ import { Failure, messageOf } from "../errors.ts";
 import { type ContainerEvent, followEvents } from "../events.ts";
 import type { Instance } from "../instance.ts";
 import type { Log } from "../log.ts";
-import { networkOf } from "../net.ts";
 import { readRecords, writeRecord } from "../record.ts";
 import { ensureVolume } from "../volumes.ts";
 import { inside } from "../worker.ts";
@@ -25,7 +24,7 @@ import {
 import { listen, type Peer } from "./lines.ts";
 import { Metrics } from "./metrics.ts";
 import { Mounter, MounterLost, removeMounter } from "./mounter.ts";
-import { planPool } from "./plan.ts";
+import type { PoolWish } from "./plan.ts";
 import {
   type ClaimReply,
   type ClaimRequest,
@@ -33,14 +32,8 @@ import {
   type Request,
   requestSchema,
 } from "./protocol.ts";
-import {
-  createWarm,
-  findWarm,
-  isUsed,
-  type WarmRecipe,
-  warmRecipe,
-  type WarmWorker,
-} from "./warm.ts";
+import { findWarm, isUsed, type WarmWorker } from "./warm.ts";
+import { Stock } from "./stock.ts";
 import { readWish, type Wish, writeWish } from "./wish.ts";
 
 /** How long whoever claims may take to keep the worker. */
@@ -49,35 +42,22 @@ const loanMs = 5000;
 /** A claim does not wait longer for the mounter: a cold spawn would be faster. */
 const patienceMs = 100;
 
-/** A command does not wait longer for workers to be made. */
-const creationMs = 20_000;
-
-/** Pauses after the engine refused to make a worker, doubled each time. */
-const firstPauseMs = 1000;
-const lastPauseMs = 60_000;
-
 export class PoolManager {
   readonly #instance: Instance;
   readonly #log: Log;
   readonly #metrics = new Metrics();
   readonly #mounter: Mounter;
-  /** Those that can be claimed. Nobody else takes one away. */
-  readonly #free = new Map<string, WarmWorker>();
+  readonly #stock: Stock;
   /** Answers to claims that are being worked on, by request. */
   readonly #running = new Map<string, Promise<ClaimReply>>();
   /** Claims by request, for one that is sent again. */
   readonly #done = new Map<string, Claim>();
   #wish: Wish;
-  #recipe: WarmRecipe | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #creating = 0;
-  #pauseMs = 0;
-  #pausedUntil = 0;
   #draining = false;
   #stopped = false;
   /** Why there can be no claims here. */
   #fault: string | undefined;
-  #planning: Promise<void> = Promise.resolve();
   #mounting: Promise<void> | undefined;
 
   constructor(instance: Instance, log: Log) {
@@ -85,6 +65,7 @@ export class PoolManager {
     this.#log = log;
     this.#mounter = new Mounter(instance);
     this.#wish = readWish(instance);
+    this.#stock = new Stock(instance, this.#metrics, () => this.#wanted(), log);
   }
 
   /** Runs the pool until `stop` is aborted; the warm workers stay. */
@@ -112,7 +93,7 @@ export class PoolManager {
   #tick(): void {
     clearTimeout(this.#timer);
     if (this.#fault !== undefined) void this.#ensureMounter();
-    void this.#plan();
+    void this.#stock.plan();
     this.#timer = setTimeout(
       () => this.#tick(),
       this.#wish.sizes.checkInterval * 1000,
@@ -133,7 +114,7 @@ export class PoolManager {
         this.#log(`Docker's events broke off: ${messageOf(error)}`);
       }
       await sleep(1000, undefined, { signal: stop }).catch(() => {});
-      void this.#plan();
+      void this.#stock.plan();
     }
   }
 
@@ -159,7 +140,7 @@ export class PoolManager {
     }
     const { ready, dead } = await findWarm(this.#instance);
     for (const worker of ready) {
-      if (await this.#isUntouched(worker)) this.#free.set(worker.id, worker);
+      if (await this.#isUntouched(worker)) this.#stock.add(worker);
       else dead.push(worker);
     }
     await Promise.all(dead.map(({ id }) => removeContainer(docker, id)));
@@ -231,10 +212,14 @@ export class PoolManager {
       }
       if (this.#mounting) throw new Unfit("the mounter is being started");
       if (this.#fault !== undefined) throw new Unfit(this.#fault);
-      const recipe = this.#recipe;
-      if (!recipe) throw new Unfit("the pool has only begun");
-      const fitting = await fit(this.#instance, recipe, request, this.#log);
-      const worker = this.#take();
+      if (!this.#stock.begun) throw new Unfit("the pool has only begun");
+      const recipe = this.#stock.recipeOf(request.image);
+      if (!recipe) throw new Unfit("another image");
+      if ((request.imageId ?? recipe.imageId) !== recipe.imageId) {
+        throw new Unfit("the image is newer");
+      }
+      const fitting = await fit(this.#instance, request, this.#log);
+      const worker = this.#stock.take(recipe);
       if (!worker) throw new Unfit("the pool is empty");
       const claim = await claimWorker(
         this.#instance,
@@ -257,18 +242,8 @@ export class PoolManager {
       return { start: "cold", reason };
     } finally {
       // Not before: making the next one would be what this one waits for.
-      setTimeout(() => void this.#plan());
+      setTimeout(() => void this.#stock.plan());
     }
-  }
-
-  /** The one that has waited longest, of those like one that were made now. */
-  #take(): WarmWorker | undefined {
-    for (const worker of this.#free.values()) {
-      if (worker.inputs !== this.#recipe?.inputs) continue;
-      this.#free.delete(worker.id);
-      return worker;
-    }
-    return undefined;
   }
 
   /** Nothing comes of this where whoever claimed has kept it by then. */
@@ -287,67 +262,14 @@ export class PoolManager {
     }, loanMs);
   }
 
-  /** Brings the pool nearer to what is wanted; one at a time. */
-  #plan(): Promise<void> {
-    this.#planning = this.#planning.then(() => this.#planOnce()).catch(
-      (error) => this.#log(`Cannot plan the pool: ${messageOf(error)}`),
-    );
-    return this.#planning;
-  }
-
-  async #planOnce(): Promise<void> {
-    const { self } = this.#instance;
-    const network = self ? networkOf(self) : "";
-    this.#recipe = await warmRecipe(this.#instance, network, this.#log);
-    const now = Date.now();
+  /** What is to be there of each image. */
+  #wanted(): PoolWish {
     const { sizes } = this.#wish;
+    const idleTimeoutMs = sizes.idleTimeout * 1000;
     const useless = this.#fault !== undefined && !this.#mounting;
-    const wanted = this.#draining || useless
-      ? { minWarm: 0, maxWarm: 0 }
-      : sizes;
-    const plan = planPool({
-      warm: [...this.#free.values()].map(({ id, since, inputs }) => ({
-        id,
-        idleMs: now - since,
-        stale: inputs !== this.#recipe?.inputs,
-      })),
-      creating: this.#creating,
-      pauseMs: Math.max(this.#pausedUntil - now, 0),
-    }, { ...wanted, idleTimeoutMs: sizes.idleTimeout * 1000 });
-    for (let count = 0; count < plan.create; count++) void this.#create();
-    for (const id of plan.remove) this.#free.delete(id);
-    await Promise.all(
-      plan.remove.map((id) => removeContainer(this.#instance.docker, id)),
-    );
-    if (plan.remove.length > 0 && !this.#draining) void this.#plan();
-  }
-
-  async #create(): Promise<void> {
-    const recipe = this.#recipe;
-    if (!recipe) return;
-    this.#creating++;
-    try {
-      const worker = await createWarm(this.#instance, recipe);
-      this.#free.set(worker.id, worker);
-      this.#metrics.creations++;
-      this.#pauseMs = 0;
-    } catch (error) {
-      this.#pauseMs = Math.min(
-        Math.max(this.#pauseMs * 2, firstPauseMs),
-        lastPauseMs,
-      );
-      this.#pausedUntil = Date.now() + this.#pauseMs;
-      setTimeout(() => void this.#plan(), this.#pauseMs);
-      this.#metrics.failed(messageOf(error));
-      this.#log(
-        `Cannot make a warm worker: ${
-          messageOf(error)
-        }; trying again in ${this.#pauseMs} ms`,
-      );
-    } finally {
-      this.#creating--;
-    }
-    await this.#plan();
+    return this.#draining || useless
+      ? { minWarm: 0, maxWarm: 0, idleTimeoutMs }
+      : { ...sizes, idleTimeoutMs };
   }
 
   #noteEvent({ action, id, role }: ContainerEvent): void {
@@ -356,10 +278,10 @@ export class PoolManager {
     }
     if (role !== "worker") return;
     if (action === "start") return void this.#attachAgain(id);
-    if (this.#free.delete(id)) {
+    if (this.#stock.lose(id)) {
       // Nobody was in it: there is no log to keep.
       void removeContainer(this.#instance.docker, id).catch(() => {});
-      void this.#plan();
+      void this.#stock.plan();
     }
     for (const [request, { record }] of this.#done) {
       if (record.container === id && action === "destroy") {
@@ -412,7 +334,7 @@ export class PoolManager {
     this.#wish = writeWish(this.#instance, true, sizes);
     await this.#resume();
     this.#tick();
-    await this.#planning;
+    await this.#stock.plan();
     return await this.status();
   }
 
@@ -422,25 +344,16 @@ export class PoolManager {
     this.#wish = writeWish(this.#instance, true, { minWarm });
     await this.#resume();
     // Those above it need not wait for their time.
-    await this.#settleCreations();
-    await this.#shrinkTo(minWarm);
-    await this.#plan();
+    await this.#stock.settle();
+    await this.#stock.shrinkTo(minWarm);
+    await this.#stock.plan();
     return { capped: minWarm < warm, minWarm };
-  }
-
-  /** Gives how many it removed. */
-  async #shrinkTo(count: number): Promise<number> {
-    const surplus = Math.max(this.#free.size - count, 0);
-    await this.#remove([...this.#free.keys()].slice(0, surplus));
-    return surplus;
   }
 
   /** Fills the pool to its minimum, and waits for that. */
   async #fill(): Promise<PoolStatus> {
-    this.#pausedUntil = 0;
     await this.#resume();
-    await this.#plan();
-    await this.#settleCreations();
+    await this.#stock.fill();
     return await this.status();
   }
 
@@ -454,15 +367,9 @@ export class PoolManager {
     }
   }
 
-  /** Waits until none is being made. */
-  async #settleCreations(): Promise<void> {
-    const deadline = Date.now() + creationMs;
-    while (this.#creating > 0 && Date.now() < deadline) await sleep(20);
-  }
-
   /** Removes the warm ones above the minimum at once, and dead ones. */
   async #cleanUp(): Promise<{ removed: number }> {
-    const surplus = await this.#shrinkTo(this.#wish.sizes.minWarm);
+    const surplus = await this.#stock.shrinkTo(this.#wish.sizes.minWarm);
     const { dead } = await findWarm(this.#instance);
     for (const { id } of dead) await removeContainer(this.#instance.docker, id);
     return { removed: surplus + dead.length };
@@ -471,10 +378,8 @@ export class PoolManager {
   /** Removes the warm ones, and makes no more until asked. */
   async #drain(): Promise<{ removed: number }> {
     this.#draining = true;
-    await this.#settleCreations();
-    const ids = [...this.#free.keys()];
-    await this.#remove(ids);
-    return { removed: ids.length };
+    await this.#stock.settle();
+    return { removed: await this.#stock.shrinkTo(0) };
   }
 
   async #stop(): Promise<{ removed: number }> {
@@ -486,31 +391,25 @@ export class PoolManager {
     return drained;
   }
 
-  async #remove(ids: string[]): Promise<void> {
-    for (const id of ids) this.#free.delete(id);
-    await Promise.all(
-      ids.map((id) => removeContainer(this.#instance.docker, id)),
-    );
-  }
-
   async status(): Promise<PoolStatus> {
     const now = Date.now();
     const { settings } = this.#instance;
+    const { recipe } = this.#stock;
     const busy = (await listWorkers(this.#instance))
       .filter(({ born, state }) => born === "warm" && state === "running");
     return {
       running: true,
       unavailable: this.#fault ?? null,
-      warm: [...this.#free.values()].map(({ name, id, since }) => ({
+      warm: this.#stock.all.map(({ name, id, since }) => ({
         name,
         id,
         ageSeconds: Math.round((now - since) / 1000),
       })),
-      creating: this.#creating,
+      creating: this.#stock.creating,
       busy: busy.map(({ name, project }) => ({ name, project })),
       ...this.#wish.sizes,
-      image: this.#recipe?.image ?? "",
-      limits: this.#recipe?.limits ?? {
+      profiles: this.#stock.profiles,
+      limits: recipe?.limits ?? {
         memoryBytes: settings.WORKER_MEMORY,
         cpus: settings.WORKER_CPUS,
         pids: settings.WORKER_PIDS_LIMIT,

@@ -13,6 +13,8 @@ export interface PoolView {
   warm: WarmView[];
   /** Those that are being made. */
   creating: number;
+  /** Those of other images that are being made. */
+  creatingOthers: number;
   /** How long the engine is to be left in peace, after it refused. */
   pauseMs: number;
 }
@@ -47,6 +49,7 @@ export function planPool(view: PoolView, wish: PoolWish): PoolPlan {
   }
   const missing = minWarm - left - view.creating;
   const room = maxWarm - view.warm.length - view.creating;
-  const create = Math.min(missing, room, creationsAtOnce - view.creating);
+  const creating = view.creating + view.creatingOthers;
+  const create = Math.min(missing, room, creationsAtOnce - creating);
   return { create: view.pauseMs > 0 ? 0 : Math.max(create, 0), remove };
 }

@@ -31,6 +31,8 @@ const claimSchema = v.object({
   /** Whose Claude home the worker gets; undefined for one of its own. */
   session: v.optional(v.pipe(v.string(), v.regex(/^[a-zA-Z][\w.-]{1,62}$/))),
   image: v.string(),
+  /** What has that name, where the claimer has looked. */
+  imageId: v.optional(v.string()),
   /** Whether it is for one command. */
   once: v.optional(v.boolean()),
   allowAnyPath: v.boolean(),
@@ -108,7 +110,14 @@ export const poolStatusSchema = v.object({
   maxWarm: v.number(),
   idleTimeout: v.number(),
   checkInterval: v.number(),
-  image: v.string(),
+  /** What is kept warm. */
+  profiles: v.array(v.object({
+    name: v.string(),
+    image: v.string(),
+    /** False where that image is not built. */
+    present: v.boolean(),
+    warm: v.number(),
+  })),
   limits: v.object({
     memoryBytes: v.number(),
     cpus: v.number(),

@@ -2,8 +2,6 @@
 
 import { createHash, randomBytes } from "node:crypto";
 import { capCpus, inspectImage } from "../docker.ts";
-import { Failure } from "../errors.ts";
-import { workerImage } from "../images/recipes.ts";
 import type { Instance } from "../instance.ts";
 import type { Log } from "../log.ts";
 import {
@@ -23,6 +21,8 @@ export interface WarmWorker {
   pid: number;
   /** When it was created, in milliseconds. */
   since: number;
+  /** As it was asked for. */
+  image: string;
   /** Digest of what it was made from. */
   inputs: string;
 }
@@ -30,21 +30,24 @@ export interface WarmWorker {
 /** What a warm worker is made from at present. */
 export interface WarmRecipe {
   image: string;
+  /** What has that name at present. */
+  imageId: string;
   network: string;
   limits: Limits;
   /** Digest of all that: a worker with another one is stale. */
   inputs: string;
 }
 
+/** Undefined where there is no such image. */
 export async function warmRecipe(
   instance: Instance,
+  image: string,
   network: string,
   log: Log,
-): Promise<WarmRecipe> {
+): Promise<WarmRecipe | undefined> {
   const { docker, settings } = instance;
-  const image = workerImage(settings);
   const found = await inspectImage(docker, image);
-  if (!found) throw new Failure("notFound", `There is no image ${image}`);
+  if (!found) return undefined;
   const limits = {
     memoryBytes: settings.WORKER_MEMORY,
     cpus: await capCpus(docker, settings.WORKER_CPUS, log),
@@ -53,7 +56,7 @@ export async function warmRecipe(
   const inputs = createHash("sha256")
     .update(JSON.stringify([found.Id, network, limits, inside]))
     .digest("hex").slice(0, 16);
-  return { image, network, limits, inputs };
+  return { image, imageId: found.Id, network, limits, inputs };
 }
 
 /** Creates and starts a warm worker. */
@@ -85,7 +88,8 @@ export async function createWarm(
   const id = await createWorker(docker, name, spec);
   await startWorker(docker, name, id);
   const { State } = await docker.getContainer(id).inspect();
-  return { id, name, pid: State.Pid, since: Date.now(), inputs: recipe.inputs };
+  const { image, inputs } = recipe;
+  return { id, name, pid: State.Pid, since: Date.now(), image, inputs };
 }
 
 /** Whether more runs in a worker than what keeps an idle one up. */
@@ -112,7 +116,8 @@ export async function findWarm(
   const ready: WarmWorker[] = [];
   const dead: { id: string }[] = [];
   for (const worker of found) {
-    const { State } = await instance.docker.getContainer(worker.id).inspect();
+    const { State, Config } = await instance.docker.getContainer(worker.id)
+      .inspect();
     if (!State.Running || State.Paused) {
       dead.push(worker);
       continue;
@@ -122,6 +127,7 @@ export async function findWarm(
       name: worker.name,
       pid: State.Pid,
       since: Date.parse(worker.createdAt),
+      image: Config.Image,
       inputs: worker.inputs ?? "",
     });
   }

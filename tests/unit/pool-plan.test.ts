@@ -17,6 +17,7 @@ function view(idle: number[], more: Partial<PoolView> = {}): PoolView {
       stale: ms < 0,
     })),
     creating: 0,
+    creatingOthers: 0,
     pauseMs: 0,
     ...more,
   };
@@ -31,6 +32,13 @@ const cases: [string, PoolView, Partial<typeof wish>, number, string[]][] = [
   [
     "makes four at once, with those that are being made",
     view([], { creating: 3 }),
+    { minWarm: 9, maxWarm: 9 },
+    1,
+    [],
+  ],
+  [
+    "makes four at once, with those of other images",
+    view([], { creating: 1, creatingOthers: 2 }),
     { minWarm: 9, maxWarm: 9 },
     1,
     [],

@@ -1,0 +1,242 @@
+// The images of profiles: layers on the worker's image, each built when it is first
+// asked for, and again when what it is made of has changed.
+
+import { createHash } from "node:crypto";
+import { lstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { join } from "node:path";
+import { dropImage, inspectImage } from "../docker.ts";
+import { Failure } from "../errors.ts";
+import type { Instance } from "../instance.ts";
+import { label } from "../labels.ts";
+import type { Log } from "../log.ts";
+import {
+  baseProfile,
+  checkProfile,
+  isOwn,
+  ownProfiles,
+  type Profile,
+  profileOf,
+  shippedProfiles,
+} from "../profile.ts";
+import { megabytes } from "../units.ts";
+import { workerImage } from "./recipes.ts";
+
+/** One image on another. */
+export interface Layer {
+  tag: string;
+  /** What the engine is sent, with the Dockerfile in it. */
+  context: string;
+  dockerfile: string;
+  args: Record<string, string>;
+  /** Whose it is: ours, where all instances share it, else the instance's. */
+  own: boolean;
+}
+
+type Home = Pick<Instance, "home" | "settings" | "prefix">;
+
+/** How the image of a profile is called, whether it is there or not. */
+export function profileImage(instance: Home, profile: Profile): string {
+  return layersOf(instance, profile, "").at(-1)?.tag ??
+    workerImage(instance.settings);
+}
+
+function layersOf(
+  { home, settings, prefix }: Home,
+  { name, packages }: Profile,
+  checkout: string,
+): Layer[] {
+  if (name === baseProfile && packages.length === 0) return [];
+  const shipped = join(checkout, "docker", "profiles");
+  const ours = (kind: string): Layer => ({
+    tag: `${settings.HAL9000_IMAGE_REPO}:worker-${kind}`,
+    context: shipped,
+    dockerfile: `Dockerfile.${kind}`,
+    args: {},
+    own: false,
+  });
+  const layers = [ours("debian")];
+  if (isOwn(name, home)) {
+    layers.push({
+      tag: `${prefix}-profile:${name}`,
+      context: home.profile(name),
+      dockerfile: "Dockerfile",
+      args: {},
+      own: true,
+    });
+  } else if (name !== baseProfile) layers.push(ours(name));
+  if (packages.length > 0) {
+    const list = [...new Set(packages)].sort().join(" ");
+    const below = layers.at(-1)?.tag ?? "";
+    layers.push({
+      tag: `${prefix}-apt:${digestOf([below, list])}`,
+      context: shipped,
+      dockerfile: "Dockerfile.apt",
+      args: { PACKAGES: list },
+      own: true,
+    });
+  }
+  return layers;
+}
+
+export interface ProfileWish {
+  /** As the command line has it; undefined for the project's own. */
+  name?: string | undefined;
+  /** False for what is there, and nothing else. */
+  build: boolean;
+  /** Where the Dockerfiles lie that come with us. */
+  checkout: string;
+}
+
+export interface ReadyImage {
+  name: string;
+  /** Undefined where nobody looked: a plain worker's image is the spawn's to miss. */
+  id?: string | undefined;
+}
+
+/** The image of what a project wants, or of the profile that was chosen for it. */
+export async function projectImage(
+  instance: Instance,
+  project: string,
+  wish: ProfileWish,
+  log: Log,
+): Promise<ReadyImage> {
+  const profile = profileOf(project, instance.host, wish.name, log);
+  return await readyImage(instance, profile, wish, log);
+}
+
+/**
+ * The image of a profile, built where it is missing or no longer what it would be
+ * made of. Where nothing may be built, one that is missing is replaced by the plain
+ * worker's, and that is told.
+ */
+export async function readyImage(
+  instance: Instance,
+  profile: Profile,
+  wish: Pick<ProfileWish, "build" | "checkout">,
+  log: Log,
+): Promise<ReadyImage> {
+  const { docker, settings } = instance;
+  const plain = workerImage(settings);
+  checkProfile(profile.name, instance.home);
+  // The parent has the engine, but neither our Dockerfiles nor a person to wait.
+  const build = wish.build && instance.self === undefined;
+  const layers = layersOf(instance, profile, wish.checkout);
+  const last = layers.at(-1);
+  if (!last) return { name: plain };
+  if (!build) {
+    const found = await inspectImage(docker, last.tag);
+    if (found) return { name: last.tag, id: found.Id };
+    log(
+      `warning: ${last.tag} is not built; taking ${plain}. ` +
+        `Build it: claudy profile build ${profile.name}`,
+    );
+    return { name: plain };
+  }
+  const below = await inspectImage(docker, plain);
+  if (!below) {
+    throw new Failure("notFound", `There is no image ${plain}`, {
+      hint: "Build it: make images",
+    });
+  }
+  let id = below.Id;
+  let tag = plain;
+  for (const layer of layers) {
+    id = await ensureLayer(instance, layer, { tag, id }, log);
+    tag = layer.tag;
+  }
+  return { name: tag, id };
+}
+
+async function ensureLayer(
+  instance: Instance,
+  layer: Layer,
+  below: { tag: string; id: string },
+  log: Log,
+): Promise<string> {
+  const { docker } = instance;
+  const inputs = digestOf([
+    below.id,
+    layer.dockerfile,
+    ...Object.values(layer.args),
+    ...treeOf(layer),
+  ]);
+  const former = await inspectImage(docker, layer.tag);
+  if (former?.Config.Labels?.[label.inputs] === inputs) return former.Id;
+  log(`Building ${layer.tag}`);
+  try {
+    // Loaded only here: a session that has its image builds nothing.
+    const { buildLayer } = await import("./profile-build.ts");
+    const id = await buildLayer(instance, layer, below.tag, inputs, log);
+    // The name comes last: what has it has passed its test.
+    const [repo = "", tag = ""] = layer.tag.split(/:(?=[^:/]+$)/);
+    await docker.getImage(id).tag({ repo, tag });
+    const { Size } = await docker.getImage(id).inspect();
+    const shared = (await docker.getImage(below.tag).inspect()).Size;
+    log(
+      `${layer.tag}: ${megabytes(Size)}, ${megabytes(Size - shared)} of it ` +
+        `above ${below.tag}`,
+    );
+    if (former && former.Id !== id) await dropImage(docker, former.Id);
+    return id;
+  } catch (error) {
+    throw new Failure("failed", `Cannot build ${layer.tag}`, {
+      cause: error,
+      hint: error instanceof Failure
+        ? error.message
+        : "See its output above; --no-build takes the plain worker.",
+    });
+  }
+}
+
+/** Paths and contents of what the engine is sent. */
+function treeOf({ context, dockerfile, own }: Layer): string[] {
+  // Ours lie side by side, and are made of nothing else.
+  if (!own || dockerfile !== "Dockerfile") {
+    return [readFileSync(join(context, dockerfile), "utf8")];
+  }
+  return readdirSync(context, { recursive: true, encoding: "utf8" })
+    .sort()
+    .flatMap((name) => {
+      const path = join(context, name);
+      const stat = lstatSync(path);
+      if (stat.isSymbolicLink()) return [name, readlinkSync(path)];
+      if (!stat.isFile()) return [name];
+      const content = createHash("sha256").update(readFileSync(path));
+      return [name, `${stat.mode & 0o777}`, content.digest("hex")];
+    });
+}
+
+function digestOf(parts: string[]): string {
+  return createHash("sha256").update(JSON.stringify(parts)).digest("hex")
+    .slice(0, 16);
+}
+
+export interface KnownProfile {
+  name: string;
+  image: string;
+  /** Null where it is not built. */
+  sizeBytes: number | null;
+  /** Whether it is a person's own. */
+  own: boolean;
+  /** Whether the pool keeps workers of it warm. */
+  warm: boolean;
+}
+
+/** All that there are, built or not. */
+export async function listProfiles(
+  instance: Instance,
+): Promise<KnownProfile[]> {
+  const { docker, home, settings } = instance;
+  const names = [baseProfile, ...shippedProfiles, ...ownProfiles(home)];
+  return await Promise.all([...new Set(names)].map(async (name) => {
+    const image = profileImage(instance, { name, packages: [] });
+    const found = await inspectImage(docker, image);
+    return {
+      name,
+      image,
+      sizeBytes: found?.Size ?? null,
+      own: isOwn(name, home),
+      warm: settings.WARM_PROFILES.includes(name),
+    };
+  }));
+}

@@ -1,0 +1,166 @@
+import {
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { profileImage } from "../../lib/images/profiles.ts";
+import type { Instance } from "../../lib/instance.ts";
+import { homePaths } from "../../lib/paths.ts";
+import {
+  checkProfile,
+  detectProfile,
+  ownProfiles,
+  profileOf,
+} from "../../lib/profile.ts";
+
+const test = suite<{ root: string }>("profile");
+const host = { mount: "", roots: undefined };
+const silent = () => {};
+
+test.before.each((context) => {
+  context.root = mkdtempSync(join(tmpdir(), "hal9000-profile-"));
+});
+
+test.after.each(({ root }) => rmSync(root, { recursive: true }));
+
+function lay(root: string, ...files: string[]): void {
+  for (const file of files) writeFileSync(join(root, file), "");
+}
+
+const cases: [files: string[], profile: string][] = [
+  [[], "base"],
+  [["Makefile"], "base"],
+  [["pom.xml"], "java"],
+  [["build.gradle"], "java"],
+  [["build.gradle.kts"], "java"],
+  [["pyproject.toml"], "python"],
+  [["Pipfile"], "python"],
+  [["requirements.txt"], "python"],
+  [["package.json"], "node"],
+  [["package.json", "requirements.txt"], "python"],
+  [["package.json", "requirements.txt", "pom.xml"], "java"],
+];
+
+for (const [files, profile] of cases) {
+  test(`detectProfile() takes ${files.join(" and ") || "nothing"} for ${profile}`, ({ root }) => {
+    lay(root, ...files);
+    assert.is(detectProfile(root, host), profile);
+  });
+}
+
+test("detectProfile() looks at the project's own directory alone", ({ root }) => {
+  mkdirSync(join(root, "web"));
+  lay(root, "web/package.json");
+  assert.is(detectProfile(root, host), "base");
+});
+
+test("detectProfile() looks from inside the parent", ({ root }) => {
+  mkdirSync(join(root, "host/app"), { recursive: true });
+  lay(root, "host/app/package.json");
+  const mount = join(root, "host");
+  assert.is(detectProfile("/app", { mount, roots: ["/app"] }), "node");
+});
+
+test("profileOf() takes the chosen, then the project's own, then the detected", ({ root }) => {
+  lay(root, "package.json");
+  assert.is(profileOf(root, host, undefined, silent).name, "node");
+  writeFileSync(join(root, ".hal9000.conf"), "HAL9000_PROFILE=python\n");
+  assert.is(profileOf(root, host, undefined, silent).name, "python");
+  assert.is(profileOf(root, host, "auto", silent).name, "python");
+  assert.is(profileOf(root, host, "java", silent).name, "java");
+});
+
+test("profileOf() takes packages by their names", ({ root }) => {
+  writeFileSync(
+    join(root, ".hal9000.conf"),
+    'HAL9000_APT=" jq  g++ libxml2-dev"\n',
+  );
+  assert.equal(profileOf(root, host, undefined, silent), {
+    name: "base",
+    packages: ["jq", "g++", "libxml2-dev"],
+  });
+});
+
+for (
+  const word of [
+    "--allow-downgrades",
+    "jq;id",
+    "$(id)",
+    "./x.deb",
+    "jq/sid",
+    "jq=1",
+    "Jq",
+    "x",
+  ]
+) {
+  test(`profileOf() refuses ${word} for a package, and names the place`, ({ root }) => {
+    writeFileSync(join(root, ".hal9000.conf"), `\nHAL9000_APT=jq ${word}\n`);
+    assert.throws(
+      () => profileOf(root, host, undefined, silent),
+      /\.hal9000\.conf:2: HAL9000_APT must be names of Debian packages, got "jq /,
+    );
+  });
+}
+
+test("profileOf() tells of a setting that is none of a project's", ({ root }) => {
+  writeFileSync(
+    join(root, ".hal9000.conf"),
+    "HAL9000_ATP=jq\nWORKER_MEMORY=1t\n",
+  );
+  const told: string[] = [];
+  profileOf(root, host, undefined, (line) => told.push(line));
+  assert.is(told.length, 2);
+  assert.match(
+    told[0] ?? "",
+    /HAL9000_ATP is no setting of a project.*HAL9000_APT/,
+  );
+});
+
+test("profileOf() follows no link that a worker has laid", ({ root }) => {
+  lay(root, "elsewhere");
+  writeFileSync(join(root, "elsewhere"), "HAL9000_PROFILE=java\n");
+  symlinkSync(join(root, "elsewhere"), join(root, ".hal9000.conf"));
+  assert.is(profileOf(root, host, undefined, silent).name, "base");
+});
+
+test("ownProfiles() are directories with a Dockerfile and a name", ({ root }) => {
+  const home = homePaths(root);
+  for (const name of ["rust", "empty", "-x", "Upper"]) {
+    mkdirSync(home.profile(name), { recursive: true });
+    if (name !== "empty") lay(home.profile(name), "Dockerfile");
+  }
+  assert.equal(ownProfiles(home), ["rust"]);
+  assert.is(checkProfile("rust", home), "rust");
+  assert.throws(
+    () => checkProfile("rusty", home),
+    /There is no profile "rusty"/,
+  );
+  assert.throws(
+    () => checkProfile("../x", home),
+    /must be the name of a profile/,
+  );
+});
+
+test("profileImage() is the instance's own where it is not ours", ({ root }) => {
+  const home = homePaths(root);
+  const settings = { HAL9000_IMAGE_REPO: "r/x", WORKER_IMAGE: "" };
+  const instance = { home, settings, prefix: "mine" } as unknown as Instance;
+  const image = (name: string, ...packages: string[]) =>
+    profileImage(instance, { name, packages });
+  assert.is(image("base"), "r/x:worker");
+  assert.is(image("python"), "r/x:worker-python");
+  mkdirSync(home.profile("python"), { recursive: true });
+  lay(home.profile("python"), "Dockerfile");
+  assert.is(image("python"), "mine-profile:python");
+  assert.match(image("base", "jq"), /^mine-apt:[0-9a-f]{16}$/);
+  assert.is(image("base", "jq", "git"), image("base", "git", "jq", "jq"));
+  assert.is.not(image("base", "jq"), image("node", "jq"));
+});
+
+test.run();
