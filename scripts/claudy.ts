@@ -17,9 +17,9 @@ import { addDaemon, daemonActions, offerDaemon } from "./daemon.ts";
 import { showDashboard } from "./dashboard.ts";
 import {
   addLogin,
-  login,
   refuseKeyAsArgument,
   secretActionNames,
+  setUp,
 } from "./login.ts";
 import { action, refuseWithoutTerminal } from "./options.ts";
 import {
@@ -108,7 +108,7 @@ addProfileOptions(
   )
   .option("--inherit-hooks", "Hooks too, which run in the worker then")
   .option("--ssh-agent", "Let the session use the keys of your ssh-agent")
-  .option("--setup", "As login")
+  .option("--setup", "Choose what sessions sign in with")
   .option("--api-key <key>", "Refused: ps and history would show it")
   .option("--verify", "As doctor")
   .option("--diagnose", "As doctor")
@@ -209,7 +209,7 @@ async function openProject(
   options: OpenOptions,
 ): Promise<number | undefined> {
   refuseKeyAsArgument(options.apiKey);
-  if (options.setup) return await login({});
+  if (options.setup) return await setUp();
   if (options.verify || options.diagnose) return await examineAll(options);
   if (options.json && !options.detach) {
     throw new Failure("usage", "--json needs --detach");

@@ -2,7 +2,7 @@
 
 import process from "node:process";
 import type { CAC } from "cac";
-import { type Check, examine } from "../lib/doctor.ts";
+import { type Check, examine } from "../lib/doctor/doctor.ts";
 import { openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { columns } from "../lib/text.ts";

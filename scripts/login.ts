@@ -22,7 +22,7 @@ import { ensureHome } from "../lib/volumes.ts";
 import { inside } from "../lib/worker.ts";
 import { ensureAccounts } from "../lib/worker-home.ts";
 import { action, refuseWithoutTerminal } from "./options.ts";
-import { answer, askHidden, confirm } from "./output.ts";
+import { answer, askHidden, choose, confirm } from "./output.ts";
 
 const open = async () => {
   const instance = await openInstance(process.env, logToStderr);
@@ -67,6 +67,17 @@ export async function login(
   keepCredential(instance, kind, await askHidden(question));
   logToStderr(`The ${kind} is kept for all sessions, from their next start on`);
   return undefined;
+}
+
+/** Asks what sessions are to sign in with, then does that. */
+export async function setUp(): Promise<number | undefined> {
+  refuseWithoutTerminal("Keep a key or token: claudy login --key <FILE");
+  const chosen = await choose("What are sessions to sign in with?", [
+    "an API key of the Anthropic Console",
+    "a long-lived token, from claude setup-token",
+    "a login of a Claude subscription, made now",
+  ]);
+  return await login({ key: chosen === 0, token: chosen === 1 });
 }
 
 /** In a container of its own, whose Claude home is the instance's login. */

@@ -58,14 +58,34 @@ export async function confirm(question: string, yes: boolean): Promise<void> {
       },
     );
   }
+  const reply = await ask(`${question} [y/N] `);
+  if (!/^y(es)?$/i.test(reply)) {
+    throw new Failure("unsafe", "Nothing was done");
+  }
+}
+
+/** Has one of several chosen at the terminal; gives its place among them. */
+export async function choose(
+  question: string,
+  choices: string[],
+): Promise<number> {
+  const lines = choices.map((choice, index) => `  ${index + 1}  ${choice}`);
+  process.stderr.write(`${[question, ...lines].join("\n")}\n`);
+  const reply = await ask(`1 to ${choices.length}, nothing to leave: `);
+  const chosen = /^\d$/.test(reply) ? Number(reply) - 1 : -1;
+  if (chosen in choices) return chosen;
+  throw new Failure("unsafe", "Nothing was done");
+}
+
+async function ask(question: string): Promise<string> {
   const { createInterface } = await import("node:readline/promises");
   const terminal = createInterface({
     input: process.stdin,
     output: process.stderr,
   });
-  const reply = await terminal.question(`${question} [y/N] `);
-  terminal.close();
-  if (!/^y(es)?$/i.test(reply.trim())) {
-    throw new Failure("unsafe", "Nothing was done");
+  try {
+    return (await terminal.question(question)).trim();
+  } finally {
+    terminal.close();
   }
 }

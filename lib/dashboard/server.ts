@@ -35,15 +35,18 @@ export const showCommand = [
 ];
 
 /** That of the popups, and of clients without a size. */
-const leastVersion = 3.2;
+export const leastVersion = 3.2;
+
+/** Of what `tmux -V` prints. */
+export function isNewEnough(version: string): boolean {
+  return Number.parseFloat(version.replace(/^\D+/, "")) >= leastVersion;
+}
 
 /** Whether the image has a tmux that is new enough; told to `log` if not. */
 export async function hasTmux(log: Log): Promise<boolean> {
   try {
     const { stdout } = await run("tmux", ["-V"]);
-    if (Number.parseFloat(stdout.replace(/^\D+/, "")) >= leastVersion) {
-      return true;
-    }
+    if (isNewEnough(stdout)) return true;
     log(`No dashboard: ${stdout.trim()} is older than ${leastVersion}`);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;

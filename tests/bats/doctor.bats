@@ -47,6 +47,76 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   [[ $(mends leftovers) == *"$HAL9000_PREFIX-planted"* ]]
 }
 
+@test "a record without a worker is named" {
+  spawn -n planted "$project"
+  cp "$HAL9000_HOME/sessions/planted.json" "$BATS_TEST_TMPDIR/record"
+  "$scripts/coordinator.ts" stop planted
+  sed 's/"planted"/"forgotten"/; s/"container": "..../"container": "0000/' "$BATS_TEST_TMPDIR/record" \
+    >"$HAL9000_HOME/sessions/forgotten.json"
+  examine
+  rm "$HAL9000_HOME/sessions/forgotten.json"
+  [ "$(found records)" = warn ]
+  [[ $(jq -r '.[] | select(.name == "records") | .says' <<<"$checks") == *forgotten* ]]
+}
+
+@test "a ChromaDB that is killed is named" {
+  names_it() { examine || true; [ "$(found chromadb)" = fail ] && [ "$(mends chromadb)" = "claudy daemon restart" ]; }
+  while docker exec "$parent" pkill -9 -f '^/usr/local/bin/deno.*chroma\.mjs' || true; do sleep 0.2; done &
+  killer=$!
+  wait_for 20 names_it || { kill "$killer"; false; }
+  kill "$killer"
+  recovered() { examine && [ "$(found chromadb) $(found parent)" = "ok ok" ]; }
+  wait_for 90 recovered
+}
+
+@test "a socket that is missing is named, the pool's as well" {
+  mv "$HAL9000_HOME/run/forward.sock" "$HAL9000_HOME/run/aside"
+  examine || true
+  mv "$HAL9000_HOME/run/aside" "$HAL9000_HOME/run/forward.sock"
+  [ "$(found sockets) $(mends sockets)" = "fail claudy daemon restart" ]
+  "$claudy" pool start >/dev/null
+  mounter_is_well() { examine && [[ $(jq -r '.[] | select(.name == "mounter") | .says' <<<"$checks") == *passed* ]]; }
+  wait_for 10 mounter_is_well
+  mv "$HAL9000_HOME/run/pool.sock" "$HAL9000_HOME/run/aside"
+  examine || true
+  mv "$HAL9000_HOME/run/aside" "$HAL9000_HOME/run/pool.sock"
+  [ "$(found sockets)" = fail ]
+  [[ $(jq -r '.[] | select(.name == "sockets") | .says' <<<"$checks") == *"missing: $HAL9000_HOME/run/pool.sock" ]]
+  "$claudy" pool stop >/dev/null
+}
+
+@test "a disk that is full is named, and what is mounted below the home" {
+  small=$BATS_TEST_TMPDIR/small
+  mkdir "$small"
+  mount -t tmpfs -o size=4m none "$small" || skip "mounting needs root"
+  mkdir "$small/home" "$small/home/leaked"
+  mount -t tmpfs none "$small/home/leaked"
+  head -c 5000000 /dev/zero >"$small/home/fill" || true
+  HAL9000_HOME=$small/home HAL9000_PREFIX=$HAL9000_PREFIX-full examine || true
+  umount "$small/home/leaked"
+  umount "$small"
+  [ "$(found disk)" = fail ]
+  [[ $(jq -r '.[] | select(.name == "disk") | .says' <<<"$checks") == *"free at $small/home" ]]
+  [ "$(found mounts) $(mends mounts)" = "warn umount $small/home/leaked" ]
+}
+
+@test "--setup asks what to sign in with, and is refused where nobody can be asked" {
+  run -2 "$claudy" --setup </dev/null
+  [[ $output == *"claudy login --key"* ]]
+  screen=$HAL9000_PREFIX-setup
+  tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 "$claudy --setup; sleep 30"
+  shows() { tmux -L "$screen" capture-pane -p -J | grep -F -- "$1"; }
+  wait_for 10 shows "1 to 3"
+  tmux -L "$screen" send-keys 1 Enter
+  wait_for 5 shows "API key (it is not shown)"
+  tmux -L "$screen" send-keys sk-ant-typed-at-setup Enter
+  wait_for 5 shows "The key is kept"
+  run ! shows sk-ant-typed
+  tmux -L "$screen" kill-server
+  [ "$(cat "$HAL9000_HOME/secrets/anthropic_key")" = sk-ant-typed-at-setup ]
+  "$claudy" logout --yes
+}
+
 @test "a daemon that is stopped, and an engine that does not answer, are named" {
   "$claudy" daemon stop
   examine || true

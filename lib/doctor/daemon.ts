@@ -1,0 +1,105 @@
+// The parent and what it runs.
+
+import { statSync } from "node:fs";
+import { daemonStatus } from "../daemon-status.ts";
+import {
+  isDashboardWished,
+  isNewEnough,
+  leastVersion,
+} from "../dashboard/server.ts";
+import { inspectContainer } from "../docker.ts";
+import { execIn } from "../exec.ts";
+import type { Instance } from "../instance.ts";
+import { poolStatus } from "../pool/client.ts";
+import { readWish } from "../pool/wish.ts";
+import { span } from "../units.ts";
+import { fail, type Finding, ok, warn } from "./findings.ts";
+
+export async function examineParent(instance: Instance): Promise<Finding> {
+  const status = await daemonStatus(instance);
+  if (status.parent !== "running") {
+    return fail(`${status.parent}`, "claudy daemon start");
+  }
+  const down = status.children.filter(({ pid }) => pid === null);
+  if (down.length > 0) {
+    return fail(
+      `down: ${down.map(({ name }) => name).join(", ")}`,
+      "claudy daemon restart",
+    );
+  }
+  return ok(`running for ${span(status.uptimeMs ?? 0)}`);
+}
+
+export async function examineChromadb(instance: Instance): Promise<Finding> {
+  const parent = await inspectContainer(instance.docker, instance.names.parent);
+  if (!parent?.State.Running) {
+    return fail("the parent is not running", "claudy daemon start");
+  }
+  const port = instance.settings.CHROMADB_PORT;
+  const { exitCode } = await execIn(instance.docker, parent.Id, [
+    ...["timeout", "3", "bash", "-c"],
+    `exec 3<>/dev/tcp/127.0.0.1/${port} &&
+    printf 'GET /api/v2/heartbeat HTTP/1.0\\r\\n\\r\\n' >&3 && grep -q ' 200 ' <&3`,
+  ]);
+  return exitCode === 0
+    ? ok(`answers on localhost:${port}`)
+    : fail(`does not answer on localhost:${port}`, "claudy daemon restart");
+}
+
+/** What people and programs of the host ask the parent by. */
+export function examineSockets(instance: Instance): Finding {
+  const { home } = instance;
+  const wanted = [
+    home.forwardSocket,
+    ...(readWish(instance).enabled ? [home.poolSocket] : []),
+  ];
+  const missing = wanted.filter((path) =>
+    !(statSync(path, { throwIfNoEntry: false })?.isSocket() ?? false)
+  );
+  return missing.length === 0
+    ? ok(`${wanted.length} in ${home.run}`)
+    : fail(`missing: ${missing.join(", ")}`, "claudy daemon restart");
+}
+
+export async function examinePool(instance: Instance): Promise<Finding> {
+  if (!readWish(instance).enabled) return ok("off");
+  const status = await poolStatus(instance.home.poolSocket);
+  const missing = status.profiles.filter(({ present }) => !present);
+  if (missing.length > 0) {
+    return warn(
+      `not built: ${missing.map(({ image }) => image).join(", ")}`,
+      `claudy profile build ${missing[0]?.name}`,
+    );
+  }
+  return ok(`${status.warm.length} warm, ${status.busy.length} claimed`);
+}
+
+/** It has tried on itself all that it does, when it was started. */
+export async function examineMounter(instance: Instance): Promise<Finding> {
+  if (!readWish(instance).enabled) return ok("off, as the pool");
+  const { unavailable } = await poolStatus(instance.home.poolSocket);
+  return unavailable === null ? ok("its test of itself has passed") : warn(
+    `no warm claims: ${unavailable}`,
+    "see pool-manager status; everything is spawned cold",
+  );
+}
+
+export async function examineDashboard(instance: Instance): Promise<Finding> {
+  if (!isDashboardWished(instance)) return ok("off");
+  const parent = await inspectContainer(instance.docker, instance.names.parent);
+  if (!parent?.State.Running) {
+    return fail("the parent is not running", "claudy daemon start");
+  }
+  const { exitCode, output } = await execIn(
+    instance.docker,
+    parent.Id,
+    ["tmux", "-V"],
+  );
+  if (exitCode !== 0) {
+    return warn("no tmux in the parent", "all else works without it");
+  }
+  const version = output.trim();
+  return isNewEnough(version)
+    ? ok(version)
+    : warn(`${version} is older than ${leastVersion}`, "make images");
+}

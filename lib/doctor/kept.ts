@@ -1,0 +1,110 @@
+// What the instance keeps: its home, credentials, records, and what is left over.
+
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { credentialFor } from "../credentials.ts";
+import type { Instance } from "../instance.ts";
+import { readLogin } from "../login.ts";
+import { readRecords } from "../record.ts";
+import { span } from "../units.ts";
+import { listWorkers } from "../workers.ts";
+import { fail, type Finding, ok, warn } from "./findings.ts";
+
+export function examineHome({ home, owner }: Instance): Finding {
+  if (!existsSync(home.home)) {
+    return warn(`${home.home} is not there yet`, "init-volumes");
+  }
+  const { mode } = statSync(home.home);
+  if ((mode & 0o077) !== 0) {
+    return fail(
+      `${home.home} is open to others: ${(mode & 0o777).toString(8)}`,
+      `chmod 700 ${home.home}`,
+    );
+  }
+  const strangers = readdirSync(home.home).filter((name) => {
+    const stat = statSync(`${home.home}/${name}`, { throwIfNoEntry: false });
+    return stat !== undefined && stat.uid !== owner.uid;
+  });
+  return strangers.length === 0 ? ok(`${home.home}, of its owner alone`) : fail(
+    `not its owner's: ${strangers.join(", ")}`,
+    `chown -R ${owner.uid}:${owner.gid} ${home.home}`,
+  );
+}
+
+/** What there is, never what it says. */
+export function examineCredentials(
+  instance: Instance,
+  env: NodeJS.ProcessEnv,
+): Finding {
+  const { home } = instance;
+  const chosen = credentialFor(instance, env);
+  if (chosen === undefined) {
+    return warn("none: each session has to log in by itself", "claudy login");
+  }
+  const says = {
+    key: "a key is kept",
+    caller: "ANTHROPIC_API_KEY of the environment",
+    token: "a token is kept",
+    login: "the instance is logged in",
+  }[chosen];
+  if (chosen !== "login") return ok(says);
+  const expiresAt = readLogin(home)?.claudeAiOauth.expiresAt ?? 0;
+  const left = expiresAt - Date.now();
+  return left > 0 ? ok(`${says}, refreshed within ${span(left)}`) : warn(
+    `${says}, but it has expired`,
+    "claudy daemon start, else claudy login",
+  );
+}
+
+export async function examineRecords(instance: Instance): Promise<Finding> {
+  const damaged: string[] = [];
+  const records = readRecords(instance, (line) => damaged.push(line));
+  if (damaged.length > 0) {
+    return warn(damaged.join("; "), "none: they were moved aside");
+  }
+  const ids = new Set(
+    (await listWorkers(instance)).map(({ id }) => id),
+  );
+  const stale = records.filter(({ container }) => !ids.has(container));
+  return stale.length === 0
+    ? ok(`${records.length} of ${ids.size} workers`)
+    : warn(
+      `without a worker: ${stale.map(({ worker }) => worker).join(", ")}`,
+      "claudy daemon restart",
+    );
+}
+
+/** Containers with our label that are nothing of what we know. */
+export async function examineLeftovers(instance: Instance): Promise<Finding> {
+  const workers = await listWorkers(instance);
+  const recorded = new Set(
+    readRecords(instance, () => {}).map(({ container }) => container),
+  );
+  const strange = workers.filter(({ id }) => !recorded.has(id))
+    .map(({ name }) => name);
+  const ended = workers.filter(({ state, keep }) => state === "exited" && !keep)
+    .map(({ name }) => name);
+  const leaked = [...new Set([...strange, ...ended])];
+  return leaked.length === 0 ? ok("none") : warn(
+    `workers without a record, or ended: ${leaked.join(", ")}`,
+    `coordinator stop ${leaked.join(" ")}`,
+  );
+}
+
+/** Nothing is ever mounted below the home: a volume or a claim that is there leaked. */
+export function examineMounts({ home, self }: Instance): Finding {
+  if (self) return ok("not seen from inside the parent");
+  const points = readFileSync("/proc/self/mountinfo", "utf8").split("\n")
+    .map((line) => unescaped(line.split(" ")[4] ?? ""))
+    .filter((path) => path.startsWith(`${home.home}/`));
+  return points.length === 0
+    ? ok(`none below ${home.home}`)
+    : warn(`mounted: ${points.join(", ")}`, `umount ${points.join(" ")}`);
+}
+
+/** The kernel writes blanks as octals, proc_pid_mountinfo(5). */
+function unescaped(path: string): string {
+  return path.replace(
+    /\\([0-7]{3})/g,
+    (_, octal) => String.fromCharCode(Number.parseInt(octal, 8)),
+  );
+}

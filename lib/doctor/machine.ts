@@ -1,0 +1,85 @@
+// The engine and the machine that it runs on.
+
+import { existsSync, statfsSync } from "node:fs";
+import { inspectImage, minimumApi } from "../docker.ts";
+import { messageOf } from "../errors.ts";
+import { selectRecipes, workerImage } from "../images/recipes.ts";
+import type { Instance } from "../instance.ts";
+import { binarySize, span } from "../units.ts";
+import { fail, type Finding, ok, warn } from "./findings.ts";
+
+export async function examineEngine({ docker }: Instance): Promise<Finding> {
+  let version;
+  try {
+    version = await docker.version();
+  } catch (error) {
+    return fail(`no engine answers: ${messageOf(error)}`, "make engine");
+  }
+  const { Version, ApiVersion } = version;
+  const says = `${Version}, API ${ApiVersion}`;
+  const [major = 0, minor = 0] = ApiVersion.split(".").map(Number);
+  const [leastMajor = 0, leastMinor = 0] = minimumApi.split(".").map(Number);
+  if (major < leastMajor || (major === leastMajor && minor < leastMinor)) {
+    return fail(`${says}; ${minimumApi} is needed`, "make engine");
+  }
+  const info = await docker.info();
+  if (info.MemoryLimit === false || info.PidsLimit === false) {
+    return warn(
+      `${says}; its cgroups limit no memory or processes`,
+      "see docker info",
+    );
+  }
+  return ok(`${says}, cgroups ${info.CgroupVersion ?? "1"}`);
+}
+
+const littleDisk = 2e9;
+const leastDisk = 200e6;
+
+export function examineDisk({ home }: Instance): Finding {
+  const path = existsSync(home.home) ? home.home : "/";
+  const { bavail, bsize } = statfsSync(path);
+  const free = bavail * bsize;
+  const says = `${binarySize(free)} free at ${path}`;
+  if (free < leastDisk) return fail(says, "claudy prune, or make room");
+  return free < littleDisk ? warn(says, "make room") : ok(says);
+}
+
+export async function examineMemory(instance: Instance): Promise<Finding> {
+  const { docker, settings } = instance;
+  const { MemTotal } = await docker.info();
+  const each = settings.WORKER_MEMORY;
+  const says = `${binarySize(MemTotal)} at the engine, ${
+    binarySize(each)
+  } for a worker at most`;
+  return each <= MemTotal
+    ? ok(says)
+    : warn(says, "set WORKER_MEMORY in config/hal9000.conf");
+}
+
+/** Skewed clocks make ages and expiries wrong. */
+const mostSkewMs = 5000;
+
+export async function examineClock({ docker }: Instance): Promise<Finding> {
+  const { SystemTime } = await docker.info();
+  const skew = Math.abs(Date.now() - Date.parse(SystemTime));
+  return skew < mostSkewMs
+    ? ok("as the engine's")
+    : warn(`${span(skew)} off the engine's`, "set the clock");
+}
+
+export async function examineImages(instance: Instance): Promise<Finding> {
+  const { docker, settings } = instance;
+  const repository = settings.HAL9000_IMAGE_REPO;
+  const wanted = [
+    workerImage(settings),
+    ...["parent", "net"].map((tag) => `${repository}:${tag}`),
+  ];
+  const ages: string[] = [];
+  for (const name of wanted) {
+    const image = await inspectImage(docker, name);
+    if (!image) return fail(`${name} is missing`, "make images");
+    ages.push(span(Date.now() - Date.parse(image.Created)));
+  }
+  const known = selectRecipes(undefined).length;
+  return ok(`${wanted.length} of ${known} in use, built ${ages[0]} ago`);
+}
