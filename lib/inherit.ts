@@ -213,6 +213,19 @@ export function inheritOnce(
   }
 }
 
+/** For a worker that is there for one answer, and has begun nothing yet. */
+export function inheritForOnce(
+  claudeHome: string,
+  project: Owner,
+  request: InheritRequest | undefined,
+  log: Log,
+): void {
+  if (!request) return;
+  for (const [name, bytes] of readHostConfig(request, log).files) {
+    layFile(claudeHome, name, bytes, project);
+  }
+}
+
 const recordSchema = v.object({
   version: v.literal(1),
   /** SHA-256 of each file as the session was given it. */
@@ -256,8 +269,7 @@ export function inherit(
     }
     next[name] = digest;
     if (present === digest) continue;
-    ensureParents(claudeHome, name, project);
-    replaceWhole(join(claudeHome, name), bytes, project, { sync: false });
+    layFile(claudeHome, name, bytes, project);
     result.written.push(name);
   }
   for (const [name, before] of Object.entries(given)) {
@@ -296,10 +308,16 @@ function digestAt(claudeHome: string, name: string): string | undefined {
   return lstatSync(path).isFile() ? digestOf(readFileSync(path)) : "no file";
 }
 
-function ensureParents(claudeHome: string, name: string, owner: Owner): void {
+function layFile(
+  claudeHome: string,
+  name: string,
+  bytes: Buffer,
+  owner: Owner,
+): void {
   let path = claudeHome;
   for (const part of name.split("/").slice(0, -1)) {
     path = join(path, part);
     ensureDirectory(path, 0o700, owner);
   }
+  replaceWhole(join(claudeHome, name), bytes, owner, { sync: false });
 }

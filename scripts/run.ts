@@ -7,6 +7,7 @@ import { layOutCredentials } from "../lib/credentials.ts";
 import { runDocker } from "../lib/docker-cli.ts";
 import { stopWorker } from "../lib/ending.ts";
 import { Failure } from "../lib/errors.ts";
+import { inheritForOnce, inheritRequest } from "../lib/inherit.ts";
 import { projectImage } from "../lib/images/profiles.ts";
 import { openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
@@ -78,9 +79,16 @@ async function runPrompt(
   try {
     const record = readRecord(instance, worker.name, logToStderr);
     if (!record) throw new Failure("failed", "The worker has lost its record");
+    const claudeHome = join(instance.home.home, record.home);
+    inheritForOnce(
+      claudeHome,
+      record.project,
+      inheritRequest(instance, env),
+      logToStderr,
+    );
     const signIn = layOutCredentials(
       instance,
-      join(instance.home.home, record.home),
+      claudeHome,
       record.project,
       env,
     );

@@ -77,6 +77,13 @@ asked() {
   grep -F "is not inherited whole: settings.json" "$BATS_TEST_TMPDIR/told"
 }
 
+@test "run has the host's configuration for its one answer" {
+  CLAUDE_HOME=$host run -0 --separate-stderr "$claudy" run -C "$project" "ahoy once" </dev/null
+  [ "$output" = "echo: ahoy once" ]
+  sent "Answer like a pirate."
+  [ ! -e "$project/hooked" ]
+}
+
 @test "commits are the host's git user's; what the worker sets stays its own" {
   printf '[user]\n\tname = "Dave \\"Bow\\" Man"\n\temail = dave@example.com\n' >"$BATS_TEST_TMPDIR/gitconfig"
   git -C "$project" init --quiet
