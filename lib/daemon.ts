@@ -40,6 +40,7 @@ const passedOn = [
   "MAX_WARM_WORKERS",
   "IDLE_TIMEOUT",
   "CHECK_INTERVAL",
+  "WARM_PROFILES",
   "SKIP_IMAGE_PULL",
   "LAZY_IMAGE_PULL",
 ] as const;
