@@ -22,6 +22,8 @@ export const hostOnly = [
   "build",
   "build-images",
   "engine",
+  "migrate",
+  "rollback",
   "up",
 ];
 

@@ -15,6 +15,7 @@ import {
 import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
+import { refuseWhileMoving } from "./migration/journal.ts";
 import { ensureNet } from "./net.ts";
 import { insideParent, parentSpec, type PublishedPort } from "./parent-spec.ts";
 import {
@@ -56,6 +57,7 @@ export async function startDaemon(
   published: PublishedPort[] = [],
 ): Promise<ParentState> {
   refuseInside(instance);
+  refuseWhileMoving(instance);
   const images = await presentImages(instance);
   await ensureStorage(instance);
   const net = await ensureNet(instance, images.net, published);

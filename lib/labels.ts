@@ -11,6 +11,8 @@ export const label = {
   keep: "hal9000.keep",
   /** On images and warm workers: a digest of what they are made of. */
   inputs: "hal9000.inputs",
+  /** On the mover: whose it is, in words. */
+  owner: "hal9000.owner",
   /** On the image of a profile: a shell command that tells whether it works. */
   smoke: "hal9000.smoke",
 } as const;

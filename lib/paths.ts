@@ -69,6 +69,8 @@ export function homePaths(home: string) {
     profile: (name: string) => join(home, "profiles", name),
     memorybank: join(home, "memorybank"),
     backups: join(home, "backups"),
+    /** What migrate and rollback need while they run. */
+    migration: join(home, "migration"),
   };
 }
 
@@ -96,5 +98,6 @@ export function homeDirectories(paths: HomePaths): string[] {
     join(paths.secrets, "workers"),
     paths.memorybank,
     paths.backups,
+    paths.migration,
   ];
 }

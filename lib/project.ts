@@ -137,6 +137,12 @@ export function sessionName(path: string): string {
   return `claudy-${stem || "project"}-${pathDigest(path)}`;
 }
 
+/** The name that version 0.5 gave: of more characters, each for itself. */
+export function formerSessionName(path: string): string {
+  const stem = basename(path).replace(/[^A-Za-z0-9_-]/g, "-");
+  return `claudy-${stem}-${pathDigest(path)}`;
+}
+
 /** First 8 hex digits of a path's SHA-256. */
 export function pathDigest(path: string): string {
   return createHash("sha256").update(path).digest("hex").slice(0, 8);

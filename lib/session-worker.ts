@@ -87,6 +87,7 @@ export async function workerOf(
       mounts: worktree ? worktreeMounts(project.path, worktree) : [],
       sshAgent: request.sshAgent,
       standalone: request.standalone ?? false,
+      formerData: request.standalone ?? false,
       allowAnyPath: request.allowAnyPath ?? false,
     }, log);
   } catch (error) {

@@ -19,7 +19,12 @@ import type { Log } from "./log.ts";
 import { didYouMean } from "./nearest.ts";
 import { freePorts, reservePorts } from "./port-range.ts";
 import { checkProfile, detected } from "./profile.ts";
-import { type Project, resolveProject, sessionName } from "./project.ts";
+import {
+  formerSessionName,
+  type Project,
+  resolveProject,
+  sessionName,
+} from "./project.ts";
 import { writeContext } from "./session-context.ts";
 import { hasConversation } from "./session-list.ts";
 import {
@@ -82,10 +87,10 @@ export async function readySession(
     as: "project",
     allowAny: request.allowAnyPath ?? false,
   });
-  const session = request.name === undefined
-    ? sessionName(project.path)
-    : checkWorkerName(request.name, instance.names);
   ensureHome(instance);
+  const session = request.name === undefined
+    ? nameOf(instance, project, log)
+    : checkWorkerName(request.name, instance.names);
   const record = remember(instance, session, project, request.profile, log);
   inheritOnce(instance, session, project, request.inherit, log);
   const { worker, start } = await workerOf(
@@ -170,6 +175,14 @@ export async function startSession(
   throw new Failure("failed", `Cannot start Claude: ${output.trim()}`, {
     hint: `Look around in the worker: docker exec -it ${ready.worker} bash`,
   });
+}
+
+/** That of the path, or the one that version 0.5 gave where it was migrated. */
+function nameOf(instance: Instance, { path }: Project, log: Log): string {
+  const name = sessionName(path);
+  const former = formerSessionName(path);
+  if (name === former || readSession(instance, name, log)) return name;
+  return readSession(instance, former, log) ? former : name;
 }
 
 /** Refuses a name that another project's session has. */

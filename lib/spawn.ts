@@ -1,13 +1,15 @@
 // Spawning: from a request in a person's words to a worker and its record.
 
 import { randomBytes } from "node:crypto";
-import { basename } from "node:path";
+import { existsSync } from "node:fs";
+import { basename, join } from "node:path";
 import { capCpus, inspectContainer } from "./docker.ts";
 import { Failure } from "./errors.ts";
 import { workerImage } from "./images/recipes.ts";
 import { findParent, type Instance } from "./instance.ts";
 import { inheritOnce, type InheritRequest } from "./inherit.ts";
 import type { Log } from "./log.ts";
+import { movedParts } from "./migration/parts.ts";
 import { refuseSameTargets, resolveMount } from "./mount.ts";
 import { networkOf } from "./net.ts";
 import { resolveProject, sessionName } from "./project.ts";
@@ -22,6 +24,7 @@ import {
   inside,
   type Limits,
   startWorker,
+  type WorkerMount,
   workerSpec,
 } from "./worker.ts";
 import { type PreparedHome, prepareWorkerHome } from "./worker-home.ts";
@@ -46,6 +49,8 @@ export interface SpawnRequest {
   /** A network of its own in the place of the parent's. */
   standalone?: boolean;
   allowAnyPath?: boolean;
+  /** Whether it has what version 0.5 keeps in HAL9000_HOME, below /data. */
+  formerData?: boolean;
   /** SRC:DST[:ro] */
   mounts?: string[];
   /** A socket of the host's, for the worker's user alone to connect to. */
@@ -120,6 +125,7 @@ export async function prepareWorker(
     const target = inside.sshAgent;
     mounts.push({ source: request.sshAgent, target, readOnly: false });
   }
+  if (request.formerData) mounts.push(...formerMounts(instance));
   const image = request.image ?? workerImage(settings);
   ensureHome(instance);
   const [limits] = await Promise.all([
@@ -186,6 +192,15 @@ export async function prepareWorker(
       await undo();
     },
   };
+}
+
+function formerMounts({ home, hostHome }: Instance): WorkerMount[] {
+  return movedParts.filter(({ name }) => existsSync(join(home.home, name)))
+    .map(({ name }) => ({
+      source: join(hostHome.home, name),
+      target: `/data/${name}`,
+      readOnly: false,
+    }));
 }
 
 /**

@@ -30,6 +30,8 @@ export function ensureHome({ home, owner, prefix }: Instance): void {
   checkHome(home);
   mkdirSync(dirname(home.home), { recursive: true });
   for (const directory of homeDirectories(home)) {
+    // It is a volume's, whose mode may be that of what was migrated into it.
+    if (directory === home.memorybank && existsSync(directory)) continue;
     // Workers read the shared settings whoever owns their project; the home
     // above keeps everyone else out.
     const shared = [home.claudeConfig, home.credentials].includes(directory);

@@ -1,0 +1,131 @@
+// Takes a migration back that has not ended, and removes what one has left that has.
+
+import { existsSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { Failure } from "../errors.ts";
+import type { Instance } from "../instance.ts";
+import { refuseUsers, refuseWriters } from "./checks.ts";
+import { readJournalOf } from "./journal.ts";
+import { readMigrated } from "./migrated.ts";
+import { Mover } from "./mover.ts";
+import { comparisonSchema } from "./operations.ts";
+import { insideMover, movedParts, volumeOf } from "./parts.ts";
+import { presentVolumes, type Track, verify } from "./steps.ts";
+
+/** As it was before the migration began; its source was never touched. */
+export async function abortMigration(
+  instance: Instance,
+  track: Track,
+): Promise<void> {
+  const { home, docker } = instance;
+  const journal = readJournalOf(instance, "migrate");
+  if (!journal) {
+    throw new Failure("notFound", "No migration has been broken off");
+  }
+  if (journal.hasBegun("start")) {
+    throw new Failure("unsafe", "The daemon runs on the new data already", {
+      hint: "Go on with it: migrate. Or go back behind it: rollback.",
+    });
+  }
+  const { stamp, made } = journal.state;
+  const former = `pre-force-${stamp}`;
+  const hadData = existsSync(join(home.backups, former, "manifest.json"));
+  const filled = Object.keys(journal.state.steps)
+    .some((step) => step.startsWith("copy:"));
+  const mover = await Mover.start(instance, { volumes: true });
+  try {
+    for (const { name, path } of await presentVolumes(instance)) {
+      if (!filled && !hadData) continue;
+      await mover.act({ op: "empty", path });
+      const from = insideMover.backup(former, name);
+      if (!hadData || !existsSync(join(home.backups, former, name))) continue;
+      const progress = track.begin(`Putting back volume ${name}`);
+      await mover.act({ op: "copy", from, to: path }, progress);
+      await verify(mover, {
+        what: "the volumes",
+        parts: [{ name, path }],
+        manifest: insideMover.backup(former, "manifest.json"),
+      }, track.begin(`Checking volume ${name}`));
+    }
+    const backup = `pre-dind-${stamp}`;
+    if (!existsSync(join(home.backups, backup, "manifest.json"))) {
+      await mover.act({ op: "remove", path: insideMover.backup(backup) });
+    }
+  } finally {
+    await mover.stop(instance);
+  }
+  for (const part of movedParts) {
+    const volume = volumeOf(instance, part);
+    if (made.includes(volume)) await docker.getVolume(volume).remove();
+  }
+  rmSync(join(home.migration, "manifest.json"), { force: true });
+  journal.remove();
+}
+
+/** Directories of version 0.5 that a migration has made superfluous. */
+export async function planRemoval(instance: Instance): Promise<string[]> {
+  const { home } = instance;
+  const migrated = readMigrated(instance);
+  if (!migrated || readJournalOf(instance, "migrate")) {
+    throw new Failure("notFound", "There is no migration that has ended", {
+      hint: "Its source is all there is: migrate first.",
+    });
+  }
+  if (migrated.backup === null) {
+    throw new Failure("unsafe", "That migration made no backup", {
+      hint: "Remove the directories by hand, if you are sure.",
+    });
+  }
+  const directories = movedParts.map(({ name }) => join(home.home, name))
+    .filter((path) => existsSync(path));
+  if (directories.length === 0) {
+    throw new Failure("notFound", "The source has been removed already");
+  }
+  await refuseUsers(instance, directories);
+  refuseWriters(directories);
+  return directories;
+}
+
+/** Removes them once the backup is found to be whole, and nothing newer than it. */
+export async function removeSource(
+  instance: Instance,
+  track: Track,
+): Promise<void> {
+  const { home } = instance;
+  const stamp = readMigrated(instance)?.stamp ?? "";
+  const backup = `pre-dind-${stamp}`;
+  const manifest = insideMover.backup(backup, "manifest.json");
+  const mover = await Mover.start(instance, { volumes: false });
+  try {
+    const present = movedParts.map(({ name }) => name)
+      .filter((name) => existsSync(join(home.home, name)));
+    await verify(mover, {
+      what: "the backup",
+      parts: present.map((name) => ({
+        name,
+        path: insideMover.backup(backup, name),
+      })),
+      manifest,
+    }, track.begin("Checking the backup"));
+    const { count, first } = await mover.do({
+      op: "compare",
+      parts: present.map((name) => ({ name, path: insideMover.local(name) })),
+      manifest,
+      contents: false,
+    }, comparisonSchema);
+    if (count > 0) {
+      throw new Failure(
+        "unsafe",
+        `The source has changed since the migration: ${first.join("; ")}`,
+        {
+          hint: "What is new in it was not migrated. Keep it elsewhere first.",
+        },
+      );
+    }
+    for (const name of present) {
+      await mover.act({ op: "remove", path: insideMover.local(name) });
+    }
+  } finally {
+    await mover.stop(instance);
+  }
+}

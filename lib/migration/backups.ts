@@ -1,0 +1,103 @@
+// The backups that there are, and whether they are whole.
+
+import { existsSync, readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { Failure } from "../errors.ts";
+import type { Instance } from "../instance.ts";
+import { Mover } from "./mover.ts";
+import { readManifest } from "./operations.ts";
+import { insideMover } from "./parts.ts";
+import { compare, type Comparison, type Track } from "./steps.ts";
+
+export interface Backup {
+  /** Of backups/: "pre-dind-20261121T130000Z". */
+  name: string;
+  path: string;
+  createdAt: string;
+  /** Null for one that was broken off, and has no manifest. */
+  parts: { name: string; files: number; bytes: number }[] | null;
+  /** Whether every checksum holds; null where that was not asked. */
+  whole: boolean | null;
+  damaged: string[];
+}
+
+/** The newest first. */
+export function listBackups({ home }: Pick<Instance, "home">): Backup[] {
+  if (!existsSync(home.backups)) return [];
+  return readdirSync(home.backups)
+    .filter((name) => /^pre-[a-z]+-\d{8}T\d{6}Z/.test(name))
+    .map((name) => describe(join(home.backups, name), name))
+    .sort((a, b) => a.createdAt < b.createdAt ? 1 : -1);
+}
+
+function describe(path: string, name: string): Backup {
+  const manifest = join(path, "manifest.json");
+  const common = { name, path, whole: null, damaged: [] };
+  try {
+    const { createdAt, parts } = readManifest(manifest);
+    return { ...common, createdAt, parts };
+  } catch {
+    const createdAt = statSync(path).mtime.toISOString();
+    return { ...common, createdAt, parts: null };
+  }
+}
+
+/** Reads every file of a backup. */
+async function verifyBackup(
+  mover: Mover,
+  backup: Backup,
+  track: Track,
+): Promise<Backup> {
+  if (!backup.parts) return { ...backup, whole: false };
+  const { first, count }: Comparison = await compare(mover, {
+    parts: backup.parts.map(({ name }) => ({
+      name,
+      path: insideMover.backup(backup.name, name),
+    })),
+    manifest: insideMover.backup(backup.name, "manifest.json"),
+  }, track.begin(`Checking ${backup.name}`));
+  return { ...backup, whole: count === 0, damaged: first };
+}
+
+export async function verifyBackups(
+  instance: Instance,
+  backups: Backup[],
+  track: Track,
+): Promise<Backup[]> {
+  const mover = await Mover.start(instance, { volumes: false, readOnly: true });
+  try {
+    const verified: Backup[] = [];
+    for (const backup of backups) {
+      verified.push(await verifyBackup(mover, backup, track));
+    }
+    return verified;
+  } finally {
+    await mover.stop(instance);
+  }
+}
+
+/** The backup at a path or of a name; throws a Failure where it cannot be restored. */
+export async function wholeBackup(
+  instance: Instance,
+  given: string,
+  track: Track,
+): Promise<Backup> {
+  const wanted = given.replace(/\/+$/, "");
+  const backup = listBackups(instance)
+    .find(({ name, path }) => wanted === name || wanted === path);
+  if (!backup) {
+    throw new Failure("notFound", `There is no backup "${given}"`, {
+      hint: "See rollback --list-backups; it must lie in " +
+        `${instance.home.backups}.`,
+    });
+  }
+  const [verified = backup] = await verifyBackups(instance, [backup], track);
+  if (verified.whole) return verified;
+  throw new Failure(
+    "unsafe",
+    verified.parts
+      ? `Backup "${backup.name}" is damaged: ${verified.damaged.join("; ")}`
+      : `Backup "${backup.name}" was broken off: it has no manifest`,
+    { hint: "Choose another: rollback --list-backups --verify" },
+  );
+}

@@ -1,0 +1,65 @@
+// What a ChromaDB directory holds, read from its SQLite file, and what a running
+// ChromaDB says that it holds.
+
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import * as v from "valibot";
+
+export const collectionsSchema = v.array(v.object({
+  name: v.string(),
+  count: v.number(),
+}));
+
+export type Collections = v.InferOutput<typeof collectionsSchema>;
+
+/** The tables of ChromaDB 0.4 to 1.x. */
+const query = `
+  SELECT collections.name AS name, COUNT(embeddings.id) AS count
+  FROM collections
+  LEFT JOIN segments
+    ON segments.collection = collections.id AND segments.scope = 'METADATA'
+  LEFT JOIN embeddings ON embeddings.segment_id = segments.id
+  GROUP BY collections.id ORDER BY collections.name`;
+
+/**
+ * Collections with their counts, of a ChromaDB that does not run; null where that
+ * cannot be told: tables of another version, or a writer that was killed, whose
+ * work the next one has to end first.
+ */
+export async function keptCollections(
+  directory: string,
+): Promise<Collections | null> {
+  const file = join(directory, "chroma.sqlite3");
+  if (!existsSync(file)) return [];
+  if (["-wal", "-journal"].some((suffix) => existsSync(file + suffix))) {
+    return null;
+  }
+  const { DatabaseSync } = await import("node:sqlite");
+  const database = new DatabaseSync(file, { readOnly: true });
+  try {
+    return v.parse(collectionsSchema, database.prepare(query).all());
+  } catch {
+    return null;
+  } finally {
+    database.close();
+  }
+}
+
+const servedSchema = v.array(v.object({ id: v.string(), name: v.string() }));
+
+/** The same of the ChromaDB that answers on a port of 127.0.0.1. */
+export async function servedCollections(port: number): Promise<Collections> {
+  const base = `http://127.0.0.1:${port}/api/v2/tenants/default_tenant` +
+    "/databases/default_database/collections";
+  const ask = async (path: string) => {
+    const response = await fetch(base + path);
+    if (!response.ok) throw new Error(`ChromaDB: ${await response.text()}`);
+    return await response.json();
+  };
+  const served = v.parse(servedSchema, await ask(""));
+  const counted = await Promise.all(served.map(async ({ id, name }) => ({
+    name,
+    count: v.parse(v.number(), await ask(`/${id}/count`)),
+  })));
+  return counted.sort((a, b) => a.name < b.name ? -1 : 1);
+}

@@ -1,0 +1,248 @@
+// The mover: a container of root's, without network, that alone touches the data of
+// a move. It lives as long as the process that started it, and is the lock by which
+// there is one move at a time: the engine gives its name away once.
+
+import { type ChildProcess, spawn } from "node:child_process";
+import { userInfo } from "node:os";
+import process from "node:process";
+import * as v from "valibot";
+import {
+  createContainer,
+  type Docker,
+  inspectContainer,
+  inspectVolume,
+  removeContainer,
+} from "../docker.ts";
+import { engineFailure, statusOf } from "../docker-errors.ts";
+import { exitCode, Failure } from "../errors.ts";
+import type { Instance } from "../instance.ts";
+import { label, roleLabels } from "../labels.ts";
+import { waitFor } from "../wait.ts";
+import { volumeMount } from "../worker.ts";
+import type { Operation, Progress } from "./operations.ts";
+import { insideMover, movedParts, volumeOf } from "./parts.ts";
+
+const lineSchema = v.union([
+  v.object({ progress: v.object({ files: v.number(), bytes: v.number() }) }),
+  v.object({ result: v.unknown() }),
+  v.object({
+    failure: v.object({
+      kind: v.picklist(Object.keys(exitCode) as (keyof typeof exitCode)[]),
+      message: v.string(),
+      hint: v.optional(v.string()),
+    }),
+  }),
+]);
+
+export interface MoverOptions {
+  /** With the volumes that there are; they can only be mounted at the start. */
+  volumes: boolean;
+  readOnly?: boolean;
+}
+
+/** How long that of a process which was killed may take to go. */
+const farewellMs = 5000;
+
+export class Mover {
+  readonly #name: string;
+  readonly #holder: ChildProcess;
+
+  private constructor(name: string, holder: ChildProcess) {
+    this.#name = name;
+    this.#holder = holder;
+  }
+
+  /** Throws a `busy` Failure while another one moves data of the instance. */
+  static async start(
+    instance: Instance,
+    options: MoverOptions,
+  ): Promise<Mover> {
+    const { docker, prefix } = instance;
+    const name = `${prefix}-mover${options.volumes ? "-volumes" : ""}`;
+    const spec = moverSpec(instance, await mountedVolumes(instance, options), {
+      readOnly: options.readOnly ?? false,
+    });
+    await createAlone(docker, name, spec);
+    // It ends when its stdin does, and that is when this process does.
+    const holder = spawn(
+      "docker",
+      ["start", "--attach", "--interactive", name],
+      {
+        stdio: ["pipe", "ignore", "ignore"],
+      },
+    );
+    holder.stdin?.on("error", () => {});
+    await waitFor(async () => {
+      const present = await inspectContainer(docker, name);
+      if (present?.State.Running) return true;
+      if (holder.exitCode === null) return false;
+      throw new Failure("engine", `Cannot start ${name}`);
+    }, { for: `${name} to start`, timeoutMs: 20_000 });
+    return new Mover(name, holder);
+  }
+
+  /** Performs an operation; gives what it answers. */
+  async do<T>(
+    operation: Operation,
+    schema: v.GenericSchema<unknown, T>,
+    progress: Progress = () => {},
+  ): Promise<T> {
+    return v.parse(
+      schema,
+      await performIn(this.#name, operation, progress),
+    );
+  }
+
+  /** The same, of one that has nothing to say. */
+  async act(operation: Operation, progress?: Progress): Promise<void> {
+    await this.do(operation, v.unknown(), progress);
+  }
+
+  /** Ends it, and waits until its name is free. */
+  async stop({ docker }: Pick<Instance, "docker">): Promise<void> {
+    this.#holder.stdin?.end();
+    await waitFor(
+      async () => !await inspectContainer(docker, this.#name),
+      { for: `${this.#name} to end`, timeoutMs: farewellMs },
+    ).catch(() => removeContainer(docker, this.#name));
+  }
+}
+
+/** Has a container of the parent's image perform an operation. */
+export async function performIn(
+  container: string,
+  operation: Operation,
+  progress: Progress = () => {},
+): Promise<unknown> {
+  const child = spawn(
+    "docker",
+    ["exec", container, "/scripts/mover", JSON.stringify(operation)],
+    { stdio: ["ignore", "pipe", "pipe"] },
+  );
+  let rest = "";
+  let complaint = "";
+  let result: { value: unknown } | undefined;
+  let failure: Failure | undefined;
+  child.stdout.setEncoding("utf8").on("data", (chunk: string) => {
+    const lines = (rest + chunk).split("\n");
+    rest = lines.pop() ?? "";
+    for (const text of lines) {
+      const line = v.parse(lineSchema, JSON.parse(text));
+      if ("progress" in line) {
+        progress(line.progress.files, line.progress.bytes);
+      } else if ("failure" in line) {
+        const { kind, message, hint } = line.failure;
+        failure = new Failure(kind, message, { hint });
+      } else result = { value: line.result };
+    }
+  });
+  child.stderr.setEncoding("utf8").on("data", (chunk: string) => {
+    complaint = (complaint + chunk).slice(-2000);
+  });
+  await new Promise((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", resolve);
+  });
+  if (failure) throw failure;
+  if (result) return result.value;
+  throw new Failure(
+    "failed",
+    `Cannot ${operation.op} in ${container}: ${
+      complaint.trim().split("\n")[0] || "it has ended"
+    }`,
+    { hint: "Run it again: it goes on from where it was." },
+  );
+}
+
+async function mountedVolumes(
+  instance: Instance,
+  { volumes }: MoverOptions,
+): Promise<Docker.MountSettings[]> {
+  if (!volumes) return [];
+  const mounts = await Promise.all(movedParts.map(async (part) => {
+    const name = volumeOf(instance, part);
+    // Mounting one would make it.
+    return await inspectVolume(instance.docker, name)
+      ? [volumeMount(name, insideMover.volume(part.name))]
+      : [];
+  }));
+  return mounts.flat();
+}
+
+function moverSpec(
+  { prefix, hostHome, settings }: Instance,
+  volumes: Docker.MountSettings[],
+  { readOnly }: { readOnly: boolean },
+): Docker.ContainerCreateOptions {
+  return {
+    Image: `${settings.HAL9000_IMAGE_REPO}:parent`,
+    Entrypoint: ["/usr/bin/cat"],
+    Cmd: [],
+    User: "0:0",
+    Env: ["DENO_DIR=/tmp/deno"],
+    OpenStdin: true,
+    StdinOnce: true,
+    Healthcheck: { Test: ["NONE"] },
+    Labels: {
+      ...roleLabels(prefix, "helper"),
+      [label.owner]: `process ${process.pid} of ${userInfo().username}`,
+    },
+    HostConfig: {
+      AutoRemove: true,
+      Init: true,
+      NetworkMode: "none",
+      ReadonlyRootfs: true,
+      Tmpfs: { "/tmp": "rw,nosuid,nodev" },
+      CapDrop: ["ALL"],
+      // To read, write and give away what is anybody's, with all its modes.
+      CapAdd: readOnly
+        ? ["DAC_READ_SEARCH"]
+        : ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"],
+      SecurityOpt: ["no-new-privileges"],
+      LogConfig: { Type: "none", Config: {} },
+      Mounts: [
+        {
+          Type: "bind",
+          Source: hostHome.home,
+          Target: insideMover.home,
+          ReadOnly: readOnly,
+        },
+        ...volumes.map((mount) => ({ ...mount, ReadOnly: readOnly })),
+      ],
+    },
+  };
+}
+
+/** Creates a container whose name nobody else has, or waits a little for that. */
+async function createAlone(
+  docker: Docker,
+  name: string,
+  spec: Docker.ContainerCreateOptions,
+): Promise<void> {
+  const enough = Date.now() + farewellMs;
+  await waitFor(async () => {
+    try {
+      await createContainer(docker, name, spec);
+      return true;
+    } catch (error) {
+      if (statusOf(error) !== 409) {
+        throw engineFailure(error, `Cannot create ${name}`);
+      }
+    }
+    const present = await inspectContainer(docker, name);
+    if (!present) return false;
+    const { State, Config, Created } = present;
+    const age = Date.now() - Date.parse(Created);
+    if (!State.Running && age > farewellMs) await removeContainer(docker, name);
+    if (State.Running && Date.now() > enough) {
+      throw new Failure(
+        "busy",
+        `Data of this instance is being moved by ${
+          Config.Labels[label.owner] ?? "another"
+        }, since ${Created.slice(0, 19)}Z`,
+        { hint: "Wait until it has ended." },
+      );
+    }
+    return false;
+  }, { for: `the name ${name}`, timeoutMs: 30_000, everyMs: 100 });
+}

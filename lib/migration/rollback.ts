@@ -1,0 +1,363 @@
+// Back to version 0.5: today's data of the volumes, or that of a backup, into the
+// directories that it had. What is replaced is kept, and volumes go last.
+
+import { existsSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { stopDaemon } from "../daemon.ts";
+import { stopWorker } from "../ending.ts";
+import { Failure } from "../errors.ts";
+import type { Instance } from "../instance.ts";
+import { stopSession } from "../session.ts";
+import { ensureHome } from "../volumes.ts";
+import { listWorkers } from "../workers.ts";
+import { type Backup, wholeBackup } from "./backups.ts";
+import {
+  refuseUsers,
+  refuseWithoutRoom,
+  refuseWriters,
+  roomFor,
+} from "./checks.ts";
+import { Journal, readJournalOf } from "./journal.ts";
+import { forgetMigrated } from "./migrated.ts";
+import { Mover } from "./mover.ts";
+import { type Measured, measuredSchema } from "./operations.ts";
+import { insideMover, movedParts, volumeOf } from "./parts.ts";
+import {
+  backUpVolumes,
+  freeStamp,
+  presentVolumes,
+  type Track,
+  verify,
+} from "./steps.ts";
+
+export interface RollbackOptions {
+  /** A path or name; today's data of the volumes where it is left out. */
+  backup?: string | undefined;
+  keepVolumes: boolean;
+}
+
+export interface RollbackPlan {
+  /** What comes back, and from where. */
+  parts: (Measured & { from: string })[];
+  backup: Backup | null;
+  /** Workers that are stopped for it. */
+  workers: string[];
+  /** Volumes that are removed in the end. */
+  removed: string[];
+  /** Local directories that are there, and are kept. */
+  replaced: string[];
+  resumes: boolean;
+}
+
+/** What would come back, and whether it can; changes nothing. */
+export async function planRollback(
+  instance: Instance,
+  options: RollbackOptions,
+  track: Track,
+): Promise<RollbackPlan> {
+  const { home } = instance;
+  const journal = readJournalOf(instance, "rollback");
+  const given = journal ? journal.state.backup ?? undefined : options.backup;
+  const keepVolumes = journal?.state.keepVolumes ?? options.keepVolumes;
+  const backup = given === undefined
+    ? null
+    : await wholeBackup(instance, given, track);
+  const volumes = await presentVolumes(instance);
+  if (volumes.length === 0 && !backup && !journal) {
+    throw new Failure("notFound", "There are no volumes to roll back from", {
+      hint: "A backup can be restored: rollback --list-backups",
+    });
+  }
+  const names = backup?.parts?.map(({ name }) => name) ??
+    volumes.map(({ name }) => name);
+  const replaced = names.map((name) => join(home.home, name))
+    .filter((path) => existsSync(path));
+  await refuseUsers(instance, replaced);
+  refuseWriters(replaced);
+  const mover = await Mover.start(instance, { volumes: true, readOnly: true });
+  let parts: Measured[];
+  try {
+    parts = await mover.do({
+      op: "measure",
+      parts: backup
+        ? names.map((name) => ({
+          name,
+          path: insideMover.backup(backup.name, name),
+        }))
+        : volumes,
+    }, measuredSchema);
+  } finally {
+    await mover.stop(instance);
+  }
+  const bytes = parts.reduce((sum, part) => sum + part.bytes, 0);
+  const room = backup && !keepVolumes ? 2 * bytes : bytes;
+  if (!journal) {
+    refuseWithoutRoom(
+      await roomFor(instance, { backupBytes: room, volumeBytes: 0 }),
+    );
+  }
+  return {
+    parts: parts.map((part) => {
+      const moved = movedParts.find(({ name }) => name === part.name);
+      const from = backup || !moved
+        ? join(backup?.path ?? "", part.name)
+        : volumeOf(instance, moved);
+      return { ...part, from };
+    }),
+    backup,
+    workers: (await listWorkers(instance)).map(({ name }) => name),
+    removed: keepVolumes ? [] : movedParts
+      .filter(({ name }) => volumes.some((volume) => volume.name === name))
+      .map((part) => volumeOf(instance, part)),
+    replaced,
+    resumes: journal !== undefined,
+  };
+}
+
+export interface RolledBack {
+  parts: Measured[];
+  /** Where what was replaced is kept; null where there was nothing. */
+  kept: string | null;
+  removed: string[];
+}
+
+/** Rolls back, or goes on with a rollback that has not ended. */
+export async function rollback(
+  instance: Instance,
+  plan: RollbackPlan,
+  options: RollbackOptions,
+  track: Track,
+  version: string,
+): Promise<RolledBack> {
+  ensureHome(instance);
+  const journal = readJournalOf(instance, "rollback") ??
+    new Journal(instance, {
+      version: 1,
+      kind: "rollback",
+      stamp: freeStamp(instance, ["pre-rollback"]),
+      parts: plan.parts.map(({ name }) => name),
+      skipBackup: false,
+      keepVolumes: options.keepVolumes,
+      backup: plan.backup?.name ?? null,
+      made: [],
+      steps: {},
+    });
+  const move = new Rollback(instance, journal, version, track);
+  // Before the lock: what is stopped is not moved.
+  await journal.step("stop", () => move.stopAll());
+  const mover = await Mover.start(instance, { volumes: true });
+  try {
+    await move.stage(mover);
+    await move.swap(mover);
+    await move.keepManifest(mover);
+    if (!journal.state.keepVolumes) await move.emptyVolumes(mover);
+  } finally {
+    await mover.stop(instance);
+  }
+  const removed = await move.removeVolumes();
+  const kept = existsSync(join(move.keptPath, "manifest.json"));
+  move.end();
+  return {
+    parts: plan.parts.map(({ name, entries, files, bytes }) => ({
+      name,
+      entries,
+      files,
+      bytes,
+    })),
+    kept: kept ? move.keptPath : null,
+    removed,
+  };
+}
+
+class Rollback {
+  readonly #instance: Instance;
+  readonly #journal: Journal;
+  readonly #version: string;
+  readonly #track: Track;
+  readonly #kept: string;
+
+  constructor(
+    instance: Instance,
+    journal: Journal,
+    version: string,
+    track: Track,
+  ) {
+    this.#instance = instance;
+    this.#journal = journal;
+    this.#version = version;
+    this.#track = track;
+    this.#kept = `pre-rollback-${journal.state.stamp}`;
+  }
+
+  get keptPath(): string {
+    return join(this.#instance.home.backups, this.#kept);
+  }
+
+  /** Conversations are written down before their workers end. */
+  async stopAll(): Promise<void> {
+    const { log } = this.#track;
+    for (const worker of await listWorkers(this.#instance)) {
+      if (worker.session) {
+        await stopSession(this.#instance, worker.session, log);
+      } else await stopWorker(this.#instance, worker, log);
+    }
+    await stopDaemon(this.#instance, log);
+  }
+
+  /** Beside the local directories: what they are to be, checked. */
+  async stage(mover: Mover): Promise<void> {
+    const { owner } = this.#instance;
+    const { backup, keepVolumes, parts } = this.#journal.state;
+    const source = (name: string) =>
+      backup === null
+        ? insideMover.volume(name)
+        : insideMover.backup(backup, name);
+    await this.#journal.step("manifest", () =>
+      backup === null
+        ? mover.act({
+          op: "manifest",
+          parts: parts.map((name) => ({ name, path: source(name) })),
+          to: insideMover.work("rollback.json"),
+          kind: "rollback",
+          versions: { "hal-9000-dind": this.#version },
+          owner,
+        }, this.#track.begin("Reading"))
+        : mover.act({
+          op: "copyFile",
+          from: insideMover.backup(backup, "manifest.json"),
+          to: insideMover.work("rollback.json"),
+        }));
+    await mover.act({
+      op: "directory",
+      path: insideMover.backup(this.#kept),
+      owner,
+    });
+    if (backup !== null && !keepVolumes) {
+      // Today's data would go with the volumes.
+      await this.#journal.step(
+        "save",
+        () =>
+          backUpVolumes(this.#instance, mover, {
+            backup: this.#kept,
+            below: "volumes",
+            kind: "rollback",
+            version: this.#version,
+          }, this.#track),
+      );
+    }
+    for (const name of parts) {
+      await this.#journal.step(`copy:${name}`, async () => {
+        const to = insideMover.work(name);
+        await mover.act({ op: "remove", path: to });
+        const progress = this.#track.begin(`Copying ${name}`);
+        await mover.act({ op: "copy", from: source(name), to }, progress);
+      });
+    }
+    await this.#journal.step("verify", async () => {
+      try {
+        await this.#verify(mover, "the copy", insideMover.work);
+      } catch (error) {
+        this.#journal.forget([
+          "manifest",
+          ...parts.map((name) => `copy:${name}`),
+        ]);
+        throw error;
+      }
+    });
+  }
+
+  /** Two renames for each; where one was broken off follows from what is there. */
+  async swap(mover: Mover): Promise<void> {
+    const { home } = this.#instance;
+    for (const name of this.#journal.state.parts) {
+      await this.#journal.step(`swap:${name}`, async () => {
+        const staged = join(home.migration, name);
+        const local = join(home.home, name);
+        if (!existsSync(staged)) return;
+        if (existsSync(local)) {
+          await mover.act({
+            op: "rename",
+            from: insideMover.local(name),
+            to: insideMover.backup(this.#kept, name),
+          });
+        }
+        await mover.act({
+          op: "rename",
+          from: insideMover.work(name),
+          to: insideMover.local(name),
+        });
+      });
+    }
+    await this.#journal.step(
+      "verify-local",
+      () => this.#verify(mover, "the local directories", insideMover.local),
+    );
+  }
+
+  /** What was replaced is a backup like any other. */
+  async keepManifest(mover: Mover): Promise<void> {
+    await this.#journal.step("keep", async () => {
+      const { parts } = this.#journal.state;
+      const kept = parts.filter((name) =>
+        existsSync(join(this.keptPath, name))
+      );
+      if (kept.length === 0) {
+        if (existsSync(join(this.keptPath, "volumes"))) return;
+        const path = insideMover.backup(this.#kept);
+        return await mover.act({ op: "remove", path });
+      }
+      await mover.act({
+        op: "manifest",
+        parts: kept.map((name) => ({
+          name,
+          path: insideMover.backup(this.#kept, name),
+        })),
+        to: insideMover.backup(this.#kept, "manifest.json"),
+        kind: "rollback",
+        versions: { "hal-9000-dind": this.#version },
+        owner: this.#instance.owner,
+      }, this.#track.begin("Reading what was replaced"));
+    });
+  }
+
+  /** That of the memory bank is a directory of the home, and would stay full. */
+  async emptyVolumes(mover: Mover): Promise<void> {
+    await this.#journal.step("empty", async () => {
+      for (const { path } of await presentVolumes(this.#instance)) {
+        await mover.act({ op: "empty", path });
+      }
+    });
+  }
+
+  async removeVolumes(): Promise<string[]> {
+    if (this.#journal.state.keepVolumes) return [];
+    const present = await presentVolumes(this.#instance);
+    const removed = movedParts
+      .filter(({ name }) => present.some((volume) => volume.name === name))
+      .map((part) => volumeOf(this.#instance, part));
+    for (const volume of removed) {
+      await this.#instance.docker.getVolume(volume).remove();
+    }
+    return removed;
+  }
+
+  end(): void {
+    const { home } = this.#instance;
+    rmSync(join(home.migration, "rollback.json"), { force: true });
+    forgetMigrated(this.#instance);
+    this.#journal.remove();
+  }
+
+  async #verify(
+    mover: Mover,
+    what: string,
+    path: (name: string) => string,
+  ): Promise<void> {
+    const { parts } = this.#journal.state;
+    await verify(mover, {
+      what,
+      parts: parts.map((name) => ({ name, path: path(name) })),
+      manifest: insideMover.work("rollback.json"),
+    }, this.#track.begin(`Checking ${what}`));
+  }
+}

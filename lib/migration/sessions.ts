@@ -1,0 +1,89 @@
+// Sessions of version 0.5: they stay where they are, and become known.
+
+import { existsSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import * as v from "valibot";
+import { readSmallFile } from "../hostpath.ts";
+import type { Instance } from "../instance.ts";
+import type { Log } from "../log.ts";
+import { detectProfile } from "../profile.ts";
+import { readSession, writeSession } from "../session-record.ts";
+
+export const metadataFile = ".claudy-session.json";
+
+/** https://github.com/Hellblazer/hal-9000: claudy 0.5, init_session */
+const metadataSchema = v.object({
+  name: v.string(),
+  profile: v.optional(v.string()),
+  project_dir: v.pipe(v.string(), v.startsWith("/")),
+  created_at: v.pipe(
+    v.string(),
+    v.check((text) => !Number.isNaN(Date.parse(text)), "must be a time"),
+  ),
+  container_image: v.optional(v.string()),
+});
+
+export interface FoundSession {
+  name: string;
+  project: string;
+  createdAt: string;
+  profile: string | undefined;
+}
+
+/** Those that can be known; what cannot is told to `log` and stays as it is. */
+export function findSessions(
+  { home, host }: Pick<Instance, "home" | "host">,
+  log: Log,
+): FoundSession[] {
+  if (!existsSync(home.claude)) return [];
+  return readdirSync(home.claude).flatMap((name) => {
+    const path = join(home.claude, name, metadataFile);
+    if (!existsSync(path)) return [];
+    // The name of a worker, and of its files: session-record.ts.
+    if (!/^[a-zA-Z][\w.-]{1,62}$/.test(name)) {
+      log(
+        `warning: session "${name}" stays unknown: no worker can be named so`,
+      );
+      return [];
+    }
+    const parsed = v.safeParse(metadataSchema, jsonOf(readSmallFile(path)));
+    if (!parsed.success) {
+      log(`warning: ${path} is damaged; the session stays unknown`);
+      return [];
+    }
+    const { project_dir: project, created_at, profile } = parsed.output;
+    return [{
+      name,
+      project,
+      createdAt: new Date(created_at).toISOString(),
+      // What its files say needs no choice.
+      profile: profile === detectProfile(project, host) ? undefined : profile,
+    }];
+  });
+}
+
+/** Gives how many were not known before. */
+export function rememberSessions(instance: Instance, log: Log): number {
+  const unknown = findSessions(instance, log)
+    .filter(({ name }) => !readSession(instance, name, log));
+  for (const { name, project, createdAt, profile } of unknown) {
+    const usedAt = createdAt;
+    writeSession(instance, {
+      version: 1,
+      name,
+      project,
+      createdAt,
+      usedAt,
+      profile,
+    });
+  }
+  return unknown.length;
+}
+
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

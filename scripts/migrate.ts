@@ -1,0 +1,157 @@
+#!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
+// migrate: the data of version 0.5 into the volumes of this one.
+
+import process from "node:process";
+import { Failure } from "../lib/errors.ts";
+import { type Instance, openInstance } from "../lib/instance.ts";
+import { logToStderr } from "../lib/log.ts";
+import {
+  abortMigration,
+  planRemoval,
+  removeSource,
+} from "../lib/migration/abort.ts";
+import {
+  migrate,
+  type MigrationPlan,
+  planMigration,
+} from "../lib/migration/migrate.ts";
+import { columns } from "../lib/text.ts";
+import { binarySize, megabytes } from "../lib/units.ts";
+import { command, runCli, version } from "./cli.ts";
+import { track } from "./moves.ts";
+import { answer, confirm } from "./output.ts";
+
+interface Options {
+  dryRun?: boolean;
+  skipBackup?: boolean;
+  force?: boolean;
+  yes?: boolean;
+  resume?: boolean;
+  abort?: boolean;
+  removeSource?: boolean;
+  json?: boolean;
+}
+
+const cli = command("migrate");
+
+cli.command(
+  "",
+  "Move the data of claudy 0.5 into volumes; go on if it was broken off",
+)
+  .option("--dry-run", "Show what would be moved, and change nothing")
+  .option("--skip-backup", "Make no backup; the source stays in any case")
+  .option("--force", "Move what the volumes hold already into a backup first")
+  .option("--yes", "Do not ask")
+  .option("--resume", "Go on with a migration that was broken off, or fail")
+  .option("--abort", "Take back a migration that was broken off")
+  .option(
+    "--remove-source",
+    "Remove the directories that were migrated, after a check",
+  )
+  .option("--json", "Print the plan or the result as JSON")
+  .action(async (options: Options) => {
+    refuseContradictions(options);
+    const instance = await openInstance(process.env, logToStderr);
+    if (options.abort) return await abort(instance, options);
+    if (options.removeSource) return await remove(instance, options);
+    return await run(instance, options);
+  });
+
+await runCli(cli);
+
+function refuseContradictions(options: Options): void {
+  const modes = (["dryRun", "resume", "abort", "removeSource"] as const)
+    .filter((mode) => options[mode]);
+  if (modes.length < 2) return;
+  throw new Failure(
+    "usage",
+    "--dry-run, --resume, --abort and --remove-source exclude each other",
+  );
+}
+
+async function run(instance: Instance, options: Options): Promise<void> {
+  const wish = {
+    skipBackup: options.skipBackup ?? false,
+    force: options.force ?? false,
+  };
+  const plan = await planMigration(instance, wish, logToStderr);
+  const json = options.json ?? false;
+  if (options.dryRun) return answer(plan, planText(plan), json);
+  if (options.resume && !plan.resumes) {
+    throw new Failure("notFound", "No migration has been broken off");
+  }
+  if (!json) logToStderr(planText(plan));
+  await confirm("Migrate this? The source stays.", options.yes ?? false);
+  const result = await migrate(
+    instance,
+    plan,
+    wish,
+    process.env,
+    track(),
+    version,
+  );
+  const collections = result.collections ?? [];
+  const vectors = collections.reduce((sum, { count }) => sum + count, 0);
+  answer(
+    result,
+    [
+      `Migrated: ${result.parts.map(({ name }) => name).join(", ")}`,
+      `  ChromaDB: ${collections.length} collections, ${vectors} vectors`,
+      `  Sessions: ${result.sessions} became known`,
+      `  Backup:   ${result.backup ?? "none"}`,
+      "The directories of before are still there: migrate --remove-source",
+    ].join("\n"),
+    json,
+  );
+}
+
+async function abort(instance: Instance, options: Options): Promise<void> {
+  await confirm(
+    "Empty the volumes that were being filled? The source stays.",
+    options.yes ?? false,
+  );
+  await abortMigration(instance, track());
+  answer(
+    { aborted: true },
+    "Taken back: all is as before",
+    options.json ?? false,
+  );
+}
+
+async function remove(instance: Instance, options: Options): Promise<void> {
+  const directories = await planRemoval(instance);
+  logToStderr(directories.join("\n"));
+  await confirm(
+    "Remove these? The backup has them, and is checked first.",
+    options.yes ?? false,
+  );
+  await removeSource(instance, track());
+  answer(
+    { removed: directories },
+    `Removed: ${directories.join(", ")}`,
+    options.json ?? false,
+  );
+}
+
+function planText(plan: MigrationPlan): string {
+  const rows = plan.parts.map(({ from, to, files, bytes }) => [
+    from,
+    to,
+    String(files),
+    megabytes(bytes),
+  ]);
+  return [
+    columns([["FROM", "TO", "FILES", "SIZE"], ...rows]),
+    `Sessions: ${plan.sessions.length}`,
+    ...plan.rooms.map(({ at, neededBytes, freeBytes }) =>
+      `Room at ${at}: ${binarySize(neededBytes)} needed, ` +
+      `${binarySize(freeBytes)} free`
+    ),
+    ...(plan.occupied.length > 0
+      ? [`Volumes that hold data already: ${plan.occupied.join(", ")}`]
+      : []),
+    ...(plan.resumes
+      ? ["A migration was broken off: this goes on with it"]
+      : []),
+  ].join("\n");
+}

@@ -1,0 +1,35 @@
+#!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
+// mover: copies and checks trees of data, for migrate and rollback; what they run in
+// the mover container.
+
+import process from "node:process";
+import * as v from "valibot";
+import { Failure } from "../lib/errors.ts";
+import { operationSchema, perform } from "../lib/migration/operations.ts";
+import { command, runCli } from "./cli.ts";
+import { answerLine } from "./output.ts";
+
+const cli = command("mover");
+
+cli.command("<operation>", "Perform an operation, which is JSON")
+  .action(async (operation: string) => {
+    const parsed = v.parse(operationSchema, JSON.parse(operation));
+    try {
+      const result = await perform(
+        parsed,
+        (files, bytes) => say({ progress: { files, bytes } }),
+      );
+      say({ result: result ?? null });
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error;
+      const { kind, message, hint } = error;
+      say({ failure: { kind, message, hint } });
+      process.exitCode = error.exitCode;
+    }
+  });
+
+await runCli(cli);
+
+function say(line: unknown): void {
+  answerLine(line, "", true);
+}

@@ -1,0 +1,46 @@
+// How people see data move: what migrate and rollback share.
+
+import process from "node:process";
+import { logToStderr } from "../lib/log.ts";
+import type { Track } from "../lib/migration/steps.ts";
+import { binarySize } from "../lib/units.ts";
+
+/** A line that stays at a terminal, and one every so often elsewhere. */
+const drawMs = { terminal: 200, elsewhere: 5000 };
+
+/** Tells what begins, and of how much of it is done at which rate. */
+export function track(): Track {
+  const terminal = process.stderr.isTTY === true;
+  let open = false;
+  const endLine = () => {
+    if (open) process.stderr.write("\n");
+    open = false;
+  };
+  const log = (line: string) => {
+    endLine();
+    logToStderr(line);
+  };
+  const begin: Track["begin"] = (what, total) => {
+    log(what);
+    const startedAt = performance.now();
+    let toldAt = startedAt;
+    let files = 0;
+    let bytes = 0;
+    return (moreFiles, moreBytes) => {
+      files += moreFiles;
+      bytes += moreBytes;
+      const now = performance.now();
+      const every = terminal ? drawMs.terminal : drawMs.elsewhere;
+      if (now - toldAt < every) return;
+      toldAt = now;
+      const rate = bytes / ((now - startedAt) / 1000);
+      const of = total === undefined ? "" : ` of ${total}`;
+      const line = `  ${files}${of} files, ${binarySize(bytes)}, ` +
+        `${binarySize(rate)}/s`;
+      if (!terminal) return logToStderr(line);
+      open = true;
+      process.stderr.write(`\r\x1b[K${line}`);
+    };
+  };
+  return { log, begin };
+}

@@ -1,0 +1,116 @@
+#!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
+// rollback: today's data, or a backup, back into the directories of version 0.5.
+
+import process from "node:process";
+import { openInstance } from "../lib/instance.ts";
+import { logToStderr } from "../lib/log.ts";
+import {
+  type Backup,
+  listBackups,
+  verifyBackups,
+} from "../lib/migration/backups.ts";
+import {
+  planRollback,
+  rollback,
+  type RollbackPlan,
+} from "../lib/migration/rollback.ts";
+import { columns } from "../lib/text.ts";
+import { megabytes, span } from "../lib/units.ts";
+import { command, runCli, version } from "./cli.ts";
+import { track } from "./moves.ts";
+import { answer, confirm } from "./output.ts";
+
+interface Options {
+  backup?: unknown;
+  listBackups?: boolean;
+  verify?: boolean;
+  keepVolumes?: boolean;
+  force?: boolean;
+  yes?: boolean;
+  json?: boolean;
+}
+
+const cli = command("rollback");
+
+cli.command(
+  "",
+  "Bring the data back to where claudy 0.5 has it; go on if it was broken off",
+)
+  .option("--backup <path>", "Restore this backup in the place of today's data")
+  .option("--list-backups", "List the backups")
+  .option("--verify", "With --list-backups: read them, and check every file")
+  .option("--keep-volumes", "Leave the volumes as they are")
+  .option("--yes", "Do not ask")
+  .option("--force", "As --yes")
+  .option("--json", "Print the result as JSON")
+  .action(async (options: Options) => {
+    const instance = await openInstance(process.env, logToStderr);
+    const json = options.json ?? false;
+    const tracking = track();
+    if (options.listBackups) {
+      const found = listBackups(instance);
+      const backups = options.verify
+        ? await verifyBackups(instance, found, tracking)
+        : found;
+      return answer(backups, backupsText(backups), json);
+    }
+    const wish = {
+      backup: options.backup === undefined ? undefined : String(options.backup),
+      keepVolumes: options.keepVolumes ?? false,
+    };
+    const plan = await planRollback(instance, wish, tracking);
+    if (!json) logToStderr(planText(plan));
+    const yes = (options.yes || options.force) ?? false;
+    await confirm("Roll back?", yes);
+    const result = await rollback(instance, plan, wish, tracking, version);
+    answer(
+      result,
+      [
+        `Rolled back: ${result.parts.map(({ name }) => name).join(", ")}`,
+        `  What was replaced: ${result.kept ?? "nothing"}`,
+        `  Volumes removed:   ${result.removed.join(", ") || "none"}`,
+        "Sessions open without a parent: claudy --legacy DIR",
+      ].join("\n"),
+      json,
+    );
+  });
+
+await runCli(cli);
+
+function planText(plan: RollbackPlan): string {
+  const rows = plan.parts.map(({ name, from, files, bytes }) => [
+    from,
+    name,
+    String(files),
+    megabytes(bytes),
+  ]);
+  const list = (what: string, names: string[]) =>
+    names.length > 0 ? [`${what}: ${names.join(", ")}`] : [];
+  return [
+    columns([["FROM", "TO", "FILES", "SIZE"], ...rows]),
+    ...list("Workers that are stopped", plan.workers),
+    ...list("Replaced, and kept as a backup", plan.replaced),
+    ...list("Volumes that are removed in the end", plan.removed),
+    ...(plan.resumes
+      ? ["A rollback was broken off: this goes on with it"]
+      : []),
+  ].join("\n");
+}
+
+function backupsText(backups: Backup[]): string {
+  if (backups.length === 0) return "There are no backups";
+  const rows = backups.map(({ name, createdAt, parts, whole }) => [
+    name,
+    span(Date.now() - Date.parse(createdAt)),
+    megabytes((parts ?? []).reduce((sum, { bytes }) => sum + bytes, 0)),
+    parts ? parts.map((part) => part.name).join(", ") : "broken off",
+    whole === null ? "" : whole ? "whole" : "DAMAGED",
+  ]);
+  const damage = backups.flatMap(({ name, damaged }) =>
+    damaged.map((line) => `${name}: ${line}`)
+  );
+  return [
+    columns([["BACKUP", "AGE", "SIZE", "HOLDS", ""], ...rows]),
+    ...damage,
+  ].join("\n");
+}
