@@ -36,6 +36,20 @@ export class Failure extends Error {
   }
 }
 
+/** What Node throws where a disk is full, as a Failure; undefined for all else. */
+export function diskFull(error: unknown): Failure | undefined {
+  const { code, path } = error as NodeJS.ErrnoException;
+  if (code !== "ENOSPC" && code !== "EDQUOT") return undefined;
+  return new Failure(
+    "resources",
+    `The disk is full${path ? `: ${path}` : ""}`,
+    {
+      cause: error,
+      hint: "Make room, then run it again: see claudy prune.",
+    },
+  );
+}
+
 /** The message of anything that was thrown. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

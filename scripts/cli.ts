@@ -11,7 +11,7 @@ import {
   statusOf,
 } from "../lib/docker-errors.ts";
 import { didYouMean } from "../lib/nearest.ts";
-import { exitCode, Failure, messageOf } from "../lib/errors.ts";
+import { diskFull, exitCode, Failure, messageOf } from "../lib/errors.ts";
 import { printable } from "../lib/text.ts";
 import manifest from "../package.json" with { type: "json" };
 import {
@@ -113,6 +113,8 @@ function refuseUnknownCommand(cli: CAC): void {
 
 function asFailure(error: unknown, cli: CAC): Failure {
   if (error instanceof Failure) return error;
+  const full = diskFull(error);
+  if (full) return full;
   if (error instanceof Error && error.name === "CACError") {
     return usageFailure(error, cli);
   }

@@ -4,7 +4,7 @@
 
 import process from "node:process";
 import * as v from "valibot";
-import { Failure } from "../lib/errors.ts";
+import { diskFull, Failure } from "../lib/errors.ts";
 import { operationSchema, perform } from "../lib/migration/operations.ts";
 import { command, runCli } from "./cli.ts";
 import { answerLine } from "./output.ts";
@@ -21,10 +21,11 @@ cli.command("<operation>", "Perform an operation, which is JSON")
       );
       say({ result: result ?? null });
     } catch (error) {
-      if (!(error instanceof Failure)) throw error;
-      const { kind, message, hint } = error;
+      const failure = error instanceof Failure ? error : diskFull(error);
+      if (!failure) throw error;
+      const { kind, message, hint } = failure;
       say({ failure: { kind, message, hint } });
-      process.exitCode = error.exitCode;
+      process.exitCode = failure.exitCode;
     }
   });
 

@@ -22,14 +22,7 @@ import {
   manifestOf,
   manifestSchema,
 } from "./manifest.ts";
-import {
-  addChecksums,
-  compareTrees,
-  type Difference,
-  run,
-  scanTree,
-  shown,
-} from "./tree.ts";
+import { addChecksums, compareTrees, run, scanTree, shown } from "./tree.ts";
 
 const partsSchema = v.array(v.object({ name: v.string(), path: v.string() }));
 const ownerSchema = v.object({ uid: v.number(), gid: v.number() });
@@ -150,7 +143,7 @@ async function writeManifest(
 ): Promise<void> {
   const read = [];
   for (const { name, path } of parts) {
-    read.push({ name, entries: await readSteady(path, progress) });
+    read.push({ name, entries: await readSteady(name, path, progress) });
   }
   const createdAt = new Date().toISOString();
   const manifest = manifestOf({ kind, createdAt, versions }, read);
@@ -158,17 +151,22 @@ async function writeManifest(
 }
 
 /** A tree that looked the same before its contents were read and after. */
-async function readSteady(path: string, progress: Progress) {
-  let changed: Difference[] = [];
+async function readSteady(name: string, path: string, progress: Progress) {
+  let changed = "";
   for (let attempt = 0; attempt < attempts; attempt++) {
     const entries = await scanTree(path);
     await addChecksums(path, entries, progress);
-    changed = compareTrees(entries, await scanTree(path));
-    if (changed.length === 0) return entries;
+    const found = compareTrees(entries, await scanTree(path));
+    if (found.length === 0) return entries;
+    // A directory changes with what is in it.
+    const directories = entries.filter(({ type }) => type === "directory")
+      .map(({ path }) => path);
+    changed = (found.find(({ path }) => !directories.includes(path)) ??
+      found[0])?.path ?? "";
   }
   throw new Failure(
     "busy",
-    `"${join(path, shown(changed[0]?.path ?? ""))}" changes while it is read`,
+    `"${shown(join(name, changed))}" changes while it is read`,
     { hint: "Stop what writes to it, then run it again." },
   );
 }
