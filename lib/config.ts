@@ -144,7 +144,8 @@ function readConf(path: string): string {
     return readFileSync(path, "utf8");
   } catch (error) {
     if (error instanceof Failure) throw error;
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return "";
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ENOTDIR") return "";
     throw new Failure("failed", `Cannot read ${path}`, { cause: error });
   }
 }

@@ -7,6 +7,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
 } from "node:fs";
 import { join } from "node:path";
 import { Failure } from "./errors.ts";
@@ -44,6 +45,11 @@ export function keepCredential(
       hint: "One line is wanted, without spaces.",
     });
   }
+  if (kind === "key" && value.startsWith("sk-ant-oat")) {
+    throw new Failure("usage", "That is a token, and no API key", {
+      hint: "Keep it as one: claudy login --token",
+    });
+  }
   writeWhole(credentialFile(home, kind), value, owner);
 }
 
@@ -58,11 +64,17 @@ export function credentialFor(
   { home }: Pick<Instance, "home">,
   env: NodeJS.ProcessEnv,
 ): Credential | undefined {
-  if (existsSync(home.anthropicKey)) return "key";
+  if (isKept(home.anthropicKey)) return "key";
   if (env["ANTHROPIC_API_KEY"]) return "caller";
-  if (existsSync(home.claudeToken)) return "token";
+  if (isKept(home.claudeToken)) return "token";
   if (isLoggedIn(home)) return "login";
   return undefined;
+}
+
+/** Whether there is something in it: what else has the name signs nobody in. */
+function isKept(path: string): boolean {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  return (stat?.isFile() && stat.size > 0) ?? false;
 }
 
 /** What the CLI of a session is to be started with. */

@@ -1,7 +1,13 @@
 // Paths of the host, looked at from wherever this program runs: the host
 // itself, or a container that has the host's directories below a mount point.
 
-import { lstatSync, readFileSync, readlinkSync, statSync } from "node:fs";
+import {
+  lstatSync,
+  readFileSync,
+  readlinkSync,
+  type Stats,
+  statSync,
+} from "node:fs";
 import { dirname, isAbsolute, join } from "node:path";
 import * as v from "valibot";
 
@@ -96,7 +102,11 @@ function linkTarget(root: string, path: string): string | undefined {
  */
 export function readSmallFile(path: string): string {
   const stat = lstatSync(path, { throwIfNoEntry: false });
-  return stat?.isFile() && stat.size < 8192 ? readFileSync(path, "utf8") : "";
+  return stat && isSmallFile(stat) ? readFileSync(path, "utf8") : "";
+}
+
+export function isSmallFile(stat: Stats): boolean {
+  return stat.isFile() && stat.size < 8192;
 }
 
 export function isWithin(path: string, directory: string): boolean {

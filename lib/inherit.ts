@@ -7,6 +7,7 @@ import {
   lstatSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   rmSync,
   statSync,
 } from "node:fs";
@@ -15,6 +16,7 @@ import { dirname, join, resolve } from "node:path";
 import { Buffer } from "node:buffer";
 import * as v from "valibot";
 import { messageOf } from "./errors.ts";
+import { isWithin } from "./hostpath.ts";
 import { gitConfigText } from "./git-identity.ts";
 import {
   moved,
@@ -41,6 +43,8 @@ const directories = [
   "output-styles",
   "plugins",
 ];
+
+const unwanted = [".git", ".credentials.json"];
 
 /** More than a person's own files; a directory that is larger is something else. */
 const mostFiles = 5000;
@@ -166,7 +170,10 @@ function jsonOf(value: unknown): Buffer {
 
 /** Follows a link: people keep their dotfiles elsewhere. */
 function addFile(config: HostConfig, options: TakeOptions, name: string): void {
-  const bytes = readFileSync(join(options.claudeHome, name));
+  const path = join(options.claudeHome, name);
+  // A pipe would never end.
+  if (!statSync(path).isFile()) throw new Error("it is no file");
+  const bytes = readFileSync(path);
   // Plugins have paths of their Claude home in their lists.
   const json = name.endsWith(".json")
     ? moved(bytes.toString(), options)
@@ -185,13 +192,18 @@ function addDirectory(
   name: string,
 ): void {
   for (const entry of readdirSync(join(options.claudeHome, name))) {
-    if (entry === ".git") continue;
+    if (unwanted.includes(entry)) continue;
     const inner = join(name, entry);
     const stat = statSync(join(options.claudeHome, inner), {
       throwIfNoEntry: false,
     });
-    if (stat?.isDirectory()) addDirectory(config, options, inner);
-    else if (stat?.isFile()) addFile(config, options, inner);
+    if (stat?.isDirectory()) {
+      // A link may lead to the Claude home itself, and so in a circle.
+      const real = realpathSync(join(options.claudeHome, inner));
+      if (isWithin(realpathSync(options.claudeHome), real)) continue;
+      addDirectory(config, options, inner);
+    }
+    if (stat?.isFile()) addFile(config, options, inner);
   }
 }
 

@@ -1,12 +1,12 @@
 // What kind of worker a project wants: by name, by its own settings, or by the
 // files that it has.
 
-import { existsSync, lstatSync, readdirSync } from "node:fs";
+import { existsSync, lstatSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
 import { parseConf } from "./config.ts";
 import { Failure } from "./errors.ts";
-import { type HostView, readSmallFile } from "./hostpath.ts";
+import { type HostView, isSmallFile, readSmallFile } from "./hostpath.ts";
 import type { Log } from "./log.ts";
 import { didYouMean } from "./nearest.ts";
 import type { HomePaths } from "./paths.ts";
@@ -19,6 +19,9 @@ export const shippedProfiles = ["python", "node", "java"] as const;
 
 /** A profile by one of these names is whatever the project's files say. */
 export const detected = "auto";
+
+/** What nobody's own profile can be called. */
+const reserved: string[] = [baseProfile, detected];
 
 export interface Profile {
   name: string;
@@ -54,8 +57,11 @@ const nameSchema = v.pipe(
   ),
 );
 
-/** https://www.debian.org/doc/debian-policy/ch-controlfields.html#source */
-const packagePattern = /^[a-z0-9][a-z0-9+.-]+$/;
+/**
+ * https://www.debian.org/doc/debian-policy/ch-controlfields.html#source, but for a
+ * dash at the end, by which apt-get is told to remove.
+ */
+const packagePattern = /^[a-z0-9][a-z0-9+.-]*[a-z0-9+.]$/;
 
 const packagesSchema = v.pipe(
   v.string(),
@@ -88,6 +94,10 @@ function readProjectConf(
 ): Asked {
   const path = join(project, projectConf);
   const asked: Record<string, unknown> = {};
+  const present = lstatSync(mount + path, { throwIfNoEntry: false });
+  if (present && !isSmallFile(present)) {
+    log(`warning: ${path} is no plain small file; it is passed over`);
+  }
   for (
     const [key, { text, place }] of parseConf(readSmallFile(mount + path), path)
   ) {
@@ -134,11 +144,14 @@ export function checkProfile(name: unknown, home: HomePaths): string {
   if (!success) {
     throw new Failure("usage", `--profile ${issues[0].message}, got "${text}"`);
   }
-  const known = [baseProfile, ...shippedProfiles, ...ownProfiles(home)];
+  const known = [
+    ...new Set([baseProfile, ...shippedProfiles, ...ownProfiles(home)]),
+  ];
   if (text === detected || known.includes(text)) return text;
   throw new Failure("notFound", `There is no profile "${text}"`, {
     hint: `${didYouMean(text, known)}There are: ${known.join(", ")}. ` +
-      `Your own: ${home.profile("NAME")}/Dockerfile`,
+      `Your own: ${home.profile("NAME")}/Dockerfile. ` +
+      "A session forgets it with --profile auto.",
   });
 }
 
@@ -152,6 +165,10 @@ export function ownProfiles(home: HomePaths): string[] {
 
 /** One that comes with us may be replaced by a person's own. */
 export function isOwn(name: string, home: HomePaths): boolean {
-  const dockerfile = join(home.profile(name), "Dockerfile");
-  return lstatSync(dockerfile, { throwIfNoEntry: false })?.isFile() ?? false;
+  if (reserved.includes(name)) return false;
+  try {
+    return statSync(join(home.profile(name), "Dockerfile")).isFile();
+  } catch {
+    return false; // there is none, or no directory for it
+  }
 }

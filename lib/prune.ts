@@ -97,7 +97,11 @@ async function images(
 ): Promise<Leftover[]> {
   const found = (await Promise.all([
     { dangling: ["true"], label: [label.inputs] },
-    { reference: [`${prefix}-profile`, `${prefix}-apt`] },
+    {
+      reference: ["profile", "apt", "worker"].map((kind) =>
+        `${prefix}-${kind}`
+      ),
+    },
   ].map((filters) => docker.listImages({ filters })))).flat();
   const unused = new Map(found.map((image) => [image.Id, image]));
   for (const { ImageID } of await docker.listContainers({ all: true })) {
@@ -130,16 +134,27 @@ function sizeOf(path: string): number {
   return stat ? measureTree(path, stat.dev).sizeBytes : 0;
 }
 
-/** Removes them; gives those that went. What cannot be removed is told to `log`. */
+/**
+ * Removes them; gives those that went. What cannot be removed is told to `log`, and
+ * what somebody has come to use since it was found stays.
+ */
 export async function removeLeftovers(
   instance: Instance,
   leftovers: Leftover[],
+  options: PruneOptions,
   log: Log,
 ): Promise<Leftover[]> {
   const removed: Leftover[] = [];
   for (const leftover of leftovers) {
     const { kind, name } = leftover;
     try {
+      if (kind === "session" || kind === "home") {
+        const now = await findLeftovers(instance, options);
+        if (!now.some((other) => other.kind === kind && other.name === name)) {
+          log(`In use again: ${kind} ${name}`);
+          continue;
+        }
+      }
       if (kind === "image") await instance.docker.getImage(name).remove();
       else if (kind === "session") await removeSession(instance, name, log);
       else rmSync(name, { recursive: true, force: true });

@@ -11,6 +11,7 @@ import {
   type ProfileWish,
   readyImage,
 } from "./images/profiles.ts";
+import { workerImage } from "./images/recipes.ts";
 import { type Profile, profileOf } from "./profile.ts";
 import type { Project } from "./project.ts";
 import { type SpawnRequest, spawnWorker } from "./spawn.ts";
@@ -64,7 +65,9 @@ export async function workerOf(
   }
   if (found?.state === "running") {
     if (request.sshAgent) await checkAgent(instance, found);
-    if (request.profile.name) await checkProfileOf(instance, found, profile);
+    if (request.profile.name) {
+      await checkProfileOf(instance, found, profile, request.profile.build);
+    }
     return { worker: found, start: "running" };
   }
   if (found?.state === "paused") {
@@ -118,10 +121,15 @@ async function checkProfileOf(
   instance: Instance,
   { id, name }: WorkerState,
   profile: Profile,
+  build: boolean,
 ): Promise<void> {
   const container = await inspectContainer(instance.docker, id);
-  const image = profileImage(instance, profile);
-  if (!container || container.Config.Image === image) return;
+  const wanted = [
+    profileImage(instance, profile),
+    // Where it was not built, this had to do.
+    ...(build ? [] : [workerImage(instance.settings)]),
+  ];
+  if (!container || wanted.includes(container.Config.Image)) return;
   throw new Failure("busy", `"${name}" runs on ${container.Config.Image}`, {
     hint: `It has profile ${profile.name} when it was stopped: ` +
       `claudy stop ${name}`,

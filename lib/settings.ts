@@ -70,6 +70,7 @@ const profileNames = v.pipe(
       names.length > 0 && names.every((name) => /^[a-z][a-z0-9-]*$/.test(name)),
     "must be names of profiles with spaces between",
   ),
+  v.transform((names) => [...new Set(names)]),
 );
 
 /** In the order in which the file lists them. */

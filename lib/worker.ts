@@ -161,7 +161,10 @@ export function workerSpec(
       `CLAUDE_CONFIG_DIR=${inside.claudeHome}`,
       ...request.env,
     ],
-    ...(request.command ? { Cmd: request.command } : {}),
+    // An image of somebody's own may start what does not idle.
+    ...(request.command
+      ? { Cmd: request.command }
+      : { Entrypoint: ["sleep"], Cmd: ["infinity"] }),
     Tty: request.terminal,
     OpenStdin: request.command !== undefined,
     StdinOnce: request.command !== undefined && !request.terminal,

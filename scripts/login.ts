@@ -71,7 +71,11 @@ export async function login(
 
 /** Asks what sessions are to sign in with, then does that. */
 export async function setUp(): Promise<number | undefined> {
-  refuseWithoutTerminal("Keep a key or token: claudy login --key <FILE");
+  if (process.stdin.isTTY !== true) {
+    throw new Failure("usage", "Cannot ask: stdin is no terminal", {
+      hint: "Keep a key or token: claudy login --key <FILE",
+    });
+  }
   const chosen = await choose("What are sessions to sign in with?", [
     "an API key of the Anthropic Console",
     "a long-lived token, from claude setup-token",

@@ -27,9 +27,10 @@ export async function askHidden(question: string): Promise<string> {
     for await (const chunk of stdin) text += chunk;
     return text.trim();
   }
-  stderr.write(`${question} (it is not shown): `);
+  // Before the question: who answers at once is not shown either.
   stdin.setRawMode(true);
   try {
+    stderr.write(`${question} (it is not shown): `);
     for await (const chunk of stdin) {
       for (const character of chunk as string) {
         if (character === "\r" || character === "\n") return text.trim();
@@ -84,7 +85,12 @@ async function ask(question: string): Promise<string> {
     output: process.stderr,
   });
   try {
-    return (await terminal.question(question)).trim();
+    const left = new Promise<never>((_, reject) => {
+      // It takes both keys for itself.
+      const leave = () => reject(new Failure("unsafe", "Nothing was done"));
+      terminal.on("SIGINT", leave).on("close", leave);
+    });
+    return (await Promise.race([terminal.question(question), left])).trim();
   } finally {
     terminal.close();
   }

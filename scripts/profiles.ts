@@ -68,6 +68,11 @@ export const profileActions = {
     if (name === undefined || name === detected) {
       throw new Failure("usage", "profile build needs the name of a profile");
     }
+    if (instance.self) {
+      throw new Failure("usage", "The parent builds no images", {
+        hint: "Run this on the host.",
+      });
+    }
     const profile = { name: checkProfile(name, instance.home), packages: [] };
     const wish = { build: true, checkout };
     const image = await readyImage(instance, profile, wish, logToStderr);

@@ -42,17 +42,23 @@ export function addPrune(cli: CAC): void {
       const days = wholeNumber("--older-than", options.olderThan) ?? 30;
       const instance = await openInstance(process.env, logToStderr);
       ensureHome(instance);
-      const found = await findLeftovers(instance, {
+      const wish = {
         olderThanMs: days * dayMs,
         sessions: options.sessions ?? false,
-      });
+      };
+      const found = await findLeftovers(instance, wish);
       const json = options.json ?? false;
       if (options.dryRun || found.length === 0) {
         return answer(found, textOf(found), json);
       }
       logToStderr(textOf(found));
       await confirm(`Remove these ${found.length}?`, options.yes ?? false);
-      const removed = await removeLeftovers(instance, found, logToStderr);
+      const removed = await removeLeftovers(
+        instance,
+        found,
+        wish,
+        logToStderr,
+      );
       answer(removed, `Removed ${summary(removed)}`, json);
     });
 }

@@ -16,6 +16,11 @@ import { span } from "../units.ts";
 import { fail, type Finding, ok, warn } from "./findings.ts";
 
 export async function examineParent(instance: Instance): Promise<Finding> {
+  const { names, docker } = instance;
+  const parent = await inspectContainer(docker, names.parent);
+  if (parent?.State.Paused) {
+    return fail("paused", `docker unpause ${names.parent}`);
+  }
   const status = await daemonStatus(instance);
   if (status.parent !== "running") {
     return fail(`${status.parent}`, "claudy daemon start");
@@ -32,7 +37,7 @@ export async function examineParent(instance: Instance): Promise<Finding> {
 
 export async function examineChromadb(instance: Instance): Promise<Finding> {
   const parent = await inspectContainer(instance.docker, instance.names.parent);
-  if (!parent?.State.Running) {
+  if (!parent?.State.Running || parent.State.Paused) {
     return fail("the parent is not running", "claudy daemon start");
   }
   const port = instance.settings.CHROMADB_PORT;
@@ -87,7 +92,7 @@ export async function examineMounter(instance: Instance): Promise<Finding> {
 export async function examineDashboard(instance: Instance): Promise<Finding> {
   if (!isDashboardWished(instance)) return ok("off");
   const parent = await inspectContainer(instance.docker, instance.names.parent);
-  if (!parent?.State.Running) {
+  if (!parent?.State.Running || parent.State.Paused) {
     return fail("the parent is not running", "claudy daemon start");
   }
   const { exitCode, output } = await execIn(

@@ -3,6 +3,7 @@
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { credentialFor } from "../credentials.ts";
 import type { Instance } from "../instance.ts";
+import { instanceFilter } from "../labels.ts";
 import { readLogin } from "../login.ts";
 import { readRecords } from "../record.ts";
 import { span } from "../units.ts";
@@ -13,7 +14,11 @@ export function examineHome({ home, owner }: Instance): Finding {
   if (!existsSync(home.home)) {
     return warn(`${home.home} is not there yet`, "init-volumes");
   }
-  const { mode } = statSync(home.home);
+  const stat = statSync(home.home);
+  if (!stat.isDirectory()) {
+    return fail(`${home.home} is not a directory`, `mv ${home.home} elsewhere`);
+  }
+  const { mode } = stat;
   if ((mode & 0o077) !== 0) {
     return fail(
       `${home.home} is open to others: ${(mode & 0o777).toString(8)}`,
@@ -73,8 +78,22 @@ export async function examineRecords(instance: Instance): Promise<Finding> {
     );
 }
 
+/** A helper has done its work long before. */
+const helperMs = 60 * 60_000;
+
 /** Containers with our label that are nothing of what we know. */
 export async function examineLeftovers(instance: Instance): Promise<Finding> {
+  const helpers = (await instance.docker.listContainers({
+    all: true,
+    filters: instanceFilter(instance.prefix, "helper"),
+  })).filter(({ Created }) => Date.now() - Created * 1000 > helperMs)
+    .map(({ Id }) => Id.slice(0, 12));
+  if (helpers.length > 0) {
+    return warn(
+      `helpers that should have ended: ${helpers.join(", ")}`,
+      `docker rm --force ${helpers.join(" ")}`,
+    );
+  }
   const workers = await listWorkers(instance);
   const recorded = new Set(
     readRecords(instance, () => {}).map(({ container }) => container),

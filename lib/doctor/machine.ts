@@ -8,9 +8,17 @@ import type { Instance } from "../instance.ts";
 import { binarySize, span } from "../units.ts";
 import { fail, type Finding, ok, warn } from "./findings.ts";
 
+/** An engine that takes longer is as good as none. */
+const engineMs = 5000;
+
 export async function examineEngine({ docker }: Instance): Promise<Finding> {
   let version;
   try {
+    // Of the calls that know a limit, the cheapest.
+    await docker.listContainers({
+      limit: 1,
+      abortSignal: AbortSignal.timeout(engineMs),
+    });
     version = await docker.version();
   } catch (error) {
     return fail(`no engine answers: ${messageOf(error)}`, "make engine");

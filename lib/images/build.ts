@@ -81,12 +81,14 @@ export async function runBuild(
   args: string[],
 ): Promise<void> {
   const builder = await builderEnv();
+  // Its own builder leaves the container of a step that failed.
+  const clean = builder["DOCKER_BUILDKIT"] ? ["--force-rm"] : [];
   // Progress belongs on stderr, wherever the builder would put it.
   await $({
     cwd: context,
     env: { ...process.env, ...builder },
     stdio: ["ignore", process.stderr.fd, process.stderr.fd],
-  })`docker build ${args} .`;
+  })`docker build ${clean} ${args} .`;
 }
 
 /** Without buildx the CLI takes the engine's own builder, and says so at length. */

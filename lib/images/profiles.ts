@@ -47,12 +47,16 @@ function layersOf(
 ): Layer[] {
   if (name === baseProfile && packages.length === 0) return [];
   const shipped = join(checkout, "docker", "profiles");
+  // On a worker of the instance's own they are its own.
+  const own = settings.WORKER_IMAGE !== "";
   const ours = (kind: string): Layer => ({
-    tag: `${settings.HAL9000_IMAGE_REPO}:worker-${kind}`,
+    tag: own
+      ? `${prefix}-worker:${kind}`
+      : `${settings.HAL9000_IMAGE_REPO}:worker-${kind}`,
     context: shipped,
     dockerfile: `Dockerfile.${kind}`,
     args: {},
-    own: false,
+    own,
   });
   const layers = [ours("debian")];
   if (isOwn(name, home)) {
@@ -124,13 +128,7 @@ export async function readyImage(
   const last = layers.at(-1);
   if (!last) return { name: plain };
   if (!build) {
-    const found = await inspectImage(docker, last.tag);
-    if (found) return { name: last.tag, id: found.Id };
-    log(
-      `warning: ${last.tag} is not built; taking ${plain}. ` +
-        `Build it: claudy profile build ${profile.name}`,
-    );
-    return { name: plain };
+    return await presentImage(instance, layers, log);
   }
   const below = await inspectImage(docker, plain);
   if (!below) {
@@ -145,6 +143,30 @@ export async function readyImage(
     tag = layer.tag;
   }
   return { name: tag, id };
+}
+
+/** The nearest to what is wanted that is there; that it is another is told. */
+async function presentImage(
+  { docker, settings }: Instance,
+  layers: Layer[],
+  log: Log,
+): Promise<ReadyImage> {
+  const tags = layers.slice(1).map(({ tag }) => tag).toReversed();
+  const [wanted] = tags;
+  const tell = (taken: string) =>
+    log(
+      `warning: ${wanted} is not built; taking ${taken}. ` +
+        "It is built where the session is opened on the host, without --no-build",
+    );
+  for (const tag of tags) {
+    const found = await inspectImage(docker, tag);
+    if (!found) continue;
+    if (tag !== wanted) tell(tag);
+    return { name: tag, id: found.Id };
+  }
+  const plain = workerImage(settings);
+  tell(plain);
+  return { name: plain };
 }
 
 async function ensureLayer(
@@ -162,7 +184,8 @@ async function ensureLayer(
   ]);
   const former = await inspectImage(docker, layer.tag);
   if (former?.Config.Labels?.[label.inputs] === inputs) return former.Id;
-  log(`Building ${layer.tag}`);
+  const packages = layer.args["PACKAGES"];
+  log(`Building ${layer.tag}${packages ? `, with ${packages}` : ""}`);
   try {
     // Loaded only here: a session that has its image builds nothing.
     const { buildLayer } = await import("./profile-build.ts");
@@ -179,7 +202,8 @@ async function ensureLayer(
     if (former && former.Id !== id) await dropImage(docker, former.Id);
     return id;
   } catch (error) {
-    throw new Failure("failed", `Cannot build ${layer.tag}`, {
+    const what = packages ? ` with ${packages}` : "";
+    throw new Failure("failed", `Cannot build ${layer.tag}${what}`, {
       cause: error,
       hint: error instanceof Failure
         ? error.message

@@ -107,6 +107,13 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 "$claudy --setup; sleep 30"
   shows() { tmux -L "$screen" capture-pane -p -J | grep -F -- "$1"; }
   wait_for 10 shows "1 to 3"
+  # Ctrl-C leaves, and so does the end of input.
+  for key in C-c C-d; do
+    tmux -L "$screen" send-keys "$key"
+    wait_for 5 shows "Nothing was done"
+    tmux -L "$screen" respawn-pane -k "$claudy --setup; sleep 30"
+    wait_for 10 shows "1 to 3"
+  done
   tmux -L "$screen" send-keys 1 Enter
   wait_for 5 shows "API key (it is not shown)"
   tmux -L "$screen" send-keys sk-ant-typed-at-setup Enter
@@ -129,6 +136,20 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   [ "$(found parent)" = "" ]
 }
 
+@test "a parent that is paused, and an engine that is mute, are named" {
+  docker pause "$parent"
+  examine || true
+  docker unpause "$parent"
+  [ "$(found parent) $(mends parent)" = "fail docker unpause $parent" ]
+  deno=$(echo "$repo"/node_modules/@deno/*/deno)
+  "$deno" eval --no-lock 'for await (const _ of Deno.listen({ transport: "unix", path: Deno.args[0] })) globalThis.kept = _;' "$BATS_TEST_TMPDIR/mute.sock" &
+  mute=$!
+  wait_for 5 test -S "$BATS_TEST_TMPDIR/mute.sock"
+  checks=$(DOCKER_HOST=unix://$BATS_TEST_TMPDIR/mute.sock timeout 12 "$claudy" doctor --json) || true
+  kill "$mute"
+  [ "$(found engine)" = fail ]
+}
+
 @test "credentials are told of, never shown" {
   unset ANTHROPIC_API_KEY
   examine
@@ -136,6 +157,27 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   ANTHROPIC_API_KEY=sk-ant-planted-doctor examine
   [ "$(found credentials)" = ok ]
   [[ $checks != *planted* ]]
+  # What is no key signs nobody in.
+  : >"$HAL9000_HOME/secrets/anthropic_key"
+  examine
+  rm "$HAL9000_HOME/secrets/anthropic_key"
+  [ "$(found credentials)" = warn ]
+}
+
+@test "prune leaves a session alone that was opened while it asked" {
+  name=$("$claudy" --detach "$project")
+  "$claudy" stop "$name"
+  sed -i 's/"usedAt": "..../"usedAt": "2016/' "$HAL9000_HOME/sessions/kept/$name.json"
+  screen=$HAL9000_PREFIX-prune
+  tmux -L "$screen" -f /dev/null new-session -d -x 150 -y 30 "$claudy prune --sessions; sleep 30"
+  shows() { tmux -L "$screen" capture-pane -p -J | grep -F -- "$1"; }
+  wait_for 10 shows "[y/N]"
+  "$claudy" --detach "$project"
+  tmux -L "$screen" send-keys y Enter
+  wait_for 10 shows "In use again: session $name"
+  tmux -L "$screen" kill-server
+  docker exec "$name" true
+  [ -e "$HAL9000_HOME/sessions/kept/$name.json" ]
 }
 
 @test "prune shows what is old and how much, asks, and removes that alone" {

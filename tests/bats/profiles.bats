@@ -145,11 +145,43 @@ own_profile() { # own_profile NAME LINES...
   [ "$(docker images --quiet "$HAL9000_PREFIX-profile" | wc -l)" = 0 ]
 }
 
+@test "a smoke test that does not end is ended, and leaves nothing" {
+  own_profile endless 'LABEL hal9000.smoke="sleep 1000"'
+  "$claudy" profile build endless >/dev/null 2>&1 &
+  pid=$!
+  helper() { docker ps --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" --filter label=hal9000.role=helper --filter "since=$net"; }
+  smoking() { docker ps --no-trunc --format '{{.Command}}' | grep -F 'timeout 60 sh -c'; }
+  wait_for 30 smoking
+  docker top "$(docker ps --quiet --latest)" >/dev/null
+  # As Ctrl-C: the whole group hears of it.
+  kill -INT -- "$pid" 2>/dev/null || true
+  docker ps --quiet --latest | xargs docker stop --time 1
+  run ! smoking
+  kill "$pid" 2>/dev/null || true
+}
+
+@test "a stray file among one's own profiles, and an entrypoint, break nothing" {
+  mkdir -p "$HAL9000_HOME/profiles"
+  echo hello >"$HAL9000_HOME/profiles/readme"
+  own_profile mine 'ENTRYPOINT ["/bin/false"]' 'CMD ["/bin/false"]'
+  start_session --profile mine
+  docker exec "$worker" true
+  run -4 "$claudy" profile build readme
+}
+
 @test "--no-build takes the plain worker where a profile is not built, and says so" {
   own_profile unbuilt
   start_session --profile unbuilt --no-build
   [[ $stderr == *"warning: $HAL9000_PREFIX-profile:unbuilt is not built; taking $HAL9000_IMAGE_REPO:worker"* ]]
   [ "$(image_of "$worker")" = "$HAL9000_IMAGE_REPO:worker" ]
+  # The same again finds what had to do.
+  start_session --profile unbuilt --no-build
+  "$claudy" stop "$worker"
+  # The nearest that is there.
+  printf 'HAL9000_PROFILE=python\nHAL9000_APT=jq\n' >"$project/.hal9000.conf"
+  start_session --profile auto --no-build
+  [ "$(image_of "$worker")" = "$HAL9000_IMAGE_REPO:worker-python" ]
+  run -2 docker exec "$parent" claudy profile build python
 }
 
 @test "wrong names of profiles and packages are refused with their place" {

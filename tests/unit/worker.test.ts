@@ -44,6 +44,8 @@ test("workerSpec() is the project's owner in a hardened container", () => {
     User: "1000:1001",
     WorkingDir: "/workspace",
     Env: ["HOME=/home/claude", "CLAUDE_CONFIG_DIR=/home/claude/.claude"],
+    Entrypoint: ["sleep"],
+    Cmd: ["infinity"],
     Tty: false,
     OpenStdin: false,
     StdinOnce: false,
