@@ -10,7 +10,7 @@ DENO := node_modules/.bin/deno
 INSTALLED := node_modules/.package-lock.json
 # What the launcher runs in place of the sources.
 FAST := build/fast/spawn-worker.js
-SHELL_FILES := scripts/launch .ci/run $(wildcard docker/*.sh tests/*.sh tests/*/*.bash tests/bats/*.bats)
+SHELL_FILES := scripts/launch .ci/run $(wildcard docker/*.sh tests/*.sh tests/*/*.bash tests/bench/*.sh tests/bats/*.bats)
 # Only what matches runs: make test-dind FILTER='spawn'
 FILTER ?=
 PROJECT ?=
@@ -66,6 +66,10 @@ benchmark-dind: $(FAST) ## Time spawns and claims beside Docker's own
 	@./scripts/build-images.ts >/dev/null
 	@./scripts/benchmark.ts
 
+benchmark-migration: $(FAST) ## Time a migration of 1 GB in 50,000 files beside cp -a
+	@./scripts/build-images.ts >/dev/null
+	@tests/bench/migration.sh
+
 clean: ## Remove what was built here; images and user data stay
 	@rm -rf build node_modules
 
@@ -74,4 +78,4 @@ $(INSTALLED): package.json package-lock.json
 	@start=$$SECONDS; npm ci --no-fund --no-audit --loglevel=error >&2; \
 	  echo "npm packages: $$((SECONDS - start)) s" >&2
 
-.PHONY: help up down engine engine-stop images build fmt check test test-unit test-dind benchmark-dind clean
+.PHONY: help up down engine engine-stop images build fmt check test test-unit test-dind benchmark-dind benchmark-migration clean

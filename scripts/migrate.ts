@@ -82,18 +82,20 @@ async function run(instance: Instance, options: Options): Promise<void> {
   }
   if (!json) logToStderr(planText(plan));
   await confirm("Migrate this? The source stays.", options.yes ?? false);
+  const tracking = track();
   const result = await migrate(
     instance,
     plan,
     wish,
     process.env,
-    track(),
+    tracking,
     version,
   );
+  const phases = tracking.phases();
   const collections = result.collections ?? [];
   const vectors = collections.reduce((sum, { count }) => sum + count, 0);
   answer(
-    result,
+    { ...result, phases },
     [
       `Migrated: ${result.parts.map(({ name }) => name).join(", ")}`,
       `  ChromaDB: ${collections.length} collections, ${vectors} vectors`,

@@ -8,8 +8,25 @@ import { binarySize } from "../lib/units.ts";
 /** A line that stays at a terminal, and one every so often elsewhere. */
 const drawMs = { terminal: 200, elsewhere: 5000 };
 
-/** Tells what begins, and of how much of it is done at which rate. */
-export function track(): Track {
+/** How long something took. */
+export interface Phase {
+  what: string;
+  ms: number;
+}
+
+/**
+ * Tells what begins, and of how much of it is done at which rate; `phases` gives
+ * what there was, and ends the last.
+ */
+export function track(): Track & { phases: () => Phase[] } {
+  const phases: Phase[] = [];
+  let begunAt = performance.now();
+  const endPhase = () => {
+    const last = phases.at(-1);
+    if (last?.ms === 0) last.ms = Math.round(performance.now() - begunAt);
+    begunAt = performance.now();
+    return phases;
+  };
   const terminal = process.stderr.isTTY === true;
   let open = false;
   const endLine = () => {
@@ -22,6 +39,7 @@ export function track(): Track {
   };
   const begin: Track["begin"] = (what, total) => {
     log(what);
+    endPhase().push({ what, ms: 0 });
     const startedAt = performance.now();
     let toldAt = startedAt;
     let files = 0;
@@ -42,5 +60,5 @@ export function track(): Track {
       process.stderr.write(`\r\x1b[K${line}`);
     };
   };
-  return { log, begin };
+  return { log, begin, phases: endPhase };
 }

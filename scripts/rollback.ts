@@ -64,7 +64,7 @@ cli.command(
     await confirm("Roll back?", yes);
     const result = await rollback(instance, plan, wish, tracking, version);
     answer(
-      result,
+      { ...result, phases: tracking.phases() },
       [
         `Rolled back: ${result.parts.map(({ name }) => name).join(", ")}`,
         `  What was replaced: ${result.kept ?? "nothing"}`,

@@ -25,6 +25,7 @@ teardown_file() {
   [ "$(id -u)" = 0 ] || return 0
   load setup_suite
   remove_instance hal9000-test-user
+  remove_instance hal9000-test-user-move
   userdel --remove --force "$user" 2>/dev/null
 }
 
@@ -133,4 +134,23 @@ foreign() { find "/home/$user/.hal9000" ! -user "$user" ! -name mounter.sock; }
   run -3 as_user scripts/coordinator.ts list
   [[ $output == *"usermod -aG docker"* ]]
   usermod --append --groups docker "$user"
+}
+
+@test "migrate and rollback work for the user, with files that root's containers left" {
+  former=/home/$user/former
+  moving() { as_user env HAL9000_HOME="$former" HAL9000_PREFIX=hal9000-test-user-move "$@"; }
+  as_user mkdir -p "$former/membank" "$former/plugins"
+  as_user sh -c "echo mine >$former/membank/mine.md"
+  (umask 077 && echo roots >"$former/membank/roots.md")
+  run -0 moving scripts/migrate.ts --yes
+  run -0 moving docker run --rm --entrypoint cat --volume hal9000-test-user-move-memorybank:/data \
+    "$HAL9000_IMAGE_REPO:parent" /data/roots.md
+  [ "$output" = roots ]
+  run -0 moving scripts/rollback.ts --list-backups --verify
+  [[ $output == *whole* ]]
+  run -0 moving scripts/rollback.ts --yes
+  [ "$(stat -c '%U %a' "$former/membank/roots.md")" = "root 600" ]
+  [ "$(stat -c %U "$former/membank/mine.md")" = "$user" ]
+  # All else is the user's.
+  [ -z "$(find "$former" ! -user "$user" ! -name roots.md)" ]
 }

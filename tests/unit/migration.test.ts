@@ -1,0 +1,237 @@
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { Failure } from "../../lib/errors.ts";
+import { listBackups } from "../../lib/migration/backups.ts";
+import { refuseWithoutRoom } from "../../lib/migration/checks.ts";
+import {
+  Journal,
+  readJournal,
+  readJournalOf,
+  refuseWhileMoving,
+  stampOf,
+} from "../../lib/migration/journal.ts";
+import { entriesOf, manifestOf } from "../../lib/migration/manifest.ts";
+import { findSessions } from "../../lib/migration/sessions.ts";
+import { compareTrees, type Entry, shown } from "../../lib/migration/tree.ts";
+import type { Instance } from "../../lib/instance.ts";
+import { homePaths } from "../../lib/paths.ts";
+
+const test = suite<{ root: string; instance: Instance }>("migration");
+
+test.before.each((context) => {
+  context.root = mkdtempSync(join(tmpdir(), "hal9000-migration-"));
+  const home = homePaths(context.root);
+  for (const directory of [home.migration, home.claude, home.backups]) {
+    mkdirSync(directory);
+  }
+  const owner = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
+  const host = { mount: "", roots: undefined };
+  context.instance = { home, owner, host } as unknown as Instance;
+});
+
+test.after.each(({ root }) => rmSync(root, { recursive: true }));
+
+const file = (path: string, more: Partial<Entry> = {}): Entry => ({
+  path,
+  type: "file",
+  size: 3,
+  mode: "644",
+  uid: 1,
+  gid: 2,
+  mtime: "1.5",
+  sha256: "aa",
+  ...more,
+});
+
+const differences: [string, Entry, Entry | undefined, string | undefined][] = [
+  ["the same", file("a"), file("a"), undefined],
+  ["one that is gone", file("a"), undefined, "missing"],
+  ["another content", file("a"), file("a", { sha256: "bb" }), "content"],
+  [
+    "a content that was not read",
+    file("a"),
+    (({ sha256: _, ...rest }) => rest)(file("a")),
+    undefined,
+  ],
+  ["another mode", file("a"), file("a", { mode: "600" }), "mode"],
+  ["another owner", file("a"), file("a", { uid: 9, gid: 9 }), "uid, gid"],
+  ["another time", file("a"), file("a", { mtime: "1.6" }), "mtime"],
+  [
+    "another link",
+    file("a", { type: "link", target: "x" }),
+    file("a", { type: "link", target: "y" }),
+    "target",
+  ],
+  [
+    "a hard link that is a copy",
+    file("a", { sameAs: "b" }),
+    file("a"),
+    "sameAs",
+  ],
+];
+
+for (const [what, wanted, found, expected] of differences) {
+  test(`compareTrees() tells of ${what}`, () => {
+    const all = compareTrees([wanted], found ? [found] : []);
+    assert.equal(
+      all.map(({ what }) => what),
+      expected === undefined ? [] : [expected],
+    );
+  });
+}
+
+test("compareTrees() tells of what is too much", () => {
+  assert.equal(compareTrees([], [file("new")]), [{
+    path: "new",
+    what: "extra",
+  }]);
+});
+
+test("a manifest keeps names of any bytes, of each part", () => {
+  const entries = [
+    file("", { type: "directory" }),
+    file("line\nbreak"),
+    file("n\xe9 or not \xff", { sameAs: "\xff" }),
+    file("link", { type: "link", target: "\xfe" }),
+    file("\xc3\xa9"), // é in UTF-8
+  ];
+  const head = {
+    kind: "migrate",
+    createdAt: "2026-01-01T00:00:00Z",
+    versions: {},
+  };
+  const parts = [{ name: "plugins", entries }, {
+    name: "plug",
+    entries: [file("in")],
+  }];
+  const manifest = JSON.parse(JSON.stringify(manifestOf(head, parts)));
+  assert.equal(entriesOf(manifest, "plugins"), entries);
+  assert.equal(entriesOf(manifest, "plug"), [file("in")]);
+  assert.equal(manifest.parts, [{ name: "plugins", files: 3, bytes: 15 }, {
+    name: "plug",
+    files: 1,
+    bytes: 3,
+  }]);
+  assert.is(manifest.entries.at(-2).path, "plugins/é");
+});
+
+test("shown() escapes what moves the cursor and what is no text", () => {
+  assert.is(shown("a\nb"), "a\\x0ab");
+  assert.is(shown("\xc3\xa9"), "é");
+  assert.is(shown("\xff\xc3\xa9"), "\\xff\\xc3\\xa9");
+});
+
+test("stampOf() sorts as time does", () => {
+  assert.is(stampOf(new Date("2026-11-21T13:05:09.123Z")), "20261121T130509Z");
+});
+
+const state = (kind: "migrate" | "rollback") => ({
+  version: 1 as const,
+  kind,
+  stamp: "20261121T130509Z",
+  parts: [],
+  skipBackup: false,
+  keepVolumes: false,
+  backup: null,
+  made: [],
+  steps: {},
+});
+
+test("Journal runs a step once, and again where it was broken off", async ({ instance }) => {
+  const journal = new Journal(instance, state("migrate"));
+  const ran: string[] = [];
+  await journal.step("one", () => void ran.push("one"));
+  const broken = journal.step("two", () => {
+    throw new Error("killed");
+  });
+  await broken.then(() => assert.unreachable(), () => {});
+  const next = readJournal(instance);
+  assert.ok(next);
+  await next.step("one", () => void ran.push("one again"));
+  await next.step("two", () => void ran.push("two"));
+  assert.equal(ran, ["one", "two"]);
+  assert.ok(next.isDone("two"));
+  next.remove();
+  assert.is(readJournal(instance), undefined);
+});
+
+test("readJournalOf() and the daemon refuse while another move has not ended", ({ instance }) => {
+  const journal = new Journal(instance, state("rollback"));
+  journal.note({});
+  assert.throws(
+    () => readJournalOf(instance, "migrate"),
+    (error: Failure) => error.kind === "busy",
+  );
+  assert.throws(() => refuseWhileMoving(instance), /A rollback has not ended/);
+  journal.note({ kind: "migrate" });
+  assert.throws(() => refuseWhileMoving(instance), /A migrate has not ended/);
+  journal.note({ steps: { start: "begun" } });
+  refuseWhileMoving(instance);
+});
+
+test("readJournal() refuses one that is damaged, and leaves it", ({ instance }) => {
+  const path = join(instance.home.migration, "journal.json");
+  writeFileSync(path, '{"version":1');
+  assert.throws(() => readJournal(instance), /Cannot read the journal/);
+  assert.is(readFileSync(path, "utf8"), '{"version":1');
+});
+
+test("refuseWithoutRoom() has the figures", () => {
+  refuseWithoutRoom([{ at: "/a", neededBytes: 5, freeBytes: 5 }]);
+  assert.throws(
+    () => refuseWithoutRoom([{ at: "/a", neededBytes: 2048, freeBytes: 1024 }]),
+    /Too little room at \/a: 2 KiB are needed, 1 KiB free/,
+  );
+});
+
+test("findSessions() passes over what is none, and tells of what is damaged", ({ instance }) => {
+  const lay = (name: string, text?: string) => {
+    const directory = join(instance.home.claude, name);
+    mkdirSync(directory);
+    if (text !== undefined) {
+      writeFileSync(join(directory, ".claudy-session.json"), text);
+    }
+  };
+  const good = {
+    name: "x",
+    profile: "java",
+    project_dir: "/p",
+    created_at: "2026-01-25T10:00:00+01:00",
+  };
+  lay("claudy-p-12345678", JSON.stringify(good));
+  lay(".shared-config");
+  lay("claudy-relative", JSON.stringify({ ...good, project_dir: "p" }));
+  lay("claudy-time", JSON.stringify({ ...good, created_at: "yesterday" }));
+  lay(`claudy-${"x".repeat(80)}`, JSON.stringify(good));
+  const told: string[] = [];
+  assert.equal(findSessions(instance, (line) => told.push(line)), [{
+    name: "claudy-p-12345678",
+    project: "/p",
+    createdAt: "2026-01-25T09:00:00.000Z",
+    profile: "java",
+  }]);
+  assert.is(told.length, 3);
+});
+
+test("listBackups() knows those without a manifest for broken off", ({ instance }) => {
+  mkdirSync(join(instance.home.backups, "pre-dind-20260101T000000Z"));
+  mkdirSync(join(instance.home.backups, "mine"));
+  const backups = listBackups(instance);
+  assert.equal(backups.map(({ name, parts }) => [name, parts]), [[
+    "pre-dind-20260101T000000Z",
+    null,
+  ]]);
+  assert.ok(existsSync(join(instance.home.backups, "mine")));
+});
+
+test.run();
