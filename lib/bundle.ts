@@ -22,6 +22,7 @@ export const hostOnly = [
   "build",
   "build-images",
   "engine",
+  "mcp-gateway",
   "migrate",
   "rollback",
   "up",

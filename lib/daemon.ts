@@ -15,6 +15,7 @@ import {
 import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
+import { ensureForwarder, removeForwarder } from "./mcp/forwarder.ts";
 import { refuseWhileMoving } from "./migration/journal.ts";
 import { ensureNet } from "./net.ts";
 import { insideParent, parentSpec, type PublishedPort } from "./parent-spec.ts";
@@ -62,6 +63,7 @@ export async function startDaemon(
   await ensureStorage(instance);
   const net = await ensureNet(instance, images.net, published);
   await ensureParent(instance, env, net, images.parent, log);
+  await ensureForwarder(instance);
   return await waitUntilReady(instance);
 }
 
@@ -74,6 +76,7 @@ export async function stopDaemon(
   refuseInside(instance);
   await stopParent(instance);
   await removePool(instance);
+  await removeForwarder(instance);
   const live = await liveWorkers(instance);
   if (live.length === 0) {
     await ownContainer(instance, names.net, "net");

@@ -17,7 +17,13 @@ export const label = {
   smoke: "hal9000.smoke",
 } as const;
 
-export type Role = "net" | "parent" | "mounter" | "worker" | "helper";
+export type Role =
+  | "net"
+  | "parent"
+  | "mounter"
+  | "forwarder"
+  | "worker"
+  | "helper";
 
 /** The labels that every container of an instance carries. */
 export function roleLabels(prefix: string, role: Role): Record<string, string> {
@@ -40,6 +46,8 @@ export function instanceNames(prefix: string) {
     net: `${prefix}-net`,
     parent: `${prefix}-parent`,
     mounter: `${prefix}-mounter`,
+    /** Carries the workers' calls to the host's MCP servers. */
+    forwarder: `${prefix}-mcp`,
     worker: (id: string) => `${prefix}-worker-${id}`,
     /** A warm worker that nobody has claimed. */
     warm: (id: string) => `${prefix}-warm-${id}`,

@@ -16,6 +16,13 @@ import {
   readHostConfig,
 } from "./inherit.ts";
 import type { Log } from "./log.ts";
+import {
+  type Choice,
+  chooseServers,
+  configuredServers,
+  offerServers,
+  tellOfMissing,
+} from "./mcp/offer.ts";
 import { didYouMean } from "./nearest.ts";
 import { freePorts, reservePorts } from "./port-range.ts";
 import { checkProfile, detected } from "./profile.ts";
@@ -55,6 +62,8 @@ export interface OpenRequest extends WorkerWish {
   fresh?: boolean;
   /** Of the host's Claude configuration, for a session that is new. */
   inherit?: InheritRequest | undefined;
+  /** Which of the host's MCP servers it has. */
+  mcp: Choice;
   /** Given to the Claude CLI, where it has to be started. */
   claudeArguments: string[];
   /** The caller's: what of it the CLI is told. */
@@ -91,6 +100,9 @@ export async function readySession(
   const session = request.name === undefined
     ? nameOf(instance, project, log)
     : checkWorkerName(request.name, instance.names);
+  const mcp = chooseServers(configuredServers(instance), request.mcp);
+  // They are in another network where the container has one of its own.
+  if (!request.standalone) await tellOfMissing(instance, mcp, log);
   const record = remember(instance, session, project, request.profile, log);
   inheritOnce(instance, session, project, request.inherit, log);
   const { worker, start } = await workerOf(
@@ -106,6 +118,10 @@ export async function readySession(
   await writeContext(instance, session, worker.id, project, portBase);
   const resumes = !request.fresh && hasConversation(instance, session);
   const claudeHome = join(instance.home.home, sessionHome(session));
+  // In a worker that runs the CLI may be at work on the same file.
+  if (start !== "running") {
+    offerServers(claudeHome, project, request.standalone ? new Map() : mcp);
+  }
   const signIn = layOutCredentials(instance, claudeHome, project, request.env);
   return {
     session,

@@ -13,6 +13,7 @@ import {
   replaceWhole,
   writeWhole,
 } from "./owned.ts";
+import { configuredServers, offerServers } from "./mcp/offer.ts";
 import { pathDigest, type Project } from "./project.ts";
 import { inside, type WorkerSources } from "./worker.ts";
 
@@ -29,7 +30,10 @@ export interface PreparedHome {
  * files of its user. Gives the host paths for the mounts.
  */
 export function prepareWorkerHome(
-  instance: Pick<Instance, "home" | "hostHome" | "owner" | "names">,
+  instance: Pick<
+    Instance,
+    "home" | "hostHome" | "owner" | "names" | "settings"
+  >,
   { name, session }: { name: string; session?: string | undefined },
   project: Project,
 ): PreparedHome {
@@ -51,6 +55,7 @@ export function prepareWorkerHome(
   // The project may have changed hands since.
   ensureOwner(claudeHome, project);
   seedClaudeHome(claudeHome, project);
+  offerServers(claudeHome, project, configuredServers(instance));
   return {
     home: relative,
     made,

@@ -93,7 +93,8 @@ export function checkWorkerName(
   names: ReturnType<typeof instanceNames>,
 ): string {
   if (typeof name === "string" && namePattern.test(name)) {
-    const own = [names.net, names.parent, names.mounter].includes(name) ||
+    const own = [names.net, names.parent, names.mounter, names.forwarder]
+      .includes(name) ||
       isMadeUp(name, names);
     if (!own) return name;
     throw new Failure("usage", `"${name}" is not for a worker`, {

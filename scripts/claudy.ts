@@ -7,6 +7,7 @@ import { Failure } from "../lib/errors.ts";
 import { inheritRequest } from "../lib/inherit.ts";
 import { openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
+import type { Choice } from "../lib/mcp/offer.ts";
 import { didYouMean } from "../lib/nearest.ts";
 import { readySession, startSession } from "../lib/session.ts";
 import { showInWorker } from "../lib/session-tmux.ts";
@@ -31,6 +32,7 @@ import {
 import { addDoctor, examineAll } from "./doctor.ts";
 import { answer } from "./output.ts";
 import { addRun } from "./run.ts";
+import { addMcp, mcpActionNames } from "./mcp.ts";
 import { addPlugins } from "./plugins.ts";
 import { addPorts, portActions } from "./ports.ts";
 import {
@@ -63,6 +65,7 @@ const groups: Groups = [
     "config",
     "profile",
     "plugin",
+    "mcp",
     "doctor",
     "prune",
   ]],
@@ -81,6 +84,7 @@ interface OpenOptions extends ProfileOptions {
   claudeHome?: unknown;
   inheritHooks?: boolean;
   sshAgent?: boolean;
+  mcp?: unknown;
   setup?: boolean;
   apiKey?: unknown;
   verify?: boolean;
@@ -108,6 +112,11 @@ addProfileOptions(
   )
   .option("--inherit-hooks", "Hooks too, which run in the worker then")
   .option("--ssh-agent", "Let the session use the keys of your ssh-agent")
+  .option(
+    "--mcp [names]",
+    "Only these of the host's MCP servers, commas between",
+  )
+  .option("--no-mcp", "None of the host's MCP servers")
   .option("--setup", "Choose what sessions sign in with")
   .option("--api-key <key>", "Refused: ps and history would show it")
   .option("--verify", "As doctor")
@@ -174,6 +183,7 @@ addDoctor(cli);
 addPrune(cli);
 addProfiles(cli);
 addPlugins(cli);
+addMcp(cli);
 
 cli.command("completion <shell>", `Completion for ${shells.join(", ")}`)
   .example("source <(claudy completion bash)")
@@ -199,6 +209,7 @@ const places: Places = {
   secret: secretActionNames,
   config: Object.keys(configActions),
   profile: Object.keys(profileActions),
+  mcp: mcpActionNames,
   completion: shells,
 };
 
@@ -233,6 +244,7 @@ async function openProject(
     inherit: inheritRequest(instance, env, options),
     sshAgent: options.sshAgent ? agentSocket() : undefined,
     profile: profileWish(options),
+    mcp: mcpChoice(options.mcp),
     claudeArguments: options["--"] ?? [],
     env,
   }, logToStderr).catch((error) => {
@@ -254,6 +266,12 @@ async function openProject(
   );
   if (code === 0) logToStderr(`Again: claudy attach ${session}`);
   return code;
+}
+
+/** cac gives true where neither --mcp nor --no-mcp was said. */
+function mcpChoice(given: unknown): Choice {
+  if (typeof given === "boolean" || given === undefined) return given ?? true;
+  return String(given).split(",").map((name) => name.trim()).filter(Boolean);
 }
 
 function agentSocket(): string {

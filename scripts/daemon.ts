@@ -12,6 +12,7 @@ import { columns } from "../lib/text.ts";
 import { duration } from "../lib/units.ts";
 import { liveWorkers } from "../lib/workers.ts";
 import type { CAC } from "cac";
+import { startConfiguredGateway } from "./mcp.ts";
 import { type LogOptions, printLog } from "./logs.ts";
 import { action, listOf } from "./options.ts";
 import { answer, confirm } from "./output.ts";
@@ -28,6 +29,7 @@ export const daemonActions = {
   start: async (instance: Instance, options: DaemonOptions) => {
     const ports = listOf(options.publish).map(parsePublished);
     await startDaemon(instance, env, logToStderr, ports);
+    await startConfiguredGateway(instance);
     await showStatus(instance, options);
   },
   stop: async (instance: Instance, options: DaemonOptions) => {

@@ -89,7 +89,7 @@ function contentFor(message: Message | undefined): Content {
     blocks.findLast(({ type, text }) =>
       type === "text" && !text?.startsWith("<system-reminder>")
     )?.text ?? "";
-  const call = /^TOOL (\w+) (\{.*\})/s.exec(prompt);
+  const call = /^TOOL ([\w-]+) (\{.*\})/s.exec(prompt);
   if (!call) return { type: "text", text: `echo: ${prompt}` };
   return {
     type: "tool_use",

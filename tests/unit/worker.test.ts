@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { readSettings } from "../../lib/config.ts";
 import { homePaths } from "../../lib/paths.ts";
 import { ensureDirectory, ownerOf } from "../../lib/owned.ts";
 import { checkWorkerName, workerSpec } from "../../lib/worker.ts";
@@ -156,7 +157,8 @@ test("prepareWorkerHome() gives a name another home for another project", () => 
     ensureDirectory(path, 0o700, owner);
   }
   const hostHome = homePaths("/on/the/host");
-  const instance = { home, hostHome, owner, names };
+  const settings = readSettings({ HAL9000_HOME: root });
+  const instance = { home, hostHome, owner, names, settings };
   const prepare = (path: string) =>
     prepareWorkerHome(instance, { name: "x" }, { path, ...owner });
   const one = prepare("/one");

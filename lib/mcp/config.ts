@@ -1,0 +1,174 @@
+// config/mcp.json: the host's MCP servers that workers may use, in the shape that
+// the ecosystem has for them, with what a gateway needs besides.
+
+import {
+  accessSync,
+  constants,
+  existsSync,
+  readFileSync,
+  statSync,
+} from "node:fs";
+import { delimiter, isAbsolute, join } from "node:path";
+import * as v from "valibot";
+import { Failure } from "../errors.ts";
+import type { HomePaths } from "../paths.ts";
+import type { Settings } from "../settings.ts";
+
+export const serverName = v.pipe(
+  v.string(),
+  v.regex(
+    /^[a-zA-Z][\w-]{0,40}$/,
+    "must be the name of a server: a letter, then letters, digits, dashes and underscores",
+  ),
+);
+
+const port = v.pipe(
+  v.number(),
+  v.integer(),
+  v.minValue(1024, "must be a port from 1024 to 65535"),
+  v.maxValue(65535, "must be a port from 1024 to 65535"),
+);
+
+const serverSchema = v.strictObject({
+  /** A program: absolute, of this checkout's packages, or on PATH. */
+  command: v.optional(v.string()),
+  args: v.optional(v.array(v.string()), []),
+  env: v.optional(v.record(v.string(), v.string()), {}),
+  /** In the place of a command: a server that listens on the host already. */
+  url: v.optional(v.pipe(v.string(), v.url())),
+  headers: v.optional(v.record(v.string(), v.string()), {}),
+  /** On 127.0.0.1 of the workers. */
+  port,
+  /** "session": a process for each client; "shared": one for all. */
+  isolation: v.optional(v.picklist(["session", "shared"]), "session"),
+  /** Seconds before a client that is silent is forgotten. */
+  idleTimeout: v.optional(v.pipe(v.number(), v.minValue(1)), 300),
+});
+
+export type ServerConfig = v.InferOutput<typeof serverSchema>;
+
+const configSchema = v.object({
+  mcpServers: v.record(v.string(), v.unknown()),
+});
+
+export type Servers = Map<string, ServerConfig>;
+
+/** What there is where nothing was configured. */
+export function defaultServers(
+  home: HomePaths,
+  settings: Pick<Settings, "CHROMADB_PORT">,
+): Record<string, v.InferInput<typeof serverSchema>> {
+  return {
+    "memory-bank": {
+      command: "mcp-server-memory-bank",
+      env: { MEMORY_BANK_ROOT: home.memorybank },
+      port: 3001,
+      isolation: "shared",
+    },
+    "sequential-thinking": {
+      command: "mcp-server-sequential-thinking",
+      port: 3002,
+    },
+    chroma: {
+      command: "chroma-mcp",
+      args: [
+        ...["--client-type", "http", "--host", "127.0.0.1"],
+        ...["--port", String(settings.CHROMADB_PORT), "--ssl", "false"],
+      ],
+      port: 3003,
+      isolation: "shared",
+    },
+  };
+}
+
+/** The servers of config/mcp.json, else the default ones; throws on the first fault. */
+export function readServers(
+  home: HomePaths,
+  settings: Pick<Settings, "CHROMADB_PORT">,
+): Servers {
+  const given = existsSync(home.mcpConfig)
+    ? parseFile(home.mcpConfig)
+    : defaultServers(home, settings);
+  const servers: Servers = new Map();
+  for (const [name, value] of Object.entries(given)) {
+    servers.set(name, checkServer(name, value, "config/mcp.json"));
+  }
+  const ports = new Map<number, string>();
+  for (const [name, { port }] of servers) {
+    const other = ports.get(port);
+    if (other !== undefined) {
+      throw new Failure(
+        "usage",
+        `config/mcp.json: ${other} and ${name} have the same port, ${port}`,
+      );
+    }
+    ports.set(port, name);
+  }
+  return servers;
+}
+
+/** Throws a `usage` Failure that names the place. */
+export function checkServer(
+  name: string,
+  value: unknown,
+  place: string,
+): ServerConfig {
+  const named = v.safeParse(serverName, name);
+  if (!named.success) {
+    throw new Failure(
+      "usage",
+      `${place}: "${name}" ${named.issues[0].message}`,
+    );
+  }
+  const parsed = v.safeParse(serverSchema, value);
+  if (!parsed.success) {
+    const [issue] = parsed.issues;
+    const path = v.getDotPath(issue);
+    // Not what was given: it may be a secret.
+    throw new Failure(
+      "usage",
+      `${place}: ${name}${path ? `.${path}` : ""}: ${issue.message}`,
+    );
+  }
+  const { command, url } = parsed.output;
+  if ((command === undefined) === (url === undefined)) {
+    throw new Failure("usage", `${place}: ${name} needs a command or a url`);
+  }
+  return parsed.output;
+}
+
+function parseFile(path: string): Record<string, unknown> {
+  let json: unknown;
+  try {
+    json = JSON.parse(readFileSync(path, "utf8"));
+  } catch {
+    throw new Failure("usage", "config/mcp.json is no JSON", {
+      hint: `Mend it, or remove it for the default servers: ${path}`,
+    });
+  }
+  const parsed = v.safeParse(configSchema, json);
+  if (parsed.success) return parsed.output.mcpServers;
+  throw new Failure("usage", "config/mcp.json has no mcpServers");
+}
+
+/** Where a command is, undefined where it is not to be had. */
+export function findCommand(
+  command: string,
+  checkout: string,
+  env: NodeJS.ProcessEnv,
+): string | undefined {
+  const places = isAbsolute(command) ? [command] : [
+    join(checkout, "node_modules", ".bin"),
+    ...(env["PATH"] ?? "").split(delimiter).filter(isAbsolute),
+  ].map((directory) => join(directory, command));
+  return places.find(isProgram);
+}
+
+function isProgram(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return statSync(path).isFile();
+  } catch {
+    return false;
+  }
+}

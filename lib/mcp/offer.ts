@@ -1,0 +1,105 @@
+// What a worker's Claude is told of the host's MCP servers: entries at user scope in
+// its own home, so that the project stays clean and nothing has to be approved.
+
+import { existsSync, lstatSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { Failure } from "../errors.ts";
+import type { Instance } from "../instance.ts";
+import type { Log } from "../log.ts";
+import { didYouMean } from "../nearest.ts";
+import { type Owner, replaceWhole } from "../owned.ts";
+import { askGateway } from "./client.ts";
+import { readServers, type Servers } from "./config.ts";
+
+/** The CLI's own file is larger than people write, and smaller than that. */
+const mostBytes = 16 * 1024 * 1024;
+
+/** Entries of ours, of this time or of an earlier one. */
+const ours = /^http:\/\/127\.0\.0\.1:\d+\/mcp$/;
+
+type Entry = { type?: unknown; url?: unknown };
+
+/** Those that are configured; none where nothing is. */
+export function configuredServers(
+  { home, settings }: Pick<Instance, "home" | "settings">,
+): Servers {
+  return existsSync(home.mcpConfig) ? readServers(home, settings) : new Map();
+}
+
+/** Which of them a session is to have: all, none, or some by name. */
+export type Choice = true | false | string[];
+
+/** Throws a `notFound` Failure for a name that none has. */
+export function chooseServers(servers: Servers, choice: Choice): Servers {
+  if (choice === true) return servers;
+  const wanted = choice === false ? [] : choice;
+  for (const name of wanted) {
+    if (servers.has(name)) continue;
+    const names = [...servers.keys()];
+    throw new Failure("notFound", `There is no MCP server "${name}"`, {
+      hint: `${didYouMean(name, names)}See claudy mcp list.`,
+    });
+  }
+  return new Map([...servers].filter(([name]) => wanted.includes(name)));
+}
+
+/** Writes the entries into a Claude home that no CLI uses at present. */
+export function offerServers(
+  claudeHome: string,
+  owner: Owner,
+  servers: Servers,
+): void {
+  const path = join(claudeHome, ".claude.json");
+  const state = readState(path);
+  if (!state) return;
+  const before = state["mcpServers"] as Record<string, Entry> | undefined;
+  const kept = Object.entries(before ?? {})
+    .filter(([, entry]) => !ours.test(String(entry?.url)));
+  const entries = Object.fromEntries([
+    ...[...servers].map(([name, { port }]) => [
+      name,
+      { type: "http", url: `http://127.0.0.1:${port}/mcp` },
+    ]),
+    // The session's own goes before ours of the same name.
+    ...kept,
+  ]);
+  if (JSON.stringify(entries) === JSON.stringify(before ?? {})) return;
+  const text = JSON.stringify({ ...state, mcpServers: entries }, null, 2);
+  replaceWhole(path, text, owner, { sync: false });
+}
+
+/** A worker writes that file: one that cannot be read is left to the CLI. */
+function readState(path: string): Record<string, unknown> | undefined {
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  if (!stat) return {};
+  if (!stat.isFile() || stat.size > mostBytes) return undefined;
+  try {
+    const state: unknown = JSON.parse(readFileSync(path, "utf8"));
+    return typeof state === "object" && state !== null && !Array.isArray(state)
+      ? state as Record<string, unknown>
+      : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Tells, in one line, which of the servers will not answer. */
+export async function tellOfMissing(
+  { home }: Pick<Instance, "home">,
+  servers: Servers,
+  log: Log,
+): Promise<void> {
+  if (servers.size === 0) return;
+  const status = await askGateway(home, "status").catch(() => undefined);
+  if (!status) {
+    return log(
+      "warning: the MCP gateway does not run; start it: claudy mcp start",
+    );
+  }
+  const ready = status.servers.filter(({ state }) => state === "ready")
+    .map(({ name }) => name);
+  const missing = [...servers.keys()].filter((name) => !ready.includes(name));
+  if (missing.length > 0) {
+    log(`warning: MCP servers that do not answer: ${missing.join(", ")}`);
+  }
+}

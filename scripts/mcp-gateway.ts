@@ -1,0 +1,39 @@
+#!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
+// mcp-gateway: the host's MCP servers, for the workers; also claudy mcp.
+
+import process from "node:process";
+import { homeOf, readSettings } from "../lib/config.ts";
+import { Failure } from "../lib/errors.ts";
+import { logToStderr, timedLog } from "../lib/log.ts";
+import { askGateway } from "../lib/mcp/client.ts";
+import { homePaths } from "../lib/paths.ts";
+import { checkout, command, runCli } from "./cli.ts";
+import { actOnMcp, addMcpOptions } from "./mcp.ts";
+
+const cli = command("mcp-gateway");
+
+cli.command("serve", "Run the gateway here, until SIGTERM")
+  .action(async () => {
+    const { env } = process;
+    const home = homePaths(homeOf(env));
+    if (await askGateway(home, "status").catch(() => undefined)) {
+      throw new Failure("busy", "The MCP gateway runs already");
+    }
+    const stop = new AbortController();
+    process.on("SIGTERM", () => stop.abort());
+    // Most of its start: nobody else loads the SDK.
+    const { serveGateway } = await import("../lib/mcp/gateway.ts");
+    const settings = readSettings(env);
+    const log = timedLog(logToStderr);
+    await serveGateway({ home, settings, checkout, env }, stop.signal, log);
+    process.exit(0);
+  });
+
+addMcpOptions(
+  cli.command(
+    "<action> [server]",
+    "start, stop, restart, status, logs, list, add, remove or doctor",
+  ),
+).action(actOnMcp);
+
+await runCli(cli);

@@ -1,0 +1,238 @@
+# The host's MCP servers in workers: real ones, the real CLI, and clients of the SDK
+# that behave badly.
+
+# shellcheck disable=SC2030,SC2031  # each test has its own session
+
+load ../helper/load
+load ../helper/sessions
+
+deno=$(echo "$repo"/node_modules/@deno/*/deno)
+
+setup_file() {
+  "$claudy" mcp start
+  "$claudy" mcp add for-tests --port 3050 --idle-timeout 3 --env PLANTED=planted-mcp-secret -- "$deno" run -A --no-lock --quiet \
+    --node-modules-dir=manual "$repo/tests/helper/mcp-server.ts"
+  "$claudy" mcp add together --port 3051 --isolation shared -- "$deno" run -A --no-lock --quiet \
+    --node-modules-dir=manual "$repo/tests/helper/mcp-server.ts"
+  start_stub
+  client=$HAL9000_PREFIX-mcp-client
+  docker run --detach --name "$client" --network "container:$net" --entrypoint sleep --label "hal9000.instance=$HAL9000_PREFIX" \
+    --label hal9000.role=helper --volume "$repo:/repo:ro" --volume "$HAL9000_HOME/run/mcp:/run/mcp" --workdir /repo \
+    --env DENO_DIR=/tmp/deno "$HAL9000_IMAGE_REPO:parent" infinity
+}
+
+teardown_file() {
+  stop_stub
+  docker rm --force "$HAL9000_PREFIX-mcp-client"
+  "$claudy" mcp stop
+  rm -f "$HAL9000_HOME/config/mcp.json"
+  "$claudy" daemon start >/dev/null
+}
+
+setup() { use_stub; }
+teardown() { stop_workers; }
+
+client() { # client PORT WORDS...: through the whole way
+  docker exec "$HAL9000_PREFIX-mcp-client" deno run -A --no-lock --quiet --node-modules-dir=manual \
+    tests/helper/mcp-client.ts "http://127.0.0.1:$1/mcp" "${@:2}"
+}
+served() { "$claudy" mcp status --json | jq -r --arg name "$1" ".servers[] | select(.name == \$name) | $2"; }
+
+calls() { # calls SESSION TOOL ARGUMENTS: has the agent call a tool
+  typed "$1" "TOOL $2 $3"
+  sleep 0.3
+  typed "$1" Enter
+}
+result_of() { # the last result that the API was sent for a tool
+  tail -4 "$HAL9000_TEST_ROOT/session-stub/requests" |
+    jq -rs '[.[].body.messages[]? | .content | arrays | .[] | select(.type == "tool_result")] | last | .content | if type == "array" then .[0].text else . end'
+}
+result_holds() { result_of | grep -F -- "$1"; }
+
+@test "the CLI of two workers sees the real servers, and each agent calls a tool of each" {
+  one=$(make_project mcp-one)
+  other=$(make_project mcp-other)
+  open "$one"
+  first=$session
+  open "$other"
+  second=$session
+  for worker in "$first" "$second"; do
+    run -0 docker exec "$worker" claude mcp list
+    [[ $output == *"memory-bank: "*"✔ Connected"* ]]
+    [[ $output == *"sequential-thinking: "*"✔ Connected"* ]]
+  done
+  allow() { docker exec "$1" sh -c 'cd ~/.claude && echo "{\"permissions\":{\"allow\":[\"mcp__memory-bank\",\"mcp__sequential-thinking\"]}}" >settings.json'; }
+  allow "$first"
+  allow "$second"
+  calls "$first" mcp__memory-bank__memory_bank_write '{"projectName":"shared","fileName":"note.md","content":"written by the first"}'
+  written() { [ "$(cat "$HAL9000_HOME/memorybank/shared/note.md")" = "written by the first" ]; }
+  wait_for 15 written
+  wait_for 10 screen_shows "$first" "tool done"
+  calls "$second" mcp__memory-bank__memory_bank_read '{"projectName":"shared","fileName":"note.md"}'
+  wait_for 15 result_holds "written by the first"
+  # Each has a history of thoughts of its own.
+  thought='"nextThoughtNeeded":true,"totalThoughts":3'
+  for number in 1 2; do
+    calls "$first" mcp__sequential-thinking__sequentialthinking "{\"thought\":\"a thought\",\"thoughtNumber\":$number,$thought}"
+    wait_for 15 result_holds "\"thoughtHistoryLength\": $number"
+  done
+  calls "$second" mcp__sequential-thinking__sequentialthinking "{\"thought\":\"another\",\"thoughtNumber\":1,$thought}"
+  wait_for 15 result_holds '"thoughtHistoryLength": 1'
+  # The projects stay clean.
+  [ -z "$(ls -A "$one" "$other" | grep -v :)" ]
+}
+
+@test "a thousand calls of eight clients: none fails, none gets another's answer" {
+  run -0 --separate-stderr client 3051 many 1000 8
+  [ "$(jq -c .wrong <<<"$output")" = "[]" ]
+  [ "$(jq '.times | length' <<<"$output")" = 1000 ]
+  run -0 --separate-stderr client 3050 many 1000 8
+  [ "$(jq -c .wrong <<<"$output")" = "[]" ]
+}
+
+@test "clients have processes of their own, or share one, as it was said" {
+  [ "$(client 3050 call count)" = '"1"' ]
+  [ "$(client 3050 call count)" = '"1"' ]
+  first=$(client 3051 call count | tr -d '"')
+  [ "$(client 3051 call count)" = "\"$((first + 1))\"" ]
+}
+
+@test "10 MB, progress and stderr come through" {
+  [ "$(client 3050 call big '{"bytes":10000000}' | wc -c)" = 10000003 ]
+  [ "$(client 3050 call slow)" = '"slow"' ]
+  run -0 "$claudy" mcp logs for-tests
+  [[ $output == *"for-tests begins"* ]]
+}
+
+@test "a process that crashes is told of, and the next call has a new one" {
+  run client 3050 call crash
+  [ "$status" != 0 ]
+  [[ $output == *"for-tests has ended unexpectedly"* ]]
+  [ "$(client 3050 call echo '{"word":"again"}')" = '"again"' ]
+  [[ "$(served for-tests .lastError)" == *"ended unexpectedly"* ]]
+}
+
+@test "after a kill of process, gateway, forwarder and parent the same session goes on" {
+  open "$(make_project mcp-kills)"
+  docker exec "$session" sh -c 'echo "{\"permissions\":{\"allow\":[\"mcp__together\"]}}" >~/.claude/settings.json'
+  echoed() { calls "$session" mcp__together__echo "{\"word\":\"$1\"}"; wait_for 20 result_holds "$1"; }
+  echoed before-all
+  pkill -9 -f tests/helper/mcp-server.ts
+  echoed after-child
+  kill -9 "$("$claudy" mcp status --json | jq .pid)"
+  up() { [ "$("$claudy" mcp status --json | jq .pid)" != null ]; }
+  wait_for 10 up
+  echoed after-gateway
+  kill -9 "$(inspect "$HAL9000_PREFIX-mcp" '{{.State.Pid}}')"
+  forwards() { [ "$(inspect "$HAL9000_PREFIX-mcp" '{{.State.Running}} {{.RestartCount}}')" = "true 1" ]; }
+  wait_for 10 forwards
+  echoed after-forwarder
+  docker restart --time 5 "$parent" >/dev/null
+  echoed after-parent
+}
+
+@test "a hundred short clients leave no process and no session behind" {
+  client 3050 short 60
+  gone() { [ "$(served for-tests '"\(.sessions) \(.processes)"')" = "0 0" ]; }
+  wait_for 20 gone
+  client 3050 short 40
+  wait_for 20 gone
+}
+
+@test "garbage, 100 MB and a client that never reads hurt no other" {
+  in_net() { docker exec -i "$HAL9000_PREFIX-mcp-client" bash -c "$1"; }
+  in_net 'exec 3<>/dev/tcp/127.0.0.1/3051; head -c 100000 /dev/urandom >&3; head -c 200 <&3' >/dev/null || true
+  run in_net 'exec 3<>/dev/tcp/127.0.0.1/3051
+    printf "POST /mcp HTTP/1.1\r\nHost: x\r\nAccept: application/json, text/event-stream\r\nContent-Type: application/json\r\nContent-Length: 100000000\r\n\r\n" >&3
+    head -c 100000000 /dev/zero >&3 2>/dev/null & head -1 <&3'
+  [[ $output == *" 413 "* ]]
+  for body in '{"jsonrpc":"2.0"' '[]' '{"jsonrpc":"2.0","id":1,"method":"tools/list"}' 'null'; do
+    run in_net "exec 3<>/dev/tcp/127.0.0.1/3051
+      printf 'POST /mcp HTTP/1.1\r\nHost: x\r\nAccept: application/json, text/event-stream\r\nContent-Type: application/json\r\nContent-Length: ${#body}\r\n\r\n%s' '$body' >&3; head -1 <&3"
+    [[ $output == *" 400 "* ]]
+  done
+  client 3051 mute &
+  mute=$!
+  sleep 2
+  [ "$(client 3051 call echo '{"word":"well"}')" = '"well"' ]
+  # Not all of its 200 MB are kept for it.
+  pid=$("$claudy" mcp status --json | jq .pid)
+  [ "$(awk '/^VmRSS/ { print $2 }' "/proc/$pid/status")" -lt 800000 ]
+  kill "$mute" || true
+}
+
+@test "no listener of ours but on 127.0.0.1, and nothing but the servers behind it" {
+  # State 0A is LISTEN; 0100007F is 127.0.0.1.
+  listeners() { docker exec "$HAL9000_PREFIX-mcp-client" cat /proc/net/tcp /proc/net/tcp6 | awk '$4 == "0A" { print $2 }' | sort -u; }
+  run ! grep -v '^0100007F:' <(listeners)
+  for port in 3001 3002 3050 3051; do listeners | grep -q "$(printf ':%04X' "$port")"; done
+  pid=$("$claudy" mcp status --json | jq .pid)
+  # The gateway has sockets of files alone.
+  run ! grep -E "$(find "/proc/$pid/fd" -lname 'socket:*' -printf '%l\n' 2>/dev/null | grep -o '[0-9]*' | paste -sd '|')" /proc/net/tcp
+  [ "$(stat -c %a "$HAL9000_HOME/run/mcp")" = 700 ]
+  [ "$(inspect "$HAL9000_PREFIX-mcp" '{{.HostConfig.CapDrop}} {{.HostConfig.ReadonlyRootfs}} {{len .HostConfig.CapAdd}}')" = "[ALL] true 0" ]
+  [ "$(docker exec "$HAL9000_PREFIX-mcp" ls /run/mcp | xargs)" = "for-tests.sock memory-bank.sock sequential-thinking.sock together.sock" ]
+  run in_net_path /etc/passwd
+  [[ $output == *" 404 "* ]]
+}
+
+in_net_path() {
+  docker exec "$HAL9000_PREFIX-mcp-client" bash -c "exec 3<>/dev/tcp/127.0.0.1/3051; printf 'GET $1 HTTP/1.0\r\nHost: x\r\n\r\n' >&3; head -1 <&3"
+}
+
+@test "--mcp and --no-mcp choose; a project's own servers count beside" {
+  names() { docker exec "$session" sh -c 'cat ~/.claude/.claude.json' | jq -r '.mcpServers | keys | join(" ")'; }
+  project=$(make_project mcp-choice)
+  open --mcp memory-bank,together "$project"
+  [ "$(names)" = "memory-bank together" ]
+  "$claudy" stop "$session"
+  open --no-mcp "$project"
+  [ "$(names)" = "" ]
+  docker exec "$session" claude mcp add --scope user --transport http mine http://127.0.0.1:9/other
+  "$claudy" stop "$session"
+  open "$project"
+  [ "$(names)" = "for-tests memory-bank mine sequential-thinking together" ]
+  run -4 "$claudy" --detach --mcp memory-bnak "$project"
+  [[ $output == *memory-bank* ]]
+}
+
+@test "what is wrong with a server is told once, and the session starts all the same" {
+  "$claudy" mcp add absent --port 3060 -- no-such-program
+  project=$(make_project mcp-absent)
+  open "$project" 2>"$BATS_TEST_TMPDIR/told"
+  [ "$(cat "$BATS_TEST_TMPDIR/told")" = "warning: MCP servers that do not answer: absent" ]
+  run -0 docker exec "$session" timeout 20 claude mcp list
+  [[ $output == *"absent: "*"Failed"* || $output == *"absent: "*"✗"* || $output == *"absent: "*"ailed"* ]]
+  run -1 "$claudy" mcp doctor
+  [[ $output == *"FAIL"*"absent"*"not to be had"* ]]
+  "$claudy" mcp remove --yes absent
+  "$claudy" stop "$session"
+  "$claudy" mcp stop
+  open "$project" 2>"$BATS_TEST_TMPDIR/told"
+  [[ $(cat "$BATS_TEST_TMPDIR/told") == "warning: the MCP gateway does not run"* ]]
+  "$claudy" mcp start >/dev/null
+  run -0 "$claudy" mcp doctor
+}
+
+@test "servers are added, taken over from the host's Claude, listed without secrets, removed" {
+  mkdir -p "$BATS_TEST_TMPDIR/me/.claude"
+  echo '{"mcpServers":{"mine":{"command":"/bin/cat","args":["-"],"env":{"TOKEN":"planted-token"}},"far":{"type":"sse","url":"https://example.org/x"}}}' \
+    >"$BATS_TEST_TMPDIR/me/.claude.json"
+  CLAUDE_HOME=$BATS_TEST_TMPDIR/me/.claude run -0 "$claudy" mcp add --from-claude
+  run -0 "$claudy" mcp list --json
+  [ "$(jq -r '.[] | select(.name == "mine") | .variables[0]' <<<"$output")" = TOKEN ]
+  [[ $output != *planted* ]]
+  run "$claudy" mcp status --json
+  [[ $output != *planted* ]]
+  [ "$(stat -c %a "$HAL9000_HOME/config/mcp.json")" = 600 ]
+  "$claudy" mcp remove --yes mine
+  "$claudy" mcp remove --yes far
+  run -4 "$claudy" mcp remove --yes mine
+  run -2 "$claudy" mcp add bad --port 3050 -- cat
+  [[ $output == *"same port"* ]]
+  "$claudy" mcp remove --yes bad 2>/dev/null || true
+  run -2 "$claudy" mcp add "-x y" --port 3070 -- cat
+  run -2 "$claudy" mcp add x --port 80 -- cat
+  run -2 "$claudy" mcp add x --port 3071
+  [ "$(client 3050 call env '{"name":"PLANTED"}')" = '"planted-mcp-secret"' ]
+}

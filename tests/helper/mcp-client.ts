@@ -1,0 +1,109 @@
+// A client of the official SDK, for tests and the bench of MCP: prints a line of JSON.
+//
+//   mcp-client.ts URL call NAME ARGUMENTS   one call, its text
+//   mcp-client.ts URL many COUNT CLIENTS    echoes; milliseconds of each, what went wrong
+//   mcp-client.ts URL short COUNT           so many clients, which leave without a word
+//   mcp-client.ts URL mute                  calls, never reads, and stays
+//
+// UNIX_SOCKET=PATH goes straight to a gateway's socket.
+
+import process from "node:process";
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+
+declare const Deno: {
+  createHttpClient(options: unknown): unknown;
+};
+
+const [url = "", command, ...words] = process.argv.slice(2);
+const path = process.env["UNIX_SOCKET"];
+const viaSocket = path === undefined
+  ? undefined
+  : Deno.createHttpClient({ proxy: { transport: "unix", path } });
+
+async function connect(): Promise<Client> {
+  const client = new Client({ name: "test", version: "1" });
+  const transport = new StreamableHTTPClientTransport(new URL(url), {
+    ...(viaSocket
+      ? {
+        fetch: (input: string | URL, init?: RequestInit) =>
+          fetch(input, { ...init, client: viaSocket } as RequestInit),
+      }
+      : {}),
+  });
+  // deno-lint-ignore no-explicit-any -- the SDK's own types disagree
+  await client.connect(transport as any);
+  return client;
+}
+
+async function call(client: Client, name: string, given: unknown) {
+  const result = await client.callTool({
+    name,
+    arguments: given as Record<string, unknown>,
+  });
+  const [content] = result.content as { text: string }[];
+  return content?.text ?? "";
+}
+
+function say(value: unknown): void {
+  process.stdout.write(`${JSON.stringify(value)}\n`);
+}
+
+if (command === "call") {
+  const client = await connect();
+  const [name = "", given = "{}"] = words;
+  say(await call(client, name, JSON.parse(given)));
+  await client.close();
+} else if (command === "many") {
+  const [count = 0, clients = 1] = words.map(Number);
+  const times: number[] = [];
+  const wrong: string[] = [];
+  await Promise.all(Array.from({ length: clients }, async (_, who) => {
+    const client = await connect();
+    for (let at = 0; at < count / clients; at++) {
+      const word = `${who}-${at}`;
+      const startedAt = performance.now();
+      try {
+        const text = await call(client, "echo", { word });
+        if (text !== word) wrong.push(`${word}: ${text.slice(0, 80)}`);
+      } catch (error) {
+        wrong.push(`${word}: ${String(error).slice(0, 80)}`);
+      }
+      times.push(performance.now() - startedAt);
+    }
+    await client.close();
+  }));
+  say({ times, wrong });
+} else if (command === "short") {
+  for (let at = 0; at < Number(words[0]); at++) {
+    const client = await connect();
+    await client.listTools();
+    // No farewell: as a worker that is killed.
+  }
+  say("done");
+  process.exit(0);
+} else if (command === "mute") {
+  const client = await connect();
+  const { sessionId } = client.transport as StreamableHTTPClientTransport;
+  const open = [];
+  for (let id = 100; id < 120; id++) {
+    open.push(
+      await fetch(url, {
+        method: "POST",
+        headers: {
+          accept: "application/json, text/event-stream",
+          "content-type": "application/json",
+          "mcp-session-id": sessionId ?? "",
+        },
+        body: JSON.stringify({
+          jsonrpc: "2.0",
+          id,
+          method: "tools/call",
+          params: { name: "big", arguments: { bytes: 10_000_000 } },
+        }),
+      }).catch(() => undefined),
+    );
+  }
+  say("mute");
+  setTimeout(() => open.length = 0, 60_000);
+}
