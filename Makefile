@@ -70,6 +70,10 @@ benchmark-migration: $(FAST) ## Time a migration of 1 GB in 50,000 files beside 
 	@./scripts/build-images.ts >/dev/null
 	@tests/bench/migration.sh
 
+benchmark-mcp: $(FAST) ## Time calls of MCP servers through the whole way
+	@./scripts/build-images.ts >/dev/null
+	@tests/bench/mcp.sh
+
 clean: ## Remove what was built here; images and user data stay
 	@rm -rf build node_modules
 
@@ -78,4 +82,4 @@ $(INSTALLED): package.json package-lock.json
 	@start=$$SECONDS; npm ci --no-fund --no-audit --loglevel=error >&2; \
 	  echo "npm packages: $$((SECONDS - start)) s" >&2
 
-.PHONY: help up down engine engine-stop images build fmt check test test-unit test-dind benchmark-dind benchmark-migration clean
+.PHONY: help up down engine engine-stop images build fmt check test test-unit test-dind benchmark-dind benchmark-migration benchmark-mcp clean

@@ -12,6 +12,7 @@ import { logToStderr } from "../lib/log.ts";
 import { askGateway, type GatewayStatus } from "../lib/mcp/client.ts";
 import {
   checkServer,
+  checkServers,
   defaultServers,
   findCommand,
   readServers,
@@ -285,8 +286,9 @@ function change(
 ): void {
   ensureConfig(instance);
   const text = readFileSync(instance.home.mcpConfig, "utf8");
-  writeConfig(instance, how(JSON.parse(text).mcpServers));
-  serversOf(instance); // two of one port are refused here
+  const servers = how(JSON.parse(text).mcpServers);
+  checkServers(servers); // as two of one port
+  writeConfig(instance, servers);
 }
 
 function writeConfig(

@@ -86,9 +86,15 @@ export function readServers(
   home: HomePaths,
   settings: Pick<Settings, "CHROMADB_PORT">,
 ): Servers {
-  const given = existsSync(home.mcpConfig)
-    ? parseFile(home.mcpConfig)
-    : defaultServers(home, settings);
+  return checkServers(
+    existsSync(home.mcpConfig)
+      ? parseFile(home.mcpConfig)
+      : defaultServers(home, settings),
+  );
+}
+
+/** Throws a `usage` Failure for the first fault. */
+export function checkServers(given: Record<string, unknown>): Servers {
   const servers: Servers = new Map();
   for (const [name, value] of Object.entries(given)) {
     servers.set(name, checkServer(name, value, "config/mcp.json"));
