@@ -14,7 +14,12 @@ import type { SettingName } from "../lib/settings.ts";
  */
 export function explicitFlags(argv: readonly string[], cli: CAC): string[] {
   const flags = new Map<string, string>();
-  for (const { options } of [cli.globalCommand, ...cli.commands]) {
+  // What is a flag of one command may take a value in another.
+  const named = cli.commands.filter(({ name }) => name === argv[2]);
+  const chosen = named.length > 0
+    ? named
+    : cli.commands.filter(({ name }) => name === "");
+  for (const { options } of [cli.globalCommand, ...chosen]) {
     for (const { names, isBoolean, negated } of options) {
       if (!isBoolean || negated) continue;
       for (const name of names) {

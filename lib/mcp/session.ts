@@ -20,6 +20,9 @@ const mostBodyBytes = 32 * 1024 * 1024;
 /** What a client that does not read may make us keep. */
 const mostUnreadBytes = 64 * 1024 * 1024;
 
+/** By what is written to it a stream is found to have lost its reader. */
+const keepAliveMs = 5000;
+
 export interface SessionOptions {
   id: string;
   child: Child;
@@ -49,6 +52,7 @@ export class Session implements Sink {
     this.#transport = new HttpTransport({
       sessionIdGenerator: () => options.id,
       maxRequestBodySize: mostBodyBytes,
+      keepAliveMs,
     });
     this.#transport.onmessage = (message) => this.#receive(message);
     this.#transport.onclose = () => void this.close();

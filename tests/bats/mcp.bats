@@ -36,6 +36,12 @@ client() { # client PORT WORDS...: through the whole way
   docker exec "$HAL9000_PREFIX-mcp-client" deno run -A --no-lock --quiet --node-modules-dir=manual \
     tests/helper/mcp-client.ts "http://127.0.0.1:$1/mcp" "${@:2}"
 }
+# Starts a session that asks for no permission.
+free() {
+  opened=$("$claudy" --detach --json "$1" -- --permission-mode bypassPermissions)
+  session=$(jq -r .session <<<"$opened")
+  wait_for 15 screen_shows "$session" '❯'
+}
 served() { "$claudy" mcp status --json | jq -r --arg name "$1" ".servers[] | select(.name == \$name) | $2"; }
 
 calls() { # calls SESSION TOOL ARGUMENTS: has the agent call a tool
@@ -47,23 +53,21 @@ result_of() { # the last result that the API was sent for a tool
   tail -4 "$HAL9000_TEST_ROOT/session-stub/requests" |
     jq -rs '[.[].body.messages[]? | .content | arrays | .[] | select(.type == "tool_result")] | last | .content | if type == "array" then .[0].text else . end'
 }
+thoughts() { result_of | grep -E "\"thoughtHistoryLength\": ?$1"; }
 result_holds() { result_of | grep -F -- "$1"; }
 
 @test "the CLI of two workers sees the real servers, and each agent calls a tool of each" {
   one=$(make_project mcp-one)
   other=$(make_project mcp-other)
-  open "$one"
+  free "$one"
   first=$session
-  open "$other"
+  free "$other"
   second=$session
   for worker in "$first" "$second"; do
     run -0 docker exec "$worker" claude mcp list
     [[ $output == *"memory-bank: "*"✔ Connected"* ]]
     [[ $output == *"sequential-thinking: "*"✔ Connected"* ]]
   done
-  allow() { docker exec "$1" sh -c 'cd ~/.claude && echo "{\"permissions\":{\"allow\":[\"mcp__memory-bank\",\"mcp__sequential-thinking\"]}}" >settings.json'; }
-  allow "$first"
-  allow "$second"
   calls "$first" mcp__memory-bank__memory_bank_write '{"projectName":"shared","fileName":"note.md","content":"written by the first"}'
   written() { [ "$(cat "$HAL9000_HOME/memorybank/shared/note.md")" = "written by the first" ]; }
   wait_for 15 written
@@ -74,10 +78,10 @@ result_holds() { result_of | grep -F -- "$1"; }
   thought='"nextThoughtNeeded":true,"totalThoughts":3'
   for number in 1 2; do
     calls "$first" mcp__sequential-thinking__sequentialthinking "{\"thought\":\"a thought\",\"thoughtNumber\":$number,$thought}"
-    wait_for 15 result_holds "\"thoughtHistoryLength\": $number"
+    wait_for 15 thoughts "$number"
   done
   calls "$second" mcp__sequential-thinking__sequentialthinking "{\"thought\":\"another\",\"thoughtNumber\":1,$thought}"
-  wait_for 15 result_holds '"thoughtHistoryLength": 1'
+  wait_for 15 thoughts 1
   # The projects stay clean.
   [ -z "$(find "$one" "$other" -mindepth 1)" ]
 }
@@ -113,9 +117,14 @@ result_holds() { result_of | grep -F -- "$1"; }
 }
 
 @test "after a kill of process, gateway, forwarder and parent the same session goes on" {
-  open "$(make_project mcp-kills)"
-  docker exec "$session" sh -c 'echo "{\"permissions\":{\"allow\":[\"mcp__together\"]}}" >~/.claude/settings.json'
-  echoed() { calls "$session" mcp__together__echo "{\"word\":\"$1\"}"; wait_for 20 result_holds "$1"; }
+  free "$(make_project mcp-kills)"
+  # A call may fail, clearly; the next ones do not.
+  tried() {
+    calls "$session" mcp__together__echo "{\"word\":\"$1\"}"
+    sleep 2
+    result_holds "$1"
+  }
+  echoed() { wait_for 30 tried "$1"; }
   echoed before-all
   pkill -9 -f tests/helper/mcp-server.ts
   echoed after-child
@@ -134,9 +143,9 @@ result_holds() { result_of | grep -F -- "$1"; }
 @test "a hundred short clients leave no process and no session behind" {
   client 3050 short 60
   gone() { [ "$(served for-tests '"\(.sessions) \(.processes)"')" = "0 0" ]; }
-  wait_for 20 gone
+  wait_for 30 gone
   client 3050 short 40
-  wait_for 20 gone
+  wait_for 30 gone
 }
 
 @test "garbage, 100 MB and a client that never reads hurt no other" {

@@ -49,11 +49,17 @@ function say(value: unknown): void {
   process.stdout.write(`${JSON.stringify(value)}\n`);
 }
 
+/** What it says goes out whole, and a stream that is left open keeps nobody. */
+function end(value: unknown): void {
+  process.stdout.write(`${JSON.stringify(value)}\n`, () => process.exit(0));
+}
+
 if (command === "call") {
   const client = await connect();
   const [name = "", given = "{}"] = words;
-  say(await call(client, name, JSON.parse(given)));
+  const text = await call(client, name, JSON.parse(given));
   await client.close();
+  end(text);
 } else if (command === "many") {
   const [count = 0, clients = 1] = words.map(Number);
   const times: number[] = [];
@@ -73,15 +79,14 @@ if (command === "call") {
     }
     await client.close();
   }));
-  say({ times, wrong });
+  end({ times, wrong });
 } else if (command === "short") {
   for (let at = 0; at < Number(words[0]); at++) {
     const client = await connect();
     await client.listTools();
     // No farewell: as a worker that is killed.
   }
-  say("done");
-  process.exit(0);
+  end("done");
 } else if (command === "mute") {
   const client = await connect();
   const { sessionId } = client.transport as StreamableHTTPClientTransport;
