@@ -94,7 +94,11 @@ export class Session implements Sink {
     const response = await this.#transport.handleRequest(request);
     if (!response.body) return response;
     this.#streams++;
+    let open = true;
     const left = () => {
+      // A stream that has ended may be cancelled besides.
+      if (!open) return;
+      open = false;
       this.#streams--;
       this.#usedAt = Date.now();
       // What was left unread is nobody's any more.
