@@ -5,12 +5,24 @@ import { join } from "node:path";
 import { Failure } from "../errors.ts";
 import type { Instance } from "../instance.ts";
 import { refuseUsers, refuseWriters } from "./checks.ts";
-import { readJournalOf } from "./journal.ts";
+import { type Journal, readJournalOf } from "./journal.ts";
 import { readMigrated } from "./migrated.ts";
 import { Mover } from "./mover.ts";
 import { comparisonSchema } from "./operations.ts";
 import { insideMover, movedParts, volumeOf } from "./parts.ts";
 import { presentVolumes, type Track, verify } from "./steps.ts";
+
+/** The journal of one that can be taken back; throws a Failure where there is none. */
+export function abortable(instance: Instance): Journal {
+  const journal = readJournalOf(instance, "migrate");
+  if (!journal) {
+    throw new Failure("notFound", "No migration has been broken off");
+  }
+  if (!journal.hasBegun("start")) return journal;
+  throw new Failure("unsafe", "The daemon runs on the new data already", {
+    hint: "Go on with it: migrate. Or go back behind it: rollback.",
+  });
+}
 
 /** As it was before the migration began; its source was never touched. */
 export async function abortMigration(
@@ -18,15 +30,7 @@ export async function abortMigration(
   track: Track,
 ): Promise<void> {
   const { home, docker } = instance;
-  const journal = readJournalOf(instance, "migrate");
-  if (!journal) {
-    throw new Failure("notFound", "No migration has been broken off");
-  }
-  if (journal.hasBegun("start")) {
-    throw new Failure("unsafe", "The daemon runs on the new data already", {
-      hint: "Go on with it: migrate. Or go back behind it: rollback.",
-    });
-  }
+  const journal = abortable(instance);
   const { stamp, made } = journal.state;
   const former = `pre-force-${stamp}`;
   const hadData = existsSync(join(home.backups, former, "manifest.json"));

@@ -98,6 +98,8 @@ export function readJournalOf(
 ): Journal | undefined {
   const journal = readJournal(instance);
   if (!journal || journal.state.kind === kind) return journal;
+  // Its volumes are whole and in use: that is what there is to roll back.
+  if (kind === "rollback" && journal.hasBegun("start")) return undefined;
   const other = journal.state.kind;
   throw new Failure("busy", `A ${other} has not ended`, {
     hint: `Go on with it: ${other}`,

@@ -20,7 +20,7 @@ import {
 } from "./checks.ts";
 import { collectionsSchema } from "./collections.ts";
 import { Journal, readJournalOf } from "./journal.ts";
-import { writeMigrated } from "./migrated.ts";
+import { readMigrated, writeMigrated } from "./migrated.ts";
 import { Mover, performIn } from "./mover.ts";
 import {
   comparisonSchema,
@@ -149,7 +149,12 @@ export async function migrate(
     throw new Failure(
       "unsafe",
       `Volumes hold data already: ${plan.occupied.join(", ")}`,
-      { hint: "--force moves that into a backup first." },
+      {
+        hint: readMigrated(instance)
+          ? "They were migrated before. Go back: rollback. Or again, with what " +
+            "they hold moved into a backup: --force"
+          : "--force moves that into a backup first.",
+      },
     );
   }
   ensureHome(instance);
