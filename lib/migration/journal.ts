@@ -85,8 +85,9 @@ export function readJournal(instance: Home): Journal | undefined {
   } catch (error) {
     throw new Failure("failed", `Cannot read the journal ${path}`, {
       cause: error,
-      hint: "Your data of version 0.5 and the backups are whole: move the " +
-        "journal away, and remove the volumes.",
+      hint:
+        "Nothing is removed meanwhile. What there is of the data is in the " +
+        `volumes, in ${instance.home.home} and in ${instance.home.backups}.`,
     });
   }
 }
