@@ -131,8 +131,7 @@ async function checkProfileOf(
   ];
   if (!container || wanted.includes(container.Config.Image)) return;
   throw new Failure("busy", `"${name}" runs on ${container.Config.Image}`, {
-    hint: `It has profile ${profile.name} when it was stopped: ` +
-      `claudy stop ${name}`,
+    hint: `Stop it first, then choose again: claudy stop ${name}`,
   });
 }
 

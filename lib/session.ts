@@ -25,7 +25,7 @@ import {
 } from "./mcp/offer.ts";
 import { didYouMean } from "./nearest.ts";
 import { freePorts, reservePorts } from "./port-range.ts";
-import { checkProfile, detected } from "./profile.ts";
+import { checkProfile, detected, profileOf } from "./profile.ts";
 import {
   formerSessionName,
   type Project,
@@ -103,7 +103,11 @@ export async function readySession(
   const mcp = chooseServers(configuredServers(instance), request.mcp);
   // They are in another network where the container has one of its own.
   if (!request.standalone) await tellOfMissing(instance, mcp, log);
-  const record = remember(instance, session, project, request.profile, log);
+  // What is wrong with either is told before anything is kept.
+  const chosen = request.profile.name &&
+    checkProfile(request.profile.name, instance.home);
+  profileOf(project.path, instance.host, chosen, () => {});
+  const record = remember(instance, session, project, log);
   inheritOnce(instance, session, project, request.inherit, log);
   const { worker, start } = await workerOf(
     instance,
@@ -113,6 +117,10 @@ export async function readySession(
     record.profile,
     log,
   );
+  const profile = chosen === detected ? undefined : chosen ?? record.profile;
+  if (profile !== record.profile) {
+    writeSession(instance, { ...record, profile });
+  }
   // Ports need no dividing where nobody else is.
   const portBase = request.standalone ? undefined : record.portBase;
   await writeContext(instance, session, worker.id, project, portBase);
@@ -206,10 +214,8 @@ function remember(
   instance: Instance,
   session: string,
   { path }: Project,
-  { name: profile }: WorkerWish["profile"],
   log: Log,
 ): SessionRecord {
-  const chosen = profile && checkProfile(profile, instance.home);
   const before = readSession(instance, session, log);
   if (before && before.project !== path) {
     throw new Failure("busy", `Session "${session}" is of ${before.project}`, {
@@ -224,7 +230,7 @@ function remember(
     createdAt: before?.createdAt ?? usedAt,
     usedAt,
     portBase: before?.portBase,
-    profile: chosen === detected ? undefined : chosen ?? before?.profile,
+    profile: before?.profile,
   };
   writeSession(instance, record);
   if (record.portBase !== undefined) return record;

@@ -99,6 +99,11 @@ export async function planClean(instance: Instance): Promise<CleanPlan> {
     });
   }
   if (existsSync(home.home)) claimHome(instance);
+  if (existsSync(join(home.migration, "journal.json"))) {
+    throw new Failure("busy", "Cannot clean: a move of data has not ended", {
+      hint: "Go on with it first: migrate, or rollback.",
+    });
+  }
   const status = await storageStatus(instance);
   for (const { name, foreign } of status.volumes) {
     if (!foreign) continue;

@@ -6,6 +6,7 @@ import { Failure } from "../lib/errors.ts";
 import { type Instance, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import {
+  abortable,
   abortMigration,
   planRemoval,
   removeSource,
@@ -108,6 +109,7 @@ async function run(instance: Instance, options: Options): Promise<void> {
 }
 
 async function abort(instance: Instance, options: Options): Promise<void> {
+  abortable(instance);
   await confirm(
     "Empty the volumes that were being filled? The source stays.",
     options.yes ?? false,

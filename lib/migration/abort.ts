@@ -1,41 +1,58 @@
 // Takes a migration back that has not ended, and removes what one has left that has.
 
 import { existsSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { Failure } from "../errors.ts";
 import type { Instance } from "../instance.ts";
 import { refuseUsers, refuseWriters } from "./checks.ts";
-import { readJournalOf } from "./journal.ts";
+import { type Journal, readJournalOf } from "./journal.ts";
 import { readMigrated } from "./migrated.ts";
 import { Mover } from "./mover.ts";
 import { comparisonSchema } from "./operations.ts";
 import { insideMover, movedParts, volumeOf } from "./parts.ts";
 import { presentVolumes, type Track, verify } from "./steps.ts";
 
+/** The journal of one that can be taken back; throws a Failure where there is none. */
+export function abortable(instance: Instance): Journal {
+  const journal = readJournalOf(instance, "migrate");
+  if (!journal) {
+    throw new Failure("notFound", "No migration has been broken off");
+  }
+  if (!journal.hasBegun("start")) return journal;
+  throw new Failure("unsafe", "The daemon runs on the new data already", {
+    hint: "Go on with it: migrate. Or go back behind it: rollback.",
+  });
+}
+
 /** As it was before the migration began; its source was never touched. */
 export async function abortMigration(
   instance: Instance,
   track: Track,
 ): Promise<void> {
+  const lock = await Mover.start(instance, { volumes: false });
+  try {
+    await takeBack(instance, abortable(instance), track);
+  } finally {
+    await lock.stop(instance);
+  }
+}
+
+async function takeBack(
+  instance: Instance,
+  journal: Journal,
+  track: Track,
+): Promise<void> {
   const { home, docker } = instance;
-  const journal = readJournalOf(instance, "migrate");
-  if (!journal) {
-    throw new Failure("notFound", "No migration has been broken off");
-  }
-  if (journal.hasBegun("start")) {
-    throw new Failure("unsafe", "The daemon runs on the new data already", {
-      hint: "Go on with it: migrate. Or go back behind it: rollback.",
-    });
-  }
   const { stamp, made } = journal.state;
   const former = `pre-force-${stamp}`;
   const hadData = existsSync(join(home.backups, former, "manifest.json"));
+  const emptied = journal.hasBegun("empty") && hadData;
   const filled = Object.keys(journal.state.steps)
     .some((step) => step.startsWith("copy:"));
   const mover = await Mover.start(instance, { volumes: true });
   try {
     for (const { name, path } of await presentVolumes(instance)) {
-      if (!filled && !hadData) continue;
+      if (!filled && !emptied) continue;
       await mover.act({ op: "empty", path });
       const from = insideMover.backup(former, name);
       if (!hadData || !existsSync(join(home.backups, former, name))) continue;
@@ -47,8 +64,10 @@ export async function abortMigration(
         manifest: insideMover.backup(former, "manifest.json"),
       }, track.begin(`Checking volume ${name}`));
     }
-    const backup = `pre-dind-${stamp}`;
-    if (!existsSync(join(home.backups, backup, "manifest.json"))) {
+    const backup = journal.state.backup ?? "";
+    if (
+      backup !== "" && !existsSync(join(home.backups, backup, "manifest.json"))
+    ) {
       await mover.act({ op: "remove", path: insideMover.backup(backup) });
     }
   } finally {
@@ -92,8 +111,7 @@ export async function removeSource(
   track: Track,
 ): Promise<void> {
   const { home } = instance;
-  const stamp = readMigrated(instance)?.stamp ?? "";
-  const backup = `pre-dind-${stamp}`;
+  const backup = basename(readMigrated(instance)?.backup ?? "");
   const manifest = insideMover.backup(backup, "manifest.json");
   const mover = await Mover.start(instance, { volumes: false });
   try {
@@ -111,7 +129,7 @@ export async function removeSource(
       op: "compare",
       parts: present.map((name) => ({ name, path: insideMover.local(name) })),
       manifest,
-      contents: false,
+      contents: true,
     }, comparisonSchema);
     if (count > 0) {
       throw new Failure(
@@ -123,7 +141,15 @@ export async function removeSource(
       );
     }
     for (const name of present) {
-      await mover.act({ op: "remove", path: insideMover.local(name) });
+      // Out of the way whole: one that is half removed would be a changed one.
+      const away = insideMover.work(`removed-${name}`);
+      await mover.act({ op: "remove", path: away });
+      await mover.act({
+        op: "rename",
+        from: insideMover.local(name),
+        to: away,
+      });
+      await mover.act({ op: "remove", path: away });
     }
   } finally {
     await mover.stop(instance);

@@ -26,6 +26,12 @@ export function listBackups({ home }: Pick<Instance, "home">): Backup[] {
   if (!existsSync(home.backups)) return [];
   return readdirSync(home.backups)
     .filter((name) => /^pre-[a-z]+-\d{8}T\d{6}Z/.test(name))
+    // A rollback to a backup has put today's data there.
+    .flatMap((name) => {
+      const volumes = `${name}/volumes`;
+      const has = existsSync(join(home.backups, volumes, "manifest.json"));
+      return has ? [name, volumes] : [name];
+    })
     .map((name) => describe(join(home.backups, name), name))
     .sort((a, b) => a.createdAt < b.createdAt ? 1 : -1);
 }

@@ -14,21 +14,55 @@ import { isWithin } from "../hostpath.ts";
 import type { Instance } from "../instance.ts";
 import { label } from "../labels.ts";
 import { binarySize } from "../units.ts";
+import { backupParts } from "./parts.ts";
 
-/** Throws a `busy` Failure for containers of others that have the data mounted. */
+/**
+ * Throws an `unsafe` Failure for a link or a file in the place of a directory: the
+ * mover sees nothing of what a link leads to.
+ */
+export function refuseLinks({ home }: Instance): void {
+  for (const name of backupParts) {
+    const path = join(home.home, name);
+    const stat = lstatSync(path, { throwIfNoEntry: false });
+    if (!stat || stat.isDirectory()) continue;
+    const what = stat.isSymbolicLink() ? "a link" : "not a directory";
+    throw new Failure("unsafe", `"${path}" is ${what}`, {
+      hint: "Put the directory itself there, or move it away.",
+    });
+  }
+}
+
+/** Throws an `unsafe` Failure where directories cannot be put in place by a rename. */
+export function refuseOtherDisks({ home }: Instance): void {
+  const device = lstatSync(home.home).dev;
+  for (const path of [home.backups, home.migration]) {
+    const stat = lstatSync(path, { throwIfNoEntry: false });
+    if (!stat || stat.dev === device) continue;
+    throw new Failure("unsafe", `"${path}" is on another disk than the home`, {
+      hint: "Unmount it, or move it to where the home is.",
+    });
+  }
+}
+
+/**
+ * Throws a `busy` Failure for containers of others that have the data mounted, or
+ * the volumes.
+ */
 export async function refuseUsers(
   instance: Instance,
   directories: string[],
 ): Promise<void> {
-  const { docker, prefix, hostHome } = instance;
+  const { docker, prefix, hostHome, names } = instance;
+  const volumes = Object.values(names.volumes);
   const users = (await docker.listContainers())
     .filter(({ Labels, Mounts }) =>
       Labels[label.instance] !== prefix &&
-      Mounts.some(({ Source, RW }) =>
-        // A volume's is left out; a reader does no harm.
-        RW && Source &&
-        (isWithin(hostHome.home, Source) ||
-          directories.some((path) => isWithin(Source, path)))
+      Mounts.some(({ Name, Source, RW }) =>
+        // A reader does no harm.
+        RW && (volumes.includes(Name ?? "") ||
+          (Source &&
+            (isWithin(hostHome.home, Source) ||
+              directories.some((path) => isWithin(Source, path)))))
       )
     )
     .map(({ Names }) => (Names[0] ?? "").slice(1));

@@ -1,7 +1,8 @@
 // Copies a tree with cp, which knows of sparse files, hard links and attributes.
 // Runs in the mover.
 
-import { readFileSync, statfsSync } from "node:fs";
+import { existsSync, readFileSync, statfsSync } from "node:fs";
+import { dirname } from "node:path";
 import { Failure, messageOf } from "../errors.ts";
 import { binarySize } from "../units.ts";
 import { run } from "./tree.ts";
@@ -48,7 +49,9 @@ export async function copyTree(
     tell();
     await run("sync", ["--file-system", to]);
   } catch (error) {
-    const { bavail, bsize, ffree, files: inodes } = statfsSync(to);
+    const { bavail, bsize, ffree, files: inodes } = statfsSync(
+      existsSync(to) ? to : dirname(to),
+    );
     const full = bavail * bsize < nothingBytes || (inodes > 0 && ffree === 0);
     if (!full) throw error;
     throw new Failure("resources", `The disk is full: ${messageOf(error)}`, {

@@ -85,8 +85,9 @@ export function readJournal(instance: Home): Journal | undefined {
   } catch (error) {
     throw new Failure("failed", `Cannot read the journal ${path}`, {
       cause: error,
-      hint: "Your data of version 0.5 and the backups are whole: move the " +
-        "journal away, and remove the volumes.",
+      hint:
+        "Nothing is removed meanwhile. What there is of the data is in the " +
+        `volumes, in ${instance.home.home} and in ${instance.home.backups}.`,
     });
   }
 }
@@ -98,6 +99,8 @@ export function readJournalOf(
 ): Journal | undefined {
   const journal = readJournal(instance);
   if (!journal || journal.state.kind === kind) return journal;
+  // Its volumes are whole and in use: that is what there is to roll back.
+  if (kind === "rollback" && journal.hasBegun("start")) return undefined;
   const other = journal.state.kind;
   throw new Failure("busy", `A ${other} has not ended`, {
     hint: `Go on with it: ${other}`,

@@ -12,6 +12,7 @@ import type { Log } from "../log.ts";
 import { ensureHome, ensureVolume } from "../volumes.ts";
 import { liveWorkers } from "../workers.ts";
 import {
+  refuseLinks,
   refuseUsers,
   refuseWithoutRoom,
   refuseWriters,
@@ -20,7 +21,7 @@ import {
 } from "./checks.ts";
 import { collectionsSchema } from "./collections.ts";
 import { Journal, readJournalOf } from "./journal.ts";
-import { writeMigrated } from "./migrated.ts";
+import { readMigrated, writeMigrated } from "./migrated.ts";
 import { Mover, performIn } from "./mover.ts";
 import {
   comparisonSchema,
@@ -74,8 +75,11 @@ export async function planMigration(
       hint: "Its data is in chromadb, membank and plugins there.",
     });
   }
+  refuseLinks(instance);
+  refuseOtherOptions(journal, options);
   await refuseUsers(instance, directories);
   refuseWriters(directories);
+  if (!journal?.hasBegun("start")) await refuseWorkers(instance);
   const mover = await Mover.start(instance, { volumes: true, readOnly: true });
   let measured: Measured[];
   let occupied: string[];
@@ -104,7 +108,7 @@ export async function planMigration(
       };
     }),
     sessions: findSessions(instance, log).map(({ name }) => name),
-    occupied: journal?.hasBegun("volumes") ? [] : occupied,
+    occupied: journal?.isDone("save") ? [] : occupied,
     rooms: await roomFor(instance, {
       backupBytes: options.skipBackup || journal?.isDone("backup")
         ? 0
@@ -113,6 +117,25 @@ export async function planMigration(
     }),
     resumes: journal !== undefined,
   };
+}
+
+/** What was broken off goes on as it began. */
+function refuseOtherOptions(
+  journal: Journal | undefined,
+  { skipBackup }: MigrateOptions,
+): void {
+  if (!journal || !skipBackup || journal.state.skipBackup) return;
+  throw new Failure("usage", "The migration that was broken off has a backup", {
+    hint: "Leave --skip-backup out, or begin anew: migrate --abort",
+  });
+}
+
+async function refuseWorkers(instance: Instance): Promise<void> {
+  const live = await liveWorkers(instance);
+  if (live.length === 0) return;
+  throw new Failure("busy", `Workers run: ${live.join(", ")}`, {
+    hint: "Stop them first: coordinator stop-all",
+  });
 }
 
 /** Names of the volumes that hold data. */
@@ -149,26 +172,25 @@ export async function migrate(
     throw new Failure(
       "unsafe",
       `Volumes hold data already: ${plan.occupied.join(", ")}`,
-      { hint: "--force moves that into a backup first." },
+      {
+        hint: readMigrated(instance)
+          ? "They were migrated before. Go back: rollback. Or again, with what " +
+            "they hold moved into a backup: --force"
+          : "--force moves that into a backup first.",
+      },
     );
   }
   ensureHome(instance);
-  const journal = readJournalOf(instance, "migrate") ??
-    new Journal(instance, {
-      version: 1,
-      kind: "migrate",
-      stamp: freeStamp(instance, ["pre-dind", "pre-force"]),
-      parts: plan.parts.map(({ name }) => name),
-      skipBackup: options.skipBackup,
-      keepVolumes: false,
-      backup: null,
-      made: [],
-      steps: {},
-    });
-  const move = new Migration(instance, journal, plan, version, track);
-  const served = journal.isDone("start");
   const lock = await Mover.start(instance, { volumes: false });
+  let journal: Journal;
+  let move: Migration;
+  let served: boolean;
   try {
+    // Behind the lock: another run may have ended in the meantime, or been killed.
+    journal = readJournalOf(instance, "migrate") ??
+      newJournal(instance, plan, options);
+    move = new Migration(instance, journal, plan, version, track);
+    served = journal.isDone("start");
     await move.saveSource(lock);
     await move.prepareVolumes(options.force);
     await move.fillVolumes(lock);
@@ -189,15 +211,36 @@ export async function migrate(
   move.end();
   return {
     backup,
-    parts: plan.parts.map(({ name, entries, files, bytes }) => ({
-      name,
-      entries,
-      files,
-      bytes,
-    })),
+    parts: plan.parts
+      .filter(({ name }) => journal.state.parts.includes(name))
+      .map(({ name, entries, files, bytes }) => ({
+        name,
+        entries,
+        files,
+        bytes,
+      })),
     sessions,
     collections,
   };
+}
+
+function newJournal(
+  instance: Instance,
+  plan: MigrationPlan,
+  { skipBackup }: MigrateOptions,
+): Journal {
+  const stamp = freeStamp(instance, ["pre-dind", "pre-force"]);
+  return new Journal(instance, {
+    version: 1,
+    kind: "migrate",
+    stamp,
+    parts: plan.parts.map(({ name }) => name),
+    skipBackup,
+    keepVolumes: false,
+    backup: `pre-dind-${stamp}`,
+    made: [],
+    steps: {},
+  });
 }
 
 /** The steps; each can be run again from wherever it was broken off. */
@@ -207,7 +250,6 @@ class Migration {
   readonly #plan: MigrationPlan;
   readonly #version: string;
   readonly #track: Track;
-  readonly #backup: string;
 
   constructor(
     instance: Instance,
@@ -221,7 +263,11 @@ class Migration {
     this.#plan = plan;
     this.#version = version;
     this.#track = track;
-    this.#backup = `pre-dind-${journal.state.stamp}`;
+  }
+
+  /** Its name changes where all is begun anew: one that is whole stays. */
+  get #backup(): string {
+    return this.#journal.state.backup ?? "";
   }
 
   get backupPath(): string {
@@ -261,11 +307,17 @@ class Migration {
   /** Data that was written since the manifest: all is done anew. */
   async #refuseChange(mover: Mover): Promise<void> {
     const { home } = this.#instance;
+    const journal = this.#journal;
     const kept = existsSync(join(home.migration, "manifest.json"));
-    if (!kept || !this.#journal.isDone("manifest")) return;
+    // What ChromaDB has opened is the data from then on.
+    if (!kept || !journal.isDone("manifest") || journal.hasBegun("start")) {
+      return;
+    }
+    // Sessions are only backed up.
+    const parts = journal.isDone("backup") ? this.#moved() : this.#parts();
     const differences = await mover.do({
       op: "compare",
-      parts: this.#moved().map(({ name }) => ({
+      parts: parts.map(({ name }) => ({
         name,
         path: insideMover.local(name),
       })),
@@ -276,10 +328,13 @@ class Migration {
     this.#track.log(
       `Changed since the last run (${differences.first[0]}): beginning anew`,
     );
-    this.#journal.forget(
-      Object.keys(this.#journal.state.steps)
-        .filter((step) => step !== "volumes"),
+    const about = ["volumes", "save", "empty"];
+    journal.forget(
+      Object.keys(journal.state.steps).filter((step) => !about.includes(step)),
     );
+    // A backup that is whole may be the only one of what has gone since.
+    const stamp = freeStamp(this.#instance, ["pre-dind"]);
+    journal.note({ backup: `pre-dind-${stamp}` });
   }
 
   async #writeManifest(mover: Mover): Promise<void> {
@@ -300,19 +355,26 @@ class Migration {
 
   /** The volumes are there, and empty; what was in them is in a backup. */
   async prepareVolumes(force: boolean): Promise<void> {
-    await this.#journal.step("volumes", async () => {
-      const instance = this.#instance;
-      const { stamp } = this.#journal.state;
-      await this.#stopUsers();
+    const instance = this.#instance;
+    const journal = this.#journal;
+    const backup = `pre-force-${journal.state.stamp}`;
+    const saved = () =>
+      existsSync(join(instance.home.backups, backup, "manifest.json"));
+    await journal.step("volumes", async () => {
+      await refuseWorkers(instance);
+      await stopDaemon(instance, this.#track.log);
       for (const part of movedParts) {
         const volume = volumeOf(instance, part);
         if (await inspectVolume(instance.docker, volume)) continue;
-        this.#journal.note({ made: [...this.#journal.state.made, volume] });
+        journal.note({ made: [...journal.state.made, volume] });
         await ensureVolume(instance, volume);
       }
-      await this.#withVolumes(async (mover) => {
+    });
+    await journal.step("save", () =>
+      this.#withVolumes(async (mover) => {
         const occupied = await occupiedVolumes(instance, mover);
-        if (occupied.length === 0) return;
+        // One that is whole is of volumes that may have been half emptied since.
+        if (occupied.length === 0 || saved()) return;
         if (!force) {
           throw new Failure(
             "unsafe",
@@ -320,27 +382,19 @@ class Migration {
             { hint: "--force moves that into a backup first." },
           );
         }
-        const backup = `pre-force-${stamp}`;
-        await backUpVolumes(instance, mover, {
-          backup,
-          kind: "force",
-          version: this.#version,
-        }, this.#track);
+        const kind = "force";
+        const version = this.#version;
+        const about = { backup, kind, version };
+        await backUpVolumes(instance, mover, about, this.#track);
+      }));
+    await journal.step("empty", async () => {
+      if (!saved()) return;
+      await this.#withVolumes(async (mover) => {
         for (const { name } of movedParts) {
           await mover.act({ op: "empty", path: insideMover.volume(name) });
         }
       });
     });
-  }
-
-  async #stopUsers(): Promise<void> {
-    const live = await liveWorkers(this.#instance);
-    if (live.length > 0) {
-      throw new Failure("busy", `Workers run: ${live.join(", ")}`, {
-        hint: "Stop them first: coordinator stop-all",
-      });
-    }
-    await stopDaemon(this.#instance, this.#track.log);
   }
 
   async fillVolumes(mover: Mover): Promise<void> {

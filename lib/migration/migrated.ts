@@ -4,6 +4,7 @@
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
+import { Failure } from "../errors.ts";
 import type { Instance } from "../instance.ts";
 import { writeWhole } from "../owned.ts";
 import type { HomePaths } from "../paths.ts";
@@ -31,8 +32,14 @@ export function readMigrated(
   { home }: Pick<Instance, "home">,
 ): MigratedState | undefined {
   if (!existsSync(pathOf(home))) return undefined;
-  const text = readFileSync(pathOf(home), "utf8");
-  return v.parse(migratedSchema, JSON.parse(text));
+  try {
+    const text = readFileSync(pathOf(home), "utf8");
+    return v.parse(migratedSchema, JSON.parse(text));
+  } catch (error) {
+    throw new Failure("failed", `Cannot read ${pathOf(home)}`, {
+      cause: error,
+    });
+  }
 }
 
 export function forgetMigrated({ home }: Pick<Instance, "home">): void {

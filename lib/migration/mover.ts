@@ -232,6 +232,11 @@ async function createAlone(
     const present = await inspectContainer(docker, name);
     if (!present) return false;
     const { State, Config, Created } = present;
+    if (Config.Labels?.[label.owner] === undefined) {
+      throw new Failure("busy", `Container "${name}" is not this instance's`, {
+        hint: "Rename it, or set another HAL9000_PREFIX.",
+      });
+    }
     const age = Date.now() - Date.parse(Created);
     if (!State.Running && age > farewellMs) await removeContainer(docker, name);
     if (State.Running && Date.now() > enough) {

@@ -12,6 +12,8 @@ import { ensureHome } from "../volumes.ts";
 import { listWorkers } from "../workers.ts";
 import { type Backup, wholeBackup } from "./backups.ts";
 import {
+  refuseLinks,
+  refuseOtherDisks,
   refuseUsers,
   refuseWithoutRoom,
   refuseWriters,
@@ -20,7 +22,11 @@ import {
 import { Journal, readJournalOf } from "./journal.ts";
 import { forgetMigrated } from "./migrated.ts";
 import { Mover } from "./mover.ts";
-import { type Measured, measuredSchema } from "./operations.ts";
+import {
+  comparisonSchema,
+  type Measured,
+  measuredSchema,
+} from "./operations.ts";
 import { insideMover, movedParts, volumeOf } from "./parts.ts";
 import {
   backUpVolumes,
@@ -57,7 +63,15 @@ export async function planRollback(
 ): Promise<RollbackPlan> {
   const { home } = instance;
   const journal = readJournalOf(instance, "rollback");
-  const given = journal ? journal.state.backup ?? undefined : options.backup;
+  refuseLinks(instance);
+  refuseOtherDisks(instance);
+  refuseOtherOptions(journal, options);
+  // Once it is copied it is no longer needed.
+  const given = journal?.isDone("verify")
+    ? undefined
+    : journal
+    ? journal.state.backup ?? undefined
+    : options.backup;
   const keepVolumes = journal?.state.keepVolumes ?? options.keepVolumes;
   const backup = given === undefined
     ? null
@@ -73,7 +87,7 @@ export async function planRollback(
   const replaced = names.map((name) => join(home.home, name))
     .filter((path) => existsSync(path));
   await refuseUsers(instance, replaced);
-  refuseWriters(replaced);
+  refuseWriters([...replaced, home.memorybank]);
   const mover = await Mover.start(instance, { volumes: true, readOnly: true });
   let parts: Measured[];
   try {
@@ -114,6 +128,30 @@ export async function planRollback(
   };
 }
 
+/** What was broken off goes on as it began. */
+function refuseOtherOptions(
+  journal: Journal | undefined,
+  { backup, keepVolumes }: RollbackOptions,
+): void {
+  if (!journal) return;
+  const { state } = journal;
+  const same = state.backup !== null &&
+    backup?.replace(/\/+$/, "").endsWith(state.backup);
+  const other = backup !== undefined && !same
+    ? "--backup"
+    : keepVolumes && !state.keepVolumes
+    ? "--keep-volumes"
+    : undefined;
+  if (other === undefined) return;
+  throw new Failure(
+    "usage",
+    `The rollback that was broken off has no ${other}`,
+    {
+      hint: "Go on with it as it began: rollback",
+    },
+  );
+}
+
 export interface RolledBack {
   parts: Measured[];
   /** Where what was replaced is kept; null where there was nothing. */
@@ -129,21 +167,45 @@ export async function rollback(
   track: Track,
   version: string,
 ): Promise<RolledBack> {
-  ensureHome(instance);
-  const journal = readJournalOf(instance, "rollback") ??
-    new Journal(instance, {
-      version: 1,
-      kind: "rollback",
-      stamp: freeStamp(instance, ["pre-rollback"]),
-      parts: plan.parts.map(({ name }) => name),
-      skipBackup: false,
-      keepVolumes: options.keepVolumes,
-      backup: plan.backup?.name ?? null,
-      made: [],
-      steps: {},
-    });
-  const move = new Rollback(instance, journal, version, track);
-  // Before the lock: what is stopped is not moved.
+  // It would make a directory anew that is about to be put in its place.
+  if (!plan.resumes) ensureHome(instance);
+  const lock = await Mover.start(instance, { volumes: false });
+  let move: Rollback;
+  try {
+    // Behind the lock: another run may have ended in the meantime, or been killed.
+    const journal = readJournalOf(instance, "rollback") ??
+      newJournal(instance, plan, options);
+    move = new Rollback(instance, journal, version, track);
+    return await runSteps(instance, plan, journal, move);
+  } finally {
+    await lock.stop(instance);
+  }
+}
+
+function newJournal(
+  instance: Instance,
+  plan: RollbackPlan,
+  { keepVolumes }: RollbackOptions,
+): Journal {
+  return new Journal(instance, {
+    version: 1,
+    kind: "rollback",
+    stamp: freeStamp(instance, ["pre-rollback"]),
+    parts: plan.parts.map(({ name }) => name),
+    skipBackup: false,
+    keepVolumes,
+    backup: plan.backup?.name ?? null,
+    made: [],
+    steps: {},
+  });
+}
+
+async function runSteps(
+  instance: Instance,
+  plan: RollbackPlan,
+  journal: Journal,
+  move: Rollback,
+): Promise<RolledBack> {
   await journal.step("stop", () => move.stopAll());
   const mover = await Mover.start(instance, { volumes: true });
   try {
@@ -174,7 +236,6 @@ class Rollback {
   readonly #journal: Journal;
   readonly #version: string;
   readonly #track: Track;
-  readonly #kept: string;
 
   constructor(
     instance: Instance,
@@ -186,7 +247,10 @@ class Rollback {
     this.#journal = journal;
     this.#version = version;
     this.#track = track;
-    this.#kept = `pre-rollback-${journal.state.stamp}`;
+  }
+
+  get #kept(): string {
+    return `pre-rollback-${this.#journal.state.stamp}`;
   }
 
   get keptPath(): string {
@@ -269,16 +333,20 @@ class Rollback {
   /** Two renames for each; where one was broken off follows from what is there. */
   async swap(mover: Mover): Promise<void> {
     const { home } = this.#instance;
+    let swapped = false;
     for (const name of this.#journal.state.parts) {
       await this.#journal.step(`swap:${name}`, async () => {
         const staged = join(home.migration, name);
         const local = join(home.home, name);
         if (!existsSync(staged)) return;
+        swapped = true;
         if (existsSync(local)) {
+          // Somebody may have made it anew since it was put away.
+          const again = existsSync(join(this.keptPath, name));
           await mover.act({
             op: "rename",
             from: insideMover.local(name),
-            to: insideMover.backup(this.#kept, name),
+            to: insideMover.backup(this.#kept, again ? `${name}.later` : name),
           });
         }
         await mover.act({
@@ -288,10 +356,9 @@ class Rollback {
         });
       });
     }
-    await this.#journal.step(
-      "verify-local",
-      () => this.#verify(mover, "the local directories", insideMover.local),
-    );
+    // In a later run they may have been put to use already.
+    if (!swapped) return;
+    await this.#verify(mover, "the local directories", insideMover.local);
   }
 
   /** What was replaced is a backup like any other. */
@@ -322,11 +389,38 @@ class Rollback {
 
   /** That of the memory bank is a directory of the home, and would stay full. */
   async emptyVolumes(mover: Mover): Promise<void> {
+    await this.#refuseChange(mover);
     await this.#journal.step("empty", async () => {
       for (const { path } of await presentVolumes(this.#instance)) {
         await mover.act({ op: "empty", path });
       }
     });
+  }
+
+  /** What was written to the volumes since they were copied is copied, too. */
+  async #refuseChange(mover: Mover): Promise<void> {
+    const { backup } = this.#journal.state;
+    if (this.#journal.hasBegun("empty")) return;
+    const manifest = backup === null
+      ? insideMover.work("rollback.json")
+      : insideMover.backup(this.#kept, "volumes", "manifest.json");
+    const { count, first } = await mover.do({
+      op: "compare",
+      parts: await presentVolumes(this.#instance),
+      manifest,
+      contents: false,
+    }, comparisonSchema);
+    if (count === 0) return;
+    // What is in place by now is kept like what was there before it.
+    this.#journal.forget(
+      Object.keys(this.#journal.state.steps).filter((step) => step !== "stop"),
+    );
+    this.#journal.note({ stamp: freeStamp(this.#instance, ["pre-rollback"]) });
+    throw new Failure(
+      "busy",
+      `Written to since it was copied: ${first.join("; ")}`,
+      { hint: "Stop what writes to the volumes, then run it again." },
+    );
   }
 
   async removeVolumes(): Promise<string[]> {

@@ -451,6 +451,85 @@ small_disk() { # small_disk SIZE: as the home
   in_volume plugins | diff "$BATS_TEST_TMPDIR/trees" -
 }
 
+@test "a --force that was killed while it emptied keeps the backup that it made" {
+  small_home
+  "$migrate" --yes >/dev/null
+  "$claudy" daemon stop
+  precious="docker run --rm --label hal9000.instance=$HAL9000_PREFIX --volume $HAL9000_PREFIX-plugins:/v --entrypoint"
+  $precious touch "$HAL9000_IMAGE_REPO:parent" /v/precious
+  broken_off_in empty --force
+  [ -n "$(find "$HAL9000_HOME"/backups/pre-force-*/plugins -name precious)" ]
+  run -0 "$migrate" --yes --force
+  [ -n "$(find "$HAL9000_HOME"/backups/pre-force-*/plugins -name precious)" ]
+  [ "$(in_volume plugins)" = "$(tree "$HAL9000_HOME/plugins")" ]
+}
+
+@test "what was written to the new data is not begun anew from the old" {
+  small_home
+  broken_off_in start
+  "$claudy" daemon start >/dev/null
+  echo new >"$HAL9000_HOME/memorybank/new.md"
+  touch "$HAL9000_HOME/membank/one.md"
+  run -0 "$migrate" --yes
+  [ "$(cat "$HAL9000_HOME/memorybank/new.md")" = new ]
+}
+
+@test "a backup that is whole stays where the source has changed since" {
+  small_home
+  head -c 100000000 /dev/urandom >"$HAL9000_HOME/plugins/large"
+  broken_off_in copy:plugins
+  rm "$HAL9000_HOME/membank/one.md"
+  run -0 "$migrate" --yes
+  [ "$(cat "$HAL9000_HOME"/backups/pre-dind-*/membank/one.md)" = one ]
+}
+
+@test "what is written to the volumes during a rollback comes back with the next run" {
+  small_home
+  "$migrate" --yes >/dev/null
+  head -c 100000000 /dev/urandom >"$HAL9000_HOME/memorybank/large"
+  reached() { jq -e '.steps["copy:plugins"]' "$HAL9000_HOME/migration/journal.json"; }
+  "$rollback" --yes >/dev/null 2>&1 &
+  pid=$!
+  until reached >/dev/null 2>&1; do kill -0 "$pid"; done
+  kill -9 "$pid"
+  echo late >"$HAL9000_HOME/memorybank/late.md"
+  run -5 "$rollback" --yes
+  [[ $output == *"Written to since it was copied"*late.md* ]]
+  run -0 "$rollback" --yes
+  [ "$(cat "$HAL9000_HOME/membank/late.md")" = late ]
+  # And what was replaced on the way.
+  [ "$(cat "$(find "$HAL9000_HOME"/backups/pre-rollback-*/membank -name one.md | head -1)")" = one ]
+}
+
+@test "a daemon that does not start on the new data can be rolled back" {
+  small_home
+  mkdir "$HAL9000_HOME/chromadb"
+  echo garbage >"$HAL9000_HOME/chromadb/chroma.sqlite3"
+  run timeout 90 "$migrate" --yes
+  [ "$status" != 0 ]
+  run -6 "$migrate" --abort --yes
+  run -0 "$rollback" --yes
+  [ "$(cat "$HAL9000_HOME/chromadb/chroma.sqlite3")" = garbage ]
+  [ ! -e "$HAL9000_HOME/migration/journal.json" ]
+}
+
+@test "a link in the place of a directory is refused, and so are other options half-way" {
+  small_home
+  mv "$HAL9000_HOME/membank" "$BATS_TEST_TMPDIR/elsewhere"
+  ln -s "$BATS_TEST_TMPDIR/elsewhere" "$HAL9000_HOME/membank"
+  run -6 "$migrate" --yes
+  [[ $output == *'membank" is a link'* ]]
+  rm "$HAL9000_HOME/membank"
+  mv "$BATS_TEST_TMPDIR/elsewhere" "$HAL9000_HOME/membank"
+  broken_off_in copy:plugins
+  run -2 "$migrate" --yes --skip-backup
+  run -5 "$scripts/init-volumes.ts" --clean --yes
+  "$migrate" --yes >/dev/null
+  docker create --name "$HAL9000_PREFIX-mover" --entrypoint true "$HAL9000_IMAGE_REPO:parent"
+  run -5 "$rollback" --yes
+  docker rm "$HAL9000_PREFIX-mover"
+}
+
 # Kills a command after so many milliseconds, and waits until all of it has gone.
 killed_after() { # killed_after MILLISECONDS COMMAND...
   "${@:2}" >/dev/null 2>&1 &

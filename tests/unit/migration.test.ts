@@ -177,6 +177,7 @@ test("readJournalOf() and the daemon refuse while another move has not ended", (
   assert.throws(() => refuseWhileMoving(instance), /A migrate has not ended/);
   journal.note({ steps: { start: "begun" } });
   refuseWhileMoving(instance);
+  assert.is(readJournalOf(instance, "rollback"), undefined);
 });
 
 test("readJournal() refuses one that is damaged, and leaves it", ({ instance }) => {
