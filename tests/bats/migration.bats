@@ -341,10 +341,10 @@ broken_off_in() { # broken_off_in STEP OPTIONS...
   first=$!
   moving() { [ -e "$HAL9000_HOME/migration/journal.json" ]; }
   wait_for 10 moving
-  docker pause "$HAL9000_PREFIX-mover"
+  kill -STOP "$first"
   run -5 "$migrate" --yes --resume
   [[ $output == *"being moved by process "* ]]
-  docker unpause "$HAL9000_PREFIX-mover"
+  kill -CONT "$first"
   wait "$first"
   in_volume plugins | grep -F large
 }
