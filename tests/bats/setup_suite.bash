@@ -49,6 +49,8 @@ sweep_dead_runs() {
     while read -r instance; do
       case $instance in hal9000-test-*) ;; *) continue ;; esac
       pid=${instance#hal9000-test-}
-      [ -d "/proc/${pid%%-*}" ] || remove_instance "$instance"
+      # An engine that was killed may have left mounts that it does not know.
+      [ -d "/proc/${pid%%-*}" ] || remove_instance "$instance" ||
+        echo "Something of $instance stays behind" >&2
     done
 }
