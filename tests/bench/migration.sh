@@ -17,7 +17,7 @@ clean_up() {
 trap clean_up EXIT
 
 echo "Making 1 GB in 50,000 files" >&2
-mkdir -p "$HAL9000_HOME/plugins"
+mkdir -p "$HAL9000_HOME"/{membank,plugins}
 head -c 1000000000 /dev/urandom >"$root/bytes"
 for directory in $(seq 0 99); do mkdir "$HAL9000_HOME/plugins/$directory"; done
 # The first digits of a file's number are its directory's.
@@ -40,8 +40,10 @@ phase() { jq --arg what "$1" '[.phases[] | select(.what == $what) | .ms] | add' 
 
 for sample in $(seq "$samples"); do
   echo "Sample $sample of $samples" >&2
+  sync # what others have written is nobody's time here
   milliseconds copy >>"$root/cp"
   rm -rf "$root/copy"
+  sync
   migrated() { scripts/migrate.ts --yes --json >"$root/migrated" 2>/dev/null; }
   milliseconds migrated >>"$root/whole"
   phase "Copying plugins" "$root/migrated" >>"$root/moved"
