@@ -145,19 +145,22 @@ own_profile() { # own_profile NAME LINES...
   [ "$(docker images --quiet "$HAL9000_PREFIX-profile" | wc -l)" = 0 ]
 }
 
-@test "a smoke test that does not end is ended, and leaves nothing" {
+@test "a smoke test that does not end goes with Ctrl-C, or by itself" {
   own_profile endless 'LABEL hal9000.smoke="sleep 1000"'
-  "$claudy" profile build endless >/dev/null 2>&1 &
-  pid=$!
-  helper() { docker ps --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" --filter label=hal9000.role=helper --filter "since=$net"; }
-  smoking() { docker ps --no-trunc --format '{{.Command}}' | grep -F 'timeout 60 sh -c'; }
+  screen=$HAL9000_PREFIX-smoke
+  tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 "$claudy profile build endless; sleep 30"
+  smoking() {
+    docker ps --quiet --no-trunc --filter "label=hal9000.instance=$HAL9000_PREFIX" --filter label=hal9000.role=helper |
+      xargs -r docker inspect --format '{{.Config.Entrypoint}} {{.Config.Cmd}} {{.HostConfig.AutoRemove}}' | grep -F "sleep 1000"
+  }
   wait_for 30 smoking
-  docker top "$(docker ps --quiet --latest)" >/dev/null
-  # As Ctrl-C: the whole group hears of it.
-  kill -INT -- "$pid" 2>/dev/null || true
-  docker ps --quiet --latest | xargs docker stop --time 1
-  run ! smoking
-  kill "$pid" 2>/dev/null || true
+  # Whatever becomes of us, it has an end and goes with it.
+  [[ $(smoking) == "[timeout] [60 sh -c "*" true" ]]
+  tmux -L "$screen" send-keys C-c
+  gone() { ! smoking; }
+  wait_for 15 gone
+  tmux -L "$screen" kill-server
+  [ -z "$(docker images --quiet "$HAL9000_PREFIX-profile")" ]
 }
 
 @test "a stray file among one's own profiles, and an entrypoint, break nothing" {
