@@ -13,6 +13,7 @@ import { Failure } from "../errors.ts";
 import { isWithin } from "../hostpath.ts";
 import type { Instance } from "../instance.ts";
 import { label } from "../labels.ts";
+import { askGateway } from "../mcp/client.ts";
 import { binarySize } from "../units.ts";
 import { backupParts } from "./parts.ts";
 
@@ -69,6 +70,14 @@ export async function refuseUsers(
   if (users.length === 0) return;
   throw new Failure("busy", `In use by containers: ${users.join(", ")}`, {
     hint: `Stop them first: docker stop ${users.join(" ")}`,
+  });
+}
+
+/** Throws a `busy` Failure where MCP servers may write to the memory bank. */
+export async function refuseGateway({ home }: Instance): Promise<void> {
+  if (!await askGateway(home, "status")) return;
+  throw new Failure("busy", "The MCP gateway runs, which has the memory bank", {
+    hint: "Stop it first: claudy mcp stop",
   });
 }
 

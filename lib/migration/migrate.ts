@@ -12,6 +12,7 @@ import type { Log } from "../log.ts";
 import { ensureHome, ensureVolume } from "../volumes.ts";
 import { liveWorkers } from "../workers.ts";
 import {
+  refuseGateway,
   refuseLinks,
   refuseUsers,
   refuseWithoutRoom,
@@ -76,6 +77,7 @@ export async function planMigration(
     });
   }
   refuseLinks(instance);
+  await refuseGateway(instance);
   refuseOtherOptions(journal, options);
   await refuseUsers(instance, directories);
   refuseWriters(directories);

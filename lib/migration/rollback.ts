@@ -12,6 +12,7 @@ import { ensureHome } from "../volumes.ts";
 import { listWorkers } from "../workers.ts";
 import { type Backup, wholeBackup } from "./backups.ts";
 import {
+  refuseGateway,
   refuseLinks,
   refuseOtherDisks,
   refuseUsers,
@@ -64,6 +65,7 @@ export async function planRollback(
   const { home } = instance;
   const journal = readJournalOf(instance, "rollback");
   refuseLinks(instance);
+  await refuseGateway(instance);
   refuseOtherDisks(instance);
   refuseOtherOptions(journal, options);
   // Once it is copied it is no longer needed.
@@ -170,12 +172,11 @@ export async function rollback(
   // It would make a directory anew that is about to be put in its place.
   if (!plan.resumes) ensureHome(instance);
   const lock = await Mover.start(instance, { volumes: false });
-  let move: Rollback;
   try {
     // Behind the lock: another run may have ended in the meantime, or been killed.
     const journal = readJournalOf(instance, "rollback") ??
       newJournal(instance, plan, options);
-    move = new Rollback(instance, journal, version, track);
+    const move = new Rollback(instance, journal, version, track);
     return await runSteps(instance, plan, journal, move);
   } finally {
     await lock.stop(instance);

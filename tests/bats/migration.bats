@@ -331,6 +331,11 @@ broken_off_in() { # broken_off_in STEP OPTIONS...
   run -5 "$migrate" --yes
   exec 7>&-
   [[ $output == *"Being written to: $HAL9000_HOME/membank/one.md"* ]]
+  "$claudy" mcp start >/dev/null
+  run -5 "$migrate" --yes
+  [[ $output == *"The MCP gateway runs"*"claudy mcp stop"* ]]
+  run -5 "$rollback" --yes
+  "$claudy" mcp stop
   run -0 "$migrate" --dry-run
 }
 
