@@ -12,10 +12,10 @@ import {
   removeSource,
 } from "../lib/migration/abort.ts";
 import {
-  migrate,
   type MigrationPlan,
   planMigration,
-} from "../lib/migration/migrate.ts";
+} from "../lib/migration/migrate-plan.ts";
+import { migrate } from "../lib/migration/migrate.ts";
 import { columns } from "../lib/text.ts";
 import { binarySize, megabytes } from "../lib/units.ts";
 import { command, runCli, version } from "./cli.ts";

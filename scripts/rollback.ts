@@ -11,9 +11,9 @@ import {
 } from "../lib/migration/backups.ts";
 import {
   planRollback,
-  rollback,
   type RollbackPlan,
-} from "../lib/migration/rollback.ts";
+} from "../lib/migration/rollback-plan.ts";
+import { rollback } from "../lib/migration/rollback.ts";
 import { columns } from "../lib/text.ts";
 import { megabytes, span } from "../lib/units.ts";
 import { command, runCli, version } from "./cli.ts";
