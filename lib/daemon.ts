@@ -12,7 +12,7 @@ import {
   inspectImage,
   removeContainer,
 } from "./docker.ts";
-import { Failure } from "./errors.ts";
+import { Failure, messageOf } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { ensureForwarder, removeForwarder } from "./mcp/forwarder.ts";
@@ -63,7 +63,12 @@ export async function startDaemon(
   await ensureStorage(instance);
   const net = await ensureNet(instance, images.net, published);
   await ensureParent(instance, env, net, images.parent, log);
-  await ensureForwarder(instance);
+  try {
+    await ensureForwarder(instance);
+  } catch (error) {
+    // Sessions do without.
+    log(`warning: ${messageOf(error)}`);
+  }
   return await waitUntilReady(instance);
 }
 

@@ -5,6 +5,7 @@
 import { chmodSync, chownSync, rmSync } from "node:fs";
 import { createConnection, createServer, type Socket } from "node:net";
 import { once } from "node:events";
+import type { Duplex } from "node:stream";
 import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 
@@ -23,7 +24,7 @@ export async function serveForward(
     sockets.add(socket);
     socket.on("close", () => sockets.delete(socket));
     socket.on("error", () => socket.destroy());
-    readPort(socket, (port) => join(socket, connectTo(port)));
+    readPort(socket, (port) => joinSockets(socket, connectTo(port)));
   });
   rmSync(path, { force: true });
   server.listen(path);
@@ -63,7 +64,7 @@ function connectTo(port: number): Socket {
 }
 
 /** What one says the other hears, until either breaks off. */
-function join(a: Socket, b: Socket): void {
+export function joinSockets(a: Duplex, b: Duplex): void {
   for (const [from, to] of [[a, b], [b, a]] as const) {
     from.on("error", () => to.destroy());
     from.on("close", () => to.destroy());
@@ -95,7 +96,7 @@ export async function forwardPort(
       allowHalfOpen: true,
     });
     passage.write(`${port}\n`);
-    join(socket, passage);
+    joinSockets(socket, passage);
   });
   server.listen(hostPort, "127.0.0.1");
   try {

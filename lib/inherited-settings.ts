@@ -88,7 +88,8 @@ export function takeMcpServers(
   return { value: kept, left };
 }
 
-function isLocal(url: string): boolean {
+/** Whether a URL is of the machine that it is said on. */
+export function isLocal(url: string): boolean {
   const host = URL.canParse(url) ? new URL(url).hostname : "";
   return /^(localhost|127\..*|\[::1\]|0\.0\.0\.0|)$/.test(host);
 }

@@ -14,6 +14,11 @@ const firstPort = 20_000;
 export const portsEach = 20;
 const ranges = 500;
 
+/** Whether it may come to be of a session's range. */
+export function isSessionPort(port: number): boolean {
+  return port >= firstPort && port < firstPort + ranges * portsEach;
+}
+
 /** The first port of the range that a name leads to, `attempt` ranges further. */
 export function portBase(session: string, attempt: number): number {
   const digest = createHash("sha256").update(session).digest();

@@ -9,7 +9,9 @@ import { forgetHome, retireWorker, stopWorker } from "./ending.ts";
 import { messageOf } from "./errors.ts";
 import { type ContainerEvent, followEvents } from "./events.ts";
 import type { Instance } from "./instance.ts";
+import type { Role } from "./labels.ts";
 import type { Log } from "./log.ts";
+import { reviveForwarder } from "./mcp/forwarder.ts";
 import { readClaim } from "./pool/claim.ts";
 import { isUsed } from "./pool/warm.ts";
 import {
@@ -44,6 +46,9 @@ const orphanGraceMs = 10 * 60_000;
 /** Whoever spawned or stops a worker retires it; the parent comes after. */
 const settleMs = 2000;
 const everyMs = 60_000;
+
+/** Roles of the containers whose end is to be followed by something. */
+const kept: string[] = ["worker", "forwarder"] satisfies Role[];
 
 /** What to do; nothing is done yet. */
 export function planReconcile(
@@ -110,6 +115,8 @@ export async function keepReconciled(
     clearTimeout(timer);
     last = last.then(() => reconcile(instance, log)).catch((error) =>
       log(`Cannot reconcile: ${messageOf(error)}`)
+    ).then(() => reviveForwarder(instance)).catch((error) =>
+      log(`Cannot start ${instance.names.forwarder}: ${messageOf(error)}`)
     );
     timer = setTimeout(run, everyMs);
   };
@@ -123,9 +130,12 @@ export async function keepReconciled(
     try {
       await followEvents(
         instance,
-        { actions: ["die", "destroy", "oom"], role: "worker", stop },
-        (event) =>
-          event.action === "oom" ? noteOom(instance, event, log) : soon(),
+        { actions: ["die", "destroy", "oom"], stop },
+        (event) => {
+          if (!kept.includes(event.role)) return;
+          if (event.action === "oom") noteOom(instance, event, log);
+          else soon();
+        },
       );
     } catch (error) {
       if (!stop.aborted) log(`Docker's events broke off: ${messageOf(error)}`);

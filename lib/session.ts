@@ -100,7 +100,7 @@ export async function readySession(
   const session = request.name === undefined
     ? nameOf(instance, project, log)
     : checkWorkerName(request.name, instance.names);
-  const mcp = chooseServers(configuredServers(instance), request.mcp);
+  const mcp = chooseServers(configuredServers(instance, log), request.mcp);
   // They are in another network where the container has one of its own.
   if (!request.standalone) await tellOfMissing(instance, mcp, log);
   // What is wrong with either is told before anything is kept.
@@ -129,6 +129,8 @@ export async function readySession(
   // In a worker that runs the CLI may be at work on the same file.
   if (start !== "running") {
     offerServers(claudeHome, project, request.standalone ? new Map() : mcp);
+  } else if (request.mcp !== true) {
+    log("The session runs: its MCP servers are those that it was started with");
   }
   const signIn = layOutCredentials(instance, claudeHome, project, request.env);
   return {

@@ -169,6 +169,15 @@ export const definitions = {
     fallback: "",
     meaning: "What claudy watch runs for a session that begins to wait",
   },
+  MCP_SOCKET: {
+    schema: v.picklist(
+      ["auto", "unix", "tcp"],
+      'must be "auto", "unix" or "tcp"',
+    ),
+    fallback: "auto",
+    meaning:
+      "How workers reach the host's MCP servers; auto: tcp with Docker Desktop",
+  },
   SKIP_IMAGE_PULL: {
     schema: flag,
     fallback: "false",

@@ -55,7 +55,8 @@ export function prepareWorkerHome(
   // The project may have changed hands since.
   ensureOwner(claudeHome, project);
   seedClaudeHome(claudeHome, project);
-  offerServers(claudeHome, project, configuredServers(instance));
+  // What is wrong with them is told when a session is opened.
+  offerServers(claudeHome, project, configuredServers(instance, () => {}));
   return {
     home: relative,
     made,

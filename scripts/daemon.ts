@@ -7,13 +7,14 @@ import { findContainer } from "../lib/docker.ts";
 import { Failure } from "../lib/errors.ts";
 import { findParent, type Instance, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
+import { startConfiguredGateway } from "../lib/mcp/gateway-process.ts";
 import { parsePublished } from "../lib/parent-spec.ts";
 import { columns } from "../lib/text.ts";
 import { duration } from "../lib/units.ts";
 import { liveWorkers } from "../lib/workers.ts";
 import type { CAC } from "cac";
-import { startConfiguredGateway } from "./mcp.ts";
 import { type LogOptions, printLog } from "./logs.ts";
+import { checkout } from "./cli.ts";
 import { action, listOf } from "./options.ts";
 import { answer, confirm } from "./output.ts";
 
@@ -29,7 +30,7 @@ export const daemonActions = {
   start: async (instance: Instance, options: DaemonOptions) => {
     const ports = listOf(options.publish).map(parsePublished);
     await startDaemon(instance, env, logToStderr, ports);
-    await startConfiguredGateway(instance);
+    await startConfiguredGateway(instance, { checkout, env }, logToStderr);
     await showStatus(instance, options);
   },
   stop: async (instance: Instance, options: DaemonOptions) => {

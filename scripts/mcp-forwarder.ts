@@ -4,15 +4,21 @@
 
 import process from "node:process";
 import { forward } from "../lib/mcp/forwarder.ts";
+import { greet } from "../lib/mcp/greet.ts";
 import { command, runCli } from "./cli.ts";
+import { answer } from "./output.ts";
 
 const cli = command("mcp-forwarder");
 
 cli.command("<...ports>", "Carry each PORT=NAME until SIGTERM")
   .action(async (ports: string[]) => {
+    process.on("SIGTERM", () => process.exit(0));
     await forward(ports);
-    await new Promise((resolve) => process.on("SIGTERM", resolve));
-    process.exit(0);
+  });
+
+cli.command("greet <port>", "Say what answers there, as a worker would be told")
+  .action(async (port: string) => {
+    answer(null, await greet({ port: Number(port) }), false);
   });
 
 await runCli(cli);

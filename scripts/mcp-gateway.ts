@@ -13,7 +13,8 @@ import { actOnMcp, addMcpOptions } from "./mcp.ts";
 const cli = command("mcp-gateway");
 
 cli.command("serve", "Run the gateway here, until SIGTERM")
-  .action(async () => {
+  .option("--tunnels", "Listen on 127.0.0.1 besides, for an engine elsewhere")
+  .action(async ({ tunnels = false }: { tunnels?: boolean }) => {
     const { env } = process;
     const home = homePaths(homeOf(env));
     if (await askGateway(home, "status").catch(() => undefined)) {
@@ -25,7 +26,8 @@ cli.command("serve", "Run the gateway here, until SIGTERM")
     const { serveGateway } = await import("../lib/mcp/gateway.ts");
     const settings = readSettings(env);
     const log = timedLog(logToStderr);
-    await serveGateway({ home, settings, checkout, env }, stop.signal, log);
+    const options = { home, settings, checkout, env, tunnels };
+    await serveGateway(options, stop.signal, log);
     process.exit(0);
   });
 

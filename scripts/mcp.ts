@@ -1,9 +1,6 @@
 // The MCP servers of the host, as mcp-gateway and claudy offer them.
 
-import { spawn } from "node:child_process";
-import { closeSync, existsSync, readFileSync } from "node:fs";
-import { homedir } from "node:os";
-import { join } from "node:path";
+import { existsSync, readFileSync } from "node:fs";
 import process from "node:process";
 import type { CAC } from "cac";
 import { Failure } from "../lib/errors.ts";
@@ -12,16 +9,19 @@ import { logToStderr } from "../lib/log.ts";
 import { askGateway, type GatewayStatus } from "../lib/mcp/client.ts";
 import {
   checkServer,
-  checkServers,
-  defaultServers,
-  findCommand,
   readServers,
   type ServerConfig,
 } from "../lib/mcp/config.ts";
+import {
+  changeServers,
+  ensureConfig,
+  freePort,
+  serversOfClaude,
+} from "../lib/mcp/configuring.ts";
+import { checkMcp } from "../lib/mcp/doctor.ts";
 import { ensureForwarder } from "../lib/mcp/forwarder.ts";
-import { greet } from "../lib/mcp/greet.ts";
+import { startGateway, stopGateway } from "../lib/mcp/gateway-process.ts";
 import { didYouMean } from "../lib/nearest.ts";
-import { openForOutput, writeWhole } from "../lib/owned.ts";
 import { columns } from "../lib/text.ts";
 import { ensureHome } from "../lib/volumes.ts";
 import { waitFor } from "../lib/wait.ts";
@@ -31,6 +31,7 @@ import { action, listOf } from "./options.ts";
 import { answer, confirm } from "./output.ts";
 
 const { env } = process;
+const host = { checkout, env };
 
 interface Options extends LogOptions {
   port?: unknown;
@@ -53,8 +54,9 @@ type Act = (
 const actions: Record<string, Act> = {
   start: async (instance, options) => {
     refuseInside(instance);
-    ensureConfig(instance);
-    await startGateway(instance);
+    ensureConfig(instance, host, logToStderr);
+    await startGateway(instance, host);
+    await settle(instance);
     await ensureForwarder(instance);
     await show(instance, options);
   },
@@ -66,10 +68,7 @@ const actions: Record<string, Act> = {
   restart: async (instance, options) => {
     refuseInside(instance);
     await stopGateway(instance);
-    ensureConfig(instance);
-    await startGateway(instance);
-    await ensureForwarder(instance);
-    await show(instance, options);
+    await actions["start"]?.(instance, options, undefined);
   },
   status: show,
   logs: (instance, options, name) => {
@@ -84,10 +83,9 @@ const actions: Record<string, Act> = {
       name,
       port: server.port,
       isolation: server.isolation,
-      what: server.url === undefined
-        ? [server.command, ...server.args].join(" ")
-        : new URL(server.url).origin,
-      // Never their values.
+      // Arguments may be secrets, as values of variables are.
+      what: server.command ?? new URL(server.url ?? "").origin,
+      arguments: server.args.length,
       variables: Object.keys(server.env),
     }));
     const rows = servers.map(({ name, port, isolation, what }) => [
@@ -104,27 +102,26 @@ const actions: Record<string, Act> = {
     return Promise.resolve();
   },
   add: async (instance, options, name) => {
-    const found = options.fromClaude
-      ? fromClaude(instance)
-      : { [wanted(name)]: described(instance, options) };
-    const added = Object.keys(found).filter((one) =>
-      !options.fromClaude || !serversOf(instance).has(one)
-    );
-    for (const one of added) {
-      const config = checkServer(one, found[one], `mcp add ${one}`);
-      change(instance, (servers) => ({ ...servers, [one]: config }));
-    }
+    ensureConfig(instance, host, logToStderr);
+    const { servers, left } = options.fromClaude
+      ? serversOfClaude(instance, env)
+      : { servers: describe(instance, options, wanted(name)), left: [] };
+    changeServers(instance, (present) => ({ ...present, ...servers }));
+    for (const line of left) logToStderr(`Left out: ${line}`);
+    const added = Object.keys(servers);
     answer(
-      { added },
+      { added, left },
       `Added: ${added.join(", ") || "nothing"}`,
       options.json ?? false,
     );
+    if (added.length === 0) return;
     await applyChange(instance);
   },
   remove: async (instance, options, name) => {
+    ensureConfig(instance, host, logToStderr);
     findServer(instance, wanted(name));
     await confirm(`Remove ${name}?`, options.yes ?? false);
-    change(instance, (servers) => {
+    changeServers(instance, (servers) => {
       const { [wanted(name)]: _, ...rest } = servers;
       return rest;
     });
@@ -150,9 +147,11 @@ export function addMcpOptions(command: ReturnType<CAC["command"]>) {
       "--idle-timeout <seconds>",
       "add: before a silent client is forgotten (default: 300)",
     )
-    .option("--env <KEY=VALUE>", "add: variable of its process; repeatable", {
-      type: [String],
-    })
+    .option(
+      "--env <KEY[=VALUE]>",
+      "add: variable of its process, KEY alone as it is set here; repeatable",
+      { type: [String] },
+    )
     .option("--url <url>", "add: a server that listens on the host already")
     .option("--from-claude", "add: those of the host's Claude configuration")
     .option("--tail <n>", "logs: begin so many lines before the end")
@@ -183,21 +182,6 @@ export function addMcp(cli: CAC): void {
     .action(actOnMcp);
 }
 
-/** Starts it where servers are configured and it does not run. */
-export async function startConfiguredGateway(
-  instance: Instance,
-): Promise<void> {
-  if (instance.self || !existsSync(instance.home.mcpConfig)) return;
-  try {
-    await startGateway(instance);
-  } catch (error) {
-    // Sessions do without.
-    logToStderr(
-      `warning: ${error instanceof Error ? error.message : String(error)}`,
-    );
-  }
-}
-
 function refuseInside({ self }: Instance): void {
   if (!self) return;
   throw new Failure("usage", "The parent cannot run the host's MCP servers", {
@@ -205,44 +189,20 @@ function refuseInside({ self }: Instance): void {
   });
 }
 
-async function startGateway(instance: Instance): Promise<void> {
-  const { home, owner, settings } = instance;
-  readServers(home, settings); // its faults are told here
-  if (await askGateway(home, "status")) return;
-  const log = openForOutput(home.mcpLog("gateway"), "a", owner);
-  const script = join(checkout, "scripts", "mcp-gateway.ts");
-  // Out of this terminal's session, so that it stays when that closes; and again
-  // where it was killed.
-  const loop = 'until "$0" serve; [ $? -lt 128 ]; do sleep 1; done';
-  const child = spawn("setsid", ["--fork", "sh", "-c", loop, script], {
-    stdio: ["ignore", log, log],
-    env,
-  });
-  child.unref();
-  closeSync(log);
-  await waitFor(() => askGateway(home, "status").catch(() => undefined), {
-    for: "the MCP gateway",
-    timeoutMs: 20_000,
-    hint: `See ${home.mcpLog("gateway")}.`,
-  });
-}
-
-async function stopGateway({ home }: Instance): Promise<void> {
-  if (!await askGateway(home, "stop")) return;
-  await waitFor(
-    async () => !await askGateway(home, "status").catch(() => true),
-    {
-      for: "the MCP gateway to end",
-      timeoutMs: 10_000,
-    },
-  );
+/** Waits a while for those that start, so that it is told how that went. */
+async function settle({ home }: Instance): Promise<void> {
+  const settled = async () =>
+    (await askGateway(home, "status"))?.servers
+      .every(({ state }) => state !== "starting");
+  await waitFor(settled, { for: "the MCP servers", timeoutMs: 10_000 })
+    .catch(() => {});
 }
 
 /** After a change: a gateway that runs has the new servers. */
 async function applyChange(instance: Instance): Promise<void> {
   if (!await askGateway(instance.home, "status").catch(() => undefined)) return;
   await stopGateway(instance);
-  await startGateway(instance);
+  await startGateway(instance, host);
   await ensureForwarder(instance);
 }
 
@@ -264,107 +224,47 @@ function findServer(instance: Instance, name: string): ServerConfig {
   });
 }
 
-/** What can be had of the default servers is written down, to be seen and changed. */
-function ensureConfig(instance: Instance): void {
-  const { home, settings, owner } = instance;
-  if (existsSync(home.mcpConfig)) return;
-  const servers = Object.fromEntries(
-    Object.entries(defaultServers(home, settings)).filter(([name, server]) => {
-      const found = findCommand(server.command ?? "", checkout, env);
-      if (!found) {
-        logToStderr(`${name} is left out: there is no ${server.command}`);
-      }
-      return found !== undefined;
-    }),
-  );
-  writeConfig({ home, owner }, servers);
-}
-
-function change(
+function describe(
   instance: Instance,
-  how: (servers: Record<string, unknown>) => Record<string, unknown>,
-): void {
-  ensureConfig(instance);
-  const text = readFileSync(instance.home.mcpConfig, "utf8");
-  const servers = how(JSON.parse(text).mcpServers);
-  checkServers(servers); // as two of one port
-  writeConfig(instance, servers);
-}
-
-function writeConfig(
-  { home, owner }: Pick<Instance, "home" | "owner">,
-  mcpServers: Record<string, unknown>,
-): void {
-  const text = JSON.stringify({ mcpServers }, null, 2);
-  writeWhole(home.mcpConfig, `${text}\n`, owner);
-}
-
-/** Behind those of the default servers. */
-const firstPort = 3010;
-
-function freePort(instance: Instance, taken: number[] = []): number {
-  const used = [...serversOf(instance).values()].map(({ port }) => port);
-  let port = firstPort;
-  while (used.includes(port) || taken.includes(port)) port++;
-  return port;
-}
-
-function described(instance: Instance, options: Options): unknown {
+  options: Options,
+  name: string,
+): Record<string, unknown> {
+  if (serversOf(instance).has(name)) {
+    throw new Failure("busy", `There is an MCP server "${name}"`, {
+      hint: `Remove it first: claudy mcp remove ${name}`,
+    });
+  }
   const [command, ...args] = options["--"] ?? [];
-  const idle = options.idleTimeout;
-  return {
+  const { url, isolation, idleTimeout, port } = options;
+  const server = {
     ...(command === undefined ? {} : { command, args }),
-    ...(options.url === undefined ? {} : { url: String(options.url) }),
+    ...(url === undefined ? {} : { url: String(url) }),
     ...variables(listOf(options.env)),
-    port: options.port === undefined
-      ? freePort(instance)
-      : Number(options.port),
-    ...(options.isolation === undefined
-      ? {}
-      : { isolation: String(options.isolation) }),
-    ...(idle === undefined ? {} : { idleTimeout: Number(idle) }),
+    port: port === undefined ? freePort(instance) : Number(port),
+    ...(isolation === undefined ? {} : { isolation: String(isolation) }),
+    ...(idleTimeout === undefined ? {} : { idleTimeout: Number(idleTimeout) }),
   };
+  checkServer(name, server, `mcp add ${name}`);
+  return { [name]: server };
 }
 
-function variables(pairs: string[]): { env?: Record<string, string> } {
-  if (pairs.length === 0) return {};
-  return {
-    env: Object.fromEntries(pairs.map((pair) => {
-      const at = pair.indexOf("=");
-      if (at > 0) return [pair.slice(0, at), pair.slice(at + 1)];
-      throw new Failure("usage", "--env must be KEY=VALUE");
-    })),
-  };
+function variables(given: string[]): { env?: Record<string, string> } {
+  if (given.length === 0) return {};
+  return { env: Object.fromEntries(given.map(variable)) };
 }
 
-/** Programs and local servers that the host's Claude knows for its user. */
-function fromClaude(instance: Instance): Record<string, unknown> {
-  const claudeHome = env["CLAUDE_HOME"] ||
-    join(env["HOME"] || homedir(), ".claude");
-  const path = [join(claudeHome, ".claude.json"), `${claudeHome}.json`]
-    .find((path) => existsSync(path));
-  const servers = path === undefined
-    ? {}
-    : JSON.parse(readFileSync(path, "utf8")).mcpServers ?? {};
-  const ports: number[] = [];
-  return Object.fromEntries(
-    Object.entries(servers as Record<string, Record<string, unknown>>)
-      .flatMap(([name, { command, args, env, url, headers }]) => {
-        if (command === undefined && url === undefined) return [];
-        const port = freePort(instance, ports);
-        ports.push(port);
-        const entry = command === undefined
-          ? { url, headers: headers ?? {}, port }
-          : { command, args: args ?? [], env: env ?? {}, port };
-        return [[name, entry]];
-      }),
-  );
+/** KEY=VALUE, or KEY alone for what this environment has: so others do not see it. */
+function variable(given: string): [string, string] {
+  const [name = ""] = given.split("=", 1);
+  const value = given === name ? env[name] : given.slice(name.length + 1);
+  if (/^[A-Za-z_]\w*$/.test(name) && value !== undefined) return [name, value];
+  throw new Failure("usage", "--env must be KEY=VALUE, or KEY where it is set");
 }
 
 async function show(instance: Instance, options: Options): Promise<void> {
   const status = await askGateway(instance.home, "status");
   answer(
-    status ?? { pid: null, servers: [] },
+    status ?? { pid: null, tunnels: null, servers: [] },
     statusText(status),
     options.json ?? false,
   );
@@ -401,24 +301,12 @@ function statusText(status: GatewayStatus | undefined): string {
 
 /** Whether each answers a greeting; 1 where one does not. */
 async function examine(instance: Instance, options: Options): Promise<number> {
-  const { home } = instance;
-  const running = await askGateway(home, "status").catch(() => undefined);
-  const checks = await Promise.all(
-    [...serversOf(instance).keys()].map(async (name) => {
-      if (!running) {
-        return { name, ok: false, says: "the gateway does not run" };
-      }
-      try {
-        return { name, ok: true, says: await greet(home.mcpSocket(name)) };
-      } catch (error) {
-        const says = error instanceof Error ? error.message : String(error);
-        return { name, ok: false, says };
-      }
-    }),
-  );
-  const rows = checks.map((
-    { name, ok, says },
-  ) => [ok ? "ok" : "FAIL", name, says]);
+  const checks = await checkMcp(instance);
+  const rows = checks.map(({ name, ok, says }) => [
+    ok ? "ok" : "FAIL",
+    name,
+    says,
+  ]);
   answer(checks, columns(rows), options.json ?? false);
   return checks.every(({ ok }) => ok) ? 0 : 1;
 }

@@ -2,10 +2,6 @@
 // first needed, and again when it has ended. What it is sent has ids of our own, so
 // that clients who share it cannot take each other's answers.
 
-import { closeSync, writeSync } from "node:fs";
-import {
-  StdioClientTransport,
-} from "@modelcontextprotocol/sdk/client/stdio.js";
 import {
   isInitializeRequest,
   isJSONRPCErrorResponse,
@@ -13,11 +9,13 @@ import {
   isJSONRPCRequest,
   isJSONRPCResultResponse,
   type JSONRPCMessage,
+  type JSONRPCNotification,
   type JSONRPCRequest,
   LATEST_PROTOCOL_VERSION,
   type RequestId,
 } from "@modelcontextprotocol/sdk/types.js";
 import { messageOf } from "../errors.ts";
+import { StdioTransport } from "./stdio.ts";
 
 /** What a client of the process hears. */
 export interface Sink {
@@ -30,8 +28,10 @@ export interface ChildOptions {
   command: string;
   args: string[];
   env: Record<string, string>;
-  /** Opens what its stderr goes to. */
-  openLog: () => number;
+  /** Takes what it writes to its stderr, and what is wrong with it. */
+  log: (text: Uint8Array | string) => void;
+  /** Hears of each start, with what went wrong. */
+  started: (error: string | undefined) => void;
   /** Hears of each end that nobody asked for. */
   ended: (reason: string) => void;
 }
@@ -60,7 +60,7 @@ const endedCode = -32000;
 
 export class Child {
   readonly #options: ChildOptions;
-  #transport: StdioClientTransport | undefined;
+  #transport: StdioTransport | undefined;
   #starting: Promise<void> | undefined;
   /** What the first client introduced itself with. */
   #params: Params | undefined;
@@ -93,7 +93,7 @@ export class Child {
     for (const [id, asked] of this.#asked) {
       if (asked !== sink) continue;
       this.#asked.delete(id);
-      void this.#write(refusal(id, "The client has left"));
+      this.#refuse(id, "The client has left");
     }
   }
 
@@ -107,6 +107,22 @@ export class Child {
     }
   }
 
+  /** A process that has been introduced to; throws where there can be none. */
+  async ensure(): Promise<void> {
+    if (this.#closed) throw new Error(`${this.#options.name} is closed`);
+    if (this.#transport && !this.#starting) return;
+    this.#starting ??= this.#start().then(
+      () => this.#options.started(undefined),
+      (error) => {
+        this.#options.started(messageOf(error));
+        throw error;
+      },
+    ).finally(() => {
+      this.#starting = undefined;
+    });
+    await this.#starting;
+  }
+
   async close(): Promise<void> {
     this.#closed = true;
     await this.#transport?.close();
@@ -116,17 +132,17 @@ export class Child {
     if (isJSONRPCRequest(message)) {
       if (isInitializeRequest(message)) {
         this.#params ??= message.params as Params;
-        await this.#ensure();
+        await this.ensure();
         const result = this.#welcome ?? {};
         sink.deliver({ jsonrpc: "2.0", id: message.id, result }, message.id);
         return;
       }
-      await this.#ensure();
+      await this.ensure();
       await this.#request(sink, message);
     } else if (isJSONRPCNotification(message)) {
       // Ours was sent when the process was started.
       if (message.method === "notifications/initialized") return;
-      await this.#ensure();
+      await this.ensure();
       await this.#write(this.#translated(sink, message));
     } else if (
       "id" in message && this.#asked.get(message.id as RequestId) === sink
@@ -150,38 +166,22 @@ export class Child {
     });
   }
 
-  /** A cancellation names a request by the client's id. */
-  #translated(sink: Sink, message: JSONRPCMessage): JSONRPCMessage {
-    if (!("method" in message)) return message;
+  /** A cancellation names a request by the client's id, and ends it for us. */
+  #translated(sink: Sink, message: JSONRPCNotification): JSONRPCMessage {
     if (message.method !== "notifications/cancelled") return message;
     const cancelled = message.params?.["requestId"];
     for (const [requestId, pending] of this.#pending) {
       if (pending.sink !== sink || pending.id !== cancelled) continue;
+      this.#pending.delete(requestId);
       return { ...message, params: { ...message.params, requestId } };
     }
     return message;
   }
 
-  /** A process that has been introduced to, in any case. */
-  async #ensure(): Promise<void> {
-    if (this.#closed) throw new Error(`${this.#options.name} is closed`);
-    if (this.#transport && !this.#starting) return;
-    this.#starting ??= this.#start().finally(() => {
-      this.#starting = undefined;
-    });
-    await this.#starting;
-  }
-
   async #start(): Promise<void> {
-    const { name, command, args, env, openLog } = this.#options;
-    const transport = new StdioClientTransport({
-      command,
-      args,
-      env,
-      stderr: "pipe",
-    });
-    const log = openLog();
-    transport.stderr?.on("data", (chunk: Uint8Array) => writeSync(log, chunk));
+    const { name, command, args, env, log } = this.#options;
+    const transport = new StdioTransport({ command, args, env, stderr: log });
+    transport.onerror = ({ message }) => log(`${name}: ${message}\n`);
     const welcome = new Promise<Record<string, unknown>>((resolve, reject) => {
       transport.onmessage = (message) => {
         if (isJSONRPCResultResponse(message) && message.id === 0) {
@@ -193,7 +193,6 @@ export class Child {
         this.#hear(message);
       };
       transport.onclose = () => {
-        closeSync(log);
         reject(new Error(`${name} has ended`));
         this.#lose(transport);
       };
@@ -214,6 +213,9 @@ export class Child {
     const late = setTimeout(() => void transport.close(), greetingMs);
     try {
       this.#welcome = await welcome;
+    } catch (error) {
+      void transport.close();
+      throw error;
     } finally {
       clearTimeout(late);
     }
@@ -224,7 +226,7 @@ export class Child {
   }
 
   /** All that is open fails; the next request starts another one. */
-  #lose(transport: StdioClientTransport): void {
+  #lose(transport: StdioTransport): void {
     if (this.#transport !== transport) return;
     this.#transport = undefined;
     if (this.#closed) return;
@@ -234,7 +236,8 @@ export class Child {
     }
     this.#pending.clear();
     this.#asked.clear();
-    this.#options.ended(reason);
+    // One that ends as it starts is told of there.
+    if (!this.#starting) this.#options.ended(reason);
   }
 
   #hear(message: JSONRPCMessage): void {
@@ -248,36 +251,56 @@ export class Child {
 
   /** A request of the process's goes to the client that it works for. */
   #ask(message: JSONRPCRequest): void {
-    const latest = [...this.#pending.values()].at(-1);
-    const sink = latest?.sink ??
-      (this.#sinks.size === 1 ? [...this.#sinks][0] : undefined);
-    if (!sink) {
-      return void this.#write(refusal(message.id, "No client is there to ask"));
+    const [sink, another] = this.#busy.size > 0 ? this.#busy : this.#sinks;
+    if (!sink || another) {
+      // Not to any of them: what one is asked may be of another's project.
+      const why = sink ? "Nobody can tell which client is meant" : "No client";
+      return this.#refuse(message.id, why);
     }
     this.#asked.set(message.id, sink);
-    sink.deliver(message, latest?.id);
+    sink.deliver(message, this.#latestOf(sink));
   }
 
-  #tell(message: JSONRPCMessage & { method: string; params?: Params }): void {
-    const token = message.params?.["progressToken"] as RequestId | undefined;
-    if (message.method === "notifications/progress" && token !== undefined) {
-      const pending = this.#pending.get(token);
-      if (!pending) return;
-      const params = {
-        ...message.params,
-        progressToken: pending.progressToken,
-      };
-      pending.sink.deliver(
-        { ...message, params } as JSONRPCMessage,
-        pending.id,
+  #tell(message: JSONRPCNotification): void {
+    const { method, params } = message;
+    if (method === "notifications/progress") {
+      const pending = this.#pending.get(params?.["progressToken"] as RequestId);
+      if (pending?.progressToken === undefined) return;
+      const { sink, id, progressToken } = pending;
+      return sink.deliver(
+        { ...message, params: { ...params, progressToken } },
+        id,
       );
-      return;
     }
-    for (const sink of this.#sinks) {
-      const own = [...this.#pending.values()]
-        .findLast((pending) => pending.sink === sink);
-      sink.deliver(message, own?.id);
+    for (const sink of this.#hearers(message)) {
+      sink.deliver(message, this.#latestOf(sink));
     }
+  }
+
+  #hearers({ method, params }: JSONRPCNotification): Iterable<Sink> {
+    if (method === "notifications/cancelled") {
+      const asked = this.#asked.get(params?.["requestId"] as RequestId);
+      return asked ? [asked] : [];
+    }
+    // What it does for one is not to be logged by others.
+    const forOne = method === "notifications/message" && this.#busy.size > 0;
+    return forOne ? this.#busy : this.#sinks;
+  }
+
+  /** The clients that wait for an answer. */
+  get #busy(): Set<Sink> {
+    return new Set([...this.#pending.values()].map(({ sink }) => sink));
+  }
+
+  /** The client's own request that what it hears has to do with. */
+  #latestOf(sink: Sink): RequestId | undefined {
+    return [...this.#pending.values()]
+      .findLast((pending) => pending.sink === sink)?.id;
+  }
+
+  /** Of what the process asks; where it has ended nobody waits for that. */
+  #refuse(id: RequestId, why: string): void {
+    this.#write(refusal(id, why)).catch(() => {});
   }
 
   /** Waits where the process reads slower than it is written to. */

@@ -9,9 +9,12 @@ const latency = v.nullable(v.number());
 
 const statusSchema = v.object({
   pid: v.number(),
+  /** The port that tunnels are opened at, where sockets do not reach. */
+  tunnels: v.nullable(v.number()),
   servers: v.array(v.object({
     name: v.string(),
-    state: v.picklist(["ready", "missing"]),
+    /** Missing: its command is not to be had. */
+    state: v.picklist(["starting", "ready", "failing", "missing"]),
     port: v.number(),
     isolation: v.picklist(["session", "shared"]),
     sessions: v.number(),

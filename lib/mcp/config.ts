@@ -12,6 +12,7 @@ import { delimiter, isAbsolute, join } from "node:path";
 import * as v from "valibot";
 import { Failure } from "../errors.ts";
 import type { HomePaths } from "../paths.ts";
+import { isSessionPort } from "../port-range.ts";
 import type { Settings } from "../settings.ts";
 
 export const serverName = v.pipe(
@@ -51,12 +52,14 @@ const configSchema = v.object({
   mcpServers: v.record(v.string(), v.unknown()),
 });
 
+type Ports = Pick<Settings, "CHROMADB_PORT">;
+
 export type Servers = Map<string, ServerConfig>;
 
 /** What there is where nothing was configured. */
 export function defaultServers(
   home: HomePaths,
-  settings: Pick<Settings, "CHROMADB_PORT">,
+  settings: Ports,
 ): Record<string, v.InferInput<typeof serverSchema>> {
   return {
     "memory-bank": {
@@ -82,33 +85,34 @@ export function defaultServers(
 }
 
 /** The servers of config/mcp.json, else the default ones; throws on the first fault. */
-export function readServers(
-  home: HomePaths,
-  settings: Pick<Settings, "CHROMADB_PORT">,
-): Servers {
-  return checkServers(
-    existsSync(home.mcpConfig)
-      ? parseFile(home.mcpConfig)
-      : defaultServers(home, settings),
-  );
+export function readServers(home: HomePaths, settings: Ports): Servers {
+  const given = existsSync(home.mcpConfig)
+    ? parseFile(home.mcpConfig)
+    : defaultServers(home, settings);
+  return checkServers(given, settings);
 }
 
 /** Throws a `usage` Failure for the first fault. */
-export function checkServers(given: Record<string, unknown>): Servers {
+export function checkServers(
+  given: Record<string, unknown>,
+  settings: Ports,
+): Servers {
+  const place = "config/mcp.json";
   const servers: Servers = new Map();
+  const ports = new Map([[settings.CHROMADB_PORT, "ChromaDB"]]);
   for (const [name, value] of Object.entries(given)) {
-    servers.set(name, checkServer(name, value, "config/mcp.json"));
-  }
-  const ports = new Map<number, string>();
-  for (const [name, { port }] of servers) {
-    const other = ports.get(port);
+    const server = checkServer(name, value, place);
+    const { port } = server;
+    const other = ports.get(port) ??
+      (isSessionPort(port) ? "the sessions' own ports" : undefined);
     if (other !== undefined) {
       throw new Failure(
         "usage",
-        `config/mcp.json: ${other} and ${name} have the same port, ${port}`,
+        `${place}: ${name} has the same port as ${other}, ${port}`,
       );
     }
     ports.set(port, name);
+    servers.set(name, server);
   }
   return servers;
 }
@@ -177,4 +181,38 @@ function isProgram(path: string): boolean {
   } catch {
     return false;
   }
+}
+
+/**
+ * A server with ${NAME} and ${NAME:-default} replaced, as Claude reads its own list.
+ * Throws where one is not set.
+ * https://code.claude.com/docs/en/mcp#environment-variable-expansion-in-mcp-json
+ */
+export function expandServer(
+  server: ServerConfig,
+  env: NodeJS.ProcessEnv,
+): ServerConfig {
+  const expanded = (text: string) =>
+    text.replaceAll(
+      /\$\{(\w+)(?::-([^}]*))?\}/g,
+      (_, name: string, fallback?: string) => {
+        const value = env[name] ?? fallback;
+        if (value === undefined) throw new Error(`${name} is not set`);
+        return value;
+      },
+    );
+  const each = (values: Record<string, string>) =>
+    Object.fromEntries(
+      Object.entries(values).map(([key, value]) => [key, expanded(value)]),
+    );
+  return {
+    ...server,
+    ...(server.command === undefined
+      ? {}
+      : { command: expanded(server.command) }),
+    ...(server.url === undefined ? {} : { url: expanded(server.url) }),
+    args: server.args.map(expanded),
+    env: each(server.env),
+    headers: each(server.headers),
+  };
 }

@@ -1,38 +1,38 @@
 // The forwarder: a container in the workers' namespace that carries what they send to
 // 127.0.0.1 to the gateway's sockets on the host, and nothing else.
 
+import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { createConnection, createServer } from "node:net";
-import { ownContainer } from "../container.ts";
-import {
-  createContainer,
-  type Docker,
-  inspectContainer,
-  removeContainer,
-} from "../docker.ts";
-import { engineFailure } from "../docker-errors.ts";
+import type { Duplex } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
+import { createOnce, ownContainer, startContainer } from "../container.ts";
+import { type Docker, inspectContainer, removeContainer } from "../docker.ts";
+import { messageOf } from "../errors.ts";
+import { joinSockets } from "../forward.ts";
 import type { Instance } from "../instance.ts";
 import { roleLabels } from "../labels.ts";
+import { logToStderr } from "../log.ts";
 import { readServers } from "./config.ts";
+import { openTunnel } from "./tunnel.ts";
 
 /** Where the sockets are inside. */
 const inside = "/run/mcp";
 
 const memoryBytes = 256 * 1024 ** 2;
 
+/** Between two tries to listen on a port that somebody has. */
+const retryMs = 2000;
+
 /** Brings it up where servers are configured and the namespace is there, else down. */
 export async function ensureForwarder(instance: Instance): Promise<void> {
-  const { docker, names, home, settings } = instance;
+  const { docker, names, settings } = instance;
   const image = `${settings.HAL9000_IMAGE_REPO}:parent`;
   const [present, net] = await Promise.all([
     ownContainer(instance, names.forwarder, "forwarder"),
     inspectContainer(docker, names.net),
   ]);
-  const ports = existsSync(home.mcpConfig)
-    ? [...readServers(home, settings)].map(([name, { port }]) =>
-      `${port}=${name}`
-    )
-    : [];
+  const ports = configuredPorts(instance);
   const wanted = net?.State.Running && ports.length > 0;
   if (wanted && present) {
     const { Id } = await docker.getImage(image).inspect();
@@ -42,15 +42,26 @@ export async function ensureForwarder(instance: Instance): Promise<void> {
       present.Config.Cmd?.join() === ports.join();
     if (same) return;
   }
-  if (present) await removeContainer(docker, names.forwarder);
+  // By its id: another command may have put a new one in its place.
+  if (present) await removeContainer(docker, present.Id);
   if (!wanted) return;
-  try {
-    const spec = forwarderSpec(instance, image, net.Id, ports);
-    const container = await createContainer(docker, names.forwarder, spec);
-    await container.start();
-  } catch (error) {
-    throw engineFailure(error, `Cannot start ${names.forwarder}`);
-  }
+  const spec = forwarderSpec(instance, image, net.Id, ports);
+  await createOnce(docker, names.forwarder, spec);
+  await startContainer(docker, names.forwarder);
+}
+
+/** In the parent: the engine does not start again what was killed by a command. */
+export async function reviveForwarder(instance: Instance): Promise<void> {
+  const { names } = instance;
+  const present = await ownContainer(instance, names.forwarder, "forwarder");
+  const restarts = present?.State.Running || present?.State.Restarting;
+  if (!restarts) await ensureForwarder(instance);
+}
+
+function configuredPorts({ home, settings }: Instance): string[] {
+  if (!existsSync(home.mcpConfig)) return [];
+  return [...readServers(home, settings)]
+    .map(([name, { port }]) => `${port}=${name}`);
 }
 
 export async function removeForwarder(instance: Instance): Promise<void> {
@@ -98,22 +109,37 @@ function forwarderSpec(
 export async function forward(ports: string[]): Promise<void> {
   await Promise.all(ports.map(async (pair) => {
     const [port = "", name = ""] = pair.split("=");
-    const server = createServer((client) => {
-      const gateway = createConnection(`${inside}/${name}.sock`);
-      // Where either ends, the other does: no call is left hanging.
-      const end = () => {
-        client.destroy();
-        gateway.destroy();
-      };
-      client.on("error", end).on("close", end);
-      gateway.on("error", end).on("close", end);
-      client.setNoDelay(true);
-      client.pipe(gateway);
-      gateway.pipe(client);
-    });
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", reject);
-      server.listen(Number(port), "127.0.0.1", resolve);
-    });
+    while (!await carry(Number(port), name)) {
+      logToStderr(`${name}: port ${port} is taken by somebody in a worker`);
+      await sleep(retryMs);
+    }
   }));
+}
+
+/** Gives whether it could listen. */
+async function carry(port: number, name: string): Promise<boolean> {
+  const server = createServer((client) => {
+    client.on("error", () => client.destroy());
+    client.setNoDelay(true);
+    reach(name).then(
+      (gateway) => joinSockets(client, gateway),
+      (error) => {
+        logToStderr(`${name}: ${messageOf(error)}`);
+        client.destroy();
+      },
+    );
+  });
+  server.listen(port, "127.0.0.1");
+  try {
+    await once(server, "listening");
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** The gateway's end of a connection to a server. */
+async function reach(name: string): Promise<Duplex> {
+  return await openTunnel(inside, name) ??
+    createConnection(`${inside}/${name}.sock`);
 }

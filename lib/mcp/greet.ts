@@ -4,9 +4,12 @@ import { request } from "node:http";
 
 const patienceMs = 10_000;
 
+/** A gateway's socket, or a port of 127.0.0.1. */
+type Place = { socketPath: string } | { port: number };
+
 /** What the server calls itself; throws with the reason where it does not answer. */
-export async function greet(socketPath: string): Promise<string> {
-  const text = await post(socketPath, {
+export async function greet(place: Place): Promise<string> {
+  const text = await post(place, {
     jsonrpc: "2.0",
     id: 1,
     method: "initialize",
@@ -20,14 +23,15 @@ export async function greet(socketPath: string): Promise<string> {
   const line = /^(?:data: )?(\{.*)$/m.exec(text)?.[1] ?? "{}";
   const { result, error } = JSON.parse(line);
   if (error) throw new Error(error.message);
-  const { name, version } = result?.serverInfo ?? {};
-  return `${name ?? "a server"} ${version ?? ""}`.trim();
+  if (!result?.serverInfo) throw new Error("it speaks no MCP");
+  const { name, version } = result.serverInfo;
+  return `${name} ${version}`;
 }
 
-function post(socketPath: string, body: unknown): Promise<string> {
+function post(place: Place, body: unknown): Promise<string> {
   return new Promise((resolve, reject) => {
     const sent = request({
-      socketPath,
+      ...place,
       path: "/mcp",
       method: "POST",
       headers: {

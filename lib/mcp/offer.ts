@@ -3,7 +3,7 @@
 
 import { existsSync, lstatSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { Failure } from "../errors.ts";
+import { Failure, messageOf } from "../errors.ts";
 import type { Instance } from "../instance.ts";
 import type { Log } from "../log.ts";
 import { didYouMean } from "../nearest.ts";
@@ -14,16 +14,23 @@ import { readServers, type Servers } from "./config.ts";
 /** The CLI's own file is larger than people write, and smaller than that. */
 const mostBytes = 16 * 1024 * 1024;
 
-/** Entries of ours, of this time or of an earlier one. */
-const ours = /^http:\/\/127\.0\.0\.1:\d+\/mcp$/;
+/** Entries of ours have it, and are known by it later. */
+const mark = "X-HAL9000-Server";
 
-type Entry = { type?: unknown; url?: unknown };
+type Entry = { headers?: Record<string, unknown> } | null;
 
-/** Those that are configured; none where nothing is. */
+/** Those that are configured; none where nothing is, or nothing that can be read. */
 export function configuredServers(
   { home, settings }: Pick<Instance, "home" | "settings">,
+  log: Log,
 ): Servers {
-  return existsSync(home.mcpConfig) ? readServers(home, settings) : new Map();
+  if (!existsSync(home.mcpConfig)) return new Map();
+  try {
+    return readServers(home, settings);
+  } catch (error) {
+    log(`warning: no MCP servers: ${messageOf(error)}`);
+    return new Map();
+  }
 }
 
 /** Which of them a session is to have: all, none, or some by name. */
@@ -54,11 +61,15 @@ export function offerServers(
   if (!state) return;
   const before = state["mcpServers"] as Record<string, Entry> | undefined;
   const kept = Object.entries(before ?? {})
-    .filter(([, entry]) => !ours.test(String(entry?.url)));
+    .filter(([, entry]) => entry?.headers?.[mark] === undefined);
   const entries = Object.fromEntries([
     ...[...servers].map(([name, { port }]) => [
       name,
-      { type: "http", url: `http://127.0.0.1:${port}/mcp` },
+      {
+        type: "http",
+        url: `http://127.0.0.1:${port}/mcp`,
+        headers: { [mark]: name },
+      },
     ]),
     // The session's own goes before ours of the same name.
     ...kept,
@@ -96,7 +107,8 @@ export async function tellOfMissing(
       "warning: the MCP gateway does not run; start it: claudy mcp start",
     );
   }
-  const ready = status.servers.filter(({ state }) => state === "ready")
+  const ready = status.servers
+    .filter(({ state }) => state === "ready" || state === "starting")
     .map(({ name }) => name);
   const missing = [...servers.keys()].filter((name) => !ready.includes(name));
   if (missing.length > 0) {

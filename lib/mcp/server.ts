@@ -1,7 +1,7 @@
 // One MCP server as workers reach it: Streamable HTTP on a unix socket of its own.
 
 import { randomUUID } from "node:crypto";
-import { chmodSync, openSync, rmSync } from "node:fs";
+import { chmodSync, rmSync } from "node:fs";
 import { createServer, type Server as HttpServer } from "node:http";
 import type { Socket } from "node:net";
 import { getRequestListener } from "@hono/node-server";
@@ -9,6 +9,7 @@ import { Metrics } from "../pool/metrics.ts";
 import { Child } from "./child.ts";
 import type { ServedStatus } from "./client.ts";
 import type { ServerConfig } from "./config.ts";
+import type { ServerLog } from "./server-log.ts";
 import { Session } from "./session.ts";
 
 /** Each may be a process. */
@@ -17,13 +18,20 @@ const mostSessions = 64;
 /** Of one that closed them all, and of one that is gone without a word. */
 const reapMs = 1000;
 
+const ofOneConnection = [
+  ...["host", "connection", "keep-alive", "transfer-encoding", "upgrade"],
+  "content-length",
+];
+
 export interface ServedOptions {
   name: string;
   config: ServerConfig;
-  /** Where its command is; undefined where it is not to be had. */
+  /** Where its program is; undefined where it is none, or not to be had. */
   command: string | undefined;
+  /** Why it cannot be. */
+  missing: string | undefined;
   socket: string;
-  log: string;
+  log: ServerLog;
 }
 
 export class ServedMcp {
@@ -38,9 +46,12 @@ export class ServedMcp {
   #calls = 0;
   #errors = 0;
   #lastError: string | null = null;
+  #state: ServedStatus["state"];
 
   constructor(options: ServedOptions) {
     this.#options = options;
+    this.#state = options.missing === undefined ? "starting" : "missing";
+    this.#lastError = options.missing ?? null;
   }
 
   async listen(): Promise<void> {
@@ -69,13 +80,11 @@ export class ServedMcp {
   }
 
   get status(): ServedStatus {
-    const { name, config, command } = this.#options;
+    const { name, config } = this.#options;
     const { p50, p99 } = this.#metrics.latencyMs;
     return {
       name,
-      state: command === undefined && config.url === undefined
-        ? "missing"
-        : "ready",
+      state: this.#state,
       port: config.port,
       isolation: config.isolation,
       sessions: this.#sessions.size,
@@ -87,6 +96,20 @@ export class ServedMcp {
     };
   }
 
+  /** Finds out whether it can be started, before a client does. */
+  async check(): Promise<void> {
+    const { command, missing, config } = this.#options;
+    if (missing !== undefined) return;
+    if (config.url !== undefined) {
+      await this.#ask(config.url, { method: "HEAD" }).catch(() => {});
+    } else if (command !== undefined) {
+      const child = this.#newChild(command);
+      await child.ensure().catch(() => {});
+      await child.close();
+      this.#children.delete(child);
+    }
+  }
+
   async close(): Promise<void> {
     clearInterval(this.#reaper);
     await Promise.all([...this.#sessions.values()].map((one) => one.close()));
@@ -94,21 +117,17 @@ export class ServedMcp {
     for (const socket of this.#sockets) socket.destroy();
     await new Promise((resolve) => this.#http?.close(resolve));
     rmSync(this.#options.socket, { force: true });
+    this.#options.log.close();
   }
 
   async #handle(request: Request): Promise<Response> {
     if (new URL(request.url).pathname !== "/mcp") {
       return refused(404, "There is only /mcp");
     }
-    const { name, command, config } = this.#options;
+    const { name, command = "", missing, config } = this.#options;
+    if (missing !== undefined) return refused(503, `${name}: ${missing}`);
     if (config.url !== undefined) {
       return await this.#passOn(config.url, request);
-    }
-    if (command === undefined) {
-      return refused(
-        503,
-        `The command of ${name} is not to be had on the host`,
-      );
     }
     const id = request.headers.get("mcp-session-id");
     let session = id === null ? undefined : this.#sessions.get(id);
@@ -136,26 +155,39 @@ export class ServedMcp {
   /** To a server that speaks HTTP itself; its sessions are its own. */
   async #passOn(url: string, request: Request): Promise<Response> {
     const headers = new Headers(request.headers);
-    for (const name of ["host", "connection", "content-length"]) {
-      headers.delete(name);
-    }
+    for (const name of ofOneConnection) headers.delete(name);
+    // What is fetched is decoded, and would still be called encoded.
+    headers.set("accept-encoding", "identity");
     for (const [name, value] of Object.entries(this.#options.config.headers)) {
       headers.set(name, value);
     }
     const startedAt = performance.now();
     try {
-      const response = await fetch(url, {
+      const response = await this.#ask(url, {
         method: request.method,
         headers,
-        ...(request.method === "POST" ? { body: await request.blob() } : {}),
+        body: request.body,
         signal: request.signal,
+        // As it comes: it may be large.
+        ...{ duplex: "half" },
       });
       this.#calls++;
       this.#metrics.claimed(performance.now() - startedAt);
       return response;
     } catch {
+      return refused(502, this.#lastError ?? "");
+    }
+  }
+
+  async #ask(url: string, init: RequestInit): Promise<Response> {
+    try {
+      const response = await fetch(url, { ...init, redirect: "manual" });
+      this.#state = "ready";
+      return response;
+    } catch (error) {
+      this.#state = "failing";
       this.#fail(`${this.#options.name} does not answer`);
-      return refused(502, `${this.#options.name} does not answer`);
+      throw error;
     }
   }
 
@@ -173,6 +205,7 @@ export class ServedMcp {
         this.#metrics.claimed(milliseconds);
         if (error !== undefined) this.#fail(error);
       },
+      failed: (reason) => this.#fail(reason),
       closed: () => {
         this.#sessions.delete(id);
         if (!shared) this.#children.delete(child);
@@ -189,7 +222,11 @@ export class ServedMcp {
       command,
       args: config.args,
       env: config.env,
-      openLog: () => openSync(log, "a", 0o600),
+      log: (text) => log.write(text),
+      started: (error) => {
+        this.#state = error === undefined ? "ready" : "failing";
+        if (error !== undefined) this.#fail(error);
+      },
       ended: (reason) => this.#fail(reason),
     });
     this.#children.add(child);

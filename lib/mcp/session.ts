@@ -5,6 +5,7 @@ import {
   WebStandardStreamableHTTPServerTransport as HttpTransport,
 } from "@modelcontextprotocol/sdk/server/webStandardStreamableHttp.js";
 import {
+  CancelledNotificationSchema,
   isJSONRPCErrorResponse,
   isJSONRPCRequest,
   isJSONRPCResultResponse,
@@ -20,6 +21,9 @@ const mostBodyBytes = 32 * 1024 * 1024;
 /** What a client that does not read may make us keep. */
 const mostUnreadBytes = 64 * 1024 * 1024;
 
+/** A body is handed on by as much: only what the socket takes counts as read. */
+const sliceBytes = 64 * 1024;
+
 /** By what is written to it a stream is found to have lost its reader. */
 const keepAliveMs = 5000;
 
@@ -30,6 +34,8 @@ export interface SessionOptions {
   ownsChild: boolean;
   /** Hears of each request that was answered. */
   answered: (milliseconds: number, error: string | undefined) => void;
+  /** Hears of a client that was cut off. */
+  failed: (reason: string) => void;
   closed: () => void;
 }
 
@@ -39,7 +45,8 @@ export class Session implements Sink {
   readonly #transport: HttpTransport;
   /** When each request that is open came. */
   readonly #open = new Map<RequestId, number>();
-  #streams = 0;
+  /** Ends the bodies that are being read, whether anybody reads on or not. */
+  readonly #bodies = new Set<() => void>();
   #sentBytes = 0;
   #readBytes = 0;
   #usedAt = Date.now();
@@ -93,24 +100,13 @@ export class Session implements Sink {
     this.#usedAt = Date.now();
     const response = await this.#transport.handleRequest(request);
     if (!response.body) return response;
-    this.#streams++;
-    let open = true;
-    const left = () => {
-      // A stream that has ended may be cancelled besides.
-      if (!open) return;
-      open = false;
-      this.#streams--;
-      this.#usedAt = Date.now();
-      // What was left unread is nobody's any more.
-      if (this.#streams === 0) this.#sentBytes = this.#readBytes = 0;
-    };
-    return new Response(this.#counted(response.body, left), response);
+    return new Response(this.#counted(response.body), response);
   }
 
   /** Whether nobody has been there for so long. */
   isIdle(idleMs: number): boolean {
-    return this.#streams === 0 && this.#open.size === 0 &&
-      Date.now() - this.#usedAt > idleMs;
+    // Without a body to be answered in, a request that is open is nobody's.
+    return this.#bodies.size === 0 && Date.now() - this.#usedAt > idleMs;
   }
 
   deliver(message: JSONRPCMessage, related?: RequestId): void {
@@ -126,11 +122,17 @@ export class Session implements Sink {
     }
     this.#sentBytes += JSON.stringify(message).length;
     if (this.#sentBytes - this.#readBytes > mostUnreadBytes) {
-      return void this.close(); // it does not read
+      return this.#cutOff();
     }
     const options = related === undefined ? {} : { relatedRequestId: related };
     // A stream that its client has closed is no concern of the others.
     this.#transport.send(message, options).catch(() => {});
+  }
+
+  #cutOff(): void {
+    this.#options.failed("A client has not read what it asked for");
+    for (const end of this.#bodies) end();
+    void this.close();
   }
 
   async close(): Promise<void> {
@@ -150,30 +152,57 @@ export class Session implements Sink {
     }
     if (isJSONRPCRequest(message)) {
       this.#open.set(message.id, performance.now());
-    }
+    } else this.#forgetCancelled(message);
     void this.#options.child.send(this, message);
   }
 
-  /** The body, as it is read; `left` hears of its end, whoever ends it. */
-  #counted(
-    body: ReadableStream<Uint8Array>,
-    left: () => void,
-  ): ReadableStream<Uint8Array> {
+  /** No answer will come, which would have closed the request's stream. */
+  #forgetCancelled(message: JSONRPCMessage): void {
+    const cancelled = CancelledNotificationSchema.safeParse(message).data;
+    const id = cancelled?.params.requestId;
+    if (id === undefined) return;
+    this.#open.delete(id);
+    this.#transport.closeSSEStream(id);
+  }
+
+  /** The body, as fast as its reader takes it. */
+  #counted(body: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
     const reader = body.getReader();
-    return new ReadableStream({
-      pull: async (controller) => {
-        const { done, value } = await reader.read();
-        if (done) {
+    let rest: Uint8Array = new Uint8Array();
+    let end = () => {};
+    const left = () => {
+      if (!this.#bodies.delete(end)) return;
+      this.#usedAt = Date.now();
+      // What was left unread is nobody's any more.
+      if (this.#bodies.size === 0) this.#sentBytes = this.#readBytes = 0;
+    };
+    return new ReadableStream<Uint8Array>({
+      start: (controller) => {
+        end = () => {
+          controller.error(new Error("It was not read"));
           left();
-          return controller.close();
+          void reader.cancel();
+        };
+        this.#bodies.add(end);
+      },
+      pull: async (controller) => {
+        if (rest.length === 0) {
+          const { done, value } = await reader.read();
+          if (done) {
+            left();
+            return controller.close();
+          }
+          rest = value;
         }
-        this.#readBytes += value.length;
-        controller.enqueue(value);
+        const slice = rest.subarray(0, sliceBytes);
+        rest = rest.subarray(sliceBytes);
+        this.#readBytes += slice.length;
+        controller.enqueue(slice);
       },
       cancel: async (reason) => {
         left();
         await reader.cancel(reason);
       },
-    });
+    }, { highWaterMark: 0 });
   }
 }

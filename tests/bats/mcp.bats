@@ -108,6 +108,105 @@ result_holds() { result_of | grep -F -- "$1"; }
   [[ $output == *"for-tests begins"* ]]
 }
 
+@test "what a server asks, logs and counts meanwhile comes to the client that it is for" {
+  run -0 --separate-stderr client 3050 watch slow
+  [ "$(jq -c '[.text, .progress, .logged]' <<<"$output")" = '["slow",[1,2,3],["slowly"]]' ]
+  # Two at once ask with the same ids: each is answered by its own client.
+  client 3050 watch ask '{"question":"first?"}' >"$BATS_TEST_TMPDIR/first" &
+  first=$!
+  run -0 --separate-stderr client 3050 watch ask '{"question":"second?"}'
+  [ "$(jq -c '[.own, .asked[].text]' <<<"$output")" = '[true,"second?"]' ]
+  wait "$first"
+  [ "$(jq -c '[.own, .asked[].text]' "$BATS_TEST_TMPDIR/first")" = '[true,"first?"]' ]
+  run -0 --separate-stderr client 3051 watch ask '{"question":"shared?"}'
+  [ "$(jq -c '[.own, .asked[].text]' <<<"$output")" = '[true,"shared?"]' ]
+}
+
+@test "what is cancelled is cancelled in the server, and keeps nobody there" {
+  before=$(client 3051 call cancelled | tr -d '"')
+  run -0 --separate-stderr client 3051 cancel hang
+  [[ $(jq -r .text <<<"$output") == *enough* ]]
+  [ "$(jq -r .after <<<"$output")" = after ]
+  [ "$(client 3051 call cancelled)" = "\"$((before + 1))\"" ]
+  # A client that dies in the middle of a call is forgotten too.
+  docker exec --detach "$HAL9000_PREFIX-mcp-client" deno run -A --no-lock --quiet --node-modules-dir=manual \
+    tests/helper/mcp-client.ts http://127.0.0.1:3050/mcp call hang
+  hangs() { [ "$(served for-tests .processes)" != 0 ]; }
+  wait_for 10 hangs
+  sleep 1
+  docker exec "$HAL9000_PREFIX-mcp-client" pkill -9 -f 'call hang'
+  gone() { [ "$(served for-tests '"\(.sessions) \(.processes)"')" = "0 0" ]; }
+  wait_for 30 gone
+}
+
+@test "a server of HTTP on the host is passed on to, with its headers" {
+  "$deno" run -A --no-lock --quiet --node-modules-dir=manual "$repo/tests/helper/mcp-server.ts" 7061 >/dev/null 2>&1 3>&- &
+  server=$!
+  "$claudy" mcp add over-http --port 3061 --url http://127.0.0.1:7061/mcp
+  over() { [ "$(client 3061 call echo '{"word":"over"}')" = '"over"' ]; }
+  wait_for 10 over
+  [ "$(client 3061 call big '{"bytes":10000000}' | wc -c)" = 10000003 ]
+  [ "$(served over-http .state)" = ready ]
+  kill "$server"
+  run client 3061 call echo '{"word":"over"}'
+  [ "$status" != 0 ]
+  [[ $output == *"over-http does not answer"* ]]
+  [ "$(served over-http .state)" = failing ]
+  "$claudy" mcp remove --yes over-http
+}
+
+@test "where sockets do not cross, a tunnel on loopback carries, for the forwarder alone" {
+  stand_in=$HAL9000_PREFIX-desktop
+  hosts=$(inspect "$net" '{{.HostsPath}}')
+  cp "$hosts" "$BATS_TEST_TMPDIR/hosts"
+  "$claudy" mcp stop
+  MCP_SOCKET=tcp "$claudy" mcp start
+  tunnel=$("$claudy" mcp status --json | jq .tunnels)
+  word=$HAL9000_HOME/run/mcp/tunnel.json
+  [ "$(stat -c %a "$word")" = 600 ]
+  token=$(jq -r .token "$word")
+  # What Docker Desktop does with host.docker.internal: its loopback is the host's.
+  gateway=$(docker network inspect bridge --format '{{(index .IPAM.Config 0).Gateway}}')
+  docker run --detach --name "$stand_in" --network host --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \
+    --entrypoint deno "$HAL9000_IMAGE_REPO:parent" eval "
+      import { connect, createServer } from 'node:net';
+      createServer((a) => { const b = connect($tunnel, '127.0.0.1');
+        for (const [x, y] of [[a, b], [b, a]]) { x.on('error', () => y.destroy()).on('close', () => y.destroy()); x.pipe(y); }
+      }).listen($tunnel, '$gateway');"
+  echo "$gateway host.docker.internal" >>"$hosts"
+  # Of the sockets nothing is left for the forwarder.
+  mkdir "$HAL9000_HOME/run/away"
+  mv "$HAL9000_HOME"/run/mcp/*.sock "$HAL9000_HOME/run/away"
+  carried() { [ "$(client 3051 call echo '{"word":"tunnel"}')" = '"tunnel"' ]; }
+  run ! carried
+  mv "$HAL9000_HOME"/run/away/*.sock "$HAL9000_HOME/run/mcp"
+  wait_for 20 carried
+  [ "$(client 3050 call big '{"bytes":10000000}' | wc -c)" = 10000003 ]
+  # No one else is let in, and to nothing else.
+  asked() { printf 'CONNECT %s HTTP/1.1\r\nHost: x\r\n%s\r\n' "$1" "${2:+Proxy-Authorization: Bearer $2$'\r\n'}" | timeout 5 bash -c "exec 3<>/dev/tcp/127.0.0.1/$tunnel; cat >&3; head -1 <&3"; }
+  [[ $(asked together:80) == *" 407 "* ]]
+  [[ $(asked together:80 "${token}x") == *" 407 "* ]]
+  [[ $(asked example.org:80 "$token") == *" 404 "* ]]
+  [[ $(asked together:80 "$token") == *" 200 "* ]]
+  # The stand-in's apart, it is on loopback alone, and told to nobody.
+  docker rm --force "$stand_in"
+  [ "$(awk -v port="$(printf ':%04X' "$tunnel")" '$4 == "0A" && index($2, port) { print $2 }' /proc/net/tcp /proc/net/tcp6)" = "$(printf '0100007F:%04X' "$tunnel")" ]
+  {
+    docker inspect "$HAL9000_PREFIX-mcp"
+    docker logs "$HAL9000_PREFIX-mcp"
+    ps axww -o args
+    "$claudy" mcp status --json
+    "$claudy" mcp logs
+  } >"$BATS_TEST_TMPDIR/said" 2>&1
+  [ "$(grep -c "$HAL9000_PREFIX" "$BATS_TEST_TMPDIR/said")" -gt 0 ]
+  run ! grep -F -- "$token" "$BATS_TEST_TMPDIR/said"
+  cat "$BATS_TEST_TMPDIR/hosts" >"$hosts"
+  "$claudy" mcp restart
+  [ ! -e "$word" ]
+  [ "$("$claudy" mcp status --json | jq .tunnels)" = null ]
+  carried
+}
+
 @test "a process that crashes is told of, and the next call has a new one" {
   run client 3050 call crash
   [ "$status" != 0 ]
@@ -136,6 +235,9 @@ result_holds() { result_of | grep -F -- "$1"; }
   forwards() { [ "$(inspect "$HAL9000_PREFIX-mcp" '{{.State.Running}} {{.RestartCount}}')" = "true 1" ]; }
   wait_for 10 forwards
   echoed after-forwarder
+  # The engine leaves this one; the parent does not.
+  docker kill "$HAL9000_PREFIX-mcp" >/dev/null
+  echoed after-killed-forwarder
   docker restart --time 5 "$parent" >/dev/null
   echoed after-parent
 }
@@ -165,6 +267,9 @@ result_holds() { result_of | grep -F -- "$1"; }
   called() { grep -q mute "$BATS_TEST_TMPDIR/mute"; }
   wait_for 60 called
   kill -0 "$mute"
+  # It was cut off before all of its 200 MB were kept for it.
+  cut_off() { [ "$(served together .lastError)" = "A client has not read what it asked for" ]; }
+  wait_for 30 cut_off
   [ "$(client 3051 call echo '{"word":"well"}')" = '"well"' ]
   kill "$mute"
 }
@@ -188,6 +293,23 @@ in_net_path() {
   docker exec "$HAL9000_PREFIX-mcp-client" bash -c "exec 3<>/dev/tcp/127.0.0.1/3051; printf 'GET $1 HTTP/1.0\r\nHost: x\r\n\r\n' >&3; head -1 <&3"
 }
 
+@test "doctor asks from where workers are, and a port that somebody has is waited for" {
+  run -0 "$claudy" mcp doctor
+  [[ $output == *"ok"*"$HAL9000_PREFIX-mcp"* ]]
+  "$claudy" mcp add taken --port 3062 -- "$deno" run -A --no-lock --quiet --node-modules-dir=manual "$repo/tests/helper/mcp-server.ts"
+  "$claudy" mcp remove --yes taken
+  docker exec --detach "$HAL9000_PREFIX-mcp-client" deno eval 'Deno.serve({ hostname: "127.0.0.1", port: 3062 }, () => new Response("mine"))'
+  sleep 1
+  "$claudy" mcp add taken --port 3062 -- "$deno" run -A --no-lock --quiet --node-modules-dir=manual "$repo/tests/helper/mcp-server.ts"
+  run -1 "$claudy" mcp doctor
+  [[ $output == *"FAIL  taken"* ]]
+  [[ $output == *"ok    together"* ]]
+  docker exec "$HAL9000_PREFIX-mcp-client" pkill -f Deno.serve
+  well() { "$claudy" mcp doctor; }
+  wait_for 10 well
+  "$claudy" mcp remove --yes taken
+}
+
 @test "--mcp and --no-mcp choose; a project's own servers count beside" {
   names() { docker exec "$session" sh -c 'cat ~/.claude/.claude.json' | jq -r '.mcpServers | keys | join(" ")'; }
   project=$(make_project mcp-choice)
@@ -196,12 +318,14 @@ in_net_path() {
   "$claudy" stop "$session"
   open --no-mcp "$project"
   [ "$(names)" = "" ]
-  docker exec "$session" claude mcp add --scope user --transport http mine http://127.0.0.1:9/other
+  docker exec "$session" claude mcp add --scope user --transport http mine http://127.0.0.1:9/mcp
   "$claudy" stop "$session"
   open "$project"
   [ "$(names)" = "for-tests memory-bank mine sequential-thinking together" ]
   run -4 "$claudy" --detach --mcp memory-bnak "$project"
   [[ $output == *memory-bank* ]]
+  run -0 "$claudy" --detach --no-mcp "$project"
+  [[ $output == *"those that it was started with"* ]]
 }
 
 @test "what is wrong with a server is told once, and the session starts all the same" {
@@ -212,7 +336,7 @@ in_net_path() {
   run -0 docker exec "$session" timeout 20 claude mcp list
   [[ $output == *"absent: "*"Failed"* || $output == *"absent: "*"✗"* || $output == *"absent: "*"ailed"* ]]
   run -1 "$claudy" mcp doctor
-  [[ $output == *"FAIL"*"absent"*"not to be had"* ]]
+  [[ $output == *"FAIL"*"absent"*"there is no no-such-program"* ]]
   "$claudy" mcp remove --yes absent
   "$claudy" stop "$session"
   "$claudy" mcp stop
@@ -222,11 +346,46 @@ in_net_path() {
   run -0 "$claudy" mcp doctor
 }
 
+@test "a server that ends as it starts is known before anybody calls it" {
+  "$claudy" mcp add broken --port 3063 -- sh -c 'echo nonsense; echo why >&2; exit 1'
+  fails() { [ "$(served broken .state)" = failing ]; }
+  wait_for 10 fails
+  open "$(make_project mcp-broken)" 2>"$BATS_TEST_TMPDIR/told"
+  [ "$(cat "$BATS_TEST_TMPDIR/told")" = "warning: MCP servers that do not answer: broken" ]
+  run -0 "$claudy" mcp logs broken
+  [[ $output == *why* ]]
+  "$claudy" mcp remove --yes broken
+}
+
+@test "a configuration that cannot be read stops no session and no daemon" {
+  cp "$HAL9000_HOME/config/mcp.json" "$BATS_TEST_TMPDIR/kept"
+  for text in '{' '{"mcpServers":{"x":{"command":"cat","port":8000}}}' '{"mcpServers":{"x":{"command":"cat","port":20001}}}'; do
+    echo "$text" >"$HAL9000_HOME/config/mcp.json"
+    run -2 "$claudy" mcp list
+    [[ $output == *"config/mcp.json"* ]]
+    "$claudy" daemon start >/dev/null 2>"$BATS_TEST_TMPDIR/told"
+    grep -q "warning: config/mcp.json" "$BATS_TEST_TMPDIR/told"
+    open "$(make_project mcp-damaged)" 2>"$BATS_TEST_TMPDIR/told"
+    grep -q "warning: no MCP servers: config/mcp.json" "$BATS_TEST_TMPDIR/told"
+    "$claudy" stop "$session"
+  done
+  cp "$BATS_TEST_TMPDIR/kept" "$HAL9000_HOME/config/mcp.json"
+  "$claudy" daemon start >/dev/null
+}
+
 @test "servers are added, taken over from the host's Claude, listed without secrets, removed" {
   mkdir -p "$BATS_TEST_TMPDIR/me/.claude"
-  echo '{"mcpServers":{"mine":{"command":"/bin/cat","args":["-"],"env":{"TOKEN":"planted-token"}},"far":{"type":"sse","url":"https://example.org/x"}}}' \
-    >"$BATS_TEST_TMPDIR/me/.claude.json"
-  CLAUDE_HOME=$BATS_TEST_TMPDIR/me/.claude run -0 "$claudy" mcp add --from-claude
+  cat >"$BATS_TEST_TMPDIR/me/.claude.json" <<END
+{"mcpServers": {
+  "mine": {"command": "/bin/cat", "args": ["--token", "planted-argument"], "env": {"TOKEN": "planted-token"}},
+  "near": {"type": "http", "url": "http://localhost:7062/mcp", "headers": {"Authorization": "planted-header"}},
+  "far": {"type": "http", "url": "https://example.org/mcp"},
+  "old": {"type": "sse", "url": "http://localhost:7063/sse"},
+  "two words": {"command": "/bin/cat"}}}
+END
+  CLAUDE_HOME=$BATS_TEST_TMPDIR/me/.claude run -0 --separate-stderr "$claudy" mcp add --from-claude --json
+  [ "$(jq -c .added <<<"$output")" = '["mine","near"]' ]
+  [ "$(jq '.left | length' <<<"$output")" = 3 ]
   run -0 "$claudy" mcp list --json
   [ "$(jq -r '.[] | select(.name == "mine") | .variables[0]' <<<"$output")" = TOKEN ]
   [[ $output != *planted* ]]
@@ -234,7 +393,7 @@ in_net_path() {
   [[ $output != *planted* ]]
   [ "$(stat -c %a "$HAL9000_HOME/config/mcp.json")" = 600 ]
   "$claudy" mcp remove --yes mine
-  "$claudy" mcp remove --yes far
+  "$claudy" mcp remove --yes near
   run -4 "$claudy" mcp remove --yes mine
   run -2 "$claudy" mcp add bad --port 3050 -- cat
   [[ $output == *"same port"* ]]
@@ -242,5 +401,17 @@ in_net_path() {
   run -2 "$claudy" mcp add "-x y" --port 3070 -- cat
   run -2 "$claudy" mcp add x --port 80 -- cat
   run -2 "$claudy" mcp add x --port 3071
+  run -2 "$claudy" mcp add x --port 8000 -- cat
+  run -5 "$claudy" mcp add together --port 3072 -- cat
+  [[ $output == *"Remove it first"* ]]
+  PLANTED_TOO=planted-in-environment "$claudy" mcp add named --port 3073 --env PLANTED_TOO -- "$deno" run -A --no-lock --quiet \
+    --node-modules-dir=manual "$repo/tests/helper/mcp-server.ts"
+  told() { [ "$(client 3073 call env '{"name":"PLANTED_TOO"}')" = "\"$1\"" ]; }
+  wait_for 10 told planted-in-environment
+  jq '.mcpServers.named.env.PLANTED_TOO = "${NOT_SET_HERE:-by default}"' "$HAL9000_HOME/config/mcp.json" >"$BATS_TEST_TMPDIR/changed"
+  cp "$BATS_TEST_TMPDIR/changed" "$HAL9000_HOME/config/mcp.json"
+  "$claudy" mcp restart
+  wait_for 10 told "by default"
+  "$claudy" mcp remove --yes named
   [ "$(client 3050 call env '{"name":"PLANTED"}')" = '"planted-mcp-secret"' ]
 }

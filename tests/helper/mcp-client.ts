@@ -1,6 +1,8 @@
 // A client of the official SDK, for tests and the bench of MCP: prints a line of JSON.
 //
 //   mcp-client.ts URL call NAME ARGUMENTS   one call, its text
+//   mcp-client.ts URL watch NAME ARGUMENTS  the same, and what it heard meanwhile
+//   mcp-client.ts URL cancel NAME           calls, and thinks better of it
 //   mcp-client.ts URL many COUNT CLIENTS    echoes; milliseconds of each, what went wrong
 //   mcp-client.ts URL short COUNT           so many clients, which leave without a word
 //   mcp-client.ts URL mute                  calls, never reads, and stays
@@ -9,6 +11,11 @@
 
 import process from "node:process";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import type { RequestOptions } from "@modelcontextprotocol/sdk/shared/protocol.js";
+import {
+  CreateMessageRequestSchema,
+  LoggingMessageNotificationSchema,
+} from "@modelcontextprotocol/sdk/types.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 
 declare const Deno: {
@@ -22,7 +29,10 @@ const viaSocket = path === undefined
   : Deno.createHttpClient({ proxy: { transport: "unix", path } });
 
 async function connect(): Promise<Client> {
-  const client = new Client({ name: "test", version: "1" });
+  const client = new Client(
+    { name: "test", version: "1" },
+    { capabilities: { sampling: {} } },
+  );
   const transport = new StreamableHTTPClientTransport(new URL(url), {
     ...(viaSocket
       ? {
@@ -36,11 +46,17 @@ async function connect(): Promise<Client> {
   return client;
 }
 
-async function call(client: Client, name: string, given: unknown) {
-  const result = await client.callTool({
-    name,
-    arguments: given as Record<string, unknown>,
-  });
+async function call(
+  client: Client,
+  name: string,
+  given: unknown,
+  options: RequestOptions = {},
+) {
+  const result = await client.callTool(
+    { name, arguments: given as Record<string, unknown> },
+    undefined,
+    options,
+  );
   const [content] = result.content as { text: string }[];
   return content?.text ?? "";
 }
@@ -60,6 +76,35 @@ if (command === "call") {
   const text = await call(client, name, JSON.parse(given));
   await client.close();
   end(text);
+} else if (command === "watch") {
+  const client = await connect();
+  const [name = "", given = "{}"] = words;
+  const asked: unknown[] = [];
+  const logged: unknown[] = [];
+  const progress: number[] = [];
+  client.setRequestHandler(CreateMessageRequestSchema, ({ params }) => {
+    asked.push(params.messages[0]?.content);
+    const content = { type: "text" as const, text: `answer of ${process.pid}` };
+    return { model: "test", role: "assistant" as const, content };
+  });
+  client.setNotificationHandler(
+    LoggingMessageNotificationSchema,
+    ({ params }) => void logged.push(params.data),
+  );
+  const text = await call(client, name, JSON.parse(given), {
+    onprogress: (one) => progress.push(one.progress),
+  });
+  const own = text === `answer of ${process.pid}`;
+  await client.close();
+  end({ text, own, asked, logged, progress });
+} else if (command === "cancel") {
+  const client = await connect();
+  const cancel = new AbortController();
+  const called = call(client, words[0] ?? "", {}, { signal: cancel.signal });
+  setTimeout(() => cancel.abort("enough"), 500);
+  const text = await called.catch((error) => String(error));
+  const after = await call(client, "echo", { word: "after" });
+  end({ text, after });
 } else if (command === "many") {
   const [count = 0, clients = 1] = words.map(Number);
   const times: number[] = [];
