@@ -15,7 +15,10 @@ import { Session } from "./session.ts";
 /** Each may be a process. */
 const mostSessions = 64;
 
-/** Of one that closed them all, and of one that is gone without a word. */
+/** A client without a stream for so long makes room for another, if it must. */
+const goneMs = 10_000;
+
+/** Between two looks for clients that have gone. */
 const reapMs = 1000;
 
 const ofOneConnection = [
@@ -135,7 +138,7 @@ export class ServedMcp {
       if (request.method === "DELETE") {
         return new Response(null, { status: 200 });
       }
-      if (this.#sessions.size >= mostSessions) {
+      if (!this.#hasRoom()) {
         return refused(503, `${name} has ${mostSessions} clients already`);
       }
       if (id !== null && !/^[0-9a-f-]{36}$/.test(id)) {
@@ -191,6 +194,15 @@ export class ServedMcp {
     }
   }
 
+  /** Whether there may be one client more, in the place of one that has gone, say. */
+  #hasRoom(): boolean {
+    if (this.#sessions.size < mostSessions) return true;
+    const gone = [...this.#sessions.values()]
+      .find((session) => session.isIdle(goneMs));
+    void gone?.close();
+    return gone !== undefined;
+  }
+
   #open(command: string, id: string): Session {
     const shared = this.#options.config.isolation === "shared";
     const child = shared
@@ -206,8 +218,8 @@ export class ServedMcp {
         if (error !== undefined) this.#fail(error);
       },
       failed: (reason) => this.#fail(reason),
+      left: () => this.#sessions.delete(id),
       closed: () => {
-        this.#sessions.delete(id);
         if (!shared) this.#children.delete(child);
       },
     });

@@ -36,6 +36,9 @@ export interface SessionOptions {
   answered: (milliseconds: number, error: string | undefined) => void;
   /** Hears of a client that was cut off. */
   failed: (reason: string) => void;
+  /** Hears when it is not to be found any more, */
+  left: () => void;
+  /** and when its process has ended too. */
   closed: () => void;
 }
 
@@ -138,6 +141,7 @@ export class Session implements Sink {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.#options.left();
     this.#options.child.detach(this);
     await this.#transport.close();
     if (this.#options.ownsChild) await this.#options.child.close();
