@@ -81,9 +81,9 @@ export async function stopDaemon(
   refuseInside(instance);
   await stopParent(instance);
   await removePool(instance);
-  await removeForwarder(instance);
   const live = await liveWorkers(instance);
   if (live.length === 0) {
+    await removeForwarder(instance);
     await ownContainer(instance, names.net, "net");
     await removeContainer(docker, names.net);
   } else {

@@ -77,10 +77,8 @@ export function takeMcpServers(
   const kept: { [key: string]: Json } = {};
   for (const [name, server] of Object.entries(servers)) {
     const url = isObject(server) ? server["url"] : undefined;
-    if (typeof url !== "string") {
-      left.push(`MCP server ${name}: it is a program of the host`);
-    } else if (isLocal(url)) {
-      left.push(`MCP server ${name}: it listens on the host`);
+    if (typeof url !== "string" || isLocal(url)) {
+      left.push(`MCP server ${name}: it is the host's (claudy mcp list)`);
     } else {
       kept[name] = server;
     }

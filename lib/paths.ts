@@ -16,6 +16,8 @@ export function homePaths(home: string) {
     mcpSocket: (server: string) => join(home, "run", "mcp", `${server}.sock`),
     /** Where the MCP gateway is asked about itself. */
     mcpControl: join(home, "run", "mcp-gateway.sock"),
+    /** Is there while the gateway is to be. */
+    mcpWanted: join(home, "run", "mcp-wanted"),
     mcpLog: (server: string) => join(home, "logs", "mcp", `${server}.log`),
     sessions: join(home, "sessions"),
     record: (worker: string) => join(home, "sessions", `${worker}.json`),

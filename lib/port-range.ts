@@ -14,6 +14,11 @@ const firstPort = 20_000;
 export const portsEach = 20;
 const ranges = 500;
 
+/** They all, in words. */
+export const sessionPorts = `the sessions (${firstPort} to ${
+  firstPort + ranges * portsEach - 1
+})`;
+
 /** Whether it may come to be of a session's range. */
 export function isSessionPort(port: number): boolean {
   return port >= firstPort && port < firstPort + ranges * portsEach;

@@ -17,8 +17,9 @@ import {
 } from "./inherit.ts";
 import type { Log } from "./log.ts";
 import {
+  checkChoice,
   type Choice,
-  chooseServers,
+  chosenServers,
   configuredServers,
   offerServers,
   tellOfMissing,
@@ -62,8 +63,8 @@ export interface OpenRequest extends WorkerWish {
   fresh?: boolean;
   /** Of the host's Claude configuration, for a session that is new. */
   inherit?: InheritRequest | undefined;
-  /** Which of the host's MCP servers it has. */
-  mcp: Choice;
+  /** Which of the host's MCP servers it has; undefined for those it had. */
+  mcp: Choice | undefined;
   /** Given to the Claude CLI, where it has to be started. */
   claudeArguments: string[];
   /** The caller's: what of it the CLI is told. */
@@ -100,7 +101,10 @@ export async function readySession(
   const session = request.name === undefined
     ? nameOf(instance, project, log)
     : checkWorkerName(request.name, instance.names);
-  const mcp = chooseServers(configuredServers(instance, log), request.mcp);
+  const servers = configuredServers(instance, log);
+  if (request.mcp !== undefined) checkChoice(servers, request.mcp);
+  const choice = request.mcp ?? readSession(instance, session, () => {})?.mcp;
+  const mcp = chosenServers(servers, choice ?? true);
   // They are in another network where the container has one of its own.
   if (!request.standalone) await tellOfMissing(instance, mcp, log);
   // What is wrong with either is told before anything is kept.
@@ -118,9 +122,7 @@ export async function readySession(
     log,
   );
   const profile = chosen === detected ? undefined : chosen ?? record.profile;
-  if (profile !== record.profile) {
-    writeSession(instance, { ...record, profile });
-  }
+  writeSession(instance, { ...record, profile, mcp: choice });
   // Ports need no dividing where nobody else is.
   const portBase = request.standalone ? undefined : record.portBase;
   await writeContext(instance, session, worker.id, project, portBase);
@@ -129,8 +131,8 @@ export async function readySession(
   // In a worker that runs the CLI may be at work on the same file.
   if (start !== "running") {
     offerServers(claudeHome, project, request.standalone ? new Map() : mcp);
-  } else if (request.mcp !== true) {
-    log("The session runs: its MCP servers are those that it was started with");
+  } else if (request.mcp !== undefined) {
+    log("The session runs: it has other MCP servers from its next start on");
   }
   const signIn = layOutCredentials(instance, claudeHome, project, request.env);
   return {
@@ -233,6 +235,7 @@ function remember(
     usedAt,
     portBase: before?.portBase,
     profile: before?.profile,
+    mcp: before?.mcp,
   };
   writeSession(instance, record);
   if (record.portBase !== undefined) return record;

@@ -7,7 +7,6 @@ import { Failure } from "../lib/errors.ts";
 import { inheritRequest } from "../lib/inherit.ts";
 import { openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
-import type { Choice } from "../lib/mcp/offer.ts";
 import { didYouMean } from "../lib/nearest.ts";
 import { readySession, startSession } from "../lib/session.ts";
 import { showInWorker } from "../lib/session-tmux.ts";
@@ -32,7 +31,13 @@ import {
 import { addDoctor, examineAll } from "./doctor.ts";
 import { answer } from "./output.ts";
 import { addRun } from "./run.ts";
-import { addMcp, mcpActionNames } from "./mcp.ts";
+import {
+  addMcp,
+  addMcpChoice,
+  mcpActionNames,
+  type McpChoice,
+  mcpChoice,
+} from "./mcp.ts";
 import { addPlugins } from "./plugins.ts";
 import { addPorts, portActions } from "./ports.ts";
 import {
@@ -75,7 +80,7 @@ const groups: Groups = [
 const cli = command("claudy", groups);
 const { env } = process;
 
-interface OpenOptions extends ProfileOptions {
+interface OpenOptions extends ProfileOptions, McpChoice {
   name?: string;
   detach?: boolean;
   shell?: boolean;
@@ -84,7 +89,6 @@ interface OpenOptions extends ProfileOptions {
   claudeHome?: unknown;
   inheritHooks?: boolean;
   sshAgent?: boolean;
-  mcp?: unknown;
   setup?: boolean;
   apiKey?: unknown;
   verify?: boolean;
@@ -95,10 +99,10 @@ interface OpenOptions extends ProfileOptions {
   "--"?: string[];
 }
 
-addProfileOptions(
+addMcpChoice(addProfileOptions(
   cli.command("[directory]", "Open the session of a project (default: here)"),
   "as its files say",
-)
+))
   .usage("[options] [directory] [-- arguments of claude...]")
   .option("-n, --name <name>", "One of several sessions of the project")
   .option("-d, --detach", "Start it and do not attach to it")
@@ -112,11 +116,6 @@ addProfileOptions(
   )
   .option("--inherit-hooks", "Hooks too, which run in the worker then")
   .option("--ssh-agent", "Let the session use the keys of your ssh-agent")
-  .option(
-    "--mcp [names]",
-    "Only these of the host's MCP servers, commas between",
-  )
-  .option("--no-mcp", "None of the host's MCP servers")
   .option("--setup", "Choose what sessions sign in with")
   .option("--api-key <key>", "Refused: ps and history would show it")
   .option("--verify", "As doctor")
@@ -244,7 +243,7 @@ async function openProject(
     inherit: inheritRequest(instance, env, options),
     sshAgent: options.sshAgent ? agentSocket() : undefined,
     profile: profileWish(options),
-    mcp: mcpChoice(options.mcp),
+    mcp: mcpChoice(options),
     claudeArguments: options["--"] ?? [],
     env,
   }, logToStderr).catch((error) => {
@@ -266,12 +265,6 @@ async function openProject(
   );
   if (code === 0) logToStderr(`Again: claudy attach ${session}`);
   return code;
-}
-
-/** cac gives true where neither --mcp nor --no-mcp was said. */
-function mcpChoice(given: unknown): Choice {
-  if (typeof given === "boolean" || given === undefined) return given ?? true;
-  return String(given).split(",").map((name) => name.trim()).filter(Boolean);
 }
 
 function agentSocket(): string {

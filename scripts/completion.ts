@@ -6,6 +6,8 @@ import { dashed } from "./options.ts";
 /** Words that a command takes in its first place. */
 export type Places = Record<string, readonly string[] | "sessions">;
 
+type Option = CAC["commands"][number]["options"][number];
+
 interface Known {
   name: string;
   description: string;
@@ -21,11 +23,18 @@ function knownCommands(cli: CAC, places: Places): Known[] {
     return {
       name: command.name,
       description: command.description,
-      options: command.options.flatMap(({ names }) => names).map(dashed),
+      options: command.options.flatMap(written),
       words: place === "sessions" ? [] : place,
       takesSession: place === "sessions",
     };
   });
+}
+
+/** An option as it is typed: what cac knows as mcp may be --no-mcp. */
+function written({ names, negated }: Option): string[] {
+  return names.map((name) =>
+    negated ? dashed(name).replace(/^--?/, "--no-") : dashed(name)
+  );
 }
 
 /** Session names are files, so that no process need be asked for them. */
@@ -44,9 +53,7 @@ export function completionScript(
 ): string | undefined {
   if (!Object.hasOwn(generators, shell)) return undefined;
   const globals = cli.commands.filter(({ name }) => name === "")
-    .flatMap(({ options }) =>
-      options.flatMap(({ names }) => names).map(dashed)
-    );
+    .flatMap(({ options }) => options.flatMap(written));
   const generate = generators[shell as keyof typeof generators];
   return generate(knownCommands(cli, places), globals);
 }

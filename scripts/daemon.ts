@@ -7,8 +7,11 @@ import { findContainer } from "../lib/docker.ts";
 import { Failure } from "../lib/errors.ts";
 import { findParent, type Instance, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
-import { startConfiguredGateway } from "../lib/mcp/gateway-process.ts";
-import { parsePublished } from "../lib/parent-spec.ts";
+import {
+  startConfiguredGateway,
+  stopGateway,
+} from "../lib/mcp/gateway-process.ts";
+import { parsePublished, type PublishedPort } from "../lib/parent-spec.ts";
 import { columns } from "../lib/text.ts";
 import { duration } from "../lib/units.ts";
 import { liveWorkers } from "../lib/workers.ts";
@@ -29,8 +32,7 @@ interface DaemonOptions extends LogOptions {
 export const daemonActions = {
   start: async (instance: Instance, options: DaemonOptions) => {
     const ports = listOf(options.publish).map(parsePublished);
-    await startDaemon(instance, env, logToStderr, ports);
-    await startConfiguredGateway(instance, { checkout, env }, logToStderr);
+    await bringUp(instance, ports);
     await showStatus(instance, options);
   },
   stop: async (instance: Instance, options: DaemonOptions) => {
@@ -44,11 +46,15 @@ export const daemonActions = {
     }
     await stopDaemon(instance, logToStderr);
     logToStderr("Parent stopped");
+    if (live.length === 0 && await stopGateway(instance)) {
+      logToStderr("MCP gateway stopped");
+    }
     if (options.json) await showStatus(instance, options);
   },
   restart: async (instance: Instance, options: DaemonOptions) => {
     const ports = listOf(options.publish).map(parsePublished);
     await restartDaemon(instance, env, logToStderr, ports);
+    await startConfiguredGateway(instance, { checkout, env }, logToStderr);
     await showStatus(instance, options);
   },
   status: showStatus,
@@ -99,7 +105,16 @@ export async function offerDaemon(
   const parent = instance.self ?? await findParent(instance);
   if (parent?.State === "running") return;
   await confirm("The daemon is not running. Start it?", yes);
-  await startDaemon(instance, env, logToStderr);
+  await bringUp(instance);
+}
+
+/** The parent, and the host's MCP servers where they are configured. */
+export async function bringUp(
+  instance: Instance,
+  ports: PublishedPort[] = [],
+): Promise<void> {
+  await startDaemon(instance, env, logToStderr, ports);
+  await startConfiguredGateway(instance, { checkout, env }, logToStderr);
 }
 
 async function showStatus(

@@ -1,32 +1,35 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
 // mcp-gateway: the host's MCP servers, for the workers; also claudy mcp.
 
+import { existsSync } from "node:fs";
 import process from "node:process";
 import { homeOf, readSettings } from "../lib/config.ts";
-import { Failure } from "../lib/errors.ts";
 import { logToStderr, timedLog } from "../lib/log.ts";
-import { askGateway } from "../lib/mcp/client.ts";
 import { homePaths } from "../lib/paths.ts";
 import { checkout, command, runCli } from "./cli.ts";
 import { actOnMcp, addMcpOptions } from "./mcp.ts";
+
+interface ServeOptions {
+  tunnels?: boolean;
+  whileWanted?: boolean;
+}
 
 const cli = command("mcp-gateway");
 
 cli.command("serve", "Run the gateway here, until SIGTERM")
   .option("--tunnels", "Listen on 127.0.0.1 besides, for an engine elsewhere")
-  .action(async ({ tunnels = false }: { tunnels?: boolean }) => {
+  .option("--while-wanted", "And no longer than mcp start keeps it")
+  .action(async ({ tunnels = false, whileWanted = false }: ServeOptions) => {
     const { env } = process;
     const home = homePaths(homeOf(env));
-    if (await askGateway(home, "status").catch(() => undefined)) {
-      throw new Failure("busy", "The MCP gateway runs already");
-    }
     const stop = new AbortController();
     process.on("SIGTERM", () => stop.abort());
     // Most of its start: nobody else loads the SDK.
     const { serveGateway } = await import("../lib/mcp/gateway.ts");
     const settings = readSettings(env);
     const log = timedLog(logToStderr);
-    const options = { home, settings, checkout, env, tunnels };
+    const isWanted = () => !whileWanted || existsSync(home.mcpWanted);
+    const options = { home, settings, checkout, env, tunnels, isWanted };
     await serveGateway(options, stop.signal, log);
     process.exit(0);
   });

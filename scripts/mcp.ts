@@ -1,12 +1,13 @@
 // The MCP servers of the host, as mcp-gateway and claudy offer them.
 
 import { existsSync, readFileSync } from "node:fs";
+import { resolve } from "node:path";
 import process from "node:process";
-import type { CAC } from "cac";
+import type { CAC, Command } from "cac";
 import { Failure } from "../lib/errors.ts";
 import { type Instance, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
-import { askGateway, type GatewayStatus } from "../lib/mcp/client.ts";
+import { askGateway, type ServedStatus } from "../lib/mcp/client.ts";
 import {
   checkServer,
   readServers,
@@ -21,6 +22,7 @@ import {
 import { checkMcp } from "../lib/mcp/doctor.ts";
 import { ensureForwarder } from "../lib/mcp/forwarder.ts";
 import { startGateway, stopGateway } from "../lib/mcp/gateway-process.ts";
+import type { Choice } from "../lib/mcp/offer.ts";
 import { didYouMean } from "../lib/nearest.ts";
 import { columns } from "../lib/text.ts";
 import { ensureHome } from "../lib/volumes.ts";
@@ -39,6 +41,7 @@ interface Options extends LogOptions {
   idleTimeout?: unknown;
   env?: unknown;
   url?: unknown;
+  header?: unknown;
   fromClaude?: boolean;
   yes?: boolean;
   json?: boolean;
@@ -51,29 +54,35 @@ type Act = (
   name: string | undefined,
 ) => Promise<number | void>;
 
+/** Those that run on the host only, and those that are about one server. */
+const onHost = ["start", "stop", "restart", "add", "remove"];
+const aboutOne = ["add", "remove", "logs"];
+
 const actions: Record<string, Act> = {
   start: async (instance, options) => {
-    refuseInside(instance);
-    ensureConfig(instance, host, logToStderr);
+    if (ensureConfig(instance, host, logToStderr)) {
+      logToStderr(`Wrote ${instance.home.mcpConfig}`);
+    }
     await startGateway(instance, host);
     await settle(instance);
     await ensureForwarder(instance);
     await show(instance, options);
   },
   stop: async (instance) => {
-    refuseInside(instance);
-    await stopGateway(instance);
-    logToStderr("MCP gateway stopped");
+    const stopped = await stopGateway(instance);
+    logToStderr(
+      stopped ? "MCP gateway stopped" : "The MCP gateway does not run",
+    );
   },
   restart: async (instance, options) => {
-    refuseInside(instance);
+    serversOf(instance); // before anything is ended
     await stopGateway(instance);
     await actions["start"]?.(instance, options, undefined);
   },
   status: show,
   logs: (instance, options, name) => {
     const path = instance.home.mcpLog(name ?? "gateway");
-    if (name !== undefined) findServer(instance, name);
+    if (name !== undefined && name !== "gateway") findServer(instance, name);
     const text = existsSync(path) ? readFileSync(path, "utf8") : "";
     answer(null, lastLines(text, options), false);
     return Promise.resolve();
@@ -84,7 +93,7 @@ const actions: Record<string, Act> = {
       port: server.port,
       isolation: server.isolation,
       // Arguments may be secrets, as values of variables are.
-      what: server.command ?? new URL(server.url ?? "").origin,
+      what: server.command ?? withoutQuery(server.url ?? ""),
       arguments: server.args.length,
       variables: Object.keys(server.env),
     }));
@@ -109,13 +118,15 @@ const actions: Record<string, Act> = {
     changeServers(instance, (present) => ({ ...present, ...servers }));
     for (const line of left) logToStderr(`Left out: ${line}`);
     const added = Object.keys(servers);
+    if (added.length > 0) await applyChange(instance);
+    const status = await askGateway(instance.home, "status");
+    const now = status?.servers.filter(({ name }) => added.includes(name));
     answer(
-      { added, left },
-      `Added: ${added.join(", ") || "nothing"}`,
+      { added, left, servers: now ?? [] },
+      now?.length ? statusText(now) : `Added: ${added.join(", ") || "nothing"}`,
       options.json ?? false,
     );
-    if (added.length === 0) return;
-    await applyChange(instance);
+    logToStderr(status ? nextStart : "They start with claudy mcp start");
   },
   remove: async (instance, options, name) => {
     ensureConfig(instance, host, logToStderr);
@@ -126,15 +137,19 @@ const actions: Record<string, Act> = {
       return rest;
     });
     await applyChange(instance);
+    answer({ removed: name }, `Removed: ${name}`, options.json ?? false);
   },
   doctor: examine,
 };
 
+const nextStart = "Sessions have what changed from their next start on";
+
 export const mcpActionNames = Object.keys(actions);
 
 /** The options of both commands. */
-export function addMcpOptions(command: ReturnType<CAC["command"]>) {
+export function addMcpOptions(command: Command): Command {
   return command
+    .usage(`${command.rawName} [-- program arguments...]`)
     .option(
       "--port <n>",
       "add: on 127.0.0.1 of the workers (default: a free one)",
@@ -153,10 +168,35 @@ export function addMcpOptions(command: ReturnType<CAC["command"]>) {
       { type: [String] },
     )
     .option("--url <url>", "add: a server that listens on the host already")
+    .option("--header <NAME: VALUE>", "add: sent to that; repeatable", {
+      type: [String],
+    })
     .option("--from-claude", "add: those of the host's Claude configuration")
     .option("--tail <n>", "logs: begin so many lines before the end")
     .option("--yes", "remove: do not ask")
     .option("--json", "Print the result as JSON");
+}
+
+export interface McpChoice {
+  mcp?: unknown;
+}
+
+/** The options of commands that start Claude. */
+export function addMcpChoice(command: Command): Command {
+  return command
+    .option(
+      "--mcp [names]",
+      "Only these of the host's MCP servers, commas between; or all",
+    )
+    .option("--no-mcp", "None of the host's MCP servers");
+}
+
+/** Undefined where no names were said: cac gives true there. */
+export function mcpChoice({ mcp }: McpChoice): Choice | undefined {
+  if (mcp === undefined || mcp === true) return undefined;
+  if (mcp === false) return false;
+  const names = String(mcp).split(",").map((name) => name.trim());
+  return names.includes("all") ? true : names.filter(Boolean);
 }
 
 export async function actOnMcp(
@@ -165,7 +205,14 @@ export async function actOnMcp(
   options: Options,
 ): Promise<number | void> {
   const act = action("mcp", actions, name);
+  const one = aboutOne.includes(name) && !options.fromClaude;
+  if (server !== undefined && !one) {
+    throw new Failure("usage", `mcp ${name} is about all servers`, {
+      hint: `Leave out "${server}".`,
+    });
+  }
   const instance = await openInstance(env, logToStderr);
+  if (onHost.includes(name)) refuseInside(instance);
   ensureHome(instance);
   return await act(instance, options, server);
 }
@@ -178,7 +225,7 @@ export function addMcp(cli: CAC): void {
       `${mcpActionNames.join(", ")} of the host's MCP servers`,
     ),
   )
-    .example("claudy mcp add notes --port 3010 -- npx -y notes-server")
+    .example("claudy mcp add notes -- npx -y notes-server")
     .action(actOnMcp);
 }
 
@@ -198,12 +245,16 @@ async function settle({ home }: Instance): Promise<void> {
     .catch(() => {});
 }
 
-/** After a change: a gateway that runs has the new servers. */
+/** After a change: a gateway that runs serves what is new, and leaves the others. */
 async function applyChange(instance: Instance): Promise<void> {
-  if (!await askGateway(instance.home, "status").catch(() => undefined)) return;
-  await stopGateway(instance);
-  await startGateway(instance, host);
+  if (!await askGateway(instance.home, "reload")) return;
+  await settle(instance);
   await ensureForwarder(instance);
+}
+
+/** What comes behind may be a secret. */
+function withoutQuery(url: string): string {
+  return url.replace(/[?#].*/, "").replace(/\/\/[^/]*@/, "//");
 }
 
 function serversOf({ home, settings }: Instance) {
@@ -234,23 +285,40 @@ function describe(
       hint: `Remove it first: claudy mcp remove ${name}`,
     });
   }
-  const [command, ...args] = options["--"] ?? [];
+  const [program, ...args] = options["--"] ?? [];
   const { url, isolation, idleTimeout, port } = options;
+  const env = listOf(options.env);
+  const headers = listOf(options.header);
+  if (program === undefined && env.length > 0) {
+    throw new Failure("usage", "--env is of a program, which comes behind --");
+  }
+  if (url === undefined && headers.length > 0) {
+    throw new Failure("usage", "--header is of a --url");
+  }
   const server = {
-    ...(command === undefined ? {} : { command, args }),
+    ...(program === undefined ? {} : { command: absolute(program), args }),
     ...(url === undefined ? {} : { url: String(url) }),
-    ...variables(listOf(options.env)),
+    ...(env.length > 0 ? { env: Object.fromEntries(env.map(variable)) } : {}),
+    ...(headers.length > 0
+      ? { headers: Object.fromEntries(headers.map(header)) }
+      : {}),
     port: port === undefined ? freePort(instance) : Number(port),
     ...(isolation === undefined ? {} : { isolation: String(isolation) }),
     ...(idleTimeout === undefined ? {} : { idleTimeout: Number(idleTimeout) }),
   };
-  checkServer(name, server, `mcp add ${name}`);
+  checkServer(name, server, "mcp add");
   return { [name]: server };
 }
 
-function variables(given: string[]): { env?: Record<string, string> } {
-  if (given.length === 0) return {};
-  return { env: Object.fromEntries(given.map(variable)) };
+/** A path is of this directory; the gateway has another. */
+function absolute(program: string): string {
+  return program.includes("/") ? resolve(program) : program;
+}
+
+function header(given: string): [string, string] {
+  const [name = "", value] = given.split(/:\s*(.*)/s);
+  if (/^[\w-]+$/.test(name) && value) return [name, value];
+  throw new Failure("usage", "--header must be NAME: VALUE");
 }
 
 /** KEY=VALUE, or KEY alone for what this environment has: so others do not see it. */
@@ -258,21 +326,25 @@ function variable(given: string): [string, string] {
   const [name = ""] = given.split("=", 1);
   const value = given === name ? env[name] : given.slice(name.length + 1);
   if (/^[A-Za-z_]\w*$/.test(name) && value !== undefined) return [name, value];
-  throw new Failure("usage", "--env must be KEY=VALUE, or KEY where it is set");
+  throw new Failure(
+    "usage",
+    given === name
+      ? `--env ${name}: it is not set here`
+      : "--env must be KEY=VALUE, or KEY where that is set",
+  );
 }
 
 async function show(instance: Instance, options: Options): Promise<void> {
   const status = await askGateway(instance.home, "status");
   answer(
     status ?? { pid: null, tunnels: null, servers: [] },
-    statusText(status),
+    status ? statusText(status.servers) : "The MCP gateway does not run",
     options.json ?? false,
   );
 }
 
-function statusText(status: GatewayStatus | undefined): string {
-  if (!status) return "The MCP gateway does not run";
-  const rows = status.servers.map((server) => [
+function statusText(servers: ServedStatus[]): string {
+  const rows = servers.map((server) => [
     server.name,
     server.state,
     String(server.port),

@@ -11,12 +11,20 @@ import { inheritForOnce, inheritRequest } from "../lib/inherit.ts";
 import { projectImage } from "../lib/images/profiles.ts";
 import { openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
+import {
+  checkChoice,
+  chosenServers,
+  configuredServers,
+  offerServers,
+  tellOfMissing,
+} from "../lib/mcp/offer.ts";
 import { resolveProject } from "../lib/project.ts";
 import { readRecord } from "../lib/record.ts";
 import { passedOn } from "../lib/session.ts";
 import { claimOrSpawn } from "../lib/session-worker.ts";
 import { ensureHome } from "../lib/volumes.ts";
 import { offerDaemon } from "./daemon.ts";
+import { addMcpChoice, type McpChoice, mcpChoice } from "./mcp.ts";
 import {
   addProfileOptions,
   type ProfileOptions,
@@ -25,7 +33,7 @@ import {
 
 const { env } = process;
 
-interface RunOptions extends ProfileOptions {
+interface RunOptions extends ProfileOptions, McpChoice {
   project?: string;
   yes?: boolean;
   json?: boolean;
@@ -34,13 +42,13 @@ interface RunOptions extends ProfileOptions {
 
 /** Adds claudy run. */
 export function addRun(cli: CAC): void {
-  addProfileOptions(
+  addMcpChoice(addProfileOptions(
     cli.command(
       "run <prompt>",
       "Ask Claude once in a worker of its own; print the answer",
     ),
     "as the project's files say",
-  )
+  ))
     .option("-p", "Accepted; it is what is done")
     .option("-C, --project <dir>", "The project (default: here)")
     .option("--yes", "Start the daemon without asking")
@@ -63,6 +71,9 @@ async function runPrompt(
     as: "project",
     allowAny: false,
   });
+  const servers = configuredServers(instance, logToStderr);
+  const choice = mcpChoice(options) ?? true;
+  checkChoice(servers, choice);
   const image = await projectImage(
     instance,
     project.path,
@@ -86,6 +97,9 @@ async function runPrompt(
       inheritRequest(instance, env),
       logToStderr,
     );
+    const mcp = chosenServers(servers, choice);
+    offerServers(claudeHome, record.project, mcp);
+    await tellOfMissing(instance, mcp, logToStderr);
     const signIn = layOutCredentials(
       instance,
       claudeHome,

@@ -5,7 +5,6 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { quote } from "zx/core";
-import { startDaemon } from "../lib/daemon.ts";
 import { ensureEngine } from "../lib/engine.ts";
 import { buildImages } from "../lib/images/build.ts";
 import { projectImage } from "../lib/images/profiles.ts";
@@ -18,6 +17,7 @@ import { spawnOnce } from "../lib/spawn.ts";
 import { duration } from "../lib/units.ts";
 import { ensureStorage } from "../lib/volumes.ts";
 import { checkout, command, runCli, version } from "./cli.ts";
+import { bringUp } from "./daemon.ts";
 import { answer } from "./output.ts";
 import { profileWish } from "./profiles.ts";
 
@@ -57,7 +57,7 @@ cli.command("[project]", "Set everything up and start a worker on a project")
       () => projectImage(instance, path, profileWish({}), logToStderr),
     );
     await phase("Volumes", () => ensureStorage(instance));
-    await phase("Parent", () => startDaemon(instance, env, logToStderr));
+    await phase("Parent", () => bringUp(instance));
     const worker = await phase(
       "Worker",
       () => spawnOnce(instance, { ...request, image: image.name }, logToStderr),

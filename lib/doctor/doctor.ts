@@ -5,6 +5,7 @@ import type { Instance } from "../instance.ts";
 import {
   examineChromadb,
   examineDashboard,
+  examineMcp,
   examineMounter,
   examineParent,
   examinePool,
@@ -49,6 +50,7 @@ const examinations: [name: string, needsEngine: boolean, Examine][] = [
   ["pool", true, examinePool],
   ["mounter", true, examineMounter],
   ["dashboard", true, examineDashboard],
+  ["mcp", false, examineMcp],
   ["credentials", false, examineCredentials],
   ["records", true, examineRecords],
   ["leftovers", true, examineLeftovers],

@@ -15,6 +15,7 @@ import {
   type RequestId,
 } from "@modelcontextprotocol/sdk/types.js";
 import { messageOf } from "../errors.ts";
+import { serverError } from "./refused.ts";
 import { StdioTransport } from "./stdio.ts";
 
 /** What a client of the process hears. */
@@ -24,7 +25,6 @@ export interface Sink {
 }
 
 export interface ChildOptions {
-  name: string;
   command: string;
   args: string[];
   env: Record<string, string>;
@@ -55,13 +55,12 @@ const ownParams: Params = {
 /** A process that has not introduced itself by then speaks something else. */
 const greetingMs = 30_000;
 
-/** As JSON-RPC has them for servers, -32000 to -32099. */
-const endedCode = -32000;
-
 export class Child {
   readonly #options: ChildOptions;
   #transport: StdioTransport | undefined;
   #starting: Promise<void> | undefined;
+  /** Of a process that could not be started. */
+  #ending: Promise<void> | undefined;
   /** What the first client introduced itself with. */
   #params: Params | undefined;
   /** What the process answered to that. */
@@ -109,7 +108,7 @@ export class Child {
 
   /** A process that has been introduced to; throws where there can be none. */
   async ensure(): Promise<void> {
-    if (this.#closed) throw new Error(`${this.#options.name} is closed`);
+    if (this.#closed) throw new Error("The MCP server is being closed");
     if (this.#transport && !this.#starting) return;
     this.#starting ??= this.#start().then(
       () => this.#options.started(undefined),
@@ -125,7 +124,7 @@ export class Child {
 
   async close(): Promise<void> {
     this.#closed = true;
-    await this.#transport?.close();
+    await Promise.all([this.#transport?.close(), this.#ending]);
   }
 
   async #send(sink: Sink, message: JSONRPCMessage): Promise<void> {
@@ -157,13 +156,18 @@ export class Child {
     const meta = message.params?._meta;
     const progressToken = meta?.progressToken;
     this.#pending.set(id, { sink, id: message.id, progressToken });
-    await this.#write({
-      ...message,
-      id,
-      ...(progressToken === undefined ? {} : {
-        params: { ...message.params, _meta: { ...meta, progressToken: id } },
-      }),
-    });
+    try {
+      await this.#write({
+        ...message,
+        id,
+        ...(progressToken === undefined ? {} : {
+          params: { ...message.params, _meta: { ...meta, progressToken: id } },
+        }),
+      });
+    } catch (error) {
+      this.#pending.delete(id);
+      throw error;
+    }
   }
 
   /** A cancellation names a request by the client's id, and ends it for us. */
@@ -179,45 +183,29 @@ export class Child {
   }
 
   async #start(): Promise<void> {
-    const { name, command, args, env, log } = this.#options;
+    const { command, args, env, log } = this.#options;
     const transport = new StdioTransport({ command, args, env, stderr: log });
-    transport.onerror = ({ message }) => log(`${name}: ${message}\n`);
-    const welcome = new Promise<Record<string, unknown>>((resolve, reject) => {
-      transport.onmessage = (message) => {
-        if (isJSONRPCResultResponse(message) && message.id === 0) {
-          return resolve(message.result);
-        }
-        if (isJSONRPCErrorResponse(message) && message.id === 0) {
-          return reject(new Error(message.error.message));
-        }
-        this.#hear(message);
-      };
-      transport.onclose = () => {
-        reject(new Error(`${name} has ended`));
-        this.#lose(transport);
-      };
-    });
-    welcome.catch(() => {}); // where the start itself throws
+    transport.onerror = ({ message }) => log(`${message}\n`);
+    const welcome = this.#welcomeOf(transport);
     try {
       await transport.start();
+      this.#transport = transport;
+      if (this.#closed) throw new Error("The MCP server is being closed");
+      await transport.send({
+        jsonrpc: "2.0",
+        id: 0,
+        method: "initialize",
+        params: this.#params ?? ownParams,
+      });
+      this.#welcome = await welcome.heard;
     } catch (error) {
-      throw new Error(`Cannot start ${name}: ${messageOf(error)}`);
-    }
-    this.#transport = transport;
-    await transport.send({
-      jsonrpc: "2.0",
-      id: 0,
-      method: "initialize",
-      params: this.#params ?? ownParams,
-    });
-    const late = setTimeout(() => void transport.close(), greetingMs);
-    try {
-      this.#welcome = await welcome;
-    } catch (error) {
-      void transport.close();
+      this.#transport = undefined;
+      // The next may come with others, which it can bear.
+      this.#params = undefined;
+      this.#ending = transport.close();
       throw error;
     } finally {
-      clearTimeout(late);
+      welcome.forget();
     }
     await transport.send({
       jsonrpc: "2.0",
@@ -225,19 +213,45 @@ export class Child {
     });
   }
 
+  /** What a process that is being started answers; then it is listened to. */
+  #welcomeOf(transport: StdioTransport) {
+    let forget = () => {};
+    const heard = new Promise<Record<string, unknown>>((resolve, reject) => {
+      const fail = (what: string) =>
+        reject(new Error(`The MCP server ${what}`));
+      const late = setTimeout(
+        () => fail(`did not answer within ${greetingMs / 1000} s`),
+        greetingMs,
+      );
+      forget = () => clearTimeout(late);
+      transport.onmessage = (message) => {
+        if (isJSONRPCResultResponse(message) && message.id === 0) {
+          resolve(message.result);
+        } else if (isJSONRPCErrorResponse(message) && message.id === 0) {
+          fail(`says: ${message.error.message}`);
+        } else this.#hear(message);
+      };
+      transport.onclose = () => {
+        fail(`ended as it started: ${transport.end}`);
+        this.#lose(transport);
+      };
+    });
+    heard.catch(() => {}); // where the start itself throws
+    return { heard, forget };
+  }
+
   /** All that is open fails; the next request starts another one. */
   #lose(transport: StdioTransport): void {
     if (this.#transport !== transport) return;
     this.#transport = undefined;
     if (this.#closed) return;
-    const reason = `${this.#options.name} has ended unexpectedly`;
+    const reason = `The MCP server has ended unexpectedly: ${transport.end}`;
     for (const { sink, id } of this.#pending.values()) {
       sink.deliver(refusal(id, reason), id);
     }
     this.#pending.clear();
     this.#asked.clear();
-    // One that ends as it starts is told of there.
-    if (!this.#starting) this.#options.ended(reason);
+    this.#options.ended(reason);
   }
 
   #hear(message: JSONRPCMessage): void {
@@ -305,11 +319,11 @@ export class Child {
 
   /** Waits where the process reads slower than it is written to. */
   async #write(message: JSONRPCMessage): Promise<void> {
-    if (!this.#transport) throw new Error(`${this.#options.name} has ended`);
+    if (!this.#transport) throw new Error("The MCP server has ended");
     await this.#transport.send(message);
   }
 }
 
 export function refusal(id: RequestId, message: string): JSONRPCMessage {
-  return { jsonrpc: "2.0", id, error: { code: endedCode, message } };
+  return { jsonrpc: "2.0", id, error: { code: serverError, message } };
 }

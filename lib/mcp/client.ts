@@ -5,6 +5,9 @@ import { Failure, messageOf } from "../errors.ts";
 import type { HomePaths } from "../paths.ts";
 import { Client } from "../pool/lines.ts";
 
+/** With a reload processes are ended that take their time. */
+const patienceMs = { status: 5000, stop: 5000, reload: 20_000 };
+
 const latency = v.nullable(v.number());
 
 const statusSchema = v.object({
@@ -26,25 +29,46 @@ const statusSchema = v.object({
   })),
 });
 
-export const requestSchema = v.object({ op: v.picklist(["status", "stop"]) });
+export const requestSchema = v.object({
+  op: v.picklist(["status", "reload", "stop"]),
+});
 
 export type GatewayStatus = v.InferOutput<typeof statusSchema>;
 export type ServedStatus = GatewayStatus["servers"][number];
 
-/** Asks the gateway; undefined where none runs. */
+/** How the gateway is, after a reload where that is asked; undefined where none runs. */
 export async function askGateway(
   home: HomePaths,
-  op: "status" | "stop",
+  op: "status" | "reload",
 ): Promise<GatewayStatus | undefined> {
+  const answer = await ask(home, op);
+  return answer === undefined ? undefined : v.parse(statusSchema, answer);
+}
+
+/** Has the gateway end; gives whether one ran. */
+export async function endGateway(home: HomePaths): Promise<boolean> {
+  return await ask(home, "stop") !== undefined;
+}
+
+async function ask(
+  home: HomePaths,
+  op: keyof typeof patienceMs,
+): Promise<unknown> {
   const client = new Client(home.mcpControl);
   try {
-    return v.parse(statusSchema, await client.ask({ op }, 5000));
+    return await client.ask({ op }, patienceMs[op]);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === "ENOENT" || code === "ECONNREFUSED") return undefined;
+    if (code === "EINVAL") {
+      throw new Failure("usage", `Too long for a socket: ${home.mcpControl}`, {
+        hint: "Give HAL9000_HOME a shorter path.",
+      });
+    }
+    if (error instanceof Failure) throw error;
     throw new Failure("failed", `The MCP gateway: ${messageOf(error)}`, {
       cause: error,
-      hint: "Start it anew: mcp-gateway restart",
+      hint: "Start it anew: claudy mcp restart",
     });
   } finally {
     client.close();

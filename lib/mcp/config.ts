@@ -11,9 +11,19 @@ import {
 import { delimiter, isAbsolute, join } from "node:path";
 import * as v from "valibot";
 import { Failure } from "../errors.ts";
+import { isLocal } from "../inherited-settings.ts";
 import type { HomePaths } from "../paths.ts";
-import { isSessionPort } from "../port-range.ts";
+import { isSessionPort, sessionPorts } from "../port-range.ts";
 import type { Settings } from "../settings.ts";
+
+/** What other things are called, here and in JavaScript. */
+const reserved = [
+  "gateway",
+  "all",
+  "constructor",
+  "prototype",
+  "hasOwnProperty",
+];
 
 export const serverName = v.pipe(
   v.string(),
@@ -21,35 +31,68 @@ export const serverName = v.pipe(
     /^[a-zA-Z][\w-]{0,40}$/,
     "must be the name of a server: a letter, then letters, digits, dashes and underscores",
   ),
+  v.check((name) => !reserved.includes(name), "is the name of something else"),
 );
 
+const portText = "must be a port from 1024 to 65535";
 const port = v.pipe(
-  v.number(),
-  v.integer(),
-  v.minValue(1024, "must be a port from 1024 to 65535"),
-  v.maxValue(65535, "must be a port from 1024 to 65535"),
+  v.number(portText),
+  v.integer(portText),
+  v.minValue(1024, portText),
+  v.maxValue(65535, portText),
 );
+
+const text = v.string("must be text");
+const texts = v.record(text, text, "must be names with texts");
+
+const localUrl = v.pipe(
+  text,
+  v.check(
+    (url) =>
+      url.includes("${") ||
+      URL.canParse(url) && /^https?:/.test(url) && isLocal(url),
+    "must be the URL of a server on this host; others need no gateway",
+  ),
+);
+
+const seconds = "must be a number of seconds from 1 to 86400";
 
 const serverSchema = v.strictObject({
+  /** As Claude writes it down; what it says is known without it. */
+  type: v.optional(
+    v.picklist(["stdio", "http"], 'must be "stdio" or "http"'),
+  ),
   /** A program: absolute, of this checkout's packages, or on PATH. */
-  command: v.optional(v.string()),
-  args: v.optional(v.array(v.string()), []),
-  env: v.optional(v.record(v.string(), v.string()), {}),
+  command: v.optional(text),
+  args: v.optional(v.array(text, "must be a list of texts"), []),
+  env: v.optional(texts, {}),
   /** In the place of a command: a server that listens on the host already. */
-  url: v.optional(v.pipe(v.string(), v.url())),
-  headers: v.optional(v.record(v.string(), v.string()), {}),
+  url: v.optional(localUrl),
+  headers: v.optional(texts, {}),
   /** On 127.0.0.1 of the workers. */
   port,
   /** "session": a process for each client; "shared": one for all. */
-  isolation: v.optional(v.picklist(["session", "shared"]), "session"),
+  isolation: v.optional(
+    v.picklist(["session", "shared"], 'must be "session" or "shared"'),
+    "session",
+  ),
   /** Seconds before a client that is silent is forgotten. */
-  idleTimeout: v.optional(v.pipe(v.number(), v.minValue(1)), 300),
+  idleTimeout: v.optional(
+    v.pipe(
+      v.number(seconds),
+      v.minValue(1, seconds),
+      v.maxValue(86_400, seconds),
+    ),
+    300,
+  ),
 });
 
 export type ServerConfig = v.InferOutput<typeof serverSchema>;
 
-const configSchema = v.object({
-  mcpServers: v.record(v.string(), v.unknown()),
+const configSchema = v.looseObject({
+  mcpServers: v.custom<Record<string, unknown>>((value) =>
+    typeof value === "object" && value !== null && !Array.isArray(value)
+  ),
 });
 
 type Ports = Pick<Settings, "CHROMADB_PORT">;
@@ -87,7 +130,7 @@ export function defaultServers(
 /** The servers of config/mcp.json, else the default ones; throws on the first fault. */
 export function readServers(home: HomePaths, settings: Ports): Servers {
   const given = existsSync(home.mcpConfig)
-    ? parseFile(home.mcpConfig)
+    ? parseFile(home.mcpConfig).mcpServers
     : defaultServers(home, settings);
   return checkServers(given, settings);
 }
@@ -96,15 +139,15 @@ export function readServers(home: HomePaths, settings: Ports): Servers {
 export function checkServers(
   given: Record<string, unknown>,
   settings: Ports,
+  place = "config/mcp.json",
 ): Servers {
-  const place = "config/mcp.json";
   const servers: Servers = new Map();
   const ports = new Map([[settings.CHROMADB_PORT, "ChromaDB"]]);
   for (const [name, value] of Object.entries(given)) {
     const server = checkServer(name, value, place);
     const { port } = server;
     const other = ports.get(port) ??
-      (isSessionPort(port) ? "the sessions' own ports" : undefined);
+      (isSessionPort(port) ? sessionPorts : undefined);
     if (other !== undefined) {
       throw new Failure(
         "usage",
@@ -132,32 +175,49 @@ export function checkServer(
   }
   const parsed = v.safeParse(serverSchema, value);
   if (!parsed.success) {
-    const [issue] = parsed.issues;
-    const path = v.getDotPath(issue);
-    // Not what was given: it may be a secret.
-    throw new Failure(
-      "usage",
-      `${place}: ${name}${path ? `.${path}` : ""}: ${issue.message}`,
-    );
+    throw new Failure("usage", `${place}: ${faultOf(name, parsed.issues[0])}`);
   }
   const { command, url } = parsed.output;
-  if ((command === undefined) === (url === undefined)) {
+  if (command === undefined && url === undefined) {
     throw new Failure("usage", `${place}: ${name} needs a command or a url`);
+  }
+  if (command !== undefined && url !== undefined) {
+    throw new Failure("usage", `${place}: ${name} has a command and a url`);
   }
   return parsed.output;
 }
 
-function parseFile(path: string): Record<string, unknown> {
+/** Never with what was given: it may be a secret. */
+function faultOf(
+  name: string,
+  issue: v.InferIssue<typeof serverSchema>,
+): string {
+  const path = v.getDotPath(issue);
+  const where = path ? `${name}: "${path}"` : name;
+  if (issue.type !== "strict_object") return `${where} ${issue.message}`;
+  if (!path) return `${where} must be an object`;
+  return issue.expected === "never"
+    ? `${where} is no field of a server`
+    : `${where} is missing`;
+}
+
+/** The whole file; what is not for us is left as it is. */
+export function parseFile(
+  path: string,
+): v.InferOutput<typeof configSchema> {
   let json: unknown;
   try {
+    // A pipe would never end.
+    if (!statSync(path).isFile()) throw new Error("It is no file");
     json = JSON.parse(readFileSync(path, "utf8"));
-  } catch {
-    throw new Failure("usage", "config/mcp.json is no JSON", {
+  } catch (error) {
+    const why = error instanceof SyntaxError ? "is no JSON" : "cannot be read";
+    throw new Failure("usage", `config/mcp.json ${why}`, {
       hint: `Mend it, or remove it for the default servers: ${path}`,
     });
   }
   const parsed = v.safeParse(configSchema, json);
-  if (parsed.success) return parsed.output.mcpServers;
+  if (parsed.success) return parsed.output;
   throw new Failure("usage", "config/mcp.json has no mcpServers");
 }
 

@@ -15,26 +15,37 @@ import {
   checkServers,
   defaultServers,
   findCommand,
+  parseFile,
   readServers,
 } from "./config.ts";
 import type { Host } from "./gateway-process.ts";
 
+const claudeServers = v.optional(
+  v.record(v.string(), v.record(v.string(), v.unknown())),
+  {},
+);
+
 const claudeSchema = v.object({
-  mcpServers: v.optional(
-    v.record(v.string(), v.record(v.string(), v.unknown())),
+  mcpServers: claudeServers,
+  projects: v.optional(
+    v.record(v.string(), v.object({ mcpServers: claudeServers })),
+    {},
   ),
 });
 
 type Home = Pick<Instance, "home" | "owner" | "settings">;
 
-/** What can be had of the default servers is written down, to be seen and changed. */
+/**
+ * What can be had of the default servers is written down, to be seen and changed;
+ * gives whether that had to be done.
+ */
 export function ensureConfig(
   instance: Home,
   { checkout, env }: Host,
   log: Log,
-): void {
+): boolean {
   const { home, settings } = instance;
-  if (existsSync(home.mcpConfig)) return;
+  if (existsSync(home.mcpConfig)) return false;
   const servers = Object.fromEntries(
     Object.entries(defaultServers(home, settings)).filter(([name, server]) => {
       const found = findCommand(server.command ?? "", checkout, env);
@@ -44,7 +55,8 @@ export function ensureConfig(
       return found !== undefined;
     }),
   );
-  writeConfig(instance, servers);
+  writeConfig(instance, { mcpServers: servers });
+  return true;
 }
 
 /** Throws a `usage` Failure, and writes nothing, where that would be a fault. */
@@ -52,18 +64,14 @@ export function changeServers(
   instance: Home,
   how: (servers: Record<string, unknown>) => Record<string, unknown>,
 ): void {
-  const text = readFileSync(instance.home.mcpConfig, "utf8");
-  const servers = how(JSON.parse(text).mcpServers);
-  checkServers(servers, instance.settings); // as two of one port
-  writeConfig(instance, servers);
+  const config = parseFile(instance.home.mcpConfig);
+  const mcpServers = how(config.mcpServers);
+  checkServers(mcpServers, instance.settings); // as two of one port
+  writeConfig(instance, { ...config, mcpServers });
 }
 
-function writeConfig(
-  { home, owner }: Home,
-  mcpServers: Record<string, unknown>,
-): void {
-  const text = JSON.stringify({ mcpServers }, null, 2);
-  writeWhole(home.mcpConfig, `${text}\n`, owner);
+function writeConfig({ home, owner }: Home, config: object): void {
+  writeWhole(home.mcpConfig, `${JSON.stringify(config, null, 2)}\n`, owner);
 }
 
 /** Behind those of the default servers. */
@@ -84,10 +92,13 @@ export function serversOfClaude(
   env: NodeJS.ProcessEnv,
 ): { servers: Record<string, unknown>; left: string[] } {
   const servers: Record<string, unknown> = {};
-  const left: string[] = [];
+  const { own, ofProjects } = readClaude(env);
+  const left = ofProjects.map(([name, project]) =>
+    `${name}: it is of ${project} alone (claude mcp add --scope user)`
+  );
   const present = readServers(instance.home, instance.settings);
   const ports: number[] = [];
-  for (const [name, entry] of Object.entries(readClaude(env))) {
+  for (const [name, entry] of Object.entries(own)) {
     const why = present.has(name) ? "there is one of that name" : whyNot(entry);
     if (why) {
       left.push(`${name}: ${why}`);
@@ -121,17 +132,32 @@ interface ClaudeEntry {
 
 /** Remote servers need no gateway: sessions inherit them. */
 function whyNot({ type, command, url }: ClaudeEntry): string | undefined {
+  if (type !== undefined && type !== "stdio" && type !== "http") {
+    return `it speaks ${type}`;
+  }
   if (command !== undefined) return undefined;
-  if (type === "sse") return "it speaks SSE, not Streamable HTTP";
-  return isLocal(String(url)) ? undefined : "it is not of this host";
+  return isLocal(String(url))
+    ? undefined
+    : "it is not of this host: sessions have it without a gateway";
 }
 
-function readClaude(env: NodeJS.ProcessEnv): Record<string, ClaudeEntry> {
+interface ClaudeServers {
+  /** Of its user, for all projects. */
+  own: Record<string, ClaudeEntry>;
+  /** Names of those that one project has, and its path. */
+  ofProjects: [name: string, project: string][];
+}
+
+function readClaude(env: NodeJS.ProcessEnv): ClaudeServers {
   const claudeHome = env["CLAUDE_HOME"] ||
     join(env["HOME"] || homedir(), ".claude");
-  const path = [join(claudeHome, ".claude.json"), `${claudeHome}.json`]
-    .find((path) => existsSync(path));
-  if (path === undefined) return {};
+  const places = [join(claudeHome, ".claude.json"), `${claudeHome}.json`];
+  const path = places.find((path) => existsSync(path));
+  if (path === undefined) {
+    throw new Failure("notFound", `There is no ${places.join(" and no ")}`, {
+      hint: "Set CLAUDE_HOME to where Claude's configuration is.",
+    });
+  }
   let json: unknown;
   try {
     json = JSON.parse(readFileSync(path, "utf8"));
@@ -139,6 +165,14 @@ function readClaude(env: NodeJS.ProcessEnv): Record<string, ClaudeEntry> {
     throw new Failure("usage", `${path} is no JSON`, { cause: error });
   }
   const parsed = v.safeParse(claudeSchema, json);
-  if (parsed.success) return parsed.output.mcpServers ?? {};
-  throw new Failure("usage", `${path}: its mcpServers is no list of servers`);
+  if (!parsed.success) {
+    throw new Failure("usage", `${path}: its mcpServers are no servers`);
+  }
+  const { mcpServers, projects } = parsed.output;
+  return {
+    own: mcpServers,
+    ofProjects: Object.entries(projects).flatMap(([project, { mcpServers }]) =>
+      Object.keys(mcpServers).map((name) => [name, project])
+    ),
+  };
 }

@@ -1,5 +1,6 @@
 // Whether the host's MCP servers answer: at the gateway, and from where workers are.
 
+import { existsSync } from "node:fs";
 import { ownContainer } from "../container.ts";
 import { inspectContainer } from "../docker.ts";
 import { messageOf } from "../errors.ts";
@@ -15,40 +16,48 @@ export interface McpCheck {
   says: string;
 }
 
-/** A check for each server, and one of the way to workers where there are any. */
+/** A check of the gateway, of the way to workers, and of each server. */
 export async function checkMcp(instance: Instance): Promise<McpCheck[]> {
   const { docker, home, names, settings } = instance;
   const gateway = await askGateway(home, "status").catch(() => undefined);
+  if (!gateway) {
+    return [{
+      name: "gateway",
+      ok: !existsSync(home.mcpConfig),
+      says: "it does not run; start it: claudy mcp start",
+    }];
+  }
   const forwarder = await ownContainer(instance, names.forwarder, "forwarder");
   const forwards = forwarder?.State.Running ? forwarder.Id : undefined;
   const greeted = async (name: string, port: number) => {
-    if (!gateway) throw new Error("the gateway does not run");
     const says = await greet({ socketPath: home.mcpSocket(name) });
     if (forwards === undefined) return says;
     const command = ["/scripts/mcp-forwarder", "greet", String(port)];
     const { exitCode, output } = await execIn(docker, forwards, command);
     if (exitCode === 0) return says;
     const [line = ""] = output.split("\n");
-    throw new Error(`not from workers: ${line.replace("error: ", "")}`);
+    const why = line.replace("error: ", "");
+    throw new Error(`not at 127.0.0.1:${port} of the workers: ${why}`);
   };
   const checks = [...readServers(home, settings)].map(
     async ([name, { port }]) => {
       try {
         return { name, ok: true, says: await greeted(name, port) };
       } catch (error) {
-        return { name, ok: false, says: messageOf(error) };
+        const why = messageOf(error);
+        return { name, ok: false, says: `${why} (claudy mcp logs ${name})` };
       }
     },
   );
   const net = await inspectContainer(docker, names.net);
-  const way = net?.State.Running
-    ? [{
-      name: names.forwarder,
-      ok: forwards !== undefined,
-      says: forwards === undefined
-        ? "it does not run; start it: claudy daemon start"
-        : "carries to the workers' 127.0.0.1",
-    }]
-    : [];
-  return [...way, ...await Promise.all(checks)];
+  const way = {
+    name: "forwarder",
+    ok: forwards !== undefined || !net?.State.Running,
+    says: forwards !== undefined
+      ? "carries from the workers' 127.0.0.1"
+      : net?.State.Running
+      ? "it does not run; start it: claudy daemon start"
+      : "comes with the daemon",
+  };
+  return [way, ...await Promise.all(checks)];
 }

@@ -21,6 +21,9 @@ const inside = "/run/mcp";
 
 const memoryBytes = 256 * 1024 ** 2;
 
+/** To a server, as many as the gateway takes. */
+const mostConnections = 1024;
+
 /** Between two tries to listen on a port that somebody has. */
 const retryMs = 2000;
 
@@ -118,7 +121,7 @@ export async function forward(ports: string[]): Promise<void> {
 
 /** Gives whether it could listen. */
 async function carry(port: number, name: string): Promise<boolean> {
-  const server = createServer((client) => {
+  const server = createServer({ allowHalfOpen: true }, (client) => {
     client.on("error", () => client.destroy());
     client.setNoDelay(true);
     reach(name).then(
@@ -129,6 +132,7 @@ async function carry(port: number, name: string): Promise<boolean> {
       },
     );
   });
+  server.maxConnections = mostConnections;
   server.listen(port, "127.0.0.1");
   try {
     await once(server, "listening");
@@ -141,5 +145,5 @@ async function carry(port: number, name: string): Promise<boolean> {
 /** The gateway's end of a connection to a server. */
 async function reach(name: string): Promise<Duplex> {
   return await openTunnel(inside, name) ??
-    createConnection(`${inside}/${name}.sock`);
+    createConnection({ path: `${inside}/${name}.sock`, allowHalfOpen: true });
 }

@@ -2,14 +2,14 @@
 // ended.
 
 import { spawn } from "node:child_process";
-import { closeSync, existsSync } from "node:fs";
+import { closeSync, existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { messageOf } from "../errors.ts";
 import type { Instance } from "../instance.ts";
 import type { Log } from "../log.ts";
-import { openForOutput } from "../owned.ts";
+import { openForOutput, writeWhole } from "../owned.ts";
 import { waitFor } from "../wait.ts";
-import { askGateway } from "./client.ts";
+import { askGateway, endGateway } from "./client.ts";
 import { readServers } from "./config.ts";
 
 /** Where the gateway's script is, and what it runs with. */
@@ -18,6 +18,20 @@ export interface Host {
   env: NodeJS.ProcessEnv;
 }
 
+/**
+ * What keeps the gateway: it is started again where it was killed or has failed, while
+ * it is wanted, and not where it refuses (2) or another runs (5).
+ */
+const loop = `wanted=$1; shift
+while [ -e "$wanted" ]; do
+  "$0" "$@"
+  case $? in
+    0 | 2 | 5) exit ;;
+    1) sleep 10 ;;
+    *) sleep 1 ;;
+  esac
+done`;
+
 /** Starts it unless it runs, and waits until it answers. */
 export async function startGateway(
   instance: Instance,
@@ -25,15 +39,16 @@ export async function startGateway(
 ): Promise<void> {
   const { home, owner, settings } = instance;
   readServers(home, settings); // its faults are told here
+  writeWhole(home.mcpWanted, "", owner);
   if (await askGateway(home, "status")) return;
   const log = openForOutput(home.mcpLog("gateway"), "a", owner);
   const script = join(checkout, "scripts", "mcp-gateway.ts");
-  // Out of this terminal's session, so that it stays when that closes; and again
-  // where it was killed.
-  const loop = 'until "$0" "$@"; [ $? -lt 128 ]; do sleep 1; done';
-  const serve = ["serve", ...await needsTunnels(instance) ? ["--tunnels"] : []];
-  spawn("setsid", ["--fork", "sh", "-c", loop, script, ...serve], {
+  const tunnels = await needsTunnels(instance) ? ["--tunnels"] : [];
+  const serve = ["serve", "--while-wanted", ...tunnels];
+  // Out of this terminal's session, so that it stays when that closes.
+  spawn("sh", ["-c", loop, script, home.mcpWanted, ...serve], {
     stdio: ["ignore", log, log],
+    detached: true,
     env,
   }).unref();
   closeSync(log);
@@ -68,13 +83,18 @@ export async function startConfiguredGateway(
   }
 }
 
-/** Ends it and its servers; none there is as good. */
+/** Ends it and its servers; gives whether one ran. */
 export async function stopGateway(
   { home }: Pick<Instance, "home">,
-): Promise<void> {
-  if (!await askGateway(home, "stop")) return;
-  await waitFor(
-    async () => !await askGateway(home, "status").catch(() => true),
-    { for: "the MCP gateway to end", timeoutMs: 10_000 },
-  );
+): Promise<boolean> {
+  // One that has just been killed does not come back.
+  rmSync(home.mcpWanted, { force: true });
+  if (!await endGateway(home)) return false;
+  const ended = async () => !await askGateway(home, "status").catch(() => true);
+  await waitFor(ended, {
+    for: "the MCP gateway to end",
+    timeoutMs: 20_000,
+    hint: "It may have to be killed: pkill -9 -f 'mcp-gateway.* serve'",
+  });
+  return true;
 }

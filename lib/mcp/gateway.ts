@@ -3,22 +3,26 @@
 
 import process from "node:process";
 import * as v from "valibot";
-import { messageOf } from "../errors.ts";
+import { Failure, messageOf } from "../errors.ts";
 import type { Log } from "../log.ts";
-import { ownerOf } from "../owned.ts";
+import { type Owner, ownerOf } from "../owned.ts";
 import type { HomePaths } from "../paths.ts";
-import { listen } from "../pool/lines.ts";
+import { listen, type Listener } from "../pool/lines.ts";
 import type { Settings } from "../settings.ts";
-import { requestSchema } from "./client.ts";
+import { askGateway, requestSchema, type ServedStatus } from "./client.ts";
 import {
   expandServer,
   findCommand,
   readServers,
   type ServerConfig,
 } from "./config.ts";
+import { takeOnlyPlace } from "./place.ts";
 import { ServedMcp, type ServedOptions } from "./server.ts";
 import { ServerLog } from "./server-log.ts";
-import { forgetTunnels, serveTunnels } from "./tunnel.ts";
+import { forgetTunnels, serveTunnels, type Tunnels } from "./tunnel.ts";
+
+/** Between two looks at whether it is still to be, and is the only one. */
+const lookMs = 500;
 
 export interface GatewayOptions {
   home: HomePaths;
@@ -27,50 +31,153 @@ export interface GatewayOptions {
   env: NodeJS.ProcessEnv;
   /** Whether unix sockets do not reach the engine's machine. */
   tunnels: boolean;
+  /** Asked again and again. */
+  isWanted: () => boolean;
 }
 
-/** Serves until `stop` is aborted. */
+/** Serves until `stop` is aborted, it is asked to stop, or it is not to be. */
 export async function serveGateway(
-  { home, settings, checkout, env, tunnels: wanted }: GatewayOptions,
+  options: GatewayOptions,
   stop: AbortSignal,
   log: Log,
 ): Promise<void> {
+  const { home, isWanted } = options;
   const owner = ownerOf(home.home);
-  const served: ServedMcp[] = [];
-  for (const [name, given] of readServers(home, settings)) {
-    const source = sourceOf(given, checkout, env);
-    if (source.missing) log(`${name}: ${source.missing}`);
+  const gateway = new Gateway(options, owner, log);
+  let end = () => {};
+  const ended = new Promise<void>((resolve) => end = resolve);
+  stop.addEventListener("abort", end);
+  const answer = async (request: unknown) => {
+    const { op } = v.parse(requestSchema, request);
+    if (op === "stop") {
+      setTimeout(end); // the answer goes out first
+      return {};
+    }
+    await ready;
+    if (op === "reload") await gateway.load();
+    const { servers, tunnels } = gateway;
+    return { pid: process.pid, tunnels, servers };
+  };
+  let control: Listener | undefined;
+  const place = await takeOnlyPlace(
+    home.mcpControl,
+    owner,
+    async (path) => {
+      control = await listen(path, answer);
+    },
+    () => isAnswered(home),
+  );
+  if (!place) {
+    await control?.close();
+    throw new Failure("busy", "The MCP gateway runs already");
+  }
+  const ready = gateway.load();
+  let lost = 0;
+  const look = setInterval(() => {
+    // For a moment it may be in the hands of one that finds out that it is not free.
+    lost = place.isOurs() ? 0 : lost + 1;
+    if (lost > 1 || !isWanted()) end();
+  }, lookMs);
+  try {
+    await ready;
+    await ended;
+  } finally {
+    clearInterval(look);
+    await gateway.close();
+    // The last: who waits for the end of this one may start the next.
+    place.leave();
+    await control?.close();
+  }
+}
+
+async function isAnswered(home: HomePaths): Promise<boolean> {
+  try {
+    return await askGateway(home, "status") !== undefined;
+  } catch {
+    // It is there, and busy.
+    return true;
+  }
+}
+
+/** The servers that are served. */
+class Gateway {
+  readonly #options: GatewayOptions;
+  readonly #owner: Owner;
+  readonly #log: Log;
+  readonly #served = new Map<string, { given: string; server: ServedMcp }>();
+  #loading = Promise.resolve();
+  #tunnels: Tunnels | undefined;
+
+  constructor(options: GatewayOptions, owner: Owner, log: Log) {
+    this.#options = options;
+    this.#owner = owner;
+    this.#log = log;
+  }
+
+  get servers(): ServedStatus[] {
+    return [...this.#served.values()].map(({ server }) => server.status);
+  }
+
+  /** Serves what is configured now; what is the same as before goes on. */
+  async load(): Promise<void> {
+    const loaded = this.#loading.then(() => this.#load());
+    this.#loading = loaded.catch(() => {});
+    await loaded;
+  }
+
+  /** The port that tunnels are opened at. */
+  get tunnels(): number | null {
+    return this.#tunnels?.port ?? null;
+  }
+
+  async close(): Promise<void> {
+    await this.#loading;
+    await this.#tunnels?.close();
+    await Promise.all(
+      [...this.#served.values()].map(({ server }) => server.close()),
+    );
+  }
+
+  async #load(): Promise<void> {
+    const { home, settings } = this.#options;
+    await this.#ensureTunnels();
+    const wanted = readServers(home, settings);
+    for (const [name, { given, server }] of this.#served) {
+      if (JSON.stringify(wanted.get(name)) === given) continue;
+      this.#served.delete(name);
+      await server.close();
+    }
+    for (const [name, config] of wanted) {
+      if (!this.#served.has(name)) await this.#serve(name, config);
+    }
+    this.#log(`Serving ${[...this.#served.keys()].join(", ")}`);
+  }
+
+  async #ensureTunnels(): Promise<void> {
+    const { home, tunnels } = this.#options;
+    if (this.#tunnels) return;
+    forgetTunnels(home.mcp);
+    if (!tunnels) return;
+    const socketOf = (name: string) =>
+      this.#served.has(name) ? home.mcpSocket(name) : undefined;
+    this.#tunnels = await serveTunnels(home.mcp, socketOf, this.#owner);
+  }
+
+  async #serve(name: string, config: ServerConfig): Promise<void> {
+    const { home, checkout, env } = this.#options;
+    const source = sourceOf(config, checkout, env);
+    if (source.missing) this.#log(`${name}: ${source.missing}`);
     const server = new ServedMcp({
       name,
       ...source,
       socket: home.mcpSocket(name),
-      log: new ServerLog(home.mcpLog(name), owner),
+      owner: this.#owner,
+      log: new ServerLog(home.mcpLog(name), this.#owner),
     });
     await server.listen();
+    this.#served.set(name, { given: JSON.stringify(config), server });
     void server.check();
-    served.push(server);
   }
-  forgetTunnels(home.mcp);
-  const names = served.map(({ status }) => status.name);
-  const tunnels = wanted
-    ? await serveTunnels(home.mcp, names, home.mcpSocket, owner)
-    : undefined;
-  let end = () => {};
-  const ended = new Promise<void>((resolve) => end = resolve);
-  stop.addEventListener("abort", end);
-  const control = await listen(home.mcpControl, (request) => {
-    const { op } = v.parse(requestSchema, request);
-    // The answer goes out first.
-    if (op === "stop") setTimeout(end);
-    const servers = served.map(({ status }) => status);
-    const { pid } = process;
-    return Promise.resolve({ pid, tunnels: tunnels?.port ?? null, servers });
-  });
-  log(`Serving ${names.join(", ")}`);
-  await ended;
-  await control.close();
-  await tunnels?.close();
-  await Promise.all(served.map((server) => server.close()));
 }
 
 /** With its command found and its variables set, or what is missing. */

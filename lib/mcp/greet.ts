@@ -9,7 +9,7 @@ type Place = { socketPath: string } | { port: number };
 
 /** What the server calls itself; throws with the reason where it does not answer. */
 export async function greet(place: Place): Promise<string> {
-  const text = await post(place, {
+  const { text, session } = await ask(place, "POST", {
     jsonrpc: "2.0",
     id: 1,
     method: "initialize",
@@ -19,36 +19,63 @@ export async function greet(place: Place): Promise<string> {
       clientInfo: { name: "hal9000-doctor", version: "1" },
     },
   });
-  // An event, or plain JSON.
-  const line = /^(?:data: )?(\{.*)$/m.exec(text)?.[1] ?? "{}";
-  const { result, error } = JSON.parse(line);
+  if (session !== undefined) await ask(place, "DELETE", undefined, session);
+  const { result, error } = parse(text);
   if (error) throw new Error(error.message);
   if (!result?.serverInfo) throw new Error("it speaks no MCP");
   const { name, version } = result.serverInfo;
   return `${name} ${version}`;
 }
 
-function post(place: Place, body: unknown): Promise<string> {
+interface Greeting {
+  result?: { serverInfo?: { name: string; version: string } };
+  error?: { message: string };
+}
+
+/** An event, or plain JSON. */
+function parse(text: string): Greeting {
+  try {
+    return JSON.parse(/^(?:data: )?(\{.*)$/m.exec(text)?.[1] ?? "{}");
+  } catch {
+    return {};
+  }
+}
+
+interface Answer {
+  text: string;
+  session: string | undefined;
+}
+
+function ask(
+  place: Place,
+  method: string,
+  body?: unknown,
+  session?: string,
+): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const sent = request({
       ...place,
       path: "/mcp",
-      method: "POST",
+      method,
       headers: {
         host: "localhost",
         accept: "application/json, text/event-stream",
         "content-type": "application/json",
+        ...(session === undefined ? {} : { "mcp-session-id": session }),
       },
       timeout: patienceMs,
     }, (response) => {
       let text = "";
       response.setEncoding("utf8");
       response.on("data", (chunk: string) => text += chunk);
-      response.on("end", () => resolve(text));
+      response.on("end", () => {
+        const session = response.headers["mcp-session-id"];
+        resolve({ text, session: session?.toString() });
+      });
       response.on("error", reject);
     });
     sent.on("timeout", () => sent.destroy(new Error("it does not answer")));
     sent.on("error", reject);
-    sent.end(JSON.stringify(body));
+    sent.end(body === undefined ? undefined : JSON.stringify(body));
   });
 }

@@ -5,6 +5,7 @@ import { existsSync, lstatSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Failure, messageOf } from "../errors.ts";
 import type { Instance } from "../instance.ts";
+import { isTooDeep } from "../json-depth.ts";
 import type { Log } from "../log.ts";
 import { didYouMean } from "../nearest.ts";
 import { type Owner, replaceWhole } from "../owned.ts";
@@ -34,19 +35,22 @@ export function configuredServers(
 }
 
 /** Which of them a session is to have: all, none, or some by name. */
-export type Choice = true | false | string[];
+export type Choice = boolean | string[];
 
 /** Throws a `notFound` Failure for a name that none has. */
-export function chooseServers(servers: Servers, choice: Choice): Servers {
+export function checkChoice(servers: Servers, choice: Choice): void {
+  if (typeof choice === "boolean") return;
+  const name = choice.find((name) => !servers.has(name));
+  if (name === undefined) return;
+  throw new Failure("notFound", `There is no MCP server "${name}"`, {
+    hint: `${didYouMean(name, [...servers.keys()])}See claudy mcp list.`,
+  });
+}
+
+/** Those of a choice that there are. */
+export function chosenServers(servers: Servers, choice: Choice): Servers {
   if (choice === true) return servers;
   const wanted = choice === false ? [] : choice;
-  for (const name of wanted) {
-    if (servers.has(name)) continue;
-    const names = [...servers.keys()];
-    throw new Failure("notFound", `There is no MCP server "${name}"`, {
-      hint: `${didYouMean(name, names)}See claudy mcp list.`,
-    });
-  }
   return new Map([...servers].filter(([name]) => wanted.includes(name)));
 }
 
@@ -59,8 +63,9 @@ export function offerServers(
   const path = join(claudeHome, ".claude.json");
   const state = readState(path);
   if (!state) return;
-  const before = state["mcpServers"] as Record<string, Entry> | undefined;
-  const kept = Object.entries(before ?? {})
+  const before = state["mcpServers"] ?? {};
+  if (!isObject(before)) return;
+  const kept = Object.entries(before as Record<string, Entry>)
     .filter(([, entry]) => entry?.headers?.[mark] === undefined);
   const entries = Object.fromEntries([
     ...[...servers].map(([name, { port }]) => [
@@ -74,7 +79,7 @@ export function offerServers(
     // The session's own goes before ours of the same name.
     ...kept,
   ]);
-  if (JSON.stringify(entries) === JSON.stringify(before ?? {})) return;
+  if (JSON.stringify(entries) === JSON.stringify(before)) return;
   const text = JSON.stringify({ ...state, mcpServers: entries }, null, 2);
   replaceWhole(path, text, owner, { sync: false });
 }
@@ -85,13 +90,16 @@ function readState(path: string): Record<string, unknown> | undefined {
   if (!stat) return {};
   if (!stat.isFile() || stat.size > mostBytes) return undefined;
   try {
-    const state: unknown = JSON.parse(readFileSync(path, "utf8"));
-    return typeof state === "object" && state !== null && !Array.isArray(state)
-      ? state as Record<string, unknown>
-      : undefined;
+    const text = readFileSync(path, "utf8");
+    const state: unknown = isTooDeep(text) ? undefined : JSON.parse(text);
+    return isObject(state) ? state : undefined;
   } catch {
     return undefined;
   }
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** Tells, in one line, which of the servers will not answer. */

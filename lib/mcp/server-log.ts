@@ -5,37 +5,47 @@ import { Buffer } from "node:buffer";
 import { closeSync, fstatSync, renameSync, writeSync } from "node:fs";
 import { openForOutput, type Owner } from "../owned.ts";
 
-/** Then it becomes the former one, which goes. */
+/** Then it becomes the former one, and what that was goes. */
 const mostBytes = 4 * 1024 * 1024;
 
 export class ServerLog {
   readonly #path: string;
   readonly #owner: Owner;
-  #file: number;
-  #bytes: number;
+  #file: number | undefined;
+  #bytes = 0;
 
   constructor(path: string, owner: Owner) {
     this.#path = path;
     this.#owner = owner;
-    this.#file = openForOutput(path, "a", owner);
-    this.#bytes = fstatSync(this.#file).size;
   }
 
+  /** Never throws: what cannot be written is lost, and nothing else is. */
   write(text: Uint8Array | string): void {
     const bytes = typeof text === "string" ? Buffer.from(text) : text;
-    if (this.#bytes + bytes.length > mostBytes) this.#turn();
-    this.#bytes += bytes.length;
-    writeSync(this.#file, bytes);
+    try {
+      if (this.#bytes + bytes.length > mostBytes) this.#turn();
+      this.#file ??= this.#open();
+      writeSync(this.#file, bytes);
+      this.#bytes += bytes.length;
+    } catch {
+      this.close();
+    }
   }
 
   close(): void {
-    closeSync(this.#file);
+    if (this.#file !== undefined) closeSync(this.#file);
+    this.#file = undefined;
+    this.#bytes = 0;
+  }
+
+  #open(): number {
+    const file = openForOutput(this.#path, "a", this.#owner);
+    this.#bytes = fstatSync(file).size;
+    return file;
   }
 
   #turn(): void {
-    closeSync(this.#file);
+    this.close();
     renameSync(this.#path, `${this.#path}.1`);
-    this.#file = openForOutput(this.#path, "a", this.#owner);
-    this.#bytes = 0;
   }
 }

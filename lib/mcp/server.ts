@@ -1,19 +1,33 @@
 // One MCP server as workers reach it: Streamable HTTP on a unix socket of its own.
 
 import { randomUUID } from "node:crypto";
-import { chmodSync, rmSync } from "node:fs";
 import { createServer, type Server as HttpServer } from "node:http";
 import type { Socket } from "node:net";
 import { getRequestListener } from "@hono/node-server";
+import { isLocal } from "../inherited-settings.ts";
+import type { Owner } from "../owned.ts";
 import { Metrics } from "../pool/metrics.ts";
 import { Child } from "./child.ts";
 import type { ServedStatus } from "./client.ts";
 import type { ServerConfig } from "./config.ts";
 import type { ServerLog } from "./server-log.ts";
+import { Inlet } from "./inlet.ts";
+import { type Place, takePlace } from "./place.ts";
+import { refused } from "./refused.ts";
 import { Session } from "./session.ts";
 
-/** Each may be a process. */
-const mostSessions = 64;
+/** Where each is a process, and where it is not. */
+const mostSessions = { session: 64, shared: 256 };
+
+/** Of all clients, and before one that says nothing is no client. */
+const mostConnections = 1024;
+const quietMs = 10 * 60_000;
+
+/** Before a server that speaks HTTP is taken for one that does not answer. */
+const patienceMs = 10_000;
+
+/** Of what is shown of an error. */
+const mostErrorLength = 300;
 
 /** A client without a stream for so long makes room for another, if it must. */
 const goneMs = 10_000;
@@ -34,6 +48,7 @@ export interface ServedOptions {
   /** Why it cannot be. */
   missing: string | undefined;
   socket: string;
+  owner: Owner;
   log: ServerLog;
 }
 
@@ -42,9 +57,11 @@ export class ServedMcp {
   readonly #sessions = new Map<string, Session>();
   readonly #children = new Set<Child>();
   readonly #metrics = new Metrics();
+  readonly #inlet = new Inlet();
   readonly #sockets = new Set<Socket>();
   #shared: Child | undefined;
   #http: HttpServer | undefined;
+  #place: Place | undefined;
   #reaper: ReturnType<typeof setInterval> | undefined;
   #calls = 0;
   #errors = 0;
@@ -55,25 +72,33 @@ export class ServedMcp {
     this.#options = options;
     this.#state = options.missing === undefined ? "starting" : "missing";
     this.#lastError = options.missing ?? null;
+    if (options.missing !== undefined) this.#log(options.missing);
   }
 
   async listen(): Promise<void> {
-    const { socket, config } = this.#options;
+    const { socket, config, owner } = this.#options;
     const http = createServer(getRequestListener(
       (request) => this.#handle(request),
       { overrideGlobalObjects: false },
     ));
     http.on("connection", (connection: Socket) => {
+      if (this.#sockets.size >= mostConnections) {
+        return connection.destroy();
+      }
+      connection.setTimeout(quietMs, () => connection.destroy());
       this.#sockets.add(connection);
       connection.on("close", () => this.#sockets.delete(connection));
       connection.on("error", () => {}); // it has gone
     });
-    rmSync(socket, { force: true });
-    await new Promise<void>((resolve, reject) => {
-      http.once("error", reject);
-      http.listen(socket, resolve);
-    });
-    chmodSync(socket, 0o600);
+    this.#place = await takePlace(
+      socket,
+      owner,
+      (path) =>
+        new Promise<void>((resolve, reject) => {
+          http.once("error", reject);
+          http.listen(path, resolve);
+        }),
+    );
     this.#http = http;
     this.#reaper = setInterval(() => {
       for (const session of this.#sessions.values()) {
@@ -104,7 +129,10 @@ export class ServedMcp {
     const { command, missing, config } = this.#options;
     if (missing !== undefined) return;
     if (config.url !== undefined) {
-      await this.#ask(config.url, { method: "HEAD" }).catch(() => {});
+      const signal = AbortSignal.timeout(patienceMs);
+      await this.#ask(config.url, { method: "HEAD", signal }).catch(() => {
+        this.#state = "failing";
+      });
     } else if (command !== undefined) {
       const child = this.#newChild(command);
       await child.ensure().catch(() => {});
@@ -115,11 +143,12 @@ export class ServedMcp {
 
   async close(): Promise<void> {
     clearInterval(this.#reaper);
+    const closed = new Promise((resolve) => this.#http?.close(resolve));
+    for (const socket of this.#sockets) socket.destroy();
     await Promise.all([...this.#sessions.values()].map((one) => one.close()));
     await Promise.all([...this.#children].map((child) => child.close()));
-    for (const socket of this.#sockets) socket.destroy();
-    await new Promise((resolve) => this.#http?.close(resolve));
-    rmSync(this.#options.socket, { force: true });
+    await closed;
+    this.#place?.leave();
     this.#options.log.close();
   }
 
@@ -127,31 +156,36 @@ export class ServedMcp {
     if (new URL(request.url).pathname !== "/mcp") {
       return refused(404, "There is only /mcp");
     }
-    const { name, command = "", missing, config } = this.#options;
-    if (missing !== undefined) return refused(503, `${name}: ${missing}`);
+    const { command = "", missing, config } = this.#options;
+    if (!["GET", "POST", "DELETE"].includes(request.method)) {
+      return refused(405, "Method not allowed");
+    }
+    const origin = request.headers.get("origin");
+    if (origin !== null && !(URL.canParse(origin) && isLocal(origin))) {
+      // A page in some browser, which should not get here.
+      return refused(403, "That origin is not of this machine");
+    }
+    if (missing !== undefined) return refused(503, missing);
     if (config.url !== undefined) {
       return await this.#passOn(config.url, request);
     }
     const id = request.headers.get("mcp-session-id");
-    let session = id === null ? undefined : this.#sessions.get(id);
-    if (!session) {
-      if (request.method === "DELETE") {
-        return new Response(null, { status: 200 });
-      }
-      if (!this.#hasRoom()) {
-        return refused(503, `${name} has ${mostSessions} clients already`);
-      }
-      if (id !== null && !/^[0-9a-f-]{36}$/.test(id)) {
-        return refused(404, "Session not found");
-      }
-      session = this.#open(command, id ?? randomUUID());
-      await session.start();
-      // Known to a gateway before this one, or reaped: it goes on.
-      if (id !== null) await session.resume();
+    const known = id === null ? undefined : this.#sessions.get(id);
+    if (known) return await known.handle(request);
+    if (request.method === "DELETE") return new Response(null, { status: 200 });
+    if (id !== null && !/^[0-9a-f-]{36}$/.test(id)) {
+      return refused(404, "Session not found");
     }
+    if (!this.#hasRoom()) {
+      return refused(503, `It has ${this.#mostSessions} clients already`);
+    }
+    const session = this.#open(command, id ?? randomUUID());
+    await session.start();
+    // Known to a gateway before this one, or reaped: it goes on.
+    if (id !== null) await session.resume();
     const response = await session.handle(request);
     // What was no greeting, or a wrong one, leaves nothing behind.
-    if (id === null && !response.ok) await session.close();
+    if (!response.ok) await session.close();
     return response;
   }
 
@@ -178,7 +212,7 @@ export class ServedMcp {
       this.#metrics.claimed(performance.now() - startedAt);
       return response;
     } catch {
-      return refused(502, this.#lastError ?? "");
+      return refused(502, "The MCP server does not answer");
     }
   }
 
@@ -188,15 +222,21 @@ export class ServedMcp {
       this.#state = "ready";
       return response;
     } catch (error) {
+      // The client's own end is no fault of the server's.
+      if (init.signal?.aborted) throw error;
       this.#state = "failing";
-      this.#fail(`${this.#options.name} does not answer`);
+      this.#fail(`The MCP server at ${new URL(url).host} does not answer`);
       throw error;
     }
   }
 
+  get #mostSessions(): number {
+    return mostSessions[this.#options.config.isolation];
+  }
+
   /** Whether there may be one client more, in the place of one that has gone, say. */
   #hasRoom(): boolean {
-    if (this.#sessions.size < mostSessions) return true;
+    if (this.#sessions.size < this.#mostSessions) return true;
     const gone = [...this.#sessions.values()]
       .find((session) => session.isIdle(goneMs));
     void gone?.close();
@@ -212,10 +252,11 @@ export class ServedMcp {
       id,
       child,
       ownsChild: !shared,
+      inlet: this.#inlet,
       answered: (milliseconds, error) => {
         this.#calls++;
-        this.#metrics.claimed(milliseconds);
-        if (error !== undefined) this.#fail(error);
+        if (error === undefined) this.#metrics.claimed(milliseconds);
+        else this.#fail(error);
       },
       failed: (reason) => this.#fail(reason),
       left: () => this.#sessions.delete(id),
@@ -228,30 +269,30 @@ export class ServedMcp {
   }
 
   #newChild(command: string): Child {
-    const { name, config, log } = this.#options;
+    const { config, log } = this.#options;
     const child = new Child({
-      name,
       command,
       args: config.args,
       env: config.env,
       log: (text) => log.write(text),
       started: (error) => {
         this.#state = error === undefined ? "ready" : "failing";
-        if (error !== undefined) this.#fail(error);
+        if (error !== undefined) this.#fail(error, { logged: true });
       },
-      ended: (reason) => this.#fail(reason),
+      ended: (reason) => this.#fail(reason, { logged: true }),
     });
     this.#children.add(child);
     return child;
   }
 
-  #fail(message: string): void {
+  #fail(message: string, { logged = false } = {}): void {
     this.#errors++;
-    this.#lastError = message;
+    // A worker may choose it.
+    this.#lastError = message.slice(0, mostErrorLength);
+    if (logged) this.#log(message);
   }
-}
 
-function refused(status: number, message: string): Response {
-  const error = { code: -32000, message };
-  return Response.json({ jsonrpc: "2.0", error, id: null }, { status });
+  #log(message: string): void {
+    this.#options.log.write(`${new Date().toISOString()} ${message}\n`);
+  }
 }

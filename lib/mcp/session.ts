@@ -14,15 +14,9 @@ import {
   type RequestId,
 } from "@modelcontextprotocol/sdk/types.js";
 import type { Child, Sink } from "./child.ts";
-
-/** A request is no larger: files that are written by a tool are. */
-const mostBodyBytes = 32 * 1024 * 1024;
-
-/** What a client that does not read may make us keep. */
-const mostUnreadBytes = 64 * 1024 * 1024;
-
-/** A body is handed on by as much: only what the socket takes counts as read. */
-const sliceBytes = 64 * 1024;
+import { type Inlet, Refused } from "./inlet.ts";
+import { Outlet } from "./outlet.ts";
+import { refused } from "./refused.ts";
 
 /** By what is written to it a stream is found to have lost its reader. */
 const keepAliveMs = 5000;
@@ -32,6 +26,7 @@ export interface SessionOptions {
   child: Child;
   /** Whether that is the session's own, and ends with it. */
   ownsChild: boolean;
+  inlet: Inlet;
   /** Hears of each request that was answered. */
   answered: (milliseconds: number, error: string | undefined) => void;
   /** Hears of a client that was cut off. */
@@ -48,10 +43,9 @@ export class Session implements Sink {
   readonly #transport: HttpTransport;
   /** When each request that is open came. */
   readonly #open = new Map<RequestId, number>();
-  /** Ends the bodies that are being read, whether anybody reads on or not. */
-  readonly #bodies = new Set<() => void>();
-  #sentBytes = 0;
-  #readBytes = 0;
+  /** What is being written to the process. */
+  readonly #sends = new Set<Promise<void>>();
+  readonly #outlet = new Outlet(() => this.#cutOff());
   #usedAt = Date.now();
   #priming = false;
   #closed = false;
@@ -61,7 +55,6 @@ export class Session implements Sink {
     this.#options = options;
     this.#transport = new HttpTransport({
       sessionIdGenerator: () => options.id,
-      maxRequestBodySize: mostBodyBytes,
       keepAliveMs,
     });
     this.#transport.onmessage = (message) => this.#receive(message);
@@ -101,15 +94,34 @@ export class Session implements Sink {
 
   async handle(request: Request): Promise<Response> {
     this.#usedAt = Date.now();
-    const response = await this.#transport.handleRequest(request);
+    const response = request.method === "POST"
+      ? await this.#post(request)
+      : await this.#transport.handleRequest(request);
     if (!response.body) return response;
-    return new Response(this.#counted(response.body), response);
+    const left = () => this.#usedAt = Date.now();
+    return new Response(this.#outlet.through(response.body, left), response);
+  }
+
+  async #post(request: Request): Promise<Response> {
+    try {
+      const { json, release } = await this.#options.inlet.read(request);
+      try {
+        return await this.#transport.handleRequest(request, {
+          parsedBody: json,
+        });
+      } finally {
+        void Promise.allSettled(this.#sends).then(release);
+      }
+    } catch (error) {
+      if (error instanceof Refused) return refused(error.status, error.message);
+      throw error;
+    }
   }
 
   /** Whether nobody has been there for so long. */
   isIdle(idleMs: number): boolean {
     // Without a body to be answered in, a request that is open is nobody's.
-    return this.#bodies.size === 0 && Date.now() - this.#usedAt > idleMs;
+    return !this.#outlet.isOpen && Date.now() - this.#usedAt > idleMs;
   }
 
   deliver(message: JSONRPCMessage, related?: RequestId): void {
@@ -123,18 +135,15 @@ export class Session implements Sink {
         this.#options.answered(performance.now() - since, error);
       }
     }
-    this.#sentBytes += JSON.stringify(message).length;
-    if (this.#sentBytes - this.#readBytes > mostUnreadBytes) {
-      return this.#cutOff();
-    }
     const options = related === undefined ? {} : { relatedRequestId: related };
     // A stream that its client has closed is no concern of the others.
     this.#transport.send(message, options).catch(() => {});
   }
 
   #cutOff(): void {
-    this.#options.failed("A client has not read what it asked for");
-    for (const end of this.#bodies) end();
+    const reason = "A client has not read what it asked for";
+    this.#options.failed(reason);
+    this.#outlet.end(new Error(reason));
     void this.close();
   }
 
@@ -157,7 +166,9 @@ export class Session implements Sink {
     if (isJSONRPCRequest(message)) {
       this.#open.set(message.id, performance.now());
     } else this.#forgetCancelled(message);
-    void this.#options.child.send(this, message);
+    const sent = this.#options.child.send(this, message)
+      .finally(() => this.#sends.delete(sent));
+    this.#sends.add(sent);
   }
 
   /** No answer will come, which would have closed the request's stream. */
@@ -167,46 +178,5 @@ export class Session implements Sink {
     if (id === undefined) return;
     this.#open.delete(id);
     this.#transport.closeSSEStream(id);
-  }
-
-  /** The body, as fast as its reader takes it. */
-  #counted(body: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
-    const reader = body.getReader();
-    let rest: Uint8Array = new Uint8Array();
-    let end = () => {};
-    const left = () => {
-      if (!this.#bodies.delete(end)) return;
-      this.#usedAt = Date.now();
-      // What was left unread is nobody's any more.
-      if (this.#bodies.size === 0) this.#sentBytes = this.#readBytes = 0;
-    };
-    return new ReadableStream<Uint8Array>({
-      start: (controller) => {
-        end = () => {
-          controller.error(new Error("It was not read"));
-          left();
-          void reader.cancel();
-        };
-        this.#bodies.add(end);
-      },
-      pull: async (controller) => {
-        if (rest.length === 0) {
-          const { done, value } = await reader.read();
-          if (done) {
-            left();
-            return controller.close();
-          }
-          rest = value;
-        }
-        const slice = rest.subarray(0, sliceBytes);
-        rest = rest.subarray(sliceBytes);
-        this.#readBytes += slice.length;
-        controller.enqueue(slice);
-      },
-      cancel: async (reason) => {
-        left();
-        await reader.cancel(reason);
-      },
-    }, { highWaterMark: 0 });
   }
 }

@@ -5,6 +5,7 @@
 import { Buffer } from "node:buffer";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { homedir } from "node:os";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
@@ -16,12 +17,16 @@ import {
 } from "@modelcontextprotocol/sdk/shared/stdio.js";
 import type { Transport } from "@modelcontextprotocol/sdk/shared/transport.js";
 import type { JSONRPCMessage } from "@modelcontextprotocol/sdk/types.js";
+import { isTooDeep } from "../json-depth.ts";
 
 /** Of one message; a process that says more without an end is ended. */
 const mostLineBytes = 64 * 1024 * 1024;
 
 /** Before each of the steps, from asking a process to end to ending it. */
 const patienceMs = 2000;
+
+/** For what a process that has ended wrote before. */
+const lastWordMs = 500;
 
 export interface StdioOptions {
   command: string;
@@ -38,6 +43,7 @@ export class StdioTransport implements Transport {
   readonly #options: StdioOptions;
   #process: ChildProcess | undefined;
   #ended: Promise<unknown> = Promise.resolve();
+  #end = "";
   /** The pieces of a line whose end has not come. */
   #pieces: Buffer[] = [];
   #bytes = 0;
@@ -46,21 +52,39 @@ export class StdioTransport implements Transport {
     this.#options = options;
   }
 
+  /** How it ended, where it has. */
+  get end(): string {
+    return this.#end;
+  }
+
   /** Throws where there is no such program. */
   async start(): Promise<void> {
     const { command, args, env, stderr } = this.#options;
     // A group of its own: what it starts is ended with it.
     const child = spawn(command, args, {
       env: { ...getDefaultEnvironment(), ...env },
+      cwd: homedir(),
       detached: true,
     });
-    child.on("error", (error) => this.onerror?.(error));
+    child.on("error", () => {}); // that of the start is thrown by it
     // It has closed its end; its own end is told of by "close".
     child.stdin.on("error", () => {});
     child.stdout.on("data", (chunk: Buffer) => this.#read(chunk));
     child.stderr.on("data", stderr);
-    child.on("exit", () => this.#kill("SIGKILL"));
-    await once(child, "spawn");
+    child.on("exit", (code, signal) => {
+      this.#end = signal ?? `exit code ${code}`;
+      this.#kill("SIGKILL");
+      // What left its group may hold its ends of the pipes for ever.
+      setTimeout(() => {
+        for (const pipe of child.stdio) pipe?.destroy();
+      }, lastWordMs).unref();
+    });
+    try {
+      await once(child, "spawn");
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      throw new Error(`The MCP server cannot be started: ${code}`);
+    }
     this.#process = child;
     this.#ended = once(child, "close").then(() => {
       this.#process = undefined;
@@ -127,6 +151,7 @@ export class StdioTransport implements Transport {
   #hear(line: string): void {
     let message: JSONRPCMessage;
     try {
+      if (isTooDeep(line)) throw new Error("It nests too deep");
       message = deserializeMessage(line);
     } catch {
       // As some do who print to their stdout: no message, and no reason to end.

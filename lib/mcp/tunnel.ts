@@ -20,6 +20,9 @@ const hostName = "host.docker.internal";
 
 const patienceMs = 5000;
 
+/** Of forwarders, and of whoever else tries. */
+const mostConnections = 4096;
+
 /** Beside the sockets: how to be let in. */
 const fileName = "tunnel.json";
 
@@ -31,13 +34,12 @@ export interface Tunnels {
 }
 
 /**
- * Listens on 127.0.0.1 for the servers of these names, and leaves word in `directory`
- * of how to be let in.
+ * Listens on 127.0.0.1 for what has a socket by its name, and leaves word in
+ * `directory` of how to be let in.
  */
 export async function serveTunnels(
   directory: string,
-  names: string[],
-  socketOf: (name: string) => string,
+  socketOf: (name: string) => string | undefined,
   owner: Owner,
 ): Promise<Tunnels> {
   const token = randomBytes(32).toString("base64url");
@@ -46,21 +48,22 @@ export async function serveTunnels(
   const server = createServer((_, response) => {
     response.writeHead(405, { allow: "CONNECT" }).end();
   });
+  server.maxConnections = mostConnections;
   server.on("connect", ({ url, headers }, client: Socket, head: Buffer) => {
     open.add(client);
     client.on("close", () => open.delete(client));
     client.on("error", () => client.destroy());
     const given = Buffer.from(headers["proxy-authorization"] ?? "");
-    const name = url?.split(":")[0] ?? "";
+    const socket = socketOf(url?.split(":")[0] ?? "");
     if (given.length !== wanted.length || !timingSafeEqual(given, wanted)) {
-      return client.end(`HTTP/1.1 407 Proxy Authentication Required\r\n\r\n`);
+      return refuse(client, "407 Proxy Authentication Required");
     }
-    if (!names.includes(name)) {
-      return client.end(`HTTP/1.1 404 Not Found\r\n\r\n`);
+    if (socket === undefined) {
+      return refuse(client, "404 Not Found");
     }
     client.setNoDelay(true);
     client.write("HTTP/1.1 200 OK\r\n\r\n");
-    const gateway = createConnection(socketOf(name));
+    const gateway = createConnection(socket);
     gateway.write(head);
     joinSockets(client, gateway);
   });
@@ -78,6 +81,10 @@ export async function serveTunnels(
       await new Promise((resolve) => server.close(resolve));
     },
   };
+}
+
+function refuse(client: Socket, status: string): void {
+  client.end(`HTTP/1.1 ${status}\r\n\r\n`, () => client.destroy());
 }
 
 /** Of a gateway that was killed, say. */

@@ -31,7 +31,7 @@ asked() {
 @test "a new session has the host's memory, agents and settings, and says what it has not" {
   CLAUDE_HOME=$host open "$project" 2>"$BATS_TEST_TMPDIR/told"
   grep -F "Not inherited from $host: apiKeyHelper" "$BATS_TEST_TMPDIR/told"
-  grep -F "MCP server tool: it is a program of the host" "$BATS_TEST_TMPDIR/told"
+  grep -F "MCP server tool: it is the host's" "$BATS_TEST_TMPDIR/told"
   asked "ahoy"
   sent "Answer like a pirate."
   sent "planted-agent"

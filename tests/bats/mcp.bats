@@ -150,7 +150,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   kill "$server"
   run client 3061 call echo '{"word":"over"}'
   [ "$status" != 0 ]
-  [[ $output == *"over-http does not answer"* ]]
+  [[ $output == *"does not answer"* ]]
   [ "$(served over-http .state)" = failing ]
   "$claudy" mcp remove --yes over-http
 }
@@ -210,7 +210,7 @@ result_holds() { result_of | grep -F -- "$1"; }
 @test "a process that crashes is told of, and the next call has a new one" {
   run client 3050 call crash
   [ "$status" != 0 ]
-  [[ $output == *"for-tests has ended unexpectedly"* ]]
+  [[ $output == *"has ended unexpectedly: exit code 3"* ]]
   [ "$(client 3050 call echo '{"word":"again"}')" = '"again"' ]
   [[ "$(served for-tests .lastError)" == *"ended unexpectedly"* ]]
 }
@@ -248,6 +248,35 @@ result_holds() { result_of | grep -F -- "$1"; }
   wait_for 30 gone
   client 3050 short 40
   wait_for 30 gone
+}
+
+@test "what one client sends keeps no other waiting or out" {
+  post() { # post SESSION, with the body as stdin: the status
+    body=$BATS_TEST_TMPDIR/body
+    cat >"$body"
+    {
+      printf 'POST /mcp HTTP/1.1\r\nHost: x\r\nAccept: application/json, text/event-stream\r\nContent-Type: application/json\r\n'
+      printf 'Mcp-Session-Id: %s\r\nContent-Length: %s\r\n\r\n' "$1" "$(wc -c <"$body")"
+      cat "$body"
+    } | docker exec -i "$HAL9000_PREFIX-mcp-client" bash -c 'exec 3<>/dev/tcp/127.0.0.1/3051; cat >&3; head -1 <&3'
+  }
+  begin=00000000-0000-0000-0000-0000000000
+  deep() {
+    printf '{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":'
+    head -c 5000000 /dev/zero | tr '\0' '['
+    head -c 5000000 /dev/zero | tr '\0' ']'
+    printf '}}'
+  }
+  [[ $(deep | post "${begin}01") == *" 400 "* ]]
+  before=$(served together .sessions)
+  for number in {10..40}; do
+    [[ $(echo garbage | post "$begin$number") == *" 400 "* ]]
+  done
+  [ "$(served together .sessions)" = "$before" ]
+  # A page of some other site, in a browser that runs in a worker.
+  run in_net_path /mcp $'Origin: http://evil.example\\r\\n'
+  [[ $output == *" 403 "* ]]
+  [ "$(client 3051 call echo '{"word":"in time"}')" = '"in time"' ]
 }
 
 @test "garbage, 100 MB and a client that never reads hurt no other" {
@@ -290,19 +319,22 @@ result_holds() { result_of | grep -F -- "$1"; }
 }
 
 in_net_path() {
-  docker exec "$HAL9000_PREFIX-mcp-client" bash -c "exec 3<>/dev/tcp/127.0.0.1/3051; printf 'GET $1 HTTP/1.0\r\nHost: x\r\n\r\n' >&3; head -1 <&3"
+  docker exec "$HAL9000_PREFIX-mcp-client" bash -c "exec 3<>/dev/tcp/127.0.0.1/3051; printf 'GET $1 HTTP/1.0\r\nHost: x\r\n${2-}\r\n' >&3; head -1 <&3"
 }
 
 @test "doctor asks from where workers are, and a port that somebody has is waited for" {
+  clients=$(served together .sessions)
   run -0 "$claudy" mcp doctor
-  [[ $output == *"ok"*"$HAL9000_PREFIX-mcp"* ]]
+  [[ $output == *"ok    forwarder"* || $output == *"ok  forwarder"* ]]
+  # It leaves no client behind.
+  [ "$(served together .sessions)" = "$clients" ]
   "$claudy" mcp add taken --port 3062 -- "$deno" run -A --no-lock --quiet --node-modules-dir=manual "$repo/tests/helper/mcp-server.ts"
   "$claudy" mcp remove --yes taken
   docker exec --detach "$HAL9000_PREFIX-mcp-client" deno eval 'Deno.serve({ hostname: "127.0.0.1", port: 3062 }, () => new Response("mine"))'
   sleep 1
   "$claudy" mcp add taken --port 3062 -- "$deno" run -A --no-lock --quiet --node-modules-dir=manual "$repo/tests/helper/mcp-server.ts"
   run -1 "$claudy" mcp doctor
-  [[ $output == *"FAIL  taken"* ]]
+  [[ $output == *"FAIL  taken"*"127.0.0.1:3062 of the workers"* ]]
   [[ $output == *"ok    together"* ]]
   docker exec "$HAL9000_PREFIX-mcp-client" pkill -f Deno.serve
   well() { "$claudy" mcp doctor; }
@@ -316,16 +348,20 @@ in_net_path() {
   open --mcp memory-bank,together "$project"
   [ "$(names)" = "memory-bank together" ]
   "$claudy" stop "$session"
+  # What was chosen stays chosen.
+  open "$project"
+  [ "$(names)" = "memory-bank together" ]
+  "$claudy" stop "$session"
   open --no-mcp "$project"
   [ "$(names)" = "" ]
   docker exec "$session" claude mcp add --scope user --transport http mine http://127.0.0.1:9/mcp
   "$claudy" stop "$session"
-  open "$project"
+  open --mcp all "$project"
   [ "$(names)" = "for-tests memory-bank mine sequential-thinking together" ]
   run -4 "$claudy" --detach --mcp memory-bnak "$project"
   [[ $output == *memory-bank* ]]
   run -0 "$claudy" --detach --no-mcp "$project"
-  [[ $output == *"those that it was started with"* ]]
+  [[ $output == *"from its next start on"* ]]
 }
 
 @test "what is wrong with a server is told once, and the session starts all the same" {
@@ -346,6 +382,54 @@ in_net_path() {
   run -0 "$claudy" mcp doctor
 }
 
+@test "there is one gateway, which a change does not end, and a stop ends for good" {
+  gateways() { pgrep -fc "mcp-gateway.* serve --while-wanted" || true; }
+  others=$(($(gateways) - 2))
+  "$claudy" mcp stop
+  [ "$(gateways)" = "$others" ]
+  for _ in 1 2 3; do
+    "$claudy" mcp start >/dev/null &
+    one=$!
+    "$claudy" mcp start >/dev/null &
+    other=$!
+    wait "$one" "$other"
+    alone() { [ "$(gateways)" = $((others + 2)) ] && "$claudy" mcp doctor >/dev/null; }
+    wait_for 10 alone
+    "$claudy" mcp stop
+    [ "$(gateways)" = "$others" ]
+  done
+  "$claudy" mcp start
+  # One that was killed does not come back after a stop.
+  pid=$("$claudy" mcp status --json | jq .pid)
+  kill -9 "$pid"
+  "$claudy" mcp stop
+  sleep 3
+  [ "$(gateways)" = "$others" ]
+  "$claudy" mcp start
+  # A change leaves the others' processes as they are, and a fault ends nothing.
+  docker exec --detach "$HAL9000_PREFIX-mcp-client" deno run -A --no-lock --quiet --node-modules-dir=manual \
+    tests/helper/mcp-client.ts http://127.0.0.1:3051/mcp call hang
+  hangs() { [ "$(served together .processes)" = 1 ]; }
+  wait_for 10 hangs
+  pid=$("$claudy" mcp status --json | jq .pid)
+  "$claudy" mcp add another --port 3064 -- "$deno" run -A --no-lock --quiet --node-modules-dir=manual "$repo/tests/helper/mcp-server.ts"
+  [ "$(served another .state)" = ready ]
+  [ "$("$claudy" mcp status --json | jq .pid)" = "$pid" ]
+  hangs
+  run -2 "$claudy" mcp restart together
+  run -2 docker exec "$parent" /scripts/claudy mcp remove --yes another
+  [[ $output == *"Run this on the host"* ]]
+  echo '{' >"$BATS_TEST_TMPDIR/bad"
+  cp "$HAL9000_HOME/config/mcp.json" "$BATS_TEST_TMPDIR/kept"
+  cp "$BATS_TEST_TMPDIR/bad" "$HAL9000_HOME/config/mcp.json"
+  run -2 "$claudy" mcp restart
+  cp "$BATS_TEST_TMPDIR/kept" "$HAL9000_HOME/config/mcp.json"
+  [ "$("$claudy" mcp status --json | jq .pid)" = "$pid" ]
+  "$claudy" mcp remove --yes another
+  hangs
+  docker exec "$HAL9000_PREFIX-mcp-client" pkill -9 -f 'call hang'
+}
+
 @test "a server that ends as it starts is known before anybody calls it" {
   "$claudy" mcp add broken --port 3063 -- sh -c 'echo nonsense; echo why >&2; exit 1'
   fails() { [ "$(served broken .state)" = failing ]; }
@@ -354,6 +438,8 @@ in_net_path() {
   [ "$(cat "$BATS_TEST_TMPDIR/told")" = "warning: MCP servers that do not answer: broken" ]
   run -0 "$claudy" mcp logs broken
   [[ $output == *why* ]]
+  run -0 "$claudy" doctor --json
+  [[ $(jq -r '.[] | select(.name == "mcp") | .says' <<<"$output") == "broken: "*"ended as it started"* ]]
   "$claudy" mcp remove --yes broken
 }
 

@@ -17,27 +17,35 @@ import {
   checkServers,
   expandServer,
 } from "../../lib/mcp/config.ts";
+import { Inlet } from "../../lib/mcp/inlet.ts";
 import { offerServers } from "../../lib/mcp/offer.ts";
 import { Session } from "../../lib/mcp/session.ts";
+import { ServerLog } from "../../lib/mcp/server-log.ts";
 import { StdioTransport } from "../../lib/mcp/stdio.ts";
 import { ownerOf } from "../../lib/owned.ts";
 
 const test = suite("mcp");
 const settings = { CHROMADB_PORT: 8000 };
 
-const faults: [unknown, RegExp][] = [
-  [{ command: "cat" }, /x\.port/],
-  [{ port: 3050 }, /needs a command or a url/],
-  [{ port: 3050, command: "cat", url: "http://localhost/mcp" }, /needs a/],
-  [{ port: 80, command: "cat" }, /1024 to 65535/],
-  [{ port: 3050.5, command: "cat" }, /x\.port/],
-  [{ port: 8000, command: "cat" }, /ChromaDB/],
-  [{ port: 20_001, command: "cat" }, /the sessions' own ports/],
-  [{ port: 3050, command: "cat", isolation: "none" }, /x\.isolation/],
-  [{ port: 3050, command: "cat", idleTimeout: 0 }, /x\.idleTimeout/],
-  [{ port: 3050, command: "cat", env: { A: 1 } }, /x\.env/],
-  [{ port: 3050, command: "cat", comand: "planted" }, /x\.comand|comand/],
-  [null, /x/],
+const faults: [unknown, string][] = [
+  [{ command: "cat" }, 'x: "port" is missing'],
+  [{ port: 3050 }, "x needs a command or a url"],
+  [{ port: 3050, command: "cat", url: "http://localhost/mcp" }, "x has a"],
+  [{ port: 3050, url: "http://example.org/mcp" }, 'x: "url" must be'],
+  [{ port: 3050, url: "ftp://localhost/mcp" }, 'x: "url" must be'],
+  [{ port: 80, command: "cat" }, 'x: "port" must be a port'],
+  [{ port: 3050.5, command: "cat" }, 'x: "port" must be a port'],
+  [{ port: "3050", command: "cat" }, 'x: "port" must be a port'],
+  [{ port: 8000, command: "cat" }, "x has the same port as ChromaDB"],
+  [{ port: 20_001, command: "cat" }, "x has the same port as the sessions"],
+  [{ port: 3050, command: "cat", isolation: "none" }, 'x: "isolation" must'],
+  [{ port: 3050, command: "cat", idleTimeout: 0 }, 'x: "idleTimeout" must'],
+  [{ port: 3050, command: "cat", idleTimeout: 1e9 }, 'x: "idleTimeout" must'],
+  [{ port: 3050, command: "cat", env: { A: 1 } }, 'x: "env.A" must be text'],
+  [{ port: 3050, command: "cat", args: "planted" }, 'x: "args" must be a list'],
+  [{ port: 3050, command: "cat", comand: "planted" }, '"comand" is no field'],
+  [{ port: 3050, command: "cat", type: "sse" }, 'x: "type" must be'],
+  [null, "x must be an object"],
 ];
 
 for (const [given, expected] of faults) {
@@ -45,7 +53,8 @@ for (const [given, expected] of faults) {
     assert.throws(
       () => checkServers({ x: given }, settings),
       (error: Error) =>
-        expected.test(error.message) && !error.message.includes("planted"),
+        error.message.startsWith("config/mcp.json: ") &&
+        error.message.includes(expected) && !error.message.includes("planted"),
     );
   });
 }
@@ -53,8 +62,22 @@ for (const [given, expected] of faults) {
 test("checkServers() refuses two of one port, and names of no use", () => {
   const server = { command: "cat", port: 3050 };
   assert.throws(() => checkServers({ a: server, b: server }, settings), /same/);
-  for (const name of ["a/b", "", "1a", "a b", "..", "x".repeat(60)]) {
-    assert.throws(() => checkServers({ [name]: server }, settings), /name/);
+  for (
+    const name of [
+      "gateway",
+      "constructor",
+      "a/b",
+      "",
+      "1a",
+      "a b",
+      "..",
+      "x".repeat(60),
+    ]
+  ) {
+    assert.throws(
+      () => checkServers({ [name]: server }, settings),
+      /the name of/,
+    );
   }
 });
 
@@ -86,7 +109,8 @@ class Mute {
     this.sink = sink;
   }
   detach() {}
-  send(_: Sink, message: JSONRPCMessage) {
+  async send(_: Sink, message: JSONRPCMessage) {
+    await Promise.resolve();
     this.heard.push(message);
     if (!("method" in message) || message.method !== "initialize") return;
     const id = "id" in message ? message.id as number : 0;
@@ -101,12 +125,13 @@ async function session() {
     id: "11111111-1111-1111-1111-111111111111",
     child: child as unknown as Child,
     ownsChild: false,
+    inlet: new Inlet(),
     answered: () => {},
     failed: (reason) => failures.push(reason),
     left: () => {},
     closed: () => {},
   });
-  const post = (message: object) =>
+  const raw = (body: string | ReadableStream) =>
     opened.handle(
       new Request("http://gateway/mcp", {
         method: "POST",
@@ -115,9 +140,12 @@ async function session() {
           "content-type": "application/json",
           "mcp-session-id": opened.id,
         },
-        body: JSON.stringify({ jsonrpc: "2.0", ...message }),
+        body,
+        ...{ duplex: "half" },
       }),
     );
+  const post = (message: object) =>
+    raw(JSON.stringify({ jsonrpc: "2.0", ...message }));
   await opened.start();
   const welcome = await post({
     id: 0,
@@ -129,10 +157,39 @@ async function session() {
     },
   });
   await welcome.text();
-  return { opened, child, failures, post };
+  return { opened, child, failures, post, raw };
 }
 
 const call = { method: "tools/call", params: { name: "x" } };
+
+test("a session refuses what is no JSON, too deep, too large, or too much at once", async () => {
+  const { opened, raw } = await session();
+  const deep = "[".repeat(1001) + "]".repeat(1001);
+  assert.is((await raw("garbage")).status, 400);
+  assert.is((await raw(`{"x":${deep}}`)).status, 400);
+  assert.is((await raw(`{"x":"${"[".repeat(2000)}"}`)).status, 400);
+  assert.is((await raw(" ".repeat(34_000_000))).status, 413);
+  // Two that do not end have what there is room for; a small one passes.
+  const stuck = [1, 2].map(() => {
+    let end = () => {};
+    const body = new ReadableStream({
+      start: (controller) => {
+        controller.enqueue(new TextEncoder().encode(" ".repeat(32_000_000)));
+        end = () => controller.close();
+      },
+    });
+    return { end, response: raw(body) };
+  });
+  await sleep(100);
+  assert.is((await raw(" ".repeat(4_000_000))).status, 503);
+  assert.is((await raw("x")).status, 400);
+  for (const { end, response } of stuck) {
+    end();
+    assert.is((await response).status, 400);
+  }
+  assert.is((await raw(" ".repeat(4_000_000))).status, 400);
+  await opened.close();
+});
 
 test("a session ends the stream of a request that its client has cancelled", async () => {
   const { opened, child, post } = await session();
@@ -159,16 +216,23 @@ test("a session is cut off when its client leaves 64 MB unread, and not before",
     answers.push(await post({ id, ...call }));
     answer(id);
   }
+  await sleep(50);
   assert.equal(failures, []);
   // What was read is no more of it.
   assert.ok((await answers[0]?.text() ?? "").length > 20_000_000);
   answers.push(await post({ id: 4, ...call }));
   answer(4);
-  assert.equal(failures, []);
+  // What was left behind is neither.
+  await answers[1]?.body?.cancel();
   answers.push(await post({ id: 5, ...call }));
   answer(5);
+  await sleep(50);
+  assert.equal(failures, []);
+  answers.push(await post({ id: 6, ...call }));
+  answer(6);
+  for (let at = 0; at < 40 && failures.length === 0; at++) await sleep(25);
   assert.is(failures.length, 1);
-  await answers[4]?.text().then(
+  await answers[5]?.text().then(
     () => assert.unreachable(),
     (error) => assert.match(error.message, "not read"),
   );
@@ -210,6 +274,19 @@ test("a process is heard in pieces of any size, and what is no message is left o
   await transport.close();
 });
 
+test("a process that ends while another has its pipes is told of", async () => {
+  const note = '{"jsonrpc":"2.0","method":"notifications/x"}';
+  const startedAt = Date.now();
+  const { transport, ended } = await heard(
+    `setsid sleep 5 & echo '${note}'; exit 3`,
+    1,
+  );
+  await ended;
+  assert.ok(Date.now() - startedAt < 4000);
+  assert.is(transport.end, "exit code 3");
+  await transport.close();
+});
+
 test("a process that will not end is ended, with what it started", async () => {
   const note = '{"jsonrpc":"2.0","method":"notifications/x"}';
   const { transport, ended } = await heard(
@@ -223,6 +300,25 @@ test("a process that will not end is ended, with what it started", async () => {
     1,
   );
   assert.is((left.messages[0] as { id: number }).id, 0);
+});
+
+test("a log is turned when it is full, and what cannot be written harms nobody", () => {
+  const home = mkdtempSync(join(tmpdir(), "hal9000-mcp-"));
+  try {
+    const path = join(home, "x.log");
+    const log = new ServerLog(path, ownerOf(home));
+    for (let at = 0; at < 9; at++) log.write(`${at}`.repeat(1024 * 1024));
+    assert.is(readFileSync(path, "utf8")[0], "8");
+    assert.is(readFileSync(`${path}.1`, "utf8").length, 4 * 1024 * 1024);
+    rmSync(`${path}.1`);
+    mkdirSync(`${path}.1`);
+    for (let at = 0; at < 9; at++) log.write("x".repeat(1024 * 1024));
+    rmSync(home, { recursive: true });
+    for (let at = 0; at < 9; at++) log.write("x".repeat(1024 * 1024));
+    log.close();
+  } finally {
+    rmSync(home, { recursive: true, force: true });
+  }
 });
 
 test("offerServers() takes back what it gave and leaves what is the session's own", () => {
@@ -249,7 +345,9 @@ test("offerServers() takes back what it gave and leaves what is the session's ow
     offer({});
     assert.equal(now(), { kept: 1, mcpServers: { own } });
     // What a worker has made of the file is left to the CLI.
-    for (const odd of ["{", "[]", "null", '"text"']) {
+    const deep = `{"x":${"[".repeat(20_000)}${"]".repeat(20_000)}}`;
+    const texts = '{"mcpServers":"abc"}';
+    for (const odd of ["{", "[]", "null", '"text"', deep, texts]) {
       writeFileSync(path, odd);
       offer({ a: 3050 });
       assert.is(readFileSync(path, "utf8"), odd);
