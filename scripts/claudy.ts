@@ -31,13 +31,8 @@ import {
 import { addDoctor, examineAll } from "./doctor.ts";
 import { answer } from "./output.ts";
 import { addRun } from "./run.ts";
-import {
-  addMcp,
-  addMcpChoice,
-  mcpActionNames,
-  type McpChoice,
-  mcpChoice,
-} from "./mcp.ts";
+import { addMcp, mcpActionNames } from "./mcp.ts";
+import { addMcpChoice, type McpChoice, mcpChoice } from "./mcp-choice.ts";
 import { addPlugins } from "./plugins.ts";
 import { addPorts, portActions } from "./ports.ts";
 import {

@@ -1,51 +1,38 @@
 // The MCP servers of the host, as mcp-gateway and claudy offer them.
 
 import { existsSync, readFileSync } from "node:fs";
-import { resolve } from "node:path";
 import process from "node:process";
 import type { CAC, Command } from "cac";
 import { Failure } from "../lib/errors.ts";
 import { type Instance, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { askGateway, type ServedStatus } from "../lib/mcp/client.ts";
-import {
-  checkServer,
-  readServers,
-  type ServerConfig,
-} from "../lib/mcp/config.ts";
+import { readServers, type ServerConfig } from "../lib/mcp/config.ts";
 import {
   changeServers,
   ensureConfig,
-  freePort,
   serversOfClaude,
 } from "../lib/mcp/configuring.ts";
 import { checkMcp } from "../lib/mcp/doctor.ts";
 import { ensureForwarder } from "../lib/mcp/forwarder.ts";
 import { startGateway, stopGateway } from "../lib/mcp/gateway-process.ts";
-import type { Choice } from "../lib/mcp/offer.ts";
 import { didYouMean } from "../lib/nearest.ts";
 import { columns } from "../lib/text.ts";
 import { ensureHome } from "../lib/volumes.ts";
 import { waitFor } from "../lib/wait.ts";
 import { checkout } from "./cli.ts";
+import { type AddOptions, describe } from "./mcp-add.ts";
 import { lastLines, type LogOptions } from "./logs.ts";
-import { action, listOf } from "./options.ts";
+import { action } from "./options.ts";
 import { answer, confirm } from "./output.ts";
 
 const { env } = process;
 const host = { checkout, env };
 
-interface Options extends LogOptions {
-  port?: unknown;
-  isolation?: unknown;
-  idleTimeout?: unknown;
-  env?: unknown;
-  url?: unknown;
-  header?: unknown;
+interface Options extends AddOptions, LogOptions {
   fromClaude?: boolean;
   yes?: boolean;
   json?: boolean;
-  "--"?: string[];
 }
 
 type Act = (
@@ -177,28 +164,6 @@ export function addMcpOptions(command: Command): Command {
     .option("--json", "Print the result as JSON");
 }
 
-export interface McpChoice {
-  mcp?: unknown;
-}
-
-/** The options of commands that start Claude. */
-export function addMcpChoice(command: Command): Command {
-  return command
-    .option(
-      "--mcp [names]",
-      "Only these of the host's MCP servers, commas between; or all",
-    )
-    .option("--no-mcp", "None of the host's MCP servers");
-}
-
-/** Undefined where no names were said: cac gives true there. */
-export function mcpChoice({ mcp }: McpChoice): Choice | undefined {
-  if (mcp === undefined || mcp === true) return undefined;
-  if (mcp === false) return false;
-  const names = String(mcp).split(",").map((name) => name.trim());
-  return names.includes("all") ? true : names.filter(Boolean);
-}
-
 export async function actOnMcp(
   name: string,
   server: string | undefined,
@@ -273,65 +238,6 @@ function findServer(instance: Instance, name: string): ServerConfig {
   throw new Failure("notFound", `There is no MCP server "${name}"`, {
     hint: `${didYouMean(name, [...servers.keys()])}See claudy mcp list.`,
   });
-}
-
-function describe(
-  instance: Instance,
-  options: Options,
-  name: string,
-): Record<string, unknown> {
-  if (serversOf(instance).has(name)) {
-    throw new Failure("busy", `There is an MCP server "${name}"`, {
-      hint: `Remove it first: claudy mcp remove ${name}`,
-    });
-  }
-  const [program, ...args] = options["--"] ?? [];
-  const { url, isolation, idleTimeout, port } = options;
-  const env = listOf(options.env);
-  const headers = listOf(options.header);
-  if (program === undefined && env.length > 0) {
-    throw new Failure("usage", "--env is of a program, which comes behind --");
-  }
-  if (url === undefined && headers.length > 0) {
-    throw new Failure("usage", "--header is of a --url");
-  }
-  const server = {
-    ...(program === undefined ? {} : { command: absolute(program), args }),
-    ...(url === undefined ? {} : { url: String(url) }),
-    ...(env.length > 0 ? { env: Object.fromEntries(env.map(variable)) } : {}),
-    ...(headers.length > 0
-      ? { headers: Object.fromEntries(headers.map(header)) }
-      : {}),
-    port: port === undefined ? freePort(instance) : Number(port),
-    ...(isolation === undefined ? {} : { isolation: String(isolation) }),
-    ...(idleTimeout === undefined ? {} : { idleTimeout: Number(idleTimeout) }),
-  };
-  checkServer(name, server, "mcp add");
-  return { [name]: server };
-}
-
-/** A path is of this directory; the gateway has another. */
-function absolute(program: string): string {
-  return program.includes("/") ? resolve(program) : program;
-}
-
-function header(given: string): [string, string] {
-  const [name = "", value] = given.split(/:\s*(.*)/s);
-  if (/^[\w-]+$/.test(name) && value) return [name, value];
-  throw new Failure("usage", "--header must be NAME: VALUE");
-}
-
-/** KEY=VALUE, or KEY alone for what this environment has: so others do not see it. */
-function variable(given: string): [string, string] {
-  const [name = ""] = given.split("=", 1);
-  const value = given === name ? env[name] : given.slice(name.length + 1);
-  if (/^[A-Za-z_]\w*$/.test(name) && value !== undefined) return [name, value];
-  throw new Failure(
-    "usage",
-    given === name
-      ? `--env ${name}: it is not set here`
-      : "--env must be KEY=VALUE, or KEY where that is set",
-  );
 }
 
 async function show(instance: Instance, options: Options): Promise<void> {

@@ -24,7 +24,7 @@ import { passedOn } from "../lib/session.ts";
 import { claimOrSpawn } from "../lib/session-worker.ts";
 import { ensureHome } from "../lib/volumes.ts";
 import { offerDaemon } from "./daemon.ts";
-import { addMcpChoice, type McpChoice, mcpChoice } from "./mcp.ts";
+import { addMcpChoice, type McpChoice, mcpChoice } from "./mcp-choice.ts";
 import {
   addProfileOptions,
   type ProfileOptions,

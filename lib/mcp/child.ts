@@ -4,17 +4,15 @@
 
 import {
   isInitializeRequest,
-  isJSONRPCErrorResponse,
   isJSONRPCNotification,
   isJSONRPCRequest,
-  isJSONRPCResultResponse,
   type JSONRPCMessage,
   type JSONRPCNotification,
   type JSONRPCRequest,
-  LATEST_PROTOCOL_VERSION,
   type RequestId,
 } from "@modelcontextprotocol/sdk/types.js";
 import { messageOf } from "../errors.ts";
+import { introduce, type Params } from "./introduction.ts";
 import { serverError } from "./refused.ts";
 import { StdioTransport } from "./stdio.ts";
 
@@ -42,18 +40,6 @@ interface Pending {
   id: RequestId;
   progressToken: string | number | undefined;
 }
-
-type Params = JSONRPCRequest["params"];
-
-/** For a client that was here before this gateway was. */
-const ownParams: Params = {
-  protocolVersion: LATEST_PROTOCOL_VERSION,
-  capabilities: {},
-  clientInfo: { name: "hal9000-gateway", version: "1" },
-};
-
-/** A process that has not introduced itself by then speaks something else. */
-const greetingMs = 30_000;
 
 export class Child {
   readonly #options: ChildOptions;
@@ -186,65 +172,27 @@ export class Child {
     const { command, args, env, log } = this.#options;
     const transport = new StdioTransport({ command, args, env, stderr: log });
     transport.onerror = ({ message }) => log(`${message}\n`);
-    const welcome = this.#welcomeOf(transport);
+    this.#transport = transport;
     try {
-      await transport.start();
-      this.#transport = transport;
-      if (this.#closed) throw new Error("The MCP server is being closed");
-      await transport.send({
-        jsonrpc: "2.0",
-        id: 0,
-        method: "initialize",
-        params: this.#params ?? ownParams,
+      this.#welcome = await introduce(transport, this.#params, {
+        heard: (message) => this.#hear(message),
+        ended: () => this.#lose(transport),
       });
-      this.#welcome = await welcome.heard;
+      if (this.#closed) throw new Error("The MCP server is being closed");
     } catch (error) {
       this.#transport = undefined;
       // The next may come with others, which it can bear.
       this.#params = undefined;
       this.#ending = transport.close();
       throw error;
-    } finally {
-      welcome.forget();
     }
-    await transport.send({
-      jsonrpc: "2.0",
-      method: "notifications/initialized",
-    });
-  }
-
-  /** What a process that is being started answers; then it is listened to. */
-  #welcomeOf(transport: StdioTransport) {
-    let forget = () => {};
-    const heard = new Promise<Record<string, unknown>>((resolve, reject) => {
-      const fail = (what: string) =>
-        reject(new Error(`The MCP server ${what}`));
-      const late = setTimeout(
-        () => fail(`did not answer within ${greetingMs / 1000} s`),
-        greetingMs,
-      );
-      forget = () => clearTimeout(late);
-      transport.onmessage = (message) => {
-        if (isJSONRPCResultResponse(message) && message.id === 0) {
-          resolve(message.result);
-        } else if (isJSONRPCErrorResponse(message) && message.id === 0) {
-          fail(`says: ${message.error.message}`);
-        } else this.#hear(message);
-      };
-      transport.onclose = () => {
-        fail(`ended as it started: ${transport.end}`);
-        this.#lose(transport);
-      };
-    });
-    heard.catch(() => {}); // where the start itself throws
-    return { heard, forget };
   }
 
   /** All that is open fails; the next request starts another one. */
   #lose(transport: StdioTransport): void {
     if (this.#transport !== transport) return;
     this.#transport = undefined;
-    if (this.#closed) return;
+    if (this.#closed || this.#starting) return;
     const reason = `The MCP server has ended unexpectedly: ${transport.end}`;
     for (const { sink, id } of this.#pending.values()) {
       sink.deliver(refusal(id, reason), id);

@@ -364,6 +364,21 @@ in_net_path() {
   [[ $output == *"from its next start on"* ]]
 }
 
+@test "claudy run has them too, or those that it is told" {
+  tools() { # what Claude told the API of the last time
+    tail -1 "$HAL9000_TEST_ROOT/session-stub/requests" | jq -r '[.body.tools[]?.name | select(startswith("mcp__")) | split("__")[1]] | unique | join(" ")'
+  }
+  project=$(make_project mcp-run)
+  "$claudy" run -C "$project" "hello" </dev/null
+  [ "$(tools)" = "for-tests memory-bank sequential-thinking together" ]
+  "$claudy" run -C "$project" --mcp together "hello" </dev/null
+  [ "$(tools)" = "together" ]
+  "$claudy" run -C "$project" --no-mcp "hello" </dev/null
+  [ "$(tools)" = "" ]
+  run -4 "$claudy" run -C "$project" --mcp togetter "hello"
+  [[ $output == *together* ]]
+}
+
 @test "what is wrong with a server is told once, and the session starts all the same" {
   "$claudy" mcp add absent --port 3060 -- no-such-program
   project=$(make_project mcp-absent)
