@@ -69,6 +69,7 @@ export class StdioTransport implements Transport {
     child.on("error", () => {}); // that of the start is thrown by it
     // It has closed its end; its own end is told of by "close".
     child.stdin.on("error", () => {});
+    child.stdin.setMaxListeners(0); // each that waits for it has one
     child.stdout.on("data", (chunk: Buffer) => this.#read(chunk));
     child.stderr.on("data", stderr);
     child.on("exit", (code, signal) => {
