@@ -16,6 +16,7 @@ export function homePaths(home: string) {
     mcpSocket: (server: string) => join(home, "run", "mcp", `${server}.sock`),
     /** Where the MCP gateway is asked about itself. */
     mcpControl: join(home, "run", "mcp-gateway.sock"),
+    mcpPid: join(home, "run", "mcp-gateway.pid"),
     /** Is there while the gateway is to be. */
     mcpWanted: join(home, "run", "mcp-wanted"),
     mcpLog: (server: string) => join(home, "logs", "mcp", `${server}.log`),

@@ -28,6 +28,8 @@ cli.command("serve", "Run the gateway here, until SIGTERM")
     const { serveGateway } = await import("../lib/mcp/gateway.ts");
     const settings = readSettings(env);
     const log = timedLog(logToStderr);
+    // The HTTP library tells of each client that leaves.
+    console.info = () => {};
     const isWanted = () => !whileWanted || existsSync(home.mcpWanted);
     const options = { home, settings, checkout, env, tunnels, isWanted };
     await serveGateway(options, stop.signal, log);

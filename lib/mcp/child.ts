@@ -82,6 +82,11 @@ export class Child {
     }
   }
 
+  /** Has the process wait with what it says, or go on. */
+  pause(isPaused: boolean): void {
+    this.#transport?.pause(isPaused);
+  }
+
   /** Passes on what a client says; never throws. */
   async send(sink: Sink, message: JSONRPCMessage): Promise<void> {
     try {

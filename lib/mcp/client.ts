@@ -1,5 +1,7 @@
 // The gateway, asked from another process. Loads nothing of the SDK.
 
+import { readFileSync } from "node:fs";
+import process from "node:process";
 import * as v from "valibot";
 import { Failure, messageOf } from "../errors.ts";
 import type { HomePaths } from "../paths.ts";
@@ -66,11 +68,25 @@ async function ask(
       });
     }
     if (error instanceof Failure) throw error;
+    const pid = livePid(home);
+    // A process that it started may still have its sockets.
+    if (pid === undefined) return undefined;
     throw new Failure("failed", `The MCP gateway: ${messageOf(error)}`, {
       cause: error,
-      hint: "Start it anew: claudy mcp restart",
+      hint: `It comes back when it is killed: kill -9 ${pid}`,
     });
   } finally {
     client.close();
+  }
+}
+
+/** Of the gateway that was started last, if it is there. */
+function livePid({ mcpPid }: HomePaths): number | undefined {
+  try {
+    const pid = Number(readFileSync(mcpPid, "utf8"));
+    process.kill(pid, 0);
+    return pid;
+  } catch {
+    return undefined;
   }
 }

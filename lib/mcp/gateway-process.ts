@@ -11,6 +11,7 @@ import { openForOutput, writeWhole } from "../owned.ts";
 import { waitFor } from "../wait.ts";
 import { askGateway, endGateway } from "./client.ts";
 import { readServers } from "./config.ts";
+import { turnLog } from "./server-log.ts";
 
 /** Where the gateway's script is, and what it runs with. */
 export interface Host {
@@ -41,6 +42,7 @@ export async function startGateway(
   readServers(home, settings); // its faults are told here
   writeWhole(home.mcpWanted, "", owner);
   if (await askGateway(home, "status")) return;
+  turnLog(home.mcpLog("gateway"));
   const log = openForOutput(home.mcpLog("gateway"), "a", owner);
   const script = join(checkout, "scripts", "mcp-gateway.ts");
   const tunnels = await needsTunnels(instance) ? ["--tunnels"] : [];
@@ -94,7 +96,6 @@ export async function stopGateway(
   await waitFor(ended, {
     for: "the MCP gateway to end",
     timeoutMs: 20_000,
-    hint: "It may have to be killed: pkill -9 -f 'mcp-gateway.* serve'",
   });
   return true;
 }

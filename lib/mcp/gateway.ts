@@ -5,7 +5,7 @@ import process from "node:process";
 import * as v from "valibot";
 import { Failure, messageOf } from "../errors.ts";
 import type { Log } from "../log.ts";
-import { type Owner, ownerOf } from "../owned.ts";
+import { type Owner, ownerOf, writeWhole } from "../owned.ts";
 import type { HomePaths } from "../paths.ts";
 import { listen, type Listener } from "../pool/lines.ts";
 import type { Settings } from "../settings.ts";
@@ -16,6 +16,7 @@ import {
   readServers,
   type ServerConfig,
 } from "./config.ts";
+import { Unread } from "./outlet.ts";
 import { takeOnlyPlace } from "./place.ts";
 import { ServedMcp, type ServedOptions } from "./server.ts";
 import { ServerLog } from "./server-log.ts";
@@ -71,6 +72,7 @@ export async function serveGateway(
     await control?.close();
     throw new Failure("busy", "The MCP gateway runs already");
   }
+  writeWhole(home.mcpPid, String(process.pid), owner);
   const ready = gateway.load();
   let lost = 0;
   const look = setInterval(() => {
@@ -105,6 +107,7 @@ class Gateway {
   readonly #owner: Owner;
   readonly #log: Log;
   readonly #served = new Map<string, { given: string; server: ServedMcp }>();
+  readonly #unread = new Unread();
   #loading = Promise.resolve();
   #tunnels: Tunnels | undefined;
 
@@ -172,6 +175,7 @@ class Gateway {
       ...source,
       socket: home.mcpSocket(name),
       owner: this.#owner,
+      unread: this.#unread,
       log: new ServerLog(home.mcpLog(name), this.#owner),
     });
     await server.listen();

@@ -1,7 +1,7 @@
 // The body of a request, read within bounds: of its size, of what all of a server's
 // clients have on their way to it, and of time.
 
-import { isTooDeep } from "../json-depth.ts";
+import { isTooMuch } from "../json-bounds.ts";
 
 /** A request is no larger: files that are written by a tool are. */
 const mostBodyBytes = 32 * 1024 * 1024;
@@ -9,10 +9,12 @@ const mostBodyBytes = 32 * 1024 * 1024;
 /** Of the requests to one server that its processes have not taken yet. */
 const mostWaitingBytes = 64 * 1024 * 1024;
 
-/** A request that is smaller is let in beside any others. */
+/** And of small requests, which are let in beside a few large ones. */
+const mostSmallBytes = 8 * 1024 * 1024;
 const smallBytes = 64 * 1024;
 
 const mostMs = 60_000;
+const discardMs = 2000;
 
 /** What is wrong with a body, as HTTP has it. */
 export class Refused extends Error {
@@ -77,9 +79,11 @@ export class Inlet {
         this.#check(bytes);
         pieces.push(decoder.decode(value, { stream: true }));
       }
+    } catch (error) {
+      await discard(reader);
+      throw error;
     } finally {
       clearTimeout(late);
-      reader.cancel().catch(() => {});
     }
     pieces.push(decoder.decode());
     return pieces.join("");
@@ -89,14 +93,31 @@ export class Inlet {
     if (bytes > mostBodyBytes) {
       throw new Refused(413, `A request has ${mostBodyBytes} bytes at most`);
     }
-    if (bytes > smallBytes && this.#waitingBytes > mostWaitingBytes) {
+    const most = bytes > smallBytes
+      ? mostWaitingBytes
+      : mostWaitingBytes + mostSmallBytes;
+    if (this.#waitingBytes > most) {
       throw new Refused(503, "The MCP server has too much to read already");
     }
   }
 }
 
+/** Reads on for a while: a client that still writes does not see the answer. */
+async function discard(
+  reader: ReadableStreamDefaultReader<Uint8Array>,
+): Promise<void> {
+  const late = setTimeout(() => reader.cancel().catch(() => {}), discardMs);
+  try {
+    while (!(await reader.read()).done);
+  } catch {
+    // It has gone.
+  } finally {
+    clearTimeout(late);
+  }
+}
+
 function parse(text: string): unknown {
-  if (isTooDeep(text)) throw new Refused(400, "Parse error: it is too deep");
+  if (isTooMuch(text)) throw new Refused(400, "Parse error: it is too much");
   try {
     return JSON.parse(text);
   } catch {

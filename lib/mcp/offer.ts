@@ -5,7 +5,7 @@ import { existsSync, lstatSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Failure, messageOf } from "../errors.ts";
 import type { Instance } from "../instance.ts";
-import { isTooDeep } from "../json-depth.ts";
+import { isTooMuch } from "../json-bounds.ts";
 import type { Log } from "../log.ts";
 import { didYouMean } from "../nearest.ts";
 import { type Owner, replaceWhole } from "../owned.ts";
@@ -91,7 +91,7 @@ function readState(path: string): Record<string, unknown> | undefined {
   if (!stat.isFile() || stat.size > mostBytes) return undefined;
   try {
     const text = readFileSync(path, "utf8");
-    const state: unknown = isTooDeep(text) ? undefined : JSON.parse(text);
+    const state: unknown = isTooMuch(text) ? undefined : JSON.parse(text);
     return isObject(state) ? state : undefined;
   } catch {
     return undefined;

@@ -1,32 +1,82 @@
-// The bodies that a client reads: what it leaves unread is kept for it, up to a limit
-// that all its bodies have together.
+// The bodies that a client reads. What it has not read yet is kept for it; while that
+// is much, whoever writes is told to wait, and a client that takes nothing is cut off.
 
-/** What a client that does not read may make us keep. */
-const mostUnreadBytes = 64 * 1024 * 1024;
+/** Of one client, before its process is made to wait. */
+const fullBytes = 16 * 1024 * 1024;
+
+/** Of one client whose process cannot be made to wait, as others share it. */
+const mostBytes = 64 * 1024 * 1024;
+
+/** Of all clients of a gateway. */
+const mostOfAllBytes = 512 * 1024 * 1024;
+
+/** With so much unread a client has to take something within this time. */
+const patienceMs = 5000;
 
 /** A body is handed on by as much: only what the socket takes counts as read. */
 const sliceBytes = 64 * 1024;
 
 interface Body {
+  unreadBytes: number;
+  takenAt: number;
   /** Ends it, whether anybody reads on or not. */
   end(error?: Error): void;
 }
 
+export interface OutletOptions {
+  /** Hears that the client is to be cut off. */
+  overflowed: () => void;
+  /** Hears that it has much to read, or has read it. */
+  full: (isFull: boolean) => void;
+}
+
+/** What the clients of one gateway have not read, together. */
+export class Unread {
+  readonly #outlets = new Set<Outlet>();
+
+  add(outlet: Outlet): void {
+    this.#outlets.add(outlet);
+  }
+
+  /** Cuts off the client that has most of it, where it is too much. */
+  check(): void {
+    const outlets = [...this.#outlets].filter(({ unreadBytes }) => unreadBytes);
+    for (const outlet of this.#outlets) {
+      if (!outlet.isOpen) this.#outlets.delete(outlet);
+    }
+    const sum = outlets.reduce((sum, { unreadBytes }) => sum + unreadBytes, 0);
+    if (sum <= mostOfAllBytes) return;
+    outlets.sort((a, b) => b.unreadBytes - a.unreadBytes)[0]?.overflow();
+  }
+}
+
 export class Outlet {
   readonly #bodies = new Set<Body>();
-  readonly #overflowed: () => void;
+  readonly #options: OutletOptions;
+  readonly #unread: Unread;
   #unreadBytes = 0;
+  #isFull = false;
+  #late: ReturnType<typeof setTimeout> | undefined;
 
-  /** `overflowed` hears that more is unread than is kept. */
-  constructor(overflowed: () => void) {
-    this.#overflowed = overflowed;
+  constructor(unread: Unread, options: OutletOptions) {
+    this.#unread = unread;
+    this.#options = options;
   }
 
   get isOpen(): boolean {
     return this.#bodies.size > 0;
   }
 
+  get unreadBytes(): number {
+    return this.#unreadBytes;
+  }
+
+  overflow(): void {
+    this.#options.overflowed();
+  }
+
   end(error: Error): void {
+    clearTimeout(this.#late);
     for (const body of this.#bodies) body.end(error);
   }
 
@@ -39,23 +89,20 @@ export class Outlet {
     const kept: Uint8Array[] = [];
     let over = false;
     let wake = () => {};
-    const drop = () => {
-      for (const { length } of kept.splice(0)) this.#unreadBytes -= length;
-    };
     const leave = () => {
       if (!this.#bodies.delete(body)) return;
-      drop();
+      this.#take(body, body.unreadBytes);
+      kept.length = 0;
       left();
     };
-    const body: Body = { end: () => {} };
+    const body: Body = { unreadBytes: 0, takenAt: 0, end: () => {} };
     const fill = async () => {
       while (this.#bodies.has(body)) {
         const { done, value } = await reader.read();
         if (done) break;
         kept.push(value);
-        this.#unreadBytes += value.length;
         wake();
-        if (this.#unreadBytes > mostUnreadBytes) this.#overflowed();
+        this.#keep(body, value.length);
       }
       over = true;
       wake();
@@ -68,6 +115,7 @@ export class Outlet {
           reader.cancel().catch(() => {});
         };
         this.#bodies.add(body);
+        this.#unread.add(this);
         fill().catch(body.end);
       },
       pull: async (controller) => {
@@ -82,8 +130,8 @@ export class Outlet {
         const slice = first.subarray(0, sliceBytes);
         if (slice.length === first.length) kept.shift();
         else kept[0] = first.subarray(sliceBytes);
-        this.#unreadBytes -= slice.length;
         controller.enqueue(slice);
+        this.#take(body, slice.length);
       },
       cancel: async (reason) => {
         leave();
@@ -92,5 +140,39 @@ export class Outlet {
         await reader.cancel(reason);
       },
     }, { highWaterMark: 0 });
+  }
+
+  #keep(body: Body, bytes: number): void {
+    if (body.unreadBytes === 0) body.takenAt = Date.now();
+    body.unreadBytes += bytes;
+    this.#unreadBytes += bytes;
+    if (this.#unreadBytes > fullBytes && !this.#isFull) {
+      this.#isFull = true;
+      this.#options.full(true);
+    }
+    if (this.#unreadBytes > mostBytes) this.#look();
+    this.#unread.check();
+  }
+
+  #take(body: Body, bytes: number): void {
+    body.unreadBytes -= bytes;
+    body.takenAt = Date.now();
+    this.#unreadBytes -= bytes;
+    if (!this.#isFull || this.#unreadBytes > fullBytes / 2) return;
+    this.#isFull = false;
+    this.#options.full(false);
+  }
+
+  /** While there is too much, whether some of it is taken from time to time. */
+  #look(): void {
+    this.#late ??= setTimeout(() => {
+      this.#late = undefined;
+      if (this.#unreadBytes <= mostBytes) return;
+      const isTaken = [...this.#bodies].some(({ unreadBytes, takenAt }) =>
+        unreadBytes > 0 && Date.now() - takenAt < patienceMs
+      );
+      if (isTaken) this.#look();
+      else this.overflow();
+    }, patienceMs);
   }
 }

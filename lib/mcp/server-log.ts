@@ -2,7 +2,7 @@
 // within bounds.
 
 import { Buffer } from "node:buffer";
-import { closeSync, fstatSync, renameSync, writeSync } from "node:fs";
+import { closeSync, fstatSync, renameSync, statSync, writeSync } from "node:fs";
 import { openForOutput, type Owner } from "../owned.ts";
 
 /** Then it becomes the former one, and what that was goes. */
@@ -48,4 +48,10 @@ export class ServerLog {
     this.close();
     renameSync(this.#path, `${this.#path}.1`);
   }
+}
+
+/** Before a process that has its log open begins to write to it. */
+export function turnLog(path: string): void {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  if (stat && stat.size > mostBytes) renameSync(path, `${path}.1`);
 }

@@ -12,6 +12,7 @@ import type { ServedStatus } from "./client.ts";
 import type { ServerConfig } from "./config.ts";
 import type { ServerLog } from "./server-log.ts";
 import { Inlet } from "./inlet.ts";
+import type { Unread } from "./outlet.ts";
 import { type Place, takePlace } from "./place.ts";
 import { refused } from "./refused.ts";
 import { Session } from "./session.ts";
@@ -25,6 +26,9 @@ const quietMs = 10 * 60_000;
 
 /** Before a server that speaks HTTP is taken for one that does not answer. */
 const patienceMs = 10_000;
+
+/** A request to a server of HTTP that is read before it is sent. */
+const smallBytes = 1024 * 1024;
 
 /** Of what is shown of an error. */
 const mostErrorLength = 300;
@@ -50,6 +54,8 @@ export interface ServedOptions {
   socket: string;
   owner: Owner;
   log: ServerLog;
+  /** By the clients of all servers. */
+  unread: Unread;
 }
 
 export class ServedMcp {
@@ -203,9 +209,8 @@ export class ServedMcp {
       const response = await this.#ask(url, {
         method: request.method,
         headers,
-        body: request.body,
+        body: await bodyOf(request),
         signal: request.signal,
-        // As it comes: it may be large.
         ...{ duplex: "half" },
       });
       this.#calls++;
@@ -253,6 +258,7 @@ export class ServedMcp {
       child,
       ownsChild: !shared,
       inlet: this.#inlet,
+      unread: this.#options.unread,
       answered: (milliseconds, error) => {
         this.#calls++;
         if (error === undefined) this.#metrics.claimed(milliseconds);
@@ -295,4 +301,13 @@ export class ServedMcp {
   #log(message: string): void {
     this.#options.log.write(`${new Date().toISOString()} ${message}\n`);
   }
+}
+
+/** One that is small goes out with its length; any other as it comes. */
+async function bodyOf(
+  request: Request,
+): Promise<ArrayBuffer | ReadableStream | null> {
+  const length = request.headers.get("content-length");
+  const isSmall = length !== null && Number(length) <= smallBytes;
+  return isSmall && request.body ? await request.arrayBuffer() : request.body;
 }

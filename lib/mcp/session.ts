@@ -15,7 +15,7 @@ import {
 } from "@modelcontextprotocol/sdk/types.js";
 import type { Child, Sink } from "./child.ts";
 import { type Inlet, Refused } from "./inlet.ts";
-import { Outlet } from "./outlet.ts";
+import { Outlet, type Unread } from "./outlet.ts";
 import { refused } from "./refused.ts";
 
 /** By what is written to it a stream is found to have lost its reader. */
@@ -27,6 +27,7 @@ export interface SessionOptions {
   /** Whether that is the session's own, and ends with it. */
   ownsChild: boolean;
   inlet: Inlet;
+  unread: Unread;
   /** Hears of each request that was answered. */
   answered: (milliseconds: number, error: string | undefined) => void;
   /** Hears of a client that was cut off. */
@@ -45,14 +46,20 @@ export class Session implements Sink {
   readonly #open = new Map<RequestId, number>();
   /** What is being written to the process. */
   readonly #sends = new Set<Promise<void>>();
-  readonly #outlet = new Outlet(() => this.#cutOff());
+  readonly #outlet: Outlet;
   #usedAt = Date.now();
   #priming = false;
   #closed = false;
 
   constructor(options: SessionOptions) {
+    const { child, ownsChild } = options;
     this.id = options.id;
     this.#options = options;
+    this.#outlet = new Outlet(options.unread, {
+      overflowed: () => this.#cutOff(),
+      // One that is shared would be held up for others.
+      full: (isFull) => ownsChild && child.pause(isFull),
+    });
     this.#transport = new HttpTransport({
       sessionIdGenerator: () => options.id,
       keepAliveMs,
@@ -99,13 +106,18 @@ export class Session implements Sink {
       : await this.#transport.handleRequest(request);
     if (!response.body) return response;
     const left = () => this.#usedAt = Date.now();
-    return new Response(this.#outlet.through(response.body, left), response);
+    const body = this.#outlet.through(response.body, left);
+    const { status, headers } = response;
+    // That is between the client and the gateway's own HTTP.
+    headers.delete("connection");
+    return new Response(body, { status, headers });
   }
 
   async #post(request: Request): Promise<Response> {
     try {
       const { json, release } = await this.#options.inlet.read(request);
       try {
+        if (Array.isArray(json)) throw new Refused(400, "MCP has no batches");
         return await this.#transport.handleRequest(request, {
           parsedBody: json,
         });
@@ -143,7 +155,9 @@ export class Session implements Sink {
   #cutOff(): void {
     const reason = "A client has not read what it asked for";
     this.#options.failed(reason);
-    this.#outlet.end(new Error(reason));
+    // By its code the HTTP library knows that this is no fault.
+    const code = "ERR_STREAM_PREMATURE_CLOSE";
+    this.#outlet.end(Object.assign(new Error(reason), { code }));
     void this.close();
   }
 
@@ -160,7 +174,7 @@ export class Session implements Sink {
   #receive(message: JSONRPCMessage): void {
     if (this.#priming && isJSONRPCRequest(message)) {
       const { id } = message;
-      void this.#transport.send({ jsonrpc: "2.0", id, result: {} });
+      this.#transport.send({ jsonrpc: "2.0", id, result: {} }).catch(() => {});
       return;
     }
     if (isJSONRPCRequest(message)) {

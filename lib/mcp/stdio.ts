@@ -17,7 +17,7 @@ import {
 } from "@modelcontextprotocol/sdk/shared/stdio.js";
 import type { Transport } from "@modelcontextprotocol/sdk/shared/transport.js";
 import type { JSONRPCMessage } from "@modelcontextprotocol/sdk/types.js";
-import { isTooDeep } from "../json-depth.ts";
+import { isTooMuch } from "../json-bounds.ts";
 
 /** Of one message; a process that says more without an end is ended. */
 const mostLineBytes = 64 * 1024 * 1024;
@@ -43,6 +43,7 @@ export class StdioTransport implements Transport {
   readonly #options: StdioOptions;
   #process: ChildProcess | undefined;
   #ended: Promise<unknown> = Promise.resolve();
+  #drained: Promise<unknown> | undefined;
   #end = "";
   /** The pieces of a line whose end has not come. */
   #pieces: Buffer[] = [];
@@ -69,7 +70,6 @@ export class StdioTransport implements Transport {
     child.on("error", () => {}); // that of the start is thrown by it
     // It has closed its end; its own end is told of by "close".
     child.stdin.on("error", () => {});
-    child.stdin.setMaxListeners(0); // each that waits for it has one
     child.stdout.on("data", (chunk: Buffer) => this.#read(chunk));
     child.stderr.on("data", stderr);
     child.on("exit", (code, signal) => {
@@ -98,10 +98,21 @@ export class StdioTransport implements Transport {
     const { stdin } = this.#process ?? {};
     if (!stdin) throw new Error("it has ended");
     if (stdin.write(serializeMessage(message))) return;
-    await Promise.race([once(stdin, "drain").catch(() => {}), this.#ended]);
+    this.#drained ??= once(stdin, "drain").catch(() => {}).finally(() => {
+      this.#drained = undefined;
+    });
+    await Promise.race([this.#drained, this.#ended]);
+  }
+
+  /** Stops listening for a while, so that it has to wait at some time. */
+  pause(isPaused: boolean): void {
+    const { stdout } = this.#process ?? {};
+    if (isPaused) stdout?.pause();
+    else stdout?.resume();
   }
 
   async close(): Promise<void> {
+    this.pause(false); // or its last words keep it open
     this.#process?.stdin?.end();
     for (const signal of ["SIGTERM", "SIGKILL"] as const) {
       const late = new AbortController();
@@ -152,7 +163,7 @@ export class StdioTransport implements Transport {
   #hear(line: string): void {
     let message: JSONRPCMessage;
     try {
-      if (isTooDeep(line)) throw new Error("It nests too deep");
+      if (isTooMuch(line)) throw new Error("It is too much");
       message = deserializeMessage(line);
     } catch {
       // As some do who print to their stdout: no message, and no reason to end.

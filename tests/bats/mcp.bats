@@ -299,6 +299,15 @@ result_holds() { result_of | grep -F -- "$1"; }
   # It was cut off before all of its 200 MB were kept for it.
   cut_off() { [ "$(served together .lastError)" = "A client has not read what it asked for" ]; }
   wait_for 30 cut_off
+  # One whose process is its own is made to wait, and may read some day.
+  client 3050 mute >"$BATS_TEST_TMPDIR/mute" &
+  other=$!
+  wait_for 60 called
+  [ "$(ps -o rss= -p "$("$claudy" mcp status --json | jq .pid)")" -lt 1500000 ]
+  kill "$other"
+  # Much at once is no fault of who reads it.
+  [ "$(client 3050 parallel 4 25000000)" = "[25000000,25000000,25000000,25000000]" ]
+  [ "$(client 3051 parallel 4 25000000)" = "[25000000,25000000,25000000,25000000]" ]
   [ "$(client 3051 call echo '{"word":"well"}')" = '"well"' ]
   kill "$mute"
 }
@@ -400,8 +409,9 @@ in_net_path() {
 @test "there is one gateway, which a change does not end, and a stop ends for good" {
   gateways() { pgrep -fc "mcp-gateway.* serve --while-wanted" || true; }
   others=$(($(gateways) - 2))
+  none() { [ "$(gateways)" = "$others" ]; }
   "$claudy" mcp stop
-  [ "$(gateways)" = "$others" ]
+  wait_for 5 none
   for _ in 1 2 3; do
     "$claudy" mcp start >/dev/null &
     one=$!
@@ -411,7 +421,7 @@ in_net_path() {
     alone() { [ "$(gateways)" = $((others + 2)) ] && "$claudy" mcp doctor >/dev/null; }
     wait_for 10 alone
     "$claudy" mcp stop
-    [ "$(gateways)" = "$others" ]
+    wait_for 5 none
   done
   "$claudy" mcp start
   # One that was killed does not come back after a stop.
@@ -421,6 +431,19 @@ in_net_path() {
   sleep 3
   [ "$(gateways)" = "$others" ]
   "$claudy" mcp start
+  # Nor is one kept from coming back by a process of a server that stays behind.
+  "$claudy" mcp add deaf --port 3065 -- bash -c 'read -r _; echo "{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{}}"; exec sleep 300'
+  (client 3065 call echo || true) &
+  stays() { pgrep -f "^sleep 300$"; }
+  wait_for 10 stays
+  pid=$("$claudy" mcp status --json | jq .pid)
+  kill -9 "$pid"
+  again() { [ "$("$claudy" mcp status --json | jq .pid)" != "$pid" ] && [ "$(served together .state)" = ready ]; }
+  wait_for 20 again
+  pkill -f "^sleep 300$"
+  "$claudy" mcp remove --yes deaf
+  reached() { [ "$(client 3051 call echo '{"word":"well"}')" = '"well"' ]; }
+  wait_for 10 reached
   # A change leaves the others' processes as they are, and a fault ends nothing.
   docker exec --detach "$HAL9000_PREFIX-mcp-client" deno run -A --no-lock --quiet --node-modules-dir=manual \
     tests/helper/mcp-client.ts http://127.0.0.1:3051/mcp call hang

@@ -4,6 +4,7 @@
 //   mcp-client.ts URL watch NAME ARGUMENTS  the same, and what it heard meanwhile
 //   mcp-client.ts URL cancel NAME           calls, and thinks better of it
 //   mcp-client.ts URL many COUNT CLIENTS    echoes; milliseconds of each, what went wrong
+//   mcp-client.ts URL parallel COUNT BYTES  large answers at once, the length of each
 //   mcp-client.ts URL short COUNT           so many clients, which leave without a word
 //   mcp-client.ts URL mute                  calls, never reads, and stays
 //
@@ -125,6 +126,14 @@ if (command === "call") {
     await client.close();
   }));
   end({ times, wrong });
+} else if (command === "parallel") {
+  const [count = 0, bytes = 0] = words.map(Number);
+  const client = await connect();
+  const texts = Array.from(
+    { length: count },
+    () => call(client, "big", { bytes }),
+  );
+  end((await Promise.all(texts)).map(({ length }) => length));
 } else if (command === "short") {
   for (let at = 0; at < Number(words[0]); at++) {
     const client = await connect();
@@ -149,7 +158,7 @@ if (command === "call") {
           jsonrpc: "2.0",
           id,
           method: "tools/call",
-          params: { name: "big", arguments: { bytes: 10_000_000 } },
+          params: { name: "big", arguments: { bytes: 30_000_000 } },
         }),
       }).catch(() => undefined),
     );

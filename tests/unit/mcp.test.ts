@@ -21,6 +21,7 @@ import { Inlet } from "../../lib/mcp/inlet.ts";
 import { offerServers } from "../../lib/mcp/offer.ts";
 import { Session } from "../../lib/mcp/session.ts";
 import { ServerLog } from "../../lib/mcp/server-log.ts";
+import { Unread } from "../../lib/mcp/outlet.ts";
 import { StdioTransport } from "../../lib/mcp/stdio.ts";
 import { ownerOf } from "../../lib/owned.ts";
 
@@ -126,6 +127,7 @@ async function session() {
     child: child as unknown as Child,
     ownsChild: false,
     inlet: new Inlet(),
+    unread: new Unread(),
     answered: () => {},
     failed: (reason) => failures.push(reason),
     left: () => {},
@@ -174,9 +176,13 @@ test("a session refuses what is no JSON, too deep, too large, or too much at onc
   const { opened, raw } = await session();
   const deep = "[".repeat(1001) + "]".repeat(1001);
   assert.is((await raw("garbage")).status, 400);
-  assert.match(await (await raw(`{"x":${deep}}`)).text(), "too deep");
+  assert.match(await (await raw(`{"x":${deep}}`)).text(), "too much");
+  const wide = `{"x":[${"[],".repeat(250_000)}1]}`;
+  assert.match(await (await raw(wide)).text(), "too much");
+  const numbers = `{"x":[${"1,".repeat(1_000_000)}1]}`;
+  assert.not.match(await (await raw(numbers)).text(), "too much");
   const quoted = await raw(`{"x":"\\"${"[".repeat(2000)}"}`);
-  assert.not.match(await quoted.text(), "too deep");
+  assert.not.match(await quoted.text(), "too much");
   assert.is((await raw(" ".repeat(34_000_000))).status, 413);
   // Two that do not end have what there is room for; a small one passes.
   const stuck = [1, 2].map(() => {
@@ -192,6 +198,7 @@ test("a session refuses what is no JSON, too deep, too large, or too much at onc
   await sleep(100);
   assert.is((await raw(" ".repeat(4_000_000))).status, 503);
   assert.is((await raw("x")).status, 400);
+  assert.match(await (await raw("[]")).text(), "no batches");
   for (const { end, response } of stuck) {
     end();
     assert.is((await response).status, 400);
@@ -239,7 +246,7 @@ test("a session is cut off when its client leaves 64 MB unread, and not before",
   assert.equal(failures, []);
   answers.push(await post({ id: 6, ...call }));
   answer(6);
-  for (let at = 0; at < 40 && failures.length === 0; at++) await sleep(25);
+  for (let at = 0; at < 120 && failures.length === 0; at++) await sleep(100);
   assert.is(failures.length, 1);
   await within(answers[5]?.text()).then(
     () => assert.unreachable(),

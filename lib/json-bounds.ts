@@ -1,0 +1,46 @@
+// How much there is to a JSON text that others wrote. What is parsed takes many times
+// its length where it is all brackets, and what nests deep is written again in a time
+// that grows with the square of the depth, or takes all of the stack.
+
+/** Deeper than anything that means something. */
+const mostDepth = 1000;
+
+/** Of objects and lists; a list of numbers is one. */
+const mostContainers = 250_000;
+
+const mostValues = 5_000_000;
+
+/** Whether a text is not to be parsed; it need not be JSON. */
+export function isTooMuch(text: string): boolean {
+  let depth = 0;
+  let containers = 0;
+  let values = 0;
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code === quote) at = endOfString(text, at);
+    else if (code === bracket || code === brace) {
+      if (++depth > mostDepth || ++containers > mostContainers) return true;
+    } else if (code === closingBracket || code === closingBrace) depth--;
+    else if (code === comma && ++values > mostValues) return true;
+  }
+  return false;
+}
+
+const quote = 0x22;
+const comma = 0x2c;
+const backslash = 0x5c;
+const bracket = 0x5b;
+const closingBracket = 0x5d;
+const brace = 0x7b;
+const closingBrace = 0x7d;
+
+/** Where the string that begins at `at` ends. */
+function endOfString(text: string, at: number): number {
+  let end = text.indexOf('"', at + 1);
+  for (; end >= 0; end = text.indexOf('"', end + 1)) {
+    let escapes = 0;
+    while (text.charCodeAt(end - 1 - escapes) === backslash) escapes++;
+    if (escapes % 2 === 0) return end;
+  }
+  return text.length;
+}
