@@ -1,7 +1,7 @@
 // The gateway, asked from another process. Loads nothing of the SDK.
 
+import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import process from "node:process";
 import * as v from "valibot";
 import { Failure, messageOf } from "../errors.ts";
 import type { HomePaths } from "../paths.ts";
@@ -80,12 +80,13 @@ async function ask(
   }
 }
 
-/** Of the gateway that was started last, if it is there. */
+/** Of the gateway that was started last, if it is there, and no other process. */
 function livePid({ mcpPid }: HomePaths): number | undefined {
   try {
     const pid = Number(readFileSync(mcpPid, "utf8"));
-    process.kill(pid, 0);
-    return pid;
+    const words = ["-o", "args=", "-p", String(pid)];
+    const command = execFileSync("ps", words, { encoding: "utf8" });
+    return command.includes("mcp-gateway") ? pid : undefined;
   } catch {
     return undefined;
   }

@@ -9,6 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { createOnce, ownContainer, startContainer } from "../container.ts";
 import { type Docker, inspectContainer, removeContainer } from "../docker.ts";
 import { messageOf } from "../errors.ts";
+import { execIn } from "../exec.ts";
 import { joinSockets } from "../forward.ts";
 import type { Instance } from "../instance.ts";
 import { roleLabels } from "../labels.ts";
@@ -51,6 +52,21 @@ export async function ensureForwarder(instance: Instance): Promise<void> {
   const spec = forwarderSpec(instance, image, net.Id, ports);
   await createOnce(docker, names.forwarder, spec);
   await startContainer(docker, names.forwarder);
+  await waitUntilListening(instance, ports);
+}
+
+/** Who starts it may use it next; a port that somebody has is as good. */
+async function waitUntilListening(
+  { docker, names }: Instance,
+  ports: string[],
+): Promise<void> {
+  const wait = `for port; do
+    until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do sleep 0.05; done
+  done`;
+  await execIn(docker, names.forwarder, [
+    ...["timeout", "5", "bash", "-c", wait, "bash"],
+    ...ports.map((pair) => pair.replace(/=.*/, "")),
+  ]);
 }
 
 /** In the parent: the engine does not start again what was killed by a command. */

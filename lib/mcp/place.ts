@@ -50,8 +50,7 @@ export async function takeOnlyPlace(
       if (linked(temporary, path)) return placeOf(temporary, path);
       const former = inodeOf(path);
       if (await answers()) return undefined;
-      if (former === undefined || inodeOf(path) === undefined) continue;
-      renameSync(path, aside);
+      if (!moved(path, aside)) continue;
       if (inodeOf(aside) !== former) linked(aside, path);
       rmSync(aside);
     }
@@ -86,6 +85,17 @@ function placeOf(temporary: string, path: string): Place {
 
 function inodeOf(path: string): number | undefined {
   return statSync(path, { throwIfNoEntry: false })?.ino;
+}
+
+/** Gives whether there was something to move. */
+function moved(from: string, to: string): boolean {
+  try {
+    renameSync(from, to);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    return false;
+  }
 }
 
 /** Unlike a rename this does not replace; gives whether the name was free. */

@@ -225,7 +225,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   }
   echoed() { wait_for 30 tried "$1"; }
   echoed before-all
-  pkill -9 -f tests/helper/mcp-server.ts
+  pkill -9 --parent "$("$claudy" mcp status --json | jq .pid)" -f tests/helper/mcp-server.ts
   echoed after-child
   kill -9 "$("$claudy" mcp status --json | jq .pid)"
   up() { [ "$("$claudy" mcp status --json | jq .pid)" != null ]; }
@@ -407,9 +407,9 @@ in_net_path() {
 }
 
 @test "there is one gateway, which a change does not end, and a stop ends for good" {
-  gateways() { pgrep -fc "mcp-gateway.* serve --while-wanted" || true; }
-  others=$(($(gateways) - 2))
-  none() { [ "$(gateways)" = "$others" ]; }
+  # What keeps a gateway, which waits for it, is told where it is wanted.
+  gateways() { pgrep -fc "$HAL9000_HOME/run/mcp-wanted" || true; }
+  none() { [ "$(gateways)" = 0 ]; }
   "$claudy" mcp stop
   wait_for 5 none
   for _ in 1 2 3; do
@@ -418,7 +418,7 @@ in_net_path() {
     "$claudy" mcp start >/dev/null &
     other=$!
     wait "$one" "$other"
-    alone() { [ "$(gateways)" = $((others + 2)) ] && "$claudy" mcp doctor >/dev/null; }
+    alone() { [ "$(gateways)" = 1 ] && "$claudy" mcp doctor >/dev/null; }
     wait_for 10 alone
     "$claudy" mcp stop
     wait_for 5 none
@@ -429,18 +429,24 @@ in_net_path() {
   kill -9 "$pid"
   "$claudy" mcp stop
   sleep 3
-  [ "$(gateways)" = "$others" ]
+  [ "$(gateways)" = 0 ]
   "$claudy" mcp start
+  # One that hangs is told of by what ends it.
+  pid=$("$claudy" mcp status --json | jq .pid)
+  kill -STOP "$pid"
+  run -1 "$claudy" mcp status
+  kill -CONT "$pid"
+  [[ $output == *"kill -9 $pid"* ]]
   # Nor is one kept from coming back by a process of a server that stays behind.
-  "$claudy" mcp add deaf --port 3065 -- bash -c 'read -r _; echo "{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{}}"; exec sleep 300'
+  "$claudy" mcp add deaf --port 3065 -- bash -c 'read -r _; echo "{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{}}"; exec sleep 300.'"$$"
   (client 3065 call echo || true) &
-  stays() { pgrep -f "^sleep 300$"; }
+  stays() { pgrep -f "^sleep 300[.]$$\$"; }
   wait_for 10 stays
   pid=$("$claudy" mcp status --json | jq .pid)
   kill -9 "$pid"
   again() { [ "$("$claudy" mcp status --json | jq .pid)" != "$pid" ] && [ "$(served together .state)" = ready ]; }
   wait_for 20 again
-  pkill -f "^sleep 300$"
+  pkill -f "^sleep 300[.]$$\$"
   "$claudy" mcp remove --yes deaf
   reached() { [ "$(client 3051 call echo '{"word":"well"}')" = '"well"' ]; }
   wait_for 10 reached
