@@ -1,6 +1,7 @@
 // The host's Claude settings as a session can use them: what names the host's
 // files or runs its programs would not work in a worker.
 
+import { isLocalUrl } from "./local-url.ts";
 import { inside } from "./worker.ts";
 
 export interface Taken<T> {
@@ -77,19 +78,13 @@ export function takeMcpServers(
   const kept: { [key: string]: Json } = {};
   for (const [name, server] of Object.entries(servers)) {
     const url = isObject(server) ? server["url"] : undefined;
-    if (typeof url !== "string" || isLocal(url)) {
+    if (typeof url !== "string" || isLocalUrl(url)) {
       left.push(`MCP server ${name}: it is the host's (claudy mcp list)`);
     } else {
       kept[name] = server;
     }
   }
   return { value: kept, left };
-}
-
-/** Whether a URL is of the machine that it is said on. */
-export function isLocal(url: string): boolean {
-  const host = URL.canParse(url) ? new URL(url).hostname : "";
-  return /^(localhost|127\..*|\[::1\]|0\.0\.0\.0|)$/.test(host);
 }
 
 /** The host's Claude home becomes the worker's; other paths of its user go. */

@@ -3,7 +3,7 @@
 // forwarder container.
 
 import process from "node:process";
-import { forward } from "../lib/mcp/forwarder.ts";
+import { carryAll } from "../lib/mcp/carrier.ts";
 import { greet } from "../lib/mcp/greet.ts";
 import { command, runCli } from "./cli.ts";
 import { answer } from "./output.ts";
@@ -13,7 +13,7 @@ const cli = command("mcp-forwarder");
 cli.command("<...ports>", "Carry each PORT=NAME until SIGTERM")
   .action(async (ports: string[]) => {
     process.on("SIGTERM", () => process.exit(0));
-    await forward(ports);
+    await carryAll(ports);
   });
 
 cli.command("greet <port>", "Say what answers there, as a worker would be told")

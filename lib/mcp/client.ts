@@ -35,7 +35,7 @@ export const requestSchema = v.object({
   op: v.picklist(["status", "reload", "stop"]),
 });
 
-export type GatewayStatus = v.InferOutput<typeof statusSchema>;
+type GatewayStatus = v.InferOutput<typeof statusSchema>;
 export type ServedStatus = GatewayStatus["servers"][number];
 
 /** How the gateway is, after a reload where that is asked; undefined where none runs. */
@@ -73,7 +73,7 @@ async function ask(
     if (pid === undefined) return undefined;
     throw new Failure("failed", `The MCP gateway: ${messageOf(error)}`, {
       cause: error,
-      hint: `It comes back when it is killed: kill -9 ${pid}`,
+      hint: `End it, and it comes back where it is wanted: kill -9 ${pid}`,
     });
   } finally {
     client.close();

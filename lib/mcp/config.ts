@@ -11,7 +11,7 @@ import {
 import { delimiter, isAbsolute, join } from "node:path";
 import * as v from "valibot";
 import { Failure } from "../errors.ts";
-import { isLocal } from "../inherited-settings.ts";
+import { isLocalUrl } from "../local-url.ts";
 import type { HomePaths } from "../paths.ts";
 import { isSessionPort, sessionPorts } from "../port-range.ts";
 import type { Settings } from "../settings.ts";
@@ -25,7 +25,7 @@ const reserved = [
   "hasOwnProperty",
 ];
 
-export const serverName = v.pipe(
+const serverName = v.pipe(
   v.string(),
   v.regex(
     /^[a-zA-Z][\w-]{0,40}$/,
@@ -48,9 +48,7 @@ const texts = v.record(text, text, "must be names with texts");
 const localUrl = v.pipe(
   text,
   v.check(
-    (url) =>
-      url.includes("${") ||
-      URL.canParse(url) && /^https?:/.test(url) && isLocal(url),
+    (url) => url.includes("${") || isLocalUrl(url),
     "must be the URL of a server on this host; others need no gateway",
   ),
 );
@@ -139,8 +137,8 @@ export function readServers(home: HomePaths, settings: Ports): Servers {
 export function checkServers(
   given: Record<string, unknown>,
   settings: Ports,
-  place = "config/mcp.json",
 ): Servers {
+  const place = "config/mcp.json";
   const servers: Servers = new Map();
   const ports = new Map([[settings.CHROMADB_PORT, "ChromaDB"]]);
   for (const [name, value] of Object.entries(given)) {

@@ -6,8 +6,8 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import * as v from "valibot";
 import { Failure, messageOf } from "../errors.ts";
-import { isLocal } from "../inherited-settings.ts";
 import type { Instance } from "../instance.ts";
+import { isLocalUrl } from "../local-url.ts";
 import type { Log } from "../log.ts";
 import { writeWhole } from "../owned.ts";
 import {
@@ -136,7 +136,7 @@ function whyNot({ type, command, url }: ClaudeEntry): string | undefined {
     return `it speaks ${type}`;
   }
   if (command !== undefined) return undefined;
-  return isLocal(String(url))
+  return isLocalUrl(String(url))
     ? undefined
     : "it is not of this host: sessions have it without a gateway";
 }

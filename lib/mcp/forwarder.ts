@@ -1,32 +1,16 @@
 // The forwarder: a container in the workers' namespace that carries what they send to
 // 127.0.0.1 to the gateway's sockets on the host, and nothing else.
 
-import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { createConnection, createServer } from "node:net";
-import type { Duplex } from "node:stream";
-import { setTimeout as sleep } from "node:timers/promises";
 import { createOnce, ownContainer, startContainer } from "../container.ts";
 import { type Docker, inspectContainer, removeContainer } from "../docker.ts";
-import { messageOf } from "../errors.ts";
 import { execIn } from "../exec.ts";
-import { joinSockets } from "../forward.ts";
 import type { Instance } from "../instance.ts";
 import { roleLabels } from "../labels.ts";
-import { logToStderr } from "../log.ts";
+import { socketDirectory } from "./carrier.ts";
 import { readServers } from "./config.ts";
-import { openTunnel } from "./tunnel.ts";
-
-/** Where the sockets are inside. */
-const inside = "/run/mcp";
 
 const memoryBytes = 256 * 1024 ** 2;
-
-/** To a server, as many as the gateway takes. */
-const mostConnections = 1024;
-
-/** Between two tries to listen on a port that somebody has. */
-const retryMs = 2000;
 
 /** Brings it up where servers are configured and the namespace is there, else down. */
 export async function ensureForwarder(instance: Instance): Promise<void> {
@@ -118,48 +102,13 @@ function forwarderSpec(
       PidsLimit: 64,
       LogConfig: { Type: "json-file", Config: { "max-size": "1m" } },
       Mounts: [
-        { Type: "bind", Source: hostHome.mcp, Target: inside, ReadOnly: true },
+        {
+          Type: "bind",
+          Source: hostHome.mcp,
+          Target: socketDirectory,
+          ReadOnly: true,
+        },
       ],
     },
   };
-}
-
-/** What runs in it: listens on each PORT=NAME of 127.0.0.1. */
-export async function forward(ports: string[]): Promise<void> {
-  await Promise.all(ports.map(async (pair) => {
-    const [port = "", name = ""] = pair.split("=");
-    while (!await carry(Number(port), name)) {
-      logToStderr(`${name}: port ${port} is taken by somebody in a worker`);
-      await sleep(retryMs);
-    }
-  }));
-}
-
-/** Gives whether it could listen. */
-async function carry(port: number, name: string): Promise<boolean> {
-  const server = createServer({ allowHalfOpen: true }, (client) => {
-    client.on("error", () => client.destroy());
-    client.setNoDelay(true);
-    reach(name).then(
-      (gateway) => joinSockets(client, gateway),
-      (error) => {
-        logToStderr(`${name}: ${messageOf(error)}`);
-        client.destroy();
-      },
-    );
-  });
-  server.maxConnections = mostConnections;
-  server.listen(port, "127.0.0.1");
-  try {
-    await once(server, "listening");
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-/** The gateway's end of a connection to a server. */
-async function reach(name: string): Promise<Duplex> {
-  return await openTunnel(inside, name) ??
-    createConnection({ path: `${inside}/${name}.sock`, allowHalfOpen: true });
 }

@@ -4,9 +4,10 @@ import { randomUUID } from "node:crypto";
 import { createServer, type Server as HttpServer } from "node:http";
 import type { Socket } from "node:net";
 import { getRequestListener } from "@hono/node-server";
-import { isLocal } from "../inherited-settings.ts";
+import { Latencies } from "../latencies.ts";
+import { isLocalUrl } from "../local-url.ts";
 import type { Owner } from "../owned.ts";
-import { Metrics } from "../pool/metrics.ts";
+import { mostConnections } from "./carrier.ts";
 import { Child } from "./child.ts";
 import type { ServedStatus } from "./client.ts";
 import type { ServerConfig } from "./config.ts";
@@ -16,19 +17,13 @@ import type { Unread } from "./outlet.ts";
 import { type Place, takePlace } from "./place.ts";
 import { refused } from "./refused.ts";
 import { Session } from "./session.ts";
+import { Upstream } from "./upstream.ts";
 
 /** Where each is a process, and where it is not. */
 const mostSessions = { session: 64, shared: 256 };
 
-/** Of all clients, and before one that says nothing is no client. */
-const mostConnections = 1024;
+/** Before a connection that says nothing is no client's. */
 const quietMs = 10 * 60_000;
-
-/** Before a server that speaks HTTP is taken for one that does not answer. */
-const patienceMs = 10_000;
-
-/** A request to a server of HTTP that is read before it is sent. */
-const smallBytes = 1024 * 1024;
 
 /** Of what is shown of an error. */
 const mostErrorLength = 300;
@@ -38,11 +33,6 @@ const goneMs = 10_000;
 
 /** Between two looks for clients that have gone. */
 const reapMs = 1000;
-
-const ofOneConnection = [
-  ...["host", "connection", "keep-alive", "transfer-encoding", "upgrade"],
-  "content-length",
-];
 
 export interface ServedOptions {
   name: string;
@@ -62,8 +52,9 @@ export class ServedMcp {
   readonly #options: ServedOptions;
   readonly #sessions = new Map<string, Session>();
   readonly #children = new Set<Child>();
-  readonly #metrics = new Metrics();
+  readonly #latencies = new Latencies();
   readonly #inlet = new Inlet();
+  readonly #upstream: Upstream | undefined;
   readonly #sockets = new Set<Socket>();
   #shared: Child | undefined;
   #http: HttpServer | undefined;
@@ -75,7 +66,14 @@ export class ServedMcp {
   #state: ServedStatus["state"];
 
   constructor(options: ServedOptions) {
+    const { url, headers } = options.config;
     this.#options = options;
+    this.#upstream = url === undefined ? undefined : new Upstream({
+      url,
+      headers,
+      answered: (milliseconds) => this.#answered(milliseconds, undefined),
+      started: (error) => this.#started(error),
+    });
     this.#state = options.missing === undefined ? "starting" : "missing";
     this.#lastError = options.missing ?? null;
     if (options.missing !== undefined) this.#log(options.missing);
@@ -115,7 +113,7 @@ export class ServedMcp {
 
   get status(): ServedStatus {
     const { name, config } = this.#options;
-    const { p50, p99 } = this.#metrics.latencyMs;
+    const { p50, p99 } = this.#latencies.percentiles;
     return {
       name,
       state: this.#state,
@@ -132,19 +130,14 @@ export class ServedMcp {
 
   /** Finds out whether it can be started, before a client does. */
   async check(): Promise<void> {
-    const { command, missing, config } = this.#options;
+    const { command, missing } = this.#options;
     if (missing !== undefined) return;
-    if (config.url !== undefined) {
-      const signal = AbortSignal.timeout(patienceMs);
-      await this.#ask(config.url, { method: "HEAD", signal }).catch(() => {
-        this.#state = "failing";
-      });
-    } else if (command !== undefined) {
-      const child = this.#newChild(command);
-      await child.ensure().catch(() => {});
-      await child.close();
-      this.#children.delete(child);
-    }
+    await this.#upstream?.check();
+    if (command === undefined) return;
+    const child = this.#newChild(command);
+    await child.ensure().catch(() => {});
+    await child.close();
+    this.#children.delete(child);
   }
 
   async close(): Promise<void> {
@@ -162,19 +155,17 @@ export class ServedMcp {
     if (new URL(request.url).pathname !== "/mcp") {
       return refused(404, "There is only /mcp");
     }
-    const { command = "", missing, config } = this.#options;
+    const { command = "", missing } = this.#options;
     if (!["GET", "POST", "DELETE"].includes(request.method)) {
       return refused(405, "Method not allowed");
     }
     const origin = request.headers.get("origin");
-    if (origin !== null && !(URL.canParse(origin) && isLocal(origin))) {
+    if (origin !== null && !isLocalUrl(origin)) {
       // A page in some browser, which should not get here.
       return refused(403, "That origin is not of this machine");
     }
     if (missing !== undefined) return refused(503, missing);
-    if (config.url !== undefined) {
-      return await this.#passOn(config.url, request);
-    }
+    if (this.#upstream) return await this.#upstream.passOn(request);
     const id = request.headers.get("mcp-session-id");
     const known = id === null ? undefined : this.#sessions.get(id);
     if (known) return await known.handle(request);
@@ -193,46 +184,6 @@ export class ServedMcp {
     // What was no greeting, or a wrong one, leaves nothing behind.
     if (!response.ok) await session.close();
     return response;
-  }
-
-  /** To a server that speaks HTTP itself; its sessions are its own. */
-  async #passOn(url: string, request: Request): Promise<Response> {
-    const headers = new Headers(request.headers);
-    for (const name of ofOneConnection) headers.delete(name);
-    // What is fetched is decoded, and would still be called encoded.
-    headers.set("accept-encoding", "identity");
-    for (const [name, value] of Object.entries(this.#options.config.headers)) {
-      headers.set(name, value);
-    }
-    const startedAt = performance.now();
-    try {
-      const response = await this.#ask(url, {
-        method: request.method,
-        headers,
-        body: await bodyOf(request),
-        signal: request.signal,
-        ...{ duplex: "half" },
-      });
-      this.#calls++;
-      this.#metrics.claimed(performance.now() - startedAt);
-      return response;
-    } catch {
-      return refused(502, "The MCP server does not answer");
-    }
-  }
-
-  async #ask(url: string, init: RequestInit): Promise<Response> {
-    try {
-      const response = await fetch(url, { ...init, redirect: "manual" });
-      this.#state = "ready";
-      return response;
-    } catch (error) {
-      // The client's own end is no fault of the server's.
-      if (init.signal?.aborted) throw error;
-      this.#state = "failing";
-      this.#fail(`The MCP server at ${new URL(url).host} does not answer`);
-      throw error;
-    }
   }
 
   get #mostSessions(): number {
@@ -259,11 +210,7 @@ export class ServedMcp {
       ownsChild: !shared,
       inlet: this.#inlet,
       unread: this.#options.unread,
-      answered: (milliseconds, error) => {
-        this.#calls++;
-        if (error === undefined) this.#metrics.claimed(milliseconds);
-        else this.#fail(error);
-      },
+      answered: (milliseconds, error) => this.#answered(milliseconds, error),
       failed: (reason) => this.#fail(reason),
       left: () => this.#sessions.delete(id),
       closed: () => {
@@ -281,14 +228,22 @@ export class ServedMcp {
       args: config.args,
       env: config.env,
       log: (text) => log.write(text),
-      started: (error) => {
-        this.#state = error === undefined ? "ready" : "failing";
-        if (error !== undefined) this.#fail(error, { logged: true });
-      },
+      started: (error) => this.#started(error),
       ended: (reason) => this.#fail(reason, { logged: true }),
     });
     this.#children.add(child);
     return child;
+  }
+
+  #answered(milliseconds: number, error: string | undefined): void {
+    this.#calls++;
+    if (error === undefined) this.#latencies.add(milliseconds);
+    else this.#fail(error);
+  }
+
+  #started(error: string | undefined): void {
+    this.#state = error === undefined ? "ready" : "failing";
+    if (error !== undefined) this.#fail(error, { logged: true });
   }
 
   #fail(message: string, { logged = false } = {}): void {
@@ -301,13 +256,4 @@ export class ServedMcp {
   #log(message: string): void {
     this.#options.log.write(`${new Date().toISOString()} ${message}\n`);
   }
-}
-
-/** One that is small goes out with its length; any other as it comes. */
-async function bodyOf(
-  request: Request,
-): Promise<ArrayBuffer | ReadableStream | null> {
-  const length = request.headers.get("content-length");
-  const isSmall = length !== null && Number(length) <= smallBytes;
-  return isSmall && request.body ? await request.arrayBuffer() : request.body;
 }

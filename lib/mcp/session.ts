@@ -32,9 +32,9 @@ export interface SessionOptions {
   answered: (milliseconds: number, error: string | undefined) => void;
   /** Hears of a client that was cut off. */
   failed: (reason: string) => void;
-  /** Hears when it is not to be found any more, */
+  /** Hears when it is not to be found any more. */
   left: () => void;
-  /** and when its process has ended too. */
+  /** Hears when its process has ended, too. */
   closed: () => void;
 }
 

@@ -1,7 +1,6 @@
 // What the pool counts and measures.
 
-/** As many as the percentiles are taken from. */
-const kept = 1000;
+import { Latencies } from "../latencies.ts";
 
 export class Metrics {
   warm = 0;
@@ -9,12 +8,11 @@ export class Metrics {
   creations = 0;
   failures = 0;
   lastFailure: string | null = null;
-  readonly #latencies: number[] = [];
+  readonly #latencies = new Latencies();
 
   claimed(milliseconds: number): void {
     this.warm++;
-    this.#latencies.push(milliseconds);
-    if (this.#latencies.length > kept) this.#latencies.shift();
+    this.#latencies.add(milliseconds);
   }
 
   refused(reason: string): void {
@@ -29,18 +27,6 @@ export class Metrics {
   }
 
   get latencyMs() {
-    const sorted = this.#latencies.toSorted((a, b) => a - b);
-    return {
-      p50: percentile(sorted, 50),
-      p95: percentile(sorted, 95),
-      p99: percentile(sorted, 99),
-    };
+    return this.#latencies.percentiles;
   }
-}
-
-/** Of sorted figures, by the nearest rank; null of none. */
-export function percentile(sorted: number[], percent: number): number | null {
-  const rank = Math.ceil(sorted.length * percent / 100);
-  const value = sorted[Math.max(rank, 1) - 1];
-  return value === undefined ? null : Math.round(value * 1000) / 1000;
 }

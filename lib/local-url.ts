@@ -1,0 +1,10 @@
+// URLs of the machine that they are said on.
+
+const hosts = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\]|0\.0\.0\.0)$/;
+
+/** Whether a text is such a URL, of HTTP. */
+export function isLocalUrl(text: string): boolean {
+  if (!URL.canParse(text)) return false;
+  const { protocol, hostname } = new URL(text);
+  return /^https?:$/.test(protocol) && hosts.test(hostname);
+}
