@@ -1,6 +1,6 @@
 // The parent and what it runs.
 
-import { existsSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { daemonStatus } from "../daemon-status.ts";
 import {
   isDashboardWished,
@@ -10,7 +10,6 @@ import {
 import { inspectContainer } from "../docker.ts";
 import { execIn } from "../exec.ts";
 import type { Instance } from "../instance.ts";
-import { askGateway } from "../mcp/client.ts";
 import { poolStatus } from "../pool/client.ts";
 import { readWish } from "../pool/wish.ts";
 import { span } from "../units.ts";
@@ -108,20 +107,4 @@ export async function examineDashboard(instance: Instance): Promise<Finding> {
   return isNewEnough(version)
     ? ok(version)
     : warn(`${version} is older than ${leastVersion}`, "make images");
-}
-
-/** What is known without asking each; claudy mcp doctor does. */
-export async function examineMcp({ home }: Instance): Promise<Finding> {
-  if (!existsSync(home.mcpConfig)) return ok("off");
-  const status = await askGateway(home, "status");
-  if (!status) {
-    // It was stopped, or has yet to come with the daemon.
-    return warn("the gateway does not run", "claudy mcp start");
-  }
-  const down = status.servers
-    .filter(({ state }) => state === "failing" || state === "missing")
-    .map(({ name, lastError }) => `${name}: ${lastError}`);
-  return down.length === 0
-    ? ok(`${status.servers.length} servers of the host`)
-    : warn(down.join("; "), "claudy mcp doctor");
 }

@@ -2,10 +2,10 @@
 
 import { messageOf } from "../errors.ts";
 import type { Instance } from "../instance.ts";
+import { examineMcp } from "../mcp/doctor.ts";
 import {
   examineChromadb,
   examineDashboard,
-  examineMcp,
   examineMounter,
   examineParent,
   examinePool,

@@ -3,6 +3,7 @@
 import { existsSync } from "node:fs";
 import { ownContainer } from "../container.ts";
 import { inspectContainer } from "../docker.ts";
+import { type Finding, ok, warn } from "../doctor/findings.ts";
 import { messageOf } from "../errors.ts";
 import { execIn } from "../exec.ts";
 import type { Instance } from "../instance.ts";
@@ -10,7 +11,7 @@ import { askGateway } from "./client.ts";
 import { readServers } from "./config.ts";
 import { greet } from "./greet.ts";
 
-export interface McpCheck {
+interface McpCheck {
   name: string;
   ok: boolean;
   says: string;
@@ -60,4 +61,20 @@ export async function checkMcp(instance: Instance): Promise<McpCheck[]> {
       : "comes with the daemon",
   };
   return [way, ...await Promise.all(checks)];
+}
+
+/** What is known without asking each; claudy mcp doctor does. */
+export async function examineMcp({ home }: Instance): Promise<Finding> {
+  if (!existsSync(home.mcpConfig)) return ok("off");
+  const status = await askGateway(home, "status");
+  if (!status) {
+    // It was stopped, or has yet to come with the daemon.
+    return warn("the gateway does not run", "claudy mcp start");
+  }
+  const down = status.servers
+    .filter(({ state }) => state === "failing" || state === "missing")
+    .map(({ name, lastError }) => `${name}: ${lastError}`);
+  return down.length === 0
+    ? ok(`${status.servers.length} servers of the host`)
+    : warn(down.join("; "), "claudy mcp doctor");
 }
