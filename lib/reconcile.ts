@@ -47,8 +47,8 @@ const orphanGraceMs = 10 * 60_000;
 const settleMs = 2000;
 const everyMs = 60_000;
 
-/** Roles of the containers whose end is to be followed by something. */
-const kept: string[] = ["worker", "forwarder"] satisfies Role[];
+/** Roles of the containers whose end leaves something to be done. */
+const followed: string[] = ["worker", "forwarder"] satisfies Role[];
 
 /** What to do; nothing is done yet. */
 export function planReconcile(
@@ -132,7 +132,7 @@ export async function keepReconciled(
         instance,
         { actions: ["die", "destroy", "oom"], stop },
         (event) => {
-          if (!kept.includes(event.role)) return;
+          if (!followed.includes(event.role)) return;
           if (event.action === "oom") noteOom(instance, event, log);
           else soon();
         },

@@ -103,15 +103,15 @@ export async function readySession(
     : checkWorkerName(request.name, instance.names);
   const servers = configuredServers(instance, log);
   if (request.mcp !== undefined) checkChoice(servers, request.mcp);
-  const choice = request.mcp ?? readSession(instance, session, () => {})?.mcp;
-  const mcp = chosenServers(servers, choice ?? true);
-  // They are in another network where the container has one of its own.
-  if (!request.standalone) await tellOfMissing(instance, mcp, log);
   // What is wrong with either is told before anything is kept.
   const chosen = request.profile.name &&
     checkProfile(request.profile.name, instance.home);
   profileOf(project.path, instance.host, chosen, () => {});
   const record = remember(instance, session, project, log);
+  // In a network of its own a container reaches none.
+  const choice = request.standalone ? false : request.mcp ?? record.mcp ?? true;
+  const mcp = chosenServers(servers, choice);
+  await tellOfMissing(instance, mcp, log);
   inheritOnce(instance, session, project, request.inherit, log);
   const { worker, start } = await workerOf(
     instance,
@@ -122,7 +122,13 @@ export async function readySession(
     log,
   );
   const profile = chosen === detected ? undefined : chosen ?? record.profile;
-  writeSession(instance, { ...record, profile, mcp: choice });
+  if (profile !== record.profile || request.mcp !== undefined) {
+    writeSession(instance, {
+      ...record,
+      profile,
+      mcp: request.mcp ?? record.mcp,
+    });
+  }
   // Ports need no dividing where nobody else is.
   const portBase = request.standalone ? undefined : record.portBase;
   await writeContext(instance, session, worker.id, project, portBase);
@@ -130,7 +136,7 @@ export async function readySession(
   const claudeHome = join(instance.home.home, sessionHome(session));
   // In a worker that runs the CLI may be at work on the same file.
   if (start !== "running") {
-    offerServers(claudeHome, project, request.standalone ? new Map() : mcp);
+    offerServers(claudeHome, project, mcp);
   } else if (request.mcp !== undefined) {
     log("The session runs: it has other MCP servers from its next start on");
   }
