@@ -29,6 +29,7 @@ teardown() { rm "$HAL9000_HOME/sessions/kept/completed-session.json"; }
   complete_words claudy attach comp | grep -Fx completed-session
   complete_words claudy sessions rm comp | grep -Fx completed-session
   complete_words claudy --leg | grep -Fx -- --legacy
+  complete_words claudy --no- | sort | xargs | grep -Fx -- "--no-build --no-mcp"
 }
 
 @test "zsh loads it, and completes commands, actions and sessions" {

@@ -1,10 +1,5 @@
-import {
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -12,96 +7,17 @@ import type { JSONRPCMessage } from "@modelcontextprotocol/sdk/types.js";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import type { Child, Sink } from "../../lib/mcp/child.ts";
-import {
-  checkServer,
-  checkServers,
-  expandServer,
-} from "../../lib/mcp/config.ts";
+import { checkServer } from "../../lib/mcp/config.ts";
+import { greet } from "../../lib/mcp/greet.ts";
 import { Inlet } from "../../lib/mcp/inlet.ts";
-import { offerServers } from "../../lib/mcp/offer.ts";
 import { Session } from "../../lib/mcp/session.ts";
+import { ServedMcp } from "../../lib/mcp/server.ts";
 import { ServerLog } from "../../lib/mcp/server-log.ts";
-import { Unread } from "../../lib/mcp/outlet.ts";
+import { Outlet, Unread } from "../../lib/mcp/outlet.ts";
 import { StdioTransport } from "../../lib/mcp/stdio.ts";
 import { ownerOf } from "../../lib/owned.ts";
 
-const test = suite("mcp");
-const settings = { CHROMADB_PORT: 8000 };
-
-const faults: [unknown, string][] = [
-  [{ command: "cat" }, 'x: "port" is missing'],
-  [{ port: 3050 }, "x needs a command or a url"],
-  [{ port: 3050, command: "cat", url: "http://localhost/mcp" }, "x has a"],
-  [{ port: 3050, url: "http://example.org/mcp" }, 'x: "url" must be'],
-  [{ port: 3050, url: "ftp://localhost/mcp" }, 'x: "url" must be'],
-  [{ port: 80, command: "cat" }, 'x: "port" must be a port'],
-  [{ port: 3050.5, command: "cat" }, 'x: "port" must be a port'],
-  [{ port: "3050", command: "cat" }, 'x: "port" must be a port'],
-  [{ port: 8000, command: "cat" }, "x has the same port as ChromaDB"],
-  [{ port: 20_001, command: "cat" }, "x has the same port as the sessions"],
-  [{ port: 3050, command: "cat", isolation: "none" }, 'x: "isolation" must'],
-  [{ port: 3050, command: "cat", idleTimeout: 0 }, 'x: "idleTimeout" must'],
-  [{ port: 3050, command: "cat", idleTimeout: 1e9 }, 'x: "idleTimeout" must'],
-  [{ port: 3050, command: "cat", env: { A: 1 } }, 'x: "env.A" must be text'],
-  [{ port: 3050, command: "cat", args: "planted" }, 'x: "args" must be a list'],
-  [{ port: 3050, command: "cat", comand: "planted" }, '"comand" is no field'],
-  [{ port: 3050, command: "cat", type: "sse" }, 'x: "type" must be'],
-  [null, "x must be an object"],
-];
-
-for (const [given, expected] of faults) {
-  test(`checkServers() refuses ${JSON.stringify(given)}`, () => {
-    assert.throws(
-      () => checkServers({ x: given }, settings),
-      (error: Error) =>
-        error.message.startsWith("config/mcp.json: ") &&
-        error.message.includes(expected) && !error.message.includes("planted"),
-    );
-  });
-}
-
-test("checkServers() refuses two of one port, and names of no use", () => {
-  const server = { command: "cat", port: 3050 };
-  assert.throws(() => checkServers({ a: server, b: server }, settings), /same/);
-  for (
-    const name of [
-      "gateway",
-      "constructor",
-      "a/b",
-      "",
-      "1a",
-      "a b",
-      "..",
-      "x".repeat(60),
-    ]
-  ) {
-    assert.throws(
-      () => checkServers({ [name]: server }, settings),
-      /the name of/,
-    );
-  }
-});
-
-test("expandServer() takes variables from the environment, or what stands for them", () => {
-  const server = checkServer("x", {
-    command: "${DIRECTORY}/server",
-    args: ["--depth=${DEPTH:-3}", "$HOME", "${EMPTY:-}"],
-    env: { TOKEN: "${TOKEN}" },
-    port: 3050,
-  }, "here");
-  const { command, args, env } = expandServer(server, {
-    DIRECTORY: "/opt",
-    TOKEN: "planted",
-  });
-  assert.is(command, "/opt/server");
-  assert.equal(args, ["--depth=3", "$HOME", ""]);
-  assert.equal(env, { TOKEN: "planted" });
-  assert.throws(
-    () => expandServer(server, { DIRECTORY: "/" }),
-    /^TOKEN is not/,
-  );
-});
-
+const test = suite("mcp-gateway");
 /** A process that says nothing by itself. */
 class Mute {
   readonly heard: JSONRPCMessage[] = [];
@@ -255,6 +171,59 @@ test("a session is cut off when its client leaves 64 MB unread, and not before",
   await opened.close();
 });
 
+/** A body of so many pieces, which are all the same and cost nothing. */
+function pieces(count: number): ReadableStream<Uint8Array> {
+  const piece = new Uint8Array(8 * 1024 * 1024);
+  return new ReadableStream({
+    start: (controller) => {
+      for (let at = 0; at < count; at++) controller.enqueue(piece);
+      controller.close();
+    },
+  });
+}
+
+test("a process is told to wait while its client has 16 MB to read", async () => {
+  const said: boolean[] = [];
+  const outlet = new Outlet(new Unread(), {
+    overflowed: () => assert.unreachable(),
+    full: (isFull) => said.push(isFull),
+  });
+  const reader = outlet.through(pieces(4), () => {}).getReader();
+  await sleep(50);
+  assert.equal(said, [true]);
+  let bytes = 0;
+  for (let read; !(read = await reader.read()).done;) {
+    bytes += read.value.length;
+    if (bytes < 20_000_000) assert.equal(said, [true]);
+  }
+  assert.equal(said, [true, false]);
+  assert.is(bytes, 32 * 1024 * 1024);
+  assert.not(outlet.isOpen);
+});
+
+test("of all that leave 512 MB unread the one that has most is cut off", async () => {
+  const unread = new Unread();
+  const cut: number[] = [];
+  const outlets = Array.from({ length: 9 }, (_, at) => {
+    const outlet: Outlet = new Outlet(unread, {
+      overflowed: () => {
+        cut.push(at);
+        outlet.end(new Error("cut off"));
+      },
+      full: () => {},
+    });
+    return outlet;
+  });
+  const read = (at: number, count: number) =>
+    outlets[at]?.through(pieces(count), () => {});
+  for (let at = 0; at < 8; at++) read(at, at === 5 ? 8 : 7);
+  await sleep(50);
+  assert.equal(cut, []);
+  read(8, 8);
+  await sleep(50);
+  assert.equal(cut, [5]);
+});
+
 async function heard(script: string, wanted: number) {
   const messages: JSONRPCMessage[] = [];
   const errors: string[] = [];
@@ -288,6 +257,68 @@ test("a process is heard in pieces of any size, and what is no message is left o
   assert.ok(JSON.stringify(messages[2]).length > 10_000_000);
   assert.is(errors.length, 2);
   await transport.close();
+});
+
+test("a process that is paused is not heard, and goes on after it", async () => {
+  const note = '{"jsonrpc":"2.0","method":"notifications/x"}';
+  const { messages, transport } = await heard(
+    `while :; do echo '${note}'; sleep 0.01; done`,
+    1,
+  );
+  transport.pause(true);
+  await sleep(100);
+  const before = messages.length;
+  await sleep(300);
+  assert.is(messages.length, before);
+  transport.pause(false);
+  for (let at = 0; at < 40 && messages.length === before; at++) await sleep(25);
+  assert.ok(messages.length > before);
+  transport.pause(true);
+  await within(transport.close());
+});
+
+test("a server has 1024 connections, and takes the next when one has gone", async () => {
+  const home = mkdtempSync(join(tmpdir(), "hal9000-mcp-"));
+  const socket = join(home, "x.sock");
+  const served = new ServedMcp({
+    name: "x",
+    config: checkServer("x", { command: "cat", port: 3050 }, "here"),
+    command: undefined,
+    missing: "it is not there",
+    socket,
+    owner: ownerOf(home),
+    log: new ServerLog(join(home, "x.log"), ownerOf(home)),
+    unread: new Unread(),
+  });
+  const asked = () =>
+    greet({ socketPath: socket }).catch((error) => error.message);
+  try {
+    await served.listen();
+    assert.match(await asked(), "it is not there");
+    const clients: Socket[] = [];
+    while (clients.length < 1100) {
+      // No more at once than may wait to be let in.
+      for (let at = 0; at < 100; at++) {
+        clients.push(connect(socket).on("error", () => {}));
+      }
+      await sleep(50);
+    }
+    for (let at = 0; at < 80; at++) {
+      await sleep(25);
+      if (clients.filter(({ closed }) => closed).length >= 75) break;
+    }
+    const open = clients.filter(({ closed }) => !closed);
+    assert.ok(open.length <= 1024 && open.length > 1020, `${open.length}`);
+    for (const client of open) client.destroy();
+    await sleep(200);
+    const next = connect(socket).on("error", () => {});
+    await sleep(100);
+    assert.not(next.closed);
+    next.destroy();
+  } finally {
+    await served.close();
+    rmSync(home, { recursive: true, force: true });
+  }
 });
 
 test("a process that ends while another has its pipes is told of", async () => {
@@ -332,45 +363,6 @@ test("a log is turned when it is full, and what cannot be written harms nobody",
     rmSync(home, { recursive: true });
     for (let at = 0; at < 9; at++) log.write("x".repeat(1024 * 1024));
     log.close();
-  } finally {
-    rmSync(home, { recursive: true, force: true });
-  }
-});
-
-test("offerServers() takes back what it gave and leaves what is the session's own", () => {
-  const home = mkdtempSync(join(tmpdir(), "hal9000-mcp-"));
-  const path = join(home, ".claude.json");
-  const offer = (servers: Record<string, number>) => {
-    const given = Object.entries(servers)
-      .map(([name, port]) => [name, { command: "cat", port }]);
-    offerServers(
-      home,
-      ownerOf(home),
-      checkServers(Object.fromEntries(given), settings),
-    );
-  };
-  try {
-    const own = { type: "http", url: "http://127.0.0.1:3050/mcp" };
-    writeFileSync(path, JSON.stringify({ kept: 1, mcpServers: { own } }));
-    const now = () => JSON.parse(readFileSync(path, "utf8"));
-    offer({ a: 3050, own: 3051 });
-    assert.equal(Object.keys(now().mcpServers), ["a", "own"]);
-    assert.equal(now().mcpServers.own, own);
-    offer({ b: 3052 });
-    assert.equal(Object.keys(now().mcpServers), ["b", "own"]);
-    offer({});
-    assert.equal(now(), { kept: 1, mcpServers: { own } });
-    // What a worker has made of the file is left to the CLI.
-    const deep = `{"x":${"[".repeat(20_000)}${"]".repeat(20_000)}}`;
-    const texts = '{"mcpServers":"abc"}';
-    for (const odd of ["{", "[]", "null", '"text"', deep, texts]) {
-      writeFileSync(path, odd);
-      offer({ a: 3050 });
-      assert.is(readFileSync(path, "utf8"), odd);
-    }
-    rmSync(path);
-    mkdirSync(path);
-    offer({ a: 3050 });
   } finally {
     rmSync(home, { recursive: true, force: true });
   }

@@ -1,0 +1,137 @@
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import {
+  checkServer,
+  checkServers,
+  expandServer,
+} from "../../lib/mcp/config.ts";
+import { offerServers } from "../../lib/mcp/offer.ts";
+import { ownerOf } from "../../lib/owned.ts";
+
+const test = suite("mcp-config");
+const settings = { CHROMADB_PORT: 8000 };
+
+const faults: [unknown, string][] = [
+  [{ command: "cat" }, 'x: "port" is missing'],
+  [{ port: 3050 }, "x needs a command or a url"],
+  [{ port: 3050, command: "cat", url: "http://localhost/mcp" }, "x has a"],
+  [{ port: 3050, url: "http://example.org/mcp" }, 'x: "url" must be'],
+  [{ port: 3050, url: "ftp://localhost/mcp" }, 'x: "url" must be'],
+  [{ port: 3050, url: "http://127.example.org/" }, 'x: "url" must be'],
+  [{ port: 80, command: "cat" }, 'x: "port" must be a port'],
+  [{ port: 3050.5, command: "cat" }, 'x: "port" must be a port'],
+  [{ port: "3050", command: "cat" }, 'x: "port" must be a port'],
+  [{ port: 8000, command: "cat" }, "x has the same port as ChromaDB"],
+  [{ port: 20_001, command: "cat" }, "x has the same port as the sessions"],
+  [{ port: 3050, command: "cat", isolation: "none" }, 'x: "isolation" must'],
+  [{ port: 3050, command: "cat", idleTimeout: 0 }, 'x: "idleTimeout" must'],
+  [{ port: 3050, command: "cat", idleTimeout: 1e9 }, 'x: "idleTimeout" must'],
+  [{ port: 3050, command: "cat", env: { A: 1 } }, 'x: "env.A" must be text'],
+  [{ port: 3050, command: "cat", args: "planted" }, 'x: "args" must be a list'],
+  [{ port: 3050, command: "cat", comand: "planted" }, '"comand" is no field'],
+  [{ port: 3050, command: "cat", type: "sse" }, 'x: "type" must be'],
+  [null, "x must be an object"],
+];
+
+for (const [given, expected] of faults) {
+  test(`checkServers() refuses ${JSON.stringify(given)}`, () => {
+    assert.throws(
+      () => checkServers({ x: given }, settings),
+      (error: Error) =>
+        error.message.startsWith("config/mcp.json: ") &&
+        error.message.includes(expected) && !error.message.includes("planted"),
+    );
+  });
+}
+
+test("checkServers() refuses two of one port, and names of no use", () => {
+  const server = { command: "cat", port: 3050 };
+  assert.throws(() => checkServers({ a: server, b: server }, settings), /same/);
+  for (
+    const name of [
+      "gateway",
+      "constructor",
+      "a/b",
+      "",
+      "1a",
+      "a b",
+      "..",
+      "x".repeat(60),
+    ]
+  ) {
+    assert.throws(
+      () => checkServers({ [name]: server }, settings),
+      /the name of/,
+    );
+  }
+});
+
+test("expandServer() takes variables from the environment, or what stands for them", () => {
+  const server = checkServer("x", {
+    command: "${DIRECTORY}/server",
+    args: ["--depth=${DEPTH:-3}", "$HOME", "${EMPTY:-}"],
+    env: { TOKEN: "${TOKEN}" },
+    port: 3050,
+  }, "here");
+  const { command, args, env } = expandServer(server, {
+    DIRECTORY: "/opt",
+    TOKEN: "planted",
+  });
+  assert.is(command, "/opt/server");
+  assert.equal(args, ["--depth=3", "$HOME", ""]);
+  assert.equal(env, { TOKEN: "planted" });
+  assert.throws(
+    () => expandServer(server, { DIRECTORY: "/" }),
+    /^TOKEN is not/,
+  );
+});
+
+test("offerServers() takes back what it gave and leaves what is the session's own", () => {
+  const home = mkdtempSync(join(tmpdir(), "hal9000-mcp-"));
+  const path = join(home, ".claude.json");
+  const offer = (servers: Record<string, number>) => {
+    const given = Object.entries(servers)
+      .map(([name, port]) => [name, { command: "cat", port }]);
+    offerServers(
+      home,
+      ownerOf(home),
+      checkServers(Object.fromEntries(given), settings),
+    );
+  };
+  try {
+    const own = { type: "http", url: "http://127.0.0.1:3050/mcp" };
+    writeFileSync(path, JSON.stringify({ kept: 1, mcpServers: { own } }));
+    const now = () => JSON.parse(readFileSync(path, "utf8"));
+    offer({ a: 3050, own: 3051 });
+    assert.equal(Object.keys(now().mcpServers), ["a", "own"]);
+    assert.equal(now().mcpServers.own, own);
+    offer({ b: 3052 });
+    assert.equal(Object.keys(now().mcpServers), ["b", "own"]);
+    offer({});
+    assert.equal(now(), { kept: 1, mcpServers: { own } });
+    // What a worker has made of the file is left to the CLI.
+    const deep = `{"x":${"[".repeat(20_000)}${"]".repeat(20_000)}}`;
+    const texts = '{"mcpServers":"abc"}';
+    for (const odd of ["{", "[]", "null", '"text"', deep, texts]) {
+      writeFileSync(path, odd);
+      offer({ a: 3050 });
+      assert.is(readFileSync(path, "utf8"), odd);
+    }
+    rmSync(path);
+    mkdirSync(path);
+    offer({ a: 3050 });
+  } finally {
+    rmSync(home, { recursive: true, force: true });
+  }
+});
+
+test.run();
