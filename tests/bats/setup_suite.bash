@@ -11,7 +11,7 @@ setup_suite() {
   export HAL9000_PREFIX=hal9000-test-$$
   export HAL9000_HOME=$HAL9000_TEST_ROOT/home
   export HAL9000_PROJECT_ROOTS=$HAL9000_TEST_ROOT/projects
-  export HAL9000_IMAGE_REPO=hal9000-test
+  export HAL9000_IMAGE_REPO=${HAL9000_TEST_IMAGES:-hal9000-test}
   # A host's Claude home that is nobody's; the real one must not be touched.
   export CLAUDE_HOME=$HAL9000_TEST_ROOT/claude-home
   mkdir "$HAL9000_PROJECT_ROOTS" "$CLAUDE_HOME"
