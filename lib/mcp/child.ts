@@ -12,8 +12,10 @@ import {
   type RequestId,
 } from "@modelcontextprotocol/sdk/types.js";
 import { messageOf } from "../errors.ts";
+import { guarded, Rejected } from "./guard.ts";
 import { introduce, type Params } from "./introduction.ts";
 import { serverError } from "./refused.ts";
+import type { Tools } from "./shipped.ts";
 import { StdioTransport } from "./stdio.ts";
 
 /** What a client of the process hears. */
@@ -26,6 +28,8 @@ export interface ChildOptions {
   command: string;
   args: string[];
   env: Record<string, string>;
+  /** What its tools accept, where that is known. */
+  tools: Tools | undefined;
   /** Takes what it writes to its stderr, and what is wrong with it. */
   log: (text: Uint8Array | string) => void;
   /** Hears of each start, with what went wrong. */
@@ -89,11 +93,15 @@ export class Child {
 
   /** Passes on what a client says; never throws. */
   async send(sink: Sink, message: JSONRPCMessage): Promise<void> {
+    const { tools } = this.#options;
     try {
-      await this.#send(sink, message);
+      const passed = tools ? guarded(tools, message) : message;
+      if (passed) await this.#send(sink, passed);
     } catch (error) {
       if (!isJSONRPCRequest(message)) return;
-      sink.deliver(refusal(message.id, messageOf(error)), message.id);
+      const code = error instanceof Rejected ? error.code : serverError;
+      const answer = refusal(message.id, messageOf(error), code);
+      sink.deliver(answer, message.id);
     }
   }
 
@@ -277,6 +285,10 @@ export class Child {
   }
 }
 
-export function refusal(id: RequestId, message: string): JSONRPCMessage {
-  return { jsonrpc: "2.0", id, error: { code: serverError, message } };
+export function refusal(
+  id: RequestId,
+  message: string,
+  code = serverError,
+): JSONRPCMessage {
+  return { jsonrpc: "2.0", id, error: { code, message } };
 }

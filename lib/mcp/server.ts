@@ -17,6 +17,7 @@ import type { Unread } from "./outlet.ts";
 import { type Place, takePlace } from "./place.ts";
 import { refused } from "./refused.ts";
 import { Session } from "./session.ts";
+import { shippedTools, type Tools } from "./shipped.ts";
 import { Upstream } from "./upstream.ts";
 
 /** Where each is a process, and where it is not. */
@@ -56,6 +57,7 @@ export class ServedMcp {
   readonly #inlet = new Inlet();
   readonly #upstream: Upstream | undefined;
   readonly #sockets = new Set<Socket>();
+  readonly #tools: Tools | undefined;
   #shared: Child | undefined;
   #http: HttpServer | undefined;
   #place: Place | undefined;
@@ -66,8 +68,12 @@ export class ServedMcp {
   #state: ServedStatus["state"];
 
   constructor(options: ServedOptions) {
-    const { url, headers } = options.config;
+    const { config, command } = options;
+    const { url, headers } = config;
     this.#options = options;
+    this.#tools = command === undefined
+      ? undefined
+      : shippedTools(config, command);
     this.#upstream = url === undefined ? undefined : new Upstream({
       url,
       headers,
@@ -227,6 +233,7 @@ export class ServedMcp {
       command,
       args: config.args,
       env: config.env,
+      tools: this.#tools,
       log: (text) => log.write(text),
       started: (error) => this.#started(error),
       ended: (reason) => this.#fail(reason, { logged: true }),

@@ -2,6 +2,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { JSONRPCMessage } from "@modelcontextprotocol/sdk/types.js";
 import { suite } from "uvu";
@@ -336,14 +337,16 @@ test("a process that ends while another has its pipes is told of", async () => {
 
 test("a process that will not end is ended, with what it started", async () => {
   const note = '{"jsonrpc":"2.0","method":"notifications/x"}';
+  // Known by a time that no other run has.
+  const own = `.${process.pid}`;
   const { transport, ended } = await heard(
-    `trap '' TERM; sleep 987 & echo '${note}'; while :; do sleep 988; done`,
+    `trap '' TERM; sleep 987${own} & echo '${note}'; while :; do sleep 988${own}; done`,
     1,
   );
   await transport.close();
   await within(ended);
   const left = await heard(
-    `ps axww -o args | grep -c 'sleep 98[78]' | sed 's/.*/{"jsonrpc":"2.0","id":&,"result":{}}/'`,
+    `ps axww -o args | grep -c 'sleep 98[78][.]${process.pid}' | sed 's/.*/{"jsonrpc":"2.0","id":&,"result":{}}/'`,
     1,
   );
   assert.is((left.messages[0] as { id: number }).id, 0);

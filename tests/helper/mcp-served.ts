@@ -1,0 +1,125 @@
+// One MCP server served as the gateway does it, for unit tests, and what asks it.
+
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { request } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { checkServer } from "../../lib/mcp/config.ts";
+import { Unread } from "../../lib/mcp/outlet.ts";
+import { ServedMcp } from "../../lib/mcp/server.ts";
+import { ServerLog } from "../../lib/mcp/server-log.ts";
+import { ownerOf } from "../../lib/owned.ts";
+
+export interface Answer {
+  status: number;
+  session: string | undefined;
+  message: {
+    result?: { content?: { text: string }[]; isError?: boolean };
+    error?: { code: number; message: string };
+  };
+}
+
+export interface Served {
+  home: string;
+  socket: string;
+  server: ServedMcp;
+  /** Sends one message, with a session where there is one. */
+  send(
+    message: object,
+    headers?: Record<string, string>,
+  ): Promise<Answer>;
+  /** The session of a client that has introduced itself. */
+  greet(headers?: Record<string, string>): Promise<Answer>;
+  close(): Promise<void>;
+}
+
+export async function serve(
+  { command, isolation = "session", home = newHome(), ...config }: {
+    command: string;
+    args?: string[];
+    env?: Record<string, string>;
+    isolation?: "session" | "shared";
+    home?: string;
+    [field: string]: unknown;
+  },
+): Promise<Served> {
+  const socket = join(home, "x.sock");
+  const server = new ServedMcp({
+    name: "x",
+    config: checkServer(
+      "x",
+      { command, isolation, port: 3050, ...config },
+      "here",
+    ),
+    command,
+    missing: undefined,
+    socket,
+    owner: ownerOf(home),
+    log: new ServerLog(join(home, "x.log"), ownerOf(home)),
+    unread: new Unread(),
+  });
+  await server.listen();
+  const send = (message: object, headers = {}) => ask(socket, message, headers);
+  return {
+    home,
+    socket,
+    server,
+    send,
+    greet: (headers = {}) =>
+      send({
+        id: 0,
+        method: "initialize",
+        params: {
+          protocolVersion: "2025-06-18",
+          capabilities: {},
+          clientInfo: { name: "test", version: "1" },
+        },
+      }, headers),
+    close: async () => {
+      await server.close();
+      rmSync(home, { recursive: true, force: true });
+    },
+  };
+}
+
+export function newHome(): string {
+  const home = mkdtempSync(join(tmpdir(), "hal9000-mcp-"));
+  mkdirSync(join(home, "bank"));
+  return home;
+}
+
+function ask(
+  socketPath: string,
+  message: object,
+  headers: Record<string, string>,
+): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const sent = request({
+      socketPath,
+      path: "/mcp",
+      method: "POST",
+      agent: false,
+      headers: {
+        host: "localhost",
+        accept: "application/json, text/event-stream",
+        "content-type": "application/json",
+        ...headers,
+      },
+    }, (response) => {
+      let text = "";
+      response.setEncoding("utf8");
+      response.on("data", (chunk: string) => text += chunk);
+      response.on("end", () => {
+        const json = /^(?:data: )?(\{.*)$/m.exec(text)?.[1] ?? "{}";
+        resolve({
+          status: response.statusCode ?? 0,
+          session: response.headers["mcp-session-id"]?.toString(),
+          message: JSON.parse(json),
+        });
+      });
+      response.on("error", reject);
+    });
+    sent.on("error", reject);
+    sent.end(JSON.stringify({ jsonrpc: "2.0", ...message }));
+  });
+}
