@@ -77,10 +77,14 @@ function isKept(path: string): boolean {
   return (stat?.isFile() && stat.size > 0) ?? false;
 }
 
-/** What the CLI of a session is to be started with. */
+/** What the CLI of a session signs in with. */
 export interface SignIn {
-  arguments: string[];
+  /** A command in the worker that prints the API key; undefined without one. */
+  apiKeyHelper: string | undefined;
+  /** Variables for the CLI's start; no secrets. */
   env: Record<string, string>;
+  /** Variables that claude-session.sh sets from files; some are secret. */
+  variables: Record<string, string>;
 }
 
 /** Lays out what the CLI of a Claude home signs in with, and the secrets. */
@@ -104,21 +108,22 @@ export function layOutCredentials(
     : undefined;
   // Of a session that is opened without any, the key of its last time stays.
   if (chosen !== undefined) lay(keyFile, key);
-  lay(
-    tokenFile,
-    chosen === "token" ? readFileSync(home.claudeToken, "utf8") : undefined,
-  );
-  laySecrets(instance, claudeHome, project);
-  const apiKeyHelper = `cat ${inside.claudeHome}/${keyFile}`;
+  const token = chosen === "token"
+    ? readFileSync(home.claudeToken, "utf8")
+    : undefined;
+  lay(tokenFile, token);
+  const variables = laySecrets(instance, claudeHome, project);
+  const hasKey = lstatSync(join(claudeHome, keyFile), { throwIfNoEntry: false })
+    ?.isFile();
   return {
-    // No link: what it leads to is not for the worker to learn.
-    arguments: lstatSync(join(claudeHome, keyFile), { throwIfNoEntry: false })
-        ?.isFile()
-      ? ["--settings", JSON.stringify({ apiKeyHelper })]
-      : [],
+    apiKeyHelper: hasKey ? `cat ${inside.claudeHome}/${keyFile}` : undefined,
     env: chosen === "login"
       ? { CLAUDE_SECURESTORAGE_CONFIG_DIR: inside.credentials }
       : {},
+    variables: {
+      ...(token === undefined ? {} : { CLAUDE_CODE_OAUTH_TOKEN: token }),
+      ...variables,
+    },
   };
 }
 
@@ -202,9 +207,13 @@ function checkSecretName(name: string): void {
 
 /**
  * Files of the home itself, not of a directory in it: that could be the worker's
- * link by the time it is written to.
+ * link by the time it is written to. Gives those that are variables.
  */
-function laySecrets({ home }: Home, claudeHome: string, user: Owner): void {
+function laySecrets(
+  { home }: Home,
+  claudeHome: string,
+  user: Owner,
+): Record<string, string> {
   const secrets = listSecrets({ home });
   const wanted = new Set(
     secrets.map(({ name, variable }) =>
@@ -218,11 +227,13 @@ function laySecrets({ home }: Home, claudeHome: string, user: Owner): void {
       rmSync(join(claudeHome, file), { recursive: true, force: true });
     }
   }
+  const variables: Record<string, string> = {};
   for (const { name, variable } of secrets) {
     const file = join(home.namedSecrets, variable ? `${name}.env` : name);
     const to = (variable ? variablePrefix : secretPrefix) + name;
-    replaceWhole(join(claudeHome, to), readFileSync(file), user, {
-      mode: 0o400,
-    });
+    const value = readFileSync(file);
+    replaceWhole(join(claudeHome, to), value, user, { mode: 0o400 });
+    if (variable) variables[name] = value.toString().trimEnd();
   }
+  return variables;
 }

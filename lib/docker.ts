@@ -188,3 +188,15 @@ function readJson(path: string): unknown {
     return undefined; // absent or broken: the schema above says which matters
   }
 }
+
+/** The variables that a container was created with, its image's included. */
+export function environmentOf(
+  container: Docker.ContainerInspectInfo | undefined,
+): Record<string, string> {
+  return Object.fromEntries(
+    (container?.Config.Env ?? []).map((line) => {
+      const at = line.indexOf("=");
+      return [line.slice(0, at), line.slice(at + 1)];
+    }),
+  );
+}

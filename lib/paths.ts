@@ -1,5 +1,6 @@
 // Where things lie under HAL9000_HOME.
 
+import { createHash } from "node:crypto";
 import { join } from "node:path";
 
 export type HomePaths = ReturnType<typeof homePaths>;
@@ -30,6 +31,9 @@ export function homePaths(home: string) {
     /** What a session was given of the host's Claude configuration. */
     inherited: (name: string) =>
       join(home, "sessions", "inherited", `${name}.json`),
+    /** Which content of a project's own Claude configuration was approved. */
+    approval: (project: string) =>
+      join(home, "sessions", "approved", `${digestOf(project)}.json`),
     /** A file for each range of ports that a session has. */
     ports: join(home, "sessions", "ports"),
     workers: join(home, "workers"),
@@ -95,6 +99,7 @@ export function homeDirectories(paths: HomePaths): string[] {
     paths.kept,
     paths.ports,
     join(home, "sessions", "inherited"),
+    join(home, "sessions", "approved"),
     paths.claude,
     paths.workers,
     paths.pool,
@@ -112,4 +117,9 @@ export function homeDirectories(paths: HomePaths): string[] {
     paths.backups,
     paths.migration,
   ];
+}
+
+/** A file name for a path. */
+function digestOf(path: string): string {
+  return createHash("sha256").update(path).digest("hex").slice(0, 32);
 }

@@ -2,14 +2,12 @@
 // the CLI, which the worker's image looks for in the session's home.
 
 import { join } from "node:path";
-import { inspectContainer } from "./docker.ts";
+import type { Docker } from "./docker.ts";
 import type { Instance } from "./instance.ts";
-import { replaceWhole } from "./owned.ts";
+import { type Owner, replaceWhole } from "./owned.ts";
 import { portsEach } from "./port-range.ts";
-import type { Project } from "./project.ts";
 import { binarySize } from "./units.ts";
 import type { Limits } from "./worker.ts";
-import { sessionHome } from "./worker-home.ts";
 
 export interface Surroundings {
   /** As the worker has them; 0 for none. */
@@ -46,22 +44,33 @@ function shared({ chromadbPort }: Surroundings, first: number): string {
 `;
 }
 
+/**
+ * Claude reads none of a project's files by itself where its configuration is not in
+ * effect; its memory only informs, and is imported.
+ */
+const projectMemory = `
+@/workspace/CLAUDE.md
+@/workspace/.claude/CLAUDE.md
+@/workspace/CLAUDE.local.md
+`;
+
 /** Writes it for the CLI that is about to start. */
-export async function writeContext(
-  instance: Instance,
-  session: string,
-  worker: string,
-  project: Project,
-  portBase: number | undefined,
-): Promise<void> {
-  const { docker, home, settings } = instance;
-  const present = await inspectContainer(docker, worker);
-  const { Memory = 0, NanoCpus = 0, PidsLimit } = present?.HostConfig ?? {};
+export function writeContext(
+  { settings }: Pick<Instance, "settings">,
+  claudeHome: string,
+  owner: Owner,
+  { container, portBase, approved }: {
+    container: Docker.ContainerInspectInfo | undefined;
+    portBase: number | undefined;
+    approved: boolean;
+  },
+): void {
+  const { Memory = 0, NanoCpus = 0, PidsLimit } = container?.HostConfig ?? {};
   const text = contextText({
     limits: { memoryBytes: Memory, cpus: NanoCpus / 1e9, pids: PidsLimit ?? 0 },
     chromadbPort: settings.CHROMADB_PORT,
     portBase,
-  });
-  const path = join(home.home, sessionHome(session), "hal9000-context.md");
-  replaceWhole(path, text, project, { sync: false });
+  }) + (approved ? "" : projectMemory);
+  const path = join(claudeHome, "hal9000-context.md");
+  replaceWhole(path, text, owner, { sync: false });
 }

@@ -3,7 +3,9 @@
 
 import { rmSync } from "node:fs";
 import { join } from "node:path";
+import { layOutSettings } from "./claude-settings.ts";
 import { layOutCredentials } from "./credentials.ts";
+import { environmentOf, inspectContainer } from "./docker.ts";
 import { stopWorker } from "./ending.ts";
 import { Failure } from "./errors.ts";
 import { execIn } from "./exec.ts";
@@ -27,6 +29,7 @@ import {
 import { didYouMean } from "./nearest.ts";
 import { freePorts, reservePorts } from "./port-range.ts";
 import { checkProfile, detected, profileOf } from "./profile.ts";
+import { judgeProjectConfig, type ProjectConfig } from "./project-config.ts";
 import {
   formerSessionName,
   type Project,
@@ -67,6 +70,8 @@ export interface OpenRequest extends WorkerWish {
   mcp: Choice | undefined;
   /** Given to the Claude CLI, where it has to be started. */
   claudeArguments: string[];
+  /** Whether the user approves what the project configures Claude to do. */
+  approveConfig: (config: ProjectConfig) => Promise<boolean>;
   /** The caller's: what of it the CLI is told. */
   env: NodeJS.ProcessEnv;
 }
@@ -129,11 +134,26 @@ export async function readySession(
       mcp: request.mcp ?? record.mcp,
     });
   }
+  const verdict = start === "running" &&
+      await hasTerminal(instance.docker, worker.id)
+    // Claude runs with what it was started with.
+    ? { approved: true, forbidden: [] }
+    : await judgeProjectConfig(
+      instance,
+      project.path,
+      request.approveConfig,
+      log,
+    );
   // Ports need no dividing where nobody else is.
   const portBase = request.standalone ? undefined : record.portBase;
-  await writeContext(instance, session, worker.id, project, portBase);
-  const resumes = !request.fresh && hasConversation(instance, session);
+  const container = await inspectContainer(instance.docker, worker.id);
   const claudeHome = join(instance.home.home, sessionHome(session));
+  writeContext(instance, claudeHome, project, {
+    container,
+    portBase,
+    approved: verdict.approved,
+  });
+  const resumes = !request.fresh && hasConversation(instance, session);
   // In a worker that runs the CLI may be at work on the same file.
   if (start !== "running") {
     offerServers(claudeHome, project, mcp);
@@ -141,6 +161,12 @@ export async function readySession(
     log("The session runs: it has other MCP servers from its next start on");
   }
   const signIn = layOutCredentials(instance, claudeHome, project, request.env);
+  const started = layOutSettings(claudeHome, project, {
+    signIn,
+    env: { ...environmentOf(container), ...passedOn(request.env) },
+    ...verdict,
+    arguments: request.claudeArguments,
+  });
   return {
     session,
     project: project.path,
@@ -150,8 +176,7 @@ export async function readySession(
     command: [
       "claude-session",
       ...(resumes ? ["--continue"] : []),
-      ...signIn.arguments,
-      ...request.claudeArguments,
+      ...started,
     ],
     env: {
       ...(request.sshAgent ? { SSH_AUTH_SOCK: inside.sshAgent } : {}),

@@ -54,7 +54,7 @@ export function prepareWorkerHome(
   const made = ensureDirectory(claudeHome, 0o700, project);
   // The project may have changed hands since.
   ensureOwner(claudeHome, project);
-  seedClaudeHome(claudeHome, project);
+  seedClaudeHome(claudeHome, project, session !== undefined);
   // What is wrong with them is told when a session is opened.
   offerServers(claudeHome, project, configuredServers(instance, () => {}));
   return {
@@ -85,15 +85,23 @@ export function sessionHome(session: string): string {
   return `claude/${session}`;
 }
 
-/** A first start without questions that have but one answer in a worker. */
-function seedClaudeHome(directory: string, owner: Owner): void {
+/**
+ * A first start without questions that have but one answer in a worker. Whether the
+ * project is trusted is decided when a session opens (project-config.ts); Claude asks
+ * by itself in a worker without a session.
+ */
+function seedClaudeHome(
+  directory: string,
+  owner: Owner,
+  hasTrustDialogAccepted: boolean,
+): void {
   const file = `${directory}/.claude.json`;
   // A link that the worker laid there is no file: it is replaced, not followed.
   const stat = lstatSync(file, { throwIfNoEntry: false });
   if (stat?.isFile() && stat.size > 0) return;
   const state = {
     hasCompletedOnboarding: true,
-    projects: { [inside.workspace]: { hasTrustDialogAccepted: true } },
+    projects: { [inside.workspace]: { hasTrustDialogAccepted } },
   };
   // Made again where a crash left it empty: no need to wait for the disk.
   replaceWhole(file, JSON.stringify(state), owner, { sync: false });

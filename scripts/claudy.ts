@@ -44,6 +44,7 @@ import {
 } from "./profiles.ts";
 import { addPrune } from "./prune.ts";
 import { addSessions, sessionActions } from "./sessions.ts";
+import { approveConfig, trustOption } from "./trust.ts";
 import { addWatch } from "./watch.ts";
 
 const groups: Groups = [
@@ -89,6 +90,7 @@ interface OpenOptions extends ProfileOptions, McpChoice {
   verify?: boolean;
   diagnose?: boolean;
   allowAnyPath?: boolean;
+  trustProject?: boolean;
   yes?: boolean;
   json?: boolean;
   "--"?: string[];
@@ -116,6 +118,7 @@ addMcpChoice(addProfileOptions(
   .option("--verify", "As doctor")
   .option("--diagnose", "As doctor")
   .option("--allow-any-path", "Mount system directories and HAL9000_HOME too")
+  .option(...trustOption)
   .option("--yes", "Start the daemon without asking")
   .option("--json", "With --detach: print session and worker as JSON")
   .example("claudy ~/code/app")
@@ -240,6 +243,7 @@ async function openProject(
     profile: profileWish(options),
     mcp: mcpChoice(options),
     claudeArguments: options["--"] ?? [],
+    approveConfig: approveConfig(options.trustProject, options.detach),
     env,
   }, logToStderr).catch((error) => {
     throw meantAsCommand(error, directory);

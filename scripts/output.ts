@@ -59,10 +59,13 @@ export async function confirm(question: string, yes: boolean): Promise<void> {
       },
     );
   }
-  const reply = await ask(`${question} [y/N] `);
-  if (!/^y(es)?$/i.test(reply)) {
-    throw new Failure("unsafe", "Nothing was done");
-  }
+  if (await isConfirmed(question)) return;
+  throw new Failure("unsafe", "Nothing was done");
+}
+
+/** Whether a person at the terminal says yes. */
+export async function isConfirmed(question: string): Promise<boolean> {
+  return /^y(es)?$/i.test(await ask(`${question} [y/N] `));
 }
 
 /** Has one of several chosen at the terminal; gives its place among them. */

@@ -3,7 +3,9 @@
 import { join } from "node:path";
 import process from "node:process";
 import type { CAC } from "cac";
+import { layOutSettings } from "../lib/claude-settings.ts";
 import { layOutCredentials } from "../lib/credentials.ts";
+import { environmentOf, inspectContainer } from "../lib/docker.ts";
 import { runDocker } from "../lib/docker-cli.ts";
 import { stopWorker } from "../lib/ending.ts";
 import { Failure } from "../lib/errors.ts";
@@ -19,12 +21,15 @@ import {
   tellOfMissing,
 } from "../lib/mcp/offer.ts";
 import { resolveProject } from "../lib/project.ts";
+import { judgeProjectConfig } from "../lib/project-config.ts";
 import { readRecord } from "../lib/record.ts";
 import { passedOn } from "../lib/session.ts";
+import { writeContext } from "../lib/session-context.ts";
 import { claimOrSpawn } from "../lib/session-worker.ts";
 import { ensureHome } from "../lib/volumes.ts";
 import { offerDaemon } from "./daemon.ts";
 import { addMcpChoice, type McpChoice, mcpChoice } from "./mcp-choice.ts";
+import { approveConfig, trustOption } from "./trust.ts";
 import {
   addProfileOptions,
   type ProfileOptions,
@@ -35,6 +40,7 @@ const { env } = process;
 
 interface RunOptions extends ProfileOptions, McpChoice {
   project?: string;
+  trustProject?: boolean;
   yes?: boolean;
   json?: boolean;
   "--"?: string[];
@@ -51,6 +57,7 @@ export function addRun(cli: CAC): void {
   ))
     .option("-p", "Accepted; it is what is done")
     .option("-C, --project <dir>", "The project (default: here)")
+    .option(...trustOption)
     .option("--yes", "Start the daemon without asking")
     .option("--json", "Print the CLI's JSON")
     .example('claudy run -p "explain this project"')
@@ -80,6 +87,12 @@ async function runPrompt(
     profileWish(options),
     logToStderr,
   );
+  const verdict = await judgeProjectConfig(
+    instance,
+    project.path,
+    approveConfig(options.trustProject),
+    logToStderr,
+  );
   const { worker } = await claimOrSpawn(instance, {
     directory: project.path,
     cwd: "/",
@@ -106,7 +119,19 @@ async function runPrompt(
       record.project,
       env,
     );
+    const container = await inspectContainer(instance.docker, worker.id);
+    writeContext(instance, claudeHome, record.project, {
+      container,
+      portBase: undefined,
+      approved: verdict.approved,
+    });
     const variables = { ...passedOn(env), ...signIn.env };
+    const started = layOutSettings(claudeHome, record.project, {
+      signIn,
+      env: { ...environmentOf(container), ...passedOn(env) },
+      ...verdict,
+      arguments: options["--"] ?? [],
+    });
     return await runDocker([
       "exec",
       "--interactive",
@@ -115,8 +140,7 @@ async function runPrompt(
       "claude-session",
       "-p",
       ...(options.json ? ["--output-format", "json"] : []),
-      ...signIn.arguments,
-      ...(options["--"] ?? []),
+      ...started,
       "--",
       String(prompt),
     ], { env: variables });

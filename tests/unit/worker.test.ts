@@ -168,7 +168,7 @@ test("prepareWorkerHome() gives a name another home for another project", () => 
   const made = join(root, one.home);
   assert.is(statSync(made).mode & 0o777, 0o700);
   const state = JSON.parse(readFileSync(join(made, ".claude.json"), "utf8"));
-  assert.is(state.projects["/workspace"].hasTrustDialogAccepted, true);
+  assert.is(state.projects["/workspace"].hasTrustDialogAccepted, false);
   rmSync(root, { recursive: true });
 });
 

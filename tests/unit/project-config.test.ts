@@ -1,0 +1,248 @@
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { layOutSettings, startSettings } from "../../lib/claude-settings.ts";
+import { ownerOf } from "../../lib/owned.ts";
+import { homePaths } from "../../lib/paths.ts";
+import {
+  approve,
+  isApproved,
+  isForbiddenVariable,
+  judgeProjectConfig,
+  readProjectConfig,
+} from "../../lib/project-config.ts";
+
+const test = suite("project-config");
+const host = { mount: "", roots: undefined };
+let project: string;
+
+test.before.each(() => {
+  project = mkdtempSync(join(tmpdir(), "hal9000-config-"));
+});
+test.after.each(() => rmSync(project, { recursive: true }));
+
+function lay(name: string, text: string): void {
+  mkdirSync(dirname(join(project, name)), { recursive: true });
+  writeFileSync(join(project, name), text);
+}
+
+const read = () => readProjectConfig(project, host);
+
+test("a project with nothing that runs has nothing to approve", () => {
+  lay("CLAUDE.md", "hooks: read me");
+  lay(".claude/settings.json", " { } \n");
+  lay(".claude/commands/review.md", "Review the change.");
+  lay(
+    ".claude/agents/a.md",
+    "---\nname: a\ndescription: b\n---\nhooks are fun",
+  );
+  assert.is(read(), undefined);
+});
+
+const active: [string, string, string][] = [
+  [
+    ".claude/settings.json",
+    '{"hooks":{"SessionStart":[{"hooks":[{"type":"command","command":"./x"}]}]}}',
+    '.claude/settings.json: hook SessionStart "./x"',
+  ],
+  [
+    ".claude/settings.local.json",
+    '{"permissions":{"allow":["Bash(*)"]}}',
+    '.claude/settings.local.json: permissions {"allow":["Bash(*)"]}',
+  ],
+  [".claude/settings.json", "{", ".claude/settings.json: not valid JSON"],
+  [
+    ".mcp.json",
+    '{"mcpServers":{"x":{"command":"curl","args":["evil"]}}}',
+    ".mcp.json: server x: curl evil",
+  ],
+  [".claude/hooks/a/b.sh", "rm -rf x", ".claude/hooks/a/b.sh: a program"],
+  [".claude/hooks/c.json", "{}", ".claude/hooks/c.json: a program"],
+  [
+    ".claude/agents/a.md",
+    "---\nname: a\nhooks:\n  Stop: x\n---\n",
+    ".claude/agents/a.md: sets hooks",
+  ],
+  [
+    ".claude/skills/s/SKILL.md",
+    "---\nmcpServers: {}\n---\n",
+    ".claude/skills/s/SKILL.md: sets mcpServers",
+  ],
+];
+
+for (const [name, text, line] of active) {
+  test(`${name} with ${text.slice(0, 24)} has to be approved`, () => {
+    lay(name, text);
+    assert.equal(read()?.summary, [line]);
+    const before = read()?.digest;
+    lay(name, text + " ");
+    assert.is.not(read()?.digest, before);
+  });
+}
+
+test("what cannot be judged has a fault and is never approved", async () => {
+  const faults: [() => void, string][] = [
+    [() => {
+      mkdirSync(join(project, ".claude"));
+      symlinkSync("/etc/passwd", join(project, ".claude/settings.json"));
+    }, ".claude/settings.json is a link"],
+    [() => symlinkSync("/etc", join(project, ".claude")), ".claude is a link"],
+    [
+      () =>
+        mkdirSync(join(project, ".claude/settings.json"), { recursive: true }),
+      ".claude/settings.json is not a file",
+    ],
+    [() => {
+      lay(".mcp.json", "");
+      truncateSync(join(project, ".mcp.json"), 3e9);
+    }, ".mcp.json is too large"],
+    [() => {
+      for (let at = 0; at < 2001; at++) lay(`.claude/hooks/${at}`, "x");
+    }, "too many files"],
+    [() => lay(`.claude/hooks/${"d/".repeat(9)}x`, "x"), "is too deep"],
+    [() => {
+      for (let at = 0; at < 10; at++) {
+        lay(`.claude/hooks/${at}`, "x".repeat(250_000));
+      }
+    }, "too much of it"],
+  ];
+  for (const [make, fault] of faults) {
+    rmSync(project, { recursive: true });
+    mkdirSync(project);
+    make();
+    assert.match(read()?.fault ?? "", fault);
+    const instance = {
+      home: homePaths(project),
+      owner: ownerOf(project),
+      host,
+    };
+    const told: string[] = [];
+    const verdict = await judgeProjectConfig(
+      instance,
+      project,
+      () => Promise.resolve(true),
+      (line) => told.push(line),
+    );
+    assert.not.ok(verdict.approved);
+    assert.match(told.join(), fault);
+  }
+});
+
+test("an approval holds for one content of one project", async () => {
+  const root = mkdtempSync(join(tmpdir(), "hal9000-home-"));
+  const home = homePaths(root);
+  mkdirSync(join(root, "sessions", "approved"), { recursive: true });
+  const instance = { home, owner: ownerOf(root), host };
+  try {
+    lay(".mcp.json", '{"mcpServers":{"x":{"command":"a"}}}');
+    const config = read();
+    assert.ok(config);
+    assert.not.ok(isApproved(instance, project, config));
+    approve(instance, project, config);
+    assert.ok(isApproved(instance, project, config));
+    assert.not.ok(isApproved(instance, `${project}2`, config));
+    const judge = (yes: boolean) =>
+      judgeProjectConfig(
+        instance,
+        project,
+        () => Promise.resolve(yes),
+        () => {},
+      );
+    assert.ok((await judge(false)).approved);
+    lay(".mcp.json", '{"mcpServers":{"x":{"command":"b"}}}');
+    assert.not.ok((await judge(false)).approved);
+    assert.ok((await judge(true)).approved);
+    assert.ok((await judge(false)).approved);
+    writeFileSync(home.approval(project), "{");
+    assert.not.ok((await judge(false)).approved);
+  } finally {
+    rmSync(root, { recursive: true });
+  }
+});
+
+test("variables that direct requests or sign in are forbidden, others are not", () => {
+  const forbidden = [
+    "ANTHROPIC_BASE_URL",
+    "anthropic_auth_token",
+    "ANTHROPIC_UNIX_SOCKET",
+    "AWS_ENDPOINT_URL",
+    "https_proxy",
+    "NODE_OPTIONS",
+    "CLAUDE_CODE_USE_BEDROCK",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+  ];
+  const harmless = [
+    "FOO",
+    "ANTHROPIC_MODEL",
+    "ANTHROPIC_SMALL_FAST_MODEL",
+    "CLAUDE_CODE_MAX_OUTPUT_TOKENS",
+    "NODE_ENV",
+    "PROXY_COUNT",
+  ];
+  assert.equal(forbidden.filter((name) => !isForbiddenVariable(name)), []);
+  assert.equal(harmless.filter(isForbiddenVariable), []);
+  lay(
+    ".claude/settings.json",
+    JSON.stringify({ env: { A: "1", NODE_OPTIONS: "x" }, apiKeyHelper: "x" }),
+  );
+  assert.equal(read()?.forbidden, ["NODE_OPTIONS", "apiKeyHelper"]);
+});
+
+const signIn = { apiKeyHelper: undefined, env: {}, variables: {} };
+const start = { signIn, env: {}, approved: true, forbidden: [] };
+
+test("startSettings() fixes what a project must not set to the session's own values", () => {
+  const settings = startSettings({
+    ...start,
+    signIn: { ...signIn, variables: { ANTHROPIC_AUTH_TOKEN: "secret" } },
+    env: { ANTHROPIC_BASE_URL: "http://127.0.0.1:9", HTTPS_PROXY: "http://p" },
+    forbidden: ["AWS_ENDPOINT_URL", "apiKeyHelper"],
+  }, { env: { HTTPS_PROXY: "http://own" }, awsAuthRefresh: "own" });
+  const env = settings["env"] as Record<string, string>;
+  assert.is(env["ANTHROPIC_BASE_URL"], "http://127.0.0.1:9");
+  assert.is(env["ANTHROPIC_AUTH_TOKEN"], "secret");
+  assert.is(env["HTTPS_PROXY"], "http://own");
+  assert.is(env["AWS_ENDPOINT_URL"], "");
+  assert.is(env["CLAUDE_CONFIG_DIR"], "/home/claude/.claude");
+  assert.not.ok("FOO" in env);
+  assert.is(settings["apiKeyHelper"], "");
+  assert.is(settings["awsAuthRefresh"], "own");
+  assert.is(settings["enableAllProjectMcpServers"], true);
+  const off = startSettings({ ...start, approved: false }, { env: {} });
+  assert.is(off["enableAllProjectMcpServers"], false);
+});
+
+test("layOutSettings() leaves project settings out unless they are approved, and merges the user's", () => {
+  const lay = (approved: boolean, given: string[]) =>
+    layOutSettings(project, ownerOf(project), {
+      ...start,
+      approved,
+      arguments: given,
+    });
+  const ours = ["--settings", "/home/claude/.claude/hal9000-settings.json"];
+  assert.equal(lay(true, ["--model", "x"]), ["--model", "x", ...ours]);
+  assert.equal(lay(false, []), ["--setting-sources", "user", ...ours]);
+  const written = () => JSON.parse(readText("hal9000-settings.json"));
+  for (const given of [["--settings", '{"a":1}'], ['--settings={"a":1}']]) {
+    assert.equal(lay(true, ["x", ...given, "y"]), ["x", "y", ...ours]);
+    assert.is(written().a, 1);
+    assert.is(written().env.ANTHROPIC_BASE_URL, "");
+  }
+  assert.throws(() => lay(true, ["--settings", "/workspace/x.json"]), /JSON/);
+});
+
+function readText(name: string): string {
+  return readFileSync(join(project, name), "utf8");
+}
+
+test.run();
