@@ -271,7 +271,9 @@ function serverLines(servers: unknown): string[] {
   return Object.entries(objectOr(servers)).map(([name, server]) => {
     const { command = "", args = [], url = "" } = objectOr(server);
     const words = [command, url, ...(Array.isArray(args) ? args : [])];
-    return `${serversFile}: server ${name}: ${clipped(words.filter(Boolean).join(" "))}`;
+    return `${serversFile}: server ${name}: ${
+      clipped(words.filter(Boolean).join(" "))
+    }`;
   });
 }
 
