@@ -22,6 +22,8 @@ export type Activity =
   | "starting"
   | "paused"
   | "stopped"
+  /** Its worker's network has ended: nothing reaches the services or the API. */
+  | "offline"
   /** Its worker does not answer. */
   | "unknown";
 

@@ -8,6 +8,7 @@ import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { prepareWorker, type SpawnRequest } from "./spawn.ts";
+import { tellOfMemory } from "./status.ts";
 import { waitFor } from "./wait.ts";
 
 /** Longer than an interrupted command takes to end. */
@@ -30,6 +31,7 @@ export async function runAttached(
     command: request.command ?? ["claude"],
     terminal,
   }, log);
+  const since = Date.now();
   const code = await runDocker([
     "start",
     "--attach",
@@ -37,6 +39,11 @@ export async function runAttached(
     worker.id,
   ]);
   const present = await settled(instance, worker.id);
+  if (code !== 0) {
+    const hint =
+      "Give it more: --memory, or WORKER_MEMORY in config/hal9000.conf.";
+    await tellOfMemory(instance, worker, { since, hint }, log);
+  }
   if (present?.State.Running && code > 128 && !terminal) {
     // We were told to end before docker could pass that on.
     await stopWorker(instance, worker, log);

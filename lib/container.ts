@@ -10,6 +10,7 @@ import { engineFailure, statusOf } from "./docker-errors.ts";
 import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import { label, type Role } from "./labels.ts";
+import type { Log } from "./log.ts";
 import { waitFor } from "./wait.ts";
 
 /**
@@ -63,6 +64,24 @@ export async function startContainer(
   } catch (error) {
     if (statusOf(error) !== 304) {
       throw engineFailure(error, `Cannot start ${name}`);
+    }
+  }
+}
+
+/** Lets a container go on that somebody has paused. */
+export async function unpause(
+  docker: Docker,
+  { Id, Name, State }: Docker.ContainerInspectInfo,
+  log: Log,
+): Promise<void> {
+  if (!State.Paused) return;
+  log(`${Name.slice(1)} was paused; unpausing it`);
+  try {
+    await docker.getContainer(Id).unpause();
+  } catch (error) {
+    // 409: another command was faster.
+    if (statusOf(error) !== 409) {
+      throw engineFailure(error, `Cannot unpause ${Name.slice(1)}`);
     }
   }
 }

@@ -6,7 +6,7 @@ import { type ParentState, readParentState } from "./parent-state.ts";
 import { liveWorkers } from "./workers.ts";
 
 export interface DaemonStatus {
-  parent: "running" | "stopped" | "absent";
+  parent: "running" | "paused" | "stopped" | "absent";
   health: string | null;
   startedAt: string | null;
   uptimeMs: number | null;
@@ -35,7 +35,7 @@ export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
   const own = running && said?.container === parent?.Id ? said : undefined;
   const health = running?.Health?.Status ?? null;
   return {
-    parent: parent === undefined ? "absent" : running ? "running" : "stopped",
+    parent: stateOf(parent),
     health,
     startedAt: running?.StartedAt ?? null,
     uptimeMs: running ? Date.now() - Date.parse(running.StartedAt) : null,
@@ -55,4 +55,12 @@ export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
       )
     ),
   };
+}
+
+function stateOf(
+  parent: Docker.ContainerInspectInfo | undefined,
+): DaemonStatus["parent"] {
+  if (!parent) return "absent";
+  if (parent.State.Paused) return "paused";
+  return parent.State.Running ? "running" : "stopped";
 }

@@ -5,11 +5,13 @@ import {
   ownContainer,
   startContainer,
   stopParent,
+  unpause,
 } from "./container.ts";
 import {
   capCpus,
   type Docker,
   inspectImage,
+  isBefore,
   removeContainer,
 } from "./docker.ts";
 import { Failure, messageOf } from "./errors.ts";
@@ -17,7 +19,7 @@ import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { ensureForwarder, removeForwarder } from "./mcp/forwarder.ts";
 import { refuseWhileMoving } from "./migration/journal.ts";
-import { ensureNet } from "./net.ts";
+import { ensureNet, withoutNetwork } from "./net.ts";
 import { insideParent, parentSpec, type PublishedPort } from "./parent-spec.ts";
 import {
   forgetParentState,
@@ -27,7 +29,7 @@ import {
 import { removePool } from "./pool/mounter.ts";
 import { ensureStorage } from "./volumes.ts";
 import { waitFor } from "./wait.ts";
-import { liveWorkers } from "./workers.ts";
+import { listWorkers, liveWorkers } from "./workers.ts";
 
 /** Settings that the parent is told, where the environment set them. */
 const passedOn = [
@@ -62,6 +64,7 @@ export async function startDaemon(
   const images = await presentImages(instance);
   await ensureStorage(instance);
   const net = await ensureNet(instance, images.net, published);
+  await unpause(instance.docker, net, log);
   await ensureParent(instance, env, net, images.parent, log);
   try {
     await ensureForwarder(instance);
@@ -69,7 +72,21 @@ export async function startDaemon(
     // Sessions do without.
     log(`warning: ${messageOf(error)}`);
   }
-  return await waitUntilReady(instance);
+  const state = await waitUntilReady(instance);
+  await tellOfLostNetworks(instance, log);
+  return state;
+}
+
+/** Nothing can give a worker another namespace, so people have to know. */
+async function tellOfLostNetworks(instance: Instance, log: Log): Promise<void> {
+  const lost = await withoutNetwork(instance, await listWorkers(instance));
+  if (lost.size === 0) return;
+  log(
+    `warning: The network of ${
+      [...lost].join(", ")
+    } has ended; it cannot be restored. Stop each, then open its project ` +
+      "again: the conversation goes on",
+  );
 }
 
 /** Removes the parent; net too, unless workers live in it. */
@@ -177,6 +194,7 @@ async function ensureParent(
       }),
     );
   }
+  if (present) await unpause(docker, present, log);
   if (!present?.State.Running) {
     forgetParentState(instance);
     await startContainer(docker, names.parent);
@@ -198,7 +216,7 @@ function restartReason(
   parent: Docker.ContainerInspectInfo,
   net: Docker.ContainerInspectInfo,
 ): string | undefined {
-  if (parent.State.StartedAt < net.State.StartedAt) {
+  if (isBefore(parent.State.StartedAt, net.State.StartedAt)) {
     // The namespace it was started in is gone; only loopback is left to it.
     return "its network was started after it";
   }

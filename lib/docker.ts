@@ -10,6 +10,7 @@ import * as v from "valibot";
 import { statusOf } from "./docker-errors.ts";
 import { Failure } from "./errors.ts";
 import type { Log } from "./log.ts";
+import { waitFor } from "./wait.ts";
 
 export type { Docker };
 
@@ -95,6 +96,28 @@ export async function findContainer(
   });
 }
 
+/** The container whose namespace a network mode joins, undefined for others. */
+export function holderOf(mode: string): string | undefined {
+  return /^container:(.+)$/.exec(mode)?.[1];
+}
+
+/**
+ * When the namespace of a container was made, undefined where there is none. A
+ * container gets a new one each time that it is started.
+ */
+export async function namespaceStart(
+  docker: Docker,
+  holder: string,
+): Promise<string | undefined> {
+  const found = await inspectContainer(docker, holder);
+  return found?.State.Running ? found.State.StartedAt : undefined;
+}
+
+/** Docker's times as numbers: it drops the zeros that text would compare by. */
+export function isBefore(time: string, other: string): boolean {
+  return Date.parse(time) < Date.parse(other);
+}
+
 /** Docker's JSON of an image, or undefined where there is none. */
 export async function inspectImage(
   docker: Docker,
@@ -126,7 +149,10 @@ export async function createContainer(
   );
 }
 
-/** Removes a container however it stands; none there is as good. */
+/** A removal that another command has begun takes no longer. */
+const removalMs = 10_000;
+
+/** Removes a container in any state; a missing one is not an error. */
 export async function removeContainer(
   docker: Docker,
   name: string,
@@ -134,8 +160,14 @@ export async function removeContainer(
   try {
     await docker.getContainer(name).remove({ force: true, v: true });
   } catch (error) {
-    // 404: not there; 409: another is at it.
-    if (![404, 409].includes(statusOf(error) ?? 0)) throw error;
+    const status = statusOf(error);
+    if (status === 404) return;
+    if (status !== 409) throw error;
+    // Another command is removing it; its name is free only after that.
+    await waitFor(async () => !await inspectContainer(docker, name), {
+      for: `the removal of ${name}`,
+      timeoutMs: removalMs,
+    });
   }
 }
 

@@ -1,14 +1,16 @@
 // How a worker ends: stopped, its log kept, then removed with what was its own.
 
+import { Buffer } from "node:buffer";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
-import { inspectContainer, removeContainer } from "./docker.ts";
+import { type Docker, inspectContainer, removeContainer } from "./docker.ts";
 import { engineFailure, statusOf } from "./docker-errors.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { keepNewest, writeWhole } from "./owned.ts";
 import { closeRecord, readRecords } from "./record.ts";
 import { forgetSecrets } from "./secrets.ts";
+import { oomText } from "./status.ts";
 import { withoutFrames } from "./streams.ts";
 import type { WorkerState } from "./workers.ts";
 
@@ -30,8 +32,8 @@ export async function stopWorker(
   try {
     await instance.docker.getContainer(worker.id).stop({ t: stopSeconds });
   } catch (error) {
-    // 304: it had ended already; 404: the parent was faster to retire it.
-    if (![304, 404].includes(statusOf(error) ?? 0)) {
+    // 304: it had ended already; 404, 409: another was faster to retire it.
+    if (![304, 404, 409].includes(statusOf(error) ?? 0)) {
       throw engineFailure(error, `Cannot stop worker "${worker.name}"`);
     }
   }
@@ -50,7 +52,7 @@ export async function retireWorker(
   const { docker } = instance;
   const present = await inspectContainer(docker, worker.id);
   if (present) {
-    await keepLog(instance, worker, present.Config.Tty);
+    await keepLog(instance, worker, present);
     await removeContainer(docker, worker.id);
   }
   // Either may have got another name in between.
@@ -89,7 +91,7 @@ export function forgetHome(
 async function keepLog(
   { docker, home, owner }: Instance,
   worker: Named,
-  terminal: boolean,
+  { Config, State, HostConfig }: Docker.ContainerInspectInfo,
 ): Promise<void> {
   try {
     const raw = await docker.getContainer(worker.id).logs({
@@ -98,13 +100,18 @@ async function keepLog(
       tail: keptLogLines,
     });
     // Docker frames the two streams of a worker without a terminal.
+    const text = Config.Tty ? raw : withoutFrames(raw);
+    const note = State.OOMKilled
+      ? `\n[hal9000] ${oomText(HostConfig.Memory ?? null)}\n`
+      : "";
     writeWhole(
       home.log(worker.name),
-      terminal ? raw : withoutFrames(raw),
+      Buffer.concat([text, Buffer.from(note)]),
       owner,
     );
     keepNewest(home.logs, ".log", keptLogs);
   } catch (error) {
-    if (statusOf(error) !== 404) throw error;
+    // 404: gone; 409: another is removing it, who has kept it.
+    if (![404, 409].includes(statusOf(error) ?? 0)) throw error;
   }
 }

@@ -8,7 +8,7 @@ import {
   isDashboardWished,
   serverCommand,
 } from "./dashboard/server.ts";
-import { messageOf } from "./errors.ts";
+import { Failure, messageOf } from "./errors.ts";
 import { keepLoginFresh } from "./login.ts";
 import { serveForward } from "./forward.ts";
 import { pullWorkerImage } from "./images/pull.ts";
@@ -28,12 +28,17 @@ const childStopMs = 2000;
 /** Between two looks at whether there is to be a pool. */
 const wishEveryMs = 500;
 
-/** Runs the parent until `stop` is aborted, then ends its children in order. */
+/**
+ * Runs the parent until `stopped` is aborted, then ends its children in order. Throws
+ * a Failure where its network was lost: started again, it joins the new one.
+ */
 export async function runParent(
   openInstance: () => Promise<Instance>,
-  stop: AbortSignal,
+  stopped: AbortSignal,
   log: Log,
 ): Promise<void> {
+  const lost = new AbortController();
+  const stop = AbortSignal.any([stopped, lost.signal]);
   const state: ParentState = {
     version: 1,
     container: "",
@@ -101,7 +106,7 @@ export async function runParent(
   }
 
   await Promise.all([
-    keepReconciled(instance, stop, log),
+    keepReconciled(instance, stop, log, () => lost.abort()),
     keepLoginFresh(instance, stop, log),
     serveForward(instance, stop).catch((error) =>
       log(`No port can be opened to the host: ${messageOf(error)}`)
@@ -112,6 +117,11 @@ export async function runParent(
   state.ready = false;
   await supervisor.stop(childStopMs);
   log("Stopped");
+  if (lost.signal.aborted) {
+    throw new Failure("failed", "The network of the parent has ended", {
+      hint: "The engine starts the parent again, in the new network.",
+    });
+  }
 }
 
 interface WishedChild extends ChildSpec {

@@ -12,6 +12,7 @@ import type { Instance } from "./instance.ts";
 import type { Role } from "./labels.ts";
 import type { Log } from "./log.ts";
 import { reviveForwarder } from "./mcp/forwarder.ts";
+import { keepNet } from "./net.ts";
 import { readClaim } from "./pool/claim.ts";
 import { isUsed } from "./pool/warm.ts";
 import {
@@ -48,7 +49,7 @@ const settleMs = 2000;
 const everyMs = 60_000;
 
 /** Roles of the containers whose end leaves something to be done. */
-const followed: string[] = ["worker", "forwarder"] satisfies Role[];
+const followed: string[] = ["worker", "forwarder", "net"] satisfies Role[];
 
 /** What to do; nothing is done yet. */
 export function planReconcile(
@@ -103,17 +104,25 @@ export async function reconcile(instance: Instance, log: Log): Promise<void> {
   dropOrphans(instance, workers, log);
 }
 
-/** Reconciles now, after events and every minute, until `stop` is aborted. */
+/**
+ * Reconciles now, after events and every minute, until `stop` is aborted. Calls
+ * `networkLost` when this parent is left in a namespace that has ended.
+ */
 export async function keepReconciled(
   instance: Instance,
   stop: AbortSignal,
   log: Log,
+  networkLost: () => void,
 ): Promise<void> {
   let last = Promise.resolve();
   let timer: ReturnType<typeof setTimeout> | undefined;
   const run = () => {
     clearTimeout(timer);
-    last = last.then(() => reconcile(instance, log)).catch((error) =>
+    last = last.then(async () => {
+      if (!await keepNet(instance, log)) networkLost();
+    }).catch((error) =>
+      log(`Cannot look after ${instance.names.net}: ${messageOf(error)}`)
+    ).then(() => reconcile(instance, log)).catch((error) =>
       log(`Cannot reconcile: ${messageOf(error)}`)
     ).then(() => reviveForwarder(instance)).catch((error) =>
       log(`Cannot start ${instance.names.forwarder}: ${messageOf(error)}`)

@@ -96,11 +96,27 @@ export function closeRecord(
 ): void {
   const { ended } = home.home;
   ensureDirectory(ended, 0o700, home.owner);
-  const text = JSON.stringify({ ...record, end }, null, 2) + "\n";
-  writeWhole(join(ended, `${record.worker}.json`), text, home.owner);
+  const path = join(ended, `${record.worker}.json`);
+  // Who removed the container knows more than who found it gone.
+  if (end.exitCode !== null || !isClosed(path, record)) {
+    const text = JSON.stringify({ ...record, end }, null, 2) + "\n";
+    writeWhole(path, text, home.owner);
+  }
   removeRecord(home, record.worker);
   rmSync(home.home.claim(record.container), { force: true });
   keepNewest(ended, ".json", keptEndedRecords);
+}
+
+function isClosed(path: string, { container }: WorkerRecord): boolean {
+  try {
+    const ended = v.safeParse(
+      endedSchema,
+      parseJson(readFileSync(path, "utf8")),
+    );
+    return ended.success && ended.output.container === container;
+  } catch {
+    return false; // there is none
+  }
 }
 
 export function removeRecord(

@@ -7,6 +7,8 @@ import { type CliState, cliState, notedFile, ownFiles } from "./activity.ts";
 import { execIn } from "./exec.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
+import { withoutNetwork } from "./net.ts";
+import { readEndedRecords, readRecords, type WorkerRecord } from "./record.ts";
 import { readSessions, type SessionRecord } from "./session-record.ts";
 import { tmux } from "./session-tmux.ts";
 import { listWorkers, type WorkerState } from "./workers.ts";
@@ -20,6 +22,10 @@ export interface SessionState extends SessionRecord {
   attached: number;
   worker: string | null;
   born: string | null;
+  /** When its present or latest worker last ran out of memory; null if never. */
+  oomKilledAt: string | null;
+  /** The limit of that worker. */
+  memoryBytes: number | null;
   /** When something was last said in it, or it was last opened. */
   activeAt: string;
 }
@@ -29,17 +35,35 @@ export async function listSessions(
   log: Log,
 ): Promise<SessionState[]> {
   const workers = await listWorkers(instance);
+  const offline = await withoutNetwork(instance, workers);
+  // Of several workers of a session, the latest first.
+  const known = [
+    ...readRecords(instance, log),
+    ...readEndedRecords(instance),
+  ];
   return await Promise.all(
     readSessions(instance, log).map((record) =>
-      stateOf(instance, record, workers)
+      stateOf(instance, record, {
+        workers,
+        offline,
+        latest: known.find(({ session }) => session === record.name),
+      })
     ),
   );
+}
+
+interface Known {
+  workers: WorkerState[];
+  /** Names of workers without a network. */
+  offline: Set<string>;
+  /** Of the session's present worker, else of its last. */
+  latest: WorkerRecord | undefined;
 }
 
 async function stateOf(
   instance: Instance,
   record: SessionRecord,
-  workers: WorkerState[],
+  { workers, offline, latest }: Known,
 ): Promise<SessionState> {
   const worker = workers.find(({ session, state }) =>
     session === record.name && (state === "running" || state === "paused")
@@ -47,11 +71,15 @@ async function stateOf(
   const said = worker && await stateIn(instance, worker);
   return {
     ...record,
-    state: said?.activity ?? "stopped",
+    state: worker && offline.has(worker.name)
+      ? "offline"
+      : said?.activity ?? "stopped",
     waitingFor: said?.waitingFor ?? null,
     attached: said?.attached ?? 0,
     worker: worker?.name ?? null,
     born: worker?.born ?? null,
+    oomKilledAt: latest?.oomKilledAt ?? null,
+    memoryBytes: latest?.memoryBytes ?? null,
     activeAt: lastWords(instance, record),
   };
 }

@@ -5,6 +5,7 @@ import { retireWorker } from "./ending.ts";
 import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
+import { withoutNetwork } from "./net.ts";
 import { claim, claimRequest } from "./pool/client.ts";
 import {
   profileImage,
@@ -67,6 +68,12 @@ export async function workerOf(
     if (request.sshAgent) await checkAgent(instance, found);
     if (request.profile.name) {
       await checkProfileOf(instance, found, profile, request.profile.build);
+    }
+    if ((await withoutNetwork(instance, [found])).size > 0) {
+      log(
+        `warning: The network of "${found.name}" has ended: the session ` +
+          `reaches no service. Stop it and open it again: claudy stop ${found.name}`,
+      );
     }
     return { worker: found, start: "running" };
   }

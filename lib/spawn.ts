@@ -3,7 +3,12 @@
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
-import { capCpus, inspectContainer } from "./docker.ts";
+import {
+  capCpus,
+  holderOf,
+  inspectContainer,
+  namespaceStart,
+} from "./docker.ts";
 import { Failure } from "./errors.ts";
 import { workerImage } from "./images/recipes.ts";
 import { findParent, type Instance } from "./instance.ts";
@@ -131,6 +136,7 @@ export async function prepareWorker(
   const [limits] = await Promise.all([
     request.limited === false ? null : wantedLimits(instance, log),
     ensureVolume(instance, instance.names.volumes.plugins),
+    refuseWithoutNetwork(instance, network),
   ]);
   const prepared = prepareWorkerHome(
     instance,
@@ -261,9 +267,22 @@ async function undoWorkerHome(
 async function workersNetwork(instance: Instance): Promise<string> {
   const parent = instance.self ?? await findParent(instance);
   if (parent?.State !== "running") {
-    throw new Failure("notFound", "Cannot spawn: the parent is not running", {
+    const state = parent?.State === "paused" ? "paused" : "not running";
+    throw new Failure("notFound", `Cannot spawn: the parent is ${state}`, {
       hint: "Start it: claudy daemon start. Or spawn with --standalone.",
     });
   }
   return networkOf(parent);
+}
+
+/** The engine's own error for this names an id, and no way out. */
+async function refuseWithoutNetwork(
+  { docker, names }: Instance,
+  network: string,
+): Promise<void> {
+  const holder = holderOf(network);
+  if (holder === undefined || await namespaceStart(docker, holder)) return;
+  throw new Failure("notFound", `Cannot spawn: ${names.net} is not running`, {
+    hint: "Start it: claudy daemon start. Or spawn with --standalone.",
+  });
 }

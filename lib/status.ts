@@ -4,6 +4,8 @@ import type { Docker } from "./docker.ts";
 import { inspectContainer } from "./docker.ts";
 import { statusOf } from "./docker-errors.ts";
 import type { Instance } from "./instance.ts";
+import type { Log } from "./log.ts";
+import { withoutNetwork } from "./net.ts";
 import { type EndedRecord, readEndedRecords, readRecord } from "./record.ts";
 import { binarySize } from "./units.ts";
 import { listWorkers } from "./workers.ts";
@@ -51,8 +53,17 @@ export async function workersStatus(
   instance: Instance,
 ): Promise<WorkersStatus> {
   const listed = await listWorkers(instance);
+  const offline = await withoutNetwork(instance, listed);
   const workers = await Promise.all(
-    listed.map(({ id, status }) => statusOfWorker(instance, id, status)),
+    listed.map(({ id, status, name }) =>
+      statusOfWorker(
+        instance,
+        id,
+        offline.has(name)
+          ? `${status}, its network has ended`
+          : status || "Created",
+      )
+    ),
   );
   return {
     workers: workers.filter((worker) => worker !== undefined),
@@ -70,7 +81,7 @@ export async function workersStatus(
 async function statusOfWorker(
   instance: Instance,
   id: string,
-  status: string,
+  summary: string,
 ): Promise<WorkerStatus | undefined> {
   const container = await inspectContainer(instance.docker, id);
   if (!container) return undefined; // ended in between
@@ -80,9 +91,7 @@ async function statusOfWorker(
   const oomKilled = container.State.OOMKilled || record?.oomKilledAt != null;
   return {
     name,
-    summary: oomKilled
-      ? `${status || "Created"}, ${oomSummary(Memory)}`
-      : status || "Created",
+    summary: oomKilled ? `${summary}, ${oomText(Memory)}` : summary,
     project: record?.project.path ?? "",
     startedAt: container.State.StartedAt,
     memoryBytes: Memory,
@@ -97,13 +106,40 @@ function endSummary(record: EndedRecord): string {
   const how = exitCode === null ? "gone" : `exit code ${exitCode}`;
   return record.oomKilledAt === null
     ? how
-    : `${how}, ${oomSummary(record.memoryBytes)}`;
+    : `${how}, ${oomText(record.memoryBytes)}`;
 }
 
-function oomSummary(memoryBytes: number | null): string {
+/** How a worker came to its end, or a process of it. */
+export function oomText(memoryBytes: number | null): string {
   return memoryBytes
     ? `OOM-killed at ${binarySize(memoryBytes)}`
     : "OOM-killed: the machine had no memory left";
+}
+
+/**
+ * Says so where a worker has run out of memory since `since`, for whoever was at
+ * it: all that they see is that something has ended.
+ */
+export async function tellOfMemory(
+  instance: Instance,
+  { id, name }: { id: string; name: string },
+  { since, hint }: { since: number; hint: string },
+  log: Log,
+): Promise<void> {
+  const container = await inspectContainer(instance.docker, id);
+  if (!container?.State.OOMKilled) return;
+  const noted = readRecord(instance, name, log)?.oomKilledAt;
+  // Docker's mark stays, and its event has whole seconds.
+  if (noted && Date.parse(noted) < since - 1000) return;
+  const limit = container.HostConfig.Memory;
+  log(
+    limit
+      ? `error: "${name}" ran out of memory at its limit of ${
+        binarySize(limit)
+      }; a process was killed`
+      : `error: "${name}" was killed: the machine ran out of memory`,
+  );
+  log(hint);
 }
 
 export async function workerStats(instance: Instance): Promise<WorkerStats[]> {

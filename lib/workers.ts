@@ -22,6 +22,8 @@ export interface WorkerState {
   /** Whether it stays when it has ended. */
   keep: boolean;
   createdAt: string;
+  /** Docker's network mode. */
+  network: string;
   /** Of one born warm: a digest of what it was made from. */
   inputs: string | null;
 }
@@ -78,6 +80,7 @@ function workerState(container: Docker.ContainerInfo): WorkerState {
     born: labels[label.born] ?? "cold",
     keep: labels[label.keep] === "true",
     createdAt: new Date(container.Created * 1000).toISOString(),
+    network: container.HostConfig.NetworkMode,
     inputs: labels[label.inputs] ?? null,
   };
 }

@@ -9,7 +9,6 @@ import { openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { didYouMean } from "../lib/nearest.ts";
 import { readySession, startSession } from "../lib/session.ts";
-import { showInWorker } from "../lib/session-tmux.ts";
 import { columns } from "../lib/text.ts";
 import { command, type Groups, runCli } from "./cli.ts";
 import { completionScript, type Places, shells } from "./completion.ts";
@@ -43,7 +42,7 @@ import {
   profileWish,
 } from "./profiles.ts";
 import { addPrune } from "./prune.ts";
-import { addSessions, sessionActions } from "./sessions.ts";
+import { addSessions, sessionActions, showSession } from "./sessions.ts";
 import { approveConfig, trustOption } from "./trust.ts";
 import { addWatch } from "./watch.ts";
 
@@ -256,10 +255,9 @@ async function openProject(
     return;
   }
   if (options.shell) await startSession(instance, ready);
-  const code = await showInWorker(
-    instance.docker,
-    id,
-    env,
+  const code = await showSession(
+    instance,
+    { name: worker, id },
     options.shell ? { what: "shell" } : { what: "session", ...ready },
   );
   if (code === 0) logToStderr(`Again: claudy attach ${session}`);

@@ -9,6 +9,7 @@ import { stopWorker } from "../lib/ending.ts";
 import { Failure } from "../lib/errors.ts";
 import { type Instance, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
+import { withoutNetwork } from "../lib/net.ts";
 import { hasTerminal, showInWorker } from "../lib/session-tmux.ts";
 import { workersStatus, workerStats } from "../lib/status.ts";
 import { binarySize } from "../lib/units.ts";
@@ -30,10 +31,16 @@ const open = () => openInstance(process.env, logToStderr);
 cli.command("list", "List the workers")
   .option("--json", "Print them as JSON")
   .action(async (options) => {
-    const workers = await listWorkers(await open());
-    const rows = workers.map(({ name, status, image, project }) => [
+    const instance = await open();
+    const listed = await listWorkers(instance);
+    const offline = await withoutNetwork(instance, listed);
+    const workers = listed.map((worker) => ({
+      ...worker,
+      offline: offline.has(worker.name),
+    }));
+    const rows = workers.map(({ name, status, image, project, offline }) => [
       name,
-      status || "Created",
+      offline ? `${status}, its network has ended` : status || "Created",
       image,
       project,
     ]);

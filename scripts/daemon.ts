@@ -104,7 +104,8 @@ export async function offerDaemon(
 ): Promise<void> {
   const parent = instance.self ?? await findParent(instance);
   if (parent?.State === "running") return;
-  await confirm("The daemon is not running. Start it?", yes);
+  const state = parent?.State === "paused" ? "paused" : "not running";
+  await confirm(`The daemon is ${state}. Start it?`, yes);
   await bringUp(instance);
 }
 

@@ -7,6 +7,7 @@ import { layOutSettings } from "../lib/claude-settings.ts";
 import { layOutCredentials } from "../lib/credentials.ts";
 import { environmentOf, inspectContainer } from "../lib/docker.ts";
 import { runDocker } from "../lib/docker-cli.ts";
+import { tellOfMemory } from "../lib/status.ts";
 import { stopWorker } from "../lib/ending.ts";
 import { Failure } from "../lib/errors.ts";
 import { inheritForOnce, inheritRequest } from "../lib/inherit.ts";
@@ -132,7 +133,8 @@ async function runPrompt(
       ...verdict,
       arguments: options["--"] ?? [],
     });
-    return await runDocker([
+    const since = Date.now();
+    const code = await runDocker([
       "exec",
       "--interactive",
       ...Object.keys(variables).map((name) => `--env=${name}`),
@@ -144,6 +146,13 @@ async function runPrompt(
       "--",
       String(prompt),
     ], { env: variables });
+    if (code !== 0) {
+      await tellOfMemory(instance, worker, {
+        since,
+        hint: "Set a higher WORKER_MEMORY in config/hal9000.conf.",
+      }, logToStderr);
+    }
+    return code;
   } finally {
     await stopWorker(instance, worker, logToStderr);
   }

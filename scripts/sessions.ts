@@ -15,11 +15,12 @@ import {
   syncSession,
 } from "../lib/session.ts";
 import { listSessions, type SessionState } from "../lib/session-list.ts";
-import { showInWorker } from "../lib/session-tmux.ts";
+import { showInWorker, type Shown } from "../lib/session-tmux.ts";
 import { columns } from "../lib/text.ts";
 import { span } from "../lib/units.ts";
 import { ensureHome } from "../lib/volumes.ts";
 import { listWorkers } from "../lib/workers.ts";
+import { oomText, tellOfMemory } from "../lib/status.ts";
 import { lastLines, type LogOptions, printLog } from "./logs.ts";
 import { action, refuseWithoutTerminal } from "./options.ts";
 import { answer, confirm } from "./output.ts";
@@ -100,12 +101,21 @@ export const sessionActions = {
   },
 };
 
+/** What a person has to know besides the state, null for nothing. */
+function reason(session: SessionState): string | null {
+  const { state, oomKilledAt, memoryBytes, waitingFor } = session;
+  if (state === "offline") return "its network has ended";
+  if (state === "stopped" && oomKilledAt !== null) return oomText(memoryBytes);
+  return waitingFor;
+}
+
 function row(session: SessionState): string[] {
-  const { state, attached, waitingFor } = session;
+  const { state, attached } = session;
+  const why = reason(session);
   const ago = (time: string) => span(Date.now() - Date.parse(time));
   return [
     session.name,
-    waitingFor === null ? state : `${state}: ${waitingFor}`,
+    why === null ? state : `${state}: ${why}`,
     state === "stopped" ? "" : attached === 0 ? "detached" : String(attached),
     session.born ?? "",
     ago(session.createdAt),
@@ -135,7 +145,7 @@ export function addSessions(cli: CAC): void {
       }
       refuseWithoutTerminal("Run it at one.");
       const what = options.shell ? "shell" : "session";
-      return await showInWorker(instance.docker, found.id, env, { what });
+      return await showSession(instance, found, { what });
     });
 
   cli.command("stop [name]", "Stop a session; its conversation stays")
@@ -179,6 +189,23 @@ export function addSessions(cli: CAC): void {
           session,
         ),
     );
+}
+
+/** Shows it at this terminal, and tells of memory where that ended it. */
+export async function showSession(
+  instance: Instance,
+  worker: { id: string; name: string },
+  shown: Shown,
+): Promise<number> {
+  const since = Date.now();
+  const code = await showInWorker(instance.docker, worker.id, env, shown);
+  await tellOfMemory(instance, worker, {
+    since,
+    hint:
+      "Set a higher WORKER_MEMORY in config/hal9000.conf, stop the session " +
+      `and open it again: claudy stop ${worker.name}`,
+  }, logToStderr);
+  return code;
 }
 
 async function printLogs(

@@ -7,12 +7,14 @@ import {
   isNewEnough,
   leastVersion,
 } from "../dashboard/server.ts";
-import { inspectContainer } from "../docker.ts";
+import { inspectContainer, isBefore } from "../docker.ts";
 import { execIn } from "../exec.ts";
 import type { Instance } from "../instance.ts";
+import { withoutNetwork } from "../net.ts";
 import { poolStatus } from "../pool/client.ts";
 import { readWish } from "../pool/wish.ts";
 import { span } from "../units.ts";
+import { listWorkers } from "../workers.ts";
 import { fail, type Finding, ok, warn } from "./findings.ts";
 
 export async function examineParent(instance: Instance): Promise<Finding> {
@@ -33,6 +35,37 @@ export async function examineParent(instance: Instance): Promise<Finding> {
     );
   }
   return ok(`running for ${span(status.uptimeMs ?? 0)}`);
+}
+
+/** The namespace that parent and workers share. */
+export async function examineNetwork(instance: Instance): Promise<Finding> {
+  const { names, docker } = instance;
+  const [net, parent, workers] = await Promise.all([
+    inspectContainer(docker, names.net),
+    inspectContainer(docker, names.parent),
+    listWorkers(instance),
+  ]);
+  const lost = await withoutNetwork(instance, workers);
+  const says = lost.size === 0
+    ? ""
+    : `workers without a network: ${[...lost].join(", ")}`;
+  if (!net?.State.Running) {
+    const state = net?.State.Status ?? "absent";
+    return fail(
+      [`${names.net} is ${state}`, says].filter(Boolean).join("; "),
+      "claudy daemon start",
+    );
+  }
+  if (net.State.Paused) return fail("paused", `docker unpause ${names.net}`);
+  if (
+    parent?.State.Running &&
+    isBefore(parent.State.StartedAt, net.State.StartedAt)
+  ) {
+    return fail("the parent is in a former one", "claudy daemon start");
+  }
+  return says === ""
+    ? ok(`${workers.length} workers in it`)
+    : warn(says, `coordinator stop ${[...lost].join(" ")}`);
 }
 
 export async function examineChromadb(instance: Instance): Promise<Finding> {

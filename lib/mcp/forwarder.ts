@@ -3,7 +3,13 @@
 
 import { existsSync } from "node:fs";
 import { createOnce, ownContainer, startContainer } from "../container.ts";
-import { type Docker, inspectContainer, removeContainer } from "../docker.ts";
+import {
+  type Docker,
+  inspectContainer,
+  isBefore,
+  namespaceStart,
+  removeContainer,
+} from "../docker.ts";
 import { execIn } from "../exec.ts";
 import type { Instance } from "../instance.ts";
 import { roleLabels } from "../labels.ts";
@@ -26,7 +32,7 @@ export async function ensureForwarder(instance: Instance): Promise<void> {
     const { Id } = await docker.getImage(image).inspect();
     const same = present.State.Running && present.Image === Id &&
       present.HostConfig.NetworkMode === `container:${net.Id}` &&
-      present.State.StartedAt > net.State.StartedAt &&
+      !isBefore(present.State.StartedAt, net.State.StartedAt) &&
       present.Config.Cmd?.join() === ports.join();
     if (same) return;
   }
@@ -55,9 +61,14 @@ async function waitUntilListening(
 
 /** In the parent: the engine does not start again what was killed by a command. */
 export async function reviveForwarder(instance: Instance): Promise<void> {
-  const { names } = instance;
-  const present = await ownContainer(instance, names.forwarder, "forwarder");
-  const restarts = present?.State.Running || present?.State.Restarting;
+  const { docker, names } = instance;
+  const [present, since] = await Promise.all([
+    ownContainer(instance, names.forwarder, "forwarder"),
+    namespaceStart(docker, names.net),
+  ]);
+  const restarts = present?.State.Restarting ||
+    (present?.State.Running && since !== undefined &&
+      !isBefore(present.State.StartedAt, since));
   if (!restarts) await ensureForwarder(instance);
 }
 

@@ -213,6 +213,7 @@ export class PoolManager {
       if (this.#mounting) throw new Unfit("the mounter is being started");
       if (this.#fault !== undefined) throw new Unfit(this.#fault);
       if (!this.#stock.begun) throw new Unfit("the pool has only begun");
+      if (this.#stock.networkDown) throw new Unfit("the network is down");
       const recipe = this.#stock.recipeOf(request.image);
       if (!recipe) throw new Unfit("another image");
       if ((request.imageId ?? recipe.imageId) !== recipe.imageId) {
@@ -275,6 +276,11 @@ export class PoolManager {
   #noteEvent({ action, id, role }: ContainerEvent): void {
     if (role === "mounter" && action === "die") {
       return void this.#ensureMounter();
+    }
+    if (role === "net" && action !== "destroy") {
+      // The warm workers are in a namespace that ends, or in a former one.
+      this.#stock.loseNetwork();
+      return void this.#stock.plan();
     }
     if (role !== "worker") return;
     if (action === "start") return void this.#attachAgain(id);

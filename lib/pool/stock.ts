@@ -2,7 +2,7 @@
 // what is done to bring that nearer to what is wanted.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { removeContainer } from "../docker.ts";
+import { holderOf, namespaceStart, removeContainer } from "../docker.ts";
 import { messageOf } from "../errors.ts";
 import { profileImage } from "../images/profiles.ts";
 import type { Instance } from "../instance.ts";
@@ -12,6 +12,7 @@ import type { Metrics } from "./metrics.ts";
 import { planPool, type PoolWish } from "./plan.ts";
 import {
   createWarm,
+  type WarmNetwork,
   type WarmRecipe,
   warmRecipe,
   type WarmWorker,
@@ -46,6 +47,7 @@ export class Stock {
   readonly #missing = new Set<string>();
   /** The image of each that is being made. */
   readonly #creating: string[] = [];
+  #networkDown = false;
   #pauseMs = 0;
   #pausedUntil = 0;
   #planning: Promise<void> = Promise.resolve();
@@ -87,6 +89,16 @@ export class Stock {
   /** False before it was looked at what can be made. */
   get begun(): boolean {
     return this.#recipes !== undefined;
+  }
+
+  /** Whether the namespace that the workers joined has ended. */
+  get networkDown(): boolean {
+    return this.#networkDown;
+  }
+
+  /** Hands out none of those that are there, until the next plan. */
+  loseNetwork(): void {
+    this.#networkDown = true;
   }
 
   recipeOf(image: string): WarmRecipe | undefined {
@@ -173,9 +185,10 @@ export class Stock {
 
   /** Of the images that are wanted, those that are there. */
   async #readRecipes(): Promise<Map<string, WarmRecipe>> {
-    const { self } = this.#instance;
-    const network = self ? networkOf(self) : "";
     const recipes = new Map<string, WarmRecipe>();
+    const network = await this.#network();
+    this.#networkDown = network === undefined;
+    if (!network) return recipes;
     for (const { image } of this.#images()) {
       const log = this.#log;
       const recipe = await warmRecipe(this.#instance, image, network, log);
@@ -188,6 +201,16 @@ export class Stock {
       }
     }
     return recipes;
+  }
+
+  /** Undefined where the container that holds it does not run. */
+  async #network(): Promise<WarmNetwork | undefined> {
+    const { self, docker } = this.#instance;
+    const mode = self ? networkOf(self) : "";
+    const holder = holderOf(mode);
+    if (holder === undefined) return { mode, since: "" };
+    const since = await namespaceStart(docker, holder);
+    return since === undefined ? undefined : { mode, since };
   }
 
   #images(): { name: string; image: string }[] {

@@ -1,7 +1,7 @@
 // Warm workers: running, and with nothing of any project yet.
 
 import { createHash, randomBytes } from "node:crypto";
-import { capCpus, inspectImage } from "../docker.ts";
+import { capCpus, inspectContainer, inspectImage } from "../docker.ts";
 import type { Instance } from "../instance.ts";
 import type { Log } from "../log.ts";
 import {
@@ -38,11 +38,17 @@ export interface WarmRecipe {
   inputs: string;
 }
 
+/** The namespace that warm workers join; a restart of its holder makes another. */
+export interface WarmNetwork {
+  mode: string;
+  since: string;
+}
+
 /** Undefined where there is no such image. */
 export async function warmRecipe(
   instance: Instance,
   image: string,
-  network: string,
+  network: WarmNetwork,
   log: Log,
 ): Promise<WarmRecipe | undefined> {
   const { docker, settings } = instance;
@@ -56,7 +62,7 @@ export async function warmRecipe(
   const inputs = createHash("sha256")
     .update(JSON.stringify([found.Id, network, limits, inside]))
     .digest("hex").slice(0, 16);
-  return { image, imageId: found.Id, network, limits, inputs };
+  return { image, imageId: found.Id, network: network.mode, limits, inputs };
 }
 
 /** Creates and starts a warm worker. */
@@ -116,8 +122,9 @@ export async function findWarm(
   const ready: WarmWorker[] = [];
   const dead: { id: string }[] = [];
   for (const worker of found) {
-    const { State, Config } = await instance.docker.getContainer(worker.id)
-      .inspect();
+    const present = await inspectContainer(instance.docker, worker.id);
+    if (!present) continue; // removed in the meantime
+    const { State, Config } = present;
     if (!State.Running || State.Paused) {
       dead.push(worker);
       continue;

@@ -43,6 +43,7 @@ function watched(session: string | null, status?: string): WatchedWorker {
       born: "cold",
       keep: false,
       createdAt: "",
+      network: "container:net",
       inputs: null,
     },
     said: status === undefined ? null : cliState([status], "") ?? null,

@@ -25,6 +25,7 @@ const watched = (
     born: "cold",
     keep: false,
     createdAt: "",
+    network: "container:net",
     inputs: null,
   },
   said: activity === undefined ? null : { activity, waitingFor: null },

@@ -20,6 +20,7 @@ function worker(id: string, change: Partial<WorkerState> = {}): WorkerState {
     keep: false,
     inputs: null,
     createdAt: "2026-01-26T11:00:00.000Z",
+    network: "container:net",
     ...change,
   };
 }
