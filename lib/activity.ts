@@ -2,17 +2,9 @@
 // the file that it keeps of each of its processes; where it keeps none, from what
 // its hooks noted (docker/note-activity.sh). A worker can write both.
 
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  openSync,
-  readdirSync,
-  readSync,
-} from "node:fs";
-import { Buffer } from "node:buffer";
-import { join } from "node:path";
 import * as v from "valibot";
+import { type Directory, inDirectory } from "./directory.ts";
+import { plainText } from "./plain-file.ts";
 import { unprintable } from "./text.ts";
 
 export type Activity =
@@ -53,8 +45,9 @@ const activities = {
 const order: Activity[] = ["waiting", "working", "idle"];
 
 /** Files that are larger, or more, are none of the CLI's. */
-const mostBytes = 16 * 1024;
-const mostFiles = 20;
+const maxBytes = 16 * 1024;
+const maxFiles = 20;
+const maxEntries = 1000;
 
 /** From the texts of its files, and what the hooks noted; undefined of neither. */
 export function cliState(
@@ -85,37 +78,26 @@ export const ownFiles = "sessions";
  * docker/claude-session.sh. Undefined where none is there.
  */
 export function readCliState(claudeHome: string): CliState | undefined {
-  const directory = join(claudeHome, ownFiles);
-  return cliState(
-    namesIn(directory).map((name) => readSmall(join(directory, name))),
-    readSmall(join(claudeHome, notedFile)),
-  );
+  return inDirectory(claudeHome, (home) => {
+    const own = home.enter(ownFiles);
+    try {
+      return cliState(
+        own ? stateFiles(own) : [],
+        plainText(home.at(notedFile), { maxBytes }) ?? "",
+      );
+    } finally {
+      own?.close();
+    }
+  });
 }
 
-function namesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory).filter((name) => name.endsWith(".json"))
-      .slice(0, mostFiles);
-  } catch {
-    return []; // not there yet
+function stateFiles(directory: Directory): string[] {
+  const texts: string[] = [];
+  let looked = 0;
+  for (const { name, kind } of directory.entries()) {
+    if (++looked > maxEntries || texts.length >= maxFiles) break;
+    if (kind !== "file" || !name.endsWith(".json")) continue;
+    texts.push(plainText(directory.at(name), { maxBytes }) ?? "");
   }
-}
-
-/** A plain file that a worker wrote; "" for anything else it laid there. */
-function readSmall(path: string): string {
-  let file: number;
-  try {
-    const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
-    file = openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-  } catch {
-    return "";
-  }
-  try {
-    const stat = fstatSync(file);
-    if (!stat.isFile() || stat.size > mostBytes) return "";
-    const bytes = Buffer.alloc(mostBytes);
-    return bytes.toString("utf8", 0, readSync(file, bytes));
-  } finally {
-    closeSync(file);
-  }
+  return texts;
 }

@@ -10,16 +10,19 @@ import {
   statSync,
 } from "node:fs";
 import { join } from "node:path";
+import { type Directory, inDirectory } from "./directory.ts";
 import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import { isLoggedIn } from "./login.ts";
 import {
   ensureDirectory,
+  isStaged,
   type Owner,
   replaceWhole,
   writeWhole,
 } from "./owned.ts";
 import type { HomePaths } from "./paths.ts";
+import { clearPlace } from "./plain-file.ts";
 import { inside } from "./worker.ts";
 
 type Home = Pick<Instance, "home" | "owner">;
@@ -99,7 +102,7 @@ export function layOutCredentials(
   const lay = (file: string, text: string | undefined) => {
     const path = join(claudeHome, file);
     if (text !== undefined) replaceWhole(path, text, project, { mode: 0o400 });
-    else rmSync(path, { recursive: true, force: true });
+    else clearPlace(path);
   };
   const key = chosen === "key"
     ? readFileSync(home.anthropicKey, "utf8")
@@ -139,12 +142,14 @@ export function forgetCredentials({ home }: Pick<Instance, "home">): void {
   ) {
     rmSync(path, { recursive: true, force: true });
   }
-  for (const session of readdirSync(home.claude)) {
-    const claudeHome = join(home.claude, session);
-    for (const file of [keyFile, tokenFile]) {
-      rmSync(join(claudeHome, file), { recursive: true, force: true });
+  inDirectory(home.claude, (homes) => {
+    for (const { name, kind } of homes.entries()) {
+      const claudeHome = kind === "directory" ? homes.enter(name) : undefined;
+      if (!claudeHome) continue;
+      for (const file of [keyFile, tokenFile]) clearPlace(claudeHome.at(file));
+      claudeHome.close();
     }
-  }
+  });
 }
 
 export interface NamedSecret {
@@ -220,13 +225,14 @@ function laySecrets(
       (variable ? variablePrefix : secretPrefix) + name
     ),
   );
-  for (const file of readdirSync(claudeHome)) {
-    const ours = file.startsWith(secretPrefix) ||
-      file.startsWith(variablePrefix);
-    if (ours && !wanted.has(file)) {
-      rmSync(join(claudeHome, file), { recursive: true, force: true });
+  inDirectory(claudeHome, (directory) => {
+    for (const { name } of directory.entries()) {
+      const ours = name.startsWith(secretPrefix) ||
+        name.startsWith(variablePrefix);
+      const unwanted = ours && !wanted.has(name) || isLeft(directory, name);
+      if (unwanted) clearPlace(directory.at(name));
     }
-  }
+  });
   const variables: Record<string, string> = {};
   for (const { name, variable } of secrets) {
     const file = join(home.namedSecrets, variable ? `${name}.env` : name);
@@ -236,4 +242,13 @@ function laySecrets(
     if (variable) variables[name] = value.toString().trimEnd();
   }
   return variables;
+}
+
+/** A file that a command of ours was killed over: none takes as long as this. */
+const stagingMs = 10 * 60_000;
+
+function isLeft(directory: Directory, name: string): boolean {
+  if (!isStaged(name)) return false;
+  const stat = directory.stat(name);
+  return stat?.kind === "file" && Date.now() - stat.mtimeMs > stagingMs;
 }

@@ -1,14 +1,15 @@
 // How a worker ends: stopped, its log kept, then removed with what was its own.
 
 import { Buffer } from "node:buffer";
-import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { type Docker, inspectContainer, removeContainer } from "./docker.ts";
 import { engineFailure, statusOf } from "./docker-errors.ts";
+import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { keepNewest, writeWhole } from "./owned.ts";
 import { closeRecord, readRecords } from "./record.ts";
+import { removeTree } from "./remove-tree.ts";
 import { forgetSecrets } from "./secrets.ts";
 import { oomText } from "./status.ts";
 import { withoutFrames } from "./streams.ts";
@@ -61,7 +62,7 @@ export async function retireWorker(
   );
   if (!record) return;
   forgetSecrets(instance, record.secrets);
-  if (record.ephemeral) forgetHome(instance, record.home);
+  if (record.ephemeral) await forgetHome(instance, record.home);
   closeRecord(instance, {
     ...record,
     oomKilledAt: record.oomKilledAt ??
@@ -77,15 +78,13 @@ export async function retireWorker(
  * user of another's project left to us cannot be removed by the home's owner;
  * the parent does that later.
  */
-export function forgetHome(
+export async function forgetHome(
   { home }: Pick<Instance, "home">,
   relative: string,
-): void {
-  try {
-    rmSync(join(home.home, relative), { recursive: true, force: true });
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EACCES") throw error;
-  }
+): Promise<void> {
+  await removeTree(join(home.home, relative)).catch((error) => {
+    if (!(error instanceof Failure)) throw error;
+  });
 }
 
 async function keepLog(

@@ -2,19 +2,12 @@
 // use, and brought up to date on demand. The host's is only ever read.
 
 import { createHash } from "node:crypto";
-import {
-  existsSync,
-  lstatSync,
-  readdirSync,
-  readFileSync,
-  realpathSync,
-  rmSync,
-  statSync,
-} from "node:fs";
+import { existsSync, lstatSync, realpathSync, rmSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { Buffer } from "node:buffer";
 import * as v from "valibot";
+import { inDirectory } from "./directory.ts";
 import { messageOf } from "./errors.ts";
 import { isWithin } from "./hostpath.ts";
 import { gitConfigText } from "./git-identity.ts";
@@ -25,6 +18,7 @@ import {
   takeSettings,
 } from "./inherited-settings.ts";
 import type { Instance } from "./instance.ts";
+import { isTooMuch } from "./json-bounds.ts";
 import type { Log } from "./log.ts";
 import {
   ensureDirectory,
@@ -32,6 +26,7 @@ import {
   replaceWhole,
   writeWhole,
 } from "./owned.ts";
+import { NotPlain, plainText, readPlainFile } from "./plain-file.ts";
 import { sessionHome } from "./worker-home.ts";
 
 /** What is inherited of a Claude home, besides settings and servers. */
@@ -47,8 +42,12 @@ const directories = [
 const unwanted = [".git", ".credentials.json"];
 
 /** More than a person's own files; a directory that is larger is something else. */
-const mostFiles = 5000;
-const mostBytes = 200e6;
+const maxFiles = 5000;
+const maxBytes = 200e6;
+const maxDepth = 20;
+
+/** Of settings and lists of servers; the CLI's own file is larger than people write. */
+const maxJsonBytes = 16 * 1024 * 1024;
 
 export interface InheritRequest {
   /** Of the host: --claude-home, CLAUDE_HOME, or ~/.claude. */
@@ -128,10 +127,10 @@ export function readHostConfig(
 const objectSchema = v.record(v.string(), v.any());
 
 function readJson(path: string): v.InferOutput<typeof objectSchema> {
-  const parsed = v.safeParse(
-    objectSchema,
-    JSON.parse(readFileSync(path, "utf8")),
-  );
+  const limits = { maxBytes: maxJsonBytes, followLinks: true };
+  const text = readPlainFile(path, limits).toString("utf8");
+  if (isTooMuch(text)) throw new Error("it nests too deep");
+  const parsed = v.safeParse(objectSchema, JSON.parse(text));
   if (parsed.success) return parsed.output;
   throw new Error("it is no JSON object");
 }
@@ -140,7 +139,7 @@ function takeHostSettings(config: HostConfig, options: TakeOptions): void {
   const settings = readJson(join(options.claudeHome, "settings.json"));
   const { value, left } = takeSettings(settings, options);
   config.files.set("settings.json", jsonOf(value));
-  config.left.push(...left);
+  for (const what of left) config.left.push(what);
 }
 
 /** Beside ~/.claude, or within a home that CLAUDE_CONFIG_DIR names. */
@@ -151,7 +150,7 @@ function takeHostServers(config: HostConfig, options: TakeOptions): void {
     : `${options.claudeHome}.json`;
   const servers = readJson(path)["mcpServers"] ?? {};
   const { value, left } = takeMcpServers(servers);
-  config.left.push(...left);
+  for (const what of left) config.left.push(what);
   if (Object.keys(value).length === 0) return;
   // The CLI writes this file itself: it is given once, and no more changed.
   config.files.set(
@@ -171,40 +170,66 @@ function jsonOf(value: unknown): Buffer {
 /** Follows a link: people keep their dotfiles elsewhere. */
 function addFile(config: HostConfig, options: TakeOptions, name: string): void {
   const path = join(options.claudeHome, name);
-  // A pipe would never end.
-  if (!statSync(path).isFile()) throw new Error("it is no file");
-  const bytes = readFileSync(path);
+  const total = [...config.files.values()]
+    .reduce((sum, { length }) => sum + length, 0);
+  if (config.files.size >= maxFiles) {
+    throw new TooMuch("there is too much of it");
+  }
+  const left = maxBytes - total;
+  const bytes = readPlainFile(path, { maxBytes: left, followLinks: true });
   // Plugins have paths of their Claude home in their lists.
   const json = name.endsWith(".json")
     ? moved(bytes.toString(), options)
     : bytes;
   config.files.set(name, Buffer.from(json));
-  const total = [...config.files.values()]
-    .reduce((sum, { length }) => sum + length, 0);
-  if (config.files.size > mostFiles || total > mostBytes) {
-    throw new Error("there is too much of it");
-  }
 }
 
+/** What is left of a walk: entries to look at, and levels to go down. */
+interface Walk {
+  budget: { entries: number };
+  depth: number;
+}
+
+class TooMuch extends Error {}
+
+/** An entry that cannot be read is left out and named; the others are taken. */
 function addDirectory(
   config: HostConfig,
   options: TakeOptions,
   name: string,
+  walk: Walk = { budget: { entries: 4 * maxFiles }, depth: maxDepth },
 ): void {
-  for (const entry of readdirSync(join(options.claudeHome, name))) {
+  if (walk.depth === 0) throw new NotPlain("nested too deep");
+  for (const entry of namesIn(join(options.claudeHome, name), walk.budget)) {
     if (unwanted.includes(entry)) continue;
     const inner = join(name, entry);
-    const stat = statSync(join(options.claudeHome, inner), {
-      throwIfNoEntry: false,
-    });
-    if (stat?.isDirectory()) {
-      // A link may lead to the Claude home itself, and so in a circle.
-      const real = realpathSync(join(options.claudeHome, inner));
-      if (isWithin(realpathSync(options.claudeHome), real)) continue;
-      addDirectory(config, options, inner);
+    try {
+      const path = join(options.claudeHome, inner);
+      const stat = statSync(path, { throwIfNoEntry: false });
+      if (stat?.isDirectory()) {
+        // A link may lead to the Claude home itself, and so in a circle.
+        const real = realpathSync(path);
+        if (isWithin(realpathSync(options.claudeHome), real)) continue;
+        const { budget, depth } = walk;
+        addDirectory(config, options, inner, { budget, depth: depth - 1 });
+      } else if (stat) addFile(config, options, inner);
+    } catch (error) {
+      if (error instanceof TooMuch) throw error;
+      config.left.push(`${inner}: it cannot be read (${messageOf(error)})`);
     }
-    if (stat?.isFile()) addFile(config, options, inner);
   }
+}
+
+/** Through a link: it is a person's own. */
+function namesIn(path: string, budget: Walk["budget"]): string[] {
+  const names: string[] = [];
+  inDirectory(realpathSync(path), (directory) => {
+    for (const { name } of directory.entries()) {
+      if (--budget.entries < 0) throw new TooMuch("there is too much of it");
+      names.push(name);
+    }
+  });
+  return names;
 }
 
 /** For a session that has no Claude home yet, and so no worker that uses it. */
@@ -267,11 +292,13 @@ export function inherit(
   const claudeHome = join(home.home, sessionHome(session));
   const given = readGiven(home.inherited(session));
   const result: Inherited = { written: [], removed: [], kept: [] };
+  // What was given, and what the session has made of it.
+  const budget = { bytes: 2 * maxBytes };
   const next: Record<string, string> = {};
   ensureDirectory(claudeHome, 0o700, project);
   for (const [name, bytes] of config.files) {
     const digest = digestOf(bytes);
-    const present = digestAt(claudeHome, name);
+    const present = digestAt(claudeHome, name, budget);
     const before = given[name];
     // New on both sides, or as it was given.
     if (present !== undefined ? present !== before : before !== undefined) {
@@ -285,7 +312,9 @@ export function inherit(
     result.written.push(name);
   }
   for (const [name, before] of Object.entries(given)) {
-    if (config.files.has(name) || digestAt(claudeHome, name) !== before) {
+    if (
+      config.files.has(name) || digestAt(claudeHome, name, budget) !== before
+    ) {
       continue;
     }
     rmSync(join(claudeHome, name), { force: true });
@@ -298,7 +327,8 @@ export function inherit(
 
 function readGiven(path: string): Record<string, string> {
   try {
-    return v.parse(recordSchema, JSON.parse(readFileSync(path, "utf8"))).files;
+    const text = plainText(path, { maxBytes: maxJsonBytes }) ?? "";
+    return v.parse(recordSchema, JSON.parse(text)).files;
   } catch {
     return {}; // nothing was given yet, or it is unknown what
   }
@@ -308,8 +338,15 @@ function digestOf(bytes: Buffer): string {
   return createHash("sha256").update(bytes).digest("hex");
 }
 
-/** Of a plain file below plain directories; undefined where none is there. */
-function digestAt(claudeHome: string, name: string): string | undefined {
+/**
+ * Of a plain file below plain directories; undefined where none is there. What is
+ * something else, or larger than what may be inherited, is the session's own.
+ */
+function digestAt(
+  claudeHome: string,
+  name: string,
+  budget: { bytes: number },
+): string | undefined {
   let path = claudeHome;
   for (const part of name.split("/")) {
     path = join(path, part);
@@ -317,7 +354,14 @@ function digestAt(claudeHome: string, name: string): string | undefined {
     if (!stat) return undefined;
     if (stat.isSymbolicLink()) return "a link";
   }
-  return lstatSync(path).isFile() ? digestOf(readFileSync(path)) : "no file";
+  try {
+    const bytes = readPlainFile(path, { maxBytes: budget.bytes });
+    budget.bytes -= bytes.length;
+    return digestOf(bytes);
+  } catch (error) {
+    if (error instanceof NotPlain) return error.message;
+    throw error;
+  }
 }
 
 function layFile(

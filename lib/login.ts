@@ -2,7 +2,7 @@
 // token is single-use and stays here: the parent alone refreshes, and workers see
 // a file with the access token, which is replaced ahead of its end.
 
-import { existsSync, readFileSync, rmSync, statSync } from "node:fs";
+import { existsSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as v from "valibot";
@@ -11,6 +11,7 @@ import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { writeWhole } from "./owned.ts";
 import type { HomePaths } from "./paths.ts";
+import { plainText } from "./plain-file.ts";
 
 /** The CLI's own, and what it sends there: read from its 2.1.296. */
 const tokenUrl = "https://platform.claude.com/v1/oauth/token";
@@ -37,13 +38,16 @@ const grantSchema = v.object({
 
 const file = ".credentials.json";
 
+/** A worker writes it while somebody logs in. */
+const maxBytes = 64 * 1024;
+
 export function isLoggedIn(home: HomePaths): boolean {
   return readLogin(home) !== undefined;
 }
 
 export function readLogin(home: HomePaths): Login | undefined {
   try {
-    const text = readFileSync(join(home.login, file), "utf8");
+    const text = plainText(join(home.login, file), { maxBytes }) ?? "";
     return v.parse(loginSchema, JSON.parse(text));
   } catch {
     return undefined; // none, or one that is being written

@@ -21,7 +21,9 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
+import { inDirectory } from "./directory.ts";
 import { Failure } from "./errors.ts";
+import { clearPlace } from "./plain-file.ts";
 
 export interface Owner {
   uid: number;
@@ -79,7 +81,7 @@ export function writeWhole(
 
 /**
  * The same in a directory that a worker owns, which may have laid a directory in
- * the file's place: it goes.
+ * the file's place: it is moved aside.
  */
 export function replaceWhole(
   path: string,
@@ -89,7 +91,7 @@ export function replaceWhole(
 ): void {
   const staged = stageWhole(path, text, owner, options);
   if (lstatSync(path, { throwIfNoEntry: false })?.isDirectory()) {
-    rmSync(path, { recursive: true, force: true });
+    clearPlace(path);
   }
   staged.commit();
 }
@@ -142,6 +144,11 @@ export function stageWhole(
   };
 }
 
+/** Whether a name is that of a temporary neighbour: one that is old was left behind. */
+export function isStaged(name: string): boolean {
+  return /\.[0-9a-f]{16}\.tmp$/.test(name);
+}
+
 /** Makes a file where there is none; gives whether it did. */
 export function writeNew(path: string, text: string, owner: Owner): boolean {
   const staged = stageWhole(path, text, owner, { sync: false });
@@ -163,14 +170,16 @@ export function keepNewest(
   extension: string,
   count: number,
 ): void {
-  const files = readdirSync(directory)
-    .filter((name) => name.endsWith(extension))
-    .map((name) => join(directory, name))
-    .flatMap((path) => {
-      const stat = statSync(path, { throwIfNoEntry: false });
-      return stat?.isFile() ? [{ path, at: stat.mtimeMs }] : [];
-    })
-    .sort((a, b) => b.at - a.at);
+  const files: { path: string; at: number }[] = [];
+  inDirectory(directory, (opened) => {
+    for (const { name } of opened.entries()) {
+      if (!name.endsWith(extension)) continue;
+      const stat = opened.stat(name);
+      if (stat?.kind !== "file") continue;
+      files.push({ path: join(directory, name), at: stat.mtimeMs });
+    }
+  });
+  files.sort((a, b) => b.at - a.at);
   for (const { path } of files.slice(count)) rmSync(path, { force: true });
 }
 

@@ -1,9 +1,10 @@
 // What the parent says of itself, in run/parent.json.
 
-import { readFileSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import * as v from "valibot";
 import type { Instance } from "./instance.ts";
 import { writeWhole } from "./owned.ts";
+import { plainText } from "./plain-file.ts";
 
 const parentStateSchema = v.object({
   version: v.literal(1),
@@ -38,7 +39,7 @@ export function readParentState(
   { home }: Pick<Instance, "home">,
 ): ParentState | undefined {
   try {
-    const text = readFileSync(home.parentState, "utf8");
+    const text = plainText(home.parentState, { maxBytes: 64 * 1024 }) ?? "";
     return v.parse(parentStateSchema, JSON.parse(text));
   } catch {
     return undefined; // not written yet, or by another version

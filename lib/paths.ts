@@ -24,6 +24,8 @@ export function homePaths(home: string) {
     sessions: join(home, "sessions"),
     record: (worker: string) => join(home, "sessions", `${worker}.json`),
     ended: join(home, "sessions", "ended"),
+    /** What stood in the place of a record and was none. */
+    damaged: join(home, "sessions", "damaged"),
     claude: join(home, "claude"),
     /** What is known of sessions, with or without a worker. */
     kept: join(home, "sessions", "kept"),

@@ -2,12 +2,13 @@
 // the servers of two projects need not meet.
 
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync, rmSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import { type Owner, writeNew } from "./owned.ts";
 import type { HomePaths } from "./paths.ts";
+import { clearPlace, plainText } from "./plain-file.ts";
 
 /** Below those that the kernel gives out by itself, from 32768. */
 const firstPort = 20_000;
@@ -57,11 +58,12 @@ function isReserved(
 ): boolean {
   const path = rangeFile(home, base);
   if (writeNew(path, session, owner)) return true;
-  const holder = readFileSync(path, "utf8");
+  // The name of a session; what else is there holds nothing.
+  const holder = plainText(path, { maxBytes: 255 }) ?? "";
   if (holder === session) return true;
   // Left by a session that was removed while we were killed.
   if (holder !== "" && existsSync(home.session(holder))) return false;
-  rmSync(path, { force: true });
+  clearPlace(path);
   return writeNew(path, session, owner);
 }
 
@@ -69,7 +71,7 @@ export function freePorts(
   { home }: Pick<Instance, "home">,
   base: number,
 ): void {
-  rmSync(rangeFile(home, base), { force: true });
+  clearPlace(rangeFile(home, base));
 }
 
 function rangeFile({ ports }: HomePaths, base: number): string {

@@ -1,15 +1,15 @@
 // What an instance leaves behind over time: found first, shown, then removed.
 
-import { existsSync, lstatSync, readdirSync, rmSync } from "node:fs";
 import { basename, join } from "node:path";
+import { inDirectory } from "./directory.ts";
 import type { Instance } from "./instance.ts";
 import { label } from "./labels.ts";
 import { messageOf } from "./errors.ts";
 import type { Log } from "./log.ts";
 import { readRecords } from "./record.ts";
+import { measureTrees, removeTree } from "./remove-tree.ts";
 import { removeSession } from "./session.ts";
 import { readSessions } from "./session-record.ts";
-import { measureTree } from "./storage.ts";
 import { listWorkers } from "./workers.ts";
 
 export interface Leftover {
@@ -28,6 +28,24 @@ export interface PruneOptions {
 /** What can go; nothing is removed yet. */
 export async function findLeftovers(
   instance: Instance,
+  options: PruneOptions,
+): Promise<Leftover[]> {
+  const found = await locate(instance, options);
+  const directoryOf = ({ kind, name }: Leftover) =>
+    kind === "session" ? join(instance.home.claude, name) : name;
+  const unmeasured = found.filter(({ kind }) =>
+    ["home", "backup", "session"].includes(kind)
+  );
+  const sizes = await measureTrees(unmeasured.map(directoryOf));
+  for (const leftover of unmeasured) {
+    leftover.sizeBytes = sizes.get(directoryOf(leftover)) ?? 0;
+  }
+  return found;
+}
+
+/** The same without the sizes of directories. */
+async function locate(
+  instance: Instance,
   { olderThanMs, sessions }: PruneOptions,
 ): Promise<Leftover[]> {
   const { home } = instance;
@@ -39,7 +57,7 @@ export async function findLeftovers(
   return [
     ...files("log", home.logs),
     ...files("record", home.ended),
-    ...files("record", join(home.sessions, "damaged")),
+    ...files("record", home.damaged),
     ...workerHomes(instance, before),
     ...backups(home.backups, before),
     ...await images(instance, before),
@@ -54,25 +72,33 @@ interface Entry {
   isFile: boolean;
 }
 
+/** As many at a time as a person can look through; the next prune finds others. */
+const maxEntries = 20_000;
+
 function entriesOf(directory: string): Entry[] {
-  if (!existsSync(directory)) return [];
-  return readdirSync(directory).map((name) => {
-    const path = join(directory, name);
-    const stat = lstatSync(path);
-    const isFile = stat.isFile();
-    return { path, mtimeMs: stat.mtimeMs, sizeBytes: stat.size, isFile };
-  });
+  return inDirectory(directory, (opened) => {
+    const entries: Entry[] = [];
+    for (const { name } of opened.entries()) {
+      if (entries.length >= maxEntries) break;
+      const stat = opened.stat(name);
+      if (!stat) continue; // it has just gone
+      const { mtimeMs, sizeBytes, kind } = stat;
+      const path = join(directory, name);
+      entries.push({ path, mtimeMs, sizeBytes, isFile: kind === "file" });
+    }
+    return entries;
+  }) ?? [];
 }
 
 /** Claude homes of workers without a session, that have ended. */
 function workerHomes(instance: Instance, before: number): Leftover[] {
-  const records = readRecords(instance, () => {});
+  const records = readRecords(instance);
   const used = new Set(records.map(({ home }) => basename(home)));
   return entriesOf(instance.home.workers)
     .filter(({ path, mtimeMs }) =>
       !used.has(basename(path)) && mtimeMs < before
     )
-    .map(({ path }) => ({ kind: "home", name: path, sizeBytes: sizeOf(path) }));
+    .map(({ path }) => ({ kind: "home", name: path, sizeBytes: 0 }));
 }
 
 /** The newest one always stays. */
@@ -80,11 +106,7 @@ function backups(directory: string, before: number): Leftover[] {
   return entriesOf(directory)
     .sort((a, b) => b.mtimeMs - a.mtimeMs).slice(1)
     .filter(({ mtimeMs }) => mtimeMs < before)
-    .map(({ path }) => ({
-      kind: "backup",
-      name: path,
-      sizeBytes: sizeOf(path),
-    }));
+    .map(({ path }) => ({ kind: "backup", name: path, sizeBytes: 0 }));
 }
 
 /**
@@ -118,20 +140,11 @@ async function oldSessions(
   const live = new Set(
     (await listWorkers(instance)).map(({ session }) => session),
   );
-  return readSessions(instance, () => {})
+  return readSessions(instance)
     .filter(({ name, usedAt }) =>
       !live.has(name) && Date.parse(usedAt) < before
     )
-    .map(({ name }) => ({
-      kind: "session",
-      name,
-      sizeBytes: sizeOf(join(instance.home.claude, name)),
-    }));
-}
-
-function sizeOf(path: string): number {
-  const stat = lstatSync(path, { throwIfNoEntry: false });
-  return stat ? measureTree(path, stat.dev).sizeBytes : 0;
+    .map(({ name }) => ({ kind: "session", name, sizeBytes: 0 }));
 }
 
 /**
@@ -149,7 +162,7 @@ export async function removeLeftovers(
     const { kind, name } = leftover;
     try {
       if (kind === "session" || kind === "home") {
-        const now = await findLeftovers(instance, options);
+        const now = await locate(instance, options);
         if (!now.some((other) => other.kind === kind && other.name === name)) {
           log(`In use again: ${kind} ${name}`);
           continue;
@@ -157,7 +170,7 @@ export async function removeLeftovers(
       }
       if (kind === "image") await instance.docker.getImage(name).remove();
       else if (kind === "session") await removeSession(instance, name, log);
-      else rmSync(name, { recursive: true, force: true });
+      else await removeTree(name);
       removed.push(leftover);
     } catch (error) {
       log(`Cannot remove ${kind} ${name}: ${messageOf(error)}`);

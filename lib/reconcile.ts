@@ -1,8 +1,9 @@
 // Docker is the truth about what runs; records and files follow it. Run by the
 // parent when it starts, after Docker's events, and every minute.
 
-import { readdirSync, rmSync, statSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { basename, dirname, join, relative } from "node:path";
+import { inDirectory, type Kind } from "./directory.ts";
 import { type Docker } from "./docker.ts";
 import { engineFailure } from "./docker-errors.ts";
 import { forgetHome, retireWorker, stopWorker } from "./ending.ts";
@@ -13,6 +14,8 @@ import type { Role } from "./labels.ts";
 import type { Log } from "./log.ts";
 import { reviveForwarder } from "./mcp/forwarder.ts";
 import { keepNet } from "./net.ts";
+import { isStaged } from "./owned.ts";
+import { homeDirectories, type HomePaths } from "./paths.ts";
 import { readClaim } from "./pool/claim.ts";
 import { isUsed } from "./pool/warm.ts";
 import {
@@ -101,7 +104,7 @@ export async function reconcile(instance: Instance, log: Log): Promise<void> {
       exitCode: null,
     });
   }
-  dropOrphans(instance, workers, log);
+  await dropOrphans(instance, workers, log);
 }
 
 /**
@@ -227,37 +230,77 @@ const strangers = new Set<string>();
  * Secrets and homes that were laid out for workers which never came to be, and
  * claims of those that are gone.
  */
-function dropOrphans(
+async function dropOrphans(
   instance: Instance,
   workers: WorkerState[],
   log: Log,
-): void {
+): Promise<void> {
   const { home, names } = instance;
   const records = readRecords(instance, log);
   const used = new Set(
     records.flatMap(({ secrets, home }) => [secrets, basename(home)]),
   );
-  const old = (path: string) =>
-    Date.now() - statSync(path).mtimeMs > orphanGraceMs;
-  for (const name of readdirSync(dirname(home.workerSecrets("x")))) {
-    if (used.has(name) || !old(home.workerSecrets(name))) continue;
+  for (
+    const name of oldEntries(dirname(home.workerSecrets("x")), "directory")
+  ) {
+    if (used.has(name)) continue;
     log(`Removing secrets that belong to no worker: ${name}`);
     forgetSecrets(instance, name);
   }
   // Only homes of names that were made up: the others wait for their name.
   const madeUp = new RegExp(`^${names.worker("[0-9a-f]{8}-[0-9a-f]{8}")}$`);
-  for (const name of readdirSync(home.workers)) {
+  for (const name of oldEntries(home.workers, "directory")) {
     if (used.has(name) || !madeUp.test(name)) continue;
-    if (!old(home.workerHome(name))) continue;
     log(`Removing a home that belongs to no worker: ${name}`);
-    forgetHome(instance, `workers/${name}`);
+    await forgetHome(instance, `workers/${name}`);
   }
   const present = new Set(workers.map(({ id }) => id));
-  for (const name of readdirSync(home.claims)) {
-    const path = join(home.claims, name);
-    const of = name.slice(0, name.indexOf("."));
-    const used = present.has(of) && !name.endsWith(".tmp");
-    if (used || !old(path)) continue;
-    rmSync(path, { force: true });
+  for (const name of oldEntries(home.claims, "file")) {
+    if (present.has(name.slice(0, name.indexOf(".")))) continue;
+    rmSync(join(home.claims, name), { force: true });
   }
+  dropStaged(home, log);
+}
+
+/** Removes what commands that were killed have left beside the places of files. */
+export function dropStaged(home: HomePaths, log: Log): void {
+  for (const directory of stagingPlaces(home)) {
+    for (const name of oldEntries(directory, "file").filter(isStaged)) {
+      log(`Removing what a command left half-written: ${name}`);
+      rmSync(join(directory, name), { force: true });
+    }
+  }
+}
+
+/** At a time; the rest is looked at by the next reconciliations. */
+const maxEntries = 20_000;
+
+/** Names in a directory of what was last changed before the grace began. */
+function oldEntries(directory: string, kind: Kind): string[] {
+  return inDirectory(directory, (opened) => {
+    const names: string[] = [];
+    let looked = 0;
+    for (const { name } of opened.entries()) {
+      if (++looked > maxEntries) break;
+      const stat = opened.stat(name);
+      if (stat?.kind !== kind) continue;
+      if (Date.now() - stat.mtimeMs > orphanGraceMs) names.push(name);
+    }
+    return names;
+  }) ?? [];
+}
+
+/** Where files are written beside their place first, a worker's own homes apart. */
+function stagingPlaces(home: HomePaths): string[] {
+  const directories = [
+    ...homeDirectories(home),
+    home.ended,
+    home.login,
+    home.namedSecrets,
+  ];
+  const accounts = join(home.run, "accounts");
+  return [
+    ...directories,
+    ...oldEntries(accounts, "directory").map((name) => join(accounts, name)),
+  ];
 }

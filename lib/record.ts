@@ -1,13 +1,7 @@
 // What is kept of a worker besides Docker's own word: sessions/<worker>.json.
 
-import {
-  existsSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-} from "node:fs";
-import { basename, join } from "node:path";
+import { rmSync } from "node:fs";
+import { join } from "node:path";
 import * as v from "valibot";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
@@ -18,6 +12,7 @@ import {
   stageWhole,
   writeWhole,
 } from "./owned.ts";
+import { readRecordFile, readRecordFiles } from "./record-file.ts";
 
 export const recordSchema = v.object({
   version: v.literal(1),
@@ -58,7 +53,6 @@ export type EndedRecord = v.InferOutput<typeof endedSchema>;
 
 /** Enough to look back at; the rest would only pile up. */
 const keptEndedRecords = 100;
-const keptDamagedRecords = 100;
 
 type Home = Pick<Instance, "home" | "owner">;
 
@@ -98,25 +92,14 @@ export function closeRecord(
   ensureDirectory(ended, 0o700, home.owner);
   const path = join(ended, `${record.worker}.json`);
   // Who removed the container knows more than who found it gone.
-  if (end.exitCode !== null || !isClosed(path, record)) {
+  const before = readRecordFile(home, path, endedSchema);
+  if (end.exitCode !== null || before?.container !== record.container) {
     const text = JSON.stringify({ ...record, end }, null, 2) + "\n";
     writeWhole(path, text, home.owner);
   }
   removeRecord(home, record.worker);
   rmSync(home.home.claim(record.container), { force: true });
   keepNewest(ended, ".json", keptEndedRecords);
-}
-
-function isClosed(path: string, { container }: WorkerRecord): boolean {
-  try {
-    const ended = v.safeParse(
-      endedSchema,
-      parseJson(readFileSync(path, "utf8")),
-    );
-    return ended.success && ended.output.container === container;
-  } catch {
-    return false; // there is none
-  }
 }
 
 export function removeRecord(
@@ -127,55 +110,23 @@ export function removeRecord(
 }
 
 /** The records of workers that have ended, the latest first. */
-export function readEndedRecords(home: Home): EndedRecord[] {
-  const { ended } = home.home;
-  if (!existsSync(ended)) return [];
-  return readdirSync(ended)
-    .flatMap((file) => {
-      const text = readFileSync(join(ended, file), "utf8");
-      const result = v.safeParse(endedSchema, parseJson(text));
-      return result.success ? [result.output] : [];
-    })
+export function readEndedRecords(home: Home, log?: Log): EndedRecord[] {
+  return readRecordFiles(home, home.home.ended, endedSchema, log)
     .sort((a, b) => a.end.at < b.end.at ? 1 : -1);
 }
 
 /**
  * The record of a worker, undefined where there is none. A damaged one is moved
- * aside and told to `log`; it is no reason to stop.
+ * aside and reported to `log`; it is no reason to stop.
  */
 export function readRecord(
-  { home, owner }: Home,
+  home: Home,
   worker: string,
-  log: Log,
+  log?: Log,
 ): WorkerRecord | undefined {
-  const path = home.record(worker);
-  let text: string;
-  try {
-    text = readFileSync(path, "utf8");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw error;
-  }
-  const result = v.safeParse(recordSchema, parseJson(text));
-  if (result.success) return result.output;
-  const damaged = join(home.sessions, "damaged");
-  ensureDirectory(damaged, 0o700, owner);
-  renameSync(path, join(damaged, `${basename(path)}.${Date.now()}`));
-  keepNewest(damaged, "", keptDamagedRecords);
-  log(`Record of "${worker}" is damaged; it was moved to ${damaged}`);
-  return undefined;
+  return readRecordFile(home, home.home.record(worker), recordSchema, log);
 }
 
-export function readRecords(home: Home, log: Log): WorkerRecord[] {
-  return readdirSync(home.home.sessions)
-    .filter((file) => file.endsWith(".json"))
-    .flatMap((file) => readRecord(home, basename(file, ".json"), log) ?? []);
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
+export function readRecords(home: Home, log?: Log): WorkerRecord[] {
+  return readRecordFiles(home, home.home.sessions, recordSchema, log);
 }

@@ -1,9 +1,8 @@
 // Sessions as they are now: what is kept of them, their workers, and what the
 // CLI says.
 
-import { lstatSync, readdirSync, type Stats } from "node:fs";
-import { join } from "node:path";
 import { type CliState, cliState, notedFile, ownFiles } from "./activity.ts";
+import { lastSaidAt, lookMs, TooMany } from "./conversations.ts";
 import { execIn } from "./exec.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
@@ -12,7 +11,6 @@ import { readEndedRecords, readRecords, type WorkerRecord } from "./record.ts";
 import { readSessions, type SessionRecord } from "./session-record.ts";
 import { tmux } from "./session-tmux.ts";
 import { listWorkers, type WorkerState } from "./workers.ts";
-import { sessionHome } from "./worker-home.ts";
 
 export interface SessionState extends SessionRecord {
   state: CliState["activity"];
@@ -36,6 +34,7 @@ export async function listSessions(
 ): Promise<SessionState[]> {
   const workers = await listWorkers(instance);
   const offline = await withoutNetwork(instance, workers);
+  const deadline = Date.now() + lookMs;
   // Of several workers of a session, the latest first.
   const known = [
     ...readRecords(instance, log),
@@ -46,6 +45,7 @@ export async function listSessions(
       stateOf(instance, record, {
         workers,
         offline,
+        activeAt: activeAt(instance, record, deadline, log),
         latest: known.find(({ session }) => session === record.name),
       })
     ),
@@ -58,12 +58,13 @@ interface Known {
   offline: Set<string>;
   /** Of the session's present worker, else of its last. */
   latest: WorkerRecord | undefined;
+  activeAt: string;
 }
 
 async function stateOf(
   instance: Instance,
   record: SessionRecord,
-  { workers, offline, latest }: Known,
+  { workers, offline, latest, activeAt }: Known,
 ): Promise<SessionState> {
   const worker = workers.find(({ session, state }) =>
     session === record.name && (state === "running" || state === "paused")
@@ -80,7 +81,7 @@ async function stateOf(
     born: worker?.born ?? null,
     oomKilledAt: latest?.oomKilledAt ?? null,
     memoryBytes: latest?.memoryBytes ?? null,
-    activeAt: lastWords(instance, record),
+    activeAt,
   };
 }
 
@@ -135,39 +136,19 @@ async function askWorker(
   };
 }
 
-/** Where the CLI keeps the conversations of /workspace. */
-const conversations = ["projects", "-workspace"];
-
-/** Plain files in plain directories: a worker's links lead anywhere. */
-function conversationFiles(
-  { home }: Pick<Instance, "home">,
-  session: string,
-): Stats[] {
-  let directory = join(home.home, sessionHome(session));
+/** Where it cannot be told when something was said, it is when it was last opened. */
+function activeAt(
+  instance: Instance,
+  record: SessionRecord,
+  deadline: number,
+  log: Log,
+): string {
+  let said = 0;
   try {
-    for (const part of conversations) {
-      directory = join(directory, part);
-      if (!lstatSync(directory).isDirectory()) return [];
-    }
-    return readdirSync(directory)
-      .filter((file) => file.endsWith(".jsonl"))
-      .map((file) => lstatSync(join(directory, file)))
-      .filter((stat) => stat.isFile());
-  } catch {
-    return []; // there is none yet, or one has just gone
+    said = lastSaidAt(instance, record.name, deadline);
+  } catch (error) {
+    if (!(error instanceof TooMany)) throw error;
+    log(`warning: ${error.message}; ACTIVE is when it was last opened`);
   }
-}
-
-/** Whether there is one to go on with: the CLI ends where it is told to and there is none. */
-export function hasConversation(
-  instance: Pick<Instance, "home">,
-  session: string,
-): boolean {
-  return conversationFiles(instance, session).length > 0;
-}
-
-function lastWords(instance: Instance, record: SessionRecord): string {
-  const times = conversationFiles(instance, record.name)
-    .map(({ mtimeMs }) => mtimeMs);
-  return new Date(Math.max(Date.parse(record.usedAt), ...times)).toISOString();
+  return new Date(Math.max(Date.parse(record.usedAt), said)).toISOString();
 }

@@ -1,12 +1,12 @@
 // What is kept of a session while it has a worker and while it has none:
 // sessions/kept/<session>.json.
 
-import { readdirSync, readFileSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { rmSync } from "node:fs";
 import * as v from "valibot";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { writeWhole } from "./owned.ts";
+import { readRecordFile, readRecordFiles } from "./record-file.ts";
 
 const sessionSchema = v.object({
   version: v.literal(1),
@@ -32,25 +32,20 @@ export function writeSession({ home, owner }: Home, record: SessionRecord) {
   writeWhole(home.session(record.name), text, owner);
 }
 
-/** Undefined where there is none; one that is damaged is told to `log`. */
+/** Undefined where there is none; a damaged one is moved aside and reported. */
 export function readSession(
-  { home }: Pick<Instance, "home">,
+  home: Home,
   name: string,
-  log: Log,
+  log?: Log,
 ): SessionRecord | undefined {
   // A path is nobody's name.
   if (!/^[\w.-]{2,63}$/.test(name) || name.startsWith(".")) return undefined;
-  return readFile(home.session(name), log);
+  return readRecordFile(home, home.home.session(name), sessionSchema, log);
 }
 
 /** All of them, the latest used first. */
-export function readSessions(
-  { home }: Pick<Instance, "home">,
-  log: Log,
-): SessionRecord[] {
-  return readdirSync(home.kept)
-    .filter((file) => file.endsWith(".json"))
-    .flatMap((file) => readFile(join(home.kept, file), log) ?? [])
+export function readSessions(home: Home, log?: Log): SessionRecord[] {
+  return readRecordFiles(home, home.home.kept, sessionSchema, log)
     .sort((a, b) => a.usedAt < b.usedAt ? 1 : -1);
 }
 
@@ -59,20 +54,4 @@ export function removeSessionRecord(
   name: string,
 ): void {
   rmSync(home.session(name), { force: true });
-}
-
-function readFile(path: string, log: Log): SessionRecord | undefined {
-  let text: string;
-  try {
-    text = readFileSync(path, "utf8");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw error;
-  }
-  try {
-    return v.parse(sessionSchema, JSON.parse(text));
-  } catch {
-    log(`${path} is damaged; it is passed over`);
-    return undefined;
-  }
 }

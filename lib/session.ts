@@ -4,6 +4,7 @@
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { layOutSettings } from "./claude-settings.ts";
+import { hasConversation } from "./conversations.ts";
 import { layOutCredentials } from "./credentials.ts";
 import { environmentOf, inspectContainer } from "./docker.ts";
 import { stopWorker } from "./ending.ts";
@@ -37,7 +38,7 @@ import {
   sessionName,
 } from "./project.ts";
 import { writeContext } from "./session-context.ts";
-import { hasConversation } from "./session-list.ts";
+import { removeTree } from "./remove-tree.ts";
 import {
   readSession,
   readSessions,
@@ -339,10 +340,7 @@ export async function removeSession(
   await stopSession(instance, name, log);
   const portBase = readSession(instance, name, log)?.portBase;
   if (portBase !== undefined) freePorts(instance, portBase);
-  rmSync(join(instance.home.home, sessionHome(name)), {
-    recursive: true,
-    force: true,
-  });
+  await removeTree(join(instance.home.home, sessionHome(name)));
   rmSync(instance.home.inherited(name), { force: true });
   removeSessionRecord(instance, name);
 }

@@ -261,7 +261,7 @@ async function undoWorkerHome(
 ): Promise<void> {
   if (!made || home !== `workers/${basename(home)}`) return;
   if (await inspectContainer(instance.docker, name)) return;
-  forgetHome(instance, home);
+  await forgetHome(instance, home);
 }
 
 async function workersNetwork(instance: Instance): Promise<string> {

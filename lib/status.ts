@@ -87,7 +87,7 @@ async function statusOfWorker(
   if (!container) return undefined; // ended in between
   const { Memory = 0, NanoCpus = 0, PidsLimit } = container.HostConfig;
   const name = container.Name.slice(1);
-  const record = readRecord(instance, name, () => {});
+  const record = readRecord(instance, name);
   const oomKilled = container.State.OOMKilled || record?.oomKilledAt != null;
   return {
     name,

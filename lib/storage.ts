@@ -1,12 +1,13 @@
 // What an instance stores, and how it is all thrown away.
 
-import { existsSync, lstatSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, lstatSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { inspectVolume } from "./docker.ts";
 import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import { label } from "./labels.ts";
 import { homeDirectories } from "./paths.ts";
+import { measureTrees, removeTree } from "./remove-tree.ts";
 import { claimHome } from "./volumes.ts";
 
 export interface StoredDirectory {
@@ -36,7 +37,8 @@ export async function storageStatus(
   instance: Instance,
 ): Promise<StorageStatus> {
   const { home } = instance;
-  const device = lstatSync(home.home, { throwIfNoEntry: false })?.dev ?? 0;
+  const paths = topDirectories(instance).filter((path) => existsSync(path));
+  const sizes = await measureTrees(paths);
   return {
     home: home.home,
     directories: topDirectories(instance).map((path) => {
@@ -44,7 +46,7 @@ export async function storageStatus(
       return {
         path,
         mode: stat ? (stat.mode & 0o7777).toString(8) : null,
-        sizeBytes: stat ? measureTree(path, device).sizeBytes : 0,
+        sizeBytes: sizes.get(path) ?? 0,
       };
     }),
     volumes: await storedVolumes(instance),
@@ -126,16 +128,13 @@ export async function planClean(instance: Instance): Promise<CleanPlan> {
       hint: "Stop them first: coordinator stop-all, then claudy daemon stop.",
     });
   }
-  const dev = lstatSync(home.home, { throwIfNoEntry: false })?.dev ?? 0;
-  for (const path of topDirectories(instance).filter((p) => existsSync(p))) {
-    const [foreign] = measureTree(path, dev).foreign;
-    if (foreign !== undefined) {
-      throw new Failure(
-        "unsafe",
-        `Cannot clean: another file system is mounted at "${foreign}"`,
-        { hint: "Unmount it first." },
-      );
-    }
+  const [mounted] = mountPointsBelow(home.home);
+  if (mounted !== undefined) {
+    throw new Failure(
+      "unsafe",
+      `Cannot clean: another file system is mounted at "${mounted}"`,
+      { hint: "Unmount it first." },
+    );
   }
   return {
     directories: status.directories.filter(({ path, mode }) =>
@@ -160,49 +159,21 @@ export async function clean(
       : [path]
   );
   for (const path of paths.filter((path) => path !== home.instance)) {
-    removeTree(path);
+    await removeTree(path);
   }
 }
 
-function removeTree(path: string): void {
-  try {
-    rmSync(path, { recursive: true, force: true });
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EACCES") throw error;
-    throw new Failure("failed", `Cannot remove all of ${path}`, {
-      cause: error,
-      hint:
-        `Homes of workers on other users' projects are theirs: sudo rm -r ${path}`,
-    });
-  }
+/** Where something is mounted below a directory, in our mount namespace. */
+export function mountPointsBelow(directory: string): string[] {
+  return readFileSync("/proc/self/mountinfo", "utf8").split("\n")
+    .map((line) => unescaped(line.split(" ")[4] ?? ""))
+    .filter((path) => path.startsWith(`${directory}/`));
 }
 
-interface Tree {
-  sizeBytes: number;
-  /** Paths where another file system is mounted; not looked into. */
-  foreign: string[];
-}
-
-/** What lies below a path on `device`, links not followed. */
-export function measureTree(path: string, device: number): Tree {
-  const stat = lstatSync(path);
-  if (stat.dev !== device) return { sizeBytes: 0, foreign: [path] };
-  if (!stat.isDirectory()) return { sizeBytes: stat.size, foreign: [] };
-  const tree: Tree = { sizeBytes: 0, foreign: [] };
-  for (const name of namesIn(path)) {
-    const part = measureTree(join(path, name), device);
-    tree.sizeBytes += part.sizeBytes;
-    tree.foreign.push(...part.foreign);
-  }
-  return tree;
-}
-
-/** Names in a directory; none where it is another user's and closed. */
-function namesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "EACCES") return [];
-    throw error;
-  }
+/** The kernel writes blanks as octals, proc_pid_mountinfo(5). */
+function unescaped(path: string): string {
+  return path.replace(
+    /\\([0-7]{3})/g,
+    (_, octal) => String.fromCharCode(Number.parseInt(octal, 8)),
+  );
 }

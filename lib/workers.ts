@@ -59,7 +59,7 @@ const isBornWarm = ({ born }: WorkerState) => born === "warm";
 
 /** Labels cannot change: what a claim gave a worker stands in its record. */
 function addRecorded(instance: Search, workers: WorkerState[]): void {
-  const records = readRecords(instance, () => {});
+  const records = readRecords(instance);
   for (const worker of workers.filter(isBornWarm)) {
     const record = records.find(({ container }) => container === worker.id);
     worker.project = record?.project.path ?? "";

@@ -1,11 +1,12 @@
 // What the instance keeps: its home, credentials, records, and what is left over.
 
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, lstatSync, readdirSync, statSync } from "node:fs";
 import { credentialFor } from "../credentials.ts";
 import type { Instance } from "../instance.ts";
 import { instanceFilter } from "../labels.ts";
 import { readLogin } from "../login.ts";
 import { readRecords } from "../record.ts";
+import { mountPointsBelow } from "../storage.ts";
 import { span } from "../units.ts";
 import { listWorkers } from "../workers.ts";
 import { fail, type Finding, ok, warn } from "./findings.ts";
@@ -26,7 +27,7 @@ export function examineHome({ home, owner }: Instance): Finding {
     );
   }
   const strangers = readdirSync(home.home).filter((name) => {
-    const stat = statSync(`${home.home}/${name}`, { throwIfNoEntry: false });
+    const stat = lstatSync(`${home.home}/${name}`, { throwIfNoEntry: false });
     return stat !== undefined && stat.uid !== owner.uid;
   });
   return strangers.length === 0 ? ok(`${home.home}, of its owner alone`) : fail(
@@ -96,7 +97,7 @@ export async function examineLeftovers(instance: Instance): Promise<Finding> {
   }
   const workers = await listWorkers(instance);
   const recorded = new Set(
-    readRecords(instance, () => {}).map(({ container }) => container),
+    readRecords(instance).map(({ container }) => container),
   );
   const strange = workers.filter(({ id }) => !recorded.has(id))
     .map(({ name }) => name);
@@ -112,18 +113,8 @@ export async function examineLeftovers(instance: Instance): Promise<Finding> {
 /** Nothing is ever mounted below the home: a volume or a claim that is there leaked. */
 export function examineMounts({ home, self }: Instance): Finding {
   if (self) return ok("not seen from inside the parent");
-  const points = readFileSync("/proc/self/mountinfo", "utf8").split("\n")
-    .map((line) => unescaped(line.split(" ")[4] ?? ""))
-    .filter((path) => path.startsWith(`${home.home}/`));
+  const points = mountPointsBelow(home.home);
   return points.length === 0
     ? ok(`none below ${home.home}`)
     : warn(`mounted: ${points.join(", ")}`, `umount ${points.join(" ")}`);
-}
-
-/** The kernel writes blanks as octals, proc_pid_mountinfo(5). */
-function unescaped(path: string): string {
-  return path.replace(
-    /\\([0-7]{3})/g,
-    (_, octal) => String.fromCharCode(Number.parseInt(octal, 8)),
-  );
 }

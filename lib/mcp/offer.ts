@@ -1,7 +1,7 @@
 // What a worker's Claude is told of the host's MCP servers: entries at user scope in
 // its own home, so that the project stays clean and nothing has to be approved.
 
-import { existsSync, lstatSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { Failure, messageOf } from "../errors.ts";
 import type { Instance } from "../instance.ts";
@@ -9,11 +9,12 @@ import { isTooMuch } from "../json-bounds.ts";
 import type { Log } from "../log.ts";
 import { didYouMean } from "../nearest.ts";
 import { type Owner, replaceWhole } from "../owned.ts";
+import { readPlainFile } from "../plain-file.ts";
 import { askGateway } from "./client.ts";
 import { readServers, type Servers } from "./config.ts";
 
 /** The CLI's own file is larger than people write, and smaller than that. */
-const mostBytes = 16 * 1024 * 1024;
+const maxBytes = 16 * 1024 * 1024;
 
 /** Entries of ours have it, and are known by it later. */
 const mark = "X-HAL9000-Server";
@@ -86,15 +87,13 @@ export function offerServers(
 
 /** A worker writes that file: one that cannot be read is left to the CLI. */
 function readState(path: string): Record<string, unknown> | undefined {
-  const stat = lstatSync(path, { throwIfNoEntry: false });
-  if (!stat) return {};
-  if (!stat.isFile() || stat.size > mostBytes) return undefined;
   try {
-    const text = readFileSync(path, "utf8");
+    const text = readPlainFile(path, { maxBytes }).toString("utf8");
     const state: unknown = isTooMuch(text) ? undefined : JSON.parse(text);
     return isObject(state) ? state : undefined;
-  } catch {
-    return undefined;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    return code === "ENOENT" ? {} : undefined;
   }
 }
 

@@ -3,26 +3,23 @@
 // is left from a claim that was broken off.
 
 import { randomBytes } from "node:crypto";
-import {
-  existsSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  unlinkSync,
-} from "node:fs";
+import { existsSync, rmSync, unlinkSync } from "node:fs";
 import { access } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import * as v from "valibot";
 import { capCpus, type Docker, removeContainer } from "../docker.ts";
 import { statusOf } from "../docker-errors.ts";
+import { inDirectory } from "../directory.ts";
 import { forgetHome } from "../ending.ts";
 import { messageOf } from "../errors.ts";
 import { lookAt } from "../hostpath.ts";
 import type { Instance } from "../instance.ts";
 import type { Log } from "../log.ts";
 import { type Staged, stageWhole } from "../owned.ts";
+import { plainText } from "../plain-file.ts";
 import { type Project, refusalOf } from "../project.ts";
 import {
+  readRecord,
   recordSchema,
   removeRecord,
   stageRecord,
@@ -224,31 +221,44 @@ async function discardClaim(
   dropRecord(instance, record);
   rmSync(instance.home.loan(record.container), { force: true });
   await removeContainer(instance.docker, record.container);
-  if (record.ephemeral) forgetHome(instance, record.home);
+  if (record.ephemeral) await forgetHome(instance, record.home);
 }
 
 /** Only where it is of this worker: another may have got the name. */
-function dropRecord({ home }: Instance, record: WorkerRecord): void {
+function dropRecord(instance: Instance, record: WorkerRecord): void {
   try {
-    const text = readFileSync(home.record(record.worker), "utf8");
-    if (JSON.parse(text).container !== record.container) return;
+    const present = readRecord(instance, record.worker);
+    if (present?.container !== record.container) return;
   } catch {
-    return; // there is none, or it is for reconciliation to judge
+    return; // for reconciliation to judge
   }
-  removeRecord({ home }, record.worker);
+  removeRecord(instance, record.worker);
 }
 
 /** Those that were handed out; what is only staged was not. */
 export function readClaims({ home }: Pick<Instance, "home">): Claim[] {
-  return readdirSync(home.claims)
-    .filter((file) => /\.(loan|json)$/.test(file))
-    .flatMap((file) => readClaim(join(home.claims, file)) ?? []);
+  const claims: Claim[] = [];
+  inDirectory(home.claims, (directory) => {
+    let looked = 0;
+    for (const { name } of directory.entries()) {
+      if (++looked > maxEntries) break;
+      if (!/\.(loan|json)$/.test(name)) continue;
+      const claim = readClaim(join(home.claims, name));
+      if (claim) claims.push(claim);
+    }
+  });
+  return claims;
 }
+
+/** A pool has some tens of workers. */
+const maxEntries = 10_000;
+const maxBytes = 256 * 1024;
 
 /** The claim of a container, undefined where there is none that can be read. */
 export function readClaim(path: string): Claim | undefined {
   try {
-    return v.parse(claimSchema, JSON.parse(readFileSync(path, "utf8")));
+    const text = plainText(path, { maxBytes }) ?? "";
+    return v.parse(claimSchema, JSON.parse(text));
   } catch {
     return undefined;
   }

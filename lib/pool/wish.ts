@@ -1,10 +1,10 @@
 // What the pool is to be: said by a command, else by the settings.
 
-import { readFileSync } from "node:fs";
 import * as v from "valibot";
 import { Failure } from "../errors.ts";
 import type { Instance } from "../instance.ts";
 import { writeWhole } from "../owned.ts";
+import { plainText } from "../plain-file.ts";
 import { type Sizes, sizesSchema } from "./protocol.ts";
 
 const wishSchema = v.object({
@@ -63,7 +63,7 @@ function saidWish(
   { home }: Home,
 ): v.InferOutput<typeof wishSchema> | undefined {
   try {
-    const text = readFileSync(home.poolWish, "utf8");
+    const text = plainText(home.poolWish, { maxBytes: 64 * 1024 }) ?? "";
     return v.parse(wishSchema, JSON.parse(text));
   } catch {
     return undefined; // nothing was said, or nothing that can be read

@@ -109,3 +109,61 @@ JS
     [ ! -e /var/run/docker.sock ] && [ ! -e /root/.hal9000 ] && ! : >/etc/passwd &&
     ! mknod /tmp/sda b 8 0 && ! : >/proc/sys/kernel/core_pattern && ! : >/config/claude/x' 2>/dev/null
 }
+
+# A session that was, as its worker left it.
+keep_session() { # keep_session NAME PROJECT
+  local now
+  now=$(date -u +%FT%T.000Z)
+  jq -n --arg name "$1" --arg project "$2" --arg now "$now" \
+    '{version: 1, name: $name, project: $project, createdAt: $now, usedAt: $now}' \
+    >"$HAL9000_HOME/sessions/kept/$1.json"
+  mkdir -p "$HAL9000_HOME/claude/$1/projects/-workspace"
+}
+
+@test "a Claude home full of files holds up no command" {
+  project=$(make_project full)
+  keep_session full "$project"
+  full_home=$HAL9000_HOME/claude/full
+  (cd "$full_home/projects/-workspace" && seq -f %g.jsonl 130000 | xargs touch)
+  truncate -s 3G "$full_home/settings.json" "$full_home/.claude.json"
+  mkfifo "$full_home/CLAUDE.md"
+  ln -s / "$full_home/agents"
+  echo '{"model":"opus"}' >"$CLAUDE_HOME/settings.json"
+  run -0 timeout 20 "$scripts/claudy.ts" sessions --json
+  [[ $output == *'"name": "full"'* ]]
+  # 7 GB of memory were taken for a file of 3 GB.
+  run -0 bash -c "ulimit -v $((70 * 1024 ** 2)); timeout 20 '$scripts/claudy.ts' sessions sync full"
+  [[ $output == *"kept as the session changed it: settings.json"* ]]
+  run -0 timeout 30 "$scripts/claudy.ts" prune --sessions --older-than 0 --dry-run
+  [[ $output == *session*full* ]]
+  run -0 timeout 60 "$scripts/claudy.ts" sessions rm --yes full
+  [ ! -e "$full_home" ]
+  rm "$CLAUDE_HOME/settings.json"
+}
+
+@test "an odd file below sessions/ is moved aside, and holds up no command" {
+  project=$(make_project odd)
+  keep_session well "$project"
+  spawn -n well-too "$project"
+  for directory in "$HAL9000_HOME/sessions" "$HAL9000_HOME/sessions/kept"; do
+    mkdir "$directory/odd-directory.json"
+    ln -s odd-link.json "$directory/odd-link.json"
+    mkfifo "$directory/odd-pipe.json"
+    truncate -s 3G "$directory/odd-sparse.json"
+    touch -d '1 hour ago' "$directory/left.json.0123456789abcdef.tmp"
+  done
+  run -0 timeout 10 "$scripts/coordinator.ts" list
+  [[ $output == *well-too* ]]
+  run -0 --separate-stderr timeout 10 "$scripts/claudy.ts" sessions --json
+  [ "$(jq -r '.[].name' <<<"$output")" = well ]
+  # shellcheck disable=SC2154
+  [[ $stderr == *odd-*"it was moved to"* ]]
+  run -0 timeout 10 "$scripts/claudy.ts" sessions
+  # The end of a worker makes the parent look at all of them.
+  docker kill well-too
+  tidy() { ! find "$HAL9000_HOME/sessions" -maxdepth 2 -name 'odd*.json' -o -maxdepth 2 -name '*.tmp' | grep .; }
+  wait_for 20 tidy
+  [ "$(find "$HAL9000_HOME/sessions/damaged" -name 'odd-*' | wc -l)" = 8 ]
+  [ "$(inspect "$parent" '{{.RestartCount}}')" = 0 ]
+  rm -rf "$HAL9000_HOME"/sessions/damaged/odd-* "$HAL9000_HOME/sessions/kept/well.json" "$HAL9000_HOME/claude/well"
+}

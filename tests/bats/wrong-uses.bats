@@ -248,7 +248,7 @@ ROWS
   aside() { find "$HAL9000_HOME/sessions/damaged" -name 'broken.json.*' | grep broken; }
   wait_for 20 aside
   [ ! -e "$HAL9000_HOME/sessions/broken.json" ]
-  docker logs "$parent" 2>&1 | grep 'Record of "broken" is damaged'
+  docker logs "$parent" 2>&1 | grep 'broken.json is damaged; it was moved to'
 }
 
 @test "a reader that has gone is no fault" {

@@ -73,7 +73,7 @@ for (const [what, text] of Object.entries(damaged)) {
     writeFileSync(instance.home.record("bad"), text);
     const records = readRecords(instance, (line) => said.push(line));
     assert.equal(records, [record]);
-    assert.match(said[0] ?? "", /^Record of "bad" is damaged/);
+    assert.match(said[0] ?? "", /bad\.json is damaged; it was moved to/);
     const aside = readdirSync(join(instance.home.sessions, "damaged"));
     assert.is(aside.length, 1);
   });

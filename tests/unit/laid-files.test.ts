@@ -1,0 +1,267 @@
+// Whatever a worker, or an accident, lays where files are read: it is passed over,
+// within bounds, and the rest is read.
+
+import { spawnSync } from "node:child_process";
+import {
+  closeSync,
+  existsSync,
+  ftruncateSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { notedFile, ownFiles, readCliState } from "../../lib/activity.ts";
+import {
+  hasConversation,
+  lastSaidAt,
+  TooMany,
+} from "../../lib/conversations.ts";
+import { inDirectory } from "../../lib/directory.ts";
+import { ensureDirectory, isStaged, ownerOf } from "../../lib/owned.ts";
+import { homeDirectories, homePaths } from "../../lib/paths.ts";
+import { clearPlace, NotPlain, readPlainFile } from "../../lib/plain-file.ts";
+import { reservePorts } from "../../lib/port-range.ts";
+import { readClaims } from "../../lib/pool/claim.ts";
+import { dropStaged } from "../../lib/reconcile.ts";
+import { readRecords, writeRecord } from "../../lib/record.ts";
+import { measureTrees, removeTree } from "../../lib/remove-tree.ts";
+import { readSessions, writeSession } from "../../lib/session-record.ts";
+
+type Home = Parameters<typeof writeRecord>[0];
+const test = suite<{ root: string; instance: Home }>("laid files");
+
+test.before.each((context) => {
+  context.root = mkdtempSync(join(tmpdir(), "hal9000-laid-"));
+  const owner = ownerOf(context.root);
+  context.instance = { home: homePaths(join(context.root, "home")), owner };
+  for (const directory of homeDirectories(context.instance.home)) {
+    ensureDirectory(directory, 0o700, owner);
+  }
+});
+
+test.after.each(({ root }) => rmSync(root, { recursive: true }));
+
+/** Takes no room on the disk, and all memory where it is read. */
+function sparse(path: string): void {
+  const file = openSync(path, "w");
+  ftruncateSync(file, 3 * 1024 ** 3);
+  closeSync(file);
+}
+
+/** What has broken commands, by what lays it at a path. */
+const odd: Record<string, (path: string) => void> = {
+  "a directory": (path) => mkdirSync(path),
+  "a link to itself": (path) => symlinkSync(path, path),
+  "a link to a file": (path) => symlinkSync("/etc/passwd", path),
+  "a pipe": (path) => void spawnSync("mkfifo", [path]),
+  "3 GB without content": sparse,
+};
+
+const record = {
+  version: 1 as const,
+  worker: "x",
+  container: "id",
+  session: null,
+  project: { path: "/p", uid: 1, gid: 1 },
+  image: "repo:worker",
+  born: "cold" as const,
+  home: "workers/x-0123",
+  ephemeral: false,
+  secrets: null,
+  memoryBytes: null,
+  oomKilledAt: null,
+  createdAt: "2026-01-26T00:00:00.000Z",
+};
+
+const session = {
+  version: 1 as const,
+  name: "one",
+  project: "/p",
+  createdAt: "2026-01-01T00:00:00.000Z",
+  usedAt: "2026-02-01T00:00:00.000Z",
+};
+
+for (const [what, lay] of Object.entries(odd)) {
+  test(`readPlainFile() refuses ${what}`, ({ root }) => {
+    lay(join(root, "odd"));
+    const read = () => readPlainFile(join(root, "odd"), { maxBytes: 1e6 });
+    assert.throws(read, (error: unknown) => error instanceof NotPlain);
+  });
+
+  test(`${what} below sessions/ is moved aside once, and the records are read`, ({ instance }) => {
+    writeRecord(instance, record);
+    writeSession(instance, session);
+    lay(instance.home.record("odd"));
+    lay(instance.home.session("odd"));
+    // Whoever cannot report it leaves it to the next.
+    assert.equal(readRecords(instance), [record]);
+    assert.is(readdirSync(instance.home.sessions).includes("odd.json"), true);
+    const told: string[] = [];
+    const log = (line: string) => told.push(line);
+    assert.equal(readRecords(instance, log), [record]);
+    assert.equal(readSessions(instance, log), [session]);
+    assert.is(told.length, 2);
+    assert.match(told[0] ?? "", /odd\.json is .*; it was moved to/);
+    assert.equal(readRecords(instance, log), [record]);
+    assert.equal(readSessions(instance, log), [session]);
+    assert.is(told.length, 2);
+    assert.is(readdirSync(instance.home.damaged).length, 2);
+  });
+
+  test(`${what} holds up neither claims nor ranges of ports`, ({ instance }) => {
+    lay(instance.home.claim("odd"));
+    assert.equal(readClaims(instance), []);
+    const base = reservePorts(instance, "one");
+    rmSync(join(instance.home.ports, String(base)));
+    lay(join(instance.home.ports, String(base)));
+    assert.is(reservePorts(instance, "one"), base);
+  });
+
+  test(`${what} in a Claude home is no state and no conversation`, ({ instance }) => {
+    const claudeHome = join(instance.home.claude, "one");
+    const projects = join(claudeHome, "projects", "-workspace");
+    mkdirSync(projects, { recursive: true });
+    lay(join(claudeHome, notedFile));
+    mkdirSync(join(claudeHome, ownFiles));
+    lay(join(claudeHome, ownFiles, "1.json"));
+    writeFileSync(join(claudeHome, ownFiles, "2.json"), '{"status":"idle"}');
+    assert.is(readCliState(claudeHome)?.activity, "idle");
+    if (lay !== sparse) {
+      lay(join(projects, "odd.jsonl"));
+      assert.is(hasConversation(instance, "one"), false);
+    }
+    rmSync(projects, { recursive: true });
+    symlinkSync(instance.home.claude, projects);
+    writeFileSync(join(instance.home.claude, "x.jsonl"), "{}");
+    assert.is(hasConversation(instance, "one"), false);
+  });
+}
+
+test("hasConversation() and lastSaidAt() find one among many empty files", ({ instance }) => {
+  const directory = join(instance.home.claude, "one/projects/-workspace");
+  mkdirSync(directory, { recursive: true });
+  for (let id = 0; id < 1500; id++) {
+    writeFileSync(join(directory, `${id}.jsonl`), "");
+  }
+  assert.is(hasConversation(instance, "one"), false);
+  const said = join(directory, "said.jsonl");
+  writeFileSync(said, "{}");
+  utimesSync(said, 1_700_000_000, 1_700_000_000);
+  assert.is(hasConversation(instance, "one"), true);
+  const soon = Date.now() + 60_000;
+  assert.is(lastSaidAt(instance, "one", soon), 1_700_000_000_000);
+  const late = () => lastSaidAt(instance, "one", 0);
+  assert.throws(late, (error: unknown) => error instanceof TooMany);
+});
+
+test("a directory gives its entries with what they are", ({ root }) => {
+  writeFileSync(join(root, "file"), "four");
+  symlinkSync("file", join(root, "link"));
+  const seen = inDirectory(
+    root,
+    (directory) =>
+      [...directory.entries()].map(({ name, kind }) =>
+        `${name} ${kind} ${directory.stat(name)?.kind}`
+      ).sort(),
+  );
+  assert.equal(seen, [
+    "file file file",
+    "home directory directory",
+    "link other other",
+  ]);
+  const stat = inDirectory(root, (directory) => directory.stat("file"));
+  assert.is(stat?.sizeBytes, 4);
+  assert.ok(Math.abs((stat?.mtimeMs ?? 0) - Date.now()) < 60_000);
+  symlinkSync(root, join(root, "home", "up"));
+  assert.is(inDirectory(join(root, "home", "up"), () => true), undefined);
+  assert.is(inDirectory(join(root, "none"), () => true), undefined);
+});
+
+/** Deeper than a path can be, as a worker makes it by going down. */
+function makeDeepTree(directory: string): void {
+  const down = 'mkdir -p "$0" && cd "$0"';
+  const script = `${down} && ${down} && : >end`;
+  const { status } = spawnSync("bash", ["-c", script, "dd/".repeat(750)], {
+    cwd: directory,
+  });
+  assert.is(status, 0);
+}
+
+test("removeTree() removes what is too deep to be named, and nothing behind a link", async ({ root }) => {
+  const tree = join(root, "tree");
+  mkdirSync(tree);
+  makeDeepTree(tree);
+  writeFileSync(join(root, "kept"), "");
+  symlinkSync(root, join(tree, "up"));
+  mkdirSync(join(tree, "closed"));
+  writeFileSync(join(tree, "closed", "file"), "");
+  if (process.getuid?.() !== 0) spawnSync("chmod", ["0", join(tree, "closed")]);
+  await removeTree(tree);
+  assert.is(existsSync(tree), false);
+  assert.is(existsSync(join(root, "kept")), true);
+  await removeTree(tree); // a missing one is not an error
+  symlinkSync(root, tree);
+  await removeTree(tree);
+  assert.is(existsSync(join(root, "kept")), true);
+});
+
+test("measureTrees() counts what is below a path, behind no link", async ({ root }) => {
+  const [tree, empty] = [join(root, "tree"), join(root, "empty")];
+  mkdirSync(tree);
+  mkdirSync(empty);
+  makeDeepTree(tree);
+  writeFileSync(join(tree, "file"), "x".repeat(1e6));
+  symlinkSync("/usr", join(tree, "usr"));
+  const sizes = await measureTrees([tree, empty, join(root, "none")]);
+  const added = (sizes.get(tree) ?? 0) - 1e6;
+  assert.ok(added > 0 && added < 20e6, `${added}`);
+  assert.is(sizes.has(join(root, "none")), false);
+});
+
+test("clearPlace() frees a name whatever has it", ({ root }) => {
+  const place = join(root, "place");
+  for (const lay of Object.values(odd)) {
+    lay(place);
+    clearPlace(place);
+    assert.is(existsSync(place), false);
+  }
+  clearPlace(place);
+  const aside = readdirSync(root).filter((name) => name.includes("aside"));
+  assert.is(aside.length, 1);
+});
+
+test("dropStaged() removes what killed commands left, where files are staged", ({ instance }) => {
+  const { home } = instance;
+  const tmp = "x.json.0123456789abcdef.tmp";
+  const places = [home.sessions, home.kept, home.ports, home.run, home.config];
+  for (const directory of places) {
+    const path = join(directory, tmp);
+    writeFileSync(path, "half");
+    utimesSync(path, 1, 1);
+    writeFileSync(join(directory, `y${tmp}`), "being written");
+    writeFileSync(join(directory, "old.json"), "{}");
+    utimesSync(join(directory, "old.json"), 1, 1);
+  }
+  const told: string[] = [];
+  dropStaged(home, (line) => told.push(line));
+  assert.is(told.length, places.length);
+  for (const directory of places) {
+    const left = readdirSync(directory).filter((name) => name !== "kept");
+    assert.is(left.includes(tmp), false);
+    assert.is(left.includes(`y${tmp}`), true);
+    assert.is(left.includes("old.json"), true);
+  }
+  assert.is(isStaged("x.json.tmp"), false);
+});
+
+test.run();
