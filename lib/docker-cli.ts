@@ -5,7 +5,9 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { constants } from "node:os";
 import process from "node:process";
+import type { Readable } from "node:stream";
 import { Failure } from "./errors.ts";
+import { TerminalFilter } from "./terminal-filter.ts";
 
 const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
@@ -14,6 +16,8 @@ export interface RunOptions {
   afterwards?: () => Promise<void>;
   /** Besides our own environment. */
   env?: Record<string, string>;
+  /** What it writes is a worker's: a terminal is given no more than lines of text. */
+  filtered?: boolean;
 }
 
 /**
@@ -30,7 +34,7 @@ export async function runDocker(
 /** The same for another command. */
 export async function runHere(
   [file = "", ...args]: readonly string[],
-  { afterwards, env = {} }: RunOptions = {},
+  { afterwards, env = {}, filtered = false }: RunOptions = {},
 ): Promise<number> {
   let told: NodeJS.Signals | undefined;
   const listeners = signals.map((signal) =>
@@ -47,12 +51,19 @@ export async function runHere(
     process.removeAllListeners(signal);
     process.on(signal, passOn);
   }
+  const through = (stream: NodeJS.WriteStream) =>
+    filtered && stream.isTTY ? "pipe" : "inherit";
   const child = spawn(file, args, {
-    stdio: "inherit",
+    stdio: ["inherit", through(process.stdout), through(process.stderr)],
     env: { ...process.env, ...env },
   });
   try {
+    const passed = Promise.all([
+      passOutput(child.stdout, process.stdout),
+      passOutput(child.stderr, process.stderr),
+    ]);
     const [code] = await once(child, "exit");
+    await passed;
     await afterwards?.();
     if (told) return 128 + constants.signals[told];
     return code ?? 1;
@@ -69,4 +80,16 @@ export async function runHere(
       for (const listener of former) process.on(signal, listener);
     }
   }
+}
+
+async function passOutput(
+  from: Readable | null,
+  to: NodeJS.WriteStream,
+): Promise<void> {
+  if (!from) return;
+  const filter = new TerminalFilter("text");
+  for await (const chunk of from) {
+    if (!to.write(filter.write(chunk))) await once(to, "drain");
+  }
+  to.write(filter.end());
 }

@@ -4,7 +4,7 @@
 export function columns(cells: string[][]): string {
   const rows = cells.map((row) => row.map(printable));
   const widths = (rows[0] ?? []).map((_, column) =>
-    Math.max(...rows.map((row) => row[column]?.length ?? 0))
+    rows.reduce((most, row) => Math.max(most, row[column]?.length ?? 0), 0)
   );
   return rows
     .map((row) =>
@@ -19,9 +19,18 @@ export const unprintable = /[\p{Cc}\p{Cf}\u2028\u2029]/gu;
 
 /** Text that a terminal shows and does not obey: names are anybody's choice. */
 export function printable(text: string): string {
+  return text.replace(unprintable, escaped);
+}
+
+/** The same for several lines. */
+export function printableLines(text: string): string {
   return text.replace(
     unprintable,
-    (character) =>
-      `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`,
+    (character) => "\n\t".includes(character) ? character : escaped(character),
   );
+}
+
+function escaped(character: string): string {
+  const code = (character.codePointAt(0) ?? 0).toString(16);
+  return code.length > 2 ? `\\u{${code}}` : `\\x${code.padStart(2, "0")}`;
 }

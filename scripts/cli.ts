@@ -12,6 +12,7 @@ import {
 } from "../lib/docker-errors.ts";
 import { didYouMean } from "../lib/nearest.ts";
 import { diskFull, exitCode, Failure, messageOf } from "../lib/errors.ts";
+import { logToStderr } from "../lib/log.ts";
 import { printable } from "../lib/text.ts";
 import manifest from "../package.json" with { type: "json" };
 import {
@@ -89,9 +90,9 @@ export async function runCli(cli: CAC): Promise<void> {
   } catch (error) {
     const failure = asFailure(error, cli);
     process.stderr.write(`error: ${printable(failure.message)}\n`);
-    if (failure.hint) process.stderr.write(`${failure.hint}\n`);
+    if (failure.hint) logToStderr(failure.hint);
     if (process.argv.includes("--verbose")) {
-      process.stderr.write(`${stackOf(error)}\n`);
+      logToStderr(stackOf(error));
     }
     process.exitCode = failure.exitCode;
   }

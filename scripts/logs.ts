@@ -19,7 +19,7 @@ export async function printLog(
     ...(follow ? ["--follow"] : []),
     ...(lines === undefined ? [] : [`--tail=${lines}`]),
     container,
-  ]);
+  ], { filtered: true });
 }
 
 /** The end of a kept log, or all of it. */

@@ -2,11 +2,34 @@
 
 import process from "node:process";
 import { Failure } from "../lib/errors.ts";
+import { displayed } from "../lib/terminal-filter.ts";
+import { printableLines } from "../lib/text.ts";
 
-/** Prints an answer on stdout: JSON when it was asked for, else its text. */
+/**
+ * Prints an answer on stdout: JSON when it was asked for, else its text. A terminal
+ * obeys nothing in it but colours; elsewhere it stays as it is.
+ */
 export function answer(value: unknown, text: string, json: boolean): void {
-  const line = json ? JSON.stringify(value, null, 2) : text;
-  if (line !== "") process.stdout.write(`${line}\n`);
+  const line = json ? jsonText(value, 2) : text;
+  if (line !== "") print(line);
+}
+
+/** The same value, though a terminal is given no character that it would obey. */
+function jsonText(value: unknown, indent?: number): string {
+  const text = JSON.stringify(value, null, indent) ?? "";
+  if (!process.stdout.isTTY) return text;
+  return text.replace(
+    /[\x7f-\x9f\p{Cf}\u2028\u2029]/gu,
+    (character) =>
+      [...Array(character.length).keys()].map((at) =>
+        `\\u${character.charCodeAt(at).toString(16).padStart(4, "0")}`
+      ).join(""),
+  );
+}
+
+function print(line: string): void {
+  const shown = process.stdout.isTTY ? displayed(line) : line;
+  process.stdout.write(`${shown}\n`);
 }
 
 /** One of several answers, each on a line of its own. */
@@ -15,7 +38,7 @@ export function answerLine(
   text: string,
   json: boolean | undefined,
 ): void {
-  process.stdout.write(`${json ? JSON.stringify(value) : text}\n`);
+  print(json ? jsonText(value) : text);
 }
 
 /** A line that is not shown while it is typed; from stdin where it is no terminal. */
@@ -74,7 +97,7 @@ export async function choose(
   choices: string[],
 ): Promise<number> {
   const lines = choices.map((choice, index) => `  ${index + 1}  ${choice}`);
-  process.stderr.write(`${[question, ...lines].join("\n")}\n`);
+  process.stderr.write(`${printableLines([question, ...lines].join("\n"))}\n`);
   const reply = await ask(`1 to ${choices.length}, nothing to leave: `);
   const chosen = /^\d$/.test(reply) ? Number(reply) - 1 : -1;
   if (chosen in choices) return chosen;
@@ -93,7 +116,10 @@ async function ask(question: string): Promise<string> {
       const leave = () => reject(new Failure("unsafe", "Nothing was done"));
       terminal.on("SIGINT", leave).on("close", leave);
     });
-    return (await Promise.race([terminal.question(question), left])).trim();
+    return (await Promise.race([
+      terminal.question(printableLines(question)),
+      left,
+    ])).trim();
   } finally {
     terminal.close();
   }

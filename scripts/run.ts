@@ -145,7 +145,7 @@ async function runPrompt(
       ...started,
       "--",
       String(prompt),
-    ], { env: variables });
+    ], { env: variables, filtered: true });
     if (code !== 0) {
       await tellOfMemory(instance, worker, {
         since,

@@ -4,6 +4,7 @@
 setup_suite() {
   local repo
   repo=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
+  local images=${HAL9000_TEST_IMAGES:-hal9000-test}
   unset "${!WORKER_@}" "${!PARENT_@}" "${!HAL9000_@}" "${!CLAUDE_@}" CHROMADB_PORT ENABLE_POOL_MANAGER \
     SKIP_IMAGE_PULL LAZY_IMAGE_PULL
   HAL9000_TEST_ROOT=$(mktemp -d "${TMPDIR:-/tmp}/hal9000-test.XXXXXX")
@@ -11,7 +12,7 @@ setup_suite() {
   export HAL9000_PREFIX=hal9000-test-$$
   export HAL9000_HOME=$HAL9000_TEST_ROOT/home
   export HAL9000_PROJECT_ROOTS=$HAL9000_TEST_ROOT/projects
-  export HAL9000_IMAGE_REPO=${HAL9000_TEST_IMAGES:-hal9000-test}
+  export HAL9000_IMAGE_REPO=$images
   # A host's Claude home that is nobody's; the real one must not be touched.
   export CLAUDE_HOME=$HAL9000_TEST_ROOT/claude-home
   mkdir "$HAL9000_PROJECT_ROOTS" "$CLAUDE_HOME"

@@ -1,0 +1,153 @@
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import {
+  type Display,
+  displayed,
+  TerminalFilter,
+} from "../../lib/terminal-filter.ts";
+
+const encode = (text: string) => new TextEncoder().encode(text);
+
+/** What is passed on, the same however the bytes are cut up; without what ends it. */
+function passed(input: string | Uint8Array, display: Display): string {
+  const bytes = typeof input === "string" ? encode(input) : input;
+  const whole = new TerminalFilter(display).write(bytes);
+  for (let at = 0; at <= bytes.length; at++) {
+    const filter = new TerminalFilter(display);
+    const parts = filter.write(bytes.subarray(0, at)) +
+      filter.write(bytes.subarray(at));
+    assert.is(parts, whole, `split at byte ${at}`);
+  }
+  const filter = new TerminalFilter(display);
+  const each = [...bytes].map((byte) => filter.write(Uint8Array.of(byte)));
+  assert.is(each.join(""), whole, "a byte at a time");
+  return whole;
+}
+
+const screen = (input: string | Uint8Array) => passed(input, "screen");
+const text = (input: string | Uint8Array) => passed(input, "text");
+
+const display: Record<string, string> = {
+  "text in many letters": "plain ünïcödé 日本語 👩‍👩‍👧 \u00db",
+  colours: "\x1b[1;38;5;8mbold\x1b[38:2::1:2:3m\x1b[4:3m\x1b[0m",
+  "cursor, erasing, scrolling":
+    "\x1b[H\x1b[2J\x1b[3;4H\x1b[K\x1b[1;20r\x1b[5S\x1bM",
+  "the other screen": "\x1b[?1049h\x1b[?1049l",
+  "mouse modes": "\x1b[?1000;1002;1006h\x1b[?1003h",
+  "bracketed paste and focus": "\x1b[?2004h\x1b[?1004h",
+  "synchronous output": "\x1b[?2026h\x1b[?2026l",
+  "the cursor's shape": "\x1b[5 q\x1b[?25l\x1b[?12h",
+  "protocols of keys": "\x1b[>4;2m\x1b[>1u\x1b[<1u\x1b[=1;1u\x1b=\x1b>",
+  "a link": "\x1b]8;id=1;https://example.org/a?b=c\x1b\\here\x1b]8;;\x1b\\",
+  "lines that are drawn": "\x1b(0lqk\x1b(B\x0e\x0f",
+  "the bell": "\x07",
+  "the cursor's colour": "\x1b]12;#ff0000\x1b\\\x1b]112\x1b\\",
+};
+
+for (const [what, sequence] of Object.entries(display)) {
+  test(`a screen is given ${what}`, () => {
+    assert.is(screen(`a${sequence}b`), `a${sequence}b`);
+  });
+}
+
+const harmful: Record<string, string> = {
+  "the clipboard": "\x1b]52;c;ZXZpbA==\x07",
+  "the clipboard, by ST": "\x1b]52;c;ZXZpbA==\x1b\\",
+  "the clipboard, by C1": "\u009d52;c;ZXZpbA==\u009c",
+  titles: "\x1b]0;t\x07\x1b]1;t\x07\x1b]2;t\x1b\\\x1bkt\x1b\\",
+  "a title with letters that end in 0x9c": "\x1b]0;\u00dc\u015c evil\x07",
+  "colours of the terminal": "\x1b]4;1;#fff\x07\x1b]10;#000\x07\x1b]11;?\x07",
+  "a question for the cursor's colour": "\x1b]12;?\x07",
+  "strings for programs of others":
+    "\x1b]1337;File=:AAAA\x07\x1b]777;notify;a;b\x07",
+  DCS: "\x1bP$qm\x1b\\\x1bPtmux;\x1b\x1b]52;c;QQ==\x07\x1b\\",
+  "DCS by C1": "\u0090$qm\u009c",
+  "sixel pictures": "\x1bPq#0;2;0;0;0~~@@vv$\x1b\\",
+  "APC, PM and SOS":
+    "\x1b_Gi=1;AAAA\x1b\\\x1b^x\x1b\\\x1bXx\x1b\\\u009fx\u009c\u009ex\u009c\u0098x\u009c",
+  "questions for the device": "\x1b[c\x1b[>c\x1b[=c\x1b[>q\x1bZ\x1b[0x",
+  "questions for states":
+    "\x1b[5n\x1b[6n\x1b[?6n\x1b[?25$p\x1b[4$p\x1b[?u\x1b[?996n",
+  "the checksum of the screen": "\x1b[1;1;1;1;1;1*y",
+  "the answerback": "\x05",
+  "sizes and titles of windows":
+    "\x1b[3;0;0t\x1b[8;50;500t\x1b[21t\x1b[22;0t\x1b[?3h\x1b[?40h",
+  "modes that report by themselves": "\x1b[?2031h\x1b[?2048h\x1b[?9001h",
+  printers: "\x1b[5i\x1b[4i",
+  "other character sets than UTF-8": "\x1b%@\x1b%G\x1b G",
+  "keys that are locked": "\x1b[2h",
+  "a letter a million times": "\x1b[9999999b",
+  "what is cancelled": "\x1b[31\x18\x1b]52;c;x\x1a",
+  "a link with bytes of C1": "\x1b]8;;https://\u00dc\x07",
+};
+
+for (const [what, sequence] of Object.entries(harmful)) {
+  test(`a screen is not given ${what}`, () => {
+    const { length } = screen(`a${sequence}b`);
+    const letters = what === "what is cancelled" ? "ax\x1ab" : "ab";
+    assert.ok(length <= letters.length);
+    assert.is(screen(`a${sequence}b`).replace("link", ""), "ab");
+  });
+
+  test(`lines of text are not given ${what}`, () => {
+    assert.is(text(`a${sequence}b`), "ab");
+  });
+}
+
+test("a screen keeps the modes that are display out of several", () => {
+  assert.is(screen("\x1b[?25;2031;1000h"), "\x1b[?25;1000h");
+});
+
+test("a sequence within another is not put together from what is left", () => {
+  assert.is(screen("\x1b]0;\x1b]52;c;x\x07\x07"), "\x07");
+  assert.is(screen("\x1b\x1b]52;c;x\x07"), "");
+  assert.is(screen("\x1b[\x1b]52;c;x\x07"), "");
+  assert.is(screen("\x1b[3\x071m"), "\x07\x1b[31m");
+  assert.is(screen(`\x1b[${"1;".repeat(200)}m`), "");
+  assert.is(screen(`\x1b]8;;${"x".repeat(5000)}\x07a`), "a");
+});
+
+test("bytes that are no UTF-8 are shown as what cannot be read", () => {
+  // In a terminal of eight bits 0x9d would begin an OSC.
+  const bytes = Uint8Array.of(0x61, 0x9d, 0x35, 0x32, 0x3b, 0x07, 0xff, 0x62);
+  assert.is(screen(bytes), "a\ufffd52;\x07\ufffdb");
+  assert.is(text(bytes), "a\ufffd52;\ufffdb");
+});
+
+test("lines of text keep colours, tabs and ends of lines, and nothing else", () => {
+  assert.is(
+    text("a\tb\r\n\x1b[31mred\x1b[0m\n"),
+    "a\tb\r\n\x1b[31mred\x1b[0m\n",
+  );
+  assert.is(text("\x1b[2J\x1b[H\x1b[?1049h\x1b[1Aover\x08\x07"), "over");
+  // Written over, it would be another line.
+  assert.is(text("paid 100\rpaid 900\r\n"), "paid 100\r\npaid 900\r\n");
+  assert.is(
+    text("\x1b]8;;https://evil.example\x1b\\bank\x1b]8;;\x1b\\"),
+    "bank",
+  );
+  assert.is(text("user\u202egnp.exe\u2066"), "user\\u{202e}gnp.exe\\u{2066}");
+});
+
+test("a string that does not end hides one line of text", () => {
+  assert.is(
+    text("\x1b]0;never ends\nshown\n\x1bPnor this\nshown\n"),
+    "\nshown\n\nshown\n",
+  );
+  assert.is(text("\x1b[31\nshown"), "\nshown");
+});
+
+test("the terminal is put back as it was", () => {
+  const filter = new TerminalFilter("screen");
+  filter.write(encode("\x1b[?1049h\x1b[?1000;2004h\x1b[?25l\x1b[31m\x1b[?12h"));
+  filter.write(encode("\x1b[?2004l\x1b[>1u"));
+  assert.is(
+    filter.end(),
+    "\x1b[?1049l\x1b[?1000l\x1b[?25h\x1b[m\x1b[<9u",
+  );
+  assert.is(filter.end(), "");
+  assert.is(displayed("\x1b[31mred"), "\x1b[31mred\x1b[m");
+  assert.is(displayed("\x1b[31mred\x1b[0m"), "\x1b[31mred\x1b[0m");
+});
+
+test.run();
