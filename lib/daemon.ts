@@ -20,6 +20,7 @@ import type { Log } from "./log.ts";
 import { ensureForwarder, removeForwarder } from "./mcp/forwarder.ts";
 import { refuseWhileMoving } from "./migration/journal.ts";
 import { ensureNet, withoutNetwork } from "./net.ts";
+import { refreshNetFiles } from "./net-files.ts";
 import { insideParent, parentSpec, type PublishedPort } from "./parent-spec.ts";
 import {
   forgetParentState,
@@ -27,6 +28,7 @@ import {
   readParentState,
 } from "./parent-state.ts";
 import { removePool } from "./pool/mounter.ts";
+import { ensureSeccompTried } from "./seccomp.ts";
 import { ensureStorage } from "./volumes.ts";
 import { waitFor } from "./wait.ts";
 import { listWorkers, liveWorkers } from "./workers.ts";
@@ -38,6 +40,7 @@ const passedOn = [
   "WORKER_MEMORY",
   "WORKER_CPUS",
   "WORKER_PIDS_LIMIT",
+  "WORKER_SECCOMP",
   "CHROMADB_PORT",
   "ENABLE_POOL_MANAGER",
   "MIN_WARM_WORKERS",
@@ -65,6 +68,8 @@ export async function startDaemon(
   await ensureStorage(instance);
   const net = await ensureNet(instance, images.net, published);
   await unpause(instance.docker, net, log);
+  await refreshNetFiles(instance, net.Id);
+  await ensureSeccompTried(instance, log);
   await ensureParent(instance, env, net, images.parent, log);
   try {
     await ensureForwarder(instance);
@@ -185,6 +190,7 @@ async function ensureParent(
         roots: settings.HAL9000_PROJECT_ROOTS,
         volumes: names.volumes,
         claudeConfig: hostHome.claudeConfig,
+        netFiles: hostHome.netFiles,
         memoryBytes: settings.PARENT_MEMORY,
         cpus: await capCpus(docker, settings.PARENT_CPUS, log),
         env: Object.fromEntries(passedOn.flatMap((key) => {

@@ -4,7 +4,7 @@ import type { Docker } from "./docker.ts";
 import { Failure } from "./errors.ts";
 import { hostMount } from "./instance.ts";
 import { roleLabels } from "./labels.ts";
-import { volumeMount } from "./worker.ts";
+import { netFileMounts, volumeMount } from "./worker.ts";
 
 /** A port of the namespace that is reached from outside. */
 export interface PublishedPort {
@@ -73,6 +73,8 @@ export interface ParentRequest {
   roots: string[];
   volumes: { chromadb: string; plugins: string; memorybank: string };
   claudeConfig: string;
+  /** Holds hosts, resolv.conf and hostname of the namespace. */
+  netFiles: string;
   memoryBytes: number;
   cpus: number;
   env: Record<string, string>;
@@ -119,6 +121,7 @@ export function parentSpec(
           Target: "/config/claude",
           ReadOnly: true,
         },
+        ...netFileMounts(request.netFiles),
         volumeMount(volumes.chromadb, "/data/chromadb"),
         volumeMount(volumes.plugins, "/data/plugins"),
         volumeMount(volumes.memorybank, "/data/memory-bank"),

@@ -8,15 +8,19 @@ import {
   isDashboardWished,
   serverCommand,
 } from "./dashboard/server.ts";
+import { holderOf } from "./docker.ts";
 import { Failure, messageOf } from "./errors.ts";
 import { keepLoginFresh } from "./login.ts";
 import { serveForward } from "./forward.ts";
 import { pullWorkerImage } from "./images/pull.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
+import { networkOf } from "./net.ts";
+import { refreshNetFiles } from "./net-files.ts";
 import { type ParentState, writeParentState } from "./parent-state.ts";
 import { readWish } from "./pool/wish.ts";
 import { keepReconciled } from "./reconcile.ts";
+import { ensureSeccompTried } from "./seccomp.ts";
 import { type ChildSpec, Supervisor } from "./supervisor.ts";
 import { duration } from "./units.ts";
 import { ensureHome } from "./volumes.ts";
@@ -59,6 +63,7 @@ export async function runParent(
     const opened = await openInstance();
     ensureHome(opened);
     state.container = opened.self?.Id ?? "";
+    await followEngine(opened, log);
     return opened;
   });
   const publish = () => {
@@ -121,6 +126,18 @@ export async function runParent(
     throw new Failure("failed", "The network of the parent has ended", {
       hint: "The engine starts the parent again, in the new network.",
     });
+  }
+}
+
+/** An engine that was started again, or is a newer one, changes what was kept. */
+async function followEngine(instance: Instance, log: Log): Promise<void> {
+  const { self } = instance;
+  try {
+    const holder = self && holderOf(networkOf(self));
+    if (holder) await refreshNetFiles(instance, holder);
+    await ensureSeccompTried(instance, log);
+  } catch (error) {
+    log(`warning: ${messageOf(error)}`);
   }
 }
 

@@ -47,6 +47,12 @@ export function homePaths(home: string) {
     poolSocket: join(home, "run", "pool.sock"),
     /** Where the parent passes connections on to the workers' ports. */
     forwardSocket: join(home, "run", "forward.sock"),
+    /** Whether the workers' seccomp profile works with this engine. */
+    seccompTrial: join(home, "run", "seccomp.json"),
+    /** That profile, for the docker client. */
+    seccompProfile: join(home, "run", "seccomp-profile.json"),
+    /** hosts, resolv.conf and hostname of the workers' namespace. */
+    netFiles: join(home, "run", "net"),
     /** What the mounter listens in. */
     mounter: join(home, "run", "mounter"),
     pool: join(home, "pool"),
@@ -110,6 +116,7 @@ export function homeDirectories(paths: HomePaths): string[] {
     paths.mcp,
     join(home, "run", "accounts"),
     paths.credentials,
+    paths.netFiles,
     paths.logs,
     join(paths.logs, "parent"),
     join(paths.logs, "mcp"),

@@ -119,6 +119,15 @@ export const definitions = {
     fallback: "100",
     meaning: "Processes of a worker",
   },
+  WORKER_SECCOMP: {
+    schema: v.picklist(
+      ["hal9000", "engine"],
+      'must be "hal9000" or "engine"',
+    ),
+    fallback: "hal9000",
+    meaning:
+      "System calls of workers: hal9000 refuses set-uid files, engine does not",
+  },
   PARENT_MEMORY: {
     schema: size,
     fallback: "4g",

@@ -17,9 +17,11 @@ import type { Log } from "./log.ts";
 import { movedParts } from "./migration/parts.ts";
 import { refuseSameTargets, resolveMount } from "./mount.ts";
 import { networkOf } from "./net.ts";
+import { ensureNetFiles } from "./net-files.ts";
 import { resolveProject, sessionName } from "./project.ts";
 import { removeRecord, writeRecord } from "./record.ts";
 import { forgetHome, retireWorker } from "./ending.ts";
+import { workerSeccomp } from "./seccomp.ts";
 import { forgetSecrets, keepSecrets, type Secret } from "./secrets.ts";
 import { ensureHome, ensureVolume } from "./volumes.ts";
 import {
@@ -133,8 +135,10 @@ export async function prepareWorker(
   if (request.formerData) mounts.push(...formerMounts(instance));
   const image = request.image ?? workerImage(settings);
   ensureHome(instance);
-  const [limits] = await Promise.all([
+  const [limits, seccomp, netFiles] = await Promise.all([
     request.limited === false ? null : wantedLimits(instance, log),
+    workerSeccomp(instance, log),
+    request.standalone ? undefined : ensureNetFiles(instance, network),
     ensureVolume(instance, instance.names.volumes.plugins),
     refuseWithoutNetwork(instance, network),
   ]);
@@ -153,9 +157,11 @@ export async function prepareWorker(
     session: request.session,
     image,
     network,
+    seccomp,
     limits,
     sources: {
       ...prepared.sources,
+      netFiles,
       secrets: secrets ? instance.hostHome.workerSecrets(secrets) : undefined,
     },
     env,

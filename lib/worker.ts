@@ -30,6 +30,8 @@ export interface WorkerRequest {
   image: string;
   /** Docker's network mode: the namespace to live in. */
   network: string;
+  /** A seccomp profile as JSON; undefined for the engine's own. */
+  seccomp: string | undefined;
   /** Null for none. */
   limits: Limits | null;
   /** Host paths that the engine mounts. */
@@ -65,6 +67,11 @@ export interface WorkerSources {
   plugins: string;
   /** Holds a passwd and a group file for the worker's user. */
   accounts: string;
+  /**
+   * Holds hosts, resolv.conf and hostname; undefined where the network is the
+   * worker's own, and with it the engine's files.
+   */
+  netFiles?: string | undefined;
   /** Holds a file a secret; undefined where there is none. */
   secrets?: string | undefined;
 }
@@ -186,7 +193,12 @@ export function workerSpec(
       NetworkMode: request.network,
       ...(limits === null ? {} : limitsOf(limits)),
       CapDrop: ["ALL"],
-      SecurityOpt: ["no-new-privileges"],
+      SecurityOpt: [
+        "no-new-privileges",
+        ...(request.seccomp === undefined
+          ? []
+          : [`seccomp=${request.seccomp}`]),
+      ],
       LogConfig: {
         Type: "json-file",
         Config: { "max-size": "10m", "max-file": "3" },
@@ -202,6 +214,9 @@ export function workerSpec(
         { ...volumeMount(sources.plugins, inside.plugins), ReadOnly: true },
         bind(`${sources.accounts}/passwd`, "/etc/passwd", true),
         bind(`${sources.accounts}/group`, "/etc/group", true),
+        ...(sources.netFiles === undefined
+          ? []
+          : netFileMounts(sources.netFiles)),
         ...(sources.secrets
           ? [bind(sources.secrets, inside.secrets, true)]
           : []),
@@ -222,6 +237,15 @@ export function limitsOf({ memoryBytes, cpus, pids }: Limits) {
     PidsLimit: pids,
   };
 }
+
+/** The files of a shared namespace, which are the net container's otherwise. */
+export function netFileMounts(directory: string): Docker.MountSettings[] {
+  return netFileNames.map((name) =>
+    bind(`${directory}/${name}`, `/etc/${name}`, true)
+  );
+}
+
+export const netFileNames = ["hosts", "resolv.conf", "hostname"] as const;
 
 function bind(
   source: string,

@@ -17,6 +17,7 @@ import { roleLabels } from "../lib/labels.ts";
 import { logToStderr } from "../lib/log.ts";
 import { isLoggedIn } from "../lib/login.ts";
 import { ensureDirectory } from "../lib/owned.ts";
+import { seccompOptions } from "../lib/seccomp.ts";
 import { columns } from "../lib/text.ts";
 import { ensureHome } from "../lib/volumes.ts";
 import { inside } from "../lib/worker.ts";
@@ -98,6 +99,7 @@ async function loginWithCli(instance: Instance): Promise<number> {
       .map(([key, value]) => `--label=${key}=${value}`),
     "--cap-drop=ALL",
     "--security-opt=no-new-privileges",
+    ...await seccompOptions(instance, logToStderr),
     `--user=${owner.uid}:${owner.gid}`,
     `--mount=type=bind,source=${hostHome.login},target=${inside.claudeHome}`,
     ...["passwd", "group"].map((file) =>

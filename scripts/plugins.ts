@@ -10,6 +10,7 @@ import { openInstance } from "../lib/instance.ts";
 import { roleLabels } from "../lib/labels.ts";
 import { logToStderr } from "../lib/log.ts";
 import { resolveProject, sessionName } from "../lib/project.ts";
+import { seccompOptions } from "../lib/seccomp.ts";
 import { ensureStorage } from "../lib/volumes.ts";
 import { inside } from "../lib/worker.ts";
 
@@ -77,6 +78,7 @@ async function runPluginCommand(words: string[]): Promise<number> {
     "--cap-drop=ALL",
     "--cap-add=DAC_READ_SEARCH",
     "--security-opt=no-new-privileges",
+    ...await seccompOptions(instance, logToStderr),
     `--mount=type=volume,source=${names.volumes.plugins},target=${inside.plugins}`,
     `--env=CLAUDE_CONFIG_DIR=${inside.plugins}`,
     ...(market

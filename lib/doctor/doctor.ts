@@ -26,6 +26,7 @@ import {
   examineEngine,
   examineImages,
   examineMemory,
+  examineSeccomp,
 } from "./machine.ts";
 
 export interface Check extends Finding {
@@ -46,6 +47,7 @@ const examinations: [name: string, needsEngine: boolean, Examine][] = [
   ["clock", true, examineClock],
   ["images", true, examineImages],
   ["network", true, examineNetwork],
+  ["seccomp", false, examineSeccomp],
   ["parent", true, examineParent],
   ["chromadb", true, examineChromadb],
   ["sockets", true, examineSockets],

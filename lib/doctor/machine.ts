@@ -5,6 +5,7 @@ import { inspectImage, minimumApi } from "../docker.ts";
 import { messageOf } from "../errors.ts";
 import { selectRecipes, workerImage } from "../images/recipes.ts";
 import type { Instance } from "../instance.ts";
+import { readTrial } from "../seccomp.ts";
 import { binarySize, span } from "../units.ts";
 import { fail, type Finding, ok, warn } from "./findings.ts";
 
@@ -38,6 +39,23 @@ export async function examineEngine({ docker }: Instance): Promise<Finding> {
     );
   }
   return ok(`${says}, cgroups ${info.CgroupVersion ?? "1"}`);
+}
+
+/** What workers may ask of the kernel; SECURITY.md tells what that is for. */
+export function examineSeccomp(instance: Instance): Finding {
+  const { settings, home } = instance;
+  if (settings.WORKER_SECCOMP === "engine") {
+    return warn(
+      "workers have the engine's own profile: they can leave set-uid files",
+      "remove WORKER_SECCOMP=engine",
+    );
+  }
+  const trial = readTrial(instance);
+  if (!trial) return ok("not tried yet: the next worker does that");
+  return trial.fault === null ? ok("workers can leave no set-uid files") : warn(
+    `workers have the engine's own profile (${trial.fault})`,
+    `rm ${home.seccompTrial}, and claudy daemon start, to try again`,
+  );
 }
 
 const littleDisk = 2e9;

@@ -8,6 +8,7 @@ import { Failure } from "../errors.ts";
 import type { Instance } from "../instance.ts";
 import { label, roleLabels } from "../labels.ts";
 import type { Log } from "../log.ts";
+import { seccompOptions } from "../seccomp.ts";
 import { baseImage } from "./base.ts";
 import { runBuild } from "./build.ts";
 import type { Layer } from "./profiles.ts";
@@ -43,7 +44,7 @@ export async function buildLayer(
     filters: { label: [`${label.inputs}=${inputs}`] },
   })).sort((a, b) => b.Created - a.Created);
   if (!built) throw new Failure("failed", "The builder made no image");
-  await smokeTest(instance, built.Id);
+  await smokeTest(instance, built.Id, log);
   return built.Id;
 }
 
@@ -59,18 +60,21 @@ const smokeSeconds = 60;
  * whatever becomes of us.
  */
 async function smokeTest(
-  { docker, prefix }: Instance,
+  instance: Instance,
   id: string,
+  log: Log,
 ): Promise<void> {
+  const { docker, prefix } = instance;
   const { Config } = await docker.getImage(id).inspect();
   const own = Config.Labels?.[label.smoke];
   const script = own ? `{ ${everyWorker}; } && { ${own}; }` : everyWorker;
   const labels = Object.entries(roleLabels(prefix, "helper"))
     .map(([key, value]) => `--label=${key}=${value}`);
+  const seccomp = await seccompOptions(instance, log);
   const test = await $({
     nothrow: true,
     quiet: true,
-  })`docker run --rm --init ${labels} --network=none --cap-drop=ALL --security-opt=no-new-privileges --memory=2g --pids-limit=200 --user=65534:65534 --entrypoint=timeout ${id} ${smokeSeconds} sh -c ${script}`;
+  })`docker run --rm --init ${labels} --network=none --cap-drop=ALL --security-opt=no-new-privileges ${seccomp} --memory=2g --pids-limit=200 --user=65534:65534 --entrypoint=timeout ${id} ${smokeSeconds} sh -c ${script}`;
   if (test.exitCode === 0) return;
   const said = `${test.stdout}\n${test.stderr}`.trim().split("\n").slice(-5);
   throw new Failure(

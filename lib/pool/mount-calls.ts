@@ -23,6 +23,8 @@ const CLONE_FS = 0x200;
 const CLONE_NEWNS = 0x20000;
 const MNT_DETACH = 2;
 const MOUNT_ATTR_RDONLY = 1n;
+const MOUNT_ATTR_NOSUID = 2n;
+const MOUNT_ATTR_NODEV = 4n;
 const MOVE_MOUNT_F_EMPTY_PATH = 4;
 const MS_PRIVATE = 1n << 18n;
 const OPEN_TREE_CLONE = 1;
@@ -123,7 +125,7 @@ export function closeDescriptor(descriptor: number): void {
 
 /**
  * A copy of the mounts at and below a directory, attached nowhere, which hears
- * of none of the host's later mounts.
+ * of none of the host's later mounts. No set-uid file and no device works there.
  */
 export function copyMounts(directory: number, readOnly: boolean): number {
   const empty = text("");
@@ -134,7 +136,7 @@ export function copyMounts(directory: number, readOnly: boolean): number {
     OPEN_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE,
   );
   const attributes = words(
-    readOnly ? MOUNT_ATTR_RDONLY : 0n,
+    MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (readOnly ? MOUNT_ATTR_RDONLY : 0n),
     0n,
     MS_PRIVATE,
     0n,

@@ -4,6 +4,8 @@ import { createHash, randomBytes } from "node:crypto";
 import { capCpus, inspectContainer, inspectImage } from "../docker.ts";
 import type { Instance } from "../instance.ts";
 import type { Log } from "../log.ts";
+import { ensureNetFiles } from "../net-files.ts";
+import { workerSeccomp } from "../seccomp.ts";
 import {
   createWorker,
   inside,
@@ -34,6 +36,7 @@ export interface WarmRecipe {
   imageId: string;
   network: string;
   limits: Limits;
+  seccomp: string | undefined;
   /** Digest of all that: a worker with another one is stale. */
   inputs: string;
 }
@@ -59,10 +62,18 @@ export async function warmRecipe(
     cpus: await capCpus(docker, settings.WORKER_CPUS, log),
     pids: settings.WORKER_PIDS_LIMIT,
   };
+  const seccomp = await workerSeccomp(instance, log);
   const inputs = createHash("sha256")
-    .update(JSON.stringify([found.Id, network, limits, inside]))
+    .update(JSON.stringify([found.Id, network, limits, inside, seccomp]))
     .digest("hex").slice(0, 16);
-  return { image, imageId: found.Id, network: network.mode, limits, inputs };
+  return {
+    image,
+    imageId: found.Id,
+    network: network.mode,
+    limits,
+    seccomp,
+    inputs,
+  };
 }
 
 /** Creates and starts a warm worker. */
@@ -77,12 +88,14 @@ export async function createWarm(
     user: owner,
     image: recipe.image,
     network: recipe.network,
+    seccomp: recipe.seccomp,
     limits: recipe.limits,
     sources: {
       claudeConfig: hostHome.claudeConfig,
       credentials: hostHome.credentials,
       plugins: names.volumes.plugins,
       accounts: ensureAccounts(instance, owner),
+      netFiles: await ensureNetFiles(instance, recipe.network),
     },
     env: [],
     mounts: [],

@@ -53,6 +53,17 @@ born_warm() { # born_warm TEMPLATE: of all containers that were made warm
 claimed() { born_warm '{{.Names}}' | grep -v -- "^$HAL9000_PREFIX-warm-" | sort; }
 full() { [ "$(pool_json '.warm | length')" -ge "$(pool_json .minWarm)" ]; }
 
+@test "no set-uid file and no device works in what a claim attaches" {
+  claim -n guarded "$(make_project guarded)"
+  for target in /workspace /home/claude/.claude; do
+    docker exec guarded cat /proc/self/mountinfo | awk -v at="$target" '$5 == at { print $6 }' |
+      grep -q 'nosuid,nodev'
+  done
+  run docker exec guarded chmod u+s /workspace
+  [[ $output == *"Operation not permitted"* ]]
+  run ! docker exec guarded sh -c "echo 6.6.6.6 evil >>/etc/hosts"
+}
+
 @test "status has the words that scripts know" {
   run -0 pool status
   for words in "Worker Pool Status" "Warm (ready):" "Busy (in use):" "Min warm:" "Max warm:" \

@@ -13,6 +13,7 @@ const request = {
   roots: ["/home/dave", "/srv"],
   volumes: { chromadb: "c", plugins: "p", memorybank: "m" },
   claudeConfig: "/home/dave/.hal9000/config/claude",
+  netFiles: "/home/dave/.hal9000/run/net",
   memoryBytes: 1024,
   cpus: 2,
   env: { CHROMADB_PORT: "9000" },

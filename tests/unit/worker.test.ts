@@ -18,6 +18,7 @@ const request = {
   project: "/home/dave/app",
   image: "repo:worker",
   network: "container:abc",
+  seccomp: "{}",
   limits: { memoryBytes: 4 * 1024 ** 3, cpus: 1.5, pids: 100 },
   sources: {
     claudeHome: "/h/workers/discovery",
@@ -25,6 +26,7 @@ const request = {
     credentials: "/h/run/credentials",
     plugins: "hal9000-plugins",
     accounts: "/h/run/accounts/1000-1001",
+    netFiles: "/h/run/net",
   },
   env: [],
   mounts: [],
@@ -64,7 +66,7 @@ test("workerSpec() is the project's owner in a hardened container", () => {
       NanoCpus: 1500000000,
       PidsLimit: 100,
       CapDrop: ["ALL"],
-      SecurityOpt: ["no-new-privileges"],
+      SecurityOpt: ["no-new-privileges", "seccomp={}"],
       LogConfig: {
         Type: "json-file",
         Config: { "max-size": "10m", "max-file": "3" },
@@ -87,6 +89,9 @@ test("workerSpec() is the project's owner in a hardened container", () => {
         },
         bind("/h/run/accounts/1000-1001/passwd", "/etc/passwd", true),
         bind("/h/run/accounts/1000-1001/group", "/etc/group", true),
+        bind("/h/run/net/hosts", "/etc/hosts", true),
+        bind("/h/run/net/resolv.conf", "/etc/resolv.conf", true),
+        bind("/h/run/net/hostname", "/etc/hostname", true),
       ],
     },
   });
@@ -98,6 +103,19 @@ test("workerSpec() without limits has none", () => {
     assert.not.ok(key in (HostConfig ?? {}), key);
   }
   assert.equal(HostConfig?.CapDrop, ["ALL"]);
+});
+
+test("workerSpec() leaves the engine's profile and files where ours are not given", () => {
+  const { netFiles: _, ...sources } = request.sources;
+  const { HostConfig } = workerSpec({
+    ...request,
+    sources,
+    seccomp: undefined,
+  });
+  assert.equal(HostConfig?.SecurityOpt, ["no-new-privileges"]);
+  assert.not(
+    HostConfig?.Mounts?.some(({ Target }) => Target === "/etc/hosts"),
+  );
 });
 
 test("workerSpec() takes what was asked for besides", () => {

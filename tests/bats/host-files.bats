@@ -1,0 +1,89 @@
+# What a worker may leave on the host, and what it shares with others by files.
+
+load ../helper/load
+
+deno=$(echo "$repo"/node_modules/@deno/*/deno)
+
+teardown() { stop_workers; }
+
+# Everything that was left set-uid or set-gid by the attempts of a worker.
+attempts() { # attempts WORKER
+  docker exec "$1" /opt/deno run -A --no-lock --no-config --quiet /opt/set-uid.ts /workspace
+}
+spawn_attacker() { # spawn_attacker NAME PROJECT
+  spawn -n "$1" --mount "$deno:/opt/deno:ro" --mount "$repo/tests/helper/set-uid.ts:/opt/set-uid.ts:ro" "$2"
+}
+special() { find "$1" \( -perm /6000 -o -type b -o -type c \) -print; }
+
+@test "a worker leaves no set-uid, set-gid or device file on the host" {
+  make_project as-root
+  as_user=$(make_project as-user)
+  chown 1234:2345 "$as_user"
+  for user in root user; do
+    project=$HAL9000_PROJECT_ROOTS/as-$user
+    spawn_attacker "leaver-$user" "$project"
+    [ -z "$(attempts "leaver-$user")" ]
+    [ -z "$(special "$project")" ]
+    [ -f "$project/chmod-4755" ]
+  done
+}
+
+@test "ordinary tools work where set-uid files are refused" {
+  project=$(make_project tools)
+  chown 1234:2345 "$project"
+  spawn -n tools "$project"
+  docker exec tools bash -ec '
+    cd /workspace
+    echo x >file && chmod 640 file && cp -p file copy && install -m 755 file installed
+    [ "$(stat -c %a copy) $(stat -c %a installed)" = "640 755" ]
+    cp -a /etc/hal9000 all && mkdir -m 1777 sticky
+    tar -cf files.tar file installed && mkdir out && tar -xpf files.tar -C out
+    git init --quiet repo && cd repo && git config user.email a@b && git config user.name a
+    cp ../file . && git add . && git commit --quiet -m one && cd .. && git clone --quiet repo clone
+    claude --version'
+  run docker exec tools chmod u+s /workspace/file
+  [[ $output == *"Operation not permitted"* ]]
+}
+
+@test "WORKER_SECCOMP=engine leaves workers the engine's own profile" {
+  project=$(make_project free)
+  WORKER_SECCOMP=engine spawn_attacker free "$project"
+  [ "$(inspect free '{{len .HostConfig.SecurityOpt}}')" = 1 ]
+  attempts free | grep -qx "chmod 4755"
+  rm -r "${project:?}"/*
+}
+
+@test "an engine that refuses the profile gets none, and doctor says so" {
+  trial=$HAL9000_HOME/run/seccomp.json
+  cp "$trial" "$BATS_TEST_TMPDIR/trial"
+  jq '.fault = "seccomp is not supported"' "$BATS_TEST_TMPDIR/trial" >"$trial"
+  spawn -n unfiltered "$(make_project unfiltered)"
+  [ "$(inspect unfiltered '{{len .HostConfig.SecurityOpt}}')" = 1 ]
+  run "$scripts/claudy.ts" doctor --json
+  jq -e '.[] | select(.name == "seccomp") | .state == "warn" and (.says | contains("not supported"))' <<<"$output"
+  # Of another engine: tried anew, and found to work.
+  jq '.engine = "another"' "$trial" >"$BATS_TEST_TMPDIR/other"
+  cp "$BATS_TEST_TMPDIR/other" "$trial"
+  "$scripts/claudy.ts" daemon start >/dev/null
+  jq -e '.fault == null' "$trial"
+  "$scripts/claudy.ts" doctor --json | jq -e '.[] | select(.name == "seccomp") | .state == "ok"'
+}
+
+@test "hosts, resolv.conf and hostname are the same for all and written by none" {
+  spawn -n writer "$(make_project writer)"
+  spawn -n reader "$(make_project reader)"
+  before=$(docker cp "$net:/etc/hosts" - | tar -xO)
+  for file in hosts resolv.conf hostname; do
+    for name in writer "$parent"; do
+      run ! docker exec "$name" sh -c "echo 6.6.6.6 evil >>/etc/$file"
+      [[ $output == *"Read-only file system"* ]]
+    done
+    docker exec reader cat "/etc/$file" | diff - <(docker cp "$net:/etc/$file" - | tar -xO)
+  done
+  [ "$before" = "$(docker exec "$parent" cat /etc/hosts)" ]
+  docker exec reader bash -c 'exec 3<>/dev/tcp/localhost/8000'
+  # What the engine changes in a restart reaches those that run.
+  echo "stale" >"$HAL9000_HOME/run/net/hosts"
+  "$scripts/claudy.ts" daemon restart >/dev/null
+  [ "$before" = "$(docker exec reader cat /etc/hosts)" ]
+}
