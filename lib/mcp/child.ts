@@ -25,6 +25,8 @@ export interface Sink {
 }
 
 export interface ChildOptions {
+  /** Of the instance. */
+  home: string;
   command: string;
   args: string[];
   env: Record<string, string>;
@@ -182,8 +184,14 @@ export class Child {
   }
 
   async #start(): Promise<void> {
-    const { command, args, env, log } = this.#options;
-    const transport = new StdioTransport({ command, args, env, stderr: log });
+    const { home, command, args, env, log } = this.#options;
+    const transport = new StdioTransport({
+      home,
+      command,
+      args,
+      env,
+      stderr: log,
+    });
     transport.onerror = ({ message }) => log(`${message}\n`);
     this.#transport = transport;
     try {

@@ -10,6 +10,7 @@ import type { Instance } from "../instance.ts";
 import { askGateway } from "./client.ts";
 import { readServers } from "./config.ts";
 import { greet } from "./greet.ts";
+import { serverGroups } from "./processes.ts";
 
 interface McpCheck {
   name: string;
@@ -65,9 +66,19 @@ export async function checkMcp(instance: Instance): Promise<McpCheck[]> {
 
 /** What is known without asking each; claudy mcp doctor does. */
 export async function examineMcp({ home }: Instance): Promise<Finding> {
-  if (!existsSync(home.mcpConfig)) return ok("off");
-  const status = await askGateway(home, "status");
+  const status = existsSync(home.mcpConfig)
+    ? await askGateway(home, "status")
+    : undefined;
   if (!status) {
+    const groups = await serverGroups(home.home);
+    if (groups.length > 0) {
+      const pids = groups.join(", ");
+      return warn(
+        `servers of a gateway that was killed still run: ${pids}`,
+        "claudy mcp stop",
+      );
+    }
+    if (!existsSync(home.mcpConfig)) return ok("off");
     // It was stopped, or has yet to come with the daemon.
     return warn("the gateway does not run", "claudy mcp start");
   }

@@ -11,6 +11,7 @@ import { openForOutput, writeWhole } from "../owned.ts";
 import { waitFor } from "../wait.ts";
 import { askGateway, endGateway } from "./client.ts";
 import { readServers } from "./config.ts";
+import { endServerGroups } from "./processes.ts";
 import { turnLog } from "./server-log.ts";
 
 /** Where the gateway's script is, and what it runs with. */
@@ -91,11 +92,14 @@ export async function stopGateway(
 ): Promise<boolean> {
   // One that has just been killed does not come back.
   rmSync(home.mcpWanted, { force: true });
-  if (!await endGateway(home)) return false;
+  const ran = await endGateway(home);
   const ended = async () => !await askGateway(home, "status").catch(() => true);
-  await waitFor(ended, {
-    for: "the MCP gateway to end",
-    timeoutMs: 20_000,
-  });
-  return true;
+  if (ran) {
+    await waitFor(ended, {
+      for: "the MCP gateway to end",
+      timeoutMs: 20_000,
+    });
+  }
+  await endServerGroups(home.home); // of one that was killed
+  return ran;
 }

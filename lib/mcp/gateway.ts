@@ -18,6 +18,7 @@ import {
 } from "./config.ts";
 import { Unread } from "./outlet.ts";
 import { takeOnlyPlace } from "./place.ts";
+import { endServerGroups } from "./processes.ts";
 import { ServedMcp, type ServedOptions } from "./server.ts";
 import { ServerLog } from "./server-log.ts";
 import { forgetTunnels, serveTunnels, type Tunnels } from "./tunnel.ts";
@@ -73,7 +74,7 @@ export async function serveGateway(
     throw new Failure("busy", "The MCP gateway runs already");
   }
   writeWhole(home.mcpPid, String(process.pid), owner);
-  const ready = gateway.load();
+  const ready = gateway.clearAway().then(() => gateway.load());
   let lost = 0;
   const look = setInterval(() => {
     // For a moment it may be in the hands of one that finds out that it is not free.
@@ -119,6 +120,12 @@ class Gateway {
 
   get servers(): ServedStatus[] {
     return [...this.#served.values()].map(({ server }) => server.status);
+  }
+
+  /** Ends what a gateway that was killed has left: one that is deaf to EOF, say. */
+  async clearAway(): Promise<void> {
+    const count = await endServerGroups(this.#options.home.home);
+    if (count > 0) this.#log(`Ended ${count} servers of a killed gateway`);
   }
 
   /** Serves what is configured now; what is the same as before goes on. */
@@ -171,6 +178,7 @@ class Gateway {
     const source = sourceOf(config, checkout, env);
     if (source.missing) this.#log(`${name}: ${source.missing}`);
     const server = new ServedMcp({
+      home: home.home,
       name,
       ...source,
       socket: home.mcpSocket(name),

@@ -36,6 +36,8 @@ const goneMs = 10_000;
 const reapMs = 1000;
 
 export interface ServedOptions {
+  /** Of the instance. */
+  home: string;
   name: string;
   config: ServerConfig;
   /** Where its program is; undefined where it is none, or not to be had. */
@@ -228,8 +230,9 @@ export class ServedMcp {
   }
 
   #newChild(command: string): Child {
-    const { config, log } = this.#options;
+    const { home, config, log } = this.#options;
     const child = new Child({
+      home,
       command,
       args: config.args,
       env: config.env,

@@ -6,7 +6,6 @@ import { Buffer } from "node:buffer";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { homedir } from "node:os";
-import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
   getDefaultEnvironment,
@@ -18,6 +17,7 @@ import {
 import type { Transport } from "@modelcontextprotocol/sdk/shared/transport.js";
 import type { JSONRPCMessage } from "@modelcontextprotocol/sdk/types.js";
 import { isTooMuch } from "../json-bounds.ts";
+import { killGroup, marked } from "./processes.ts";
 
 /** Of one message; a process that says more without an end is ended. */
 const mostLineBytes = 64 * 1024 * 1024;
@@ -29,6 +29,8 @@ const patienceMs = 2000;
 const lastWordMs = 500;
 
 export interface StdioOptions {
+  /** Of the instance that the process belongs to. */
+  home: string;
   command: string;
   args: string[];
   env: Record<string, string>;
@@ -60,9 +62,9 @@ export class StdioTransport implements Transport {
 
   /** Throws where there is no such program. */
   async start(): Promise<void> {
-    const { command, args, env, stderr } = this.#options;
+    const { home, command, args, env, stderr } = this.#options;
     // A group of its own: what it starts is ended with it.
-    const child = spawn(command, args, {
+    const child = spawn(...marked(home, command, args), {
       env: { ...getDefaultEnvironment(), ...env },
       cwd: homedir(),
       detached: true,
@@ -130,12 +132,7 @@ export class StdioTransport implements Transport {
   /** It and all that it has started. */
   #kill(signal: NodeJS.Signals): void {
     const { pid } = this.#process ?? {};
-    if (pid === undefined) return;
-    try {
-      process.kill(-pid, signal);
-    } catch {
-      // They have just ended.
-    }
+    if (pid !== undefined) killGroup(pid, signal);
   }
 
   #read(chunk: Buffer): void {

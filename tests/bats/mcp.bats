@@ -437,16 +437,18 @@ in_net_path() {
   run -1 "$claudy" mcp status
   kill -CONT "$pid"
   [[ $output == *"kill -9 $pid"* ]]
-  # Nor is one kept from coming back by a process of a server that stays behind.
-  "$claudy" mcp add deaf --port 3065 -- bash -c 'read -r _; echo "{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{}}"; exec sleep 300.'"$$"
+  # A server that is deaf to EOF and SIGTERM keeps none from coming back, and is ended.
+  "$claudy" mcp add deaf --port 3065 -- bash -c 'trap "" TERM; read -r _; echo "{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{}}"; exec sleep 300.'"$$"
   (client 3065 call echo || true) &
   stays() { pgrep -f "^sleep 300[.]$$\$"; }
   wait_for 10 stays
+  left=$(stays)
   pid=$("$claudy" mcp status --json | jq .pid)
   kill -9 "$pid"
   again() { [ "$("$claudy" mcp status --json | jq .pid)" != "$pid" ] && [ "$(served together .state)" = ready ]; }
   wait_for 20 again
-  pkill -f "^sleep 300[.]$$\$"
+  # shellcheck disable=SC2086  # several
+  run ! kill -0 $left
   "$claudy" mcp remove --yes deaf
   reached() { [ "$(client 3051 call echo '{"word":"well"}')" = '"well"' ]; }
   wait_for 10 reached

@@ -45,6 +45,7 @@ export async function serve(
 ): Promise<Served> {
   const socket = join(home, "x.sock");
   const server = new ServedMcp({
+    home,
     name: "x",
     config: checkServer(
       "x",

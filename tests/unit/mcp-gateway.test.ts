@@ -229,6 +229,7 @@ async function heard(script: string, wanted: number) {
   const messages: JSONRPCMessage[] = [];
   const errors: string[] = [];
   const transport = new StdioTransport({
+    home: "/nowhere",
     command: "sh",
     args: ["-c", script],
     env: {},
@@ -282,6 +283,7 @@ test("a server has 1024 connections, and takes the next when one has gone", asyn
   const home = mkdtempSync(join(tmpdir(), "hal9000-mcp-"));
   const socket = join(home, "x.sock");
   const served = new ServedMcp({
+    home,
     name: "x",
     config: checkServer("x", { command: "cat", port: 3050 }, "here"),
     command: undefined,
