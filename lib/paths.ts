@@ -18,6 +18,8 @@ export function homePaths(home: string) {
     /** Where the MCP gateway is asked about itself. */
     mcpControl: join(home, "run", "mcp-gateway.sock"),
     mcpPid: join(home, "run", "mcp-gateway.pid"),
+    /** What the tokens of workers are made with. */
+    mcpKey: join(home, "secrets", "mcp_key"),
     /** Is there while the gateway is to be. */
     mcpWanted: join(home, "run", "mcp-wanted"),
     mcpLog: (server: string) => join(home, "logs", "mcp", `${server}.log`),

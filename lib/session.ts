@@ -157,7 +157,7 @@ export async function readySession(
   const resumes = !request.fresh && hasConversation(instance, session);
   // In a worker that runs the CLI may be at work on the same file.
   if (start !== "running") {
-    offerServers(claudeHome, project, mcp);
+    offerServers(instance, claudeHome, project, mcp);
   } else if (request.mcp !== undefined) {
     log("The session runs: it has other MCP servers from its next start on");
   }

@@ -56,7 +56,8 @@ export function prepareWorkerHome(
   ensureOwner(claudeHome, project);
   seedClaudeHome(claudeHome, project, session !== undefined);
   // What is wrong with them is told when a session is opened.
-  offerServers(claudeHome, project, configuredServers(instance, () => {}));
+  const servers = configuredServers(instance, () => {});
+  offerServers(instance, claudeHome, project, servers);
   return {
     home: relative,
     made,

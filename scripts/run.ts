@@ -112,7 +112,7 @@ async function runPrompt(
       logToStderr,
     );
     const mcp = chosenServers(servers, choice);
-    offerServers(claudeHome, record.project, mcp);
+    offerServers(instance, claudeHome, record.project, mcp);
     await tellOfMissing(instance, mcp, logToStderr);
     const signIn = layOutCredentials(
       instance,

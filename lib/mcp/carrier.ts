@@ -13,8 +13,8 @@ import { openTunnel } from "./tunnel.ts";
 /** Where the sockets are in the forwarder. */
 export const socketDirectory = "/run/mcp";
 
-/** To a server, of all its clients. */
-export const mostConnections = 1024;
+/** To a server. The gateway ends the oldest silent one before it comes to that. */
+const maxConnections = 1024 + 128;
 
 /** Between two tries to listen on a port that somebody has. */
 const retryMs = 2000;
@@ -43,7 +43,7 @@ async function carry(port: number, name: string): Promise<boolean> {
       },
     );
   });
-  server.maxConnections = mostConnections;
+  server.maxConnections = maxConnections;
   server.listen(port, "127.0.0.1");
   try {
     await once(server, "listening");

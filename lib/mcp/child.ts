@@ -17,6 +17,7 @@ import { introduce, type Params } from "./introduction.ts";
 import { serverError } from "./refused.ts";
 import type { Tools } from "./shipped.ts";
 import { StdioTransport } from "./stdio.ts";
+import type { Watch, Watched } from "./watch.ts";
 
 /** What a client of the process hears. */
 export interface Sink {
@@ -32,6 +33,9 @@ export interface ChildOptions {
   env: Record<string, string>;
   /** What its tools accept, where that is known. */
   tools: Tools | undefined;
+  /** Watches what it uses. */
+  watch: Watch;
+  allowance: Pick<Watched, "allowance" | "maxMemoryBytes" | "maxProcesses">;
   /** Takes what it writes to its stderr, and what is wrong with it. */
   log: (text: Uint8Array | string) => void;
   /** Hears of each start, with what went wrong. */
@@ -194,10 +198,17 @@ export class Child {
     });
     transport.onerror = ({ message }) => log(`${message}\n`);
     this.#transport = transport;
+    let unwatch = () => {};
     try {
       this.#welcome = await introduce(transport, this.#params, {
+        started: (pid) => {
+          unwatch = this.#watched(transport, pid);
+        },
         heard: (message) => this.#hear(message),
-        ended: () => this.#lose(transport),
+        ended: () => {
+          unwatch();
+          this.#lose(transport);
+        },
       });
       if (this.#closed) throw new Error("The MCP server is being closed");
     } catch (error) {
@@ -207,6 +218,12 @@ export class Child {
       this.#ending = transport.close();
       throw error;
     }
+  }
+
+  #watched(transport: StdioTransport, pid: number): () => void {
+    const { watch, allowance } = this.#options;
+    const end = (reason: string) => transport.kill(`it ${reason}`);
+    return watch.add({ pid, ...allowance, end });
   }
 
   /** All that is open fails; the next request starts another one. */
@@ -288,6 +305,7 @@ export class Child {
 
   /** Waits where the process reads slower than it is written to. */
   async #write(message: JSONRPCMessage): Promise<void> {
+    this.#options.watch.called();
     if (!this.#transport) throw new Error("The MCP server has ended");
     await this.#transport.send(message);
   }

@@ -15,6 +15,7 @@ import { isLocalUrl } from "../local-url.ts";
 import type { HomePaths } from "../paths.ts";
 import { isSessionPort, sessionPorts } from "../port-range.ts";
 import type { Settings } from "../settings.ts";
+import { parseSize, sizePattern } from "../units.ts";
 
 /** What other things are called, here and in JavaScript. */
 const reserved = [
@@ -55,6 +56,10 @@ const localUrl = v.pipe(
 
 const seconds = "must be a number of seconds from 1 to 86400";
 
+const memoryText = "must be a size such as 512m or 2g, of 64m at least";
+const countText = "must be a whole number from 1 to 10000";
+const minMemoryBytes = 64 * 1024 ** 2;
+
 const serverSchema = v.strictObject({
   /** As Claude writes it down; what it says is known without it. */
   type: v.optional(
@@ -82,6 +87,25 @@ const serverSchema = v.strictObject({
       v.maxValue(86_400, seconds),
     ),
     300,
+  ),
+  /** Of the processes that one worker has of it, or of the one that all share. */
+  memory: v.optional(
+    v.pipe(
+      v.string(memoryText),
+      v.regex(sizePattern, memoryText),
+      v.check((size) => parseSize(size) >= minMemoryBytes, memoryText),
+    ),
+    "2g",
+  ),
+  /** How many these may be, with all that they start. */
+  processes: v.optional(
+    v.pipe(
+      v.number(countText),
+      v.integer(countText),
+      v.minValue(1, countText),
+      v.maxValue(10_000, countText),
+    ),
+    128,
   ),
 });
 

@@ -16,11 +16,13 @@ import {
   readServers,
   type ServerConfig,
 } from "./config.ts";
+import { tokenKey } from "./identity.ts";
 import { Unread } from "./outlet.ts";
 import { takeOnlyPlace } from "./place.ts";
 import { endServerGroups } from "./processes.ts";
 import { ServedMcp, type ServedOptions } from "./server.ts";
 import { ServerLog } from "./server-log.ts";
+import { Watch } from "./watch.ts";
 import { forgetTunnels, serveTunnels, type Tunnels } from "./tunnel.ts";
 
 /** Between two looks at whether it is still to be, and is the only one. */
@@ -109,6 +111,7 @@ class Gateway {
   readonly #log: Log;
   readonly #served = new Map<string, { given: string; server: ServedMcp }>();
   readonly #unread = new Unread();
+  readonly #watch = new Watch();
   #loading = Promise.resolve();
   #tunnels: Tunnels | undefined;
 
@@ -183,7 +186,9 @@ class Gateway {
       ...source,
       socket: home.mcpSocket(name),
       owner: this.#owner,
+      tokenKey: tokenKey(home, this.#owner),
       unread: this.#unread,
+      watch: this.#watch,
       log: new ServerLog(home.mcpLog(name), this.#owner),
     });
     await server.listen();

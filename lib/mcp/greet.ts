@@ -1,6 +1,7 @@
 // A greeting to an MCP server, as a client would send it.
 
 import { request } from "node:http";
+import { tooManyClients } from "./refused.ts";
 
 const patienceMs = 10_000;
 
@@ -21,6 +22,8 @@ export async function greet(place: Place): Promise<string> {
   });
   if (session !== undefined) await ask(place, "DELETE", undefined, session);
   const { result, error } = parse(text);
+  // It has no token, and whoever has none may have taken all places that there are.
+  if (error?.message === tooManyClients) return "busy";
   if (error) throw new Error(error.message);
   if (!result?.serverInfo) throw new Error("it speaks no MCP");
   const { name, version } = result.serverInfo;

@@ -1,5 +1,5 @@
-// The body of a request, read within bounds: of its size, of what all of a server's
-// clients have on their way to it, and of time.
+// The body of a request, read within bounds: of its size, of what its worker and all
+// others have on their way to a server, and of time.
 
 import { isTooMuch } from "../json-bounds.ts";
 
@@ -7,11 +7,17 @@ import { isTooMuch } from "../json-bounds.ts";
 const mostBodyBytes = 32 * 1024 * 1024;
 
 /** Of the requests to one server that its processes have not taken yet. */
-const mostWaitingBytes = 64 * 1024 * 1024;
+const maxWaitingBytes = 64 * 1024 * 1024;
 
-/** And of small requests, which are let in beside a few large ones. */
-const mostSmallBytes = 8 * 1024 * 1024;
+/** Of those of one worker. */
+const maxOfWorkerBytes = 40 * 1024 * 1024;
+
+/** And of its small requests, which are let in beside a few large ones. */
+const maxSmallBytes = 8 * 1024 * 1024;
 const smallBytes = 64 * 1024;
+
+/** A worker that has no more than this is never refused for what others have. */
+const ownBytes = 1024 * 1024;
 
 const mostMs = 60_000;
 const discardMs = 2000;
@@ -32,25 +38,25 @@ export interface Taken {
   release(): void;
 }
 
+/** A request that somebody holds. */
+interface Held {
+  worker: string;
+  bytes: number;
+  /** Refuses it while it is being read. */
+  refuse?: ((reason: Refused) => void) | undefined;
+}
+
 /** What is on its way to one server. */
 export class Inlet {
-  #waitingBytes = 0;
+  readonly #held = new Set<Held>();
 
-  /** Reads a body; throws Refused with the reason where it is none. */
-  async read(request: Request): Promise<Taken> {
-    let held = 0;
-    let open = true;
-    const release = () => {
-      if (!open) return;
-      open = false;
-      this.#waitingBytes -= held;
-    };
-    const hold = (bytes: number) => {
-      held += bytes;
-      this.#waitingBytes += bytes;
-    };
+  /** Reads a worker's body; throws Refused with the reason where it is none. */
+  async read(request: Request, worker: string): Promise<Taken> {
+    const held: Held = { worker, bytes: 0 };
+    const release = () => void this.#held.delete(held);
+    this.#held.add(held);
     try {
-      const text = await this.#text(request, hold);
+      const text = await this.#text(request, held);
       return { json: parse(text), release };
     } catch (error) {
       release();
@@ -58,48 +64,66 @@ export class Inlet {
     }
   }
 
-  async #text(
-    request: Request,
-    hold: (bytes: number) => void,
-  ): Promise<string> {
+  async #text(request: Request, held: Held): Promise<string> {
     const reader = request.body?.getReader();
     if (!reader) throw new Refused(400, "Parse error: there is no body");
     const late = setTimeout(() => {
       reader.cancel(new Error("It took too long")).catch(() => {});
     }, mostMs);
+    const { promise: refusal, reject } = Promise.withResolvers<never>();
+    refusal.catch(() => {}); // where it comes when nobody waits
+    held.refuse = reject;
     const decoder = new TextDecoder();
     const pieces: string[] = [];
-    let bytes = 0;
     try {
       while (true) {
-        const { done, value } = await reader.read();
+        const { done, value } = await Promise.race([reader.read(), refusal]);
         if (done) break;
-        bytes += value.length;
-        hold(value.length);
-        this.#check(bytes);
+        held.bytes += value.length;
+        this.#check(held);
         pieces.push(decoder.decode(value, { stream: true }));
       }
     } catch (error) {
+      // What has come of it is dropped here.
+      held.bytes = 0;
       await discard(reader);
       throw error;
     } finally {
+      held.refuse = undefined;
       clearTimeout(late);
     }
     pieces.push(decoder.decode());
     return pieces.join("");
   }
 
-  #check(bytes: number): void {
+  #check({ worker, bytes }: Held): void {
     if (bytes > mostBodyBytes) {
       throw new Refused(413, `A request has ${mostBodyBytes} bytes at most`);
     }
-    const most = bytes > smallBytes
-      ? mostWaitingBytes
-      : mostWaitingBytes + mostSmallBytes;
-    if (this.#waitingBytes > most) {
-      throw new Refused(503, "The MCP server has too much to read already");
-    }
+    const extra = bytes > smallBytes ? 0 : maxSmallBytes;
+    const own = this.#bytesOf(worker);
+    if (own > maxOfWorkerBytes + extra) throw tooMuch();
+    if (own <= ownBytes || this.#bytesOf() <= maxWaitingBytes + extra) return;
+    // The worker that has most has to wait, which may be this one.
+    const largest = [...this.#held].filter(({ refuse }) => refuse)
+      .map((one) => ({ one, of: this.#bytesOf(one.worker) }))
+      .sort((a, b) => b.of - a.of || b.one.bytes - a.one.bytes)[0];
+    if (!largest || largest.of <= own) throw tooMuch();
+    largest.one.refuse?.(tooMuch());
   }
+
+  /** Held by one worker, or by all. */
+  #bytesOf(worker?: string): number {
+    let sum = 0;
+    for (const held of this.#held) {
+      if (worker === undefined || held.worker === worker) sum += held.bytes;
+    }
+    return sum;
+  }
+}
+
+function tooMuch(): Refused {
+  return new Refused(503, "The MCP server has too much to read already");
 }
 
 /** Reads on for a while: a client that still writes does not see the answer. */

@@ -22,6 +22,8 @@ const ownParams: Params = {
 const patienceMs = 30_000;
 
 export interface Listener {
+  /** Hears of the process that was started. */
+  started(pid: number): void;
   /** Hears all that it says besides. */
   heard(message: JSONRPCMessage): void;
   /** Hears when it has ended. */
@@ -35,7 +37,7 @@ export interface Listener {
 export async function introduce(
   transport: StdioTransport,
   params: Params | undefined,
-  { heard, ended }: Listener,
+  { started, heard, ended }: Listener,
 ): Promise<Record<string, unknown>> {
   let late: ReturnType<typeof setTimeout> | undefined;
   const answer = new Promise<Record<string, unknown>>((resolve, reject) => {
@@ -59,6 +61,7 @@ export async function introduce(
   answer.catch(() => {}); // where the start itself throws
   try {
     await transport.start();
+    if (transport.pid !== undefined) started(transport.pid);
     await transport.send({
       jsonrpc: "2.0",
       id: 0,

@@ -2,7 +2,7 @@
 // its own home, so that the project stays clean and nothing has to be approved.
 
 import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { Failure, messageOf } from "../errors.ts";
 import type { Instance } from "../instance.ts";
 import { isTooMuch } from "../json-bounds.ts";
@@ -12,6 +12,7 @@ import { type Owner, replaceWhole } from "../owned.ts";
 import { readPlainFile } from "../plain-file.ts";
 import { askGateway } from "./client.ts";
 import { readServers, type Servers } from "./config.ts";
+import { tokenHeader, tokenKey, workerToken } from "./identity.ts";
 
 /** The CLI's own file is larger than people write, and smaller than that. */
 const maxBytes = 16 * 1024 * 1024;
@@ -57,6 +58,7 @@ export function chosenServers(servers: Servers, choice: Choice): Servers {
 
 /** Writes the entries into a Claude home that no CLI uses at present. */
 export function offerServers(
+  { home, owner: instanceOwner }: Pick<Instance, "home" | "owner">,
   claudeHome: string,
   owner: Owner,
   servers: Servers,
@@ -68,13 +70,17 @@ export function offerServers(
   if (!isObject(before)) return;
   const kept = Object.entries(before as Record<string, Entry>)
     .filter(([, entry]) => entry?.headers?.[mark] === undefined);
+  const token = servers.size === 0 ? "" : workerToken(
+    tokenKey(home, instanceOwner),
+    relative(home.home, claudeHome),
+  );
   const entries = Object.fromEntries([
     ...[...servers].map(([name, { port }]) => [
       name,
       {
         type: "http",
         url: `http://127.0.0.1:${port}/mcp`,
-        headers: { [mark]: name },
+        headers: { [mark]: name, [tokenHeader]: token },
       },
     ]),
     // The session's own goes before ours of the same name.

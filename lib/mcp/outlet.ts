@@ -7,8 +7,9 @@ const fullBytes = 16 * 1024 * 1024;
 /** Of one client whose process cannot be made to wait, as others share it. */
 const mostBytes = 64 * 1024 * 1024;
 
-/** Of all clients of a gateway. */
+/** Of all clients of a gateway, and of those of one worker. */
 const mostOfAllBytes = 512 * 1024 * 1024;
+const mostOfWorkerBytes = 256 * 1024 * 1024;
 
 /** With so much unread a client has to take something within this time. */
 const patienceMs = 5000;
@@ -24,6 +25,8 @@ interface Body {
 }
 
 export interface OutletOptions {
+  /** Whose client it is. */
+  worker: string;
   /** Hears that the client is to be cut off. */
   overflowed: () => void;
   /** Hears that it has much to read, or has read it. */
@@ -38,15 +41,24 @@ export class Unread {
     this.#outlets.add(outlet);
   }
 
-  /** Cuts off the client that has most of it, where it is too much. */
+  /**
+   * Where it is too much, cuts off a client of the worker that has most: the one that has
+   * most of that.
+   */
   check(): void {
     const outlets = [...this.#outlets].filter(({ unreadBytes }) => unreadBytes);
     for (const outlet of this.#outlets) {
       if (!outlet.isOpen) this.#outlets.delete(outlet);
     }
-    const sum = outlets.reduce((sum, { unreadBytes }) => sum + unreadBytes, 0);
-    if (sum <= mostOfAllBytes) return;
-    outlets.sort((a, b) => b.unreadBytes - a.unreadBytes)[0]?.overflow();
+    const sumOf = (some: Outlet[]) =>
+      some.reduce((sum, { unreadBytes }) => sum + unreadBytes, 0);
+    const byWorker = Map.groupBy(outlets, ({ worker }) => worker);
+    const [most = []] = [...byWorker.values()]
+      .sort((a, b) => sumOf(b) - sumOf(a));
+    const isTooMuch = sumOf(most) > mostOfWorkerBytes ||
+      sumOf(outlets) > mostOfAllBytes;
+    if (!isTooMuch) return;
+    most.sort((a, b) => b.unreadBytes - a.unreadBytes)[0]?.overflow();
   }
 }
 
@@ -61,6 +73,10 @@ export class Outlet {
   constructor(unread: Unread, options: OutletOptions) {
     this.#unread = unread;
     this.#options = options;
+  }
+
+  get worker(): string {
+    return this.#options.worker;
   }
 
   get isOpen(): boolean {

@@ -1,36 +1,45 @@
 // One MCP server as workers reach it: Streamable HTTP on a unix socket of its own.
 
 import { randomUUID } from "node:crypto";
-import { createServer, type Server as HttpServer } from "node:http";
+import {
+  createServer,
+  type IncomingMessage,
+  type Server as HttpServer,
+  type ServerResponse,
+} from "node:http";
 import type { Socket } from "node:net";
 import { getRequestListener } from "@hono/node-server";
 import { Latencies } from "../latencies.ts";
 import { isLocalUrl } from "../local-url.ts";
 import type { Owner } from "../owned.ts";
-import { mostConnections } from "./carrier.ts";
 import { Child } from "./child.ts";
 import type { ServedStatus } from "./client.ts";
 import type { ServerConfig } from "./config.ts";
-import type { ServerLog } from "./server-log.ts";
+import { Connections } from "./connections.ts";
+import { tokenHeader, workerOf } from "./identity.ts";
 import { Inlet } from "./inlet.ts";
 import type { Unread } from "./outlet.ts";
 import { type Place, takePlace } from "./place.ts";
-import { refused } from "./refused.ts";
+import { placeFor } from "./places.ts";
+import { refused, tooManyClients } from "./refused.ts";
+import type { ServerLog } from "./server-log.ts";
 import { Session } from "./session.ts";
 import { shippedTools, type Tools } from "./shipped.ts";
+import { parseSize } from "../units.ts";
 import { Upstream } from "./upstream.ts";
+import type { Watch } from "./watch.ts";
 
-/** Where each is a process, and where it is not. */
-const mostSessions = { session: 64, shared: 256 };
+/** Clients of all workers, and of each: where each is a process, and where it is not. */
+const places = {
+  session: { max: 64, maxOfWorker: 8 },
+  shared: { max: 256, maxOfWorker: 32 },
+};
 
-/** Before a connection that says nothing is no client's. */
-const quietMs = 10 * 60_000;
+/** Without a stream for so long a client makes room for another, if it must. */
+const idle = { ownIdleMs: 2000, idleMs: 10_000 };
 
 /** Of what is shown of an error. */
 const mostErrorLength = 300;
-
-/** A client without a stream for so long makes room for another, if it must. */
-const goneMs = 10_000;
 
 /** Between two looks for clients that have gone. */
 const reapMs = 1000;
@@ -47,18 +56,24 @@ export interface ServedOptions {
   socket: string;
   owner: Owner;
   log: ServerLog;
+  /** What the tokens of workers are made with. */
+  tokenKey: string;
   /** By the clients of all servers. */
   unread: Unread;
+  /** Of the processes of all servers. */
+  watch: Watch;
 }
 
 export class ServedMcp {
   readonly #options: ServedOptions;
   readonly #sessions = new Map<string, Session>();
+  /** These, and those whose process has yet to end. */
+  readonly #clients = new Set<Session>();
   readonly #children = new Set<Child>();
   readonly #latencies = new Latencies();
   readonly #inlet = new Inlet();
   readonly #upstream: Upstream | undefined;
-  readonly #sockets = new Set<Socket>();
+  readonly #connections = new Connections();
   readonly #tools: Tools | undefined;
   #shared: Child | undefined;
   #http: HttpServer | undefined;
@@ -89,19 +104,14 @@ export class ServedMcp {
 
   async listen(): Promise<void> {
     const { socket, config, owner } = this.#options;
-    const http = createServer(getRequestListener(
+    const answer = getRequestListener(
       (request) => this.#handle(request),
       { overrideGlobalObjects: false },
-    ));
-    http.on("connection", (connection: Socket) => {
-      if (this.#sockets.size >= mostConnections) {
-        return connection.destroy();
-      }
-      connection.setTimeout(quietMs, () => connection.destroy());
-      this.#sockets.add(connection);
-      connection.on("close", () => this.#sockets.delete(connection));
-      connection.on("error", () => {}); // it has gone
+    );
+    const http = createServer((request, response) => {
+      if (this.#admits(request, response)) void answer(request, response);
     });
+    http.on("connection", (socket: Socket) => this.#connections.add(socket));
     this.#place = await takePlace(
       socket,
       owner,
@@ -151,12 +161,26 @@ export class ServedMcp {
   async close(): Promise<void> {
     clearInterval(this.#reaper);
     const closed = new Promise((resolve) => this.#http?.close(resolve));
-    for (const socket of this.#sockets) socket.destroy();
+    this.#connections.close();
     await Promise.all([...this.#sessions.values()].map((one) => one.close()));
     await Promise.all([...this.#children].map((child) => child.close()));
     await closed;
     this.#place?.leave();
     this.#options.log.close();
+  }
+
+  /** Else it is answered here. */
+  #admits(request: IncomingMessage, response: ServerResponse): boolean {
+    const token = request.headers[tokenHeader.toLowerCase()]?.toString();
+    const worker = workerOf(this.#options.tokenKey, token);
+    const answered = this.#connections.heard(request.socket, worker);
+    if (answered) {
+      response.on("close", answered);
+      return true;
+    }
+    response.writeHead(503, { connection: "close" });
+    response.end("This worker has too many connections");
+    return false;
   }
 
   async #handle(request: Request): Promise<Response> {
@@ -174,17 +198,27 @@ export class ServedMcp {
     }
     if (missing !== undefined) return refused(503, missing);
     if (this.#upstream) return await this.#upstream.passOn(request);
+    const worker = workerOf(
+      this.#options.tokenKey,
+      request.headers.get(tokenHeader),
+    );
     const id = request.headers.get("mcp-session-id");
     const known = id === null ? undefined : this.#sessions.get(id);
+    // Another worker's is none.
+    if (known && known.worker !== worker) {
+      return refused(404, "Session not found");
+    }
     if (known) return await known.handle(request);
     if (request.method === "DELETE") return new Response(null, { status: 200 });
     if (id !== null && !/^[0-9a-f-]{36}$/.test(id)) {
       return refused(404, "Session not found");
     }
-    if (!this.#hasRoom()) {
-      return refused(503, `It has ${this.#mostSessions} clients already`);
-    }
-    const session = this.#open(command, id ?? randomUUID());
+    const { isolation } = this.#options.config;
+    const limits = { ...places[isolation], ...idle };
+    const { isFree, instead } = placeFor(worker, this.#clients, limits);
+    if (!isFree) return refused(503, tooManyClients);
+    void instead?.close();
+    const session = this.#open(command, id ?? randomUUID(), worker);
     await session.start();
     // Known to a gateway before this one, or reaped: it goes on.
     if (id !== null) await session.resume();
@@ -194,26 +228,14 @@ export class ServedMcp {
     return response;
   }
 
-  get #mostSessions(): number {
-    return mostSessions[this.#options.config.isolation];
-  }
-
-  /** Whether there may be one client more, in the place of one that has gone, say. */
-  #hasRoom(): boolean {
-    if (this.#sessions.size < this.#mostSessions) return true;
-    const gone = [...this.#sessions.values()]
-      .find((session) => session.isIdle(goneMs));
-    void gone?.close();
-    return gone !== undefined;
-  }
-
-  #open(command: string, id: string): Session {
+  #open(command: string, id: string, worker: string): Session {
     const shared = this.#options.config.isolation === "shared";
     const child = shared
       ? this.#shared ??= this.#newChild(command)
-      : this.#newChild(command);
+      : this.#newChild(command, worker);
     const session: Session = new Session({
       id,
+      worker,
       child,
       ownsChild: !shared,
       inlet: this.#inlet,
@@ -222,21 +244,29 @@ export class ServedMcp {
       failed: (reason) => this.#fail(reason),
       left: () => this.#sessions.delete(id),
       closed: () => {
+        this.#clients.delete(session);
         if (!shared) this.#children.delete(child);
       },
     });
     this.#sessions.set(id, session);
+    this.#clients.add(session);
     return session;
   }
 
-  #newChild(command: string): Child {
-    const { home, config, log } = this.#options;
+  #newChild(command: string, worker = "all"): Child {
+    const { home, name, config, log, watch } = this.#options;
     const child = new Child({
       home,
       command,
       args: config.args,
       env: config.env,
       tools: this.#tools,
+      watch,
+      allowance: {
+        allowance: `${name} ${worker}`,
+        maxMemoryBytes: parseSize(config.memory),
+        maxProcesses: config.processes,
+      },
       log: (text) => log.write(text),
       started: (error) => this.#started(error),
       ended: (reason) => this.#fail(reason, { logged: true }),

@@ -13,16 +13,22 @@ import {
   LATEST_PROTOCOL_VERSION,
   type RequestId,
 } from "@modelcontextprotocol/sdk/types.js";
-import type { Child, Sink } from "./child.ts";
+import { type Child, refusal, type Sink } from "./child.ts";
 import { type Inlet, Refused } from "./inlet.ts";
 import { Outlet, type Unread } from "./outlet.ts";
+import type { Holder } from "./places.ts";
 import { refused } from "./refused.ts";
 
 /** By what is written to it a stream is found to have lost its reader. */
 const keepAliveMs = 5000;
 
+/** Requests of one client that wait for an answer. */
+const maxOpenRequests = 256;
+
 export interface SessionOptions {
   id: string;
+  /** Whose client it is. */
+  worker: string;
   child: Child;
   /** Whether that is the session's own, and ends with it. */
   ownsChild: boolean;
@@ -38,8 +44,9 @@ export interface SessionOptions {
   closed: () => void;
 }
 
-export class Session implements Sink {
+export class Session implements Sink, Holder {
   readonly id: string;
+  readonly worker: string;
   readonly #options: SessionOptions;
   readonly #transport: HttpTransport;
   /** When each request that is open came. */
@@ -54,8 +61,10 @@ export class Session implements Sink {
   constructor(options: SessionOptions) {
     const { child, ownsChild } = options;
     this.id = options.id;
+    this.worker = options.worker;
     this.#options = options;
     this.#outlet = new Outlet(options.unread, {
+      worker: options.worker,
       overflowed: () => this.#cutOff(),
       // One that is shared would be held up for others.
       full: (isFull) => ownsChild && child.pause(isFull),
@@ -115,7 +124,10 @@ export class Session implements Sink {
 
   async #post(request: Request): Promise<Response> {
     try {
-      const { json, release } = await this.#options.inlet.read(request);
+      const { json, release } = await this.#options.inlet.read(
+        request,
+        this.worker,
+      );
       try {
         if (Array.isArray(json)) throw new Refused(400, "MCP has no batches");
         return await this.#transport.handleRequest(request, {
@@ -133,7 +145,8 @@ export class Session implements Sink {
   /** Whether nobody has been there for so long. */
   isIdle(idleMs: number): boolean {
     // Without a body to be answered in, a request that is open is nobody's.
-    return !this.#outlet.isOpen && Date.now() - this.#usedAt > idleMs;
+    return !this.#closed && !this.#outlet.isOpen &&
+      Date.now() - this.#usedAt > idleMs;
   }
 
   deliver(message: JSONRPCMessage, related?: RequestId): void {
@@ -178,6 +191,10 @@ export class Session implements Sink {
       return;
     }
     if (isJSONRPCRequest(message)) {
+      if (this.#open.size >= maxOpenRequests) {
+        const why = `A client has ${maxOpenRequests} open requests at most`;
+        return this.deliver(refusal(message.id, why), message.id);
+      }
       this.#open.set(message.id, performance.now());
     } else this.#forgetCancelled(message);
     const sent = this.#options.child.send(this, message)

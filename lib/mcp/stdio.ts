@@ -60,6 +60,16 @@ export class StdioTransport implements Transport {
     return this.#end;
   }
 
+  get pid(): number | undefined {
+    return this.#process?.pid;
+  }
+
+  /** Ends it at once; the reason stands for how it ended. */
+  kill(reason: string): void {
+    this.#end = reason;
+    this.#kill("SIGKILL");
+  }
+
   /** Throws where there is no such program. */
   async start(): Promise<void> {
     const { home, command, args, env, stderr } = this.#options;
@@ -75,7 +85,7 @@ export class StdioTransport implements Transport {
     child.stdout.on("data", (chunk: Buffer) => this.#read(chunk));
     child.stderr.on("data", stderr);
     child.on("exit", (code, signal) => {
-      this.#end = signal ?? `exit code ${code}`;
+      this.#end ||= signal ?? `exit code ${code}`;
       this.#kill("SIGKILL");
       // What left its group may hold its ends of the pipes for ever.
       setTimeout(() => {

@@ -1,6 +1,7 @@
 // A server that speaks HTTP itself, on the host: what comes for it is passed on, and its
 // sessions are its own.
 
+import { tokenHeader } from "./identity.ts";
 import { refused } from "./refused.ts";
 
 /** Before it is taken for one that does not answer. */
@@ -13,6 +14,9 @@ const ofOneConnection = [
   ...["host", "connection", "keep-alive", "transfer-encoding", "upgrade"],
   "content-length",
 ];
+
+/** Is between the worker and the gateway. */
+const ofGateway = [tokenHeader];
 
 export interface UpstreamOptions {
   url: string;
@@ -39,7 +43,7 @@ export class Upstream {
 
   async passOn(request: Request): Promise<Response> {
     const headers = new Headers(request.headers);
-    for (const name of ofOneConnection) headers.delete(name);
+    for (const name of [...ofOneConnection, ...ofGateway]) headers.delete(name);
     // What is fetched is decoded, and would still be called encoded.
     headers.set("accept-encoding", "identity");
     for (const [name, value] of Object.entries(this.#options.headers)) {

@@ -242,12 +242,40 @@ result_holds() { result_of | grep -F -- "$1"; }
   echoed after-parent
 }
 
-@test "a hundred short clients leave no process and no session behind" {
-  client 3050 short 60
+@test "short clients leave no process and no session behind" {
   gone() { [ "$(served for-tests '"\(.sessions) \(.processes)"')" = "0 0" ]; }
   wait_for 30 gone
-  client 3050 short 40
+  client 3050 short 8
   wait_for 30 gone
+}
+
+@test "a worker that takes all that it can get keeps no session from its servers" {
+  docker exec --detach "$HAL9000_PREFIX-mcp-client" deno run -A --no-lock --quiet --node-modules-dir=manual \
+    tests/helper/mcp-client.ts http://127.0.0.1:3050/mcp hold 1500
+  full() { [ "$(served for-tests .sessions)" = 8 ]; }
+  wait_for 30 full
+  run client 3050 call count
+  [[ $output == *"too many clients"* ]]
+  open "$(make_project mcp-beside)"
+  run -0 docker exec "$session" claude mcp list
+  [[ $output == *"for-tests: "*"✔ Connected"* ]]
+  [[ $output == *"together: "*"✔ Connected"* ]]
+  # By a token, which stands in the session's home alone.
+  file=$HAL9000_HOME/claude/$session/.claude.json
+  [ "$(stat -c %a "$file")" = 600 ]
+  token=$(jq -r '.mcpServers.together.headers."X-HAL9000-Worker"' "$file")
+  [ "${#token}" -gt 60 ]
+  {
+    docker ps --quiet | xargs docker inspect
+    docker logs "$HAL9000_PREFIX-mcp"
+    ps axwwe -o args
+    "$claudy" mcp status --json
+    "$claudy" sessions --json
+    "$claudy" mcp logs
+    cat "$HAL9000_HOME"/logs/mcp/*.log "$HAL9000_HOME"/sessions/kept/*
+  } >"$BATS_TEST_TMPDIR/said" 2>&1
+  run ! grep -F -e "$token" -e "$(cat "$HAL9000_HOME/secrets/mcp_key")" "$BATS_TEST_TMPDIR/said"
+  docker exec "$HAL9000_PREFIX-mcp-client" pkill -9 -f 'hold 1500'
 }
 
 @test "what one client sends keeps no other waiting or out" {

@@ -6,11 +6,14 @@
 //   mcp-client.ts URL many COUNT CLIENTS    echoes; milliseconds of each, what went wrong
 //   mcp-client.ts URL parallel COUNT BYTES  large answers at once, the length of each
 //   mcp-client.ts URL short COUNT           so many clients, which leave without a word
+//   mcp-client.ts URL hold COUNT            takes all clients and connections, and stays
 //   mcp-client.ts URL mute                  calls, never reads, and stays
 //
 // UNIX_SOCKET=PATH goes straight to a gateway's socket.
 
+import { createConnection, type Socket } from "node:net";
 import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import type { RequestOptions } from "@modelcontextprotocol/sdk/shared/protocol.js";
 import {
@@ -141,6 +144,20 @@ if (command === "call") {
     // No farewell: as a worker that is killed.
   }
   end("done");
+} else if (command === "hold") {
+  const clients: Client[] = [];
+  const sockets: Socket[] = [];
+  const { hostname, port } = new URL(url);
+  // Again and again, as often as they are ended.
+  while (true) {
+    await connect().then((client) => clients.push(client), () => {});
+    while (sockets.filter(({ closed }) => !closed).length < Number(words[0])) {
+      const socket = createConnection(Number(port), hostname);
+      sockets.push(socket.on("error", () => {}));
+      if (sockets.length % 50 === 0) await sleep(10);
+    }
+    await sleep(20);
+  }
 } else if (command === "mute") {
   const client = await connect();
   const { sessionId } = client.transport as StreamableHTTPClientTransport;

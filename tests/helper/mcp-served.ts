@@ -8,6 +8,7 @@ import { checkServer } from "../../lib/mcp/config.ts";
 import { Unread } from "../../lib/mcp/outlet.ts";
 import { ServedMcp } from "../../lib/mcp/server.ts";
 import { ServerLog } from "../../lib/mcp/server-log.ts";
+import { Watch } from "../../lib/mcp/watch.ts";
 import { ownerOf } from "../../lib/owned.ts";
 
 export interface Answer {
@@ -57,7 +58,9 @@ export async function serve(
     socket,
     owner: ownerOf(home),
     log: new ServerLog(join(home, "x.log"), ownerOf(home)),
+    tokenKey: "key",
     unread: new Unread(),
+    watch: new Watch(),
   });
   await server.listen();
   const send = (message: object, headers = {}) => ask(socket, message, headers);

@@ -3,10 +3,11 @@ import {
   mkdtempSync,
   readFileSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import {
@@ -14,8 +15,10 @@ import {
   checkServers,
   expandServer,
 } from "../../lib/mcp/config.ts";
+import { workerToken } from "../../lib/mcp/identity.ts";
 import { offerServers } from "../../lib/mcp/offer.ts";
 import { ownerOf } from "../../lib/owned.ts";
+import { homePaths } from "../../lib/paths.ts";
 
 const test = suite("mcp-config");
 const settings = { CHROMADB_PORT: 8000 };
@@ -35,6 +38,9 @@ const faults: [unknown, string][] = [
   [{ port: 3050, command: "cat", isolation: "none" }, 'x: "isolation" must'],
   [{ port: 3050, command: "cat", idleTimeout: 0 }, 'x: "idleTimeout" must'],
   [{ port: 3050, command: "cat", idleTimeout: 1e9 }, 'x: "idleTimeout" must'],
+  [{ port: 3050, command: "cat", memory: "1m" }, 'x: "memory" must be a size'],
+  [{ port: 3050, command: "cat", memory: 64 }, 'x: "memory" must be a size'],
+  [{ port: 3050, command: "cat", processes: 0 }, 'x: "processes" must be'],
   [{ port: 3050, command: "cat", env: { A: 1 } }, 'x: "env.A" must be text'],
   [{ port: 3050, command: "cat", args: "planted" }, 'x: "args" must be a list'],
   [{ port: 3050, command: "cat", comand: "planted" }, '"comand" is no field'],
@@ -97,11 +103,14 @@ test("expandServer() takes variables from the environment, or what stands for th
 
 test("offerServers() takes back what it gave and leaves what is the session's own", () => {
   const home = mkdtempSync(join(tmpdir(), "hal9000-mcp-"));
+  const instance = mkdtempSync(join(tmpdir(), "hal9000-mcp-"));
+  mkdirSync(join(instance, "secrets"));
   const path = join(home, ".claude.json");
   const offer = (servers: Record<string, number>) => {
     const given = Object.entries(servers)
       .map(([name, port]) => [name, { command: "cat", port }]);
     offerServers(
+      { home: homePaths(instance), owner: ownerOf(home) },
       home,
       ownerOf(home),
       checkServers(Object.fromEntries(given), settings),
@@ -114,6 +123,11 @@ test("offerServers() takes back what it gave and leaves what is the session's ow
     offer({ a: 3050, own: 3051 });
     assert.equal(Object.keys(now().mcpServers), ["a", "own"]);
     assert.equal(now().mcpServers.own, own);
+    const key = readFileSync(join(instance, "secrets", "mcp_key"), "utf8");
+    const { headers } = now().mcpServers.a;
+    const token = workerToken(key, relative(instance, home));
+    assert.is(headers["X-HAL9000-Worker"], token);
+    assert.is(statSync(path).mode & 0o777, 0o600);
     offer({ b: 3052 });
     assert.equal(Object.keys(now().mcpServers), ["b", "own"]);
     offer({});
@@ -131,6 +145,7 @@ test("offerServers() takes back what it gave and leaves what is the session's ow
     offer({ a: 3050 });
   } finally {
     rmSync(home, { recursive: true, force: true });
+    rmSync(instance, { recursive: true, force: true });
   }
 });
 

@@ -1,0 +1,96 @@
+// The connections to one server. Which worker's one is shows with its first request: until
+// then, and without a token, it counts among those that nobody is known to need, of which
+// the oldest silent one makes room for the next.
+
+import type { Socket } from "node:net";
+import { anonymous } from "./identity.ts";
+import { largest } from "./places.ts";
+
+/** To a server, of all its clients. */
+export const maxConnections = 1024;
+
+/** Of those without a token. */
+const maxAnonymous = 256;
+
+/** Of one worker. */
+const maxOfWorker = 64;
+
+/** A connection that has not asked for anything by then is no client's. */
+const silentMs = 10_000;
+
+/** Nor is one on which nothing has passed for so long. */
+const quietMs = 10 * 60_000;
+
+interface Connection {
+  socket: Socket;
+  worker: string;
+  /** Whether it has sent a request. */
+  isKnown: boolean;
+  /** Requests that are open. */
+  requests: number;
+}
+
+export class Connections {
+  /** In the order in which they came. */
+  readonly #open = new Map<Socket, Connection>();
+
+  add(socket: Socket): void {
+    this.#makeRoom();
+    const connection: Connection = {
+      socket,
+      worker: anonymous,
+      isKnown: false,
+      requests: 0,
+    };
+    this.#open.set(socket, connection);
+    socket.setTimeout(quietMs, () => socket.destroy());
+    socket.on("close", () => this.#open.delete(socket));
+    socket.on("error", () => {}); // it has gone
+    // Bytes that are no request do not put that off.
+    setTimeout(() => {
+      if (!connection.isKnown) socket.destroy();
+    }, silentMs).unref();
+  }
+
+  /**
+   * Notes a request; undefined where its worker has too many connections. Gives what is to
+   * be called when it has been answered.
+   */
+  heard(socket: Socket, worker: string): (() => void) | undefined {
+    const connection = this.#open.get(socket);
+    if (!connection) return () => {};
+    connection.isKnown = true;
+    if (connection.worker !== worker) {
+      connection.worker = worker;
+      if (worker !== anonymous && !this.#mayStay(connection)) return;
+    }
+    connection.requests++;
+    return () => void connection.requests--;
+  }
+
+  close(): void {
+    for (const socket of this.#open.keys()) socket.destroy();
+  }
+
+  #mayStay(connection: Connection): boolean {
+    const others = [...this.#open.values()].filter((other) =>
+      other.worker === connection.worker && other !== connection
+    );
+    if (others.length < maxOfWorker) return true;
+    const idle = others.find(({ requests }) => requests === 0);
+    idle?.socket.destroy();
+    return idle !== undefined;
+  }
+
+  #makeRoom(): void {
+    const all = [...this.#open.values()];
+    const unknown = all.filter(({ worker }) => worker === anonymous);
+    if (unknown.length < maxAnonymous && all.length < maxConnections) return;
+    const most = unknown.length < maxAnonymous ? largest(all) : unknown;
+    const isIdle = ({ requests }: Connection) => requests === 0;
+    const gone = most.find(isIdle) ?? most[0];
+    if (!gone) return;
+    this.#open.delete(gone.socket);
+    gone.socket.destroy();
+  }
+}

@@ -1,0 +1,297 @@
+import { EventEmitter } from "node:events";
+import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import type { Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { Connections } from "../../lib/mcp/connections.ts";
+import { greet } from "../../lib/mcp/greet.ts";
+import {
+  anonymous,
+  tokenHeader,
+  tokenKey,
+  workerOf,
+  workerToken,
+} from "../../lib/mcp/identity.ts";
+import { Inlet, Refused } from "../../lib/mcp/inlet.ts";
+import { placeFor } from "../../lib/mcp/places.ts";
+import { findExcess } from "../../lib/mcp/watch.ts";
+import { ownerOf } from "../../lib/owned.ts";
+import { homePaths } from "../../lib/paths.ts";
+import { type Answer, serve } from "../helper/mcp-served.ts";
+
+const test = suite("mcp-workers");
+
+test("workerOf() knows a worker by its token, and nobody by another one", () => {
+  const token = workerToken("key", "claude/claudy-app-12345678");
+  assert.is(workerOf("key", token), "claude/claudy-app-12345678");
+  const [name, digest = ""] = token.split(".");
+  const [other] = workerToken("another key", "claude/other").split(".");
+  for (
+    const wrong of [
+      undefined,
+      null,
+      "",
+      ".",
+      name,
+      `${name}.`,
+      `${other}.${digest}`,
+      `${token}x`,
+      `${token}.x`,
+      `${name}.${digest.toLowerCase()}`,
+      workerToken("another key", "claude/claudy-app-12345678"),
+    ]
+  ) assert.is(workerOf("key", wrong), anonymous, `${wrong}`);
+});
+
+test("tokenKey() makes one key for all who ask, which only the owner reads", () => {
+  const home = mkdtempSync(join(tmpdir(), "hal9000-mcp-"));
+  const paths = { ...homePaths(home), mcpKey: join(home, "key") };
+  try {
+    const key = tokenKey(paths, ownerOf(home));
+    assert.is(key.length, 43);
+    assert.is(tokenKey(paths, ownerOf(home)), key);
+    assert.is(statSync(paths.mcpKey).mode & 0o777, 0o600);
+    assert.equal(readdirSync(home), ["key"]);
+  } finally {
+    rmSync(home, { recursive: true });
+  }
+});
+
+/** Holders of places: "a" is busy, "A" idle. */
+function holders(text: string) {
+  return [...text].map((letter, at) => ({
+    at,
+    worker: letter.toLowerCase(),
+    isIdle: () => letter !== letter.toLowerCase(),
+  }));
+}
+
+const limits = { max: 6, maxOfWorker: 4, ownIdleMs: 1, idleMs: 1 };
+const places: [held: string, worker: string, expected: string | number][] = [
+  ["", "a", "free"],
+  ["aaa", "a", "free"],
+  ["aaaa", "a", "refused"],
+  ["aaAA", "a", 2],
+  ["aaaabb", "a", "refused"],
+  // All are taken: of who has most.
+  ["aaaabb", "c", 0],
+  ["baAabb", "c", 2],
+  ["aaabbb", "c", 0],
+  ["aaaabB", "c", 5],
+  // Nobody has enough to give one up.
+  ["aabbcc", "a", "refused"],
+  ["aabbcc", "d", 0],
+  ["abcdef", "g", "refused"],
+];
+
+for (const [held, worker, expected] of places) {
+  test(`placeFor() ${worker} where ${held || "nobody"} has places: ${expected}`, () => {
+    const { isFree, instead } = placeFor(worker, holders(held), limits);
+    const found = instead ? instead.at : isFree ? "free" : "refused";
+    assert.is(found, expected);
+  });
+}
+
+class FakeSocket extends EventEmitter {
+  destroyed = false;
+  setTimeout() {}
+  destroy() {
+    this.destroyed = true;
+    this.emit("close");
+  }
+}
+
+function connected(connections: Connections, count: number) {
+  return Array.from({ length: count }, () => {
+    const socket = new FakeSocket() as unknown as Socket;
+    connections.add(socket);
+    return socket;
+  });
+}
+const open = (sockets: Socket[]) =>
+  sockets.filter(({ destroyed }) => !destroyed).length;
+
+test("connections that say nothing make room for the next, and none of a worker's does", () => {
+  const connections = new Connections();
+  const known = connected(connections, 60);
+  for (const socket of known) assert.ok(connections.heard(socket, "a"));
+  const silent = connected(connections, 2000);
+  assert.is(open(known), 60);
+  assert.is(open(silent), 256);
+  assert.not(silent.at(-1)?.destroyed);
+  // Without a token they are no better, but go last.
+  const [asking] = silent.slice(-256) as [Socket];
+  connections.heard(asking, anonymous);
+  connected(connections, 255);
+  assert.not(asking.destroyed);
+  connected(connections, 2000);
+  assert.not(asking.destroyed);
+  connections.close();
+});
+
+test("a worker has 64 connections, and busy ones of its own keep out its own alone", () => {
+  const connections = new Connections();
+  const mine = connected(connections, 64);
+  const answered = mine.map((socket) => connections.heard(socket, "a"));
+  const [next] = connected(connections, 1) as [Socket];
+  assert.is(connections.heard(next, "a"), undefined);
+  assert.ok(connections.heard(next, "b"));
+  answered[7]?.();
+  const [another] = connected(connections, 1) as [Socket];
+  assert.ok(connections.heard(another, "a"));
+  assert.ok(mine[7]?.destroyed);
+  assert.is(open(mine), 63);
+  connections.close();
+});
+
+/** A body that does not end by itself. */
+function body(megabytes: number) {
+  let end = () => {};
+  const stream = new ReadableStream({
+    start: (controller) => {
+      controller.enqueue(new Uint8Array(megabytes * 1e6).fill(32));
+      end = () => {
+        controller.enqueue(new TextEncoder().encode("{}"));
+        controller.close();
+      };
+    },
+  });
+  const request = new Request("http://gateway/mcp", {
+    method: "POST",
+    body: stream,
+    ...{ duplex: "half" },
+  });
+  return { request, end: () => end() };
+}
+
+test("what a worker sends and does not end keeps no other's request out", async () => {
+  const inlet = new Inlet();
+  const sent = (worker: string, megabytes: number) => {
+    const { request, end } = body(megabytes);
+    const answer = inlet.read(request, worker).then(
+      ({ release }) => {
+        release();
+        return 200;
+      },
+      (error) => error instanceof Refused ? error.status : error,
+    );
+    return { end, answer };
+  };
+  const held = [sent("a", 18), sent("a", 20), sent("b", 20)];
+  await sleep(50);
+  // More than a worker may have.
+  assert.is(await sent("a", 5).answer, 503);
+  const other = sent("c", 15);
+  await sleep(50);
+  // Of the worker that has most, the largest had to go.
+  assert.is(await held[1]?.answer, 503);
+  for (const one of [held[0], held[2], other]) one?.end();
+  assert.equal(
+    await Promise.all([held[0], held[2], other].map((one) => one?.answer)),
+    [200, 200, 200],
+  );
+});
+
+const row = (pid: number, parent: number, group: number, megabytes = 1) => ({
+  pid,
+  parent,
+  group,
+  memoryBytes: megabytes * 1024 ** 2,
+});
+const watched = (pid: number, allowance: string) => ({
+  pid,
+  allowance,
+  maxMemoryBytes: 100 * 1024 ** 2,
+  maxProcesses: 5,
+  end: () => {},
+});
+
+test("findExcess() counts a process with all that it starts, of one worker together", () => {
+  const found = (rows: ReturnType<typeof row>[]) =>
+    findExcess(rows, [watched(10, "x a"), watched(20, "x a"), watched(30, "x")])
+      .map(({ watched, reason, pids }) => [watched.pid, reason, ...pids]);
+  const quiet = [
+    row(10, 1, 10),
+    row(20, 1, 20),
+    row(30, 1, 30),
+    row(9, 1, 9, 900),
+  ];
+  assert.equal(found(quiet), []);
+  // A child that has left the group, and its child.
+  const left = [...quiet, row(21, 20, 21, 60), row(22, 21, 21, 60)];
+  assert.equal(found(left), [[
+    20,
+    'used 122 MiB of memory; "memory" allows 100 MiB',
+    ...[20, 21, 22],
+  ]]);
+  // One that has lost its parent is still of the group.
+  const many = [31, 32, 33, 34, 35].map((pid) => row(pid, 1, 30));
+  assert.equal(found([...quiet, ...many]), [[
+    30,
+    'had 6 processes; "processes" allows 5',
+    ...[30, 31, 32, 33, 34, 35],
+  ]]);
+});
+
+/** Answers a greeting, and then does what it is told. */
+const program = (then: string) =>
+  `read -r _; echo '{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18","capabilities":{},"serverInfo":{"name":"x","version":"1"}}}'
+   read -r _; read -r _; ${then}`;
+
+const as = (worker: string) => ({
+  [tokenHeader]: workerToken("key", worker),
+});
+const call = { id: 1, method: "tools/call", params: { name: "x" } };
+
+test("a worker with all of its places keeps no other one out, and takes no other's session", async () => {
+  const served = await serve({
+    command: "/bin/sh",
+    args: ["-c", program("cat >/dev/null")],
+  });
+  try {
+    const mine: Answer[] = [];
+    for (let at = 0; at < 8; at++) mine.push(await served.greet(as("a")));
+    assert.equal(mine.map(({ status }) => status), Array(8).fill(200));
+    assert.is((await served.greet(as("a"))).status, 503);
+    assert.is(served.server.status.processes, 8);
+    const { status, session = "" } = await served.greet(as("b"));
+    assert.is(status, 200);
+    for (let at = 0; at < 8; at++) {
+      assert.is((await served.greet()).status, 200);
+    }
+    assert.is((await served.greet()).status, 503);
+    // Which is no fault of the server.
+    assert.is(await greet({ socketPath: served.socket }), "busy");
+    const theirs = { ...as("a"), "mcp-session-id": session };
+    assert.is((await served.send(call, theirs)).status, 404);
+    assert.is(
+      (await served.send(call, { "mcp-session-id": session })).status,
+      404,
+    );
+  } finally {
+    await served.close();
+  }
+});
+
+test("a process that takes more memory than its server may is ended, with the reason", async () => {
+  const served = await serve({
+    command: "/bin/sh",
+    args: ["-c", program("head -c 300000000 /dev/zero | tail -n 1 | wc")],
+    memory: "100m",
+  });
+  try {
+    const { session = "" } = await served.greet();
+    const { message } = await served.send(call, { "mcp-session-id": session });
+    assert.match(
+      message.error?.message ?? "",
+      /unexpectedly: it used .* of memory; "memory" allows 100 MiB/,
+    );
+  } finally {
+    await served.close();
+  }
+});
+
+test.run();
