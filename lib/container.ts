@@ -11,21 +11,26 @@ import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import { label, type Role } from "./labels.ts";
 import type { Log } from "./log.ts";
+import { isSameHome } from "./ownership.ts";
 import { waitFor } from "./wait.ts";
 
 /**
  * The instance's container of this name, undefined where there is none. Throws
- * a `busy` Failure where another has the name: it is not ours to touch.
+ * a `busy` Failure where another has the name, or another home's instance has come
+ * to be since this command began: it is not ours to touch.
  */
 export async function ownContainer(
-  { docker, prefix }: Instance,
+  instance: Instance,
   name: string,
   role: Role,
 ): Promise<Docker.ContainerInspectInfo | undefined> {
+  const { docker, prefix } = instance;
   const present = await inspectContainer(docker, name);
   const labels = present?.Config.Labels;
+  const home = labels?.[label.home];
   const own = labels?.[label.instance] === prefix &&
-    labels[label.role] === role;
+    labels[label.role] === role &&
+    (home === undefined || isSameHome(instance, home));
   if (!present || own) return present;
   throw new Failure("busy", `Container "${name}" is not this instance's`, {
     hint: "Rename it, or set another HAL9000_PREFIX.",

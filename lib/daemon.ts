@@ -21,7 +21,7 @@ import { ensureForwarder, removeForwarder } from "./mcp/forwarder.ts";
 import { refuseWhileMoving } from "./migration/journal.ts";
 import { ensureNet, withoutNetwork } from "./net.ts";
 import { refreshNetFiles } from "./net-files.ts";
-import { insideParent, parentSpec, type PublishedPort } from "./parent-spec.ts";
+import { parentSpec, type PublishedPort } from "./parent-spec.ts";
 import {
   forgetParentState,
   type ParentState,
@@ -160,15 +160,6 @@ async function ensureParent(
   const { docker, names, settings, hostHome } = instance;
   const wanted = await docker.getImage(image).inspect();
   let present = await ownContainer(instance, names.parent, "parent");
-  const home = present?.Mounts.find(({ Destination }) =>
-    Destination === insideParent.home
-  )?.Source;
-  if (home !== undefined && home !== hostHome.home) {
-    throw new Failure("busy", `The parent runs with another home: ${home}`, {
-      hint:
-        "Set HAL9000_HOME to that, or give this one another HAL9000_PREFIX.",
-    });
-  }
   if (
     present && (present.Image !== wanted.Id ||
       present.HostConfig.NetworkMode !== `container:${net.Id}`)

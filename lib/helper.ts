@@ -6,8 +6,9 @@ import { createContainer, removeContainer } from "./docker.ts";
 import { engineFailure } from "./docker-errors.ts";
 import { messageOf } from "./errors.ts";
 import { type HostPath, hostPathSchema } from "./hostpath.ts";
-import { hostMount, type Instance } from "./instance.ts";
+import type { Instance } from "./instance.ts";
 import { roleLabels } from "./labels.ts";
+import { hostMount } from "./paths.ts";
 import { withoutFrames } from "./streams.ts";
 
 /** What the helper prints: the facts, or the code of the error. */
@@ -29,7 +30,7 @@ export async function lookFromHelper(
       Entrypoint: ["/scripts/look-at-path"],
       Cmd: [path],
       Env: ["DENO_DIR=/tmp/deno"],
-      Labels: roleLabels(prefix, "helper"),
+      Labels: roleLabels(prefix, "helper", instance.hostHome.home),
       HostConfig: {
         NetworkMode: "none",
         CapDrop: ["ALL"],

@@ -1,10 +1,7 @@
 // An instance as one command sees it: its engine, settings, names and home,
 // from the host or from inside the parent, where the host's paths differ.
 
-import { realpathSync } from "node:fs";
 import { hostname } from "node:os";
-import { basename, dirname, join } from "node:path";
-import { type HomePaths, homePaths } from "./paths.ts";
 import { type Flags, homeOf, readSettings } from "./config.ts";
 import type { Settings } from "./settings.ts";
 import {
@@ -19,9 +16,14 @@ import type { HostView } from "./hostpath.ts";
 import { instanceFilter, instanceNames } from "./labels.ts";
 import type { Log } from "./log.ts";
 import { type Owner, ownerOf } from "./owned.ts";
-
-/** Below this the parent sees the host's project roots. */
-export const hostMount = "/host";
+import {
+  foreignHome,
+  foreignInstance,
+  refuseForeignHome,
+  refuseForeignInstance,
+  withoutLinks,
+} from "./ownership.ts";
+import { type HomePaths, homePaths, hostMount } from "./paths.ts";
 
 export interface Instance {
   docker: Docker;
@@ -41,7 +43,49 @@ export interface Instance {
   self: Docker.ContainerInfo | undefined;
 }
 
+/**
+ * The instance, for a command that changes something of it. Throws a Failure where
+ * the instance, or the home, is somebody else's.
+ */
 export async function openInstance(
+  env: NodeJS.ProcessEnv,
+  log: Log,
+  flags: Flags = {},
+): Promise<Instance> {
+  const instance = await connectInstance(env, log, flags);
+  refuseForeignHome(instance);
+  await refuseForeignInstance(instance);
+  return instance;
+}
+
+/** The same for a command that uses the home alone: the engine need not run. */
+export async function openHome(
+  env: NodeJS.ProcessEnv,
+  log: Log,
+): Promise<Instance> {
+  const instance = await connectInstance(env, log, {});
+  refuseForeignHome(instance);
+  return instance;
+}
+
+/**
+ * The instance, for a command that changes nothing: one that is somebody else's is
+ * shown with a warning.
+ */
+export async function viewInstance(
+  env: NodeJS.ProcessEnv,
+  log: Log,
+): Promise<Instance> {
+  const instance = await connectInstance(env, log, {});
+  const failure = foreignHome(instance) ??
+    // An engine that is out of reach is told of by the command itself.
+    await foreignInstance(instance).catch(() => undefined);
+  if (failure) log(`warning: ${failure.message}`);
+  return instance;
+}
+
+/** The instance whoever it belongs to. */
+export async function connectInstance(
   env: NodeJS.ProcessEnv,
   log: Log,
   flags: Flags = {},
@@ -123,14 +167,4 @@ async function findSelf(search: Search): Promise<Docker.ContainerInfo> {
   throw new Failure("notFound", `Cannot find the parent of "${prefix}"`, {
     hint: `Call its container ${names.parent}.`,
   });
-}
-
-/** The path without links, as far as it exists. */
-function withoutLinks(path: string): string {
-  try {
-    return realpathSync(path);
-  } catch {
-    const above = dirname(path);
-    return above === path ? path : join(withoutLinks(above), basename(path));
-  }
 }

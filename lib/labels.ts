@@ -1,8 +1,12 @@
 // Label names and values: everything that an instance makes carries them, and
 // everything is found again by them.
 
+import { createHash } from "node:crypto";
+
 export const label = {
   instance: "hal9000.instance",
+  /** HAL9000_HOME of the instance, as the engine knows it. */
+  home: "hal9000.home",
   role: "hal9000.role",
   born: "hal9000.born",
   session: "hal9000.session",
@@ -26,8 +30,17 @@ export type Role =
   | "helper";
 
 /** The labels that every container of an instance carries. */
-export function roleLabels(prefix: string, role: Role): Record<string, string> {
-  return { [label.instance]: prefix, [label.role]: role };
+export function roleLabels(
+  prefix: string,
+  role: Role,
+  /** HAL9000_HOME, as the engine knows it. */
+  home: string,
+): Record<string, string> {
+  return {
+    [label.instance]: prefix,
+    [label.role]: role,
+    [label.home]: home,
+  };
 }
 
 /** Docker's `filters` argument for the containers of an instance. */
@@ -40,6 +53,12 @@ export function instanceFilter(
   return { label: labels };
 }
 
+/** See checkWorkerName() in worker.ts. */
+const maxNameLength = 63;
+
+const digestOf = (text: string) =>
+  createHash("sha256").update(text).digest("hex").slice(0, 8);
+
 /** Names within an instance; an id is 8 hex digits. */
 export function instanceNames(prefix: string) {
   return {
@@ -49,6 +68,13 @@ export function instanceNames(prefix: string) {
     /** Carries the workers' calls to the host's MCP servers. */
     forwarder: `${prefix}-mcp`,
     worker: (id: string) => `${prefix}-worker-${id}`,
+    /** A session's worker where another instance's container has its name. */
+    session: (session: string) => {
+      const name = `${prefix}-session-${session}`;
+      return name.length <= maxNameLength
+        ? name
+        : `${prefix}-session-${digestOf(session)}`;
+    },
     /** A warm worker that nobody has claimed. */
     warm: (id: string) => `${prefix}-warm-${id}`,
     volumes: {

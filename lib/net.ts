@@ -31,7 +31,11 @@ export async function ensureNet(
   published: PublishedPort[],
 ): Promise<Docker.ContainerInspectInfo> {
   const { docker, names, prefix } = instance;
-  const spec = netSpec(prefix, image, published);
+  const spec = netSpec(
+    { prefix, hostHome: instance.hostHome.home },
+    image,
+    published,
+  );
   let present = await ownContainer(instance, names.net, "net");
   if (present && !publishes(present, spec)) {
     await refuseWithWorkers(instance);

@@ -2,8 +2,8 @@
 
 import type { Docker } from "./docker.ts";
 import { Failure } from "./errors.ts";
-import { hostMount } from "./instance.ts";
 import { roleLabels } from "./labels.ts";
+import { hostMount, insideParent } from "./paths.ts";
 import { netFileMounts, volumeMount } from "./worker.ts";
 
 /** A port of the namespace that is reached from outside. */
@@ -36,7 +36,7 @@ export function parsePublished(text: string): PublishedPort {
 
 /** The pause container that owns the namespace. */
 export function netSpec(
-  prefix: string,
+  { prefix, hostHome }: { prefix: string; hostHome: string },
   image: string,
   published: PublishedPort[],
 ): Docker.ContainerCreateOptions {
@@ -44,7 +44,7 @@ export function netSpec(
   return {
     Image: image,
     Hostname: prefix,
-    Labels: roleLabels(prefix, "net"),
+    Labels: roleLabels(prefix, "net", hostHome),
     ExposedPorts: Object.fromEntries(ports.map((port) => [port, {}])),
     HostConfig: {
       RestartPolicy: { Name: "unless-stopped" },
@@ -80,12 +80,6 @@ export interface ParentRequest {
   env: Record<string, string>;
 }
 
-/** Where the parent's image expects what is mounted into it. */
-export const insideParent = {
-  home: "/root/.hal9000",
-  socket: "/var/run/docker.sock",
-} as const;
-
 export function parentSpec(
   request: ParentRequest,
 ): Docker.ContainerCreateOptions {
@@ -97,7 +91,7 @@ export function parentSpec(
       HAL9000_HOME: insideParent.home,
       ...request.env,
     }).map(([key, value]) => `${key}=${value}`),
-    Labels: roleLabels(request.prefix, "parent"),
+    Labels: roleLabels(request.prefix, "parent", request.hostHome),
     HostConfig: {
       NetworkMode: `container:${request.net}`,
       RestartPolicy: { Name: "unless-stopped" },

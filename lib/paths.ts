@@ -5,6 +5,15 @@ import { join } from "node:path";
 
 export type HomePaths = ReturnType<typeof homePaths>;
 
+/** Below this the parent sees the host's project roots. */
+export const hostMount = "/host";
+
+/** Where the parent's image expects what is mounted into it. */
+export const insideParent = {
+  home: "/root/.hal9000",
+  socket: "/var/run/docker.sock",
+} as const;
+
 export function homePaths(home: string) {
   return {
     home,

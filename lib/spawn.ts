@@ -8,6 +8,7 @@ import {
   holderOf,
   inspectContainer,
   namespaceStart,
+  removeContainer,
 } from "./docker.ts";
 import { Failure } from "./errors.ts";
 import { workerImage } from "./images/recipes.ts";
@@ -152,6 +153,7 @@ export async function prepareWorker(
     : null;
   const spec = workerSpec({
     prefix,
+    home: instance.hostHome.home,
     user: project,
     project: project.path,
     session: request.session,
@@ -181,22 +183,28 @@ export async function prepareWorker(
     await undo();
     throw error;
   }
-  writeRecord(instance, {
-    version: 1,
-    worker: name,
-    container: id,
-    session: request.session ?? null,
-    project,
-    image,
-    born: "cold",
-    home: prepared.home,
-    ephemeral: request.name === undefined,
-    once: request.once,
-    secrets,
-    memoryBytes: limits?.memoryBytes ?? null,
-    oomKilledAt: null,
-    createdAt: new Date().toISOString(),
-  });
+  try {
+    writeRecord(instance, {
+      version: 1,
+      worker: name,
+      container: id,
+      session: request.session ?? null,
+      project,
+      image,
+      born: "cold",
+      home: prepared.home,
+      ephemeral: request.name === undefined,
+      once: request.once,
+      secrets,
+      memoryBytes: limits?.memoryBytes ?? null,
+      oomKilledAt: null,
+      createdAt: new Date().toISOString(),
+    });
+  } catch (error) {
+    await removeContainer(docker, id);
+    await undo();
+    throw error;
+  }
   return {
     worker: { id, name, project: project.path, image },
     undo: async () => {

@@ -6,9 +6,9 @@ import { inspectVolume } from "./docker.ts";
 import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import { label } from "./labels.ts";
+import { refuseForeignInstance } from "./ownership.ts";
 import { homeDirectories } from "./paths.ts";
 import { measureTrees, removeTree } from "./remove-tree.ts";
-import { claimHome } from "./volumes.ts";
 
 export interface StoredDirectory {
   path: string;
@@ -100,7 +100,7 @@ export async function planClean(instance: Instance): Promise<CleanPlan> {
       hint: "What is in it was not made here; remove it by hand.",
     });
   }
-  if (existsSync(home.home)) claimHome(instance);
+  await refuseForeignInstance(instance, { all: true });
   if (existsSync(join(home.migration, "journal.json"))) {
     throw new Failure("busy", "Cannot clean: a move of data has not ended", {
       hint: "Go on with it first: migrate, or rollback.",

@@ -1,12 +1,6 @@
 // HAL9000_HOME's directories and the instance's volumes.
 
-import {
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  realpathSync,
-} from "node:fs";
+import { existsSync, mkdirSync, readdirSync, realpathSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { confTemplate } from "./config.ts";
@@ -14,8 +8,8 @@ import { inspectVolume } from "./docker.ts";
 import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import { label } from "./labels.ts";
-import { systemDirectories } from "./project.ts";
 import { ensureDirectory, writeWhole } from "./owned.ts";
+import { notedInstance, refuseForeignHome } from "./ownership.ts";
 import { homeDirectories, type HomePaths } from "./paths.ts";
 
 /** Makes what is missing. Twice changes nothing. */
@@ -40,7 +34,12 @@ export function ensureHome({ home, owner, prefix }: Instance): void {
     const linked = directory === home.home && existsSync(directory);
     ensureDirectory(linked ? realpathSync(directory) : directory, mode, owner);
   }
-  claimHome({ home, owner, prefix });
+  refuseForeignHome({ home, prefix });
+  // One home serves one instance: two would take each other's records and the
+  // word of the other's parent for their own.
+  if (notedInstance(home) === undefined) {
+    writeWhole(home.instance, `${prefix}\n`, owner);
+  }
 }
 
 /** Signs of a home: of this version, laid out by hand, of version 0.5. */
@@ -51,35 +50,12 @@ const signs = ["run/instance", "config/hal9000.conf", "chromadb", "membank"];
  * in it would get our modes, and go with a clean.
  */
 function checkHome({ home }: HomePaths): void {
-  if (home === homedir() || systemDirectories.includes(home)) {
-    throw new Failure("unsafe", `${home} cannot be HAL9000_HOME`, {
-      hint: "Give it a directory of its own, such as ~/.hal9000.",
-    });
-  }
   const free = home === join(homedir(), ".hal9000") || !existsSync(home) ||
     signs.some((sign) => existsSync(join(home, sign)));
   if (free || readdirSync(home).length === 0) return;
   throw new Failure("unsafe", `${home} holds what is not HAL-9000's`, {
     hint:
       "Set HAL9000_HOME to an empty directory, or to one that is not there.",
-  });
-}
-
-/**
- * One home serves one instance: two would take each other's records and the
- * word of the other's parent for their own.
- */
-export function claimHome(
-  { home, owner, prefix }: Pick<Instance, "home" | "owner" | "prefix">,
-): void {
-  if (!existsSync(home.instance)) {
-    writeWhole(home.instance, `${prefix}\n`, owner);
-    return;
-  }
-  const other = readFileSync(home.instance, "utf8").trim();
-  if (other === prefix) return;
-  throw new Failure("busy", `${home.home} belongs to instance "${other}"`, {
-    hint: `Give "${prefix}" a home of its own: HAL9000_HOME=DIR`,
   });
 }
 
@@ -97,7 +73,7 @@ export async function ensureVolume(
   if (await inspectVolume(docker, name)) return;
   await docker.createVolume({
     Name: name,
-    Labels: { [label.instance]: prefix },
+    Labels: { [label.instance]: prefix, [label.home]: hostHome.home },
     // Host MCP servers and containers see the same memory bank.
     ...(name === names.volumes.memorybank
       ? {

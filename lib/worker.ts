@@ -22,6 +22,8 @@ export interface Limits {
 
 export interface WorkerRequest {
   prefix: string;
+  /** HAL9000_HOME, as the engine knows it. */
+  home: string;
   /** Whom it runs as. */
   user: Owner;
   /** What it works on; undefined for a warm one, which is given that later. */
@@ -179,7 +181,7 @@ export function workerSpec(
     // What a closed terminal would send: shells that talk to one ignore SIGTERM.
     ...(request.terminal ? { StopSignal: "SIGHUP" } : {}),
     Labels: {
-      ...roleLabels(request.prefix, "worker"),
+      ...roleLabels(request.prefix, "worker", request.home),
       [label.born]: project === undefined ? "warm" : "cold",
       ...(project === undefined ? {} : { [label.project]: project }),
       ...(request.session === undefined
@@ -307,10 +309,21 @@ async function creationFailure(
 ): Promise<Failure> {
   const subject = `Cannot start worker "${name}"`;
   if (statusOf(error) === 409) {
-    await untilKnown(docker, name);
-    return new Failure("busy", `${subject}: the name is taken`, {
+    const holder = await untilKnown(docker, name);
+    const own = spec.Labels?.[label.instance];
+    const other = holder?.Config.Labels?.[label.instance];
+    const taken = `${subject}: the name is taken`;
+    if (!holder || other === own) {
+      return new Failure("busy", taken, {
+        cause: error,
+        hint: "Choose another, or stop who has it: coordinator stop NAME",
+      });
+    }
+    const by = other ? `a worker of instance "${other}"` : "another container";
+    return new Failure("busy", `${taken} by ${by}`, {
       cause: error,
-      hint: "Choose another, or stop who has it: coordinator stop NAME",
+      hint:
+        "Choose another --name: an engine gives each name to one container.",
     });
   }
   const image = spec.Image ?? "";
@@ -328,10 +341,14 @@ async function creationFailure(
  * The engine gives a name away before it knows the container that got it: only
  * after that can it be told whose home is in use.
  */
-async function untilKnown(docker: Docker, name: string): Promise<void> {
+async function untilKnown(
+  docker: Docker,
+  name: string,
+): Promise<Docker.ContainerInspectInfo | undefined> {
   const enough = Date.now() + 5000;
-  await waitFor(
+  const found = await waitFor(
     async () => await inspectContainer(docker, name) ?? Date.now() > enough,
     { for: `the holder of "${name}"`, timeoutMs: 10_000 },
   );
+  return found === true ? undefined : found;
 }

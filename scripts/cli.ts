@@ -11,7 +11,7 @@ import {
   statusOf,
 } from "../lib/docker-errors.ts";
 import { didYouMean } from "../lib/nearest.ts";
-import { diskFull, exitCode, Failure, messageOf } from "../lib/errors.ts";
+import { exitCode, Failure, fileFailure, messageOf } from "../lib/errors.ts";
 import { logToStderr } from "../lib/log.ts";
 import { printable } from "../lib/text.ts";
 import manifest from "../package.json" with { type: "json" };
@@ -114,8 +114,8 @@ function refuseUnknownCommand(cli: CAC): void {
 
 function asFailure(error: unknown, cli: CAC): Failure {
   if (error instanceof Failure) return error;
-  const full = diskFull(error);
-  if (full) return full;
+  const file = fileFailure(error);
+  if (file) return file;
   if (error instanceof Error && error.name === "CACError") {
     return usageFailure(error, cli);
   }

@@ -6,8 +6,8 @@ import { readFile } from "node:fs/promises";
 import process from "node:process";
 import { runDocker } from "../lib/docker-cli.ts";
 import { stopWorker } from "../lib/ending.ts";
-import { Failure } from "../lib/errors.ts";
-import { type Instance, openInstance } from "../lib/instance.ts";
+import { Failure, messageOf } from "../lib/errors.ts";
+import { type Instance, openInstance, viewInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { withoutNetwork } from "../lib/net.ts";
 import { hasTerminal, showInWorker } from "../lib/session-tmux.ts";
@@ -27,11 +27,12 @@ import { answer, confirm } from "./output.ts";
 
 const cli = command("coordinator");
 const open = () => openInstance(process.env, logToStderr);
+const view = () => viewInstance(process.env, logToStderr);
 
 cli.command("list", "List the workers")
   .option("--json", "Print them as JSON")
   .action(async (options) => {
-    const instance = await open();
+    const instance = await view();
     const listed = await listWorkers(instance);
     const offline = await withoutNetwork(instance, listed);
     const workers = listed.map((worker) => ({
@@ -51,7 +52,7 @@ cli.command("list", "List the workers")
 cli.command("count", "Count the workers that run")
   .option("--json", "Print the count as JSON")
   .action(async (options) => {
-    const workers = await listWorkers(await open());
+    const workers = await listWorkers(await view());
     const count = workers.filter(({ state }) => state === "running").length;
     answer({ count }, String(count), options.json);
   });
@@ -80,7 +81,7 @@ cli.command("logs <name>", "Show a worker's log, also of one that is gone")
   .option("-f, --follow", "Go on as the log grows")
   .option("--tail <n>", "Begin so many lines before the end (default: all)")
   .action(async (name: string, options) => {
-    const instance = await open();
+    const instance = await view();
     const workers = await listWorkers(instance);
     const worker = pickWorker(workers, name);
     if (worker) return await printLog(worker.id, options);
@@ -128,7 +129,7 @@ cli.command(
 cli.command("status", "Show how each worker is, and how the last ones ended")
   .option("--json", "Print it as JSON")
   .action(async (options) => {
-    const status = await workersStatus(await open());
+    const status = await workersStatus(await view());
     const live = status.workers.map((worker) => [
       worker.name,
       worker.summary,
@@ -158,7 +159,7 @@ cli.command("status", "Show how each worker is, and how the last ones ended")
 cli.command("stats", "Show what each running worker uses")
   .option("--json", "Print it as JSON")
   .action(async (options) => {
-    const stats = await workerStats(await open());
+    const stats = await workerStats(await view());
     const rows = stats.map((worker) => [
       worker.name,
       `${worker.cpuPercent.toFixed(1)} %`,
@@ -171,15 +172,24 @@ cli.command("stats", "Show what each running worker uses")
 
 await runCli(cli);
 
-/** Several at once: a worker that takes its time delays none of the others. */
+/** Several at once: one that takes its time, or fails, delays none of the others. */
 async function stop(
   instance: Instance,
   workers: WorkerState[],
   json: boolean,
 ): Promise<void> {
-  await Promise.all(
-    workers.map((worker) => stopWorker(instance, worker, logToStderr)),
-  );
-  const names = workers.map(({ name }) => name);
+  const names: string[] = [];
+  const errors: unknown[] = [];
+  await Promise.all(workers.map(async (worker) => {
+    try {
+      await stopWorker(instance, worker, logToStderr);
+      names.push(worker.name);
+    } catch (error) {
+      errors.push(error);
+    }
+  }));
+  names.sort();
   answer(names, names.join("\n"), json);
+  for (const error of errors.slice(1)) logToStderr(messageOf(error));
+  if (errors.length > 0) throw errors[0];
 }

@@ -5,7 +5,12 @@ import { restartDaemon, startDaemon, stopDaemon } from "../lib/daemon.ts";
 import { type DaemonStatus, daemonStatus } from "../lib/daemon-status.ts";
 import { findContainer } from "../lib/docker.ts";
 import { Failure } from "../lib/errors.ts";
-import { findParent, type Instance, openInstance } from "../lib/instance.ts";
+import {
+  findParent,
+  type Instance,
+  openInstance,
+  viewInstance,
+} from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import {
   startConfiguredGateway,
@@ -93,7 +98,9 @@ export function addDaemon(cli: CAC): void {
           hint: "Give it to start or restart.",
         });
       }
-      return await act(await openInstance(env, logToStderr), options);
+      const views = ["status", "logs"].includes(name);
+      const open = views ? viewInstance : openInstance;
+      return await act(await open(env, logToStderr), options);
     });
 }
 

@@ -3,7 +3,7 @@
 import process from "node:process";
 import type { CAC } from "cac";
 import { type Check, examine } from "../lib/doctor/doctor.ts";
-import { openInstance } from "../lib/instance.ts";
+import { connectInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { columns } from "../lib/text.ts";
 import { answer } from "./output.ts";
@@ -23,7 +23,7 @@ export async function examineAll(
   { json }: { json?: boolean },
 ): Promise<number> {
   const checks = await examine(
-    await openInstance(process.env, logToStderr),
+    await connectInstance(process.env, logToStderr),
     process.env,
   );
   const text = columns(

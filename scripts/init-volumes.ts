@@ -3,7 +3,7 @@
 
 import process from "node:process";
 import { Failure } from "../lib/errors.ts";
-import { openInstance } from "../lib/instance.ts";
+import { openInstance, viewInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import {
   clean,
@@ -33,7 +33,8 @@ cli.command(
         hint: "Give one of the two.",
       });
     }
-    const instance = await openInstance(process.env, logToStderr);
+    const open = options.status ? viewInstance : openInstance;
+    const instance = await open(process.env, logToStderr);
     if (options.clean) {
       const plan = await planClean(instance);
       if (plan.directories.length + plan.volumes.length > 0) {

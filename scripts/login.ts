@@ -12,7 +12,7 @@ import {
 import { runDocker } from "../lib/docker-cli.ts";
 import { Failure } from "../lib/errors.ts";
 import { workerImage } from "../lib/images/recipes.ts";
-import { type Instance, openInstance } from "../lib/instance.ts";
+import { openHome, openInstance } from "../lib/instance.ts";
 import { roleLabels } from "../lib/labels.ts";
 import { logToStderr } from "../lib/log.ts";
 import { isLoggedIn } from "../lib/login.ts";
@@ -26,7 +26,7 @@ import { action, refuseWithoutTerminal } from "./options.ts";
 import { answer, askHidden, choose, confirm } from "./output.ts";
 
 const open = async () => {
-  const instance = await openInstance(process.env, logToStderr);
+  const instance = await openHome(process.env, logToStderr);
   ensureHome(instance);
   return instance;
 };
@@ -59,8 +59,8 @@ export async function login(
   if (options.key && options.token) {
     throw new Failure("usage", "--key and --token exclude each other");
   }
+  if (!options.key && !options.token) return await loginWithCli();
   const instance = await open();
-  if (!options.key && !options.token) return await loginWithCli(instance);
   const kind = options.key ? "key" : "token";
   const question = options.key
     ? "API key"
@@ -86,8 +86,10 @@ export async function setUp(): Promise<number | undefined> {
 }
 
 /** In a container of its own, whose Claude home is the instance's login. */
-async function loginWithCli(instance: Instance): Promise<number> {
+async function loginWithCli(): Promise<number> {
+  const instance = await openInstance(process.env, logToStderr);
   refuseWithoutTerminal("Or keep a key or token: claudy login --key <FILE");
+  ensureHome(instance);
   const { home, hostHome, owner, prefix, settings } = instance;
   ensureDirectory(home.login, 0o700, owner);
   const code = await runDocker([
@@ -95,7 +97,7 @@ async function loginWithCli(instance: Instance): Promise<number> {
     "--rm",
     "--interactive",
     "--tty",
-    ...Object.entries(roleLabels(prefix, "helper"))
+    ...Object.entries(roleLabels(prefix, "helper", hostHome.home))
       .map(([key, value]) => `--label=${key}=${value}`),
     "--cap-drop=ALL",
     "--security-opt=no-new-privileges",

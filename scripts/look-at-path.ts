@@ -3,7 +3,7 @@
 // helper container that has the host below /host.
 
 import { lookAt } from "../lib/hostpath.ts";
-import { hostMount } from "../lib/instance.ts";
+import { hostMount } from "../lib/paths.ts";
 import { command, runCli } from "./cli.ts";
 import { answer } from "./output.ts";
 

@@ -4,7 +4,7 @@ import { existsSync, readFileSync } from "node:fs";
 import process from "node:process";
 import type { CAC, Command } from "cac";
 import { Failure } from "../lib/errors.ts";
-import { type Instance, openInstance } from "../lib/instance.ts";
+import { type Instance, openInstance, viewInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { askGateway, type ServedStatus } from "../lib/mcp/client.ts";
 import { readServers, type ServerConfig } from "../lib/mcp/config.ts";
@@ -176,8 +176,11 @@ export async function actOnMcp(
       hint: `Leave out "${server}".`,
     });
   }
+  if (!onHost.includes(name)) {
+    return await act(await viewInstance(env, logToStderr), options, server);
+  }
   const instance = await openInstance(env, logToStderr);
-  if (onHost.includes(name)) refuseInside(instance);
+  refuseInside(instance);
   ensureHome(instance);
   return await act(instance, options, server);
 }

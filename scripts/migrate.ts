@@ -3,7 +3,7 @@
 
 import process from "node:process";
 import { Failure } from "../lib/errors.ts";
-import { type Instance, openInstance } from "../lib/instance.ts";
+import { type Instance, openInstance, viewInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import {
   abortable,
@@ -52,7 +52,8 @@ cli.command(
   .option("--json", "Print the plan or the result as JSON")
   .action(async (options: Options) => {
     refuseContradictions(options);
-    const instance = await openInstance(process.env, logToStderr);
+    const open = options.dryRun ? viewInstance : openInstance;
+    const instance = await open(process.env, logToStderr);
     if (options.abort) return await abort(instance, options);
     if (options.removeSource) return await remove(instance, options);
     return await run(instance, options);

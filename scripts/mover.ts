@@ -4,7 +4,7 @@
 
 import process from "node:process";
 import * as v from "valibot";
-import { diskFull, Failure } from "../lib/errors.ts";
+import { Failure, fileFailure } from "../lib/errors.ts";
 import { operationSchema, perform } from "../lib/migration/operations.ts";
 import { command, runCli } from "./cli.ts";
 import { answerLine } from "./output.ts";
@@ -21,7 +21,7 @@ cli.command("<operation>", "Perform an operation, which is JSON")
       );
       say({ result: result ?? null });
     } catch (error) {
-      const failure = error instanceof Failure ? error : diskFull(error);
+      const failure = error instanceof Failure ? error : fileFailure(error);
       if (!failure) throw error;
       const { kind, message, hint } = failure;
       say({ failure: { kind, message, hint } });

@@ -55,7 +55,7 @@ export function addPlugins(cli: CAC): void {
 async function runPluginCommand(words: string[]): Promise<number> {
   const instance = await openInstance(process.env, logToStderr);
   await ensureStorage(instance);
-  const { names, prefix, settings } = instance;
+  const { names, prefix, hostHome, settings } = instance;
   const directory = localMarketplace(words);
   const market = directory === undefined
     ? undefined
@@ -70,7 +70,7 @@ async function runPluginCommand(words: string[]): Promise<number> {
     "--rm",
     "--interactive",
     ...(process.stdin.isTTY === true ? ["--tty"] : []),
-    ...Object.entries(roleLabels(prefix, "helper"))
+    ...Object.entries(roleLabels(prefix, "helper", hostHome.home))
       .map(([key, value]) => `--label=${key}=${value}`),
     // The volume's root is root's; nothing else of root's is needed, but to read
     // what is another's.

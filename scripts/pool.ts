@@ -7,6 +7,7 @@ import { Failure } from "../lib/errors.ts";
 import { findParent, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { ownerOf } from "../lib/owned.ts";
+import { foreignHome } from "../lib/ownership.ts";
 import { homePaths } from "../lib/paths.ts";
 import {
   askPool,
@@ -187,14 +188,17 @@ async function isStopped(socket: string): Promise<boolean> {
   }
 }
 
-/** What is known without asking Docker. */
-function local() {
+/**
+ * What is known without asking Docker. The pool is reached by a socket of the home,
+ * so that it is enough to compare whose home that is.
+ */
+function local({ views = false } = {}) {
   const home = homePaths(homeOf(env));
-  return {
-    home,
-    settings: readSettings(env, { warn: logToStderr }),
-    owner: ownerOf(home.home),
-  };
+  const settings = readSettings(env, { warn: logToStderr });
+  const failure = foreignHome({ home, prefix: settings.HAL9000_PREFIX });
+  if (failure && !views) throw failure;
+  if (failure) logToStderr(`warning: ${failure.message}`);
+  return { home, settings, owner: ownerOf(home.home) };
 }
 
 async function start(options: PoolOptions): Promise<void> {
@@ -273,7 +277,7 @@ async function claimOne(
 }
 
 async function showStatus(options: PoolOptions): Promise<void> {
-  const { home, settings, owner } = local();
+  const { home, settings, owner } = local({ views: true });
   try {
     return show(await poolStatus(home.poolSocket), options);
   } catch (error) {

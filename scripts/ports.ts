@@ -4,13 +4,12 @@ import process from "node:process";
 import type { CAC } from "cac";
 import { Failure } from "../lib/errors.ts";
 import { forwardPort, isPort } from "../lib/forward.ts";
-import { findParent, openInstance } from "../lib/instance.ts";
+import { findParent, openInstance, viewInstance } from "../lib/instance.ts";
 import { listListeners } from "../lib/listeners.ts";
 import { logToStderr } from "../lib/log.ts";
 import { portsEach } from "../lib/port-range.ts";
 import { readSessions } from "../lib/session-record.ts";
 import { columns } from "../lib/text.ts";
-import { ensureHome } from "../lib/volumes.ts";
 import { action } from "./options.ts";
 import { answer } from "./output.ts";
 
@@ -22,8 +21,7 @@ interface Options {
 
 export const portActions = {
   list: async (options: Options) => {
-    const instance = await open();
-    ensureHome(instance);
+    const instance = await viewInstance(process.env, logToStderr);
     const listeners = await listListeners(instance, logToStderr);
     const ranges = readSessions(instance, logToStderr).flatMap(
       ({ name, portBase }) =>

@@ -8,7 +8,7 @@ import {
   type ProfileWish,
   readyImage,
 } from "../lib/images/profiles.ts";
-import { openInstance } from "../lib/instance.ts";
+import { openInstance, viewInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { checkProfile, detected } from "../lib/profile.ts";
 import { columns } from "../lib/text.ts";
@@ -51,7 +51,7 @@ interface Options {
 export const profileActions = {
   list: async (_: undefined, { json }: Options) => {
     const profiles = await listProfiles(
-      await openInstance(process.env, logToStderr),
+      await viewInstance(process.env, logToStderr),
     );
     const rows = profiles.map(({ name, image, sizeBytes, own, warm }) => [
       name,

@@ -2,12 +2,11 @@
 
 import process from "node:process";
 import type { CAC } from "cac";
-import { openInstance } from "../lib/instance.ts";
+import { openInstance, viewInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { findLeftovers, type Leftover, removeLeftovers } from "../lib/prune.ts";
 import { columns } from "../lib/text.ts";
 import { megabytes } from "../lib/units.ts";
-import { ensureHome } from "../lib/volumes.ts";
 import { wholeNumber } from "./options.ts";
 import { answer, confirm } from "./output.ts";
 
@@ -40,8 +39,8 @@ export function addPrune(cli: CAC): void {
     .option("--json", "Print them as JSON")
     .action(async (options: Options) => {
       const days = wholeNumber("--older-than", options.olderThan) ?? 30;
-      const instance = await openInstance(process.env, logToStderr);
-      ensureHome(instance);
+      const open = options.dryRun ? viewInstance : openInstance;
+      const instance = await open(process.env, logToStderr);
       const wish = {
         olderThanMs: days * dayMs,
         sessions: options.sessions ?? false,

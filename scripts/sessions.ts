@@ -1,10 +1,11 @@
 // The commands of claudy about sessions that there are.
 
+import { statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import process from "node:process";
 import type { CAC } from "cac";
 import { Failure } from "../lib/errors.ts";
-import { type Instance, openInstance } from "../lib/instance.ts";
+import { type Instance, openInstance, viewInstance } from "../lib/instance.ts";
 import { inheritRequest } from "../lib/inherit.ts";
 import { logToStderr } from "../lib/log.ts";
 import { resolveProject, sessionName } from "../lib/project.ts";
@@ -18,7 +19,6 @@ import { listSessions, type SessionState } from "../lib/session-list.ts";
 import { showInWorker, type Shown } from "../lib/session-tmux.ts";
 import { columns } from "../lib/text.ts";
 import { span } from "../lib/units.ts";
-import { ensureHome } from "../lib/volumes.ts";
 import { listWorkers } from "../lib/workers.ts";
 import { oomText, tellOfMemory } from "../lib/status.ts";
 import { lastLines, type LogOptions, printLog } from "./logs.ts";
@@ -27,6 +27,7 @@ import { answer, confirm } from "./output.ts";
 
 const { env } = process;
 const open = () => openInstance(env, logToStderr);
+const view = () => viewInstance(env, logToStderr);
 
 interface Options extends LogOptions {
   shell?: boolean;
@@ -39,8 +40,7 @@ interface Options extends LogOptions {
 
 export const sessionActions = {
   list: async (options: Options) => {
-    const instance = await open();
-    ensureHome(instance);
+    const instance = await view();
     const sessions = (await listSessions(instance, logToStderr))
       .filter(({ state }) => !options.waiting || state === "waiting");
     const text = columns([
@@ -50,7 +50,7 @@ export const sessionActions = {
     answer(sessions, text, options.json ?? false);
   },
   show: async (options: Options, name?: string) => {
-    const instance = await open();
+    const instance = await view();
     const wanted = await nameOr(instance, name);
     const session = (await listSessions(instance, logToStderr))
       .find((session) => session.name === wanted);
@@ -212,12 +212,13 @@ async function printLogs(
   name: string | undefined,
   options: Options,
 ): Promise<number | undefined> {
-  const instance = await open();
+  const instance = await view();
   const session = await nameOr(instance, name);
   const worker = (await listWorkers(instance))
     .find((worker) => worker.session === session);
   if (worker) return await printLog(worker.id, options);
-  const log = instance.home.log(session);
+  const { home, names } = instance;
+  const log = newest([home.log(session), home.log(names.session(session))]);
   const text = await readFile(log, "utf8").catch(() => {
     throw new Failure("notFound", `Session "${session}" has no log`, {
       hint: "Its conversation is another matter: open it with claudy.",
@@ -225,6 +226,14 @@ async function printLogs(
   });
   answer(null, lastLines(text, options), false);
   return undefined;
+}
+
+/** The file that was written last; the first where none is there. */
+function newest(files: [string, ...string[]]): string {
+  const times = files.map((file) =>
+    statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0
+  );
+  return files[times.indexOf(Math.max(...times))] ?? files[0];
 }
 
 /** The session that is named, else that of the working directory. */

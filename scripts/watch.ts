@@ -4,7 +4,7 @@ import { spawn } from "node:child_process";
 import process from "node:process";
 import type { CAC } from "cac";
 import { messageOf } from "../lib/errors.ts";
-import { openInstance } from "../lib/instance.ts";
+import { viewInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import {
   followSessions,
@@ -25,7 +25,7 @@ export function addWatch(cli: CAC): void {
       "HAL9000_NOTIFY_COMMAND='notify-send \"$HAL9000_SESSION\"' claudy watch",
     )
     .action(async ({ json }: { json?: boolean }) => {
-      const instance = await openInstance(env, logToStderr);
+      const instance = await viewInstance(env, logToStderr);
       const command = instance.settings.HAL9000_NOTIFY_COMMAND;
       const stop = new AbortController();
       process.on("SIGTERM", () => stop.abort());

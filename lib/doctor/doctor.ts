@@ -18,6 +18,7 @@ import {
   examineHome,
   examineLeftovers,
   examineMounts,
+  examineOwner,
   examineRecords,
 } from "./kept.ts";
 import {
@@ -38,27 +39,37 @@ type Examine = (
   env: NodeJS.ProcessEnv,
 ) => Promise<Finding> | Finding;
 
-/** Each is asked even where another failed; without an engine, only some. */
-const examinations: [name: string, needsEngine: boolean, Examine][] = [
-  ["engine", false, examineEngine],
-  ["home", false, examineHome],
-  ["disk", false, examineDisk],
-  ["memory", true, examineMemory],
-  ["clock", true, examineClock],
-  ["images", true, examineImages],
-  ["network", true, examineNetwork],
-  ["seccomp", false, examineSeccomp],
-  ["parent", true, examineParent],
-  ["chromadb", true, examineChromadb],
-  ["sockets", true, examineSockets],
-  ["pool", true, examinePool],
-  ["mounter", true, examineMounter],
-  ["dashboard", true, examineDashboard],
-  ["mcp", false, examineMcp],
-  ["credentials", false, examineCredentials],
-  ["records", true, examineRecords],
-  ["leftovers", true, examineLeftovers],
-  ["mounts", false, examineMounts],
+interface Examination {
+  name: string;
+  look: Examine;
+  /** Left out where no engine answers. */
+  engine?: boolean;
+  /** Whether it is about the machine: all else is left out of another's instance. */
+  machine?: boolean;
+}
+
+/** Each is made even where another failed. */
+const examinations: Examination[] = [
+  { name: "engine", look: examineEngine, machine: true },
+  { name: "owner", look: examineOwner, machine: true },
+  { name: "home", look: examineHome },
+  { name: "disk", look: examineDisk, machine: true },
+  { name: "memory", look: examineMemory, engine: true, machine: true },
+  { name: "clock", look: examineClock, engine: true, machine: true },
+  { name: "images", look: examineImages, engine: true, machine: true },
+  { name: "network", look: examineNetwork, engine: true },
+  { name: "seccomp", look: examineSeccomp },
+  { name: "parent", look: examineParent, engine: true },
+  { name: "chromadb", look: examineChromadb, engine: true },
+  { name: "sockets", look: examineSockets, engine: true },
+  { name: "pool", look: examinePool, engine: true },
+  { name: "mounter", look: examineMounter, engine: true },
+  { name: "dashboard", look: examineDashboard, engine: true },
+  { name: "mcp", look: examineMcp },
+  { name: "credentials", look: examineCredentials },
+  { name: "records", look: examineRecords, engine: true },
+  { name: "leftovers", look: examineLeftovers, engine: true },
+  { name: "mounts", look: examineMounts },
 ];
 
 export async function examine(
@@ -66,16 +77,18 @@ export async function examine(
   env: NodeJS.ProcessEnv,
 ): Promise<Check[]> {
   const checks: Check[] = [];
-  let engine = true;
-  for (const [name, needsEngine, look] of examinations) {
-    if (needsEngine && !engine) continue;
+  let answers = true;
+  let own = true;
+  for (const { name, look, engine, machine } of examinations) {
+    if ((engine && !answers) || (!machine && !own)) continue;
     let finding: Finding;
     try {
       finding = await look(instance, env);
     } catch (error) {
       finding = fail(messageOf(error), "claudy doctor --verbose");
     }
-    if (name === "engine") engine = finding.state !== "fail";
+    if (name === "engine") answers = finding.state !== "fail";
+    if (name === "owner") own = finding.state !== "fail";
     checks.push({ name, ...finding });
   }
   return checks;

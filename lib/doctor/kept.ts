@@ -1,23 +1,47 @@
 // What the instance keeps: its home, credentials, records, and what is left over.
 
-import { existsSync, lstatSync, readdirSync, statSync } from "node:fs";
+import {
+  accessSync,
+  constants,
+  existsSync,
+  lstatSync,
+  readdirSync,
+  statSync,
+} from "node:fs";
 import { credentialFor } from "../credentials.ts";
+import { type Failure, fileFailure } from "../errors.ts";
 import type { Instance } from "../instance.ts";
 import { instanceFilter } from "../labels.ts";
 import { readLogin } from "../login.ts";
+import { foreignHome, foreignInstance } from "../ownership.ts";
 import { readRecords } from "../record.ts";
 import { mountPointsBelow } from "../storage.ts";
 import { span } from "../units.ts";
 import { listWorkers } from "../workers.ts";
 import { fail, type Finding, ok, warn } from "./findings.ts";
 
+/** Of another's instance nothing else is examined: no advice may harm it. */
+export async function examineOwner(instance: Instance): Promise<Finding> {
+  const { prefix, home } = instance;
+  const failure = foreignHome(instance) ??
+    await foreignInstance(instance).catch(() => undefined);
+  return failure === undefined
+    ? ok(`instance "${prefix}" is that of ${home.home}`)
+    : fail(failure.message, failure.hint ?? "");
+}
+
 export function examineHome({ home, owner }: Instance): Finding {
   if (!existsSync(home.home)) {
-    return warn(`${home.home} is not there yet`, "init-volumes");
+    return warn(`${home.home} is not there yet`, "claudy daemon start");
   }
   const stat = statSync(home.home);
   if (!stat.isDirectory()) {
     return fail(`${home.home} is not a directory`, `mv ${home.home} elsewhere`);
+  }
+  const unwritable = [home.home, home.sessions, home.logs, home.run]
+    .flatMap((path) => fileFailureOf(path) ?? []);
+  if (unwritable[0]) {
+    return fail(unwritable[0].message, unwritable[0].hint ?? "");
   }
   const { mode } = stat;
   if ((mode & 0o077) !== 0) {
@@ -34,6 +58,17 @@ export function examineHome({ home, owner }: Instance): Finding {
     `not its owner's: ${strangers.join(", ")}`,
     `chown -R ${owner.uid}:${owner.gid} ${home.home}`,
   );
+}
+
+/** Why nothing can be written to a directory; undefined where something can. */
+function fileFailureOf(path: string): Failure | undefined {
+  if (!existsSync(path)) return undefined;
+  try {
+    accessSync(path, constants.W_OK);
+    return undefined;
+  } catch (error) {
+    return fileFailure(Object.assign(error as Error, { syscall: "write" }));
+  }
 }
 
 /** What there is, never what it says. */

@@ -2,7 +2,7 @@
 
 import { existsSync, statfsSync } from "node:fs";
 import { inspectImage, minimumApi } from "../docker.ts";
-import { messageOf } from "../errors.ts";
+import { engineFailure } from "../docker-errors.ts";
 import { selectRecipes, workerImage } from "../images/recipes.ts";
 import type { Instance } from "../instance.ts";
 import { readTrial } from "../seccomp.ts";
@@ -22,7 +22,8 @@ export async function examineEngine({ docker }: Instance): Promise<Finding> {
     });
     version = await docker.version();
   } catch (error) {
-    return fail(`no engine answers: ${messageOf(error)}`, "make engine");
+    const { message, hint } = engineFailure(error, "no engine answers");
+    return fail(message, hint ?? "make engine");
   }
   const { Version, ApiVersion } = version;
   const says = `${Version}, API ${ApiVersion}`;

@@ -64,11 +64,11 @@ async function smokeTest(
   id: string,
   log: Log,
 ): Promise<void> {
-  const { docker, prefix } = instance;
+  const { docker, prefix, hostHome } = instance;
   const { Config } = await docker.getImage(id).inspect();
   const own = Config.Labels?.[label.smoke];
   const script = own ? `{ ${everyWorker}; } && { ${own}; }` : everyWorker;
-  const labels = Object.entries(roleLabels(prefix, "helper"))
+  const labels = Object.entries(roleLabels(prefix, "helper", hostHome.home))
     .map(([key, value]) => `--label=${key}=${value}`);
   const seccomp = await seccompOptions(instance, log);
   const test = await $({

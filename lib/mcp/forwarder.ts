@@ -98,7 +98,7 @@ function forwarderSpec(
     // Whose the sockets are.
     User: `${owner.uid}:${owner.gid}`,
     Env: ["DENO_DIR=/tmp/deno"],
-    Labels: roleLabels(prefix, "forwarder"),
+    Labels: roleLabels(prefix, "forwarder", hostHome.home),
     Healthcheck: { Test: ["NONE"] },
     HostConfig: {
       Init: true,

@@ -25,6 +25,7 @@ import {
   sessionsPart,
   volumeOf,
 } from "./parts.ts";
+import { refuseForeignInstance } from "../ownership.ts";
 import { findSessions } from "./sessions.ts";
 import { presentVolumes } from "./steps.ts";
 
@@ -59,6 +60,7 @@ export async function planMigration(
       hint: "Its data is in chromadb, membank and plugins there.",
     });
   }
+  await refuseForeignInstance(instance, { all: true });
   refuseLinks(instance);
   await refuseGateway(instance);
   refuseOtherOptions(journal, options);

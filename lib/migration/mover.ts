@@ -184,7 +184,7 @@ function moverSpec(
     StdinOnce: true,
     Healthcheck: { Test: ["NONE"] },
     Labels: {
-      ...roleLabels(prefix, "helper"),
+      ...roleLabels(prefix, "helper", hostHome.home),
       [label.owner]: `process ${process.pid} of ${userInfo().username}`,
     },
     HostConfig: {

@@ -8,7 +8,12 @@ import {
   type Server,
   type Socket,
 } from "node:net";
-import { Failure, type FailureKind, messageOf } from "../errors.ts";
+import {
+  Failure,
+  type FailureKind,
+  fileFailure,
+  messageOf,
+} from "../errors.ts";
 import type { Owner } from "../owned.ts";
 
 /** Longer than any request; paths have 4096 bytes at most. */
@@ -114,10 +119,11 @@ async function replyTo(
   try {
     return { ok: true, result: await handle(request, peer) };
   } catch (error) {
-    if (!(error instanceof Failure)) {
+    const failure = error instanceof Failure ? error : fileFailure(error);
+    if (!failure) {
       return { ok: false, kind: "failed", message: messageOf(error) };
     }
-    const { kind, message, hint } = error;
+    const { kind, message, hint } = failure;
     return { ok: false, kind, message, ...(hint ? { hint } : {}) };
   }
 }

@@ -37,7 +37,7 @@ export function mounterSpec(
       `MOUNTER_HOMES=${hostHome.workers}:${hostHome.claude}`,
       `MOUNTER_RUN=${hostHome.mounter}`,
     ],
-    Labels: roleLabels(prefix, "mounter"),
+    Labels: roleLabels(prefix, "mounter", hostHome.home),
     // The image's is the parent's.
     Healthcheck: { Test: ["NONE"] },
     HostConfig: {

@@ -85,6 +85,7 @@ export async function createWarm(
   const name = names.warm(randomBytes(4).toString("hex"));
   const spec = workerSpec({
     prefix,
+    home: hostHome.home,
     user: owner,
     image: recipe.image,
     network: recipe.network,

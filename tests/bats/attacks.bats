@@ -86,7 +86,7 @@ JS
 
 @test "a second home for the same instance is refused" {
   HAL9000_HOME=$BATS_TEST_TMPDIR/home run -5 "$scripts/claudy.ts" daemon start
-  [[ $output == *"runs with another home: $HAL9000_HOME"* ]]
+  [[ $output == *"belongs to $HAL9000_HOME (see container $parent)"* ]]
 }
 
 @test "names of projects reach the terminal as text" {

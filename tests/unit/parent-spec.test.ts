@@ -19,17 +19,23 @@ const request = {
   env: { CHROMADB_PORT: "9000" },
 };
 
+const instance = { prefix: "x", hostHome: "/home/dave/.hal9000" };
+
 test("netSpec() may do nothing but pause", () => {
-  const { HostConfig, Labels } = netSpec("x", "repo:net", []);
+  const { HostConfig, Labels } = netSpec(instance, "repo:net", []);
   assert.equal(HostConfig?.CapDrop, ["ALL"]);
   assert.is(HostConfig?.ReadonlyRootfs, true);
   assert.equal(HostConfig?.Mounts, undefined);
-  assert.equal(Labels, { "hal9000.instance": "x", "hal9000.role": "net" });
+  assert.equal(Labels, {
+    "hal9000.instance": "x",
+    "hal9000.role": "net",
+    "hal9000.home": "/home/dave/.hal9000",
+  });
 });
 
 test("netSpec() publishes on loopback unless an address is given", () => {
   const ports = ["3000:80", "0.0.0.0:8080:81"].map(parsePublished);
-  assert.equal(netSpec("x", "repo:net", ports).HostConfig?.PortBindings, {
+  assert.equal(netSpec(instance, "repo:net", ports).HostConfig?.PortBindings, {
     "80/tcp": [{ HostIp: "127.0.0.1", HostPort: "3000" }],
     "81/tcp": [{ HostIp: "0.0.0.0", HostPort: "8080" }],
   });

@@ -14,6 +14,7 @@ const test = suite("worker");
 
 const request = {
   prefix: "hal9000",
+  home: "/h",
   user: { uid: 1000, gid: 1001 },
   project: "/home/dave/app",
   image: "repo:worker",
@@ -55,6 +56,7 @@ test("workerSpec() is the project's owner in a hardened container", () => {
     Labels: {
       "hal9000.instance": "hal9000",
       "hal9000.role": "worker",
+      "hal9000.home": "/h",
       "hal9000.born": "cold",
       "hal9000.project": "/home/dave/app",
     },
