@@ -4,11 +4,11 @@ import { Buffer } from "node:buffer";
 import { join } from "node:path";
 import { type Docker, inspectContainer, removeContainer } from "./docker.ts";
 import { engineFailure, statusOf } from "./docker-errors.ts";
-import { Failure } from "./errors.ts";
+import { Failure, unlessFileFails } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { keepNewest, writeWhole } from "./owned.ts";
-import { closeRecord, readRecords } from "./record.ts";
+import { closeRecord, readRecords, type WorkerRecord } from "./record.ts";
 import { removeTree } from "./remove-tree.ts";
 import { forgetSecrets } from "./secrets.ts";
 import { oomText } from "./status.ts";
@@ -43,7 +43,8 @@ export async function stopWorker(
 
 /**
  * Keeps the log of a worker that has ended, then removes its container, its
- * secrets and its record. Two may do so at once.
+ * secrets and its record. Two may do so at once. In a home that cannot be written
+ * the container goes all the same, with a warning of what was not kept.
  */
 export async function retireWorker(
   instance: Instance,
@@ -53,23 +54,33 @@ export async function retireWorker(
   const { docker } = instance;
   const present = await inspectContainer(docker, worker.id);
   if (present) {
-    await keepLog(instance, worker, present);
+    await unlessFileFails(log, () => keepLog(instance, worker, present));
     await removeContainer(docker, worker.id);
   }
-  // Either may have got another name in between.
-  const record = readRecords(instance, log).find(({ container }) =>
-    container === worker.id
-  );
-  if (!record) return;
+  await unlessFileFails(log, async () => {
+    // Either may have got another name in between.
+    const record = readRecords(instance, log).find(({ container }) =>
+      container === worker.id
+    );
+    if (record) await retireRecord(instance, record, present?.State);
+  });
+}
+
+/** Removes what was a worker's own, and closes its record. */
+async function retireRecord(
+  instance: Instance,
+  record: WorkerRecord,
+  state: Docker.ContainerInspectInfo["State"] | undefined,
+): Promise<void> {
   forgetSecrets(instance, record.secrets);
   if (record.ephemeral) await forgetHome(instance, record.home);
   closeRecord(instance, {
     ...record,
     oomKilledAt: record.oomKilledAt ??
-      (present?.State.OOMKilled ? present.State.FinishedAt : null),
+      (state?.OOMKilled ? state.FinishedAt : null),
   }, {
-    at: present?.State.FinishedAt ?? new Date().toISOString(),
-    exitCode: present?.State.ExitCode ?? null,
+    at: state?.FinishedAt ?? new Date().toISOString(),
+    exitCode: state?.ExitCode ?? null,
   });
 }
 

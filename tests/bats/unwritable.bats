@@ -1,0 +1,85 @@
+# A home that cannot be written, and one that is full: what runs can still be
+# stopped and attached to, and every refusal says what, why and what to do.
+
+# shellcheck disable=SC2030,SC2031  # each test has variables of its own
+
+load ../helper/load
+
+claudy=$scripts/claudy.ts
+
+setup() { project=$(make_project unwritable); }
+
+teardown() {
+  writable
+  stop_workers
+}
+
+# Makes a directory of the home read-only, for the host alone.
+read_only() { # read_only DIRECTORY
+  mount --bind "$1" "$1" || skip "mounting needs root"
+  mount -o remount,bind,ro "$1"
+}
+
+writable() {
+  local path
+  while read -r path; do umount "$path"; done < <(awk -v home="$HAL9000_TEST_ROOT/" 'index($5, home) == 1 { print $5 }' /proc/self/mountinfo)
+}
+
+@test "in a read-only home workers are stopped all the same, and nothing is raw" {
+  spawn -n frozen "$project"
+  spawn -n cold "$project"
+  read_only "$HAL9000_HOME"
+  while read -r command; do
+    status=0
+    output=$(PATH=$scripts:$PATH P=$project bash -c "$command" 2>&1 </dev/null) || status=$?
+    if [ "$status" = 0 ] || [[ $output != *"read-only"* ]] || [[ $output == *EROFS* || $output == *.tmp* ]]; then
+      echo "$command: exit code $status, $output" >&2
+      return 1
+    fi
+  done <<'COMMANDS'
+spawn-worker.ts -d -n refused $P
+claudy.ts --detach --yes --name refused $P
+claudy.ts login --token <<<x
+claudy.ts secret set X <<<x
+claudy.ts pool start
+claudy.ts doctor
+COMMANDS
+  [ -z "$(docker ps --all --quiet --filter name=refused)" ]
+  run -0 "$scripts/coordinator.ts" list
+  run -0 "$claudy" sessions
+  run -0 "$scripts/coordinator.ts" stop frozen
+  [[ $output == *"warning: Cannot write $HAL9000_HOME/logs/frozen.log: the file system is read-only"* ]]
+  run -0 --separate-stderr "$scripts/coordinator.ts" stop-all --yes
+  [ "$output" = cold ]
+  [ -z "$(docker ps --all --quiet --filter name=frozen --filter name=cold)" ]
+}
+
+@test "a record that cannot be written leaves no container" {
+  read_only "$HAL9000_HOME/sessions"
+  run -1 spawn -n unrecorded "$project"
+  [[ $output == *"Cannot write $HAL9000_HOME/sessions/unrecorded.json: the file system is read-only"* ]]
+  run -1 docker inspect unrecorded
+}
+
+@test "on a full disk a session is attached to and stopped, and the pool says why not" {
+  export HAL9000_PREFIX=$HAL9000_PREFIX-full HAL9000_HOME=$HAL9000_TEST_ROOT/full
+  export ANTHROPIC_API_KEY=sk-ant-x ANTHROPIC_BASE_URL=http://127.0.0.1:9
+  mkdir "$HAL9000_HOME"
+  mount -t tmpfs -o size=4m,mode=0700 none "$HAL9000_HOME" || skip "mounting needs root"
+  "$claudy" daemon start
+  "$claudy" pool start --min-warm 0
+  session=$("$claudy" --detach --profile base "$project")
+  head -c 8m /dev/zero >"$HAL9000_HOME/filler" 2>/dev/null || true
+  run -0 "$claudy" --detach "$project"
+  [[ $output == *"warning: The disk is full"*"$session"* ]]
+  run -7 "$claudy" pool scale 1
+  [[ $output == *"The disk is full: cannot write "*"/pool/wish.json"*"Make room"* ]]
+  run -0 "$claudy" stop "$session"
+  [[ $output == *"warning: The disk is full"* ]]
+  run -1 docker inspect "$session"
+  run -7 "$claudy" --detach "$project"
+  run -1 docker inspect "$session"
+  rm "$HAL9000_HOME/filler"
+  load setup_suite
+  remove_instance "$HAL9000_PREFIX"
+}
