@@ -13,6 +13,7 @@ import {
   readyImage,
 } from "./images/profiles.ts";
 import { workerImage } from "./images/recipes.ts";
+import { label } from "./labels.ts";
 import { type Profile, profileOf } from "./profile.ts";
 import type { Project } from "./project.ts";
 import { type SpawnRequest, spawnWorker } from "./spawn.ts";
@@ -43,6 +44,8 @@ export async function workerOf(
   request: WorkerWish,
   /** The profile that was chosen for the session before. */
   remembered: string | undefined,
+  /** Lays out what a new worker needs, once nothing else can refuse it. */
+  prepare: () => void,
   log: Log,
 ): Promise<SessionWorker> {
   const profile = profileOf(
@@ -86,27 +89,44 @@ export async function workerOf(
   const image = await readyImage(instance, profile, request.profile, log);
   const worktree = worktreeOf(project.path, instance.host);
   if (worktree) log(`Mounting ${worktree.common}: the project is its worktree`);
-  try {
-    return await claimOrSpawn(instance, {
-      directory: project.path,
-      cwd: "/",
-      name: session,
-      session,
-      image: image.name,
-      imageId: image.id,
-      mounts: worktree ? worktreeMounts(project.path, worktree) : [],
-      sshAgent: request.sshAgent,
-      standalone: request.standalone ?? false,
-      formerData: request.standalone ?? false,
-      allowAnyPath: request.allowAnyPath ?? false,
-    }, log);
-  } catch (error) {
-    if (!(error instanceof Failure && error.kind === "busy")) throw error;
-    const worker = await started().catch(() => {
-      throw error; // somebody else's worker has the name
-    });
-    return { worker, start: "running" };
-  }
+  const spawnAs = async (name: string): Promise<SessionWorker> => {
+    try {
+      return await claimOrSpawn(instance, {
+        directory: project.path,
+        cwd: "/",
+        name,
+        session,
+        image: image.name,
+        imageId: image.id,
+        mounts: worktree ? worktreeMounts(project.path, worktree) : [],
+        sshAgent: request.sshAgent,
+        standalone: request.standalone ?? false,
+        formerData: request.standalone ?? false,
+        allowAnyPath: request.allowAnyPath ?? false,
+      }, log);
+    } catch (error) {
+      if (!(error instanceof Failure && error.kind === "busy")) throw error;
+      if (name === session && await isElsewhere(instance, name)) {
+        return await spawnAs(instance.names.session(session));
+      }
+      const worker = await started().catch(() => {
+        throw error; // somebody else's worker has the name
+      });
+      return { worker, start: "running" };
+    }
+  };
+  prepare();
+  return await spawnAs(session);
+}
+
+/** Whether a container of another instance has the name: the engine gives it once. */
+async function isElsewhere(
+  { docker, prefix }: Instance,
+  name: string,
+): Promise<boolean> {
+  const holder = await inspectContainer(docker, name);
+  return holder !== undefined &&
+    holder.Config.Labels?.[label.instance] !== prefix;
 }
 
 /** Mounts cannot be added to a worker that runs. */

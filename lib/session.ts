@@ -1,14 +1,14 @@
 // A session: one conversation of a project, in the tmux server of whatever worker
 // it has at present. Its Claude home outlives its workers.
 
-import { rmSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { layOutSettings } from "./claude-settings.ts";
 import { hasConversation } from "./conversations.ts";
 import { layOutCredentials } from "./credentials.ts";
 import { environmentOf, inspectContainer } from "./docker.ts";
 import { stopWorker } from "./ending.ts";
-import { Failure } from "./errors.ts";
+import { Failure, unlessFileFails } from "./errors.ts";
 import { execIn } from "./exec.ts";
 import type { Instance } from "./instance.ts";
 import {
@@ -113,30 +113,48 @@ export async function readySession(
   const chosen = request.profile.name &&
     checkProfile(request.profile.name, instance.home);
   profileOf(project.path, instance.host, chosen, () => {});
-  const record = remember(instance, session, project, log);
+  const before = knownSession(instance, session, project, log);
   // In a network of its own a container reaches none.
-  const choice = request.standalone ? false : request.mcp ?? record.mcp ?? true;
+  const choice = request.standalone
+    ? false
+    : request.mcp ?? before?.mcp ?? true;
   const mcp = chosenServers(servers, choice);
   await tellOfMissing(instance, mcp, log);
-  inheritOnce(instance, session, project, request.inherit, log);
+  const claudeHome = join(instance.home.home, sessionHome(session));
+  const homeIsNew = !existsSync(claudeHome);
+  let record: SessionRecord | undefined;
+  const prepare = () => {
+    record = remember(instance, session, project, before);
+    inheritOnce(instance, session, project, request.inherit, log);
+  };
   const { worker, start } = await workerOf(
     instance,
     session,
     project,
     request,
-    record.profile,
+    before?.profile,
+    prepare,
     log,
-  );
-  const profile = chosen === detected ? undefined : chosen ?? record.profile;
-  if (profile !== record.profile || request.mcp !== undefined) {
-    writeSession(instance, {
-      ...record,
-      profile,
-      mcp: request.mcp ?? record.mcp,
+  ).catch(async (error) => {
+    if (record && !before) await takeBack(instance, record, homeIsNew, log);
+    throw error;
+  });
+  const claudeRuns = start === "running" &&
+    await hasTerminal(instance.docker, worker.id);
+  // Where Claude runs, nothing depends on what cannot be written.
+  const write = (act: () => Promise<void> | void) =>
+    claudeRuns ? unlessFileFails(log, act) : act();
+  if (!record) {
+    await write(() => {
+      record = remember(instance, session, project, before);
     });
   }
-  const verdict = start === "running" &&
-      await hasTerminal(instance.docker, worker.id)
+  const profile = chosen === detected ? undefined : chosen ?? before?.profile;
+  if (record && (profile !== record.profile || request.mcp !== undefined)) {
+    const changed = { ...record, profile, mcp: request.mcp ?? record.mcp };
+    await write(() => writeSession(instance, changed));
+  }
+  const verdict = claudeRuns
     // Claude runs with what it was started with.
     ? { approved: true, forbidden: [] }
     : await judgeProjectConfig(
@@ -146,14 +164,17 @@ export async function readySession(
       log,
     );
   // Ports need no dividing where nobody else is.
-  const portBase = request.standalone ? undefined : record.portBase;
+  const portBase = request.standalone
+    ? undefined
+    : (record ?? before)?.portBase;
   const container = await inspectContainer(instance.docker, worker.id);
-  const claudeHome = join(instance.home.home, sessionHome(session));
-  writeContext(instance, claudeHome, project, {
-    container,
-    portBase,
-    approved: verdict.approved,
-  });
+  await write(() =>
+    writeContext(instance, claudeHome, project, {
+      container,
+      portBase,
+      approved: verdict.approved,
+    })
+  );
   const resumes = !request.fresh && hasConversation(instance, session);
   // In a worker that runs the CLI may be at work on the same file.
   if (start !== "running") {
@@ -161,12 +182,19 @@ export async function readySession(
   } else if (request.mcp !== undefined) {
     log("The session runs: it has other MCP servers from its next start on");
   }
-  const signIn = layOutCredentials(instance, claudeHome, project, request.env);
-  const started = layOutSettings(claudeHome, project, {
-    signIn,
-    env: { ...environmentOf(container), ...passedOn(request.env) },
-    ...verdict,
-    arguments: request.claudeArguments,
+  // Used only where Claude ends now and the disk was too full for its settings.
+  let started = ["--setting-sources", "user"];
+  let signInEnv: Record<string, string> = {};
+  await write(() => {
+    const { env } = request;
+    const signIn = layOutCredentials(instance, claudeHome, project, env);
+    signInEnv = signIn.env;
+    started = layOutSettings(claudeHome, project, {
+      signIn,
+      env: { ...environmentOf(container), ...passedOn(env) },
+      ...verdict,
+      arguments: request.claudeArguments,
+    });
   });
   return {
     session,
@@ -181,7 +209,7 @@ export async function readySession(
     ],
     env: {
       ...(request.sshAgent ? { SSH_AUTH_SOCK: inside.sshAgent } : {}),
-      ...signIn.env,
+      ...signInEnv,
       ...passedOn(request.env),
       ...(portBase === undefined ? {} : { HAL9000_PORT_BASE: `${portBase}` }),
     },
@@ -245,19 +273,27 @@ function nameOf(instance: Instance, { path }: Project, log: Log): string {
   return readSession(instance, former, log) ? former : name;
 }
 
-/** Refuses a name that another project's session has. */
-function remember(
+/** What is kept of a session. Refuses a name that another project's session has. */
+function knownSession(
   instance: Instance,
   session: string,
   { path }: Project,
   log: Log,
-): SessionRecord {
+): SessionRecord | undefined {
   const before = readSession(instance, session, log);
-  if (before && before.project !== path) {
-    throw new Failure("busy", `Session "${session}" is of ${before.project}`, {
-      hint: "Choose another --name.",
-    });
-  }
+  if (!before || before.project === path) return before;
+  throw new Failure("busy", `Session "${session}" is of ${before.project}`, {
+    hint: "Choose another --name.",
+  });
+}
+
+/** Writes down that a session is opened, and reserves its ports. */
+function remember(
+  instance: Instance,
+  session: string,
+  { path }: Project,
+  before: SessionRecord | undefined,
+): SessionRecord {
   const usedAt = new Date().toISOString();
   const record: SessionRecord = {
     version: 1,
@@ -271,10 +307,35 @@ function remember(
   };
   writeSession(instance, record);
   if (record.portBase !== undefined) return record;
-  // Behind the record, without which a range would seem to be nobody's.
-  record.portBase = reservePorts(instance, session);
-  writeSession(instance, record);
+  try {
+    // Behind the record, without which a range would seem to be nobody's.
+    record.portBase = reservePorts(instance, session);
+    writeSession(instance, record);
+  } catch (error) {
+    if (!before) removeSessionRecord(instance, session);
+    throw error;
+  }
   return record;
+}
+
+/**
+ * Removes what was kept of a new session that could not be given a worker, unless
+ * somebody else has opened it since.
+ */
+async function takeBack(
+  instance: Instance,
+  { name, usedAt, portBase }: SessionRecord,
+  homeIsNew: boolean,
+  log: Log,
+): Promise<void> {
+  await unlessFileFails(log, async () => {
+    if (readSession(instance, name, log)?.usedAt !== usedAt) return;
+    const workers = await listWorkers(instance);
+    if (workers.some(({ session }) => session === name)) return;
+    if (portBase !== undefined) freePorts(instance, portBase);
+    if (homeIsNew) await removeSessionHome(instance, name);
+    removeSessionRecord(instance, name);
+  });
 }
 
 /** Of the caller's variables, those that the CLI is to know. */
@@ -340,7 +401,14 @@ export async function removeSession(
   await stopSession(instance, name, log);
   const portBase = readSession(instance, name, log)?.portBase;
   if (portBase !== undefined) freePorts(instance, portBase);
-  await removeTree(join(instance.home.home, sessionHome(name)));
-  rmSync(instance.home.inherited(name), { force: true });
+  await removeSessionHome(instance, name);
   removeSessionRecord(instance, name);
+}
+
+async function removeSessionHome(
+  { home }: Instance,
+  name: string,
+): Promise<void> {
+  await removeTree(join(home.home, sessionHome(name)));
+  rmSync(home.inherited(name), { force: true });
 }

@@ -371,3 +371,31 @@ teardown() {
   none() { ! left; }
   wait_for 20 none
 }
+
+@test "a session that is refused leaves nothing behind" {
+  use_stub
+  project=$(make_project refused)
+  left() { find "$HAL9000_HOME/sessions" "$HAL9000_HOME/claude" -name '*refused*'; grep -rl refused "$HAL9000_HOME/sessions/ports"; docker ps --all --quiet --filter name=refused; }
+  refused() { # refused EXIT_CODE COMMAND...
+    run "-$1" "${@:2}"
+    [ -z "$(left)" ] || { left; return 1; }
+  }
+  refused 4 "$claudy" --detach --profile nonsense "$project"
+  refused 4 "$claudy" --detach --mcp nonsense "$project"
+  refused 6 "$claudy" --detach --name refused /etc
+  SSH_AUTH_SOCK=$BATS_TEST_TMPDIR/nowhere refused 1 "$claudy" --detach --name refused --ssh-agent --profile base "$project"
+  # The name is a worker's already.
+  spawn -n claudy-refused "$project"
+  run -5 "$claudy" --detach --name claudy-refused "$project"
+  "$scripts/coordinator.ts" stop claudy-refused
+  [ -z "$(find "$HAL9000_HOME/sessions/kept" "$HAL9000_HOME/claude" -name '*refused*')" ]
+  # Every range of ports is another session's.
+  echo '{}' >"$HAL9000_HOME/sessions/kept/many.json"
+  for port in $(seq 20000 20 29980); do
+    [ -e "$HAL9000_HOME/sessions/ports/$port" ] || echo -n many >"$HAL9000_HOME/sessions/ports/$port"
+  done
+  refused 7 "$claudy" --detach --name refused "$project"
+  [[ $output == *"Every range of ports is a session's"* ]]
+  grep -lx many "$HAL9000_HOME"/sessions/ports/* | xargs rm
+  rm "$HAL9000_HOME/sessions/kept/many.json"
+}
