@@ -6,6 +6,8 @@ import type { Instance } from "./instance.ts";
 import { label } from "./labels.ts";
 import { messageOf } from "./errors.ts";
 import type { Log } from "./log.ts";
+import { readJournal } from "./migration/journal.ts";
+import { readMigrated } from "./migration/migrated.ts";
 import { readRecords } from "./record.ts";
 import { measureTrees, removeTree } from "./remove-tree.ts";
 import { removeSession } from "./session.ts";
@@ -59,7 +61,8 @@ async function locate(
     ...files("record", home.ended),
     ...files("record", home.damaged),
     ...workerHomes(instance, before),
-    ...backups(home.backups, before),
+    // Of a move that has not ended one may be the only place of the data.
+    ...(readJournal(instance) ? [] : backups(instance, before)),
     ...await images(instance, before),
     ...(sessions ? await oldSessions(instance, before) : []),
   ];
@@ -101,11 +104,12 @@ function workerHomes(instance: Instance, before: number): Leftover[] {
     .map(({ path }) => ({ kind: "home", name: path, sizeBytes: 0 }));
 }
 
-/** The newest one always stays. */
-function backups(directory: string, before: number): Leftover[] {
-  return entriesOf(directory)
+/** The newest one always stays, and that of a migration whose source is there. */
+function backups(instance: Instance, before: number): Leftover[] {
+  const wanted = readMigrated(instance)?.backup;
+  return entriesOf(instance.home.backups)
     .sort((a, b) => b.mtimeMs - a.mtimeMs).slice(1)
-    .filter(({ mtimeMs }) => mtimeMs < before)
+    .filter(({ path, mtimeMs }) => mtimeMs < before && path !== wanted)
     .map(({ path }) => ({ kind: "backup", name: path, sizeBytes: 0 }));
 }
 

@@ -2,7 +2,7 @@
 // rollback: today's data, or a backup, back into the directories of version 0.5.
 
 import process from "node:process";
-import { openInstance } from "../lib/instance.ts";
+import { openInstance, viewInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import {
   type Backup,
@@ -25,6 +25,7 @@ interface Options {
   listBackups?: boolean;
   verify?: boolean;
   keepVolumes?: boolean;
+  replaceLocal?: boolean;
   force?: boolean;
   yes?: boolean;
   json?: boolean;
@@ -40,11 +41,17 @@ cli.command(
   .option("--list-backups", "List the backups")
   .option("--verify", "With --list-backups: read them, and check every file")
   .option("--keep-volumes", "Leave the volumes as they are")
+  .option(
+    "--replace-local",
+    "Replace directories that were never migrated, too; they are kept as a backup",
+  )
   .option("--yes", "Do not ask")
   .option("--force", "As --yes")
   .option("--json", "Print the result as JSON")
   .action(async (options: Options) => {
-    const instance = await openInstance(process.env, logToStderr);
+    const views = options.listBackups && !options.verify;
+    const open = views ? viewInstance : openInstance;
+    const instance = await open(process.env, logToStderr);
     const json = options.json ?? false;
     const tracking = track();
     if (options.listBackups) {
@@ -57,6 +64,7 @@ cli.command(
     const wish = {
       backup: options.backup === undefined ? undefined : String(options.backup),
       keepVolumes: options.keepVolumes ?? false,
+      replaceLocal: options.replaceLocal ?? false,
     };
     const plan = await planRollback(instance, wish, tracking);
     if (!json) logToStderr(planText(plan));
@@ -66,7 +74,9 @@ cli.command(
     answer(
       { ...result, phases: tracking.phases() },
       [
-        `Rolled back: ${result.parts.map(({ name }) => name).join(", ")}`,
+        `Rolled back: ${
+          result.parts.map(({ name }) => name).join(", ") || "nothing"
+        }`,
         `  What was replaced: ${result.kept ?? "nothing"}`,
         `  Volumes removed:   ${result.removed.join(", ") || "none"}`,
         "Sessions open without a parent: claudy --legacy DIR",
@@ -90,6 +100,7 @@ function planText(plan: RollbackPlan): string {
     columns([["FROM", "TO", "FILES", "SIZE"], ...rows]),
     ...list("Workers that are stopped", plan.workers),
     ...list("Replaced, and kept as a backup", plan.replaced),
+    ...list("Left as they are, for they were never migrated", plan.left),
     ...list("Volumes that are removed in the end", plan.removed),
     ...(plan.resumes
       ? ["A rollback was broken off: this goes on with it"]

@@ -35,13 +35,14 @@ export async function keptCollections(
     return null;
   }
   const { DatabaseSync } = await import("node:sqlite");
-  const database = new DatabaseSync(file, { readOnly: true });
+  let database: InstanceType<typeof DatabaseSync> | undefined;
   try {
+    database = new DatabaseSync(file, { readOnly: true });
     return v.parse(collectionsSchema, database.prepare(query).all());
   } catch {
     return null;
   } finally {
-    database.close();
+    database?.close();
   }
 }
 

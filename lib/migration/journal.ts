@@ -19,6 +19,8 @@ const journalSchema = v.object({
   keepVolumes: v.boolean(),
   /** Of a rollback: what is restored in the place of today's data. */
   backup: v.nullable(v.string()),
+  /** Of a rollback: parts whose volumes hold what was migrated. */
+  migrated: v.optional(v.array(v.string())),
   /** Volumes that it has made. */
   made: v.array(v.string()),
   steps: v.record(v.string(), v.picklist(["begun", "done"])),

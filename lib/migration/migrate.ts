@@ -10,7 +10,7 @@ import type { Collections } from "./collections.ts";
 import { Journal, readJournalOf } from "./journal.ts";
 import type { MigrateOptions, MigrationPlan } from "./migrate-plan.ts";
 import { Migration } from "./migrate-steps.ts";
-import { readMigrated, writeMigrated } from "./migrated.ts";
+import { readMigrated, volumeTimes, writeMigrated } from "./migrated.ts";
 import { Mover } from "./mover.ts";
 import type { Measured } from "./operations.ts";
 import { rememberSessions } from "./sessions.ts";
@@ -74,7 +74,9 @@ export async function migrate(
   });
   const collections = await move.checkCollections(served);
   const backup = journal.state.skipBackup ? null : move.backupPath;
-  writeMigrated(instance, { stamp: journal.state.stamp, backup });
+  const { stamp } = journal.state;
+  const volumes = await volumeTimes(instance);
+  writeMigrated(instance, { stamp, backup, volumes });
   move.end();
   return {
     backup,

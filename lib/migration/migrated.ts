@@ -4,16 +4,20 @@
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
+import { inspectVolume } from "../docker.ts";
 import { Failure } from "../errors.ts";
 import type { Instance } from "../instance.ts";
 import { writeWhole } from "../owned.ts";
 import type { HomePaths } from "../paths.ts";
+import { movedParts, volumeOf } from "./parts.ts";
 
 const migratedSchema = v.object({
   version: v.literal(1),
   stamp: v.string(),
   /** Null where none was wanted. */
   backup: v.nullable(v.string()),
+  /** The volumes that were filled, and when each was made. */
+  volumes: v.optional(v.record(v.string(), v.string())),
 });
 
 export type MigratedState = v.InferOutput<typeof migratedSchema>;
@@ -40,6 +44,39 @@ export function readMigrated(
       cause: error,
     });
   }
+}
+
+/** The volumes that there are, and when each was made. */
+export async function volumeTimes(
+  instance: Instance,
+): Promise<Record<string, string>> {
+  const volumes = await Promise.all(
+    movedParts.map((part) =>
+      inspectVolume(instance.docker, volumeOf(instance, part))
+    ),
+  );
+  return Object.fromEntries(volumes.flatMap((volume) => {
+    const { Name, CreatedAt } = (volume ?? {}) as {
+      Name?: string;
+      CreatedAt?: string;
+    };
+    return Name === undefined ? [] : [[Name, CreatedAt ?? ""]];
+  }));
+}
+
+/**
+ * Names of the parts whose volumes hold what was migrated, and what was added to
+ * that: not those that were made since.
+ */
+export async function migratedParts(instance: Instance): Promise<string[]> {
+  const migrated = readMigrated(instance);
+  if (!migrated) return [];
+  const { volumes } = migrated;
+  const times = await volumeTimes(instance);
+  return movedParts.filter((part) => {
+    const name = volumeOf(instance, part);
+    return volumes === undefined || volumes[name] === times[name];
+  }).map(({ name }) => name);
 }
 
 export function forgetMigrated({ home }: Pick<Instance, "home">): void {

@@ -110,8 +110,7 @@ export async function perform(
     case "directory":
       return ensureDirectory(operation.path, operation.owner);
     case "inUse":
-      return operation.parts.filter(({ path }) => readdirSync(path).length > 0)
-        .map(({ name }) => name);
+      return await partsWithData(operation.parts);
     case "collections":
       return await keptCollections(operation.path);
     case "served":
@@ -120,6 +119,18 @@ export async function perform(
 }
 
 type Parts = v.InferOutput<typeof partsSchema>;
+
+/** Names of the parts that hold data; a ChromaDB without collections holds none. */
+async function partsWithData(parts: Parts): Promise<string[]> {
+  const found: string[] = [];
+  for (const { name, path } of parts) {
+    const names = existsSync(path) ? readdirSync(path) : [];
+    const fresh = name === "chromadb" && names.join() === "chroma.sqlite3" &&
+      (await keptCollections(path))?.length === 0;
+    if (names.length > 0 && !fresh) found.push(name);
+  }
+  return found;
+}
 
 async function measure(parts: Parts): Promise<Measured[]> {
   const present = parts.filter(({ path }) => existsSync(path));

@@ -2,8 +2,10 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import * as v from "valibot";
 import { Failure } from "../errors.ts";
 import type { Instance } from "../instance.ts";
+import { refuseForeignInstance } from "../ownership.ts";
 import { listWorkers } from "../workers.ts";
 import { type Backup, wholeBackup } from "./backups.ts";
 import {
@@ -15,7 +17,8 @@ import {
   refuseWriters,
   roomFor,
 } from "./checks.ts";
-import { type Journal, readJournalOf } from "./journal.ts";
+import { type Journal, readJournal, readJournalOf } from "./journal.ts";
+import { migratedParts } from "./migrated.ts";
 import { Mover } from "./mover.ts";
 import { type Measured, measuredSchema } from "./operations.ts";
 import { insideMover, movedParts, volumeOf } from "./parts.ts";
@@ -25,6 +28,8 @@ export interface RollbackOptions {
   /** A path or name; today's data of the volumes where it is left out. */
   backup?: string | undefined;
   keepVolumes: boolean;
+  /** Directories that were never migrated give way to the volumes' data, too. */
+  replaceLocal: boolean;
 }
 
 export interface RollbackPlan {
@@ -37,6 +42,10 @@ export interface RollbackPlan {
   removed: string[];
   /** Local directories that are there, and are kept. */
   replaced: string[];
+  /** Names of the parts that were migrated to the volumes. */
+  migrated: string[];
+  /** Local directories that stay: they were never migrated. */
+  left: string[];
   resumes: boolean;
 }
 
@@ -47,7 +56,17 @@ export async function planRollback(
   track: Track,
 ): Promise<RollbackPlan> {
   const { home } = instance;
+  if (!existsSync(home.home)) {
+    throw new Failure(
+      "notFound",
+      `Cannot roll back: there is no ${home.home}`,
+      {
+        hint: "Set HAL9000_HOME to the home that the data is to go to.",
+      },
+    );
+  }
   const journal = readJournalOf(instance, "rollback");
+  await refuseForeignInstance(instance, { all: true });
   refuseLinks(instance);
   await refuseGateway(instance);
   refuseOtherDisks(instance);
@@ -68,15 +87,22 @@ export async function planRollback(
       hint: "A backup can be restored: rollback --list-backups",
     });
   }
-  const names = backup?.parts?.map(({ name }) => name) ??
+  const candidates = backup?.parts?.map(({ name }) => name) ??
     volumes.map(({ name }) => name);
-  const replaced = names.map((name) => join(home.home, name))
-    .filter((path) => existsSync(path));
-  await refuseUsers(instance, replaced);
-  refuseWriters([...replaced, home.memorybank]);
+  const present = (names: string[]) =>
+    names.map((name) => join(home.home, name))
+      .filter((path) => existsSync(path));
+  await refuseUsers(instance, present(candidates));
+  refuseWriters([...present(candidates), home.memorybank]);
+  const migrated = await partsMigrated(instance);
   const mover = await Mover.start(instance, { volumes: true, readOnly: true });
+  let names = candidates;
   let parts: Measured[];
   try {
+    if (journal) names = journal.state.parts;
+    else if (!backup) {
+      names = await partsToBring(instance, mover, migrated, options);
+    }
     parts = await mover.do({
       op: "measure",
       parts: backup
@@ -84,7 +110,7 @@ export async function planRollback(
           name,
           path: insideMover.backup(backup.name, name),
         }))
-        : volumes,
+        : volumes.filter(({ name }) => names.includes(name)),
     }, measuredSchema);
   } finally {
     await mover.stop(instance);
@@ -109,9 +135,56 @@ export async function planRollback(
     removed: keepVolumes ? [] : movedParts
       .filter(({ name }) => volumes.some((volume) => volume.name === name))
       .map((part) => volumeOf(instance, part)),
-    replaced,
+    replaced: present(names),
+    migrated,
+    left: present(candidates.filter((name) => !names.includes(name))),
     resumes: journal !== undefined,
   };
+}
+
+/** Names of the parts that were migrated to the volumes that there are. */
+async function partsMigrated(instance: Instance): Promise<string[]> {
+  const journal = readJournal(instance);
+  // A migration that has come to its end but for the last look at ChromaDB.
+  return journal?.state.kind === "migrate"
+    ? journal.state.parts
+    : journal?.state.migrated ?? await migratedParts(instance);
+}
+
+/**
+ * Names of the volumes' parts that come back. A directory here that was never
+ * migrated is itself the data: it stays where its volume holds none, and throws an
+ * `unsafe` Failure where both hold data, unless it may be replaced.
+ */
+export async function partsToBring(
+  instance: Instance,
+  mover: Mover,
+  migrated: string[],
+  { replaceLocal }: Pick<RollbackOptions, "replaceLocal">,
+): Promise<string[]> {
+  const { home } = instance;
+  const volumes = await presentVolumes(instance);
+  const here = volumes.filter(({ name }) => !migrated.includes(name))
+    .map(({ name }) => ({ name, path: insideMover.local(name) }));
+  const schema = v.array(v.string());
+  const unmoved = await mover.do({ op: "inUse", parts: here }, schema);
+  const holding = await mover.do({ op: "inUse", parts: volumes }, schema);
+  const both = unmoved.filter((name) => holding.includes(name));
+  if (both.length > 0 && !replaceLocal) {
+    const paths = both.map((name) => join(home.home, name)).join(", ");
+    throw new Failure(
+      "unsafe",
+      `Never migrated, and the volumes hold other data: ${paths}`,
+      {
+        hint:
+          "Migrate them: migrate --force keeps what the volumes hold as a " +
+          "backup. Or replace them, and keep them as a backup: rollback " +
+          "--replace-local",
+      },
+    );
+  }
+  return volumes.map(({ name }) => name)
+    .filter((name) => !unmoved.includes(name) || holding.includes(name));
 }
 
 /** What was broken off goes on as it began. */

@@ -2,6 +2,7 @@
 
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import * as v from "valibot";
 import { stopDaemon } from "../daemon.ts";
 import { stopWorker } from "../ending.ts";
 import { Failure } from "../errors.ts";
@@ -13,6 +14,7 @@ import { forgetMigrated } from "./migrated.ts";
 import type { Mover } from "./mover.ts";
 import { comparisonSchema } from "./operations.ts";
 import { insideMover, movedParts, volumeOf } from "./parts.ts";
+import { partsToBring, type RollbackOptions } from "./rollback-plan.ts";
 import {
   backUpVolumes,
   freeStamp,
@@ -56,6 +58,28 @@ export class Rollback {
       } else await stopWorker(this.#instance, worker, log);
     }
     await stopDaemon(this.#instance, log);
+  }
+
+  /** Once nobody writes any more: what was planned may have changed since. */
+  async chooseParts(
+    mover: Mover,
+    options: Pick<RollbackOptions, "replaceLocal">,
+  ): Promise<void> {
+    const journal = this.#journal;
+    if (journal.state.backup !== null || journal.hasBegun("manifest")) return;
+    try {
+      const parts = await partsToBring(
+        this.#instance,
+        mover,
+        journal.state.migrated ?? [],
+        options,
+      );
+      journal.note({ parts });
+    } catch (error) {
+      // Nothing was moved yet; the daemon may start again.
+      if (error instanceof Failure && error.kind === "unsafe") journal.remove();
+      throw error;
+    }
   }
 
   /** Beside the local directories: what they are to be, checked. */
@@ -177,14 +201,27 @@ export class Rollback {
     });
   }
 
-  /** That of the memory bank is a directory of the home, and would stay full. */
-  async emptyVolumes(mover: Mover): Promise<void> {
+  /**
+   * That of the memory bank is a directory of the home, and would stay full. Gives
+   * the names of those that hold data all the same.
+   */
+  async emptyVolumes(mover: Mover): Promise<string[]> {
     await this.#refuseChange(mover);
+    const present = await presentVolumes(this.#instance);
+    const holding = () =>
+      mover.do({ op: "inUse", parts: present }, v.array(v.string()));
     await this.#journal.step("empty", async () => {
-      for (const { path } of await presentVolumes(this.#instance)) {
-        await mover.act({ op: "empty", path });
+      const { backup, parts } = this.#journal.state;
+      const data = await holding();
+      for (const { name, path } of present) {
+        // What did not come back is of no use only while it holds nothing.
+        const saved = backup !== null || parts.includes(name);
+        if (saved || !data.includes(name)) {
+          await mover.act({ op: "empty", path });
+        }
       }
     });
+    return await holding();
   }
 
   /** What was written to the volumes since they were copied is copied, too. */
@@ -194,9 +231,13 @@ export class Rollback {
     const manifest = backup === null
       ? insideMover.work("rollback.json")
       : insideMover.backup(this.#kept, "volumes", "manifest.json");
+    const present = await presentVolumes(this.#instance);
+    const { parts } = this.#journal.state;
     const { count, first } = await mover.do({
       op: "compare",
-      parts: await presentVolumes(this.#instance),
+      parts: backup === null
+        ? present.filter(({ name }) => parts.includes(name))
+        : present,
       manifest,
       contents: false,
     }, comparisonSchema);
@@ -213,9 +254,14 @@ export class Rollback {
     );
   }
 
-  async removeVolumes(): Promise<string[]> {
+  /** Removes the volumes but for those that are still full. */
+  async removeVolumes(full: string[]): Promise<string[]> {
     if (this.#journal.state.keepVolumes) return [];
-    const present = await presentVolumes(this.#instance);
+    for (const name of full) {
+      this.#track.log(`warning: the volume of ${name} holds data: it stays`);
+    }
+    const present = (await presentVolumes(this.#instance))
+      .filter(({ name }) => !full.includes(name));
     const removed = movedParts
       .filter(({ name }) => present.some((volume) => volume.name === name))
       .map((part) => volumeOf(this.#instance, part));

@@ -35,7 +35,7 @@ export async function rollback(
     const journal = readJournalOf(instance, "rollback") ??
       newJournal(instance, plan, options);
     const move = new Rollback(instance, journal, version, track);
-    return await runSteps(instance, plan, journal, move);
+    return await runSteps(instance, plan, journal, move, options);
   } finally {
     await lock.stop(instance);
   }
@@ -54,6 +54,7 @@ function newJournal(
     skipBackup: false,
     keepVolumes,
     backup: plan.backup?.name ?? null,
+    migrated: plan.migrated,
     made: [],
     steps: {},
   });
@@ -64,27 +65,31 @@ async function runSteps(
   plan: RollbackPlan,
   journal: Journal,
   move: Rollback,
+  options: RollbackOptions,
 ): Promise<RolledBack> {
   await journal.step("stop", () => move.stopAll());
   const mover = await Mover.start(instance, { volumes: true });
+  let full: string[] = [];
   try {
+    await move.chooseParts(mover, options);
     await move.stage(mover);
     await move.swap(mover);
     await move.keepManifest(mover);
-    if (!journal.state.keepVolumes) await move.emptyVolumes(mover);
+    if (!journal.state.keepVolumes) full = await move.emptyVolumes(mover);
   } finally {
     await mover.stop(instance);
   }
-  const removed = await move.removeVolumes();
+  const removed = await move.removeVolumes(full);
   const kept = existsSync(join(move.keptPath, "manifest.json"));
   move.end();
   return {
-    parts: plan.parts.map(({ name, entries, files, bytes }) => ({
-      name,
-      entries,
-      files,
-      bytes,
-    })),
+    parts: plan.parts.filter(({ name }) => journal.state.parts.includes(name))
+      .map(({ name, entries, files, bytes }) => ({
+        name,
+        entries,
+        files,
+        bytes,
+      })),
     kept: kept ? move.keptPath : null,
     removed,
   };
