@@ -29,7 +29,7 @@ import {
 } from "./parent-state.ts";
 import { removePool } from "./pool/mounter.ts";
 import { ensureSeccompTried } from "./seccomp.ts";
-import { ensureStorage } from "./volumes.ts";
+import { ensureStorage, unwritableHome } from "./volumes.ts";
 import { waitFor } from "./wait.ts";
 import { listWorkers, liveWorkers } from "./workers.ts";
 
@@ -63,6 +63,7 @@ export async function startDaemon(
   published: PublishedPort[] = [],
 ): Promise<ParentState> {
   refuseInside(instance);
+  refuseUnwritable(instance);
   refuseWhileMoving(instance);
   const images = await presentImages(instance);
   await ensureStorage(instance);
@@ -121,8 +122,15 @@ export async function restartDaemon(
   published: PublishedPort[] = [],
 ): Promise<ParentState> {
   refuseInside(instance);
+  // Before the parent that runs is stopped.
+  refuseUnwritable(instance);
   await stopParent(instance);
   return await startDaemon(instance, env, log, published);
+}
+
+function refuseUnwritable({ home }: Instance): void {
+  const failure = unwritableHome(home);
+  if (failure) throw failure;
 }
 
 /** The parent would end with its own container, half-way. */

@@ -244,7 +244,7 @@ async function tryProfile(
       Entrypoint: ["bash"],
       Cmd: ["-c", trialScript],
       User: "65534:65534",
-      Labels: roleLabels(prefix, "helper"),
+      Labels: roleLabels(prefix, "helper", instance.hostHome.home),
       Healthcheck: { Test: ["NONE"] },
       HostConfig: {
         NetworkMode: "none",

@@ -1,11 +1,19 @@
 // HAL9000_HOME's directories and the instance's volumes.
 
-import { existsSync, mkdirSync, readdirSync, realpathSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  realpathSync,
+  statfsSync,
+  statSync,
+} from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { confTemplate } from "./config.ts";
 import { inspectVolume } from "./docker.ts";
-import { Failure } from "./errors.ts";
+import { Failure, fileFailure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import { label } from "./labels.ts";
 import { ensureDirectory, writeWhole } from "./owned.ts";
@@ -40,6 +48,29 @@ export function ensureHome({ home, owner, prefix }: Instance): void {
   if (notedInstance(home) === undefined) {
     writeWhole(home.instance, `${prefix}\n`, owner);
   }
+}
+
+/**
+ * Why nothing can be written to a home, undefined where something can. Nothing in it
+ * changes.
+ */
+export function unwritableHome(home: HomePaths): Failure | undefined {
+  for (const path of [home.home, home.sessions, home.logs, home.run]) {
+    const stat = statSync(path, { throwIfNoEntry: false });
+    if (!stat) continue;
+    try {
+      // access(2) as Deno has it knows nothing of a read-only file system.
+      chmodSync(path, stat.mode & 0o7777);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      return fileFailure({ code, path, syscall: "write" });
+    }
+    const { blocks, bavail } = statfsSync(path);
+    if (blocks > 0 && bavail === 0) {
+      return fileFailure({ code: "ENOSPC", path, syscall: "write" });
+    }
+  }
+  return undefined;
 }
 
 /** Signs of a home: of this version, laid out by hand, of version 0.5. */

@@ -1,15 +1,7 @@
 // What the instance keeps: its home, credentials, records, and what is left over.
 
-import {
-  accessSync,
-  constants,
-  existsSync,
-  lstatSync,
-  readdirSync,
-  statSync,
-} from "node:fs";
+import { existsSync, lstatSync, readdirSync, statSync } from "node:fs";
 import { credentialFor } from "../credentials.ts";
-import { type Failure, fileFailure } from "../errors.ts";
 import type { Instance } from "../instance.ts";
 import { instanceFilter } from "../labels.ts";
 import { readLogin } from "../login.ts";
@@ -17,6 +9,7 @@ import { foreignHome, foreignInstance } from "../ownership.ts";
 import { readRecords } from "../record.ts";
 import { mountPointsBelow } from "../storage.ts";
 import { span } from "../units.ts";
+import { unwritableHome } from "../volumes.ts";
 import { listWorkers } from "../workers.ts";
 import { fail, type Finding, ok, warn } from "./findings.ts";
 
@@ -38,11 +31,8 @@ export function examineHome({ home, owner }: Instance): Finding {
   if (!stat.isDirectory()) {
     return fail(`${home.home} is not a directory`, `mv ${home.home} elsewhere`);
   }
-  const unwritable = [home.home, home.sessions, home.logs, home.run]
-    .flatMap((path) => fileFailureOf(path) ?? []);
-  if (unwritable[0]) {
-    return fail(unwritable[0].message, unwritable[0].hint ?? "");
-  }
+  const unwritable = unwritableHome(home);
+  if (unwritable) return fail(unwritable.message, unwritable.hint ?? "");
   const { mode } = stat;
   if ((mode & 0o077) !== 0) {
     return fail(
@@ -58,17 +48,6 @@ export function examineHome({ home, owner }: Instance): Finding {
     `not its owner's: ${strangers.join(", ")}`,
     `chown -R ${owner.uid}:${owner.gid} ${home.home}`,
   );
-}
-
-/** Why nothing can be written to a directory; undefined where something can. */
-function fileFailureOf(path: string): Failure | undefined {
-  if (!existsSync(path)) return undefined;
-  try {
-    accessSync(path, constants.W_OK);
-    return undefined;
-  } catch (error) {
-    return fileFailure(Object.assign(error as Error, { syscall: "write" }));
-  }
 }
 
 /** What there is, never what it says. */
