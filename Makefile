@@ -14,13 +14,15 @@ SHELL_FILES := scripts/launch .ci/run $(wildcard docker/*.sh tests/*.sh tests/*/
 # Only what matches runs: make test-dind FILTER='spawn'
 FILTER ?=
 PROJECT ?=
-export FILTER PROJECT
+# Not empty: mount the repository of a PROJECT that is a git worktree
+ALLOW_WORKTREE ?=
+export FILTER PROJECT ALLOW_WORKTREE
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: $(FAST) ## Set everything up and start a worker [PROJECT=dir]
-	@./scripts/up.ts $${PROJECT:+"$$PROJECT"}
+	@./scripts/up.ts $${ALLOW_WORKTREE:+--allow-worktree} $${PROJECT:+"$$PROJECT"}
 
 down: $(INSTALLED) ## Stop workers, parent and net; data and images stay
 	@./scripts/coordinator.ts stop-all --yes

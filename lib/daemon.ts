@@ -21,6 +21,7 @@ import { ensureForwarder, removeForwarder } from "./mcp/forwarder.ts";
 import { refuseWhileMoving } from "./migration/journal.ts";
 import { ensureNet, withoutNetwork } from "./net.ts";
 import { refreshNetFiles } from "./net-files.ts";
+import { placeEnv } from "./protected.ts";
 import { parentSpec, type PublishedPort } from "./parent-spec.ts";
 import {
   forgetParentState,
@@ -192,10 +193,13 @@ async function ensureParent(
         netFiles: hostHome.netFiles,
         memoryBytes: settings.PARENT_MEMORY,
         cpus: await capCpus(docker, settings.PARENT_CPUS, log),
-        env: Object.fromEntries(passedOn.flatMap((key) => {
-          const value = env[key];
-          return value ? [[key, value]] : [];
-        })),
+        env: {
+          ...Object.fromEntries(passedOn.flatMap((key) => {
+            const value = env[key];
+            return value ? [[key, value]] : [];
+          })),
+          ...placeEnv(instance.places),
+        },
       }),
     );
   }

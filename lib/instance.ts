@@ -24,6 +24,7 @@ import {
   withoutLinks,
 } from "./ownership.ts";
 import { type HomePaths, homePaths, hostMount } from "./paths.ts";
+import { type UserPlaces, userPlaces } from "./protected.ts";
 
 export interface Instance {
   docker: Docker;
@@ -37,6 +38,8 @@ export interface Instance {
   /** HAL9000_HOME as the engine knows it, for the source of a mount. */
   hostHome: HomePaths;
   owner: Owner;
+  /** What of the host no worker is given. */
+  places: UserPlaces;
   /** The host's directories, as far as this program can look at them. */
   host: HostView;
   /** Inside the parent: the parent's own container. */
@@ -101,6 +104,7 @@ export async function connectInstance(
     names: instanceNames(prefix),
     home,
     owner: ownerOf(home.home),
+    places: userPlaces(env),
   };
   if (env["HAL9000_ROLE"] !== "parent") {
     return {

@@ -62,6 +62,14 @@ function plainTarget(target: string): string {
   return plain.replace(/^\/var\/run(?=\/|$)/, "/run");
 }
 
+/** Whether something can be mounted at a path of the worker. */
+export function isTarget(target: string): boolean {
+  return !ownTargets.some((path) =>
+    isWithin(path, target) ||
+    path !== inside.workspace && isWithin(target, path)
+  ) && !systemTargets.some((path) => isWithin(target, path));
+}
+
 /** The mount with its source judged, as the engine is to be asked for it. */
 export async function resolveMount(
   instance: Instance,
@@ -71,22 +79,16 @@ export async function resolveMount(
 ): Promise<WorkerMount> {
   const mount = parseMount(text);
   const target = plainTarget(mount.target);
-  const refused = mount.target.split("/").includes("..") ||
-    ownTargets.some((path) =>
-      isWithin(path, target) ||
-      path !== inside.workspace && isWithin(target, path)
-    ) ||
-    systemTargets.some((path) => isWithin(target, path));
-  if (refused) {
+  if (mount.target.split("/").includes("..") || !isTarget(target)) {
     throw new Failure("unsafe", `Cannot mount at "${mount.target}"`, {
       hint: "Choose a target such as /data: this one is the worker's own.",
     });
   }
-  const { path } = await resolveGiven(instance, {
+  const { path, inode } = await resolveGiven(instance, {
     path: mount.source,
     cwd,
     as: "mount",
     allowAny,
   });
-  return { ...mount, source: path, target };
+  return { ...mount, source: path, target, inode };
 }

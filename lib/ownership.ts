@@ -11,7 +11,7 @@ import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import { instanceFilter, type instanceNames, label } from "./labels.ts";
 import { type HomePaths, insideParent } from "./paths.ts";
-import { systemDirectories } from "./project.ts";
+import { systemDirectories } from "./protected.ts";
 import { inside } from "./worker.ts";
 
 /** A home that something of the instance was made for. */

@@ -5,51 +5,15 @@ import { createHash } from "node:crypto";
 import { basename, isAbsolute, resolve } from "node:path";
 import { lookFromHelper } from "./helper.ts";
 import { Failure, type FailureKind } from "./errors.ts";
-import { type HostPath, isWithin, lookAt } from "./hostpath.ts";
+import { type HostPath, lookAt } from "./hostpath.ts";
 import type { Instance } from "./instance.ts";
 import type { Owner } from "./owned.ts";
+import { refusalOf } from "./protected.ts";
 
 export interface Project extends Owner {
   /** Absolute, without links, as the host knows it. */
   path: string;
 }
-
-/** Neither these nor what lies in them is ever given to a worker. */
-const systemTrees = [
-  "/bin",
-  "/boot",
-  "/dev",
-  "/etc",
-  "/lib",
-  "/lib32",
-  "/lib64",
-  "/proc",
-  "/run",
-  "/sbin",
-  "/sys",
-  "/var/lib",
-  "/var/log",
-  "/var/run",
-];
-
-/** Not these themselves; a directory in them may be. */
-export const systemDirectories = [
-  "/",
-  "/home",
-  "/media",
-  "/mnt",
-  "/opt",
-  "/srv",
-  "/tmp",
-  "/usr",
-  "/usr/bin",
-  "/usr/lib",
-  "/usr/local",
-  "/usr/sbin",
-  "/usr/share",
-  "/var",
-  "/var/tmp",
-];
 
 /** A path as a person gave it. */
 export interface GivenPath {
@@ -66,15 +30,15 @@ export interface GivenPath {
 export async function resolveProject(
   instance: Instance,
   given: GivenPath,
-): Promise<Project> {
-  const { path, kind, uid, gid } = await resolveGiven(instance, given);
-  if (kind !== "directory") {
+): Promise<Project & HostPath> {
+  const found = await resolveGiven(instance, given);
+  if (found.kind !== "directory") {
     throw new Failure(
       "usage",
       `Cannot use "${given.path}" as ${given.as}: it is not a directory`,
     );
   }
-  return { path, uid, gid };
+  return found;
 }
 
 /** What is at a path that a worker may have; throws a Failure where it may not. */
@@ -97,10 +61,7 @@ export async function resolveGiven(
   } catch (error) {
     throw pathFailure(subject, error);
   }
-  const reason = given.allowAny ? undefined : refusalOf(found.path, {
-    home: instance.hostHome.home,
-    socket: instance.socket,
-  });
+  const reason = given.allowAny ? undefined : refusalIn(instance, found.path);
   if (reason !== undefined) {
     throw new Failure("unsafe", `${subject}: ${reason}`, {
       hint:
@@ -110,22 +71,15 @@ export async function resolveGiven(
   return found;
 }
 
-/**
- * Why a worker may not have `path`, undefined where it may. `socket` is the
- * engine's, `home` is HAL9000_HOME, both as the host knows them.
- */
-export function refusalOf(
+/** Why a worker of the instance may not have `path`, undefined where it may. */
+export function refusalIn(
+  { hostHome, socket, places }: Pick<
+    Instance,
+    "hostHome" | "socket" | "places"
+  >,
   path: string,
-  { home, socket }: { home: string; socket: string },
 ): string | undefined {
-  if (systemDirectories.includes(path)) return "it is a system directory";
-  if (systemTrees.some((tree) => isWithin(path, tree))) {
-    return "it is part of the system";
-  }
-  if (isWithin(path, home)) return "it is part of HAL9000_HOME";
-  if (isWithin(home, path)) return `it contains HAL9000_HOME, ${home}`;
-  if (isWithin(socket, path)) return "it contains the engine's socket";
-  return undefined;
+  return refusalOf(path, { home: hostHome.home, socket, ...places });
 }
 
 /** A name for a project's path: legible, and no other path has the same. */
@@ -152,6 +106,7 @@ const pathFaults: Record<string, [FailureKind, string]> = {
   ENOENT: ["notFound", "there is no such file or directory"],
   ENOTDIR: ["usage", "a part of it is not a directory"],
   EACCES: ["failed", "permission denied"],
+  EAGAIN: ["failed", "it is being moved or replaced"],
   ELOOP: ["usage", "it has too many symbolic links"],
   ENAMETOOLONG: ["usage", "it is too long"],
   ERR_INVALID_ARG_VALUE: ["usage", "it has a null byte"],

@@ -19,6 +19,8 @@ const sessionSchema = v.object({
   portBase: v.optional(v.number()),
   /** The profile that was chosen for it; undefined for what its files say. */
   profile: v.optional(v.string()),
+  /** The repository outside of the project that is mounted for its git. */
+  repository: v.optional(v.string()),
   /** Which of the host's MCP servers it has; undefined for all. */
   mcp: v.optional(v.union([v.boolean(), v.array(v.string())])),
 });

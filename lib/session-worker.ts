@@ -20,7 +20,7 @@ import { type SpawnRequest, spawnWorker } from "./spawn.ts";
 import { waitFor } from "./wait.ts";
 import { inside } from "./worker.ts";
 import { listWorkers, type WorkerState } from "./workers.ts";
-import { worktreeMounts, worktreeOf } from "./worktree.ts";
+import type { RepositoryConsent } from "./repository-consent.ts";
 
 /** What a session wants of its worker. */
 export interface WorkerWish {
@@ -29,6 +29,7 @@ export interface WorkerWish {
   standalone?: boolean;
   /** The socket of an ssh-agent that the session may use. */
   sshAgent?: string | undefined;
+  repository?: RepositoryConsent | undefined;
   profile: ProfileWish;
 }
 
@@ -87,8 +88,6 @@ export async function workerOf(
   }
   if (found) await retireWorker(instance, found, log);
   const image = await readyImage(instance, profile, request.profile, log);
-  const worktree = worktreeOf(project.path, instance.host);
-  if (worktree) log(`Mounting ${worktree.common}: the project is its worktree`);
   const spawnAs = async (name: string): Promise<SessionWorker> => {
     try {
       return await claimOrSpawn(instance, {
@@ -98,7 +97,7 @@ export async function workerOf(
         session,
         image: image.name,
         imageId: image.id,
-        mounts: worktree ? worktreeMounts(project.path, worktree) : [],
+        repository: request.repository,
         sshAgent: request.sshAgent,
         standalone: request.standalone ?? false,
         formerData: request.standalone ?? false,
@@ -180,7 +179,10 @@ export async function claimOrSpawn(
     instance.home,
     claimRequest(instance.settings, request),
   );
-  if (reply.start === "warm") return { worker: reply.worker, start: "warm" };
+  if (reply.start === "warm") {
+    reply.notices?.forEach(log);
+    return { worker: reply.worker, start: "warm" };
+  }
   const worker = await spawnWorker(instance, request, log);
   return { worker, start: "cold" };
 }

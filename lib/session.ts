@@ -131,7 +131,19 @@ export async function readySession(
     instance,
     session,
     project,
-    request,
+    {
+      ...request,
+      repository: {
+        allowed: false,
+        ...request.repository,
+        remembered: before?.repository,
+        remember: (repository) => {
+          if (!record) return;
+          record.repository = repository;
+          writeSession(instance, record);
+        },
+      },
+    },
     before?.profile,
     prepare,
     log,
@@ -303,6 +315,7 @@ function remember(
     usedAt,
     portBase: before?.portBase,
     profile: before?.profile,
+    repository: before?.repository,
     mcp: before?.mcp,
   };
   writeSession(instance, record);

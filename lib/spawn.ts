@@ -5,12 +5,16 @@ import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
 import {
   capCpus,
+  type Docker,
   holderOf,
   inspectContainer,
+  inspectImage,
   namespaceStart,
   removeContainer,
 } from "./docker.ts";
 import { Failure } from "./errors.ts";
+import type { GateCheck } from "./gate.ts";
+import { inodeOf } from "./hostpath.ts";
 import { workerImage } from "./images/recipes.ts";
 import { findParent, type Instance } from "./instance.ts";
 import { inheritOnce, type InheritRequest } from "./inherit.ts";
@@ -19,7 +23,9 @@ import { movedParts } from "./migration/parts.ts";
 import { refuseSameTargets, resolveMount } from "./mount.ts";
 import { networkOf } from "./net.ts";
 import { ensureNetFiles } from "./net-files.ts";
-import { resolveProject, sessionName } from "./project.ts";
+import { resolveGiven, resolveProject, sessionName } from "./project.ts";
+import { consentTo, type RepositoryConsent } from "./repository-consent.ts";
+import { gitOf } from "./project-git.ts";
 import { removeRecord, writeRecord } from "./record.ts";
 import { forgetHome, retireWorker } from "./ending.ts";
 import { workerSeccomp } from "./seccomp.ts";
@@ -63,6 +69,8 @@ export interface SpawnRequest {
   mounts?: string[];
   /** A socket of the host's, for the worker's user alone to connect to. */
   sshAgent?: string | undefined;
+  /** Whether a repository outside of the project may be mounted for its git. */
+  repository?: RepositoryConsent | undefined;
   /** KEY=VALUE */
   env?: string[];
   secrets?: Secret[];
@@ -87,7 +95,9 @@ export async function spawnWorker(
 ): Promise<SpawnedWorker> {
   const { worker, undo } = await prepareWorker(instance, request, log);
   try {
-    await startWorker(instance.docker, worker.name, worker.id);
+    await startWorker(instance.docker, worker.name, worker.id, {
+      announces: request.command === undefined,
+    });
   } catch (error) {
     await undo();
     throw error;
@@ -107,7 +117,7 @@ export async function prepareWorker(
   request: SpawnRequest,
   log: Log,
 ): Promise<PreparedWorker> {
-  const { docker, settings, prefix } = instance;
+  const { docker, settings, prefix, home } = instance;
   const { cwd, allowAnyPath: allowAny = false } = request;
   const name = request.name === undefined
     ? instance.names.worker(randomBytes(4).toString("hex"))
@@ -127,11 +137,20 @@ export async function prepareWorker(
       resolveMount(instance, mount, cwd, allowAny)
     ),
   );
+  const git = gitOf(instance, project, allowAny);
+  mounts.push(...git.mounts);
   refuseSameTargets(mounts);
+  git.notices.forEach(log);
+  if (git.outside !== undefined) {
+    await consentTo(git.outside, project, request.repository);
+    log(
+      `Mounting ${git.outside}: the project is its ${
+        git.link ? "submodule" : "worktree"
+      }`,
+    );
+  }
   if (request.sshAgent) {
-    // Not judged: it lies in /run, and was asked for by what it is.
-    const target = inside.sshAgent;
-    mounts.push({ source: request.sshAgent, target, readOnly: false });
+    mounts.push(await agentMount(instance, request.sshAgent));
   }
   if (request.formerData) mounts.push(...formerMounts(instance));
   const image = request.image ?? workerImage(settings);
@@ -170,6 +189,14 @@ export async function prepareWorker(
     mounts,
     command: request.command,
     terminal: request.terminal ?? false,
+    gate: {
+      home: inodeOf(join(home.home, prepared.home)),
+      checks: [
+        check({ source: project.path, target: inside.workspace, ...project }),
+        ...mounts.flatMap((mount) => mount.inode ? [check(mount)] : []),
+      ],
+      entrypoint: request.command ? await entrypointOf(docker, image) : [],
+    },
     keep: request.keep ?? false,
   });
   const undo = async () => {
@@ -178,7 +205,7 @@ export async function prepareWorker(
   };
   let id: string;
   try {
-    id = await createWorker(docker, name, spec);
+    id = await createWorker(docker, name, spec, git.link);
   } catch (error) {
     await undo();
     throw error;
@@ -189,7 +216,7 @@ export async function prepareWorker(
       worker: name,
       container: id,
       session: request.session ?? null,
-      project,
+      project: { path: project.path, uid: project.uid, gid: project.gid },
       image,
       born: "cold",
       home: prepared.home,
@@ -212,6 +239,38 @@ export async function prepareWorker(
       await undo();
     },
   };
+}
+
+/** The agent's socket, without links: it may lie in /run. */
+async function agentMount(
+  instance: Instance,
+  path: string,
+): Promise<WorkerMount> {
+  const given = { path, cwd: "/", as: "ssh-agent", allowAny: true };
+  const found = await resolveGiven(instance, given);
+  if (found.kind !== "other") {
+    throw new Failure("usage", `Cannot use "${path}" as ssh-agent`, {
+      hint: "It is no socket. SSH_AUTH_SOCK names it; start one: ssh-agent",
+    });
+  }
+  return {
+    source: found.path,
+    target: inside.sshAgent,
+    readOnly: false,
+    inode: found.inode,
+  };
+}
+
+function check(
+  { source, target, inode = "" }: Omit<WorkerMount, "readOnly">,
+): GateCheck {
+  return { source, target, inode };
+}
+
+/** What an image runs its command by. */
+async function entrypointOf(docker: Docker, image: string): Promise<string[]> {
+  const entrypoint = (await inspectImage(docker, image))?.Config.Entrypoint;
+  return [entrypoint ?? []].flat();
 }
 
 function formerMounts({ home, hostHome }: Instance): WorkerMount[] {

@@ -1,6 +1,7 @@
 // Docker's framing of a container's output.
 
 import { Buffer } from "node:buffer";
+import type { Readable } from "node:stream";
 
 /**
  * The text of a log whose streams Docker has multiplexed: frames of 8 bytes of
@@ -16,4 +17,25 @@ export function withoutFrames(log: Uint8Array): Uint8Array {
     at += 8 + length;
   }
   return Buffer.concat(parts);
+}
+
+/** The first line of a log, "" where none has ended yet. */
+export function firstLineIn(log: Uint8Array): string {
+  const text = new TextDecoder().decode(withoutFrames(log));
+  return text.slice(0, Math.max(text.indexOf("\n"), 0));
+}
+
+/** The first line of a followed log, "" where it ends before there is one. */
+export async function firstLine(log: Readable): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  try {
+    for await (const chunk of log) {
+      chunks.push(chunk as Uint8Array);
+      const line = firstLineIn(Buffer.concat(chunks));
+      if (line !== "") return line;
+    }
+    return "";
+  } finally {
+    log.destroy();
+  }
 }

@@ -1,6 +1,8 @@
 // A worker: one container for one project, hardened, in the parent's network
 // namespace.
 
+import type { Readable } from "node:stream";
+import { linkArchive } from "./archive.ts";
 import {
   createContainer,
   type Docker,
@@ -11,7 +13,9 @@ import {
 import { engineFailure, statusOf } from "./docker-errors.ts";
 import { Failure } from "./errors.ts";
 import { type instanceNames, label, roleLabels } from "./labels.ts";
+import { type GateCheck, gated, gatePassed } from "./gate.ts";
 import type { Owner } from "./owned.ts";
+import { firstLine, firstLineIn } from "./streams.ts";
 import { waitFor } from "./wait.ts";
 
 export interface Limits {
@@ -45,10 +49,20 @@ export interface WorkerRequest {
   command: string[] | undefined;
   /** Whether the command is given a terminal. */
   terminal: boolean;
+  /** What is compared before the command runs; nothing in a warm one. */
+  gate?: WorkerGate | undefined;
   /** Whether the worker stays when it has ended. */
   keep: boolean;
   /** Of a warm one: what it was made from, as a digest. */
   inputs?: string;
+}
+
+export interface WorkerGate {
+  /** Inode of the Claude home, see gated(). */
+  home: string;
+  checks: GateCheck[];
+  /** The image's own entrypoint, where there is a command for it. */
+  entrypoint: string[];
 }
 
 /** A mount that was asked for, besides those that every worker has. */
@@ -56,6 +70,8 @@ export interface WorkerMount {
   source: string;
   target: string;
   readOnly: boolean;
+  /** Of what was judged, as stat's %d:%i; undefined in HAL9000_HOME. */
+  inode?: string | undefined;
 }
 
 export interface WorkerSources {
@@ -171,10 +187,7 @@ export function workerSpec(
       `CLAUDE_CONFIG_DIR=${inside.claudeHome}`,
       ...request.env,
     ],
-    // An image of somebody's own may start what does not idle.
-    ...(request.command
-      ? { Cmd: request.command }
-      : { Entrypoint: ["sleep"], Cmd: ["infinity"] }),
+    ...processOf(request),
     Tty: request.terminal,
     OpenStdin: request.command !== undefined,
     StdinOnce: request.command !== undefined && !request.terminal,
@@ -230,6 +243,27 @@ export function workerSpec(
   };
 }
 
+function processOf({ command, gate, sources }: WorkerRequest) {
+  if (gate) {
+    const { home, checks, entrypoint } = gate;
+    return gated(
+      {
+        target: inside.claudeHome,
+        inode: home,
+        source: sources.claudeHome ?? "",
+      },
+      checks,
+      command ? [...entrypoint, ...command] : idle,
+      { announce: command === undefined },
+    );
+  }
+  const [first = "", ...rest] = idle;
+  return command ? { Cmd: command } : { Entrypoint: [first], Cmd: rest };
+}
+
+/** Not the image's command: one of somebody's own may start what does not idle. */
+const idle = ["sleep", "infinity"];
+
 /** Limits in Docker's words, for a worker that is made and for one that runs. */
 export function limitsOf({ memoryBytes, cpus, pids }: Limits) {
   return {
@@ -274,31 +308,74 @@ export function volumeMount(
   };
 }
 
-/** Creates a worker that is not started; gives its id. */
+/**
+ * Creates a worker that is not started; gives its id. With `link` the worker has
+ * a link to the project at that path.
+ */
 export async function createWorker(
   docker: Docker,
   name: string,
   spec: Docker.ContainerCreateOptions,
+  link?: string,
 ): Promise<string> {
+  let container: Docker.Container;
   try {
-    return (await createContainer(docker, name, spec)).id;
+    container = await createContainer(docker, name, spec);
   } catch (error) {
     throw await creationFailure(docker, name, error, spec);
   }
+  if (link === undefined) return container.id;
+  try {
+    const archive = linkArchive(link, inside.workspace);
+    await container.putArchive(archive, { path: "/" });
+    return container.id;
+  } catch (error) {
+    await removeContainer(docker, container.id);
+    throw engineFailure(error, `Cannot lay ${link} in worker "${name}"`);
+  }
 }
 
-/** Starts a worker that was created, or leaves nothing of it behind. */
+/**
+ * Starts a worker that was created, or leaves nothing of it behind. An idle one
+ * has passed its gate by then; one with a command ends with the gate's refusal.
+ */
 export async function startWorker(
   docker: Docker,
   name: string,
   id: string,
+  { announces = false } = {},
 ): Promise<void> {
+  const subject = `Cannot start worker "${name}"`;
   try {
-    await docker.getContainer(id).start();
+    const container = docker.getContainer(id);
+    await container.start();
+    if (announces) await untilPassed(container, subject);
   } catch (error) {
     await removeContainer(docker, id);
-    throw engineFailure(error, `Cannot start worker "${name}"`);
+    throw error instanceof Failure ? error : engineFailure(error, subject);
   }
+}
+
+const gateMs = 15_000;
+
+async function untilPassed(
+  container: Docker.Container,
+  subject: string,
+): Promise<void> {
+  const output = { stdout: true, stderr: true } as const;
+  const log = await container.logs({
+    ...output,
+    follow: true,
+    abortSignal: AbortSignal.timeout(gateMs),
+  }) as unknown as Readable;
+  // What is followed may end before the last that was written.
+  const line = await firstLine(log) ||
+    firstLineIn(await container.logs({ ...output, follow: false }));
+  if (line === gatePassed) return;
+  const reason = line.replace(/^error: /, "") || "it ended at once";
+  throw new Failure("unsafe", `${subject}: ${reason}`, {
+    hint: "Look at what is there now, then try again.",
+  });
 }
 
 async function creationFailure(

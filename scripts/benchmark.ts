@@ -20,7 +20,8 @@ import {
 } from "../lib/pool/client.ts";
 import { spawnWorker } from "../lib/spawn.ts";
 import { clean, planClean } from "../lib/storage.ts";
-import { checkout, command, runCli } from "./cli.ts";
+import { checkout } from "../lib/checkout.ts";
+import { command, runCli } from "./cli.ts";
 import { wholeNumber } from "./options.ts";
 import { answer } from "./output.ts";
 import { measurePrompts } from "./prompt-time.ts";

@@ -9,7 +9,8 @@ import { buildImages, type BuiltImage } from "../lib/images/build.ts";
 import { selectRecipes } from "../lib/images/recipes.ts";
 import { logToStderr } from "../lib/log.ts";
 import { megabytes } from "../lib/units.ts";
-import { checkout, command, runCli, version } from "./cli.ts";
+import { checkout } from "../lib/checkout.ts";
+import { command, runCli, version } from "./cli.ts";
 import { answer } from "./output.ts";
 
 const cli = command("build-images");

@@ -3,7 +3,8 @@
 
 import { join } from "node:path";
 import { bundleScripts, hostOnly, scriptNames } from "../lib/bundle.ts";
-import { checkout, command, runCli } from "./cli.ts";
+import { checkout } from "../lib/checkout.ts";
+import { command, runCli } from "./cli.ts";
 import { answer } from "./output.ts";
 
 const cli = command("build");

@@ -20,7 +20,7 @@ import {
   secretActionNames,
   setUp,
 } from "./login.ts";
-import { action, refuseWithoutTerminal } from "./options.ts";
+import { action, refuseWithoutTerminal, worktreeOption } from "./options.ts";
 import {
   addPoolOptions,
   checkPoolOptions,
@@ -28,7 +28,7 @@ import {
   type PoolOptions,
 } from "./pool.ts";
 import { addDoctor, examineAll } from "./doctor.ts";
-import { answer } from "./output.ts";
+import { answer, repositoryConsent } from "./output.ts";
 import { addRun } from "./run.ts";
 import { addMcp, mcpActionNames } from "./mcp.ts";
 import { addMcpChoice, type McpChoice, mcpChoice } from "./mcp-choice.ts";
@@ -90,6 +90,7 @@ interface OpenOptions extends ProfileOptions, McpChoice {
   diagnose?: boolean;
   allowAnyPath?: boolean;
   trustProject?: boolean;
+  allowWorktree?: boolean;
   yes?: boolean;
   json?: boolean;
   "--"?: string[];
@@ -118,6 +119,7 @@ addMcpChoice(addProfileOptions(
   .option("--diagnose", "As doctor")
   .option("--allow-any-path", "Mount system directories and HAL9000_HOME too")
   .option(...trustOption)
+  .option("--allow-worktree", worktreeOption)
   .option("--yes", "Start the daemon without asking")
   .option("--json", "With --detach: print session and worker as JSON")
   .example("claudy ~/code/app")
@@ -236,6 +238,7 @@ async function openProject(
     name: options.name,
     standalone: options.legacy ?? false,
     allowAnyPath: options.allowAnyPath ?? false,
+    repository: repositoryConsent(options.allowWorktree),
     fresh: options.new ?? false,
     inherit: inheritRequest(instance, env, options),
     sshAgent: options.sshAgent ? agentSocket() : undefined,

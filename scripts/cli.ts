@@ -1,8 +1,6 @@
 // What every command shares: it reads argv, prints errors and sets the exit
 // code, and is the only place that does.
 
-import { existsSync } from "node:fs";
-import { dirname, join } from "node:path";
 import process from "node:process";
 import { type CAC, cac, type Command } from "cac";
 import {
@@ -23,15 +21,6 @@ import {
 } from "./options.ts";
 
 export const version = manifest.version;
-
-/** The checkout that this script, or a bundle of it, runs from. */
-export const checkout = above(import.meta.dirname);
-
-/** "/" in an image, where there is none. */
-function above(directory: string): string {
-  const here = existsSync(join(directory, "package.json"));
-  return here || directory === "/" ? directory : above(dirname(directory));
-}
 
 /** Titles with the commands below them, in the order in which help shows them. */
 export type Groups = [title: string, names: string[]][];

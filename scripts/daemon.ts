@@ -22,7 +22,7 @@ import { duration } from "../lib/units.ts";
 import { liveWorkers } from "../lib/workers.ts";
 import type { CAC } from "cac";
 import { type LogOptions, printLog } from "./logs.ts";
-import { checkout } from "./cli.ts";
+import { checkout } from "../lib/checkout.ts";
 import { action, listOf } from "./options.ts";
 import { answer, confirm } from "./output.ts";
 

@@ -6,7 +6,8 @@ import process from "node:process";
 import { homeOf, readSettings } from "../lib/config.ts";
 import { logToStderr, timedLog } from "../lib/log.ts";
 import { homePaths } from "../lib/paths.ts";
-import { checkout, command, runCli } from "./cli.ts";
+import { checkout } from "../lib/checkout.ts";
+import { command, runCli } from "./cli.ts";
 import { actOnMcp, addMcpOptions } from "./mcp.ts";
 
 interface ServeOptions {

@@ -20,7 +20,7 @@ import { didYouMean } from "../lib/nearest.ts";
 import { columns } from "../lib/text.ts";
 import { ensureHome } from "../lib/volumes.ts";
 import { waitFor } from "../lib/wait.ts";
-import { checkout } from "./cli.ts";
+import { checkout } from "../lib/checkout.ts";
 import { type AddOptions, describe } from "./mcp-add.ts";
 import { lastLines, type LogOptions } from "./logs.ts";
 import { action } from "./options.ts";

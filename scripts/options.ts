@@ -34,6 +34,9 @@ export function explicitFlags(argv: readonly string[], cli: CAC): string[] {
   });
 }
 
+export const worktreeOption =
+  "Mount the repository that a worktree belongs to, writable (default: ask)";
+
 /** The values of an option that may be given more than once. */
 export function listOf(value: unknown): string[] {
   // cac gives [undefined] for a repeatable option that was not given.

@@ -4,6 +4,7 @@ import process from "node:process";
 import { Failure } from "../lib/errors.ts";
 import { displayed } from "../lib/terminal-filter.ts";
 import { printableLines } from "../lib/text.ts";
+import type { RepositoryConsent } from "../lib/repository-consent.ts";
 
 /**
  * Prints an answer on stdout: JSON when it was asked for, else its text. A terminal
@@ -89,6 +90,16 @@ export async function confirm(question: string, yes: boolean): Promise<void> {
 /** Whether a person at the terminal says yes. */
 export async function isConfirmed(question: string): Promise<boolean> {
   return /^y(es)?$/i.test(await ask(`${question} [y/N] `));
+}
+
+/** Whether the repository of a worktree is mounted: by flag, or asked for. */
+export function repositoryConsent(allowed = false): RepositoryConsent {
+  return {
+    allowed,
+    ask: process.stdin.isTTY === true
+      ? (question) => confirm(question, false)
+      : undefined,
+  };
 }
 
 /** Has one of several chosen at the terminal; gives its place among them. */

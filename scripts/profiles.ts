@@ -13,7 +13,7 @@ import { logToStderr } from "../lib/log.ts";
 import { checkProfile, detected } from "../lib/profile.ts";
 import { columns } from "../lib/text.ts";
 import { megabytes } from "../lib/units.ts";
-import { checkout } from "./cli.ts";
+import { checkout } from "../lib/checkout.ts";
 import { action } from "./options.ts";
 import { answer } from "./output.ts";
 

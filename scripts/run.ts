@@ -31,6 +31,8 @@ import { ensureHome } from "../lib/volumes.ts";
 import { offerDaemon } from "./daemon.ts";
 import { addMcpChoice, type McpChoice, mcpChoice } from "./mcp-choice.ts";
 import { approveConfig, trustOption } from "./trust.ts";
+import { worktreeOption } from "./options.ts";
+import { repositoryConsent } from "./output.ts";
 import {
   addProfileOptions,
   type ProfileOptions,
@@ -42,6 +44,7 @@ const { env } = process;
 interface RunOptions extends ProfileOptions, McpChoice {
   project?: string;
   trustProject?: boolean;
+  allowWorktree?: boolean;
   yes?: boolean;
   json?: boolean;
   "--"?: string[];
@@ -59,6 +62,7 @@ export function addRun(cli: CAC): void {
     .option("-p", "Accepted; it is what is done")
     .option("-C, --project <dir>", "The project (default: here)")
     .option(...trustOption)
+    .option("--allow-worktree", worktreeOption)
     .option("--yes", "Start the daemon without asking")
     .option("--json", "Print the CLI's JSON")
     .example('claudy run -p "explain this project"')
@@ -99,6 +103,7 @@ async function runPrompt(
     cwd: "/",
     image: image.name,
     imageId: image.id,
+    repository: repositoryConsent(options.allowWorktree),
     once: true,
   }, logToStderr);
   try {

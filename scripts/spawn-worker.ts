@@ -15,8 +15,8 @@ import {
 import type { ClaimReply } from "../lib/pool/protocol.ts";
 import type { SpawnRequest } from "../lib/spawn.ts";
 import { command, runCli } from "./cli.ts";
-import { flagsOf, listOf } from "./options.ts";
-import { answer } from "./output.ts";
+import { flagsOf, listOf, worktreeOption } from "./options.ts";
+import { answer, repositoryConsent } from "./output.ts";
 import { addProfileOptions, profileWish } from "./profiles.ts";
 
 const cli = command("spawn-worker");
@@ -66,6 +66,7 @@ addProfileOptions(
     type: [String],
   })
   .option("--allow-any-path", "Mount system directories and HAL9000_HOME too")
+  .option("--allow-worktree", worktreeOption)
   .option("--standalone", "A network of its own: no parent, no ChromaDB")
   .option("--cold", "With --detach: start a new worker, claim no warm one")
   .option("--warm-only", "With --detach: claim a warm worker, or fail")
@@ -151,6 +152,7 @@ function requestOf(
     keep: options["rm"] === false,
     standalone: options["standalone"] ?? false,
     allowAnyPath: options["allowAnyPath"] ?? false,
+    repository: repositoryConsent(options["allowWorktree"]),
     mounts: listOf(options["mount"]),
     env: listOf(options["env"]),
     command: options["--"]?.length > 0 ? options["--"] : undefined,
@@ -195,6 +197,8 @@ async function claimWarm(
     return { start: "cold", reason };
   }
   const reply = await claim(home, claimRequest(settings, request));
-  if (reply.start === "warm") warnings.forEach(logToStderr);
+  if (reply.start === "warm") {
+    [...warnings, ...reply.notices ?? []].forEach(logToStderr);
+  }
   return reply;
 }

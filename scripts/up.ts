@@ -16,15 +16,21 @@ import { ensureSample } from "../lib/sample.ts";
 import { spawnOnce } from "../lib/spawn.ts";
 import { duration } from "../lib/units.ts";
 import { ensureStorage } from "../lib/volumes.ts";
-import { checkout, command, runCli, version } from "./cli.ts";
+import { checkout } from "../lib/checkout.ts";
+import { command, runCli, version } from "./cli.ts";
 import { bringUp } from "./daemon.ts";
-import { answer } from "./output.ts";
+import { worktreeOption } from "./options.ts";
+import { answer, repositoryConsent } from "./output.ts";
 import { profileWish } from "./profiles.ts";
 
 const cli = command("up");
 
 cli.command("[project]", "Set everything up and start a worker on a project")
-  .action(async (project: string | undefined) => {
+  .option("--allow-worktree", worktreeOption)
+  .action(async (
+    project: string | undefined,
+    options: { allowWorktree?: boolean },
+  ) => {
     const startedAt = performance.now();
     const { env } = process;
     const engine = await phase(
@@ -35,6 +41,7 @@ cli.command("[project]", "Set everything up and start a worker on a project")
     const request = {
       directory: project || ensureSample(homedir()),
       cwd: process.cwd(),
+      repository: repositoryConsent(options.allowWorktree),
       inherit: inheritRequest(instance, env),
     };
     // A wrong directory is told before minutes of building, not after.

@@ -56,7 +56,7 @@ export const recipes: readonly ImageRecipe[] = [
     title: "HAL-9000 worker",
     originalBytes: 588e6,
     on: "worker-ultramin",
-    files: ["rootfs.sh"],
+    files: ["rootfs.sh", "gitconfig"],
     packages: none,
     scripts: false,
   },

@@ -12,12 +12,14 @@ import { statusOf } from "../docker-errors.ts";
 import { inDirectory } from "../directory.ts";
 import { forgetHome } from "../ending.ts";
 import { messageOf } from "../errors.ts";
-import { lookAt } from "../hostpath.ts";
+import { type HostPath, isWithin, lookAt } from "../hostpath.ts";
 import type { Instance } from "../instance.ts";
 import type { Log } from "../log.ts";
 import { type Staged, stageWhole } from "../owned.ts";
 import { plainText } from "../plain-file.ts";
-import { type Project, refusalOf } from "../project.ts";
+import { type Project, refusalIn } from "../project.ts";
+import { gitOf, type ProjectGit } from "../project-git.ts";
+import type { JudgedMount } from "../git-directory.ts";
 import {
   readRecord,
   recordSchema,
@@ -45,6 +47,7 @@ export class Unfit extends Error {}
 
 export interface Fitting {
   project: Project;
+  git: ProjectGit;
   name: string;
   limits: Limits;
 }
@@ -65,11 +68,21 @@ export async function fit(
     ? instance.names.worker(randomBytes(4).toString("hex"))
     : checkWorkerName(request.name, instance.names);
   if (existsSync(instance.home.record(name))) throw new Unfit("name is taken");
+  const git = gitOf(instance, project, request.allowAnyPath);
+  if (git.mounts.some(({ target }) => !isWithin(target, inside.workspace))) {
+    // In a worker that runs there is nothing to attach them to.
+    throw new Unfit("its git needs mounts elsewhere");
+  }
   const cpus = await capCpus(instance.docker, request.limits.cpus, log);
-  return { project, name, limits: { ...request.limits, cpus } };
+  return {
+    project: { path: project.path, uid: project.uid, gid: project.gid },
+    git,
+    name,
+    limits: { ...request.limits, cpus },
+  };
 }
 
-function projectOf(instance: Instance, request: ClaimRequest): Project {
+function projectOf(instance: Instance, request: ClaimRequest): HostPath {
   let found;
   try {
     found = lookAt(resolve("/", request.directory), instance.host);
@@ -78,14 +91,24 @@ function projectOf(instance: Instance, request: ClaimRequest): Project {
     throw new Unfit("the project cannot be looked at");
   }
   if (!found) throw new Unfit("outside of the project roots");
-  const refusal = request.allowAnyPath ? undefined : refusalOf(found.path, {
-    home: instance.hostHome.home,
-    socket: instance.socket,
-  });
+  const refusal = request.allowAnyPath
+    ? undefined
+    : refusalIn(instance, found.path);
   if (refusal !== undefined || found.kind !== "directory") {
     throw new Unfit("no project for a worker");
   }
-  return { path: found.path, uid: found.uid, gid: found.gid };
+  return found;
+}
+
+/** Of a claimed project: what its git needs within it at present. */
+export function gitMountsWithin(
+  instance: Instance,
+  { path }: Project,
+): JudgedMount[] {
+  const found = lookAt(path, instance.host);
+  if (found?.path !== path) return [];
+  return gitOf(instance, found, true).mounts
+    .filter(({ target }) => isWithin(target, inside.workspace));
 }
 
 /**
@@ -98,7 +121,7 @@ export async function claimWorker(
   recipe: WarmRecipe,
   worker: WarmWorker,
   request: ClaimRequest,
-  { name, project, limits }: Fitting,
+  { name, project, git, limits }: Fitting,
 ): Promise<Claim> {
   const { docker, home } = instance;
   const { session } = request;
@@ -138,7 +161,7 @@ export async function claimWorker(
     const attaching = mounter.attach({
       container: worker.id,
       pid: worker.pid,
-      attachments: attachmentsOf(project, claudeHome),
+      attachments: attachmentsOf(project, claudeHome, git.mounts),
     });
     attaching.catch(() => {});
     // In this order: a record would be taken for a worker that is wanted.
@@ -195,15 +218,23 @@ async function rename(
   }
 }
 
-/** Two mounts: the project, and the Claude home. */
+/** The project, the Claude home, and what the project's git needs within it. */
 export function attachmentsOf(
   { path, uid, gid }: Project,
   claudeHome: string,
+  git: JudgedMount[],
 ): Attachment[] {
   const owned = { readOnly: false, uid, gid };
   return [
     { source: path, target: inside.workspace, ...owned },
     { source: claudeHome, target: inside.claudeHome, ...owned },
+    ...git.map(({ source, target, readOnly, uid, gid }) => ({
+      source,
+      target,
+      readOnly,
+      uid,
+      gid,
+    })),
   ];
 }
 

@@ -17,6 +17,7 @@ import {
   claimWorker,
   endLoan,
   fit,
+  gitMountsWithin,
   readClaim,
   readClaims,
   Unfit,
@@ -232,7 +233,7 @@ export class PoolManager {
       );
       this.#lend(claim);
       this.#metrics.claimed(performance.now() - startedAt);
-      return warmReply(claim);
+      return warmReply(claim, fitting.git.notices);
     } catch (error) {
       const reason = messageOf(error);
       if (!(error instanceof Unfit || error instanceof MounterLost)) {
@@ -311,7 +312,11 @@ export class PoolManager {
       await this.#mounter.attach({
         container: id,
         pid: container.State.Pid,
-        attachments: attachmentsOf(record.project, claimHome),
+        attachments: attachmentsOf(
+          record.project,
+          claimHome,
+          gitMountsWithin(this.#instance, record.project),
+        ),
       });
     } catch (error) {
       this.#log(`Cannot attach to "${record.worker}": ${messageOf(error)}`);
@@ -431,10 +436,11 @@ export class PoolManager {
   }
 }
 
-function warmReply({ record }: Claim): ClaimReply {
+function warmReply({ record }: Claim, notices: string[] = []): ClaimReply {
   const { container, worker, project, image } = record;
   return {
     start: "warm",
     worker: { id: container, name: worker, project: project.path, image },
+    ...(notices.length > 0 ? { notices } : {}),
   };
 }

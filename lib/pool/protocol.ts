@@ -83,7 +83,12 @@ const workerSchema = v.object({
 
 /** A worker, or why it has to be a cold one. */
 export const claimReplySchema = v.variant("start", [
-  v.object({ start: v.literal("warm"), worker: workerSchema }),
+  v.object({
+    start: v.literal("warm"),
+    worker: workerSchema,
+    /** What will not work in it: lines for a person. */
+    notices: v.optional(v.array(v.string())),
+  }),
   v.object({ start: v.literal("cold"), reason: v.string() }),
 ]);
 

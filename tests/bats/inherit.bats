@@ -95,30 +95,6 @@ asked() {
   [ "$(docker exec "$session" git config core.editor)" = vi ]
 }
 
-@test "a git worktree works on both sides, and no other worktree is harmed" {
-  main=$(make_project "main$BATS_TEST_NUMBER")
-  git -C "$main" init --quiet
-  git -C "$main" -c user.name=a -c user.email=a@b commit --quiet --allow-empty -m first
-  git -C "$main" worktree add --quiet -b one "$HAL9000_PROJECT_ROOTS/tree one"
-  git -C "$main" worktree add --quiet -b two "$HAL9000_PROJECT_ROOTS/tree-two"
-  run -0 --separate-stderr "$claudy" --detach --json "$HAL9000_PROJECT_ROOTS/tree one"
-  [[ $stderr == *"Mounting $main/.git: the project is its worktree"* ]]
-  session=$(jq -r .session <<<"$output")
-  docker exec "$session" sh -c 'echo new >file && git add file && git -c user.name=w -c user.email=w@x commit --quiet -m "in the worker"'
-  [ "$(git -C "$main" log -1 --format=%s one)" = "in the worker" ]
-  docker exec "$session" sh -c 'git worktree prune; git gc --quiet --prune=now' || true
-  [ "$(git -C "$main" worktree list | wc -l)" = 3 ]
-  git -C "$HAL9000_PROJECT_ROOTS/tree-two" status --short
-  git -C "$HAL9000_PROJECT_ROOTS/tree one" fsck
-  git -C "$main" worktree remove --force "$HAL9000_PROJECT_ROOTS/tree-two"
-  "$claudy" stop "$session"
-  # A file that says so and whose repository does not is believed nothing.
-  mkdir -p "$HAL9000_TEST_ROOT/other/worktrees/x"
-  echo "gitdir: $HAL9000_TEST_ROOT/other/worktrees/x" >"$project/.git"
-  open "$project"
-  run -1 docker exec "$session" test -e "$HAL9000_TEST_ROOT/other"
-}
-
 @test "a plugin that is installed once is there for every session, and is nobody's to change" {
   market=$(make_project market)
   mkdir -p "$market/.claude-plugin" "$market/hello/.claude-plugin" "$market/hello/agents"

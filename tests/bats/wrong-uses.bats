@@ -7,6 +7,7 @@ setup_file() {
   load ../helper/load
   make_project app
   touch "$HAL9000_PROJECT_ROOTS/file"
+  mkdir -p "$HAL9000_PROJECT_ROOTS/me/.ssh" "$HAL9000_PROJECT_ROOTS/me/.config/gcloud" "$HAL9000_PROJECT_ROOTS/me/me"
   ln -sfn /etc "$HAL9000_PROJECT_ROOTS/to-etc"
   ln -sfn / "$HAL9000_PROJECT_ROOTS/to-root"
   ln -sfn "$HAL9000_HOME" "$HAL9000_PROJECT_ROOTS/to-home"
@@ -69,6 +70,13 @@ refuses() {
     6 | it is part of HAL9000_HOME         | spawn-worker.ts -d $P/to-home
     6 | it is part of HAL9000_HOME         | spawn-worker.ts -d $HAL9000_HOME/sessions
     6 | it contains HAL9000_HOME           | spawn-worker.ts -d $HAL9000_TEST_ROOT
+    6 | it is a home directory             | HOME=$P/me spawn-worker.ts -d $P/me
+    6 | it contains the home directory     | HOME=$P/me/me spawn-worker.ts -d $P/me
+    6 | /.ssh holds keys, logins or settings | spawn-worker.ts -d $P/me/.ssh
+    6 | /.config holds keys, logins or settings | HOME=$P/me spawn-worker.ts -d $P/me/.config/gcloud
+    6 | run on the host                    | spawn-worker.ts -d $(dirname "$(dirname "$(command -v spawn-worker.ts)")")
+    6 | /.ssh holds keys, logins or settings | docker exec $HAL9000_PREFIX-parent /scripts/spawn-worker -d $P/me/.ssh
+    6 | it is a home directory             | docker exec $HAL9000_PREFIX-parent /scripts/spawn-worker -d $(getent passwd 0 | cut -d: -f6)
 ROWS
 }
 

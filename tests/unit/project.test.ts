@@ -3,9 +3,11 @@ import {
   mkdtempSync,
   realpathSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
+import { spawn } from "node:child_process";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
@@ -13,7 +15,8 @@ import * as assert from "uvu/assert";
 import { Failure } from "../../lib/errors.ts";
 import { lookAt, realpathBeneath } from "../../lib/hostpath.ts";
 import type { Instance } from "../../lib/instance.ts";
-import { refusalOf, resolveProject, sessionName } from "../../lib/project.ts";
+import { resolveProject, sessionName } from "../../lib/project.ts";
+import { passwdHomes, refusalOf } from "../../lib/protected.ts";
 
 const test = suite<{ root: string }>("project");
 
@@ -22,6 +25,7 @@ const instance = {
   host: { mount: "", roots: undefined },
   hostHome: { home: "/nowhere/.hal9000" },
   socket: "/nowhere/docker.sock",
+  places: { userHomes: [], checkouts: [] },
 } as unknown as Instance;
 
 test.before.each((context) => {
@@ -102,6 +106,8 @@ test("realpathBeneath() takes root for /, for links and dots alike", ({ root }) 
 const secrets = {
   home: "/home/dave/.hal9000",
   socket: "/run/user/1000/docker.sock",
+  userHomes: ["/root", "/home/dave", "/srv/people/eve"],
+  checkouts: ["/home/dave/src/hal9000"],
 };
 
 const refused = [
@@ -118,6 +124,29 @@ const refused = [
   "/home/dave",
   "/home/dave/.hal9000",
   "/home/dave/.hal9000/sessions",
+  "/srv/people/eve",
+  "/srv/people",
+  "/root",
+  "/home/dave/.ssh",
+  "/home/dave/.gnupg",
+  "/home/dave/.aws/sso",
+  "/home/dave/.config",
+  "/home/dave/.config/gcloud",
+  "/home/dave/.kube",
+  "/home/dave/.docker",
+  "/home/dave/.claude",
+  "/home/dave/.claude/projects",
+  "/home/dave/.local/share/keyrings",
+  "/home/dave/.password-store",
+  "/home/dave/.azure",
+  "/home/dave/.bashrc",
+  "/home/stranger/.config",
+  "/home/stranger/.claude",
+  "/srv/people/eve/.docker",
+  "/mnt/disk/old-home/.ssh",
+  "/home/dave/src/hal9000",
+  "/home/dave/src/hal9000/scripts",
+  "/home/dave/src",
 ];
 
 for (const path of refused) {
@@ -130,6 +159,13 @@ for (
   const path of [
     "/home/dave/app",
     "/home/dave/.hal9000-x",
+    "/home/dave/hal9000-sample",
+    "/home/dave/src/hal9000-fork",
+    "/home/dave/src/app/.claude/worktrees/fix",
+    "/home/dave/app/.config",
+    "/home/dave/.local/share/chezmoi",
+    "/home/dave/.sshd-config",
+    "/srv/people/eve/app",
     "/srv/app",
     "/etcetera",
   ]
@@ -138,6 +174,44 @@ for (
     assert.is(refusalOf(path, secrets), undefined);
   });
 }
+
+test("passwdHomes() gives those of root and of people", () => {
+  const text = [
+    "root:x:0:0:root:/root:/bin/bash",
+    "daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin",
+    "dave:x:1000:1000:Dave:/home/dave:/bin/zsh",
+    "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin",
+    "broken",
+    "",
+  ].join("\n");
+  assert.equal(passwdHomes(text), ["/root", "/home/dave"]);
+});
+
+test("lookAt() is not misled by a path that is exchanged with a link", ({ root }) => {
+  const app = join(root, "home/dave/app");
+  mkdirSync(join(root, "secret"));
+  const secret = statSync(join(root, "secret"));
+  symlinkSync(join(root, "secret"), join(root, "home/dave/link"));
+  const helper = join(import.meta.dirname ?? "", "../helper/exchange.ts");
+  const link = join(root, "home/dave/link");
+  const exchange = spawn(process.execPath, ["run", "-A", helper, app, link]);
+  try {
+    for (let look = 0; look < 500; look++) {
+      let found;
+      try {
+        found = lookAt(app, instance.host);
+      } catch (error) {
+        assert.is((error as { code: string }).code, "EAGAIN");
+        continue;
+      }
+      assert.is(found?.kind, "directory");
+      const isSecret = found?.inode === `${secret.dev}:${secret.ino}`;
+      assert.is(isSecret, found?.path === join(root, "secret"));
+    }
+  } finally {
+    exchange.kill("SIGKILL");
+  }
+});
 
 test("sessionName() is the same for a path, and another for another", () => {
   assert.is(sessionName("/home/dave/app"), sessionName("/home/dave/app"));

@@ -1,0 +1,209 @@
+# A project's git: worktrees, submodules, and what belongs to the host.
+
+# shellcheck disable=SC2030,SC2031  # each test has a session of its own
+
+load ../helper/load
+load ../helper/sessions
+
+setup() {
+  use_stub
+  export GIT_CONFIG_GLOBAL=$BATS_TEST_TMPDIR/gitconfig
+  printf '[protocol "file"]\n\tallow = always\n' >"$GIT_CONFIG_GLOBAL"
+  cd "$HAL9000_PROJECT_ROOTS" || return
+  top=$HAL9000_PROJECT_ROOTS/git$BATS_TEST_NUMBER
+  mkdir "$top"
+}
+
+teardown() {
+  [ -z "${loop-}" ] || kill "$loop" 2>/dev/null || true
+  stop_workers
+  rm -rf "$top"
+}
+
+# A repository with one commit.
+make_repository() {
+  git init --quiet "$1"
+  git -C "$1" config user.name Dave
+  git -C "$1" config user.email dave@example.com
+  git -C "$1" commit --quiet --allow-empty -m first
+}
+
+in_worker() { # in_worker NAME SCRIPT
+  docker exec "$1" bash -ec "$2"
+}
+
+exchange() {
+  deno=$(echo "$repo"/node_modules/@deno/*/deno)
+  "$deno" run -A --no-lock --no-config --quiet "$repo/tests/helper/exchange.ts" "$@" 3>&- &
+  loop=$!
+}
+
+@test "a repository exchanged with a link while a worker is created is never mounted" {
+  # As in attack B1, with the user's consent to the repository: both are a worker's.
+  make_repository "$top/main"
+  git -C "$top/main" worktree add --quiet -b one "$top/app"
+  own=$top/main/.git/worktrees/app
+  mkdir "$top/secret"
+  echo planted >"$top/secret/planted"
+  ln -s "$top/secret" "$own-link"
+  exchange "$own" "$own-link" 20
+  for name in one two three four five; do
+    "$claudy" --detach --allow-worktree --name "swap-$name" "$top/app" || continue
+    run ! in_worker "swap-$name" "cat '$own'/planted '$own-link/planted' '$top/secret/planted' 2>/dev/null | grep planted"
+    "$claudy" stop "swap-$name"
+  done
+}
+
+@test "a project exchanged with a link is mounted as judged, or the worker ends" {
+  mkdir "$top/app" "$top/secret"
+  ln -s "$top/secret" "$top/link"
+  echo planted >"$top/secret/planted"
+  exchange "$top/app" "$top/link" 20
+  for _ in 1 2 3 4 5 6; do
+    out=$("$scripts/spawn-worker.ts" -d --cold --json -n exchanged "$top/app" 2>"$BATS_TEST_TMPDIR/err") || {
+      cat "$BATS_TEST_TMPDIR/err"
+      grep -E "was replaced while it was being mounted|being moved or replaced" "$BATS_TEST_TMPDIR/err"
+      run ! docker inspect exchanged
+      continue
+    }
+    # A link that is there while it is judged is followed, openly.
+    seen=$(in_worker exchanged 'cat planted 2>/dev/null || true')
+    [ "$(jq -r .project <<<"$out")" = "$top/secret" ] || [ -z "$seen" ]
+    "$scripts/coordinator.ts" stop exchanged
+  done
+  # A command of one's own runs behind the same gate.
+  for _ in 1 2 3; do
+    out=$("$scripts/spawn-worker.ts" -n exchanged "$top/app" -- sh -c 'cat planted; grep -c . /proc/mounts >/dev/null' 2>/dev/null) || true
+    [ -z "$out" ] || [ "$out" = planted ]
+  done
+}
+
+@test "projects that point at each other mount nothing of each other" {
+  # As in attack B2: no repository that git would accept.
+  mkdir -p "$top/tool/sub" "$top/app/worktrees" "$top/third"
+  echo planted >"$top/third/planted"
+  echo "$top/app/.git" >"$top/tool/sub/gitdir"
+  ln -s "$top/tool/sub" "$top/app/worktrees/x"
+  echo "gitdir: $top/app/worktrees/x" >"$top/app/.git"
+  run -0 spawn --allow-worktree -n pointing "$top/app"
+  [[ $output == *"git does not work in the worker"* ]]
+  run ! in_worker pointing "cat '$top/third/planted'"
+  in_worker pointing "! cut -d' ' -f5 /proc/self/mountinfo | grep -F '$top'"
+  # And one that it would: it is asked for, whatever it holds.
+  git init --quiet --bare "$top/bare"
+  mkdir -p "$top/bare/worktrees/x"
+  echo "$top/app/.git" >"$top/bare/worktrees/x/gitdir"
+  echo ../.. >"$top/bare/worktrees/x/commondir"
+  cp "$top/bare/HEAD" "$top/bare/worktrees/x/HEAD"
+  echo "gitdir: $top/bare/worktrees/x" >"$top/app/.git"
+  run -6 spawn -n asking "$top/app"
+  [[ $output == *"Refused to mount $top/bare: "*"is a git worktree of it"*"--allow-worktree"* ]]
+}
+
+@test "a worktree is mounted with its repository after one yes, and harms no other" {
+  make_repository "$top/main"
+  git -C "$top/main" worktree add --quiet -b one "$top/tree one"
+  git -C "$top/main" worktree add --quiet -b two "$top/tree-two"
+  run -6 "$claudy" --detach "$top/tree one"
+  [[ $output == *"Refused to mount $top/main/.git"* ]]
+  run -6 spawn "$top/tree one"
+  run -0 --separate-stderr "$claudy" --detach --json --allow-worktree "$top/tree one"
+  [[ $stderr == *"Mounting $top/main/.git: the project is its worktree"* ]]
+  session=$(jq -r .session <<<"$output")
+  in_worker "$session" 'echo new >file; git add file; git commit --quiet -m "in the worker"'
+  [ "$(git -C "$top/main" log -1 --format=%s one)" = "in the worker" ]
+  in_worker "$session" 'git worktree prune; git gc --quiet --prune=now' || true
+  [ "$(git -C "$top/main" worktree list | wc -l)" = 3 ]
+  git -C "$top/tree-two" status --short
+  git -C "$top/tree one" fsck
+  # The session remembers it, and nothing else.
+  "$claudy" stop "$session"
+  "$claudy" --detach "$top/tree one"
+  in_worker "$session" "git log --oneline"
+  "$claudy" stop "$session"
+  mv "$top/main" "$top/moved"
+  git -C "$top/moved" worktree repair "$top/tree one"
+  run -6 "$claudy" --detach "$top/tree one"
+  [[ $output == *"Refused to mount $top/moved/.git"* ]]
+}
+
+@test "a worktree is asked for at a terminal, once" {
+  make_repository "$top/main"
+  git -C "$top/main" worktree add --quiet -b one "$top/tree"
+  at_terminal() { # at_terminal ANSWER
+    printf '%s\n' "$1" | timeout 60 script -qec "$claudy --detach '$top/tree'" /dev/null
+  }
+  run at_terminal n
+  [[ $output == *"Mount its repository $top/main/.git too, writable? [y/N]"*"Nothing was done"* ]]
+  run -0 at_terminal y
+  session=$(tail -1 <<<"$output" | tr -d '\r')
+  in_worker "$session" 'git status'
+  "$claudy" stop "$session"
+  run -0 at_terminal
+  [[ $output != *"[y/N]"* ]]
+}
+
+@test "in the main checkout of worktrees prune and gc cost the host nothing, cold and warm" {
+  make_repository "$top/main"
+  git -C "$top/main" worktree add --quiet -b two "$top/tree-two"
+  git -C "$top/main" worktree add --quiet --detach "$top/detached"
+  git -C "$top/main" worktree add --quiet -b nested "$top/main/.claude/worktrees/nested"
+  echo staged >"$top/detached/staged"
+  git -C "$top/detached" add staged
+  git -C "$top/detached" commit --quiet -m "held by HEAD alone"
+  echo more >>"$top/detached/staged"
+  git -C "$top/detached" add staged
+  harm() {
+    in_worker "$1" 'git worktree prune' || true
+    in_worker "$1" 'git reflog expire --expire=now --all; git gc --quiet --prune=now' || true
+    run ! in_worker "$1" 'rm -rf .git/worktrees/detached'
+    in_worker "$1" 'git commit --quiet --allow-empty -m inside; git worktree add --quiet -b made .made; cd .made; git commit --quiet --allow-empty -m made; cd ..; git worktree remove .made; git branch -D made'
+    for tree in tree-two detached main/.claude/worktrees/nested; do
+      git -C "$top/$tree" status --short
+      git -C "$top/$tree" fsck --connectivity-only
+    done
+    [ "$(git -C "$top/main" worktree list | grep -cv prunable)" = 4 ]
+    [ "$(git -C "$top/detached" log -1 --format=%s)" = "held by HEAD alone" ]
+    [ "$(git -C "$top/detached" show :staged)" = $'staged\nmore' ]
+  }
+  spawn --cold -n cold "$top/main"
+  harm cold
+  "$scripts/coordinator.ts" stop cold
+  git -C "$top/main" worktree remove "$top/main/.claude/worktrees/nested"
+  git -C "$top/main" worktree add --quiet -b third "$top/third"
+  "$scripts/pool-manager.ts" start --min-warm 1 --max-warm 1
+  warm() { [ "$("$scripts/pool-manager.ts" status --json | jq '.warm | length')" = 1 ]; }
+  wait_for 30 warm
+  spawn --warm-only -n warm "$top/main"
+  in_worker warm 'git worktree prune' || true
+  run ! in_worker warm 'rm -rf .git/worktrees/detached'
+  [ "$(git -C "$top/main" worktree list | grep -cv prunable)" = 4 ]
+  "$scripts/pool-manager.ts" stop
+}
+
+@test "a submodule as project has its git, in its repository" {
+  make_repository "$top/lib"
+  make_repository "$top/super"
+  git -C "$top/super" submodule --quiet add "$top/lib" libs/x
+  git -C "$top/super" commit --quiet -m submodule
+  project=$top/super/libs/x
+  run -6 spawn "$project"
+  [[ $output == *"Refused to mount $top/super/.git/modules/libs/x"* ]]
+  spawn --allow-worktree -n submodule "$project"
+  in_worker submodule 'git status --short; git -c user.name=w -c user.email=w@x commit --quiet --allow-empty -m "in the worker"; [ "$(git rev-parse --show-toplevel)" = /workspace ]'
+  [ "$(git -C "$project" log -1 --format=%s)" = "in the worker" ]
+  [ "$(git -C "$top/super" status --short)" = " M libs/x" ]
+}
+
+@test "a project whose git lies elsewhere is told so before the session starts" {
+  make_repository "$top/repo"
+  mkdir -p "$top/repo/packages/a"
+  run -0 spawn -n part "$top/repo/packages/a"
+  [[ $output == *"part of the git repository $top/repo, which is not mounted"*"Open $top/repo"* ]]
+  git init --quiet --separate-git-dir "$top/elsewhere.git" "$top/separate"
+  run -0 spawn -n separate "$top/separate"
+  [[ $output == *"git directory $top/elsewhere.git is not mounted"*"clone"* ]]
+  git clone --quiet --shared "$top/repo" "$top/shared"
+  run -0 spawn -n shared "$top/shared"
+  [[ $output == *"Objects of the repository lie in $top/repo/.git/objects, which is not mounted"* ]]
+}

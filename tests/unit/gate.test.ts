@@ -1,0 +1,55 @@
+import { spawnSync } from "node:child_process";
+import { statSync } from "node:fs";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { gated, gatePassed } from "../../lib/gate.ts";
+import { inodeOf } from "../../lib/hostpath.ts";
+
+const test = suite("gate");
+
+/** Two mounts that every Linux has. */
+const home = { target: "/", inode: inodeOf("/"), source: "/home" };
+const project = { target: "/proc", inode: inodeOf("/proc"), source: "/app" };
+
+function run(homeMount = home, check = project, announce = false) {
+  const { Entrypoint: [file = "", ...args], Cmd } = gated(
+    homeMount,
+    [check],
+    ["printf", "%s|", "a b", "c'd"],
+    { announce },
+  );
+  const { status, stdout, stderr } = spawnSync(file, [...args, ...Cmd]);
+  return { status, stdout: `${stdout}`, stderr: `${stderr}` };
+}
+
+test("gated() runs the command where mounts are as judged", () => {
+  assert.equal(run(), { status: 0, stdout: "a b|c'd|", stderr: "" });
+  assert.is(run(home, project, true).stdout, `${gatePassed}\na b|c'd|`);
+});
+
+test("gated() refuses a mount that shows something else", () => {
+  const { dev } = statSync("/proc");
+  const { status, stdout, stderr } = run(home, {
+    ...project,
+    inode: `${dev}:999999`,
+    source: "/it's $HOME",
+  });
+  assert.is(status, 6);
+  assert.is(stdout, "");
+  assert.match(stderr, "/it's $HOME was replaced while it was being mounted");
+});
+
+test("gated() refuses what is not mounted at its target", () => {
+  for (const target of ["/usr", "/pro", "/proc/", "/a b\n\\c"]) {
+    const { status, stderr } = run(home, { ...project, target });
+    assert.is(status, 6, target);
+    assert.match(stderr, "/app was not mounted at");
+  }
+});
+
+test("gated() compares no inodes with those of another kernel", () => {
+  const other = { ...home, inode: "1:1" };
+  assert.is(run(other, { ...project, inode: "1:2" }).status, 0);
+});
+
+test.run();
