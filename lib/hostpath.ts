@@ -1,7 +1,6 @@
 // Paths of the host, looked at from wherever this program runs: the host
 // itself, or a container that has the host's directories below a mount point.
 
-import { Buffer } from "node:buffer";
 import {
   type BigIntStats,
   closeSync,
@@ -9,12 +8,12 @@ import {
   fstatSync,
   openSync,
   readlinkSync,
-  readSync,
   type Stats,
   statSync,
 } from "node:fs";
 import { dirname, isAbsolute, join } from "node:path";
 import * as v from "valibot";
+import { plainText } from "./plain-file.ts";
 
 /** Which of the host's directories this program can look at, and where. */
 export interface HostView {
@@ -184,20 +183,10 @@ const maxBytes = 8192;
  * or larger than people write by hand.
  */
 export function readSmallFile(path: string): string {
-  let file: number;
   try {
-    // A pipe would have us wait for its writer.
-    file = openSync(path, constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    return plainText(path, { maxBytes: maxBytes - 1 }) ?? "";
   } catch {
-    return "";
-  }
-  try {
-    if (!isSmallFile(fstatSync(file))) return "";
-    // It may be growing.
-    const text = Buffer.alloc(maxBytes);
-    return text.toString("utf8", 0, readSync(file, text, 0, maxBytes, 0));
-  } finally {
-    closeSync(file);
+    return ""; // it is not for us to read
   }
 }
 
