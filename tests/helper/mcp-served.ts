@@ -31,6 +31,8 @@ export interface Served {
   ): Promise<Answer>;
   /** The session of a client that has introduced itself. */
   greet(headers?: Record<string, string>): Promise<Answer>;
+  /** Opens the stream of a session, by which its client is there. */
+  listen(session: string, headers?: Record<string, string>): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -79,6 +81,7 @@ export async function serve(
           clientInfo: { name: "test", version: "1" },
         },
       }, headers),
+    listen: (session, headers = {}) => listen(socket, session, headers),
     close: async () => {
       await server.close();
       rmSync(home, { recursive: true, force: true });
@@ -90,6 +93,29 @@ export function newHome(): string {
   const home = mkdtempSync(join(tmpdir(), "hal9000-mcp-"));
   mkdirSync(join(home, "bank"));
   return home;
+}
+
+function listen(
+  socketPath: string,
+  session: string,
+  headers: Record<string, string>,
+): Promise<void> {
+  return new Promise((resolve, reject) => {
+    request({
+      socketPath,
+      path: "/mcp",
+      agent: false,
+      headers: {
+        host: "localhost",
+        accept: "text/event-stream",
+        "mcp-session-id": session,
+        ...headers,
+      },
+    })
+      .on("response", () => resolve())
+      .on("error", reject)
+      .end();
+  });
 }
 
 function ask(

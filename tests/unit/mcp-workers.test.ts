@@ -1,6 +1,7 @@
-import { EventEmitter } from "node:events";
+import { EventEmitter, once } from "node:events";
 import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
-import type { Socket } from "node:net";
+import { createServer, type IncomingHttpHeaders } from "node:http";
+import type { AddressInfo, Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -17,10 +18,11 @@ import {
 } from "../../lib/mcp/identity.ts";
 import { Inlet, Refused } from "../../lib/mcp/inlet.ts";
 import { placeFor } from "../../lib/mcp/places.ts";
+import { Upstream } from "../../lib/mcp/upstream.ts";
 import { findExcess } from "../../lib/mcp/watch.ts";
 import { ownerOf } from "../../lib/owned.ts";
 import { homePaths } from "../../lib/paths.ts";
-import { type Answer, serve } from "../helper/mcp-served.ts";
+import { serve } from "../helper/mcp-served.ts";
 
 const test = suite("mcp-workers");
 
@@ -251,29 +253,60 @@ test("a worker with all of its places keeps no other one out, and takes no other
     command: "/bin/sh",
     args: ["-c", program("cat >/dev/null")],
   });
+  /** A client that stays. */
+  const stays = async (headers = {}) => {
+    const { status, session = "" } = await served.greet(headers);
+    await served.listen(session, headers);
+    return { status, session };
+  };
   try {
-    const mine: Answer[] = [];
-    for (let at = 0; at < 8; at++) mine.push(await served.greet(as("a")));
-    assert.equal(mine.map(({ status }) => status), Array(8).fill(200));
+    for (let at = 0; at < 8; at++) {
+      assert.is((await stays(as("a"))).status, 200);
+    }
     assert.is((await served.greet(as("a"))).status, 503);
     assert.is(served.server.status.processes, 8);
-    const { status, session = "" } = await served.greet(as("b"));
-    assert.is(status, 200);
-    for (let at = 0; at < 8; at++) {
-      assert.is((await served.greet()).status, 200);
-    }
+    const { session } = await stays(as("b"));
+    for (let at = 0; at < 8; at++) assert.is((await stays()).status, 200);
     assert.is((await served.greet()).status, 503);
     // Which is no fault of the server.
     assert.is(await greet({ socketPath: served.socket }), "busy");
-    const theirs = { ...as("a"), "mcp-session-id": session };
-    assert.is((await served.send(call, theirs)).status, 404);
-    assert.is(
-      (await served.send(call, { "mcp-session-id": session })).status,
-      404,
+    const ask = async (headers: Record<string, string>) =>
+      (await served.send({ method: "notifications/x" }, {
+        ...headers,
+        "mcp-session-id": session,
+      })).status;
+    assert.equal(
+      [await ask(as("b")), await ask(as("a")), await ask({})],
+      [202, 404, 404],
     );
   } finally {
     await served.close();
   }
+});
+
+test("a server of HTTP is passed a request without the worker's token", async () => {
+  let heard: IncomingHttpHeaders = {};
+  const server = createServer((request, response) => {
+    heard = request.headers;
+    response.end();
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const upstream = new Upstream({
+    url: `http://127.0.0.1:${port}/mcp`,
+    headers: { authorization: "of the server" },
+    answered: () => {},
+    started: () => {},
+  });
+  const request = new Request("http://gateway/mcp", {
+    headers: { ...as("a"), "mcp-session-id": "1" },
+  });
+  const response = await upstream.passOn(request);
+  await response.text();
+  server.close();
+  assert.is(heard["mcp-session-id"], "1");
+  assert.is(heard["authorization"], "of the server");
+  assert.is(heard[tokenHeader.toLowerCase()], undefined);
 });
 
 test("a process that takes more memory than its server may is ended, with the reason", async () => {
