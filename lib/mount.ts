@@ -88,6 +88,7 @@ export async function resolveMount(
     path: mount.source,
     cwd,
     as: "mount",
+    readOnly: mount.readOnly,
     allowAny,
   });
   return { ...mount, source: path, target, inode };

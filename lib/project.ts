@@ -22,6 +22,8 @@ export interface GivenPath {
   cwd: string;
   /** As in "Cannot use "x" as project". */
   as: string;
+  /** Whether the worker can only read it. */
+  readOnly?: boolean;
   /** Whether what no worker should have is given all the same. */
   allowAny: boolean;
 }
@@ -61,7 +63,9 @@ export async function resolveGiven(
   } catch (error) {
     throw pathFailure(subject, error);
   }
-  const reason = given.allowAny ? undefined : refusalIn(instance, found.path);
+  const reason = given.allowAny
+    ? undefined
+    : refusalIn(instance, found.path, given);
   if (reason !== undefined) {
     throw new Failure("unsafe", `${subject}: ${reason}`, {
       hint:
@@ -78,8 +82,16 @@ export function refusalIn(
     "hostHome" | "socket" | "places"
   >,
   path: string,
+  { readOnly = false } = {},
 ): string | undefined {
-  return refusalOf(path, { home: hostHome.home, socket, ...places });
+  const { userHomes, checkouts } = places;
+  return refusalOf(path, {
+    home: hostHome.home,
+    socket,
+    userHomes,
+    // What runs on the host may be read.
+    checkouts: readOnly ? [] : checkouts,
+  });
 }
 
 /** A name for a project's path: legible, and no other path has the same. */

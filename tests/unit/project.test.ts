@@ -15,7 +15,11 @@ import * as assert from "uvu/assert";
 import { Failure } from "../../lib/errors.ts";
 import { lookAt, realpathBeneath } from "../../lib/hostpath.ts";
 import type { Instance } from "../../lib/instance.ts";
-import { resolveProject, sessionName } from "../../lib/project.ts";
+import {
+  resolveGiven,
+  resolveProject,
+  sessionName,
+} from "../../lib/project.ts";
 import { passwdHomes, refusalOf } from "../../lib/protected.ts";
 
 const test = suite<{ root: string }>("project");
@@ -75,6 +79,20 @@ test("resolveProject() takes what no worker should have when it is told to", asy
   assert.is(await kindOf("/etc", "/"), "unsafe");
   const project = await resolveProject(instance, { ...given, allowAny: true });
   assert.is(project.path, "/etc");
+});
+
+test("resolveGiven() gives the checkout's files to read alone", async ({ root }) => {
+  const places = { userHomes: [], checkouts: [root] };
+  const here = { ...instance, places };
+  const given = { path: root, cwd: "/", as: "mount", allowAny: false };
+  const found = await resolveGiven(here, { ...given, readOnly: true });
+  assert.is(found.path, root);
+  try {
+    await resolveGiven(here, given);
+    assert.unreachable();
+  } catch (error) {
+    assert.match((error as Error).message, "run on the host");
+  }
 });
 
 test("inside the parent a path is absolute, and looked at below the mount", async ({ root }) => {
