@@ -8,6 +8,8 @@ export const label = {
   /** HAL9000_HOME of the instance, as the engine knows it. */
   home: "hal9000.home",
   role: "hal9000.role",
+  /** On volumes: an id of its own for each, whatever its name is. */
+  volume: "hal9000.volume",
   born: "hal9000.born",
   session: "hal9000.session",
   project: "hal9000.project",

@@ -104,7 +104,11 @@ export async function ensureVolume(
   if (await inspectVolume(docker, name)) return;
   await docker.createVolume({
     Name: name,
-    Labels: { [label.instance]: prefix, [label.home]: hostHome.home },
+    Labels: {
+      [label.instance]: prefix,
+      [label.home]: hostHome.home,
+      [label.volume]: crypto.randomUUID(),
+    },
     // Host MCP servers and containers see the same memory bank.
     ...(name === names.volumes.memorybank
       ? {

@@ -10,7 +10,7 @@ import type { Collections } from "./collections.ts";
 import { Journal, readJournalOf } from "./journal.ts";
 import type { MigrateOptions, MigrationPlan } from "./migrate-plan.ts";
 import { Migration } from "./migrate-steps.ts";
-import { readMigrated, volumeTimes, writeMigrated } from "./migrated.ts";
+import { readMigrated, volumeIds, writeMigrated } from "./migrated.ts";
 import { Mover } from "./mover.ts";
 import type { Measured } from "./operations.ts";
 import { rememberSessions } from "./sessions.ts";
@@ -75,7 +75,7 @@ export async function migrate(
   const collections = await move.checkCollections(served);
   const backup = journal.state.skipBackup ? null : move.backupPath;
   const { stamp } = journal.state;
-  const volumes = await volumeTimes(instance);
+  const volumes = await volumeIds(instance);
   writeMigrated(instance, { stamp, backup, volumes });
   move.end();
   return {

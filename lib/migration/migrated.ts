@@ -8,6 +8,7 @@ import { inspectVolume } from "../docker.ts";
 import { Failure } from "../errors.ts";
 import type { Instance } from "../instance.ts";
 import { writeWhole } from "../owned.ts";
+import { label } from "../labels.ts";
 import type { HomePaths } from "../paths.ts";
 import { movedParts, volumeOf } from "./parts.ts";
 
@@ -16,7 +17,7 @@ const migratedSchema = v.object({
   stamp: v.string(),
   /** Null where none was wanted. */
   backup: v.nullable(v.string()),
-  /** The volumes that were filled, and when each was made. */
+  /** The volumes that were filled, with their ids. */
   volumes: v.optional(v.record(v.string(), v.string())),
 });
 
@@ -46,8 +47,8 @@ export function readMigrated(
   }
 }
 
-/** The volumes that there are, and when each was made. */
-export async function volumeTimes(
+/** The volumes that there are, with their ids: empty for one that has none. */
+export async function volumeIds(
   instance: Instance,
 ): Promise<Record<string, string>> {
   const volumes = await Promise.all(
@@ -55,13 +56,11 @@ export async function volumeTimes(
       inspectVolume(instance.docker, volumeOf(instance, part))
     ),
   );
-  return Object.fromEntries(volumes.flatMap((volume) => {
-    const { Name, CreatedAt } = (volume ?? {}) as {
-      Name?: string;
-      CreatedAt?: string;
-    };
-    return Name === undefined ? [] : [[Name, CreatedAt ?? ""]];
-  }));
+  return Object.fromEntries(
+    volumes.flatMap((volume) =>
+      volume ? [[volume.Name, volume.Labels?.[label.volume] ?? ""]] : []
+    ),
+  );
 }
 
 /**
@@ -72,10 +71,10 @@ export async function migratedParts(instance: Instance): Promise<string[]> {
   const migrated = readMigrated(instance);
   if (!migrated) return [];
   const { volumes } = migrated;
-  const times = await volumeTimes(instance);
+  const ids = await volumeIds(instance);
   return movedParts.filter((part) => {
     const name = volumeOf(instance, part);
-    return volumes === undefined || volumes[name] === times[name];
+    return volumes === undefined || volumes[name] === ids[name];
   }).map(({ name }) => name);
 }
 

@@ -535,6 +535,86 @@ small_disk() { # small_disk SIZE: as the home
   docker rm "$HAL9000_PREFIX-mover"
 }
 
+# Every original is somewhere: in a directory, a volume or a backup.
+originals_are_kept() {
+  local text found
+  found=$(cat "$HAL9000_HOME"/{membank,plugins,chromadb}/* "$HAL9000_HOME"/backups/*/{,volumes/}{membank,plugins,chromadb}/* 2>/dev/null
+    docker volume ls --quiet --filter "name=$HAL9000_PREFIX-" | while read -r volume; do
+      docker run --rm --network none --label "hal9000.instance=$HAL9000_PREFIX" --volume "$volume:/v:ro" \
+        --entrypoint bash "$HAL9000_IMAGE_REPO:parent" -c 'cat /v/* 2>/dev/null; true'
+    done)
+  for text in "$@"; do
+    grep -qaFx "$text" <<<"$found" || { echo "lost: $text" >&2; return 1; }
+  done
+}
+
+# Runs commands by their letters, refused or not, and looks after each.
+in_order() { # in_order LETTERS
+  local letter originals=(membank-original plugins-original chromadb-original)
+  rm -rf "${HAL9000_HOME:?}"/* # with what the test before has left
+  mkdir -p "$HAL9000_HOME"/{membank,plugins,chromadb}
+  for part in membank plugins chromadb; do echo "$part-original" >"$HAL9000_HOME/$part/file"; done
+  while read -r -n 1 letter; do
+    case $letter in
+      d) "$claudy" daemon start ;;
+      m) "$migrate" --yes ;;
+      f) "$migrate" --yes --force ;;
+      k) broken_off_in copy:plugins --force ;;
+      a) "$migrate" --yes --abort ;;
+      s) "$migrate" --yes --remove-source ;;
+      r) "$rollback" --yes ;;
+      v) "$rollback" --yes --keep-volumes ;;
+      l) "$rollback" --yes --replace-local ;;
+      i) "$scripts/init-volumes.ts" ;;
+      c) "$claudy" daemon stop; "$scripts/init-volumes.ts" --clean --yes ;;
+      p) "$claudy" prune --older-than 0 --yes ;;
+      w)
+        [ -d "$HAL9000_HOME/memorybank" ] || continue
+        originals+=("written-${#originals[@]}")
+        echo "${originals[-1]}" >"$HAL9000_HOME/memorybank/${#originals[@]}"
+        ;;
+    esac >"$BATS_TEST_TMPDIR/told" 2>&1 || true
+    # A clean destroys what was added, as it says; the directories stay.
+    [ "$letter" != c ] || originals=("${originals[@]:0:3}")
+    originals_are_kept "${originals[@]}" || { echo "after $letter of $1" >&2; cat "$BATS_TEST_TMPDIR/told"; return 1; }
+  done < <(printf %s "$1")
+  load setup_suite
+  remove_instance "$HAL9000_PREFIX"
+}
+
+@test "a rollback leaves directories alone that were never migrated" {
+  small_home
+  mkdir "$HAL9000_HOME/chromadb"
+  echo former >"$HAL9000_HOME/chromadb/data.bin"
+  local_trees "$HAL9000_HOME" >"$BATS_TEST_TMPDIR/source"
+  "$claudy" daemon start >/dev/null
+  run -0 "$rollback" --yes
+  [[ $output == *"Left as they are"*"$HAL9000_HOME/membank"*"Rolled back: nothing"* ]]
+  local_trees "$HAL9000_HOME" | diff "$BATS_TEST_TMPDIR/source" -
+  [ -z "$(docker volume ls --quiet --filter "name=$HAL9000_PREFIX")" ]
+  # What was added since is brought to where nothing is, and not put in the place of data.
+  rm -r "$HAL9000_HOME/membank"
+  "$claudy" daemon start >/dev/null
+  echo new >"$HAL9000_HOME/memorybank/new.md"
+  answers fill mine=5 >/dev/null
+  run -6 "$rollback" --yes
+  [[ $output == *"Never migrated, and the volumes hold other data: $HAL9000_HOME/chromadb"*--replace-local* ]]
+  docker inspect "$parent" >/dev/null
+  run -0 "$rollback" --yes --replace-local
+  [ "$(cat "$HAL9000_HOME/membank/new.md")" = new ]
+  [ "$(cat "$HAL9000_HOME"/backups/pre-rollback-*/chromadb/data.bin)" = former ]
+  [ -e "$HAL9000_HOME/plugins/bin/two" ]
+}
+
+@test "no order of migrate, rollback, start, clean and prune loses an original" {
+  # ORDERS=8 tries as many more that are made up.
+  orders=(mrdr dwrp kpa vwcr)
+  for _ in $(seq "${ORDERS:-0}"); do
+    orders+=("$(tr -dc dmfkasrvlicpw </dev/urandom | head -c 8)")
+  done
+  for order in "${orders[@]}"; do in_order "$order"; done
+}
+
 # Kills a command after so many milliseconds, and waits until all of it has gone.
 killed_after() { # killed_after MILLISECONDS COMMAND...
   "${@:2}" >/dev/null 2>&1 &

@@ -24,6 +24,10 @@ import { entriesOf, manifestOf } from "../../lib/migration/manifest.ts";
 import { findSessions } from "../../lib/migration/sessions.ts";
 import { compareTrees, type Entry, shown } from "../../lib/migration/tree.ts";
 import type { Instance } from "../../lib/instance.ts";
+import { instanceNames } from "../../lib/labels.ts";
+import { migratedParts, writeMigrated } from "../../lib/migration/migrated.ts";
+import type { Mover } from "../../lib/migration/mover.ts";
+import { partsToBring } from "../../lib/migration/rollback-plan.ts";
 import { homePaths } from "../../lib/paths.ts";
 
 const test = suite<{ root: string; instance: Instance }>("migration");
@@ -234,5 +238,86 @@ test("listBackups() knows those without a manifest for broken off", ({ instance 
   ]]);
   assert.ok(existsSync(join(instance.home.backups, "mine")));
 });
+
+/** Volumes with their ids, as an engine would show them. */
+function withVolumes(instance: Instance, ids: Record<string, string>) {
+  const getVolume = (Name: string) => ({
+    inspect: () =>
+      Name in ids
+        ? Promise.resolve({ Name, Labels: { "hal9000.volume": ids[Name] } })
+        : Promise.reject({ statusCode: 404 }),
+  });
+  const names = instanceNames("x");
+  return { ...instance, names, docker: { getVolume } } as unknown as Instance;
+}
+
+const volumes = { "x-chromadb": "1", "x-memorybank": "2", "x-plugins": "3" };
+
+test("migratedParts() counts no volume that was made since", async ({ instance }) => {
+  const now = { ...volumes, "x-plugins": "4" };
+  const later = withVolumes(instance, now);
+  assert.equal(await migratedParts(later), []);
+  writeMigrated(instance, { stamp: "s", backup: null, volumes });
+  assert.equal(await migratedParts(later), ["chromadb", "membank"]);
+  // As an earlier version has noted it.
+  writeMigrated(instance, { stamp: "s", backup: null });
+  assert.equal((await migratedParts(later)).length, 3);
+});
+
+interface Order {
+  what: string;
+  migrated?: string[];
+  local: string[];
+  holding: string[];
+  replaceLocal?: boolean;
+  brings: string[] | "refused";
+}
+
+const all = ["chromadb", "membank", "plugins"];
+const orders: Order[] = [
+  { what: "a start alone", local: all, holding: [], brings: [] },
+  {
+    what: "a migration",
+    migrated: all,
+    local: all,
+    holding: ["membank"],
+    brings: all,
+  },
+  { what: "no former home", local: [], holding: ["membank"], brings: all },
+  {
+    what: "both in use",
+    local: all,
+    holding: ["chromadb"],
+    brings: "refused",
+  },
+  {
+    what: "both in use, with --replace-local",
+    local: all,
+    holding: ["chromadb"],
+    replaceLocal: true,
+    brings: ["chromadb"],
+  },
+];
+
+for (const { what, migrated = [], replaceLocal = false, ...order } of orders) {
+  test(`partsToBring() after ${what}`, async ({ instance }) => {
+    const mover = {
+      do: ({ parts }: { parts: { name: string; path: string }[] }) =>
+        Promise.resolve(
+          parts.filter(({ name, path }) =>
+            (path.startsWith("/volumes/") ? order.holding : order.local)
+              .includes(name)
+          ).map(({ name }) => name),
+        ),
+    } as unknown as Mover;
+    const found = await partsToBring(
+      withVolumes(instance, volumes),
+      mover,
+      migrated,
+      { replaceLocal },
+    ).catch((error) => error instanceof Failure ? "refused" : error);
+    assert.equal(found, order.brings);
+  });
+}
 
 test.run();
