@@ -7,6 +7,7 @@ import { engineFailure, statusOf } from "./docker-errors.ts";
 import { Failure, unlessFileFails } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
+import { settleWorktrees } from "./made-worktrees.ts";
 import { keepNewest, writeWhole } from "./owned.ts";
 import { closeRecord, readRecords, type WorkerRecord } from "./record.ts";
 import { removeTree } from "./remove-tree.ts";
@@ -30,6 +31,11 @@ export async function stopWorker(
   worker: Named,
   log: Log,
 ): Promise<void> {
+  const record = readRecords(instance, log)
+    .find(({ container }) => container === worker.id);
+  if (record) {
+    await settleWorktrees(instance, worker.id, record.project.path);
+  }
   try {
     await instance.docker.getContainer(worker.id).stop({ t: stopSeconds });
   } catch (error) {

@@ -160,8 +160,22 @@ function hostWorktrees(project: HostPath, view: HostView): JudgedMount[] {
   ];
 }
 
+/** Whether a repository has worktrees that only a worker finds. */
+export function hasMadeWorktrees(project: string, view: HostView): boolean {
+  const directory = join(project, ".git/worktrees");
+  return entries(join(view.mount, directory)).some((name) =>
+    isWithin(
+      registeredPlace({ path: join(directory, name) }, view),
+      inside.workspace,
+    )
+  );
+}
+
 /** Where the repository says that a worktree lies. */
-function registeredPlace({ path }: HostPath, { mount }: HostView): string {
+function registeredPlace(
+  { path }: Pick<HostPath, "path">,
+  { mount }: HostView,
+): string {
   return resolve(path, readSmallFile(join(mount, path, "gitdir")).trim());
 }
 

@@ -181,6 +181,21 @@ exchange() {
   "$scripts/pool-manager.ts" stop
 }
 
+@test "a worktree made in a worker is one on the host, and in the next worker" {
+  make_repository "$top/main"
+  spawn --cold -n maker "$top/main"
+  in_worker maker 'git worktree add --quiet -b made ".claude/worktrees/made here"; cd .claude/worktrees/*; git commit --quiet --allow-empty -m made'
+  "$scripts/coordinator.ts" stop maker
+  made=$top/main/.claude/worktrees/made\ here
+  git -C "$top/main" worktree list | grep -F "$made"
+  run ! git -C "$top/main" worktree list --porcelain --expire now | grep prunable
+  git -C "$top/main" worktree prune
+  [ "$(git -C "$made" log -1 --format=%s)" = made ]
+  spawn --cold -n maker "$top/main"
+  in_worker maker 'git worktree prune; cd .claude/worktrees/*; git commit --quiet --allow-empty -m again'
+  [ "$(git -C "$made" log -1 --format=%s)" = again ]
+}
+
 @test "a submodule as project has its git, in its repository" {
   make_repository "$top/lib"
   make_repository "$top/super"
