@@ -5,7 +5,7 @@ import { randomBytes } from "node:crypto";
 import { readFileSync, rmSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { Failure, type FailureKind } from "./errors.ts";
-import { type HostView, realpathBeneath } from "./hostpath.ts";
+import { holding, type HostView } from "./hostpath.ts";
 import type { Instance } from "./instance.ts";
 import { ensureDirectory, type Owner, writeWhole } from "./owned.ts";
 
@@ -58,8 +58,14 @@ export function readSecret(
     });
   }
   try {
-    const path = realpathBeneath(host.mount, resolve(cwd, file));
-    return { name, value: readFileSync(host.mount + path) };
+    // Held: whoever can write its directory could replace it by a link meanwhile.
+    const value = holding(
+      resolve(cwd, file),
+      host,
+      ({ at }) => readFileSync(at),
+    );
+    if (value) return { name, value };
+    throw Object.assign(new Error("out of sight"), { code: "ENOENT" });
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     throw new Failure(

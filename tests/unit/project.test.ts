@@ -20,6 +20,7 @@ import {
   resolveProject,
   sessionName,
 } from "../../lib/project.ts";
+import { readSecret } from "../../lib/secrets.ts";
 import { passwdHomes, refusalOf } from "../../lib/protected.ts";
 
 const test = suite<{ root: string }>("project");
@@ -111,6 +112,21 @@ test("lookAt() says nothing of what is out of sight", ({ root }) => {
     assert.is(lookAt(`/home/dave/${path}`, view), undefined, path);
   }
   assert.throws(() => lookAt("/home/dave/gone", view), /ENOENT/);
+});
+
+test("readSecret() takes a file below the roots, and follows no link out of them", ({ root }) => {
+  const view = { mount: root, roots: ["/home/dave"] };
+  const read = (file: string) =>
+    readSecret(`KEY=${file}`, {}, view, "/home/dave").value.toString();
+  writeFileSync(join(root, "home/dave/key"), "mine");
+  writeFileSync(join(root, "other"), "not mine");
+  symlinkSync("/other", join(root, "home/dave/out"));
+  symlinkSync("/home/dave/key", join(root, "home/dave/in"));
+  assert.is(read("key"), "mine");
+  assert.is(read("in"), "mine");
+  for (const file of ["out", "/other", "gone"]) {
+    assert.throws(() => read(file), /Cannot read the file of secret KEY/);
+  }
 });
 
 test("realpathBeneath() takes root for /, for links and dots alike", ({ root }) => {
