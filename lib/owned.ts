@@ -128,7 +128,8 @@ export function stageWhole(
     }
   } catch (error) {
     drop();
-    throw error;
+    // An error of write(2) does not name its file.
+    throw Object.assign(error as Error, { path });
   }
   return {
     path: temporary,

@@ -8,7 +8,7 @@ import { hasConversation } from "./conversations.ts";
 import { layOutCredentials } from "./credentials.ts";
 import { environmentOf, inspectContainer } from "./docker.ts";
 import { stopWorker } from "./ending.ts";
-import { Failure, unlessFileFails } from "./errors.ts";
+import { Failure, messageOf, unlessFileFails } from "./errors.ts";
 import { execIn } from "./exec.ts";
 import type { Instance } from "./instance.ts";
 import {
@@ -341,14 +341,17 @@ async function takeBack(
   homeIsNew: boolean,
   log: Log,
 ): Promise<void> {
-  await unlessFileFails(log, async () => {
+  try {
     if (readSession(instance, name, log)?.usedAt !== usedAt) return;
     const workers = await listWorkers(instance);
     if (workers.some(({ session }) => session === name)) return;
     if (portBase !== undefined) freePorts(instance, portBase);
     if (homeIsNew) await removeSessionHome(instance, name);
     removeSessionRecord(instance, name);
-  });
+  } catch (error) {
+    // What refused the session is what the user has to hear of.
+    log(`warning: Cannot forget "${name}": ${messageOf(error)}`);
+  }
 }
 
 /** Of the caller's variables, those that the CLI is to know. */

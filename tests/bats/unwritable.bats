@@ -39,7 +39,7 @@ writable() {
   done <<'COMMANDS'
 spawn-worker.ts -d -n refused $P
 claudy.ts --detach --yes --name refused $P
-claudy.ts login --token <<<x
+claudy.ts login --key <<<sk-ant-x
 claudy.ts secret set X <<<x
 claudy.ts pool start
 claudy.ts doctor
