@@ -10,7 +10,7 @@ import { largest } from "./places.ts";
 export const maxConnections = 1024;
 
 /** Of those without a token. */
-const maxAnonymous = 256;
+const maxAnonymous = 768;
 
 /** Of one worker. */
 const maxOfWorker = 64;
@@ -33,6 +33,8 @@ interface Connection {
 export class Connections {
   /** In the order in which they came. */
   readonly #open = new Map<Socket, Connection>();
+  /** Those without a token. */
+  readonly #unknown = new Set<Connection>();
 
   add(socket: Socket): void {
     this.#makeRoom();
@@ -43,8 +45,9 @@ export class Connections {
       requests: 0,
     };
     this.#open.set(socket, connection);
+    this.#unknown.add(connection);
     socket.setTimeout(quietMs, () => socket.destroy());
-    socket.on("close", () => this.#open.delete(socket));
+    socket.on("close", () => this.#forget(connection));
     socket.on("error", () => {}); // it has gone
     // Bytes that are no request do not put that off.
     setTimeout(() => {
@@ -62,6 +65,8 @@ export class Connections {
     connection.isKnown = true;
     if (connection.worker !== worker) {
       connection.worker = worker;
+      if (worker === anonymous) this.#unknown.add(connection);
+      else this.#unknown.delete(connection);
       if (worker !== anonymous && !this.#mayStay(connection)) return;
     }
     connection.requests++;
@@ -82,15 +87,25 @@ export class Connections {
     return idle !== undefined;
   }
 
+  /** At once: many may come in the same moment. */
   #makeRoom(): void {
-    const all = [...this.#open.values()];
-    const unknown = all.filter(({ worker }) => worker === anonymous);
-    if (unknown.length < maxAnonymous && all.length < maxConnections) return;
-    const most = unknown.length < maxAnonymous ? largest(all) : unknown;
-    const isIdle = ({ requests }: Connection) => requests === 0;
-    const gone = most.find(isIdle) ?? most[0];
+    const areMany = this.#unknown.size >= maxAnonymous;
+    if (!areMany && this.#open.size < maxConnections) return;
+    const most = areMany ? this.#unknown : largest([...this.#open.values()]);
+    let gone: Connection | undefined;
+    for (const connection of most) {
+      gone ??= connection;
+      if (connection.requests > 0) continue;
+      gone = connection;
+      break;
+    }
     if (!gone) return;
-    this.#open.delete(gone.socket);
+    this.#forget(gone);
     gone.socket.destroy();
+  }
+
+  #forget(connection: Connection): void {
+    this.#open.delete(connection.socket);
+    this.#unknown.delete(connection);
   }
 }

@@ -151,10 +151,10 @@ if (command === "call") {
   // Again and again, as often as they are ended.
   while (true) {
     await connect().then((client) => clients.push(client), () => {});
-    while (sockets.filter(({ closed }) => !closed).length < Number(words[0])) {
+    for (let at = 0; at < 50; at++) {
+      if (sockets.length >= Number(words[0])) sockets.shift()?.destroy();
       const socket = createConnection(Number(port), hostname);
       sockets.push(socket.on("error", () => {}));
-      if (sockets.length % 50 === 0) await sleep(10);
     }
     await sleep(20);
   }

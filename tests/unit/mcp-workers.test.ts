@@ -122,12 +122,12 @@ test("connections that say nothing make room for the next, and none of a worker'
   for (const socket of known) assert.ok(connections.heard(socket, "a"));
   const silent = connected(connections, 2000);
   assert.is(open(known), 60);
-  assert.is(open(silent), 256);
+  assert.is(open(silent), 768);
   assert.not(silent.at(-1)?.destroyed);
   // Without a token they are no better, but go last.
-  const [asking] = silent.slice(-256) as [Socket];
+  const [asking] = silent.slice(-768) as [Socket];
   connections.heard(asking, anonymous);
-  connected(connections, 255);
+  connected(connections, 767);
   assert.not(asking.destroyed);
   connected(connections, 2000);
   assert.not(asking.destroyed);
