@@ -7,7 +7,12 @@ import * as v from "valibot";
 import { Failure, messageOf } from "./errors.ts";
 import { didYouMean } from "./nearest.ts";
 import { homePaths } from "./paths.ts";
-import { definitions, type SettingName, type Settings } from "./settings.ts";
+import {
+  defaultRepository,
+  definitions,
+  type SettingName,
+  type Settings,
+} from "./settings.ts";
 
 /** A setting's text and where it was written, for the error that names it. */
 export interface Source {
@@ -116,10 +121,19 @@ function sources(
       key,
       flags[key] ??
         (fromEnv ? { text: fromEnv, place: "environment" } : file.get(key)) ??
-        { text: definitions[key].fallback, place: "default" },
+        { text: fallbackOf(key, found), place: "default" },
     );
   }
   return found;
+}
+
+function fallbackOf(
+  key: SettingName,
+  found: Map<SettingName, Source>,
+): string {
+  return key === "HAL9000_IMAGE_REPO"
+    ? defaultRepository(found.get("HAL9000_PREFIX")?.text ?? "")
+    : definitions[key].fallback;
 }
 
 function checkSetting(key: SettingName, { text, place }: Source): unknown {

@@ -2,6 +2,7 @@
 
 import { basename, join } from "node:path";
 import { inDirectory } from "./directory.ts";
+import type { Docker } from "./docker.ts";
 import type { Instance } from "./instance.ts";
 import { label } from "./labels.ts";
 import { messageOf } from "./errors.ts";
@@ -16,7 +17,7 @@ import { listWorkers } from "./workers.ts";
 
 export interface Leftover {
   kind: "log" | "record" | "home" | "backup" | "image" | "session";
-  /** A path, an image's id, or a session's name. */
+  /** A path, an image's id or name, or a session's name. */
   name: string;
   sizeBytes: number;
 }
@@ -114,13 +115,15 @@ function backups(instance: Instance, before: number): Leftover[] {
 }
 
 /**
- * Images of ours that a later build has taken the name from, and profiles that are
- * this instance's own: they are built again when they are asked for.
+ * Images of ours that a later build has taken the name from, profiles that are this
+ * instance's own, which are built again when they are asked for, and what instances
+ * that are gone have left.
  */
 async function images(
-  { docker, prefix }: Instance,
+  instance: Instance,
   before: number,
 ): Promise<Leftover[]> {
+  const { docker, prefix, settings } = instance;
   const found = (await Promise.all([
     { dangling: ["true"], label: [label.inputs] },
     {
@@ -129,12 +132,58 @@ async function images(
       ),
     },
   ].map((filters) => docker.listImages({ filters })))).flat();
-  const unused = new Map(found.map((image) => [image.Id, image]));
-  for (const { ImageID } of await docker.listContainers({ all: true })) {
-    unused.delete(ImageID);
-  }
-  return [...unused.values()].filter(({ Created }) => Created * 1000 < before)
-    .map(({ Id, Size }) => ({ kind: "image", name: Id, sizeBytes: Size }));
+  const containers = await docker.listContainers({ all: true });
+  const used = new Set(containers.map(({ ImageID }) => ImageID));
+  const unused = ({ Id, Created }: Docker.ImageInfo) =>
+    !used.has(Id) && Created * 1000 < before;
+  const own = new Map(found.filter(unused).map((image) => [image.Id, image]));
+  const { Volumes } = await docker.listVolumes();
+  const live = [...containers, ...Volumes].map(({ Labels }) =>
+    Labels?.[label.instance]
+  );
+  const repositories = [prefix, settings.HAL9000_IMAGE_REPO, ...live];
+  const labelled = await docker.listImages({
+    filters: { label: [label.inputs] },
+  });
+  const orphaned = labelled.filter((image) =>
+    unused(image) && !own.has(image.Id)
+  ).flatMap((image) => orphanedNames(image, repositories));
+  return [
+    ...[...own.values()].map(({ Id, Size }) => ({
+      kind: "image" as const,
+      name: Id,
+      sizeBytes: Size,
+    })),
+    ...orphaned,
+  ];
+}
+
+/** An instance's image repository: its prefix, or that and what it is for. */
+const repositoryPattern =
+  /^([a-z][a-z0-9-]{0,40}?)(?:-(?:profile|apt|worker))?$/;
+
+/**
+ * The names of an image that begin with the prefix of an instance without containers
+ * and volumes. Names of a registry are nobody's.
+ */
+export function orphanedNames(
+  { RepoTags, Size }: Pick<Docker.ImageInfo, "RepoTags" | "Size">,
+  live: readonly (string | undefined)[],
+): Leftover[] {
+  const names = RepoTags ?? [];
+  const orphaned = names.filter((name) => {
+    const repository = name.slice(0, name.lastIndexOf(":"));
+    const [, prefix] = repositoryPattern.exec(repository) ?? [];
+    return prefix !== undefined && !live.includes(prefix) &&
+      !live.includes(repository);
+  });
+  // The layers go with the last name.
+  const last = orphaned.length === names.length ? orphaned.length - 1 : -1;
+  return orphaned.map((name, index) => ({
+    kind: "image",
+    name,
+    sizeBytes: index === last ? Size : 0,
+  }));
 }
 
 async function oldSessions(

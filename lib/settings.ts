@@ -92,7 +92,7 @@ export const definitions = {
   HAL9000_IMAGE_REPO: {
     schema: imageName,
     fallback: "ghcr.io/hellblazer/hal-9000",
-    meaning: "Repository of the images",
+    meaning: "Repository of the images; by default another prefix has its own",
   },
   HAL9000_PROJECT_ROOTS: {
     schema: absolutePaths,
@@ -198,6 +198,17 @@ export const definitions = {
     meaning: "The parent does not wait for that pull",
   },
 } as const;
+
+/**
+ * Where nothing names the repository of the images: an instance with a prefix of its
+ * own has images of its own, which no other instance's build gives to something else.
+ */
+export function defaultRepository(prefix: string): string {
+  const { HAL9000_PREFIX, HAL9000_IMAGE_REPO } = definitions;
+  return prefix === HAL9000_PREFIX.fallback || !v.is(name, prefix)
+    ? HAL9000_IMAGE_REPO.fallback
+    : prefix;
+}
 
 type Definitions = typeof definitions;
 export type SettingName = keyof Definitions;

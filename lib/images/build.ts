@@ -8,6 +8,7 @@ import type { Log } from "../log.ts";
 import { baseImage } from "./base.ts";
 import { inputsDigest, stageInputs } from "./inputs.ts";
 import { type ImageRecipe, selectRecipes } from "./recipes.ts";
+import { takeOver } from "./shared.ts";
 
 export interface BuildOptions {
   /** The checkout. */
@@ -49,7 +50,8 @@ export async function buildImages(
     ]);
     digests.set(recipe.name, inputs);
     const tags = recipe.tags.map((tag) => `${repository}:${tag}`);
-    const current = !noCache && await areCurrent(docker, tags, inputs);
+    const current = !noCache && (await areCurrent(docker, tags, inputs) ||
+      await takeOver(docker, tags, inputs) !== undefined);
     log(`${current ? "Current" : "Building"}: ${tags[0]}`);
     if (!current) {
       const args = buildArguments(recipe, repository, base.name, {

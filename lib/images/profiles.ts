@@ -2,7 +2,7 @@
 // asked for, and again when what it is made of has changed.
 
 import { createHash } from "node:crypto";
-import { lstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { dropImage, inspectImage } from "../docker.ts";
 import { Failure } from "../errors.ts";
@@ -20,6 +20,7 @@ import {
 } from "../profile.ts";
 import { megabytes } from "../units.ts";
 import { workerImage } from "./recipes.ts";
+import { nameImage, takeOver } from "./shared.ts";
 
 /** One image on another. */
 export interface Layer {
@@ -28,7 +29,7 @@ export interface Layer {
   context: string;
   dockerfile: string;
   args: Record<string, string>;
-  /** Whose it is: ours, where all instances share it, else the instance's. */
+  /** True where only this instance can have one that is made of the same. */
   own: boolean;
 }
 
@@ -180,10 +181,14 @@ async function ensureLayer(
     below.id,
     layer.dockerfile,
     ...Object.values(layer.args),
-    ...treeOf(layer),
+    ...await sourceParts(layer),
   ]);
   const former = await inspectImage(docker, layer.tag);
   if (former?.Config.Labels?.[label.inputs] === inputs) return former.Id;
+  if (!layer.own) {
+    const same = await takeOver(docker, [layer.tag], inputs);
+    if (same) return same;
+  }
   const packages = layer.args["PACKAGES"];
   log(`Building ${layer.tag}${packages ? `, with ${packages}` : ""}`);
   try {
@@ -191,8 +196,7 @@ async function ensureLayer(
     const { buildLayer } = await import("./profile-build.ts");
     const id = await buildLayer(instance, layer, below.tag, inputs, log);
     // The name comes last: what has it has passed its test.
-    const [repo = "", tag = ""] = layer.tag.split(/:(?=[^:/]+$)/);
-    await docker.getImage(id).tag({ repo, tag });
+    await nameImage(docker, id, layer.tag);
     const { Size } = await docker.getImage(id).inspect();
     const shared = (await docker.getImage(below.tag).inspect()).Size;
     log(
@@ -212,22 +216,17 @@ async function ensureLayer(
   }
 }
 
-/** Paths and contents of what the engine is sent. */
-function treeOf({ context, dockerfile, own }: Layer): string[] {
-  // Ours lie side by side, and are made of nothing else.
+/** What a layer is made of, besides what it is built on. */
+async function sourceParts(
+  { context, dockerfile, own }: Layer,
+): Promise<string[]> {
+  // The shipped ones lie side by side, and are made of nothing else.
   if (!own || dockerfile !== "Dockerfile") {
     return [readFileSync(join(context, dockerfile), "utf8")];
   }
-  return readdirSync(context, { recursive: true, encoding: "utf8" })
-    .sort()
-    .flatMap((name) => {
-      const path = join(context, name);
-      const stat = lstatSync(path);
-      if (stat.isSymbolicLink()) return [name, readlinkSync(path)];
-      if (!stat.isFile()) return [name];
-      const content = createHash("sha256").update(readFileSync(path));
-      return [name, `${stat.mode & 0o777}`, content.digest("hex")];
-    });
+  // Loaded only here: shipped profiles have no context to read.
+  const { contextParts } = await import("./context.ts");
+  return await contextParts(context);
 }
 
 function digestOf(parts: string[]): string {

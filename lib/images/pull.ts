@@ -12,11 +12,16 @@ import { workerImage } from "./recipes.ts";
  * more: a spawn says what is missing.
  */
 export async function pullWorkerImage(
-  { docker, settings }: Pick<Instance, "docker" | "settings">,
+  { docker, settings, prefix }: Pick<
+    Instance,
+    "docker" | "settings" | "prefix"
+  >,
   log: Log,
 ): Promise<void> {
   if (settings.SKIP_IMAGE_PULL) return;
   const image = workerImage(settings);
+  // A name that is the instance's own is in no registry.
+  if (image === `${prefix}:worker`) return;
   if (await inspectImage(docker, image)) return;
   log(`Pulling ${image}`);
   const pulled = pull(docker, image).then(

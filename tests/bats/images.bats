@@ -36,6 +36,25 @@ in_image() { # in_image TAG SCRIPT
   [[ $output == *"worker-ultramin "*" MB  (original 469 MB)"* ]]
 }
 
+@test "each instance has images of its own, and builds none that another has" {
+  unset HAL9000_IMAGE_REPO
+  other=$HAL9000_PREFIX-other
+  id() { docker image inspect --format '{{.Id}}' "$1:net"; }
+  own=$(id "$HAL9000_PREFIX")
+  # As an instance that is gone has left it.
+  printf 'FROM %s:net\nLABEL changed=true\n' "$HAL9000_PREFIX" | docker build --quiet --tag "$other:net" -
+  pruned=$("$scripts/claudy.ts" prune --dry-run --older-than 0)
+  grep -F "$other:net" <<<"$pruned"
+  run ! grep -F " $HAL9000_PREFIX:" <<<"$pruned"
+  changed=$(id "$other")
+  [ "$changed" != "$own" ]
+  HAL9000_PREFIX=$other run -0 --separate-stderr "$scripts/build-images.ts" --only net --json
+  [ "$(jq -c 'map([.tags[0], .built])' <<<"$output")" = "[[\"$other:net\",false]]" ]
+  [ "$(id "$other") $(id "$HAL9000_PREFIX")" = "$own $own" ]
+  run -1 docker image inspect "$changed"
+  docker rmi "$other:net"
+}
+
 @test "--only refuses an image that is none" {
   run -2 "$scripts/build-images.ts" --only nonsense
   [[ $output == *'There is no image "nonsense"'* ]]

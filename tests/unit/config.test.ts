@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { homeOf, readSettings } from "../../lib/config.ts";
+import { homeOf, readSettings, settingFaults } from "../../lib/config.ts";
 import { Failure } from "../../lib/errors.ts";
 
 const test = suite<{ home: string }>("config");
@@ -38,6 +38,21 @@ test("readSettings() gives the defaults without file and environment", () => {
   assert.is(settings.CHROMADB_PORT, 8000);
   assert.is(settings.HAL9000_PREFIX, "hal9000");
   assert.is(settings.SKIP_IMAGE_PULL, false);
+});
+
+test("readSettings() gives each prefix a repository of its own, unless one is named", ({ home }) => {
+  const repository = (env: NodeJS.ProcessEnv) =>
+    readSettings({ HAL9000_HOME: "/nowhere", ...env }).HAL9000_IMAGE_REPO;
+  const shared = "ghcr.io/hellblazer/hal-9000";
+  assert.is(repository({}), shared);
+  assert.is(repository({ HAL9000_PREFIX: "mine" }), "mine");
+  const named = { HAL9000_PREFIX: "mine", HAL9000_IMAGE_REPO: "r/x" };
+  assert.is(repository(named), "r/x");
+  assert.is(repository(conf(home, "HAL9000_PREFIX=filed\n")), "filed");
+  assert.equal(
+    settingFaults({ HAL9000_HOME: "/nowhere", HAL9000_PREFIX: "a b" }).length,
+    1,
+  );
 });
 
 test("readSettings() takes flag before environment before file", ({ home }) => {

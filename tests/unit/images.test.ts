@@ -1,6 +1,11 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { buildArguments } from "../../lib/images/build.ts";
+import { contextParts } from "../../lib/images/context.ts";
+import { orphanedNames } from "../../lib/prune.ts";
 import { selectRecipes, workerImage } from "../../lib/images/recipes.ts";
 
 const test = suite("images");
@@ -38,6 +43,60 @@ test("workerImage() is WORKER_IMAGE, else the repository's", () => {
     workerImage({ HAL9000_IMAGE_REPO, WORKER_IMAGE: "" }),
     "r/x:worker",
   );
+});
+
+test("orphanedNames() are those of instances that are gone, not a registry's", () => {
+  const image = (...RepoTags: string[]) => ({ RepoTags, Size: 7 });
+  const live = ["hal9000", "mine", undefined, "shared"];
+  const names = (...tags: string[]) =>
+    orphanedNames(image(...tags), live).map(({ name }) => name);
+  assert.equal(
+    names("mine:worker", "mine-profile:x", "shared:net", "gone:worker"),
+    ["gone:worker"],
+  );
+  assert.equal(names("ghcr.io/hellblazer/hal-9000:net", "r/gone:net"), []);
+  assert.equal(names("gone-apt:1234", "gone-worker:python"), [
+    "gone-apt:1234",
+    "gone-worker:python",
+  ]);
+  // What goes is counted once, and only where all names go.
+  const sizes = (...tags: string[]) =>
+    orphanedNames(image(...tags), live).map(({ sizeBytes }) => sizeBytes);
+  assert.equal(sizes("gone:worker", "gone:worker-minimal"), [0, 7]);
+  assert.equal(sizes("gone:worker", "mine:worker"), [0]);
+});
+
+test("contextParts() leaves out what .dockerignore excludes, but not that file", async () => {
+  const context = mkdtempSync(join(tmpdir(), "hal9000-context-"));
+  const lay = (name: string, text: string) => {
+    mkdirSync(dirname(join(context, name)), { recursive: true });
+    writeFileSync(join(context, name), text);
+  };
+  const names = async () =>
+    (await contextParts(context)).filter((part) => /[A-Z.]|cache/.test(part));
+  try {
+    for (const name of ["Dockerfile", "cache/a.bin", "cache/kept.txt"]) {
+      lay(name, "one");
+    }
+    const everything = await contextParts(context);
+    lay(".dockerignore", "*\n!cache/kept.txt\n");
+    assert.equal(await names(), [
+      ".dockerignore",
+      "Dockerfile",
+      "cache/kept.txt",
+    ]);
+    const before = await contextParts(context);
+    lay("cache/a.bin", "two");
+    assert.equal(await contextParts(context), before);
+    lay("cache/kept.txt", "two");
+    assert.is.not(`${await contextParts(context)}`, `${before}`);
+    lay("cache/kept.txt", "one");
+    lay(".dockerignore", "cache\n");
+    assert.equal(await names(), [".dockerignore", "Dockerfile"]);
+    assert.is.not(`${everything}`, `${before}`);
+  } finally {
+    rmSync(context, { recursive: true, force: true });
+  }
 });
 
 test.run();
