@@ -16,7 +16,8 @@ FILTER ?=
 PROJECT ?=
 # Not empty: mount the repository of a PROJECT that is a git worktree
 ALLOW_WORKTREE ?=
-export FILTER PROJECT ALLOW_WORKTREE
+SAMPLES ?=
+export FILTER PROJECT ALLOW_WORKTREE SAMPLES
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,9 +65,9 @@ test-dind: $(FAST) ## Run the tests on a real engine [FILTER=regex]
 $(FAST): $(INSTALLED) package.json $(wildcard scripts/*.ts lib/*.ts lib/*/*.ts)
 	@./scripts/build.ts --fast >/dev/null
 
-benchmark-dind: $(FAST) ## Time spawns and claims beside Docker's own
+benchmark-dind: $(FAST) ## Time spawns and claims beside Docker's own [SAMPLES=20]
 	@./scripts/build-images.ts >/dev/null
-	@./scripts/benchmark.ts
+	@./scripts/benchmark.ts $${SAMPLES:+--samples "$$SAMPLES"}
 
 benchmark-migration: $(FAST) ## Time a migration of 1 GB in 50,000 files beside cp -a
 	@./scripts/build-images.ts >/dev/null

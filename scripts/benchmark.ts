@@ -5,10 +5,15 @@
 import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import process from "node:process";
+import { readSettings } from "../lib/config.ts";
 import { restartDaemon, startDaemon, stopDaemon } from "../lib/daemon.ts";
-import { createContainer, removeContainer } from "../lib/docker.ts";
+import {
+  createContainer,
+  type Docker,
+  removeContainer,
+} from "../lib/docker.ts";
 import { Failure } from "../lib/errors.ts";
 import { type Instance, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
@@ -53,12 +58,27 @@ await runCli(cli);
 function instanceEnv(directory: string): NodeJS.ProcessEnv {
   const projects = join(directory, "projects");
   mkdirSync(join(projects, "app"), { recursive: true });
+  const { HAL9000_PREFIX, HAL9000_IMAGE_REPO } = readSettings(process.env);
   return {
     ...process.env,
-    HAL9000_PREFIX: `hal9000-bench-${process.pid}`,
+    HAL9000_PREFIX: `${HAL9000_PREFIX}-bench-${process.pid}`,
+    HAL9000_IMAGE_REPO,
     HAL9000_HOME: join(directory, "home"),
     HAL9000_PROJECT_ROOTS: projects,
   };
+}
+
+/** The docker run option for a mount of a container, bind or volume. */
+function mountFlag(
+  { Type, Source, Target, ReadOnly, VolumeOptions }: Docker.MountSettings,
+): string {
+  return [
+    `--mount=type=${Type}`,
+    `source=${Source}`,
+    `target=${Target}`,
+    ...(ReadOnly ? ["readonly"] : []),
+    ...(VolumeOptions?.NoCopy ? ["volume-nocopy"] : []),
+  ].join(",");
 }
 
 async function removeInstance(instance: Instance): Promise<void> {
@@ -87,7 +107,11 @@ async function measureAll(
       encoding: "utf8",
     });
     if (status === 0) return stdout.trim();
-    throw new Failure("failed", `${file} ${args.join(" ")}: ${stderr.trim()}`);
+    throw new Failure(
+      "failed",
+      `Cannot time ${basename(file)} ${args[0] ?? ""}: exit code ${status}`,
+      { hint: stderr.trim().split("\n").slice(-5).join("\n") },
+    );
   };
   const remove = (id: string) => removeContainer(docker, id);
 
@@ -114,11 +138,7 @@ async function measureAll(
     ...Object.entries(Config.Labels).map(([key, value]) =>
       `--label=${key}=${value}`
     ),
-    ...(HostConfig.Mounts ?? []).map(({ Source, Target, ReadOnly }) =>
-      `--mount=type=bind,source=${Source},target=${Target}${
-        ReadOnly ? ",readonly" : ""
-      }`
-    ),
+    ...(HostConfig.Mounts ?? []).map(mountFlag),
     Config.Image,
   ];
   const dockerRun = () => run("docker", "run", "--detach", ...flags);
@@ -191,7 +211,7 @@ async function measureAll(
   // A manager that counts these alone.
   run(script("pool-manager"), "stop");
   run(script("pool-manager"), "start", "--min-warm=10", "--max-warm=10");
-  const claimed = Math.max(samples * 10, 200);
+  const claimed = samples * 10;
   for (let count = 0; count < claimed; count++) {
     await askPool(home.poolSocket, { op: "warm" });
     const reply = await claim(home, request);

@@ -69,7 +69,8 @@ export interface PromptSetting {
 export async function measurePrompts(
   { instance, env, project, flags, samples, run, claudy }: PromptSetting,
 ): Promise<Measured[]> {
-  const { docker, home } = instance;
+  const { docker, home, prefix } = instance;
+  const container = `${prefix}-prompted`;
   const terminal = quietEnv(env);
   const named = "prompted";
   const prompted = async (pool: boolean) => {
@@ -93,14 +94,14 @@ export async function measurePrompts(
         "run",
         "--interactive",
         "--tty",
-        "--name=prompted",
+        `--name=${container}`,
         "--env=ANTHROPIC_BASE_URL",
         ...flags,
         "claude",
         "--settings",
         helper,
       ], quiet);
-      await removeContainer(docker, "prompted");
+      await removeContainer(docker, container);
       return ms;
     },
   });

@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 root=$(mktemp -d "${TMPDIR:-/tmp}/hal9000-bench.XXXXXX")
+export HAL9000_IMAGE_REPO=${HAL9000_IMAGE_REPO:-ghcr.io/hellblazer/hal-9000}
 export HAL9000_PREFIX=hal9000-bench-$$ HAL9000_HOME=$root/home HAL9000_PROJECT_ROOTS=$root
 calls=${CALLS:-1000}
 client=$HAL9000_PREFIX-client
@@ -27,7 +28,7 @@ scripts/claudy.ts mcp start >/dev/null
 docker run --detach --name "$client" --network "container:$HAL9000_PREFIX-net" --entrypoint sleep \
   --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper --volume "$PWD:/repo:ro" \
   --volume "$HAL9000_HOME/run/mcp:/run/mcp" --workdir /repo --env DENO_DIR=/tmp/deno \
-  "${HAL9000_IMAGE_REPO:-ghcr.io/hellblazer/hal-9000}:parent" infinity >/dev/null
+  "$HAL9000_IMAGE_REPO:parent" infinity >/dev/null
 
 timed() { # timed CLIENTS ENV...
   docker exec "${@:2}" "$client" deno run -A --no-lock --quiet --node-modules-dir=manual \

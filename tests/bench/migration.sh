@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 root=$(mktemp -d "${TMPDIR:-/tmp}/hal9000-bench.XXXXXX")
+export HAL9000_IMAGE_REPO=${HAL9000_IMAGE_REPO:-ghcr.io/hellblazer/hal-9000}
 export HAL9000_PREFIX=hal9000-bench-$$ HAL9000_HOME=$root/home HAL9000_PROJECT_ROOTS=$root
 samples=${SAMPLES:-3}
 
