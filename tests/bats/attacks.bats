@@ -3,6 +3,7 @@
 load ../helper/load
 
 teardown() {
+  after_failure
   docker ps --all --quiet --filter label=hal9000-test.foreign="$HAL9000_PREFIX" |
     xargs -r docker rm --force --volumes
   stop_workers
@@ -11,7 +12,7 @@ teardown() {
 
 @test "links that a worker lays in its home lead root nowhere" {
   project=$(make_project foreign)
-  chown 1234:2345 "$project"
+  as_root chown 1234:2345 "$project"
   victim=$HAL9000_TEST_ROOT/victim
   echo precious >"$victim"
   spawn -n linker "$project"

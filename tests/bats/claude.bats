@@ -3,7 +3,10 @@
 load ../helper/load
 load ../helper/sessions
 
-teardown() { stop_workers; }
+teardown() {
+  after_failure
+  stop_workers
+}
 
 # claude WORKER ARGUMENT...: the CLI with the stub for its API.
 claude() {
@@ -21,7 +24,7 @@ claude() {
 
 @test "a tool call writes a file that is the project owner's on the host" {
   project=$(make_project two)
-  chown 1234:2345 "$project"
+  as_root chown 1234:2345 "$project"
   spawn -n wk "$project"
   call='TOOL Bash {"command":"printf daisy > /workspace/song","description":"sing"}'
   run -0 --separate-stderr claude wk -p "$call" --dangerously-skip-permissions

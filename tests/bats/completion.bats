@@ -7,7 +7,7 @@ claudy=$scripts/claudy.ts
 setup_file() {
   load ../helper/load
   for shell in zsh fish; do
-    command -v "$shell" >/dev/null || apt-get install -qq -y --no-install-recommends "$shell" >&2
+    command -v "$shell" >/dev/null || as_root apt-get install -qq -y --no-install-recommends "$shell" >&2 || true
   done
 }
 

@@ -13,6 +13,7 @@ setup() {
 }
 
 teardown() {
+  after_failure
   stop_workers
   "$claudy" logout --yes
   for name in PLANTED PLAIN; do "$claudy" secret rm --yes $name 2>/dev/null || true; done
@@ -166,6 +167,7 @@ make_certificate() {
     run ! docker exec "$session" sh -c 'grep -rlE "refresh-[0-9]" /home/claude /run/hal9000 /tmp 2>/dev/null'
     run ! docker exec "$session" touch /run/hal9000/credentials/mine
   done
+  docker exec "$parent" sh -c 'sed "/ platform.claude.com$/d; / api.anthropic.com$/d" /etc/hosts >/tmp/hosts; cat /tmp/hosts >/etc/hosts'
   # A login that is over is told, and taken from the workers.
   "$claudy" daemon status >/dev/null
   docker rm --force --volumes "$stub-token"

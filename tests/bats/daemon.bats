@@ -3,7 +3,7 @@ load ../helper/load
 hand=$HAL9000_PREFIX-hand
 
 teardown() {
-  load setup_suite
+  after_failure
   remove_instance "$hand"
   stop_workers
   "$scripts/claudy.ts" daemon start 2>/dev/null >/dev/null
@@ -209,11 +209,11 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
 @test "init-volumes --clean does not reach into another file system" {
   "$scripts/claudy.ts" daemon stop
   mkdir -p "$HAL9000_HOME/claude/mounted"
-  mount -t tmpfs none "$HAL9000_HOME/claude/mounted" || skip "mounting needs root"
+  as_root mount -t tmpfs none "$HAL9000_HOME/claude/mounted" || skip "mounting needs root, or sudo without a password"
   touch "$HAL9000_HOME/claude/mounted/kept"
   run -6 "$scripts/init-volumes.ts" --clean --yes
   present=$(ls "$HAL9000_HOME/claude/mounted")
-  umount "$HAL9000_HOME/claude/mounted"
+  as_root umount "$HAL9000_HOME/claude/mounted"
   [[ $output == *'another file system is mounted at "'*'/claude/mounted"'* ]]
   [ "$present" = kept ]
 }

@@ -27,11 +27,12 @@ setup_file() {
 # would wait for it for ever.
 @test "an engine that this run started keeps none of its files open" {
   engine=/proc/$(pgrep -xo dockerd)/fd
-  ls "$engine" >/dev/null
+  need_root
+  as_root ls "$engine" >/dev/null
   for file in /proc/self/fd/*; do
     file=$(readlink "$file") || continue
     [[ $file == pipe:* ]] || continue
-    run -0 find "$engine" -lname "${file//[/\\[}"
+    run -0 as_root find "$engine" -lname "${file//[/\\[}"
     [ -z "$output" ]
   done
 }

@@ -4,7 +4,10 @@ load ../helper/load
 
 deno=$(echo "$repo"/node_modules/@deno/*/deno)
 
-teardown() { stop_workers; }
+teardown() {
+  after_failure
+  stop_workers
+}
 
 # Everything that was left set-uid or set-gid by the attempts of a worker.
 attempts() { # attempts WORKER
@@ -18,7 +21,7 @@ special() { find "$1" \( -perm /6000 -o -type b -o -type c \) -print; }
 @test "a worker leaves no set-uid, set-gid or device file on the host" {
   make_project as-root
   as_user=$(make_project as-user)
-  chown 1234:2345 "$as_user"
+  as_root chown 1234:2345 "$as_user"
   for user in root user; do
     project=$HAL9000_PROJECT_ROOTS/as-$user
     spawn_attacker "leaver-$user" "$project"
@@ -30,7 +33,7 @@ special() { find "$1" \( -perm /6000 -o -type b -o -type c \) -print; }
 
 @test "ordinary tools work where set-uid files are refused" {
   project=$(make_project tools)
-  chown 1234:2345 "$project"
+  as_root chown 1234:2345 "$project"
   spawn -n tools "$project"
   docker exec tools bash -ec '
     cd /workspace

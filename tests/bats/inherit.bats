@@ -19,6 +19,7 @@ setup() {
 }
 
 teardown() {
+  after_failure
   stop_workers
   (cd "$host/.." && find . -type f -exec sha256sum {} + | sort) | cmp - "$BATS_TEST_TMPDIR/before"
 }

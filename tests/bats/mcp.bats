@@ -30,7 +30,10 @@ teardown_file() {
 }
 
 setup() { use_stub; }
-teardown() { stop_workers; }
+teardown() {
+  after_failure
+  stop_workers
+}
 
 client() { # client PORT WORDS...: through the whole way
   docker exec "$HAL9000_PREFIX-mcp-client" deno run -A --no-lock --quiet --node-modules-dir=manual \
@@ -166,7 +169,9 @@ result_holds() { result_of | grep -F -- "$1"; }
   [ "$(stat -c %a "$word")" = 600 ]
   token=$(jq -r .token "$word")
   # What Docker Desktop does with host.docker.internal: its loopback is the host's.
-  gateway=$(docker network inspect bridge --format '{{(index .IPAM.Config 0).Gateway}}')
+  # The network itself names none before the engine was restarted once.
+  gateway=$(inspect "$net" '{{range .NetworkSettings.Networks}}{{.Gateway}}{{end}}')
+  [ -n "$gateway" ]
   docker run --detach --name "$stand_in" --network host --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \
     --entrypoint deno "$HAL9000_IMAGE_REPO:parent" eval "
       import { connect, createServer } from 'node:net';
@@ -231,7 +236,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   up() { [ "$("$claudy" mcp status --json | jq .pid)" != null ]; }
   wait_for 10 up
   echoed after-gateway
-  kill -9 "$(inspect "$HAL9000_PREFIX-mcp" '{{.State.Pid}}')"
+  as_root kill -9 "$(inspect "$HAL9000_PREFIX-mcp" '{{.State.Pid}}')"
   forwards() { [ "$(inspect "$HAL9000_PREFIX-mcp" '{{.State.Running}} {{.RestartCount}}')" = "true 1" ]; }
   wait_for 10 forwards
   echoed after-forwarder

@@ -27,9 +27,10 @@ setup() {
 }
 
 teardown() {
-  load setup_suite
+  # Each test has an instance and a home of its own.
+  [ -n "$BATS_TEST_COMPLETED" ] || end_processes
   remove_instance "$HAL9000_PREFIX"
-  while read -r mounted; do umount "$mounted"; done < <(awk -v home="$BATS_TEST_TMPDIR/" 'index($5, home) == 1 { print $5 }' /proc/self/mountinfo)
+  while read -r mounted; do as_root umount "$mounted"; done < <(mounts_below "$BATS_TEST_TMPDIR")
 }
 
 # The real ChromaDB on a directory; what chroma.ts prints goes to answers.
@@ -54,7 +55,7 @@ make_former_home() { # make_former_home HOME COLLECTIONS
   chmod 0640 "$1/membank/app/progress.md"
   ln -s tool "$1/plugins/bin/alias"
   ln -s /nowhere/at/all "$1/plugins/dangling"
-  chown 1234:4321 "$1/membank/app/progress.md"
+  as_root chown 1234:4321 "$1/membank/app/progress.md"
   touch -d "2024-02-03 04:05:06.123456789" "$1/membank/app/progress.md" "$1/membank/app"
   touch -h -d "2023-01-01" "$1/plugins/dangling"
   for number in $(seq 1 20); do
@@ -238,7 +239,7 @@ deno=$(echo "$repo"/node_modules/@deno/*/deno)
 
 @test "a device is refused, and nothing was done" {
   small_home
-  mknod "$HAL9000_HOME/plugins/device" c 1 3 || skip "a device needs root"
+  as_root mknod "$HAL9000_HOME/plugins/device" c 1 3 || skip "a device needs root, or sudo without a password"
   run -1 "$migrate" --yes
   [[ $output == *'Cannot move "device"'* ]]
   [ -z "$(docker volume ls --quiet --filter "name=$HAL9000_PREFIX")" ]
@@ -411,7 +412,7 @@ broken_off_in() { # broken_off_in STEP OPTIONS...
 }
 
 small_disk() { # small_disk SIZE: as the home
-  mount -t tmpfs -o "size=$1" none "$HAL9000_HOME" || skip "mounting needs root"
+  as_root mount -t tmpfs -o "size=$1" none "$HAL9000_HOME" || skip "mounting needs root, or sudo without a password"
 }
 
 @test "a disk that is too small is told before anything is done" {

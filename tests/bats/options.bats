@@ -2,7 +2,10 @@
 
 load ../helper/load
 
-teardown() { stop_workers; }
+teardown() {
+  after_failure
+  stop_workers
+}
 
 records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 
@@ -30,7 +33,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 
 @test "--secret is a file for the worker's user, in nothing that can be inspected, and goes with the worker" {
   project=$(make_project foreign)
-  chown 1234:2345 "$project"
+  as_root chown 1234:2345 "$project"
   printf 'from file sk-planted-1' >"$HAL9000_PROJECT_ROOTS/secret"
   TOKEN='from environment sk-planted-2' spawn -n keeper \
     --secret KEY="$HAL9000_PROJECT_ROOTS/secret" --secret TOKEN "$project"
@@ -236,7 +239,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 
 @test "spawn in the parent takes a project outside the roots by a helper" {
   outside=$(mktemp -d "$HAL9000_TEST_ROOT/outside.XXXX")
-  chown 1234:2345 "$outside"
+  as_root chown 1234:2345 "$outside"
   docker exec "$parent" /scripts/spawn-worker -d -n far "$outside"
   [ "$(inspect far '{{.Config.User}}')" = 1234:2345 ]
   run -4 docker exec "$parent" /scripts/spawn-worker -d "$HAL9000_TEST_ROOT/gone"

@@ -4,17 +4,15 @@
 load ../helper/load
 
 setup_file() {
-  export HAL9000_PREFIX=$HAL9000_PREFIX-pool
+  export HAL9000_PREFIX=${HAL9000_PREFIX%-pool}-pool
   export HAL9000_HOME=$HAL9000_TEST_ROOT/pool-home
   "$scripts/claudy.ts" daemon start >/dev/null
   "$scripts/pool-manager.ts" start --min-warm 2 --max-warm 10 >/dev/null
 }
 
 teardown_file() {
-  docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" |
-    xargs -r docker rm --force --volumes >/dev/null
-  docker volume ls --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" |
-    xargs -r docker volume rm >/dev/null
+  load ../helper/load
+  remove_instance "$HAL9000_PREFIX"
 }
 
 setup() {
@@ -24,9 +22,10 @@ setup() {
 }
 
 teardown() {
+  after_failure
   stop_workers
   restore_image
-  while read -r mounted; do umount "$mounted"; done < <(mounts_here)
+  while read -r mounted; do as_root umount "$mounted"; done < <(mounts_here)
 }
 
 pool() { "$scripts/pool-manager.ts" "$@"; }
@@ -42,9 +41,7 @@ restore_image() {
 }
 
 # Mount points of the host below the projects.
-mounts_here() {
-  awk -v root="$HAL9000_PROJECT_ROOTS/" 'index($5, root) == 1 { print $5 }' /proc/self/mountinfo | tac
-}
+mounts_here() { mounts_below "$HAL9000_PROJECT_ROOTS"; }
 
 born_warm() { # born_warm TEMPLATE: of all containers that were made warm
   docker ps --all --no-trunc --format "$1" --filter "label=hal9000.instance=$HAL9000_PREFIX" \
@@ -191,7 +188,7 @@ claim_request() { # claim_request ID PROJECT
   [ "$(reason "$project" -- sleep 60)" = "cold: a command of its own" ]
   [ "$(reason -i "$HAL9000_IMAGE_REPO:worker-ultramin" "$project")" = "cold: another image" ]
   mkdir -p "$HAL9000_PROJECT_ROOTS/theirs"
-  chown 1234:2345 "$HAL9000_PROJECT_ROOTS/theirs"
+  as_root chown 1234:2345 "$HAL9000_PROJECT_ROOTS/theirs"
   [ "$(reason "$HAL9000_PROJECT_ROOTS/theirs")" = "cold: the project has another owner" ]
   outside=$(mktemp -d "$HAL9000_TEST_ROOT/outside.XXXX")
   [ "$(reason "$outside")" = "cold: outside of the project roots" ]
@@ -302,10 +299,10 @@ claim_request() { # claim_request ID PROJECT
   project=$(make_project nested)
   mkdir -p "$project/ro" "$project/rw"
   # After the mounter has begun: it sees the host as it is now.
-  mount -t tmpfs none "$project/rw"
-  mount -t tmpfs none "$project/ro"
+  as_root mount -t tmpfs none "$project/rw"
+  as_root mount -t tmpfs none "$project/ro"
   touch "$project/ro/there" "$project/rw/there"
-  mount -o remount,ro "$project/ro"
+  as_root mount -o remount,ro "$project/ro"
   claim -n nested "$project"
   docker exec nested touch /workspace/made /workspace/rw/made
   docker exec nested test -e /workspace/ro/there
@@ -315,14 +312,14 @@ claim_request() { # claim_request ID PROJECT
 
 @test "a read-only project stays read-only" {
   project=$(make_project readonly)
-  mount -t tmpfs -o ro none "$project"
+  as_root mount -t tmpfs -o ro none "$project"
   claim -n readonly "$project"
   run ! docker exec readonly touch /workspace/made
 }
 
 @test "a project on a file system that was mounted after the pool began" {
   project=$(make_project late)
-  mount -t tmpfs none "$project"
+  as_root mount -t tmpfs none "$project"
   echo content >"$project/file"
   claim -n late "$project"
   [ "$(docker exec late cat file)" = content ]
@@ -534,7 +531,7 @@ storm_project() {
 @test "kill -9 of the parent in a storm of claims" {
   storm_project
   kill_parent() {
-    kill -9 "$(inspect "$parent" '{{.State.Pid}}')" || true
+    as_root kill -9 "$(inspect "$parent" '{{.State.Pid}}')" || true
   }
   storm kill_parent
   stormed

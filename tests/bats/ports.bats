@@ -10,6 +10,7 @@ host_port=28333
 setup() { project=$(make_project served); }
 
 teardown() {
+  after_failure
   [ -z "${opener:-}" ] || kill "$opener" 2>/dev/null || true
   stop_workers
 }

@@ -10,6 +10,7 @@ claudy=$scripts/claudy.ts
 setup() { project=$(make_project "profiled$BATS_TEST_NUMBER"); }
 
 teardown() {
+  after_failure
   stop_workers
   rm -rf "$HAL9000_HOME/profiles"
   docker images --quiet "$HAL9000_PREFIX-profile" | sort -u | xargs -r docker rmi --force >/dev/null
@@ -85,6 +86,7 @@ XML
 }
 
 @test "what each profile weighs is told" {
+  for name in python node java; do "$claudy" profile build "$name"; done
   run -0 --separate-stderr "$claudy" profile list --json
   sizes=$(jq -r '.[] | select(.own | not) | "\(.name) \((.sizeBytes / 1e6) | floor)"' <<<"$output")
   echo "# $(xargs <<<"$sizes") MB" >&3
@@ -181,6 +183,7 @@ own_profile() { # own_profile NAME LINES...
   start_session --profile unbuilt --no-build
   "$claudy" stop "$worker"
   # The nearest that is there.
+  "$claudy" profile build python
   printf 'HAL9000_PROFILE=python\nHAL9000_APT=jq\n' >"$project/.hal9000.conf"
   start_session --profile auto --no-build
   [ "$(image_of "$worker")" = "$HAL9000_IMAGE_REPO:worker-python" ]
@@ -210,6 +213,7 @@ own_profile() { # own_profile NAME LINES...
 }
 
 @test "the pool keeps the wanted profiles warm, and claims them by their kind" {
+  "$claudy" profile build python
   echo 'WARM_PROFILES="base python missing"' >"$HAL9000_HOME/config/hal9000.conf"
   "$claudy" daemon restart >/dev/null
   "$claudy" pool start --min-warm 1 --max-warm 2 >/dev/null

@@ -3,6 +3,7 @@
 load ../helper/load
 
 teardown() {
+  after_failure
   stop_workers
   "$scripts/claudy.ts" daemon start >/dev/null 2>&1
 }

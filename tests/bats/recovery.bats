@@ -4,17 +4,14 @@
 load ../helper/load
 
 setup_file() {
-  export HAL9000_PREFIX=$HAL9000_PREFIX-recovery
+  export HAL9000_PREFIX=${HAL9000_PREFIX%-recovery}-recovery
   export HAL9000_HOME=$HAL9000_TEST_ROOT/recovery-home
   "$scripts/claudy.ts" daemon start >/dev/null
   "$scripts/pool-manager.ts" start --min-warm 2 --max-warm 5 >/dev/null
 }
 
 teardown_file() {
-  docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" |
-    xargs -r docker rm --force --volumes >/dev/null
-  docker volume ls --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" |
-    xargs -r docker volume rm >/dev/null
+  remove_instance "$HAL9000_PREFIX"
 }
 
 setup() {
@@ -23,6 +20,7 @@ setup() {
 }
 
 teardown() {
+  after_failure
   docker unpause "$net" "$parent" "$mounter" >/dev/null 2>&1 || true
   "$scripts/claudy.ts" daemon start >/dev/null 2>&1
   wait_for 15 "$scripts/pool-manager.ts" warm

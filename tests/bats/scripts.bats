@@ -87,6 +87,19 @@ commands() { find "$scripts" -name '*.ts' -perm -u+x | sort; }
   [ "$output" = "[]" ]
 }
 
+@test "the benchmark times each way beside Docker's own" {
+  run -0 --separate-stderr "$scripts/benchmark.ts" --samples 2 --json
+  [ "$(jq -c '[length > 10, all(.medianMs > 0), (map(select(.ratio != null)) | length > 5)]' <<<"$output")" = "[true,true,true]" ]
+  [ -z "$(docker ps --all --quiet --filter "name=$HAL9000_PREFIX-bench")" ]
+}
+
+@test "a test that fails does not wait for its deadline" {
+  printf '%s\n' "source '$repo/tests/helper/load.bash'" '@test "fails" { false; }' >"$BATS_TEST_TMPDIR/failing.bats"
+  run -1 env -i PATH="$PATH" HAL9000_PREFIX=x BATS_TEST_TIMEOUT=100 timeout 60 \
+    "$repo/node_modules/bats/bin/bats" --tap "$BATS_TEST_TMPDIR/failing.bats"
+  [[ $output == *"not ok 1 fails"* ]]
+}
+
 @test "make without a goal shows its goals" {
   run -0 make -C "$repo"
   for goal in up down engine images test test-dind clean; do

@@ -11,6 +11,7 @@ setup() {
 }
 
 teardown() {
+  after_failure
   tmux -L "$screen" kill-server 2>/dev/null || true
   stop_workers
 }

@@ -4,7 +4,10 @@
 setup_suite() {
   local repo
   repo=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
-  local images=${HAL9000_TEST_IMAGES:-hal9000-test}
+  # shellcheck source=tests/helper/instance.bash
+  source "$repo/tests/helper/instance.bash"
+  # Where images stay for the next run.
+  kept_images=${HAL9000_TEST_IMAGES:-hal9000-test}
   unset "${!WORKER_@}" "${!PARENT_@}" "${!HAL9000_@}" "${!CLAUDE_@}" CHROMADB_PORT ENABLE_POOL_MANAGER \
     SKIP_IMAGE_PULL LAZY_IMAGE_PULL
   HAL9000_TEST_ROOT=$(mktemp -d "${TMPDIR:-/tmp}/hal9000-test.XXXXXX")
@@ -12,7 +15,7 @@ setup_suite() {
   export HAL9000_PREFIX=hal9000-test-$$
   export HAL9000_HOME=$HAL9000_TEST_ROOT/home
   export HAL9000_PROJECT_ROOTS=$HAL9000_TEST_ROOT/projects
-  export HAL9000_IMAGE_REPO=$images
+  export HAL9000_IMAGE_REPO=$HAL9000_PREFIX
   # A host's Claude home that is nobody's; the real one must not be touched.
   export CLAUDE_HOME=$HAL9000_TEST_ROOT/claude-home
   mkdir "$HAL9000_PROJECT_ROOTS" "$CLAUDE_HOME"
@@ -21,7 +24,8 @@ setup_suite() {
   "$repo/scripts/engine.ts" start || return
   sweep_dead_runs
   "$repo/scripts/build-images.ts" || return
-  "$repo/scripts/claudy.ts" daemon start || return
+  keep_images
+  start_instance || return
 }
 
 teardown_suite() {
@@ -30,7 +34,9 @@ teardown_suite() {
     return 1
   }
   remove_instance "$HAL9000_PREFIX"
-  rm -rf "$HAL9000_TEST_ROOT"
+  keep_images
+  remove_images "$HAL9000_PREFIX"
+  as_root rm -rf "$HAL9000_TEST_ROOT"
 }
 
 # Every file of the real Claude home, with its checksum.
@@ -38,14 +44,30 @@ claude_homes() {
   find ~/.claude ~/.claude.json -type f -exec sha256sum {} + 2>/dev/null | sort
 }
 
-remove_instance() { # remove_instance PREFIX
-  local label=label=hal9000.instance=$1
-  docker ps --all --quiet --filter "$label" | xargs -r docker rm --force --volumes >/dev/null
-  docker volume ls --quiet --filter "$label" | xargs -r docker volume rm >/dev/null
+# The images of this run under names that stay: the next run need not build them.
+keep_images() {
+  local tag former
+  docker images --format '{{.Tag}}' "$HAL9000_IMAGE_REPO" | while read -r tag; do
+    former=$(docker images --quiet --no-trunc "$kept_images:$tag")
+    docker tag "$HAL9000_IMAGE_REPO:$tag" "$kept_images:$tag"
+    [ -z "$former" ] || [ "$(docker image inspect --format '{{len .RepoTags}}' "$former")" != 0 ] ||
+      docker rmi "$former" >/dev/null || true # in use
+  done
+}
+
+# By name: an image may have names of others too.
+remove_images() { # remove_images PREFIX
+  docker images --format '{{.Repository}}:{{.Tag}}' |
+    { grep -E "^$1(-[a-z-]+)?:" || true; } | xargs -r docker rmi --force >/dev/null
 }
 
 # A run that was killed cannot clean up; the next one does it for it.
 sweep_dead_runs() {
+  local user
+  while IFS=: read -r user _; do
+    case $user in hal9000-tester-*) ;; *) continue ;; esac
+    [ -d "/proc/${user##*-}" ] || as_root userdel --remove --force "$user"
+  done </etc/passwd
   docker ps --all --format '{{.Label "hal9000.instance"}}' | sort -u |
     while read -r instance; do
       case $instance in hal9000-test-*) ;; *) continue ;; esac
@@ -53,5 +75,9 @@ sweep_dead_runs() {
       # An engine that was killed may have left mounts that it does not know.
       [ -d "/proc/${pid%%-*}" ] || remove_instance "$instance" ||
         echo "Something of $instance stays behind" >&2
+    done
+  docker images --format '{{.Repository}}' | { grep -oE '^hal9000-test-[0-9]+' || true; } | sort -u |
+    while read -r instance; do
+      [ -d "/proc/${instance##*-}" ] || remove_images "$instance" || true
     done
 }

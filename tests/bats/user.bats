@@ -1,77 +1,91 @@
-# As a user without privileges, in the docker group, with a home that is closed
-# to others. Everything else here runs as root, which hides faults of ownership.
+# As another user without privileges, in the docker group, with a home that is closed
+# to others: most runs are root's, which hides faults of ownership.
 
 load ../helper/load
 
-user=hal9000-tester
+# Two runs at once have a user each.
+user=${HAL9000_PREFIX/hal9000-test/hal9000-tester}
+instance=$HAL9000_PREFIX-user
+home=/home/$user
+app=$home/app
 
+# All that the user runs is a copy of the user's own: the checkout may lie in a home
+# that nobody else can enter.
 setup_file() {
-  load ../helper/load
-  [ "$(id -u)" = 0 ] || skip "making a user needs root"
-  userdel --remove --force "$user" 2>/dev/null || true
-  useradd --create-home --groups docker --shell /bin/bash "$user"
-  chmod 0700 "/home/$user"
-  git -C "$repo" ls-files -z --cached --others --exclude-standard |
+  need_root
+  as_root userdel --remove --force "$user" 2>/dev/null || true
+  as_root useradd --create-home --groups docker --shell /bin/bash "$user"
+  as_root mkdir "$home/checkout" "$app"
+  { git -C "$repo" ls-files -z --cached --others --exclude-standard && printf 'node_modules\0'; } |
     tar --create --null --files-from=- --directory "$repo" |
-    tar --extract --directory "$(mkdir "/home/$user/checkout" && echo "/home/$user/checkout")"
-  cp -al "$repo/node_modules" "/home/$user/checkout/" 2>/dev/null ||
-    cp -a "$repo/node_modules" "/home/$user/checkout/"
-  chown "$user:" "/home/$user/checkout"
-  find "/home/$user/checkout" -path '*/node_modules' -prune -o -exec chown -h "$user:" {} +
-  mkdir "/home/$user/app" && chown "$user:" "/home/$user/app"
+    as_root tar --extract --no-same-owner --directory "$home/checkout"
+  as_root chown -R "$user:" "$home"
+  as_root chmod 0700 "$home"
 }
 
 teardown_file() {
-  [ "$(id -u)" = 0 ] || return 0
-  load setup_suite
-  remove_instance hal9000-test-user
-  remove_instance hal9000-test-user-move
-  userdel --remove --force "$user" 2>/dev/null
+  as_root true 2>/dev/null || return 0
+  remove_instance "$instance"
+  remove_instance "$instance-move"
+  as_root userdel --remove --force "$user" 2>/dev/null
+}
+
+setup() { as_user scripts/claudy.ts daemon start >/dev/null; }
+
+teardown() {
+  if [ -z "$BATS_TEST_COMPLETED" ]; then
+    end_processes
+    teardown_file
+    setup_file
+  else
+    as_user scripts/coordinator.ts stop-all --yes || true
+  fi
 }
 
 as_user() {
-  (cd "/home/$user/checkout" && runuser -u "$user" -- env -i HOME="/home/$user" PATH="$PATH" \
-    HAL9000_PREFIX=hal9000-test-user HAL9000_IMAGE_REPO="$HAL9000_IMAGE_REPO" "$@")
+  as_root runuser -u "$user" -- env -i -C "$home/checkout" HOME="$home" PATH="$PATH" \
+    HAL9000_PREFIX="$instance" HAL9000_IMAGE_REPO="$HAL9000_IMAGE_REPO" "$@"
 }
+in_parent() { as_user docker exec "$instance-parent" "$@"; }
+
+owner() { as_root stat -c %U "$1"; }
 
 # The mounter's socket is root's for as long as there is a pool: nobody else is to
 # connect to it. It lies in a directory of the user's.
-foreign() { find "/home/$user/.hal9000" ! -user "$user" ! -name mounter.sock; }
+foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -name mounter.sock; }
 
 @test "make up ends with a worker on the user's project" {
-  run -0 as_user make up PROJECT="/home/$user/app"
-  [[ $output == *"runs on /home/$user/app"* ]]
+  run -0 as_user make up PROJECT="$app"
+  [[ $output == *"runs on $app"* ]]
   [ -z "$(foreign)" ]
-  [ "$(stat -c '%a %U' "/home/$user/.hal9000")" = "700 $user" ]
+  [ "$(as_root stat -c '%a %U' "$home/.hal9000")" = "700 $user" ]
 }
 
 @test "spawn in the parent works for the user and leaves nothing of root's" {
-  run -0 as_user docker exec hal9000-test-user-parent \
-    /scripts/spawn-worker -d -n user-worker "/home/$user/app"
+  run -0 in_parent /scripts/spawn-worker -d -n user-worker "$app"
   [ -z "$(foreign)" ]
   docker exec user-worker touch /workspace/made "/home/claude/.claude/made"
-  [ "$(stat -c %U "/home/$user/app/made")" = "$user" ]
+  [ "$(owner "$app/made")" = "$user" ]
   run -0 as_user scripts/coordinator.ts list
   [[ $output == *user-worker* ]]
 }
 
 @test "spawn on the host and stop on both sides work for the user" {
-  as_user scripts/spawn-worker.ts -d -n host-worker "/home/$user/app"
-  as_user docker exec hal9000-test-user-parent /scripts/coordinator stop host-worker
+  for name in host-worker user-worker; do as_user scripts/spawn-worker.ts -d -n "$name" "$app"; done
+  in_parent /scripts/coordinator stop host-worker
   as_user scripts/coordinator.ts stop user-worker
   [ -z "$(foreign)" ]
-  as_user rm -r "/home/$user/.hal9000/logs"
+  as_user rm -r "$home/.hal9000/logs"
 }
 
 @test "a project of another owner is refused on the host, with the way round" {
-  mkdir -p "/home/$user/roots-own"
-  run -6 as_user scripts/spawn-worker.ts -d -n mine "/home/$user/roots-own"
+  as_root mkdir -p "$home/roots-own"
+  run -6 as_user scripts/spawn-worker.ts -d -n mine "$home/roots-own"
   [[ $output == *"belongs to uid 0, not to you"* ]]
   [[ $output == *"docker exec"* ]]
 }
 
 @test "every command works for the user" {
-  app=/home/$user/app
   as_user scripts/spawn-worker.ts -d -n all "$app"
   [ "$(as_user scripts/coordinator.ts count)" -ge 1 ]
   for words in list status stats "logs all"; do
@@ -84,73 +98,71 @@ foreign() { find "/home/$user/.hal9000" ! -user "$user" ! -name mounter.sock; }
   as_user scripts/claudy.ts config check
   as_user scripts/init-volumes.ts --status
   run -7 as_user scripts/spawn-worker.ts "$app" -- sh -c 'touch /workspace/attached; exit 7'
-  [ "$(stat -c %U "$app/attached")" = "$user" ]
+  [ "$(owner "$app/attached")" = "$user" ]
   as_user env TOKEN=x scripts/spawn-worker.ts -d -n secretive --secret TOKEN "$app"
   [ "$(docker exec secretive cat /run/secrets/TOKEN)" = x ]
   # Ends while nobody watches: the parent, as root, retires it.
   docker kill secretive
-  gone() { [ ! -e "/home/$user/.hal9000/sessions/secretive.json" ]; }
+  gone() { as_root test ! -e "$home/.hal9000/sessions/secretive.json"; }
   wait_for 15 gone
   [ -z "$(foreign)" ]
   as_user scripts/build-images.ts --json | jq -e 'all(.built | not)'
-  as_user scripts/coordinator.ts stop-all --yes
 }
 
 @test "claims work for the user, on the host and in the parent" {
-  app=/home/$user/app
   as_user scripts/pool-manager.ts start --min-warm 2
   as_user scripts/pool-manager.ts warm
   [ "$(as_user scripts/spawn-worker.ts -d -n warm-one --json "$app" | jq -r .start)" = warm ]
-  [ "$(as_user docker exec hal9000-test-user-parent /scripts/spawn-worker -d -n warm-two --json "$app" |
-    jq -r .start)" = warm ]
+  [ "$(in_parent /scripts/spawn-worker -d -n warm-two --json "$app" | jq -r .start)" = warm ]
   [ "$(docker exec warm-one whoami)" = claude ]
   docker exec warm-one touch /workspace/warm /home/claude/.claude/warm
-  [ "$(stat -c %U "$app/warm")" = "$user" ]
-  [ "$(stat -c '%a %U' "/home/$user/.hal9000/run/pool.sock")" = "600 $user" ]
+  [ "$(owner "$app/warm")" = "$user" ]
+  [ "$(as_root stat -c '%a %U' "$home/.hal9000/run/pool.sock")" = "600 $user" ]
   [ -z "$(foreign)" ]
   # The mounter takes no more from the user than from anybody.
-  run -0 as_user "$repo"/node_modules/@deno/*/deno run -A --no-lock --node-modules-dir=manual \
-    "/home/$user/checkout/tests/helper/ask.ts" "/home/$user/.hal9000/run/mounter/mounter.sock" '{"op":"test"}'
+  run -0 as_user sh -c 'node_modules/.bin/deno run -A --no-lock --node-modules-dir=manual tests/helper/ask.ts "$@"' \
+    ask "$home/.hal9000/run/mounter/mounter.sock" '{"op":"test"}'
   [[ $output == *"EACCES"* ]]
   # A project of another's in the user's roots is no claim.
-  run -7 as_user docker exec hal9000-test-user-parent /scripts/pool-manager claim "/home/$user/roots-own"
+  as_root mkdir -p "$home/roots-own"
+  run -7 in_parent /scripts/pool-manager claim "$home/roots-own"
   [[ $output == *"the project has another owner"* ]]
-  as_user scripts/coordinator.ts stop-all --yes
 }
 
 @test "daemon restart and make down work for the user" {
   as_user scripts/claudy.ts daemon restart
   as_user make down
-  [ -z "$(docker ps --all --quiet --filter label=hal9000.instance=hal9000-test-user)" ]
+  [ -z "$(docker ps --all --quiet --filter "label=hal9000.instance=$instance")" ]
 }
 
 @test "init-volumes --clean removes all that is the user's" {
+  as_user make down
   run -0 as_user scripts/init-volumes.ts --clean --yes
   [ -z "$(foreign)" ]
 }
 
 @test "a user outside the docker group is told to join it" {
-  gpasswd --delete "$user" docker
+  as_root gpasswd --delete "$user" docker
   run -3 as_user scripts/coordinator.ts list
+  as_root usermod --append --groups docker "$user"
   [[ $output == *"usermod -aG docker"* ]]
-  usermod --append --groups docker "$user"
 }
 
 @test "migrate and rollback work for the user, with files that root's containers left" {
-  former=/home/$user/former
-  moving() { as_user env HAL9000_HOME="$former" HAL9000_PREFIX=hal9000-test-user-move "$@"; }
+  former=$home/former
+  moving() { as_user env HAL9000_HOME="$former" HAL9000_PREFIX="$instance-move" "$@"; }
   as_user mkdir -p "$former/membank" "$former/plugins"
   as_user sh -c "echo mine >$former/membank/mine.md"
-  (umask 077 && echo roots >"$former/membank/roots.md")
+  as_root sh -c "umask 077; echo roots >$former/membank/roots.md"
   run -0 moving scripts/migrate.ts --yes
-  run -0 moving docker run --rm --entrypoint cat --volume hal9000-test-user-move-memorybank:/data \
+  run -0 moving docker run --rm --entrypoint cat --volume "$instance-move-memorybank:/data" \
     "$HAL9000_IMAGE_REPO:parent" /data/roots.md
   [ "$output" = roots ]
   run -0 moving scripts/rollback.ts --list-backups --verify
   [[ $output == *whole* ]]
   run -0 moving scripts/rollback.ts --yes
-  [ "$(stat -c '%U %a' "$former/membank/roots.md")" = "root 600" ]
-  [ "$(stat -c %U "$former/membank/mine.md")" = "$user" ]
+  [ "$(as_root stat -c '%U %a' "$former/membank/roots.md")" = "root 600" ]
+  [ "$(owner "$former/membank/mine.md")" = "$user" ]
   # All else is the user's, but for what the parent's ChromaDB has written.
-  [ -z "$(find "$former" ! -user "$user" ! -name roots.md ! -path "$former/chromadb*")" ]
+  [ -z "$(as_root find "$former" ! -user "$user" ! -name roots.md ! -path "$former/chromadb*")" ]
 }

@@ -1,6 +1,9 @@
 load ../helper/load
 
-teardown() { stop_workers; }
+teardown() {
+  after_failure
+  stop_workers
+}
 
 records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 
@@ -26,7 +29,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 
 @test "a worker is hardened and limited by default" {
   project=$(make_project one)
-  chown 1234:2345 "$project"
+  as_root chown 1234:2345 "$project"
   spawn -n wk "$project"
   host() { inspect wk "{{json .HostConfig.$1}}"; }
   [ "$(host Memory)" = 4294967296 ]
@@ -56,7 +59,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 
 @test "inside, the user is the project's owner, with a name and a home" {
   project=$(make_project one)
-  chown 1234:2345 "$project"
+  as_root chown 1234:2345 "$project"
   spawn -n wk "$project"
   [ "$(docker exec wk sh -c 'id -u; id -g; whoami; id -gn; pwd; echo "$HOME"' | xargs)" = \
     "1234 2345 claude claude /workspace /home/claude" ]

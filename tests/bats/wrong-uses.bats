@@ -16,6 +16,8 @@ setup_file() {
   "$scripts/spawn-worker.ts" -d -n taken "$HAL9000_PROJECT_ROOTS/app"
 }
 
+teardown() { after_failure; }
+
 teardown_file() {
   load ../helper/load
   stop_workers

@@ -3,14 +3,21 @@
 bats_require_minimum_version 1.5.0
 
 # shellcheck disable=SC2034  # names for the tests
-repo=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 scripts=$repo/scripts
+# shellcheck source=tests/helper/instance.bash
+source "$repo/tests/helper/instance.bash"
 # shellcheck disable=SC2034
 parent=$HAL9000_PREFIX-parent
 # shellcheck disable=SC2034
 net=$HAL9000_PREFIX-net
 # shellcheck disable=SC2034
 stub_port=18787
+
+# bats 1.13 keeps the pid of the process that ends a test after BATS_TEST_TIMEOUT
+# in a variable local to the function that a failed test has left already. It then
+# cannot kill that process, and waits for it. It is the first job of the test's shell.
+bats_abort_timeout_countdown() { kill "${BATS_killer_pid:-%1}" 2>/dev/null || true; }
 
 # A project directory of its own; $1 is its name.
 make_project() {
