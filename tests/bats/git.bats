@@ -15,6 +15,7 @@ setup() {
 }
 
 teardown() {
+  after_failure
   [ -z "${loop-}" ] || kill "$loop" 2>/dev/null || true
   stop_workers
   rm -rf "$top"

@@ -13,7 +13,10 @@ setup() {
   echo theirs >"$other/membank/note.md"
 }
 
-teardown() { stop_workers; }
+teardown() {
+  after_failure
+  stop_workers
+}
 
 # Every container, volume and file that a command of another home could have changed.
 everything() {
@@ -78,7 +81,6 @@ COMMANDS
   eval "$(jq -r '.[] | select(.name == "owner") | .mend' <<<"$output" | sed -n 's/^Use an instance of your own: //p')"
   run -0 "$scripts/init-volumes.ts"
   [ "$(cat "$HAL9000_HOME/run/instance")" = "$HAL9000_PREFIX" ]
-  load setup_suite
   remove_instance "$HAL9000_PREFIX"
 }
 
@@ -111,7 +113,6 @@ COMMANDS
     spawn -n second-own "$project"
     run -5 spawn -n "$session" "$project"
     [[ $output == *"the name is taken by a worker of instance \"${HAL9000_PREFIX%-second}\""*"Choose another --name"* ]]
-    load setup_suite
     remove_instance "$HAL9000_PREFIX"
   )
   [ "$(inspect "$session" '{{.State.Running}}')" = true ]

@@ -11,13 +11,14 @@ setup() { project=$(make_project unwritable); }
 
 teardown() {
   writable
+  after_failure
   stop_workers
 }
 
 # Makes a directory of the home read-only, for the host alone.
 read_only() { # read_only DIRECTORY
-  mount --bind "$1" "$1" || skip "mounting needs root"
-  mount -o remount,bind,ro "$1"
+  as_root mount --bind "$1" "$1" || skip "mounting needs root"
+  as_root mount -o remount,bind,ro "$1"
 }
 
 writable() {
@@ -65,7 +66,7 @@ COMMANDS
   export HAL9000_PREFIX=$HAL9000_PREFIX-full HAL9000_HOME=$HAL9000_TEST_ROOT/full
   export ANTHROPIC_API_KEY=sk-ant-x ANTHROPIC_BASE_URL=http://127.0.0.1:9
   mkdir "$HAL9000_HOME"
-  mount -t tmpfs -o size=4m,mode=0700 none "$HAL9000_HOME" || skip "mounting needs root"
+  as_root mount -t tmpfs -o size=4m,mode=0700 none "$HAL9000_HOME" || skip "mounting needs root"
   "$claudy" daemon start
   "$claudy" pool start --min-warm 0
   session=$("$claudy" --detach --profile base "$project")
@@ -80,6 +81,5 @@ COMMANDS
   run -7 "$claudy" --detach "$project"
   run -1 docker inspect "$session"
   rm "$HAL9000_HOME/filler"
-  load setup_suite
   remove_instance "$HAL9000_PREFIX"
 }

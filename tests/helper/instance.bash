@@ -27,6 +27,7 @@ mounts_below() {
 after_failure() {
   [ -z "${BATS_TEST_COMPLETED:-}" ] || return 0
   end_processes
+  cd / # the test's directory goes
   local mounted
   while read -r mounted; do as_root umount "$mounted" || true; done < <(mounts_below "$HAL9000_TEST_ROOT")
   remove_instance "$HAL9000_PREFIX"
