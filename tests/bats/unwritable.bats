@@ -23,7 +23,7 @@ read_only() { # read_only DIRECTORY
 
 writable() {
   local path
-  while read -r path; do umount "$path"; done < <(awk -v home="$HAL9000_TEST_ROOT/" 'index($5, home) == 1 { print $5 }' /proc/self/mountinfo)
+  while read -r path; do as_root umount "$path"; done < <(mounts_below "$HAL9000_TEST_ROOT")
 }
 
 @test "in a read-only home workers are stopped all the same, and nothing is raw" {
