@@ -3,6 +3,7 @@
 import { chmod, mkdir, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { Plugin } from "esbuild";
+import { sourceDigest } from "./build-digest.ts";
 
 const shebang =
   "#!/usr/bin/env -S deno run --allow-all --no-lock --no-config --quiet --ext=js";
@@ -64,6 +65,7 @@ export async function bundleScripts(
     format: "esm",
     target: "node22",
     banner: { js: commonJsScope },
+    define: { bundledDigest: JSON.stringify(sourceDigest(root)) },
     // zx's ESM build asks for its CommonJS one by a path that a bundle lacks.
     alias: { "zx/core": "./node_modules/zx/build/core.cjs" },
     external: ["cpu-features", "esbuild"],

@@ -11,6 +11,8 @@ export interface DaemonStatus {
   startedAt: string | null;
   uptimeMs: number | null;
   image: string | null;
+  /** Digest of its sources; null before it has said so, or of an older one. */
+  build: string | null;
   /** By the health check; before its first look, by the parent's own word. */
   chromadb: boolean | null;
   phases: ParentState["phases"];
@@ -40,6 +42,7 @@ export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
     startedAt: running?.StartedAt ?? null,
     uptimeMs: running ? Date.now() - Date.parse(running.StartedAt) : null,
     image: parent?.Config.Image ?? null,
+    build: own?.build ?? null,
     chromadb: health === "starting" || health === null
       ? (own?.ready ? true : null)
       : health === "healthy",

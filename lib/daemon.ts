@@ -15,6 +15,7 @@ import {
   removeContainer,
 } from "./docker.ts";
 import { Failure, messageOf } from "./errors.ts";
+import { forwardAnswers } from "./forward.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { ensureForwarder, removeForwarder } from "./mcp/forwarder.ts";
@@ -209,7 +210,7 @@ async function ensureParent(
     await startContainer(docker, names.parent);
     return;
   }
-  const reason = restartReason(instance, present, net);
+  const reason = await restartReason(instance, present, net);
   if (reason === undefined) return;
   log(`Restarting the parent: ${reason}`);
   forgetParentState(instance);
@@ -220,19 +221,23 @@ async function ensureParent(
 const firstWordMs = 10_000;
 
 /** Why a parent that runs is of no use, undefined where it is. */
-function restartReason(
+async function restartReason(
   instance: Instance,
   parent: Docker.ContainerInspectInfo,
   net: Docker.ContainerInspectInfo,
-): string | undefined {
+): Promise<string | undefined> {
   if (isBefore(parent.State.StartedAt, net.State.StartedAt)) {
     // The namespace it was started in is gone; only loopback is left to it.
     return "its network was started after it";
   }
-  const silent = readParentState(instance)?.container !== parent.Id;
   const age = Date.now() - Date.parse(parent.State.StartedAt);
-  return silent && age > firstWordMs
-    ? "what it says of itself cannot be read"
+  if (age <= firstWordMs) return undefined;
+  const state = readParentState(instance);
+  if (state?.container !== parent.Id) {
+    return "what it says of itself cannot be read";
+  }
+  return state.ready && !await forwardAnswers(instance)
+    ? "it does not answer"
     : undefined;
 }
 

@@ -1,6 +1,8 @@
 // What the engine's errors mean. Apart from the engine itself: every command
 // reads errors, and few starts should wait for the rest.
 
+import process from "node:process";
+import { endpointHint, endpointOf } from "./endpoint.ts";
 import { Failure, type FailureKind, messageOf } from "./errors.ts";
 
 /** HTTP status of an engine's answer, undefined for any other error. */
@@ -27,6 +29,18 @@ export function connectionFault(error: unknown): string | undefined {
   return connecting ? unreachable[code ?? ""] : undefined;
 }
 
+/** What to do about an engine that is out of reach. */
+export function unreachableHint(
+  fault: string,
+  env: NodeJS.ProcessEnv = process.env,
+): string {
+  try {
+    return endpointHint(endpointOf(env).from, fault);
+  } catch (error) {
+    return messageOf(error); // the context itself cannot be read
+  }
+}
+
 /**
  * What an error of the engine means to the person at the command: `subject`
  * is the start of the sentence, as in `Cannot start worker "x"`.
@@ -40,9 +54,7 @@ export function engineFailure(error: unknown, subject: string): Failure {
       `${subject}: the engine is out of reach (${fault})`,
       {
         cause: error,
-        hint: fault === "permission denied"
-          ? "Join the docker group: sudo usermod -aG docker $USER, then log in again."
-          : "Start it with 'make engine', or point DOCKER_HOST at one that runs.",
+        hint: unreachableHint(fault),
       },
     );
   }

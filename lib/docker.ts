@@ -1,67 +1,17 @@
-// The engine behind the socket: which one, how to reach it, and what all ask of
-// it. dockerode is loaded only when a command comes this far.
+// The engine behind the socket, and what all ask of it. dockerode is loaded only when a command comes this far.
 
-import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
-import { availableParallelism, homedir } from "node:os";
-import { join } from "node:path";
+import { availableParallelism } from "node:os";
 import type Docker from "dockerode";
-import * as v from "valibot";
 import { statusOf } from "./docker-errors.ts";
+import { endpointOf } from "./endpoint.ts";
 import { Failure } from "./errors.ts";
 import type { Log } from "./log.ts";
 import { waitFor } from "./wait.ts";
 
 export type { Docker };
 
-/** Where the engine listens, and what said so. */
-export interface Endpoint {
-  host: string;
-  from: "DOCKER_HOST" | "context" | "default";
-}
-
-export const defaultSocket = "/var/run/docker.sock";
-
 /** 20.10, the first engine with everything that is used here. */
 export const minimumApi = "1.41";
-
-const contextFile = v.object({ currentContext: v.optional(v.string()) });
-const contextMeta = v.object({
-  Endpoints: v.object({ docker: v.object({ Host: v.string() }) }),
-});
-
-/**
- * The endpoint that the Docker CLI would use: DOCKER_HOST, then the context of
- * DOCKER_CONTEXT or of config.json, then the default socket.
- * https://docs.docker.com/engine/manage-resources/contexts/
- */
-export function endpointOf(env: NodeJS.ProcessEnv): Endpoint {
-  if (env["DOCKER_HOST"]) {
-    return { host: env["DOCKER_HOST"], from: "DOCKER_HOST" };
-  }
-  const directory = env["DOCKER_CONFIG"] ||
-    join(env["HOME"] || homedir(), ".docker");
-  const name = env["DOCKER_CONTEXT"] || currentContext(directory);
-  if (!name || name === "default") {
-    return { host: `unix://${defaultSocket}`, from: "default" };
-  }
-  const digest = createHash("sha256").update(name).digest("hex");
-  const file = join(directory, "contexts", "meta", digest, "meta.json");
-  const meta = v.safeParse(contextMeta, readJson(file));
-  if (!meta.success) {
-    throw new Failure("engine", `Cannot read docker context "${name}"`, {
-      hint: "See 'docker context ls', or set DOCKER_HOST.",
-    });
-  }
-  return { host: meta.output.Endpoints.docker.Host, from: "context" };
-}
-
-/** The socket's path on the engine's own machine, for mounting it. */
-export function socketOf(endpoint: Endpoint): string {
-  return endpoint.host.startsWith("unix://")
-    ? endpoint.host.slice("unix://".length)
-    : defaultSocket;
-}
 
 export async function connect(env: NodeJS.ProcessEnv): Promise<Docker> {
   const { host } = endpointOf(env);
@@ -202,22 +152,6 @@ async function orUndefined<T>(answer: Promise<T>): Promise<T | undefined> {
   } catch (error) {
     if (statusOf(error) === 404) return undefined;
     throw error;
-  }
-}
-
-function currentContext(directory: string): string | undefined {
-  const config = v.safeParse(
-    contextFile,
-    readJson(join(directory, "config.json")),
-  );
-  return config.success ? config.output.currentContext : undefined;
-}
-
-function readJson(path: string): unknown {
-  try {
-    return JSON.parse(readFileSync(path, "utf8"));
-  } catch {
-    return undefined; // absent or broken: the schema above says which matters
   }
 }
 

@@ -5,7 +5,8 @@ import { existsSync, readFileSync } from "node:fs";
 import process from "node:process";
 import { $ } from "zx/core";
 import { aptInstall, asRoot } from "./as-root.ts";
-import { connect, type Endpoint, endpointOf, minimumApi } from "./docker.ts";
+import { connect, minimumApi } from "./docker.ts";
+import { type Endpoint, endpointHint, endpointOf } from "./endpoint.ts";
 import { connectionFault } from "./docker-errors.ts";
 import { Failure } from "./errors.ts";
 import type { Log } from "./log.ts";
@@ -55,22 +56,9 @@ export function planEngine(facts: EngineFacts): EnginePlan {
     return { do: "use", engine: answer };
   }
   const out = `Cannot reach an engine at ${endpoint.host}: ${answer.fault}`;
-  if (answer.fault === "permission denied") {
-    return {
-      do: "refuse",
-      message: out,
-      hint:
-        "Join the docker group: sudo usermod -aG docker $USER, then log in again.",
-    };
-  }
-  if (endpoint.from !== "default") {
-    return {
-      do: "refuse",
-      message: out,
-      hint: endpoint.from === "DOCKER_HOST"
-        ? "Start that engine, or unset DOCKER_HOST."
-        : "Start that engine, or run: docker context use default",
-    };
+  if (answer.fault === "permission denied" || endpoint.from !== "default") {
+    const hint = endpointHint(endpoint.from, answer.fault);
+    return { do: "refuse", message: out, hint };
   }
   if (!facts.debian) {
     return {
@@ -230,8 +218,7 @@ async function waitForEngine(env: NodeJS.ProcessEnv): Promise<EngineVersion> {
     if (!("fault" in answer)) return answer;
     if (answer.fault === "permission denied") {
       throw new Failure("engine", "The engine runs, but you may not use it", {
-        hint:
-          "Join the docker group: sudo usermod -aG docker $USER, then log in again.",
+        hint: endpointHint("default", answer.fault),
       });
     }
     return undefined;

@@ -76,6 +76,30 @@ export function isPort(port: number): boolean {
   return Number.isInteger(port) && port >= 1 && port <= 65535;
 }
 
+/** How long a parent that lives may take to refuse a port. */
+const answerMs = 2000;
+
+/**
+ * Whether the parent lives and serves its socket. It is asked for port 0, which
+ * there is not, and closes the connection.
+ */
+export async function forwardAnswers(
+  { home }: Pick<Instance, "home">,
+): Promise<boolean> {
+  const socket = createConnection(home.forwardSocket);
+  try {
+    return await new Promise<boolean>((resolve) => {
+      socket.setTimeout(answerMs, () => resolve(false));
+      socket.on("error", () => resolve(false));
+      socket.on("connect", () => socket.write("0\n"));
+      socket.on("end", () => resolve(true)).on("close", () => resolve(true));
+      socket.resume();
+    });
+  } finally {
+    socket.destroy();
+  }
+}
+
 /**
  * On the host: listens on 127.0.0.1:`hostPort` and passes each connection on to
  * `port` of the namespace, until `stop` is aborted. Throws a `busy` Failure where

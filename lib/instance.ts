@@ -4,13 +4,8 @@
 import { hostname } from "node:os";
 import { type Flags, homeOf, readSettings } from "./config.ts";
 import type { Settings } from "./settings.ts";
-import {
-  connect,
-  type Docker,
-  endpointOf,
-  inspectVolume,
-  socketOf,
-} from "./docker.ts";
+import { connect, type Docker, inspectVolume } from "./docker.ts";
+import { endpointOf, socketOf } from "./endpoint.ts";
 import { Failure } from "./errors.ts";
 import type { HostView } from "./hostpath.ts";
 import { instanceFilter, instanceNames } from "./labels.ts";

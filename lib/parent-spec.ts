@@ -6,6 +6,12 @@ import { roleLabels } from "./labels.ts";
 import { hostMount, insideParent } from "./paths.ts";
 import { netFileMounts, volumeMount } from "./worker.ts";
 
+/**
+ * Not unless-stopped: an engine that comes back after it was killed stops what
+ * still runs, and takes that for a stop by hand. See docs/adr/0013.
+ */
+export const restartPolicy = { Name: "always" } as const;
+
 /** A port of the namespace that is reached from outside. */
 export interface PublishedPort {
   address: string;
@@ -47,7 +53,7 @@ export function netSpec(
     Labels: roleLabels(prefix, "net", hostHome),
     ExposedPorts: Object.fromEntries(ports.map((port) => [port, {}])),
     HostConfig: {
-      RestartPolicy: { Name: "unless-stopped" },
+      RestartPolicy: restartPolicy,
       PortBindings: Object.fromEntries(
         published.map(({ address, hostPort }, index) => [
           ports[index],
@@ -94,7 +100,7 @@ export function parentSpec(
     Labels: roleLabels(request.prefix, "parent", request.hostHome),
     HostConfig: {
       NetworkMode: `container:${request.net}`,
-      RestartPolicy: { Name: "unless-stopped" },
+      RestartPolicy: restartPolicy,
       Memory: request.memoryBytes,
       MemorySwap: request.memoryBytes,
       NanoCpus: Math.round(request.cpus * 1e9),

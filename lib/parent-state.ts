@@ -10,6 +10,8 @@ const parentStateSchema = v.object({
   version: v.literal(1),
   /** Id of the container that says so. */
   container: v.string(),
+  /** Digest of the sources that it was made of, see build-digest.ts. */
+  build: v.optional(v.string()),
   /** Whether all phases are behind it. */
   ready: v.boolean(),
   phases: v.array(v.object({ name: v.string(), ms: v.number() })),

@@ -6,6 +6,7 @@ import { chromadbChild, chromadbServes } from "./chromadb.ts";
 import {
   hasTmux,
   isDashboardWished,
+  serverAnswers,
   serverCommand,
 } from "./dashboard/server.ts";
 import { holderOf } from "./docker.ts";
@@ -18,6 +19,7 @@ import type { Log } from "./log.ts";
 import { networkOf } from "./net.ts";
 import { refreshNetFiles } from "./net-files.ts";
 import { type ParentState, writeParentState } from "./parent-state.ts";
+import { poolAnswers } from "./pool/client.ts";
 import { readWish } from "./pool/wish.ts";
 import { keepReconciled } from "./reconcile.ts";
 import { ensureSeccompTried } from "./seccomp.ts";
@@ -38,6 +40,7 @@ const wishEveryMs = 500;
  */
 export async function runParent(
   openInstance: () => Promise<Instance>,
+  build: string,
   stopped: AbortSignal,
   log: Log,
 ): Promise<void> {
@@ -46,6 +49,7 @@ export async function runParent(
   const state: ParentState = {
     version: 1,
     container: "",
+    build,
     ready: false,
     phases: [],
     children: [],
@@ -80,7 +84,16 @@ export async function runParent(
   publish();
 
   await phase("parallel init", async () => {
-    supervisor.start(chromadbChild(port, instance.home.childLog("chromadb")));
+    supervisor.start({
+      ...chromadbChild(port, instance.home.childLog("chromadb")),
+      // Under load it may be slow to answer.
+      watch: {
+        answers: (pid) => chromadbServes(port, pid),
+        everyMs: watchEveryMs,
+        silentMs: 60_000,
+        startMs: 120_000,
+      },
+    });
     await keepWished(wished, supervisor);
     await pullWorkerImage(instance, log);
   });
@@ -141,6 +154,9 @@ async function followEngine(instance: Instance, log: Log): Promise<void> {
   }
 }
 
+/** Between two looks at whether a child answers. */
+const watchEveryMs = 5000;
+
 interface WishedChild extends ChildSpec {
   isWished: () => boolean;
 }
@@ -154,12 +170,24 @@ function wishedChildren(instance: Instance, tmux: boolean): WishedChild[] {
       name: "pool",
       command: ["/scripts/pool-manager", "serve"],
       logFile: home.childLog("pool"),
+      watch: {
+        answers: () => poolAnswers(home.poolSocket),
+        everyMs: watchEveryMs,
+        silentMs: 15_000,
+        startMs: 60_000,
+      },
       isWished: () => readWish(instance).enabled,
     },
     {
       name: "tmux",
       command: serverCommand,
       logFile: home.childLog("tmux"),
+      watch: {
+        answers: serverAnswers,
+        everyMs: 3 * watchEveryMs,
+        silentMs: 30_000,
+        startMs: 60_000,
+      },
       isWished: dashboard,
     },
     {

@@ -9,6 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { messageOf } from "./errors.ts";
 import type { Log } from "./log.ts";
 import { openForOutput, type Owner } from "./owned.ts";
+import { duration } from "./units.ts";
 
 export interface ChildSpec {
   name: string;
@@ -16,6 +17,18 @@ export interface ChildSpec {
   env?: Record<string, string>;
   /** Where its output goes. */
   logFile: string;
+  watch?: Watch;
+}
+
+/** How to see that a child hangs: it is killed then, and started again. */
+export interface Watch {
+  /** Whether it answers; may take its time, and throw for no. */
+  answers: (pid: number) => Promise<boolean>;
+  everyMs: number;
+  /** How long a child that has answered before may be silent. */
+  silentMs: number;
+  /** How long it may take to its first answer. */
+  startMs: number;
 }
 
 export interface ChildState {
@@ -139,6 +152,38 @@ export class Supervisor {
     }
   }
 
+  /** Kills a child that has been silent for too long. */
+  async #watch(
+    { name, watch }: ChildSpec,
+    { pid }: ChildProcess,
+    ended: AbortSignal,
+  ): Promise<void> {
+    if (!watch || pid === undefined) return;
+    let heardAt = Date.now();
+    let patienceMs = watch.startMs;
+    while (true) {
+      const before = Date.now();
+      await sleep(watch.everyMs, undefined, { signal: ended }).catch(() => {});
+      if (ended.aborted) return;
+      // We were stopped ourselves, as of a machine that slept.
+      if (Date.now() - before > 2 * watch.everyMs) heardAt = Date.now();
+      const answered = await within(watch.answers(pid), watch.silentMs);
+      if (ended.aborted) return;
+      if (answered) {
+        heardAt = Date.now();
+        patienceMs = watch.silentMs;
+      } else if (Date.now() - heardAt >= patienceMs) {
+        this.#options.log(
+          `${name} has not answered for ${
+            duration(Date.now() - heardAt)
+          }; killing it`,
+        );
+        process.kill(pid, "SIGKILL");
+        return;
+      }
+    }
+  }
+
   /** Runs a child to its end, and tells that in words. */
   async #runOnce(child: Child): Promise<string> {
     const { command, env, logFile } = child.spec;
@@ -152,7 +197,10 @@ export class Supervisor {
       });
       child.process = running;
       this.#options.changed();
-      const [code, signal] = await once(running, "exit");
+      const ended = new AbortController();
+      void this.#watch(child.spec, running, ended.signal);
+      const [code, signal] = await once(running, "exit")
+        .finally(() => ended.abort());
       return signal ? `was ended by ${signal}` : `ended with code ${code}`;
     } catch (error) {
       return `could not be started: ${messageOf(error)}`;
@@ -161,6 +209,15 @@ export class Supervisor {
       closeSync(output);
     }
   }
+}
+
+/** Undefined past the deadline, and for what was thrown. */
+async function within<T>(
+  promise: Promise<T>,
+  timeoutMs: number,
+): Promise<T | undefined> {
+  const late = sleep(timeoutMs, undefined, { ref: false });
+  return await Promise.race([promise, late]).catch(() => undefined);
 }
 
 async function endChild(child: Child, withinMs: number): Promise<void> {

@@ -8,6 +8,7 @@ import {
   engineFailure,
   statusOf,
 } from "../lib/docker-errors.ts";
+import { buildDigest } from "../lib/build-digest.ts";
 import { didYouMean } from "../lib/nearest.ts";
 import { exitCode, Failure, fileFailure, messageOf } from "../lib/errors.ts";
 import { logToStderr } from "../lib/log.ts";
@@ -44,7 +45,10 @@ export function command(name: string, groups?: Groups): CAC {
   );
   cli.version(version);
   // cac's own line names a Node version that Deno only pretends to be.
-  cli.outputVersion = () => process.stdout.write(`${name} ${version}\n`);
+  cli.outputVersion = () => {
+    const build = buildDigest(checkout);
+    process.stdout.write(`${name} ${version} (build ${build})\n`);
+  };
   return cli;
 }
 

@@ -1,6 +1,7 @@
 // The actions of claudy daemon.
 
 import process from "node:process";
+import { buildDigest } from "../lib/build-digest.ts";
 import { restartDaemon, startDaemon, stopDaemon } from "../lib/daemon.ts";
 import { type DaemonStatus, daemonStatus } from "../lib/daemon-status.ts";
 import { findContainer } from "../lib/docker.ts";
@@ -133,6 +134,12 @@ async function showStatus(
   answer(status, statusText(status), options.json ?? false);
 }
 
+function buildText(build: string | null): string {
+  const own = buildDigest(checkout);
+  if (build === null) return "unknown";
+  return build === own ? build : `${build}, other than this command's ${own}`;
+}
+
 function statusText(status: DaemonStatus): string {
   const { phases, children, uptimeMs, volumes, published } = status;
   const total = phases.reduce((sum, { ms }) => sum + ms, 0);
@@ -148,6 +155,7 @@ function statusText(status: DaemonStatus): string {
   return columns([
     ["Parent", `${status.parent}${health}`],
     ["Image", status.image ?? "none"],
+    ["Build", buildText(status.build)],
     ["Uptime", uptimeMs === null ? "none" : duration(uptimeMs)],
     [
       "Ready after",

@@ -2,10 +2,12 @@
 
 import process from "node:process";
 import type { CAC } from "cac";
+import { buildDigest } from "../lib/build-digest.ts";
 import { type Check, examine } from "../lib/doctor/doctor.ts";
 import { connectInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { columns } from "../lib/text.ts";
+import { checkout } from "./cli.ts";
 import { answer } from "./output.ts";
 
 /** How the doctor marks what it found. */
@@ -25,6 +27,7 @@ export async function examineAll(
   const checks = await examine(
     await connectInstance(process.env, logToStderr),
     process.env,
+    buildDigest(checkout),
   );
   const text = columns(
     checks.map(({ name, state, says }: Check) => [signs[state], name, says]),

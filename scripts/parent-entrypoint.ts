@@ -2,10 +2,11 @@
 // parent-entrypoint: what runs as the parent container, until SIGTERM.
 
 import process from "node:process";
+import { buildDigest } from "../lib/build-digest.ts";
 import { openInstance } from "../lib/instance.ts";
 import { logToStderr, timedLog } from "../lib/log.ts";
 import { runParent } from "../lib/parent.ts";
-import { command, runCli } from "./cli.ts";
+import { checkout, command, runCli } from "./cli.ts";
 
 const cli = command("parent-entrypoint");
 
@@ -14,7 +15,8 @@ cli.command("", "Run the parent: ChromaDB, tmux, background services")
     const log = timedLog(logToStderr);
     const stop = new AbortController();
     process.on("SIGTERM", () => stop.abort());
-    await runParent(() => openInstance(process.env, log), stop.signal, log);
+    const open = () => openInstance(process.env, log);
+    await runParent(open, buildDigest(checkout), stop.signal, log);
   });
 
 await runCli(cli);

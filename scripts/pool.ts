@@ -4,6 +4,7 @@ import process from "node:process";
 import type { CAC } from "cac";
 import { homeOf, readSettings } from "../lib/config.ts";
 import { Failure } from "../lib/errors.ts";
+import { forwardAnswers } from "../lib/forward.ts";
 import { findParent, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { ownerOf } from "../lib/owned.ts";
@@ -13,6 +14,7 @@ import {
   askPool,
   claim,
   claimRequest,
+  type PoolRequest,
   poolStatus,
 } from "../lib/pool/client.ts";
 import type { PoolStatus, Sizes } from "../lib/pool/protocol.ts";
@@ -82,8 +84,7 @@ export const poolActions: Record<string, PoolAction> = {
     argument: "<n>",
     run: async (options, argument) => {
       const warm = wholeNumber("The number of workers", Number(argument));
-      const { home } = local();
-      const { capped, minWarm } = await askPool(home.poolSocket, {
+      const { capped, minWarm } = await askStarting({
         op: "scale",
         warm: warm ?? 0,
       }) as { capped: boolean; minWarm: number };
@@ -102,7 +103,7 @@ export const poolActions: Record<string, PoolAction> = {
   warm: {
     meaning: "Fill the pool to its minimum now, and wait for it",
     run: async (options) => {
-      const status = await askPool(local().home.poolSocket, { op: "warm" });
+      const status = await askStarting({ op: "warm" });
       show(status as PoolStatus, options);
     },
   },
@@ -201,6 +202,30 @@ function local({ views = false } = {}) {
   return { home, settings, owner: ownerOf(home.home) };
 }
 
+/** How long a manager takes to listen, on a machine that is busy. */
+const startMs = 20_000;
+
+/** Asks a pool that may only be starting, as after daemon start. */
+async function askStarting(body: PoolRequest): Promise<unknown> {
+  const here = local();
+  return await waitFor(async () => {
+    try {
+      return await askPool(here.home.poolSocket, body);
+    } catch (error) {
+      const absent = error instanceof Failure && error.kind === "notFound";
+      if (!absent || !readWish(here).enabled) throw error;
+      // Without a parent nobody starts it.
+      if (!await forwardAnswers(here)) throw error;
+      return undefined;
+    }
+  }, {
+    for: "the pool to listen",
+    timeoutMs: startMs,
+    everyMs: 100,
+    hint: `See ${here.home.childLog("pool")}.`,
+  });
+}
+
 async function start(options: PoolOptions): Promise<void> {
   const sizes = readSizes(options);
   const instance = await openInstance(env, logToStderr);
@@ -245,9 +270,7 @@ async function removeSome(
   options: PoolOptions,
   op: "cleanup" | "drain",
 ): Promise<void> {
-  const { removed } = await askPool(local().home.poolSocket, { op }) as {
-    removed: number;
-  };
+  const { removed } = await askStarting({ op }) as { removed: number };
   answer({ removed }, `Warm workers removed: ${removed}`, json(options));
 }
 

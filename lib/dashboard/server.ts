@@ -108,6 +108,14 @@ export async function untilServed(): Promise<void> {
   });
 }
 
+/** Whether the server lives: one that hangs answers no client. */
+export async function serverAnswers(): Promise<boolean> {
+  const [file, ...common] = dashboardTmux;
+  const words = [...common, "show-options", "-g", "status"];
+  await run(file, words, { timeout: 5000, killSignal: "SIGKILL" });
+  return true;
+}
+
 /** What a command of tmux prints; "" where no server answers. */
 async function tmux(...args: string[]): Promise<string> {
   const [file, ...common] = dashboardTmux;

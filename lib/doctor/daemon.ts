@@ -9,19 +9,24 @@ import {
 } from "../dashboard/server.ts";
 import { inspectContainer, isBefore } from "../docker.ts";
 import { execIn } from "../exec.ts";
+import { forwardAnswers } from "../forward.ts";
 import type { Instance } from "../instance.ts";
 import { withoutNetwork } from "../net.ts";
-import { poolStatus } from "../pool/client.ts";
+import { poolAnswers, poolStatus } from "../pool/client.ts";
 import { readWish } from "../pool/wish.ts";
 import { span } from "../units.ts";
 import { listWorkers } from "../workers.ts";
 import { fail, type Finding, ok, warn } from "./findings.ts";
 
-export async function examineParent(instance: Instance): Promise<Finding> {
+export async function examineParent(
+  instance: Instance,
+  _env: NodeJS.ProcessEnv,
+  build: string,
+): Promise<Finding> {
   const { names, docker } = instance;
   const parent = await inspectContainer(docker, names.parent);
   if (parent?.State.Paused) {
-    return fail("paused", `docker unpause ${names.parent}`);
+    return fail("paused", "claudy daemon start");
   }
   const status = await daemonStatus(instance);
   if (status.parent !== "running") {
@@ -32,6 +37,12 @@ export async function examineParent(instance: Instance): Promise<Finding> {
     return fail(
       `down: ${down.map(({ name }) => name).join(", ")}`,
       "claudy daemon restart",
+    );
+  }
+  if (status.build !== null && status.build !== build) {
+    return warn(
+      `build ${status.build}, this command is build ${build}`,
+      "make images, then claudy daemon restart",
     );
   }
   return ok(`running for ${span(status.uptimeMs ?? 0)}`);
@@ -56,7 +67,7 @@ export async function examineNetwork(instance: Instance): Promise<Finding> {
       "claudy daemon start",
     );
   }
-  if (net.State.Paused) return fail("paused", `docker unpause ${names.net}`);
+  if (net.State.Paused) return fail("paused", "claudy daemon start");
   if (
     parent?.State.Running &&
     isBefore(parent.State.StartedAt, net.State.StartedAt)
@@ -85,22 +96,32 @@ export async function examineChromadb(instance: Instance): Promise<Finding> {
 }
 
 /** What people and programs of the host ask the parent by. */
-export function examineSockets(instance: Instance): Finding {
-  const { home } = instance;
-  const wanted = [
-    home.forwardSocket,
-    ...(readWish(instance).enabled ? [home.poolSocket] : []),
+export async function examineSockets(instance: Instance): Promise<Finding> {
+  const { home, docker, names } = instance;
+  const wanted: [string, () => Promise<boolean>][] = [
+    [home.forwardSocket, () => forwardAnswers(instance)],
   ];
-  const missing = wanted.filter((path) =>
-    !(statSync(path, { throwIfNoEntry: false })?.isSocket() ?? false)
+  if (readWish(instance).enabled) {
+    wanted.push([home.poolSocket, () => poolAnswers(home.poolSocket)]);
+  }
+  const faults: string[] = [];
+  for (const [path, answers] of wanted) {
+    const found = statSync(path, { throwIfNoEntry: false })?.isSocket();
+    if (!found) faults.push(`missing: ${path}`);
+    else if (!await answers()) faults.push(`nobody answers: ${path}`);
+  }
+  if (faults.length === 0) return ok(`${wanted.length} in ${home.run}`);
+  const parent = await inspectContainer(docker, names.parent);
+  const runs = parent?.State.Running && !parent.State.Paused;
+  return fail(
+    faults.join("; "),
+    runs ? "claudy daemon restart" : "claudy daemon start",
   );
-  return missing.length === 0
-    ? ok(`${wanted.length} in ${home.run}`)
-    : fail(`missing: ${missing.join(", ")}`, "claudy daemon restart");
 }
 
 export async function examinePool(instance: Instance): Promise<Finding> {
   if (!readWish(instance).enabled) return ok("off");
+  if (!await poolAnswers(instance.home.poolSocket)) return poolSilent();
   const status = await poolStatus(instance.home.poolSocket);
   const missing = status.profiles.filter(({ present }) => !present);
   if (missing.length > 0) {
@@ -112,9 +133,13 @@ export async function examinePool(instance: Instance): Promise<Finding> {
   return ok(`${status.warm.length} warm, ${status.busy.length} claimed`);
 }
 
+const poolSilent = () =>
+  fail("the pool manager does not answer", "claudy daemon restart");
+
 /** It has tried on itself all that it does, when it was started. */
 export async function examineMounter(instance: Instance): Promise<Finding> {
   if (!readWish(instance).enabled) return ok("off, as the pool");
+  if (!await poolAnswers(instance.home.poolSocket)) return poolSilent();
   const { unavailable } = await poolStatus(instance.home.poolSocket);
   return unavailable === null ? ok("its test of itself has passed") : warn(
     `no warm claims: ${unavailable}`,

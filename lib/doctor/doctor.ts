@@ -37,6 +37,7 @@ export interface Check extends Finding {
 type Examine = (
   instance: Instance,
   env: NodeJS.ProcessEnv,
+  build: string,
 ) => Promise<Finding> | Finding;
 
 interface Examination {
@@ -72,9 +73,11 @@ const examinations: Examination[] = [
   { name: "mounts", look: examineMounts },
 ];
 
+/** `build` is the digest of this command's sources. */
 export async function examine(
   instance: Instance,
   env: NodeJS.ProcessEnv,
+  build: string,
 ): Promise<Check[]> {
   const checks: Check[] = [];
   let answers = true;
@@ -83,7 +86,7 @@ export async function examine(
     if ((engine && !answers) || (!machine && !own)) continue;
     let finding: Finding;
     try {
-      finding = await look(instance, env);
+      finding = await look(instance, env, build);
     } catch (error) {
       finding = fail(messageOf(error), "claudy doctor --verbose");
     }

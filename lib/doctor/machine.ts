@@ -30,7 +30,10 @@ export async function examineEngine({ docker }: Instance): Promise<Finding> {
   const [major = 0, minor = 0] = ApiVersion.split(".").map(Number);
   const [leastMajor = 0, leastMinor = 0] = minimumApi.split(".").map(Number);
   if (major < leastMajor || (major === leastMajor && minor < leastMinor)) {
-    return fail(`${says}; ${minimumApi} is needed`, "make engine");
+    return fail(
+      `${says}; ${minimumApi} is needed`,
+      "install Docker 20.10 or later",
+    );
   }
   const info = await docker.info();
   if (info.MemoryLimit === false || info.PidsLimit === false) {

@@ -44,7 +44,14 @@ export async function askGateway(
   op: "status" | "reload",
 ): Promise<GatewayStatus | undefined> {
   const answer = await ask(home, op);
-  return answer === undefined ? undefined : v.parse(statusSchema, answer);
+  if (answer === undefined) return undefined;
+  const status = v.safeParse(statusSchema, answer);
+  if (status.success) return status.output;
+  throw new Failure(
+    "failed",
+    "The MCP gateway is of another version; restart it: claudy mcp restart",
+    { cause: new v.ValiError(status.issues) },
+  );
 }
 
 /** Has the gateway end; gives whether one ran. */

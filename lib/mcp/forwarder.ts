@@ -13,6 +13,7 @@ import {
 import { execIn } from "../exec.ts";
 import type { Instance } from "../instance.ts";
 import { roleLabels } from "../labels.ts";
+import { restartPolicy } from "../parent-spec.ts";
 import { socketDirectory } from "./carrier.ts";
 import { readServers } from "./config.ts";
 
@@ -103,7 +104,7 @@ function forwarderSpec(
     HostConfig: {
       Init: true,
       NetworkMode: `container:${net}`,
-      RestartPolicy: { Name: "unless-stopped" },
+      RestartPolicy: restartPolicy,
       ReadonlyRootfs: true,
       Tmpfs: { "/tmp": "rw,nosuid,nodev,size=64m" },
       CapDrop: ["ALL"],

@@ -23,13 +23,21 @@ import {
 /** What says that nobody listens at a socket. */
 const absent = ["ENOENT", "ECONNREFUSED", "EACCES", "ECONNRESET"];
 
-/** A claim that takes longer is no better than a cold spawn. */
-const claimMs = 3000;
+/** A manager that was killed in the middle of a claim is back within that. */
+const returnMs = 3000;
 
-/** Others wait for containers. */
-const commandMs = 30_000;
+/**
+ * The manager alone decides when it gives a claim up, for it holds the worker and
+ * the name. Whoever asks waits for its answer, as long as it lives: it is asked for
+ * a sign of life after each such silence, and has so long to give one.
+ */
+const usualPatience = { silenceMs: 3000, pingMs: 1000 };
 
-type Body = Request extends infer R
+/** The longest wait for an answer: the engine may be slow. */
+const answerMs = 60_000;
+
+/** A request without its version. */
+export type PoolRequest = Request extends infer R
   ? R extends Request ? Omit<R, "version"> : never
   : never;
 
@@ -40,17 +48,20 @@ type Body = Request extends infer R
 export async function claim(
   home: HomePaths,
   request: Omit<ClaimRequest, "op" | "id">,
+  patience = usualPatience,
 ): Promise<ClaimReply> {
   const id = crypto.randomUUID();
-  const deadline = Date.now() + claimMs;
+  const deadline = Date.now() + returnMs;
   while (existsSync(home.poolSocket)) {
     const client = new Client(home.poolSocket);
     try {
       const reply = v.parse(
         claimReplySchema,
-        await client.ask(
-          message({ op: "claim", id, ...request }),
-          deadline - Date.now(),
+        await askLiving(
+          client,
+          home.poolSocket,
+          { op: "claim", id, ...request },
+          { timeoutMs: answerMs, ...patience },
         ),
       );
       if (reply.start === "warm" && !keep(home, reply.worker.id)) {
@@ -61,6 +72,9 @@ export async function claim(
       const { code } = error as NodeJS.ErrnoException;
       // Somebody else's answer, or another version's.
       if (code === undefined) return { start: "cold", reason: reasonOf(error) };
+      if (code === "ETIMEDOUT") {
+        return { start: "cold", reason: "the pool does not answer" };
+      }
       if (Date.now() > deadline || code === "ENOENT" || code === "EACCES") {
         break;
       }
@@ -130,9 +144,62 @@ export function claimRequest(
 }
 
 function reasonOf(error: unknown): string {
-  return error instanceof Failure
-    ? error.message
-    : "the pool's answer cannot be read";
+  if (error instanceof Failure && !isMisread(error)) return error.message;
+  return "the pool is of another version";
+}
+
+/** An answer to a request that the pool of this version would have understood. */
+function isMisread(error: unknown): boolean {
+  return error instanceof v.ValiError ||
+    (error instanceof Failure && error.kind === "usage" &&
+      error.message.startsWith("The pool was sent:"));
+}
+
+/** Sends a request and waits for its answer while the manager lives. */
+async function askLiving(
+  client: Client,
+  socket: string,
+  body: PoolRequest,
+  { timeoutMs, silenceMs, pingMs }: typeof usualPatience & {
+    timeoutMs: number;
+  },
+): Promise<unknown> {
+  const answer = client.ask(message(body), timeoutMs);
+  answer.catch(() => {}); // thrown below, where it is awaited
+  const silent = Symbol();
+  while (true) {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const silence = new Promise<typeof silent>((resolve) => {
+      timer = setTimeout(() => resolve(silent), silenceMs);
+    });
+    try {
+      const first = await Promise.race([answer, silence]);
+      if (first !== silent) return first;
+    } finally {
+      clearTimeout(timer);
+    }
+    if (await poolAnswers(socket, pingMs)) continue;
+    throw Object.assign(new Error("the pool does not answer"), {
+      code: "ETIMEDOUT",
+    });
+  }
+}
+
+/** Whether the manager lives: one that hangs is silent. */
+export async function poolAnswers(
+  socket: string,
+  pingMs = usualPatience.pingMs,
+): Promise<boolean> {
+  const client = new Client(socket);
+  try {
+    await client.ask(message({ op: "ping" }), pingMs);
+    return true;
+  } catch (error) {
+    // What another version says to it is a sign of life, too.
+    return error instanceof Failure;
+  } finally {
+    client.close();
+  }
 }
 
 /** Tells the pool of a spawn that could not be a claim; it need not hear. */
@@ -140,17 +207,30 @@ export async function tellCold(socket: string, reason: string): Promise<void> {
   await askPool(socket, { op: "cold", reason }, 500).catch(() => {});
 }
 
-/** Throws a `notFound` Failure where no pool runs. */
+/**
+ * Throws a `notFound` Failure where no pool runs, a `failed` one where its manager
+ * hangs or is of another version.
+ */
 export async function askPool(
   socket: string,
-  body: Body,
-  timeoutMs = commandMs,
+  body: PoolRequest,
+  timeoutMs = answerMs,
+  patience = usualPatience,
 ): Promise<unknown> {
   const client = new Client(socket);
   try {
-    return await client.ask(message(body), timeoutMs);
+    const limits = { timeoutMs, ...patience };
+    return await askLiving(client, socket, body, limits);
   } catch (error) {
+    if (isMisread(error)) throw otherVersion(error);
     const { code } = error as NodeJS.ErrnoException;
+    if (code === "ETIMEDOUT") {
+      throw new Failure("failed", "The pool manager does not answer", {
+        cause: error,
+        hint: "The parent replaces one that hangs within a minute; " +
+          "else: claudy daemon restart",
+      });
+    }
     if (code === undefined || !absent.includes(code)) throw error;
     throw new Failure("notFound", "No pool runs", {
       cause: error,
@@ -162,9 +242,23 @@ export async function askPool(
 }
 
 export async function poolStatus(socket: string): Promise<PoolStatus> {
-  return v.parse(poolStatusSchema, await askPool(socket, { op: "status" }));
+  const answer = await askPool(socket, { op: "status" }, statusMs);
+  const status = v.safeParse(poolStatusSchema, answer);
+  if (status.success) return status.output;
+  throw otherVersion(new v.ValiError(status.issues));
 }
 
-function message(body: Body): Request {
+/** A look at the pool does not wait for an engine that hangs. */
+const statusMs = 10_000;
+
+function otherVersion(cause: unknown): Failure {
+  return new Failure(
+    "failed",
+    "Cannot talk to the pool: the daemon is of another version",
+    { cause, hint: "Restart the daemon: claudy daemon restart" },
+  );
+}
+
+function message(body: PoolRequest): Request {
   return { version: protocolVersion, ...body } as Request;
 }

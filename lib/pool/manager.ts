@@ -102,7 +102,7 @@ export class PoolManager {
   }
 
   async #followEvents(stop: AbortSignal): Promise<void> {
-    const actions = ["start", "die", "destroy"];
+    const actions = ["start", "die", "destroy", "pause"];
     while (!stop.aborted) {
       try {
         await followEvents(
@@ -162,6 +162,7 @@ export class PoolManager {
       throw new Failure(
         "usage",
         `The pool was sent: ${v.summarize(parsed.issues)}`,
+        { hint: "After an update, restart the daemon: claudy daemon restart" },
       );
     }
     return await this.#actOn(parsed.output, peer);
@@ -173,6 +174,8 @@ export class PoolManager {
         return await this.#claimOnce(request, peer);
       case "cold":
         this.#metrics.refused(request.reason);
+        return {};
+      case "ping":
         return {};
       case "status":
         return await this.status();
@@ -201,7 +204,11 @@ export class PoolManager {
       return await running;
     } finally {
       this.#running.delete(request.id);
-      if (!peer.open) this.#log("A claimer left before its answer");
+      if (!peer.open) {
+        this.#log("A claimer left before its answer");
+        const claim = this.#done.get(request.id);
+        if (claim) void this.#takeBack(claim);
+      }
     }
   }
 
@@ -251,17 +258,17 @@ export class PoolManager {
   /** Nothing comes of this where whoever claimed has kept it by then. */
   #lend(claim: Claim): void {
     this.#done.set(claim.id, claim);
-    setTimeout(async () => {
-      try {
-        if (!await endLoan(this.#instance, claim)) return;
-        this.#done.delete(claim.id);
-        this.#log(`Nobody kept "${claim.record.worker}"; it is removed`);
-      } catch (error) {
-        this.#log(
-          `Cannot remove "${claim.record.worker}": ${messageOf(error)}`,
-        );
-      }
-    }, loanMs);
+    setTimeout(() => void this.#takeBack(claim), loanMs);
+  }
+
+  async #takeBack(claim: Claim): Promise<void> {
+    try {
+      if (!await endLoan(this.#instance, claim)) return;
+      this.#done.delete(claim.id);
+      this.#log(`Nobody kept "${claim.record.worker}"; it is removed`);
+    } catch (error) {
+      this.#log(`Cannot remove "${claim.record.worker}": ${messageOf(error)}`);
+    }
   }
 
   /** What is to be there of each image. */
@@ -275,7 +282,7 @@ export class PoolManager {
   }
 
   #noteEvent({ action, id, role }: ContainerEvent): void {
-    if (role === "mounter" && action === "die") {
+    if (role === "mounter" && ["die", "pause"].includes(action)) {
       return void this.#ensureMounter();
     }
     if (role === "net" && action !== "destroy") {
@@ -286,8 +293,7 @@ export class PoolManager {
     if (role !== "worker") return;
     if (action === "start") return void this.#attachAgain(id);
     if (this.#stock.lose(id)) {
-      // Nobody was in it: there is no log to keep.
-      void removeContainer(this.#instance.docker, id).catch(() => {});
+      void this.#stock.discard(id);
       void this.#stock.plan();
     }
     for (const [request, { record }] of this.#done) {

@@ -19,7 +19,13 @@ export const insideMounter = {
 } as const;
 
 const memoryBytes = 256 * 1024 ** 2;
-const answerMs = 5000;
+
+/** An answer takes a millisecond; one that takes longer than that hangs. */
+const answerMs = 1500;
+
+/** From its creation to its first answer, and to the next of one that runs. */
+const startMs = 15_000;
+const runningMs = 3000;
 
 export function mounterSpec(
   instance: Pick<Instance, "prefix" | "hostHome" | "host" | "owner">,
@@ -83,25 +89,35 @@ export class Mounter {
     const { docker, names, home, owner, self } = this.#instance;
     ensureDirectory(home.mounter, 0o770, owner);
     const image = self?.ImageID ?? "";
-    let present = await ownContainer(this.#instance, names.mounter, "mounter");
-    if (present && (present.Image !== image || !present.State.Running)) {
-      await removeContainer(docker, names.mounter);
-      present = undefined;
+    const present = await ownContainer(
+      this.#instance,
+      names.mounter,
+      "mounter",
+    );
+    const fits = present?.Image === image && present.State.Running &&
+      !present.State.Paused;
+    if (fits) {
+      const answer = await this.#test(runningMs).catch(() => undefined);
+      if (answer) return answer.fault;
     }
-    if (!present) {
-      const spec = mounterSpec(this.#instance, image);
-      const container = await createContainer(docker, names.mounter, spec);
-      await container.start();
-    }
-    const { fault } = await waitFor(async () => {
+    // One that hangs as well: it has nothing that another would not have.
+    if (present) await removeContainer(docker, present.Id);
+    const spec = mounterSpec(this.#instance, image);
+    const container = await createContainer(docker, names.mounter, spec);
+    await container.start();
+    return (await this.#test(startMs)).fault;
+  }
+
+  /** What it says of its test of itself, once it listens. */
+  #test(timeoutMs: number): Promise<{ fault?: string }> {
+    return waitFor(async () => {
       try {
         return await this.#ask({ op: "test" }) as { fault?: string };
       } catch (error) {
         if (isOutOfReach(error)) return undefined; // not listening yet
         throw error;
       }
-    }, { for: "the mounter to answer", timeoutMs: 15_000 });
-    return fault;
+    }, { for: "the mounter to answer", timeoutMs });
   }
 
   /** Attaches directories inside a worker: all, or none where it throws. */

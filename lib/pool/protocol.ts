@@ -3,7 +3,8 @@
 
 import * as v from "valibot";
 
-export const protocolVersion = 2;
+/** Another number for whatever an older side would misread. */
+export const protocolVersion = 3;
 
 const count = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(100));
 const seconds = v.pipe(v.number(), v.integer(), v.minValue(1));
@@ -59,6 +60,8 @@ export const requestSchema = v.intersect([
       op: v.literal("cold"),
       reason: v.pipe(v.string(), v.maxLength(64)),
     }),
+    /** Answered at once by a manager that lives. */
+    v.object({ op: v.literal("ping") }),
     v.object({ op: v.literal("status") }),
     v.object({ op: v.literal("resize"), sizes: sizesSchema }),
     v.object({

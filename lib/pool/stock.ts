@@ -39,6 +39,7 @@ export class Stock {
   /** For each image; none where it is to be emptied. */
   readonly #wanted: () => PoolWish;
   readonly #log: Log;
+  readonly #make: typeof createWarm;
   /** Those that can be claimed. Nobody else takes one away. */
   readonly #free = new Map<string, WarmWorker>();
   /** What is made, by image; undefined before that was looked at. */
@@ -57,7 +58,9 @@ export class Stock {
     metrics: Metrics,
     wanted: () => PoolWish,
     log: Log,
+    make: typeof createWarm = createWarm,
   ) {
+    this.#make = make;
     this.#instance = instance;
     this.#metrics = metrics;
     this.#wanted = wanted;
@@ -119,6 +122,15 @@ export class Stock {
   /** Of one that has ended by itself; gives whether it was one of these. */
   lose(id: string): boolean {
     return this.#free.delete(id);
+  }
+
+  /** Removes one that was lost. Nobody was in it: there is no log to keep. */
+  async discard(id: string): Promise<void> {
+    try {
+      await removeContainer(this.#instance.docker, id);
+    } catch (error) {
+      this.#log(`Cannot remove a warm worker that ended: ${messageOf(error)}`);
+    }
   }
 
   /** Brings the stock nearer to what is wanted; one at a time. */
@@ -227,7 +239,7 @@ export class Stock {
   async #create(recipe: WarmRecipe): Promise<void> {
     this.#creating.push(recipe.image);
     try {
-      this.add(await createWarm(this.#instance, recipe));
+      this.add(await this.#make(this.#instance, recipe));
       this.#metrics.creations++;
       this.#pauseMs = 0;
     } catch (error) {

@@ -72,6 +72,6 @@ setup_file() {
     "claudy.ts daemon status" "claudy.ts daemon start" "spawn-worker.ts -d $project"; do
     # shellcheck disable=SC2086  # words of a command
     run -3 "$scripts/"$command
-    [[ $output == *"make engine"* ]]
+    [[ $output == *"unset DOCKER_HOST"* ]]
   done
 }

@@ -162,6 +162,8 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 @test "a worker whose command runs out of memory is said to have ended so" {
   run -137 "$scripts/spawn-worker.ts" -n eater --memory 32m "$(make_project app)" -- \
     bash -c 'x=x; while :; do x=$x$x; done'
+  [[ $output == *'"eater" ran out of memory at its limit of 32 MiB'*"--memory"* ]]
+  [[ $("$scripts/coordinator.ts" logs eater) == *"[hal9000] OOM-killed at 32 MiB"* ]]
   run -0 "$scripts/coordinator.ts" status
   [[ $output == *"eater"*"exit code 137, OOM-killed at 32 MiB"* ]]
 }

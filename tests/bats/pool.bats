@@ -137,7 +137,7 @@ full() { [ "$(pool_json '.warm | length')" -ge "$(pool_json .minWarm)" ]; }
 claim_request() { # claim_request ID PROJECT
   jq -nc --arg id "$1" --arg directory "$2" --arg instance "$HAL9000_PREFIX" \
     --arg image "$HAL9000_IMAGE_REPO:worker" \
-    '{version: 2, op: "claim", id: $id, instance: $instance, directory: $directory, image: $image,
+    '{version: 3, op: "claim", id: $id, instance: $instance, directory: $directory, image: $image,
       allowAnyPath: false, limits: {memoryBytes: 4294967296, cpus: 2, pids: 100}}'
 }
 
@@ -169,8 +169,8 @@ claim_request() { # claim_request ID PROJECT
 }
 
 @test "garbage on the socket is told so, and hurts nobody" {
-  run -0 ask "$HAL9000_HOME/run/pool.sock" '{"version":1,"op":"status"}' '{"version":2,"op":"rm"}' \
-    '{"version":2,"op":"claim"}' '{"version":2,"op":"scale","warm":-1}' '{"version":2,"op":"cold","reason":"x"}'
+  run -0 ask "$HAL9000_HOME/run/pool.sock" '{"version":1,"op":"status"}' '{"version":3,"op":"rm"}' \
+    '{"version":3,"op":"claim"}' '{"version":3,"op":"scale","warm":-1}' '{"version":3,"op":"cold","reason":"x"}'
   [ "$(grep -c '^error: The pool was sent' <<<"$output")" = 4 ]
   [[ $output == *"two versions"* ]]
   claim "$(make_project claimed)"
@@ -418,8 +418,10 @@ line"; do
 @test "drain, cleanup and stop touch no claimed worker" {
   project=$(make_project claimed)
   claim -n stays "$project"
+  pool start --check-interval 1 >/dev/null
   pool cleanup
   pool drain
+  sleep 2 # the pool's next look makes none either
   [ "$(pool_json '.warm | length')" = 0 ]
   pool stop
   run -1 docker inspect "$mounter"

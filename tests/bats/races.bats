@@ -67,3 +67,27 @@ records() {
   wait_for 30 agree
   [ -n "$(workers)" ] # some were through before they were killed
 }
+
+@test "eight stop-all at once on eight workers: all succeed, each end is recorded" {
+  project=$(make_project app)
+  local i pids=()
+  for i in $(seq 8); do
+    spawn -n "stopped$i" "$project" >/dev/null 3>&- &
+    pids+=($!)
+  done
+  wait "${pids[@]}"
+  pids=()
+  for i in $(seq 8); do
+    { code=0; "$scripts/coordinator.ts" stop-all --yes >"$BATS_TEST_TMPDIR/out.$i" 2>&1 || code=$?
+      echo $code >"$BATS_TEST_TMPDIR/code.$i"; } 3>&- &
+    pids+=($!)
+  done
+  wait "${pids[@]}"
+  [ "$(cat "$BATS_TEST_TMPDIR"/code.* | sort | uniq -c | xargs)" = "8 0" ] ||
+    { cat "$BATS_TEST_TMPDIR"/out.*; false; }
+  [ -z "$(workers)$(records)" ]
+  for i in $(seq 8); do
+    [ "$(jq .end.exitCode "$HAL9000_HOME/sessions/ended/stopped$i.json")" = 143 ]
+    [ -e "$HAL9000_HOME/logs/stopped$i.log" ]
+  done
+}

@@ -23,7 +23,7 @@ teardown() {
   after_failure
   docker unpause "$net" "$parent" "$mounter" >/dev/null 2>&1 || true
   "$scripts/claudy.ts" daemon start >/dev/null 2>&1
-  wait_for 15 "$scripts/pool-manager.ts" warm
+  wait_for 60 "$scripts/pool-manager.ts" warm
   stop_workers
 }
 
@@ -37,7 +37,6 @@ found() { "$scripts/claudy.ts" doctor --json | jq -r --arg name "$1" '.[] | sele
   docker kill "$net"
   run -4 spawn --cold "$project"
   [[ $output == *"Cannot spawn: $net is not running"*"claudy daemon start"* ]]
-  [[ $(found network) == "fail: $net is exited; workers without a network: left" ]]
   run -0 claudy daemon start
   [[ $output == *"The network of left has ended"* ]]
   warm
@@ -54,6 +53,76 @@ found() { "$scripts/claudy.ts" doctor --json | jq -r --arg name "$1" '.[] | sele
   before=$(inspect "$parent" '{{.State.StartedAt}}')
   docker kill "$net"
   joined() { [ "$(inspect "$parent" '{{.State.StartedAt}}')" != "$before" ] && heartbeat "$parent"; }
-  wait_for 20 joined
+  wait_for 60 joined
   [[ $(found network) == ok:* ]]
+}
+
+# The process that does a container's work, behind its init where it has one.
+work_of() {
+  local first
+  first=$(inspect "$1" '{{.State.Pid}}')
+  pgrep -P "$first" || echo "$first"
+}
+
+@test "a claim while the mounter hangs is a cold spawn, and warm ones come back" {
+  warm
+  kill -STOP "$(work_of "$mounter")"
+  run -0 --separate-stderr "$scripts/spawn-worker.ts" -d -n slow --json "$project"
+  [ "$(jq -r .start <<<"$output")" = cold ]
+  claims() { "$scripts/spawn-worker.ts" -d --warm-only "$project"; }
+  wait_for 60 claims
+}
+
+@test "a mounter that is paused is replaced at once" {
+  warm
+  before=$(inspect "$mounter" '{{.Id}}')
+  wait_for 20 docker pause "$mounter"
+  run -0 spawn -n paused "$project"
+  replaced() { [ "$(inspect "$mounter" '{{.State.Paused}}')" = false ] && warm; }
+  wait_for 60 replaced
+  [ "$(inspect "$mounter" '{{.Id}}')" != "$before" ]
+  "$scripts/spawn-worker.ts" -d --warm-only "$project"
+}
+
+@test "a pool manager that hangs holds nobody up, and is replaced" {
+  warm
+  before=$(docker exec "$parent" pgrep -f '/scripts/pool-manager serve')
+  docker exec "$parent" kill -STOP "$before"
+  run -1 timeout 20 "$scripts/pool-manager.ts" status
+  [[ $output == *"The pool manager does not answer"* ]]
+  run -0 timeout 20 "$scripts/spawn-worker.ts" -d --json "$project"
+  [[ $output == *'"the pool does not answer"'* ]]
+  checks=$(timeout 30 "$scripts/claudy.ts" doctor --json) || [ $? = 1 ]
+  [[ $(jq -r '.[] | select(.name == "pool") | .says' <<<"$checks") == "the pool manager does not answer" ]]
+  [[ $(jq -r '.[] | select(.name == "sockets") | .says' <<<"$checks") == "nobody answers: $HAL9000_HOME/run/pool.sock" ]]
+  wait_for 60 "$scripts/pool-manager.ts" warm
+  [ "$(docker exec "$parent" pgrep -f '/scripts/pool-manager serve')" != "$before" ]
+  docker logs --tail 20 "$parent" 2>&1 | grep "pool has not answered for .* killing it"
+}
+
+@test "a parent that is paused is named, and goes on with daemon start" {
+  wait_for 20 docker pause "$parent" # a busy machine does not freeze it at once
+  run -4 spawn "$project"
+  [[ $output == *"Cannot spawn: the parent is paused"* ]]
+  [ "$(claudy daemon status --json | jq -r .parent)" = paused ]
+  run -0 claudy daemon start
+  [[ $output == *"$parent was paused; unpausing it"* ]]
+  heartbeat "$parent"
+}
+
+@test "a parent whose process hangs is named by doctor, and restarted by daemon start" {
+  long_enough() { [ "$(date -d "$(inspect "$parent" '{{.State.StartedAt}}')" +%s)" -lt "$(date -d '-11 sec' +%s)" ]; }
+  wait_for 15 long_enough # before that it may be starting
+  kill -STOP "$(work_of "$parent")"
+  checks=$(timeout 30 "$scripts/claudy.ts" doctor --json) || [ $? = 1 ]
+  [[ $(jq -r '.[] | select(.name == "sockets") | .says' <<<"$checks") == *"nobody answers: $HAL9000_HOME/run/forward.sock"* ]]
+  run -0 claudy daemon start
+  [[ $output == *"Restarting the parent: it does not answer"* ]]
+  answered() { [[ $(found sockets) == ok:* ]]; }
+  wait_for 30 answered
+}
+
+@test "warm right after a start waits for the pool" {
+  claudy daemon restart >/dev/null
+  "$scripts/pool-manager.ts" warm
 }

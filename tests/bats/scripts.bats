@@ -10,7 +10,7 @@ commands() { find "$scripts" -name '*.ts' -perm -u+x | sort; }
     run -0 "$script" --help
     [[ $output == *"Usage:"* ]]
     run -0 "$script" --version
-    [[ $output == *" $(jq -r .version "$repo/package.json")" ]]
+    [[ $output == *" $(jq -r .version "$repo/package.json") (build "*")" ]]
   done
 }
 

@@ -4,8 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { endpointOf, socketOf } from "../../lib/docker.ts";
-import { engineFailure } from "../../lib/docker-errors.ts";
+import { engineFailure, unreachableHint } from "../../lib/docker-errors.ts";
+import { endpointOf, socketOf } from "../../lib/endpoint.ts";
 import { Failure } from "../../lib/errors.ts";
 
 const test = suite<{ config: string }>("docker");
@@ -53,6 +53,17 @@ test("endpointOf() follows the current context of config.json", ({ config }) => 
 test("endpointOf() says which context it cannot read", ({ config }) => {
   const env = { DOCKER_CONFIG: config, DOCKER_CONTEXT: "gone" };
   assert.throws(() => endpointOf(env), /Cannot read docker context "gone"/);
+});
+
+test("unreachableHint() goes by what named the engine", ({ config }) => {
+  const hint = (env: object, fault = "nothing listens") =>
+    unreachableHint(fault, { DOCKER_CONFIG: config, ...env });
+  assert.match(hint({}), /make engine/);
+  assert.match(hint({ DOCKER_HOST: "unix:///x" }), /unset DOCKER_HOST/);
+  makeContext(config, "there", "unix:///there.sock");
+  assert.match(hint({ DOCKER_CONTEXT: "there" }), /docker context use default/);
+  assert.match(hint({ DOCKER_CONTEXT: "gone" }), /Cannot read docker context/);
+  assert.match(hint({}, "permission denied"), /docker group/);
 });
 
 test("socketOf() is the engine's own for an engine over the network", () => {

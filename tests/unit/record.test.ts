@@ -12,6 +12,8 @@ import * as assert from "uvu/assert";
 import { ensureDirectory, ownerOf, writeWhole } from "../../lib/owned.ts";
 import { homePaths } from "../../lib/paths.ts";
 import {
+  closeRecord,
+  readEndedRecords,
   readRecord,
   readRecords,
   removeRecord,
@@ -48,6 +50,27 @@ test.before.each((context) => {
 test.after.each(({ instance }) =>
   rmSync(instance.home.home, { recursive: true })
 );
+
+test("ended records come the latest first, whatever their names are", ({ instance }) => {
+  const ends = { b: "11:00", c: "10:00", a: "09:00", d: "12:00" };
+  for (const [worker, time] of Object.entries(ends)) {
+    const end = { at: `2026-01-26T${time}:00.000Z`, exitCode: 0 };
+    closeRecord(instance, { ...record, worker }, end);
+  }
+  const names = readEndedRecords(instance).map(({ worker }) => worker);
+  assert.equal(names, ["d", "b", "c", "a"]);
+});
+
+test("who finds a worker gone takes nothing back of what is known of its end", ({ instance }) => {
+  const at = "2026-01-26T10:00:00.000Z";
+  const codes = () => readEndedRecords(instance).map(({ end }) => end.exitCode);
+  closeRecord(instance, record, { at, exitCode: 143 });
+  closeRecord(instance, record, { at, exitCode: null });
+  assert.equal(codes(), [143]);
+  // Another worker that got the name.
+  closeRecord(instance, { ...record, container: "2" }, { at, exitCode: null });
+  assert.equal(codes(), [null]);
+});
 
 test("a record comes back as it was written, for its owner alone", ({ instance, said }) => {
   writeRecord(instance, record);

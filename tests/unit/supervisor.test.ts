@@ -71,6 +71,64 @@ test("a command that is not there is told of and tried again", async ({ director
   assert.match(said[0] ?? "", /^ghost could not be started/);
 });
 
+const hanging = { everyMs: 10, silentMs: 60, startMs: 60 };
+
+test("a child that stops answering is killed and started again", async ({ directory }) => {
+  const said: string[] = [];
+  const supervisor = supervise(directory, (line) => said.push(line));
+  const answering = new Map<number, number>();
+  supervisor.start({
+    name: "frozen",
+    command: ["sleep", "60"],
+    logFile: join(directory, "log"),
+    watch: {
+      ...hanging,
+      // The first answers twice, then hangs; its successor is well.
+      answers: (pid) => {
+        const looks = (answering.get(pid) ?? 0) + 1;
+        answering.set(pid, looks);
+        const hangs = answering.size === 1 && looks > 2;
+        return hangs ? new Promise(() => {}) : Promise.resolve(true);
+      },
+    },
+  });
+  await waitFor(() => supervisor.states[0]?.restarts === 1, {
+    for: "the restart",
+    timeoutMs: 5000,
+  });
+  await waitFor(() => answering.size === 2, {
+    for: "the successor",
+    timeoutMs: 5000,
+  });
+  assert.match(
+    said[0] ?? "",
+    /^frozen has not answered for \d+ ms; killing it/,
+  );
+  assert.match(said[1] ?? "", /^frozen was ended by SIGKILL/);
+  await supervisor.stop(1000);
+  assert.is(supervisor.states[0]?.restarts, 1);
+});
+
+test("a child that never answers has its time to start", async ({ directory }) => {
+  const said: string[] = [];
+  const supervisor = supervise(directory, (line) => said.push(line));
+  const startedAt = Date.now();
+  supervisor.start({
+    name: "slow",
+    command: ["sleep", "60"],
+    logFile: join(directory, "log"),
+    watch: {
+      everyMs: 10,
+      silentMs: 20,
+      startMs: 300,
+      answers: () => Promise.reject(new Error("not yet")),
+    },
+  });
+  await waitFor(() => said.length > 0, { for: "its end", timeoutMs: 5000 });
+  assert.ok(Date.now() - startedAt >= 300);
+  await supervisor.stop(1000);
+});
+
 test("stop() kills a child that does not end by itself", async ({ directory }) => {
   const logFile = join(directory, "log");
   const supervisor = supervise(directory, () => {});

@@ -1,0 +1,26 @@
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { sourceDigest } from "../../lib/build-digest.ts";
+
+test("sourceDigest() differs when sources differ, wherever they lie", () => {
+  const root = mkdtempSync(join(tmpdir(), "hal9000-digest-"));
+  const one = join(root, "one");
+  for (const name of ["docker", "lib/inner", "scripts"]) {
+    mkdirSync(join(one, name), { recursive: true });
+  }
+  for (const name of ["package.json", "package-lock.json", "lib/inner/a.ts"]) {
+    writeFileSync(join(one, name), name);
+  }
+  const two = join(root, "two");
+  cpSync(one, two, { recursive: true });
+  assert.match(sourceDigest(one), /^[0-9a-f]{8}$/);
+  assert.is(sourceDigest(one), sourceDigest(two));
+  writeFileSync(join(two, "lib/inner/a.ts"), "other");
+  assert.is.not(sourceDigest(one), sourceDigest(two));
+  rmSync(root, { recursive: true });
+});
+
+test.run();
