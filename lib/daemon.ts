@@ -12,6 +12,8 @@ import {
   type Docker,
   inspectImage,
   isBefore,
+  remapHint,
+  remapsUsers,
   removeContainer,
 } from "./docker.ts";
 import { Failure, messageOf } from "./errors.ts";
@@ -67,6 +69,7 @@ export async function startDaemon(
   refuseInside(instance);
   refuseUnwritable(instance);
   refuseWhileMoving(instance);
+  await refuseRemap(instance);
   const images = await presentImages(instance);
   await ensureStorage(instance);
   const net = await ensureNet(instance, images.net, published);
@@ -141,6 +144,16 @@ function refuseInside({ self }: Instance): void {
   throw new Failure("usage", "The parent cannot start or stop itself", {
     hint: "Run this on the host.",
   });
+}
+
+/** Its parent would end as it starts, again and again. */
+async function refuseRemap({ docker }: Instance): Promise<void> {
+  if (!remapsUsers(await docker.info())) return;
+  throw new Failure(
+    "failed",
+    "Cannot start the parent: the engine remaps users (userns-remap)",
+    { hint: remapHint },
+  );
 }
 
 async function presentImages(

@@ -146,6 +146,22 @@ export async function capCpus(
   return NCPU;
 }
 
+/**
+ * Whether the engine gives containers other users than the host's (userns-remap): a
+ * parent could not read the home that is mounted into it.
+ */
+export function remapsUsers(
+  { SecurityOptions }: { SecurityOptions?: string[] },
+): boolean {
+  return (SecurityOptions ?? [])
+    .some((option) => option.split(",").includes("name=userns"));
+}
+
+/** What to do about that. */
+export const remapHint =
+  "Use an engine without userns-remap: remove it from /etc/docker/daemon.json, " +
+  "or point DOCKER_HOST at another engine.";
+
 async function orUndefined<T>(answer: Promise<T>): Promise<T | undefined> {
   try {
     return await answer;

@@ -1,7 +1,7 @@
 // The engine and the machine that it runs on.
 
 import { existsSync, statfsSync } from "node:fs";
-import { inspectImage, minimumApi } from "../docker.ts";
+import { inspectImage, minimumApi, remapHint, remapsUsers } from "../docker.ts";
 import { engineFailure } from "../docker-errors.ts";
 import { selectRecipes, workerImage } from "../images/recipes.ts";
 import type { Instance } from "../instance.ts";
@@ -36,6 +36,9 @@ export async function examineEngine({ docker }: Instance): Promise<Finding> {
     );
   }
   const info = await docker.info();
+  if (remapsUsers(info)) {
+    return fail(`${says}; it remaps users (userns-remap)`, remapHint);
+  }
   if (info.MemoryLimit === false || info.PidsLimit === false) {
     return warn(
       `${says}; its cgroups limit no memory or processes`,

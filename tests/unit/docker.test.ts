@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { remapsUsers } from "../../lib/docker.ts";
 import { engineFailure, unreachableHint } from "../../lib/docker-errors.ts";
 import { endpointOf, socketOf } from "../../lib/endpoint.ts";
 import { Failure } from "../../lib/errors.ts";
@@ -53,6 +54,13 @@ test("endpointOf() follows the current context of config.json", ({ config }) => 
 test("endpointOf() says which context it cannot read", ({ config }) => {
   const env = { DOCKER_CONFIG: config, DOCKER_CONTEXT: "gone" };
   assert.throws(() => endpointOf(env), /Cannot read docker context "gone"/);
+});
+
+test("remapsUsers() knows userns-remap among an engine's security options", () => {
+  const seccomp = "name=seccomp,profile=default";
+  assert.ok(remapsUsers({ SecurityOptions: [seccomp, "name=userns"] }));
+  assert.not(remapsUsers({ SecurityOptions: [seccomp, "name=rootless"] }));
+  assert.not(remapsUsers({}));
 });
 
 test("unreachableHint() goes by what named the engine", ({ config }) => {
