@@ -9,6 +9,7 @@ import {
   statusOf,
 } from "../lib/docker-errors.ts";
 import { buildDigest } from "../lib/build-digest.ts";
+import { checkout } from "../lib/checkout.ts";
 import { didYouMean } from "../lib/nearest.ts";
 import { exitCode, Failure, fileFailure, messageOf } from "../lib/errors.ts";
 import { logToStderr } from "../lib/log.ts";

@@ -3,11 +3,11 @@
 import process from "node:process";
 import type { CAC } from "cac";
 import { buildDigest } from "../lib/build-digest.ts";
+import { checkout } from "../lib/checkout.ts";
 import { type Check, examine } from "../lib/doctor/doctor.ts";
 import { connectInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { columns } from "../lib/text.ts";
-import { checkout } from "./cli.ts";
 import { answer } from "./output.ts";
 
 /** How the doctor marks what it found. */

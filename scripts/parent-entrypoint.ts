@@ -3,10 +3,11 @@
 
 import process from "node:process";
 import { buildDigest } from "../lib/build-digest.ts";
+import { checkout } from "../lib/checkout.ts";
 import { openInstance } from "../lib/instance.ts";
 import { logToStderr, timedLog } from "../lib/log.ts";
 import { runParent } from "../lib/parent.ts";
-import { checkout, command, runCli } from "./cli.ts";
+import { command, runCli } from "./cli.ts";
 
 const cli = command("parent-entrypoint");
 
