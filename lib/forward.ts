@@ -76,8 +76,8 @@ export function isPort(port: number): boolean {
   return Number.isInteger(port) && port >= 1 && port <= 65535;
 }
 
-/** How long a parent that lives may take to refuse a port. */
-const answerMs = 2000;
+/** How long a parent that lives may take to refuse a port, on a busy machine. */
+const answerMs = 10_000;
 
 /**
  * Whether the parent lives and serves its socket. It is asked for port 0, which

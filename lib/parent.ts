@@ -171,9 +171,9 @@ function wishedChildren(instance: Instance, tmux: boolean): WishedChild[] {
       command: ["/scripts/pool-manager", "serve"],
       logFile: home.childLog("pool"),
       watch: {
-        answers: () => poolAnswers(home.poolSocket),
+        answers: () => poolAnswers(home.poolSocket, watchEveryMs),
         everyMs: watchEveryMs,
-        silentMs: 15_000,
+        silentMs: 30_000,
         startMs: 60_000,
       },
       isWished: () => readWish(instance).enabled,

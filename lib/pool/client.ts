@@ -31,7 +31,7 @@ const returnMs = 3000;
  * the name. Whoever asks waits for its answer, as long as it lives: it is asked for
  * a sign of life after each such silence, and has so long to give one.
  */
-const usualPatience = { silenceMs: 3000, pingMs: 1000 };
+const usualPatience = { silenceMs: 3000, pingMs: 2000 };
 
 /** The longest wait for an answer: the engine may be slow. */
 const answerMs = 60_000;
