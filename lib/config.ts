@@ -4,7 +4,7 @@ import { readFileSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 import * as v from "valibot";
-import { Failure, messageOf } from "./errors.ts";
+import { Failure, fileFailure, messageOf } from "./errors.ts";
 import { didYouMean } from "./nearest.ts";
 import { homePaths } from "./paths.ts";
 import {
@@ -160,7 +160,9 @@ function readConf(path: string): string {
     if (error instanceof Failure) throw error;
     const { code } = error as NodeJS.ErrnoException;
     if (code === "ENOENT" || code === "ENOTDIR") return "";
-    throw new Failure("failed", `Cannot read ${path}`, { cause: error });
+    const named = Object.assign(error as Error, { path, syscall: "read" });
+    throw fileFailure(named) ??
+      new Failure("failed", `Cannot read ${path}`, { cause: error });
   }
 }
 

@@ -208,3 +208,13 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   [[ $output == *"Nothing is that old"* ]]
   run -2 "$claudy" prune --older-than x
 }
+
+@test "before the first start doctor names what is not there yet, and fails for no file" {
+  export HAL9000_PREFIX=$HAL9000_PREFIX-none HAL9000_HOME=$BATS_TEST_TMPDIR/none
+  run -1 --separate-stderr "$claudy" doctor --json
+  checks=$output
+  [ "$(found records)" = ok ]
+  [ "$(mends parent)" = "claudy daemon start" ]
+  [[ $checks != *ENOENT* && $checks != *"doctor --verbose"* ]]
+  [ ! -e "$HAL9000_HOME" ]
+}

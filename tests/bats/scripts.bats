@@ -79,6 +79,19 @@ commands() { find "$scripts" -name '*.ts' -perm -u+x | sort; }
   [[ $output =~ at\ .*\.[jt]s ]]
 }
 
+@test "a working directory that was removed is named, without a stack" {
+  mkdir "$BATS_TEST_TMPDIR/gone"
+  cd "$BATS_TEST_TMPDIR/gone"
+  rmdir "$BATS_TEST_TMPDIR/gone"
+  run -4 "$scripts/claudy.ts" sessions
+  [[ $output == *"Cannot run claudy.ts: the working directory was removed"* && $output != *backtrace* ]]
+  cd "$BATS_TEST_TMPDIR" # which has another name by a link
+  ln -s "$BATS_TEST_TMPDIR" link
+  cd link
+  "$scripts/claudy.ts" --version
+  PWD=/nonsense "$scripts/claudy.ts" --version
+}
+
 @test "make build bundles each script into one file that runs alone" {
   make -C "$repo" build
   cp "$repo/build/scripts/coordinator.js" "$BATS_TEST_TMPDIR/coordinator"

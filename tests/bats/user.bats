@@ -135,6 +135,18 @@ foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -name mounter.sock; 
   [ -z "$(docker ps --all --quiet --filter "label=hal9000.instance=$instance")" ]
 }
 
+@test "another user with the same prefix is refused, and told an instance that works" {
+  theirs() { HAL9000_PREFIX=$instance HAL9000_HOME=$BATS_TEST_TMPDIR/theirs "$@"; }
+  run -5 theirs "$scripts/claudy.ts" daemon stop
+  [[ $output == *"belongs to $home/.hal9000"*"export HAL9000_PREFIX=$instance-$(id -un) HAL9000_HOME=$BATS_TEST_TMPDIR/theirs"* ]]
+  # Nobody is advised to use a home that is not theirs; nor can they.
+  [[ $output != *"Or use that home"* ]]
+  run ! as_user env HAL9000_HOME="$HAL9000_HOME" scripts/coordinator.ts stop-all --yes
+  [[ $output == *"not to you"* || $output == *"permission denied"* ]]
+  run -5 as_user env HAL9000_PREFIX="$HAL9000_PREFIX" scripts/claudy.ts daemon stop
+  [[ $output == *"belongs to $HAL9000_HOME"*"HAL9000_PREFIX=$HAL9000_PREFIX-"* ]]
+}
+
 @test "init-volumes --clean removes all that is the user's" {
   as_user make down
   run -0 as_user scripts/init-volumes.ts --clean --yes
@@ -144,8 +156,10 @@ foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -name mounter.sock; 
 @test "a user outside the docker group is told to join it" {
   as_root gpasswd --delete "$user" docker
   run -3 as_user scripts/coordinator.ts list
-  as_root usermod --append --groups docker "$user"
   [[ $output == *"usermod -aG docker"* ]]
+  run -1 as_user scripts/claudy.ts doctor
+  as_root usermod --append --groups docker "$user"
+  [[ $output == *"usermod -aG docker"* && $output != *"make engine"* ]]
 }
 
 @test "migrate and rollback work for the user, with files that root's containers left" {

@@ -205,6 +205,7 @@ ROWS
     2 | Cannot attach: stdin is no terminal | coordinator.ts attach taken
     6 | Refused, for nobody can be asked | coordinator.ts stop-all
     5 | in use by                      | init-volumes.ts --clean --yes
+    4 | Cannot roll back: there is no  | HAL9000_HOME=$BATS_TEST_TMPDIR/none HAL9000_PREFIX=hal9000-test-none rollback.ts --yes
     3 | the engine is out of reach     | DOCKER_HOST=unix:///no.sock coordinator.ts list
     3 | the engine is out of reach     | DOCKER_HOST=tcp://127.0.0.1:1 spawn-worker.ts -d $P/app
     3 | Cannot read docker context     | DOCKER_CONTEXT=gone coordinator.ts list
