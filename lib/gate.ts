@@ -4,6 +4,7 @@
 // there since.
 
 import { exitCode } from "./errors.ts";
+import { printable } from "./text.ts";
 
 /** A mount as it has to be. */
 export interface GateCheck {
@@ -29,18 +30,24 @@ export function gated(
   command: string[],
   { announce }: { announce: boolean },
 ): { Entrypoint: string[]; Cmd: string[] } {
-  const refusals = checks.map(({ target, source, inode }) =>
-    `check ${
-      [target, mountinfoText(target), inode, source].map(quote).join(" ")
-    }`
-  );
+  const targets = [home, ...checks].map(({ target }) => quote(target));
   const script = [
-    ...gateScript,
-    `found=$(inode ${
-      quote(home.target)
-    }) || refuse "the image has no stat, so mounts cannot be checked"`,
-    `[ "$found" != ${quote(home.inode)} ] || comparable=yes`,
-    ...refusals,
+    gateScript,
+    // One process for all: a fork costs more than the comparison.
+    `found="\n$(stat -c '%d:%i %n' -- ${targets.join(" ")} 2>/dev/null)\n"`,
+    `case $found in *${quote(` ${home.target}\n`)}*) ;; *)`,
+    `  refuse "the image has no stat, so mounts cannot be checked" ;; esac`,
+    `case $found in *${quote(inodeLine(home))}*) comparable=yes ;; esac`,
+    ...checks.map((check) =>
+      `check ${
+        [
+          check.target,
+          mountinfoText(check.target),
+          inodeLine(check),
+          printable(check.source),
+        ].map(quote).join(" ")
+      }`
+    ),
     ...(announce ? [`echo ${quote(gatePassed)}`] : []),
     'exec "$@"',
   ].join("\n");
@@ -49,24 +56,27 @@ export function gated(
 
 /** A mount may also have been made elsewhere: its target's path may have links. */
 const gateScript = `comparable=
-inode() { stat -c %d:%i "$1" 2>/dev/null; }
 points='
 '
 while read -r _ _ _ _ point _; do points="$points$point
 "; done </proc/self/mountinfo
 check() {
-  case $points in
-    *"
+  case $points in *"
 $2
-"*) [ -z "$comparable" ] || [ "$(inode "$1")" = "$3" ] || refuse "$4 was replaced while it was being mounted" ;;
-    *) refuse "$4 was not mounted at $1: a part of that path is a link" ;;
-  esac
+"*) ;; *) refuse "$4 was not mounted at $1: a part of that path is a link" ;; esac
+  [ -n "$comparable" ] || return 0
+  case $found in *"$3"*) ;; *) refuse "$4 was replaced while it was being mounted" ;; esac
 }
 refuse() {
   echo "error: Refused to start: $1
 Look at what is there now, then try again." >&2
   exit ${exitCode.unsafe}
-}`.split("\n");
+}`;
+
+/** As stat writes it; no target has a line break in it, see isTarget(). */
+function inodeLine({ inode, target }: GateCheck): string {
+  return `\n${inode} ${target}\n`;
+}
 
 /** As proc_pid_mountinfo(5) writes a path. */
 function mountinfoText(path: string): string {

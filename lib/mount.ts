@@ -64,10 +64,11 @@ function plainTarget(target: string): string {
 
 /** Whether something can be mounted at a path of the worker. */
 export function isTarget(target: string): boolean {
-  return !ownTargets.some((path) =>
-    isWithin(path, target) ||
-    path !== inside.workspace && isWithin(target, path)
-  ) && !systemTargets.some((path) => isWithin(target, path));
+  return !target.includes("\n") &&
+    !ownTargets.some((path) =>
+      isWithin(path, target) ||
+      path !== inside.workspace && isWithin(target, path)
+    ) && !systemTargets.some((path) => isWithin(target, path));
 }
 
 /** The mount with its source judged, as the engine is to be asked for it. */

@@ -189,7 +189,7 @@ exchange() {
   "$scripts/coordinator.ts" stop maker
   made=$top/main/.claude/worktrees/made\ here
   git -C "$top/main" worktree list | grep -F "$made"
-  run ! git -C "$top/main" worktree list --porcelain --expire now | grep prunable
+  [ "$(git -C "$top/main" worktree list --porcelain --expire now | grep -c prunable)" = 0 ]
   git -C "$top/main" worktree prune
   [ "$(git -C "$made" log -1 --format=%s)" = made ]
   spawn --cold -n maker "$top/main"
