@@ -5,6 +5,9 @@ forget() {
   rm -f "$CLAUDE_CONFIG_DIR"/sessions/*.json "$CLAUDE_CONFIG_DIR"/hal9000-activity.json
 }
 forget
+# Whatever ends it: who lists sessions believes these files.
+trap forget EXIT
+trap 'exit 129' HUP TERM
 # Files of the home, so that no value stands in what can be inspected; and here,
 # not in the environment of whoever calls: that of tmux is everybody's.
 if [ -f "$CLAUDE_CONFIG_DIR/.oauth_token" ]; then
@@ -21,6 +24,4 @@ if [ -d "$shared" ]; then
   export CLAUDE_CODE_PLUGIN_SEED_DIR
 fi
 claude "$@"
-status=$?
-forget
-exit $status
+exit $?

@@ -7,6 +7,7 @@ import { retireWorker, stopWorker } from "./ending.ts";
 import { Failure } from "./errors.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
+import { attachTerminal } from "./terminal.ts";
 import { prepareWorker, type SpawnRequest } from "./spawn.ts";
 import { tellOfMemory } from "./status.ts";
 import { waitFor } from "./wait.ts";
@@ -32,12 +33,12 @@ export async function runAttached(
     terminal,
   }, log);
   const since = Date.now();
-  const code = await runDocker([
-    "start",
-    "--attach",
-    "--interactive",
-    worker.id,
-  ]);
+  const code = terminal
+    ? await attachTerminal(instance.docker, worker.id, { start: true })
+    : await runDocker(
+      ["start", "--attach", "--interactive", worker.id],
+      { filtered: true },
+    );
   const present = await settled(instance, worker.id);
   if (code !== 0) {
     const hint =

@@ -1,5 +1,5 @@
-// The docker command, for what it does better than a library: it hands a
-// terminal through, with its size, its signals and the exit code.
+// The docker command, for what it does better than a library: it passes streams and
+// signals on, and gives the exit code. At a terminal see terminal.ts.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -7,13 +7,10 @@ import { constants } from "node:os";
 import process from "node:process";
 import type { Readable } from "node:stream";
 import { Failure } from "./errors.ts";
+import { takeSignals } from "./signals.ts";
 import { TerminalFilter } from "./terminal-filter.ts";
 
-const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
-
 export interface RunOptions {
-  /** Not cut short by another signal: a terminal that closes sends several. */
-  afterwards?: () => Promise<void>;
   /** Besides our own environment. */
   env?: Record<string, string>;
   /** What it writes is a worker's: a terminal is given no more than lines of text. */
@@ -34,23 +31,16 @@ export async function runDocker(
 /** The same for another command. */
 export async function runHere(
   [file = "", ...args]: readonly string[],
-  { afterwards, env = {}, filtered = false }: RunOptions = {},
+  { env = {}, filtered = false }: RunOptions = {},
 ): Promise<number> {
   let told: NodeJS.Signals | undefined;
-  const listeners = signals.map((signal) =>
-    [signal, process.listeners(signal)] as const
-  );
   // They are docker's to act on and to pass on; we stay to clean up behind it.
-  const passOn = (signal: NodeJS.Signals) => {
+  const restoreSignals = takeSignals((signal) => {
     // Ctrl-C reaches docker as it reaches us.
     if (signal === "SIGINT") return;
     told = signal;
     if (child.pid) process.kill(child.pid, signal);
-  };
-  for (const signal of signals) {
-    process.removeAllListeners(signal);
-    process.on(signal, passOn);
-  }
+  });
   const through = (stream: NodeJS.WriteStream) =>
     filtered && stream.isTTY ? "pipe" : "inherit";
   const child = spawn(file, args, {
@@ -64,7 +54,6 @@ export async function runHere(
     ]);
     const [code] = await once(child, "exit");
     await passed;
-    await afterwards?.();
     if (told) return 128 + constants.signals[told];
     return code ?? 1;
   } catch (error) {
@@ -75,10 +64,7 @@ export async function runHere(
         : {}),
     });
   } finally {
-    for (const [signal, former] of listeners) {
-      process.off(signal, passOn);
-      for (const listener of former) process.on(signal, listener);
-    }
+    restoreSignals();
   }
 }
 

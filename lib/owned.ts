@@ -1,6 +1,7 @@
 // Files under HAL9000_HOME belong to its owner, whoever writes them: the parent
 // works as root, and must leave nothing that the owner cannot remove.
 
+import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import {
   chmodSync,
@@ -8,12 +9,10 @@ import {
   closeSync,
   fchownSync,
   fsyncSync,
-  lchownSync,
   linkSync,
   lstatSync,
   mkdirSync,
   openSync,
-  readdirSync,
   renameSync,
   rmSync,
   statSync,
@@ -199,13 +198,17 @@ export function openForOutput(
 export function ensureOwner(directory: string, owner: Owner): void {
   const { uid, gid } = statSync(directory);
   if (!isRoot() || (uid === owner.uid && gid === owner.gid)) return;
-  giveTree(directory, owner);
-}
-
-function giveTree(path: string, owner: Owner): void {
-  lchownSync(path, owner.uid, owner.gid);
-  if (!lstatSync(path).isDirectory()) return;
-  for (const name of readdirSync(path)) giveTree(join(path, name), owner);
+  // A worker may have filled it to any depth; no link is followed.
+  const { status, stderr } = spawnSync(
+    "chown",
+    ["-RhP", `${owner.uid}:${owner.gid}`, "--", directory],
+    { encoding: "utf8", stdio: ["ignore", "ignore", "pipe"] },
+  );
+  if (status === 0) return;
+  throw new Failure(
+    "failed",
+    `Cannot give ${directory} to uid ${owner.uid}: ${stderr.split("\n")[0]}`,
+  );
 }
 
 /** Only root can give away; for anyone else what they make is theirs already. */

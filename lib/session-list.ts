@@ -1,8 +1,16 @@
 // Sessions as they are now: what is kept of them, their workers, and what the
 // CLI says.
 
-import { type CliState, cliState, notedFile, ownFiles } from "./activity.ts";
+import { join } from "node:path";
+import {
+  type CliState,
+  cliState,
+  notedFile,
+  ownFiles,
+  readCliState,
+} from "./activity.ts";
 import { lastSaidAt, lookMs, TooMany } from "./conversations.ts";
+import { inspectContainer } from "./docker.ts";
 import { execIn } from "./exec.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
@@ -10,6 +18,7 @@ import { withoutNetwork } from "./net.ts";
 import { readEndedRecords, readRecords, type WorkerRecord } from "./record.ts";
 import { readSessions, type SessionRecord } from "./session-record.ts";
 import { tmux } from "./session-tmux.ts";
+import { sessionHome } from "./worker-home.ts";
 import { listWorkers, type WorkerState } from "./workers.ts";
 
 export interface SessionState extends SessionRecord {
@@ -90,18 +99,55 @@ type WorkerSaid = CliState & { attached: number };
 /** Undefined where no CLI runs; one worker that is ill holds up no others. */
 async function stateIn(
   instance: Instance,
-  { id, state }: WorkerState,
+  { id, state, session }: WorkerState,
 ): Promise<WorkerSaid | undefined> {
   const without = { waitingFor: null, attached: 0 };
   if (state === "paused") return { activity: "paused", ...without };
   try {
-    return await askWorker(instance, id);
+    const said = session === null ? undefined : stateOnHost(instance, session);
+    return said
+      ? { ...said, attached: await countTerminals(instance, id) }
+      : await askWorker(instance, id);
   } catch {
     return { activity: "unknown", ...without };
   }
 }
 
-/** Of processes that live: the file of one that was killed stays. */
+/** As its files have it: no process is started in the worker, none can delay this. */
+function stateOnHost(
+  { home }: Instance,
+  session: string,
+): CliState | undefined {
+  try {
+    return readCliState(join(home.home, sessionHome(session)));
+  } catch {
+    return undefined; // another user's project, and so another's home
+  }
+}
+
+/** More terminals than show one session. */
+const maxTerminals = 50;
+
+/** Terminals that show a session, as the engine knows them. */
+export async function countTerminals(
+  { docker }: Pick<Instance, "docker">,
+  id: string,
+): Promise<number> {
+  const { ExecIDs } = await inspectContainer(docker, id) ?? {};
+  const shown = await Promise.all(
+    (ExecIDs ?? []).slice(0, maxTerminals).map(async (exec) => {
+      const found = await docker.getExec(exec).inspect().catch(() => undefined);
+      return found?.Running && found.ProcessConfig.tty &&
+        found.ProcessConfig.arguments.join(" ").includes(tmux.join(" "));
+    }),
+  );
+  return shown.filter(Boolean).length;
+}
+
+/**
+ * What a worker says where its files say nothing: Claude starts, or does not run.
+ * Of processes that live: the file of one that was killed stays.
+ */
 const script = `${tmux.join(" ")} list-clients -F client || exit
 cd "$CLAUDE_CONFIG_DIR" || exit
 [ -f ${notedFile} ] && echo "noted $(head -c 4096 ${notedFile} | tr -d '\\n')"

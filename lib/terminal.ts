@@ -1,10 +1,29 @@
-// A command in a container, at this terminal.
+// A command in a container, or a container itself, at this terminal: its output
+// passes the filter, for a process of the worker can write to its terminal directly.
 
+import { once } from "node:events";
+import { constants } from "node:os";
+import process from "node:process";
 import type { Docker } from "./docker.ts";
-import { runDocker } from "./docker-cli.ts";
+import { engineFailure } from "./docker-errors.ts";
 import { execIn } from "./exec.ts";
+import { takeSignals } from "./signals.ts";
+import { TerminalFilter } from "./terminal-filter.ts";
+import { waitFor } from "./wait.ts";
 
-/** Runs it to its end, or to the end of the terminal; gives docker's exit code. */
+/** As the engine calls it. */
+interface Size {
+  h: number;
+  w: number;
+}
+
+interface Connection {
+  /** A socket: the answer of a request that was upgraded. */
+  stream: NodeJS.ReadWriteStream & { destroy(): void };
+  resize(size: Size): Promise<unknown>;
+}
+
+/** Runs it to its end, or to the end of the terminal; gives its exit code. */
 export async function execAtTerminal(
   docker: Docker,
   id: string,
@@ -15,20 +34,42 @@ export async function execAtTerminal(
   const terminal = env["TERM"] ?? "";
   // Others are unknown to the container's programs.
   const known = /^(xterm|tmux|screen|linux|vt100)/.test(terminal);
-  // A name by which it can be ended: docker leaves it running where the terminal
-  // is closed.
+  // A name by which it can be ended: the engine leaves it running where the
+  // terminal is closed.
   const client = crypto.randomUUID();
-  return await runDocker([
-    "exec",
-    "--interactive",
-    "--tty",
-    `--env=TERM=${known ? terminal : "xterm-256color"}`,
-    // By name alone: a URL may hold a password, and arguments are seen by all.
-    ...Object.keys(variables).map((name) => `--env=${name}`),
-    id,
-    ...["sh", "-c", `echo $$ >"/tmp/$0"; exec "$@"`, client],
-    ...command,
-  ], { afterwards: () => endClient(docker, id, client), env: variables });
+  try {
+    const exec = await docker.getContainer(id).exec({
+      Cmd: ["sh", "-c", `echo $$ >"/tmp/$0"; exec "$@"`, client, ...command],
+      Env: Object.entries({
+        TERM: known ? terminal : "xterm-256color",
+        ...variables,
+      }).map(([name, value]) => `${name}=${value}`),
+      AttachStdin: true,
+      AttachStdout: true,
+      AttachStderr: true,
+      Tty: true,
+    });
+    const stream = await exec.start({ hijack: true, stdin: true, Tty: true });
+    const signal = await connectTerminal({
+      stream: stream as Connection["stream"],
+      resize: (size) => exec.resize(size),
+    });
+    await endClient(docker, id, client);
+    if (signal) return 128 + constants.signals[signal];
+    return await exitCodeOf(exec);
+  } catch (error) {
+    throw engineFailure(error, "Cannot use this terminal in the container");
+  }
+}
+
+/** Where it goes on, somebody has detached from it by the engine's keys. */
+async function exitCodeOf(exec: Docker.Exec): Promise<number> {
+  let found: Docker.ExecInspectInfo | undefined;
+  await waitFor(async () => {
+    found = await exec.inspect();
+    return !found.Running;
+  }, { for: "the command to end", timeoutMs: 1000 }).catch(() => {});
+  return found?.ExitCode ?? 0;
 }
 
 async function endClient(
@@ -40,4 +81,96 @@ async function endClient(
   await execIn(docker, id, ["sh", "-c", script, client]).catch(() => {
     // The container has ended, and the client with it.
   });
+}
+
+/**
+ * Attaches this terminal to a container that has one, which is started where that is
+ * asked for; gives 0, or 128 and the number of the signal that ended us.
+ */
+export async function attachTerminal(
+  docker: Docker,
+  id: string,
+  { start }: { start: boolean },
+): Promise<number> {
+  const container = docker.getContainer(id);
+  try {
+    const stream = await container.attach({
+      stream: true,
+      stdin: true,
+      stdout: true,
+      stderr: true,
+      hijack: true,
+    });
+    if (start) await container.start();
+    const signal = await connectTerminal({
+      stream: stream as Connection["stream"],
+      resize: (size) => container.resize(size),
+    }, { redraw: !start });
+    return signal ? 128 + constants.signals[signal] : 0;
+  } catch (error) {
+    throw engineFailure(error, "Cannot attach this terminal");
+  }
+}
+
+/**
+ * Passes keys, output and sizes until the other side ends, or we are told to; gives
+ * the signal that told us. Then the terminal is as it was.
+ */
+async function connectTerminal(
+  { stream, resize }: Connection,
+  { redraw = false } = {},
+): Promise<NodeJS.Signals | undefined> {
+  const { stdin, stdout } = process;
+  const filter = new TerminalFilter("screen");
+  let signal: NodeJS.Signals | undefined;
+  const ended = once(stream, "close").catch(() => {}); // a broken stream has ended
+  const restoreSignals = takeSignals((given) => {
+    signal ??= given;
+    stream.destroy();
+  });
+  const passKeys = (keys: Uint8Array) => {
+    if (!stream.write(keys)) {
+      stdin.pause();
+      stream.once("drain", () => stdin.resume());
+    }
+  };
+  const endKeys = () => stream.end();
+  const fit = () => {
+    const { rows, columns } = stdout;
+    if (!rows || !columns) return;
+    // It may have ended, or not begun: it is asked again.
+    waitFor(
+      () => resize({ h: rows, w: columns }).then(() => true, () => false),
+      {
+        for: "the size of the terminal",
+        timeoutMs: 1000,
+      },
+    ).catch(() => {});
+  };
+  process.on("SIGWINCH", fit);
+  stdin.setRawMode(true);
+  try {
+    stream.on("data", (bytes: Uint8Array) => {
+      if (stdout.write(filter.write(bytes))) return;
+      stream.pause();
+      stdout.once("drain", () => stream.resume());
+    });
+    stream.on("end", () => stream.destroy());
+    stdin.on("data", passKeys).on("end", endKeys);
+    stdin.resume();
+    // A program draws itself anew when its size changes.
+    if (redraw && stdout.rows) {
+      await resize({ h: stdout.rows + 1, w: stdout.columns }).catch(() => {});
+    }
+    fit();
+    await ended;
+  } finally {
+    stdin.off("data", passKeys).off("end", endKeys);
+    stdin.pause();
+    stdin.setRawMode(false);
+    process.off("SIGWINCH", fit);
+    stdout.write(filter.end());
+    restoreSignals();
+  }
+  return signal;
 }

@@ -4,7 +4,6 @@
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import process from "node:process";
-import { runDocker } from "../lib/docker-cli.ts";
 import { stopWorker } from "../lib/ending.ts";
 import { Failure, messageOf } from "../lib/errors.ts";
 import { type Instance, openInstance, viewInstance } from "../lib/instance.ts";
@@ -20,6 +19,7 @@ import {
   pickWorker,
   type WorkerState,
 } from "../lib/workers.ts";
+import { attachTerminal } from "../lib/terminal.ts";
 import { columns } from "../lib/text.ts";
 import { command, runCli } from "./cli.ts";
 import { lastLines, printLog } from "./logs.ts";
@@ -119,7 +119,7 @@ cli.command(
     const { Config } = await instance.docker.getContainer(worker.id).inspect();
     const { docker } = instance;
     if (Config.Tty && !options.shell) {
-      return await runDocker(["attach", worker.id]);
+      return await attachTerminal(docker, worker.id, { start: false });
     }
     const session = !options.shell && await hasTerminal(docker, worker.id);
     const what = session ? "session" : "shell";

@@ -62,7 +62,7 @@ function notify(command: string, change: SessionChange): void {
       env: {
         ...env,
         HAL9000_SESSION: session,
-        HAL9000_PROJECT: project,
+        HAL9000_PROJECT: printable(project),
         HAL9000_WAITING_FOR: waitingFor ?? "",
       },
       stdio: ["ignore", "ignore", "inherit"],

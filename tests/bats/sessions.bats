@@ -338,7 +338,9 @@ teardown() {
 
 @test "a worker that does not answer is said so, and can be stopped" {
   open "$project"
-  docker exec "$session" pkill -STOP tmux
+  # What is said where files of the session tell nothing.
+  docker exec "$session" sh -c 'pkill -STOP claude; rm -f "$CLAUDE_CONFIG_DIR"/sessions/*.json \
+    "$CLAUDE_CONFIG_DIR/hal9000-activity.json"; pkill -STOP tmux'
   run -0 timeout 15 "$claudy" sessions --json
   [ "$(jq -r --arg name "$session" '.[] | select(.name == $name).state' <<<"$output")" = unknown ]
   timeout 30 "$claudy" stop "$session"

@@ -113,3 +113,56 @@ spawned() {
   wait_for 15 served
   "$scripts/claudy.ts" sessions rm --yes asks
 }
+
+# What the terminal is sent, as it is, in $sent.
+record_terminal() {
+  sent=$BATS_TEST_TMPDIR/sent
+  tmux -L "$screen" pipe-pane "cat >>'$sent'"
+}
+
+# Clipboard, title, a question and a string for the terminal, around text in red.
+harmful='\033]52;c;ZXZpbA==\007\033]0;evil\007\033[6n\033P$qm\033\\\033[31mshown\033[0m\033[21t'
+
+only_display() {
+  grep -F $'\e[31mshown' "$1"
+  ! grep -aE $'\e\\](52|0)|\e\\[6n|\e\\[21t|\eP' "$1"
+}
+
+@test "a process of a worker reaches no terminal of ours past what it shows" {
+  spawn -n sly "$project"
+  terminal "'$scripts/coordinator.ts' attach sly"
+  wait_for 15 shows '[$#] $'
+  record_terminal
+  docker exec sly sh -c "printf '$harmful' >/dev/pts/0"
+  wait_for 5 grep -F shown "$sent"
+  only_display "$sent"
+  keys 'exit' Enter
+}
+
+@test "a worker with a terminal of its own reaches ours no further, then it is as it was" {
+  terminal "$(spawned -n odd "$project" -- sh -c "printf '$harmful\033[?1000h\033[?25l'; read -r _")"
+  tmux -L "$screen" set -g remain-on-exit on
+  record_terminal
+  wait_for 15 shows '^shown'
+  only_display "$sent"
+  keys Enter
+  wait_for 15 test -s "$BATS_TEST_TMPDIR/code"
+  tail -c 40 "$sent" | grep -F $'\e[?1000l\e[?25h'
+}
+
+@test "logs at a terminal are text and colours; in a file they are as they were" {
+  spawn -n noisy "$project" -- sh -c "printf '$harmful\n'; sleep 1000"
+  terminal "read -r _; '$scripts/coordinator.ts' logs noisy; sleep 60"
+  record_terminal
+  keys Enter
+  wait_for 15 shows '^shown'
+  only_display "$sent"
+  "$scripts/coordinator.ts" logs noisy | grep -F $'\e]52;c;ZXZpbA=='
+  "$scripts/coordinator.ts" stop noisy
+  : >"$sent"
+  terminal -s again "'$scripts/coordinator.ts' logs noisy; sleep 60"
+  tmux -L "$screen" pipe-pane -t again "cat >>'$sent'"
+  kept() { tmux -L "$screen" capture-pane -t again -p | grep '^shown'; }
+  wait_for 15 kept
+  run ! grep -a $'\e]52' "$sent"
+}

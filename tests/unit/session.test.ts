@@ -6,6 +6,9 @@ import * as assert from "uvu/assert";
 import { ownerOf } from "../../lib/owned.ts";
 import { homePaths } from "../../lib/paths.ts";
 import { parseState } from "../../lib/activity.ts";
+import type { Instance } from "../../lib/instance.ts";
+import { countTerminals } from "../../lib/session-list.ts";
+import { tmux } from "../../lib/session-tmux.ts";
 import {
   readSession,
   readSessions,
@@ -65,6 +68,37 @@ test("sessions are read back, the latest used first, damaged ones passed over", 
   removeSessionRecord(instance, "one");
   assert.is(readSession(instance, "one", log), undefined);
   rmSync(root, { recursive: true });
+});
+
+test("countTerminals() counts what shows the session, as the engine has it", async () => {
+  const shell = ["-c", 'echo $$ >"/tmp/$0"; exec "$@"', "id"];
+  const session = [...shell, ...tmux, "attach-session", "-t", "=claude"];
+  const execs: Record<string, unknown> = {
+    shown: { Running: true, tty: true, arguments: session },
+    ended: { Running: false, tty: true, arguments: session },
+    asked: { Running: true, tty: false, arguments: [...tmux, "has-session"] },
+    shell: { Running: true, tty: true, arguments: [...shell, "bash"] },
+    nested: {
+      Running: true,
+      tty: true,
+      arguments: ["-c", `exec ${tmux.join(" ")} new-session -t claude`],
+    },
+  };
+  const docker = {
+    getContainer: () => ({
+      inspect: () => Promise.resolve({ ExecIDs: [...Object.keys(execs), "x"] }),
+    }),
+    getExec: (id: string) => ({
+      inspect: () => {
+        const found = execs[id] as { Running: boolean } | undefined;
+        return found
+          ? Promise.resolve({ Running: found.Running, ProcessConfig: found })
+          : Promise.reject(new Error("no such exec"));
+      },
+    }),
+  };
+  const instance = { docker } as unknown as Pick<Instance, "docker">;
+  assert.is(await countTerminals(instance, "id"), 2);
 });
 
 test.run();
