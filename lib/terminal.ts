@@ -11,6 +11,9 @@ import { takeSignals } from "./signals.ts";
 import { TerminalFilter } from "./terminal-filter.ts";
 import { waitFor } from "./wait.ts";
 
+/** Longer than the engine takes to tell that what was shown has ended. */
+const settleMs = 1000;
+
 /** As the engine calls it. */
 interface Size {
   h: number;
@@ -68,7 +71,7 @@ async function exitCodeOf(exec: Docker.Exec): Promise<number> {
   await waitFor(async () => {
     found = await exec.inspect();
     return !found.Running;
-  }, { for: "the command to end", timeoutMs: 1000 }).catch(() => {});
+  }, { for: "the command to end", timeoutMs: settleMs }).catch(() => {});
   return found?.ExitCode ?? 0;
 }
 
@@ -85,7 +88,8 @@ async function endClient(
 
 /**
  * Attaches this terminal to a container that has one, which is started where that is
- * asked for; gives 0, or 128 and the number of the signal that ended us.
+ * asked for; gives its exit code, 0 where it goes on, or 128 and the number of the
+ * signal that ended us.
  */
 export async function attachTerminal(
   docker: Docker,
@@ -101,12 +105,21 @@ export async function attachTerminal(
       stderr: true,
       hijack: true,
     });
+    const over = new AbortController();
+    // Asked for before: the parent may be faster to remove it.
+    const ended = container.wait({
+      condition: "next-exit",
+      abortSignal: over.signal,
+    }).then(({ StatusCode }: { StatusCode: number }) => StatusCode, () => 0);
     if (start) await container.start();
     const signal = await connectTerminal({
       stream: stream as Connection["stream"],
       resize: (size) => container.resize(size),
     }, { redraw: !start });
-    return signal ? 128 + constants.signals[signal] : 0;
+    const late = setTimeout(() => over.abort(), signal ? 0 : settleMs);
+    const code = await ended;
+    clearTimeout(late);
+    return signal ? 128 + constants.signals[signal] : code;
   } catch (error) {
     throw engineFailure(error, "Cannot attach this terminal");
   }
