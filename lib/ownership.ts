@@ -158,13 +158,17 @@ function waysOut(
   return ways;
 }
 
+/** See HAL9000_PREFIX in settings.ts. */
+const maxPrefixLength = 41;
+
 /** A prefix and a home that another user of the same engine does not have. */
 function ownInstance(
   prefix: string,
   home: HomePaths,
 ): { prefix: string; home: string } {
-  const user = userInfo().username.toLowerCase().replace(/[^a-z0-9-]/g, "-");
-  const name = `${prefix}-${user}`.slice(0, 41).replace(/-+$/, "");
+  const user = userInfo().username.toLowerCase().replace(/[^a-z0-9-]/g, "-")
+    .slice(0, 20);
+  const name = `${prefix.slice(0, maxPrefixLength - 1 - user.length)}-${user}`;
   // A home that is noted as the other's instance is refused with another prefix.
   const taken = notedInstance(home) === prefix;
   return { prefix: name, home: taken ? `${home.home}-${user}` : home.home };

@@ -579,7 +579,6 @@ in_order() { # in_order LETTERS
     [ "$letter" != c ] || originals=("${originals[@]:0:3}")
     originals_are_kept "${originals[@]}" || { echo "after $letter of $1" >&2; cat "$BATS_TEST_TMPDIR/told"; return 1; }
   done < <(printf %s "$1")
-  load setup_suite
   remove_instance "$HAL9000_PREFIX"
 }
 
