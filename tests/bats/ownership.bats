@@ -6,6 +6,7 @@ load ../helper/load
 
 claudy=$scripts/claudy.ts
 here=$HAL9000_HOME
+second=$HAL9000_PREFIX-second
 
 setup() {
   other=$BATS_TEST_TMPDIR/other
@@ -98,7 +99,7 @@ COMMANDS
   export ANTHROPIC_API_KEY=sk-ant-x ANTHROPIC_BASE_URL=http://127.0.0.1:9
   session=$("$claudy" --detach --profile base "$project")
   (
-    export HAL9000_PREFIX=$HAL9000_PREFIX-second HAL9000_HOME=$BATS_TEST_TMPDIR/second
+    export HAL9000_PREFIX=$second HAL9000_HOME=$BATS_TEST_TMPDIR/second
     run -0 --separate-stderr "$claudy" --detach --yes --json --profile base "$project"
     [ "$(jq -r .session <<<"$output")" = "$session" ]
     [ "$(jq -r .worker <<<"$output")" = "$HAL9000_PREFIX-session-$session" ]
@@ -113,7 +114,6 @@ COMMANDS
     spawn -n second-own "$project"
     run -5 spawn -n "$session" "$project"
     [[ $output == *"the name is taken by a worker of instance \"${HAL9000_PREFIX%-second}\""*"Choose another --name"* ]]
-    remove_instance "$HAL9000_PREFIX"
   )
   [ "$(inspect "$session" '{{.State.Running}}')" = true ]
 }

@@ -6,10 +6,12 @@
 load ../helper/load
 
 claudy=$scripts/claudy.ts
+full=$HAL9000_PREFIX-full
 
 setup() { project=$(make_project unwritable); }
 
 teardown() {
+  remove_instance "$full"
   writable
   after_failure
   stop_workers
@@ -63,10 +65,10 @@ COMMANDS
 }
 
 @test "on a full disk a session is attached to and stopped, and the pool says why not" {
-  export HAL9000_PREFIX=$HAL9000_PREFIX-full HAL9000_HOME=$HAL9000_TEST_ROOT/full
+  export HAL9000_PREFIX=$full HAL9000_HOME=$HAL9000_TEST_ROOT/full
   export ANTHROPIC_API_KEY=sk-ant-x ANTHROPIC_BASE_URL=http://127.0.0.1:9
   mkdir "$HAL9000_HOME"
-  as_root mount -t tmpfs -o size=4m,mode=0700 none "$HAL9000_HOME" || skip "mounting needs root"
+  as_root mount -t tmpfs -o "size=4m,mode=0700,uid=$(id -u)" none "$HAL9000_HOME" || skip "mounting needs root"
   "$claudy" daemon start
   "$claudy" pool start --min-warm 0
   session=$("$claudy" --detach --profile base "$project")
@@ -80,6 +82,4 @@ COMMANDS
   run -1 docker inspect "$session"
   run -7 "$claudy" --detach "$project"
   run -1 docker inspect "$session"
-  rm "$HAL9000_HOME/filler"
-  remove_instance "$HAL9000_PREFIX"
 }
