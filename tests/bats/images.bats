@@ -41,8 +41,8 @@ in_image() { # in_image TAG SCRIPT
   other=$HAL9000_PREFIX-other
   id() { docker image inspect --format '{{.Id}}' "$1:net"; }
   own=$(id "$HAL9000_PREFIX")
-  # As an instance that is gone has left it.
-  printf 'FROM %s:net\nLABEL changed=true\n' "$HAL9000_PREFIX" | docker build --quiet --tag "$other:net" -
+  # As an instance that is gone has left it, made of something else.
+  printf 'FROM %s:net\nLABEL hal9000.inputs=former\n' "$HAL9000_PREFIX" | docker build --quiet --tag "$other:net" -
   pruned=$("$scripts/claudy.ts" prune --dry-run --older-than 0)
   grep -F "$other:net" <<<"$pruned"
   run ! grep -F " $HAL9000_PREFIX:" <<<"$pruned"
