@@ -16,6 +16,9 @@ teardown() {
   docker images --quiet "$HAL9000_PREFIX-profile" | sort -u | xargs -r docker rmi --force >/dev/null
 }
 
+# A profile that an earlier run has not left is built from Debian's archive.
+setup_file() { export BATS_TEST_TIMEOUT=900; }
+
 teardown_file() {
   docker images --quiet "$HAL9000_PREFIX-apt" | sort -u | xargs -r docker rmi --force >/dev/null
 }
