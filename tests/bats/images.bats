@@ -71,7 +71,7 @@ foreign_checkout() {
   [ "$(uname -m)" != aarch64 ] || skip "arm64 is this machine's own architecture"
   root=$BATS_TEST_TMPDIR/checkout
   mkdir "$root"
-  cp -r "$repo"/{package.json,package-lock.json,.npmrc,scripts,lib} "$root"
+  cp -r "$repo"/{package.json,package-lock.json,.npmrc,scripts,lib,docker} "$root"
 }
 
 @test "packages for an engine of another architecture come from the lockfile" {
