@@ -52,7 +52,7 @@ interface Examination {
 /** Each is made even where another failed. */
 const examinations: Examination[] = [
   { name: "engine", look: examineEngine, machine: true },
-  { name: "owner", look: examineOwner, machine: true },
+  { name: "owner", look: examineOwner, engine: true, machine: true },
   { name: "home", look: examineHome },
   { name: "disk", look: examineDisk, machine: true },
   { name: "memory", look: examineMemory, engine: true, machine: true },
