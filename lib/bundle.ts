@@ -1,7 +1,7 @@
 // Bundles each script into one file that needs only Deno.
 
 import { chmod, mkdir, readdir, rm, stat, writeFile } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, relative } from "node:path";
 import type { Plugin } from "esbuild";
 import { sourceDigest } from "./build-digest.ts";
 
@@ -134,11 +134,16 @@ const withLazyTransports: Plugin = {
         kind,
         pluginData: "resolved",
       });
-      return { path: found.path, namespace: "lazy" };
+      return {
+        // It stands in the bundle: checkouts elsewhere are to give the same one.
+        path: relative(build.initialOptions.absWorkingDir ?? "/", found.path),
+        namespace: "lazy",
+        pluginData: found.path,
+      };
     });
-    build.onLoad({ filter: /.*/, namespace: "lazy" }, ({ path }) => ({
-      resolveDir: dirname(path),
-      contents: `const load = () => require(${JSON.stringify(path)});
+    build.onLoad({ filter: /.*/, namespace: "lazy" }, ({ pluginData }) => ({
+      resolveDir: dirname(pluginData),
+      contents: `const load = () => require(${JSON.stringify(pluginData)});
 module.exports = new Proxy(function () {}, {
   get: (_, key) => load()[key],
   apply: (_, self, args) => load().apply(self, args),

@@ -40,6 +40,8 @@ in_image() { # in_image TAG SCRIPT
   unset HAL9000_IMAGE_REPO
   other=$HAL9000_PREFIX-other
   id() { docker image inspect --format '{{.Id}}' "$1:net"; }
+  # Nor does it matter where a checkout lies.
+  run -1 grep -rlF "$repo/" "$repo/build/image/scripts"
   own=$(id "$HAL9000_PREFIX")
   # As an instance that is gone has left it, made of something else.
   printf 'FROM %s:net\nLABEL hal9000.inputs=former\n' "$HAL9000_PREFIX" | docker build --quiet --tag "$other:net" -
