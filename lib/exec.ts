@@ -71,3 +71,16 @@ export async function execIn(
     throw engineFailure(error, `Cannot run ${command[0]} in the container`);
   }
 }
+
+/**
+ * Names of the processes in a container, as the engine's machine sees them: no
+ * program of the container is asked.
+ */
+export async function runningIn(
+  docker: Docker,
+  id: string,
+): Promise<string[]> {
+  const { Processes }: { Processes: string[][] } = await docker
+    .getContainer(id).top({ ps_args: "-eo pid,comm" });
+  return Processes.map((columns) => columns.at(-1) ?? "");
+}

@@ -1,9 +1,11 @@
-// Who listens at which port of the shared namespace.
+// Who listens at which port of the shared namespace, as seen from outside.
 
-import { execIn } from "./exec.ts";
+import { inspectContainer } from "./docker.ts";
+import { lookAtContainers } from "./helper.ts";
 import { findParent, type Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { portsEach } from "./port-range.ts";
+import type { Look } from "./processes.ts";
 import { readSessions } from "./session-record.ts";
 import { listWorkers } from "./workers.ts";
 
@@ -19,84 +21,103 @@ export interface Listener {
   reservedFor: string | null;
 }
 
-interface Socket {
-  port: number;
-  address: string;
-  inode: string;
+export interface Listening {
+  listeners: Listener[];
+  /** Containers whose ports are not all known or told, and why. */
+  incomplete: { container: string; reason: string }[];
 }
 
-/** Sockets, then which process holds which: only within its own pid namespace. */
-const script = `cat /proc/net/tcp /proc/net/tcp6
-for fd in /proc/[0-9]*/fd/*; do
-  link=$(readlink "$fd") || continue
-  case $link in socket:*)
-    pid=\${fd#/proc/} pid=\${pid%%/*}
-    echo "holder $link $(cat /proc/$pid/comm)" ;;
-  esac
-done 2>/dev/null
-true`;
+export interface Candidate {
+  id: string;
+  name: string;
+  session: string | null;
+}
+
+interface Range {
+  name: string;
+  portBase?: number | undefined;
+}
 
 export async function listListeners(
   instance: Instance,
   log: Log,
-): Promise<Listener[]> {
-  const { docker } = instance;
+): Promise<Listening> {
+  const { docker, names } = instance;
   const parent = instance.self ?? await findParent(instance);
+  const [net, forwarder] = await Promise.all([
+    inspectContainer(docker, names.net),
+    inspectContainer(docker, names.forwarder),
+  ]);
   const workers = (await listWorkers(instance))
-    .filter(({ state }) => state === "running");
-  const containers = [
+    .filter(({ state }) => state === "running" || state === "paused");
+  const own: Candidate[] = [
     ...(parent?.State === "running"
-      ? [{ id: parent.Id, name: instance.names.parent, session: null }]
+      ? [{ id: parent.Id, name: names.parent, session: null }]
       : []),
-    ...workers,
+    ...(forwarder?.State.Running
+      ? [{ id: forwarder.Id, name: names.forwarder, session: null }]
+      : []),
   ];
-  const found = new Map<string, Listener>();
-  const sessions = readSessions(instance, log);
-  const reserved = (port: number) =>
-    sessions.find(({ portBase }) =>
+  // A parent that was started by hand has a namespace of its own.
+  const holder = net?.State.Running
+    ? net
+    : parent && await inspectContainer(docker, parent.Id);
+  const candidates = [...own, ...workers];
+  const look = await lookAtContainers(instance, {
+    netPid: holder?.State.Pid || null,
+    containers: candidates.map(({ id }) => id),
+  });
+  return nameListeners(look, candidates, readSessions(instance, log));
+}
+
+/** Of one container: a worker may listen at all ports that there are. */
+const maxRows = 100;
+
+/** Listeners with names in the place of ids, and whose ports they have. */
+export function nameListeners(
+  look: Look,
+  candidates: Candidate[],
+  sessions: Range[],
+): Listening {
+  const byId = new Map(candidates.map((known) => [known.id, known]));
+  const counts = new Map<string | null, number>();
+  const listeners: Listener[] = [];
+  const inOrder = look.listening.toSorted((a, b) => a.port - b.port);
+  for (const { port, address, container, process } of inOrder) {
+    const count = (counts.get(container) ?? 0) + 1;
+    counts.set(container, count);
+    if (count > maxRows) continue;
+    const known = container === null ? undefined : byId.get(container);
+    const session = known?.session ?? null;
+    const range = sessions.find(({ portBase }) =>
       portBase !== undefined && port >= portBase && port < portBase + portsEach
     )?.name ?? null;
-  await Promise.all(containers.map(async ({ id, name, session }) => {
-    const { output } = await execIn(docker, id, ["bash", "-c", script]);
-    const holders = parseHolders(output);
-    for (const { port, address, inode } of parseListening(output)) {
-      const holder = holders.get(inode);
-      const key = `${inode} ${port}`;
-      if (found.has(key) && holder === undefined) continue;
-      const other = reserved(port);
-      found.set(key, {
-        port,
-        address,
-        container: holder === undefined ? null : name,
-        session: holder === undefined ? null : session,
-        process: holder ?? null,
-        reservedFor: other === session ? null : other,
-      });
-    }
-  }));
-  return [...found.values()].sort((a, b) => a.port - b.port);
-}
-
-/** Of /proc/net/tcp and tcp6, proc_net(5): those in state 0A, listening. */
-export function parseListening(text: string): Socket[] {
-  return text.split("\n").flatMap((line) => {
-    const columns = line.trim().split(/\s+/);
-    const [, local = "", , state] = columns;
-    const inode = columns[9] ?? "";
-    const match = /^([0-9A-F]+):([0-9A-F]{4})$/.exec(local);
-    if (state !== "0A" || !match) return [];
-    const [, host = "", port = ""] = match;
-    return [{ port: parseInt(port, 16), address: addressName(host), inode }];
-  });
-}
-
-function addressName(host: string): string {
-  if (/^0+$/.test(host)) return "every address";
-  const loopbacks = ["0100007F", "00000000000000000000000001000000"];
-  return loopbacks.includes(host) ? "localhost" : "another address";
-}
-
-function parseHolders(text: string): Map<string, string> {
-  const found = [...text.matchAll(/^holder socket:\[(\d+)\] (.*)$/gm)];
-  return new Map(found.map(([, inode = "", name = ""]) => [inode, name]));
+    listeners.push({
+      port,
+      address,
+      container: known?.name ?? null,
+      session,
+      process,
+      reservedFor: range === session ? null : range,
+    });
+  }
+  const name = (id: string | null) =>
+    (id !== null && byId.get(id)?.name) || "unknown";
+  return {
+    listeners,
+    incomplete: [
+      ...look.containers.filter(({ incomplete }) => incomplete).map((
+        { id },
+      ) => ({
+        container: name(id),
+        reason: "has too many open files to look at all of them",
+      })),
+      ...[...counts].filter(([, count]) => count > maxRows).map((
+        [id, count],
+      ) => ({
+        container: name(id),
+        reason: `listens at ${count - maxRows} more`,
+      })),
+    ],
+  };
 }

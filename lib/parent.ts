@@ -67,7 +67,6 @@ export async function runParent(
     const opened = await openInstance();
     ensureHome(opened);
     state.container = opened.self?.Id ?? "";
-    await followEngine(opened, log);
     return opened;
   });
   const publish = () => {
@@ -124,6 +123,7 @@ export async function runParent(
   }
 
   await Promise.all([
+    followEngine(instance, log),
     keepReconciled(instance, stop, log, () => lost.abort()),
     keepLoginFresh(instance, stop, log),
     serveForward(instance, stop).catch((error) =>

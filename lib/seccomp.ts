@@ -4,11 +4,11 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import * as v from "valibot";
-import { createContainer, inspectImage, removeContainer } from "./docker.ts";
+import { inspectImage } from "./docker.ts";
 import { messageOf } from "./errors.ts";
+import { runHelper } from "./helper.ts";
 import { workerImage } from "./images/recipes.ts";
 import type { Instance } from "./instance.ts";
-import { roleLabels } from "./labels.ts";
 import type { Log } from "./log.ts";
 import { writeWhole } from "./owned.ts";
 import { ensureHome } from "./volumes.ts";
@@ -195,14 +195,15 @@ export async function seccompOptions(
   return [`--security-opt=seccomp=${home.seccompProfile}`];
 }
 
-/** Tries the profile again where the engine is another than at its last trial. */
+/** Tries the profile again where it failed, or the engine is another since. */
 export async function ensureSeccompTried(
   instance: Instance,
   log: Log,
 ): Promise<void> {
   if (instance.settings.WORKER_SECCOMP === "engine") return;
   const before = readTrial(instance);
-  if (before?.engine === await engineVersions(instance)) return;
+  const same = before?.engine === await engineVersions(instance);
+  if (same && before?.fault === null) return;
   await tryProfile(instance, log);
 }
 
@@ -214,55 +215,38 @@ async function engineVersions({ docker }: Instance): Promise<string> {
   return [Version, KernelVersion, ...parts].join(", ");
 }
 
-/** 3 where the bit was set in spite of the profile. */
 const trialScript = `cd /tmp && : >file && chmod 755 file || exit
-chmod 4755 file 2>/dev/null && exit 3
-exit 0`;
+chmod 4755 file 2>/dev/null && echo set || echo refused`;
 
-/** Undefined where there is no image to try it with. */
+/** Undefined where it cannot be tried. */
 async function tryProfile(
   instance: Instance,
   log: Log,
 ): Promise<SeccompTrial | undefined> {
-  const { docker, settings, home, owner, prefix } = instance;
+  const { docker, settings, home, owner } = instance;
   ensureHome(instance);
-  const candidates = [
-    `${settings.HAL9000_IMAGE_REPO}:parent`,
-    workerImage(settings),
-  ];
   let image: string | undefined;
-  for (const name of candidates) {
+  const parent = `${settings.HAL9000_IMAGE_REPO}:parent`;
+  for (const name of [parent, workerImage(settings)]) {
     image ??= (await inspectImage(docker, name))?.Id;
   }
   if (image === undefined) return undefined;
   const { text, digest } = workerProfileText();
-  const name = `${prefix}-helper-${crypto.randomUUID().slice(0, 8)}`;
-  let fault: string | null = null;
+  let output: string;
   try {
-    const container = await createContainer(docker, name, {
-      Image: image,
-      Entrypoint: ["bash"],
-      Cmd: ["-c", trialScript],
-      User: "65534:65534",
-      Labels: roleLabels(prefix, "helper", instance.hostHome.home),
-      Healthcheck: { Test: ["NONE"] },
-      HostConfig: {
-        NetworkMode: "none",
-        ReadonlyRootfs: true,
-        Tmpfs: { "/tmp": "rw,nosuid,nodev,size=1m" },
-        CapDrop: ["ALL"],
-        SecurityOpt: ["no-new-privileges", `seccomp=${text}`],
-      },
+    output = await runHelper(instance, {
+      subject: "Cannot try the seccomp profile",
+      image,
+      command: ["bash", "-c", trialScript],
+      user: "65534:65534",
+      rights: { SecurityOpt: ["no-new-privileges", `seccomp=${text}`] },
     });
-    await container.start();
-    const { StatusCode } = await container.wait();
-    if (StatusCode === 3) fault = "it has no effect";
-    else if (StatusCode !== 0) fault = `programs fail with it (${StatusCode})`;
   } catch (error) {
-    fault = messageOf(error);
-  } finally {
-    await removeContainer(docker, name);
+    output = messageOf(error);
+    // An engine that is busy or out of memory has not judged the profile.
+    if (!/seccomp|security.opt/i.test(output)) throw error;
   }
+  const fault = faultIn(output.trim());
   const engine = await engineVersions(instance);
   const trial: SeccompTrial = { version: 1, profile: digest, engine, fault };
   writeWhole(home.seccompTrial, JSON.stringify(trial, null, 2) + "\n", owner);
@@ -270,4 +254,11 @@ async function tryProfile(
     log(`warning: Workers get the engine's own seccomp profile: ${fault}`);
   }
   return trial;
+}
+
+/** Why the profile is of no use, of what a trial printed; null where it works. */
+export function faultIn(output: string): string | null {
+  if (output === "refused") return null;
+  if (output === "set") return "it has no effect";
+  return `programs do not run with it: ${output.slice(0, 200) || "no output"}`;
 }

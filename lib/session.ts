@@ -9,7 +9,7 @@ import { layOutCredentials } from "./credentials.ts";
 import { environmentOf, inspectContainer } from "./docker.ts";
 import { stopWorker } from "./ending.ts";
 import { Failure, messageOf, unlessFileFails } from "./errors.ts";
-import { execIn } from "./exec.ts";
+import { execIn, runningIn } from "./exec.ts";
 import type { Instance } from "./instance.ts";
 import {
   inherit,
@@ -383,9 +383,7 @@ async function sayFarewell({ docker }: Instance, id: string): Promise<void> {
   const limits = { timeoutMs: farewellMs };
   await execIn(docker, id, [...tmux, "kill-server"], limits);
   await waitFor(
-    async () =>
-      (await execIn(docker, id, ["pgrep", "-x", "claude"], limits))
-        .exitCode !== 0,
+    async () => !(await runningIn(docker, id)).includes("claude"),
     { for: "Claude to end", timeoutMs: farewellMs, everyMs: 50 },
   );
 }

@@ -5,11 +5,11 @@ import type { CAC } from "cac";
 import { Failure } from "../lib/errors.ts";
 import { forwardPort, isPort } from "../lib/forward.ts";
 import { findParent, openInstance, viewInstance } from "../lib/instance.ts";
-import { listListeners } from "../lib/listeners.ts";
+import { type Listener, listListeners } from "../lib/listeners.ts";
 import { logToStderr } from "../lib/log.ts";
 import { portsEach } from "../lib/port-range.ts";
 import { readSessions } from "../lib/session-record.ts";
-import { columns } from "../lib/text.ts";
+import { columns, printable } from "../lib/text.ts";
 import { action } from "./options.ts";
 import { answer } from "./output.ts";
 
@@ -17,12 +17,16 @@ const open = () => openInstance(process.env, logToStderr);
 
 interface Options {
   json?: boolean;
+  allowOther?: boolean;
 }
 
 export const portActions = {
   list: async (options: Options) => {
     const instance = await viewInstance(process.env, logToStderr);
-    const listeners = await listListeners(instance, logToStderr);
+    const { listeners, incomplete } = await listListeners(
+      instance,
+      logToStderr,
+    );
     const ranges = readSessions(instance, logToStderr).flatMap(
       ({ name, portBase }) =>
         portBase === undefined
@@ -44,10 +48,13 @@ export const portActions = {
         ["RANGE", "SESSION"],
         ...ranges.map(({ session, from, to }) => [`${from}-${to}`, session]),
       ]),
+      ...incomplete.map(({ container, reason }) =>
+        printable(`${container} ${reason}`)
+      ),
     ].join("\n\n");
-    answer({ listeners, ranges }, text, options.json ?? false);
+    answer({ listeners, ranges, incomplete }, text, options.json ?? false);
   },
-  open: async (_: Options, port?: unknown, hostPort?: unknown) => {
+  open: async (options: Options, port?: unknown, hostPort?: unknown) => {
     const wanted = portOf("PORT", port);
     const here = hostPort === undefined
       ? wanted
@@ -58,6 +65,12 @@ export const portActions = {
       throw new Failure("notFound", "The parent is not running", {
         hint: "Start it: claudy daemon start",
       });
+    }
+    if (!options.allowOther) {
+      const { listeners } = await listListeners(instance, logToStderr);
+      const there = listeners.filter(({ port }) => port === wanted);
+      refuseOther(there);
+      logToStderr(describe(wanted, there));
     }
     const stop = new AbortController();
     process.on("SIGTERM", () => stop.abort());
@@ -70,6 +83,30 @@ export const portActions = {
   },
 };
 
+/** Refuses a port of one session where another has taken it. */
+export function refuseOther(there: Listener[]): void {
+  const other = there.find(({ reservedFor }) => reservedFor !== null);
+  if (!other) return;
+  throw new Failure(
+    "unsafe",
+    `Port ${other.port} is for session "${other.reservedFor}", but ${
+      other.container === null
+        ? "a process of no session"
+        : `"${other.container}"`
+    } listens there`,
+    { hint: "See claudy ports. Pass --allow-other to open it all the same." },
+  );
+}
+
+function describe(port: number, there: Listener[]): string {
+  const holders = there.map(({ process, container }) =>
+    `${process ?? "a process"} in ${container ?? "no container of ours"}`
+  );
+  return holders.length === 0
+    ? `Nothing listens at ${port} yet`
+    : `At ${port} listens ${holders.join(" and ")}`;
+}
+
 /** Adds claudy ports. */
 export function addPorts(cli: CAC): void {
   cli.command(
@@ -77,6 +114,10 @@ export function addPorts(cli: CAC): void {
     "list (default) who listens; open one to the host",
   )
     .option("--json", "list: print it as JSON")
+    .option(
+      "--allow-other",
+      "open: do not look who listens (default: refuse another session)",
+    )
     .example("claudy ports open 3000")
     .action(
       async (

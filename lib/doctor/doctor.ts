@@ -13,6 +13,7 @@ import {
   examineSockets,
 } from "./daemon.ts";
 import { fail, type Finding } from "./findings.ts";
+import { examineInotify } from "./inotify.ts";
 import {
   examineCredentials,
   examineHome,
@@ -70,6 +71,7 @@ const examinations: Examination[] = [
   { name: "credentials", look: examineCredentials },
   { name: "records", look: examineRecords, engine: true },
   { name: "leftovers", look: examineLeftovers, engine: true },
+  { name: "inotify", look: examineInotify, engine: true },
   { name: "mounts", look: examineMounts },
 ];
 

@@ -28,7 +28,7 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
 @test "ports tells who listens, and whose the port is" {
   serve server
   listed() { "$claudy" ports --json | jq -e --argjson port $port '.listeners[] | select(.port == $port)'; }
-  wait_for 10 listed
+  wait_for 60 listed
   [ "$(listed | jq -r '.container + " " + .process + " " + .address')" = "server deno localhost" ]
   "$claudy" ports --json | jq -e '.listeners[] | select(.port == 8000 and .container == "'"$parent"'")'
   [[ $("$claudy" ports) == *"server"*"deno"* ]]
@@ -41,13 +41,51 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   "$claudy" sessions rm --yes holder
 }
 
+@test "a worker's own programs change nothing about who listens" {
+  spawn -n liar --mount "$deno:/opt/deno:ro" "$project" -- /opt/deno eval "
+    const held = [];
+    for (let port = 31000; port < 33000; port++) held.push(Deno.listen({ port, hostname: '127.0.0.1' }));
+    await new Promise((resolve) => setTimeout(resolve, 1e9))"
+  # As a user of nobody else's: they are counted for each user.
+  docker exec --detach --user 54321 liar /opt/deno eval "
+    const { symbols } = Deno.dlopen('libc.so.6', { inotify_init: { parameters: [], result: 'i32' } });
+    for (let count = 0; count < $(($(cat /proc/sys/fs/inotify/max_user_instances) / 2 + 6)); count++) symbols.inotify_init();
+    await new Promise((resolve) => setTimeout(resolve, 1e9))"
+  # Forged: it would tell that a worker holds ChromaDB's port, or nothing at all.
+  for program in cat readlink bash ps pgrep; do
+    docker exec liar sh -c "mkdir -p /usr/local/bin; printf '#!/bin/sh\nsleep 1000\n' >/usr/local/bin/$program
+      chmod 755 /usr/local/bin/$program"
+  done
+  holds() { "$claudy" ports --json | jq -e '[.listeners[] | select(.container == "liar")] | length == 100'; }
+  wait_for 60 holds
+  run -0 "$claudy" ports --json
+  jq -e '.listeners[] | select(.port == 8000 and .container == "'"$parent"'")' <<<"$output"
+  jq -e '.incomplete[] | select(.container == "liar" and (.reason | test("^listens at 1900 more")))' <<<"$output"
+  run "$claudy" doctor --json
+  jq -e '.[] | select(.name == "inotify") | .state == "warn" and (.says | contains("\"liar\""))' <<<"$output"
+  [ -z "$(docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" --filter label=hal9000.role=helper)" ]
+}
+
+@test "ports open refuses a session's port that another has taken" {
+  serve thief
+  jq -nc --arg project "$project" '{version: 1, name: "holder", project: $project, portBase: 20320,
+    createdAt: "2026-01-01T00:00:00Z", usedAt: "2026-01-01T00:00:00Z"}' >"$HAL9000_HOME/sessions/kept/holder.json"
+  taken() { "$claudy" ports --json | jq -e --argjson port $port '.listeners[] | select(.port == $port and .reservedFor == "holder")'; }
+  wait_for 60 taken
+  run -6 "$claudy" ports open $port $host_port
+  [[ $output == *'is for session "holder", but "thief" listens there'*"--allow-other"* ]]
+  open_port $port $host_port --allow-other
+  wait_for 60 answers "from thief"
+  "$claudy" sessions rm --yes holder
+}
+
 @test "ports open brings a port to 127.0.0.1 of the host, over a restart of the parent" {
   serve server
   open_port $port $host_port
-  wait_for 10 answers "from server"
+  wait_for 60 answers "from server"
   [ "$(ss -ltnH "sport = :$host_port" | awk '{ print $4 }')" = "127.0.0.1:$host_port" ]
   "$claudy" daemon restart >/dev/null
-  wait_for 10 answers "from server"
+  wait_for 60 answers "from server"
   # More than fits in a pipe, both ways.
   "$scripts/coordinator.ts" stop server
   spawn -n echo --mount "$deno:/opt/deno:ro" "$project" -- \
@@ -64,7 +102,7 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   run -2 "$claudy" ports close 1
   open_port $port $host_port
   listening() { ss -ltnH "sport = :$host_port" | grep -q .; }
-  wait_for 5 listening
+  wait_for 60 listening
   run -5 "$claudy" ports open $port $host_port
   [[ $output == *"EADDRINUSE"* ]]
   # Nobody there: the connection ends.

@@ -1,13 +1,26 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { parseListening } from "../../lib/listeners.ts";
+import { nameListeners } from "../../lib/listeners.ts";
+import { judgeInotify } from "../../lib/doctor/inotify.ts";
 import { ownerOf } from "../../lib/owned.ts";
 import { homePaths } from "../../lib/paths.ts";
 import { freePorts, portBase, reservePorts } from "../../lib/port-range.ts";
+import {
+  type Look,
+  lookAtProcesses,
+  parseListening,
+} from "../../lib/processes.ts";
 import { contextText } from "../../lib/session-context.ts";
+import { refuseOther } from "../../scripts/ports.ts";
 
 /** Two names that lead to the same range. */
 function colliding(): [string, string] {
@@ -78,6 +91,148 @@ test("parseListening() finds what listens, with its address", () => {
     { port: 8000, address: "localhost", inode: "77" },
     { port: 3000, address: "every address", inode: "78" },
   ]);
+});
+
+const id = (digit: string) => digit.repeat(64);
+
+/** A /proc with processes of two containers and a stranger. */
+function fakeProc(): string {
+  const proc = mkdtempSync(join(tmpdir(), "hal9000-proc-"));
+  const process = (
+    pid: number,
+    group: string,
+    name: string,
+    links: string[],
+  ) => {
+    mkdirSync(join(proc, `${pid}`, "fd"), { recursive: true });
+    const file = (name: string) => join(proc, `${pid}`, name);
+    writeFileSync(file("cgroup"), `12:pids:/docker/${group}\n`);
+    writeFileSync(file("status"), `Name:\t${name}\nUid:\t1000\t1000\n`);
+    links.forEach((link, fd) => symlinkSync(link, file(`fd/${fd}`)));
+  };
+  const line = (port: string, state: string, inode: number) =>
+    `   0: 0100007F:${port} 00000000:0000 ${state} 0:0 0:0 0 0 0 ${inode} 1\n`;
+  process(10, id("a"), "chroma", ["socket:[77]", "/dev/null"]);
+  process(11, id("b"), "evil\\n\u001b", [
+    "socket:[78]",
+    ...Array.from({ length: 3 }, () => "anon_inode:inotify"),
+  ]);
+  process(12, "else", "sshd", ["socket:[79]"]);
+  mkdirSync(join(proc, "10", "net"));
+  writeFileSync(
+    join(proc, "10", "net", "tcp"),
+    "  sl  local\n" + line("1F40", "0A", 77) + line("0BB8", "0A", 78) +
+      line("0016", "0A", 79) + line("9999", "01", 80),
+  );
+  mkdirSync(join(proc, "sys/fs/inotify"), { recursive: true });
+  writeFileSync(join(proc, "sys/fs/inotify/max_user_instances"), "128\n");
+  return proc;
+}
+
+test("lookAtProcesses() tells who holds what by cgroup and descriptors", () => {
+  const proc = fakeProc();
+  const look = lookAtProcesses(
+    { netPid: 10, containers: [id("a"), id("b")] },
+    proc,
+  );
+  assert.equal(
+    look.listening.map(({ port, container, process }) => [
+      port,
+      container,
+      process,
+    ]),
+    [[8000, id("a"), "chroma"], [3000, id("b"), "evil\\n\u001b"], [
+      22,
+      null,
+      null,
+    ]],
+  );
+  assert.equal(look.containers[1], {
+    id: id("b"),
+    uid: 1000,
+    inotify: 3,
+    incomplete: false,
+  });
+  assert.is(look.inotifyLimit, 128);
+  rmSync(proc, { recursive: true });
+});
+
+const noContainers: Omit<Look, "listening"> = {
+  containers: [],
+  inotifyLimit: 128,
+};
+
+test("nameListeners() bounds what one container shows, and says so", () => {
+  const listening = Array.from({ length: 5000 }, (_, index) => ({
+    port: 10_000 + index,
+    address: "localhost",
+    container: id("b"),
+    process: "python",
+  }));
+  const quiet = { ...listening[0], port: 20_000, container: id("a") };
+  const { listeners, incomplete } = nameListeners(
+    {
+      listening: [...listening, quiet as Look["listening"][number]],
+      containers: [
+        { id: id("b"), uid: 0, inotify: 0, incomplete: true },
+      ],
+      inotifyLimit: 128,
+    },
+    [
+      { id: id("a"), name: "one", session: null },
+      { id: id("b"), name: "hoarder", session: null },
+    ],
+    [],
+  );
+  assert.is(listeners.length, 101);
+  assert.is(listeners.at(-1)?.container, "one");
+  assert.equal(incomplete.map(({ container, reason }) => [container, reason]), [
+    ["hoarder", "has too many open files to look at all of them"],
+    ["hoarder", "listens at 4900 more"],
+  ]);
+});
+
+test("refuseOther() refuses a session's port that another has taken", () => {
+  const listeners = (container: string | null, session: string | null) =>
+    nameListeners(
+      {
+        ...noContainers,
+        listening: [{
+          port: 20_045,
+          address: "localhost",
+          container,
+          process: "node",
+        }],
+      },
+      [{ id: id("a"), name: "worker-a", session }],
+      [{ name: "holder", portBase: 20_040 }],
+    ).listeners;
+  refuseOther(listeners(id("a"), "holder"));
+  assert.throws(
+    () => refuseOther(listeners(id("a"), "thief")),
+    /20045 is for session "holder", but "worker-a" listens there/,
+  );
+  assert.throws(
+    () => refuseOther(listeners(null, null)),
+    /but a process of no session listens there/,
+  );
+});
+
+test("judgeInotify() names the worker that uses up a user's instances", () => {
+  const held = (digit: string, uid: number, inotify: number) => ({
+    id: id(digit),
+    uid,
+    inotify,
+    incomplete: false,
+  });
+  const names = new Map([[id("a"), "calm"], [id("b"), "hoarder"]]);
+  const judge = (...containers: Look["containers"]) =>
+    judgeInotify({ containers, inotifyLimit: 128 }, names);
+  assert.is(judge(held("a", 1000, 10), held("b", 0, 60)).state, "ok");
+  const finding = judge(held("a", 1000, 10), held("b", 1000, 60));
+  assert.is(finding.state, "warn");
+  assert.match(finding.says, /70 of the 128 .* uid 1000, 60 .* "hoarder"/);
+  assert.match(finding.mend ?? "", /stop hoarder, .*max_user_instances=1024/);
 });
 
 test.run();

@@ -5,6 +5,7 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { homePaths } from "../../lib/paths.ts";
 import {
+  faultIn,
   readTrial,
   workerProfile,
   workerProfileText,
@@ -73,6 +74,13 @@ test("readTrial() takes no result of another profile, nor junk", () => {
   write("junk");
   assert.is(readTrial({ home }), undefined);
   rmSync(home.home, { recursive: true });
+});
+
+test("faultIn() takes nothing but a refusal for a profile that works", () => {
+  assert.is(faultIn("refused"), null);
+  assert.is(faultIn("set"), "it has no effect");
+  assert.match(faultIn("bash: killed") ?? "", /do not run with it: bash/);
+  assert.match(faultIn("") ?? "", /no output/);
 });
 
 test.run();
