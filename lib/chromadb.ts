@@ -1,15 +1,34 @@
-// The shared ChromaDB: how it is run, and whether it answers.
+// The shared ChromaDB: how it is run, and whether workers get answers from it.
 
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { once } from "node:events";
+import { chmodSync, chownSync, readFileSync, rmSync } from "node:fs";
+import { request } from "node:http";
+import { createConnection, createServer, type Socket } from "node:net";
+import { messageOf } from "./errors.ts";
+import { joinSockets } from "./forward.ts";
+import type { Instance } from "./instance.ts";
+import { askForwarder } from "./mcp/forwarder-status.ts";
+import { giveTree } from "./owned.ts";
+import { serviceUsers } from "./service-users.ts";
+import { listenerUsers } from "./socket-table.ts";
 import type { ChildSpec } from "./supervisor.ts";
 
-/** Workers share the namespace; nobody outside it is served. */
+/** Of the parent's own namespace, where no worker is. */
 const address = "127.0.0.1";
+
+const directory = "/data/chromadb";
+
+const user = { uid: serviceUsers.chromadb, gid: serviceUsers.chromadb };
 
 export function chromadbChild(port: number, logFile: string): ChildSpec {
   return {
     name: "chromadb",
+    // The first to be killed where the parent's memory ends, proc(5).
     command: [
+      "bash",
+      "-c",
+      'echo 1000 >/proc/self/oom_score_adj; exec "$@"',
+      "bash",
       "deno",
       "run",
       "--allow-all",
@@ -19,58 +38,108 @@ export function chromadbChild(port: number, logFile: string): ChildSpec {
       "/opt/chromadb/chroma.mjs",
       "run",
       "--path",
-      "/data/chromadb",
+      directory,
       "--host",
       address,
       "--port",
       String(port),
     ],
-    env: { ANONYMIZED_TELEMETRY: "False" },
+    env: {
+      ANONYMIZED_TELEMETRY: "False",
+      DENO_DIR: "/tmp/chromadb/deno",
+      HOME: "/tmp/chromadb",
+    },
+    user,
+    // What it wrote before it had a user of its own, or what was migrated.
+    prepare: () => giveTree(directory, user),
     logFile,
   };
 }
 
 /**
- * Whether our ChromaDB answers. Who answers at the port could be any worker, so
- * the process `pid` must hold the socket that listens there.
+ * Passes what comes in at run/ways/chromadb.sock on to ChromaDB, until `stop` is
+ * aborted. Only the forwarder, which bounds what workers send, can open it.
  */
-export async function chromadbServes(
-  port: number,
-  pid: number | undefined,
-): Promise<boolean> {
-  if (pid === undefined || !holdsListener(pid, port)) return false;
-  try {
-    const response = await fetch(
-      `http://${address}:${port}/api/v2/heartbeat`,
-      { signal: AbortSignal.timeout(2000) },
-    );
-    await response.body?.cancel();
-    return response.ok;
-  } catch {
-    return false;
-  }
-}
-
-function holdsListener(pid: number, port: number): boolean {
-  const inode = listenerInode(readFileSync("/proc/net/tcp", "utf8"), port);
-  if (inode === undefined) return false;
-  try {
-    return readdirSync(`/proc/${pid}/fd`).some((fd) =>
-      readlinkSync(`/proc/${pid}/fd/${fd}`) === `socket:[${inode}]`
-    );
-  } catch {
-    return false; // it ended, or closed a file, in between
-  }
+export async function serveChromadb(
+  { home, owner, settings }: Pick<Instance, "home" | "owner" | "settings">,
+  stop: AbortSignal,
+): Promise<void> {
+  const path = home.chromadbSocket;
+  const port = settings.CHROMADB_PORT;
+  const sockets = new Set<Socket>();
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    sockets.add(socket);
+    socket.on("close", () => sockets.delete(socket));
+    socket.on("error", () => socket.destroy());
+    const chromadb = createConnection({
+      port,
+      host: address,
+      allowHalfOpen: true,
+    });
+    joinSockets(socket, chromadb);
+  });
+  rmSync(path, { force: true });
+  server.listen(path);
+  await once(server, "listening");
+  chmodSync(path, 0o660);
+  chownSync(path, serviceUsers.ports, owner.gid);
+  if (!stop.aborted) await once(stop, "abort");
+  for (const socket of sockets) socket.destroy();
+  server.close();
 }
 
 /**
- * The inode of the socket that listens on loopback at `port`, from the text of
- * /proc/net/tcp, proc_net(5): local address in its second column, state in the
- * fourth (0A: listening), inode in the tenth.
+ * What keeps workers from ChromaDB's answers, undefined where nothing does. To be
+ * asked in the parent. Whose the listeners are, there and in the workers' namespace,
+ * the kernel tells: an answer alone could be anybody's.
  */
-export function listenerInode(table: string, port: number): string | undefined {
-  const local = `0100007F:${port.toString(16).toUpperCase().padStart(4, "0")}`;
-  return table.split("\n")
-    .map((line) => line.trim().split(/\s+/))
-    .find((row) => row[1] === local && row[3] === "0A")?.[9];
+export async function chromadbFault(
+  { home, settings }: Pick<Instance, "home" | "settings">,
+): Promise<string | undefined> {
+  const port = settings.CHROMADB_PORT;
+  const users = listenerUsers(readFileSync("/proc/net/tcp", "utf8"), port);
+  if (users.length === 0) return "it does not listen";
+  const other = users.find((user) => user !== serviceUsers.chromadb);
+  if (other !== undefined) {
+    return `user ${other} listens at port ${port} of the parent`;
+  }
+  try {
+    const status = await heartbeat(home.chromadbSocket);
+    if (status !== 200) return `its heartbeat has status ${status}`;
+  } catch (error) {
+    return `its heartbeat fails: ${messageOf(error)}`;
+  }
+  try {
+    const { serves, taken } = await askForwarder(home);
+    if (taken.includes(port)) return `a worker has taken port ${port}`;
+    if (!serves.includes(port)) {
+      return `the forwarder does not serve port ${port}`;
+    }
+  } catch (error) {
+    return `the forwarder does not answer: ${messageOf(error)}`;
+  }
+  return undefined;
+}
+
+/** Whether it answers at all, whoever can reach it. */
+export async function chromadbAnswers(
+  { home }: Pick<Instance, "home">,
+): Promise<boolean> {
+  const status = await heartbeat(home.chromadbSocket).catch(() => undefined);
+  return status === 200;
+}
+
+function heartbeat(socketPath: string): Promise<number | undefined> {
+  return new Promise((resolve, reject) => {
+    const asked = request(
+      { socketPath, path: "/api/v2/heartbeat", agent: false },
+      (response) => {
+        response.resume();
+        resolve(response.statusCode);
+      },
+    );
+    asked.setTimeout(2000, () => asked.destroy(new Error("no answer in 2 s")));
+    asked.on("error", reject);
+    asked.end();
+  });
 }

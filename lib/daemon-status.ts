@@ -13,8 +13,12 @@ export interface DaemonStatus {
   image: string | null;
   /** Digest of its sources; null before it has said so, or of an older one. */
   build: string | null;
-  /** By the health check; before its first look, by the parent's own word. */
+  /** How long the parent took to be ready. */
+  readyMs: number | null;
+  /** Whether workers get ChromaDB's answers, as the parent found last. */
   chromadb: boolean | null;
+  /** What keeps them from it. */
+  chromadbFault: string | null;
   phases: ParentState["phases"];
   children: ParentState["children"];
   workers: number;
@@ -43,9 +47,9 @@ export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
     uptimeMs: running ? Date.now() - Date.parse(running.StartedAt) : null,
     image: parent?.Config.Image ?? null,
     build: own?.build ?? null,
-    chromadb: health === "starting" || health === null
-      ? (own?.ready ? true : null)
-      : health === "healthy",
+    readyMs: own?.readyMs ?? null,
+    chromadb: own ? own.chromadbFault === null : null,
+    chromadbFault: own?.chromadbFault ?? null,
     phases: own?.phases ?? [],
     children: own?.children ?? [],
     workers: workers.length,

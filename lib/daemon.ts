@@ -11,13 +11,12 @@ import {
   capCpus,
   type Docker,
   inspectImage,
-  isBefore,
   remapHint,
   remapsUsers,
   removeContainer,
 } from "./docker.ts";
 import { Failure, messageOf } from "./errors.ts";
-import { forwardAnswers } from "./forward.ts";
+import { parentAnswers } from "./forward.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { ensureForwarder, removeForwarder } from "./mcp/forwarder.ts";
@@ -70,19 +69,19 @@ export async function startDaemon(
   refuseUnwritable(instance);
   refuseWhileMoving(instance);
   await refuseRemap(instance);
-  const images = await presentImages(instance);
+  const image = await presentImage(instance);
   await ensureStorage(instance);
-  const net = await ensureNet(instance, images.net, published);
+  const net = await ensureNet(instance, image, published, log);
   await unpause(instance.docker, net, log);
   await refreshNetFiles(instance, net.Id);
   await ensureSeccompTried(instance, log);
-  await ensureParent(instance, env, net, images.parent, log);
-  try {
-    await ensureForwarder(instance);
-  } catch (error) {
+  await Promise.all([
+    ensureParent(instance, env, image, log),
     // Sessions do without.
-    log(`warning: ${messageOf(error)}`);
-  }
+    ensureForwarder(instance).catch((error) =>
+      log(`warning: ${messageOf(error)}`)
+    ),
+  ]);
   const state = await waitUntilReady(instance);
   await tellOfLostNetworks(instance, log);
   return state;
@@ -156,27 +155,17 @@ async function refuseRemap({ docker }: Instance): Promise<void> {
   );
 }
 
-async function presentImages(
-  { docker, settings }: Instance,
-): Promise<{ net: string; parent: string }> {
-  const names = {
-    net: `${settings.HAL9000_IMAGE_REPO}:net`,
-    parent: `${settings.HAL9000_IMAGE_REPO}:parent`,
-  };
-  for (const name of Object.values(names)) {
-    if (!await inspectImage(docker, name)) {
-      throw new Failure("notFound", `There is no image ${name}`, {
-        hint: "Build the images with 'make images'.",
-      });
-    }
-  }
-  return names;
+async function presentImage({ docker, settings }: Instance): Promise<string> {
+  const name = `${settings.HAL9000_IMAGE_REPO}:parent`;
+  if (await inspectImage(docker, name)) return name;
+  throw new Failure("notFound", `There is no image ${name}`, {
+    hint: "Build the images with 'make images'.",
+  });
 }
 
 async function ensureParent(
   instance: Instance,
   env: NodeJS.ProcessEnv,
-  net: Docker.ContainerInspectInfo,
   image: string,
   log: Log,
 ): Promise<void> {
@@ -185,7 +174,7 @@ async function ensureParent(
   let present = await ownContainer(instance, names.parent, "parent");
   if (
     present && (present.Image !== wanted.Id ||
-      present.HostConfig.NetworkMode !== `container:${net.Id}`)
+      present.HostConfig.NetworkMode?.startsWith("container:"))
   ) {
     log("Replacing the parent: its image or its network is a former one");
     await stopParent(instance);
@@ -198,13 +187,11 @@ async function ensureParent(
       parentSpec({
         prefix: instance.prefix,
         image,
-        net: net.Id,
         hostHome: hostHome.home,
         socket: instance.socket,
         roots: settings.HAL9000_PROJECT_ROOTS,
         volumes: names.volumes,
         claudeConfig: hostHome.claudeConfig,
-        netFiles: hostHome.netFiles,
         memoryBytes: settings.PARENT_MEMORY,
         cpus: await capCpus(docker, settings.PARENT_CPUS, log),
         env: {
@@ -223,7 +210,7 @@ async function ensureParent(
     await startContainer(docker, names.parent);
     return;
   }
-  const reason = await restartReason(instance, present, net);
+  const reason = await restartReason(instance, present);
   if (reason === undefined) return;
   log(`Restarting the parent: ${reason}`);
   forgetParentState(instance);
@@ -237,21 +224,27 @@ const firstWordMs = 10_000;
 async function restartReason(
   instance: Instance,
   parent: Docker.ContainerInspectInfo,
-  net: Docker.ContainerInspectInfo,
 ): Promise<string | undefined> {
-  if (isBefore(parent.State.StartedAt, net.State.StartedAt)) {
-    // The namespace it was started in is gone; only loopback is left to it.
-    return "its network was started after it";
-  }
   const age = Date.now() - Date.parse(parent.State.StartedAt);
   if (age <= firstWordMs) return undefined;
   const state = readParentState(instance);
   if (state?.container !== parent.Id) {
     return "what it says of itself cannot be read";
   }
-  return state.ready && !await forwardAnswers(instance)
+  return state.ready && !await parentAnswers(instance)
     ? "it does not answer"
     : undefined;
+}
+
+/** For what needs ChromaDB itself; a parent that is ready need not have it yet. */
+export async function waitForChromadb(instance: Instance): Promise<void> {
+  await waitFor(() => readParentState(instance)?.chromadbFault === null, {
+    for: "ChromaDB to answer",
+    timeoutMs: 60_000,
+    hint: `See why: claudy daemon status; ${
+      instance.home.childLog("chromadb")
+    }`,
+  });
 }
 
 async function waitUntilReady(instance: Instance): Promise<ParentState> {

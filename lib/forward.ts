@@ -1,8 +1,8 @@
-// Ports of the shared namespace, brought to the host: the parent lives in the
+// Ports of the shared namespace, brought to the host: the forwarder lives in the
 // namespace and listens on a unix socket of HAL9000_HOME. A connection there says
 // a port in its first line, and is that port's from then on.
 
-import { chmodSync, chownSync, rmSync } from "node:fs";
+import { chmodSync, rmSync } from "node:fs";
 import { createConnection, createServer, type Socket } from "node:net";
 import { once } from "node:events";
 import type { Duplex } from "node:stream";
@@ -13,27 +13,16 @@ import type { Instance } from "./instance.ts";
 const longestLine = 8;
 const firstLineMs = 5000;
 
-/** In the parent: serves run/forward.sock until `stop` is aborted. */
-export async function serveForward(
-  { home, owner }: Pick<Instance, "home" | "owner">,
-  stop: AbortSignal,
-): Promise<void> {
-  const path = home.forwardSocket;
-  const sockets = new Set<Socket>();
+/** In the forwarder: listens on `path`, for its own user and group. */
+export async function serveForward(path: string): Promise<void> {
   const server = createServer({ allowHalfOpen: true }, (socket) => {
-    sockets.add(socket);
-    socket.on("close", () => sockets.delete(socket));
     socket.on("error", () => socket.destroy());
     readPort(socket, (port) => joinSockets(socket, connectTo(port)));
   });
   rmSync(path, { force: true });
   server.listen(path);
   await once(server, "listening");
-  chmodSync(path, 0o600);
-  chownSync(path, owner.uid, owner.gid);
-  if (!stop.aborted) await once(stop, "abort");
-  for (const socket of sockets) socket.destroy();
-  server.close();
+  chmodSync(path, 0o660);
 }
 
 /** Reads the first line byte for byte as it comes, and nothing behind it. */
@@ -79,25 +68,34 @@ export function isPort(port: number): boolean {
 /** How long a parent that lives may take to refuse a port, on a busy machine. */
 const answerMs = 10_000;
 
-/**
- * Whether the parent lives and serves its socket. It is asked for port 0, which
- * there is not, and closes the connection.
- */
-export async function forwardAnswers(
-  { home }: Pick<Instance, "home">,
-): Promise<boolean> {
-  const socket = createConnection(home.forwardSocket);
+/** Whether whoever listens at a unix socket reacts to what is sent there. */
+export async function reacts(path: string, text: string): Promise<boolean> {
+  const socket = createConnection(path);
   try {
     return await new Promise<boolean>((resolve) => {
       socket.setTimeout(answerMs, () => resolve(false));
       socket.on("error", () => resolve(false));
-      socket.on("connect", () => socket.write("0\n"));
+      socket.on("connect", () => socket.write(text));
+      socket.on("data", () => resolve(true));
       socket.on("end", () => resolve(true)).on("close", () => resolve(true));
-      socket.resume();
     });
   } finally {
     socket.destroy();
   }
+}
+
+/** Whether the forwarder lives: port 0, which there is not, closes the connection. */
+export function forwardAnswers(
+  { home }: Pick<Instance, "home">,
+): Promise<boolean> {
+  return reacts(home.forwardSocket, "0\n");
+}
+
+/** Whether the parent lives, with ChromaDB behind it or without. */
+export function parentAnswers(
+  { home }: Pick<Instance, "home">,
+): Promise<boolean> {
+  return reacts(home.chromadbSocket, "GET /api/v2/heartbeat HTTP/1.0\r\n\r\n");
 }
 
 /**

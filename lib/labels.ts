@@ -67,7 +67,7 @@ export function instanceNames(prefix: string) {
     net: `${prefix}-net`,
     parent: `${prefix}-parent`,
     mounter: `${prefix}-mounter`,
-    /** Carries the workers' calls to the host's MCP servers. */
+    /** Serves ChromaDB and the host's MCP servers in the workers' namespace. */
     forwarder: `${prefix}-mcp`,
     worker: (id: string) => `${prefix}-worker-${id}`,
     /** A session's worker where another instance's container has its name. */

@@ -1,6 +1,6 @@
 // The hosts, resolv.conf and hostname of the workers' namespace. The engine's files
-// belong to the net container and are one for all who live there; workers and
-// parent have copies that none of them can write.
+// belong to the net container and are one for all who live there; workers have
+// copies that none of them can write.
 
 import { Buffer } from "node:buffer";
 import {

@@ -1,5 +1,6 @@
 // The container that owns the workers' network namespace.
 
+import { existsSync } from "node:fs";
 import {
   createOnce,
   ownContainer,
@@ -15,34 +16,48 @@ import {
   removeContainer,
 } from "./docker.ts";
 import { Failure } from "./errors.ts";
+import { execIn } from "./exec.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
+import { readServers } from "./mcp/config.ts";
 import { netSpec, type PublishedPort } from "./parent-spec.ts";
 import { removePool } from "./pool/mounter.ts";
 import { liveWorkers, type WorkerState } from "./workers.ts";
 
 /**
- * Sees to it that the net container runs, with these ports published at least.
- * Throws a `busy` Failure where other ports are asked for under workers.
+ * Sees to it that the net container runs, with these ports published at least, and
+ * the ports of services held. Throws a `busy` Failure where other ports are asked
+ * for under workers.
  */
 export async function ensureNet(
   instance: Instance,
   image: string,
   published: PublishedPort[],
+  log: Log,
 ): Promise<Docker.ContainerInspectInfo> {
   const { docker, names, prefix } = instance;
   const spec = netSpec(
     { prefix, hostHome: instance.hostHome.home },
     image,
     published,
+    servicePorts(instance),
   );
   let present = await ownContainer(instance, names.net, "net");
+  const live = present ? await liveWorkers(instance) : [];
   if (present && !publishes(present, spec)) {
-    await refuseWithWorkers(instance);
-    await stopParent(instance);
-    await removePool(instance);
-    await removeContainer(docker, names.net);
+    refuseWithWorkers(live);
+    await removeNet(instance);
     present = undefined;
+  } else if (present && !canHold(present)) {
+    if (live.length === 0) {
+      await removeNet(instance);
+      present = undefined;
+    } else {
+      log(
+        `warning: ${names.net} is of a former version: workers can take the ` +
+          `ports of services. Stop them, then: claudy daemon restart`,
+      );
+    }
   }
   if (!present) await createOnce(docker, names.net, spec);
   if (!present?.State.Running) await startContainer(docker, names.net);
@@ -79,33 +94,55 @@ export async function withoutNetwork(
   return new Set(lost.flat());
 }
 
-/**
- * In the parent: starts the net container where it has ended, and gives whether
- * the parent itself still lives in its namespace.
- */
-export async function keepNet(instance: Instance, log: Log): Promise<boolean> {
-  const { docker, names, self } = instance;
+/** In the parent: starts the net container where it has ended. */
+export async function keepNet(instance: Instance, log: Log): Promise<void> {
+  const { docker, names } = instance;
   const present = await ownContainer(instance, names.net, "net");
-  // A parent that was started by hand has a namespace of its own.
-  if (!self || !present || holderOf(networkOf(self)) !== present.Id) {
-    return true;
-  }
-  if (!present.State.Running && !present.State.Restarting) {
-    log(`${names.net} has ended; starting it again`);
-    await startContainer(docker, names.net);
-  }
-  const [since, own] = await Promise.all([
-    namespaceStart(docker, names.net),
-    inspectContainer(docker, self.Id),
-  ]);
-  return since === undefined || own === undefined ||
-    !isBefore(own.State.StartedAt, since);
+  if (!present || present.State.Running || present.State.Restarting) return;
+  log(`${names.net} has ended; starting it again`);
+  await startContainer(docker, names.net);
 }
 
-/** The namespace that the parent lives in, as a network mode for a worker. */
-export function networkOf(parent: Docker.ContainerInfo): string {
-  const mode = parent.HostConfig.NetworkMode;
-  return mode.startsWith("container:") ? mode : `container:${parent.Id}`;
+/** The ports of services: ChromaDB's, and those of the MCP servers that are configured. */
+export function servicePorts({ home, settings }: Instance): number[] {
+  const servers = existsSync(home.mcpConfig) ? readServers(home, settings) : [];
+  return [
+    settings.CHROMADB_PORT,
+    ...[...servers].map(([, { port }]) => port),
+  ];
+}
+
+/**
+ * Has the net container hold these ports, whatever listens there or does not; those
+ * that a worker has already are left to it until they are free.
+ */
+export async function holdPorts(
+  { docker, names }: Instance,
+  ports: number[],
+): Promise<void> {
+  const command = ["/scripts/net", "set", ...ports.map(String)];
+  const { exitCode, output } = await execIn(docker, names.net, command);
+  if (exitCode === 0) return;
+  throw new Failure("failed", `${names.net} cannot hold ports: ${output}`, {
+    hint: "Stop the workers, then: claudy daemon restart",
+  });
+}
+
+/** Whether it is not of a version that held no ports. */
+export function canHold({ Config }: Docker.ContainerInspectInfo): boolean {
+  return Config.Cmd?.[0] === "hold";
+}
+
+/** With what cannot live without it, or keeps an address of it. */
+async function removeNet(instance: Instance): Promise<void> {
+  await stopParent(instance);
+  await removePool(instance);
+  await removeContainer(instance.docker, instance.names.net);
+}
+
+/** The workers' namespace, as a network mode; the engine keeps the id in its place. */
+export function workersNetwork({ names }: Pick<Instance, "names">): string {
+  return `container:${names.net}`;
 }
 
 /** Whether a net container publishes what is asked for, and perhaps more. */
@@ -121,8 +158,7 @@ function publishes(
 }
 
 /** Ports are fixed when the namespace is made, and workers live in it. */
-async function refuseWithWorkers(instance: Instance): Promise<void> {
-  const live = await liveWorkers(instance);
+function refuseWithWorkers(live: string[]): void {
   if (live.length === 0) return;
   throw new Failure(
     "busy",

@@ -198,6 +198,11 @@ export function openForOutput(
 export function ensureOwner(directory: string, owner: Owner): void {
   const { uid, gid } = statSync(directory);
   if (!isRoot() || (uid === owner.uid && gid === owner.gid)) return;
+  giveTree(directory, owner);
+}
+
+/** Gives away a directory and all in it. */
+export function giveTree(directory: string, owner: Owner): void {
   // A worker may have filled it to any depth; no link is followed.
   const { status, stderr } = spawnSync(
     "chown",

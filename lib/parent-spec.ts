@@ -4,7 +4,8 @@ import type { Docker } from "./docker.ts";
 import { Failure } from "./errors.ts";
 import { roleLabels } from "./labels.ts";
 import { hostMount, insideParent } from "./paths.ts";
-import { netFileMounts, volumeMount } from "./worker.ts";
+import { serviceUsers } from "./service-users.ts";
+import { volumeMount } from "./worker.ts";
 
 /**
  * Not unless-stopped: an engine that comes back after it was killed stops what
@@ -40,16 +41,25 @@ export function parsePublished(text: string): PublishedPort {
   return { address, hostPort, containerPort };
 }
 
-/** The pause container that owns the namespace. */
+const netMemory = 128 * 1024 ** 2;
+
+/** The container that owns the namespace, and holds its services' ports from the start. */
 export function netSpec(
   { prefix, hostHome }: { prefix: string; hostHome: string },
   image: string,
   published: PublishedPort[],
+  held: number[],
 ): Docker.ContainerCreateOptions {
   const ports = published.map(({ containerPort }) => `${containerPort}/tcp`);
   return {
     Image: image,
     Hostname: prefix,
+    Entrypoint: ["/scripts/net"],
+    Cmd: ["hold", ...held.map(String)],
+    User: `${serviceUsers.ports}:${serviceUsers.ports}`,
+    Env: ["DENO_DIR=/tmp/deno"],
+    // The image's is the parent's.
+    Healthcheck: { Test: ["NONE"] },
     Labels: roleLabels(prefix, "net", hostHome),
     ExposedPorts: Object.fromEntries(ports.map((port) => [port, {}])),
     HostConfig: {
@@ -60,11 +70,14 @@ export function netSpec(
           [{ HostIp: address, HostPort: hostPort }],
         ]),
       ),
+      Init: true,
       ReadonlyRootfs: true,
+      Tmpfs: { "/tmp": "rw,nosuid,nodev,size=16m,mode=1777" },
       CapDrop: ["ALL"],
       SecurityOpt: ["no-new-privileges"],
-      Memory: 32 * 1024 ** 2,
-      PidsLimit: 8,
+      Memory: netMemory,
+      MemorySwap: netMemory,
+      PidsLimit: 64,
     },
   };
 }
@@ -72,15 +85,11 @@ export function netSpec(
 export interface ParentRequest {
   prefix: string;
   image: string;
-  /** Id of the net container. */
-  net: string;
   hostHome: string;
   socket: string;
   roots: string[];
   volumes: { chromadb: string; plugins: string; memorybank: string };
   claudeConfig: string;
-  /** Holds hosts, resolv.conf and hostname of the namespace. */
-  netFiles: string;
   memoryBytes: number;
   cpus: number;
   env: Record<string, string>;
@@ -99,14 +108,16 @@ export function parentSpec(
     }).map(([key, value]) => `${key}=${value}`),
     Labels: roleLabels(request.prefix, "parent", request.hostHome),
     HostConfig: {
-      NetworkMode: `container:${request.net}`,
+      // Of its own: no worker reaches what listens here, or can use up its ports.
+      NetworkMode: "bridge",
       RestartPolicy: restartPolicy,
       Memory: request.memoryBytes,
       MemorySwap: request.memoryBytes,
       NanoCpus: Math.round(request.cpus * 1e9),
       CapDrop: ["ALL"],
-      // Root that may use the home of its owner and leave things to them.
-      CapAdd: ["CHOWN", "DAC_OVERRIDE", "FOWNER"],
+      // Root that may use the home of its owner and leave things to them, and run
+      // ChromaDB as another user.
+      CapAdd: ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "KILL"],
       SecurityOpt: ["no-new-privileges"],
       LogConfig: {
         Type: "json-file",
@@ -121,7 +132,6 @@ export function parentSpec(
           Target: "/config/claude",
           ReadOnly: true,
         },
-        ...netFileMounts(request.netFiles),
         volumeMount(volumes.chromadb, "/data/chromadb"),
         volumeMount(volumes.plugins, "/data/plugins"),
         volumeMount(volumes.memorybank, "/data/memory-bank"),

@@ -12,8 +12,12 @@ const parentStateSchema = v.object({
   container: v.string(),
   /** Digest of the sources that it was made of, see build-digest.ts. */
   build: v.optional(v.string()),
-  /** Whether all phases are behind it. */
+  /** Whether it works; ChromaDB may still be starting. */
   ready: v.boolean(),
+  /** How long that took. */
+  readyMs: v.nullable(v.number()),
+  /** What keeps workers from ChromaDB's answers; null for nothing. */
+  chromadbFault: v.nullable(v.string()),
   phases: v.array(v.object({ name: v.string(), ms: v.number() })),
   children: v.array(v.object({
     name: v.string(),

@@ -2,21 +2,25 @@
 // long each phase took.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { chromadbChild, chromadbServes } from "./chromadb.ts";
+import {
+  chromadbAnswers,
+  chromadbChild,
+  chromadbFault,
+  serveChromadb,
+} from "./chromadb.ts";
 import {
   hasTmux,
   isDashboardWished,
   serverAnswers,
   serverCommand,
 } from "./dashboard/server.ts";
-import { holderOf } from "./docker.ts";
-import { Failure, messageOf } from "./errors.ts";
+import { inspectContainer } from "./docker.ts";
+import { messageOf } from "./errors.ts";
 import { keepLoginFresh } from "./login.ts";
-import { serveForward } from "./forward.ts";
 import { pullWorkerImage } from "./images/pull.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
-import { networkOf } from "./net.ts";
+import { ensureNet } from "./net.ts";
 import { refreshNetFiles } from "./net-files.ts";
 import { type ParentState, writeParentState } from "./parent-state.ts";
 import { poolAnswers } from "./pool/client.ts";
@@ -26,7 +30,6 @@ import { ensureSeccompTried } from "./seccomp.ts";
 import { type ChildSpec, Supervisor } from "./supervisor.ts";
 import { duration } from "./units.ts";
 import { ensureHome } from "./volumes.ts";
-import { waitFor } from "./wait.ts";
 
 /** Together with the others' under the 5 seconds that a stop may take. */
 const childStopMs = 2000;
@@ -34,23 +37,27 @@ const childStopMs = 2000;
 /** Between two looks at whether there is to be a pool. */
 const wishEveryMs = 500;
 
-/**
- * Runs the parent until `stopped` is aborted, then ends its children in order. Throws
- * a Failure where its network was lost: started again, it joins the new one.
- */
+/** Between two looks at ChromaDB. */
+const healthEveryMs = 1000;
+
+/** While it has not answered for the first time, for so long. */
+const startingFault = "it is starting";
+const startMs = 10_000;
+
+/** Runs the parent until `stop` is aborted, then ends its children in order. */
 export async function runParent(
   openInstance: () => Promise<Instance>,
   build: string,
-  stopped: AbortSignal,
+  stop: AbortSignal,
   log: Log,
 ): Promise<void> {
-  const lost = new AbortController();
-  const stop = AbortSignal.any([stopped, lost.signal]);
   const state: ParentState = {
     version: 1,
     container: "",
     build,
     ready: false,
+    readyMs: null,
+    chromadbFault: startingFault,
     phases: [],
     children: [],
   };
@@ -67,6 +74,7 @@ export async function runParent(
     const opened = await openInstance();
     ensureHome(opened);
     state.container = opened.self?.Id ?? "";
+    await ensureOwnNet(opened, log);
     return opened;
   });
   const publish = () => {
@@ -87,67 +95,91 @@ export async function runParent(
       ...chromadbChild(port, instance.home.childLog("chromadb")),
       // Under load it may be slow to answer.
       watch: {
-        answers: (pid) => chromadbServes(port, pid),
+        answers: () => chromadbAnswers(instance),
         everyMs: watchEveryMs,
         silentMs: 60_000,
         startMs: 120_000,
       },
     });
-    await keepWished(wished, supervisor);
-    await pullWorkerImage(instance, log);
+    await Promise.all([
+      keepWished(wished, supervisor),
+      pullWorkerImage(instance, log),
+    ]);
   });
-  try {
-    await phase(
-      "service ready",
-      () =>
-        waitFor(
-          () =>
-            stop.aborted || chromadbServes(port, supervisor.pidOf("chromadb")),
-          {
-            for: "ChromaDB to answer",
-            timeoutMs: 60_000,
-            everyMs: 10,
-            hint: `See ${instance.home.childLog("chromadb")}.`,
-          },
-        ),
-    );
-    state.ready = !stop.aborted;
-  } catch (error) {
-    // It is still being restarted; the health check says how that goes.
-    log(messageOf(error));
+  if (!stop.aborted) {
+    state.ready = true;
+    state.readyMs = state.phases.reduce((sum, { ms }) => sum + ms, 0);
+    log(`Ready after ${duration(state.readyMs)}`);
   }
   publish();
-  if (state.ready) {
-    const total = state.phases.reduce((sum, { ms }) => sum + ms, 0);
-    log(`Ready after ${duration(total)}`);
-  }
+  let answered = () => {};
+  const serviceReady = phase(
+    "service ready",
+    () => new Promise<void>((resolve) => answered = resolve),
+  );
 
   await Promise.all([
     followEngine(instance, log),
-    keepReconciled(instance, stop, log, () => lost.abort()),
+    keepReconciled(instance, stop, log),
     keepLoginFresh(instance, stop, log),
-    serveForward(instance, stop).catch((error) =>
-      log(`No port can be opened to the host: ${messageOf(error)}`)
+    serveChromadb(instance, stop).catch((error) =>
+      log(`Workers cannot reach ChromaDB: ${messageOf(error)}`)
     ),
+    watchChromadb(instance, stop, log, async (fault) => {
+      if (fault === null) {
+        answered();
+        await serviceReady;
+      } else {
+        log(`ChromaDB: ${fault}`);
+      }
+      state.chromadbFault = fault;
+      publish();
+    }),
     watchWishes(wished, supervisor, stop),
   ]);
   log("Stopping");
   state.ready = false;
   await supervisor.stop(childStopMs);
   log("Stopped");
-  if (lost.signal.aborted) {
-    throw new Failure("failed", "The network of the parent has ended", {
-      hint: "The engine starts the parent again, in the new network.",
-    });
+}
+
+/** The workers' namespace, where nobody made one: this parent was started by hand. */
+async function ensureOwnNet(instance: Instance, log: Log): Promise<void> {
+  const { docker, names, self } = instance;
+  if (await inspectContainer(docker, names.net)) return;
+  await ensureNet(instance, self?.ImageID ?? "", [], log);
+}
+
+/** Calls `changed` whenever ChromaDB has another fault, or none. */
+async function watchChromadb(
+  instance: Instance,
+  stop: AbortSignal,
+  log: Log,
+  changed: (fault: string | null) => Promise<void>,
+): Promise<void> {
+  const startedAt = performance.now();
+  let last: string | null = startingFault;
+  let answered = false;
+  while (!stop.aborted) {
+    let fault = await chromadbFault(instance) ?? null;
+    answered ||= fault === null;
+    const starting = !answered && performance.now() - startedAt < startMs;
+    if (starting) fault = startingFault;
+    try {
+      if (fault !== last) await changed(fault);
+      last = fault;
+    } catch (error) {
+      log(`Cannot keep the parent's state: ${messageOf(error)}`);
+    }
+    const pauseMs = answered ? healthEveryMs : 50;
+    await sleep(pauseMs, undefined, { signal: stop }).catch(() => {});
   }
 }
 
 /** An engine that was started again, or is a newer one, changes what was kept. */
 async function followEngine(instance: Instance, log: Log): Promise<void> {
-  const { self } = instance;
   try {
-    const holder = self && holderOf(networkOf(self));
-    if (holder) await refreshNetFiles(instance, holder);
+    await refreshNetFiles(instance, instance.names.net);
     await ensureSeccompTried(instance, log);
   } catch (error) {
     log(`warning: ${messageOf(error)}`);

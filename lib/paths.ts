@@ -56,14 +56,20 @@ export function homePaths(home: string) {
     instance: join(home, "run", "instance"),
     /** Where the pool is asked for workers. */
     poolSocket: join(home, "run", "pool.sock"),
-    /** Where the parent passes connections on to the workers' ports. */
-    forwardSocket: join(home, "run", "forward.sock"),
     /** Whether the workers' seccomp profile works with this engine. */
     seccompTrial: join(home, "run", "seccomp.json"),
     /** That profile, for the docker client. */
     seccompProfile: join(home, "run", "seccomp-profile.json"),
     /** hosts, resolv.conf and hostname of the workers' namespace. */
     netFiles: join(home, "run", "net"),
+    /** Sockets between the parent, the host and the workers' namespace. */
+    ways: join(home, "run", "ways"),
+    /** Where the forwarder passes connections on to the workers' ports. */
+    forwardSocket: join(home, "run", "ways", "forward.sock"),
+    /** Where the forwarder is asked which ports it serves. */
+    forwarderSocket: join(home, "run", "ways", "forwarder.sock"),
+    /** Where the parent passes requests on to ChromaDB. */
+    chromadbSocket: join(home, "run", "ways", "chromadb.sock"),
     /** What the mounter listens in. */
     mounter: join(home, "run", "mounter"),
     pool: join(home, "pool"),
@@ -125,6 +131,7 @@ export function homeDirectories(paths: HomePaths): string[] {
     paths.claims,
     paths.run,
     paths.mcp,
+    paths.ways,
     join(home, "run", "accounts"),
     paths.credentials,
     paths.netFiles,

@@ -107,23 +107,17 @@ export async function reconcile(instance: Instance, log: Log): Promise<void> {
   await dropOrphans(instance, workers, log);
 }
 
-/**
- * Reconciles now, after events and every minute, until `stop` is aborted. Calls
- * `networkLost` when this parent is left in a namespace that has ended.
- */
+/** Reconciles now, after events and every minute, until `stop` is aborted. */
 export async function keepReconciled(
   instance: Instance,
   stop: AbortSignal,
   log: Log,
-  networkLost: () => void,
 ): Promise<void> {
   let last = Promise.resolve();
   let timer: ReturnType<typeof setTimeout> | undefined;
   const run = () => {
     clearTimeout(timer);
-    last = last.then(async () => {
-      if (!await keepNet(instance, log)) networkLost();
-    }).catch((error) =>
+    last = last.then(() => keepNet(instance, log)).catch((error) =>
       log(`Cannot look after ${instance.names.net}: ${messageOf(error)}`)
     ).then(() => reconcile(instance, log)).catch((error) =>
       log(`Cannot reconcile: ${messageOf(error)}`)

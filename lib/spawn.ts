@@ -21,7 +21,7 @@ import { inheritOnce, type InheritRequest } from "./inherit.ts";
 import type { Log } from "./log.ts";
 import { movedParts } from "./migration/parts.ts";
 import { refuseSameTargets, resolveMount } from "./mount.ts";
-import { networkOf } from "./net.ts";
+import { workersNetwork } from "./net.ts";
 import { ensureNetFiles } from "./net-files.ts";
 import { resolveGiven, resolveProject, sessionName } from "./project.ts";
 import { consentTo, type RepositoryConsent } from "./repository-consent.ts";
@@ -125,7 +125,7 @@ export async function prepareWorker(
   const env = (request.env ?? []).map(checkVariable);
   const network = request.standalone
     ? "bridge"
-    : await workersNetwork(instance);
+    : await parentsNetwork(instance);
   const project = await resolveProject(instance, {
     path: request.directory,
     cwd,
@@ -337,7 +337,7 @@ async function undoWorkerHome(
   await forgetHome(instance, home);
 }
 
-async function workersNetwork(instance: Instance): Promise<string> {
+async function parentsNetwork(instance: Instance): Promise<string> {
   const parent = instance.self ?? await findParent(instance);
   if (parent?.State !== "running") {
     const state = parent?.State === "paused" ? "paused" : "not running";
@@ -345,7 +345,7 @@ async function workersNetwork(instance: Instance): Promise<string> {
       hint: "Start it: claudy daemon start. Or spawn with --standalone.",
     });
   }
-  return networkOf(parent);
+  return workersNetwork(instance);
 }
 
 /** The engine's own error for this names an id, and no way out. */

@@ -15,6 +15,10 @@ export interface ChildSpec {
   name: string;
   command: readonly [string, ...string[]];
   env?: Record<string, string>;
+  /** Whom it runs as, with no group besides; the parent's own user where left out. */
+  user?: Owner;
+  /** Called before each start. */
+  prepare?: () => void;
   /** Where its output goes. */
   logFile: string;
   watch?: Watch;
@@ -186,12 +190,15 @@ export class Supervisor {
 
   /** Runs a child to its end, and tells that in words. */
   async #runOnce(child: Child): Promise<string> {
-    const { command, env, logFile } = child.spec;
+    const { command, env, logFile, user, prepare } = child.spec;
     const [file, ...args] = command;
     const flags = child.restarts === 0 ? "w" : "a";
     const output = openForOutput(logFile, flags, this.#options.owner);
     try {
+      prepare?.();
       const running = spawn(file, args, {
+        // The parent's own directory is root's.
+        ...(user ? { ...user, cwd: "/" } : {}),
         env: { ...process.env, ...env },
         stdio: ["ignore", output, output],
       });

@@ -37,7 +37,7 @@ export function ensureHome({ home, owner, prefix }: Instance): void {
     // Workers read the shared settings whoever owns their project; the home
     // above keeps everyone else out.
     const shared = [home.claudeConfig, home.credentials].includes(directory);
-    const mode = shared ? 0o755 : 0o700;
+    const mode = shared ? 0o755 : modeFor(home, directory);
     // The home itself may be a link to where there is room.
     const linked = directory === home.home && existsSync(directory);
     ensureDirectory(linked ? realpathSync(directory) : directory, mode, owner);
@@ -71,6 +71,11 @@ export function unwritableHome(home: HomePaths): Failure | undefined {
     }
   }
   return undefined;
+}
+
+/** The forwarder is a user of its own, in the owner's group. */
+function modeFor({ mcp, ways }: HomePaths, directory: string): number {
+  return directory === ways ? 0o770 : directory === mcp ? 0o750 : 0o700;
 }
 
 /** Signs of a home: of this version, laid out by hand, of version 0.5. */

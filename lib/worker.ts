@@ -16,6 +16,7 @@ import { type instanceNames, label, roleLabels } from "./labels.ts";
 import { type GateCheck, gated, gatePassed } from "./gate.ts";
 import type { Owner } from "./owned.ts";
 import { firstLine, firstLineIn } from "./streams.ts";
+import { refuseServiceUser } from "./service-users.ts";
 import { waitFor } from "./wait.ts";
 
 export interface Limits {
@@ -173,11 +174,15 @@ export function checkVariable(text: string): string {
   return text;
 }
 
-/** The container that Docker is asked for; nothing is done yet. */
+/**
+ * The container that Docker is asked for; nothing is done yet. Throws an `unsafe`
+ * Failure where it would run as a service of ours does.
+ */
 export function workerSpec(
   request: WorkerRequest,
 ): Docker.ContainerCreateOptions {
   const { project, user, limits, sources } = request;
+  refuseServiceUser(project ?? "HAL9000_HOME", user.uid);
   return {
     Image: request.image,
     User: `${user.uid}:${user.gid}`,

@@ -142,14 +142,13 @@ function buildText(build: string | null): string {
 
 function statusText(status: DaemonStatus): string {
   const { phases, children, uptimeMs, volumes, published } = status;
-  const total = phases.reduce((sum, { ms }) => sum + ms, 0);
   const each = phases.map(({ name, ms }) => `${name} ${duration(ms)}`);
   // The first check comes seconds after a start; what it would say is unknown.
   const checked = status.health !== null && status.health !== "starting";
   const health = checked ? ` (${status.health})` : "";
   const answers = {
     true: "answers",
-    false: "does not answer",
+    false: `does not answer: ${status.chromadbFault}`,
     null: "unknown",
   };
   return columns([
@@ -159,9 +158,9 @@ function statusText(status: DaemonStatus): string {
     ["Uptime", uptimeMs === null ? "none" : duration(uptimeMs)],
     [
       "Ready after",
-      phases.length === 0
+      status.readyMs === null
         ? "not yet"
-        : `${duration(total)}: ${each.join(", ")}`,
+        : `${duration(status.readyMs)}: ${each.join(", ")}`,
     ],
     ["ChromaDB", answers[`${status.chromadb}`]],
     ...children.map(({ name, pid, restarts }) => [

@@ -1,19 +1,39 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
-// mcp-forwarder: carries connections to the MCP gateway's sockets; what runs as the
-// forwarder container.
+// mcp-forwarder: carries connections to ChromaDB and to the MCP gateway's sockets; what
+// runs as the forwarder container.
 
 import process from "node:process";
-import { carryAll } from "../lib/mcp/carrier.ts";
+import { carryAll, waysDirectory } from "../lib/mcp/carrier.ts";
+import { askForwarder } from "../lib/mcp/forwarder-status.ts";
 import { greet } from "../lib/mcp/greet.ts";
+import { waitFor } from "../lib/wait.ts";
 import { command, runCli } from "./cli.ts";
 import { answer } from "./output.ts";
 
 const cli = command("mcp-forwarder");
 
-cli.command("<...ports>", "Carry each PORT=NAME until SIGTERM")
-  .action(async (ports: string[]) => {
+cli.command(
+  "carry <chromadb> [...servers]",
+  "Carry ChromaDB's port, and PORT=NAME of each MCP server, until SIGTERM",
+)
+  .action(async (chromadb: string, servers: string[]) => {
     process.on("SIGTERM", () => process.exit(0));
-    await carryAll(ports);
+    await carryAll({ chromadb: Number(chromadb), servers });
+    await new Promise(() => {});
+  });
+
+cli.command("wait <...ports>", "Wait until it serves them, or cannot")
+  .action(async (ports: string[]) => {
+    const forwarderSocket = `${waysDirectory}/forwarder.sock`;
+    const settled = async () => {
+      const { serves, taken } = await askForwarder({ forwarderSocket });
+      const known = [...serves, ...taken];
+      return ports.every((port) => known.includes(Number(port)));
+    };
+    await waitFor(() => settled().catch(() => false), {
+      for: "the forwarder to listen",
+      timeoutMs: 5000,
+    });
   });
 
 cli.command("greet <port>", "Say what answers there, as a worker would be told")

@@ -213,11 +213,19 @@ async function settle({ home }: Instance): Promise<void> {
     .catch(() => {});
 }
 
-/** After a change: a gateway that runs serves what is new, and leaves the others. */
+/**
+ * After a change: a gateway that runs serves what is new, and leaves the others. The
+ * port is held at once, gateway or not.
+ */
 async function applyChange(instance: Instance): Promise<void> {
-  if (!await askGateway(instance.home, "reload")) return;
-  await settle(instance);
-  await ensureForwarder(instance);
+  const gateway = await askGateway(instance.home, "reload");
+  if (gateway) await settle(instance);
+  try {
+    await ensureForwarder(instance);
+  } catch (error) {
+    // Without an engine there is no network either.
+    if (gateway) throw error;
+  }
 }
 
 /** What comes behind may be a secret. */

@@ -4,7 +4,7 @@ import process from "node:process";
 import type { CAC } from "cac";
 import { homeOf, readSettings } from "../lib/config.ts";
 import { Failure } from "../lib/errors.ts";
-import { forwardAnswers } from "../lib/forward.ts";
+import { parentAnswers } from "../lib/forward.ts";
 import { findParent, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { ownerOf } from "../lib/owned.ts";
@@ -215,7 +215,7 @@ async function askStarting(body: PoolRequest): Promise<unknown> {
       const absent = error instanceof Failure && error.kind === "notFound";
       if (!absent || !readWish(here).enabled) throw error;
       // Without a parent nobody starts it.
-      if (!await forwardAnswers(here)) throw error;
+      if (!await parentAnswers(here)) throw error;
       return undefined;
     }
   }, {

@@ -78,7 +78,10 @@ export const portActions = {
       instance,
       { port: wanted, hostPort: here },
       stop.signal,
-      () => logToStderr(`http://127.0.0.1:${here} until you press Ctrl-C`),
+      () =>
+        logToStderr(
+          `http://127.0.0.1:${here} until you press Ctrl-C`,
+        ),
     );
   },
 };

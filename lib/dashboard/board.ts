@@ -3,7 +3,6 @@
 
 import { writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { chromadbServes } from "../chromadb.ts";
 import { inspectContainer } from "../docker.ts";
 import type { Instance } from "../instance.ts";
 import type { Log } from "../log.ts";
@@ -176,17 +175,14 @@ export class Board {
   async #look(): Promise<void> {
     const { settings, names } = this.#instance;
     const state = readParentState(this.#instance);
-    const chromadb = state?.children.find(({ name }) => name === "chromadb");
     const port = settings.CHROMADB_PORT;
     const claimed = this.#workers ?? [];
     this.#overview = {
       parent: names.parent,
       startedAt: this.#startedAt,
-      readyMs: state?.ready
-        ? state.phases.reduce((sum, { ms }) => sum + ms, 0)
-        : null,
+      readyMs: state?.readyMs ?? null,
       chromadbPort: port,
-      chromadbAnswers: await chromadbServes(port, chromadb?.pid ?? undefined),
+      chromadbAnswers: state?.chromadbFault === null,
       pool: readWish(this.#instance).enabled
         ? {
           warm: (await listWarm(this.#instance)).length,

@@ -7,10 +7,11 @@ import {
   isNewEnough,
   leastVersion,
 } from "../dashboard/server.ts";
-import { inspectContainer, isBefore } from "../docker.ts";
+import { inspectContainer } from "../docker.ts";
 import { execIn } from "../exec.ts";
-import { forwardAnswers } from "../forward.ts";
+import { forwardAnswers, parentAnswers } from "../forward.ts";
 import type { Instance } from "../instance.ts";
+import { askForwarder } from "../mcp/forwarder-status.ts";
 import { withoutNetwork } from "../net.ts";
 import { poolAnswers, poolStatus } from "../pool/client.ts";
 import { readWish } from "../pool/wish.ts";
@@ -48,12 +49,11 @@ export async function examineParent(
   return ok(`running for ${span(status.uptimeMs ?? 0)}`);
 }
 
-/** The namespace that parent and workers share. */
+/** The namespace that workers share. */
 export async function examineNetwork(instance: Instance): Promise<Finding> {
   const { names, docker } = instance;
-  const [net, parent, workers] = await Promise.all([
+  const [net, workers] = await Promise.all([
     inspectContainer(docker, names.net),
-    inspectContainer(docker, names.parent),
     listWorkers(instance),
   ]);
   const lost = await withoutNetwork(instance, workers);
@@ -68,11 +68,13 @@ export async function examineNetwork(instance: Instance): Promise<Finding> {
     );
   }
   if (net.State.Paused) return fail("paused", "claudy daemon start");
-  if (
-    parent?.State.Running &&
-    isBefore(parent.State.StartedAt, net.State.StartedAt)
-  ) {
-    return fail("the parent is in a former one", "claudy daemon start");
+  const { portsLeft } = await askForwarder(instance.home)
+    .catch(() => ({ portsLeft: true })); // chromadb's check names it
+  if (!portsLeft) {
+    return fail(
+      "a worker has taken every port: no worker can open a connection",
+      "claudy ports tells which; coordinator stop NAME",
+    );
   }
   return says === ""
     ? ok(`${workers.length} workers in it`)
@@ -84,15 +86,19 @@ export async function examineChromadb(instance: Instance): Promise<Finding> {
   if (!parent?.State.Running || parent.State.Paused) {
     return fail("the parent is not running", "claudy daemon start");
   }
-  const port = instance.settings.CHROMADB_PORT;
-  const { exitCode } = await execIn(instance.docker, parent.Id, [
-    ...["timeout", "3", "bash", "-c"],
-    `exec 3<>/dev/tcp/127.0.0.1/${port} &&
-    printf 'GET /api/v2/heartbeat HTTP/1.0\\r\\n\\r\\n' >&3 && grep -q ' 200 ' <&3`,
-  ]);
+  const command = ["/scripts/healthcheck"];
+  const { exitCode, output } = await execIn(
+    instance.docker,
+    parent.Id,
+    command,
+  );
   return exitCode === 0
-    ? ok(`answers on localhost:${port}`)
-    : fail(`does not answer on localhost:${port}`, "claudy daemon restart");
+    ? ok(`answers on localhost:${instance.settings.CHROMADB_PORT}`)
+    : fail(lastLine(output), "claudy daemon restart");
+}
+
+function lastLine(output: string): string {
+  return output.trim().split("\n").at(-1)?.replace(/^error: /, "") ?? "";
 }
 
 /** What people and programs of the host ask the parent by. */
@@ -100,6 +106,7 @@ export async function examineSockets(instance: Instance): Promise<Finding> {
   const { home, docker, names } = instance;
   const wanted: [string, () => Promise<boolean>][] = [
     [home.forwardSocket, () => forwardAnswers(instance)],
+    [home.chromadbSocket, () => parentAnswers(instance)],
   ];
   if (readWish(instance).enabled) {
     wanted.push([home.poolSocket, () => poolAnswers(home.poolSocket)]);

@@ -103,10 +103,7 @@ export async function examineClock({ docker }: Instance): Promise<Finding> {
 export async function examineImages(instance: Instance): Promise<Finding> {
   const { docker, settings } = instance;
   const repository = settings.HAL9000_IMAGE_REPO;
-  const wanted = [
-    workerImage(settings),
-    ...["parent", "net"].map((tag) => `${repository}:${tag}`),
-  ];
+  const wanted = [workerImage(settings), `${repository}:parent`];
   const ages: string[] = [];
   for (const name of wanted) {
     const image = await inspectImage(docker, name);

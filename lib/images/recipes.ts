@@ -3,7 +3,7 @@
 import type { Settings } from "../settings.ts";
 import { Failure } from "../errors.ts";
 
-export type ImageName = "net" | "worker-ultramin" | "worker-minimal" | "parent";
+export type ImageName = "worker-ultramin" | "worker-minimal" | "parent";
 
 export interface ImageRecipe {
   name: ImageName;
@@ -26,15 +26,6 @@ const none = () => [];
 
 /** In the order in which they are built. */
 export const recipes: readonly ImageRecipe[] = [
-  {
-    name: "net",
-    tags: ["net"],
-    title: "HAL-9000 network namespace",
-    originalBytes: null,
-    files: [],
-    packages: none,
-    scripts: false,
-  },
   {
     name: "worker-ultramin",
     tags: ["worker-ultramin"],
@@ -68,7 +59,6 @@ export const recipes: readonly ImageRecipe[] = [
     files: [
       "rootfs.sh",
       "parent-entrypoint.sh",
-      "healthcheck.sh",
       "tmux-dashboard.conf",
     ],
     packages: (cpu) => [

@@ -1,5 +1,5 @@
 // The forwarder: a container in the workers' namespace that carries what they send to
-// 127.0.0.1 to the gateway's sockets on the host, and nothing else.
+// the ports of services to the sockets of these, and nothing else.
 
 import { existsSync } from "node:fs";
 import { createOnce, ownContainer, startContainer } from "../container.ts";
@@ -13,22 +13,24 @@ import {
 import { execIn } from "../exec.ts";
 import type { Instance } from "../instance.ts";
 import { roleLabels } from "../labels.ts";
+import { canHold, holdPorts, servicePorts } from "../net.ts";
 import { restartPolicy } from "../parent-spec.ts";
-import { socketDirectory } from "./carrier.ts";
+import { serviceUsers } from "../service-users.ts";
+import { socketDirectory, waysDirectory } from "./carrier.ts";
 import { readServers } from "./config.ts";
 
 const memoryBytes = 256 * 1024 ** 2;
 
-/** Brings it up where servers are configured and the namespace is there, else down. */
+/** Brings it up where the namespace is there, else down. */
 export async function ensureForwarder(instance: Instance): Promise<void> {
-  const { docker, names, settings } = instance;
-  const image = `${settings.HAL9000_IMAGE_REPO}:parent`;
+  const { docker, names, settings, self } = instance;
+  const image = self?.ImageID ?? `${settings.HAL9000_IMAGE_REPO}:parent`;
   const [present, net] = await Promise.all([
     ownContainer(instance, names.forwarder, "forwarder"),
     inspectContainer(docker, names.net),
   ]);
-  const ports = configuredPorts(instance);
-  const wanted = net?.State.Running && ports.length > 0;
+  const ports = carriedPorts(instance);
+  const wanted = net?.State.Running;
   if (wanted && present) {
     const { Id } = await docker.getImage(image).inspect();
     const same = present.State.Running && present.Image === Id &&
@@ -37,27 +39,26 @@ export async function ensureForwarder(instance: Instance): Promise<void> {
       present.Config.Cmd?.join() === ports.join();
     if (same) return;
   }
+  // Before the former one goes: in between, nobody else can have them.
+  if (wanted && canHold(net)) {
+    await holdPorts(instance, servicePorts(instance));
+  }
   // By its id: another command may have put a new one in its place.
   if (present) await removeContainer(docker, present.Id);
   if (!wanted) return;
   const spec = forwarderSpec(instance, image, net.Id, ports);
   await createOnce(docker, names.forwarder, spec);
   await startContainer(docker, names.forwarder);
-  await waitUntilListening(instance, ports);
+  await waitUntilListening(instance, servicePorts(instance));
 }
 
-/** Who starts it may use it next; a port that somebody has is as good. */
+/** Who starts it may use it next; a port that somebody has is not waited for. */
 async function waitUntilListening(
   { docker, names }: Instance,
-  ports: string[],
+  ports: number[],
 ): Promise<void> {
-  const wait = `for port; do
-    until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do sleep 0.05; done
-  done`;
-  await execIn(docker, names.forwarder, [
-    ...["timeout", "5", "bash", "-c", wait, "bash"],
-    ...ports.map((pair) => pair.replace(/=.*/, "")),
-  ]);
+  const command = ["/scripts/mcp-forwarder", "wait", ...ports.map(String)];
+  await execIn(docker, names.forwarder, command);
 }
 
 /** In the parent: the engine does not start again what was killed by a command. */
@@ -73,10 +74,14 @@ export async function reviveForwarder(instance: Instance): Promise<void> {
   if (!restarts) await ensureForwarder(instance);
 }
 
-function configuredPorts({ home, settings }: Instance): string[] {
-  if (!existsSync(home.mcpConfig)) return [];
-  return [...readServers(home, settings)]
-    .map(([name, { port }]) => `${port}=${name}`);
+/** Its arguments: ChromaDB's port, then PORT=NAME of each MCP server. */
+function carriedPorts({ home, settings }: Instance): string[] {
+  const servers = existsSync(home.mcpConfig) ? readServers(home, settings) : [];
+  return [
+    "carry",
+    String(settings.CHROMADB_PORT),
+    ...[...servers].map(([name, { port }]) => `${port}=${name}`),
+  ];
 }
 
 export async function removeForwarder(instance: Instance): Promise<void> {
@@ -96,8 +101,8 @@ function forwarderSpec(
     Image: image,
     Entrypoint: ["/scripts/mcp-forwarder"],
     Cmd: ports,
-    // Whose the sockets are.
-    User: `${owner.uid}:${owner.gid}`,
+    // Alone with the holder of the ports, and in the group whose the sockets are.
+    User: `${serviceUsers.ports}:${owner.gid}`,
     Env: ["DENO_DIR=/tmp/deno"],
     Labels: roleLabels(prefix, "forwarder", hostHome.home),
     Healthcheck: { Test: ["NONE"] },
@@ -120,6 +125,7 @@ function forwarderSpec(
           Target: socketDirectory,
           ReadOnly: true,
         },
+        { Type: "bind", Source: hostHome.ways, Target: waysDirectory },
       ],
     },
   };

@@ -20,13 +20,16 @@ export interface Place {
 /** Begins to listen at a path that nobody knows. */
 type Listen = (path: string) => Promise<void>;
 
-/** Takes a place that is nobody else's by right, whatever is there. */
+/**
+ * Takes a place that is nobody else's by right, whatever is there; for the owner's
+ * group too, which the forwarder is in.
+ */
 export async function takePlace(
   path: string,
   owner: Owner,
   listen: Listen,
 ): Promise<Place> {
-  const temporary = await listenBeside(path, owner, listen);
+  const temporary = await listenBeside(path, owner, listen, 0o660);
   const place = placeOf(temporary, path);
   renameSync(temporary, path);
   return place;
@@ -63,11 +66,12 @@ async function listenBeside(
   path: string,
   owner: Owner,
   listen: Listen,
+  mode = 0o600,
 ): Promise<string> {
   const temporary = `${path}.${process.pid}`;
   rmSync(temporary, { force: true });
   await listen(temporary);
-  chmodSync(temporary, 0o600);
+  chmodSync(temporary, mode);
   if (process.getuid?.() === 0) chownSync(temporary, owner.uid, owner.gid);
   return temporary;
 }

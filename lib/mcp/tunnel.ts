@@ -72,7 +72,8 @@ export async function serveTunnels(
     server.listen(0, "127.0.0.1", resolve);
   });
   const { port } = server.address() as { port: number };
-  writeWhole(inDirectory(directory), JSON.stringify({ port, token }), owner);
+  const word = JSON.stringify({ port, token });
+  writeWhole(inDirectory(directory), word, owner, 0o640);
   return {
     port,
     close: async () => {

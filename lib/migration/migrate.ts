@@ -1,7 +1,7 @@
 // From version 0.5: its data into the instance's volumes. The source stays as it is;
 // every file is checked against a manifest before ChromaDB opens its copy.
 
-import { startDaemon } from "../daemon.ts";
+import { startDaemon, waitForChromadb } from "../daemon.ts";
 import { Failure } from "../errors.ts";
 import type { Instance } from "../instance.ts";
 import { ensureHome } from "../volumes.ts";
@@ -71,6 +71,7 @@ export async function migrate(
   await journal.step("start", async () => {
     track.begin("Starting the daemon");
     await startDaemon(instance, env, log);
+    await waitForChromadb(instance);
   });
   const collections = await move.checkCollections(served);
   const backup = journal.state.skipBackup ? null : move.backupPath;

@@ -59,6 +59,12 @@ export const operationSchema = v.variant("op", [
   }),
   /** Whether anything is in each directory. */
   v.object({ op: v.literal("inUse"), parts: partsSchema }),
+  v.object({
+    op: v.literal("give"),
+    path: v.string(),
+    from: v.number(),
+    owner: ownerSchema,
+  }),
   v.object({ op: v.literal("collections"), path: v.string() }),
   /** Asked in the parent. */
   v.object({ op: v.literal("served"), port: v.number() }),
@@ -109,6 +115,8 @@ export async function perform(
       return await run("find", [operation.path, "-mindepth", "1", "-delete"]);
     case "directory":
       return ensureDirectory(operation.path, operation.owner);
+    case "give":
+      return await give(operation);
     case "inUse":
       return await partsWithData(operation.parts);
     case "collections":
@@ -209,6 +217,21 @@ export function readManifest(path: string): Manifest {
       cause: error,
     });
   }
+}
+
+/** What belongs to user `from` is the owner's afterwards. */
+async function give(
+  { path, from, owner }: Extract<Operation, { op: "give" }>,
+): Promise<void> {
+  const chown = [
+    "-exec",
+    "chown",
+    "-h",
+    `${owner.uid}:${owner.gid}`,
+    "{}",
+    "+",
+  ];
+  await run("find", [path, "-uid", String(from), ...chown]);
 }
 
 function ensureDirectory(path: string, { uid, gid }: Owner): void {

@@ -8,6 +8,7 @@ import { stopWorker } from "../ending.ts";
 import { Failure } from "../errors.ts";
 import type { Instance } from "../instance.ts";
 import { stopSession } from "../session.ts";
+import { serviceUsers } from "../service-users.ts";
 import { listWorkers } from "../workers.ts";
 import type { Journal } from "./journal.ts";
 import { forgetMigrated } from "./migrated.ts";
@@ -90,6 +91,15 @@ export class Rollback {
       backup === null
         ? insideMover.volume(name)
         : insideMover.backup(backup, name);
+    if (backup === null && parts.includes("chromadb")) {
+      // ChromaDB's user is nobody outside the parent.
+      await mover.act({
+        op: "give",
+        path: source("chromadb"),
+        from: serviceUsers.chromadb,
+        owner,
+      });
+    }
     await this.#journal.step("manifest", () =>
       backup === null
         ? mover.act({

@@ -2,12 +2,12 @@
 // what is done to bring that nearer to what is wanted.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { holderOf, namespaceStart, removeContainer } from "../docker.ts";
+import { namespaceStart, removeContainer } from "../docker.ts";
 import { messageOf } from "../errors.ts";
 import { profileImage } from "../images/profiles.ts";
 import type { Instance } from "../instance.ts";
 import type { Log } from "../log.ts";
-import { networkOf } from "../net.ts";
+import { workersNetwork } from "../net.ts";
 import type { Metrics } from "./metrics.ts";
 import { planPool, type PoolWish } from "./plan.ts";
 import {
@@ -217,11 +217,9 @@ export class Stock {
 
   /** Undefined where the container that holds it does not run. */
   async #network(): Promise<WarmNetwork | undefined> {
-    const { self, docker } = this.#instance;
-    const mode = self ? networkOf(self) : "";
-    const holder = holderOf(mode);
-    if (holder === undefined) return { mode, since: "" };
-    const since = await namespaceStart(docker, holder);
+    const { docker, names } = this.#instance;
+    const mode = workersNetwork(this.#instance);
+    const since = await namespaceStart(docker, names.net);
     return since === undefined ? undefined : { mode, since };
   }
 

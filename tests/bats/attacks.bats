@@ -60,21 +60,61 @@ JS
   [ "$(inspect foreign-parent '{{.State.Running}}')" = true ]
 }
 
-@test "a worker that listens at ChromaDB's port is not taken for ChromaDB" {
-  stop_workers
-  docker run --detach --name "$HAL9000_PREFIX-imposter" --network "container:$net" \
-    --label hal9000-test.foreign="$HAL9000_PREFIX" --entrypoint deno \
-    "$HAL9000_IMAGE_REPO:parent" eval --no-lock "
-      const reply = () => new Response('{}');
-      while (true) try { await Deno.serve({ port: 8000, hostname: '127.0.0.1' }, reply).finished } catch {}"
+thief() { # thief NAME OWNER PORT...: a worker that is after ports
+  local name=$1 project
+  project=$(make_project "$1")
+  cp "$repo/tests/helper/port-thief.ts" "$project"
+  chown "$2" "$project"
+  spawn -n "$name" --mount "$(echo "$repo"/node_modules/@deno/*/deno):/opt/deno:ro" "$project" -- \
+    /opt/deno run -A --no-lock --no-config port-thief.ts "${@:3}"
+}
+got() { docker logs "$1" 2>&1 | grep ^got; }
+
+@test "no worker gets a service's port, whatever is killed, restarted or made anew" {
+  server=("$(command -v node)" -e "process.stdin.resume()")
+  "$scripts/claudy.ts" mcp add coveted --port 3061 -- "${server[@]}"
+  thief root-thief 0:0 8000 3061
+  thief user-thief 1000:1000 8000 3061
+  spawn -n victim "$(make_project victim)"
   docker exec "$parent" pkill -9 -f chroma.mjs
-  imposes() { [ "$(docker exec "$parent" bash -c 'exec 3<>/dev/tcp/127.0.0.1/8000; printf "GET /api/v2/heartbeat HTTP/1.0\r\n\r\n" >&3; cat <&3' | tail -c 2)" = '{}' ]; }
-  wait_for 10 imposes
-  run ! docker exec "$parent" /scripts/healthcheck.sh
-  run -124 timeout 5 "$scripts/claudy.ts" daemon restart
-  [ "$(jq .ready "$HAL9000_HOME/run/parent.json")" = false ]
-  docker rm --force --volumes "$HAL9000_PREFIX-imposter"
-  wait_for 30 docker exec "$parent" /scripts/healthcheck.sh
+  docker kill "$HAL9000_PREFIX-mcp"
+  docker restart --time 5 "$parent"
+  wait_for 20 heartbeat victim
+  "$scripts/claudy.ts" mcp add beside --port 3062 -- "${server[@]}"
+  "$scripts/claudy.ts" mcp remove --yes beside
+  "$scripts/claudy.ts" daemon restart
+  wait_for 20 heartbeat victim
+  docker kill --signal KILL "$parent"
+  "$scripts/claudy.ts" daemon start
+  wait_for 20 heartbeat victim
+  for name in root-thief user-thief; do
+    run -1 got "$name"
+    [ "$(docker logs "$name" | sed -n 's/^tried //p' | tail -1)" -gt 1000 ]
+  done
+  "$scripts/claudy.ts" mcp remove --yes coveted
+  stop_workers
+}
+
+@test "who else answers at ChromaDB's port is not taken for it, and keeps nothing waiting" {
+  # What no worker can do: the ports are let go.
+  docker exec "$net" /scripts/net set
+  thief thief 0:0 8000
+  taken() { docker kill "$HAL9000_PREFIX-mcp" >/dev/null; got thief; }
+  wait_for 20 taken
+  unhealthy() { ! docker exec "$parent" /scripts/healthcheck; }
+  wait_for 10 unhealthy
+  run -1 docker exec "$parent" /scripts/healthcheck
+  [[ $output == *"ChromaDB does not answer workers: "* ]]
+  run timeout 60 "$scripts/claudy.ts" doctor
+  [[ $output == *"FAIL  chromadb"* ]]
+  # A start does not wait for it, nor do spawns.
+  run -0 timeout 30 "$scripts/claudy.ts" daemon restart
+  [ "$("$scripts/claudy.ts" daemon status --json | jq -r .chromadb)" = false ]
+  spawn -n beside "$(make_project beside)"
+  fault() { [[ $("$scripts/claudy.ts" daemon status) == *"a worker has taken port 8000"* ]]; }
+  wait_for 30 fault
+  stop_workers
+  wait_for 30 docker exec "$parent" /scripts/healthcheck
 }
 
 @test "junk in the parent's word of itself is mended" {

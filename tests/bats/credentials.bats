@@ -132,11 +132,13 @@ make_certificate() {
   mkdir -p "$oauth"
   make_certificate "$oauth"
   docker exec -i "$parent" sh -c 'cat >>/etc/ssl/certs/ca-certificates.crt' <"$oauth/ca.pem"
-  # The namespace's hosts file: nobody in it gets to the real ones.
-  docker exec "$parent" sh -c 'printf "127.0.0.1 platform.claude.com\n127.0.0.2 api.anthropic.com\n" >>/etc/hosts'
   docker restart "$parent" >/dev/null
   wait_for 15 heartbeat "$parent"
-  docker run --detach --name "$stub-token" --network "container:$net" --entrypoint deno \
+  # The hosts files of the parent and of the workers' namespace: nobody gets to the real ones.
+  for hosts in "$(inspect "$parent" '{{.HostsPath}}')" "$(inspect "$net" '{{.HostsPath}}')"; do
+    printf "127.0.0.1 platform.claude.com\n127.0.0.2 api.anthropic.com\n" >>"$hosts"
+  done
+  docker run --detach --name "$stub-token" --network "container:$parent" --entrypoint deno \
     --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \
     --volume "$repo/tests/helper:/helper:ro" --volume "$oauth:/oauth" "$HAL9000_IMAGE_REPO:parent" \
     run -A --no-lock --no-config --quiet /helper/token-stub.ts /oauth/cert.pem /oauth/key.pem /oauth/record "$life"

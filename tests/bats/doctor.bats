@@ -73,9 +73,9 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
 }
 
 @test "a socket that is missing is named, the pool's as well" {
-  mv "$HAL9000_HOME/run/forward.sock" "$HAL9000_HOME/run/aside"
+  mv "$HAL9000_HOME/run/ways/forward.sock" "$HAL9000_HOME/run/aside"
   examine || true
-  mv "$HAL9000_HOME/run/aside" "$HAL9000_HOME/run/forward.sock"
+  mv "$HAL9000_HOME/run/aside" "$HAL9000_HOME/run/ways/forward.sock"
   [ "$(found sockets) $(mends sockets)" = "fail claudy daemon restart" ]
   "$claudy" pool start >/dev/null
   mounter_is_well() { examine && [[ $(jq -r '.[] | select(.name == "mounter") | .says' <<<"$checks") == *passed* ]]; }

@@ -77,13 +77,10 @@ special() { find "$1" \( -perm /6000 -o -type b -o -type c \) -print; }
   spawn -n reader "$(make_project reader)"
   before=$(docker cp "$net:/etc/hosts" - | tar -xO)
   for file in hosts resolv.conf hostname; do
-    for name in writer "$parent"; do
-      run ! docker exec "$name" sh -c "echo 6.6.6.6 evil >>/etc/$file"
-      [[ $output == *"Read-only file system"* ]]
-    done
+    run ! docker exec writer sh -c "echo 6.6.6.6 evil >>/etc/$file"
+    [[ $output == *"Read-only file system"* ]]
     docker exec reader cat "/etc/$file" | diff - <(docker cp "$net:/etc/$file" - | tar -xO)
   done
-  [ "$before" = "$(docker exec "$parent" cat /etc/hosts)" ]
   docker exec reader bash -c 'exec 3<>/dev/tcp/localhost/8000'
   # What the engine changes in a restart reaches those that run.
   echo "stale" >"$HAL9000_HOME/run/net/hosts"

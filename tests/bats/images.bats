@@ -9,7 +9,6 @@ in_image() { # in_image TAG SCRIPT
 }
 
 @test "images stay within their sizes" {
-  [ "$(size net)" -lt 1000000 ]
   [ "$(size worker-ultramin)" -le 290000000 ]
   [ "$(size worker-minimal)" -le 340000000 ]
   [ "$(size parent)" -le 264000000 ]

@@ -166,7 +166,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   MCP_SOCKET=tcp "$claudy" mcp start
   tunnel=$("$claudy" mcp status --json | jq .tunnels)
   word=$HAL9000_HOME/run/mcp/tunnel.json
-  [ "$(stat -c %a "$word")" = 600 ]
+  [ "$(stat -c %a "$word")" = 640 ]
   token=$(jq -r .token "$word")
   # What Docker Desktop does with host.docker.internal: its loopback is the host's.
   # The network itself names none before the engine was restarted once.
@@ -353,9 +353,9 @@ result_holds() { result_of | grep -F -- "$1"; }
   pid=$("$claudy" mcp status --json | jq .pid)
   # The gateway has sockets of files alone.
   run ! grep -E "$(find "/proc/$pid/fd" -lname 'socket:*' -printf '%l\n' 2>/dev/null | grep -o '[0-9]*' | paste -sd '|')" /proc/net/tcp
-  [ "$(stat -c %a "$HAL9000_HOME/run/mcp")" = 700 ]
+  [ "$(stat -c %a "$HAL9000_HOME" "$HAL9000_HOME/run" "$HAL9000_HOME/run/mcp" | xargs)" = "700 700 750" ]
   [ "$(inspect "$HAL9000_PREFIX-mcp" '{{.HostConfig.CapDrop}} {{.HostConfig.ReadonlyRootfs}} {{len .HostConfig.CapAdd}}')" = "[ALL] true 0" ]
-  [ "$(docker exec "$HAL9000_PREFIX-mcp" ls /run/mcp | xargs)" = "for-tests.sock memory-bank.sock sequential-thinking.sock together.sock" ]
+  [ "$(docker exec "$HAL9000_PREFIX-mcp" ls /services/mcp | xargs)" = "for-tests.sock memory-bank.sock sequential-thinking.sock together.sock" ]
   run in_net_path /etc/passwd
   [[ $output == *" 404 "* ]]
 }

@@ -30,7 +30,7 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   listed() { "$claudy" ports --json | jq -e --argjson port $port '.listeners[] | select(.port == $port)'; }
   wait_for 60 listed
   [ "$(listed | jq -r '.container + " " + .process + " " + .address')" = "server deno localhost" ]
-  "$claudy" ports --json | jq -e '.listeners[] | select(.port == 8000 and .container == "'"$parent"'")'
+  "$claudy" ports --json | jq -e '.listeners[] | select(.port == 8000 and .container == "'"$HAL9000_PREFIX-mcp"'")'
   [[ $("$claudy" ports) == *"server"*"deno"* ]]
   [ "$(listed | jq -r .reservedFor)" = null ]
   # The port is in a range that is another's.
@@ -109,11 +109,14 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   run ! curl --silent --max-time 5 "http://127.0.0.1:$host_port/"
 }
 
-@test "what is no port on the parent's socket is cut off" {
-  [ "$(stat -c '%a %u' "$HAL9000_HOME/run/forward.sock")" = "600 $(stat -c %u "$HAL9000_HOME")" ]
-  send() { timeout 5 "$deno" run -A --no-lock --node-modules-dir=manual "$repo/tests/helper/send.ts" "$HAL9000_HOME/run/forward.sock" "$1"; }
+@test "what is no port on the forwarder's socket is cut off" {
+  [ "$(stat -c '%a %g' "$HAL9000_HOME/run/ways/forward.sock")" = "660 $(stat -c %g "$HAL9000_HOME")" ]
+  [ "$(stat -c '%a %u' "$HAL9000_HOME/run/ways")" = "770 $(stat -c %u "$HAL9000_HOME")" ]
+  send() { timeout 5 "$deno" run -A --no-lock --node-modules-dir=manual "$repo/tests/helper/send.ts" "$HAL9000_HOME/run/ways/forward.sock" "$1"; }
   for line in "garbage" "0" "99999" "" "1234567890123456789"; do
     [ -z "$(send "$line")" ]
   done
-  wait_for 5 heartbeat "$parent"
+  serve server
+  open_port $port $host_port
+  wait_for 10 answers "from server"
 }

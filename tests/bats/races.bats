@@ -43,11 +43,11 @@ records() {
   wait "${pids[@]}" # not bats's own, which watches the time
   [ "$(cat "$BATS_TEST_TMPDIR"/code.* | sort | uniq -c | xargs)" = "20 0" ] ||
     { cat "$BATS_TEST_TMPDIR"/out.*; false; }
-  for role in parent net; do
+  for role in parent net forwarder; do
     [ "$(docker ps --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" \
       --filter "label=hal9000.role=$role" | wc -l)" = 1 ]
   done
-  heartbeat "$parent"
+  wait_for 20 heartbeat "$parent"
 }
 
 @test "kill -9 of spawn-worker at 20 moments: records and workers agree afterwards" {

@@ -49,11 +49,12 @@ found() { "$scripts/claudy.ts" doctor --json | jq -r --arg name "$1" '.[] | sele
   [[ $(found network) == "warn: workers without a network: left" ]]
 }
 
-@test "a network that ended is started again by the parent, which joins it" {
+@test "a network that ended is started again by the parent, with its services" {
   before=$(inspect "$parent" '{{.State.StartedAt}}')
   docker kill "$net"
-  joined() { [ "$(inspect "$parent" '{{.State.StartedAt}}')" != "$before" ] && heartbeat "$parent"; }
-  wait_for 60 joined
+  serves() { heartbeat "$HAL9000_PREFIX-mcp"; }
+  wait_for 30 serves
+  [ "$(inspect "$parent" '{{.State.StartedAt}}')" = "$before" ]
   [[ $(found network) == ok:* ]]
 }
 
@@ -115,7 +116,7 @@ work_of() {
   wait_for 15 long_enough # before that it may be starting
   kill -STOP "$(work_of "$parent")"
   checks=$(timeout 30 "$scripts/claudy.ts" doctor --json) || [ $? = 1 ]
-  [[ $(jq -r '.[] | select(.name == "sockets") | .says' <<<"$checks") == *"nobody answers: $HAL9000_HOME/run/forward.sock"* ]]
+  [[ $(jq -r '.[] | select(.name == "sockets") | .says' <<<"$checks") == *"nobody answers: $HAL9000_HOME/run/ways/chromadb.sock"* ]]
   run -0 claudy daemon start
   [[ $output == *"Restarting the parent: it does not answer"* ]]
   answered() { [[ $(found sockets) == ok:* ]]; }

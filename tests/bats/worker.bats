@@ -20,10 +20,12 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ "$output" = "$(docker exec "$parent" /scripts/coordinator.sh list)" ]
 }
 
-@test "worker and parent have the same network namespace, with ChromaDB in it" {
+@test "workers have the same network namespace, not the parent's, with ChromaDB at its port" {
   spawn -n wk "$(make_project one)"
-  [ "$(docker exec wk readlink /proc/self/ns/net)" = \
-    "$(docker exec "$parent" readlink /proc/self/ns/net)" ]
+  spawn -n other "$(make_project one)"
+  namespace() { docker exec "$1" readlink /proc/self/ns/net; }
+  [ "$(namespace wk)" = "$(namespace other)" ]
+  [ "$(namespace wk)" != "$(namespace "$parent")" ]
   heartbeat wk
 }
 

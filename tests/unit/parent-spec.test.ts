@@ -7,13 +7,11 @@ const test = suite("parent-spec");
 const request = {
   prefix: "hal9000",
   image: "repo:parent",
-  net: "netid",
   hostHome: "/home/dave/.hal9000",
   socket: "/run/user/1000/docker.sock",
   roots: ["/home/dave", "/srv"],
   volumes: { chromadb: "c", plugins: "p", memorybank: "m" },
   claudeConfig: "/home/dave/.hal9000/config/claude",
-  netFiles: "/home/dave/.hal9000/run/net",
   memoryBytes: 1024,
   cpus: 2,
   env: { CHROMADB_PORT: "9000" },
@@ -21,8 +19,11 @@ const request = {
 
 const instance = { prefix: "x", hostHome: "/home/dave/.hal9000" };
 
-test("netSpec() may do nothing but pause", () => {
-  const { HostConfig, Labels } = netSpec(instance, "repo:net", []);
+test("netSpec() may do nothing but hold ports, as a user that no worker is", () => {
+  const spec = netSpec(instance, "r:parent", [], [8000, 3001]);
+  const { Cmd, HostConfig, Labels, User } = spec;
+  assert.equal(Cmd, ["hold", "8000", "3001"]);
+  assert.is(User, "65430:65430");
   assert.equal(HostConfig?.CapDrop, ["ALL"]);
   assert.is(HostConfig?.ReadonlyRootfs, true);
   assert.equal(HostConfig?.Mounts, undefined);
@@ -35,7 +36,8 @@ test("netSpec() may do nothing but pause", () => {
 
 test("netSpec() publishes on loopback unless an address is given", () => {
   const ports = ["3000:80", "0.0.0.0:8080:81"].map(parsePublished);
-  assert.equal(netSpec(instance, "repo:net", ports).HostConfig?.PortBindings, {
+  const spec = netSpec(instance, "r:parent", ports, []);
+  assert.equal(spec.HostConfig?.PortBindings, {
     "80/tcp": [{ HostIp: "127.0.0.1", HostPort: "3000" }],
     "81/tcp": [{ HostIp: "0.0.0.0", HostPort: "8080" }],
   });
@@ -49,9 +51,9 @@ for (
   });
 }
 
-test("parentSpec() lives in the net container's namespace, with limits", () => {
+test("parentSpec() has a network of its own, and limits", () => {
   const { HostConfig } = parentSpec(request);
-  assert.is(HostConfig?.NetworkMode, "container:netid");
+  assert.is(HostConfig?.NetworkMode, "bridge");
   assert.is(HostConfig?.Memory, 1024);
   assert.is(HostConfig?.MemorySwap, 1024);
   assert.is(HostConfig?.NanoCpus, 2e9);

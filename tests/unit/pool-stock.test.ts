@@ -50,7 +50,6 @@ test.before.each((context) => {
       WORKER_PIDS_LIMIT: 1,
       WORKER_SECCOMP: "engine",
     } as unknown as Settings,
-    self: { Id: "p", HostConfig: { NetworkMode: "container:net" } },
   } as unknown as Instance;
   context.stock = new Stock(
     instance,
@@ -81,7 +80,7 @@ function refusing(engine: Context["engine"]): Docker {
     getImage: () => ({ inspect: () => Promise.resolve({ Id: "image" }) }),
     getContainer: (id: string) => ({
       inspect: () =>
-        id === "net" && engine.net !== undefined
+        id === "x-net" && engine.net !== undefined
           ? Promise.resolve({ State: { Running: true, StartedAt: engine.net } })
           : refuse(404),
       remove: () => {

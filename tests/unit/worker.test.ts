@@ -36,6 +36,15 @@ const request = {
   keep: false,
 };
 
+test("workerSpec() refuses to be the user of a service", () => {
+  for (const uid of [65430, 65431]) {
+    assert.throws(
+      () => workerSpec({ ...request, user: { uid, gid: 1001 } }),
+      /belongs to user 6543\d, which HAL-9000's services run as/,
+    );
+  }
+});
+
 test("workerSpec() is the project's owner in a hardened container", () => {
   const bind = (Source: string, Target: string, ReadOnly: boolean) => ({
     Type: "bind",

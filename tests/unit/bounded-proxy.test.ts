@@ -1,0 +1,235 @@
+// The bounds of what is passed on to a service, with a service of the test's own.
+
+import { mkdtempSync, rmSync } from "node:fs";
+import { once } from "node:events";
+import { createServer, type IncomingMessage, request } from "node:http";
+import { type AddressInfo, connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import {
+  boundedProxy,
+  type Bounds,
+  chromadbBounds,
+} from "../../lib/bounded-proxy.ts";
+
+const test = suite("bounded-proxy");
+
+interface Reply {
+  status: number | undefined;
+  text: string;
+}
+
+/** A service that answers when `release` is called, and a proxy before it. */
+async function serve(bounds: Partial<Bounds> = {}) {
+  const directory = mkdtempSync(join(tmpdir(), "bounded-proxy-"));
+  const path = join(directory, "service.sock");
+  const held: (() => void)[] = [];
+  const seen = { served: 0, most: 0, open: 0, headers: {} as object };
+  let holding = false;
+  const service = createServer((asked, response) => {
+    seen.open++;
+    seen.most = Math.max(seen.most, seen.open);
+    seen.headers = asked.headers;
+    let bytes = 0;
+    asked.on("data", (chunk: Uint8Array) => bytes += chunk.length);
+    response.on("close", () => seen.open--);
+    asked.on("end", () => {
+      const answer = () => {
+        seen.served++;
+        response.end(`${asked.method} ${asked.url} ${bytes}`);
+      };
+      if (holding) held.push(answer);
+      else answer();
+    });
+  }).listen(path);
+  await once(service, "listening");
+  const proxy = boundedProxy(path, { ...chromadbBounds, ...bounds });
+  proxy.listen(0, "127.0.0.1");
+  await once(proxy, "listening");
+  const { port } = proxy.address() as AddressInfo;
+  const ask = (
+    body: string | undefined,
+    { chunked = false, url = "/x" } = {},
+  ): Promise<Reply> =>
+    new Promise((resolve, reject) => {
+      const asked = request({
+        port,
+        host: "127.0.0.1",
+        path: url,
+        method: body === undefined ? "GET" : "POST",
+        agent: false,
+        headers: body === undefined || chunked
+          ? {}
+          : { "content-length": body.length },
+      }, (response: IncomingMessage) => {
+        let text = "";
+        response.on("data", (chunk) => text += chunk);
+        response.on(
+          "end",
+          () => resolve({ status: response.statusCode, text }),
+        );
+      });
+      asked.on("error", reject);
+      if (chunked) asked.write("");
+      asked.end(body);
+    });
+  return {
+    port,
+    ask,
+    seen,
+    hold: () => holding = true,
+    held,
+    release: () => {
+      holding = false;
+      for (const answer of held.splice(0)) answer();
+    },
+    close: () => {
+      proxy.closeAllConnections();
+      proxy.close();
+      service.closeAllConnections();
+      service.close();
+      rmSync(directory, { recursive: true });
+    },
+  };
+}
+
+const until = async (probe: () => boolean) => {
+  while (!probe()) await new Promise((resolve) => setTimeout(resolve, 5));
+};
+
+test("passes method, path, body and answer on, of any framing", async () => {
+  const { ask, seen, close } = await serve();
+  assert.equal(await ask(undefined, { url: "/a?b=c" }), {
+    status: 200,
+    text: "GET /a?b=c 0",
+  });
+  assert.equal(await ask("abc"), { status: 200, text: "POST /x 3" });
+  assert.equal(await ask("abcd", { chunked: true }), {
+    status: 200,
+    text: "POST /x 4",
+  });
+  assert.not("keep-alive" in seen.headers);
+  close();
+});
+
+test("refuses what is too large, announced or not, and lives", async () => {
+  const { ask, seen, close } = await serve({ bodyBytes: 100_000 });
+  const large = "x".repeat(100_001);
+  assert.is((await ask(large)).status, 413);
+  assert.is(seen.open, 0);
+  assert.is((await ask(large, { chunked: true })).status, 413);
+  await until(() => seen.open === 0);
+  assert.is(seen.served, 0);
+  assert.is((await ask("x".repeat(100_000))).status, 200);
+  close();
+});
+
+test("serves so many large ones at a time, and small ones beside them", async () => {
+  const service = await serve({
+    smallBytes: 10,
+    large: { served: 2, waiting: 3 },
+  });
+  const { ask, held, seen } = service;
+  service.hold();
+  const large = Array.from({ length: 5 }, () => ask("x".repeat(11)));
+  await until(() => held.length === 2);
+  // One too many waits; the client is told at once.
+  assert.is((await ask("x".repeat(11))).status, 503);
+  const small = ask("x");
+  await until(() => held.length === 3);
+  service.release();
+  assert.is((await small).status, 200);
+  for (const reply of await Promise.all(large)) assert.is(reply.status, 200);
+  assert.is(seen.most, 3);
+  service.close();
+});
+
+test("a client that has gone keeps its turn until the service has done", async () => {
+  const service = await serve({
+    smallBytes: 0,
+    large: { served: 1, waiting: 3 },
+  });
+  const { held, seen } = service;
+  service.hold();
+  const gone = connect(service.port, "127.0.0.1");
+  gone.write("POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx");
+  await until(() => held.length === 1);
+  gone.destroy();
+  const next = service.ask("y");
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.is(held.length, 1);
+  service.release();
+  assert.is((await next).status, 200);
+  assert.is(seen.served, 2);
+  service.close();
+});
+
+test("a client that waits no more leaves its place, one that is slow is cut off", async () => {
+  const service = await serve({
+    smallBytes: 0,
+    large: { served: 1, waiting: 1 },
+    bodyMs: 100,
+  });
+  service.hold();
+  const slow = connect(service.port, "127.0.0.1");
+  slow.write("POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx");
+  const [answer] = await once(slow, "data");
+  assert.match(String(answer), /^HTTP\/1.1 408 /);
+  slow.destroy();
+  const first = service.ask("x");
+  await until(() => service.held.length === 1);
+  const waiting = connect(service.port, "127.0.0.1");
+  waiting.write("POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx");
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  waiting.destroy();
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  const second = service.ask("x");
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  service.release();
+  assert.is((await first).status, 200);
+  assert.is((await second).status, 200);
+  service.close();
+});
+
+test("503 where a turn takes too long, 502 where there is no service", async () => {
+  const service = await serve({
+    smallBytes: 0,
+    large: { served: 1, waiting: 1 },
+    waitMs: 50,
+  });
+  service.hold();
+  const first = service.ask("x");
+  await until(() => service.held.length === 1);
+  assert.is((await service.ask("x")).status, 503);
+  service.release();
+  await first;
+  service.close();
+  const proxy = boundedProxy("/nowhere.sock", chromadbBounds);
+  proxy.listen(0, "127.0.0.1");
+  await once(proxy, "listening");
+  const { port } = proxy.address() as AddressInfo;
+  const response = await fetch(`http://127.0.0.1:${port}/`);
+  assert.is(response.status, 502);
+  await response.body?.cancel();
+  proxy.closeAllConnections();
+  proxy.close();
+});
+
+test("with too many connections the one that is idle for longest goes", async () => {
+  const service = await serve({ connections: 3 });
+  const open = Array.from(
+    { length: 3 },
+    () => connect(service.port, "127.0.0.1"),
+  );
+  await Promise.all(open.map((socket) => once(socket, "connect")));
+  const closed = once(open[0]!, "close");
+  assert.is((await service.ask("x")).status, 200);
+  await closed;
+  assert.is(open.filter(({ destroyed }) => !destroyed).length, 2);
+  for (const socket of open) socket.destroy();
+  service.close();
+});
+
+test.run();

@@ -1,0 +1,54 @@
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import type { Bound } from "../../lib/bind-call.ts";
+import { HeldPorts } from "../../lib/held-ports.ts";
+
+const test = suite("held-ports");
+
+/** A kernel in which `taken` are somebody's, and perhaps without ::1. */
+function kernel(taken: string[], { ipv6 = true } = {}) {
+  const open = new Map<number, string>();
+  let next = 10;
+  return {
+    open,
+    calls: {
+      bind: (address: string, port: number): Bound => {
+        const name = `${address} ${port}`;
+        if (address === "::1" && !ipv6) return { code: "EADDRNOTAVAIL" };
+        if (taken.includes(name)) return { code: "EADDRINUSE" };
+        open.set(next, name);
+        return { fd: next++ };
+      },
+      close: (fd: number) => void open.delete(fd),
+    },
+  };
+}
+
+test("hold() binds both loopback addresses, once", () => {
+  const { open, calls } = kernel([]);
+  const holder = new HeldPorts(calls);
+  holder.hold([8000]);
+  assert.equal(holder.hold([8000]), { held: [8000], taken: [] });
+  assert.equal([...open], [[10, "127.0.0.1 8000"], [11, "::1 8000"]]);
+});
+
+test("hold() gives up what is wanted no more, and keeps the rest bound", () => {
+  const { open, calls } = kernel([], { ipv6: false });
+  const holder = new HeldPorts(calls);
+  holder.hold([8000, 3001]);
+  assert.equal(holder.hold([3002, 8000]), { held: [3002, 8000], taken: [] });
+  assert.equal([...open], [[10, "127.0.0.1 8000"], [12, "127.0.0.1 3002"]]);
+});
+
+test("hold() tells what somebody has, at either address, and tries again", () => {
+  const taken = ["127.0.0.1 3001", "::1 3002"];
+  const { open, calls } = kernel(taken);
+  const holder = new HeldPorts(calls);
+  assert.equal(holder.hold([3001, 3002]), { held: [], taken: [3001, 3002] });
+  assert.is(open.size, 0);
+  taken.length = 0;
+  assert.equal(holder.hold([3001, 3002]), { held: [3001, 3002], taken: [] });
+  assert.is(open.size, 4);
+});
+
+test.run();
