@@ -147,15 +147,24 @@ function waysOut(
     "Use an instance of your own: " +
     `export HAL9000_PREFIX=${own.prefix} HAL9000_HOME=${own.home}`,
   ];
-  const stat = statSync(other, { throwIfNoEntry: false });
-  if (stat && stat.uid === process.getuid?.()) {
+  const uid = uidOf(other);
+  if (uid !== undefined && uid === process.getuid?.()) {
     ways.push(`Or use that home: export HAL9000_HOME=${other}`);
-  } else if (!stat && notedInstance(home) === prefix) {
+  } else if (uid === undefined && notedInstance(home) === prefix) {
     ways.push(
       `If the home was moved, link it: ln -s ${hostHome.home} ${other}`,
     );
   }
   return ways;
+}
+
+/** The owner of a path; undefined where there is none, null where it is closed to us. */
+function uidOf(path: string): number | null | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false })?.uid;
+  } catch {
+    return null;
+  }
 }
 
 /** See HAL9000_PREFIX in settings.ts. */

@@ -386,7 +386,7 @@ teardown() {
   refused 4 "$claudy" --detach --profile nonsense "$project"
   refused 4 "$claudy" --detach --mcp nonsense "$project"
   refused 6 "$claudy" --detach --name refused /etc
-  SSH_AUTH_SOCK=$BATS_TEST_TMPDIR/nowhere refused 1 "$claudy" --detach --name refused --ssh-agent --profile base "$project"
+  SSH_AUTH_SOCK=$BATS_TEST_TMPDIR/nowhere refused 4 "$claudy" --detach --name refused --ssh-agent --profile base "$project"
   # The name is a worker's already.
   spawn -n claudy-refused "$project"
   run -5 "$claudy" --detach --name claudy-refused "$project"

@@ -17,7 +17,7 @@ setup_file() {
   as_root useradd --create-home --groups docker --shell /bin/bash "$user"
   as_root mkdir "$home/checkout" "$app"
   { git -C "$repo" ls-files -z --cached --others --exclude-standard && printf 'node_modules\0'; } |
-    tar --create --null --files-from=- --directory "$repo" |
+    tar --create --directory "$repo" --null --files-from=- |
     as_root tar --extract --no-same-owner --directory "$home/checkout"
   as_root chown -R "$user:" "$home"
   as_root chmod 0700 "$home"
@@ -143,7 +143,7 @@ foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -name mounter.sock; 
   [[ $output != *"Or use that home"* ]]
   run ! as_user env HAL9000_HOME="$HAL9000_HOME" scripts/coordinator.ts stop-all --yes
   [[ $output == *"not to you"* || $output == *"permission denied"* ]]
-  run -5 as_user env HAL9000_PREFIX="$HAL9000_PREFIX" scripts/claudy.ts daemon stop
+  run -5 as_user env HAL9000_PREFIX="$HAL9000_PREFIX" HAL9000_HOME="$home/second" scripts/claudy.ts daemon stop
   [[ $output == *"belongs to $HAL9000_HOME"*"HAL9000_PREFIX=$HAL9000_PREFIX-"* ]]
 }
 
