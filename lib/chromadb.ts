@@ -104,7 +104,7 @@ export async function chromadbFault(
     return `user ${other} listens at port ${port} of the parent`;
   }
   try {
-    const status = await heartbeat(home.chromadbSocket);
+    const status = await heartbeat({ socketPath: home.chromadbSocket });
     if (status !== 200) return `its heartbeat has status ${status}`;
   } catch (error) {
     return `its heartbeat fails: ${messageOf(error)}`;
@@ -121,18 +121,18 @@ export async function chromadbFault(
   return undefined;
 }
 
-/** Whether it answers at all, whoever can reach it. */
-export async function chromadbAnswers(
-  { home }: Pick<Instance, "home">,
-): Promise<boolean> {
-  const status = await heartbeat(home.chromadbSocket).catch(() => undefined);
-  return status === 200;
+/** Whether ChromaDB itself answers, in the parent; whoever else can reach it. */
+export async function chromadbAnswers(port: number): Promise<boolean> {
+  const to = { host: address, port };
+  return await heartbeat(to).catch(() => undefined) === 200;
 }
 
-function heartbeat(socketPath: string): Promise<number | undefined> {
+function heartbeat(
+  to: { socketPath: string } | { host: string; port: number },
+): Promise<number | undefined> {
   return new Promise((resolve, reject) => {
     const asked = request(
-      { socketPath, path: "/api/v2/heartbeat", agent: false },
+      { ...to, path: "/api/v2/heartbeat", agent: false },
       (response) => {
         response.resume();
         resolve(response.statusCode);

@@ -16,7 +16,6 @@ import {
   removeContainer,
 } from "./docker.ts";
 import { Failure, messageOf } from "./errors.ts";
-import { parentAnswers } from "./forward.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { ensureForwarder, removeForwarder } from "./mcp/forwarder.ts";
@@ -24,6 +23,7 @@ import { refuseWhileMoving } from "./migration/journal.ts";
 import { ensureNet, withoutNetwork } from "./net.ts";
 import { refreshNetFiles } from "./net-files.ts";
 import { placeEnv } from "./protected.ts";
+import { parentAnswers } from "./parent-socket.ts";
 import { parentSpec, type PublishedPort } from "./parent-spec.ts";
 import {
   forgetParentState,

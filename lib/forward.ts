@@ -65,37 +65,28 @@ export function isPort(port: number): boolean {
   return Number.isInteger(port) && port >= 1 && port <= 65535;
 }
 
-/** How long a parent that lives may take to refuse a port, on a busy machine. */
+/** How long a forwarder that lives may take to refuse a port, on a busy machine. */
 const answerMs = 10_000;
 
-/** Whether whoever listens at a unix socket reacts to what is sent there. */
-export async function reacts(path: string, text: string): Promise<boolean> {
-  const socket = createConnection(path);
+/**
+ * Whether the forwarder lives and serves its socket. It is asked for port 0, which
+ * there is not, and closes the connection.
+ */
+export async function forwardAnswers(
+  { home }: Pick<Instance, "home">,
+): Promise<boolean> {
+  const socket = createConnection(home.forwardSocket);
   try {
     return await new Promise<boolean>((resolve) => {
       socket.setTimeout(answerMs, () => resolve(false));
       socket.on("error", () => resolve(false));
-      socket.on("connect", () => socket.write(text));
-      socket.on("data", () => resolve(true));
+      socket.on("connect", () => socket.write("0\n"));
       socket.on("end", () => resolve(true)).on("close", () => resolve(true));
+      socket.resume();
     });
   } finally {
     socket.destroy();
   }
-}
-
-/** Whether the forwarder lives: port 0, which there is not, closes the connection. */
-export function forwardAnswers(
-  { home }: Pick<Instance, "home">,
-): Promise<boolean> {
-  return reacts(home.forwardSocket, "0\n");
-}
-
-/** Whether the parent lives, with ChromaDB behind it or without. */
-export function parentAnswers(
-  { home }: Pick<Instance, "home">,
-): Promise<boolean> {
-  return reacts(home.chromadbSocket, "GET /api/v2/heartbeat HTTP/1.0\r\n\r\n");
 }
 
 /**

@@ -22,6 +22,7 @@ import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
 import { ensureNet } from "./net.ts";
 import { refreshNetFiles } from "./net-files.ts";
+import { serveParent } from "./parent-socket.ts";
 import { type ParentState, writeParentState } from "./parent-state.ts";
 import { poolAnswers } from "./pool/client.ts";
 import { readWish } from "./pool/wish.ts";
@@ -95,7 +96,7 @@ export async function runParent(
       ...chromadbChild(port, instance.home.childLog("chromadb")),
       // Under load it may be slow to answer.
       watch: {
-        answers: () => chromadbAnswers(instance),
+        answers: () => chromadbAnswers(port),
         everyMs: watchEveryMs,
         silentMs: 60_000,
         startMs: 120_000,
@@ -122,6 +123,9 @@ export async function runParent(
     followEngine(instance, log),
     keepReconciled(instance, stop, log),
     keepLoginFresh(instance, stop, log),
+    serveParent(instance, stop).catch((error) =>
+      log(`Commands cannot ask the parent: ${messageOf(error)}`)
+    ),
     serveChromadb(instance, stop).catch((error) =>
       log(`Workers cannot reach ChromaDB: ${messageOf(error)}`)
     ),

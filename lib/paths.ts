@@ -62,6 +62,8 @@ export function homePaths(home: string) {
     seccompProfile: join(home, "run", "seccomp-profile.json"),
     /** hosts, resolv.conf and hostname of the workers' namespace. */
     netFiles: join(home, "run", "net"),
+    /** Where the parent is asked whether it lives. */
+    parentSocket: join(home, "run", "parent.sock"),
     /** Sockets between the parent, the host and the workers' namespace. */
     ways: join(home, "run", "ways"),
     /** Where the forwarder passes connections on to the workers' ports. */

@@ -4,7 +4,7 @@ import process from "node:process";
 import type { CAC } from "cac";
 import { homeOf, readSettings } from "../lib/config.ts";
 import { Failure } from "../lib/errors.ts";
-import { parentAnswers } from "../lib/forward.ts";
+import { parentAnswers } from "../lib/parent-socket.ts";
 import { findParent, openInstance } from "../lib/instance.ts";
 import { logToStderr } from "../lib/log.ts";
 import { ownerOf } from "../lib/owned.ts";

@@ -9,10 +9,11 @@ import {
 } from "../dashboard/server.ts";
 import { inspectContainer } from "../docker.ts";
 import { execIn } from "../exec.ts";
-import { forwardAnswers, parentAnswers } from "../forward.ts";
+import { forwardAnswers } from "../forward.ts";
 import type { Instance } from "../instance.ts";
 import { askForwarder } from "../mcp/forwarder-status.ts";
 import { withoutNetwork } from "../net.ts";
+import { parentAnswers } from "../parent-socket.ts";
 import { poolAnswers, poolStatus } from "../pool/client.ts";
 import { readWish } from "../pool/wish.ts";
 import { span } from "../units.ts";
@@ -73,7 +74,7 @@ export async function examineNetwork(instance: Instance): Promise<Finding> {
   if (!portsLeft) {
     return fail(
       "a worker has taken every port: no worker can open a connection",
-      "claudy ports tells which; coordinator stop NAME",
+      "stop the worker that did it: coordinator list; coordinator stop NAME",
     );
   }
   return says === ""
@@ -105,8 +106,8 @@ function lastLine(output: string): string {
 export async function examineSockets(instance: Instance): Promise<Finding> {
   const { home, docker, names } = instance;
   const wanted: [string, () => Promise<boolean>][] = [
+    [home.parentSocket, () => parentAnswers(instance)],
     [home.forwardSocket, () => forwardAnswers(instance)],
-    [home.chromadbSocket, () => parentAnswers(instance)],
   ];
   if (readWish(instance).enabled) {
     wanted.push([home.poolSocket, () => poolAnswers(home.poolSocket)]);

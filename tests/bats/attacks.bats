@@ -60,14 +60,15 @@ JS
   [ "$(inspect foreign-parent '{{.State.Running}}')" = true ]
 }
 
-thief() { # thief NAME OWNER PORT...: a worker that is after ports
+hostile() { # hostile NAME OWNER PROGRAM ARGUMENT...: a worker that runs a program of tests/helper
   local name=$1 project
   project=$(make_project "$1")
-  cp "$repo/tests/helper/port-thief.ts" "$project"
+  cp "$repo/tests/helper/$3" "$project"
   chown "$2" "$project"
   spawn -n "$name" --mount "$(echo "$repo"/node_modules/@deno/*/deno):/opt/deno:ro" "$project" -- \
-    /opt/deno run -A --no-lock --no-config port-thief.ts "${@:3}"
+    /opt/deno run -A --no-lock --no-config "${@:3}"
 }
+thief() { hostile "$1" "$2" port-thief.ts "${@:3}"; }
 got() { docker logs "$1" 2>&1 | grep ^got; }
 
 @test "no worker gets a service's port, whatever is killed, restarted or made anew" {
@@ -115,6 +116,36 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
   wait_for 30 fault
   stop_workers
   wait_for 30 docker exec "$parent" /scripts/healthcheck
+}
+
+@test "200 large requests at once kill nothing, and keep no small one waiting" {
+  before=$(inspect "$parent" '{{.State.StartedAt}}')
+  wait_for 30 docker exec "$parent" /scripts/healthcheck
+  restarts() { "$scripts/claudy.ts" daemon status --json | jq '.children[] | select(.name == "chromadb").restarts'; }
+  counted=$(restarts)
+  hostile flood 0:0 chroma-flood.ts 200
+  spawn -n victim "$(make_project victim)"
+  begun() { docker logs flood | grep ^body; }
+  wait_for 30 begun
+  for _ in 1 2 3 4 5; do timeout 10 docker exec victim bash -c \
+    'exec 3<>/dev/tcp/127.0.0.1/8000; printf "GET /api/v2/heartbeat HTTP/1.0\r\n\r\n" >&3; head -1 <&3 | grep " 200 "'; done
+  stop_workers
+  [ "$(restarts)" = "$counted" ]
+  [ "$(inspect "$parent" '{{.State.StartedAt}}')" = "$before" ]
+  [ "$(inspect "$HAL9000_PREFIX-mcp" '{{.State.OOMKilled}}')" = false ]
+}
+
+@test "workers that take every port there is keep workers alone from connecting" {
+  for half in 0 1; do hostile "hog$half" 0:0 port-hog.ts $half; done
+  has_all() { docker logs "$1" | grep "bound all"; }
+  for half in 0 1; do wait_for 60 has_all "hog$half"; done
+  docker exec "$parent" /scripts/healthcheck
+  run "$scripts/claudy.ts" doctor
+  [[ $output == *"FAIL  network"*"a worker has taken every port"* ]]
+  [[ $output == *"ok    chromadb"* ]]
+  "$scripts/claudy.ts" daemon restart
+  wait_for 30 docker exec "$parent" /scripts/healthcheck
+  stop_workers
 }
 
 @test "junk in the parent's word of itself is mended" {

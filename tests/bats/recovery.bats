@@ -116,7 +116,7 @@ work_of() {
   wait_for 15 long_enough # before that it may be starting
   kill -STOP "$(work_of "$parent")"
   checks=$(timeout 30 "$scripts/claudy.ts" doctor --json) || [ $? = 1 ]
-  [[ $(jq -r '.[] | select(.name == "sockets") | .says' <<<"$checks") == *"nobody answers: $HAL9000_HOME/run/ways/chromadb.sock"* ]]
+  [[ $(jq -r '.[] | select(.name == "sockets") | .says' <<<"$checks") == *"nobody answers: $HAL9000_HOME/run/parent.sock"* ]]
   run -0 claudy daemon start
   [[ $output == *"Restarting the parent: it does not answer"* ]]
   answered() { [[ $(found sockets) == ok:* ]]; }
