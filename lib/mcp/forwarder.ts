@@ -36,6 +36,7 @@ export async function ensureForwarder(instance: Instance): Promise<void> {
     const same = present.State.Running && present.Image === Id &&
       present.HostConfig.NetworkMode === `container:${net.Id}` &&
       !isBefore(present.State.StartedAt, net.State.StartedAt) &&
+      hasHome(instance, present) &&
       present.Config.Cmd?.join() === ports.join();
     if (same) return;
   }
@@ -68,10 +69,19 @@ export async function reviveForwarder(instance: Instance): Promise<void> {
     ownContainer(instance, names.forwarder, "forwarder"),
     namespaceStart(docker, names.net),
   ]);
-  const restarts = present?.State.Restarting ||
-    (present?.State.Running && since !== undefined &&
-      !isBefore(present.State.StartedAt, since));
+  const restarts = present && hasHome(instance, present) &&
+    (present.State.Restarting ||
+      (present.State.Running && since !== undefined &&
+        !isBefore(present.State.StartedAt, since)));
   if (!restarts) await ensureForwarder(instance);
+}
+
+/** A parent that is started by hand may have another home than the one before it. */
+function hasHome(
+  { hostHome }: Instance,
+  { Mounts }: Docker.ContainerInspectInfo,
+): boolean {
+  return Mounts.some(({ Source }) => Source === hostHome.ways);
 }
 
 /** Its arguments: ChromaDB's port, then PORT=NAME of each MCP server. */
