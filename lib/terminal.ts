@@ -56,8 +56,7 @@ export async function execAtTerminal(
     const signal = await connectTerminal({
       stream: stream as Connection["stream"],
       resize: (size) => exec.resize(size),
-    });
-    await endClient(docker, id, client);
+    }).finally(() => endClient(docker, id, client));
     if (signal) return 128 + constants.signals[signal];
     return await exitCodeOf(exec);
   } catch (error) {
@@ -161,6 +160,9 @@ async function connectTerminal(
     ).catch(() => {});
   };
   process.on("SIGWINCH", fit);
+  // A terminal that was closed fails every write; what shows us there has yet to be
+  // ended, and nothing is written after that.
+  stdout.removeAllListeners("error").on("error", () => stream.destroy());
   stdin.setRawMode(true);
   try {
     stream.on("data", (bytes: Uint8Array) => {
@@ -180,8 +182,12 @@ async function connectTerminal(
   } finally {
     stdin.off("data", passKeys).off("end", endKeys);
     stdin.pause();
-    stdin.setRawMode(false);
     process.off("SIGWINCH", fit);
+    try {
+      stdin.setRawMode(false);
+    } catch {
+      // The terminal was closed.
+    }
     stdout.write(filter.end());
     restoreSignals();
   }
