@@ -1,6 +1,5 @@
 // The container that owns the workers' network namespace.
 
-import { existsSync } from "node:fs";
 import {
   createOnce,
   ownContainer,
@@ -19,7 +18,7 @@ import { Failure } from "./errors.ts";
 import { execIn } from "./exec.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
-import { readServers } from "./mcp/config.ts";
+import { configuredServers } from "./mcp/offer.ts";
 import { netSpec, type PublishedPort } from "./parent-spec.ts";
 import { removePool } from "./pool/mounter.ts";
 import { liveWorkers, type WorkerState } from "./workers.ts";
@@ -103,11 +102,16 @@ export async function keepNet(instance: Instance, log: Log): Promise<void> {
   await startContainer(docker, names.net);
 }
 
-/** The ports of services: ChromaDB's, and those of the MCP servers that are configured. */
-export function servicePorts({ home, settings }: Instance): number[] {
-  const servers = existsSync(home.mcpConfig) ? readServers(home, settings) : [];
+/**
+ * The ports of services: ChromaDB's, and those of the MCP servers that are configured;
+ * of none where their configuration cannot be read.
+ */
+export function servicePorts(
+  instance: Pick<Instance, "home" | "settings">,
+): number[] {
+  const servers = configuredServers(instance, () => {});
   return [
-    settings.CHROMADB_PORT,
+    instance.settings.CHROMADB_PORT,
     ...[...servers].map(([, { port }]) => port),
   ];
 }

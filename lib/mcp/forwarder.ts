@@ -1,7 +1,6 @@
 // The forwarder: a container in the workers' namespace that carries what they send to
 // the ports of services to the sockets of these, and nothing else.
 
-import { existsSync } from "node:fs";
 import { createOnce, ownContainer, startContainer } from "../container.ts";
 import {
   type Docker,
@@ -17,7 +16,7 @@ import { canHold, holdPorts, servicePorts } from "../net.ts";
 import { restartPolicy } from "../parent-spec.ts";
 import { serviceUsers } from "../service-users.ts";
 import { socketDirectory, waysDirectory } from "./carrier.ts";
-import { readServers } from "./config.ts";
+import { configuredServers } from "./offer.ts";
 
 const memoryBytes = 256 * 1024 ** 2;
 
@@ -85,11 +84,13 @@ function hasHome(
 }
 
 /** Its arguments: ChromaDB's port, then PORT=NAME of each MCP server. */
-function carriedPorts({ home, settings }: Instance): string[] {
-  const servers = existsSync(home.mcpConfig) ? readServers(home, settings) : [];
+function carriedPorts(
+  instance: Pick<Instance, "home" | "settings">,
+): string[] {
+  const servers = configuredServers(instance, () => {});
   return [
     "carry",
-    String(settings.CHROMADB_PORT),
+    String(instance.settings.CHROMADB_PORT),
     ...[...servers].map(([name, { port }]) => `${port}=${name}`),
   ];
 }
