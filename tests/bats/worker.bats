@@ -17,7 +17,10 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   run -0 --separate-stderr "$scripts/coordinator.ts" list
   [[ $output == *on-host*"$project"* ]]
   [[ $output == *in-parent*"$project"* ]]
-  [ "$output" = "$(docker exec "$parent" /scripts/coordinator.sh list)" ]
+  # But for their ages.
+  workers() { jq -c 'map([.name, .id, .project, .state]) | sort'; }
+  [ "$("$scripts/coordinator.ts" list --json | workers)" = \
+    "$(docker exec "$parent" /scripts/coordinator.sh list --json | workers)" ]
 }
 
 @test "workers have the same network namespace, not the parent's, with ChromaDB at its port" {
