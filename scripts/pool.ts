@@ -2,6 +2,7 @@
 
 import process from "node:process";
 import type { CAC } from "cac";
+import * as v from "valibot";
 import { homeOf, readSettings } from "../lib/config.ts";
 import { Failure } from "../lib/errors.ts";
 import { parentAnswers } from "../lib/parent-socket.ts";
@@ -17,7 +18,11 @@ import {
   type PoolRequest,
   poolStatus,
 } from "../lib/pool/client.ts";
-import type { PoolStatus, Sizes } from "../lib/pool/protocol.ts";
+import {
+  type PoolStatus,
+  type Sizes,
+  sizesSchema,
+} from "../lib/pool/protocol.ts";
 import { readWish, writeWish } from "../lib/pool/wish.ts";
 import { binarySize } from "../lib/units.ts";
 import { waitFor } from "../lib/wait.ts";
@@ -259,11 +264,17 @@ async function start(options: PoolOptions): Promise<void> {
   show(status, options);
 }
 
+/** Judged before it is written down: the pool manager reads it at every start. */
 function readSizes(options: PoolOptions): Sizes {
-  return Object.fromEntries(sizeOptions.flatMap((option) => {
+  const sizes = Object.fromEntries(sizeOptions.flatMap((option) => {
     const value = wholeNumber(dashed(option), options[option]);
     return value === undefined ? [] : [[option, value]];
   }));
+  const parsed = v.safeParse(sizesSchema, sizes);
+  if (parsed.success) return parsed.output;
+  const [issue] = parsed.issues;
+  const option = dashed(String(issue.path?.[0].key));
+  throw new Failure("usage", `${option} ${issue.message}, got ${issue.input}`);
 }
 
 async function removeSome(

@@ -6,8 +6,17 @@ import * as v from "valibot";
 /** Another number for whatever an older side would misread. */
 export const protocolVersion = 3;
 
-const count = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(100));
-const seconds = v.pipe(v.number(), v.integer(), v.minValue(1));
+const count = v.pipe(
+  v.number(),
+  v.integer(),
+  v.minValue(0, "must be from 0 to 100"),
+  v.maxValue(100, "must be from 0 to 100"),
+);
+const seconds = v.pipe(
+  v.number(),
+  v.integer(),
+  v.minValue(1, "must be at least 1"),
+);
 
 /** How large the pool is to be; a field that is left out stays as it is. */
 export const sizesSchema = v.object({

@@ -36,7 +36,7 @@ asked() {
   asked "ahoy"
   sent "Answer like a pirate."
   sent "planted-agent"
-  docker exec "$session" sh -c 'tr "\0" "\n" </proc/$(pgrep -x claude)/environ' >/dev/null
+  docker exec "$session" sh -c 'tr "\0" "\n" </proc/$(pgrep -ox claude)/environ' >/dev/null
   run ! docker exec "$session" grep -r "secret history" /home/claude/.claude
   [ ! -e "$project/hooked" ]
   # Once only: what the host changes later is no news to it.
@@ -129,7 +129,7 @@ asked() {
   "$claudy" stop "$session"
   open --ssh-agent "$project"
   docker exec -e SSH_AUTH_SOCK=/run/hal9000/ssh-agent.sock "$session" ssh-add -l | grep planted-key
-  docker exec "$session" sh -c 'tr "\0" "\n" </proc/$(pgrep -x claude)/environ' | grep -x SSH_AUTH_SOCK=/run/hal9000/ssh-agent.sock
+  docker exec "$session" sh -c 'tr "\0" "\n" </proc/$(pgrep -ox claude)/environ' | grep -x SSH_AUTH_SOCK=/run/hal9000/ssh-agent.sock
   run -4 env -u SSH_AUTH_SOCK "$claudy" --detach --ssh-agent "$project"
   kill "$SSH_AGENT_PID"
 }

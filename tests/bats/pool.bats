@@ -231,7 +231,7 @@ claim_request() { # claim_request ID PROJECT
   # Of the worker's mounts, those that begin below the test's directory.
   seen() { docker exec "$1" sed 's/.* - //' /proc/self/mountinfo >/dev/null; docker exec "$1" cat /proc/self/mountinfo |
     awk -v root="$HAL9000_TEST_ROOT" 'index($4, root) { print $5 }' | sort | xargs; }
-  [ "$(seen one)" = "/config/claude /etc/group /etc/passwd /home/claude/.claude /run/hal9000/credentials /workspace" ]
+  [ "$(seen one)" = "/config/claude /etc/group /etc/hostname /etc/hosts /etc/passwd /etc/resolv.conf /home/claude/.claude /run/hal9000/credentials /workspace" ]
   docker exec one sh -c 'echo from one >/workspace/f; echo kept >/home/claude/.claude/f'
   [ "$(cat "$project/f")" = "from one" ]
   run ! docker exec two cat /workspace/f
