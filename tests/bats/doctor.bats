@@ -64,7 +64,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
 
 @test "a ChromaDB that is killed is named" {
   names_it() { examine || true; [ "$(found chromadb)" = fail ] && [ "$(mends chromadb)" = "claudy daemon restart" ]; }
-  while docker exec "$parent" pkill -9 -f '^/usr/local/bin/deno.*chroma\.mjs' || true; do sleep 0.2; done &
+  while docker exec "$parent" pkill -9 -f 'deno .*chroma\.mjs' || true; do sleep 0.2; done &
   killer=$!
   wait_for 20 names_it || { kill "$killer"; false; }
   kill "$killer"

@@ -59,7 +59,7 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   holds() { "$claudy" ports --json | jq -e '[.listeners[] | select(.container == "liar")] | length == 100'; }
   wait_for 60 holds
   run -0 "$claudy" ports --json
-  jq -e '.listeners[] | select(.port == 8000 and .container == "'"$parent"'")' <<<"$output"
+  jq -e '.listeners[] | select(.port == 8000 and .container == "'"$HAL9000_PREFIX-mcp"'")' <<<"$output"
   jq -e '.incomplete[] | select(.container == "liar" and (.reason | test("^listens at 1900 more")))' <<<"$output"
   run "$claudy" doctor --json
   jq -e '.[] | select(.name == "inotify") | .state == "warn" and (.says | contains("\"liar\""))' <<<"$output"
