@@ -62,7 +62,7 @@ asked() { # asked SESSION TEXT: says it, and waits for the answer
   asked "$session" "with a token"
   [ "$(header authorization)" = "Bearer sk-ant-oat01-planted-token" ]
   [ "$(header x-api-key)" = null ]
-  [ "$("$claudy" run "once" </dev/null)" = "echo: once" ]
+  [ "$("$claudy" run -C "$project" "once" </dev/null)" = "echo: once" ]
   [ "$(header authorization)" = "Bearer sk-ant-oat01-planted-token" ]
 }
 
@@ -95,7 +95,7 @@ asked() { # asked SESSION TEXT: says it, and waits for the answer
   open "$project"
   asked "$session" "with a key"
   [ "$(header x-api-key)" = sk-ant-planted-everywhere ]
-  "$claudy" run "once more" </dev/null
+  "$claudy" run -C "$project" "once more" </dev/null
   {
     docker ps --all --quiet | xargs docker inspect
     docker images --quiet | sort -u | xargs docker inspect

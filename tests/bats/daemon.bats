@@ -288,10 +288,10 @@ by_hand() {
   # No registry has it: what counts is whether it is asked for, and when.
   by_hand --env WORKER_IMAGE=localhost:9/no/such:image
   said 'Cannot pull localhost:9/no/such:image'
-  docker rm --force --volumes "$hand-parent"
+  docker rm --force --volumes "$hand-parent" "$hand-net" "$hand-mcp"
   by_hand --env WORKER_IMAGE=localhost:9/no/such:image --env LAZY_IMAGE_PULL=true
   said 'Pulling localhost:9/no/such:image'
-  docker rm --force --volumes "$hand-parent"
+  docker rm --force --volumes "$hand-parent" "$hand-net" "$hand-mcp"
   by_hand --env WORKER_IMAGE=localhost:9/no/such:image --env SKIP_IMAGE_PULL=true
   said 'Ready after'
   run ! said Pulling
