@@ -107,7 +107,7 @@ child_pid() { "$claudy" daemon status --json | jq -r --arg name "$1" '.children[
   wait_for 5 on_board "idle"
   ask_permission "$session"
   wait_for 2 on_board "1 waiting "
-  on_board "Sessions  1 waiting for you"
+  wait_for 2 on_board "Sessions  1 waiting for you"
   wait_for 2 tmux_bell
   typed "$session" Escape
   gone() { ! on_board "waiting"; }
@@ -126,7 +126,7 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   # The prefix is the dashboard's: d leaves it, not the session.
   press C-b 0
   wait_for 5 shows "─ status ─"
-  [ "$("$claudy" sessions --json | jq -r '.[] | select(.name == "'"$session"'").state')" = idle ]
+  wait_for 5 is "$session" idle
 }
 
 @test "kill ends the dashboard until it is set up again; a lost pane comes back" {
