@@ -28,7 +28,14 @@ const maxString = 4096;
  * answer.
  */
 // deno-lint-ignore no-control-regex
-const screenRun = /[^\x00-\x06\x10-\x1f\x7f-\x9f]+/y;
+const screenRun = /[^\x00-\x06\x0a\x10-\x1f\x7f-\x9f]+/y;
+
+/**
+ * Index: one line down in the same column, as LF is meant by what draws a screen. A
+ * terminal in the raw mode of Node and Deno would still put a CR before an LF.
+ */
+const index = "\x1bD";
+
 /** Text alone, without what turns the order of letters. */
 const textRun =
   // deno-lint-ignore no-control-regex
@@ -41,8 +48,8 @@ const wholeControl = /\x1b\[([0-?]*[ -/]*)([@-~])/y;
 /** Cursor, erasing, inserting, scrolling, tabs, colours; without a prefix. */
 const plainFinals = "@ABCDEFGHIJKLMPSTXZ`abdefgmrsu";
 
-/** Of SM and RM: insert, new line, and the cursor that does not blink. */
-const modes = [4, 20, 34];
+/** Of SM and RM: insert, and the cursor that does not blink. */
+const modes = [4, 34];
 
 /**
  * Of DECSET: keys, wrapping, cursor, margins, the other screen, mouse, focus, paste,
@@ -146,6 +153,7 @@ export class TerminalFilter {
   /** C0 in the midst of a sequence is carried out at once, as terminals do. */
   #control(character: string, code: number): string {
     if (this.#display === "screen") {
+      if (code === LF) return index;
       return code >= BEL && code <= 0x0f ? character : "";
     }
     if (code === CR) {

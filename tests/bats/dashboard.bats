@@ -107,7 +107,7 @@ child_pid() { "$claudy" daemon status --json | jq -r --arg name "$1" '.children[
   wait_for 5 on_board "idle"
   ask_permission "$session"
   wait_for 2 on_board "1 waiting "
-  wait_for 2 on_board "Sessions  1 waiting for you"
+  wait_for 2 on_board "Sessions  1 waiting for you" || { tmux -L "$screen" capture-pane -p -t :0; false; }
   wait_for 2 tmux_bell
   typed "$session" Escape
   gone() { ! on_board "waiting"; }

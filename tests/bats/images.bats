@@ -30,7 +30,7 @@ in_image() { # in_image TAG SCRIPT
 @test "a second build builds nothing, and tells sizes beside the original's" {
   run -0 --separate-stderr "$scripts/build-images.ts" --json
   [ "$(jq -c 'map(.built) | unique' <<<"$output")" = "[false]" ]
-  [ "$(jq length <<<"$output")" = 4 ]
+  [ "$(jq length <<<"$output")" = 3 ]
   run -0 --separate-stderr "$scripts/build-images.ts"
   [[ $output == *"worker-ultramin "*" MB  (original 469 MB)"* ]]
 }
@@ -38,22 +38,22 @@ in_image() { # in_image TAG SCRIPT
 @test "each instance has images of its own, and builds none that another has" {
   unset HAL9000_IMAGE_REPO
   other=$HAL9000_PREFIX-other
-  id() { docker image inspect --format '{{.Id}}' "$1:net"; }
+  id() { docker image inspect --format '{{.Id}}' "$1:worker-ultramin"; }
   # Nor does it matter where a checkout lies.
   run -1 grep -rlF "$repo/" "$repo/build/image/scripts"
   own=$(id "$HAL9000_PREFIX")
   # As an instance that is gone has left it, made of something else.
-  printf 'FROM %s:net\nLABEL hal9000.inputs=former\n' "$HAL9000_PREFIX" | docker build --quiet --tag "$other:net" -
+  printf 'FROM %s:worker-ultramin\nLABEL hal9000.inputs=former\n' "$HAL9000_PREFIX" | docker build --quiet --tag "$other:worker-ultramin" -
   pruned=$("$scripts/claudy.ts" prune --dry-run --older-than 0)
-  grep -F "$other:net" <<<"$pruned"
+  grep -F "$other:worker-ultramin" <<<"$pruned"
   run ! grep -F " $HAL9000_PREFIX:" <<<"$pruned"
   changed=$(id "$other")
   [ "$changed" != "$own" ]
-  HAL9000_PREFIX=$other run -0 --separate-stderr "$scripts/build-images.ts" --only net --json
-  [ "$(jq -c 'map([.tags[0], .built])' <<<"$output")" = "[[\"$other:net\",false]]" ]
+  HAL9000_PREFIX=$other run -0 --separate-stderr "$scripts/build-images.ts" --only worker-ultramin --json
+  [ "$(jq -c 'map([.tags[0], .built])' <<<"$output")" = "[[\"$other:worker-ultramin\",false]]" ]
   [ "$(id "$other") $(id "$HAL9000_PREFIX")" = "$own $own" ]
   run -1 docker image inspect "$changed"
-  docker rmi "$other:net"
+  docker rmi "$other:worker-ultramin"
 }
 
 @test "--only refuses an image that is none" {

@@ -87,7 +87,7 @@ records() {
     { cat "$BATS_TEST_TMPDIR"/out.*; false; }
   [ -z "$(workers)$(records)" ]
   for i in $(seq 8); do
-    [ "$(jq .end.exitCode "$HAL9000_HOME/sessions/ended/stopped$i.json")" = 143 ]
+    [ "$(jq .end.exitCode "$HAL9000_HOME/sessions/ended/stopped$i.json")" = 143 ] || { cat "$HAL9000_HOME/sessions/ended/stopped$i.json"; false; }
     [ -e "$HAL9000_HOME/logs/stopped$i.log" ]
   done
 }

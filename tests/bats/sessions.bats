@@ -378,7 +378,7 @@ teardown() {
 @test "a session that is refused leaves nothing behind" {
   use_stub
   project=$(make_project refused)
-  left() { find "$HAL9000_HOME/sessions" "$HAL9000_HOME/claude" -name '*refused*'; grep -rl refused "$HAL9000_HOME/sessions/ports"; docker ps --all --quiet --filter name=refused; }
+  left() { find "$HAL9000_HOME/sessions" "$HAL9000_HOME/claude" -path '*/ended' -prune -o -name '*refused*' -print; grep -rl refused "$HAL9000_HOME/sessions/ports"; docker ps --all --quiet --filter name=refused; }
   refused() { # refused EXIT_CODE COMMAND...
     run "-$1" "${@:2}"
     [ -z "$(left)" ] || { left; return 1; }

@@ -94,6 +94,12 @@ for (const [what, sequence] of Object.entries(harmful)) {
   });
 }
 
+test("a line feed on a screen goes down in the same column", () => {
+  assert.is(screen("a\nb\r\nc"), "a\x1bDb\r\x1bDc");
+  assert.is(screen("\x1b[3\n1m"), "\x1bD\x1b[31m");
+  assert.is(text("a\nb"), "a\nb");
+});
+
 test("a screen keeps the modes that are display out of several", () => {
   assert.is(screen("\x1b[?25;2031;1000h"), "\x1b[?25;1000h");
 });
