@@ -58,16 +58,22 @@ export async function retireWorker(
   log: Log,
 ): Promise<void> {
   const { docker } = instance;
+  const recordNow = () =>
+    readRecords(instance, log)
+      .find(({ container }) => container === worker.id);
+  let known: WorkerRecord | undefined;
+  await unlessFileFails(log, () => {
+    known = recordNow();
+  });
   const present = await inspectContainer(docker, worker.id);
   if (present) {
     await unlessFileFails(log, () => keepLog(instance, worker, present));
     await removeContainer(docker, worker.id);
   }
   await unlessFileFails(log, async () => {
-    // Either may have got another name in between.
-    const record = readRecords(instance, log).find(({ container }) =>
-      container === worker.id
-    );
+    // It may have got another name in between; or another command has closed it,
+    // which found the container gone and does not know how it ended.
+    const record = recordNow() ?? (present ? known : undefined);
     if (record) await retireRecord(instance, record, present?.State);
   });
 }
