@@ -96,7 +96,11 @@ in_volume() { # in_volume VOLUME
 volume_trees() { for volume in memorybank plugins chromadb; do in_volume "$volume"; done; }
 local_trees() { for part in membank plugins chromadb; do tree "$1/$part"; done; }
 
-answers() { docker exec -i "$parent" deno run -A --no-lock --no-config --quiet - "$@" <"$repo/tests/helper/chroma.ts"; }
+# The daemon is ready before ChromaDB is.
+answers() {
+  wait_for 30 heartbeat "$parent"
+  docker exec -i "$parent" deno run -A --no-lock --no-config --quiet - "$@" <"$repo/tests/helper/chroma.ts"
+}
 
 @test "--dry-run tells what would be moved, and changes nothing at all" {
   former_home
