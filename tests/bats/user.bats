@@ -50,9 +50,9 @@ in_parent() { as_user docker exec "$instance-parent" "$@"; }
 
 owner() { as_root stat -c %U "$1"; }
 
-# The mounter's socket is root's for as long as there is a pool: nobody else is to
-# connect to it. It lies in a directory of the user's.
-foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -name mounter.sock; }
+# Sockets are of who serves them: the mounter's is root's, those of services are the
+# forwarder's. They lie in directories of the user's.
+foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
 
 @test "make up ends with a worker on the user's project" {
   run -0 as_user make up PROJECT="$app"

@@ -43,7 +43,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ "$(host PidsLimit)" = 100 ]
   [ "$(host CapDrop)" = '["ALL"]' ]
   [ "$(host SecurityOpt | jq -r '.[0]')" = no-new-privileges ]
-  [[ $(host SecurityOpt | jq -r '.[1]') == seccomp={*\"chmod\"* ]]
+  [[ $(host SecurityOpt | jq -r '.[1]') == 'seccomp={'*'"chmod"'* ]]
   [ "$(host Init)" = true ]
   [ "$(host Privileged)" = false ]
   [ "$(inspect wk '{{.Config.User}}')" = 1234:2345 ]
