@@ -17,7 +17,9 @@ PROJECT ?=
 # Not empty: mount the repository of a PROJECT that is a git worktree
 ALLOW_WORKTREE ?=
 SAMPLES ?=
-export FILTER PROJECT ALLOW_WORKTREE SAMPLES
+# Files of tests that run at the same time
+LANES ?= 2
+export FILTER PROJECT ALLOW_WORKTREE SAMPLES LANES
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,9 +60,9 @@ test-unit: $(INSTALLED) ## Run the unit tests [FILTER=regex]
 	@echo "Unit tests"
 	@[ -t 1 ] || export NO_COLOR=1; $(DENO) run --allow-all --no-lock node_modules/uvu/bin.js tests/unit "$${FILTER:-\.test\.ts$$}"
 
-test-dind: $(FAST) ## Run the tests on a real engine [FILTER=regex]
+test-dind: $(FAST) ## Run the tests on a real engine [FILTER=regex LANES=2]
 	@echo "Tests on the engine"
-	@BATS_TEST_TIMEOUT=$${BATS_TEST_TIMEOUT:-180} node_modules/bats/bin/bats --tap --timing $${FILTER:+--filter "$$FILTER"} tests/bats
+	@tests/dind.sh "$$FILTER"
 
 $(FAST): $(INSTALLED) package.json $(wildcard scripts/*.ts lib/*.ts lib/*/*.ts)
 	@./scripts/build.ts --fast >/dev/null

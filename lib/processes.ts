@@ -48,8 +48,8 @@ export const lookSchema = v.object({
 export type Look = v.InferOutput<typeof lookSchema>;
 
 /** For each container, so that one that holds very much hides no other. */
-const maxFiles = 50_000;
-const maxCpuMs = 1000;
+const maxFiles = 10_000;
+const maxCpuMs = 300;
 
 /** Of this process: on a busy machine the clock would tell of others' work. */
 function cpuMs(): number {

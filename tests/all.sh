@@ -35,6 +35,10 @@ passed=$((passed + $(count test-dind '^ok') - $(count test-dind '^ok .*# skip'))
 # A step that failed without a failed test is a failure all the same.
 [ "$failed" = 0 ] || [ "$broken" -gt 0 ] || broken=1
 
+# What failed once more, where it is seen.
+echo
+awk '/^not ok/ { told = 40 } /^(ok|1\.\.)/ { told = 0 } told-- > 0' "$logs/test-dind.log"
+
 summary="$passed passed, $broken failed"
 [ "$skipped" = 0 ] || summary="$summary, $skipped skipped"
 echo

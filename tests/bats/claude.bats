@@ -17,17 +17,17 @@ claude() {
 }
 
 @test "the CLI in a worker answers a prompt" {
-  spawn -n wk "$(make_project one)"
-  run -0 --separate-stderr claude wk -p 'open the pod bay doors' --output-format json
+  spawn -n real "$(make_project one)"
+  run -0 --separate-stderr claude real -p 'open the pod bay doors' --output-format json
   [ "$(jq -r .result <<<"$output")" = "echo: open the pod bay doors" ]
 }
 
 @test "a tool call writes a file that is the project owner's on the host" {
   project=$(make_project two)
   as_root chown 1234:2345 "$project"
-  spawn -n wk "$project"
+  spawn -n real "$project"
   call='TOOL Bash {"command":"printf daisy > /workspace/song","description":"sing"}'
-  run -0 --separate-stderr claude wk -p "$call" --dangerously-skip-permissions
+  run -0 --separate-stderr claude real -p "$call" --dangerously-skip-permissions
   [ "$output" = "tool done" ]
   [ "$(cat "$project/song")" = daisy ]
   [ "$(stat -c %u:%g "$project/song")" = 1234:2345 ]
@@ -35,11 +35,11 @@ claude() {
 
 @test "the key reaches the API, and is found nowhere else" {
   project=$(make_project three)
-  spawn -n wk "$project"
-  claude wk -p hello
+  spawn -n real "$project"
+  claude real -p hello
   grep -q "\"x-api-key\":\"$key\"" "$HAL9000_TEST_ROOT/session-stub/requests"
   { docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" | xargs docker inspect
-    for container in wk "$parent" "$net" "$stub"; do docker logs "$container" 2>&1; done
+    for container in real "$parent" "$net" "$stub"; do docker logs "$container" 2>&1; done
     "$scripts/coordinator.ts" list --json
     "$scripts/claudy.ts" daemon status --json
     ps axww -o args

@@ -3,7 +3,9 @@ load ../helper/load
 # The engine's script where there is no engine, as a user who may not make one;
 # $1 is an os-release file.
 without_engine() {
-  docker run --rm --user 1000 --env DENO_DIR=/tmp/deno --entrypoint deno \
+  # In place of the image's /run, which others than root cannot enter.
+  mkdir -m 0755 "$BATS_TEST_TMPDIR/run"
+  docker run --rm --user 1000 --volume "$BATS_TEST_TMPDIR/run:/run:ro" --env DENO_DIR=/tmp/deno --entrypoint deno \
     --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \
     --volume "$1:/etc/os-release:ro" --volume "$repo/build/scripts:/s:ro" \
     "$HAL9000_IMAGE_REPO:parent" run -A --no-lock --no-config /s/engine.js start

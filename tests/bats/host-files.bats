@@ -73,17 +73,17 @@ special() { find "$1" \( -perm /6000 -o -type b -o -type c \) -print; }
 }
 
 @test "hosts, resolv.conf and hostname are the same for all and written by none" {
-  spawn -n writer "$(make_project writer)"
-  spawn -n reader "$(make_project reader)"
+  spawn -n writes "$(make_project writer)"
+  spawn -n reads "$(make_project reader)"
   before=$(docker cp "$net:/etc/hosts" - | tar -xO)
   for file in hosts resolv.conf hostname; do
-    run ! docker exec writer sh -c "echo 6.6.6.6 evil >>/etc/$file"
+    run ! docker exec writes sh -c "echo 6.6.6.6 evil >>/etc/$file"
     [[ $output == *"Read-only file system"* ]]
-    docker exec reader cat "/etc/$file" | diff - <(docker cp "$net:/etc/$file" - | tar -xO)
+    docker exec reads cat "/etc/$file" | diff - <(docker cp "$net:/etc/$file" - | tar -xO)
   done
-  docker exec reader bash -c 'exec 3<>/dev/tcp/localhost/8000'
+  docker exec reads bash -c 'exec 3<>/dev/tcp/localhost/8000'
   # What the engine changes in a restart reaches those that run.
   echo "stale" >"$HAL9000_HOME/run/net/hosts"
   "$scripts/claudy.ts" daemon restart >/dev/null
-  [ "$before" = "$(docker exec reader cat /etc/hosts)" ]
+  [ "$before" = "$(docker exec reads cat /etc/hosts)" ]
 }

@@ -132,12 +132,12 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 }
 
 @test "--no-rm keeps a worker that has ended; stop removes it" {
-  run -3 "$scripts/spawn-worker.ts" --no-rm -n stays "$(make_project app)" -- sh -c 'exit 3'
+  run -3 "$scripts/spawn-worker.ts" --no-rm -n kept-exit "$(make_project app)" -- sh -c 'exit 3'
   sleep 3 # longer than the parent waits before it retires one
   run -0 "$scripts/coordinator.ts" status
-  [[ $output == *stays*"Exited (3)"* ]]
-  "$scripts/coordinator.ts" stop stays
-  run -1 docker inspect stays
+  [[ $output == *kept-exit*"Exited (3)"* ]]
+  "$scripts/coordinator.ts" stop kept-exit
+  run -1 docker inspect kept-exit
 }
 
 @test "a worker that ends while nobody watches is retired by the parent, its log kept" {
@@ -168,15 +168,15 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 }
 
 @test "list, count, status and stats agree, in text and in JSON" {
-  spawn -n one "$(make_project app)"
-  spawn -n two "$(make_project app)"
+  spawn -n first "$(make_project app)"
+  spawn -n further "$(make_project app)"
   [ "$("$scripts/coordinator.ts" count)" = 2 ]
   [ "$("$scripts/coordinator.ts" count --json | jq .count)" = 2 ]
   for what in list status stats; do
     run -0 --separate-stderr "$scripts/coordinator.ts" "$what"
-    [[ $output == *one*two* ]]
+    [[ $output == *first*further* ]]
     run -0 --separate-stderr "$scripts/coordinator.ts" "$what" --json
-    [ "$(jq -r '(.workers? // .) | map(.name) | join(" ")' <<<"$output")" = "one two" ]
+    [ "$(jq -r '(.workers? // .) | map(.name) | join(" ")' <<<"$output")" = "first further" ]
   done
   [ "$("$scripts/coordinator.ts" stats --json | jq '.[0].memoryBytes > 0')" = true ]
 }
@@ -200,21 +200,21 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 }
 
 @test "a live worker that has lost its record is adopted" {
-  spawn -n lost "$(make_project app)"
-  before=$(jq -S 'del(.createdAt)' "$HAL9000_HOME/sessions/lost.json")
-  rm "$HAL9000_HOME/sessions/lost.json"
-  spawn -n other "$(make_project app)"
-  docker kill other
-  wait_for 15 test -e "$HAL9000_HOME/sessions/lost.json"
-  [ "$(jq -S 'del(.createdAt)' "$HAL9000_HOME/sessions/lost.json")" = "$before" ]
-  [ "$(inspect lost '{{.State.Running}}')" = true ]
+  spawn -n forgotten "$(make_project app)"
+  before=$(jq -S 'del(.createdAt)' "$HAL9000_HOME/sessions/forgotten.json")
+  rm "$HAL9000_HOME/sessions/forgotten.json"
+  spawn -n ends-now "$(make_project app)"
+  docker kill ends-now
+  wait_for 15 test -e "$HAL9000_HOME/sessions/forgotten.json"
+  [ "$(jq -S 'del(.createdAt)' "$HAL9000_HOME/sessions/forgotten.json")" = "$before" ]
+  [ "$(inspect forgotten '{{.State.Running}}')" = true ]
 }
 
 @test "a container that only has a worker's labels is let be" {
   docker run -d --name stranger --label "hal9000.instance=$HAL9000_PREFIX" \
     --label hal9000.role=worker --user nobody "$HAL9000_IMAGE_REPO:worker" sleep 60
-  spawn -n other "$(make_project app)"
-  docker kill other
+  spawn -n ends-now "$(make_project app)"
+  docker kill ends-now
   said() { [ "$(docker logs "$parent" 2>&1 | grep -c '"stranger" was not made here')" = 1 ]; }
   wait_for 15 said
   [ "$(inspect stranger '{{.State.Running}}')" = true ]

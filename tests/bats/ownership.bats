@@ -15,6 +15,7 @@ setup() {
 }
 
 teardown() {
+  remove_instance "$second"
   after_failure
   stop_workers
 }

@@ -78,7 +78,7 @@ work_of() {
   warm
   before=$(inspect "$mounter" '{{.Id}}')
   wait_for 20 docker pause "$mounter"
-  run -0 spawn -n paused "$project"
+  run -0 spawn -n unpaused "$project"
   replaced() { [ "$(inspect "$mounter" '{{.State.Paused}}')" = false ] && warm; }
   wait_for 60 replaced
   [ "$(inspect "$mounter" '{{.Id}}')" != "$before" ]

@@ -368,9 +368,9 @@ teardown() {
   record=$HAL9000_HOME/sessions/$worker.json
   jq '.createdAt = "2026-01-01T00:00:00.000Z"' "$record" >"$BATS_TEST_TMPDIR/record"
   cp "$BATS_TEST_TMPDIR/record" "$record"
-  spawn -n other "$project"
+  spawn -n sessionless "$project"
   docker exec "$worker" pkill claude || true # if it was begun at all
-  "$scripts/coordinator.ts" stop other
+  "$scripts/coordinator.ts" stop sessionless
   none() { ! left; }
   wait_for 20 none
 }

@@ -52,17 +52,17 @@ spawned() {
 }
 
 @test "a closed terminal leaves the worker; coordinator attach finds it again" {
-  terminal "$(spawned -n left "$project" -- bash --norc)"
+  terminal "$(spawned -n detached "$project" -- bash --norc)"
   wait_for 15 shows 'bash-.*[$#]'
   keys 'word=daisy' Enter
   tmux -L "$screen" kill-server
-  [ "$(inspect left '{{.State.Running}}')" = true ]
-  terminal "'$scripts/coordinator.ts' attach left"
+  [ "$(inspect detached '{{.State.Running}}')" = true ]
+  terminal "'$scripts/coordinator.ts' attach detached"
   sleep 1
   keys 'echo "again $word"' Enter
   wait_for 10 shows '^again daisy'
   keys 'exit' Enter
-  gone() { ! docker inspect left; }
+  gone() { ! docker inspect detached; }
   wait_for 15 gone
 }
 
@@ -80,9 +80,9 @@ spawned() {
 }
 
 @test "daemon stop asks while workers run" {
-  spawn -n stays "$project"
+  spawn -n beneath "$project"
   terminal "'$scripts/claudy.ts' daemon stop; sleep 60"
-  wait_for 10 shows 'Stop the parent under stays\? \[y/N\]'
+  wait_for 10 shows 'Stop the parent under beneath\? \[y/N\]'
   keys Enter
   wait_for 5 shows 'Nothing was done'
   [ "$(inspect "$parent" '{{.State.Running}}')" = true ]
@@ -140,7 +140,7 @@ only_display() {
 }
 
 @test "a worker with a terminal of its own reaches ours no further, then it is as it was" {
-  terminal "$(spawned -n odd "$project" -- sh -c "printf '$harmful\033[?1000h\033[?25l'; read -r _")"
+  terminal "$(spawned -n unruly "$project" -- sh -c "printf '$harmful\033[?1000h\033[?25l'; read -r _")"
   tmux -L "$screen" set -g remain-on-exit on
   record_terminal
   wait_for 15 shows '^shown'

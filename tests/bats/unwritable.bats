@@ -30,7 +30,7 @@ writable() {
 
 @test "in a read-only home workers are stopped all the same, and nothing is raw" {
   spawn -n frozen "$project"
-  spawn -n cold "$project"
+  spawn -n slow-spawn "$project"
   read_only "$HAL9000_HOME"
   while read -r command; do
     status=0
@@ -40,21 +40,21 @@ writable() {
       return 1
     fi
   done <<'COMMANDS'
-spawn-worker.ts -d -n refused $P
-claudy.ts --detach --yes --name refused $P
+spawn-worker.ts -d -n unwritten $P
+claudy.ts --detach --yes --name unwritten $P
 claudy.ts login --key <<<sk-ant-x
 claudy.ts secret set X <<<x
 claudy.ts pool start
 claudy.ts doctor
 COMMANDS
-  [ -z "$(docker ps --all --quiet --filter name=refused)" ]
+  [ -z "$(docker ps --all --quiet --filter name=unwritten)" ]
   run -0 "$scripts/coordinator.ts" list
   run -0 "$claudy" sessions
   run -0 "$scripts/coordinator.ts" stop frozen
   [[ $output == *"warning: Cannot write $HAL9000_HOME/logs/frozen.log: the file system is read-only"* ]]
   run -0 --separate-stderr "$scripts/coordinator.ts" stop-all --yes
-  [ "$output" = cold ]
-  [ -z "$(docker ps --all --quiet --filter name=frozen --filter name=cold)" ]
+  [ "$output" = slow-spawn ]
+  [ -z "$(docker ps --all --quiet --filter name=frozen --filter name=slow-spawn)" ]
 }
 
 @test "a record that cannot be written leaves no container" {

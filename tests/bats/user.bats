@@ -80,7 +80,7 @@ foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
 
 @test "a project of another owner is refused on the host, with the way round" {
   as_root mkdir -p "$home/roots-own"
-  run -6 as_user scripts/spawn-worker.ts -d -n mine "$home/roots-own"
+  run -6 as_user scripts/spawn-worker.ts -d -n refused-root "$home/roots-own"
   [[ $output == *"belongs to uid 0, not to you"* ]]
   [[ $output == *"docker exec"* ]]
 }
@@ -178,5 +178,5 @@ foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
   [ "$(as_root stat -c '%U %a' "$former/membank/roots.md")" = "root 600" ]
   [ "$(owner "$former/membank/mine.md")" = "$user" ]
   # All else is the user's, but for what the parent's ChromaDB has written.
-  [ -z "$(as_root find "$former" ! -user "$user" ! -name roots.md ! -path "$former/chromadb*")" ]
+  [ -z "$(as_root find "$former" ! -user "$user" ! -type s ! -name roots.md ! -path "$former/chromadb*")" ]
 }

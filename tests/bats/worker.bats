@@ -25,9 +25,9 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 
 @test "workers have the same network namespace, not the parent's, with ChromaDB at its port" {
   spawn -n wk "$(make_project one)"
-  spawn -n other "$(make_project one)"
+  spawn -n beside-wk "$(make_project one)"
   namespace() { docker exec "$1" readlink /proc/self/ns/net; }
-  [ "$(namespace wk)" = "$(namespace other)" ]
+  [ "$(namespace wk)" = "$(namespace beside-wk)" ]
   [ "$(namespace wk)" != "$(namespace "$parent")" ]
   heartbeat wk
 }
@@ -166,10 +166,10 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 
 @test "stop takes the id that spawn printed; of several names all or none" {
   id=$(spawn "$(make_project one)")
-  spawn -n other "$(make_project two)"
+  spawn -n second-wk "$(make_project two)"
   run -4 "$scripts/coordinator.ts" stop "$id" nobody
   [ "$("$scripts/coordinator.ts" count)" = 2 ]
-  "$scripts/coordinator.ts" stop "$id" other
+  "$scripts/coordinator.ts" stop "$id" second-wk
   [ "$("$scripts/coordinator.ts" count)" = 0 ]
 }
 
@@ -188,8 +188,8 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
     run -4 "$scripts/coordinator.ts" stop wk
     run -4 "$scripts/coordinator.ts" stop "$id"
     run -5 spawn -n wk "$(make_project one)"
-    spawn -n other "$(make_project one)"
-    [ "$(docker exec other readlink /proc/self/ns/net)" != "$(docker exec wk readlink /proc/self/ns/net)" ]
+    spawn -n others-wk "$(make_project one)"
+    [ "$(docker exec others-wk readlink /proc/self/ns/net)" != "$(docker exec wk readlink /proc/self/ns/net)" ]
     "$scripts/coordinator.ts" stop-all --yes
     "$scripts/claudy.ts" daemon stop
     "$scripts/init-volumes.ts" --clean --yes

@@ -13,7 +13,7 @@ setup_file() {
   ln -sfn "$HAL9000_HOME" "$HAL9000_PROJECT_ROOTS/to-home"
   ln -sfn gone "$HAL9000_PROJECT_ROOTS/dangling"
   ln -sfn ring "$HAL9000_PROJECT_ROOTS/ring"
-  "$scripts/spawn-worker.ts" -d -n taken "$HAL9000_PROJECT_ROOTS/app"
+  "$scripts/spawn-worker.ts" -d -n owned-name "$HAL9000_PROJECT_ROOTS/app"
 }
 
 teardown() { after_failure; }
@@ -115,7 +115,7 @@ ROWS
     2 | value is missing           | spawn-worker.ts -d $P/app -n
     2 | was given 2 times          | spawn-worker.ts -d -n one -n two $P/app
     2 | is not for a worker        | spawn-worker.ts -d -n $HAL9000_PREFIX-worker-0123abcd $P/app
-    5 | the name is taken          | spawn-worker.ts -d -n taken $P/app
+    5 | the name is taken          | spawn-worker.ts -d -n owned-name $P/app
     2 | is not for a worker        | spawn-worker.ts -d -n $HAL9000_PREFIX-parent $P/app
     2 | is not for a worker        | spawn-worker.ts -d -n $HAL9000_PREFIX-net $P/app
     2 | An argument is empty         | spawn-worker.ts -d -n new -i "" $P/app
@@ -143,11 +143,11 @@ ROWS
     2 | environment: CHROMADB_PORT must be | CHROMADB_PORT=99999 coordinator.ts list
     2 | environment: HAL9000_PREFIX must be | HAL9000_PREFIX='a b' coordinator.ts list
     2 | HAL9000_HOME must be an absolute path | HAL9000_HOME=here coordinator.ts list
-    2 | --tail must be a whole number  | coordinator.ts logs taken --tail some
+    2 | --tail must be a whole number  | coordinator.ts logs owned-name --tail some
     2 | --tail must be a whole number  | claudy.ts daemon logs --tail=-3
     2 | --publish must be              | claudy.ts daemon start --publish 3000
     2 | --publish must be              | claudy.ts daemon start --publish 0:70000
-    5 | Cannot publish other ports under workers: taken | claudy.ts daemon start --publish 3999:3999
+    5 | Cannot publish other ports under workers: owned-name | claudy.ts daemon start --publish 3999:3999
 ROWS
 }
 
@@ -188,7 +188,7 @@ ROWS
     2 | No command was given           | coordinator.ts
     2 | Did you mean "list"            | coordinator.ts lst
     2 | Arguments are missing: "stop   | coordinator.ts stop
-    2 | Unused args                    | coordinator.ts list taken
+    2 | Unused args                    | coordinator.ts list owned-name
     2 | Did you mean "restart"         | claudy.ts daemon restrt
     2 | Did you mean "check"           | claudy.ts config chek
     2 | There is no image "nonsense"   | build-images.ts --only nonsense
@@ -197,12 +197,12 @@ ROWS
 
 @test "what is not there, or cannot be asked" {
   refuses <<'ROWS'
-    4 | Did you mean "taken"           | coordinator.ts stop takne
-    4 | There is no worker "nobody"    | coordinator.ts stop nobody taken
-    4 | There is no worker "../taken"  | coordinator.ts logs ../taken
+    4 | Did you mean "owned-name" | coordinator.ts stop owned-nmae
+    4 | There is no worker "nobody"    | coordinator.ts stop nobody owned-name
+    4 | There is no worker "../owned-name"  | coordinator.ts logs ../owned-name
     4 | There is no worker "nobody"    | coordinator.ts logs nobody
     4 | There is no worker "nobody"    | coordinator.ts attach nobody
-    2 | Cannot attach: stdin is no terminal | coordinator.ts attach taken
+    2 | Cannot attach: stdin is no terminal | coordinator.ts attach owned-name
     6 | Refused, for nobody can be asked | coordinator.ts stop-all
     5 | in use by                      | init-volumes.ts --clean --yes
     4 | Cannot roll back: there is no  | HAL9000_HOME=$BATS_TEST_TMPDIR/none HAL9000_PREFIX=hal9000-test-none rollback.ts --yes

@@ -1,0 +1,112 @@
+# A worker that does all at once, while another session works.
+# HOSTILE_SECONDS=600 lets it go on for longer.
+
+load ../helper/load
+load ../helper/sessions
+
+deno=$(echo "$repo"/node_modules/@deno/*/deno)
+seconds=${HOSTILE_SECONDS:-20}
+
+setup_file() {
+  "$claudy" mcp start
+  "$claudy" mcp add for-tests --port 3050 -- "$deno" run -A --no-lock --quiet \
+    --node-modules-dir=manual "$repo/tests/helper/mcp-server.ts"
+  start_stub
+}
+
+teardown_file() {
+  stop_stub
+  "$claudy" mcp stop
+  rm -f "$HAL9000_HOME/config/mcp.json"
+  "$claudy" daemon start >/dev/null
+}
+
+setup() { use_stub; }
+teardown() {
+  after_failure
+  stop_workers
+}
+
+host_commands=("coordinator.ts list" "claudy.ts sessions" "claudy.ts ports" "claudy.ts daemon status")
+
+# How long a command takes, in ms. One that hangs fails.
+took() { # took COMMAND
+  local start
+  start=$(date +%s%3N)
+  # shellcheck disable=SC2086  # words of a command
+  timeout 20 "$scripts/"$1 >"$BATS_TEST_TMPDIR/out" 2>&1 || { echo "$1:" >&2; cat "$BATS_TEST_TMPDIR/out" >&2; return 1; }
+  run ! grep -q $'\e' "$BATS_TEST_TMPDIR/out"
+  echo $(($(date +%s%3N) - start))
+}
+
+# A round of all of them; what each took goes to a file of its own.
+time_commands() { # time_commands WHEN
+  local command
+  for command in "${host_commands[@]}"; do
+    took "$command" >>"$BATS_TEST_TMPDIR/$1 ${command// /_}" || return
+  done
+}
+
+median() { sort -n "$1" | sed -n "$((($(wc -l <"$1") + 1) / 2))p"; }
+
+# What a worker could leave: processes, listeners, mounts, and files but for its own.
+traces() {
+  pgrep -fc hostile.ts || true
+  pgrep -fc 'while :; do \(:\); done' || true
+  docker exec "$net" cat /proc/net/tcp /proc/net/tcp6 | awk '$4 == "0A" { print $2 }' | sort
+  awk '{ print $5 }' /proc/self/mountinfo | grep -F "$HAL9000_TEST_ROOT" || true
+  find "$HAL9000_HOME" -path "$HAL9000_HOME/claude/$hostile" -prune -o \
+    ! -path "*/logs/*" ! -path "$HAL9000_HOME/claude/$victim/*" ! -path "$HAL9000_HOME/sessions/*$victim*" -print | sort
+}
+
+@test "a worker that does all it can, for ${seconds} s, hinders no other session and leaves nothing" {
+  mine=$(make_project mine)
+  open "$mine"
+  victim=$session
+  theirs=$(make_project hostile)
+  cp "$repo"/tests/helper/{hostile,chroma-flood,port-hog,set-uid}.ts "$deno" "$theirs"
+  # Half of this machine is the others'.
+  WORKER_CPUS=1 open "$theirs"
+  hostile=$session
+  for _ in 1 2 3 4 5; do time_commands before; done
+  traces >"$BATS_TEST_TMPDIR/traces"
+
+  docker exec --detach "$hostile" bash -c "./deno run -A --no-lock --no-config hostile.ts $seconds 3050 >report 2>&1"
+  begun() { grep begun "$theirs/report"; }
+  wait_for 10 begun
+  end=$((SECONDS + seconds))
+  turn=0
+  while [ "$SECONDS" -lt "$end" ]; do
+    turn=$((turn + 1))
+    typed "$victim" "words $turn" Enter
+    wait_for 20 screen_shows "$victim" "echo: words $turn"
+    time_commands during
+  done
+  # Asked for what it has written, each command goes on without it.
+  timeout 60 "$claudy" sessions sync "$hostile" >"$BATS_TEST_TMPDIR/out" 2>&1 || true
+  run ! grep -q $'\e' "$BATS_TEST_TMPDIR/out"
+  timeout 30 "$claudy" logs "$hostile" >"$BATS_TEST_TMPDIR/out" 2>&1
+  run ! grep -q $'\e]' "$BATS_TEST_TMPDIR/out"
+  timeout 30 "$claudy" stop "$hostile"
+  ended=$SECONDS
+
+  cat "$theirs/report"
+  grep begun "$theirs/report"
+  run ! grep worked "$theirs/report"
+  [ -z "$(find "$theirs" "$HAL9000_HOME/claude/$hostile" -perm /6000)" ]
+  for command in "${host_commands[@]}"; do
+    echo "# $command: $(median "$BATS_TEST_TMPDIR/before ${command// /_}") ms before, $(median "$BATS_TEST_TMPDIR/during ${command// /_}") ms during" >&3
+  done
+  echo "# $turn prompts answered" >&3
+  [ "$turn" -gt 0 ]
+  # Records of the hostile session are those of any that has ended.
+  traces | diff "$BATS_TEST_TMPDIR/traces" - >"$BATS_TEST_TMPDIR/left" || true
+  run ! grep -v -e "^[0-9,acd]*$" -e '^---$' -e 'sessions/ended$' -e "sessions/.*$hostile" "$BATS_TEST_TMPDIR/left"
+  wait_for 10 heartbeat "$victim"
+  typed "$victim" "last words" Enter
+  wait_for 20 screen_shows "$victim" "echo: last words"
+  # And its next session begins, or is refused for a reason.
+  run timeout 60 "$claudy" --detach --yes "$theirs"
+  [ "$status" = 0 ] || [[ $output == *error:* ]]
+  [ "$((SECONDS - ended))" -lt 120 ]
+}
