@@ -68,15 +68,21 @@ export class Mover {
       "docker",
       ["start", "--attach", "--interactive", name],
       {
-        stdio: ["pipe", "ignore", "ignore"],
+        stdio: ["pipe", "ignore", "pipe"],
       },
     );
     holder.stdin?.on("error", () => {});
+    let ended = false;
+    holder.once("close", () => ended = true);
+    let complaint = "";
+    holder.stderr?.setEncoding("utf8").on("data", (chunk: string) => {
+      complaint = (complaint + chunk).slice(-2000);
+    });
     await waitFor(async () => {
       const present = await inspectContainer(docker, name);
       if (present?.State.Running) return true;
-      if (holder.exitCode === null) return false;
-      throw new Failure("engine", `Cannot start ${name}`);
+      if (!ended) return false;
+      throw new Failure("engine", `Cannot start ${name}: ${complaint.trim()}`);
     }, { for: `${name} to start`, timeoutMs: 20_000 });
     return new Mover(name, holder);
   }
