@@ -97,7 +97,8 @@ async function swapWorktree(): Promise<never> {
 
 /** Bytes that do something, at every terminal there is and in the log. */
 async function writeEscapes(): Promise<never> {
-  const places = () => readdirSync("/dev/pts").map((name) => `/dev/pts/${name}`);
+  const places = () =>
+    readdirSync("/dev/pts").map((name) => `/dev/pts/${name}`);
   while (true) {
     for (const place of [...places(), "/proc/1/fd/1", "/proc/1/fd/2"]) {
       attempt(() => {
@@ -153,9 +154,15 @@ async function takeWhatIsShared(): Promise<never> {
       });
     }
     for (const port of [8000, ...ports]) {
-      const server = createServer((client) => client.end("HTTP/1.1 200 OK\r\n\r\n{}"));
+      const server = createServer((client) =>
+        client.end("HTTP/1.1 200 OK\r\n\r\n{}")
+      );
       server.on("error", () => {});
-      server.listen(port, "127.0.0.1", () => console.log(`worked: port ${port}`));
+      server.listen(
+        port,
+        "127.0.0.1",
+        () => console.log(`worked: port ${port}`),
+      );
     }
     attempt(() => {
       // Names that no one has a file for: they cross from worker to worker.
