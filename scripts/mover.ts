@@ -3,6 +3,7 @@
 // the mover container.
 
 import process from "node:process";
+import { createInterface } from "node:readline";
 import * as v from "valibot";
 import { Failure, fileFailure } from "../lib/errors.ts";
 import { operationSchema, perform } from "../lib/migration/operations.ts";
@@ -11,21 +12,21 @@ import { answerLine } from "./output.ts";
 
 const cli = command("mover");
 
-cli.command("<operation>", "Perform an operation, which is JSON")
-  .action(async (operation: string) => {
-    const parsed = v.parse(operationSchema, JSON.parse(operation));
-    try {
-      const result = await perform(
-        parsed,
-        (files, bytes) => say({ progress: { files, bytes } }),
-      );
-      say({ result: result ?? null });
-    } catch (error) {
-      const failure = error instanceof Failure ? error : fileFailure(error);
-      if (!failure) throw error;
-      const { kind, message, hint } = failure;
-      say({ failure: { kind, message, hint } });
-      process.exitCode = failure.exitCode;
+cli.command("", "Perform operations: on stdin, a line of JSON each")
+  .action(async () => {
+    for await (const line of createInterface({ input: process.stdin })) {
+      try {
+        const result = await perform(
+          v.parse(operationSchema, JSON.parse(line)),
+          (files, bytes) => say({ progress: { files, bytes } }),
+        );
+        say({ result: result ?? null });
+      } catch (error) {
+        const failure = error instanceof Failure ? error : fileFailure(error);
+        if (!failure) throw error;
+        const { kind, message, hint } = failure;
+        say({ failure: { kind, message, hint } });
+      }
     }
   });
 

@@ -34,6 +34,8 @@ const lineSchema = v.union([
   }),
 ]);
 
+type Line = v.InferOutput<typeof lineSchema>;
+
 export interface MoverOptions {
   /** With the volumes that there are; they can only be mounted at the start. */
   volumes: boolean;
@@ -46,6 +48,7 @@ const farewellMs = 5000;
 export class Mover {
   readonly #name: string;
   readonly #holder: ChildProcess;
+  #operator: Operator | undefined;
 
   private constructor(name: string, holder: ChildProcess) {
     this.#name = name;
@@ -93,10 +96,10 @@ export class Mover {
     schema: v.GenericSchema<unknown, T>,
     progress: Progress = () => {},
   ): Promise<T> {
-    return v.parse(
-      schema,
-      await performIn(this.#name, operation, progress),
-    );
+    if (this.#operator?.ended !== false) {
+      this.#operator = new Operator(this.#name);
+    }
+    return v.parse(schema, await this.#operator.perform(operation, progress));
   }
 
   /** The same, of one that has nothing to say. */
@@ -106,6 +109,7 @@ export class Mover {
 
   /** Ends it, and waits until its name is free. */
   async stop({ docker }: Pick<Instance, "docker">): Promise<void> {
+    this.#operator?.end();
     this.#holder.stdin?.end();
     await waitFor(
       async () => !await inspectContainer(docker, this.#name),
@@ -118,46 +122,80 @@ export class Mover {
 export async function performIn(
   container: string,
   operation: Operation,
-  progress: Progress = () => {},
 ): Promise<unknown> {
-  const child = spawn(
-    "docker",
-    ["exec", container, "/scripts/mover", JSON.stringify(operation)],
-    { stdio: ["ignore", "pipe", "pipe"] },
-  );
-  let rest = "";
-  let complaint = "";
-  let result: { value: unknown } | undefined;
-  let failure: Failure | undefined;
-  child.stdout.setEncoding("utf8").on("data", (chunk: string) => {
-    const lines = (rest + chunk).split("\n");
-    rest = lines.pop() ?? "";
-    for (const text of lines) {
-      const line = v.parse(lineSchema, JSON.parse(text));
-      if ("progress" in line) {
-        progress(line.progress.files, line.progress.bytes);
-      } else if ("failure" in line) {
-        const { kind, message, hint } = line.failure;
-        failure = new Failure(kind, message, { hint });
-      } else result = { value: line.result };
+  const operator = new Operator(container);
+  try {
+    return await operator.perform(operation);
+  } finally {
+    operator.end();
+  }
+}
+
+/** A program in a container of the parent's image that performs operations in turn. */
+class Operator {
+  readonly #container: string;
+  readonly #child: ChildProcess;
+  #complaint = "";
+  #rest = "";
+  #hear: ((line: Line | undefined) => void) | undefined;
+  ended = false;
+
+  constructor(container: string) {
+    this.#container = container;
+    this.#child = spawn(
+      "docker",
+      ["exec", "--interactive", container, "/scripts/mover"],
+      { stdio: ["pipe", "pipe", "pipe"] },
+    );
+    const end = () => {
+      this.ended = true;
+      this.#hear?.(undefined);
+    };
+    this.#child.on("error", end).on("close", end);
+    this.#child.stdin?.on("error", () => {}); // it has ended
+    this.#child.stdout?.setEncoding("utf8").on("data", (chunk: string) => {
+      const lines = (this.#rest + chunk).split("\n");
+      this.#rest = lines.pop() ?? "";
+      for (const line of lines) {
+        this.#hear?.(v.parse(lineSchema, JSON.parse(line)));
+      }
+    });
+    this.#child.stderr?.setEncoding("utf8").on("data", (chunk: string) => {
+      this.#complaint = (this.#complaint + chunk).slice(-2000);
+    });
+  }
+
+  async perform(
+    operation: Operation,
+    progress: Progress = () => {},
+  ): Promise<unknown> {
+    const last = await new Promise<Line | undefined>((resolve) => {
+      this.#hear = (line) => {
+        if (line && "progress" in line) {
+          progress(line.progress.files, line.progress.bytes);
+        } else resolve(line);
+      };
+      if (this.ended) resolve(undefined);
+      this.#child.stdin?.write(`${JSON.stringify(operation)}\n`);
+    });
+    this.#hear = undefined;
+    if (last && "result" in last) return last.result;
+    if (last && "failure" in last) {
+      const { kind, message, hint } = last.failure;
+      throw new Failure(kind, message, { hint });
     }
-  });
-  child.stderr.setEncoding("utf8").on("data", (chunk: string) => {
-    complaint = (complaint + chunk).slice(-2000);
-  });
-  await new Promise((resolve, reject) => {
-    child.on("error", reject);
-    child.on("close", resolve);
-  });
-  if (failure) throw failure;
-  if (result) return result.value;
-  throw new Failure(
-    "failed",
-    `Cannot ${operation.op} in ${container}: ${
-      complaint.trim().split("\n")[0] || "it has ended"
-    }`,
-    { hint: "Run it again: it goes on from where it was." },
-  );
+    throw new Failure(
+      "failed",
+      `Cannot ${operation.op} in ${this.#container}: ${
+        this.#complaint.trim().split("\n")[0] || "it has ended"
+      }`,
+      { hint: "Run it again: it goes on from where it was." },
+    );
+  }
+
+  end(): void {
+    this.#child.stdin?.end();
+  }
 }
 
 async function mountedVolumes(
