@@ -126,6 +126,9 @@ if (command === "call") {
       }
       times.push(performance.now() - startedAt);
     }
+    // Its place is the next one's at once, and not only when it was idle for a while.
+    const transport = client.transport as StreamableHTTPClientTransport;
+    await transport.terminateSession();
     await client.close();
   }));
   end({ times, wrong });

@@ -1,0 +1,267 @@
+# Moves of data that go wrong: disks that fill up, kills, what was changed meanwhile, and
+# commands in every order.
+
+# shellcheck disable=SC2030,SC2031  # each test has a home of its own
+
+bats_require_minimum_version 1.5.0
+load ../helper/load
+load ../helper/migration
+
+small_disk() { # small_disk SIZE: as the home
+  as_root mount -t tmpfs -o "size=$1" none "$HAL9000_HOME" || skip "mounting needs root, or sudo without a password"
+}
+
+@test "a disk that is too small is told before anything is done" {
+  small_disk 30m
+  small_home
+  head -c 20000000 /dev/urandom >"$HAL9000_HOME/plugins/large"
+  tree "$HAL9000_HOME" >"$BATS_TEST_TMPDIR/trees"
+  run -7 "$migrate" --yes
+  [[ $output == *"Too little room at $HAL9000_HOME: "*" are needed, "*" free"* ]]
+  tree "$HAL9000_HOME" | cmp - "$BATS_TEST_TMPDIR/trees"
+}
+
+@test "a disk that fills up during the backup ends that, and the next run goes on" {
+  small_disk 300m
+  small_home
+  head -c 100000000 /dev/urandom >"$HAL9000_HOME/plugins/large"
+  tree "$HAL9000_HOME/plugins" >"$BATS_TEST_TMPDIR/trees"
+  fill() {
+    until [ -e "$HAL9000_HOME/migration/journal.json" ]; do :; done
+    head -c 400000000 /dev/zero >"$HAL9000_HOME/filler" 2>/dev/null || true
+  }
+  fill &
+  run -7 "$migrate" --yes
+  [[ $output == *"The disk is full"*"run it again"* ]]
+  tree "$HAL9000_HOME/plugins" | cmp - "$BATS_TEST_TMPDIR/trees"
+  rm "$HAL9000_HOME/filler"
+  run -0 "$migrate" --yes
+  in_volume plugins | diff "$BATS_TEST_TMPDIR/trees" -
+}
+
+@test "a volume that is full ends the copy, and the next run goes on" {
+  small_home
+  head -c 50000000 /dev/urandom >"$HAL9000_HOME/plugins/large"
+  tree "$HAL9000_HOME/plugins" >"$BATS_TEST_TMPDIR/trees"
+  docker volume create --label "hal9000.instance=$HAL9000_PREFIX" --opt type=tmpfs --opt device=tmpfs \
+    --opt o=size=20m "$HAL9000_PREFIX-plugins"
+  run -7 "$migrate" --yes
+  [[ $output == *"The disk is full"* ]]
+  docker volume rm "$HAL9000_PREFIX-plugins"
+  docker volume create --label "hal9000.instance=$HAL9000_PREFIX" "$HAL9000_PREFIX-plugins"
+  run -0 "$migrate" --yes
+  in_volume plugins | diff "$BATS_TEST_TMPDIR/trees" -
+}
+
+@test "a --force that was killed while it emptied keeps the backup that it made" {
+  small_home
+  "$migrate" --yes >/dev/null
+  "$claudy" daemon stop
+  precious="docker run --rm --label hal9000.instance=$HAL9000_PREFIX --volume $HAL9000_PREFIX-plugins:/v --entrypoint"
+  $precious touch "$HAL9000_IMAGE_REPO:parent" /v/precious
+  broken_off_in empty --force
+  [ -n "$(find "$HAL9000_HOME"/backups/pre-force-*/plugins -name precious)" ]
+  run -0 "$migrate" --yes --force
+  [ -n "$(find "$HAL9000_HOME"/backups/pre-force-*/plugins -name precious)" ]
+  [ "$(in_volume plugins)" = "$(tree "$HAL9000_HOME/plugins")" ]
+}
+
+@test "what was written to the new data is not begun anew from the old" {
+  small_home
+  broken_off_in start
+  "$claudy" daemon start >/dev/null
+  echo new >"$HAL9000_HOME/memorybank/new.md"
+  touch "$HAL9000_HOME/membank/one.md"
+  run -0 "$migrate" --yes
+  [ "$(cat "$HAL9000_HOME/memorybank/new.md")" = new ]
+}
+
+@test "a backup that is whole stays where the source has changed since" {
+  small_home
+  head -c 100000000 /dev/urandom >"$HAL9000_HOME/plugins/large"
+  broken_off_in copy:plugins
+  rm "$HAL9000_HOME/membank/one.md"
+  run -0 "$migrate" --yes
+  [ "$(cat "$HAL9000_HOME"/backups/pre-dind-*/membank/one.md)" = one ]
+}
+
+@test "what is written to the volumes during a rollback comes back with the next run" {
+  small_home
+  "$migrate" --yes >/dev/null
+  head -c 100000000 /dev/urandom >"$HAL9000_HOME/memorybank/large"
+  reached() { jq -e '.steps["copy:plugins"]' "$HAL9000_HOME/migration/journal.json"; }
+  "$rollback" --yes >/dev/null 2>&1 &
+  pid=$!
+  until reached >/dev/null 2>&1; do kill -0 "$pid"; done
+  kill -9 "$pid"
+  echo late >"$HAL9000_HOME/memorybank/late.md"
+  run -5 "$rollback" --yes
+  [[ $output == *"Written to since it was copied"*late.md* ]]
+  run -0 "$rollback" --yes
+  [ "$(cat "$HAL9000_HOME/membank/late.md")" = late ]
+  # And what was replaced on the way.
+  [ "$(cat "$(find "$HAL9000_HOME"/backups/pre-rollback-*/membank -name one.md | head -1)")" = one ]
+}
+
+@test "a daemon that does not start on the new data can be rolled back" {
+  small_home
+  mkdir "$HAL9000_HOME/chromadb"
+  echo garbage >"$HAL9000_HOME/chromadb/chroma.sqlite3"
+  run timeout 90 "$migrate" --yes
+  [ "$status" != 0 ]
+  run -6 "$migrate" --abort --yes
+  run -0 "$rollback" --yes
+  [ "$(cat "$HAL9000_HOME/chromadb/chroma.sqlite3")" = garbage ]
+  [ ! -e "$HAL9000_HOME/migration/journal.json" ]
+}
+
+@test "a link in the place of a directory is refused, and so are other options half-way" {
+  small_home
+  mv "$HAL9000_HOME/membank" "$BATS_TEST_TMPDIR/elsewhere"
+  ln -s "$BATS_TEST_TMPDIR/elsewhere" "$HAL9000_HOME/membank"
+  run -6 "$migrate" --yes
+  [[ $output == *'membank" is a link'* ]]
+  rm "$HAL9000_HOME/membank"
+  mv "$BATS_TEST_TMPDIR/elsewhere" "$HAL9000_HOME/membank"
+  broken_off_in copy:plugins
+  run -2 "$migrate" --yes --skip-backup
+  run -5 "$scripts/init-volumes.ts" --clean --yes
+  "$migrate" --yes >/dev/null
+  docker create --name "$HAL9000_PREFIX-mover" --entrypoint true "$HAL9000_IMAGE_REPO:parent"
+  run -5 "$rollback" --yes
+  docker rm "$HAL9000_PREFIX-mover"
+}
+
+# Every original is somewhere: in a directory, a volume or a backup.
+originals_are_kept() {
+  local text found
+  # A file that ends without a newline is not to swallow the first line of the next.
+  each() { for file in "$@"; do cat "$file" 2>/dev/null && echo; done | tr -d '\0'; }
+  found=$(each "$HAL9000_HOME"/{membank,plugins,chromadb}/* "$HAL9000_HOME"/backups/*/{,volumes/}{membank,plugins,chromadb}/*
+    docker volume ls --quiet --filter "name=$HAL9000_PREFIX-" | while read -r volume; do
+      docker run --rm --network none --label "hal9000.instance=$HAL9000_PREFIX" --volume "$volume:/v:ro" \
+        --entrypoint bash "$HAL9000_IMAGE_REPO:parent" -c "$(declare -f each); each /v/*"
+    done)
+  for text in "$@"; do
+    grep -qaFx "$text" <<<"$found" || { echo "lost: $text" >&2; return 1; }
+  done
+}
+
+# Runs commands by their letters, refused or not, and looks after each.
+in_order() { # in_order LETTERS
+  local letter originals=(membank-original plugins-original chromadb-original)
+  rm -rf "${HAL9000_HOME:?}"/* # with what the test before has left
+  mkdir -p "$HAL9000_HOME"/{membank,plugins,chromadb}
+  for part in membank plugins chromadb; do echo "$part-original" >"$HAL9000_HOME/$part/file"; done
+  while read -r -n 1 letter; do
+    case $letter in
+      d) "$claudy" daemon start ;;
+      m) "$migrate" --yes ;;
+      f) "$migrate" --yes --force ;;
+      k) broken_off_in copy:plugins --force ;;
+      a) "$migrate" --yes --abort ;;
+      s) "$migrate" --yes --remove-source ;;
+      r) "$rollback" --yes ;;
+      v) "$rollback" --yes --keep-volumes ;;
+      l) "$rollback" --yes --replace-local ;;
+      i) "$scripts/init-volumes.ts" ;;
+      c) "$claudy" daemon stop; "$scripts/init-volumes.ts" --clean --yes ;;
+      p) "$claudy" prune --older-than 0 --yes ;;
+      w)
+        [ -d "$HAL9000_HOME/memorybank" ] || continue
+        originals+=("written-${#originals[@]}")
+        echo "${originals[-1]}" >"$HAL9000_HOME/memorybank/${#originals[@]}"
+        ;;
+    esac >"$BATS_TEST_TMPDIR/told" 2>&1 || true
+    # A clean destroys what was added, as it says; the directories stay.
+    [ "$letter" != c ] || originals=("${originals[@]:0:3}")
+    originals_are_kept "${originals[@]}" || { echo "after $letter of $1" >&2; cat "$BATS_TEST_TMPDIR/told"; return 1; }
+  done < <(printf %s "$1")
+  remove_instance "$HAL9000_PREFIX"
+}
+
+@test "a rollback leaves directories alone that were never migrated" {
+  small_home
+  mkdir "$HAL9000_HOME/chromadb"
+  echo former >"$HAL9000_HOME/chromadb/data.bin"
+  local_trees "$HAL9000_HOME" >"$BATS_TEST_TMPDIR/source"
+  "$claudy" daemon start >/dev/null
+  run -0 "$rollback" --yes
+  [[ $output == *"Left as they are"*"$HAL9000_HOME/membank"*"Rolled back: nothing"* ]]
+  local_trees "$HAL9000_HOME" | diff "$BATS_TEST_TMPDIR/source" -
+  [ -z "$(docker volume ls --quiet --filter "name=$HAL9000_PREFIX")" ]
+  # What was added since is brought to where nothing is, and not put in the place of data.
+  rm -r "$HAL9000_HOME/membank"
+  "$claudy" daemon start >/dev/null
+  echo new >"$HAL9000_HOME/memorybank/new.md"
+  answers fill mine=5 >/dev/null
+  run -6 "$rollback" --yes
+  [[ $output == *"Never migrated, and the volumes hold other data: $HAL9000_HOME/chromadb"*--replace-local* ]]
+  docker inspect "$parent" >/dev/null
+  run -0 "$rollback" --yes --replace-local
+  [ "$(cat "$HAL9000_HOME/membank/new.md")" = new ]
+  [ "$(cat "$HAL9000_HOME"/backups/pre-rollback-*/chromadb/data.bin)" = former ]
+  [ -e "$HAL9000_HOME/plugins/bin/two" ]
+}
+
+@test "no order of migrate, rollback, start, clean and prune loses an original" {
+  # ORDERS=8 tries as many more that are made up.
+  orders=(mrdr dwrp kpa vwcr)
+  for _ in $(seq "${ORDERS:-0}"); do
+    orders+=("$(tr -dc dmfkasrvlicpw </dev/urandom | head -c 8)")
+  done
+  for order in "${orders[@]}"; do in_order "$order"; done
+}
+
+# Kills a command after so many milliseconds, and waits until all of it has gone.
+killed_after() { # killed_after MILLISECONDS COMMAND...
+  "${@:2}" >/dev/null 2>&1 &
+  local pid=$!
+  sleep "$(printf '%d.%03d' $(($1 / 1000)) $(($1 % 1000)))"
+  kill -9 "$pid" 2>/dev/null || true
+  wait "$pid" 2>/dev/null || true
+}
+
+# Of the source and what comes of it, one is whole at any moment.
+one_is_whole() {
+  for part in membank plugins chromadb; do
+    volume=${part/membank/memorybank}
+    tree "$HAL9000_HOME/$part" >"$BATS_TEST_TMPDIR/now" 2>/dev/null || true
+    cmp -s "$BATS_TEST_TMPDIR/$part" "$BATS_TEST_TMPDIR/now" && continue
+    in_volume "$volume" >"$BATS_TEST_TMPDIR/now"
+    cmp "$BATS_TEST_TMPDIR/$part" "$BATS_TEST_TMPDIR/now"
+  done
+}
+
+# In a volume the files belong to ChromaDB's user.
+data_bin() { grep -F data.bin | sed -E 's/^(\S+ f \S+) \S+ \S+ /\1 /'; }
+
+@test "killed at random moments, migrate and rollback lose nothing" {
+  small_home
+  mkdir -p "$HAL9000_HOME/chromadb/segment"
+  head -c 3000000 /dev/urandom >"$HAL9000_HOME/chromadb/segment/data.bin"
+  for number in $(seq 1 300); do echo "$number" >"$HAL9000_HOME/plugins/file$number"; done
+  # No chroma.sqlite3: ChromaDB would write to it, and rightly so.
+  "$migrate" --yes >/dev/null
+  "$rollback" --yes >/dev/null
+  rm -rf "$HAL9000_HOME"/chromadb/chroma.sqlite3
+  rm -rf "$HAL9000_HOME"/backups/*
+  for part in membank plugins chromadb; do tree "$HAL9000_HOME/$part" >"$BATS_TEST_TMPDIR/$part"; done
+  killed=0
+  while [ "$killed" -lt "${KILLS:-6}" ]; do
+    killed=$((killed + 1))
+    killed_after $((RANDOM % 4500)) "$migrate" --yes
+    one_is_whole
+    "$migrate" --yes >/dev/null 2>"$BATS_TEST_TMPDIR/told" || grep -q "Volumes hold data already" "$BATS_TEST_TMPDIR/told"
+    for part in membank plugins; do in_volume "${part/membank/memorybank}" | cmp - "$BATS_TEST_TMPDIR/$part"; done
+    in_volume chromadb | data_bin | cmp - <(data_bin <"$BATS_TEST_TMPDIR/chromadb")
+    killed_after $((RANDOM % 4500)) "$rollback" --yes
+    "$rollback" --yes >/dev/null 2>"$BATS_TEST_TMPDIR/told" || grep -q "no volumes to roll back" "$BATS_TEST_TMPDIR/told"
+    for part in membank plugins; do tree "$HAL9000_HOME/$part" | cmp - "$BATS_TEST_TMPDIR/$part"; done
+    tree "$HAL9000_HOME/chromadb" | grep -F data.bin | cmp - <(grep -F data.bin "$BATS_TEST_TMPDIR/chromadb")
+    [ ! -e "$HAL9000_HOME/migration/journal.json" ]
+    rm -rf "$HAL9000_HOME/chromadb/chroma.sqlite3"
+    tree "$HAL9000_HOME/chromadb" >"$BATS_TEST_TMPDIR/chromadb"
+    rm -rf "$HAL9000_HOME"/backups/*
+  done
+}
