@@ -55,7 +55,9 @@ found() { "$scripts/claudy.ts" doctor --json | jq -r --arg name "$1" '.[] | sele
   serves() { heartbeat "$HAL9000_PREFIX-mcp"; }
   wait_for 30 serves
   [ "$(inspect "$parent" '{{.State.StartedAt}}')" = "$before" ]
-  [[ $(found network) == ok:* ]]
+  # Warm workers of the former network are replaced meanwhile.
+  well() { [[ $(found network) == ok:* ]]; }
+  wait_for 30 well
 }
 
 # The process that does a container's work, behind its init where it has one.
