@@ -248,7 +248,7 @@ data_bin() { grep -F data.bin | sed -E 's/^(\S+ f \S+) \S+ \S+ /\1 /'; }
   rm -rf "$HAL9000_HOME"/backups/*
   for part in membank plugins chromadb; do tree "$HAL9000_HOME/$part" >"$BATS_TEST_TMPDIR/$part"; done
   killed=0
-  while [ "$killed" -lt "${KILLS:-6}" ]; do
+  while [ "$killed" -lt "${KILLS:-5}" ]; do
     killed=$((killed + 1))
     killed_after $((RANDOM % 4500)) "$migrate" --yes
     one_is_whole
