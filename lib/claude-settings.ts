@@ -17,22 +17,29 @@ import { inside } from "./worker.ts";
 /** Within the Claude home: a file, since values may be secret and arguments are not. */
 const settingsFile = "hal9000-settings.json";
 
-/** Fixed even where no project sets them at present. */
+const proxies = ["ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
+
+/** Fixed even where no project sets them at present: Claude follows its settings. */
 const fixedVariables = [
   "ANTHROPIC_API_KEY",
   "ANTHROPIC_AUTH_TOKEN",
   "ANTHROPIC_BASE_URL",
+  "ANTHROPIC_BEDROCK_BASE_URL",
   "ANTHROPIC_CUSTOM_HEADERS",
+  "ANTHROPIC_FOUNDRY_BASE_URL",
   "ANTHROPIC_UNIX_SOCKET",
+  "ANTHROPIC_VERTEX_BASE_URL",
+  "AWS_ENDPOINT_URL",
+  "AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
   "CLAUDE_CODE_API_BASE_URL",
   "CLAUDE_CODE_OAUTH_TOKEN",
   "CLAUDE_CODE_USE_BEDROCK",
   "CLAUDE_CODE_USE_FOUNDRY",
   "CLAUDE_CODE_USE_VERTEX",
-  "HTTP_PROXY",
-  "HTTPS_PROXY",
   "NODE_EXTRA_CA_CERTS",
   "OTEL_EXPORTER_OTLP_ENDPOINT",
+  ...proxies,
+  ...proxies.map((name) => name.toLowerCase()),
 ];
 
 /** Where an empty value would not be taken for an unset one. */
@@ -105,7 +112,12 @@ export function startSettings(
     ...(signIn.apiKeyHelper ? { apiKeyHelper: signIn.apiKeyHelper } : {}),
     enableAllProjectMcpServers: approved,
     ...own,
-    env: { ...Object.fromEntries(fixed), ...own.env },
+    env: {
+      ...Object.fromEntries(fixed),
+      // Tasks of .claude/scheduled_tasks.json run whatever the sources are.
+      ...(approved ? {} : { CLAUDE_CODE_DISABLE_CRON: "1" }),
+      ...own.env,
+    },
   };
 }
 

@@ -33,24 +33,27 @@ export interface ProjectConfig {
   fault: string | undefined;
 }
 
+/**
+ * All below it counts: Claude finds hooks, servers, commands and tasks in more places
+ * there, with every version, than could be listed here.
+ */
+const directory = ".claude";
 const settingsFiles = [".claude/settings.json", ".claude/settings.local.json"];
 const serversFile = ".mcp.json";
-/** Programs that hooks and workflows run. */
-const programDirectories = [".claude/hooks", ".claude/workflows"];
-/** Markdown that counts only where its front matter runs something. */
-const textDirectories = [
-  ".claude/agents",
-  ".claude/commands",
-  ".claude/output-styles",
-  ".claude/skills",
+/** Files that Claude reads as JSON; one that we cannot read cannot be judged. */
+const jsonFiles = [
+  ...settingsFiles,
+  serversFile,
+  ".claude/scheduled_tasks.json",
 ];
-const activeFrontMatter = /^(hooks|mcpServers)\s*:/m;
+/** But not these: checkouts of Claude's own, and memory, which only informs. */
+const exempt = [".claude/worktrees", ".claude/CLAUDE.md"];
 
 /** More than people write by hand; a project with more is not judged. */
-const maxFileBytes = 256 * 1024;
-const maxTotalBytes = 2 * 1024 ** 2;
+const maxFileBytes = 4 * 1024 ** 2;
+const maxTotalBytes = 16 * 1024 ** 2;
 const maxEntries = 2000;
-const maxDepth = 6;
+const maxDepth = 8;
 
 /**
  * Variables that decide where Claude's requests go and what they are signed with.
@@ -67,7 +70,7 @@ export function isForbiddenVariable(name: string): boolean {
   return forbiddenVariable.test(upper) && !harmlessVariable.test(upper);
 }
 
-/** Undefined where the project configures nothing that would have to be approved. */
+/** Undefined where the project configures nothing. */
 export function readProjectConfig(
   project: string,
   { mount, roots }: HostView,
@@ -87,11 +90,13 @@ export function readProjectConfig(
   for (const [name, bytes] of files) {
     hash.update(`${name.length} ${name} ${bytes.length} `).update(bytes);
   }
-  const parsed = [...files].map(([name, bytes]) => describe(name, bytes));
+  const described = describe(files);
+  if (described.fault) return withFault(described.fault);
+  const { lines, forbidden } = described;
   return {
     digest: hash.digest("hex"),
-    summary: parsed.flatMap(({ lines }) => lines),
-    forbidden: [...new Set(parsed.flatMap(({ forbidden }) => forbidden))],
+    summary: lines,
+    forbidden,
     fault: undefined,
   };
 }
@@ -106,37 +111,29 @@ class Unjudged extends Error {}
 function collect(root: string, files: Map<string, Buffer>): void {
   let entries = 0;
   let total = 0;
-  const add = (name: string, counts: (text: string) => boolean) => {
-    const bytes = readPlain(root, name);
-    if (!bytes || !counts(bytes.toString("utf8"))) return;
+  const add = (name: string) => {
+    const bytes = readPlain(root, name, maxFileBytes);
+    if (!bytes) return;
     total += bytes.length;
     if (total > maxTotalBytes) throw new Unjudged("there is too much of it");
+    // What says nothing need not be asked about.
+    if (bytes.length < 100 && /^\s*(\{\s*\}\s*)?$/.test(bytes.toString())) {
+      return;
+    }
     files.set(name, bytes);
   };
-  const addBelow = (
-    name: string,
-    counts: (text: string) => boolean,
-    isWanted: (name: string) => boolean,
-    depth = 0,
-  ) => {
+  const addBelow = (name: string, depth = 0) => {
     for (const entry of entriesOf(root, name)) {
       if (++entries > maxEntries) throw new Unjudged("it has too many files");
       const inner = `${name}/${entry.name}`;
-      if (entry.isDirectory()) {
-        if (depth >= maxDepth) throw new Unjudged(`${inner} is too deep`);
-        addBelow(inner, counts, isWanted, depth + 1);
-      } else if (isWanted(entry.name)) add(inner, counts);
+      if (exempt.includes(inner)) continue;
+      if (!entry.isDirectory()) add(inner);
+      else if (depth < maxDepth) addBelow(inner, depth + 1);
+      else throw new Unjudged(`${inner} is too deep`);
     }
   };
-  const always = () => true;
-  for (const name of [...settingsFiles, serversFile]) {
-    add(name, (text) => !/^\s*(\{\s*\}\s*)?$/.test(text));
-  }
-  for (const name of programDirectories) addBelow(name, always, always);
-  for (const name of textDirectories) {
-    const isActive = (text: string) => activeFrontMatter.test(text);
-    addBelow(name, isActive, (entry) => entry.endsWith(".md"));
-  }
+  add(serversFile);
+  addBelow(directory);
 }
 
 const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK, O_DIRECTORY } = constants;
@@ -148,7 +145,7 @@ const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK, O_DIRECTORY } = constants;
 export function readPlain(
   root: string,
   name: string,
-  maxBytes = maxFileBytes,
+  maxBytes: number,
 ): Buffer | undefined {
   if (!parentsArePlain(root, name)) return undefined;
   let file: number;
@@ -214,34 +211,52 @@ function absent(error: unknown, name: string): undefined {
 interface Described {
   lines: string[];
   forbidden: string[];
+  fault?: string;
 }
 
-function describe(name: string, bytes: Buffer): Described {
-  const text = bytes.toString("utf8");
-  if (!name.endsWith(".json") || name.startsWith(".claude/hooks/")) {
-    const active = activeFrontMatter.exec(text)?.[1];
-    const what = name.endsWith(".md") && active
-      ? `sets ${active}`
-      : "a program";
-    return { lines: [`${name}: ${what}`], forbidden: [] };
+/** What runs programs stands first: it is what the person should see. */
+function describe(files: Map<string, Buffer>): Described {
+  const running: string[] = [];
+  const other: string[] = [];
+  const forbidden = new Set<string>();
+  const counts = new Map<string, number>();
+  for (const [name, bytes] of files) {
+    // The decoder drops a byte order mark, as Claude does.
+    const value = name.endsWith(".json")
+      ? parseObject(new TextDecoder().decode(bytes))
+      : undefined;
+    if (!value && jsonFiles.includes(name)) {
+      return { lines: [], forbidden: [], fault: `${name} is not valid JSON` };
+    }
+    const { hooks, mcpServers, ...rest } = value ?? {};
+    running.push(...hookLines(name, hooks));
+    // A plugin's file has the servers themselves.
+    const isBare = name.endsWith(`/${serversFile}`) && !mcpServers;
+    running.push(...serverLines(name, isBare ? rest : mcpServers));
+    if (settingsFiles.includes(name)) {
+      for (const [key, setting] of Object.entries(rest)) {
+        other.push(`${name}: ${key} ${shown(setting)}`);
+      }
+      for (const key of forbiddenIn(rest)) forbidden.add(key);
+    } else if (jsonFiles.includes(name)) {
+      if (name !== serversFile) running.push(`${name}: ${shown(value)}`);
+    } else {
+      const group = name.split("/").slice(0, 3).join("/");
+      counts.set(group, (counts.get(group) ?? 0) + 1);
+    }
   }
-  const value = parseObject(text);
-  if (!value) return { lines: [`${name}: not valid JSON`], forbidden: [] };
-  if (name === serversFile) {
-    return { lines: serverLines(value["mcpServers"]), forbidden: [] };
+  for (const [group, count] of counts) {
+    const many = count === 1 ? "1 file" : `${count} files`;
+    other.push(files.has(group) ? group : `${group}: ${many}`);
   }
-  const env = objectOr(value["env"]);
-  return {
-    lines: Object.entries(value).flatMap(([key, setting]) =>
-      key === "hooks"
-        ? hookLines(name, setting)
-        : [`${name}: ${key} ${clipped(setting)}`]
-    ),
-    forbidden: [
-      ...Object.keys(env).filter(isForbiddenVariable),
-      ...Object.keys(value).filter((key) => credentialHelpers.includes(key)),
-    ],
-  };
+  return { lines: [...running, ...other], forbidden: [...forbidden] };
+}
+
+function forbiddenIn(settings: Record<string, unknown>): string[] {
+  return [
+    ...Object.keys(objectOr(settings["env"])).filter(isForbiddenVariable),
+    ...Object.keys(settings).filter((key) => credentialHelpers.includes(key)),
+  ];
 }
 
 /** Settings whose value is a command that signs in. */
@@ -254,32 +269,26 @@ export const credentialHelpers = [
   "proxyAuthHelper",
 ];
 
+/** Whole, each with all that it is given: what is left out could be what matters. */
 function hookLines(name: string, hooks: unknown): string[] {
-  return Object.entries(objectOr(hooks)).map(([event, matchers]) =>
-    `${name}: hook ${event} ${clipped(commandsIn(matchers))}`
+  return Object.entries(objectOr(hooks)).flatMap(([event, matchers]) =>
+    (Array.isArray(matchers) ? matchers : [matchers]).map((matcher) =>
+      `${name}: hook ${event} ${shown(matcher, Infinity)}`
+    )
   );
 }
 
-function commandsIn(value: unknown): unknown {
-  const commands = JSON.stringify(value)
-    .matchAll(/"(?:command|url|prompt)":("(?:[^"\\]|\\.)*")/g);
-  const found = [...commands].map(([, text = ""]) => text).join(", ");
-  return found === "" ? value : found;
+function serverLines(name: string, servers: unknown): string[] {
+  return Object.entries(objectOr(servers)).map(([server, value]) =>
+    `${name}: server ${server} ${shown(value, Infinity)}`
+  );
 }
 
-function serverLines(servers: unknown): string[] {
-  return Object.entries(objectOr(servers)).map(([name, server]) => {
-    const { command = "", args = [], url = "" } = objectOr(server);
-    const words = [command, url, ...(Array.isArray(args) ? args : [])];
-    return `${serversFile}: server ${name}: ${
-      clipped(words.filter(Boolean).join(" "))
-    }`;
-  });
-}
-
-function clipped(value: unknown): string {
-  const text = typeof value === "string" ? value : JSON.stringify(value);
-  return text.length > 200 ? `${text.slice(0, 200)}...` : text;
+/** Without blanks and line breaks in which a part could hide. */
+function shown(value: unknown, most = 400): string {
+  const text = JSON.stringify(value).replace(/(\s|\\[nrtfb])+/g, " ");
+  const rest = text.length - most;
+  return rest > 0 ? `${text.slice(0, most)}... (${rest} more)` : text;
 }
 
 function parseObject(text: string): Record<string, unknown> | undefined {
@@ -346,7 +355,8 @@ export async function judgeProjectConfig(
   log: Log,
 ): Promise<ConfigVerdict> {
   const config = readProjectConfig(project, instance.host);
-  if (!config) return { approved: true, forbidden: [] };
+  // What is laid there while Claude runs was approved by nobody.
+  if (!config) return { approved: false, forbidden: [] };
   const { fault, forbidden } = config;
   let approved = isApproved(instance, project, config);
   if (!approved && fault === undefined && await ask(config)) {
@@ -375,11 +385,13 @@ export async function judgeProjectConfig(
   return { approved, forbidden };
 }
 
-const maxLines = 12;
+const maxLines = 40;
 
 /** As many lines as a person reads before answering. */
 export function shortened(lines: string[]): string[] {
   const rest = lines.length - maxLines;
-  const shown = lines.slice(0, maxLines).map(printable);
-  return rest > 0 ? [...shown, `... and ${rest} more`] : shown;
+  const first = lines.slice(0, maxLines).map(printable);
+  return rest > 0
+    ? [...first, `... and ${rest} more: read them before you approve them`]
+    : first;
 }

@@ -105,7 +105,7 @@ spawned() {
   configured=$(make_project configured)
   echo '{"mcpServers":{"tool":{"command":"touch","args":["/workspace/served"]}}}' >"$configured/.mcp.json"
   terminal "ANTHROPIC_BASE_URL=http://127.0.0.1:9 ANTHROPIC_API_KEY=x '$scripts/claudy.ts' --name asks '$configured'"
-  wait_for 15 shows 'server tool: touch /workspace/served'
+  wait_for 15 shows 'server tool \{"command":"touch","args":\["/workspace/served"\]\}'
   wait_for 5 shows 'Let it take effect\? \[y/N\]'
   [ ! -e "$configured/served" ]
   keys y Enter

@@ -20,6 +20,7 @@ import {
   isForbiddenVariable,
   judgeProjectConfig,
   readProjectConfig,
+  shortened,
 } from "../../lib/project-config.ts";
 
 const test = suite("project-config");
@@ -38,57 +39,79 @@ function lay(name: string, text: string): void {
 
 const read = () => readProjectConfig(project, host);
 
-test("a project with nothing that runs has nothing to approve", () => {
+test("a project with nothing but memory has nothing to approve", () => {
   lay("CLAUDE.md", "hooks: read me");
   lay(".claude/settings.json", " { } \n");
-  lay(".claude/commands/review.md", "Review the change.");
-  lay(
-    ".claude/agents/a.md",
-    "---\nname: a\ndescription: b\n---\nhooks are fun",
-  );
+  lay(".claude/CLAUDE.md", "Read me too.");
+  lay(".claude/worktrees/a/.mcp.json", "{");
   assert.is(read(), undefined);
 });
 
+const hook = '{"type":"command","command":"/bin/echo","args":["-c","evil"]}';
 const active: [string, string, string][] = [
   [
     ".claude/settings.json",
-    '{"hooks":{"SessionStart":[{"hooks":[{"type":"command","command":"./x"}]}]}}',
-    '.claude/settings.json: hook SessionStart "./x"',
+    `{"hooks":{"SessionStart":[{"hooks":[${hook}]}]}}`,
+    `.claude/settings.json: hook SessionStart {"hooks":[${hook}]}`,
+  ],
+  [
+    ".claude/settings.json",
+    '\ufeff{"env":{"A":"1"}}',
+    '.claude/settings.json: env {"A":"1"}',
   ],
   [
     ".claude/settings.local.json",
     '{"permissions":{"allow":["Bash(*)"]}}',
     '.claude/settings.local.json: permissions {"allow":["Bash(*)"]}',
   ],
-  [".claude/settings.json", "{", ".claude/settings.json: not valid JSON"],
   [
     ".mcp.json",
-    '{"mcpServers":{"x":{"command":"curl","args":["evil"]}}}',
-    ".mcp.json: server x: curl evil",
-  ],
-  [".claude/hooks/a/b.sh", "rm -rf x", ".claude/hooks/a/b.sh: a program"],
-  [".claude/hooks/c.json", "{}", ".claude/hooks/c.json: a program"],
-  [
-    ".claude/agents/a.md",
-    "---\nname: a\nhooks:\n  Stop: x\n---\n",
-    ".claude/agents/a.md: sets hooks",
+    '{"mcpServers":{"x":{"url":"https://x","headersHelper":"evil"}}}',
+    '.mcp.json: server x {"url":"https://x","headersHelper":"evil"}',
   ],
   [
-    ".claude/skills/s/SKILL.md",
-    "---\nmcpServers: {}\n---\n",
-    ".claude/skills/s/SKILL.md: sets mcpServers",
+    ".claude/scheduled_tasks.json",
+    '{"tasks":[{"cron":"* * * * *","prompt":"evil"}]}',
+    '.claude/scheduled_tasks.json: {"tasks":[{"cron":"* * * * *","prompt":"evil"}]}',
   ],
+  [".claude/hooks/b.sh", "rm -rf x", ".claude/hooks/b.sh"],
+  [".claude/agents/a.md", "---\n'hooks': x\n---\n", ".claude/agents/a.md"],
+  [".claude/skills/s/SKILL.md", "Text.", ".claude/skills/s: 1 file"],
+  [
+    ".claude/skills/s/hooks/hooks.json",
+    `{"hooks":{"SessionStart":[{"hooks":[${hook}]}]}}`,
+    `.claude/skills/s/hooks/hooks.json: hook SessionStart {"hooks":[${hook}]}`,
+  ],
+  [
+    ".claude/skills/s/.mcp.json",
+    '{"x":{"command":"evil"}}',
+    '.claude/skills/s/.mcp.json: server x {"command":"evil"}',
+  ],
+  [".claude/whatever/comes/next", "x", ".claude/whatever/comes: 1 file"],
 ];
 
 for (const [name, text, line] of active) {
   test(`${name} with ${text.slice(0, 24)} has to be approved`, () => {
     lay(name, text);
-    assert.equal(read()?.summary, [line]);
+    assert.is(read()?.summary[0], line);
     const before = read()?.digest;
     lay(name, text + " ");
     assert.is.not(read()?.digest, before);
   });
 }
+
+test("nothing is laid in front of what runs, and no part of that is out of sight", () => {
+  const command = `true${" ".repeat(5000)}; evil`;
+  const settings: Record<string, unknown> = {};
+  for (let at = 0; at < 60; at++) settings[`dull${at}`] = "x".repeat(9000);
+  settings["hooks"] = { Stop: [{ hooks: [{ type: "command", command }] }] };
+  lay(".claude/settings.json", JSON.stringify(settings));
+  const summary = shortened(read()?.summary ?? []);
+  assert.match(summary[0] ?? "", 'hook Stop {"hooks"');
+  assert.match(summary[0] ?? "", "true ; evil");
+  assert.ok(summary.every((line) => line.length < 600));
+  assert.match(summary.at(-1) ?? "", "... and 21 more");
+});
 
 test("what cannot be judged has a fault and is never approved", async () => {
   const faults: [() => void, string][] = [
@@ -97,10 +120,10 @@ test("what cannot be judged has a fault and is never approved", async () => {
       symlinkSync("/etc/passwd", join(project, ".claude/settings.json"));
     }, ".claude/settings.json is a link"],
     [() => symlinkSync("/etc", join(project, ".claude")), ".claude is a link"],
+    [() => lay(".mcp.json", "{"), ".mcp.json is not valid JSON"],
     [
-      () =>
-        mkdirSync(join(project, ".claude/settings.json"), { recursive: true }),
-      ".claude/settings.json is not a file",
+      () => lay(".claude/settings.json", "[".repeat(2000)),
+      ".claude/settings.json is not valid JSON",
     ],
     [() => {
       lay(".mcp.json", "");
@@ -109,10 +132,10 @@ test("what cannot be judged has a fault and is never approved", async () => {
     [() => {
       for (let at = 0; at < 2001; at++) lay(`.claude/hooks/${at}`, "x");
     }, "too many files"],
-    [() => lay(`.claude/hooks/${"d/".repeat(9)}x`, "x"), "is too deep"],
+    [() => lay(`.claude/${"d/".repeat(10)}x`, "x"), "is too deep"],
     [() => {
       for (let at = 0; at < 10; at++) {
-        lay(`.claude/hooks/${at}`, "x".repeat(250_000));
+        lay(`.claude/hooks/${at}`, "x".repeat(2_000_000));
       }
     }, "too much of it"],
   ];
@@ -218,8 +241,14 @@ test("startSettings() fixes what a project must not set to the session's own val
   assert.is(settings["apiKeyHelper"], "");
   assert.is(settings["awsAuthRefresh"], "own");
   assert.is(settings["enableAllProjectMcpServers"], true);
+  assert.is(env["http_proxy"], "");
+  assert.not.ok("CLAUDE_CODE_DISABLE_CRON" in env);
   const off = startSettings({ ...start, approved: false }, { env: {} });
   assert.is(off["enableAllProjectMcpServers"], false);
+  assert.is(
+    (off["env"] as Record<string, string>)["CLAUDE_CODE_DISABLE_CRON"],
+    "1",
+  );
 });
 
 test("layOutSettings() leaves project settings out unless they are approved, and merges the user's", () => {
