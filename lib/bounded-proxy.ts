@@ -1,6 +1,7 @@
 // An HTTP service behind a unix socket, with bounds for what its clients can make it
 // hold: the size of a request, how many are served at a time, and for how long.
 
+import { Buffer } from "node:buffer";
 import {
   createServer,
   type IncomingMessage,
@@ -13,8 +14,13 @@ import type { Socket } from "node:net";
 export interface Bounds {
   /** Of the body of one request. */
   bodyBytes: number;
-  /** A body that is known to be no larger does not wait behind large ones. */
+  /**
+   * A body that is known to be no larger does not wait behind large ones. It is read
+   * before its request takes a place: a client that sends none keeps nobody waiting.
+   */
   smallBytes: number;
+  /** For a small body to come in. */
+  smallMs: number;
   /** Requests that are served at a time, and that wait for that. */
   small: Places;
   large: Places;
@@ -38,6 +44,7 @@ export const chromadbBounds: Bounds = {
   // ChromaDB's own limit, max_payload_size_bytes, is 40 MiB.
   bodyBytes: 40 * 1024 ** 2,
   smallBytes: 64 * 1024,
+  smallMs: 5000,
   small: { served: 32, waiting: 512 },
   large: { served: 2, waiting: 64 },
   waitMs: 60_000,
@@ -53,20 +60,43 @@ export function boundedProxy(path: string, bounds: Bounds): Server {
     small: new Lane(bounds.small),
     large: new Lane(bounds.large),
   };
-  const server = createServer((request, response) => {
+  const server = createServer(async (request, response) => {
     const announced = bodySize(request);
     if (announced !== undefined && announced > bounds.bodyBytes) {
       return refuse(response, 413, tooLarge(bounds));
     }
     const small = announced !== undefined && announced <= bounds.smallBytes;
-    lanes[small ? "small" : "large"].enter(bounds.waitMs, request).then(
-      (leave) => passOn(path, bounds, request, response).finally(leave),
+    const body = small ? await wholeBody(request, bounds.smallMs) : undefined;
+    if (small && !body) {
+      return refuse(response, 408, "The request takes too long");
+    }
+    hold(response);
+    lanes[small ? "small" : "large"].enter(bounds.waitMs, response).then(
+      (leave) => passOn(path, bounds, response, body).finally(leave),
       () => refuse(response, 503, "The service is busy; try again"),
     );
   });
+  const hold = keepIdleFew(server, bounds.connections);
   server.requestTimeout = bounds.waitMs + bounds.bodyMs;
-  keepIdleFew(server, bounds.connections);
   return server;
+}
+
+/** Undefined where it does not come in time, or its client has gone. */
+function wholeBody(
+  request: IncomingMessage,
+  withinMs: number,
+): Promise<Buffer | undefined> {
+  return new Promise((resolve) => {
+    const chunks: Uint8Array[] = [];
+    const late = setTimeout(() => resolve(undefined), withinMs);
+    request.on("data", (chunk: Uint8Array) => chunks.push(chunk));
+    request.on("end", () => resolve(Buffer.concat(chunks)));
+    request.on("error", () => resolve(undefined));
+    request.on("close", () => {
+      clearTimeout(late);
+      resolve(undefined);
+    });
+  });
 }
 
 /** Undefined where only its end will show. */
@@ -94,7 +124,7 @@ class Lane {
    * Gives what to call at the end; rejects where too many wait already, it takes too
    * long, or the client has gone.
    */
-  enter(waitMs: number, request: IncomingMessage): Promise<() => void> {
+  enter(waitMs: number, response: ServerResponse): Promise<() => void> {
     const leave = () => {
       const next = this.#waiting.shift();
       if (next) next();
@@ -110,7 +140,7 @@ class Lane {
     return new Promise((resolve, reject) => {
       const settle = () => {
         clearTimeout(timer);
-        request.off("close", giveUp);
+        response.off("close", giveUp);
       };
       const enter = () => {
         settle();
@@ -122,7 +152,7 @@ class Lane {
         reject(new Error("No turn in time"));
       };
       const timer = setTimeout(giveUp, waitMs);
-      request.on("close", giveUp);
+      response.on("close", giveUp);
       this.#waiting.push(enter);
     });
   }
@@ -153,9 +183,10 @@ function endToEnd(headers: NodeJS.Dict<string | string[]>) {
 function passOn(
   socketPath: string,
   bounds: Bounds,
-  request: IncomingMessage,
   response: ServerResponse,
+  body: Buffer | undefined,
 ): Promise<void> {
+  const request = response.req;
   const upstream = requestUpstream({
     socketPath,
     method: request.method,
@@ -163,8 +194,6 @@ function passOn(
     headers: endToEnd(request.headers),
     agent: false,
   });
-  let sent = 0;
-  let whole = false;
   const fail = (status: number, why: string) => {
     refuse(response, status, why);
     upstream.destroy();
@@ -177,20 +206,26 @@ function passOn(
     () => fail(408, "The request takes too long"),
     bounds.bodyMs,
   );
-  request.on("data", (chunk: Uint8Array) => {
-    sent += chunk.length;
-    if (sent > bounds.bodyBytes) return fail(413, tooLarge(bounds));
-    if (upstream.destroyed || upstream.write(chunk)) return;
-    request.pause();
-    upstream.once("drain", () => request.resume());
-  });
-  request.on("end", () => {
+  let sent = 0;
+  let whole = false;
+  const end = () => {
     whole = true;
     clearTimeout(slow);
-    upstream.end();
-  });
-  // A request that is whole is being worked on, client or not: its turn is not over.
-  request.on("close", () => whole || upstream.destroy());
+    upstream.end(body?.length ? body : undefined);
+  };
+  if (body) end();
+  else {
+    request.on("data", (chunk: Uint8Array) => {
+      sent += chunk.length;
+      if (sent > bounds.bodyBytes) return fail(413, tooLarge(bounds));
+      if (upstream.destroyed || upstream.write(chunk)) return;
+      request.pause();
+      upstream.once("drain", () => request.resume());
+    });
+    request.on("end", end);
+    // A request that is whole is being worked on, client or not: its turn is not over.
+    request.on("close", () => whole || upstream.destroy());
+  }
   upstream.on("response", (answer) => {
     response.writeHead(answer.statusCode ?? 502, endToEnd(answer.headers));
     relay(answer, response, bounds.stallMs);
@@ -244,8 +279,14 @@ function refuse(response: ServerResponse, status: number, why: string): void {
   response.req.resume();
 }
 
-/** Where there are too many connections, the one that is idle for longest goes. */
-function keepIdleFew(server: Server, most: number): void {
+/**
+ * Where there are too many connections, the one that is idle for longest goes. One is
+ * idle until it is held for a response; gives what holds it.
+ */
+function keepIdleFew(
+  server: Server,
+  most: number,
+): (response: ServerResponse) => void {
   const busy = new Map<Socket, number>();
   const idle = new Set<Socket>();
   server.on("connection", (socket: Socket) => {
@@ -258,7 +299,8 @@ function keepIdleFew(server: Server, most: number): void {
     const [oldest = socket] = idle;
     oldest.destroy();
   });
-  server.on("request", ({ socket }: IncomingMessage, response) => {
+  return (response) => {
+    const { socket } = response.req;
     idle.delete(socket);
     busy.set(socket, (busy.get(socket) ?? 0) + 1);
     response.on("close", () => {
@@ -267,5 +309,5 @@ function keepIdleFew(server: Server, most: number): void {
       busy.delete(socket);
       if (!socket.destroyed) idle.add(socket);
     });
-  });
+  };
 }

@@ -217,6 +217,29 @@ test("503 where a turn takes too long, 502 where there is no service", async () 
   proxy.close();
 });
 
+test("clients that send no body take no place, and no connection of one that does", async () => {
+  const service = await serve({
+    small: { served: 2, waiting: 1 },
+    connections: 20,
+    smallMs: 300,
+  });
+  const mute = Array.from({ length: 20 }, () => {
+    const socket = connect(service.port, "127.0.0.1");
+    socket.write("POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n");
+    socket.on("error", () => {});
+    return socket;
+  });
+  await Promise.all(mute.map((socket) => once(socket, "connect")));
+  for (let at = 0; at < 5; at++) {
+    assert.is((await service.ask("x")).status, 200);
+  }
+  const last = mute.at(-1)!;
+  const [answer] = await once(last, "data") as [Uint8Array];
+  assert.match(new TextDecoder().decode(answer), "HTTP/1.1 408");
+  for (const socket of mute) socket.destroy();
+  service.close();
+});
+
 test("with too many connections the one that is idle for longest goes", async () => {
   const service = await serve({ connections: 3 });
   const open = Array.from(
