@@ -70,11 +70,16 @@ export function lookAtProcesses(
     return socket;
   });
   const pids = processesOf(containers, proc);
+  const held = containers.map((id) =>
+    lookAtContainer(id, pids.get(id) ?? [], sockets, proc)
+  );
+  for (const id of containers) {
+    const lost = listening.some(({ container }) => container === null);
+    if (lost) lookAtThreads(id, pids.get(id) ?? [], sockets, proc);
+  }
   return {
     listening,
-    containers: containers.map((id) =>
-      lookAtContainer(id, pids.get(id) ?? [], sockets, proc)
-    ),
+    containers: held,
     inotifyLimit: Number(
       read(`${proc}/sys/fs/inotify/max_user_instances`) || "0",
     ),
@@ -120,6 +125,31 @@ function lookAtContainer(
     }
   }
   return { id, uid, inotify, incomplete };
+}
+
+/** A thread may have descriptors that its process has not: clone(2), CLONE_FILES. */
+function lookAtThreads(
+  id: string,
+  pids: string[],
+  sockets: Map<string, Look["listening"][number]>,
+  proc: string,
+): void {
+  const deadline = cpuMs() + maxCpuMs;
+  let files = 0;
+  for (const pid of pids) {
+    for (const thread of list(`${proc}/${pid}/task`)) {
+      const own = `${proc}/${pid}/task/${thread}`;
+      if (thread === pid || openFiles(`${own}/fd`) > maxFiles) continue;
+      for (const fd of list(`${own}/fd`)) {
+        if (++files % 100 === 0 && cpuMs() > deadline) return;
+        const socket = sockets.get(link(`${own}/fd/${fd}`));
+        if (socket?.container !== null) continue;
+        socket.container = id;
+        const name = /^Name:\t(.*)$/m.exec(read(`${own}/status`));
+        socket.process = name?.[1] ?? "";
+      }
+    }
+  }
 }
 
 /** Linux 6.2 and later tell it as the directory's size, others 0. */

@@ -86,8 +86,16 @@ export const portActions = {
   },
 };
 
-/** Refuses a port of one session where another has taken it. */
+/** Refuses a port of one session where another, or nobody who shows, has taken it. */
 export function refuseOther(there: Listener[]): void {
+  const hidden = there.find(({ container }) => container === null);
+  if (hidden && hidden.reservedFor === null) {
+    throw new Failure(
+      "unsafe",
+      `Who listens at ${hidden.port} cannot be told`,
+      { hint: "Pass --allow-other to open it all the same." },
+    );
+  }
   const other = there.find(({ reservedFor }) => reservedFor !== null);
   if (!other) return;
   throw new Failure(
@@ -119,7 +127,7 @@ export function addPorts(cli: CAC): void {
     .option("--json", "list: print it as JSON")
     .option(
       "--allow-other",
-      "open: do not look who listens (default: refuse another session)",
+      "open: do not look who listens (default: refuse another session, and who is unknown)",
     )
     .example("claudy ports open 3000")
     .action(

@@ -118,11 +118,15 @@ function fakeProc(): string {
     ...Array.from({ length: 3 }, () => "anon_inode:inotify"),
   ]);
   process(12, "else", "sshd", ["socket:[79]"]);
+  const thread = join(proc, "11/task/13");
+  mkdirSync(join(thread, "fd"), { recursive: true });
+  writeFileSync(join(thread, "status"), "Name:\thidden\n");
+  symlinkSync("socket:[81]", join(thread, "fd/0"));
   mkdirSync(join(proc, "10", "net"));
   writeFileSync(
     join(proc, "10", "net", "tcp"),
     "  sl  local\n" + line("1F40", "0A", 77) + line("0BB8", "0A", 78) +
-      line("0016", "0A", 79) + line("9999", "01", 80),
+      line("0016", "0A", 79) + line("0017", "0A", 81) + line("9999", "01", 80),
   );
   mkdirSync(join(proc, "sys/fs/inotify"), { recursive: true });
   writeFileSync(join(proc, "sys/fs/inotify/max_user_instances"), "128\n");
@@ -145,7 +149,7 @@ test("lookAtProcesses() tells who holds what by cgroup and descriptors", () => {
       22,
       null,
       null,
-    ]],
+    ], [23, id("b"), "hidden"]],
   );
   assert.equal(look.containers[1], {
     id: id("b"),
@@ -216,6 +220,8 @@ test("refuseOther() refuses a session's port that another has taken", () => {
     () => refuseOther(listeners(null, null)),
     /but a process of no session listens there/,
   );
+  const hidden = { ...listeners(null, null)[0]!, reservedFor: null };
+  assert.throws(() => refuseOther([hidden]), /Who listens at 20045 cannot/);
 });
 
 test("judgeInotify() names the worker that uses up a user's instances", () => {
