@@ -39,7 +39,11 @@ const signs: [name: string, files: string[]][] = [
 /** The profile that a project's files ask for. */
 export function detectProfile(project: string, { mount }: HostView): string {
   const found = signs.find(([, files]) =>
-    files.some((file) => existsSync(join(mount + project, file)))
+    // Not through a link: it would tell which files of the host there are.
+    files.some((file) =>
+      lstatSync(join(mount + project, file), { throwIfNoEntry: false })
+        ?.isFile()
+    )
   );
   return found?.[0] ?? baseProfile;
 }

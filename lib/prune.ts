@@ -26,6 +26,8 @@ export interface PruneOptions {
   olderThanMs: number;
   /** Conversations too, of sessions that nobody has opened for so long. */
   sessions: boolean;
+  /** Image names too that begin as those of instances that are gone. */
+  allInstances: boolean;
 }
 
 /** What can go; nothing is removed yet. */
@@ -49,7 +51,7 @@ export async function findLeftovers(
 /** The same without the sizes of directories. */
 async function locate(
   instance: Instance,
-  { olderThanMs, sessions }: PruneOptions,
+  { olderThanMs, sessions, allInstances }: PruneOptions,
 ): Promise<Leftover[]> {
   const { home } = instance;
   const before = Date.now() - olderThanMs;
@@ -65,6 +67,7 @@ async function locate(
     // Of a move that has not ended one may be the only place of the data.
     ...(readJournal(instance) ? [] : backups(instance, before)),
     ...await images(instance, before),
+    ...(allInstances ? await othersImages(instance, before) : []),
     ...(sessions ? await oldSessions(instance, before) : []),
   ];
 }
@@ -115,15 +118,13 @@ function backups(instance: Instance, before: number): Leftover[] {
 }
 
 /**
- * Images of ours that a later build has taken the name from, profiles that are this
- * instance's own, which are built again when they are asked for, and what instances
- * that are gone have left.
+ * Images of ours that a later build has taken the name from, and profiles that are this
+ * instance's own, which are built again when they are asked for.
  */
 async function images(
-  instance: Instance,
+  { docker, prefix }: Instance,
   before: number,
 ): Promise<Leftover[]> {
-  const { docker, prefix, settings } = instance;
   const found = (await Promise.all([
     { dangling: ["true"], label: [label.inputs] },
     {
@@ -133,10 +134,25 @@ async function images(
     },
   ].map((filters) => docker.listImages({ filters })))).flat();
   const containers = await docker.listContainers({ all: true });
-  const used = new Set(containers.map(({ ImageID }) => ImageID));
-  const unused = ({ Id, Created }: Docker.ImageInfo) =>
-    !used.has(Id) && Created * 1000 < before;
-  const own = new Map(found.filter(unused).map((image) => [image.Id, image]));
+  const own = new Map(
+    found.filter(unusedBy(containers, before)).map((image) => [
+      image.Id,
+      image,
+    ]),
+  );
+  return [...own.values()].map(({ Id, Size }) => ({
+    kind: "image",
+    name: Id,
+    sizeBytes: Size,
+  }));
+}
+
+/** What instances without containers and volumes have left, and who else names so. */
+async function othersImages(
+  { docker, prefix, settings }: Instance,
+  before: number,
+): Promise<Leftover[]> {
+  const containers = await docker.listContainers({ all: true });
   const { Volumes } = await docker.listVolumes();
   const live = [...containers, ...Volumes].map(({ Labels }) =>
     Labels?.[label.instance]
@@ -145,17 +161,14 @@ async function images(
   const labelled = await docker.listImages({
     filters: { label: [label.inputs] },
   });
-  const orphaned = labelled.filter((image) =>
-    unused(image) && !own.has(image.Id)
-  ).flatMap((image) => orphanedNames(image, repositories));
-  return [
-    ...[...own.values()].map(({ Id, Size }) => ({
-      kind: "image" as const,
-      name: Id,
-      sizeBytes: Size,
-    })),
-    ...orphaned,
-  ];
+  return labelled.filter(unusedBy(containers, before))
+    .flatMap((image) => orphanedNames(image, repositories));
+}
+
+function unusedBy(containers: Docker.ContainerInfo[], before: number) {
+  const used = new Set(containers.map(({ ImageID }) => ImageID));
+  return ({ Id, Created }: Docker.ImageInfo) =>
+    !used.has(Id) && Created * 1000 < before;
 }
 
 /** An instance's image repository: its prefix, or that and what it is for. */

@@ -211,7 +211,7 @@ export function workerSpec(
     HostConfig: {
       Init: true,
       NetworkMode: request.network,
-      ...(limits === null ? {} : limitsOf(limits)),
+      ...(limits === null ? {} : { ...limitsOf(limits), Ulimits: ulimits }),
       CapDrop: ["ALL"],
       SecurityOpt: [
         "no-new-privileges",
@@ -268,6 +268,9 @@ function processOf({ command, gate, sources }: WorkerRequest) {
 
 /** Not the image's command: one of somebody's own may start what does not idle. */
 const idle = ["sleep", "infinity"];
+
+/** Counted for a user, and so with the host's user of the same id. */
+const ulimits = [{ Name: "sigpending", Soft: 4096, Hard: 4096 }];
 
 /** Limits in Docker's words, for a worker that is made and for one that runs. */
 export function limitsOf({ memoryBytes, cpus, pids }: Limits) {

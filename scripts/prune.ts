@@ -13,6 +13,7 @@ import { answer, confirm } from "./output.ts";
 interface Options {
   olderThan?: unknown;
   sessions?: boolean;
+  allInstances?: boolean;
   dryRun?: boolean;
   yes?: boolean;
   json?: boolean;
@@ -34,6 +35,10 @@ export function addPrune(cli: CAC): void {
       "--sessions",
       "Sessions too that were not opened for so long, with their conversations",
     )
+    .option(
+      "--all-instances",
+      "Images too of instances without containers and volumes",
+    )
     .option("--dry-run", "Only show them")
     .option("--yes", "Do not ask")
     .option("--json", "Print them as JSON")
@@ -44,6 +49,7 @@ export function addPrune(cli: CAC): void {
       const wish = {
         olderThanMs: days * dayMs,
         sessions: options.sessions ?? false,
+        allInstances: options.allInstances ?? false,
       };
       const found = await findLeftovers(instance, wish);
       const json = options.json ?? false;

@@ -44,7 +44,8 @@ in_image() { # in_image TAG SCRIPT
   own=$(id "$HAL9000_PREFIX")
   # As an instance that is gone has left it, made of something else.
   printf 'FROM %s:worker-ultramin\nLABEL hal9000.inputs=former\n' "$HAL9000_PREFIX" | docker build --quiet --tag "$other:worker-ultramin" -
-  pruned=$("$scripts/claudy.ts" prune --dry-run --older-than 0)
+  run ! grep -F "$other:" <<<"$("$scripts/claudy.ts" prune --dry-run --older-than 0)"
+  pruned=$("$scripts/claudy.ts" prune --dry-run --older-than 0 --all-instances)
   grep -F "$other:worker-ultramin" <<<"$pruned"
   run ! grep -F " $HAL9000_PREFIX:" <<<"$pruned"
   changed=$(id "$other")
