@@ -96,17 +96,28 @@ function seedClaudeHome(
   owner: Owner,
   hasTrustDialogAccepted: boolean,
 ): void {
-  const file = `${directory}/.claude.json`;
   // A link that the worker laid there is no file: it is replaced, not followed.
-  const stat = lstatSync(file, { throwIfNoEntry: false });
+  const stat = lstatSync(stateFile(directory), { throwIfNoEntry: false });
   if (stat?.isFile() && stat.size > 0) return;
+  seedState(directory, owner, hasTrustDialogAccepted);
+}
+
+/** For a worker whose Claude has not run yet. */
+export function seedState(
+  directory: string,
+  owner: Owner,
+  hasTrustDialogAccepted: boolean,
+): void {
   const state = {
     hasCompletedOnboarding: true,
     projects: { [inside.workspace]: { hasTrustDialogAccepted } },
   };
   // Made again where a crash left it empty: no need to wait for the disk.
-  replaceWhole(file, JSON.stringify(state), owner, { sync: false });
+  const text = JSON.stringify(state);
+  replaceWhole(stateFile(directory), text, owner, { sync: false });
 }
+
+const stateFile = (directory: string) => `${directory}/.claude.json`;
 
 /** Account files for a user of workers; gives their directory on the host. */
 export function ensureAccounts(

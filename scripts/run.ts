@@ -30,6 +30,7 @@ import { claimOrSpawn } from "../lib/session-worker.ts";
 import { ensureHome } from "../lib/volumes.ts";
 import { offerDaemon } from "./daemon.ts";
 import { addMcpChoice, type McpChoice, mcpChoice } from "./mcp-choice.ts";
+import { seedState } from "../lib/worker-home.ts";
 import { approveConfig, trustOption } from "./trust.ts";
 import { worktreeOption } from "./options.ts";
 import { repositoryConsent } from "./output.ts";
@@ -116,6 +117,8 @@ async function runPrompt(
       inheritRequest(instance, env),
       logToStderr,
     );
+    // What of the project takes effect has been decided.
+    seedState(claudeHome, record.project, true);
     const mcp = chosenServers(servers, choice);
     offerServers(instance, claudeHome, record.project, mcp);
     await tellOfMissing(instance, mcp, logToStderr);

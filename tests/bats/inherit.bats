@@ -225,3 +225,12 @@ lay_hidden() {
   asked "after"
   [ ! -e "$project/hooked" ]
 }
+
+@test "run lets permissions take effect that were approved" {
+  project=$(make_project permitted)
+  mkdir "$project/.claude"
+  echo '{"permissions":{"allow":["Bash(touch:*)"]}}' >"$project/.claude/settings.json"
+  run -0 --separate-stderr "$claudy" run --trust-project -C "$project" "hello" </dev/null
+  # shellcheck disable=SC2154
+  [[ $stderr != *"has not been trusted"* ]]
+}
