@@ -2,13 +2,16 @@
 // host it asks for.
 
 import { createHash } from "node:crypto";
-import { basename, isAbsolute, resolve } from "node:path";
+import { realpathSync } from "node:fs";
+import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 import { lookFromHelper } from "./helper.ts";
 import { Failure, type FailureKind } from "./errors.ts";
-import { type HostPath, lookAt } from "./hostpath.ts";
+import { type HostPath, isWithin, lookAt } from "./hostpath.ts";
 import type { Instance } from "./instance.ts";
 import type { Owner } from "./owned.ts";
 import { refusalOf } from "./protected.ts";
+import { readRecords } from "./record.ts";
+import { readSessions } from "./session-record.ts";
 
 export interface Project extends Owner {
   /** Absolute, without links, as the host knows it. */
@@ -65,7 +68,8 @@ export async function resolveGiven(
   }
   const reason = given.allowAny
     ? undefined
-    : refusalIn(instance, found.path, given);
+    : linkOut(instance, wanted, found.path) ??
+      refusalIn(instance, found.path, given);
   if (reason !== undefined) {
     throw new Failure("unsafe", `${subject}: ${reason}`, {
       hint:
@@ -73,6 +77,31 @@ export async function resolveGiven(
     });
   }
   return found;
+}
+
+/**
+ * A link in a project that leads out of it, if the path goes through one: a worker may
+ * have laid it there, and would so choose what the next one is given.
+ */
+function linkOut(
+  instance: Pick<Instance, "home" | "owner" | "host">,
+  wanted: string,
+  found: string,
+): string | undefined {
+  if (wanted === found) return undefined;
+  const typed = [wanted];
+  if (instance.host.mount === "") {
+    typed.push(join(realpathSync(dirname(wanted)), basename(wanted)));
+  }
+  const projects = [
+    ...readSessions(instance).map(({ project }) => project),
+    ...readRecords(instance).map(({ project }) => project.path),
+  ];
+  const project = projects.find((path) =>
+    !isWithin(found, path) &&
+    typed.some((way) => way !== path && isWithin(way, path))
+  );
+  return project && `a link in project ${project} leads to ${found}`;
 }
 
 /** Why a worker of the instance may not have `path`, undefined where it may. */

@@ -241,3 +241,26 @@ keep_session() { # keep_session NAME PROJECT
   [ "$(inspect "$parent" '{{.RestartCount}}')" = 0 ]
   rm -rf "$HAL9000_HOME"/sessions/damaged/odd-* "$HAL9000_HOME/sessions/kept/well.json" "$HAL9000_HOME/claude/well"
 }
+
+@test "a link in a project leads no other worker out of it" {
+  project=$(make_project linked)
+  elsewhere=$(make_project elsewhere)
+  keep_session linked "$project"
+  mkdir "$project/within"
+  ln -s "$elsewhere" "$project/out"
+  ln -s .. "$project/up"
+  ln -s within "$project/in"
+  ln -s "$project" "$HAL9000_PROJECT_ROOTS/alias"
+  for path in "$project/out" "$project/up" "$project/up/elsewhere" "$HAL9000_PROJECT_ROOTS/alias/out"; do
+    run -6 spawn -n led "$path"
+    [[ $output == *"a link in project $project leads to"*--allow-any-path* ]]
+  done
+  run -6 "$scripts/claudy.ts" --detach --yes "$project/out"
+  run -6 spawn -n led --mount "$project/out:/data" "$elsewhere"
+  run -6 docker exec "$parent" /scripts/spawn-worker -d -n led "$project/out"
+  spawn -n led --allow-any-path "$project/out"
+  # A person's own link, and one that stays within.
+  spawn -n led-by-alias "$HAL9000_PROJECT_ROOTS/alias"
+  spawn -n led-within "$project/in"
+  rm -r "$HAL9000_PROJECT_ROOTS/alias" "$HAL9000_HOME/sessions/kept/linked.json" "$HAL9000_HOME/claude/linked"
+}
