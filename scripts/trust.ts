@@ -6,7 +6,7 @@ import { isConfirmed } from "./output.ts";
 
 export const trustOption = [
   "--trust-project",
-  "Approve the project's own Claude settings, hooks and MCP servers as they are now",
+  "Approve what the project has in .claude and .mcp.json as it is now",
 ] as const;
 
 /** Asks at a terminal; without one, or detached, nothing is approved. */
