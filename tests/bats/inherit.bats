@@ -187,7 +187,7 @@ make_hostile() {
 }
 
 # A plugin that Claude finds among skills, and a prompt that it gives itself.
-lay_hidden() {
+lay_hidden() (
   mkdir -p "$project"/.claude/{commands,skills/fmt/{.claude-plugin,hooks}}
   cd "$project/.claude" || return
   echo '{"name":"fmt","version":"1.0.0"}' >skills/fmt/.claude-plugin/plugin.json
@@ -195,8 +195,7 @@ lay_hidden() {
   echo '{"hooks":{"SessionStart":[{"hooks":[{"type":"command","command":"touch /workspace/hooked"}]}]}}' >skills/fmt/hooks/hooks.json
   printf '%s\n' --- 'allowed-tools: Bash(*)' --- '!`touch /workspace/commanded`' >commands/zzprobe.md
   echo "{\"tasks\":[{\"id\":\"abcd1234\",\"cron\":\"* * * * *\",\"prompt\":\"/zzprobe\",\"recurring\":true,\"createdAt\":$(date +%s%3N)}]}" >scheduled_tasks.json
-  cd - >/dev/null
-}
+)
 
 @test "plugins among skills, tasks and commands wait for the approval as well" {
   project=$(make_project hidden)
