@@ -19,6 +19,7 @@ import {
   examineHome,
   examineLeftovers,
   examineMounts,
+  examineMove,
   examineOwner,
   examineRecords,
 } from "./kept.ts";
@@ -55,6 +56,7 @@ const examinations: Examination[] = [
   { name: "engine", look: examineEngine, machine: true },
   { name: "owner", look: examineOwner, engine: true, machine: true },
   { name: "home", look: examineHome },
+  { name: "move", look: examineMove },
   { name: "disk", look: examineDisk, machine: true },
   { name: "memory", look: examineMemory, engine: true, machine: true },
   { name: "clock", look: examineClock, engine: true, machine: true },

@@ -1,10 +1,15 @@
 // What the instance keeps: its home, credentials, records, and what is left over.
 
 import { existsSync, lstatSync, readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { credentialFor } from "../credentials.ts";
+import { inDirectory } from "../directory.ts";
 import type { Instance } from "../instance.ts";
 import { instanceFilter } from "../labels.ts";
 import { readLogin } from "../login.ts";
+import { readJournal } from "../migration/journal.ts";
+import { readMigrated } from "../migration/migrated.ts";
+import { movedParts } from "../migration/parts.ts";
 import { foreignHome, foreignInstance } from "../ownership.ts";
 import { readRecords } from "../record.ts";
 import { mountPointsBelow } from "../storage.ts";
@@ -48,6 +53,32 @@ export function examineHome({ home, owner }: Instance): Finding {
     `not its owner's: ${strangers.join(", ")}`,
     `chown -R ${owner.uid}:${owner.gid} ${home.home}`,
   );
+}
+
+/** The journal of a move is what the daemon looks at before it starts. */
+export function examineMove(instance: Instance): Finding {
+  const journal = readJournal(instance);
+  if (journal) {
+    const { kind } = journal.state;
+    const goOn = kind === "migrate" ? "migrate, or migrate --abort" : kind;
+    return fail(`a ${kind} has not ended`, goOn);
+  }
+  const former = movedParts.filter(({ name }) =>
+    hasEntries(join(instance.home.home, name))
+  ).map(({ name }) => name);
+  return former.length === 0 || readMigrated(instance)
+    ? ok("no data is being moved")
+    : warn(
+      `data of version 0.5 is not in use: ${former.join(", ")}`,
+      "migrate --dry-run",
+    );
+}
+
+function hasEntries(directory: string): boolean {
+  return (inDirectory(directory, (opened) => {
+    for (const _ of opened.entries()) return true;
+    return false;
+  })) ?? false;
 }
 
 /** What there is, never what it says. */

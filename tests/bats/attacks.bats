@@ -235,8 +235,8 @@ keep_session() { # keep_session NAME PROJECT
   run -0 timeout 10 "$scripts/claudy.ts" sessions
   # The end of a worker makes the parent look at all of them.
   docker kill well-too
-  tidy() { ! find "$HAL9000_HOME/sessions" -maxdepth 2 -name 'odd*.json' -o -maxdepth 2 -name '*.tmp' | grep .; }
-  wait_for 90 tidy # at the latest with the look of every minute
+  tidy() { ! find "$HAL9000_HOME/sessions" -maxdepth 2 -name 'odd-*.json' -o -maxdepth 2 -name '*.tmp' | grep .; }
+  wait_for 20 tidy
   [ "$(find "$HAL9000_HOME/sessions/damaged" -name 'odd-*' | wc -l)" = 8 ]
   [ "$(inspect "$parent" '{{.RestartCount}}')" = 0 ]
   rm -rf "$HAL9000_HOME"/sessions/damaged/odd-* "$HAL9000_HOME/sessions/kept/well.json" "$HAL9000_HOME/claude/well"

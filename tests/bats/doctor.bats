@@ -209,6 +209,20 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   run -2 "$claudy" prune --older-than x
 }
 
+@test "a move that has not ended is named, and data of version 0.5 that is not in use" {
+  mkdir "$HAL9000_HOME/membank"
+  examine || true
+  [ "$(found move)" = ok ]
+  echo former >"$HAL9000_HOME/membank/note.md"
+  examine || true
+  [ "$(found move)" = warn ]
+  jq -n '{version: 1, kind: "rollback", stamp: "20261121T130000Z", parts: [], skipBackup: false,
+    keepVolumes: false, backup: null, made: [], steps: {}}' >"$HAL9000_HOME/migration/journal.json"
+  examine || true
+  [ "$(found move) $(mends move)" = "fail rollback" ]
+  rm -r "$HAL9000_HOME/membank" "$HAL9000_HOME/migration/journal.json"
+}
+
 @test "before the first start doctor names what is not there yet, and fails for no file" {
   export HAL9000_PREFIX=$HAL9000_PREFIX-none HAL9000_HOME=$BATS_TEST_TMPDIR/none
   run -1 --separate-stderr "$claudy" doctor --json
