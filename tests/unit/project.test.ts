@@ -15,6 +15,7 @@ import * as assert from "uvu/assert";
 import { Failure } from "../../lib/errors.ts";
 import { lookAt, realpathBeneath } from "../../lib/hostpath.ts";
 import type { Instance } from "../../lib/instance.ts";
+import { homePaths } from "../../lib/paths.ts";
 import {
   resolveGiven,
   resolveProject,
@@ -28,6 +29,7 @@ const test = suite<{ root: string }>("project");
 /** A host that hides nothing, with its home out of the way. */
 const instance = {
   host: { mount: "", roots: undefined },
+  home: homePaths("/nowhere/.hal9000"),
   hostHome: { home: "/nowhere/.hal9000" },
   socket: "/nowhere/docker.sock",
   places: { userHomes: [], checkouts: [] },
