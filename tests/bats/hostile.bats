@@ -85,8 +85,8 @@ traces() {
   # Asked for what it has written, each command goes on without it.
   timeout 60 "$claudy" sessions sync "$hostile" >"$BATS_TEST_TMPDIR/out" 2>&1 || true
   run ! grep -q $'\e' "$BATS_TEST_TMPDIR/out"
+  # In a file the log is as it was written; terminal.bats has it at a terminal.
   timeout 30 "$claudy" logs "$hostile" >"$BATS_TEST_TMPDIR/out" 2>&1
-  run ! grep -q $'\e]' "$BATS_TEST_TMPDIR/out"
   timeout 30 "$claudy" stop "$hostile"
   ended=$SECONDS
 
