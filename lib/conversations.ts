@@ -10,7 +10,7 @@ import { sessionHome } from "./worker-home.ts";
 const parts = ["projects", "-workspace"];
 
 /** Of all the homes that one command looks at. */
-export const lookMs = 300;
+export const lookMs = 150;
 
 /** So many are looked at however late it is: more than a session ever has. */
 const always = 500;
