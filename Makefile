@@ -17,8 +17,7 @@ PROJECT ?=
 # Not empty: mount the repository of a PROJECT that is a git worktree
 ALLOW_WORKTREE ?=
 SAMPLES ?=
-# Files of tests that run at the same time
-LANES ?= 2
+LANES ?=
 export FILTER PROJECT ALLOW_WORKTREE SAMPLES LANES
 
 help: ## Show this help

@@ -16,7 +16,7 @@ export interface Bounds {
   bodyBytes: number;
   /**
    * A body that is known to be no larger does not wait behind large ones. It is read
-   * before its request takes a place: a client that sends none keeps nobody waiting.
+   * before its request takes a place, so a client that sends no body delays no other.
    */
   smallBytes: number;
   /** For a small body to come in. */

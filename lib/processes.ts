@@ -139,6 +139,7 @@ function lookAtThreads(
   for (const pid of pids) {
     for (const thread of list(`${proc}/${pid}/task`)) {
       const own = `${proc}/${pid}/task/${thread}`;
+      if (cpuMs() > deadline) return;
       if (thread === pid || openFiles(`${own}/fd`) > maxFiles) continue;
       for (const fd of list(`${own}/fd`)) {
         if (++files % 100 === 0 && cpuMs() > deadline) return;

@@ -39,13 +39,18 @@ const signs: [name: string, files: string[]][] = [
 /** The profile that a project's files ask for. */
 export function detectProfile(project: string, { mount }: HostView): string {
   const found = signs.find(([, files]) =>
-    // Not through a link: it would tell which files of the host there are.
-    files.some((file) =>
-      lstatSync(join(mount + project, file), { throwIfNoEntry: false })
-        ?.isFile()
-    )
+    files.some((file) => isPlainFile(join(mount + project, file)))
   );
   return found?.[0] ?? baseProfile;
+}
+
+/** Links are not followed: the answer would tell which files the host has. */
+function isPlainFile(path: string): boolean {
+  try {
+    return lstatSync(path).isFile();
+  } catch {
+    return false; // there is none, or it cannot be looked at
+  }
 }
 
 /** What a project says of itself: a file of our settings in its directory. */

@@ -355,7 +355,7 @@ export async function judgeProjectConfig(
   log: Log,
 ): Promise<ConfigVerdict> {
   const config = readProjectConfig(project, instance.host);
-  // What is laid there while Claude runs was approved by nobody.
+  // Files may be added while Claude runs, and those are not approved.
   if (!config) return { approved: false, forbidden: [] };
   const { fault, forbidden } = config;
   let approved = isApproved(instance, project, config);

@@ -86,7 +86,7 @@ export const portActions = {
   },
 };
 
-/** Refuses a port of one session where another, or nobody who shows, has taken it. */
+/** Refuses a session's port that another has taken, and a port whose listener is unknown. */
 export function refuseOther(there: Listener[]): void {
   const hidden = there.find(({ container }) => container === null);
   if (hidden && hidden.reservedFor === null) {

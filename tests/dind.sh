@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs the bats files on the engine, LANES at a time, the longest first. Each has an
+# Runs the bats files on the engine, LANES (2) at a time, the longest first. Each has an
 # instance of its own (see bats/setup_suite.bash) and prints when it has ended.
 #   tests/dind.sh [REGEX]: only tests whose names match
 set -uo pipefail

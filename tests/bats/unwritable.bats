@@ -30,7 +30,7 @@ writable() {
 
 @test "in a read-only home workers are stopped all the same, and nothing is raw" {
   spawn -n frozen "$project"
-  spawn -n slow-spawn "$project"
+  spawn -n beside-frozen "$project"
   read_only "$HAL9000_HOME"
   while read -r command; do
     status=0
@@ -53,8 +53,8 @@ COMMANDS
   run -0 "$scripts/coordinator.ts" stop frozen
   [[ $output == *"warning: Cannot write $HAL9000_HOME/logs/frozen.log: the file system is read-only"* ]]
   run -0 --separate-stderr "$scripts/coordinator.ts" stop-all --yes
-  [ "$output" = slow-spawn ]
-  [ -z "$(docker ps --all --quiet --filter name=frozen --filter name=slow-spawn)" ]
+  [ "$output" = beside-frozen ]
+  [ -z "$(docker ps --all --quiet --filter name=frozen --filter name=beside-frozen)" ]
 }
 
 @test "a record that cannot be written leaves no container" {

@@ -182,7 +182,7 @@ const parts = [
   writeEscapes(),
   takeWhatIsShared(),
   keepRunning("chroma-flood.ts", "20"),
-  // One half: with both nobody in the namespace connects to anything any more, as
+  // One half: with all ports taken, no worker can open a connection, as
   // SECURITY.md says; that has a test of its own.
   keepRunning("port-hog.ts", "0"),
   keepRunning("set-uid.ts", "/workspace"),
