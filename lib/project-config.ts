@@ -53,6 +53,7 @@ const exempt = [".claude/worktrees", ".claude/CLAUDE.md"];
 const maxFileBytes = 4 * 1024 ** 2;
 const maxTotalBytes = 16 * 1024 ** 2;
 const maxEntries = 2000;
+const maxShownLength = 200_000;
 const maxDepth = 8;
 
 /**
@@ -93,6 +94,9 @@ export function readProjectConfig(
   const described = describe(files);
   if (described.fault) return withFault(described.fault);
   const { lines, forbidden } = described;
+  if (lines.join("").length > maxShownLength) {
+    return withFault("what it runs is too long to be read");
+  }
   return {
     digest: hash.digest("hex"),
     summary: lines,

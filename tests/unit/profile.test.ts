@@ -67,6 +67,11 @@ test("detectProfile() looks from inside the parent", ({ root }) => {
   assert.is(detectProfile("/app", { mount, roots: ["/app"] }), "node");
 });
 
+test("detectProfile() follows no link: it would tell what the host has", ({ root }) => {
+  symlinkSync("/etc/hostname", join(root, "requirements.txt"));
+  assert.is(detectProfile(root, host), "base");
+});
+
 test("profileOf() takes the chosen, then the project's own, then the detected", ({ root }) => {
   lay(root, "package.json");
   assert.is(profileOf(root, host, undefined, silent).name, "node");

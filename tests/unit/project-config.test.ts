@@ -121,6 +121,10 @@ test("what cannot be judged has a fault and is never approved", async () => {
     }, ".claude/settings.json is a link"],
     [() => symlinkSync("/etc", join(project, ".claude")), ".claude is a link"],
     [() => lay(".mcp.json", "{"), ".mcp.json is not valid JSON"],
+    [() => {
+      const hooks = { Stop: [{ hooks: [{ command: "x".repeat(200_000) }] }] };
+      lay(".claude/settings.json", JSON.stringify({ hooks }));
+    }, "too long to be read"],
     [
       () => lay(".claude/settings.json", "[".repeat(2000)),
       ".claude/settings.json is not valid JSON",
