@@ -24,6 +24,14 @@ shown() { tmux -L "$screen" capture-pane -p; }
 shows() { shown | grep -F -- "$1"; }
 matches() { shown | grep -iE -- "$1"; }
 press() { tmux -L "$screen" send-keys "$@"; }
+# What the board itself says can look like a popup's text, and a key that comes before
+# the popup goes to the board.
+close_popup() {
+  wait_for 10 shows "Enter closes this."
+  press Enter
+  closed() { ! shows "Enter closes this."; }
+  wait_for 5 closed
+}
 child_pid() { "$claudy" daemon status --json | jq -r --arg name "$1" '.children[] | select(.name == $name).pid'; }
 
 @test "the dashboard fits 80x24 and 200x50, and counts right" {
@@ -74,15 +82,14 @@ child_pid() { "$claudy" daemon status --json | jq -r --arg name "$1" '.children[
   mkdir -p "$project/with space"
   press -l "$project/with space"
   press Enter
-  wait_for 10 shows "Enter closes this."
-  press Enter
+  close_popup
   wait_for 5 shows "with space"
   press C-b l
   wait_for 10 shows "NAME "
-  press Enter
+  close_popup
   press C-b s
-  wait_for 10 shows "MEMORY"
-  press Enter
+  wait_for 10 shows "PIDS"
+  close_popup
   press C-b S
   wait_for 5 shows "Stop all workers? (y/n)"
   press n
