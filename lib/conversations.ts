@@ -12,7 +12,10 @@ const parts = ["projects", "-workspace"];
 /** Of all the homes that one command looks at. */
 export const lookMs = 150;
 
-/** So many are looked at however late it is: more than a session ever has. */
+/** Files that are looked at in one home: far more than a session ever has. */
+const mostFiles = 5000;
+
+/** So many of them however late it is. */
 const always = 500;
 
 /** The home of a session holds more than can be looked at. */
@@ -34,7 +37,8 @@ function eachConversation(
   try {
     let looked = 0;
     for (const { name, kind } of directory.entries()) {
-      if (++looked % always === 0 && Date.now() > deadline) {
+      const late = ++looked % always === 0 && Date.now() > deadline;
+      if (late || looked > mostFiles) {
         throw new TooMany(`Session "${session}" holds too many files`);
       }
       if (kind !== "file" || !name.endsWith(".jsonl")) continue;
