@@ -15,8 +15,10 @@ teardown() {
   as_root chown 1234:2345 "$project"
   victim=$HAL9000_TEST_ROOT/victim
   echo precious >"$victim"
-  spawn -n linker "$project"
-  node - "$victim" "$HAL9000_HOME"/workers/linker-* <<'JS'
+  # On the host only root may spawn for others.
+  spawn_linker() { docker exec "$parent" /scripts/spawn-worker -d -n linker "$project"; }
+  spawn_linker
+  as_root "$(command -v node)" - "$victim" "$HAL9000_HOME"/workers/linker-* <<'JS'
 const { rmSync, symlinkSync } = require("node:fs");
 const [victim, home] = process.argv.slice(2);
 rmSync(`${home}/.claude.json`);
@@ -25,9 +27,9 @@ symlinkSync(victim, `${home}/.claude.json`);
 for (let id = 1; id < 65536; id++) symlinkSync(victim, `${home}/.claude.json.${id}.tmp`);
 JS
   "$scripts/coordinator.ts" stop linker
-  spawn -n linker "$project"
+  spawn_linker
   [ "$(cat "$victim")" = precious ]
-  [ "$(stat -c %u "$victim")" = 0 ]
+  [ "$(stat -c %u "$victim")" = "$(id -u)" ]
   docker exec linker test -s /home/claude/.claude/.claude.json
 }
 
@@ -60,11 +62,12 @@ JS
   [ "$(inspect foreign-parent '{{.State.Running}}')" = true ]
 }
 
-hostile() { # hostile NAME OWNER PROGRAM ARGUMENT...: a worker that runs a program of tests/helper
+# A worker that runs a program of tests/helper. Only root may spawn for another owner.
+hostile() { # hostile NAME OWNER PROGRAM ARGUMENT...
   local name=$1 project
   project=$(make_project "$1")
   cp "$repo/tests/helper/$3" "$project"
-  chown "$2" "$project"
+  [ "$(id -u)" != 0 ] || chown "$2" "$project"
   spawn -n "$name" --mount "$(echo "$repo"/node_modules/@deno/*/deno):/opt/deno:ro" "$project" -- \
     /opt/deno run -A --no-lock --no-config "${@:3}"
 }

@@ -23,14 +23,13 @@ claude() {
 }
 
 @test "a tool call writes a file that is the project owner's on the host" {
-  project=$(make_project two)
-  as_root chown 1234:2345 "$project"
+  project=$(make_others_project two)
   spawn -n real "$project"
   call='TOOL Bash {"command":"printf daisy > /workspace/song","description":"sing"}'
   run -0 --separate-stderr claude real -p "$call" --dangerously-skip-permissions
   [ "$output" = "tool done" ]
   [ "$(cat "$project/song")" = daisy ]
-  [ "$(stat -c %u:%g "$project/song")" = 1234:2345 ]
+  [ "$(owner_of "$project/song")" = "$(owner_of "$project")" ]
 }
 
 @test "the key reaches the API, and is found nowhere else" {

@@ -23,7 +23,7 @@ teardown() {
 header() { tail -1 "$HAL9000_TEST_ROOT/session-stub/requests" | jq -r ".headers[\"$1\"]"; }
 asked() { # asked SESSION TEXT: says it, and waits for the answer
   typed "$1" "$2" Enter
-  wait_for 10 screen_shows "$1" "echo: $2"
+  wait_for 20 screen_shows "$1" "echo: $2"
 }
 
 @test "a key is kept from stdin, goes before the caller's, and goes with logout" {
@@ -136,7 +136,7 @@ make_certificate() {
   wait_for 15 heartbeat "$parent"
   # The hosts files of the parent and of the workers' namespace: nobody gets to the real ones.
   for hosts in "$(inspect "$parent" '{{.HostsPath}}')" "$(inspect "$net" '{{.HostsPath}}')"; do
-    printf "127.0.0.1 platform.claude.com\n127.0.0.2 api.anthropic.com\n" >>"$hosts"
+    printf "127.0.0.1 platform.claude.com\n127.0.0.2 api.anthropic.com\n" | as_root tee -a "$hosts" >/dev/null
   done
   docker run --detach --name "$stub-token" --network "container:$parent" --entrypoint deno \
     --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \

@@ -271,6 +271,7 @@ by_hand() {
 @test "a parent by hand with a mounted home spawns, lists and stops" {
   project=$(make_project byhand)
   home=$HAL9000_TEST_ROOT/byhand
+  mkdir "$home" # what Docker makes is root's
   by_hand --volume "$home:/root/.hal9000"
   run -0 --separate-stderr docker exec "$hand-parent" /scripts/spawn-worker.sh -d -n by-worker "$project"
   [ "$output" = "$(inspect by-worker '{{.Id}}')" ]

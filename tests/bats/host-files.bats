@@ -20,8 +20,7 @@ special() { find "$1" \( -perm /6000 -o -type b -o -type c \) -print; }
 
 @test "a worker leaves no set-uid, set-gid or device file on the host" {
   make_project as-root
-  as_user=$(make_project as-user)
-  as_root chown 1234:2345 "$as_user"
+  make_others_project as-user
   for user in root user; do
     project=$HAL9000_PROJECT_ROOTS/as-$user
     spawn_attacker "leaver-$user" "$project"
@@ -32,8 +31,7 @@ special() { find "$1" \( -perm /6000 -o -type b -o -type c \) -print; }
 }
 
 @test "ordinary tools work where set-uid files are refused" {
-  project=$(make_project tools)
-  as_root chown 1234:2345 "$project"
+  project=$(make_others_project tools)
   spawn -n tools "$project"
   docker exec tools bash -ec '
     cd /workspace

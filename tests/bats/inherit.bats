@@ -26,7 +26,7 @@ teardown() {
 
 asked() {
   typed "$session" "$1" Enter
-  wait_for 10 screen_shows "$session" "echo: $1"
+  wait_for 20 screen_shows "$session" "echo: $1"
 }
 
 @test "a new session has the host's memory, agents and settings, and says what it has not" {

@@ -74,7 +74,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   calls "$first" mcp__memory-bank__memory_bank_write '{"projectName":"shared","fileName":"note.md","content":"written by the first"}'
   written() { [ "$(cat "$HAL9000_HOME/memorybank/shared/note.md")" = "written by the first" ]; }
   wait_for 15 written
-  wait_for 10 screen_shows "$first" "tool done"
+  wait_for 20 screen_shows "$first" "tool done"
   calls "$second" mcp__memory-bank__memory_bank_read '{"projectName":"shared","fileName":"note.md"}'
   wait_for 15 result_holds "written by the first"
   # Each has a history of thoughts of its own.
@@ -161,7 +161,7 @@ result_holds() { result_of | grep -F -- "$1"; }
 @test "where sockets do not cross, a tunnel on loopback carries, for the forwarder alone" {
   stand_in=$HAL9000_PREFIX-desktop
   hosts=$(inspect "$net" '{{.HostsPath}}')
-  cp "$hosts" "$BATS_TEST_TMPDIR/hosts"
+  as_root cat "$hosts" >"$BATS_TEST_TMPDIR/hosts"
   "$claudy" mcp stop
   MCP_SOCKET=tcp "$claudy" mcp start
   tunnel=$("$claudy" mcp status --json | jq .tunnels)
@@ -178,7 +178,7 @@ result_holds() { result_of | grep -F -- "$1"; }
       createServer((a) => { const b = connect($tunnel, '127.0.0.1');
         for (const [x, y] of [[a, b], [b, a]]) { x.on('error', () => y.destroy()).on('close', () => y.destroy()); x.pipe(y); }
       }).listen($tunnel, '$gateway');"
-  echo "$gateway host.docker.internal" >>"$hosts"
+  echo "$gateway host.docker.internal" | as_root tee -a "$hosts" >/dev/null
   # Of the sockets nothing is left for the forwarder.
   mkdir "$HAL9000_HOME/run/away"
   mv "$HAL9000_HOME"/run/mcp/*.sock "$HAL9000_HOME/run/away"
@@ -205,7 +205,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   } >"$BATS_TEST_TMPDIR/said" 2>&1
   [ "$(grep -c "$HAL9000_PREFIX" "$BATS_TEST_TMPDIR/said")" -gt 0 ]
   run ! grep -F -- "$token" "$BATS_TEST_TMPDIR/said"
-  cat "$BATS_TEST_TMPDIR/hosts" >"$hosts"
+  as_root tee "$hosts" <"$BATS_TEST_TMPDIR/hosts" >/dev/null
   "$claudy" mcp restart
   [ ! -e "$word" ]
   [ "$("$claudy" mcp status --json | jq .tunnels)" = null ]

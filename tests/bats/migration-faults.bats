@@ -8,7 +8,7 @@ load ../helper/load
 load ../helper/migration
 
 small_disk() { # small_disk SIZE: as the home
-  as_root mount -t tmpfs -o "size=$1" none "$HAL9000_HOME" || skip "mounting needs root, or sudo without a password"
+  as_root mount -t tmpfs -o "size=$1,uid=$(id -u),gid=$(id -g)" none "$HAL9000_HOME" || skip "mounting needs root, or sudo without a password"
 }
 
 @test "a disk that is too small is told before anything is done" {

@@ -62,7 +62,7 @@ load ../helper/migration
     # ChromaDB writes as soon as it runs: the end is where it has stopped.
     "$claudy" daemon stop
     # ChromaDB has a user of its own (65431); what goes back is the home's owner's.
-    volume_trees | sed 's/ 65431 65431 / 0 0 /' >"$BATS_TEST_TMPDIR/volumes"
+    volume_trees | sed "s/ 65431 65431 / $(id -u) $(id -g) /" >"$BATS_TEST_TMPDIR/volumes"
     for part in membank plugins; do
       in_volume "${part/membank/memorybank}" | diff <(tree "$HAL9000_HOME/$part") -
     done
@@ -84,7 +84,7 @@ load ../helper/migration
   open "$project"
   [[ $session == claudy-former7-* ]]
   typed "$session" "from before" Enter
-  wait_for 10 screen_shows "$session" "echo: from before"
+  wait_for 20 screen_shows "$session" "echo: from before"
   stop_stub
   # It is ended for the rollback, and its conversation written down.
   "$rollback" --yes >/dev/null

@@ -32,14 +32,13 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 }
 
 @test "--secret is a file for the worker's user, in nothing that can be inspected, and goes with the worker" {
-  project=$(make_project foreign)
-  as_root chown 1234:2345 "$project"
+  project=$(make_others_project foreign)
   printf 'from file sk-planted-1' >"$HAL9000_PROJECT_ROOTS/secret"
   TOKEN='from environment sk-planted-2' spawn -n keeper \
     --secret KEY="$HAL9000_PROJECT_ROOTS/secret" --secret TOKEN "$project"
   [ "$(docker exec keeper cat /run/secrets/KEY)" = "from file sk-planted-1" ]
   [ "$(docker exec keeper cat /run/secrets/TOKEN)" = "from environment sk-planted-2" ]
-  [ "$(docker exec keeper stat -c '%a %u' /run/secrets/KEY)" = "400 1234" ]
+  [ "$(docker exec keeper stat -c '%a %u' /run/secrets/KEY)" = "400 $(stat -c %u "$project")" ]
   run ! docker exec keeper sh -c 'echo x >/run/secrets/KEY'
   { docker inspect keeper "$parent"; docker logs keeper; docker logs "$parent"
     cat "$HAL9000_HOME"/sessions/*.json; "$scripts/coordinator.ts" list --json
@@ -63,8 +62,11 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 }
 
 @test "--allow-any-path takes what is refused otherwise" {
-  spawn -n etc --allow-any-path /etc/apt
-  docker exec etc test -d /workspace/sources.list.d
+  export HOME=$BATS_TEST_TMPDIR
+  mkdir "$HOME/.ssh" && touch "$HOME/.ssh/known_hosts"
+  run -6 spawn -n keys "$HOME/.ssh"
+  spawn -n keys --allow-any-path "$HOME/.ssh"
+  docker exec keys test -e /workspace/known_hosts
 }
 
 @test "a directory behind a flag is a directory, whatever it looks like" {

@@ -31,7 +31,7 @@ teardown() {
 pool() { "$scripts/pool-manager.ts" "$@"; }
 pool_json() { pool status --json | jq -r "$1"; }
 claim() { "$scripts/spawn-worker.ts" --detach --warm-only "$@"; }
-ask() { "$deno" run -A --no-lock --node-modules-dir=manual "$repo/tests/helper/ask.ts" "$@"; }
+ask() { as_root "$deno" run -A --no-lock --node-modules-dir=manual "$repo/tests/helper/ask.ts" "$@"; }
 deno=$(echo "$repo"/node_modules/@deno/*/deno)
 
 restore_image() {
@@ -187,9 +187,11 @@ claim_request() { # claim_request ID PROJECT
   [ "$(reason --no-limits "$project")" = "cold: no limits" ]
   [ "$(reason "$project" -- sleep 60)" = "cold: a command of its own" ]
   [ "$(reason -i "$HAL9000_IMAGE_REPO:worker-ultramin" "$project")" = "cold: another image" ]
-  mkdir -p "$HAL9000_PROJECT_ROOTS/theirs"
-  as_root chown 1234:2345 "$HAL9000_PROJECT_ROOTS/theirs"
-  [ "$(reason "$HAL9000_PROJECT_ROOTS/theirs")" = "cold: the project has another owner" ]
+  theirs=$HAL9000_PROJECT_ROOTS/theirs
+  mkdir -p "$theirs"
+  as_root chown 1234:2345 "$theirs"
+  # On the host only root may.
+  [ "$(docker exec "$parent" /scripts/spawn-worker -d --json "$theirs" | jq -r .reason)" = "the project has another owner" ]
   outside=$(mktemp -d "$HAL9000_TEST_ROOT/outside.XXXX")
   [ "$(reason "$outside")" = "cold: outside of the project roots" ]
   [ "$(pool_json '.metrics.claims.cold."another image"')" -ge 1 ]
@@ -246,9 +248,11 @@ claim_request() { # claim_request ID PROJECT
   git -C "$project" init --quiet
   claim -n git "$project"
   docker exec git touch made
-  [ "$(stat -c %u:%g "$project/made")" = "$(stat -c %u:%g "$project")" ]
+  [ "$(owner_of "$project/made")" = "$(owner_of "$project")" ]
   [[ $(docker exec git git status --short) == *"?? made"* ]]
-  [ "$(docker exec git whoami)" = "$(id -un)" ]
+  name=claude
+  [ "$(id -u)" != 0 ] || name=root
+  [ "$(docker exec git whoami)" = "$name" ]
 }
 
 @test "links: one that leads to a project is followed once, elsewhere refused" {
@@ -288,7 +292,7 @@ claim_request() { # claim_request ID PROJECT
     "$(attach "$(printf '0%.0s' {1..64})" "$pid" "$project" 0)"
   [ "${lines[0]}" = "error: openat2: ELOOP" ]
   for line in 1 2 3; do [[ ${lines[line]} == "error: "*"outside of the project roots" ]]; done
-  [[ ${lines[4]} == *"belongs to 0:0, not to 77:0" ]]
+  [[ ${lines[4]} == *"belongs to $(owner_of "$project"), not to 77:0" ]]
   [ "${lines[5]}" = "error: openat2: ENOENT" ]
   for line in 6 7; do [ "${lines[line]}" = "error: the worker has ended" ]; done
   run ! docker exec "$worker" grep -F " /workspace " /proc/self/mountinfo
@@ -312,14 +316,14 @@ claim_request() { # claim_request ID PROJECT
 
 @test "a read-only project stays read-only" {
   project=$(make_project readonly)
-  as_root mount -t tmpfs -o ro none "$project"
+  as_root mount -t tmpfs -o "ro,uid=$(id -u),gid=$(id -g)" none "$project"
   claim -n readonly "$project"
   run ! docker exec readonly touch /workspace/made
 }
 
 @test "a project on a file system that was mounted after the pool began" {
   project=$(make_project late)
-  as_root mount -t tmpfs none "$project"
+  as_root mount -t tmpfs -o "uid=$(id -u),gid=$(id -g)" none "$project"
   echo content >"$project/file"
   claim -n late "$project"
   [ "$(docker exec late cat file)" = content ]

@@ -20,7 +20,7 @@ teardown() {
   open "$project"
   [ "$(jq -r .conversation <<<"$opened")" = new ]
   typed "$session" "first words" Enter
-  wait_for 10 screen_shows "$session" "echo: first words"
+  wait_for 20 screen_shows "$session" "echo: first words"
   wait_for 5 is "$session" idle
 
   # A terminal that is killed.
@@ -40,7 +40,7 @@ teardown() {
   open "$project"
   [ "$(jq -r .conversation <<<"$opened")" = resumed ]
   typed "$session" "second words" Enter
-  wait_for 10 screen_shows "$session" "echo: second words"
+  wait_for 20 screen_shows "$session" "echo: second words"
   sent "first words"
   sent "second words"
 }
@@ -48,38 +48,38 @@ teardown() {
 @test "--new begins another conversation" {
   open "$project"
   typed "$session" "old words" Enter
-  wait_for 10 screen_shows "$session" "echo: old words"
+  wait_for 20 screen_shows "$session" "echo: old words"
   "$claudy" stop "$session"
   open --new "$project"
   [ "$(jq -r .conversation <<<"$opened")" = new ]
   typed "$session" "new words" Enter
-  wait_for 10 screen_shows "$session" "echo: new words"
+  wait_for 20 screen_shows "$session" "echo: new words"
   run ! sent "old words"
 }
 
 @test "a worker that is killed in the middle of a turn is followed by one that goes on" {
   open "$project"
   typed "$session" "before the end" Enter
-  wait_for 10 screen_shows "$session" "echo: before the end"
+  wait_for 20 screen_shows "$session" "echo: before the end"
   typed "$session" 'TOOL Bash {"command":"sleep 60","description":"long"}' Enter
-  wait_for 10 screen_shows "$session" "● Long"
+  wait_for 20 screen_shows "$session" "● Long"
   run ! is "$session" idle
   docker kill "$session"
   open "$project"
   [ "$(jq -r .conversation <<<"$opened")" = resumed ]
   typed "$session" "after it" Enter
-  wait_for 10 screen_shows "$session" "echo: after it"
+  wait_for 20 screen_shows "$session" "echo: after it"
   sent "before the end"
 }
 
 @test "a parent that is replaced leaves the session alone" {
   open "$project"
   typed "$session" "before" Enter
-  wait_for 10 screen_shows "$session" "echo: before"
+  wait_for 20 screen_shows "$session" "echo: before"
   "$claudy" daemon restart >/dev/null
   docker restart "$parent" >/dev/null
   typed "$session" "after" Enter
-  wait_for 10 screen_shows "$session" "echo: after"
+  wait_for 20 screen_shows "$session" "echo: after"
   [ "$("$claudy" --detach --json "$project" | jq -r .conversation)" = running ]
 }
 
@@ -93,10 +93,10 @@ teardown() {
   three=$session
   [ "$(printf '%s\n' "$one" "$two" "$three" | sort -u | wc -l)" = 3 ]
   typed "$one" "only in one" Enter
-  wait_for 10 screen_shows "$one" "echo: only in one"
+  wait_for 20 screen_shows "$one" "echo: only in one"
   for other_session in "$two" "$three"; do
     typed "$other_session" "elsewhere" Enter
-    wait_for 10 screen_shows "$other_session" "echo: elsewhere"
+    wait_for 20 screen_shows "$other_session" "echo: elsewhere"
     run ! sent "only in one"
     run ! docker exec "$other_session" grep -r "only in one" /home/claude/.claude/projects
   done
@@ -171,7 +171,7 @@ teardown() {
 @test "a session's key is in its home alone" {
   open "$project"
   typed "$session" "with a key" Enter
-  wait_for 10 screen_shows "$session" "echo: with a key"
+  wait_for 20 screen_shows "$session" "echo: with a key"
   [ "$(stat -c '%a %u' "$HAL9000_HOME/claude/$session/.anthropic_key")" = "400 $(stat -c %u "$project")" ]
   {
     docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" | xargs docker inspect
@@ -191,7 +191,7 @@ teardown() {
   open "$project"
   [ "$(jq -r .start <<<"$opened")" = warm ]
   typed "$session" "warm words" Enter
-  wait_for 10 screen_shows "$session" "echo: warm words"
+  wait_for 20 screen_shows "$session" "echo: warm words"
   "$claudy" stop "$session"
   "$scripts/pool-manager.ts" stop
   open "$project"
@@ -246,7 +246,7 @@ teardown() {
   open "$project"
   base=$(jq -r .portBase "$HAL9000_HOME/sessions/kept/$session.json")
   typed "$session" "where am I" Enter
-  wait_for 10 screen_shows "$session" "echo: where am I"
+  wait_for 20 screen_shows "$session" "echo: where am I"
   sent "Ports $base to $((base + 19)) are yours"
   sent "4 GiB of memory, 2 CPUs, 100 processes"
   docker exec "$session" sh -c 'tr "\0" "\n" </proc/$(pgrep -x claude)/environ' | grep -x "HAL9000_PORT_BASE=$base"
@@ -289,7 +289,7 @@ teardown() {
     run -A --no-lock --no-config --quiet /helper/messages-stub.ts "$stub_port" /tmp/requests
   wait_for 15 screen_shows "$session" '❯'
   typed "$session" "all alone" Enter
-  wait_for 10 screen_shows "$session" "echo: all alone"
+  wait_for 20 screen_shows "$session" "echo: all alone"
   docker rm --force --volumes "$stub-legacy"
   "$claudy" stop "$session"
   # The same conversation with a parent.

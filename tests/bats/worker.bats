@@ -33,8 +33,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 }
 
 @test "a worker is hardened and limited by default" {
-  project=$(make_project one)
-  as_root chown 1234:2345 "$project"
+  project=$(make_others_project one)
   spawn -n wk "$project"
   host() { inspect wk "{{json .HostConfig.$1}}"; }
   [ "$(host Memory)" = 4294967296 ]
@@ -46,7 +45,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [[ $(host SecurityOpt | jq -r '.[1]') == 'seccomp={'*'"chmod"'* ]]
   [ "$(host Init)" = true ]
   [ "$(host Privileged)" = false ]
-  [ "$(inspect wk '{{.Config.User}}')" = 1234:2345 ]
+  [ "$(inspect wk '{{.Config.User}}')" = "$(owner_of "$project")" ]
   [[ $(inspect wk '{{json .Mounts}}') != *docker.sock* ]]
   [ "$(inspect wk '{{index .Config.Labels "hal9000.instance"}} {{index .Config.Labels "hal9000.role"}}')" = \
     "$HAL9000_PREFIX worker" ]
@@ -64,13 +63,12 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 }
 
 @test "inside, the user is the project's owner, with a name and a home" {
-  project=$(make_project one)
-  as_root chown 1234:2345 "$project"
+  project=$(make_others_project one)
   spawn -n wk "$project"
   [ "$(docker exec wk sh -c 'id -u; id -g; whoami; id -gn; pwd; echo "$HOME"' | xargs)" = \
-    "1234 2345 claude claude /workspace /home/claude" ]
+    "$(owner_of "$project" | tr : ' ') claude claude /workspace /home/claude" ]
   docker exec wk sh -c 'touch /workspace/f "$HOME/g" "$CLAUDE_CONFIG_DIR/h"'
-  [ "$(stat -c %u:%g "$project/f")" = 1234:2345 ]
+  [ "$(owner_of "$project/f")" = "$(owner_of "$project")" ]
   run -1 docker exec wk touch /config/claude/x
 }
 

@@ -25,6 +25,13 @@ make_project() {
   echo "$HAL9000_PROJECT_ROOTS/$1"
 }
 
+# One of another user's; of ours where we are not root, who alone may spawn for others.
+make_others_project() {
+  make_project "$1"
+  [ "$(id -u)" != 0 ] || chown 1234:2345 "$HAL9000_PROJECT_ROOTS/$1"
+}
+owner_of() { stat -c %u:%g "$1"; }
+
 spawn() { "$scripts/spawn-worker.ts" --detach "$@"; }
 
 stop_workers() { "$scripts/coordinator.ts" stop-all --yes >/dev/null; }

@@ -26,7 +26,10 @@ teardown() {
   [ -n "$BATS_TEST_COMPLETED" ] || end_processes
   remove_instance "$HAL9000_PREFIX"
   while read -r mounted; do as_root umount "$mounted"; done < <(mounts_below "$BATS_TEST_TMPDIR")
+  as_root rm -rf "$HAL9000_HOME" # with what containers left
 }
+
+teardown_file() { as_root rm -rf "$V05"; }
 
 # The real ChromaDB on a directory; what chroma.ts prints goes to answers.
 chroma_on() { # chroma_on DIRECTORY WORDS...
@@ -50,9 +53,9 @@ make_former_home() { # make_former_home HOME COLLECTIONS
   chmod 0640 "$1/membank/app/progress.md"
   ln -s tool "$1/plugins/bin/alias"
   ln -s /nowhere/at/all "$1/plugins/dangling"
-  as_root chown 1234:4321 "$1/membank/app/progress.md"
   touch -d "2024-02-03 04:05:06.123456789" "$1/membank/app/progress.md" "$1/membank/app"
   touch -h -d "2023-01-01" "$1/plugins/dangling"
+  as_root chown 1234:4321 "$1/membank/app/progress.md"
   for number in $(seq 1 20); do
     local project=$HAL9000_PROJECT_ROOTS/former$number
     mkdir -p "$project"
@@ -72,7 +75,7 @@ former_home() {
     make_former_home "$V05" "alpha=3000 beta=1990 gamma=10"
     mv "$BATS_FILE_TMPDIR/answers" "$BATS_FILE_TMPDIR/before"
   fi
-  cp -a "$V05/." "$HAL9000_HOME/"
+  as_root cp -a "$V05/." "$HAL9000_HOME/"
 }
 
 # A small one without ChromaDB's help, which is faster.
@@ -82,8 +85,9 @@ small_home() {
   echo two >"$HAL9000_HOME/plugins/bin/two"
 }
 
-# Everything of a tree that must not change; names are bytes.
-tree() { # tree DIRECTORY
+# Everything of a tree that must not change, whoever owns it; names are bytes.
+tree() { as_root bash -c "$(declare -f tree_here); tree_here \"\$1\"" tree "$1"; } # tree DIRECTORY
+tree_here() {
   (cd "$1" && {
     find . -printf '%P %y %m %U %G %T@ %l\0'
     find . -type f -print0 | xargs -0 -r sha256sum -z
@@ -93,7 +97,7 @@ tree() { # tree DIRECTORY
 
 in_volume() { # in_volume VOLUME
   docker run --rm --network none --label "hal9000.instance=$HAL9000_PREFIX" --volume "$HAL9000_PREFIX-$1:/tree:ro" \
-    --entrypoint bash "$HAL9000_IMAGE_REPO:parent" -c "$(declare -f tree); tree /tree"
+    --entrypoint bash "$HAL9000_IMAGE_REPO:parent" -c "$(declare -f tree_here); tree_here /tree"
 }
 volume_trees() { for volume in memorybank plugins chromadb; do in_volume "$volume"; done; }
 local_trees() { for part in membank plugins chromadb; do tree "$1/$part"; done; }

@@ -27,7 +27,7 @@ use_stub() { export ANTHROPIC_API_KEY=$key ANTHROPIC_BASE_URL=http://127.0.0.1:$
 open() {
   opened=$("$claudy" --detach --json "$@" -- --permission-mode default)
   session=$(jq -r .session <<<"$opened")
-  wait_for 15 screen_shows "$session" '❯'
+  wait_for 30 screen_shows "$session" '❯'
 }
 
 typed() { # typed SESSION KEYS...
@@ -43,7 +43,7 @@ ask_permission() {
   typed "$1" 'TOOL Bash {"command":"touch /tmp/asked","description":"ask"}'
   wait_for 5 screen_shows "$1" 'description":"ask"}'
   typed "$1" Enter
-  wait_for 10 screen_shows "$1" "Do you want to proceed?"
+  wait_for 20 screen_shows "$1" "Do you want to proceed?"
 }
 
 state() { "$claudy" sessions --json | jq -r --arg name "$1" '.[] | select(.name == $name) | .state'; }

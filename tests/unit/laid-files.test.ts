@@ -162,6 +162,11 @@ test("hasConversation() and lastSaidAt() find one among many empty files", ({ in
   assert.is(lastSaidAt(instance, "one", soon), 1_700_000_000_000);
   const late = () => lastSaidAt(instance, "one", 0);
   assert.throws(late, (error: unknown) => error instanceof TooMany);
+  for (let id = 1500; id < 5001; id++) {
+    writeFileSync(join(directory, `${id}.jsonl`), "");
+  }
+  const many = () => lastSaidAt(instance, "one", soon);
+  assert.throws(many, (error: unknown) => error instanceof TooMany);
 });
 
 test("a directory gives its entries with what they are", ({ root }) => {
