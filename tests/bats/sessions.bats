@@ -338,6 +338,7 @@ teardown() {
 
 @test "a worker that does not answer is said so, and can be stopped" {
   open "$project"
+  wait_for 10 is "$session" idle # nothing more is written
   # What is said where files of the session tell nothing.
   docker exec "$session" sh -c 'pkill -STOP claude; rm -f "$CLAUDE_CONFIG_DIR"/sessions/*.json \
     "$CLAUDE_CONFIG_DIR/hal9000-activity.json"; pkill -STOP tmux'
