@@ -147,16 +147,19 @@ async function connectTerminal(
     }
   };
   const endKeys = () => stream.end();
+  // One after the other, or an earlier size could come last.
+  let fitting: Promise<unknown> = Promise.resolve();
   const fit = () => {
-    const { rows, columns } = stdout;
-    if (!rows || !columns) return;
-    // It may have ended, or not begun: it is asked again.
-    waitFor(
-      () => resize({ h: rows, w: columns }).then(() => true, () => false),
-      {
-        for: "the size of the terminal",
-        timeoutMs: 1000,
-      },
+    fitting = fitting.then(() =>
+      // It may have ended, or not begun: it is asked again.
+      waitFor(
+        () => {
+          const { rows, columns } = stdout;
+          if (!rows || !columns) return true;
+          return resize({ h: rows, w: columns }).then(() => true, () => false);
+        },
+        { for: "the size of the terminal", timeoutMs: 1000 },
+      )
     ).catch(() => {});
   };
   process.on("SIGWINCH", fit);

@@ -53,7 +53,7 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
     await new Promise((resolve) => setTimeout(resolve, 1e9))"
   # Forged: it would tell that a worker holds ChromaDB's port, or nothing at all.
   for program in cat readlink bash ps pgrep; do
-    docker exec liar sh -c "mkdir -p /usr/local/bin; printf '#!/bin/sh\nsleep 1000\n' >/usr/local/bin/$program
+    docker exec --user 0 liar sh -c "mkdir -p /usr/local/bin; printf '#!/bin/sh\nsleep 1000\n' >/usr/local/bin/$program
       chmod 755 /usr/local/bin/$program"
   done
   holds() { "$claudy" ports --json | jq -e '[.listeners[] | select(.container == "liar")] | length == 100'; }

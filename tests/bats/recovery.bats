@@ -69,7 +69,7 @@ work_of() {
 
 @test "a claim while the mounter hangs is a cold spawn, and warm ones come back" {
   warm
-  kill -STOP "$(work_of "$mounter")"
+  as_root kill -STOP "$(work_of "$mounter")"
   run -0 --separate-stderr "$scripts/spawn-worker.ts" -d -n slow --json "$project"
   [ "$(jq -r .start <<<"$output")" = cold ]
   claims() { "$scripts/spawn-worker.ts" -d --warm-only "$project"; }
@@ -116,7 +116,7 @@ work_of() {
 @test "a parent whose process hangs is named by doctor, and restarted by daemon start" {
   long_enough() { [ "$(date -d "$(inspect "$parent" '{{.State.StartedAt}}')" +%s)" -lt "$(date -d '-11 sec' +%s)" ]; }
   wait_for 15 long_enough # before that it may be starting
-  kill -STOP "$(work_of "$parent")"
+  as_root kill -STOP "$(work_of "$parent")"
   checks=$(timeout 30 "$scripts/claudy.ts" doctor --json) || [ $? = 1 ]
   [[ $(jq -r '.[] | select(.name == "sockets") | .says' <<<"$checks") == *"nobody answers: $HAL9000_HOME/run/parent.sock"* ]]
   run -0 claudy daemon start

@@ -38,8 +38,13 @@ spawned() {
   terminal "$(spawned -n sized "$project" -- bash --norc)"
   wait_for 15 shows 'bash-.*[$#]'
   tmux -L "$screen" resize-window -x 132 -y 43
-  keys 'stty size' Enter
-  wait_for 5 shows '^43 132'
+  # What is typed may overtake the size.
+  fits() {
+    keys 'stty size' Enter
+    sleep 0.3
+    shows '^43 132'
+  }
+  wait_for 10 fits
 }
 
 @test "Ctrl-C is the worker's" {
