@@ -7,11 +7,8 @@ import * as v from "valibot";
 import type { SignIn } from "./credentials.ts";
 import { Failure } from "./errors.ts";
 import { type Owner, replaceWhole } from "./owned.ts";
-import {
-  credentialHelpers,
-  isForbiddenVariable,
-  readPlain,
-} from "./project-config.ts";
+import { readPlain } from "./plain-below.ts";
+import { credentialHelpers, isForbiddenVariable } from "./project-config.ts";
 import { inside } from "./worker.ts";
 
 /** Within the Claude home: a file, since values may be secret and arguments are not. */

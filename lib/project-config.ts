@@ -4,22 +4,16 @@
 
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  opendirSync,
-  openSync,
-  readFileSync,
-  readSync,
-} from "node:fs";
-import { join } from "node:path";
+import { readFileSync } from "node:fs";
 import * as v from "valibot";
+import { Failure } from "./errors.ts";
+import { gitPrograms } from "./git-programs.ts";
 import { type HostView, isWithin } from "./hostpath.ts";
 import type { Instance } from "./instance.ts";
 import { isTooMuch } from "./json-bounds.ts";
 import type { Log } from "./log.ts";
 import { writeWhole } from "./owned.ts";
+import { entriesOf, readPlain, Unjudged } from "./plain-below.ts";
 import { printable } from "./text.ts";
 
 export interface ProjectConfig {
@@ -29,6 +23,11 @@ export interface ProjectConfig {
   summary: string[];
   /** Variables in its settings that no project may set; they are overridden. */
   forbidden: string[];
+  /**
+   * Whether git runs programs of it, or may. Claude calls git as it starts and reads
+   * no project settings without an approval, but of git there is no such choice.
+   */
+  gitPrograms: boolean;
   /** Why it cannot be judged, and so not be approved. */
   fault: string | undefined;
 }
@@ -76,47 +75,52 @@ export function readProjectConfig(
   project: string,
   { mount, roots }: HostView,
 ): ProjectConfig | undefined {
+  let git: Map<string, Buffer> | undefined;
+  const faulty = (fault: string): ProjectConfig => ({
+    digest: "",
+    summary: [],
+    forbidden: [],
+    gitPrograms: git?.size !== 0, // or it is not known
+    fault,
+  });
   if (roots && !roots.some((root) => isWithin(project, root))) {
-    return withFault("the parent does not see the project");
+    return faulty("the parent does not see the project");
   }
   const files = new Map<string, Buffer>();
   try {
+    git = gitPrograms(project, mount);
     collect(mount + project, files);
   } catch (error) {
-    if (error instanceof Unjudged) return withFault(error.message);
+    if (error instanceof Unjudged) return faulty(error.message);
     throw error;
   }
-  if (files.size === 0) return undefined;
+  if (git.size + files.size === 0) return undefined;
   const hash = createHash("sha256");
-  for (const [name, bytes] of files) {
+  for (const [name, bytes] of [...git, ...files]) {
     hash.update(`${name.length} ${name} ${bytes.length} `).update(bytes);
   }
-  const described = describe(files);
-  if (described.fault) return withFault(described.fault);
+  const described = describe(git, files);
+  if (described.fault) return faulty(described.fault);
   const { lines, forbidden } = described;
   if (lines.join("").length > maxShownLength) {
-    return withFault("what it runs is too long to be read");
+    return faulty("what it runs is too long to be read");
   }
   return {
     digest: hash.digest("hex"),
     summary: lines,
     forbidden,
+    gitPrograms: git.size > 0,
     fault: undefined,
   };
 }
-
-function withFault(fault: string): ProjectConfig {
-  return { digest: "", summary: [], forbidden: [], fault };
-}
-
-class Unjudged extends Error {}
 
 /** Reads all files that count, in an order of their own. */
 function collect(root: string, files: Map<string, Buffer>): void {
   let entries = 0;
   let total = 0;
-  const add = (name: string) => {
+  const add = (name: string, listed: boolean) => {
     const bytes = readPlain(root, name, maxFileBytes);
+    if (!bytes && listed) throw new Unjudged(`${name} cannot be opened`);
     if (!bytes) return;
     total += bytes.length;
     if (total > maxTotalBytes) throw new Unjudged("there is too much of it");
@@ -127,89 +131,17 @@ function collect(root: string, files: Map<string, Buffer>): void {
     files.set(name, bytes);
   };
   const addBelow = (name: string, depth = 0) => {
-    for (const entry of entriesOf(root, name)) {
+    for (const entry of entriesOf(root, name, maxEntries)) {
       if (++entries > maxEntries) throw new Unjudged("it has too many files");
       const inner = `${name}/${entry.name}`;
       if (exempt.includes(inner)) continue;
-      if (!entry.isDirectory()) add(inner);
+      if (!entry.isDirectory()) add(inner, true);
       else if (depth < maxDepth) addBelow(inner, depth + 1);
       else throw new Unjudged(`${inner} is too deep`);
     }
   };
-  add(serversFile);
+  add(serversFile, false);
   addBelow(directory);
-}
-
-const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK, O_DIRECTORY } = constants;
-
-/**
- * A plain file below plain directories, undefined where there is none. A link could
- * lead elsewhere by the time Claude follows it, so nothing behind one is judged.
- */
-export function readPlain(
-  root: string,
-  name: string,
-  maxBytes: number,
-): Buffer | undefined {
-  if (!parentsArePlain(root, name)) return undefined;
-  let file: number;
-  try {
-    file = openSync(join(root, name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-  } catch (error) {
-    return absent(error, name);
-  }
-  try {
-    const stat = fstatSync(file);
-    if (!stat.isFile()) throw new Unjudged(`${name} is not a file`);
-    if (stat.size > maxBytes) throw new Unjudged(`${name} is too large`);
-    const bytes = Buffer.alloc(Math.min(stat.size, maxBytes));
-    return bytes.subarray(0, readSync(file, bytes));
-  } finally {
-    closeSync(file);
-  }
-}
-
-function entriesOf(root: string, name: string) {
-  if (!parentsArePlain(root, `${name}/x`)) return [];
-  const directory = opendirSync(join(root, name));
-  const entries = [];
-  try {
-    for (let entry; (entry = directory.readSync());) {
-      entries.push(entry);
-      if (entries.length > maxEntries) break;
-    }
-  } finally {
-    directory.closeSync();
-  }
-  return entries.sort((a, b) => a.name < b.name ? -1 : 1);
-}
-
-/** Whether all directories above are there; throws where one is a link. */
-function parentsArePlain(root: string, name: string): boolean {
-  const parts = name.split("/").slice(0, -1);
-  for (let count = 1; count <= parts.length; count++) {
-    const directory = parts.slice(0, count).join("/");
-    try {
-      const flags = O_RDONLY | O_NOFOLLOW | O_DIRECTORY;
-      closeSync(openSync(join(root, directory), flags));
-    } catch (error) {
-      absent(error, directory);
-      return false;
-    }
-  }
-  return true;
-}
-
-function absent(error: unknown, name: string): undefined {
-  const { code } = error as NodeJS.ErrnoException;
-  if (code === "ENOENT") return undefined;
-  const reason: Record<string, string> = {
-    ELOOP: "is a link",
-    ENOTDIR: "is a link or not a directory",
-    EACCES: "cannot be read",
-    ENXIO: "is not a file",
-  };
-  throw new Unjudged(`${name} ${reason[code ?? ""] ?? code}`);
 }
 
 interface Described {
@@ -219,31 +151,44 @@ interface Described {
 }
 
 /** What runs programs stands first: it is what the person should see. */
-function describe(files: Map<string, Buffer>): Described {
-  const running: string[] = [];
+function describe(
+  git: Map<string, Buffer>,
+  files: Map<string, Buffer>,
+): Described {
+  const running = [...git].map(([name, bytes]) =>
+    `${name}: ${shown(bytes.toString().trim())}`
+  );
   const other: string[] = [];
   const forbidden = new Set<string>();
   const counts = new Map<string, number>();
   for (const [name, bytes] of files) {
     // The decoder drops a byte order mark, as Claude does.
-    const value = name.endsWith(".json")
-      ? parseObject(new TextDecoder().decode(bytes))
-      : undefined;
-    if (!value && jsonFiles.includes(name)) {
+    const text = new TextDecoder().decode(bytes);
+    const value = name.endsWith(".json") ? parseObject(text) : undefined;
+    if (!value && isRead(name)) {
       return { lines: [], forbidden: [], fault: `${name} is not valid JSON` };
     }
     const { hooks, mcpServers, ...rest } = value ?? {};
     running.push(...hookLines(name, hooks));
-    // A plugin's file has the servers themselves.
-    const isBare = name.endsWith(`/${serversFile}`) && !mcpServers;
-    running.push(...serverLines(name, isBare ? rest : mcpServers));
+    running.push(...serverLines(name, mcpServers));
     if (settingsFiles.includes(name)) {
       for (const [key, setting] of Object.entries(rest)) {
-        other.push(`${name}: ${key} ${shown(setting)}`);
+        const runs = decisive.includes(key) || runsPrograms(setting);
+        (runs ? running : other).push(
+          `${name}: ${key} ${shown(setting, runs ? Infinity : 400)}`,
+        );
       }
       for (const key of forbiddenIn(rest)) forbidden.add(key);
-    } else if (jsonFiles.includes(name)) {
-      if (name !== serversFile) running.push(`${name}: ${shown(value)}`);
+    } else if (isRead(name) || runsPrograms(rest)) {
+      const isServers = name.endsWith(serversFile);
+      if (isServers) running.push(...serverLines(name, rest));
+      else if (Object.keys(rest).length > 0) {
+        running.push(`${name}: ${shown(rest)}`);
+      }
+    } else if (name.endsWith(".json") && !value) {
+      running.push(`${name}: not valid JSON, and not shown`);
+    } else if (/\.md$/i.test(name) && isUnusual(frontMatter(text))) {
+      running.push(`${name}: ${shown(frontMatter(text))}`);
     } else {
       const group = name.split("/").slice(0, 3).join("/");
       counts.set(group, (counts.get(group) ?? 0) + 1);
@@ -263,6 +208,12 @@ function forbiddenIn(settings: Record<string, unknown>): string[] {
   ];
 }
 
+/** Files of JSON that Claude reads at its start, a plugin's own among them. */
+function isRead(name: string): boolean {
+  return jsonFiles.includes(name) ||
+    /(^|\/)(hooks|plugin|\.mcp|\.lsp)\.json$/.test(name);
+}
+
 /** Settings whose value is a command that signs in. */
 export const credentialHelpers = [
   "apiKeyHelper",
@@ -273,24 +224,62 @@ export const credentialHelpers = [
   "proxyAuthHelper",
 ];
 
+/** Settings that decide what may run, and as what. */
+const decisive = [...credentialHelpers, "env", "permissions", "sandbox"];
+
+const programKeys =
+  /^(commands?|hooks|mcpServers|lspServers|monitors|url|headersHelper)$/;
+
+/** Whether a part of it, however deep, may be a program or a server. */
+function runsPrograms(value: unknown): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  return Object.entries(value).some(([key, inner]) =>
+    programKeys.test(key) || runsPrograms(inner)
+  );
+}
+
+/** What stands between the lines of dashes; all of a file without the second one. */
+function frontMatter(text: string): string {
+  const [before, ...rest] = text.split(/^---.*$/m);
+  return before?.trim() === "" ? rest[0]?.trim() ?? "" : "";
+}
+
+/** What an agent, a skill or a command is and may use, on lines of their own. */
+const usualKey =
+  /^(name|description|model|color|tools|disallowedTools|allowed-tools|argument-hint|license|version|disable-model-invocation|user-invocable):/;
+
+/** Whether it may have more in it, such as hooks, spelled in any way. */
+function isUnusual(frontMatter: string): boolean {
+  const lines = frontMatter.split(/\r?\n/).filter((line) => line.trim() !== "");
+  // What is indented belongs to the line above it.
+  return lines.some((line, at) =>
+    !usualKey.test(line) && !(at > 0 && /^( |- )/.test(line))
+  );
+}
+
 /** Whole, each with all that it is given: what is left out could be what matters. */
 function hookLines(name: string, hooks: unknown): string[] {
   return Object.entries(objectOr(hooks)).flatMap(([event, matchers]) =>
     (Array.isArray(matchers) ? matchers : [matchers]).map((matcher) =>
-      `${name}: hook ${event} ${shown(matcher, Infinity)}`
+      `${name}: hook ${event} ${shown(matcher)}`
     )
   );
 }
 
 function serverLines(name: string, servers: unknown): string[] {
   return Object.entries(objectOr(servers)).map(([server, value]) =>
-    `${name}: server ${server} ${shown(value, Infinity)}`
+    `${name}: server ${server} ${shown(value)}`
   );
 }
 
 /** Without blanks and line breaks in which a part could hide. */
-function shown(value: unknown, most = 400): string {
-  const text = JSON.stringify(value).replace(/(\s|\\[nrtfb])+/g, " ");
+function shown(value: unknown, most = Infinity): string {
+  const text = JSON.stringify(value)
+    // A backslash of the text itself is two.
+    .replace(
+      /\\\\|(\s|\\[nrtfb])+/g,
+      (found) => found === "\\\\" ? found : " ",
+    );
   const rest = text.length - most;
   return rest > 0 ? `${text.slice(0, most)}... (${rest} more)` : text;
 }
@@ -348,6 +337,17 @@ export interface ConfigVerdict {
   forbidden: string[];
 }
 
+/** Before anything is made for a session: whether it will be refused. */
+export async function refuseGitPrograms(
+  instance: Home & Pick<Instance, "host">,
+  project: string,
+  ask: (config: ProjectConfig) => Promise<boolean>,
+  log: Log,
+): Promise<void> {
+  if (!readProjectConfig(project, instance.host)?.gitPrograms) return;
+  await judgeProjectConfig(instance, project, ask, log);
+}
+
 /**
  * Judges it before Claude starts. `ask` gives whether the user approves it now; what
  * is not in effect is reported to `log`.
@@ -364,8 +364,30 @@ export async function judgeProjectConfig(
   const { fault, forbidden } = config;
   let approved = isApproved(instance, project, config);
   if (!approved && fault === undefined && await ask(config)) {
+    // What was shown is approved, not what has taken its place meanwhile.
+    const now = readProjectConfig(project, instance.host);
+    if (now?.digest !== config.digest) {
+      throw new Failure(
+        "busy",
+        `The configuration of ${project} has changed since it was shown`,
+        { hint: "Run the command again." },
+      );
+    }
     approve(instance, project, config);
     approved = true;
+  }
+  if (!approved && config.gitPrograms) {
+    throw new Failure(
+      "unsafe",
+      `Cannot start Claude on ${project}: git would run programs of the project, and ${
+        fault ?? "nobody has approved them"
+      }`,
+      {
+        hint: fault === undefined
+          ? "Read filter and include in its .git/config; then approve them with --trust-project, or at a terminal."
+          : "Mend that, or open a clone of it.",
+      },
+    );
   }
   if (fault !== undefined) {
     log(

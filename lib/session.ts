@@ -30,7 +30,11 @@ import {
 import { didYouMean } from "./nearest.ts";
 import { freePorts, reservePorts } from "./port-range.ts";
 import { checkProfile, detected, profileOf } from "./profile.ts";
-import { judgeProjectConfig, type ProjectConfig } from "./project-config.ts";
+import {
+  judgeProjectConfig,
+  type ProjectConfig,
+  refuseGitPrograms,
+} from "./project-config.ts";
 import {
   formerSessionName,
   type Project,
@@ -120,6 +124,12 @@ export async function readySession(
     : request.mcp ?? before?.mcp ?? true;
   const mcp = chosenServers(servers, choice);
   await tellOfMissing(instance, mcp, log);
+  await refuseGitPrograms(
+    instance,
+    project.path,
+    request.approveConfig,
+    log,
+  );
   const claudeHome = join(instance.home.home, sessionHome(session));
   const homeIsNew = !existsSync(claudeHome);
   let record: SessionRecord | undefined;

@@ -233,3 +233,29 @@ lay_hidden() (
   # shellcheck disable=SC2154
   [[ $stderr != *"has not been trusted"* ]]
 }
+
+@test "a git filter of a project runs only after it was approved" {
+  project=$(make_project filtered)
+  cd "$project"
+  git init --quiet
+  printf '* filter=x\n' >.gitattributes
+  printf '%s\n' '#!/bin/sh' 'touch /workspace/ran' 'exec cat' >filter.sh
+  chmod +x filter.sh
+  echo one >file
+  git add . && git -c user.name=a -c user.email=a@b commit --quiet -m one
+  git config filter.x.clean ./filter.sh
+  echo two >file
+  refusal="git would run programs of the project, and nobody has approved them"
+  for attempt in "--detach $project" "run -C $project hello"; do
+    # shellcheck disable=SC2086  # words
+    run -6 "$claudy" $attempt </dev/null
+    [[ $output == *"$refusal"* ]]
+  done
+  [ "$("$claudy" sessions --json | jq '[.[] | select(.project.path == "'"$project"'")] | length')" = 0 ]
+  [ ! -e ran ]
+  # The same works where it is approved: so it is this that was tried.
+  open --trust-project "$project"
+  asked "anything"
+  ran() { [ -e "$project/ran" ]; }
+  wait_for 10 ran
+}

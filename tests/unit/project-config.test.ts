@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import {
   mkdirSync,
   mkdtempSync,
@@ -75,7 +76,29 @@ const active: [string, string, string][] = [
     '.claude/scheduled_tasks.json: {"tasks":[{"cron":"* * * * *","prompt":"evil"}]}',
   ],
   [".claude/hooks/b.sh", "rm -rf x", ".claude/hooks/b.sh"],
-  [".claude/agents/a.md", "---\n'hooks': x\n---\n", ".claude/agents/a.md"],
+  [".claude/agents/a.md", "---\nname: a\n---\nhooks:\n", ".claude/agents/a.md"],
+  [
+    ".claude/agents/a.md",
+    '---\nname: a\n"ho\\u006fks":\n  SessionStart: x\n---\nText.',
+    '.claude/agents/a.md: "name: a \\"ho\\\\u006fks\\": SessionStart: x"',
+  ],
+  [
+    ".claude/skills/s/data/more.json",
+    '{"q":{"command":"evil"}}',
+    '.claude/skills/s/data/more.json: {"q":{"command":"evil"}}',
+  ],
+  [
+    ".claude/skills/s/data/odd.json",
+    `{"deep":${"[".repeat(1001)}${"]".repeat(1001)},"hooks":{}}`,
+    ".claude/skills/s/data/odd.json: not valid JSON, and not shown",
+  ],
+  [
+    ".claude/settings.json",
+    `{"statusLine":{"command":"true${" x".repeat(300)}; \\\\rm"}}`,
+    `.claude/settings.json: statusLine {"command":"true${
+      " x".repeat(300)
+    }; \\\\rm"}`,
+  ],
   [".claude/skills/s/SKILL.md", "Text.", ".claude/skills/s: 1 file"],
   [
     ".claude/skills/s/hooks/hooks.json",
@@ -121,6 +144,17 @@ test("what cannot be judged has a fault and is never approved", async () => {
     }, ".claude/settings.json is a link"],
     [() => symlinkSync("/etc", join(project, ".claude")), ".claude is a link"],
     [() => lay(".mcp.json", "{"), ".mcp.json is not valid JSON"],
+    [
+      () => lay(".claude/skills/s/hooks/hooks.json", "{"),
+      ".claude/skills/s/hooks/hooks.json is not valid JSON",
+    ],
+    [() => {
+      lay(".claude/agents/a", "x");
+      // A name that is no text.
+      execFileSync("bash", ["-c", "echo x >$'\\xff'"], {
+        cwd: join(project, ".claude/agents"),
+      });
+    }, "cannot be opened"],
     [() => {
       const hooks = { Stop: [{ hooks: [{ command: "x".repeat(200_000) }] }] };
       lay(".claude/settings.json", JSON.stringify({ hooks }));
@@ -162,6 +196,122 @@ test("what cannot be judged has a fault and is never approved", async () => {
     );
     assert.not.ok(verdict.approved);
     assert.match(told.join(), fault);
+  }
+});
+
+const filter = '[filter "x"]\n\tclean = ./evil\n';
+const plain = "[core]\n\tbare = false\n";
+const repositories: [string, () => void, string | undefined][] = [
+  ["plain", () => lay(".git/config", plain), undefined],
+  [
+    "with a filter",
+    () => lay(".git/config", plain + filter + "[user]\n\tname = a\n"),
+    '.git/config: "[filter \\"x\\"] clean = ./evil"',
+  ],
+  [
+    "with headers of all kinds",
+    () =>
+      lay(".git/config", "[core]a=b[FILTER.x] clean=evil\n[Include]path=x\n"),
+    '.git/config: "[core]a=b[FILTER.x] clean=evil [Include]path=x"',
+  ],
+  [
+    "of a worktree's own",
+    () => lay(".git/config.worktree", filter),
+    '.git/config.worktree: "[filter \\"x\\"] clean = ./evil"',
+  ],
+  [
+    "elsewhere in the project",
+    () => {
+      lay(".git", "gitdir: /workspace/a/b\n");
+      lay("a/b/commondir", "../common\n");
+      lay("a/common/config", filter);
+    },
+    'a/common/config: "[filter \\"x\\"] clean = ./evil"',
+  ],
+  [
+    "behind a link",
+    () => {
+      symlinkSync("/workspace/real", join(project, ".git"));
+      lay("real/config", filter);
+    },
+    'real/config: "[filter \\"x\\"] clean = ./evil"',
+  ],
+  [
+    "in the place of the project",
+    () => {
+      lay("HEAD", "ref: refs/heads/main\n");
+      lay("objects/x", "");
+      lay("refs/x", "");
+      lay("config", filter);
+    },
+    'config: "[filter \\"x\\"] clean = ./evil"',
+  ],
+];
+
+for (const [what, make, line] of repositories) {
+  test(`git programs of a repository ${what}`, () => {
+    make();
+    assert.is(read()?.summary[0], line);
+    assert.is(read()?.gitPrograms, line === undefined ? undefined : true);
+  });
+}
+
+test("git programs of the host's repository of a worktree", () => {
+  const repository = mkdtempSync(join(tmpdir(), "hal9000-repository-"));
+  try {
+    mkdirSync(join(repository, "worktrees/w"), { recursive: true });
+    writeFileSync(join(repository, "worktrees/w/commondir"), "../..\n");
+    writeFileSync(join(repository, "config"), filter);
+    lay(".git", `gitdir: ${repository}/worktrees/w\n`);
+    assert.is(
+      read()?.summary[0],
+      `${repository}/config: "[filter \\"x\\"] clean = ./evil"`,
+    );
+  } finally {
+    rmSync(repository, { recursive: true });
+  }
+});
+
+test("Claude is not started where git would run what nobody has approved", async () => {
+  const root = mkdtempSync(join(tmpdir(), "hal9000-home-"));
+  mkdirSync(join(root, "sessions", "approved"), { recursive: true });
+  const instance = { home: homePaths(root), owner: ownerOf(root), host };
+  const judge = (ask: () => boolean) =>
+    judgeProjectConfig(
+      instance,
+      project,
+      () => Promise.resolve(ask()),
+      () => {},
+    );
+  const refused = async (ask: () => boolean, why: string) => {
+    try {
+      await judge(ask);
+      assert.unreachable();
+    } catch (error) {
+      assert.match(String(error), why);
+    }
+  };
+  try {
+    lay(".git/config", filter);
+    await refused(() => false, "nobody has approved them");
+    // Exchanged while the question is open.
+    const exchange = () => {
+      lay(".git/config", filter.replace("evil", "worse"));
+      return true;
+    };
+    await refused(exchange, "has changed since it was shown");
+    assert.ok((await judge(() => true)).approved);
+    assert.ok((await judge(() => false)).approved);
+    lay(".git/config", plain + filter.replace("evil", "worse"));
+    assert.ok((await judge(() => false)).approved);
+    // What cannot be approved.
+    symlinkSync("/etc/passwd", join(project, ".mcp.json"));
+    await refused(() => true, ".mcp.json is a link");
+    rmSync(join(project, ".git/config"));
+    symlinkSync("../other", join(project, ".git/config"));
+    await refused(() => true, ".git/config is a link");
+  } finally {
+    rmSync(root, { recursive: true });
   }
 });
 
