@@ -6,7 +6,7 @@ import { isConfirmed } from "./output.ts";
 
 export const trustOption = [
   "--trust-project",
-  "Approve what the project has in .claude and .mcp.json as it is now",
+  "Approve the project's .claude, .mcp.json and git filters as they are now",
 ] as const;
 
 /** Asks at a terminal; without one, or detached, nothing is approved. */

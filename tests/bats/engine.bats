@@ -34,8 +34,8 @@ setup_file() {
   for file in /proc/self/fd/*; do
     file=$(readlink "$file") || continue
     [[ $file == pipe:* ]] || continue
-    run -0 as_root find "$engine" -lname "${file//[/\\[}"
-    [ -z "$output" ]
+    # Others of its descriptors may go meanwhile.
+    [ -z "$(as_root find "$engine" -lname "${file//[/\\[}" 2>/dev/null || true)" ]
   done
 }
 
