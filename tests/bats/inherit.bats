@@ -251,7 +251,7 @@ lay_hidden() (
     run -6 "$claudy" $attempt </dev/null
     [[ $output == *"$refusal"* ]]
   done
-  [ "$("$claudy" sessions --json | jq '[.[] | select(.project.path == "'"$project"'")] | length')" = 0 ]
+  [ "$("$claudy" sessions --json | jq --arg project "$project" 'map(select(.project == $project)) | length')" = 0 ]
   [ ! -e ran ]
   # The same works where it is approved: so it is this that was tried.
   open --trust-project "$project"
