@@ -270,7 +270,7 @@ function processOf({ command, gate, sources }: WorkerRequest) {
 const idle = ["sleep", "infinity"];
 
 /** Counted for a user, and so with the host's user of the same id, see mq_overview(7). */
-const ulimits = [
+export const ulimits = [
   { Name: "sigpending", Soft: 4096, Hard: 4096 },
   { Name: "msgqueue", Soft: 0, Hard: 0 },
 ];
