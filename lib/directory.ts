@@ -23,6 +23,7 @@ export interface Entry {
 export interface EntryStat {
   kind: Kind;
   sizeBytes: number;
+  /** Between 1970 and now, whatever the file has. */
   mtimeMs: number;
 }
 
@@ -75,7 +76,7 @@ export class Directory {
     return stat && {
       kind: kindOf(stat),
       sizeBytes: stat.size,
-      mtimeMs: stat.mtimeMs,
+      mtimeMs: pastMs(stat.mtimeMs),
     };
   }
 }
@@ -200,7 +201,14 @@ function statAt(descriptor: number, name: string): EntryStat | undefined {
   return {
     kind,
     sizeBytes: Number(buffer.readBigUInt64LE(40)),
-    mtimeMs: Number(buffer.readBigInt64LE(112)) * 1000 +
-      Math.floor(buffer.readUInt32LE(120) / 1e6),
+    mtimeMs: pastMs(
+      Number(buffer.readBigInt64LE(112)) * 1000 +
+        Math.floor(buffer.readUInt32LE(120) / 1e6),
+    ),
   };
+}
+
+/** The owner of a file sets its time, also to one that no Date can hold. */
+function pastMs(timeMs: number): number {
+  return Math.min(Math.max(timeMs, 0), Date.now());
 }

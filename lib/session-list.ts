@@ -11,6 +11,7 @@ import {
 } from "./activity.ts";
 import { lastSaidAt, lookMs, TooMany } from "./conversations.ts";
 import { inspectContainer } from "./docker.ts";
+import { messageOf } from "./errors.ts";
 import { execIn } from "./exec.ts";
 import type { Instance } from "./instance.ts";
 import type { Log } from "./log.ts";
@@ -189,12 +190,16 @@ function activeAt(
   deadline: number,
   log: Log,
 ): string {
-  let said = 0;
   try {
-    said = lastSaidAt(instance, record.name, deadline);
+    const said = lastSaidAt(instance, record.name, deadline);
+    return new Date(Math.max(Date.parse(record.usedAt), said)).toISOString();
   } catch (error) {
-    if (!(error instanceof TooMany)) throw error;
-    log(`warning: ${error.message}; ACTIVE is when it was last opened`);
+    const reason = error instanceof TooMany
+      ? error.message
+      : `Cannot read the conversations of "${record.name}": ${
+        messageOf(error)
+      }`;
+    log(`warning: ${reason}; ACTIVE is when it was last opened`);
+    return record.usedAt; // one session that is ill holds up no others
   }
-  return new Date(Math.max(Date.parse(record.usedAt), said)).toISOString();
 }

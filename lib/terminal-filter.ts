@@ -18,6 +18,7 @@ const BEL = 0x07;
 const LF = 0x0a;
 const CR = 0x0d;
 const DEL = 0x7f;
+const shiftOut = "\x0e";
 
 /** Nothing that is passed on is as long; what is longer is dropped whole. */
 const maxControl = 256;
@@ -45,29 +46,53 @@ const textRun =
 // deno-lint-ignore no-control-regex
 const wholeControl = /\x1b\[([0-?]*[ -/]*)([@-~])/y;
 
-/** Cursor, erasing, inserting, scrolling, tabs, colours; without a prefix. */
-const plainFinals = "@ABCDEFGHIJKLMPSTXZ`abdefgmrsu";
+/** Cursor, erasing, inserting, scrolling, colours; without a prefix. */
+const plainFinals = "@ABCDEFGHIJKLMPSTXZ`abdefmrsu";
 
 /** Of SM and RM: insert, and the cursor that does not blink. */
 const modes = [4, 34];
 
 /**
  * Of DECSET: keys, wrapping, cursor, margins, the other screen, mouse, focus, paste,
- * synchronous output. Not those that resize, or report by themselves.
+ * synchronous output. Not those that resize, or report by themselves, nor those whose
+ * state before cannot be restored: it is not known, or the cursor would move.
  */
 // deno-fmt-ignore
 const privateModes = [
-  1, 5, 6, 7, 8, 9, 12, 25, 45, 47, 66, 69,
-  1000, 1002, 1003, 1004, 1005, 1006, 1007, 1015, 1016,
-  1034, 1036, 1039, 1045, 1047, 1048, 1049, 2004, 2026, 2027,
+  1, 5, 7, 8, 9, 12, 25, 47, 66, 69,
+  1000, 1002, 1003, 1004, 1005, 1006, 1015, 1016,
+  1047, 1048, 1049, 2004, 2026,
 ];
 
-/** Those that a terminal has on; and those whose state before is not known. */
-const usuallyOn = [7, 8, 25];
-const unknown = [12, 45, 1007, 1034, 1036, 1039, 1045, 1048];
+/** Those that a terminal has on, private or not. */
+const usuallyOn = [7, 8, 25, 34];
+/** That save the cursor, or have it blink: nothing to restore. */
+const withoutUndo = [12, 1048];
+const otherScreens = [47, 1047, 1049];
 
-/** Cursor, keypad, index, tab stop, character sets, reset; not DECID, nor ESC %. */
-const escapes = /^(?:[6789=>DEHMNOcno|}~]|#[34568]|[()*+\-./][ -/]?[0-~])$/;
+/** Cursor, keypad, index, lines that are drawn (G0 and G1, as tmux has them), reset. */
+const escapes = /^(?:[6789=>DEMc]|#[34568]|[()][0B])$/;
+
+/**
+ * What restores the terminal. A reset is written once what it is for was passed on,
+ * never taken back for what looks like the opposite: a stack of the terminal, or a
+ * saved cursor, may bring it on again. So a terminal is sent resets of what it was sent
+ * already. Not one DECSTR for all: neither tmux nor kitty has it.
+ */
+const reset = {
+  colours: "\x1b[m",
+  /** Of the Linux console, which SGR 0 leaves as they are. */
+  font: "\x1b[10m",
+  keypad: "\x1b>",
+  letters: "\x0f\x1b(B\x1b)B",
+  /** Both move the cursor; ESC 8 has it where it was. */
+  margins: "\x1b7\x1b[?69l\x1b[r\x1b8",
+  cursor: "\x1b[ q",
+  modifiers: "\x1b[>4m",
+  /** More than any terminal's stack holds. */
+  keys: "\x1b[<99u\x1b[=0u",
+  wrapping: "\x1b[?7h",
+} as const;
 
 type State = "ground" | "escape" | "control" | "string" | "stringEscape";
 
@@ -81,8 +106,11 @@ export class TerminalFilter {
   #isCommand = false;
   /** A CR whose next character is not known yet. */
   #carriage = false;
-  /** What puts the terminal back, by what has changed it. */
-  readonly #undo = new Map<string, string>();
+  readonly #resets = new Set<string>();
+  /** Modes of the alternate screen that are on. */
+  readonly #screens = new Set<number>();
+  /** What ends the link that is open, and the cursor's colour. */
+  readonly #open = new Map<string, string>();
 
   constructor(display: Display) {
     this.#display = display;
@@ -96,9 +124,31 @@ export class TerminalFilter {
   /** What is left at the end, and what puts the terminal back as it was. */
   end(): string {
     const rest = this.#filter(this.#decoder.decode());
-    const undo = [...this.#undo.values()].join("");
-    this.#undo.clear();
-    return rest + (this.#carriage ? "\r\n" : "") + undo;
+    return rest + (this.#carriage ? "\r\n" : "") + this.#restore();
+  }
+
+  /** Resets what each screen has of its own, leaves the other one, resets the rest. */
+  #restore(): string {
+    let out = "";
+    if (this.#resets.has(reset.keys)) {
+      if (this.#screens.size === 0) out += this.#screen(1049, true);
+      out += reset.keys;
+    }
+    const margins = this.#resets.delete(reset.margins);
+    if (margins && this.#screens.size > 0) out += "\x1b[r";
+    for (const mode of this.#screens) out += this.#screen(mode, false);
+    if (margins) out += reset.margins;
+    // After what has the terminal take up a saved cursor, with its colours.
+    out += [...this.#resets, ...this.#open.values()].join("");
+    this.#resets.clear();
+    this.#open.clear();
+    return out;
+  }
+
+  #screen(mode: number, on: boolean): string {
+    if (on) this.#screens.add(mode);
+    else this.#screens.delete(mode);
+    return `\x1b[?${mode}${on ? "h" : "l"}`;
   }
 
   #filter(text: string): string {
@@ -109,6 +159,7 @@ export class TerminalFilter {
         run.lastIndex = at;
         const plain = run.exec(text)?.[0];
         if (plain !== undefined) {
+          if (plain.includes(shiftOut)) this.#resets.add(reset.letters);
           out += this.#afterCarriage() + plain;
           at += plain.length;
           continue;
@@ -154,6 +205,7 @@ export class TerminalFilter {
   #control(character: string, code: number): string {
     if (this.#display === "screen") {
       if (code === LF) return index;
+      if (character === shiftOut) this.#resets.add(reset.letters);
       return code >= BEL && code <= 0x0f ? character : "";
     }
     if (code === CR) {
@@ -192,10 +244,8 @@ export class TerminalFilter {
     const sequence = this.#collected;
     this.#begin("ground");
     if (this.#display === "text" || !escapes.test(sequence)) return "";
-    if (sequence === "=") this.#undo.set("keypad", "\x1b>");
-    if (sequence === ">") this.#undo.delete("keypad");
-    if (/^\([^B]/.test(sequence)) this.#undo.set("letters", "\x0f\x1b(B");
-    if (sequence === "(B") this.#undo.delete("letters");
+    if (sequence === "=") this.#resets.add(reset.keypad);
+    if (/^[()]0/.test(sequence)) this.#resets.add(reset.letters);
     return `\x1b${sequence}`;
   }
 
@@ -230,7 +280,9 @@ export class TerminalFilter {
     // No terminal is so wide; some would repeat a letter as often.
     if (/\d{6}/.test(parameters)) return undefined;
     if (prefix === "" && final === "m") {
-      this.#note("colours", !/^0*$/.test(parameters), "\x1b[m");
+      if (!/^0*$/.test(parameters)) this.#resets.add(reset.colours);
+      else if (this.#display === "text") this.#resets.delete(reset.colours);
+      if (/(^|;)1[12](;|$)/.test(parameters)) this.#resets.add(reset.font);
       return parameters;
     }
     if (this.#display === "text") return undefined;
@@ -239,42 +291,39 @@ export class TerminalFilter {
     }
     switch (prefix + final) {
       case " q": // the cursor's shape
-        this.#note("cursor", !/^0*$/.test(parameters), "\x1b[ q");
+        this.#resets.add(reset.cursor);
         return parameters;
-      case "!p": // soft reset
-      case '"q': // what can be erased
+      case "!p": // soft reset, by which some no longer wrap
+        this.#resets.add(reset.wrapping);
+        return parameters;
       case "$x": // filling and erasing a rectangle
       case "$z":
       case "?J":
       case "?K":
         return parameters;
       case ">m": // what keys send: xterm's protocol, and kitty's
-        this.#note("modifiers", /^4;[1-9]/.test(parameters), "\x1b[>4m");
-        return parameters;
       case ">n":
+        if (!/^4(;|$)/.test(parameters)) return undefined;
+        this.#resets.add(reset.modifiers);
         return parameters;
       case ">u":
-        this.#note("keys", true, "\x1b[<9u");
-        return parameters;
       case "=u":
-        this.#note("flags", !/^0*(;|$)/.test(parameters), "\x1b[=0u");
+        this.#resets.add(reset.keys);
         return parameters;
       case "<u":
-        this.#note("keys", false, "");
         return parameters;
       case "T": // with more it is a mouse that waits for an answer
       case "u":
         return /^\d*$/.test(parameters) ? parameters : undefined;
+      case "r":
+      case "s": // margins at the sides, where mode 69 is on
+        if (final === "r" || parameters) this.#resets.add(reset.margins);
+        return parameters;
       default:
         return prefix === "" && plainFinals.includes(final)
           ? parameters
           : undefined;
     }
-  }
-
-  #note(what: string, isChanged: boolean, undo: string): void {
-    if (isChanged) this.#undo.set(what, undo);
-    else this.#undo.delete(what);
   }
 
   #allowedModes(
@@ -286,9 +335,12 @@ export class TerminalFilter {
     const allowed = parameters.split(";").map(Number)
       .filter((mode) => known.includes(mode));
     for (const mode of allowed) {
-      if (prefix === "" || unknown.includes(mode)) continue;
-      const changed = on !== usuallyOn.includes(mode);
-      this.#note(`?${mode}`, changed, `\x1b[?${mode}${on ? "l" : "h"}`);
+      if (withoutUndo.includes(mode)) continue;
+      if (otherScreens.includes(mode)) this.#screen(mode, on);
+      else if (mode === 69) this.#resets.add(reset.margins);
+      else if (on !== usuallyOn.includes(mode)) {
+        this.#resets.add(`\x1b[${prefix}${mode}${on ? "l" : "h"}`);
+      }
     }
     return allowed.length > 0 ? allowed.join(";") : undefined;
   }
@@ -330,13 +382,18 @@ export class TerminalFilter {
     if (!this.#isCommand || this.#display === "text") return "";
     if (command.length > maxString || !/^[ -~]*$/.test(command)) return "";
     if (/^8;[^;]*;/.test(command)) {
-      this.#note("link", !command.endsWith(";"), "\x1b]8;;\x1b\\");
+      this.#note("link", !/^8;[^;]*;$/.test(command), "\x1b]8;;\x1b\\");
       return `\x1b]${command}\x1b\\`;
     }
     const colour = /^12;[#\w:/.,%-]+$/.test(command);
     if (!colour && !/^112;?$/.test(command)) return "";
     this.#note("colour", colour, "\x1b]112\x1b\\");
     return `\x1b]${command}\x1b\\`;
+  }
+
+  #note(what: string, isOpen: boolean, end: string): void {
+    if (isOpen) this.#open.set(what, end);
+    else this.#open.delete(what);
   }
 }
 

@@ -269,8 +269,11 @@ function processOf({ command, gate, sources }: WorkerRequest) {
 /** Not the image's command: one of somebody's own may start what does not idle. */
 const idle = ["sleep", "infinity"];
 
-/** Counted for a user, and so with the host's user of the same id. */
-const ulimits = [{ Name: "sigpending", Soft: 4096, Hard: 4096 }];
+/** Counted for a user, and so with the host's user of the same id, see mq_overview(7). */
+export const ulimits = [
+  { Name: "sigpending", Soft: 4096, Hard: 4096 },
+  { Name: "msgqueue", Soft: 0, Hard: 0 },
+];
 
 /** Limits in Docker's words, for a worker that is made and for one that runs. */
 export function limitsOf({ memoryBytes, cpus, pids }: Limits) {

@@ -1,7 +1,7 @@
 // The Debian that images are built from: a registry's, or one made here.
 
-import { mkdir, rm } from "node:fs/promises";
-import { dirname } from "node:path";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { join } from "node:path";
 import { $ } from "zx/core";
 import { type Docker, inspectImage } from "../docker.ts";
 import { aptInstall, asRoot } from "../as-root.ts";
@@ -18,7 +18,10 @@ export interface BaseImage {
   id: string;
 }
 
-/** The base image that is here, pulled where a registry answers, else made. */
+/**
+ * The base image that is here, pulled where a registry answers, else made in
+ * `directory`, which may be one that all users write to.
+ */
 export async function baseImage(
   docker: Docker,
   arch: string,
@@ -35,7 +38,7 @@ export async function baseImage(
   })`docker pull ${registryBase}`;
   if (pull.exitCode !== 0) {
     log(`No registry answers: making ${localBase} with mmdebstrap`);
-    await debootstrap(arch, `${directory}/base.tar`);
+    await debootstrap(arch, directory);
   }
   const base = await find(docker, registryBase) ??
     await find(docker, localBase);
@@ -51,12 +54,14 @@ async function find(
   return image && { name, id: image.Id };
 }
 
-async function debootstrap(arch: string, tarball: string): Promise<void> {
+async function debootstrap(arch: string, directory: string): Promise<void> {
   const here = await $({ nothrow: true, quiet: true })`command -v mmdebstrap`;
   if (here.exitCode !== 0) {
     await aptInstall(["mmdebstrap", "debian-archive-keyring"]);
   }
-  await mkdir(dirname(tarball), { recursive: true });
+  await mkdir(directory, { recursive: true });
+  const own = await mkdtemp(join(directory, "hal9000-base-"));
+  const tarball = join(own, "base.tar");
   try {
     await asRoot(
       `mmdebstrap --quiet --variant=apt --include=ca-certificates ` +
@@ -69,6 +74,6 @@ async function debootstrap(arch: string, tarball: string): Promise<void> {
       hint: `Make ${registryBase} available to the engine, then run it again.`,
     });
   } finally {
-    await rm(tarball, { force: true });
+    await rm(own, { recursive: true, force: true });
   }
 }

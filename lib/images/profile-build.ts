@@ -2,7 +2,6 @@
 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import process from "node:process";
 import { $ } from "zx/core";
 import { Failure } from "../errors.ts";
 import type { Instance } from "../instance.ts";
@@ -24,9 +23,7 @@ export async function buildLayer(
   const { docker, prefix } = instance;
   const { Architecture } = await docker.info();
   const arch = { x86_64: "amd64", aarch64: "arm64" }[Architecture as string];
-  // Of use only where the base has to be made.
-  const directory = join(tmpdir(), `hal9000-base-${process.pid}`);
-  const base = await baseImage(docker, arch ?? Architecture, directory, log);
+  const base = await baseImage(docker, arch ?? Architecture, tmpdir(), log);
   const args = { BASE_IMAGE: base.name, WORKER_IMAGE: below, ...layer.args };
   const labels = {
     [label.inputs]: inputs,

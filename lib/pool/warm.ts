@@ -11,6 +11,7 @@ import {
   inside,
   type Limits,
   startWorker,
+  ulimits,
   workerSpec,
 } from "../worker.ts";
 import { ensureAccounts } from "../worker-home.ts";
@@ -64,7 +65,9 @@ export async function warmRecipe(
   };
   const seccomp = await workerSeccomp(instance, log);
   const inputs = createHash("sha256")
-    .update(JSON.stringify([found.Id, network, limits, inside, seccomp]))
+    .update(
+      JSON.stringify([found.Id, network, limits, ulimits, inside, seccomp]),
+    )
     .digest("hex").slice(0, 16);
   return {
     image,

@@ -57,6 +57,9 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   run -0 docker exec wk grep -E '^(CapEff|NoNewPrivs):' /proc/self/status
   [[ $output == *"CapEff:"*"0000000000000000"* ]]
   [[ $output == *"NoNewPrivs:"*1* ]]
+  # What is counted for a user would be the host's user's as well.
+  run -0 docker exec wk bash -c 'ulimit -q; ulimit -i'
+  [ "$output" = $'0\n4096' ]
   # More processes than allowed: the shell cannot fork them all.
   run docker exec wk bash -c 'for i in $(seq 150); do sleep 5 & done; wait -n'
   [[ $output == *"Resource temporarily unavailable"* || $output == *"fork"* ]]

@@ -1,8 +1,19 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import type { Docker } from "../../lib/docker.ts";
+import { baseImage } from "../../lib/images/base.ts";
 import { buildArguments } from "../../lib/images/build.ts";
 import { contextParts } from "../../lib/images/context.ts";
 import { orphanedNames } from "../../lib/prune.ts";
@@ -34,6 +45,40 @@ test("buildArguments() builds on the repository's own image", () => {
     "--tag=r/x:worker-standard",
     "--label=key=value",
   ]);
+});
+
+test("baseImage() makes one in a directory that nobody else can lay before", async () => {
+  const root = mkdtempSync(join(tmpdir(), "hal9000-base-test-"));
+  const program = (name: string, script: string) =>
+    writeFileSync(join(root, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+  program("mmdebstrap", 'for tarball; do :; done; : >"$tarball"');
+  program("sudo", 'shift; exec "$@"');
+  program(
+    "docker",
+    `[ "$1" = import ] && stat -c '%a %n' "\${2%/*}" >>'${root}/made'`,
+  );
+  const docker = {
+    getImage: () => ({
+      inspect: () =>
+        existsSync(join(root, "made"))
+          ? Promise.resolve({ Id: "x" })
+          : Promise.reject(Object.assign(new Error(), { statusCode: 404 })),
+    }),
+  } as unknown as Docker;
+  const { PATH } = process.env;
+  try {
+    process.env["PATH"] = `${root}:${PATH}`;
+    await baseImage(docker, "amd64", join(root, "in"), () => {});
+    const [mode, directory] = readFileSync(join(root, "made"), "utf8").split(
+      " ",
+    );
+    assert.is(mode, "700");
+    assert.match(directory ?? "", /\/in\/hal9000-base-\w{6}\n$/);
+    assert.equal(readdirSync(join(root, "in")), []);
+  } finally {
+    process.env["PATH"] = PATH;
+    rmSync(root, { recursive: true });
+  }
 });
 
 test("workerImage() is WORKER_IMAGE, else the repository's", () => {

@@ -27,6 +27,7 @@ import {
   TooMany,
 } from "../../lib/conversations.ts";
 import { inDirectory } from "../../lib/directory.ts";
+import type { Instance } from "../../lib/instance.ts";
 import { ensureDirectory, isStaged, ownerOf } from "../../lib/owned.ts";
 import { homeDirectories, homePaths } from "../../lib/paths.ts";
 import { clearPlace, NotPlain, readPlainFile } from "../../lib/plain-file.ts";
@@ -35,6 +36,7 @@ import { readClaims } from "../../lib/pool/claim.ts";
 import { dropStaged } from "../../lib/reconcile.ts";
 import { readRecords, writeRecord } from "../../lib/record.ts";
 import { measureTrees, removeTree } from "../../lib/remove-tree.ts";
+import { listSessions } from "../../lib/session-list.ts";
 import { readSessions, writeSession } from "../../lib/session-record.ts";
 
 type Home = Parameters<typeof writeRecord>[0];
@@ -167,6 +169,47 @@ test("hasConversation() and lastSaidAt() find one among many empty files", ({ in
   }
   const many = () => lastSaidAt(instance, "one", soon);
   assert.throws(many, (error: unknown) => error instanceof TooMany);
+});
+
+test("a directory gives times between 1970 and now, whatever the files have", ({ root }) => {
+  for (const [name, seconds] of [["old", -1000], ["new", 4e9]] as const) {
+    spawnSync("touch", ["-d", `@${seconds}`, join(root, name)]);
+    const time = inDirectory(root, (opened) => opened.stat(name)?.mtimeMs) ??
+      -1;
+    assert.ok(time >= 0 && time <= Date.now(), `${name}: ${time}`);
+  }
+});
+
+/** The sessions of an instance without workers. */
+async function listed(instance: Home) {
+  const docker = { listContainers: () => Promise.resolve([]) };
+  const warnings: string[] = [];
+  const sessions = await listSessions(
+    { ...instance, docker, prefix: "x" } as unknown as Instance,
+    (line) => warnings.push(line),
+  );
+  return { times: sessions.map(({ activeAt }) => activeAt), warnings };
+}
+
+test("listSessions() lists a session whose conversation is from the future", async ({ instance }) => {
+  writeSession(instance, session);
+  const directory = join(instance.home.claude, "one/projects/-workspace");
+  mkdirSync(directory, { recursive: true });
+  writeFileSync(join(directory, "a.jsonl"), "said");
+  // The year 287,166 on tmpfs, which no Date can hold; 2446 on ext4.
+  spawnSync("touch", ["-d", "@8999999999999", join(directory, "a.jsonl")]);
+  const { times, warnings } = await listed(instance);
+  assert.is(times.length, 1);
+  assert.ok(Date.parse(times[0] ?? "") <= Date.now());
+  assert.equal(warnings, []);
+});
+
+test("listSessions() lists a session whose conversations cannot be read", async ({ instance, root }) => {
+  writeSession(instance, session);
+  const home = { ...instance.home, home: join(root, "x".repeat(300)) };
+  const { times, warnings } = await listed({ ...instance, home });
+  assert.equal(times, [session.usedAt]);
+  assert.match(warnings[0] ?? "", /"one".*; ACTIVE is when it was last opened/);
 });
 
 test("a directory gives its entries with what they are", ({ root }) => {

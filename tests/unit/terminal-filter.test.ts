@@ -39,7 +39,7 @@ const display: Record<string, string> = {
   "the cursor's shape": "\x1b[5 q\x1b[?25l\x1b[?12h",
   "protocols of keys": "\x1b[>4;2m\x1b[>1u\x1b[<1u\x1b[=1;1u\x1b=\x1b>",
   "a link": "\x1b]8;id=1;https://example.org/a?b=c\x1b\\here\x1b]8;;\x1b\\",
-  "lines that are drawn": "\x1b(0lqk\x1b(B\x0e\x0f",
+  "lines that are drawn": "\x1b(0lqk\x1b(B\x1b)0\x0elqk\x0f",
   "the bell": "\x07",
   "the cursor's colour": "\x1b]12;#ff0000\x1b\\\x1b]112\x1b\\",
 };
@@ -74,7 +74,11 @@ const harmful: Record<string, string> = {
     "\x1b[3;0;0t\x1b[8;50;500t\x1b[21t\x1b[22;0t\x1b[?3h\x1b[?40h",
   "modes that report by themselves": "\x1b[?2031h\x1b[?2048h\x1b[?9001h",
   printers: "\x1b[5i\x1b[4i",
-  "other character sets than UTF-8": "\x1b%@\x1b%G\x1b G",
+  "other character sets":
+    "\x1b%@\x1b%G\x1b G\x1b(A\x1b*0\x1b+0\x1b-A\x1bn\x1b~",
+  "tab stops": "\x1b[3g\x1bH",
+  "keys and marks that cannot be restored":
+    '\x1b[>1;0m\x1b[?1036l\x1b[?6h\x1b[1"q',
   "keys that are locked": "\x1b[2h",
   "a letter a million times": "\x1b[9999999b",
   "what is cancelled": "\x1b[31\x18\x1b]52;c;x\x1a",
@@ -143,15 +147,57 @@ test("a string that does not end hides one line of text", () => {
   assert.is(text("\x1b[31\nshown"), "\nshown");
 });
 
-test("the terminal is put back as it was", () => {
+/** What restores a terminal that was sent `sequence`. */
+function restored(sequence: string): string {
   const filter = new TerminalFilter("screen");
-  filter.write(encode("\x1b[?1049h\x1b[?1000;2004h\x1b[?25l\x1b[31m\x1b[?12h"));
-  filter.write(encode("\x1b[?2004l\x1b[>1u"));
-  assert.is(
-    filter.end(),
-    "\x1b[?1049l\x1b[?1000l\x1b[?25h\x1b[m\x1b[<9u",
-  );
+  filter.write(encode(sequence));
+  const undo = filter.end();
   assert.is(filter.end(), "");
+  return undo;
+}
+
+const letters = "\x0f\x1b(B\x1b)B";
+const margins = "\x1b7\x1b[?69l\x1b[r\x1b8";
+const keys = "\x1b[<99u\x1b[=0u";
+const bothKeys = `\x1b[?1049h${keys}\x1b[?1049l${keys}`;
+
+/** By what is sent before the end. */
+const undone: Record<string, string> = {
+  "text\n": "",
+  "\x1b[?1049h\x1b[?1000;2004h\x1b[?25l\x1b[31m\x1b[?12h":
+    "\x1b[?1049l\x1b[?1000l\x1b[?2004l\x1b[?25h\x1b[m",
+  "\x1b[?1049h\x1b[?1049l": "",
+  "\x1b[>4;2m\x1b[>1;0m": "\x1b[>4m",
+  "\x1b[>1u\x1b[>1u\x1b[<1u": bothKeys,
+  "\x1b[=1;1u\x1b[=0;2u": bothKeys,
+  // Each screen has a stack of its own.
+  "\x1b[?1049h\x1b[>1u": `${keys}\x1b[?1049l${keys}`,
+  "\x1b[4h": "\x1b[4l",
+  "\x1b[34l": "\x1b[34h",
+  "\x1b)0\x0e": letters,
+  "a\x0eb": letters,
+  "\x1b[3\x0em": `${letters}\x1b[m`,
+  "\x1b(0\x1b(B": letters,
+  "\x1b[1;2r": margins,
+  "\x1b[?1049h\x1b[1;2r": `\x1b[r\x1b[?1049l${margins}`,
+  "\x1b[?69h\x1b[2;3s\x1b[?69l": margins,
+  "\x1b[s\x1b[u": "",
+  // ESC 8 brings back the colours of ESC 7.
+  "\x1b[31m\x1b7\x1b[m\x1b8": "\x1b[m",
+  "\x1b[11m\x1b[m": "\x1b[m\x1b[10m",
+  "\x1b[!p": "\x1b[?7h",
+  "\x1b[5 q\x1b[2 q": "\x1b[ q",
+  "\x1b]8;;http://x/;\x1b\\": "\x1b]8;;\x1b\\",
+  "\x1b]8;;http://x/\x1b\\\x1b]8;id=1;\x1b\\": "",
+};
+
+for (const [sequence, undo] of Object.entries(undone)) {
+  test(`the terminal is restored after ${JSON.stringify(sequence)}`, () => {
+    assert.is(restored(sequence), undo);
+  });
+}
+
+test("lines of text end in the terminal's own colours", () => {
   assert.is(displayed("\x1b[31mred"), "\x1b[31mred\x1b[m");
   assert.is(displayed("\x1b[31mred\x1b[0m"), "\x1b[31mred\x1b[0m");
 });

@@ -76,7 +76,10 @@ test("workerSpec() is the project's owner in a hardened container", () => {
       MemorySwap: 4294967296,
       NanoCpus: 1500000000,
       PidsLimit: 100,
-      Ulimits: [{ Name: "sigpending", Soft: 4096, Hard: 4096 }],
+      Ulimits: [
+        { Name: "sigpending", Soft: 4096, Hard: 4096 },
+        { Name: "msgqueue", Soft: 0, Hard: 0 },
+      ],
       CapDrop: ["ALL"],
       SecurityOpt: ["no-new-privileges", "seccomp={}"],
       LogConfig: {
