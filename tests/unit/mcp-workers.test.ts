@@ -312,7 +312,10 @@ test("a server of HTTP is passed a request without the worker's token", async ()
 test("a process that takes more memory than its server may is ended, with the reason", async () => {
   const served = await serve({
     command: "/bin/sh",
-    args: ["-c", program("head -c 300000000 /dev/zero | tail -n 1 | wc")],
+    args: [
+      "-c",
+      program("{ head -c 300000000 /dev/zero; sleep 20; } | tail -n 1"),
+    ],
     memory: "100m",
   });
   try {
