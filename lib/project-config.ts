@@ -19,8 +19,10 @@ import { printable } from "./text.ts";
 export interface ProjectConfig {
   /** SHA-256 of the names and contents of all its files. */
   digest: string;
-  /** What it does, a line each, for the person who is asked. */
+  /** What it does, a line each, for the person who is asked; programs first. */
   summary: string[];
+  /** How many of these lines run something, and so are never left out. */
+  running: number;
   /** Variables in its settings that no project may set; they are overridden. */
   forbidden: string[];
   /**
@@ -79,6 +81,7 @@ export function readProjectConfig(
   const faulty = (fault: string): ProjectConfig => ({
     digest: "",
     summary: [],
+    running: 0,
     forbidden: [],
     gitPrograms: git?.size !== 0, // or it is not known
     fault,
@@ -108,6 +111,7 @@ export function readProjectConfig(
   return {
     digest: hash.digest("hex"),
     summary: lines,
+    running: described.running,
     forbidden,
     gitPrograms: git.size > 0,
     fault: undefined,
@@ -146,6 +150,7 @@ function collect(root: string, files: Map<string, Buffer>): void {
 
 interface Described {
   lines: string[];
+  running: number;
   forbidden: string[];
   fault?: string;
 }
@@ -166,7 +171,12 @@ function describe(
     const text = new TextDecoder().decode(bytes);
     const value = name.endsWith(".json") ? parseObject(text) : undefined;
     if (!value && isRead(name)) {
-      return { lines: [], forbidden: [], fault: `${name} is not valid JSON` };
+      return {
+        lines: [],
+        running: 0,
+        forbidden: [],
+        fault: `${name} is not valid JSON`,
+      };
     }
     const { hooks, mcpServers, ...rest } = value ?? {};
     running.push(...hookLines(name, hooks));
@@ -198,7 +208,11 @@ function describe(
     const many = count === 1 ? "1 file" : `${count} files`;
     other.push(files.has(group) ? group : `${group}: ${many}`);
   }
-  return { lines: [...running, ...other], forbidden: [...forbidden] };
+  return {
+    lines: [...running, ...other],
+    running: running.length,
+    forbidden: [...forbidden],
+  };
 }
 
 function forbiddenIn(settings: Record<string, unknown>): string[] {
@@ -225,7 +239,14 @@ export const credentialHelpers = [
 ];
 
 /** Settings that decide what may run, and as what. */
-const decisive = [...credentialHelpers, "env", "permissions", "sandbox"];
+const decisive = [
+  ...credentialHelpers,
+  "enabledPlugins",
+  "env",
+  "extraKnownMarketplaces",
+  "permissions",
+  "sandbox",
+];
 
 const programKeys =
   /^(commands?|hooks|mcpServers|lspServers|monitors|url|headersHelper)$/;
@@ -250,7 +271,8 @@ const usualKey =
 
 /** Whether it may have more in it, such as hooks, spelled in any way. */
 function isUnusual(frontMatter: string): boolean {
-  const lines = frontMatter.split(/\r?\n/).filter((line) => line.trim() !== "");
+  const lines = frontMatter.split(/[\n\r\u0085\u2028\u2029]/)
+    .filter((line) => line.trim() !== "");
   // What is indented belongs to the line above it.
   return lines.some((line, at) =>
     !usualKey.test(line) && !(at > 0 && /^( |- )/.test(line))
@@ -337,17 +359,6 @@ export interface ConfigVerdict {
   forbidden: string[];
 }
 
-/** Before anything is made for a session: whether it will be refused. */
-export async function refuseGitPrograms(
-  instance: Home & Pick<Instance, "host">,
-  project: string,
-  ask: (config: ProjectConfig) => Promise<boolean>,
-  log: Log,
-): Promise<void> {
-  if (!readProjectConfig(project, instance.host)?.gitPrograms) return;
-  await judgeProjectConfig(instance, project, ask, log);
-}
-
 /**
  * Judges it before Claude starts. `ask` gives whether the user approves it now; what
  * is not in effect is reported to `log`.
@@ -377,17 +388,18 @@ export async function judgeProjectConfig(
     approved = true;
   }
   if (!approved && config.gitPrograms) {
-    throw new Failure(
-      "unsafe",
-      `Cannot start Claude on ${project}: git would run programs of the project, and ${
-        fault ?? "nobody has approved them"
-      }`,
-      {
-        hint: fault === undefined
-          ? "Read filter and include in its .git/config; then approve them with --trust-project, or at a terminal."
-          : "Mend that, or open a clone of it.",
-      },
-    );
+    const why = fault ?? "nobody has approved them";
+    // What cannot be judged can be accepted, but each time anew.
+    if (fault === undefined || !await ask(config)) {
+      throw new Failure(
+        "unsafe",
+        `Cannot start Claude on ${project}: git may run programs of the project, and ${why}`,
+        {
+          hint:
+            "Read its .git/config; then accept it with --trust-project, or at a terminal.",
+        },
+      );
+    }
   }
   if (fault !== undefined) {
     log(
@@ -400,7 +412,7 @@ export async function judgeProjectConfig(
     log(
       "Approve it with --trust-project, or open the session at a terminal. It has:",
     );
-    for (const line of shortened(config.summary)) log(`  ${line}`);
+    for (const line of shortened(config)) log(`  ${line}`);
   } else if (forbidden.length > 0) {
     log(
       `warning: ${project} sets ${
@@ -411,12 +423,27 @@ export async function judgeProjectConfig(
   return { approved, forbidden };
 }
 
-const maxLines = 40;
+/** The same before anything is made for a session that may be refused. */
+export async function judgeGitFirst(
+  instance: Home & Pick<Instance, "host">,
+  project: string,
+  ask: (config: ProjectConfig) => Promise<boolean>,
+  log: Log,
+): Promise<ConfigVerdict | undefined> {
+  return readProjectConfig(project, instance.host)?.gitPrograms
+    ? await judgeProjectConfig(instance, project, ask, log)
+    : undefined;
+}
 
-/** As many lines as a person reads before answering. */
-export function shortened(lines: string[]): string[] {
-  const rest = lines.length - maxLines;
-  const first = lines.slice(0, maxLines).map(printable);
+const usualLines = 40;
+
+/** What a person reads before answering: all that runs, and some of the rest. */
+export function shortened(
+  { summary, running }: Pick<ProjectConfig, "summary" | "running">,
+): string[] {
+  const most = Math.max(usualLines, running);
+  const rest = summary.length - most;
+  const first = summary.slice(0, most).map(printable);
   return rest > 0
     ? [...first, `... and ${rest} more: read them before you approve them`]
     : first;

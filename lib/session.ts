@@ -31,9 +31,9 @@ import { didYouMean } from "./nearest.ts";
 import { freePorts, reservePorts } from "./port-range.ts";
 import { checkProfile, detected, profileOf } from "./profile.ts";
 import {
+  judgeGitFirst,
   judgeProjectConfig,
   type ProjectConfig,
-  refuseGitPrograms,
 } from "./project-config.ts";
 import {
   formerSessionName,
@@ -124,7 +124,7 @@ export async function readySession(
     : request.mcp ?? before?.mcp ?? true;
   const mcp = chosenServers(servers, choice);
   await tellOfMissing(instance, mcp, log);
-  await refuseGitPrograms(
+  const judged = await judgeGitFirst(
     instance,
     project.path,
     request.approveConfig,
@@ -179,7 +179,7 @@ export async function readySession(
   const verdict = claudeRuns
     // Claude runs with what it was started with.
     ? { approved: true, forbidden: [] }
-    : await judgeProjectConfig(
+    : judged ?? await judgeProjectConfig(
       instance,
       project.path,
       request.approveConfig,

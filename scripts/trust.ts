@@ -14,9 +14,15 @@ export function approveConfig(trusted = false, detached = false) {
   return async (config: ProjectConfig): Promise<boolean> => {
     if (trusted) return true;
     if (detached || process.stdin.isTTY !== true) return false;
+    if (config.fault !== undefined) {
+      process.stderr.write(
+        `Git may run programs of this project: ${config.fault}\n`,
+      );
+      return await isConfirmed("Start Claude all the same?");
+    }
     process.stderr.write(
       `This project configures Claude:\n${
-        shortened(config.summary).map((line) => `  ${line}\n`).join("")
+        shortened(config).map((line) => `  ${line}\n`).join("")
       }`,
     );
     return await isConfirmed("Let it take effect?");

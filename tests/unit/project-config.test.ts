@@ -83,6 +83,11 @@ const active: [string, string, string][] = [
     '.claude/agents/a.md: "name: a \\"ho\\\\u006fks\\": SessionStart: x"',
   ],
   [
+    ".claude/agents/a.md",
+    "---\nname: a\rhooks:\r  SessionStart: x\n---\n",
+    '.claude/agents/a.md: "name: a hooks: SessionStart: x"',
+  ],
+  [
     ".claude/skills/s/data/more.json",
     '{"q":{"command":"evil"}}',
     '.claude/skills/s/data/more.json: {"q":{"command":"evil"}}',
@@ -129,11 +134,26 @@ test("nothing is laid in front of what runs, and no part of that is out of sight
   for (let at = 0; at < 60; at++) settings[`dull${at}`] = "x".repeat(9000);
   settings["hooks"] = { Stop: [{ hooks: [{ type: "command", command }] }] };
   lay(".claude/settings.json", JSON.stringify(settings));
-  const summary = shortened(read()?.summary ?? []);
+  const summary = shortened(read() ?? { summary: [], running: 0 });
   assert.match(summary[0] ?? "", 'hook Stop {"hooks"');
   assert.match(summary[0] ?? "", "true ; evil");
   assert.ok(summary.every((line) => line.length < 600));
   assert.match(summary.at(-1) ?? "", "... and 21 more");
+});
+
+test("all that runs is shown, however much it is", () => {
+  const hooks = [];
+  for (let at = 0; at < 60; at++) {
+    hooks.push({ hooks: [{ command: `c${at}` }] });
+  }
+  lay(
+    ".claude/settings.json",
+    JSON.stringify({ hooks: { Stop: hooks }, a: 1 }),
+  );
+  const shown = shortened(read() ?? { summary: [], running: 0 });
+  assert.is(shown.length, 61);
+  assert.match(shown[59] ?? "", '"c59"');
+  assert.match(shown[60] ?? "", "... and 1 more");
 });
 
 test("what cannot be judged has a fault and is never approved", async () => {
@@ -210,9 +230,8 @@ const repositories: [string, () => void, string | undefined][] = [
   ],
   [
     "with headers of all kinds",
-    () =>
-      lay(".git/config", "[core]a=b[FILTER.x] clean=evil\n[Include]path=x\n"),
-    '.git/config: "[core]a=b[FILTER.x] clean=evil [Include]path=x"',
+    () => lay(".git/config", "[core]a=b[FILTER.x] clean=evil\n"),
+    '.git/config: "[core]a=b[FILTER.x] clean=evil"',
   ],
   [
     "of a worktree's own",
@@ -229,12 +248,41 @@ const repositories: [string, () => void, string | undefined][] = [
     'a/common/config: "[filter \\"x\\"] clean = ./evil"',
   ],
   [
-    "behind a link",
+    "with a value of two lines",
+    () => lay(".git/config", '[filter "x"]\nclean = "cat; \\\n[x] ; ./evil"\n'),
+    '.git/config: "[filter \\"x\\"] clean = \\"cat; \\\\ [x] ; ./evil\\""',
+  ],
+  [
+    "of git-lfs",
+    () =>
+      lay(
+        ".git/config",
+        plain + '[filter "lfs"]\n\tclean = git-lfs clean -- %f\n' +
+          "\tprocess = git-lfs filter-process\n\trequired = true\n",
+      ),
+    undefined,
+  ],
+  [
+    "with a program beside git-lfs",
+    () =>
+      lay(".git/config", '[filter "lfs"]\n\tclean = git-lfs clean -- %f; x\n'),
+    '.git/config: "[filter \\"lfs\\"] clean = git-lfs clean -- %f; x"',
+  ],
+  [
+    "below a name of blanks",
     () => {
-      symlinkSync("/workspace/real", join(project, ".git"));
-      lay("real/config", filter);
+      lay(".git/commondir", " ");
+      lay(".git/ /config", filter);
     },
-    'real/config: "[filter \\"x\\"] clean = ./evil"',
+    '.git/ /config: "[filter \\"x\\"] clean = ./evil"',
+  ],
+  [
+    "below a name beyond ASCII",
+    () => {
+      lay(".git", "gitdir: \u00e9vil");
+      lay("\u00e9vil/config", filter);
+    },
+    '\u00e9vil/config: "[filter \\"x\\"] clean = ./evil"',
   ],
   [
     "in the place of the project",
@@ -255,6 +303,53 @@ for (const [what, make, line] of repositories) {
     assert.is(read()?.gitPrograms, line === undefined ? undefined : true);
   });
 }
+
+test("git that leads no usual way is not taken for none", () => {
+  const ways: [string, () => void][] = [
+    [
+      ".git is a link",
+      () => symlinkSync("/workspace/real", join(project, ".git")),
+    ],
+    [".git leads no usual way", () => {
+      mkdirSync(join(project, "a/b"), { recursive: true });
+      symlinkSync("a/b", join(project, "d"));
+      lay(".git", "gitdir: d/../repo\n");
+    }],
+    [".git leads no usual way", () => lay(".git", "gitdir: evil\0/x\n")],
+    [".git leads no usual way", () => lay(".git", "gitdir: evil\rx\n")],
+    [
+      ".git leads no usual way",
+      () => lay(".git", "gitdir: /proc/self/root/workspace/evil\n"),
+    ],
+    [
+      ".git leads no usual way",
+      () => lay(".git", "gitdir: ../proc/self/cwd/evil\n"),
+    ],
+    [
+      ".git/commondir leads no usual way",
+      () => lay(".git/commondir", "c\0/../nothing"),
+    ],
+    ["d is a link or not a directory", () => {
+      symlinkSync("a", join(project, "d"));
+      lay(".git", "gitdir: d/repo\n");
+    }],
+    [
+      ".git/config includes other files",
+      () => lay(".git/config", "[Include]path=x\n"),
+    ],
+    [
+      ".git/config is too large",
+      () => lay(".git/config", " ".repeat(1024 * 1024 + 1)),
+    ],
+  ];
+  for (const [fault, make] of ways) {
+    rmSync(project, { recursive: true });
+    mkdirSync(project);
+    make();
+    assert.is(read()?.fault, fault);
+    assert.is(read()?.gitPrograms, true);
+  }
+});
 
 test("git programs of the host's repository of a worktree", () => {
   const repository = mkdtempSync(join(tmpdir(), "hal9000-repository-"));
@@ -306,10 +401,13 @@ test("Claude is not started where git would run what nobody has approved", async
     assert.ok((await judge(() => false)).approved);
     // What cannot be approved.
     symlinkSync("/etc/passwd", join(project, ".mcp.json"));
-    await refused(() => true, ".mcp.json is a link");
+    await refused(() => false, ".mcp.json is a link");
     rmSync(join(project, ".git/config"));
     symlinkSync("../other", join(project, ".git/config"));
-    await refused(() => true, ".git/config is a link");
+    await refused(() => false, ".git/config is a link");
+    // Accepted, this once.
+    assert.not.ok((await judge(() => true)).approved);
+    await refused(() => false, ".git/config is a link");
   } finally {
     rmSync(root, { recursive: true });
   }
