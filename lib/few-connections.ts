@@ -1,5 +1,6 @@
 // The connections to a server of which each may cost memory: few at a time.
 
+import type { Buffer } from "node:buffer";
 import type { Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { ReadBytes } from "./read-bytes.ts";
@@ -10,8 +11,11 @@ import type { ReadBytes } from "./read-bytes.ts";
  */
 const maxOpenRequests = 2;
 
-/** Of what is parsed at once: a read of 64 KiB can hold 2,000 requests. */
-const pieceBytes = 4096;
+/**
+ * Of what is parsed at once where many requests were read at once: 64 KiB can hold 2,000.
+ * A body that only looks so takes longer.
+ */
+const pieceBytes = 1024;
 
 /** Whether a request may be answered, and what holds its connection until then. */
 export interface FewConnections {
@@ -74,12 +78,22 @@ function parseInPieces(socket: Socket, readBytes: ReadBytes): void {
   const [parse] = socket.listeners("data");
   if (!parse) throw new Error("The HTTP server reads in another way");
   socket.removeAllListeners("data");
-  socket.on("data", (chunk: Uint8Array) => {
+  socket.on("data", (chunk: Buffer) => {
     readBytes.add(chunk.length);
-    for (let at = 0; at < chunk.length && !socket.destroyed; at += pieceBytes) {
-      parse.call(socket, chunk.subarray(at, at + pieceBytes));
+    const step = holdsManyRequests(chunk) ? pieceBytes : chunk.length;
+    for (let at = 0; at < chunk.length && !socket.destroyed; at += step) {
+      parse.call(socket, chunk.subarray(at, at + step));
     }
   });
+}
+
+function holdsManyRequests(chunk: Buffer): boolean {
+  let at = -1;
+  for (let count = 0; count <= maxOpenRequests; count++) {
+    at = chunk.indexOf("HTTP/1.", at + 1);
+    if (at < 0) return false;
+  }
+  return true;
 }
 
 type ParsedSocket = Socket & { parser: { unconsume(): void } };
