@@ -1,5 +1,6 @@
 // An HTTP service behind a unix socket, with bounds for what its clients can make it
-// hold: the size of a request, how many are served at a time, and for how long.
+// and this process hold: the size of a request, how many are served at a time, for how
+// long, and how slowly an answer is read.
 
 import { Buffer } from "node:buffer";
 import {
@@ -9,7 +10,9 @@ import {
   type Server,
   type ServerResponse,
 } from "node:http";
-import type { Socket } from "node:net";
+import { fewConnections } from "./few-connections.ts";
+import { Lane, type Places } from "./lane.ts";
+import { ReadBytes } from "./read-bytes.ts";
 
 export interface Bounds {
   /** Of the body of one request. */
@@ -17,68 +20,102 @@ export interface Bounds {
   /**
    * A body that is known to be no larger does not wait behind large ones. It is read
    * before its request takes a place, so a client that sends no body delays no other.
+   * An answer that is known to be no larger is taken from the service as it comes,
+   * however slowly its client reads.
    */
   smallBytes: number;
   /** For a small body to come in. */
   smallMs: number;
   /** Requests that are served at a time, and that wait for that. */
-  small: Places;
-  large: Places;
+  places: Record<Kind, Places>;
+  /** Answers that are not small, of requests whose kind usually has small ones. */
+  answers: Places;
   /** For a turn, before a 503. */
   waitMs: number;
   /** For a body to come in. */
   bodyMs: number;
-  /** For a client to go on reading. */
+  /** For a client to read, beyond what `leastRate` allows for. */
   stallMs: number;
+  /** At which an answer is read, in bytes a second. */
+  leastRate: number;
   /** For the service to answer. */
   answerMs: number;
+  /** More than all places, so that there is an idle one for who comes next. */
   connections: number;
 }
 
-interface Places {
-  served: number;
-  waiting: number;
-}
+/** A GET, a search, another request with a small body, and one with a large body. */
+type Kind = "get" | "search" | "small" | "large";
 
+/** What they can make the forwarder hold: ADR 16. */
 export const chromadbBounds: Bounds = {
   // ChromaDB's own limit, max_payload_size_bytes, is 40 MiB.
   bodyBytes: 40 * 1024 ** 2,
   smallBytes: 64 * 1024,
   smallMs: 5000,
-  small: { served: 32, waiting: 512 },
-  large: { served: 2, waiting: 64 },
+  places: {
+    get: { served: 32, waiting: 128 },
+    // ChromaDB holds each answer whole.
+    search: { served: 8, waiting: 64 },
+    small: { served: 16, waiting: 64 },
+    large: { served: 2, waiting: 64 },
+  },
+  answers: { served: 4, waiting: 16 },
   waitMs: 60_000,
   bodyMs: 30_000,
   stallMs: 5000,
+  leastRate: 1024 ** 2,
   answerMs: 300_000,
-  connections: 1024,
+  connections: 448,
 };
 
 /** A server, not listening yet, that passes requests on to the socket `path`. */
 export function boundedProxy(path: string, bounds: Bounds): Server {
-  const lanes = {
-    small: new Lane(bounds.small),
-    large: new Lane(bounds.large),
+  const { get, search, small, large } = bounds.places;
+  const lanes: Record<Kind, Lane> = {
+    get: new Lane(get),
+    search: new Lane(search),
+    small: new Lane(small),
+    large: new Lane(large),
   };
+  const answers = new Lane(bounds.answers);
+  const readBytes = new ReadBytes();
   const server = createServer(async (request, response) => {
-    const announced = bodySize(request);
+    if (!connections.admits(response)) return;
+    const announced = bodySize(request, 0);
     if (announced !== undefined && announced > bounds.bodyBytes) {
       return refuse(response, 413, tooLarge(bounds));
     }
-    const small = announced !== undefined && announced <= bounds.smallBytes;
-    const body = small ? await wholeBody(request, bounds.smallMs) : undefined;
-    if (small && !body) {
+    const isSmall = announced !== undefined && announced <= bounds.smallBytes;
+    const body = isSmall ? await wholeBody(request, bounds.smallMs) : undefined;
+    if (isSmall && !body) {
       return refuse(response, 408, "The request takes too long");
     }
-    hold(response);
-    lanes[small ? "small" : "large"].enter(bounds.waitMs, response).then(
-      (leave) => passOn(path, bounds, response, body).finally(leave),
-      () => refuse(response, 503, "The service is busy; try again"),
-    );
+    connections.hold(response);
+    const kind = isSmall ? kindOf(request) : "large";
+    try {
+      let leave = await lanes[kind].enter(bounds.waitMs, request.socket);
+      const enterAnswers = async () => {
+        if (kind === "search" || kind === "large") return;
+        leave();
+        leave = () => {};
+        leave = await answers.enter(bounds.stallMs, request.socket);
+      };
+      await passOn(path, bounds, response, body, enterAnswers, readBytes)
+        .finally(() => leave());
+    } catch {
+      refuse(response, 503, "The service is busy; try again");
+    }
   });
-  const hold = keepIdleFew(server, bounds.connections);
+  const connections = fewConnections(server, bounds.connections, readBytes);
   server.requestTimeout = bounds.waitMs + bounds.bodyMs;
   return server;
+}
+
+/** Of one with a small body. */
+function kindOf({ method, url = "" }: IncomingMessage): Kind {
+  if (method === "GET" || method === "HEAD") return "get";
+  return /\/(get|query|search)\/?(\?|$)/.test(url) ? "search" : "small";
 }
 
 /** Undefined where it does not come in time, or its client has gone. */
@@ -100,62 +137,16 @@ function wholeBody(
 }
 
 /** Undefined where only its end will show. */
-function bodySize({ headers }: IncomingMessage): number | undefined {
+function bodySize(
+  { headers }: IncomingMessage,
+  unannounced: number,
+): number | undefined {
   if (headers["transfer-encoding"] !== undefined) return undefined;
-  return Number(headers["content-length"] ?? 0);
+  return Number(headers["content-length"] ?? unannounced);
 }
 
 function tooLarge({ bodyBytes }: Bounds): string {
   return `A request has ${bodyBytes} bytes at most`;
-}
-
-/** So many at a time; the others wait, the first that came first. */
-class Lane {
-  #free: number;
-  readonly #mostWaiting: number;
-  readonly #waiting: (() => void)[] = [];
-
-  constructor({ served, waiting }: Places) {
-    this.#free = served;
-    this.#mostWaiting = waiting;
-  }
-
-  /**
-   * Gives what to call at the end; rejects where too many wait already, it takes too
-   * long, or the client has gone.
-   */
-  enter(waitMs: number, response: ServerResponse): Promise<() => void> {
-    const leave = () => {
-      const next = this.#waiting.shift();
-      if (next) next();
-      else this.#free++;
-    };
-    if (this.#free > 0) {
-      this.#free--;
-      return Promise.resolve(leave);
-    }
-    if (this.#waiting.length >= this.#mostWaiting) {
-      return Promise.reject(new Error("Too many wait"));
-    }
-    return new Promise((resolve, reject) => {
-      const settle = () => {
-        clearTimeout(timer);
-        response.off("close", giveUp);
-      };
-      const enter = () => {
-        settle();
-        resolve(leave);
-      };
-      const giveUp = () => {
-        settle();
-        this.#waiting.splice(this.#waiting.indexOf(enter), 1);
-        reject(new Error("No turn in time"));
-      };
-      const timer = setTimeout(giveUp, waitMs);
-      response.on("close", giveUp);
-      this.#waiting.push(enter);
-    });
-  }
 }
 
 /** Of one connection, which HTTP does not pass on: RFC 9110, section 7.6.1. */
@@ -185,6 +176,8 @@ function passOn(
   bounds: Bounds,
   response: ServerResponse,
   body: Buffer | undefined,
+  enterAnswers: () => Promise<void>,
+  readBytes: ReadBytes,
 ): Promise<void> {
   const request = response.req;
   const upstream = requestUpstream({
@@ -226,9 +219,24 @@ function passOn(
     // A request that is whole is being worked on, client or not: its turn is not over.
     request.on("close", () => whole || upstream.destroy());
   }
-  upstream.on("response", (answer) => {
-    response.writeHead(answer.statusCode ?? 502, endToEnd(answer.headers));
-    relay(answer, response, bounds.stallMs);
+  upstream.on("response", async (answer) => {
+    const size = bodySize(answer, Infinity);
+    const isSmall = size !== undefined && size <= bounds.smallBytes;
+    try {
+      if (!isSmall) await enterAnswers();
+    } catch {
+      return fail(503, "Too many large answers are being read; try again");
+    }
+    response.writeHead(answer.statusCode ?? 502, {
+      ...endToEnd(answer.headers),
+      // The kernel's buffer has grown with a large body, and would stay so.
+      ...(body ? {} : { connection: "close" }),
+    });
+    // What is left of an answer, the service need not hold any longer.
+    response.on("close", () => upstream.destroy());
+    if (response.destroyed) upstream.destroy();
+    else relay(answer, response, isSmall, bounds);
+    answer.on("data", (chunk: Uint8Array) => readBytes.add(chunk.length));
   });
   return new Promise((resolve) => {
     const done = () => {
@@ -244,26 +252,42 @@ function passOn(
   });
 }
 
-/** Passes an answer on; one that the client does not read any more is read to its end. */
+/** Passes an answer on. It waits for its client, unless it is small, but not for long. */
 function relay(
   answer: IncomingMessage,
   response: ServerResponse,
-  stallMs: number,
+  isSmall: boolean,
+  { stallMs, leastRate }: Bounds,
 ): void {
-  let stalled: ReturnType<typeof setTimeout> | undefined;
-  const goOn = () => {
-    clearTimeout(stalled);
-    answer.resume();
+  let sent = 0;
+  let waitedMs = 0;
+  let since = 0;
+  let late: ReturnType<typeof setTimeout> | undefined;
+  const waitForClient = () => {
+    since = performance.now();
+    const allowedMs = stallMs + sent / leastRate * 1000;
+    // What the kernel still has for the client would stay otherwise.
+    const end = () => response.req.socket.resetAndDestroy();
+    late = setTimeout(end, allowedMs - waitedMs);
   };
-  response.on("close", goOn);
   answer.on("data", (chunk: Uint8Array) => {
-    if (response.destroyed || response.write(chunk)) return;
+    sent += chunk.length;
+    if (response.write(chunk) || isSmall || response.destroyed) return;
     answer.pause();
-    stalled = setTimeout(() => response.destroy(), stallMs);
-    response.once("drain", goOn);
+    waitForClient();
+    response.once("drain", () => {
+      clearTimeout(late);
+      waitedMs += performance.now() - since;
+      answer.resume();
+    });
   });
-  answer.on("end", () => response.end());
+  answer.on("end", () => {
+    waitForClient();
+    response.end();
+  });
   answer.on("error", () => response.destroy());
+  response.on("finish", () => clearTimeout(late));
+  response.on("close", () => clearTimeout(late));
 }
 
 /** What is left of the request is read and dropped: its client may not look before. */
@@ -277,37 +301,4 @@ function refuse(response: ServerResponse, status: number, why: string): void {
   // As ChromaDB's own errors look.
   response.end(JSON.stringify({ error: "HAL9000Error", message: why }));
   response.req.resume();
-}
-
-/**
- * Where there are too many connections, the one that is idle for longest goes. One is
- * idle until it is held for a response; gives what holds it.
- */
-function keepIdleFew(
-  server: Server,
-  most: number,
-): (response: ServerResponse) => void {
-  const busy = new Map<Socket, number>();
-  const idle = new Set<Socket>();
-  server.on("connection", (socket: Socket) => {
-    idle.add(socket);
-    socket.on("close", () => {
-      idle.delete(socket);
-      busy.delete(socket);
-    });
-    if (idle.size + busy.size <= most) return;
-    const [oldest = socket] = idle;
-    oldest.destroy();
-  });
-  return (response) => {
-    const { socket } = response.req;
-    idle.delete(socket);
-    busy.set(socket, (busy.get(socket) ?? 0) + 1);
-    response.on("close", () => {
-      const left = (busy.get(socket) ?? 1) - 1;
-      if (left > 0) return void busy.set(socket, left);
-      busy.delete(socket);
-      if (!socket.destroyed) idle.add(socket);
-    });
-  };
 }

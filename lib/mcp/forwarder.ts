@@ -18,7 +18,7 @@ import { serviceUsers } from "../service-users.ts";
 import { socketDirectory, waysDirectory } from "./carrier.ts";
 import { configuredServers } from "./offer.ts";
 
-const memoryBytes = 256 * 1024 ** 2;
+const memoryBytes = 512 * 1024 ** 2;
 
 /** Brings it up where the namespace is there, else down. */
 export async function ensureForwarder(instance: Instance): Promise<void> {

@@ -152,6 +152,20 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
   [ "$(inspect "$HAL9000_PREFIX-mcp" '{{.State.OOMKilled}}')" = false ]
 }
 
+@test "2,500 connections that send a part of a large body leave the forwarder alive" {
+  wait_for 30 docker exec "$parent" /scripts/healthcheck
+  spawn -n victim "$(make_project victim)"
+  state() { inspect "$HAL9000_PREFIX-mcp" '{{.State.StartedAt}} {{.State.OOMKilled}} {{.RestartCount}}'; }
+  before=$(state)
+  hostile stall 0:0 chroma-stall.ts 2500
+  opened() { docker logs stall | grep "opened all"; }
+  wait_for 20 opened
+  for _ in 1 2 3 4 5; do timeout 10 docker exec victim bash -c \
+    'exec 3<>/dev/tcp/127.0.0.1/8000; printf "GET /api/v2/heartbeat HTTP/1.0\r\n\r\n" >&3; head -1 <&3 | grep " 200 "'; done
+  [ "$(state)" = "$before" ]
+  stop_workers
+}
+
 @test "junk in the parent's word of itself is mended" {
   echo junk >"$HAL9000_HOME/run/parent.json"
   sleep 10 # a parent that has just begun is given this long

@@ -2,8 +2,9 @@
 
 import { mkdtempSync, rmSync } from "node:fs";
 import { once } from "node:events";
+import { Buffer } from "node:buffer";
 import { createServer, type IncomingMessage, request } from "node:http";
-import { type AddressInfo, connect } from "node:net";
+import { type AddressInfo, connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
@@ -15,6 +16,12 @@ import {
 } from "../../lib/bounded-proxy.ts";
 
 const test = suite("bounded-proxy");
+
+/** A place of each kind for these tests, but for those that they are about. */
+const placesOf = (places: Partial<Bounds["places"]>) => ({
+  ...chromadbBounds.places,
+  ...places,
+});
 
 interface Reply {
   status: number | undefined;
@@ -38,6 +45,8 @@ async function serve(bounds: Partial<Bounds> = {}) {
     asked.on("end", () => {
       const answer = () => {
         seen.served++;
+        const [, size] = /size=(\d+)/.exec(asked.url ?? "") ?? [];
+        if (size) return response.end(Buffer.alloc(Number(size), "x"));
         response.end(`${asked.method} ${asked.url} ${bytes}`);
       };
       if (holding) held.push(answer);
@@ -129,7 +138,7 @@ test("refuses what is too large, announced or not, and lives", async () => {
 test("serves so many large ones at a time, and small ones beside them", async () => {
   const service = await serve({
     smallBytes: 10,
-    large: { served: 2, waiting: 3 },
+    places: placesOf({ large: { served: 2, waiting: 3 } }),
   });
   const { ask, held, seen } = service;
   service.hold();
@@ -149,7 +158,7 @@ test("serves so many large ones at a time, and small ones beside them", async ()
 test("a client that has gone keeps its turn until the service has done", async () => {
   const service = await serve({
     smallBytes: 0,
-    large: { served: 1, waiting: 3 },
+    places: placesOf({ large: { served: 1, waiting: 3 } }),
   });
   const { held, seen } = service;
   service.hold();
@@ -169,7 +178,7 @@ test("a client that has gone keeps its turn until the service has done", async (
 test("a client that waits no more leaves its place, one that is slow is cut off", async () => {
   const service = await serve({
     smallBytes: 0,
-    large: { served: 1, waiting: 1 },
+    places: placesOf({ large: { served: 1, waiting: 1 } }),
     bodyMs: 100,
   });
   service.hold();
@@ -196,7 +205,7 @@ test("a client that waits no more leaves its place, one that is slow is cut off"
 test("503 where a turn takes too long, 502 where there is no service", async () => {
   const service = await serve({
     smallBytes: 0,
-    large: { served: 1, waiting: 1 },
+    places: placesOf({ large: { served: 1, waiting: 1 } }),
     waitMs: 50,
   });
   service.hold();
@@ -219,7 +228,7 @@ test("503 where a turn takes too long, 502 where there is no service", async () 
 
 test("clients that send no body take no place, and no connection of one that does", async () => {
   const service = await serve({
-    small: { served: 2, waiting: 1 },
+    places: placesOf({ small: { served: 2, waiting: 1 } }),
     connections: 20,
     smallMs: 300,
   });
@@ -252,6 +261,110 @@ test("with too many connections the one that is idle for longest goes", async ()
   await closed;
   assert.is(open.filter(({ destroyed }) => !destroyed).length, 2);
   for (const socket of open) socket.destroy();
+  service.close();
+});
+
+/** Clients that ask and do not read. */
+async function askUnread(port: number, count: number, head: string) {
+  const clients = Array.from(
+    { length: count },
+    () => connect(port, "127.0.0.1"),
+  );
+  for (const client of clients) {
+    client.on("error", () => {});
+    client.write(`${head} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n`);
+  }
+  await Promise.all(clients.map((client) => once(client, "connect")));
+  return clients;
+}
+
+async function within(ms: number, replies: Promise<Reply>[]) {
+  const begun = performance.now();
+  for (const reply of await Promise.all(replies)) assert.is(reply.status, 200);
+  const tookMs = performance.now() - begun;
+  assert.ok(tookMs < ms, `took ${Math.round(tookMs)} ms`);
+}
+
+test("large answers that nobody reads keep no small one waiting", async () => {
+  const service = await serve();
+  const clients = await askUnread(
+    service.port,
+    40,
+    "POST /get?size=20000000",
+  );
+  await until(() => service.seen.served >= 2);
+  await within(2000, [service.ask(undefined), service.ask("x")]);
+  assert.ok(service.seen.most <= 10, `${service.seen.most} at a time`);
+  for (const client of clients) client.destroy();
+  const many = await askUnread(service.port, 50, "GET /list?size=4000000");
+  await until(() => service.seen.open >= 4);
+  await within(2000, [service.ask(undefined), service.ask("x")]);
+  for (const client of many) client.destroy();
+  service.close();
+});
+
+test("an answer that is read slowly is ended, one that is read in time is whole", async () => {
+  const service = await serve({ stallMs: 1000, leastRate: 1e9 });
+  const [slow] = await askUnread(service.port, 1, "POST /get?size=20000000");
+  const ended = new Promise((resolve) => slow!.on("close", resolve));
+  // 64 KiB every 20 ms: never still, and too slow.
+  slow!.on("data", () => {
+    slow!.pause();
+    setTimeout(() => slow!.resume(), 20);
+  });
+  await ended;
+  await until(() => service.seen.open === 0);
+  const { text } = await service.ask("x", { url: "/get?size=20000000" });
+  assert.is(text.length, 20_000_000);
+  service.close();
+});
+
+test("a small answer is taken from the service whether its client reads or not", async () => {
+  const service = await serve({
+    places: placesOf({ get: { served: 1, waiting: 9 } }),
+  });
+  const unread = connect(service.port, "127.0.0.1");
+  const ask = "GET /?size=65536 HTTP/1.1\r\nHost: x\r\n\r\n";
+  // Until the kernel takes no more of the answers.
+  for (let before = -1; service.seen.served > before;) {
+    before = service.seen.served;
+    unread.write(ask);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  await within(1000, [service.ask(undefined)]);
+  unread.destroy();
+  service.close();
+});
+
+test("requests that are sent without waiting for answers end their connection", async () => {
+  const service = await serve();
+  service.hold();
+  const client = connect(service.port, "127.0.0.1");
+  client.on("error", () => {});
+  client.resume();
+  client.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2000));
+  await once(client, "close");
+  assert.ok(service.seen.open <= 2);
+  service.release();
+  service.close();
+});
+
+test("a refused client that sends on counts among the idle connections", async () => {
+  const service = await serve({ connections: 5, bodyBytes: 100_000 });
+  const refused: Socket[] = [];
+  for (let at = 0; at < 8; at++) {
+    const client = connect(service.port, "127.0.0.1");
+    client.on("error", () => {});
+    client.write(
+      "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n",
+    );
+    const [answer] = await once(client, "data");
+    assert.match(String(answer), /^HTTP\/1.1 413 /);
+    refused.push(client);
+  }
+  await until(() => refused.filter(({ closed }) => closed).length >= 3);
+  assert.is((await service.ask("x")).status, 200);
+  for (const client of refused) client.destroy();
   service.close();
 });
 
