@@ -59,6 +59,8 @@ export async function stageInputs(
   const scripts = (await scriptNames(root))
     .filter((name) => !hostOnly.includes(name));
   await bundleScripts(root, scripts, join(target, "scripts"), { split: true });
+  // Images have the modes of the checkout, which a umask may have kept to one user.
+  await $({ quiet: true })`chmod -R go+rX ${target} ${join(root, "docker")}`;
 }
 
 /**
