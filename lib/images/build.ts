@@ -1,5 +1,8 @@
 // Builds the images that are not current.
 
+import { once } from "node:events";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
 import process from "node:process";
 import { $ } from "zx/core";
 import { type Docker, dropImage, inspectImage } from "../docker.ts";
@@ -31,6 +34,33 @@ export interface BuiltImage {
 
 /** Builds what is not current, for an engine of `arch`, and tells the sizes. */
 export async function buildImages(
+  docker: Docker,
+  arch: string,
+  options: BuildOptions,
+  log: Log,
+): Promise<BuiltImage[]> {
+  const release = await lock(join(options.root, "build"));
+  try {
+    return await buildStaged(docker, arch, options, log);
+  } finally {
+    release();
+  }
+}
+
+/**
+ * What is staged for one build is no other's, which waits. A process holds the lock: it
+ * ends with us, however we end. Without flock(1) nobody waits.
+ */
+async function lock(directory: string): Promise<() => void> {
+  await mkdir(directory, { recursive: true });
+  const holder = $({ quiet: true, nothrow: true })`flock ${
+    join(directory, "lock")
+  } sh -c ${"echo; exec cat"}`;
+  await Promise.race([once(holder.stdout, "data"), holder]);
+  return () => holder.stdin.end();
+}
+
+async function buildStaged(
   docker: Docker,
   arch: string,
   options: BuildOptions,

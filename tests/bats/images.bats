@@ -35,6 +35,17 @@ in_image() { # in_image TAG SCRIPT
   [[ $output == *"worker-ultramin "*" MB  (original 469 MB)"* ]]
 }
 
+@test "builds of one checkout that run at once wait for each other" {
+  for _ in 1 2 3; do
+    pids=()
+    for build in 1 2 3 4; do
+      "$scripts/build-images.ts" >"$BATS_TEST_TMPDIR/build$build" 2>&1 &
+      pids+=($!)
+    done
+    for pid in "${pids[@]}"; do wait "$pid"; done
+  done
+}
+
 @test "each instance has images of its own, and builds none that another has" {
   unset HAL9000_IMAGE_REPO
   other=$HAL9000_PREFIX-other
