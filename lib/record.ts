@@ -10,6 +10,7 @@ import {
   keepNewest,
   type Staged,
   stageWhole,
+  writeNew,
   writeWhole,
 } from "./owned.ts";
 import { readRecordFile, readRecordFiles } from "./record-file.ts";
@@ -91,11 +92,16 @@ export function closeRecord(
   const { ended } = home.home;
   ensureDirectory(ended, 0o700, home.owner);
   const path = join(ended, `${record.worker}.json`);
-  // Who removed the container knows more than who found it gone.
-  const before = readRecordFile(home, path, endedSchema);
-  if (end.exitCode !== null || before?.container !== record.container) {
-    const text = JSON.stringify({ ...record, end }, null, 2) + "\n";
-    writeWhole(path, text, home.owner);
+  const text = JSON.stringify({ ...record, end }, null, 2) + "\n";
+  if (end.exitCode !== null) writeWhole(path, text, home.owner);
+  else {
+    // Who removed the container knows more than who found it gone, and may be
+    // writing at this moment.
+    const before = readRecordFile(home, path, endedSchema);
+    if (before && before.container !== record.container) {
+      rmSync(path, { force: true });
+    }
+    writeNew(path, text, home.owner);
   }
   removeRecord(home, record.worker);
   rmSync(home.home.claim(record.container), { force: true });
