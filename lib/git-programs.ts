@@ -11,6 +11,8 @@ import { readPlain, Unjudged } from "./plain-below.ts";
 import { inside } from "./worker.ts";
 
 const maxBytes = 1024 * 1024;
+/** Of a file that holds a path. */
+const maxPathBytes = 8192;
 
 /** A git directory: `name` below `root`, both without links in them. */
 interface Place {
@@ -38,7 +40,7 @@ export function gitPrograms(
 
 function programSections(text: string, path: string): string {
   return text.replace(/\\\r?\n/g, "\\ ") // a value goes on in the next line
-    .split(/^(?=\s*\[)/m)
+    .split(/^(?=[ \t]*\[)/m)
     .filter((section) => {
       // So a header is spelled, and no other way.
       if (/\[include(if)?[\s".\]]/i.test(section)) {
@@ -115,7 +117,7 @@ function gitDirectories(project: string, mount: string): Place[] {
 }
 
 function readText({ root, name }: Place): string | undefined {
-  const bytes = readPlain(root, name, maxBytes);
+  const bytes = readPlain(root, name, maxPathBytes);
   try {
     return bytes && new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch {

@@ -281,6 +281,10 @@ function isUnusual(frontMatter: string): boolean {
 
 /** Whole, each with all that it is given: what is left out could be what matters. */
 function hookLines(name: string, hooks: unknown): string[] {
+  // A plugin may name a file instead.
+  if (typeof hooks === "string" || Array.isArray(hooks)) {
+    return [`${name}: hooks ${shown(hooks)}`];
+  }
   return Object.entries(objectOr(hooks)).flatMap(([event, matchers]) =>
     (Array.isArray(matchers) ? matchers : [matchers]).map((matcher) =>
       `${name}: hook ${event} ${shown(matcher)}`
@@ -289,6 +293,9 @@ function hookLines(name: string, hooks: unknown): string[] {
 }
 
 function serverLines(name: string, servers: unknown): string[] {
+  if (typeof servers === "string" || Array.isArray(servers)) {
+    return [`${name}: servers ${shown(servers)}`];
+  }
   return Object.entries(objectOr(servers)).map(([server, value]) =>
     `${name}: server ${server} ${shown(value)}`
   );
@@ -388,7 +395,7 @@ export async function judgeProjectConfig(
     approved = true;
   }
   if (!approved && config.gitPrograms) {
-    const why = fault ?? "nobody has approved them";
+    const why = fault ?? "they are not approved";
     // What cannot be judged can be accepted, but each time anew.
     if (fault === undefined || !await ask(config)) {
       throw new Failure(

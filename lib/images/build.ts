@@ -49,7 +49,7 @@ export async function buildImages(
 
 /**
  * What is staged for one build is no other's, which waits. A process holds the lock: it
- * ends with us, however we end. Without flock(1) nobody waits.
+ * ends with us, however we end. Without flock(1) builds do not wait.
  */
 async function lock(directory: string): Promise<() => void> {
   await mkdir(directory, { recursive: true });

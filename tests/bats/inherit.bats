@@ -245,7 +245,7 @@ lay_hidden() (
   git add . && git -c user.name=a -c user.email=a@b commit --quiet -m one
   git config filter.x.clean ./filter.sh
   echo two >file
-  refusal="git may run programs of the project, and nobody has approved them"
+  refusal="git may run programs of the project, and they are not approved"
   for attempt in "--detach $project" "run -C $project hello"; do
     # shellcheck disable=SC2086  # words
     run -6 "$claudy" $attempt </dev/null

@@ -88,6 +88,11 @@ const active: [string, string, string][] = [
     '.claude/agents/a.md: "name: a hooks: SessionStart: x"',
   ],
   [
+    ".claude/skills/s/.claude-plugin/plugin.json",
+    '{"name":"s","hooks":"./h.txt","mcpServers":["./m.txt"]}',
+    '.claude/skills/s/.claude-plugin/plugin.json: hooks "./h.txt"',
+  ],
+  [
     ".claude/skills/s/data/more.json",
     '{"q":{"command":"evil"}}',
     '.claude/skills/s/data/more.json: {"q":{"command":"evil"}}',
@@ -269,6 +274,11 @@ const repositories: [string, () => void, string | undefined][] = [
     '.git/config: "[filter \\"lfs\\"] clean = git-lfs clean -- %f; x"',
   ],
   [
+    "with a million empty lines",
+    () => lay(".git/config", "\n".repeat(1_000_000) + filter),
+    '.git/config: "[filter \\"x\\"] clean = ./evil"',
+  ],
+  [
     "below a name of blanks",
     () => {
       lay(".git/commondir", " ");
@@ -334,6 +344,10 @@ test("git that leads no usual way is not taken for none", () => {
       lay(".git", "gitdir: d/repo\n");
     }],
     [
+      ".git/commondir is too large",
+      () => lay(".git/commondir", "../".repeat(300_000)),
+    ],
+    [
       ".git/config includes other files",
       () => lay(".git/config", "[Include]path=x\n"),
     ],
@@ -367,7 +381,7 @@ test("git programs of the host's repository of a worktree", () => {
   }
 });
 
-test("Claude is not started where git would run what nobody has approved", async () => {
+test("Claude is not started while git would run programs that are not approved", async () => {
   const root = mkdtempSync(join(tmpdir(), "hal9000-home-"));
   mkdirSync(join(root, "sessions", "approved"), { recursive: true });
   const instance = { home: homePaths(root), owner: ownerOf(root), host };
@@ -388,7 +402,7 @@ test("Claude is not started where git would run what nobody has approved", async
   };
   try {
     lay(".git/config", filter);
-    await refused(() => false, "nobody has approved them");
+    await refused(() => false, "they are not approved");
     // Exchanged while the question is open.
     const exchange = () => {
       lay(".git/config", filter.replace("evil", "worse"));
