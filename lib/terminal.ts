@@ -40,6 +40,9 @@ export async function execAtTerminal(
   // A name by which it can be ended: the engine leaves it running where the
   // terminal is closed.
   const client = crypto.randomUUID();
+  // A terminal that closes tells it more than once. Whoever is told to end ends the
+  // client first.
+  const restoreSignals = takeSignals(() => {});
   try {
     const exec = await docker.getContainer(id).exec({
       Cmd: ["sh", "-c", `echo $$ >"/tmp/$0"; exec "$@"`, client, ...command],
@@ -61,6 +64,8 @@ export async function execAtTerminal(
     return await exitCodeOf(exec);
   } catch (error) {
     throw engineFailure(error, "Cannot use this terminal in the container");
+  } finally {
+    restoreSignals();
   }
 }
 
@@ -74,13 +79,20 @@ async function exitCodeOf(exec: Docker.Exec): Promise<number> {
   return found?.ExitCode ?? 0;
 }
 
+/** Tells it until it has ended: until then it counts as a terminal. */
+const endScript = `pid=$(cat "/tmp/$0")
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+  kill -HUP "$pid" 2>/dev/null || break
+  sleep 0.1
+done
+rm -f "/tmp/$0"`;
+
 async function endClient(
   docker: Docker,
   id: string,
   client: string,
 ): Promise<void> {
-  const script = 'kill -HUP "$(cat "/tmp/$0")"; rm -f "/tmp/$0"';
-  await execIn(docker, id, ["sh", "-c", script, client]).catch(() => {
+  await execIn(docker, id, ["sh", "-c", endScript, client]).catch(() => {
     // The container has ended, and the client with it.
   });
 }
@@ -174,7 +186,8 @@ async function connectTerminal(
       stdout.once("drain", () => stream.resume());
     });
     stream.on("end", () => stream.destroy());
-    stdin.on("data", passKeys).on("end", endKeys);
+    // A terminal that is closed while it is read fails the read.
+    stdin.on("data", passKeys).on("end", endKeys).on("error", endKeys);
     stdin.resume();
     // A program draws itself anew when its size changes.
     if (redraw && stdout.rows) {

@@ -29,7 +29,6 @@ teardown() {
   wait_for 10 here
   [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] | select(.name == $name).attached')" = 1 ]
   tmux -L "$screen" kill-server
-  detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] | select(.name == $name).attached')" = 0 ]; }
   wait_for 5 detached
   [ "$("$claudy" --detach --json "$project" | jq -r .conversation)" = running ]
   screen_shows "$session" "echo: first words"
@@ -43,6 +42,19 @@ teardown() {
   wait_for 20 screen_shows "$session" "echo: second words"
   sent "first words"
   sent "second words"
+}
+
+detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] | select(.name == $name).attached')" = 0 ]; }
+
+@test "a terminal that is told to close again and again leaves no client behind" {
+  open "$project"
+  tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 "exec $claudy attach $session"
+  attached() { ! detached; }
+  wait_for 10 attached
+  local pid
+  pid=$(tmux -L "$screen" display-message -p '#{pane_pid}')
+  while kill -HUP "$pid" 2>/dev/null; do sleep 0.002; done
+  wait_for 5 detached
 }
 
 @test "--new begins another conversation" {
