@@ -45,11 +45,12 @@ build: $(INSTALLED) ## Bundle each script into one file in build/scripts
 fmt: $(INSTALLED) ## Format the sources
 	@$(DENO) fmt --quiet scripts lib tests
 
-check: $(INSTALLED) ## Check format, lint, types and shell
-	@echo "Checking format, lint, types and shell"
+check: $(INSTALLED) ## Check format, lint, types, imports and shell
+	@echo "Checking format, lint, types, imports and shell"
 	@$(DENO) fmt --quiet --check scripts lib tests
 	@$(DENO) lint --quiet scripts lib tests
 	@node_modules/.bin/tsc
+	@$(DENO) run --allow-read --no-lock --quiet tests/layout.ts
 	@tests/shellcheck.sh $(SHELL_FILES)
 
 test: ## Run all checks and tests
@@ -63,12 +64,12 @@ test-dind: $(FAST) ## Run the tests on a real engine [FILTER=regex LANES=2]
 	@echo "Tests on the engine"
 	@tests/dind.sh "$$FILTER"
 
-$(FAST): $(INSTALLED) package.json $(wildcard scripts/*.ts lib/*.ts lib/*/*.ts)
+$(FAST): $(INSTALLED) package.json $(wildcard scripts/*.ts lib/*/*.ts lib/*/*/*.ts)
 	@./scripts/build.ts --fast >/dev/null
 
 benchmark-dind: $(FAST) ## Time spawns and claims beside Docker's own [SAMPLES=20]
 	@./scripts/build-images.ts >/dev/null
-	@./scripts/benchmark.ts $${SAMPLES:+--samples "$$SAMPLES"}
+	@tests/bench/benchmark.ts $${SAMPLES:+--samples "$$SAMPLES"}
 
 benchmark-migration: $(FAST) ## Time a migration of 1 GB in 50,000 files beside cp -a
 	@./scripts/build-images.ts >/dev/null

@@ -2,16 +2,16 @@
 // build-images: the parent, worker and net images, where they are not current.
 
 import process from "node:process";
-import { readSettings } from "../lib/config.ts";
-import { connect } from "../lib/docker.ts";
-import { ensureEngine } from "../lib/engine.ts";
-import { buildImages, type BuiltImage } from "../lib/images/build.ts";
-import { selectRecipes } from "../lib/images/recipes.ts";
-import { logToStderr } from "../lib/log.ts";
-import { megabytes } from "../lib/units.ts";
-import { checkout } from "../lib/checkout.ts";
-import { command, runCli, version } from "./cli.ts";
-import { answer } from "./output.ts";
+import { readSettings } from "../lib/instance/config.ts";
+import { connect } from "../lib/docker/docker.ts";
+import { ensureEngine } from "../lib/machine/engine.ts";
+import { buildImages, type BuiltImage } from "../lib/image/build.ts";
+import { selectRecipes } from "../lib/image/recipes.ts";
+import { logToStderr } from "../lib/std/log.ts";
+import { megabytes } from "../lib/std/units.ts";
+import { checkout } from "../lib/std/checkout.ts";
+import { command, runCli, version } from "../lib/cli/cli.ts";
+import { answer } from "../lib/cli/output.ts";
 
 const cli = command("build-images");
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
 // build: bundles the scripts, for use elsewhere or for a faster start here.
 
-import { join } from "node:path";
-import { bundleScripts, hostOnly, scriptNames } from "../lib/bundle.ts";
-import { checkout } from "../lib/checkout.ts";
-import { command, runCli } from "./cli.ts";
-import { answer } from "./output.ts";
+import { basename, join } from "node:path";
+import { bundleScripts, scriptSources } from "../lib/machine/bundle.ts";
+import { checkout } from "../lib/std/checkout.ts";
+import { command, runCli } from "../lib/cli/cli.ts";
+import { answer } from "../lib/cli/output.ts";
 
 const cli = command("build");
 
@@ -17,11 +17,10 @@ cli.command("", "Bundle every script into build/scripts/<name>.js")
   .action(async (options: { fast?: boolean }) => {
     const split = options.fast ?? false;
     const directory = join(checkout, "build", split ? "fast" : "scripts");
-    const names = (await scriptNames(checkout))
-      // They look for the checkout from where they are.
-      .filter((name) => !split || !hostOnly.includes(name));
-    await bundleScripts(checkout, names, directory, { split });
-    answer(names, names.map((name) => `${name}.js`).join("\n"), false);
+    const sources = await scriptSources(checkout, { relocatable: split });
+    await bundleScripts(checkout, sources, directory, { split });
+    const names = sources.map((source) => `${basename(source, ".ts")}.js`);
+    answer(names, names.join("\n"), false);
   });
 
 await runCli(cli);

@@ -2,49 +2,74 @@
 // claudy: the front door for people: sessions, the daemon, the pool, settings.
 
 import process from "node:process";
-import { confPath, explainSettings, settingFaults } from "../lib/config.ts";
-import { Failure } from "../lib/errors.ts";
-import { inheritRequest } from "../lib/inherit.ts";
-import { openInstance } from "../lib/instance.ts";
-import { logToStderr } from "../lib/log.ts";
-import { didYouMean } from "../lib/nearest.ts";
-import { readySession, startSession } from "../lib/session.ts";
-import { columns } from "../lib/text.ts";
-import { command, type Groups, runCli } from "./cli.ts";
-import { completionScript, type Places, shells } from "./completion.ts";
-import { addDaemon, daemonActions, offerDaemon } from "./daemon.ts";
-import { showDashboard } from "./dashboard.ts";
+import {
+  confPath,
+  explainSettings,
+  settingFaults,
+} from "../lib/instance/config.ts";
+import { Failure } from "../lib/std/errors.ts";
+import { inheritRequest } from "../lib/home/inherit.ts";
+import { openInstance } from "../lib/instance/open.ts";
+import { logToStderr } from "../lib/std/log.ts";
+import { didYouMean } from "../lib/std/nearest.ts";
+import { readySession, startSession } from "../lib/session/session.ts";
+import { columns } from "../lib/std/text.ts";
+import { command, type Groups, runCli } from "../lib/cli/cli.ts";
+import {
+  completionScript,
+  type Places,
+  shells,
+} from "../lib/cli/completion.ts";
+import {
+  addDaemon,
+  daemonActions,
+  offerDaemon,
+} from "../lib/commands/daemon.ts";
+import { showDashboard } from "../lib/commands/dashboard.ts";
 import {
   addLogin,
   refuseKeyAsArgument,
   secretActionNames,
   setUp,
-} from "./login.ts";
-import { action, refuseWithoutTerminal, worktreeOption } from "./options.ts";
+} from "../lib/commands/login.ts";
+import {
+  action,
+  refuseWithoutTerminal,
+  worktreeOption,
+} from "../lib/cli/options.ts";
 import {
   addPoolOptions,
   checkPoolOptions,
   poolActions,
   type PoolOptions,
-} from "./pool.ts";
-import { addDoctor, examineAll } from "./doctor.ts";
-import { answer, repositoryConsent } from "./output.ts";
-import { addRun } from "./run.ts";
-import { addMcp, mcpActionNames } from "./mcp.ts";
-import { addMcpChoice, type McpChoice, mcpChoice } from "./mcp-choice.ts";
-import { addPlugins } from "./plugins.ts";
-import { addPorts, portActions } from "./ports.ts";
+} from "../lib/commands/pool.ts";
+import { addDoctor, examineAll } from "../lib/commands/doctor.ts";
+import { answer } from "../lib/cli/output.ts";
+import { repositoryConsent } from "../lib/commands/trust.ts";
+import { addRun } from "../lib/commands/run.ts";
+import { addMcp, mcpActionNames } from "../lib/commands/mcp.ts";
+import {
+  addMcpChoice,
+  type McpChoice,
+  mcpChoice,
+} from "../lib/commands/mcp-choice.ts";
+import { addPlugins } from "../lib/commands/plugins.ts";
+import { addPorts, portActions } from "../lib/commands/ports.ts";
 import {
   addProfileOptions,
   addProfiles,
   profileActions,
   type ProfileOptions,
   profileWish,
-} from "./profiles.ts";
-import { addPrune } from "./prune.ts";
-import { addSessions, sessionActions, showSession } from "./sessions.ts";
-import { approveConfig, trustOption } from "./trust.ts";
-import { addWatch } from "./watch.ts";
+} from "../lib/commands/profiles.ts";
+import { addPrune } from "../lib/commands/prune.ts";
+import {
+  addSessions,
+  sessionActions,
+  showSession,
+} from "../lib/commands/sessions.ts";
+import { approveConfig, trustOption } from "../lib/commands/trust.ts";
+import { addWatch } from "../lib/commands/watch.ts";
 
 const groups: Groups = [
   ["Sessions", [

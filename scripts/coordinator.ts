@@ -4,26 +4,28 @@
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import process from "node:process";
-import { stopWorker } from "../lib/ending.ts";
-import { Failure, messageOf } from "../lib/errors.ts";
-import { type Instance, openInstance, viewInstance } from "../lib/instance.ts";
-import { logToStderr } from "../lib/log.ts";
-import { withoutNetwork } from "../lib/net.ts";
-import { hasTerminal, showInWorker } from "../lib/session-tmux.ts";
-import { workersStatus, workerStats } from "../lib/status.ts";
-import { binarySize } from "../lib/units.ts";
+import { stopWorker } from "../lib/worker/ending.ts";
+import { Failure, messageOf } from "../lib/std/errors.ts";
+import { type Instance } from "../lib/instance/instance.ts";
+import { openInstance } from "../lib/instance/open.ts";
+import { viewInstance } from "../lib/instance/open.ts";
+import { logToStderr } from "../lib/std/log.ts";
+import { withoutNetwork } from "../lib/worker/workers.ts";
+import { hasTerminal, showInWorker } from "../lib/session/tmux.ts";
+import { workersStatus, workerStats } from "../lib/worker/status.ts";
+import { binarySize } from "../lib/std/units.ts";
 import {
   findWorker,
   findWorkers,
   listWorkers,
   pickWorker,
   type WorkerState,
-} from "../lib/workers.ts";
-import { attachTerminal } from "../lib/terminal.ts";
-import { columns } from "../lib/text.ts";
-import { command, runCli } from "./cli.ts";
-import { lastLines, printLog } from "./logs.ts";
-import { answer, confirm } from "./output.ts";
+} from "../lib/worker/workers.ts";
+import { attachTerminal } from "../lib/docker/terminal.ts";
+import { columns } from "../lib/std/text.ts";
+import { command, runCli } from "../lib/cli/cli.ts";
+import { lastLines, printLog } from "../lib/cli/logs.ts";
+import { answer, confirm } from "../lib/cli/output.ts";
 
 const cli = command("coordinator");
 const open = () => openInstance(process.env, logToStderr);

@@ -2,9 +2,9 @@
 // engine start|stop: the Docker engine of this machine.
 
 import process from "node:process";
-import { ensureEngine, stopEngine } from "../lib/engine.ts";
-import { logToStderr } from "../lib/log.ts";
-import { command, runCli } from "./cli.ts";
+import { ensureEngine, stopEngine } from "../lib/machine/engine.ts";
+import { logToStderr } from "../lib/std/log.ts";
+import { command, runCli } from "../lib/cli/cli.ts";
 
 const cli = command("engine");
 

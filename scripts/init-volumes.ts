@@ -2,20 +2,21 @@
 // init-volumes: HAL9000_HOME's directories and the instance's volumes.
 
 import process from "node:process";
-import { Failure } from "../lib/errors.ts";
-import { openInstance, viewInstance } from "../lib/instance.ts";
-import { logToStderr } from "../lib/log.ts";
+import { Failure } from "../lib/std/errors.ts";
+import { openInstance } from "../lib/instance/open.ts";
+import { viewInstance } from "../lib/instance/open.ts";
+import { logToStderr } from "../lib/std/log.ts";
 import {
   clean,
   type CleanPlan,
   planClean,
   storageStatus,
-} from "../lib/storage.ts";
-import { megabytes } from "../lib/units.ts";
-import { ensureStorage } from "../lib/volumes.ts";
-import { columns } from "../lib/text.ts";
-import { command, runCli } from "./cli.ts";
-import { answer, confirm } from "./output.ts";
+} from "../lib/instance/storage.ts";
+import { megabytes } from "../lib/std/units.ts";
+import { ensureStorage } from "../lib/instance/volumes.ts";
+import { columns } from "../lib/std/text.ts";
+import { command, runCli } from "../lib/cli/cli.ts";
+import { answer, confirm } from "../lib/cli/output.ts";
 
 const cli = command("init-volumes");
 

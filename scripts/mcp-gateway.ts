@@ -3,12 +3,12 @@
 
 import { existsSync } from "node:fs";
 import process from "node:process";
-import { homeOf, readSettings } from "../lib/config.ts";
-import { logToStderr, timedLog } from "../lib/log.ts";
-import { homePaths } from "../lib/paths.ts";
-import { checkout } from "../lib/checkout.ts";
-import { command, runCli } from "./cli.ts";
-import { actOnMcp, addMcpOptions } from "./mcp.ts";
+import { homeOf, readSettings } from "../lib/instance/config.ts";
+import { logToStderr, timedLog } from "../lib/std/log.ts";
+import { homePaths } from "../lib/instance/paths.ts";
+import { checkout } from "../lib/std/checkout.ts";
+import { command, runCli } from "../lib/cli/cli.ts";
+import { actOnMcp, addMcpOptions } from "../lib/commands/mcp.ts";
 
 interface ServeOptions {
   tunnels?: boolean;
@@ -26,7 +26,7 @@ cli.command("serve", "Run the gateway here, until SIGTERM")
     const stop = new AbortController();
     process.on("SIGTERM", () => stop.abort());
     // Most of its start: nobody else loads the SDK.
-    const { serveGateway } = await import("../lib/mcp/gateway.ts");
+    const { serveGateway } = await import("../lib/gateway/gateway.ts");
     const settings = readSettings(env);
     const log = timedLog(logToStderr);
     // The HTTP library tells of each client that leaves.

@@ -2,9 +2,11 @@
 // migrate: the data of version 0.5 into the volumes of this one.
 
 import process from "node:process";
-import { Failure } from "../lib/errors.ts";
-import { type Instance, openInstance, viewInstance } from "../lib/instance.ts";
-import { logToStderr } from "../lib/log.ts";
+import { Failure } from "../lib/std/errors.ts";
+import { type Instance } from "../lib/instance/instance.ts";
+import { openInstance } from "../lib/instance/open.ts";
+import { viewInstance } from "../lib/instance/open.ts";
+import { logToStderr } from "../lib/std/log.ts";
 import {
   abortable,
   abortMigration,
@@ -16,11 +18,11 @@ import {
   planMigration,
 } from "../lib/migration/migrate-plan.ts";
 import { migrate } from "../lib/migration/migrate.ts";
-import { columns } from "../lib/text.ts";
-import { binarySize, megabytes } from "../lib/units.ts";
-import { command, runCli, version } from "./cli.ts";
-import { track } from "./moves.ts";
-import { answer, confirm } from "./output.ts";
+import { columns } from "../lib/std/text.ts";
+import { binarySize, megabytes } from "../lib/std/units.ts";
+import { command, runCli, version } from "../lib/cli/cli.ts";
+import { track } from "../lib/commands/moves.ts";
+import { answer, confirm } from "../lib/cli/output.ts";
 
 interface Options {
   dryRun?: boolean;

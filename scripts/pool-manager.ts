@@ -2,16 +2,16 @@
 // pool-manager: warm workers that a spawn can claim.
 
 import process from "node:process";
-import { openInstance } from "../lib/instance.ts";
-import { logToStderr, timedLog } from "../lib/log.ts";
+import { openInstance } from "../lib/instance/open.ts";
+import { logToStderr, timedLog } from "../lib/std/log.ts";
 import { PoolManager } from "../lib/pool/manager.ts";
-import { command, runCli } from "./cli.ts";
+import { command, runCli } from "../lib/cli/cli.ts";
 import {
   addPoolOptions,
   checkPoolOptions,
   poolActions,
   type PoolOptions,
-} from "./pool.ts";
+} from "../lib/commands/pool.ts";
 
 const cli = command("pool-manager");
 

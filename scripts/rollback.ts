@@ -2,8 +2,9 @@
 // rollback: today's data, or a backup, back into the directories of version 0.5.
 
 import process from "node:process";
-import { openInstance, viewInstance } from "../lib/instance.ts";
-import { logToStderr } from "../lib/log.ts";
+import { openInstance } from "../lib/instance/open.ts";
+import { viewInstance } from "../lib/instance/open.ts";
+import { logToStderr } from "../lib/std/log.ts";
 import {
   type Backup,
   listBackups,
@@ -14,11 +15,11 @@ import {
   type RollbackPlan,
 } from "../lib/migration/rollback-plan.ts";
 import { rollback } from "../lib/migration/rollback.ts";
-import { columns } from "../lib/text.ts";
-import { megabytes, span } from "../lib/units.ts";
-import { command, runCli, version } from "./cli.ts";
-import { track } from "./moves.ts";
-import { answer, confirm } from "./output.ts";
+import { columns } from "../lib/std/text.ts";
+import { megabytes, span } from "../lib/std/units.ts";
+import { command, runCli, version } from "../lib/cli/cli.ts";
+import { track } from "../lib/commands/moves.ts";
+import { answer, confirm } from "../lib/cli/output.ts";
 
 interface Options {
   backup?: unknown;

@@ -2,16 +2,16 @@
 // setup-dashboard: sets the parent's tmux dashboard up, shows it, or ends it.
 
 import process from "node:process";
-import { Board } from "../lib/dashboard/board.ts";
+import { Board } from "../lib/parent/dashboard/board.ts";
 import {
   killDashboard,
   setUpDashboard,
   untilServed,
-} from "../lib/dashboard/server.ts";
-import { openInstance } from "../lib/instance.ts";
-import { logToStderr, timedLog } from "../lib/log.ts";
-import { command, runCli } from "./cli.ts";
-import { dashboardInParent, showDashboard } from "./dashboard.ts";
+} from "../lib/parent/dashboard/server.ts";
+import { openInstance } from "../lib/instance/open.ts";
+import { logToStderr, timedLog } from "../lib/std/log.ts";
+import { command, runCli } from "../lib/cli/cli.ts";
+import { dashboardInParent, showDashboard } from "../lib/commands/dashboard.ts";
 
 const cli = command("setup-dashboard");
 const open = () => openInstance(process.env, logToStderr);

@@ -2,10 +2,10 @@
 // spawn-worker: starts a worker on a project; prints its id, or attaches to it.
 
 import process from "node:process";
-import { type Flags, homeOf, readSettings } from "../lib/config.ts";
-import { Failure } from "../lib/errors.ts";
-import { logToStderr } from "../lib/log.ts";
-import { homePaths } from "../lib/paths.ts";
+import { type Flags, homeOf, readSettings } from "../lib/instance/config.ts";
+import { Failure } from "../lib/std/errors.ts";
+import { logToStderr } from "../lib/std/log.ts";
+import { homePaths } from "../lib/instance/paths.ts";
 import {
   claim,
   claimRequest,
@@ -13,11 +13,12 @@ import {
   unfitReason,
 } from "../lib/pool/client.ts";
 import type { ClaimReply } from "../lib/pool/protocol.ts";
-import type { SpawnRequest } from "../lib/spawn.ts";
-import { command, runCli } from "./cli.ts";
-import { flagsOf, listOf, worktreeOption } from "./options.ts";
-import { answer, repositoryConsent } from "./output.ts";
-import { addProfileOptions, profileWish } from "./profiles.ts";
+import type { SpawnRequest } from "../lib/worker/spawn.ts";
+import { command, runCli } from "../lib/cli/cli.ts";
+import { flagsOf, listOf, worktreeOption } from "../lib/cli/options.ts";
+import { answer } from "../lib/cli/output.ts";
+import { repositoryConsent } from "../lib/commands/trust.ts";
+import { addProfileOptions, profileWish } from "../lib/commands/profiles.ts";
 
 const cli = command("spawn-worker");
 
@@ -97,7 +98,7 @@ addProfileOptions(
     const { env } = process;
     // What a claim has no use for is loaded only here: it is most of the start.
     const { openInstance, readSecrets, runAttached, spawnWorker } =
-      await import("../lib/spawning.ts");
+      await import("../lib/worker/spawning.ts");
     const instance = await openInstance(env, logToStderr, flags);
     request.secrets = readSecrets(secrets, env, instance.host, request.cwd);
     if (!options.detach) {
@@ -165,7 +166,7 @@ async function imageOf(
   options: Options,
 ): Promise<Pick<SpawnRequest, "image" | "imageId">> {
   const { openInstance, projectImage, resolveProject } = await import(
-    "../lib/spawning.ts"
+    "../lib/worker/spawning.ts"
   );
   const instance = await openInstance(process.env, logToStderr);
   const given = { path: directory, cwd, as: "project", allowAny };

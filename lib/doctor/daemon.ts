@@ -1,23 +1,23 @@
 // The parent and what it runs.
 
 import { statSync } from "node:fs";
-import { daemonStatus } from "../daemon-status.ts";
+import { daemonStatus } from "../daemon/status.ts";
 import {
   isDashboardWished,
   isNewEnough,
   leastVersion,
-} from "../dashboard/server.ts";
-import { inspectContainer } from "../docker.ts";
-import { execIn } from "../exec.ts";
-import { forwardAnswers } from "../forward.ts";
-import type { Instance } from "../instance.ts";
-import { askForwarder } from "../mcp/forwarder-status.ts";
-import { withoutNetwork } from "../net.ts";
-import { parentAnswers } from "../parent-socket.ts";
+} from "../parent/dashboard/server.ts";
+import { inspectContainer } from "../docker/docker.ts";
+import { execIn } from "../docker/exec.ts";
+import { forwardAnswers } from "../gateway/forward.ts";
+import type { Instance } from "../instance/instance.ts";
+import { askForwarder } from "../gateway/forwarder-status.ts";
+import { withoutNetwork } from "../worker/workers.ts";
+import { parentAnswers } from "../instance/parent-socket.ts";
 import { poolAnswers, poolStatus } from "../pool/client.ts";
 import { readWish } from "../pool/wish.ts";
-import { span } from "../units.ts";
-import { listWorkers } from "../workers.ts";
+import { span } from "../std/units.ts";
+import { listWorkers } from "../worker/workers.ts";
 import { fail, type Finding, ok, warn } from "./findings.ts";
 
 export async function examineParent(

@@ -1,8 +1,8 @@
 // What is well and what is not, with the command that mends it.
 
-import { messageOf } from "../errors.ts";
-import type { Instance } from "../instance.ts";
-import { examineMcp } from "../mcp/doctor.ts";
+import { messageOf } from "../std/errors.ts";
+import type { Instance } from "../instance/instance.ts";
+import { examineMcp } from "./mcp.ts";
 import {
   examineChromadb,
   examineDashboard,

@@ -1,9 +1,9 @@
 // Inotify instances are counted for each user of the machine, workers included.
 
-import { lookAtContainers } from "../helper.ts";
-import type { Instance } from "../instance.ts";
-import type { Look } from "../processes.ts";
-import { listWorkers } from "../workers.ts";
+import { lookAtContainers } from "../helper/helper.ts";
+import type { Instance } from "../instance/instance.ts";
+import type { Look } from "../helper/processes.ts";
+import { listWorkers } from "../worker/workers.ts";
 import { type Finding, ok, warn } from "./findings.ts";
 
 export async function examineInotify(instance: Instance): Promise<Finding> {

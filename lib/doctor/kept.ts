@@ -2,20 +2,20 @@
 
 import { existsSync, lstatSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { credentialFor } from "../credentials.ts";
-import { inDirectory } from "../directory.ts";
-import type { Instance } from "../instance.ts";
-import { instanceFilter } from "../labels.ts";
-import { readLogin } from "../login.ts";
-import { readJournal } from "../migration/journal.ts";
+import { credentialFor } from "../home/credentials.ts";
+import { inDirectory } from "../std/directory.ts";
+import type { Instance } from "../instance/instance.ts";
+import { instanceFilter } from "../instance/labels.ts";
+import { readLogin } from "../home/login.ts";
+import { readJournal } from "../instance/migration-journal.ts";
 import { readMigrated } from "../migration/migrated.ts";
-import { movedParts } from "../migration/parts.ts";
-import { foreignHome, foreignInstance } from "../ownership.ts";
-import { readRecords } from "../record.ts";
-import { mountPointsBelow } from "../storage.ts";
-import { span } from "../units.ts";
-import { unwritableHome } from "../volumes.ts";
-import { listWorkers } from "../workers.ts";
+import { movedParts } from "../instance/volumes.ts";
+import { foreignHome, foreignInstance } from "../instance/ownership.ts";
+import { readRecords } from "../instance/record.ts";
+import { mountPointsBelow } from "../instance/storage.ts";
+import { span } from "../std/units.ts";
+import { unwritableHome } from "../instance/volumes.ts";
+import { listWorkers } from "../worker/workers.ts";
 import { fail, type Finding, ok, warn } from "./findings.ts";
 
 /** Of another's instance nothing else is examined: no advice may harm it. */

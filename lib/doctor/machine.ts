@@ -1,12 +1,17 @@
 // The engine and the machine that it runs on.
 
 import { existsSync, statfsSync } from "node:fs";
-import { inspectImage, minimumApi, remapHint, remapsUsers } from "../docker.ts";
-import { engineFailure } from "../docker-errors.ts";
-import { selectRecipes, workerImage } from "../images/recipes.ts";
-import type { Instance } from "../instance.ts";
-import { readTrial } from "../seccomp.ts";
-import { binarySize, span } from "../units.ts";
+import {
+  inspectImage,
+  minimumApi,
+  remapHint,
+  remapsUsers,
+} from "../docker/docker.ts";
+import { engineFailure } from "../docker/docker-errors.ts";
+import { selectRecipes, workerImage } from "../image/recipes.ts";
+import type { Instance } from "../instance/instance.ts";
+import { readTrial } from "../image/seccomp.ts";
+import { binarySize, span } from "../std/units.ts";
 import { fail, type Finding, ok, warn } from "./findings.ts";
 
 /** An engine that takes longer is as good as none. */

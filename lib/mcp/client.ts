@@ -3,9 +3,9 @@
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import * as v from "valibot";
-import { Failure, messageOf } from "../errors.ts";
-import type { HomePaths } from "../paths.ts";
-import { Client } from "../pool/lines.ts";
+import { Failure, messageOf } from "../std/errors.ts";
+import type { HomePaths } from "../instance/paths.ts";
+import { Client } from "../std/socket-lines.ts";
 
 /** With a reload processes are ended that take their time. */
 const patienceMs = { status: 5000, stop: 5000, reload: 20_000 };

@@ -10,12 +10,12 @@ import {
 } from "node:fs";
 import { delimiter, isAbsolute, join } from "node:path";
 import * as v from "valibot";
-import { Failure } from "../errors.ts";
-import { isLocalUrl } from "../local-url.ts";
-import type { HomePaths } from "../paths.ts";
-import { isSessionPort, sessionPorts } from "../port-range.ts";
-import type { Settings } from "../settings.ts";
-import { parseSize, sizePattern } from "../units.ts";
+import { Failure } from "../std/errors.ts";
+import { isLocalUrl } from "../std/local-url.ts";
+import type { HomePaths } from "../instance/paths.ts";
+import { isSessionPort, sessionPorts } from "../instance/port-range.ts";
+import type { Settings } from "../instance/settings.ts";
+import { parseSize, sizePattern } from "../std/units.ts";
 
 /** What other things are called, here and in JavaScript. */
 const reserved = [

@@ -5,8 +5,8 @@
 import { Buffer } from "node:buffer";
 import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { type Owner, writeNew } from "../owned.ts";
-import type { HomePaths } from "../paths.ts";
+import { type Owner, writeNew } from "../std/owned.ts";
+import type { HomePaths } from "../instance/paths.ts";
 
 export const tokenHeader = "X-HAL9000-Worker";
 

@@ -3,13 +3,13 @@
 
 import { existsSync } from "node:fs";
 import { join, relative } from "node:path";
-import { Failure, messageOf } from "../errors.ts";
-import type { Instance } from "../instance.ts";
-import { isTooMuch } from "../json-bounds.ts";
-import type { Log } from "../log.ts";
-import { didYouMean } from "../nearest.ts";
-import { type Owner, replaceWhole } from "../owned.ts";
-import { readPlainFile } from "../plain-file.ts";
+import { Failure, messageOf } from "../std/errors.ts";
+import type { Instance } from "../instance/instance.ts";
+import { isTooMuch } from "../std/json-bounds.ts";
+import type { Log } from "../std/log.ts";
+import { didYouMean } from "../std/nearest.ts";
+import { type Owner, replaceWhole } from "../std/owned.ts";
+import { readPlainFile } from "../std/plain-file.ts";
 import { askGateway } from "./client.ts";
 import { readServers, type Servers } from "./config.ts";
 import { tokenHeader, tokenKey, workerToken } from "./identity.ts";

@@ -2,14 +2,15 @@
 
 import { existsSync, rmSync } from "node:fs";
 import { basename, join } from "node:path";
-import { Failure } from "../errors.ts";
-import type { Instance } from "../instance.ts";
+import { Failure } from "../std/errors.ts";
+import type { Instance } from "../instance/instance.ts";
 import { refuseUsers, refuseWriters } from "./checks.ts";
-import { type Journal, readJournalOf } from "./journal.ts";
+import { type Journal, readJournalOf } from "../instance/migration-journal.ts";
 import { readMigrated } from "./migrated.ts";
-import { Mover } from "./mover.ts";
-import { comparisonSchema } from "./operations.ts";
-import { insideMover, movedParts, volumeOf } from "./parts.ts";
+import { Mover } from "./mover-container.ts";
+import { comparisonSchema } from "./mover/operations.ts";
+import { insideMover, volumeOf } from "./parts.ts";
+import { movedParts } from "../instance/volumes.ts";
 import { presentVolumes, type Track, verify } from "./steps.ts";
 
 /** The journal of one that can be taken back; throws a Failure where there is none. */

@@ -2,10 +2,10 @@
 
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { Failure } from "../errors.ts";
-import type { Instance } from "../instance.ts";
-import { Mover } from "./mover.ts";
-import { readManifest } from "./operations.ts";
+import { Failure } from "../std/errors.ts";
+import type { Instance } from "../instance/instance.ts";
+import { Mover } from "./mover-container.ts";
+import { readManifest } from "./mover/operations.ts";
 import { insideMover } from "./parts.ts";
 import { compare, type Comparison, type Track } from "./steps.ts";
 

@@ -9,12 +9,12 @@ import {
   statfsSync,
 } from "node:fs";
 import { join } from "node:path";
-import { Failure } from "../errors.ts";
-import { isWithin } from "../hostpath.ts";
-import type { Instance } from "../instance.ts";
-import { label } from "../labels.ts";
+import { Failure } from "../std/errors.ts";
+import { isWithin } from "../std/hostpath.ts";
+import type { Instance } from "../instance/instance.ts";
+import { label } from "../instance/labels.ts";
 import { askGateway } from "../mcp/client.ts";
-import { binarySize } from "../units.ts";
+import { binarySize } from "../std/units.ts";
 import { backupParts } from "./parts.ts";
 
 /**

@@ -3,10 +3,10 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
-import { Failure } from "../errors.ts";
-import type { Instance } from "../instance.ts";
-import type { Log } from "../log.ts";
-import { liveWorkers } from "../workers.ts";
+import { Failure } from "../std/errors.ts";
+import type { Instance } from "../instance/instance.ts";
+import type { Log } from "../std/log.ts";
+import { liveWorkers } from "../worker/workers.ts";
 import {
   refuseGateway,
   refuseLinks,
@@ -15,17 +15,12 @@ import {
   type Room,
   roomFor,
 } from "./checks.ts";
-import { type Journal, readJournalOf } from "./journal.ts";
-import { Mover } from "./mover.ts";
-import { type Measured, measuredSchema } from "./operations.ts";
-import {
-  backupParts,
-  insideMover,
-  movedParts,
-  sessionsPart,
-  volumeOf,
-} from "./parts.ts";
-import { refuseForeignInstance } from "../ownership.ts";
+import { type Journal, readJournalOf } from "../instance/migration-journal.ts";
+import { Mover } from "./mover-container.ts";
+import { type Measured, measuredSchema } from "./mover/operations.ts";
+import { backupParts, insideMover, sessionsPart, volumeOf } from "./parts.ts";
+import { movedParts } from "../instance/volumes.ts";
+import { refuseForeignInstance } from "../instance/ownership.ts";
 import { findSessions } from "./sessions.ts";
 import { presentVolumes } from "./steps.ts";
 

@@ -3,21 +3,22 @@
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
-import { stopDaemon } from "../daemon.ts";
-import { inspectVolume } from "../docker.ts";
-import { Failure } from "../errors.ts";
-import type { Instance } from "../instance.ts";
-import { ensureVolume } from "../volumes.ts";
-import { type Collections, collectionsSchema } from "./collections.ts";
-import type { Journal } from "./journal.ts";
+import { stopDaemon } from "../daemon/daemon.ts";
+import { inspectVolume } from "../docker/docker.ts";
+import { Failure } from "../std/errors.ts";
+import type { Instance } from "../instance/instance.ts";
+import { ensureVolume } from "../instance/volumes.ts";
+import { type Collections, collectionsSchema } from "./mover/collections.ts";
+import type { Journal } from "../instance/migration-journal.ts";
 import {
   type MigrationPlan,
   occupiedVolumes,
   refuseWorkers,
 } from "./migrate-plan.ts";
-import { Mover, performIn } from "./mover.ts";
-import { comparisonSchema } from "./operations.ts";
-import { insideMover, movedParts, sessionsPart, volumeOf } from "./parts.ts";
+import { Mover, performIn } from "./mover-container.ts";
+import { comparisonSchema } from "./mover/operations.ts";
+import { insideMover, sessionsPart, volumeOf } from "./parts.ts";
+import { movedParts } from "../instance/volumes.ts";
 import { backUpVolumes, freeStamp, type Track, verify } from "./steps.ts";
 
 export class Migration {

@@ -1,18 +1,18 @@
 // From version 0.5: its data into the instance's volumes. The source stays as it is;
 // every file is checked against a manifest before ChromaDB opens its copy.
 
-import { startDaemon, waitForChromadb } from "../daemon.ts";
-import { Failure } from "../errors.ts";
-import type { Instance } from "../instance.ts";
-import { ensureHome } from "../volumes.ts";
+import { startDaemon, waitForChromadb } from "../daemon/daemon.ts";
+import { Failure } from "../std/errors.ts";
+import type { Instance } from "../instance/instance.ts";
+import { ensureHome } from "../instance/volumes.ts";
 import { refuseWithoutRoom } from "./checks.ts";
-import type { Collections } from "./collections.ts";
-import { Journal, readJournalOf } from "./journal.ts";
+import type { Collections } from "./mover/collections.ts";
+import { Journal, readJournalOf } from "../instance/migration-journal.ts";
 import type { MigrateOptions, MigrationPlan } from "./migrate-plan.ts";
 import { Migration } from "./migrate-steps.ts";
 import { readMigrated, volumeIds, writeMigrated } from "./migrated.ts";
-import { Mover } from "./mover.ts";
-import type { Measured } from "./operations.ts";
+import { Mover } from "./mover-container.ts";
+import type { Measured } from "./mover/operations.ts";
 import { rememberSessions } from "./sessions.ts";
 import { freeStamp, type Track } from "./steps.ts";
 

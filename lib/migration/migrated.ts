@@ -4,13 +4,14 @@
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
-import { inspectVolume } from "../docker.ts";
-import { Failure } from "../errors.ts";
-import type { Instance } from "../instance.ts";
-import { writeWhole } from "../owned.ts";
-import { label } from "../labels.ts";
-import type { HomePaths } from "../paths.ts";
-import { movedParts, volumeOf } from "./parts.ts";
+import { inspectVolume } from "../docker/docker.ts";
+import { Failure } from "../std/errors.ts";
+import type { Instance } from "../instance/instance.ts";
+import { writeWhole } from "../std/owned.ts";
+import { label } from "../instance/labels.ts";
+import type { HomePaths } from "../instance/paths.ts";
+import { movedParts } from "../instance/volumes.ts";
+import { volumeOf } from "./parts.ts";
 
 const migratedSchema = v.object({
   version: v.literal(1),

@@ -1,22 +1,8 @@
 // What is moved: the directories of version 0.5 and the volumes that they become.
 
 import { join } from "node:path";
-import type { Instance } from "../instance.ts";
-import type { instanceNames } from "../labels.ts";
-
-type VolumeKey = keyof ReturnType<typeof instanceNames>["volumes"];
-
-export interface MovedPart {
-  /** Of HAL9000_HOME, as version 0.5 has it. */
-  name: string;
-  volume: VolumeKey;
-}
-
-export const movedParts: readonly MovedPart[] = [
-  { name: "chromadb", volume: "chromadb" },
-  { name: "membank", volume: "memorybank" },
-  { name: "plugins", volume: "plugins" },
-];
+import type { Instance } from "../instance/instance.ts";
+import { type MovedPart, movedParts } from "../instance/volumes.ts";
 
 /** Sessions stay where they are; a backup has them too. */
 export const sessionsPart = "claude";

@@ -3,10 +3,10 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
-import { Failure } from "../errors.ts";
-import type { Instance } from "../instance.ts";
-import { refuseForeignInstance } from "../ownership.ts";
-import { listWorkers } from "../workers.ts";
+import { Failure } from "../std/errors.ts";
+import type { Instance } from "../instance/instance.ts";
+import { refuseForeignInstance } from "../instance/ownership.ts";
+import { listWorkers } from "../worker/workers.ts";
 import { type Backup, wholeBackup } from "./backups.ts";
 import {
   refuseGateway,
@@ -17,11 +17,16 @@ import {
   refuseWriters,
   roomFor,
 } from "./checks.ts";
-import { type Journal, readJournal, readJournalOf } from "./journal.ts";
+import {
+  type Journal,
+  readJournal,
+  readJournalOf,
+} from "../instance/migration-journal.ts";
 import { migratedParts } from "./migrated.ts";
-import { Mover } from "./mover.ts";
-import { type Measured, measuredSchema } from "./operations.ts";
-import { insideMover, movedParts, volumeOf } from "./parts.ts";
+import { Mover } from "./mover-container.ts";
+import { type Measured, measuredSchema } from "./mover/operations.ts";
+import { insideMover, volumeOf } from "./parts.ts";
+import { movedParts } from "../instance/volumes.ts";
 import { presentVolumes, type Track } from "./steps.ts";
 
 export interface RollbackOptions {

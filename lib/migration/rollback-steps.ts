@@ -3,18 +3,19 @@
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
-import { stopDaemon } from "../daemon.ts";
-import { stopWorker } from "../ending.ts";
-import { Failure } from "../errors.ts";
-import type { Instance } from "../instance.ts";
-import { stopSession } from "../session.ts";
-import { serviceUsers } from "../service-users.ts";
-import { listWorkers } from "../workers.ts";
-import type { Journal } from "./journal.ts";
+import { stopDaemon } from "../daemon/daemon.ts";
+import { stopWorker } from "../worker/ending.ts";
+import { Failure } from "../std/errors.ts";
+import type { Instance } from "../instance/instance.ts";
+import { stopSession } from "../session/session.ts";
+import { serviceUsers } from "../instance/service-users.ts";
+import { listWorkers } from "../worker/workers.ts";
+import type { Journal } from "../instance/migration-journal.ts";
 import { forgetMigrated } from "./migrated.ts";
-import type { Mover } from "./mover.ts";
-import { comparisonSchema } from "./operations.ts";
-import { insideMover, movedParts, volumeOf } from "./parts.ts";
+import type { Mover } from "./mover-container.ts";
+import { comparisonSchema } from "./mover/operations.ts";
+import { insideMover, volumeOf } from "./parts.ts";
+import { movedParts } from "../instance/volumes.ts";
 import { partsToBring, type RollbackOptions } from "./rollback-plan.ts";
 import {
   backUpVolumes,

@@ -3,11 +3,11 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import type { Instance } from "../instance.ts";
-import { ensureHome } from "../volumes.ts";
-import { Journal, readJournalOf } from "./journal.ts";
-import { Mover } from "./mover.ts";
-import type { Measured } from "./operations.ts";
+import type { Instance } from "../instance/instance.ts";
+import { ensureHome } from "../instance/volumes.ts";
+import { Journal, readJournalOf } from "../instance/migration-journal.ts";
+import { Mover } from "./mover-container.ts";
+import type { Measured } from "./mover/operations.ts";
 import type { RollbackOptions, RollbackPlan } from "./rollback-plan.ts";
 import { Rollback } from "./rollback-steps.ts";
 import { freeStamp, type Track } from "./steps.ts";

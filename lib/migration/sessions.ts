@@ -3,11 +3,11 @@
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
-import { readSmallFile } from "../hostpath.ts";
-import type { Instance } from "../instance.ts";
-import type { Log } from "../log.ts";
-import { detectProfile } from "../profile.ts";
-import { readSession, writeSession } from "../session-record.ts";
+import { readSmallFile } from "../std/hostpath.ts";
+import type { Instance } from "../instance/instance.ts";
+import type { Log } from "../std/log.ts";
+import { detectProfile } from "../project/profile.ts";
+import { readSession, writeSession } from "../instance/session-record.ts";
 
 export const metadataFile = ".claudy-session.json";
 

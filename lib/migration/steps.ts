@@ -3,14 +3,15 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type * as v from "valibot";
-import { inspectVolume } from "../docker.ts";
-import { Failure } from "../errors.ts";
-import type { Instance } from "../instance.ts";
-import type { Log } from "../log.ts";
-import { stampOf } from "./journal.ts";
-import type { Mover } from "./mover.ts";
-import { comparisonSchema, type Progress } from "./operations.ts";
-import { insideMover, movedParts, volumeOf } from "./parts.ts";
+import { inspectVolume } from "../docker/docker.ts";
+import { Failure } from "../std/errors.ts";
+import type { Instance } from "../instance/instance.ts";
+import type { Log } from "../std/log.ts";
+import { stampOf } from "../instance/migration-journal.ts";
+import type { Mover } from "./mover-container.ts";
+import { comparisonSchema, type Progress } from "./mover/operations.ts";
+import { insideMover, volumeOf } from "./parts.ts";
+import { movedParts } from "../instance/volumes.ts";
 
 /** How people hear of a move. */
 export interface Track {

@@ -7,30 +7,35 @@ import { existsSync, rmSync, unlinkSync } from "node:fs";
 import { access } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import * as v from "valibot";
-import { capCpus, type Docker, removeContainer } from "../docker.ts";
-import { statusOf } from "../docker-errors.ts";
-import { inDirectory } from "../directory.ts";
-import { forgetHome } from "../ending.ts";
-import { messageOf } from "../errors.ts";
-import { type HostPath, isWithin, lookAt } from "../hostpath.ts";
-import type { Instance } from "../instance.ts";
-import type { Log } from "../log.ts";
-import { type Staged, stageWhole } from "../owned.ts";
-import { plainText } from "../plain-file.ts";
-import { type Project, refusalIn } from "../project.ts";
-import { gitOf, type ProjectGit } from "../project-git.ts";
-import type { JudgedMount } from "../git-directory.ts";
+import { capCpus, type Docker, removeContainer } from "../docker/docker.ts";
+import { statusOf } from "../docker/docker-errors.ts";
+import { inDirectory } from "../std/directory.ts";
+import { forgetHome } from "../worker/ending.ts";
+import { messageOf } from "../std/errors.ts";
+import { type HostPath, isWithin, lookAt } from "../std/hostpath.ts";
+import type { Instance } from "../instance/instance.ts";
+import type { Log } from "../std/log.ts";
+import { type Staged, stageWhole } from "../std/owned.ts";
+import { plainText } from "../std/plain-file.ts";
+import { type Project, refusalIn } from "../project/project.ts";
+import { gitOf, type ProjectGit } from "../project/project-git.ts";
+import type { JudgedMount } from "../project/git-directory.ts";
 import {
   readRecord,
   recordSchema,
   removeRecord,
   stageRecord,
   type WorkerRecord,
-} from "../record.ts";
-import { checkWorkerName, inside, type Limits, limitsOf } from "../worker.ts";
-import { prepareWorkerHome, sessionHome, workerHome } from "../worker-home.ts";
-import type { Attachment } from "./attach.ts";
-import { type Mounter, MounterLost } from "./mounter.ts";
+} from "../instance/record.ts";
+import { checkWorkerName, type Limits, limitsOf } from "../worker/worker.ts";
+import { insideWorker } from "../instance/paths.ts";
+import {
+  prepareWorkerHome,
+  sessionHome,
+  workerHome,
+} from "../home/worker-home.ts";
+import type { Attachment } from "./mounter/attach.ts";
+import { type Mounter, MounterLost } from "./mounter-container.ts";
 import type { ClaimRequest } from "./protocol.ts";
 import type { WarmRecipe, WarmWorker } from "./warm.ts";
 
@@ -69,7 +74,9 @@ export async function fit(
     : checkWorkerName(request.name, instance.names);
   if (existsSync(instance.home.record(name))) throw new Unfit("name is taken");
   const git = gitOf(instance, project, request.allowAnyPath);
-  if (git.mounts.some(({ target }) => !isWithin(target, inside.workspace))) {
+  if (
+    git.mounts.some(({ target }) => !isWithin(target, insideWorker.workspace))
+  ) {
     // In a worker that runs there is nothing to attach them to.
     throw new Unfit("its git needs mounts elsewhere");
   }
@@ -108,7 +115,7 @@ export function gitMountsWithin(
   const found = lookAt(path, instance.host);
   if (found?.path !== path) return [];
   return gitOf(instance, found, true).mounts
-    .filter(({ target }) => isWithin(target, inside.workspace));
+    .filter(({ target }) => isWithin(target, insideWorker.workspace));
 }
 
 /**
@@ -226,8 +233,8 @@ export function attachmentsOf(
 ): Attachment[] {
   const owned = { readOnly: false, uid, gid };
   return [
-    { source: path, target: inside.workspace, ...owned },
-    { source: claudeHome, target: inside.claudeHome, ...owned },
+    { source: path, target: insideWorker.workspace, ...owned },
+    { source: claudeHome, target: insideWorker.claudeHome, ...owned },
     ...git.map(({ source, target, readOnly, uid, gid }) => ({
       source,
       target,

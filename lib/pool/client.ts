@@ -4,12 +4,12 @@
 import { existsSync, renameSync } from "node:fs";
 import { isAbsolute, resolve } from "node:path";
 import * as v from "valibot";
-import { Failure } from "../errors.ts";
-import { workerImage } from "../images/recipes.ts";
-import type { HomePaths } from "../paths.ts";
-import type { Settings } from "../settings.ts";
-import type { SpawnRequest } from "../spawn.ts";
-import { Client } from "./lines.ts";
+import { Failure } from "../std/errors.ts";
+import { workerImage } from "../image/recipes.ts";
+import type { HomePaths } from "../instance/paths.ts";
+import type { Settings } from "../instance/settings.ts";
+import type { SpawnRequest } from "../worker/spawn.ts";
+import { Client } from "../std/socket-lines.ts";
 import {
   type ClaimReply,
   claimReplySchema,

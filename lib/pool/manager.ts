@@ -2,15 +2,15 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import * as v from "valibot";
-import { inspectContainer, removeContainer } from "../docker.ts";
-import { Failure, messageOf } from "../errors.ts";
-import { type ContainerEvent, followEvents } from "../events.ts";
-import type { Instance } from "../instance.ts";
-import type { Log } from "../log.ts";
-import { readRecords, writeRecord } from "../record.ts";
-import { ensureVolume } from "../volumes.ts";
-import { inside } from "../worker.ts";
-import { listWorkers } from "../workers.ts";
+import { inspectContainer, removeContainer } from "../docker/docker.ts";
+import { Failure, messageOf } from "../std/errors.ts";
+import { type ContainerEvent, followEvents } from "../instance/events.ts";
+import type { Instance } from "../instance/instance.ts";
+import type { Log } from "../std/log.ts";
+import { readRecords, writeRecord } from "../instance/record.ts";
+import { ensureVolume } from "../instance/volumes.ts";
+import { insideWorker } from "../instance/paths.ts";
+import { listWorkers } from "../worker/workers.ts";
 import {
   attachmentsOf,
   type Claim,
@@ -22,9 +22,9 @@ import {
   readClaims,
   Unfit,
 } from "./claim.ts";
-import { listen, type Peer } from "./lines.ts";
+import { listen, type Peer } from "../std/socket-lines.ts";
 import { Metrics } from "./metrics.ts";
-import { Mounter, MounterLost, removeMounter } from "./mounter.ts";
+import { Mounter, MounterLost, removeMounter } from "./mounter-container.ts";
 import type { PoolWish } from "./plan.ts";
 import {
   type ClaimReply,
@@ -148,7 +148,7 @@ export class PoolManager {
   }
 
   async #isUntouched({ pid }: WarmWorker): Promise<boolean> {
-    const targets = [inside.workspace, inside.claudeHome];
+    const targets = [insideWorker.workspace, insideWorker.claudeHome];
     try {
       return !await this.#mounter.isAttached(pid, targets);
     } catch {

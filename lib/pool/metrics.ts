@@ -1,6 +1,6 @@
 // What the pool counts and measures.
 
-import { Latencies } from "../latencies.ts";
+import { Latencies } from "../std/latencies.ts";
 
 export class Metrics {
   warm = 0;

@@ -2,12 +2,12 @@
 // what is done to bring that nearer to what is wanted.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { namespaceStart, removeContainer } from "../docker.ts";
-import { messageOf } from "../errors.ts";
-import { profileImage } from "../images/profiles.ts";
-import type { Instance } from "../instance.ts";
-import type { Log } from "../log.ts";
-import { workersNetwork } from "../net.ts";
+import { namespaceStart, removeContainer } from "../docker/docker.ts";
+import { messageOf } from "../std/errors.ts";
+import { profileImage } from "../image/profiles.ts";
+import type { Instance } from "../instance/instance.ts";
+import type { Log } from "../std/log.ts";
+import { workersNetwork } from "../instance/container.ts";
 import type { Metrics } from "./metrics.ts";
 import { planPool, type PoolWish } from "./plan.ts";
 import {

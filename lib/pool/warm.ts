@@ -1,21 +1,21 @@
 // Warm workers: running, and with nothing of any project yet.
 
 import { createHash, randomBytes } from "node:crypto";
-import { capCpus, inspectContainer, inspectImage } from "../docker.ts";
-import type { Instance } from "../instance.ts";
-import type { Log } from "../log.ts";
-import { ensureNetFiles } from "../net-files.ts";
-import { workerSeccomp } from "../seccomp.ts";
+import { capCpus, inspectContainer, inspectImage } from "../docker/docker.ts";
+import type { Instance } from "../instance/instance.ts";
+import type { Log } from "../std/log.ts";
+import { ensureNetFiles } from "../worker/net-files.ts";
+import { workerSeccomp } from "../image/seccomp.ts";
 import {
   createWorker,
-  inside,
   type Limits,
   startWorker,
   ulimits,
   workerSpec,
-} from "../worker.ts";
-import { ensureAccounts } from "../worker-home.ts";
-import { listWarm } from "../workers.ts";
+} from "../worker/worker.ts";
+import { insideWorker } from "../instance/paths.ts";
+import { ensureAccounts } from "../home/worker-home.ts";
+import { listWarm } from "../worker/workers.ts";
 
 export interface WarmWorker {
   id: string;
@@ -66,7 +66,14 @@ export async function warmRecipe(
   const seccomp = await workerSeccomp(instance, log);
   const inputs = createHash("sha256")
     .update(
-      JSON.stringify([found.Id, network, limits, ulimits, inside, seccomp]),
+      JSON.stringify([
+        found.Id,
+        network,
+        limits,
+        ulimits,
+        insideWorker,
+        seccomp,
+      ]),
     )
     .digest("hex").slice(0, 16);
   return {

@@ -1,10 +1,10 @@
 // What the pool is to be: said by a command, else by the settings.
 
 import * as v from "valibot";
-import { Failure } from "../errors.ts";
-import type { Instance } from "../instance.ts";
-import { writeWhole } from "../owned.ts";
-import { plainText } from "../plain-file.ts";
+import { Failure } from "../std/errors.ts";
+import type { Instance } from "../instance/instance.ts";
+import { writeWhole } from "../std/owned.ts";
+import { plainText } from "../std/plain-file.ts";
 import { type Sizes, sizesSchema } from "./protocol.ts";
 
 const wishSchema = v.object({

@@ -76,7 +76,7 @@ in_image() { # in_image TAG SCRIPT
 # The inputs for an engine of another architecture, in a checkout of its own.
 stage_foreign() {
   "$repo/node_modules/.bin/deno" eval --no-lock \
-    "import { stageInputs } from '$repo/lib/images/inputs.ts';
+    "import { stageInputs } from '$repo/lib/image/inputs.ts';
      await stageInputs('$1', 'arm64', console.error);"
 }
 

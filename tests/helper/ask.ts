@@ -2,7 +2,7 @@
 // each results in: ask.ts SOCKET REQUEST...
 
 import process from "node:process";
-import { Client } from "../../lib/pool/lines.ts";
+import { Client } from "../../lib/std/socket-lines.ts";
 
 const [socket = "", ...requests] = process.argv.slice(2);
 const client = new Client(socket);

@@ -5,11 +5,11 @@ import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { checkServer } from "../../lib/mcp/config.ts";
-import { Unread } from "../../lib/mcp/outlet.ts";
-import { ServedMcp } from "../../lib/mcp/server.ts";
-import { ServerLog } from "../../lib/mcp/server-log.ts";
-import { Watch } from "../../lib/mcp/watch.ts";
-import { ownerOf } from "../../lib/owned.ts";
+import { Unread } from "../../lib/gateway/outlet.ts";
+import { ServedMcp } from "../../lib/gateway/server.ts";
+import { ServerLog } from "../../lib/gateway/server-log.ts";
+import { Watch } from "../../lib/gateway/watch.ts";
+import { ownerOf } from "../../lib/std/owned.ts";
 
 export interface Answer {
   status: number;

@@ -1,7 +1,7 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { cliState } from "../../lib/activity.ts";
-import { sessionChanges, type WatchedWorker } from "../../lib/session-watch.ts";
+import { cliState } from "../../lib/session/activity.ts";
+import { sessionChanges, type WatchedWorker } from "../../lib/session/watch.ts";
 
 const idle = '{"status":"idle"}';
 const busy = '{"status":"busy"}';

@@ -13,7 +13,7 @@ import {
   boundedProxy,
   type Bounds,
   chromadbBounds,
-} from "../../lib/bounded-proxy.ts";
+} from "../../lib/gateway/forwarder/bounded-proxy.ts";
 
 const test = suite("bounded-proxy");
 

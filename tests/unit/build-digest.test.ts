@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { sourceDigest } from "../../lib/build-digest.ts";
+import { sourceDigest } from "../../lib/std/build-digest.ts";
 
 test("sourceDigest() differs when sources differ, wherever they lie", () => {
   const root = mkdtempSync(join(tmpdir(), "hal9000-digest-"));

@@ -1,6 +1,6 @@
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { listenerUsers } from "../../lib/socket-table.ts";
+import { listenerUsers } from "../../lib/std/socket-table.ts";
 
 const test = suite("chromadb");
 

@@ -3,8 +3,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { homeOf, readSettings, settingFaults } from "../../lib/config.ts";
-import { Failure } from "../../lib/errors.ts";
+import {
+  homeOf,
+  readSettings,
+  settingFaults,
+} from "../../lib/instance/config.ts";
+import { Failure } from "../../lib/std/errors.ts";
 
 const test = suite<{ home: string }>("config");
 

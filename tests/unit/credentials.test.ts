@@ -9,10 +9,10 @@ import {
   listSecrets,
   removeSecret,
   setSecret,
-} from "../../lib/credentials.ts";
-import { refreshAt, withoutRefresh } from "../../lib/login.ts";
-import { ownerOf } from "../../lib/owned.ts";
-import { homePaths } from "../../lib/paths.ts";
+} from "../../lib/home/credentials.ts";
+import { refreshAt, withoutRefresh } from "../../lib/home/login.ts";
+import { ownerOf } from "../../lib/std/owned.ts";
+import { homePaths } from "../../lib/instance/paths.ts";
 
 function instanceIn(root: string) {
   const home = homePaths(root);

@@ -7,8 +7,8 @@ import {
   paneHeights,
   usageLines,
   workerLines,
-} from "../../lib/dashboard/panes.ts";
-import type { WatchedWorker } from "../../lib/session-watch.ts";
+} from "../../lib/parent/dashboard/panes.ts";
+import type { WatchedWorker } from "../../lib/session/watch.ts";
 
 const watched = (
   name: string,

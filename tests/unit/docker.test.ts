@@ -4,10 +4,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { remapsUsers } from "../../lib/docker.ts";
-import { engineFailure, unreachableHint } from "../../lib/docker-errors.ts";
-import { endpointOf, socketOf } from "../../lib/endpoint.ts";
-import { Failure } from "../../lib/errors.ts";
+import { remapsUsers } from "../../lib/docker/docker.ts";
+import {
+  engineFailure,
+  unreachableHint,
+} from "../../lib/docker/docker-errors.ts";
+import { endpointOf, socketOf } from "../../lib/docker/endpoint.ts";
+import { Failure } from "../../lib/std/errors.ts";
 
 const test = suite<{ config: string }>("docker");
 

@@ -4,7 +4,7 @@ import {
   compareVersions,
   type EngineFacts,
   planEngine,
-} from "../../lib/engine.ts";
+} from "../../lib/machine/engine.ts";
 
 const test = suite("engine");
 

@@ -2,8 +2,8 @@ import { spawnSync } from "node:child_process";
 import { statSync } from "node:fs";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { gated, gatePassed } from "../../lib/gate.ts";
-import { inodeOf } from "../../lib/hostpath.ts";
+import { gated, gatePassed } from "../../lib/worker/gate.ts";
+import { inodeOf } from "../../lib/std/hostpath.ts";
 
 const test = suite("gate");
 

@@ -1,7 +1,7 @@
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import type { Bound } from "../../lib/bind-call.ts";
-import { HeldPorts } from "../../lib/held-ports.ts";
+import type { Bound } from "../../lib/net/bind-call.ts";
+import { HeldPorts } from "../../lib/net/held-ports.ts";
 
 const test = suite("held-ports");
 

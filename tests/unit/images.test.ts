@@ -12,12 +12,12 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import type { Docker } from "../../lib/docker.ts";
-import { baseImage } from "../../lib/images/base.ts";
-import { buildArguments } from "../../lib/images/build.ts";
-import { contextParts } from "../../lib/images/context.ts";
-import { orphanedNames } from "../../lib/prune.ts";
-import { selectRecipes, workerImage } from "../../lib/images/recipes.ts";
+import type { Docker } from "../../lib/docker/docker.ts";
+import { baseImage } from "../../lib/image/base.ts";
+import { buildArguments } from "../../lib/image/build.ts";
+import { contextParts } from "../../lib/image/context.ts";
+import { orphanedNames } from "../../lib/doctor/prune.ts";
+import { selectRecipes, workerImage } from "../../lib/image/recipes.ts";
 
 const test = suite("images");
 

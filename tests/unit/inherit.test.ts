@@ -11,10 +11,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { inherit, readHostConfig } from "../../lib/inherit.ts";
-import { takeMcpServers, takeSettings } from "../../lib/inherited-settings.ts";
-import { ownerOf } from "../../lib/owned.ts";
-import { homePaths } from "../../lib/paths.ts";
+import { inherit, readHostConfig } from "../../lib/home/inherit.ts";
+import {
+  takeMcpServers,
+  takeSettings,
+} from "../../lib/home/inherited-settings.ts";
+import { ownerOf } from "../../lib/std/owned.ts";
+import { homePaths } from "../../lib/instance/paths.ts";
 
 const options = {
   claudeHome: "/home/me/.claude",

@@ -20,24 +20,35 @@ import { join } from "node:path";
 import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { notedFile, ownFiles, readCliState } from "../../lib/activity.ts";
+import {
+  notedFile,
+  ownFiles,
+  readCliState,
+} from "../../lib/session/activity.ts";
 import {
   hasConversation,
   lastSaidAt,
   TooMany,
-} from "../../lib/conversations.ts";
-import { inDirectory } from "../../lib/directory.ts";
-import type { Instance } from "../../lib/instance.ts";
-import { ensureDirectory, isStaged, ownerOf } from "../../lib/owned.ts";
-import { homeDirectories, homePaths } from "../../lib/paths.ts";
-import { clearPlace, NotPlain, readPlainFile } from "../../lib/plain-file.ts";
-import { reservePorts } from "../../lib/port-range.ts";
+} from "../../lib/session/conversations.ts";
+import { inDirectory } from "../../lib/std/directory.ts";
+import type { Instance } from "../../lib/instance/instance.ts";
+import { ensureDirectory, isStaged, ownerOf } from "../../lib/std/owned.ts";
+import { homeDirectories, homePaths } from "../../lib/instance/paths.ts";
+import {
+  clearPlace,
+  NotPlain,
+  readPlainFile,
+} from "../../lib/std/plain-file.ts";
+import { reservePorts } from "../../lib/instance/port-range.ts";
 import { readClaims } from "../../lib/pool/claim.ts";
-import { dropStaged } from "../../lib/reconcile.ts";
-import { readRecords, writeRecord } from "../../lib/record.ts";
-import { measureTrees, removeTree } from "../../lib/remove-tree.ts";
-import { listSessions } from "../../lib/session-list.ts";
-import { readSessions, writeSession } from "../../lib/session-record.ts";
+import { dropStaged } from "../../lib/parent/reconcile.ts";
+import { readRecords, writeRecord } from "../../lib/instance/record.ts";
+import { measureTrees, removeTree } from "../../lib/std/remove-tree.ts";
+import { listSessions } from "../../lib/session/list.ts";
+import {
+  readSessions,
+  writeSession,
+} from "../../lib/instance/session-record.ts";
 
 type Home = Parameters<typeof writeRecord>[0];
 const test = suite<{ root: string; instance: Home }>("laid files");

@@ -17,8 +17,8 @@ import {
 } from "../../lib/mcp/config.ts";
 import { workerToken } from "../../lib/mcp/identity.ts";
 import { offerServers } from "../../lib/mcp/offer.ts";
-import { ownerOf } from "../../lib/owned.ts";
-import { homePaths } from "../../lib/paths.ts";
+import { ownerOf } from "../../lib/std/owned.ts";
+import { homePaths } from "../../lib/instance/paths.ts";
 
 const test = suite("mcp-config");
 const settings = { CHROMADB_PORT: 8000 };

@@ -8,8 +8,8 @@ import {
 import { join, resolve } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { guarded, Rejected } from "../../lib/mcp/guard.ts";
-import { shippedTools, type Tools } from "../../lib/mcp/shipped.ts";
+import { guarded, Rejected } from "../../lib/gateway/guard.ts";
+import { shippedTools, type Tools } from "../../lib/gateway/shipped.ts";
 import { newHome, serve, type Served } from "../helper/mcp-served.ts";
 
 const test = suite("mcp-guard");

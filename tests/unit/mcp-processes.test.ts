@@ -11,7 +11,7 @@ import {
   killGroup,
   marked,
   serverGroups,
-} from "../../lib/mcp/processes.ts";
+} from "../../lib/gateway/processes.ts";
 
 const test = suite("mcp-processes");
 

@@ -7,8 +7,8 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { Connections } from "../../lib/mcp/connections.ts";
-import { greet } from "../../lib/mcp/greet.ts";
+import { Connections } from "../../lib/gateway/connections.ts";
+import { greet } from "../../lib/gateway/greet.ts";
 import {
   anonymous,
   tokenHeader,
@@ -16,12 +16,12 @@ import {
   workerOf,
   workerToken,
 } from "../../lib/mcp/identity.ts";
-import { Inlet, Refused } from "../../lib/mcp/inlet.ts";
-import { placeFor } from "../../lib/mcp/places.ts";
-import { Upstream } from "../../lib/mcp/upstream.ts";
-import { findExcess } from "../../lib/mcp/watch.ts";
-import { ownerOf } from "../../lib/owned.ts";
-import { homePaths } from "../../lib/paths.ts";
+import { Inlet, Refused } from "../../lib/gateway/inlet.ts";
+import { placeFor } from "../../lib/gateway/places.ts";
+import { Upstream } from "../../lib/gateway/upstream.ts";
+import { findExcess } from "../../lib/gateway/watch.ts";
+import { ownerOf } from "../../lib/std/owned.ts";
+import { homePaths } from "../../lib/instance/paths.ts";
 import { serve } from "../helper/mcp-served.ts";
 
 const test = suite("mcp-workers");

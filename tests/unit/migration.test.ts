@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { Failure } from "../../lib/errors.ts";
+import { Failure } from "../../lib/std/errors.ts";
 import { listBackups } from "../../lib/migration/backups.ts";
 import { refuseWithoutRoom } from "../../lib/migration/checks.ts";
 import {
@@ -19,16 +19,20 @@ import {
   readJournalOf,
   refuseWhileMoving,
   stampOf,
-} from "../../lib/migration/journal.ts";
-import { entriesOf, manifestOf } from "../../lib/migration/manifest.ts";
+} from "../../lib/instance/migration-journal.ts";
+import { entriesOf, manifestOf } from "../../lib/migration/mover/manifest.ts";
 import { findSessions } from "../../lib/migration/sessions.ts";
-import { compareTrees, type Entry, shown } from "../../lib/migration/tree.ts";
-import type { Instance } from "../../lib/instance.ts";
-import { instanceNames } from "../../lib/labels.ts";
+import {
+  compareTrees,
+  type Entry,
+  shown,
+} from "../../lib/migration/mover/tree.ts";
+import type { Instance } from "../../lib/instance/instance.ts";
+import { instanceNames } from "../../lib/instance/labels.ts";
 import { migratedParts, writeMigrated } from "../../lib/migration/migrated.ts";
-import type { Mover } from "../../lib/migration/mover.ts";
+import type { Mover } from "../../lib/migration/mover-container.ts";
 import { partsToBring } from "../../lib/migration/rollback-plan.ts";
-import { homePaths } from "../../lib/paths.ts";
+import { homePaths } from "../../lib/instance/paths.ts";
 
 const test = suite<{ root: string; instance: Instance }>("migration");
 

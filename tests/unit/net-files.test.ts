@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { firstFileIn } from "../../lib/net-files.ts";
+import { firstFileIn } from "../../lib/worker/net-files.ts";
 
 const test = suite("net-files");
 

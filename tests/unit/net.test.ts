@@ -2,10 +2,10 @@
 
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import type { Docker } from "../../lib/docker.ts";
-import { isBefore } from "../../lib/docker.ts";
-import { withoutNetwork } from "../../lib/net.ts";
-import type { WorkerState } from "../../lib/workers.ts";
+import type { Docker } from "../../lib/docker/docker.ts";
+import { isBefore } from "../../lib/docker/docker.ts";
+import { withoutNetwork } from "../../lib/worker/workers.ts";
+import type { WorkerState } from "../../lib/worker/workers.ts";
 
 /** Containers that run, by id, with their time of start. */
 function engine(started: Record<string, string>, inspected: string[] = []) {

@@ -1,8 +1,8 @@
 import { cac } from "cac";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { explicitFlags } from "../../scripts/options.ts";
-import { didYouMean } from "../../lib/nearest.ts";
+import { explicitFlags } from "../../lib/cli/options.ts";
+import { didYouMean } from "../../lib/std/nearest.ts";
 
 const test = suite("options");
 

@@ -9,15 +9,15 @@ import { tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import type { Docker } from "../../lib/docker.ts";
-import type { Instance } from "../../lib/instance.ts";
-import { instanceNames } from "../../lib/labels.ts";
+import type { Docker } from "../../lib/docker/docker.ts";
+import type { Instance } from "../../lib/instance/instance.ts";
+import { instanceNames } from "../../lib/instance/labels.ts";
 import {
   foreignHome,
   foreignInstance,
   notedHomes,
-} from "../../lib/ownership.ts";
-import { homePaths } from "../../lib/paths.ts";
+} from "../../lib/instance/ownership.ts";
+import { homePaths } from "../../lib/instance/paths.ts";
 
 const test = suite("ownership");
 const names = instanceNames("hal9000");

@@ -7,11 +7,15 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { Failure } from "../../lib/errors.ts";
-import { homePaths } from "../../lib/paths.ts";
-import { ensureDirectory, ownerOf } from "../../lib/owned.ts";
+import { Failure } from "../../lib/std/errors.ts";
+import { homePaths } from "../../lib/instance/paths.ts";
+import { ensureDirectory, ownerOf } from "../../lib/std/owned.ts";
 import { askPool, claim, poolStatus } from "../../lib/pool/client.ts";
-import { type Handler, listen, type Listener } from "../../lib/pool/lines.ts";
+import {
+  type Handler,
+  listen,
+  type Listener,
+} from "../../lib/std/socket-lines.ts";
 
 interface Context {
   directory: string;

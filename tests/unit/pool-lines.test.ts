@@ -7,8 +7,8 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { Failure } from "../../lib/errors.ts";
-import { Client, listen, type Listener } from "../../lib/pool/lines.ts";
+import { Failure } from "../../lib/std/errors.ts";
+import { Client, listen, type Listener } from "../../lib/std/socket-lines.ts";
 
 interface Context {
   directory: string;

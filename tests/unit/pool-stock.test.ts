@@ -7,16 +7,16 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import type { Docker } from "../../lib/docker.ts";
-import type { Instance } from "../../lib/instance.ts";
-import { instanceNames } from "../../lib/labels.ts";
-import { ownerOf } from "../../lib/owned.ts";
-import { homePaths } from "../../lib/paths.ts";
+import type { Docker } from "../../lib/docker/docker.ts";
+import type { Instance } from "../../lib/instance/instance.ts";
+import { instanceNames } from "../../lib/instance/labels.ts";
+import { ownerOf } from "../../lib/std/owned.ts";
+import { homePaths } from "../../lib/instance/paths.ts";
 import { Metrics } from "../../lib/pool/metrics.ts";
 import type { PoolWish } from "../../lib/pool/plan.ts";
 import { Stock } from "../../lib/pool/stock.ts";
-import type { Settings } from "../../lib/settings.ts";
-import { waitFor } from "../../lib/wait.ts";
+import type { Settings } from "../../lib/instance/settings.ts";
+import { waitFor } from "../../lib/std/wait.ts";
 
 interface Context {
   root: string;

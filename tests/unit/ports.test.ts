@@ -9,18 +9,22 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { nameListeners } from "../../lib/listeners.ts";
+import { nameListeners } from "../../lib/session/listeners.ts";
 import { judgeInotify } from "../../lib/doctor/inotify.ts";
-import { ownerOf } from "../../lib/owned.ts";
-import { homePaths } from "../../lib/paths.ts";
-import { freePorts, portBase, reservePorts } from "../../lib/port-range.ts";
+import { ownerOf } from "../../lib/std/owned.ts";
+import { homePaths } from "../../lib/instance/paths.ts";
+import {
+  freePorts,
+  portBase,
+  reservePorts,
+} from "../../lib/instance/port-range.ts";
 import {
   type Look,
   lookAtProcesses,
   parseListening,
-} from "../../lib/processes.ts";
-import { contextText } from "../../lib/session-context.ts";
-import { refuseOther } from "../../scripts/ports.ts";
+} from "../../lib/helper/processes.ts";
+import { contextText } from "../../lib/session/context.ts";
+import { refuseOther } from "../../lib/commands/ports.ts";
 
 /** Two names that lead to the same range. */
 function colliding(): [string, string] {

@@ -9,15 +9,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { profileImage } from "../../lib/images/profiles.ts";
-import type { Instance } from "../../lib/instance.ts";
-import { homePaths } from "../../lib/paths.ts";
+import { profileImage } from "../../lib/image/profiles.ts";
+import type { Instance } from "../../lib/instance/instance.ts";
+import { homePaths } from "../../lib/instance/paths.ts";
 import {
   checkProfile,
   detectProfile,
   ownProfiles,
   profileOf,
-} from "../../lib/profile.ts";
+} from "../../lib/project/profile.ts";
 
 const test = suite<{ root: string }>("profile");
 const host = { mount: "", roots: undefined };

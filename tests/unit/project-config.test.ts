@@ -12,9 +12,12 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { layOutSettings, startSettings } from "../../lib/claude-settings.ts";
-import { ownerOf } from "../../lib/owned.ts";
-import { homePaths } from "../../lib/paths.ts";
+import {
+  layOutSettings,
+  startSettings,
+} from "../../lib/home/claude-settings.ts";
+import { ownerOf } from "../../lib/std/owned.ts";
+import { homePaths } from "../../lib/instance/paths.ts";
 import {
   approve,
   isApproved,
@@ -22,7 +25,7 @@ import {
   judgeProjectConfig,
   readProjectConfig,
   shortened,
-} from "../../lib/project-config.ts";
+} from "../../lib/project/project-config.ts";
 
 const test = suite("project-config");
 const host = { mount: "", roots: undefined };

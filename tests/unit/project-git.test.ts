@@ -13,8 +13,12 @@ import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { type HostPath, type HostView, lookAt } from "../../lib/hostpath.ts";
-import { projectGit } from "../../lib/project-git.ts";
+import {
+  type HostPath,
+  type HostView,
+  lookAt,
+} from "../../lib/std/hostpath.ts";
+import { projectGit } from "../../lib/project/project-git.ts";
 
 interface Context {
   root: string;

@@ -12,17 +12,17 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { Failure } from "../../lib/errors.ts";
-import { lookAt, realpathBeneath } from "../../lib/hostpath.ts";
-import type { Instance } from "../../lib/instance.ts";
-import { homePaths } from "../../lib/paths.ts";
+import { Failure } from "../../lib/std/errors.ts";
+import { lookAt, realpathBeneath } from "../../lib/std/hostpath.ts";
+import type { Instance } from "../../lib/instance/instance.ts";
+import { homePaths } from "../../lib/instance/paths.ts";
 import {
   resolveGiven,
   resolveProject,
   sessionName,
-} from "../../lib/project.ts";
-import { readSecret } from "../../lib/secrets.ts";
-import { passwdHomes, refusalOf } from "../../lib/protected.ts";
+} from "../../lib/project/project.ts";
+import { readSecret } from "../../lib/worker/secrets.ts";
+import { passwdHomes, refusalOf } from "../../lib/instance/protected.ts";
 
 const test = suite<{ root: string }>("project");
 

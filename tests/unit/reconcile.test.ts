@@ -1,8 +1,8 @@
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import type { WorkerRecord } from "../../lib/record.ts";
-import { planReconcile } from "../../lib/reconcile.ts";
-import type { WorkerState } from "../../lib/workers.ts";
+import type { WorkerRecord } from "../../lib/instance/record.ts";
+import { planReconcile } from "../../lib/parent/reconcile.ts";
+import type { WorkerState } from "../../lib/worker/workers.ts";
 
 const test = suite("reconcile");
 const now = Date.parse("2026-01-26T12:00:00.000Z");

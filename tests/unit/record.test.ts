@@ -9,8 +9,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { ensureDirectory, ownerOf, writeWhole } from "../../lib/owned.ts";
-import { homePaths } from "../../lib/paths.ts";
+import { ensureDirectory, ownerOf, writeWhole } from "../../lib/std/owned.ts";
+import { homePaths } from "../../lib/instance/paths.ts";
 import {
   closeRecord,
   readEndedRecords,
@@ -19,7 +19,7 @@ import {
   removeRecord,
   type WorkerRecord,
   writeRecord,
-} from "../../lib/record.ts";
+} from "../../lib/instance/record.ts";
 
 type Home = Parameters<typeof writeRecord>[0];
 const test = suite<{ instance: Home; said: string[] }>("record");

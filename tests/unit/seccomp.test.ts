@@ -3,13 +3,13 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { homePaths } from "../../lib/paths.ts";
+import { homePaths } from "../../lib/instance/paths.ts";
 import {
   faultIn,
   readTrial,
   workerProfile,
   workerProfileText,
-} from "../../lib/seccomp.ts";
+} from "../../lib/image/seccomp.ts";
 
 const test = suite("seccomp");
 

@@ -3,18 +3,18 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { ownerOf } from "../../lib/owned.ts";
-import { homePaths } from "../../lib/paths.ts";
-import { parseState } from "../../lib/activity.ts";
-import type { Instance } from "../../lib/instance.ts";
-import { countTerminals } from "../../lib/session-list.ts";
-import { tmux } from "../../lib/session-tmux.ts";
+import { ownerOf } from "../../lib/std/owned.ts";
+import { homePaths } from "../../lib/instance/paths.ts";
+import { parseState } from "../../lib/session/activity.ts";
+import type { Instance } from "../../lib/instance/instance.ts";
+import { countTerminals } from "../../lib/session/list.ts";
+import { tmux } from "../../lib/session/tmux.ts";
 import {
   readSession,
   readSessions,
   removeSessionRecord,
   writeSession,
-} from "../../lib/session-record.ts";
+} from "../../lib/instance/session-record.ts";
 
 test("parseState() takes what the CLI writes", () => {
   const text =

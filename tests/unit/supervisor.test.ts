@@ -4,10 +4,10 @@ import { join } from "node:path";
 import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import type { Log } from "../../lib/log.ts";
-import { ownerOf } from "../../lib/owned.ts";
-import { nextPause, Supervisor } from "../../lib/supervisor.ts";
-import { waitFor } from "../../lib/wait.ts";
+import type { Log } from "../../lib/std/log.ts";
+import { ownerOf } from "../../lib/std/owned.ts";
+import { nextPause, Supervisor } from "../../lib/parent/supervisor.ts";
+import { waitFor } from "../../lib/std/wait.ts";
 
 const test = suite<{ directory: string }>("supervisor");
 const backoff = { first: 10, last: 40, forgivenAfter: 60_000 };

@@ -4,7 +4,7 @@ import {
   type Display,
   displayed,
   TerminalFilter,
-} from "../../lib/terminal-filter.ts";
+} from "../../lib/std/terminal-filter.ts";
 
 const encode = (text: string) => new TextEncoder().encode(text);
 

@@ -1,9 +1,14 @@
 import { Buffer } from "node:buffer";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { binarySize, duration, megabytes, parseSize } from "../../lib/units.ts";
-import { waitFor } from "../../lib/wait.ts";
-import { withoutFrames } from "../../lib/streams.ts";
+import {
+  binarySize,
+  duration,
+  megabytes,
+  parseSize,
+} from "../../lib/std/units.ts";
+import { waitFor } from "../../lib/std/wait.ts";
+import { withoutFrames } from "../../lib/docker/streams.ts";
 
 const test = suite("units");
 

@@ -1,14 +1,14 @@
-import { instanceNames } from "../../lib/labels.ts";
+import { instanceNames } from "../../lib/instance/labels.ts";
 import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { readSettings } from "../../lib/config.ts";
-import { homePaths } from "../../lib/paths.ts";
-import { ensureDirectory, ownerOf } from "../../lib/owned.ts";
-import { checkWorkerName, workerSpec } from "../../lib/worker.ts";
-import { prepareWorkerHome } from "../../lib/worker-home.ts";
+import { readSettings } from "../../lib/instance/config.ts";
+import { homePaths } from "../../lib/instance/paths.ts";
+import { ensureDirectory, ownerOf } from "../../lib/std/owned.ts";
+import { checkWorkerName, workerSpec } from "../../lib/worker/worker.ts";
+import { prepareWorkerHome } from "../../lib/home/worker-home.ts";
 
 const test = suite("worker");
 

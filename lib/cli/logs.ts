@@ -1,0 +1,32 @@
+// Logs of containers, and of those that are gone, as commands print them.
+
+import { runDocker } from "../docker/docker-cli.ts";
+import { wholeNumber } from "./options.ts";
+
+export interface LogOptions {
+  follow?: boolean;
+  tail?: unknown;
+}
+
+/** Prints a container's log; gives docker's exit code. */
+export async function printLog(
+  container: string,
+  { follow, tail }: LogOptions,
+): Promise<number> {
+  const lines = wholeNumber("--tail", tail);
+  return await runDocker([
+    "logs",
+    ...(follow ? ["--follow"] : []),
+    ...(lines === undefined ? [] : [`--tail=${lines}`]),
+    container,
+  ], { filtered: true });
+}
+
+/** The end of a kept log, or all of it. */
+export function lastLines(text: string, { tail }: LogOptions): string {
+  const count = wholeNumber("--tail", tail);
+  const lines = text.split("\n");
+  if (lines.at(-1) === "") lines.pop();
+  const first = count === undefined ? 0 : Math.max(lines.length - count, 0);
+  return lines.slice(first).join("\n");
+}

@@ -1,0 +1,44 @@
+// The dashboard as commands reach it, from the host or in the parent.
+
+import { showCommand } from "../parent/dashboard/server.ts";
+import { runHere } from "../docker/docker-cli.ts";
+import { Failure } from "../std/errors.ts";
+import { execIn } from "../docker/exec.ts";
+import { execAtTerminal } from "../docker/terminal.ts";
+import { findParent, type Instance } from "../instance/instance.ts";
+import { refuseWithoutTerminal } from "../cli/options.ts";
+
+/** Shows it at this terminal; gives the exit code. */
+export async function showDashboard(
+  instance: Instance,
+  env: NodeJS.ProcessEnv,
+): Promise<number> {
+  refuseWithoutTerminal("Run it at one.");
+  if (instance.self) return await runHere(showCommand);
+  const parent = await runningParent(instance);
+  await dashboardInParent(instance, "setup");
+  return await execAtTerminal(instance.docker, parent, env, showCommand);
+}
+
+/** Runs an action of setup-dashboard in the parent, and gives what it says. */
+export async function dashboardInParent(
+  instance: Instance,
+  action: "setup" | "kill",
+): Promise<string> {
+  const parent = await runningParent(instance);
+  const { exitCode, output } = await execIn(instance.docker, parent, [
+    "/scripts/setup-dashboard",
+    action,
+  ], { timeoutMs: 30_000 });
+  const said = output.trim();
+  if (exitCode === 0) return said;
+  throw new Failure("failed", said.replace(/^error: /, ""));
+}
+
+async function runningParent(instance: Instance): Promise<string> {
+  const parent = await findParent(instance);
+  if (parent?.State === "running") return parent.Id;
+  throw new Failure("notFound", "The parent is not running", {
+    hint: "Start it: claudy daemon start",
+  });
+}

@@ -1,0 +1,89 @@
+// claudy prune: what an instance has left behind.
+
+import process from "node:process";
+import type { CAC } from "cac";
+import { openInstance } from "../instance/open.ts";
+import { viewInstance } from "../instance/open.ts";
+import { logToStderr } from "../std/log.ts";
+import {
+  findLeftovers,
+  type Leftover,
+  removeLeftovers,
+} from "../doctor/prune.ts";
+import { columns } from "../std/text.ts";
+import { megabytes } from "../std/units.ts";
+import { wholeNumber } from "../cli/options.ts";
+import { answer, confirm } from "../cli/output.ts";
+
+interface Options {
+  olderThan?: unknown;
+  sessions?: boolean;
+  allInstances?: boolean;
+  dryRun?: boolean;
+  yes?: boolean;
+  json?: boolean;
+}
+
+const dayMs = 24 * 60 * 60_000;
+
+/** Adds claudy prune. */
+export function addPrune(cli: CAC): void {
+  cli.command(
+    "prune",
+    "Remove old logs, records, homes, backups and images, after asking",
+  )
+    .option(
+      "--older-than <days>",
+      "Days since they were last changed (default: 30)",
+    )
+    .option(
+      "--sessions",
+      "Sessions too that were not opened for so long, with their conversations",
+    )
+    .option(
+      "--all-instances",
+      "Images too of instances without containers and volumes",
+    )
+    .option("--dry-run", "Only show them")
+    .option("--yes", "Do not ask")
+    .option("--json", "Print them as JSON")
+    .action(async (options: Options) => {
+      const days = wholeNumber("--older-than", options.olderThan) ?? 30;
+      const open = options.dryRun ? viewInstance : openInstance;
+      const instance = await open(process.env, logToStderr);
+      const wish = {
+        olderThanMs: days * dayMs,
+        sessions: options.sessions ?? false,
+        allInstances: options.allInstances ?? false,
+      };
+      const found = await findLeftovers(instance, wish);
+      const json = options.json ?? false;
+      if (options.dryRun || found.length === 0) {
+        return answer(found, textOf(found), json);
+      }
+      logToStderr(textOf(found));
+      await confirm(`Remove these ${found.length}?`, options.yes ?? false);
+      const removed = await removeLeftovers(
+        instance,
+        found,
+        wish,
+        logToStderr,
+      );
+      answer(removed, `Removed ${summary(removed)}`, json);
+    });
+}
+
+function textOf(found: Leftover[]): string {
+  if (found.length === 0) return "Nothing is that old";
+  const rows = found.map(({ kind, name, sizeBytes }) => [
+    kind,
+    megabytes(sizeBytes),
+    name,
+  ]);
+  return `${columns(rows)}\n${summary(found)}`;
+}
+
+function summary(found: Leftover[]): string {
+  const total = found.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+  return `${found.length}, ${megabytes(total)} together`;
+}

@@ -1,0 +1,267 @@
+// The parent and what it needs: brought up, taken down.
+
+import {
+  createOnce,
+  ownContainer,
+  startContainer,
+  stopParent,
+  unpause,
+} from "../instance/container.ts";
+import {
+  capCpus,
+  type Docker,
+  inspectImage,
+  remapHint,
+  remapsUsers,
+  removeContainer,
+} from "../docker/docker.ts";
+import { Failure, messageOf } from "../std/errors.ts";
+import type { Instance } from "../instance/instance.ts";
+import type { Log } from "../std/log.ts";
+import { ensureForwarder, removeForwarder } from "./forwarder.ts";
+import { refuseWhileMoving } from "../instance/migration-journal.ts";
+import { ensureNet } from "./net.ts";
+import { withoutNetwork } from "../worker/workers.ts";
+import { refreshNetFiles } from "../worker/net-files.ts";
+import { placeEnv } from "../instance/protected.ts";
+import { parentAnswers } from "../instance/parent-socket.ts";
+import { parentSpec, type PublishedPort } from "./specs.ts";
+import {
+  forgetParentState,
+  type ParentState,
+  readParentState,
+} from "../instance/parent-state.ts";
+import { removePool } from "../pool/mounter-container.ts";
+import { ensureSeccompTried } from "../image/seccomp.ts";
+import { ensureStorage, unwritableHome } from "../instance/volumes.ts";
+import { waitFor } from "../std/wait.ts";
+import { listWorkers, liveWorkers } from "../worker/workers.ts";
+
+/** Settings that the parent is told, where the environment set them. */
+const passedOn = [
+  "HAL9000_IMAGE_REPO",
+  "WORKER_IMAGE",
+  "WORKER_MEMORY",
+  "WORKER_CPUS",
+  "WORKER_PIDS_LIMIT",
+  "WORKER_SECCOMP",
+  "CHROMADB_PORT",
+  "ENABLE_POOL_MANAGER",
+  "MIN_WARM_WORKERS",
+  "MAX_WARM_WORKERS",
+  "IDLE_TIMEOUT",
+  "CHECK_INTERVAL",
+  "WARM_PROFILES",
+  "SKIP_IMAGE_PULL",
+  "LAZY_IMAGE_PULL",
+] as const;
+
+/**
+ * Brings up net, then the parent, and waits until it is ready. Mends what an
+ * engine restart left down. Twice changes nothing.
+ */
+export async function startDaemon(
+  instance: Instance,
+  env: NodeJS.ProcessEnv,
+  log: Log,
+  published: PublishedPort[] = [],
+): Promise<ParentState> {
+  refuseInside(instance);
+  refuseUnwritable(instance);
+  refuseWhileMoving(instance);
+  await refuseRemap(instance);
+  const image = await presentImage(instance);
+  await ensureStorage(instance);
+  const net = await ensureNet(instance, image, published, log);
+  await unpause(instance.docker, net, log);
+  await refreshNetFiles(instance, net.Id);
+  await ensureSeccompTried(instance, log);
+  await Promise.all([
+    ensureParent(instance, env, image, log),
+    // Sessions do without.
+    ensureForwarder(instance).catch((error) =>
+      log(`warning: ${messageOf(error)}`)
+    ),
+  ]);
+  const state = await waitUntilReady(instance);
+  await tellOfLostNetworks(instance, log);
+  return state;
+}
+
+/** Nothing can give a worker another namespace, so people have to know. */
+async function tellOfLostNetworks(instance: Instance, log: Log): Promise<void> {
+  const lost = await withoutNetwork(instance, await listWorkers(instance));
+  if (lost.size === 0) return;
+  log(
+    `warning: The network of ${
+      [...lost].join(", ")
+    } has ended; it cannot be restored. Stop each, then open its project ` +
+      "again: the conversation goes on",
+  );
+}
+
+/** Removes the parent; net too, unless workers live in it. */
+export async function stopDaemon(
+  instance: Instance,
+  log: Log,
+): Promise<void> {
+  const { docker, names } = instance;
+  refuseInside(instance);
+  await stopParent(instance);
+  await removePool(instance);
+  const live = await liveWorkers(instance);
+  if (live.length === 0) {
+    await removeForwarder(instance);
+    await ownContainer(instance, names.net, "net");
+    await removeContainer(docker, names.net);
+  } else {
+    log(`Workers that go on running: ${live.join(", ")}`);
+  }
+}
+
+/** A new parent from the current image; workers and their network stay. */
+export async function restartDaemon(
+  instance: Instance,
+  env: NodeJS.ProcessEnv,
+  log: Log,
+  published: PublishedPort[] = [],
+): Promise<ParentState> {
+  refuseInside(instance);
+  // Before the parent that runs is stopped.
+  refuseUnwritable(instance);
+  await stopParent(instance);
+  return await startDaemon(instance, env, log, published);
+}
+
+function refuseUnwritable({ home }: Instance): void {
+  const failure = unwritableHome(home);
+  if (failure) throw failure;
+}
+
+/** The parent would end with its own container, half-way. */
+function refuseInside({ self }: Instance): void {
+  if (!self) return;
+  throw new Failure("usage", "The parent cannot start or stop itself", {
+    hint: "Run this on the host.",
+  });
+}
+
+/** Its parent would end as it starts, again and again. */
+async function refuseRemap({ docker }: Instance): Promise<void> {
+  if (!remapsUsers(await docker.info())) return;
+  throw new Failure(
+    "failed",
+    "Cannot start the parent: the engine remaps users (userns-remap)",
+    { hint: remapHint },
+  );
+}
+
+async function presentImage({ docker, settings }: Instance): Promise<string> {
+  const name = `${settings.HAL9000_IMAGE_REPO}:parent`;
+  if (await inspectImage(docker, name)) return name;
+  throw new Failure("notFound", `There is no image ${name}`, {
+    hint: "Build the images with 'make images'.",
+  });
+}
+
+async function ensureParent(
+  instance: Instance,
+  env: NodeJS.ProcessEnv,
+  image: string,
+  log: Log,
+): Promise<void> {
+  const { docker, names, settings, hostHome } = instance;
+  const wanted = await docker.getImage(image).inspect();
+  let present = await ownContainer(instance, names.parent, "parent");
+  if (
+    present && (present.Image !== wanted.Id ||
+      present.HostConfig.NetworkMode?.startsWith("container:"))
+  ) {
+    log("Replacing the parent: its image or its network is a former one");
+    await stopParent(instance);
+    present = undefined;
+  }
+  if (!present) {
+    await createOnce(
+      docker,
+      names.parent,
+      parentSpec({
+        prefix: instance.prefix,
+        image,
+        hostHome: hostHome.home,
+        socket: instance.socket,
+        roots: settings.HAL9000_PROJECT_ROOTS,
+        volumes: names.volumes,
+        claudeConfig: hostHome.claudeConfig,
+        memoryBytes: settings.PARENT_MEMORY,
+        cpus: await capCpus(docker, settings.PARENT_CPUS, log),
+        env: {
+          ...Object.fromEntries(passedOn.flatMap((key) => {
+            const value = env[key];
+            return value ? [[key, value]] : [];
+          })),
+          ...placeEnv(instance.places),
+        },
+      }),
+    );
+  }
+  if (present) await unpause(docker, present, log);
+  if (!present?.State.Running) {
+    forgetParentState(instance);
+    await startContainer(docker, names.parent);
+    return;
+  }
+  const reason = await restartReason(instance, present);
+  if (reason === undefined) return;
+  log(`Restarting the parent: ${reason}`);
+  forgetParentState(instance);
+  await docker.getContainer(names.parent).restart({ t: 5 });
+}
+
+/** A parent that was started this long ago has said so. */
+const firstWordMs = 10_000;
+
+/** Why a parent that runs is of no use, undefined where it is. */
+async function restartReason(
+  instance: Instance,
+  parent: Docker.ContainerInspectInfo,
+): Promise<string | undefined> {
+  const age = Date.now() - Date.parse(parent.State.StartedAt);
+  if (age <= firstWordMs) return undefined;
+  const state = readParentState(instance);
+  if (state?.container !== parent.Id) {
+    return "what it says of itself cannot be read";
+  }
+  return state.ready && !await parentAnswers(instance)
+    ? "it does not answer"
+    : undefined;
+}
+
+/** For what needs ChromaDB itself; a parent that is ready need not have it yet. */
+export async function waitForChromadb(instance: Instance): Promise<void> {
+  await waitFor(() => readParentState(instance)?.chromadbFault === null, {
+    for: "ChromaDB to answer",
+    timeoutMs: 60_000,
+    hint: `See why: claudy daemon status; ${
+      instance.home.childLog("chromadb")
+    }`,
+  });
+}
+
+async function waitUntilReady(instance: Instance): Promise<ParentState> {
+  const { docker, names } = instance;
+  return await waitFor(async () => {
+    const state = readParentState(instance);
+    const parent = await docker.getContainer(names.parent).inspect();
+    if (!parent.State.Running) {
+      throw new Failure("failed", `${names.parent} ended as it started`, {
+        hint: `See why: docker logs ${names.parent}`,
+      });
+    }
+    return state?.ready && state.container === parent.Id ? state : undefined;
+  }, {
+    for: `${names.parent} to be ready`,
+    timeoutMs: 60_000,
+    hint: `See why: docker logs ${names.parent}`,
+  });
+}

@@ -1,0 +1,150 @@
+// The forwarder: a container in the workers' namespace that carries what they send to
+// the ports of services to the sockets of these, and nothing else.
+
+import {
+  createOnce,
+  ownContainer,
+  startContainer,
+} from "../instance/container.ts";
+import {
+  type Docker,
+  inspectContainer,
+  isBefore,
+  namespaceStart,
+  removeContainer,
+} from "../docker/docker.ts";
+import { execIn } from "../docker/exec.ts";
+import type { Instance } from "../instance/instance.ts";
+import { roleLabels } from "../instance/labels.ts";
+import { canHold, holdPorts, servicePorts } from "./net.ts";
+import { restartPolicy } from "./specs.ts";
+import { serviceUsers } from "../instance/service-users.ts";
+import {
+  socketDirectory,
+  waysDirectory,
+} from "../gateway/forwarder/carrier.ts";
+import { configuredServers } from "../mcp/offer.ts";
+
+const memoryBytes = 512 * 1024 ** 2;
+
+/** Brings it up where the namespace is there, else down. */
+export async function ensureForwarder(instance: Instance): Promise<void> {
+  const { docker, names, settings, self } = instance;
+  const image = self?.ImageID ?? `${settings.HAL9000_IMAGE_REPO}:parent`;
+  const [present, net] = await Promise.all([
+    ownContainer(instance, names.forwarder, "forwarder"),
+    inspectContainer(docker, names.net),
+  ]);
+  const ports = carriedPorts(instance);
+  const wanted = net?.State.Running;
+  if (wanted && present) {
+    const { Id } = await docker.getImage(image).inspect();
+    const same = present.State.Running && present.Image === Id &&
+      present.HostConfig.NetworkMode === `container:${net.Id}` &&
+      !isBefore(present.State.StartedAt, net.State.StartedAt) &&
+      hasHome(instance, present) &&
+      present.Config.Cmd?.join() === ports.join();
+    if (same) return;
+  }
+  // Before the former one goes: in between, nobody else can have them.
+  if (wanted && canHold(net)) {
+    await holdPorts(instance, servicePorts(instance));
+  }
+  // By its id: another command may have put a new one in its place.
+  if (present) await removeContainer(docker, present.Id);
+  if (!wanted) return;
+  const spec = forwarderSpec(instance, image, net.Id, ports);
+  await createOnce(docker, names.forwarder, spec);
+  await startContainer(docker, names.forwarder);
+  await waitUntilListening(instance, servicePorts(instance));
+}
+
+/** Who starts it may use it next; a port that somebody has is not waited for. */
+async function waitUntilListening(
+  { docker, names }: Instance,
+  ports: number[],
+): Promise<void> {
+  const command = ["/scripts/mcp-forwarder", "wait", ...ports.map(String)];
+  await execIn(docker, names.forwarder, command);
+}
+
+/** In the parent: the engine does not start again what was killed by a command. */
+export async function reviveForwarder(instance: Instance): Promise<void> {
+  const { docker, names } = instance;
+  const [present, since] = await Promise.all([
+    ownContainer(instance, names.forwarder, "forwarder"),
+    namespaceStart(docker, names.net),
+  ]);
+  const restarts = present && hasHome(instance, present) &&
+    (present.State.Restarting ||
+      (present.State.Running && since !== undefined &&
+        !isBefore(present.State.StartedAt, since)));
+  if (!restarts) await ensureForwarder(instance);
+}
+
+/** A parent that is started by hand may have another home than the one before it. */
+function hasHome(
+  { hostHome }: Instance,
+  { Mounts }: Docker.ContainerInspectInfo,
+): boolean {
+  return Mounts.some(({ Source }) => Source === hostHome.ways);
+}
+
+/** Its arguments: ChromaDB's port, then PORT=NAME of each MCP server. */
+function carriedPorts(
+  instance: Pick<Instance, "home" | "settings">,
+): string[] {
+  const servers = configuredServers(instance, () => {});
+  return [
+    "carry",
+    String(instance.settings.CHROMADB_PORT),
+    ...[...servers].map(([name, { port }]) => `${port}=${name}`),
+  ];
+}
+
+export async function removeForwarder(instance: Instance): Promise<void> {
+  const { docker, names } = instance;
+  if (await ownContainer(instance, names.forwarder, "forwarder")) {
+    await removeContainer(docker, names.forwarder);
+  }
+}
+
+function forwarderSpec(
+  { prefix, hostHome, owner }: Instance,
+  image: string,
+  net: string,
+  ports: string[],
+): Docker.ContainerCreateOptions {
+  return {
+    Image: image,
+    Entrypoint: ["/scripts/mcp-forwarder"],
+    Cmd: ports,
+    // Alone with the holder of the ports, and in the group whose the sockets are.
+    User: `${serviceUsers.ports}:${owner.gid}`,
+    Env: ["DENO_DIR=/tmp/deno"],
+    Labels: roleLabels(prefix, "forwarder", hostHome.home),
+    Healthcheck: { Test: ["NONE"] },
+    HostConfig: {
+      Init: true,
+      NetworkMode: `container:${net}`,
+      RestartPolicy: restartPolicy,
+      ReadonlyRootfs: true,
+      Tmpfs: { "/tmp": "rw,nosuid,nodev,size=64m" },
+      CapDrop: ["ALL"],
+      SecurityOpt: ["no-new-privileges"],
+      Memory: memoryBytes,
+      MemorySwap: memoryBytes,
+      PidsLimit: 64,
+      LogConfig: { Type: "json-file", Config: { "max-size": "1m" } },
+      Mounts: [
+        {
+          Type: "bind",
+          Source: hostHome.mcp,
+          Target: socketDirectory,
+          ReadOnly: true,
+        },
+        { Type: "bind", Source: hostHome.ways, Target: waysDirectory },
+      ],
+    },
+  };
+}

@@ -1,0 +1,130 @@
+// The container that owns the workers' network namespace.
+
+import {
+  createOnce,
+  ownContainer,
+  startContainer,
+  stopParent,
+} from "../instance/container.ts";
+import { type Docker, removeContainer } from "../docker/docker.ts";
+import { Failure } from "../std/errors.ts";
+import { execIn } from "../docker/exec.ts";
+import type { Instance } from "../instance/instance.ts";
+import type { Log } from "../std/log.ts";
+import { configuredServers } from "../mcp/offer.ts";
+import { netSpec, type PublishedPort } from "./specs.ts";
+import { removePool } from "../pool/mounter-container.ts";
+import { liveWorkers } from "../worker/workers.ts";
+
+/**
+ * Sees to it that the net container runs, with these ports published at least, and
+ * the ports of services held. Throws a `busy` Failure where other ports are asked
+ * for under workers.
+ */
+export async function ensureNet(
+  instance: Instance,
+  image: string,
+  published: PublishedPort[],
+  log: Log,
+): Promise<Docker.ContainerInspectInfo> {
+  const { docker, names, prefix } = instance;
+  const spec = netSpec(
+    { prefix, hostHome: instance.hostHome.home },
+    image,
+    published,
+    servicePorts(instance),
+  );
+  let present = await ownContainer(instance, names.net, "net");
+  const live = present ? await liveWorkers(instance) : [];
+  if (present && !publishes(present, spec)) {
+    refuseWithWorkers(live);
+    await removeNet(instance);
+    present = undefined;
+  } else if (present && !canHold(present)) {
+    if (live.length === 0) {
+      await removeNet(instance);
+      present = undefined;
+    } else {
+      log(
+        `warning: ${names.net} is of a former version: workers can take the ` +
+          `ports of services. Stop them, then: claudy daemon restart`,
+      );
+    }
+  }
+  if (!present) await createOnce(docker, names.net, spec);
+  if (!present?.State.Running) await startContainer(docker, names.net);
+  return await docker.getContainer(names.net).inspect();
+}
+
+/** In the parent: starts the net container where it has ended. */
+export async function keepNet(instance: Instance, log: Log): Promise<void> {
+  const { docker, names } = instance;
+  const present = await ownContainer(instance, names.net, "net");
+  if (!present || present.State.Running || present.State.Restarting) return;
+  log(`${names.net} has ended; starting it again`);
+  await startContainer(docker, names.net);
+}
+
+/**
+ * The ports of services: ChromaDB's, and those of the MCP servers that are configured;
+ * of none where their configuration cannot be read.
+ */
+export function servicePorts(
+  instance: Pick<Instance, "home" | "settings">,
+): number[] {
+  const servers = configuredServers(instance, () => {});
+  return [
+    instance.settings.CHROMADB_PORT,
+    ...[...servers].map(([, { port }]) => port),
+  ];
+}
+
+/**
+ * Has the net container hold these ports, whatever listens there or does not; those
+ * that a worker has already are left to it until they are free.
+ */
+export async function holdPorts(
+  { docker, names }: Instance,
+  ports: number[],
+): Promise<void> {
+  const command = ["/scripts/net", "set", ...ports.map(String)];
+  const { exitCode, output } = await execIn(docker, names.net, command);
+  if (exitCode === 0) return;
+  throw new Failure("failed", `${names.net} cannot hold ports: ${output}`, {
+    hint: "Stop the workers, then: claudy daemon restart",
+  });
+}
+
+/** Whether it is not of a version that held no ports. */
+export function canHold({ Config }: Docker.ContainerInspectInfo): boolean {
+  return Config.Cmd?.[0] === "hold";
+}
+
+/** With what cannot live without it, or keeps an address of it. */
+async function removeNet(instance: Instance): Promise<void> {
+  await stopParent(instance);
+  await removePool(instance);
+  await removeContainer(instance.docker, instance.names.net);
+}
+
+/** Whether a net container publishes what is asked for, and perhaps more. */
+function publishes(
+  present: Docker.ContainerInspectInfo,
+  spec: Docker.ContainerCreateOptions,
+): boolean {
+  const bindings: Docker.PortMap = present.HostConfig.PortBindings ?? {};
+  const wanted: Docker.PortMap = spec.HostConfig?.PortBindings ?? {};
+  return Object.entries(wanted).every(([port, asked]) =>
+    JSON.stringify(bindings[port]) === JSON.stringify(asked)
+  );
+}
+
+/** Ports are fixed when the namespace is made, and workers live in it. */
+function refuseWithWorkers(live: string[]): void {
+  if (live.length === 0) return;
+  throw new Failure(
+    "busy",
+    `Cannot publish other ports under workers: ${live.join(", ")}`,
+    { hint: "Stop them first: coordinator stop-all" },
+  );
+}

@@ -1,0 +1,147 @@
+// What Docker is asked for: the net container and the parent.
+
+import type { Docker } from "../docker/docker.ts";
+import { Failure } from "../std/errors.ts";
+import { roleLabels } from "../instance/labels.ts";
+import { hostMount, insideParent } from "../instance/paths.ts";
+import { serviceUsers } from "../instance/service-users.ts";
+import { volumeMount } from "../worker/worker.ts";
+
+/**
+ * Not unless-stopped: an engine that comes back after it was killed stops what
+ * still runs, and takes that for a stop by hand. See docs/adr/0013.
+ */
+export const restartPolicy = { Name: "always" } as const;
+
+/** A port of the namespace that is reached from outside. */
+export interface PublishedPort {
+  address: string;
+  hostPort: string;
+  containerPort: string;
+}
+
+/**
+ * Parses [ADDRESS:]HOST:CONTAINER; the address is the loopback one where it is
+ * left out. Throws a `usage` Failure.
+ */
+export function parsePublished(text: string): PublishedPort {
+  const match = /^(?:(\d+\.\d+\.\d+\.\d+):)?(\d+):(\d+)$/.exec(text);
+  const [, address = "127.0.0.1", hostPort = "", containerPort = ""] = match ??
+    [];
+  const legal = [hostPort, containerPort].every((port) =>
+    Number(port) >= 1 && Number(port) <= 65535
+  );
+  if (!match || !legal) {
+    throw new Failure(
+      "usage",
+      `--publish must be [ADDRESS:]HOST:CONTAINER, got "${text}"`,
+      { hint: "For instance 3000:3000, or 0.0.0.0:8080:3000." },
+    );
+  }
+  return { address, hostPort, containerPort };
+}
+
+const netMemory = 128 * 1024 ** 2;
+
+/** The container that owns the namespace, and holds its services' ports from the start. */
+export function netSpec(
+  { prefix, hostHome }: { prefix: string; hostHome: string },
+  image: string,
+  published: PublishedPort[],
+  held: number[],
+): Docker.ContainerCreateOptions {
+  const ports = published.map(({ containerPort }) => `${containerPort}/tcp`);
+  return {
+    Image: image,
+    Hostname: prefix,
+    Entrypoint: ["/scripts/net"],
+    Cmd: ["hold", ...held.map(String)],
+    User: `${serviceUsers.ports}:${serviceUsers.ports}`,
+    Env: ["DENO_DIR=/tmp/deno"],
+    // The image's is the parent's.
+    Healthcheck: { Test: ["NONE"] },
+    Labels: roleLabels(prefix, "net", hostHome),
+    ExposedPorts: Object.fromEntries(ports.map((port) => [port, {}])),
+    HostConfig: {
+      RestartPolicy: restartPolicy,
+      PortBindings: Object.fromEntries(
+        published.map(({ address, hostPort }, index) => [
+          ports[index],
+          [{ HostIp: address, HostPort: hostPort }],
+        ]),
+      ),
+      Init: true,
+      ReadonlyRootfs: true,
+      Tmpfs: { "/tmp": "rw,nosuid,nodev,size=16m,mode=1777" },
+      CapDrop: ["ALL"],
+      SecurityOpt: ["no-new-privileges"],
+      Memory: netMemory,
+      MemorySwap: netMemory,
+      PidsLimit: 64,
+    },
+  };
+}
+
+export interface ParentRequest {
+  prefix: string;
+  image: string;
+  hostHome: string;
+  socket: string;
+  roots: string[];
+  volumes: { chromadb: string; plugins: string; memorybank: string };
+  claudeConfig: string;
+  memoryBytes: number;
+  cpus: number;
+  env: Record<string, string>;
+}
+
+export function parentSpec(
+  request: ParentRequest,
+): Docker.ContainerCreateOptions {
+  const { volumes } = request;
+  return {
+    Image: request.image,
+    Env: Object.entries({
+      HAL9000_PREFIX: request.prefix,
+      HAL9000_HOME: insideParent.home,
+      ...request.env,
+    }).map(([key, value]) => `${key}=${value}`),
+    Labels: roleLabels(request.prefix, "parent", request.hostHome),
+    HostConfig: {
+      // Of its own: no worker reaches what listens here, or can use up its ports.
+      NetworkMode: "bridge",
+      RestartPolicy: restartPolicy,
+      Memory: request.memoryBytes,
+      MemorySwap: request.memoryBytes,
+      NanoCpus: Math.round(request.cpus * 1e9),
+      CapDrop: ["ALL"],
+      // Root that may use the home of its owner and leave things to them, and run
+      // ChromaDB as another user.
+      CapAdd: ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "KILL"],
+      SecurityOpt: ["no-new-privileges"],
+      LogConfig: {
+        Type: "json-file",
+        Config: { "max-size": "10m", "max-file": "3" },
+      },
+      Mounts: [
+        { Type: "bind", Source: request.socket, Target: insideParent.socket },
+        { Type: "bind", Source: request.hostHome, Target: insideParent.home },
+        {
+          Type: "bind",
+          Source: request.claudeConfig,
+          Target: "/config/claude",
+          ReadOnly: true,
+        },
+        volumeMount(volumes.chromadb, "/data/chromadb"),
+        volumeMount(volumes.plugins, "/data/plugins"),
+        volumeMount(volumes.memorybank, "/data/memory-bank"),
+        ...request.roots.map((root) => ({
+          Type: "bind" as const,
+          Source: root,
+          Target: `${hostMount}${root}`,
+          ReadOnly: true,
+        })),
+      ],
+    },
+  };
+}

@@ -1,0 +1,77 @@
+// How the parent is, put together from Docker's word and its own.
+
+import {
+  type Docker,
+  inspectContainer,
+  inspectVolume,
+} from "../docker/docker.ts";
+import type { Instance } from "../instance/instance.ts";
+import { type ParentState, readParentState } from "../instance/parent-state.ts";
+import { liveWorkers } from "../worker/workers.ts";
+
+export interface DaemonStatus {
+  parent: "running" | "paused" | "stopped" | "absent";
+  health: string | null;
+  startedAt: string | null;
+  uptimeMs: number | null;
+  image: string | null;
+  /** Digest of its sources; null before it has said so, or of an older one. */
+  build: string | null;
+  /** How long the parent took to be ready. */
+  readyMs: number | null;
+  /** Whether workers get ChromaDB's answers, as the parent found last. */
+  chromadb: boolean | null;
+  /** What keeps them from it. */
+  chromadbFault: string | null;
+  phases: ParentState["phases"];
+  children: ParentState["children"];
+  workers: number;
+  volumes: string[];
+  published: string[];
+}
+
+export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
+  const { docker, names } = instance;
+  const [parent, net, workers, volumes] = await Promise.all([
+    inspectContainer(docker, names.parent),
+    inspectContainer(docker, names.net),
+    liveWorkers(instance),
+    Promise.all(
+      Object.values(names.volumes).map((name) => inspectVolume(docker, name)),
+    ),
+  ]);
+  const running = parent?.State.Running ? parent.State : undefined;
+  const said = readParentState(instance);
+  const own = running && said?.container === parent?.Id ? said : undefined;
+  const health = running?.Health?.Status ?? null;
+  return {
+    parent: stateOf(parent),
+    health,
+    startedAt: running?.StartedAt ?? null,
+    uptimeMs: running ? Date.now() - Date.parse(running.StartedAt) : null,
+    image: parent?.Config.Image ?? null,
+    build: own?.build ?? null,
+    readyMs: own?.readyMs ?? null,
+    chromadb: own ? own.chromadbFault === null : null,
+    chromadbFault: own?.chromadbFault ?? null,
+    phases: own?.phases ?? [],
+    children: own?.children ?? [],
+    workers: workers.length,
+    volumes: volumes.flatMap((volume) => volume?.Name ?? []),
+    published: Object.entries(
+      (net?.HostConfig.PortBindings ?? {}) as Docker.PortMap,
+    ).flatMap(([port, bindings]) =>
+      (bindings ?? []).map(({ HostIp, HostPort }) =>
+        `${HostIp}:${HostPort} -> ${port}`
+      )
+    ),
+  };
+}
+
+function stateOf(
+  parent: Docker.ContainerInspectInfo | undefined,
+): DaemonStatus["parent"] {
+  if (!parent) return "absent";
+  if (parent.State.Paused) return "paused";
+  return parent.State.Running ? "running" : "stopped";
+}

@@ -1,0 +1,86 @@
+// A command inside a running container, its output taken.
+
+import { Buffer } from "node:buffer";
+import type { Docker } from "./docker.ts";
+import { engineFailure } from "./docker-errors.ts";
+import { Failure } from "../std/errors.ts";
+import { withoutFrames } from "./streams.ts";
+
+export interface ExecResult {
+  exitCode: number;
+  /** Of both streams. */
+  output: string;
+}
+
+/** A worker's own programs may never end, or never stop talking. */
+const mostBytes = 4 * 1024 ** 2;
+const usualMs = 15_000;
+
+/**
+ * Runs a command as the container's user; throws a Failure where it cannot be
+ * run, takes longer than `timeoutMs`, or says too much.
+ */
+export async function execIn(
+  docker: Docker,
+  id: string,
+  command: string[],
+  { env = {}, timeoutMs = usualMs }: {
+    env?: Record<string, string>;
+    timeoutMs?: number;
+  } = {},
+): Promise<ExecResult> {
+  const late = AbortSignal.timeout(timeoutMs);
+  const refuse = (why: string) =>
+    new Failure("failed", `${command[0]} in the container ${why}`, {
+      hint: "Something is wrong with it; it can be stopped: coordinator stop",
+    });
+  try {
+    const exec = await docker.getContainer(id).exec({
+      Cmd: command,
+      Env: Object.entries(env).map(([key, value]) => `${key}=${value}`),
+      AttachStdout: true,
+      AttachStderr: true,
+    });
+    const stream = await exec.start({});
+    const cut = () => stream.destroy();
+    late.addEventListener("abort", cut);
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    try {
+      for await (const chunk of stream) {
+        bytes += (chunk as Buffer).length;
+        if (bytes > mostBytes) throw refuse("says too much");
+        chunks.push(chunk as Buffer);
+      }
+    } catch (error) {
+      if (!late.aborted) throw error;
+    } finally {
+      late.removeEventListener("abort", cut);
+      stream.destroy();
+    }
+    if (late.aborted) {
+      throw refuse(`has not ended within ${timeoutMs / 1000} s`);
+    }
+    const { ExitCode } = await exec.inspect();
+    const output = new TextDecoder().decode(
+      withoutFrames(Buffer.concat(chunks)),
+    );
+    return { exitCode: ExitCode ?? 1, output };
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    throw engineFailure(error, `Cannot run ${command[0]} in the container`);
+  }
+}
+
+/**
+ * Names of the processes in a container, as the engine's machine sees them: no
+ * program of the container is asked.
+ */
+export async function runningIn(
+  docker: Docker,
+  id: string,
+): Promise<string[]> {
+  const { Processes }: { Processes: string[][] } = await docker
+    .getContainer(id).top({ ps_args: "-eo pid,comm" });
+  return Processes.map((columns) => columns.at(-1) ?? "");
+}

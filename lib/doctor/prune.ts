@@ -1,0 +1,246 @@
+// What an instance leaves behind over time: found first, shown, then removed.
+
+import { basename, join } from "node:path";
+import { inDirectory } from "../std/directory.ts";
+import type { Docker } from "../docker/docker.ts";
+import type { Instance } from "../instance/instance.ts";
+import { label } from "../instance/labels.ts";
+import { messageOf } from "../std/errors.ts";
+import type { Log } from "../std/log.ts";
+import { readJournal } from "../instance/migration-journal.ts";
+import { readMigrated } from "../migration/migrated.ts";
+import { readRecords } from "../instance/record.ts";
+import { measureTrees, removeTree } from "../std/remove-tree.ts";
+import { removeSession } from "../session/session.ts";
+import { readSessions } from "../instance/session-record.ts";
+import { listWorkers } from "../worker/workers.ts";
+
+export interface Leftover {
+  kind: "log" | "record" | "home" | "backup" | "image" | "session";
+  /** A path, an image's id or name, or a session's name. */
+  name: string;
+  sizeBytes: number;
+}
+
+export interface PruneOptions {
+  olderThanMs: number;
+  /** Conversations too, of sessions that nobody has opened for so long. */
+  sessions: boolean;
+  /** Image names too that begin as those of instances that are gone. */
+  allInstances: boolean;
+}
+
+/** What can go; nothing is removed yet. */
+export async function findLeftovers(
+  instance: Instance,
+  options: PruneOptions,
+): Promise<Leftover[]> {
+  const found = await locate(instance, options);
+  const directoryOf = ({ kind, name }: Leftover) =>
+    kind === "session" ? join(instance.home.claude, name) : name;
+  const unmeasured = found.filter(({ kind }) =>
+    ["home", "backup", "session"].includes(kind)
+  );
+  const sizes = await measureTrees(unmeasured.map(directoryOf));
+  for (const leftover of unmeasured) {
+    leftover.sizeBytes = sizes.get(directoryOf(leftover)) ?? 0;
+  }
+  return found;
+}
+
+/** The same without the sizes of directories. */
+async function locate(
+  instance: Instance,
+  { olderThanMs, sessions, allInstances }: PruneOptions,
+): Promise<Leftover[]> {
+  const { home } = instance;
+  const before = Date.now() - olderThanMs;
+  const files = (kind: Leftover["kind"], directory: string) =>
+    entriesOf(directory).filter(({ mtimeMs, isFile }) =>
+      isFile && mtimeMs < before
+    ).map(({ path, sizeBytes }) => ({ kind, name: path, sizeBytes }));
+  return [
+    ...files("log", home.logs),
+    ...files("record", home.ended),
+    ...files("record", home.damaged),
+    ...workerHomes(instance, before),
+    // Of a move that has not ended one may be the only place of the data.
+    ...(readJournal(instance) ? [] : backups(instance, before)),
+    ...await images(instance, before),
+    ...(allInstances ? await othersImages(instance, before) : []),
+    ...(sessions ? await oldSessions(instance, before) : []),
+  ];
+}
+
+interface Entry {
+  path: string;
+  mtimeMs: number;
+  sizeBytes: number;
+  isFile: boolean;
+}
+
+/** As many at a time as a person can look through; the next prune finds others. */
+const maxEntries = 20_000;
+
+function entriesOf(directory: string): Entry[] {
+  return inDirectory(directory, (opened) => {
+    const entries: Entry[] = [];
+    for (const { name } of opened.entries()) {
+      if (entries.length >= maxEntries) break;
+      const stat = opened.stat(name);
+      if (!stat) continue; // it has just gone
+      const { mtimeMs, sizeBytes, kind } = stat;
+      const path = join(directory, name);
+      entries.push({ path, mtimeMs, sizeBytes, isFile: kind === "file" });
+    }
+    return entries;
+  }) ?? [];
+}
+
+/** Claude homes of workers without a session, that have ended. */
+function workerHomes(instance: Instance, before: number): Leftover[] {
+  const records = readRecords(instance);
+  const used = new Set(records.map(({ home }) => basename(home)));
+  return entriesOf(instance.home.workers)
+    .filter(({ path, mtimeMs }) =>
+      !used.has(basename(path)) && mtimeMs < before
+    )
+    .map(({ path }) => ({ kind: "home", name: path, sizeBytes: 0 }));
+}
+
+/** The newest one always stays, and that of a migration whose source is there. */
+function backups(instance: Instance, before: number): Leftover[] {
+  const wanted = readMigrated(instance)?.backup;
+  return entriesOf(instance.home.backups)
+    .sort((a, b) => b.mtimeMs - a.mtimeMs).slice(1)
+    .filter(({ path, mtimeMs }) => mtimeMs < before && path !== wanted)
+    .map(({ path }) => ({ kind: "backup", name: path, sizeBytes: 0 }));
+}
+
+/**
+ * Images of ours that a later build has taken the name from, and profiles that are this
+ * instance's own, which are built again when they are asked for.
+ */
+async function images(
+  { docker, prefix }: Instance,
+  before: number,
+): Promise<Leftover[]> {
+  const found = (await Promise.all([
+    { dangling: ["true"], label: [label.inputs] },
+    {
+      reference: ["profile", "apt", "worker"].map((kind) =>
+        `${prefix}-${kind}`
+      ),
+    },
+  ].map((filters) => docker.listImages({ filters })))).flat();
+  const containers = await docker.listContainers({ all: true });
+  const own = new Map(
+    found.filter(unusedBy(containers, before)).map((image) => [
+      image.Id,
+      image,
+    ]),
+  );
+  return [...own.values()].map(({ Id, Size }) => ({
+    kind: "image",
+    name: Id,
+    sizeBytes: Size,
+  }));
+}
+
+/** What instances without containers and volumes have left, and who else names so. */
+async function othersImages(
+  { docker, prefix, settings }: Instance,
+  before: number,
+): Promise<Leftover[]> {
+  const containers = await docker.listContainers({ all: true });
+  const { Volumes } = await docker.listVolumes();
+  const live = [...containers, ...Volumes].map(({ Labels }) =>
+    Labels?.[label.instance]
+  );
+  const repositories = [prefix, settings.HAL9000_IMAGE_REPO, ...live];
+  const labelled = await docker.listImages({
+    filters: { label: [label.inputs] },
+  });
+  return labelled.filter(unusedBy(containers, before))
+    .flatMap((image) => orphanedNames(image, repositories));
+}
+
+function unusedBy(containers: Docker.ContainerInfo[], before: number) {
+  const used = new Set(containers.map(({ ImageID }) => ImageID));
+  return ({ Id, Created }: Docker.ImageInfo) =>
+    !used.has(Id) && Created * 1000 < before;
+}
+
+/** An instance's image repository: its prefix, or that and what it is for. */
+const repositoryPattern =
+  /^([a-z][a-z0-9-]{0,40}?)(?:-(?:profile|apt|worker))?$/;
+
+/**
+ * The names of an image that begin with the prefix of an instance without containers
+ * and volumes. Names of a registry are nobody's.
+ */
+export function orphanedNames(
+  { RepoTags, Size }: Pick<Docker.ImageInfo, "RepoTags" | "Size">,
+  live: readonly (string | undefined)[],
+): Leftover[] {
+  const names = RepoTags ?? [];
+  const orphaned = names.filter((name) => {
+    const repository = name.slice(0, name.lastIndexOf(":"));
+    const [, prefix] = repositoryPattern.exec(repository) ?? [];
+    return prefix !== undefined && !live.includes(prefix) &&
+      !live.includes(repository);
+  });
+  // The layers go with the last name.
+  const last = orphaned.length === names.length ? orphaned.length - 1 : -1;
+  return orphaned.map((name, index) => ({
+    kind: "image",
+    name,
+    sizeBytes: index === last ? Size : 0,
+  }));
+}
+
+async function oldSessions(
+  instance: Instance,
+  before: number,
+): Promise<Leftover[]> {
+  const live = new Set(
+    (await listWorkers(instance)).map(({ session }) => session),
+  );
+  return readSessions(instance)
+    .filter(({ name, usedAt }) =>
+      !live.has(name) && Date.parse(usedAt) < before
+    )
+    .map(({ name }) => ({ kind: "session", name, sizeBytes: 0 }));
+}
+
+/**
+ * Removes them; gives those that went. What cannot be removed is told to `log`, and
+ * what somebody has come to use since it was found stays.
+ */
+export async function removeLeftovers(
+  instance: Instance,
+  leftovers: Leftover[],
+  options: PruneOptions,
+  log: Log,
+): Promise<Leftover[]> {
+  const removed: Leftover[] = [];
+  for (const leftover of leftovers) {
+    const { kind, name } = leftover;
+    try {
+      if (kind === "session" || kind === "home") {
+        const now = await locate(instance, options);
+        if (!now.some((other) => other.kind === kind && other.name === name)) {
+          log(`In use again: ${kind} ${name}`);
+          continue;
+        }
+      }
+      if (kind === "image") await instance.docker.getImage(name).remove();
+      else if (kind === "session") await removeSession(instance, name, log);
+      else await removeTree(name);
+      removed.push(leftover);
+    } catch (error) {
+      log(`Cannot remove ${kind} ${name}: ${messageOf(error)}`);
+    }
+  }
+  return removed;
+}

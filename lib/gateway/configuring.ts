@@ -1,0 +1,178 @@
+// Changes of config/mcp.json: the first one, servers that come and go, and those that
+// are taken over from the host's Claude.
+
+import { existsSync, readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import * as v from "valibot";
+import { Failure, messageOf } from "../std/errors.ts";
+import type { Instance } from "../instance/instance.ts";
+import { isLocalUrl } from "../std/local-url.ts";
+import type { Log } from "../std/log.ts";
+import { writeWhole } from "../std/owned.ts";
+import {
+  checkServer,
+  checkServers,
+  defaultServers,
+  findCommand,
+  parseFile,
+  readServers,
+} from "../mcp/config.ts";
+import type { Host } from "./gateway-process.ts";
+
+const claudeServers = v.optional(
+  v.record(v.string(), v.record(v.string(), v.unknown())),
+  {},
+);
+
+const claudeSchema = v.object({
+  mcpServers: claudeServers,
+  projects: v.optional(
+    v.record(v.string(), v.object({ mcpServers: claudeServers })),
+    {},
+  ),
+});
+
+type Home = Pick<Instance, "home" | "owner" | "settings">;
+
+/**
+ * What can be had of the default servers is written down, to be seen and changed;
+ * gives whether that had to be done.
+ */
+export function ensureConfig(
+  instance: Home,
+  { checkout, env }: Host,
+  log: Log,
+): boolean {
+  const { home, settings } = instance;
+  if (existsSync(home.mcpConfig)) return false;
+  const servers = Object.fromEntries(
+    Object.entries(defaultServers(home, settings)).filter(([name, server]) => {
+      const found = findCommand(server.command ?? "", checkout, env);
+      if (!found) {
+        log(`${name} is left out: there is no ${server.command}`);
+      }
+      return found !== undefined;
+    }),
+  );
+  writeConfig(instance, { mcpServers: servers });
+  return true;
+}
+
+/** Throws a `usage` Failure, and writes nothing, where that would be a fault. */
+export function changeServers(
+  instance: Home,
+  how: (servers: Record<string, unknown>) => Record<string, unknown>,
+): void {
+  const config = parseFile(instance.home.mcpConfig);
+  const mcpServers = how(config.mcpServers);
+  checkServers(mcpServers, instance.settings); // as two of one port
+  writeConfig(instance, { ...config, mcpServers });
+}
+
+function writeConfig({ home, owner }: Home, config: object): void {
+  writeWhole(home.mcpConfig, `${JSON.stringify(config, null, 2)}\n`, owner);
+}
+
+/** Behind those of the default servers. */
+const firstPort = 3010;
+
+export function freePort(instance: Home, taken: number[] = []): number {
+  const { home, settings } = instance;
+  const servers = readServers(home, settings);
+  const used = [...servers.values()].map(({ port }) => port);
+  let port = firstPort;
+  while (used.includes(port) || taken.includes(port)) port++;
+  return port;
+}
+
+/** What the host's Claude knows for its user, and why some of it is not for us. */
+export function serversOfClaude(
+  instance: Home,
+  env: NodeJS.ProcessEnv,
+): { servers: Record<string, unknown>; left: string[] } {
+  const servers: Record<string, unknown> = {};
+  const { own, ofProjects } = readClaude(env);
+  const left = ofProjects.map(([name, project]) =>
+    `${name}: it is of ${project} alone (claude mcp add --scope user)`
+  );
+  const present = readServers(instance.home, instance.settings);
+  const ports: number[] = [];
+  for (const [name, entry] of Object.entries(own)) {
+    const why = present.has(name) ? "there is one of that name" : whyNot(entry);
+    if (why) {
+      left.push(`${name}: ${why}`);
+      continue;
+    }
+    const port = freePort(instance, ports);
+    const { command, args = [], env = {}, url, headers = {} } = entry;
+    const server = command === undefined
+      ? { url, headers, port }
+      : { command, args, env, port };
+    try {
+      checkServer(name, server, "Claude's configuration");
+    } catch (error) {
+      left.push(messageOf(error));
+      continue;
+    }
+    ports.push(port);
+    servers[name] = server;
+  }
+  return { servers, left };
+}
+
+interface ClaudeEntry {
+  type?: unknown;
+  command?: unknown;
+  args?: unknown;
+  env?: unknown;
+  url?: unknown;
+  headers?: unknown;
+}
+
+/** Remote servers need no gateway: sessions inherit them. */
+function whyNot({ type, command, url }: ClaudeEntry): string | undefined {
+  if (type !== undefined && type !== "stdio" && type !== "http") {
+    return `it speaks ${type}`;
+  }
+  if (command !== undefined) return undefined;
+  return isLocalUrl(String(url))
+    ? undefined
+    : "it is not of this host: sessions have it without a gateway";
+}
+
+interface ClaudeServers {
+  /** Of its user, for all projects. */
+  own: Record<string, ClaudeEntry>;
+  /** Names of those that one project has, and its path. */
+  ofProjects: [name: string, project: string][];
+}
+
+function readClaude(env: NodeJS.ProcessEnv): ClaudeServers {
+  const claudeHome = env["CLAUDE_HOME"] ||
+    join(env["HOME"] || homedir(), ".claude");
+  const places = [join(claudeHome, ".claude.json"), `${claudeHome}.json`];
+  const path = places.find((path) => existsSync(path));
+  if (path === undefined) {
+    throw new Failure("notFound", `There is no ${places.join(" and no ")}`, {
+      hint: "Set CLAUDE_HOME to where Claude's configuration is.",
+    });
+  }
+  let json: unknown;
+  try {
+    json = JSON.parse(readFileSync(path, "utf8"));
+  } catch (error) {
+    throw new Failure("usage", `${path} is no JSON`, { cause: error });
+  }
+  const parsed = v.safeParse(claudeSchema, json);
+  if (!parsed.success) {
+    throw new Failure("usage", `${path}: its mcpServers are no servers`);
+  }
+  const { mcpServers, projects } = parsed.output;
+  return {
+    own: mcpServers,
+    ofProjects: Object.entries(projects).flatMap(([project, { mcpServers }]) =>
+      Object.keys(mcpServers).map((name) => [name, project])
+    ),
+  };
+}

@@ -1,0 +1,134 @@
+// What runs in the forwarder: connections to 127.0.0.1 of the workers' namespace are
+// carried to ChromaDB's socket in the parent and to the gateway's on the host, and
+// connections of the host to the workers' ports.
+
+import { once } from "node:events";
+import { chmodSync } from "node:fs";
+import { createConnection, createServer, type Server } from "node:net";
+import type { Duplex } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
+import { boundedProxy, chromadbBounds } from "./bounded-proxy.ts";
+import { messageOf } from "../../std/errors.ts";
+import { joinSockets, serveForward } from "../forward.ts";
+import { logToStderr } from "../../std/log.ts";
+import { listen as listenForLines } from "../../std/socket-lines.ts";
+import type { ForwarderPorts, ForwarderStatus } from "../forwarder-status.ts";
+import { openTunnel } from "../tunnel.ts";
+
+/** Where the gateway's sockets are in the forwarder: /run is root's in the image. */
+export const socketDirectory = "/services/mcp";
+
+/** Where it meets the parent and the host. */
+export const waysDirectory = "/services/ways";
+
+/** To a server. The gateway ends the oldest silent one before it comes to that. */
+const maxConnections = 1024 + 128;
+
+/** Between two tries to listen on a port that somebody has. */
+const retryMs = 2000;
+
+export interface CarriedPorts {
+  chromadb: number;
+  /** PORT=NAME of the MCP servers. */
+  servers: string[];
+}
+
+/** Carries until the process ends. */
+export async function carryAll(ports: CarriedPorts): Promise<void> {
+  const servers = ports.servers.map((pair) => {
+    const [port = "", name = ""] = pair.split("=");
+    return { port: Number(port), name, make: () => carrierTo(name) };
+  });
+  const chromadb = `${waysDirectory}/chromadb.sock`;
+  const all = [
+    {
+      port: ports.chromadb,
+      name: "ChromaDB",
+      make: () => boundedProxy(chromadb, chromadbBounds),
+    },
+    ...servers,
+  ];
+  const status: ForwarderPorts = { serves: [], taken: [] };
+  await Promise.all([
+    serveStatus(status),
+    serveForward(`${waysDirectory}/forward.sock`),
+    ...all.map(({ port, name, make }) => takePort(port, name, make, status)),
+  ]);
+}
+
+/** Tries until the port is free. */
+async function takePort(
+  port: number,
+  name: string,
+  make: () => Server,
+  status: ForwarderPorts,
+): Promise<void> {
+  while (!await listen(make(), { port, reusePort: true })) {
+    if (!status.taken.includes(port)) status.taken.push(port);
+    logToStderr(`${name}: port ${port} is taken by somebody in a worker`);
+    await sleep(retryMs);
+  }
+  status.taken = status.taken.filter((other) => other !== port);
+  status.serves.push(port);
+}
+
+/**
+ * Listens on loopback, and gives whether it could. With `reusePort` beside the holder
+ * of the port in the net container, which is the same user; the kernel lets nobody
+ * else have it in the meantime, so that who listens is who answers.
+ */
+async function listen(
+  server: Server,
+  options: { port: number; reusePort: boolean },
+): Promise<boolean> {
+  const address = { ...options, host: "127.0.0.1" };
+  server.listen(address);
+  try {
+    await once(server, "listening");
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function serveStatus(ports: ForwarderPorts): Promise<void> {
+  const path = `${waysDirectory}/forwarder.sock`;
+  await listenForLines(path, async (): Promise<ForwarderStatus> => ({
+    ...ports,
+    portsLeft: await arePortsLeft(),
+  }));
+  chmodSync(path, 0o660);
+}
+
+/** A worker can bind all that the kernel gives out; then nobody can connect. */
+async function arePortsLeft(): Promise<boolean> {
+  const server = createServer();
+  const left = await listen(server, { port: 0, reusePort: false });
+  server.close();
+  return left;
+}
+
+function carrierTo(name: string): Server {
+  const server = createServer({ allowHalfOpen: true }, (client) => {
+    client.on("error", () => client.destroy());
+    client.setNoDelay(true);
+    reach(name).then(
+      (gateway) => joinSockets(client, gateway),
+      (error) => {
+        logToStderr(`${name}: ${messageOf(error)}`);
+        client.destroy();
+      },
+    );
+  });
+  server.maxConnections = maxConnections;
+  return server;
+}
+
+/** The gateway's end of a connection to a server. */
+async function reach(name: string): Promise<Duplex> {
+  return await openTunnel(socketDirectory, name) ??
+    createConnection({
+      path: `${socketDirectory}/${name}.sock`,
+      allowHalfOpen: true,
+    });
+}

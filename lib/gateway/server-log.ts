@@ -1,0 +1,57 @@
+// What the processes of an MCP server write to their stderr, in a file that is kept
+// within bounds.
+
+import { Buffer } from "node:buffer";
+import { closeSync, fstatSync, renameSync, statSync, writeSync } from "node:fs";
+import { openForOutput, type Owner } from "../std/owned.ts";
+
+/** Then it becomes the former one, and what that was goes. */
+const mostBytes = 4 * 1024 * 1024;
+
+export class ServerLog {
+  readonly #path: string;
+  readonly #owner: Owner;
+  #file: number | undefined;
+  #bytes = 0;
+
+  constructor(path: string, owner: Owner) {
+    this.#path = path;
+    this.#owner = owner;
+  }
+
+  /** Never throws: what cannot be written is lost, and nothing else is. */
+  write(text: Uint8Array | string): void {
+    const bytes = typeof text === "string" ? Buffer.from(text) : text;
+    try {
+      if (this.#bytes + bytes.length > mostBytes) this.#turn();
+      this.#file ??= this.#open();
+      writeSync(this.#file, bytes);
+      this.#bytes += bytes.length;
+    } catch {
+      this.close();
+    }
+  }
+
+  close(): void {
+    if (this.#file !== undefined) closeSync(this.#file);
+    this.#file = undefined;
+    this.#bytes = 0;
+  }
+
+  #open(): number {
+    const file = openForOutput(this.#path, "a", this.#owner);
+    this.#bytes = fstatSync(file).size;
+    return file;
+  }
+
+  #turn(): void {
+    this.close();
+    renameSync(this.#path, `${this.#path}.1`);
+  }
+}
+
+/** Before a process that has its log open begins to write to it. */
+export function turnLog(path: string): void {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  if (stat && stat.size > mostBytes) renameSync(path, `${path}.1`);
+}

@@ -1,0 +1,138 @@
+// The way to the gateway where the host's unix sockets do not reach into the engine's
+// machine, as with Docker Desktop: a listener on the host's loopback, which a forwarder
+// asks for a server by HTTP's CONNECT, with a bearer token that is another at each
+// start. What comes behind that is the socket's.
+// https://www.rfc-editor.org/rfc/rfc9110#name-connect
+
+import { Buffer } from "node:buffer";
+import { randomBytes, timingSafeEqual } from "node:crypto";
+import { readFileSync, rmSync } from "node:fs";
+import { createServer, request } from "node:http";
+import { createConnection, type Socket } from "node:net";
+import { join } from "node:path";
+import type { Duplex } from "node:stream";
+import * as v from "valibot";
+import { joinSockets } from "./forward.ts";
+import { type Owner, writeWhole } from "../std/owned.ts";
+
+/** How Docker Desktop, and others of its kind, call the host inside. */
+const hostName = "host.docker.internal";
+
+const patienceMs = 5000;
+
+/** Of forwarders, and of whoever else tries. */
+const mostConnections = 4096;
+
+/** Beside the sockets: how to be let in. */
+const fileName = "tunnel.json";
+
+const address = v.object({ port: v.number(), token: v.string() });
+
+export interface Tunnels {
+  readonly port: number;
+  close(): Promise<void>;
+}
+
+/**
+ * Listens on 127.0.0.1 for what has a socket by its name, and leaves word in
+ * `directory` of how to be let in.
+ */
+export async function serveTunnels(
+  directory: string,
+  socketOf: (name: string) => string | undefined,
+  owner: Owner,
+): Promise<Tunnels> {
+  const token = randomBytes(32).toString("base64url");
+  const wanted = Buffer.from(`Bearer ${token}`);
+  const open = new Set<Duplex>();
+  const server = createServer((_, response) => {
+    response.writeHead(405, { allow: "CONNECT" }).end();
+  });
+  server.maxConnections = mostConnections;
+  server.on("connect", ({ url, headers }, client: Socket, head: Buffer) => {
+    open.add(client);
+    client.on("close", () => open.delete(client));
+    client.on("error", () => client.destroy());
+    const given = Buffer.from(headers["proxy-authorization"] ?? "");
+    const socket = socketOf(url?.split(":")[0] ?? "");
+    if (given.length !== wanted.length || !timingSafeEqual(given, wanted)) {
+      return refuse(client, "407 Proxy Authentication Required");
+    }
+    if (socket === undefined) {
+      return refuse(client, "404 Not Found");
+    }
+    client.setNoDelay(true);
+    client.write("HTTP/1.1 200 OK\r\n\r\n");
+    const gateway = createConnection(socket);
+    gateway.write(head);
+    joinSockets(client, gateway);
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(0, "127.0.0.1", resolve);
+  });
+  const { port } = server.address() as { port: number };
+  const word = JSON.stringify({ port, token });
+  writeWhole(inDirectory(directory), word, owner, 0o640);
+  return {
+    port,
+    close: async () => {
+      forgetTunnels(directory);
+      for (const client of open) client.destroy();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
+
+function refuse(client: Socket, status: string): void {
+  client.end(`HTTP/1.1 ${status}\r\n\r\n`, () => client.destroy());
+}
+
+/** Of a gateway that was killed, say. */
+export function forgetTunnels(directory: string): void {
+  rmSync(inDirectory(directory), { force: true });
+}
+
+/** Through the tunnel that `directory` tells of; undefined where it tells of none. */
+export function openTunnel(
+  directory: string,
+  name: string,
+): Promise<Duplex> | undefined {
+  const told = read(inDirectory(directory));
+  if (!told) return undefined;
+  return new Promise((resolve, reject) => {
+    const asked = request({
+      host: hostName,
+      port: told.port,
+      method: "CONNECT",
+      path: `${name}:80`,
+      agent: false,
+      headers: { "proxy-authorization": `Bearer ${told.token}` },
+      timeout: patienceMs,
+    });
+    asked.on("connect", ({ statusCode }, socket, head) => {
+      socket.setNoDelay(true);
+      socket.unshift(head);
+      if (statusCode === 200) return resolve(socket);
+      socket.destroy();
+      reject(new Error(`The gateway's tunnel answers ${statusCode}`));
+    });
+    asked.on("timeout", () => asked.destroy(new Error("it does not answer")));
+    asked.on("error", reject);
+    asked.end();
+  });
+}
+
+function inDirectory(directory: string): string {
+  return join(directory, fileName);
+}
+
+function read(path: string): v.InferOutput<typeof address> | undefined {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch {
+    return undefined;
+  }
+  return v.parse(address, JSON.parse(text));
+}

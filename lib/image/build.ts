@@ -1,0 +1,174 @@
+// Builds the images that are not current.
+
+import { once } from "node:events";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import process from "node:process";
+import { $ } from "zx/core";
+import { type Docker, dropImage, inspectImage } from "../docker/docker.ts";
+import { label } from "../instance/labels.ts";
+import type { Log } from "../std/log.ts";
+import { baseImage } from "./base.ts";
+import { inputsDigest, stageInputs } from "./inputs.ts";
+import { type ImageRecipe, selectRecipes } from "./recipes.ts";
+import { takeOver } from "./shared.ts";
+
+export interface BuildOptions {
+  /** The checkout. */
+  root: string;
+  repository: string;
+  version: string;
+  only: string | undefined;
+  noCache: boolean;
+}
+
+export interface BuiltImage {
+  name: string;
+  tags: string[];
+  id: string;
+  sizeBytes: number;
+  originalBytes: number | null;
+  /** False where the image was current already. */
+  built: boolean;
+}
+
+/** Builds what is not current, for an engine of `arch`, and tells the sizes. */
+export async function buildImages(
+  docker: Docker,
+  arch: string,
+  options: BuildOptions,
+  log: Log,
+): Promise<BuiltImage[]> {
+  const release = await lock(join(options.root, "build"));
+  try {
+    return await buildStaged(docker, arch, options, log);
+  } finally {
+    release();
+  }
+}
+
+/**
+ * What is staged for one build is no other's, which waits. A process holds the lock: it
+ * ends with us, however we end. Without flock(1) builds do not wait.
+ */
+async function lock(directory: string): Promise<() => void> {
+  await mkdir(directory, { recursive: true });
+  const holder = $({ quiet: true, nothrow: true })`flock ${
+    join(directory, "lock")
+  } sh -c ${"echo; exec cat"}`;
+  await Promise.race([once(holder.stdout, "data"), holder]);
+  return () => holder.stdin.end();
+}
+
+async function buildStaged(
+  docker: Docker,
+  arch: string,
+  options: BuildOptions,
+  log: Log,
+): Promise<BuiltImage[]> {
+  const { root, repository, version, noCache } = options;
+  const wanted = selectRecipes(options.only);
+  await stageInputs(root, arch, log);
+  const base = await baseImage(docker, arch, `${root}/build`, log);
+  const digests = new Map<string, string>();
+  const images: BuiltImage[] = [];
+  for (const recipe of wanted) {
+    const inputs = await inputsDigest(root, recipe, arch, [
+      version,
+      base.id,
+      digests.get(recipe.on ?? "") ?? "",
+    ]);
+    digests.set(recipe.name, inputs);
+    const tags = recipe.tags.map((tag) => `${repository}:${tag}`);
+    const current = !noCache && (await areCurrent(docker, tags, inputs) ||
+      await takeOver(docker, tags, inputs) !== undefined);
+    log(`${current ? "Current" : "Building"}: ${tags[0]}`);
+    if (!current) {
+      const args = buildArguments(recipe, repository, base.name, {
+        ...imageLabels(recipe, version),
+        [label.inputs]: inputs,
+      });
+      if (noCache) args.push("--no-cache");
+      const former = await inspectImage(docker, `${repository}:${recipe.name}`);
+      await runBuild(root, args);
+      if (former) await dropImage(docker, former.Id);
+    }
+    const image = await docker.getImage(`${repository}:${recipe.name}`)
+      .inspect();
+    images.push({
+      name: recipe.name,
+      tags,
+      id: image.Id,
+      sizeBytes: image.Size,
+      originalBytes: recipe.originalBytes,
+      built: !current,
+    });
+  }
+  return images;
+}
+
+/** Runs `docker build` with a context; throws where it fails. */
+export async function runBuild(
+  context: string,
+  args: string[],
+): Promise<void> {
+  const builder = await builderEnv();
+  // Its own builder leaves the container of a step that failed.
+  const clean = builder["DOCKER_BUILDKIT"] ? ["--force-rm"] : [];
+  // Progress belongs on stderr, wherever the builder would put it.
+  await $({
+    cwd: context,
+    env: { ...process.env, ...builder },
+    stdio: ["ignore", process.stderr.fd, process.stderr.fd],
+  })`docker build ${clean} ${args} .`;
+}
+
+/** Without buildx the CLI takes the engine's own builder, and says so at length. */
+async function builderEnv(): Promise<Record<string, string>> {
+  const buildx = await $({ nothrow: true, quiet: true })`docker buildx version`;
+  return buildx.exitCode === 0 ? {} : { DOCKER_BUILDKIT: "0" };
+}
+
+/** Arguments of `docker build` for a recipe, without the context. */
+export function buildArguments(
+  recipe: ImageRecipe,
+  repository: string,
+  base: string,
+  labels: Record<string, string>,
+): string[] {
+  return [
+    `--file=docker/Dockerfile.${recipe.name}`,
+    `--build-arg=BASE_IMAGE=${base}`,
+    ...(recipe.on
+      ? [`--build-arg=WORKER_IMAGE=${repository}:${recipe.on}`]
+      : []),
+    ...recipe.tags.map((tag) => `--tag=${repository}:${tag}`),
+    ...Object.entries(labels).map(([key, value]) => `--label=${key}=${value}`),
+  ];
+}
+
+/** https://specs.opencontainers.org/image-spec/annotations/ */
+function imageLabels(
+  recipe: ImageRecipe,
+  version: string,
+): Record<string, string> {
+  return {
+    "org.opencontainers.image.title": recipe.title,
+    "org.opencontainers.image.version": version,
+    "org.opencontainers.image.licenses": "Apache-2.0",
+    "org.opencontainers.image.source": "https://github.com/hellblazer/hal-9000",
+  };
+}
+
+async function areCurrent(
+  docker: Docker,
+  tags: string[],
+  inputs: string,
+): Promise<boolean> {
+  const images = await Promise.all(
+    tags.map((tag) => inspectImage(docker, tag)),
+  );
+  return images.every((image) =>
+    image?.Config.Labels?.[label.inputs] === inputs
+  );
+}

@@ -1,0 +1,90 @@
+// The images: their names, and what each is built from.
+
+import type { Settings } from "../instance/settings.ts";
+import { Failure } from "../std/errors.ts";
+
+export type ImageName = "worker-ultramin" | "worker-minimal" | "parent";
+
+export interface ImageRecipe {
+  name: ImageName;
+  /** Tags within the repository; the first is the name. */
+  tags: readonly string[];
+  title: string;
+  /** Size of the original system's image, null where it had none. */
+  originalBytes: number | null;
+  /** Another image of ours that this one is built on. */
+  on?: ImageName;
+  /** Files of docker/ that it is made of, besides its Dockerfile. */
+  files: readonly string[];
+  /** Packages of the lockfile that it holds, for a CPU in npm's words. */
+  packages: (cpu: string) => string[];
+  /** Whether it holds the bundled scripts. */
+  scripts: boolean;
+}
+
+const none = () => [];
+
+/** In the order in which they are built. */
+export const recipes: readonly ImageRecipe[] = [
+  {
+    name: "worker-ultramin",
+    tags: ["worker-ultramin"],
+    title: "HAL-9000 worker without git",
+    originalBytes: 469e6,
+    files: [
+      "rootfs.sh",
+      "managed-settings.json",
+      "session-tmux.conf",
+      "claude-session.sh",
+      "note-activity.sh",
+    ],
+    packages: (cpu) => [`@anthropic-ai/claude-code-linux-${cpu}`],
+    scripts: false,
+  },
+  {
+    name: "worker-minimal",
+    tags: ["worker-minimal", "worker", "worker-standard"],
+    title: "HAL-9000 worker",
+    originalBytes: 588e6,
+    on: "worker-ultramin",
+    files: ["rootfs.sh", "gitconfig"],
+    packages: none,
+    scripts: false,
+  },
+  {
+    name: "parent",
+    tags: ["parent"],
+    title: "HAL-9000 parent",
+    originalBytes: 264e6,
+    files: [
+      "rootfs.sh",
+      "parent-entrypoint.sh",
+      "tmux-dashboard.conf",
+    ],
+    packages: (cpu) => [
+      `@deno/linux-${cpu}-glibc`,
+      "chromadb",
+      `chromadb-js-bindings-linux-${cpu}-gnu`,
+    ],
+    scripts: true,
+  },
+];
+
+/** The image of a worker that asks for none. */
+export function workerImage(
+  settings: Pick<Settings, "WORKER_IMAGE" | "HAL9000_IMAGE_REPO">,
+): string {
+  return settings.WORKER_IMAGE || `${settings.HAL9000_IMAGE_REPO}:worker`;
+}
+
+/** The recipe with the tag `only` behind what it is built on, or all. */
+export function selectRecipes(only: string | undefined): ImageRecipe[] {
+  if (only === undefined) return [...recipes];
+  const recipe = recipes.find(({ tags }) => tags.includes(only));
+  if (!recipe) {
+    throw new Failure("usage", `There is no image "${only}"`, {
+      hint: `Images: ${recipes.flatMap(({ tags }) => tags).join(", ")}.`,
+    });
+  }
+  return [...(recipe.on ? selectRecipes(recipe.on) : []), recipe];
+}

@@ -1,0 +1,185 @@
+// Settings: flag, then environment, then config/hal9000.conf, then default.
+
+import { readFileSync, statSync } from "node:fs";
+import { homedir } from "node:os";
+import { basename, dirname, isAbsolute, join, resolve } from "node:path";
+import * as v from "valibot";
+import { Failure, fileFailure, messageOf } from "../std/errors.ts";
+import { didYouMean } from "../std/nearest.ts";
+import { homePaths } from "./paths.ts";
+import {
+  defaultRepository,
+  definitions,
+  type SettingName,
+  type Settings,
+} from "./settings.ts";
+
+/** A setting's text and where it was written, for the error that names it. */
+export interface Source {
+  text: string;
+  place: string;
+}
+
+/** HAL9000_HOME; not itself a setting of the file, which lies below it. */
+export function homeOf(env: NodeJS.ProcessEnv): string {
+  const home = env["HAL9000_HOME"];
+  if (!home) return join(env["HOME"] || homedir(), ".hal9000");
+  if (!isAbsolute(home)) {
+    throw new Failure(
+      "usage",
+      `HAL9000_HOME must be an absolute path, got "${home}"`,
+    );
+  }
+  return resolve(home);
+}
+
+export function confPath(env: NodeJS.ProcessEnv): string {
+  return homePaths(homeOf(env)).conf;
+}
+
+/** A setting as it is in force, for people. */
+export interface ExplainedSetting {
+  key: SettingName;
+  text: string;
+  /** "default", "environment", a flag, or a line of the file. */
+  place: string;
+}
+
+/** Settings that were given on the command line. */
+export type Flags = Partial<Record<SettingName, Source>>;
+
+interface ReadOptions {
+  flags?: Flags;
+  /** Hears of keys in the file that are none. */
+  warn?: (line: string) => void;
+}
+
+/** All settings, checked. Throws a `usage` Failure that names a bad one's place. */
+export function readSettings(
+  env: NodeJS.ProcessEnv,
+  options: ReadOptions = {},
+): Settings {
+  const settings: Record<string, unknown> = {};
+  for (const [key, source] of sources(env, options)) {
+    settings[key] = checkSetting(key, source);
+  }
+  return settings as Settings;
+}
+
+/** All settings with their places, checked as `readSettings` does. */
+export function explainSettings(
+  env: NodeJS.ProcessEnv,
+  options: ReadOptions = {},
+): ExplainedSetting[] {
+  return [...sources(env, options)].map(([key, source]) => {
+    checkSetting(key, source);
+    return { key, ...source };
+  });
+}
+
+/** Every fault of the file and the environment, a sentence each. */
+export function settingFaults(env: NodeJS.ProcessEnv): string[] {
+  const faults: string[] = [];
+  const warn = (line: string) => faults.push(line);
+  for (const [key, source] of sources(env, { warn })) {
+    try {
+      checkSetting(key, source);
+    } catch (error) {
+      faults.push(messageOf(error));
+    }
+  }
+  return faults;
+}
+
+/** The text of a settings file that sets nothing: every key with its default. */
+export function confTemplate(): string {
+  const entries = Object.entries(definitions).map(
+    ([key, { meaning, fallback }]) => `# ${meaning}.\n#${key}=${fallback}\n`,
+  );
+  return `# Settings of HAL-9000. The environment goes before this file.\n\n${
+    entries.join("\n")
+  }`;
+}
+
+/** Where each setting comes from: flag, environment, file or default. */
+function sources(
+  env: NodeJS.ProcessEnv,
+  { flags = {}, warn }: ReadOptions,
+): Map<SettingName, Source> {
+  const path = confPath(env);
+  const file = parseConf(readConf(path), path);
+  for (const [key, { place }] of file) {
+    if (!Object.hasOwn(definitions, key)) {
+      const near = didYouMean(key, Object.keys(definitions));
+      warn?.(`${place}: unknown setting ${key}. ${near}`.trimEnd());
+    }
+  }
+  const found = new Map<SettingName, Source>();
+  for (const key of Object.keys(definitions) as SettingName[]) {
+    const fromEnv = env[key];
+    found.set(
+      key,
+      flags[key] ??
+        (fromEnv ? { text: fromEnv, place: "environment" } : file.get(key)) ??
+        { text: fallbackOf(key, found), place: "default" },
+    );
+  }
+  return found;
+}
+
+function fallbackOf(
+  key: SettingName,
+  found: Map<SettingName, Source>,
+): string {
+  return key === "HAL9000_IMAGE_REPO"
+    ? defaultRepository(found.get("HAL9000_PREFIX")?.text ?? "")
+    : definitions[key].fallback;
+}
+
+function checkSetting(key: SettingName, { text, place }: Source): unknown {
+  const schema: v.GenericSchema<string, unknown> = definitions[key].schema;
+  const result = v.safeParse(schema, text);
+  if (result.success) return result.output;
+  throw new Failure(
+    "usage",
+    // A flag is a name that people know the setting by.
+    `${place.startsWith("--") ? place : `${place}: ${key}`} ${
+      result.issues[0].message
+    }, got "${text}"`,
+  );
+}
+
+function readConf(path: string): string {
+  try {
+    // A pipe or a device would never end.
+    if (!statSync(path).isFile()) {
+      throw new Failure("usage", `${path} is not a file`);
+    }
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ENOTDIR") return "";
+    const named = Object.assign(error as Error, { path, syscall: "read" });
+    throw fileFailure(named) ??
+      new Failure("failed", `Cannot read ${path}`, { cause: error });
+  }
+}
+
+/** KEY=VALUE lines; blank lines and lines that begin with # say nothing. */
+export function parseConf(text: string, path: string): Map<string, Source> {
+  const found = new Map<string, Source>();
+  const shown = join(basename(dirname(path)), basename(path));
+  for (const [index, line] of text.split("\n").entries()) {
+    const content = line.trim();
+    if (content === "" || content.startsWith("#")) continue;
+    const place = `${shown}:${index + 1}`;
+    const match = /^([A-Za-z_]\w*)\s*=\s*(.*)$/.exec(content);
+    if (!match) {
+      throw new Failure("usage", `${place}: must be KEY=VALUE`);
+    }
+    const value = (match[2] ?? "").replace(/^(["'])(.*)\1$/, "$2");
+    found.set(match[1] ?? "", { text: value, place });
+  }
+  return found;
+}

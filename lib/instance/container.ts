@@ -1,0 +1,112 @@
+// The containers of an instance that have fixed names.
+
+import {
+  createContainer,
+  type Docker,
+  inspectContainer,
+  removeContainer,
+} from "../docker/docker.ts";
+import { engineFailure, statusOf } from "../docker/docker-errors.ts";
+import { Failure } from "../std/errors.ts";
+import type { Instance } from "./instance.ts";
+import { label, type Role } from "./labels.ts";
+import type { Log } from "../std/log.ts";
+import { isSameHome } from "./ownership.ts";
+import { waitFor } from "../std/wait.ts";
+
+/**
+ * The instance's container of this name, undefined where there is none. Throws
+ * a `busy` Failure where another has the name, or another home's instance has come
+ * to be since this command began: it is not ours to touch.
+ */
+export async function ownContainer(
+  instance: Instance,
+  name: string,
+  role: Role,
+): Promise<Docker.ContainerInspectInfo | undefined> {
+  const { docker, prefix } = instance;
+  const present = await inspectContainer(docker, name);
+  const labels = present?.Config.Labels;
+  const home = labels?.[label.home];
+  const own = labels?.[label.instance] === prefix &&
+    labels[label.role] === role &&
+    (home === undefined || isSameHome(instance, home));
+  if (!present || own) return present;
+  throw new Failure("busy", `Container "${name}" is not this instance's`, {
+    hint: "Rename it, or set another HAL9000_PREFIX.",
+  });
+}
+
+/**
+ * Creates a container unless another command was faster; then waits until the
+ * engine knows it, or its creation has failed and it is for us again.
+ */
+export async function createOnce(
+  docker: Docker,
+  name: string,
+  spec: Docker.ContainerCreateOptions,
+): Promise<void> {
+  await waitFor(async () => {
+    try {
+      await createContainer(docker, name, spec);
+      return true;
+    } catch (error) {
+      if (statusOf(error) !== 409) {
+        throw engineFailure(error, `Cannot create ${name}`);
+      }
+      return await inspectContainer(docker, name);
+    }
+  }, { for: `${name} to be created`, timeoutMs: 30_000 });
+}
+
+/** Starts a container; one that runs is as good. */
+export async function startContainer(
+  docker: Docker,
+  name: string,
+): Promise<void> {
+  try {
+    await docker.getContainer(name).start();
+  } catch (error) {
+    if (statusOf(error) !== 304) {
+      throw engineFailure(error, `Cannot start ${name}`);
+    }
+  }
+}
+
+/** Lets a container go on that somebody has paused. */
+export async function unpause(
+  docker: Docker,
+  { Id, Name, State }: Docker.ContainerInspectInfo,
+  log: Log,
+): Promise<void> {
+  if (!State.Paused) return;
+  log(`${Name.slice(1)} was paused; unpausing it`);
+  try {
+    await docker.getContainer(Id).unpause();
+  } catch (error) {
+    // 409: another command was faster.
+    if (statusOf(error) !== 409) {
+      throw engineFailure(error, `Cannot unpause ${Name.slice(1)}`);
+    }
+  }
+}
+
+/** Stops and removes the parent, if it is there. */
+export async function stopParent(instance: Instance): Promise<void> {
+  const { docker, names } = instance;
+  if (!await ownContainer(instance, names.parent, "parent")) return;
+  try {
+    await docker.getContainer(names.parent).stop({ t: 10 });
+  } catch (error) {
+    // 304: stopped already; 404: gone in between.
+    if (![304, 404].includes(statusOf(error) ?? 0)) {
+      throw engineFailure(error, "Cannot stop the parent");
+    }
+  }
+  await removeContainer(docker, names.parent);
+}
+
+/** The workers' namespace, as a network mode; the engine keeps the id in its place. */
+export function workersNetwork({ names }: Pick<Instance, "names">): string {
+  return `container:${names.net}`;
+}

@@ -1,0 +1,127 @@
+// The journal of a move: what has begun and what is done, so that a run which was
+// killed is gone on with by the next.
+
+import { existsSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import * as v from "valibot";
+import { Failure } from "../std/errors.ts";
+import type { Instance } from "./instance.ts";
+import { writeWhole } from "../std/owned.ts";
+import type { HomePaths } from "./paths.ts";
+
+const journalSchema = v.object({
+  version: v.literal(1),
+  kind: v.picklist(["migrate", "rollback"]),
+  /** Names the backup: UTC, as 20261121T130000Z. */
+  stamp: v.pipe(v.string(), v.regex(/^\d{8}T\d{6}Z(-\d+)?$/)),
+  parts: v.array(v.string()),
+  skipBackup: v.boolean(),
+  keepVolumes: v.boolean(),
+  /** Of a rollback: what is restored in the place of today's data. */
+  backup: v.nullable(v.string()),
+  /** Of a rollback: parts whose volumes hold what was migrated. */
+  migrated: v.optional(v.array(v.string())),
+  /** Volumes that it has made. */
+  made: v.array(v.string()),
+  steps: v.record(v.string(), v.picklist(["begun", "done"])),
+});
+
+export type JournalState = v.InferOutput<typeof journalSchema>;
+
+type Home = Pick<Instance, "home" | "owner">;
+
+export class Journal {
+  readonly #home: Home;
+  state: JournalState;
+
+  constructor(home: Home, state: JournalState) {
+    this.#home = home;
+    this.state = state;
+  }
+
+  isDone(step: string): boolean {
+    return this.state.steps[step] === "done";
+  }
+
+  hasBegun(step: string): boolean {
+    return this.state.steps[step] !== undefined;
+  }
+
+  /** Runs a step that is not done yet; it has to bear being run again. */
+  async step(name: string, run: () => Promise<void> | void): Promise<void> {
+    if (this.isDone(name)) return;
+    this.note({ steps: { ...this.state.steps, [name]: "begun" } });
+    await run();
+    this.note({ steps: { ...this.state.steps, [name]: "done" } });
+  }
+
+  /** Has all steps of these names done anew. */
+  forget(names: string[]): void {
+    const kept = Object.entries(this.state.steps)
+      .filter(([name]) => !names.includes(name));
+    this.note({ steps: Object.fromEntries(kept) });
+  }
+
+  note(change: Partial<JournalState>): void {
+    this.state = { ...this.state, ...change };
+    const { home, owner } = this.#home;
+    writeWhole(pathOf(home), JSON.stringify(this.state, null, 2) + "\n", owner);
+  }
+
+  remove(): void {
+    rmSync(pathOf(this.#home.home), { force: true });
+  }
+}
+
+function pathOf(home: HomePaths): string {
+  return join(home.migration, "journal.json");
+}
+
+/** That of a move which has not ended; undefined where there is none. */
+export function readJournal(instance: Home): Journal | undefined {
+  const path = pathOf(instance.home);
+  if (!existsSync(path)) return undefined;
+  try {
+    const state = JSON.parse(readFileSync(path, "utf8"));
+    return new Journal(instance, v.parse(journalSchema, state));
+  } catch (error) {
+    throw new Failure("failed", `Cannot read the journal ${path}`, {
+      cause: error,
+      hint:
+        "Nothing is removed meanwhile. What there is of the data is in the " +
+        `volumes, in ${instance.home.home} and in ${instance.home.backups}.`,
+    });
+  }
+}
+
+/** That of the command's own kind; throws a `busy` Failure for the other. */
+export function readJournalOf(
+  instance: Home,
+  kind: JournalState["kind"],
+): Journal | undefined {
+  const journal = readJournal(instance);
+  if (!journal || journal.state.kind === kind) return journal;
+  // Its volumes are whole and in use: that is what there is to roll back.
+  if (kind === "rollback" && journal.hasBegun("start")) return undefined;
+  const other = journal.state.kind;
+  throw new Failure("busy", `A ${other} has not ended`, {
+    hint: `Go on with it: ${other}`,
+  });
+}
+
+/** ChromaDB must not open what is not whole yet. */
+export function refuseWhileMoving(instance: Home): void {
+  const journal = readJournal(instance);
+  if (!journal || journal.hasBegun("start")) return;
+  const { kind } = journal.state;
+  throw new Failure("busy", `A ${kind} has not ended`, {
+    hint: `Go on with it: ${kind}${
+      kind === "migrate" ? ", or take it back: migrate --abort" : ""
+    }`,
+  });
+}
+
+/** "20261121T130000Z" of a time. */
+export function stampOf(time: Date): string {
+  return time.toISOString().replace(/[-:]|\.\d+/g, "");
+}

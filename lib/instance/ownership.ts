@@ -1,0 +1,238 @@
+// Whose an instance is. A home serves one instance and one user, and an instance
+// has one home: both names are noted on what is made, and every command that
+// changes something compares them first.
+
+import { existsSync, readFileSync, realpathSync, statSync } from "node:fs";
+import { homedir, userInfo } from "node:os";
+import { basename, dirname, join } from "node:path";
+import process from "node:process";
+import type { Docker } from "../docker/docker.ts";
+import { Failure } from "../std/errors.ts";
+import type { Instance } from "./instance.ts";
+import { instanceFilter, type instanceNames, label } from "./labels.ts";
+import { type HomePaths, insideParent } from "./paths.ts";
+import { systemDirectories } from "./protected.ts";
+import { insideWorker } from "./paths.ts";
+
+/** A home that something of the instance was made for. */
+export interface NotedHome {
+  home: string;
+  /** "container x" or "volume y". */
+  on: string;
+  /** Whether it holds data or all of the instance, unlike a worker. */
+  decides: boolean;
+}
+
+type Container = Pick<Docker.ContainerInfo, "Names" | "Labels" | "Mounts">;
+type Volume = Pick<Docker.VolumeInspectInfo, "Name" | "Labels" | "Options">;
+
+/**
+ * The homes that are noted on an instance's containers and volumes, what decides
+ * first: the parent, the volumes, then the rest. What was made before there was a
+ * label is judged by its mounts.
+ */
+export function notedHomes(
+  names: ReturnType<typeof instanceNames>,
+  containers: Container[],
+  volumes: Volume[],
+): NotedHome[] {
+  const found = containers.flatMap((container): NotedHome[] => {
+    const home = homeOfContainer(container);
+    if (home === undefined) return [];
+    const role = container.Labels[label.role];
+    const name = (container.Names[0] ?? "").slice(1);
+    const decides = ["parent", "net"].includes(role ?? "");
+    return [{ home, on: `container ${name}`, decides }];
+  });
+  const own: string[] = Object.values(names.volumes);
+  const kept = volumes.filter(({ Name }) => own.includes(Name))
+    .flatMap((volume): NotedHome[] => {
+      const home = homeOfVolume(names, volume);
+      if (home === undefined) return [];
+      return [{ home, on: `volume ${volume.Name}`, decides: true }];
+    });
+  const rank = ({ on, decides }: NotedHome) =>
+    on === `container ${names.parent}` ? 0 : decides ? 1 : 2;
+  return [...found, ...kept].sort((a, b) => rank(a) - rank(b));
+}
+
+function homeOfContainer({ Labels, Mounts }: Container): string | undefined {
+  const noted = Labels[label.home];
+  if (noted) return noted;
+  const sourceOf = (target: string) =>
+    Mounts.find(({ Destination, Type }) =>
+      Destination === target && Type === "bind"
+    )?.Source;
+  const config = sourceOf(insideWorker.claudeConfig);
+  return sourceOf(insideParent.home) ?? (config && dirname(dirname(config)));
+}
+
+function homeOfVolume(
+  { volumes }: ReturnType<typeof instanceNames>,
+  { Name, Labels, Options }: Volume,
+): string | undefined {
+  const noted = Labels?.[label.home];
+  if (noted) return noted;
+  const device = Options?.["device"];
+  return Name === volumes.memorybank && device ? dirname(device) : undefined;
+}
+
+type Search = Pick<
+  Instance,
+  "docker" | "prefix" | "names" | "home" | "hostHome" | "self"
+>;
+
+/**
+ * Why the instance is not this home's, undefined where it is. With `all` nothing
+ * that holds data may be another's, as before that is moved or removed.
+ */
+export async function foreignInstance(
+  instance: Search,
+  { all = false } = {},
+): Promise<Failure | undefined> {
+  const { docker, names, prefix } = instance;
+  const [containers, { Volumes }] = await Promise.all([
+    docker.listContainers({ all: true, filters: instanceFilter(prefix) }),
+    docker.listVolumes({ filters: { name: Object.values(names.volumes) } }),
+  ]);
+  const noted = notedHomes(names, containers, Volumes ?? []);
+  const deciding = all ? noted.filter(({ decides }) => decides) : [];
+  const other = [...noted.slice(0, 1), ...deciding]
+    .find(({ home }) => !isSameHome(instance, home));
+  return other && foreign(instance, other);
+}
+
+/** Throws a `busy` Failure where the instance is another home's. */
+export async function refuseForeignInstance(
+  instance: Search,
+  options: { all?: boolean } = {},
+): Promise<void> {
+  const failure = await foreignInstance(instance, options);
+  if (failure) throw failure;
+}
+
+/** On the host either may be a link to the other, as where a home was moved. */
+export function isSameHome(
+  { hostHome, self }: Pick<Instance, "hostHome" | "self">,
+  home: string,
+): boolean {
+  if (home === hostHome.home) return true;
+  return !self && withoutLinks(home) === withoutLinks(hostHome.home);
+}
+
+/** The failure of a command whose home is not the one that is noted. */
+function foreign(
+  instance: Pick<Instance, "prefix" | "home" | "hostHome" | "self">,
+  { home: other, on }: NotedHome,
+): Failure {
+  const { prefix, hostHome, self } = instance;
+  return new Failure(
+    "busy",
+    `Instance "${prefix}" belongs to ${other} (see ${on}), not to ${hostHome.home}`,
+    {
+      hint: self
+        ? `Run this on the host, with HAL9000_HOME=${other}`
+        : waysOut(instance, other).join("\n"),
+    },
+  );
+}
+
+/** What the user may do who has met another's instance. */
+function waysOut(
+  { prefix, home, hostHome }: Pick<Instance, "prefix" | "home" | "hostHome">,
+  other: string,
+): string[] {
+  const own = ownInstance(prefix, home);
+  const ways = [
+    "Use an instance of your own: " +
+    `export HAL9000_PREFIX=${own.prefix} HAL9000_HOME=${own.home}`,
+  ];
+  const uid = uidOf(other);
+  if (uid !== undefined && uid === process.getuid?.()) {
+    ways.push(`Or use that home: export HAL9000_HOME=${other}`);
+  } else if (uid === undefined && notedInstance(home) === prefix) {
+    ways.push(
+      `If the home was moved, link it: ln -s ${hostHome.home} ${other}`,
+    );
+  }
+  return ways;
+}
+
+/** The owner of a path; undefined where there is none, null where it is closed to us. */
+function uidOf(path: string): number | null | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false })?.uid;
+  } catch {
+    return null;
+  }
+}
+
+/** See HAL9000_PREFIX in settings.ts. */
+const maxPrefixLength = 41;
+
+/** A prefix and a home that another user of the same engine does not have. */
+function ownInstance(
+  prefix: string,
+  home: HomePaths,
+): { prefix: string; home: string } {
+  const user = userInfo().username.toLowerCase().replace(/[^a-z0-9-]/g, "-")
+    .slice(0, 20);
+  const name = `${prefix.slice(0, maxPrefixLength - 1 - user.length)}-${user}`;
+  // A home that is noted as the other's instance is refused with another prefix.
+  const taken = notedInstance(home) === prefix;
+  return { prefix: name, home: taken ? `${home.home}-${user}` : home.home };
+}
+
+/**
+ * Why a directory is no home, or not this instance's or this user's; undefined where
+ * it may be used. No engine is asked.
+ */
+export function foreignHome(
+  { home, prefix }: Pick<Instance, "home" | "prefix">,
+): Failure | undefined {
+  if (home.home === homedir() || systemDirectories.includes(home.home)) {
+    return new Failure("unsafe", `${home.home} cannot be HAL9000_HOME`, {
+      hint: "Give it a directory of its own, such as ~/.hal9000.",
+    });
+  }
+  const stat = statSync(home.home, { throwIfNoEntry: false });
+  const uid = process.getuid?.() ?? 0;
+  if (stat?.isDirectory() && uid !== 0 && stat.uid !== uid) {
+    return new Failure(
+      "unsafe",
+      `Cannot use ${home.home}: it belongs to uid ${stat.uid}, not to you`,
+      { hint: "Set HAL9000_HOME to a directory of your own." },
+    );
+  }
+  const other = notedInstance(home);
+  if (other === undefined || other === prefix) return undefined;
+  return new Failure("busy", `${home.home} belongs to instance "${other}"`, {
+    hint: `Use that: export HAL9000_PREFIX=${other}\n` +
+      `Or give "${prefix}" a home of its own: export HAL9000_HOME=DIR`,
+  });
+}
+
+/** Throws a Failure where a home is another instance's or user's. */
+export function refuseForeignHome(
+  instance: Pick<Instance, "home" | "prefix">,
+): void {
+  const failure = foreignHome(instance);
+  if (failure) throw failure;
+}
+
+/** The prefix of the instance whose home it is; undefined where none is noted. */
+export function notedInstance({ instance }: HomePaths): string | undefined {
+  return existsSync(instance)
+    ? readFileSync(instance, "utf8").trim() || undefined
+    : undefined;
+}
+
+/** The path without links, as far as it exists. */
+export function withoutLinks(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    const above = dirname(path);
+    return above === path ? path : join(withoutLinks(above), basename(path));
+  }
+}

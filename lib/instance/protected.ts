@@ -1,0 +1,208 @@
+// Which paths of the host no worker is given without --allow-any-path.
+
+import { readFileSync, realpathSync } from "node:fs";
+import { homedir } from "node:os";
+import { isAbsolute, join } from "node:path";
+import { checkout } from "../std/checkout.ts";
+import { isWithin } from "../std/hostpath.ts";
+
+export interface HostPlaces {
+  /** HAL9000_HOME, as the host knows it. */
+  home: string;
+  /** The engine's socket, as the host knows it. */
+  socket: string;
+  /** Home directories of the host's users. */
+  userHomes?: string[];
+  /** Checkouts of this project, whose scripts run on the host. */
+  checkouts?: string[];
+}
+
+/** Neither these nor anything in them. */
+const systemTrees = [
+  "/bin",
+  "/boot",
+  "/dev",
+  "/etc",
+  "/lib",
+  "/lib32",
+  "/lib64",
+  "/proc",
+  "/run",
+  "/sbin",
+  "/sys",
+  "/var/lib",
+  "/var/log",
+  "/var/run",
+];
+
+/** Not these themselves; a directory in them may be. */
+export const systemDirectories = [
+  "/",
+  "/home",
+  "/media",
+  "/mnt",
+  "/opt",
+  "/srv",
+  "/tmp",
+  "/usr",
+  "/usr/bin",
+  "/usr/lib",
+  "/usr/local",
+  "/usr/sbin",
+  "/usr/share",
+  "/var",
+  "/var/tmp",
+];
+
+/** Hold keys and logins wherever they are: nobody calls a project one of these. */
+const keyDirectories = [
+  ".aws",
+  ".azure",
+  ".gnupg",
+  ".kube",
+  ".password-store",
+  ".ssh",
+];
+
+/**
+ * In a home directory: logins, keys, histories, and what the desktop or a shell
+ * runs on its own.
+ */
+const privateDirectories = [
+  ...keyDirectories,
+  ".1password",
+  ".bash_history",
+  ".bash_profile",
+  ".bashrc",
+  ".cargo/credentials.toml",
+  ".claude",
+  ".claude.json",
+  ".config",
+  ".docker",
+  ".gem/credentials",
+  ".git-credentials",
+  ".gitconfig",
+  ".local/bin",
+  ".local/share/applications",
+  ".local/share/keyrings",
+  ".local/share/kwalletd",
+  ".local/share/systemd",
+  ".m2/settings.xml",
+  ".mozilla",
+  ".netrc",
+  ".npmrc",
+  ".pki",
+  ".profile",
+  ".pypirc",
+  ".subversion/auth",
+  ".terraform.d",
+  ".thunderbird",
+  ".vault-token",
+  ".zprofile",
+  ".zsh_history",
+  ".zshenv",
+  ".zshrc",
+  "snap",
+];
+
+/** Why a worker may not have `path`, undefined where it may. */
+export function refusalOf(
+  path: string,
+  { home, socket, userHomes = [], checkouts = [] }: HostPlaces,
+): string | undefined {
+  if (systemDirectories.includes(path)) return "it is a system directory";
+  if (systemTrees.some((tree) => isWithin(path, tree))) {
+    return "it is part of the system";
+  }
+  if (isWithin(path, home)) return "it is part of HAL9000_HOME";
+  if (isWithin(home, path)) return `it contains HAL9000_HOME, ${home}`;
+  if (isWithin(socket, path)) return "it contains the engine's socket";
+  if (userHomes.includes(path)) return "it is a home directory";
+  const above = userHomes.find((user) => isWithin(user, path));
+  if (above !== undefined) return `it contains the home directory ${above}`;
+  const secret = privateTreeOf(path, userHomes);
+  if (secret !== undefined) return `${secret} holds keys, logins or settings`;
+  const own = checkouts
+    .find((root) => isWithin(path, root) || isWithin(root, path));
+  if (own !== undefined) return `the scripts in ${own} run on the host`;
+  return undefined;
+}
+
+/** What of a user's private directories and files a path is, or is part of. */
+function privateTreeOf(path: string, userHomes: string[]): string | undefined {
+  const parts = path.split("/");
+  const at = parts.findIndex((part) => keyDirectories.includes(part));
+  if (at !== -1) return parts.slice(0, at + 1).join("/");
+  // Whoever has one below /home, in no passwd file that is in sight.
+  const usual = /^\/home\/[^/]+(?=\/)/.exec(path)?.[0];
+  return [...userHomes, "/root", ...(usual ? [usual] : [])]
+    .flatMap((home) => privateDirectories.map((name) => join(home, name)))
+    .find((tree) => isWithin(path, tree));
+}
+
+/** Variables by which the parent knows what only the host can see. */
+export const placeVariables = {
+  userHomes: "HAL9000_HOST_HOMES",
+  checkouts: "HAL9000_HOST_CHECKOUTS",
+} as const;
+
+export type UserPlaces = Required<Pick<HostPlaces, "userHomes" | "checkouts">>;
+
+/** What of the host is protected, as seen from the host or passed to the parent. */
+export function userPlaces(env: NodeJS.ProcessEnv): UserPlaces {
+  if (env["HAL9000_ROLE"] === "parent") {
+    return {
+      userHomes: listIn(env[placeVariables.userHomes]),
+      checkouts: listIn(env[placeVariables.checkouts]),
+    };
+  }
+  const homes = [env["HOME"] || homedir(), ...passwdHomes(passwd())];
+  return {
+    userHomes: [...new Set(homes.map(realPath).filter(isHome))],
+    checkouts: checkout === "/" ? [] : [checkout],
+  };
+}
+
+/** The parent's variables for them. */
+export function placeEnv(
+  { userHomes, checkouts }: UserPlaces,
+): Record<string, string> {
+  return {
+    [placeVariables.userHomes]: userHomes.join(":"),
+    [placeVariables.checkouts]: checkouts.join(":"),
+  };
+}
+
+function listIn(text: string | undefined): string[] {
+  return (text ?? "").split(":").filter(isAbsolute);
+}
+
+/** The homes of root and of people in a passwd(5) file; other users have none. */
+export function passwdHomes(text: string): string[] {
+  return text.split("\n").flatMap((line) => {
+    const [, , uid, , , home] = line.split(":");
+    const person = uid === "0" || Number(uid) >= 1000 && Number(uid) < 65534;
+    return home && person ? [home] : [];
+  });
+}
+
+function isHome(path: string): boolean {
+  return isAbsolute(path) && !systemDirectories.includes(path) &&
+    !path.includes(":") && !systemTrees.some((tree) => isWithin(path, tree));
+}
+
+function realPath(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return path; // it is gone, or out of sight
+  }
+}
+
+function passwd(): string {
+  try {
+    return readFileSync("/etc/passwd", "utf8");
+  } catch {
+    return "";
+  }
+}

@@ -1,0 +1,118 @@
+// Records that are kept as JSON files, a file each. What is no such file is moved
+// aside and reported, never read whatever it is; the others are read all the same.
+
+import { randomBytes } from "node:crypto";
+import { renameSync } from "node:fs";
+import { basename, join } from "node:path";
+import * as v from "valibot";
+import { inDirectory } from "../std/directory.ts";
+import { messageOf } from "../std/errors.ts";
+import type { Instance } from "./instance.ts";
+import type { Log } from "../std/log.ts";
+import { ensureDirectory, keepNewest } from "../std/owned.ts";
+import { NotPlain, readPlainFile } from "../std/plain-file.ts";
+
+/** No record of ours has a tenth of it. */
+const maxBytes = 256 * 1024;
+
+/** Of a directory: more than an instance ever has, and read within a second. */
+const maxRecords = 10_000;
+const maxEntries = 100_000;
+
+const keptDamaged = 100;
+
+type Home = Pick<Instance, "home" | "owner">;
+
+/** The names, without ".json", of the records in a directory. */
+export function recordNames(directory: string, log?: Log): string[] {
+  const names: string[] = [];
+  let looked = 0;
+  inDirectory(directory, (opened) => {
+    for (const { name } of opened.entries()) {
+      if (++looked > maxEntries || names.length >= maxRecords) {
+        log?.(`warning: ${directory} holds too many files; not all were read`);
+        break;
+      }
+      if (name.endsWith(".json")) names.push(basename(name, ".json"));
+    }
+  });
+  return names;
+}
+
+/** All that can be read of a directory's records. */
+export function readRecordFiles<T extends v.GenericSchema>(
+  home: Home,
+  directory: string,
+  schema: T,
+  log?: Log,
+): v.InferOutput<T>[] {
+  return recordNames(directory, log).flatMap((name) => {
+    const path = join(directory, `${name}.json`);
+    try {
+      const record = readRecordFile(home, path, schema, log);
+      return record === undefined ? [] : [record];
+    } catch (error) {
+      log?.(`warning: ${path} is left out: ${messageOf(error)}`);
+      return [];
+    }
+  });
+}
+
+/**
+ * A record, undefined where there is none. Without `log` a damaged one is left where
+ * it is, for somebody who can report it.
+ */
+export function readRecordFile<T extends v.GenericSchema>(
+  home: Home,
+  path: string,
+  schema: T,
+  log?: Log,
+): v.InferOutput<T> | undefined {
+  let text: string;
+  try {
+    text = readPlainFile(path, { maxBytes }).toString("utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    if (!(error instanceof NotPlain)) throw error;
+    setAside(home, path, `is ${error.message}`, log);
+    return undefined;
+  }
+  const result = v.safeParse(schema, parseJson(text));
+  if (result.success) return result.output;
+  setAside(home, path, "is damaged", log);
+  return undefined;
+}
+
+/** Reports what was found in the place of a record once, and moves it away. */
+function setAside(
+  { home, owner }: Home,
+  path: string,
+  what: string,
+  log: Log | undefined,
+): void {
+  if (!log) return;
+  const { damaged } = home;
+  try {
+    ensureDirectory(damaged, 0o700, owner);
+    const name = `${basename(path)}.${Date.now()}`;
+    renameSync(
+      path,
+      join(damaged, `${name}.${randomBytes(2).toString("hex")}`),
+    );
+  } catch (error) {
+    // Another was faster, and reports it.
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return;
+    log(`${path} ${what}, and cannot be moved away: ${messageOf(error)}`);
+    return;
+  }
+  log(`${path} ${what}; it was moved to ${damaged}`);
+  keepNewest(damaged, "", keptDamaged);
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,59 @@
+// What is kept of a session while it has a worker and while it has none:
+// sessions/kept/<session>.json.
+
+import { rmSync } from "node:fs";
+import * as v from "valibot";
+import type { Instance } from "./instance.ts";
+import type { Log } from "../std/log.ts";
+import { writeWhole } from "../std/owned.ts";
+import { readRecordFile, readRecordFiles } from "./record-file.ts";
+
+const sessionSchema = v.object({
+  version: v.literal(1),
+  name: v.string(),
+  project: v.string(),
+  createdAt: v.pipe(v.string(), v.isoTimestamp()),
+  /** When it was last opened. */
+  usedAt: v.pipe(v.string(), v.isoTimestamp()),
+  /** The first of its ports; undefined before it was opened with one. */
+  portBase: v.optional(v.number()),
+  /** The profile that was chosen for it; undefined for what its files say. */
+  profile: v.optional(v.string()),
+  /** The repository outside of the project that is mounted for its git. */
+  repository: v.optional(v.string()),
+  /** Which of the host's MCP servers it has; undefined for all. */
+  mcp: v.optional(v.union([v.boolean(), v.array(v.string())])),
+});
+
+export type SessionRecord = v.InferOutput<typeof sessionSchema>;
+
+type Home = Pick<Instance, "home" | "owner">;
+
+export function writeSession({ home, owner }: Home, record: SessionRecord) {
+  const text = JSON.stringify(record, null, 2) + "\n";
+  writeWhole(home.session(record.name), text, owner);
+}
+
+/** Undefined where there is none; a damaged one is moved aside and reported. */
+export function readSession(
+  home: Home,
+  name: string,
+  log?: Log,
+): SessionRecord | undefined {
+  // A path is nobody's name.
+  if (!/^[\w.-]{2,63}$/.test(name) || name.startsWith(".")) return undefined;
+  return readRecordFile(home, home.home.session(name), sessionSchema, log);
+}
+
+/** All of them, the latest used first. */
+export function readSessions(home: Home, log?: Log): SessionRecord[] {
+  return readRecordFiles(home, home.home.kept, sessionSchema, log)
+    .sort((a, b) => a.usedAt < b.usedAt ? 1 : -1);
+}
+
+export function removeSessionRecord(
+  { home }: Pick<Instance, "home">,
+  name: string,
+): void {
+  rmSync(home.session(name), { force: true });
+}

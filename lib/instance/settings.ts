@@ -1,0 +1,217 @@
+// The settings that there are: how each is checked, its default and meaning.
+
+import { homedir } from "node:os";
+import { isAbsolute } from "node:path";
+import * as v from "valibot";
+import { parseSize, sizePattern } from "../std/units.ts";
+
+/** The least that the engine takes, and more than any machine has. */
+const leastMemory = 6 * 1024 ** 2;
+const mostMemory = 1024 ** 5;
+
+const size = v.pipe(
+  v.string(),
+  v.regex(sizePattern, "must be a size such as 512m or 4g"),
+  v.transform(parseSize),
+  v.minValue(leastMemory, "must be a size of at least 6m"),
+  v.maxValue(mostMemory, "must be a size of at most 1024t"),
+);
+
+const wholeNumber = (from: number, to: number) => {
+  const message = `must be a whole number from ${from} to ${to}`;
+  return v.pipe(
+    v.string(),
+    v.regex(/^\d+$/, message),
+    v.transform(Number),
+    v.minValue(from, message),
+    v.maxValue(to, message),
+  );
+};
+
+const cpus = v.pipe(
+  v.string(),
+  v.regex(/^\d+(\.\d+)?$/, "must be a number of CPUs such as 2 or 0.5"),
+  v.transform(Number),
+  v.minValue(0.01, "must be at least 0.01"),
+);
+
+const flag = v.pipe(
+  v.picklist(["true", "false"], 'must be "true" or "false"'),
+  v.transform((text) => text === "true"),
+);
+
+const absolutePaths = v.pipe(
+  v.string(),
+  v.transform((text) => text.split(":").filter((path) => path !== "")),
+  v.check(
+    (paths) => paths.length > 0 && paths.every(isAbsolute),
+    "must be absolute paths with colons between",
+  ),
+);
+
+const name = v.pipe(
+  v.string(),
+  v.regex(
+    /^[a-z][a-z0-9-]{0,40}$/,
+    "must be lower-case letters, digits and dashes, a letter first",
+  ),
+);
+
+const imageName = v.pipe(
+  v.string(),
+  v.regex(/^[a-z0-9][\w.\-/:@]*$/, "must be the name of an image"),
+);
+
+const profileNames = v.pipe(
+  v.string(),
+  v.transform((text) => text.split(/\s+/).filter((word) => word !== "")),
+  v.check(
+    (names) =>
+      names.length > 0 && names.every((name) => /^[a-z][a-z0-9-]*$/.test(name)),
+    "must be names of profiles with spaces between",
+  ),
+  v.transform((names) => [...new Set(names)]),
+);
+
+/** In the order in which the file lists them. */
+export const definitions = {
+  HAL9000_PREFIX: {
+    schema: name,
+    fallback: "hal9000",
+    meaning:
+      "Name of the instance; begins the names of its containers and volumes",
+  },
+  HAL9000_PARENT: {
+    schema: v.pipe(
+      v.string(),
+      v.regex(/^[\w.-]*$/, "must be a container's name"),
+    ),
+    fallback: "",
+    meaning: "The parent's container, where it is found by no label",
+  },
+  HAL9000_IMAGE_REPO: {
+    schema: imageName,
+    fallback: "ghcr.io/hellblazer/hal-9000",
+    meaning: "Repository of the images; by default another prefix has its own",
+  },
+  HAL9000_PROJECT_ROOTS: {
+    schema: absolutePaths,
+    fallback: homedir(),
+    meaning: "Directories that the parent sees, colons between",
+  },
+  WORKER_IMAGE: {
+    schema: v.union([v.literal(""), imageName]),
+    fallback: "",
+    meaning: "Image of a worker; empty for :worker of the repository",
+  },
+  WORKER_MEMORY: {
+    schema: size,
+    fallback: "4g",
+    meaning: "Memory of a worker; swap is no larger",
+  },
+  WORKER_CPUS: {
+    schema: cpus,
+    fallback: "2",
+    meaning: "CPUs of a worker, no more than the engine has",
+  },
+  WORKER_PIDS_LIMIT: {
+    schema: wholeNumber(1, 1_000_000),
+    fallback: "100",
+    meaning: "Processes of a worker",
+  },
+  WORKER_SECCOMP: {
+    schema: v.picklist(
+      ["hal9000", "engine"],
+      'must be "hal9000" or "engine"',
+    ),
+    fallback: "hal9000",
+    meaning:
+      "System calls of workers: hal9000 refuses set-uid files, engine does not",
+  },
+  PARENT_MEMORY: {
+    schema: size,
+    fallback: "4g",
+    meaning: "Memory of the parent",
+  },
+  PARENT_CPUS: {
+    schema: cpus,
+    fallback: "2",
+    meaning: "CPUs of the parent",
+  },
+  CHROMADB_PORT: {
+    schema: wholeNumber(1, 65535),
+    fallback: "8000",
+    meaning: "ChromaDB's port on 127.0.0.1 in the namespace",
+  },
+  ENABLE_POOL_MANAGER: {
+    schema: flag,
+    fallback: "false",
+    meaning: "Keep warm workers",
+  },
+  MIN_WARM_WORKERS: {
+    schema: wholeNumber(0, 100),
+    fallback: "2",
+    meaning: "Warm workers that are always ready",
+  },
+  MAX_WARM_WORKERS: {
+    schema: wholeNumber(0, 100),
+    fallback: "5",
+    meaning: "Warm workers at most",
+  },
+  IDLE_TIMEOUT: {
+    schema: wholeNumber(1, 86400),
+    fallback: "300",
+    meaning: "Seconds before a warm worker above the minimum goes",
+  },
+  CHECK_INTERVAL: {
+    schema: wholeNumber(1, 3600),
+    fallback: "30",
+    meaning: "Seconds between two looks at the pool",
+  },
+  WARM_PROFILES: {
+    schema: profileNames,
+    fallback: "base",
+    meaning: "Profiles that the pool keeps warm, each within these bounds",
+  },
+  HAL9000_NOTIFY_COMMAND: {
+    schema: v.string(),
+    fallback: "",
+    meaning: "What claudy watch runs for a session that begins to wait",
+  },
+  MCP_SOCKET: {
+    schema: v.picklist(
+      ["auto", "unix", "tcp"],
+      'must be "auto", "unix" or "tcp"',
+    ),
+    fallback: "auto",
+    meaning:
+      "How workers reach the host's MCP servers; auto: tcp with Docker Desktop",
+  },
+  SKIP_IMAGE_PULL: {
+    schema: flag,
+    fallback: "false",
+    meaning: "The parent pulls no missing worker image",
+  },
+  LAZY_IMAGE_PULL: {
+    schema: flag,
+    fallback: "false",
+    meaning: "The parent does not wait for that pull",
+  },
+} as const;
+
+/**
+ * Where nothing names the repository of the images: an instance with a prefix of its
+ * own has images of its own, which no other instance's build gives to something else.
+ */
+export function defaultRepository(prefix: string): string {
+  const { HAL9000_PREFIX, HAL9000_IMAGE_REPO } = definitions;
+  return prefix === HAL9000_PREFIX.fallback || !v.is(name, prefix)
+    ? HAL9000_IMAGE_REPO.fallback
+    : prefix;
+}
+
+type Definitions = typeof definitions;
+export type SettingName = keyof Definitions;
+export type Settings = {
+  readonly [Key in SettingName]: v.InferOutput<Definitions[Key]["schema"]>;
+};

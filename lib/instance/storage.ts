@@ -1,0 +1,179 @@
+// What an instance stores, and how it is all thrown away.
+
+import { existsSync, lstatSync, readdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { inspectVolume } from "../docker/docker.ts";
+import { Failure } from "../std/errors.ts";
+import type { Instance } from "./instance.ts";
+import { label } from "./labels.ts";
+import { refuseForeignInstance } from "./ownership.ts";
+import { homeDirectories } from "./paths.ts";
+import { measureTrees, removeTree } from "../std/remove-tree.ts";
+
+export interface StoredDirectory {
+  path: string;
+  /** In octal, as ls and chmod have it; null where there is none. */
+  mode: string | null;
+  sizeBytes: number;
+}
+
+export interface StoredVolume {
+  name: string;
+  mountpoint: string | null;
+  sizeBytes: number;
+  /** Whether another made it: it has the name and not the label. */
+  foreign: boolean;
+  /** Containers that use it. */
+  usedBy: string[];
+}
+
+export interface StorageStatus {
+  home: string;
+  directories: StoredDirectory[];
+  volumes: StoredVolume[];
+}
+
+export async function storageStatus(
+  instance: Instance,
+): Promise<StorageStatus> {
+  const { home } = instance;
+  const paths = topDirectories(instance).filter((path) => existsSync(path));
+  const sizes = await measureTrees(paths);
+  return {
+    home: home.home,
+    directories: topDirectories(instance).map((path) => {
+      const stat = lstatSync(path, { throwIfNoEntry: false });
+      return {
+        path,
+        mode: stat ? (stat.mode & 0o7777).toString(8) : null,
+        sizeBytes: sizes.get(path) ?? 0,
+      };
+    }),
+    volumes: await storedVolumes(instance),
+  };
+}
+
+function topDirectories({ home }: Instance): string[] {
+  return homeDirectories(home).filter((path) => dirname(path) === home.home);
+}
+
+async function storedVolumes(
+  { docker, names, prefix }: Instance,
+): Promise<StoredVolume[]> {
+  const [usage, containers] = await Promise.all([
+    docker.df() as Promise<DiskUsage>,
+    docker.listContainers({ all: true }),
+  ]);
+  return await Promise.all(
+    Object.values(names.volumes).map(async (name) => {
+      const volume = await inspectVolume(docker, name);
+      const used = usage.Volumes?.find(({ Name }) => Name === name);
+      return {
+        name,
+        mountpoint: volume?.Mountpoint ?? null,
+        foreign: volume !== undefined &&
+          volume.Labels?.[label.instance] !== prefix,
+        sizeBytes: Math.max(used?.UsageData?.Size ?? 0, 0),
+        usedBy: containers
+          .filter(({ Mounts }) => Mounts.some(({ Name }) => Name === name))
+          .map(({ Names }) => (Names[0] ?? "").slice(1)),
+      };
+    }),
+  );
+}
+
+interface DiskUsage {
+  Volumes: { Name: string; UsageData?: { Size: number } }[] | null;
+}
+
+/** What a clean destroys: all directories but the backups, and the volumes. */
+export interface CleanPlan {
+  directories: StoredDirectory[];
+  volumes: StoredVolume[];
+}
+
+/** Throws a `busy` Failure while anything of it is in use. */
+export async function planClean(instance: Instance): Promise<CleanPlan> {
+  const { home } = instance;
+  if (existsSync(home.home) && !existsSync(home.instance)) {
+    throw new Failure("unsafe", `${home.home} is no home of an instance`, {
+      hint: "What is in it was not made here; remove it by hand.",
+    });
+  }
+  await refuseForeignInstance(instance, { all: true });
+  if (existsSync(join(home.migration, "journal.json"))) {
+    throw new Failure("busy", "Cannot clean: a move of data has not ended", {
+      hint: "Go on with it first: migrate, or rollback.",
+    });
+  }
+  const status = await storageStatus(instance);
+  for (const { name, foreign } of status.volumes) {
+    if (!foreign) continue;
+    throw new Failure("busy", `Volume "${name}" is not this instance's`, {
+      hint: "Remove it by hand, or set another HAL9000_PREFIX.",
+    });
+  }
+  const users = [...new Set(status.volumes.flatMap(({ usedBy }) => usedBy))];
+  const containers = await instance.docker.listContainers({ all: true });
+  for (const { Names, Mounts } of containers) {
+    const name = (Names[0] ?? "").slice(1);
+    const uses = Mounts.some(({ Source }) =>
+      Source?.startsWith(`${instance.hostHome.home}/`) ||
+      Source === instance.hostHome.home
+    );
+    if (uses && !users.includes(name)) users.push(name);
+  }
+  if (users.length > 0) {
+    throw new Failure("busy", `Cannot clean: in use by ${users.join(", ")}`, {
+      hint: "Stop them first: coordinator stop-all, then claudy daemon stop.",
+    });
+  }
+  const [mounted] = mountPointsBelow(home.home);
+  if (mounted !== undefined) {
+    throw new Failure(
+      "unsafe",
+      `Cannot clean: another file system is mounted at "${mounted}"`,
+      { hint: "Unmount it first." },
+    );
+  }
+  return {
+    directories: status.directories.filter(({ path, mode }) =>
+      mode !== null && path !== instance.home.backups
+    ),
+    volumes: status.volumes.filter(({ mountpoint }) => mountpoint !== null),
+  };
+}
+
+/**
+ * Destroys what the plan names; links are removed, not followed. Whose home it
+ * is stays written there: the backups in it are still that instance's.
+ */
+export async function clean(
+  { docker, home }: Pick<Instance, "docker" | "home">,
+  plan: CleanPlan,
+): Promise<void> {
+  for (const { name } of plan.volumes) await docker.getVolume(name).remove();
+  const paths = plan.directories.flatMap(({ path }) =>
+    path === home.run
+      ? readdirSync(path).map((name) => join(path, name))
+      : [path]
+  );
+  for (const path of paths.filter((path) => path !== home.instance)) {
+    await removeTree(path);
+  }
+}
+
+/** Where something is mounted below a directory, in our mount namespace. */
+export function mountPointsBelow(directory: string): string[] {
+  return readFileSync("/proc/self/mountinfo", "utf8").split("\n")
+    .map((line) => unescaped(line.split(" ")[4] ?? ""))
+    .filter((path) => path.startsWith(`${directory}/`));
+}
+
+/** The kernel writes blanks as octals, proc_pid_mountinfo(5). */
+function unescaped(path: string): string {
+  return path.replace(
+    /\\([0-7]{3})/g,
+    (_, octal) => String.fromCharCode(Number.parseInt(octal, 8)),
+  );
+}

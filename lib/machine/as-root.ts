@@ -1,0 +1,29 @@
+// What needs root, done by sudo where we are not: nobody is asked for a password.
+
+import process from "node:process";
+import { $ } from "zx/core";
+import { Failure } from "../std/errors.ts";
+
+/** Runs a shell text as root, by sudo where we are not; never asks. */
+export async function asRoot(script: string): Promise<string> {
+  const sudo = process.getuid?.() === 0 ? [] : ["sudo", "-n"];
+  const run = await $({ quiet: true })`${sudo} sh -ec ${script}`;
+  return run.stdout;
+}
+
+/** Installs Debian packages; the output is shown only when it fails. */
+export async function aptInstall(packages: string[]): Promise<void> {
+  const install = `apt-get install --yes --no-install-recommends ${
+    packages.join(" ")
+  }`;
+  try {
+    await asRoot(
+      `export DEBIAN_FRONTEND=noninteractive; apt-get update && ${install}`,
+    );
+  } catch (error) {
+    throw new Failure("failed", `Cannot install ${packages.join(", ")}`, {
+      cause: error,
+      hint: `See why: sudo ${install}`,
+    });
+  }
+}

@@ -1,0 +1,172 @@
+// Bundles each script into one file that needs only Deno.
+
+import { chmod, mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { basename, dirname, join, relative } from "node:path";
+import type { Plugin } from "esbuild";
+import { sourceDigest } from "../std/build-digest.ts";
+
+const shebang =
+  "#!/usr/bin/env -S deno run --allow-all --no-lock --no-config --quiet --ext=js";
+
+/**
+ * What CommonJS modules find in scope under Node, for those in the bundle. Made
+ * at the first use: Deno takes 10 ms to load node:module.
+ */
+const commonJsScope = `let __nodeRequire;
+const require = (id) => (__nodeRequire ??= process.getBuiltinModule("node:module")
+  .createRequire(import.meta.url))(id);
+const __filename = import.meta.filename, __dirname = import.meta.dirname;`;
+
+/** Those that make what the parent is: of no use in it. */
+const hostOnly = [
+  "build",
+  "build-images",
+  "engine",
+  "mcp-gateway",
+  "migrate",
+  "rollback",
+  "up",
+];
+
+/** What runs in containers alone, as /scripts/<name>. */
+const containerPrograms = [
+  "lib/gateway/forwarder/mcp-forwarder.ts",
+  "lib/helper/look-at-path.ts",
+  "lib/helper/look-at-processes.ts",
+  "lib/migration/mover/mover.ts",
+  "lib/net/net.ts",
+  "lib/parent/healthcheck.ts",
+  "lib/parent/parent-entrypoint.ts",
+  "lib/pool/mounter/mounter.ts",
+];
+
+/** The sources of all scripts; `relocatable` ones do not look for the checkout. */
+export async function scriptSources(
+  root: string,
+  { relocatable = false } = {},
+): Promise<string[]> {
+  const files = await readdir(join(root, "scripts"));
+  return files.filter((file) => file.endsWith(".ts"))
+    .filter((file) => !relocatable || !hostOnly.includes(basename(file, ".ts")))
+    .map((file) => join("scripts", file))
+    .sort();
+}
+
+/** The sources of what is in the parent's image. */
+export async function imageSources(root: string): Promise<string[]> {
+  const scripts = await scriptSources(root, { relocatable: true });
+  return [...scripts, ...containerPrograms];
+}
+
+/**
+ * Writes `<name>.js` for each source into `directory`, replacing it: one file
+ * that is all, or with `split` one that loads what it comes to need from others.
+ */
+export async function bundleScripts(
+  root: string,
+  sources: string[],
+  directory: string,
+  { split = false } = {},
+): Promise<void> {
+  const esbuild = await import("esbuild");
+  const result = await esbuild.build({
+    absWorkingDir: root,
+    entryPoints: sources.map((source) => ({
+      in: source,
+      out: basename(source, ".ts"),
+    })),
+    outdir: directory,
+    bundle: true,
+    splitting: split,
+    minifyWhitespace: split,
+    chunkNames: "chunks/[name]-[hash]",
+    platform: "node",
+    format: "esm",
+    target: "node22",
+    banner: { js: commonJsScope },
+    define: { bundledDigest: JSON.stringify(sourceDigest(root)) },
+    // zx's ESM build asks for its CommonJS one by a path that a bundle lacks.
+    alias: { "zx/core": "./node_modules/zx/build/core.cjs" },
+    external: ["cpu-features", "esbuild"],
+    loader: { ".node": "empty" },
+    plugins: [withoutBuildKitSessions, withLazyTransports],
+    logLevel: "error",
+    write: false,
+  });
+  await rm(directory, { recursive: true, force: true });
+  await mkdir(directory, { recursive: true });
+  for (const file of result.outputFiles) {
+    const text = file.text.replace(/^#!.*/, shebang);
+    await mkdir(dirname(file.path), { recursive: true });
+    await writeFile(file.path, text);
+    await chmod(file.path, 0o755);
+  }
+}
+
+/** Bundles one ES module of a package; native bindings stay outside. */
+export async function bundleModule(entry: string, to: string): Promise<void> {
+  const esbuild = await import("esbuild");
+  await esbuild.build({
+    entryPoints: [entry],
+    outfile: to,
+    bundle: true,
+    platform: "node",
+    format: "esm",
+    banner: { js: commonJsScope },
+    logLevel: "error",
+  });
+}
+
+/**
+ * dockerode loads gRPC for BuildKit sessions as soon as it is imported: half
+ * of the bundle and of its start, for something that is never used here.
+ */
+const withoutBuildKitSessions: Plugin = {
+  name: "without-buildkit-sessions",
+  setup(build) {
+    const unused = /^(@grpc\/grpc-js|@grpc\/proto-loader|protobufjs)$/;
+    build.onResolve({ filter: unused }, ({ path }) => ({
+      path,
+      namespace: "unused",
+    }));
+    build.onLoad({ filter: /.*/, namespace: "unused" }, () => ({
+      contents: "module.exports = {};",
+    }));
+  },
+};
+
+/**
+ * Nor do most commands need what dockerode has for engines over a network and
+ * for build contexts: it is loaded when it is first used.
+ */
+const withLazyTransports: Plugin = {
+  name: "with-lazy-transports",
+  setup(build) {
+    const seldom = /^(\.\/ssh|https|tar-fs|@balena\/dockerignore)$/;
+    build.onResolve({ filter: seldom }, async (request) => {
+      const { path, importer, resolveDir, kind, pluginData } = request;
+      const ours = /node_modules\/docker(ode|-modem)\/lib\//.test(importer);
+      if (!ours || pluginData === "resolved") return undefined;
+      const found = await build.resolve(path, {
+        importer,
+        resolveDir,
+        kind,
+        pluginData: "resolved",
+      });
+      return {
+        // It stands in the bundle: checkouts elsewhere are to give the same one.
+        path: relative(build.initialOptions.absWorkingDir ?? "/", found.path),
+        namespace: "lazy",
+        pluginData: found.path,
+      };
+    });
+    build.onLoad({ filter: /.*/, namespace: "lazy" }, ({ pluginData }) => ({
+      resolveDir: dirname(pluginData),
+      contents: `const load = () => require(${JSON.stringify(pluginData)});
+module.exports = new Proxy(function () {}, {
+  get: (_, key) => load()[key],
+  apply: (_, self, args) => load().apply(self, args),
+});`,
+    }));
+  },
+};

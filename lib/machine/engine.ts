@@ -1,0 +1,246 @@
+// The engine of this machine: used where one answers, installed and started
+// where none does and this is a Debian or Ubuntu that lets us.
+
+import { existsSync, readFileSync } from "node:fs";
+import process from "node:process";
+import { $ } from "zx/core";
+import { aptInstall, asRoot } from "./as-root.ts";
+import { connect, minimumApi } from "../docker/docker.ts";
+import { type Endpoint, endpointHint, endpointOf } from "../docker/endpoint.ts";
+import { connectionFault } from "../docker/docker-errors.ts";
+import { Failure } from "../std/errors.ts";
+import type { Log } from "../std/log.ts";
+import { waitFor } from "../std/wait.ts";
+
+/** Where an engine that we started leaves its traces. */
+export const engineFiles = {
+  pid: "/run/hal9000-engine.pid",
+  log: "/var/log/hal9000-engine.log",
+} as const;
+
+export interface EngineVersion {
+  version: string;
+  api: string;
+  arch: string;
+}
+
+/** What is known about this machine before anything is decided. */
+export interface EngineFacts {
+  endpoint: Endpoint;
+  /** What the engine said, or why it said nothing. */
+  answer: EngineVersion | { fault: string };
+  debian: boolean;
+  root: boolean;
+  sudo: boolean;
+  systemd: boolean;
+  installed: boolean;
+}
+
+export type EnginePlan =
+  | { do: "use"; engine: EngineVersion }
+  | { do: "start"; install: boolean; by: "systemd" | "dockerd" }
+  | { do: "refuse"; message: string; hint: string };
+
+/** What to do about the engine; nothing is done yet. */
+export function planEngine(facts: EngineFacts): EnginePlan {
+  const { answer, endpoint } = facts;
+  if (!("fault" in answer)) {
+    if (compareVersions(answer.api, minimumApi) < 0) {
+      return {
+        do: "refuse",
+        message:
+          `Cannot use engine ${answer.version}: its API ${answer.api} is older than ${minimumApi}`,
+        hint: "Install Docker 20.10 or later.",
+      };
+    }
+    return { do: "use", engine: answer };
+  }
+  const out = `Cannot reach an engine at ${endpoint.host}: ${answer.fault}`;
+  if (answer.fault === "permission denied" || endpoint.from !== "default") {
+    const hint = endpointHint(endpoint.from, answer.fault);
+    return { do: "refuse", message: out, hint };
+  }
+  if (!facts.debian) {
+    return {
+      do: "refuse",
+      message: out,
+      hint:
+        "Install Docker 20.10 or later and start it: https://docs.docker.com/engine/install/",
+    };
+  }
+  if (!facts.root && !facts.sudo) {
+    return {
+      do: "refuse",
+      message: out,
+      hint: facts.installed
+        ? "Start it: sudo systemctl start docker, or: sudo dockerd"
+        : "Install it: sudo apt-get install docker.io iptables",
+    };
+  }
+  return {
+    do: "start",
+    install: !facts.installed,
+    by: facts.systemd ? "systemd" : "dockerd",
+  };
+}
+
+/** -1, 0 or 1 for dotted numbers such as "1.41". */
+export function compareVersions(a: string, b: string): number {
+  const [left, right] = [a, b].map((text) => text.split(".").map(Number));
+  for (let part = 0; part < 3; part++) {
+    const difference = (left?.[part] ?? 0) - (right?.[part] ?? 0);
+    if (difference !== 0) return Math.sign(difference);
+  }
+  return 0;
+}
+
+/** Brings an engine up and says what was done. Throws `engine` Failures. */
+export async function ensureEngine(
+  env: NodeJS.ProcessEnv,
+  log: Log,
+): Promise<EngineVersion> {
+  const facts = await gatherFacts(env);
+  const plan = planEngine(facts);
+  if (plan.do === "refuse") {
+    throw new Failure("engine", plan.message, { hint: plan.hint });
+  }
+  const where = facts.endpoint.host;
+  if (plan.do === "use") {
+    log(`Engine ${plan.engine.version} answers at ${where}`);
+    return plan.engine;
+  }
+  if (plan.install) await installEngine(log);
+  await (plan.by === "systemd" ? startBySystemd(log) : startDockerd(log));
+  const engine = await waitForEngine(env);
+  log(`Engine ${engine.version} answers at ${where}`);
+  return engine;
+}
+
+/** Stops the engine if `ensureEngine` started it; says so if it did not. */
+export async function stopEngine(log: Log): Promise<void> {
+  const started = readText(engineFiles.pid)?.trim();
+  if (started === undefined) {
+    log("No engine to stop: none was started by make engine");
+    return;
+  }
+  if (started === "systemd") {
+    await asRoot("systemctl stop docker.socket docker.service");
+  } else if (processName(started) === "dockerd") {
+    await asRoot(`kill ${Number(started)}`);
+    await waitFor(() => processName(started) !== "dockerd", {
+      for: "the engine to stop",
+      timeoutMs: 60_000,
+    });
+  }
+  await asRoot(`rm -f ${engineFiles.pid}`);
+  log("Engine stopped");
+}
+
+/** What the engine says of itself, or the fault that keeps it from it. */
+export async function askEngine(
+  env: NodeJS.ProcessEnv,
+): Promise<EngineVersion | { fault: string }> {
+  try {
+    const docker = await connect(env);
+    const { Version, ApiVersion, Arch } = await docker.version();
+    return { version: Version, api: ApiVersion, arch: Arch };
+  } catch (error) {
+    const fault = connectionFault(error);
+    if (fault === undefined) throw error;
+    return { fault };
+  }
+}
+
+async function gatherFacts(env: NodeJS.ProcessEnv): Promise<EngineFacts> {
+  const quiet = $({ nothrow: true, quiet: true });
+  const [answer, sudo, dockerd] = await Promise.all([
+    askEngine(env),
+    quiet`sudo -n true`,
+    quiet`PATH="$PATH:/usr/sbin:/sbin" command -v dockerd`,
+  ]);
+  return {
+    endpoint: endpointOf(env),
+    answer,
+    debian: /^ID(_LIKE)?=.*\b(debian|ubuntu)\b/m.test(
+      readText("/etc/os-release") ?? "",
+    ),
+    root: process.getuid?.() === 0,
+    sudo: sudo.exitCode === 0,
+    systemd: existsSync("/run/systemd/system"),
+    installed: dockerd.exitCode === 0,
+  };
+}
+
+async function installEngine(log: Log): Promise<void> {
+  log("No engine here: installing docker.io with apt-get");
+  await aptInstall(["docker.io", "iptables"]);
+}
+
+async function startBySystemd(log: Log): Promise<void> {
+  log("Starting the engine: systemctl start docker");
+  await asRoot(
+    `systemctl start docker.service && echo systemd > ${engineFiles.pid}`,
+  );
+}
+
+/**
+ * For bash: closes what a caller left open past stderr. A pipe that a process
+ * keeps which outlives its caller never ends for the reader behind it.
+ */
+const closeInherited = "for fd in $(ls /proc/$$/fd); do " +
+  '[ "$fd" -le 2 ] || eval "exec $fd>&-"; done';
+
+/**
+ * Starts dockerd detached. A killed engine leaves pid files behind, and dockerd
+ * refuses to start where the process of its file exists: after a reboot that is
+ * another, and before its parent has taken note of its end it is a zombie. Only
+ * a process that lives has an executable.
+ */
+async function startDockerd(log: Log): Promise<void> {
+  log(`Starting the engine: dockerd, log in ${engineFiles.log}`);
+  await asRoot(`
+    export PATH="$PATH:/usr/sbin:/sbin"
+    drop_stale() {
+      [ -f "$1" ] || return 0
+      case $(readlink "/proc/$(cat "$1")/exe") in */"$2"*) ;; *) rm -f "$1" ;; esac
+    }
+    drop_stale /var/run/docker.pid dockerd
+    drop_stale /var/run/docker/containerd/containerd.pid containerd
+    setsid bash -c '${closeInherited}; exec dockerd' \\
+      >>${engineFiles.log} 2>&1 </dev/null &
+    echo $! >${engineFiles.pid}
+  `);
+}
+
+async function waitForEngine(env: NodeJS.ProcessEnv): Promise<EngineVersion> {
+  return await waitFor(async () => {
+    const answer = await askEngine(env);
+    if (!("fault" in answer)) return answer;
+    if (answer.fault === "permission denied") {
+      throw new Failure("engine", "The engine runs, but you may not use it", {
+        hint: endpointHint("default", answer.fault),
+      });
+    }
+    return undefined;
+  }, {
+    for: "the engine to answer",
+    timeoutMs: 60_000,
+    everyMs: 100,
+    hint: `See ${engineFiles.log}, or: journalctl -u docker`,
+  });
+}
+
+/** The name of a process that lives, undefined for one that has ended. */
+function processName(pid: string): string | undefined {
+  const status = readText(`/proc/${Number(pid)}/status`);
+  if (status === undefined || /^State:\s+[ZX]/m.test(status)) return undefined;
+  return /^Name:\s+(.*)$/m.exec(status)?.[1];
+}
+
+function readText(path: string): string | undefined {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,145 @@
+// The shared ChromaDB: how it is run, and whether workers get answers from it.
+
+import { once } from "node:events";
+import { chmodSync, chownSync, readFileSync, rmSync } from "node:fs";
+import { request } from "node:http";
+import { createConnection, createServer, type Socket } from "node:net";
+import { messageOf } from "../std/errors.ts";
+import { joinSockets } from "../gateway/forward.ts";
+import type { Instance } from "../instance/instance.ts";
+import { askForwarder } from "../gateway/forwarder-status.ts";
+import { giveTree } from "../std/owned.ts";
+import { serviceUsers } from "../instance/service-users.ts";
+import { listenerUsers } from "../std/socket-table.ts";
+import type { ChildSpec } from "./supervisor.ts";
+
+/** Of the parent's own namespace, where no worker is. */
+const address = "127.0.0.1";
+
+const directory = "/data/chromadb";
+
+const user = { uid: serviceUsers.chromadb, gid: serviceUsers.chromadb };
+
+export function chromadbChild(port: number, logFile: string): ChildSpec {
+  return {
+    name: "chromadb",
+    // The first to be killed where the parent's memory ends, proc(5).
+    command: [
+      "bash",
+      "-c",
+      'echo 1000 >/proc/self/oom_score_adj; exec "$@"',
+      "bash",
+      "deno",
+      "run",
+      "--allow-all",
+      "--no-config",
+      "--no-lock",
+      "--quiet",
+      "/opt/chromadb/chroma.mjs",
+      "run",
+      "--path",
+      directory,
+      "--host",
+      address,
+      "--port",
+      String(port),
+    ],
+    env: {
+      ANONYMIZED_TELEMETRY: "False",
+      DENO_DIR: "/tmp/chromadb/deno",
+      HOME: "/tmp/chromadb",
+    },
+    user,
+    // What it wrote before it had a user of its own, or what was migrated.
+    prepare: () => giveTree(directory, user),
+    logFile,
+  };
+}
+
+/**
+ * Passes what comes in at run/ways/chromadb.sock on to ChromaDB, until `stop` is
+ * aborted. Only the forwarder, which bounds what workers send, can open it.
+ */
+export async function serveChromadb(
+  { home, owner, settings }: Pick<Instance, "home" | "owner" | "settings">,
+  stop: AbortSignal,
+): Promise<void> {
+  const path = home.chromadbSocket;
+  const port = settings.CHROMADB_PORT;
+  const sockets = new Set<Socket>();
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    sockets.add(socket);
+    socket.on("close", () => sockets.delete(socket));
+    socket.on("error", () => socket.destroy());
+    const chromadb = createConnection({
+      port,
+      host: address,
+      allowHalfOpen: true,
+    });
+    joinSockets(socket, chromadb);
+  });
+  rmSync(path, { force: true });
+  server.listen(path);
+  await once(server, "listening");
+  chmodSync(path, 0o660);
+  chownSync(path, serviceUsers.ports, owner.gid);
+  if (!stop.aborted) await once(stop, "abort");
+  for (const socket of sockets) socket.destroy();
+  server.close();
+}
+
+/**
+ * What keeps workers from ChromaDB's answers, undefined where nothing does. To be
+ * asked in the parent. Whose the listeners are, there and in the workers' namespace,
+ * the kernel tells: an answer alone could be anybody's.
+ */
+export async function chromadbFault(
+  { home, settings }: Pick<Instance, "home" | "settings">,
+): Promise<string | undefined> {
+  const port = settings.CHROMADB_PORT;
+  const users = listenerUsers(readFileSync("/proc/net/tcp", "utf8"), port);
+  if (users.length === 0) return "it does not listen";
+  const other = users.find((user) => user !== serviceUsers.chromadb);
+  if (other !== undefined) {
+    return `user ${other} listens at port ${port} of the parent`;
+  }
+  try {
+    const status = await heartbeat({ socketPath: home.chromadbSocket });
+    if (status !== 200) return `its heartbeat has status ${status}`;
+  } catch (error) {
+    return `its heartbeat fails: ${messageOf(error)}`;
+  }
+  try {
+    const { serves, taken } = await askForwarder(home);
+    if (taken.includes(port)) return `a worker has taken port ${port}`;
+    if (!serves.includes(port)) {
+      return `the forwarder does not serve port ${port}`;
+    }
+  } catch (error) {
+    return `the forwarder does not answer: ${messageOf(error)}`;
+  }
+  return undefined;
+}
+
+/** Whether ChromaDB itself answers, in the parent; whoever else can reach it. */
+export async function chromadbAnswers(port: number): Promise<boolean> {
+  const to = { host: address, port };
+  return await heartbeat(to).catch(() => undefined) === 200;
+}
+
+function heartbeat(
+  to: { socketPath: string } | { host: string; port: number },
+): Promise<number | undefined> {
+  return new Promise((resolve, reject) => {
+    const asked = request(
+      { ...to, path: "/api/v2/heartbeat", agent: false },
+      (response) => {
+        response.resume();
+        resolve(response.statusCode);
+      },
+    );
+    asked.setTimeout(2000, () => asked.destroy(new Error("no answer in 2 s")));
+    asked.on("error", reject);
+    asked.end();
+  });
+}

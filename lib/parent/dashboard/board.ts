@@ -1,0 +1,315 @@
+// The one process behind the dashboard: it writes three panes, keeps a window
+// for each worker, counts in the status bar, and rings for who waits.
+
+import { writeFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { inspectContainer } from "../../docker/docker.ts";
+import type { Instance } from "../../instance/instance.ts";
+import type { Log } from "../../std/log.ts";
+import { readParentState } from "../../instance/parent-state.ts";
+import { readWish } from "../../pool/wish.ts";
+import { windowScript } from "../../session/tmux.ts";
+import {
+  followSessions,
+  sessionChanges,
+  type WatchedWorker,
+} from "../../session/watch.ts";
+import { type WorkerStats, workerStats } from "../../worker/status.ts";
+import { listWarm } from "../../worker/workers.ts";
+import {
+  countOf,
+  fitting,
+  type Overview,
+  overviewLines,
+  paneHeights,
+  usageLines,
+  workerLines,
+} from "./panes.ts";
+import { dashboardSession, dashboardTmux } from "./server.ts";
+import { TmuxControl, TmuxError } from "./tmux-control.ts";
+
+/** Between two samples of what workers use, while somebody looks. */
+const sampleEveryMs = 3000;
+
+/** Between two looks at what is told by no event. */
+const overviewEveryMs = 10_000;
+
+interface Pane {
+  name: string;
+  tty: string;
+  height: number;
+}
+
+export class Board {
+  readonly #instance: Instance;
+  readonly #log: Log;
+  readonly #control: TmuxControl;
+  #panes: Pane[] = [];
+  /** What each pane shows, so that nothing is written twice. */
+  readonly #shown = new Map<string, string>();
+  #workers: WatchedWorker[] | undefined;
+  #stats: WorkerStats[] = [];
+  #overview: Overview | undefined;
+  #startedAt = "";
+  #sampling = false;
+  /** The height that the panes were last arranged for. */
+  #arranged = "";
+
+  constructor(instance: Instance, log: Log) {
+    this.#instance = instance;
+    this.#log = log;
+    this.#control = new TmuxControl(
+      dashboardTmux,
+      dashboardSession,
+      (words) => this.#noteEvent(words),
+    );
+  }
+
+  /** Serves the dashboard until `stop` is aborted or its tmux ends. */
+  async run(stop: AbortController): Promise<void> {
+    void this.#control.ended.then(() => stop.abort());
+    const { docker, self } = this.#instance;
+    const parent = self && await inspectContainer(docker, self.Id);
+    this.#startedAt = parent?.State.StartedAt ?? "";
+    await this.#findPanes();
+    const { signal } = stop;
+    await Promise.all([
+      followSessions(
+        this.#instance,
+        { stop: signal, log: this.#log },
+        (workers) => this.#update(workers),
+      ),
+      this.#every(overviewEveryMs, signal, () => this.#look()),
+      this.#every(sampleEveryMs, signal, () => this.#sample()),
+    ]);
+    this.#control.close();
+  }
+
+  async #every(
+    ms: number,
+    stop: AbortSignal,
+    act: () => Promise<void>,
+  ): Promise<void> {
+    while (!stop.aborted) {
+      try {
+        await act();
+      } catch (error) {
+        if (stop.aborted) return;
+        this.#log(`Cannot bring the dashboard up to date: ${error}`);
+      }
+      await sleep(ms, undefined, { signal: stop }).catch(() => {});
+    }
+  }
+
+  #noteEvent([name, ...words]: string[]): void {
+    if (name === "layout-change" || name === "window-pane-changed") {
+      this.#shown.clear();
+      this.#forget(this.#findPanes());
+    }
+    if (name === "session-window-changed" && words[1]) {
+      this.#forget(this.#fillWindow(words[1]));
+    }
+    if (name === "client-session-changed") this.#forget(this.#sample());
+  }
+
+  /** What fails because tmux changed meanwhile is told by its next event. */
+  #forget(done: Promise<void>): void {
+    done.catch((error) => {
+      if (!(error instanceof TmuxError)) this.#log(`${error}`);
+    });
+  }
+
+  async #findPanes(): Promise<void> {
+    await this.#arrangePanes();
+    const format = "#{@pane} #{pane_tty} #{pane_height}";
+    const target = `=${dashboardSession}:`;
+    const lines = await this.#ask(
+      "list-panes",
+      "-s",
+      "-t",
+      target,
+      "-F",
+      format,
+    );
+    this.#panes = lines.flatMap((line) => {
+      const [name = "", tty = "", height] = line.split(" ");
+      return name === "" ? [] : [{ name, tty, height: Number(height) }];
+    });
+    this.#draw();
+  }
+
+  /** tmux scales all panes alike; what each needs is another matter. */
+  async #arrangePanes(): Promise<void> {
+    const target = `=${dashboardSession}:dashboard`;
+    const format = "#{window_height} #{pane_id}";
+    const panes = (await this.#ask("list-panes", "-t", target, "-F", format))
+      .map((line) => line.split(" "));
+    const [height = "", ...ids] = [panes[0]?.[0], ...panes.map(([, id]) => id)];
+    if (height === this.#arranged || ids.length !== 4) return;
+    this.#arranged = height;
+    const heights = paneHeights(Number(height));
+    // From above: a pane takes from the next what it is given.
+    for (const [index, id] of ids.slice(0, -1).entries()) {
+      const wanted = String(heights[index]);
+      await this.#ask("resize-pane", "-t", id ?? "", "-y", wanted);
+    }
+  }
+
+  async #update(workers: WatchedWorker[]): Promise<void> {
+    const began = sessionChanges(this.#workers, workers)
+      .some(({ from, to }) =>
+        to === "waiting" && from !== null && from !== "waiting"
+      );
+    this.#workers = workers;
+    await this.#arrangeWindows(workers);
+    const waiting = countOf(workers, "waiting");
+    await this.#ask("set", "-g", "@workers", String(workers.length));
+    await this.#ask("set", "-g", "@waiting", String(waiting));
+    if (began) this.#write("status", "\x07");
+    this.#draw();
+    this.#forget(this.#look());
+    this.#forget(this.#sample());
+  }
+
+  /** What no event tells of: that the parent is ready, ChromaDB, the pool. */
+  async #look(): Promise<void> {
+    const { settings, names } = this.#instance;
+    const state = readParentState(this.#instance);
+    const port = settings.CHROMADB_PORT;
+    const claimed = this.#workers ?? [];
+    this.#overview = {
+      parent: names.parent,
+      startedAt: this.#startedAt,
+      readyMs: state?.readyMs ?? null,
+      chromadbPort: port,
+      chromadbAnswers: state?.chromadbFault === null,
+      pool: readWish(this.#instance).enabled
+        ? {
+          warm: (await listWarm(this.#instance)).length,
+          busy: claimed.filter(({ worker }) => worker.born === "warm").length,
+        }
+        : null,
+    };
+    this.#draw();
+  }
+
+  /** Costs the engine some work a worker: nothing is asked while nobody looks. */
+  async #sample(): Promise<void> {
+    if (this.#sampling) return;
+    this.#sampling = true;
+    try {
+      await this.#sampleNow();
+    } finally {
+      this.#sampling = false;
+    }
+  }
+
+  async #sampleNow(): Promise<void> {
+    const clients = await this.#ask(
+      "list-clients",
+      "-F",
+      "#{client_control_mode}",
+    );
+    if (!clients.includes("0")) return;
+    this.#stats = await workerStats(this.#instance);
+    this.#draw();
+  }
+
+  #draw(): void {
+    const workers = this.#workers;
+    if (!workers) return;
+    const contents: Record<string, string[]> = {
+      status: this.#overview
+        ? overviewLines(this.#overview, workers, Date.now())
+        : [],
+      workers: workerLines(workers),
+      usage: usageLines(this.#stats),
+    };
+    for (const { name, height } of this.#panes) {
+      const lines = fitting(contents[name] ?? [], height);
+      // No cursor, no wrapping; each line to its end, then what is below.
+      const text = `\x1b[?25l\x1b[?7l\x1b[H${
+        lines.map((line) => `${line}\x1b[K`).join("\r\n")
+      }\x1b[J`;
+      if (this.#shown.get(name) === text) continue;
+      this.#shown.set(name, text);
+      this.#write(name, text);
+    }
+  }
+
+  #write(name: string, text: string): void {
+    const pane = this.#panes.find((pane) => pane.name === name);
+    try {
+      if (pane) writeFileSync(pane.tty, text);
+    } catch {
+      this.#shown.delete(name); // the pane has gone; tmux tells so next
+    }
+  }
+
+  /** A window for each worker, that comes and goes with it. */
+  async #arrangeWindows(workers: WatchedWorker[]): Promise<void> {
+    const windows = await this.#windows();
+    for (const [id, window] of windows) {
+      if (workers.some(({ worker }) => worker.id === id)) continue;
+      await this.#ask("kill-window", "-t", window).catch(() => {});
+    }
+    for (const { worker } of workers) {
+      if (windows.has(worker.id)) continue;
+      const [window = ""] = await this.#ask(
+        "new-window",
+        ...["-d", "-P", "-F", "#{window_id}"],
+        ...["-t", `=${dashboardSession}:`, "-n", worker.name],
+        // Nothing runs in the worker for it before somebody looks.
+        "exec tail -f /dev/null",
+      );
+      await this.#ask("set", "-w", "-t", window, "@worker", worker.id);
+      await this.#ask("set", "-w", "-t", window, "pane-border-status", "off");
+      await this.#ask("set", "-w", "-t", window, "remain-on-exit", "on");
+    }
+  }
+
+  /** Windows by the worker whose they are. */
+  async #windows(): Promise<Map<string, string>> {
+    const format = "#{@worker} #{window_id}";
+    const target = `=${dashboardSession}`;
+    const lines = await this.#ask("list-windows", "-t", target, "-F", format);
+    return new Map(
+      lines.map((line) => line.split(" ") as [string, string])
+        .filter(([worker]) => worker !== ""),
+    );
+  }
+
+  /** Attaches to the worker of a window, where that is not done already. */
+  async #fillWindow(window: string): Promise<void> {
+    const format = "#{@worker} #{@filled} #{pane_dead}";
+    const [line = ""] = await this.#ask(
+      "list-panes",
+      "-t",
+      window,
+      "-F",
+      format,
+    );
+    const [worker = "", filled, dead] = line.split(" ");
+    if (!/^[0-9a-f]{64}$/.test(worker) || (filled === "1" && dead === "0")) {
+      return;
+    }
+    await this.#ask("set", "-w", "-t", window, "@filled", "1");
+    await this.#ask(
+      "respawn-pane",
+      "-k",
+      "-t",
+      window,
+      `exec docker exec -it --env=TERM=tmux-256color ${worker} sh -c ${
+        shellQuoted(windowScript)
+      }`,
+    );
+  }
+
+  #ask(...words: string[]): Promise<string[]> {
+    return this.#control.ask(...words);
+  }
+}
+
+function shellQuoted(text: string): string {
+  return `'${text.replaceAll("'", `'\\''`)}'`;
+}

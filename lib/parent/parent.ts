@@ -1,0 +1,261 @@
+// What runs as the parent: starts its children phase by phase, and says how
+// long each phase took.
+
+import { setTimeout as sleep } from "node:timers/promises";
+import {
+  chromadbAnswers,
+  chromadbChild,
+  chromadbFault,
+  serveChromadb,
+} from "./chromadb.ts";
+import {
+  hasTmux,
+  isDashboardWished,
+  serverAnswers,
+  serverCommand,
+} from "./dashboard/server.ts";
+import { inspectContainer } from "../docker/docker.ts";
+import { messageOf } from "../std/errors.ts";
+import { keepLoginFresh } from "../home/login.ts";
+import { pullWorkerImage } from "../image/pull.ts";
+import type { Instance } from "../instance/instance.ts";
+import type { Log } from "../std/log.ts";
+import { ensureNet } from "../daemon/net.ts";
+import { refreshNetFiles } from "../worker/net-files.ts";
+import { serveParent } from "../instance/parent-socket.ts";
+import {
+  type ParentState,
+  writeParentState,
+} from "../instance/parent-state.ts";
+import { poolAnswers } from "../pool/client.ts";
+import { readWish } from "../pool/wish.ts";
+import { keepReconciled } from "./reconcile.ts";
+import { ensureSeccompTried } from "../image/seccomp.ts";
+import { type ChildSpec, Supervisor } from "./supervisor.ts";
+import { duration } from "../std/units.ts";
+import { ensureHome } from "../instance/volumes.ts";
+
+/** Together with the others' under the 5 seconds that a stop may take. */
+const childStopMs = 2000;
+
+/** Between two looks at whether there is to be a pool. */
+const wishEveryMs = 500;
+
+/** Between two looks at ChromaDB. */
+const healthEveryMs = 1000;
+
+/** While it has not answered for the first time, for so long. */
+const startingFault = "it is starting";
+const startMs = 10_000;
+
+/** Runs the parent until `stop` is aborted, then ends its children in order. */
+export async function runParent(
+  openInstance: () => Promise<Instance>,
+  build: string,
+  stop: AbortSignal,
+  log: Log,
+): Promise<void> {
+  const state: ParentState = {
+    version: 1,
+    container: "",
+    build,
+    ready: false,
+    readyMs: null,
+    chromadbFault: startingFault,
+    phases: [],
+    children: [],
+  };
+  const phase = async <T>(name: string, run: () => Promise<T>): Promise<T> => {
+    const startedAt = performance.now();
+    const result = await run();
+    const ms = Math.round(performance.now() - startedAt);
+    state.phases.push({ name, ms });
+    log(`Phase "${name}" took ${duration(ms)}`);
+    return result;
+  };
+
+  const instance = await phase("critical init", async () => {
+    const opened = await openInstance();
+    ensureHome(opened);
+    state.container = opened.self?.Id ?? "";
+    await ensureOwnNet(opened, log);
+    return opened;
+  });
+  const publish = () => {
+    state.children = supervisor.states;
+    writeParentState(instance, state);
+  };
+  const supervisor = new Supervisor({
+    log,
+    changed: publish,
+    owner: instance.owner,
+  });
+  const port = instance.settings.CHROMADB_PORT;
+  const wished = wishedChildren(instance, await hasTmux(log));
+  publish();
+
+  await phase("parallel init", async () => {
+    supervisor.start({
+      ...chromadbChild(port, instance.home.childLog("chromadb")),
+      // Under load it may be slow to answer.
+      watch: {
+        answers: () => chromadbAnswers(port),
+        everyMs: watchEveryMs,
+        silentMs: 60_000,
+        startMs: 120_000,
+      },
+    });
+    await Promise.all([
+      keepWished(wished, supervisor),
+      pullWorkerImage(instance, log),
+    ]);
+  });
+  if (!stop.aborted) {
+    state.ready = true;
+    state.readyMs = state.phases.reduce((sum, { ms }) => sum + ms, 0);
+    log(`Ready after ${duration(state.readyMs)}`);
+  }
+  publish();
+  let answered = () => {};
+  const serviceReady = phase(
+    "service ready",
+    () => new Promise<void>((resolve) => answered = resolve),
+  );
+
+  await Promise.all([
+    followEngine(instance, log),
+    keepReconciled(instance, stop, log),
+    keepLoginFresh(instance, stop, log),
+    serveParent(instance, stop).catch((error) =>
+      log(`Commands cannot ask the parent: ${messageOf(error)}`)
+    ),
+    serveChromadb(instance, stop).catch((error) =>
+      log(`Workers cannot reach ChromaDB: ${messageOf(error)}`)
+    ),
+    watchChromadb(instance, stop, log, async (fault) => {
+      if (fault === null) {
+        answered();
+        await serviceReady;
+      } else {
+        log(`ChromaDB: ${fault}`);
+      }
+      state.chromadbFault = fault;
+      publish();
+    }),
+    watchWishes(wished, supervisor, stop),
+  ]);
+  log("Stopping");
+  state.ready = false;
+  await supervisor.stop(childStopMs);
+  log("Stopped");
+}
+
+/** The workers' namespace, where nobody made one: this parent was started by hand. */
+async function ensureOwnNet(instance: Instance, log: Log): Promise<void> {
+  const { docker, names, self } = instance;
+  if (await inspectContainer(docker, names.net)) return;
+  await ensureNet(instance, self?.ImageID ?? "", [], log);
+}
+
+/** Calls `changed` whenever ChromaDB has another fault, or none. */
+async function watchChromadb(
+  instance: Instance,
+  stop: AbortSignal,
+  log: Log,
+  changed: (fault: string | null) => Promise<void>,
+): Promise<void> {
+  const startedAt = performance.now();
+  let last: string | null = startingFault;
+  let answered = false;
+  while (!stop.aborted) {
+    let fault = await chromadbFault(instance) ?? null;
+    answered ||= fault === null;
+    const starting = !answered && performance.now() - startedAt < startMs;
+    if (starting) fault = startingFault;
+    try {
+      if (fault !== last) await changed(fault);
+      last = fault;
+    } catch (error) {
+      log(`Cannot keep the parent's state: ${messageOf(error)}`);
+    }
+    const pauseMs = answered ? healthEveryMs : 50;
+    await sleep(pauseMs, undefined, { signal: stop }).catch(() => {});
+  }
+}
+
+/** An engine that was started again, or is a newer one, changes what was kept. */
+async function followEngine(instance: Instance, log: Log): Promise<void> {
+  try {
+    await refreshNetFiles(instance, instance.names.net);
+    await ensureSeccompTried(instance, log);
+  } catch (error) {
+    log(`warning: ${messageOf(error)}`);
+  }
+}
+
+/** Between two looks at whether a child answers. */
+const watchEveryMs = 5000;
+
+interface WishedChild extends ChildSpec {
+  isWished: () => boolean;
+}
+
+/** Those that people turn on and off while the parent runs. */
+function wishedChildren(instance: Instance, tmux: boolean): WishedChild[] {
+  const { home } = instance;
+  const dashboard = () => tmux && isDashboardWished(instance);
+  return [
+    {
+      name: "pool",
+      command: ["/scripts/pool-manager", "serve"],
+      logFile: home.childLog("pool"),
+      watch: {
+        answers: () => poolAnswers(home.poolSocket, watchEveryMs),
+        everyMs: watchEveryMs,
+        silentMs: 30_000,
+        startMs: 60_000,
+      },
+      isWished: () => readWish(instance).enabled,
+    },
+    {
+      name: "tmux",
+      command: serverCommand,
+      logFile: home.childLog("tmux"),
+      watch: {
+        answers: serverAnswers,
+        everyMs: 3 * watchEveryMs,
+        silentMs: 30_000,
+        startMs: 60_000,
+      },
+      isWished: dashboard,
+    },
+    {
+      name: "dashboard",
+      command: ["/scripts/setup-dashboard", "serve"],
+      logFile: home.childLog("dashboard"),
+      isWished: dashboard,
+    },
+  ];
+}
+
+async function watchWishes(
+  children: WishedChild[],
+  supervisor: Supervisor,
+  stop: AbortSignal,
+): Promise<void> {
+  while (!stop.aborted) {
+    await keepWished(children, supervisor);
+    await sleep(wishEveryMs, undefined, { signal: stop }).catch(() => {});
+  }
+}
+
+async function keepWished(
+  children: WishedChild[],
+  supervisor: Supervisor,
+): Promise<void> {
+  for (const child of children) {
+    const { name } = child;
+    if (!child.isWished()) await supervisor.end(name, childStopMs);
+    else if (!supervisor.has(name)) supervisor.start(child);
+  }
+}

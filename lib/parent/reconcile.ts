@@ -1,0 +1,300 @@
+// Docker is the truth about what runs; records and files follow it. Run by the
+// parent when it starts, after Docker's events, and every minute.
+
+import { rmSync } from "node:fs";
+import { basename, dirname, join, relative } from "node:path";
+import { inDirectory, type Kind } from "../std/directory.ts";
+import { type Docker } from "../docker/docker.ts";
+import { engineFailure } from "../docker/docker-errors.ts";
+import { forgetHome, retireWorker, stopWorker } from "../worker/ending.ts";
+import { messageOf } from "../std/errors.ts";
+import { type ContainerEvent, followEvents } from "../instance/events.ts";
+import type { Instance } from "../instance/instance.ts";
+import type { Role } from "../instance/labels.ts";
+import type { Log } from "../std/log.ts";
+import { reviveForwarder } from "../daemon/forwarder.ts";
+import { keepNet } from "../daemon/net.ts";
+import { isStaged } from "../std/owned.ts";
+import { homeDirectories, type HomePaths } from "../instance/paths.ts";
+import { readClaim } from "../pool/claim.ts";
+import { isUsed } from "../pool/warm.ts";
+import {
+  closeRecord,
+  isRecord,
+  readRecord,
+  readRecords,
+  type WorkerRecord,
+  writeRecord,
+} from "../instance/record.ts";
+import { forgetSecrets } from "../worker/secrets.ts";
+import { insideWorker } from "../instance/paths.ts";
+import { listWorkers, type WorkerState } from "../worker/workers.ts";
+
+export interface ReconcilePlan {
+  /** Workers without a record: they get one. */
+  adopt: WorkerState[];
+  /** Records without a worker: they are closed. */
+  close: WorkerRecord[];
+  /** Workers that have ended, or never began, and are not to stay. */
+  retire: WorkerState[];
+  /** Workers for one command, which has had its time to begin. */
+  forsaken: WorkerRecord[];
+}
+
+/** A worker that was created this long ago and not started never will be. */
+const startGraceMs = 30_000;
+
+/** What belongs to no worker for so long is not for one that is being made. */
+const orphanGraceMs = 10 * 60_000;
+
+/** Whoever spawned or stops a worker retires it; the parent comes after. */
+const settleMs = 2000;
+const everyMs = 60_000;
+
+/** Roles of the containers whose end leaves something to be done. */
+const followed: string[] = ["worker", "forwarder", "net"] satisfies Role[];
+
+/** What to do; nothing is done yet. */
+export function planReconcile(
+  workers: WorkerState[],
+  records: WorkerRecord[],
+  nowMs: number,
+): ReconcilePlan {
+  const ids = new Set(workers.map(({ id }) => id));
+  const recorded = new Set(records.map(({ container }) => container));
+  const over = ({ state, createdAt, keep }: WorkerState) =>
+    !keep &&
+    (state === "created"
+      ? nowMs - Date.parse(createdAt) > startGraceMs
+      : state === "exited" || state === "dead");
+  return {
+    adopt: workers.filter((worker) => !recorded.has(worker.id)),
+    close: records.filter(({ container }) => !ids.has(container)),
+    retire: workers.filter(over),
+    forsaken: records.filter(({ once, container, createdAt }) =>
+      once && ids.has(container) &&
+      nowMs - Date.parse(createdAt) > startGraceMs
+    ),
+  };
+}
+
+/** Brings records and files in line with Docker, once. */
+export async function reconcile(instance: Instance, log: Log): Promise<void> {
+  // Records first: a worker that is spawned in between then has no record here,
+  // and is only recorded twice; the other way round its record would be closed.
+  const records = readRecords(instance, log);
+  const workers = await listWorkers(instance);
+  const plan = planReconcile(workers, records, Date.now());
+  for (const worker of plan.adopt) await adopt(instance, worker, log);
+  for (const worker of plan.retire) {
+    log(`Worker "${worker.name}" has ended: ${worker.status || worker.state}`);
+    await retireWorker(instance, worker, log);
+  }
+  for (const record of plan.forsaken) {
+    if (await isUsed(instance, record.container)) continue;
+    log(`Nobody uses "${record.worker}" any more; stopping it`);
+    const { worker: name, container: id } = record;
+    await stopWorker(instance, { name, id }, log);
+  }
+  for (const record of plan.close) {
+    log(`Worker "${record.worker}" is gone; closing its record`);
+    forgetSecrets(instance, record.secrets);
+    closeRecord(instance, record, {
+      at: new Date().toISOString(),
+      exitCode: null,
+    });
+  }
+  await dropOrphans(instance, workers, log);
+}
+
+/** Reconciles now, after events and every minute, until `stop` is aborted. */
+export async function keepReconciled(
+  instance: Instance,
+  stop: AbortSignal,
+  log: Log,
+): Promise<void> {
+  let last = Promise.resolve();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const run = () => {
+    clearTimeout(timer);
+    last = last.then(() => keepNet(instance, log)).catch((error) =>
+      log(`Cannot look after ${instance.names.net}: ${messageOf(error)}`)
+    ).then(() => reconcile(instance, log)).catch((error) =>
+      log(`Cannot reconcile: ${messageOf(error)}`)
+    ).then(() => reviveForwarder(instance)).catch((error) =>
+      log(`Cannot start ${instance.names.forwarder}: ${messageOf(error)}`)
+    );
+    timer = setTimeout(run, everyMs);
+  };
+  const soon = () => {
+    clearTimeout(timer);
+    timer = setTimeout(run, settleMs);
+  };
+  run();
+  stop.addEventListener("abort", () => clearTimeout(timer));
+  while (!stop.aborted) {
+    try {
+      await followEvents(
+        instance,
+        { actions: ["die", "destroy", "oom"], stop },
+        (event) => {
+          if (!followed.includes(event.role)) return;
+          if (event.action === "oom") noteOom(instance, event, log);
+          else soon();
+        },
+      );
+    } catch (error) {
+      if (!stop.aborted) log(`Docker's events broke off: ${messageOf(error)}`);
+    }
+    if (!stop.aborted) {
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+    }
+  }
+  clearTimeout(timer);
+  await last;
+}
+
+function noteOom(instance: Instance, event: ContainerEvent, log: Log): void {
+  const record = readRecord(instance, event.name, log);
+  if (record?.container !== event.id) return;
+  log(`Worker "${event.name}" ran out of memory; a process of it was killed`);
+  writeRecord(instance, { ...record, oomKilledAt: event.at.toISOString() });
+}
+
+/** Writes the record that a live worker has lost, from what Docker knows. */
+async function adopt(
+  instance: Instance,
+  worker: WorkerState,
+  log: Log,
+): Promise<void> {
+  const claim = readClaim(instance.home.claim(worker.id));
+  if (claim) {
+    log(`Worker "${worker.name}" has no record; writing that of its claim`);
+    return writeRecord(instance, { ...claim.record, worker: worker.name });
+  }
+  // In the middle of one, which the pool will finish or undo.
+  if (worker.born === "warm") return;
+  let container: Docker.ContainerInspectInfo;
+  try {
+    container = await instance.docker.getContainer(worker.id).inspect();
+  } catch (error) {
+    log(engineFailure(error, `Cannot adopt worker "${worker.name}"`).message);
+    return;
+  }
+  const [uid = 0, gid = 0] = container.Config.User.split(":").map(Number);
+  const source = (target: string) =>
+    container.Mounts.find(({ Destination }) => Destination === target)?.Source;
+  const home = relative(
+    instance.hostHome.home,
+    source(insideWorker.claudeHome) ?? "",
+  );
+  const secrets = source(insideWorker.secrets)?.split("/").at(-1);
+  const record: WorkerRecord = {
+    version: 1,
+    worker: worker.name,
+    container: worker.id,
+    session: worker.session,
+    project: { path: worker.project, uid, gid },
+    image: worker.image,
+    born: worker.born === "warm" ? "warm" : "cold",
+    home,
+    // Rather a home too many than one too few.
+    ephemeral: false,
+    secrets: secrets ?? null,
+    memoryBytes: container.HostConfig.Memory || null,
+    oomKilledAt: null,
+    createdAt: worker.createdAt,
+  };
+  // Somebody's container with our labels, say: no worker that was made here.
+  if (!isRecord(record)) {
+    if (!strangers.has(worker.id)) {
+      log(`Worker "${worker.name}" was not made here; leaving it alone`);
+    }
+    strangers.add(worker.id);
+    return;
+  }
+  log(`Worker "${worker.name}" has no record; adopting it`);
+  writeRecord(instance, record);
+}
+
+/** Ids of containers that were told of once. */
+const strangers = new Set<string>();
+
+/**
+ * Secrets and homes that were laid out for workers which never came to be, and
+ * claims of those that are gone.
+ */
+async function dropOrphans(
+  instance: Instance,
+  workers: WorkerState[],
+  log: Log,
+): Promise<void> {
+  const { home, names } = instance;
+  const records = readRecords(instance, log);
+  const used = new Set(
+    records.flatMap(({ secrets, home }) => [secrets, basename(home)]),
+  );
+  for (
+    const name of oldEntries(dirname(home.workerSecrets("x")), "directory")
+  ) {
+    if (used.has(name)) continue;
+    log(`Removing secrets that belong to no worker: ${name}`);
+    forgetSecrets(instance, name);
+  }
+  // Only homes of names that were made up: the others wait for their name.
+  const madeUp = new RegExp(`^${names.worker("[0-9a-f]{8}-[0-9a-f]{8}")}$`);
+  for (const name of oldEntries(home.workers, "directory")) {
+    if (used.has(name) || !madeUp.test(name)) continue;
+    log(`Removing a home that belongs to no worker: ${name}`);
+    await forgetHome(instance, `workers/${name}`);
+  }
+  const present = new Set(workers.map(({ id }) => id));
+  for (const name of oldEntries(home.claims, "file")) {
+    if (present.has(name.slice(0, name.indexOf(".")))) continue;
+    rmSync(join(home.claims, name), { force: true });
+  }
+  dropStaged(home, log);
+}
+
+/** Removes what commands that were killed have left beside the places of files. */
+export function dropStaged(home: HomePaths, log: Log): void {
+  for (const directory of stagingPlaces(home)) {
+    for (const name of oldEntries(directory, "file").filter(isStaged)) {
+      log(`Removing what a command left half-written: ${name}`);
+      rmSync(join(directory, name), { force: true });
+    }
+  }
+}
+
+/** At a time; the rest is looked at by the next reconciliations. */
+const maxEntries = 20_000;
+
+/** Names in a directory of what was last changed before the grace began. */
+function oldEntries(directory: string, kind: Kind): string[] {
+  return inDirectory(directory, (opened) => {
+    const names: string[] = [];
+    let looked = 0;
+    for (const { name } of opened.entries()) {
+      if (++looked > maxEntries) break;
+      const stat = opened.stat(name);
+      if (stat?.kind !== kind) continue;
+      if (Date.now() - stat.mtimeMs > orphanGraceMs) names.push(name);
+    }
+    return names;
+  }) ?? [];
+}
+
+/** Where files are written beside their place first, a worker's own homes apart. */
+function stagingPlaces(home: HomePaths): string[] {
+  const directories = [
+    ...homeDirectories(home),
+    home.ended,
+    home.login,
+    home.namedSecrets,
+  ];
+  const accounts = join(home.run, "accounts");
+  return [
+    ...directories,
+    ...oldEntries(accounts, "directory").map((name) => join(accounts, name)),
+  ];
+}

@@ -1,0 +1,171 @@
+// The mounter: the one container with the right to mount, and how it is asked.
+
+import { ownContainer } from "../instance/container.ts";
+import {
+  createContainer,
+  type Docker,
+  removeContainer,
+} from "../docker/docker.ts";
+import type { Instance } from "../instance/instance.ts";
+import { roleLabels } from "../instance/labels.ts";
+import { ensureDirectory } from "../std/owned.ts";
+import { waitFor } from "../std/wait.ts";
+import { listWarm } from "../worker/workers.ts";
+import type { AttachRequest } from "./mounter/attach.ts";
+import { Client } from "../std/socket-lines.ts";
+
+/** Where things are inside the mounter. */
+export const insideMounter = {
+  run: "/run/mounter",
+  socket: "/run/mounter/mounter.sock",
+  /** Where a test attaches something for a moment. */
+  scratch: "/tmp/scratch",
+} as const;
+
+const memoryBytes = 256 * 1024 ** 2;
+
+/** An answer takes a millisecond; one that takes longer than that hangs. */
+const answerMs = 1500;
+
+/** From its creation to its first answer, and to the next of one that runs. */
+const startMs = 15_000;
+const runningMs = 3000;
+
+export function mounterSpec(
+  instance: Pick<Instance, "prefix" | "hostHome" | "host" | "owner">,
+  image: string,
+): Docker.ContainerCreateOptions {
+  const { prefix, hostHome, host, owner } = instance;
+  return {
+    Image: image,
+    Entrypoint: ["/scripts/mounter"],
+    Cmd: [],
+    User: "0:0",
+    Env: [
+      "DENO_DIR=/tmp/deno",
+      `HAL9000_PROJECT_ROOTS=${(host.roots ?? []).join(":")}`,
+      `MOUNTER_HOMES=${hostHome.workers}:${hostHome.claude}`,
+      `MOUNTER_RUN=${hostHome.mounter}`,
+    ],
+    Labels: roleLabels(prefix, "mounter", hostHome.home),
+    // The image's is the parent's.
+    Healthcheck: { Test: ["NONE"] },
+    HostConfig: {
+      Init: true,
+      NetworkMode: "none",
+      // The workers' processes, and the host's own mount namespace.
+      PidMode: "host",
+      ReadonlyRootfs: true,
+      Tmpfs: { "/tmp": "rw,nosuid,nodev,size=64m" },
+      CapDrop: ["ALL"],
+      // To mount and to enter namespaces; to look into other users' directories.
+      CapAdd: ["SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE", "DAC_READ_SEARCH"],
+      // AppArmor's profile for containers refuses every mount.
+      SecurityOpt: ["no-new-privileges", "apparmor=unconfined"],
+      // The socket's directory is the owner's.
+      GroupAdd: [String(owner.gid)],
+      Memory: memoryBytes,
+      MemorySwap: memoryBytes,
+      PidsLimit: 64,
+      LogConfig: { Type: "json-file", Config: { "max-size": "1m" } },
+      Mounts: [
+        {
+          Type: "bind",
+          Source: hostHome.mounter,
+          Target: insideMounter.run,
+        },
+      ],
+    },
+  };
+}
+
+/** The mounter as the pool manager has it: one connection, made anew when lost. */
+export class Mounter {
+  readonly #instance: Instance;
+  #client: Client | undefined;
+
+  constructor(instance: Instance) {
+    this.#instance = instance;
+  }
+
+  /** Sees to it that it runs; gives why it cannot do its work, if so. */
+  async ensure(): Promise<string | undefined> {
+    const { docker, names, home, owner, self } = this.#instance;
+    ensureDirectory(home.mounter, 0o770, owner);
+    const image = self?.ImageID ?? "";
+    const present = await ownContainer(
+      this.#instance,
+      names.mounter,
+      "mounter",
+    );
+    const fits = present?.Image === image && present.State.Running &&
+      !present.State.Paused;
+    if (fits) {
+      const answer = await this.#test(runningMs).catch(() => undefined);
+      if (answer) return answer.fault;
+    }
+    // One that hangs as well: it has nothing that another would not have.
+    if (present) await removeContainer(docker, present.Id);
+    const spec = mounterSpec(this.#instance, image);
+    const container = await createContainer(docker, names.mounter, spec);
+    await container.start();
+    return (await this.#test(startMs)).fault;
+  }
+
+  /** What it says of its test of itself, once it listens. */
+  #test(timeoutMs: number): Promise<{ fault?: string }> {
+    return waitFor(async () => {
+      try {
+        return await this.#ask({ op: "test" }) as { fault?: string };
+      } catch (error) {
+        if (isOutOfReach(error)) return undefined; // not listening yet
+        throw error;
+      }
+    }, { for: "the mounter to answer", timeoutMs });
+  }
+
+  /** Attaches directories inside a worker: all, or none where it throws. */
+  async attach(request: AttachRequest): Promise<void> {
+    try {
+      await this.#ask({ op: "attach", ...request });
+    } catch (error) {
+      if (!isOutOfReach(error)) throw error;
+      throw new MounterLost("the mounter is out of reach", { cause: error });
+    }
+  }
+
+  /** Whether a worker has anything attached at one of the targets. */
+  async isAttached(pid: number, targets: string[]): Promise<boolean> {
+    const answer = await this.#ask({ op: "look", pid, targets });
+    return (answer as { attached: boolean }).attached;
+  }
+
+  async #ask(request: object): Promise<unknown> {
+    if (this.#client?.broken) this.#client = undefined;
+    this.#client ??= new Client(`${this.#instance.home.mounter}/mounter.sock`);
+    return await this.#client.ask(request, answerMs);
+  }
+}
+
+/** The mounter has ended, or hangs. */
+export class MounterLost extends Error {}
+
+/** What the mounter itself answers has no code. */
+function isOutOfReach(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException).code !== undefined;
+}
+
+/** What a pool leaves when there is no manager: warm workers, the mounter. */
+export async function removePool(instance: Instance): Promise<void> {
+  const warm = await listWarm(instance);
+  await Promise.all([
+    removeMounter(instance),
+    ...warm.map(({ id }) => removeContainer(instance.docker, id)),
+  ]);
+}
+
+export async function removeMounter(instance: Instance): Promise<void> {
+  const { docker, names } = instance;
+  if (!await ownContainer(instance, names.mounter, "mounter")) return;
+  await removeContainer(docker, names.mounter);
+}

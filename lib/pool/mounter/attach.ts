@@ -1,0 +1,168 @@
+// What the mounter does: attaches directories of the host inside the mount
+// namespace of a running worker. Nothing of it is to be seen on the host.
+
+import { readFileSync, readlinkSync, statSync } from "node:fs";
+import { normalize } from "node:path";
+import process from "node:process";
+import { isWithin } from "../../std/hostpath.ts";
+import {
+  attachMounts,
+  closeDescriptor,
+  copyMounts,
+  detachMounts,
+  enterMountNamespace,
+  openBeneath,
+  openPath,
+  unshareDirectories,
+} from "./mount-calls.ts";
+
+export interface Attachment {
+  /** Of the host, absolute, without links. */
+  source: string;
+  /** In the worker. */
+  target: string;
+  readOnly: boolean;
+  /** Whose the source must be. */
+  uid: number;
+  gid: number;
+}
+
+export interface AttachRequest {
+  /** The worker's container, and its first process as the host numbers it. */
+  container: string;
+  pid: number;
+  attachments: Attachment[];
+}
+
+/** One for a process: it is a thread that goes from namespace to namespace. */
+export class Attacher {
+  readonly #roots: string[];
+  readonly #own: number;
+  readonly #host: number;
+
+  /** `roots` are the host's directories below which sources may lie. */
+  constructor(roots: string[]) {
+    this.#roots = roots;
+    this.#own = openPath("/proc/self/ns/mnt", "namespace");
+    this.#host = openPath(engineNamespace(), "namespace");
+    unshareDirectories();
+  }
+
+  /** Attaches all or, where it throws, none. */
+  attach({ container, pid, attachments }: AttachRequest): void {
+    const opened: number[] = [];
+    const open = (descriptor: number) => {
+      opened.push(descriptor);
+      return descriptor;
+    };
+    try {
+      const worker = open(openPath(`/proc/${pid}/ns/mnt`, "namespace"));
+      // Looked at after that: the number may have been given away since.
+      if (!readFileSync(`/proc/${pid}/cgroup`, "utf8").includes(container)) {
+        throw new Error("the worker has ended");
+      }
+      const sources = this.#within(this.#host, () => {
+        const root = open(openPath("/", "directory"));
+        return attachments.map(({ source, readOnly }) => {
+          this.#checkSource(source);
+          const directory = open(openBeneath(root, source.slice(1)));
+          return { directory, tree: open(copyMounts(directory, readOnly)) };
+        });
+      });
+      for (const [index, { directory }] of sources.entries()) {
+        checkOwner(directory, attachments[index] as Attachment);
+      }
+      this.#within(worker, () => {
+        const done: string[] = [];
+        try {
+          for (const [index, { tree }] of sources.entries()) {
+            const { target } = attachments[index] as Attachment;
+            attachMounts(tree, target);
+            done.push(target);
+          }
+        } catch (error) {
+          for (const target of done.toReversed()) detachMounts(target);
+          throw error;
+        }
+      });
+    } finally {
+      for (const descriptor of opened) closeDescriptor(descriptor);
+    }
+  }
+
+  /**
+   * Does all that an attach does, with our own container for the worker. Throws
+   * where this machine or its policies do not allow it.
+   */
+  test(source: string, seenHere: string, target: string): void {
+    const opened: number[] = [];
+    try {
+      const tree = this.#within(this.#host, () => {
+        const root = openPath("/", "directory");
+        opened.push(root);
+        const directory = openBeneath(root, source.slice(1));
+        opened.push(directory);
+        const tree = copyMounts(directory, false);
+        opened.push(tree);
+        return tree;
+      });
+      this.#within(this.#own, () => attachMounts(tree, target));
+      try {
+        const attached = statSync(target);
+        const known = statSync(seenHere);
+        if (attached.ino !== known.ino || attached.dev !== known.dev) {
+          throw new Error("the engine's paths are those of another namespace");
+        }
+      } finally {
+        this.#within(this.#own, () => detachMounts(target));
+      }
+    } finally {
+      for (const descriptor of opened) closeDescriptor(descriptor);
+    }
+  }
+
+  #checkSource(source: string): void {
+    const within = this.#roots.some((root) => isWithin(source, root));
+    if (within && normalize(source) === source) return;
+    throw new Error(`"${source}" is outside of the project roots`);
+  }
+
+  /** Runs `act` in another mount namespace and comes back, or ends the process. */
+  #within<T>(namespace: number, act: () => T): T {
+    enterMountNamespace(namespace);
+    try {
+      return act();
+    } finally {
+      try {
+        enterMountNamespace(this.#own);
+      } catch {
+        // Nothing that is done from here on would be done where it should be.
+        process.exit(1);
+      }
+    }
+  }
+}
+
+/**
+ * The mount namespace that the engine mounts from: that of the process which
+ * started this container. Our own view of the host would not do: it never hears
+ * of file systems that are mounted later, and shows what lies below them.
+ */
+function engineNamespace(): string {
+  const own = readlinkSync("/proc/self/ns/mnt");
+  for (let pid = process.pid; pid > 1;) {
+    const status = readFileSync(`/proc/${pid}/status`, "utf8");
+    pid = Number(/^PPid:\s+(\d+)$/m.exec(status)?.[1] ?? 0);
+    const namespace = `/proc/${pid}/ns/mnt`;
+    if (pid > 0 && readlinkSync(namespace) !== own) return namespace;
+  }
+  throw new Error("no process of the engine is in sight");
+}
+
+function checkOwner(directory: number, { source, uid, gid }: Attachment): void {
+  const found = statSync(`/proc/self/fd/${directory}`);
+  if (found.uid === uid && found.gid === gid) return;
+  throw new Error(
+    `"${source}" belongs to ${found.uid}:${found.gid}, not to ${uid}:${gid}`,
+  );
+}

@@ -1,0 +1,25 @@
+// mounter: attaches projects inside running workers, for the pool manager; what
+// runs as the mounter container, until SIGTERM.
+
+import { mkdirSync } from "node:fs";
+import process from "node:process";
+import { logToStderr, timedLog } from "../../std/log.ts";
+import { serveMounter } from "./service.ts";
+import { insideMounter } from "../mounter-container.ts";
+import { command, runCli } from "../../cli/cli.ts";
+
+const cli = command("mounter");
+
+cli.command("", "Run the mounter").action(async () => {
+  const { env } = process;
+  mkdirSync(insideMounter.scratch, { recursive: true });
+  const listener = await serveMounter({
+    roots: [env["HAL9000_PROJECT_ROOTS"], env["MOUNTER_HOMES"]]
+      .flatMap((paths) => (paths ?? "").split(":")).filter(Boolean),
+    run: env["MOUNTER_RUN"] ?? "",
+  }, timedLog(logToStderr));
+  await new Promise((resolve) => process.on("SIGTERM", resolve));
+  await listener.close();
+});
+
+await runCli(cli);

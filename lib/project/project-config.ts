@@ -1,0 +1,457 @@
+// A project's own configuration of Claude: settings, hooks and MCP servers run programs
+// and send data as soon as Claude starts. Whoever wrote the repository wrote them, so
+// they take effect only after the user has approved exactly this content.
+
+import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import * as v from "valibot";
+import { Failure } from "../std/errors.ts";
+import { gitPrograms } from "./git-programs.ts";
+import { type HostView, isWithin } from "../std/hostpath.ts";
+import type { Instance } from "../instance/instance.ts";
+import { isTooMuch } from "../std/json-bounds.ts";
+import type { Log } from "../std/log.ts";
+import { writeWhole } from "../std/owned.ts";
+import { entriesOf, readPlain, Unjudged } from "../std/plain-below.ts";
+import { printable } from "../std/text.ts";
+
+export interface ProjectConfig {
+  /** SHA-256 of the names and contents of all its files. */
+  digest: string;
+  /** What it does, a line each, for the person who is asked; programs first. */
+  summary: string[];
+  /** How many of these lines run something, and so are never left out. */
+  running: number;
+  /** Variables in its settings that no project may set; they are overridden. */
+  forbidden: string[];
+  /**
+   * Whether git runs programs of it, or may. Claude calls git as it starts and reads
+   * no project settings without an approval, but of git there is no such choice.
+   */
+  gitPrograms: boolean;
+  /** Why it cannot be judged, and so not be approved. */
+  fault: string | undefined;
+}
+
+/**
+ * All below it counts: Claude finds hooks, servers, commands and tasks in more places
+ * there, with every version, than could be listed here.
+ */
+const directory = ".claude";
+const settingsFiles = [".claude/settings.json", ".claude/settings.local.json"];
+const serversFile = ".mcp.json";
+/** Files that Claude reads as JSON; one that we cannot read cannot be judged. */
+const jsonFiles = [
+  ...settingsFiles,
+  serversFile,
+  ".claude/scheduled_tasks.json",
+];
+/** But not these: checkouts of Claude's own, and memory, which only informs. */
+const exempt = [".claude/worktrees", ".claude/CLAUDE.md"];
+
+/** More than people write by hand; a project with more is not judged. */
+const maxFileBytes = 4 * 1024 ** 2;
+const maxTotalBytes = 16 * 1024 ** 2;
+const maxEntries = 2000;
+const maxShownLength = 200_000;
+const maxDepth = 8;
+
+/**
+ * Variables that decide where Claude's requests go and what they are signed with.
+ * Claude has many of them, so whole families are refused, but for those that only
+ * choose a model or a limit.
+ */
+const forbiddenVariable =
+  /^(ANTHROPIC_|AWS_|BUN_|CLAUDE_|CLOUD_ML_|GOOGLE_|NODE_|OTEL_|VERTEX_)|_PROXY$/;
+const harmlessVariable =
+  /^(ANTHROPIC_([A-Z0-9_]+_)?MODEL|CLAUDE_CODE_(MAX_|DISABLE_|SUBAGENT_MODEL|EFFORT)\w*|CLAUDE_BASH_\w+|NODE_ENV)$/;
+
+export function isForbiddenVariable(name: string): boolean {
+  const upper = name.toUpperCase();
+  return forbiddenVariable.test(upper) && !harmlessVariable.test(upper);
+}
+
+/** Undefined where the project configures nothing. */
+export function readProjectConfig(
+  project: string,
+  { mount, roots }: HostView,
+): ProjectConfig | undefined {
+  let git: Map<string, Buffer> | undefined;
+  const faulty = (fault: string): ProjectConfig => ({
+    digest: "",
+    summary: [],
+    running: 0,
+    forbidden: [],
+    gitPrograms: git?.size !== 0, // or it is not known
+    fault,
+  });
+  if (roots && !roots.some((root) => isWithin(project, root))) {
+    return faulty("the parent does not see the project");
+  }
+  const files = new Map<string, Buffer>();
+  try {
+    git = gitPrograms(project, mount);
+    collect(mount + project, files);
+  } catch (error) {
+    if (error instanceof Unjudged) return faulty(error.message);
+    throw error;
+  }
+  if (git.size + files.size === 0) return undefined;
+  const hash = createHash("sha256");
+  for (const [name, bytes] of [...git, ...files]) {
+    hash.update(`${name.length} ${name} ${bytes.length} `).update(bytes);
+  }
+  const described = describe(git, files);
+  if (described.fault) return faulty(described.fault);
+  const { lines, forbidden } = described;
+  if (lines.join("").length > maxShownLength) {
+    return faulty("what it runs is too long to be read");
+  }
+  return {
+    digest: hash.digest("hex"),
+    summary: lines,
+    running: described.running,
+    forbidden,
+    gitPrograms: git.size > 0,
+    fault: undefined,
+  };
+}
+
+/** Reads all files that count, in an order of their own. */
+function collect(root: string, files: Map<string, Buffer>): void {
+  let entries = 0;
+  let total = 0;
+  const add = (name: string, listed: boolean) => {
+    const bytes = readPlain(root, name, maxFileBytes);
+    if (!bytes && listed) throw new Unjudged(`${name} cannot be opened`);
+    if (!bytes) return;
+    total += bytes.length;
+    if (total > maxTotalBytes) throw new Unjudged("there is too much of it");
+    // What says nothing need not be asked about.
+    if (bytes.length < 100 && /^\s*(\{\s*\}\s*)?$/.test(bytes.toString())) {
+      return;
+    }
+    files.set(name, bytes);
+  };
+  const addBelow = (name: string, depth = 0) => {
+    for (const entry of entriesOf(root, name, maxEntries)) {
+      if (++entries > maxEntries) throw new Unjudged("it has too many files");
+      const inner = `${name}/${entry.name}`;
+      if (exempt.includes(inner)) continue;
+      if (!entry.isDirectory()) add(inner, true);
+      else if (depth < maxDepth) addBelow(inner, depth + 1);
+      else throw new Unjudged(`${inner} is too deep`);
+    }
+  };
+  add(serversFile, false);
+  addBelow(directory);
+}
+
+interface Described {
+  lines: string[];
+  running: number;
+  forbidden: string[];
+  fault?: string;
+}
+
+/** What runs programs stands first: it is what the person should see. */
+function describe(
+  git: Map<string, Buffer>,
+  files: Map<string, Buffer>,
+): Described {
+  const running = [...git].map(([name, bytes]) =>
+    `${name}: ${shown(bytes.toString().trim())}`
+  );
+  const other: string[] = [];
+  const forbidden = new Set<string>();
+  const counts = new Map<string, number>();
+  for (const [name, bytes] of files) {
+    // The decoder drops a byte order mark, as Claude does.
+    const text = new TextDecoder().decode(bytes);
+    const value = name.endsWith(".json") ? parseObject(text) : undefined;
+    if (!value && isRead(name)) {
+      return {
+        lines: [],
+        running: 0,
+        forbidden: [],
+        fault: `${name} is not valid JSON`,
+      };
+    }
+    const { hooks, mcpServers, ...rest } = value ?? {};
+    running.push(...hookLines(name, hooks));
+    running.push(...serverLines(name, mcpServers));
+    if (settingsFiles.includes(name)) {
+      for (const [key, setting] of Object.entries(rest)) {
+        const runs = decisive.includes(key) || runsPrograms(setting);
+        (runs ? running : other).push(
+          `${name}: ${key} ${shown(setting, runs ? Infinity : 400)}`,
+        );
+      }
+      for (const key of forbiddenIn(rest)) forbidden.add(key);
+    } else if (isRead(name) || runsPrograms(rest)) {
+      const isServers = name.endsWith(serversFile);
+      if (isServers) running.push(...serverLines(name, rest));
+      else if (Object.keys(rest).length > 0) {
+        running.push(`${name}: ${shown(rest)}`);
+      }
+    } else if (name.endsWith(".json") && !value) {
+      running.push(`${name}: not valid JSON, and not shown`);
+    } else if (/\.md$/i.test(name) && isUnusual(frontMatter(text))) {
+      running.push(`${name}: ${shown(frontMatter(text))}`);
+    } else {
+      const group = name.split("/").slice(0, 3).join("/");
+      counts.set(group, (counts.get(group) ?? 0) + 1);
+    }
+  }
+  for (const [group, count] of counts) {
+    const many = count === 1 ? "1 file" : `${count} files`;
+    other.push(files.has(group) ? group : `${group}: ${many}`);
+  }
+  return {
+    lines: [...running, ...other],
+    running: running.length,
+    forbidden: [...forbidden],
+  };
+}
+
+function forbiddenIn(settings: Record<string, unknown>): string[] {
+  return [
+    ...Object.keys(objectOr(settings["env"])).filter(isForbiddenVariable),
+    ...Object.keys(settings).filter((key) => credentialHelpers.includes(key)),
+  ];
+}
+
+/** Files of JSON that Claude reads at its start, a plugin's own among them. */
+function isRead(name: string): boolean {
+  return jsonFiles.includes(name) ||
+    /(^|\/)(hooks|plugin|\.mcp|\.lsp)\.json$/.test(name);
+}
+
+/** Settings whose value is a command that signs in. */
+export const credentialHelpers = [
+  "apiKeyHelper",
+  "awsAuthRefresh",
+  "awsCredentialExport",
+  "gcpAuthRefresh",
+  "otelHeadersHelper",
+  "proxyAuthHelper",
+];
+
+/** Settings that decide what may run, and as what. */
+const decisive = [
+  ...credentialHelpers,
+  "enabledPlugins",
+  "env",
+  "extraKnownMarketplaces",
+  "permissions",
+  "sandbox",
+];
+
+const programKeys =
+  /^(commands?|hooks|mcpServers|lspServers|monitors|url|headersHelper)$/;
+
+/** Whether a part of it, however deep, may be a program or a server. */
+function runsPrograms(value: unknown): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  return Object.entries(value).some(([key, inner]) =>
+    programKeys.test(key) || runsPrograms(inner)
+  );
+}
+
+/** What stands between the lines of dashes; all of a file without the second one. */
+function frontMatter(text: string): string {
+  const [before, ...rest] = text.split(/^---.*$/m);
+  return before?.trim() === "" ? rest[0]?.trim() ?? "" : "";
+}
+
+/** What an agent, a skill or a command is and may use, on lines of their own. */
+const usualKey =
+  /^(name|description|model|color|tools|disallowedTools|allowed-tools|argument-hint|license|version|disable-model-invocation|user-invocable):/;
+
+/** Whether it may have more in it, such as hooks, spelled in any way. */
+function isUnusual(frontMatter: string): boolean {
+  const lines = frontMatter.split(/[\n\r\u0085\u2028\u2029]/)
+    .filter((line) => line.trim() !== "");
+  // What is indented belongs to the line above it.
+  return lines.some((line, at) =>
+    !usualKey.test(line) && !(at > 0 && /^( |- )/.test(line))
+  );
+}
+
+/** Whole, each with all that it is given: what is left out could be what matters. */
+function hookLines(name: string, hooks: unknown): string[] {
+  // A plugin may name a file instead.
+  if (typeof hooks === "string" || Array.isArray(hooks)) {
+    return [`${name}: hooks ${shown(hooks)}`];
+  }
+  return Object.entries(objectOr(hooks)).flatMap(([event, matchers]) =>
+    (Array.isArray(matchers) ? matchers : [matchers]).map((matcher) =>
+      `${name}: hook ${event} ${shown(matcher)}`
+    )
+  );
+}
+
+function serverLines(name: string, servers: unknown): string[] {
+  if (typeof servers === "string" || Array.isArray(servers)) {
+    return [`${name}: servers ${shown(servers)}`];
+  }
+  return Object.entries(objectOr(servers)).map(([server, value]) =>
+    `${name}: server ${server} ${shown(value)}`
+  );
+}
+
+/** Without blanks and line breaks in which a part could hide. */
+function shown(value: unknown, most = Infinity): string {
+  const text = JSON.stringify(value)
+    // A backslash of the text itself is two.
+    .replace(
+      /\\\\|(\s|\\[nrtfb])+/g,
+      (found) => found === "\\\\" ? found : " ",
+    );
+  const rest = text.length - most;
+  return rest > 0 ? `${text.slice(0, most)}... (${rest} more)` : text;
+}
+
+function parseObject(text: string): Record<string, unknown> | undefined {
+  try {
+    if (isTooMuch(text)) return undefined;
+    return v.parse(v.record(v.string(), v.unknown()), JSON.parse(text));
+  } catch {
+    return undefined;
+  }
+}
+
+function objectOr(value: unknown): Record<string, unknown> {
+  return v.is(v.record(v.string(), v.unknown()), value) ? value : {};
+}
+
+const approvalSchema = v.object({
+  version: v.literal(1),
+  project: v.string(),
+  digest: v.string(),
+});
+
+type Home = Pick<Instance, "home" | "owner">;
+
+/** Whether the user has approved this content of this project. */
+export function isApproved(
+  { home }: Pick<Instance, "home">,
+  project: string,
+  { digest, fault }: ProjectConfig,
+): boolean {
+  if (fault !== undefined) return false;
+  try {
+    const text = readFileSync(home.approval(project), "utf8");
+    const approval = v.parse(approvalSchema, JSON.parse(text));
+    return approval.project === project && approval.digest === digest;
+  } catch {
+    return false; // not approved yet, or a record that cannot be read
+  }
+}
+
+/** Keeps the approval outside of the project, where no worker can write. */
+export function approve(
+  { home, owner }: Home,
+  project: string,
+  { digest }: ProjectConfig,
+): void {
+  const approval = { version: 1, project, digest };
+  writeWhole(home.approval(project), JSON.stringify(approval), owner);
+}
+
+/** Whether a project's own configuration takes effect, and what it must not set. */
+export interface ConfigVerdict {
+  approved: boolean;
+  forbidden: string[];
+}
+
+/**
+ * Judges it before Claude starts. `ask` gives whether the user approves it now; what
+ * is not in effect is reported to `log`.
+ */
+export async function judgeProjectConfig(
+  instance: Home & Pick<Instance, "host">,
+  project: string,
+  ask: (config: ProjectConfig) => Promise<boolean>,
+  log: Log,
+): Promise<ConfigVerdict> {
+  const config = readProjectConfig(project, instance.host);
+  // Files may be added while Claude runs, and those are not approved.
+  if (!config) return { approved: false, forbidden: [] };
+  const { fault, forbidden } = config;
+  let approved = isApproved(instance, project, config);
+  if (!approved && fault === undefined && await ask(config)) {
+    // What was shown is approved, not what has taken its place meanwhile.
+    const now = readProjectConfig(project, instance.host);
+    if (now?.digest !== config.digest) {
+      throw new Failure(
+        "busy",
+        `The configuration of ${project} has changed since it was shown`,
+        { hint: "Run the command again." },
+      );
+    }
+    approve(instance, project, config);
+    approved = true;
+  }
+  if (!approved && config.gitPrograms) {
+    const why = fault ?? "they are not approved";
+    // What cannot be judged can be accepted, but each time anew.
+    if (fault === undefined || !await ask(config)) {
+      throw new Failure(
+        "unsafe",
+        `Cannot start Claude on ${project}: git may run programs of the project, and ${why}`,
+        {
+          hint:
+            "Read its .git/config; then accept it with --trust-project, or at a terminal.",
+        },
+      );
+    }
+  }
+  if (fault !== undefined) {
+    log(
+      `warning: ${project}'s own Claude configuration is not in effect: ${fault}`,
+    );
+  } else if (!approved) {
+    log(
+      `warning: ${project}'s own Claude configuration is not in effect: nobody has approved it`,
+    );
+    log(
+      "Approve it with --trust-project, or open the session at a terminal. It has:",
+    );
+    for (const line of shortened(config)) log(`  ${line}`);
+  } else if (forbidden.length > 0) {
+    log(
+      `warning: ${project} sets ${
+        forbidden.join(", ")
+      }, which a project must not; it has no effect`,
+    );
+  }
+  return { approved, forbidden };
+}
+
+/** The same before anything is made for a session that may be refused. */
+export async function judgeGitFirst(
+  instance: Home & Pick<Instance, "host">,
+  project: string,
+  ask: (config: ProjectConfig) => Promise<boolean>,
+  log: Log,
+): Promise<ConfigVerdict | undefined> {
+  return readProjectConfig(project, instance.host)?.gitPrograms
+    ? await judgeProjectConfig(instance, project, ask, log)
+    : undefined;
+}
+
+const usualLines = 40;
+
+/** What a person reads before answering: all that runs, and some of the rest. */
+export function shortened(
+  { summary, running }: Pick<ProjectConfig, "summary" | "running">,
+): string[] {
+  const most = Math.max(usualLines, running);
+  const rest = summary.length - most;
+  const first = summary.slice(0, most).map(printable);
+  return rest > 0
+    ? [...first, `... and ${rest} more: read them before you approve them`]
+    : first;
+}

@@ -1,0 +1,261 @@
+// A project's git repository: what of it lies where the worker does not see it,
+// what is mounted for it, and what a person is told.
+
+import {
+  type Dir,
+  existsSync,
+  lstatSync,
+  opendirSync,
+  realpathSync,
+} from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import {
+  gitFileText,
+  GitRefused,
+  type JudgedMount,
+  mountOf,
+} from "./git-directory.ts";
+import {
+  type HostPath,
+  type HostView,
+  isWithin,
+  lookAt,
+  readSmallFile,
+} from "../std/hostpath.ts";
+import type { Instance } from "../instance/instance.ts";
+import { isTarget } from "./mount.ts";
+import { refusalIn } from "./project.ts";
+import { insideWorker } from "../instance/paths.ts";
+import { judgeSubmodule, submoduleMounts } from "./submodule.ts";
+import { isWorktreePath, judgeWorktree, worktreeMounts } from "./worktree.ts";
+
+export interface ProjectGit {
+  /** What git in the worker needs, or must not change. */
+  mounts: JudgedMount[];
+  /** The repository outside of the project that is mounted writable, if one is. */
+  outside: string | undefined;
+  /** Where the worker has a link to the project, for what is mounted. */
+  link?: string;
+  /** What will not work in the worker, and what can be done: a line each. */
+  notices: string[];
+}
+
+/** More than these of the host's worktrees are protected all at once. */
+const maxEntries = 32;
+
+/** `refusal` tells why a directory is given to no worker. */
+export function projectGit(
+  project: HostPath,
+  view: HostView,
+  refusal: (path: string) => string | undefined,
+): ProjectGit {
+  const git = join(project.path, ".git");
+  const seen = join(view.mount, git);
+  const stat = lstatSync(seen, { throwIfNoEntry: false });
+  if (!stat) return told(insideRepository(project.path, view, refusal));
+  if (stat.isDirectory()) return mainCheckout(project, view);
+  if (!stat.isFile()) {
+    return told([
+      `${git} is a link: git works in the worker only if it leads to the project's own files`,
+    ]);
+  }
+  const text = gitFileText(readSmallFile(seen));
+  if (text === undefined) return told([`${git} is not a file of git's`]);
+  const target = resolve(project.path, text);
+  const own = realPath(target, view);
+  if (own !== undefined && isWithin(own, project.path)) return told([]);
+  try {
+    if (isWorktreePath(target) || isWorktreePath(own ?? target)) {
+      const worktree = judgeWorktree(project, target, view, refusal);
+      return {
+        mounts: worktreeMounts(project, worktree),
+        outside: worktree.common.path,
+        notices: [],
+      };
+    }
+    const submodule = judgeSubmodule(project, text, view, refusal);
+    return {
+      mounts: submoduleMounts(submodule),
+      link: submodule.link,
+      outside: submodule.own.path,
+      notices: [],
+    };
+  } catch (error) {
+    if (!(error instanceof GitRefused)) throw error;
+    return told([
+      `The project's git directory ${target} is not mounted, so git does not work in the worker: ${error.message}. Work on a clone to use git`,
+    ]);
+  }
+}
+
+function told(notices: string[]): ProjectGit {
+  return { mounts: [], outside: undefined, notices };
+}
+
+/** Of a project without .git: whether it is a directory of a repository. */
+function insideRepository(
+  project: string,
+  { mount }: HostView,
+  refusal: (path: string) => string | undefined,
+): string[] {
+  for (let at = dirname(project); at !== "/"; at = dirname(at)) {
+    if (!existsSync(join(mount, at, ".git"))) continue;
+    // A home that is kept in git is nothing to open.
+    if (refusal(at) !== undefined) return [];
+    return [
+      `The project is part of the git repository ${at}, which is not mounted: git does not work in the worker. Open ${at} to use git`,
+    ];
+  }
+  return [];
+}
+
+/** Of a project with a repository of its own. */
+function mainCheckout(project: HostPath, view: HostView): ProjectGit {
+  const git = join(project.path, ".git");
+  return {
+    mounts: hostWorktrees(project, view),
+    outside: undefined,
+    notices: alternates(join(view.mount, git, "objects"))
+      .map((path) => resolve(git, "objects", path))
+      .filter((path) => !isWithin(path, project.path))
+      .map((path) =>
+        `Objects of the repository lie in ${path}, which is not mounted: git misses them in the worker. ` +
+        "Copy them: git repack -a -d, then remove .git/objects/info/alternates"
+      ),
+  };
+}
+
+function alternates(objects: string): string[] {
+  return readSmallFile(join(objects, "info/alternates")).split("\n")
+    .filter((line) => line !== "" && !line.startsWith("#"));
+}
+
+/**
+ * What keeps the host's worktrees alive: in the worker they seem to be gone, so
+ * git would forget them, then collect what only they hold. What the repository
+ * knows of those outside of the project is mounted read-only; for those inside
+ * the project is mounted at the host's path as well, where git looks for them.
+ */
+function hostWorktrees(project: HostPath, view: HostView): JudgedMount[] {
+  const directory = join(project.path, ".git/worktrees");
+  const readOnly = (entry: HostPath) =>
+    mountOf(entry, {
+      target: insideWorker.workspace + entry.path.slice(project.path.length),
+      readOnly: true,
+    });
+  const names = entries(join(view.mount, directory));
+  if (names.length > maxEntries) {
+    const all = plainDirectory(directory, view);
+    return all ? [readOnly(all)] : [];
+  }
+  const found = names
+    .flatMap((name) => plainDirectory(join(directory, name), view) ?? [])
+    .map((entry) => ({ entry, place: registeredPlace(entry, view) }))
+    .filter(({ place }) => !isWithin(place, insideWorker.workspace));
+  const within = found.filter(({ place }) => isWithin(place, project.path));
+  return [
+    ...found.filter((one) => !within.includes(one))
+      .map(({ entry }) => readOnly(entry)),
+    ...(within.length > 0 ? [mountOf(project)] : []),
+  ];
+}
+
+/** Whether a repository has worktrees that only a worker finds. */
+export function hasMadeWorktrees(project: string, view: HostView): boolean {
+  const directory = join(project, ".git/worktrees");
+  return entries(join(view.mount, directory)).some((name) =>
+    isWithin(
+      registeredPlace({ path: join(directory, name) }, view),
+      insideWorker.workspace,
+    )
+  );
+}
+
+/** Where the repository says that a worktree lies. */
+function registeredPlace(
+  { path }: Pick<HostPath, "path">,
+  { mount }: HostView,
+): string {
+  return resolve(path, readSmallFile(join(mount, path, "gitdir")).trim());
+}
+
+function plainDirectory(path: string, view: HostView): HostPath | undefined {
+  const found = sightOf(path, view);
+  return found?.path === path && found.kind === "directory" ? found : undefined;
+}
+
+/** Names in a directory, as many as are of interest and one more. */
+function entries(directory: string): string[] {
+  let opened: Dir;
+  try {
+    if (lstatSync(directory).isSymbolicLink()) return [];
+    opened = opendirSync(directory);
+  } catch {
+    return [];
+  }
+  const names: string[] = [];
+  try {
+    for (
+      let entry = opened.readSync();
+      entry && names.length <= maxEntries;
+      entry = opened.readSync()
+    ) {
+      names.push(entry.name);
+    }
+  } finally {
+    opened.closeSync();
+  }
+  return names;
+}
+
+function realPath(path: string, view: HostView): string | undefined {
+  return sightOf(path, view)?.path;
+}
+
+function sightOf(path: string, view: HostView): HostPath | undefined {
+  try {
+    return lookAt(path, view);
+  } catch {
+    return undefined;
+  }
+}
+
+/** The same of a project of the instance, by what the instance refuses. */
+export function gitOf(
+  instance: Pick<
+    Instance,
+    "host" | "hostHome" | "places" | "settings" | "socket"
+  >,
+  project: HostPath,
+  allowAny: boolean,
+): ProjectGit {
+  const { host, settings } = instance;
+  const roots = host.roots ?? settings.HAL9000_PROJECT_ROOTS.map(rootPath);
+  const refusal = (path: string) => {
+    if (allowAny) return undefined;
+    return roots.some((root) => isWithin(path, root))
+      ? refusalIn(instance, path)
+      : "it is outside of the project roots, see HAL9000_PROJECT_ROOTS";
+  };
+  const git = projectGit(project, host, refusal);
+  const odd = [...git.mounts, {
+    source: project.path,
+    target: git.link ?? "/x",
+  }]
+    .find(({ target }) => !isTarget(target));
+  return odd === undefined ? git : {
+    mounts: [],
+    outside: undefined,
+    notices: [
+      `${odd.source} cannot be mounted at ${odd.target}, which is the worker's own: git does not work in the worker`,
+    ],
+  };
+}
+
+function rootPath(root: string): string {
+  try {
+    return realpathSync(root);
+  } catch {
+    return root;
+  }
+}

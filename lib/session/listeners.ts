@@ -1,0 +1,123 @@
+// Who listens at which port of the shared namespace, as seen from outside.
+
+import { inspectContainer } from "../docker/docker.ts";
+import { lookAtContainers } from "../helper/helper.ts";
+import { findParent, type Instance } from "../instance/instance.ts";
+import type { Log } from "../std/log.ts";
+import { portsEach } from "../instance/port-range.ts";
+import type { Look } from "../helper/processes.ts";
+import { readSessions } from "../instance/session-record.ts";
+import { listWorkers } from "../worker/workers.ts";
+
+export interface Listener {
+  port: number;
+  /** Loopback or every address, and what else the kernel says. */
+  address: string;
+  /** The container whose process it is; null for one that is none of ours. */
+  container: string | null;
+  session: string | null;
+  process: string | null;
+  /** The session that the port is set aside for, if it is another's. */
+  reservedFor: string | null;
+}
+
+export interface Listening {
+  listeners: Listener[];
+  /** Containers whose ports are not all known or told, and why. */
+  incomplete: { container: string; reason: string }[];
+}
+
+export interface Candidate {
+  id: string;
+  name: string;
+  session: string | null;
+}
+
+interface Range {
+  name: string;
+  portBase?: number | undefined;
+}
+
+export async function listListeners(
+  instance: Instance,
+  log: Log,
+): Promise<Listening> {
+  const { docker, names } = instance;
+  const parent = instance.self ?? await findParent(instance);
+  const [net, forwarder] = await Promise.all([
+    inspectContainer(docker, names.net),
+    inspectContainer(docker, names.forwarder),
+  ]);
+  const workers = (await listWorkers(instance))
+    .filter(({ state }) => state === "running" || state === "paused");
+  const own: Candidate[] = [
+    ...(parent?.State === "running"
+      ? [{ id: parent.Id, name: names.parent, session: null }]
+      : []),
+    ...(forwarder?.State.Running
+      ? [{ id: forwarder.Id, name: names.forwarder, session: null }]
+      : []),
+  ];
+  // A parent that was started by hand has a namespace of its own.
+  const holder = net?.State.Running
+    ? net
+    : parent && await inspectContainer(docker, parent.Id);
+  const candidates = [...own, ...workers];
+  const look = await lookAtContainers(instance, {
+    netPid: holder?.State.Pid || null,
+    containers: candidates.map(({ id }) => id),
+  });
+  return nameListeners(look, candidates, readSessions(instance, log));
+}
+
+/** Of one container: a worker may listen at all ports that there are. */
+const maxRows = 100;
+
+/** Listeners with names in the place of ids, and whose ports they have. */
+export function nameListeners(
+  look: Look,
+  candidates: Candidate[],
+  sessions: Range[],
+): Listening {
+  const byId = new Map(candidates.map((known) => [known.id, known]));
+  const counts = new Map<string | null, number>();
+  const listeners: Listener[] = [];
+  const inOrder = look.listening.toSorted((a, b) => a.port - b.port);
+  for (const { port, address, container, process } of inOrder) {
+    const count = (counts.get(container) ?? 0) + 1;
+    counts.set(container, count);
+    if (count > maxRows) continue;
+    const known = container === null ? undefined : byId.get(container);
+    const session = known?.session ?? null;
+    const range = sessions.find(({ portBase }) =>
+      portBase !== undefined && port >= portBase && port < portBase + portsEach
+    )?.name ?? null;
+    listeners.push({
+      port,
+      address,
+      container: known?.name ?? null,
+      session,
+      process,
+      reservedFor: range === session ? null : range,
+    });
+  }
+  const name = (id: string | null) =>
+    (id !== null && byId.get(id)?.name) || "unknown";
+  return {
+    listeners,
+    incomplete: [
+      ...look.containers.filter(({ incomplete }) => incomplete).map((
+        { id },
+      ) => ({
+        container: name(id),
+        reason: "has too many open files to look at all of them",
+      })),
+      ...[...counts].filter(([, count]) => count > maxRows).map((
+        [id, count],
+      ) => ({
+        container: name(id),
+        reason: `listens at ${count - maxRows} more`,
+      })),
+    ],
+  };
+}

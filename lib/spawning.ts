@@ -1,8 +1,0 @@
-// All that a spawn needs, to be loaded at once and only when it comes to that.
-
-export { runAttached } from "./attached.ts";
-export { projectImage } from "./images/profiles.ts";
-export { openInstance } from "./instance.ts";
-export { resolveProject } from "./project.ts";
-export { readSecrets } from "./secrets.ts";
-export { spawnWorker } from "./spawn.ts";

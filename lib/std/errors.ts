@@ -1,0 +1,152 @@
+// The errors that commands end with. Each carries its exit code and a second
+// line that says what to do; `lib/cli/cli.ts` alone prints them.
+
+/** Exit codes, the same for every command. */
+export const exitCode = {
+  failed: 1,
+  usage: 2,
+  engine: 3,
+  notFound: 4,
+  busy: 5,
+  unsafe: 6,
+  resources: 7,
+  interrupted: 130,
+} as const;
+
+export type FailureKind = keyof typeof exitCode;
+
+/** A failure that was foreseen: what, on what, why, and what to do about it. */
+export class Failure extends Error {
+  readonly kind: FailureKind;
+  readonly hint: string | undefined;
+
+  constructor(
+    kind: FailureKind,
+    message: string,
+    options: { hint?: string | undefined; cause?: unknown } = {},
+  ) {
+    super(message, { cause: options.cause });
+    this.name = "Failure";
+    this.kind = kind;
+    this.hint = options.hint;
+  }
+
+  get exitCode(): number {
+    return exitCode[this.kind];
+  }
+}
+
+/** What a file system answers, why, and what can be done about it. */
+const fileFaults: Record<
+  string,
+  { kind: FailureKind; why: string; hint: string }
+> = {
+  ENOSPC: {
+    kind: "resources",
+    why: "The disk is full",
+    hint: "Make room, then run it again: see claudy prune.",
+  },
+  EDQUOT: {
+    kind: "resources",
+    why: "The quota is used up",
+    hint: "Make room, then run it again: see claudy prune.",
+  },
+  EROFS: {
+    kind: "failed",
+    why: "the file system is read-only",
+    hint:
+      "Mount it read-write, or set HAL9000_HOME to a directory that can be " +
+      "written.",
+  },
+  EACCES: {
+    kind: "failed",
+    why: "permission denied",
+    hint: "See who owns it: ls -ld. HAL9000_HOME must be yours alone.",
+  },
+  EPERM: {
+    kind: "failed",
+    why: "the operation is not permitted",
+    hint: "See who owns it: ls -ld. HAL9000_HOME must be yours alone.",
+  },
+  ENOENT: {
+    kind: "notFound",
+    why: "there is no such file or directory",
+    hint: "Make what is missing in HAL9000_HOME: claudy daemon start",
+  },
+  ENOTDIR: {
+    kind: "failed",
+    why: "a part of the path is not a directory",
+    hint: "Move away what is there: a directory is wanted.",
+  },
+  EISDIR: {
+    kind: "failed",
+    why: "it is a directory",
+    hint: "Move it away: a file is wanted there.",
+  },
+  EIO: {
+    kind: "failed",
+    why: "the disk failed",
+    hint: "See the kernel's log: dmesg",
+  },
+};
+
+/** What a system call on a file was for. */
+const fileActions: Record<string, string> = {
+  mkdir: "make",
+  rename: "write",
+  link: "write",
+  unlink: "remove",
+  rm: "remove",
+  rmdir: "remove",
+  scandir: "read",
+  readdir: "read",
+  opendir: "read",
+  read: "read",
+  lstat: "find",
+  stat: "find",
+  chmod: "set the mode of",
+  chown: "set the owner of",
+  lchown: "set the owner of",
+};
+
+/**
+ * What Node throws for a file that cannot be written or read, as a Failure with
+ * the file's own name in the place of a temporary one; undefined for all else.
+ */
+export function fileFailure(error: unknown): Failure | undefined {
+  if (error instanceof Failure) return undefined;
+  const { code, path, syscall } = (error ?? {}) as NodeJS.ErrnoException;
+  const fault = fileFaults[code ?? ""];
+  // A socket that cannot be connected to has such codes as well.
+  if (!fault || !syscall || syscall === "connect") return undefined;
+  const opened = code === "ENOENT" ? "read" : "write";
+  const action = fileActions[syscall] ?? opened;
+  const named = path?.replace(/\.[0-9a-f]{16}\.tmp$/, "");
+  const subject = named === undefined ? "a file" : named;
+  const message = fault.kind === "resources"
+    ? `${fault.why}: cannot ${action} ${subject}`
+    : `Cannot ${action} ${subject}: ${fault.why}`;
+  return new Failure(fault.kind, message, { cause: error, hint: fault.hint });
+}
+
+/**
+ * Does what the rest does not depend on: where the file system refuses it, that is
+ * told to `log` as a warning.
+ */
+export async function unlessFileFails(
+  log: (line: string) => void,
+  act: () => Promise<void> | void,
+): Promise<void> {
+  try {
+    await act();
+  } catch (error) {
+    const failure = fileFailure(error);
+    if (!failure) throw error;
+    log(`warning: ${failure.message}`);
+  }
+}
+
+/** The message of anything that was thrown. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,192 @@
+// Requests over a unix socket: one line of JSON each way. A peer that sends
+// garbage, too much, half a line or nothing at all is cut off, and delays nobody.
+
+import { chmodSync, chownSync, rmSync } from "node:fs";
+import {
+  createConnection,
+  createServer,
+  type Server,
+  type Socket,
+} from "node:net";
+import { Failure, type FailureKind, fileFailure, messageOf } from "./errors.ts";
+import type { Owner } from "./owned.ts";
+
+/** Longer than any request; paths have 4096 bytes at most. */
+const maximumLine = 64 * 1024;
+
+/** How long a connection may be silent, where nothing else is said. */
+const defaultSilenceMs = 30_000;
+
+/** How long an answer may take when the listener closes. */
+const lastWordMs = 200;
+
+export interface Peer {
+  /** Whether it still listens. */
+  readonly open: boolean;
+}
+
+/** Answers a request, parsed from its line; what it throws is told to the peer. */
+export type Handler = (request: unknown, peer: Peer) => Promise<unknown>;
+
+type Reply =
+  | { ok: true; result: unknown }
+  | { ok: false; kind: FailureKind; message: string; hint?: string };
+
+export interface Listener {
+  close(): Promise<void>;
+}
+
+/** Listens on `path`, mode 0600, in place of whoever listened there before. */
+export async function listen(
+  path: string,
+  handle: Handler,
+  options: { owner?: Owner; silenceMs?: number } = {},
+): Promise<Listener> {
+  const { owner, silenceMs = defaultSilenceMs } = options;
+  const sockets = new Set<Socket>();
+  const server = createServer((socket) => {
+    sockets.add(socket);
+    socket.on("close", () => sockets.delete(socket));
+    serve(socket, handle, silenceMs);
+  });
+  rmSync(path, { force: true });
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(path, resolve);
+  });
+  chmodSync(path, 0o600);
+  if (owner) chownSync(path, owner.uid, owner.gid);
+  return { close: () => closeServer(server, sockets) };
+}
+
+async function closeServer(
+  server: Server,
+  sockets: Set<Socket>,
+): Promise<void> {
+  const closed = new Promise((resolve) => server.close(resolve));
+  // What is being answered is still told.
+  for (const socket of sockets) {
+    socket.end();
+    setTimeout(() => socket.destroy(), lastWordMs);
+  }
+  await closed;
+}
+
+function serve(socket: Socket, handle: Handler, silenceMs: number): void {
+  let rest = "";
+  let queue = Promise.resolve();
+  socket.setEncoding("utf8");
+  socket.setTimeout(silenceMs, () => socket.destroy());
+  // A peer that leaves in the middle is its own affair.
+  socket.on("error", () => socket.destroy());
+  socket.on("data", (chunk: string) => {
+    const lines = (rest + chunk).split("\n");
+    rest = lines.pop() ?? "";
+    for (const line of lines) {
+      queue = queue.then(async () => {
+        const reply = await replyTo(line, handle, {
+          get open() {
+            return !socket.destroyed;
+          },
+        });
+        if (!socket.destroyed) socket.write(`${JSON.stringify(reply)}\n`);
+      });
+    }
+    if (rest.length > maximumLine) {
+      socket.end(`${JSON.stringify(refusal("The line is too long"))}\n`);
+      rest = "";
+    }
+  });
+}
+
+async function replyTo(
+  line: string,
+  handle: Handler,
+  peer: Peer,
+): Promise<Reply> {
+  if (line.length > maximumLine) return refusal("The line is too long");
+  let request: unknown;
+  try {
+    request = JSON.parse(line);
+  } catch {
+    return refusal("The line is no JSON");
+  }
+  try {
+    return { ok: true, result: await handle(request, peer) };
+  } catch (error) {
+    const failure = error instanceof Failure ? error : fileFailure(error);
+    if (!failure) {
+      return { ok: false, kind: "failed", message: messageOf(error) };
+    }
+    const { kind, message, hint } = failure;
+    return { ok: false, kind, message, ...(hint ? { hint } : {}) };
+  }
+}
+
+function refusal(message: string): Reply {
+  return { ok: false, kind: "usage", message };
+}
+
+/** A connection that requests are sent over, one after the other. */
+export class Client {
+  readonly #socket: Socket;
+  #rest = "";
+  #waiting: { resolve(line: string): void; reject(error: Error): void }[] = [];
+  #broken: Error | undefined;
+
+  constructor(path: string) {
+    this.#socket = createConnection(path);
+    this.#socket.setEncoding("utf8");
+    this.#socket.on("data", (chunk: string) => {
+      const lines = (this.#rest + chunk).split("\n");
+      this.#rest = lines.pop() ?? "";
+      for (const line of lines) this.#waiting.shift()?.resolve(line);
+    });
+    this.#socket.on("error", (error) => this.#fail(error));
+    this.#socket.on("close", () =>
+      this.#fail(
+        Object.assign(new Error("the connection was closed"), {
+          code: "ECONNRESET",
+        }),
+      ));
+  }
+
+  /**
+   * Sends a request and gives what it results in. Throws the peer's Failure, or
+   * an error with a `code` where the peer is not to be reached in time.
+   */
+  async ask(request: unknown, timeoutMs: number): Promise<unknown> {
+    if (this.#broken) throw this.#broken;
+    const timer = setTimeout(() => {
+      this.#fail(
+        Object.assign(new Error("no answer in time"), { code: "ETIMEDOUT" }),
+      );
+    }, timeoutMs);
+    try {
+      const line = await new Promise<string>((resolve, reject) => {
+        this.#waiting.push({ resolve, reject });
+        this.#socket.write(`${JSON.stringify(request)}\n`);
+      });
+      const reply = JSON.parse(line) as Reply;
+      if (reply.ok) return reply.result;
+      throw new Failure(reply.kind, reply.message, { hint: reply.hint });
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+
+  get broken(): boolean {
+    return this.#broken !== undefined;
+  }
+
+  #fail(error: Error): void {
+    this.#broken ??= error;
+    this.#rest = "";
+    for (const { reject } of this.#waiting.splice(0)) reject(this.#broken);
+    this.#socket.destroy();
+  }
+}

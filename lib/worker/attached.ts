@@ -1,0 +1,74 @@
+// A worker that lives at the terminal it was spawned from.
+
+import process from "node:process";
+import { type Docker, inspectContainer } from "../docker/docker.ts";
+import { runDocker } from "../docker/docker-cli.ts";
+import { retireWorker, stopWorker } from "./ending.ts";
+import { Failure } from "../std/errors.ts";
+import type { Instance } from "../instance/instance.ts";
+import type { Log } from "../std/log.ts";
+import { attachTerminal } from "../docker/terminal.ts";
+import { prepareWorker, type SpawnRequest } from "./spawn.ts";
+import { tellOfMemory } from "./status.ts";
+import { waitFor } from "../std/wait.ts";
+
+/** Longer than an interrupted command takes to end. */
+const settleMs = 1000;
+
+/** Runs a worker at this terminal until it ends; gives its exit code. */
+export async function runAttached(
+  instance: Instance,
+  request: SpawnRequest,
+  log: Log,
+): Promise<number> {
+  const terminal = process.stdin.isTTY === true;
+  if (!terminal && !request.command) {
+    throw new Failure("usage", "Cannot attach: stdin is no terminal", {
+      hint: "Spawn with --detach, or give a command behind --.",
+    });
+  }
+  const { worker } = await prepareWorker(instance, {
+    ...request,
+    command: request.command ?? ["claude"],
+    terminal,
+  }, log);
+  const since = Date.now();
+  const code = terminal
+    ? await attachTerminal(instance.docker, worker.id, { start: true })
+    : await runDocker(
+      ["start", "--attach", "--interactive", worker.id],
+      { filtered: true },
+    );
+  const present = await settled(instance, worker.id);
+  if (code !== 0) {
+    const hint =
+      "Give it more: --memory, or WORKER_MEMORY in config/hal9000.conf.";
+    await tellOfMemory(instance, worker, { since, hint }, log);
+  }
+  if (present?.State.Running && code > 128 && !terminal) {
+    // We were told to end before docker could pass that on.
+    await stopWorker(instance, worker, log);
+    return code;
+  }
+  if (present?.State.Running) {
+    log(`Detached; again: coordinator attach ${worker.name}`);
+  } else if (!request.keep) {
+    await retireWorker(instance, worker, log);
+  }
+  return present && !present.State.Running ? present.State.ExitCode : code;
+}
+
+/** docker leaves an interrupted worker before it has ended; it is given time. */
+async function settled(
+  { docker }: Instance,
+  id: string,
+): Promise<Docker.ContainerInspectInfo | undefined> {
+  let present: Docker.ContainerInspectInfo | undefined;
+  await waitFor(async () => {
+    present = await inspectContainer(docker, id);
+    return !present?.State.Running;
+  }, { for: "the worker to end", timeoutMs: settleMs }).catch(() => {
+    // It goes on: somebody has detached from it.
+  });
+  return present;
+}

@@ -1,0 +1,110 @@
+// The hosts, resolv.conf and hostname of the workers' namespace. The engine's files
+// belong to the net container and are one for all who live there; workers have
+// copies that none of them can write.
+
+import { Buffer } from "node:buffer";
+import {
+  closeSync,
+  existsSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  writeSync,
+} from "node:fs";
+import { join } from "node:path";
+import { type Docker, holderOf } from "../docker/docker.ts";
+import { engineFailure } from "../docker/docker-errors.ts";
+import { Failure } from "../std/errors.ts";
+import type { Instance } from "../instance/instance.ts";
+import { ensureDirectory, writeWhole } from "../std/owned.ts";
+import { netFileNames } from "./worker.ts";
+
+type Home = Pick<Instance, "docker" | "home" | "hostHome" | "owner">;
+
+/**
+ * Makes the copies if they are not there; gives their directory on the host.
+ * `network` is Docker's network mode of those who live in the namespace.
+ */
+export async function ensureNetFiles(
+  instance: Home,
+  network: string,
+): Promise<string> {
+  const { home, hostHome } = instance;
+  const present = netFileNames.every((name) =>
+    existsSync(join(home.netFiles, name))
+  );
+  if (!present) {
+    await refreshNetFiles(instance, holderOf(network) ?? network);
+  }
+  return hostHome.netFiles;
+}
+
+/** Copies the files of the container that owns the namespace. */
+export async function refreshNetFiles(
+  { docker, home, owner }: Home,
+  container: string,
+): Promise<void> {
+  ensureDirectory(home.netFiles, 0o700, owner);
+  for (const name of netFileNames) {
+    const path = join(home.netFiles, name);
+    const text = await readFromContainer(docker, container, `/etc/${name}`);
+    if (!existsSync(path)) writeWhole(path, text, owner, 0o644);
+    else if (!readFileSync(path).equals(text)) overwrite(path, text);
+  }
+}
+
+/** In place: a file that took its name would not be seen where this is mounted. */
+function overwrite(path: string, text: Uint8Array): void {
+  const file = openSync(path, "r+");
+  try {
+    writeSync(file, text, 0, text.length, 0);
+    ftruncateSync(file, text.length);
+  } finally {
+    closeSync(file);
+  }
+}
+
+const maxBytes = 256 * 1024;
+
+async function readFromContainer(
+  docker: Docker,
+  container: string,
+  path: string,
+): Promise<Buffer> {
+  const subject = `Cannot read ${path} of the workers' network`;
+  try {
+    const stream = await docker.getContainer(container).getArchive({ path });
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    for await (const chunk of stream) {
+      bytes += chunk.length;
+      if (bytes > maxBytes) {
+        throw new Failure("failed", `${subject}: too large`);
+      }
+      chunks.push(chunk as Buffer);
+    }
+    return firstFileIn(Buffer.concat(chunks));
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    throw engineFailure(error, subject);
+  }
+}
+
+const blockBytes = 512;
+
+/** What the first plain file of a tar archive holds; throws where there is none. */
+export function firstFileIn(archive: Buffer): Buffer {
+  for (let at = 0; at + blockBytes <= archive.length;) {
+    const header = archive.subarray(at, at + blockBytes);
+    const size = parseInt(header.toString("latin1", 124, 136), 8);
+    const start = at + blockBytes;
+    if (Number.isNaN(size) || start + size > archive.length) break;
+    // Before it may be a header of its attributes, of type x.
+    const type = header.toString("latin1", 156, 157);
+    if (type === "0" || type === "\0") {
+      return archive.subarray(start, start + size);
+    }
+    at = start + Math.ceil(size / blockBytes) * blockBytes;
+  }
+  throw new Error("no file in the archive");
+}

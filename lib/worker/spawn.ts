@@ -1,0 +1,372 @@
+// Spawning: from a request in a person's words to a worker and its record.
+
+import { randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
+import { basename, join } from "node:path";
+import {
+  capCpus,
+  type Docker,
+  holderOf,
+  inspectContainer,
+  inspectImage,
+  namespaceStart,
+  removeContainer,
+} from "../docker/docker.ts";
+import { Failure } from "../std/errors.ts";
+import type { GateCheck } from "./gate.ts";
+import { inodeOf } from "../std/hostpath.ts";
+import { workerImage } from "../image/recipes.ts";
+import { findParent, type Instance } from "../instance/instance.ts";
+import { inheritOnce, type InheritRequest } from "../home/inherit.ts";
+import type { Log } from "../std/log.ts";
+import { movedParts } from "../instance/volumes.ts";
+import { refuseSameTargets, resolveMount } from "../project/mount.ts";
+import { workersNetwork } from "../instance/container.ts";
+import { ensureNetFiles } from "./net-files.ts";
+import {
+  resolveGiven,
+  resolveProject,
+  sessionName,
+} from "../project/project.ts";
+import {
+  consentTo,
+  type RepositoryConsent,
+} from "../project/repository-consent.ts";
+import { gitOf } from "../project/project-git.ts";
+import { removeRecord, writeRecord } from "../instance/record.ts";
+import { forgetHome, retireWorker } from "./ending.ts";
+import { workerSeccomp } from "../image/seccomp.ts";
+import { forgetSecrets, keepSecrets, type Secret } from "./secrets.ts";
+import { ensureHome, ensureVolume } from "../instance/volumes.ts";
+import {
+  checkVariable,
+  checkWorkerName,
+  createWorker,
+  type Limits,
+  startWorker,
+  workerSpec,
+} from "./worker.ts";
+import { insideWorker } from "../instance/paths.ts";
+import { type WorkerMount } from "../project/mount.ts";
+import { type PreparedHome, prepareWorkerHome } from "../home/worker-home.ts";
+import { listWorkers } from "./workers.ts";
+
+export interface SpawnRequest {
+  directory: string;
+  /** What a relative path is relative to. */
+  cwd: string;
+  /** Made up where it is left out. */
+  name?: string | undefined;
+  /** Whose Claude home the worker gets; one of its own where it is left out. */
+  session?: string | undefined;
+  /** Of the host's Claude configuration, for a session that is new. */
+  inherit?: InheritRequest | undefined;
+  image?: string | undefined;
+  /** What has that name, where somebody has looked. */
+  imageId?: string | undefined;
+  /** False for a worker without limits. */
+  limited?: boolean;
+  keep?: boolean;
+  /** A network of its own in the place of the parent's. */
+  standalone?: boolean;
+  allowAnyPath?: boolean;
+  /** Whether it has what version 0.5 keeps in HAL9000_HOME, below /data. */
+  formerData?: boolean;
+  /** SRC:DST[:ro] */
+  mounts?: string[];
+  /** A socket of the host's, for the worker's user alone to connect to. */
+  sshAgent?: string | undefined;
+  /** Whether a repository outside of the project may be mounted for its git. */
+  repository?: RepositoryConsent | undefined;
+  /** KEY=VALUE */
+  env?: string[];
+  secrets?: Secret[];
+  /** For one command that is run in it; the parent ends it if nobody else does. */
+  once?: boolean;
+  command?: string[] | undefined;
+  terminal?: boolean;
+}
+
+export interface SpawnedWorker {
+  id: string;
+  name: string;
+  project: string;
+  image: string;
+}
+
+/** Starts a worker on a project. */
+export async function spawnWorker(
+  instance: Instance,
+  request: SpawnRequest,
+  log: Log,
+): Promise<SpawnedWorker> {
+  const { worker, undo } = await prepareWorker(instance, request, log);
+  try {
+    await startWorker(instance.docker, worker.name, worker.id, {
+      announces: request.command === undefined,
+    });
+  } catch (error) {
+    await undo();
+    throw error;
+  }
+  return worker;
+}
+
+export interface PreparedWorker {
+  worker: SpawnedWorker;
+  /** Takes back what was laid out for it, but for the container. */
+  undo: () => Promise<void>;
+}
+
+/** Creates a worker, with its record, that is yet to be started. */
+export async function prepareWorker(
+  instance: Instance,
+  request: SpawnRequest,
+  log: Log,
+): Promise<PreparedWorker> {
+  const { docker, settings, prefix, home } = instance;
+  const { cwd, allowAnyPath: allowAny = false } = request;
+  const name = request.name === undefined
+    ? instance.names.worker(randomBytes(4).toString("hex"))
+    : checkWorkerName(request.name, instance.names);
+  const env = (request.env ?? []).map(checkVariable);
+  const network = request.standalone
+    ? "bridge"
+    : await parentsNetwork(instance);
+  const project = await resolveProject(instance, {
+    path: request.directory,
+    cwd,
+    as: "project",
+    allowAny,
+  });
+  const mounts = await Promise.all(
+    (request.mounts ?? []).map((mount) =>
+      resolveMount(instance, mount, cwd, allowAny)
+    ),
+  );
+  const git = gitOf(instance, project, allowAny);
+  mounts.push(...git.mounts);
+  refuseSameTargets(mounts);
+  git.notices.forEach(log);
+  if (git.outside !== undefined) {
+    await consentTo(git.outside, project, request.repository);
+    log(
+      `Mounting ${git.outside}: the project is its ${
+        git.link ? "submodule" : "worktree"
+      }`,
+    );
+  }
+  if (request.sshAgent) {
+    mounts.push(await agentMount(instance, request.sshAgent));
+  }
+  if (request.formerData) mounts.push(...formerMounts(instance));
+  const image = request.image ?? workerImage(settings);
+  ensureHome(instance);
+  const [limits, seccomp, netFiles] = await Promise.all([
+    request.limited === false ? null : wantedLimits(instance, log),
+    workerSeccomp(instance, log),
+    request.standalone ? undefined : ensureNetFiles(instance, network),
+    ensureVolume(instance, instance.names.volumes.plugins),
+    refuseWithoutNetwork(instance, network),
+  ]);
+  const prepared = prepareWorkerHome(
+    instance,
+    { name, session: request.session },
+    project,
+  );
+  const secrets = request.secrets && request.secrets.length > 0
+    ? keepSecrets(instance, name, request.secrets, project)
+    : null;
+  const spec = workerSpec({
+    prefix,
+    home: instance.hostHome.home,
+    user: project,
+    project: project.path,
+    session: request.session,
+    image,
+    network,
+    seccomp,
+    limits,
+    sources: {
+      ...prepared.sources,
+      netFiles,
+      secrets: secrets ? instance.hostHome.workerSecrets(secrets) : undefined,
+    },
+    env,
+    mounts,
+    command: request.command,
+    terminal: request.terminal ?? false,
+    gate: {
+      home: inodeOf(join(home.home, prepared.home)),
+      checks: [
+        check({
+          source: project.path,
+          target: insideWorker.workspace,
+          ...project,
+        }),
+        ...mounts.flatMap((mount) => mount.inode ? [check(mount)] : []),
+      ],
+      entrypoint: request.command ? await entrypointOf(docker, image) : [],
+    },
+    keep: request.keep ?? false,
+  });
+  const undo = async () => {
+    forgetSecrets(instance, secrets);
+    await undoWorkerHome(instance, name, prepared);
+  };
+  let id: string;
+  try {
+    id = await createWorker(docker, name, spec, git.link);
+  } catch (error) {
+    await undo();
+    throw error;
+  }
+  try {
+    writeRecord(instance, {
+      version: 1,
+      worker: name,
+      container: id,
+      session: request.session ?? null,
+      project: { path: project.path, uid: project.uid, gid: project.gid },
+      image,
+      born: "cold",
+      home: prepared.home,
+      ephemeral: request.name === undefined,
+      once: request.once,
+      secrets,
+      memoryBytes: limits?.memoryBytes ?? null,
+      oomKilledAt: null,
+      createdAt: new Date().toISOString(),
+    });
+  } catch (error) {
+    await removeContainer(docker, id);
+    await undo();
+    throw error;
+  }
+  return {
+    worker: { id, name, project: project.path, image },
+    undo: async () => {
+      removeRecord(instance, name);
+      await undo();
+    },
+  };
+}
+
+/** The agent's socket, without links: it may lie in /run. */
+async function agentMount(
+  instance: Instance,
+  path: string,
+): Promise<WorkerMount> {
+  const given = { path, cwd: "/", as: "ssh-agent", allowAny: true };
+  const found = await resolveGiven(instance, given);
+  if (found.kind !== "other") {
+    throw new Failure("usage", `Cannot use "${path}" as ssh-agent`, {
+      hint: "It is no socket. SSH_AUTH_SOCK names it; start one: ssh-agent",
+    });
+  }
+  return {
+    source: found.path,
+    target: insideWorker.sshAgent,
+    readOnly: false,
+    inode: found.inode,
+  };
+}
+
+function check(
+  { source, target, inode = "" }: Omit<WorkerMount, "readOnly">,
+): GateCheck {
+  return { source, target, inode };
+}
+
+/** What an image runs its command by. */
+async function entrypointOf(docker: Docker, image: string): Promise<string[]> {
+  const entrypoint = (await inspectImage(docker, image))?.Config.Entrypoint;
+  return [entrypoint ?? []].flat();
+}
+
+function formerMounts({ home, hostHome }: Instance): WorkerMount[] {
+  return movedParts.filter(({ name }) => existsSync(join(home.home, name)))
+    .map(({ name }) => ({
+      source: join(hostHome.home, name),
+      target: `/data/${name}`,
+      readOnly: false,
+    }));
+}
+
+/**
+ * The worker that runs on the project already, else a new one; one that has
+ * ended, as after an engine restart, makes room for it.
+ */
+export async function spawnOnce(
+  instance: Instance,
+  request: SpawnRequest,
+  log: Log,
+): Promise<SpawnedWorker> {
+  const project = await resolveProject(instance, {
+    path: request.directory,
+    cwd: request.cwd,
+    as: "project",
+    allowAny: false,
+  });
+  const name = request.name ?? sessionName(project.path);
+  const workers = (await listWorkers(instance))
+    .filter((worker) => worker.project === project.path);
+  const running = workers.find(({ state }) => state === "running");
+  if (running) {
+    const { id, name, image } = running;
+    return { id, name, project: project.path, image };
+  }
+  const ended = workers.find((worker) => worker.name === name);
+  if (ended) await retireWorker(instance, ended, log);
+  const session = request.session ?? name;
+  inheritOnce(instance, session, project, request.inherit, log);
+  return await spawnWorker(instance, { ...request, name, session }, log);
+}
+
+async function wantedLimits(
+  { docker, settings }: Instance,
+  log: Log,
+): Promise<Limits> {
+  return {
+    memoryBytes: settings.WORKER_MEMORY,
+    cpus: await capCpus(docker, settings.WORKER_CPUS, log),
+    pids: settings.WORKER_PIDS_LIMIT,
+  };
+}
+
+/**
+ * Takes a new home back, unless who was faster with the name may have it: of a
+ * claimed worker nobody can see that. A session's is never taken back.
+ */
+async function undoWorkerHome(
+  instance: Instance,
+  name: string,
+  { made, home }: PreparedHome,
+): Promise<void> {
+  if (!made || home !== `workers/${basename(home)}`) return;
+  if (await inspectContainer(instance.docker, name)) return;
+  await forgetHome(instance, home);
+}
+
+async function parentsNetwork(instance: Instance): Promise<string> {
+  const parent = instance.self ?? await findParent(instance);
+  if (parent?.State !== "running") {
+    const state = parent?.State === "paused" ? "paused" : "not running";
+    throw new Failure("notFound", `Cannot spawn: the parent is ${state}`, {
+      hint: "Start it: claudy daemon start. Or spawn with --standalone.",
+    });
+  }
+  return workersNetwork(instance);
+}
+
+/** The engine's own error for this names an id, and no way out. */
+async function refuseWithoutNetwork(
+  { docker, names }: Instance,
+  network: string,
+): Promise<void> {
+  const holder = holderOf(network);
+  if (holder === undefined || await namespaceStart(docker, holder)) return;
+  throw new Failure("notFound", `Cannot spawn: ${names.net} is not running`, {
+    hint: "Start it: claudy daemon start. Or spawn with --standalone.",
+  });
+}

@@ -1,0 +1,188 @@
+// How the workers are: their limits, what they use, and how the last ended.
+
+import type { Docker } from "../docker/docker.ts";
+import { inspectContainer } from "../docker/docker.ts";
+import { statusOf } from "../docker/docker-errors.ts";
+import type { Instance } from "../instance/instance.ts";
+import type { Log } from "../std/log.ts";
+import { withoutNetwork } from "./workers.ts";
+import {
+  type EndedRecord,
+  readEndedRecords,
+  readRecord,
+} from "../instance/record.ts";
+import { binarySize } from "../std/units.ts";
+import { listWorkers } from "./workers.ts";
+
+export interface WorkerStatus {
+  name: string;
+  summary: string;
+  project: string;
+  startedAt: string;
+  /** Limits; 0 for none. */
+  memoryBytes: number;
+  cpus: number;
+  pids: number;
+  oomKilled: boolean;
+}
+
+export interface EndedWorker {
+  name: string;
+  summary: string;
+  project: string;
+  endedAt: string;
+  exitCode: number | null;
+  oomKilled: boolean;
+}
+
+export interface WorkersStatus {
+  workers: WorkerStatus[];
+  ended: EndedWorker[];
+}
+
+export interface WorkerStats {
+  name: string;
+  cpuPercent: number;
+  memoryBytes: number;
+  pids: number;
+}
+
+/** Two samples of the engine are a second apart. */
+const sampleMs = 5000;
+
+/** As many as one looks back at. */
+const shownEnded = 10;
+
+export async function workersStatus(
+  instance: Instance,
+): Promise<WorkersStatus> {
+  const listed = await listWorkers(instance);
+  const offline = await withoutNetwork(instance, listed);
+  const workers = await Promise.all(
+    listed.map(({ id, status, name }) =>
+      statusOfWorker(
+        instance,
+        id,
+        offline.has(name)
+          ? `${status}, its network has ended`
+          : status || "Created",
+      )
+    ),
+  );
+  return {
+    workers: workers.filter((worker) => worker !== undefined),
+    ended: readEndedRecords(instance).slice(0, shownEnded).map((record) => ({
+      name: record.worker,
+      summary: endSummary(record),
+      project: record.project.path,
+      endedAt: record.end.at,
+      exitCode: record.end.exitCode,
+      oomKilled: record.oomKilledAt !== null,
+    })),
+  };
+}
+
+async function statusOfWorker(
+  instance: Instance,
+  id: string,
+  summary: string,
+): Promise<WorkerStatus | undefined> {
+  const container = await inspectContainer(instance.docker, id);
+  if (!container) return undefined; // ended in between
+  const { Memory = 0, NanoCpus = 0, PidsLimit } = container.HostConfig;
+  const name = container.Name.slice(1);
+  const record = readRecord(instance, name);
+  const oomKilled = container.State.OOMKilled || record?.oomKilledAt != null;
+  return {
+    name,
+    summary: oomKilled ? `${summary}, ${oomText(Memory)}` : summary,
+    project: record?.project.path ?? "",
+    startedAt: container.State.StartedAt,
+    memoryBytes: Memory,
+    cpus: NanoCpus / 1e9,
+    pids: PidsLimit ?? 0,
+    oomKilled,
+  };
+}
+
+function endSummary(record: EndedRecord): string {
+  const { exitCode } = record.end;
+  const how = exitCode === null ? "gone" : `exit code ${exitCode}`;
+  return record.oomKilledAt === null
+    ? how
+    : `${how}, ${oomText(record.memoryBytes)}`;
+}
+
+/** How a worker came to its end, or a process of it. */
+export function oomText(memoryBytes: number | null): string {
+  return memoryBytes
+    ? `OOM-killed at ${binarySize(memoryBytes)}`
+    : "OOM-killed: the machine had no memory left";
+}
+
+/**
+ * Says so where a worker has run out of memory since `since`, for whoever was at
+ * it: all that they see is that something has ended.
+ */
+export async function tellOfMemory(
+  instance: Instance,
+  { id, name }: { id: string; name: string },
+  { since, hint }: { since: number; hint: string },
+  log: Log,
+): Promise<void> {
+  const container = await inspectContainer(instance.docker, id);
+  if (!container?.State.OOMKilled) return;
+  const noted = readRecord(instance, name, log)?.oomKilledAt;
+  // Docker's mark stays, and its event has whole seconds.
+  if (noted && Date.parse(noted) < since - 1000) return;
+  const limit = container.HostConfig.Memory;
+  log(
+    limit
+      ? `error: "${name}" ran out of memory at its limit of ${
+        binarySize(limit)
+      }; a process was killed`
+      : `error: "${name}" was killed: the machine ran out of memory`,
+  );
+  log(hint);
+}
+
+export async function workerStats(instance: Instance): Promise<WorkerStats[]> {
+  const running = (await listWorkers(instance))
+    .filter(({ state }) => state === "running");
+  const stats = await Promise.all(running.map(async ({ id, name }) => {
+    const late = AbortSignal.timeout(sampleMs);
+    const once: { stream: false } = { stream: false };
+    try {
+      const sample = await instance.docker.getContainer(id)
+        .stats(Object.assign(once, { abortSignal: late }));
+      // The engine says nothing of one that ends in between, or nothing at all.
+      const told = sample.cpu_stats?.cpu_usage && sample.precpu_stats;
+      return told ? { name, ...usage(sample) } : undefined;
+    } catch (error) {
+      if (late.aborted || statusOf(error) === 404) return undefined;
+      throw error;
+    }
+  }));
+  return stats.filter((sample) => sample !== undefined);
+}
+
+/**
+ * As `docker stats` reckons: CPU time between two samples, in percent of one
+ * CPU; memory without the page cache that the kernel would give back first.
+ * https://docs.docker.com/reference/cli/docker/container/stats/
+ */
+export function usage(
+  sample: Docker.ContainerStats,
+): Omit<WorkerStats, "name"> {
+  const { cpu_stats: now, precpu_stats: before, memory_stats: memory } = sample;
+  const cpu = now.cpu_usage.total_usage - before.cpu_usage.total_usage;
+  const system = now.system_cpu_usage - (before.system_cpu_usage ?? 0);
+  const detail = memory.stats as Record<string, number> | undefined;
+  const cache = detail?.["total_inactive_file"] ?? detail?.["inactive_file"] ??
+    0;
+  return {
+    cpuPercent: system > 0 ? cpu / system * (now.online_cpus ?? 1) * 100 : 0,
+    memoryBytes: Math.max((memory.usage ?? 0) - cache, 0),
+    pids: sample.pids_stats?.current ?? 0,
+  };
+}

@@ -1,0 +1,175 @@
+// The workers of an instance, found by their labels.
+
+import {
+  type Docker,
+  holderOf,
+  inspectContainer,
+  isBefore,
+  namespaceStart,
+} from "../docker/docker.ts";
+import { Failure } from "../std/errors.ts";
+import type { Instance } from "../instance/instance.ts";
+import { instanceFilter, label } from "../instance/labels.ts";
+import { didYouMean } from "../std/nearest.ts";
+import { readRecords } from "../instance/record.ts";
+import { isWarmName } from "./worker.ts";
+
+export interface WorkerState {
+  name: string;
+  id: string;
+  /** Docker's word: created, running, paused, exited … */
+  state: string;
+  /** Docker's words: "Up 5 minutes". */
+  status: string;
+  image: string;
+  project: string;
+  session: string | null;
+  born: string;
+  /** Whether it stays when it has ended. */
+  keep: boolean;
+  createdAt: string;
+  /** Docker's network mode. */
+  network: string;
+  /** Of one born warm: a digest of what it was made from. */
+  inputs: string | null;
+}
+
+type Search = Pick<Instance, "docker" | "prefix" | "names" | "home" | "owner">;
+
+/** The workers on a project: warm ones count from their claim on. */
+export async function listWorkers(instance: Search): Promise<WorkerState[]> {
+  const workers = (await listContainers(instance))
+    .filter(({ name }) => !isWarmName(name, instance.names));
+  if (workers.some(isBornWarm)) addRecorded(instance, workers);
+  return workers;
+}
+
+/** The warm workers that nobody has claimed. */
+export async function listWarm(instance: Search): Promise<WorkerState[]> {
+  return (await listContainers(instance))
+    .filter(({ name }) => isWarmName(name, instance.names));
+}
+
+async function listContainers(
+  { docker, prefix }: Search,
+): Promise<WorkerState[]> {
+  const containers = await docker.listContainers({
+    all: true,
+    filters: instanceFilter(prefix, "worker"),
+  });
+  return containers.map(workerState)
+    .sort((a, b) => a.name < b.name ? -1 : 1);
+}
+
+const isBornWarm = ({ born }: WorkerState) => born === "warm";
+
+/** Labels cannot change: what a claim gave a worker stands in its record. */
+function addRecorded(instance: Search, workers: WorkerState[]): void {
+  const records = readRecords(instance);
+  for (const worker of workers.filter(isBornWarm)) {
+    const record = records.find(({ container }) => container === worker.id);
+    worker.project = record?.project.path ?? "";
+    worker.session = record?.session ?? null;
+  }
+}
+
+function workerState(container: Docker.ContainerInfo): WorkerState {
+  const labels = container.Labels;
+  return {
+    name: (container.Names[0] ?? "").slice(1),
+    id: container.Id,
+    state: container.State,
+    status: container.Status,
+    image: container.Image,
+    project: labels[label.project] ?? "",
+    session: labels[label.session] ?? null,
+    born: labels[label.born] ?? "cold",
+    keep: labels[label.keep] === "true",
+    createdAt: new Date(container.Created * 1000).toISOString(),
+    network: container.HostConfig.NetworkMode,
+    inputs: labels[label.inputs] ?? null,
+  };
+}
+
+/** The worker of this name or id; throws a `notFound` Failure with the nearest. */
+export async function findWorker(
+  instance: Search,
+  name: string,
+): Promise<WorkerState> {
+  const [found] = await findWorkers(instance, [name]);
+  return found as WorkerState;
+}
+
+/** The workers of these names or ids, all or none. */
+export async function findWorkers(
+  instance: Search,
+  names: string[],
+): Promise<WorkerState[]> {
+  const workers = await listWorkers(instance);
+  return [...new Set(names)].map((name) => {
+    const found = pickWorker(workers, name);
+    if (found) return found;
+    throw new Failure("notFound", `There is no worker "${name}"`, {
+      hint: workers.length === 0
+        ? "No worker exists; spawn one with spawn-worker."
+        : `${
+          didYouMean(name, workers.map((worker) => worker.name))
+        }See coordinator list.`,
+    });
+  });
+}
+
+/** The worker of this name or id among `workers`, undefined where it is not. */
+export function pickWorker(
+  workers: WorkerState[],
+  name: string,
+): WorkerState | undefined {
+  return workers.find((worker) =>
+    worker.name === name || isIdOf(name, worker.id)
+  );
+}
+
+/** Docker's short ids have 12 digits; fewer could be a name. */
+function isIdOf(text: string, id: string): boolean {
+  return text.length >= 12 && id.startsWith(text);
+}
+
+/** Of containers that have processes, which would lose their network. */
+const liveStates = ["running", "paused", "restarting"];
+
+/** Names of the workers that live. */
+export async function liveWorkers(instance: Search): Promise<string[]> {
+  return (await listWorkers(instance))
+    .filter(({ state }) => liveStates.includes(state))
+    .map(({ name }) => name);
+}
+
+/**
+ * Names of the workers whose network namespace has ended: its container stopped,
+ * or was started again and made a new one. Nothing joins them to that; each has
+ * only its own loopback until it is stopped and opened again.
+ */
+export async function withoutNetwork(
+  { docker }: Pick<Instance, "docker">,
+  workers: WorkerState[],
+): Promise<Set<string>> {
+  const live = workers.filter(({ state }) =>
+    state === "running" || state === "paused"
+  );
+  const holders = new Map<string, Promise<string | undefined>>();
+  const lost = await Promise.all(live.map(async (worker) => {
+    const holder = holderOf(worker.network);
+    if (holder === undefined) return [];
+    const begun = holders.get(holder) ?? namespaceStart(docker, holder);
+    holders.set(holder, begun);
+    const since = await begun;
+    if (since === undefined) return [worker.name];
+    // The list has the time of creation alone: most need no further look.
+    if (!isBefore(worker.createdAt, since)) return [];
+    const present = await inspectContainer(docker, worker.id);
+    return present?.State.Running && isBefore(present.State.StartedAt, since)
+      ? [worker.name]
+      : [];
+  }));
+  return new Set(lost.flat());
+}

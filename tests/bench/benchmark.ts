@@ -1,0 +1,282 @@
+#!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/tests/*}/scripts/launch" "$s" "$@"'
+// benchmark: times the ways of a worker beside the least that Docker itself
+// takes for the same, in turn and in one run. Nothing fails for being slow.
+
+import { spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import process from "node:process";
+import { readSettings } from "../../lib/instance/config.ts";
+import {
+  restartDaemon,
+  startDaemon,
+  stopDaemon,
+} from "../../lib/daemon/daemon.ts";
+import {
+  createContainer,
+  type Docker,
+  removeContainer,
+} from "../../lib/docker/docker.ts";
+import { Failure } from "../../lib/std/errors.ts";
+import { type Instance } from "../../lib/instance/instance.ts";
+import { openInstance } from "../../lib/instance/open.ts";
+import { logToStderr } from "../../lib/std/log.ts";
+import {
+  askPool,
+  claim,
+  claimRequest,
+  poolStatus,
+} from "../../lib/pool/client.ts";
+import { spawnWorker } from "../../lib/worker/spawn.ts";
+import { clean, planClean } from "../../lib/instance/storage.ts";
+import { checkout } from "../../lib/std/checkout.ts";
+import { command, runCli } from "../../lib/cli/cli.ts";
+import { wholeNumber } from "../../lib/cli/options.ts";
+import { answer } from "../../lib/cli/output.ts";
+import { measurePrompts } from "./prompt-time.ts";
+import { asTable, interleaved, type Measured, row, timed } from "./timing.ts";
+
+const cli = command("benchmark");
+
+cli.command("", "Time spawns, claims, stops and starts beside Docker's own")
+  .option("--samples <n>", "Samples of each (default: 20)")
+  .option("--json", "Print the figures as JSON")
+  .action(async (options) => {
+    const samples = wholeNumber("--samples", options.samples) ?? 20;
+    if (samples < 1) throw new Failure("usage", "--samples must be at least 1");
+    const directory = mkdtempSync(join(tmpdir(), "hal9000-bench-"));
+    const env = instanceEnv(directory);
+    const instance = await openInstance(env, logToStderr);
+    try {
+      await startDaemon(instance, env, () => {});
+      const results = await measureAll(instance, env, directory, samples);
+      answer(results, asTable(results), options.json);
+    } finally {
+      await removeInstance(instance);
+      rmSync(directory, { recursive: true, force: true });
+    }
+  });
+
+await runCli(cli);
+
+function instanceEnv(directory: string): NodeJS.ProcessEnv {
+  const projects = join(directory, "projects");
+  mkdirSync(join(projects, "app"), { recursive: true });
+  const { HAL9000_PREFIX, HAL9000_IMAGE_REPO } = readSettings(process.env);
+  return {
+    ...process.env,
+    HAL9000_PREFIX: `${HAL9000_PREFIX}-bench-${process.pid}`,
+    HAL9000_IMAGE_REPO,
+    HAL9000_HOME: join(directory, "home"),
+    HAL9000_PROJECT_ROOTS: projects,
+  };
+}
+
+/** The docker run option for a mount of a container, bind or volume. */
+function mountFlag(
+  { Type, Source, Target, ReadOnly, VolumeOptions }: Docker.MountSettings,
+): string {
+  return [
+    `--mount=type=${Type}`,
+    `source=${Source}`,
+    `target=${Target}`,
+    ...(ReadOnly ? ["readonly"] : []),
+    ...(VolumeOptions?.NoCopy ? ["volume-nocopy"] : []),
+  ].join(",");
+}
+
+async function removeInstance(instance: Instance): Promise<void> {
+  const { docker, prefix } = instance;
+  const left = await docker.listContainers({
+    all: true,
+    filters: { label: [`hal9000.instance=${prefix}`, "hal9000.role=worker"] },
+  });
+  for (const { Id } of left) await removeContainer(docker, Id);
+  await stopDaemon(instance, () => {});
+  await clean(instance, await planClean(instance));
+}
+
+async function measureAll(
+  instance: Instance,
+  env: NodeJS.ProcessEnv,
+  directory: string,
+  samples: number,
+): Promise<Measured[]> {
+  const { docker, settings, names, home } = instance;
+  const project = join(directory, "projects", "app");
+  const script = (name: string) => join(checkout, "scripts", `${name}.ts`);
+  const run = (file: string, ...args: string[]): string => {
+    const { status, stdout, stderr } = spawnSync(file, args, {
+      env,
+      encoding: "utf8",
+    });
+    if (status === 0) return stdout.trim();
+    throw new Failure(
+      "failed",
+      `Cannot time ${basename(file)} ${args[0] ?? ""}: exit code ${status}`,
+      { hint: stderr.trim().split("\n").slice(-5).join("\n") },
+    );
+  };
+  const remove = (id: string) => removeContainer(docker, id);
+
+  // The same container, as the engine is asked for it and as the CLI is.
+  const model = await spawnWorker(
+    instance,
+    // Named: its Claude home stays for those that are started like it.
+    { directory: project, cwd: "/", name: "model" },
+    () => {},
+  );
+  const { Config, HostConfig } = await docker.getContainer(model.id).inspect();
+  const spec = { ...Config, Hostname: "", HostConfig };
+  await remove(model.id);
+  const flags = [
+    "--init",
+    `--network=container:${names.net}`,
+    `--user=${Config.User}`,
+    `--memory=${HostConfig.Memory}`,
+    `--memory-swap=${HostConfig.MemorySwap}`,
+    `--cpus=${(HostConfig.NanoCpus ?? 0) / 1e9}`,
+    `--pids-limit=${HostConfig.PidsLimit}`,
+    "--cap-drop=ALL",
+    "--security-opt=no-new-privileges",
+    ...Object.entries(Config.Labels).map(([key, value]) =>
+      `--label=${key}=${value}`
+    ),
+    ...(HostConfig.Mounts ?? []).map(mountFlag),
+    Config.Image,
+  ];
+  const dockerRun = () => run("docker", "run", "--detach", ...flags);
+  const spawnCommand = (...args: string[]) =>
+    run(script("spawn-worker"), "--detach", ...args, project);
+  const raw = async () => {
+    const created = await createContainer(docker, "", spec);
+    await created.start();
+    return created.id;
+  };
+  const inWorkspace = (id: string) =>
+    run("docker", "exec", id, "sh", "-c", "cd /workspace && pwd");
+
+  const worker = async (make: () => string | Promise<string>) => {
+    const startedAt = performance.now();
+    const id = await make();
+    const ms = performance.now() - startedAt;
+    await remove(id);
+    return ms;
+  };
+  const stopping = async (stop: (id: string) => unknown) => {
+    const id = dockerRun();
+    const ms = await timed(() => stop(id));
+    await remove(id);
+    return ms;
+  };
+  const library = async () =>
+    (await spawnWorker(instance, { directory: project, cwd: "/" }, () => {}))
+      .id;
+
+  await interleaved(1, { warmUp: () => worker(library) });
+  const cold = await interleaved(samples, {
+    library: () => worker(library),
+    raw: () => worker(raw),
+    whole: () => worker(() => spawnCommand("--cold")),
+    run: () => worker(dockerRun),
+    stop: () => stopping((id) => run(script("coordinator"), "stop", id)),
+    dockerStop: () => stopping((id) => run("docker", "stop", id)),
+    list: () => timed(() => run(script("coordinator"), "list")),
+    ps: () => timed(() => run("docker", "ps")),
+  });
+
+  run(script("pool-manager"), "start", "--min-warm=10", "--max-warm=10");
+  const filled = async <T>(act: () => Promise<T>) => {
+    await askPool(home.poolSocket, { op: "warm" });
+    return await act();
+  };
+  const warm = await interleaved(samples, {
+    whole: () => filled(() => worker(() => spawnCommand("--warm-only"))),
+    coldWhole: () => filled(() => worker(() => spawnCommand("--cold"))),
+    run: () => filled(() => worker(dockerRun)),
+    first: () =>
+      filled(() =>
+        worker(() => {
+          const id = spawnCommand("--warm-only");
+          inWorkspace(id);
+          return id;
+        })
+      ),
+    runFirst: () =>
+      filled(() =>
+        worker(() => {
+          const id = dockerRun();
+          inWorkspace(id);
+          return id;
+        })
+      ),
+  });
+  const request = claimRequest(settings, { directory: project, cwd: "/" });
+  // A manager that counts these alone.
+  run(script("pool-manager"), "stop");
+  run(script("pool-manager"), "start", "--min-warm=10", "--max-warm=10");
+  const claimed = samples * 10;
+  for (let count = 0; count < claimed; count++) {
+    await askPool(home.poolSocket, { op: "warm" });
+    const reply = await claim(home, request);
+    if (reply.start === "cold") throw new Failure("failed", reply.reason);
+    await remove(reply.worker.id);
+  }
+  const { latencyMs } = (await poolStatus(home.poolSocket)).metrics;
+
+  const prompts = await measurePrompts({
+    instance,
+    env,
+    project,
+    flags,
+    samples,
+    run,
+    claudy: script("claudy"),
+  });
+  run(script("pool-manager"), "stop");
+
+  const ready = await interleaved(samples, {
+    parent: async () => {
+      const { phases } = await restartDaemon(instance, env, () => {});
+      return phases.reduce((sum, { ms }) => sum + ms, 0);
+    },
+  });
+
+  return [
+    row(
+      "cold spawn, in the library",
+      cold.library,
+      "raw create + start",
+      cold.raw,
+    ),
+    row("cold spawn, whole process", cold.whole, "docker run -d", cold.run),
+    row("warm claim, whole process", warm.whole, "docker run -d", warm.run),
+    row(
+      "warm claim, whole process",
+      warm.whole,
+      "cold, whole process",
+      warm.coldWhole,
+    ),
+    row(
+      "warm, to the first command",
+      warm.first,
+      "docker run, docker exec",
+      warm.runFirst,
+    ),
+    row("stop, whole process", cold.stop, "docker stop", cold.dockerStop),
+    row("list, whole process", cold.list, "docker ps", cold.ps),
+    {
+      name: "warm claim, in the manager",
+      floor: null,
+      samples: claimed,
+      medianMs: latencyMs.p50 ?? 0,
+      p95Ms: latencyMs.p95 ?? 0,
+      p99Ms: latencyMs.p99 ?? 0,
+      floorMedianMs: null,
+      ratio: null,
+    },
+    row("parent ready", ready.parent, null, []),
+    ...prompts,
+  ];
+}

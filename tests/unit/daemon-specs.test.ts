@@ -1,0 +1,92 @@
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { netSpec, parentSpec, parsePublished } from "../../lib/daemon/specs.ts";
+
+const test = suite("parent-spec");
+
+const request = {
+  prefix: "hal9000",
+  image: "repo:parent",
+  hostHome: "/home/dave/.hal9000",
+  socket: "/run/user/1000/docker.sock",
+  roots: ["/home/dave", "/srv"],
+  volumes: { chromadb: "c", plugins: "p", memorybank: "m" },
+  claudeConfig: "/home/dave/.hal9000/config/claude",
+  memoryBytes: 1024,
+  cpus: 2,
+  env: { CHROMADB_PORT: "9000" },
+};
+
+const instance = { prefix: "x", hostHome: "/home/dave/.hal9000" };
+
+test("netSpec() may do nothing but hold ports, as a user that no worker is", () => {
+  const spec = netSpec(instance, "r:parent", [], [8000, 3001]);
+  const { Cmd, HostConfig, Labels, User } = spec;
+  assert.equal(Cmd, ["hold", "8000", "3001"]);
+  assert.is(User, "65430:65430");
+  assert.equal(HostConfig?.CapDrop, ["ALL"]);
+  assert.is(HostConfig?.ReadonlyRootfs, true);
+  assert.equal(HostConfig?.Mounts, undefined);
+  assert.equal(Labels, {
+    "hal9000.instance": "x",
+    "hal9000.role": "net",
+    "hal9000.home": "/home/dave/.hal9000",
+  });
+});
+
+test("netSpec() publishes on loopback unless an address is given", () => {
+  const ports = ["3000:80", "0.0.0.0:8080:81"].map(parsePublished);
+  const spec = netSpec(instance, "r:parent", ports, []);
+  assert.equal(spec.HostConfig?.PortBindings, {
+    "80/tcp": [{ HostIp: "127.0.0.1", HostPort: "3000" }],
+    "81/tcp": [{ HostIp: "0.0.0.0", HostPort: "8080" }],
+  });
+});
+
+for (
+  const text of ["", "3000", "a:b", "0:80", "80:70000", "host:1:2", "1:2:3"]
+) {
+  test(`parsePublished() refuses "${text}"`, () => {
+    assert.throws(() => parsePublished(text), /--publish must be/);
+  });
+}
+
+test("parentSpec() has a network of its own, and limits", () => {
+  const { HostConfig } = parentSpec(request);
+  assert.is(HostConfig?.NetworkMode, "bridge");
+  assert.is(HostConfig?.Memory, 1024);
+  assert.is(HostConfig?.MemorySwap, 1024);
+  assert.is(HostConfig?.NanoCpus, 2e9);
+});
+
+test("parentSpec() sees the project roots read-only below /host", () => {
+  const roots = parentSpec(request).HostConfig?.Mounts?.filter(
+    ({ Target }) => Target.startsWith("/host"),
+  );
+  assert.equal(roots, [
+    {
+      Type: "bind",
+      Source: "/home/dave",
+      Target: "/host/home/dave",
+      ReadOnly: true,
+    },
+    { Type: "bind", Source: "/srv", Target: "/host/srv", ReadOnly: true },
+  ]);
+});
+
+test("parentSpec() lets Docker change no volume's owner", () => {
+  const volumes = parentSpec(request).HostConfig?.Mounts?.filter(
+    ({ Type }) => Type === "volume",
+  );
+  assert.is(volumes?.length, 3);
+  for (const volume of volumes ?? []) {
+    assert.is(volume.VolumeOptions?.NoCopy, true);
+  }
+});
+
+test("parentSpec() hands settings on", () => {
+  assert.ok(parentSpec(request).Env?.includes("CHROMADB_PORT=9000"));
+  assert.ok(parentSpec(request).Env?.includes("HAL9000_PREFIX=hal9000"));
+});
+
+test.run();
