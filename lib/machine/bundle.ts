@@ -96,7 +96,9 @@ export async function bundleScripts(
   await rm(directory, { recursive: true, force: true });
   await mkdir(directory, { recursive: true });
   for (const file of result.outputFiles) {
-    const text = file.text.replace(/^#!.*/, shebang);
+    const text = dirname(file.path) === directory
+      ? `${shebang}\n${file.text.replace(/^#!.*\n/, "")}`
+      : file.text; // a part of several
     await mkdir(dirname(file.path), { recursive: true });
     await writeFile(file.path, text);
     await chmod(file.path, 0o755);
