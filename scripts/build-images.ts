@@ -1,43 +1,43 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
 // build-images: the parent, worker and net images, where they are not current.
 
-import process from "node:process";
 import { readSettings } from "../lib/instance/config.ts";
 import { connect } from "../lib/docker/docker.ts";
 import { ensureEngine } from "../lib/machine/engine.ts";
 import { buildImages, type BuiltImage } from "../lib/image/build.ts";
 import { selectRecipes } from "../lib/image/recipes.ts";
-import { logToStderr } from "../lib/std/log.ts";
 import { megabytes } from "../lib/std/units.ts";
 import { checkout } from "../lib/std/checkout.ts";
-import { command, runCli, version } from "../lib/cli/cli.ts";
-import { answer } from "../lib/cli/output.ts";
+import { command, execute, runCli, version } from "../lib/cli/cli.ts";
+import { Io } from "../lib/cli/io.ts";
 
-const cli = command("build-images");
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const cli = command("build-images", io);
 
-cli.command("", "Build the images that are not current")
-  .option("--only <name>", "Build one image, and what it is built on")
-  .option("--no-cache", "Build anew, without the engine's cache")
-  .option("--json", "Print names, ids and sizes as JSON")
-  .action(async (options) => {
-    selectRecipes(options.only); // a wrong name is told before work begins
-    const engine = await ensureEngine(process.env, logToStderr);
-    const images = await buildImages(
-      await connect(process.env),
-      engine.arch,
-      {
-        root: checkout,
-        repository: readSettings(process.env).HAL9000_IMAGE_REPO,
-        version,
-        only: options.only,
-        noCache: options.cache === false,
-      },
-      logToStderr,
-    );
-    answer(images, sizes(images), options.json);
-  });
+  cli.command("", "Build the images that are not current")
+    .option("--only <name>", "Build one image, and what it is built on")
+    .option("--no-cache", "Build anew, without the engine's cache")
+    .option("--json", "Print names, ids and sizes as JSON")
+    .action(async (options) => {
+      selectRecipes(options.only); // a wrong name is told before work begins
+      const engine = await ensureEngine(io.env, io.log);
+      const images = await buildImages(
+        await connect(io.env),
+        engine.arch,
+        {
+          root: checkout,
+          repository: readSettings(io.env).HAL9000_IMAGE_REPO,
+          version,
+          only: options.only,
+          noCache: options.cache === false,
+        },
+        io.log,
+      );
+      io.answer(images, sizes(images), options.json);
+    });
 
-await runCli(cli);
+  return await runCli(cli, argv, io);
+}
 
 function sizes(images: BuiltImage[]): string {
   return images.map(({ tags, sizeBytes, originalBytes }) => {
@@ -47,3 +47,5 @@ function sizes(images: BuiltImage[]): string {
     return `${tags[0]}  ${megabytes(sizeBytes)}${original}`;
   }).join("\n");
 }
+
+if (import.meta.main) await execute(main);

@@ -4,23 +4,27 @@
 import { basename, join } from "node:path";
 import { bundleScripts, scriptSources } from "../lib/machine/bundle.ts";
 import { checkout } from "../lib/std/checkout.ts";
-import { command, runCli } from "../lib/cli/cli.ts";
-import { answer } from "../lib/cli/output.ts";
+import { command, execute, runCli } from "../lib/cli/cli.ts";
+import { Io } from "../lib/cli/io.ts";
 
-const cli = command("build");
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const cli = command("build", io);
 
-cli.command("", "Bundle every script into build/scripts/<name>.js")
-  .option(
-    "--fast",
-    "What the launcher runs in place of the sources: build/fast",
-  )
-  .action(async (options: { fast?: boolean }) => {
-    const split = options.fast ?? false;
-    const directory = join(checkout, "build", split ? "fast" : "scripts");
-    const sources = await scriptSources(checkout, { relocatable: split });
-    await bundleScripts(checkout, sources, directory, { split });
-    const names = sources.map((source) => `${basename(source, ".ts")}.js`);
-    answer(names, names.join("\n"), false);
-  });
+  cli.command("", "Bundle every script into build/scripts/<name>.js")
+    .option(
+      "--fast",
+      "What the launcher runs in place of the sources: build/fast",
+    )
+    .action(async (options: { fast?: boolean }) => {
+      const split = options.fast ?? false;
+      const directory = join(checkout, "build", split ? "fast" : "scripts");
+      const sources = await scriptSources(checkout, { relocatable: split });
+      await bundleScripts(checkout, sources, directory, { split });
+      const names = sources.map((source) => `${basename(source, ".ts")}.js`);
+      io.answer(names, names.join("\n"), false);
+    });
 
-await runCli(cli);
+  return await runCli(cli, argv, io);
+}
+
+if (import.meta.main) await execute(main);

@@ -1,319 +1,215 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
 // claudy: the front door for people: sessions, the daemon, the pool, settings.
 
-import process from "node:process";
-import {
-  confPath,
-  explainSettings,
-  settingFaults,
-} from "../lib/instance/config.ts";
-import { Failure } from "../lib/std/errors.ts";
-import { inheritRequest } from "../lib/home/inherit.ts";
-import { openInstance } from "../lib/instance/open.ts";
-import { logToStderr } from "../lib/std/log.ts";
-import { didYouMean } from "../lib/std/nearest.ts";
-import { readySession, startSession } from "../lib/session/session.ts";
-import { columns } from "../lib/std/text.ts";
-import { command, type Groups, runCli } from "../lib/cli/cli.ts";
-import {
-  completionScript,
-  type Places,
-  shells,
-} from "../lib/cli/completion.ts";
-import {
-  addDaemon,
-  daemonActions,
-  offerDaemon,
-} from "../lib/commands/daemon.ts";
-import { showDashboard } from "../lib/commands/dashboard.ts";
-import {
-  addLogin,
-  refuseKeyAsArgument,
-  secretActionNames,
-  setUp,
-} from "../lib/commands/login.ts";
-import {
-  action,
-  refuseWithoutTerminal,
-  worktreeOption,
-} from "../lib/cli/options.ts";
-import {
-  addPoolOptions,
-  checkPoolOptions,
-  poolActions,
-  type PoolOptions,
-} from "../lib/commands/pool.ts";
-import { addDoctor, examineAll } from "../lib/commands/doctor.ts";
-import { answer } from "../lib/cli/output.ts";
-import { repositoryConsent } from "../lib/commands/trust.ts";
-import { addRun } from "../lib/commands/run.ts";
-import { addMcp, mcpActionNames } from "../lib/commands/mcp.ts";
-import {
-  addMcpChoice,
-  type McpChoice,
-  mcpChoice,
-} from "../lib/commands/mcp-choice.ts";
-import { addPlugins } from "../lib/commands/plugins.ts";
-import { addPorts, portActions } from "../lib/commands/ports.ts";
-import {
-  addProfileOptions,
-  addProfiles,
-  profileActions,
-  type ProfileOptions,
-  profileWish,
-} from "../lib/commands/profiles.ts";
-import { addPrune } from "../lib/commands/prune.ts";
-import {
-  addSessions,
-  sessionActions,
-  showSession,
-} from "../lib/commands/sessions.ts";
-import { approveConfig, trustOption } from "../lib/commands/trust.ts";
-import { addWatch } from "../lib/commands/watch.ts";
+import type { CAC } from "cac";
+import { execute, runCli } from "../lib/cli/cli.ts";
+import { Io } from "../lib/cli/io.ts";
+import { openCommand } from "../lib/commands/open.ts";
 
-const groups: Groups = [
-  ["Sessions", [
-    "",
-    "attach",
-    "stop",
-    "sessions",
-    "logs",
-    "watch",
-    "ports",
-    "run",
-  ]],
-  ["Credentials", ["login", "logout", "secret"]],
-  ["Machine", [
-    "daemon",
-    "pool",
-    "dashboard",
-    "config",
-    "profile",
-    "plugin",
-    "mcp",
-    "doctor",
-    "prune",
-  ]],
-  ["Shell", ["completion"]],
-];
-
-const cli = command("claudy", groups);
-const { env } = process;
-
-interface OpenOptions extends ProfileOptions, McpChoice {
-  name?: string;
-  detach?: boolean;
-  shell?: boolean;
-  new?: boolean;
-  legacy?: boolean;
-  claudeHome?: unknown;
-  inheritHooks?: boolean;
-  sshAgent?: boolean;
-  setup?: boolean;
-  apiKey?: unknown;
-  verify?: boolean;
-  diagnose?: boolean;
-  allowAnyPath?: boolean;
-  trustProject?: boolean;
-  allowWorktree?: boolean;
-  yes?: boolean;
-  json?: boolean;
-  "--"?: string[];
+interface Noun {
+  group: string;
+  meaning: string;
+  /** What stands behind the name in help. */
+  takes?: string;
+  /** Loads no more than it needs. */
+  load: () => Promise<(io: Io) => CAC>;
 }
 
-addMcpChoice(addProfileOptions(
-  cli.command("[directory]", "Open the session of a project (default: here)"),
-  "as its files say",
-))
-  .usage("[options] [directory] [-- arguments of claude...]")
-  .option("-n, --name <name>", "One of several sessions of the project")
-  .option("-d, --detach", "Start it and do not attach to it")
-  .option("-s, --shell", "Attach to a shell in its worker")
-  .option("--new", "Begin a new conversation")
-  .option("--via-parent", "Accepted; it is what is done")
-  .option("--legacy", "One container without a parent; deprecated")
-  .option(
-    "--claude-home <dir>",
-    "Claude settings that a new session inherits (default: CLAUDE_HOME, else ~/.claude)",
-  )
-  .option("--inherit-hooks", "Hooks too, which run in the worker then")
-  .option("--ssh-agent", "Let the session use the keys of your ssh-agent")
-  .option("--setup", "Choose what sessions sign in with")
-  .option("--api-key <key>", "Refused: ps and history would show it")
-  .option("--verify", "As doctor")
-  .option("--diagnose", "As doctor")
-  .option("--allow-any-path", "Mount system directories and HAL9000_HOME too")
-  .option(...trustOption)
-  .option("--allow-worktree", worktreeOption)
-  .option("--yes", "Start the daemon without asking")
-  .option("--json", "With --detach: print session and worker as JSON")
-  .example("claudy ~/code/app")
-  .example("claudy -d --name review . -- --model opus")
-  .example('claudy run -p "explain this project"')
-  .example("claudy sessions --waiting")
-  .action(openProject);
+const sessions = () => import("../lib/commands/sessions.ts");
+const login = () => import("../lib/commands/login.ts");
 
-addLogin(cli);
-addSessions(cli);
-addWatch(cli);
-addPorts(cli);
-
-addRun(cli);
-addDaemon(cli);
-
-cli.command("dashboard", "Show workers, their use and a prompt, in tmux")
-  .action(async () => {
-    refuseWithoutTerminal("Run it at one.");
-    return await showDashboard(await openInstance(env, logToStderr), env);
-  });
-
-addPoolOptions(
-  cli.command(
-    "pool <action> [argument]",
-    `${Object.keys(poolActions).join(", ")} of the warm workers`,
-  ),
-).action(
-  async (name: string, argument: unknown, options: PoolOptions) => {
-    const act = action("pool", poolActions, name);
-    const text = argument === undefined ? undefined : String(argument);
-    checkPoolOptions(name, act, options, text);
-    await act.run(options, text);
+/** In the order in which help shows them. */
+const nouns: Record<string, Noun> = {
+  attach: {
+    group: "Sessions",
+    takes: "[name]",
+    meaning: "Attach to a session (default: the one here)",
+    load: async () => (await sessions()).attachCommand,
   },
-);
-
-const configActions = {
-  show: (json: boolean) => {
-    const settings = explainSettings(env, { warn: logToStderr });
-    const rows = settings.map(({ key, text, place }) => [key, text, place]);
-    const text = columns([["SETTING", "VALUE", "FROM"], ...rows]);
-    answer(settings, text, json);
+  stop: {
+    group: "Sessions",
+    takes: "[name]",
+    meaning: "Stop a session; its conversation stays",
+    load: async () => (await sessions()).stopCommand,
   },
-  path: (json: boolean) => answer({ path: confPath(env) }, confPath(env), json),
-  check: (json: boolean) => {
-    const faults = settingFaults(env);
-    answer(faults, faults.join("\n") || "No fault", json);
-    return faults.length === 0 ? 0 : 2;
+  sessions: {
+    group: "Sessions",
+    takes: "[action] [name]",
+    meaning: "list (default), show, rm or sync",
+    load: async () => (await sessions()).sessionsCommand,
   },
-};
-
-cli.command("config <action>", "show, path or check of the settings")
-  .option("--json", "Print it as JSON")
-  .action((name: string, options: { json?: boolean }) =>
-    action("config", configActions, name)(options.json ?? false)
-  );
-
-addDoctor(cli);
-addPrune(cli);
-addProfiles(cli);
-addPlugins(cli);
-addMcp(cli);
-
-cli.command("completion <shell>", `Completion for ${shells.join(", ")}`)
-  .example("source <(claudy completion bash)")
-  .action((shell: string) => {
-    const script = completionScript(cli, places, shell);
-    if (script === undefined) {
-      throw new Failure("usage", `There is no completion for "${shell}"`, {
-        hint: `There is: ${shells.join(", ")}.`,
-      });
-    }
-    answer(null, script.trimEnd(), false);
-  });
-
-/** What the first argument of a command may be. */
-const places: Places = {
-  attach: "sessions",
-  stop: "sessions",
-  logs: "sessions",
-  sessions: Object.keys(sessionActions),
-  ports: Object.keys(portActions),
-  daemon: Object.keys(daemonActions),
-  pool: Object.keys(poolActions),
-  secret: secretActionNames,
-  config: Object.keys(configActions),
-  profile: Object.keys(profileActions),
-  mcp: mcpActionNames,
-  completion: shells,
-};
-
-await runCli(cli);
-
-async function openProject(
-  directory: string | undefined,
-  options: OpenOptions,
-): Promise<number | undefined> {
-  refuseKeyAsArgument(options.apiKey);
-  if (options.setup) return await setUp();
-  if (options.verify || options.diagnose) return await examineAll(options);
-  if (options.json && !options.detach) {
-    throw new Failure("usage", "--json needs --detach");
-  }
-  if (!options.detach) refuseWithoutTerminal("Start it with --detach.");
-  if (options.legacy) {
-    logToStderr(
-      "warning: --legacy is deprecated: the container has no ChromaDB and " +
-        "no pool. See scripts/migrate.ts for the way from it.",
-    );
-  }
-  const instance = await openInstance(env, logToStderr);
-  if (!options.legacy) await offerDaemon(instance, options.yes ?? false);
-  const ready = await readySession(instance, {
-    directory: directory ?? ".",
-    cwd: process.cwd(),
-    name: options.name,
-    standalone: options.legacy ?? false,
-    allowAnyPath: options.allowAnyPath ?? false,
-    repository: repositoryConsent(options.allowWorktree),
-    fresh: options.new ?? false,
-    inherit: inheritRequest(instance, env, options),
-    sshAgent: options.sshAgent ? agentSocket() : undefined,
-    profile: profileWish(options),
-    mcp: mcpChoice(options),
-    claudeArguments: options["--"] ?? [],
-    approveConfig: approveConfig(options.trustProject, options.detach),
-    env,
-  }, logToStderr).catch((error) => {
-    throw meantAsCommand(error, directory);
-  });
-  const { session, project, worker, id, start } = ready;
-  if (options.detach) {
-    const conversation = await startSession(instance, ready);
-    const opened = { session, project, worker, id, conversation, start };
-    answer(opened, session, options.json ?? false);
-    return;
-  }
-  if (options.shell) await startSession(instance, ready);
-  const code = await showSession(
-    instance,
-    { name: worker, id },
-    options.shell ? { what: "shell" } : { what: "session", ...ready },
-  );
-  if (code === 0) logToStderr(`Again: claudy attach ${session}`);
-  return code;
-}
-
-function agentSocket(): string {
-  const socket = env["SSH_AUTH_SOCK"];
-  if (socket) return socket;
-  throw new Failure(
-    "notFound",
-    "There is no ssh-agent: SSH_AUTH_SOCK is not set",
-    {
-      hint: "Start one: eval $(ssh-agent); ssh-add",
+  logs: {
+    group: "Sessions",
+    takes: "[name]",
+    meaning: "Print what a session's worker has logged",
+    load: async () => (await sessions()).logsCommand,
+  },
+  watch: {
+    group: "Sessions",
+    meaning: "Print what sessions do, as they begin to work or wait",
+    load: async () => (await import("../lib/commands/watch.ts")).watchCommand,
+  },
+  ports: {
+    group: "Sessions",
+    takes: "[action] [port] [host_port]",
+    meaning: "list (default) who listens; open one to the host",
+    load: async () => (await import("../lib/commands/ports.ts")).portsCommand,
+  },
+  run: {
+    group: "Sessions",
+    takes: "<prompt>",
+    meaning: "Ask Claude once in a worker of its own; print the answer",
+    load: async () => (await import("../lib/commands/run.ts")).runCommand,
+  },
+  login: {
+    group: "Credentials",
+    meaning: "Keep what all sessions sign in with (default: the CLI's login)",
+    load: async () => (await login()).loginCommand,
+  },
+  logout: {
+    group: "Credentials",
+    meaning: "Remove keys, tokens and the login that are kept",
+    load: async () => (await login()).logoutCommand,
+  },
+  secret: {
+    group: "Credentials",
+    takes: "<action> [name]",
+    meaning: "set, list or rm of secrets that sessions get as files",
+    load: async () => (await login()).secretCommand,
+  },
+  daemon: {
+    group: "Machine",
+    takes: "<action>",
+    meaning: "start, stop, restart, status or logs of the parent",
+    load: async () => (await import("../lib/commands/daemon.ts")).daemonCommand,
+  },
+  pool: {
+    group: "Machine",
+    takes: "<action> [argument]",
+    meaning:
+      "start, stop, status, scale, cleanup, drain, warm or claim of the warm workers",
+    load: async () => {
+      const { poolCommand } = await import("../lib/commands/pool.ts");
+      return (io) => poolCommand("claudy pool", io);
     },
+  },
+  dashboard: {
+    group: "Machine",
+    meaning: "Show workers, their use and a prompt, in tmux",
+    load: async () =>
+      (await import("../lib/commands/dashboard.ts")).dashboardCommand,
+  },
+  config: {
+    group: "Machine",
+    takes: "<action>",
+    meaning: "show, path or check of the settings",
+    load: async () => (await import("../lib/commands/config.ts")).configCommand,
+  },
+  profile: {
+    group: "Machine",
+    takes: "<action> [name]",
+    meaning: "list or build of workers' profiles",
+    load: async () =>
+      (await import("../lib/commands/profiles.ts")).profileCommand,
+  },
+  plugin: {
+    group: "Machine",
+    takes: "[...words]",
+    meaning: "The CLI's plugin command, for what all sessions share",
+    load: async () =>
+      (await import("../lib/commands/plugins.ts")).pluginCommand,
+  },
+  mcp: {
+    group: "Machine",
+    takes: "<action> [server]",
+    meaning:
+      "start, stop, restart, status, logs, list, add, remove or doctor of the host's MCP servers",
+    load: async () => {
+      const { mcpCommand } = await import("../lib/commands/mcp.ts");
+      return (io) => mcpCommand("claudy mcp", io);
+    },
+  },
+  doctor: {
+    group: "Machine",
+    meaning: "Say what is well and what is not, and what mends it",
+    load: async () => (await import("../lib/commands/doctor.ts")).doctorCommand,
+  },
+  prune: {
+    group: "Machine",
+    meaning:
+      "Remove old logs, records, homes, backups and images, after asking",
+    load: async () => (await import("../lib/commands/prune.ts")).pruneCommand,
+  },
+  completion: {
+    group: "Shell",
+    takes: "<shell>",
+    meaning: "Completion for bash, zsh, fish",
+    load: async () => {
+      const { completionCommand } = await import(
+        "../lib/commands/completion.ts"
+      );
+      return (io) => completionCommand(io, allCommands);
+    },
+  },
+};
+
+/** All commands by name, and that of a project as "". */
+async function allCommands(
+  io: Io,
+): Promise<[name: string, meaning: string, cli: CAC][]> {
+  const loaded = await Promise.all(
+    Object.entries(nouns).map(async ([name, { meaning, load }]) =>
+      [name, meaning, (await load())(io)] as [string, string, CAC]
+    ),
   );
+  return [["", "", front(io)], ...loaded];
 }
 
-/** A directory that is not there may be a command that was mistyped. */
-function meantAsCommand(error: unknown, directory: string | undefined) {
-  const plain = directory !== undefined && /^[a-z]+$/.test(directory);
-  if (!(error instanceof Failure) || error.kind !== "notFound" || !plain) {
-    return error;
-  }
-  const names = cli.commands.map(({ name }) => name).filter(Boolean);
-  const hint = didYouMean(directory, names).trim();
-  return new Failure(error.kind, error.message, {
-    hint: hint || error.hint,
-    cause: error,
-  });
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const at = argv.findIndex((word) => word !== "--verbose");
+  const noun = Object.hasOwn(nouns, argv[at] ?? "")
+    ? nouns[argv[at] ?? ""]
+    : undefined;
+  if (!noun) return await runCli(front(io), argv, io);
+  const cli = (await noun.load())(io);
+  return await runCli(cli, argv.toSpliced(at, 1), io);
 }
+
+/** What is not about a noun: opening a project, and help. */
+function front(io: Io): CAC {
+  const cli = openCommand(io, Object.keys(nouns));
+  const { globalCommand } = cli;
+  const { helpCallback } = globalCommand;
+  globalCommand.helpCallback = (sections) => {
+    const shown = helpCallback?.(sections) ?? sections;
+    const rest = shown.splice(2); // behind the name and the usage
+    return [
+      ...shown,
+      ...helpOfNouns(),
+      { body: "See claudy COMMAND --help for what each takes." },
+      ...rest,
+    ];
+  };
+  return cli;
+}
+
+function helpOfNouns(): { title: string; body: string }[] {
+  const rows = Object.entries(nouns).map(([name, { group, takes, meaning }]) =>
+    [group, [name, takes].filter(Boolean).join(" "), meaning] as const
+  );
+  const opening = [
+    "Sessions",
+    "[directory]",
+    "Open the session of a project (default: here)",
+  ] as const;
+  const all = [opening, ...rows];
+  const width = Math.max(...all.map(([, name]) => name.length));
+  return [...new Set(all.map(([group]) => group))].map((title) => ({
+    title,
+    body: all.filter(([group]) => group === title)
+      .map(([, name, meaning]) => `  ${name.padEnd(width)}  ${meaning}`)
+      .join("\n"),
+  }));
+}
+
+if (import.meta.main) await execute(main);

@@ -7,9 +7,7 @@ import process from "node:process";
 import { stopWorker } from "../lib/worker/ending.ts";
 import { Failure, messageOf } from "../lib/std/errors.ts";
 import { type Instance } from "../lib/instance/instance.ts";
-import { openInstance } from "../lib/instance/open.ts";
-import { viewInstance } from "../lib/instance/open.ts";
-import { logToStderr } from "../lib/std/log.ts";
+import { openInstance, viewInstance } from "../lib/instance/open.ts";
 import { withoutNetwork } from "../lib/worker/workers.ts";
 import { hasTerminal, showInWorker } from "../lib/session/tmux.ts";
 import { workersStatus, workerStats } from "../lib/worker/status.ts";
@@ -23,159 +21,168 @@ import {
 } from "../lib/worker/workers.ts";
 import { attachTerminal } from "../lib/docker/terminal.ts";
 import { columns } from "../lib/std/text.ts";
-import { command, runCli } from "../lib/cli/cli.ts";
+import { command, execute, runCli } from "../lib/cli/cli.ts";
 import { lastLines, printLog } from "../lib/cli/logs.ts";
-import { answer, confirm } from "../lib/cli/output.ts";
+import { Io } from "../lib/cli/io.ts";
 
-const cli = command("coordinator");
-const open = () => openInstance(process.env, logToStderr);
-const view = () => viewInstance(process.env, logToStderr);
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const cli = command("coordinator", io);
+  const open = () => openInstance(io.env, io.log);
+  const view = () => viewInstance(io.env, io.log);
 
-cli.command("list", "List the workers")
-  .option("--json", "Print them as JSON")
-  .action(async (options) => {
-    const instance = await view();
-    const listed = await listWorkers(instance);
-    const offline = await withoutNetwork(instance, listed);
-    const workers = listed.map((worker) => ({
-      ...worker,
-      offline: offline.has(worker.name),
-    }));
-    const rows = workers.map(({ name, status, image, project, offline }) => [
-      name,
-      offline ? `${status}, its network has ended` : status || "Created",
-      image,
-      project,
-    ]);
-    const text = columns([["NAME", "STATUS", "IMAGE", "PROJECT"], ...rows]);
-    answer(workers, text, options.json);
-  });
+  cli.command("list", "List the workers")
+    .option("--json", "Print them as JSON")
+    .action(async (options) => {
+      const instance = await view();
+      const listed = await listWorkers(instance);
+      const offline = await withoutNetwork(instance, listed);
+      const workers = listed.map((worker) => ({
+        ...worker,
+        offline: offline.has(worker.name),
+      }));
+      const rows = workers.map(({ name, status, image, project, offline }) => [
+        name,
+        offline ? `${status}, its network has ended` : status || "Created",
+        image,
+        project,
+      ]);
+      const text = columns([["NAME", "STATUS", "IMAGE", "PROJECT"], ...rows]);
+      io.answer(workers, text, options.json);
+    });
 
-cli.command("count", "Count the workers that run")
-  .option("--json", "Print the count as JSON")
-  .action(async (options) => {
-    const workers = await listWorkers(await view());
-    const count = workers.filter(({ state }) => state === "running").length;
-    answer({ count }, String(count), options.json);
-  });
+  cli.command("count", "Count the workers that run")
+    .option("--json", "Print the count as JSON")
+    .action(async (options) => {
+      const workers = await listWorkers(await view());
+      const count = workers.filter(({ state }) => state === "running").length;
+      io.answer({ count }, String(count), options.json);
+    });
 
-cli.command("stop <...names>", "Stop workers; their logs are kept")
-  .option("--json", "Print their names as JSON")
-  .action(async (names: string[], options) => {
-    const instance = await open();
-    await stop(instance, await findWorkers(instance, names), options.json);
-  });
+  cli.command("stop <...names>", "Stop workers; their logs are kept")
+    .option("--json", "Print their names as JSON")
+    .action(async (names: string[], options) => {
+      const instance = await open();
+      await stop(
+        io,
+        instance,
+        await findWorkers(instance, names),
+        options.json,
+      );
+    });
 
-cli.command("stop-all", "Stop all workers, after asking")
-  .option("--yes", "Do not ask")
-  .option("--json", "Print their names as JSON")
-  .action(async (options) => {
-    const instance = await open();
-    const workers = await listWorkers(instance);
-    const names = workers.map(({ name }) => name);
-    if (names.length > 0) {
-      await confirm(`Stop ${names.join(", ")}?`, options.yes);
-    }
-    await stop(instance, workers, options.json);
-  });
+  cli.command("stop-all", "Stop all workers, after asking")
+    .option("--yes", "Do not ask")
+    .option("--json", "Print their names as JSON")
+    .action(async (options) => {
+      const instance = await open();
+      const workers = await listWorkers(instance);
+      const names = workers.map(({ name }) => name);
+      if (names.length > 0) {
+        await io.confirm(`Stop ${names.join(", ")}?`, options.yes);
+      }
+      await stop(io, instance, workers, options.json);
+    });
 
-cli.command("logs <name>", "Show a worker's log, also of one that is gone")
-  .option("-f, --follow", "Go on as the log grows")
-  .option("--tail <n>", "Begin so many lines before the end (default: all)")
-  .action(async (name: string, options) => {
-    const instance = await view();
-    const workers = await listWorkers(instance);
-    const worker = pickWorker(workers, name);
-    if (worker) return await printLog(worker.id, options);
-    if (!/^[\w.-]+$/.test(name) || !existsSync(instance.home.log(name))) {
-      // Says which worker may have been meant.
-      await findWorker(instance, name);
-    }
-    const text = await readFile(instance.home.log(name), "utf8");
-    answer(null, lastLines(text, options), false);
-  });
+  cli.command("logs <name>", "Show a worker's log, also of one that is gone")
+    .option("-f, --follow", "Go on as the log grows")
+    .option("--tail <n>", "Begin so many lines before the end (default: all)")
+    .action(async (name: string, options) => {
+      const instance = await view();
+      const workers = await listWorkers(instance);
+      const worker = pickWorker(workers, name);
+      if (worker) return await printLog(worker.id, options);
+      if (!/^[\w.-]+$/.test(name) || !existsSync(instance.home.log(name))) {
+        // Says which worker may have been meant.
+        await findWorker(instance, name);
+      }
+      const text = await readFile(instance.home.log(name), "utf8");
+      io.answer(null, lastLines(text, options), false);
+    });
 
-cli.command(
-  "attach <name>",
-  "Attach to a worker's session, else to a shell in it",
-)
-  .option("--shell", "To a shell in any case")
-  .action(async (name: string, options) => {
-    const instance = await open();
-    const worker = await findWorker(instance, name);
-    if (worker.state === "paused") {
-      throw new Failure("busy", `Cannot attach: "${name}" is paused`, {
-        hint: `Let it go on: docker unpause ${name}`,
-      });
-    }
-    if (worker.state !== "running") {
-      throw new Failure("notFound", `Cannot attach: "${name}" has ended`, {
-        hint: `See why: coordinator logs ${name}`,
-      });
-    }
-    if (process.stdin.isTTY !== true) {
-      throw new Failure("usage", "Cannot attach: stdin is no terminal", {
-        hint: `Run a command instead: docker exec ${name} COMMAND`,
-      });
-    }
-    const { Config } = await instance.docker.getContainer(worker.id).inspect();
-    const { docker } = instance;
-    if (Config.Tty && !options.shell) {
-      return await attachTerminal(docker, worker.id, { start: false });
-    }
-    const session = !options.shell && await hasTerminal(docker, worker.id);
-    const what = session ? "session" : "shell";
-    return await showInWorker(docker, worker.id, process.env, { what });
-  });
+  cli.command(
+    "attach <name>",
+    "Attach to a worker's session, else to a shell in it",
+  )
+    .option("--shell", "To a shell in any case")
+    .action(async (name: string, options) => {
+      const instance = await open();
+      const worker = await findWorker(instance, name);
+      if (worker.state === "paused") {
+        throw new Failure("busy", `Cannot attach: "${name}" is paused`, {
+          hint: `Let it go on: docker unpause ${name}`,
+        });
+      }
+      if (worker.state !== "running") {
+        throw new Failure("notFound", `Cannot attach: "${name}" has ended`, {
+          hint: `See why: coordinator logs ${name}`,
+        });
+      }
+      if (process.stdin.isTTY !== true) {
+        throw new Failure("usage", "Cannot attach: stdin is no terminal", {
+          hint: `Run a command instead: docker exec ${name} COMMAND`,
+        });
+      }
+      const { Config } = await instance.docker.getContainer(worker.id)
+        .inspect();
+      const { docker } = instance;
+      if (Config.Tty && !options.shell) {
+        return await attachTerminal(docker, worker.id, { start: false });
+      }
+      const session = !options.shell && await hasTerminal(docker, worker.id);
+      const what = session ? "session" : "shell";
+      return await showInWorker(docker, worker.id, io.env, { what });
+    });
 
-cli.command("status", "Show how each worker is, and how the last ones ended")
-  .option("--json", "Print it as JSON")
-  .action(async (options) => {
-    const status = await workersStatus(await view());
-    const live = status.workers.map((worker) => [
-      worker.name,
-      worker.summary,
-      worker.memoryBytes === 0 ? "no limit" : binarySize(worker.memoryBytes),
-      worker.cpus === 0 ? "no limit" : String(worker.cpus),
-      worker.pids === 0 ? "no limit" : String(worker.pids),
-      worker.project,
-    ]);
-    const ended = status.ended.map(({ name, summary, endedAt, project }) => [
-      name,
-      summary,
-      endedAt,
-      project,
-    ]);
-    const parts = [
-      columns([
-        ["NAME", "STATUS", "MEMORY", "CPUS", "PIDS", "PROJECT"],
-        ...live,
-      ]),
-    ];
-    if (ended.length > 0) {
-      parts.push(columns([["ENDED", "HOW", "WHEN", "PROJECT"], ...ended]));
-    }
-    answer(status, parts.join("\n\n"), options.json);
-  });
+  cli.command("status", "Show how each worker is, and how the last ones ended")
+    .option("--json", "Print it as JSON")
+    .action(async (options) => {
+      const status = await workersStatus(await view());
+      const live = status.workers.map((worker) => [
+        worker.name,
+        worker.summary,
+        worker.memoryBytes === 0 ? "no limit" : binarySize(worker.memoryBytes),
+        worker.cpus === 0 ? "no limit" : String(worker.cpus),
+        worker.pids === 0 ? "no limit" : String(worker.pids),
+        worker.project,
+      ]);
+      const ended = status.ended.map(({ name, summary, endedAt, project }) => [
+        name,
+        summary,
+        endedAt,
+        project,
+      ]);
+      const parts = [
+        columns([
+          ["NAME", "STATUS", "MEMORY", "CPUS", "PIDS", "PROJECT"],
+          ...live,
+        ]),
+      ];
+      if (ended.length > 0) {
+        parts.push(columns([["ENDED", "HOW", "WHEN", "PROJECT"], ...ended]));
+      }
+      io.answer(status, parts.join("\n\n"), options.json);
+    });
 
-cli.command("stats", "Show what each running worker uses")
-  .option("--json", "Print it as JSON")
-  .action(async (options) => {
-    const stats = await workerStats(await view());
-    const rows = stats.map((worker) => [
-      worker.name,
-      `${worker.cpuPercent.toFixed(1)} %`,
-      binarySize(worker.memoryBytes),
-      String(worker.pids),
-    ]);
-    const text = columns([["NAME", "CPU", "MEMORY", "PIDS"], ...rows]);
-    answer(stats, text, options.json);
-  });
+  cli.command("stats", "Show what each running worker uses")
+    .option("--json", "Print it as JSON")
+    .action(async (options) => {
+      const stats = await workerStats(await view());
+      const rows = stats.map((worker) => [
+        worker.name,
+        `${worker.cpuPercent.toFixed(1)} %`,
+        binarySize(worker.memoryBytes),
+        String(worker.pids),
+      ]);
+      const text = columns([["NAME", "CPU", "MEMORY", "PIDS"], ...rows]);
+      io.answer(stats, text, options.json);
+    });
 
-await runCli(cli);
+  return await runCli(cli, argv, io);
+}
 
 /** Several at once: one that takes its time, or fails, delays none of the others. */
 async function stop(
+  io: Io,
   instance: Instance,
   workers: WorkerState[],
   json: boolean,
@@ -184,14 +191,16 @@ async function stop(
   const errors: unknown[] = [];
   await Promise.all(workers.map(async (worker) => {
     try {
-      await stopWorker(instance, worker, logToStderr);
+      await stopWorker(instance, worker, io.log);
       names.push(worker.name);
     } catch (error) {
       errors.push(error);
     }
   }));
   names.sort();
-  answer(names, names.join("\n"), json);
-  for (const error of errors.slice(1)) logToStderr(messageOf(error));
+  io.answer(names, names.join("\n"), json);
+  for (const error of errors.slice(1)) io.log(messageOf(error));
   if (errors.length > 0) throw errors[0];
 }
+
+if (import.meta.main) await execute(main);

@@ -1,19 +1,22 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
 // engine start|stop: the Docker engine of this machine.
 
-import process from "node:process";
 import { ensureEngine, stopEngine } from "../lib/machine/engine.ts";
-import { logToStderr } from "../lib/std/log.ts";
-import { command, runCli } from "../lib/cli/cli.ts";
+import { command, execute, runCli } from "../lib/cli/cli.ts";
+import { Io } from "../lib/cli/io.ts";
 
-const cli = command("engine");
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const cli = command("engine", io);
 
-cli.command(
-  "start",
-  "Use the engine that answers; else install and start one (Debian, Ubuntu)",
-).action(() => ensureEngine(process.env, logToStderr));
+  cli.command(
+    "start",
+    "Use the engine that answers; else install and start one (Debian, Ubuntu)",
+  ).action(() => ensureEngine(io.env, io.log));
 
-cli.command("stop", "Stop the engine, if it was started by this command")
-  .action(() => stopEngine(logToStderr));
+  cli.command("stop", "Stop the engine, if it was started by this command")
+    .action(() => stopEngine(io.log));
 
-await runCli(cli);
+  return await runCli(cli, argv, io);
+}
+
+if (import.meta.main) await execute(main);

@@ -1,11 +1,8 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
 // init-volumes: HAL9000_HOME's directories and the instance's volumes.
 
-import process from "node:process";
 import { Failure } from "../lib/std/errors.ts";
-import { openInstance } from "../lib/instance/open.ts";
-import { viewInstance } from "../lib/instance/open.ts";
-import { logToStderr } from "../lib/std/log.ts";
+import { openInstance, viewInstance } from "../lib/instance/open.ts";
 import {
   clean,
   type CleanPlan,
@@ -15,56 +12,62 @@ import {
 import { megabytes } from "../lib/std/units.ts";
 import { ensureStorage } from "../lib/instance/volumes.ts";
 import { columns } from "../lib/std/text.ts";
-import { command, runCli } from "../lib/cli/cli.ts";
-import { answer, confirm } from "../lib/cli/output.ts";
+import { command, execute, runCli } from "../lib/cli/cli.ts";
+import { Io } from "../lib/cli/io.ts";
 
-const cli = command("init-volumes");
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const cli = command("init-volumes", io);
 
-cli.command(
-  "",
-  "Make the directories, settings file and volumes that are missing",
-)
-  .option("--status", "Show what is there, change nothing")
-  .option("--clean", "Destroy what is there first, but for the backups")
-  .option("--yes", "Do not ask before that")
-  .option("--json", "Print home, directories and volumes as JSON")
-  .action(async (options) => {
-    if (options.clean && options.status) {
-      throw new Failure("usage", "--status changes nothing, --clean destroys", {
-        hint: "Give one of the two.",
-      });
-    }
-    const open = options.status ? viewInstance : openInstance;
-    const instance = await open(process.env, logToStderr);
-    if (options.clean) {
-      const plan = await planClean(instance);
-      if (plan.directories.length + plan.volumes.length > 0) {
-        for (const line of destroyed(plan)) logToStderr(line);
-        await confirm("Destroy all of this?", options.yes);
-        await clean(instance, plan);
+  cli.command(
+    "",
+    "Make the directories, settings file and volumes that are missing",
+  )
+    .option("--status", "Show what is there, change nothing")
+    .option("--clean", "Destroy what is there first, but for the backups")
+    .option("--yes", "Do not ask before that")
+    .option("--json", "Print home, directories and volumes as JSON")
+    .action(async (options) => {
+      if (options.clean && options.status) {
+        throw new Failure(
+          "usage",
+          "--status changes nothing, --clean destroys",
+          {
+            hint: "Give one of the two.",
+          },
+        );
       }
-    }
-    if (!options.status) await ensureStorage(instance);
-    const status = await storageStatus(instance);
-    const rows = [
-      ...status.directories.map(({ path, mode, sizeBytes }) => [
-        path,
-        mode ?? "absent",
-        megabytes(sizeBytes),
-        "",
-      ]),
-      ...status.volumes.map(({ name, mountpoint, sizeBytes, usedBy }) => [
-        name,
-        mountpoint === null ? "absent" : "volume",
-        megabytes(sizeBytes),
-        usedBy.join(", "),
-      ]),
-    ];
-    const text = columns([["WHERE", "MODE", "SIZE", "USED BY"], ...rows]);
-    answer(status, text, options.json);
-  });
+      const open = options.status ? viewInstance : openInstance;
+      const instance = await open(io.env, io.log);
+      if (options.clean) {
+        const plan = await planClean(instance);
+        if (plan.directories.length + plan.volumes.length > 0) {
+          for (const line of destroyed(plan)) io.log(line);
+          await io.confirm("Destroy all of this?", options.yes);
+          await clean(instance, plan);
+        }
+      }
+      if (!options.status) await ensureStorage(instance);
+      const status = await storageStatus(instance);
+      const rows = [
+        ...status.directories.map(({ path, mode, sizeBytes }) => [
+          path,
+          mode ?? "absent",
+          megabytes(sizeBytes),
+          "",
+        ]),
+        ...status.volumes.map(({ name, mountpoint, sizeBytes, usedBy }) => [
+          name,
+          mountpoint === null ? "absent" : "volume",
+          megabytes(sizeBytes),
+          usedBy.join(", "),
+        ]),
+      ];
+      const text = columns([["WHERE", "MODE", "SIZE", "USED BY"], ...rows]);
+      io.answer(status, text, options.json);
+    });
 
-await runCli(cli);
+  return await runCli(cli, argv, io);
+}
 
 function destroyed({ directories, volumes }: CleanPlan): string[] {
   return [
@@ -73,3 +76,5 @@ function destroyed({ directories, volumes }: CleanPlan): string[] {
     ...volumes.map((v) => `  volume ${v.name}  ${megabytes(v.sizeBytes)}`),
   ];
 }
+
+if (import.meta.main) await execute(main);

@@ -4,44 +4,42 @@
 import { existsSync } from "node:fs";
 import process from "node:process";
 import { homeOf, readSettings } from "../lib/instance/config.ts";
-import { logToStderr, timedLog } from "../lib/std/log.ts";
+import { timedLog } from "../lib/std/log.ts";
 import { homePaths } from "../lib/instance/paths.ts";
 import { checkout } from "../lib/std/checkout.ts";
-import { command, runCli } from "../lib/cli/cli.ts";
-import { actOnMcp, addMcpOptions } from "../lib/commands/mcp.ts";
+import { execute, runCli } from "../lib/cli/cli.ts";
+import { Io } from "../lib/cli/io.ts";
+import { mcpCommand } from "../lib/commands/mcp.ts";
 
 interface ServeOptions {
   tunnels?: boolean;
   whileWanted?: boolean;
 }
 
-const cli = command("mcp-gateway");
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const cli = mcpCommand("mcp-gateway", io);
 
-cli.command("serve", "Run the gateway here, until SIGTERM")
-  .option("--tunnels", "Listen on 127.0.0.1 besides, for an engine elsewhere")
-  .option("--while-wanted", "And no longer than mcp start keeps it")
-  .action(async ({ tunnels = false, whileWanted = false }: ServeOptions) => {
-    const { env } = process;
-    const home = homePaths(homeOf(env));
-    const stop = new AbortController();
-    process.on("SIGTERM", () => stop.abort());
-    // Most of its start: nobody else loads the SDK.
-    const { serveGateway } = await import("../lib/gateway/gateway.ts");
-    const settings = readSettings(env);
-    const log = timedLog(logToStderr);
-    // The HTTP library tells of each client that leaves.
-    console.info = () => {};
-    const isWanted = () => !whileWanted || existsSync(home.mcpWanted);
-    const options = { home, settings, checkout, env, tunnels, isWanted };
-    await serveGateway(options, stop.signal, log);
-    process.exit(0);
-  });
+  cli.command("serve", "Run the gateway here, until SIGTERM")
+    .option("--tunnels", "Listen on 127.0.0.1 besides, for an engine elsewhere")
+    .option("--while-wanted", "And no longer than mcp start keeps it")
+    .action(async ({ tunnels = false, whileWanted = false }: ServeOptions) => {
+      const { env } = process;
+      const home = homePaths(homeOf(env));
+      const stop = new AbortController();
+      process.on("SIGTERM", () => stop.abort());
+      // Most of its start: nobody else loads the SDK.
+      const { serveGateway } = await import("../lib/gateway/gateway.ts");
+      const settings = readSettings(env);
+      const log = timedLog(io.log);
+      // The HTTP library tells of each client that leaves.
+      console.info = () => {};
+      const isWanted = () => !whileWanted || existsSync(home.mcpWanted);
+      const options = { home, settings, checkout, env, tunnels, isWanted };
+      await serveGateway(options, stop.signal, log);
+      process.exit(0);
+    });
 
-addMcpOptions(
-  cli.command(
-    "<action> [server]",
-    "start, stop, restart, status, logs, list, add, remove or doctor",
-  ),
-).action(actOnMcp);
+  return await runCli(cli, argv, io);
+}
 
-await runCli(cli);
+if (import.meta.main) await execute(main);

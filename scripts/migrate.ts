@@ -1,12 +1,9 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
 // migrate: the data of version 0.5 into the volumes of this one.
 
-import process from "node:process";
 import { Failure } from "../lib/std/errors.ts";
 import { type Instance } from "../lib/instance/instance.ts";
-import { openInstance } from "../lib/instance/open.ts";
-import { viewInstance } from "../lib/instance/open.ts";
-import { logToStderr } from "../lib/std/log.ts";
+import { openInstance, viewInstance } from "../lib/instance/open.ts";
 import {
   abortable,
   abortMigration,
@@ -20,9 +17,9 @@ import {
 import { migrate } from "../lib/migration/migrate.ts";
 import { columns } from "../lib/std/text.ts";
 import { binarySize, megabytes } from "../lib/std/units.ts";
-import { command, runCli, version } from "../lib/cli/cli.ts";
+import { command, execute, runCli, version } from "../lib/cli/cli.ts";
 import { track } from "../lib/commands/moves.ts";
-import { answer, confirm } from "../lib/cli/output.ts";
+import { Io } from "../lib/cli/io.ts";
 
 interface Options {
   dryRun?: boolean;
@@ -35,33 +32,35 @@ interface Options {
   json?: boolean;
 }
 
-const cli = command("migrate");
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const cli = command("migrate", io);
 
-cli.command(
-  "",
-  "Move the data of claudy 0.5 into volumes; go on if it was broken off",
-)
-  .option("--dry-run", "Show what would be moved, and change nothing")
-  .option("--skip-backup", "Make no backup; the source stays in any case")
-  .option("--force", "Move what the volumes hold already into a backup first")
-  .option("--yes", "Do not ask")
-  .option("--resume", "Go on with a migration that was broken off, or fail")
-  .option("--abort", "Take back a migration that was broken off")
-  .option(
-    "--remove-source",
-    "Remove the directories that were migrated, after a check",
+  cli.command(
+    "",
+    "Move the data of claudy 0.5 into volumes; go on if it was broken off",
   )
-  .option("--json", "Print the plan or the result as JSON")
-  .action(async (options: Options) => {
-    refuseContradictions(options);
-    const open = options.dryRun ? viewInstance : openInstance;
-    const instance = await open(process.env, logToStderr);
-    if (options.abort) return await abort(instance, options);
-    if (options.removeSource) return await remove(instance, options);
-    return await run(instance, options);
-  });
+    .option("--dry-run", "Show what would be moved, and change nothing")
+    .option("--skip-backup", "Make no backup; the source stays in any case")
+    .option("--force", "Move what the volumes hold already into a backup first")
+    .option("--yes", "Do not ask")
+    .option("--resume", "Go on with a migration that was broken off, or fail")
+    .option("--abort", "Take back a migration that was broken off")
+    .option(
+      "--remove-source",
+      "Remove the directories that were migrated, after a check",
+    )
+    .option("--json", "Print the plan or the result as JSON")
+    .action(async (options: Options) => {
+      refuseContradictions(options);
+      const open = options.dryRun ? viewInstance : openInstance;
+      const instance = await open(io.env, io.log);
+      if (options.abort) return await abort(io, instance, options);
+      if (options.removeSource) return await remove(io, instance, options);
+      return await run(io, instance, options);
+    });
 
-await runCli(cli);
+  return await runCli(cli, argv, io);
+}
 
 function refuseContradictions(options: Options): void {
   const modes = (["dryRun", "resume", "abort", "removeSource"] as const)
@@ -73,32 +72,36 @@ function refuseContradictions(options: Options): void {
   );
 }
 
-async function run(instance: Instance, options: Options): Promise<void> {
+async function run(
+  io: Io,
+  instance: Instance,
+  options: Options,
+): Promise<void> {
   const wish = {
     skipBackup: options.skipBackup ?? false,
     force: options.force ?? false,
   };
-  const plan = await planMigration(instance, wish, logToStderr);
+  const plan = await planMigration(instance, wish, io.log);
   const json = options.json ?? false;
-  if (options.dryRun) return answer(plan, planText(plan), json);
+  if (options.dryRun) return io.answer(plan, planText(plan), json);
   if (options.resume && !plan.resumes) {
     throw new Failure("notFound", "No migration has been broken off");
   }
-  if (!json) logToStderr(planText(plan));
-  await confirm("Migrate this? The source stays.", options.yes ?? false);
-  const tracking = track();
+  if (!json) io.log(planText(plan));
+  await io.confirm("Migrate this? The source stays.", options.yes ?? false);
+  const tracking = track(io);
   const result = await migrate(
     instance,
     plan,
     wish,
-    process.env,
+    io.env,
     tracking,
     version,
   );
   const phases = tracking.phases();
   const collections = result.collections ?? [];
   const vectors = collections.reduce((sum, { count }) => sum + count, 0);
-  answer(
+  io.answer(
     { ...result, phases },
     [
       `Migrated: ${result.parts.map(({ name }) => name).join(", ")}`,
@@ -111,29 +114,37 @@ async function run(instance: Instance, options: Options): Promise<void> {
   );
 }
 
-async function abort(instance: Instance, options: Options): Promise<void> {
+async function abort(
+  io: Io,
+  instance: Instance,
+  options: Options,
+): Promise<void> {
   abortable(instance);
-  await confirm(
+  await io.confirm(
     "Empty the volumes that were being filled? The source stays.",
     options.yes ?? false,
   );
-  await abortMigration(instance, track());
-  answer(
+  await abortMigration(instance, track(io));
+  io.answer(
     { aborted: true },
     "Taken back: all is as before",
     options.json ?? false,
   );
 }
 
-async function remove(instance: Instance, options: Options): Promise<void> {
+async function remove(
+  io: Io,
+  instance: Instance,
+  options: Options,
+): Promise<void> {
   const directories = await planRemoval(instance);
-  logToStderr(directories.join("\n"));
-  await confirm(
+  io.log(directories.join("\n"));
+  await io.confirm(
     "Remove these? The backup has them, and is checked first.",
     options.yes ?? false,
   );
-  await removeSource(instance, track());
-  answer(
+  await removeSource(instance, track(io));
+  io.answer(
     { removed: directories },
     `Removed: ${directories.join(", ")}`,
     options.json ?? false,
@@ -162,3 +173,5 @@ function planText(plan: MigrationPlan): string {
       : []),
   ].join("\n");
 }
+
+if (import.meta.main) await execute(main);

@@ -3,38 +3,25 @@
 
 import process from "node:process";
 import { openInstance } from "../lib/instance/open.ts";
-import { logToStderr, timedLog } from "../lib/std/log.ts";
+import { timedLog } from "../lib/std/log.ts";
 import { PoolManager } from "../lib/pool/manager.ts";
-import { command, runCli } from "../lib/cli/cli.ts";
-import {
-  addPoolOptions,
-  checkPoolOptions,
-  poolActions,
-  type PoolOptions,
-} from "../lib/commands/pool.ts";
+import { execute, runCli } from "../lib/cli/cli.ts";
+import { Io } from "../lib/cli/io.ts";
+import { poolCommand } from "../lib/commands/pool.ts";
 
-const cli = command("pool-manager");
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const cli = poolCommand("pool-manager", io);
 
-for (const [name, action] of Object.entries(poolActions)) {
-  const words = [name, action.argument].filter(Boolean).join(" ");
-  addPoolOptions(cli.command(words, action.meaning), action.options ?? [])
-    .action(async (...given: unknown[]) => {
-      const options = given.at(-1) as PoolOptions;
-      const argument = given.length > 1 && given[0] !== undefined
-        ? String(given[0])
-        : undefined;
-      checkPoolOptions(name, action, options, argument);
-      await action.run(options, argument);
+  cli.command("serve", "Run the manager here; the parent does that")
+    .action(async () => {
+      const log = timedLog(io.log);
+      const stop = new AbortController();
+      process.on("SIGTERM", () => stop.abort());
+      const manager = new PoolManager(await openInstance(io.env, log), log);
+      await manager.run(stop.signal);
     });
+
+  return await runCli(cli, argv, io);
 }
 
-cli.command("serve", "Run the manager here; the parent does that")
-  .action(async () => {
-    const log = timedLog(logToStderr);
-    const stop = new AbortController();
-    process.on("SIGTERM", () => stop.abort());
-    const manager = new PoolManager(await openInstance(process.env, log), log);
-    await manager.run(stop.signal);
-  });
-
-await runCli(cli);
+if (import.meta.main) await execute(main);

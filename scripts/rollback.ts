@@ -1,10 +1,7 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
 // rollback: today's data, or a backup, back into the directories of version 0.5.
 
-import process from "node:process";
-import { openInstance } from "../lib/instance/open.ts";
-import { viewInstance } from "../lib/instance/open.ts";
-import { logToStderr } from "../lib/std/log.ts";
+import { openInstance, viewInstance } from "../lib/instance/open.ts";
 import {
   type Backup,
   listBackups,
@@ -17,9 +14,9 @@ import {
 import { rollback } from "../lib/migration/rollback.ts";
 import { columns } from "../lib/std/text.ts";
 import { megabytes, span } from "../lib/std/units.ts";
-import { command, runCli, version } from "../lib/cli/cli.ts";
+import { command, execute, runCli, version } from "../lib/cli/cli.ts";
 import { track } from "../lib/commands/moves.ts";
-import { answer, confirm } from "../lib/cli/output.ts";
+import { Io } from "../lib/cli/io.ts";
 
 interface Options {
   backup?: unknown;
@@ -32,61 +29,68 @@ interface Options {
   json?: boolean;
 }
 
-const cli = command("rollback");
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const cli = command("rollback", io);
 
-cli.command(
-  "",
-  "Bring the data back to where claudy 0.5 has it; go on if it was broken off",
-)
-  .option("--backup <path>", "Restore this backup in the place of today's data")
-  .option("--list-backups", "List the backups")
-  .option("--verify", "With --list-backups: read them, and check every file")
-  .option("--keep-volumes", "Leave the volumes as they are")
-  .option(
-    "--replace-local",
-    "Replace directories that were never migrated, too; they are kept as a backup",
+  cli.command(
+    "",
+    "Bring the data back to where claudy 0.5 has it; go on if it was broken off",
   )
-  .option("--yes", "Do not ask")
-  .option("--force", "As --yes")
-  .option("--json", "Print the result as JSON")
-  .action(async (options: Options) => {
-    const views = options.listBackups && !options.verify;
-    const open = views ? viewInstance : openInstance;
-    const instance = await open(process.env, logToStderr);
-    const json = options.json ?? false;
-    const tracking = track();
-    if (options.listBackups) {
-      const found = listBackups(instance);
-      const backups = options.verify
-        ? await verifyBackups(instance, found, tracking)
-        : found;
-      return answer(backups, backupsText(backups), json);
-    }
-    const wish = {
-      backup: options.backup === undefined ? undefined : String(options.backup),
-      keepVolumes: options.keepVolumes ?? false,
-      replaceLocal: options.replaceLocal ?? false,
-    };
-    const plan = await planRollback(instance, wish, tracking);
-    if (!json) logToStderr(planText(plan));
-    const yes = (options.yes || options.force) ?? false;
-    await confirm("Roll back?", yes);
-    const result = await rollback(instance, plan, wish, tracking, version);
-    answer(
-      { ...result, phases: tracking.phases() },
-      [
-        `Rolled back: ${
-          result.parts.map(({ name }) => name).join(", ") || "nothing"
-        }`,
-        `  What was replaced: ${result.kept ?? "nothing"}`,
-        `  Volumes removed:   ${result.removed.join(", ") || "none"}`,
-        "Sessions open without a parent: claudy --legacy DIR",
-      ].join("\n"),
-      json,
-    );
-  });
+    .option(
+      "--backup <path>",
+      "Restore this backup in the place of today's data",
+    )
+    .option("--list-backups", "List the backups")
+    .option("--verify", "With --list-backups: read them, and check every file")
+    .option("--keep-volumes", "Leave the volumes as they are")
+    .option(
+      "--replace-local",
+      "Replace directories that were never migrated, too; they are kept as a backup",
+    )
+    .option("--yes", "Do not ask")
+    .option("--force", "As --yes")
+    .option("--json", "Print the result as JSON")
+    .action(async (options: Options) => {
+      const views = options.listBackups && !options.verify;
+      const open = views ? viewInstance : openInstance;
+      const instance = await open(io.env, io.log);
+      const json = options.json ?? false;
+      const tracking = track(io);
+      if (options.listBackups) {
+        const found = listBackups(instance);
+        const backups = options.verify
+          ? await verifyBackups(instance, found, tracking)
+          : found;
+        return io.answer(backups, backupsText(backups), json);
+      }
+      const wish = {
+        backup: options.backup === undefined
+          ? undefined
+          : String(options.backup),
+        keepVolumes: options.keepVolumes ?? false,
+        replaceLocal: options.replaceLocal ?? false,
+      };
+      const plan = await planRollback(instance, wish, tracking);
+      if (!json) io.log(planText(plan));
+      const yes = (options.yes || options.force) ?? false;
+      await io.confirm("Roll back?", yes);
+      const result = await rollback(instance, plan, wish, tracking, version);
+      io.answer(
+        { ...result, phases: tracking.phases() },
+        [
+          `Rolled back: ${
+            result.parts.map(({ name }) => name).join(", ") || "nothing"
+          }`,
+          `  What was replaced: ${result.kept ?? "nothing"}`,
+          `  Volumes removed:   ${result.removed.join(", ") || "none"}`,
+          "Sessions open without a parent: claudy --legacy DIR",
+        ].join("\n"),
+        json,
+      );
+    });
 
-await runCli(cli);
+  return await runCli(cli, argv, io);
+}
 
 function planText(plan: RollbackPlan): string {
   const rows = plan.parts.map(({ name, from, files, bytes }) => [
@@ -126,3 +130,5 @@ function backupsText(backups: Backup[]): string {
     ...damage,
   ].join("\n");
 }
+
+if (import.meta.main) await execute(main);

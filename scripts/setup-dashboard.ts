@@ -9,44 +9,52 @@ import {
   untilServed,
 } from "../lib/parent/dashboard/server.ts";
 import { openInstance } from "../lib/instance/open.ts";
-import { logToStderr, timedLog } from "../lib/std/log.ts";
-import { command, runCli } from "../lib/cli/cli.ts";
+import { timedLog } from "../lib/std/log.ts";
+import { command, execute, runCli } from "../lib/cli/cli.ts";
+import { Io } from "../lib/cli/io.ts";
 import { dashboardInParent, showDashboard } from "../lib/commands/dashboard.ts";
 
-const cli = command("setup-dashboard");
-const open = () => openInstance(process.env, logToStderr);
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const cli = command("setup-dashboard", io);
+  const open = () => openInstance(io.env, io.log);
 
-cli.command("setup", "Set the dashboard up; whole again where a pane was lost")
-  .action(async () => {
-    const instance = await open();
-    if (!instance.self) {
-      return logToStderr(await dashboardInParent(instance, "setup"));
-    }
-    await setUpDashboard(instance, logToStderr);
-    logToStderr("The dashboard is set up; see it: setup-dashboard attach");
-  });
+  cli.command(
+    "setup",
+    "Set the dashboard up; whole again where a pane was lost",
+  )
+    .action(async () => {
+      const instance = await open();
+      if (!instance.self) {
+        return io.log(await dashboardInParent(instance, "setup"));
+      }
+      await setUpDashboard(instance, io.log);
+      io.log("The dashboard is set up; see it: setup-dashboard attach");
+    });
 
-cli.command("attach", "Show the dashboard at this terminal")
-  .action(async () => await showDashboard(await open(), process.env));
+  cli.command("attach", "Show the dashboard at this terminal")
+    .action(async () => await showDashboard(io, await open()));
 
-cli.command("kill", "End the dashboard until it is set up again")
-  .action(async () => {
-    const instance = await open();
-    if (!instance.self) {
-      return logToStderr(await dashboardInParent(instance, "kill"));
-    }
-    await killDashboard(instance);
-    logToStderr("The dashboard has ended; again: setup-dashboard setup");
-  });
+  cli.command("kill", "End the dashboard until it is set up again")
+    .action(async () => {
+      const instance = await open();
+      if (!instance.self) {
+        return io.log(await dashboardInParent(instance, "kill"));
+      }
+      await killDashboard(instance);
+      io.log("The dashboard has ended; again: setup-dashboard setup");
+    });
 
-cli.command("serve", "Write the dashboard; run by the parent")
-  .action(async () => {
-    const log = timedLog(logToStderr);
-    const stop = new AbortController();
-    process.on("SIGTERM", () => stop.abort());
-    const instance = await openInstance(process.env, log);
-    await untilServed();
-    await new Board(instance, log).run(stop);
-  });
+  cli.command("serve", "Write the dashboard; run by the parent")
+    .action(async () => {
+      const log = timedLog(io.log);
+      const stop = new AbortController();
+      process.on("SIGTERM", () => stop.abort());
+      const instance = await openInstance(io.env, log);
+      await untilServed();
+      await new Board(instance, log).run(stop);
+    });
 
-await runCli(cli);
+  return await runCli(cli, argv, io);
+}
+
+if (import.meta.main) await execute(main);

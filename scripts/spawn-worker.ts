@@ -1,10 +1,8 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
 // spawn-worker: starts a worker on a project; prints its id, or attaches to it.
 
-import process from "node:process";
 import { type Flags, homeOf, readSettings } from "../lib/instance/config.ts";
 import { Failure } from "../lib/std/errors.ts";
-import { logToStderr } from "../lib/std/log.ts";
 import { homePaths } from "../lib/instance/paths.ts";
 import {
   claim,
@@ -14,13 +12,15 @@ import {
 } from "../lib/pool/client.ts";
 import type { ClaimReply } from "../lib/pool/protocol.ts";
 import type { SpawnRequest } from "../lib/worker/spawn.ts";
-import { command, runCli } from "../lib/cli/cli.ts";
-import { flagsOf, listOf, worktreeOption } from "../lib/cli/options.ts";
-import { answer } from "../lib/cli/output.ts";
+import { command, execute, runCli } from "../lib/cli/cli.ts";
+import { flagsOf, listOf } from "../lib/cli/options.ts";
+import { Io } from "../lib/cli/io.ts";
 import { repositoryConsent } from "../lib/commands/trust.ts";
-import { addProfileOptions, profileWish } from "../lib/commands/profiles.ts";
-
-const cli = command("spawn-worker");
+import {
+  addProfileOptions,
+  profileWish,
+  worktreeOption,
+} from "../lib/commands/start-options.ts";
 
 const limitOptions = {
   memory: "WORKER_MEMORY",
@@ -28,88 +28,95 @@ const limitOptions = {
   pidsLimit: "WORKER_PIDS_LIMIT",
 } as const;
 
-addProfileOptions(
-  cli.command(
-    "[project_dir]",
-    "Start a worker on a project (default: the current directory)",
-  ),
-  "base",
-)
-  .usage("[options] [project_dir] [-- command...]")
-  .option("-n, --name <name>", "Name of the worker (default: made up)")
-  .option(
-    "-d, --detach",
-    "Run in the background and print the id (default: attach)",
-  )
-  .option("-i, --image <image>", "Image (default: WORKER_IMAGE, else :worker)")
-  .option("--rm", "Remove the worker when it ends, keep its log (default)")
-  .option("--no-rm", "Keep the worker when it ends")
-  .option("--memory <size>", "Memory limit (default: WORKER_MEMORY, else 4g)")
-  .option("--cpus <n>", "CPU limit (default: WORKER_CPUS, else 2)")
-  .option(
-    "--pids-limit <n>",
-    "Process limit (default: WORKER_PIDS_LIMIT, else 100)",
-  )
-  .option("--no-limits", "No limits on memory, CPUs and processes")
-  .option(
-    "--env <KEY=VALUE>",
-    "Variable that docker inspect shows; repeatable",
-    {
-      type: [String],
-    },
-  )
-  .option(
-    "--secret <NAME[=FILE]>",
-    "File /run/secrets/NAME, from FILE or the variable NAME; repeatable",
-    { type: [String] },
-  )
-  .option("--mount <SRC:DST[:ro]>", "Further mount; repeatable", {
-    type: [String],
-  })
-  .option("--allow-any-path", "Mount system directories and HAL9000_HOME too")
-  .option("--allow-worktree", worktreeOption)
-  .option("--standalone", "A network of its own: no parent, no ChromaDB")
-  .option("--cold", "With --detach: start a new worker, claim no warm one")
-  .option("--warm-only", "With --detach: claim a warm worker, or fail")
-  .option("--json", "With --detach: print id, name, project and more as JSON")
-  .example("spawn-worker -d -n my-worker ~/code/app")
-  .example("spawn-worker ~/code/app -- make test")
-  .action(async (directory: string | undefined, options) => {
-    refuseContradictions(options);
-    const flags = flagsOf(options, limitOptions);
-    const request = requestOf(directory, options);
-    if (options.profile !== undefined) {
-      Object.assign(request, await imageOf(request, options));
-    }
-    const secrets = listOf(options.secret);
-    const claimed = options.detach && !options.cold
-      ? await claimWarm(request, flags, secrets.length > 0)
-      : undefined;
-    if (claimed?.start === "warm") {
-      const { worker, start } = claimed;
-      return answer({ ...worker, start }, worker.id, options.json);
-    }
-    const reason = claimed?.reason ?? "asked for";
-    if (options.warmOnly) {
-      throw new Failure("resources", `There is nothing to claim: ${reason}`, {
-        hint: "See pool-manager status, or leave --warm-only out.",
-      });
-    }
-    const { env } = process;
-    // What a claim has no use for is loaded only here: it is most of the start.
-    const { openInstance, readSecrets, runAttached, spawnWorker } =
-      await import("../lib/worker/spawning.ts");
-    const instance = await openInstance(env, logToStderr, flags);
-    request.secrets = readSecrets(secrets, env, instance.host, request.cwd);
-    if (!options.detach) {
-      return await runAttached(instance, request, logToStderr);
-    }
-    const worker = await spawnWorker(instance, request, logToStderr);
-    if (options.verbose) logToStderr(`Spawned cold: ${reason}`);
-    answer({ ...worker, start: "cold", reason }, worker.id, options.json);
-  });
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const cli = command("spawn-worker", io);
 
-await runCli(cli);
+  addProfileOptions(
+    cli.command(
+      "[project_dir]",
+      "Start a worker on a project (default: the current directory)",
+    ),
+    "base",
+  )
+    .usage("[options] [project_dir] [-- command...]")
+    .option("-n, --name <name>", "Name of the worker (default: made up)")
+    .option(
+      "-d, --detach",
+      "Run in the background and print the id (default: attach)",
+    )
+    .option(
+      "-i, --image <image>",
+      "Image (default: WORKER_IMAGE, else :worker)",
+    )
+    .option("--rm", "Remove the worker when it ends, keep its log (default)")
+    .option("--no-rm", "Keep the worker when it ends")
+    .option("--memory <size>", "Memory limit (default: WORKER_MEMORY, else 4g)")
+    .option("--cpus <n>", "CPU limit (default: WORKER_CPUS, else 2)")
+    .option(
+      "--pids-limit <n>",
+      "Process limit (default: WORKER_PIDS_LIMIT, else 100)",
+    )
+    .option("--no-limits", "No limits on memory, CPUs and processes")
+    .option(
+      "--env <KEY=VALUE>",
+      "Variable that docker inspect shows; repeatable",
+      {
+        type: [String],
+      },
+    )
+    .option(
+      "--secret <NAME[=FILE]>",
+      "File /run/secrets/NAME, from FILE or the variable NAME; repeatable",
+      { type: [String] },
+    )
+    .option("--mount <SRC:DST[:ro]>", "Further mount; repeatable", {
+      type: [String],
+    })
+    .option("--allow-any-path", "Mount system directories and HAL9000_HOME too")
+    .option("--allow-worktree", worktreeOption)
+    .option("--standalone", "A network of its own: no parent, no ChromaDB")
+    .option("--cold", "With --detach: start a new worker, claim no warm one")
+    .option("--warm-only", "With --detach: claim a warm worker, or fail")
+    .option("--json", "With --detach: print id, name, project and more as JSON")
+    .example("spawn-worker -d -n my-worker ~/code/app")
+    .example("spawn-worker ~/code/app -- make test")
+    .action(async (directory: string | undefined, options) => {
+      refuseContradictions(options);
+      const flags = flagsOf(options, limitOptions);
+      const request = requestOf(io, directory, options);
+      if (options.profile !== undefined) {
+        Object.assign(request, await imageOf(io, request, options));
+      }
+      const secrets = listOf(options.secret);
+      const claimed = options.detach && !options.cold
+        ? await claimWarm(io, request, flags, secrets.length > 0)
+        : undefined;
+      if (claimed?.start === "warm") {
+        const { worker, start } = claimed;
+        return io.answer({ ...worker, start }, worker.id, options.json);
+      }
+      const reason = claimed?.reason ?? "asked for";
+      if (options.warmOnly) {
+        throw new Failure("resources", `There is nothing to claim: ${reason}`, {
+          hint: "See pool-manager status, or leave --warm-only out.",
+        });
+      }
+      const { env } = process;
+      // What a claim has no use for is loaded only here: it is most of the start.
+      const { openInstance, readSecrets, runAttached, spawnWorker } =
+        await import("../lib/worker/spawning.ts");
+      const instance = await openInstance(env, io.log, flags);
+      request.secrets = readSecrets(secrets, env, instance.host, request.cwd);
+      if (!options.detach) {
+        return await runAttached(instance, request, io.log);
+      }
+      const worker = await spawnWorker(instance, request, io.log);
+      if (options.verbose) io.log(`Spawned cold: ${reason}`);
+      io.answer({ ...worker, start: "cold", reason }, worker.id, options.json);
+    });
+
+  return await runCli(cli, argv, io);
+}
 
 // deno-lint-ignore no-explicit-any -- as cac hands them over
 type Options = Record<string, any>;
@@ -139,12 +146,13 @@ function refuseContradictions(options: Options): void {
 }
 
 function requestOf(
+  io: Io,
   directory: string | undefined,
   options: Options,
 ): SpawnRequest {
   return {
     directory: directory ?? ".",
-    cwd: process.cwd(),
+    cwd: io.cwd(),
     name: options["name"],
     image: options["image"] === undefined
       ? undefined
@@ -153,7 +161,7 @@ function requestOf(
     keep: options["rm"] === false,
     standalone: options["standalone"] ?? false,
     allowAnyPath: options["allowAnyPath"] ?? false,
-    repository: repositoryConsent(options["allowWorktree"]),
+    repository: repositoryConsent(io, options["allowWorktree"]),
     mounts: listOf(options["mount"]),
     env: listOf(options["env"]),
     command: options["--"]?.length > 0 ? options["--"] : undefined,
@@ -162,26 +170,28 @@ function requestOf(
 
 /** The image of the profile that was asked for; built where it has to be. */
 async function imageOf(
+  io: Io,
   { directory, cwd, allowAnyPath: allowAny = false }: SpawnRequest,
   options: Options,
 ): Promise<Pick<SpawnRequest, "image" | "imageId">> {
   const { openInstance, projectImage, resolveProject } = await import(
     "../lib/worker/spawning.ts"
   );
-  const instance = await openInstance(process.env, logToStderr);
+  const instance = await openInstance(io.env, io.log);
   const given = { path: directory, cwd, as: "project", allowAny };
   const project = await resolveProject(instance, given);
   const image = await projectImage(
     instance,
     project.path,
     profileWish(options),
-    logToStderr,
+    io.log,
   );
   return { image: image.name, imageId: image.id };
 }
 
 /** A warm worker where there is a pool and one fits, else why not. */
 async function claimWarm(
+  io: Io,
   request: SpawnRequest,
   flags: Flags,
   secret: boolean,
@@ -199,7 +209,9 @@ async function claimWarm(
   }
   const reply = await claim(home, claimRequest(settings, request));
   if (reply.start === "warm") {
-    [...warnings, ...reply.notices ?? []].forEach(logToStderr);
+    [...warnings, ...reply.notices ?? []].forEach(io.log);
   }
   return reply;
 }
+
+if (import.meta.main) await execute(main);

@@ -1,5 +1,5 @@
-// What every command shares: it reads argv, prints errors and sets the exit
-// code, and is the only place that does.
+// What every command shares: it reads argv, prints errors and gives the exit code, and
+// is the only place that does.
 
 import process from "node:process";
 import { type CAC, cac, type Command } from "cac";
@@ -10,11 +10,11 @@ import {
 } from "../docker/docker-errors.ts";
 import { buildDigest } from "../std/build-digest.ts";
 import { checkout } from "../std/checkout.ts";
-import { didYouMean } from "../std/nearest.ts";
 import { exitCode, Failure, fileFailure, messageOf } from "../std/errors.ts";
-import { logToStderr } from "../std/log.ts";
+import { didYouMean } from "../std/nearest.ts";
 import { printable } from "../std/text.ts";
 import manifest from "../../package.json" with { type: "json" };
+import { Io } from "./io.ts";
 import {
   dashed,
   explicitFlags,
@@ -24,18 +24,21 @@ import {
 
 export const version = manifest.version;
 
-/** Titles with the commands below them, in the order in which help shows them. */
-export type Groups = [title: string, names: string[]][];
+/** A program or a part of one: given what was typed behind its name, its exit code. */
+export type Main = (argv: string[], io?: Io) => Promise<number>;
 
 /** A command line with the options that every command has. */
-export function command(name: string, groups?: Groups): CAC {
+export function command(name: string, io: Io): CAC {
   const cli = cac(name);
   cli.option("--verbose", "Show what lies behind an error");
   cli.help((sections) =>
     sections.flatMap(({ title, body }) => {
-      if (groups && title === "Commands") return grouped(cli, groups);
-      if (groups && title?.startsWith("For more info")) {
-        return [{ body: `See ${name} COMMAND --help for what each takes.` }];
+      const named = cli.commands.some((known) => known.name !== "");
+      if (title === "Commands" && !named) return [];
+      if (title?.startsWith("For more info")) {
+        return named
+          ? [{ body: `See ${name} COMMAND --help for what each takes.` }]
+          : [];
       }
       return [{
         ...(title === undefined ? {} : { title }),
@@ -48,61 +51,70 @@ export function command(name: string, groups?: Groups): CAC {
   // cac's own line names a Node version that Deno only pretends to be.
   cli.outputVersion = () => {
     const build = buildDigest(checkout);
-    process.stdout.write(`${name} ${version} (build ${build})\n`);
+    io.answer(null, `${name} ${version} (build ${build})`);
   };
   return cli;
 }
 
-function grouped(cli: CAC, groups: Groups): { title: string; body: string }[] {
-  const width = Math.max(...cli.commands.map(({ rawName }) => rawName.length));
-  return groups.map(([title, names]) => ({
-    title,
-    body: cli.commands.filter((known) => names.includes(known.name))
-      .map(({ rawName, description }) =>
-        `  ${rawName.padEnd(width)}  ${description}`
-      )
-      .join("\n"),
-  }));
+/** Runs the command that argv names; gives its exit code. */
+export async function runCli(
+  cli: CAC,
+  argv: string[],
+  io: Io,
+): Promise<number> {
+  try {
+    refuseEmpty(argv);
+    // cac expects an interpreter and a script before them.
+    const words = ["", "", ...explicitFlags(argv, cli)];
+    cli.parse(words, { run: false });
+    if (cli.options["help"] || cli.options["version"]) return 0;
+    refuseUnknownCommand(cli);
+    refuseRepeated(cli);
+    const code: unknown = await cli.runMatchedCommand();
+    return typeof code === "number" ? code : 0;
+  } catch (error) {
+    const failure = asFailure(error, cli);
+    io.stderr.write(`error: ${printable(failure.message)}\n`);
+    if (failure.hint) io.log(failure.hint);
+    if (argv.includes("--verbose")) io.log(stackOf(error));
+    return failure.exitCode;
+  }
 }
 
-/** Runs the command that argv names, and ends the process as it ended. */
-export async function runCli(cli: CAC): Promise<void> {
+/** Runs a program as the process that it is. */
+export async function execute(main: Main): Promise<void> {
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
     // A reader that has gone, as in `coordinator list | head -1`, is no fault.
     if (error.code === "EPIPE") process.exit(0);
     throw error;
   });
   process.on("SIGINT", () => process.exit(exitCode.interrupted));
-  try {
-    refuseEmpty(process.argv);
-    cli.parse(explicitFlags(process.argv, cli), { run: false });
-    if (cli.options["help"] || cli.options["version"]) return;
-    refuseUnknownCommand(cli);
-    refuseRepeated(cli);
-    const code: unknown = await cli.runMatchedCommand();
-    if (typeof code === "number") process.exitCode = code;
-  } catch (error) {
-    const failure = asFailure(error, cli);
-    process.stderr.write(`error: ${printable(failure.message)}\n`);
-    if (failure.hint) logToStderr(failure.hint);
-    if (process.argv.includes("--verbose")) {
-      logToStderr(stackOf(error));
-    }
-    process.exitCode = failure.exitCode;
-  }
+  process.exitCode = await main(process.argv.slice(2));
 }
 
 function refuseUnknownCommand(cli: CAC): void {
-  if (cli.matchedCommand) return;
-  const names = cli.commands.map((known) => known.name);
+  const { matchedCommand: matched, matchedCommandName: name } = cli;
+  // A default command that takes no such argument was not meant.
+  const meant = matched &&
+    (name !== undefined || matched.args.length > 0 || cli.args.length === 0);
+  if (meant) return;
+  const names = cli.commands.map((known) => known.name).filter(Boolean);
+  if (matched && names.length === 0) return;
+  const [program, noun] = cli.name.split(" ");
+  const what = noun === undefined ? "command" : "action";
+  const of = noun === undefined ? "" : ` of ${noun}`;
   const [given] = cli.args;
   if (given === undefined) {
-    throw new Failure("usage", "No command was given", {
-      hint: `Commands: ${names.join(", ")}. See ${cli.name} --help.`,
+    throw new Failure("usage", `No ${what}${of} was given`, {
+      hint: `There are: ${names.join(", ")}. See ${cli.name} --help.`,
     });
   }
-  throw new Failure("usage", `Unknown command "${given}"`, {
-    hint: `${didYouMean(given, names)}See ${cli.name} --help.`,
+  throw new Failure("usage", `Unknown ${what} "${given}"${of}`, {
+    hint: `${didYouMean(given, names)}${
+      noun === undefined
+        ? `See ${program} --help.`
+        : `There are: ${names.join(", ")}.`
+    }`,
   });
 }
 

@@ -1,11 +1,10 @@
 // Options as commands take them from cac.
 
-import process from "node:process";
 import type { CAC } from "cac";
 import type { Flags } from "../instance/config.ts";
 import { Failure } from "../std/errors.ts";
-import { didYouMean } from "../std/nearest.ts";
 import type { SettingName } from "../instance/settings.ts";
+import type { Io } from "./io.ts";
 
 /**
  * argv with `--allow-any-path` as `--allowAnyPath=true`. cac takes what follows a
@@ -15,15 +14,15 @@ import type { SettingName } from "../instance/settings.ts";
 export function explicitFlags(argv: readonly string[], cli: CAC): string[] {
   const flags = new Map<string, string>();
   // What is a flag of one command may take a value in another.
-  const named = cli.commands.filter(({ name }) => name === argv[2]);
+  const named = cli.commands.filter(({ name }) => name === argv[0]);
   const chosen = named.length > 0
     ? named
-    : cli.commands.filter(({ name }) => name === "");
+    : cli.commands.filter(({ isDefaultCommand }) => isDefaultCommand);
   for (const { options } of [cli.globalCommand, ...chosen]) {
     for (const { names, isBoolean, negated } of options) {
       if (!isBoolean || negated) continue;
       for (const name of names) {
-        flags.set(dashed(name), `${dashes(name)}${name}`);
+        flags.set(dashed(name), name.length === 1 ? `-${name}` : `--${name}`);
       }
     }
   }
@@ -33,9 +32,6 @@ export function explicitFlags(argv: readonly string[], cli: CAC): string[] {
     return flag === undefined ? word : `${flag}=true`;
   });
 }
-
-export const worktreeOption =
-  "Mount the repository that a worktree belongs to, writable (default: ask)";
 
 /** The values of an option that may be given more than once. */
 export function listOf(value: unknown): string[] {
@@ -74,23 +70,9 @@ export function wholeNumber(
 }
 
 /** For what is shown at a terminal, or not at all. */
-export function refuseWithoutTerminal(hint: string): void {
-  if (process.stdin.isTTY === true) return;
+export function refuseWithoutTerminal(io: Io, hint: string): void {
+  if (io.isInteractive) return;
   throw new Failure("usage", "Cannot attach: stdin is no terminal", { hint });
-}
-
-/** The action of a command by its name. */
-export function action<T>(
-  command: string,
-  actions: Record<string, T>,
-  name: string,
-): T {
-  const found = Object.hasOwn(actions, name) ? actions[name] : undefined;
-  if (found !== undefined) return found;
-  const names = Object.keys(actions);
-  throw new Failure("usage", `Unknown action "${name}" of ${command}`, {
-    hint: `${didYouMean(name, names)}There are: ${names.join(", ")}.`,
-  });
 }
 
 /** cac takes "" for a number, for no argument, or for the default command. */
@@ -118,11 +100,7 @@ export function refuseRepeated(cli: CAC): void {
 
 /** An option as people write it. */
 export function dashed(name: string): string {
-  return dashes(name) + kebab(name);
-}
-
-function dashes(name: string): string {
-  return name.length === 1 ? "-" : "--";
+  return name.length === 1 ? `-${name}` : `--${kebab(name)}`;
 }
 
 function kebab(name: string): string {

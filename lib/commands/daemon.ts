@@ -1,15 +1,11 @@
-// The actions of claudy daemon.
+// claudy daemon: the parent, started, stopped and asked.
 
-import process from "node:process";
 import { buildDigest } from "../std/build-digest.ts";
 import { restartDaemon, startDaemon, stopDaemon } from "../daemon/daemon.ts";
 import { type DaemonStatus, daemonStatus } from "../daemon/status.ts";
 import { findContainer } from "../docker/docker.ts";
-import { Failure } from "../std/errors.ts";
 import { findParent, type Instance } from "../instance/instance.ts";
-import { openInstance } from "../instance/open.ts";
-import { viewInstance } from "../instance/open.ts";
-import { logToStderr } from "../std/log.ts";
+import { openInstance, viewInstance } from "../instance/open.ts";
 import {
   startConfiguredGateway,
   stopGateway,
@@ -18,13 +14,12 @@ import { parsePublished, type PublishedPort } from "../daemon/specs.ts";
 import { columns } from "../std/text.ts";
 import { duration } from "../std/units.ts";
 import { liveWorkers } from "../worker/workers.ts";
-import type { CAC } from "cac";
+import type { CAC, Command } from "cac";
 import { type LogOptions, printLog } from "../cli/logs.ts";
 import { checkout } from "../std/checkout.ts";
-import { action, listOf } from "../cli/options.ts";
-import { answer, confirm } from "../cli/output.ts";
-
-const { env } = process;
+import { command } from "../cli/cli.ts";
+import type { Io } from "../cli/io.ts";
+import { listOf } from "../cli/options.ts";
 
 interface DaemonOptions extends LogOptions {
   publish?: unknown;
@@ -32,103 +27,114 @@ interface DaemonOptions extends LogOptions {
   json?: boolean;
 }
 
-export const daemonActions = {
-  start: async (instance: Instance, options: DaemonOptions) => {
-    const ports = listOf(options.publish).map(parsePublished);
-    await bringUp(instance, ports);
-    await showStatus(instance, options);
-  },
-  stop: async (instance: Instance, options: DaemonOptions) => {
-    const live = await liveWorkers(instance);
-    // Nothing is lost: they keep running, and the next start finds them.
-    if (live.length > 0 && process.stdin.isTTY) {
-      await confirm(
-        `Stop the parent under ${live.join(", ")}?`,
-        options.yes ?? false,
-      );
-    }
-    await stopDaemon(instance, logToStderr);
-    logToStderr("Parent stopped");
-    if (live.length === 0 && await stopGateway(instance)) {
-      logToStderr("MCP gateway stopped");
-    }
-    if (options.json) await showStatus(instance, options);
-  },
-  restart: async (instance: Instance, options: DaemonOptions) => {
-    const ports = listOf(options.publish).map(parsePublished);
-    await restartDaemon(instance, env, logToStderr, ports);
-    await startConfiguredGateway(instance, { checkout, env }, logToStderr);
-    await showStatus(instance, options);
-  },
-  status: showStatus,
-  logs: async (instance: Instance, options: DaemonOptions) => {
-    const parent = await findContainer(instance.docker, instance.names.parent);
-    return await printLog(parent.Id, options);
-  },
-};
+const publishOption: Parameters<Command["option"]> = [
+  "--publish <HOST:CONTAINER>",
+  "A port of the workers, on 127.0.0.1; repeatable",
+  { type: [String] },
+];
 
-/** Adds claudy daemon. */
-export function addDaemon(cli: CAC): void {
-  cli.command(
-    "daemon <action>",
-    "start, stop, restart, status or logs of the parent",
-  )
-    .option(
-      "--publish <HOST:CONTAINER>",
-      "start: a port of the workers, on 127.0.0.1; repeatable",
-      {
-        type: [String],
-      },
-    )
-    .option("--yes", "stop: do not ask while workers run")
-    .option("-f, --follow", "logs: go on as the log grows")
-    .option(
-      "--tail <n>",
-      "logs: begin so many lines before the end (default: all)",
-    )
+export function daemonCommand(io: Io): CAC {
+  const cli = command("claudy daemon", io);
+  const open = () => openInstance(io.env, io.log);
+  const view = () => viewInstance(io.env, io.log);
+
+  cli.command("start", "Start the parent, and what it needs")
+    .option(...publishOption)
+    .option("--yes", "Accepted; nothing is asked")
     .option("--json", "Print the status as JSON")
     .example("claudy daemon start --publish 3000:3000")
-    .action(async (name: string, options: DaemonOptions) => {
-      const act = action("daemon", daemonActions, name);
-      const publishes = ["start", "restart"].includes(name);
-      if (!publishes && listOf(options.publish).length > 0) {
-        throw new Failure("usage", `--publish is nothing for daemon ${name}`, {
-          hint: "Give it to start or restart.",
-        });
-      }
-      const views = ["status", "logs"].includes(name);
-      const open = views ? viewInstance : openInstance;
-      return await act(await open(env, logToStderr), options);
+    .action(async (options: DaemonOptions) => {
+      const instance = await open();
+      const ports = listOf(options.publish).map(parsePublished);
+      await bringUp(io, instance, ports);
+      await showStatus(io, instance, options);
     });
+
+  cli.command("stop", "Stop the parent; workers go on")
+    .option("--yes", "Do not ask while workers run")
+    .option("--json", "Print the status as JSON")
+    .action(async (options: DaemonOptions) => {
+      const instance = await open();
+      const live = await liveWorkers(instance);
+      // Nothing is lost: they keep running, and the next start finds them.
+      if (live.length > 0 && io.isInteractive) {
+        await io.confirm(
+          `Stop the parent under ${live.join(", ")}?`,
+          options.yes,
+        );
+      }
+      await stopDaemon(instance, io.log);
+      io.log("Parent stopped");
+      if (live.length === 0 && await stopGateway(instance)) {
+        io.log("MCP gateway stopped");
+      }
+      if (options.json) await showStatus(io, instance, options);
+    });
+
+  cli.command("restart", "Stop the parent and start it again")
+    .option(...publishOption)
+    .option("--yes", "Accepted; nothing is asked")
+    .option("--json", "Print the status as JSON")
+    .action(async (options: DaemonOptions) => {
+      const instance = await open();
+      const ports = listOf(options.publish).map(parsePublished);
+      await restartDaemon(instance, io.env, io.log, ports);
+      await startServers(io, instance);
+      await showStatus(io, instance, options);
+    });
+
+  cli.command("status", "Show how the parent is")
+    .option("--json", "Print it as JSON")
+    .action(async (options: DaemonOptions) =>
+      await showStatus(io, await view(), options)
+    );
+
+  cli.command("logs", "Print the log of the parent")
+    .option("-f, --follow", "Go on as the log grows")
+    .option("--tail <n>", "Begin so many lines before the end (default: all)")
+    .action(async (options: DaemonOptions) => {
+      const { docker, names } = await view();
+      const parent = await findContainer(docker, names.parent);
+      return await printLog(parent.Id, options);
+    });
+
+  return cli;
 }
 
 /** Without a parent there is no session: one is started, after asking. */
 export async function offerDaemon(
+  io: Io,
   instance: Instance,
-  yes: boolean,
+  yes: boolean | undefined,
 ): Promise<void> {
   const parent = instance.self ?? await findParent(instance);
   if (parent?.State === "running") return;
   const state = parent?.State === "paused" ? "paused" : "not running";
-  await confirm(`The daemon is ${state}. Start it?`, yes);
-  await bringUp(instance);
+  await io.confirm(`The daemon is ${state}. Start it?`, yes);
+  await bringUp(io, instance);
 }
 
 /** The parent, and the host's MCP servers where they are configured. */
 export async function bringUp(
+  io: Io,
   instance: Instance,
   ports: PublishedPort[] = [],
 ): Promise<void> {
-  await startDaemon(instance, env, logToStderr, ports);
-  await startConfiguredGateway(instance, { checkout, env }, logToStderr);
+  await startDaemon(instance, io.env, io.log, ports);
+  await startServers(io, instance);
+}
+
+async function startServers(io: Io, instance: Instance): Promise<void> {
+  await startConfiguredGateway(instance, { checkout, env: io.env }, io.log);
 }
 
 async function showStatus(
+  io: Io,
   instance: Instance,
-  options: DaemonOptions,
+  { json }: DaemonOptions,
 ): Promise<void> {
   const status = await daemonStatus(instance);
-  answer(status, statusText(status), options.json ?? false);
+  io.answer(status, statusText(status), json);
 }
 
 function buildText(build: string | null): string {

@@ -1,23 +1,37 @@
 // The dashboard as commands reach it, from the host or in the parent.
 
+import type { CAC } from "cac";
 import { showCommand } from "../parent/dashboard/server.ts";
 import { runHere } from "../docker/docker-cli.ts";
 import { Failure } from "../std/errors.ts";
 import { execIn } from "../docker/exec.ts";
 import { execAtTerminal } from "../docker/terminal.ts";
 import { findParent, type Instance } from "../instance/instance.ts";
+import { openInstance } from "../instance/open.ts";
+import { command } from "../cli/cli.ts";
+import type { Io } from "../cli/io.ts";
 import { refuseWithoutTerminal } from "../cli/options.ts";
+
+export function dashboardCommand(io: Io): CAC {
+  const cli = command("claudy dashboard", io);
+  cli.command("", "Show workers, their use and a prompt, in tmux")
+    .action(async () => {
+      refuseWithoutTerminal(io, "Run it at one.");
+      return await showDashboard(io, await openInstance(io.env, io.log));
+    });
+  return cli;
+}
 
 /** Shows it at this terminal; gives the exit code. */
 export async function showDashboard(
+  io: Io,
   instance: Instance,
-  env: NodeJS.ProcessEnv,
 ): Promise<number> {
-  refuseWithoutTerminal("Run it at one.");
+  refuseWithoutTerminal(io, "Run it at one.");
   if (instance.self) return await runHere(showCommand);
   const parent = await runningParent(instance);
   await dashboardInParent(instance, "setup");
-  return await execAtTerminal(instance.docker, parent, env, showCommand);
+  return await execAtTerminal(instance.docker, parent, io.env, showCommand);
 }
 
 /** Runs an action of setup-dashboard in the parent, and gives what it says. */

@@ -1,32 +1,33 @@
 // claudy doctor: what is well, what is not, and what mends it.
 
-import process from "node:process";
 import type { CAC } from "cac";
 import { buildDigest } from "../std/build-digest.ts";
 import { checkout } from "../std/checkout.ts";
 import { type Check, examine } from "../doctor/doctor.ts";
 import { connectInstance } from "../instance/open.ts";
-import { logToStderr } from "../std/log.ts";
 import { columns } from "../std/text.ts";
-import { answer } from "../cli/output.ts";
+import { command } from "../cli/cli.ts";
+import type { Io } from "../cli/io.ts";
 
 /** How the doctor marks what it found. */
 const signs = { ok: "ok", warn: "warn", fail: "FAIL" } as const;
 
-/** Adds claudy doctor. */
-export function addDoctor(cli: CAC): void {
-  cli.command("doctor", "Say what is well and what is not, and what mends it")
+export function doctorCommand(io: Io): CAC {
+  const cli = command("claudy doctor", io);
+  cli.command("", "Say what is well and what is not, and what mends it")
     .option("--json", "Print it as JSON")
-    .action(examineAll);
+    .action((options: { json?: boolean }) => examineAll(io, options));
+  return cli;
 }
 
 /** Prints every check; gives 1 where one fails. */
 export async function examineAll(
+  io: Io,
   { json }: { json?: boolean },
 ): Promise<number> {
   const checks = await examine(
-    await connectInstance(process.env, logToStderr),
-    process.env,
+    await connectInstance(io.env, io.log),
+    io.env,
     buildDigest(checkout),
   );
   const text = columns(
@@ -35,6 +36,6 @@ export async function examineAll(
   const mends = checks.flatMap(({ name, mend }) =>
     mend === undefined ? [] : [`${name}: ${mend}`]
   );
-  answer(checks, [text, ...mends].join("\n"), json ?? false);
+  io.answer(checks, [text, ...mends].join("\n"), json);
   return checks.some(({ state }) => state === "fail") ? 1 : 0;
 }

@@ -1,7 +1,6 @@
 // What mcp add is told of a server.
 
 import { resolve } from "node:path";
-import process from "node:process";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { checkServer, readServers } from "../mcp/config.ts";
@@ -22,7 +21,7 @@ export interface AddOptions {
 export function describe(
   instance: Instance,
   options: AddOptions,
-  name: string,
+  { name, env: own }: { name: string; env: NodeJS.ProcessEnv },
 ): Record<string, unknown> {
   if (readServers(instance.home, instance.settings).has(name)) {
     throw new Failure("busy", `There is an MCP server "${name}"`, {
@@ -42,7 +41,9 @@ export function describe(
   const server = {
     ...(program === undefined ? {} : { command: absolute(program), args }),
     ...(url === undefined ? {} : { url: String(url) }),
-    ...(env.length > 0 ? { env: Object.fromEntries(env.map(variable)) } : {}),
+    ...(env.length > 0
+      ? { env: Object.fromEntries(env.map((given) => variable(given, own))) }
+      : {}),
     ...(headers.length > 0
       ? { headers: Object.fromEntries(headers.map(header)) }
       : {}),
@@ -66,11 +67,12 @@ function header(given: string): [string, string] {
 }
 
 /** KEY=VALUE, or KEY alone for what this environment has: so others do not see it. */
-function variable(given: string): [string, string] {
+function variable(
+  given: string,
+  own: NodeJS.ProcessEnv,
+): [string, string] {
   const [name = ""] = given.split("=", 1);
-  const value = given === name
-    ? process.env[name]
-    : given.slice(name.length + 1);
+  const value = given === name ? own[name] : given.slice(name.length + 1);
   if (/^[A-Za-z_]\w*$/.test(name) && value !== undefined) return [name, value];
   throw new Failure(
     "usage",

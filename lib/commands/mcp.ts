@@ -1,13 +1,10 @@
 // The MCP servers of the host, as mcp-gateway and claudy offer them.
 
 import { existsSync, readFileSync } from "node:fs";
-import process from "node:process";
-import type { CAC, Command } from "cac";
+import type { CAC } from "cac";
 import { Failure } from "../std/errors.ts";
 import { type Instance } from "../instance/instance.ts";
-import { openInstance } from "../instance/open.ts";
-import { viewInstance } from "../instance/open.ts";
-import { logToStderr } from "../std/log.ts";
+import { openInstance, viewInstance } from "../instance/open.ts";
 import { askGateway, type ServedStatus } from "../mcp/client.ts";
 import { readServers, type ServerConfig } from "../mcp/config.ts";
 import {
@@ -25,11 +22,8 @@ import { waitFor } from "../std/wait.ts";
 import { checkout } from "../std/checkout.ts";
 import { type AddOptions, describe } from "./mcp-add.ts";
 import { lastLines, type LogOptions } from "../cli/logs.ts";
-import { action } from "../cli/options.ts";
-import { answer, confirm } from "../cli/output.ts";
-
-const { env } = process;
-const host = { checkout, env };
+import { command } from "../cli/cli.ts";
+import type { Io } from "../cli/io.ts";
 
 interface Options extends AddOptions, LogOptions {
   fromClaude?: boolean;
@@ -37,173 +31,181 @@ interface Options extends AddOptions, LogOptions {
   json?: boolean;
 }
 
-type Act = (
-  instance: Instance,
-  options: Options,
-  name: string | undefined,
-) => Promise<number | void>;
+const nextStart = "Sessions have what changed from their next start on";
 
-/** Those that run on the host only, and those that are about one server. */
-const onHost = ["start", "stop", "restart", "add", "remove"];
-const aboutOne = ["add", "remove", "logs"];
-
-const actions: Record<string, Act> = {
-  start: async (instance, options) => {
-    if (ensureConfig(instance, host, logToStderr)) {
-      logToStderr(`Wrote ${instance.home.mcpConfig}`);
+/** The MCP servers of the host, for claudy mcp and mcp-gateway. */
+export function mcpCommand(name: string, io: Io): CAC {
+  const cli = command(name, io);
+  const jsonOption = ["--json", "Print the result as JSON"] as const;
+  const host = { checkout, env: io.env };
+  const view = () => viewInstance(io.env, io.log);
+  /** For what the host alone does. */
+  const open = async () => {
+    const instance = await openInstance(io.env, io.log);
+    if (instance.self) {
+      throw new Failure(
+        "usage",
+        "The parent cannot run the host's MCP servers",
+        { hint: "Run this on the host." },
+      );
+    }
+    ensureHome(instance);
+    return instance;
+  };
+  const start = async (instance: Instance, options: Options) => {
+    if (ensureConfig(instance, host, io.log)) {
+      io.log(`Wrote ${instance.home.mcpConfig}`);
     }
     await startGateway(instance, host);
     await settle(instance);
     await ensureForwarder(instance);
-    await show(instance, options);
-  },
-  stop: async (instance) => {
-    const stopped = await stopGateway(instance);
-    logToStderr(
-      stopped ? "MCP gateway stopped" : "The MCP gateway does not run",
-    );
-  },
-  restart: async (instance, options) => {
-    serversOf(instance); // before anything is ended
-    await stopGateway(instance);
-    await actions["start"]?.(instance, options, undefined);
-  },
-  status: show,
-  logs: (instance, options, name) => {
-    const path = instance.home.mcpLog(name ?? "gateway");
-    if (name !== undefined && name !== "gateway") findServer(instance, name);
-    const text = existsSync(path) ? readFileSync(path, "utf8") : "";
-    answer(null, lastLines(text, options), false);
-    return Promise.resolve();
-  },
-  list: (instance, options) => {
-    const servers = [...serversOf(instance)].map(([name, server]) => ({
-      name,
-      port: server.port,
-      isolation: server.isolation,
-      // Arguments may be secrets, as values of variables are.
-      what: server.command ?? withoutQuery(server.url ?? ""),
-      arguments: server.args.length,
-      variables: Object.keys(server.env),
-    }));
-    const rows = servers.map(({ name, port, isolation, what }) => [
-      name,
-      String(port),
-      isolation,
-      what,
-    ]);
-    answer(
-      servers,
-      columns([["SERVER", "PORT", "ISOLATION", "WHAT"], ...rows]),
-      options.json ?? false,
-    );
-    return Promise.resolve();
-  },
-  add: async (instance, options, name) => {
-    ensureConfig(instance, host, logToStderr);
-    const { servers, left } = options.fromClaude
-      ? serversOfClaude(instance, env)
-      : { servers: describe(instance, options, wanted(name)), left: [] };
-    changeServers(instance, (present) => ({ ...present, ...servers }));
-    for (const line of left) logToStderr(`Left out: ${line}`);
-    const added = Object.keys(servers);
-    if (added.length > 0) await applyChange(instance);
-    const status = await askGateway(instance.home, "status");
-    const now = status?.servers.filter(({ name }) => added.includes(name));
-    answer(
-      { added, left, servers: now ?? [] },
-      now?.length ? statusText(now) : `Added: ${added.join(", ") || "nothing"}`,
-      options.json ?? false,
-    );
-    logToStderr(status ? nextStart : "They start with claudy mcp start");
-  },
-  remove: async (instance, options, name) => {
-    ensureConfig(instance, host, logToStderr);
-    findServer(instance, wanted(name));
-    await confirm(`Remove ${name}?`, options.yes ?? false);
-    changeServers(instance, (servers) => {
-      const { [wanted(name)]: _, ...rest } = servers;
-      return rest;
+    await show(io, instance, options);
+  };
+
+  cli.command("start", "Start the gateway, and the servers that are configured")
+    .option(...jsonOption)
+    .action(async (options: Options) => await start(await open(), options));
+
+  cli.command("stop", "Stop the gateway and all servers")
+    .option(...jsonOption)
+    .action(async () => {
+      const stopped = await stopGateway(await open());
+      io.log(stopped ? "MCP gateway stopped" : "The MCP gateway does not run");
     });
-    await applyChange(instance);
-    answer({ removed: name }, `Removed: ${name}`, options.json ?? false);
-  },
-  doctor: examine,
-};
 
-const nextStart = "Sessions have what changed from their next start on";
+  cli.command("restart", "Stop the gateway and start it again")
+    .option(...jsonOption)
+    .action(async (options: Options) => {
+      const instance = await open();
+      serversOf(instance); // before anything is ended
+      await stopGateway(instance);
+      await start(instance, options);
+    });
 
-export const mcpActionNames = Object.keys(actions);
+  cli.command("status", "Show how the servers are")
+    .option(...jsonOption)
+    .action(async (options: Options) => show(io, await view(), options));
 
-/** The options of both commands. */
-export function addMcpOptions(command: Command): Command {
-  return command
-    .usage(`${command.rawName} [-- program arguments...]`)
-    .option(
-      "--port <n>",
-      "add: on 127.0.0.1 of the workers (default: a free one)",
-    )
+  cli.command("logs [server]", "Print the log of the gateway, or of a server")
+    .option("--tail <n>", "Begin so many lines before the end (default: all)")
+    .action(async (given: unknown, options: Options) => {
+      const instance = await view();
+      const server = given === undefined ? "gateway" : String(given);
+      if (server !== "gateway") findServer(instance, server);
+      const path = instance.home.mcpLog(server);
+      const text = existsSync(path) ? readFileSync(path, "utf8") : "";
+      io.answer(null, lastLines(text, options));
+    });
+
+  cli.command("list", "List what is configured")
+    .option(...jsonOption)
+    .action(async ({ json }: Options) => {
+      const servers = [...serversOf(await view())].map(([name, server]) => ({
+        name,
+        port: server.port,
+        isolation: server.isolation,
+        // Arguments may be secrets, as values of variables are.
+        what: server.command ?? withoutQuery(server.url ?? ""),
+        arguments: server.args.length,
+        variables: Object.keys(server.env),
+      }));
+      const rows = servers.map(({ name, port, isolation, what }) => [
+        name,
+        String(port),
+        isolation,
+        what,
+      ]);
+      const text = columns([["SERVER", "PORT", "ISOLATION", "WHAT"], ...rows]);
+      io.answer(servers, text, json);
+    });
+
+  cli.command("add [server]", "Add a server, or those of the host's Claude")
+    .usage("add [server] [-- program arguments...]")
+    .option("--port <n>", "On 127.0.0.1 of the workers (default: a free one)")
     .option(
       "--isolation <how>",
-      "add: session, a process for each client, or shared (default: session)",
+      "session, a process for each client, or shared (default: session)",
     )
     .option(
       "--idle-timeout <seconds>",
-      "add: before a silent client is forgotten (default: 300)",
+      "Before a silent client is forgotten (default: 300)",
     )
     .option(
       "--env <KEY[=VALUE]>",
-      "add: variable of its process, KEY alone as it is set here; repeatable",
+      "Variable of its process, KEY alone as it is set here; repeatable",
       { type: [String] },
     )
-    .option("--url <url>", "add: a server that listens on the host already")
-    .option("--header <NAME: VALUE>", "add: sent to that; repeatable", {
+    .option("--url <url>", "A server that listens on the host already")
+    .option("--header <NAME: VALUE>", "Sent to that; repeatable", {
       type: [String],
     })
-    .option("--from-claude", "add: those of the host's Claude configuration")
-    .option("--tail <n>", "logs: begin so many lines before the end")
-    .option("--yes", "remove: do not ask")
-    .option("--json", "Print the result as JSON");
-}
-
-export async function actOnMcp(
-  name: string,
-  server: string | undefined,
-  options: Options,
-): Promise<number | void> {
-  const act = action("mcp", actions, name);
-  const one = aboutOne.includes(name) && !options.fromClaude;
-  if (server !== undefined && !one) {
-    throw new Failure("usage", `mcp ${name} is about all servers`, {
-      hint: `Leave out "${server}".`,
+    .option("--from-claude", "Those of the host's Claude configuration")
+    .option(...jsonOption)
+    .example(`${name} add notes -- npx -y notes-server`)
+    .action(async (given: unknown, options: Options) => {
+      if (given !== undefined && options.fromClaude) {
+        throw new Failure("usage", "--from-claude is about all servers", {
+          hint: `Leave out "${given}".`,
+        });
+      }
+      const instance = await open();
+      ensureConfig(instance, host, io.log);
+      const { servers, left } = options.fromClaude
+        ? serversOfClaude(instance, io.env)
+        : {
+          servers: describe(instance, options, {
+            name: wanted(given),
+            env: io.env,
+          }),
+          left: [],
+        };
+      changeServers(instance, (present) => ({ ...present, ...servers }));
+      for (const line of left) io.log(`Left out: ${line}`);
+      const added = Object.keys(servers);
+      if (added.length > 0) await applyChange(instance);
+      const status = await askGateway(instance.home, "status");
+      const now = status?.servers.filter(({ name }) => added.includes(name));
+      io.answer(
+        { added, left, servers: now ?? [] },
+        now?.length
+          ? statusText(now)
+          : `Added: ${added.join(", ") || "nothing"}`,
+        options.json,
+      );
+      io.log(status ? nextStart : "They start with claudy mcp start");
     });
-  }
-  if (!onHost.includes(name)) {
-    return await act(await viewInstance(env, logToStderr), options, server);
-  }
-  const instance = await openInstance(env, logToStderr);
-  refuseInside(instance);
-  ensureHome(instance);
-  return await act(instance, options, server);
-}
 
-/** Adds claudy mcp. */
-export function addMcp(cli: CAC): void {
-  addMcpOptions(
-    cli.command(
-      "mcp <action> [server]",
-      `${mcpActionNames.join(", ")} of the host's MCP servers`,
-    ),
-  )
-    .example("claudy mcp add notes -- npx -y notes-server")
-    .action(actOnMcp);
-}
+  cli.command("remove [server]", "Remove a server, after asking")
+    .option("--yes", "Do not ask")
+    .option(...jsonOption)
+    .action(async (given: unknown, { yes, json }: Options) => {
+      const instance = await open();
+      const name = wanted(given);
+      ensureConfig(instance, host, io.log);
+      findServer(instance, name);
+      await io.confirm(`Remove ${name}?`, yes);
+      changeServers(instance, (servers) => {
+        const { [name]: _, ...rest } = servers;
+        return rest;
+      });
+      await applyChange(instance);
+      io.answer({ removed: name }, `Removed: ${name}`, json);
+    });
 
-function refuseInside({ self }: Instance): void {
-  if (!self) return;
-  throw new Failure("usage", "The parent cannot run the host's MCP servers", {
-    hint: "Run this on the host.",
-  });
+  cli.command("doctor", "Say whether each server answers; 1 where one does not")
+    .option(...jsonOption)
+    .action(async ({ json }: Options) => {
+      const checks = await checkMcp(await view());
+      const rows = checks.map(({ name, ok, says }) => [
+        ok ? "ok" : "FAIL",
+        name,
+        says,
+      ]);
+      io.answer(checks, columns(rows), json);
+      return checks.every(({ ok }) => ok) ? 0 : 1;
+    });
+
+  return cli;
 }
 
 /** Waits a while for those that start, so that it is told how that went. */
@@ -239,8 +241,8 @@ function serversOf({ home, settings }: Instance) {
   return readServers(home, settings);
 }
 
-function wanted(name: string | undefined): string {
-  if (name !== undefined) return name;
+function wanted(name: unknown): string {
+  if (name !== undefined) return String(name);
   throw new Failure("usage", "The name of a server is wanted");
 }
 
@@ -253,12 +255,16 @@ function findServer(instance: Instance, name: string): ServerConfig {
   });
 }
 
-async function show(instance: Instance, options: Options): Promise<void> {
+async function show(
+  io: Io,
+  instance: Instance,
+  { json }: Options,
+): Promise<void> {
   const status = await askGateway(instance.home, "status");
-  answer(
+  io.answer(
     status ?? { pid: null, tunnels: null, servers: [] },
     status ? statusText(status.servers) : "The MCP gateway does not run",
-    options.json ?? false,
+    json,
   );
 }
 
@@ -288,16 +294,4 @@ function statusText(servers: ServedStatus[]): string {
     ],
     ...rows,
   ]);
-}
-
-/** Whether each answers a greeting; 1 where one does not. */
-async function examine(instance: Instance, options: Options): Promise<number> {
-  const checks = await checkMcp(instance);
-  const rows = checks.map(({ name, ok, says }) => [
-    ok ? "ok" : "FAIL",
-    name,
-    says,
-  ]);
-  answer(checks, columns(rows), options.json ?? false);
-  return checks.every(({ ok }) => ok) ? 0 : 1;
 }

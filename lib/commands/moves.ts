@@ -1,7 +1,6 @@
 // How people see data move: what migrate and rollback share.
 
-import process from "node:process";
-import { logToStderr } from "../std/log.ts";
+import type { Io } from "../cli/io.ts";
 import type { Track } from "../migration/steps.ts";
 import { binarySize } from "../std/units.ts";
 
@@ -18,7 +17,7 @@ export interface Phase {
  * Tells what begins, and of how much of it is done at which rate; `phases` gives
  * what there was, and ends the last.
  */
-export function track(): Track & { phases: () => Phase[] } {
+export function track(io: Io): Track & { phases: () => Phase[] } {
   const phases: Phase[] = [];
   let begunAt = performance.now();
   const endPhase = () => {
@@ -27,15 +26,15 @@ export function track(): Track & { phases: () => Phase[] } {
     begunAt = performance.now();
     return phases;
   };
-  const terminal = process.stderr.isTTY === true;
+  const terminal = io.stderr.isTTY === true;
   let open = false;
   const endLine = () => {
-    if (open) process.stderr.write("\n");
+    if (open) io.stderr.write("\n");
     open = false;
   };
   const log = (line: string) => {
     endLine();
-    logToStderr(line);
+    io.log(line);
   };
   const begin: Track["begin"] = (what, total) => {
     log(what);
@@ -55,9 +54,9 @@ export function track(): Track & { phases: () => Phase[] } {
       const of = total === undefined ? "" : ` of ${total}`;
       const line = `  ${files}${of} files, ${binarySize(bytes)}, ` +
         `${binarySize(rate)}/s`;
-      if (!terminal) return logToStderr(line);
+      if (!terminal) return io.log(line);
       open = true;
-      process.stderr.write(`\r\x1b[K${line}`);
+      io.stderr.write(`\r\x1b[K${line}`);
     };
   };
   return { log, begin, phases: endPhase };

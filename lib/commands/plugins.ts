@@ -1,14 +1,14 @@
 // claudy plugin: plugins that all sessions share, installed once by the CLI.
 
 import { existsSync } from "node:fs";
-import process from "node:process";
 import type { CAC } from "cac";
 import { runDocker } from "../docker/docker-cli.ts";
 import { Failure } from "../std/errors.ts";
 import { workerImage } from "../image/recipes.ts";
 import { openInstance } from "../instance/open.ts";
 import { roleLabels } from "../instance/labels.ts";
-import { logToStderr } from "../std/log.ts";
+import { command } from "../cli/cli.ts";
+import type { Io } from "../cli/io.ts";
 import { resolveProject, sessionName } from "../project/project.ts";
 import { seccompOptions } from "../image/seccomp.ts";
 import { ensureStorage } from "../instance/volumes.ts";
@@ -30,10 +30,11 @@ code=$?
 chmod -R a+rX ${insideWorker.plugins}
 exit $code`;
 
-/** Adds claudy plugin, whose words are the CLI's. */
-export function addPlugins(cli: CAC): void {
+/** Its words are the CLI's. */
+export function pluginCommand(io: Io): CAC {
+  const cli = command("claudy plugin", io);
   cli.command(
-    "plugin [...words]",
+    "[...words]",
     "The CLI's plugin command, for what all sessions share",
   )
     .allowUnknownOptions()
@@ -41,19 +42,20 @@ export function addPlugins(cli: CAC): void {
     .example("claudy plugin install formatter@plugins")
     .action(async () => {
       // As they were typed: its options are not ours.
-      const [, , name, ...words] = process.argv;
-      if (name !== "plugin" || words.length === 0) {
+      const words = cli.rawArgs.slice(2);
+      if (words.length === 0) {
         throw new Failure("usage", "plugin needs a word of the CLI's", {
           hint: "See claudy plugin -- --help.",
         });
       }
-      return await runPluginCommand(words);
+      return await runPluginCommand(io, words);
     });
+  return cli;
 }
 
 /** In a container that may write the volume. */
-async function runPluginCommand(words: string[]): Promise<number> {
-  const instance = await openInstance(process.env, logToStderr);
+async function runPluginCommand(io: Io, words: string[]): Promise<number> {
+  const instance = await openInstance(io.env, io.log);
   await ensureStorage(instance);
   const { names, prefix, hostHome, settings } = instance;
   const directory = localMarketplace(words);
@@ -61,7 +63,7 @@ async function runPluginCommand(words: string[]): Promise<number> {
     ? undefined
     : await resolveProject(instance, {
       path: directory,
-      cwd: process.cwd(),
+      cwd: io.cwd(),
       as: "marketplace",
       allowAny: false,
     });
@@ -69,7 +71,7 @@ async function runPluginCommand(words: string[]): Promise<number> {
     "run",
     "--rm",
     "--interactive",
-    ...(process.stdin.isTTY === true ? ["--tty"] : []),
+    ...(io.isInteractive ? ["--tty"] : []),
     ...Object.entries(roleLabels(prefix, "helper", hostHome.home))
       .map(([key, value]) => `--label=${key}=${value}`),
     // The volume's root is root's; nothing else of root's is needed, but to read
@@ -78,7 +80,7 @@ async function runPluginCommand(words: string[]): Promise<number> {
     "--cap-drop=ALL",
     "--cap-add=DAC_READ_SEARCH",
     "--security-opt=no-new-privileges",
-    ...await seccompOptions(instance, logToStderr),
+    ...await seccompOptions(instance, io.log),
     `--mount=type=volume,source=${names.volumes.plugins},target=${insideWorker.plugins}`,
     `--env=CLAUDE_CONFIG_DIR=${insideWorker.plugins}`,
     ...(market

@@ -1,14 +1,12 @@
 // The pool's commands, as pool-manager and claudy offer them.
 
-import process from "node:process";
 import type { CAC } from "cac";
 import * as v from "valibot";
 import { homeOf, readSettings } from "../instance/config.ts";
 import { Failure } from "../std/errors.ts";
 import { parentAnswers } from "../instance/parent-socket.ts";
-import { findParent } from "../instance/instance.ts";
+import { findParent, type Instance } from "../instance/instance.ts";
 import { openInstance } from "../instance/open.ts";
-import { logToStderr } from "../std/log.ts";
 import { ownerOf } from "../std/owned.ts";
 import { foreignHome } from "../instance/ownership.ts";
 import { homePaths } from "../instance/paths.ts";
@@ -26,24 +24,16 @@ import { waitFor } from "../std/wait.ts";
 import { ensureHome } from "../instance/volumes.ts";
 import { columns } from "../std/text.ts";
 import { dashed, wholeNumber } from "../cli/options.ts";
-import { answer } from "../cli/output.ts";
+import { command } from "../cli/cli.ts";
+import type { Io } from "../cli/io.ts";
 
-export interface PoolOptions {
+interface Options {
   minWarm?: unknown;
   maxWarm?: unknown;
   idleTimeout?: unknown;
   checkInterval?: unknown;
   name?: string;
   json?: boolean;
-}
-
-interface PoolAction {
-  meaning: string;
-  /** What it takes, as cac writes it. */
-  argument?: string;
-  /** Names of its options besides --json. */
-  options?: (keyof PoolOptions)[];
-  run(options: PoolOptions, argument: string | undefined): Promise<void>;
 }
 
 const sizeOptions = [
@@ -53,133 +43,101 @@ const sizeOptions = [
   "checkInterval",
 ] as const;
 
-const { env } = process;
-const json = ({ json }: PoolOptions) => json ?? false;
+const removedSchema = v.object({ removed: v.number() });
+const scaledSchema = v.object({ capped: v.boolean(), minWarm: v.number() });
 
-export const poolActions: Record<string, PoolAction> = {
-  start: {
-    meaning: "Keep warm workers from now on, or change how many",
-    options: [...sizeOptions],
-    run: start,
-  },
-  stop: {
-    meaning: "Remove the warm workers and keep none; claimed ones stay",
-    run: async (options) => {
-      const here = local();
-      const { removed } = await askPool(here.home.poolSocket, {
-        op: "stop",
-      }) as { removed: number };
-      await waitFor(() => isStopped(here.home.poolSocket), {
+/** The pool, for claudy pool and pool-manager. */
+export function poolCommand(name: string, io: Io): CAC {
+  const cli = command(name, io);
+  const jsonOption = ["--json", "Print the result as JSON"] as const;
+  const ask = (op: PoolRequest) => askStarting(local(io), op);
+
+  cli.command("start", "Keep warm workers from now on, or change how many")
+    .option("--min-warm <n>", "Workers that are always ready (default: 2)")
+    .option("--max-warm <n>", "Workers at most (default: 5)")
+    .option(
+      "--idle-timeout <seconds>",
+      "Before one above the minimum goes (default: 300)",
+    )
+    .option(
+      "--check-interval <seconds>",
+      "Between two looks at the pool (default: 30)",
+    )
+    .option(...jsonOption)
+    .action(async (options: Options) =>
+      show(io, await start(io, readSizes(options)), options)
+    );
+
+  cli.command(
+    "stop",
+    "Remove the warm workers and keep none; claimed ones stay",
+  )
+    .option(...jsonOption)
+    .action(async ({ json }: Options) => {
+      const { home: { poolSocket } } = local(io);
+      const reply = await askPool(poolSocket, { op: "stop" });
+      const { removed } = v.parse(removedSchema, reply);
+      await waitFor(() => isStopped(poolSocket), {
         for: "the pool to end",
         timeoutMs: 10_000,
       });
-      answer(
-        { removed },
-        `Pool stopped; warm workers removed: ${removed}`,
-        json(options),
-      );
-    },
-  },
-  status: { meaning: "Show the pool", run: showStatus },
-  scale: {
-    meaning: "Keep so many warm workers",
-    argument: "<n>",
-    run: async (options, argument) => {
-      const warm = wholeNumber("The number of workers", Number(argument));
-      const { capped, minWarm } = await askStarting({
-        op: "scale",
-        warm: warm ?? 0,
-      }) as { capped: boolean; minWarm: number };
+      const text = `Pool stopped; warm workers removed: ${removed}`;
+      io.answer({ removed }, text, json);
+    });
+
+  cli.command("status", "Show the pool")
+    .option(...jsonOption)
+    .action(async (options: Options) => show(io, await statusOf(io), options));
+
+  cli.command("scale <n>", "Keep so many warm workers")
+    .option(...jsonOption)
+    .action(async (given: unknown, { json }: Options) => {
+      const warm = wholeNumber("The number of workers", given) ?? 0;
+      const reply = await ask({ op: "scale", warm });
+      const scaled = v.parse(scaledSchema, reply);
+      const { capped, minWarm } = scaled;
       if (capped) {
-        logToStderr(
+        io.log(
           `${warm} exceeds max: keeping ${minWarm}. See pool start --max-warm.`,
         );
       }
-      answer({ minWarm, capped }, `Min warm: ${minWarm}`, json(options));
-    },
-  },
-  cleanup: {
-    meaning: "Remove warm workers above the minimum, and dead ones",
-    run: (options) => removeSome(options, "cleanup"),
-  },
-  warm: {
-    meaning: "Fill the pool to its minimum now, and wait for it",
-    run: async (options) => {
-      const status = await askStarting({ op: "warm" });
-      show(status as PoolStatus, options);
-    },
-  },
-  claim: {
-    meaning: "Claim a warm worker for a project; print its name",
-    argument: "[project_dir]",
-    options: ["name"],
-    run: claimOne,
-  },
-  drain: {
-    meaning:
-      "Remove all warm workers; none is made before start, scale or warm",
-    run: (options) => removeSome(options, "drain"),
-  },
-};
+      io.answer(scaled, `Min warm: ${minWarm}`, json);
+    });
 
-/** Adds the options that an action of the pool takes. */
-export function addPoolOptions(
-  command: ReturnType<CAC["command"]>,
-  wanted?: (keyof PoolOptions)[],
-): ReturnType<CAC["command"]> {
-  const known: [keyof PoolOptions, string, string][] = [
-    [
-      "minWarm",
-      "--min-warm <n>",
-      "start: warm workers that are always ready (default: 2)",
-    ],
-    ["maxWarm", "--max-warm <n>", "start: warm workers at most (default: 5)"],
-    [
-      "idleTimeout",
-      "--idle-timeout <seconds>",
-      "start: before one above the minimum goes (default: 300)",
-    ],
-    [
-      "checkInterval",
-      "--check-interval <seconds>",
-      "start: between two looks at the pool (default: 30)",
-    ],
-    [
-      "name",
-      "-n, --name <name>",
-      "claim: name of the worker (default: made up)",
-    ],
-  ];
-  for (const [option, flags, meaning] of known) {
-    if (!wanted || wanted.includes(option)) {
-      const [, rest] = meaning.split(/^\w+: /);
-      command.option(flags, wanted ? rest ?? meaning : meaning);
-    }
+  for (
+    const [op, meaning] of [
+      ["cleanup", "Remove warm workers above the minimum, and dead ones"],
+      [
+        "drain",
+        "Remove all warm workers; none is made before start, scale or warm",
+      ],
+    ] as const
+  ) {
+    cli.command(op, meaning)
+      .option(...jsonOption)
+      .action(async ({ json }: Options) => {
+        const { removed } = v.parse(removedSchema, await ask({ op }));
+        io.answer({ removed }, `Warm workers removed: ${removed}`, json);
+      });
   }
-  return command.option("--json", "Print the result as JSON");
-}
 
-/** Refuses what the action would not heed. */
-export function checkPoolOptions(
-  name: string,
-  action: PoolAction,
-  options: PoolOptions,
-  argument: string | undefined,
-): void {
-  const heeded: string[] = action.options ?? [];
-  const stray = [...sizeOptions, "name"].find((option) =>
-    options[option as keyof PoolOptions] !== undefined &&
-    !heeded.includes(option)
-  );
-  if (stray !== undefined) {
-    throw new Failure("usage", `${dashed(stray)} is nothing for pool ${name}`);
-  }
-  if (argument !== undefined && action.argument === undefined) {
-    throw new Failure("usage", `pool ${name} takes no argument`);
-  }
-  if (argument === undefined && action.argument?.startsWith("<")) {
-    throw new Failure("usage", `pool ${name} needs ${action.argument}`);
-  }
+  cli.command("warm", "Fill the pool to its minimum now, and wait for it")
+    .option(...jsonOption)
+    .action(async (options: Options) =>
+      show(io, await ask({ op: "warm" }) as PoolStatus, options)
+    );
+
+  cli.command(
+    "claim [project_dir]",
+    "Claim a warm worker for a project; print its name",
+  )
+    .option("-n, --name <name>", "Name of the worker (default: made up)")
+    .option(...jsonOption)
+    .action((directory: unknown, options: Options) =>
+      claimOne(io, String(directory ?? "."), options)
+    );
+
+  return cli;
 }
 
 async function isStopped(socket: string): Promise<boolean> {
@@ -195,12 +153,12 @@ async function isStopped(socket: string): Promise<boolean> {
  * What is known without asking Docker. The pool is reached by a socket of the home,
  * so that it is enough to compare whose home that is.
  */
-function local({ views = false } = {}) {
-  const home = homePaths(homeOf(env));
-  const settings = readSettings(env, { warn: logToStderr });
+function local(io: Io, { views = false } = {}) {
+  const home = homePaths(homeOf(io.env));
+  const settings = readSettings(io.env, { warn: io.log });
   const failure = foreignHome({ home, prefix: settings.HAL9000_PREFIX });
   if (failure && !views) throw failure;
-  if (failure) logToStderr(`warning: ${failure.message}`);
+  if (failure) io.log(`warning: ${failure.message}`);
   return { home, settings, owner: ownerOf(home.home) };
 }
 
@@ -208,8 +166,11 @@ function local({ views = false } = {}) {
 const startMs = 20_000;
 
 /** Asks a pool that may only be starting, as after daemon start. */
-async function askStarting(body: PoolRequest): Promise<unknown> {
-  const here = local();
+async function askStarting(
+  here: Pick<Instance, "home" | "settings" | "owner">,
+  body: PoolRequest,
+  { parentRuns = false } = {},
+): Promise<unknown> {
   return await waitFor(async () => {
     try {
       return await askPool(here.home.poolSocket, body);
@@ -217,7 +178,7 @@ async function askStarting(body: PoolRequest): Promise<unknown> {
       const absent = error instanceof Failure && error.kind === "notFound";
       if (!absent || !readWish(here).enabled) throw error;
       // Without a parent nobody starts it.
-      if (!await parentAnswers(here)) throw error;
+      if (!parentRuns && !await parentAnswers(here)) throw error;
       return undefined;
     }
   }, {
@@ -228,9 +189,8 @@ async function askStarting(body: PoolRequest): Promise<unknown> {
   });
 }
 
-async function start(options: PoolOptions): Promise<void> {
-  const sizes = readSizes(options);
-  const instance = await openInstance(env, logToStderr);
+async function start(io: Io, sizes: Sizes): Promise<PoolStatus> {
+  const instance = await openInstance(io.env, io.log);
   const parent = instance.self ?? await findParent(instance);
   if (parent?.State !== "running") {
     throw new Failure(
@@ -243,26 +203,14 @@ async function start(options: PoolOptions): Promise<void> {
   }
   ensureHome(instance);
   writeWish(instance, true, sizes);
-  const { poolSocket } = instance.home;
-  const status = await waitFor(async () => {
-    try {
-      return await askPool(poolSocket, { op: "resize", sizes }) as PoolStatus;
-    } catch (error) {
-      if (error instanceof Failure && error.kind === "notFound") {
-        return undefined;
-      }
-      throw error;
-    }
-  }, {
-    for: "the pool to listen",
-    timeoutMs: 20_000,
-    hint: `See ${instance.home.childLog("pool")}.`,
-  });
-  show(status, options);
+  const body = { op: "resize", sizes } as const;
+  return await askStarting(instance, body, {
+    parentRuns: true,
+  }) as PoolStatus;
 }
 
 /** Judged before it is written down: the pool manager reads it at every start. */
-function readSizes(options: PoolOptions): Sizes {
+function readSizes(options: Options): Sizes {
   const sizes = Object.fromEntries(sizeOptions.flatMap((option) => {
     const value = wholeNumber(dashed(option), options[option]);
     return value === undefined ? [] : [[option, value]];
@@ -274,27 +222,14 @@ function readSizes(options: PoolOptions): Sizes {
   throw new Failure("usage", `${option} ${issue.message}, got ${issue.input}`);
 }
 
-async function removeSome(
-  options: PoolOptions,
-  op: "cleanup" | "drain",
-): Promise<void> {
-  const { removed } = await askStarting({ op }) as { removed: number };
-  answer({ removed }, `Warm workers removed: ${removed}`, json(options));
-}
-
 async function claimOne(
-  options: PoolOptions,
-  directory: string | undefined,
+  io: Io,
+  directory: string,
+  { name, json }: Options,
 ): Promise<void> {
-  const { home, settings } = local();
-  const reply = await claim(
-    home,
-    claimRequest(settings, {
-      directory: directory ?? ".",
-      cwd: process.cwd(),
-      name: options.name,
-    }),
-  );
+  const { home, settings } = local(io);
+  const request = claimRequest(settings, { directory, cwd: io.cwd(), name });
+  const reply = await claim(home, request);
   if (reply.start === "cold") {
     throw new Failure(
       "resources",
@@ -304,18 +239,19 @@ async function claimOne(
       },
     );
   }
-  answer(reply.worker, reply.worker.name, json(options));
+  io.answer(reply.worker, reply.worker.name, json);
 }
 
-async function showStatus(options: PoolOptions): Promise<void> {
-  const { home, settings, owner } = local({ views: true });
+/** Of one that runs, or what it would be. */
+async function statusOf(io: Io): Promise<PoolStatus> {
+  const { home, settings, owner } = local(io, { views: true });
   try {
-    return show(await poolStatus(home.poolSocket), options);
+    return await poolStatus(home.poolSocket);
   } catch (error) {
     if (!(error instanceof Failure && error.kind === "notFound")) throw error;
   }
   const { sizes } = readWish({ home, settings, owner });
-  show({
+  return {
     running: false,
     unavailable: null,
     warm: [],
@@ -335,11 +271,11 @@ async function showStatus(options: PoolOptions): Promise<void> {
       failures: 0,
       lastFailure: null,
     },
-  }, options);
+  };
 }
 
-function show(status: PoolStatus, options: PoolOptions): void {
-  answer(status, statusText(status), json(options));
+function show(io: Io, status: PoolStatus, { json }: Options): void {
+  io.answer(status, statusText(status), json);
 }
 
 function profileRow(

@@ -1,10 +1,7 @@
 // claudy prune: what an instance has left behind.
 
-import process from "node:process";
 import type { CAC } from "cac";
-import { openInstance } from "../instance/open.ts";
-import { viewInstance } from "../instance/open.ts";
-import { logToStderr } from "../std/log.ts";
+import { openInstance, viewInstance } from "../instance/open.ts";
 import {
   findLeftovers,
   type Leftover,
@@ -13,7 +10,8 @@ import {
 import { columns } from "../std/text.ts";
 import { megabytes } from "../std/units.ts";
 import { wholeNumber } from "../cli/options.ts";
-import { answer, confirm } from "../cli/output.ts";
+import { command } from "../cli/cli.ts";
+import type { Io } from "../cli/io.ts";
 
 interface Options {
   olderThan?: unknown;
@@ -26,10 +24,10 @@ interface Options {
 
 const dayMs = 24 * 60 * 60_000;
 
-/** Adds claudy prune. */
-export function addPrune(cli: CAC): void {
+export function pruneCommand(io: Io): CAC {
+  const cli = command("claudy prune", io);
   cli.command(
-    "prune",
+    "",
     "Remove old logs, records, homes, backups and images, after asking",
   )
     .option(
@@ -50,27 +48,28 @@ export function addPrune(cli: CAC): void {
     .action(async (options: Options) => {
       const days = wholeNumber("--older-than", options.olderThan) ?? 30;
       const open = options.dryRun ? viewInstance : openInstance;
-      const instance = await open(process.env, logToStderr);
+      const instance = await open(io.env, io.log);
       const wish = {
         olderThanMs: days * dayMs,
         sessions: options.sessions ?? false,
         allInstances: options.allInstances ?? false,
       };
       const found = await findLeftovers(instance, wish);
-      const json = options.json ?? false;
+      const { json } = options;
       if (options.dryRun || found.length === 0) {
-        return answer(found, textOf(found), json);
+        return io.answer(found, textOf(found), json);
       }
-      logToStderr(textOf(found));
-      await confirm(`Remove these ${found.length}?`, options.yes ?? false);
+      io.log(textOf(found));
+      await io.confirm(`Remove these ${found.length}?`, options.yes);
       const removed = await removeLeftovers(
         instance,
         found,
         wish,
-        logToStderr,
+        io.log,
       );
-      answer(removed, `Removed ${summary(removed)}`, json);
+      io.answer(removed, `Removed ${summary(removed)}`, json);
     });
+  return cli;
 }
 
 function textOf(found: Leftover[]): string {

@@ -1,7 +1,6 @@
 // claudy run: one answer of Claude, in a worker that is there for it alone.
 
 import { join } from "node:path";
-import process from "node:process";
 import type { CAC } from "cac";
 import { layOutSettings } from "../home/claude-settings.ts";
 import { layOutCredentials } from "../home/credentials.ts";
@@ -13,7 +12,6 @@ import { Failure } from "../std/errors.ts";
 import { inheritForOnce, inheritRequest } from "../home/inherit.ts";
 import { projectImage } from "../image/profiles.ts";
 import { openInstance } from "../instance/open.ts";
-import { logToStderr } from "../std/log.ts";
 import {
   checkChoice,
   chosenServers,
@@ -29,18 +27,20 @@ import { writeContext } from "../session/context.ts";
 import { claimOrSpawn } from "../session/worker.ts";
 import { ensureHome } from "../instance/volumes.ts";
 import { offerDaemon } from "./daemon.ts";
-import { addMcpChoice, type McpChoice, mcpChoice } from "./mcp-choice.ts";
 import { seedState } from "../home/worker-home.ts";
-import { approveConfig, trustOption } from "./trust.ts";
-import { worktreeOption } from "../cli/options.ts";
-import { repositoryConsent } from "./trust.ts";
+import { command } from "../cli/cli.ts";
+import type { Io } from "../cli/io.ts";
+import { approveConfig, repositoryConsent } from "./trust.ts";
 import {
+  addMcpChoice,
   addProfileOptions,
+  type McpChoice,
+  mcpChoice,
   type ProfileOptions,
   profileWish,
-} from "./profiles.ts";
-
-const { env } = process;
+  trustOption,
+  worktreeOption,
+} from "./start-options.ts";
 
 interface RunOptions extends ProfileOptions, McpChoice {
   project?: string;
@@ -51,11 +51,11 @@ interface RunOptions extends ProfileOptions, McpChoice {
   "--"?: string[];
 }
 
-/** Adds claudy run. */
-export function addRun(cli: CAC): void {
+export function runCommand(io: Io): CAC {
+  const cli = command("claudy run", io);
   addMcpChoice(addProfileOptions(
     cli.command(
-      "run <prompt>",
+      "<prompt>",
       "Ask Claude once in a worker of its own; print the answer",
     ),
     "as the project's files say",
@@ -67,61 +67,66 @@ export function addRun(cli: CAC): void {
     .option("--yes", "Start the daemon without asking")
     .option("--json", "Print the CLI's JSON")
     .example('claudy run -p "explain this project"')
-    .action(runPrompt);
+    .action((prompt: unknown, options: RunOptions) =>
+      runPrompt(io, String(prompt), options)
+    );
+  return cli;
 }
 
 /** `claude -p` in a worker that is there for it alone; gives its exit code. */
 async function runPrompt(
+  io: Io,
   prompt: string,
   options: RunOptions,
 ): Promise<number> {
-  const instance = await openInstance(env, logToStderr);
-  await offerDaemon(instance, options.yes ?? false);
+  const { env } = io;
+  const instance = await openInstance(env, io.log);
+  await offerDaemon(io, instance, options.yes);
   ensureHome(instance);
   const project = await resolveProject(instance, {
     path: options.project ?? ".",
-    cwd: process.cwd(),
+    cwd: io.cwd(),
     as: "project",
     allowAny: false,
   });
-  const servers = configuredServers(instance, logToStderr);
+  const servers = configuredServers(instance, io.log);
   const choice = mcpChoice(options) ?? true;
   checkChoice(servers, choice);
   const image = await projectImage(
     instance,
     project.path,
     profileWish(options),
-    logToStderr,
+    io.log,
   );
   const verdict = await judgeProjectConfig(
     instance,
     project.path,
-    approveConfig(options.trustProject),
-    logToStderr,
+    approveConfig(io, options.trustProject),
+    io.log,
   );
   const { worker } = await claimOrSpawn(instance, {
     directory: project.path,
     cwd: "/",
     image: image.name,
     imageId: image.id,
-    repository: repositoryConsent(options.allowWorktree),
+    repository: repositoryConsent(io, options.allowWorktree),
     once: true,
-  }, logToStderr);
+  }, io.log);
   try {
-    const record = readRecord(instance, worker.name, logToStderr);
+    const record = readRecord(instance, worker.name, io.log);
     if (!record) throw new Failure("failed", "The worker has lost its record");
     const claudeHome = join(instance.home.home, record.home);
     inheritForOnce(
       claudeHome,
       record.project,
       inheritRequest(instance, env),
-      logToStderr,
+      io.log,
     );
     // What of the project takes effect has been decided.
     seedState(claudeHome, record.project, true);
     const mcp = chosenServers(servers, choice);
     offerServers(instance, claudeHome, record.project, mcp);
-    await tellOfMissing(instance, mcp, logToStderr);
+    await tellOfMissing(instance, mcp, io.log);
     const signIn = layOutCredentials(
       instance,
       claudeHome,
@@ -152,16 +157,16 @@ async function runPrompt(
       ...(options.json ? ["--output-format", "json"] : []),
       ...started,
       "--",
-      String(prompt),
+      prompt,
     ], { env: variables, filtered: true });
     if (code !== 0) {
       await tellOfMemory(instance, worker, {
         since,
         hint: "Set a higher WORKER_MEMORY in config/hal9000.conf.",
-      }, logToStderr);
+      }, io.log);
     }
     return code;
   } finally {
-    await stopWorker(instance, worker, logToStderr);
+    await stopWorker(instance, worker, io.log);
   }
 }

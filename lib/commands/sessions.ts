@@ -2,14 +2,11 @@
 
 import { statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import process from "node:process";
 import type { CAC } from "cac";
 import { Failure } from "../std/errors.ts";
 import { type Instance } from "../instance/instance.ts";
-import { openInstance } from "../instance/open.ts";
-import { viewInstance } from "../instance/open.ts";
+import { openInstance, viewInstance } from "../instance/open.ts";
 import { inheritRequest } from "../home/inherit.ts";
-import { logToStderr } from "../std/log.ts";
 import { resolveProject, sessionName } from "../project/project.ts";
 import {
   findSession,
@@ -24,12 +21,9 @@ import { span } from "../std/units.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { oomText, tellOfMemory } from "../worker/status.ts";
 import { lastLines, type LogOptions, printLog } from "../cli/logs.ts";
-import { action, refuseWithoutTerminal } from "../cli/options.ts";
-import { answer, confirm } from "../cli/output.ts";
-
-const { env } = process;
-const open = () => openInstance(env, logToStderr);
-const view = () => viewInstance(env, logToStderr);
+import { command } from "../cli/cli.ts";
+import type { Io } from "../cli/io.ts";
+import { refuseWithoutTerminal } from "../cli/options.ts";
 
 interface Options extends LogOptions {
   shell?: boolean;
@@ -40,68 +34,85 @@ interface Options extends LogOptions {
   inheritHooks?: boolean;
 }
 
-export const sessionActions = {
-  list: async (options: Options) => {
-    const instance = await view();
-    const sessions = (await listSessions(instance, logToStderr))
-      .filter(({ state }) => !options.waiting || state === "waiting");
-    const text = columns([
-      ["SESSION", "STATE", "TERMINALS", "WORKER", "AGE", "ACTIVE", "PROJECT"],
-      ...sessions.map(row),
-    ]);
-    answer(sessions, text, options.json ?? false);
-  },
-  show: async (options: Options, name?: string) => {
-    const instance = await view();
-    const wanted = await nameOr(instance, name);
-    const session = (await listSessions(instance, logToStderr))
-      .find((session) => session.name === wanted);
-    const rows = Object.entries(session ?? {}).map(([key, value]) => [
-      key,
-      String(value ?? ""),
-    ]);
-    answer(session, columns(rows), options.json ?? false);
-  },
-  rm: async (options: Options, name?: string) => {
-    if (name === undefined) {
-      throw new Failure("usage", "sessions rm needs the name of a session");
-    }
-    const instance = await open();
-    const session = findSession(instance, name, logToStderr);
-    const removed = session.name;
-    logToStderr(`This goes: worker, conversations and settings of ${removed}`);
-    logToStderr(`This stays: the project, ${session.project}`);
-    await confirm(`Remove session ${removed}?`, options.yes ?? false);
-    await removeSession(instance, removed, logToStderr);
-    answer({ removed }, removed, options.json ?? false);
-  },
-  sync: async (options: Options, name?: string) => {
-    const instance = await open();
-    const record = findSession(
-      instance,
-      await nameOr(instance, name),
-      logToStderr,
-    );
-    const request = inheritRequest(instance, env, options);
-    if (!request) {
-      throw new Failure(
-        "usage",
-        "The host's Claude settings are out of sight",
-        {
-          hint: "Run it on the host.",
-        },
-      );
-    }
-    const result = await syncSession(instance, record, request, logToStderr);
-    const text = [
-      ...result.written.map((file) => `brought in: ${file}`),
-      ...result.removed.map((file) => `removed: ${file}`),
-      ...result.kept.map((file) => `kept as the session changed it: ${file}`),
-      ...result.left.map((what) => `not inherited: ${what}`),
-    ].join("\n");
-    answer(result, text || "Nothing has changed", options.json ?? false);
-  },
-};
+const open = (io: Io) => openInstance(io.env, io.log);
+const view = (io: Io) => viewInstance(io.env, io.log);
+
+export function sessionsCommand(io: Io): CAC {
+  const cli = command("claudy sessions", io);
+
+  cli.command("list", "List the sessions (default)").alias("!")
+    .option("--waiting", "Those alone that wait for you")
+    .option("--json", "Print them as JSON")
+    .action(async ({ waiting, json }: Options) => {
+      const instance = await view(io);
+      const sessions = (await listSessions(instance, io.log))
+        .filter(({ state }) => !waiting || state === "waiting");
+      const text = columns([
+        ["SESSION", "STATE", "TERMINALS", "WORKER", "AGE", "ACTIVE", "PROJECT"],
+        ...sessions.map(row),
+      ]);
+      io.answer(sessions, text, json);
+    });
+
+  cli.command("show [name]", "Show a session (default: the one here)")
+    .option("--json", "Print it as JSON")
+    .action(async (name: unknown, { json }: Options) => {
+      const instance = await view(io);
+      const wanted = await nameOr(io, instance, name);
+      const session = (await listSessions(instance, io.log))
+        .find((session) => session.name === wanted);
+      const rows = Object.entries(session ?? {}).map(([key, value]) => [
+        key,
+        String(value ?? ""),
+      ]);
+      io.answer(session, columns(rows), json);
+    });
+
+  cli.command("rm <name>", "Remove a session, after asking; the project stays")
+    .option("--yes", "Do not ask")
+    .option("--json", "Print its name as JSON")
+    .action(async (name: unknown, { yes, json }: Options) => {
+      const instance = await open(io);
+      const session = findSession(instance, String(name), io.log);
+      const removed = session.name;
+      io.log(`This goes: worker, conversations and settings of ${removed}`);
+      io.log(`This stays: the project, ${session.project}`);
+      await io.confirm(`Remove session ${removed}?`, yes);
+      await removeSession(instance, removed, io.log);
+      io.answer({ removed }, removed, json);
+    });
+
+  cli.command("sync [name]", "Bring the host's Claude settings in again")
+    .option(
+      "--claude-home <dir>",
+      "From there (default: CLAUDE_HOME, else ~/.claude)",
+    )
+    .option("--inherit-hooks", "Hooks too")
+    .option("--json", "Print what was done as JSON")
+    .action((name: unknown, options: Options) => sync(io, name, options));
+
+  return cli;
+}
+
+async function sync(io: Io, name: unknown, options: Options): Promise<void> {
+  const instance = await open(io);
+  const wanted = await nameOr(io, instance, name);
+  const record = findSession(instance, wanted, io.log);
+  const request = inheritRequest(instance, io.env, options);
+  if (!request) {
+    throw new Failure("usage", "The host's Claude settings are out of sight", {
+      hint: "Run it on the host.",
+    });
+  }
+  const result = await syncSession(instance, record, request, io.log);
+  const text = [
+    ...result.written.map((file) => `brought in: ${file}`),
+    ...result.removed.map((file) => `removed: ${file}`),
+    ...result.kept.map((file) => `kept as the session changed it: ${file}`),
+    ...result.left.map((what) => `not inherited: ${what}`),
+  ].join("\n");
+  io.answer(result, text || "Nothing has changed", options.json);
+}
 
 /** What a person has to know besides the state, null for nothing. */
 function reason(session: SessionState): string | null {
@@ -126,13 +137,13 @@ function row(session: SessionState): string[] {
   ];
 }
 
-/** Adds claudy attach, stop, logs and sessions. */
-export function addSessions(cli: CAC): void {
-  cli.command("attach [name]", "Attach to a session (default: the one here)")
+export function attachCommand(io: Io): CAC {
+  const cli = command("claudy attach", io);
+  cli.command("[name]", "Attach to a session (default: the one here)")
     .option("-s, --shell", "To a shell in its worker")
-    .action(async (name: string | undefined, options: Options) => {
-      const instance = await open();
-      const session = await nameOr(instance, name);
+    .action(async (name: unknown, options: Options) => {
+      const instance = await open(io);
+      const session = await nameOr(io, instance, name);
       const found = (await listWorkers(instance))
         .find((worker) => worker.session === session);
       if (found?.state === "paused") {
@@ -145,77 +156,61 @@ export function addSessions(cli: CAC): void {
           hint: "Open it in its project: claudy",
         });
       }
-      refuseWithoutTerminal("Run it at one.");
+      refuseWithoutTerminal(io, "Run it at one.");
       const what = options.shell ? "shell" : "session";
-      return await showSession(instance, found, { what });
+      return await showSession(io, instance, found, { what });
     });
+  return cli;
+}
 
-  cli.command("stop [name]", "Stop a session; its conversation stays")
+export function stopCommand(io: Io): CAC {
+  const cli = command("claudy stop", io);
+  cli.command("[name]", "Stop a session; its conversation stays")
     .option("--json", "Print the session as JSON")
-    .action(async (name: string | undefined, options: Options) => {
-      const instance = await open();
-      const session = await nameOr(instance, name);
-      const stopped = await stopSession(instance, session, logToStderr);
-      answer(
-        { session, stopped },
-        stopped ? session : `${session} was not running`,
-        options.json ?? false,
-      );
+    .action(async (name: unknown, { json }: Options) => {
+      const instance = await open(io);
+      const session = await nameOr(io, instance, name);
+      const stopped = await stopSession(instance, session, io.log);
+      const text = stopped ? session : `${session} was not running`;
+      io.answer({ session, stopped }, text, json);
     });
+  return cli;
+}
 
-  cli.command("logs [name]", "Print what a session's worker has logged")
+export function logsCommand(io: Io): CAC {
+  const cli = command("claudy logs", io);
+  cli.command("[name]", "Print what a session's worker has logged")
     .option("-f, --follow", "Go on as the log grows")
-    .option(
-      "--tail <n>",
-      "Begin so many lines before the end (default: all)",
-    )
-    .action(printLogs);
-
-  cli.command("sessions [action] [name]", "list (default), show, rm or sync")
-    .option("--waiting", "list: those alone that wait for you")
-    .option("--yes", "rm: do not ask")
-    .option(
-      "--claude-home <dir>",
-      "sync: from there (default: CLAUDE_HOME, else ~/.claude)",
-    )
-    .option("--inherit-hooks", "sync: hooks too")
-    .option("--json", "Print them as JSON")
-    .action(
-      async (
-        name: string | undefined,
-        session: string | undefined,
-        options: Options,
-      ) =>
-        await action("sessions", sessionActions, name ?? "list")(
-          options,
-          session,
-        ),
-    );
+    .option("--tail <n>", "Begin so many lines before the end (default: all)")
+    .action((name: unknown, options: Options) => printLogs(io, name, options));
+  return cli;
 }
 
 /** Shows it at this terminal, and tells of memory where that ended it. */
 export async function showSession(
+  io: Io,
   instance: Instance,
   worker: { id: string; name: string },
   shown: Shown,
 ): Promise<number> {
   const since = Date.now();
-  const code = await showInWorker(instance.docker, worker.id, env, shown);
+  const code = await showInWorker(instance.docker, worker.id, io.env, shown);
   await tellOfMemory(instance, worker, {
     since,
     hint:
       "Set a higher WORKER_MEMORY in config/hal9000.conf, stop the session " +
       `and open it again: claudy stop ${worker.name}`,
-  }, logToStderr);
+  }, io.log);
   return code;
 }
 
 async function printLogs(
-  name: string | undefined,
+  io: Io,
+  name: unknown,
   options: Options,
 ): Promise<number | undefined> {
-  const instance = await view();
-  const session = await nameOr(instance, name);
+  const instance = await view(io);
+  const session = await nameOr(io, instance, name);
   const worker = (await listWorkers(instance))
     .find((worker) => worker.session === session);
   if (worker) return await printLog(worker.id, options);
@@ -226,7 +221,7 @@ async function printLogs(
       hint: "Its conversation is another matter: open it with claudy.",
     });
   });
-  answer(null, lastLines(text, options), false);
+  io.answer(null, lastLines(text, options));
   return undefined;
 }
 
@@ -240,16 +235,17 @@ function newest(files: [string, ...string[]]): string {
 
 /** The session that is named, else that of the working directory. */
 async function nameOr(
+  io: Io,
   instance: Instance,
-  name: string | undefined,
+  name: unknown,
 ): Promise<string> {
-  const wanted = name ?? sessionName(
+  const wanted = name !== undefined ? String(name) : sessionName(
     (await resolveProject(instance, {
       path: ".",
-      cwd: process.cwd(),
+      cwd: io.cwd(),
       as: "project",
       allowAny: true,
     })).path,
   );
-  return findSession(instance, wanted, logToStderr).name;
+  return findSession(instance, wanted, io.log).name;
 }

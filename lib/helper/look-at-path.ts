@@ -3,15 +3,17 @@
 
 import { lookAt } from "../std/hostpath.ts";
 import { hostMount } from "../instance/paths.ts";
-import { command, runCli } from "../cli/cli.ts";
-import { answer } from "../cli/output.ts";
+import { command, execute, runCli } from "../cli/cli.ts";
+import { Io } from "../cli/io.ts";
 
-const cli = command("look-at-path");
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const cli = command("look-at-path", io);
 
-cli.command("<path>", "Print real path, kind and owner of a host's path")
-  .action((path: string) => answer(look(path), "", true));
+  cli.command("<path>", "Print real path, kind and owner of a host's path")
+    .action((path: string) => io.answer(look(path), "", true));
 
-await runCli(cli);
+  return await runCli(cli, argv, io);
+}
 
 function look(path: string): unknown {
   try {
@@ -21,3 +23,5 @@ function look(path: string): unknown {
     return { code: code ?? "EIO", message };
   }
 }
+
+if (import.meta.main) await execute(main);

@@ -3,18 +3,22 @@
 
 import * as v from "valibot";
 import { lookAtProcesses, lookRequestSchema } from "./processes.ts";
-import { command, runCli } from "../cli/cli.ts";
-import { answer } from "../cli/output.ts";
+import { command, execute, runCli } from "../cli/cli.ts";
+import { Io } from "../cli/io.ts";
 
-const cli = command("look-at-processes");
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const cli = command("look-at-processes", io);
 
-cli.command("<request>", "Print who listens, and what else containers hold")
-  .action((request: string) =>
-    answer(
-      lookAtProcesses(v.parse(lookRequestSchema, JSON.parse(request))),
-      "",
-      true,
-    )
-  );
+  cli.command("<request>", "Print who listens, and what else containers hold")
+    .action((request: string) =>
+      io.answer(
+        lookAtProcesses(v.parse(lookRequestSchema, JSON.parse(request))),
+        "",
+        true,
+      )
+    );
 
-await runCli(cli);
+  return await runCli(cli, argv, io);
+}
+
+if (import.meta.main) await execute(main);

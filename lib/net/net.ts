@@ -6,29 +6,33 @@ import process from "node:process";
 import { holderSocket, serveHolder } from "./held-ports.ts";
 import { Client } from "../std/socket-lines.ts";
 import { waitFor } from "../std/wait.ts";
-import { command, runCli } from "../cli/cli.ts";
-import { answer } from "../cli/output.ts";
+import { command, execute, runCli } from "../cli/cli.ts";
+import { Io } from "../cli/io.ts";
 
-const cli = command("net");
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const cli = command("net", io);
 
-cli.command("hold [...ports]", "Hold these ports until SIGTERM")
-  .action(async (ports: string[]) => {
-    process.on("SIGTERM", () => process.exit(0));
-    await serveHolder(ports.map(Number));
-    await new Promise(() => {});
-  });
-
-cli.command("set [...ports]", "Have the holder hold these ports, no others")
-  .action(async (ports: string[]) => {
-    // It may have been started just now.
-    await waitFor(() => existsSync(holderSocket), {
-      for: "the holder of the ports",
-      timeoutMs: 5000,
+  cli.command("hold [...ports]", "Hold these ports until SIGTERM")
+    .action(async (ports: string[]) => {
+      process.on("SIGTERM", () => process.exit(0));
+      await serveHolder(ports.map(Number));
+      await new Promise(() => {});
     });
-    const holder = new Client(holderSocket);
-    const report = await holder.ask({ ports: ports.map(Number) }, 5000);
-    holder.close();
-    answer(report, JSON.stringify(report), true);
-  });
 
-await runCli(cli);
+  cli.command("set [...ports]", "Have the holder hold these ports, no others")
+    .action(async (ports: string[]) => {
+      // It may have been started just now.
+      await waitFor(() => existsSync(holderSocket), {
+        for: "the holder of the ports",
+        timeoutMs: 5000,
+      });
+      const holder = new Client(holderSocket);
+      const report = await holder.ask({ ports: ports.map(Number) }, 5000);
+      holder.close();
+      io.answer(report, JSON.stringify(report), true);
+    });
+
+  return await runCli(cli, argv, io);
+}
+
+if (import.meta.main) await execute(main);

@@ -1,26 +1,30 @@
 // healthcheck: whether the engine answers the parent, and ChromaDB the workers; what
 // Docker and claudy doctor run in the parent.
 
-import process from "node:process";
 import { chromadbFault } from "./chromadb.ts";
 import { readSettings } from "../instance/config.ts";
 import { homeOf } from "../instance/config.ts";
 import { connect } from "../docker/docker.ts";
 import { Failure } from "../std/errors.ts";
 import { homePaths } from "../instance/paths.ts";
-import { command, runCli } from "../cli/cli.ts";
+import { command, execute, runCli } from "../cli/cli.ts";
+import { Io } from "../cli/io.ts";
 
-const cli = command("healthcheck");
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const cli = command("healthcheck", io);
 
-cli.command("", "Fail where the engine or ChromaDB does not answer")
-  .action(async () => {
-    const { env } = process;
-    const settings = readSettings(env, { warn: () => {} });
-    const home = homePaths(homeOf(env));
-    await (await connect(env)).ping();
-    const fault = await chromadbFault({ home, settings });
-    if (fault === undefined) return;
-    throw new Failure("failed", `ChromaDB does not answer workers: ${fault}`);
-  });
+  cli.command("", "Fail where the engine or ChromaDB does not answer")
+    .action(async () => {
+      const { env } = process;
+      const settings = readSettings(env, { warn: () => {} });
+      const home = homePaths(homeOf(env));
+      await (await connect(env)).ping();
+      const fault = await chromadbFault({ home, settings });
+      if (fault === undefined) return;
+      throw new Failure("failed", `ChromaDB does not answer workers: ${fault}`);
+    });
 
-await runCli(cli);
+  return await runCli(cli, argv, io);
+}
+
+if (import.meta.main) await execute(main);

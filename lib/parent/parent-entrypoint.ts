@@ -4,19 +4,24 @@ import process from "node:process";
 import { buildDigest } from "../std/build-digest.ts";
 import { checkout } from "../std/checkout.ts";
 import { openInstance } from "../instance/open.ts";
-import { logToStderr, timedLog } from "../std/log.ts";
+import { timedLog } from "../std/log.ts";
 import { runParent } from "./parent.ts";
-import { command, runCli } from "../cli/cli.ts";
+import { command, execute, runCli } from "../cli/cli.ts";
+import { Io } from "../cli/io.ts";
 
-const cli = command("parent-entrypoint");
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const cli = command("parent-entrypoint", io);
 
-cli.command("", "Run the parent: ChromaDB, tmux, background services")
-  .action(async () => {
-    const log = timedLog(logToStderr);
-    const stop = new AbortController();
-    process.on("SIGTERM", () => stop.abort());
-    const open = () => openInstance(process.env, log);
-    await runParent(open, buildDigest(checkout), stop.signal, log);
-  });
+  cli.command("", "Run the parent: ChromaDB, tmux, background services")
+    .action(async () => {
+      const log = timedLog(io.log);
+      const stop = new AbortController();
+      process.on("SIGTERM", () => stop.abort());
+      const open = () => openInstance(io.env, log);
+      await runParent(open, buildDigest(checkout), stop.signal, log);
+    });
 
-await runCli(cli);
+  return await runCli(cli, argv, io);
+}
+
+if (import.meta.main) await execute(main);

@@ -164,7 +164,7 @@ ROWS
     2 | --env cannot set PATH          | spawn-worker.ts -d --env PATH=/x $P/app
     2 | Secret A is given twice        | spawn-worker.ts -d --secret A=$P/file --secret A=$P/file $P/app
     2 | Cannot read the file of secret | spawn-worker.ts -d --secret A=$P/app $P/app
-    2 | --publish is nothing for       | claudy.ts daemon stop --publish 3999:3999
+    2 | Unknown option --publish       | claudy.ts daemon stop --publish 3999:3999
     2 | --status changes nothing       | init-volumes.ts --clean --status
     2 | --secret must be NAME          | spawn-worker.ts -d --secret a/b=/x $P/app
     2 | Secret NOT_SET is not set      | spawn-worker.ts -d --secret NOT_SET $P/app

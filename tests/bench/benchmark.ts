@@ -21,7 +21,6 @@ import {
 import { Failure } from "../../lib/std/errors.ts";
 import { type Instance } from "../../lib/instance/instance.ts";
 import { openInstance } from "../../lib/instance/open.ts";
-import { logToStderr } from "../../lib/std/log.ts";
 import {
   askPool,
   claim,
@@ -31,41 +30,48 @@ import {
 import { spawnWorker } from "../../lib/worker/spawn.ts";
 import { clean, planClean } from "../../lib/instance/storage.ts";
 import { checkout } from "../../lib/std/checkout.ts";
-import { command, runCli } from "../../lib/cli/cli.ts";
+import { command, execute, runCli } from "../../lib/cli/cli.ts";
 import { wholeNumber } from "../../lib/cli/options.ts";
-import { answer } from "../../lib/cli/output.ts";
+import { Io } from "../../lib/cli/io.ts";
 import { measurePrompts } from "./prompt-time.ts";
 import { asTable, interleaved, type Measured, row, timed } from "./timing.ts";
 
-const cli = command("benchmark");
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const cli = command("benchmark", io);
 
-cli.command("", "Time spawns, claims, stops and starts beside Docker's own")
-  .option("--samples <n>", "Samples of each (default: 20)")
-  .option("--json", "Print the figures as JSON")
-  .action(async (options) => {
-    const samples = wholeNumber("--samples", options.samples) ?? 20;
-    if (samples < 1) throw new Failure("usage", "--samples must be at least 1");
-    const directory = mkdtempSync(join(tmpdir(), "hal9000-bench-"));
-    const env = instanceEnv(directory);
-    const instance = await openInstance(env, logToStderr);
-    try {
-      await startDaemon(instance, env, () => {});
-      const results = await measureAll(instance, env, directory, samples);
-      answer(results, asTable(results), options.json);
-    } finally {
-      await removeInstance(instance);
-      rmSync(directory, { recursive: true, force: true });
-    }
-  });
+  cli.command("", "Time spawns, claims, stops and starts beside Docker's own")
+    .option("--samples <n>", "Samples of each (default: 20)")
+    .option("--json", "Print the figures as JSON")
+    .action(async (options) => {
+      const samples = wholeNumber("--samples", options.samples) ?? 20;
+      if (samples < 1) {
+        throw new Failure("usage", "--samples must be at least 1");
+      }
+      const directory = mkdtempSync(join(tmpdir(), "hal9000-bench-"));
+      const env = instanceEnv(io.env, directory);
+      const instance = await openInstance(env, io.log);
+      try {
+        await startDaemon(instance, env, () => {});
+        const results = await measureAll(instance, env, directory, samples);
+        io.answer(results, asTable(results), options.json);
+      } finally {
+        await removeInstance(instance);
+        rmSync(directory, { recursive: true, force: true });
+      }
+    });
 
-await runCli(cli);
+  return await runCli(cli, argv, io);
+}
 
-function instanceEnv(directory: string): NodeJS.ProcessEnv {
+function instanceEnv(
+  own: NodeJS.ProcessEnv,
+  directory: string,
+): NodeJS.ProcessEnv {
   const projects = join(directory, "projects");
   mkdirSync(join(projects, "app"), { recursive: true });
-  const { HAL9000_PREFIX, HAL9000_IMAGE_REPO } = readSettings(process.env);
+  const { HAL9000_PREFIX, HAL9000_IMAGE_REPO } = readSettings(own);
   return {
-    ...process.env,
+    ...own,
     HAL9000_PREFIX: `${HAL9000_PREFIX}-bench-${process.pid}`,
     HAL9000_IMAGE_REPO,
     HAL9000_HOME: join(directory, "home"),
@@ -280,3 +286,5 @@ async function measureAll(
     ...prompts,
   ];
 }
+
+if (import.meta.main) await execute(main);

@@ -14,8 +14,8 @@ function parse(...words: string[]) {
     .option("--no-limits", "")
     .option("-n, --name <name>", "")
     .action(() => {});
-  const argv = explicitFlags(["deno", "x", ...words], cli);
-  return cli.parse(argv, { run: false });
+  const argv = explicitFlags(words, cli);
+  return cli.parse(["", "", ...argv], { run: false });
 }
 
 test("explicitFlags() keeps what follows a flag as it is", () => {

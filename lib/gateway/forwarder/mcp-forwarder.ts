@@ -6,38 +6,45 @@ import { carryAll, waysDirectory } from "./carrier.ts";
 import { askForwarder } from "../forwarder-status.ts";
 import { greet } from "../greet.ts";
 import { waitFor } from "../../std/wait.ts";
-import { command, runCli } from "../../cli/cli.ts";
-import { answer } from "../../cli/output.ts";
+import { command, execute, runCli } from "../../cli/cli.ts";
+import { Io } from "../../cli/io.ts";
 
-const cli = command("mcp-forwarder");
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const cli = command("mcp-forwarder", io);
 
-cli.command(
-  "carry <chromadb> [...servers]",
-  "Carry ChromaDB's port, and PORT=NAME of each MCP server, until SIGTERM",
-)
-  .action(async (chromadb: string, servers: string[]) => {
-    process.on("SIGTERM", () => process.exit(0));
-    await carryAll({ chromadb: Number(chromadb), servers });
-    await new Promise(() => {});
-  });
-
-cli.command("wait <...ports>", "Wait until it serves them, or cannot")
-  .action(async (ports: string[]) => {
-    const forwarderSocket = `${waysDirectory}/forwarder.sock`;
-    const settled = async () => {
-      const { serves, taken } = await askForwarder({ forwarderSocket });
-      const known = [...serves, ...taken];
-      return ports.every((port) => known.includes(Number(port)));
-    };
-    await waitFor(() => settled().catch(() => false), {
-      for: "the forwarder to listen",
-      timeoutMs: 5000,
+  cli.command(
+    "carry <chromadb> [...servers]",
+    "Carry ChromaDB's port, and PORT=NAME of each MCP server, until SIGTERM",
+  )
+    .action(async (chromadb: string, servers: string[]) => {
+      process.on("SIGTERM", () => process.exit(0));
+      await carryAll({ chromadb: Number(chromadb), servers });
+      await new Promise(() => {});
     });
-  });
 
-cli.command("greet <port>", "Say what answers there, as a worker would be told")
-  .action(async (port: string) => {
-    answer(null, await greet({ port: Number(port) }), false);
-  });
+  cli.command("wait <...ports>", "Wait until it serves them, or cannot")
+    .action(async (ports: string[]) => {
+      const forwarderSocket = `${waysDirectory}/forwarder.sock`;
+      const settled = async () => {
+        const { serves, taken } = await askForwarder({ forwarderSocket });
+        const known = [...serves, ...taken];
+        return ports.every((port) => known.includes(Number(port)));
+      };
+      await waitFor(() => settled().catch(() => false), {
+        for: "the forwarder to listen",
+        timeoutMs: 5000,
+      });
+    });
 
-await runCli(cli);
+  cli.command(
+    "greet <port>",
+    "Say what answers there, as a worker would be told",
+  )
+    .action(async (port: string) => {
+      io.answer(null, await greet({ port: Number(port) }), false);
+    });
+
+  return await runCli(cli, argv, io);
+}
+
+if (import.meta.main) await execute(main);

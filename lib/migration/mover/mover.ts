@@ -6,31 +6,32 @@ import { createInterface } from "node:readline";
 import * as v from "valibot";
 import { Failure, fileFailure } from "../../std/errors.ts";
 import { operationSchema, perform } from "./operations.ts";
-import { command, runCli } from "../../cli/cli.ts";
-import { answerLine } from "../../cli/output.ts";
+import { command, execute, runCli } from "../../cli/cli.ts";
+import { Io } from "../../cli/io.ts";
 
-const cli = command("mover");
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const cli = command("mover", io);
 
-cli.command("", "Perform operations: on stdin, a line of JSON each")
-  .action(async () => {
-    for await (const line of createInterface({ input: process.stdin })) {
-      try {
-        const result = await perform(
-          v.parse(operationSchema, JSON.parse(line)),
-          (files, bytes) => say({ progress: { files, bytes } }),
-        );
-        say({ result: result ?? null });
-      } catch (error) {
-        const failure = error instanceof Failure ? error : fileFailure(error);
-        if (!failure) throw error;
-        const { kind, message, hint } = failure;
-        say({ failure: { kind, message, hint } });
+  cli.command("", "Perform operations: on stdin, a line of JSON each")
+    .action(async () => {
+      const say = (line: unknown) => io.answerLine(line, "", true);
+      for await (const line of createInterface({ input: process.stdin })) {
+        try {
+          const result = await perform(
+            v.parse(operationSchema, JSON.parse(line)),
+            (files, bytes) => say({ progress: { files, bytes } }),
+          );
+          say({ result: result ?? null });
+        } catch (error) {
+          const failure = error instanceof Failure ? error : fileFailure(error);
+          if (!failure) throw error;
+          const { kind, message, hint } = failure;
+          say({ failure: { kind, message, hint } });
+        }
       }
-    }
-  });
+    });
 
-await runCli(cli);
-
-function say(line: unknown): void {
-  answerLine(line, "", true);
+  return await runCli(cli, argv, io);
 }
+
+if (import.meta.main) await execute(main);

@@ -1,10 +1,10 @@
-// Completion for shells, made from the command line that there is.
+// claudy completion: made for a shell from the command lines that there are.
 
 import type { CAC } from "cac";
-import { dashed } from "./options.ts";
-
-/** Words that a command takes in its first place. */
-export type Places = Record<string, readonly string[] | "sessions">;
+import { command } from "../cli/cli.ts";
+import type { Io } from "../cli/io.ts";
+import { dashed } from "../cli/options.ts";
+import { Failure } from "../std/errors.ts";
 
 type Option = CAC["commands"][number]["options"][number];
 
@@ -17,17 +17,47 @@ interface Known {
   takesSession: boolean;
 }
 
-function knownCommands(cli: CAC, places: Places): Known[] {
-  return cli.commands.filter(({ name }) => name !== "").map((command) => {
-    const place = places[command.name] ?? [];
-    return {
-      name: command.name,
-      description: command.description,
-      options: command.options.flatMap(written),
-      words: place === "sessions" ? [] : place,
-      takesSession: place === "sessions",
-    };
-  });
+type Commands = [name: string, meaning: string, cli: CAC][];
+
+/** `all` gives the commands of claudy by name; that of a project is "". */
+export function completionCommand(
+  io: Io,
+  all: (io: Io) => Promise<Commands>,
+): CAC {
+  const cli = command("claudy completion", io);
+  cli.command("<shell>", `Completion for ${shells.join(", ")}`)
+    .example("source <(claudy completion bash)")
+    .action(async (given: unknown) => {
+      const shell = String(given);
+      if (!isShell(shell)) {
+        throw new Failure("usage", `There is no completion for "${shell}"`, {
+          hint: `There is: ${shells.join(", ")}.`,
+        });
+      }
+      const known = (await all(io)).map(knownCommand);
+      const globals = known.filter(({ name }) => name === "")
+        .flatMap(({ options }) => options);
+      const named = known.filter(({ name }) => name !== "");
+      io.answer(null, generators[shell](named, globals).trimEnd());
+    });
+  return cli;
+}
+
+/** Commands whose argument is a session. */
+const aboutSession = ["attach", "stop", "logs"];
+
+function knownCommand(
+  [name, description, { commands }]: Commands[number],
+): Known {
+  const options = commands.flatMap(({ options }) => options.flatMap(written));
+  const actions = commands.map(({ name }) => name).filter(Boolean);
+  return {
+    name,
+    description,
+    options: [...new Set(options)],
+    words: name === "completion" ? shells : actions,
+    takesSession: aboutSession.includes(name),
+  };
 }
 
 /** An option as it is typed: what cac knows as mcp may be --no-mcp. */
@@ -43,19 +73,10 @@ const sessionNames =
 
 const generators = { bash, zsh, fish };
 
-export const shells = Object.keys(generators);
+const shells = Object.keys(generators);
 
-/** The script that a shell loads; undefined for a shell that is none of these. */
-export function completionScript(
-  cli: CAC,
-  places: Places,
-  shell: string,
-): string | undefined {
-  if (!Object.hasOwn(generators, shell)) return undefined;
-  const globals = cli.commands.filter(({ name }) => name === "")
-    .flatMap(({ options }) => options.flatMap(written));
-  const generate = generators[shell as keyof typeof generators];
-  return generate(knownCommands(cli, places), globals);
+function isShell(name: string): name is keyof typeof generators {
+  return Object.hasOwn(generators, name);
 }
 
 function bash(commands: Known[], globals: string[]): string {

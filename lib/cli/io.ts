@@ -1,0 +1,156 @@
+// What a command has of the world: its environment, its terminal, and the streams that
+// it prints to. A test hands in its own.
+
+import process from "node:process";
+import { Failure } from "../std/errors.ts";
+import type { Log } from "../std/log.ts";
+import { displayed } from "../std/terminal-filter.ts";
+import { printableLines } from "../std/text.ts";
+
+interface Streams {
+  env: NodeJS.ProcessEnv;
+  stdin: NodeJS.ReadStream;
+  stdout: Pick<NodeJS.WriteStream, "write" | "isTTY">;
+  stderr: Pick<NodeJS.WriteStream, "write" | "isTTY">;
+}
+
+export class Io {
+  readonly env: NodeJS.ProcessEnv;
+  readonly stderr: Streams["stderr"];
+  readonly #stdin: Streams["stdin"];
+  readonly #stdout: Streams["stdout"];
+
+  constructor({ env, stdin, stdout, stderr }: Streams = process) {
+    this.env = env;
+    this.stderr = stderr;
+    this.#stdin = stdin;
+    this.#stdout = stdout;
+  }
+
+  /** A line of progress, which is no part of the answer. */
+  readonly log: Log = (line) => {
+    this.stderr.write(`${printableLines(line)}\n`);
+  };
+
+  cwd(): string {
+    return process.cwd();
+  }
+
+  /** Whether a person can be asked. */
+  get isInteractive(): boolean {
+    return this.#stdin.isTTY === true;
+  }
+
+  /**
+   * Prints an answer on stdout: JSON when it was asked for, else its text. A terminal
+   * obeys nothing in it but colours; elsewhere it stays as it is.
+   */
+  answer(value: unknown, text: string, json = false): void {
+    const line = json ? this.#json(value, 2) : text;
+    if (line !== "") this.#print(line);
+  }
+
+  /** One of several answers, each on a line of its own. */
+  answerLine(value: unknown, text: string, json = false): void {
+    this.#print(json ? this.#json(value) : text);
+  }
+
+  /** The same value, though a terminal is given no character that it would obey. */
+  #json(value: unknown, indent?: number): string {
+    const text = JSON.stringify(value, null, indent) ?? "";
+    if (!this.#stdout.isTTY) return text;
+    return text.replace(
+      /[\x7f-\x9f\p{Cf}\u2028\u2029]/gu,
+      (character) =>
+        [...Array(character.length).keys()].map((at) =>
+          `\\u${character.charCodeAt(at).toString(16).padStart(4, "0")}`
+        ).join(""),
+    );
+  }
+
+  #print(line: string): void {
+    this.#stdout.write(`${this.#stdout.isTTY ? displayed(line) : line}\n`);
+  }
+
+  /** A line that is not shown while it is typed; from stdin where it is no terminal. */
+  async askHidden(question: string): Promise<string> {
+    const stdin = this.#stdin;
+    stdin.setEncoding("utf8");
+    let text = "";
+    if (!this.isInteractive) {
+      for await (const chunk of stdin) text += chunk;
+      return text.trim();
+    }
+    // Before the question: who answers at once is not shown either.
+    stdin.setRawMode(true);
+    try {
+      this.stderr.write(`${question} (it is not shown): `);
+      for await (const chunk of stdin) {
+        for (const character of chunk as string) {
+          if (character === "\r" || character === "\n") return text.trim();
+          if (character === "\x03" || character === "\x04") throw nothingDone();
+          text = character === "\x7f" ? text.slice(0, -1) : text + character;
+        }
+      }
+      return text.trim();
+    } finally {
+      stdin.setRawMode(false);
+      this.stderr.write("\n");
+    }
+  }
+
+  /** Asks at the terminal; throws an `unsafe` Failure where nobody says yes. */
+  async confirm(question: string, yes = false): Promise<void> {
+    if (yes) return;
+    if (!this.isInteractive) {
+      throw new Failure(
+        "unsafe",
+        `Refused, for nobody can be asked: ${question}`,
+        { hint: "Say --yes." },
+      );
+    }
+    if (!await this.isConfirmed(question)) throw nothingDone();
+  }
+
+  /** Whether a person at the terminal says yes. */
+  async isConfirmed(question: string): Promise<boolean> {
+    return /^y(es)?$/i.test(await this.#ask(`${question} [y/N] `));
+  }
+
+  /** Has one of several chosen at the terminal; gives its place among them. */
+  async choose(question: string, choices: string[]): Promise<number> {
+    this.log(question);
+    choices.forEach((choice, index) => this.log(`  ${index + 1}  ${choice}`));
+    const reply = await this.#ask(
+      `1 to ${choices.length}, nothing to leave: `,
+    );
+    const chosen = /^\d$/.test(reply) ? Number(reply) - 1 : -1;
+    if (chosen in choices) return chosen;
+    throw nothingDone();
+  }
+
+  async #ask(question: string): Promise<string> {
+    const { createInterface } = await import("node:readline/promises");
+    const terminal = createInterface({
+      input: this.#stdin,
+      output: this.stderr as NodeJS.WriteStream,
+    });
+    try {
+      const left = new Promise<never>((_, reject) => {
+        // It takes both keys for itself.
+        const leave = () => reject(nothingDone());
+        terminal.on("SIGINT", leave).on("close", leave);
+      });
+      return (await Promise.race([
+        terminal.question(printableLines(question)),
+        left,
+      ])).trim();
+    } finally {
+      terminal.close();
+    }
+  }
+}
+
+function nothingDone(): Failure {
+  return new Failure("unsafe", "Nothing was done");
+}

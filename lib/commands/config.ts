@@ -1,0 +1,49 @@
+// claudy config: the settings that are in force, and from where.
+
+import type { CAC } from "cac";
+import { command } from "../cli/cli.ts";
+import type { Io } from "../cli/io.ts";
+import {
+  confPath,
+  explainSettings,
+  settingFaults,
+} from "../instance/config.ts";
+import { columns } from "../std/text.ts";
+
+interface Options {
+  json?: boolean;
+}
+
+export function configCommand(io: Io): CAC {
+  const cli = command("claudy config", io);
+  const jsonOption = ["--json", "Print it as JSON"] as const;
+
+  cli.command("show", "Show each setting with its place")
+    .option(...jsonOption)
+    .action(({ json }: Options) => {
+      const settings = explainSettings(io.env, { warn: io.log });
+      const rows = settings.map(({ key, text, place }) => [key, text, place]);
+      const text = columns([["SETTING", "VALUE", "FROM"], ...rows]);
+      io.answer(settings, text, json);
+    });
+
+  cli.command("path", "Print where the settings file is")
+    .option(...jsonOption)
+    .action(({ json }: Options) => {
+      const path = confPath(io.env);
+      io.answer({ path }, path, json);
+    });
+
+  cli.command(
+    "check",
+    "Say what is wrong in the settings; 2 where something is",
+  )
+    .option(...jsonOption)
+    .action(({ json }: Options) => {
+      const faults = settingFaults(io.env);
+      io.answer(faults, faults.join("\n") || "No fault", json);
+      return faults.length === 0 ? 0 : 2;
+    });
+
+  return cli;
+}

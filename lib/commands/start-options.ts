@@ -1,0 +1,64 @@
+// Options that commands share which start a worker, or Claude in one. Loads nothing of
+// what they ask for.
+
+import type { Command } from "cac";
+import type { ProfileWish } from "../image/profiles.ts";
+import type { Choice } from "../mcp/offer.ts";
+import { checkout } from "../std/checkout.ts";
+
+export const worktreeOption =
+  "Mount the repository that a worktree belongs to, writable (default: ask)";
+
+export const trustOption = [
+  "--trust-project",
+  "Approve the project's .claude, .mcp.json and git filters as they are now",
+] as const;
+
+export interface ProfileOptions {
+  profile?: unknown;
+  build?: boolean;
+}
+
+/** Adds --profile and --no-build; `otherwise` is the profile without them. */
+export function addProfileOptions(
+  command: Command,
+  otherwise: string,
+): Command {
+  return command
+    .option(
+      "--profile <name>",
+      "base, python, node, java, one of your own, or auto: as the project's " +
+        `files say (default: ${otherwise})`,
+    )
+    .option("--no-build", "The plain worker where the profile is not built");
+}
+
+export function profileWish({ profile, build }: ProfileOptions): ProfileWish {
+  return {
+    name: profile === undefined ? undefined : String(profile),
+    build: build !== false,
+    checkout,
+  };
+}
+
+export interface McpChoice {
+  mcp?: unknown;
+}
+
+/** The options of commands that start Claude. */
+export function addMcpChoice(command: Command): Command {
+  return command
+    .option(
+      "--mcp [names]",
+      "Only these of the host's MCP servers, commas between; or all",
+    )
+    .option("--no-mcp", "None of the host's MCP servers");
+}
+
+/** Undefined where no names were said: cac gives true there. */
+export function mcpChoice({ mcp }: McpChoice): Choice | undefined {
+  if (mcp === undefined || mcp === true) return undefined;
+  if (mcp === false) return false;
+  const names = String(mcp).split(",").map((name) => name.trim());
+  return names.includes("all") ? true : names.filter(Boolean);
+}
