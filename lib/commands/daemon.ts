@@ -44,8 +44,8 @@ export function daemonCommand(io: Io): CAC {
     .option("--json", "Print the status as JSON")
     .example("claudy daemon start --publish 3000:3000")
     .action(async (options: DaemonOptions) => {
-      const instance = await open();
       const ports = listOf(options.publish).map(parsePublished);
+      const instance = await open();
       await bringUp(io, instance, ports);
       await showStatus(io, instance, options);
     });
@@ -76,8 +76,8 @@ export function daemonCommand(io: Io): CAC {
     .option("--yes", "Accepted; nothing is asked")
     .option("--json", "Print the status as JSON")
     .action(async (options: DaemonOptions) => {
-      const instance = await open();
       const ports = listOf(options.publish).map(parsePublished);
+      const instance = await open();
       await restartDaemon(instance, io.env, io.log, ports);
       await startServers(io, instance);
       await showStatus(io, instance, options);

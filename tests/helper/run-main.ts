@@ -1,0 +1,43 @@
+// Runs a script's main in this process, with streams and an environment of its own.
+
+import process from "node:process";
+import { PassThrough } from "node:stream";
+import type { Main } from "../../lib/cli/cli.ts";
+import { Io } from "../../lib/cli/io.ts";
+
+export interface Ran {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** Nobody is at a terminal, and no engine answers, unless `env` names one. */
+export async function runMain(
+  main: Main,
+  argv: string[],
+  { env = {}, stdin = "" }: { env?: NodeJS.ProcessEnv; stdin?: string } = {},
+): Promise<Ran> {
+  const ran = { code: 0, stdout: "", stderr: "" };
+  const input = new PassThrough();
+  input.end(stdin);
+  const stream = (name: "stdout" | "stderr") => ({
+    isTTY: false,
+    write: (text: string | Uint8Array) => {
+      ran[name] += String(text);
+      return true;
+    },
+  });
+  const io = new Io({
+    env: {
+      PATH: process.env["PATH"],
+      DOCKER_HOST: "unix:///nonexistent/docker.sock",
+      HAL9000_HOME: "/nonexistent/home",
+      ...env,
+    },
+    stdin: input as unknown as NodeJS.ReadStream,
+    stdout: stream("stdout"),
+    stderr: stream("stderr"),
+  });
+  ran.code = await main(argv, io);
+  return ran;
+}
