@@ -12,7 +12,7 @@ import { command, execute, runCli, version } from "../lib/cli/cli.ts";
 import { Io } from "../lib/cli/io.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("build-images", io);
+  const cli = command("build-images");
 
   cli.command("", "Build the images that are not current")
     .option("--only <name>", "Build one image, and what it is built on")

@@ -8,7 +8,7 @@ import { command, execute, runCli } from "../lib/cli/cli.ts";
 import { Io } from "../lib/cli/io.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("build", io);
+  const cli = command("build");
 
   cli.command("", "Bundle every script into build/scripts/<name>.js")
     .option(

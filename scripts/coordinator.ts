@@ -26,7 +26,7 @@ import { lastLines, printLog } from "../lib/cli/logs.ts";
 import { Io } from "../lib/cli/io.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("coordinator", io);
+  const cli = command("coordinator");
   const open = () => openInstance(io.env, io.log);
   const view = () => viewInstance(io.env, io.log);
 

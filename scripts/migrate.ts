@@ -33,7 +33,7 @@ interface Options {
 }
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("migrate", io);
+  const cli = command("migrate");
 
   cli.command(
     "",

@@ -30,7 +30,7 @@ interface Options {
 }
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("rollback", io);
+  const cli = command("rollback");
 
   cli.command(
     "",

@@ -15,7 +15,7 @@ import { Io } from "../lib/cli/io.ts";
 import { dashboardInParent, showDashboard } from "../lib/commands/dashboard.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("setup-dashboard", io);
+  const cli = command("setup-dashboard");
   const open = () => openInstance(io.env, io.log);
 
   cli.command(

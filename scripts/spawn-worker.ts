@@ -29,7 +29,7 @@ const limitOptions = {
 } as const;
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("spawn-worker", io);
+  const cli = command("spawn-worker");
 
   addProfileOptions(
     cli.command(

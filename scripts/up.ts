@@ -23,7 +23,7 @@ import { repositoryConsent } from "../lib/commands/trust.ts";
 import { profileWish, worktreeOption } from "../lib/commands/start-options.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("up", io);
+  const cli = command("up");
 
   cli.command("[project]", "Set everything up and start a worker on a project")
     .option("--allow-worktree", worktreeOption)

@@ -3,18 +3,12 @@
 
 import process from "node:process";
 import { type CAC, cac, type Command } from "cac";
-import {
-  connectionFault,
-  engineFailure,
-  statusOf,
-} from "../docker/docker-errors.ts";
 import { buildDigest } from "../std/build-digest.ts";
-import { checkout } from "../std/checkout.ts";
 import { exitCode, Failure, fileFailure, messageOf } from "../std/errors.ts";
 import { didYouMean } from "../std/nearest.ts";
 import { printable } from "../std/text.ts";
 import manifest from "../../package.json" with { type: "json" };
-import { Io } from "./io.ts";
+import type { Io } from "./io.ts";
 import {
   dashed,
   explicitFlags,
@@ -28,7 +22,7 @@ export const version = manifest.version;
 export type Main = (argv: string[], io?: Io) => Promise<number>;
 
 /** A command line with the options that every command has. */
-export function command(name: string, io: Io): CAC {
+export function command(name: string): CAC {
   const cli = cac(name);
   cli.option("--verbose", "Show what lies behind an error");
   cli.help((sections) =>
@@ -48,11 +42,8 @@ export function command(name: string, io: Io): CAC {
     })
   );
   cli.version(version);
-  // cac's own line names a Node version that Deno only pretends to be.
-  cli.outputVersion = () => {
-    const build = buildDigest(checkout);
-    io.answer(null, `${name} ${version} (build ${build})`);
-  };
+  // It names a Node version that Deno only pretends to be; ours is in runCli().
+  cli.outputVersion = () => {};
   return cli;
 }
 
@@ -67,13 +58,18 @@ export async function runCli(
     // cac expects an interpreter and a script before them.
     const words = ["", "", ...explicitFlags(argv, cli)];
     cli.parse(words, { run: false });
-    if (cli.options["help"] || cli.options["version"]) return 0;
+    if (cli.options["help"]) return 0;
+    if (cli.options["version"]) {
+      const build = await buildDigest();
+      io.answer(null, `${cli.name} ${version} (build ${build})`);
+      return 0;
+    }
     refuseUnknownCommand(cli);
     refuseRepeated(cli);
     const code: unknown = await cli.runMatchedCommand();
     return typeof code === "number" ? code : 0;
   } catch (error) {
-    const failure = asFailure(error, cli);
+    const failure = await asFailure(error, cli);
     io.stderr.write(`error: ${printable(failure.message)}\n`);
     if (failure.hint) io.log(failure.hint);
     if (argv.includes("--verbose")) io.log(stackOf(error));
@@ -118,13 +114,17 @@ function refuseUnknownCommand(cli: CAC): void {
   });
 }
 
-function asFailure(error: unknown, cli: CAC): Failure {
+async function asFailure(error: unknown, cli: CAC): Promise<Failure> {
   if (error instanceof Failure) return error;
   const file = fileFailure(error);
   if (file) return file;
   if (error instanceof Error && error.name === "CACError") {
     return usageFailure(error, cli);
   }
+  // Few starts come this far.
+  const { connectionFault, engineFailure, statusOf } = await import(
+    "../docker/docker-errors.ts"
+  );
   if (connectionFault(error) !== undefined || statusOf(error) !== undefined) {
     return engineFailure(error, `Cannot run ${cli.name}`);
   }

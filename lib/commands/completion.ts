@@ -24,7 +24,7 @@ export function completionCommand(
   io: Io,
   all: (io: Io) => Promise<Commands>,
 ): CAC {
-  const cli = command("claudy completion", io);
+  const cli = command("claudy completion");
   cli.command("<shell>", `Completion for ${shells.join(", ")}`)
     .example("source <(claudy completion bash)")
     .action(async (given: unknown) => {

@@ -15,7 +15,7 @@ interface Options {
 }
 
 export function configCommand(io: Io): CAC {
-  const cli = command("claudy config", io);
+  const cli = command("claudy config");
   const jsonOption = ["--json", "Print it as JSON"] as const;
 
   cli.command("show", "Show each setting with its place")

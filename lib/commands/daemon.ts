@@ -34,7 +34,7 @@ const publishOption: Parameters<Command["option"]> = [
 ];
 
 export function daemonCommand(io: Io): CAC {
-  const cli = command("claudy daemon", io);
+  const cli = command("claudy daemon");
   const open = () => openInstance(io.env, io.log);
   const view = () => viewInstance(io.env, io.log);
 
@@ -134,16 +134,15 @@ async function showStatus(
   { json }: DaemonOptions,
 ): Promise<void> {
   const status = await daemonStatus(instance);
-  io.answer(status, statusText(status), json);
+  io.answer(status, statusText(status, await buildDigest()), json);
 }
 
-function buildText(build: string | null): string {
-  const own = buildDigest(checkout);
+function buildText(build: string | null, own: string): string {
   if (build === null) return "unknown";
   return build === own ? build : `${build}, other than this command's ${own}`;
 }
 
-function statusText(status: DaemonStatus): string {
+function statusText(status: DaemonStatus, own: string): string {
   const { phases, children, uptimeMs, volumes, published } = status;
   const each = phases.map(({ name, ms }) => `${name} ${duration(ms)}`);
   // The first check comes seconds after a start; what it would say is unknown.
@@ -157,7 +156,7 @@ function statusText(status: DaemonStatus): string {
   return columns([
     ["Parent", `${status.parent}${health}`],
     ["Image", status.image ?? "none"],
-    ["Build", buildText(status.build)],
+    ["Build", buildText(status.build, own)],
     ["Uptime", uptimeMs === null ? "none" : duration(uptimeMs)],
     [
       "Ready after",

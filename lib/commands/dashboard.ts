@@ -13,7 +13,7 @@ import type { Io } from "../cli/io.ts";
 import { refuseWithoutTerminal } from "../cli/options.ts";
 
 export function dashboardCommand(io: Io): CAC {
-  const cli = command("claudy dashboard", io);
+  const cli = command("claudy dashboard");
   cli.command("", "Show workers, their use and a prompt, in tmux")
     .action(async () => {
       refuseWithoutTerminal(io, "Run it at one.");

@@ -2,7 +2,6 @@
 
 import type { CAC } from "cac";
 import { buildDigest } from "../std/build-digest.ts";
-import { checkout } from "../std/checkout.ts";
 import { type Check, examine } from "../doctor/doctor.ts";
 import { connectInstance } from "../instance/open.ts";
 import { columns } from "../std/text.ts";
@@ -13,7 +12,7 @@ import type { Io } from "../cli/io.ts";
 const signs = { ok: "ok", warn: "warn", fail: "FAIL" } as const;
 
 export function doctorCommand(io: Io): CAC {
-  const cli = command("claudy doctor", io);
+  const cli = command("claudy doctor");
   cli.command("", "Say what is well and what is not, and what mends it")
     .option("--json", "Print it as JSON")
     .action((options: { json?: boolean }) => examineAll(io, options));
@@ -28,7 +27,7 @@ export async function examineAll(
   const checks = await examine(
     await connectInstance(io.env, io.log),
     io.env,
-    buildDigest(checkout),
+    await buildDigest(),
   );
   const text = columns(
     checks.map(({ name, state, says }: Check) => [signs[state], name, says]),

@@ -119,7 +119,7 @@ async function loginWithCli(io: Io): Promise<number> {
 }
 
 export function loginCommand(io: Io): CAC {
-  const cli = command("claudy login", io);
+  const cli = command("claudy login");
   cli.command(
     "",
     "Keep what all sessions sign in with (default: the CLI's login)",
@@ -133,7 +133,7 @@ export function loginCommand(io: Io): CAC {
 }
 
 export function logoutCommand(io: Io): CAC {
-  const cli = command("claudy logout", io);
+  const cli = command("claudy logout");
   cli.command("", "Remove keys, tokens and the login that are kept")
     .option("--yes", "Do not ask")
     .action(async ({ yes }: { yes?: boolean }) => {
@@ -148,7 +148,7 @@ export function logoutCommand(io: Io): CAC {
 }
 
 export function secretCommand(io: Io): CAC {
-  const cli = command("claudy secret", io);
+  const cli = command("claudy secret");
 
   cli.command("set <name>", "Keep a secret, asked for or from stdin")
     .option("--env", "As a variable of Claude and what it starts, too")

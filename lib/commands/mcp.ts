@@ -35,7 +35,7 @@ const nextStart = "Sessions have what changed from their next start on";
 
 /** The MCP servers of the host, for claudy mcp and mcp-gateway. */
 export function mcpCommand(name: string, io: Io): CAC {
-  const cli = command(name, io);
+  const cli = command(name);
   const jsonOption = ["--json", "Print the result as JSON"] as const;
   const host = { checkout, env: io.env };
   const view = () => viewInstance(io.env, io.log);

@@ -13,7 +13,7 @@ import {
 
 /** `names` are those of the other commands. */
 export function openCommand(io: Io, names: string[]): CAC {
-  const cli = command("claudy", io);
+  const cli = command("claudy");
   addMcpChoice(addProfileOptions(
     cli.command("[directory]", "Open the session of a project (default: here)"),
     "as its files say",

@@ -32,7 +32,7 @@ exit $code`;
 
 /** Its words are the CLI's. */
 export function pluginCommand(io: Io): CAC {
-  const cli = command("claudy plugin", io);
+  const cli = command("claudy plugin");
   cli.command(
     "[...words]",
     "The CLI's plugin command, for what all sessions share",

@@ -48,7 +48,7 @@ const scaledSchema = v.object({ capped: v.boolean(), minWarm: v.number() });
 
 /** The pool, for claudy pool and pool-manager. */
 export function poolCommand(name: string, io: Io): CAC {
-  const cli = command(name, io);
+  const cli = command(name);
   const jsonOption = ["--json", "Print the result as JSON"] as const;
   const ask = (op: PoolRequest) => askStarting(local(io), op);
 

@@ -19,7 +19,7 @@ interface Options {
 }
 
 export function portsCommand(io: Io): CAC {
-  const cli = command("claudy ports", io);
+  const cli = command("claudy ports");
 
   cli.command("list", "Show who listens where (default)").alias("!")
     .option("--json", "Print it as JSON")

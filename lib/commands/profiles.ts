@@ -7,12 +7,11 @@ import { openInstance, viewInstance } from "../instance/open.ts";
 import { checkProfile, detected } from "../project/profile.ts";
 import { columns } from "../std/text.ts";
 import { megabytes } from "../std/units.ts";
-import { checkout } from "../std/checkout.ts";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 
 export function profileCommand(io: Io): CAC {
-  const cli = command("claudy profile", io);
+  const cli = command("claudy profile");
 
   cli.command("list", "List the profiles that there are")
     .option("--json", "Print them as JSON")
@@ -44,8 +43,12 @@ export function profileCommand(io: Io): CAC {
         });
       }
       const profile = { name: checkProfile(name, instance.home), packages: [] };
-      const wish = { build: true, checkout };
-      const image = await readyImage(instance, profile, wish, io.log);
+      const image = await readyImage(
+        instance,
+        profile,
+        { build: true },
+        io.log,
+      );
       io.answer({ profile: name, image: image.name }, image.name, json);
     });
 

@@ -25,7 +25,7 @@ interface Options {
 const dayMs = 24 * 60 * 60_000;
 
 export function pruneCommand(io: Io): CAC {
-  const cli = command("claudy prune", io);
+  const cli = command("claudy prune");
   cli.command(
     "",
     "Remove old logs, records, homes, backups and images, after asking",

@@ -52,7 +52,7 @@ interface RunOptions extends ProfileOptions, McpChoice {
 }
 
 export function runCommand(io: Io): CAC {
-  const cli = command("claudy run", io);
+  const cli = command("claudy run");
   addMcpChoice(addProfileOptions(
     cli.command(
       "<prompt>",

@@ -38,7 +38,7 @@ const open = (io: Io) => openInstance(io.env, io.log);
 const view = (io: Io) => viewInstance(io.env, io.log);
 
 export function sessionsCommand(io: Io): CAC {
-  const cli = command("claudy sessions", io);
+  const cli = command("claudy sessions");
 
   cli.command("list", "List the sessions (default)").alias("!")
     .option("--waiting", "Those alone that wait for you")
@@ -138,7 +138,7 @@ function row(session: SessionState): string[] {
 }
 
 export function attachCommand(io: Io): CAC {
-  const cli = command("claudy attach", io);
+  const cli = command("claudy attach");
   cli.command("[name]", "Attach to a session (default: the one here)")
     .option("-s, --shell", "To a shell in its worker")
     .action(async (name: unknown, options: Options) => {
@@ -164,7 +164,7 @@ export function attachCommand(io: Io): CAC {
 }
 
 export function stopCommand(io: Io): CAC {
-  const cli = command("claudy stop", io);
+  const cli = command("claudy stop");
   cli.command("[name]", "Stop a session; its conversation stays")
     .option("--json", "Print the session as JSON")
     .action(async (name: unknown, { json }: Options) => {
@@ -178,7 +178,7 @@ export function stopCommand(io: Io): CAC {
 }
 
 export function logsCommand(io: Io): CAC {
-  const cli = command("claudy logs", io);
+  const cli = command("claudy logs");
   cli.command("[name]", "Print what a session's worker has logged")
     .option("-f, --follow", "Go on as the log grows")
     .option("--tail <n>", "Begin so many lines before the end (default: all)")

@@ -4,7 +4,6 @@
 import type { Command } from "cac";
 import type { ProfileWish } from "../image/profiles.ts";
 import type { Choice } from "../mcp/offer.ts";
-import { checkout } from "../std/checkout.ts";
 
 export const worktreeOption =
   "Mount the repository that a worktree belongs to, writable (default: ask)";
@@ -37,7 +36,6 @@ export function profileWish({ profile, build }: ProfileOptions): ProfileWish {
   return {
     name: profile === undefined ? undefined : String(profile),
     build: build !== false,
-    checkout,
   };
 }
 

@@ -16,7 +16,7 @@ import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 
 export function watchCommand(io: Io): CAC {
-  const cli = command("claudy watch", io);
+  const cli = command("claudy watch");
   cli.command("", "Print what sessions do, as they begin to work or wait")
     .option("--json", "Print a JSON object a line")
     .example(

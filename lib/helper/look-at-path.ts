@@ -7,7 +7,7 @@ import { command, execute, runCli } from "../cli/cli.ts";
 import { Io } from "../cli/io.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("look-at-path", io);
+  const cli = command("look-at-path");
 
   cli.command("<path>", "Print real path, kind and owner of a host's path")
     .action((path: string) => io.answer(look(path), "", true));

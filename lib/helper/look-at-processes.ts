@@ -7,7 +7,7 @@ import { command, execute, runCli } from "../cli/cli.ts";
 import { Io } from "../cli/io.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("look-at-processes", io);
+  const cli = command("look-at-processes");
 
   cli.command("<request>", "Print who listens, and what else containers hold")
     .action((request: string) =>

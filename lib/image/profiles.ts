@@ -5,6 +5,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { dropImage, inspectImage } from "../docker/docker.ts";
+import { checkout } from "../std/checkout.ts";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { label } from "../instance/labels.ts";
@@ -27,14 +28,13 @@ type Home = Pick<Instance, "home" | "settings" | "prefix">;
 
 /** How the image of a profile is called, whether it is there or not. */
 export function profileImage(instance: Home, profile: Profile): string {
-  return layersOf(instance, profile, "").at(-1)?.tag ??
+  return layersOf(instance, profile).at(-1)?.tag ??
     workerImage(instance.settings);
 }
 
 function layersOf(
   { home, settings, prefix }: Home,
   { name, packages }: Profile,
-  checkout: string,
 ): Layer[] {
   if (name === baseProfile && packages.length === 0) return [];
   const shipped = join(checkout, "docker", "profiles");
@@ -78,8 +78,6 @@ export interface ProfileWish {
   name?: string | undefined;
   /** False for what is there, and nothing else. */
   build: boolean;
-  /** Where the Dockerfiles lie that come with us. */
-  checkout: string;
 }
 
 export interface ReadyImage {
@@ -107,7 +105,7 @@ export async function projectImage(
 export async function readyImage(
   instance: Instance,
   profile: Profile,
-  wish: Pick<ProfileWish, "build" | "checkout">,
+  wish: Pick<ProfileWish, "build">,
   log: Log,
 ): Promise<ReadyImage> {
   const { docker, settings } = instance;
@@ -115,7 +113,7 @@ export async function readyImage(
   checkProfile(profile.name, instance.home);
   // The parent has the engine, but neither our Dockerfiles nor a person to wait.
   const build = wish.build && instance.self === undefined;
-  const layers = layersOf(instance, profile, wish.checkout);
+  const layers = layersOf(instance, profile);
   const last = layers.at(-1);
   if (!last) return { name: plain };
   if (!build) {

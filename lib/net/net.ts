@@ -10,7 +10,7 @@ import { command, execute, runCli } from "../cli/cli.ts";
 import { Io } from "../cli/io.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("net", io);
+  const cli = command("net");
 
   cli.command("hold [...ports]", "Hold these ports until SIGTERM")
     .action(async (ports: string[]) => {

@@ -11,7 +11,7 @@ import { command, execute, runCli } from "../cli/cli.ts";
 import { Io } from "../cli/io.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("healthcheck", io);
+  const cli = command("healthcheck");
 
   cli.command("", "Fail where the engine or ChromaDB does not answer")
     .action(async () => {

@@ -2,7 +2,6 @@
 
 import process from "node:process";
 import { buildDigest } from "../std/build-digest.ts";
-import { checkout } from "../std/checkout.ts";
 import { openInstance } from "../instance/open.ts";
 import { timedLog } from "../std/log.ts";
 import { runParent } from "./parent.ts";
@@ -10,7 +9,7 @@ import { command, execute, runCli } from "../cli/cli.ts";
 import { Io } from "../cli/io.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("parent-entrypoint", io);
+  const cli = command("parent-entrypoint");
 
   cli.command("", "Run the parent: ChromaDB, tmux, background services")
     .action(async () => {
@@ -18,7 +17,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       const stop = new AbortController();
       process.on("SIGTERM", () => stop.abort());
       const open = () => openInstance(io.env, log);
-      await runParent(open, buildDigest(checkout), stop.signal, log);
+      await runParent(open, await buildDigest(), stop.signal, log);
     });
 
   return await runCli(cli, argv, io);

@@ -1,21 +1,23 @@
 // Which sources this program was made of: the version alone is the same for many.
 
-import { readdirSync, readFileSync } from "node:fs";
-import { join, sep } from "node:path";
 import process from "node:process";
 
 /** Of a bundle: set when it was made, see bundle.ts. */
 declare const bundledDigest: string | undefined;
 
-/** Eight hex digits, of the bundle that runs or of the checkout at `root`. */
-export function buildDigest(root: string): string {
-  return typeof bundledDigest === "string" ? bundledDigest : sourceDigest(root);
+/** Eight hex digits, of the bundle that runs or else of the checkout. */
+export async function buildDigest(): Promise<string> {
+  if (typeof bundledDigest === "string") return bundledDigest;
+  const { checkout } = await import("./checkout.ts");
+  return sourceDigest(checkout);
 }
 
 /** The same for the same sources, whatever their times are. */
 export function sourceDigest(root: string): string {
-  // Loaded here alone: no bundle needs it.
+  // Loaded here alone: no bundle needs them, and each costs milliseconds.
   const { createHash } = process.getBuiltinModule("node:crypto");
+  const { readdirSync, readFileSync } = process.getBuiltinModule("node:fs");
+  const { join, sep } = process.getBuiltinModule("node:path");
   const digest = createHash("sha256");
   const files = ["package.json", "package-lock.json"];
   for (const directory of ["docker", "lib", "scripts"]) {

@@ -37,7 +37,7 @@ import { measurePrompts } from "./prompt-time.ts";
 import { asTable, interleaved, type Measured, row, timed } from "./timing.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("benchmark", io);
+  const cli = command("benchmark");
 
   cli.command("", "Time spawns, claims, stops and starts beside Docker's own")
     .option("--samples <n>", "Samples of each (default: 20)")

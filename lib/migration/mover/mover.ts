@@ -10,7 +10,7 @@ import { command, execute, runCli } from "../../cli/cli.ts";
 import { Io } from "../../cli/io.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("mover", io);
+  const cli = command("mover");
 
   cli.command("", "Perform operations: on stdin, a line of JSON each")
     .action(async () => {

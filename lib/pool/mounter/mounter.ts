@@ -10,7 +10,7 @@ import { command, execute, runCli } from "../../cli/cli.ts";
 import { Io } from "../../cli/io.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("mounter", io);
+  const cli = command("mounter");
 
   cli.command("", "Run the mounter").action(async () => {
     const { env } = process;
