@@ -3,7 +3,6 @@
 
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import process from "node:process";
 import { stopWorker } from "../lib/worker/ending.ts";
 import { Failure, messageOf } from "../lib/std/errors.ts";
 import { type Instance } from "../lib/instance/instance.ts";
@@ -117,7 +116,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
           hint: `See why: coordinator logs ${name}`,
         });
       }
-      if (process.stdin.isTTY !== true) {
+      if (!io.isInteractive) {
         throw new Failure("usage", "Cannot attach: stdin is no terminal", {
           hint: `Run a command instead: docker exec ${name} COMMAND`,
         });

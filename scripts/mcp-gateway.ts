@@ -23,7 +23,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     .option("--tunnels", "Listen on 127.0.0.1 besides, for an engine elsewhere")
     .option("--while-wanted", "And no longer than mcp start keeps it")
     .action(async ({ tunnels = false, whileWanted = false }: ServeOptions) => {
-      const { env } = process;
+      const { env } = io;
       const home = homePaths(homeOf(env));
       const stop = new AbortController();
       process.on("SIGTERM", () => stop.abort());

@@ -4,12 +4,7 @@
 import { type Flags, homeOf, readSettings } from "../lib/instance/config.ts";
 import { Failure } from "../lib/std/errors.ts";
 import { homePaths } from "../lib/instance/paths.ts";
-import {
-  claim,
-  claimRequest,
-  tellCold,
-  unfitReason,
-} from "../lib/pool/client.ts";
+import { claimFor } from "../lib/pool/client.ts";
 import type { ClaimReply } from "../lib/pool/protocol.ts";
 import type { SpawnRequest } from "../lib/worker/spawn.ts";
 import { command, execute, runCli } from "../lib/cli/cli.ts";
@@ -101,7 +96,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
           hint: "See pool-manager status, or leave --warm-only out.",
         });
       }
-      const { env } = process;
+      const { env } = io;
       // What a claim has no use for is loaded only here: it is most of the start.
       const { openInstance, readSecrets, runAttached, spawnWorker } =
         await import("../lib/worker/spawning.ts");
@@ -196,18 +191,14 @@ async function claimWarm(
   flags: Flags,
   secret: boolean,
 ): Promise<ClaimReply> {
-  const { env } = process;
+  const { env } = io;
   // What is wrong with the settings is told by the cold spawn.
   const warnings: string[] = [];
   const warn = (line: string) => warnings.push(line);
   const settings = readSettings(env, { flags, warn });
   const home = homePaths(homeOf(env));
-  const reason = secret ? "secrets" : unfitReason(request, env);
-  if (reason !== undefined) {
-    await tellCold(home.poolSocket, reason);
-    return { start: "cold", reason };
-  }
-  const reply = await claim(home, claimRequest(settings, request));
+  const unfit = secret ? "secrets" : undefined;
+  const reply = await claimFor({ home, settings, env }, request, unfit);
   if (reply.start === "warm") {
     [...warnings, ...reply.notices ?? []].forEach(io.log);
   }

@@ -32,7 +32,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       options: { allowWorktree?: boolean },
     ) => {
       const startedAt = performance.now();
-      const { env } = process;
+      const { env } = io;
       const engine = await phase(
         io.log,
         "Engine",

@@ -13,7 +13,7 @@ import { Failure } from "../std/errors.ts";
 import { workerImage } from "../image/recipes.ts";
 import type { Instance } from "../instance/instance.ts";
 import { openHome, openInstance } from "../instance/open.ts";
-import { roleLabels } from "../instance/labels.ts";
+import { hardenedFlags } from "../instance/container-spec.ts";
 import { isLoggedIn } from "../home/login.ts";
 import { ensureDirectory } from "../std/owned.ts";
 import { seccompOptions } from "../image/seccomp.ts";
@@ -85,17 +85,14 @@ async function loginWithCli(io: Io): Promise<number> {
   const instance = await openInstance(io.env, io.log);
   refuseWithoutTerminal(io, "Or keep a key or token: claudy login --key <FILE");
   ensureHome(instance);
-  const { home, hostHome, owner, prefix, settings } = instance;
+  const { home, hostHome, owner, settings } = instance;
   ensureDirectory(home.login, 0o700, owner);
   const code = await runDocker([
     "run",
     "--rm",
     "--interactive",
     "--tty",
-    ...Object.entries(roleLabels(prefix, "helper", hostHome.home))
-      .map(([key, value]) => `--label=${key}=${value}`),
-    "--cap-drop=ALL",
-    "--security-opt=no-new-privileges",
+    ...hardenedFlags(instance),
     ...await seccompOptions(instance, io.log),
     `--user=${owner.uid}:${owner.gid}`,
     `--mount=type=bind,source=${hostHome.login},target=${insideWorker.claudeHome}`,

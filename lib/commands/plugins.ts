@@ -6,7 +6,7 @@ import { runDocker } from "../docker/docker-cli.ts";
 import { Failure } from "../std/errors.ts";
 import { workerImage } from "../image/recipes.ts";
 import { openInstance } from "../instance/open.ts";
-import { roleLabels } from "../instance/labels.ts";
+import { hardenedFlags } from "../instance/container-spec.ts";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 import { resolveProject, sessionName } from "../project/project.ts";
@@ -57,7 +57,7 @@ export function pluginCommand(io: Io): CAC {
 async function runPluginCommand(io: Io, words: string[]): Promise<number> {
   const instance = await openInstance(io.env, io.log);
   await ensureStorage(instance);
-  const { names, prefix, hostHome, settings } = instance;
+  const { names, settings } = instance;
   const directory = localMarketplace(words);
   const market = directory === undefined
     ? undefined
@@ -72,14 +72,11 @@ async function runPluginCommand(io: Io, words: string[]): Promise<number> {
     "--rm",
     "--interactive",
     ...(io.isInteractive ? ["--tty"] : []),
-    ...Object.entries(roleLabels(prefix, "helper", hostHome.home))
-      .map(([key, value]) => `--label=${key}=${value}`),
+    ...hardenedFlags(instance),
     // The volume's root is root's; nothing else of root's is needed, but to read
     // what is another's.
     "--user=0:0",
-    "--cap-drop=ALL",
     "--cap-add=DAC_READ_SEARCH",
-    "--security-opt=no-new-privileges",
     ...await seccompOptions(instance, io.log),
     `--mount=type=volume,source=${names.volumes.plugins},target=${insideWorker.plugins}`,
     `--env=CLAUDE_CONFIG_DIR=${insideWorker.plugins}`,

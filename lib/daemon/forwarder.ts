@@ -15,7 +15,7 @@ import {
 } from "../docker/docker.ts";
 import { execIn } from "../docker/exec.ts";
 import type { Instance } from "../instance/instance.ts";
-import { roleLabels } from "../instance/labels.ts";
+import { serviceSpec } from "../instance/container-spec.ts";
 import { canHold, holdPorts, servicePorts } from "./net.ts";
 import { restartPolicy } from "./specs.ts";
 import { serviceUsers } from "../instance/service-users.ts";
@@ -115,27 +115,16 @@ function forwarderSpec(
   net: string,
   ports: string[],
 ): Docker.ContainerCreateOptions {
-  return {
-    Image: image,
-    Entrypoint: ["/scripts/mcp-forwarder"],
-    Cmd: ports,
+  return serviceSpec({ prefix, hostHome }, {
+    role: "forwarder",
+    image,
+    command: ["/scripts/mcp-forwarder", ...ports],
     // Alone with the holder of the ports, and in the group whose the sockets are.
-    User: `${serviceUsers.ports}:${owner.gid}`,
-    Env: ["DENO_DIR=/tmp/deno"],
-    Labels: roleLabels(prefix, "forwarder", hostHome.home),
-    Healthcheck: { Test: ["NONE"] },
-    HostConfig: {
-      Init: true,
+    user: `${serviceUsers.ports}:${owner.gid}`,
+    memoryBytes,
+    rights: {
       NetworkMode: `container:${net}`,
       RestartPolicy: restartPolicy,
-      ReadonlyRootfs: true,
-      Tmpfs: { "/tmp": "rw,nosuid,nodev,size=64m" },
-      CapDrop: ["ALL"],
-      SecurityOpt: ["no-new-privileges"],
-      Memory: memoryBytes,
-      MemorySwap: memoryBytes,
-      PidsLimit: 64,
-      LogConfig: { Type: "json-file", Config: { "max-size": "1m" } },
       Mounts: [
         {
           Type: "bind",
@@ -146,5 +135,5 @@ function forwarderSpec(
         { Type: "bind", Source: hostHome.ways, Target: waysDirectory },
       ],
     },
-  };
+  });
 }

@@ -2,6 +2,7 @@
 
 import type { Docker } from "../docker/docker.ts";
 import { Failure } from "../std/errors.ts";
+import { hardening, serviceSpec } from "../instance/container-spec.ts";
 import { roleLabels } from "../instance/labels.ts";
 import { hostMount, insideParent } from "../instance/paths.ts";
 import { serviceUsers } from "../instance/service-users.ts";
@@ -51,34 +52,28 @@ export function netSpec(
   held: number[],
 ): Docker.ContainerCreateOptions {
   const ports = published.map(({ containerPort }) => `${containerPort}/tcp`);
-  return {
-    Image: image,
-    Hostname: prefix,
-    Entrypoint: ["/scripts/net"],
-    Cmd: ["hold", ...held.map(String)],
-    User: `${serviceUsers.ports}:${serviceUsers.ports}`,
-    Env: ["DENO_DIR=/tmp/deno"],
-    // The image's is the parent's.
-    Healthcheck: { Test: ["NONE"] },
-    Labels: roleLabels(prefix, "net", hostHome),
-    ExposedPorts: Object.fromEntries(ports.map((port) => [port, {}])),
-    HostConfig: {
+  const spec = serviceSpec({ prefix, hostHome: { home: hostHome } }, {
+    role: "net",
+    image,
+    command: ["/scripts/net", "hold", ...held.map(String)],
+    user: `${serviceUsers.ports}:${serviceUsers.ports}`,
+    memoryBytes: netMemory,
+    rights: {
+      NetworkMode: "bridge",
       RestartPolicy: restartPolicy,
+      Tmpfs: { "/tmp": "rw,nosuid,nodev,size=16m,mode=1777" },
       PortBindings: Object.fromEntries(
         published.map(({ address, hostPort }, index) => [
           ports[index],
           [{ HostIp: address, HostPort: hostPort }],
         ]),
       ),
-      Init: true,
-      ReadonlyRootfs: true,
-      Tmpfs: { "/tmp": "rw,nosuid,nodev,size=16m,mode=1777" },
-      CapDrop: ["ALL"],
-      SecurityOpt: ["no-new-privileges"],
-      Memory: netMemory,
-      MemorySwap: netMemory,
-      PidsLimit: 64,
     },
+  });
+  return {
+    ...spec,
+    Hostname: prefix,
+    ExposedPorts: Object.fromEntries(ports.map((port) => [port, {}])),
   };
 }
 
@@ -114,11 +109,10 @@ export function parentSpec(
       Memory: request.memoryBytes,
       MemorySwap: request.memoryBytes,
       NanoCpus: Math.round(request.cpus * 1e9),
-      CapDrop: ["ALL"],
+      ...hardening(),
       // Root that may use the home of its owner and leave things to them, and run
       // ChromaDB as another user.
       CapAdd: ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "KILL"],
-      SecurityOpt: ["no-new-privileges"],
       LogConfig: {
         Type: "json-file",
         Config: { "max-size": "10m", "max-file": "3" },

@@ -12,7 +12,7 @@ import { engineFailure } from "../docker/docker-errors.ts";
 import { Failure } from "../std/errors.ts";
 import { type HostPath, hostPathSchema } from "../std/hostpath.ts";
 import type { Instance } from "../instance/instance.ts";
-import { roleLabels } from "../instance/labels.ts";
+import { serviceSpec } from "../instance/container-spec.ts";
 import { hostMount } from "../instance/paths.ts";
 import { type Look, type LookRequest, lookSchema } from "./processes.ts";
 import { withoutFrames } from "../docker/streams.ts";
@@ -57,9 +57,9 @@ export async function lookAtContainers(
       PidMode: "host",
       // To see the descriptors of other users' processes.
       CapAdd: ["SYS_PTRACE", "DAC_READ_SEARCH"],
-      // AppArmor's profile for containers lets nobody see another's.
-      SecurityOpt: ["no-new-privileges", "apparmor=unconfined"],
     },
+    // AppArmor's profile for containers lets nobody see another's.
+    security: ["apparmor=unconfined"],
   });
   return parsed(lookSchema, output);
 }
@@ -85,7 +85,8 @@ export interface HelperRequest {
   command: [string, ...string[]];
   user?: string;
   /** What it may do and see besides nothing. */
-  rights: Docker.HostConfig;
+  rights?: Docker.HostConfig;
+  security?: string[];
 }
 
 const maxBytes = 64 * 1024 ** 2;
@@ -100,35 +101,22 @@ export async function runHelper(
     Instance,
     "docker" | "prefix" | "self" | "settings" | "hostHome"
   >,
-  { subject, image, command, user, rights }: HelperRequest,
+  { subject, image, command, user, rights, security = [] }: HelperRequest,
 ): Promise<string> {
   const { docker, prefix, self, settings, hostHome } = instance;
   const name = `${prefix}-helper-${crypto.randomUUID().slice(0, 8)}`;
-  const [program, ...args] = command;
   let late: ReturnType<typeof setTimeout> | undefined;
   try {
-    const container = await createContainer(docker, name, {
-      Image: image ?? self?.ImageID ?? `${settings.HAL9000_IMAGE_REPO}:parent`,
-      Entrypoint: [program],
-      Cmd: args,
-      ...(user === undefined ? {} : { User: user }),
-      Env: ["DENO_DIR=/tmp/deno"],
-      Labels: roleLabels(prefix, "helper", hostHome.home),
-      // The image's is the parent's.
-      Healthcheck: { Test: ["NONE"] },
-      HostConfig: {
-        AutoRemove: true,
-        NetworkMode: "none",
-        ReadonlyRootfs: true,
-        Tmpfs: { "/tmp": "rw,nosuid,nodev,size=64m" },
-        CapDrop: ["ALL"],
-        SecurityOpt: ["no-new-privileges"],
-        Memory: 512 * 1024 ** 2,
-        MemorySwap: 512 * 1024 ** 2,
-        PidsLimit: 64,
-        ...rights,
-      },
+    const spec = serviceSpec({ prefix, hostHome }, {
+      role: "helper",
+      image: image ?? self?.ImageID ?? `${settings.HAL9000_IMAGE_REPO}:parent`,
+      command,
+      user,
+      memoryBytes: 512 * 1024 ** 2,
+      security,
+      rights: { AutoRemove: true, ...rights },
     });
+    const container = await createContainer(docker, name, spec);
     const output = await container.attach({
       stream: true,
       stdout: true,

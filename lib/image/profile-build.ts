@@ -5,7 +5,8 @@ import { join } from "node:path";
 import { $ } from "zx/core";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
-import { label, roleLabels } from "../instance/labels.ts";
+import { hardenedFlags } from "../instance/container-spec.ts";
+import { label } from "../instance/labels.ts";
 import type { Log } from "../std/log.ts";
 import { seccompOptions } from "./seccomp.ts";
 import { baseImage } from "./base.ts";
@@ -71,17 +72,16 @@ async function smokeTest(
   id: string,
   log: Log,
 ): Promise<void> {
-  const { docker, prefix, hostHome } = instance;
+  const { docker } = instance;
   const { Config } = await docker.getImage(id).inspect();
   const own = Config.Labels?.[label.smoke];
   const script = own ? `{ ${everyWorker}; } && { ${own}; }` : everyWorker;
-  const labels = Object.entries(roleLabels(prefix, "helper", hostHome.home))
-    .map(([key, value]) => `--label=${key}=${value}`);
+  const hardened = hardenedFlags(instance);
   const seccomp = await seccompOptions(instance, log);
   const test = await $({
     nothrow: true,
     quiet: true,
-  })`docker run --rm --init ${labels} --network=none --cap-drop=ALL --security-opt=no-new-privileges ${seccomp} --memory=2g --pids-limit=200 --user=65534:65534 --entrypoint=timeout ${id} ${smokeSeconds} sh -c ${script}`;
+  })`docker run --rm --init ${hardened} --network=none ${seccomp} --memory=2g --pids-limit=200 --user=65534:65534 --entrypoint=timeout ${id} ${smokeSeconds} sh -c ${script}`;
   if (test.exitCode === 0) return;
   const said = `${test.stdout}\n${test.stderr}`.trim().split("\n").slice(-5);
   throw new Failure(

@@ -239,7 +239,7 @@ async function tryProfile(
       image,
       command: ["bash", "-c", trialScript],
       user: "65534:65534",
-      rights: { SecurityOpt: ["no-new-privileges", `seccomp=${text}`] },
+      security: [`seccomp=${text}`],
     });
   } catch (error) {
     output = messageOf(error);

@@ -15,7 +15,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
 
   cli.command("", "Fail where the engine or ChromaDB does not answer")
     .action(async () => {
-      const { env } = process;
+      const { env } = io;
       const settings = readSettings(env, { warn: () => {} });
       const home = homePaths(homeOf(env));
       await (await connect(env)).ping();

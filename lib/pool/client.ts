@@ -100,8 +100,28 @@ function keep(home: HomePaths, container: string): boolean {
   }
 }
 
-/** Why no warm worker can be what is asked for, undefined where one might. */
-export function unfitReason(
+/**
+ * A warm worker where one can be what is asked for, else why not. `unfit` is a reason
+ * that the caller knows of.
+ */
+export async function claimFor(
+  { home, settings, env }: {
+    home: HomePaths;
+    settings: Settings;
+    env: NodeJS.ProcessEnv;
+  },
+  request: SpawnRequest,
+  unfit?: string,
+): Promise<ClaimReply> {
+  const reason = unfit ?? unfitReason(request, env);
+  if (reason === undefined) {
+    return await claim(home, claimRequest(settings, request));
+  }
+  await tellCold(home.poolSocket, reason);
+  return { start: "cold", reason };
+}
+
+function unfitReason(
   request: SpawnRequest,
   env: NodeJS.ProcessEnv,
 ): string | undefined {
@@ -110,6 +130,7 @@ export function unfitReason(
     [request.limited === false, "no limits"],
     [request.keep, "it is to stay when it has ended"],
     [(request.mounts ?? []).length > 0, "further mounts"],
+    [request.sshAgent !== undefined, "an ssh-agent"],
     [(request.env ?? []).length > 0, "variables"],
     [request.command !== undefined, "a command of its own"],
     // The parent does not know where it would be relative to.
@@ -203,7 +224,7 @@ export async function poolAnswers(
 }
 
 /** Tells the pool of a spawn that could not be a claim; it need not hear. */
-export async function tellCold(socket: string, reason: string): Promise<void> {
+async function tellCold(socket: string, reason: string): Promise<void> {
   await askPool(socket, { op: "cold", reason }, 500).catch(() => {});
 }
 

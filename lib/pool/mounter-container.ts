@@ -7,7 +7,7 @@ import {
   removeContainer,
 } from "../docker/docker.ts";
 import type { Instance } from "../instance/instance.ts";
-import { roleLabels } from "../instance/labels.ts";
+import { serviceSpec } from "../instance/container-spec.ts";
 import { ensureDirectory } from "../std/owned.ts";
 import { waitFor } from "../std/wait.ts";
 import { listWarm } from "../worker/workers.ts";
@@ -36,38 +36,26 @@ export function mounterSpec(
   image: string,
 ): Docker.ContainerCreateOptions {
   const { prefix, hostHome, host, owner } = instance;
-  return {
-    Image: image,
-    Entrypoint: ["/scripts/mounter"],
-    Cmd: [],
-    User: "0:0",
-    Env: [
-      "DENO_DIR=/tmp/deno",
+  return serviceSpec({ prefix, hostHome }, {
+    role: "mounter",
+    image,
+    command: ["/scripts/mounter"],
+    user: "0:0",
+    env: [
       `HAL9000_PROJECT_ROOTS=${(host.roots ?? []).join(":")}`,
       `MOUNTER_HOMES=${hostHome.workers}:${hostHome.claude}`,
       `MOUNTER_RUN=${hostHome.mounter}`,
     ],
-    Labels: roleLabels(prefix, "mounter", hostHome.home),
-    // The image's is the parent's.
-    Healthcheck: { Test: ["NONE"] },
-    HostConfig: {
-      Init: true,
-      NetworkMode: "none",
+    memoryBytes,
+    // AppArmor's profile for containers refuses every mount.
+    security: ["apparmor=unconfined"],
+    rights: {
       // The workers' processes, and the host's own mount namespace.
       PidMode: "host",
-      ReadonlyRootfs: true,
-      Tmpfs: { "/tmp": "rw,nosuid,nodev,size=64m" },
-      CapDrop: ["ALL"],
       // To mount and to enter namespaces; to look into other users' directories.
       CapAdd: ["SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE", "DAC_READ_SEARCH"],
-      // AppArmor's profile for containers refuses every mount.
-      SecurityOpt: ["no-new-privileges", "apparmor=unconfined"],
       // The socket's directory is the owner's.
       GroupAdd: [String(owner.gid)],
-      Memory: memoryBytes,
-      MemorySwap: memoryBytes,
-      PidsLimit: 64,
-      LogConfig: { Type: "json-file", Config: { "max-size": "1m" } },
       Mounts: [
         {
           Type: "bind",
@@ -76,7 +64,7 @@ export function mounterSpec(
         },
       ],
     },
-  };
+  });
 }
 
 /** The mounter as the pool manager has it: one connection, made anew when lost. */

@@ -6,7 +6,7 @@ import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { withoutNetwork } from "../worker/workers.ts";
-import { claim, claimRequest } from "../pool/client.ts";
+import { claimFor } from "../pool/client.ts";
 import {
   profileImage,
   type ProfileWish,
@@ -170,15 +170,8 @@ export async function claimOrSpawn(
   request: SpawnRequest,
   log: Log,
 ): Promise<SessionWorker> {
-  // Neither of these could be a claim.
-  const { standalone, mounts = [], sshAgent } = request;
-  if (standalone || mounts.length > 0 || sshAgent !== undefined) {
-    return { worker: await spawnWorker(instance, request, log), start: "cold" };
-  }
-  const reply = await claim(
-    instance.home,
-    claimRequest(instance.settings, request),
-  );
+  const { home, settings } = instance;
+  const reply = await claimFor({ home, settings, env: {} }, request);
   if (reply.start === "warm") {
     reply.notices?.forEach(log);
     return { worker: reply.worker, start: "warm" };

@@ -16,6 +16,7 @@ import { type instanceNames, label, roleLabels } from "../instance/labels.ts";
 import { type GateCheck, gated, gatePassed } from "./gate.ts";
 import type { Owner } from "../std/owned.ts";
 import { firstLine, firstLineIn } from "../docker/streams.ts";
+import { hardening } from "../instance/container-spec.ts";
 import { insideWorker } from "../instance/paths.ts";
 import type { WorkerSources } from "../home/worker-home.ts";
 import type { WorkerMount } from "../project/mount.ts";
@@ -171,13 +172,9 @@ export function workerSpec(
       Init: true,
       NetworkMode: request.network,
       ...(limits === null ? {} : { ...limitsOf(limits), Ulimits: ulimits }),
-      CapDrop: ["ALL"],
-      SecurityOpt: [
-        "no-new-privileges",
-        ...(request.seccomp === undefined
-          ? []
-          : [`seccomp=${request.seccomp}`]),
-      ],
+      ...hardening(
+        request.seccomp === undefined ? [] : [`seccomp=${request.seccomp}`],
+      ),
       LogConfig: {
         Type: "json-file",
         Config: { "max-size": "10m", "max-file": "3" },

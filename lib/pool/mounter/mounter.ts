@@ -13,7 +13,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
   const cli = command("mounter");
 
   cli.command("", "Run the mounter").action(async () => {
-    const { env } = process;
+    const { env } = io;
     mkdirSync(insideMounter.scratch, { recursive: true });
     const listener = await serveMounter({
       roots: [env["HAL9000_PROJECT_ROOTS"], env["MOUNTER_HOMES"]]
