@@ -1,7 +1,7 @@
 // The body of a request, read within bounds: of its size, of what its worker and all
 // others have on their way to a server, and of time.
 
-import { isTooMuch } from "../std/json-bounds.ts";
+import { isTooMuch } from "../std/json.ts";
 
 /** A request is no larger: files that are written by a tool are. */
 const mostBodyBytes = 32 * 1024 * 1024;

@@ -16,7 +16,7 @@ import {
 } from "@modelcontextprotocol/sdk/shared/stdio.js";
 import type { Transport } from "@modelcontextprotocol/sdk/shared/transport.js";
 import type { JSONRPCMessage } from "@modelcontextprotocol/sdk/types.js";
-import { isTooMuch } from "../std/json-bounds.ts";
+import { isTooMuch } from "../std/json.ts";
 import { killGroup, marked } from "./processes.ts";
 
 /** Of one message; a process that says more without an end is ended. */

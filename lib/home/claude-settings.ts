@@ -7,7 +7,7 @@ import * as v from "valibot";
 import type { SignIn } from "./credentials.ts";
 import { Failure } from "../std/errors.ts";
 import { type Owner, replaceWhole } from "../std/owned.ts";
-import { readPlain } from "../std/plain-below.ts";
+import { readJson } from "../std/json.ts";
 import {
   credentialHelpers,
   isForbiddenVariable,
@@ -123,12 +123,9 @@ export function startSettings(
 
 /** What a worker wrote there decides about that worker's session alone. */
 function homeSettings(claudeHome: string): ClaudeSettings {
-  try {
-    const bytes = readPlain(claudeHome, "settings.json", maxSettingsBytes);
-    return v.parse(settingsSchema, JSON.parse(bytes?.toString() ?? "{}"));
-  } catch {
-    return { env: {} }; // there is none, or none that Claude can read either
-  }
+  const path = join(claudeHome, "settings.json");
+  // Where there is none, or none that Claude can read either.
+  return readJson(path, settingsSchema, maxSettingsBytes) ?? { env: {} };
 }
 
 const maxSettingsBytes = 1024 * 1024;

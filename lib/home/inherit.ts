@@ -18,7 +18,7 @@ import {
   takeSettings,
 } from "./inherited-settings.ts";
 import type { Instance } from "../instance/instance.ts";
-import { isTooMuch } from "../std/json-bounds.ts";
+import { isTooMuch, readJson } from "../std/json.ts";
 import type { Log } from "../std/log.ts";
 import {
   ensureDirectory,
@@ -26,7 +26,7 @@ import {
   replaceWhole,
   writeWhole,
 } from "../std/owned.ts";
-import { NotPlain, plainText, readPlainFile } from "../std/plain-file.ts";
+import { NotPlain, readPlainFile } from "../std/plain-file.ts";
 import { sessionHome } from "./worker-home.ts";
 
 /** What is inherited of a Claude home, besides settings and servers. */
@@ -126,7 +126,7 @@ export function readHostConfig(
 
 const objectSchema = v.record(v.string(), v.any());
 
-function readJson(path: string): v.InferOutput<typeof objectSchema> {
+function readHostJson(path: string): v.InferOutput<typeof objectSchema> {
   const limits = { maxBytes: maxJsonBytes, followLinks: true };
   const text = readPlainFile(path, limits).toString("utf8");
   if (isTooMuch(text)) throw new Error("it nests too deep");
@@ -136,7 +136,7 @@ function readJson(path: string): v.InferOutput<typeof objectSchema> {
 }
 
 function takeHostSettings(config: HostConfig, options: TakeOptions): void {
-  const settings = readJson(join(options.claudeHome, "settings.json"));
+  const settings = readHostJson(join(options.claudeHome, "settings.json"));
   const { value, left } = takeSettings(settings, options);
   config.files.set("settings.json", jsonOf(value));
   for (const what of left) config.left.push(what);
@@ -148,7 +148,7 @@ function takeHostServers(config: HostConfig, options: TakeOptions): void {
   const path = statSync(within, { throwIfNoEntry: false })
     ? within
     : `${options.claudeHome}.json`;
-  const servers = readJson(path)["mcpServers"] ?? {};
+  const servers = readHostJson(path)["mcpServers"] ?? {};
   const { value, left } = takeMcpServers(servers);
   for (const what of left) config.left.push(what);
   if (Object.keys(value).length === 0) return;
@@ -326,12 +326,8 @@ export function inherit(
 }
 
 function readGiven(path: string): Record<string, string> {
-  try {
-    const text = plainText(path, { maxBytes: maxJsonBytes }) ?? "";
-    return v.parse(recordSchema, JSON.parse(text)).files;
-  } catch {
-    return {}; // nothing was given yet, or it is unknown what
-  }
+  // Nothing was given yet, or it is unknown what.
+  return readJson(path, recordSchema, maxJsonBytes)?.files ?? {};
 }
 
 function digestOf(bytes: Buffer): string {

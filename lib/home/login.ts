@@ -11,7 +11,7 @@ import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { writeWhole } from "../std/owned.ts";
 import type { HomePaths } from "../instance/paths.ts";
-import { plainText } from "../std/plain-file.ts";
+import { readJson } from "../std/json.ts";
 
 /** The CLI's own, and what it sends there: read from its 2.1.296. */
 const tokenUrl = "https://platform.claude.com/v1/oauth/token";
@@ -46,12 +46,7 @@ export function isLoggedIn(home: HomePaths): boolean {
 }
 
 export function readLogin(home: HomePaths): Login | undefined {
-  try {
-    const text = plainText(join(home.login, file), { maxBytes }) ?? "";
-    return v.parse(loginSchema, JSON.parse(text));
-  } catch {
-    return undefined; // none, or one that is being written
-  }
+  return readJson(join(home.login, file), loginSchema, maxBytes);
 }
 
 /** A refresh ahead of the end by this, or by half of a life that is shorter. */

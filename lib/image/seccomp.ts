@@ -2,7 +2,6 @@
 // less what leaves set-uid files on the host or gets around these rules.
 
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
 import * as v from "valibot";
 import { inspectImage } from "../docker/docker.ts";
 import { messageOf } from "../std/errors.ts";
@@ -10,6 +9,7 @@ import { runHelper } from "../helper/helper.ts";
 import { workerImage } from "./recipes.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
+import { readJson } from "../std/json.ts";
 import { writeWhole } from "../std/owned.ts";
 import { ensureHome } from "../instance/volumes.ts";
 import engineProfile from "../../docker/seccomp-default.json" with {
@@ -159,13 +159,8 @@ type Home = Pick<Instance, "home">;
 
 /** How the present profile was found to work here, undefined before a trial. */
 export function readTrial({ home }: Home): SeccompTrial | undefined {
-  try {
-    const text = readFileSync(home.seccompTrial, "utf8");
-    const trial = v.parse(trialSchema, JSON.parse(text));
-    return trial.profile === workerProfileText().digest ? trial : undefined;
-  } catch {
-    return undefined; // none yet, or of another version
-  }
+  const trial = readJson(home.seccompTrial, trialSchema);
+  return trial?.profile === workerProfileText().digest ? trial : undefined;
 }
 
 /**

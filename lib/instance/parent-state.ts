@@ -4,7 +4,7 @@ import { rmSync } from "node:fs";
 import * as v from "valibot";
 import type { Instance } from "./instance.ts";
 import { writeWhole } from "../std/owned.ts";
-import { plainText } from "../std/plain-file.ts";
+import { readJson } from "../std/json.ts";
 
 const parentStateSchema = v.object({
   version: v.literal(1),
@@ -44,10 +44,5 @@ export function forgetParentState({ home }: Pick<Instance, "home">): void {
 export function readParentState(
   { home }: Pick<Instance, "home">,
 ): ParentState | undefined {
-  try {
-    const text = plainText(home.parentState, { maxBytes: 64 * 1024 }) ?? "";
-    return v.parse(parentStateSchema, JSON.parse(text));
-  } catch {
-    return undefined; // not written yet, or by another version
-  }
+  return readJson(home.parentState, parentStateSchema);
 }

@@ -77,7 +77,7 @@ export function readRecordFile<T extends v.GenericSchema>(
     setAside(home, path, `is ${error.message}`, log);
     return undefined;
   }
-  const result = v.safeParse(schema, parseJson(text));
+  const result = v.safeParse(v.pipe(v.string(), v.parseJson(), schema), text);
   if (result.success) return result.output;
   setAside(home, path, "is damaged", log);
   return undefined;
@@ -107,12 +107,4 @@ function setAside(
   }
   log(`${path} ${what}; it was moved to ${damaged}`);
   keepNewest(damaged, "", keptDamaged);
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

@@ -5,7 +5,7 @@ import { existsSync } from "node:fs";
 import { join, relative } from "node:path";
 import { Failure, messageOf } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
-import { isTooMuch } from "../std/json-bounds.ts";
+import { isTooMuch } from "../std/json.ts";
 import type { Log } from "../std/log.ts";
 import { didYouMean } from "../std/nearest.ts";
 import { type Owner, replaceWhole } from "../std/owned.ts";

@@ -16,7 +16,7 @@ import { type HostPath, isWithin, lookAt } from "../std/hostpath.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { type Staged, stageWhole } from "../std/owned.ts";
-import { plainText } from "../std/plain-file.ts";
+import { readJson } from "../std/json.ts";
 import { type Project, refusalIn } from "../project/project.ts";
 import { gitOf, type ProjectGit } from "../project/project-git.ts";
 import type { JudgedMount } from "../project/git-directory.ts";
@@ -294,10 +294,5 @@ const maxBytes = 256 * 1024;
 
 /** The claim of a container, undefined where there is none that can be read. */
 export function readClaim(path: string): Claim | undefined {
-  try {
-    const text = plainText(path, { maxBytes }) ?? "";
-    return v.parse(claimSchema, JSON.parse(text));
-  } catch {
-    return undefined;
-  }
+  return readJson(path, claimSchema, maxBytes);
 }

@@ -4,7 +4,7 @@ import * as v from "valibot";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { writeWhole } from "../std/owned.ts";
-import { plainText } from "../std/plain-file.ts";
+import { readJson } from "../std/json.ts";
 import { type Sizes, sizesSchema } from "./protocol.ts";
 
 const wishSchema = v.object({
@@ -62,10 +62,5 @@ export function checkSizes({ minWarm, maxWarm }: Required<Sizes>): void {
 function saidWish(
   { home }: Home,
 ): v.InferOutput<typeof wishSchema> | undefined {
-  try {
-    const text = plainText(home.poolWish, { maxBytes: 64 * 1024 }) ?? "";
-    return v.parse(wishSchema, JSON.parse(text));
-  } catch {
-    return undefined; // nothing was said, or nothing that can be read
-  }
+  return readJson(home.poolWish, wishSchema);
 }

@@ -4,13 +4,12 @@
 
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
 import * as v from "valibot";
 import { Failure } from "../std/errors.ts";
 import { gitPrograms } from "./git-programs.ts";
 import { type HostView, isWithin } from "../std/hostpath.ts";
 import type { Instance } from "../instance/instance.ts";
-import { isTooMuch } from "../std/json-bounds.ts";
+import { isTooMuch, parseJson, readJson } from "../std/json.ts";
 import type { Log } from "../std/log.ts";
 import { writeWhole } from "../std/owned.ts";
 import { entriesOf, readPlain, Unjudged } from "../std/plain-below.ts";
@@ -314,12 +313,8 @@ function shown(value: unknown, most = Infinity): string {
 }
 
 function parseObject(text: string): Record<string, unknown> | undefined {
-  try {
-    if (isTooMuch(text)) return undefined;
-    return v.parse(v.record(v.string(), v.unknown()), JSON.parse(text));
-  } catch {
-    return undefined;
-  }
+  if (isTooMuch(text)) return undefined;
+  return parseJson(v.record(v.string(), v.unknown()), text);
 }
 
 function objectOr(value: unknown): Record<string, unknown> {
@@ -341,13 +336,8 @@ export function isApproved(
   { digest, fault }: ProjectConfig,
 ): boolean {
   if (fault !== undefined) return false;
-  try {
-    const text = readFileSync(home.approval(project), "utf8");
-    const approval = v.parse(approvalSchema, JSON.parse(text));
-    return approval.project === project && approval.digest === digest;
-  } catch {
-    return false; // not approved yet, or a record that cannot be read
-  }
+  const approval = readJson(home.approval(project), approvalSchema);
+  return approval?.project === project && approval.digest === digest;
 }
 
 /** Keeps the approval outside of the project, where no worker can write. */

@@ -4,6 +4,7 @@
 
 import * as v from "valibot";
 import { type Directory, inDirectory } from "../std/directory.ts";
+import { parseJson } from "../std/json.ts";
 import { plainText } from "../std/plain-file.ts";
 import { unprintable } from "../std/text.ts";
 
@@ -61,12 +62,11 @@ export function cliState(
 
 /** Undefined for a file that is being written, or is nothing of the CLI's. */
 export function parseState(text: string): CliState | undefined {
-  try {
-    const { status, waitingFor } = v.parse(stateSchema, JSON.parse(text));
-    return { activity: activities[status], waitingFor: waitingFor ?? null };
-  } catch {
-    return undefined;
-  }
+  const state = parseJson(stateSchema, text);
+  return state && {
+    activity: activities[state.status],
+    waitingFor: state.waitingFor ?? null,
+  };
 }
 
 /** Within a Claude home: what the hooks noted, and the CLI's own directory. */

@@ -2,6 +2,9 @@
 // its length where it is all brackets, and what nests deep is written again in a time
 // that grows with the square of the depth, or takes all of the stack.
 
+import * as v from "valibot";
+import { plainText } from "./plain-file.ts";
+
 /** Deeper than anything that means something. */
 const mostDepth = 1000;
 
@@ -43,4 +46,27 @@ function endOfString(text: string, at: number): number {
     if (escapes % 2 === 0) return end;
   }
   return text.length;
+}
+
+/** The value of a JSON text; undefined where it is no JSON, or not of this form. */
+export function parseJson<T>(
+  schema: v.GenericSchema<unknown, T>,
+  text: string | undefined,
+): T | undefined {
+  if (text === undefined) return undefined;
+  const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), schema), text);
+  return parsed.success ? parsed.output : undefined;
+}
+
+/** The same of a file; undefined too where there is none, or none that is read. */
+export function readJson<T>(
+  path: string,
+  schema: v.GenericSchema<unknown, T>,
+  maxBytes = 64 * 1024,
+): T | undefined {
+  try {
+    return parseJson(schema, plainText(path, { maxBytes }));
+  } catch {
+    return undefined; // it is not ours to read
+  }
 }
