@@ -1,13 +1,13 @@
 # A worker that does all at once, while another session works.
-# HOSTILE_SECONDS=600 lets it go on for longer.
 
 load ../helper/load
 load ../helper/sessions
 
 deno=$(echo "$repo"/node_modules/@deno/*/deno)
-seconds=${HOSTILE_SECONDS:-20}
+seconds=$((10 * soak))
 
 setup_file() {
+  start_instance
   "$claudy" mcp start
   "$claudy" mcp add for-tests --port 3050 -- "$deno" run -A --no-lock --quiet \
     --node-modules-dir=manual "$repo/tests/helper/mcp-server.ts"
@@ -61,6 +61,7 @@ traces() {
     ! -path "*/logs/*" ! -path "$HAL9000_HOME/claude/$victim/*" ! -path "$HAL9000_HOME/sessions/*$victim*" -print | sort
 }
 
+# bats test_tags=soak
 @test "a worker that does all it can, for ${seconds} s, hinders no other session and leaves nothing" {
   mine=$(make_project mine)
   open "$mine"
@@ -81,7 +82,7 @@ traces() {
   while [ "$SECONDS" -lt "$end" ]; do
     turn=$((turn + 1))
     typed "$victim" "words $turn" Enter
-    wait_for 20 screen_shows "$victim" "echo: words $turn"
+    wait_for_screen 20 "$victim" "echo: words $turn"
     time_commands during
   done
   # Asked for what it has written, each command goes on without it.
@@ -107,7 +108,7 @@ traces() {
   run ! grep -v -e "^[0-9,acd]*$" -e '^---$' -e 'sessions/ended$' -e "sessions/.*$hostile" "$BATS_TEST_TMPDIR/left"
   wait_for 10 heartbeat "$victim"
   typed "$victim" "last words" Enter
-  wait_for 20 screen_shows "$victim" "echo: last words"
+  wait_for_screen 20 "$victim" "echo: last words"
   # And its next session begins, or is refused for a reason.
   run timeout 60 "$claudy" --detach --yes "$theirs"
   [ "$status" = 0 ] || [[ $output == *error:* ]]
