@@ -25,7 +25,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   [ "$(jq -r '[.[] | select(.state != "ok" and .name != "disk" and .name != "memory" and .name != "credentials")] | length' <<<"$checks")" = 0 ]
   for flag in --verify --diagnose; do
     run -0 "$claudy" "$flag"
-    [[ $output == *"ChromaDB"* || $output == *"chromadb"* ]]
+    [[ $output == *"ok    chromadb"* ]]
   done
 }
 

@@ -51,10 +51,8 @@ time_commands() { # time_commands WHEN
 
 median() { sort -n "$1" | sed -n "$((($(wc -l <"$1") + 1) / 2))p"; }
 
-# What a worker could leave: processes, listeners, mounts, and files but for its own.
+# What a worker could leave: listeners, mounts, and files but for its own.
 traces() {
-  pgrep -fc hostile.ts || true
-  pgrep -fc 'while :; do \(:\); done' || true
   docker exec "$net" cat /proc/net/tcp /proc/net/tcp6 | awk '$4 == "0A" { print $2 }' | sort
   awk '{ print $5 }' /proc/self/mountinfo | grep -F "$HAL9000_TEST_ROOT" || true
   find "$HAL9000_HOME" -path "$HAL9000_HOME/claude/$hostile" -prune -o \
@@ -73,6 +71,8 @@ traces() {
   hostile=$session
   for _ in 1 2 3 4 5; do time_commands before; done
   traces >"$BATS_TEST_TMPDIR/traces"
+  id=$(inspect "$hostile" '{{.Id}}')
+  grep -lsF "$id" /proc/[0-9]*/cgroup
 
   docker exec --detach "$hostile" bash -c "./deno run -A --no-lock --no-config hostile.ts $seconds 3050 >report 2>&1"
   begun() { grep begun "$theirs/report"; }
@@ -92,6 +92,7 @@ traces() {
   timeout 30 "$claudy" logs "$hostile" >"$BATS_TEST_TMPDIR/out" 2>&1
   timeout 30 "$claudy" stop "$hostile"
   ended=$SECONDS
+  run ! grep -lsF "$id" /proc/[0-9]*/cgroup
 
   cat "$theirs/report"
   grep begun "$theirs/report"

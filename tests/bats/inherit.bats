@@ -36,7 +36,8 @@ asked() {
   asked "ahoy"
   sent "Answer like a pirate."
   sent "planted-agent"
-  docker exec "$session" sh -c 'tr "\0" "\n" </proc/$(pgrep -ox claude)/environ' >/dev/null
+  docker exec "$session" cat /home/claude/.claude/settings.json |
+    jq -e '.env.FROM_HOST == "yes" and .apiKeyHelper == null and .hooks == null'
   run ! docker exec "$session" grep -r "secret history" /home/claude/.claude
   [ ! -e "$project/hooked" ]
   # Once only: what the host changes later is no news to it.

@@ -151,7 +151,8 @@ load ../helper/migration
   run -1 "$migrate" --yes
   [[ $output == *'Cannot move "device"'* ]]
   [ -z "$(docker volume ls --quiet --filter "name=$HAL9000_PREFIX")" ]
-  run -0 "$migrate" --yes --abort || run -4 "$migrate" --yes --abort
+  run -4 "$migrate" --yes --abort
+  [ "$(find "$HAL9000_HOME" -mindepth 1 -maxdepth 1 -printf '%f\n' | sort | xargs)" = "membank plugins" ]
 }
 
 @test "a file that changes while it is read is named, and the next run is whole" {

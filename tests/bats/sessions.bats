@@ -346,7 +346,9 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   rm "$HAL9000_HOME/claude/$session/.anthropic_key"
   ln -s /etc/passwd "$HAL9000_HOME/claude/$session/.anthropic_key"
   env -u ANTHROPIC_API_KEY "$claudy" --detach "$project"
-  run ! docker exec "$session" sh -c 'cat /proc/$(pgrep -x claude)/cmdline | grep -aq apiKeyHelper'
+  claude_line() { docker exec "$session" sh -c 'tr "\0" " " </proc/$(pgrep -ox claude)/cmdline'; }
+  wait_for 10 claude_line
+  [[ $(claude_line) != *apiKeyHelper* ]]
 }
 
 @test "a worker that does not answer is said so, and can be stopped" {
