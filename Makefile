@@ -62,7 +62,7 @@ test-unit: $(INSTALLED) ## Run the unit tests [FILTER=regex]
 	@echo "Unit tests"
 	@[ -t 1 ] || export NO_COLOR=1; $(DENO) run --allow-all --no-lock node_modules/uvu/bin.js tests/unit "$${FILTER:-\.test\.ts$$}"
 
-test-dind: $(FAST) ## Run the tests on a real engine [FILTER=regex LANES=2]
+test-dind: $(FAST) ## Run the tests on a real engine [FILTER=regex LANES=4]
 	@echo "Tests on the engine"
 	@tests/dind.sh "$$FILTER"
 

@@ -31,4 +31,4 @@ run_file() { # run_file FILE
 export -f run_file
 
 find tests/bats -name '*.bats' -printf '%s %p\n' | sort -rn | cut -d ' ' -f 2 |
-  xargs -P "${LANES:-2}" -I {} bash -c 'run_file {}'
+  xargs -P "${LANES:-4}" -I {} bash -c 'run_file {}'
