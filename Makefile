@@ -18,6 +18,8 @@ PROJECT ?=
 ALLOW_WORKTREE ?=
 SAMPLES ?=
 LANES ?=
+# How often test-soak does what make test does once
+SOAK ?= 10
 export FILTER PROJECT ALLOW_WORKTREE SAMPLES LANES
 
 help: ## Show this help
@@ -60,9 +62,13 @@ test-unit: $(INSTALLED) ## Run the unit tests [FILTER=regex]
 	@echo "Unit tests"
 	@[ -t 1 ] || export NO_COLOR=1; $(DENO) run --allow-all --no-lock node_modules/uvu/bin.js tests/unit "$${FILTER:-\.test\.ts$$}"
 
-test-dind: $(FAST) ## Run the tests on a real engine [FILTER=regex LANES=2]
+test-dind: $(FAST) ## Run the tests on a real engine [FILTER=regex LANES=4]
 	@echo "Tests on the engine"
 	@tests/dind.sh "$$FILTER"
+
+test-soak: $(FAST) ## Run the tests that loop, with more rounds [SOAK=10 FILTER=regex]
+	@echo "Soak tests on the engine"
+	@SOAK="$(SOAK)" BATS_TEST_TIMEOUT=3600 tests/dind.sh "$$FILTER"
 
 $(FAST): $(INSTALLED) package.json $(wildcard scripts/*.ts lib/*/*.ts lib/*/*/*.ts)
 	@./scripts/build.ts --fast >/dev/null
@@ -87,4 +93,4 @@ $(INSTALLED): package.json package-lock.json
 	@start=$$SECONDS; npm ci --no-fund --no-audit --loglevel=error >&2; \
 	  echo "npm packages: $$((SECONDS - start)) s" >&2
 
-.PHONY: help up down engine engine-stop images build fmt check test test-unit test-dind benchmark-dind benchmark-migration benchmark-mcp clean
+.PHONY: help up down engine engine-stop images build fmt check test test-unit test-dind test-soak benchmark-dind benchmark-migration benchmark-mcp clean

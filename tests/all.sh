@@ -8,9 +8,12 @@ logs=build/test
 rm -rf "$logs"
 mkdir -p "$logs"
 failed=0
+times=
 
 run() { # run NAME: a goal of the Makefile
+  local start=$SECONDS
   make "$1" 2>&1 | tee "$logs/$1.log" || failed=1
+  times+=", $1 $((SECONDS - start)) s"
 }
 
 count() { # count FILE REGEX
@@ -38,6 +41,12 @@ passed=$((passed + $(count test-dind '^ok') - $(count test-dind '^ok .*# skip'))
 # What failed once more, where it is seen.
 echo
 awk '/^not ok/ { told = 40 } /^(ok|1\.\.)/ { told = 0 } told-- > 0' "$logs/test-dind.log"
+
+echo
+echo "The slowest tests on the engine, in seconds:"
+sed -nE 's/^(not )?ok [0-9]+ (.*) in ([0-9]+)ms.*/\3 \2/p' "$logs/test-dind.log" | sort -rn | head |
+  awk '{ printf "%6.1f", $1 / 1000; $1 = ""; print }'
+echo "Times: ${times#, }"
 
 summary="$passed passed, $broken failed"
 [ "$skipped" = 0 ] || summary="$summary, $skipped skipped"

@@ -1,28 +1,34 @@
 #!/bin/bash
-# Runs the bats files on the engine, LANES (2) at a time, the longest first. Each has an
+# Runs the bats files on the engine, LANES at a time, the longest first. Each has an
 # instance of its own (see bats/setup_suite.bash) and prints when it has ended.
-#   tests/dind.sh [REGEX]: only tests whose names match
+#   tests/dind.sh [REGEX]: only tests whose names match; with SOAK only those that loop
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
+
+repo=$PWD
+# shellcheck source=tests/helper/instance.bash
+source tests/helper/instance.bash
+# shellcheck source=tests/bats/setup_suite.bash
+source tests/bats/setup_suite.bash
 
 export BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-180}
 export FILTER=${1:-} PRINTING
 PRINTING=$(mktemp)
-trap 'rm -f "$PRINTING"' EXIT
-
-# What the files have in common is made once, and not by two at the same time.
-scripts/engine.ts start || exit
-HAL9000_IMAGE_REPO=${HAL9000_TEST_IMAGES:-hal9000-test} scripts/build-images.ts || exit
+# The repository of this run's images: what one checkout builds is not another's.
+export PREPARED=hal9000-test-$$
+trap 'rm -f "$PRINTING"; remove_images "$PREPARED"' EXIT
+prepare "$PREPARED" || exit
 
 run_file() { # run_file FILE
   local bats=(node_modules/bats/bin/bats --tap --timing --filter "$FILTER") output status
+  [ -z "${SOAK:-}" ] || bats+=(--filter-tags soak)
   [ "$("${bats[@]}" --count "$1")" -gt 0 ] || return 0
   output=$("${bats[@]}" "$1" 2>&1)
   status=$?
-  { flock 9; printf '# %s\n%s\n' "$1" "$output"; } 9>"$PRINTING"
+  { flock 9; printf '# %s, %s s\n%s\n' "$1" "$SECONDS" "$output"; } 9>"$PRINTING"
   return "$status"
 }
 export -f run_file
 
 find tests/bats -name '*.bats' -printf '%s %p\n' | sort -rn | cut -d ' ' -f 2 |
-  xargs -P "${LANES:-2}" -I {} bash -c 'run_file {}'
+  xargs -P "${LANES:-4}" -I {} bash -c 'run_file {}'

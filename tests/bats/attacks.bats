@@ -16,7 +16,7 @@ teardown() {
   victim=$HAL9000_TEST_ROOT/victim
   echo precious >"$victim"
   # On the host only root may spawn for others.
-  spawn_linker() { docker exec "$parent" /scripts/spawn-worker -d -n linker "$project"; }
+  spawn_linker() { docker exec "$parent" /scripts/spawn-worker -d -n linker-$$ "$project"; }
   spawn_linker
   as_root "$(command -v node)" - "$victim" "$HAL9000_HOME"/workers/linker-* <<'JS'
 const { rmSync, symlinkSync } = require("node:fs");
@@ -26,19 +26,19 @@ symlinkSync(victim, `${home}/.claude.json`);
 // Any process id that a temporary name could be made of.
 for (let id = 1; id < 65536; id++) symlinkSync(victim, `${home}/.claude.json.${id}.tmp`);
 JS
-  "$scripts/coordinator.ts" stop linker
+  "$scripts/coordinator.ts" stop linker-$$
   spawn_linker
   [ "$(cat "$victim")" = precious ]
   [ "$(stat -c %u "$victim")" = "$(id -u)" ]
-  docker exec linker test -s /home/claude/.claude/.claude.json
+  docker exec linker-$$ test -s /home/claude/.claude/.claude.json
 }
 
 @test "a record that names all homes destroys none" {
-  "$scripts/spawn-worker.ts" -d -n honest "$(make_project app)"
-  record=$HAL9000_HOME/sessions/honest.json
+  "$scripts/spawn-worker.ts" -d -n honest-$$ "$(make_project app)"
+  record=$HAL9000_HOME/sessions/honest-$$.json
   jq '.home = "workers/.." | .ephemeral = true' "$record" >"$BATS_TEST_TMPDIR/record"
   cp "$BATS_TEST_TMPDIR/record" "$record"
-  "$scripts/coordinator.ts" stop honest
+  "$scripts/coordinator.ts" stop honest-$$
   [ -d "$HAL9000_HOME/memorybank" ]
   [ -d "$HAL9000_HOME/workers" ]
 }
@@ -46,20 +46,20 @@ JS
 @test "a container of the parent's image is not taken for the parent" {
   docker run --detach --label hal9000-test.foreign="$HAL9000_PREFIX" \
     --label "hal9000.instance=$HAL9000_PREFIX" "$HAL9000_IMAGE_REPO:parent" sleep 1000
-  spawn -n here "$(make_project app)"
-  [ "$(inspect here '{{.HostConfig.NetworkMode}}')" = "container:$(inspect "$net" '{{.Id}}')" ]
-  docker exec "$parent" /scripts/spawn-worker -d -n there "$(make_project app)"
-  heartbeat there
+  spawn -n here-$$ "$(make_project app)"
+  [ "$(inspect here-$$ '{{.HostConfig.NetworkMode}}')" = "container:$(inspect "$net" '{{.Id}}')" ]
+  docker exec "$parent" /scripts/spawn-worker -d -n there-$$ "$(make_project app)"
+  heartbeat there-$$
 }
 
 @test "a container that has our name without our labels is left alone" {
-  docker run --detach --name foreign-parent --label hal9000-test.foreign="$HAL9000_PREFIX" \
+  docker run --detach --name foreign-$$-parent --label hal9000-test.foreign="$HAL9000_PREFIX" \
     --entrypoint sleep "$HAL9000_IMAGE_REPO:worker" 1000
   for action in stop restart; do
-    HAL9000_PREFIX=foreign HAL9000_HOME=$BATS_TEST_TMPDIR/home run -5 "$scripts/claudy.ts" daemon "$action"
-    [[ $output == *'"foreign-parent" is not this instance'* ]]
+    HAL9000_PREFIX=foreign-$$ HAL9000_HOME=$BATS_TEST_TMPDIR/home run -5 "$scripts/claudy.ts" daemon "$action"
+    [[ $output == *"\"foreign-$$-parent\" is not this instance"* ]]
   done
-  [ "$(inspect foreign-parent '{{.State.Running}}')" = true ]
+  [ "$(inspect foreign-$$-parent '{{.State.Running}}')" = true ]
 }
 
 # A worker that runs a program of tests/helper. Only root may spawn for another owner.
@@ -75,10 +75,10 @@ thief() { hostile "$1" "$2" port-thief.ts "${@:3}"; }
 got() { docker logs "$1" 2>&1 | grep ^got; }
 
 @test "workers that take every port there is keep workers alone from connecting" {
-  for half in 0 1; do hostile "hog$half" 0:0 port-hog.ts $half; done
+  for half in 0 1; do hostile "hog$half-$$" 0:0 port-hog.ts $half; done
   has_all() { docker logs "$1" | grep "bound all"; }
   # A port whose connection has ended is free after a minute.
-  for half in 0 1; do wait_for 90 has_all "hog$half"; done
+  for half in 0 1; do wait_for 90 has_all "hog$half-$$"; done
   docker exec "$parent" /scripts/healthcheck
   run "$scripts/claudy.ts" doctor
   [[ $output == *"FAIL  network"*"a worker has taken every port"* ]]
@@ -91,21 +91,21 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
 @test "no worker gets a service's port, whatever is killed, restarted or made anew" {
   server=("$(command -v node)" -e "process.stdin.resume()")
   "$scripts/claudy.ts" mcp add coveted --port 3061 -- "${server[@]}"
-  thief root-thief 0:0 8000 3061
-  thief user-thief 1000:1000 8000 3061
-  spawn -n victim "$(make_project victim)"
+  thief root-thief-$$ 0:0 8000 3061
+  thief user-thief-$$ 1000:1000 8000 3061
+  spawn -n victim-$$ "$(make_project victim)"
   docker exec "$parent" pkill -9 -f chroma.mjs
   docker kill "$HAL9000_PREFIX-mcp"
   docker restart --time 5 "$parent"
-  wait_for 20 heartbeat victim
+  wait_for 20 heartbeat victim-$$
   "$scripts/claudy.ts" mcp add beside --port 3062 -- "${server[@]}"
   "$scripts/claudy.ts" mcp remove --yes beside
   "$scripts/claudy.ts" daemon restart
-  wait_for 20 heartbeat victim
+  wait_for 20 heartbeat victim-$$
   docker kill --signal KILL "$parent"
   "$scripts/claudy.ts" daemon start
-  wait_for 20 heartbeat victim
-  for name in root-thief user-thief; do
+  wait_for 20 heartbeat victim-$$
+  for name in root-thief user-thief-$$; do
     run -1 got "$name"
     [ "$(docker logs "$name" | sed -n 's/^tried //p' | tail -1)" -gt 1000 ]
   done
@@ -116,8 +116,8 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
 @test "who else answers at ChromaDB's port is not taken for it, and keeps nothing waiting" {
   # What no worker can do: the ports are let go.
   docker exec "$net" /scripts/net set
-  thief thief 0:0 8000
-  taken() { docker kill "$HAL9000_PREFIX-mcp" >/dev/null; got thief; }
+  thief thief-$$ 0:0 8000
+  taken() { docker kill "$HAL9000_PREFIX-mcp" >/dev/null; got thief-$$; }
   wait_for 20 taken
   unhealthy() { ! docker exec "$parent" /scripts/healthcheck; }
   wait_for 10 unhealthy
@@ -128,7 +128,7 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
   # A start does not wait for it, nor do spawns.
   run -0 timeout 30 "$scripts/claudy.ts" daemon restart
   [ "$("$scripts/claudy.ts" daemon status --json | jq -r .chromadb)" = false ]
-  spawn -n beside "$(make_project beside)"
+  spawn -n beside-$$ "$(make_project beside)"
   fault() { [[ $("$scripts/claudy.ts" daemon status) == *"a worker has taken port 8000"* ]]; }
   wait_for 30 fault
   stop_workers
@@ -140,11 +140,11 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
   wait_for 30 docker exec "$parent" /scripts/healthcheck
   restarts() { "$scripts/claudy.ts" daemon status --json | jq '.children[] | select(.name == "chromadb").restarts'; }
   counted=$(restarts)
-  hostile flood 0:0 chroma-flood.ts 200
-  spawn -n victim "$(make_project victim)"
-  begun() { docker logs flood | grep ^body; }
+  hostile flood-$$ 0:0 chroma-flood.ts 200
+  spawn -n victim-$$ "$(make_project victim)"
+  begun() { docker logs flood-$$ | grep ^body; }
   wait_for 30 begun
-  for _ in 1 2 3 4 5; do timeout 10 docker exec victim bash -c \
+  for _ in 1 2 3 4 5; do timeout 10 docker exec victim-$$ bash -c \
     'exec 3<>/dev/tcp/127.0.0.1/8000; printf "GET /api/v2/heartbeat HTTP/1.0\r\n\r\n" >&3; head -1 <&3 | grep " 200 "'; done
   stop_workers
   [ "$(restarts)" = "$counted" ]
@@ -154,14 +154,14 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
 
 @test "2,500 connections that send a part of a large body leave the forwarder alive" {
   wait_for 30 docker exec "$parent" /scripts/healthcheck
-  spawn -n victim "$(make_project victim)"
+  spawn -n victim-$$ "$(make_project victim)"
   state() { inspect "$HAL9000_PREFIX-mcp" '{{.State.StartedAt}} {{.State.OOMKilled}} {{.RestartCount}}'; }
   before=$(state)
-  hostile stall 0:0 chroma-stall.ts 2500
-  opened() { docker logs stall | grep "opened all"; }
+  hostile stall-$$ 0:0 chroma-stall.ts 2500
+  opened() { docker logs stall-$$ | grep "opened all"; }
   wait_for 30 opened
   # Who comes while thousands do may have to come again.
-  answered() { timeout 5 docker exec victim bash -c \
+  answered() { timeout 5 docker exec victim-$$ bash -c \
     'exec 3<>/dev/tcp/127.0.0.1/8000; printf "GET /api/v2/heartbeat HTTP/1.0\r\n\r\n" >&3; head -1 <&3 | grep " 200 "'; }
   for _ in 1 2 3 4 5; do wait_for 30 answered; done
   [ "$(state)" = "$before" ]
@@ -169,8 +169,10 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
 }
 
 @test "junk in the parent's word of itself is mended" {
+  began() { date -d "$(inspect "$parent" '{{.State.StartedAt}}')" +%s; }
+  long_ago() { [ "$(began)" -lt "$(date -d '-11 sec' +%s)" ]; }
+  wait_for 15 long_ago # before that it may be starting
   echo junk >"$HAL9000_HOME/run/parent.json"
-  sleep 10 # a parent that has just begun is given this long
   run -0 timeout 30 "$scripts/claudy.ts" daemon start
   [[ $output == *"cannot be read"* ]]
   told() { [ "$("$scripts/claudy.ts" daemon status --json | jq '.phases | length')" = 3 ]; }
@@ -184,7 +186,7 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
 
 @test "names of projects reach the terminal as text" {
   project=$(make_project $'red\e[31m\nrow')
-  spawn -n odd "$project"
+  spawn -n odd-$$ "$project"
   run -0 "$scripts/coordinator.ts" list
   [[ $output == *'red\x1b[31m\x0arow'* ]]
   [ "$("$scripts/coordinator.ts" list --json | jq -r '.[0].project')" = "$project" ]
@@ -197,8 +199,8 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
 }
 
 @test "a worker reaches no socket, no other home and no device" {
-  spawn -n curious "$(make_project app)"
-  docker exec curious bash -c '
+  spawn -n curious-$$ "$(make_project app)"
+  docker exec curious-$$ bash -c '
     [ ! -e /var/run/docker.sock ] && [ ! -e /root/.hal9000 ] && ! : >/etc/passwd &&
     ! mknod /tmp/sda b 8 0 && ! : >/proc/sys/kernel/core_pattern && ! : >/config/claude/x' 2>/dev/null
 }
@@ -237,7 +239,7 @@ keep_session() { # keep_session NAME PROJECT
 @test "an odd file below sessions/ is moved aside, and holds up no command" {
   project=$(make_project odd)
   keep_session well "$project"
-  spawn -n well-too "$project"
+  spawn -n well-too-$$ "$project"
   for directory in "$HAL9000_HOME/sessions" "$HAL9000_HOME/sessions/kept"; do
     mkdir "$directory/odd-directory.json"
     ln -s odd-link.json "$directory/odd-link.json"
@@ -246,14 +248,14 @@ keep_session() { # keep_session NAME PROJECT
     touch -d '1 hour ago' "$directory/left.json.0123456789abcdef.tmp"
   done
   run -0 timeout 10 "$scripts/coordinator.ts" list
-  [[ $output == *well-too* ]]
+  [[ $output == *well-too-$$* ]]
   run -0 --separate-stderr timeout 10 "$scripts/claudy.ts" sessions --json
   jq -r '.[].name' <<<"$output" | grep -x well
   # shellcheck disable=SC2154
   [[ $stderr == *odd-*"it was moved to"* ]]
   run -0 timeout 10 "$scripts/claudy.ts" sessions
   # The end of a worker makes the parent look at all of them.
-  docker kill well-too
+  docker kill well-too-$$
   tidy() { ! find "$HAL9000_HOME/sessions" -maxdepth 2 -name 'odd-*.json' -o -maxdepth 2 -name '*.tmp' | grep .; }
   wait_for 20 tidy
   [ "$(find "$HAL9000_HOME/sessions/damaged" -name 'odd-*' | wc -l)" = 8 ]
@@ -271,15 +273,15 @@ keep_session() { # keep_session NAME PROJECT
   ln -s within "$project/in"
   ln -s "$project" "$HAL9000_PROJECT_ROOTS/alias"
   for path in "$project/out" "$project/up" "$project/up/elsewhere" "$HAL9000_PROJECT_ROOTS/alias/out"; do
-    run -6 spawn -n led "$path"
+    run -6 spawn -n led-$$ "$path"
     [[ $output == *"a link in project $project leads to"*--allow-any-path* ]]
   done
   run -6 "$scripts/claudy.ts" --detach --yes "$project/out"
-  run -6 spawn -n led --mount "$project/out:/data" "$elsewhere"
-  run -6 docker exec "$parent" /scripts/spawn-worker -d -n led "$project/out"
-  spawn -n led --allow-any-path "$project/out"
+  run -6 spawn -n led-$$ --mount "$project/out:/data" "$elsewhere"
+  run -6 docker exec "$parent" /scripts/spawn-worker -d -n led-$$ "$project/out"
+  spawn -n led-$$ --allow-any-path "$project/out"
   # A person's own link, and one that stays within.
-  spawn -n led-by-alias "$HAL9000_PROJECT_ROOTS/alias"
-  spawn -n led-within "$project/in"
+  spawn -n led-by-alias-$$ "$HAL9000_PROJECT_ROOTS/alias"
+  spawn -n led-within-$$ "$project/in"
   rm -r "$HAL9000_PROJECT_ROOTS/alias" "$HAL9000_HOME/sessions/kept/linked.json" "$HAL9000_HOME/claude/linked"
 }

@@ -17,16 +17,16 @@ claude() {
 }
 
 @test "the CLI in a worker answers a prompt" {
-  spawn -n real "$(make_project one)"
-  run -0 --separate-stderr claude real -p 'open the pod bay doors' --output-format json
+  spawn -n real-$$ "$(make_project one)"
+  run -0 --separate-stderr claude real-$$ -p 'open the pod bay doors' --output-format json
   [ "$(jq -r .result <<<"$output")" = "echo: open the pod bay doors" ]
 }
 
 @test "a tool call writes a file that is the project owner's on the host" {
   project=$(make_others_project two)
-  spawn -n real "$project"
+  spawn -n real-$$ "$project"
   call='TOOL Bash {"command":"printf daisy > /workspace/song","description":"sing"}'
-  run -0 --separate-stderr claude real -p "$call" --dangerously-skip-permissions
+  run -0 --separate-stderr claude real-$$ -p "$call" --dangerously-skip-permissions
   [ "$output" = "tool done" ]
   [ "$(cat "$project/song")" = daisy ]
   [ "$(owner_of "$project/song")" = "$(owner_of "$project")" ]
@@ -34,8 +34,8 @@ claude() {
 
 @test "the key reaches the API, and is found nowhere else" {
   project=$(make_project three)
-  spawn -n real "$project"
-  claude real -p hello
+  spawn -n real-$$ "$project"
+  claude real-$$ -p hello
   grep -q "\"x-api-key\":\"$key\"" "$HAL9000_TEST_ROOT/session-stub/requests"
   { docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" | xargs docker inspect
     for container in real "$parent" "$net" "$stub"; do docker logs "$container" 2>&1; done
@@ -51,13 +51,13 @@ claude() {
 }
 
 @test "a second worker reads from ChromaDB what the first stored" {
-  spawn -n writer "$(make_project four)"
-  spawn -n reader "$(make_project five)"
+  spawn -n writer-$$ "$(make_project four)"
+  spawn -n reader-$$ "$(make_project five)"
   base=/api/v2/tenants/default_tenant/databases/default_database/collections
-  id=$(http writer POST "$base" '{"name":"logbook"}' | jq -r .id)
-  http writer POST "$base/$id/add" \
+  id=$(http writer-$$ POST "$base" '{"name":"logbook"}' | jq -r .id)
+  http writer-$$ POST "$base/$id/add" \
     '{"ids":["a","b"],"embeddings":[[1,0],[0,1]],"documents":["jupiter","saturn"]}'
-  run -0 http reader POST "$base/$id/query" '{"query_embeddings":[[0.1,0.9]],"n_results":1,"include":["documents"]}'
+  run -0 http reader-$$ POST "$base/$id/query" '{"query_embeddings":[[0.1,0.9]],"n_results":1,"include":["documents"]}'
   [ "$(jq -r '.documents[0][0]' <<<"$output")" = saturn ]
-  http reader DELETE "$base/logbook"
+  http reader-$$ DELETE "$base/logbook"
 }

@@ -5,9 +5,8 @@ load ../helper/load
 claudy=$scripts/claudy.ts
 
 setup_file() {
-  load ../helper/load
   for shell in zsh fish; do
-    command -v "$shell" >/dev/null || as_root apt-get install -qq -y --no-install-recommends "$shell" >&2 || true
+    command -v "$shell" >/dev/null || as_root apt-get install -o DPkg::Lock::Timeout=60 -qq -y --no-install-recommends "$shell" >&2 || true
   done
 }
 

@@ -23,7 +23,7 @@ teardown() {
 header() { tail -1 "$HAL9000_TEST_ROOT/session-stub/requests" | jq -r ".headers[\"$1\"]"; }
 asked() { # asked SESSION TEXT: says it, and waits for the answer
   typed "$1" "$2" Enter
-  wait_for 20 screen_shows "$1" "echo: $2"
+  wait_for_screen 20 "$1" "echo: $2"
 }
 
 @test "a key is kept from stdin, goes before the caller's, and goes with logout" {
@@ -75,10 +75,10 @@ asked() { # asked SESSION TEXT: says it, and waits for the answer
   export ANTHROPIC_API_KEY=$key
   opened=$("$claudy" --detach --json "$project" -- --permission-mode bypassPermissions)
   session=$(jq -r .session <<<"$opened")
-  wait_for 15 screen_shows "$session" '❯'
+  wait_for_screen 15 "$session" '❯'
   # shellcheck disable=SC2016  # for the worker's shell
   typed "$session" 'TOOL Bash {"command":"echo $PLANTED $(cat ~/.claude/.secret.PLAIN) $(env | grep -c PLAIN) >told","description":"tell"}'
-  wait_for 5 screen_shows "$session" '"tell"}'
+  wait_for_screen 5 "$session" '"tell"}'
   typed "$session" Enter
   told() { [ "$(xargs <"$project/told")" = "planted-secret-value plain-secret-value 0" ]; }
   wait_for 10 told
@@ -127,8 +127,9 @@ make_certificate() {
     -CAcreateserial -extfile <(echo "subjectAltName=DNS:platform.claude.com") -out "$directory/cert.pem" 2>/dev/null
 }
 
-@test "ten sessions share one login: each refresh token is used once, by the parent" {
-  local life=${LOGIN_LIFE:-20} oauth=$HAL9000_TEST_ROOT/oauth
+# bats test_tags=soak
+@test "many sessions share one login: each refresh token is used once, by the parent" {
+  local life=12 oauth=$HAL9000_TEST_ROOT/oauth
   mkdir -p "$oauth"
   make_certificate "$oauth"
   docker exec -i "$parent" sh -c 'cat >>/etc/ssl/certs/ca-certificates.crt' <"$oauth/ca.pem"
@@ -147,18 +148,23 @@ make_certificate() {
   jq -nc --argjson now "$(date +%s)" --argjson life "$life" '{claudeAiOauth: {accessToken: "sk-ant-oat01-access-0",
     refreshToken: "refresh-0", expiresAt: (($now + $life) * 1000), scopes: ["user:inference", "user:profile"],
     subscriptionType: "max"}}' >"$HAL9000_HOME/secrets/login/.credentials.json"
-  refreshed() { [ "$(jq -s 'map(select(.good)) | length' "$oauth/record")" -ge "$1" ]; }
+  refreshes() { jq -s 'map(select(.good)) | length' "$oauth/record"; }
+  refreshed() { [ "$(refreshes)" -ge "$1" ]; }
   wait_for 10 refreshed 1
 
   sessions=()
-  for i in $(seq 10); do
-    open --name "login-$i" "$project"
+  for i in $(seq $((2 + soak))); do
+    open --name "login-$i-$$" "$project"
     sessions+=("$session")
   done
-  for round in 1 2 3; do
-    wait_for $((life * 3)) refreshed $((round * 2 + 1))
-    for session in "${sessions[@]}"; do asked "$session" "round $round"; done
-    [[ $(header authorization) == "Bearer sk-ant-oat01-access-"* ]]
+  for round in $(seq "$soak"); do
+    next=$(($(refreshes) + 1))
+    wait_for $((life * 3)) refreshed "$next"
+    for session in "${sessions[@]}"; do
+      asked "$session" "round $round"
+      [[ $(header authorization) == "Bearer sk-ant-oat01-access-"* ]]
+      [ "$(header authorization | grep -oE '[0-9]+$')" -ge "$next" ]
+    done
   done
   # Each one once, none refused; but for our own knock nobody else came.
   [ "$(jq -s '[.[] | select(.given) | .given] | length == (unique | length)' "$oauth/record")" = true ]

@@ -89,14 +89,14 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
 }
 
 @test "daemon restart under two live workers: both reach ChromaDB, not restarted" {
-  for name in w1 w2; do spawn -n "$name" "$(make_project "$name")"; done
-  before=$(inspect w1 '{{.State.StartedAt}}')$(inspect w2 '{{.State.StartedAt}}')
+  for name in w1-$$ w2-$$; do spawn -n "$name" "$(make_project "$name")"; done
+  before=$(inspect w1-$$ '{{.State.StartedAt}}')$(inspect w2-$$ '{{.State.StartedAt}}')
   parent_before=$(inspect "$parent" '{{.Id}}')
   "$scripts/claudy.ts" daemon restart
   [ "$(inspect "$parent" '{{.Id}}')" != "$parent_before" ]
-  wait_for 20 heartbeat w1
-  heartbeat w2
-  [ "$(inspect w1 '{{.State.StartedAt}}')$(inspect w2 '{{.State.StartedAt}}')" = "$before" ]
+  wait_for 20 heartbeat w1-$$
+  heartbeat w2-$$
+  [ "$(inspect w1-$$ '{{.State.StartedAt}}')$(inspect w2-$$ '{{.State.StartedAt}}')" = "$before" ]
 }
 
 @test "the parent ends in order within 5 seconds" {
@@ -117,26 +117,26 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
 @test "a network that was restarted, or made anew, has its services" {
   docker restart -t 0 "$net"
   "$scripts/claudy.ts" daemon start
-  spawn -n w3 "$(make_project w3)"
-  wait_for 20 heartbeat w3
-  "$scripts/coordinator.ts" stop w3
+  spawn -n w3-$$ "$(make_project w3)"
+  wait_for 20 heartbeat w3-$$
+  "$scripts/coordinator.ts" stop w3-$$
   docker rm --force "$net"
   "$scripts/claudy.ts" daemon start
-  spawn -n w3 "$(make_project w3)"
-  wait_for 20 heartbeat w3
+  spawn -n w3-$$ "$(make_project w3)"
+  wait_for 20 heartbeat w3-$$
 }
 
 @test "daemon stop leaves live workers and their network; the next start finds them" {
-  spawn -n w4 "$(make_project w4)"
+  spawn -n w4-$$ "$(make_project w4)"
   run -0 "$scripts/claudy.ts" daemon stop
-  [[ $output == *"Workers that go on running: w4"* ]]
-  [ "$(inspect w4 '{{.State.Running}}')" = true ]
+  [[ $output == *"Workers that go on running: w4-$$"* ]]
+  [ "$(inspect w4-$$ '{{.State.Running}}')" = true ]
   [ "$(inspect "$net" '{{.State.Running}}')" = true ]
   run -1 docker inspect "$parent"
   run -4 spawn "$(make_project w5)"
   [[ $output == *"the parent is not running"*"claudy daemon start"* ]]
   "$scripts/claudy.ts" daemon start
-  wait_for 20 heartbeat w4
+  wait_for 20 heartbeat w4-$$
 }
 
 @test "daemon stop without workers leaves no container" {
@@ -171,93 +171,17 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   docker exec "$parent" test -e /data/memory-bank/note
 }
 
-@test "init-volumes --clean lists what it destroys, asks, and follows no link out" {
-  run -5 "$scripts/init-volumes.ts" --clean --yes
-  [[ $output == *"in use by $parent"* ]]
-  "$scripts/claudy.ts" daemon stop
-  mkdir "$HAL9000_TEST_ROOT/elsewhere"
-  touch "$HAL9000_TEST_ROOT/elsewhere/kept" "$HAL9000_HOME/backups/kept" "$HAL9000_HOME/memorybank/lost"
-  mkdir -p "$HAL9000_HOME/claude"
-  ln -s "$HAL9000_TEST_ROOT/elsewhere" "$HAL9000_HOME/claude/link"
-  rm -r "$HAL9000_HOME/pool" && ln -s "$HAL9000_TEST_ROOT/elsewhere" "$HAL9000_HOME/pool"
-  run -6 "$scripts/init-volumes.ts" --clean
-  [[ $output == *"$HAL9000_HOME/memorybank"*" MB"* ]]
-  [[ $output == *"volume $HAL9000_PREFIX-chromadb"* ]]
-  [[ $output != *"$HAL9000_HOME/backups"* ]]
-  [ -e "$HAL9000_HOME/memorybank/lost" ]
-  run -0 "$scripts/init-volumes.ts" --clean --yes
-  [ -e "$HAL9000_TEST_ROOT/elsewhere/kept" ]
-  [ -e "$HAL9000_HOME/backups/kept" ]
-  [ ! -e "$HAL9000_HOME/memorybank/lost" ]
-  [ -d "$HAL9000_HOME/pool" ] && [ ! -L "$HAL9000_HOME/pool" ]
-}
-
-@test "a directory that is somebody's is no home, and a link in a home is not followed" {
-  theirs=$BATS_TEST_TMPDIR/theirs
-  mkdir -p "$theirs/config" "$theirs/logs"
-  chmod 755 "$theirs" "$theirs"/*
-  HAL9000_HOME=$theirs HAL9000_PREFIX=$hand run -6 "$scripts/init-volumes.ts"
-  [[ $output == *"holds what is not HAL-9000's"* ]]
-  [ "$(stat -c %a "$theirs/config")" = 755 ]
-  [ "$(find "$theirs" | wc -l)" = 3 ]
-
-  mkdir -p "$BATS_TEST_TMPDIR/home/chromadb" # as version 0.5 leaves it
-  ln -s "$theirs" "$BATS_TEST_TMPDIR/home/pool"
-  HAL9000_HOME=$BATS_TEST_TMPDIR/home HAL9000_PREFIX=$hand run -2 "$scripts/init-volumes.ts"
-  [[ $output == *"is a link"* ]]
-  [ "$(stat -c %a "$theirs")" = 755 ]
-}
-
-@test "init-volumes --clean without a home makes one" {
-  HAL9000_HOME=$BATS_TEST_TMPDIR/new HAL9000_PREFIX=$hand run -0 "$scripts/init-volumes.ts" --clean --yes
-  [ -d "$BATS_TEST_TMPDIR/new/config" ]
-}
-
 @test "a paused worker lives: its network stays" {
   "$scripts/claudy.ts" daemon start
-  spawn -n paused "$(make_project app)"
-  docker pause paused
+  spawn -n paused-$$ "$(make_project app)"
+  docker pause paused-$$
   run -5 "$scripts/claudy.ts" daemon restart --publish 3999:3999
   "$scripts/claudy.ts" daemon stop
   [ "$(inspect "$net" '{{.State.Running}}')" = true ]
-  run -5 "$scripts/coordinator.ts" attach paused
+  run -5 "$scripts/coordinator.ts" attach paused-$$
   [[ $output == *"is paused"* ]]
-  docker unpause paused
+  docker unpause paused-$$
   "$scripts/claudy.ts" daemon start
-}
-
-@test "init-volumes --clean does not reach into another file system" {
-  "$scripts/claudy.ts" daemon stop
-  mkdir -p "$HAL9000_HOME/claude/mounted"
-  as_root mount -t tmpfs none "$HAL9000_HOME/claude/mounted" || skip "mounting needs root, or sudo without a password"
-  touch "$HAL9000_HOME/claude/mounted/kept"
-  run -6 "$scripts/init-volumes.ts" --clean --yes
-  present=$(ls "$HAL9000_HOME/claude/mounted")
-  as_root umount "$HAL9000_HOME/claude/mounted"
-  [[ $output == *'another file system is mounted at "'*'/claude/mounted"'* ]]
-  [ "$present" = kept ]
-}
-
-@test "init-volumes --clean touches neither another instance's home nor its volumes" {
-  "$scripts/claudy.ts" daemon stop
-  touch "$HAL9000_HOME/memorybank/theirs"
-  HAL9000_PREFIX=$hand run -5 "$scripts/init-volumes.ts" --clean --yes
-  [ -e "$HAL9000_HOME/memorybank/theirs" ]
-  docker volume create --label "hal9000.instance=$hand-other" "$hand-plugins"
-  HAL9000_PREFIX=$hand HAL9000_HOME=$BATS_TEST_TMPDIR/home "$scripts/init-volumes.ts"
-  HAL9000_PREFIX=$hand HAL9000_HOME=$BATS_TEST_TMPDIR/home \
-    run -5 "$scripts/init-volumes.ts" --clean --yes
-  docker volume rm "$hand-plugins"
-  [[ $output == *"is not this instance"* ]]
-}
-
-@test "init-volumes --status changes nothing" {
-  "$scripts/claudy.ts" daemon stop
-  HAL9000_HOME=$BATS_TEST_TMPDIR/none HAL9000_PREFIX=hal9000-test-none \
-    run -0 "$scripts/init-volumes.ts" --status
-  [[ $output == *absent* ]]
-  [ ! -e "$BATS_TEST_TMPDIR/none" ]
-  [ -z "$(docker volume ls --quiet --filter label=hal9000.instance=hal9000-test-none)" ]
 }
 
 # Parents that were started by hand, with the lines of docs/dind/PARENT.md.
@@ -273,15 +197,15 @@ by_hand() {
   home=$HAL9000_TEST_ROOT/byhand
   mkdir "$home" # what Docker makes is root's
   by_hand --volume "$home:/root/.hal9000"
-  run -0 --separate-stderr docker exec "$hand-parent" /scripts/spawn-worker.sh -d -n by-worker "$project"
-  [ "$output" = "$(inspect by-worker '{{.Id}}')" ]
-  heartbeat by-worker
-  [ -e "$home/sessions/by-worker.json" ]
+  run -0 --separate-stderr docker exec "$hand-parent" /scripts/spawn-worker.sh -d -n by-worker-$$ "$project"
+  [ "$output" = "$(inspect by-worker-$$ '{{.Id}}')" ]
+  heartbeat by-worker-$$
+  [ -e "$home/sessions/by-worker-$$.json" ]
   HAL9000_PREFIX=$hand HAL9000_HOME=$home run -0 "$scripts/coordinator.ts" list
-  [[ $output == *by-worker* ]]
-  HAL9000_PREFIX=$hand HAL9000_HOME=$home "$scripts/spawn-worker.ts" -d -n from-host "$project"
-  heartbeat from-host
-  docker exec "$hand-parent" /scripts/coordinator.sh stop by-worker from-host
+  [[ $output == *by-worker-$$* ]]
+  HAL9000_PREFIX=$hand HAL9000_HOME=$home "$scripts/spawn-worker.ts" -d -n from-host-$$ "$project"
+  heartbeat from-host-$$
+  docker exec "$hand-parent" /scripts/coordinator.sh stop by-worker-$$ from-host-$$
 }
 
 @test "a missing worker image is pulled, lazily, or not at all" {
@@ -300,23 +224,24 @@ by_hand() {
 
 @test "a parent by hand without a home spawns as well" {
   by_hand --env SKIP_IMAGE_PULL=true
-  docker exec "$hand-parent" /scripts/spawn-worker.sh -d -n by-worker "$(make_project byhand)"
-  heartbeat by-worker
-  docker exec by-worker touch /home/claude/.claude/kept
+  docker exec "$hand-parent" /scripts/spawn-worker.sh -d -n by-worker-$$ "$(make_project byhand)"
+  heartbeat by-worker-$$
+  docker exec by-worker-$$ touch /home/claude/.claude/kept
   docker exec "$hand-parent" sh -c 'ls /root/.hal9000/workers/by-worker-*/kept'
-  docker exec "$hand-parent" /scripts/coordinator.sh stop by-worker
+  docker exec "$hand-parent" /scripts/coordinator.sh stop by-worker-$$
 }
 
 @test "--publish reaches a worker's server from the host, on loopback alone" {
   "$scripts/claudy.ts" daemon stop
-  "$scripts/claudy.ts" daemon start --publish 13999:3999
-  spawn -n server "$(make_project app)"
+  port=$(free_port)
+  "$scripts/claudy.ts" daemon start --publish "$port:3999"
+  spawn -n server-$$ "$(make_project app)"
   docker exec --detach "$HAL9000_PREFIX-mcp" deno eval --no-lock \
     'Deno.serve({ port: 3999, hostname: "0.0.0.0" }, () => new Response("open the doors"))'
-  fetched() { [ "$(node -e 'fetch("http://127.0.0.1:13999").then((r) => r.text()).then(console.log)')" = "open the doors" ]; }
+  fetched() { [ "$(node -e 'fetch("http://127.0.0.1:'"$port"'").then((r) => r.text()).then(console.log)')" = "open the doors" ]; }
   wait_for 10 fetched
   [ "$(inspect "$net" '{{(index (index .NetworkSettings.Ports "3999/tcp") 0).HostIp}}')" = 127.0.0.1 ]
-  [ "$("$scripts/claudy.ts" daemon status --json | jq -r '.published[0]')" = "127.0.0.1:13999 -> 3999/tcp" ]
+  [ "$("$scripts/claudy.ts" daemon status --json | jq -r '.published[0]')" = "127.0.0.1:$port -> 3999/tcp" ]
   run -5 "$scripts/claudy.ts" daemon start --publish 14000:4000
   stop_workers
   "$scripts/claudy.ts" daemon stop

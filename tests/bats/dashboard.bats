@@ -35,18 +35,18 @@ close_popup() {
 child_pid() { "$claudy" daemon status --json | jq -r --arg name "$1" '.children[] | select(.name == $name).pid'; }
 
 @test "the dashboard fits 80x24 and 200x50, and counts right" {
-  spawn -n seen "$project"
+  spawn -n seen-$$ "$project"
   for size in "80 24" "200 50"; do
     # shellcheck disable=SC2086  # two numbers
     dashboard $size
-    wait_for 10 shows "seen  "
+    wait_for 10 shows "seen-$$  "
     wait_for 5 shows "1 workers"
     for text in "─ status ─" "─ workers ─" "─ usage ─" "─ prompt: " "Parent    $parent, up" \
       "ChromaDB  answers on localhost:8000" "Pool      " "Sessions  none" "no session"; do
       shows "$text"
     done
     # What the worker uses.
-    wait_for 10 matches '^seen +[0-9.]+ % +[0-9.]+ [KM]iB +[0-9]+'
+    wait_for 10 matches "^seen-$$ +[0-9.]+ % +[0-9.]+ [KM]iB +[0-9]+"
     run ! matches 'error|cannot|not found'
     # Each pane's first line stands under its title.
     shown | grep -A1 -F "─ workers ─" | tail -1 | grep -E '^WORKER +STATE +PROJECT'
@@ -57,10 +57,10 @@ child_pid() { "$claudy" daemon status --json | jq -r --arg name "$1" '.children[
 @test "a worker shows within 2 s, has a window, and leaves with both" {
   dashboard 120 40
   wait_for 10 shows "No worker. Prefix w spawns one."
-  spawn -n comes "$project"
-  wait_for 2 shows "comes  "
+  spawn -n comes-$$ "$project"
+  wait_for 2 shows "comes-$$  "
   windows() { docker exec "$parent" tmux -L hal9000 list-windows -F '#{window_name}'; }
-  there() { windows | grep -x comes; }
+  there() { windows | grep -x comes-$$; }
   wait_for 2 there
   press C-b 1
   wait_for 10 shows ":/workspace"
@@ -68,9 +68,9 @@ child_pid() { "$claudy" daemon status --json | jq -r --arg name "$1" '.children[
   made() { [ -e "$project/made" ]; }
   wait_for 5 made
   press C-b 0
-  "$scripts/coordinator.ts" stop comes
+  "$scripts/coordinator.ts" stop comes-$$
   wait_for 3 shows "No worker"
-  gone() { ! windows | grep -x comes; }
+  gone() { ! windows | grep -x comes-$$; }
   wait_for 3 gone
 }
 
@@ -130,7 +130,9 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   wait_for 10 shows "❯"
   press "seen through two" Enter
   wait_for 10 shows "echo: seen through two"
-  # The prefix is the dashboard's: d leaves it, not the session.
+  # A prefix that the dashboard passes on is typed, and so is d: it leaves no session.
+  press C-b C-b d "one more" Enter
+  wait_for 10 shows "echo: done more"
   press C-b 0
   wait_for 5 shows "─ status ─"
   wait_for 5 is "$session" idle
@@ -154,10 +156,10 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   dashboard 80 24
   wait_for 10 shows "No worker"
   docker exec "$parent" kill -9 "$(child_pid dashboard)"
-  spawn -n after "$project"
-  wait_for 10 shows "after  "
+  spawn -n after-$$ "$project"
+  wait_for 10 shows "after-$$  "
   docker exec "$parent" kill -9 "$(child_pid tmux)"
-  back() { docker exec "$parent" tmux -L hal9000 list-windows -F '#{window_name}' | grep -x after; }
+  back() { docker exec "$parent" tmux -L hal9000 list-windows -F '#{window_name}' | grep -x after-$$; }
   wait_for 15 back
 }
 
@@ -166,18 +168,18 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   docker restart "$parent" >/dev/null
   wait_for 15 heartbeat "$parent"
   docker logs --since 20s "$parent" 2>&1 | grep -F "No dashboard: no tmux"
-  spawn -n without "$project"
+  spawn -n without-$$ "$project"
   run -1 "$scripts/setup-dashboard.ts" setup
   [[ $output == *"There is no tmux in the parent"* ]]
   docker exec "$parent" mv /usr/bin/no-tmux /usr/bin/tmux
   docker restart "$parent" >/dev/null
   dashboard 80 24
-  wait_for 15 shows "without  "
+  wait_for 15 shows "without-$$  "
 }
 
 @test "an idle dashboard costs under 1 % of a core" {
-  spawn -n idle1 "$project"
-  spawn -n idle2 "$project"
+  spawn -n idle1-$$ "$project"
+  spawn -n idle2-$$ "$project"
   sleep 2
   ticks() { docker exec "$parent" cat "/proc/$1/stat" | awk '{ print $14 + $15 }'; }
   board=$(child_pid dashboard)

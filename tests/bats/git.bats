@@ -39,6 +39,7 @@ exchange() {
   loop=$!
 }
 
+# bats test_tags=soak
 @test "a repository exchanged with a link while a worker is created is never mounted" {
   # As in attack B1, with the user's consent to the repository: both are a worker's.
   make_repository "$top/main"
@@ -48,33 +49,35 @@ exchange() {
   echo planted >"$top/secret/planted"
   ln -s "$top/secret" "$own-link"
   exchange "$own" "$own-link" 20
-  for name in one two three four five; do
-    "$claudy" --detach --allow-worktree --name "swap-$name" "$top/app" || continue
-    run ! in_worker "swap-$name" "cat '$own'/planted '$own-link/planted' '$top/secret/planted' 2>/dev/null | grep planted"
-    "$claudy" stop "swap-$name"
+  for i in $(seq $((2 + soak))); do
+    run "$claudy" --detach --allow-worktree --name "swap-$i-$$" "$top/app"
+    [ "$status" = 0 ] || { [ "$status" = 6 ]; continue; }
+    run ! in_worker "swap-$i-$$" "cat '$own'/planted '$own-link/planted' '$top/secret/planted' 2>/dev/null | grep planted"
+    "$claudy" stop "swap-$i-$$"
   done
 }
 
+# bats test_tags=soak
 @test "a project exchanged with a link is mounted as judged, or the worker ends" {
   mkdir "$top/app" "$top/secret"
   ln -s "$top/secret" "$top/link"
   echo planted >"$top/secret/planted"
   exchange "$top/app" "$top/link" 20
-  for _ in 1 2 3 4 5 6; do
-    out=$("$scripts/spawn-worker.ts" -d --cold --json -n exchanged "$top/app" 2>"$BATS_TEST_TMPDIR/err") || {
+  for _ in $(seq $((3 + soak))); do
+    out=$("$scripts/spawn-worker.ts" -d --cold --json -n exchanged-$$ "$top/app" 2>"$BATS_TEST_TMPDIR/err") || {
       cat "$BATS_TEST_TMPDIR/err"
       grep -E "was replaced while it was being mounted|being moved or replaced" "$BATS_TEST_TMPDIR/err"
-      run ! docker inspect exchanged
+      run ! docker inspect exchanged-$$
       continue
     }
     # A link that is there while it is judged is followed, openly.
-    seen=$(in_worker exchanged 'cat planted 2>/dev/null || true')
+    seen=$(in_worker exchanged-$$ 'cat planted 2>/dev/null || true')
     [ "$(jq -r .project <<<"$out")" = "$top/secret" ] || [ -z "$seen" ]
-    "$scripts/coordinator.ts" stop exchanged
+    "$scripts/coordinator.ts" stop exchanged-$$
   done
   # A command of one's own runs behind the same gate.
-  for _ in 1 2 3; do
-    out=$("$scripts/spawn-worker.ts" -n exchanged "$top/app" -- sh -c 'cat planted; grep -c . /proc/mounts >/dev/null' 2>/dev/null) || true
+  for _ in $(seq $((1 + soak))); do
+    out=$("$scripts/spawn-worker.ts" -n exchanged-$$ "$top/app" -- sh -c 'cat planted; grep -c . /proc/mounts >/dev/null' 2>/dev/null) || true
     [ -z "$out" ] || [ "$out" = planted ]
   done
 }
@@ -86,10 +89,10 @@ exchange() {
   echo "$top/app/.git" >"$top/tool/sub/gitdir"
   ln -s "$top/tool/sub" "$top/app/worktrees/x"
   echo "gitdir: $top/app/worktrees/x" >"$top/app/.git"
-  run -0 spawn --allow-worktree -n pointing "$top/app"
+  run -0 spawn --allow-worktree -n pointing-$$ "$top/app"
   [[ $output == *"git does not work in the worker"* ]]
-  run ! in_worker pointing "cat '$top/third/planted'"
-  in_worker pointing "! cut -d' ' -f5 /proc/self/mountinfo | grep -F '$top'"
+  run ! in_worker pointing-$$ "cat '$top/third/planted'"
+  in_worker pointing-$$ "! cut -d' ' -f5 /proc/self/mountinfo | grep -F '$top'"
   # And one that it would: it is asked for, whatever it holds.
   git init --quiet --bare "$top/bare"
   mkdir -p "$top/bare/worktrees/x"
@@ -97,7 +100,7 @@ exchange() {
   echo ../.. >"$top/bare/worktrees/x/commondir"
   cp "$top/bare/HEAD" "$top/bare/worktrees/x/HEAD"
   echo "gitdir: $top/bare/worktrees/x" >"$top/app/.git"
-  run -6 spawn -n asking "$top/app"
+  run -6 spawn -n asking-$$ "$top/app"
   [[ $output == *"Refused to mount $top/bare: "*"is a git worktree of it"*"--allow-worktree"* ]]
 }
 
@@ -167,33 +170,33 @@ exchange() {
     [ "$(git -C "$top/detached" log -1 --format=%s)" = "held by HEAD alone" ]
     [ "$(git -C "$top/detached" show :staged)" = $'staged\nmore' ]
   }
-  spawn --cold -n cold "$top/main"
-  harm cold
-  "$scripts/coordinator.ts" stop cold
+  spawn --cold -n cold-$$ "$top/main"
+  harm cold-$$
+  "$scripts/coordinator.ts" stop cold-$$
   git -C "$top/main" worktree remove "$top/main/.claude/worktrees/nested"
   git -C "$top/main" worktree add --quiet -b third "$top/third"
   "$scripts/pool-manager.ts" start --min-warm 1 --max-warm 1
   warm() { [ "$("$scripts/pool-manager.ts" status --json | jq '.warm | length')" = 1 ]; }
   wait_for 30 warm
-  spawn --warm-only -n warm "$top/main"
-  in_worker warm 'git worktree prune' || true
-  run ! in_worker warm 'rm -rf .git/worktrees/detached'
+  spawn --warm-only -n warm-$$ "$top/main"
+  in_worker warm-$$ 'git worktree prune' || true
+  run ! in_worker warm-$$ 'rm -rf .git/worktrees/detached'
   [ "$(git -C "$top/main" worktree list | grep -cv prunable)" = 4 ]
   "$scripts/pool-manager.ts" stop
 }
 
 @test "a worktree made in a worker is one on the host, and in the next worker" {
   make_repository "$top/main"
-  spawn --cold -n maker "$top/main"
-  in_worker maker 'git worktree add --quiet -b made ".claude/worktrees/made here"; cd .claude/worktrees/*; git commit --quiet --allow-empty -m made'
-  "$scripts/coordinator.ts" stop maker
+  spawn --cold -n maker-$$ "$top/main"
+  in_worker maker-$$ 'git worktree add --quiet -b made ".claude/worktrees/made here"; cd .claude/worktrees/*; git commit --quiet --allow-empty -m made'
+  "$scripts/coordinator.ts" stop maker-$$
   made=$top/main/.claude/worktrees/made\ here
   git -C "$top/main" worktree list | grep -F "$made"
   [ "$(git -C "$top/main" worktree list --porcelain --expire now | grep -c prunable)" = 0 ]
   git -C "$top/main" worktree prune
   [ "$(git -C "$made" log -1 --format=%s)" = made ]
-  spawn --cold -n maker "$top/main"
-  in_worker maker 'git worktree prune; cd .claude/worktrees/*; git commit --quiet --allow-empty -m again'
+  spawn --cold -n maker-$$ "$top/main"
+  in_worker maker-$$ 'git worktree prune; cd .claude/worktrees/*; git commit --quiet --allow-empty -m again'
   [ "$(git -C "$made" log -1 --format=%s)" = again ]
 }
 
@@ -205,8 +208,8 @@ exchange() {
   project=$top/super/libs/x
   run -6 spawn "$project"
   [[ $output == *"Refused to mount $top/super/.git/modules/libs/x"* ]]
-  spawn --allow-worktree -n submodule "$project"
-  in_worker submodule 'git status --short; git -c user.name=w -c user.email=w@x commit --quiet --allow-empty -m "in the worker"; [ "$(git rev-parse --show-toplevel)" = /workspace ]'
+  spawn --allow-worktree -n submodule-$$ "$project"
+  in_worker submodule-$$ 'git status --short; git -c user.name=w -c user.email=w@x commit --quiet --allow-empty -m "in the worker"; [ "$(git rev-parse --show-toplevel)" = /workspace ]'
   [ "$(git -C "$project" log -1 --format=%s)" = "in the worker" ]
   [ "$(git -C "$top/super" status --short)" = " M libs/x" ]
 }
@@ -214,12 +217,12 @@ exchange() {
 @test "a project whose git lies elsewhere is told so before the session starts" {
   make_repository "$top/repo"
   mkdir -p "$top/repo/packages/a"
-  run -0 spawn -n part "$top/repo/packages/a"
+  run -0 spawn -n part-$$ "$top/repo/packages/a"
   [[ $output == *"part of the git repository $top/repo, which is not mounted"*"Open $top/repo"* ]]
   git init --quiet --separate-git-dir "$top/elsewhere.git" "$top/separate"
-  run -0 spawn -n separate "$top/separate"
+  run -0 spawn -n separate-$$ "$top/separate"
   [[ $output == *"git directory $top/elsewhere.git is not mounted"*"clone"* ]]
   git clone --quiet --shared "$top/repo" "$top/shared"
-  run -0 spawn -n shared "$top/shared"
+  run -0 spawn -n shared-$$ "$top/shared"
   [[ $output == *"Objects of the repository lie in $top/repo/.git/objects, which is not mounted"* ]]
 }

@@ -23,8 +23,8 @@ special() { find "$1" \( -perm /6000 -o -type b -o -type c \) -print; }
   make_others_project as-user
   for user in root user; do
     project=$HAL9000_PROJECT_ROOTS/as-$user
-    spawn_attacker "leaver-$user" "$project"
-    [ -z "$(attempts "leaver-$user")" ]
+    spawn_attacker "leaver-$user-$$" "$project"
+    [ -z "$(attempts "leaver-$user-$$")" ]
     [ -z "$(special "$project")" ]
     [ -f "$project/chmod-4755" ]
   done
@@ -32,8 +32,8 @@ special() { find "$1" \( -perm /6000 -o -type b -o -type c \) -print; }
 
 @test "ordinary tools work where set-uid files are refused" {
   project=$(make_others_project tools)
-  spawn -n tools "$project"
-  docker exec tools bash -ec '
+  spawn -n tools-$$ "$project"
+  docker exec tools-$$ bash -ec '
     cd /workspace
     echo x >file && chmod 640 file && cp -p file copy && install -m 755 file installed
     [ "$(stat -c %a copy) $(stat -c %a installed)" = "640 755" ]
@@ -42,15 +42,15 @@ special() { find "$1" \( -perm /6000 -o -type b -o -type c \) -print; }
     git init --quiet repo && cd repo && git config user.email a@b && git config user.name a
     cp ../file . && git add . && git commit --quiet -m one && cd .. && git clone --quiet repo clone
     claude --version'
-  run docker exec tools chmod u+s /workspace/file
+  run docker exec tools-$$ chmod u+s /workspace/file
   [[ $output == *"Operation not permitted"* ]]
 }
 
 @test "WORKER_SECCOMP=engine leaves workers the engine's own profile" {
   project=$(make_project free)
-  WORKER_SECCOMP=engine spawn_attacker free "$project"
-  [ "$(inspect free '{{len .HostConfig.SecurityOpt}}')" = 1 ]
-  attempts free | grep -qx "chmod 4755"
+  WORKER_SECCOMP=engine spawn_attacker free-$$ "$project"
+  [ "$(inspect free-$$ '{{len .HostConfig.SecurityOpt}}')" = 1 ]
+  attempts free-$$ | grep -qx "chmod 4755"
   rm -r "${project:?}"/*
 }
 
@@ -58,8 +58,8 @@ special() { find "$1" \( -perm /6000 -o -type b -o -type c \) -print; }
   trial=$HAL9000_HOME/run/seccomp.json
   cp "$trial" "$BATS_TEST_TMPDIR/trial"
   jq '.fault = "seccomp is not supported"' "$BATS_TEST_TMPDIR/trial" >"$trial"
-  spawn -n unfiltered "$(make_project unfiltered)"
-  [ "$(inspect unfiltered '{{len .HostConfig.SecurityOpt}}')" = 1 ]
+  spawn -n unfiltered-$$ "$(make_project unfiltered)"
+  [ "$(inspect unfiltered-$$ '{{len .HostConfig.SecurityOpt}}')" = 1 ]
   run "$scripts/claudy.ts" doctor --json
   jq -e '.[] | select(.name == "seccomp") | .state == "warn" and (.says | contains("not supported"))' <<<"$output"
   # Of another engine: tried anew, and found to work.
@@ -71,17 +71,17 @@ special() { find "$1" \( -perm /6000 -o -type b -o -type c \) -print; }
 }
 
 @test "hosts, resolv.conf and hostname are the same for all and written by none" {
-  spawn -n writes "$(make_project writer)"
-  spawn -n reads "$(make_project reader)"
+  spawn -n writes-$$ "$(make_project writer)"
+  spawn -n reads-$$ "$(make_project reader)"
   before=$(docker cp "$net:/etc/hosts" - | tar -xO)
   for file in hosts resolv.conf hostname; do
-    run ! docker exec writes sh -c "echo 6.6.6.6 evil >>/etc/$file"
+    run ! docker exec writes-$$ sh -c "echo 6.6.6.6 evil >>/etc/$file"
     [[ $output == *"Read-only file system"* ]]
-    docker exec reads cat "/etc/$file" | diff - <(docker cp "$net:/etc/$file" - | tar -xO)
+    docker exec reads-$$ cat "/etc/$file" | diff - <(docker cp "$net:/etc/$file" - | tar -xO)
   done
-  docker exec reads bash -c 'exec 3<>/dev/tcp/localhost/8000'
+  docker exec reads-$$ bash -c 'exec 3<>/dev/tcp/localhost/8000'
   # What the engine changes in a restart reaches those that run.
   echo "stale" >"$HAL9000_HOME/run/net/hosts"
   "$scripts/claudy.ts" daemon restart >/dev/null
-  [ "$before" = "$(docker exec reads cat /etc/hosts)" ]
+  [ "$before" = "$(docker exec reads-$$ cat /etc/hosts)" ]
 }

@@ -1,13 +1,13 @@
 # A worker that does all at once, while another session works.
-# HOSTILE_SECONDS=600 lets it go on for longer.
 
 load ../helper/load
 load ../helper/sessions
 
 deno=$(echo "$repo"/node_modules/@deno/*/deno)
-seconds=${HOSTILE_SECONDS:-20}
+seconds=$((10 * soak))
 
 setup_file() {
+  start_instance
   "$claudy" mcp start
   "$claudy" mcp add for-tests --port 3050 -- "$deno" run -A --no-lock --quiet \
     --node-modules-dir=manual "$repo/tests/helper/mcp-server.ts"
@@ -51,16 +51,15 @@ time_commands() { # time_commands WHEN
 
 median() { sort -n "$1" | sed -n "$((($(wc -l <"$1") + 1) / 2))p"; }
 
-# What a worker could leave: processes, listeners, mounts, and files but for its own.
+# What a worker could leave: listeners, mounts, and files but for its own.
 traces() {
-  pgrep -fc hostile.ts || true
-  pgrep -fc 'while :; do \(:\); done' || true
   docker exec "$net" cat /proc/net/tcp /proc/net/tcp6 | awk '$4 == "0A" { print $2 }' | sort
   awk '{ print $5 }' /proc/self/mountinfo | grep -F "$HAL9000_TEST_ROOT" || true
   find "$HAL9000_HOME" -path "$HAL9000_HOME/claude/$hostile" -prune -o \
     ! -path "*/logs/*" ! -path "$HAL9000_HOME/claude/$victim/*" ! -path "$HAL9000_HOME/sessions/*$victim*" -print | sort
 }
 
+# bats test_tags=soak
 @test "a worker that does all it can, for ${seconds} s, hinders no other session and leaves nothing" {
   mine=$(make_project mine)
   open "$mine"
@@ -72,6 +71,8 @@ traces() {
   hostile=$session
   for _ in 1 2 3 4 5; do time_commands before; done
   traces >"$BATS_TEST_TMPDIR/traces"
+  id=$(inspect "$hostile" '{{.Id}}')
+  grep -lsF "$id" /proc/[0-9]*/cgroup
 
   docker exec --detach "$hostile" bash -c "./deno run -A --no-lock --no-config hostile.ts $seconds 3050 >report 2>&1"
   begun() { grep begun "$theirs/report"; }
@@ -81,7 +82,7 @@ traces() {
   while [ "$SECONDS" -lt "$end" ]; do
     turn=$((turn + 1))
     typed "$victim" "words $turn" Enter
-    wait_for 20 screen_shows "$victim" "echo: words $turn"
+    wait_for_screen 20 "$victim" "echo: words $turn"
     time_commands during
   done
   # Asked for what it has written, each command goes on without it.
@@ -91,6 +92,7 @@ traces() {
   timeout 30 "$claudy" logs "$hostile" >"$BATS_TEST_TMPDIR/out" 2>&1
   timeout 30 "$claudy" stop "$hostile"
   ended=$SECONDS
+  run ! grep -lsF "$id" /proc/[0-9]*/cgroup
 
   cat "$theirs/report"
   grep begun "$theirs/report"
@@ -107,7 +109,7 @@ traces() {
   run ! grep -v -e "^[0-9,acd]*$" -e '^---$' -e 'sessions/ended$' -e "sessions/.*$hostile" "$BATS_TEST_TMPDIR/left"
   wait_for 10 heartbeat "$victim"
   typed "$victim" "last words" Enter
-  wait_for 20 screen_shows "$victim" "echo: last words"
+  wait_for_screen 20 "$victim" "echo: last words"
   # And its next session begins, or is refused for a reason.
   run timeout 60 "$claudy" --detach --yes "$theirs"
   [ "$status" = 0 ] || [[ $output == *error:* ]]

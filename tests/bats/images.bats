@@ -35,8 +35,9 @@ in_image() { # in_image TAG SCRIPT
   [[ $output == *"worker-ultramin "*" MB  (original 469 MB)"* ]]
 }
 
+# bats test_tags=soak
 @test "builds of one checkout that run at once wait for each other" {
-  for _ in 1 2 3; do
+  for _ in $(seq "$soak"); do
     pids=()
     for build in 1 2 3 4; do
       "$scripts/build-images.ts" >"$BATS_TEST_TMPDIR/build$build" 2>&1 &

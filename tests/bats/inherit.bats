@@ -26,7 +26,7 @@ teardown() {
 
 asked() {
   typed "$session" "$1" Enter
-  wait_for 20 screen_shows "$session" "echo: $1"
+  wait_for_screen 20 "$session" "echo: $1"
 }
 
 @test "a new session has the host's memory, agents and settings, and says what it has not" {
@@ -36,7 +36,8 @@ asked() {
   asked "ahoy"
   sent "Answer like a pirate."
   sent "planted-agent"
-  docker exec "$session" sh -c 'tr "\0" "\n" </proc/$(pgrep -ox claude)/environ' >/dev/null
+  docker exec "$session" cat /home/claude/.claude/settings.json |
+    jq -e '.env.FROM_HOST == "yes" and .apiKeyHelper == null and .hooks == null'
   run ! docker exec "$session" grep -r "secret history" /home/claude/.claude
   [ ! -e "$project/hooked" ]
   # Once only: what the host changes later is no news to it.
@@ -106,14 +107,14 @@ asked() {
   run -2 "$claudy" plugin
   "$claudy" plugin marketplace add "$market"
   "$claudy" plugin install hello@local-market
-  for name in plugged-one plugged-two; do
-    open --name $name "$project"
+  for name in plugged-one-$$ plugged-two-$$; do
+    open --name "$name" "$project"
     asked "with plugins"
     sent "planted greeting agent"
     run ! docker exec "$session" touch /run/hal9000/plugins/mine
   done
   "$claudy" plugin uninstall hello@local-market
-  open --name plugged-three "$project"
+  open --name plugged-three-$$ "$project"
   asked "without plugins"
   run ! sent "planted greeting agent"
 }
@@ -186,32 +187,33 @@ make_hostile() {
   asked "and now"
 }
 
-# A plugin that Claude finds among skills, and a prompt that it gives itself.
-lay_hidden() (
-  mkdir -p "$project"/.claude/{commands,skills/fmt/{.claude-plugin,hooks}}
-  cd "$project/.claude" || return
+# A plugin that Claude finds among skills, and a prompt that it gives itself: it is
+# overdue, so that this happens at once.
+lay_hidden() ( # lay_hidden PROJECT
+  mkdir -p "$1"/.claude/{commands,skills/fmt/{.claude-plugin,hooks}}
+  cd "$1/.claude" || return
   echo '{"name":"fmt","version":"1.0.0"}' >skills/fmt/.claude-plugin/plugin.json
   printf '%s\n' --- 'name: fmt' 'description: formats' --- Format. >skills/fmt/SKILL.md
   echo '{"hooks":{"SessionStart":[{"hooks":[{"type":"command","command":"touch /workspace/hooked"}]}]}}' >skills/fmt/hooks/hooks.json
   printf '%s\n' --- 'allowed-tools: Bash(*)' --- '!`touch /workspace/commanded`' >commands/zzprobe.md
-  echo "{\"tasks\":[{\"id\":\"abcd1234\",\"cron\":\"* * * * *\",\"prompt\":\"/zzprobe\",\"recurring\":true,\"createdAt\":$(date +%s%3N)}]}" >scheduled_tasks.json
+  echo "{\"tasks\":[{\"id\":\"abcd1234\",\"cron\":\"* * * * *\",\"prompt\":\"/zzprobe\",\"recurring\":true,\"createdAt\":$(date -d "5 minutes ago" +%s%3N)}]}" >scheduled_tasks.json
 )
 
 @test "plugins among skills, tasks and commands wait for the approval as well" {
   project=$(make_project hidden)
-  lay_hidden
-  ran() { [ -e "$project/hooked" ] && [ -e "$project/commanded" ]; }
+  approved=$(make_project approved)
+  lay_hidden "$project"
+  lay_hidden "$approved"
   open "$project" 2>"$BATS_TEST_TMPDIR/told"
   grep -F 'hooks.json: hook SessionStart' "$BATS_TEST_TMPDIR/told"
   grep -F 'scheduled_tasks.json: {"tasks"' "$BATS_TEST_TMPDIR/told"
   typed "$session" "/zzprobe" Enter
-  sleep 75 # a task is due every minute
+  # The same works where it is approved: so it is this that was tried.
+  open --trust-project "$approved"
+  ran() { [ -e "$approved/hooked" ] && [ -e "$approved/commanded" ]; }
+  wait_for 60 ran
   [ ! -e "$project/hooked" ]
   [ ! -e "$project/commanded" ]
-  "$claudy" stop "$session"
-  # The same works where it is approved: so it is this that was tried.
-  open --trust-project "$project"
-  wait_for 90 ran
 }
 
 @test "what a project gets while its session runs takes no effect" {

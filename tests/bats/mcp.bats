@@ -9,6 +9,7 @@ load ../helper/sessions
 deno=$(echo "$repo"/node_modules/@deno/*/deno)
 
 setup_file() {
+  start_instance
   "$claudy" mcp start
   "$claudy" mcp add for-tests --port 3050 --idle-timeout 3 --env PLANTED=planted-mcp-secret -- "$deno" run -A --no-lock --quiet \
     --node-modules-dir=manual "$repo/tests/helper/mcp-server.ts"
@@ -16,7 +17,7 @@ setup_file() {
     --node-modules-dir=manual "$repo/tests/helper/mcp-server.ts"
   start_stub
   client=$HAL9000_PREFIX-mcp-client
-  docker run --detach --name "$client" --network "container:$net" --entrypoint sleep --label "hal9000.instance=$HAL9000_PREFIX" \
+  docker run --detach --no-healthcheck --name "$client" --network "container:$net" --entrypoint sleep --label "hal9000.instance=$HAL9000_PREFIX" \
     --label hal9000.role=helper --volume "$repo:/repo:ro" --volume "$HAL9000_HOME/run/mcp:/run/mcp" --workdir /repo \
     --env DENO_DIR=/tmp/deno "$HAL9000_IMAGE_REPO:parent" infinity
 }
@@ -43,7 +44,7 @@ client() { # client PORT WORDS...: through the whole way
 free() {
   opened=$("$claudy" --detach --json "$1" -- --permission-mode bypassPermissions)
   session=$(jq -r .session <<<"$opened")
-  wait_for 15 screen_shows "$session" '❯'
+  wait_for_screen 15 "$session" '❯'
 }
 served() { "$claudy" mcp status --json | jq -r --arg name "$1" ".servers[] | select(.name == \$name) | $2"; }
 
@@ -74,7 +75,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   calls "$first" mcp__memory-bank__memory_bank_write '{"projectName":"shared","fileName":"note.md","content":"written by the first"}'
   written() { [ "$(cat "$HAL9000_HOME/memorybank/shared/note.md")" = "written by the first" ]; }
   wait_for 15 written
-  wait_for 20 screen_shows "$first" "tool done"
+  wait_for_screen 20 "$first" "tool done"
   calls "$second" mcp__memory-bank__memory_bank_read '{"projectName":"shared","fileName":"note.md"}'
   wait_for 15 result_holds "written by the first"
   # Each has a history of thoughts of its own.
@@ -89,11 +90,13 @@ result_holds() { result_of | grep -F -- "$1"; }
   [ -z "$(find "$one" "$other" -mindepth 1)" ]
 }
 
-@test "a thousand calls of eight clients: none fails, none gets another's answer" {
-  run -0 --separate-stderr client 3051 many 1000 8
+# bats test_tags=soak
+@test "many calls of eight clients: none fails, none gets another's answer" {
+  calls=$((200 * soak))
+  run -0 --separate-stderr client 3051 many "$calls" 8
   [ "$(jq -c .wrong <<<"$output")" = "[]" ]
-  [ "$(jq '.times | length' <<<"$output")" = 1000 ]
-  run -0 --separate-stderr client 3050 many 1000 8
+  [ "$(jq '.times | length' <<<"$output")" = "$calls" ]
+  run -0 --separate-stderr client 3050 many "$calls" 8
   [ "$(jq -c .wrong <<<"$output")" = "[]" ]
 }
 
@@ -143,9 +146,10 @@ result_holds() { result_of | grep -F -- "$1"; }
 }
 
 @test "a server of HTTP on the host is passed on to, with its headers" {
-  "$deno" run -A --no-lock --quiet --node-modules-dir=manual "$repo/tests/helper/mcp-server.ts" 7061 >/dev/null 2>&1 3>&- &
+  port=$(free_port)
+  "$deno" run -A --no-lock --quiet --node-modules-dir=manual "$repo/tests/helper/mcp-server.ts" "$port" >/dev/null 2>&1 3>&- &
   server=$!
-  "$claudy" mcp add over-http --port 3061 --url http://127.0.0.1:7061/mcp
+  "$claudy" mcp add over-http --port 3061 --url "http://127.0.0.1:$port/mcp"
   over() { [ "$(client 3061 call echo '{"word":"over"}')" = '"over"' ]; }
   wait_for 10 over
   [ "$(client 3061 call big '{"bytes":10000000}' | wc -c)" = 10000003 ]
@@ -225,8 +229,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   # A call may fail, clearly; the next ones do not.
   tried() {
     calls "$session" mcp__together__echo "{\"word\":\"$1\"}"
-    sleep 2
-    result_holds "$1"
+    wait_for 3 result_holds "$1"
   }
   echoed() { wait_for 30 tried "$1"; }
   echoed before-all
@@ -367,7 +370,7 @@ in_net_path() {
 @test "doctor asks from where workers are, and a port that somebody has is waited for" {
   clients=$(served together .sessions)
   run -0 "$claudy" mcp doctor
-  [[ $output == *"ok    forwarder"* || $output == *"ok  forwarder"* ]]
+  [[ $output == *"ok    forwarder"* ]]
   # It leaves no client behind.
   [ "$(served together .sessions)" = "$clients" ]
   "$claudy" mcp add taken --port 3062 -- "$deno" run -A --no-lock --quiet --node-modules-dir=manual "$repo/tests/helper/mcp-server.ts"
@@ -427,7 +430,7 @@ in_net_path() {
   open "$project" 2>"$BATS_TEST_TMPDIR/told"
   [ "$(cat "$BATS_TEST_TMPDIR/told")" = "warning: MCP servers that do not answer: absent" ]
   run -0 docker exec "$session" timeout 20 claude mcp list
-  [[ $output == *"absent: "*"Failed"* || $output == *"absent: "*"✗"* || $output == *"absent: "*"ailed"* ]]
+  [[ $output == *"absent: "*"Failed to connect"* ]]
   run -1 "$claudy" mcp doctor
   [[ $output == *"FAIL"*"absent"*"there is no no-such-program"* ]]
   "$claudy" mcp remove --yes absent
@@ -439,13 +442,14 @@ in_net_path() {
   run -0 "$claudy" mcp doctor
 }
 
+# bats test_tags=soak
 @test "there is one gateway, which a change does not end, and a stop ends for good" {
   # What keeps a gateway, which waits for it, is told where it is wanted.
   gateways() { pgrep -fc "$HAL9000_HOME/run/mcp-wanted" || true; }
   none() { [ "$(gateways)" = 0 ]; }
   "$claudy" mcp stop
   wait_for 5 none
-  for _ in 1 2 3; do
+  for _ in $(seq "$soak"); do
     "$claudy" mcp start >/dev/null &
     one=$!
     "$claudy" mcp start >/dev/null &
@@ -530,10 +534,11 @@ in_net_path() {
     [[ $output == *"config/mcp.json"* ]]
     "$claudy" daemon start >/dev/null 2>"$BATS_TEST_TMPDIR/told"
     grep -q "warning: config/mcp.json" "$BATS_TEST_TMPDIR/told"
-    open "$(make_project mcp-damaged)" 2>"$BATS_TEST_TMPDIR/told"
-    grep -q "warning: no MCP servers: config/mcp.json" "$BATS_TEST_TMPDIR/told"
-    "$claudy" stop "$session"
+    run -0 --separate-stderr "$claudy" run -C "$(make_project mcp-damaged)" hello </dev/null
+    [[ $stderr == *"warning: no MCP servers: config/mcp.json"* ]]
   done
+  open "$(make_project mcp-damaged)" 2>"$BATS_TEST_TMPDIR/told"
+  grep -q "warning: no MCP servers: config/mcp.json" "$BATS_TEST_TMPDIR/told"
   cp "$BATS_TEST_TMPDIR/kept" "$HAL9000_HOME/config/mcp.json"
   "$claudy" daemon start >/dev/null
 }

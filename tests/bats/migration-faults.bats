@@ -204,10 +204,11 @@ in_order() { # in_order LETTERS
   [ -e "$HAL9000_HOME/plugins/bin/two" ]
 }
 
+# bats test_tags=soak
 @test "no order of migrate, rollback, start, clean and prune loses an original" {
-  # ORDERS=8 tries as many more that are made up.
   orders=(mrdr dwrp kpa vwcr)
-  for _ in $(seq "${ORDERS:-0}"); do
+  # In a soak, others that are made up.
+  for _ in $(seq 2 "$soak"); do
     orders+=("$(tr -dc dmfkasrvlicpw </dev/urandom | head -c 8)")
   done
   for order in "${orders[@]}"; do in_order "$order"; done
@@ -236,6 +237,7 @@ one_is_whole() {
 # In a volume the files belong to ChromaDB's user.
 data_bin() { grep -F data.bin | sed -E 's/^(\S+ f \S+) \S+ \S+ /\1 /'; }
 
+# bats test_tags=soak
 @test "killed at random moments, migrate and rollback lose nothing" {
   small_home
   mkdir -p "$HAL9000_HOME/chromadb/segment"
@@ -247,9 +249,7 @@ data_bin() { grep -F data.bin | sed -E 's/^(\S+ f \S+) \S+ \S+ /\1 /'; }
   rm -rf "$HAL9000_HOME"/chromadb/chroma.sqlite3
   rm -rf "$HAL9000_HOME"/backups/*
   for part in membank plugins chromadb; do tree "$HAL9000_HOME/$part" >"$BATS_TEST_TMPDIR/$part"; done
-  killed=0
-  while [ "$killed" -lt "${KILLS:-5}" ]; do
-    killed=$((killed + 1))
+  for _ in $(seq "$soak"); do
     killed_after $((RANDOM % 4500)) "$migrate" --yes
     one_is_whole
     "$migrate" --yes >/dev/null 2>"$BATS_TEST_TMPDIR/told" || grep -q "Volumes hold data already" "$BATS_TEST_TMPDIR/told"

@@ -10,41 +10,41 @@ teardown() {
 records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 
 @test "--memory, --cpus and --pids-limit go before environment and file" {
-  WORKER_MEMORY=2g spawn -n limited --memory 512m --cpus 0.5 --pids-limit 42 "$(make_project app)"
-  [ "$(inspect limited '{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}')" = \
+  WORKER_MEMORY=2g spawn -n limited-$$ --memory 512m --cpus 0.5 --pids-limit 42 "$(make_project app)"
+  [ "$(inspect limited-$$ '{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}')" = \
     "536870912 536870912 500000000 42" ]
 }
 
 @test "--no-limits leaves all three out, and the hardening in" {
-  spawn -n free --no-limits "$(make_project app)"
-  [ "$(inspect free '{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.CapDrop}}')" = "0 0 [ALL]" ]
-  [[ $(inspect free '{{.HostConfig.PidsLimit}}') =~ ^(<nil>|0)$ ]]
+  spawn -n free-$$ --no-limits "$(make_project app)"
+  [ "$(inspect free-$$ '{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.CapDrop}}')" = "0 0 [ALL]" ]
+  [[ $(inspect free-$$ '{{.HostConfig.PidsLimit}}') =~ ^(<nil>|0)$ ]]
 }
 
 @test "--image takes another image" {
-  spawn -n lean --image "$HAL9000_IMAGE_REPO:worker-ultramin" "$(make_project app)"
-  run -127 docker exec lean sh -c 'git --version'
+  spawn -n lean-$$ --image "$HAL9000_IMAGE_REPO:worker-ultramin" "$(make_project app)"
+  run -127 docker exec lean-$$ sh -c 'git --version'
 }
 
 @test "--env is set, and seen by inspect" {
-  spawn -n env --env 'A=b c' --env B= "$(make_project app)"
-  [ "$(docker exec env sh -c 'echo "$A|$B|${B-unset}"')" = "b c||" ]
+  spawn -n env-$$ --env 'A=b c' --env B= "$(make_project app)"
+  [ "$(docker exec env-$$ sh -c 'echo "$A|$B|${B-unset}"')" = "b c||" ]
 }
 
 @test "--secret is a file for the worker's user, in nothing that can be inspected, and goes with the worker" {
   project=$(make_others_project foreign)
   printf 'from file sk-planted-1' >"$HAL9000_PROJECT_ROOTS/secret"
-  TOKEN='from environment sk-planted-2' spawn -n keeper \
+  TOKEN='from environment sk-planted-2' spawn -n keeper-$$ \
     --secret KEY="$HAL9000_PROJECT_ROOTS/secret" --secret TOKEN "$project"
-  [ "$(docker exec keeper cat /run/secrets/KEY)" = "from file sk-planted-1" ]
-  [ "$(docker exec keeper cat /run/secrets/TOKEN)" = "from environment sk-planted-2" ]
-  [ "$(docker exec keeper stat -c '%a %u' /run/secrets/KEY)" = "400 $(stat -c %u "$project")" ]
-  run ! docker exec keeper sh -c 'echo x >/run/secrets/KEY'
-  { docker inspect keeper "$parent"; docker logs keeper; docker logs "$parent"
+  [ "$(docker exec keeper-$$ cat /run/secrets/KEY)" = "from file sk-planted-1" ]
+  [ "$(docker exec keeper-$$ cat /run/secrets/TOKEN)" = "from environment sk-planted-2" ]
+  [ "$(docker exec keeper-$$ stat -c '%a %u' /run/secrets/KEY)" = "400 $(stat -c %u "$project")" ]
+  run ! docker exec keeper-$$ sh -c 'echo x >/run/secrets/KEY'
+  { docker inspect keeper-$$ "$parent"; docker logs keeper-$$; docker logs "$parent"
     cat "$HAL9000_HOME"/sessions/*.json; "$scripts/coordinator.ts" list --json
     "$scripts/coordinator.ts" status --json; ps axww -o args; } >"$BATS_TEST_TMPDIR/all" 2>&1
   run -1 grep -c sk-planted "$BATS_TEST_TMPDIR/all"
-  "$scripts/coordinator.ts" stop keeper
+  "$scripts/coordinator.ts" stop keeper-$$
   [ -z "$(ls "$HAL9000_HOME/secrets/workers")" ]
 }
 
@@ -55,50 +55,50 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 
 @test "--mount is read-write, or read-only where it says so" {
   mkdir -p "$HAL9000_PROJECT_ROOTS/data"
-  spawn -n mounted --mount "$HAL9000_PROJECT_ROOTS/data:/data" \
+  spawn -n mounted-$$ --mount "$HAL9000_PROJECT_ROOTS/data:/data" \
     --mount "$HAL9000_PROJECT_ROOTS/data:/ro:ro" "$(make_project app)"
-  docker exec mounted touch /data/x /workspace/y
-  run -1 docker exec mounted touch /ro/x
+  docker exec mounted-$$ touch /data/x /workspace/y
+  run -1 docker exec mounted-$$ touch /ro/x
 }
 
 @test "--allow-any-path takes what is refused otherwise" {
   export HOME=$BATS_TEST_TMPDIR
   mkdir "$HOME/.ssh" && touch "$HOME/.ssh/known_hosts"
-  run -6 spawn -n keys "$HOME/.ssh"
-  spawn -n keys --allow-any-path "$HOME/.ssh"
-  docker exec keys test -e /workspace/known_hosts
+  run -6 spawn -n keys-$$ "$HOME/.ssh"
+  spawn -n keys-$$ --allow-any-path "$HOME/.ssh"
+  docker exec keys-$$ test -e /workspace/known_hosts
 }
 
 @test "a directory behind a flag is a directory, whatever it looks like" {
   for name in 007 1e3 0x10 true; do
     cd "$(make_project plain)" && mkdir -p "$name"
-    spawn -n numbered --allow-any-path "$name"
-    [ "$(inspect numbered '{{index .Config.Labels "hal9000.project"}}')" = "$PWD/$name" ]
-    "$scripts/coordinator.ts" stop numbered
-    "$scripts/spawn-worker.ts" -n numbered -d "$name"
-    [ "$(inspect numbered '{{index .Config.Labels "hal9000.project"}}')" = "$PWD/$name" ]
-    "$scripts/coordinator.ts" stop numbered
+    spawn -n numbered-$$ --allow-any-path "$name"
+    [ "$(inspect numbered-$$ '{{index .Config.Labels "hal9000.project"}}')" = "$PWD/$name" ]
+    "$scripts/coordinator.ts" stop numbered-$$
+    "$scripts/spawn-worker.ts" -n numbered-$$ -d "$name"
+    [ "$(inspect numbered-$$ '{{index .Config.Labels "hal9000.project"}}')" = "$PWD/$name" ]
+    "$scripts/coordinator.ts" stop numbered-$$
   done
 }
 
 @test "--standalone has a network of its own and needs no parent" {
-  spawn -n alone --standalone "$(make_project app)"
-  [ "$(inspect alone '{{.HostConfig.NetworkMode}}')" = bridge ]
-  run ! heartbeat alone
+  spawn -n alone-$$ --standalone "$(make_project app)"
+  [ "$(inspect alone-$$ '{{.HostConfig.NetworkMode}}')" = bridge ]
+  run ! heartbeat alone-$$
   run -0 "$scripts/coordinator.ts" list
-  [[ $output == *alone* ]]
+  [[ $output == *alone-$$* ]]
 }
 
 @test "-- COMMAND runs in the place of idling; its log is kept, its code passed on" {
   project=$(make_project app)
-  run -7 --separate-stderr "$scripts/spawn-worker.ts" -n once "$project" -- \
+  run -7 --separate-stderr "$scripts/spawn-worker.ts" -n once-$$ "$project" -- \
     sh -c 'echo "in $PWD"; echo problem >&2; exit 7'
   [ "$output" = "in /workspace" ]
   [[ $stderr == *problem* ]]
-  grep "in /workspace" "$HAL9000_HOME/logs/once.log"
-  grep problem "$HAL9000_HOME/logs/once.log"
+  grep "in /workspace" "$HAL9000_HOME/logs/once-$$.log"
+  grep problem "$HAL9000_HOME/logs/once-$$.log"
   [ "$(records)" = 0 ]
-  run -1 docker inspect once
+  run -1 docker inspect once-$$
 }
 
 @test "-- COMMAND reads what it is sent" {
@@ -108,19 +108,19 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 
 @test "an interrupted worker ends with its command, and its code is passed on" {
   project=$(make_project app)
-  run -130 bash -c "sleep 8 | timeout --preserve-status -s INT 2 '$scripts/spawn-worker.ts' -n broken '$project' -- sleep 100"
+  run -130 bash -c "sleep 8 | timeout --preserve-status -s INT 2 '$scripts/spawn-worker.ts' -n broken-$$ '$project' -- sleep 100"
   [[ $output != *Detached* ]]
-  run -1 docker inspect broken
+  run -1 docker inspect broken-$$
   [ "$(records)" = 0 ]
 }
 
 @test "a spawn-worker that is told to end ends its worker" {
   project=$(make_project app)
   for signal in TERM HUP; do
-    sleep 20 | "$scripts/spawn-worker.ts" -n broken "$project" -- sleep 100 >/dev/null 2>&1 3>&- &
-    wait_for 10 docker exec broken true
-    pkill -"$signal" -fo "spawn-worker[.][jt]s -n broken"
-    gone() { ! docker inspect broken; }
+    sleep 20 | "$scripts/spawn-worker.ts" -n broken-$$ "$project" -- sleep 100 >/dev/null 2>&1 3>&- &
+    wait_for 10 docker exec broken-$$ true
+    pkill -"$signal" -fo "spawn-worker[.][jt]s -n broken-$$"
+    gone() { ! docker inspect broken-$$; }
     wait_for 10 gone
     pkill -x sleep -P $$ || true
   done
@@ -128,114 +128,114 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 }
 
 @test "a command that is not there is 127, and leaves nothing" {
-  run -127 "$scripts/spawn-worker.ts" -n nope "$(make_project app)" -- no-such-command
-  run -1 docker inspect nope
+  run -127 "$scripts/spawn-worker.ts" -n nope-$$ "$(make_project app)" -- no-such-command
+  run -1 docker inspect nope-$$
   [ "$(records)" = 0 ]
 }
 
 @test "--no-rm keeps a worker that has ended; stop removes it" {
-  run -3 "$scripts/spawn-worker.ts" --no-rm -n kept-exit "$(make_project app)" -- sh -c 'exit 3'
+  run -3 "$scripts/spawn-worker.ts" --no-rm -n kept-exit-$$ "$(make_project app)" -- sh -c 'exit 3'
   sleep 3 # longer than the parent waits before it retires one
   run -0 "$scripts/coordinator.ts" status
-  [[ $output == *kept-exit*"Exited (3)"* ]]
-  "$scripts/coordinator.ts" stop kept-exit
-  run -1 docker inspect kept-exit
+  [[ $output == *kept-exit-$$*"Exited (3)"* ]]
+  "$scripts/coordinator.ts" stop kept-exit-$$
+  run -1 docker inspect kept-exit-$$
 }
 
 @test "a worker that ends while nobody watches is retired by the parent, its log kept" {
-  spawn -n ends "$(make_project app)" -- sh -c 'echo last words; sleep 0.5; exit 5'
-  gone() { ! docker inspect ends; }
+  spawn -n ends-$$ "$(make_project app)" -- sh -c 'echo last words; sleep 0.5; exit 5'
+  gone() { ! docker inspect ends-$$; }
   wait_for 15 gone
-  grep "last words" "$HAL9000_HOME/logs/ends.log"
+  grep "last words" "$HAL9000_HOME/logs/ends-$$.log"
   closed() { [ "$(records)" = 0 ]; }
   wait_for 5 closed
-  [ "$("$scripts/coordinator.ts" status --json | jq '.ended[] | select(.name == "ends").exitCode')" = 5 ]
-  [[ $("$scripts/coordinator.ts" logs ends) == *"last words"* ]]
+  [ "$("$scripts/coordinator.ts" status --json | jq --arg name ends-$$ '.ended[] | select(.name == $name).exitCode')" = 5 ]
+  [[ $("$scripts/coordinator.ts" logs ends-$$) == *"last words"* ]]
 }
 
 @test "a worker that runs out of memory is said to have been OOM-killed" {
-  spawn -n hungry --memory 32m "$(make_project app)"
-  docker exec hungry bash -c 'x=x; while :; do x=$x$x; done' || true
-  told() { "$scripts/coordinator.ts" status | grep 'hungry.*OOM-killed at 32 MiB'; }
+  spawn -n hungry-$$ --memory 32m "$(make_project app)"
+  docker exec hungry-$$ bash -c 'x=x; while :; do x=$x$x; done' || true
+  told() { "$scripts/coordinator.ts" status | grep "hungry-$$.*OOM-killed at 32 MiB"; }
   wait_for 10 told
 }
 
 @test "a worker whose command runs out of memory is said to have ended so" {
-  run -137 "$scripts/spawn-worker.ts" -n eater --memory 32m "$(make_project app)" -- \
+  run -137 "$scripts/spawn-worker.ts" -n eater-$$ --memory 32m "$(make_project app)" -- \
     bash -c 'x=x; while :; do x=$x$x; done'
-  [[ $output == *'"eater" ran out of memory at its limit of 32 MiB'*"--memory"* ]]
-  [[ $("$scripts/coordinator.ts" logs eater) == *"[hal9000] OOM-killed at 32 MiB"* ]]
+  [[ $output == *"\"eater-$$\" ran out of memory at its limit of 32 MiB"*"--memory"* ]]
+  [[ $("$scripts/coordinator.ts" logs eater-$$) == *"[hal9000] OOM-killed at 32 MiB"* ]]
   run -0 "$scripts/coordinator.ts" status
-  [[ $output == *"eater"*"exit code 137, OOM-killed at 32 MiB"* ]]
+  [[ $output == *"eater-$$"*"exit code 137, OOM-killed at 32 MiB"* ]]
 }
 
 @test "list, count, status and stats agree, in text and in JSON" {
-  spawn -n first "$(make_project app)"
-  spawn -n further "$(make_project app)"
+  spawn -n first-$$ "$(make_project app)"
+  spawn -n further-$$ "$(make_project app)"
   [ "$("$scripts/coordinator.ts" count)" = 2 ]
   [ "$("$scripts/coordinator.ts" count --json | jq .count)" = 2 ]
   for what in list status stats; do
     run -0 --separate-stderr "$scripts/coordinator.ts" "$what"
-    [[ $output == *first*further* ]]
+    [[ $output == *first-$$*further-$$* ]]
     run -0 --separate-stderr "$scripts/coordinator.ts" "$what" --json
-    [ "$(jq -r '(.workers? // .) | map(.name) | join(" ")' <<<"$output")" = "first further" ]
+    [ "$(jq -r '(.workers? // .) | map(.name) | join(" ")' <<<"$output")" = "first-$$ further-$$" ]
   done
   [ "$("$scripts/coordinator.ts" stats --json | jq '.[0].memoryBytes > 0')" = true ]
 }
 
 @test "several stops run at once" {
   for name in s1 s2 s3 s4; do
-    spawn -n "$name" "$(make_project app)" -- sh -c 'trap "sleep 1; exit" TERM; while :; do sleep 0.1; done'
+    spawn -n "$name-$$" "$(make_project app)" -- sh -c 'trap "sleep 1; exit" TERM; while :; do sleep 0.1; done'
   done
   sleep 0.5 # until the traps are set
   start=$(date +%s%N)
-  "$scripts/coordinator.ts" stop s1 s2 s3 s4
+  "$scripts/coordinator.ts" stop s{1..4}-$$
   [ $((($(date +%s%N) - start) / 1000000)) -lt 3500 ]
 }
 
 @test "logs shows and follows a live worker" {
-  spawn -n talker "$(make_project app)" -- sh -c 'echo first; sleep 1; echo second; sleep 60'
-  run -0 timeout 5 "$scripts/coordinator.ts" logs talker --tail 1
-  run -124 timeout 4 "$scripts/coordinator.ts" logs -f talker
+  spawn -n talker-$$ "$(make_project app)" -- sh -c 'echo first; sleep 1; echo second; sleep 60'
+  run -0 timeout 5 "$scripts/coordinator.ts" logs talker-$$ --tail 1
+  run -124 timeout 4 "$scripts/coordinator.ts" logs -f talker-$$
   [[ $output == *first*second* ]]
-  [[ $("$scripts/coordinator.ts" logs talker --tail 1) == *second* ]]
+  [[ $("$scripts/coordinator.ts" logs talker-$$ --tail 1) == *second* ]]
 }
 
 @test "a live worker that has lost its record is adopted" {
-  spawn -n forgotten "$(make_project app)"
-  before=$(jq -S 'del(.createdAt)' "$HAL9000_HOME/sessions/forgotten.json")
-  rm "$HAL9000_HOME/sessions/forgotten.json"
-  spawn -n ends-now "$(make_project app)"
-  docker kill ends-now
-  wait_for 15 test -e "$HAL9000_HOME/sessions/forgotten.json"
-  [ "$(jq -S 'del(.createdAt)' "$HAL9000_HOME/sessions/forgotten.json")" = "$before" ]
-  [ "$(inspect forgotten '{{.State.Running}}')" = true ]
+  spawn -n forgotten-$$ "$(make_project app)"
+  before=$(jq -S 'del(.createdAt)' "$HAL9000_HOME/sessions/forgotten-$$.json")
+  rm "$HAL9000_HOME/sessions/forgotten-$$.json"
+  spawn -n ends-now-$$ "$(make_project app)"
+  docker kill ends-now-$$
+  wait_for 15 test -e "$HAL9000_HOME/sessions/forgotten-$$.json"
+  [ "$(jq -S 'del(.createdAt)' "$HAL9000_HOME/sessions/forgotten-$$.json")" = "$before" ]
+  [ "$(inspect forgotten-$$ '{{.State.Running}}')" = true ]
 }
 
 @test "a container that only has a worker's labels is let be" {
-  docker run -d --name stranger --label "hal9000.instance=$HAL9000_PREFIX" \
+  docker run -d --name stranger-$$ --label "hal9000.instance=$HAL9000_PREFIX" \
     --label hal9000.role=worker --user nobody "$HAL9000_IMAGE_REPO:worker" sleep 60
-  spawn -n ends-now "$(make_project app)"
-  docker kill ends-now
-  said() { [ "$(docker logs "$parent" 2>&1 | grep -c '"stranger" was not made here')" = 1 ]; }
+  spawn -n ends-now-$$ "$(make_project app)"
+  docker kill ends-now-$$
+  said() { [ "$(docker logs "$parent" 2>&1 | grep -c "\"stranger-$$\" was not made here")" = 1 ]; }
   wait_for 15 said
-  [ "$(inspect stranger '{{.State.Running}}')" = true ]
-  [ ! -e "$HAL9000_HOME/sessions/stranger.json" ]
+  [ "$(inspect stranger-$$ '{{.State.Running}}')" = true ]
+  [ ! -e "$HAL9000_HOME/sessions/stranger-$$.json" ]
   [ ! -e "$HAL9000_HOME/sessions/damaged" ]
-  docker rm -f stranger
+  docker rm -f stranger-$$
 }
 
 @test "a renamed worker is retired with its record, and its log shown by id" {
-  id=$(spawn -n before "$(make_project app)" -- sh -c 'echo said; sleep 60')
-  docker rename before after
+  id=$(spawn -n before-$$ "$(make_project app)" -- sh -c 'echo said; sleep 60')
+  docker rename before-$$ after-$$
   [[ $("$scripts/coordinator.ts" logs "$id") == *said* ]]
-  "$scripts/coordinator.ts" stop after
+  "$scripts/coordinator.ts" stop after-$$
   [ "$(records)" = 0 ]
 }
 
 @test "a record whose worker is gone is closed" {
-  spawn -n gone "$(make_project app)"
-  docker rm --force gone
+  spawn -n gone-$$ "$(make_project app)"
+  docker rm --force gone-$$
   closed() { [ "$(records)" = 0 ]; }
   wait_for 15 closed
 }
@@ -243,8 +243,8 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 @test "spawn in the parent takes a project outside the roots by a helper" {
   outside=$(mktemp -d "$HAL9000_TEST_ROOT/outside.XXXX")
   as_root chown 1234:2345 "$outside"
-  docker exec "$parent" /scripts/spawn-worker -d -n far "$outside"
-  [ "$(inspect far '{{.Config.User}}')" = 1234:2345 ]
+  docker exec "$parent" /scripts/spawn-worker -d -n far-$$ "$outside"
+  [ "$(inspect far-$$ '{{.Config.User}}')" = 1234:2345 ]
   run -4 docker exec "$parent" /scripts/spawn-worker -d "$HAL9000_TEST_ROOT/gone"
   [[ $output == *"there is no such file or directory"* ]]
   [ -z "$(docker ps --all --quiet --filter label=hal9000.role=helper --filter "name=$HAL9000_PREFIX-helper")" ]

@@ -23,20 +23,20 @@ teardown() {
 # Every container, volume and file that a command of another home could have changed.
 everything() {
   docker ps --all --no-trunc --format '{{.Names}} {{.ID}} {{.State}}' --filter "label=hal9000.instance=$HAL9000_PREFIX" | sort
-  docker volume ls --quiet --filter "name=$HAL9000_PREFIX" | sort
+  docker volume ls --quiet --filter "name=$HAL9000_PREFIX-" | sort
   find "$here/sessions" "$here/claude" "$here/backups" "$here/config" "$here/secrets" -type f | sort
   find "$other" -type f -exec sha256sum {} + | sort
 }
 
 @test "no command with another home changes an instance" {
   project=$(make_project owned)
-  spawn -n owned "$project"
+  spawn -n owned-$$ "$project"
   "$claudy" pool start --min-warm 0 >/dev/null
   everything >"$BATS_TEST_TMPDIR/before"
   failed=0
   while read -r command; do
     status=0
-    output=$(HAL9000_HOME=$other PATH=$scripts:$PATH P=$project bash -c "$command" 2>&1 </dev/null) || status=$?
+    output=$(HAL9000_HOME=$other PATH=$scripts:$PATH P=$project W=owned-$$ bash -c "$command" 2>&1 </dev/null) || status=$?
     if [ "$status" != 5 ] || [[ $output != *"belongs to $here"* ]] || [[ $output != *HAL9000_PREFIX=*HAL9000_HOME=* ]] ||
       ! everything | diff "$BATS_TEST_TMPDIR/before" - >&2; then
       echo "$command: exit code $status, $output" >&2
@@ -46,11 +46,11 @@ everything() {
 claudy.ts daemon start
 claudy.ts daemon stop
 claudy.ts daemon restart
-coordinator.ts stop owned
+coordinator.ts stop $W
 coordinator.ts stop-all --yes
-claudy.ts stop owned
-claudy.ts sessions rm owned --yes
-claudy.ts sessions sync owned
+claudy.ts stop $W
+claudy.ts sessions rm $W --yes
+claudy.ts sessions sync $W
 claudy.ts --detach --yes $P
 claudy.ts run --yes hello
 spawn-worker.ts -d -n intruder $P
@@ -87,7 +87,7 @@ COMMANDS
 }
 
 @test "what an instance makes carries its home" {
-  spawn -n labelled "$(make_project owned)"
+  spawn -n labelled-$$ "$(make_project owned)"
   homes=$(docker ps --all --filter "label=hal9000.instance=$HAL9000_PREFIX" --format '{{.Label "hal9000.home"}}' | sort -u)
   [ "$homes" = "$here" ]
   for volume in chromadb plugins memorybank; do
@@ -112,7 +112,7 @@ COMMANDS
     run -1 docker inspect "$id"
     "$claudy" logs "$session"
     # A name that was chosen is refused, with what can be done about it.
-    spawn -n second-own "$project"
+    spawn -n second-own-$$ "$project"
     run -5 spawn -n "$session" "$project"
     [[ $output == *"the name is taken by a worker of instance \"${HAL9000_PREFIX%-second}\""*"Choose another --name"* ]]
   )

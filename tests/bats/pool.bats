@@ -1,18 +1,10 @@
-# Warm workers, in an instance of their own: the pool, claims, and what becomes
-# of both when something is killed.
+# Warm workers: the pool, claims, and what becomes of both when something is killed.
 
 load ../helper/load
 
 setup_file() {
-  export HAL9000_PREFIX=${HAL9000_PREFIX%-pool}-pool
-  export HAL9000_HOME=$HAL9000_TEST_ROOT/pool-home
-  "$scripts/claudy.ts" daemon start >/dev/null
+  start_instance
   "$scripts/pool-manager.ts" start --min-warm 2 --max-warm 10 >/dev/null
-}
-
-teardown_file() {
-  load ../helper/load
-  remove_instance "$HAL9000_PREFIX"
 }
 
 setup() {
@@ -51,14 +43,14 @@ claimed() { born_warm '{{.Names}}' | grep -v -- "^$HAL9000_PREFIX-warm-" | sort;
 full() { [ "$(pool_json '.warm | length')" -ge "$(pool_json .minWarm)" ]; }
 
 @test "no set-uid file and no device works in what a claim attaches" {
-  claim -n guarded "$(make_project guarded)"
+  claim -n guarded-$$ "$(make_project guarded)"
   for target in /workspace /home/claude/.claude; do
-    docker exec guarded cat /proc/self/mountinfo | awk -v at="$target" '$5 == at { print $6 }' |
+    docker exec guarded-$$ cat /proc/self/mountinfo | awk -v at="$target" '$5 == at { print $6 }' |
       grep -q 'nosuid,nodev'
   done
-  run docker exec guarded chmod u+s /workspace
+  run docker exec guarded-$$ chmod u+s /workspace
   [[ $output == *"Operation not permitted"* ]]
-  run ! docker exec guarded sh -c "echo 6.6.6.6 evil >>/etc/hosts"
+  run ! docker exec guarded-$$ sh -c "echo 6.6.6.6 evil >>/etc/hosts"
 }
 
 @test "status has the words that scripts know" {
@@ -75,18 +67,18 @@ full() { [ "$(pool_json '.warm | length')" -ge "$(pool_json .minWarm)" ]; }
 @test "a claim is a worker on the project under its name, in every command" {
   project=$(make_project claimed)
   echo content >"$project/file"
-  run -0 --separate-stderr "$scripts/spawn-worker.ts" -d -n mine --json "$project"
+  run -0 --separate-stderr "$scripts/spawn-worker.ts" -d -n mine-$$ --json "$project"
   [ "$(jq -r .start <<<"$output")" = warm ]
   [ "$(jq -r .project <<<"$output")" = "$project" ]
-  [ "$(docker exec mine cat file)" = content ]
-  [ "$(docker exec mine stat -c %a:%u /home/claude/.claude)" = "700:$(id -u)" ]
-  docker exec mine claude --version
-  [[ $("$scripts/coordinator.ts" list) == *mine*"$project"* ]]
+  [ "$(docker exec mine-$$ cat file)" = content ]
+  [ "$(docker exec mine-$$ stat -c %a:%u /home/claude/.claude)" = "700:$(id -u)" ]
+  docker exec mine-$$ claude --version
+  [[ $("$scripts/coordinator.ts" list) == *mine-$$*"$project"* ]]
   [ "$("$scripts/coordinator.ts" count)" = 1 ]
-  [[ $("$scripts/coordinator.ts" status) == *mine*"$project"* ]]
-  [ "$(pool_json '.busy[0].name')" = mine ]
-  heartbeat mine
-  "$scripts/coordinator.ts" stop mine
+  [[ $("$scripts/coordinator.ts" status) == *mine-$$*"$project"* ]]
+  [ "$(pool_json '.busy[0].name')" = mine-$$ ]
+  heartbeat mine-$$
+  "$scripts/coordinator.ts" stop mine-$$
   [ "$(claimed)" = "" ]
   [ -z "$(ls "$HAL9000_HOME/pool/claims")" ]
   [ "$(cat "$project/file")" = content ]
@@ -112,10 +104,11 @@ full() { [ "$(pool_json '.warm | length')" -ge "$(pool_json .minWarm)" ]; }
   wait_for 2 full
 }
 
+# bats test_tags=soak
 @test "50 claims at once on 10 warm workers, again and again: none has two owners" {
   project=$(make_project claimed)
   pool start --min-warm 10 >/dev/null
-  for _ in $(seq "${ROUNDS:-4}"); do
+  for _ in $(seq "$soak"); do
     pool warm >/dev/null
     [ "$(pool_json '.warm | length')" = 10 ]
     rm -f "$BATS_TEST_TMPDIR"/id.*
@@ -208,8 +201,8 @@ claim_request() { # claim_request ID PROJECT
 
 @test "a name that is taken stays whose it is" {
   project=$(make_project claimed)
-  claim -n taken "$project"
-  run -5 "$scripts/spawn-worker.ts" -d -n taken "$project"
+  claim -n taken-$$ "$project"
+  run -5 "$scripts/spawn-worker.ts" -d -n taken-$$ "$project"
   docker run --detach --name "$HAL9000_PREFIX-other" --entrypoint sleep "$HAL9000_IMAGE_REPO:worker" 60
   before=$(claimed)
   run -7 claim -n "$HAL9000_PREFIX-other" "$project"
@@ -220,24 +213,24 @@ claim_request() { # claim_request ID PROJECT
 }
 
 @test "other limits are set on the claimed worker" {
-  claim -n tight --memory 512m --cpus 0.5 --pids-limit 50 "$(make_project claimed)"
-  [ "$(inspect tight '{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}')" = \
+  claim -n tight-$$ --memory 512m --cpus 0.5 --pids-limit 50 "$(make_project claimed)"
+  [ "$(inspect tight-$$ '{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}')" = \
     "536870912 536870912 500000000 50" ]
 }
 
 @test "a claimed worker sees its project and its home, and no more of the host" {
   project=$(make_project claimed)
   other=$(make_project other)
-  claim -n one "$project"
-  claim -n two "$other"
+  claim -n one-$$ "$project"
+  claim -n two-$$ "$other"
   # Of the worker's mounts, those that begin below the test's directory.
   seen() { docker exec "$1" sed 's/.* - //' /proc/self/mountinfo >/dev/null; docker exec "$1" cat /proc/self/mountinfo |
     awk -v root="$HAL9000_TEST_ROOT" 'index($4, root) { print $5 }' | sort | xargs; }
-  [ "$(seen one)" = "/config/claude /etc/group /etc/hostname /etc/hosts /etc/passwd /etc/resolv.conf /home/claude/.claude /run/hal9000/credentials /workspace" ]
-  docker exec one sh -c 'echo from one >/workspace/f; echo kept >/home/claude/.claude/f'
+  [ "$(seen one-$$)" = "/config/claude /etc/group /etc/hostname /etc/hosts /etc/passwd /etc/resolv.conf /home/claude/.claude /run/hal9000/credentials /workspace" ]
+  docker exec one-$$ sh -c 'echo from one >/workspace/f; echo kept >/home/claude/.claude/f'
   [ "$(cat "$project/f")" = "from one" ]
-  run ! docker exec two cat /workspace/f
-  run ! docker exec two cat /home/claude/.claude/f
+  run ! docker exec two-$$ cat /workspace/f
+  run ! docker exec two-$$ cat /home/claude/.claude/f
   # Nothing is mounted where another looks: not on the host, not in the parent.
   [ -z "$(mounts_here)" ]
   run ! docker exec "$parent" grep -F "/workspace" /proc/self/mountinfo
@@ -246,27 +239,27 @@ claim_request() { # claim_request ID PROJECT
 @test "what is made in a claimed worker is the project owner's; git and whoami work" {
   project=$(make_project repo)
   git -C "$project" init --quiet
-  claim -n git "$project"
-  docker exec git touch made
+  claim -n git-$$ "$project"
+  docker exec git-$$ touch made
   [ "$(owner_of "$project/made")" = "$(owner_of "$project")" ]
-  [[ $(docker exec git git status --short) == *"?? made"* ]]
+  [[ $(docker exec git-$$ git status --short) == *"?? made"* ]]
   name=claude
   [ "$(id -u)" != 0 ] || name=root
-  [ "$(docker exec git whoami)" = "$name" ]
+  [ "$(docker exec git-$$ whoami)" = "$name" ]
 }
 
 @test "links: one that leads to a project is followed once, elsewhere refused" {
   project=$(make_project claimed)
   echo content >"$project/file"
   ln -sfn "$project" "$HAL9000_PROJECT_ROOTS/link"
-  claim -n linked "$HAL9000_PROJECT_ROOTS/link"
-  [ "$(docker exec linked cat file)" = content ]
-  [ "$(jq -r .project.path "$HAL9000_HOME/sessions/linked.json")" = "$project" ]
+  claim -n linked-$$ "$HAL9000_PROJECT_ROOTS/link"
+  [ "$(docker exec linked-$$ cat file)" = content ]
+  [ "$(jq -r .project.path "$HAL9000_HOME/sessions/linked-$$.json")" = "$project" ]
   for target in "$HAL9000_HOME/workers" "$HAL9000_HOME" /etc; do
     ln -sfn "$target" "$HAL9000_PROJECT_ROOTS/trap"
-    run "$scripts/spawn-worker.ts" -d -n trapped "$HAL9000_PROJECT_ROOTS/trap"
+    run "$scripts/spawn-worker.ts" -d -n trapped-$$ "$HAL9000_PROJECT_ROOTS/trap"
     [ "$status" != 0 ]
-    run -1 docker inspect trapped
+    run -1 docker inspect trapped-$$
   done
 }
 
@@ -283,7 +276,7 @@ claim_request() { # claim_request ID PROJECT
   }
   run -0 ask "$HAL9000_HOME/run/mounter/mounter.sock" \
     "$(attach "$worker" "$pid" "$project/trap/secrets" 0)" \
-    "$(attach "$worker" "$pid" "$HAL9000_PROJECT_ROOTS/../pool-home/secrets" 0)" \
+    "$(attach "$worker" "$pid" "$HAL9000_PROJECT_ROOTS/../home/secrets" 0)" \
     "$(attach "$worker" "$pid" "$HAL9000_HOME/secrets" 0)" \
     "$(attach "$worker" "$pid" /etc 0)" \
     "$(attach "$worker" "$pid" "$project" 77)" \
@@ -307,26 +300,26 @@ claim_request() { # claim_request ID PROJECT
   as_root mount -t tmpfs none "$project/ro"
   touch "$project/ro/there" "$project/rw/there"
   as_root mount -o remount,ro "$project/ro"
-  claim -n nested "$project"
-  docker exec nested touch /workspace/made /workspace/rw/made
-  docker exec nested test -e /workspace/ro/there
-  run ! docker exec nested touch /workspace/ro/made
+  claim -n nested-$$ "$project"
+  docker exec nested-$$ touch /workspace/made /workspace/rw/made
+  docker exec nested-$$ test -e /workspace/ro/there
+  run ! docker exec nested-$$ touch /workspace/ro/made
   [[ $output == *"Read-only file system"* ]]
 }
 
 @test "a read-only project stays read-only" {
   project=$(make_project readonly)
   as_root mount -t tmpfs -o "ro,uid=$(id -u),gid=$(id -g)" none "$project"
-  claim -n readonly "$project"
-  run ! docker exec readonly touch /workspace/made
+  claim -n readonly-$$ "$project"
+  run ! docker exec readonly-$$ touch /workspace/made
 }
 
 @test "a project on a file system that was mounted after the pool began" {
   project=$(make_project late)
   as_root mount -t tmpfs -o "uid=$(id -u),gid=$(id -g)" none "$project"
   echo content >"$project/file"
-  claim -n late "$project"
-  [ "$(docker exec late cat file)" = content ]
+  claim -n late-$$ "$project"
+  [ "$(docker exec late-$$ cat file)" = content ]
 }
 
 @test "paths of every kind" {
@@ -344,32 +337,32 @@ line"; do
 
 @test "a project that was deleted before the claim, and one after it" {
   project=$(make_project deleted)
-  claim -n deleted "$project"
+  claim -n deleted-$$ "$project"
   rmdir "$project"
   run -4 "$scripts/spawn-worker.ts" -d -n none "$project"
   [[ $output == *"there is no such file or directory"* ]]
-  [[ $("$scripts/coordinator.ts" list) == *deleted* ]]
-  "$scripts/coordinator.ts" stop deleted
+  [[ $("$scripts/coordinator.ts" list) == *deleted-$$* ]]
+  "$scripts/coordinator.ts" stop deleted-$$
   [ -z "$(claimed)" ]
 }
 
 @test "a claimed worker that is restarted has its project again" {
   project=$(make_project claimed)
   echo content >"$project/file"
-  claim -n again "$project"
-  docker restart --time 1 again
-  there() { [ "$(docker exec again cat /workspace/file)" = content ]; }
+  claim -n again-$$ "$project"
+  docker restart --time 1 again-$$
+  there() { [ "$(docker exec again-$$ cat /workspace/file)" = content ]; }
   wait_for 5 there
 }
 
 @test "a claimed worker that has lost its record is adopted from its claim" {
   project=$(make_project claimed)
-  claim -n lost "$project"
-  rm "$HAL9000_HOME/sessions/lost.json"
-  "$scripts/spawn-worker.ts" -d --cold -n other "$project"
-  docker kill other
-  wait_for 15 test -e "$HAL9000_HOME/sessions/lost.json"
-  [ "$(jq -r .project.path "$HAL9000_HOME/sessions/lost.json")" = "$project" ]
+  claim -n lost-$$ "$project"
+  rm "$HAL9000_HOME/sessions/lost-$$.json"
+  "$scripts/spawn-worker.ts" -d --cold -n other-$$ "$project"
+  docker kill other-$$
+  wait_for 15 test -e "$HAL9000_HOME/sessions/lost-$$.json"
+  [ "$(jq -r .project.path "$HAL9000_HOME/sessions/lost-$$.json")" = "$project" ]
 }
 
 @test "scale: no number is wrong usage, more than the maximum is capped" {
@@ -413,15 +406,15 @@ line"; do
     docker build --quiet --tag "$HAL9000_IMAGE_REPO:worker" -
   pool warm
   after=$(pool_json '.warm[].id')
-  claim -n changed "$project"
-  label=$(inspect changed '{{index .Config.Labels "changed"}}')
+  claim -n changed-$$ "$project"
+  label=$(inspect changed-$$ '{{index .Config.Labels "changed"}}')
   [ "$label" = true ]
   run ! grep -F "$before" <<<"$after"
 }
 
 @test "drain, cleanup and stop touch no claimed worker" {
   project=$(make_project claimed)
-  claim -n stays "$project"
+  claim -n stays-$$ "$project"
   pool start --check-interval 1 >/dev/null
   pool cleanup
   pool drain
@@ -430,8 +423,8 @@ line"; do
   pool stop
   run -1 docker inspect "$mounter"
   [ "$(pool_json .running)" = false ]
-  [ "$(born_warm '{{.Names}}')" = stays ]
-  docker exec stays touch /workspace/still
+  [ "$(born_warm '{{.Names}}')" = stays-$$ ]
+  docker exec stays-$$ touch /workspace/still
   run -4 pool drain
   [[ $output == *"No pool runs"* ]]
   "$scripts/claudy.ts" daemon restart >/dev/null
@@ -440,8 +433,9 @@ line"; do
   [ "$("$scripts/spawn-worker.ts" -d --json "$project" | jq -r .reason)" = "no pool runs" ]
 }
 
+# bats test_tags=soak
 @test "a pool that is stopped and started at once serves" {
-  for _ in 1 2 3; do
+  for _ in $(seq "$soak"); do
     pool stop
     pool start >/dev/null
     pool warm >/dev/null
@@ -451,33 +445,33 @@ line"; do
 
 @test "claims go on over a restart of the daemon, warm workers go with its stop" {
   project=$(make_project claimed)
-  claim -n stays "$project"
+  claim -n stays-$$ "$project"
   "$scripts/claudy.ts" daemon restart >/dev/null
   wait_for 10 full
-  claim -n more "$project"
+  claim -n more-$$ "$project"
   "$scripts/claudy.ts" daemon stop
-  [ "$(born_warm '{{.Names}}' | sort | xargs)" = "more stays" ]
+  [ "$(born_warm '{{.Names}}' | sort | xargs)" = "more-$$ stays-$$" ]
   run -1 docker inspect "$mounter"
   "$scripts/claudy.ts" daemon start >/dev/null
   wait_for 10 full
-  docker exec stays touch /workspace/still
+  docker exec stays-$$ touch /workspace/still
 }
 
 # Claims as fast as they come while something is killed under them; what each
 # was answered is in $BATS_TEST_TMPDIR/got.
-storm() { # storm COMMAND...: run three times during it
-  : >"$BATS_TEST_TMPDIR/got"
+storm() { # storm COMMAND...: run at least twice during it
   pids=()
   for client in 1 2 3 4; do
-    for _ in $(seq 12); do
+    until [ -e "$BATS_TEST_TMPDIR/over" ]; do
       "$scripts/spawn-worker.ts" -d --warm-only "$ground" 2>/dev/null >>"$BATS_TEST_TMPDIR/got.$client" || true
     done 3>&- &
     pids+=($!)
   done
-  for _ in 1 2 3; do
+  for _ in $(seq 0 "$soak"); do
     sleep 1
     "$@"
   done
+  touch "$BATS_TEST_TMPDIR/over"
   wait "${pids[@]}"
   cat "$BATS_TEST_TMPDIR"/got.* >"$BATS_TEST_TMPDIR/got"
 }
@@ -523,6 +517,7 @@ storm_project() {
   (cd "$ground" && sha256sum file* >sum)
 }
 
+# bats test_tags=soak
 @test "kill -9 of the manager in a storm of claims" {
   storm_project
   manager() { docker exec "$parent" pkill -9 -f "/scripts/pool-manager serve"; }
@@ -530,6 +525,7 @@ storm_project() {
   stormed
 }
 
+# bats test_tags=soak
 @test "kill -9 of the mounter in a storm of claims" {
   storm_project
   kill_mounter() { docker kill --signal KILL "$mounter" || true; }
@@ -537,6 +533,7 @@ storm_project() {
   stormed
 }
 
+# bats test_tags=soak
 @test "kill -9 of the parent in a storm of claims" {
   storm_project
   kill_parent() {
@@ -548,7 +545,7 @@ storm_project() {
 
 @test "prune, clean and rm -rf with claims alive: every project file is there" {
   storm_project
-  claim -n alive "$ground"
+  claim -n alive-$$ "$ground"
   # Not the others' volumes: those of this instance.
   docker volume prune --force --filter "label=hal9000.instance=$HAL9000_PREFIX"
   run -5 "$scripts/init-volumes.ts" --clean --yes
@@ -557,8 +554,8 @@ storm_project() {
   run -5 "$scripts/init-volumes.ts" --clean --yes
   rm -rf "$HAL9000_HOME"
   (cd "$ground" && sha256sum --check --quiet sum)
-  [ "$(docker exec alive cat /workspace/sum)" = "$(cat "$ground/sum")" ]
-  docker rm --force alive
+  [ "$(docker exec alive-$$ cat /workspace/sum)" = "$(cat "$ground/sum")" ]
+  docker rm --force alive-$$
   (cd "$ground" && sha256sum --check --quiet sum)
   "$scripts/claudy.ts" daemon start >/dev/null
 }

@@ -5,9 +5,11 @@ load ../helper/load
 claudy=$scripts/claudy.ts
 deno=$(echo "$repo"/node_modules/@deno/*/deno)
 port=20333
-host_port=28333
 
-setup() { project=$(make_project served); }
+setup() {
+  project=$(make_project served)
+  host_port=$(free_port)
+}
 
 teardown() {
   after_failure
@@ -26,12 +28,12 @@ open_port() {
 answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "$1" ]; }
 
 @test "ports tells who listens, and whose the port is" {
-  serve server
+  serve server-$$
   listed() { "$claudy" ports --json | jq -e --argjson port $port '.listeners[] | select(.port == $port)'; }
   wait_for 60 listed
-  [ "$(listed | jq -r '.container + " " + .process + " " + .address')" = "server deno localhost" ]
+  [ "$(listed | jq -r '.container + " " + .process + " " + .address')" = "server-$$ deno localhost" ]
   "$claudy" ports --json | jq -e '.listeners[] | select(.port == 8000 and .container == "'"$HAL9000_PREFIX-mcp"'")'
-  [[ $("$claudy" ports) == *"server"*"deno"* ]]
+  [[ $("$claudy" ports) == *"server-$$"*"deno"* ]]
   [ "$(listed | jq -r .reservedFor)" = null ]
   # The port is in a range that is another's.
   jq -nc --arg project "$project" '{version: 1, name: "holder", project: $project, portBase: 20320,
@@ -42,53 +44,53 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
 }
 
 @test "a worker's own programs change nothing about who listens" {
-  spawn -n liar --mount "$deno:/opt/deno:ro" "$project" -- /opt/deno eval "
+  spawn -n liar-$$ --mount "$deno:/opt/deno:ro" "$project" -- /opt/deno eval "
     const held = [];
     for (let port = 31000; port < 33000; port++) held.push(Deno.listen({ port, hostname: '127.0.0.1' }));
     await new Promise((resolve) => setTimeout(resolve, 1e9))"
   # As a user of nobody else's: they are counted for each user.
-  docker exec --detach --user 54321 liar /opt/deno eval "
+  docker exec --detach --user $((100000 + $$)) liar-$$ /opt/deno eval "
     const { symbols } = Deno.dlopen('libc.so.6', { inotify_init: { parameters: [], result: 'i32' } });
     for (let count = 0; count < $(($(cat /proc/sys/fs/inotify/max_user_instances) / 2 + 6)); count++) symbols.inotify_init();
     await new Promise((resolve) => setTimeout(resolve, 1e9))"
   # Forged: it would tell that a worker holds ChromaDB's port, or nothing at all.
   for program in cat readlink bash ps pgrep; do
-    docker exec --user 0 liar sh -c "mkdir -p /usr/local/bin; printf '#!/bin/sh\nsleep 1000\n' >/usr/local/bin/$program
+    docker exec --user 0 liar-$$ sh -c "mkdir -p /usr/local/bin; printf '#!/bin/sh\nsleep 1000\n' >/usr/local/bin/$program
       chmod 755 /usr/local/bin/$program"
   done
-  holds() { "$claudy" ports --json | jq -e '[.listeners[] | select(.container == "liar")] | length == 100'; }
+  holds() { "$claudy" ports --json | jq -e --arg name liar-$$ '[.listeners[] | select(.container == $name)] | length == 100'; }
   wait_for 60 holds
   run -0 "$claudy" ports --json
   jq -e '.listeners[] | select(.port == 8000 and .container == "'"$HAL9000_PREFIX-mcp"'")' <<<"$output"
-  jq -e '.incomplete[] | select(.container == "liar" and (.reason | test("^listens at 1900 more")))' <<<"$output"
+  jq -e --arg name liar-$$ '.incomplete[] | select(.container == $name and (.reason | test("^listens at 1900 more")))' <<<"$output"
   run "$claudy" doctor --json
-  jq -e '.[] | select(.name == "inotify") | .state == "warn" and (.says | contains("\"liar\""))' <<<"$output"
+  jq -e --arg quoted '"liar-'$$'"' '.[] | select(.name == "inotify") | .state == "warn" and (.says | contains($quoted))' <<<"$output"
   [ -z "$(docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" --filter label=hal9000.role=helper)" ]
 }
 
 @test "ports open refuses a session's port that another has taken" {
-  serve thief
+  serve thief-$$
   jq -nc --arg project "$project" '{version: 1, name: "holder", project: $project, portBase: 20320,
     createdAt: "2026-01-01T00:00:00Z", usedAt: "2026-01-01T00:00:00Z"}' >"$HAL9000_HOME/sessions/kept/holder.json"
   taken() { "$claudy" ports --json | jq -e --argjson port $port '.listeners[] | select(.port == $port and .reservedFor == "holder")'; }
   wait_for 60 taken
-  run -6 "$claudy" ports open $port $host_port
-  [[ $output == *'is for session "holder", but "thief" listens there'*"--allow-other"* ]]
-  open_port $port $host_port --allow-other
-  wait_for 60 answers "from thief"
+  run -6 "$claudy" ports open $port "$host_port"
+  [[ $output == *"is for session \"holder\", but \"thief-$$\" listens there"*"--allow-other"* ]]
+  open_port $port "$host_port" --allow-other
+  wait_for 60 answers "from thief-$$"
   "$claudy" sessions rm --yes holder
 }
 
 @test "ports open brings a port to 127.0.0.1 of the host, over a restart of the parent" {
-  serve server
-  open_port $port $host_port
-  wait_for 60 answers "from server"
+  serve server-$$
+  open_port $port "$host_port"
+  wait_for 60 answers "from server-$$"
   [ "$(ss -ltnH "sport = :$host_port" | awk '{ print $4 }')" = "127.0.0.1:$host_port" ]
   "$claudy" daemon restart >/dev/null
-  wait_for 60 answers "from server"
+  wait_for 60 answers "from server-$$"
   # More than fits in a pipe, both ways.
-  "$scripts/coordinator.ts" stop server
-  spawn -n echo --mount "$deno:/opt/deno:ro" "$project" -- \
+  "$scripts/coordinator.ts" stop server-$$
+  spawn -n echo-$$ --mount "$deno:/opt/deno:ro" "$project" -- \
     /opt/deno eval "Deno.serve({ port: $port }, (request) => new Response(request.body))"
   head -c 20000000 /dev/urandom >"$BATS_TEST_TMPDIR/sent"
   got() { curl --silent --max-time 20 --data-binary @"$BATS_TEST_TMPDIR/sent" "http://127.0.0.1:$host_port/" >"$BATS_TEST_TMPDIR/got"; }
@@ -100,10 +102,10 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   run -2 "$claudy" ports open
   run -2 "$claudy" ports open 70000
   run -2 "$claudy" ports close 1
-  open_port $port $host_port
+  open_port $port "$host_port"
   listening() { ss -ltnH "sport = :$host_port" | grep -q .; }
   wait_for 60 listening
-  run -5 "$claudy" ports open $port $host_port
+  run -5 "$claudy" ports open $port "$host_port"
   [[ $output == *"EADDRINUSE"* ]]
   # Nobody there: the connection ends.
   run ! curl --silent --max-time 5 "http://127.0.0.1:$host_port/"
@@ -116,7 +118,7 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   for line in "garbage" "0" "99999" "" "1234567890123456789"; do
     [ -z "$(send "$line")" ]
   done
-  serve server
-  open_port $port $host_port
-  wait_for 10 answers "from server"
+  serve server-$$
+  open_port $port "$host_port"
+  wait_for 10 answers "from server-$$"
 }

@@ -17,7 +17,10 @@ teardown() {
 }
 
 # A profile that an earlier run has not left is built from Debian's archive.
-setup_file() { export BATS_TEST_TIMEOUT=900; }
+setup_file() {
+  export BATS_TEST_TIMEOUT=900
+  start_instance
+}
 
 teardown_file() {
   docker images --quiet "$HAL9000_PREFIX-apt" | sort -u | xargs -r docker rmi --force >/dev/null
@@ -82,7 +85,7 @@ XML
   start_session
   [[ $(image_of "$worker") == "$HAL9000_PREFIX-apt:"* ]]
   # shellcheck disable=SC2154  # of run
-  [[ $stderr == *"$HAL9000_IMAGE_REPO:worker-java: "*" MB"* || $stderr != *"Building $HAL9000_IMAGE_REPO:worker-java"* ]]
+  [[ $stderr == *"Building $HAL9000_PREFIX-apt:"*"$HAL9000_PREFIX-apt:"*": "*" MB, "*" MB of it "* ]]
   run -0 docker exec "$worker" mvn --batch-mode --offline -Dmaven.repo.local=/usr/share/maven-repo package
   [[ $output == *"Tests run: 1, Failures: 0"*"BUILD SUCCESS"* ]]
   [ -s "$project/target/app-1.jar" ]

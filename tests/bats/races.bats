@@ -19,7 +19,7 @@ records() {
 
 @test "20 spawns with one name at once: one wins, 19 find it taken" {
   project=$(make_project app)
-  spawn_one() { "$scripts/spawn-worker.ts" -d -n wanted "$project"; }
+  spawn_one() { "$scripts/spawn-worker.ts" -d -n wanted-$$ "$project"; }
   local i pids=()
   for i in $(seq 20); do
     { code=0; spawn_one >/dev/null 2>&1 || code=$?; echo $code >"$BATS_TEST_TMPDIR/code.$i"; } 3>&- &
@@ -29,7 +29,7 @@ records() {
   [ "$(cat "$BATS_TEST_TMPDIR"/code.* | sort | uniq -c | xargs)" = "1 0 19 5" ]
   [ "$(workers | wc -l)" = 1 ]
   [ "$(records)" = "$(workers)" ]
-  docker exec wanted test -e /home/claude/.claude/.claude.json
+  docker exec wanted-$$ test -e /home/claude/.claude/.claude.json
 }
 
 @test "20 daemon starts at once: one parent, one net" {
@@ -53,7 +53,7 @@ records() {
 @test "kill -9 of spawn-worker at 20 moments: records and workers agree afterwards" {
   project=$(make_project app)
   for i in $(seq 20); do
-    TOKEN=x "$scripts/spawn-worker.ts" -d -n "killed$i" --secret TOKEN "$project" >/dev/null 2>&1 3>&- &
+    TOKEN=x "$scripts/spawn-worker.ts" -d -n "killed$i-$$" --secret TOKEN "$project" >/dev/null 2>&1 3>&- &
     pid=$!
     sleep "$(printf '0.%03d' $((i * 15)))"
     # The launcher has become the script: one process.
@@ -61,8 +61,8 @@ records() {
     wait "$pid" 2>/dev/null || true
   done
   # The end of any worker makes the parent look.
-  spawn -n last "$project"
-  docker kill last
+  spawn -n last-$$ "$project"
+  docker kill last-$$
   agree() { [ "$(records)" = "$(workers)" ]; }
   wait_for 30 agree
   [ -n "$(workers)" ] # some were through before they were killed
@@ -72,7 +72,7 @@ records() {
   project=$(make_project app)
   local i pids=()
   for i in $(seq 8); do
-    spawn -n "stopped$i" "$project" >/dev/null 3>&- &
+    spawn -n "stopped$i-$$" "$project" >/dev/null 3>&- &
     pids+=($!)
   done
   wait "${pids[@]}"
@@ -87,7 +87,7 @@ records() {
     { cat "$BATS_TEST_TMPDIR"/out.*; false; }
   [ -z "$(workers)$(records)" ]
   for i in $(seq 8); do
-    [ "$(jq .end.exitCode "$HAL9000_HOME/sessions/ended/stopped$i.json")" = 143 ] || { cat "$HAL9000_HOME/sessions/ended/stopped$i.json"; false; }
-    [ -e "$HAL9000_HOME/logs/stopped$i.log" ]
+    [ "$(jq .end.exitCode "$HAL9000_HOME/sessions/ended/stopped$i-$$.json")" = 143 ] || { cat "$HAL9000_HOME/sessions/ended/stopped$i-$$.json"; false; }
+    [ -e "$HAL9000_HOME/logs/stopped$i-$$.log" ]
   done
 }

@@ -1,17 +1,11 @@
-# What is stuck or killed under an instance, in one of its own: it comes back by
-# itself or says what to do, and no command hangs.
+# What is stuck or killed under an instance: it comes back by itself or says what to do,
+# and no command hangs.
 
 load ../helper/load
 
 setup_file() {
-  export HAL9000_PREFIX=${HAL9000_PREFIX%-recovery}-recovery
-  export HAL9000_HOME=$HAL9000_TEST_ROOT/recovery-home
-  "$scripts/claudy.ts" daemon start >/dev/null
+  start_instance
   "$scripts/pool-manager.ts" start --min-warm 2 --max-warm 5 >/dev/null
-}
-
-teardown_file() {
-  remove_instance "$HAL9000_PREFIX"
 }
 
 setup() {
@@ -33,20 +27,20 @@ found() { "$scripts/claudy.ts" doctor --json | jq -r --arg name "$1" '.[] | sele
 
 @test "a network that ended is a new one; the pool hands out none that is in the former" {
   warm
-  spawn -n left "$project"
+  spawn -n left-$$ "$project"
   docker kill "$net"
   run -4 spawn --cold "$project"
   [[ $output == *"Cannot spawn: $net is not running"*"claudy daemon start"* ]]
   run -0 claudy daemon start
-  [[ $output == *"The network of left has ended"* ]]
+  [[ $output == *"The network of left-$$ has ended"* ]]
   warm
   for name in one two three; do
-    "$scripts/spawn-worker.ts" -d --warm-only -n "$name" "$project"
-    heartbeat "$name"
+    "$scripts/spawn-worker.ts" -d --warm-only -n "$name-$$" "$project"
+    heartbeat "$name-$$"
   done
   [[ $("$scripts/coordinator.ts" list) == *"its network has ended"* ]]
-  [ "$("$scripts/coordinator.ts" list --json | jq -r 'map(select(.offline)) | map(.name) | join(" ")')" = left ]
-  [[ $(found network) == "warn: workers without a network: left" ]]
+  [ "$("$scripts/coordinator.ts" list --json | jq -r 'map(select(.offline)) | map(.name) | join(" ")')" = left-$$ ]
+  [[ $(found network) == "warn: workers without a network: left-$$" ]]
 }
 
 @test "a network that ended is started again by the parent, with its services" {
@@ -70,7 +64,7 @@ work_of() {
 @test "a claim while the mounter hangs is a cold spawn, and warm ones come back" {
   warm
   as_root kill -STOP "$(work_of "$mounter")"
-  run -0 --separate-stderr "$scripts/spawn-worker.ts" -d -n slow --json "$project"
+  run -0 --separate-stderr "$scripts/spawn-worker.ts" -d -n slow-$$ --json "$project"
   [ "$(jq -r .start <<<"$output")" = cold ]
   claims() { "$scripts/spawn-worker.ts" -d --warm-only "$project"; }
   wait_for 60 claims
@@ -80,7 +74,7 @@ work_of() {
   warm
   before=$(inspect "$mounter" '{{.Id}}')
   wait_for 20 docker pause "$mounter"
-  run -0 spawn -n unpaused "$project"
+  run -0 spawn -n unpaused-$$ "$project"
   replaced() { [ "$(inspect "$mounter" '{{.State.Paused}}')" = false ] && warm; }
   wait_for 60 replaced
   [ "$(inspect "$mounter" '{{.Id}}')" != "$before" ]

@@ -2,11 +2,9 @@
 
 load ../helper/load
 
-commands() { find "$scripts" -name '*.ts' -perm -u+x | sort; }
-
 @test "every script shows its help and version from any directory" {
   cd /
-  for script in $(commands); do
+  for script in "$scripts"/*.ts; do
     run -0 "$script" --help
     [[ $output == *"Usage:"* ]]
     run -0 "$script" --version
@@ -27,7 +25,7 @@ commands() { find "$scripts" -name '*.ts' -perm -u+x | sort; }
 
 @test "every script runs under deno run" {
   deno=$(echo "$repo"/node_modules/@deno/*/deno)
-  for script in $(commands); do
+  for script in "$scripts"/*.ts; do
     run -0 "$deno" run -A --no-lock "$script" --help
     [[ $output == *"Usage:"* ]]
   done
@@ -39,7 +37,7 @@ commands() { find "$scripts" -name '*.ts' -perm -u+x | sort; }
     "node-linux-$(uname -m | sed 's/x86_64/x64/; s/aarch64/arm64/')@$version"
   node=$(echo "$BATS_FILE_TMPDIR"/node/node_modules/node-linux-*/bin/node)
   [ "$("$node" --version)" = "v$version" ]
-  for script in $(commands); do
+  for script in "$scripts"/*.ts; do
     run -0 "$node" "$script" --help
     [[ $output == *"Usage:"* ]]
   done

@@ -20,7 +20,7 @@ teardown() {
   open "$project"
   [ "$(jq -r .conversation <<<"$opened")" = new ]
   typed "$session" "first words" Enter
-  wait_for 20 screen_shows "$session" "echo: first words"
+  wait_for_screen 20 "$session" "echo: first words"
   wait_for 5 is "$session" idle
 
   # A terminal that is killed.
@@ -39,7 +39,7 @@ teardown() {
   open "$project"
   [ "$(jq -r .conversation <<<"$opened")" = resumed ]
   typed "$session" "second words" Enter
-  wait_for 20 screen_shows "$session" "echo: second words"
+  wait_for_screen 20 "$session" "echo: second words"
   sent "first words"
   sent "second words"
 }
@@ -60,38 +60,38 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
 @test "--new begins another conversation" {
   open "$project"
   typed "$session" "old words" Enter
-  wait_for 20 screen_shows "$session" "echo: old words"
+  wait_for_screen 20 "$session" "echo: old words"
   "$claudy" stop "$session"
   open --new "$project"
   [ "$(jq -r .conversation <<<"$opened")" = new ]
   typed "$session" "new words" Enter
-  wait_for 20 screen_shows "$session" "echo: new words"
+  wait_for_screen 20 "$session" "echo: new words"
   run ! sent "old words"
 }
 
 @test "a worker that is killed in the middle of a turn is followed by one that goes on" {
   open "$project"
   typed "$session" "before the end" Enter
-  wait_for 20 screen_shows "$session" "echo: before the end"
+  wait_for_screen 20 "$session" "echo: before the end"
   typed "$session" 'TOOL Bash {"command":"sleep 60","description":"long"}' Enter
-  wait_for 20 screen_shows "$session" "● Long"
+  wait_for_screen 20 "$session" "● Long"
   run ! is "$session" idle
   docker kill "$session"
   open "$project"
   [ "$(jq -r .conversation <<<"$opened")" = resumed ]
   typed "$session" "after it" Enter
-  wait_for 20 screen_shows "$session" "echo: after it"
+  wait_for_screen 20 "$session" "echo: after it"
   sent "before the end"
 }
 
 @test "a parent that is replaced leaves the session alone" {
   open "$project"
   typed "$session" "before" Enter
-  wait_for 20 screen_shows "$session" "echo: before"
+  wait_for_screen 20 "$session" "echo: before"
   "$claudy" daemon restart >/dev/null
   docker restart "$parent" >/dev/null
   typed "$session" "after" Enter
-  wait_for 20 screen_shows "$session" "echo: after"
+  wait_for_screen 20 "$session" "echo: after"
   [ "$("$claudy" --detach --json "$project" | jq -r .conversation)" = running ]
 }
 
@@ -99,16 +99,16 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   other=$(make_project "other$BATS_TEST_NUMBER")
   open "$project"
   one=$session
-  open --name second "$project"
+  open --name second-$$ "$project"
   two=$session
   open "$other"
   three=$session
   [ "$(printf '%s\n' "$one" "$two" "$three" | sort -u | wc -l)" = 3 ]
   typed "$one" "only in one" Enter
-  wait_for 20 screen_shows "$one" "echo: only in one"
+  wait_for_screen 20 "$one" "echo: only in one"
   for other_session in "$two" "$three"; do
     typed "$other_session" "elsewhere" Enter
-    wait_for 20 screen_shows "$other_session" "echo: elsewhere"
+    wait_for_screen 20 "$other_session" "echo: elsewhere"
     run ! sent "only in one"
     run ! docker exec "$other_session" grep -r "only in one" /home/claude/.claude/projects
   done
@@ -116,8 +116,8 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   [ -e "$project/made" ]
   docker exec "$two" test -e /workspace/made
   run ! docker exec "$three" test -e /workspace/made
-  run -5 "$claudy" --detach --name second "$other"
-  [[ $output == *'Session "second" is of '* ]]
+  run -5 "$claudy" --detach --name second-$$ "$other"
+  [[ $output == *"Session \"second-$$\" is of "* ]]
 }
 
 @test "a session that asks for a permission is said to wait within 2 s, until it is answered" {
@@ -160,7 +160,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   # Its own prefix would have detached.
   tmux -L "$screen" set -g prefix C-a
   tmux -L "$screen" send-keys C-b d "and on" Enter
-  wait_for 10 shows "echo: "
+  wait_for 10 shows "echo: dand on"
   attached
 }
 
@@ -183,7 +183,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
 @test "a session's key is in its home alone" {
   open "$project"
   typed "$session" "with a key" Enter
-  wait_for 20 screen_shows "$session" "echo: with a key"
+  wait_for_screen 20 "$session" "echo: with a key"
   [ "$(stat -c '%a %u' "$HAL9000_HOME/claude/$session/.anthropic_key")" = "400 $(stat -c %u "$project")" ]
   {
     docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" | xargs docker inspect
@@ -203,25 +203,26 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   open "$project"
   [ "$(jq -r .start <<<"$opened")" = warm ]
   typed "$session" "warm words" Enter
-  wait_for 20 screen_shows "$session" "echo: warm words"
+  wait_for_screen 20 "$session" "echo: warm words"
   "$claudy" stop "$session"
   "$scripts/pool-manager.ts" stop
   open "$project"
   [ "$(jq -r '.start + " " + .conversation' <<<"$opened")" = "cold resumed" ]
 }
 
-@test "ten that open one session at once get the same, with a pool and without" {
+# bats test_tags=soak
+@test "many that open one session at once get the same, with a pool and without" {
   for pool in stop start; do
     "$scripts/pool-manager.ts" $pool >/dev/null 2>&1 || true
     pids=()
-    for i in $(seq 10); do
+    for i in $(seq $((4 + soak))); do
       "$claudy" --detach --json "$project" >"$BATS_TEST_TMPDIR/opened.$i" 3>&- &
       pids+=($!)
     done
     wait "${pids[@]}"
     [ "$(cat "$BATS_TEST_TMPDIR"/opened.* | jq -r .id | sort -u | wc -l)" = 1 ]
     session=$(jq -r .session "$BATS_TEST_TMPDIR/opened.1")
-    wait_for 15 screen_shows "$session" '❯'
+    wait_for_screen 15 "$session" '❯'
     docker exec "$session" test -e /home/claude/.claude/.claude.json
     [ -d "$HAL9000_HOME/claude/$session" ]
     "$claudy" stop "$session"
@@ -258,20 +259,20 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   open "$project"
   base=$(jq -r .portBase "$HAL9000_HOME/sessions/kept/$session.json")
   typed "$session" "where am I" Enter
-  wait_for 20 screen_shows "$session" "echo: where am I"
+  wait_for_screen 20 "$session" "echo: where am I"
   sent "Ports $base to $((base + 19)) are yours"
   sent "4 GiB of memory, 2 CPUs, 100 processes"
   docker exec "$session" sh -c 'tr "\0" "\n" </proc/$(pgrep -x claude)/environ' | grep -x "HAL9000_PORT_BASE=$base"
   first=$session
-  open --name "ports-second" "$project"
-  other=$(jq -r .portBase "$HAL9000_HOME/sessions/kept/ports-second.json")
+  open --name "ports-second-$$" "$project"
+  other=$(jq -r .portBase "$HAL9000_HOME/sessions/kept/ports-second-$$.json")
   [ "$other" != "$base" ]
   "$claudy" stop "$first"
   open "$project"
   [ "$(jq -r .portBase "$HAL9000_HOME/sessions/kept/$first.json")" = "$base" ]
   "$claudy" sessions rm --yes "$first"
   [ ! -e "$HAL9000_HOME/sessions/ports/$base" ]
-  [ "$(cat "$HAL9000_HOME/sessions/ports/$other")" = ports-second ]
+  [ "$(cat "$HAL9000_HOME/sessions/ports/$other")" = ports-second-$$ ]
 }
 
 @test "hooks note what the session does as well" {
@@ -299,9 +300,9 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
     --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \
     --volume "$repo/tests/helper:/helper:ro" "$HAL9000_IMAGE_REPO:parent" \
     run -A --no-lock --no-config --quiet /helper/messages-stub.ts "$stub_port" /tmp/requests
-  wait_for 15 screen_shows "$session" '❯'
+  wait_for_screen 15 "$session" '❯'
   typed "$session" "all alone" Enter
-  wait_for 20 screen_shows "$session" "echo: all alone"
+  wait_for_screen 20 "$session" "echo: all alone"
   docker rm --force --volumes "$stub-legacy"
   "$claudy" stop "$session"
   # The same conversation with a parent.
@@ -345,7 +346,9 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   rm "$HAL9000_HOME/claude/$session/.anthropic_key"
   ln -s /etc/passwd "$HAL9000_HOME/claude/$session/.anthropic_key"
   env -u ANTHROPIC_API_KEY "$claudy" --detach "$project"
-  run ! docker exec "$session" sh -c 'cat /proc/$(pgrep -x claude)/cmdline | grep -aq apiKeyHelper'
+  claude_line() { docker exec "$session" sh -c 'tr "\0" " " </proc/$(pgrep -ox claude)/cmdline'; }
+  wait_for 10 claude_line
+  [[ $(claude_line) != *apiKeyHelper* ]]
 }
 
 @test "a worker that does not answer is said so, and can be stopped" {
@@ -381,9 +384,9 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   record=$HAL9000_HOME/sessions/$worker.json
   jq '.createdAt = "2026-01-01T00:00:00.000Z"' "$record" >"$BATS_TEST_TMPDIR/record"
   cp "$BATS_TEST_TMPDIR/record" "$record"
-  spawn -n sessionless "$project"
+  spawn -n sessionless-$$ "$project"
   docker exec "$worker" pkill claude || true # if it was begun at all
-  "$scripts/coordinator.ts" stop sessionless
+  "$scripts/coordinator.ts" stop sessionless-$$
   none() { ! left; }
   wait_for 20 none
 }
@@ -391,26 +394,26 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
 @test "a session that is refused leaves nothing behind" {
   use_stub
   project=$(make_project refused)
-  left() { find "$HAL9000_HOME/sessions" "$HAL9000_HOME/claude" -path '*/ended' -prune -o -name '*refused*' -print; grep -rl refused "$HAL9000_HOME/sessions/ports"; docker ps --all --quiet --filter name=refused; }
+  left() { find "$HAL9000_HOME/sessions" "$HAL9000_HOME/claude" -path '*/ended' -prune -o -name '*refused*' -print; grep -rl refused "$HAL9000_HOME/sessions/ports"; docker ps --all --quiet --filter name=refused --filter "label=hal9000.instance=$HAL9000_PREFIX"; }
   refused() { # refused EXIT_CODE COMMAND...
     run "-$1" "${@:2}"
     [ -z "$(left)" ] || { left; return 1; }
   }
   refused 4 "$claudy" --detach --profile nonsense "$project"
   refused 4 "$claudy" --detach --mcp nonsense "$project"
-  refused 6 "$claudy" --detach --name refused /etc
-  SSH_AUTH_SOCK=$BATS_TEST_TMPDIR/nowhere refused 4 "$claudy" --detach --name refused --ssh-agent --profile base "$project"
+  refused 6 "$claudy" --detach --name refused-$$ /etc
+  SSH_AUTH_SOCK=$BATS_TEST_TMPDIR/nowhere refused 4 "$claudy" --detach --name refused-$$ --ssh-agent --profile base "$project"
   # The name is a worker's already.
-  spawn -n claudy-refused "$project"
-  run -5 "$claudy" --detach --name claudy-refused "$project"
-  "$scripts/coordinator.ts" stop claudy-refused
+  spawn -n claudy-refused-$$ "$project"
+  run -5 "$claudy" --detach --name claudy-refused-$$ "$project"
+  "$scripts/coordinator.ts" stop claudy-refused-$$
   [ -z "$(find "$HAL9000_HOME/sessions/kept" "$HAL9000_HOME/claude" -name '*refused*')" ]
   # Every range of ports is another session's.
   echo '{}' >"$HAL9000_HOME/sessions/kept/many.json"
   for port in $(seq 20000 20 29980); do
     [ -e "$HAL9000_HOME/sessions/ports/$port" ] || echo -n many >"$HAL9000_HOME/sessions/ports/$port"
   done
-  refused 7 "$claudy" --detach --name refused "$project"
+  refused 7 "$claudy" --detach --name refused-$$ "$project"
   [[ $output == *"Every range of ports is a session's"* ]]
   grep -lx many "$HAL9000_HOME"/sessions/ports/* | xargs rm
   rm "$HAL9000_HOME/sessions/kept/many.json"

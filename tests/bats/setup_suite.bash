@@ -1,12 +1,10 @@
-# One instance for the whole suite, with a prefix, a home and image names of its
-# own: nobody else's is touched.
+# A prefix, a home and image names for one run of bats: nobody else's are touched.
 
 setup_suite() {
   local repo
   repo=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
   # shellcheck source=tests/helper/instance.bash
   source "$repo/tests/helper/instance.bash"
-  # Where images stay for the next run.
   kept_images=${HAL9000_TEST_IMAGES:-hal9000-test}
   unset "${!WORKER_@}" "${!PARENT_@}" "${!HAL9000_@}" "${!CLAUDE_@}" CHROMADB_PORT ENABLE_POOL_MANAGER \
     SKIP_IMAGE_PULL LAZY_IMAGE_PULL
@@ -20,12 +18,12 @@ setup_suite() {
   export CLAUDE_HOME=$HAL9000_TEST_ROOT/claude-home
   mkdir "$HAL9000_PROJECT_ROOTS" "$CLAUDE_HOME"
   claude_homes >"$HAL9000_TEST_ROOT/claude-homes"
+  if [ -n "${PREPARED:-}" ]; then name_images "$PREPARED" "$HAL9000_PREFIX"; else prepare "$HAL9000_PREFIX"; fi
+}
 
-  "$repo/scripts/engine.ts" start || return
-  sweep_dead_runs
-  "$repo/scripts/build-images.ts" || return
-  keep_images
-  start_instance || return
+# What all files of tests need: an engine, images, and nothing left of killed runs.
+prepare() { # prepare REPOSITORY: of the images
+  "$repo/scripts/engine.ts" start && HAL9000_IMAGE_REPO=$1 "$repo/scripts/build-images.ts" && sweep_dead_runs
 }
 
 teardown_suite() {
@@ -34,7 +32,8 @@ teardown_suite() {
     return 1
   }
   remove_instance "$HAL9000_PREFIX"
-  keep_images
+  # The next run need not build them.
+  name_images "$HAL9000_PREFIX" "$kept_images"
   remove_images "$HAL9000_PREFIX"
   as_root rm -rf "$HAL9000_TEST_ROOT"
 }
@@ -44,12 +43,12 @@ claude_homes() {
   find ~/.claude ~/.claude.json -type f -exec sha256sum {} + 2>/dev/null | sort
 }
 
-# The images of this run under names that stay: the next run need not build them.
-keep_images() {
+# Gives images of one repository the names of another too.
+name_images() { # name_images FROM TO
   local tag former
-  docker images --format '{{.Tag}}' "$HAL9000_IMAGE_REPO" | while read -r tag; do
-    former=$(docker images --quiet --no-trunc "$kept_images:$tag")
-    docker tag "$HAL9000_IMAGE_REPO:$tag" "$kept_images:$tag"
+  docker images --format '{{.Tag}}' "$1" | while read -r tag; do
+    former=$(docker images --quiet --no-trunc "$2:$tag")
+    docker tag "$1:$tag" "$2:$tag"
     [ -z "$former" ] || [ "$(docker image inspect --format '{{len .RepoTags}}' "$former")" != 0 ] ||
       docker rmi "$former" >/dev/null || true # in use
   done

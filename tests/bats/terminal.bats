@@ -24,18 +24,18 @@ spawned() {
 }
 
 @test "typing reaches the worker, and its exit code comes back" {
-  terminal "$(spawned -n typed "$project" -- bash --norc)"
+  terminal "$(spawned -n typed-$$ "$project" -- bash --norc)"
   wait_for 15 shows 'bash-.*[$#]'
   keys 'echo "is $((6 * 7))"' Enter
   wait_for 5 shows '^is 42'
   keys 'exit 7' Enter
   wait_for 15 test -s "$BATS_TEST_TMPDIR/code"
   [ "$(cat "$BATS_TEST_TMPDIR/code")" = 7 ]
-  run -1 docker inspect typed
+  run -1 docker inspect typed-$$
 }
 
 @test "the worker's terminal is resized with ours" {
-  terminal "$(spawned -n sized "$project" -- bash --norc)"
+  terminal "$(spawned -n sized-$$ "$project" -- bash --norc)"
   wait_for 15 shows 'bash-.*[$#]'
   tmux -L "$screen" resize-window -x 132 -y 43
   # What is typed may overtake the size.
@@ -48,7 +48,7 @@ spawned() {
 }
 
 @test "Ctrl-C is the worker's" {
-  terminal "$(spawned -n interrupted "$project" -- bash --norc)"
+  terminal "$(spawned -n interrupted-$$ "$project" -- bash --norc)"
   wait_for 15 shows 'bash-.*[$#]'
   keys 'sleep 100' Enter
   keys C-c
@@ -57,66 +57,66 @@ spawned() {
 }
 
 @test "a closed terminal leaves the worker; coordinator attach finds it again" {
-  terminal "$(spawned -n detached "$project" -- bash --norc)"
+  terminal "$(spawned -n detached-$$ "$project" -- bash --norc)"
   wait_for 15 shows 'bash-.*[$#]'
   keys 'word=daisy' Enter
   tmux -L "$screen" kill-server
-  [ "$(inspect detached '{{.State.Running}}')" = true ]
-  terminal "'$scripts/coordinator.ts' attach detached"
+  [ "$(inspect detached-$$ '{{.State.Running}}')" = true ]
+  terminal "'$scripts/coordinator.ts' attach detached-$$"
   sleep 1
   keys 'echo "again $word"' Enter
   wait_for 10 shows '^again daisy'
   keys 'exit' Enter
-  gone() { ! docker inspect detached; }
+  gone() { ! docker inspect detached-$$; }
   wait_for 15 gone
 }
 
 @test "coordinator attach opens a shell in a worker that idles" {
-  spawn -n idle "$project"
-  terminal "'$scripts/coordinator.ts' attach idle"
+  spawn -n idle-$$ "$project"
+  terminal "'$scripts/coordinator.ts' attach idle-$$"
   wait_for 15 shows '[$#] $'
   keys 'pwd' Enter
   wait_for 5 shows '^/workspace'
 }
 
 @test "without a command the worker runs Claude" {
-  terminal "$(spawned -n claude --standalone --env ANTHROPIC_BASE_URL=http://127.0.0.1:9 "$project")"
+  terminal "$(spawned -n claude-$$ --standalone --env ANTHROPIC_BASE_URL=http://127.0.0.1:9 "$project")"
   wait_for 20 shows 'Claude Code|Select login method|Welcome'
 }
 
 @test "daemon stop asks while workers run" {
-  spawn -n beneath "$project"
+  spawn -n beneath-$$ "$project"
   terminal "'$scripts/claudy.ts' daemon stop; sleep 60"
-  wait_for 10 shows 'Stop the parent under beneath\? \[y/N\]'
+  wait_for 10 shows "Stop the parent under beneath-$$\? \[y/N\]"
   keys Enter
   wait_for 5 shows 'Nothing was done'
   [ "$(inspect "$parent" '{{.State.Running}}')" = true ]
 }
 
 @test "stop-all asks, and no is no" {
-  spawn -n asked "$project"
+  spawn -n asked-$$ "$project"
   terminal "'$scripts/coordinator.ts' stop-all; sleep 60"
-  wait_for 10 shows 'Stop asked\? \[y/N\]'
+  wait_for 10 shows "Stop asked-$$\? \[y/N\]"
   keys 'n' Enter
   wait_for 5 shows 'Nothing was done'
-  [ "$(inspect asked '{{.State.Running}}')" = true ]
+  [ "$(inspect asked-$$ '{{.State.Running}}')" = true ]
   terminal -s again "'$scripts/coordinator.ts' stop-all; sleep 60"
   keys -t again 'y' Enter
-  gone() { ! docker inspect asked; }
+  gone() { ! docker inspect asked-$$; }
   wait_for 15 gone
 }
 
 @test "claudy asks before a project's own configuration takes effect" {
   configured=$(make_project configured)
   echo '{"mcpServers":{"tool":{"command":"touch","args":["/workspace/served"]}}}' >"$configured/.mcp.json"
-  terminal "ANTHROPIC_BASE_URL=http://127.0.0.1:9 ANTHROPIC_API_KEY=x '$scripts/claudy.ts' --name asks '$configured'"
+  terminal "ANTHROPIC_BASE_URL=http://127.0.0.1:9 ANTHROPIC_API_KEY=x '$scripts/claudy.ts' --name asks-$$ '$configured'"
   wait_for 15 shows 'server tool \{"command":"touch","args":\["/workspace/served"\]\}'
   wait_for 5 shows 'Let it take effect\? \[y/N\]'
   [ ! -e "$configured/served" ]
   keys y Enter
   served() { [ -e "$configured/served" ]; }
   wait_for 15 served
-  "$scripts/claudy.ts" sessions rm --yes asks
+  "$scripts/claudy.ts" sessions rm --yes asks-$$
 }
 
 # What the terminal is sent, as it is, in $sent.
@@ -134,18 +134,18 @@ only_display() {
 }
 
 @test "a process of a worker reaches no terminal of ours past what it shows" {
-  spawn -n sly "$project"
-  terminal "'$scripts/coordinator.ts' attach sly"
+  spawn -n sly-$$ "$project"
+  terminal "'$scripts/coordinator.ts' attach sly-$$"
   wait_for 15 shows '[$#] $'
   record_terminal
-  docker exec sly sh -c "printf '$harmful' >/dev/pts/0"
+  docker exec sly-$$ sh -c "printf '$harmful' >/dev/pts/0"
   wait_for 5 grep -F shown "$sent"
   only_display "$sent"
   keys 'exit' Enter
 }
 
 @test "a worker with a terminal of its own reaches ours no further, then it is as it was" {
-  terminal "$(spawned -n unruly "$project" -- sh -c "printf '$harmful\033[?1000h\033[?25l'; read -r _")"
+  terminal "$(spawned -n unruly-$$ "$project" -- sh -c "printf '$harmful\033[?1000h\033[?25l'; read -r _")"
   tmux -L "$screen" set -g remain-on-exit on
   record_terminal
   wait_for 15 shows '^shown'
@@ -156,16 +156,16 @@ only_display() {
 }
 
 @test "logs at a terminal are text and colours; in a file they are as they were" {
-  spawn -n noisy "$project" -- sh -c "printf '$harmful\n'; sleep 1000"
-  terminal "read -r _; '$scripts/coordinator.ts' logs noisy; sleep 60"
+  spawn -n noisy-$$ "$project" -- sh -c "printf '$harmful\n'; sleep 1000"
+  terminal "read -r _; '$scripts/coordinator.ts' logs noisy-$$; sleep 60"
   record_terminal
   keys Enter
   wait_for 15 shows '^shown'
   only_display "$sent"
-  "$scripts/coordinator.ts" logs noisy | grep -F $'\e]52;c;ZXZpbA=='
-  "$scripts/coordinator.ts" stop noisy
+  "$scripts/coordinator.ts" logs noisy-$$ | grep -F $'\e]52;c;ZXZpbA=='
+  "$scripts/coordinator.ts" stop noisy-$$
   : >"$sent"
-  terminal -s again "'$scripts/coordinator.ts' logs noisy; sleep 60"
+  terminal -s again "'$scripts/coordinator.ts' logs noisy-$$; sleep 60"
   tmux -L "$screen" pipe-pane -t again "cat >>'$sent'"
   kept() { tmux -L "$screen" capture-pane -t again -p | grep '^shown'; }
   wait_for 15 kept

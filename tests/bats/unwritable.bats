@@ -29,8 +29,8 @@ writable() {
 }
 
 @test "in a read-only home workers are stopped all the same, and nothing is raw" {
-  spawn -n frozen "$project"
-  spawn -n beside-frozen "$project"
+  spawn -n frozen-$$ "$project"
+  spawn -n beside-frozen-$$ "$project"
   read_only "$HAL9000_HOME"
   while read -r command; do
     status=0
@@ -47,21 +47,21 @@ claudy.ts secret set X <<<x
 claudy.ts pool start
 claudy.ts doctor
 COMMANDS
-  [ -z "$(docker ps --all --quiet --filter name=unwritten)" ]
+  [ -z "$(docker ps --all --quiet --filter name=unwritten --filter "label=hal9000.instance=$HAL9000_PREFIX")" ]
   run -0 "$scripts/coordinator.ts" list
   run -0 "$claudy" sessions
-  run -0 "$scripts/coordinator.ts" stop frozen
-  [[ $output == *"warning: Cannot write $HAL9000_HOME/logs/frozen.log: the file system is read-only"* ]]
+  run -0 "$scripts/coordinator.ts" stop frozen-$$
+  [[ $output == *"warning: Cannot write $HAL9000_HOME/logs/frozen-$$.log: the file system is read-only"* ]]
   run -0 --separate-stderr "$scripts/coordinator.ts" stop-all --yes
-  [ "$output" = beside-frozen ]
-  [ -z "$(docker ps --all --quiet --filter name=frozen --filter name=beside-frozen)" ]
+  [ "$output" = beside-frozen-$$ ]
+  [ -z "$(docker ps --all --quiet --filter name=frozen-$$ --filter name=beside-frozen-$$)" ]
 }
 
 @test "a record that cannot be written leaves no container" {
   read_only "$HAL9000_HOME/sessions"
-  run -1 spawn -n unrecorded "$project"
-  [[ $output == *"Cannot write $HAL9000_HOME/sessions/unrecorded.json: the file system is read-only"* ]]
-  run -1 docker inspect unrecorded
+  run -1 spawn -n unrecorded-$$ "$project"
+  [[ $output == *"Cannot write $HAL9000_HOME/sessions/unrecorded-$$.json: the file system is read-only"* ]]
+  run -1 docker inspect unrecorded-$$
 }
 
 @test "on a full disk a session is attached to and stopped, and the pool says why not" {

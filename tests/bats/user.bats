@@ -62,33 +62,33 @@ foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
 }
 
 @test "spawn in the parent works for the user and leaves nothing of root's" {
-  run -0 in_parent /scripts/spawn-worker -d -n user-worker "$app"
+  run -0 in_parent /scripts/spawn-worker -d -n user-worker-$$ "$app"
   [ -z "$(foreign)" ]
-  docker exec user-worker touch /workspace/made "/home/claude/.claude/made"
+  docker exec user-worker-$$ touch /workspace/made "/home/claude/.claude/made"
   [ "$(owner "$app/made")" = "$user" ]
   run -0 as_user scripts/coordinator.ts list
-  [[ $output == *user-worker* ]]
+  [[ $output == *user-worker-$$* ]]
 }
 
 @test "spawn on the host and stop on both sides work for the user" {
-  for name in host-worker user-worker; do as_user scripts/spawn-worker.ts -d -n "$name" "$app"; done
-  in_parent /scripts/coordinator stop host-worker
-  as_user scripts/coordinator.ts stop user-worker
+  for name in host-worker-$$ user-worker-$$; do as_user scripts/spawn-worker.ts -d -n "$name" "$app"; done
+  in_parent /scripts/coordinator stop host-worker-$$
+  as_user scripts/coordinator.ts stop user-worker-$$
   [ -z "$(foreign)" ]
   as_user rm -r "$home/.hal9000/logs"
 }
 
 @test "a project of another owner is refused on the host, with the way round" {
   as_root mkdir -p "$home/roots-own"
-  run -6 as_user scripts/spawn-worker.ts -d -n refused-root "$home/roots-own"
+  run -6 as_user scripts/spawn-worker.ts -d -n refused-root-$$ "$home/roots-own"
   [[ $output == *"belongs to uid 0, not to you"* ]]
   [[ $output == *"docker exec"* ]]
 }
 
 @test "every command works for the user" {
-  as_user scripts/spawn-worker.ts -d -n all "$app"
+  as_user scripts/spawn-worker.ts -d -n all-$$ "$app"
   [ "$(as_user scripts/coordinator.ts count)" -ge 1 ]
-  for words in list status stats "logs all"; do
+  for words in list status stats "logs all-$$"; do
     # shellcheck disable=SC2086  # words of a command
     as_user scripts/coordinator.ts $words
   done
@@ -99,11 +99,11 @@ foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
   as_user scripts/init-volumes.ts --status
   run -7 as_user scripts/spawn-worker.ts "$app" -- sh -c 'touch /workspace/attached; exit 7'
   [ "$(owner "$app/attached")" = "$user" ]
-  as_user env TOKEN=x scripts/spawn-worker.ts -d -n secretive --secret TOKEN "$app"
-  [ "$(docker exec secretive cat /run/secrets/TOKEN)" = x ]
+  as_user env TOKEN=x scripts/spawn-worker.ts -d -n secretive-$$ --secret TOKEN "$app"
+  [ "$(docker exec secretive-$$ cat /run/secrets/TOKEN)" = x ]
   # Ends while nobody watches: the parent, as root, retires it.
-  docker kill secretive
-  gone() { as_root test ! -e "$home/.hal9000/sessions/secretive.json"; }
+  docker kill secretive-$$
+  gone() { as_root test ! -e "$home/.hal9000/sessions/secretive-$$.json"; }
   wait_for 15 gone
   [ -z "$(foreign)" ]
   as_user scripts/build-images.ts --json | jq -e 'all(.built | not)'
@@ -112,10 +112,10 @@ foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
 @test "claims work for the user, on the host and in the parent" {
   as_user scripts/pool-manager.ts start --min-warm 2
   as_user scripts/pool-manager.ts warm
-  [ "$(as_user scripts/spawn-worker.ts -d -n warm-one --json "$app" | jq -r .start)" = warm ]
-  [ "$(in_parent /scripts/spawn-worker -d -n warm-two --json "$app" | jq -r .start)" = warm ]
-  [ "$(docker exec warm-one whoami)" = claude ]
-  docker exec warm-one touch /workspace/warm /home/claude/.claude/warm
+  [ "$(as_user scripts/spawn-worker.ts -d -n warm-one-$$ --json "$app" | jq -r .start)" = warm ]
+  [ "$(in_parent /scripts/spawn-worker -d -n warm-two-$$ --json "$app" | jq -r .start)" = warm ]
+  [ "$(docker exec warm-one-$$ whoami)" = claude ]
+  docker exec warm-one-$$ touch /workspace/warm /home/claude/.claude/warm
   [ "$(owner "$app/warm")" = "$user" ]
   [ "$(as_root stat -c '%a %U' "$home/.hal9000/run/pool.sock")" = "600 $user" ]
   [ -z "$(foreign)" ]

@@ -4,7 +4,7 @@
 load ../helper/load
 
 setup_file() {
-  load ../helper/load
+  start_instance
   make_project app
   touch "$HAL9000_PROJECT_ROOTS/file"
   mkdir -p "$HAL9000_PROJECT_ROOTS/me/.ssh" "$HAL9000_PROJECT_ROOTS/me/.config/gcloud" "$HAL9000_PROJECT_ROOTS/me/me"
@@ -13,13 +13,13 @@ setup_file() {
   ln -sfn "$HAL9000_HOME" "$HAL9000_PROJECT_ROOTS/to-home"
   ln -sfn gone "$HAL9000_PROJECT_ROOTS/dangling"
   ln -sfn ring "$HAL9000_PROJECT_ROOTS/ring"
-  "$scripts/spawn-worker.ts" -d -n owned-name "$HAL9000_PROJECT_ROOTS/app"
+  export OWNED=${OWNED:-owned-$$}
+  "$scripts/spawn-worker.ts" -d -n "$OWNED" "$HAL9000_PROJECT_ROOTS/app"
 }
 
 teardown() { after_failure; }
 
 teardown_file() {
-  load ../helper/load
   stop_workers
 }
 
@@ -33,6 +33,7 @@ refuses() {
   while IFS='|' read -r code sentence command; do
     [ -n "$code" ] || continue
     code=${code// /} sentence=$(xargs -d '\n' <<<"$sentence" | sed 's/^ *//; s/ *$//')
+    sentence=${sentence/\$OWNED/$OWNED}
     status=0
     stdout=$(P=$HAL9000_PROJECT_ROOTS PATH=$scripts:$PATH bash -c "$command" 2>"$BATS_TEST_TMPDIR/err" </dev/null) ||
       status=$?
@@ -115,7 +116,7 @@ ROWS
     2 | value is missing           | spawn-worker.ts -d $P/app -n
     2 | was given 2 times          | spawn-worker.ts -d -n one -n two $P/app
     2 | is not for a worker        | spawn-worker.ts -d -n $HAL9000_PREFIX-worker-0123abcd $P/app
-    5 | the name is taken          | spawn-worker.ts -d -n owned-name $P/app
+    5 | the name is taken          | spawn-worker.ts -d -n $OWNED $P/app
     2 | is not for a worker        | spawn-worker.ts -d -n $HAL9000_PREFIX-parent $P/app
     2 | is not for a worker        | spawn-worker.ts -d -n $HAL9000_PREFIX-net $P/app
     2 | An argument is empty         | spawn-worker.ts -d -n new -i "" $P/app
@@ -143,11 +144,11 @@ ROWS
     2 | environment: CHROMADB_PORT must be | CHROMADB_PORT=99999 coordinator.ts list
     2 | environment: HAL9000_PREFIX must be | HAL9000_PREFIX='a b' coordinator.ts list
     2 | HAL9000_HOME must be an absolute path | HAL9000_HOME=here coordinator.ts list
-    2 | --tail must be a whole number  | coordinator.ts logs owned-name --tail some
+    2 | --tail must be a whole number  | coordinator.ts logs $OWNED --tail some
     2 | --tail must be a whole number  | claudy.ts daemon logs --tail=-3
     2 | --publish must be              | claudy.ts daemon start --publish 3000
     2 | --publish must be              | claudy.ts daemon start --publish 0:70000
-    5 | Cannot publish other ports under workers: owned-name | claudy.ts daemon start --publish 3999:3999
+    5 | Cannot publish other ports under workers: $OWNED | claudy.ts daemon start --publish 3999:3999
 ROWS
 }
 
@@ -188,7 +189,7 @@ ROWS
     2 | No command was given           | coordinator.ts
     2 | Did you mean "list"            | coordinator.ts lst
     2 | Arguments are missing: "stop   | coordinator.ts stop
-    2 | Unused args                    | coordinator.ts list owned-name
+    2 | Unused args                    | coordinator.ts list $OWNED
     2 | Did you mean "restart"         | claudy.ts daemon restrt
     2 | Did you mean "check"           | claudy.ts config chek
     2 | There is no image "nonsense"   | build-images.ts --only nonsense
@@ -197,12 +198,12 @@ ROWS
 
 @test "what is not there, or cannot be asked" {
   refuses <<'ROWS'
-    4 | Did you mean "owned-name" | coordinator.ts stop owned-nmae
-    4 | There is no worker "nobody"    | coordinator.ts stop nobody owned-name
-    4 | There is no worker "../owned-name"  | coordinator.ts logs ../owned-name
+    4 | Did you mean "$OWNED"     | coordinator.ts stop ${OWNED/owned/ownde}
+    4 | There is no worker "nobody"    | coordinator.ts stop nobody $OWNED
+    4 | There is no worker "../$OWNED"  | coordinator.ts logs ../$OWNED
     4 | There is no worker "nobody"    | coordinator.ts logs nobody
     4 | There is no worker "nobody"    | coordinator.ts attach nobody
-    2 | Cannot attach: stdin is no terminal | coordinator.ts attach owned-name
+    2 | Cannot attach: stdin is no terminal | coordinator.ts attach $OWNED
     6 | Refused, for nobody can be asked | coordinator.ts stop-all
     5 | in use by                      | init-volumes.ts --clean --yes
     4 | Cannot roll back: there is no  | HAL9000_HOME=$BATS_TEST_TMPDIR/none HAL9000_PREFIX=hal9000-test-none rollback.ts --yes
@@ -254,8 +255,8 @@ ROWS
   echo '{"version":1,' >"$HAL9000_HOME/sessions/broken.json"
   run -0 "$scripts/coordinator.ts" list
   # The end of a worker makes the parent look at all records.
-  spawn -n short "$HAL9000_PROJECT_ROOTS/app"
-  docker kill short
+  spawn -n short-$$ "$HAL9000_PROJECT_ROOTS/app"
+  docker kill short-$$
   aside() { find "$HAL9000_HOME/sessions/damaged" -name 'broken.json.*' | grep broken; }
   wait_for 20 aside
   [ ! -e "$HAL9000_HOME/sessions/broken.json" ]

@@ -1,5 +1,5 @@
-# The instance of a test run: made before the first test, made anew after a failed one,
-# removed after the last.
+# The instance of a file of tests: made before the first test, made anew after a failed
+# one, removed after the last.
 
 start_instance() { "$repo/scripts/claudy.ts" daemon start; }
 
@@ -23,7 +23,7 @@ mounts_below() {
 }
 
 # First in a teardown. A failed test leaves nothing to the tests after it: its processes
-# are ended, its mounts undone, and the instance is made anew, with what setup_file adds.
+# are ended, its mounts undone, and the instance is made anew by setup_file.
 after_failure() {
   [ -z "${BATS_TEST_COMPLETED:-}" ] || return 0
   end_processes
@@ -33,8 +33,7 @@ after_failure() {
   remove_instance "$HAL9000_PREFIX"
   as_root rm -rf "$HAL9000_HOME" "$HAL9000_PROJECT_ROOTS"
   mkdir "$HAL9000_PROJECT_ROOTS"
-  start_instance
-  if declare -F setup_file >/dev/null; then setup_file; fi
+  setup_file
 } >&2 3>&-
 
 # Ends what the test has started and not waited for, and the MCP gateway of the instance.

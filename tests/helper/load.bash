@@ -13,11 +13,18 @@ parent=$HAL9000_PREFIX-parent
 net=$HAL9000_PREFIX-net
 # shellcheck disable=SC2034
 stub_port=18787
+# How often tests that are tagged with it do what may go wrong once in a while.
+# shellcheck disable=SC2034
+soak=${SOAK:-1}
+# A worker's name is the engine's, and other tests run on it: names end in -$$.
 
 # bats 1.13 keeps the pid of the process that ends a test after BATS_TEST_TIMEOUT
 # in a variable local to the function that a failed test has left already. It then
 # cannot kill that process, and waits for it. It is the first job of the test's shell.
 bats_abort_timeout_countdown() { kill "${BATS_killer_pid:-%1}" 2>/dev/null || true; }
+
+# What all tests of a file have, unless it has a setup_file of its own.
+setup_file() { start_instance; }
 
 # A project directory of its own; $1 is its name.
 make_project() {
@@ -34,10 +41,18 @@ owner_of() { stat -c %u:%g "$1"; }
 
 spawn() { "$scripts/spawn-worker.ts" --detach "$@"; }
 
-stop_workers() { "$scripts/coordinator.ts" stop-all --yes >/dev/null; }
+stop_workers() {
+  local labels=(--filter "label=hal9000.instance=$HAL9000_PREFIX" --filter label=hal9000.role=worker)
+  [ -z "$(docker ps --all --quiet "${labels[@]}")" ] || "$scripts/coordinator.ts" stop-all --yes >/dev/null
+}
 
 # A field of a container, as a Go template tells it.
 inspect() { docker inspect --format "$2" "$1"; }
+
+# A port of the host that nobody has.
+free_port() {
+  node -e 'require("net").createServer().listen(0, "127.0.0.1", function () { console.log(this.address().port); this.close(); })'
+}
 
 # Waits until a command succeeds: wait_for SECONDS COMMAND...
 wait_for() {

@@ -8,7 +8,7 @@ stub=$HAL9000_PREFIX-session-stub
 start_stub() {
   mkdir -p "$HAL9000_TEST_ROOT/session-stub"
   rm -f "$HAL9000_TEST_ROOT/session-stub/requests" # of another file's stub
-  docker run --detach --name "$stub" --network "container:$net" --entrypoint deno \
+  docker run --detach --no-healthcheck --name "$stub" --network "container:$net" --entrypoint deno \
     --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \
     --volume "$repo/tests/helper:/helper:ro" --volume "$HAL9000_TEST_ROOT/session-stub:/record" \
     "$HAL9000_IMAGE_REPO:parent" run -A --no-lock --no-config --quiet \
@@ -18,7 +18,7 @@ start_stub() {
 
 stop_stub() { docker rm --force --volumes "$stub"; }
 
-setup_file() { start_stub; }
+setup_file() { start_instance && start_stub; }
 teardown_file() { stop_stub; }
 
 use_stub() { export ANTHROPIC_API_KEY=$key ANTHROPIC_BASE_URL=http://127.0.0.1:$stub_port; }
@@ -27,7 +27,7 @@ use_stub() { export ANTHROPIC_API_KEY=$key ANTHROPIC_BASE_URL=http://127.0.0.1:$
 open() {
   opened=$("$claudy" --detach --json "$@" -- --permission-mode default)
   session=$(jq -r .session <<<"$opened")
-  wait_for 30 screen_shows "$session" '❯'
+  wait_for_screen 30 "$session" '❯'
 }
 
 typed() { # typed SESSION KEYS...
@@ -38,12 +38,18 @@ typed() { # typed SESSION KEYS...
 
 screen_shows() { docker exec "$1" tmux -L claude capture-pane -p -J -S - -t claude | grep -F -- "$2"; }
 
+# The wait is in the worker: a docker exec for each look costs more than what is tested.
+wait_for_screen() { # wait_for_screen SECONDS SESSION TEXT
+  docker exec "$2" timeout "$1" sh -c 'until tmux -L claude capture-pane -p -J -S - -t claude | grep -qF -- "$1"
+    do sleep 0.05; done' sh "$3" || { echo "timed out waiting for: $3" >&2; docker exec "$2" tmux -L claude capture-pane -p -t claude >&2; false; }
+}
+
 # Has the agent ask for a permission.
 ask_permission() {
   typed "$1" 'TOOL Bash {"command":"touch /tmp/asked","description":"ask"}'
-  wait_for 5 screen_shows "$1" 'description":"ask"}'
+  wait_for_screen 5 "$1" 'description":"ask"}'
   typed "$1" Enter
-  wait_for 20 screen_shows "$1" "Do you want to proceed?"
+  wait_for_screen 20 "$1" "Do you want to proceed?"
 }
 
 state() { "$claudy" sessions --json | jq -r --arg name "$1" '.[] | select(.name == $name) | .state'; }

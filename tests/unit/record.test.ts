@@ -1,6 +1,7 @@
 import {
   mkdtempSync,
   readdirSync,
+  readFileSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -103,10 +104,17 @@ for (const [what, text] of Object.entries(damaged)) {
 }
 
 test("writeWhole() leaves the old text and no litter when it fails", ({ instance }) => {
-  const path = join(instance.home.sessions, "directory");
-  ensureDirectory(path, 0o700, instance.owner);
-  assert.throws(() => writeWhole(path, "text", instance.owner));
-  assert.equal(readdirSync(instance.home.sessions), ["directory"]);
+  const { home: { sessions }, owner } = instance;
+  const path = join(sessions, "kept");
+  writeWhole(path, "old", owner);
+  // It fails after the temporary file was opened.
+  assert.throws(() => writeWhole(path, 7 as unknown as string, owner));
+  assert.is(readFileSync(path, "utf8"), "old");
+  // And here when that is renamed.
+  const directory = join(sessions, "directory");
+  ensureDirectory(directory, 0o700, owner);
+  assert.throws(() => writeWhole(directory, "text", owner));
+  assert.equal(readdirSync(sessions).sort(), ["directory", "kept"]);
 });
 
 test.run();

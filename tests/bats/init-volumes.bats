@@ -1,0 +1,88 @@
+# init-volumes where no daemon runs: what it makes, and what --clean destroys of it.
+
+load ../helper/load
+
+other=$HAL9000_PREFIX-other
+
+setup_file() { :; }
+
+setup() {
+  export HAL9000_HOME=$BATS_TEST_TMPDIR/home
+  "$scripts/init-volumes.ts"
+}
+
+teardown() {
+  after_failure
+  remove_instance "$HAL9000_PREFIX"
+  remove_instance "$other"
+}
+
+@test "init-volumes --clean lists what it destroys, asks, and follows no link out" {
+  mkdir "$BATS_TEST_TMPDIR/elsewhere"
+  touch "$BATS_TEST_TMPDIR/elsewhere/kept" "$HAL9000_HOME/backups/kept" "$HAL9000_HOME/memorybank/lost"
+  mkdir -p "$HAL9000_HOME/claude"
+  ln -s "$BATS_TEST_TMPDIR/elsewhere" "$HAL9000_HOME/claude/link"
+  rm -r "$HAL9000_HOME/pool" && ln -s "$BATS_TEST_TMPDIR/elsewhere" "$HAL9000_HOME/pool"
+  run -6 "$scripts/init-volumes.ts" --clean
+  [[ $output == *"$HAL9000_HOME/memorybank"*" MB"* ]]
+  [[ $output == *"volume $HAL9000_PREFIX-chromadb"* ]]
+  [[ $output != *"$HAL9000_HOME/backups"* ]]
+  [ -e "$HAL9000_HOME/memorybank/lost" ]
+  run -0 "$scripts/init-volumes.ts" --clean --yes
+  [ -e "$BATS_TEST_TMPDIR/elsewhere/kept" ]
+  [ -e "$HAL9000_HOME/backups/kept" ]
+  [ ! -e "$HAL9000_HOME/memorybank/lost" ]
+  [ -d "$HAL9000_HOME/pool" ] && [ ! -L "$HAL9000_HOME/pool" ]
+}
+
+@test "a directory that is somebody's is no home, and a link in a home is not followed" {
+  theirs=$BATS_TEST_TMPDIR/theirs
+  mkdir -p "$theirs/config" "$theirs/logs"
+  chmod 755 "$theirs" "$theirs"/*
+  HAL9000_HOME=$theirs HAL9000_PREFIX=$other run -6 "$scripts/init-volumes.ts"
+  [[ $output == *"holds what is not HAL-9000's"* ]]
+  [ "$(stat -c %a "$theirs/config")" = 755 ]
+  [ "$(find "$theirs" | wc -l)" = 3 ]
+
+  mkdir -p "$BATS_TEST_TMPDIR/former/chromadb" # as version 0.5 leaves it
+  ln -s "$theirs" "$BATS_TEST_TMPDIR/former/pool"
+  HAL9000_HOME=$BATS_TEST_TMPDIR/former HAL9000_PREFIX=$other run -2 "$scripts/init-volumes.ts"
+  [[ $output == *"is a link"* ]]
+  [ "$(stat -c %a "$theirs")" = 755 ]
+}
+
+@test "init-volumes --clean without a home makes one" {
+  HAL9000_HOME=$BATS_TEST_TMPDIR/new HAL9000_PREFIX=$other run -0 "$scripts/init-volumes.ts" --clean --yes
+  [ -d "$BATS_TEST_TMPDIR/new/config" ]
+}
+
+@test "init-volumes --clean does not reach into another file system" {
+  mkdir -p "$HAL9000_HOME/claude/mounted"
+  as_root mount -t tmpfs none "$HAL9000_HOME/claude/mounted" || skip "mounting needs root, or sudo without a password"
+  touch "$HAL9000_HOME/claude/mounted/kept"
+  run -6 "$scripts/init-volumes.ts" --clean --yes
+  present=$(ls "$HAL9000_HOME/claude/mounted")
+  as_root umount "$HAL9000_HOME/claude/mounted"
+  [[ $output == *'another file system is mounted at "'*'/claude/mounted"'* ]]
+  [ "$present" = kept ]
+}
+
+@test "init-volumes --clean touches neither another instance's home nor its volumes" {
+  touch "$HAL9000_HOME/memorybank/theirs"
+  HAL9000_PREFIX=$other run -5 "$scripts/init-volumes.ts" --clean --yes
+  [ -e "$HAL9000_HOME/memorybank/theirs" ]
+  docker volume create --label "hal9000.instance=$other-other" "$other-plugins"
+  HAL9000_PREFIX=$other HAL9000_HOME=$BATS_TEST_TMPDIR/others "$scripts/init-volumes.ts"
+  HAL9000_PREFIX=$other HAL9000_HOME=$BATS_TEST_TMPDIR/others \
+    run -5 "$scripts/init-volumes.ts" --clean --yes
+  docker volume rm "$other-plugins"
+  [[ $output == *"is not this instance"* ]]
+}
+
+@test "init-volumes --status changes nothing" {
+  HAL9000_HOME=$BATS_TEST_TMPDIR/none HAL9000_PREFIX=$other \
+    run -0 "$scripts/init-volumes.ts" --status
+  [[ $output == *absent* ]]
+  [ ! -e "$BATS_TEST_TMPDIR/none" ]
+  [ -z "$(docker volume ls --quiet --filter "label=hal9000.instance=$other")" ]
+}
