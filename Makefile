@@ -18,7 +18,11 @@ PROJECT ?=
 ALLOW_WORKTREE ?=
 SAMPLES ?=
 LANES ?=
-export FILTER PROJECT ALLOW_WORKTREE SAMPLES LANES
+# Of test-mutation: how many changes, which ones, and whether bats judges the rest
+SAMPLE ?=
+SEED ?=
+BATS ?=
+export FILTER PROJECT ALLOW_WORKTREE SAMPLES LANES SAMPLE SEED BATS
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +64,9 @@ test-unit: $(INSTALLED) ## Run the unit tests [FILTER=regex]
 	@echo "Unit tests"
 	@[ -t 1 ] || export NO_COLOR=1; $(DENO) run --allow-all --no-lock node_modules/uvu/bin.js tests/unit "$${FILTER:-\.test\.ts$$}"
 
+test-mutation: $(INSTALLED) ## Change lib at random, see what tests notice [SAMPLE=60 SEED=n]
+	@$(DENO) run --allow-all --no-lock --quiet tests/mutation.ts
+
 test-dind: $(FAST) ## Run the tests on a real engine [FILTER=regex LANES=2]
 	@echo "Tests on the engine"
 	@tests/dind.sh "$$FILTER"
@@ -87,4 +94,4 @@ $(INSTALLED): package.json package-lock.json
 	@start=$$SECONDS; npm ci --no-fund --no-audit --loglevel=error >&2; \
 	  echo "npm packages: $$((SECONDS - start)) s" >&2
 
-.PHONY: help up down engine engine-stop images build fmt check test test-unit test-dind benchmark-dind benchmark-migration benchmark-mcp clean
+.PHONY: help up down engine engine-stop images build fmt check test test-unit test-mutation test-dind benchmark-dind benchmark-migration benchmark-mcp clean
