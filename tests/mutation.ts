@@ -323,7 +323,8 @@ function reaches(from: string, to: string, seen = new Set<string>()): boolean {
  * but its own, may write to its copy alone, and finds no engine.
  */
 function passes(copy: string, test: string, limitMs: number): Promise<boolean> {
-  const confine = 'mount --bind "$1" "$1" && mount -o remount,bind,ro / && ' +
+  const confine =
+    'mount --bind "$1" "$1" && mount -o remount,bind,ro / && mount -o remount,bind,ro /dev && ' +
     'cd "$1" && shift && exec "$@"';
   const user = process.getuid?.() === 0 ? [] : ["--map-root-user"];
   const namespaces = ["--mount", "--pid", "--fork", "--kill-child"];
