@@ -9,6 +9,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { label } from "../../lib/instance/labels.ts";
@@ -22,6 +23,8 @@ import {
   hasConversation,
   lastSaidAt,
 } from "../../lib/session/conversations.ts";
+import { followSessions } from "../../lib/session/watch.ts";
+import { waitFor } from "../../lib/std/wait.ts";
 import { listSessions } from "../../lib/session/list.ts";
 import {
   findSession,
@@ -494,6 +497,67 @@ test("a session is as recent as what was last said in it", async (fake) => {
     (await listSessions(instance, log)).map((one) => [one.name, one.activeAt]),
   );
   assert.equal(active, { quiet: at, talk: "2026-02-01T00:00:00.000Z" });
+});
+
+test("who follows sessions hears at once of what changes, and of nothing else", async (fake) => {
+  const { instance, engine, log } = fake;
+  const { session, id } = await open(fake, { name: "talk" });
+  const stop = new AbortController();
+  const heard: string[] = [];
+  const following = followSessions(
+    instance,
+    { stop: stop.signal, log },
+    (workers) => {
+      heard.push(
+        workers.map(({ worker, said }) =>
+          `${worker.name} ${worker.state} ${said?.activity}`
+        ).join(),
+      );
+    },
+  );
+  const until = (count: number) =>
+    waitFor(() => heard.length >= count, { for: "news", timeoutMs: 4000 });
+  await until(1);
+  const noted = join(instance.home.claude, session, "hal9000-activity.json");
+  writeFileSync(noted, '{"status":"waiting"}');
+  await until(2);
+  const worker = engine.find(id) as FakeContainer;
+  worker.state = "paused";
+  engine.emit("pause", worker);
+  await until(3);
+  worker.state = "exited";
+  engine.emit("die", worker);
+  await until(4);
+  // Longer than it takes to look again.
+  await sleep(700);
+  stop.abort();
+  await following;
+  assert.equal(heard, [
+    "talk running undefined",
+    "talk running waiting",
+    "talk paused waiting",
+    "",
+  ]);
+});
+
+test("an engine that fails while sessions are followed is asked again", async (fake) => {
+  const { instance, engine, told, log } = fake;
+  await open(fake, { name: "talk" });
+  let failures = 1;
+  const docker = {
+    ...engine.docker,
+    listContainers: (...given: []) =>
+      failures-- > 0
+        ? Promise.reject(new Error("no answer"))
+        : engine.docker.listContainers(...given),
+  } as unknown as typeof engine.docker;
+  const stop = new AbortController();
+  await followSessions(
+    { ...instance, docker },
+    { stop: stop.signal, log },
+    () => stop.abort(),
+  );
+  assert.ok(told.includes("Cannot look at the workers: no answer"));
 });
 
 test.run();

@@ -83,7 +83,11 @@ test("a worker is started on its project, and recorded", async (fake) => {
   const { HostConfig } = engine.find("mine")?.spec ?? {};
   assert.is(HostConfig?.NetworkMode, "container:fake-net");
   assert.is(HostConfig?.PidsLimit, 100);
-  assert.ok(mountsOf(fake, "mine").includes(`${project("app")}:/workspace`));
+  const mounts = mountsOf(fake, "mine");
+  assert.ok(mounts.includes(`${project("app")}:/workspace`));
+  const { netFiles } = instance.home;
+  assert.ok(mounts.includes(`${netFiles}/resolv.conf:/etc/resolv.conf:ro`));
+  assert.ok(engine.volumes.has(instance.names.volumes.plugins));
 });
 
 test("a worker without a name gets one that is made up, and its home goes with it", async (fake) => {
