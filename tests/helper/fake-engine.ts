@@ -43,6 +43,10 @@ export class FakeEngine {
     exitCode: number;
     output?: string;
   } = () => ({ exitCode: 0 });
+  /** Hears of each container that is started. */
+  started: (container: FakeContainer) => void = () => {};
+  /** What the engine says of itself. */
+  readonly about = { NCPU: 64, SecurityOptions: [] as string[] };
   readonly #streams = new Set<PassThrough>();
 
   /** A container that is there already. */
@@ -121,7 +125,7 @@ export class FakeEngine {
           stream.on("close", () => this.#streams.delete(stream));
           return stream;
         }),
-      info: () => answer(() => ({ NCPU: 64 })),
+      info: () => answer(() => this.about),
     } as unknown as Docker;
   }
 
@@ -143,14 +147,23 @@ export class FakeEngine {
       });
     return {
       id: this.find(name)?.id ?? name,
-      inspect: () => answer(() => inspected(here())),
+      inspect: () =>
+        answer(() => {
+          const found = here();
+          const image = this.images.get(found.spec.Image ?? "");
+          return inspected(found, (image as { Id?: string } | undefined)?.Id);
+        }),
       start: () =>
         change("start", (found) => {
           if (found.state === "running") refuse(304, "already started");
           found.state = "running";
           found.startedAt = new Date().toISOString();
           found.log ||= `${gatePassed}\n`;
+          this.started(found);
         }),
+      restart: () => change("restart", (found) => this.started(found)),
+      getArchive: ({ path }: { path: string }) =>
+        answer(() => Readable.from([archive(`${here().name} ${path}\n`)])),
       stop: () =>
         change("stop", (found) => {
           if (found.state !== "running") refuse(304, "already stopped");
@@ -215,6 +228,16 @@ async function answer<T>(act: () => T): Promise<T> {
   return act();
 }
 
+/** A tar archive of one file. */
+function archive(text: string): Buffer {
+  const header = Buffer.alloc(512);
+  header.write(`${text.length.toString(8).padStart(11, "0")}\0`, 124);
+  header.write("0", 156);
+  const body = Buffer.alloc(512);
+  body.write(text);
+  return Buffer.concat([header, body, Buffer.alloc(1024)]);
+}
+
 /** As Docker frames what a container prints without a terminal. */
 function frame(text: string): Buffer {
   const body = Buffer.from(text);
@@ -238,13 +261,13 @@ function listed({ id, name, spec, state, createdAt }: FakeContainer) {
   };
 }
 
-function inspected(container: FakeContainer) {
+function inspected(container: FakeContainer, image: string | undefined) {
   const { id, name, spec, state } = container;
   return {
     Id: id,
     Name: `/${name}`,
     Created: container.createdAt,
-    Image: spec.Image,
+    Image: image ?? spec.Image,
     State: {
       Status: state,
       Running: state === "running" || state === "paused",
