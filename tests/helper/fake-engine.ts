@@ -114,8 +114,24 @@ export class FakeEngine {
       getVolume: (name: string) => ({
         inspect: () =>
           answer(() => this.volumes.get(name) ?? refuse(404, "no such volume")),
-        remove: () => answer(() => this.#ask(`rm volume ${name}`)),
+        remove: () =>
+          answer(() => {
+            this.#ask(`rm volume ${name}`);
+            this.volumes.delete(name);
+          }),
       }),
+      // As images without a name, and those of an instance, are asked for.
+      listImages: ({ filters }: { filters: { reference?: string[] } }) =>
+        answer(() =>
+          [...this.images].filter(([name]) =>
+            filters.reference
+              ? filters.reference.some((one) => name.startsWith(`${one}:`))
+              : true
+          ).map(([, image]) => image)
+        ),
+      listVolumes: () =>
+        answer(() => ({ Volumes: [...this.volumes.values()] })),
+      df: () => answer(() => ({ Volumes: null })),
       createVolume: (spec: { Name: string }) =>
         answer(() => this.volumes.set(spec.Name, spec)),
       getEvents: () =>
@@ -257,7 +273,7 @@ function listed({ id, name, spec, state, createdAt }: FakeContainer) {
     Labels: spec.Labels ?? {},
     Created: Date.parse(createdAt) / 1000,
     HostConfig: { NetworkMode: spec.HostConfig?.NetworkMode ?? "bridge" },
-    Mounts: [],
+    Mounts: mountsOf(spec),
   };
 }
 
@@ -280,12 +296,17 @@ function inspected(container: FakeContainer, image: string | undefined) {
     },
     Config: { Env: [], User: "", ...spec },
     HostConfig: spec.HostConfig ?? {},
-    Mounts: (spec.HostConfig?.Mounts ?? []).map(({ Source, Target }) => ({
-      Source,
-      Destination: Target,
-    })),
+    Mounts: mountsOf(spec),
     ExecIDs: null,
   };
+}
+
+function mountsOf({ HostConfig }: Docker.ContainerCreateOptions) {
+  return (HostConfig?.Mounts ?? []).map(({ Type, Source, Target }) => ({
+    Type,
+    ...(Type === "volume" ? { Name: Source } : { Source }),
+    Destination: Target,
+  }));
 }
 
 export interface FakeInstance {
