@@ -62,7 +62,7 @@ test: ## Run all checks and tests
 
 test-unit: $(INSTALLED) ## Run the unit tests [FILTER=regex]
 	@echo "Unit tests"
-	@[ -t 1 ] || export NO_COLOR=1; $(DENO) run --allow-all --no-lock node_modules/uvu/bin.js tests/unit "$${FILTER:-\.test\.ts$$}"
+	@tests/unit.sh "$$FILTER"
 
 test-mutation: $(INSTALLED) ## Change lib at random, see what tests notice [SAMPLE=60 SEED=n]
 	@$(DENO) run --allow-all --no-lock --quiet tests/mutation.ts

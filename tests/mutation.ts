@@ -9,17 +9,16 @@ import { symlinkSync, writeFileSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { basename, dirname, join, relative, resolve } from "node:path";
 import process from "node:process";
-import { type Node, SyntaxKind } from "typescript/unstable/ast";
+import type { Node } from "typescript/unstable/ast";
 import * as is from "typescript/unstable/ast/is";
 import { API, type Project } from "typescript/unstable/async";
-
-interface Mutant {
-  file: string;
-  /** Where the text that is replaced begins and ends. */
-  start: number;
-  end: number;
-  after: string;
-}
+import {
+  changesOf,
+  describe,
+  type Mutant,
+  randomFrom,
+  textOf,
+} from "./helper/mutants.ts";
 
 /** The bats files that look at a folder of lib; all others cannot notice. */
 const batsFiles: Record<string, string[]> = {
@@ -43,19 +42,6 @@ const batsFiles: Record<string, string[]> = {
   migration: ["migration", "migration-faults"],
   doctor: ["doctor"],
   commands: ["sessions", "options", "wrong-uses"],
-};
-
-const swapped: Record<string, string> = {
-  "===": "!==",
-  "!==": "===",
-  "<": "<=",
-  "<=": "<",
-  ">": ">=",
-  ">=": ">",
-  "&&": "||",
-  "||": "&&",
-  "+": "-",
-  "-": "+",
 };
 
 /** A name or an import that nothing needs any more is no reason to skip a mutant. */
@@ -98,8 +84,9 @@ for (const path of ["lib", "scripts", "tests"].flatMap(paths)) {
 const mutants = await chooseMutants();
 await api.close();
 
+// The tests wait more than they work.
 const lanes = Array.from(
-  { length: availableParallelism() },
+  { length: 3 * availableParallelism() },
   (_, lane) => makeCopy(join(directory, String(lane))),
 );
 const tookMs = await timeTests();
@@ -109,7 +96,7 @@ await Promise.all(lanes.map(async (copy) => {
   for (let mutant; (mutant = waiting.shift());) {
     if (await withMutant(copy, mutant, unitTestsNotice)) continue;
     survivors.push(mutant);
-    say(await describe(mutant));
+    say(told(mutant));
   }
 }));
 let killed = mutants.length - survivors.length;
@@ -118,7 +105,7 @@ if (process.env["BATS"]) {
   for (const mutant of survivors) {
     const noticed = await withMutant(lanes[0] ?? "", mutant, batsNotice);
     if (noticed) killed++;
-    say(`${noticed ? "killed" : "survives"} ${await describe(mutant)}`);
+    say(`${noticed ? "killed" : "survives"} ${told(mutant)}`);
   }
 }
 const percent = Math.round(killed * 100 / Math.max(mutants.length, 1));
@@ -192,73 +179,8 @@ async function chooseMutants(): Promise<Mutant[]> {
   return chosen;
 }
 
-function changesOf(node: Node): Omit<Mutant, "file">[] {
-  const change = (part: Node, after: string) => [
-    { start: part.getStart(), end: part.getEnd(), after },
-  ];
-  if (is.isIfStatement(node) || is.isWhileStatement(node)) {
-    return change(node.expression, `!(${node.expression.getText()})`);
-  }
-  if (is.isConditionalExpression(node)) {
-    return change(node.condition, `!(${node.condition.getText()})`);
-  }
-  if (is.isBinaryExpression(node)) {
-    const operator = node.operatorToken.getText();
-    const other = swapped[operator];
-    if (other) return change(node.operatorToken, other);
-    return operator === "??" ? change(node, `${node.left.getText()}!`) : [];
-  }
-  if (node.kind === SyntaxKind.TrueKeyword) return change(node, "false");
-  if (node.kind === SyntaxKind.FalseKeyword) return change(node, "true");
-  if (node.kind === SyntaxKind.QuestionDotToken) {
-    const next = node.getSourceFile().text.slice(node.getEnd());
-    return change(node, /^[[(]/.test(next) ? "!" : "!.");
-  }
-  if (is.isReturnStatement(node) && node.expression) {
-    return change(node.expression, "undefined as never");
-  }
-  if (is.isExpressionStatement(node)) {
-    const { expression } = node;
-    const called = is.isAwaitExpression(expression)
-      ? expression.expression
-      : expression;
-    return is.isCallExpression(called) ? change(node, ";") : [];
-  }
-  if (is.isStringLiteral(node) && node.text !== "") {
-    const { parent } = node;
-    const isName = is.isImportDeclaration(parent) ||
-      is.isExportDeclaration(parent) ||
-      (is.isPropertyAssignment(parent) && parent.name === node);
-    return isName ? [] : change(node, '""');
-  }
-  return [];
-}
-
-/** The same numbers for the same seed: mulberry32, below 1. */
-function randomFrom(state: number): () => number {
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
-function textOf({ file, start, end, after }: Mutant): string {
-  const text = readFileSync(file, "utf8");
-  return text.slice(0, start) + after + text.slice(end);
-}
-
-function describe({ file, start, end, after }: Mutant): string {
-  const text = readFileSync(file, "utf8");
-  const line = text.slice(0, start).split("\n").length;
-  const short = (code: string) => code.replace(/\s+/g, " ").slice(0, 100);
-  // Of an operator alone the whole line is shown.
-  const shown = end - start > 3
-    ? [text.slice(start, end), after]
-    : [text, textOf({ file, start, end, after })]
-      .map((whole) => whole.split("\n")[line - 1]?.trim() ?? "");
-  return `${relative(root, file)}:${line}: ${shown.map(short).join("  ->  ")}`;
+function told(mutant: Mutant): string {
+  return describe(mutant).replace(`${root}/`, "");
 }
 
 function makeCopy(copy: string): string {
