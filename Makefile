@@ -20,10 +20,14 @@ SAMPLES ?=
 LANES ?=
 # How often test-soak does what make test does once
 SOAK ?= 10
-export FILTER PROJECT ALLOW_WORKTREE SAMPLES LANES
+# Of test-mutation: how many changes, which ones, and whether bats judges the rest
+SAMPLE ?=
+SEED ?=
+BATS ?=
+export FILTER PROJECT ALLOW_WORKTREE SAMPLES LANES SAMPLE SEED BATS
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: $(FAST) ## Set everything up and start a worker [PROJECT=dir]
 	@./scripts/up.ts $${ALLOW_WORKTREE:+--allow-worktree} $${PROJECT:+"$$PROJECT"}
@@ -60,7 +64,10 @@ test: ## Run all checks and tests
 
 test-unit: $(INSTALLED) ## Run the unit tests [FILTER=regex]
 	@echo "Unit tests"
-	@[ -t 1 ] || export NO_COLOR=1; $(DENO) run --allow-all --no-lock node_modules/uvu/bin.js tests/unit "$${FILTER:-\.test\.ts$$}"
+	@tests/unit.sh "$$FILTER"
+
+test-mutation: $(INSTALLED) ## Change lib at random, see what tests notice [SAMPLE=60 SEED=n]
+	@$(DENO) run --allow-all --no-lock --quiet tests/mutation.ts
 
 test-dind: $(FAST) ## Run the tests on a real engine [FILTER=regex LANES=4]
 	@echo "Tests on the engine"
@@ -93,4 +100,4 @@ $(INSTALLED): package.json package-lock.json
 	@start=$$SECONDS; npm ci --no-fund --no-audit --loglevel=error >&2; \
 	  echo "npm packages: $$((SECONDS - start)) s" >&2
 
-.PHONY: help up down engine engine-stop images build fmt check test test-unit test-dind test-soak benchmark-dind benchmark-migration benchmark-mcp clean
+.PHONY: help up down engine engine-stop images build fmt check test test-unit test-mutation test-dind test-soak benchmark-dind benchmark-migration benchmark-mcp clean

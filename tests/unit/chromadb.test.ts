@@ -1,5 +1,9 @@
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { chromadbAnswers } from "../../lib/parent/chromadb.ts";
 import { listenerUsers } from "../../lib/std/socket-table.ts";
 
 const test = suite("chromadb");
@@ -20,6 +24,22 @@ test("listenerUsers() takes neither a connection nor another address for a liste
   assert.equal(listenerUsers(table, 8001), []);
   assert.equal(listenerUsers(table, 8002), []);
   assert.equal(listenerUsers(table, 9), []);
+});
+
+test("ChromaDB answers where its heartbeat does, and a closed port is no error", async () => {
+  let status = 200;
+  const server = createServer((request, response) => {
+    const known = request.url === "/api/v2/heartbeat";
+    response.writeHead(known ? status : 404).end();
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  assert.is(await chromadbAnswers(port), true);
+  status = 500;
+  assert.is(await chromadbAnswers(port), false);
+  server.close();
+  await once(server, "close");
+  assert.is(await chromadbAnswers(port), false);
 });
 
 test.run();

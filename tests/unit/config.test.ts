@@ -59,6 +59,35 @@ test("readSettings() gives each prefix a repository of its own, unless one is na
   );
 });
 
+test("readSettings() takes project roots with a colon too many", () => {
+  const roots = (text: string) =>
+    readSettings({ HAL9000_PROJECT_ROOTS: text }).HAL9000_PROJECT_ROOTS;
+  assert.equal(roots("/a:"), ["/a"]);
+  assert.equal(roots(":/a::/b"), ["/a", "/b"]);
+  for (const text of [":", "a", "/a:b"]) {
+    assert.throws(() => roots(text), /must be absolute paths/);
+  }
+});
+
+const bounds: [string, number, number][] = [
+  ["CHROMADB_PORT", 1, 65535],
+  ["MIN_WARM_WORKERS", 0, 100],
+  ["MAX_WARM_WORKERS", 0, 100],
+  ["IDLE_TIMEOUT", 1, 86400],
+  ["CHECK_INTERVAL", 1, 3600],
+];
+for (const [key, least, most] of bounds) {
+  test(`${key} is from ${least} to ${most}`, () => {
+    const read = (value: unknown) => readSettings({ [key]: String(value) });
+    for (const value of [least, most]) {
+      assert.is((read(value) as unknown as Record<string, number>)[key], value);
+    }
+    for (const value of [least - 1, most + 1, 1.5, "x"]) {
+      assert.throws(() => read(value), new RegExp(key));
+    }
+  });
+}
+
 test("readSettings() takes flag before environment before file", ({ home }) => {
   const env = conf(home, "WORKER_CPUS=0.5\nWORKER_PIDS_LIMIT=7\n# a comment\n");
   assert.is(readSettings(env).WORKER_CPUS, 0.5);

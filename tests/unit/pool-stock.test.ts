@@ -14,6 +14,7 @@ import { ownerOf } from "../../lib/std/owned.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
 import { Metrics } from "../../lib/pool/metrics.ts";
 import type { PoolWish } from "../../lib/pool/plan.ts";
+import type { WarmWorker } from "../../lib/pool/warm.ts";
 import { Stock } from "../../lib/pool/stock.ts";
 import type { Settings } from "../../lib/instance/settings.ts";
 import { waitFor } from "../../lib/std/wait.ts";
@@ -24,6 +25,8 @@ interface Context {
   wanted: PoolWish;
   engine: { creations: number; net: string | undefined; removed: string[] };
   stock: Stock;
+  /** Makes a worker; refused where it is left out. */
+  make?: (() => Promise<WarmWorker>) | undefined;
 }
 
 const test = suite<Context>("stock");
@@ -31,6 +34,7 @@ const test = suite<Context>("stock");
 test.before.each((context) => {
   context.root = mkdtempSync(join(tmpdir(), "hal9000-stock-"));
   context.said = [];
+  context.make = undefined;
   context.wanted = { minWarm: 1, maxWarm: 2, idleTimeoutMs: 1000 };
   context.engine = { creations: 0, net: "2026-01-26T11:00:00Z", removed: [] };
   const home = homePaths(context.root);
@@ -58,6 +62,7 @@ test.before.each((context) => {
     (line) => context.said.push(line),
     () => {
       context.engine.creations++;
+      if (context.make) return context.make();
       // Without a pause there would be no end to it.
       return context.engine.creations > 20
         ? new Promise(() => {})
@@ -110,6 +115,16 @@ test("an engine that refuses is left alone for a second, then for two", async ({
   await waitFor(() => said.length >= 2, { for: "another", timeoutMs: 5000 });
   assert.is(engine.creations, 2);
   assert.match(said[1] ?? "", /refused; trying again in 2000 ms$/);
+});
+
+test("a pool that is larger than what is made at once is filled without waiting for its next look", async (context) => {
+  const { stock, engine } = context;
+  context.wanted = { minWarm: 6, maxWarm: 6, idleTimeoutMs: 1000 };
+  context.make = () =>
+    Promise.resolve(worker(`w${engine.creations}`, stock.recipe?.inputs ?? ""));
+  await stock.plan();
+  await waitFor(() => stock.all.length === 6, { for: "six", timeoutMs: 3000 });
+  assert.is(engine.creations, 6);
 });
 
 test("a worker that cannot be removed is logged, and harms nothing", async ({ stock, said }) => {

@@ -493,6 +493,23 @@ test("variables that direct requests or sign in are forbidden, others are not", 
 const signIn = { apiKeyHelper: undefined, env: {}, variables: {} };
 const start = { signIn, env: {}, approved: true, forbidden: [] };
 
+for (
+  const name of [
+    "apiKeyHelper",
+    "awsAuthRefresh",
+    "awsCredentialExport",
+    "gcpAuthRefresh",
+    "otelHeadersHelper",
+    "proxyAuthHelper",
+  ]
+) {
+  test(`a project's ${name} signs nobody in`, () => {
+    const signIn = { apiKeyHelper: undefined, env: {}, variables: {} };
+    const request = { signIn, env: {}, approved: true, forbidden: [] };
+    assert.is(startSettings(request, { env: {} })[name], "");
+  });
+}
+
 test("startSettings() fixes what a project must not set to the session's own values", () => {
   const settings = startSettings({
     ...start,

@@ -57,6 +57,7 @@ test("sessions are read back, the latest used first, damaged ones passed over", 
   writeSession(instance, one);
   writeSession(instance, two);
   writeFileSync(instance.home.session("bad"), "{");
+  writeFileSync(join(instance.home.kept, "notes.txt"), "{");
   const told: string[] = [];
   const log = (line: string) => told.push(line);
   assert.equal(readSessions(instance, log), [two, one]);

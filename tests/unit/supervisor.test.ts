@@ -31,6 +31,29 @@ test("nextPause() doubles up to the last, and forgives", () => {
   assert.is(nextPause(backoff, 40, 60_000), 10);
 });
 
+test("a child that is ended stays ended, and no other is", async ({ directory }) => {
+  const supervisor = supervise(directory, () => {});
+  for (const name of ["one", "two"]) {
+    supervisor.start({
+      name,
+      command: ["sleep", "60"],
+      logFile: join(directory, name),
+    });
+  }
+  await waitFor(() => supervisor.states.every(({ pid }) => pid), {
+    for: "the children",
+    timeoutMs: 5000,
+  });
+  await supervisor.end("nobody", 1000);
+  assert.equal(supervisor.states.map(({ name }) => name), ["one", "two"]);
+  await supervisor.end("one", 1000);
+  assert.not(supervisor.has("one"));
+  assert.ok(supervisor.has("two"));
+  assert.is(supervisor.pidOf("one"), undefined);
+  assert.ok(supervisor.pidOf("two"));
+  await supervisor.stop(1000);
+});
+
 test("a child that is killed is started again, and told of", async ({ directory }) => {
   const said: string[] = [];
   const supervisor = supervise(directory, (line) => said.push(line));

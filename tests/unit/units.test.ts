@@ -7,6 +7,7 @@ import {
   megabytes,
   parseSize,
 } from "../../lib/std/units.ts";
+import { Latencies, percentile } from "../../lib/std/latencies.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import { withoutFrames } from "../../lib/docker/streams.ts";
 
@@ -51,6 +52,22 @@ test("waitFor() gives what it found, or says what it waited for", async () => {
   } catch (error) {
     assert.match(String(error), /waiting for Godot/);
   }
+});
+
+test("percentile() is the nearest rank, and null of nothing", () => {
+  const sorted = [1, 2, 3, 4];
+  const at = (percent: number) => percentile(sorted, percent);
+  assert.equal([0, 25, 26, 50, 99, 100].map(at), [1, 1, 2, 2, 4, 4]);
+  assert.is(percentile([], 50), null);
+  assert.is(percentile([1.23456], 50), 1.235);
+});
+
+test("Latencies keeps the last thousand", () => {
+  const latencies = new Latencies();
+  assert.equal(latencies.percentiles, { p50: null, p95: null, p99: null });
+  for (let count = 0; count < 10; count++) latencies.add(9000);
+  for (let count = 1000; count > 0; count--) latencies.add(count);
+  assert.equal(latencies.percentiles, { p50: 500, p95: 950, p99: 990 });
 });
 
 test.run();

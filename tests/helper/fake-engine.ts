@@ -1,0 +1,391 @@
+// An engine in memory, and an instance that uses it, for the unit tests: containers are
+// created, started, renamed and removed as Docker does it, and nothing runs in them.
+
+import { Buffer } from "node:buffer";
+import { randomBytes } from "node:crypto";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { PassThrough, Readable } from "node:stream";
+import type { Docker } from "../../lib/docker/docker.ts";
+import { readSettings } from "../../lib/instance/config.ts";
+import type { Instance } from "../../lib/instance/instance.ts";
+import { instanceNames, label } from "../../lib/instance/labels.ts";
+import { homePaths } from "../../lib/instance/paths.ts";
+import { ensureHome } from "../../lib/instance/volumes.ts";
+import { ownerOf } from "../../lib/std/owned.ts";
+import { gatePassed } from "../../lib/worker/gate.ts";
+
+export interface FakeContainer {
+  id: string;
+  name: string;
+  spec: Docker.ContainerCreateOptions;
+  state: "created" | "running" | "paused" | "exited";
+  createdAt: string;
+  startedAt: string;
+  exitCode: number;
+  oomKilled: boolean;
+  log: string;
+  /** What runs in it besides the idle command. */
+  programs: string[];
+}
+
+export class FakeEngine {
+  readonly containers: FakeContainer[] = [];
+  readonly volumes = new Map<string, object>();
+  readonly images = new Map<string, object>();
+  /** What was asked of the engine to change: "stop NAME", "remove NAME". */
+  readonly asked: string[] = [];
+  /** Of a request as in `asked`, the status that it is refused with. */
+  readonly refuses = new Map<string, number>();
+  /** What a command inside a container does. */
+  run: (command: string[], container: FakeContainer) => {
+    exitCode: number;
+    output?: string;
+  } = () => ({ exitCode: 0 });
+  /** Hears of each container that is started. */
+  started: (container: FakeContainer) => void = () => {};
+  /** What the engine says of itself. */
+  readonly about = { NCPU: 64, SecurityOptions: [] as string[] };
+  readonly #streams = new Set<PassThrough>();
+
+  /** A container that is there already. */
+  add(name: string, change: Partial<FakeContainer> = {}): FakeContainer {
+    const id = randomBytes(32).toString("hex");
+    const createdAt = new Date().toISOString();
+    const container: FakeContainer = {
+      id,
+      name,
+      spec: {},
+      state: "running",
+      createdAt,
+      startedAt: createdAt,
+      exitCode: 0,
+      oomKilled: false,
+      log: "",
+      programs: [],
+      ...change,
+    };
+    this.containers.push(container);
+    return container;
+  }
+
+  find(name: string): FakeContainer | undefined {
+    return this.containers.find((container) =>
+      container.name === name || container.id === name
+    );
+  }
+
+  names(): string[] {
+    return this.containers.map(({ name }) => name).sort();
+  }
+
+  /** An event of the engine about a container. */
+  emit(action: string, { id, name, spec }: FakeContainer): void {
+    const time = Math.floor(Date.now() / 1000);
+    const Actor = { ID: id, Attributes: { name, ...spec.Labels } };
+    const line = JSON.stringify({ Action: action, time, Actor }) + "\n";
+    for (const stream of this.#streams) stream.write(line);
+  }
+
+  get followers(): number {
+    return this.#streams.size;
+  }
+
+  get docker(): Docker {
+    return {
+      listContainers: (options: { filters?: { label?: string[] } } = {}) =>
+        answer(() =>
+          this.containers.filter(({ spec }) =>
+            (options.filters?.label ?? []).every((text) => {
+              const [key = "", value] = text.split("=");
+              return spec.Labels?.[key] === value;
+            })
+          ).map(listed)
+        ),
+      createContainer: (request: object) =>
+        answer(() => this.#create(request as CreateRequest)),
+      getContainer: (name: string) => this.#handle(name),
+      getImage: (name: string) => ({
+        inspect: () =>
+          answer(() => this.images.get(name) ?? refuse(404, "no such image")),
+        remove: () => answer(() => this.#ask(`rmi ${name}`)),
+      }),
+      getVolume: (name: string) => ({
+        inspect: () =>
+          answer(() => this.volumes.get(name) ?? refuse(404, "no such volume")),
+        remove: () =>
+          answer(() => {
+            this.#ask(`rm volume ${name}`);
+            this.volumes.delete(name);
+          }),
+      }),
+      // As images without a name, and those of an instance, are asked for.
+      listImages: ({ filters }: { filters: { reference?: string[] } }) =>
+        answer(() =>
+          [...this.images].filter(([name]) =>
+            filters.reference
+              ? filters.reference.some((one) => name.startsWith(`${one}:`))
+              : true
+          ).map(([, image]) => image)
+        ),
+      listVolumes: () =>
+        answer(() => ({ Volumes: [...this.volumes.values()] })),
+      df: () => answer(() => ({ Volumes: null })),
+      createVolume: (spec: { Name: string }) =>
+        answer(() => this.volumes.set(spec.Name, spec)),
+      getEvents: () =>
+        answer(() => {
+          const stream = new PassThrough();
+          this.#streams.add(stream);
+          stream.on("close", () => this.#streams.delete(stream));
+          return stream;
+        }),
+      info: () => answer(() => this.about),
+    } as unknown as Docker;
+  }
+
+  #create({ _query: { name }, _body: spec }: CreateRequest): object {
+    this.#ask(`create ${name}`);
+    if (!this.images.has(spec.Image ?? "")) refuse(404, "no such image");
+    if (this.find(name)) refuse(409, "the name is in use");
+    const { id } = this.add(name, { spec, state: "created" });
+    return this.#handle(id);
+  }
+
+  #handle(name: string) {
+    const here = () => this.find(name) ?? refuse(404, "no such container");
+    const change = (action: string, act: (found: FakeContainer) => void) =>
+      answer(() => {
+        const found = here();
+        this.#ask(`${action} ${found.name}`);
+        act(found);
+      });
+    return {
+      id: this.find(name)?.id ?? name,
+      inspect: () =>
+        answer(() => {
+          const found = here();
+          const image = this.images.get(found.spec.Image ?? "");
+          return inspected(found, (image as { Id?: string } | undefined)?.Id);
+        }),
+      start: () =>
+        change("start", (found) => {
+          if (found.state === "running") refuse(304, "already started");
+          found.state = "running";
+          found.startedAt = new Date().toISOString();
+          found.log ||= `${gatePassed}\n`;
+          this.started(found);
+        }),
+      restart: () => change("restart", (found) => this.started(found)),
+      getArchive: ({ path }: { path: string }) =>
+        answer(() => Readable.from([archive(`${here().name} ${path}\n`)])),
+      stop: () =>
+        change("stop", (found) => {
+          if (found.state !== "running") refuse(304, "already stopped");
+          found.state = "exited";
+        }),
+      remove: () =>
+        change("remove", (found) => {
+          this.containers.splice(this.containers.indexOf(found), 1);
+        }),
+      unpause: () => change("unpause", (found) => found.state = "running"),
+      rename: ({ name: next }: { name: string }) =>
+        change("rename", (found) => {
+          if (this.find(next)) refuse(409, "the name is in use");
+          found.name = next;
+        }),
+      update: (limits: object) =>
+        change("update", ({ spec }) => {
+          spec.HostConfig = { ...spec.HostConfig, ...limits };
+        }),
+      putArchive: () => change("put", () => {}),
+      logs: ({ follow = false }) =>
+        answer(() => {
+          const framed = frame(here().log);
+          return follow ? Readable.from([framed]) : framed;
+        }),
+      top: () =>
+        answer(() => ({
+          Processes: ["tini", "sleep", ...here().programs].map((name) => [
+            "1",
+            name,
+          ]),
+        })),
+      exec: ({ Cmd }: { Cmd: string[] }) =>
+        answer(() => {
+          const { exitCode, output = "" } = this.run(Cmd, here());
+          return {
+            start: () => answer(() => Readable.from([frame(output)])),
+            inspect: () => answer(() => ({ ExitCode: exitCode })),
+          };
+        }),
+    };
+  }
+
+  #ask(what: string): void {
+    this.asked.push(what);
+    const status = this.refuses.get(what);
+    if (status !== undefined) refuse(status, "refused");
+  }
+}
+
+interface CreateRequest {
+  _query: { name: string };
+  _body: Docker.ContainerCreateOptions;
+}
+
+function refuse(statusCode: number, message: string): never {
+  throw Object.assign(new Error(message), { statusCode, json: { message } });
+}
+
+// deno-lint-ignore require-await
+async function answer<T>(act: () => T): Promise<T> {
+  return act();
+}
+
+/** A tar archive of one file. */
+function archive(text: string): Buffer {
+  const header = Buffer.alloc(512);
+  header.write(`${text.length.toString(8).padStart(11, "0")}\0`, 124);
+  header.write("0", 156);
+  const body = Buffer.alloc(512);
+  body.write(text);
+  return Buffer.concat([header, body, Buffer.alloc(1024)]);
+}
+
+/** As Docker frames what a container prints without a terminal. */
+function frame(text: string): Buffer {
+  const body = Buffer.from(text);
+  const header = Buffer.alloc(8);
+  header[0] = 1;
+  header.writeUInt32BE(body.length, 4);
+  return body.length === 0 ? body : Buffer.concat([header, body]);
+}
+
+function listed({ id, name, spec, state, createdAt }: FakeContainer) {
+  return {
+    Id: id,
+    Names: [`/${name}`],
+    State: state,
+    Status: state === "running" ? "Up 5 minutes" : state,
+    Image: spec.Image ?? "",
+    Labels: spec.Labels ?? {},
+    Created: Date.parse(createdAt) / 1000,
+    HostConfig: { NetworkMode: spec.HostConfig?.NetworkMode ?? "bridge" },
+    Mounts: mountsOf(spec),
+  };
+}
+
+function inspected(container: FakeContainer, image: string | undefined) {
+  const { id, name, spec, state } = container;
+  return {
+    Id: id,
+    Name: `/${name}`,
+    Created: container.createdAt,
+    Image: image ?? spec.Image,
+    State: {
+      Status: state,
+      Running: state === "running" || state === "paused",
+      Paused: state === "paused",
+      StartedAt: container.startedAt,
+      FinishedAt: container.createdAt,
+      ExitCode: container.exitCode,
+      OOMKilled: container.oomKilled,
+      Pid: 4242,
+    },
+    Config: { Env: [], User: "", ...spec },
+    HostConfig: spec.HostConfig ?? {},
+    Mounts: mountsOf(spec),
+    ExecIDs: null,
+  };
+}
+
+function mountsOf({ HostConfig }: Docker.ContainerCreateOptions) {
+  return (HostConfig?.Mounts ?? []).map(({ Type, Source, Target }) => ({
+    Type,
+    ...(Type === "volume" ? { Name: Source } : { Source }),
+    Destination: Target,
+  }));
+}
+
+export interface FakeInstance {
+  instance: Instance;
+  engine: FakeEngine;
+  /** A directory for projects and whatever else a test makes. */
+  root: string;
+  /** What was logged. */
+  told: string[];
+  log: (line: string) => void;
+  /** Makes a directory that can be a project. */
+  project: (name: string) => string;
+  /** Labels of a worker of this instance. */
+  labels: (more?: Record<string, string>) => Record<string, string>;
+  end: () => void;
+}
+
+/** An instance with a home, an image, a net and a parent. */
+export function fakeInstance(): FakeInstance {
+  const root = mkdtempSync(join(tmpdir(), "hal9000-fake-"));
+  const engine = new FakeEngine();
+  const prefix = "fake";
+  const home = homePaths(join(root, "home"));
+  const names = instanceNames(prefix);
+  const settings = readSettings({
+    HAL9000_HOME: home.home,
+    HAL9000_PREFIX: prefix,
+    HAL9000_IMAGE_REPO: "repo",
+    WORKER_SECCOMP: "engine",
+    WORKER_CPUS: "1",
+  });
+  const instance: Instance = {
+    docker: engine.docker,
+    settings,
+    socket: "/var/run/docker.sock",
+    prefix,
+    names,
+    home,
+    hostHome: home,
+    owner: ownerOf(root),
+    places: { userHomes: [], checkouts: [] },
+    host: { mount: "", roots: undefined },
+    self: undefined,
+  };
+  ensureHome(instance);
+  for (const name of ["hosts", "resolv.conf", "hostname"]) {
+    writeFileSync(join(home.netFiles, name), "");
+  }
+  const labels = (role: string, more = {}) => ({
+    [label.instance]: prefix,
+    [label.role]: role,
+    [label.home]: home.home,
+    ...more,
+  });
+  for (const name of ["base", "worker", "parent"]) {
+    engine.images.set(`repo:${name}`, { Id: `sha256:${name}`, Config: {} });
+  }
+  // Long ago, so that no worker is older.
+  const createdAt = "2026-01-01T00:00:00.000Z";
+  for (const role of ["net", "parent"] as const) {
+    engine.add(names[role], {
+      spec: { Labels: labels(role) },
+      createdAt,
+      startedAt: createdAt,
+    });
+  }
+  const told: string[] = [];
+  return {
+    instance,
+    engine,
+    root,
+    told,
+    log: (line) => void told.push(line),
+    project: (name) => {
+      const path = join(root, name);
+      mkdirSync(path, { recursive: true });
+      return path;
+    },
+    labels: (more) => labels("worker", more),
+    end: () => rmSync(root, { recursive: true, force: true }),
+  };
+}

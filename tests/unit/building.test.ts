@@ -1,0 +1,168 @@
+// How images are built, with a docker client that only writes down what it was asked,
+// and an engine in memory.
+
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import process from "node:process";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { runBuild } from "../../lib/image/build.ts";
+import {
+  listProfiles,
+  profileImage,
+  readyImage,
+} from "../../lib/image/profiles.ts";
+import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
+
+interface Context extends FakeInstance {
+  directory: string;
+  /** What the client was asked, a line each. */
+  asked: () => string[];
+  path: string | undefined;
+}
+
+const test = suite<Context>("building");
+
+const client = `#!/bin/sh
+echo "$DOCKER_BUILDKIT|$*" >>"$(dirname "$0")/asked"
+case $1 in
+  buildx) [ ! -e "$(dirname "$0")/no-buildx" ] ;;
+  *) [ ! -e "$(dirname "$0")/fails" ] ;;
+esac`;
+
+test.before.each((context) => {
+  Object.assign(context, fakeInstance());
+  const directory = mkdtempSync(join(tmpdir(), "hal9000-client-"));
+  context.directory = directory;
+  context.path = process.env["PATH"];
+  writeFileSync(join(directory, "docker"), client);
+  chmodSync(join(directory, "docker"), 0o755);
+  process.env["PATH"] = `${directory}:${context.path}`;
+  context.asked = () => {
+    const path = join(directory, "asked");
+    if (!existsSync(path)) return [];
+    return readFileSync(path, "utf8").trim().split("\n");
+  };
+});
+
+test.after.each(({ end, directory, path }) => {
+  process.env["PATH"] = path ?? "";
+  rmSync(directory, { recursive: true });
+  end();
+});
+
+test("images are built with buildx where the client has it", async ({ directory, asked }) => {
+  await runBuild(directory, ["--tag=x"]);
+  assert.equal(asked(), ["|buildx version", "|build --tag=x ."]);
+});
+
+test("without buildx the engine's own builder leaves no container of a failed step", async ({ directory, asked }) => {
+  writeFileSync(join(directory, "no-buildx"), "");
+  await runBuild(directory, ["--tag=x"]);
+  assert.is(asked()[1], "0|build --force-rm --tag=x .");
+});
+
+test("a build that fails is an error", async ({ directory }) => {
+  writeFileSync(join(directory, "fails"), "");
+  assert.ok(await runBuild(directory, []).then(() => false, () => true));
+});
+
+const ready = (
+  { instance, log }: Context,
+  name: string,
+  { build = false, packages = [] as string[] } = {},
+) =>
+  readyImage(
+    instance,
+    { name, packages },
+    { build, checkout: resolve(".") },
+    log,
+  );
+
+test("the plain worker's image is taken as it is", async (context) => {
+  assert.equal(await ready(context, "base"), { name: "repo:worker" });
+  assert.equal(context.told, []);
+});
+
+test("a profile that is not built is replaced by the plain worker's, and that is told", async (context) => {
+  assert.equal(await ready(context, "python"), { name: "repo:worker" });
+  assert.match(
+    context.told[0] ?? "",
+    /^warning: repo:worker-python is not built; taking repo:worker\./,
+  );
+});
+
+test("a profile that is built is taken without a word", async (context) => {
+  context.engine.images.set("repo:worker-python", { Id: "p" });
+  assert.equal(await ready(context, "python"), {
+    name: "repo:worker-python",
+    id: "p",
+  });
+  assert.equal(context.told, []);
+  // Without further packages, of which there is no image.
+  const { name } = await ready(context, "python", { packages: ["jq"] });
+  assert.is(name, "repo:worker-python");
+  assert.match(context.told[0] ?? "", /fake-apt:\w+ is not built; taking repo/);
+});
+
+test("the same packages in another order are the same image", ({ instance }) => {
+  const image = (...packages: string[]) =>
+    profileImage(instance, { name: "base", packages });
+  assert.is(image("a", "b"), image("b", "a", "a"));
+  assert.is.not(image("a"), image("a", "b"));
+});
+
+test("a profile of one's own has an image of the instance", (context) => {
+  const { instance } = context;
+  mkdirSync(instance.home.profile("mine"), { recursive: true });
+  writeFileSync(join(instance.home.profile("mine"), "Dockerfile"), "FROM x");
+  const own = { name: "mine", packages: [] };
+  assert.is(profileImage(instance, own), "fake-profile:mine");
+  const settings = { ...instance.settings, WORKER_IMAGE: "own" };
+  const python = { name: "python", packages: [] };
+  assert.is(
+    profileImage({ ...instance, settings }, python),
+    "fake-worker:python",
+  );
+});
+
+test("profiles are listed with their image's size, and whether they are warm", async (context) => {
+  const { instance, engine } = context;
+  mkdirSync(instance.home.profile("mine"), { recursive: true });
+  writeFileSync(join(instance.home.profile("mine"), "Dockerfile"), "FROM x");
+  engine.images.set("repo:worker-python", { Id: "p", Size: 7 });
+  const profiles = await listProfiles(instance);
+  assert.equal(
+    profiles.map(({ name, own, warm }) => [name, own, warm]),
+    [
+      ["base", false, true],
+      ["python", false, false],
+      ["node", false, false],
+      ["java", false, false],
+      ["mine", true, false],
+    ],
+  );
+  const python = profiles.find(({ name }) => name === "python");
+  assert.is(python?.sizeBytes, 7);
+  assert.is(profiles.at(-1)?.sizeBytes, null);
+});
+
+test("a profile cannot be built without the image that it is made on", async (context) => {
+  const { engine } = context;
+  engine.images.delete("repo:worker");
+  const failure = await ready(context, "python", { build: true })
+    .then(() => ({ message: "" }), (error: Error) => error);
+  assert.is(failure.message, "There is no image repo:worker");
+  assert.equal(context.asked(), []);
+});
+
+test.run();

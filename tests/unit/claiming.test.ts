@@ -1,0 +1,325 @@
+// How a warm worker becomes that of a project, on an engine in memory.
+
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { readRecord, writeRecord } from "../../lib/instance/record.ts";
+import {
+  claimWorker,
+  endLoan,
+  fit,
+  readClaim,
+  readClaims,
+  Unfit,
+} from "../../lib/pool/claim.ts";
+import type { AttachRequest } from "../../lib/pool/mounter/attach.ts";
+import { type Mounter, MounterLost } from "../../lib/pool/mounter-container.ts";
+import { claimRequest } from "../../lib/pool/client.ts";
+import type { ClaimRequest } from "../../lib/pool/protocol.ts";
+import { createWarm, findWarm, warmRecipe } from "../../lib/pool/warm.ts";
+import { listWarm, listWorkers } from "../../lib/worker/workers.ts";
+import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
+
+const test = suite<FakeInstance>("claiming");
+
+test.before.each((context) => void Object.assign(context, fakeInstance()));
+test.after.each(({ end }) => end());
+
+function requestFor(
+  { instance, project }: FakeInstance,
+  change: Partial<ClaimRequest> = {},
+): ClaimRequest {
+  const directory = project("app");
+  const request = claimRequest(instance.settings, {
+    directory,
+    cwd: "/",
+    name: "mine",
+  });
+  const id = "00000000-0000-0000-0000-000000000000";
+  return { op: "claim", id, once: true, ...request, ...change };
+}
+
+async function warm({ instance, log }: FakeInstance) {
+  const network = { mode: `container:${instance.names.net}`, since: "now" };
+  const recipe = await warmRecipe(instance, "repo:worker", network, log);
+  assert.ok(recipe);
+  return { recipe, worker: await createWarm(instance, recipe) };
+}
+
+function mounter(attach: (request: AttachRequest) => Promise<void>): Mounter {
+  return { attach } as unknown as Mounter;
+}
+
+async function claimed(
+  fake: FakeInstance,
+  change: Partial<ClaimRequest> = {},
+  attach: (request: AttachRequest) => Promise<void> = () => Promise.resolve(),
+) {
+  const { recipe, worker } = await warm(fake);
+  const request = requestFor(fake, change);
+  const fitting = await fit(fake.instance, request, fake.log);
+  const claim = await claimWorker(
+    fake.instance,
+    mounter(attach),
+    recipe,
+    worker,
+    request,
+    fitting,
+  );
+  return { claim, worker, fitting };
+}
+
+const failureOf = (promise: Promise<unknown>): Promise<Error> =>
+  promise.then(() => assert.unreachable() as never, (error) => error);
+
+test("a warm worker has neither project nor session, and is listed apart", async (fake) => {
+  const { instance, engine } = fake;
+  const { worker, recipe } = await warm(fake);
+  const spec = engine.find(worker.id)?.spec;
+  const targets = spec?.HostConfig?.Mounts?.map(({ Target }) => Target) ?? [];
+  assert.not(targets.includes("/workspace"));
+  assert.not(targets.includes("/home/claude/.claude"));
+  assert.is(spec?.Labels?.["hal9000.born"], "warm");
+  assert.is(worker.inputs, recipe.inputs);
+  assert.equal((await listWarm(instance)).map(({ id }) => id), [worker.id]);
+  assert.equal(await listWorkers(instance), []);
+});
+
+test("a claim attaches project and home, renames the worker and records it", async (fake) => {
+  const { instance, engine, project } = fake;
+  let attached: AttachRequest | undefined;
+  const { claim, worker } = await claimed(fake, {}, (request) => {
+    attached = request;
+    return Promise.resolve();
+  });
+  assert.is(engine.find(worker.id)?.name, "mine");
+  const { owner, home } = instance;
+  assert.equal(attached?.attachments, [
+    {
+      source: project("app"),
+      target: "/workspace",
+      readOnly: false,
+      ...owner,
+    },
+    {
+      source: join(home.home, claim.record.home),
+      target: "/home/claude/.claude",
+      readOnly: false,
+      ...owner,
+    },
+  ]);
+  assert.is(attached?.container, worker.id);
+  assert.equal(readRecord(instance, "mine"), claim.record);
+  assert.equal(readClaims(instance), [claim]);
+  const [listed] = await listWorkers(instance);
+  assert.is(listed?.project, project("app"));
+});
+
+test("a claim gives the worker the limits that were asked for", async (fake) => {
+  const limits = { memoryBytes: 2 ** 30, cpus: 0.5, pids: 7 };
+  const { worker } = await claimed(fake, { limits });
+  const host = fake.engine.find(worker.id)?.spec.HostConfig;
+  assert.is(host?.Memory, 2 ** 30);
+  assert.is(host?.NanoCpus, 5e8);
+  assert.is(host?.PidsLimit, 7);
+});
+
+test("the engine is asked for no update where the limits are those of the pool", async (fake) => {
+  await claimed(fake);
+  assert.not(fake.engine.asked.some((what) => what.startsWith("update")));
+});
+
+test("a claim of a session has the session's home, which outlives it", async (fake) => {
+  const { instance } = fake;
+  const { claim } = await claimed(fake, { session: "talk", name: undefined });
+  assert.is(claim.record.home, "claude/talk");
+  assert.is(claim.record.session, "talk");
+  assert.is(claim.record.ephemeral, true);
+  assert.ok(existsSync(join(instance.home.home, "claude/talk")));
+});
+
+test("a worker that nobody has kept in time is removed, with its record and loan", async (fake) => {
+  const { instance, engine } = fake;
+  const { claim, worker } = await claimed(fake);
+  assert.is(await endLoan(instance, claim), true);
+  assert.not(engine.find(worker.id));
+  assert.is(readRecord(instance, "mine"), undefined);
+  assert.equal(readClaims(instance), []);
+  assert.is(await endLoan(instance, claim), false);
+});
+
+test("a loan that ends leaves the record of another worker of that name", async (fake) => {
+  const { instance } = fake;
+  const { claim } = await claimed(fake);
+  const other = { ...claim.record, container: "another" };
+  writeRecord(instance, other);
+  await endLoan(instance, claim);
+  assert.equal(readRecord(instance, "mine"), other);
+});
+
+test("a loan that ends leaves a damaged record for reconciliation", async (fake) => {
+  const { instance } = fake;
+  const { claim } = await claimed(fake);
+  const path = instance.home.record("mine");
+  writeFileSync(path, "{");
+  assert.is(await endLoan(instance, claim), true);
+  assert.ok(existsSync(path));
+});
+
+test("a loan whose record cannot be read ends all the same", async (fake) => {
+  const { instance, engine } = fake;
+  const { claim, worker } = await claimed(fake);
+  const { sessions } = instance.home;
+  rmSync(sessions, { recursive: true });
+  writeFileSync(sessions, "");
+  assert.is(await endLoan(instance, claim), true);
+  assert.not(engine.find(worker.id));
+});
+
+test("a claim whose attaching fails leaves nothing of it", async (fake) => {
+  const { instance, engine, project } = fake;
+  const home = readdirSync(instance.home.workers);
+  const failure = await failureOf(
+    claimed(fake, { name: undefined }, () => Promise.reject(new Error("no"))),
+  );
+  assert.instance(failure, Unfit);
+  assert.is(failure.message, "the claim failed: no");
+  assert.equal(readdirSync(instance.home.claims), []);
+  assert.equal(readdirSync(instance.home.workers), home);
+  assert.equal(engine.names(), [instance.names.net, instance.names.parent]);
+  assert.ok(existsSync(project("app")));
+});
+
+test("a mounter that is lost is told apart from a project that does not fit", async (fake) => {
+  const failure = await failureOf(
+    claimed(fake, {}, () => Promise.reject(new MounterLost("lost"))),
+  );
+  assert.instance(failure, MounterLost);
+});
+
+test("a name that a container has by now is a reason to go cold, not a fault", async (fake) => {
+  const { engine } = fake;
+  engine.add("mine");
+  const failure = await failureOf(claimed(fake));
+  assert.instance(failure, Unfit);
+  assert.is(failure.message, "name is taken");
+  assert.ok(engine.find("mine"));
+});
+
+test("fit() makes up a name where none is given", async (fake) => {
+  const request = requestFor(fake, { name: undefined });
+  const { name } = await fit(fake.instance, request, fake.log);
+  assert.match(name, /^fake-worker-[0-9a-f]{8}$/);
+});
+
+const unfit: [string, (fake: FakeInstance) => Partial<ClaimRequest>, string][] =
+  [
+    ["another instance", () => ({ instance: "other" }), "another instance"],
+    [
+      "a directory that is not there",
+      ({ root }) => ({ directory: join(root, "gone") }),
+      "the project cannot be looked at",
+    ],
+    [
+      "a file",
+      ({ root }) => {
+        writeFileSync(join(root, "file"), "");
+        return { directory: join(root, "file") };
+      },
+      "no project for a worker",
+    ],
+    [
+      "the instance's home",
+      ({ instance }) => ({ directory: instance.home.home }),
+      "no project for a worker",
+    ],
+    [
+      "a name that has a record",
+      (fake) => {
+        writeFileSync(fake.instance.home.record("mine"), "{}");
+        return {};
+      },
+      "name is taken",
+    ],
+  ];
+for (const [what, change, reason] of unfit) {
+  test(`fit() refuses ${what}: ${reason}`, async (fake) => {
+    const failure = await failureOf(
+      fit(fake.instance, requestFor(fake, change(fake)), fake.log),
+    );
+    assert.instance(failure, Unfit);
+    assert.is(failure.message, reason);
+  });
+}
+
+test("fit() refuses a project of another owner", async (fake) => {
+  const { uid, gid } = fake.instance.owner;
+  for (const owner of [{ uid: uid + 1, gid }, { uid, gid: gid + 1 }]) {
+    const failure = await failureOf(
+      fit({ ...fake.instance, owner }, requestFor(fake), fake.log),
+    );
+    assert.is(failure.message, "the project has another owner");
+  }
+});
+
+test("fit() takes with --allow-any-path what it refuses else", async (fake) => {
+  const directory = join(fake.instance.home.home, "app");
+  mkdirSync(directory);
+  const request = requestFor(fake, { directory, allowAnyPath: true });
+  const { project } = await fit(fake.instance, request, fake.log);
+  assert.is(project.path, directory);
+});
+
+test("readClaim() passes over what is no claim", ({ instance }) => {
+  const path = instance.home.loan("x");
+  assert.is(readClaim(path), undefined);
+  for (const text of ["", "{", "[]", '{"id":"x"}']) {
+    writeFileSync(path, text);
+    assert.is(readClaim(path), undefined);
+  }
+  assert.equal(readClaims(instance), []);
+});
+
+test("findWarm() tells warm workers that can be claimed from those of no use", async (fake) => {
+  const { instance, engine } = fake;
+  const { worker: ready } = await warm(fake);
+  const { worker: paused } = await warm(fake);
+  const { worker: ended } = await warm(fake);
+  Object.assign(engine.find(paused.id) ?? {}, { state: "paused" });
+  Object.assign(engine.find(ended.id) ?? {}, { state: "exited" });
+  const found = await findWarm(instance);
+  assert.equal(found.ready.map(({ id }) => id), [ready.id]);
+  assert.equal(found.ready[0]?.inputs, ready.inputs);
+  assert.equal(
+    found.dead.map(({ id }) => id).sort(),
+    [paused.id, ended.id].sort(),
+  );
+});
+
+test("a recipe is another as soon as image, network or limits are", async (fake) => {
+  const { instance, engine, log } = fake;
+  const network = { mode: "container:net", since: "now" };
+  const inputs = async (since = "now", memory = 1) => {
+    const settings = { ...instance.settings, WORKER_MEMORY: memory };
+    const at = { ...network, since };
+    const changed = { ...instance, settings };
+    return (await warmRecipe(changed, "repo:worker", at, log))?.inputs;
+  };
+  const first = await inputs();
+  assert.is(await inputs(), first);
+  assert.is.not(await inputs("later"), first);
+  assert.is.not(await inputs("now", 2), first);
+  engine.images.set("repo:worker", { Id: "sha256:newer" });
+  assert.is.not(await inputs(), first);
+  engine.images.delete("repo:worker");
+  assert.is(await inputs(), undefined);
+});
+
+test.run();

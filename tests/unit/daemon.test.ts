@@ -1,0 +1,394 @@
+// The parent and what it needs, brought up and taken down on an engine in memory.
+
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import {
+  restartDaemon,
+  startDaemon,
+  stopDaemon,
+} from "../../lib/daemon/daemon.ts";
+import {
+  ensureForwarder,
+  reviveForwarder,
+} from "../../lib/daemon/forwarder.ts";
+import { ensureNet, keepNet } from "../../lib/daemon/net.ts";
+import { daemonStatus } from "../../lib/daemon/status.ts";
+import {
+  parentAnswers,
+  serveParent,
+} from "../../lib/instance/parent-socket.ts";
+import { label } from "../../lib/instance/labels.ts";
+import {
+  type ParentState,
+  readParentState,
+  writeParentState,
+} from "../../lib/instance/parent-state.ts";
+import {
+  type FakeContainer,
+  type FakeInstance,
+  fakeInstance,
+} from "../helper/fake-engine.ts";
+
+const test = suite<FakeInstance>("daemon");
+
+const state: ParentState = {
+  version: 1,
+  container: "",
+  build: "digest",
+  ready: true,
+  readyMs: 5,
+  chromadbFault: null,
+  phases: [{ name: "one", ms: 5 }],
+  children: [],
+};
+
+test.before.each((context) => {
+  Object.assign(context, fakeInstance());
+  const { engine, instance } = context;
+  engine.containers.length = 0;
+  // The parent says that it is ready as soon as it is started.
+  engine.started = ({ name, id }) => {
+    if (name !== "fake-parent") return;
+    writeParentState(instance, { ...state, container: id });
+  };
+});
+test.after.each(({ end }) => end());
+
+const start = (
+  { instance, log }: FakeInstance,
+  env: NodeJS.ProcessEnv = {},
+  published: Parameters<typeof startDaemon>[3] = [],
+) => startDaemon(instance, env, log, published);
+
+const failureOf = (
+  promise: Promise<unknown>,
+): Promise<Error & { kind: string; hint?: string }> =>
+  promise.then(() => assert.unreachable() as never, (error) => error);
+
+const port = {
+  address: "127.0.0.1",
+  hostPort: "8080",
+  containerPort: "80",
+};
+
+function worker({ engine, labels }: FakeInstance, name = "w"): FakeContainer {
+  return engine.add(name, {
+    spec: {
+      Labels: labels({ [label.project]: "/p" }),
+      HostConfig: { NetworkMode: "container:fake-net" },
+    },
+  });
+}
+
+test("a start brings up net, parent and forwarder, and volumes and settings file", async (fake) => {
+  const { engine, instance } = fake;
+  const said = await start(fake);
+  assert.is(said.ready, true);
+  assert.equal(engine.names(), ["fake-mcp", "fake-net", "fake-parent"]);
+  assert.ok(engine.containers.every(({ state }) => state === "running"));
+  assert.equal(
+    [...engine.volumes.keys()].sort(),
+    ["fake-chromadb", "fake-memorybank", "fake-plugins"],
+  );
+  assert.ok(existsSync(instance.home.conf));
+  const hosts = readFileSync(join(instance.home.netFiles, "hosts"), "utf8");
+  assert.is(hosts, "fake-net /etc/hosts\n");
+  const net = engine.find("fake-net");
+  assert.is(
+    engine.find("fake-mcp")?.spec.HostConfig?.NetworkMode,
+    `container:${net?.id}`,
+  );
+});
+
+test("a second start changes nothing", async (fake) => {
+  const { engine } = fake;
+  await start(fake);
+  const before = engine.asked.length;
+  await start(fake);
+  assert.equal(engine.asked.slice(before), []);
+});
+
+test("a start mends what an engine restart has left down", async (fake) => {
+  const { engine } = fake;
+  await start(fake);
+  const ids = engine.containers.map(({ id }) => id).slice(0, 2);
+  for (const container of engine.containers) container.state = "exited";
+  await start(fake);
+  assert.ok(engine.containers.every(({ state }) => state === "running"));
+  for (const id of ids) assert.ok(engine.find(id));
+});
+
+test("a parent and a net that were paused go on", async (fake) => {
+  const { engine, told } = fake;
+  await start(fake);
+  for (const name of ["fake-net", "fake-parent"]) {
+    Object.assign(engine.find(name) ?? {}, { state: "paused" });
+  }
+  await start(fake);
+  assert.ok(engine.containers.every(({ state }) => state === "running"));
+  assert.equal(told.sort(), [
+    "fake-net was paused; unpausing it",
+    "fake-parent was paused; unpausing it",
+  ]);
+});
+
+test("the parent is told what the environment set, and nothing else of it", async (fake) => {
+  const { engine } = fake;
+  await start(fake, { WORKER_MEMORY: "1g", CHROMADB_PORT: "", SECRET: "x" });
+  const env = engine.find("fake-parent")?.spec.Env ?? [];
+  assert.ok(env.includes("WORKER_MEMORY=1g"));
+  assert.not(env.some((line) => /^(SECRET|CHROMADB_PORT)=/.test(line)));
+});
+
+test("a parent of a former image is replaced; workers and their network stay", async (fake) => {
+  const { engine } = fake;
+  await start(fake);
+  const before = engine.find("fake-parent")?.id;
+  const net = engine.find("fake-net")?.id;
+  const live = worker(fake);
+  const former = engine.find("fake-parent") as FakeContainer;
+  engine.images.set("former", { Id: "sha256:former" });
+  former.spec = { ...former.spec, Image: "former" };
+  await start(fake);
+  assert.is.not(engine.find("fake-parent")?.id, before);
+  assert.is(engine.find("fake-net")?.id, net);
+  assert.ok(engine.find(live.id));
+});
+
+test("a parent that runs and does not answer is restarted, with the reason", async (fake) => {
+  const { engine, instance, told } = fake;
+  await start(fake);
+  const parent = engine.find("fake-parent") as FakeContainer;
+  // Long enough for it to have said something.
+  parent.startedAt = "2026-01-01T00:00:00Z";
+  await start(fake);
+  assert.ok(told.includes("Restarting the parent: it does not answer"));
+  writeFileSync(instance.home.parentState, "{");
+  await start(fake);
+  assert.ok(
+    told.includes(
+      "Restarting the parent: what it says of itself cannot be read",
+    ),
+  );
+  assert.is(engine.asked.filter((one) => one.startsWith("restart")).length, 2);
+  // One that answers is left alone.
+  const stop = new AbortController();
+  const serving = serveParent(instance, stop.signal);
+  await start(fake);
+  assert.is(engine.asked.filter((one) => one.startsWith("restart")).length, 2);
+  assert.is(await parentAnswers(instance), true);
+  stop.abort();
+  await serving;
+  assert.is(await parentAnswers(instance), false);
+});
+
+test("a parent that ends as it starts is told, with where to look", async (fake) => {
+  const { engine } = fake;
+  engine.started = (container) => {
+    if (container.name === "fake-parent") container.state = "exited";
+  };
+  const failure = await failureOf(start(fake));
+  assert.is(failure.message, "fake-parent ended as it started");
+  assert.is(failure.hint, "See why: docker logs fake-parent");
+});
+
+test("a start without the parent's image says how to build it, and makes nothing", async (fake) => {
+  const { engine } = fake;
+  engine.images.clear();
+  const failure = await failureOf(start(fake));
+  assert.is(failure.kind, "notFound");
+  assert.match(failure.hint ?? "", /make images/);
+  assert.equal(engine.asked, []);
+});
+
+test("an engine that remaps users is refused before anything is made", async (fake) => {
+  const { engine } = fake;
+  engine.about.SecurityOptions = ["name=userns"];
+  const failure = await failureOf(start(fake));
+  assert.match(failure.message, /remaps users/);
+  assert.equal(engine.asked, []);
+});
+
+test("the parent starts and stops nothing of itself", async (fake) => {
+  const { instance, engine, log } = fake;
+  const inside = {
+    ...instance,
+    self: { Id: "x" } as unknown as NonNullable<typeof instance.self>,
+  };
+  for (
+    const attempt of [
+      startDaemon(inside, {}, log),
+      stopDaemon(inside, log),
+      restartDaemon(inside, {}, log),
+    ]
+  ) {
+    assert.is((await failureOf(attempt)).kind, "usage");
+  }
+  assert.equal(engine.asked, []);
+});
+
+test("a restart gives another parent, and the same net", async (fake) => {
+  const { instance, engine, log } = fake;
+  await start(fake);
+  const parent = engine.find("fake-parent")?.id;
+  const net = engine.find("fake-net")?.id;
+  await restartDaemon(instance, {}, log);
+  assert.is.not(engine.find("fake-parent")?.id, parent);
+  assert.is(engine.find("fake-net")?.id, net);
+});
+
+test("a stop removes all but the workers, whose network stays while one lives", async (fake) => {
+  const { instance, engine, told, log } = fake;
+  await start(fake);
+  const live = worker(fake);
+  await stopDaemon(instance, log);
+  assert.equal(engine.names(), ["fake-mcp", "fake-net", "w"]);
+  assert.equal(told, ["Workers that go on running: w"]);
+  live.state = "exited";
+  await stopDaemon(instance, log);
+  assert.equal(engine.names(), ["w"]);
+  await stopDaemon(instance, log);
+});
+
+test("ports cannot be published under workers; without them the net is made anew", async (fake) => {
+  const { engine } = fake;
+  await start(fake);
+  const before = engine.find("fake-net")?.id;
+  const live = worker(fake);
+  const publish = () => start(fake, {}, [port]);
+  const failure = await failureOf(publish());
+  assert.is(
+    failure.message,
+    "Cannot publish other ports under workers: w",
+  );
+  assert.is(engine.find("fake-net")?.id, before);
+  live.state = "exited";
+  await publish();
+  const net = engine.find("fake-net");
+  assert.is.not(net?.id, before);
+  assert.ok(Object.keys(net?.spec.HostConfig?.PortBindings ?? {}).length > 0);
+  // They stay where none is asked for.
+  await start(fake);
+  assert.is(engine.find("fake-net")?.id, net?.id);
+});
+
+test("a net of a former version is replaced, unless workers live in it", async (fake) => {
+  const { instance, engine, told, log } = fake;
+  await start(fake);
+  const net = engine.find("fake-net") as FakeContainer;
+  net.spec = { ...net.spec, Cmd: ["sleep"] };
+  const live = worker(fake);
+  const ensure = () => ensureNet(instance, "repo:parent", [], log);
+  await ensure();
+  assert.ok(engine.find(net.id));
+  assert.match(told[0] ?? "", /fake-net is of a former version/);
+  live.state = "exited";
+  await ensure();
+  assert.not(engine.find(net.id));
+});
+
+test("workers whose network was lost are named at the start", async (fake) => {
+  const { engine, told } = fake;
+  await start(fake);
+  const lost = worker(fake, "lost");
+  lost.createdAt = lost.startedAt = "2026-01-01T00:00:00Z";
+  await start(fake);
+  assert.match(told[0] ?? "", /^warning: The network of lost has ended/);
+  assert.ok(engine.find("lost"));
+});
+
+test("the parent starts a net that has ended, and touches none that runs", async (fake) => {
+  const { instance, engine, log } = fake;
+  await keepNet(instance, log);
+  assert.equal(engine.asked, []);
+  await start(fake);
+  const before = engine.asked.length;
+  await keepNet(instance, log);
+  assert.is(engine.asked.length, before);
+  Object.assign(engine.find("fake-net") ?? {}, { state: "exited" });
+  await keepNet(instance, log);
+  assert.is(engine.find("fake-net")?.state, "running");
+});
+
+test("a forwarder that was killed, or is of a former net, is made anew", async (fake) => {
+  const { instance, engine } = fake;
+  await start(fake);
+  const id = () => engine.find("fake-mcp")?.id;
+  const first = id();
+  await reviveForwarder(instance);
+  assert.is(id(), first);
+  Object.assign(engine.find("fake-mcp") ?? {}, { state: "exited" });
+  await reviveForwarder(instance);
+  const second = id();
+  assert.is.not(second, first);
+  const net = engine.find("fake-net") as FakeContainer;
+  net.startedAt = new Date(Date.now() + 60_000).toISOString();
+  await ensureForwarder(instance);
+  assert.is.not(id(), second);
+  net.state = "exited";
+  await ensureForwarder(instance);
+  assert.is(id(), undefined);
+});
+
+test("ports of services are held before a forwarder is replaced", async (fake) => {
+  const { instance, engine } = fake;
+  const commands: string[] = [];
+  engine.run = (command) => {
+    commands.push(command.join(" "));
+    return { exitCode: 0 };
+  };
+  await start(fake);
+  assert.equal(commands, [
+    "/scripts/net set 8000",
+    "/scripts/mcp-forwarder wait 8000",
+  ]);
+  engine.run = () => ({ exitCode: 1, output: "taken" });
+  Object.assign(engine.find("fake-mcp") ?? {}, { state: "exited" });
+  const failure = await failureOf(ensureForwarder(instance));
+  assert.is(failure.message, "fake-net cannot hold ports: taken");
+});
+
+test("a container of somebody else's is neither used nor removed", async (fake) => {
+  const { instance, engine, log } = fake;
+  for (const name of ["fake-net", "fake-parent"]) {
+    engine.add(name, { spec: { Labels: { [label.instance]: "other" } } });
+    assert.is((await failureOf(start(fake))).kind, "busy");
+    if (name === "fake-parent") {
+      assert.is((await failureOf(stopDaemon(instance, log))).kind, "busy");
+    }
+    assert.ok(engine.find(name));
+    engine.containers.length = 0;
+  }
+});
+
+test("status is what Docker and the parent say, and nothing of a parent before", async (fake) => {
+  const { instance, engine } = fake;
+  assert.is((await daemonStatus(instance)).parent, "absent");
+  await start(fake);
+  worker(fake);
+  const status = await daemonStatus(instance);
+  assert.is(status.parent, "running");
+  assert.is(status.build, "digest");
+  assert.is(status.chromadb, true);
+  assert.is(status.workers, 1);
+  assert.is(status.volumes.length, 3);
+  assert.is(status.readyMs, 5);
+  const parent = engine.find("fake-parent") as FakeContainer;
+  writeParentState(instance, {
+    ...state,
+    container: parent.id,
+    chromadbFault: "it does not listen",
+  });
+  assert.is((await daemonStatus(instance)).chromadb, false);
+  writeParentState(instance, { ...state, container: "former" });
+  assert.is((await daemonStatus(instance)).chromadb, null);
+  parent.state = "paused";
+  assert.is((await daemonStatus(instance)).parent, "paused");
+  parent.state = "exited";
+  assert.is((await daemonStatus(instance)).parent, "stopped");
+  assert.ok(readParentState(instance));
+});
+
+test.run();

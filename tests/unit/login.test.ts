@@ -1,0 +1,232 @@
+// How the instance's login is kept fresh, with a token endpoint of the test's own.
+
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import {
+  forgetCredentials,
+  layOutCredentials,
+  listSecrets,
+  removeSecret,
+  setSecret,
+} from "../../lib/home/credentials.ts";
+import { isLoggedIn, keepLoginFresh } from "../../lib/home/login.ts";
+import { waitFor } from "../../lib/std/wait.ts";
+import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
+
+interface Context extends FakeInstance {
+  /** What the endpoint was sent. */
+  asked: { url: string; type: string; body: Record<string, unknown> }[];
+  answer: { status: number; body: unknown };
+  claudeHome: string;
+  fetch: typeof fetch;
+}
+
+const test = suite<Context>("login");
+
+test.before.each((context) => {
+  Object.assign(context, fakeInstance());
+  const { instance, root } = context;
+  mkdirSync(instance.home.login);
+  context.claudeHome = join(root, "claude-home");
+  mkdirSync(context.claudeHome);
+  context.asked = [];
+  context.answer = { status: 200, body: {} };
+  context.fetch = globalThis.fetch;
+  globalThis.fetch = ((url: string, request: RequestInit) => {
+    const headers = request.headers as Record<string, string>;
+    const body = JSON.parse(String(request.body));
+    context.asked.push({ url, type: headers["content-type"] ?? "", body });
+    const { status, body: text } = context.answer;
+    return Promise.resolve(new Response(JSON.stringify(text), { status }));
+  }) as typeof fetch;
+});
+test.after.each(({ end, fetch }) => {
+  globalThis.fetch = fetch;
+  end();
+});
+
+function logIn({ instance }: Context, expiresAt: number): void {
+  const login = {
+    claudeAiOauth: {
+      accessToken: "access-1",
+      refreshToken: "refresh-1",
+      expiresAt,
+      scopes: ["a", "b"],
+    },
+  };
+  const path = join(instance.home.login, ".credentials.json");
+  writeFileSync(path, JSON.stringify(login));
+}
+
+const published = ({ instance }: Context) =>
+  join(instance.home.credentials, ".credentials.json");
+
+const seen = (context: Context) =>
+  existsSync(published(context))
+    ? JSON.parse(readFileSync(published(context), "utf8")).claudeAiOauth
+    : undefined;
+
+/** Keeps it fresh until `until` holds. */
+async function keep(context: Context, until: () => unknown): Promise<void> {
+  const stop = new AbortController();
+  const kept = keepLoginFresh(context.instance, stop.signal, context.log);
+  try {
+    await waitFor(until, { for: "the login", timeoutMs: 5000 });
+  } finally {
+    stop.abort();
+    await kept;
+  }
+}
+
+const hourMs = 60 * 60_000;
+
+test("workers see a login that is fresh, without what refreshes it", async (context) => {
+  logIn(context, Date.now() + hourMs);
+  await keep(context, () => seen(context));
+  assert.is(seen(context).accessToken, "access-1");
+  assert.not.match(readFileSync(published(context), "utf8"), /refresh-1/);
+  assert.is(statSync(published(context)).mode & 0o777, 0o644);
+  assert.equal(context.asked, []);
+});
+
+test("a login that ends soon is refreshed, and the next refresh token is kept", async (context) => {
+  logIn(context, Date.now() + 60_000);
+  context.answer.body = {
+    access_token: "access-2",
+    refresh_token: "refresh-2",
+    expires_in: 3600,
+  };
+  await keep(context, () => seen(context)?.accessToken === "access-2");
+  const [request] = context.asked;
+  assert.match(request?.url ?? "", /^https:\/\/platform\.claude\.com\//);
+  assert.is(request?.type, "application/json");
+  assert.is(request?.body["grant_type"], "refresh_token");
+  assert.is(request?.body["refresh_token"], "refresh-1");
+  assert.is(request?.body["scope"], "a b");
+  const path = join(context.instance.home.login, ".credentials.json");
+  const { claudeAiOauth } = JSON.parse(readFileSync(path, "utf8"));
+  assert.is(claudeAiOauth.refreshToken, "refresh-2");
+  const leftMs = claudeAiOauth.expiresAt - Date.now();
+  assert.ok(leftMs > 3_500_000 && leftMs <= 3_600_000);
+  assert.is(context.asked.length, 1);
+  assert.equal(context.told, ["Refreshed the login"]);
+});
+
+test("a login that is refused is withdrawn from workers, and not tried again", async (context) => {
+  logIn(context, Date.now());
+  context.answer = { status: 400, body: { error: "refresh-1 is used" } };
+  await keep(context, () => context.told.length > 0);
+  assert.is(seen(context), undefined);
+  assert.is(context.asked.length, 1);
+  assert.match(context.told[0] ?? "", /^Log in again with claudy login/);
+  assert.not.match(context.told.join(), /refresh-1/);
+});
+
+test("an endpoint that is out of order leaves the login as it is", async (context) => {
+  logIn(context, Date.now());
+  context.answer = { status: 500, body: {} };
+  await keep(context, () => context.told.length > 0);
+  assert.is(seen(context).accessToken, "access-1");
+  assert.is(
+    context.told[0],
+    "Cannot refresh the login: the answer was 500; again in 2000 ms",
+  );
+});
+
+test("a login that is removed is withdrawn from workers", async (context) => {
+  const { instance } = context;
+  logIn(context, Date.now() + hourMs);
+  let removed = false;
+  await keep(context, () => {
+    if (!seen(context)) return removed;
+    rmSync(instance.home.login, { recursive: true, force: true });
+    removed = true;
+    return false;
+  });
+  assert.not(isLoggedIn(instance.home));
+});
+
+test("a session gets the kept key as a file that only its user reads", (context) => {
+  const { instance, claudeHome } = context;
+  const lay = (env = {}) =>
+    layOutCredentials(instance, claudeHome, instance.owner, env);
+  assert.is(lay().apiKeyHelper, undefined);
+  writeFileSync(instance.home.anthropicKey, "sk-kept");
+  const { apiKeyHelper, env, variables } = lay();
+  const path = join(claudeHome, ".anthropic_key");
+  assert.is(readFileSync(path, "utf8"), "sk-kept");
+  assert.is(statSync(path).mode & 0o777, 0o400);
+  assert.is(apiKeyHelper, "cat /home/claude/.claude/.anthropic_key");
+  assert.equal([env, variables], [{}, {}]);
+  rmSync(instance.home.anthropicKey);
+  lay({ ANTHROPIC_API_KEY: "sk-caller" });
+  assert.is(readFileSync(path, "utf8"), "sk-caller");
+  // Opened without any it keeps that of its last time.
+  lay();
+  assert.is(readFileSync(path, "utf8"), "sk-caller");
+  writeFileSync(instance.home.claudeToken, "token");
+  const token = lay();
+  assert.not(existsSync(path));
+  assert.equal(token.variables, { CLAUDE_CODE_OAUTH_TOKEN: "token" });
+  assert.is(readFileSync(join(claudeHome, ".oauth_token"), "utf8"), "token");
+});
+
+test("a logged-in instance's session is told where its login is", (context) => {
+  const { instance, claudeHome } = context;
+  logIn(context, Date.now() + hourMs);
+  const { env } = layOutCredentials(instance, claudeHome, instance.owner, {});
+  assert.equal(env, {
+    CLAUDE_SECURESTORAGE_CONFIG_DIR: "/run/hal9000/credentials",
+  });
+});
+
+test("a session's secrets are those that there are now", (context) => {
+  const { instance, claudeHome } = context;
+  const lay = () =>
+    layOutCredentials(instance, claudeHome, instance.owner, {}).variables;
+  setSecret(instance, { name: "FILE", variable: false }, "one");
+  setSecret(instance, { name: "VAR", variable: true }, "two");
+  assert.equal(lay(), { VAR: "two" });
+  assert.is(readFileSync(join(claudeHome, ".secret.FILE"), "utf8"), "one");
+  assert.equal(listSecrets(instance).map(({ name }) => name), ["FILE", "VAR"]);
+  removeSecret(instance, "FILE");
+  lay();
+  assert.not(existsSync(join(claudeHome, ".secret.FILE")));
+  assert.throws(
+    () => setSecret(instance, { name: "PATH", variable: true }, "x"),
+    /PATH cannot be a secret's variable/,
+  );
+});
+
+test("a logout removes what is kept, from sessions too", (context) => {
+  const { instance } = context;
+  const { home } = instance;
+  logIn(context, Date.now() + hourMs);
+  writeFileSync(home.anthropicKey, "k");
+  writeFileSync(home.claudeToken, "t");
+  writeFileSync(published(context), "{}");
+  const session = join(home.claude, "talk");
+  mkdirSync(session);
+  for (const name of [".anthropic_key", ".oauth_token", "CLAUDE.md"]) {
+    writeFileSync(join(session, name), "x");
+  }
+  forgetCredentials(instance);
+  for (const path of [home.anthropicKey, home.claudeToken, home.login]) {
+    assert.not(existsSync(path));
+  }
+  assert.not(existsSync(published(context)));
+  assert.not(existsSync(join(session, ".anthropic_key")));
+  assert.not(existsSync(join(session, ".oauth_token")));
+  assert.ok(existsSync(join(session, "CLAUDE.md")));
+});
+
+test.run();

@@ -1,0 +1,563 @@
+// Sessions opened, stopped, listed and removed, on an engine in memory.
+
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { label } from "../../lib/instance/labels.ts";
+import { readRecord } from "../../lib/instance/record.ts";
+import {
+  readSession,
+  writeSession,
+} from "../../lib/instance/session-record.ts";
+import { formerSessionName, sessionName } from "../../lib/project/project.ts";
+import {
+  hasConversation,
+  lastSaidAt,
+} from "../../lib/session/conversations.ts";
+import { followSessions } from "../../lib/session/watch.ts";
+import { waitFor } from "../../lib/std/wait.ts";
+import { listSessions } from "../../lib/session/list.ts";
+import {
+  findSession,
+  type OpenRequest,
+  readySession,
+  removeSession,
+  startSession,
+  stopSession,
+  syncSession,
+} from "../../lib/session/session.ts";
+import {
+  type FakeContainer,
+  type FakeInstance,
+  fakeInstance,
+} from "../helper/fake-engine.ts";
+
+const test = suite<FakeInstance>("opening");
+
+test.before.each((context) => void Object.assign(context, fakeInstance()));
+test.after.each(({ end }) => end());
+
+/** Whether the CLI runs in its tmux, for engine.run. */
+const claudeRuns = (runs: boolean) => (command: string[]) => ({
+  exitCode: command.includes("has-session") && !runs ? 1 : 0,
+});
+
+function open(
+  fake: FakeInstance,
+  change: Partial<OpenRequest> = {},
+) {
+  return readySession(fake.instance, {
+    directory: fake.project("app"),
+    cwd: "/",
+    profile: { name: undefined, build: false, checkout: "" },
+    mcp: undefined,
+    claudeArguments: [],
+    approveConfig: () => Promise.resolve(false),
+    env: {},
+    ...change,
+  }, fake.log);
+}
+
+const failureOf = (
+  promise: Promise<unknown>,
+): Promise<Error & { kind: string; hint?: string }> =>
+  promise.then(() => assert.unreachable() as never, (error) => error);
+
+function converse({ instance }: FakeInstance, session: string, at?: Date) {
+  const directory = join(
+    instance.home.claude,
+    session,
+    "projects",
+    "-workspace",
+  );
+  mkdirSync(directory, { recursive: true });
+  const path = join(directory, "one.jsonl");
+  writeFileSync(path, "{}\n");
+  if (at) utimesSync(path, at, at);
+}
+
+test("a project is opened in a new worker, and what is kept of it says so", async (fake) => {
+  const { instance, engine, project } = fake;
+  const path = project("app");
+  const ready = await open(fake);
+  const name = sessionName(path);
+  assert.is(ready.session, name);
+  assert.is(ready.start, "cold");
+  assert.is(ready.resumes, false);
+  const labels = engine.find(ready.id)?.spec.Labels ?? {};
+  assert.is(labels[label.session], name);
+  assert.is(labels[label.project], path);
+  assert.is(engine.find(ready.id)?.state, "running");
+  const record = readSession(instance, name);
+  assert.is(record?.project, path);
+  assert.is(
+    ready.env["HAL9000_PORT_BASE"],
+    `${record?.portBase}`,
+  );
+  assert.is(readRecord(instance, ready.worker)?.home, `claude/${name}`);
+});
+
+test("what nobody approved of a project's configuration has no effect on Claude", async (fake) => {
+  const { project, told } = fake;
+  const withSettings = (name: string) => {
+    const directory = project(name);
+    mkdirSync(join(directory, ".claude"));
+    const settings = { permissions: { allow: ["Bash(make:*)"] } };
+    writeFileSync(
+      join(directory, ".claude", "settings.json"),
+      JSON.stringify(settings),
+    );
+    return directory;
+  };
+  const onlyUsers = /--setting-sources user/;
+  const refused = await open(fake, { directory: withSettings("one") });
+  assert.match(refused.command.join(" "), onlyUsers);
+  assert.ok(told.some((line) => line.includes("nobody has approved it")));
+  const approved = await open(fake, {
+    directory: withSettings("two"),
+    approveConfig: () => Promise.resolve(true),
+  });
+  assert.not.match(approved.command.join(" "), onlyUsers);
+  const none = await open(fake, {
+    approveConfig: () => Promise.resolve(true),
+  });
+  assert.match(none.command.join(" "), onlyUsers);
+});
+
+test("a session that runs is shown as it is: no second worker, no other settings", async (fake) => {
+  const { engine } = fake;
+  engine.run = claudeRuns(true);
+  const first = await open(fake);
+  const before = engine.asked.length;
+  const again = await open(fake, {
+    approveConfig: () => assert.unreachable() as never,
+  });
+  assert.is(again.id, first.id);
+  assert.is(again.start, "running");
+  assert.is(engine.asked.length, before);
+});
+
+test("a conversation is continued in a new worker, unless a fresh one is asked for", async (fake) => {
+  const first = await open(fake);
+  await stopSession(fake.instance, first.session, fake.log);
+  assert.is((await open(fake)).resumes, false);
+  await stopSession(fake.instance, first.session, fake.log);
+  converse(fake, first.session);
+  const second = await open(fake);
+  assert.is.not(second.id, first.id);
+  assert.is(second.resumes, true);
+  assert.equal(second.command.slice(0, 2), ["claude-session", "--continue"]);
+  await stopSession(fake.instance, first.session, fake.log);
+  const fresh = await open(fake, { fresh: true });
+  assert.is(fresh.resumes, false);
+  assert.not(fresh.command.includes("--continue"));
+});
+
+test("a worker that has ended makes room for a new one of its session", async (fake) => {
+  const { engine } = fake;
+  const first = await open(fake);
+  const former = engine.find(first.id);
+  assert.ok(former);
+  former.state = "exited";
+  const second = await open(fake);
+  assert.is.not(second.id, first.id);
+  assert.not(engine.find(first.id));
+});
+
+test("a paused worker is told, with how it goes on", async (fake) => {
+  const first = await open(fake);
+  Object.assign(fake.engine.find(first.id) ?? {}, { state: "paused" });
+  const failure = await failureOf(open(fake));
+  assert.is(failure.kind, "busy");
+  assert.match(failure.message, /is paused/);
+  assert.is(failure.hint, `Let it go on: docker unpause ${first.worker}`);
+});
+
+test("a name belongs to the project that has it", async (fake) => {
+  await open(fake, { name: "mine" });
+  const failure = await failureOf(
+    open(fake, { name: "mine", directory: fake.project("other") }),
+  );
+  assert.is(failure.kind, "busy");
+  assert.match(failure.message, /Session "mine" is of .*app/);
+  assert.is(failure.hint, "Choose another --name.");
+});
+
+test("a session of version 0.5 goes on under its former name", async (fake) => {
+  const { instance, project } = fake;
+  const path = project("my app!");
+  const former = formerSessionName(path);
+  assert.is.not(former, sessionName(path));
+  assert.is((await open(fake, { directory: path })).session, sessionName(path));
+  await removeSession(instance, sessionName(path), fake.log);
+  const at = new Date().toISOString();
+  writeSession(instance, {
+    version: 1,
+    name: former,
+    project: path,
+    createdAt: at,
+    usedAt: at,
+  });
+  assert.is((await open(fake, { directory: path })).session, former);
+});
+
+test("a session that could not be given a worker leaves nothing behind", async (fake) => {
+  const { instance, engine } = fake;
+  engine.images.clear();
+  const failure = await failureOf(open(fake));
+  assert.is(failure.kind, "notFound");
+  const { home } = instance;
+  assert.equal(readdirSync(home.kept), []);
+  assert.equal(readdirSync(home.claude), []);
+  assert.equal(readdirSync(home.ports), []);
+});
+
+test("a session that is known stays known where its new worker cannot be made", async (fake) => {
+  const { instance, engine } = fake;
+  const { session } = await open(fake);
+  await stopSession(instance, session, fake.log);
+  converse(fake, session);
+  engine.images.clear();
+  await failureOf(open(fake));
+  assert.ok(readSession(instance, session));
+  assert.ok(hasConversation(instance, session));
+});
+
+test("a profile that does not exist is refused before anything is kept", async (fake) => {
+  const failure = await failureOf(
+    open(fake, { profile: { name: "pyton", build: false, checkout: "" } }),
+  );
+  assert.match(`${failure.message} ${failure.hint}`, /pyton/);
+  assert.equal(readdirSync(fake.instance.home.kept), []);
+  assert.equal(fake.engine.asked, []);
+});
+
+test("an agent is not added to a worker that runs without one", async (fake) => {
+  const first = await open(fake);
+  const failure = await failureOf(
+    open(fake, { sshAgent: "/tmp/agent.sock" }),
+  );
+  assert.is(failure.kind, "busy");
+  assert.match(failure.message, /runs without the ssh-agent/);
+  const mounts = fake.engine.find(first.id)?.spec.HostConfig?.Mounts ?? [];
+  mounts.push({
+    Type: "bind",
+    Source: "/tmp/agent.sock",
+    Target: "/run/hal9000/ssh-agent.sock",
+  });
+  const again = await open(fake, { sshAgent: "/tmp/agent.sock" });
+  assert.is(again.env["SSH_AUTH_SOCK"], "/run/hal9000/ssh-agent.sock");
+});
+
+test("an image is not changed under a worker that runs", async (fake) => {
+  const first = await open(fake);
+  Object.assign(fake.engine.find(first.id)?.spec ?? {}, { Image: "other" });
+  const profile = { name: "base", build: false, checkout: "" };
+  const failure = await failureOf(open(fake, { profile }));
+  assert.is(failure.message, `"${first.worker}" runs on other`);
+  // Nobody asked for another.
+  assert.is((await open(fake)).start, "running");
+});
+
+test("a worker whose network has ended is opened with a warning", async (fake) => {
+  const { engine, told } = fake;
+  await open(fake);
+  const net = engine.find("fake-net");
+  assert.ok(net);
+  net.startedAt = new Date(Date.now() + 60_000).toISOString();
+  await open(fake);
+  assert.ok(told.some((line) => line.includes("has ended: the session")));
+});
+
+test("another instance's container of the same name does not keep a session from opening", async (fake) => {
+  const { engine, instance } = fake;
+  engine.add("mine", { spec: { Labels: { [label.instance]: "other" } } });
+  const ready = await open(fake, { name: "mine" });
+  assert.is(ready.session, "mine");
+  assert.is(ready.worker, instance.names.session("mine"));
+  assert.ok(engine.find("mine"));
+});
+
+test("Claude is told the caller's model and address, and nothing else of its environment", async (fake) => {
+  const { env } = await open(fake, {
+    env: {
+      ANTHROPIC_BASE_URL: "http://localhost:1",
+      ANTHROPIC_MODEL: "m",
+      SECRET: "s3cret",
+    },
+  });
+  assert.is(env["ANTHROPIC_BASE_URL"], "http://localhost:1");
+  assert.is(env["ANTHROPIC_MODEL"], "m");
+  assert.not(JSON.stringify(env).includes("s3cret"));
+});
+
+test("the agent of a session is told its ports and limits", async (fake) => {
+  const { instance } = fake;
+  const { session, env } = await open(fake);
+  const path = join(instance.home.claude, session, "hal9000-context.md");
+  const text = readFileSync(path, "utf8");
+  assert.match(text, `Ports ${env["HAL9000_PORT_BASE"]} to `);
+  assert.match(text, /- Limits: 4.* of memory, 1 CPUs, 100 processes\./);
+});
+
+test("startSession() starts Claude once", async (fake) => {
+  const { instance, engine } = fake;
+  let runs = false;
+  const commands: string[] = [];
+  engine.run = (command) => {
+    commands.push(command.join(" "));
+    if (command.includes("new-session")) runs = true;
+    return { exitCode: command.includes("has-session") && !runs ? 1 : 0 };
+  };
+  const ready = await open(fake);
+  assert.is(await startSession(instance, ready), "new");
+  assert.ok(
+    commands.some((command) =>
+      command.endsWith(`-s claude ${ready.command.join(" ")}`)
+    ),
+  );
+  const again = await open(fake);
+  assert.is(await startSession(instance, again), "running");
+  assert.is(
+    await startSession(instance, { ...ready, resumes: true }),
+    "resumed",
+  );
+});
+
+test("startSession() tells what Claude printed where it does not start", async (fake) => {
+  const { instance, engine } = fake;
+  engine.run = (command) =>
+    command.includes("new-session") || command.includes("has-session")
+      ? { exitCode: 1, output: "no such file\n" }
+      : { exitCode: 0 };
+  const failure = await failureOf(startSession(instance, await open(fake)));
+  assert.is(failure.message, "Cannot start Claude: no such file");
+});
+
+test("stopSession() ends the CLI, then the worker; the conversation stays", async (fake) => {
+  const { instance, engine } = fake;
+  const commands: string[] = [];
+  engine.run = (command) => {
+    commands.push(command.at(-1) ?? "");
+    return { exitCode: 0 };
+  };
+  const { session, id } = await open(fake);
+  converse(fake, session);
+  assert.is(await stopSession(instance, session, fake.log), true);
+  assert.is(commands.at(-1), "kill-server");
+  assert.not(engine.find(id));
+  assert.ok(hasConversation(instance, session));
+  assert.is(await stopSession(instance, session, fake.log), false);
+});
+
+test("removeSession() removes home, record and ports, and the project stays", async (fake) => {
+  const { instance, project, engine } = fake;
+  const { session } = await open(fake);
+  const other = await open(fake, { directory: project("other") });
+  await removeSession(instance, session, fake.log);
+  const { home } = instance;
+  assert.is(readSession(instance, session), undefined);
+  assert.equal(readdirSync(home.claude), [other.session]);
+  assert.is(readdirSync(home.ports).length, 1);
+  assert.ok(existsSync(project("app")));
+  assert.ok(engine.find(other.id));
+});
+
+test("findSession() names the nearest", async (fake) => {
+  await open(fake, { name: "review" });
+  assert.is(findSession(fake.instance, "review", fake.log).name, "review");
+  try {
+    findSession(fake.instance, "reviev", fake.log);
+    assert.unreachable();
+  } catch (error) {
+    const { message, hint } = error as Error & { hint: string };
+    assert.is(message, 'There is no session "reviev"');
+    assert.match(hint, /review/);
+  }
+});
+
+test("syncSession() refuses a session that has a worker", async (fake) => {
+  const { instance, root, log } = fake;
+  const { session } = await open(fake);
+  const claudeHome = join(root, "claude-home");
+  mkdirSync(claudeHome);
+  writeFileSync(join(claudeHome, "CLAUDE.md"), "Be brief");
+  const request = { claudeHome, inheritHooks: false };
+  const record = findSession(instance, session, log);
+  const failure = await failureOf(syncSession(instance, record, request, log));
+  assert.is(failure.kind, "busy");
+  await stopSession(instance, session, log);
+  const { written } = await syncSession(instance, record, request, log);
+  assert.equal(written, ["CLAUDE.md"]);
+  const laid = join(instance.home.claude, session, "CLAUDE.md");
+  assert.is(readFileSync(laid, "utf8"), "Be brief");
+});
+
+test("a new session inherits the host's configuration, one that is known does not", async (fake) => {
+  const { instance, root } = fake;
+  const claudeHome = join(root, "claude-home");
+  mkdirSync(claudeHome);
+  writeFileSync(join(claudeHome, "CLAUDE.md"), "Be brief");
+  const inherit = { claudeHome, inheritHooks: false };
+  const { session } = await open(fake, { inherit });
+  const laid = join(instance.home.claude, session, "CLAUDE.md");
+  assert.is(readFileSync(laid, "utf8"), "Be brief");
+  await stopSession(instance, session, fake.log);
+  writeFileSync(join(claudeHome, "CLAUDE.md"), "Be long");
+  await open(fake, { inherit });
+  assert.is(readFileSync(laid, "utf8"), "Be brief");
+});
+
+test("an empty file, or one of another kind, is no conversation", (fake) => {
+  const { instance } = fake;
+  const directory = join(instance.home.claude, "s", "projects", "-workspace");
+  mkdirSync(directory, { recursive: true });
+  assert.not(hasConversation(instance, "s"));
+  writeFileSync(join(directory, "empty.jsonl"), "");
+  writeFileSync(join(directory, "notes.txt"), "x");
+  mkdirSync(join(directory, "directory.jsonl"));
+  assert.not(hasConversation(instance, "s"));
+  assert.is(lastSaidAt(instance, "s", Date.now() + 1000), 0);
+  const at = new Date("2026-01-01T00:00:00Z");
+  converse(fake, "s", at);
+  assert.ok(hasConversation(instance, "s"));
+  assert.is(lastSaidAt(instance, "s", Date.now() + 1000), at.getTime());
+});
+
+async function listed(fake: FakeInstance) {
+  const sessions = await listSessions(fake.instance, fake.log);
+  return sessions.map(({ name, state, waitingFor, attached }) => ({
+    name,
+    state,
+    waitingFor,
+    attached,
+  }));
+}
+
+test("sessions are listed with what their Claude does", async (fake) => {
+  const { instance, engine, told } = fake;
+  const { session, id } = await open(fake, { name: "talk" });
+  const is = (state: string, more: object = {}) => [{
+    name: "talk",
+    state,
+    waitingFor: null,
+    attached: 0,
+    ...more,
+  }];
+  const says = (output: string, exitCode = 0) => {
+    engine.run = () => ({ exitCode, output });
+  };
+  says("", 1);
+  assert.equal(await listed(fake), is("stopped"));
+  says("client\nclient\n");
+  assert.equal(await listed(fake), is("starting", { attached: 2 }));
+  says('client\nown {"pid":7,"status":"busy"}\n');
+  assert.equal(await listed(fake), is("working", { attached: 1 }));
+  engine.run = () => {
+    throw new Error("it is ill");
+  };
+  assert.equal(await listed(fake), is("unknown"));
+  const worker = engine.find(id) as FakeContainer;
+  worker.state = "paused";
+  assert.equal(await listed(fake), is("paused"));
+  worker.state = "running";
+  const net = engine.find("fake-net") as FakeContainer;
+  net.state = "exited";
+  assert.equal(await listed(fake), is("offline"));
+  await stopSession(instance, session, fake.log);
+  assert.equal(await listed(fake), is("stopped"));
+  assert.equal(told.filter((line) => line.startsWith("warning")), []);
+});
+
+test("a session is as recent as what was last said in it", async (fake) => {
+  const { instance, log } = fake;
+  const at = "2026-01-01T00:00:00.000Z";
+  const session = (name: string) =>
+    writeSession(instance, {
+      version: 1,
+      name,
+      project: "/p",
+      createdAt: at,
+      usedAt: at,
+    });
+  session("quiet");
+  session("talk");
+  converse(fake, "talk", new Date("2026-02-01T00:00:00.000Z"));
+  converse(fake, "quiet", new Date("2025-02-01T00:00:00.000Z"));
+  const active = Object.fromEntries(
+    (await listSessions(instance, log)).map((one) => [one.name, one.activeAt]),
+  );
+  assert.equal(active, { quiet: at, talk: "2026-02-01T00:00:00.000Z" });
+});
+
+test("who follows sessions hears at once of what changes, and of nothing else", async (fake) => {
+  const { instance, engine, log } = fake;
+  const { session, id } = await open(fake, { name: "talk" });
+  const stop = new AbortController();
+  const heard: string[] = [];
+  const following = followSessions(
+    instance,
+    { stop: stop.signal, log },
+    (workers) => {
+      heard.push(
+        workers.map(({ worker, said }) =>
+          `${worker.name} ${worker.state} ${said?.activity}`
+        ).join(),
+      );
+    },
+  );
+  const until = (count: number) =>
+    waitFor(() => heard.length >= count, { for: "news", timeoutMs: 4000 });
+  await until(1);
+  const noted = join(instance.home.claude, session, "hal9000-activity.json");
+  writeFileSync(noted, '{"status":"waiting"}');
+  await until(2);
+  const worker = engine.find(id) as FakeContainer;
+  worker.state = "paused";
+  engine.emit("pause", worker);
+  await until(3);
+  worker.state = "exited";
+  engine.emit("die", worker);
+  await until(4);
+  // Longer than it takes to look again.
+  await sleep(700);
+  stop.abort();
+  await following;
+  assert.equal(heard, [
+    "talk running undefined",
+    "talk running waiting",
+    "talk paused waiting",
+    "",
+  ]);
+});
+
+test("an engine that fails while sessions are followed is asked again", async (fake) => {
+  const { instance, engine, told, log } = fake;
+  await open(fake, { name: "talk" });
+  let failures = 1;
+  const docker = {
+    ...engine.docker,
+    listContainers: (...given: []) =>
+      failures-- > 0
+        ? Promise.reject(new Error("no answer"))
+        : engine.docker.listContainers(...given),
+  } as unknown as typeof engine.docker;
+  const stop = new AbortController();
+  await followSessions(
+    { ...instance, docker },
+    { stop: stop.signal, log },
+    () => stop.abort(),
+  );
+  assert.ok(told.includes("Cannot look at the workers: no answer"));
+});
+
+test.run();

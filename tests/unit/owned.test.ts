@@ -1,0 +1,162 @@
+// Files and directories that are given to their owner.
+
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import {
+  ensureDirectory,
+  ensureOwner,
+  giveTree,
+  isStaged,
+  keepNewest,
+  ownerOf,
+  replaceWhole,
+  stageWhole,
+  writeNew,
+  writeWhole,
+} from "../../lib/std/owned.ts";
+
+const test = suite<{ root: string }>("owned");
+const isRoot = process.getuid?.() === 0;
+const other = { uid: 12345, gid: 12346 };
+
+test.before.each((context) => {
+  context.root = mkdtempSync(join(tmpdir(), "hal9000-owned-"));
+});
+test.after.each(({ root }) => rmSync(root, { recursive: true }));
+
+/** Owners of a path, its link not followed. */
+function owners(path: string) {
+  const { uid, gid } = lstatSync(path);
+  return { uid, gid };
+}
+
+test("a tree that changes its owner does so with every file, and behind no link", ({ root }) => {
+  if (!isRoot) return; // nobody else can give away
+  const tree = join(root, "tree");
+  mkdirSync(join(tree, "deep"), { recursive: true });
+  writeFileSync(join(tree, "deep", "file"), "");
+  const outside = join(root, "outside");
+  writeFileSync(outside, "");
+  symlinkSync(outside, join(tree, "link"));
+  ensureOwner(tree, ownerOf(tree));
+  assert.equal(owners(join(tree, "deep", "file")), ownerOf(root));
+  ensureOwner(tree, other);
+  for (const name of [".", "deep", "deep/file", "link"]) {
+    assert.equal(owners(join(tree, name)), other, name);
+  }
+  assert.equal(owners(outside), ownerOf(root));
+  const file = join(root, "file");
+  writeFileSync(file, "");
+  giveTree(file, other);
+  assert.equal(owners(file), other);
+});
+
+test("a tree of the right user and the wrong group is given away, too", ({ root }) => {
+  if (!isRoot) return;
+  const { uid } = ownerOf(root);
+  writeFileSync(join(root, "file"), "");
+  ensureOwner(root, { uid, gid: other.gid });
+  assert.equal(owners(join(root, "file")), { uid, gid: other.gid });
+});
+
+test("what cannot be given away is told, with the path", ({ root }) => {
+  assert.throws(
+    () => giveTree(join(root, "gone"), other),
+    /^Cannot give .*gone to uid 12345: .*gone/,
+  );
+});
+
+test("what root makes for somebody is theirs", ({ root }) => {
+  if (!isRoot) return;
+  ensureDirectory(join(root, "directory"), 0o700, other);
+  writeWhole(join(root, "file"), "", other);
+  assert.equal(owners(join(root, "directory")), other);
+  assert.equal(owners(join(root, "file")), other);
+});
+
+test("a directory gets its mode whether it is new or not", ({ root }) => {
+  const path = join(root, "directory");
+  const mode = () => statSync(path).mode & 0o7777;
+  assert.is(ensureDirectory(path, 0o750, ownerOf(root)), true);
+  assert.is(mode(), 0o750);
+  assert.is(ensureDirectory(path, 0o700, ownerOf(root)), false);
+  assert.is(mode(), 0o700);
+});
+
+test("what is no directory is not taken for one", ({ root }) => {
+  const owner = ownerOf(root);
+  writeFileSync(join(root, "file"), "");
+  symlinkSync(root, join(root, "link"));
+  const make = (name: string) =>
+    ensureDirectory(join(root, name), 0o700, owner);
+  assert.throws(() => make("file"), /file" is not a directory/);
+  assert.throws(() => make("link"), /link" is a link/);
+  assert.throws(() => make("gone/deep"), /ENOENT/);
+});
+
+test("a file is seen whole or not at all", ({ root }) => {
+  const path = join(root, "file");
+  writeFileSync(path, "old");
+  const staged = stageWhole(path, "new", ownerOf(root), { mode: 0o640 });
+  assert.ok(isStaged(staged.path));
+  assert.is(readFileSync(path, "utf8"), "old");
+  staged.commit();
+  assert.is(readFileSync(path, "utf8"), "new");
+  assert.is(statSync(path).mode & 0o777, 0o640);
+  assert.equal(readdirSync(root), ["file"]);
+  stageWhole(path, "newer", ownerOf(root)).drop();
+  assert.equal(readdirSync(root), ["file"]);
+  assert.is(readFileSync(path, "utf8"), "new");
+});
+
+test("a file that cannot take its place leaves nothing beside it", ({ root }) => {
+  const path = join(root, "directory");
+  mkdirSync(join(path, "full"), { recursive: true });
+  assert.throws(() => writeWhole(path, "", ownerOf(root)), /EISDIR|ENOTEMPTY/);
+  assert.equal(readdirSync(root), ["directory"]);
+  replaceWhole(path, "text", ownerOf(root));
+  assert.is(readFileSync(path, "utf8"), "text");
+});
+
+test("writeNew() replaces nothing", ({ root }) => {
+  const path = join(root, "file");
+  assert.is(writeNew(path, "one", ownerOf(root)), true);
+  assert.is(writeNew(path, "two", ownerOf(root)), false);
+  assert.is(readFileSync(path, "utf8"), "one");
+  assert.equal(readdirSync(root), ["file"]);
+  assert.throws(() => writeNew(join(root, "gone", "x"), "", ownerOf(root)));
+});
+
+test("keepNewest() removes the oldest files of its extension, and nothing else", ({ root }) => {
+  for (const [at, name] of ["c.log", "a.log", "b.log", "old.txt"].entries()) {
+    writeFileSync(join(root, name), "");
+    utimesSync(join(root, name), at + 1, at + 1);
+  }
+  mkdirSync(join(root, "directory.log"));
+  utimesSync(join(root, "directory.log"), 0, 0);
+  keepNewest(root, ".log", 2);
+  assert.equal(
+    readdirSync(root).sort(),
+    ["a.log", "b.log", "directory.log", "old.txt"],
+  );
+  keepNewest(join(root, "gone"), ".log", 0);
+  assert.ok(existsSync(root));
+});
+
+test.run();

@@ -1,0 +1,152 @@
+// Ports and sockets, with the real ones of this machine.
+
+import { once } from "node:events";
+import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { type AddressInfo, createConnection, createServer } from "node:net";
+import { createServer as createHttp } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { serveForward } from "../../lib/gateway/forward.ts";
+import { greet } from "../../lib/gateway/greet.ts";
+import { createOnce } from "../../lib/instance/container.ts";
+import { bindPort, closePort } from "../../lib/net/bind-call.ts";
+import { parsePublished } from "../../lib/daemon/specs.ts";
+import { Client } from "../../lib/std/socket-lines.ts";
+import { fakeInstance } from "../helper/fake-engine.ts";
+
+const test = suite<{ root: string }>("sockets");
+
+test.before.each((context) => {
+  context.root = mkdtempSync(join(tmpdir(), "hal9000-sockets-"));
+});
+test.after.each(({ root }) => rmSync(root, { recursive: true }));
+
+/** Whether somebody could listen at a port now. */
+async function isFree(host: string, port: number): Promise<boolean> {
+  const server = createServer();
+  const free = new Promise<boolean>((resolve) => {
+    server.once("listening", () => resolve(true));
+    server.once("error", () => resolve(false));
+  });
+  server.listen(port, host);
+  const result = await free;
+  if (result) server.close();
+  return result;
+}
+
+for (const address of ["127.0.0.1", "::1"] as const) {
+  test(`a port that is held at ${address} is nobody else's until it is given back`, async () => {
+    const bound = bindPort(address, 0);
+    if ("code" in bound) return; // a machine without that address
+    closePort(bound.fd);
+    let port = 38_471;
+    while (!await isFree(address, port)) port++;
+    const held = bindPort(address, port);
+    if ("code" in held) throw new Error(held.code);
+    assert.not(await isFree(address, port));
+    const refused = createConnection(port, address);
+    // It is held, and not listened at.
+    await assert.ok(
+      await once(refused, "connect").then(() => false, () => true),
+    );
+    closePort(held.fd);
+    assert.ok(await isFree(address, port));
+  });
+}
+
+test("a port that somebody listens at cannot be held, and no descriptor stays open", async () => {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const before = readdirSync("/proc/self/fd").length;
+  assert.equal(bindPort("127.0.0.1", port), { code: "EADDRINUSE" });
+  assert.is(readdirSync("/proc/self/fd").length, before);
+  server.close();
+});
+
+test("a connection to the forwarder is that of the port that it names", async ({ root }) => {
+  const server = createServer((socket) => {
+    socket.on("data", (text) => socket.end(`heard ${text}`));
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const path = join(root, "forward");
+  await serveForward(path);
+  assert.is(statSync(path).mode & 0o777, 0o660);
+  const said = (first: string) =>
+    new Promise<string>((resolve) => {
+      const socket = createConnection(path);
+      let text = "";
+      socket.on("data", (chunk) => text += chunk);
+      socket.on("error", () => {});
+      socket.on("close", () => resolve(text));
+      socket.write(first);
+    });
+  assert.is(await said(`${port}\nhello`), "heard hello");
+  for (const line of ["x\n", "0\n", "65536\n", "123456789", "\n"]) {
+    assert.is(await said(line), "");
+  }
+  server.close();
+});
+
+test("a socket that nobody listens at is an error that can be caught", async ({ root }) => {
+  const client = new Client(join(root, "gone"));
+  const code = await client.ask({}, 1000).then(
+    () => "",
+    (error) => error.code,
+  );
+  assert.is(code, "ENOENT");
+  assert.ok(client.broken);
+});
+
+test("greet() tells an MCP server's name and version, or why it is none", async () => {
+  let answer: unknown = {};
+  const methods: string[] = [];
+  const server = createHttp((request, response) => {
+    methods.push(request.method ?? "");
+    response.setHeader("mcp-session-id", "1");
+    response.end(JSON.stringify(answer));
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const place = { host: "127.0.0.1", port };
+  const says = () => greet(place).catch(({ message }) => message);
+  assert.is(await says(), "it speaks no MCP");
+  answer = { result: { serverInfo: { name: "x", version: "1" } } };
+  assert.is(await says(), "x 1");
+  // A session that was begun for the greeting is ended.
+  assert.is(methods.at(-1), "DELETE");
+  answer = { error: { message: "no" } };
+  assert.is(await says(), "no");
+  server.close();
+});
+
+test("parsePublished() takes ports from 1 to 65535", () => {
+  assert.equal(parsePublished("1:65535"), {
+    address: "127.0.0.1",
+    hostPort: "1",
+    containerPort: "65535",
+  });
+  assert.is(parsePublished("0.0.0.0:1:1").address, "0.0.0.0");
+  for (const text of ["0:1", "1:0", "65536:1", "1:65536"]) {
+    assert.throws(() => parsePublished(text));
+  }
+});
+
+test("of two that create one container both have it in the end", async () => {
+  const { engine, instance, end } = fakeInstance();
+  const create = () =>
+    createOnce(instance.docker, "once", { Image: "repo:parent" });
+  await Promise.all([create(), create()]);
+  assert.ok(engine.find("once"));
+  engine.refuses.set("create twice", 500);
+  const failure = await createOnce(instance.docker, "twice", {
+    Image: "repo:parent",
+  }).then(() => ({ message: "" }), (error: Error) => error);
+  assert.is(failure.message, "Cannot create twice: refused");
+  end();
+});
+
+test.run();

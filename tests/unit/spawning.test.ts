@@ -1,0 +1,469 @@
+// Workers that are spawned, on an engine in memory.
+
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { label } from "../../lib/instance/labels.ts";
+import { readRecord, writeRecord } from "../../lib/instance/record.ts";
+import { sessionName } from "../../lib/project/project.ts";
+import { claimOrSpawn } from "../../lib/session/worker.ts";
+import {
+  prepareWorker,
+  spawnOnce,
+  type SpawnRequest,
+  spawnWorker,
+} from "../../lib/worker/spawn.ts";
+import {
+  findWorker,
+  findWorkers,
+  listWorkers,
+  liveWorkers,
+  withoutNetwork,
+} from "../../lib/worker/workers.ts";
+import { oomText, usage, workersStatus } from "../../lib/worker/status.ts";
+import {
+  type FakeContainer,
+  type FakeInstance,
+  fakeInstance,
+} from "../helper/fake-engine.ts";
+
+const test = suite<FakeInstance>("spawning");
+
+test.before.each((context) => void Object.assign(context, fakeInstance()));
+test.after.each(({ end }) => end());
+
+function requestFor(
+  { project }: FakeInstance,
+  change: Partial<SpawnRequest> = {},
+): SpawnRequest {
+  return { directory: project("app"), cwd: "/", name: "mine", ...change };
+}
+
+const spawn = (fake: FakeInstance, change: Partial<SpawnRequest> = {}) =>
+  spawnWorker(fake.instance, requestFor(fake, change), fake.log);
+
+const failureOf = (
+  promise: Promise<unknown>,
+): Promise<Error & { kind: string; hint?: string }> =>
+  promise.then(() => assert.unreachable() as never, (error) => error);
+
+function mountsOf({ engine }: FakeInstance, name: string) {
+  return (engine.find(name)?.spec.HostConfig?.Mounts ?? [])
+    .map(({ Source, Target, ReadOnly }) =>
+      `${Source}:${Target}${ReadOnly ? ":ro" : ""}`
+    );
+}
+
+test("a worker is started on its project, and recorded", async (fake) => {
+  const { instance, engine, project } = fake;
+  const worker = await spawn(fake);
+  assert.equal(worker, {
+    id: engine.find("mine")?.id,
+    name: "mine",
+    project: project("app"),
+    image: "repo:worker",
+  });
+  const { createdAt: _, home, ...record } = readRecord(instance, "mine") ?? {};
+  assert.match(home ?? "", /^workers\/mine-/);
+  assert.equal(record, {
+    version: 1,
+    worker: "mine",
+    container: worker.id,
+    session: null,
+    project: { path: project("app"), ...instance.owner },
+    image: "repo:worker",
+    born: "cold",
+    ephemeral: false,
+    secrets: null,
+    memoryBytes: 4 * 1024 ** 3,
+    oomKilledAt: null,
+  });
+  const { HostConfig } = engine.find("mine")?.spec ?? {};
+  assert.is(HostConfig?.NetworkMode, "container:fake-net");
+  assert.is(HostConfig?.PidsLimit, 100);
+  const mounts = mountsOf(fake, "mine");
+  assert.ok(mounts.includes(`${project("app")}:/workspace`));
+  const { netFiles } = instance.home;
+  assert.ok(mounts.includes(`${netFiles}/resolv.conf:/etc/resolv.conf:ro`));
+  assert.ok(engine.volumes.has(instance.names.volumes.plugins));
+});
+
+test("a worker without a name gets one that is made up, and its home goes with it", async (fake) => {
+  const { name } = await spawn(fake, { name: undefined });
+  assert.match(name, /^fake-worker-[0-9a-f]{8}$/);
+  assert.is(readRecord(fake.instance, name)?.ephemeral, true);
+});
+
+test("a relative directory is relative to the caller's own", async (fake) => {
+  const { project, root } = fake;
+  project("app");
+  const worker = await spawn(fake, { directory: "app", cwd: root });
+  assert.is(worker.project, join(root, "app"));
+});
+
+test("a standalone worker has a network of its own and needs no parent", async (fake) => {
+  const { engine } = fake;
+  engine.containers.length = 0;
+  await spawn(fake, { standalone: true });
+  const { HostConfig } = engine.find("mine")?.spec ?? {};
+  assert.is(HostConfig?.NetworkMode, "bridge");
+  assert.not(mountsOf(fake, "mine").some((one) => one.includes("/etc/hosts")));
+});
+
+const withoutParent: [string, (parent: FakeContainer) => void, RegExp][] = [
+  ["stopped", (parent) => parent.state = "exited", /the parent is not running/],
+  ["paused", (parent) => parent.state = "paused", /the parent is paused/],
+];
+for (const [state, change, message] of withoutParent) {
+  test(`nothing is spawned while the parent is ${state}`, async (fake) => {
+    change(fake.engine.find("fake-parent") as FakeContainer);
+    const failure = await failureOf(spawn(fake));
+    assert.is(failure.kind, "notFound");
+    assert.match(failure.message, message);
+    assert.match(failure.hint ?? "", /claudy daemon start/);
+    assert.equal(fake.engine.asked, []);
+  });
+}
+
+test("nothing is spawned into a network that has ended", async (fake) => {
+  Object.assign(fake.engine.find("fake-net") ?? {}, { state: "exited" });
+  const failure = await failureOf(spawn(fake));
+  assert.is(failure.message, "Cannot spawn: fake-net is not running");
+});
+
+test("further mounts are given as they were asked for", async (fake) => {
+  const { project } = fake;
+  const data = project("data");
+  await spawn(fake, { mounts: [`${data}:/data:ro`, `${data}:/more`] });
+  const mounts = mountsOf(fake, "mine");
+  assert.ok(mounts.includes(`${data}:/data:ro`));
+  assert.ok(mounts.includes(`${data}:/more`));
+});
+
+for (const directory of ["/etc", "/"]) {
+  test(`${directory} is no project`, async (fake) => {
+    const failure = await failureOf(spawn(fake, { directory }));
+    assert.is(failure.kind, "unsafe");
+    assert.equal(fake.engine.asked, []);
+  });
+}
+
+test("a mount of a system directory is refused, unless any path is allowed", async (fake) => {
+  const mounts = ["/etc:/data:ro"];
+  const failure = await failureOf(spawn(fake, { mounts }));
+  assert.is(failure.kind, "unsafe");
+  await spawn(fake, { mounts, allowAnyPath: true });
+  assert.ok(mountsOf(fake, "mine").includes("/etc:/data:ro"));
+});
+
+test("secrets are mounted for the worker, and go with one that does not start", async (fake) => {
+  const { instance, engine } = fake;
+  const secrets = [{ name: "TOKEN", value: "s3cret" }];
+  await spawn(fake, { secrets });
+  const name = readRecord(instance, "mine")?.secrets ?? "";
+  const directory = instance.home.workerSecrets(name);
+  assert.ok(mountsOf(fake, "mine").includes(`${directory}:/run/secrets:ro`));
+  assert.not(JSON.stringify(engine.find("mine")?.spec).includes("s3cret"));
+  engine.refuses.set("start other", 500);
+  await failureOf(spawn(fake, { name: "other", secrets }));
+  const kept = readdirSync(join(instance.home.secrets, "workers"));
+  assert.equal(kept, [name]);
+});
+
+test("a worker that cannot be started leaves neither container, record nor new home", async (fake) => {
+  const { instance, engine } = fake;
+  engine.refuses.set("start mine", 500);
+  const failure = await failureOf(spawn(fake));
+  assert.is(failure.message, 'Cannot start worker "mine": refused');
+  assert.not(engine.find("mine"));
+  assert.is(readRecord(instance, "mine"), undefined);
+  assert.equal(readdirSync(instance.home.workers), []);
+});
+
+test("a home that was there before stays where a worker cannot be started", async (fake) => {
+  const { instance, engine } = fake;
+  await spawn(fake);
+  const before = readdirSync(instance.home.workers);
+  engine.containers.splice(engine.containers.indexOf(
+    engine.find("mine") as FakeContainer,
+  ));
+  engine.refuses.set("start mine", 500);
+  await failureOf(spawn(fake));
+  assert.equal(readdirSync(instance.home.workers), before);
+});
+
+test("a session's home is never taken back", async (fake) => {
+  const { instance, engine } = fake;
+  engine.refuses.set("start mine", 500);
+  await failureOf(spawn(fake, { session: "talk" }));
+  assert.ok(existsSync(join(instance.home.claude, "talk")));
+});
+
+test("a worker whose mounts were replaced is refused, in the words of its gate", async (fake) => {
+  const { engine, instance } = fake;
+  const { worker, undo } = await prepareWorker(
+    instance,
+    requestFor(fake),
+    fake.log,
+  );
+  assert.is(engine.find("mine")?.state, "created");
+  await undo();
+  engine.containers.splice(-1);
+  assert.is(worker.name, "mine");
+  const { docker } = engine;
+  const refusing = {
+    ...instance,
+    docker: {
+      ...docker,
+      createContainer: async (
+        request: Parameters<typeof docker.createContainer>[0],
+      ) => {
+        const container = await docker.createContainer(request);
+        const found = engine.find(container.id);
+        if (found) found.log = "error: Refused to start: /x was replaced\n";
+        return container;
+      },
+    } as unknown as typeof docker,
+  };
+  const failure = await failureOf(
+    spawnWorker(refusing, requestFor(fake), fake.log),
+  );
+  assert.is(failure.kind, "unsafe");
+  assert.is(
+    failure.message,
+    'Cannot start worker "mine": Refused to start: /x was replaced',
+  );
+  assert.not(engine.find("mine"));
+});
+
+test("a name that is taken is told apart by whose it is", async (fake) => {
+  const { engine, labels } = fake;
+  const taken = async () => await failureOf(spawn(fake));
+  engine.add("mine", { spec: { Labels: labels() } });
+  assert.is(
+    (await taken()).message,
+    'Cannot start worker "mine": the name is taken',
+  );
+  const holder = engine.find("mine") as FakeContainer;
+  holder.spec = { Labels: { [label.instance]: "other" } };
+  assert.match(
+    (await taken()).message,
+    /taken by a worker of instance "other"$/,
+  );
+  holder.spec = {};
+  const failure = await taken();
+  assert.match(failure.message, /taken by another container$/);
+  assert.is(failure.kind, "busy");
+});
+
+test("an image that is not there is told, with how to build ours", async (fake) => {
+  const failure = await failureOf(spawn(fake, { image: "nowhere" }));
+  assert.is(failure.kind, "notFound");
+  assert.match(failure.message, /there is no image nowhere$/);
+  assert.match(failure.hint ?? "", /make images/);
+});
+
+test("a command takes the place of idling, behind the image's own entrypoint", async (fake) => {
+  const { engine } = fake;
+  engine.images.set("own", { Id: "x", Config: { Entrypoint: ["/init"] } });
+  await spawn(fake, { image: "own", command: ["make", "test"] });
+  const { Cmd, OpenStdin } = engine.find("mine")?.spec ?? {};
+  assert.equal(Cmd, ["/init", "make", "test"]);
+  assert.is(OpenStdin, true);
+});
+
+test("a worker without limits has none, and more CPUs than there are become those", async (fake) => {
+  const { engine, instance, told } = fake;
+  await spawn(fake, { limited: false });
+  assert.is(engine.find("mine")?.spec.HostConfig?.Memory, undefined);
+  assert.is(readRecord(instance, "mine")?.memoryBytes, null);
+  const settings = { ...instance.settings, WORKER_CPUS: 1000 };
+  await spawnWorker(
+    { ...instance, settings },
+    requestFor(fake, { name: "greedy" }),
+    fake.log,
+  );
+  assert.is(engine.find("greedy")?.spec.HostConfig?.NanoCpus, 64e9);
+  assert.equal(told, ["The engine has 64 CPUs: taking those, not 1000"]);
+});
+
+test("an ssh-agent must be a socket", async (fake) => {
+  const { root } = fake;
+  writeFileSync(join(root, "file"), "");
+  const failure = await failureOf(
+    spawn(fake, { sshAgent: join(root, "file") }),
+  );
+  assert.is(failure.kind, "usage");
+  assert.match(failure.hint ?? "", /It is no socket/);
+  const path = join(root, "agent");
+  const server = createServer().listen(path);
+  await spawn(fake, { sshAgent: path });
+  server.close();
+  assert.ok(
+    mountsOf(fake, "mine").includes(`${path}:/run/hal9000/ssh-agent.sock`),
+  );
+});
+
+test("data of version 0.5 is mounted where it is asked for and there", async (fake) => {
+  const { instance } = fake;
+  mkdirSync(join(instance.home.home, "membank"));
+  await spawn(fake, { formerData: true });
+  const former = mountsOf(fake, "mine").filter((one) => one.includes("/data/"));
+  assert.equal(former, [`${instance.home.home}/membank:/data/membank`]);
+  await spawn(fake, { name: "other" });
+  assert.not(mountsOf(fake, "other").some((one) => one.includes("/data/")));
+});
+
+test("spawnOnce() gives the worker that runs on the project already", async (fake) => {
+  const { engine, project } = fake;
+  const request = requestFor(fake, { name: undefined });
+  const first = await spawnOnce(fake.instance, request, fake.log);
+  assert.is(first.name, sessionName(project("app")));
+  assert.equal(await spawnOnce(fake.instance, request, fake.log), first);
+  const worker = engine.find(first.id) as FakeContainer;
+  worker.state = "exited";
+  const next = await spawnOnce(fake.instance, request, fake.log);
+  assert.is.not(next.id, first.id);
+  assert.is(next.name, first.name);
+});
+
+test("without a pool a worker is spawned cold", async (fake) => {
+  const { start, worker } = await claimOrSpawn(
+    fake.instance,
+    requestFor(fake),
+    fake.log,
+  );
+  assert.is(start, "cold");
+  assert.is(fake.engine.find("mine")?.id, worker.id);
+});
+
+function worker(
+  fake: FakeInstance,
+  name: string,
+  state: FakeContainer["state"],
+) {
+  const { engine, labels } = fake;
+  return engine.add(name, {
+    state,
+    spec: {
+      Labels: labels({ [label.project]: "/p" }),
+      Image: "repo:worker",
+      HostConfig: { NetworkMode: "container:fake-net" },
+    },
+  });
+}
+
+test("workers are found by name and by id, others by neither", async (fake) => {
+  const { instance, engine } = fake;
+  const { id } = worker(fake, "one", "running");
+  worker(fake, "two", "exited");
+  engine.add("somebody-elses");
+  assert.equal(
+    (await listWorkers(instance)).map(({ name }) => name),
+    ["one", "two"],
+  );
+  assert.is((await findWorker(instance, "one")).id, id);
+  assert.is((await findWorker(instance, id.slice(0, 12))).name, "one");
+  assert.is((await findWorkers(instance, ["one", "one"])).length, 1);
+  const short = await failureOf(findWorker(instance, id.slice(0, 11)));
+  assert.is(short.kind, "notFound");
+  const near = await failureOf(findWorker(instance, "ones"));
+  assert.match(near.hint ?? "", /one/);
+  assert.match(near.hint ?? "", /See coordinator list/);
+  assert.equal(await liveWorkers(instance), ["one"]);
+  engine.containers.length = 0;
+  const none = await failureOf(findWorker(instance, "one"));
+  assert.match(none.hint ?? "", /No worker exists/);
+});
+
+test("a worker is without network where its namespace has ended or is another by now", async (fake) => {
+  const { instance, engine } = fake;
+  const net = engine.find("fake-net") as FakeContainer;
+  const one = worker(fake, "one", "running");
+  worker(fake, "ended", "exited");
+  const own = worker(fake, "own", "running");
+  own.spec.HostConfig = { NetworkMode: "bridge" };
+  const lost = async () => [
+    ...await withoutNetwork(instance, await listWorkers(instance)),
+  ];
+  assert.equal(await lost(), []);
+  net.startedAt = new Date(Date.now() + 60_000).toISOString();
+  assert.equal(await lost(), ["one"]);
+  // Started again since, in the namespace that there is.
+  one.startedAt = new Date(Date.now() + 120_000).toISOString();
+  assert.equal(await lost(), []);
+  net.state = "exited";
+  assert.equal(await lost(), ["one"]);
+});
+
+test("status tells limits, the end of the network, and how the last workers ended", async (fake) => {
+  const { instance, engine } = fake;
+  const one = worker(fake, "one", "running");
+  Object.assign(one.spec.HostConfig ?? {}, {
+    Memory: 1024 ** 3,
+    NanoCpus: 15e8,
+    PidsLimit: 9,
+  });
+  const { workers } = await workersStatus(instance);
+  const expected = {
+    name: "one",
+    summary: "Up 5 minutes",
+    project: "",
+    startedAt: one.startedAt,
+    memoryBytes: 1024 ** 3,
+    cpus: 1.5,
+    pids: 9,
+    oomKilled: false,
+  };
+  assert.equal(workers, [expected]);
+  one.oomKilled = true;
+  Object.assign(engine.find("fake-net") ?? {}, { state: "exited" });
+  const [ill] = (await workersStatus(instance)).workers;
+  assert.is(ill?.oomKilled, true);
+  assert.match(
+    ill?.summary ?? "",
+    /^Up 5 minutes, its network has ended, OOM-killed at 1/,
+  );
+});
+
+test("a record of a former worker does not count for another of its name", async (fake) => {
+  const { instance } = fake;
+  const one = worker(fake, "one", "running");
+  one.spec.Labels = { ...one.spec.Labels, [label.born]: "warm" };
+  await spawn(fake);
+  const record = readRecord(instance, "mine");
+  assert.ok(record);
+  writeRecord(instance, { ...record, worker: "one", container: "former" });
+  const listed = await listWorkers(instance);
+  assert.is(listed.find(({ name }) => name === "one")?.project, "");
+});
+
+test("usage() reckons as docker stats does", () => {
+  const sample = {
+    cpu_stats: {
+      cpu_usage: { total_usage: 300 },
+      system_cpu_usage: 2000,
+      online_cpus: 4,
+    },
+    precpu_stats: { cpu_usage: { total_usage: 100 }, system_cpu_usage: 1000 },
+    memory_stats: { usage: 1000, stats: { inactive_file: 300 } },
+    pids_stats: { current: 7 },
+  };
+  const use = (change: object = {}) =>
+    usage({ ...sample, ...change } as unknown as Parameters<typeof usage>[0]);
+  assert.equal(use(), { cpuPercent: 80, memoryBytes: 700, pids: 7 });
+  assert.is(use({ precpu_stats: sample.cpu_stats }).cpuPercent, 0);
+  const memory_stats = { usage: 100, stats: { total_inactive_file: 300 } };
+  assert.is(use({ memory_stats }).memoryBytes, 0);
+  assert.is(use({ memory_stats: {} }).memoryBytes, 0);
+  assert.is(use({ pids_stats: {} }).pids, 0);
+});
+
+test("oomText() names the limit, where there is one", () => {
+  assert.match(oomText(1024 ** 3), /^OOM-killed at 1/);
+  assert.match(oomText(null), /the machine had no memory left/);
+});
+
+test.run();
