@@ -7,12 +7,8 @@ import { type Instance } from "../lib/instance/instance.ts";
 import { openInstance } from "../lib/instance/open.ts";
 import { viewInstance } from "../lib/instance/open.ts";
 import { logToStderr } from "../lib/std/log.ts";
-import {
-  abortable,
-  abortMigration,
-  planRemoval,
-  removeSource,
-} from "../lib/migration/abort.ts";
+import { abortable, abortMigration } from "../lib/migration/abort.ts";
+import { planRemoval, removeSource } from "../lib/migration/remove-source.ts";
 import {
   type MigrationPlan,
   planMigration,
@@ -87,14 +83,14 @@ async function run(instance: Instance, options: Options): Promise<void> {
   if (!json) logToStderr(planText(plan));
   await confirm("Migrate this? The source stays.", options.yes ?? false);
   const tracking = track();
-  const result = await migrate(
+  const result = await migrate({
     instance,
     plan,
-    wish,
-    process.env,
-    tracking,
+    options: wish,
+    env: process.env,
+    track: tracking,
     version,
-  );
+  });
   const phases = tracking.phases();
   const collections = result.collections ?? [];
   const vectors = collections.reduce((sum, { count }) => sum + count, 0);
@@ -117,7 +113,7 @@ async function abort(instance: Instance, options: Options): Promise<void> {
     "Empty the volumes that were being filled? The source stays.",
     options.yes ?? false,
   );
-  await abortMigration(instance, track());
+  await abortMigration({ instance, track: track() });
   answer(
     { aborted: true },
     "Taken back: all is as before",
@@ -132,7 +128,7 @@ async function remove(instance: Instance, options: Options): Promise<void> {
     "Remove these? The backup has them, and is checked first.",
     options.yes ?? false,
   );
-  await removeSource(instance, track());
+  await removeSource({ instance, track: track() });
   answer(
     { removed: directories },
     `Removed: ${directories.join(", ")}`,

@@ -71,7 +71,13 @@ cli.command(
     if (!json) logToStderr(planText(plan));
     const yes = (options.yes || options.force) ?? false;
     await confirm("Roll back?", yes);
-    const result = await rollback(instance, plan, wish, tracking, version);
+    const result = await rollback({
+      instance,
+      plan,
+      options: wish,
+      track: tracking,
+      version,
+    });
     answer(
       { ...result, phases: tracking.phases() },
       [

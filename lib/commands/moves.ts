@@ -2,7 +2,7 @@
 
 import process from "node:process";
 import { logToStderr } from "../std/log.ts";
-import type { Track } from "../migration/steps.ts";
+import type { Track } from "../migration/move.ts";
 import { binarySize } from "../std/units.ts";
 
 /** A line that stays at a terminal, and one every so often elsewhere. */

@@ -48,7 +48,7 @@ export class Journal {
   }
 
   /** Runs a step that is not done yet; it has to bear being run again. */
-  async step(name: string, run: () => Promise<void> | void): Promise<void> {
+  async step(name: string, run: () => unknown): Promise<void> {
     if (this.isDone(name)) return;
     this.note({ steps: { ...this.state.steps, [name]: "begun" } });
     await run();

@@ -12,7 +12,7 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { Failure } from "../../lib/std/errors.ts";
 import { listBackups } from "../../lib/migration/backups.ts";
-import { refuseWithoutRoom } from "../../lib/migration/checks.ts";
+import { refuseWithoutRoom } from "../../lib/migration/room.ts";
 import {
   Journal,
   readJournal,
@@ -306,7 +306,7 @@ const orders: Order[] = [
 for (const { what, migrated = [], replaceLocal = false, ...order } of orders) {
   test(`partsToBring() after ${what}`, async ({ instance }) => {
     const mover = {
-      do: ({ parts }: { parts: { name: string; path: string }[] }) =>
+      do: (_: string, { parts }: { parts: { name: string; path: string }[] }) =>
         Promise.resolve(
           parts.filter(({ name, path }) =>
             (path.startsWith("/volumes/") ? order.holding : order.local)

@@ -1,36 +1,42 @@
-// mover: copies and checks trees of data, for migrate and rollback; what they run in
-// the mover container.
+// mover: copies and checks trees of data, for migrate and rollback. The mover container
+// runs nothing else, and ends with it.
 
 import process from "node:process";
 import { createInterface } from "node:readline";
-import * as v from "valibot";
 import { Failure, fileFailure } from "../../std/errors.ts";
-import { operationSchema, perform } from "./operations.ts";
 import { command, runCli } from "../../cli/cli.ts";
 import { answerLine } from "../../cli/output.ts";
+import { servedCollections } from "./collections.ts";
+import { perform } from "./operations.ts";
 
 const cli = command("mover");
 
 cli.command("", "Perform operations: on stdin, a line of JSON each")
   .action(async () => {
-    for await (const line of createInterface({ input: process.stdin })) {
+    const lines = createInterface({ input: process.stdin });
+    // Whoever asked was killed: what runs for it ends with the container.
+    lines.on("close", () => process.exit());
+    for await (const line of lines) {
       try {
         const result = await perform(
-          v.parse(operationSchema, JSON.parse(line)),
-          (files, bytes) => say({ progress: { files, bytes } }),
+          JSON.parse(line),
+          (files, bytes) => print({ progress: { files, bytes } }),
         );
-        say({ result: result ?? null });
+        print({ result: result ?? null });
       } catch (error) {
         const failure = error instanceof Failure ? error : fileFailure(error);
         if (!failure) throw error;
         const { kind, message, hint } = failure;
-        say({ failure: { kind, message, hint } });
+        print({ failure: { kind, message, hint } });
       }
     }
   });
 
+cli.command("served <port>", "Print the collections of ChromaDB, in the parent")
+  .action(async (port: string) => print(await servedCollections(Number(port))));
+
 await runCli(cli);
 
-function say(line: unknown): void {
+function print(line: unknown): void {
   answerLine(line, "", true);
 }
