@@ -16,7 +16,7 @@ import {
 import { migrate } from "../lib/migration/migrate.ts";
 import { columns } from "../lib/std/text.ts";
 import { binarySize, megabytes } from "../lib/std/units.ts";
-import { command, runCli, version } from "../lib/cli/cli.ts";
+import { command, runCli } from "../lib/cli/cli.ts";
 import { track } from "../lib/commands/moves.ts";
 import { answer, confirm } from "../lib/cli/output.ts";
 
@@ -89,7 +89,6 @@ async function run(instance: Instance, options: Options): Promise<void> {
     options: wish,
     env: process.env,
     track: tracking,
-    version,
   });
   const phases = tracking.phases();
   const collections = result.collections ?? [];

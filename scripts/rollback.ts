@@ -17,7 +17,7 @@ import {
 import { rollback } from "../lib/migration/rollback.ts";
 import { columns } from "../lib/std/text.ts";
 import { megabytes, span } from "../lib/std/units.ts";
-import { command, runCli, version } from "../lib/cli/cli.ts";
+import { command, runCli } from "../lib/cli/cli.ts";
 import { track } from "../lib/commands/moves.ts";
 import { answer, confirm } from "../lib/cli/output.ts";
 
@@ -76,7 +76,6 @@ cli.command(
       plan,
       options: wish,
       track: tracking,
-      version,
     });
     answer(
       { ...result, phases: tracking.phases() },

@@ -37,14 +37,16 @@ export function track(): Track & { phases: () => Phase[] } {
     endLine();
     logToStderr(line);
   };
-  const begin: Track["begin"] = (what, total) => {
+  const begin: Track["begin"] = (what) => {
     log(what);
     endPhase().push({ what, ms: 0 });
     const startedAt = performance.now();
     let toldAt = startedAt;
     let files = 0;
     let bytes = 0;
-    return (moreFiles, moreBytes) => {
+    let total = 0;
+    return (moreFiles, moreBytes, expected = 0) => {
+      total += expected;
       files += moreFiles;
       bytes += moreBytes;
       const now = performance.now();
@@ -52,8 +54,7 @@ export function track(): Track & { phases: () => Phase[] } {
       if (now - toldAt < every) return;
       toldAt = now;
       const rate = bytes / ((now - startedAt) / 1000);
-      const of = total === undefined ? "" : ` of ${total}`;
-      const line = `  ${files}${of} files, ${binarySize(bytes)}, ` +
+      const line = `  ${files} of ${total} files, ${binarySize(bytes)}, ` +
         `${binarySize(rate)}/s`;
       if (!terminal) return logToStderr(line);
       open = true;

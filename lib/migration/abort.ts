@@ -10,7 +10,8 @@ import { hasManifest, verify } from "./copy.ts";
 import { formerBackup } from "./migrate-steps.ts";
 import { endMove, type MoveOptions, withVolumes } from "./move.ts";
 import { type Mover, withMover } from "./mover-container.ts";
-import { insideMover, presentVolumes } from "./parts.ts";
+import { insideMover } from "./mover/places.ts";
+import { presentVolumes } from "./parts.ts";
 
 /** The journal of one that can be taken back; throws a Failure where there is none. */
 export function abortable(
@@ -59,17 +60,17 @@ async function restoreVolumes(
   const isFilled = Object.keys(journal.state.steps)
     .some((step) => step.startsWith("copy:"));
   if (!isFilled && !(wasFull && journal.hasBegun("empty"))) return;
-  for (const { name, path } of await presentVolumes(instance)) {
-    await mover.do("empty", { path });
+  const from = insideMover.backup(former);
+  const at = insideMover.volumes;
+  for (const { name } of await presentVolumes(instance)) {
+    const to = `${at}/${name}`;
+    await mover.do("empty", { path: to });
     const kept = join(instance.home.backups, former, name);
     if (!wasFull || !existsSync(kept)) continue;
     const progress = track.begin(`Putting back volume ${name}`);
-    const from = insideMover.backup(former, name);
-    await mover.do("replace", { from, to: path }, progress);
-    await verify({ track }, mover, {
-      what: `volume ${name}`,
-      parts: [{ name, path }],
-      manifest: insideMover.backup(former, "manifest.json"),
-    });
+    await mover.do("replace", { from: `${from}/${name}`, to }, progress);
+    const what = `volume ${name}`;
+    const manifest = `${from}/manifest.json`;
+    await verify({ track }, mover, { what, at, parts: [name], manifest });
   }
 }

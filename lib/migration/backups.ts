@@ -8,7 +8,7 @@ import { hasManifest } from "./copy.ts";
 import type { Track } from "./move.ts";
 import { withMover } from "./mover-container.ts";
 import { readManifest } from "./mover/manifest.ts";
-import { insideMover, placesOf } from "./parts.ts";
+import { insideMover } from "./mover/places.ts";
 
 export interface Backup {
   /** Of backups/: "pre-dind-20261121T130000Z". */
@@ -63,10 +63,11 @@ export async function verifyBackups(
         verified.push({ ...backup, whole: false });
         continue;
       }
-      const place = (...names: string[]) => insideMover.backup(name, ...names);
+      const at = insideMover.backup(name);
       const { first, count } = await mover.do("compare", {
-        parts: placesOf(parts, place),
-        manifest: place("manifest.json"),
+        at,
+        parts: parts.map(({ name }) => name),
+        manifest: `${at}/manifest.json`,
         contents: true,
       }, track.begin(`Checking ${name}`));
       verified.push({ ...backup, whole: count === 0, damaged: first });

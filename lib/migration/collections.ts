@@ -6,7 +6,7 @@ import { Failure } from "../std/errors.ts";
 import { type Collections, collectionsSchema } from "./mover/collections.ts";
 import type { Move } from "./move.ts";
 import { withMover } from "./mover-container.ts";
-import { insideMover } from "./parts.ts";
+import { insideMover } from "./mover/places.ts";
 
 const servedSchema = v.pipe(v.string(), v.parseJson(), collectionsSchema);
 
@@ -24,7 +24,7 @@ export async function checkCollections(
   const { docker, names, settings } = instance;
   // Of the source: ChromaDB has its own copy open by now. SQLite may write where it can.
   const reading = { volumes: false, readOnly: true };
-  const path = insideMover.local("chromadb");
+  const path = `${insideMover.home}/chromadb`;
   const kept = await withMover(
     instance,
     reading,

@@ -5,20 +5,14 @@ import { join } from "node:path";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { readJournalOf } from "../instance/migration-journal.ts";
-import { movedParts } from "../instance/volumes.ts";
 import type { Log } from "../std/log.ts";
 import { refuseOthers, refuseWorkers } from "./checks.ts";
 import { readMigrated } from "./migrated.ts";
 import { refuseOtherOption } from "./move.ts";
 import { type Mover, withMover } from "./mover-container.ts";
 import type { Measured } from "./mover/operations.ts";
-import {
-  backupParts,
-  insideMover,
-  placesOf,
-  presentVolumes,
-  volumeOf,
-} from "./parts.ts";
+import { insideMover } from "./mover/places.ts";
+import { backupParts, movedNames, presentVolumes, volumeOf } from "./parts.ts";
 import { type Room, roomFor } from "./room.ts";
 import { findSessions } from "./sessions.ts";
 
@@ -45,7 +39,7 @@ export async function planMigration(
   log: Log,
 ): Promise<MigrationPlan> {
   const { home } = instance;
-  const directories = movedParts.map(({ name }) => join(home.home, name))
+  const directories = movedNames.map((name) => join(home.home, name))
     .filter((path) => existsSync(path));
   const journal = readJournalOf(instance, "migrate");
   if (directories.length === 0 && !journal) {
@@ -58,16 +52,12 @@ export async function planMigration(
   refuseOtherOption(journal, skips ? "--skip-backup" : undefined);
   if (!journal?.hasBegun("start")) await refuseWorkers(instance);
   const reading = { volumes: true, readOnly: true };
+  const source = { at: insideMover.home, parts: backupParts };
   const [measured, occupied] = await withMover(
     instance,
     reading,
     async (mover) => [
-      await mover.do("measure", {
-        parts: placesOf(
-          backupParts.map((name) => ({ name })),
-          insideMover.local,
-        ),
-      }),
+      await mover.do("measure", source),
       await occupiedVolumes(instance, mover),
     ],
   );
@@ -96,9 +86,10 @@ export async function occupiedVolumes(
   instance: Pick<Instance, "docker" | "names">,
   mover: Mover,
 ): Promise<string[]> {
-  const parts = await presentVolumes(instance);
-  const names = await mover.do("inUse", { parts });
-  return parts.filter(({ name }) => names.includes(name))
+  const present = await presentVolumes(instance);
+  const parts = present.map(({ name }) => name);
+  const names = await mover.do("inUse", { at: insideMover.volumes, parts });
+  return present.filter(({ name }) => names.includes(name))
     .map(({ volume }) => volume);
 }
 

@@ -6,83 +6,64 @@ import { stopDaemon } from "../daemon/daemon.ts";
 import { inspectVolume } from "../docker/docker.ts";
 import { ensureVolume } from "../instance/volumes.ts";
 import { refuseWorkers } from "./checks.ts";
-import {
-  backUp,
-  backUpVolumes,
-  copyParts,
-  hasManifest,
-  type Part,
-  writeManifest,
-} from "./copy.ts";
+import { backUp, backUpVolumes, copyParts, hasManifest } from "./copy.ts";
 import { occupiedVolumes, refuseOccupied } from "./migrate-plan.ts";
-import { freeStamp, manifestName, type Move } from "./move.ts";
+import { freeStamp, type Move, workFile } from "./move.ts";
 import type { Mover } from "./mover-container.ts";
-import {
-  insideMover,
-  placesOf,
-  presentVolumes,
-  sessionsPart,
-} from "./parts.ts";
+import { insideMover } from "./mover/places.ts";
+import { presentVolumes, sessionsPart } from "./parts.ts";
 
-/** A migration with its parts: those of the run that began. */
-export interface Migration extends Move {
-  parts: Part[];
-}
+const manifest = `${insideMover.work}/${workFile.migrate}`;
 
-const manifest = insideMover.work(manifestName("migrate"));
+const movedOf = ({ journal }: Pick<Move, "journal">) =>
+  journal.state.parts.filter((name) => name !== sessionsPart);
 
-const movedOf = ({ parts }: Pick<Migration, "parts">) =>
-  parts.filter(({ name }) => name !== sessionsPart);
-
-export async function readSource(move: Migration): Promise<void> {
+export async function readSource(move: Move): Promise<void> {
+  const { journal, lock, track } = move;
   await forgetChanged(move);
-  await move.journal.step("manifest", () =>
-    writeManifest(move, move.lock, {
-      parts: placesOf(move.parts, insideMover.local),
-      to: manifest,
-      kind: "migrate",
-      what: "Reading",
-      source: "0.5",
-    }));
+  const { parts } = journal.state;
+  const source = { at: insideMover.home, parts, to: manifest, kind: "migrate" };
+  await journal.step(
+    "manifest",
+    () => lock.do("manifest", source, track.begin("Reading")),
+  );
 }
 
 /** Begins anew where the source has changed since its manifest was made. */
-async function forgetChanged(move: Migration): Promise<void> {
+async function forgetChanged(move: Move): Promise<void> {
   const { instance, journal, lock, track } = move;
-  const path = join(instance.home.migration, manifestName("migrate"));
+  const path = join(instance.home.migration, workFile.migrate);
   // What ChromaDB has opened is the data from then on.
   if (!existsSync(path) || journal.hasBegun("start")) return;
-  // Sessions are only backed up.
-  const parts = journal.isDone("backup") ? movedOf(move) : move.parts;
   const { count, first } = await lock.do("compare", {
-    parts: placesOf(parts, insideMover.local),
+    at: insideMover.home,
+    // Sessions are only backed up.
+    parts: journal.isDone("backup") ? movedOf(move) : journal.state.parts,
     manifest,
     contents: false,
   });
   if (count === 0) return;
   track.log(`Changed since the last run (${first[0]}): beginning anew`);
-  const kept = ["volumes", "save", "empty"];
-  journal.forget(
-    Object.keys(journal.state.steps).filter((step) => !kept.includes(step)),
-  );
+  journal.forgetAllBut(["volumes", "save", "empty"]);
   // A backup that is whole may be the only one of what has gone since.
   journal.note({ backup: `pre-dind-${freeStamp(instance, ["pre-dind"])}` });
 }
 
-export async function backUpSource(move: Migration): Promise<void> {
-  const { journal, lock, parts } = move;
-  const { skipBackup, backup } = journal.state;
+export async function backUpSource(move: Move): Promise<void> {
+  const { journal, lock } = move;
+  const { skipBackup, backup, parts } = journal.state;
   if (skipBackup || backup === null) return;
   await journal.step("backup", () =>
     backUp(move, lock, {
       what: "the backup",
-      parts: placesOf(parts, insideMover.local),
+      from: insideMover.home,
+      at: insideMover.backup(backup),
+      parts,
       manifest,
-      backup,
     }));
 }
 
-export async function makeVolumes(move: Migration): Promise<void> {
+export async function makeVolumes(move: Move): Promise<void> {
   const { instance, journal, track } = move;
   await journal.step("volumes", async () => {
     await refuseWorkers(instance);
@@ -102,7 +83,7 @@ export function formerBackup({ journal }: Pick<Move, "journal">): string {
 
 /** With `force`, moves what the volumes hold into a backup. */
 export async function vacateVolumes(
-  move: Migration,
+  move: Move,
   mover: Mover,
   { force }: { force: boolean },
 ): Promise<void> {
@@ -118,18 +99,18 @@ export async function vacateVolumes(
   });
   await journal.step("empty", async () => {
     if (!hasManifest(instance, backup)) return;
-    for (const { path } of await presentVolumes(instance)) {
-      await mover.do("empty", { path });
+    for (const { name } of await presentVolumes(instance)) {
+      await mover.do("empty", { path: `${insideMover.volumes}/${name}` });
     }
   });
 }
 
-export async function copySource(move: Migration, mover: Mover): Promise<void> {
+export async function copySource(move: Move, mover: Mover): Promise<void> {
   await copyParts(move, mover, {
     what: "the volumes",
+    from: insideMover.home,
+    at: insideMover.volumes,
     parts: movedOf(move),
-    from: insideMover.local,
-    to: insideMover.volume,
     manifest,
   });
 }

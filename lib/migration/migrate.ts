@@ -69,7 +69,9 @@ export async function migrate(run: MigrateRun): Promise<Migrated> {
   const volumes = await volumeIds(instance);
   writeMigrated(instance, { stamp, backup, volumes });
   endMove(move);
-  const parts = move.parts.map(({ from: _, to: __, ...size }) => size);
+  const parts = plan.parts
+    .filter(({ name }) => journal.state.parts.includes(name))
+    .map(({ from: _, to: __, ...size }) => size);
   return { backup, parts, sessions, collections };
 }
 
@@ -83,10 +85,8 @@ async function fillVolumes(run: MigrateRun) {
     parts: plan.parts.map(({ name }) => name),
     skipBackup: options.skipBackup,
     backup: `pre-dind-${stamp}`,
-  }, async (begun) => {
-    const { journal } = begun;
-    const isMoved = ({ name }: Measured) => journal.state.parts.includes(name);
-    const move = { ...begun, parts: plan.parts.filter(isMoved) };
+  }, async (move) => {
+    const { journal } = move;
     const served = journal.isDone("start");
     await readSource(move);
     await backUpSource(move);

@@ -8,8 +8,7 @@ import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { writeWhole } from "../std/owned.ts";
 import type { HomePaths } from "../instance/paths.ts";
-import { movedParts } from "../instance/volumes.ts";
-import { presentVolumes, volumeOf } from "./parts.ts";
+import { movedNames, presentVolumes, volumeOf } from "./parts.ts";
 
 const migratedSchema = v.object({
   version: v.literal(1),
@@ -63,7 +62,7 @@ export async function migratedParts(instance: Migrated): Promise<string[]> {
   if (!migrated) return [];
   const { volumes } = migrated;
   const ids = await volumeIds(instance);
-  return movedParts.map(({ name }) => name).filter((name) => {
+  return movedNames.filter((name) => {
     const volume = volumeOf(instance, name) ?? "";
     return volumes === undefined || volumes[volume] === ids[volume];
   });

@@ -18,16 +18,14 @@ import type { Progress } from "./mover/run.ts";
 /** How people hear of a move. */
 export interface Track {
   log: Log;
-  /** Reports that something begins, of so many entries, and takes its progress. */
-  begin(what: string, total?: number): Progress;
+  /** Reports that something begins; what it returns takes its progress. */
+  begin(what: string): Progress;
 }
 
 /** What a move is run with. */
 export interface MoveOptions {
   instance: Instance;
   track: Track;
-  /** Of this program, for manifests. */
-  version: string;
 }
 
 /** A move that is under way. */
@@ -72,14 +70,15 @@ export async function withVolumes<T>(
 }
 
 /** The manifest of a move's source: a file of HAL9000_HOME/migration. */
-export function manifestName(kind: JournalState["kind"]): string {
-  return kind === "migrate" ? "manifest.json" : "rollback.json";
-}
+export const workFile = {
+  migrate: "manifest.json",
+  rollback: "rollback.json",
+} as const;
 
 export function endMove(
   { instance: { home }, journal }: Pick<Move, "instance" | "journal">,
 ): void {
-  for (const name of [manifestName(journal.state.kind), "volumes.json"]) {
+  for (const name of [workFile[journal.state.kind], "volumes.json"]) {
     rmSync(join(home.migration, name), { force: true });
   }
   journal.remove();

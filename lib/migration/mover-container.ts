@@ -26,13 +26,20 @@ import {
 } from "./mover/operations.ts";
 import type { Progress } from "./mover/run.ts";
 import { moverSpec } from "./mover-spec.ts";
+import { insideMover } from "./mover/places.ts";
 import { presentVolumes } from "./parts.ts";
 
 const lineSchema = v.pipe(
   v.string(),
   v.parseJson(),
   v.union([
-    v.object({ progress: v.object({ files: v.number(), bytes: v.number() }) }),
+    v.object({
+      progress: v.object({
+        files: v.number(),
+        bytes: v.number(),
+        expected: v.number(),
+      }),
+    }),
     v.object({ result: v.unknown() }),
     v.object({
       failure: v.object({
@@ -79,7 +86,7 @@ export async function withMover<T>(
   const { mover, end } = startMover(name);
   try {
     // Until it runs, it holds no lock.
-    await mover.do("inUse", { parts: [] });
+    await mover.do("inUse", { at: insideMover.volumes, parts: [] });
     return await act(mover);
   } finally {
     end();
@@ -114,7 +121,8 @@ function startMover(name: string): { mover: Mover; end: () => void } {
       started = true;
       const line = v.parse(lineSchema, value);
       if ("progress" in line) {
-        progress(line.progress.files, line.progress.bytes);
+        const { files, bytes, expected } = line.progress;
+        progress(files, bytes, expected);
         continue;
       }
       if ("result" in line) return v.parse(operations[op].output, line.result);

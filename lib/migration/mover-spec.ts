@@ -4,7 +4,8 @@ import type { Docker } from "../docker/docker.ts";
 import type { Instance } from "../instance/instance.ts";
 import { roleLabels } from "../instance/labels.ts";
 import { volumeMount } from "../worker/worker.ts";
-import { insideMover, type PresentVolume } from "./parts.ts";
+import { insideMover } from "./mover/places.ts";
+import { type PresentVolume } from "./parts.ts";
 
 /** One that has HAL9000_HOME and these volumes. */
 export function moverSpec(
@@ -45,7 +46,9 @@ export function moverSpec(
       LogConfig: { Type: "none", Config: {} },
       Mounts: [
         home,
-        ...volumes.map(({ volume, path }) => volumeMount(volume, path)),
+        ...volumes.map(({ name, volume }) =>
+          volumeMount(volume, `${insideMover.volumes}/${name}`)
+        ),
       ].map((mount) => ({ ...mount, ReadOnly: readOnly })),
     },
   };

@@ -5,13 +5,13 @@ import { basename, join } from "node:path";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { readJournalOf } from "../instance/migration-journal.ts";
-import { movedParts } from "../instance/volumes.ts";
 import { refuseUsers, refuseWriters } from "./checks.ts";
 import { verify } from "./copy.ts";
 import { readMigrated } from "./migrated.ts";
 import type { MoveOptions } from "./move.ts";
 import { withMover } from "./mover-container.ts";
-import { insideMover, placesOf } from "./parts.ts";
+import { insideMover } from "./mover/places.ts";
+import { movedNames } from "./parts.ts";
 
 /** The directories that can be removed; throws a Failure where there are none. */
 export async function planRemoval(instance: Instance): Promise<string[]> {
@@ -27,7 +27,7 @@ export async function planRemoval(instance: Instance): Promise<string[]> {
       hint: "Remove the directories by hand, if you are sure.",
     });
   }
-  const directories = movedParts.map(({ name }) => join(home.home, name))
+  const directories = movedNames.map((name) => join(home.home, name))
     .filter((path) => existsSync(path));
   if (directories.length === 0) {
     throw new Failure("notFound", "The source has been removed already");
@@ -42,15 +42,16 @@ export async function removeSource(
   { instance, track }: Pick<MoveOptions, "instance" | "track">,
 ): Promise<void> {
   const backup = basename(readMigrated(instance)?.backup ?? "");
-  const place = (...names: string[]) => insideMover.backup(backup, ...names);
-  const manifest = place("manifest.json");
+  const at = insideMover.backup(backup);
+  const manifest = `${at}/manifest.json`;
   await withMover(instance, { volumes: false }, async (mover) => {
-    const present = movedParts.map(({ name }) => ({ name }))
-      .filter(({ name }) => existsSync(join(instance.home.home, name)));
-    const parts = placesOf(present, place);
-    await verify({ track }, mover, { what: "the backup", parts, manifest });
+    const parts = movedNames.filter((name) =>
+      existsSync(join(instance.home.home, name))
+    );
+    await verify({ track }, mover, { what: "the backup", at, parts, manifest });
     const { count, first } = await mover.do("compare", {
-      parts: placesOf(present, insideMover.local),
+      at: insideMover.home,
+      parts,
       manifest,
       contents: true,
     });
@@ -63,11 +64,12 @@ export async function removeSource(
         },
       );
     }
-    for (const { name, path } of placesOf(present, insideMover.local)) {
+    for (const name of parts) {
       // Out of the way whole: one that is half removed would be a changed one.
-      const away = insideMover.work(`removed-${name}`);
+      const away = `${insideMover.work}/removed-${name}`;
       await mover.do("remove", { path: away });
-      await mover.do("rename", { from: path, to: away });
+      const from = `${insideMover.home}/${name}`;
+      await mover.do("rename", { from, to: away });
       await mover.do("remove", { path: away });
     }
   });

@@ -9,7 +9,6 @@ import {
   readJournal,
   readJournalOf,
 } from "../instance/migration-journal.ts";
-import { movedParts } from "../instance/volumes.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { type Backup, wholeBackup } from "./backups.ts";
 import { refuseOthers } from "./checks.ts";
@@ -17,13 +16,8 @@ import { migratedParts } from "./migrated.ts";
 import { refuseOtherOption, type Track } from "./move.ts";
 import { type Mover, withMover } from "./mover-container.ts";
 import type { Measured } from "./mover/operations.ts";
-import {
-  backupParts,
-  insideMover,
-  placesOf,
-  presentVolumes,
-  volumeOf,
-} from "./parts.ts";
+import { insideMover } from "./mover/places.ts";
+import { backupParts, movedNames, presentVolumes, volumeOf } from "./parts.ts";
 import { refuseWithoutRoom, roomFor } from "./room.ts";
 
 export interface RollbackOptions {
@@ -68,9 +62,7 @@ export async function planRollback(
       .filter((path) => existsSync(path));
   const journal = readJournalOf(instance, "rollback");
   const given = journal ? journal.state.backup ?? undefined : options.backup;
-  const touched = given === undefined
-    ? movedParts.map(({ name }) => name)
-    : backupParts;
+  const touched = given === undefined ? movedNames : backupParts;
   await refuseOthers(instance, [...present(touched), home.memorybank]);
   refuseOtherDisks(instance);
   refuseOtherOption(journal, otherOption(journal, options));
@@ -93,13 +85,8 @@ export async function planRollback(
       (backup
         ? candidates
         : await partsToBring(instance, mover, migrated, options));
-    const places = backup
-      ? placesOf(
-        names.map((name) => ({ name })),
-        (name) => insideMover.backup(backup.name, name),
-      )
-      : volumes.filter(({ name }) => names.includes(name));
-    return await mover.do("measure", { parts: places });
+    const at = backup ? insideMover.backup(backup.name) : insideMover.volumes;
+    return await mover.do("measure", { at, parts: names });
   });
   const bytes = parts.reduce((sum, part) => sum + part.bytes, 0);
   if (!journal) {
@@ -170,13 +157,13 @@ export async function partsToBring(
   migrated: string[],
   { replaceLocal }: Pick<RollbackOptions, "replaceLocal">,
 ): Promise<string[]> {
-  const volumes = await presentVolumes(instance);
-  const here = placesOf(
-    volumes.filter(({ name }) => !migrated.includes(name)),
-    insideMover.local,
-  );
-  const unmoved = await mover.do("inUse", { parts: here });
-  const holding = await mover.do("inUse", { parts: volumes });
+  const names = (await presentVolumes(instance)).map(({ name }) => name);
+  const unmoved = await mover.do("inUse", {
+    at: insideMover.home,
+    parts: names.filter((name) => !migrated.includes(name)),
+  });
+  const at = insideMover.volumes;
+  const holding = await mover.do("inUse", { at, parts: names });
   const both = unmoved.filter((name) => holding.includes(name))
     .map((name) => join(instance.home.home, name));
   if (both.length > 0 && !replaceLocal) {
@@ -191,6 +178,7 @@ export async function partsToBring(
       },
     );
   }
-  return volumes.map(({ name }) => name)
-    .filter((name) => !unmoved.includes(name) || holding.includes(name));
+  return names.filter((name) =>
+    !unmoved.includes(name) || holding.includes(name)
+  );
 }

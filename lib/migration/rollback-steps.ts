@@ -8,36 +8,18 @@ import { stopSession } from "../session/session.ts";
 import { Failure } from "../std/errors.ts";
 import { stopWorker } from "../worker/ending.ts";
 import { listWorkers } from "../worker/workers.ts";
-import {
-  backUpVolumes,
-  copyParts,
-  makeBackupDirectory,
-  type Part,
-  verify,
-  writeManifest,
-} from "./copy.ts";
-import { freeStamp, manifestName, type Move } from "./move.ts";
+import { backUpVolumes, copyParts, verify } from "./copy.ts";
+import { freeStamp, type Move, workFile } from "./move.ts";
 import type { Mover } from "./mover-container.ts";
-import type { Measured } from "./mover/operations.ts";
-import { insideMover, placesOf, presentVolumes } from "./parts.ts";
+import { insideMover } from "./mover/places.ts";
+import { presentVolumes } from "./parts.ts";
 import { partsToBring, type RollbackOptions } from "./rollback-plan.ts";
 
-/** A rollback, with the sizes of the parts that were planned. */
-export interface Rollback extends Move {
-  sizes: Measured[];
-}
-
-const manifest = insideMover.work(manifestName("rollback"));
+const manifest = `${insideMover.work}/${workFile.rollback}`;
 
 /** Where what is replaced is kept. */
 export function keptBackup({ journal }: Pick<Move, "journal">): string {
   return `pre-rollback-${journal.state.stamp}`;
-}
-
-function partsOf({ journal, sizes }: Rollback): Part[] {
-  return journal.state.parts.map((name) =>
-    sizes.find((part) => part.name === name) ?? { name }
-  );
 }
 
 /** Conversations are written down before their workers end. */
@@ -69,29 +51,29 @@ export async function chooseParts(
   }
 }
 
-export async function readSource(move: Rollback, mover: Mover): Promise<void> {
-  const { instance: { owner }, journal } = move;
+/** Where what comes back is, in the mover. */
+function sourceOf({ journal }: Pick<Move, "journal">): string {
+  const { backup } = journal.state;
+  return backup === null ? insideMover.volumes : insideMover.backup(backup);
+}
+
+export async function readSource(move: Move, mover: Mover): Promise<void> {
+  const { journal, track } = move;
   const { backup, parts } = journal.state;
-  if (backup !== null) {
-    const from = insideMover.backup(backup, "manifest.json");
-    await journal.step(
-      "manifest",
-      () => mover.do("replace", { from, to: manifest }),
-    );
-    return;
-  }
-  if (parts.includes("chromadb")) {
+  const at = sourceOf(move);
+  if (backup === null && parts.includes("chromadb")) {
     // ChromaDB's user is nobody outside the parent.
-    const path = insideMover.volume("chromadb");
-    await mover.do("give", { path, from: serviceUsers.chromadb, owner });
+    const from = serviceUsers.chromadb;
+    await mover.do("give", { path: `${at}/chromadb`, from });
   }
   await journal.step("manifest", () =>
-    writeManifest(move, mover, {
-      parts: placesOf(partsOf(move), insideMover.volume),
-      to: manifest,
-      kind: "rollback",
-      what: "Reading",
-    }));
+    backup === null
+      ? mover.do(
+        "manifest",
+        { at, parts, to: manifest, kind: "rollback" },
+        track.begin("Reading"),
+      )
+      : mover.do("replace", { from: `${at}/manifest.json`, to: manifest }));
 }
 
 /** Where a backup comes back, today's data would go with the volumes. */
@@ -104,63 +86,62 @@ export async function saveToday(move: Move, mover: Mover): Promise<void> {
 }
 
 /** Copies what comes back beside the local directories. */
-export async function stageParts(move: Rollback, mover: Mover): Promise<void> {
-  const { backup } = move.journal.state;
+export async function stageParts(move: Move, mover: Mover): Promise<void> {
   await copyParts(move, mover, {
     what: "the copy",
-    parts: partsOf(move),
-    from: backup === null
-      ? insideMover.volume
-      : (name) => insideMover.backup(backup, name),
-    to: insideMover.work,
+    from: sourceOf(move),
+    at: insideMover.work,
+    parts: move.journal.state.parts,
     manifest,
   });
 }
 
 /** Two renames for each; where one was broken off follows from what is there. */
-export async function swapParts(move: Rollback, mover: Mover): Promise<void> {
-  const { instance, journal } = move;
-  const { home } = instance;
+export async function swapParts(move: Move, mover: Mover): Promise<void> {
+  const { instance: { home }, journal } = move;
+  const { parts } = journal.state;
   const kept = keptBackup(move);
-  makeBackupDirectory(instance, kept);
+  const at = insideMover.home;
   let swapped = false;
-  for (const name of journal.state.parts) {
-    const local = insideMover.local(name);
+  for (const name of parts) {
     await journal.step(`swap:${name}`, async () => {
       if (!existsSync(join(home.migration, name))) return;
       swapped = true;
+      const local = `${at}/${name}`;
       if (existsSync(join(home.home, name))) {
         // Somebody may have made it anew since it was put away.
         const again = existsSync(join(home.backups, kept, name));
-        const to = insideMover.backup(kept, again ? `${name}.later` : name);
+        const to = `${insideMover.backup(kept)}/${name}${
+          again ? ".later" : ""
+        }`;
         await mover.do("rename", { from: local, to });
       }
-      await mover.do("rename", { from: insideMover.work(name), to: local });
+      await mover.do("rename", {
+        from: `${insideMover.work}/${name}`,
+        to: local,
+      });
     });
   }
   // In a later run they may have been put to use already.
   if (!swapped) return;
-  const parts = placesOf(partsOf(move), insideMover.local);
-  await verify(move, mover, { what: "the local directories", parts, manifest });
+  const what = "the local directories";
+  await verify(move, mover, { what, at, parts, manifest });
 }
 
 /** What was replaced is a backup like any other. */
 export async function keepManifest(move: Move, mover: Mover): Promise<void> {
-  const { instance: { home }, journal } = move;
+  const { instance: { home }, journal, track } = move;
   const kept = keptBackup(move);
-  const place = (...names: string[]) => insideMover.backup(kept, ...names);
-  const isKept = (name: string) => existsSync(join(home.backups, kept, name));
   await journal.step("keep", async () => {
-    const parts = journal.state.parts.filter(isKept)
-      .map((name) => ({ name, path: place(name) }));
-    if (parts.length > 0) {
-      await writeManifest(move, mover, {
-        parts,
-        to: place("manifest.json"),
-        kind: "rollback",
-        what: "Reading what was replaced",
-      });
-    } else if (!isKept("volumes")) await mover.do("remove", { path: place() });
+    const parts = journal.state.parts
+      .filter((name) => existsSync(join(home.backups, kept, name)));
+    if (parts.length === 0) return;
+    const at = insideMover.backup(kept);
+    await mover.do(
+      "manifest",
+      { at, parts, to: `${at}/manifest.json`, kind: "rollback" },
+      track.begin("Reading what was replaced"),
+    );
   });
 }
 
@@ -172,42 +153,43 @@ export async function emptyVolumes(
   { instance, journal }: Move,
   mover: Mover,
 ): Promise<string[]> {
-  const { backup, keepVolumes, parts } = journal.state;
+  const { backup, keepVolumes, parts: moved } = journal.state;
   if (keepVolumes) return [];
-  await refuseChange({ instance, journal }, mover);
-  const present = await presentVolumes(instance);
+  const parts = (await presentVolumes(instance)).map(({ name }) => name);
+  const volumes = { at: insideMover.volumes, parts };
+  const isSaved = (name: string) => backup !== null || moved.includes(name);
+  if (!journal.hasBegun("empty")) {
+    await refuseChange({ instance, journal }, mover, parts.filter(isSaved));
+  }
   await journal.step("empty", async () => {
-    const holding = await mover.do("inUse", { parts: present });
-    for (const { name, path } of present) {
+    const holding = await mover.do("inUse", volumes);
+    for (const name of parts) {
       // What did not come back is of no use only while it holds nothing.
-      const isSaved = backup !== null || parts.includes(name);
-      if (!isSaved && holding.includes(name)) continue;
-      await mover.do("empty", { path });
+      if (!isSaved(name) && holding.includes(name)) continue;
+      await mover.do("empty", { path: `${insideMover.volumes}/${name}` });
     }
   });
-  return await mover.do("inUse", { parts: present });
+  return await mover.do("inUse", volumes);
 }
 
 /** What was written to the volumes since they were copied is copied, too. */
 async function refuseChange(
   { instance, journal }: Pick<Move, "instance" | "journal">,
   mover: Mover,
+  parts: string[],
 ): Promise<void> {
-  const { backup, parts, steps } = journal.state;
-  if (journal.hasBegun("empty")) return;
-  const isCopied = ({ name }: Part) => backup !== null || parts.includes(name);
+  const today = insideMover.backup(`${keptBackup({ journal })}/volumes`);
   const { count, first } = await mover.do("compare", {
-    parts: (await presentVolumes(instance)).filter(isCopied),
-    manifest: backup === null ? manifest : insideMover.backup(
-      keptBackup({ journal }),
-      "volumes",
-      "manifest.json",
-    ),
+    at: insideMover.volumes,
+    parts,
+    manifest: journal.state.backup === null
+      ? manifest
+      : `${today}/manifest.json`,
     contents: false,
   });
   if (count === 0) return;
   // What is in place by now is kept like what was there before it.
-  journal.forget(Object.keys(steps).filter((step) => step !== "stop"));
+  journal.forgetAllBut(["stop"]);
   journal.note({ stamp: freeStamp(instance, ["pre-rollback"]) });
   throw new Failure(
     "busy",

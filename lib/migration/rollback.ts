@@ -51,8 +51,7 @@ export async function rollback(run: RollbackRun): Promise<RolledBack> {
     keepVolumes: options.keepVolumes,
     backup: plan.backup?.name ?? null,
     migrated: plan.migrated,
-  }, async (begun) => {
-    const move = { ...begun, sizes: plan.parts };
+  }, async (move) => {
     const { journal } = move;
     await journal.step("stop", () => stopAll(move));
     const full = await withVolumes(move, async (mover) => {

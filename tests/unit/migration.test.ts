@@ -306,12 +306,11 @@ const orders: Order[] = [
 for (const { what, migrated = [], replaceLocal = false, ...order } of orders) {
   test(`partsToBring() after ${what}`, async ({ instance }) => {
     const mover = {
-      do: (_: string, { parts }: { parts: { name: string; path: string }[] }) =>
+      do: (_: string, { at, parts }: { at: string; parts: string[] }) =>
         Promise.resolve(
-          parts.filter(({ name, path }) =>
-            (path.startsWith("/volumes/") ? order.holding : order.local)
-              .includes(name)
-          ).map(({ name }) => name),
+          parts.filter((name) =>
+            (at === "/volumes" ? order.holding : order.local).includes(name)
+          ),
         ),
     } as unknown as Mover;
     const found = await partsToBring(

@@ -19,9 +19,12 @@ export async function addChecksums(
     { length: availableParallelism() },
     () => ({ bytes: 0, files: [] as Entry[] }),
   );
-  for (const entry of entries) {
-    // Of several names of one file, the first is enough.
-    if (entry.type !== "file" || entry.sameAs !== undefined) continue;
+  // Of several names of one file, the first is enough.
+  const files = entries.filter(({ type, sameAs }) =>
+    type === "file" && sameAs === undefined
+  );
+  progress(0, 0, files.length);
+  for (const entry of files) {
     const least = shards.reduce((a, b) => b.bytes < a.bytes ? b : a);
     least.files.push(entry);
     least.bytes += entry.size + fileCostBytes;

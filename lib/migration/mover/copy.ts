@@ -5,6 +5,7 @@ import { dirname } from "node:path";
 import { Failure, messageOf } from "../../std/errors.ts";
 import { binarySize } from "../../std/units.ts";
 import { type Progress, run } from "./run.ts";
+import { scanTree } from "./tree.ts";
 
 /** Less than that is what a full file system has left. */
 const nothingBytes = 64 * 1024;
@@ -21,6 +22,7 @@ export async function copyTree(
 ): Promise<void> {
   // A copy that was broken off; it may be where a volume is mounted.
   if (existsSync(to)) await emptyDirectory(to);
+  progress(0, 0, (await scanTree(from)).length);
   let pid = 0;
   let files = 0;
   let printedBytes = 0;

@@ -20,7 +20,8 @@ cli.command("", "Perform operations: on stdin, a line of JSON each")
       try {
         const result = await perform(
           JSON.parse(line),
-          (files, bytes) => print({ progress: { files, bytes } }),
+          (files, bytes, expected = 0) =>
+            print({ progress: { files, bytes, expected } }),
         );
         print({ result: result ?? null });
       } catch (error) {

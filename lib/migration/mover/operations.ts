@@ -2,19 +2,21 @@
 // are anybody's.
 
 import { existsSync, readdirSync, renameSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import * as v from "valibot";
+import { version } from "../../cli/cli.ts";
 import { Failure } from "../../std/errors.ts";
-import { writeWhole } from "../../std/owned.ts";
+import { ensureDirectory, ownerOf, writeWhole } from "../../std/owned.ts";
 import { addChecksums } from "./checksums.ts";
 import { collectionsSchema, keptCollections } from "./collections.ts";
 import { copyTree, emptyDirectory } from "./copy.ts";
 import { entriesOf, manifestOf, readManifest, sizeOf } from "./manifest.ts";
+import { insideMover } from "./places.ts";
 import { type Progress, run } from "./run.ts";
 import { compareTrees, type Entry, scanTree, shown } from "./tree.ts";
 
-const parts = v.array(v.object({ name: v.string(), path: v.string() }));
-const owner = v.object({ uid: v.number(), gid: v.number() });
+/** Names of trees, and the directory that they are in. */
+const trees = { at: v.string(), parts: v.array(v.string()) };
 const fromTo = { from: v.string(), to: v.string() };
 const nothing = v.pipe(v.unknown(), v.transform(() => null));
 
@@ -33,40 +35,30 @@ const comparisonSchema = v.object({
   first: v.array(v.string()),
 });
 
-export type Comparison = v.InferOutput<typeof comparisonSchema>;
-
 export const operations = {
-  /** Sizes of the parts; one that is not there is left out. */
-  measure: operation({ parts }, v.array(measuredSchema), measure),
-  /** Reads all of the parts, and writes their manifest. */
+  /** Sizes of the trees; one that is not there is left out. */
+  measure: operation(trees, v.array(measuredSchema), measure),
+  /** Reads all of the trees, and writes their manifest. */
   manifest: operation(
-    {
-      parts,
-      to: v.string(),
-      kind: v.string(),
-      versions: v.record(v.string(), v.string()),
-      owner,
-    },
+    { ...trees, to: v.string(), kind: v.string() },
     nothing,
-    async ({ parts, to, kind, versions, owner }, progress) => {
-      const read = [];
-      for (const { name, path } of parts) {
-        read.push({ name, entries: await readSteady(name, path, progress) });
-      }
-      const createdAt = new Date().toISOString();
-      const manifest = manifestOf({ kind, createdAt, versions }, read);
-      writeWhole(to, JSON.stringify(manifest), owner);
-    },
+    writeManifest,
   ),
-  /** How parts differ from a manifest; without `contents` by looks alone. */
+  /** How trees differ from a manifest; without `contents` by looks alone. */
   compare: operation(
-    { parts, manifest: v.string(), contents: v.boolean() },
+    { ...trees, manifest: v.string(), contents: v.boolean() },
     comparisonSchema,
     compare,
   ),
-  /** A tree or a file; what is in `to` goes. */
-  replace: operation(fromTo, nothing, copyTree),
-  rename: operation(fromTo, nothing, ({ from, to }) => renameSync(from, to)),
+  /** Makes `to` a copy of a tree or a file; what is in it goes. */
+  replace: operation(fromTo, nothing, ({ from, to }, progress) => {
+    ensureParent(to);
+    return copyTree({ from, to }, progress);
+  }),
+  rename: operation(fromTo, nothing, ({ from, to }) => {
+    ensureParent(to);
+    renameSync(from, to);
+  }),
   remove: operation(
     { path: v.string() },
     nothing,
@@ -78,13 +70,14 @@ export const operations = {
     nothing,
     ({ path }) => emptyDirectory(path),
   ),
-  /** Names of the parts that hold data. */
-  inUse: operation({ parts }, v.array(v.string()), partsWithData),
-  /** Gives what belongs to user `from` to the owner. */
+  /** Names of the trees that hold data. */
+  inUse: operation(trees, v.array(v.string()), treesWithData),
+  /** Gives what belongs to user `from` to the owner of the home. */
   give: operation(
-    { path: v.string(), from: v.number(), owner },
+    { path: v.string(), from: v.number() },
     nothing,
-    ({ path, from, owner: { uid, gid } }) => {
+    ({ path, from }) => {
+      const { uid, gid } = ownerOf(insideMover.home);
       const chown = ["-exec", "chown", "-h", `${uid}:${gid}`, "{}", "+"];
       return run("find", [path, "-uid", String(from), ...chown]);
     },
@@ -99,14 +92,14 @@ export const operations = {
 
 type Operations = typeof operations;
 export type OperationName = keyof Operations;
-export type Input<K extends OperationName> = v.InferOutput<
-  Operations[K]["input"]
+export type Input<Name extends OperationName> = v.InferOutput<
+  Operations[Name]["input"]
 >;
-export type Output<K extends OperationName> = v.InferOutput<
-  Operations[K]["output"]
+export type Output<Name extends OperationName> = v.InferOutput<
+  Operations[Name]["output"]
 >;
 
-/** Performs a request, which is the operation's input with its name as `op`. */
+/** Performs a request, which is an operation's input with its name as `op`. */
 export async function perform(
   request: unknown,
   progress: Progress,
@@ -130,12 +123,13 @@ function operation<Fields extends v.ObjectEntries, Result>(
   return { input, output, perform };
 }
 
-type Parts = v.InferOutput<typeof parts>;
+type Trees = v.InferOutput<v.ObjectSchema<typeof trees, undefined>>;
 
 /** A ChromaDB without collections holds none. */
-async function partsWithData({ parts }: { parts: Parts }): Promise<string[]> {
+async function treesWithData({ at, parts }: Trees): Promise<string[]> {
   const found: string[] = [];
-  for (const { name, path } of parts) {
+  for (const name of parts) {
+    const path = join(at, name);
     const names = existsSync(path) ? readdirSync(path) : [];
     const fresh = name === "chromadb" && names.join() === "chroma.sqlite3" &&
       (await keptCollections(path))?.length === 0;
@@ -144,12 +138,29 @@ async function partsWithData({ parts }: { parts: Parts }): Promise<string[]> {
   return found;
 }
 
-async function measure({ parts }: { parts: Parts }): Promise<Measured[]> {
-  const present = parts.filter(({ path }) => existsSync(path));
-  return await Promise.all(present.map(async ({ name, path }) => {
-    const entries = await scanTree(path);
+async function measure({ at, parts }: Trees): Promise<Measured[]> {
+  const present = parts.filter((name) => existsSync(join(at, name)));
+  return await Promise.all(present.map(async (name) => {
+    const entries = await scanTree(join(at, name));
     return { name, entries: entries.length, ...sizeOf(entries) };
   }));
+}
+
+async function writeManifest(
+  { at, parts, to, kind }: Trees & { to: string; kind: string },
+  progress: Progress,
+): Promise<void> {
+  const read = [];
+  for (const name of parts) {
+    read.push({ name, entries: await readSteady(at, name, progress) });
+  }
+  const createdAt = new Date().toISOString();
+  const versions = {
+    "hal-9000-dind": version,
+    ...(kind === "migrate" ? { source: "0.5" } : {}),
+  };
+  const manifest = manifestOf({ kind, createdAt, versions }, read);
+  writeWhole(to, JSON.stringify(manifest), ownerOf(insideMover.home));
 }
 
 /** How often a tree may change while it is read. */
@@ -157,47 +168,54 @@ const attempts = 3;
 
 /** A tree that looked the same before its contents were read and after. */
 async function readSteady(
+  at: string,
   name: string,
-  path: string,
   progress: Progress,
 ): Promise<Entry[]> {
+  const root = join(at, name);
   let changed = "";
   for (let attempt = 0; attempt < attempts; attempt++) {
-    const entries = await scanTree(path);
-    await addChecksums(path, entries, progress);
-    const found = compareTrees(entries, await scanTree(path));
+    const entries = await scanTree(root);
+    await addChecksums(root, entries, progress);
+    const found = compareTrees(entries, await scanTree(root));
     if (found.length === 0) return entries;
     // A directory changes with what is in it.
     const directories = new Set(
       entries.flatMap(({ type, path }) => type === "directory" ? [path] : []),
     );
     const file = found.find(({ path }) => !directories.has(path)) ?? found[0];
-    changed = file?.path ?? "";
+    changed = join(name, file?.path ?? "");
   }
-  throw new Failure(
-    "busy",
-    `"${shown(join(name, changed))}" changes while it is read`,
-    { hint: "Stop what writes to it, then run it again." },
-  );
+  throw new Failure("busy", `"${shown(changed)}" changes while it is read`, {
+    hint: "Stop what writes to it, then run it again.",
+  });
 }
 
 /** As many differences as are worth a look. */
 const maxShown = 20;
 
 async function compare(
-  input: { parts: Parts; manifest: string; contents: boolean },
+  input: Trees & { manifest: string; contents: boolean },
   progress: Progress,
-): Promise<Comparison> {
+): Promise<v.InferOutput<typeof comparisonSchema>> {
   const manifest = readManifest(input.manifest);
   const found: string[] = [];
-  for (const { name, path: root } of input.parts) {
+  for (const name of input.parts) {
+    const root = join(input.at, name);
     const entries = existsSync(root) ? await scanTree(root) : [];
     if (input.contents) await addChecksums(root, entries, progress);
-    for (
-      const { path, what } of compareTrees(entriesOf(manifest, name), entries)
-    ) {
+    const differences = compareTrees(entriesOf(manifest, name), entries);
+    for (const { path, what } of differences) {
       found.push(`${shown(path === "" ? name : `${name}/${path}`)}: ${what}`);
     }
   }
   return { count: found.length, first: found.slice(0, maxShown) };
+}
+
+/** Makes the directory that a path is in, which is then the home's owner's. */
+function ensureParent(path: string): void {
+  const parent = dirname(path);
+  if (existsSync(parent)) return;
+  ensureParent(parent);
+  ensureDirectory(parent, 0o700, ownerOf(insideMover.home));
 }

@@ -4,8 +4,12 @@ import { Buffer } from "node:buffer";
 import { $ } from "zx/core";
 import { Failure } from "../../std/errors.ts";
 
-/** Receives how many more files and bytes are done. */
-export type Progress = (files: number, bytes: number) => void;
+/** Receives how many more files and bytes are done, and how many files are to come. */
+export type Progress = (
+  files: number,
+  bytes: number,
+  expected?: number,
+) => void;
 
 export interface RunOptions {
   input?: Buffer;
