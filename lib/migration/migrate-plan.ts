@@ -10,7 +10,7 @@ import { refuseOthers, refuseWorkers } from "./checks.ts";
 import { readMigrated } from "./migrated.ts";
 import { refuseOtherOption } from "./move.ts";
 import { type Mover, withMover } from "./mover-container.ts";
-import type { Measured } from "./mover/operations.ts";
+import type { Measured } from "./mover/reading.ts";
 import { insideMover } from "./mover/places.ts";
 import { backupParts, movedNames, presentVolumes, volumeOf } from "./parts.ts";
 import { type Room, roomFor } from "./room.ts";
@@ -88,7 +88,7 @@ export async function occupiedVolumes(
 ): Promise<string[]> {
   const present = await presentVolumes(instance);
   const parts = present.map(({ name }) => name);
-  const names = await mover.do("inUse", { at: insideMover.volumes, parts });
+  const names = await mover.do("withData", { at: insideMover.volumes, parts });
   return present.filter(({ name }) => names.includes(name))
     .map(({ volume }) => volume);
 }

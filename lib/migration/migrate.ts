@@ -26,7 +26,7 @@ import {
   withVolumes,
 } from "./move.ts";
 import type { Collections } from "./mover/collections.ts";
-import type { Measured } from "./mover/operations.ts";
+import type { Measured } from "./mover/reading.ts";
 import { refuseWithoutRoom } from "./room.ts";
 import { rememberSessions } from "./sessions.ts";
 

@@ -1,22 +1,12 @@
 // The mover: a container of root's, without network, that alone touches the data of
-// a move. It lives as long as the process that started it, and is the lock by which
-// there is one move at a time: the engine gives its name away once.
+// a move. It lives as long as the process that started it.
 
-import { userInfo } from "node:os";
-import process from "node:process";
 import { createInterface } from "node:readline";
 import * as v from "valibot";
 import { $ } from "zx/core";
-import {
-  createContainer,
-  type Docker,
-  inspectContainer,
-  removeContainer,
-} from "../docker/docker.ts";
-import { engineFailure, statusOf } from "../docker/docker-errors.ts";
+import { inspectContainer, removeContainer } from "../docker/docker.ts";
 import { exitCode, Failure, type FailureKind } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
-import { label } from "../instance/labels.ts";
 import { waitFor } from "../std/wait.ts";
 import {
   type Input,
@@ -25,6 +15,7 @@ import {
   type Output,
 } from "./mover/operations.ts";
 import type { Progress } from "./mover/run.ts";
+import { createAlone, gracePeriodMs } from "./mover-lock.ts";
 import { moverSpec } from "./mover-spec.ts";
 import { insideMover } from "./mover/places.ts";
 import { presentVolumes } from "./parts.ts";
@@ -66,9 +57,6 @@ export interface Mover {
   ): Promise<Output<Name>>;
 }
 
-/** How long that of a process which was killed may take to end. */
-const gracePeriodMs = 5000;
-
 /**
  * Calls `act` with a mover that ends afterwards. Throws a `busy` Failure while another
  * one moves data of the instance.
@@ -86,7 +74,7 @@ export async function withMover<T>(
   const { mover, end } = startMover(name);
   try {
     // Until it runs, it holds no lock.
-    await mover.do("inUse", { at: insideMover.volumes, parts: [] });
+    await mover.do("withData", { at: insideMover.volumes, parts: [] });
     return await act(mover);
   } finally {
     end();
@@ -131,47 +119,4 @@ function startMover(name: string): { mover: Mover; end: () => void } {
     }
   };
   return { mover: { do: perform }, end: () => attached.stdin.end() };
-}
-
-/** Creates a container whose name nobody else has, or waits a little for that. */
-async function createAlone(
-  docker: Docker,
-  name: string,
-  spec: Docker.ContainerCreateOptions,
-): Promise<void> {
-  const deadline = Date.now() + gracePeriodMs;
-  const owner = `process ${process.pid} of ${userInfo().username}`;
-  const owned = { ...spec, Labels: { ...spec.Labels, [label.owner]: owner } };
-  await waitFor(async () => {
-    try {
-      return await createContainer(docker, name, owned);
-    } catch (error) {
-      if (statusOf(error) !== 409) {
-        throw engineFailure(error, `Cannot create ${name}`);
-      }
-    }
-    const present = await inspectContainer(docker, name);
-    if (!present) return undefined;
-    const { State, Config, Created } = present;
-    const holder = Config.Labels?.[label.owner];
-    if (holder === undefined) {
-      throw new Failure("busy", `Container "${name}" is not this instance's`, {
-        hint: "Rename it, or set another HAL9000_PREFIX.",
-      });
-    }
-    const ageMs = Date.now() - Date.parse(Created);
-    if (!State.Running && ageMs > gracePeriodMs) {
-      await removeContainer(docker, name);
-    }
-    if (State.Running && Date.now() > deadline) {
-      throw new Failure(
-        "busy",
-        `Data of this instance is being moved by ${holder}, since ${
-          Created.slice(0, 19)
-        }Z`,
-        { hint: "Wait until it has ended." },
-      );
-    }
-    return undefined;
-  }, { for: `the name ${name}`, timeoutMs: 30_000, everyMs: 100 });
 }

@@ -4,20 +4,16 @@ import { existsSync, lstatSync } from "node:fs";
 import { join } from "node:path";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
-import {
-  type Journal,
-  readJournal,
-  readJournalOf,
-} from "../instance/migration-journal.ts";
+import { type Journal, readJournalOf } from "../instance/migration-journal.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { type Backup, wholeBackup } from "./backups.ts";
 import { refuseOthers } from "./checks.ts";
-import { migratedParts } from "./migrated.ts";
 import { refuseOtherOption, type Track } from "./move.ts";
-import { type Mover, withMover } from "./mover-container.ts";
-import type { Measured } from "./mover/operations.ts";
+import { withMover } from "./mover-container.ts";
+import type { Measured } from "./mover/reading.ts";
 import { insideMover } from "./mover/places.ts";
 import { backupParts, movedNames, presentVolumes, volumeOf } from "./parts.ts";
+import { partsMigrated, partsToBring } from "./rollback-parts.ts";
 import { refuseWithoutRoom, roomFor } from "./room.ts";
 
 export interface RollbackOptions {
@@ -51,23 +47,11 @@ export async function planRollback(
   options: RollbackOptions,
   track: Track,
 ): Promise<RollbackPlan> {
-  const { home } = instance;
-  if (!existsSync(home.home)) {
-    const message = `Cannot roll back: there is no ${home.home}`;
-    const hint = "Set HAL9000_HOME to the home that the data is to go to.";
-    throw new Failure("notFound", message, { hint });
-  }
-  const present = (names: string[]) =>
-    names.map((name) => join(home.home, name))
-      .filter((path) => existsSync(path));
   const journal = readJournalOf(instance, "rollback");
-  const given = journal ? journal.state.backup ?? undefined : options.backup;
-  const touched = given === undefined ? movedNames : backupParts;
-  await refuseOthers(instance, [...present(touched), home.memorybank]);
-  refuseOtherDisks(instance);
-  refuseOtherOption(journal, otherOption(journal, options));
+  await refuseRollback(instance, journal, options);
+  const given = journal ? journal.state.backup : options.backup ?? null;
   // Once it is copied it is no longer needed.
-  const backup = given === undefined || journal?.isDone("verify")
+  const backup = given === null || journal?.isDone("verify")
     ? null
     : await wholeBackup(instance, given, track);
   const volumes = await presentVolumes(instance);
@@ -95,6 +79,7 @@ export async function planRollback(
     refuseWithoutRoom(await roomFor(instance, room));
   }
   const names = journal?.state.parts ?? parts.map(({ name }) => name);
+  const present = (names: string[]) => presentHere(instance, names);
   return {
     parts: parts.map((part) => ({
       ...part,
@@ -109,6 +94,30 @@ export async function planRollback(
     left: present(candidates.filter((name) => !names.includes(name))),
     resumes: journal !== undefined,
   };
+}
+
+function presentHere({ home }: Pick<Instance, "home">, names: string[]) {
+  return names.map((name) => join(home.home, name))
+    .filter((path) => existsSync(path));
+}
+
+async function refuseRollback(
+  instance: Instance,
+  journal: Journal | undefined,
+  options: RollbackOptions,
+): Promise<void> {
+  const { home } = instance;
+  if (!existsSync(home.home)) {
+    const message = `Cannot roll back: there is no ${home.home}`;
+    const hint = "Set HAL9000_HOME to the home that the data is to go to.";
+    throw new Failure("notFound", message, { hint });
+  }
+  refuseOtherOption(journal, otherOption(journal, options));
+  refuseOtherDisks(instance);
+  const restores = (journal ? journal.state.backup : options.backup) != null;
+  const parts = restores ? backupParts : movedNames;
+  const directories = presentHere(instance, parts);
+  await refuseOthers(instance, [...directories, home.memorybank]);
 }
 
 /** Throws an `unsafe` Failure where directories cannot be put in place by a rename. */
@@ -134,51 +143,4 @@ function otherOption(
     backup?.replace(/\/+$/, "").endsWith(state.backup);
   if (backup !== undefined && !isSame) return `--backup ${backup}`;
   return keepVolumes && !state.keepVolumes ? "--keep-volumes" : undefined;
-}
-
-/** Names of the parts that were migrated to the volumes that there are. */
-async function partsMigrated(
-  instance: Pick<Instance, "docker" | "names" | "home" | "owner">,
-): Promise<string[]> {
-  const journal = readJournal(instance);
-  // A migration that has come to its end but for the last look at ChromaDB.
-  if (journal?.state.kind === "migrate") return journal.state.parts;
-  return journal?.state.migrated ?? await migratedParts(instance);
-}
-
-/**
- * Names of the volumes' parts that come back. A directory here that was never
- * migrated is itself the data: it stays where its volume holds none, and throws an
- * `unsafe` Failure where both hold data, unless it may be replaced.
- */
-export async function partsToBring(
-  instance: Pick<Instance, "docker" | "names" | "home">,
-  mover: Mover,
-  migrated: string[],
-  { replaceLocal }: Pick<RollbackOptions, "replaceLocal">,
-): Promise<string[]> {
-  const names = (await presentVolumes(instance)).map(({ name }) => name);
-  const unmoved = await mover.do("inUse", {
-    at: insideMover.home,
-    parts: names.filter((name) => !migrated.includes(name)),
-  });
-  const at = insideMover.volumes;
-  const holding = await mover.do("inUse", { at, parts: names });
-  const both = unmoved.filter((name) => holding.includes(name))
-    .map((name) => join(instance.home.home, name));
-  if (both.length > 0 && !replaceLocal) {
-    throw new Failure(
-      "unsafe",
-      `Never migrated, and the volumes hold other data: ${both.join(", ")}`,
-      {
-        hint:
-          "Migrate them: migrate --force keeps what the volumes hold as a " +
-          "backup. Or replace them, and keep them as a backup: rollback " +
-          "--replace-local",
-      },
-    );
-  }
-  return names.filter((name) =>
-    !unmoved.includes(name) || holding.includes(name)
-  );
 }

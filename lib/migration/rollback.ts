@@ -12,20 +12,19 @@ import {
   runMove,
   withVolumes,
 } from "./move.ts";
-import type { Measured } from "./mover/operations.ts";
+import type { Measured } from "./mover/reading.ts";
 import type { RollbackOptions, RollbackPlan } from "./rollback-plan.ts";
 import {
   chooseParts,
-  emptyVolumes,
   keepManifest,
   keptBackup,
   readSource,
-  removeVolumes,
   saveToday,
   stageParts,
   stopAll,
   swapParts,
 } from "./rollback-steps.ts";
+import { emptyVolumes, removeVolumes } from "./rollback-volumes.ts";
 
 export interface RolledBack {
   parts: Measured[];

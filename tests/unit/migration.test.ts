@@ -31,7 +31,7 @@ import type { Instance } from "../../lib/instance/instance.ts";
 import { instanceNames } from "../../lib/instance/labels.ts";
 import { migratedParts, writeMigrated } from "../../lib/migration/migrated.ts";
 import type { Mover } from "../../lib/migration/mover-container.ts";
-import { partsToBring } from "../../lib/migration/rollback-plan.ts";
+import { partsToBring } from "../../lib/migration/rollback-parts.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
 
 const test = suite<{ root: string; instance: Instance }>("migration");
