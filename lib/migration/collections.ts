@@ -10,6 +10,9 @@ import { insideMover } from "./mover/places.ts";
 
 const servedSchema = v.pipe(v.string(), v.parseJson(), collectionsSchema);
 
+/** ChromaDB is asked for the count of each collection. */
+const countingMs = 60_000;
+
 /**
  * The collections that ChromaDB serves; null where none were moved. Throws a Failure
  * where they are not those of the source: by name alone where somebody may have
@@ -32,7 +35,9 @@ export async function checkCollections(
   );
   const port = String(settings.CHROMADB_PORT);
   const command = ["/scripts/mover", "served", port];
-  const { exitCode, output } = await execIn(docker, names.parent, command);
+  const { exitCode, output } = await execIn(docker, names.parent, command, {
+    timeoutMs: countingMs,
+  });
   if (exitCode !== 0) {
     throw new Failure("failed", `Cannot ask ChromaDB: ${output.trim()}`);
   }

@@ -68,6 +68,7 @@ export async function backUp(
   { from, ...copies }: Verification & { from: string },
 ): Promise<void> {
   const { at, parts, manifest } = copies;
+  await mover.do("remove", { path: `${at}/manifest.json` });
   for (const name of parts) {
     const paths = { from: `${from}/${name}`, to: `${at}/${name}` };
     await mover.do("replace", paths, track.begin(`Backing up ${name}`));
