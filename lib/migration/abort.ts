@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { type Journal, readJournalOf } from "../instance/migration-journal.ts";
-import { hasManifest, verify } from "./copy.ts";
+import { copyParts, hasManifest } from "./copy.ts";
 import { formerBackup } from "./migrate-steps.ts";
 import { endMove, type MoveOptions, withVolumes } from "./move.ts";
 import { type Mover, withMover } from "./mover-container.ts";
@@ -60,17 +60,19 @@ async function restoreVolumes(
   const isFilled = Object.keys(journal.state.steps)
     .some((step) => step.startsWith("copy:"));
   if (!isFilled && !(wasFull && journal.hasBegun("empty"))) return;
-  const from = insideMover.backup(former);
-  const at = insideMover.volumes;
-  for (const { name } of await presentVolumes(instance)) {
-    const to = `${at}/${name}`;
-    await mover.do("empty", { path: to });
-    const kept = join(instance.home.backups, former, name);
-    if (!wasFull || !existsSync(kept)) continue;
-    const progress = track.begin(`Putting back volume ${name}`);
-    await mover.do("replace", { from: `${from}/${name}`, to }, progress);
-    const what = `volume ${name}`;
-    const manifest = `${from}/manifest.json`;
-    await verify({ track }, mover, { what, at, parts: [name], manifest });
+  const present = (await presentVolumes(instance)).map(({ name }) => name);
+  for (const name of present) {
+    await mover.do("empty", { path: `${insideMover.volumes}/${name}` });
   }
+  if (!wasFull) return;
+  const from = insideMover.backup(former);
+  await copyParts({ track }, mover, {
+    what: "the volumes",
+    from,
+    at: insideMover.volumes,
+    parts: present.filter((name) =>
+      existsSync(join(instance.home.backups, former, name))
+    ),
+    manifest: `${from}/manifest.json`,
+  }, "Putting back");
 }

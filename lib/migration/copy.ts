@@ -4,6 +4,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
+import type { Journal } from "../instance/migration-journal.ts";
 import type { Move, Track } from "./move.ts";
 import type { Mover } from "./mover-container.ts";
 import { insideMover } from "./mover/places.ts";
@@ -35,45 +36,60 @@ export async function verify(
   });
 }
 
-/** Steps: copies each part from a directory to `at`, then checks them all. */
+export interface Copies extends Verification {
+  /** The directory in the mover that the parts are copied from. */
+  from: string;
+}
+
+/** Copies parts, in the place of what is there, and checks them all. */
 export async function copyParts(
-  { journal, track }: Pick<Move, "journal" | "track">,
+  { track, step = atOnce }: { track: Track; step?: Journal["step"] },
   mover: Mover,
-  { from, ...copies }: Verification & { from: string },
+  { from, ...copies }: Copies,
+  doing = "Copying",
 ): Promise<void> {
   const { at, parts } = copies;
   for (const name of parts) {
-    await journal.step(`copy:${name}`, () =>
+    await step(`copy:${name}`, () =>
       mover.do(
         "replace",
         { from: `${from}/${name}`, to: `${at}/${name}` },
-        track.begin(`Copying ${name}`),
+        track.begin(`${doing} ${name}`),
       ));
   }
-  await journal.step("verify", async () => {
-    try {
-      await verify({ track }, mover, copies);
-    } catch (error) {
-      // Either may be at fault: the next run reads the source again.
-      journal.forget(["manifest", ...parts.map((name) => `copy:${name}`)]);
-      throw error;
-    }
-  });
+  await step("verify", () => verify({ track }, mover, copies));
 }
 
-/** Copies parts from a directory into a backup, which is whole once it has its manifest. */
+const atOnce: Journal["step"] = async (_, run) => {
+  await run();
+};
+
+/** The same as steps of a move, whose source has a manifest of its own. */
+export async function copyInSteps(
+  { journal, track }: Pick<Move, "journal" | "track">,
+  mover: Mover,
+  copies: Copies,
+): Promise<void> {
+  const step: Journal["step"] = (name, run) => journal.step(name, run);
+  try {
+    await copyParts({ track, step }, mover, copies);
+  } catch (error) {
+    // Source or copy may be at fault: the next run reads both again.
+    const again = ["manifest", ...copies.parts.map((name) => `copy:${name}`)];
+    if (journal.hasBegun("verify")) journal.forget(again);
+    throw error;
+  }
+}
+
+/** Copies parts into a backup, which is whole once it has its manifest. */
 export async function backUp(
   { track }: { track: Track },
   mover: Mover,
-  { from, ...copies }: Verification & { from: string },
+  copies: Copies,
 ): Promise<void> {
-  const { at, parts, manifest } = copies;
+  const { at, manifest } = copies;
   await mover.do("remove", { path: `${at}/manifest.json` });
-  for (const name of parts) {
-    const paths = { from: `${from}/${name}`, to: `${at}/${name}` };
-    await mover.do("replace", paths, track.begin(`Backing up ${name}`));
-  }
-  await verify({ track }, mover, copies);
+  await copyParts({ track }, mover, copies, "Backing up");
   const unfinished = `${at}/manifest.json.tmp`;
   await mover.do("replace", { from: manifest, to: unfinished });
   await mover.do("rename", { from: unfinished, to: `${at}/manifest.json` });

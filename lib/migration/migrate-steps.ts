@@ -6,7 +6,7 @@ import { stopDaemon } from "../daemon/daemon.ts";
 import { inspectVolume } from "../docker/docker.ts";
 import { ensureVolume } from "../instance/volumes.ts";
 import { refuseWorkers } from "./checks.ts";
-import { backUp, backUpVolumes, copyParts, hasManifest } from "./copy.ts";
+import { backUp, backUpVolumes, copyInSteps, hasManifest } from "./copy.ts";
 import { occupiedVolumes, refuseOccupied } from "./migrate-plan.ts";
 import { freeStamp, type Move, workFile } from "./move.ts";
 import type { Mover } from "./mover-container.ts";
@@ -106,7 +106,7 @@ export async function vacateVolumes(
 }
 
 export async function copySource(move: Move, mover: Mover): Promise<void> {
-  await copyParts(move, mover, {
+  await copyInSteps(move, mover, {
     what: "the volumes",
     from: insideMover.home,
     at: insideMover.volumes,

@@ -8,7 +8,7 @@ import { stopSession } from "../session/session.ts";
 import { Failure } from "../std/errors.ts";
 import { stopWorker } from "../worker/ending.ts";
 import { listWorkers } from "../worker/workers.ts";
-import { backUpVolumes, copyParts, verify } from "./copy.ts";
+import { backUpVolumes, copyInSteps, verify } from "./copy.ts";
 import { type Move, workFile } from "./move.ts";
 import type { Mover } from "./mover-container.ts";
 import { insideMover } from "./mover/places.ts";
@@ -86,7 +86,7 @@ export async function saveToday(move: Move, mover: Mover): Promise<void> {
 
 /** Copies what comes back beside the local directories. */
 export async function stageParts(move: Move, mover: Mover): Promise<void> {
-  await copyParts(move, mover, {
+  await copyInSteps(move, mover, {
     what: "the copy",
     from: sourceOf(move),
     at: insideMover.work,

@@ -18,7 +18,7 @@ import * as assert from "uvu/assert";
 import { homePaths } from "../../lib/instance/paths.ts";
 import { Journal } from "../../lib/instance/migration-journal.ts";
 import { Failure } from "../../lib/std/errors.ts";
-import { backUp, copyParts } from "../../lib/migration/copy.ts";
+import { backUp, copyInSteps } from "../../lib/migration/copy.ts";
 import type { Mover } from "../../lib/migration/mover-container.ts";
 import { perform } from "../../lib/migration/mover/operations.ts";
 
@@ -69,22 +69,22 @@ const copies = {
   manifest: "/m.json",
 };
 
-test("copyParts() copies what is not copied yet, then compares all", async ({ journal }) => {
+test("copyInSteps() copies what is not copied yet, then compares all", async ({ journal }) => {
   journal.note({ steps: { "copy:membank": "done", "copy:plugins": "begun" } });
   const { mover, asked } = fakeMover();
-  await copyParts({ journal, track }, mover, copies);
+  await copyInSteps({ journal, track }, mover, copies);
   assert.equal(asked, [
     "replace /volumes/plugins",
     "compare membank,plugins",
   ]);
   assert.ok(journal.isDone("verify"));
-  await copyParts({ journal, track }, mover, copies);
+  await copyInSteps({ journal, track }, mover, copies);
   assert.is(asked.length, 2);
 });
 
-test("copyParts() has source and copies read again where they differ", async ({ journal }) => {
+test("copyInSteps() has source and copies read again where they differ", async ({ journal }) => {
   const { mover } = fakeMover(["plugins/x: content"]);
-  const message = await copyParts({ journal, track }, mover, copies)
+  const message = await copyInSteps({ journal, track }, mover, copies)
     .catch((error) => error.message);
   assert.is(message, "Not as it was read, in the volumes: plugins/x: content");
   assert.equal(journal.state.steps, { verify: "begun" });
