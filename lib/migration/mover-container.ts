@@ -3,7 +3,7 @@
 
 import { createInterface } from "node:readline";
 import * as v from "valibot";
-import { $ } from "zx/core";
+import { $, type ProcessPromise } from "zx/core";
 import { inspectContainer, removeContainer } from "../docker/docker.ts";
 import { exitCode, Failure, type FailureKind } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -17,7 +17,6 @@ import {
 import type { Progress } from "./mover/run.ts";
 import { createAlone, gracePeriodMs } from "./mover-lock.ts";
 import { moverSpec } from "./mover-spec.ts";
-import { insideMover } from "./mover/places.ts";
 import { presentVolumes } from "./parts.ts";
 
 const lineSchema = v.pipe(
@@ -63,21 +62,28 @@ export interface Mover {
  */
 export async function withMover<T>(
   instance: Instance,
-  options: MoverOptions,
+  { volumes, readOnly = false }: MoverOptions,
   act: (mover: Mover) => Promise<T>,
 ): Promise<T> {
   const { docker, prefix } = instance;
-  const { volumes, readOnly = false } = options;
   const name = `${prefix}-mover${volumes ? "-volumes" : ""}`;
   const mounted = volumes ? await presentVolumes(instance) : [];
   await createAlone(docker, name, moverSpec(instance, mounted, readOnly));
-  const { mover, end } = startMover(name);
+  // It ends when its stdin does, and that is when this process does.
+  const options = { quiet: true, nothrow: true };
+  const attached = $(options)`docker start --attach --interactive ${name}`;
   try {
-    // Until it runs, it holds no lock.
-    await mover.do("withData", { at: insideMover.volumes, parts: [] });
-    return await act(mover);
+    // Until it runs, another may take it for one that was left behind.
+    await waitFor(async () => {
+      if (attached.output) {
+        const why = attached.output.stderr.trim();
+        throw new Failure("engine", `Cannot start ${name}: ${why}`);
+      }
+      return (await inspectContainer(docker, name))?.State.Running;
+    }, { for: `${name} to start`, timeoutMs: 20_000 });
+    return await act({ do: performer(name, attached) });
   } finally {
-    end();
+    attached.stdin.end();
     await waitFor(async () => !await inspectContainer(docker, name), {
       for: `${name} to end`,
       timeoutMs: gracePeriodMs,
@@ -85,28 +91,21 @@ export async function withMover<T>(
   }
 }
 
-/** It ends when its stdin does, and that is when this process does. */
-function startMover(name: string): { mover: Mover; end: () => void } {
-  const options = { quiet: true, nothrow: true };
-  const attached = $(options)`docker start --attach --interactive ${name}`;
+/** Sends operations to a mover, a line of JSON each, and reads its answers. */
+function performer(name: string, attached: ProcessPromise): Mover["do"] {
   attached.stdin.on("error", () => {}); // it has ended
   const lines = createInterface({ input: attached.stdout })
     [Symbol.asyncIterator]();
-  let started = false;
-  const perform: Mover["do"] = async (op, input, progress = () => {}) => {
+  return async (op, input, progress = () => {}) => {
     attached.stdin.write(`${JSON.stringify({ op, ...input })}\n`);
     while (true) {
       const { value, done } = await lines.next();
       if (done) {
         const [why] = (await attached).stderr.trim().split("\n");
-        const action = started ? `Cannot ${op} in` : "Cannot start";
-        throw new Failure(
-          started ? "failed" : "engine",
-          `${action} ${name}: ${why || "it has ended"}`,
-          { hint: "Run it again: it goes on from where it was." },
-        );
+        const message = `Cannot ${op} in ${name}: ${why || "it has ended"}`;
+        const hint = "Run it again: it goes on from where it was.";
+        throw new Failure("failed", message, { hint });
       }
-      started = true;
       const line = v.parse(lineSchema, value);
       if ("progress" in line) {
         const { files, bytes, expected } = line.progress;
@@ -118,5 +117,4 @@ function startMover(name: string): { mover: Mover; end: () => void } {
       throw new Failure(kind, message, { hint });
     }
   };
-  return { mover: { do: perform }, end: () => attached.stdin.end() };
 }

@@ -15,7 +15,7 @@ import { Failure } from "../std/errors.ts";
 import { waitFor } from "../std/wait.ts";
 
 /** How long the mover of a process which was killed may take to end. */
-export const gracePeriodMs = 5000;
+export const gracePeriodMs = 10_000;
 
 /** Creates a container whose name nobody else has, or waits a little for that. */
 export async function createAlone(
