@@ -4,12 +4,8 @@
 import { Failure } from "../lib/std/errors.ts";
 import { type Instance } from "../lib/instance/instance.ts";
 import { openInstance, viewInstance } from "../lib/instance/open.ts";
-import {
-  abortable,
-  abortMigration,
-  planRemoval,
-  removeSource,
-} from "../lib/migration/abort.ts";
+import { abortable, abortMigration } from "../lib/migration/abort.ts";
+import { planRemoval, removeSource } from "../lib/migration/remove-source.ts";
 import {
   type MigrationPlan,
   planMigration,
@@ -17,7 +13,7 @@ import {
 import { migrate } from "../lib/migration/migrate.ts";
 import { columns } from "../lib/std/text.ts";
 import { binarySize, megabytes } from "../lib/std/units.ts";
-import { command, execute, runCli, version } from "../lib/cli/cli.ts";
+import { command, execute, runCli } from "../lib/cli/cli.ts";
 import { track } from "../lib/commands/moves.ts";
 import { Io } from "../lib/cli/io.ts";
 
@@ -90,14 +86,13 @@ async function run(
   if (!json) io.log(planText(plan));
   await io.confirm("Migrate this? The source stays.", options.yes ?? false);
   const tracking = track(io);
-  const result = await migrate(
+  const result = await migrate({
     instance,
     plan,
-    wish,
-    io.env,
-    tracking,
-    version,
-  );
+    options: wish,
+    env: io.env,
+    track: tracking,
+  });
   const phases = tracking.phases();
   const collections = result.collections ?? [];
   const vectors = collections.reduce((sum, { count }) => sum + count, 0);
@@ -124,7 +119,7 @@ async function abort(
     "Empty the volumes that were being filled? The source stays.",
     options.yes ?? false,
   );
-  await abortMigration(instance, track(io));
+  await abortMigration({ instance, track: track(io) });
   io.answer(
     { aborted: true },
     "Taken back: all is as before",
@@ -143,7 +138,7 @@ async function remove(
     "Remove these? The backup has them, and is checked first.",
     options.yes ?? false,
   );
-  await removeSource(instance, track(io));
+  await removeSource({ instance, track: track(io) });
   io.answer(
     { removed: directories },
     `Removed: ${directories.join(", ")}`,

@@ -14,7 +14,7 @@ import {
 import { rollback } from "../lib/migration/rollback.ts";
 import { columns } from "../lib/std/text.ts";
 import { megabytes, span } from "../lib/std/units.ts";
-import { command, execute, runCli, version } from "../lib/cli/cli.ts";
+import { command, execute, runCli } from "../lib/cli/cli.ts";
 import { track } from "../lib/commands/moves.ts";
 import { Io } from "../lib/cli/io.ts";
 
@@ -74,7 +74,12 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       if (!json) io.log(planText(plan));
       const yes = (options.yes || options.force) ?? false;
       await io.confirm("Roll back?", yes);
-      const result = await rollback(instance, plan, wish, tracking, version);
+      const result = await rollback({
+        instance,
+        plan,
+        options: wish,
+        track: tracking,
+      });
       io.answer(
         { ...result, phases: tracking.phases() },
         [

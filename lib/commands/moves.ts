@@ -1,7 +1,7 @@
 // How people see data move: what migrate and rollback share.
 
 import type { Io } from "../cli/io.ts";
-import type { Track } from "../migration/steps.ts";
+import type { Track } from "../migration/move.ts";
 import { binarySize } from "../std/units.ts";
 
 /** A line that stays at a terminal, and one every so often elsewhere. */
@@ -36,14 +36,16 @@ export function track(io: Io): Track & { phases: () => Phase[] } {
     endLine();
     io.log(line);
   };
-  const begin: Track["begin"] = (what, total) => {
+  const begin: Track["begin"] = (what) => {
     log(what);
     endPhase().push({ what, ms: 0 });
     const startedAt = performance.now();
     let toldAt = startedAt;
     let files = 0;
     let bytes = 0;
-    return (moreFiles, moreBytes) => {
+    let total = 0;
+    return (moreFiles, moreBytes, expected = 0) => {
+      total += expected;
       files += moreFiles;
       bytes += moreBytes;
       const now = performance.now();
@@ -51,8 +53,7 @@ export function track(io: Io): Track & { phases: () => Phase[] } {
       if (now - toldAt < every) return;
       toldAt = now;
       const rate = bytes / ((now - startedAt) / 1000);
-      const of = total === undefined ? "" : ` of ${total}`;
-      const line = `  ${files}${of} files, ${binarySize(bytes)}, ` +
+      const line = `  ${files} of ${total} files, ${binarySize(bytes)}, ` +
         `${binarySize(rate)}/s`;
       if (!terminal) return io.log(line);
       open = true;

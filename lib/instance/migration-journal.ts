@@ -48,7 +48,7 @@ export class Journal {
   }
 
   /** Runs a step that is not done yet; it has to bear being run again. */
-  async step(name: string, run: () => Promise<void> | void): Promise<void> {
+  async step(name: string, run: () => unknown): Promise<void> {
     if (this.isDone(name)) return;
     this.note({ steps: { ...this.state.steps, [name]: "begun" } });
     await run();
@@ -57,9 +57,14 @@ export class Journal {
 
   /** Has all steps of these names done anew. */
   forget(names: string[]): void {
-    const kept = Object.entries(this.state.steps)
-      .filter(([name]) => !names.includes(name));
-    this.note({ steps: Object.fromEntries(kept) });
+    const steps = { ...this.state.steps };
+    for (const name of names) delete steps[name];
+    this.note({ steps });
+  }
+
+  forgetAllBut(names: string[]): void {
+    const steps = Object.keys(this.state.steps);
+    this.forget(steps.filter((name) => !names.includes(name)));
   }
 
   note(change: Partial<JournalState>): void {

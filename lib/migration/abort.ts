@@ -1,20 +1,22 @@
-// Takes a migration back that has not ended, and removes what one has left that has.
+// Takes a migration back that has not ended: all is as it was before it began, and its
+// source was never touched.
 
-import { existsSync, rmSync } from "node:fs";
-import { basename, join } from "node:path";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
-import { refuseUsers, refuseWriters } from "./checks.ts";
 import { type Journal, readJournalOf } from "../instance/migration-journal.ts";
-import { readMigrated } from "./migrated.ts";
-import { Mover } from "./mover-container.ts";
-import { comparisonSchema } from "./mover/operations.ts";
-import { insideMover, volumeOf } from "./parts.ts";
-import { movedParts } from "../instance/volumes.ts";
-import { presentVolumes, type Track, verify } from "./steps.ts";
+import { copyParts, hasManifest } from "./copy.ts";
+import { formerBackup } from "./migrate-steps.ts";
+import { endMove, type MoveOptions, withVolumes } from "./move.ts";
+import { type Mover, withMover } from "./mover-container.ts";
+import { insideMover } from "./mover/places.ts";
+import { presentVolumes } from "./parts.ts";
 
 /** The journal of one that can be taken back; throws a Failure where there is none. */
-export function abortable(instance: Instance): Journal {
+export function abortable(
+  instance: Pick<Instance, "home" | "owner">,
+): Journal {
   const journal = readJournalOf(instance, "migrate");
   if (!journal) {
     throw new Failure("notFound", "No migration has been broken off");
@@ -25,134 +27,52 @@ export function abortable(instance: Instance): Journal {
   });
 }
 
-/** As it was before the migration began; its source was never touched. */
-export async function abortMigration(
-  instance: Instance,
-  track: Track,
-): Promise<void> {
-  const lock = await Mover.start(instance, { volumes: false });
-  try {
-    await takeBack(instance, abortable(instance), track);
-  } finally {
-    await lock.stop(instance);
-  }
+type Aborting = Pick<MoveOptions, "instance" | "track">;
+
+export async function abortMigration(options: Aborting): Promise<void> {
+  const { instance } = options;
+  await withMover(instance, { volumes: false }, async () => {
+    const journal = abortable(instance);
+    const { backup, made } = journal.state;
+    await withVolumes(options, async (mover) => {
+      await restoreVolumes(options, journal, mover);
+      if (backup !== null && !hasManifest(instance, backup)) {
+        await mover.do("remove", { path: insideMover.backup(backup) });
+      }
+    });
+    for (const { volume } of await presentVolumes(instance)) {
+      if (made.includes(volume)) {
+        await instance.docker.getVolume(volume).remove();
+      }
+    }
+    endMove({ instance, journal });
+  });
 }
 
-async function takeBack(
-  instance: Instance,
+/** Puts back what --force has moved into a backup. */
+async function restoreVolumes(
+  { instance, track }: Aborting,
   journal: Journal,
-  track: Track,
+  mover: Mover,
 ): Promise<void> {
-  const { home, docker } = instance;
-  const { stamp, made } = journal.state;
-  const former = `pre-force-${stamp}`;
-  const hadData = existsSync(join(home.backups, former, "manifest.json"));
-  const emptied = journal.hasBegun("empty") && hadData;
-  const filled = Object.keys(journal.state.steps)
+  const former = formerBackup({ journal });
+  const wasFull = hasManifest(instance, former);
+  const isFilled = Object.keys(journal.state.steps)
     .some((step) => step.startsWith("copy:"));
-  const mover = await Mover.start(instance, { volumes: true });
-  try {
-    for (const { name, path } of await presentVolumes(instance)) {
-      if (!filled && !emptied) continue;
-      await mover.act({ op: "empty", path });
-      const from = insideMover.backup(former, name);
-      if (!hadData || !existsSync(join(home.backups, former, name))) continue;
-      const progress = track.begin(`Putting back volume ${name}`);
-      await mover.act({ op: "copy", from, to: path }, progress);
-      await verify(mover, {
-        what: "the volumes",
-        parts: [{ name, path }],
-        manifest: insideMover.backup(former, "manifest.json"),
-      }, track.begin(`Checking volume ${name}`));
-    }
-    const backup = journal.state.backup ?? "";
-    if (
-      backup !== "" && !existsSync(join(home.backups, backup, "manifest.json"))
-    ) {
-      await mover.act({ op: "remove", path: insideMover.backup(backup) });
-    }
-  } finally {
-    await mover.stop(instance);
+  if (!isFilled && !(wasFull && journal.hasBegun("empty"))) return;
+  const present = (await presentVolumes(instance)).map(({ name }) => name);
+  for (const name of present) {
+    await mover.do("empty", { path: `${insideMover.volumes}/${name}` });
   }
-  for (const part of movedParts) {
-    const volume = volumeOf(instance, part);
-    if (made.includes(volume)) await docker.getVolume(volume).remove();
-  }
-  rmSync(join(home.migration, "manifest.json"), { force: true });
-  journal.remove();
-}
-
-/** Directories of version 0.5 that a migration has made superfluous. */
-export async function planRemoval(instance: Instance): Promise<string[]> {
-  const { home } = instance;
-  const migrated = readMigrated(instance);
-  if (!migrated || readJournalOf(instance, "migrate")) {
-    throw new Failure("notFound", "There is no migration that has ended", {
-      hint: "Its source is all there is: migrate first.",
-    });
-  }
-  if (migrated.backup === null) {
-    throw new Failure("unsafe", "That migration made no backup", {
-      hint: "Remove the directories by hand, if you are sure.",
-    });
-  }
-  const directories = movedParts.map(({ name }) => join(home.home, name))
-    .filter((path) => existsSync(path));
-  if (directories.length === 0) {
-    throw new Failure("notFound", "The source has been removed already");
-  }
-  await refuseUsers(instance, directories);
-  refuseWriters(directories);
-  return directories;
-}
-
-/** Removes them once the backup is found to be whole, and nothing newer than it. */
-export async function removeSource(
-  instance: Instance,
-  track: Track,
-): Promise<void> {
-  const { home } = instance;
-  const backup = basename(readMigrated(instance)?.backup ?? "");
-  const manifest = insideMover.backup(backup, "manifest.json");
-  const mover = await Mover.start(instance, { volumes: false });
-  try {
-    const present = movedParts.map(({ name }) => name)
-      .filter((name) => existsSync(join(home.home, name)));
-    await verify(mover, {
-      what: "the backup",
-      parts: present.map((name) => ({
-        name,
-        path: insideMover.backup(backup, name),
-      })),
-      manifest,
-    }, track.begin("Checking the backup"));
-    const { count, first } = await mover.do({
-      op: "compare",
-      parts: present.map((name) => ({ name, path: insideMover.local(name) })),
-      manifest,
-      contents: true,
-    }, comparisonSchema);
-    if (count > 0) {
-      throw new Failure(
-        "unsafe",
-        `The source has changed since the migration: ${first.join("; ")}`,
-        {
-          hint: "What is new in it was not migrated. Keep it elsewhere first.",
-        },
-      );
-    }
-    for (const name of present) {
-      // Out of the way whole: one that is half removed would be a changed one.
-      const away = insideMover.work(`removed-${name}`);
-      await mover.act({ op: "remove", path: away });
-      await mover.act({
-        op: "rename",
-        from: insideMover.local(name),
-        to: away,
-      });
-      await mover.act({ op: "remove", path: away });
-    }
-  } finally {
-    await mover.stop(instance);
-  }
+  if (!wasFull) return;
+  const from = insideMover.backup(former);
+  await copyParts({ track }, mover, {
+    what: "the volumes",
+    from,
+    at: insideMover.volumes,
+    parts: present.filter((name) =>
+      existsSync(join(instance.home.backups, former, name))
+    ),
+    manifest: `${from}/manifest.json`,
+  }, "Putting back");
 }

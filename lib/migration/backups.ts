@@ -4,10 +4,11 @@ import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
-import { Mover } from "./mover-container.ts";
-import { readManifest } from "./mover/operations.ts";
-import { insideMover } from "./parts.ts";
-import { compare, type Comparison, type Track } from "./steps.ts";
+import { hasManifest } from "./copy.ts";
+import type { Track } from "./move.ts";
+import { withMover } from "./mover-container.ts";
+import { readManifest } from "./mover/manifest.ts";
+import { insideMover } from "./mover/places.ts";
 
 export interface Backup {
   /** Of backups/: "pre-dind-20261121T130000Z". */
@@ -27,20 +28,19 @@ export function listBackups({ home }: Pick<Instance, "home">): Backup[] {
   return readdirSync(home.backups)
     .filter((name) => /^pre-[a-z]+-\d{8}T\d{6}Z/.test(name))
     // A rollback to a backup has put today's data there.
-    .flatMap((name) => {
-      const volumes = `${name}/volumes`;
-      const has = existsSync(join(home.backups, volumes, "manifest.json"));
-      return has ? [name, volumes] : [name];
-    })
+    .flatMap((name) =>
+      hasManifest({ home }, `${name}/volumes`)
+        ? [name, `${name}/volumes`]
+        : [name]
+    )
     .map((name) => describe(join(home.backups, name), name))
     .sort((a, b) => a.createdAt < b.createdAt ? 1 : -1);
 }
 
 function describe(path: string, name: string): Backup {
-  const manifest = join(path, "manifest.json");
   const common = { name, path, whole: null, damaged: [] };
   try {
-    const { createdAt, parts } = readManifest(manifest);
+    const { createdAt, parts } = readManifest(join(path, "manifest.json"));
     return { ...common, createdAt, parts };
   } catch {
     const createdAt = statSync(path).mtime.toISOString();
@@ -48,38 +48,32 @@ function describe(path: string, name: string): Backup {
   }
 }
 
-/** Reads every file of a backup. */
-async function verifyBackup(
-  mover: Mover,
-  backup: Backup,
-  track: Track,
-): Promise<Backup> {
-  if (!backup.parts) return { ...backup, whole: false };
-  const { first, count }: Comparison = await compare(mover, {
-    parts: backup.parts.map(({ name }) => ({
-      name,
-      path: insideMover.backup(backup.name, name),
-    })),
-    manifest: insideMover.backup(backup.name, "manifest.json"),
-  }, track.begin(`Checking ${backup.name}`));
-  return { ...backup, whole: count === 0, damaged: first };
-}
-
+/** Reads every file of the backups. */
 export async function verifyBackups(
   instance: Instance,
   backups: Backup[],
   track: Track,
 ): Promise<Backup[]> {
-  const mover = await Mover.start(instance, { volumes: false, readOnly: true });
-  try {
+  const options = { volumes: false, readOnly: true };
+  return await withMover(instance, options, async (mover) => {
     const verified: Backup[] = [];
     for (const backup of backups) {
-      verified.push(await verifyBackup(mover, backup, track));
+      const { name, parts } = backup;
+      if (!parts) {
+        verified.push({ ...backup, whole: false });
+        continue;
+      }
+      const at = insideMover.backup(name);
+      const { first, count } = await mover.do("compare", {
+        at,
+        parts: parts.map(({ name }) => name),
+        manifest: `${at}/manifest.json`,
+        contents: true,
+      }, track.begin(`Checking ${name}`));
+      verified.push({ ...backup, whole: count === 0, damaged: first });
     }
     return verified;
-  } finally {
-    await mover.stop(instance);
-  }
+  });
 }
 
 /** The backup at a path or of a name; throws a Failure where it cannot be restored. */

@@ -2,27 +2,19 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import * as v from "valibot";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
+import { readJournalOf } from "../instance/migration-journal.ts";
 import type { Log } from "../std/log.ts";
-import { liveWorkers } from "../worker/workers.ts";
-import {
-  refuseGateway,
-  refuseLinks,
-  refuseUsers,
-  refuseWriters,
-  type Room,
-  roomFor,
-} from "./checks.ts";
-import { type Journal, readJournalOf } from "../instance/migration-journal.ts";
-import { Mover } from "./mover-container.ts";
-import { type Measured, measuredSchema } from "./mover/operations.ts";
-import { backupParts, insideMover, sessionsPart, volumeOf } from "./parts.ts";
-import { movedParts } from "../instance/volumes.ts";
-import { refuseForeignInstance } from "../instance/ownership.ts";
+import { refuseOthers, refuseWorkers } from "./checks.ts";
+import { readMigrated } from "./migrated.ts";
+import { refuseOtherOption } from "./move.ts";
+import { type Mover, withMover } from "./mover-container.ts";
+import type { Measured } from "./mover/reading.ts";
+import { insideMover } from "./mover/places.ts";
+import { backupParts, movedNames, presentVolumes, volumeOf } from "./parts.ts";
+import { type Room, roomFor } from "./room.ts";
 import { findSessions } from "./sessions.ts";
-import { presentVolumes } from "./steps.ts";
 
 export interface MigrateOptions {
   skipBackup: boolean;
@@ -47,7 +39,7 @@ export async function planMigration(
   log: Log,
 ): Promise<MigrationPlan> {
   const { home } = instance;
-  const directories = movedParts.map(({ name }) => join(home.home, name))
+  const directories = movedNames.map((name) => join(home.home, name))
     .filter((path) => existsSync(path));
   const journal = readJournalOf(instance, "migrate");
   if (directories.length === 0 && !journal) {
@@ -55,78 +47,63 @@ export async function planMigration(
       hint: "Its data is in chromadb, membank and plugins there.",
     });
   }
-  await refuseForeignInstance(instance, { all: true });
-  refuseLinks(instance);
-  await refuseGateway(instance);
-  refuseOtherOptions(journal, options);
-  await refuseUsers(instance, directories);
-  refuseWriters(directories);
+  await refuseOthers(instance, directories);
+  const skips = options.skipBackup && !journal?.state.skipBackup;
+  refuseOtherOption(journal, skips ? "--skip-backup" : undefined);
   if (!journal?.hasBegun("start")) await refuseWorkers(instance);
-  const mover = await Mover.start(instance, { volumes: true, readOnly: true });
-  let measured: Measured[];
-  let occupied: string[];
-  try {
-    measured = await mover.do({
-      op: "measure",
-      parts: backupParts.map((name) => ({
-        name,
-        path: insideMover.local(name),
-      })),
-    }, measuredSchema);
-    occupied = await occupiedVolumes(instance, mover);
-  } finally {
-    await mover.stop(instance);
-  }
-  const moved = measured.filter(({ name }) => name !== sessionsPart);
+  const reading = { volumes: true, readOnly: true };
+  const source = { at: insideMover.home, parts: backupParts };
+  const [measured, occupied] = await withMover(
+    instance,
+    reading,
+    async (mover) => [
+      await mover.do("measure", source),
+      await occupiedVolumes(instance, mover),
+    ],
+  );
+  const parts = measured.map((part) => {
+    const { name } = part;
+    const to = volumeOf(instance, name);
+    return { ...part, from: join(home.home, name), to: to ?? "stays" };
+  });
   const bytes = (parts: Measured[]) =>
-    parts.reduce((sum, part) => sum + part.bytes, 0);
+    parts.reduce((sum, { bytes }) => sum + bytes, 0);
+  const hasBackup = options.skipBackup || journal?.isDone("backup");
   return {
-    parts: measured.map((part) => {
-      const moves = movedParts.find(({ name }) => name === part.name);
-      return {
-        ...part,
-        from: join(home.home, part.name),
-        to: moves ? volumeOf(instance, moves) : "stays",
-      };
-    }),
+    parts,
     sessions: findSessions(instance, log).map(({ name }) => name),
     occupied: journal?.isDone("save") ? [] : occupied,
     rooms: await roomFor(instance, {
-      backupBytes: options.skipBackup || journal?.isDone("backup")
-        ? 0
-        : bytes(measured),
-      volumeBytes: bytes(moved),
+      home: hasBackup ? 0 : bytes(parts),
+      volumes: bytes(parts.filter(({ to }) => to !== "stays")),
     }),
     resumes: journal !== undefined,
   };
 }
 
-/** What was broken off goes on as it began. */
-function refuseOtherOptions(
-  journal: Journal | undefined,
-  { skipBackup }: MigrateOptions,
-): void {
-  if (!journal || !skipBackup || journal.state.skipBackup) return;
-  throw new Failure("usage", "The migration that was broken off has a backup", {
-    hint: "Leave --skip-backup out, or begin anew: migrate --abort",
-  });
-}
-
-export async function refuseWorkers(instance: Instance): Promise<void> {
-  const live = await liveWorkers(instance);
-  if (live.length === 0) return;
-  throw new Failure("busy", `Workers run: ${live.join(", ")}`, {
-    hint: "Stop them first: coordinator stop-all",
-  });
-}
-
 /** Names of the volumes that hold data. */
 export async function occupiedVolumes(
-  instance: Instance,
+  instance: Pick<Instance, "docker" | "names">,
   mover: Mover,
 ): Promise<string[]> {
-  const parts = await presentVolumes(instance);
-  const names = await mover.do({ op: "inUse", parts }, v.array(v.string()));
-  return movedParts.filter(({ name }) => names.includes(name))
-    .map((part) => volumeOf(instance, part));
+  const present = await presentVolumes(instance);
+  const parts = present.map(({ name }) => name);
+  const names = await mover.do("withData", { at: insideMover.volumes, parts });
+  return present.filter(({ name }) => names.includes(name))
+    .map(({ volume }) => volume);
+}
+
+/** Throws an `unsafe` Failure for volumes that hold data. */
+export function refuseOccupied(
+  instance: Pick<Instance, "home">,
+  occupied: string[],
+): void {
+  if (occupied.length === 0) return;
+  const message = `Volumes hold data already: ${occupied.join(", ")}`;
+  throw new Failure("unsafe", message, {
+    hint: readMigrated(instance)
+      ? "They were migrated before. Go back: rollback. Or again, with what " +
+        "they hold moved into a backup: --force"
+      : "--force moves that into a backup first.",
+  });
 }

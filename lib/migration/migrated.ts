@@ -4,14 +4,11 @@
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
-import { inspectVolume } from "../docker/docker.ts";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { writeWhole } from "../std/owned.ts";
-import { label } from "../instance/labels.ts";
 import type { HomePaths } from "../instance/paths.ts";
-import { movedParts } from "../instance/volumes.ts";
-import { volumeOf } from "./parts.ts";
+import { movedNames, presentVolumes, volumeOf } from "./parts.ts";
 
 const migratedSchema = v.object({
   version: v.literal(1),
@@ -37,46 +34,38 @@ export function writeMigrated(
 export function readMigrated(
   { home }: Pick<Instance, "home">,
 ): MigratedState | undefined {
-  if (!existsSync(pathOf(home))) return undefined;
+  const path = pathOf(home);
+  if (!existsSync(path)) return undefined;
   try {
-    const text = readFileSync(pathOf(home), "utf8");
-    return v.parse(migratedSchema, JSON.parse(text));
+    return v.parse(migratedSchema, JSON.parse(readFileSync(path, "utf8")));
   } catch (error) {
-    throw new Failure("failed", `Cannot read ${pathOf(home)}`, {
-      cause: error,
-    });
+    throw new Failure("failed", `Cannot read ${path}`, { cause: error });
   }
 }
 
-/** The volumes that there are, with their ids: empty for one that has none. */
+type Migrated = Pick<Instance, "docker" | "names" | "home">;
+
+/** The ids of the volumes that there are, by their names. */
 export async function volumeIds(
-  instance: Instance,
+  instance: Omit<Migrated, "home">,
 ): Promise<Record<string, string>> {
-  const volumes = await Promise.all(
-    movedParts.map((part) =>
-      inspectVolume(instance.docker, volumeOf(instance, part))
-    ),
-  );
-  return Object.fromEntries(
-    volumes.flatMap((volume) =>
-      volume ? [[volume.Name, volume.Labels?.[label.volume] ?? ""]] : []
-    ),
-  );
+  const present = await presentVolumes(instance);
+  return Object.fromEntries(present.map(({ volume, id }) => [volume, id]));
 }
 
 /**
  * Names of the parts whose volumes hold what was migrated, and what was added to
  * that: not those that were made since.
  */
-export async function migratedParts(instance: Instance): Promise<string[]> {
+export async function migratedParts(instance: Migrated): Promise<string[]> {
   const migrated = readMigrated(instance);
   if (!migrated) return [];
   const { volumes } = migrated;
   const ids = await volumeIds(instance);
-  return movedParts.filter((part) => {
-    const name = volumeOf(instance, part);
-    return volumes === undefined || volumes[name] === ids[name];
-  }).map(({ name }) => name);
+  return movedNames.filter((name) => {
+    const volume = volumeOf(instance, name) ?? "";
+    return volumes === undefined || volumes[volume] === ids[volume];
+  });
 }
 
 export function forgetMigrated({ home }: Pick<Instance, "home">): void {

@@ -1,32 +1,43 @@
 // What is moved: the directories of version 0.5 and the volumes that they become.
 
-import { join } from "node:path";
+import { inspectVolume } from "../docker/docker.ts";
 import type { Instance } from "../instance/instance.ts";
-import { type MovedPart, movedParts } from "../instance/volumes.ts";
+import { label } from "../instance/labels.ts";
+import { movedParts } from "../instance/volumes.ts";
+
+export const movedNames = movedParts.map(({ name }) => name);
 
 /** Sessions stay where they are; a backup has them too. */
 export const sessionsPart = "claude";
 
 /** Every directory of HAL9000_HOME that a backup may hold. */
-export const backupParts = [
-  ...movedParts.map(({ name }) => name),
-  sessionsPart,
-];
+export const backupParts = [...movedNames, sessionsPart];
 
+/** The name of a part's volume; undefined for a part that has none. */
 export function volumeOf(
   { names }: Pick<Instance, "names">,
-  part: MovedPart,
-): string {
-  return names.volumes[part.volume];
+  part: string,
+): string | undefined {
+  const moved = movedParts.find(({ name }) => name === part);
+  return moved && names.volumes[moved.volume];
 }
 
-/** Where things are inside the mover. */
-export const insideMover = {
-  home: "/hal9000",
-  local: (part: string) => `/hal9000/${part}`,
-  volume: (part: string) => `/volumes/${part}`,
-  /** What a move needs for itself. */
-  work: (...names: string[]) => join("/hal9000/migration", ...names),
-  backup: (backup: string, ...names: string[]) =>
-    join("/hal9000/backups", backup, ...names),
-} as const;
+export interface PresentVolume {
+  /** The part's. */
+  name: string;
+  volume: string;
+  /** Changes when it is removed and made again; "" for one that has none. */
+  id: string;
+}
+
+/** The volumes that there are. */
+export async function presentVolumes(
+  { docker, names }: Pick<Instance, "docker" | "names">,
+): Promise<PresentVolume[]> {
+  const present = await Promise.all(movedParts.map(async ({ name, volume }) => {
+    const found = await inspectVolume(docker, names.volumes[volume]);
+    const id = found?.Labels?.[label.volume] ?? "";
+    return found ? [{ name, volume: found.Name, id }] : [];
+  }));
+  return present.flat();
+}

@@ -1,33 +1,20 @@
 // What a rollback would bring back, and whether that can be.
 
-import { existsSync } from "node:fs";
+import { existsSync, lstatSync } from "node:fs";
 import { join } from "node:path";
-import * as v from "valibot";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
-import { refuseForeignInstance } from "../instance/ownership.ts";
+import { type Journal, readJournalOf } from "../instance/migration-journal.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { type Backup, wholeBackup } from "./backups.ts";
-import {
-  refuseGateway,
-  refuseLinks,
-  refuseOtherDisks,
-  refuseUsers,
-  refuseWithoutRoom,
-  refuseWriters,
-  roomFor,
-} from "./checks.ts";
-import {
-  type Journal,
-  readJournal,
-  readJournalOf,
-} from "../instance/migration-journal.ts";
-import { migratedParts } from "./migrated.ts";
-import { Mover } from "./mover-container.ts";
-import { type Measured, measuredSchema } from "./mover/operations.ts";
-import { insideMover, volumeOf } from "./parts.ts";
-import { movedParts } from "../instance/volumes.ts";
-import { presentVolumes, type Track } from "./steps.ts";
+import { refuseOthers } from "./checks.ts";
+import { refuseOtherOption, type Track } from "./move.ts";
+import { withMover } from "./mover-container.ts";
+import type { Measured } from "./mover/reading.ts";
+import { insideMover } from "./mover/places.ts";
+import { backupParts, movedNames, presentVolumes, volumeOf } from "./parts.ts";
+import { partsMigrated, partsToBring } from "./rollback-parts.ts";
+import { refuseWithoutRoom, roomFor } from "./room.ts";
 
 export interface RollbackOptions {
   /** A path or name; today's data of the volumes where it is left out. */
@@ -60,30 +47,11 @@ export async function planRollback(
   options: RollbackOptions,
   track: Track,
 ): Promise<RollbackPlan> {
-  const { home } = instance;
-  if (!existsSync(home.home)) {
-    throw new Failure(
-      "notFound",
-      `Cannot roll back: there is no ${home.home}`,
-      {
-        hint: "Set HAL9000_HOME to the home that the data is to go to.",
-      },
-    );
-  }
   const journal = readJournalOf(instance, "rollback");
-  await refuseForeignInstance(instance, { all: true });
-  refuseLinks(instance);
-  await refuseGateway(instance);
-  refuseOtherDisks(instance);
-  refuseOtherOptions(journal, options);
+  await refuseRollback(instance, journal, options);
+  const given = journal ? journal.state.backup : options.backup ?? null;
   // Once it is copied it is no longer needed.
-  const given = journal?.isDone("verify")
-    ? undefined
-    : journal
-    ? journal.state.backup ?? undefined
-    : options.backup;
-  const keepVolumes = journal?.state.keepVolumes ?? options.keepVolumes;
-  const backup = given === undefined
+  const backup = given === null || journal?.isDone("verify")
     ? null
     : await wholeBackup(instance, given, track);
   const volumes = await presentVolumes(instance);
@@ -92,54 +60,35 @@ export async function planRollback(
       hint: "A backup can be restored: rollback --list-backups",
     });
   }
-  const candidates = backup?.parts?.map(({ name }) => name) ??
-    volumes.map(({ name }) => name);
-  const present = (names: string[]) =>
-    names.map((name) => join(home.home, name))
-      .filter((path) => existsSync(path));
-  await refuseUsers(instance, present(candidates));
-  refuseWriters([...present(candidates), home.memorybank]);
+  const candidates = (backup?.parts ?? volumes).map(({ name }) => name);
   const migrated = await partsMigrated(instance);
-  const mover = await Mover.start(instance, { volumes: true, readOnly: true });
-  let names = candidates;
-  let parts: Measured[];
-  try {
-    if (journal) names = journal.state.parts;
-    else if (!backup) {
-      names = await partsToBring(instance, mover, migrated, options);
-    }
-    parts = await mover.do({
-      op: "measure",
-      parts: backup
-        ? names.map((name) => ({
-          name,
-          path: insideMover.backup(backup.name, name),
-        }))
-        : volumes.filter(({ name }) => names.includes(name)),
-    }, measuredSchema);
-  } finally {
-    await mover.stop(instance);
-  }
+  const keepVolumes = journal?.state.keepVolumes ?? options.keepVolumes;
+  const reading = { volumes: true, readOnly: true };
+  const parts = await withMover(instance, reading, async (mover) => {
+    const names = journal?.state.parts ??
+      (backup
+        ? candidates
+        : await partsToBring(instance, mover, migrated, options));
+    const at = backup ? insideMover.backup(backup.name) : insideMover.volumes;
+    return await mover.do("measure", { at, parts: names });
+  });
   const bytes = parts.reduce((sum, part) => sum + part.bytes, 0);
-  const room = backup && !keepVolumes ? 2 * bytes : bytes;
   if (!journal) {
-    refuseWithoutRoom(
-      await roomFor(instance, { backupBytes: room, volumeBytes: 0 }),
-    );
+    const copies = backup && !keepVolumes ? 2 : 1;
+    const room = { home: copies * bytes, volumes: 0 };
+    refuseWithoutRoom(await roomFor(instance, room));
   }
+  const names = journal?.state.parts ?? parts.map(({ name }) => name);
+  const present = (names: string[]) => presentHere(instance, names);
   return {
-    parts: parts.map((part) => {
-      const moved = movedParts.find(({ name }) => name === part.name);
-      const from = backup || !moved
-        ? join(backup?.path ?? "", part.name)
-        : volumeOf(instance, moved);
-      return { ...part, from };
-    }),
+    parts: parts.map((part) => ({
+      ...part,
+      from: (backup ? undefined : volumeOf(instance, part.name)) ??
+        join(backup?.path ?? "", part.name),
+    })),
     backup,
     workers: (await listWorkers(instance)).map(({ name }) => name),
-    removed: keepVolumes ? [] : movedParts
-      .filter(({ name }) => volumes.some((volume) => volume.name === name))
-      .map((part) => volumeOf(instance, part)),
+    removed: keepVolumes ? [] : volumes.map(({ volume }) => volume),
     replaced: present(names),
     migrated,
     left: present(candidates.filter((name) => !names.includes(name))),
@@ -147,71 +96,51 @@ export async function planRollback(
   };
 }
 
-/** Names of the parts that were migrated to the volumes that there are. */
-async function partsMigrated(instance: Instance): Promise<string[]> {
-  const journal = readJournal(instance);
-  // A migration that has come to its end but for the last look at ChromaDB.
-  return journal?.state.kind === "migrate"
-    ? journal.state.parts
-    : journal?.state.migrated ?? await migratedParts(instance);
+function presentHere({ home }: Pick<Instance, "home">, names: string[]) {
+  return names.map((name) => join(home.home, name))
+    .filter((path) => existsSync(path));
 }
 
-/**
- * Names of the volumes' parts that come back. A directory here that was never
- * migrated is itself the data: it stays where its volume holds none, and throws an
- * `unsafe` Failure where both hold data, unless it may be replaced.
- */
-export async function partsToBring(
+async function refuseRollback(
   instance: Instance,
-  mover: Mover,
-  migrated: string[],
-  { replaceLocal }: Pick<RollbackOptions, "replaceLocal">,
-): Promise<string[]> {
+  journal: Journal | undefined,
+  options: RollbackOptions,
+): Promise<void> {
   const { home } = instance;
-  const volumes = await presentVolumes(instance);
-  const here = volumes.filter(({ name }) => !migrated.includes(name))
-    .map(({ name }) => ({ name, path: insideMover.local(name) }));
-  const schema = v.array(v.string());
-  const unmoved = await mover.do({ op: "inUse", parts: here }, schema);
-  const holding = await mover.do({ op: "inUse", parts: volumes }, schema);
-  const both = unmoved.filter((name) => holding.includes(name));
-  if (both.length > 0 && !replaceLocal) {
-    const paths = both.map((name) => join(home.home, name)).join(", ");
-    throw new Failure(
-      "unsafe",
-      `Never migrated, and the volumes hold other data: ${paths}`,
-      {
-        hint:
-          "Migrate them: migrate --force keeps what the volumes hold as a " +
-          "backup. Or replace them, and keep them as a backup: rollback " +
-          "--replace-local",
-      },
-    );
+  if (!existsSync(home.home)) {
+    const message = `Cannot roll back: there is no ${home.home}`;
+    const hint = "Set HAL9000_HOME to the home that the data is to go to.";
+    throw new Failure("notFound", message, { hint });
   }
-  return volumes.map(({ name }) => name)
-    .filter((name) => !unmoved.includes(name) || holding.includes(name));
+  refuseOtherOption(journal, otherOption(journal, options));
+  refuseOtherDisks(instance);
+  const restores = (journal ? journal.state.backup : options.backup) != null;
+  const parts = restores ? backupParts : movedNames;
+  const directories = presentHere(instance, parts);
+  await refuseOthers(instance, [...directories, home.memorybank]);
 }
 
-/** What was broken off goes on as it began. */
-function refuseOtherOptions(
+/** Throws an `unsafe` Failure where directories cannot be put in place by a rename. */
+function refuseOtherDisks({ home }: Pick<Instance, "home">): void {
+  const device = lstatSync(home.home).dev;
+  for (const path of [home.backups, home.migration]) {
+    const stat = lstatSync(path, { throwIfNoEntry: false });
+    if (!stat || stat.dev === device) continue;
+    throw new Failure("unsafe", `"${path}" is on another disk than the home`, {
+      hint: "Unmount it, or move it to where the home is.",
+    });
+  }
+}
+
+/** An option that the rollback which was broken off began without. */
+function otherOption(
   journal: Journal | undefined,
   { backup, keepVolumes }: RollbackOptions,
-): void {
-  if (!journal) return;
+): string | undefined {
+  if (!journal) return undefined;
   const { state } = journal;
-  const same = state.backup !== null &&
+  const isSame = state.backup !== null &&
     backup?.replace(/\/+$/, "").endsWith(state.backup);
-  const other = backup !== undefined && !same
-    ? "--backup"
-    : keepVolumes && !state.keepVolumes
-    ? "--keep-volumes"
-    : undefined;
-  if (other === undefined) return;
-  throw new Failure(
-    "usage",
-    `The rollback that was broken off has no ${other}`,
-    {
-      hint: "Go on with it as it began: rollback",
-    },
-  );
+  if (backup !== undefined && !isSame) return `--backup ${backup}`;
+  return keepVolumes && !state.keepVolumes ? "--keep-volumes" : undefined;
 }

@@ -1,16 +1,30 @@
 // Back to version 0.5: today's data of the volumes, or that of a backup, into the
 // directories that it had. What is replaced is kept, and volumes go last.
 
-import { existsSync } from "node:fs";
 import { join } from "node:path";
-import type { Instance } from "../instance/instance.ts";
 import { ensureHome } from "../instance/volumes.ts";
-import { Journal, readJournalOf } from "../instance/migration-journal.ts";
-import { Mover } from "./mover-container.ts";
-import type { Measured } from "./mover/operations.ts";
+import { hasManifest } from "./copy.ts";
+import { forgetMigrated } from "./migrated.ts";
+import {
+  endMove,
+  freeStamp,
+  type MoveOptions,
+  runMove,
+  withVolumes,
+} from "./move.ts";
+import type { Measured } from "./mover/reading.ts";
 import type { RollbackOptions, RollbackPlan } from "./rollback-plan.ts";
-import { Rollback } from "./rollback-steps.ts";
-import { freeStamp, type Track } from "./steps.ts";
+import {
+  chooseParts,
+  keepManifest,
+  keptBackup,
+  readSource,
+  saveToday,
+  stageParts,
+  stopAll,
+  swapParts,
+} from "./rollback-steps.ts";
+import { emptyVolumes, removeVolumes } from "./rollback-volumes.ts";
 
 export interface RolledBack {
   parts: Measured[];
@@ -19,78 +33,47 @@ export interface RolledBack {
   removed: string[];
 }
 
-/** Rolls back, or goes on with a rollback that has not ended. */
-export async function rollback(
-  instance: Instance,
-  plan: RollbackPlan,
-  options: RollbackOptions,
-  track: Track,
-  version: string,
-): Promise<RolledBack> {
-  // It would make a directory anew that is about to be put in its place.
-  if (!plan.resumes) ensureHome(instance);
-  const lock = await Mover.start(instance, { volumes: false });
-  try {
-    // Behind the lock: another run may have ended in the meantime, or been killed.
-    const journal = readJournalOf(instance, "rollback") ??
-      newJournal(instance, plan, options);
-    const move = new Rollback(instance, journal, version, track);
-    return await runSteps(instance, plan, journal, move, options);
-  } finally {
-    await lock.stop(instance);
-  }
+export interface RollbackRun extends MoveOptions {
+  plan: RollbackPlan;
+  options: RollbackOptions;
 }
 
-function newJournal(
-  instance: Instance,
-  plan: RollbackPlan,
-  { keepVolumes }: RollbackOptions,
-): Journal {
-  return new Journal(instance, {
-    version: 1,
+/** Rolls back, or goes on with a rollback that has not ended. */
+export async function rollback(run: RollbackRun): Promise<RolledBack> {
+  const { instance, plan, options } = run;
+  // It would make a directory anew that is about to be put in its place.
+  if (!plan.resumes) ensureHome(instance);
+  return await runMove(run, {
     kind: "rollback",
     stamp: freeStamp(instance, ["pre-rollback"]),
     parts: plan.parts.map(({ name }) => name),
-    skipBackup: false,
-    keepVolumes,
+    keepVolumes: options.keepVolumes,
     backup: plan.backup?.name ?? null,
     migrated: plan.migrated,
-    made: [],
-    steps: {},
+  }, async (move) => {
+    const { journal } = move;
+    await journal.step("stop", () => stopAll(move));
+    const full = await withVolumes(move, async (mover) => {
+      await chooseParts(move, mover, options);
+      await readSource(move, mover);
+      await saveToday(move, mover);
+      await stageParts(move, mover);
+      await swapParts(move, mover);
+      await keepManifest(move, mover);
+      return await emptyVolumes(move, mover);
+    });
+    const removed = await removeVolumes(move, full);
+    const kept = keptBackup(move);
+    forgetMigrated(instance);
+    endMove(move);
+    return {
+      parts: plan.parts
+        .filter(({ name }) => journal.state.parts.includes(name))
+        .map(({ from: _, ...size }) => size),
+      kept: hasManifest(instance, kept)
+        ? join(instance.home.backups, kept)
+        : null,
+      removed,
+    };
   });
-}
-
-async function runSteps(
-  instance: Instance,
-  plan: RollbackPlan,
-  journal: Journal,
-  move: Rollback,
-  options: RollbackOptions,
-): Promise<RolledBack> {
-  await journal.step("stop", () => move.stopAll());
-  const mover = await Mover.start(instance, { volumes: true });
-  let full: string[] = [];
-  try {
-    await move.chooseParts(mover, options);
-    await move.stage(mover);
-    await move.swap(mover);
-    await move.keepManifest(mover);
-    if (!journal.state.keepVolumes) full = await move.emptyVolumes(mover);
-  } finally {
-    await mover.stop(instance);
-  }
-  const removed = await move.removeVolumes(full);
-  const kept = existsSync(join(move.keptPath, "manifest.json"));
-  move.end();
-  return {
-    parts: plan.parts.filter(({ name }) => journal.state.parts.includes(name))
-      .map(({ name, entries, files, bytes }) => ({
-        name,
-        entries,
-        files,
-        bytes,
-      })),
-    kept: kept ? move.keptPath : null,
-    removed,
-  };
 }

@@ -9,19 +9,23 @@ import type { Log } from "../std/log.ts";
 import { detectProfile } from "../project/profile.ts";
 import { readSession, writeSession } from "../instance/session-record.ts";
 
-export const metadataFile = ".claudy-session.json";
+const metadataFile = ".claudy-session.json";
 
 /** https://github.com/Hellblazer/hal-9000: claudy 0.5, init_session */
-const metadataSchema = v.object({
-  name: v.string(),
-  profile: v.optional(v.string()),
-  project_dir: v.pipe(v.string(), v.startsWith("/")),
-  created_at: v.pipe(
-    v.string(),
-    v.check((text) => !Number.isNaN(Date.parse(text)), "must be a time"),
-  ),
-  container_image: v.optional(v.string()),
-});
+const metadataSchema = v.pipe(
+  v.string(),
+  v.parseJson(),
+  v.object({
+    name: v.string(),
+    profile: v.optional(v.string()),
+    project_dir: v.pipe(v.string(), v.startsWith("/")),
+    created_at: v.pipe(
+      v.string(),
+      v.check((text) => !Number.isNaN(Date.parse(text)), "must be a time"),
+    ),
+    container_image: v.optional(v.string()),
+  }),
+);
 
 export interface FoundSession {
   name: string;
@@ -30,7 +34,7 @@ export interface FoundSession {
   profile: string | undefined;
 }
 
-/** Those that can be known; what cannot is told to `log` and stays as it is. */
+/** Those that can be opened; others are reported to `log` and stay as they are. */
 export function findSessions(
   { home, host }: Pick<Instance, "home" | "host">,
   log: Log,
@@ -46,7 +50,7 @@ export function findSessions(
       );
       return [];
     }
-    const parsed = v.safeParse(metadataSchema, jsonOf(readSmallFile(path)));
+    const parsed = v.safeParse(metadataSchema, readSmallFile(path));
     if (!parsed.success) {
       log(`warning: ${path} is damaged; the session stays unknown`);
       return [];
@@ -66,24 +70,9 @@ export function findSessions(
 export function rememberSessions(instance: Instance, log: Log): number {
   const unknown = findSessions(instance, log)
     .filter(({ name }) => !readSession(instance, name, log));
-  for (const { name, project, createdAt, profile } of unknown) {
-    const usedAt = createdAt;
-    writeSession(instance, {
-      version: 1,
-      name,
-      project,
-      createdAt,
-      usedAt,
-      profile,
-    });
+  for (const session of unknown) {
+    const usedAt = session.createdAt;
+    writeSession(instance, { version: 1, ...session, usedAt });
   }
   return unknown.length;
-}
-
-function jsonOf(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

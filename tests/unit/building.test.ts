@@ -84,7 +84,7 @@ const ready = (
   readyImage(
     instance,
     { name, packages },
-    { build, checkout: resolve(".") },
+    { build },
     log,
   );
 

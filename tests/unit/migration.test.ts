@@ -12,7 +12,7 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { Failure } from "../../lib/std/errors.ts";
 import { listBackups } from "../../lib/migration/backups.ts";
-import { refuseWithoutRoom } from "../../lib/migration/checks.ts";
+import { refuseWithoutRoom } from "../../lib/migration/room.ts";
 import {
   Journal,
   readJournal,
@@ -31,7 +31,7 @@ import type { Instance } from "../../lib/instance/instance.ts";
 import { instanceNames } from "../../lib/instance/labels.ts";
 import { migratedParts, writeMigrated } from "../../lib/migration/migrated.ts";
 import type { Mover } from "../../lib/migration/mover-container.ts";
-import { partsToBring } from "../../lib/migration/rollback-plan.ts";
+import { partsToBring } from "../../lib/migration/rollback-parts.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
 
 const test = suite<{ root: string; instance: Instance }>("migration");
@@ -306,12 +306,11 @@ const orders: Order[] = [
 for (const { what, migrated = [], replaceLocal = false, ...order } of orders) {
   test(`partsToBring() after ${what}`, async ({ instance }) => {
     const mover = {
-      do: ({ parts }: { parts: { name: string; path: string }[] }) =>
+      do: (_: string, { at, parts }: { at: string; parts: string[] }) =>
         Promise.resolve(
-          parts.filter(({ name, path }) =>
-            (path.startsWith("/volumes/") ? order.holding : order.local)
-              .includes(name)
-          ).map(({ name }) => name),
+          parts.filter((name) =>
+            (at === "/volumes" ? order.holding : order.local).includes(name)
+          ),
         ),
     } as unknown as Mover;
     const found = await partsToBring(

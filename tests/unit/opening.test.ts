@@ -58,7 +58,7 @@ function open(
   return readySession(fake.instance, {
     directory: fake.project("app"),
     cwd: "/",
-    profile: { name: undefined, build: false, checkout: "" },
+    profile: { name: undefined, build: false },
     mcp: undefined,
     claudeArguments: [],
     approveConfig: () => Promise.resolve(false),
@@ -234,7 +234,7 @@ test("a session that is known stays known where its new worker cannot be made", 
 
 test("a profile that does not exist is refused before anything is kept", async (fake) => {
   const failure = await failureOf(
-    open(fake, { profile: { name: "pyton", build: false, checkout: "" } }),
+    open(fake, { profile: { name: "pyton", build: false } }),
   );
   assert.match(`${failure.message} ${failure.hint}`, /pyton/);
   assert.equal(readdirSync(fake.instance.home.kept), []);
@@ -261,7 +261,7 @@ test("an agent is not added to a worker that runs without one", async (fake) => 
 test("an image is not changed under a worker that runs", async (fake) => {
   const first = await open(fake);
   Object.assign(fake.engine.find(first.id)?.spec ?? {}, { Image: "other" });
-  const profile = { name: "base", build: false, checkout: "" };
+  const profile = { name: "base", build: false };
   const failure = await failureOf(open(fake, { profile }));
   assert.is(failure.message, `"${first.worker}" runs on other`);
   // Nobody asked for another.

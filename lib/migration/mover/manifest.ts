@@ -1,27 +1,12 @@
 // manifest.json: what a backup, or a move, consists of.
 
 import { Buffer } from "node:buffer";
+import { readFileSync } from "node:fs";
 import * as v from "valibot";
-import type { Entry } from "./tree.ts";
+import { Failure } from "../../std/errors.ts";
+import { type Entry, entrySchema } from "./tree.ts";
 
-const entrySchema = v.object({
-  /** With the part that it belongs to: "chromadb/chroma.sqlite3". */
-  path: v.optional(v.string()),
-  /** In its place, for a name that is no UTF-8. */
-  pathBase64: v.optional(v.string()),
-  type: v.picklist(["file", "directory", "link", "fifo", "socket"]),
-  size: v.number(),
-  mode: v.string(),
-  uid: v.number(),
-  gid: v.number(),
-  mtime: v.string(),
-  target: v.optional(v.string()),
-  targetBase64: v.optional(v.string()),
-  /** The path of the same file under its first name. */
-  sameAs: v.optional(v.string()),
-  sameAsBase64: v.optional(v.string()),
-  sha256: v.optional(v.string()),
-});
+const text = v.exactOptional(v.string());
 
 export const manifestSchema = v.object({
   version: v.literal(1),
@@ -34,11 +19,20 @@ export const manifestSchema = v.object({
     files: v.number(),
     bytes: v.number(),
   })),
-  entries: v.array(entrySchema),
+  entries: v.array(v.object({
+    ...entrySchema.entries,
+    /** With the part that it belongs to: "chromadb/chroma.sqlite3". */
+    path: text,
+    /** In its place, for a name that is no UTF-8. */
+    pathBase64: text,
+    target: text,
+    targetBase64: text,
+    sameAs: text,
+    sameAsBase64: text,
+  })),
 });
 
 export type Manifest = v.InferOutput<typeof manifestSchema>;
-export type ManifestHead = Omit<Manifest, "entries">;
 
 /** Entries of one part; their paths are below the part's own directory. */
 export interface Part {
@@ -46,78 +40,81 @@ export interface Part {
   entries: Entry[];
 }
 
+/** How many files are among entries, and how many bytes they have. */
+export function sizeOf(entries: Entry[]): { files: number; bytes: number } {
+  return {
+    files: entries.filter(({ type }) => type === "file").length,
+    bytes: entries.reduce((sum, { size }) => sum + size, 0),
+  };
+}
+
 export function manifestOf(
-  head: Omit<ManifestHead, "version" | "parts">,
+  head: Pick<Manifest, "kind" | "createdAt" | "versions">,
   parts: Part[],
 ): Manifest {
   return {
     version: 1,
     ...head,
-    parts: parts.map(({ name, entries }) => ({
-      name,
-      files: entries.filter(({ type }) => type === "file").length,
-      bytes: entries.reduce((sum, { size }) => sum + size, 0),
-    })),
+    parts: parts.map(({ name, entries }) => ({ name, ...sizeOf(entries) })),
     entries: parts.flatMap(({ name, entries }) =>
-      entries.map((entry) => ({
-        ...bytes("path", joined(name, entry.path)),
-        type: entry.type,
-        size: entry.size,
-        mode: entry.mode,
-        uid: entry.uid,
-        gid: entry.gid,
-        mtime: entry.mtime,
-        ...bytes("target", entry.target),
-        ...bytes("sameAs", entry.sameAs && joined(name, entry.sameAs)),
-        ...(entry.sha256 === undefined ? {} : { sha256: entry.sha256 }),
+      entries.map(({ path, target, sameAs, ...rest }) => ({
+        ...encoded("path", path === "" ? name : `${name}/${path}`),
+        ...rest,
+        ...encoded("target", target),
+        ...encoded("sameAs", sameAs && `${name}/${sameAs}`),
       }))
     ),
   };
 }
 
-/** The entries of a part, as a tree is compared with. */
+/** The entries of a part, as scanTree() returns them. */
 export function entriesOf(manifest: Manifest, part: string): Entry[] {
   const below = (path: string) => path.slice(part.length + 1);
   return manifest.entries.flatMap((entry) => {
-    const path = text(entry.path, entry.pathBase64);
-    if (path !== part && !path?.startsWith(`${part}/`)) return [];
-    const target = text(entry.target, entry.targetBase64);
-    const sameAs = text(entry.sameAs, entry.sameAsBase64);
-    const { type, size, mode, uid, gid, mtime, sha256 } = entry;
+    const { pathBase64, targetBase64, sameAsBase64, ...rest } = entry;
+    const path = decoded(rest.path, pathBase64) ?? "";
+    if (path !== part && !path.startsWith(`${part}/`)) return [];
+    const target = decoded(rest.target, targetBase64);
+    const sameAs = decoded(rest.sameAs, sameAsBase64);
     return [{
-      ...{ path: below(path), type, size, mode, uid, gid, mtime },
+      ...rest,
+      path: below(path),
       ...(target === undefined ? {} : { target }),
       ...(sameAs === undefined ? {} : { sameAs: below(sameAs) }),
-      ...(sha256 === undefined ? {} : { sha256 }),
     }];
   });
 }
 
-function joined(part: string, path: string): string {
-  return path === "" ? part : `${part}/${path}`;
+/** Throws a Failure for one that is not there, or is damaged. */
+export function readManifest(path: string): Manifest {
+  try {
+    return v.parse(manifestSchema, JSON.parse(readFileSync(path, "utf8")));
+  } catch (error) {
+    throw new Failure("failed", `Cannot read the manifest ${path}`, {
+      cause: error,
+    });
+  }
 }
 
 /** JSON has no bytes: what is UTF-8 is text, the rest is base64. */
-function bytes<Key extends "path" | "target" | "sameAs">(
+function encoded<Key extends "path" | "target" | "sameAs">(
   key: Key,
   value: string | undefined,
 ): { [K in Key | `${Key}Base64`]?: string } {
   if (value === undefined) return {};
   const raw = Buffer.from(value, "latin1");
   const utf8 = raw.toString("utf8");
-  const same = Buffer.from(utf8, "utf8").equals(raw);
-  const field = same
+  const field = Buffer.from(utf8, "utf8").equals(raw)
     ? { [key]: utf8 }
     : { [`${key}Base64`]: raw.toString("base64") };
   return field as { [K in Key | `${Key}Base64`]?: string };
 }
 
-function text(
+function decoded(
   utf8: string | undefined,
   base64: string | undefined,
 ): string | undefined {
   if (utf8 !== undefined) return Buffer.from(utf8, "utf8").toString("latin1");
-  return base64 === undefined
-    ? undefined
-    : Buffer.from(base64, "base64").toString("latin1");
+  if (base64 === undefined) return undefined;
+  return Buffer.from(base64, "base64").toString("latin1");
 }

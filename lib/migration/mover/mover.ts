@@ -3,33 +3,45 @@
 
 import process from "node:process";
 import { createInterface } from "node:readline";
-import * as v from "valibot";
-import { Failure, fileFailure } from "../../std/errors.ts";
-import { operationSchema, perform } from "./operations.ts";
 import { command, execute, runCli } from "../../cli/cli.ts";
 import { Io } from "../../cli/io.ts";
+import { Failure, fileFailure } from "../../std/errors.ts";
+import { servedCollections } from "./collections.ts";
+import { perform } from "./operations.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
   const cli = command("mover");
+  const print = (line: unknown) => io.answerLine(line, "", true);
 
   cli.command("", "Perform operations: on stdin, a line of JSON each")
     .action(async () => {
-      const say = (line: unknown) => io.answerLine(line, "", true);
-      for await (const line of createInterface({ input: process.stdin })) {
+      const lines = createInterface({ input: process.stdin });
+      // Whoever asked was killed: what runs for it ends with the container.
+      lines.on("close", () => process.exit());
+      for await (const line of lines) {
         try {
           const result = await perform(
-            v.parse(operationSchema, JSON.parse(line)),
-            (files, bytes) => say({ progress: { files, bytes } }),
+            JSON.parse(line),
+            (files, bytes, expected = 0) =>
+              print({ progress: { files, bytes, expected } }),
           );
-          say({ result: result ?? null });
+          print({ result: result ?? null });
         } catch (error) {
           const failure = error instanceof Failure ? error : fileFailure(error);
           if (!failure) throw error;
           const { kind, message, hint } = failure;
-          say({ failure: { kind, message, hint } });
+          print({ failure: { kind, message, hint } });
         }
       }
     });
+
+  cli.command(
+    "served <port>",
+    "Print the collections of ChromaDB, in the parent",
+  )
+    .action(async (port: unknown) =>
+      print(await servedCollections(Number(port)))
+    );
 
   return await runCli(cli, argv, io);
 }

@@ -1,0 +1,61 @@
+// The lock by which there is one move at a time: the name of the mover's container, which
+// the engine gives away once.
+
+import { userInfo } from "node:os";
+import process from "node:process";
+import {
+  createContainer,
+  type Docker,
+  inspectContainer,
+  removeContainer,
+} from "../docker/docker.ts";
+import { engineFailure, statusOf } from "../docker/docker-errors.ts";
+import { label } from "../instance/labels.ts";
+import { Failure } from "../std/errors.ts";
+import { waitFor } from "../std/wait.ts";
+
+/** How long the mover of a process which was killed may take to end. */
+export const gracePeriodMs = 10_000;
+
+/** Creates a container whose name nobody else has, or waits a little for that. */
+export async function createAlone(
+  docker: Docker,
+  name: string,
+  spec: Docker.ContainerCreateOptions,
+): Promise<void> {
+  const deadline = Date.now() + gracePeriodMs;
+  const owner = `process ${process.pid} of ${userInfo().username}`;
+  const owned = { ...spec, Labels: { ...spec.Labels, [label.owner]: owner } };
+  await waitFor(async () => {
+    try {
+      return await createContainer(docker, name, owned);
+    } catch (error) {
+      if (statusOf(error) !== 409) {
+        throw engineFailure(error, `Cannot create ${name}`);
+      }
+    }
+    const present = await inspectContainer(docker, name);
+    if (!present) return undefined;
+    const { State, Config, Created } = present;
+    const holder = Config.Labels?.[label.owner];
+    if (holder === undefined) {
+      throw new Failure("busy", `Container "${name}" is not this instance's`, {
+        hint: "Rename it, or set another HAL9000_PREFIX.",
+      });
+    }
+    const ageMs = Date.now() - Date.parse(Created);
+    if (!State.Running && ageMs > gracePeriodMs) {
+      await removeContainer(docker, name);
+    }
+    if (State.Running && Date.now() > deadline) {
+      throw new Failure(
+        "busy",
+        `Data of this instance is being moved by ${holder}, since ${
+          Created.slice(0, 19)
+        }Z`,
+        { hint: "Wait until it has ended." },
+      );
+    }
+    return undefined;
+  }, { for: `the name ${name}`, timeoutMs: 30_000, everyMs: 100 });
+}

@@ -1,0 +1,79 @@
+// The end of a rollback: what was copied out of the volumes is removed from them.
+
+import { Failure } from "../std/errors.ts";
+import { freeStamp, type Move } from "./move.ts";
+import type { Mover } from "./mover-container.ts";
+import { insideMover } from "./mover/places.ts";
+import { presentVolumes } from "./parts.ts";
+import { keptBackup, manifest } from "./rollback-steps.ts";
+
+/**
+ * That of the memory bank is a directory of the home, and would stay full. Returns
+ * the names of those that hold data all the same.
+ */
+export async function emptyVolumes(
+  { instance, journal }: Move,
+  mover: Mover,
+): Promise<string[]> {
+  const { backup, keepVolumes, parts: moved } = journal.state;
+  if (keepVolumes) return [];
+  const parts = (await presentVolumes(instance)).map(({ name }) => name);
+  const volumes = { at: insideMover.volumes, parts };
+  const isSaved = (name: string) => backup !== null || moved.includes(name);
+  if (!journal.hasBegun("empty")) {
+    await refuseChange({ instance, journal }, mover, parts.filter(isSaved));
+  }
+  await journal.step("empty", async () => {
+    const holding = await mover.do("withData", volumes);
+    for (const name of parts) {
+      // What did not come back is of no use only while it holds nothing.
+      if (!isSaved(name) && holding.includes(name)) continue;
+      await mover.do("empty", { path: `${insideMover.volumes}/${name}` });
+    }
+  });
+  return await mover.do("withData", volumes);
+}
+
+/** What was written to the volumes since they were copied is copied, too. */
+async function refuseChange(
+  { instance, journal }: Pick<Move, "instance" | "journal">,
+  mover: Mover,
+  parts: string[],
+): Promise<void> {
+  const today = insideMover.backup(`${keptBackup({ journal })}/volumes`);
+  const { count, first } = await mover.do("compare", {
+    at: insideMover.volumes,
+    parts,
+    manifest: journal.state.backup === null
+      ? manifest
+      : `${today}/manifest.json`,
+    contents: false,
+  });
+  if (count === 0) return;
+  // What is in place by now is kept like what was there before it.
+  journal.forgetAllBut(["stop"]);
+  journal.note({ stamp: freeStamp(instance, ["pre-rollback"]) });
+  throw new Failure(
+    "busy",
+    `Written to since it was copied: ${first.join("; ")}`,
+    { hint: "Stop what writes to the volumes, then run it again." },
+  );
+}
+
+/** Removes the volumes but for those that are still full; returns their names. */
+export async function removeVolumes(
+  { instance, journal, track }: Move,
+  full: string[],
+): Promise<string[]> {
+  if (journal.state.keepVolumes) return [];
+  for (const name of full) {
+    track.log(`warning: the volume of ${name} holds data: it stays`);
+  }
+  const removed = (await presentVolumes(instance))
+    .filter(({ name }) => !full.includes(name))
+    .map(({ volume }) => volume);
+  for (const volume of removed) {
+    await instance.docker.getVolume(volume).remove();
+  }
+  return removed;
+}
