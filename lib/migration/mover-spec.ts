@@ -1,8 +1,8 @@
 // The container that the mover is.
 
 import type { Docker } from "../docker/docker.ts";
+import { serviceSpec } from "../instance/container-spec.ts";
 import type { Instance } from "../instance/instance.ts";
-import { roleLabels } from "../instance/labels.ts";
 import { volumeMount } from "../worker/worker.ts";
 import { insideMover } from "./mover/places.ts";
 import { type PresentVolume } from "./parts.ts";
@@ -21,28 +21,19 @@ export function moverSpec(
     Source: hostHome.home,
     Target: insideMover.home,
   };
-  return {
-    Image: `${settings.HAL9000_IMAGE_REPO}:parent`,
-    Entrypoint: ["/scripts/mover"],
-    Cmd: [],
-    User: "0:0",
-    Env: ["DENO_DIR=/tmp/deno"],
-    OpenStdin: true,
-    StdinOnce: true,
-    Healthcheck: { Test: ["NONE"] },
-    Labels: roleLabels(prefix, "helper", hostHome.home),
-    HostConfig: {
+  const spec = serviceSpec({ prefix, hostHome }, {
+    role: "helper",
+    image: `${settings.HAL9000_IMAGE_REPO}:parent`,
+    command: ["/scripts/mover"],
+    user: "0:0",
+    rights: {
       AutoRemove: true,
-      Init: true,
-      NetworkMode: "none",
-      ReadonlyRootfs: true,
+      // Lists of files are sorted there.
       Tmpfs: { "/tmp": "rw,nosuid,nodev" },
-      CapDrop: ["ALL"],
       // To read, write and give away what is anybody's, with all its modes.
       CapAdd: readOnly
         ? ["DAC_READ_SEARCH"]
         : ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"],
-      SecurityOpt: ["no-new-privileges"],
       LogConfig: { Type: "none", Config: {} },
       Mounts: [
         home,
@@ -51,5 +42,6 @@ export function moverSpec(
         ),
       ].map((mount) => ({ ...mount, ReadOnly: readOnly })),
     },
-  };
+  });
+  return { ...spec, OpenStdin: true, StdinOnce: true };
 }

@@ -12,8 +12,11 @@ import { prepareWorker, type SpawnRequest } from "./spawn.ts";
 import { tellOfMemory } from "./status.ts";
 import { waitFor } from "../std/wait.ts";
 
-/** Longer than an interrupted command takes to end. */
-const settleMs = 1000;
+/**
+ * Longer than an interrupted command takes to end, and than a busy engine takes to say
+ * so. Only from a terminal can a worker be left that goes on.
+ */
+const settleMs = { detachable: 1000, bound: 10_000 };
 
 /** Runs a worker at this terminal until it ends; gives its exit code. */
 export async function runAttached(
@@ -39,7 +42,12 @@ export async function runAttached(
       ["start", "--attach", "--interactive", worker.id],
       { filtered: true },
     );
-  const present = await settled(instance, worker.id);
+  const bound = !terminal && code <= 128;
+  const present = await settled(
+    instance,
+    worker.id,
+    bound ? settleMs.bound : settleMs.detachable,
+  );
   if (code !== 0) {
     const hint =
       "Give it more: --memory, or WORKER_MEMORY in config/hal9000.conf.";
@@ -62,12 +70,13 @@ export async function runAttached(
 async function settled(
   { docker }: Instance,
   id: string,
+  timeoutMs: number,
 ): Promise<Docker.ContainerInspectInfo | undefined> {
   let present: Docker.ContainerInspectInfo | undefined;
   await waitFor(async () => {
     present = await inspectContainer(docker, id);
     return !present?.State.Running;
-  }, { for: "the worker to end", timeoutMs: settleMs }).catch(() => {
+  }, { for: "the worker to end", timeoutMs }).catch(() => {
     // It goes on: somebody has detached from it.
   });
   return present;
