@@ -28,8 +28,6 @@ export function moverSpec(
     user: "0:0",
     rights: {
       AutoRemove: true,
-      // Lists of files are sorted there.
-      Tmpfs: { "/tmp": "rw,nosuid,nodev" },
       // To read, write and give away what is anybody's, with all its modes.
       CapAdd: readOnly
         ? ["DAC_READ_SEARCH"]
