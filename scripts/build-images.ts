@@ -14,9 +14,9 @@ import { Io } from "../lib/cli/io.ts";
 export async function main(argv: string[], io = new Io()): Promise<number> {
   const cli = command("build-images");
 
-  cli.command("", "Build the images that are not current")
-    .option("--only <name>", "Build one image, and what it is built on")
-    .option("--no-cache", "Build anew, without the engine's cache")
+  cli.command("", "Build the images that are out of date")
+    .option("--only <name>", "Build only this image and its base images")
+    .option("--no-cache", "Do not use the build cache")
     .option("--json", "Print names, ids and sizes as JSON")
     .action(async (options) => {
       selectRecipes(options.only); // a wrong name is told before work begins

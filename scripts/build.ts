@@ -13,7 +13,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
   cli.command("", "Bundle every script into build/scripts/<name>.js")
     .option(
       "--fast",
-      "What the launcher runs in place of the sources: build/fast",
+      "Bundle for the launcher, into build/fast",
     )
     .action(async (options: { fast?: boolean }) => {
       const split = options.fast ?? false;

@@ -29,7 +29,7 @@ const nouns: Record<string, Noun> = {
   stop: {
     group: "Sessions",
     takes: "[name]",
-    meaning: "Stop a session; its conversation stays",
+    meaning: "Stop a session and keep its conversation",
     load: async () => (await sessions()).stopCommand,
   },
   sessions: {
@@ -41,34 +41,35 @@ const nouns: Record<string, Noun> = {
   logs: {
     group: "Sessions",
     takes: "[name]",
-    meaning: "Print what a session's worker has logged",
+    meaning: "Print the log of a session's worker",
     load: async () => (await sessions()).logsCommand,
   },
   watch: {
     group: "Sessions",
-    meaning: "Print what sessions do, as they begin to work or wait",
+    meaning: "Print state changes of sessions as they happen",
     load: async () => (await import("../lib/commands/watch.ts")).watchCommand,
   },
   ports: {
     group: "Sessions",
     takes: "[action] [port] [host_port]",
-    meaning: "list (default) who listens; open one to the host",
+    meaning: "list listening ports (default), or open one on this host",
     load: async () => (await import("../lib/commands/ports.ts")).portsCommand,
   },
   run: {
     group: "Sessions",
     takes: "<prompt>",
-    meaning: "Ask Claude once in a worker of its own; print the answer",
+    meaning: "Run one prompt in a new worker and print the answer",
     load: async () => (await import("../lib/commands/run.ts")).runCommand,
   },
   login: {
     group: "Credentials",
-    meaning: "Keep what all sessions sign in with (default: the CLI's login)",
+    meaning:
+      "Save the credentials of all sessions (default: log in with the CLI)",
     load: async () => (await login()).loginCommand,
   },
   logout: {
     group: "Credentials",
-    meaning: "Remove keys, tokens and the login that are kept",
+    meaning: "Delete the saved credentials",
     load: async () => (await login()).logoutCommand,
   },
   secret: {
@@ -95,7 +96,7 @@ const nouns: Record<string, Noun> = {
   },
   dashboard: {
     group: "Machine",
-    meaning: "Show workers, their use and a prompt, in tmux",
+    meaning: "Show workers and their resource usage in tmux",
     load: async () =>
       (await import("../lib/commands/dashboard.ts")).dashboardCommand,
   },
@@ -115,7 +116,7 @@ const nouns: Record<string, Noun> = {
   plugin: {
     group: "Machine",
     takes: "[...words]",
-    meaning: "The CLI's plugin command, for what all sessions share",
+    meaning: "Run the CLI's plugin command for all sessions",
     load: async () =>
       (await import("../lib/commands/plugins.ts")).pluginCommand,
   },
@@ -131,7 +132,7 @@ const nouns: Record<string, Noun> = {
   },
   doctor: {
     group: "Machine",
-    meaning: "Say what is well and what is not, and what mends it",
+    meaning: "Check the installation and suggest fixes",
     load: async () => (await import("../lib/commands/doctor.ts")).doctorCommand,
   },
   prune: {

@@ -49,7 +49,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       io.answer(workers, text, options.json);
     });
 
-  cli.command("count", "Count the workers that run")
+  cli.command("count", "Count the running workers")
     .option("--json", "Print the count as JSON")
     .action(async (options) => {
       const workers = await listWorkers(await view());
@@ -57,7 +57,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       io.answer({ count }, String(count), options.json);
     });
 
-  cli.command("stop <...names>", "Stop workers; their logs are kept")
+  cli.command("stop <...names>", "Stop workers and keep their logs")
     .option("--json", "Print their names as JSON")
     .action(async (names: string[], options) => {
       const instance = await open();
@@ -82,9 +82,9 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       await stop(io, instance, workers, options.json);
     });
 
-  cli.command("logs <name>", "Show a worker's log, also of one that is gone")
-    .option("-f, --follow", "Go on as the log grows")
-    .option("--tail <n>", "Begin so many lines before the end (default: all)")
+  cli.command("logs <name>", "Show the log of a worker, running or removed")
+    .option("-f, --follow", "Follow log output")
+    .option("--tail <n>", "Number of lines to show from the end (default: all)")
     .action(async (name: string, options) => {
       const instance = await view();
       const workers = await listWorkers(instance);
@@ -100,15 +100,15 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
 
   cli.command(
     "attach <name>",
-    "Attach to a worker's session, else to a shell in it",
+    "Attach to a worker's session, or to a shell if it has none",
   )
-    .option("--shell", "To a shell in any case")
+    .option("--shell", "Always open a shell")
     .action(async (name: string, options) => {
       const instance = await open();
       const worker = await findWorker(instance, name);
       if (worker.state === "paused") {
         throw new Failure("busy", `Cannot attach: "${name}" is paused`, {
-          hint: `Let it go on: docker unpause ${name}`,
+          hint: `Resume it: docker unpause ${name}`,
         });
       }
       if (worker.state !== "running") {
@@ -132,7 +132,10 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       return await showInWorker(docker, worker.id, io.env, { what });
     });
 
-  cli.command("status", "Show how each worker is, and how the last ones ended")
+  cli.command(
+    "status",
+    "Show the status of each worker and how recent ones ended",
+  )
     .option("--json", "Print it as JSON")
     .action(async (options) => {
       const status = await workersStatus(await view());
@@ -162,7 +165,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       io.answer(status, parts.join("\n\n"), options.json);
     });
 
-  cli.command("stats", "Show what each running worker uses")
+  cli.command("stats", "Show resource usage of the running workers")
     .option("--json", "Print it as JSON")
     .action(async (options) => {
       const stats = await workerStats(await view());

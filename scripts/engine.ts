@@ -10,7 +10,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
 
   cli.command(
     "start",
-    "Use the engine that answers; else install and start one (Debian, Ubuntu)",
+    "Use the running engine, or install and start one (Debian, Ubuntu)",
   ).action(() => ensureEngine(io.env, io.log));
 
   cli.command("stop", "Stop the engine, if it was started by this command")

@@ -20,11 +20,11 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
 
   cli.command(
     "",
-    "Make the directories, settings file and volumes that are missing",
+    "Create missing directories, settings and volumes",
   )
-    .option("--status", "Show what is there, change nothing")
-    .option("--clean", "Destroy what is there first, but for the backups")
-    .option("--yes", "Do not ask before that")
+    .option("--status", "Show the current state and change nothing")
+    .option("--clean", "Delete all data except backups first")
+    .option("--yes", "Do not ask before deleting")
     .option("--json", "Print home, directories and volumes as JSON")
     .action(async (options) => {
       if (options.clean && options.status) {
@@ -32,7 +32,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
           "usage",
           "--status changes nothing, --clean destroys",
           {
-            hint: "Give one of the two.",
+            hint: "Pass only one of them.",
           },
         );
       }
@@ -42,7 +42,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
         const plan = await planClean(instance);
         if (plan.directories.length + plan.volumes.length > 0) {
           for (const line of destroyed(plan)) io.log(line);
-          await io.confirm("Destroy all of this?", options.yes);
+          await io.confirm("Delete all of this?", options.yes);
           await clean(instance, plan);
         }
       }
@@ -71,7 +71,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
 
 function destroyed({ directories, volumes }: CleanPlan): string[] {
   return [
-    "This will be destroyed:",
+    "This will be deleted:",
     ...directories.map((d) => `  ${d.path}  ${megabytes(d.sizeBytes)}`),
     ...volumes.map((v) => `  volume ${v.name}  ${megabytes(v.sizeBytes)}`),
   ];

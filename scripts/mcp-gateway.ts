@@ -20,8 +20,11 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
   const cli = mcpCommand("mcp-gateway", io);
 
   cli.command("serve", "Run the gateway here, until SIGTERM")
-    .option("--tunnels", "Listen on 127.0.0.1 besides, for an engine elsewhere")
-    .option("--while-wanted", "And no longer than mcp start keeps it")
+    .option(
+      "--tunnels",
+      "Also listen on 127.0.0.1, for an engine on another machine",
+    )
+    .option("--while-wanted", "Exit once mcp stop has been called")
     .action(async ({ tunnels = false, whileWanted = false }: ServeOptions) => {
       const { env } = io;
       const home = homePaths(homeOf(env));

@@ -33,17 +33,20 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
 
   cli.command(
     "",
-    "Move the data of claudy 0.5 into volumes; go on if it was broken off",
+    "Move the data of claudy 0.5 into volumes; resumes if interrupted",
   )
-    .option("--dry-run", "Show what would be moved, and change nothing")
-    .option("--skip-backup", "Make no backup; the source stays in any case")
-    .option("--force", "Move what the volumes hold already into a backup first")
+    .option("--dry-run", "Show what would be moved and change nothing")
+    .option("--skip-backup", "Make no backup (the source is kept in any case)")
+    .option("--force", "Back up data that is already in the volumes first")
     .option("--yes", "Do not ask")
-    .option("--resume", "Go on with a migration that was broken off, or fail")
-    .option("--abort", "Take back a migration that was broken off")
+    .option(
+      "--resume",
+      "Resume an interrupted migration; fail if there is none",
+    )
+    .option("--abort", "Undo an interrupted migration")
     .option(
       "--remove-source",
-      "Remove the directories that were migrated, after a check",
+      "Delete the migrated directories after verifying the backup",
     )
     .option("--json", "Print the plan or the result as JSON")
     .action(async (options: Options) => {
@@ -81,10 +84,10 @@ async function run(
   const json = options.json ?? false;
   if (options.dryRun) return io.answer(plan, planText(plan), json);
   if (options.resume && !plan.resumes) {
-    throw new Failure("notFound", "No migration has been broken off");
+    throw new Failure("notFound", "There is no interrupted migration");
   }
   if (!json) io.log(planText(plan));
-  await io.confirm("Migrate this? The source stays.", options.yes ?? false);
+  await io.confirm("Migrate this? The source is kept.", options.yes ?? false);
   const tracking = track(io);
   const result = await migrate({
     instance,
@@ -103,7 +106,7 @@ async function run(
       `  ChromaDB: ${collections.length} collections, ${vectors} vectors`,
       `  Sessions: ${result.sessions} became known`,
       `  Backup:   ${result.backup ?? "none"}`,
-      "The directories of before are still there: migrate --remove-source",
+      "The old directories are still there. Delete them with: migrate --remove-source",
     ].join("\n"),
     json,
   );
@@ -122,7 +125,7 @@ async function abort(
   await abortMigration({ instance, track: track(io) });
   io.answer(
     { aborted: true },
-    "Taken back: all is as before",
+    "Migration undone",
     options.json ?? false,
   );
 }
@@ -135,7 +138,7 @@ async function remove(
   const directories = await planRemoval(instance);
   io.log(directories.join("\n"));
   await io.confirm(
-    "Remove these? The backup has them, and is checked first.",
+    "Delete these? The backup is verified first.",
     options.yes ?? false,
   );
   await removeSource({ instance, track: track(io) });
@@ -163,9 +166,7 @@ function planText(plan: MigrationPlan): string {
     ...(plan.occupied.length > 0
       ? [`Volumes that hold data already: ${plan.occupied.join(", ")}`]
       : []),
-    ...(plan.resumes
-      ? ["A migration was broken off: this goes on with it"]
-      : []),
+    ...(plan.resumes ? ["Resumes an interrupted migration"] : []),
   ].join("\n");
 }
 

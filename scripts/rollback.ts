@@ -34,21 +34,21 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
 
   cli.command(
     "",
-    "Bring the data back to where claudy 0.5 has it; go on if it was broken off",
+    "Move the data back to where claudy 0.5 keeps it; resumes if interrupted",
   )
     .option(
       "--backup <path>",
-      "Restore this backup in the place of today's data",
+      "Restore this backup instead of the current data",
     )
     .option("--list-backups", "List the backups")
-    .option("--verify", "With --list-backups: read them, and check every file")
-    .option("--keep-volumes", "Leave the volumes as they are")
+    .option("--verify", "With --list-backups: verify every file")
+    .option("--keep-volumes", "Keep the volumes")
     .option(
       "--replace-local",
-      "Replace directories that were never migrated, too; they are kept as a backup",
+      "Also replace directories that were never migrated; they are backed up",
     )
     .option("--yes", "Do not ask")
-    .option("--force", "As --yes")
+    .option("--force", "Same as --yes")
     .option("--json", "Print the result as JSON")
     .action(async (options: Options) => {
       const views = options.listBackups && !options.verify;
@@ -88,7 +88,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
           }`,
           `  What was replaced: ${result.kept ?? "nothing"}`,
           `  Volumes removed:   ${result.removed.join(", ") || "none"}`,
-          "Sessions open without a parent: claudy --legacy DIR",
+          "Open sessions without a parent: claudy --legacy DIR",
         ].join("\n"),
         json,
       );
@@ -108,13 +108,11 @@ function planText(plan: RollbackPlan): string {
     names.length > 0 ? [`${what}: ${names.join(", ")}`] : [];
   return [
     columns([["FROM", "TO", "FILES", "SIZE"], ...rows]),
-    ...list("Workers that are stopped", plan.workers),
+    ...list("Workers to be stopped", plan.workers),
     ...list("Replaced, and kept as a backup", plan.replaced),
-    ...list("Left as they are, for they were never migrated", plan.left),
-    ...list("Volumes that are removed in the end", plan.removed),
-    ...(plan.resumes
-      ? ["A rollback was broken off: this goes on with it"]
-      : []),
+    ...list("Not migrated, so left as they are", plan.left),
+    ...list("Volumes to be removed", plan.removed),
+    ...(plan.resumes ? ["Resumes an interrupted rollback"] : []),
   ].join("\n");
 }
 

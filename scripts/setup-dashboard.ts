@@ -20,7 +20,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
 
   cli.command(
     "setup",
-    "Set the dashboard up; whole again where a pane was lost",
+    "Set up the dashboard, or repair it",
   )
     .action(async () => {
       const instance = await open();
@@ -28,20 +28,20 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
         return io.log(await dashboardInParent(instance, "setup"));
       }
       await setUpDashboard(instance, io.log);
-      io.log("The dashboard is set up; see it: setup-dashboard attach");
+      io.log("Dashboard is ready. Attach with: setup-dashboard attach");
     });
 
-  cli.command("attach", "Show the dashboard at this terminal")
+  cli.command("attach", "Attach to the dashboard")
     .action(async () => await showDashboard(io, await open()));
 
-  cli.command("kill", "End the dashboard until it is set up again")
+  cli.command("kill", "Stop the dashboard until the next setup")
     .action(async () => {
       const instance = await open();
       if (!instance.self) {
         return io.log(await dashboardInParent(instance, "kill"));
       }
       await killDashboard(instance);
-      io.log("The dashboard has ended; again: setup-dashboard setup");
+      io.log("Dashboard stopped. Restart it with: setup-dashboard setup");
     });
 
   cli.command("serve", "Write the dashboard; run by the parent")

@@ -34,7 +34,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     "base",
   )
     .usage("[options] [project_dir] [-- command...]")
-    .option("-n, --name <name>", "Name of the worker (default: made up)")
+    .option("-n, --name <name>", "Name of the worker (default: generated)")
     .option(
       "-d, --detach",
       "Run in the background and print the id (default: attach)",
@@ -54,7 +54,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     .option("--no-limits", "No limits on memory, CPUs and processes")
     .option(
       "--env <KEY=VALUE>",
-      "Variable that docker inspect shows; repeatable",
+      "Environment variable, visible in docker inspect; repeatable",
       {
         type: [String],
       },
@@ -64,14 +64,14 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       "File /run/secrets/NAME, from FILE or the variable NAME; repeatable",
       { type: [String] },
     )
-    .option("--mount <SRC:DST[:ro]>", "Further mount; repeatable", {
+    .option("--mount <SRC:DST[:ro]>", "Additional mount; repeatable", {
       type: [String],
     })
     .option("--allow-any-path", "Mount system directories and HAL9000_HOME too")
     .option("--allow-worktree", worktreeOption)
     .option("--standalone", "A network of its own: no parent, no ChromaDB")
     .option("--cold", "With --detach: start a new worker, claim no warm one")
-    .option("--warm-only", "With --detach: claim a warm worker, or fail")
+    .option("--warm-only", "With --detach: claim a warm worker or fail")
     .option("--json", "With --detach: print id, name, project and more as JSON")
     .example("spawn-worker -d -n my-worker ~/code/app")
     .example("spawn-worker ~/code/app -- make test")
@@ -93,7 +93,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       const reason = claimed?.reason ?? "asked for";
       if (options.warmOnly) {
         throw new Failure("resources", `There is nothing to claim: ${reason}`, {
-          hint: "See pool-manager status, or leave --warm-only out.",
+          hint: "See pool-manager status, or omit --warm-only.",
         });
       }
       const { env } = io;
@@ -106,7 +106,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
         return await runAttached(instance, request, io.log);
       }
       const worker = await spawnWorker(instance, request, io.log);
-      if (options.verbose) io.log(`Spawned cold: ${reason}`);
+      if (options.verbose) io.log(`Started a cold worker: ${reason}`);
       io.answer({ ...worker, start: "cold", reason }, worker.id, options.json);
     });
 

@@ -24,7 +24,7 @@ export type Main = (argv: string[], io?: Io) => Promise<number>;
 /** A command line with the options that every command has. */
 export function command(name: string): CAC {
   const cli = cac(name);
-  cli.option("--verbose", "Show what lies behind an error");
+  cli.option("--verbose", "Show the stack trace of an error");
   cli.help((sections) =>
     sections.flatMap(({ title, body }) => {
       const named = cli.commands.some((known) => known.name !== "");

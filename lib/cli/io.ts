@@ -105,8 +105,8 @@ export class Io {
     if (!this.isInteractive) {
       throw new Failure(
         "unsafe",
-        `Refused, for nobody can be asked: ${question}`,
-        { hint: "Say --yes." },
+        `Not a terminal, so cannot ask: ${question}`,
+        { hint: "Pass --yes to confirm." },
       );
     }
     if (!await this.isConfirmed(question)) throw nothingDone();
@@ -152,5 +152,5 @@ export class Io {
 }
 
 function nothingDone(): Failure {
-  return new Failure("unsafe", "Nothing was done");
+  return new Failure("unsafe", "Cancelled");
 }

@@ -81,7 +81,7 @@ export function refuseEmpty(argv: readonly string[]): void {
   const words = end === -1 ? argv : argv.slice(0, end);
   if (!words.includes("")) return;
   throw new Failure("usage", "An argument is empty", {
-    hint: "Leave it out, or give it a value.",
+    hint: "Leave it out or pass a value.",
   });
 }
 

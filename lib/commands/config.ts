@@ -18,7 +18,7 @@ export function configCommand(io: Io): CAC {
   const cli = command("claudy config");
   const jsonOption = ["--json", "Print it as JSON"] as const;
 
-  cli.command("show", "Show each setting with its place")
+  cli.command("show", "Show each setting and where it comes from")
     .option(...jsonOption)
     .action(({ json }: Options) => {
       const settings = explainSettings(io.env, { warn: io.log });
@@ -36,12 +36,12 @@ export function configCommand(io: Io): CAC {
 
   cli.command(
     "check",
-    "Say what is wrong in the settings; 2 where something is",
+    "Check the settings; exit code 2 if something is wrong",
   )
     .option(...jsonOption)
     .action(({ json }: Options) => {
       const faults = settingFaults(io.env);
-      io.answer(faults, faults.join("\n") || "No fault", json);
+      io.answer(faults, faults.join("\n") || "No errors", json);
       return faults.length === 0 ? 0 : 2;
     });
 

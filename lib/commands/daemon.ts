@@ -29,7 +29,7 @@ interface DaemonOptions extends LogOptions {
 
 const publishOption: Parameters<Command["option"]> = [
   "--publish <HOST:CONTAINER>",
-  "A port of the workers, on 127.0.0.1; repeatable",
+  "Publish a worker port on 127.0.0.1; repeatable",
   { type: [String] },
 ];
 
@@ -38,9 +38,9 @@ export function daemonCommand(io: Io): CAC {
   const open = () => openInstance(io.env, io.log);
   const view = () => viewInstance(io.env, io.log);
 
-  cli.command("start", "Start the parent, and what it needs")
+  cli.command("start", "Start the parent and its services")
     .option(...publishOption)
-    .option("--yes", "Accepted; nothing is asked")
+    .option("--yes", "No effect (never asks)")
     .option("--json", "Print the status as JSON")
     .example("claudy daemon start --publish 3000:3000")
     .action(async (options: DaemonOptions) => {
@@ -50,7 +50,7 @@ export function daemonCommand(io: Io): CAC {
       await showStatus(io, instance, options);
     });
 
-  cli.command("stop", "Stop the parent; workers go on")
+  cli.command("stop", "Stop the parent; workers keep running")
     .option("--yes", "Do not ask while workers run")
     .option("--json", "Print the status as JSON")
     .action(async (options: DaemonOptions) => {
@@ -71,9 +71,9 @@ export function daemonCommand(io: Io): CAC {
       if (options.json) await showStatus(io, instance, options);
     });
 
-  cli.command("restart", "Stop the parent and start it again")
+  cli.command("restart", "Restart the parent")
     .option(...publishOption)
-    .option("--yes", "Accepted; nothing is asked")
+    .option("--yes", "No effect (never asks)")
     .option("--json", "Print the status as JSON")
     .action(async (options: DaemonOptions) => {
       const ports = listOf(options.publish).map(parsePublished);
@@ -83,15 +83,15 @@ export function daemonCommand(io: Io): CAC {
       await showStatus(io, instance, options);
     });
 
-  cli.command("status", "Show how the parent is")
+  cli.command("status", "Show the status of the parent")
     .option("--json", "Print it as JSON")
     .action(async (options: DaemonOptions) =>
       await showStatus(io, await view(), options)
     );
 
   cli.command("logs", "Print the log of the parent")
-    .option("-f, --follow", "Go on as the log grows")
-    .option("--tail <n>", "Begin so many lines before the end (default: all)")
+    .option("-f, --follow", "Follow log output")
+    .option("--tail <n>", "Number of lines to show from the end (default: all)")
     .action(async (options: DaemonOptions) => {
       const { docker, names } = await view();
       const parent = await findContainer(docker, names.parent);

@@ -14,9 +14,9 @@ import { refuseWithoutTerminal } from "../cli/options.ts";
 
 export function dashboardCommand(io: Io): CAC {
   const cli = command("claudy dashboard");
-  cli.command("", "Show workers, their use and a prompt, in tmux")
+  cli.command("", "Show workers and their resource usage in tmux")
     .action(async () => {
-      refuseWithoutTerminal(io, "Run it at one.");
+      refuseWithoutTerminal(io, "Run it in a terminal.");
       return await showDashboard(io, await openInstance(io.env, io.log));
     });
   return cli;
@@ -27,7 +27,7 @@ export async function showDashboard(
   io: Io,
   instance: Instance,
 ): Promise<number> {
-  refuseWithoutTerminal(io, "Run it at one.");
+  refuseWithoutTerminal(io, "Run it in a terminal.");
   if (instance.self) return await runHere(showCommand);
   const parent = await runningParent(instance);
   await dashboardInParent(instance, "setup");

@@ -13,7 +13,7 @@ const signs = { ok: "ok", warn: "warn", fail: "FAIL" } as const;
 
 export function doctorCommand(io: Io): CAC {
   const cli = command("claudy doctor");
-  cli.command("", "Say what is well and what is not, and what mends it")
+  cli.command("", "Check the installation and suggest fixes")
     .option("--json", "Print it as JSON")
     .action((options: { json?: boolean }) => examineAll(io, options));
   return cli;

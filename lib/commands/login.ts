@@ -41,7 +41,7 @@ interface LoginOptions {
 export function refuseKeyAsArgument(given: unknown): void {
   if (given === undefined) return;
   throw new Failure("usage", "--api-key is refused: ps and history show it", {
-    hint: "Give it at the prompt or on stdin: claudy login --key",
+    hint: "Enter it at the prompt or pipe it in: claudy login --key",
   });
 }
 
@@ -61,7 +61,7 @@ async function login(
     ? "API key"
     : "Token, as claude setup-token prints it";
   keepCredential(instance, kind, await io.askHidden(question));
-  io.log(`The ${kind} is kept for all sessions, from their next start on`);
+  io.log(`The ${kind} is saved. Sessions use it from their next start.`);
   return undefined;
 }
 
@@ -69,10 +69,10 @@ async function login(
 export async function setUp(io: Io): Promise<number | undefined> {
   if (!io.isInteractive) {
     throw new Failure("usage", "Cannot ask: stdin is no terminal", {
-      hint: "Keep a key or token: claudy login --key <FILE",
+      hint: "Save a key or token: claudy login --key <FILE",
     });
   }
-  const chosen = await io.choose("What are sessions to sign in with?", [
+  const chosen = await io.choose("How should sessions sign in?", [
     "an API key of the Anthropic Console",
     "a long-lived token, from claude setup-token",
     "a login of a Claude subscription, made now",
@@ -83,7 +83,7 @@ export async function setUp(io: Io): Promise<number | undefined> {
 /** In a container of its own, whose Claude home is the instance's login. */
 async function loginWithCli(io: Io): Promise<number> {
   const instance = await openInstance(io.env, io.log);
-  refuseWithoutTerminal(io, "Or keep a key or token: claudy login --key <FILE");
+  refuseWithoutTerminal(io, "Or save a key or token: claudy login --key <FILE");
   ensureHome(instance);
   const { home, hostHome, owner, settings } = instance;
   ensureDirectory(home.login, 0o700, owner);
@@ -107,11 +107,11 @@ async function loginWithCli(io: Io): Promise<number> {
     "login",
   ]);
   if (code === 0 && isLoggedIn(home)) {
-    io.log("Logged in: sessions use it from their next start on");
+    io.log("Logged in. Sessions use it from their next start.");
     return 0;
   }
-  throw new Failure("failed", "The CLI has not logged in", {
-    hint: "Try again, or keep a key: claudy login --key",
+  throw new Failure("failed", "The login was not completed", {
+    hint: "Try again, or save a key: claudy login --key",
   });
 }
 
@@ -119,11 +119,11 @@ export function loginCommand(io: Io): CAC {
   const cli = command("claudy login");
   cli.command(
     "",
-    "Keep what all sessions sign in with (default: the CLI's login)",
+    "Save the credentials of all sessions (default: log in with the CLI)",
   )
-    .option("--key", "An API key, asked for or from stdin")
-    .option("--token", "A token of claude setup-token, likewise")
-    .option("--api-key <key>", "Refused: ps and history would show it")
+    .option("--key", "Save an API key (prompt or stdin)")
+    .option("--token", "Save a token of claude setup-token (prompt or stdin)")
+    .option("--api-key <key>", "Rejected: ps and shell history would show it")
     .example("claudy login --key <key.txt")
     .action((options: LoginOptions) => login(io, options));
   return cli;
@@ -131,14 +131,14 @@ export function loginCommand(io: Io): CAC {
 
 export function logoutCommand(io: Io): CAC {
   const cli = command("claudy logout");
-  cli.command("", "Remove keys, tokens and the login that are kept")
+  cli.command("", "Delete the saved credentials")
     .option("--yes", "Do not ask")
     .action(async ({ yes }: { yes?: boolean }) => {
       const instance = await openKept(io);
-      await io.confirm("Remove what sessions sign in with?", yes);
+      await io.confirm("Delete the saved credentials?", yes);
       forgetCredentials(instance);
       io.log(
-        "Logged out; sessions that run keep what they have until they end",
+        "Logged out. Running sessions keep their credentials until they stop.",
       );
     });
   return cli;
@@ -147,8 +147,8 @@ export function logoutCommand(io: Io): CAC {
 export function secretCommand(io: Io): CAC {
   const cli = command("claudy secret");
 
-  cli.command("set <name>", "Keep a secret, asked for or from stdin")
-    .option("--env", "As a variable of Claude and what it starts, too")
+  cli.command("set <name>", "Save a secret (prompt or stdin)")
+    .option("--env", "Also set it as an environment variable of Claude")
     .example("claudy secret set GITHUB_TOKEN --env <token.txt")
     .action(async (given: unknown, options: { env?: boolean }) => {
       const name = String(given);
@@ -156,10 +156,10 @@ export function secretCommand(io: Io): CAC {
       const value = await io.askHidden(`Value of ${name}`);
       if (value === "") throw new Failure("usage", "The value is empty");
       setSecret(instance, { name, variable: options.env ?? false }, value);
-      io.log(`${name} is kept for all sessions, from their next start on`);
+      io.log(`${name} is saved. Sessions use it from their next start.`);
     });
 
-  cli.command("list", "List the names of what is kept")
+  cli.command("list", "List the names of the secrets")
     .option("--json", "Print them as JSON")
     .action(async ({ json }: { json?: boolean }) => {
       const secrets = listSecrets(await openKept(io));

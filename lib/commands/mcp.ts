@@ -31,7 +31,7 @@ interface Options extends AddOptions, LogOptions {
   json?: boolean;
 }
 
-const nextStart = "Sessions have what changed from their next start on";
+const nextStart = "Sessions see the change from their next start";
 
 /** The MCP servers of the host, for claudy mcp and mcp-gateway. */
 export function mcpCommand(name: string, io: Io): CAC {
@@ -62,7 +62,7 @@ export function mcpCommand(name: string, io: Io): CAC {
     await show(io, instance, options);
   };
 
-  cli.command("start", "Start the gateway, and the servers that are configured")
+  cli.command("start", "Start the gateway and the configured servers")
     .option(...jsonOption)
     .action(async (options: Options) => await start(await open(), options));
 
@@ -70,10 +70,12 @@ export function mcpCommand(name: string, io: Io): CAC {
     .option(...jsonOption)
     .action(async () => {
       const stopped = await stopGateway(await open());
-      io.log(stopped ? "MCP gateway stopped" : "The MCP gateway does not run");
+      io.log(
+        stopped ? "MCP gateway stopped" : "The MCP gateway is not running",
+      );
     });
 
-  cli.command("restart", "Stop the gateway and start it again")
+  cli.command("restart", "Restart the gateway")
     .option(...jsonOption)
     .action(async (options: Options) => {
       const instance = await open();
@@ -82,12 +84,12 @@ export function mcpCommand(name: string, io: Io): CAC {
       await start(instance, options);
     });
 
-  cli.command("status", "Show how the servers are")
+  cli.command("status", "Show the status of the servers")
     .option(...jsonOption)
     .action(async (options: Options) => show(io, await view(), options));
 
   cli.command("logs [server]", "Print the log of the gateway, or of a server")
-    .option("--tail <n>", "Begin so many lines before the end (default: all)")
+    .option("--tail <n>", "Number of lines to show from the end (default: all)")
     .action(async (given: unknown, options: Options) => {
       const instance = await view();
       const server = given === undefined ? "gateway" : String(given);
@@ -97,7 +99,7 @@ export function mcpCommand(name: string, io: Io): CAC {
       io.answer(null, lastLines(text, options));
     });
 
-  cli.command("list", "List what is configured")
+  cli.command("list", "List the configured servers")
     .option(...jsonOption)
     .action(async ({ json }: Options) => {
       const servers = [...serversOf(await view())].map(([name, server]) => ({
@@ -119,27 +121,36 @@ export function mcpCommand(name: string, io: Io): CAC {
       io.answer(servers, text, json);
     });
 
-  cli.command("add [server]", "Add a server, or those of the host's Claude")
+  cli.command(
+    "add [server]",
+    "Add a server, or import those of the host's Claude",
+  )
     .usage("add [server] [-- program arguments...]")
-    .option("--port <n>", "On 127.0.0.1 of the workers (default: a free one)")
+    .option(
+      "--port <n>",
+      "Port on 127.0.0.1 of the workers (default: a free one)",
+    )
     .option(
       "--isolation <how>",
-      "session, a process for each client, or shared (default: session)",
+      "session (one process per client) or shared (default: session)",
     )
     .option(
       "--idle-timeout <seconds>",
-      "Before a silent client is forgotten (default: 300)",
+      "Idle seconds before a client is dropped (default: 300)",
     )
     .option(
       "--env <KEY[=VALUE]>",
-      "Variable of its process, KEY alone as it is set here; repeatable",
+      "Environment variable; KEY alone takes its current value; repeatable",
       { type: [String] },
     )
-    .option("--url <url>", "A server that listens on the host already")
-    .option("--header <NAME: VALUE>", "Sent to that; repeatable", {
+    .option("--url <url>", "URL of a server that already runs on the host")
+    .option("--header <NAME: VALUE>", "Header to send to --url; repeatable", {
       type: [String],
     })
-    .option("--from-claude", "Those of the host's Claude configuration")
+    .option(
+      "--from-claude",
+      "Import the servers of the host's Claude configuration",
+    )
     .option(...jsonOption)
     .example(`${name} add notes -- npx -y notes-server`)
     .action(async (given: unknown, options: Options) => {
@@ -172,7 +183,7 @@ export function mcpCommand(name: string, io: Io): CAC {
           : `Added: ${added.join(", ") || "nothing"}`,
         options.json,
       );
-      io.log(status ? nextStart : "They start with claudy mcp start");
+      io.log(status ? nextStart : "Start them with: claudy mcp start");
     });
 
   cli.command("remove [server]", "Remove a server, after asking")
@@ -192,7 +203,10 @@ export function mcpCommand(name: string, io: Io): CAC {
       io.answer({ removed: name }, `Removed: ${name}`, json);
     });
 
-  cli.command("doctor", "Say whether each server answers; 1 where one does not")
+  cli.command(
+    "doctor",
+    "Check that each server answers; exit code 1 if one does not",
+  )
     .option(...jsonOption)
     .action(async ({ json }: Options) => {
       const checks = await checkMcp(await view());
@@ -243,7 +257,7 @@ function serversOf({ home, settings }: Instance) {
 
 function wanted(name: unknown): string {
   if (name !== undefined) return String(name);
-  throw new Failure("usage", "The name of a server is wanted");
+  throw new Failure("usage", "Missing server name");
 }
 
 function findServer(instance: Instance, name: string): ServerConfig {
@@ -263,7 +277,7 @@ async function show(
   const status = await askGateway(instance.home, "status");
   io.answer(
     status ?? { pid: null, tunnels: null, servers: [] },
-    status ? statusText(status.servers) : "The MCP gateway does not run",
+    status ? statusText(status.servers) : "The MCP gateway is not running",
     json,
   );
 }

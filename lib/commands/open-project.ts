@@ -55,7 +55,9 @@ export async function openProject(
   if (options.json && !options.detach) {
     throw new Failure("usage", "--json needs --detach");
   }
-  if (!options.detach) refuseWithoutTerminal(io, "Start it with --detach.");
+  if (!options.detach) {
+    refuseWithoutTerminal(io, "Pass --detach to start it in the background.");
+  }
   if (options.legacy) {
     io.log(
       "warning: --legacy is deprecated: the container has no ChromaDB and " +
@@ -96,7 +98,7 @@ export async function openProject(
     { name: worker, id },
     options.shell ? { what: "shell" } : { what: "session", ...ready },
   );
-  if (code === 0) io.log(`Again: claudy attach ${session}`);
+  if (code === 0) io.log(`Reattach with: claudy attach ${session}`);
   return code;
 }
 

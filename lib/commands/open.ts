@@ -19,22 +19,28 @@ export function openCommand(io: Io, names: string[]): CAC {
     "as its files say",
   ))
     .usage("[options] [directory] [-- arguments of claude...]")
-    .option("-n, --name <name>", "One of several sessions of the project")
-    .option("-d, --detach", "Start it and do not attach to it")
+    .option(
+      "-n, --name <name>",
+      "Name of the session, if the project has several",
+    )
+    .option("-d, --detach", "Start it without attaching")
     .option("-s, --shell", "Attach to a shell in its worker")
-    .option("--new", "Begin a new conversation")
-    .option("--via-parent", "Accepted; it is what is done")
+    .option("--new", "Start a new conversation")
+    .option("--via-parent", "No effect (this is the default)")
     .option("--legacy", "One container without a parent; deprecated")
     .option(
       "--claude-home <dir>",
-      "Claude settings that a new session inherits (default: CLAUDE_HOME, else ~/.claude)",
+      "Claude settings for a new session to inherit (default: CLAUDE_HOME or ~/.claude)",
     )
-    .option("--inherit-hooks", "Hooks too, which run in the worker then")
-    .option("--ssh-agent", "Let the session use the keys of your ssh-agent")
-    .option("--setup", "Choose what sessions sign in with")
-    .option("--api-key <key>", "Refused: ps and history would show it")
-    .option("--verify", "As doctor")
-    .option("--diagnose", "As doctor")
+    .option(
+      "--inherit-hooks",
+      "Also inherit hooks, which then run in the worker",
+    )
+    .option("--ssh-agent", "Give the session access to your ssh-agent")
+    .option("--setup", "Choose how sessions sign in")
+    .option("--api-key <key>", "Rejected: ps and shell history would show it")
+    .option("--verify", "Same as claudy doctor")
+    .option("--diagnose", "Same as claudy doctor")
     .option("--allow-any-path", "Mount system directories and HAL9000_HOME too")
     .option(...trustOption)
     .option("--allow-worktree", worktreeOption)

@@ -35,7 +35,7 @@ export function pluginCommand(io: Io): CAC {
   const cli = command("claudy plugin");
   cli.command(
     "[...words]",
-    "The CLI's plugin command, for what all sessions share",
+    "Run the CLI's plugin command for all sessions",
   )
     .allowUnknownOptions()
     .example("claudy plugin marketplace add https://github.com/owner/plugins")

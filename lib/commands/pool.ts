@@ -52,16 +52,16 @@ export function poolCommand(name: string, io: Io): CAC {
   const jsonOption = ["--json", "Print the result as JSON"] as const;
   const ask = (op: PoolRequest) => askStarting(local(io), op);
 
-  cli.command("start", "Keep warm workers from now on, or change how many")
-    .option("--min-warm <n>", "Workers that are always ready (default: 2)")
-    .option("--max-warm <n>", "Workers at most (default: 5)")
+  cli.command("start", "Start the pool, or change its size")
+    .option("--min-warm <n>", "Minimum number of warm workers (default: 2)")
+    .option("--max-warm <n>", "Maximum number of warm workers (default: 5)")
     .option(
       "--idle-timeout <seconds>",
-      "Before one above the minimum goes (default: 300)",
+      "Idle seconds before an extra worker is removed (default: 300)",
     )
     .option(
       "--check-interval <seconds>",
-      "Between two looks at the pool (default: 30)",
+      "Seconds between checks of the pool (default: 30)",
     )
     .option(...jsonOption)
     .action(async (options: Options) =>
@@ -70,7 +70,7 @@ export function poolCommand(name: string, io: Io): CAC {
 
   cli.command(
     "stop",
-    "Remove the warm workers and keep none; claimed ones stay",
+    "Stop the pool and remove its warm workers; claimed ones keep running",
   )
     .option(...jsonOption)
     .action(async ({ json }: Options) => {
@@ -89,7 +89,7 @@ export function poolCommand(name: string, io: Io): CAC {
     .option(...jsonOption)
     .action(async (options: Options) => show(io, await statusOf(io), options));
 
-  cli.command("scale <n>", "Keep so many warm workers")
+  cli.command("scale <n>", "Set the number of warm workers")
     .option(...jsonOption)
     .action(async (given: unknown, { json }: Options) => {
       const warm = wholeNumber("The number of workers", given) ?? 0;
@@ -106,10 +106,10 @@ export function poolCommand(name: string, io: Io): CAC {
 
   for (
     const [op, meaning] of [
-      ["cleanup", "Remove warm workers above the minimum, and dead ones"],
+      ["cleanup", "Remove dead warm workers and those above the minimum"],
       [
         "drain",
-        "Remove all warm workers; none is made before start, scale or warm",
+        "Remove all warm workers and make none until start, scale or warm",
       ],
     ] as const
   ) {
@@ -121,7 +121,7 @@ export function poolCommand(name: string, io: Io): CAC {
       });
   }
 
-  cli.command("warm", "Fill the pool to its minimum now, and wait for it")
+  cli.command("warm", "Fill the pool to its minimum and wait")
     .option(...jsonOption)
     .action(async (options: Options) =>
       show(io, await ask({ op: "warm" }) as PoolStatus, options)
@@ -129,9 +129,9 @@ export function poolCommand(name: string, io: Io): CAC {
 
   cli.command(
     "claim [project_dir]",
-    "Claim a warm worker for a project; print its name",
+    "Claim a warm worker for a project and print its name",
   )
-    .option("-n, --name <name>", "Name of the worker (default: made up)")
+    .option("-n, --name <name>", "Name of the worker (default: generated)")
     .option(...jsonOption)
     .action((directory: unknown, options: Options) =>
       claimOne(io, String(directory ?? "."), options)
@@ -235,7 +235,7 @@ async function claimOne(
       "resources",
       `There is nothing to claim: ${reply.reason}`,
       {
-        hint: "See pool-manager status; spawn-worker spawns a cold one.",
+        hint: "See pool-manager status. spawn-worker starts a cold worker.",
       },
     );
   }

@@ -21,7 +21,7 @@ interface Options {
 export function portsCommand(io: Io): CAC {
   const cli = command("claudy ports");
 
-  cli.command("list", "Show who listens where (default)").alias("!")
+  cli.command("list", "List listening ports (default)").alias("!")
     .option("--json", "Print it as JSON")
     .action(async ({ json }: Options) => {
       const instance = await viewInstance(io.env, io.log);
@@ -57,7 +57,7 @@ export function portsCommand(io: Io): CAC {
   cli.command("open <port> [host_port]", "Open a port of a worker on this host")
     .option(
       "--allow-other",
-      "Do not look who listens (default: refuse another session, and who is unknown)",
+      "Do not check which process listens (default: refuse other sessions and unknown processes)",
     )
     .example("claudy ports open 3000")
     .action((port: unknown, hostPort: unknown, options: Options) =>
@@ -109,7 +109,7 @@ export function refuseOther(there: Listener[]): void {
     throw new Failure(
       "unsafe",
       `Who listens at ${hidden.port} cannot be told`,
-      { hint: "Pass --allow-other to open it all the same." },
+      { hint: "Pass --allow-other to open it anyway." },
     );
   }
   const other = there.find(({ reservedFor }) => reservedFor !== null);
@@ -121,7 +121,7 @@ export function refuseOther(there: Listener[]): void {
         ? "a process of no session"
         : `"${other.container}"`
     } listens there`,
-    { hint: "See claudy ports. Pass --allow-other to open it all the same." },
+    { hint: "See claudy ports. Pass --allow-other to open it anyway." },
   );
 }
 

@@ -13,7 +13,7 @@ import type { Io } from "../cli/io.ts";
 export function profileCommand(io: Io): CAC {
   const cli = command("claudy profile");
 
-  cli.command("list", "List the profiles that there are")
+  cli.command("list", "List the profiles")
     .option("--json", "Print them as JSON")
     .action(async ({ json }: { json?: boolean }) => {
       const profiles = await listProfiles(await viewInstance(io.env, io.log));

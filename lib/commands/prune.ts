@@ -32,15 +32,15 @@ export function pruneCommand(io: Io): CAC {
   )
     .option(
       "--older-than <days>",
-      "Days since they were last changed (default: 30)",
+      "Minimum age in days (default: 30)",
     )
     .option(
       "--sessions",
-      "Sessions too that were not opened for so long, with their conversations",
+      "Also remove sessions that old, with their conversations",
     )
     .option(
       "--all-instances",
-      "Images too of instances without containers and volumes",
+      "Also remove images of instances without containers and volumes",
     )
     .option("--dry-run", "Only show them")
     .option("--yes", "Do not ask")
@@ -73,7 +73,7 @@ export function pruneCommand(io: Io): CAC {
 }
 
 function textOf(found: Leftover[]): string {
-  if (found.length === 0) return "Nothing is that old";
+  if (found.length === 0) return "Nothing to remove";
   const rows = found.map(({ kind, name, sizeBytes }) => [
     kind,
     megabytes(sizeBytes),

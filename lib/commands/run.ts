@@ -56,16 +56,16 @@ export function runCommand(io: Io): CAC {
   addMcpChoice(addProfileOptions(
     cli.command(
       "<prompt>",
-      "Ask Claude once in a worker of its own; print the answer",
+      "Run one prompt in a new worker and print the answer",
     ),
     "as the project's files say",
   ))
-    .option("-p", "Accepted; it is what is done")
+    .option("-p", "No effect (this is the default)")
     .option("-C, --project <dir>", "The project (default: here)")
     .option(...trustOption)
     .option("--allow-worktree", worktreeOption)
     .option("--yes", "Start the daemon without asking")
-    .option("--json", "Print the CLI's JSON")
+    .option("--json", "Print the answer as JSON")
     .example('claudy run -p "explain this project"')
     .action((prompt: unknown, options: RunOptions) =>
       runPrompt(io, String(prompt), options)

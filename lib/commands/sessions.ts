@@ -41,7 +41,7 @@ export function sessionsCommand(io: Io): CAC {
   const cli = command("claudy sessions");
 
   cli.command("list", "List the sessions (default)").alias("!")
-    .option("--waiting", "Those alone that wait for you")
+    .option("--waiting", "Only sessions waiting for input")
     .option("--json", "Print them as JSON")
     .action(async ({ waiting, json }: Options) => {
       const instance = await view(io);
@@ -82,12 +82,15 @@ export function sessionsCommand(io: Io): CAC {
       io.answer({ removed }, removed, json);
     });
 
-  cli.command("sync [name]", "Bring the host's Claude settings in again")
+  cli.command(
+    "sync [name]",
+    "Copy the host's Claude settings into a stopped session again",
+  )
     .option(
       "--claude-home <dir>",
-      "From there (default: CLAUDE_HOME, else ~/.claude)",
+      "Directory to copy from (default: CLAUDE_HOME or ~/.claude)",
     )
-    .option("--inherit-hooks", "Hooks too")
+    .option("--inherit-hooks", "Also inherit hooks")
     .option("--json", "Print what was done as JSON")
     .action((name: unknown, options: Options) => sync(io, name, options));
 
@@ -100,9 +103,13 @@ async function sync(io: Io, name: unknown, options: Options): Promise<void> {
   const record = findSession(instance, wanted, io.log);
   const request = inheritRequest(instance, io.env, options);
   if (!request) {
-    throw new Failure("usage", "The host's Claude settings are out of sight", {
-      hint: "Run it on the host.",
-    });
+    throw new Failure(
+      "usage",
+      "Cannot read the host's Claude settings from here",
+      {
+        hint: "Run it on the host.",
+      },
+    );
   }
   const result = await syncSession(instance, record, request, io.log);
   const text = [
@@ -111,7 +118,7 @@ async function sync(io: Io, name: unknown, options: Options): Promise<void> {
     ...result.kept.map((file) => `kept as the session changed it: ${file}`),
     ...result.left.map((what) => `not inherited: ${what}`),
   ].join("\n");
-  io.answer(result, text || "Nothing has changed", options.json);
+  io.answer(result, text || "No changes", options.json);
 }
 
 /** What a person has to know besides the state, null for nothing. */
@@ -140,7 +147,7 @@ function row(session: SessionState): string[] {
 export function attachCommand(io: Io): CAC {
   const cli = command("claudy attach");
   cli.command("[name]", "Attach to a session (default: the one here)")
-    .option("-s, --shell", "To a shell in its worker")
+    .option("-s, --shell", "Open a shell in its worker")
     .action(async (name: unknown, options: Options) => {
       const instance = await open(io);
       const session = await nameOr(io, instance, name);
@@ -148,15 +155,15 @@ export function attachCommand(io: Io): CAC {
         .find((worker) => worker.session === session);
       if (found?.state === "paused") {
         throw new Failure("busy", `The worker of "${session}" is paused`, {
-          hint: `Let it go on: docker unpause ${found.name}`,
+          hint: `Resume it: docker unpause ${found.name}`,
         });
       }
       if (found?.state !== "running") {
         throw new Failure("notFound", `Session "${session}" is not running`, {
-          hint: "Open it in its project: claudy",
+          hint: "Start it in its project: claudy",
         });
       }
-      refuseWithoutTerminal(io, "Run it at one.");
+      refuseWithoutTerminal(io, "Run it in a terminal.");
       const what = options.shell ? "shell" : "session";
       return await showSession(io, instance, found, { what });
     });
@@ -165,7 +172,7 @@ export function attachCommand(io: Io): CAC {
 
 export function stopCommand(io: Io): CAC {
   const cli = command("claudy stop");
-  cli.command("[name]", "Stop a session; its conversation stays")
+  cli.command("[name]", "Stop a session and keep its conversation")
     .option("--json", "Print the session as JSON")
     .action(async (name: unknown, { json }: Options) => {
       const instance = await open(io);
@@ -179,9 +186,9 @@ export function stopCommand(io: Io): CAC {
 
 export function logsCommand(io: Io): CAC {
   const cli = command("claudy logs");
-  cli.command("[name]", "Print what a session's worker has logged")
-    .option("-f, --follow", "Go on as the log grows")
-    .option("--tail <n>", "Begin so many lines before the end (default: all)")
+  cli.command("[name]", "Print the log of a session's worker")
+    .option("-f, --follow", "Follow log output")
+    .option("--tail <n>", "Number of lines to show from the end (default: all)")
     .action((name: unknown, options: Options) => printLogs(io, name, options));
   return cli;
 }
@@ -218,7 +225,7 @@ async function printLogs(
   const log = newest([home.log(session), home.log(names.session(session))]);
   const text = await readFile(log, "utf8").catch(() => {
     throw new Failure("notFound", `Session "${session}" has no log`, {
-      hint: "Its conversation is another matter: open it with claudy.",
+      hint: "To see its conversation, open it with claudy.",
     });
   });
   io.answer(null, lastLines(text, options));

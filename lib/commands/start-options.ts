@@ -10,7 +10,7 @@ export const worktreeOption =
 
 export const trustOption = [
   "--trust-project",
-  "Approve the project's .claude, .mcp.json and git filters as they are now",
+  "Approve the project's current .claude, .mcp.json and git filters",
 ] as const;
 
 export interface ProfileOptions {
@@ -29,7 +29,7 @@ export function addProfileOptions(
       "base, python, node, java, one of your own, or auto: as the project's " +
         `files say (default: ${otherwise})`,
     )
-    .option("--no-build", "The plain worker where the profile is not built");
+    .option("--no-build", "Use the plain worker if the profile is not built");
 }
 
 export function profileWish({ profile, build }: ProfileOptions): ProfileWish {
@@ -48,7 +48,7 @@ export function addMcpChoice(command: Command): Command {
   return command
     .option(
       "--mcp [names]",
-      "Only these of the host's MCP servers, commas between; or all",
+      "Only these MCP servers of the host, separated by commas; or all",
     )
     .option("--no-mcp", "None of the host's MCP servers");
 }

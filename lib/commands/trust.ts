@@ -14,14 +14,14 @@ export function approveConfig(io: Io, trusted = false, detached = false) {
       io.stderr.write(
         `Git may run programs of this project: ${config.fault}\n`,
       );
-      return await io.isConfirmed("Start Claude all the same?");
+      return await io.isConfirmed("Start Claude anyway?");
     }
     io.stderr.write(
       `This project configures Claude:\n${
         shortened(config).map((line) => `  ${line}\n`).join("")
       }`,
     );
-    return await io.isConfirmed("Let it take effect?");
+    return await io.isConfirmed("Approve it?");
   };
 }
 

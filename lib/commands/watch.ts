@@ -17,8 +17,8 @@ import type { Io } from "../cli/io.ts";
 
 export function watchCommand(io: Io): CAC {
   const cli = command("claudy watch");
-  cli.command("", "Print what sessions do, as they begin to work or wait")
-    .option("--json", "Print a JSON object a line")
+  cli.command("", "Print state changes of sessions as they happen")
+    .option("--json", "Print one JSON object per line")
     .example(
       "HAL9000_NOTIFY_COMMAND='notify-send \"$HAL9000_SESSION\"' claudy watch",
     )

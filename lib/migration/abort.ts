@@ -19,7 +19,7 @@ export function abortable(
 ): Journal {
   const journal = readJournalOf(instance, "migrate");
   if (!journal) {
-    throw new Failure("notFound", "No migration has been broken off");
+    throw new Failure("notFound", "There is no interrupted migration");
   }
   if (!journal.hasBegun("start")) return journal;
   throw new Failure("unsafe", "The daemon runs on the new data already", {

@@ -28,9 +28,9 @@ export interface RollbackPlan {
   /** What comes back, and from where. */
   parts: (Measured & { from: string })[];
   backup: Backup | null;
-  /** Workers that are stopped for it. */
+  /** Workers to be stopped for it. */
   workers: string[];
-  /** Volumes that are removed in the end. */
+  /** Volumes to be removed. */
   removed: string[];
   /** Local directories that are there, and are kept. */
   replaced: string[];

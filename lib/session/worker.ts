@@ -83,7 +83,7 @@ export async function workerOf(
   }
   if (found?.state === "paused") {
     throw new Failure("busy", `The worker of "${session}" is paused`, {
-      hint: `Let it go on: docker unpause ${found.name}`,
+      hint: `Resume it: docker unpause ${found.name}`,
     });
   }
   if (found) await retireWorker(instance, found, log);

@@ -59,7 +59,7 @@ export async function runAttached(
     return code;
   }
   if (present?.State.Running) {
-    log(`Detached; again: coordinator attach ${worker.name}`);
+    log(`Detached. Reattach with: coordinator attach ${worker.name}`);
   } else if (!request.keep) {
     await retireWorker(instance, worker, log);
   }

@@ -113,7 +113,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   # Ctrl-C leaves, and so does the end of input.
   for key in C-c C-d; do
     tmux -L "$screen" send-keys "$key"
-    wait_for 5 shows "Nothing was done"
+    wait_for 5 shows "Cancelled"
     tmux -L "$screen" respawn-pane -k "$claudy --setup; sleep 30"
     wait_for 10 shows "1 to 3"
   done
@@ -205,7 +205,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   [ -e "$HAL9000_HOME/logs/new.log" ]
   rm -r "$HAL9000_HOME/backups/two"
   run -0 "$claudy" prune "${old[@]}"
-  [[ $output == *"Nothing is that old"* ]]
+  [[ $output == *"Nothing to remove"* ]]
   run -2 "$claudy" prune --older-than x
 }
 

@@ -138,7 +138,7 @@ exchange() {
     printf '%s\n' "$1" | timeout 60 script -qec "$claudy --detach '$top/tree'" /dev/null
   }
   run at_terminal n
-  [[ $output == *"Mount its repository $top/main/.git too, writable? [y/N]"*"Nothing was done"* ]]
+  [[ $output == *"Mount its repository $top/main/.git too, writable? [y/N]"*"Cancelled"* ]]
   run -0 at_terminal y
   session=$(tail -1 <<<"$output" | tr -d '\r')
   in_worker "$session" 'git status'

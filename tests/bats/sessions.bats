@@ -147,7 +147,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   wait_for 10 shows "echo: hello there"
   # The session's own prefix; ours has another key to send it.
   tmux -L "$screen" send-keys C-b d
-  wait_for 10 shows "Again: claudy attach"
+  wait_for 10 shows "Reattach with: claudy attach"
   tmux -L "$screen" send-keys "cd '$project'; '$claudy' attach --shell" Enter
   wait_for 10 shows ":/workspace"
   # Within a tmux the keys are that one's.

@@ -89,7 +89,7 @@ spawned() {
   terminal "'$scripts/claudy.ts' daemon stop; sleep 60"
   wait_for 10 shows "Stop the parent under beneath-$$\? \[y/N\]"
   keys Enter
-  wait_for 5 shows 'Nothing was done'
+  wait_for 5 shows 'Cancelled'
   [ "$(inspect "$parent" '{{.State.Running}}')" = true ]
 }
 
@@ -98,7 +98,7 @@ spawned() {
   terminal "'$scripts/coordinator.ts' stop-all; sleep 60"
   wait_for 10 shows "Stop asked-$$\? \[y/N\]"
   keys 'n' Enter
-  wait_for 5 shows 'Nothing was done'
+  wait_for 5 shows 'Cancelled'
   [ "$(inspect asked-$$ '{{.State.Running}}')" = true ]
   terminal -s again "'$scripts/coordinator.ts' stop-all; sleep 60"
   keys -t again 'y' Enter
@@ -111,7 +111,7 @@ spawned() {
   echo '{"mcpServers":{"tool":{"command":"touch","args":["/workspace/served"]}}}' >"$configured/.mcp.json"
   terminal "ANTHROPIC_BASE_URL=http://127.0.0.1:9 ANTHROPIC_API_KEY=x '$scripts/claudy.ts' --name asks-$$ '$configured'"
   wait_for 15 shows 'server tool \{"command":"touch","args":\["/workspace/served"\]\}'
-  wait_for 5 shows 'Let it take effect\? \[y/N\]'
+  wait_for 5 shows 'Approve it\? \[y/N\]'
   [ ! -e "$configured/served" ]
   keys y Enter
   served() { [ -e "$configured/served" ]; }

@@ -204,7 +204,7 @@ ROWS
     4 | There is no worker "nobody"    | coordinator.ts logs nobody
     4 | There is no worker "nobody"    | coordinator.ts attach nobody
     2 | Cannot attach: stdin is no terminal | coordinator.ts attach $OWNED
-    6 | Refused, for nobody can be asked | coordinator.ts stop-all
+    6 | Not a terminal, so cannot ask | coordinator.ts stop-all
     5 | in use by                      | init-volumes.ts --clean --yes
     4 | Cannot roll back: there is no  | HAL9000_HOME=$BATS_TEST_TMPDIR/none HAL9000_PREFIX=hal9000-test-none rollback.ts --yes
     3 | the engine is out of reach     | DOCKER_HOST=unix:///no.sock coordinator.ts list

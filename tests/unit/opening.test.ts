@@ -179,7 +179,7 @@ test("a paused worker is told, with how it goes on", async (fake) => {
   const failure = await failureOf(open(fake));
   assert.is(failure.kind, "busy");
   assert.match(failure.message, /is paused/);
-  assert.is(failure.hint, `Let it go on: docker unpause ${first.worker}`);
+  assert.is(failure.hint, `Resume it: docker unpause ${first.worker}`);
 });
 
 test("a name belongs to the project that has it", async (fake) => {
