@@ -1,5 +1,7 @@
 load ../helper/load
 
+setup_file() { :; } # no instance
+
 size() { docker image inspect --format '{{.Size}}' "$HAL9000_IMAGE_REPO:$1"; }
 
 in_image() { # in_image TAG SCRIPT

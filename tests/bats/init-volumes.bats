@@ -4,7 +4,7 @@ load ../helper/load
 
 other=$HAL9000_PREFIX-other
 
-setup_file() { :; }
+setup_file() { :; } # no instance
 
 setup() {
   export HAL9000_HOME=$BATS_TEST_TMPDIR/home

@@ -370,7 +370,7 @@ in_net_path() {
 @test "doctor asks from where workers are, and a port that somebody has is waited for" {
   clients=$(served together .sessions)
   run -0 "$claudy" mcp doctor
-  [[ $output == *"ok    forwarder"* ]]
+  [[ $output =~ ok\ +forwarder ]]
   # It leaves no client behind.
   [ "$(served together .sessions)" = "$clients" ]
   "$claudy" mcp add taken --port 3062 -- "$deno" run -A --no-lock --quiet --node-modules-dir=manual "$repo/tests/helper/mcp-server.ts"
