@@ -46,7 +46,11 @@ export class FakeEngine {
   /** Hears of each container that is started. */
   started: (container: FakeContainer) => void = () => {};
   /** What the engine says of itself. */
-  readonly about = { NCPU: 64, SecurityOptions: [] as string[] };
+  readonly about = {
+    NCPU: 64,
+    Architecture: "x86_64",
+    SecurityOptions: [] as string[],
+  };
   readonly #streams = new Set<PassThrough>();
 
   /** A container that is there already. */
@@ -110,6 +114,11 @@ export class FakeEngine {
         inspect: () =>
           answer(() => this.images.get(name) ?? refuse(404, "no such image")),
         remove: () => answer(() => this.#ask(`rmi ${name}`)),
+        tag: ({ repo, tag }: { repo: string; tag: string }) =>
+          answer(() => {
+            const image = this.images.get(name) ?? refuse(404, "no such image");
+            this.images.set(`${repo}:${tag}`, image);
+          }),
       }),
       getVolume: (name: string) => ({
         inspect: () =>
@@ -127,7 +136,7 @@ export class FakeEngine {
             filters.reference
               ? filters.reference.some((one) => name.startsWith(`${one}:`))
               : true
-          ).map(([, image]) => image)
+          ).map(([, image]) => ({ Created: 0, ...image }))
         ),
       listVolumes: () =>
         answer(() => ({ Volumes: [...this.volumes.values()] })),

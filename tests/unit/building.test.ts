@@ -165,4 +165,52 @@ test("a profile cannot be built without the image that it is made on", async (co
   assert.equal(context.asked(), []);
 });
 
+/** What the engine has when the client has built. */
+function built({ engine }: Context): void {
+  engine.images.set("debian:trixie-slim", { Id: "debian" });
+  const image = { Size: 10, RepoTags: [], Config: {} };
+  engine.images.set("new", { ...image, Id: "new", Created: 2 });
+  engine.images.set("former", { ...image, Id: "former", Created: 1 });
+}
+
+test("a profile is named when its smoke test has passed, and the former image goes", async (context) => {
+  const { engine, asked } = context;
+  built(context);
+  engine.images.set("repo:worker-python", { Id: "former", Config: {} });
+  const image = await ready(context, "python", { build: true });
+  assert.equal(image, { name: "repo:worker-python", id: "new" });
+  assert.is(
+    (engine.images.get("repo:worker-python") as { Id: string }).Id,
+    "new",
+  );
+  assert.equal(engine.asked, ["rmi former"]);
+  const commands = asked().map((line) => line.split("|")[1]?.split(" ")[0]);
+  // For Debian's part, and for Python's on top of it.
+  const each = ["buildx", "build", "run"];
+  assert.equal(commands, [...each, ...each]);
+  const [smoke = ""] = asked().filter((line) => line.startsWith("|run"));
+  for (const word of ["--rm", "--network=none", "--cap-drop=ALL"]) {
+    assert.ok(smoke.includes(word), word);
+  }
+});
+
+test("a profile whose smoke test fails gets no name, and the former image stays", async (context) => {
+  const { engine, directory } = context;
+  built(context);
+  engine.images.set("repo:worker-python", { Id: "former", Config: {} });
+  writeFileSync(
+    join(directory, "docker"),
+    client.replace("*)", "run) echo no claude; exit 1 ;;\n  *)"),
+  );
+  const failure = await ready(context, "python", { build: true })
+    .then(() => ({}), (error) => error) as { message: string; hint: string };
+  assert.is(failure.message, "Cannot build repo:worker-debian");
+  assert.is(failure.hint, "Its smoke test failed with 1: no claude");
+  assert.equal(engine.asked, []);
+  assert.is(
+    (engine.images.get("repo:worker-python") as { Id: string }).Id,
+    "former",
+  );
+});
+
 test.run();

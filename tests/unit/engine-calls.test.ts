@@ -1,0 +1,250 @@
+// What all ask of the engine, and what is made of its refusals.
+
+import { setTimeout as sleep } from "node:timers/promises";
+import { Readable } from "node:stream";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import {
+  capCpus,
+  type Docker,
+  dropImage,
+  environmentOf,
+  findContainer,
+  inspectContainer,
+  removeContainer,
+} from "../../lib/docker/docker.ts";
+import { connectionFault, statusOf } from "../../lib/docker/docker-errors.ts";
+import { execIn, runningIn } from "../../lib/docker/exec.ts";
+import { ownContainer, unpause } from "../../lib/instance/container.ts";
+import { followEvents } from "../../lib/instance/events.ts";
+import { findParent } from "../../lib/instance/instance.ts";
+import { label } from "../../lib/instance/labels.ts";
+import { waitFor } from "../../lib/std/wait.ts";
+import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
+
+const test = suite<FakeInstance>("engine calls");
+
+test.before.each((context) => void Object.assign(context, fakeInstance()));
+test.after.each(({ end }) => end());
+
+const failureOf = (
+  promise: Promise<unknown>,
+): Promise<Error & { kind: string; hint?: string }> =>
+  promise.then(() => assert.unreachable() as never, (error) => error);
+
+test("a container that is not there is undefined, and an engine that fails is not", async ({ instance, engine }) => {
+  const { docker } = instance;
+  assert.is(await inspectContainer(docker, "gone"), undefined);
+  assert.is((await findContainer(docker, "fake-net")).Name, "/fake-net");
+  const failure = await failureOf(findContainer(docker, "gone"));
+  assert.is(failure.kind, "notFound");
+  const broken = {
+    ...engine.docker,
+    getContainer: () => ({
+      inspect: () =>
+        Promise.reject(Object.assign(new Error("broken"), { statusCode: 500 })),
+    }),
+  } as unknown as Docker;
+  assert.is((await failureOf(inspectContainer(broken, "x"))).message, "broken");
+});
+
+test("a removal that another has begun is waited for", async ({ instance, engine }) => {
+  engine.add("w");
+  engine.refuses.set("remove w", 409);
+  let removed = false;
+  const removal = removeContainer(instance.docker, "w")
+    .then(() => removed = true);
+  await sleep(50);
+  assert.is(removed, false);
+  engine.containers.splice(-1);
+  await removal;
+  // Nothing to do, and no error.
+  await removeContainer(instance.docker, "w");
+  engine.add("x");
+  engine.refuses.set("remove x", 500);
+  await failureOf(removeContainer(instance.docker, "x"));
+});
+
+test("an image that has a name, or is in use, is not dropped", async ({ instance, engine }) => {
+  const image = (name: string, RepoTags: string[]) =>
+    engine.images.set(name, { Id: name, RepoTags });
+  image("named", ["a:b"]);
+  image("used", []);
+  image("free", []);
+  engine.refuses.set("rmi used", 409);
+  for (const name of ["named", "used", "free", "gone"]) {
+    await dropImage(instance.docker, name);
+  }
+  assert.equal(engine.asked, ["rmi used", "rmi free"]);
+  engine.refuses.set("rmi free", 500);
+  await failureOf(dropImage(instance.docker, "free"));
+});
+
+test("no more CPUs are asked for than the engine has", async ({ instance, engine, told, log }) => {
+  assert.is(await capCpus(instance.docker, 0.5, log), 0.5);
+  engine.about.NCPU = 1000;
+  assert.is(await capCpus(instance.docker, 1000, log), 1000);
+  assert.equal(told, []);
+  engine.about.NCPU = 2;
+  assert.is(await capCpus(instance.docker, 1000, log), 2);
+  assert.equal(told, ["The engine has 2 CPUs: taking those, not 1000"]);
+});
+
+test("environmentOf() takes values with an equals sign whole", () => {
+  const container = { Config: { Env: ["A=b=c", "EMPTY="] } };
+  assert.equal(
+    environmentOf(container as unknown as Docker.ContainerInspectInfo),
+    { A: "b=c", EMPTY: "" },
+  );
+  assert.equal(environmentOf(undefined), {});
+});
+
+test("execIn() gives exit code and output, with the variables that it was given", async ({ instance, engine }) => {
+  engine.run = (command) => ({ exitCode: 7, output: command.join(" ") });
+  const result = await execIn(instance.docker, "fake-net", ["a", "b"]);
+  assert.equal(result, { exitCode: 7, output: "a b" });
+  const failure = await failureOf(execIn(instance.docker, "gone", ["a"]));
+  assert.match(failure.message, /^Cannot run a in the container: no such/);
+});
+
+/** A command inside a container that prints what `stream` gives. */
+function printing(stream: Readable): Docker {
+  return {
+    getContainer: () => ({
+      exec: () =>
+        Promise.resolve({
+          start: () => Promise.resolve(stream),
+          inspect: () => Promise.resolve({ ExitCode: 0 }),
+        }),
+    }),
+  } as unknown as Docker;
+}
+
+test("a command in a worker that never ends is given up", async () => {
+  const never = new Readable({ read: () => {} });
+  const failure = await failureOf(
+    execIn(printing(never), "w", ["sleep"], { timeoutMs: 50 }),
+  );
+  assert.match(failure.message, /^sleep in the container has not ended/);
+  assert.ok(never.destroyed);
+});
+
+test("a command in a worker that prints without end is cut off", async () => {
+  const endless = new Readable({
+    read() {
+      this.push(new Uint8Array(1024 * 1024));
+    },
+  });
+  const failure = await failureOf(execIn(printing(endless), "w", ["yes"]));
+  assert.match(failure.message, /^yes in the container /);
+  assert.ok(endless.destroyed);
+});
+
+test("runningIn() names the processes of a container", async ({ instance, engine }) => {
+  engine.add("w", { programs: ["claude"] });
+  assert.equal(await runningIn(instance.docker, "w"), [
+    "tini",
+    "sleep",
+    "claude",
+  ]);
+});
+
+test("a container of another instance, role or home is not ours", async ({ instance, engine, labels }) => {
+  const own = () => ownContainer(instance, "w", "worker");
+  assert.is(await own(), undefined);
+  const container = engine.add("w", { spec: { Labels: labels() } });
+  assert.is((await own())?.Id, container.id);
+  const others = [
+    { [label.instance]: "other" },
+    { [label.role]: "parent" },
+    { [label.home]: "/elsewhere" },
+  ];
+  for (const other of others) {
+    container.spec.Labels = labels(other);
+    assert.is((await failureOf(own())).kind, "busy");
+  }
+  container.spec.Labels = {};
+  assert.is((await failureOf(own())).kind, "busy");
+  // Made before homes were noted.
+  const { [label.home]: _, ...rest } = labels();
+  container.spec.Labels = rest;
+  assert.ok(await own());
+});
+
+test("the parent is known by its labels and its name", async ({ instance, engine }) => {
+  assert.ok(await findParent(instance));
+  const parent = engine.find("fake-parent");
+  assert.ok(parent);
+  parent.name = "a-look-at-the-image";
+  assert.is(await findParent(instance), undefined);
+  const settings = { ...instance.settings, HAL9000_PARENT: parent.name };
+  assert.is((await findParent({ ...instance, settings }))?.Id, parent.id);
+});
+
+test("what is paused goes on, also where another was faster", async ({ instance, engine, told, log }) => {
+  const container = engine.add("w", { state: "paused" });
+  const look = () => findContainer(instance.docker, "w");
+  engine.refuses.set("unpause w", 409);
+  await unpause(instance.docker, await look(), log);
+  engine.refuses.set("unpause w", 500);
+  const failure = await failureOf(unpause(instance.docker, await look(), log));
+  assert.is(failure.message, "Cannot unpause w: refused");
+  engine.refuses.clear();
+  await unpause(instance.docker, await look(), log);
+  assert.is(container.state, "running");
+  const before = told.length;
+  await unpause(instance.docker, await look(), log);
+  assert.is(told.length, before);
+});
+
+test("followEvents() hears whole events in whatever pieces they come, until it is stopped", async ({ instance }) => {
+  const event = (Action: string) =>
+    JSON.stringify({
+      Action,
+      time: 1,
+      Actor: { ID: "id", Attributes: { name: "w", [label.role]: "worker" } },
+    }) + "\n";
+  const stream = new Readable({ read: () => {} });
+  const docker = {
+    getEvents: () => Promise.resolve(stream),
+  } as unknown as Docker;
+  const stop = new AbortController();
+  const heard: unknown[] = [];
+  const following = followEvents(
+    { docker, prefix: "fake" },
+    { actions: [], stop: stop.signal },
+    (one) => heard.push(one),
+  ).catch(() => {});
+  const text = event("start") + event("die");
+  stream.push(text.slice(0, 10));
+  stream.push(text.slice(10, -5));
+  stream.push(text.slice(-5));
+  await waitFor(() => heard.length === 2, { for: "both", timeoutMs: 2000 });
+  assert.equal(heard[0], {
+    action: "start",
+    id: "id",
+    name: "w",
+    role: "worker",
+    at: new Date(1000),
+  });
+  stop.abort();
+  await following;
+  assert.ok(stream.destroyed);
+  assert.is(instance.prefix, "fake");
+});
+
+test("statusOf() and connectionFault() tell an answer from silence", () => {
+  assert.is(statusOf({ statusCode: 404 }), 404);
+  assert.is(statusOf({ statusCode: "404" }), undefined);
+  assert.is(statusOf(undefined), undefined);
+  const fault = (code: string, syscall: string) =>
+    connectionFault({ code, syscall });
+  assert.is(fault("ENOENT", "connect"), "there is no socket");
+  assert.is(fault("ECONNREFUSED", "connect"), "nothing listens");
+  assert.is(fault("EACCES", "connect"), "permission denied");
+  assert.is(fault("ENOTFOUND", "getaddrinfo"), "the host name is unknown");
+  assert.is(fault("ENOENT", "open"), undefined);
+  assert.is(connectionFault(null), undefined);
+});
+
+test.run();
