@@ -76,11 +76,11 @@ async function run(
   instance: Instance,
   options: Options,
 ): Promise<void> {
-  const wish = {
+  const desired = {
     skipBackup: options.skipBackup ?? false,
     force: options.force ?? false,
   };
-  const plan = await planMigration(instance, wish, io.log);
+  const plan = await planMigration(instance, desired, io.log);
   const json = options.json ?? false;
   if (options.dryRun) return io.answer(plan, planText(plan), json);
   if (options.resume && !plan.resumes) {
@@ -92,7 +92,7 @@ async function run(
   const result = await migrate({
     instance,
     plan,
-    options: wish,
+    options: desired,
     env: io.env,
     track: tracking,
   });

@@ -63,21 +63,21 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
           : found;
         return io.answer(backups, backupsText(backups), json);
       }
-      const wish = {
+      const desired = {
         backup: options.backup === undefined
           ? undefined
           : String(options.backup),
         keepVolumes: options.keepVolumes ?? false,
         replaceLocal: options.replaceLocal ?? false,
       };
-      const plan = await planRollback(instance, wish, tracking);
+      const plan = await planRollback(instance, desired, tracking);
       if (!json) io.log(planText(plan));
       const yes = (options.yes || options.force) ?? false;
       await io.confirm("Roll back?", yes);
       const result = await rollback({
         instance,
         plan,
-        options: wish,
+        options: desired,
         track: tracking,
       });
       io.answer(

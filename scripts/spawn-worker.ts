@@ -13,7 +13,7 @@ import { Io } from "../lib/cli/io.ts";
 import { repositoryConsent } from "../lib/commands/trust.ts";
 import {
   addProfileOptions,
-  profileWish,
+  profileChoice,
   worktreeOption,
 } from "../lib/commands/start-options.ts";
 
@@ -178,7 +178,7 @@ async function imageOf(
   const image = await projectImage(
     instance,
     project.path,
-    profileWish(options),
+    profileChoice(options),
     io.log,
   );
   return { image: image.name, imageId: image.id };

@@ -20,7 +20,10 @@ import { command, execute, runCli, version } from "../lib/cli/cli.ts";
 import { bringUp } from "../lib/commands/daemon.ts";
 import { Io } from "../lib/cli/io.ts";
 import { repositoryConsent } from "../lib/commands/trust.ts";
-import { profileWish, worktreeOption } from "../lib/commands/start-options.ts";
+import {
+  profileChoice,
+  worktreeOption,
+} from "../lib/commands/start-options.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
   const cli = command("up");
@@ -67,7 +70,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       const image = await phase(
         io.log,
         "Profile",
-        () => projectImage(instance, path, profileWish({}), io.log),
+        () => projectImage(instance, path, profileChoice({}), io.log),
       );
       await phase(io.log, "Volumes", () => ensureStorage(instance));
       await phase(io.log, "Parent", () => bringUp(io, instance));

@@ -14,8 +14,8 @@ import { showSession } from "./sessions.ts";
 import {
   type McpChoice,
   mcpChoice,
+  profileChoice,
   type ProfileOptions,
-  profileWish,
 } from "./start-options.ts";
 import { approveConfig, repositoryConsent } from "./trust.ts";
 
@@ -76,7 +76,7 @@ export async function openProject(
     fresh: options.new ?? false,
     inherit: inheritRequest(instance, env, options),
     sshAgent: options.sshAgent ? agentSocket(env) : undefined,
-    profile: profileWish(options),
+    profile: profileChoice(options),
     mcp: mcpChoice(options),
     claudeArguments: options["--"] ?? [],
     approveConfig: approveConfig(io, options.trustProject, options.detach),

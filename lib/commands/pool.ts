@@ -18,7 +18,7 @@ import {
   poolStatus,
 } from "../pool/client.ts";
 import { type PoolStatus, type Sizes, sizesSchema } from "../pool/protocol.ts";
-import { readWish, writeWish } from "../pool/wish.ts";
+import { readDesired, writeDesired } from "../pool/desired.ts";
 import { binarySize } from "../std/units.ts";
 import { waitFor } from "../std/wait.ts";
 import { ensureHome } from "../instance/volumes.ts";
@@ -176,7 +176,7 @@ async function askStarting(
       return await askPool(here.home.poolSocket, body);
     } catch (error) {
       const absent = error instanceof Failure && error.kind === "notFound";
-      if (!absent || !readWish(here).enabled) throw error;
+      if (!absent || !readDesired(here).enabled) throw error;
       // Without a parent nobody starts it.
       if (!parentRuns && !await parentAnswers(here)) throw error;
       return undefined;
@@ -202,7 +202,7 @@ async function start(io: Io, sizes: Sizes): Promise<PoolStatus> {
     );
   }
   ensureHome(instance);
-  writeWish(instance, true, sizes);
+  writeDesired(instance, true, sizes);
   const body = { op: "resize", sizes } as const;
   return await askStarting(instance, body, {
     parentRuns: true,
@@ -250,7 +250,7 @@ async function statusOf(io: Io): Promise<PoolStatus> {
   } catch (error) {
     if (!(error instanceof Failure && error.kind === "notFound")) throw error;
   }
-  const { sizes } = readWish({ home, settings, owner });
+  const { sizes } = readDesired({ home, settings, owner });
   return {
     running: false,
     unavailable: null,

@@ -49,12 +49,12 @@ export function pruneCommand(io: Io): CAC {
       const days = wholeNumber("--older-than", options.olderThan) ?? 30;
       const open = options.dryRun ? viewInstance : openInstance;
       const instance = await open(io.env, io.log);
-      const wish = {
+      const desired = {
         olderThanMs: days * dayMs,
         sessions: options.sessions ?? false,
         allInstances: options.allInstances ?? false,
       };
-      const found = await findLeftovers(instance, wish);
+      const found = await findLeftovers(instance, desired);
       const { json } = options;
       if (options.dryRun || found.length === 0) {
         return io.answer(found, textOf(found), json);
@@ -64,7 +64,7 @@ export function pruneCommand(io: Io): CAC {
       const removed = await removeLeftovers(
         instance,
         found,
-        wish,
+        desired,
         io.log,
       );
       io.answer(removed, `Removed ${summary(removed)}`, json);

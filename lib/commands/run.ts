@@ -36,8 +36,8 @@ import {
   addProfileOptions,
   type McpChoice,
   mcpChoice,
+  profileChoice,
   type ProfileOptions,
-  profileWish,
   trustOption,
   worktreeOption,
 } from "./start-options.ts";
@@ -95,7 +95,7 @@ async function runPrompt(
   const image = await projectImage(
     instance,
     project.path,
-    profileWish(options),
+    profileChoice(options),
     io.log,
   );
   const verdict = await judgeProjectConfig(

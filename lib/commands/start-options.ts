@@ -2,7 +2,7 @@
 // what they ask for.
 
 import type { Command } from "cac";
-import type { ProfileWish } from "../image/profiles.ts";
+import type { ProfileChoice } from "../image/profiles.ts";
 import type { Choice } from "../mcp/offer.ts";
 
 export const worktreeOption =
@@ -32,7 +32,9 @@ export function addProfileOptions(
     .option("--no-build", "Use the plain worker if the profile is not built");
 }
 
-export function profileWish({ profile, build }: ProfileOptions): ProfileWish {
+export function profileChoice(
+  { profile, build }: ProfileOptions,
+): ProfileChoice {
   return {
     name: profile === undefined ? undefined : String(profile),
     build: build !== false,

@@ -13,8 +13,8 @@ export interface ExecResult {
 }
 
 /** A worker's own programs may never end, or never stop talking. */
-const mostBytes = 4 * 1024 ** 2;
-const usualMs = 15_000;
+const maxBytes = 4 * 1024 ** 2;
+const defaultMs = 15_000;
 
 /**
  * Runs a command as the container's user; throws a Failure where it cannot be
@@ -24,7 +24,7 @@ export async function execIn(
   docker: Docker,
   id: string,
   command: string[],
-  { env = {}, timeoutMs = usualMs }: {
+  { env = {}, timeoutMs = defaultMs }: {
     env?: Record<string, string>;
     timeoutMs?: number;
   } = {},
@@ -49,7 +49,7 @@ export async function execIn(
     try {
       for await (const chunk of stream) {
         bytes += (chunk as Buffer).length;
-        if (bytes > mostBytes) throw refuse("says too much");
+        if (bytes > maxBytes) throw refuse("says too much");
         chunks.push(chunk as Buffer);
       }
     } catch (error) {

@@ -3,9 +3,9 @@
 import { statSync } from "node:fs";
 import { daemonStatus } from "../daemon/status.ts";
 import {
-  isDashboardWished,
+  isDashboardDesired,
   isNewEnough,
-  leastVersion,
+  minVersion,
 } from "../parent/dashboard/server.ts";
 import { inspectContainer } from "../docker/docker.ts";
 import { execIn } from "../docker/exec.ts";
@@ -15,7 +15,7 @@ import { askForwarder } from "../gateway/forwarder-status.ts";
 import { withoutNetwork } from "../worker/workers.ts";
 import { parentAnswers } from "../instance/parent-socket.ts";
 import { poolAnswers, poolStatus } from "../pool/client.ts";
-import { readWish } from "../pool/wish.ts";
+import { readDesired } from "../pool/desired.ts";
 import { span } from "../std/units.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { fail, type Finding, ok, warn } from "./findings.ts";
@@ -109,7 +109,7 @@ export async function examineSockets(instance: Instance): Promise<Finding> {
     [home.parentSocket, () => parentAnswers(instance)],
     [home.forwardSocket, () => forwardAnswers(instance)],
   ];
-  if (readWish(instance).enabled) {
+  if (readDesired(instance).enabled) {
     wanted.push([home.poolSocket, () => poolAnswers(home.poolSocket)]);
   }
   const faults: string[] = [];
@@ -128,7 +128,7 @@ export async function examineSockets(instance: Instance): Promise<Finding> {
 }
 
 export async function examinePool(instance: Instance): Promise<Finding> {
-  if (!readWish(instance).enabled) return ok("off");
+  if (!readDesired(instance).enabled) return ok("off");
   if (!await poolAnswers(instance.home.poolSocket)) return poolSilent();
   const status = await poolStatus(instance.home.poolSocket);
   const missing = status.profiles.filter(({ present }) => !present);
@@ -146,7 +146,7 @@ const poolSilent = () =>
 
 /** It has tried on itself all that it does, when it was started. */
 export async function examineMounter(instance: Instance): Promise<Finding> {
-  if (!readWish(instance).enabled) return ok("off, as the pool");
+  if (!readDesired(instance).enabled) return ok("off, as the pool");
   if (!await poolAnswers(instance.home.poolSocket)) return poolSilent();
   const { unavailable } = await poolStatus(instance.home.poolSocket);
   return unavailable === null ? ok("its test of itself has passed") : warn(
@@ -156,7 +156,7 @@ export async function examineMounter(instance: Instance): Promise<Finding> {
 }
 
 export async function examineDashboard(instance: Instance): Promise<Finding> {
-  if (!isDashboardWished(instance)) return ok("off");
+  if (!isDashboardDesired(instance)) return ok("off");
   const parent = await inspectContainer(instance.docker, instance.names.parent);
   if (!parent?.State.Running || parent.State.Paused) {
     return fail("the parent is not running", "claudy daemon start");
@@ -172,5 +172,5 @@ export async function examineDashboard(instance: Instance): Promise<Finding> {
   const version = output.trim();
   return isNewEnough(version)
     ? ok(version)
-    : warn(`${version} is older than ${leastVersion}`, "make images");
+    : warn(`${version} is older than ${minVersion}`, "make images");
 }

@@ -33,8 +33,8 @@ export async function examineEngine({ docker }: Instance): Promise<Finding> {
   const { Version, ApiVersion } = version;
   const says = `${Version}, API ${ApiVersion}`;
   const [major = 0, minor = 0] = ApiVersion.split(".").map(Number);
-  const [leastMajor = 0, leastMinor = 0] = minimumApi.split(".").map(Number);
-  if (major < leastMajor || (major === leastMajor && minor < leastMinor)) {
+  const [minMajor = 0, minMinor = 0] = minimumApi.split(".").map(Number);
+  if (major < minMajor || (major === minMajor && minor < minMinor)) {
     return fail(
       `${says}; ${minimumApi} is needed`,
       "install Docker 20.10 or later",
@@ -71,14 +71,14 @@ export function examineSeccomp(instance: Instance): Finding {
 }
 
 const littleDisk = 2e9;
-const leastDisk = 200e6;
+const minDisk = 200e6;
 
 export function examineDisk({ home }: Instance): Finding {
   const path = existsSync(home.home) ? home.home : "/";
   const { bavail, bsize } = statfsSync(path);
   const free = bavail * bsize;
   const says = `${binarySize(free)} free at ${path}`;
-  if (free < leastDisk) return fail(says, "claudy prune, or make room");
+  if (free < minDisk) return fail(says, "claudy prune, or make room");
   return free < littleDisk ? warn(says, "make room") : ok(says);
 }
 
@@ -95,12 +95,12 @@ export async function examineMemory(instance: Instance): Promise<Finding> {
 }
 
 /** Skewed clocks make ages and expiries wrong. */
-const mostSkewMs = 5000;
+const maxSkewMs = 5000;
 
 export async function examineClock({ docker }: Instance): Promise<Finding> {
   const { SystemTime } = await docker.info();
   const skew = Math.abs(Date.now() - Date.parse(SystemTime));
-  return skew < mostSkewMs
+  return skew < maxSkewMs
     ? ok("as the engine's")
     : warn(`${span(skew)} off the engine's`, "set the clock");
 }

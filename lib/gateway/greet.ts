@@ -3,7 +3,7 @@
 import { request } from "node:http";
 import { tooManyClients } from "./refused.ts";
 
-const patienceMs = 10_000;
+const timeoutMs = 10_000;
 
 /** A gateway's socket, or a port of 127.0.0.1. */
 type Place = { socketPath: string } | { port: number };
@@ -66,7 +66,7 @@ function ask(
         "content-type": "application/json",
         ...(session === undefined ? {} : { "mcp-session-id": session }),
       },
-      timeout: patienceMs,
+      timeout: timeoutMs,
     }, (response) => {
       let text = "";
       response.setEncoding("utf8");

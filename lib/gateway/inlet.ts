@@ -4,7 +4,7 @@
 import { isTooMuch } from "../std/json.ts";
 
 /** A request is no larger: files that are written by a tool are. */
-const mostBodyBytes = 32 * 1024 * 1024;
+const maxBodyBytes = 32 * 1024 * 1024;
 
 /** Of the requests to one server that its processes have not taken yet. */
 const maxWaitingBytes = 64 * 1024 * 1024;
@@ -19,7 +19,7 @@ const smallBytes = 64 * 1024;
 /** A worker that has no more than this is never refused for what others have. */
 const ownBytes = 1024 * 1024;
 
-const mostMs = 60_000;
+const maxMs = 60_000;
 const discardMs = 2000;
 
 /** What is wrong with a body, as HTTP has it. */
@@ -69,7 +69,7 @@ export class Inlet {
     if (!reader) throw new Refused(400, "Parse error: there is no body");
     const late = setTimeout(() => {
       reader.cancel(new Error("It took too long")).catch(() => {});
-    }, mostMs);
+    }, maxMs);
     const { promise: refusal, reject } = Promise.withResolvers<never>();
     refusal.catch(() => {}); // where it comes when nobody waits
     held.refuse = reject;
@@ -97,8 +97,8 @@ export class Inlet {
   }
 
   #check({ worker, bytes }: Held): void {
-    if (bytes > mostBodyBytes) {
-      throw new Refused(413, `A request has ${mostBodyBytes} bytes at most`);
+    if (bytes > maxBodyBytes) {
+      throw new Refused(413, `A request has ${maxBodyBytes} bytes at most`);
     }
     const extra = bytes > smallBytes ? 0 : maxSmallBytes;
     const own = this.#bytesOf(worker);

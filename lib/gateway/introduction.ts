@@ -19,7 +19,7 @@ const ownParams: Params = {
 };
 
 /** A process that has not introduced itself by then speaks something else. */
-const patienceMs = 30_000;
+const timeoutMs = 30_000;
 
 export interface Listener {
   /** Hears of the process that was started. */
@@ -54,8 +54,8 @@ export async function introduce(
       ended();
     };
     late = setTimeout(
-      () => fail(`did not answer within ${patienceMs / 1000} s`),
-      patienceMs,
+      () => fail(`did not answer within ${timeoutMs / 1000} s`),
+      timeoutMs,
     );
   });
   answer.catch(() => {}); // where the start itself throws

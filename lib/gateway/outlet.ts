@@ -5,14 +5,14 @@
 const fullBytes = 16 * 1024 * 1024;
 
 /** Of one client whose process cannot be made to wait, as others share it. */
-const mostBytes = 64 * 1024 * 1024;
+const maxBytes = 64 * 1024 * 1024;
 
 /** Of all clients of a gateway, and of those of one worker. */
-const mostOfAllBytes = 512 * 1024 * 1024;
-const mostOfWorkerBytes = 256 * 1024 * 1024;
+const maxOfAllBytes = 512 * 1024 * 1024;
+const maxOfWorkerBytes = 256 * 1024 * 1024;
 
 /** With so much unread a client has to take something within this time. */
-const patienceMs = 5000;
+const timeoutMs = 5000;
 
 /** A body is handed on by as much: only what the socket takes counts as read. */
 const sliceBytes = 64 * 1024;
@@ -55,8 +55,8 @@ export class Unread {
     const byWorker = Map.groupBy(outlets, ({ worker }) => worker);
     const [most = []] = [...byWorker.values()]
       .sort((a, b) => sumOf(b) - sumOf(a));
-    const isTooMuch = sumOf(most) > mostOfWorkerBytes ||
-      sumOf(outlets) > mostOfAllBytes;
+    const isTooMuch = sumOf(most) > maxOfWorkerBytes ||
+      sumOf(outlets) > maxOfAllBytes;
     if (!isTooMuch) return;
     most.sort((a, b) => b.unreadBytes - a.unreadBytes)[0]?.overflow();
   }
@@ -166,7 +166,7 @@ export class Outlet {
       this.#isFull = true;
       this.#options.full(true);
     }
-    if (this.#unreadBytes > mostBytes) this.#look();
+    if (this.#unreadBytes > maxBytes) this.#look();
     this.#unread.check();
   }
 
@@ -183,12 +183,12 @@ export class Outlet {
   #look(): void {
     this.#late ??= setTimeout(() => {
       this.#late = undefined;
-      if (this.#unreadBytes <= mostBytes) return;
+      if (this.#unreadBytes <= maxBytes) return;
       const isTaken = [...this.#bodies].some(({ unreadBytes, takenAt }) =>
-        unreadBytes > 0 && Date.now() - takenAt < patienceMs
+        unreadBytes > 0 && Date.now() - takenAt < timeoutMs
       );
       if (isTaken) this.#look();
       else this.overflow();
-    }, patienceMs);
+    }, timeoutMs);
   }
 }

@@ -6,7 +6,7 @@ import { closeSync, fstatSync, renameSync, statSync, writeSync } from "node:fs";
 import { openForOutput, type Owner } from "../std/owned.ts";
 
 /** Then it becomes the former one, and what that was goes. */
-const mostBytes = 4 * 1024 * 1024;
+const maxBytes = 4 * 1024 * 1024;
 
 export class ServerLog {
   readonly #path: string;
@@ -23,7 +23,7 @@ export class ServerLog {
   write(text: Uint8Array | string): void {
     const bytes = typeof text === "string" ? Buffer.from(text) : text;
     try {
-      if (this.#bytes + bytes.length > mostBytes) this.#turn();
+      if (this.#bytes + bytes.length > maxBytes) this.#turn();
       this.#file ??= this.#open();
       writeSync(this.#file, bytes);
       this.#bytes += bytes.length;
@@ -53,5 +53,5 @@ export class ServerLog {
 /** Before a process that has its log open begins to write to it. */
 export function turnLog(path: string): void {
   const stat = statSync(path, { throwIfNoEntry: false });
-  if (stat && stat.size > mostBytes) renameSync(path, `${path}.1`);
+  if (stat && stat.size > maxBytes) renameSync(path, `${path}.1`);
 }

@@ -39,7 +39,7 @@ const places = {
 const idle = { ownIdleMs: 2000, idleMs: 10_000 };
 
 /** Of what is shown of an error. */
-const mostErrorLength = 300;
+const maxErrorLength = 300;
 
 /** Between two looks for clients that have gone. */
 const reapMs = 1000;
@@ -289,7 +289,7 @@ export class ServedMcp {
   #fail(message: string, { logged = false } = {}): void {
     this.#errors++;
     // A worker may choose it.
-    this.#lastError = message.slice(0, mostErrorLength);
+    this.#lastError = message.slice(0, maxErrorLength);
     if (logged) this.#log(message);
   }
 

@@ -20,10 +20,10 @@ import { isTooMuch } from "../std/json.ts";
 import { killGroup, marked } from "./processes.ts";
 
 /** Of one message; a process that says more without an end is ended. */
-const mostLineBytes = 64 * 1024 * 1024;
+const maxLineBytes = 64 * 1024 * 1024;
 
 /** Before each of the steps, from asking a process to end to ending it. */
-const patienceMs = 2000;
+const timeoutMs = 2000;
 
 /** For what a process that has ended wrote before. */
 const lastWordMs = 500;
@@ -130,7 +130,7 @@ export class StdioTransport implements Transport {
       const late = new AbortController();
       await Promise.race([
         this.#ended,
-        sleep(patienceMs, undefined, { signal: late.signal }).catch(() => {}),
+        sleep(timeoutMs, undefined, { signal: late.signal }).catch(() => {}),
       ]);
       late.abort();
       if (!this.#process) return;
@@ -158,11 +158,11 @@ export class StdioTransport implements Transport {
     if (from === chunk.length) return;
     this.#pieces.push(chunk.subarray(from));
     this.#bytes += chunk.length - from;
-    if (this.#bytes <= mostLineBytes) return;
+    if (this.#bytes <= maxLineBytes) return;
     this.#pieces = [];
     this.#bytes = 0;
     this.onerror?.(
-      new Error(`it said more than ${mostLineBytes} bytes at once`),
+      new Error(`it said more than ${maxLineBytes} bytes at once`),
     );
     this.#kill("SIGKILL");
   }

@@ -18,10 +18,10 @@ import { type Owner, writeWhole } from "../std/owned.ts";
 /** How Docker Desktop, and others of its kind, call the host inside. */
 const hostName = "host.docker.internal";
 
-const patienceMs = 5000;
+const timeoutMs = 5000;
 
 /** Of forwarders, and of whoever else tries. */
-const mostConnections = 4096;
+const maxConnections = 4096;
 
 /** Beside the sockets: how to be let in. */
 const fileName = "tunnel.json";
@@ -48,7 +48,7 @@ export async function serveTunnels(
   const server = createServer((_, response) => {
     response.writeHead(405, { allow: "CONNECT" }).end();
   });
-  server.maxConnections = mostConnections;
+  server.maxConnections = maxConnections;
   server.on("connect", ({ url, headers }, client: Socket, head: Buffer) => {
     open.add(client);
     client.on("close", () => open.delete(client));
@@ -108,7 +108,7 @@ export function openTunnel(
       path: `${name}:80`,
       agent: false,
       headers: { "proxy-authorization": `Bearer ${told.token}` },
-      timeout: patienceMs,
+      timeout: timeoutMs,
     });
     asked.on("connect", ({ statusCode }, socket, head) => {
       socket.setNoDelay(true);

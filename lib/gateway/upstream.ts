@@ -5,7 +5,7 @@ import { tokenHeader } from "../mcp/identity.ts";
 import { refused } from "./refused.ts";
 
 /** Before it is taken for one that does not answer. */
-const patienceMs = 10_000;
+const timeoutMs = 10_000;
 
 /** A request that is read before it is sent. */
 const smallBytes = 1024 * 1024;
@@ -36,7 +36,7 @@ export class Upstream {
 
   /** Whether it answers anything at all. */
   async check(): Promise<void> {
-    const late = AbortSignal.timeout(patienceMs);
+    const late = AbortSignal.timeout(timeoutMs);
     await this.#ask({ method: "HEAD", signal: late }, () => false)
       .catch(() => {});
   }

@@ -73,7 +73,7 @@ function layersOf(
   return layers;
 }
 
-export interface ProfileWish {
+export interface ProfileChoice {
   /** As the command line has it; undefined for the project's own. */
   name?: string | undefined;
   /** False for what is there, and nothing else. */
@@ -90,11 +90,11 @@ export interface ReadyImage {
 export async function projectImage(
   instance: Instance,
   project: string,
-  wish: ProfileWish,
+  desired: ProfileChoice,
   log: Log,
 ): Promise<ReadyImage> {
-  const profile = profileOf(project, instance.host, wish.name, log);
-  return await readyImage(instance, profile, wish, log);
+  const profile = profileOf(project, instance.host, desired.name, log);
+  return await readyImage(instance, profile, desired, log);
 }
 
 /**
@@ -105,14 +105,14 @@ export async function projectImage(
 export async function readyImage(
   instance: Instance,
   profile: Profile,
-  wish: Pick<ProfileWish, "build">,
+  desired: Pick<ProfileChoice, "build">,
   log: Log,
 ): Promise<ReadyImage> {
   const { docker, settings } = instance;
   const plain = workerImage(settings);
   checkProfile(profile.name, instance.home);
   // The parent has the engine, but neither our Dockerfiles nor a person to wait.
-  const build = wish.build && instance.self === undefined;
+  const build = desired.build && instance.self === undefined;
   const layers = layersOf(instance, profile);
   const last = layers.at(-1);
   if (!last) return { name: plain };

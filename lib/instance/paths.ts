@@ -83,7 +83,7 @@ export function homePaths(home: string) {
     loan: (container: string) =>
       join(home, "pool", "claims", `${container}.loan`),
     /** What was last said of the pool's size, and whether there is to be one. */
-    poolWish: join(home, "pool", "wish.json"),
+    desiredPool: join(home, "pool", "wish.json"),
     /** Is there while the dashboard is not to be. */
     noDashboard: join(home, "run", "no-dashboard"),
     /** What the parent says of itself: phases, children. */

@@ -6,15 +6,15 @@ import * as v from "valibot";
 import { parseSize, sizePattern } from "../std/units.ts";
 
 /** The least that the engine takes, and more than any machine has. */
-const leastMemory = 6 * 1024 ** 2;
-const mostMemory = 1024 ** 5;
+const minMemory = 6 * 1024 ** 2;
+const maxMemory = 1024 ** 5;
 
 const size = v.pipe(
   v.string(),
   v.regex(sizePattern, "must be a size such as 512m or 4g"),
   v.transform(parseSize),
-  v.minValue(leastMemory, "must be a size of at least 6m"),
-  v.maxValue(mostMemory, "must be a size of at most 1024t"),
+  v.minValue(minMemory, "must be a size of at least 6m"),
+  v.maxValue(maxMemory, "must be a size of at most 1024t"),
 );
 
 const wholeNumber = (from: number, to: number) => {

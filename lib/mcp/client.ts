@@ -8,7 +8,7 @@ import type { HomePaths } from "../instance/paths.ts";
 import { Client } from "../std/socket-lines.ts";
 
 /** With a reload processes are ended that take their time. */
-const patienceMs = { status: 5000, stop: 5000, reload: 20_000 };
+const timeoutMs = { status: 5000, stop: 5000, reload: 20_000 };
 
 const latency = v.nullable(v.number());
 
@@ -61,11 +61,11 @@ export async function endGateway(home: HomePaths): Promise<boolean> {
 
 async function ask(
   home: HomePaths,
-  op: keyof typeof patienceMs,
+  op: keyof typeof timeoutMs,
 ): Promise<unknown> {
   const client = new Client(home.mcpControl);
   try {
-    return await client.ask({ op }, patienceMs[op]);
+    return await client.ask({ op }, timeoutMs[op]);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === "ENOENT" || code === "ECONNREFUSED") return undefined;

@@ -10,7 +10,7 @@ import {
 } from "./chromadb.ts";
 import {
   hasTmux,
-  isDashboardWished,
+  isDashboardDesired,
   serverAnswers,
   serverCommand,
 } from "./dashboard/server.ts";
@@ -28,7 +28,7 @@ import {
   writeParentState,
 } from "../instance/parent-state.ts";
 import { poolAnswers } from "../pool/client.ts";
-import { readWish } from "../pool/wish.ts";
+import { readDesired } from "../pool/desired.ts";
 import { keepReconciled } from "./reconcile.ts";
 import { ensureSeccompTried } from "../image/seccomp.ts";
 import { type ChildSpec, Supervisor } from "./supervisor.ts";
@@ -39,7 +39,7 @@ import { ensureHome } from "../instance/volumes.ts";
 const childStopMs = 2000;
 
 /** Between two looks at whether there is to be a pool. */
-const wishEveryMs = 500;
+const desiredEveryMs = 500;
 
 /** Between two looks at ChromaDB. */
 const healthEveryMs = 1000;
@@ -91,7 +91,7 @@ export async function runParent(
     owner: instance.owner,
   });
   const port = instance.settings.CHROMADB_PORT;
-  const wished = wishedChildren(instance, await hasTmux(log));
+  const desired = desiredChildren(instance, await hasTmux(log));
   publish();
 
   await phase("parallel init", async () => {
@@ -106,7 +106,7 @@ export async function runParent(
       },
     });
     await Promise.all([
-      keepWished(wished, supervisor),
+      keepDesired(desired, supervisor),
       pullWorkerImage(instance, log),
     ]);
   });
@@ -142,7 +142,7 @@ export async function runParent(
       state.chromadbFault = fault;
       publish();
     }),
-    watchWishes(wished, supervisor, stop),
+    watchDesired(desired, supervisor, stop),
   ]);
   log("Stopping");
   state.ready = false;
@@ -196,14 +196,14 @@ async function followEngine(instance: Instance, log: Log): Promise<void> {
 /** Between two looks at whether a child answers. */
 const watchEveryMs = 5000;
 
-interface WishedChild extends ChildSpec {
-  isWished: () => boolean;
+interface DesiredChild extends ChildSpec {
+  isDesired: () => boolean;
 }
 
 /** Those that people turn on and off while the parent runs. */
-function wishedChildren(instance: Instance, tmux: boolean): WishedChild[] {
+function desiredChildren(instance: Instance, tmux: boolean): DesiredChild[] {
   const { home } = instance;
-  const dashboard = () => tmux && isDashboardWished(instance);
+  const dashboard = () => tmux && isDashboardDesired(instance);
   return [
     {
       name: "pool",
@@ -215,7 +215,7 @@ function wishedChildren(instance: Instance, tmux: boolean): WishedChild[] {
         silentMs: 30_000,
         startMs: 60_000,
       },
-      isWished: () => readWish(instance).enabled,
+      isDesired: () => readDesired(instance).enabled,
     },
     {
       name: "tmux",
@@ -227,35 +227,35 @@ function wishedChildren(instance: Instance, tmux: boolean): WishedChild[] {
         silentMs: 30_000,
         startMs: 60_000,
       },
-      isWished: dashboard,
+      isDesired: dashboard,
     },
     {
       name: "dashboard",
       command: ["/scripts/setup-dashboard", "serve"],
       logFile: home.childLog("dashboard"),
-      isWished: dashboard,
+      isDesired: dashboard,
     },
   ];
 }
 
-async function watchWishes(
-  children: WishedChild[],
+async function watchDesired(
+  children: DesiredChild[],
   supervisor: Supervisor,
   stop: AbortSignal,
 ): Promise<void> {
   while (!stop.aborted) {
-    await keepWished(children, supervisor);
-    await sleep(wishEveryMs, undefined, { signal: stop }).catch(() => {});
+    await keepDesired(children, supervisor);
+    await sleep(desiredEveryMs, undefined, { signal: stop }).catch(() => {});
   }
 }
 
-async function keepWished(
-  children: WishedChild[],
+async function keepDesired(
+  children: DesiredChild[],
   supervisor: Supervisor,
 ): Promise<void> {
   for (const child of children) {
     const { name } = child;
-    if (!child.isWished()) await supervisor.end(name, childStopMs);
+    if (!child.isDesired()) await supervisor.end(name, childStopMs);
     else if (!supervisor.has(name)) supervisor.start(child);
   }
 }

@@ -164,7 +164,7 @@ export class Supervisor {
   ): Promise<void> {
     if (!watch || pid === undefined) return;
     let heardAt = Date.now();
-    let patienceMs = watch.startMs;
+    let timeoutMs = watch.startMs;
     while (true) {
       const before = Date.now();
       await sleep(watch.everyMs, undefined, { signal: ended }).catch(() => {});
@@ -175,8 +175,8 @@ export class Supervisor {
       if (ended.aborted) return;
       if (answered) {
         heardAt = Date.now();
-        patienceMs = watch.silentMs;
-      } else if (Date.now() - heardAt >= patienceMs) {
+        timeoutMs = watch.silentMs;
+      } else if (Date.now() - heardAt >= timeoutMs) {
         this.#options.log(
           `${name} has not answered for ${
             duration(Date.now() - heardAt)

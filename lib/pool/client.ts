@@ -31,7 +31,7 @@ const returnMs = 3000;
  * the name. Whoever asks waits for its answer, as long as it lives: it is asked for
  * a sign of life after each such silence, and has so long to give one.
  */
-const usualPatience = { silenceMs: 3000, pingMs: 2000 };
+const defaultTimeouts = { silenceMs: 3000, pingMs: 2000 };
 
 /** The longest wait for an answer: the engine may be slow. */
 const answerMs = 60_000;
@@ -48,7 +48,7 @@ export type PoolRequest = Request extends infer R
 export async function claim(
   home: HomePaths,
   request: Omit<ClaimRequest, "op" | "id">,
-  patience = usualPatience,
+  patience = defaultTimeouts,
 ): Promise<ClaimReply> {
   const id = crypto.randomUUID();
   const deadline = Date.now() + returnMs;
@@ -181,7 +181,7 @@ async function askLiving(
   client: Client,
   socket: string,
   body: PoolRequest,
-  { timeoutMs, silenceMs, pingMs }: typeof usualPatience & {
+  { timeoutMs, silenceMs, pingMs }: typeof defaultTimeouts & {
     timeoutMs: number;
   },
 ): Promise<unknown> {
@@ -209,7 +209,7 @@ async function askLiving(
 /** Whether the manager lives: one that hangs is silent. */
 export async function poolAnswers(
   socket: string,
-  pingMs = usualPatience.pingMs,
+  pingMs = defaultTimeouts.pingMs,
 ): Promise<boolean> {
   const client = new Client(socket);
   try {
@@ -236,7 +236,7 @@ export async function askPool(
   socket: string,
   body: PoolRequest,
   timeoutMs = answerMs,
-  patience = usualPatience,
+  patience = defaultTimeouts,
 ): Promise<unknown> {
   const client = new Client(socket);
   try {

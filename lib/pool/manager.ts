@@ -25,7 +25,7 @@ import {
 import { listen, type Peer } from "../std/socket-lines.ts";
 import { Metrics } from "./metrics.ts";
 import { Mounter, MounterLost, removeMounter } from "./mounter-container.ts";
-import type { PoolWish } from "./plan.ts";
+import type { DesiredPool } from "./plan.ts";
 import {
   type ClaimReply,
   type ClaimRequest,
@@ -35,13 +35,13 @@ import {
 } from "./protocol.ts";
 import { findWarm, isUsed, type WarmWorker } from "./warm.ts";
 import { Stock } from "./stock.ts";
-import { readWish, type Wish, writeWish } from "./wish.ts";
+import { type Desired, readDesired, writeDesired } from "./desired.ts";
 
 /** How long whoever claims may take to keep the worker. */
 const loanMs = 5000;
 
 /** A claim does not wait longer for the mounter: a cold spawn would be faster. */
-const patienceMs = 100;
+const timeoutMs = 100;
 
 export class PoolManager {
   readonly #instance: Instance;
@@ -53,7 +53,7 @@ export class PoolManager {
   readonly #running = new Map<string, Promise<ClaimReply>>();
   /** Claims by request, for one that is sent again. */
   readonly #done = new Map<string, Claim>();
-  #wish: Wish;
+  #desired: Desired;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #draining = false;
   #stopped = false;
@@ -65,7 +65,7 @@ export class PoolManager {
     this.#instance = instance;
     this.#log = log;
     this.#mounter = new Mounter(instance);
-    this.#wish = readWish(instance);
+    this.#desired = readDesired(instance);
     this.#stock = new Stock(instance, this.#metrics, () => this.#wanted(), log);
   }
 
@@ -97,7 +97,7 @@ export class PoolManager {
     void this.#stock.plan();
     this.#timer = setTimeout(
       () => this.#tick(),
-      this.#wish.sizes.checkInterval * 1000,
+      this.#desired.sizes.checkInterval * 1000,
     );
   }
 
@@ -216,7 +216,7 @@ export class PoolManager {
     const startedAt = performance.now();
     try {
       if (this.#mounting) {
-        await Promise.race([this.#mounting, sleep(patienceMs)]);
+        await Promise.race([this.#mounting, sleep(timeoutMs)]);
       }
       if (this.#mounting) throw new Unfit("the mounter is being started");
       if (this.#fault !== undefined) throw new Unfit(this.#fault);
@@ -272,8 +272,8 @@ export class PoolManager {
   }
 
   /** What is to be there of each image. */
-  #wanted(): PoolWish {
-    const { sizes } = this.#wish;
+  #wanted(): DesiredPool {
+    const { sizes } = this.#desired;
     const idleTimeoutMs = sizes.idleTimeout * 1000;
     const useless = this.#fault !== undefined && !this.#mounting;
     return this.#draining || useless
@@ -348,7 +348,7 @@ export class PoolManager {
   }
 
   async #resize(sizes: object): Promise<PoolStatus> {
-    this.#wish = writeWish(this.#instance, true, sizes);
+    this.#desired = writeDesired(this.#instance, true, sizes);
     await this.#resume();
     this.#tick();
     await this.#stock.plan();
@@ -356,9 +356,9 @@ export class PoolManager {
   }
 
   async #scale(warm: number): Promise<{ capped: boolean; minWarm: number }> {
-    const { maxWarm } = this.#wish.sizes;
+    const { maxWarm } = this.#desired.sizes;
     const minWarm = Math.min(warm, maxWarm);
-    this.#wish = writeWish(this.#instance, true, { minWarm });
+    this.#desired = writeDesired(this.#instance, true, { minWarm });
     await this.#resume();
     // Those above it need not wait for their time.
     await this.#stock.settle();
@@ -386,7 +386,7 @@ export class PoolManager {
 
   /** Removes the warm ones above the minimum at once, and dead ones. */
   async #cleanUp(): Promise<{ removed: number }> {
-    const surplus = await this.#stock.shrinkTo(this.#wish.sizes.minWarm);
+    const surplus = await this.#stock.shrinkTo(this.#desired.sizes.minWarm);
     const { dead } = await findWarm(this.#instance);
     for (const { id } of dead) await removeContainer(this.#instance.docker, id);
     return { removed: surplus + dead.length };
@@ -404,7 +404,7 @@ export class PoolManager {
     const drained = await this.#drain();
     await removeMounter(this.#instance);
     // The parent ends this process as soon as it reads that.
-    writeWish(this.#instance, false);
+    writeDesired(this.#instance, false);
     return drained;
   }
 
@@ -424,7 +424,7 @@ export class PoolManager {
       })),
       creating: this.#stock.creating,
       busy: busy.map(({ name, project }) => ({ name, project })),
-      ...this.#wish.sizes,
+      ...this.#desired.sizes,
       profiles: this.#stock.profiles,
       limits: recipe?.limits ?? {
         memoryBytes: settings.WORKER_MEMORY,

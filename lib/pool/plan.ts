@@ -19,7 +19,7 @@ export interface PoolView {
   pauseMs: number;
 }
 
-export interface PoolWish {
+export interface DesiredPool {
   minWarm: number;
   maxWarm: number;
   idleTimeoutMs: number;
@@ -34,15 +34,15 @@ export interface PoolPlan {
 /** As many as the engine makes at once without becoming slower for others. */
 export const creationsAtOnce = 4;
 
-export function planPool(view: PoolView, wish: PoolWish): PoolPlan {
-  const { maxWarm } = wish;
-  const minWarm = Math.min(wish.minWarm, maxWarm);
+export function planPool(view: PoolView, desired: DesiredPool): PoolPlan {
+  const { maxWarm } = desired;
+  const minWarm = Math.min(desired.minWarm, maxWarm);
   const stale = view.warm.filter((worker) => worker.stale);
   const fresh = view.warm.filter((worker) => !worker.stale);
   const remove = stale.map(({ id }) => id);
   let left = fresh.length;
   for (const { id, idleMs } of fresh.toSorted((a, b) => b.idleMs - a.idleMs)) {
-    const spare = left > minWarm && idleMs >= wish.idleTimeoutMs;
+    const spare = left > minWarm && idleMs >= desired.idleTimeoutMs;
     if (left <= maxWarm && !spare) break;
     remove.push(id);
     left--;

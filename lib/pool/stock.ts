@@ -9,7 +9,7 @@ import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { workersNetwork } from "../instance/container.ts";
 import type { Metrics } from "./metrics.ts";
-import { planPool, type PoolWish } from "./plan.ts";
+import { type DesiredPool, planPool } from "./plan.ts";
 import {
   createWarm,
   type WarmNetwork,
@@ -37,7 +37,7 @@ export class Stock {
   readonly #instance: Instance;
   readonly #metrics: Metrics;
   /** For each image; none where it is to be emptied. */
-  readonly #wanted: () => PoolWish;
+  readonly #wanted: () => DesiredPool;
   readonly #log: Log;
   readonly #make: typeof createWarm;
   /** Those that can be claimed. Nobody else takes one away. */
@@ -56,7 +56,7 @@ export class Stock {
   constructor(
     instance: Instance,
     metrics: Metrics,
-    wanted: () => PoolWish,
+    wanted: () => DesiredPool,
     log: Log,
     make: typeof createWarm = createWarm,
   ) {

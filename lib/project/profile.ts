@@ -56,7 +56,7 @@ function isPlainFile(path: string): boolean {
 /** What a project says of itself: a file of our settings in its directory. */
 export const projectConf = ".hal9000.conf";
 
-const mostPackages = 64;
+const maxPackages = 64;
 
 const nameSchema = v.pipe(
   v.string(),
@@ -75,7 +75,7 @@ const packagePattern = /^[a-z0-9][a-z0-9+.-]*[a-z0-9+.]$/;
 const packagesSchema = v.pipe(
   v.string(),
   v.transform((text) => text.split(/\s+/).filter((word) => word !== "")),
-  v.maxLength(mostPackages, `must be ${mostPackages} packages at most`),
+  v.maxLength(maxPackages, `must be ${maxPackages} packages at most`),
   v.everyItem(
     (name) => packagePattern.test(name),
     "must be names of Debian packages",

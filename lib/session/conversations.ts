@@ -13,7 +13,7 @@ const parts = ["projects", "-workspace"];
 export const lookMs = 150;
 
 /** Files that are looked at in one home: far more than a session ever has. */
-const mostFiles = 5000;
+const maxFiles = 5000;
 
 /** So many of them however late it is. */
 const always = 500;
@@ -38,7 +38,7 @@ function eachConversation(
     let looked = 0;
     for (const { name, kind } of directory.entries()) {
       const late = ++looked % always === 0 && Date.now() > deadline;
-      if (late || looked > mostFiles) {
+      if (late || looked > maxFiles) {
         throw new TooMany(`Session "${session}" holds too many files`);
       }
       if (kind !== "file" || !name.endsWith(".jsonl")) continue;

@@ -51,7 +51,7 @@ import {
   writeSession,
 } from "../instance/session-record.ts";
 import { hasTerminal, tmux } from "./tmux.ts";
-import { type SessionWorker, workerOf, type WorkerWish } from "./worker.ts";
+import { type SessionWorker, workerOf, type WorkerOptions } from "./worker.ts";
 import { ensureHome } from "../instance/volumes.ts";
 import { waitFor } from "../std/wait.ts";
 import { checkWorkerName } from "../worker/worker.ts";
@@ -59,7 +59,7 @@ import { insideWorker } from "../instance/paths.ts";
 import { sessionHome } from "../home/worker-home.ts";
 import { listWorkers } from "../worker/workers.ts";
 
-export interface OpenRequest extends WorkerWish {
+export interface OpenRequest extends WorkerOptions {
   directory: string;
   cwd: string;
   /** Of several sessions of one project; else it follows from the path. */
@@ -384,14 +384,14 @@ export function findSession(
 }
 
 /** How long the CLI may take to write down what it has. */
-const farewellMs = 3000;
+const gracePeriodMs = 3000;
 
 async function sayFarewell({ docker }: Instance, id: string): Promise<void> {
-  const limits = { timeoutMs: farewellMs };
+  const limits = { timeoutMs: gracePeriodMs };
   await execIn(docker, id, [...tmux, "kill-server"], limits);
   await waitFor(
     async () => !(await runningIn(docker, id)).includes("claude"),
-    { for: "Claude to end", timeoutMs: farewellMs, everyMs: 50 },
+    { for: "Claude to end", timeoutMs: gracePeriodMs, everyMs: 50 },
   );
 }
 

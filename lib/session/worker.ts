@@ -8,8 +8,8 @@ import type { Log } from "../std/log.ts";
 import { withoutNetwork } from "../worker/workers.ts";
 import { claimFor } from "../pool/client.ts";
 import {
+  type ProfileChoice,
   profileImage,
-  type ProfileWish,
   readyImage,
 } from "../image/profiles.ts";
 import { workerImage } from "../image/recipes.ts";
@@ -23,14 +23,14 @@ import { listWorkers, type WorkerState } from "../worker/workers.ts";
 import type { RepositoryConsent } from "../project/repository-consent.ts";
 
 /** What a session wants of its worker. */
-export interface WorkerWish {
+export interface WorkerOptions {
   allowAnyPath?: boolean;
   /** In a container with a network of its own, without a parent. */
   standalone?: boolean;
   /** The socket of an ssh-agent that the session may use. */
   sshAgent?: string | undefined;
   repository?: RepositoryConsent | undefined;
-  profile: ProfileWish;
+  profile: ProfileChoice;
 }
 
 export interface SessionWorker {
@@ -42,7 +42,7 @@ export async function workerOf(
   instance: Instance,
   session: string,
   project: Project,
-  request: WorkerWish,
+  request: WorkerOptions,
   /** The profile that was chosen for the session before. */
   remembered: string | undefined,
   /** Lays out what a new worker needs, once nothing else can refuse it. */

@@ -6,12 +6,12 @@ import * as v from "valibot";
 import { plainText } from "./plain-file.ts";
 
 /** Deeper than anything that means something. */
-const mostDepth = 1000;
+const maxDepth = 1000;
 
 /** Of objects and lists; a list of numbers is one. */
-const mostContainers = 250_000;
+const maxContainers = 250_000;
 
-const mostValues = 5_000_000;
+const maxValues = 5_000_000;
 
 /** Whether a text is not to be parsed; it need not be JSON. */
 export function isTooMuch(text: string): boolean {
@@ -22,9 +22,9 @@ export function isTooMuch(text: string): boolean {
     const code = text.charCodeAt(at);
     if (code === quote) at = endOfString(text, at);
     else if (code === bracket || code === brace) {
-      if (++depth > mostDepth || ++containers > mostContainers) return true;
+      if (++depth > maxDepth || ++containers > maxContainers) return true;
     } else if (code === closingBracket || code === closingBrace) depth--;
-    else if (code === comma && ++values > mostValues) return true;
+    else if (code === comma && ++values > maxValues) return true;
   }
   return false;
 }

@@ -304,7 +304,7 @@ test("large answers that nobody reads keep no small one waiting", async () => {
 });
 
 test("an answer that is read slowly is ended, one that is read in time is whole", async () => {
-  const service = await serve({ stallMs: 1000, leastRate: 1e9 });
+  const service = await serve({ stallMs: 1000, minRate: 1e9 });
   const [slow] = await askUnread(service.port, 1, "POST /get?size=20000000");
   const ended = new Promise((resolve) => slow!.on("close", resolve));
   // 64 KiB every 20 ms: never still, and too slow.

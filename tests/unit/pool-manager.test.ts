@@ -10,7 +10,7 @@ import { readRecord, readRecords } from "../../lib/instance/record.ts";
 import { claim, claimRequest } from "../../lib/pool/client.ts";
 import { PoolManager } from "../../lib/pool/manager.ts";
 import { type PoolStatus, protocolVersion } from "../../lib/pool/protocol.ts";
-import { readWish, writeWish } from "../../lib/pool/wish.ts";
+import { readDesired, writeDesired } from "../../lib/pool/desired.ts";
 import { Client, listen, type Listener } from "../../lib/std/socket-lines.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import { createWarm, warmRecipe } from "../../lib/pool/warm.ts";
@@ -88,11 +88,11 @@ test.before.each(async (context) => {
     stop.abort();
     await ended;
   };
-  writeWish(instance, true, { minWarm: 1, maxWarm: 2, checkInterval: 1 });
+  writeDesired(instance, true, { minWarm: 1, maxWarm: 2, checkInterval: 1 });
 });
 
 test.after.each(async ({ halt, mounter, end, instance }) => {
-  writeWish(instance, false, { minWarm: 0, maxWarm: 0 });
+  writeDesired(instance, false, { minWarm: 0, maxWarm: 0 });
   await halt();
   await mounter.listener.close();
   end();
@@ -153,7 +153,7 @@ test("stop removes the warm workers and the mounter, and is remembered", async (
   assert.ok(engine.find("fake-mounter"));
   assert.equal(await ask("stop"), { removed: 1 });
   assert.not(engine.find("fake-mounter"));
-  assert.is(readWish(instance).enabled, false);
+  assert.is(readDesired(instance).enabled, false);
   await sleep(100);
   assert.equal(warmNames(context), []);
 });

@@ -6,7 +6,7 @@ import {
   type PoolView,
 } from "../../lib/pool/plan.ts";
 
-const wish = { minWarm: 2, maxWarm: 5, idleTimeoutMs: 300_000 };
+const desired = { minWarm: 2, maxWarm: 5, idleTimeoutMs: 300_000 };
 
 /** Warm workers by how long they have waited; a stale one is negative. */
 function view(idle: number[], more: Partial<PoolView> = {}): PoolView {
@@ -23,7 +23,7 @@ function view(idle: number[], more: Partial<PoolView> = {}): PoolView {
   };
 }
 
-const cases: [string, PoolView, Partial<typeof wish>, number, string[]][] = [
+const cases: [string, PoolView, Partial<typeof desired>, number, string[]][] = [
   ["fills an empty pool", view([]), {}, 2, []],
   ["counts those that are being made", view([1], { creating: 1 }), {}, 0, []],
   ["replaces one that was claimed", view([1]), {}, 1, []],
@@ -74,7 +74,10 @@ const cases: [string, PoolView, Partial<typeof wish>, number, string[]][] = [
 
 for (const [title, given, wanted, create, remove] of cases) {
   test(`planPool() ${title}`, () => {
-    assert.equal(planPool(given, { ...wish, ...wanted }), { create, remove });
+    assert.equal(planPool(given, { ...desired, ...wanted }), {
+      create,
+      remove,
+    });
   });
 }
 
@@ -97,7 +100,7 @@ test("planPool() settles within its bounds from any state", () => {
 });
 
 function check(given: PoolView, minWarm: number, maxWarm: number): void {
-  const plan = planPool(given, { ...wish, minWarm, maxWarm });
+  const plan = planPool(given, { ...desired, minWarm, maxWarm });
   const left = given.warm.filter(({ id }) => !plan.remove.includes(id));
   const what = JSON.stringify({ given, minWarm, maxWarm, plan });
   const before = given.warm.length + given.creating;

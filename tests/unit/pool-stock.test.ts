@@ -13,7 +13,7 @@ import { instanceNames } from "../../lib/instance/labels.ts";
 import { ownerOf } from "../../lib/std/owned.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
 import { Metrics } from "../../lib/pool/metrics.ts";
-import type { PoolWish } from "../../lib/pool/plan.ts";
+import type { DesiredPool } from "../../lib/pool/plan.ts";
 import type { WarmWorker } from "../../lib/pool/warm.ts";
 import { Stock } from "../../lib/pool/stock.ts";
 import type { Settings } from "../../lib/instance/settings.ts";
@@ -22,7 +22,7 @@ import { waitFor } from "../../lib/std/wait.ts";
 interface Context {
   root: string;
   said: string[];
-  wanted: PoolWish;
+  wanted: DesiredPool;
   engine: { creations: number; net: string | undefined; removed: string[] };
   stock: Stock;
   /** Makes a worker; refused where it is left out. */

@@ -34,10 +34,10 @@ export interface Bounds {
   waitMs: number;
   /** For a body to come in. */
   bodyMs: number;
-  /** For a client to read, beyond what `leastRate` allows for. */
+  /** For a client to read, beyond what `minRate` allows for. */
   stallMs: number;
   /** At which an answer is read, in bytes a second. */
-  leastRate: number;
+  minRate: number;
   /** For the service to answer. */
   answerMs: number;
   /** More than all places, so that there is an idle one for who comes next. */
@@ -64,7 +64,7 @@ export const chromadbBounds: Bounds = {
   waitMs: 60_000,
   bodyMs: 30_000,
   stallMs: 5000,
-  leastRate: 1024 ** 2,
+  minRate: 1024 ** 2,
   answerMs: 300_000,
   connections: 448,
 };
@@ -257,7 +257,7 @@ function relay(
   answer: IncomingMessage,
   response: ServerResponse,
   isSmall: boolean,
-  { stallMs, leastRate }: Bounds,
+  { stallMs, minRate }: Bounds,
 ): void {
   let sent = 0;
   let waitedMs = 0;
@@ -265,7 +265,7 @@ function relay(
   let late: ReturnType<typeof setTimeout> | undefined;
   const waitForClient = () => {
     since = performance.now();
-    const allowedMs = stallMs + sent / leastRate * 1000;
+    const allowedMs = stallMs + sent / minRate * 1000;
     // What the kernel still has for the client would stay otherwise.
     const end = () => response.req.socket.resetAndDestroy();
     late = setTimeout(end, allowedMs - waitedMs);

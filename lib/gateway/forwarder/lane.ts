@@ -10,12 +10,12 @@ export interface Places {
 /** So many at a time; the others wait, the first that came first. */
 export class Lane {
   #free: number;
-  readonly #mostWaiting: number;
+  readonly #maxWaiting: number;
   readonly #waiting: (() => void)[] = [];
 
   constructor({ served, waiting }: Places) {
     this.#free = served;
-    this.#mostWaiting = waiting;
+    this.#maxWaiting = waiting;
   }
 
   /**
@@ -35,7 +35,7 @@ export class Lane {
       this.#free--;
       return Promise.resolve(leave);
     }
-    if (this.#waiting.length >= this.#mostWaiting) {
+    if (this.#waiting.length >= this.#maxWaiting) {
       return Promise.reject(new Error("Too many wait"));
     }
     return new Promise((resolve, reject) => {

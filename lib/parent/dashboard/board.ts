@@ -7,7 +7,7 @@ import { inspectContainer } from "../../docker/docker.ts";
 import type { Instance } from "../../instance/instance.ts";
 import type { Log } from "../../std/log.ts";
 import { readParentState } from "../../instance/parent-state.ts";
-import { readWish } from "../../pool/wish.ts";
+import { readDesired } from "../../pool/desired.ts";
 import { windowScript } from "../../session/tmux.ts";
 import {
   followSessions,
@@ -183,7 +183,7 @@ export class Board {
       readyMs: state?.readyMs ?? null,
       chromadbPort: port,
       chromadbAnswers: state?.chromadbFault === null,
-      pool: readWish(this.#instance).enabled
+      pool: readDesired(this.#instance).enabled
         ? {
           warm: (await listWarm(this.#instance)).length,
           busy: claimed.filter(({ worker }) => worker.born === "warm").length,

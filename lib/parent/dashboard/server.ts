@@ -35,11 +35,11 @@ export const showCommand = [
 ];
 
 /** That of the popups, and of clients without a size. */
-export const leastVersion = 3.2;
+export const minVersion = 3.2;
 
 /** Of what `tmux -V` prints. */
 export function isNewEnough(version: string): boolean {
-  return Number.parseFloat(version.replace(/^\D+/, "")) >= leastVersion;
+  return Number.parseFloat(version.replace(/^\D+/, "")) >= minVersion;
 }
 
 /** Whether the image has a tmux that is new enough; told to `log` if not. */
@@ -47,7 +47,7 @@ export async function hasTmux(log: Log): Promise<boolean> {
   try {
     const { stdout } = await run("tmux", ["-V"]);
     if (isNewEnough(stdout)) return true;
-    log(`No dashboard: ${stdout.trim()} is older than ${leastVersion}`);
+    log(`No dashboard: ${stdout.trim()} is older than ${minVersion}`);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     log(`No dashboard: ${code === "ENOENT" ? "no tmux" : messageOf(error)}`);
@@ -57,11 +57,11 @@ export async function hasTmux(log: Log): Promise<boolean> {
 
 type Home = Pick<Instance, "home" | "owner">;
 
-export function isDashboardWished({ home }: Pick<Instance, "home">): boolean {
+export function isDashboardDesired({ home }: Pick<Instance, "home">): boolean {
   return !existsSync(home.noDashboard);
 }
 
-/** Longer than the parent takes to act on a wish. */
+/** Longer than the parent takes to act on a change. */
 const settleMs = 10_000;
 
 /** Sees to it that the dashboard is there, whole. */

@@ -7,22 +7,22 @@ import { writeWhole } from "../std/owned.ts";
 import { readJson } from "../std/json.ts";
 import { type Sizes, sizesSchema } from "./protocol.ts";
 
-const wishSchema = v.object({
+const desiredSchema = v.object({
   version: v.literal(1),
   enabled: v.boolean(),
   sizes: sizesSchema,
 });
 
-export interface Wish {
+export interface Desired {
   enabled: boolean;
   sizes: Required<Sizes>;
 }
 
 type Home = Pick<Instance, "home" | "owner" | "settings">;
 
-export function readWish(instance: Home): Wish {
+export function readDesired(instance: Home): Desired {
   const { settings } = instance;
-  const said = saidWish(instance);
+  const said = savedDesired(instance);
   return {
     enabled: said?.enabled ?? settings.ENABLE_POOL_MANAGER,
     sizes: {
@@ -36,17 +36,17 @@ export function readWish(instance: Home): Wish {
 }
 
 /** Keeps what is said, beside what was said before. */
-export function writeWish(
+export function writeDesired(
   instance: Home,
   enabled: boolean,
   sizes: Sizes = {},
-): Wish {
-  const said = { ...saidWish(instance)?.sizes, ...sizes };
+): Desired {
+  const said = { ...savedDesired(instance)?.sizes, ...sizes };
   const text = JSON.stringify({ version: 1, enabled, sizes: said }, null, 2);
-  const wish = readWish(instance);
-  checkSizes({ ...wish.sizes, ...said });
-  writeWhole(instance.home.poolWish, `${text}\n`, instance.owner);
-  return readWish(instance);
+  const desired = readDesired(instance);
+  checkSizes({ ...desired.sizes, ...said });
+  writeWhole(instance.home.desiredPool, `${text}\n`, instance.owner);
+  return readDesired(instance);
 }
 
 /** Throws a `usage` Failure for a minimum above the maximum. */
@@ -59,8 +59,8 @@ export function checkSizes({ minWarm, maxWarm }: Required<Sizes>): void {
   );
 }
 
-function saidWish(
+function savedDesired(
   { home }: Home,
-): v.InferOutput<typeof wishSchema> | undefined {
-  return readJson(home.poolWish, wishSchema);
+): v.InferOutput<typeof desiredSchema> | undefined {
+  return readJson(home.desiredPool, desiredSchema);
 }
