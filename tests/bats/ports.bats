@@ -120,5 +120,5 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   done
   serve server-$$
   open_port $port "$host_port"
-  wait_for 10 answers "from server-$$"
+  wait_for 60 answers "from server-$$"
 }

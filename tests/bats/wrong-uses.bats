@@ -14,6 +14,8 @@ setup_file() {
   ln -sfn gone "$HAL9000_PROJECT_ROOTS/dangling"
   ln -sfn ring "$HAL9000_PROJECT_ROOTS/ring"
   export OWNED=${OWNED:-owned-$$}
+  # What the parent writes when it has started is nothing that a command left.
+  wait_for 60 docker exec "$parent" /scripts/healthcheck
   "$scripts/spawn-worker.ts" -d -n "$OWNED" "$HAL9000_PROJECT_ROOTS/app"
 }
 
@@ -45,7 +47,7 @@ refuses() {
     fi
     rows=$((rows + 1))
   done
-  [ "$(containers; kept)" = "$before" ] || { echo "something was left behind"; return 1; }
+  diff <(echo "$before") <(containers; kept) || { echo "something was left behind"; return 1; }
   echo "# $rows rows" >&3
 }
 
