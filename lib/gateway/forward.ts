@@ -3,7 +3,12 @@
 // a port in its first line, and is that port's from then on.
 
 import { chmodSync, rmSync } from "node:fs";
-import { createConnection, createServer, type Socket } from "node:net";
+import {
+  createConnection,
+  createServer,
+  type Server,
+  type Socket,
+} from "node:net";
 import { once } from "node:events";
 import type { Duplex } from "node:stream";
 import { Failure } from "../std/errors.ts";
@@ -13,8 +18,8 @@ import type { Instance } from "../instance/instance.ts";
 const longestLine = 8;
 const firstLineMs = 5000;
 
-/** In the forwarder: listens on `path`, for its own user and group. */
-export async function serveForward(path: string): Promise<void> {
+/** In the forwarder: listens on `path`, for its own user and group, until it is closed. */
+export async function serveForward(path: string): Promise<Server> {
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     socket.on("error", () => socket.destroy());
     readPort(socket, (port) => joinSockets(socket, connectTo(port)));
@@ -23,6 +28,7 @@ export async function serveForward(path: string): Promise<void> {
   server.listen(path);
   await once(server, "listening");
   chmodSync(path, 0o660);
+  return server;
 }
 
 /** Reads the first line byte for byte as it comes, and nothing behind it. */

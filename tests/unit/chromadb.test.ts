@@ -1,9 +1,12 @@
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { chromadbAnswers } from "../../lib/parent/chromadb.ts";
+import { readSettings } from "../../lib/instance/config.ts";
+import { homePaths } from "../../lib/instance/paths.ts";
+import { chromadbAnswers, chromadbFault } from "../../lib/parent/chromadb.ts";
 import { listenerUsers } from "../../lib/std/socket-table.ts";
 
 const test = suite("chromadb");
@@ -40,6 +43,27 @@ test("ChromaDB answers where its heartbeat does, and a closed port is no error",
   server.close();
   await once(server, "close");
   assert.is(await chromadbAnswers(port), false);
+});
+
+test("a ChromaDB that does not listen, or is somebody else's, is no ChromaDB", async () => {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const fault = () =>
+    chromadbFault({
+      home: homePaths("/nonexistent"),
+      settings: readSettings({
+        CHROMADB_PORT: String(port),
+        HOME: "/nonexistent",
+      }),
+    });
+  assert.is(
+    await fault(),
+    `user ${process.getuid?.()} listens at port ${port} of the parent`,
+  );
+  server.close();
+  await once(server, "close");
+  assert.is(await fault(), "it does not listen");
 });
 
 test.run();

@@ -13,7 +13,7 @@ import { instanceNames } from "../../lib/instance/labels.ts";
 import { ownerOf } from "../../lib/std/owned.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
 import { Metrics } from "../../lib/pool/metrics.ts";
-import type { DesiredPool } from "../../lib/pool/plan.ts";
+import { creationsAtOnce, type DesiredPool } from "../../lib/pool/plan.ts";
 import type { WarmWorker } from "../../lib/pool/warm.ts";
 import { Stock } from "../../lib/pool/stock.ts";
 import type { Settings } from "../../lib/instance/settings.ts";
@@ -120,11 +120,19 @@ test("an engine that refuses is left alone for a second, then for two", async ({
 test("a pool that is larger than what is made at once is filled without waiting for its next look", async (context) => {
   const { stock, engine } = context;
   context.wanted = { minWarm: 6, maxWarm: 6, idleTimeoutMs: 1000 };
-  context.make = () =>
-    Promise.resolve(worker(`w${engine.creations}`, stock.recipe?.inputs ?? ""));
+  let now = 0;
+  let most = 0;
+  context.make = async () => {
+    const name = `w${engine.creations}`;
+    most = Math.max(most, ++now);
+    await sleep(10);
+    now--;
+    return worker(name, stock.recipe?.inputs ?? "");
+  };
   await stock.plan();
   await waitFor(() => stock.all.length === 6, { for: "six", timeoutMs: 3000 });
   assert.is(engine.creations, 6);
+  assert.is(most, creationsAtOnce);
 });
 
 test("a worker that cannot be removed is logged, and harms nothing", async ({ stock, said }) => {

@@ -73,7 +73,7 @@ test("a connection to the forwarder is that of the port that it names", async ({
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
   const path = join(root, "forward");
-  await serveForward(path);
+  const forwarder = await serveForward(path);
   assert.is(statSync(path).mode & 0o777, 0o660);
   const said = (first: string) =>
     new Promise<string>((resolve) => {
@@ -89,6 +89,7 @@ test("a connection to the forwarder is that of the port that it names", async ({
     assert.is(await said(line), "");
   }
   server.close();
+  forwarder.close();
 });
 
 test("a socket that nobody listens at is an error that can be caught", async ({ root }) => {

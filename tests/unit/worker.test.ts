@@ -1,5 +1,12 @@
 import { instanceNames } from "../../lib/instance/labels.ts";
-import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import {
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
@@ -8,7 +15,10 @@ import { readSettings } from "../../lib/instance/config.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
 import { ensureDirectory, ownerOf } from "../../lib/std/owned.ts";
 import { checkWorkerName, workerSpec } from "../../lib/worker/worker.ts";
-import { prepareWorkerHome } from "../../lib/home/worker-home.ts";
+import {
+  ensureAccounts,
+  prepareWorkerHome,
+} from "../../lib/home/worker-home.ts";
 
 const test = suite("worker");
 
@@ -202,6 +212,81 @@ test("prepareWorkerHome() gives a name another home for another project", () => 
   assert.is(statSync(made).mode & 0o777, 0o700);
   const state = JSON.parse(readFileSync(join(made, ".claude.json"), "utf8"));
   assert.is(state.projects["/workspace"].hasTrustDialogAccepted, false);
+  rmSync(root, { recursive: true });
+});
+
+function homeFor(root: string) {
+  const owner = ownerOf(root);
+  const home = homePaths(root);
+  for (const path of [home.workers, home.claude, home.run]) {
+    ensureDirectory(path, 0o700, owner);
+  }
+  ensureDirectory(join(home.run, "accounts"), 0o700, owner);
+  const settings = readSettings({ HAL9000_HOME: root });
+  return { home, hostHome: home, owner, names, settings };
+}
+
+const trusted = (directory: string) =>
+  JSON.parse(readFileSync(join(directory, ".claude.json"), "utf8"))
+    .projects["/workspace"].hasTrustDialogAccepted;
+
+test("prepareWorkerHome() asks no question in a session, and replaces no state of one", () => {
+  const root = mkdtempSync(join(tmpdir(), "hal9000-worker-"));
+  const instance = homeFor(root);
+  const project = { path: "/one", ...instance.owner };
+  const prepare = () =>
+    prepareWorkerHome(instance, { name: "x", session: "talk" }, project);
+  const first = prepare();
+  assert.is(first.home, "claude/talk");
+  assert.is(first.made, true);
+  const directory = join(root, first.home);
+  assert.is(trusted(directory), true);
+  writeFileSync(join(directory, ".claude.json"), '{"own":1}');
+  assert.is(prepare().made, false);
+  const kept = readFileSync(join(directory, ".claude.json"), "utf8");
+  assert.is(kept, '{"own":1}');
+  // A crash left it empty, or a worker has laid a link.
+  writeFileSync(join(directory, ".claude.json"), "");
+  prepare();
+  assert.is(trusted(directory), true);
+  const outside = join(root, "outside");
+  writeFileSync(outside, "mine");
+  rmSync(join(directory, ".claude.json"));
+  symlinkSync(outside, join(directory, ".claude.json"));
+  prepare();
+  assert.is(readFileSync(outside, "utf8"), "mine");
+  assert.is(trusted(directory), true);
+  rmSync(root, { recursive: true });
+});
+
+test("a worker's user has a name, and root is root", () => {
+  const root = mkdtempSync(join(tmpdir(), "hal9000-worker-"));
+  const instance = homeFor(root);
+  const files = (uid: number, gid: number) => {
+    const directory = ensureAccounts(instance, { uid, gid });
+    return ["passwd", "group"].map((name) =>
+      readFileSync(join(directory, name), "utf8").split("\n")
+    );
+  };
+  assert.equal(files(1000, 1001), [
+    [
+      "root:x:0:0:root:/root:/bin/bash",
+      "claude:x:1000:1001::/home/claude:/bin/bash",
+      "nobody:x:65534:65534:nobody:/:/bin/false",
+      "",
+    ],
+    ["root:x:0:", "claude:x:1001:", "nogroup:x:65534:", ""],
+  ]);
+  assert.equal(files(0, 0), [
+    [
+      "root:x:0:0::/home/claude:/bin/bash",
+      "nobody:x:65534:65534:nobody:/:/bin/false",
+      "",
+    ],
+    ["root:x:0:", "nogroup:x:65534:", ""],
+  ]);
+  const path = join(instance.home.accounts(0, 0), "passwd");
+  assert.is(statSync(path).mode & 0o777, 0o644);
   rmSync(root, { recursive: true });
 });
 

@@ -1,0 +1,211 @@
+// What doctor says of the parent and what it runs, on an engine in memory.
+
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import {
+  examineChromadb,
+  examineDashboard,
+  examineMounter,
+  examineNetwork,
+  examineParent,
+  examinePool,
+  examineSockets,
+} from "../../lib/doctor/daemon.ts";
+import { gitConfigText } from "../../lib/home/git-identity.ts";
+import { serveParent } from "../../lib/instance/parent-socket.ts";
+import {
+  type ParentState,
+  writeParentState,
+} from "../../lib/instance/parent-state.ts";
+import type { PoolStatus } from "../../lib/pool/protocol.ts";
+import { writeDesired } from "../../lib/pool/desired.ts";
+import { listen } from "../../lib/std/socket-lines.ts";
+import { waitFor } from "../../lib/std/wait.ts";
+import {
+  type FakeContainer,
+  type FakeInstance,
+  fakeInstance,
+} from "../helper/fake-engine.ts";
+
+const test = suite<FakeInstance>("examined");
+
+test.before.each((context) => void Object.assign(context, fakeInstance()));
+test.after.each(({ end }) => end());
+
+const parentOf = ({ engine }: FakeInstance) =>
+  engine.find("fake-parent") as FakeContainer;
+
+function says(fake: FakeInstance, change: Partial<ParentState> = {}): void {
+  writeParentState(fake.instance, {
+    version: 1,
+    container: parentOf(fake).id,
+    build: "digest",
+    ready: true,
+    readyMs: 1,
+    chromadbFault: null,
+    phases: [],
+    children: [],
+    ...change,
+  });
+}
+
+test("a parent that runs as it should is well, any other names its remedy", async (fake) => {
+  const look = () => examineParent(fake.instance, {}, "digest");
+  says(fake);
+  assert.is((await look()).state, "ok");
+  says(fake, { build: "older" });
+  const other = await look();
+  assert.equal([other.state, other.mend], [
+    "warn",
+    "make images, then claudy daemon restart",
+  ]);
+  says(fake, { children: [{ name: "chromadb", pid: null, restarts: 3 }] });
+  assert.is((await look()).says, "down: chromadb");
+  parentOf(fake).state = "paused";
+  assert.is((await look()).says, "paused");
+  parentOf(fake).state = "exited";
+  const stopped = await look();
+  assert.equal([stopped.state, stopped.says, stopped.mend], [
+    "fail",
+    "stopped",
+    "claudy daemon start",
+  ]);
+});
+
+test("a net that is down, and workers without it, are named", async (fake) => {
+  const { instance, engine, labels } = fake;
+  const HostConfig = { NetworkMode: "container:fake-net" };
+  engine.add("w", { spec: { Labels: labels(), HostConfig } });
+  assert.is((await examineNetwork(instance)).says, "1 workers in it");
+  const net = engine.find("fake-net") as FakeContainer;
+  net.startedAt = new Date(Date.now() + 60_000).toISOString();
+  const lost = await examineNetwork(instance);
+  assert.equal([lost.state, lost.mend], ["warn", "coordinator stop w"]);
+  net.state = "paused";
+  assert.is((await examineNetwork(instance)).says, "paused");
+  net.state = "exited";
+  const down = await examineNetwork(instance);
+  assert.is(down.state, "fail");
+  assert.is(
+    down.says,
+    "fake-net is exited; workers without a network: w",
+  );
+});
+
+test("ChromaDB is what the parent's own check finds", async (fake) => {
+  const { instance, engine } = fake;
+  assert.is(
+    (await examineChromadb(instance)).says,
+    "answers on localhost:8000",
+  );
+  engine.run = () => ({ exitCode: 1, output: "x\nerror: it is down\n" });
+  assert.is((await examineChromadb(instance)).says, "it is down");
+  parentOf(fake).state = "exited";
+  assert.is((await examineChromadb(instance)).mend, "claudy daemon start");
+});
+
+test("sockets that are missing, or that nobody answers at, are named", async (fake) => {
+  const { instance } = fake;
+  const { home } = instance;
+  const missing = await examineSockets(instance);
+  assert.is(missing.state, "fail");
+  assert.match(missing.says, `missing: ${home.parentSocket}`);
+  assert.is(missing.mend, "claudy daemon restart");
+  const stop = new AbortController();
+  const serving = serveParent(instance, stop.signal);
+  await waitFor(() => existsSync(home.parentSocket), {
+    for: "the socket",
+    timeoutMs: 2000,
+  });
+  const one = await examineSockets(instance);
+  assert.not.match(one.says, home.parentSocket);
+  assert.match(one.says, `missing: ${home.forwardSocket}`);
+  stop.abort();
+  await serving;
+});
+
+const status = {
+  running: true,
+  unavailable: null,
+  warm: [{ name: "w", id: "w", ageSeconds: 1 }],
+  creating: 0,
+  busy: [],
+  minWarm: 1,
+  maxWarm: 1,
+  idleTimeout: 1,
+  checkInterval: 1,
+  profiles: [{ name: "base", image: "repo:worker", present: true, warm: 1 }],
+  limits: { memoryBytes: 1, cpus: 1, pids: 1 },
+  metrics: {
+    claims: { warm: 0, cold: {} },
+    latencyMs: { p50: null, p95: null, p99: null },
+    creations: 0,
+    failures: 0,
+    lastFailure: null,
+  },
+} satisfies PoolStatus;
+
+test("a pool is off, silent, incomplete or well", async (fake) => {
+  const { instance } = fake;
+  assert.is((await examinePool(instance)).says, "off");
+  assert.is((await examineMounter(instance)).says, "off, as the pool");
+  writeDesired(instance, true);
+  assert.is((await examinePool(instance)).state, "fail");
+  assert.is((await examineMounter(instance)).state, "fail");
+  let answer: PoolStatus = status;
+  const listener = await listen(
+    instance.home.poolSocket,
+    () => Promise.resolve(answer),
+  );
+  assert.is((await examinePool(instance)).says, "1 warm, 0 claimed");
+  assert.is((await examineMounter(instance)).state, "ok");
+  const profile = { name: "java", image: "j", present: false, warm: 0 };
+  answer = { ...status, unavailable: "no rights", profiles: [profile] };
+  const missing = await examinePool(instance);
+  assert.equal([missing.says, missing.mend], [
+    "not built: j",
+    "claudy profile build java",
+  ]);
+  assert.is((await examineMounter(instance)).says, "no warm claims: no rights");
+  await listener.close();
+});
+
+test("a dashboard needs a tmux that is new enough", async (fake) => {
+  const { instance, engine } = fake;
+  engine.run = () => ({ exitCode: 0, output: "tmux 3.4\n" });
+  assert.is((await examineDashboard(instance)).says, "tmux 3.4");
+  engine.run = () => ({ exitCode: 0, output: "tmux 3.1c\n" });
+  assert.is((await examineDashboard(instance)).mend, "make images");
+  engine.run = () => ({ exitCode: 127 });
+  assert.is((await examineDashboard(instance)).says, "no tmux in the parent");
+  writeFileSync(instance.home.noDashboard, "");
+  assert.is((await examineDashboard(instance)).says, "off");
+});
+
+test("a session commits as the host's git user, whatever is in the name", ({ root }) => {
+  const env = { HOME: join(root, "user"), PATH: process.env["PATH"] };
+  mkdirSync(env.HOME);
+  assert.is(gitConfigText(env), undefined);
+  const name = 'Dave "HAL" \\ Bowman';
+  const set = (key: string, value: string) =>
+    spawnSync("git", ["config", "--global", key, value], { env });
+  set("user.name", name);
+  set("user.email", "dave@example.org");
+  set("core.pager", "evil");
+  const text = gitConfigText(env) ?? "";
+  assert.not.match(text, /evil/);
+  const laid = join(root, "laid");
+  writeFileSync(laid, text);
+  const get = (key: string) =>
+    spawnSync("git", ["config", "--file", laid, "--get", key], {
+      encoding: "utf8",
+    }).stdout.trimEnd();
+  assert.is(get("user.name"), name);
+  assert.is(get("user.email"), "dave@example.org");
+});
+
+test.run();
