@@ -56,6 +56,25 @@ test("takeSettings() leaves what runs or names what is the host's", () => {
   assert.not.match(left.join(), "sk-ant-planted");
 });
 
+for (
+  const name of [
+    "apiKeyHelper",
+    "awsAuthRefresh",
+    "awsCredentialExport",
+    "gcpAuthRefresh",
+    "otelHeadersHelper",
+    "proxyAuthHelper",
+    "statusLine",
+    "fileSuggestion",
+  ]
+) {
+  test(`takeSettings() leaves ${name}, a command of the host`, () => {
+    const { value, left } = takeSettings({ [name]: "/bin/x" }, options);
+    assert.equal(value, {});
+    assert.match(left.join(), name);
+  });
+}
+
 test("takeSettings() takes hooks where that is asked for", () => {
   const hooks = { Stop: [{ hooks: [{ type: "command", command: "true" }] }] };
   const taken = takeSettings({ hooks }, { ...options, inheritHooks: true });

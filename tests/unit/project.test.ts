@@ -191,6 +191,13 @@ for (const path of refused) {
   });
 }
 
+test("refusalOf() refuses root's keys, whoever is in the passwd file", () => {
+  const known = { ...secrets, userHomes: [] };
+  for (const path of ["/root/.config/gh", "/root/.docker", "/root/.claude"]) {
+    assert.type(refusalOf(path, known), "string");
+  }
+});
+
 for (
   const path of [
     "/home/dave/app",
