@@ -11,7 +11,7 @@ import { formerBackup } from "./migrate-steps.ts";
 import { endMove, type MoveOptions, withVolumes } from "./move.ts";
 import { type Mover, withMover } from "./mover-container.ts";
 import { insideMover } from "./mover/places.ts";
-import { presentVolumes } from "./parts.ts";
+import { presentVolumes, removeVolumes } from "./parts.ts";
 
 /** The journal of one that can be taken back; throws a Failure where there is none. */
 export function abortable(
@@ -40,11 +40,12 @@ export async function abortMigration(options: Aborting): Promise<void> {
         await mover.do("remove", { path: insideMover.backup(backup) });
       }
     });
-    for (const { volume } of await presentVolumes(instance)) {
-      if (made.includes(volume)) {
-        await instance.docker.getVolume(volume).remove();
-      }
-    }
+    const present = await presentVolumes(instance);
+    await removeVolumes(
+      instance,
+      present.map(({ volume }) => volume)
+        .filter((volume) => made.includes(volume)),
+    );
     endMove({ instance, journal });
   });
 }

@@ -1,9 +1,11 @@
 // What is moved: the directories of version 0.5 and the volumes that they become.
 
 import { inspectVolume } from "../docker/docker.ts";
+import { statusOf } from "../docker/docker-errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { label } from "../instance/labels.ts";
 import { movedParts } from "../instance/volumes.ts";
+import { waitFor } from "../std/wait.ts";
 
 export const movedNames = movedParts.map(({ name }) => name);
 
@@ -40,4 +42,27 @@ export async function presentVolumes(
     return found ? [{ name, volume: found.Name, id }] : [];
   }));
   return present.flat();
+}
+
+/** Removes volumes; a container that has ended may hold them longer than its name. */
+export async function removeVolumes(
+  { docker }: Pick<Instance, "docker">,
+  volumes: string[],
+): Promise<void> {
+  for (const volume of volumes) {
+    await waitFor(async () => {
+      try {
+        await docker.getVolume(volume).remove();
+        return true;
+      } catch (error) {
+        if (statusOf(error) !== 409) throw error;
+        return false;
+      }
+    }, {
+      for: `volume ${volume} to be free`,
+      timeoutMs: 10_000,
+      everyMs: 100,
+      hint: `See what uses it: docker ps --all --filter volume=${volume}`,
+    });
+  }
 }

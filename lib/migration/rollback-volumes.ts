@@ -4,7 +4,7 @@ import { Failure } from "../std/errors.ts";
 import { freeStamp, type Move } from "./move.ts";
 import type { Mover } from "./mover-container.ts";
 import { insideMover } from "./mover/places.ts";
-import { presentVolumes } from "./parts.ts";
+import { presentVolumes, removeVolumes } from "./parts.ts";
 import { keptBackup, manifest } from "./rollback-steps.ts";
 
 /**
@@ -61,7 +61,7 @@ async function refuseChange(
 }
 
 /** Removes the volumes but for those that are still full; returns their names. */
-export async function removeVolumes(
+export async function removeCopied(
   { instance, journal, track }: Move,
   full: string[],
 ): Promise<string[]> {
@@ -72,8 +72,6 @@ export async function removeVolumes(
   const removed = (await presentVolumes(instance))
     .filter(({ name }) => !full.includes(name))
     .map(({ volume }) => volume);
-  for (const volume of removed) {
-    await instance.docker.getVolume(volume).remove();
-  }
+  await removeVolumes(instance, removed);
   return removed;
 }

@@ -24,7 +24,7 @@ import {
   stopAll,
   swapParts,
 } from "./rollback-steps.ts";
-import { emptyVolumes, removeVolumes } from "./rollback-volumes.ts";
+import { emptyVolumes, removeCopied } from "./rollback-volumes.ts";
 
 export interface RolledBack {
   parts: Measured[];
@@ -62,7 +62,7 @@ export async function rollback(run: RollbackRun): Promise<RolledBack> {
       await keepManifest(move, mover);
       return await emptyVolumes(move, mover);
     });
-    const removed = await removeVolumes(move, full);
+    const removed = await removeCopied(move, full);
     const kept = keptBackup(move);
     forgetMigrated(instance);
     endMove(move);

@@ -15,11 +15,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import type { Docker } from "../../lib/docker/docker.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
 import { Journal } from "../../lib/instance/migration-journal.ts";
 import { Failure } from "../../lib/std/errors.ts";
 import { backUp, copyInSteps } from "../../lib/migration/copy.ts";
 import type { Mover } from "../../lib/migration/mover-container.ts";
+import { removeVolumes } from "../../lib/migration/parts.ts";
 import { perform } from "../../lib/migration/mover/operations.ts";
 
 const test = suite<{ root: string; journal: Journal }>("migration: copies");
@@ -106,6 +108,20 @@ test("backUp() names the manifest last, and only of a backup that agrees", async
   await backUp({ track }, damaged.mover, backup)
     .then(() => assert.unreachable(), () => {});
   assert.is(damaged.asked.at(-1), "compare membank,plugins");
+});
+
+test("removeVolumes() waits for one that a container still holds", async () => {
+  const answers = [{ statusCode: 409 }, undefined, { statusCode: 500 }];
+  const remove = () => {
+    const error = answers.shift();
+    return error ? Promise.reject(error) : Promise.resolve();
+  };
+  const docker = { getVolume: () => ({ remove }) } as unknown as Docker;
+  await removeVolumes({ docker }, ["x-plugins"]);
+  assert.is(answers.length, 1);
+  const error = await removeVolumes({ docker }, ["x-plugins"])
+    .catch((error) => error);
+  assert.is(error.statusCode, 500);
 });
 
 const ask = (op: string, input: object) => perform({ op, ...input }, () => {});
