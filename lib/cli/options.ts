@@ -60,9 +60,9 @@ export function wholeNumber(
   value: unknown,
 ): number | undefined {
   if (value === undefined) return undefined;
-  if (typeof value === "number" && Number.isInteger(value) && value >= 0) {
-    return value;
-  }
+  // An option is a number already where it looks like one; an argument never is.
+  const number = /^\d+$/.test(String(value)) ? Number(value) : NaN;
+  if (Number.isSafeInteger(number)) return number;
   throw new Failure(
     "usage",
     `${option} must be a whole number, got "${value}"`,
