@@ -105,7 +105,7 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
   docker kill --signal KILL "$parent"
   "$scripts/claudy.ts" daemon start
   wait_for 20 heartbeat victim-$$
-  for name in root-thief user-thief-$$; do
+  for name in root-thief-$$ user-thief-$$; do
     run -1 got "$name"
     [ "$(docker logs "$name" | sed -n 's/^tried //p' | tail -1)" -gt 1000 ]
   done

@@ -97,8 +97,8 @@ asked() { # asked SESSION TEXT: says it, and waits for the answer
   [ "$(header x-api-key)" = sk-ant-planted-everywhere ]
   "$claudy" run -C "$project" "once more" </dev/null
   {
-    docker ps --all --quiet | xargs docker inspect
-    docker images --quiet | sort -u | xargs docker inspect
+    docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" | xargs docker inspect
+    docker images --quiet "$HAL9000_IMAGE_REPO" | sort -u | xargs docker inspect
     docker logs "$session" 2>&1
     docker logs "$parent" 2>&1
     ps axww -o args

@@ -123,7 +123,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   tmux -L "$screen" send-keys 1 Enter
   wait_for 5 shows "API key (it is not shown)"
   tmux -L "$screen" send-keys sk-ant-typed-at-setup Enter
-  wait_for 5 shows "The key is kept"
+  wait_for 5 shows "The key is saved"
   run ! shows sk-ant-typed
   tmux -L "$screen" kill-server
   [ "$(cat "$HAL9000_HOME/secrets/anthropic_key")" = sk-ant-typed-at-setup ]
