@@ -105,7 +105,7 @@ load ../helper/load
 }
 
 @test "a test that fails does not wait for its deadline" {
-  printf '%s\n' "source '$repo/tests/helper/load.bash'" '@test "fails" { false; }' >"$BATS_TEST_TMPDIR/failing.bats"
+  printf '%s\n' "source '$repo/tests/helper/load.bash'" 'setup_file() { :; }' '@test "fails" { false; }' >"$BATS_TEST_TMPDIR/failing.bats"
   run -1 env -i PATH="$PATH" HAL9000_PREFIX=x BATS_TEST_TIMEOUT=100 timeout 60 \
     "$repo/node_modules/bats/bin/bats" --tap "$BATS_TEST_TMPDIR/failing.bats"
   [[ $output == *"not ok 1 fails"* ]]

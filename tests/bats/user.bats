@@ -143,6 +143,7 @@ foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
   [[ $output != *"Or use that home"* ]]
   run ! as_user env HAL9000_HOME="$HAL9000_HOME" scripts/coordinator.ts stop-all --yes
   [[ $output == *"not to you"* || $output == *"permission denied"* ]]
+  "$scripts/claudy.ts" daemon start
   run -5 as_user env HAL9000_PREFIX="$HAL9000_PREFIX" HAL9000_HOME="$home/second" scripts/claudy.ts daemon stop
   [[ $output == *"belongs to $HAL9000_HOME"*"HAL9000_PREFIX=$HAL9000_PREFIX-"* ]]
 }
