@@ -69,7 +69,7 @@ test-unit: $(INSTALLED) ## Run the unit tests [FILTER=regex]
 test-mutation: $(INSTALLED) ## Change lib at random, see what tests notice [SAMPLE=60 SEED=n]
 	@$(DENO) run --allow-all --no-lock --quiet tests/mutation.ts
 
-test-dind: $(FAST) ## Run the tests on a real engine [FILTER=regex LANES=3]
+test-dind: $(FAST) ## Run the tests on a real engine [FILTER=regex LANES=2]
 	@echo "Tests on the engine"
 	@tests/dind.sh "$$FILTER"
 

@@ -35,4 +35,4 @@ export -f run_file
   echo tests/bats/scripts.bats
   find tests/bats -name '*.bats' ! -name scripts.bats -printf '%s %p\n' | sort -rn | cut -d ' ' -f 2
 } |
-  xargs -P "${LANES:-3}" -I {} bash -c 'run_file {}'
+  xargs -P "${LANES:-2}" -I {} bash -c 'run_file {}'

@@ -229,9 +229,9 @@ result_holds() { result_of | grep -F -- "$1"; }
   # A call may fail, clearly; the next ones do not.
   tried() {
     calls "$session" mcp__together__echo "{\"word\":\"$1\"}"
-    wait_for 3 result_holds "$1"
+    wait_for 5 result_holds "$1"
   }
-  echoed() { wait_for 30 tried "$1"; }
+  echoed() { wait_for 60 tried "$1"; }
   echoed before-all
   pkill -9 --parent "$("$claudy" mcp status --json | jq .pid)" -f tests/helper/mcp-server.ts
   echoed after-child
