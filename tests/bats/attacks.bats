@@ -159,7 +159,7 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
   before=$(state)
   hostile stall-$$ 0:0 chroma-stall.ts 2500
   opened() { docker logs stall-$$ | grep "opened all"; }
-  wait_for 30 opened
+  wait_for 60 opened
   # Who comes while thousands do may not get through; afterwards they must.
   "$scripts/coordinator.ts" stop stall-$$
   answered() { timeout 5 docker exec victim-$$ bash -c \
