@@ -40,9 +40,6 @@ export async function execAtTerminal(
   // A name by which it can be ended: the engine leaves it running where the
   // terminal is closed.
   const client = crypto.randomUUID();
-  // A terminal that closes tells it more than once. Whoever is told to end ends the
-  // client first.
-  const restoreSignals = takeSignals(() => {});
   try {
     const exec = await docker.getContainer(id).exec({
       Cmd: ["sh", "-c", `echo $$ >"/tmp/$0"; exec "$@"`, client, ...command],
@@ -56,16 +53,17 @@ export async function execAtTerminal(
       Tty: true,
     });
     const stream = await exec.start({ hijack: true, stdin: true, Tty: true });
+    // A closing terminal sends more than one signal, and a second one must not end this
+    // process before the client has ended. Until now one may: there is no client.
+    const restoreSignals = takeSignals(() => {});
     const signal = await connectTerminal({
       stream: stream as Connection["stream"],
       resize: (size) => exec.resize(size),
-    }).finally(() => endClient(docker, id, client));
+    }).finally(() => endClient(docker, id, client)).finally(restoreSignals);
     if (signal) return 128 + constants.signals[signal];
     return await exitCodeOf(exec);
   } catch (error) {
     throw engineFailure(error, "Cannot use this terminal in the container");
-  } finally {
-    restoreSignals();
   }
 }
 
