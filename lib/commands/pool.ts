@@ -12,12 +12,18 @@ import { foreignHome } from "../instance/ownership.ts";
 import { homePaths } from "../instance/paths.ts";
 import {
   askPool,
+  checkAnswer,
   claim,
   claimRequest,
   type PoolRequest,
   poolStatus,
 } from "../pool/client.ts";
-import { type PoolStatus, type Sizes, sizesSchema } from "../pool/protocol.ts";
+import {
+  type PoolStatus,
+  poolStatusSchema,
+  type Sizes,
+  sizesSchema,
+} from "../pool/protocol.ts";
 import { readDesired, writeDesired } from "../pool/desired.ts";
 import { binarySize } from "../std/units.ts";
 import { waitFor } from "../std/wait.ts";
@@ -76,7 +82,7 @@ export function poolCommand(name: string, io: Io): CAC {
     .action(async ({ json }: Options) => {
       const { home: { poolSocket } } = local(io);
       const reply = await askPool(poolSocket, { op: "stop" });
-      const { removed } = v.parse(removedSchema, reply);
+      const { removed } = checkAnswer(removedSchema, reply);
       await waitFor(() => isStopped(poolSocket), {
         for: "the pool to end",
         timeoutMs: 10_000,
@@ -94,7 +100,7 @@ export function poolCommand(name: string, io: Io): CAC {
     .action(async (given: unknown, { json }: Options) => {
       const warm = wholeNumber("The number of workers", given) ?? 0;
       const reply = await ask({ op: "scale", warm });
-      const scaled = v.parse(scaledSchema, reply);
+      const scaled = checkAnswer(scaledSchema, reply);
       const { capped, minWarm } = scaled;
       if (capped) {
         io.log(
@@ -116,7 +122,7 @@ export function poolCommand(name: string, io: Io): CAC {
     cli.command(op, meaning)
       .option(...jsonOption)
       .action(async ({ json }: Options) => {
-        const { removed } = v.parse(removedSchema, await ask({ op }));
+        const { removed } = checkAnswer(removedSchema, await ask({ op }));
         io.answer({ removed }, `Warm workers removed: ${removed}`, json);
       });
   }
@@ -124,7 +130,11 @@ export function poolCommand(name: string, io: Io): CAC {
   cli.command("warm", "Fill the pool to its minimum and wait")
     .option(...jsonOption)
     .action(async (options: Options) =>
-      show(io, await ask({ op: "warm" }) as PoolStatus, options)
+      show(
+        io,
+        checkAnswer(poolStatusSchema, await ask({ op: "warm" })),
+        options,
+      )
     );
 
   cli.command(
@@ -177,7 +187,7 @@ async function askStarting(
     } catch (error) {
       const absent = error instanceof Failure && error.kind === "notFound";
       if (!absent || !readDesired(here).enabled) throw error;
-      // Without a parent nobody starts it.
+      // Only the parent starts a pool.
       if (!parentRuns && !await parentAnswers(here)) throw error;
       return undefined;
     }
@@ -204,9 +214,8 @@ async function start(io: Io, sizes: Sizes): Promise<PoolStatus> {
   ensureHome(instance);
   writeDesired(instance, true, sizes);
   const body = { op: "resize", sizes } as const;
-  return await askStarting(instance, body, {
-    parentRuns: true,
-  }) as PoolStatus;
+  const reply = await askStarting(instance, body, { parentRuns: true });
+  return checkAnswer(poolStatusSchema, reply);
 }
 
 /** Judged before it is written down: the pool manager reads it at every start. */

@@ -264,9 +264,17 @@ export async function askPool(
 
 export async function poolStatus(socket: string): Promise<PoolStatus> {
   const answer = await askPool(socket, { op: "status" }, statusMs);
-  const status = v.safeParse(poolStatusSchema, answer);
-  if (status.success) return status.output;
-  throw otherVersion(new v.ValiError(status.issues));
+  return checkAnswer(poolStatusSchema, answer);
+}
+
+/** An answer of the pool; throws a `failed` Failure for one of another version. */
+export function checkAnswer<T>(
+  schema: v.GenericSchema<unknown, T>,
+  answer: unknown,
+): T {
+  const checked = v.safeParse(schema, answer);
+  if (checked.success) return checked.output;
+  throw otherVersion(new v.ValiError(checked.issues));
 }
 
 /** A look at the pool does not wait for an engine that hangs. */
