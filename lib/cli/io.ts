@@ -99,7 +99,7 @@ export class Io {
     }
   }
 
-  /** Asks at the terminal; throws an `unsafe` Failure where nobody says yes. */
+  /** Asks for confirmation; throws an `unsafe` Failure if it is not given. */
   async confirm(question: string, yes = false): Promise<void> {
     if (yes) return;
     if (!this.isInteractive) {

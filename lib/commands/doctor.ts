@@ -1,4 +1,4 @@
-// claudy doctor: what is well, what is not, and what mends it.
+// claudy doctor: checks the installation and suggests fixes.
 
 import type { CAC } from "cac";
 import { buildDigest } from "../std/build-digest.ts";
@@ -32,9 +32,9 @@ export async function examineAll(
   const text = columns(
     checks.map(({ name, state, says }: Check) => [signs[state], name, says]),
   );
-  const mends = checks.flatMap(({ name, mend }) =>
+  const fixes = checks.flatMap(({ name, mend }) =>
     mend === undefined ? [] : [`${name}: ${mend}`]
   );
-  io.answer(checks, [text, ...mends].join("\n"), json);
+  io.answer(checks, [text, ...fixes].join("\n"), json);
   return checks.some(({ state }) => state === "fail") ? 1 : 0;
 }

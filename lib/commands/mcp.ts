@@ -222,7 +222,7 @@ export function mcpCommand(name: string, io: Io): CAC {
   return cli;
 }
 
-/** Waits a while for those that start, so that it is told how that went. */
+/** Waits up to 10 s for starting servers, so that their state can be shown. */
 async function settle({ home }: Instance): Promise<void> {
   const settled = async () =>
     (await askGateway(home, "status"))?.servers

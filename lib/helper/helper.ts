@@ -58,7 +58,7 @@ export async function lookAtContainers(
       // To see the descriptors of other users' processes.
       CapAdd: ["SYS_PTRACE", "DAC_READ_SEARCH"],
     },
-    // AppArmor's profile for containers lets nobody see another's.
+    // AppArmor's profile for containers hides the processes of others.
     security: ["apparmor=unconfined"],
   });
   return parsed(lookSchema, output);

@@ -1,6 +1,6 @@
-// How much there is to a JSON text that others wrote. What is parsed takes many times
-// its length where it is all brackets, and what nests deep is written again in a time
-// that grows with the square of the depth, or takes all of the stack.
+// JSON that others wrote. A text that is all brackets takes many times its length when it
+// is parsed. One that nests deep takes time that grows with the square of the depth when
+// it is written again, or uses up the stack.
 
 import * as v from "valibot";
 import { plainText } from "./plain-file.ts";
