@@ -1,5 +1,6 @@
 // A worker that lives at the terminal it was spawned from.
 
+import { constants } from "node:os";
 import process from "node:process";
 import { type Docker, inspectContainer } from "../docker/docker.ts";
 import { runDocker } from "../docker/docker-cli.ts";
@@ -53,10 +54,10 @@ export async function runAttached(
       "Give it more: --memory, or WORKER_MEMORY in config/hal9000.conf.";
     await tellOfMemory(instance, worker, { since, hint }, log);
   }
-  if (present?.State.Running && code > 128 && !terminal) {
-    // We were told to end before docker could pass that on.
+  if (present?.State.Running && !terminal) {
+    // docker was told to end before it could pass that on. Its code may be 0 then.
     await stopWorker(instance, worker, log);
-    return code;
+    return code > 128 ? code : 128 + constants.signals.SIGINT;
   }
   if (present?.State.Running) {
     log(`Detached. Reattach with: coordinator attach ${worker.name}`);

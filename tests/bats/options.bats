@@ -114,6 +114,19 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ "$(records)" = 0 ]
 }
 
+@test "a worker that docker has left behind at an interrupt is stopped" {
+  project=$(make_project app)
+  mkdir "$BATS_TEST_TMPDIR/bin"
+  # Interrupted while the container starts, docker leaves it without an error.
+  printf '#!/bin/sh\nexec %s start "$4"\n' "$(command -v docker)" >"$BATS_TEST_TMPDIR/bin/docker"
+  chmod +x "$BATS_TEST_TMPDIR/bin/docker"
+  run -130 env PATH="$BATS_TEST_TMPDIR/bin:$PATH" \
+    "$scripts/spawn-worker.ts" -n left-$$ "$project" -- sleep 100 </dev/null
+  [[ $output != *Detached* ]]
+  run -1 docker inspect left-$$
+  [ "$(records)" = 0 ]
+}
+
 @test "a spawn-worker that is told to end ends its worker" {
   project=$(make_project app)
   for signal in TERM HUP; do
