@@ -73,6 +73,12 @@ export function runCommand(io: Io): CAC {
   return cli;
 }
 
+/** The only question is asked when the servers are there, not while they start. */
+const serverWait = {
+  MCP_CONNECTION_NONBLOCKING: "0",
+  MCP_CONNECT_TIMEOUT_MS: "30000",
+};
+
 /** `claude -p` in a worker that is there for it alone; gives its exit code. */
 async function runPrompt(
   io: Io,
@@ -139,7 +145,7 @@ async function runPrompt(
       portBase: undefined,
       approved: verdict.approved,
     });
-    const variables = { ...passedOn(env), ...signIn.env };
+    const variables = { ...passedOn(env), ...serverWait, ...signIn.env };
     const started = layOutSettings(claudeHome, record.project, {
       signIn,
       env: { ...environmentOf(container), ...passedOn(env) },

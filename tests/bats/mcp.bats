@@ -409,10 +409,19 @@ in_net_path() {
   [[ $output == *"from its next start on"* ]]
 }
 
+tools() { # the servers whose tools Claude told the API of the last time
+  tail -1 "$HAL9000_TEST_ROOT/session-stub/requests" | jq -r '[.body.tools[]?.name | select(startswith("mcp__")) | split("__")[1]] | unique | join(" ")'
+}
+
+@test "claudy run waits for a server that takes its time to start" {
+  "$claudy" mcp add slow --port 3052 -- sh -c "sleep 8; exec '$deno' run -A --no-lock --quiet \
+    --node-modules-dir=manual '$repo/tests/helper/mcp-server.ts'"
+  "$claudy" run -C "$(make_project mcp-slow)" --mcp slow "hello" </dev/null
+  "$claudy" mcp remove --yes slow
+  [ "$(tools)" = "slow" ]
+}
+
 @test "claudy run has them too, or those that it is told" {
-  tools() { # what Claude told the API of the last time
-    tail -1 "$HAL9000_TEST_ROOT/session-stub/requests" | jq -r '[.body.tools[]?.name | select(startswith("mcp__")) | split("__")[1]] | unique | join(" ")'
-  }
   project=$(make_project mcp-run)
   "$claudy" run -C "$project" "hello" </dev/null
   [ "$(tools)" = "for-tests memory-bank sequential-thinking together" ]
