@@ -248,13 +248,13 @@ keep_session() { # keep_session NAME PROJECT
     truncate -s 3G "$directory/odd-sparse.json"
     touch -d '1 hour ago' "$directory/left.json.0123456789abcdef.tmp"
   done
-  run -0 timeout 10 "$scripts/coordinator.ts" list
+  run -0 timeout 30 "$scripts/coordinator.ts" list
   [[ $output == *well-too-$$* ]]
-  run -0 --separate-stderr timeout 10 "$scripts/claudy.ts" sessions --json
+  run -0 --separate-stderr timeout 30 "$scripts/claudy.ts" sessions --json
   jq -r '.[].name' <<<"$output" | grep -x well
   # shellcheck disable=SC2154
   [[ $stderr == *odd-*"it was moved to"* ]]
-  run -0 timeout 10 "$scripts/claudy.ts" sessions
+  run -0 timeout 30 "$scripts/claudy.ts" sessions
   # The end of a worker makes the parent look at all of them.
   docker kill well-too-$$
   tidy() { ! find "$HAL9000_HOME/sessions" -maxdepth 2 -name 'odd-[a-z]*.json' -o -maxdepth 2 -name '*.tmp' | grep .; }

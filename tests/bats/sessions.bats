@@ -357,7 +357,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   # What is said where files of the session tell nothing.
   docker exec "$session" sh -c 'pkill -STOP claude; rm -f "$CLAUDE_CONFIG_DIR"/sessions/*.json \
     "$CLAUDE_CONFIG_DIR/hal9000-activity.json"; pkill -STOP tmux'
-  run -0 timeout 15 "$claudy" sessions --json
+  run -0 timeout 40 "$claudy" sessions --json
   [ "$(jq -r --arg name "$session" '.[] | select(.name == $name).state' <<<"$output")" = unknown ]
   timeout 30 "$claudy" stop "$session"
   run -1 docker inspect "$session"

@@ -54,9 +54,12 @@ free_port() {
   node -e 'require("net").createServer().listen(0, "127.0.0.1", function () { console.log(this.address().port); this.close(); })'
 }
 
+# A busy machine has this many times as long as a test's waits say.
+patience=3
+
 # Waits until a command succeeds: wait_for SECONDS COMMAND...
 wait_for() {
-  local deadline=$((SECONDS + $1))
+  local deadline=$((SECONDS + $1 * patience))
   shift
   until "$@" >/dev/null 2>&1; do
     [ "$SECONDS" -lt "$deadline" ] || { echo "timed out waiting for: $*" >&2; return 1; }

@@ -40,7 +40,7 @@ screen_shows() { docker exec "$1" tmux -L claude capture-pane -p -J -S - -t clau
 
 # The wait is in the worker: a docker exec for each look costs more than what is tested.
 wait_for_screen() { # wait_for_screen SECONDS SESSION TEXT
-  docker exec "$2" timeout "$1" sh -c 'until tmux -L claude capture-pane -p -J -S - -t claude | grep -qF -- "$1"
+  docker exec "$2" timeout "$(($1 * patience))" sh -c 'until tmux -L claude capture-pane -p -J -S - -t claude | grep -qF -- "$1"
     do sleep 0.1; done' sh "$3" || { echo "timed out waiting for: $3" >&2; docker exec "$2" tmux -L claude capture-pane -p -t claude >&2; false; }
 }
 
