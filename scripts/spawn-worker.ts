@@ -79,8 +79,13 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       refuseContradictions(options);
       const flags = flagsOf(options, limitOptions);
       const request = requestOf(io, directory, options);
+      // A claim does not need it, and loading it is most of the start.
+      const load = once(() => loadSpawning(io, flags));
       if (options.profile !== undefined) {
-        Object.assign(request, await imageOf(io, request, options));
+        Object.assign(
+          request,
+          await imageOf(io, request, options, await load()),
+        );
       }
       const secrets = listOf(options.secret);
       const claimed = options.detach && !options.cold
@@ -96,11 +101,8 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
           hint: "See pool-manager status, or omit --warm-only.",
         });
       }
+      const { instance, readSecrets, runAttached, spawnWorker } = await load();
       const { env } = io;
-      // What a claim has no use for is loaded only here: it is most of the start.
-      const { openInstance, readSecrets, runAttached, spawnWorker } =
-        await import("../lib/worker/spawning.ts");
-      const instance = await openInstance(env, io.log, flags);
       request.secrets = readSecrets(secrets, env, instance.host, request.cwd);
       if (!options.detach) {
         return await runAttached(instance, request, io.log);
@@ -163,25 +165,36 @@ function requestOf(
   };
 }
 
-/** The image of the profile that was asked for; built where it has to be. */
+/** An instance, and what a spawn in it needs. */
+async function loadSpawning(io: Io, flags: Flags) {
+  const spawning = await import("../lib/worker/spawning.ts");
+  const instance = await spawning.openInstance(io.env, io.log, flags);
+  return { ...spawning, instance };
+}
+
+function once<T>(make: () => Promise<T>): () => Promise<T> {
+  let made: Promise<T> | undefined;
+  return () => made ??= make();
+}
+
+/** The image of the requested profile, built if it has to be, and the project. */
 async function imageOf(
   io: Io,
   { directory, cwd, allowAnyPath: allowAny = false }: SpawnRequest,
   options: Options,
-): Promise<Pick<SpawnRequest, "image" | "imageId">> {
-  const { openInstance, projectImage, resolveProject } = await import(
-    "../lib/worker/spawning.ts"
-  );
-  const instance = await openInstance(io.env, io.log);
+  { instance, projectImage, resolveProject }: Awaited<
+    ReturnType<typeof loadSpawning>
+  >,
+): Promise<Pick<SpawnRequest, "image" | "imageId" | "resolved">> {
   const given = { path: directory, cwd, as: "project", allowAny };
-  const project = await resolveProject(instance, given);
+  const resolved = await resolveProject(instance, given);
   const image = await projectImage(
     instance,
-    project.path,
+    resolved.path,
     profileChoice(options),
     io.log,
   );
-  return { image: image.name, imageId: image.id };
+  return { image: image.name, imageId: image.id, resolved };
 }
 
 /** A warm worker where there is a pool and one fits, else why not. */

@@ -11,7 +11,7 @@ import { inheritRequest } from "../lib/home/inherit.ts";
 import { openInstance } from "../lib/instance/open.ts";
 import { resolveProject } from "../lib/project/project.ts";
 import { ensureSample } from "../lib/machine/sample.ts";
-import { spawnOnce } from "../lib/worker/spawn.ts";
+import { spawnOnce } from "../lib/session/spawn-once.ts";
 import type { Log } from "../lib/std/log.ts";
 import { duration } from "../lib/std/units.ts";
 import { ensureStorage } from "../lib/instance/volumes.ts";
@@ -42,16 +42,10 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
         () => ensureEngine(env, io.log),
       );
       const instance = await openInstance(env, io.log);
-      const request = {
-        directory: project || ensureSample(homedir()),
+      // A wrong directory is refused before minutes of building, not after.
+      const resolved = await resolveProject(instance, {
+        path: project || ensureSample(homedir()),
         cwd: io.cwd(),
-        repository: repositoryConsent(io, options.allowWorktree),
-        inherit: inheritRequest(instance, env),
-      };
-      // A wrong directory is told before minutes of building, not after.
-      const { path } = await resolveProject(instance, {
-        path: request.directory,
-        cwd: request.cwd,
         as: "project",
         allowAny: false,
       });
@@ -70,14 +64,20 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       const image = await phase(
         io.log,
         "Profile",
-        () => projectImage(instance, path, profileChoice({}), io.log),
+        () => projectImage(instance, resolved.path, profileChoice({}), io.log),
       );
       await phase(io.log, "Volumes", () => ensureStorage(instance));
       await phase(io.log, "Parent", () => bringUp(io, instance));
       const worker = await phase(
         io.log,
         "Worker",
-        () => spawnOnce(instance, { ...request, image: image.name }, io.log),
+        () =>
+          spawnOnce(instance, {
+            project: resolved,
+            image: image.name,
+            repository: repositoryConsent(io, options.allowWorktree),
+            inherit: inheritRequest(instance, env),
+          }, io.log),
       );
       const script = (name: string) => quote(join(checkout, "scripts", name));
       io.log(`Up after ${duration(performance.now() - startedAt)}`);

@@ -4,7 +4,7 @@ import type { Io } from "../cli/io.ts";
 import { refuseWithoutTerminal } from "../cli/options.ts";
 import { inheritRequest } from "../home/inherit.ts";
 import { openInstance } from "../instance/open.ts";
-import { readySession, startSession } from "../session/session.ts";
+import { readySession, startSession } from "../session/open.ts";
 import { Failure } from "../std/errors.ts";
 import { didYouMean } from "../std/nearest.ts";
 import { offerDaemon } from "./daemon.ts";

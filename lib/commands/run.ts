@@ -2,9 +2,7 @@
 
 import { join } from "node:path";
 import type { CAC } from "cac";
-import { layOutSettings } from "../home/claude-settings.ts";
-import { layOutCredentials } from "../home/credentials.ts";
-import { environmentOf, inspectContainer } from "../docker/docker.ts";
+import { inspectContainer } from "../docker/docker.ts";
 import { runDocker } from "../docker/docker-cli.ts";
 import { tellOfMemory } from "../worker/status.ts";
 import { stopWorker } from "../worker/ending.ts";
@@ -22,8 +20,7 @@ import {
 import { resolveProject } from "../project/project.ts";
 import { judgeProjectConfig } from "../project/project-config.ts";
 import { readRecord } from "../instance/record.ts";
-import { passedOn } from "../session/session.ts";
-import { writeContext } from "../session/context.ts";
+import { prepareStart } from "../session/start.ts";
 import { claimOrSpawn } from "../session/worker.ts";
 import { ensureHome } from "../instance/volumes.ts";
 import { offerDaemon } from "./daemon.ts";
@@ -113,6 +110,7 @@ async function runPrompt(
   const { worker } = await claimOrSpawn(instance, {
     directory: project.path,
     cwd: "/",
+    resolved: project,
     image: image.name,
     imageId: image.id,
     repository: repositoryConsent(io, options.allowWorktree),
@@ -133,25 +131,17 @@ async function runPrompt(
     const mcp = chosenServers(servers, choice);
     offerServers(instance, claudeHome, record.project, mcp);
     await tellOfMissing(instance, mcp, io.log);
-    const signIn = layOutCredentials(
+    const started = prepareStart(
       instance,
-      claudeHome,
-      record.project,
-      env,
+      { claudeHome, owner: record.project },
+      {
+        container: await inspectContainer(instance.docker, worker.id),
+        verdict,
+        env,
+        arguments: options["--"] ?? [],
+      },
     );
-    const container = await inspectContainer(instance.docker, worker.id);
-    writeContext(instance, claudeHome, record.project, {
-      container,
-      portBase: undefined,
-      approved: verdict.approved,
-    });
-    const variables = { ...passedOn(env), ...serverWait, ...signIn.env };
-    const started = layOutSettings(claudeHome, record.project, {
-      signIn,
-      env: { ...environmentOf(container), ...passedOn(env) },
-      ...verdict,
-      arguments: options["--"] ?? [],
-    });
+    const variables = { ...started.env, ...serverWait };
     const since = Date.now();
     const code = await runDocker([
       "exec",
@@ -161,7 +151,7 @@ async function runPrompt(
       "claude-session",
       "-p",
       ...(options.json ? ["--output-format", "json"] : []),
-      ...started,
+      ...started.arguments,
       "--",
       prompt,
     ], { env: variables, filtered: true });

@@ -76,9 +76,11 @@ export function prepareWorkerHome(
   // The project may have changed hands since.
   ensureOwner(claudeHome, project);
   seedClaudeHome(claudeHome, project, session !== undefined);
-  // What is wrong with them is told when a session is opened.
-  const servers = configuredServers(instance, () => {});
-  offerServers(instance, claudeHome, project, servers);
+  // A session chooses its servers itself when it is opened.
+  if (session === undefined) {
+    const servers = configuredServers(instance, () => {});
+    offerServers(instance, claudeHome, project, servers);
+  }
   return {
     home: relative,
     made,

@@ -3,6 +3,7 @@
 import { inspectContainer } from "../docker/docker.ts";
 import { retireWorker } from "../worker/ending.ts";
 import { Failure } from "../std/errors.ts";
+import type { HostPath } from "../std/hostpath.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { withoutNetwork } from "../worker/workers.ts";
@@ -14,7 +15,7 @@ import {
 } from "../image/profiles.ts";
 import { workerImage } from "../image/recipes.ts";
 import { label } from "../instance/labels.ts";
-import { type Profile, profileOf } from "../project/profile.ts";
+import type { Profile } from "../project/profile.ts";
 import type { Project } from "../project/project.ts";
 import { type SpawnRequest, spawnWorker } from "../worker/spawn.ts";
 import { waitFor } from "../std/wait.ts";
@@ -40,21 +41,16 @@ export interface SessionWorker {
 
 export async function workerOf(
   instance: Instance,
-  session: string,
-  project: Project,
-  request: WorkerOptions,
-  /** The profile that was chosen for the session before. */
-  remembered: string | undefined,
-  /** Lays out what a new worker needs, once nothing else can refuse it. */
-  prepare: () => void,
+  { session, project, profile, options: request, prepare }: {
+    session: string;
+    project: Project & HostPath;
+    profile: Profile;
+    options: WorkerOptions;
+    /** Lays out what a new worker needs, once nothing else can refuse it. */
+    prepare: () => void;
+  },
   log: Log,
 ): Promise<SessionWorker> {
-  const profile = profileOf(
-    project.path,
-    instance.host,
-    request.profile.name ?? remembered,
-    log,
-  );
   const find = async () =>
     (await listWorkers(instance)).find((worker) => worker.session === session);
   // Of another who opens the same session at this moment.
@@ -93,6 +89,7 @@ export async function workerOf(
       return await claimOrSpawn(instance, {
         directory: project.path,
         cwd: "/",
+        resolved: project,
         name,
         session,
         image: image.name,

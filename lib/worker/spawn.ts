@@ -14,19 +14,18 @@ import {
 } from "../docker/docker.ts";
 import { Failure } from "../std/errors.ts";
 import type { GateCheck } from "./gate.ts";
-import { inodeOf } from "../std/hostpath.ts";
+import { type HostPath, inodeOf } from "../std/hostpath.ts";
 import { workerImage } from "../image/recipes.ts";
 import { findParent, type Instance } from "../instance/instance.ts";
-import { inheritOnce, type InheritRequest } from "../home/inherit.ts";
 import type { Log } from "../std/log.ts";
 import { movedParts } from "../instance/volumes.ts";
 import { refuseSameTargets, resolveMount } from "../project/mount.ts";
 import { workersNetwork } from "../instance/container.ts";
 import { ensureNetFiles } from "./net-files.ts";
 import {
+  type Project,
   resolveGiven,
   resolveProject,
-  sessionName,
 } from "../project/project.ts";
 import {
   consentTo,
@@ -34,7 +33,7 @@ import {
 } from "../project/repository-consent.ts";
 import { gitOf } from "../project/project-git.ts";
 import { removeRecord, writeRecord } from "../instance/record.ts";
-import { forgetHome, retireWorker } from "./ending.ts";
+import { forgetHome } from "./ending.ts";
 import { workerSeccomp } from "../image/seccomp.ts";
 import { forgetSecrets, keepSecrets, type Secret } from "./secrets.ts";
 import { ensureHome, ensureVolume } from "../instance/volumes.ts";
@@ -49,18 +48,17 @@ import {
 import { insideWorker } from "../instance/paths.ts";
 import { type WorkerMount } from "../project/mount.ts";
 import { type PreparedHome, prepareWorkerHome } from "../home/worker-home.ts";
-import { listWorkers } from "./workers.ts";
 
 export interface SpawnRequest {
   directory: string;
   /** What a relative path is relative to. */
   cwd: string;
+  /** The directory, if it was resolved before. */
+  resolved?: Project & HostPath;
   /** Made up where it is left out. */
   name?: string | undefined;
   /** Whose Claude home the worker gets; one of its own where it is left out. */
   session?: string | undefined;
-  /** Of the host's Claude configuration, for a session that is new. */
-  inherit?: InheritRequest | undefined;
   image?: string | undefined;
   /** What has that name, where somebody has looked. */
   imageId?: string | undefined;
@@ -133,7 +131,7 @@ export async function prepareWorker(
   const network = request.standalone
     ? "bridge"
     : await parentsNetwork(instance);
-  const project = await resolveProject(instance, {
+  const project = request.resolved ?? await resolveProject(instance, {
     path: request.directory,
     cwd,
     as: "project",
@@ -291,36 +289,6 @@ function formerMounts({ home, hostHome }: Instance): WorkerMount[] {
       target: `/data/${name}`,
       readOnly: false,
     }));
-}
-
-/**
- * The worker that runs on the project already, else a new one; one that has
- * ended, as after an engine restart, makes room for it.
- */
-export async function spawnOnce(
-  instance: Instance,
-  request: SpawnRequest,
-  log: Log,
-): Promise<SpawnedWorker> {
-  const project = await resolveProject(instance, {
-    path: request.directory,
-    cwd: request.cwd,
-    as: "project",
-    allowAny: false,
-  });
-  const name = request.name ?? sessionName(project.path);
-  const workers = (await listWorkers(instance))
-    .filter((worker) => worker.project === project.path);
-  const running = workers.find(({ state }) => state === "running");
-  if (running) {
-    const { id, name, image } = running;
-    return { id, name, project: project.path, image };
-  }
-  const ended = workers.find((worker) => worker.name === name);
-  if (ended) await retireWorker(instance, ended, log);
-  const session = request.session ?? name;
-  inheritOnce(instance, session, project, request.inherit, log);
-  return await spawnWorker(instance, { ...request, name, session }, log);
 }
 
 async function wantedLimits(

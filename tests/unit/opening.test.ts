@@ -27,11 +27,13 @@ import { followSessions } from "../../lib/session/watch.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import { listSessions } from "../../lib/session/list.ts";
 import {
-  findSession,
   type OpenRequest,
   readySession,
-  removeSession,
   startSession,
+} from "../../lib/session/open.ts";
+import {
+  findSession,
+  removeSession,
   stopSession,
   syncSession,
 } from "../../lib/session/session.ts";
@@ -227,8 +229,8 @@ test("a session that is known stays known where its new worker cannot be made", 
   await stopSession(instance, session, fake.log);
   converse(fake, session);
   engine.images.clear();
-  await failureOf(open(fake));
-  assert.ok(readSession(instance, session));
+  await failureOf(open(fake, { mcp: false }));
+  assert.is(readSession(instance, session)?.mcp, undefined);
   assert.ok(hasConversation(instance, session));
 });
 

@@ -7,11 +7,11 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { label } from "../../lib/instance/labels.ts";
 import { readRecord, writeRecord } from "../../lib/instance/record.ts";
-import { sessionName } from "../../lib/project/project.ts";
+import { resolveProject, sessionName } from "../../lib/project/project.ts";
+import { spawnOnce } from "../../lib/session/spawn-once.ts";
 import { claimOrSpawn } from "../../lib/session/worker.ts";
 import {
   prepareWorker,
-  spawnOnce,
   type SpawnRequest,
   spawnWorker,
 } from "../../lib/worker/spawn.ts";
@@ -318,7 +318,13 @@ test("data of version 0.5 is mounted where it is asked for and there", async (fa
 
 test("spawnOnce() gives the worker that runs on the project already", async (fake) => {
   const { engine, project } = fake;
-  const request = requestFor(fake, { name: undefined });
+  const resolved = await resolveProject(fake.instance, {
+    path: project("app"),
+    cwd: "/",
+    as: "project",
+    allowAny: false,
+  });
+  const request = { project: resolved, inherit: undefined };
   const first = await spawnOnce(fake.instance, request, fake.log);
   assert.is(first.name, sessionName(project("app")));
   assert.equal(await spawnOnce(fake.instance, request, fake.log), first);

@@ -1,0 +1,54 @@
+// The worker of a project for its own session, without starting Claude in it.
+
+import { join } from "node:path";
+import { inheritOnce, type InheritRequest } from "../home/inherit.ts";
+import { sessionHome } from "../home/worker-home.ts";
+import type { Instance } from "../instance/instance.ts";
+import { configuredServers, offerServers } from "../mcp/offer.ts";
+import { type Project, sessionName } from "../project/project.ts";
+import type { HostPath } from "../std/hostpath.ts";
+import type { Log } from "../std/log.ts";
+import { retireWorker } from "../worker/ending.ts";
+import {
+  type SpawnedWorker,
+  type SpawnRequest,
+  spawnWorker,
+} from "../worker/spawn.ts";
+import { listWorkers } from "../worker/workers.ts";
+
+/**
+ * Gives the running worker of the project, if there is one, else spawns it. A worker of
+ * its session that has ended, as after a restart of the engine, is removed first.
+ */
+export async function spawnOnce(
+  instance: Instance,
+  { project, image, repository, inherit }:
+    & Pick<SpawnRequest, "image" | "repository">
+    & { project: Project & HostPath; inherit: InheritRequest | undefined },
+  log: Log,
+): Promise<SpawnedWorker> {
+  const name = sessionName(project.path);
+  const workers = (await listWorkers(instance))
+    .filter((worker) => worker.project === project.path);
+  const running = workers.find(({ state }) => state === "running");
+  if (running) {
+    const { id, name, image } = running;
+    return { id, name, project: project.path, image };
+  }
+  const ended = workers.find((worker) => worker.name === name);
+  if (ended) await retireWorker(instance, ended, log);
+  inheritOnce(instance, name, project, inherit, log);
+  const worker = await spawnWorker(instance, {
+    directory: project.path,
+    cwd: "/",
+    resolved: project,
+    name,
+    session: name,
+    image,
+    repository,
+  }, log);
+  const claudeHome = join(instance.home.home, sessionHome(name));
+  const servers = configuredServers(instance, log);
+  offerServers(instance, claudeHome, project, servers);
+  return worker;
+}
