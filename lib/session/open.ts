@@ -4,8 +4,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { hasConversation } from "./conversations.ts";
 import { inspectContainer } from "../docker/docker.ts";
-import { Failure, messageOf, unlessFileFails } from "../std/errors.ts";
-import { execIn } from "../docker/exec.ts";
+import { unlessFileFails } from "../std/errors.ts";
 import type { HostPath } from "../std/hostpath.ts";
 import type { Instance } from "../instance/instance.ts";
 import { inheritOnce, type InheritRequest } from "../home/inherit.ts";
@@ -19,7 +18,6 @@ import {
   tellOfMissing,
 } from "../mcp/offer.ts";
 import type { Servers } from "../mcp/config.ts";
-import { freePorts, reservePorts } from "../instance/port-range.ts";
 import {
   checkProfile,
   detected,
@@ -32,27 +30,25 @@ import {
   judgeProjectConfig,
   type ProjectConfig,
 } from "../project/project-config.ts";
+import { type Project, resolveProject } from "../project/project.ts";
 import {
-  formerSessionName,
-  type Project,
-  resolveProject,
-  sessionName,
-} from "../project/project.ts";
-import {
-  readSession,
-  removeSessionRecord,
   type SessionRecord,
   writeSession,
 } from "../instance/session-record.ts";
-import { removeSessionHome } from "./session.ts";
-import { type ClaudeStart, prepareStart } from "./start.ts";
-import { hasTerminal, tmux } from "./tmux.ts";
+import {
+  knownSession,
+  nameOf,
+  remember,
+  type SessionToKeep,
+  takeBack,
+} from "./keep.ts";
+import { type ClaudeStart, prepareStart, type ReadySession } from "./start.ts";
+import { hasTerminal } from "./tmux.ts";
 import { type SessionWorker, workerOf, type WorkerOptions } from "./worker.ts";
 import { ensureHome } from "../instance/volumes.ts";
 import { checkWorkerName } from "../worker/worker.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { sessionHome } from "../home/worker-home.ts";
-import { listWorkers } from "../worker/workers.ts";
 
 export interface OpenRequest extends WorkerOptions {
   directory: string;
@@ -73,32 +69,12 @@ export interface OpenRequest extends WorkerOptions {
   env: NodeJS.ProcessEnv;
 }
 
-/** A session that has its worker; Claude may be running in it or not. */
-export interface ReadySession {
-  session: string;
-  project: string;
-  worker: string;
-  id: string;
-  start: SessionWorker["start"];
-  /** Starts Claude, if it is not running. */
-  command: string[];
-  env: Record<string, string>;
-  /** Whether the command resumes a conversation. */
-  resumes: boolean;
-}
-
 /** A request that was checked. Nothing has been written for it. */
-interface Opening {
+interface Opening extends SessionToKeep {
   project: Project & HostPath;
-  session: string;
-  /** The record of a session that was opened before. */
-  before: SessionRecord | undefined;
   profile: Profile;
-  /** The profile to remember; undefined for the detected one. */
-  chosenProfile: string | undefined;
   servers: Servers;
   claudeHome: string;
-  homeIsNew: boolean;
   /** Judged already if git might run programs of the project. */
   judged: ConfigVerdict | undefined;
 }
@@ -125,7 +101,7 @@ export async function readySession(
   let kept = record ?? before;
   if (!record) {
     await write(() => {
-      kept = remember(instance, opening, request);
+      kept = remember(instance, opening);
     });
   }
   // Ports are divided among the sessions that share a network.
@@ -229,6 +205,7 @@ async function checkOpening(
     servers,
     claudeHome,
     homeIsNew: !existsSync(claudeHome),
+    mcp: request.mcp,
     judged,
   };
 }
@@ -261,7 +238,7 @@ async function findOrMakeWorker(
         },
       },
       prepare: () => {
-        record = remember(instance, opening, request);
+        record = remember(instance, opening);
         inheritOnce(instance, session, project, request.inherit, log);
       },
     }, log);
@@ -270,105 +247,4 @@ async function findOrMakeWorker(
     if (record) await takeBack(instance, opening, record, log);
     throw error;
   }
-}
-
-/** That of the path, or the one that version 0.5 gave where it was migrated. */
-function nameOf(instance: Instance, { path }: Project, log: Log): string {
-  const name = sessionName(path);
-  const former = formerSessionName(path);
-  if (name === former || readSession(instance, name, log)) return name;
-  return readSession(instance, former, log) ? former : name;
-}
-
-/** What is kept of a session. Refuses a name that another project's session has. */
-function knownSession(
-  instance: Instance,
-  session: string,
-  { path }: Project,
-  log: Log,
-): SessionRecord | undefined {
-  const before = readSession(instance, session, log);
-  if (!before || before.project === path) return before;
-  throw new Failure("busy", `Session "${session}" is of ${before.project}`, {
-    hint: "Choose another --name.",
-  });
-}
-
-/** Writes the record of the session that is opened, and reserves its ports. */
-function remember(
-  instance: Instance,
-  { session, project, before, chosenProfile }: Opening,
-  { mcp }: OpenRequest,
-): SessionRecord {
-  const usedAt = new Date().toISOString();
-  const record: SessionRecord = {
-    version: 1,
-    name: session,
-    project: project.path,
-    createdAt: before?.createdAt ?? usedAt,
-    usedAt,
-    portBase: before?.portBase,
-    profile: chosenProfile,
-    repository: before?.repository,
-    mcp: mcp ?? before?.mcp,
-  };
-  writeSession(instance, record);
-  if (record.portBase !== undefined) return record;
-  try {
-    // After the record: a range without one would be free for others.
-    record.portBase = reservePorts(instance, session);
-    writeSession(instance, record);
-  } catch (error) {
-    if (!before) removeSessionRecord(instance, session);
-    throw error;
-  }
-  return record;
-}
-
-/**
- * Removes what was kept of a new session that got no worker, unless another process
- * has opened it since. A session that was opened before keeps its former choices.
- */
-async function takeBack(
-  instance: Instance,
-  { before, homeIsNew }: Opening,
-  { name, usedAt, portBase }: SessionRecord,
-  log: Log,
-): Promise<void> {
-  try {
-    if (readSession(instance, name, log)?.usedAt !== usedAt) return;
-    if (before) return writeSession(instance, { ...before, usedAt, portBase });
-    const workers = await listWorkers(instance);
-    if (workers.some(({ session }) => session === name)) return;
-    if (portBase !== undefined) freePorts(instance, portBase);
-    if (homeIsNew) await removeSessionHome(instance, name);
-    removeSessionRecord(instance, name);
-  } catch (error) {
-    // The user has to see why the session was refused.
-    log(`warning: Cannot forget "${name}": ${messageOf(error)}`);
-  }
-}
-
-/** Claude was running, resumed its conversation, or began a new one. */
-export type Conversation = "running" | "resumed" | "new";
-
-/** Starts Claude without a terminal, unless it runs. */
-export async function startSession(
-  { docker }: Pick<Instance, "docker">,
-  ready: ReadySession,
-): Promise<Conversation> {
-  const { id, command, env } = ready;
-  if (ready.start === "running" && await hasTerminal(docker, id)) {
-    return "running";
-  }
-  const { exitCode, output } = await execIn(docker, id, [
-    ...tmux,
-    ...["new-session", "-d", "-s", "claude"],
-    ...command,
-  ], { env });
-  if (exitCode === 0) return ready.resumes ? "resumed" : "new";
-  if (await hasTerminal(docker, id)) return "running"; // another was faster
-  throw new Failure("failed", `Cannot start Claude: ${output.trim()}`, {
-    hint: `Look around in the worker: docker exec -it ${ready.worker} bash`,
-  });
 }

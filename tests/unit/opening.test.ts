@@ -26,11 +26,8 @@ import {
 import { followSessions } from "../../lib/session/watch.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import { listSessions } from "../../lib/session/list.ts";
-import {
-  type OpenRequest,
-  readySession,
-  startSession,
-} from "../../lib/session/open.ts";
+import { type OpenRequest, readySession } from "../../lib/session/open.ts";
+import { startSession } from "../../lib/session/start.ts";
 import {
   findSession,
   removeSession,
