@@ -1,9 +1,8 @@
 // claudy watch: what sessions do, as it happens.
 
-import { spawn } from "node:child_process";
 import process from "node:process";
 import type { CAC } from "cac";
-import { messageOf } from "../std/errors.ts";
+import { $ } from "zx/core";
 import { viewInstance } from "../instance/open.ts";
 import {
   followSessions,
@@ -37,7 +36,9 @@ export function watchCommand(io: Io): CAC {
             io.answerLine({ at, ...change }, `${at} ${inWords(change)}`, json);
             const begins = before !== undefined && change.to === "waiting" &&
               change.from !== "waiting";
-            if (begins && notifyWith !== "") notify(io, notifyWith, change);
+            if (begins && notifyWith !== "") {
+              void notify(io, notifyWith, change);
+            }
           }
           before = now;
         },
@@ -51,26 +52,25 @@ function inWords({ session, to, waitingFor, project }: SessionChange): string {
   return printable(`${session} ${to}${why} (${project})`);
 }
 
-/** What a worker says of itself reaches the command as variables alone. */
-function notify(io: Io, command: string, change: SessionChange): void {
-  const { session, project, waitingFor } = change;
-  const tell = (why: string) =>
-    io.log(`Cannot run HAL9000_NOTIFY_COMMAND: ${why}`);
-  try {
-    const child = spawn("sh", ["-c", command], {
-      env: {
-        ...io.env,
-        HAL9000_SESSION: session,
-        HAL9000_PROJECT: printable(project),
-        HAL9000_WAITING_FOR: waitingFor ?? "",
-      },
-      stdio: ["ignore", "ignore", "inherit"],
-    });
-    child.on("error", (error) => tell(error.message));
-    child.on("exit", (code) => {
-      if (code) tell(`it ended with code ${code}`);
-    });
-  } catch (error) {
-    tell(messageOf(error));
+/** The command gets what comes from a worker only as variables. */
+async function notify(
+  io: Io,
+  command: string,
+  { session, project, waitingFor }: SessionChange,
+): Promise<void> {
+  const env = {
+    ...io.env,
+    HAL9000_SESSION: session,
+    HAL9000_PROJECT: printable(project),
+    HAL9000_WAITING_FOR: waitingFor ?? "",
+  };
+  const { exitCode } = await $({
+    env,
+    nothrow: true,
+    quiet: true,
+    stdio: ["ignore", "ignore", "inherit"],
+  })`exec sh -c ${command}`;
+  if (exitCode) {
+    io.log(`HAL9000_NOTIFY_COMMAND failed with exit code ${exitCode}`);
   }
 }

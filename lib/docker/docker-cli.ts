@@ -1,6 +1,7 @@
 // The docker command, for what it does better than a library: it passes streams and
 // signals on, and gives the exit code. At a terminal see terminal.ts.
 
+// Not by zx: it takes over this terminal and its signals.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { constants } from "node:os";

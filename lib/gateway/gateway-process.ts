@@ -1,6 +1,7 @@
 // The gateway's process on the host: started so that it outlives the terminal, and
 // ended.
 
+// Not by zx: a process that outlives this one, with descriptors of its own.
 import { spawn } from "node:child_process";
 import { closeSync, existsSync, rmSync } from "node:fs";
 import { join } from "node:path";

@@ -2,9 +2,8 @@
 // from outside, with ps, so that it works where there are no control groups; whoever uses
 // more than its server may is ended, with the reason.
 
-import { execFile } from "node:child_process";
 import process from "node:process";
-import { promisify } from "node:util";
+import { $ } from "zx/core";
 import { binarySize } from "../std/units.ts";
 
 /** While there are calls, and while there are none. */
@@ -76,11 +75,9 @@ export class Watch {
 }
 
 async function readRows(): Promise<Row[]> {
-  const words = ["-A", "-o", "pid=,ppid=,pgid=,rss="];
-  const { stdout } = await promisify(execFile)("ps", words, {
-    maxBuffer: 16 * 1024 * 1024,
-  });
-  return stdout.trim().split("\n").map((line) => {
+  const lines = await $({ quiet: true })`ps -A -o pid=,ppid=,pgid=,rss=`
+    .lines();
+  return lines.map((line) => {
     const [pid = 0, parent = 0, group = 0, kilobytes = 0] = line.trim()
       .split(/\s+/).map(Number);
     return { pid, parent, group, memoryBytes: kilobytes * 1024 };

@@ -1,7 +1,6 @@
 // The gateway, asked from another process. Loads nothing of the SDK.
 
-import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import * as v from "valibot";
 import { Failure, messageOf } from "../std/errors.ts";
 import type { HomePaths } from "../instance/paths.ts";
@@ -75,7 +74,7 @@ async function ask(
       });
     }
     if (error instanceof Failure) throw error;
-    const pid = livePid(home);
+    const pid = await livePid(home);
     // A process that it started may still have its sockets.
     if (pid === undefined) return undefined;
     throw new Failure("failed", `The MCP gateway: ${messageOf(error)}`, {
@@ -88,13 +87,14 @@ async function ask(
 }
 
 /** Of the gateway that was started last, if it is there, and no other process. */
-function livePid({ mcpPid }: HomePaths): number | undefined {
-  try {
-    const pid = Number(readFileSync(mcpPid, "utf8"));
-    const words = ["-o", "args=", "-p", String(pid)];
-    const command = execFileSync("ps", words, { encoding: "utf8" });
-    return command.includes("mcp-gateway") ? pid : undefined;
-  } catch {
-    return undefined;
-  }
+async function livePid({ mcpPid }: HomePaths): Promise<number | undefined> {
+  if (!existsSync(mcpPid)) return undefined;
+  const pid = Number(readFileSync(mcpPid, "utf8"));
+  // Loaded here: zx adds 50 ms to the start of a command.
+  const { $ } = await import("zx/core");
+  const { stdout } = await $({
+    nothrow: true,
+    quiet: true,
+  })`ps -o args= -p ${pid}`;
+  return stdout.includes("mcp-gateway") ? pid : undefined;
 }

@@ -3,11 +3,8 @@
 // pass, and know no depth that is too much. Deno removes a tree by recursion and asks
 // for the size of each file by itself (300,000: 20 s).
 
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
 import { lstatSync, rmSync } from "node:fs";
 import process from "node:process";
-import { createInterface } from "node:readline";
 import { Failure } from "./errors.ts";
 
 /** Removes whatever has a name; a missing one is not an error. */
@@ -25,18 +22,14 @@ export async function removeTree(path: string): Promise<void> {
   });
 }
 
-/** Why a command failed, in its first line; undefined where it did not. */
+/** The first line of why a command failed; undefined if it did not. */
 async function failure(command: string[]): Promise<string | undefined> {
-  const child = start(command, "pipe");
-  const ended = once(child, "close");
-  let first: string | undefined;
-  if (child.stderr) {
-    for await (const line of createInterface({ input: child.stderr })) {
-      first ??= line.slice(0, 500);
-    }
-  }
-  const [code] = await ended;
-  return code === 0 ? undefined : first ?? `${command[0]} failed`;
+  const $ = await shell();
+  // rm prints a line for each file that it cannot remove.
+  const { exitCode, stdout } =
+    await $`${command} 2>&1 | { head -c 500; cat >/dev/null; }`;
+  if (exitCode === 0) return undefined;
+  return stdout.split("\n")[0] || `${command[0]} failed`;
 }
 
 /** As long as a person waits for sizes. */
@@ -51,43 +44,25 @@ export async function measureTrees(
 ): Promise<Map<string, number>> {
   const sizes = new Map<string, number>();
   if (paths.length === 0) return sizes;
-  // By stdin: there may be more paths than a command line takes.
-  const child = start([
-    ...["du", "--summarize", "--bytes", "--one-file-system"],
-    ...["--null", "--files0-from=-"],
-  ], "ignore");
-  const late = setTimeout(() => child.kill("SIGKILL"), measureMs);
-  const ended = once(child, "close");
-  child.stdin?.on("error", () => {}); // it has ended before it read all
-  child.stdin?.end(paths.map((path) => `${path}\0`).join(""));
-  try {
-    let rest = "";
-    child.stdout?.setEncoding("utf8");
-    for await (const chunk of child.stdout ?? []) {
-      const lines = (rest + chunk).split("\0");
-      rest = lines.pop() ?? "";
-      for (const line of lines) {
-        const tab = line.indexOf("\t");
-        sizes.set(line.slice(tab + 1), Number(line.slice(0, tab)));
-      }
-    }
-    await ended;
-  } finally {
-    clearTimeout(late);
+  const $ = await shell();
+  // By stdin: there may be more paths than fit on a command line.
+  const input = paths.map((path) => `${path}\0`).join("");
+  const timeout = { timeout: measureMs, timeoutSignal: "SIGKILL" as const };
+  const { stdout } = await $({
+    input,
+    ...timeout,
+  })`exec du --summarize --bytes \
+    --one-file-system --null --files0-from=- 2>/dev/null`;
+  for (const line of stdout.split("\0").slice(0, -1)) {
+    const tab = line.indexOf("\t");
+    sizes.set(line.slice(tab + 1), Number(line.slice(0, tab)));
   }
   return sizes;
 }
 
-function start(
-  [file = "", ...args]: string[],
-  stderr: "pipe" | "ignore",
-): ChildProcess {
-  return spawn(file, args, {
-    stdio: [
-      stderr === "ignore" ? "pipe" : "ignore",
-      stderr === "ignore" ? "pipe" : "ignore",
-      stderr,
-    ],
-    env: { ...process.env, LC_ALL: "C" },
-  });
+/** Loaded here: zx adds 50 ms to the start of a command, and few remove anything. */
+async function shell() {
+  const { $ } = await import("zx/core");
+  const env = { ...process.env, LC_ALL: "C" };
+  return $({ env, nothrow: true, quiet: true });
 }

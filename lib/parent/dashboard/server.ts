@@ -1,16 +1,13 @@
 // The parent's tmux server, which holds the dashboard: whether it is wanted, and
 // whether it is there. All of this runs in the parent.
 
-import { execFile } from "node:child_process";
 import { existsSync, rmSync } from "node:fs";
-import { promisify } from "node:util";
-import { Failure, messageOf } from "../../std/errors.ts";
+import { $ } from "zx/core";
+import { Failure } from "../../std/errors.ts";
 import type { Instance } from "../../instance/instance.ts";
 import type { Log } from "../../std/log.ts";
 import { writeWhole } from "../../std/owned.ts";
 import { waitFor } from "../../std/wait.ts";
-
-const run = promisify(execFile);
 
 export const dashboardTmux = ["tmux", "-L", "hal9000"] as const;
 
@@ -44,14 +41,17 @@ export function isNewEnough(version: string): boolean {
 
 /** Whether the image has a tmux that is new enough; told to `log` if not. */
 export async function hasTmux(log: Log): Promise<boolean> {
-  try {
-    const { stdout } = await run("tmux", ["-V"]);
-    if (isNewEnough(stdout)) return true;
-    log(`No dashboard: ${stdout.trim()} is older than ${minVersion}`);
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    log(`No dashboard: ${code === "ENOENT" ? "no tmux" : messageOf(error)}`);
-  }
+  const { exitCode, stdout, stderr } = await $({
+    nothrow: true,
+    quiet: true,
+  })`tmux -V`;
+  if (exitCode === 0 && isNewEnough(stdout)) return true;
+  const reason = exitCode === 0
+    ? `${stdout.trim()} is older than ${minVersion}`
+    : exitCode === 127
+    ? "no tmux"
+    : stderr.trim();
+  log(`No dashboard: ${reason}`);
   return false;
 }
 
@@ -108,20 +108,18 @@ export async function untilServed(): Promise<void> {
   });
 }
 
-/** Whether the server lives: one that hangs answers no client. */
-export async function serverAnswers(): Promise<boolean> {
-  const [file, ...common] = dashboardTmux;
-  const words = [...common, "show-options", "-g", "status"];
-  await run(file, words, { timeout: 5000, killSignal: "SIGKILL" });
+/** Throws if the server does not answer, or not in time. */
+export async function serverAnswers(): Promise<true> {
+  await $({
+    quiet: true,
+    timeout: 5000,
+    timeoutSignal: "SIGKILL",
+  })`exec ${dashboardTmux} show-options -g status`;
   return true;
 }
 
-/** What a command of tmux prints; "" where no server answers. */
+/** The output of a tmux command; "" if no server answers. */
 async function tmux(...args: string[]): Promise<string> {
-  const [file, ...common] = dashboardTmux;
-  try {
-    return (await run(file, [...common, ...args])).stdout;
-  } catch {
-    return "";
-  }
+  const command = [...dashboardTmux, ...args];
+  return (await $({ nothrow: true, quiet: true })`${command}`).stdout;
 }

@@ -2,6 +2,7 @@
 // tmux(1). Its answers stand between %begin and %end; what happens meanwhile is
 // told in lines of its own.
 
+// Not by zx: tmux's control mode is a conversation over its stdin.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
