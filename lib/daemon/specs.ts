@@ -2,11 +2,14 @@
 
 import type { Docker } from "../docker/docker.ts";
 import { Failure } from "../std/errors.ts";
-import { hardening, serviceSpec } from "../instance/container-spec.ts";
+import {
+  hardening,
+  serviceSpec,
+  volumeMount,
+} from "../instance/container-spec.ts";
 import { roleLabels } from "../instance/labels.ts";
 import { hostMount, insideParent } from "../instance/paths.ts";
 import { serviceUsers } from "../instance/service-users.ts";
-import { volumeMount } from "../worker/worker.ts";
 
 /**
  * Not unless-stopped: an engine that comes back after it was killed stops what

@@ -73,3 +73,28 @@ export function serviceSpec(
     },
   };
 }
+
+export function bind(
+  source: string,
+  target: string,
+  readOnly = false,
+): Docker.MountSettings {
+  return { Type: "bind", Source: source, Target: target, ReadOnly: readOnly };
+}
+
+/** A volume. Docker does not copy files of the image into it. */
+export function volumeMount(
+  name: string,
+  target: string,
+): Docker.MountSettings {
+  return {
+    Type: "volume",
+    Source: name,
+    Target: target,
+    VolumeOptions: {
+      NoCopy: true,
+      Labels: {},
+      DriverConfig: { Name: "", Options: {} },
+    },
+  };
+}

@@ -1,9 +1,8 @@
 // The container that the mover is.
 
 import type { Docker } from "../docker/docker.ts";
-import { serviceSpec } from "../instance/container-spec.ts";
+import { serviceSpec, volumeMount } from "../instance/container-spec.ts";
 import type { Instance } from "../instance/instance.ts";
-import { volumeMount } from "../worker/worker.ts";
 import { insideMover } from "./mover/places.ts";
 import { type PresentVolume } from "./parts.ts";
 

@@ -27,7 +27,8 @@ import {
   stageRecord,
   type WorkerRecord,
 } from "../instance/record.ts";
-import { checkWorkerName, type Limits, limitsOf } from "../worker/worker.ts";
+import { checkWorkerName } from "../worker/name.ts";
+import { type Limits, limitsOf } from "../worker/spec.ts";
 import { insideWorker } from "../instance/paths.ts";
 import {
   prepareWorkerHome,

@@ -6,13 +6,8 @@ import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { ensureNetFiles } from "../worker/net-files.ts";
 import { workerSeccomp } from "../image/seccomp.ts";
-import {
-  createWorker,
-  type Limits,
-  startWorker,
-  ulimits,
-  workerSpec,
-} from "../worker/worker.ts";
+import { type Limits, ulimits, workerSpec } from "../worker/spec.ts";
+import { createWorker, startWorker } from "../worker/worker.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { ensureAccounts } from "../home/worker-home.ts";
 import { listWarm } from "../worker/workers.ts";

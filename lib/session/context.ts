@@ -7,7 +7,7 @@ import type { Instance } from "../instance/instance.ts";
 import { type Owner, replaceWhole } from "../std/owned.ts";
 import { portsEach } from "../instance/port-range.ts";
 import { binarySize } from "../std/units.ts";
-import type { Limits } from "../worker/worker.ts";
+import type { Limits } from "../worker/spec.ts";
 
 export interface Surroundings {
   /** As the worker has them; 0 for none. */

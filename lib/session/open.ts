@@ -46,7 +46,7 @@ import { type ClaudeStart, prepareStart, type ReadySession } from "./start.ts";
 import { hasTerminal } from "./tmux.ts";
 import { type SessionWorker, workerOf, type WorkerOptions } from "./worker.ts";
 import { ensureHome } from "../instance/volumes.ts";
-import { checkWorkerName } from "../worker/worker.ts";
+import { checkWorkerName } from "../worker/name.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { sessionHome } from "../home/worker-home.ts";
 

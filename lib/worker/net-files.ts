@@ -17,7 +17,7 @@ import { engineFailure } from "../docker/docker-errors.ts";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { ensureDirectory, writeWhole } from "../std/owned.ts";
-import { netFileNames } from "./worker.ts";
+import { netFileNames } from "./spec.ts";
 
 type Home = Pick<Instance, "docker" | "home" | "hostHome" | "owner">;
 

@@ -37,14 +37,9 @@ import { forgetHome } from "./ending.ts";
 import { workerSeccomp } from "../image/seccomp.ts";
 import { forgetSecrets, keepSecrets, type Secret } from "./secrets.ts";
 import { ensureHome, ensureVolume } from "../instance/volumes.ts";
-import {
-  checkVariable,
-  checkWorkerName,
-  createWorker,
-  type Limits,
-  startWorker,
-  workerSpec,
-} from "./worker.ts";
+import { checkWorkerName } from "./name.ts";
+import { checkVariable, type Limits, workerSpec } from "./spec.ts";
+import { createWorker, startWorker } from "./worker.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { type WorkerMount } from "../project/mount.ts";
 import { type PreparedHome, prepareWorkerHome } from "../home/worker-home.ts";

@@ -12,7 +12,7 @@ import type { Instance } from "../instance/instance.ts";
 import { instanceFilter, label } from "../instance/labels.ts";
 import { didYouMean } from "../std/nearest.ts";
 import { readRecords } from "../instance/record.ts";
-import { isWarmName } from "./worker.ts";
+import { isWarmName } from "./name.ts";
 
 export interface WorkerState {
   name: string;

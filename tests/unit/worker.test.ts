@@ -14,7 +14,8 @@ import * as assert from "uvu/assert";
 import { readSettings } from "../../lib/instance/config.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
 import { ensureDirectory, ownerOf } from "../../lib/std/owned.ts";
-import { checkWorkerName, workerSpec } from "../../lib/worker/worker.ts";
+import { checkWorkerName } from "../../lib/worker/name.ts";
+import { workerSpec } from "../../lib/worker/spec.ts";
 import {
   ensureAccounts,
   prepareWorkerHome,
