@@ -10,7 +10,7 @@ teardown() {
   "$scripts/claudy.ts" daemon start >/dev/null 2>&1
 }
 
-@test "links that a worker lays in its home lead root nowhere" {
+@test "root follows no link that a worker creates in its home" {
   project=$(make_project foreign)
   as_root chown 1234:2345 "$project"
   victim=$HAL9000_TEST_ROOT/victim
@@ -33,7 +33,7 @@ JS
   docker exec linker-$$ test -s /home/claude/.claude/.claude.json
 }
 
-@test "a record that names all homes destroys none" {
+@test "a forged record cannot delete other workers' homes" {
   "$scripts/spawn-worker.ts" -d -n honest-$$ "$(make_project app)"
   record=$HAL9000_HOME/sessions/honest-$$.json
   jq '.home = "workers/.." | .ephemeral = true' "$record" >"$BATS_TEST_TMPDIR/record"
@@ -43,7 +43,7 @@ JS
   [ -d "$HAL9000_HOME/workers" ]
 }
 
-@test "a container of the parent's image is not taken for the parent" {
+@test "ignores a container that runs the parent's image but is not the parent" {
   docker run --detach --label hal9000-test.foreign="$HAL9000_PREFIX" \
     --label "hal9000.instance=$HAL9000_PREFIX" "$HAL9000_IMAGE_REPO:parent" sleep 1000
   spawn -n here-$$ "$(make_project app)"
@@ -52,7 +52,7 @@ JS
   heartbeat there-$$
 }
 
-@test "a container that has our name without our labels is left alone" {
+@test "daemon stop and restart leave a container with the parent's name but without its labels" {
   docker run --detach --name foreign-$$-parent --label hal9000-test.foreign="$HAL9000_PREFIX" \
     --entrypoint sleep "$HAL9000_IMAGE_REPO:worker" 1000
   for action in stop restart; do
@@ -74,7 +74,7 @@ hostile() { # hostile NAME OWNER PROGRAM ARGUMENT...
 thief() { hostile "$1" "$2" port-thief.ts "${@:3}"; }
 got() { docker logs "$1" 2>&1 | grep ^got; }
 
-@test "workers that take every port there is keep workers alone from connecting" {
+@test "a worker that takes every port blocks connections of workers only" {
   for half in 0 1; do hostile "hog$half-$$" 0:0 port-hog.ts $half; done
   has_all() { docker logs "$1" | grep "bound all"; }
   # A port whose connection has ended is free after a minute.
@@ -88,7 +88,7 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
   stop_workers
 }
 
-@test "no worker gets a service's port, whatever is killed, restarted or made anew" {
+@test "no worker gets a service's port when services are killed, restarted or recreated" {
   server=("$(command -v node)" -e "process.stdin.resume()")
   "$scripts/claudy.ts" mcp add coveted --port 3061 -- "${server[@]}"
   thief root-thief-$$ 0:0 8000 3061
@@ -113,7 +113,7 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
   stop_workers
 }
 
-@test "who else answers at ChromaDB's port is not taken for it, and keeps nothing waiting" {
+@test "reports another process on ChromaDB's port and does not wait for it" {
   # What no worker can do: the ports are let go.
   docker exec "$net" /scripts/net set
   thief thief-$$ 0:0 8000
@@ -135,7 +135,7 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
   wait_for 30 docker exec "$parent" /scripts/healthcheck
 }
 
-@test "200 large requests at once kill nothing, and keep no small one waiting" {
+@test "200 concurrent large requests kill nothing and do not delay small ones" {
   before=$(inspect "$parent" '{{.State.StartedAt}}')
   wait_for 30 docker exec "$parent" /scripts/healthcheck
   restarts() { "$scripts/claudy.ts" daemon status --json | jq '.children[] | select(.name == "chromadb").restarts'; }
@@ -152,7 +152,7 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
   [ "$(inspect "$HAL9000_PREFIX-mcp" '{{.State.OOMKilled}}')" = false ]
 }
 
-@test "2,500 connections that send a part of a large body leave the forwarder alive" {
+@test "the forwarder survives 2,500 connections with incomplete large bodies" {
   wait_for 30 docker exec "$parent" /scripts/healthcheck
   spawn -n victim-$$ "$(make_project victim)"
   state() { inspect "$HAL9000_PREFIX-mcp" '{{.State.StartedAt}} {{.State.OOMKilled}} {{.RestartCount}}'; }
@@ -169,7 +169,7 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
   stop_workers
 }
 
-@test "junk in the parent's word of itself is mended" {
+@test "daemon start repairs an unreadable run/parent.json" {
   began() { date -d "$(inspect "$parent" '{{.State.StartedAt}}')" +%s; }
   long_ago() { [ "$(began)" -lt "$(date -d '-11 sec' +%s)" ]; }
   wait_for 15 long_ago # before that it may be starting
@@ -180,12 +180,12 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
   wait_for 30 told
 }
 
-@test "a second home for the same instance is refused" {
+@test "refuses a second home for the same instance" {
   HAL9000_HOME=$BATS_TEST_TMPDIR/home run -5 "$scripts/claudy.ts" daemon start
   [[ $output == *"belongs to $HAL9000_HOME (see container $parent)"* ]]
 }
 
-@test "names of projects reach the terminal as text" {
+@test "escapes control characters in project names" {
   project=$(make_project $'red\e[31m\nrow')
   spawn -n odd-$$ "$project"
   run -0 "$scripts/coordinator.ts" list
@@ -193,13 +193,13 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
   [ "$("$scripts/coordinator.ts" list --json | jq -r '.[0].project')" = "$project" ]
 }
 
-@test "a home that is open to others is closed" {
+@test "init-volumes restricts the mode of a home that others can read" {
   chmod 0755 "$HAL9000_HOME" "$HAL9000_HOME/sessions"
   "$scripts/init-volumes.ts" >/dev/null
   [ "$(stat -c %a "$HAL9000_HOME") $(stat -c %a "$HAL9000_HOME/sessions")" = "700 700" ]
 }
 
-@test "a worker reaches no socket, no other home and no device" {
+@test "a worker cannot reach the engine's socket, another home or a device" {
   spawn -n curious-$$ "$(make_project app)"
   docker exec curious-$$ bash -c '
     [ ! -e /var/run/docker.sock ] && [ ! -e /root/.hal9000 ] && ! : >/etc/passwd &&
@@ -216,7 +216,7 @@ keep_session() { # keep_session NAME PROJECT
   mkdir -p "$HAL9000_HOME/claude/$1/projects/-workspace"
 }
 
-@test "a Claude home full of files holds up no command" {
+@test "commands stay fast with a Claude home full of files" {
   project=$(make_project full)
   keep_session full "$project"
   full_home=$HAL9000_HOME/claude/full
@@ -237,7 +237,7 @@ keep_session() { # keep_session NAME PROJECT
   rm "$CLAUDE_HOME/settings.json"
 }
 
-@test "an odd file below sessions/ is moved aside, and holds up no command" {
+@test "moves unexpected files below sessions/ aside without delaying commands" {
   project=$(make_project odd)
   keep_session well "$project"
   spawn -n well-too-$$ "$project"
@@ -264,7 +264,7 @@ keep_session() { # keep_session NAME PROJECT
   rm -rf "$HAL9000_HOME"/sessions/damaged/odd-* "$HAL9000_HOME/sessions/kept/well.json" "$HAL9000_HOME/claude/well"
 }
 
-@test "a link in a project leads no other worker out of it" {
+@test "refuses a path that leaves a project through a link" {
   project=$(make_project linked)
   elsewhere=$(make_project elsewhere)
   keep_session linked "$project"

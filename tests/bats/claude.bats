@@ -22,7 +22,7 @@ claude() {
   [ "$(jq -r .result <<<"$output")" = "echo: open the pod bay doors" ]
 }
 
-@test "a tool call writes a file that is the project owner's on the host" {
+@test "a file written by a tool call belongs to the project's owner on the host" {
   project=$(make_others_project two)
   spawn -n real-$$ "$project"
   call='TOOL Bash {"command":"printf daisy > /workspace/song","description":"sing"}'
@@ -32,7 +32,7 @@ claude() {
   [ "$(owner_of "$project/song")" = "$(owner_of "$project")" ]
 }
 
-@test "the key reaches the API, and is found nowhere else" {
+@test "sends the key to the API and stores it nowhere else" {
   project=$(make_project three)
   spawn -n real-$$ "$project"
   claude real-$$ -p hello
@@ -50,7 +50,7 @@ claude() {
   run -1 grep -c "$key" "$BATS_TEST_TMPDIR/everything"
 }
 
-@test "a second worker reads from ChromaDB what the first stored" {
+@test "a second worker reads from ChromaDB what the first one stored" {
   spawn -n writer-$$ "$(make_project four)"
   spawn -n reader-$$ "$(make_project five)"
   base=/api/v2/tenants/default_tenant/databases/default_database/collections

@@ -31,7 +31,7 @@ teardown() { rm "$HAL9000_HOME/sessions/kept/completed-session.json"; }
   complete_words claudy --no- | sort | xargs | grep -Fx -- "--no-build --no-mcp"
 }
 
-@test "zsh loads it, and completes commands, actions and sessions" {
+@test "zsh completes commands, actions and sessions" {
   command -v zsh >/dev/null || skip "there is no zsh, and it could not be installed"
   "$claudy" completion zsh >"$script"
   complete_words() {
@@ -48,7 +48,7 @@ teardown() { rm "$HAL9000_HOME/sessions/kept/completed-session.json"; }
   complete_words claudy sessions rm "" | grep -Fx completed-session
 }
 
-@test "fish loads it, and completes commands, actions and sessions" {
+@test "fish completes commands, actions and sessions" {
   command -v fish >/dev/null || skip "there is no fish, and it could not be installed"
   "$claudy" completion fish >"$script"
   complete_line() { HOME=$BATS_TEST_TMPDIR fish --no-config -c 'source $argv[1]; complete -C $argv[2]' "$script" "$1" | cut -f1; }
@@ -58,7 +58,7 @@ teardown() { rm "$HAL9000_HOME/sessions/kept/completed-session.json"; }
   complete_line "claudy sessions --wai" | grep -Fx -- --waiting
 }
 
-@test "another shell is told which there are" {
+@test "an unsupported shell is refused with the list of supported ones" {
   run -2 "$claudy" completion tcsh
   [[ $output == *"bash, zsh, fish"* ]]
 }

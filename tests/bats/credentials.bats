@@ -26,7 +26,7 @@ asked() { # asked SESSION TEXT: says it, and waits for the answer
   wait_for_screen 20 "$1" "echo: $2"
 }
 
-@test "a key is kept from stdin, goes before the caller's, and goes with logout" {
+@test "login --key reads stdin and overrides the caller's key; logout removes the key" {
   run -0 "$claudy" login --key <<<"sk-ant-planted-kept-key"
   [ "$(stat -c %a "$HAL9000_HOME/secrets/anthropic_key")" = 600 ]
   export ANTHROPIC_API_KEY=$key
@@ -43,7 +43,7 @@ asked() { # asked SESSION TEXT: says it, and waits for the answer
   [ "$(header x-api-key)" = "$key" ]
 }
 
-@test "a key as an argument is refused, and no part of it repeated" {
+@test "refuses a key as an argument and does not print it" {
   for words in "--api-key sk-ant-planted-argument" "login --api-key=sk-ant-planted-argument"; do
     # shellcheck disable=SC2086  # words
     run -2 "$claudy" $words
@@ -56,7 +56,7 @@ asked() { # asked SESSION TEXT: says it, and waits for the answer
   run -2 "$claudy" login </dev/null
 }
 
-@test "a token signs in where there is no key" {
+@test "uses the token if there is no key" {
   "$claudy" login --token <<<"sk-ant-oat01-planted-token"
   open "$project"
   asked "$session" "with a token"
@@ -66,7 +66,7 @@ asked() { # asked SESSION TEXT: says it, and waits for the answer
   [ "$(header authorization)" = "Bearer sk-ant-oat01-planted-token" ]
 }
 
-@test "secrets are files, and by choice variables of what Claude starts" {
+@test "secrets are files, and with --env also variables of Claude's child processes" {
   "$claudy" secret set PLANTED --env <<<"planted-secret-value"
   "$claudy" secret set PLAIN <<<"plain-secret-value"
   [ "$("$claudy" secret list --json | jq -c 'map([.name, .variable])')" = '[["PLAIN",false],["PLANTED",true]]' ]
@@ -89,7 +89,7 @@ asked() { # asked SESSION TEXT: says it, and waits for the answer
   run -1 docker exec "$session" test -e /home/claude/.claude/.secret.PLAIN
 }
 
-@test "kept keys and secrets are nowhere to be seen, but at the API" {
+@test "saved keys and secrets are visible only to the API" {
   "$claudy" login --key <<<"sk-ant-planted-everywhere"
   "$claudy" secret set PLANTED --env <<<"planted-secret-everywhere"
   open "$project"
@@ -128,7 +128,7 @@ make_certificate() {
 }
 
 # bats test_tags=soak
-@test "many sessions share one login: each refresh token is used once, by the parent" {
+@test "sessions share one login, and only the parent uses each refresh token, once" {
   local life=12 oauth=$HAL9000_TEST_ROOT/oauth
   mkdir -p "$oauth"
   make_certificate "$oauth"

@@ -15,19 +15,19 @@ state() { "$scripts/claudy.ts" daemon status --json | jq -r "$1"; }
 
 namespace() { docker exec "$1" readlink /proc/self/ns/net; }
 
-@test "the parent becomes healthy, in a namespace that no worker is in" {
+@test "the parent becomes healthy in its own network namespace" {
   wait_for 30 healthy
   [ "$(inspect "$parent" '{{.HostConfig.NetworkMode}}')" = bridge ]
   heartbeat "$parent"
 }
 
-@test "daemon start a second time changes nothing" {
+@test "daemon start is idempotent" {
   before=$(inspect "$parent" '{{.Id}} {{.State.StartedAt}}')
   run -0 "$scripts/claudy.ts" daemon start
   [ "$(inspect "$parent" '{{.Id}} {{.State.StartedAt}}')" = "$before" ]
 }
 
-@test "the parent has limits, few capabilities, and the roots read-only" {
+@test "the parent has limits, few capabilities and read-only project roots" {
   [ "$(inspect "$parent" '{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}')" = "4294967296 2000000000" ]
   [ "$(inspect "$parent" '{{.HostConfig.CapDrop}} {{.HostConfig.Privileged}}')" = "[ALL] false" ]
   project=$(make_project seen)
@@ -35,14 +35,14 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   [[ $output == *"Read-only"* ]]
 }
 
-@test "ChromaDB listens on loopback alone, and so does the forwarder for it" {
+@test "ChromaDB and the forwarder listen only on loopback" {
   # Rows of /proc/net/tcp that listen (0A): local addresses in hexadecimal, users.
   listeners() { docker exec "$1" cat /proc/net/tcp /proc/net/tcp6 | awk '$4 == "0A" { print $2, $8 }'; }
   [ "$(listeners "$parent")" = "0100007F:1F40 65431" ]
   [ "$(listeners "$HAL9000_PREFIX-mcp")" = "0100007F:1F40 65430" ]
 }
 
-@test "ChromaDB is a user of its own: without the engine, the home, the roots; first to be killed" {
+@test "ChromaDB runs as its own user without access to engine, home and roots, and is killed first" {
   pid=$(docker exec "$parent" pgrep -o -f chroma.mjs)
   [ "$(docker exec "$parent" cat "/proc/$pid/oom_score_adj")" = 1000 ]
   docker exec "$parent" cat "/proc/$pid/status" >"$BATS_TEST_TMPDIR/status"
@@ -61,7 +61,7 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   docker exec "$parent" rm -r /data/chromadb/old
 }
 
-@test "the log tells each phase and its time; so does the status" {
+@test "the log and the status show each phase and its time" {
   run -0 docker logs "$parent"
   settled() { [ "$(state '.phases | length')" = 3 ]; }
   wait_for 20 settled
@@ -76,7 +76,7 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   docker exec "$parent" tmux -L hal9000 has-session -t hal9000
 }
 
-@test "a killed ChromaDB is back within 10 seconds, with its data, and reported" {
+@test "a killed ChromaDB restarts within 10 seconds with its data, and the log shows it" {
   body='{"name":"survivor"}'
   base=/api/v2/tenants/default_tenant/databases/default_database/collections
   http "$parent" POST "$base" "$body"
@@ -88,7 +88,7 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   docker logs "$parent" 2>&1 | grep "chromadb was ended by SIGKILL; starting it again"
 }
 
-@test "daemon restart under two live workers: both reach ChromaDB, not restarted" {
+@test "two running workers still reach ChromaDB after daemon restart, without a restart" {
   for name in w1-$$ w2-$$; do spawn -n "$name" "$(make_project "$name")"; done
   before=$(inspect w1-$$ '{{.State.StartedAt}}')$(inspect w2-$$ '{{.State.StartedAt}}')
   parent_before=$(inspect "$parent" '{{.Id}}')
@@ -99,7 +99,7 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   [ "$(inspect w1-$$ '{{.State.StartedAt}}')$(inspect w2-$$ '{{.State.StartedAt}}')" = "$before" ]
 }
 
-@test "the parent ends in order within 5 seconds" {
+@test "the parent shuts down cleanly within 5 seconds" {
   start=$(date +%s%N)
   docker stop -t 10 "$parent"
   [ $((($(date +%s%N) - start) / 1000000)) -lt 5000 ]
@@ -107,14 +107,14 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   docker logs "$parent" 2>&1 | tail -n 1 | grep Stopped
 }
 
-@test "what an engine restart leaves down is mended by the next start" {
+@test "daemon start starts what an engine restart left stopped" {
   docker stop -t 5 "$parent"
   docker kill "$net"
   "$scripts/claudy.ts" daemon start
   wait_for 20 heartbeat "$parent"
 }
 
-@test "a network that was restarted, or made anew, has its services" {
+@test "services are available after the net container is restarted or recreated" {
   docker restart -t 0 "$net"
   "$scripts/claudy.ts" daemon start
   spawn -n w3-$$ "$(make_project w3)"
@@ -126,7 +126,7 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   wait_for 20 heartbeat w3-$$
 }
 
-@test "daemon stop leaves live workers and their network; the next start finds them" {
+@test "daemon stop keeps running workers and their network; the next start finds them" {
   spawn -n w4-$$ "$(make_project w4)"
   run -0 "$scripts/claudy.ts" daemon stop
   [[ $output == *"Workers that go on running: w4-$$"* ]]
@@ -139,12 +139,12 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   wait_for 20 heartbeat w4-$$
 }
 
-@test "daemon stop without workers leaves no container" {
+@test "daemon stop leaves no container if there are no workers" {
   "$scripts/claudy.ts" daemon stop
   [ -z "$(docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX")" ]
 }
 
-@test "the parent neither starts nor stops itself" {
+@test "daemon start and stop are refused in the parent" {
   for action in start stop restart; do
     run -2 docker exec "$parent" /scripts/claudy daemon "$action"
     [[ $output == *"Run this on the host"* ]]
@@ -157,7 +157,7 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   [ -z "$(docker ps --all --quiet --filter label=hal9000.instance=hal9000-test-other)" ]
 }
 
-@test "init-volumes twice makes the same" {
+@test "init-volumes is idempotent" {
   modes() { jq -c ".directories | map([.path, .mode])"; }
   run -0 --separate-stderr "$scripts/init-volumes.ts" --json
   first=$(modes <<<"$output")
@@ -171,7 +171,7 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   docker exec "$parent" test -e /data/memory-bank/note
 }
 
-@test "a paused worker lives: its network stays" {
+@test "a paused worker counts as running, and its network stays" {
   "$scripts/claudy.ts" daemon start
   spawn -n paused-$$ "$(make_project app)"
   docker pause paused-$$
@@ -192,7 +192,7 @@ by_hand() {
   wait_for 20 docker exec "$hand-parent" /scripts/healthcheck.sh
 }
 
-@test "a parent by hand with a mounted home spawns, lists and stops" {
+@test "a parent started by hand with a mounted home spawns, lists and stops workers" {
   project=$(make_project byhand)
   home=$HAL9000_TEST_ROOT/byhand
   mkdir "$home" # what Docker makes is root's
@@ -208,7 +208,7 @@ by_hand() {
   docker exec "$hand-parent" /scripts/coordinator.sh stop by-worker-$$ from-host-$$
 }
 
-@test "a missing worker image is pulled, lazily, or not at all" {
+@test "a missing worker image is pulled, pulled lazily, or not pulled" {
   said() { docker logs "$hand-parent" 2>&1 | grep "$1"; }
   # No registry has it: what counts is whether it is asked for, and when.
   by_hand --env WORKER_IMAGE=localhost:9/no/such:image
@@ -222,7 +222,7 @@ by_hand() {
   run ! said Pulling
 }
 
-@test "a parent by hand without a home spawns as well" {
+@test "a parent started by hand without a mounted home spawns workers" {
   by_hand --env SKIP_IMAGE_PULL=true
   docker exec "$hand-parent" /scripts/spawn-worker.sh -d -n by-worker-$$ "$(make_project byhand)"
   heartbeat by-worker-$$
@@ -231,7 +231,7 @@ by_hand() {
   docker exec "$hand-parent" /scripts/coordinator.sh stop by-worker-$$
 }
 
-@test "--publish reaches a worker's server from the host, on loopback alone" {
+@test "--publish makes a worker's server reachable from the host, on loopback only" {
   "$scripts/claudy.ts" daemon stop
   port=$(free_port)
   "$scripts/claudy.ts" daemon start --publish "$port:3999"

@@ -34,7 +34,7 @@ close_popup() {
 }
 child_pid() { "$claudy" daemon status --json | jq -r --arg name "$1" '.children[] | select(.name == $name).pid'; }
 
-@test "the dashboard fits 80x24 and 200x50, and counts right" {
+@test "the dashboard fits 80x24 and 200x50 and shows the right counts" {
   spawn -n seen-$$ "$project"
   for size in "80 24" "200 50"; do
     # shellcheck disable=SC2086  # two numbers
@@ -54,7 +54,7 @@ child_pid() { "$claudy" daemon status --json | jq -r --arg name "$1" '.children[
   done
 }
 
-@test "a worker shows within 2 s, has a window, and leaves with both" {
+@test "a worker appears within 2 s with a window, and both go when it stops" {
   dashboard 120 40
   wait_for 10 shows "No worker. Prefix w spawns one."
   spawn -n comes-$$ "$project"
@@ -74,7 +74,7 @@ child_pid() { "$claudy" daemon status --json | jq -r --arg name "$1" '.children[
   wait_for 3 gone
 }
 
-@test "prefix w spawns, l lists, s tells, S stops all when it is told yes" {
+@test "prefix w spawns a worker, l lists, s shows status, S stops all after confirmation" {
   dashboard 120 40
   wait_for 10 shows "No worker"
   press C-b w
@@ -101,7 +101,7 @@ child_pid() { "$claudy" daemon status --json | jq -r --arg name "$1" '.children[
   wait_for 15 none
 }
 
-@test "who waits is counted, comes first and rings, within 2 s" {
+@test "a waiting session is counted, listed first and rings the bell within 2 s" {
   dashboard 160 40
   tmux -L "$screen" set -g monitor-bell on
   rang() { [ "$(tmux -L "$screen" display -p '#{window_bell_flag}')" = 1 ]; }
@@ -122,7 +122,7 @@ child_pid() { "$claudy" daemon status --json | jq -r --arg name "$1" '.children[
 }
 tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 1; }
 
-@test "the window of a session shows it, without keys of its own" {
+@test "a session's window shows the session; the inner tmux has no key bindings" {
   open "$project"
   dashboard 120 40
   wait_for 10 shows "idle"
@@ -138,7 +138,7 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   wait_for 5 is "$session" idle
 }
 
-@test "kill ends the dashboard until it is set up again; a lost pane comes back" {
+@test "kill ends the dashboard until setup, which also restores a lost pane" {
   "$scripts/setup-dashboard.ts" kill
   run ! docker exec "$parent" tmux -L hal9000 has-session
   [ "$(child_pid dashboard)" = "" ]
@@ -152,7 +152,7 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   [[ $output == *"stdin is no terminal"* ]]
 }
 
-@test "a dashboard whose process or tmux is killed is back" {
+@test "the dashboard restarts after its process or tmux is killed" {
   dashboard 80 24
   wait_for 10 shows "No worker"
   docker exec "$parent" kill -9 "$(child_pid dashboard)"
@@ -163,7 +163,7 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   wait_for 15 back
 }
 
-@test "a parent without tmux says so, and works" {
+@test "a parent without tmux works and logs that there is no dashboard" {
   docker exec "$parent" mv /usr/bin/tmux /usr/bin/no-tmux
   docker restart "$parent" >/dev/null
   wait_for 15 heartbeat "$parent"
@@ -177,7 +177,7 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   wait_for 15 shows "without-$$  "
 }
 
-@test "an idle dashboard costs under 1 % of a core" {
+@test "an idle dashboard uses less than 1 % of a core" {
   spawn -n idle1-$$ "$project"
   spawn -n idle2-$$ "$project"
   sleep 2
@@ -192,7 +192,7 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   [ $((after - before)) -lt 10 ]
 }
 
-@test "claudy watch tells what changes, and runs the command for who begins to wait" {
+@test "claudy watch prints changes and runs the command when a session starts to wait" {
   export HAL9000_NOTIFY_COMMAND='printf "%s|%s|%s\n" "$HAL9000_SESSION" "$HAL9000_PROJECT" "$HAL9000_WAITING_FOR" >>'"$BATS_TEST_TMPDIR/notified"
   "$claudy" watch --json >"$BATS_TEST_TMPDIR/changes" 3>&- &
   watcher=$!

@@ -17,7 +17,7 @@ examine() { checks=$("$claudy" doctor --json) || return; }
 found() { jq -r --arg name "$1" '.[] | select(.name == $name) | .state' <<<"$checks"; }
 mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$checks"; }
 
-@test "all is well with an instance that is well" {
+@test "doctor passes on a healthy instance" {
   spawn -n well-$$ "$project"
   run -0 "$claudy" doctor
   [[ $output != *FAIL* ]]
@@ -29,7 +29,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   done
 }
 
-@test "a home that is open to others is named, with what mends it" {
+@test "reports a home that others can read, with the fix" {
   chmod 755 "$HAL9000_HOME"
   run examine
   chmod 700 "$HAL9000_HOME"
@@ -41,7 +41,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   [ "$(mends home)" = "chmod 700 $HAL9000_HOME" ]
 }
 
-@test "a worker without a record is named" {
+@test "reports a worker without a record" {
   docker run --detach --name "$HAL9000_PREFIX-planted" --label "hal9000.instance=$HAL9000_PREFIX" \
     --label hal9000.role=worker --entrypoint sleep "$HAL9000_IMAGE_REPO:worker" 60
   examine
@@ -50,7 +50,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   [[ $(mends leftovers) == *"$HAL9000_PREFIX-planted"* ]]
 }
 
-@test "a record without a worker is named" {
+@test "reports a record without a worker" {
   spawn -n planted-$$ "$project"
   sed 's/"planted-'$$'"/"forgotten"/; s/"container": "..../"container": "0000/' "$HAL9000_HOME/sessions/planted-$$.json" \
     >"$BATS_TEST_TMPDIR/record"
@@ -65,7 +65,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   rm -f "$HAL9000_HOME/sessions/forgotten.json"
 }
 
-@test "a ChromaDB that is killed is named" {
+@test "reports a killed ChromaDB" {
   names_it() { examine || true; [ "$(found chromadb)" = fail ] && [ "$(mends chromadb)" = "claudy daemon restart" ]; }
   while docker exec "$parent" pkill -9 -f 'deno .*chroma\.mjs' || true; do sleep 0.2; done &
   killer=$!
@@ -75,7 +75,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   wait_for 90 recovered
 }
 
-@test "a socket that is missing is named, the pool's as well" {
+@test "reports a missing socket, also the pool's" {
   mv "$HAL9000_HOME/run/ways/forward.sock" "$HAL9000_HOME/run/aside"
   examine || true
   mv "$HAL9000_HOME/run/aside" "$HAL9000_HOME/run/ways/forward.sock"
@@ -91,7 +91,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   "$claudy" pool stop >/dev/null
 }
 
-@test "a disk that is full is named, and what is mounted below the home" {
+@test "reports a full disk, and a mount below the home" {
   small=$BATS_TEST_TMPDIR/small
   mkdir "$small"
   as_root mount -t tmpfs -o size=4m none "$small" || skip "mounting needs root, or sudo without a password"
@@ -106,7 +106,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   [ "$(found mounts) $(mends mounts)" = "warn umount $small/home/leaked" ]
 }
 
-@test "--setup asks what to sign in with, and is refused where nobody can be asked" {
+@test "--setup asks for credentials and is refused without a terminal" {
   run -2 "$claudy" --setup </dev/null
   [[ $output == *"claudy login --key"* ]]
   screen=$HAL9000_PREFIX-setup
@@ -130,7 +130,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   "$claudy" logout --yes
 }
 
-@test "a daemon that is stopped, and an engine that does not answer, are named" {
+@test "reports a stopped daemon and an unreachable engine" {
   "$claudy" daemon stop
   examine || true
   [ "$(found parent)" = fail ]
@@ -142,7 +142,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   [ "$(found parent)" = "" ]
 }
 
-@test "a parent that is paused, and an engine that is mute, are named" {
+@test "reports a paused parent and an engine that does not respond" {
   docker pause "$parent"
   examine || true
   docker unpause "$parent"
@@ -156,7 +156,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   [ "$(found engine)" = fail ]
 }
 
-@test "credentials are told of, never shown" {
+@test "reports the kind of credentials without showing them" {
   unset ANTHROPIC_API_KEY
   examine
   [ "$(found credentials) $(mends credentials)" = "warn claudy login" ]
@@ -170,7 +170,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   [ "$(found credentials)" = warn ]
 }
 
-@test "prune leaves a session alone that was opened while it asked" {
+@test "prune keeps a session that was opened during the prompt" {
   name=$("$claudy" --detach "$project")
   "$claudy" stop "$name"
   sed -i 's/"usedAt": "..../"usedAt": "2016/' "$HAL9000_HOME/sessions/kept/$name.json"
@@ -186,7 +186,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   [ -e "$HAL9000_HOME/sessions/kept/$name.json" ]
 }
 
-@test "prune shows what is old and how much, asks, and removes that alone" {
+@test "prune lists old data with its size, asks, and removes only that" {
   rm -rf "$HAL9000_HOME"/backups/*
   mkdir -p "$HAL9000_HOME/logs" "$HAL9000_HOME/backups/one" "$HAL9000_HOME/backups/two" "$HAL9000_HOME/workers/gone-12345678"
   head -c 3000000 /dev/zero >"$HAL9000_HOME/logs/old.log"
@@ -212,7 +212,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   run -2 "$claudy" prune --older-than x
 }
 
-@test "a move that has not ended is named, and data of version 0.5 that is not in use" {
+@test "reports an unfinished migration or rollback, and unused data of version 0.5" {
   mkdir "$HAL9000_HOME/membank"
   examine || true
   [ "$(found move)" = ok ]
@@ -226,7 +226,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   rm -r "$HAL9000_HOME/membank" "$HAL9000_HOME/migration/journal.json"
 }
 
-@test "before the first start doctor names what is not there yet, and fails for no file" {
+@test "doctor runs before the first start and reports what is missing" {
   export HAL9000_PREFIX=$HAL9000_PREFIX-none HAL9000_HOME=$BATS_TEST_TMPDIR/none
   run -1 --separate-stderr "$claudy" doctor --json
   checks=$output

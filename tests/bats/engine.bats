@@ -15,7 +15,7 @@ setup_file() {
   make -s -C "$BATS_TEST_DIRNAME/../.." build
 }
 
-@test "make engine uses the engine that answers, twice" {
+@test "make engine uses a running engine and is idempotent" {
   before=$(pgrep -x dockerd)
   for _ in 1 2; do
     run -0 make -C "$repo" engine
@@ -27,7 +27,7 @@ setup_file() {
 
 # A pipe that it kept would never end: this suite, when it started the engine,
 # would wait for it for ever.
-@test "an engine that this run started keeps none of its files open" {
+@test "an engine started by this run holds none of the run's pipes open" {
   engine=/proc/$(pgrep -xo dockerd)/fd
   need_root
   as_root ls "$engine" >/dev/null
@@ -39,13 +39,13 @@ setup_file() {
   done
 }
 
-@test "DOCKER_HOST names the engine, and nothing is installed for it" {
+@test "DOCKER_HOST selects the engine, and no engine is installed" {
   DOCKER_HOST=unix:///no/such.sock run -3 "$scripts/engine.ts" start
   [[ $output == *"Cannot reach an engine at unix:///no/such.sock"* ]]
   [[ $output == *"unset DOCKER_HOST"* ]]
 }
 
-@test "a docker context names the engine" {
+@test "a docker context selects the engine" {
   export DOCKER_CONFIG=$BATS_TEST_TMPDIR
   docker context create here --docker host=unix:///var/run/docker.sock
   DOCKER_CONTEXT=here run -0 "$scripts/engine.ts" start
@@ -55,19 +55,19 @@ setup_file() {
   [[ $output == *"out of reach"* ]]
 }
 
-@test "without engine and rights on Debian: exit 3 and the command to run" {
+@test "exits with 3 and the install command if there is no engine on Debian and no root" {
   echo 'ID=debian' >"$BATS_TEST_TMPDIR/os-release"
   run -3 without_engine "$BATS_TEST_TMPDIR/os-release"
   [[ $output == *"sudo apt-get install docker.io"* ]]
 }
 
-@test "without engine elsewhere: exit 3 and where to find one" {
+@test "exits with 3 and an installation link if there is no engine on another system" {
   echo 'ID=alpine' >"$BATS_TEST_TMPDIR/os-release"
   run -3 without_engine "$BATS_TEST_TMPDIR/os-release"
   [[ $output == *"https://docs.docker.com/engine/install/"* ]]
 }
 
-@test "every command says that the engine is out of reach" {
+@test "every command reports that the engine is unreachable" {
   export DOCKER_HOST=unix:///no/such.sock
   project=$(make_project p)
   for command in "coordinator.ts list" "coordinator.ts stop x" "init-volumes.ts" \

@@ -40,7 +40,7 @@ exchange() {
 }
 
 # bats test_tags=soak
-@test "a repository exchanged with a link while a worker is created is never mounted" {
+@test "does not mount a repository that is replaced by a link while a worker is created" {
   # As in attack B1, with the user's consent to the repository: both are a worker's.
   make_repository "$top/main"
   git -C "$top/main" worktree add --quiet -b one "$top/app"
@@ -58,7 +58,7 @@ exchange() {
 }
 
 # bats test_tags=soak
-@test "a project exchanged with a link is mounted as judged, or the worker ends" {
+@test "mounts a project that is replaced by a link as it was checked, or ends the worker" {
   mkdir "$top/app" "$top/secret"
   ln -s "$top/secret" "$top/link"
   echo planted >"$top/secret/planted"
@@ -82,7 +82,7 @@ exchange() {
   done
 }
 
-@test "projects that point at each other mount nothing of each other" {
+@test "projects that point at each other do not get each other's files" {
   # As in attack B2: no repository that git would accept.
   mkdir -p "$top/tool/sub" "$top/app/worktrees" "$top/third"
   echo planted >"$top/third/planted"
@@ -104,7 +104,7 @@ exchange() {
   [[ $output == *"Refused to mount $top/bare: "*"is a git worktree of it"*"--allow-worktree"* ]]
 }
 
-@test "a worktree is mounted with its repository after one yes, and harms no other" {
+@test "mounts a worktree's repository after one approval, without harm to other worktrees" {
   make_repository "$top/main"
   git -C "$top/main" worktree add --quiet -b one "$top/tree one"
   git -C "$top/main" worktree add --quiet -b two "$top/tree-two"
@@ -131,7 +131,7 @@ exchange() {
   [[ $output == *"Refused to mount $top/moved/.git"* ]]
 }
 
-@test "a worktree is asked for at a terminal, once" {
+@test "asks once at a terminal before it mounts a worktree's repository" {
   make_repository "$top/main"
   git -C "$top/main" worktree add --quiet -b one "$top/tree"
   at_terminal() { # at_terminal ANSWER
@@ -147,7 +147,7 @@ exchange() {
   [[ $output != *"[y/N]"* ]]
 }
 
-@test "in the main checkout of worktrees prune and gc cost the host nothing, cold and warm" {
+@test "prune and gc in a main checkout keep the host's worktrees, cold and warm" {
   make_repository "$top/main"
   git -C "$top/main" worktree add --quiet -b two "$top/tree-two"
   git -C "$top/main" worktree add --quiet --detach "$top/detached"
@@ -185,7 +185,7 @@ exchange() {
   "$scripts/pool-manager.ts" stop
 }
 
-@test "a worktree made in a worker is one on the host, and in the next worker" {
+@test "a worktree created in a worker works on the host and in the next worker" {
   make_repository "$top/main"
   spawn --cold -n maker-$$ "$top/main"
   in_worker maker-$$ 'git worktree add --quiet -b made ".claude/worktrees/made here"; cd .claude/worktrees/*; git commit --quiet --allow-empty -m made'
@@ -200,7 +200,7 @@ exchange() {
   [ "$(git -C "$made" log -1 --format=%s)" = again ]
 }
 
-@test "a submodule as project has its git, in its repository" {
+@test "git works in a project that is a submodule" {
   make_repository "$top/lib"
   make_repository "$top/super"
   git -C "$top/super" submodule --quiet add "$top/lib" libs/x
@@ -214,7 +214,7 @@ exchange() {
   [ "$(git -C "$top/super" status --short)" = " M libs/x" ]
 }
 
-@test "a project whose git lies elsewhere is told so before the session starts" {
+@test "warns before the session starts if a project's git directory is not mounted" {
   make_repository "$top/repo"
   mkdir -p "$top/repo/packages/a"
   run -0 spawn -n part-$$ "$top/repo/packages/a"

@@ -18,7 +18,7 @@ spawn_attacker() { # spawn_attacker NAME PROJECT
 }
 special() { find "$1" \( -perm /6000 -o -type b -o -type c \) -print; }
 
-@test "a worker leaves no set-uid, set-gid or device file on the host" {
+@test "a worker cannot leave a set-uid, set-gid or device file on the host" {
   make_project as-root
   make_others_project as-user
   for user in root user; do
@@ -30,7 +30,7 @@ special() { find "$1" \( -perm /6000 -o -type b -o -type c \) -print; }
   done
 }
 
-@test "ordinary tools work where set-uid files are refused" {
+@test "ordinary tools work although set-uid files are refused" {
   project=$(make_others_project tools)
   spawn -n tools-$$ "$project"
   docker exec tools-$$ bash -ec '
@@ -46,7 +46,7 @@ special() { find "$1" \( -perm /6000 -o -type b -o -type c \) -print; }
   [[ $output == *"Operation not permitted"* ]]
 }
 
-@test "WORKER_SECCOMP=engine leaves workers the engine's own profile" {
+@test "WORKER_SECCOMP=engine uses the engine's default profile" {
   project=$(make_project free)
   WORKER_SECCOMP=engine spawn_attacker free-$$ "$project"
   [ "$(inspect free-$$ '{{len .HostConfig.SecurityOpt}}')" = 1 ]
@@ -54,7 +54,7 @@ special() { find "$1" \( -perm /6000 -o -type b -o -type c \) -print; }
   rm -r "${project:?}"/*
 }
 
-@test "an engine that refuses the profile gets none, and doctor says so" {
+@test "an engine that refuses the profile does not get it, and doctor warns" {
   trial=$HAL9000_HOME/run/seccomp.json
   cp "$trial" "$BATS_TEST_TMPDIR/trial"
   jq '.fault = "seccomp is not supported"' "$BATS_TEST_TMPDIR/trial" >"$trial"
@@ -70,7 +70,7 @@ special() { find "$1" \( -perm /6000 -o -type b -o -type c \) -print; }
   "$scripts/claudy.ts" doctor --json | jq -e '.[] | select(.name == "seccomp") | .state == "ok"'
 }
 
-@test "hosts, resolv.conf and hostname are the same for all and written by none" {
+@test "hosts, resolv.conf and hostname are the same for all workers and read-only" {
   spawn -n writes-$$ "$(make_project writer)"
   spawn -n reads-$$ "$(make_project reader)"
   before=$(docker cp "$net:/etc/hosts" - | tar -xO)

@@ -60,7 +60,7 @@ traces() {
 }
 
 # bats test_tags=soak
-@test "a worker that does all it can, for ${seconds} s, hinders no other session and leaves nothing" {
+@test "survives a hostile worker for ${seconds} s: other sessions work and nothing is left over" {
   mine=$(make_project mine)
   open "$mine"
   victim=$session

@@ -10,26 +10,26 @@ in_image() { # in_image TAG SCRIPT
     "$HAL9000_IMAGE_REPO:$1" -c "$2"
 }
 
-@test "images stay within their sizes" {
+@test "images do not exceed their size limits" {
   [ "$(size worker-ultramin)" -le 290000000 ]
   [ "$(size worker-minimal)" -le 340000000 ]
   [ "$(size parent)" -le 264000000 ]
 }
 
-@test "worker and worker-standard are worker-minimal" {
+@test "the tags worker and worker-standard are worker-minimal" {
   id() { docker image inspect --format '{{.Id}}' "$HAL9000_IMAGE_REPO:$1"; }
   [ "$(id worker)" = "$(id worker-minimal)" ]
   [ "$(id worker-standard)" = "$(id worker-minimal)" ]
 }
 
-@test "images carry the labels of the OCI" {
+@test "images have the OCI labels" {
   labels=$(docker image inspect --format '{{json .Config.Labels}}' "$HAL9000_IMAGE_REPO:parent")
   version=$(jq -r .version "$repo/package.json")
   [ "$(jq -r '."org.opencontainers.image.version"' <<<"$labels")" = "$version" ]
   [ "$(jq -r '."org.opencontainers.image.licenses"' <<<"$labels")" = Apache-2.0 ]
 }
 
-@test "a second build builds nothing, and tells sizes beside the original's" {
+@test "a second build builds nothing and compares sizes with the original" {
   run -0 --separate-stderr "$scripts/build-images.ts" --json
   [ "$(jq -c 'map(.built) | unique' <<<"$output")" = "[false]" ]
   [ "$(jq length <<<"$output")" = 3 ]
@@ -38,7 +38,7 @@ in_image() { # in_image TAG SCRIPT
 }
 
 # bats test_tags=soak
-@test "builds of one checkout that run at once wait for each other" {
+@test "concurrent builds of one checkout wait for each other" {
   for _ in $(seq "$soak"); do
     pids=()
     for build in 1 2 3 4; do
@@ -49,7 +49,7 @@ in_image() { # in_image TAG SCRIPT
   done
 }
 
-@test "each instance has images of its own, and builds none that another has" {
+@test "each instance has its own image names and rebuilds no image of another instance" {
   unset HAL9000_IMAGE_REPO
   other=$HAL9000_PREFIX-other
   id() { docker image inspect --format '{{.Id}}' "$1:worker-ultramin"; }
@@ -71,7 +71,7 @@ in_image() { # in_image TAG SCRIPT
   docker rmi "$other:worker-ultramin"
 }
 
-@test "--only refuses an image that is none" {
+@test "--only refuses an unknown image" {
   run -2 "$scripts/build-images.ts" --only nonsense
   [[ $output == *'There is no image "nonsense"'* ]]
 }
@@ -90,7 +90,7 @@ foreign_checkout() {
   cp -r "$repo"/{package.json,package-lock.json,.npmrc,scripts,lib,docker} "$root"
 }
 
-@test "packages for an engine of another architecture come from the lockfile" {
+@test "takes packages for another architecture from the lockfile" {
   umask 077
   foreign_checkout
   ln -s "$repo/node_modules" "$root/node_modules"
@@ -104,7 +104,7 @@ foreign_checkout() {
   [ -e "$root/build/image/chromadb/node_modules/chromadb-js-bindings-linux-arm64-gnu" ]
 }
 
-@test "a package that is not what the lockfile says is refused" {
+@test "refuses a package that does not match the lockfile" {
   foreign_checkout
   sed -i '/"node_modules.*claude-code-linux-arm64"/,/integrity/ s/sha512-...../sha512-AAAAA/' \
     "$root/package-lock.json"
@@ -113,7 +113,7 @@ foreign_checkout() {
   [[ $output == *"Cannot fetch @anthropic-ai/claude-code-linux-arm64"* ]]
 }
 
-@test "the worker holds Claude CLI and what its tools call, nothing to build with" {
+@test "the worker contains the Claude CLI and its tools but no build tools" {
   in_image worker-ultramin '
     set -e
     claude --version
@@ -128,13 +128,13 @@ foreign_checkout() {
   '
 }
 
-@test "the minimal worker has git as well" {
+@test "the minimal worker also has git" {
   run -0 in_image worker-minimal 'cd /tmp && git init --quiet x && cd x &&
     git -c user.name=a -c user.email=b commit --quiet --allow-empty -m m && git log --format=%s'
   [ "$output" = m ]
 }
 
-@test "the parent has the scripts under our names and the original's" {
+@test "the parent has the scripts under their current and original names" {
   run -0 in_image parent 'ls /scripts'
   for name in spawn-worker coordinator init-volumes claudy; do
     [[ $output == *"$name"$'\n'* ]]
@@ -144,7 +144,7 @@ foreign_checkout() {
   [[ $output != *build-images* ]]
 }
 
-@test "the parent runs another command in the place of its own" {
+@test "the parent's image runs another command" {
   run -7 docker run --rm --network none --label "hal9000.instance=$HAL9000_PREFIX" \
     --label hal9000.role=helper "$HAL9000_IMAGE_REPO:parent" sh -c 'echo "$0 $*"; exit 7' a b
   [ "$output" = "a b" ]

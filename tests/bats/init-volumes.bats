@@ -17,7 +17,7 @@ teardown() {
   remove_instance "$other"
 }
 
-@test "init-volumes --clean lists what it destroys, asks, and follows no link out" {
+@test "--clean lists what it removes, asks, and follows no link" {
   mkdir "$BATS_TEST_TMPDIR/elsewhere"
   touch "$BATS_TEST_TMPDIR/elsewhere/kept" "$HAL9000_HOME/backups/kept" "$HAL9000_HOME/memorybank/lost"
   mkdir -p "$HAL9000_HOME/claude"
@@ -35,7 +35,7 @@ teardown() {
   [ -d "$HAL9000_HOME/pool" ] && [ ! -L "$HAL9000_HOME/pool" ]
 }
 
-@test "a directory that is somebody's is no home, and a link in a home is not followed" {
+@test "refuses a directory with unrelated files as home, and follows no link in a home" {
   theirs=$BATS_TEST_TMPDIR/theirs
   mkdir -p "$theirs/config" "$theirs/logs"
   chmod 755 "$theirs" "$theirs"/*
@@ -51,12 +51,12 @@ teardown() {
   [ "$(stat -c %a "$theirs")" = 755 ]
 }
 
-@test "init-volumes --clean without a home makes one" {
+@test "--clean creates a home if there is none" {
   HAL9000_HOME=$BATS_TEST_TMPDIR/new HAL9000_PREFIX=$other run -0 "$scripts/init-volumes.ts" --clean --yes
   [ -d "$BATS_TEST_TMPDIR/new/config" ]
 }
 
-@test "init-volumes --clean does not reach into another file system" {
+@test "--clean does not cross into another file system" {
   mkdir -p "$HAL9000_HOME/claude/mounted"
   as_root mount -t tmpfs none "$HAL9000_HOME/claude/mounted" || skip "mounting needs root, or sudo without a password"
   touch "$HAL9000_HOME/claude/mounted/kept"
@@ -67,7 +67,7 @@ teardown() {
   [ "$present" = kept ]
 }
 
-@test "init-volumes --clean touches neither another instance's home nor its volumes" {
+@test "--clean leaves the home and volumes of another instance" {
   touch "$HAL9000_HOME/memorybank/theirs"
   HAL9000_PREFIX=$other run -5 "$scripts/init-volumes.ts" --clean --yes
   [ -e "$HAL9000_HOME/memorybank/theirs" ]
@@ -79,7 +79,7 @@ teardown() {
   [[ $output == *"is not this instance"* ]]
 }
 
-@test "init-volumes --status changes nothing" {
+@test "--status changes nothing" {
   HAL9000_HOME=$BATS_TEST_TMPDIR/none HAL9000_PREFIX=$other \
     run -0 "$scripts/init-volumes.ts" --status
   [[ $output == *absent* ]]

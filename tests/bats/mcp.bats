@@ -60,7 +60,7 @@ result_of() { # the last result that the API was sent for a tool
 thoughts() { result_of | grep -E "\"thoughtHistoryLength\": ?$1"; }
 result_holds() { result_of | grep -F -- "$1"; }
 
-@test "the CLI of two workers sees the real servers, and each agent calls a tool of each" {
+@test "the CLI in two workers sees the bundled servers, and each agent calls a tool of each" {
   one=$(make_project mcp-one)
   other=$(make_project mcp-other)
   free "$one"
@@ -91,7 +91,7 @@ result_holds() { result_of | grep -F -- "$1"; }
 }
 
 # bats test_tags=soak
-@test "many calls of eight clients: none fails, none gets another's answer" {
+@test "many calls of eight clients succeed, and each client gets its own answers" {
   calls=$((200 * soak))
   run -0 --separate-stderr client 3051 many "$calls" 8
   [ "$(jq -c .wrong <<<"$output")" = "[]" ]
@@ -100,21 +100,21 @@ result_holds() { result_of | grep -F -- "$1"; }
   [ "$(jq -c .wrong <<<"$output")" = "[]" ]
 }
 
-@test "clients have processes of their own, or share one, as it was said" {
+@test "clients have separate processes or share one, as configured" {
   [ "$(client 3050 call count)" = '"1"' ]
   [ "$(client 3050 call count)" = '"1"' ]
   first=$(client 3051 call count | tr -d '"')
   [ "$(client 3051 call count)" = "\"$((first + 1))\"" ]
 }
 
-@test "10 MB, progress and stderr come through" {
+@test "passes 10 MB, progress notifications and stderr" {
   [ "$(client 3050 call big '{"bytes":10000000}' | wc -c)" = 10000003 ]
   [ "$(client 3050 call slow)" = '"slow"' ]
   run -0 "$claudy" mcp logs for-tests
   [[ $output == *"for-tests begins"* ]]
 }
 
-@test "what a server asks, logs and counts meanwhile comes to the client that it is for" {
+@test "a server's requests, logs and progress go to the right client" {
   run -0 --separate-stderr client 3050 watch slow
   [ "$(jq -c '[.text, .progress, .logged]' <<<"$output")" = '["slow",[1,2,3],["slowly"]]' ]
   # Two at once ask with the same ids: each is answered by its own client.
@@ -128,7 +128,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   [ "$(jq -c '[.own, .asked[].text]' <<<"$output")" = '[true,"shared?"]' ]
 }
 
-@test "what is cancelled is cancelled in the server, and keeps nobody there" {
+@test "cancelling a call cancels it in the server and leaves no client behind" {
   before=$(client 3051 call cancelled | tr -d '"')
   run -0 --separate-stderr client 3051 cancel hang
   [[ $(jq -r .text <<<"$output") == *enough* ]]
@@ -145,7 +145,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   wait_for 30 gone
 }
 
-@test "a server of HTTP on the host is passed on to, with its headers" {
+@test "forwards calls to an HTTP server on the host" {
   port=$(free_port)
   "$deno" run -A --no-lock --quiet --node-modules-dir=manual "$repo/tests/helper/mcp-server.ts" "$port" >/dev/null 2>&1 3>&- &
   server=$!
@@ -162,7 +162,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   "$claudy" mcp remove --yes over-http
 }
 
-@test "where sockets do not cross, a tunnel on loopback carries, for the forwarder alone" {
+@test "MCP_SOCKET=tcp uses a tunnel on loopback that only the forwarder can use" {
   stand_in=$HAL9000_PREFIX-desktop
   hosts=$(inspect "$net" '{{.HostsPath}}')
   as_root cat "$hosts" >"$BATS_TEST_TMPDIR/hosts"
@@ -216,7 +216,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   carried
 }
 
-@test "a process that crashes is told of, and the next call has a new one" {
+@test "reports a crashed process and starts a new one for the next call" {
   run client 3050 call crash
   [ "$status" != 0 ]
   [[ $output == *"has ended unexpectedly: exit code 3"* ]]
@@ -224,7 +224,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   [[ "$(served for-tests .lastError)" == *"ended unexpectedly"* ]]
 }
 
-@test "after a kill of process, gateway, forwarder and parent the same session goes on" {
+@test "a session continues after process, gateway, forwarder and parent are killed" {
   free "$(make_project mcp-kills)"
   # A call may fail, clearly; the next ones do not.
   tried() {
@@ -250,14 +250,14 @@ result_holds() { result_of | grep -F -- "$1"; }
   echoed after-parent
 }
 
-@test "short clients leave no process and no session behind" {
+@test "short-lived clients leave no process and no session behind" {
   gone() { [ "$(served for-tests '"\(.sessions) \(.processes)"')" = "0 0" ]; }
   wait_for 30 gone
   client 3050 short 8
   wait_for 30 gone
 }
 
-@test "a worker that takes all that it can get keeps no session from its servers" {
+@test "a worker that uses all its limits does not block other sessions' servers" {
   docker exec --detach "$HAL9000_PREFIX-mcp-client" deno run -A --no-lock --quiet --node-modules-dir=manual \
     tests/helper/mcp-client.ts http://127.0.0.1:3050/mcp hold 1500
   full() { [ "$(served for-tests .sessions)" = 8 ]; }
@@ -286,7 +286,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   docker exec "$HAL9000_PREFIX-mcp-client" pkill -9 -f 'hold 1500'
 }
 
-@test "what one client sends keeps no other waiting or out" {
+@test "input from one client neither delays nor locks out another" {
   post() { # post SESSION, with the body as stdin: the status
     body=$BATS_TEST_TMPDIR/body
     cat >"$body"
@@ -315,7 +315,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   [ "$(client 3051 call echo '{"word":"in time"}')" = '"in time"' ]
 }
 
-@test "garbage, 100 MB and a client that never reads hurt no other" {
+@test "garbage, 100 MB and a client that never reads do not affect other clients" {
   in_net() { docker exec -i "$HAL9000_PREFIX-mcp-client" bash -c "$1"; }
   in_net 'exec 3<>/dev/tcp/127.0.0.1/3051; head -c 100000 /dev/urandom >&3; head -c 200 <&3' >/dev/null || true
   run in_net 'exec 3<>/dev/tcp/127.0.0.1/3051
@@ -348,7 +348,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   kill "$mute"
 }
 
-@test "no listener of ours but on 127.0.0.1, and nothing but the servers behind it" {
+@test "listens only on 127.0.0.1 and exposes only the servers" {
   # State 0A is LISTEN; 0100007F is 127.0.0.1.
   listeners() { docker exec "$HAL9000_PREFIX-mcp-client" cat /proc/net/tcp /proc/net/tcp6 | awk '$4 == "0A" { print $2 }' | sort -u; }
   run ! grep -v '^0100007F:' <(listeners)
@@ -367,7 +367,7 @@ in_net_path() {
   docker exec "$HAL9000_PREFIX-mcp-client" bash -c "exec 3<>/dev/tcp/127.0.0.1/3051; printf 'GET $1 HTTP/1.0\r\nHost: x\r\n${2-}\r\n' >&3; head -1 <&3"
 }
 
-@test "doctor asks from where workers are, and a port that somebody has is waited for" {
+@test "doctor checks from the workers' network, and the forwarder waits for a taken port" {
   clients=$(served together .sessions)
   run -0 "$claudy" mcp doctor
   [[ $output =~ ok\ +forwarder ]]
@@ -387,7 +387,7 @@ in_net_path() {
   "$claudy" mcp remove --yes taken
 }
 
-@test "--mcp and --no-mcp choose; a project's own servers count beside" {
+@test "--mcp and --no-mcp choose servers; servers added in a session stay" {
   names() { docker exec "$session" sh -c 'cat ~/.claude/.claude.json' | jq -r '.mcpServers | keys | join(" ")'; }
   project=$(make_project mcp-choice)
   open --mcp memory-bank,together "$project"
@@ -413,7 +413,7 @@ tools() { # the servers whose tools Claude told the API of the last time
   tail -1 "$HAL9000_TEST_ROOT/session-stub/requests" | jq -r '[.body.tools[]?.name | select(startswith("mcp__")) | split("__")[1]] | unique | join(" ")'
 }
 
-@test "claudy run waits for a server that takes its time to start" {
+@test "claudy run waits for a server that starts slowly" {
   "$claudy" mcp add slow --port 3052 -- sh -c "sleep 8; exec '$deno' run -A --no-lock --quiet \
     --node-modules-dir=manual '$repo/tests/helper/mcp-server.ts'"
   "$claudy" run -C "$(make_project mcp-slow)" --mcp slow "hello" </dev/null
@@ -421,7 +421,7 @@ tools() { # the servers whose tools Claude told the API of the last time
   [ "$(tools)" = "slow" ]
 }
 
-@test "claudy run has them too, or those that it is told" {
+@test "claudy run gets all servers, or those of --mcp" {
   project=$(make_project mcp-run)
   "$claudy" run -C "$project" "hello" </dev/null
   [ "$(tools)" = "for-tests memory-bank sequential-thinking together" ]
@@ -433,7 +433,7 @@ tools() { # the servers whose tools Claude told the API of the last time
   [[ $output == *together* ]]
 }
 
-@test "what is wrong with a server is told once, and the session starts all the same" {
+@test "a session starts with one warning if a server or the gateway is down" {
   "$claudy" mcp add absent --port 3060 -- no-such-program
   project=$(make_project mcp-absent)
   open "$project" 2>"$BATS_TEST_TMPDIR/told"
@@ -452,7 +452,7 @@ tools() { # the servers whose tools Claude told the API of the last time
 }
 
 # bats test_tags=soak
-@test "there is one gateway, which a change does not end, and a stop ends for good" {
+@test "there is one gateway; it survives configuration changes and stays stopped after mcp stop" {
   # What keeps a gateway, which waits for it, is told where it is wanted.
   gateways() { pgrep -fc "$HAL9000_HOME/run/mcp-wanted" || true; }
   none() { [ "$(gateways)" = 0 ]; }
@@ -522,7 +522,7 @@ tools() { # the servers whose tools Claude told the API of the last time
   docker exec "$HAL9000_PREFIX-mcp-client" pkill -9 -f 'call hang'
 }
 
-@test "a server that ends as it starts is known before anybody calls it" {
+@test "reports a server that exits at its start before the first call" {
   "$claudy" mcp add broken --port 3063 -- sh -c 'echo nonsense; echo why >&2; exit 1'
   fails() { [ "$(served broken .state)" = failing ]; }
   wait_for 10 fails
@@ -535,7 +535,7 @@ tools() { # the servers whose tools Claude told the API of the last time
   "$claudy" mcp remove --yes broken
 }
 
-@test "a configuration that cannot be read stops no session and no daemon" {
+@test "sessions and the daemon start despite an invalid configuration" {
   cp "$HAL9000_HOME/config/mcp.json" "$BATS_TEST_TMPDIR/kept"
   for text in '{' '{"mcpServers":{"x":{"command":"cat","port":8000}}}' '{"mcpServers":{"x":{"command":"cat","port":20001}}}'; do
     echo "$text" >"$HAL9000_HOME/config/mcp.json"
@@ -552,7 +552,7 @@ tools() { # the servers whose tools Claude told the API of the last time
   "$claudy" daemon start >/dev/null
 }
 
-@test "servers are added, taken over from the host's Claude, listed without secrets, removed" {
+@test "adds, imports, lists without secrets and removes servers" {
   mkdir -p "$BATS_TEST_TMPDIR/me/.claude"
   cat >"$BATS_TEST_TMPDIR/me/.claude.json" <<END
 {"mcpServers": {

@@ -11,7 +11,7 @@ small_disk() { # small_disk SIZE: as the home
   as_root mount -t tmpfs -o "size=$1,uid=$(id -u),gid=$(id -g)" none "$HAL9000_HOME" || skip "mounting needs root, or sudo without a password"
 }
 
-@test "a disk that is too small is told before anything is done" {
+@test "reports too little disk space before any change" {
   small_disk 30m
   small_home
   head -c 20000000 /dev/urandom >"$HAL9000_HOME/plugins/large"
@@ -21,7 +21,7 @@ small_disk() { # small_disk SIZE: as the home
   tree "$HAL9000_HOME" | cmp - "$BATS_TEST_TMPDIR/trees"
 }
 
-@test "a disk that fills up during the backup ends that, and the next run goes on" {
+@test "stops when the disk fills up during the backup, and the next run continues" {
   small_disk 300m
   small_home
   head -c 100000000 /dev/urandom >"$HAL9000_HOME/plugins/large"
@@ -39,7 +39,7 @@ small_disk() { # small_disk SIZE: as the home
   in_volume plugins | diff "$BATS_TEST_TMPDIR/trees" -
 }
 
-@test "a volume that is full ends the copy, and the next run goes on" {
+@test "stops when a volume is full, and the next run continues" {
   small_home
   head -c 50000000 /dev/urandom >"$HAL9000_HOME/plugins/large"
   tree "$HAL9000_HOME/plugins" >"$BATS_TEST_TMPDIR/trees"
@@ -53,7 +53,7 @@ small_disk() { # small_disk SIZE: as the home
   in_volume plugins | diff "$BATS_TEST_TMPDIR/trees" -
 }
 
-@test "a --force that was killed while it emptied keeps the backup that it made" {
+@test "keeps the backup when --force is killed while it empties the volumes" {
   small_home
   "$migrate" --yes >/dev/null
   "$claudy" daemon stop
@@ -66,7 +66,7 @@ small_disk() { # small_disk SIZE: as the home
   [ "$(in_volume plugins)" = "$(tree "$HAL9000_HOME/plugins")" ]
 }
 
-@test "what was written to the new data is not begun anew from the old" {
+@test "does not overwrite newly written data from the old source" {
   small_home
   broken_off_in start
   "$claudy" daemon start >/dev/null
@@ -76,7 +76,7 @@ small_disk() { # small_disk SIZE: as the home
   [ "$(cat "$HAL9000_HOME/memorybank/new.md")" = new ]
 }
 
-@test "a backup that is whole stays where the source has changed since" {
+@test "keeps a complete backup if the source has changed since" {
   small_home
   head -c 100000000 /dev/urandom >"$HAL9000_HOME/plugins/large"
   broken_off_in copy:plugins
@@ -85,7 +85,7 @@ small_disk() { # small_disk SIZE: as the home
   [ "$(cat "$HAL9000_HOME"/backups/pre-dind-*/membank/one.md)" = one ]
 }
 
-@test "what is written to the volumes during a rollback comes back with the next run" {
+@test "the next rollback includes data written to the volumes during an interrupted one" {
   small_home
   "$migrate" --yes >/dev/null
   head -c 100000000 /dev/urandom >"$HAL9000_HOME/memorybank/large"
@@ -103,7 +103,7 @@ small_disk() { # small_disk SIZE: as the home
   [ "$(cat "$(find "$HAL9000_HOME"/backups/pre-rollback-*/membank -name one.md | head -1)")" = one ]
 }
 
-@test "a daemon that does not start on the new data can be rolled back" {
+@test "rolls back if the daemon does not start on the new data" {
   small_home
   mkdir "$HAL9000_HOME/chromadb"
   echo garbage >"$HAL9000_HOME/chromadb/chroma.sqlite3"
@@ -115,7 +115,7 @@ small_disk() { # small_disk SIZE: as the home
   [ ! -e "$HAL9000_HOME/migration/journal.json" ]
 }
 
-@test "a link in the place of a directory is refused, and so are other options half-way" {
+@test "refuses a link instead of a directory, and other options when resuming" {
   small_home
   mv "$HAL9000_HOME/membank" "$BATS_TEST_TMPDIR/elsewhere"
   ln -s "$BATS_TEST_TMPDIR/elsewhere" "$HAL9000_HOME/membank"
@@ -180,7 +180,7 @@ in_order() { # in_order LETTERS
   remove_instance "$HAL9000_PREFIX"
 }
 
-@test "a rollback leaves directories alone that were never migrated" {
+@test "rollback keeps directories that were never migrated" {
   small_home
   mkdir "$HAL9000_HOME/chromadb"
   echo former >"$HAL9000_HOME/chromadb/data.bin"
@@ -205,7 +205,7 @@ in_order() { # in_order LETTERS
 }
 
 # bats test_tags=soak
-@test "no order of migrate, rollback, start, clean and prune loses an original" {
+@test "loses no original in any order of migrate, rollback, start, clean and prune" {
   orders=(mrdr dwrp kpa vwcr)
   # In a soak, others that are made up.
   for _ in $(seq 2 "$soak"); do
@@ -238,7 +238,7 @@ one_is_whole() {
 data_bin() { grep -F data.bin | sed -E 's/^(\S+ f \S+) \S+ \S+ /\1 /'; }
 
 # bats test_tags=soak
-@test "killed at random moments, migrate and rollback lose nothing" {
+@test "migrate and rollback lose nothing when killed at random moments" {
   small_home
   mkdir -p "$HAL9000_HOME/chromadb/segment"
   head -c 3000000 /dev/urandom >"$HAL9000_HOME/chromadb/segment/data.bin"

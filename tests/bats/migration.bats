@@ -7,7 +7,7 @@ bats_require_minimum_version 1.5.0
 load ../helper/load
 load ../helper/migration
 
-@test "--dry-run tells what would be moved, and changes nothing at all" {
+@test "--dry-run shows what would be moved and changes nothing" {
   former_home
   state() {
     tree "$HAL9000_HOME"
@@ -25,7 +25,7 @@ load ../helper/migration
   state | cmp - "$BATS_TEST_TMPDIR/state"
 }
 
-@test "what was migrated answers as before, what is added comes back with the rest" {
+@test "ChromaDB returns the migrated data, and rollback returns it with what was added" {
   former_home
   local_trees "$HAL9000_HOME" >"$BATS_TEST_TMPDIR/source"
   run -0 --separate-stderr "$migrate" --yes --json
@@ -53,7 +53,7 @@ load ../helper/migration
   cmp "$BATS_FILE_TMPDIR/answers" "$BATS_TEST_TMPDIR/after"
 }
 
-@test "migrate, rollback, migrate, rollback: the trees are equal at each end" {
+@test "the trees are equal after each of two migrations and rollbacks" {
   former_home
   for round in 1 2; do
     local_trees "$HAL9000_HOME" >"$BATS_TEST_TMPDIR/source"
@@ -73,7 +73,7 @@ load ../helper/migration
   done
 }
 
-@test "a session of version 0.5 is resumed, and works without a parent after a rollback" {
+@test "resumes a session of version 0.5, and runs it without a parent after a rollback" {
   former_home
   "$migrate" --yes >/dev/null
   load ../helper/load # of this instance
@@ -97,7 +97,7 @@ load ../helper/migration
   "$claudy" stop "$session"
 }
 
-@test "a session is found by the name that version 0.5 gave it" {
+@test "finds a session by its name in version 0.5" {
   small_home
   project=$HAL9000_PROJECT_ROOTS/my..odd--app
   mkdir -p "$project"
@@ -114,7 +114,7 @@ load ../helper/migration
   "$claudy" stop "$name"
 }
 
-@test "names of any bytes, sparse files, hard links, pipes and sockets come along" {
+@test "copies names of any bytes, sparse files, hard links, pipes and sockets" {
   small_home
   cd "$HAL9000_HOME/plugins"
   printf a >$'line\nbreak'
@@ -145,7 +145,7 @@ load ../helper/migration
   [ "$(stat -c %h "$HAL9000_HOME/plugins/first")" = 3 ]
 }
 
-@test "a device is refused, and nothing was done" {
+@test "refuses a device without changing anything" {
   small_home
   as_root mknod "$HAL9000_HOME/plugins/device" c 1 3 || skip "a device needs root, or sudo without a password"
   run -1 "$migrate" --yes
@@ -155,7 +155,7 @@ load ../helper/migration
   [ "$(find "$HAL9000_HOME" -mindepth 1 -maxdepth 1 -printf '%f\n' | sort | xargs)" = "membank plugins" ]
 }
 
-@test "a file that changes while it is read is named, and the next run is whole" {
+@test "reports a file that changes while it is read; the next run succeeds" {
   small_home
   head -c 300000000 /dev/urandom >"$HAL9000_HOME/membank/large"
   # By rename: no process has it open.
@@ -172,7 +172,7 @@ load ../helper/migration
   [ "$(in_volume memorybank)" = "$(tree "$HAL9000_HOME/membank")" ]
 }
 
-@test "a source that has changed since a run was broken off is read anew" {
+@test "reads the source again if it has changed since an interrupted run" {
   small_home
   broken_off_in copy:plugins
   echo changed >"$HAL9000_HOME/membank/one.md"
@@ -181,7 +181,7 @@ load ../helper/migration
   [ "$(in_volume memorybank)" = "$(tree "$HAL9000_HOME/membank")" ]
 }
 
-@test "what is broken off can be taken back, and keeps the daemon from half a copy" {
+@test "an interrupted migration can be aborted, and blocks the daemon until then" {
   small_home
   head -c 100000000 /dev/urandom >"$HAL9000_HOME/plugins/large"
   tree "$HAL9000_HOME/plugins" >"$BATS_TEST_TMPDIR/trees"
@@ -199,7 +199,7 @@ load ../helper/migration
   "$migrate" --yes >/dev/null
 }
 
-@test "volumes that hold data are left alone, or moved into a backup with --force" {
+@test "keeps volumes that hold data, or moves it into a backup with --force" {
   small_home
   "$claudy" daemon start >/dev/null
   answers fill mine=5 >/dev/null
@@ -220,7 +220,7 @@ load ../helper/migration
   in_volume plugins | grep -F two
 }
 
-@test "containers and processes that write to the data are named, and waited for by nobody" {
+@test "reports containers and processes that write to the data, without waiting" {
   small_home
   docker run --detach --rm --name "$HAL9000_PREFIX-former" --entrypoint sleep \
     --volume "$HAL9000_HOME/membank:/root/memory-bank" "$HAL9000_IMAGE_REPO:worker" 60
@@ -239,7 +239,7 @@ load ../helper/migration
   run -0 "$migrate" --dry-run
 }
 
-@test "there is one move at a time" {
+@test "only one migration or rollback runs at a time" {
   small_home
   head -c 200000000 /dev/urandom >"$HAL9000_HOME/plugins/large"
   "$migrate" --yes >/dev/null 2>&1 &
@@ -254,7 +254,7 @@ load ../helper/migration
   in_volume plugins | grep -F large
 }
 
-@test "--skip-backup makes none; --remove-source wants one, and a source that is the same" {
+@test "--skip-backup makes no backup; --remove-source requires one and an unchanged source" {
   small_home
   run -4 "$migrate" --remove-source --yes
   run -0 "$migrate" --yes --skip-backup
@@ -276,7 +276,7 @@ load ../helper/migration
   [ "$(cat "$HAL9000_HOME/membank/one.md")" = one ]
 }
 
-@test "a backup is restored by its name; one that is damaged is refused with what is" {
+@test "restores a backup by name, and refuses a damaged backup with the reason" {
   small_home
   "$migrate" --yes >/dev/null
   backup=$(basename "$HAL9000_HOME"/backups/pre-dind-*)
@@ -300,7 +300,7 @@ load ../helper/migration
   [ "$(cat "$HAL9000_HOME"/backups/pre-rollback-*/volumes/membank/today.md)" = today ]
 }
 
-@test "--keep-volumes leaves them as they are" {
+@test "--keep-volumes keeps the volumes" {
   small_home
   "$migrate" --yes >/dev/null
   run -0 "$rollback" --yes --keep-volumes

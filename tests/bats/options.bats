@@ -9,29 +9,29 @@ teardown() {
 
 records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 
-@test "--memory, --cpus and --pids-limit go before environment and file" {
+@test "--memory, --cpus and --pids-limit override environment and file" {
   WORKER_MEMORY=2g spawn -n limited-$$ --memory 512m --cpus 0.5 --pids-limit 42 "$(make_project app)"
   [ "$(inspect limited-$$ '{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}')" = \
     "536870912 536870912 500000000 42" ]
 }
 
-@test "--no-limits leaves all three out, and the hardening in" {
+@test "--no-limits removes the limits but keeps the hardening" {
   spawn -n free-$$ --no-limits "$(make_project app)"
   [ "$(inspect free-$$ '{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.CapDrop}}')" = "0 0 [ALL]" ]
   [[ $(inspect free-$$ '{{.HostConfig.PidsLimit}}') =~ ^(<nil>|0)$ ]]
 }
 
-@test "--image takes another image" {
+@test "--image uses another image" {
   spawn -n lean-$$ --image "$HAL9000_IMAGE_REPO:worker-ultramin" "$(make_project app)"
   run -127 docker exec lean-$$ sh -c 'git --version'
 }
 
-@test "--env is set, and seen by inspect" {
+@test "--env sets a variable that docker inspect shows" {
   spawn -n env-$$ --env 'A=b c' --env B= "$(make_project app)"
   [ "$(docker exec env-$$ sh -c 'echo "$A|$B|${B-unset}"')" = "b c||" ]
 }
 
-@test "--secret is a file for the worker's user, in nothing that can be inspected, and goes with the worker" {
+@test "--secret is a file for the worker's user, hidden from docker inspect and removed with the worker" {
   project=$(make_others_project foreign)
   printf 'from file sk-planted-1' >"$HAL9000_PROJECT_ROOTS/secret"
   TOKEN='from environment sk-planted-2' spawn -n keeper-$$ \
@@ -48,12 +48,12 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ -z "$(ls "$HAL9000_HOME/secrets/workers")" ]
 }
 
-@test "--secret of a spawn that fails is not kept" {
+@test "removes the --secret of a failed spawn" {
   run -4 env TOKEN=x "$scripts/spawn-worker.ts" -d --secret TOKEN -i no/such:image "$(make_project app)"
   [ -z "$(ls "$HAL9000_HOME/secrets/workers")" ]
 }
 
-@test "--mount is read-write, or read-only where it says so" {
+@test "--mount is read-write, or read-only with :ro" {
   mkdir -p "$HAL9000_PROJECT_ROOTS/data"
   spawn -n mounted-$$ --mount "$HAL9000_PROJECT_ROOTS/data:/data" \
     --mount "$HAL9000_PROJECT_ROOTS/data:/ro:ro" "$(make_project app)"
@@ -61,7 +61,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   run -1 docker exec mounted-$$ touch /ro/x
 }
 
-@test "--allow-any-path takes what is refused otherwise" {
+@test "--allow-any-path allows a path that is refused by default" {
   export HOME=$BATS_TEST_TMPDIR
   mkdir "$HOME/.ssh" && touch "$HOME/.ssh/known_hosts"
   run -6 spawn -n keys-$$ "$HOME/.ssh"
@@ -69,7 +69,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   docker exec keys-$$ test -e /workspace/known_hosts
 }
 
-@test "a directory behind a flag is a directory, whatever it looks like" {
+@test "a directory after a flag is a directory, even if it looks like a number" {
   for name in 007 1e3 0x10 true; do
     cd "$(make_project plain)" && mkdir -p "$name"
     spawn -n numbered-$$ --allow-any-path "$name"
@@ -81,7 +81,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   done
 }
 
-@test "--standalone has a network of its own and needs no parent" {
+@test "--standalone has its own network and needs no parent" {
   spawn -n alone-$$ --standalone "$(make_project app)"
   [ "$(inspect alone-$$ '{{.HostConfig.NetworkMode}}')" = bridge ]
   run ! heartbeat alone-$$
@@ -89,7 +89,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [[ $output == *alone-$$* ]]
 }
 
-@test "-- COMMAND runs in the place of idling; its log is kept, its code passed on" {
+@test "-- COMMAND runs in the worker; its log is kept and its exit code passed on" {
   project=$(make_project app)
   run -7 --separate-stderr "$scripts/spawn-worker.ts" -n once-$$ "$project" -- \
     sh -c 'echo "in $PWD"; echo problem >&2; exit 7'
@@ -101,12 +101,12 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   run -1 docker inspect once-$$
 }
 
-@test "-- COMMAND reads what it is sent" {
+@test "-- COMMAND reads stdin" {
   run -0 --separate-stderr bash -c "echo daisy | '$scripts/spawn-worker.ts' '$(make_project app)' -- cat"
   [ "$output" = daisy ]
 }
 
-@test "an interrupted worker ends with its command, and its code is passed on" {
+@test "an interrupted worker ends with its command and passes the exit code on" {
   project=$(make_project app)
   env --default-signal=INT setsid "$scripts/spawn-worker.ts" -n broken-$$ "$project" -- sleep 100 </dev/null 3>&- &
   wait_for 10 docker exec broken-$$ true
@@ -118,7 +118,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ "$(records)" = 0 ]
 }
 
-@test "a worker that docker has left behind at an interrupt is stopped" {
+@test "stops a worker that docker leaves running after an interrupt" {
   project=$(make_project app)
   mkdir "$BATS_TEST_TMPDIR/bin"
   # Interrupted while the container starts, docker leaves it without an error.
@@ -131,7 +131,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ "$(records)" = 0 ]
 }
 
-@test "a spawn-worker that is told to end ends its worker" {
+@test "spawn-worker stops its worker on SIGTERM and SIGHUP" {
   project=$(make_project app)
   for signal in TERM HUP; do
     sleep 20 | "$scripts/spawn-worker.ts" -n broken-$$ "$project" -- sleep 100 >/dev/null 2>&1 3>&- &
@@ -144,13 +144,13 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ "$(records)" = 0 ]
 }
 
-@test "a command that is not there is 127, and leaves nothing" {
+@test "a missing command exits with 127 and leaves nothing behind" {
   run -127 "$scripts/spawn-worker.ts" -n nope-$$ "$(make_project app)" -- no-such-command
   run -1 docker inspect nope-$$
   [ "$(records)" = 0 ]
 }
 
-@test "--no-rm keeps a worker that has ended; stop removes it" {
+@test "keeps an ended worker with --no-rm until stop" {
   run -3 "$scripts/spawn-worker.ts" --no-rm -n kept-exit-$$ "$(make_project app)" -- sh -c 'exit 3'
   sleep 3 # longer than the parent waits before it retires one
   run -0 "$scripts/coordinator.ts" status
@@ -159,7 +159,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   run -1 docker inspect kept-exit-$$
 }
 
-@test "a worker that ends while nobody watches is retired by the parent, its log kept" {
+@test "the parent removes a detached worker that ends, and keeps its log" {
   spawn -n ends-$$ "$(make_project app)" -- sh -c 'echo last words; sleep 0.5; exit 5'
   gone() { ! docker inspect ends-$$; }
   wait_for 15 gone
@@ -170,14 +170,14 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [[ $("$scripts/coordinator.ts" logs ends-$$) == *"last words"* ]]
 }
 
-@test "a worker that runs out of memory is said to have been OOM-killed" {
+@test "status shows OOM-killed for a worker that runs out of memory" {
   spawn -n hungry-$$ --memory 32m "$(make_project app)"
   docker exec hungry-$$ bash -c 'x=x; while :; do x=$x$x; done' || true
   told() { "$scripts/coordinator.ts" status | grep "hungry-$$.*OOM-killed at 32 MiB"; }
   wait_for 10 told
 }
 
-@test "a worker whose command runs out of memory is said to have ended so" {
+@test "reports that a worker's command ran out of memory" {
   run -137 "$scripts/spawn-worker.ts" -n eater-$$ --memory 32m "$(make_project app)" -- \
     bash -c 'x=x; while :; do x=$x$x; done'
   [[ $output == *"\"eater-$$\" ran out of memory at its limit of 32 MiB"*"--memory"* ]]
@@ -186,7 +186,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [[ $output == *"eater-$$"*"exit code 137, OOM-killed at 32 MiB"* ]]
 }
 
-@test "list, count, status and stats agree, in text and in JSON" {
+@test "list, count, status and stats agree in text and in JSON" {
   spawn -n first-$$ "$(make_project app)"
   spawn -n further-$$ "$(make_project app)"
   [ "$("$scripts/coordinator.ts" count)" = 2 ]
@@ -200,7 +200,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ "$("$scripts/coordinator.ts" stats --json | jq '.[0].memoryBytes > 0')" = true ]
 }
 
-@test "several stops run at once" {
+@test "runs several stops at once" {
   for name in s1 s2 s3 s4; do
     spawn -n "$name-$$" "$(make_project app)" -- sh -c 'trap "sleep 3; exit" TERM; while :; do sleep 0.1; done'
   done
@@ -210,7 +210,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ $((($(date +%s%N) - start) / 1000000)) -lt 11000 ]
 }
 
-@test "logs shows and follows a live worker" {
+@test "logs shows and follows a running worker" {
   spawn -n talker-$$ "$(make_project app)" -- sh -c 'echo first; sleep 1; echo second; sleep 60'
   run -0 timeout 5 "$scripts/coordinator.ts" logs talker-$$ --tail 1
   run -124 timeout 4 "$scripts/coordinator.ts" logs -f talker-$$
@@ -218,7 +218,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [[ $("$scripts/coordinator.ts" logs talker-$$ --tail 1) == *second* ]]
 }
 
-@test "a live worker that has lost its record is adopted" {
+@test "the parent restores the lost record of a running worker" {
   spawn -n forgotten-$$ "$(make_project app)"
   before=$(jq -S 'del(.createdAt)' "$HAL9000_HOME/sessions/forgotten-$$.json")
   rm "$HAL9000_HOME/sessions/forgotten-$$.json"
@@ -229,7 +229,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ "$(inspect forgotten-$$ '{{.State.Running}}')" = true ]
 }
 
-@test "a container that only has a worker's labels is let be" {
+@test "the parent ignores a container that only has a worker's labels" {
   docker run -d --name stranger-$$ --label "hal9000.instance=$HAL9000_PREFIX" \
     --label hal9000.role=worker --user nobody "$HAL9000_IMAGE_REPO:worker" sleep 60
   spawn -n ends-now-$$ "$(make_project app)"
@@ -242,7 +242,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   docker rm -f stranger-$$
 }
 
-@test "a renamed worker is retired with its record, and its log shown by id" {
+@test "stop removes a renamed worker and its record; logs finds it by id" {
   id=$(spawn -n before-$$ "$(make_project app)" -- sh -c 'echo said; sleep 60')
   docker rename before-$$ after-$$
   [[ $("$scripts/coordinator.ts" logs "$id") == *said* ]]
@@ -250,14 +250,14 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ "$(records)" = 0 ]
 }
 
-@test "a record whose worker is gone is closed" {
+@test "the parent closes the record of a removed worker" {
   spawn -n gone-$$ "$(make_project app)"
   docker rm --force gone-$$
   closed() { [ "$(records)" = 0 ]; }
   wait_for 15 closed
 }
 
-@test "spawn in the parent takes a project outside the roots by a helper" {
+@test "spawn in the parent uses a helper for a project outside of the roots" {
   outside=$(mktemp -d "$HAL9000_TEST_ROOT/outside.XXXX")
   as_root chown 1234:2345 "$outside"
   docker exec "$parent" /scripts/spawn-worker -d -n far-$$ "$outside"
@@ -267,7 +267,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ -z "$(docker ps --all --quiet --filter label=hal9000.role=helper --filter "name=$HAL9000_PREFIX-helper")" ]
 }
 
-@test "config shows each setting with its place" {
+@test "config show prints each setting with its source" {
   run -0 --separate-stderr env WORKER_CPUS=1 "$scripts/claudy.ts" config show --json
   [ "$(jq -r '.[] | select(.key == "WORKER_CPUS") | .text + " " + .place' <<<"$output")" = "1 environment" ]
   [ "$(jq -r '.[] | select(.key == "WORKER_MEMORY") | .text + " " + .place' <<<"$output")" = "4g default" ]

@@ -28,7 +28,7 @@ everything() {
   find "$other" -type f -exec sha256sum {} + | sort
 }
 
-@test "no command with another home changes an instance" {
+@test "commands with another home change nothing" {
   project=$(make_project owned)
   spawn -n owned-$$ "$project"
   "$claudy" pool start --min-warm 0 >/dev/null
@@ -69,7 +69,7 @@ COMMANDS
   "$claudy" pool stop
 }
 
-@test "list, status and doctor say whose an instance is, and advise nothing that harms it" {
+@test "list, status and doctor name the owning home and give no harmful advice" {
   export HAL9000_HOME=$other
   for command in "coordinator.ts list" "claudy.ts sessions" "claudy.ts daemon status" "rollback.ts --list-backups"; do
     # shellcheck disable=SC2086  # words of a command
@@ -86,7 +86,7 @@ COMMANDS
   remove_instance "$HAL9000_PREFIX"
 }
 
-@test "what an instance makes carries its home" {
+@test "containers and volumes are labelled with the instance's home" {
   spawn -n labelled-$$ "$(make_project owned)"
   homes=$(docker ps --all --filter "label=hal9000.instance=$HAL9000_PREFIX" --format '{{.Label "hal9000.home"}}' | sort -u)
   [ "$homes" = "$here" ]
@@ -95,7 +95,7 @@ COMMANDS
   done
 }
 
-@test "two instances have a session of one project each" {
+@test "two instances can each have a session of the same project" {
   project=$(make_project shared)
   export ANTHROPIC_API_KEY=sk-ant-x ANTHROPIC_BASE_URL=http://127.0.0.1:9
   session=$("$claudy" --detach --profile base "$project")

@@ -42,7 +42,7 @@ born_warm() { # born_warm TEMPLATE: of all containers that were made warm
 claimed() { born_warm '{{.Names}}' | grep -v -- "^$HAL9000_PREFIX-warm-" | sort; }
 full() { [ "$(pool_json '.warm | length')" -ge "$(pool_json .minWarm)" ]; }
 
-@test "no set-uid file and no device works in what a claim attaches" {
+@test "mounts of a claim are nosuid and nodev" {
   claim -n guarded-$$ "$(make_project guarded)"
   for target in /workspace /home/claude/.claude; do
     docker exec guarded-$$ cat /proc/self/mountinfo | awk -v at="$target" '$5 == at { print $6 }' |
@@ -53,7 +53,7 @@ full() { [ "$(pool_json '.warm | length')" -ge "$(pool_json .minWarm)" ]; }
   run ! docker exec guarded-$$ sh -c "echo 6.6.6.6 evil >>/etc/hosts"
 }
 
-@test "status has the words that scripts know" {
+@test "status prints the words that scripts rely on" {
   run -0 pool status
   for words in "Worker Pool Status" "Warm (ready):" "Busy (in use):" "Min warm:" "Max warm:" \
     "Idle timeout:" "Resource Limits"; do
@@ -64,7 +64,7 @@ full() { [ "$(pool_json '.warm | length')" -ge "$(pool_json .minWarm)" ]; }
   [ "$("$scripts/claudy.ts" pool status --json | jq .minWarm)" = 2 ]
 }
 
-@test "a claim is a worker on the project under its name, in every command" {
+@test "every command shows a claimed worker with its name and project" {
   project=$(make_project claimed)
   echo content >"$project/file"
   run -0 --separate-stderr "$scripts/spawn-worker.ts" -d -n mine-$$ --json "$project"
@@ -84,7 +84,7 @@ full() { [ "$(pool_json '.warm | length')" -ge "$(pool_json .minWarm)" ]; }
   [ "$(cat "$project/file")" = content ]
 }
 
-@test "docker exec in the parent claims as well" {
+@test "docker exec in the parent can claim too" {
   project=$(make_project claimed)
   run -0 --separate-stderr docker exec "$parent" /scripts/spawn-worker -d --json "$project"
   [ "$(jq -r .start <<<"$output")" = warm ]
@@ -98,14 +98,14 @@ full() { [ "$(pool_json '.warm | length')" -ge "$(pool_json .minWarm)" ]; }
   [[ $name == "$HAL9000_PREFIX-worker-"* ]]
 }
 
-@test "within 2 s of a claim the pool is at its minimum again" {
+@test "the pool is back at its minimum within 2 s of a claim" {
   project=$(make_project claimed)
   claim "$project"
   wait_for 2 full
 }
 
 # bats test_tags=soak
-@test "50 claims at once on 10 warm workers, again and again: none has two owners" {
+@test "50 concurrent claims on 10 warm workers give no worker to two owners" {
   project=$(make_project claimed)
   pool start --min-warm 10 >/dev/null
   for _ in $(seq "$soak"); do
@@ -136,7 +136,7 @@ claim_request() { # claim_request ID PROJECT
       allowAnyPath: false, limits: {memoryBytes: 4294967296, cpus: 2, pids: 100}}'
 }
 
-@test "a claim that nobody keeps is taken back; one that is sent twice is one" {
+@test "takes back a claim that is not kept, and answers a repeated claim with the same worker" {
   project=$(make_project claimed)
   request=$(claim_request 00000000-0000-4000-8000-000000000000 "$project")
   ask "$HAL9000_HOME/run/pool.sock" "$request" "$request" >"$BATS_TEST_TMPDIR/replies"
@@ -147,7 +147,7 @@ claim_request() { # claim_request ID PROJECT
   [ "$(find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l)" = 0 ]
 }
 
-@test "a claim outlives managers: one that is kept stays, one that is not does not" {
+@test "a new manager keeps confirmed claims and takes back unconfirmed ones" {
   project=$(make_project claimed)
   for id in 1 2; do
     ask "$HAL9000_HOME/run/pool.sock" "$(claim_request 00000000-0000-4000-8000-00000000000$id "$project")"
@@ -163,7 +163,7 @@ claim_request() { # claim_request ID PROJECT
   [ "$(jq -r .container "$HAL9000_HOME"/sessions/*.json)" = "$kept" ]
 }
 
-@test "garbage on the socket is told so, and hurts nobody" {
+@test "rejects garbage on the socket and keeps working" {
   run -0 ask "$HAL9000_HOME/run/pool.sock" '{"version":1,"op":"status"}' '{"version":3,"op":"rm"}' \
     '{"version":3,"op":"claim"}' '{"version":3,"op":"scale","warm":-1}' '{"version":3,"op":"cold","reason":"x"}'
   [ "$(grep -c '^error: The pool was sent' <<<"$output")" = 4 ]
@@ -171,7 +171,7 @@ claim_request() { # claim_request ID PROJECT
   claim "$(make_project claimed)"
 }
 
-@test "what a claim cannot be is spawned cold, with the reason" {
+@test "spawns cold with the reason if a claim is not possible" {
   project=$(make_project claimed)
   touch "$project/x"
   reason() { "$scripts/spawn-worker.ts" -d --json "$@" | jq -r '.start + ": " + .reason'; }
@@ -193,7 +193,7 @@ claim_request() { # claim_request ID PROJECT
   [ "$(pool_json '.metrics.claims.cold.variables')" -ge 1 ]
 }
 
-@test "--warm-only fails where there is nothing to claim" {
+@test "--warm-only fails if there is nothing to claim" {
   project=$(make_project claimed)
   pool drain
   run -7 claim "$project"
@@ -201,7 +201,7 @@ claim_request() { # claim_request ID PROJECT
   [ "$("$scripts/spawn-worker.ts" -d --json "$project" | jq -r .reason)" = "the pool is empty" ]
 }
 
-@test "a name that is taken stays whose it is" {
+@test "a claim cannot take over a name that is in use" {
   project=$(make_project claimed)
   claim -n taken-$$ "$project"
   run -5 "$scripts/spawn-worker.ts" -d -n taken-$$ "$project"
@@ -214,13 +214,13 @@ claim_request() { # claim_request ID PROJECT
   wait_for 5 full
 }
 
-@test "other limits are set on the claimed worker" {
+@test "sets other limits on the claimed worker" {
   claim -n tight-$$ --memory 512m --cpus 0.5 --pids-limit 50 "$(make_project claimed)"
   [ "$(inspect tight-$$ '{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}')" = \
     "536870912 536870912 500000000 50" ]
 }
 
-@test "a claimed worker sees its project and its home, and no more of the host" {
+@test "a claimed worker sees only its project and its home" {
   project=$(make_project claimed)
   other=$(make_project other)
   claim -n one-$$ "$project"
@@ -238,7 +238,7 @@ claim_request() { # claim_request ID PROJECT
   run ! docker exec "$parent" grep -F "/workspace" /proc/self/mountinfo
 }
 
-@test "what is made in a claimed worker is the project owner's; git and whoami work" {
+@test "files made in a claimed worker belong to the project's owner; git and whoami work" {
   project=$(make_project repo)
   git -C "$project" init --quiet
   claim -n git-$$ "$project"
@@ -250,7 +250,7 @@ claim_request() { # claim_request ID PROJECT
   [ "$(docker exec git-$$ whoami)" = "$name" ]
 }
 
-@test "links: one that leads to a project is followed once, elsewhere refused" {
+@test "follows a link to a project, and refuses a link to elsewhere" {
   project=$(make_project claimed)
   echo content >"$project/file"
   ln -sfn "$project" "$HAL9000_PROJECT_ROOTS/link"
@@ -265,7 +265,7 @@ claim_request() { # claim_request ID PROJECT
   done
 }
 
-@test "the mounter follows no link, leaves no root, takes no other owner, and no stranger" {
+@test "the mounter refuses links, paths outside of the roots, other owners and other containers" {
   project=$(make_project claimed)
   ln -sfn "$HAL9000_HOME" "$project/trap"
   mkdir -p "$HAL9000_HOME/secrets/inner"
@@ -294,7 +294,7 @@ claim_request() { # claim_request ID PROJECT
   [ -z "$(mounts_here)" ]
 }
 
-@test "mounts of the host below a project come along, read-only ones as such" {
+@test "includes mounts of the host below a project, read-only ones as read-only" {
   project=$(make_project nested)
   mkdir -p "$project/ro" "$project/rw"
   # After the mounter has begun: it sees the host as it is now.
@@ -316,7 +316,7 @@ claim_request() { # claim_request ID PROJECT
   run ! docker exec readonly-$$ touch /workspace/made
 }
 
-@test "a project on a file system that was mounted after the pool began" {
+@test "claims for a project on a file system that was mounted after the pool started" {
   project=$(make_project late)
   as_root mount -t tmpfs -o "uid=$(id -u),gid=$(id -g)" none "$project"
   echo content >"$project/file"
@@ -324,7 +324,7 @@ claim_request() { # claim_request ID PROJECT
   [ "$(docker exec late-$$ cat file)" = content ]
 }
 
-@test "paths of every kind" {
+@test "claims for paths with any characters" {
   long=$(printf 'x%.0s' {1..200})
   for name in "with space" "it's \"quoted\"" 'dollar $HOME `id`' "ünïcødé 名前" "$long" "-dash" "new
 line"; do
@@ -337,7 +337,7 @@ line"; do
   done
 }
 
-@test "a project that was deleted before the claim, and one after it" {
+@test "refuses a claim for a deleted project, and lists and stops a worker whose project was deleted" {
   project=$(make_project deleted)
   claim -n deleted-$$ "$project"
   rmdir "$project"
@@ -348,7 +348,7 @@ line"; do
   [ -z "$(claimed)" ]
 }
 
-@test "a claimed worker that is restarted has its project again" {
+@test "a restarted claimed worker gets its project back" {
   project=$(make_project claimed)
   echo content >"$project/file"
   claim -n again-$$ "$project"
@@ -357,7 +357,7 @@ line"; do
   wait_for 5 there
 }
 
-@test "a claimed worker that has lost its record is adopted from its claim" {
+@test "restores the lost record of a claimed worker from its claim" {
   project=$(make_project claimed)
   claim -n lost-$$ "$project"
   rm "$HAL9000_HOME/sessions/lost-$$.json"
@@ -367,7 +367,7 @@ line"; do
   [ "$(jq -r .project.path "$HAL9000_HOME/sessions/lost-$$.json")" = "$project" ]
 }
 
-@test "scale: no number is wrong usage, more than the maximum is capped" {
+@test "scale requires a number and caps it at the maximum" {
   run -2 pool scale abc
   [[ $output == *"must be a whole number"* ]]
   run -2 pool scale
@@ -383,7 +383,7 @@ line"; do
   run -2 pool start --idle-timeout 0
 }
 
-@test "what exceeds the minimum goes when it has been idle for long enough" {
+@test "removes idle workers above the minimum after the idle timeout" {
   pool start --min-warm 4 >/dev/null
   pool warm >/dev/null
   pool start --min-warm 1 --idle-timeout 2 --check-interval 1 >/dev/null
@@ -393,14 +393,14 @@ line"; do
   one
 }
 
-@test "a warm worker that dies is replaced at once" {
+@test "replaces a warm worker that dies at once" {
   victim=$(pool_json '.warm[0].name')
   docker kill "$victim"
   gone() { ! docker inspect "$victim" && full; }
   wait_for 5 gone
 }
 
-@test "an image that changed drains the warm workers of the former" {
+@test "replaces warm workers when the image changes" {
   project=$(make_project claimed)
   before=$(pool_json '.warm[].id')
   docker tag "$HAL9000_IMAGE_REPO:worker" "$HAL9000_IMAGE_REPO:saved"
@@ -414,7 +414,7 @@ line"; do
   run ! grep -F "$before" <<<"$after"
 }
 
-@test "drain, cleanup and stop touch no claimed worker" {
+@test "drain, cleanup and stop keep claimed workers" {
   project=$(make_project claimed)
   claim -n stays-$$ "$project"
   pool start --check-interval 1 >/dev/null
@@ -436,7 +436,7 @@ line"; do
 }
 
 # bats test_tags=soak
-@test "a pool that is stopped and started at once serves" {
+@test "the pool works when it is stopped and started again at once" {
   for _ in $(seq "$soak"); do
     pool stop
     pool start >/dev/null
@@ -445,7 +445,7 @@ line"; do
   done
 }
 
-@test "claims go on over a restart of the daemon, warm workers go with its stop" {
+@test "claimed workers survive daemon restart; daemon stop removes warm workers" {
   project=$(make_project claimed)
   claim -n stays-$$ "$project"
   "$scripts/claudy.ts" daemon restart >/dev/null
@@ -520,7 +520,7 @@ storm_project() {
 }
 
 # bats test_tags=soak
-@test "kill -9 of the manager in a storm of claims" {
+@test "survives kill -9 of the manager during many claims" {
   storm_project
   manager() { docker exec "$parent" pkill -9 -f "/scripts/pool-manager serve"; }
   storm manager
@@ -528,7 +528,7 @@ storm_project() {
 }
 
 # bats test_tags=soak
-@test "kill -9 of the mounter in a storm of claims" {
+@test "survives kill -9 of the mounter during many claims" {
   storm_project
   kill_mounter() { docker kill --signal KILL "$mounter" || true; }
   storm kill_mounter
@@ -536,7 +536,7 @@ storm_project() {
 }
 
 # bats test_tags=soak
-@test "kill -9 of the parent in a storm of claims" {
+@test "survives kill -9 of the parent during many claims" {
   storm_project
   kill_parent() {
     as_root kill -9 "$(inspect "$parent" '{{.State.Pid}}')" || true
@@ -545,7 +545,7 @@ storm_project() {
   stormed
 }
 
-@test "prune, clean and rm -rf with claims alive: every project file is there" {
+@test "prune, clean and rm -rf delete no project file of claimed workers" {
   storm_project
   claim -n alive-$$ "$ground"
   # Not the others' volumes: those of this instance.
@@ -562,7 +562,7 @@ storm_project() {
   "$scripts/claudy.ts" daemon start >/dev/null
 }
 
-@test "a mounter that may not mount says so" {
+@test "a mounter that may not mount reports the reason" {
   dir=$(mktemp -d "$BATS_TEST_TMPDIR/run.XXXX")
   docker run --detach --name "$HAL9000_PREFIX-weak" --label "hal9000.instance=$HAL9000_PREFIX" \
     --label hal9000.role=helper --pid host --network none --cap-drop ALL --cap-add SYS_PTRACE --cap-add DAC_OVERRIDE \

@@ -27,7 +27,7 @@ open_port() {
 }
 answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "$1" ]; }
 
-@test "ports tells who listens, and whose the port is" {
+@test "ports shows which worker listens and which session the port belongs to" {
   serve server-$$
   listed() { "$claudy" ports --json | jq -e --argjson port $port '.listeners[] | select(.port == $port)'; }
   wait_for 60 listed
@@ -43,7 +43,7 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   "$claudy" sessions rm --yes holder
 }
 
-@test "a worker's own programs change nothing about who listens" {
+@test "a worker cannot forge the list of listening ports" {
   spawn -n liar-$$ --mount "$deno:/opt/deno:ro" "$project" -- /opt/deno eval "
     const held = [];
     for (let port = 31000; port < 33000; port++) held.push(Deno.listen({ port, hostname: '127.0.0.1' }));
@@ -68,7 +68,7 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   [ -z "$(docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" --filter label=hal9000.role=helper)" ]
 }
 
-@test "ports open refuses a session's port that another has taken" {
+@test "ports open refuses a session's port on which another worker listens" {
   serve thief-$$
   jq -nc --arg project "$project" '{version: 1, name: "holder", project: $project, portBase: 20320,
     createdAt: "2026-01-01T00:00:00Z", usedAt: "2026-01-01T00:00:00Z"}' >"$HAL9000_HOME/sessions/kept/holder.json"
@@ -81,7 +81,7 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   "$claudy" sessions rm --yes holder
 }
 
-@test "ports open brings a port to 127.0.0.1 of the host, over a restart of the parent" {
+@test "ports open serves a port on 127.0.0.1 of the host, also after a restart of the parent" {
   serve server-$$
   open_port $port "$host_port"
   wait_for 60 answers "from server-$$"
@@ -98,7 +98,7 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   cmp "$BATS_TEST_TMPDIR/sent" "$BATS_TEST_TMPDIR/got"
 }
 
-@test "ports open says what is wrong" {
+@test "ports open reports wrong usage and a taken port" {
   run -2 "$claudy" ports open
   run -2 "$claudy" ports open 70000
   run -2 "$claudy" ports close 1
@@ -111,7 +111,7 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   run ! curl --silent --max-time 5 "http://127.0.0.1:$host_port/"
 }
 
-@test "what is no port on the forwarder's socket is cut off" {
+@test "the forwarder's socket rejects input that is not a port" {
   [ "$(stat -c '%a %g' "$HAL9000_HOME/run/ways/forward.sock")" = "660 $(stat -c %g "$HAL9000_HOME")" ]
   [ "$(stat -c '%a %u' "$HAL9000_HOME/run/ways")" = "770 $(stat -c %u "$HAL9000_HOME")" ]
   send() { timeout 5 "$deno" run -A --no-lock --node-modules-dir=manual "$repo/tests/helper/send.ts" "$HAL9000_HOME/run/ways/forward.sock" "$1"; }

@@ -34,7 +34,7 @@ start_session() {
 
 image_of() { docker inspect --format '{{.Config.Image}}' "$1"; }
 
-@test "a Python project builds and tests in a worker that was chosen by its files" {
+@test "a Python project builds and tests in the worker of the detected profile" {
   cat >"$project/pyproject.toml" <<<'[project]
 name = "app"'
   echo 'def add(a, b): return a + b' >"$project/app.py"
@@ -47,7 +47,7 @@ name = "app"'
   [ "$(stat -c %u "$project/.venv/bin/python")" = "$(stat -c %u "$project")" ]
 }
 
-@test "a Node project builds and tests in a worker that was chosen by its files" {
+@test "a Node project builds and tests in the worker of the detected profile" {
   cat >"$project/package.json" <<<'{"name":"app","version":"1.0.0","scripts":{"build":"node build.js","test":"node --test"}}'
   echo 'require("fs").writeFileSync("built.js", "exports.add = (a, b) => a + b;")' >"$project/build.js"
   echo 'require("node:test")("adds", () => require("assert").equal(require("./built.js").add(2, 3), 5))' >"$project/add.test.js"
@@ -57,7 +57,7 @@ name = "app"'
   [[ $output == *"# pass 1"* ]]
 }
 
-@test "a Java project builds and tests in a worker with Debian packages of its own" {
+@test "a Java project builds and tests in a worker with its own Debian packages" {
   mkdir -p "$project"/src/{main,test}/java
   cat >"$project/pom.xml" <<'XML'
 <project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -91,7 +91,7 @@ XML
   [ -s "$project/target/app-1.jar" ]
 }
 
-@test "what each profile weighs is told" {
+@test "profile list shows the size of each profile" {
   for name in python node java; do "$claudy" profile build "$name"; done
   run -0 --separate-stderr "$claudy" profile list --json
   sizes=$(jq -r '.[] | select(.own | not) | "\(.name) \((.sizeBytes / 1e6) | floor)"' <<<"$output")
@@ -114,7 +114,7 @@ own_profile() { # own_profile NAME LINES...
   printf '%s\n' 'ARG WORKER_IMAGE' 'FROM ${WORKER_IMAGE}' "${@:2}" >"$HAL9000_HOME/profiles/$1/Dockerfile"
 }
 
-@test "a profile of one's own is built at first use, and again when its files change" {
+@test "builds your own profile on first use and rebuilds it when its files change" {
   own_profile mine 'COPY greeting /greeting' 'LABEL hal9000.smoke="grep hello /greeting"'
   echo "hello one" >"$HAL9000_HOME/profiles/mine/greeting"
   start_session --profile mine
@@ -138,7 +138,7 @@ own_profile() { # own_profile NAME LINES...
   [ "$(image_of "$worker")" = "$HAL9000_IMAGE_REPO:worker" ]
 }
 
-@test "a profile that fails its smoke test, or does not build, is not taken" {
+@test "does not use a profile that fails to build or fails its smoke test" {
   own_profile lame 'LABEL hal9000.smoke="echo it limps; false"'
   run -1 "$claudy" profile build lame
   [[ $output == *"Cannot build $HAL9000_PREFIX-profile:lame"*"it limps"* ]]
@@ -153,7 +153,7 @@ own_profile() { # own_profile NAME LINES...
   [ "$(docker images --quiet "$HAL9000_PREFIX-profile" | wc -l)" = 0 ]
 }
 
-@test "a smoke test that does not end goes with Ctrl-C, or by itself" {
+@test "a hanging smoke test ends on Ctrl-C or at its timeout" {
   own_profile endless 'LABEL hal9000.smoke="sleep 1000"'
   screen=$HAL9000_PREFIX-smoke
   tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 "$claudy profile build endless; sleep 30"
@@ -171,7 +171,7 @@ own_profile() { # own_profile NAME LINES...
   [ -z "$(docker images --quiet "$HAL9000_PREFIX-profile")" ]
 }
 
-@test "a stray file among one's own profiles, and an entrypoint, break nothing" {
+@test "ignores a stray file among your own profiles, and an image's entrypoint" {
   mkdir -p "$HAL9000_HOME/profiles"
   echo hello >"$HAL9000_HOME/profiles/readme"
   own_profile mine 'ENTRYPOINT ["/bin/false"]' 'CMD ["/bin/false"]'
@@ -180,7 +180,7 @@ own_profile() { # own_profile NAME LINES...
   run -4 "$claudy" profile build readme
 }
 
-@test "--no-build takes the plain worker where a profile is not built, and says so" {
+@test "--no-build uses the plain worker with a warning if a profile is not built" {
   own_profile unbuilt
   start_session --profile unbuilt --no-build
   [[ $stderr == *"warning: $HAL9000_PREFIX-profile:unbuilt is not built; taking $HAL9000_IMAGE_REPO:worker"* ]]
@@ -196,7 +196,7 @@ own_profile() { # own_profile NAME LINES...
   run -2 docker exec "$parent" claudy profile build python
 }
 
-@test "wrong names of profiles and packages are refused with their place" {
+@test "refuses wrong names of profiles and packages with their location" {
   run -4 "$claudy" --detach --profile pyton "$project"
   [[ $output == *'There is no profile "pyton"'*python* ]]
   run -2 "$claudy" --detach --profile ../x "$project"
@@ -208,7 +208,7 @@ own_profile() { # own_profile NAME LINES...
   run -2 "$claudy" profile build
 }
 
-@test "spawn-worker takes a profile by name, in the parent too" {
+@test "spawn-worker accepts a profile by name, also in the parent" {
   id=$(spawn --profile python "$project")
   docker exec "$id" python --version
   touch "$project/requirements.txt"
@@ -218,7 +218,7 @@ own_profile() { # own_profile NAME LINES...
   [ "$(image_of "$id")" = "$HAL9000_IMAGE_REPO:worker" ]
 }
 
-@test "the pool keeps the wanted profiles warm, and claims them by their kind" {
+@test "the pool keeps the configured profiles warm and claims a worker of the right profile" {
   "$claudy" profile build python
   echo 'WARM_PROFILES="base python missing"' >"$HAL9000_HOME/config/hal9000.conf"
   "$claudy" daemon restart >/dev/null

@@ -17,7 +17,7 @@ records() {
   find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' -exec jq -r '.worker + " " + .container' {} + | sort
 }
 
-@test "20 spawns with one name at once: one wins, 19 find it taken" {
+@test "of 20 concurrent spawns with one name, one succeeds" {
   project=$(make_project app)
   spawn_one() { "$scripts/spawn-worker.ts" -d -n wanted-$$ "$project"; }
   local i pids=()
@@ -32,7 +32,7 @@ records() {
   docker exec wanted-$$ test -e /home/claude/.claude/.claude.json
 }
 
-@test "20 daemon starts at once: one parent, one net" {
+@test "20 concurrent daemon starts create one parent and one net container" {
   "$scripts/claudy.ts" daemon stop
   local i pids=()
   for i in $(seq 20); do
@@ -50,7 +50,7 @@ records() {
   wait_for 20 heartbeat "$parent"
 }
 
-@test "kill -9 of spawn-worker at 20 moments: records and workers agree afterwards" {
+@test "records and workers match after kill -9 of spawn-worker at 20 moments" {
   project=$(make_project app)
   for i in $(seq 20); do
     TOKEN=x "$scripts/spawn-worker.ts" -d -n "killed$i-$$" --secret TOKEN "$project" >/dev/null 2>&1 3>&- &
@@ -68,7 +68,7 @@ records() {
   [ -n "$(workers)" ] # some were through before they were killed
 }
 
-@test "eight stop-all at once on eight workers: all succeed, each end is recorded" {
+@test "eight concurrent stop-all on eight workers succeed and record each end" {
   project=$(make_project app)
   local i pids=()
   for i in $(seq 8); do

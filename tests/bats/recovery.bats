@@ -25,7 +25,7 @@ claudy() { "$scripts/claudy.ts" "$@"; }
 warm() { "$scripts/pool-manager.ts" warm >/dev/null; }
 found() { "$scripts/claudy.ts" doctor --json | jq -r --arg name "$1" '.[] | select(.name == $name) | .state + ": " + .says'; }
 
-@test "a network that ended is a new one; the pool hands out none that is in the former" {
+@test "daemon start recreates the network, and the pool hands out no worker of the old one" {
   warm
   spawn -n left-$$ "$project"
   docker kill "$net"
@@ -43,7 +43,7 @@ found() { "$scripts/claudy.ts" doctor --json | jq -r --arg name "$1" '.[] | sele
   [[ $(found network) == "warn: workers without a network: left-$$" ]]
 }
 
-@test "a network that ended is started again by the parent, with its services" {
+@test "the parent restarts the net container and its services" {
   before=$(inspect "$parent" '{{.State.StartedAt}}')
   docker kill "$net"
   serves() { heartbeat "$HAL9000_PREFIX-mcp"; }
@@ -61,7 +61,7 @@ work_of() {
   pgrep -P "$first" || echo "$first"
 }
 
-@test "a claim while the mounter hangs is a cold spawn, and warm ones come back" {
+@test "spawns cold while the mounter hangs, and claims again afterwards" {
   warm
   as_root kill -STOP "$(work_of "$mounter")"
   run -0 --separate-stderr "$scripts/spawn-worker.ts" -d -n slow-$$ --json "$project"
@@ -70,7 +70,7 @@ work_of() {
   wait_for 60 claims
 }
 
-@test "a mounter that is paused is replaced at once" {
+@test "replaces a paused mounter at once" {
   warm
   before=$(inspect "$mounter" '{{.Id}}')
   wait_for 20 docker pause "$mounter"
@@ -81,7 +81,7 @@ work_of() {
   "$scripts/spawn-worker.ts" -d --warm-only "$project"
 }
 
-@test "a pool manager that hangs holds nobody up, and is replaced" {
+@test "a hanging pool manager delays no command and is replaced" {
   warm
   before=$(docker exec "$parent" pgrep -f '/scripts/pool-manager serve')
   docker exec "$parent" kill -STOP "$before"
@@ -97,7 +97,7 @@ work_of() {
   docker logs --tail 20 "$parent" 2>&1 | grep "pool has not answered for .* killing it"
 }
 
-@test "a parent that is paused is named, and goes on with daemon start" {
+@test "reports a paused parent; daemon start unpauses it" {
   wait_for 20 docker pause "$parent" # a busy machine does not freeze it at once
   run -4 spawn "$project"
   [[ $output == *"Cannot spawn: the parent is paused"* ]]
@@ -107,7 +107,7 @@ work_of() {
   heartbeat "$parent"
 }
 
-@test "a parent whose process hangs is named by doctor, and restarted by daemon start" {
+@test "doctor reports a hanging parent; daemon start restarts it" {
   long_enough() { [ "$(date -d "$(inspect "$parent" '{{.State.StartedAt}}')" +%s)" -lt "$(date -d '-11 sec' +%s)" ]; }
   wait_for 15 long_enough # before that it may be starting
   as_root kill -STOP "$(work_of "$parent")"
@@ -119,7 +119,7 @@ work_of() {
   wait_for 30 answered
 }
 
-@test "warm right after a start waits for the pool" {
+@test "pool warm waits for the pool right after a start" {
   claudy daemon restart >/dev/null
   "$scripts/pool-manager.ts" warm
 }

@@ -18,7 +18,7 @@ load ../helper/load
   [[ $output == *"--detach"* ]]
 }
 
-@test "a script keeps arguments as they are" {
+@test "a script passes arguments unchanged" {
   run -2 "$scripts/spawn-worker.ts" -d -n 'a  b"$(id)' /
   [[ $output == *'"a  b"$(id)" is not a name'* ]]
 }
@@ -44,7 +44,7 @@ load ../helper/load
   run -0 "$node" "$scripts/coordinator.ts" list --json
 }
 
-@test "the launcher picks no Node that cannot strip types, and says what to install" {
+@test "the launcher refuses a Node that cannot strip types and prints what to install" {
   # A checkout without packages, and a PATH with an old Node alone.
   mkdir -p "$BATS_TEST_TMPDIR/checkout" "$BATS_TEST_TMPDIR/bin"
   cp -r "$scripts" "$BATS_TEST_TMPDIR/checkout/"
@@ -61,7 +61,7 @@ load ../helper/load
   [[ $output != *"node was run"* ]]
 }
 
-@test "an unknown option, command and action are wrong usage, with the nearest" {
+@test "refuses an unknown option, command or action and suggests the closest one" {
   run -2 "$scripts/spawn-worker.ts" --detatch
   [[ $output == *"Unknown option --detatch"*"--detach"* ]]
   run -2 "$scripts/coordinator.ts" lst
@@ -70,14 +70,14 @@ load ../helper/load
   [[ $output == *'Unknown action "begin"'*start* ]]
 }
 
-@test "an error has no stack, unless it is asked for" {
+@test "prints a stack trace only with --verbose" {
   run -4 "$scripts/coordinator.ts" stop nobody
   [[ ! $output =~ at\ .*\.[jt]s ]]
   run -4 "$scripts/coordinator.ts" stop nobody --verbose
   [[ $output =~ at\ .*\.[jt]s ]]
 }
 
-@test "a working directory that was removed is named, without a stack" {
+@test "reports a removed working directory without a stack trace" {
   mkdir "$BATS_TEST_TMPDIR/gone"
   cd "$BATS_TEST_TMPDIR/gone"
   rmdir "$BATS_TEST_TMPDIR/gone"
@@ -98,20 +98,20 @@ load ../helper/load
   [ "$output" = "[]" ]
 }
 
-@test "the benchmark times each way beside Docker's own" {
+@test "the benchmark compares each operation with Docker" {
   run -0 --separate-stderr "$repo/tests/bench/benchmark.ts" --samples 2 --json
   [ "$(jq -c '[length > 10, all(.medianMs > 0), (map(select(.ratio != null)) | length > 5)]' <<<"$output")" = "[true,true,true]" ]
   [ -z "$(docker ps --all --quiet --filter "name=$HAL9000_PREFIX-bench")" ]
 }
 
-@test "a test that fails does not wait for its deadline" {
+@test "a failing test does not wait for its timeout" {
   printf '%s\n' "source '$repo/tests/helper/load.bash'" 'setup_file() { :; }' '@test "fails" { false; }' >"$BATS_TEST_TMPDIR/failing.bats"
   run -1 env -i PATH="$PATH" HAL9000_PREFIX=x BATS_TEST_TIMEOUT=100 timeout 60 \
     "$repo/node_modules/bats/bin/bats" --tap "$BATS_TEST_TMPDIR/failing.bats"
   [[ $output == *"not ok 1 fails"* ]]
 }
 
-@test "make without a goal shows its goals" {
+@test "make without a target shows the targets" {
   run -0 make -C "$repo"
   for goal in up down engine images test test-dind clean; do
     [[ $output == *"$goal "* ]]

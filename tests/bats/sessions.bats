@@ -16,7 +16,7 @@ teardown() {
   stop_workers
 }
 
-@test "a session answers, outlives its terminal, and is resumed after a stop" {
+@test "a session answers, survives a closed terminal, and is resumed after a stop" {
   open "$project"
   [ "$(jq -r .conversation <<<"$opened")" = new ]
   typed "$session" "first words" Enter
@@ -46,7 +46,7 @@ teardown() {
 
 detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] | select(.name == $name).attached')" = 0 ]; }
 
-@test "a terminal that is told to close again and again leaves no client behind" {
+@test "repeated SIGHUP on a terminal leaves no client behind" {
   open "$project"
   tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 "exec $claudy attach $session"
   attached() { ! detached; }
@@ -57,7 +57,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   wait_for 5 detached
 }
 
-@test "--new begins another conversation" {
+@test "--new starts another conversation" {
   open "$project"
   typed "$session" "old words" Enter
   wait_for_screen 20 "$session" "echo: old words"
@@ -69,7 +69,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   run ! sent "old words"
 }
 
-@test "a worker that is killed in the middle of a turn is followed by one that goes on" {
+@test "resumes the conversation after a worker is killed during a turn" {
   open "$project"
   typed "$session" "before the end" Enter
   wait_for_screen 20 "$session" "echo: before the end"
@@ -84,7 +84,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   sent "before the end"
 }
 
-@test "a parent that is replaced leaves the session alone" {
+@test "replacing the parent does not affect a session" {
   open "$project"
   typed "$session" "before" Enter
   wait_for_screen 20 "$session" "echo: before"
@@ -95,7 +95,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   [ "$("$claudy" --detach --json "$project" | jq -r .conversation)" = running ]
 }
 
-@test "two projects, and two sessions of one, know nothing of each other" {
+@test "two projects, and two sessions of one project, are isolated from each other" {
   other=$(make_project "other$BATS_TEST_NUMBER")
   open "$project"
   one=$session
@@ -120,7 +120,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   [[ $output == *"Session \"second-$$\" is of "* ]]
 }
 
-@test "a session that asks for a permission is said to wait within 2 s, until it is answered" {
+@test "shows a session as waiting within 2 s of a permission prompt, until it is answered" {
   open "$project"
   for answer in Escape Enter; do
     ask_permission "$session"
@@ -138,7 +138,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   done
 }
 
-@test "claudy at a terminal puts you in front of Claude, detaches, and opens a shell" {
+@test "claudy at a terminal opens Claude, detaches, and opens a shell" {
   tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 \
     "cd '$project' && env -u TMUX '$claudy'; exec bash --norc"
   shows() { tmux -L "$screen" capture-pane -p -J | grep -F -- "$1"; }
@@ -164,7 +164,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   attached
 }
 
-@test "sessions rm asks, removes what it says, and nothing of the project" {
+@test "sessions rm asks, removes what it lists, and keeps the project" {
   open "$project"
   touch "$project/mine"
   run -6 "$claudy" sessions rm "$session"
@@ -180,7 +180,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   [[ $output == *"There is no session"* ]]
 }
 
-@test "a session's key is in its home alone" {
+@test "a session's key is stored only in its home" {
   open "$project"
   typed "$session" "with a key" Enter
   wait_for_screen 20 "$session" "echo: with a key"
@@ -197,7 +197,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   run ! grep -c -F "$key" "$BATS_TEST_TMPDIR/all"
 }
 
-@test "sessions are claimed where there is a pool" {
+@test "sessions are claimed if there is a pool" {
   "$scripts/pool-manager.ts" start --min-warm 1 >/dev/null
   "$scripts/pool-manager.ts" warm >/dev/null
   open "$project"
@@ -211,7 +211,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
 }
 
 # bats test_tags=soak
-@test "many that open one session at once get the same, with a pool and without" {
+@test "concurrent opens of one session get the same worker, with and without a pool" {
   for pool in stop start; do
     "$scripts/pool-manager.ts" $pool >/dev/null 2>&1 || true
     pids=()
@@ -230,7 +230,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   "$scripts/pool-manager.ts" stop
 }
 
-@test "without a daemon claudy offers to start it" {
+@test "claudy offers to start the daemon" {
   "$claudy" daemon stop
   run -6 "$claudy" --detach "$project"
   [[ $output == *"The daemon is not running"* ]]
@@ -242,7 +242,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   start_stub
 }
 
-@test "claudy run prints the answer, as JSON too, and passes the exit code on" {
+@test "claudy run prints the answer, also as JSON, and passes the exit code on" {
   cd "$project"
   run -0 --separate-stderr "$claudy" run -p "what is it" </dev/null
   [ "$output" = "echo: what is it" ]
@@ -255,7 +255,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   [ "$("$scripts/coordinator.ts" list --json)" = "[]" ]
 }
 
-@test "the agent is told where it runs, and which ports are its own" {
+@test "the agent's instructions contain its environment and its port range" {
   open "$project"
   base=$(jq -r .portBase "$HAL9000_HOME/sessions/kept/$session.json")
   typed "$session" "where am I" Enter
@@ -275,7 +275,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   [ "$(cat "$HAL9000_HOME/sessions/ports/$other")" = ports-second-$$ ]
 }
 
-@test "hooks note what the session does as well" {
+@test "hooks record the session's activity too" {
   open "$project"
   noted() { [ "$(docker exec "$session" cat /home/claude/.claude/hal9000-activity.json)" = "{\"status\":\"$1\"}" ]; }
   wait_for 5 noted idle
@@ -291,7 +291,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   grep -F "$session waiting" "$BATS_TEST_TMPDIR/watched"
 }
 
-@test "--legacy warns, and gives a container with a network of its own" {
+@test "--legacy warns and starts a container with its own network" {
   run -0 --separate-stderr "$claudy" --legacy --via-parent --detach --json "$project"
   [[ $stderr == *"--legacy is deprecated"*"scripts/migrate.ts"* ]]
   session=$(jq -r .session <<<"$output")
@@ -310,7 +310,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   [ "$(jq -r .conversation <<<"$opened")" = resumed ]
 }
 
-@test "claudy logs prints what a worker has logged, also when it has gone" {
+@test "claudy logs prints a worker's log, also after the worker was removed" {
   run -4 "$claudy" logs no-such-session
   open "$project"
   run -0 "$claudy" logs "$session"
@@ -323,7 +323,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   run -2 "$claudy" logs --tail x "$session"
 }
 
-@test "a command that is mistyped is not only a directory that is not there" {
+@test "suggests a command for a mistyped one instead of only reporting a missing directory" {
   cd "$project"
   run -4 "$claudy" --detach sesions
   [[ $output == *'Did you mean "sessions"?'* ]]
@@ -331,7 +331,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   [[ $output != *"Did you mean"* ]]
 }
 
-@test "what a worker lays in its home holds nobody up, and leads nowhere" {
+@test "files that a worker creates in its home delay no command and are not followed as links" {
   open "$project"
   in_home() { docker exec -w /home/claude/.claude "$session" sh -c "$1"; }
   in_home 'mkdir -p projects/-workspace && ln -s x.jsonl projects/-workspace/x.jsonl
@@ -351,7 +351,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   [[ $(claude_line) != *apiKeyHelper* ]]
 }
 
-@test "a worker that does not answer is said so, and can be stopped" {
+@test "shows a worker that does not answer as unknown, and stops it" {
   open "$project"
   wait_for 10 is "$session" idle # nothing more is written
   # What is said where files of the session tell nothing.
@@ -363,7 +363,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   run -1 docker inspect "$session"
 }
 
-@test "a path is no session's name" {
+@test "refuses a path as a session name" {
   open "$project"
   for name in "./$session" "../kept/$session" "../$session"; do
     run -4 "$claudy" sessions rm --yes "$name"
@@ -372,7 +372,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   is "$session" idle
 }
 
-@test "the worker of a claudy run that was killed is ended by the parent" {
+@test "the parent stops the worker of a killed claudy run" {
   # Unreachable: it would try for minutes.
   ANTHROPIC_BASE_URL=http://127.0.0.1:9 "$claudy" run -C "$project" "hello" </dev/null 3>&- &
   asking=$!
@@ -391,7 +391,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   wait_for 20 none
 }
 
-@test "a session that is refused leaves nothing behind" {
+@test "a refused session leaves nothing behind" {
   use_stub
   project=$(make_project refused)
   left() { find "$HAL9000_HOME/sessions" "$HAL9000_HOME/claude" -path '*/ended' -prune -o -name '*refused*' -print; grep -rl refused "$HAL9000_HOME/sessions/ports"; docker ps --all --quiet --filter name=refused --filter "label=hal9000.instance=$HAL9000_PREFIX"; }

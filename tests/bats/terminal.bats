@@ -23,7 +23,7 @@ spawned() {
   printf '; echo $? >%q; sleep 60' "$BATS_TEST_TMPDIR/code"
 }
 
-@test "typing reaches the worker, and its exit code comes back" {
+@test "passes typing to the worker and its exit code back" {
   terminal "$(spawned -n typed-$$ "$project" -- bash --norc)"
   wait_for 15 shows 'bash-.*[$#]'
   keys 'echo "is $((6 * 7))"' Enter
@@ -34,7 +34,7 @@ spawned() {
   run -1 docker inspect typed-$$
 }
 
-@test "the worker's terminal is resized with ours" {
+@test "resizes the worker's terminal with the caller's" {
   terminal "$(spawned -n sized-$$ "$project" -- bash --norc)"
   wait_for 15 shows 'bash-.*[$#]'
   tmux -L "$screen" resize-window -x 132 -y 43
@@ -47,7 +47,7 @@ spawned() {
   wait_for 10 fits
 }
 
-@test "Ctrl-C is the worker's" {
+@test "passes Ctrl-C to the worker" {
   terminal "$(spawned -n interrupted-$$ "$project" -- bash --norc)"
   wait_for 15 shows 'bash-.*[$#]'
   keys 'sleep 100' Enter
@@ -56,7 +56,7 @@ spawned() {
   wait_for 5 shows '^still 42'
 }
 
-@test "a closed terminal leaves the worker; coordinator attach finds it again" {
+@test "a closed terminal keeps the worker; coordinator attach reattaches" {
   terminal "$(spawned -n detached-$$ "$project" -- bash --norc)"
   wait_for 15 shows 'bash-.*[$#]'
   keys 'word=daisy' Enter
@@ -71,7 +71,7 @@ spawned() {
   wait_for 15 gone
 }
 
-@test "coordinator attach opens a shell in a worker that idles" {
+@test "coordinator attach opens a shell in an idle worker" {
   spawn -n idle-$$ "$project"
   terminal "'$scripts/coordinator.ts' attach idle-$$"
   wait_for 15 shows '[$#] $'
@@ -79,7 +79,7 @@ spawned() {
   wait_for 5 shows '^/workspace'
 }
 
-@test "without a command the worker runs Claude" {
+@test "runs Claude in the worker if there is no command" {
   terminal "$(spawned -n claude-$$ --standalone --env ANTHROPIC_BASE_URL=http://127.0.0.1:9 "$project")"
   wait_for 20 shows 'Claude Code|Select login method|Welcome'
 }
@@ -93,7 +93,7 @@ spawned() {
   [ "$(inspect "$parent" '{{.State.Running}}')" = true ]
 }
 
-@test "stop-all asks, and no is no" {
+@test "stop-all asks, and stops nothing if the answer is no" {
   spawn -n asked-$$ "$project"
   terminal "'$scripts/coordinator.ts' stop-all; sleep 60"
   wait_for 10 shows "Stop asked-$$\? \[y/N\]"
@@ -133,7 +133,7 @@ only_display() {
   ! grep -aE $'\e\\](52|0)|\e\\[6n|\e\\[21t|\eP' "$1"
 }
 
-@test "a process of a worker reaches no terminal of ours past what it shows" {
+@test "filters what a worker's process writes to an attached terminal" {
   spawn -n sly-$$ "$project"
   terminal "'$scripts/coordinator.ts' attach sly-$$"
   wait_for 15 shows '[$#] $'
@@ -144,7 +144,7 @@ only_display() {
   keys 'exit' Enter
 }
 
-@test "a worker with a terminal of its own reaches ours no further, then it is as it was" {
+@test "filters the output of a worker's command and restores the terminal afterwards" {
   terminal "$(spawned -n unruly-$$ "$project" -- sh -c "printf '$harmful\033[?1000h\033[?25l'; read -r _")"
   tmux -L "$screen" set -g remain-on-exit on
   record_terminal
@@ -155,7 +155,7 @@ only_display() {
   tail -c 40 "$sent" | grep -F $'\e[?1000l\e[?25h'
 }
 
-@test "logs at a terminal are text and colours; in a file they are as they were" {
+@test "logs prints text and colours at a terminal, and unchanged bytes to a file" {
   spawn -n noisy-$$ "$project" -- sh -c "printf '$harmful\n'; sleep 1000"
   terminal "read -r _; '$scripts/coordinator.ts' logs noisy-$$; sleep 60"
   record_terminal

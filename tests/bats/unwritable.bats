@@ -28,7 +28,7 @@ writable() {
   while read -r path; do as_root umount "$path"; done < <(mounts_below "$HAL9000_TEST_ROOT")
 }
 
-@test "in a read-only home workers are stopped all the same, and nothing is raw" {
+@test "stops workers with a read-only home and prints readable errors" {
   spawn -n frozen-$$ "$project"
   spawn -n beside-frozen-$$ "$project"
   read_only "$HAL9000_HOME"
@@ -57,14 +57,14 @@ COMMANDS
   [ -z "$(docker ps --all --quiet --filter name=frozen-$$ --filter name=beside-frozen-$$)" ]
 }
 
-@test "a record that cannot be written leaves no container" {
+@test "leaves no container if the record cannot be written" {
   read_only "$HAL9000_HOME/sessions"
   run -1 spawn -n unrecorded-$$ "$project"
   [[ $output == *"Cannot write $HAL9000_HOME/sessions/unrecorded-$$.json: the file system is read-only"* ]]
   run -1 docker inspect unrecorded-$$
 }
 
-@test "on a full disk a session is attached to and stopped, and the pool says why not" {
+@test "attaches to and stops a session on a full disk; the pool reports the reason" {
   export HAL9000_PREFIX=$full HAL9000_HOME=$HAL9000_TEST_ROOT/full
   export ANTHROPIC_API_KEY=sk-ant-x ANTHROPIC_BASE_URL=http://127.0.0.1:9
   mkdir "$HAL9000_HOME"

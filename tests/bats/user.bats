@@ -54,14 +54,14 @@ owner() { as_root stat -c %U "$1"; }
 # forwarder's. They lie in directories of the user's.
 foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
 
-@test "make up ends with a worker on the user's project" {
+@test "make up starts a worker on the user's project" {
   run -0 as_user make up PROJECT="$app"
   [[ $output == *"runs on $app"* ]]
   [ -z "$(foreign)" ]
   [ "$(as_root stat -c '%a %U' "$home/.hal9000")" = "700 $user" ]
 }
 
-@test "spawn in the parent works for the user and leaves nothing of root's" {
+@test "spawn in the parent works for the user and leaves no files of root" {
   run -0 in_parent /scripts/spawn-worker -d -n user-worker-$$ "$app"
   [ -z "$(foreign)" ]
   docker exec user-worker-$$ touch /workspace/made "/home/claude/.claude/made"
@@ -78,7 +78,7 @@ foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
   as_user rm -r "$home/.hal9000/logs"
 }
 
-@test "a project of another owner is refused on the host, with the way round" {
+@test "refuses another owner's project on the host, with a workaround" {
   as_root mkdir -p "$home/roots-own"
   run -6 as_user scripts/spawn-worker.ts -d -n refused-root-$$ "$home/roots-own"
   [[ $output == *"belongs to uid 0, not to you"* ]]
@@ -135,7 +135,7 @@ foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
   [ -z "$(docker ps --all --quiet --filter "label=hal9000.instance=$instance")" ]
 }
 
-@test "another user with the same prefix is refused, and told an instance that works" {
+@test "refuses another user with the same prefix and suggests settings that work" {
   theirs() { HAL9000_PREFIX=$instance HAL9000_HOME=$BATS_TEST_TMPDIR/theirs "$@"; }
   run -5 theirs "$scripts/claudy.ts" daemon stop
   [[ $output == *"belongs to $home/.hal9000"*"export HAL9000_PREFIX=$instance-$(id -un) HAL9000_HOME=$BATS_TEST_TMPDIR/theirs"* ]]
@@ -148,13 +148,13 @@ foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
   [[ $output == *"belongs to $HAL9000_HOME"*"HAL9000_PREFIX=$HAL9000_PREFIX-"* ]]
 }
 
-@test "init-volumes --clean removes all that is the user's" {
+@test "init-volumes --clean removes all of the user's data" {
   as_user make down
   run -0 as_user scripts/init-volumes.ts --clean --yes
   [ -z "$(foreign)" ]
 }
 
-@test "a user outside the docker group is told to join it" {
+@test "tells a user outside of the docker group to join it" {
   as_root gpasswd --delete "$user" docker
   run -3 as_user scripts/coordinator.ts list
   [[ $output == *"usermod -aG docker"* ]]
@@ -163,7 +163,7 @@ foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
   [[ $output == *"usermod -aG docker"* && $output != *"make engine"* ]]
 }
 
-@test "migrate and rollback work for the user, with files that root's containers left" {
+@test "migrate and rollback work for the user with files of root's containers" {
   former=$home/former
   moving() { as_user env HAL9000_HOME="$former" HAL9000_PREFIX="$instance-move" "$@"; }
   as_user mkdir -p "$former/membank" "$former/plugins"

@@ -7,7 +7,7 @@ teardown() {
 
 records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 
-@test "spawn prints the id alone on stdout, on the host and in the parent" {
+@test "spawn prints only the id on stdout, on the host and in the parent" {
   project=$(make_project one)
   run -0 --separate-stderr spawn -n on-host-$$ "$project"
   [ "$output" = "$(inspect on-host-$$ '{{.Id}}')" ]
@@ -23,7 +23,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
     "$(docker exec "$parent" /scripts/coordinator.sh list --json | workers)" ]
 }
 
-@test "workers have the same network namespace, not the parent's, with ChromaDB at its port" {
+@test "workers share a network namespace, not the parent's, with ChromaDB on its port" {
   spawn -n wk-$$ "$(make_project one)"
   spawn -n beside-wk-$$ "$(make_project one)"
   namespace() { docker exec "$1" readlink /proc/self/ns/net; }
@@ -52,7 +52,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ "$(inspect wk-$$ '{{index .Config.Labels "hal9000.project"}}')" = "$project" ]
 }
 
-@test "the kernel keeps to the limits that were asked for" {
+@test "the kernel enforces the limits" {
   spawn -n wk-$$ "$(make_project one)"
   run -0 docker exec wk-$$ grep -E '^(CapEff|NoNewPrivs):' /proc/self/status
   [[ $output == *"CapEff:"*"0000000000000000"* ]]
@@ -65,7 +65,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [[ $output == *"Resource temporarily unavailable"* || $output == *"fork"* ]]
 }
 
-@test "inside, the user is the project's owner, with a name and a home" {
+@test "the worker's user is the project's owner, with a name and a home" {
   project=$(make_others_project one)
   spawn -n wk-$$ "$project"
   [ "$(docker exec wk-$$ sh -c 'id -u; id -g; whoami; id -gn; pwd; echo "$HOME"' | xargs)" = \
@@ -81,7 +81,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
     "1073741824 500000000 50" ]
 }
 
-@test "more CPUs than there are become as many as there are" {
+@test "caps WORKER_CPUS at the engine's CPUs" {
   WORKER_CPUS=1000 run -0 --separate-stderr spawn -n wk-$$ "$(make_project one)"
   [[ $stderr == *"The engine has $(nproc) CPUs: taking those, not 1000"* ]]
   [ "$(inspect wk-$$ '{{.HostConfig.NanoCpus}}')" = "$(nproc)000000000" ]
@@ -105,14 +105,14 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ "$took" -lt 1000 ]
 }
 
-@test "a record is written for its owner alone" {
+@test "a record is readable only by its owner" {
   project=$(make_project one)
   id=$(spawn -n wk-$$ "$project")
   [ "$(stat -c %a "$HAL9000_HOME/sessions/wk-$$.json")" = 600 ]
   [ "$(jq -r '.container, .project.path' "$HAL9000_HOME/sessions/wk-$$.json")" = "$id"$'\n'"$project" ]
 }
 
-@test "a made-up name is printed with --json, and its home goes with it" {
+@test "--json prints a generated name; stop removes that worker's home" {
   run -0 --separate-stderr spawn --json "$(make_project one)"
   name=$(jq -r .name <<<"$output")
   [[ $name == "$HAL9000_PREFIX-worker-"* ]]
@@ -121,7 +121,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   run ! ls -d "$HAL9000_HOME/workers/$name"*
 }
 
-@test "paths with spaces, quotes, dollars and newlines are mounted and not run" {
+@test "mounts paths with spaces, quotes, dollars and newlines without evaluating them" {
   for name in 'it'\''s "a b" $(touch /tmp/hal9000-pwned) `id`;&|<>' $'ünï, colon:\nline' '-n' \
     "$(printf 'x%.0s' {1..255})"; do
     project=$(make_project "$name")
@@ -137,7 +137,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ ! -e /tmp/hal9000-pwned ]
 }
 
-@test "a path of 4,000 bytes is mounted; one that is too long is refused" {
+@test "mounts a path of 4,000 bytes and refuses a longer one" {
   cd "$HAL9000_PROJECT_ROOTS"
   part=$(printf 'y%.0s' {1..200})
   until [ $((${#PWD} + 201)) -ge 4000 ]; do mkdir -p "$part" && cd "$part"; done
@@ -153,7 +153,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [[ $output == *"it is too long"* ]]
 }
 
-@test "a worker that cannot be started leaves nothing" {
+@test "a worker that cannot be started leaves nothing behind" {
   docker kill "$net"
   run ! env TOKEN=x "$scripts/spawn-worker.ts" -d -n stillborn-$$ --secret TOKEN "$(make_project one)"
   "$scripts/claudy.ts" daemon start >/dev/null
@@ -162,14 +162,14 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ -z "$(find "$HAL9000_HOME/workers" "$HAL9000_HOME/secrets" -name "stillborn-$$*")" ]
 }
 
-@test "a name that is taken is refused, and the worker lives" {
+@test "refuses a name that is in use and keeps its worker running" {
   id=$(spawn -n wk-$$ "$(make_project one)")
   run -5 spawn -n wk-$$ "$(make_project two)"
   [[ $output == *"the name is taken"* ]]
   [ "$(inspect wk-$$ '{{.Id}} {{.State.Running}}')" = "$id true" ]
 }
 
-@test "stop takes the id that spawn printed; of several names all or none" {
+@test "stop accepts the id that spawn printed, and stops all or none of several names" {
   id=$(spawn "$(make_project one)")
   spawn -n second-wk-$$ "$(make_project two)"
   run -4 "$scripts/coordinator.ts" stop "$id" nobody
@@ -178,13 +178,13 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ "$("$scripts/coordinator.ts" count)" = 0 ]
 }
 
-@test "a name that is not a worker's is told with the nearest" {
+@test "suggests the closest name for an unknown worker" {
   spawn -n discovery-$$ "$(make_project one)"
   run -4 "$scripts/coordinator.ts" stop discovry-$$
   [[ $output == *"\"discovery-$$\""* ]]
 }
 
-@test "two instances side by side: neither lists, stops or cleans the other's" {
+@test "two instances do not list, stop or clean each other's workers" {
   id=$(spawn -n wk-$$ "$(make_project one)")
   (
     export HAL9000_PREFIX=$HAL9000_PREFIX-second HAL9000_HOME=$HAL9000_TEST_ROOT/second

@@ -51,7 +51,7 @@ refuses() {
   echo "# $rows rows" >&3
 }
 
-@test "wrong directories" {
+@test "refuses wrong directories" {
   refuses <<'ROWS'
     4 | there is no such file or directory | spawn-worker.ts -d $P/gone
     4 | there is no such file or directory | spawn-worker.ts -d $P/dangling
@@ -85,7 +85,7 @@ refuses() {
 ROWS
 }
 
-@test "an empty directory, and homes that are spelled otherwise" {
+@test "refuses an empty directory and other spellings of the home" {
   refuses <<'ROWS'
     2 | An argument is empty               | spawn-worker.ts -d ""
     6 | it is part of HAL9000_HOME         | HAL9000_HOME=$P/to-home spawn-worker.ts -d $HAL9000_HOME/sessions
@@ -94,7 +94,7 @@ ROWS
 ROWS
 }
 
-@test "a home that is somebody's own" {
+@test "refuses a home that holds unrelated files" {
   mkdir -p "$BATS_TEST_TMPDIR/mine/config"
   refuses <<'ROWS'
     6 | cannot be HAL9000_HOME             | HAL9000_HOME=$HOME init-volumes.ts
@@ -104,7 +104,7 @@ ROWS
   [ -d "$BATS_TEST_TMPDIR/mine/config" ]
 }
 
-@test "wrong names and images" {
+@test "refuses wrong names and images" {
   refuses <<'ROWS'
     2 | is not a name for a worker | spawn-worker.ts -d -n 007 $P/app
     2 | is not a name for a worker | spawn-worker.ts -d -n 'a b' $P/app
@@ -128,7 +128,7 @@ ROWS
 ROWS
 }
 
-@test "wrong sizes and numbers" {
+@test "refuses wrong sizes and numbers" {
   refuses <<'ROWS'
     2 | --memory must be a size        | spawn-worker.ts -d --memory lots $P/app
     2 | --memory must be a size        | spawn-worker.ts -d --memory 4gb $P/app
@@ -154,7 +154,7 @@ ROWS
 ROWS
 }
 
-@test "wrong options and arguments" {
+@test "refuses wrong options and arguments" {
   refuses <<'ROWS'
     2 | Did you mean "--detach"        | spawn-worker.ts --detatch $P/app
     2 | Unknown option -z              | spawn-worker.ts -z $P/app
@@ -198,7 +198,7 @@ ROWS
 ROWS
 }
 
-@test "what is not there, or cannot be asked" {
+@test "reports missing workers, terminals and engines" {
   refuses <<'ROWS'
     4 | Did you mean "$OWNED"     | coordinator.ts stop ${OWNED/owned/ownde}
     4 | There is no worker "nobody"    | coordinator.ts stop nobody $OWNED
@@ -216,13 +216,13 @@ ROWS
   [ "$("$scripts/coordinator.ts" count)" = 1 ]
 }
 
-@test "a parent that is down" {
+@test "reports a stopped parent" {
   HAL9000_HOME=$BATS_TEST_TMPDIR/home HAL9000_PREFIX=hal9000-test-down \
     run -4 spawn "$HAL9000_PROJECT_ROOTS/app"
   [[ $output == *"the parent is not running"*"claudy daemon start"* ]]
 }
 
-@test "an engine that is too old" {
+@test "refuses an engine that is too old" {
   deno=$(echo "$repo"/node_modules/@deno/*/deno)
   "$deno" eval --no-lock "
     import { createServer } from 'node:http';
@@ -237,7 +237,7 @@ ROWS
   [[ $output == *"engine 19.03.1: its API 1.40 is older than 1.41"* ]]
 }
 
-@test "faults of the settings file are told with their lines" {
+@test "reports errors of the settings file with their line numbers" {
   conf=$HAL9000_HOME/config/hal9000.conf
   cp "$conf" "$BATS_TEST_TMPDIR/conf"
   printf '# mine\nMIN_WARM_WORKERS=abc\nWORKER_MEMROY=1g\n' >"$conf"
@@ -253,7 +253,7 @@ ROWS
   run -0 "$scripts/claudy.ts" config check
 }
 
-@test "a damaged record is moved aside and stops nothing" {
+@test "moves a damaged record aside and continues" {
   echo '{"version":1,' >"$HAL9000_HOME/sessions/broken.json"
   run -0 "$scripts/coordinator.ts" list
   # The end of a worker makes the parent look at all records.
@@ -265,7 +265,7 @@ ROWS
   docker logs "$parent" 2>&1 | grep 'broken.json is damaged; it was moved to'
 }
 
-@test "a reader that has gone is no fault" {
+@test "succeeds when the reader of stdout has gone" {
   "$scripts/coordinator.ts" list | head -n 0
   [ "${PIPESTATUS[0]}" = 0 ]
   "$scripts/coordinator.ts" list >&-
