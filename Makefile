@@ -1,4 +1,4 @@
-# Everything that people and CI do with this checkout.
+# All tasks of this checkout, for people and CI.
 
 SHELL := bash
 .SHELLFLAGS := -o pipefail -ec
@@ -8,19 +8,19 @@ MAKEFLAGS += --no-print-directory
 
 DENO := node_modules/.bin/deno
 INSTALLED := node_modules/.package-lock.json
-# What the launcher runs in place of the sources.
+# The launcher runs these bundles instead of the sources.
 FAST := build/fast/spawn-worker.js
 SHELL_FILES := scripts/launch .ci/run $(wildcard docker/*.sh tests/*.sh tests/*/*.bash tests/bench/*.sh tests/bats/*.bats)
-# Only what matches runs: make test-dind FILTER='spawn'
+# Run only what matches: make test-dind FILTER='spawn'
 FILTER ?=
 PROJECT ?=
-# Not empty: mount the repository of a PROJECT that is a git worktree
+# If set, mount the repository of a PROJECT that is a git worktree
 ALLOW_WORKTREE ?=
 SAMPLES ?=
 LANES ?=
-# How often test-soak does what make test does once
+# How many rounds test-soak runs for each round of make test
 SOAK ?= 10
-# Of test-mutation: how many changes, which ones, and whether bats judges the rest
+# For test-mutation: number of changes, random seed, and whether bats tests the survivors
 SAMPLE ?=
 SEED ?=
 BATS ?=
@@ -32,17 +32,17 @@ help: ## Show this help
 up: $(FAST) ## Set everything up and start a worker [PROJECT=dir]
 	@./scripts/up.ts $${ALLOW_WORKTREE:+--allow-worktree} $${PROJECT:+"$$PROJECT"}
 
-down: $(INSTALLED) ## Stop workers, parent and net; data and images stay
+down: $(INSTALLED) ## Stop workers, parent and net; keep data and images
 	@./scripts/coordinator.ts stop-all --yes
 	@./scripts/claudy.ts daemon stop
 
-engine: $(INSTALLED) ## Use the engine that answers, else install and start one
+engine: $(INSTALLED) ## Use the running engine, or install and start one
 	@./scripts/engine.ts start
 
 engine-stop: $(INSTALLED) ## Stop the engine, if make engine started it
 	@./scripts/engine.ts stop
 
-images: $(INSTALLED) ## Build the images that are not current
+images: $(INSTALLED) ## Build images that are out of date
 	@./scripts/build-images.ts
 
 build: $(INSTALLED) ## Bundle each script into one file in build/scripts
@@ -51,7 +51,7 @@ build: $(INSTALLED) ## Bundle each script into one file in build/scripts
 fmt: $(INSTALLED) ## Format the sources
 	@$(DENO) fmt --quiet scripts lib tests
 
-check: $(INSTALLED) ## Check format, lint, types, imports and shell
+check: $(INSTALLED) ## Check format, lint, types, imports and shell scripts
 	@echo "Checking format, lint, types, imports and shell"
 	@$(DENO) fmt --quiet --check scripts lib tests
 	@$(DENO) lint --quiet scripts lib tests
@@ -66,33 +66,33 @@ test-unit: $(INSTALLED) ## Run the unit tests [FILTER=regex]
 	@echo "Unit tests"
 	@tests/unit.sh "$$FILTER"
 
-test-mutation: $(INSTALLED) ## Change lib at random, see what tests notice [SAMPLE=60 SEED=n]
+test-mutation: $(INSTALLED) ## Find changes of lib that no unit test detects [SAMPLE=60 SEED=n]
 	@$(DENO) run --allow-all --no-lock --quiet tests/mutation.ts
 
 test-dind: $(FAST) ## Run the tests on a real engine [FILTER=regex LANES=2]
 	@echo "Tests on the engine"
 	@tests/dind.sh "$$FILTER"
 
-test-soak: $(FAST) ## Run the tests that loop, with more rounds [SOAK=10 FILTER=regex]
+test-soak: $(FAST) ## Run tests tagged soak with more rounds [SOAK=10 FILTER=regex]
 	@echo "Soak tests on the engine"
 	@SOAK="$(SOAK)" BATS_TEST_TIMEOUT=3600 tests/dind.sh "$$FILTER"
 
 $(FAST): $(INSTALLED) package.json $(wildcard scripts/*.ts lib/*/*.ts lib/*/*/*.ts)
 	@./scripts/build.ts --fast >/dev/null
 
-benchmark-dind: $(FAST) ## Time spawns and claims beside Docker's own [SAMPLES=20]
+benchmark-dind: $(FAST) ## Compare spawns and claims with Docker [SAMPLES=20]
 	@./scripts/build-images.ts >/dev/null
 	@tests/bench/benchmark.ts $${SAMPLES:+--samples "$$SAMPLES"}
 
-benchmark-migration: $(FAST) ## Time a migration of 1 GB in 50,000 files beside cp -a
+benchmark-migration: $(FAST) ## Compare a migration of 1 GB in 50,000 files with cp -a
 	@./scripts/build-images.ts >/dev/null
 	@tests/bench/migration.sh
 
-benchmark-mcp: $(FAST) ## Time calls of MCP servers through the whole way
+benchmark-mcp: $(FAST) ## Measure calls of MCP servers from a worker
 	@./scripts/build-images.ts >/dev/null
 	@tests/bench/mcp.sh
 
-clean: ## Remove what was built here; images and user data stay
+clean: ## Remove build output and packages; keep images and user data
 	@rm -rf build node_modules
 
 $(INSTALLED): package.json package-lock.json

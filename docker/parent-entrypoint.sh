@@ -1,4 +1,4 @@
 #!/bin/sh
-# Starts the coordinator; any other command is run in its place.
+# Starts the coordinator, or the given command instead.
 [ $# -eq 0 ] || exec "$@"
 exec /scripts/parent-entrypoint

@@ -1,14 +1,14 @@
 #!/bin/sh
-# rootfs.sh DESTINATION PACKAGE|LIBRARY...: copies what installed Debian packages
-# hold, without documentation, and the shared libraries that their programs need;
-# and libraries by name (librt.so.1) that a program from elsewhere asks for.
+# rootfs.sh DESTINATION PACKAGE|LIBRARY...: copies the files of installed Debian packages,
+# without documentation, and the shared libraries that their programs need. Libraries that
+# other programs need can be given by name (librt.so.1).
 set -eu
 
 destination=$1
 shift
 mkdir -p "$destination"
 
-# Skeleton first: merged /usr, as every path below expects it.
+# Create the links of merged /usr first, because all paths below depend on them.
 for link in bin sbin lib lib64; do
   [ ! -L "/$link" ] || cp -a "/$link" "$destination/"
 done
@@ -26,12 +26,12 @@ done
 
 # shellcheck disable=SC2086  # lists of names
 dpkg -L $packages | sort -u | grep -vE "$unwanted" | while read -r file; do
-  # A directory is made with the first file below it.
+  # A directory is created with the first file in it.
   if [ -L "$file" ] || [ ! -d "$file" ]; then echo "${file#/}"; fi
 done | tar -cf - -C / --no-recursion -T - | tar -xf - -C "$destination"
 
-# Shared libraries, with the names that they are asked for by. `ldd` is itself
-# a script that fails on what is no dynamic program.
+# Shared libraries, with the names under which programs load them. `ldd` fails on files
+# that are not dynamic programs.
 {
   find "$destination" -type f \( -perm -u+x -o -name '*.node' -o -name '*.so*' \) \
     -exec ldd {} + 2>/dev/null | grep -o '/[^ ]*\.so[^ ]*' || true

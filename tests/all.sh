@@ -1,6 +1,6 @@
 #!/bin/bash
-# Checks, unit tests and tests on the engine; goes on past a failure and
-# ends with the counts of all.
+# Runs the checks, the unit tests and the tests on the engine, continues after a failure,
+# and ends with the totals.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -10,7 +10,7 @@ mkdir -p "$logs"
 failed=0
 times=
 
-run() { # run NAME: a goal of the Makefile
+run() { # run NAME: a target of the Makefile
   local start=$SECONDS
   make "$1" 2>&1 | tee "$logs/$1.log" || failed=1
   times+=", $1 $((SECONDS - start)) s"
@@ -20,7 +20,7 @@ count() { # count FILE REGEX
   grep -cE "$2" "$logs/$1.log" || true
 }
 
-sum() { # sum FILE WORD: of uvu's closing lines
+sum() { # sum FILE WORD: from uvu's last lines
   awk -v word="$2:" '$1 == word { n += $2 } END { print n + 0 }' "$logs/$1.log"
 }
 
@@ -33,12 +33,12 @@ passed=$(sum test-unit Passed)
 skipped=$(($(sum test-unit Skipped) + $(count test-dind '^ok .*# skip')))
 broken=$((total - passed - $(sum test-unit Skipped) + $(count test-dind '^not ok')))
 passed=$((passed + $(count test-dind '^ok') - $(count test-dind '^ok .*# skip')))
-# No test at all is no success.
+# If no test ran at all, that is a failure.
 [ $((passed + broken)) -gt 0 ] || broken=1
-# A step that failed without a failed test is a failure all the same.
+# A step that failed without a failed test counts as a failure.
 [ "$failed" = 0 ] || [ "$broken" -gt 0 ] || broken=1
 
-# What failed once more, where it is seen.
+# Repeats the failed tests at the end.
 echo
 awk '/^not ok/ { told = 40 } /^(ok|1\.\.)/ { told = 0 } told-- > 0' "$logs/test-dind.log"
 

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Runs the bats files on the engine, LANES at a time, the longest first. Each has an
-# instance of its own (see bats/setup_suite.bash) and prints when it has ended.
-#   tests/dind.sh [REGEX]: only tests whose names match; with SOAK only those that loop
+# Runs the bats files on the engine, LANES at a time, the longest first. Each file has its
+# own instance (see bats/setup_suite.bash), and its output is printed when it has ended.
+#   tests/dind.sh [REGEX]: only tests whose names match; with SOAK only those tagged soak
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -14,7 +14,7 @@ source tests/bats/setup_suite.bash
 export BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-180}
 export FILTER=${1:-} PRINTING
 PRINTING=$(mktemp)
-# The repository of this run's images: what one checkout builds is not another's.
+# The repository of this run's images, so that checkouts do not share images.
 export PREPARED=hal9000-test-$$
 trap 'rm -f "$PRINTING"; remove_images "$PREPARED"' EXIT
 prepare "$PREPARED" || exit
@@ -30,7 +30,7 @@ run_file() { # run_file FILE
 }
 export -f run_file
 
-# scripts.bats is short, but has the benchmark.
+# scripts.bats is a short file, but it runs the benchmark.
 {
   echo tests/bats/scripts.bats
   find tests/bats -name '*.bats' ! -name scripts.bats -printf '%s %p\n' | sort -rn | cut -d ' ' -f 2

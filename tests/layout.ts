@@ -1,5 +1,5 @@
-// Whether imports in lib run one way: from a folder to those above it in lib/README.md,
-// which is the order, and never in a circle. Prints the order.
+// Checks that imports in lib go only from a folder to those above it in lib/README.md, and
+// are never circular. Prints the order of the folders.
 
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
@@ -25,7 +25,7 @@ const imports = new Map(files.map((file) => {
   return [file, targets];
 }));
 
-/** The floor of a file; what is in scripts is above all. */
+/** The position of a file's folder; scripts come last. */
 function floorOf(file: string): number {
   const [top, folder = ""] = file.split("/");
   return top === "scripts" ? order.length : order.indexOf(folder);

@@ -1,6 +1,6 @@
-// Judges the unit tests: changes lib in one place at a time, at random, and prints each
-// change that no unit test notices. SAMPLE, SEED and FILTER (a regex of paths in lib)
-// choose the changes; BATS=1 also runs the bats files of what the unit tests miss.
+// Tests the unit tests: changes lib in one place at a time, at random, and prints each
+// change that no unit test detects. SAMPLE, SEED and FILTER (a regex of paths in lib)
+// select the changes; BATS=1 also runs the bats files on undetected changes.
 
 import { spawn } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync } from "node:fs";
@@ -20,7 +20,7 @@ import {
   textOf,
 } from "./helper/mutants.ts";
 
-/** The bats files that look at a folder of lib; all others cannot notice. */
+/** The bats files that test a folder of lib; others cannot detect its mutants. */
 const batsFiles: Record<string, string[]> = {
   std: ["worker", "wrong-uses", "host-files", "terminal"],
   docker: ["worker", "wrong-uses", "terminal"],
@@ -44,7 +44,7 @@ const batsFiles: Record<string, string[]> = {
   commands: ["sessions", "options", "wrong-uses"],
 };
 
-/** A name or an import that nothing needs any more is no reason to skip a mutant. */
+/** A name or an import that is no longer used is no reason to skip a mutant. */
 const unusedCodes = [6133, 6192, 6196, 6198];
 
 const root = join(import.meta.dirname ?? "", "..");
@@ -127,7 +127,7 @@ async function nodesOf(path: string): Promise<Node[]> {
   const source = await original.program.getSourceFile(path);
   const found: Node[] = [];
   const visit = (node: Node): void => {
-    // Types are not there when it runs, nor are imports of types.
+    // Types and imports of types do not exist at run time.
     if (is.isTypeNode(node)) return;
     if (is.isImportDeclaration(node) && isOfTypes(node)) return;
     found.push(node);
@@ -141,7 +141,7 @@ function isOfTypes(node: Node): boolean {
   return /^\s*import\s+type\b/.test(node.getText());
 }
 
-/** What a file imports, and the programs that it names by their path. */
+/** The files that a file imports, and the programs whose paths it contains. */
 function importsOf(path: string, nodes: Node[]): string[] {
   const texts = nodes.filter(is.isStringLiteral).map(({ text }) => text);
   return texts.filter((text) => text.endsWith(".ts")).flatMap((text) =>
@@ -149,7 +149,7 @@ function importsOf(path: string, nodes: Node[]): string[] {
   );
 }
 
-/** A random choice of mutants that the compiler accepts. */
+/** A random choice of mutants that compile. */
 async function chooseMutants(): Promise<Mutant[]> {
   const all: Mutant[] = [];
   for (const file of paths("lib").sort()) {
@@ -193,7 +193,7 @@ function makeCopy(copy: string): string {
   return copy;
 }
 
-/** How long each test file takes; those that fail without a mutant judge none. */
+/** How long each test file takes; those that fail without a mutant are left out. */
 async function timeTests(): Promise<Map<string, number>> {
   const took = new Map<string, number>();
   const alone: string[] = [];
@@ -228,7 +228,7 @@ async function withMutant(
   return noticed;
 }
 
-/** The quickest first; a test that hangs has noticed. */
+/** Runs the fastest files first; a test that hangs has detected the mutant. */
 async function unitTestsNotice(copy: string, mutant: Mutant): Promise<boolean> {
   const near = testFiles.filter((test) => reaches(test, mutant.file));
   const files = [...near.length > 0 ? near : testFiles]
@@ -238,7 +238,7 @@ async function unitTestsNotice(copy: string, mutant: Mutant): Promise<boolean> {
   for (const file of files) {
     const limitMs = 5000 + 3 * (tookMs.get(file) ?? 0);
     if (await passes(copy, file, limitMs)) continue;
-    // A test that now fails without the mutant, too, has noticed nothing.
+    // A test that now also fails without the mutant has not detected it.
     cpSync(mutant.file, path);
     if (await passes(copy, file, limitMs)) return true;
     writeFileSync(path, textOf(mutant));
@@ -254,8 +254,8 @@ function reaches(from: string, to: string, seen = new Set<string>()): boolean {
 }
 
 /**
- * A mutant may delete the wrong files and kill the wrong processes. It sees no process
- * but its own, may write to its copy alone, and finds no engine.
+ * A mutant may delete the wrong files and kill the wrong processes. It sees only its own
+ * processes, can write only to its copy, and finds no engine.
  */
 function passes(copy: string, test: string, limitMs: number): Promise<boolean> {
   const confine =
@@ -283,7 +283,7 @@ async function batsNotice(copy: string, { file }: Mutant): Promise<boolean> {
   return false;
 }
 
-/** Whether a command succeeds in time; one that fails at once is tried once more. */
+/** Whether a command succeeds in time; one that fails is tried once more. */
 async function run(
   cwd: string,
   command: string[],
@@ -292,11 +292,11 @@ async function run(
 ): Promise<boolean> {
   const once = () => exitCode(cwd, command, limitMs, env);
   const code = await once();
-  // Of a machine under load, say: tests that measure time fail then.
+  // Tests that measure time can fail on a busy machine.
   return code === 0 || (code !== null && await once() === 0);
 }
 
-/** Null where it took too long. */
+/** Null if it took too long. */
 function exitCode(
   cwd: string,
   [command = "", ...args]: string[],

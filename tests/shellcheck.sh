@@ -9,6 +9,6 @@ if ! command -v shellcheck >/dev/null; then
   { "${as_root[@]}" apt-get update && "${as_root[@]}" apt-get install --yes shellcheck; } \
     >/dev/null || { echo "error: Cannot install shellcheck; install it by hand" >&2; exit 1; }
 fi
-# Names come from helpers and from bats itself (SC2154); single quotes keep what a
-# container's shell is to read (SC2016); functions are called by helpers (SC2317).
+# Names come from helpers and from bats itself (SC2154); single quotes protect scripts for
+# a container's shell (SC2016); functions are called by helpers (SC2317).
 shellcheck --exclude=SC2016,SC2154,SC2317 "$@"

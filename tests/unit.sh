@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs the unit tests, those of MCP servers beside all others: they mostly wait.
+# Runs the unit tests; those of MCP servers run in parallel, because they mostly wait.
 #   tests/unit.sh [REGEX]: only files whose names match
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1

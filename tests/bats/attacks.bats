@@ -1,4 +1,4 @@
-# What a worker, or somebody else on the engine, may try.
+# Attacks by a worker, or by another user of the engine.
 
 load ../helper/load
 
@@ -15,7 +15,7 @@ teardown() {
   as_root chown 1234:2345 "$project"
   victim=$HAL9000_TEST_ROOT/victim
   echo precious >"$victim"
-  # On the host only root may spawn for others.
+  # On the host, only root may spawn on projects of other owners.
   spawn_linker() { docker exec "$parent" /scripts/spawn-worker -d -n linker-$$ "$project"; }
   spawn_linker
   as_root "$(command -v node)" - "$victim" "$HAL9000_HOME"/workers/linker-* <<'JS'
@@ -62,7 +62,7 @@ JS
   [ "$(inspect foreign-$$-parent '{{.State.Running}}')" = true ]
 }
 
-# A worker that runs a program of tests/helper. Only root may spawn for another owner.
+# Spawns a worker that runs a program of tests/helper. Only root may spawn for another owner.
 hostile() { # hostile NAME OWNER PROGRAM ARGUMENT...
   local name=$1 project
   project=$(make_project "$1")
@@ -77,7 +77,7 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
 @test "a worker that takes every port blocks connections of workers only" {
   for half in 0 1; do hostile "hog$half-$$" 0:0 port-hog.ts $half; done
   has_all() { docker logs "$1" | grep "bound all"; }
-  # A port whose connection has ended is free after a minute.
+  # A port is free again a minute after its connection ended.
   for half in 0 1; do wait_for 90 has_all "hog$half-$$"; done
   docker exec "$parent" /scripts/healthcheck
   run "$scripts/claudy.ts" doctor
@@ -114,7 +114,7 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
 }
 
 @test "reports another process on ChromaDB's port and does not wait for it" {
-  # What no worker can do: the ports are let go.
+  # A worker cannot do this: release the ports.
   docker exec "$net" /scripts/net set
   thief thief-$$ 0:0 8000
   taken() { docker kill "$HAL9000_PREFIX-mcp" >/dev/null; got thief-$$; }
@@ -125,7 +125,7 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
   [[ $output == *"ChromaDB does not answer workers: "* ]]
   run timeout 60 "$scripts/claudy.ts" doctor
   [[ $output == *"FAIL  chromadb"* ]]
-  # A start does not wait for it, nor do spawns.
+  # Neither daemon restart nor spawns wait for it.
   run -0 timeout 30 "$scripts/claudy.ts" daemon restart
   [ "$("$scripts/claudy.ts" daemon status --json | jq -r .chromadb)" = false ]
   spawn -n beside-$$ "$(make_project beside)"
@@ -160,7 +160,7 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
   hostile stall-$$ 0:0 chroma-stall.ts 2500
   opened() { docker logs stall-$$ | grep "opened all"; }
   wait_for 60 opened
-  # Who comes while thousands do may not get through; afterwards they must.
+  # During the flood a connection may fail; afterwards it must succeed.
   "$scripts/coordinator.ts" stop stall-$$
   answered() { timeout 5 docker exec victim-$$ bash -c \
     'exec 3<>/dev/tcp/127.0.0.1/8000; printf "GET /api/v2/heartbeat HTTP/1.0\r\n\r\n" >&3; head -1 <&3 | grep " 200 "'; }
@@ -206,7 +206,7 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
     ! mknod /tmp/sda b 8 0 && ! : >/proc/sys/kernel/core_pattern && ! : >/config/claude/x' 2>/dev/null
 }
 
-# A session that was, as its worker left it.
+# Creates the record and the home of a stopped session.
 keep_session() { # keep_session NAME PROJECT
   local now
   now=$(date -u +%FT%T.000Z)
@@ -227,7 +227,7 @@ keep_session() { # keep_session NAME PROJECT
   echo '{"model":"opus"}' >"$CLAUDE_HOME/settings.json"
   run -0 timeout 20 "$scripts/claudy.ts" sessions --json
   [[ $output == *'"name": "full"'* ]]
-  # 7 GB of memory were taken for a file of 3 GB.
+  # A previous version used 7 GB of memory for a file of 3 GB.
   run -0 bash -c "ulimit -v $((70 * 1024 ** 2)); timeout 20 '$scripts/claudy.ts' sessions sync full"
   [[ $output == *"kept as the session changed it: settings.json"* ]]
   run -0 timeout 30 "$scripts/claudy.ts" prune --sessions --older-than 0 --dry-run
@@ -255,7 +255,7 @@ keep_session() { # keep_session NAME PROJECT
   # shellcheck disable=SC2154
   [[ $stderr == *odd-*"it was moved to"* ]]
   run -0 timeout 30 "$scripts/claudy.ts" sessions
-  # The end of a worker makes the parent look at all of them.
+  # When a worker ends, the parent reads all records.
   docker kill well-too-$$
   tidy() { ! find "$HAL9000_HOME/sessions" -maxdepth 2 -name 'odd-[a-z]*.json' -o -maxdepth 2 -name '*.tmp' | grep .; }
   wait_for 20 tidy
@@ -281,7 +281,7 @@ keep_session() { # keep_session NAME PROJECT
   run -6 spawn -n led-$$ --mount "$project/out:/data" "$elsewhere"
   run -6 docker exec "$parent" /scripts/spawn-worker -d -n led-$$ "$project/out"
   spawn -n led-$$ --allow-any-path "$project/out"
-  # A person's own link, and one that stays within.
+  # Links that the user created, and links within the project, are allowed.
   spawn -n led-by-alias-$$ "$HAL9000_PROJECT_ROOTS/alias"
   spawn -n led-within-$$ "$project/in"
   rm -r "$HAL9000_PROJECT_ROOTS/alias" "$HAL9000_HOME/sessions/kept/linked.json" "$HAL9000_HOME/claude/linked"

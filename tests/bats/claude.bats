@@ -1,4 +1,4 @@
-# End to end: the real Claude CLI in a worker, a stub for the API alone.
+# End to end: the real Claude CLI in a worker, with a stub for the API.
 
 load ../helper/load
 load ../helper/sessions
@@ -8,7 +8,7 @@ teardown() {
   stop_workers
 }
 
-# claude WORKER ARGUMENT...: the CLI with the stub for its API.
+# claude WORKER ARGUMENT...: runs the CLI against the stub.
 claude() {
   local worker=$1
   shift

@@ -1,4 +1,4 @@
-# Completion in the shells that there are.
+# Shell completion in bash, zsh and fish.
 
 load ../helper/load
 
@@ -20,7 +20,7 @@ teardown() { rm "$HAL9000_HOME/sessions/kept/completed-session.json"; }
 
 @test "bash completes commands, actions and sessions" {
   "$claudy" completion bash >"$script"
-  complete_words() { # complete_words WORD...: the last one is completed
+  complete_words() { # complete_words WORD...: completes the last word
     bash -c 'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _claudy; printf "%s\n" "${COMPREPLY[@]}"' "$script" "$@"
   }
   complete_words claudy da | sort | xargs | grep -Fx "daemon dashboard"

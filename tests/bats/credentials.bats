@@ -1,5 +1,5 @@
-# What sessions sign in with: kept keys, tokens, logins and secrets, and that they
-# are seen by the API and nobody else.
+# Credentials and secrets of sessions: keys, tokens and logins, and that only the API
+# receives them.
 
 # shellcheck disable=SC2030,SC2031  # each test has its own key
 
@@ -19,9 +19,9 @@ teardown() {
   for name in PLANTED PLAIN; do "$claudy" secret rm --yes $name 2>/dev/null || true; done
 }
 
-# The header of what the API was last sent.
+# Prints a header of the last request to the API.
 header() { tail -1 "$HAL9000_TEST_ROOT/session-stub/requests" | jq -r ".headers[\"$1\"]"; }
-asked() { # asked SESSION TEXT: says it, and waits for the answer
+asked() { # asked SESSION TEXT: sends TEXT and waits for the answer
   typed "$1" "$2" Enter
   wait_for_screen 20 "$1" "echo: $2"
 }
@@ -116,7 +116,7 @@ asked() { # asked SESSION TEXT: says it, and waits for the answer
   run ! grep -c -F -e sk-ant-planted-everywhere -e planted-secret-everywhere "$BATS_TEST_TMPDIR/all"
 }
 
-# A certificate for platform.claude.com from a CA that the parent trusts.
+# Creates a certificate for platform.claude.com, signed by a CA that the parent trusts.
 make_certificate() {
   local directory=$1
   openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj "/CN=HAL-9000 test CA" \
@@ -135,7 +135,8 @@ make_certificate() {
   docker exec -i "$parent" sh -c 'cat >>/etc/ssl/certs/ca-certificates.crt' <"$oauth/ca.pem"
   docker restart "$parent" >/dev/null
   wait_for 15 heartbeat "$parent"
-  # The hosts files of the parent and of the workers' namespace: nobody gets to the real ones.
+  # Through the hosts files of the parent and of the workers' namespace, no process reaches
+  # the real endpoints.
   for hosts in "$(inspect "$parent" '{{.HostsPath}}')" "$(inspect "$net" '{{.HostsPath}}')"; do
     printf "127.0.0.1 platform.claude.com\n127.0.0.2 api.anthropic.com\n" | as_root tee -a "$hosts" >/dev/null
   done
@@ -166,7 +167,7 @@ make_certificate() {
       [ "$(header authorization | grep -oE '[0-9]+$')" -ge "$next" ]
     done
   done
-  # Each one once, none refused; but for our own knock nobody else came.
+  # Each token was used once and none refused; the only other connection is the test's own.
   [ "$(jq -s '[.[] | select(.given) | .given] | length == (unique | length)' "$oauth/record")" = true ]
   [ "$(jq -s '[.[] | select(.given and (.good | not))] | length' "$oauth/record")" = 0 ]
   [ "$(jq -s '[.[] | select(.given | not)] | length' "$oauth/record")" -le 1 ]
@@ -176,7 +177,7 @@ make_certificate() {
     run ! docker exec "$session" touch /run/hal9000/credentials/mine
   done
   docker exec "$parent" sh -c 'sed "/ platform.claude.com$/d; / api.anthropic.com$/d" /etc/hosts >/tmp/hosts; cat /tmp/hosts >/etc/hosts'
-  # A login that is over is told, and taken from the workers.
+  # An expired login is reported and removed from the workers.
   "$claudy" daemon status >/dev/null
   docker rm --force --volumes "$stub-token"
   "$claudy" logout --yes

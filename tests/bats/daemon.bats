@@ -36,7 +36,7 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
 }
 
 @test "ChromaDB and the forwarder listen only on loopback" {
-  # Rows of /proc/net/tcp that listen (0A): local addresses in hexadecimal, users.
+  # Listening rows (0A) of /proc/net/tcp: local addresses in hexadecimal, users.
   listeners() { docker exec "$1" cat /proc/net/tcp /proc/net/tcp6 | awk '$4 == "0A" { print $2, $8 }'; }
   [ "$(listeners "$parent")" = "0100007F:1F40 65431" ]
   [ "$(listeners "$HAL9000_PREFIX-mcp")" = "0100007F:1F40 65430" ]
@@ -53,7 +53,7 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
     run -2 docker exec --user 65431:65431 "$parent" ls "$path"
     [[ $output == *"Permission denied"* ]]
   done
-  # What an earlier version left in its volume was root's.
+  # An earlier version left files of root in the volume.
   docker exec "$parent" sh -c 'mkdir -p /data/chromadb/old && touch /data/chromadb/old/file && chown -R 0:0 /data/chromadb'
   docker restart --time 5 "$parent"
   wait_for 20 heartbeat "$parent"
@@ -184,7 +184,7 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   "$scripts/claudy.ts" daemon start
 }
 
-# Parents that were started by hand, with the lines of docs/dind/PARENT.md.
+# Parents that were started by hand, with the commands of docs/dind/PARENT.md.
 by_hand() {
   docker run --detach --name "$hand-parent" --label "hal9000.instance=$hand" \
     --env HAL9000_PREFIX="$hand" --env HAL9000_IMAGE_REPO="$HAL9000_IMAGE_REPO" \
@@ -195,7 +195,7 @@ by_hand() {
 @test "a parent started by hand with a mounted home spawns, lists and stops workers" {
   project=$(make_project byhand)
   home=$HAL9000_TEST_ROOT/byhand
-  mkdir "$home" # what Docker makes is root's
+  mkdir "$home" # Docker would create it as root
   by_hand --volume "$home:/root/.hal9000"
   run -0 --separate-stderr docker exec "$hand-parent" /scripts/spawn-worker.sh -d -n by-worker-$$ "$project"
   [ "$output" = "$(inspect by-worker-$$ '{{.Id}}')" ]
@@ -210,7 +210,7 @@ by_hand() {
 
 @test "a missing worker image is pulled, pulled lazily, or not pulled" {
   said() { docker logs "$hand-parent" 2>&1 | grep "$1"; }
-  # No registry has it: what counts is whether it is asked for, and when.
+  # No registry has this image: the test checks whether and when it is pulled.
   by_hand --env WORKER_IMAGE=localhost:9/no/such:image
   said 'Cannot pull localhost:9/no/such:image'
   docker rm --force --volumes "$hand-parent" "$hand-net" "$hand-mcp"

@@ -1,5 +1,4 @@
-# The tmux dashboard in the parent, seen through a terminal of its own, and what
-# claudy watch tells of sessions.
+# The tmux dashboard in the parent, shown in a terminal, and claudy watch.
 
 load ../helper/load
 load ../helper/sessions
@@ -17,15 +16,15 @@ teardown() {
 }
 
 dashboard() { # dashboard COLUMNS LINES: opens it in a terminal of that size
-  screen=$screen-$1 # a former one may still be ending
+  screen=$screen-$1 # a previous one may still be shutting down
   tmux -L "$screen" -f /dev/null new-session -d -x "$1" -y "$2" "$claudy dashboard; cat"
 }
 shown() { tmux -L "$screen" capture-pane -p; }
 shows() { shown | grep -F -- "$1"; }
 matches() { shown | grep -iE -- "$1"; }
 press() { tmux -L "$screen" send-keys "$@"; }
-# What the board itself says can look like a popup's text, and a key that comes before
-# the popup goes to the board.
+# Waits for the popup's own text: the dashboard may show similar text, and would receive
+# a key that is sent too early.
 close_popup() {
   wait_for 10 shows "Enter closes this."
   press Enter
@@ -45,10 +44,10 @@ child_pid() { "$claudy" daemon status --json | jq -r --arg name "$1" '.children[
       "ChromaDB  answers on localhost:8000" "Pool      " "Sessions  none" "no session"; do
       shows "$text"
     done
-    # What the worker uses.
+    # Resource usage of the worker.
     wait_for 10 matches "^seen-$$ +[0-9.]+ % +[0-9.]+ [KM]iB +[0-9]+"
     run ! matches 'error|cannot|not found'
-    # Each pane's first line stands under its title.
+    # Each pane's first line is below its title.
     shown | grep -A1 -F "─ workers ─" | tail -1 | grep -E '^WORKER +STATE +PROJECT'
     tmux -L "$screen" kill-server
   done
@@ -105,7 +104,7 @@ child_pid() { "$claudy" daemon status --json | jq -r --arg name "$1" '.children[
   dashboard 160 40
   tmux -L "$screen" set -g monitor-bell on
   rang() { [ "$(tmux -L "$screen" display -p '#{window_bell_flag}')" = 1 ]; }
-  # A bell flags a window that is not looked at.
+  # tmux flags a bell only in a window that is not selected.
   tmux -L "$screen" new-window -d
   tmux -L "$screen" select-window -t :1
   on_board() { tmux -L "$screen" capture-pane -p -t :0 | grep -F -- "$1"; }
@@ -130,7 +129,7 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   wait_for 10 shows "❯"
   press "seen through two" Enter
   wait_for 10 shows "echo: seen through two"
-  # A prefix that the dashboard passes on is typed, and so is d: it leaves no session.
+  # If the dashboard passed the prefix on, both keys would be typed and the session not left.
   press C-b C-b d "one more" Enter
   wait_for 10 shows "echo: done more"
   press C-b 0
@@ -187,7 +186,7 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   before=$(($(ticks "$board") + $(ticks "$tmux")))
   sleep 10
   after=$(($(ticks "$board") + $(ticks "$tmux")))
-  # A tick is 10 ms: ten of them are 1 % of ten seconds.
+  # A tick is 10 ms: ten ticks are 1 % of ten seconds.
   echo "ticks in 10 s: $((after - before))" >&3
   [ $((after - before)) -lt 10 ]
 }

@@ -1,6 +1,6 @@
-# doctor: what is well, what is not, and what mends it.
+# claudy doctor: its checks, and the fix that it prints for each problem.
 
-# shellcheck disable=SC2030,SC2031  # each test examines for itself
+# shellcheck disable=SC2030,SC2031  # each test has its own variables
 
 load ../helper/load
 
@@ -55,7 +55,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   sed 's/"planted-'$$'"/"forgotten"/; s/"container": "..../"container": "0000/' "$HAL9000_HOME/sessions/planted-$$.json" \
     >"$BATS_TEST_TMPDIR/record"
   "$scripts/coordinator.ts" stop planted-$$
-  # The parent closes it when it sees that the worker has ended; then it is laid again.
+  # The parent closes the record when it sees that the worker has ended; so write it again.
   named() {
     cp "$BATS_TEST_TMPDIR/record" "$HAL9000_HOME/sessions/forgotten.json"
     examine && [ "$(found records)" = warn ] &&
@@ -113,7 +113,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 "$claudy --setup; sleep 30"
   shows() { tmux -L "$screen" capture-pane -p -J | grep -F -- "$1"; }
   wait_for 10 shows "1 to 3"
-  # Ctrl-C leaves, and so does the end of input.
+  # Ctrl-C exits, and so does the end of input.
   for key in C-c C-d; do
     tmux -L "$screen" send-keys "$key"
     wait_for 5 shows "Cancelled"
@@ -163,7 +163,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   ANTHROPIC_API_KEY=sk-ant-planted-doctor examine
   [ "$(found credentials)" = ok ]
   [[ $checks != *planted* ]]
-  # What is no key signs nobody in.
+  # An empty key file does not count as a credential.
   : >"$HAL9000_HOME/secrets/anthropic_key"
   examine
   rm "$HAL9000_HOME/secrets/anthropic_key"
@@ -195,7 +195,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   touch -d "3700 days ago" "$HAL9000_HOME/backups/two"
   run -0 "$claudy" prune --dry-run
   [[ $output == *old.log* && $output != *new.log* ]]
-  # Of an age that no image on the engine has: they are others'.
+  # Older than any image on the engine: those are not the test's.
   old=(--older-than 3650)
   run -6 "$claudy" prune "${old[@]}"
   [[ $output == *"3, 3.0 MB together"* ]]

@@ -1,9 +1,9 @@
 load ../helper/load
 
-# The engine's script where there is no engine, as a user who may not make one;
-# $1 is an os-release file.
+# Runs engine.ts start without an engine, as a user who may not install one; $1 is an
+# os-release file.
 without_engine() {
-  # In place of the image's /run, which others than root cannot enter.
+  # Replaces the image's /run, which only root can enter.
   mkdir -m 0755 "$BATS_TEST_TMPDIR/run"
   docker run --rm --user 1000 --volume "$BATS_TEST_TMPDIR/run:/run:ro" --env DENO_DIR=/tmp/deno --entrypoint deno \
     --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \
@@ -25,8 +25,8 @@ setup_file() {
   [ "$(pgrep -x dockerd)" = "$before" ]
 }
 
-# A pipe that it kept would never end: this suite, when it started the engine,
-# would wait for it for ever.
+# If the engine kept a pipe of the suite that started it, the suite would never see the
+# end of that pipe.
 @test "an engine started by this run holds none of the run's pipes open" {
   engine=/proc/$(pgrep -xo dockerd)/fd
   need_root
@@ -34,7 +34,7 @@ setup_file() {
   for file in /proc/self/fd/*; do
     file=$(readlink "$file") || continue
     [[ $file == pipe:* ]] || continue
-    # Others of its descriptors may go meanwhile.
+    # Other descriptors may be closed meanwhile.
     [ -z "$(as_root find "$engine" -lname "${file//[/\\[}" 2>/dev/null || true)" ]
   done
 }

@@ -1,6 +1,6 @@
-# A project's git: worktrees, submodules, and what belongs to the host.
+# A project's git: worktrees, submodules, and what must stay intact on the host.
 
-# shellcheck disable=SC2030,SC2031  # each test has a session of its own
+# shellcheck disable=SC2030,SC2031  # each test has its own session
 
 load ../helper/load
 load ../helper/sessions
@@ -21,7 +21,7 @@ teardown() {
   rm -rf "$top"
 }
 
-# A repository with one commit.
+# Creates a repository with one commit.
 make_repository() {
   git init --quiet "$1"
   git -C "$1" config user.name Dave
@@ -41,7 +41,7 @@ exchange() {
 
 # bats test_tags=soak
 @test "does not mount a repository that is replaced by a link while a worker is created" {
-  # As in attack B1, with the user's consent to the repository: both are a worker's.
+  # The user has approved the repository, but both directories belong to the worker.
   make_repository "$top/main"
   git -C "$top/main" worktree add --quiet -b one "$top/app"
   own=$top/main/.git/worktrees/app
@@ -70,12 +70,12 @@ exchange() {
       run ! docker inspect exchanged-$$
       continue
     }
-    # A link that is there while it is judged is followed, openly.
+    # A link that exists during the check is followed, and the result shows its target.
     seen=$(in_worker exchanged-$$ 'cat planted 2>/dev/null || true')
     [ "$(jq -r .project <<<"$out")" = "$top/secret" ] || [ -z "$seen" ]
     "$scripts/coordinator.ts" stop exchanged-$$
   done
-  # A command of one's own runs behind the same gate.
+  # A worker with a command of its own checks its mounts in the same way.
   for _ in $(seq $((1 + soak))); do
     out=$("$scripts/spawn-worker.ts" -n exchanged-$$ "$top/app" -- sh -c 'cat planted; grep -c . /proc/mounts >/dev/null' 2>/dev/null) || true
     [ -z "$out" ] || [ "$out" = planted ]
@@ -83,7 +83,7 @@ exchange() {
 }
 
 @test "projects that point at each other do not get each other's files" {
-  # As in attack B2: no repository that git would accept.
+  # A repository that git would not accept.
   mkdir -p "$top/tool/sub" "$top/app/worktrees" "$top/third"
   echo planted >"$top/third/planted"
   echo "$top/app/.git" >"$top/tool/sub/gitdir"
@@ -93,7 +93,7 @@ exchange() {
   [[ $output == *"git does not work in the worker"* ]]
   run ! in_worker pointing-$$ "cat '$top/third/planted'"
   in_worker pointing-$$ "! cut -d' ' -f5 /proc/self/mountinfo | grep -F '$top'"
-  # And one that it would: it is asked for, whatever it holds.
+  # A repository that git would accept needs approval, whatever it contains.
   git init --quiet --bare "$top/bare"
   mkdir -p "$top/bare/worktrees/x"
   echo "$top/app/.git" >"$top/bare/worktrees/x/gitdir"
@@ -120,7 +120,7 @@ exchange() {
   [ "$(git -C "$top/main" worktree list | wc -l)" = 3 ]
   git -C "$top/tree-two" status --short
   git -C "$top/tree one" fsck
-  # The session remembers it, and nothing else.
+  # The session remembers the approval for this repository only.
   "$claudy" stop "$session"
   "$claudy" --detach "$top/tree one"
   in_worker "$session" "git log --oneline"

@@ -1,4 +1,4 @@
-# What a worker may leave on the host, and what it shares with others by files.
+# Files that a worker leaves on the host, and files that workers share.
 
 load ../helper/load
 
@@ -9,7 +9,7 @@ teardown() {
   stop_workers
 }
 
-# Everything that was left set-uid or set-gid by the attempts of a worker.
+# Lists the attempts of a worker that left a set-uid or set-gid file.
 attempts() { # attempts WORKER
   docker exec "$1" /opt/deno run -A --no-lock --no-config --quiet /opt/set-uid.ts /workspace
 }
@@ -62,7 +62,7 @@ special() { find "$1" \( -perm /6000 -o -type b -o -type c \) -print; }
   [ "$(inspect unfiltered-$$ '{{len .HostConfig.SecurityOpt}}')" = 1 ]
   run "$scripts/claudy.ts" doctor --json
   jq -e '.[] | select(.name == "seccomp") | .state == "warn" and (.says | contains("not supported"))' <<<"$output"
-  # Of another engine: tried anew, and found to work.
+  # The result of another engine is discarded: the profile is tested again and works.
   jq '.engine = "another"' "$trial" >"$BATS_TEST_TMPDIR/other"
   cp "$BATS_TEST_TMPDIR/other" "$trial"
   "$scripts/claudy.ts" daemon start >/dev/null
@@ -80,7 +80,7 @@ special() { find "$1" \( -perm /6000 -o -type b -o -type c \) -print; }
     docker exec reads-$$ cat "/etc/$file" | diff - <(docker cp "$net:/etc/$file" - | tar -xO)
   done
   docker exec reads-$$ bash -c 'exec 3<>/dev/tcp/localhost/8000'
-  # What the engine changes in a restart reaches those that run.
+  # Changes by the engine at a restart reach running workers.
   echo "stale" >"$HAL9000_HOME/run/net/hosts"
   "$scripts/claudy.ts" daemon restart >/dev/null
   [ "$before" = "$(docker exec reads-$$ cat /etc/hosts)" ]

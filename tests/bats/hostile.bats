@@ -1,4 +1,4 @@
-# A worker that does all at once, while another session works.
+# A worker that attacks in every way at once, while another session works.
 
 load ../helper/load
 load ../helper/sessions
@@ -27,11 +27,11 @@ teardown() {
   stop_workers
 }
 
-# The last has nothing to do with a worker: so much slower is the machine itself.
+# The last command does not involve a worker: it shows how much slower the machine is.
 host_commands=("$scripts/coordinator.ts list" "$scripts/claudy.ts sessions" "$scripts/claudy.ts ports"
   "$scripts/claudy.ts daemon status" "$deno eval 0")
 
-# How long a command takes, in ms. One that hangs fails.
+# Prints how long a command takes, in ms. Fails if it hangs.
 took() { # took COMMAND
   local start
   start=$(date +%s%3N)
@@ -41,7 +41,7 @@ took() { # took COMMAND
   echo $(($(date +%s%3N) - start))
 }
 
-# A round of all of them; what each took goes to a file of its own.
+# Runs all commands once; the time of each goes to a separate file.
 time_commands() { # time_commands WHEN
   local command
   for command in "${host_commands[@]}"; do
@@ -51,7 +51,7 @@ time_commands() { # time_commands WHEN
 
 median() { sort -n "$1" | sed -n "$((($(wc -l <"$1") + 1) / 2))p"; }
 
-# What a worker could leave: listeners, mounts, and files but for its own.
+# Listeners, mounts, and files outside of both sessions, that a worker could have left.
 traces() {
   docker exec "$net" cat /proc/net/tcp /proc/net/tcp6 | awk '$4 == "0A" { print $2 }' | sort
   awk '{ print $5 }' /proc/self/mountinfo | grep -F "$HAL9000_TEST_ROOT" || true
@@ -66,7 +66,7 @@ traces() {
   victim=$session
   theirs=$(make_project hostile)
   cp "$repo"/tests/helper/{hostile,chroma-flood,port-hog,set-uid}.ts "$deno" "$theirs"
-  # Half of this machine is the others'.
+  # Leaves CPU time of the machine for the other session.
   WORKER_CPUS=1 open "$theirs"
   hostile=$session
   for _ in 1 2 3 4 5; do time_commands before; done
@@ -85,10 +85,10 @@ traces() {
     wait_for_screen 20 "$victim" "echo: words $turn"
     time_commands during
   done
-  # Asked for what it has written, each command goes on without it.
+  # Commands that read the hostile worker's files skip what they cannot use.
   timeout 60 "$claudy" sessions sync "$hostile" >"$BATS_TEST_TMPDIR/out" 2>&1 || true
   run ! grep -q $'\e' "$BATS_TEST_TMPDIR/out"
-  # In a file the log is as it was written; terminal.bats has it at a terminal.
+  # In a file the log is unchanged; terminal.bats covers the terminal.
   timeout 30 "$claudy" logs "$hostile" >"$BATS_TEST_TMPDIR/out" 2>&1
   timeout 30 "$claudy" stop "$hostile"
   ended=$SECONDS
@@ -104,13 +104,13 @@ traces() {
   done
   echo "# $turn prompts answered" >&3
   [ "$turn" -gt 0 ]
-  # Records of the hostile session are those of any that has ended.
+  # The hostile session's records may differ, as for any ended session.
   traces | diff "$BATS_TEST_TMPDIR/traces" - >"$BATS_TEST_TMPDIR/left" || true
   run ! grep -v -e "^[0-9,acd]*$" -e '^---$' -e 'sessions/ended$' -e "sessions/.*$hostile" "$BATS_TEST_TMPDIR/left"
   wait_for 10 heartbeat "$victim"
   typed "$victim" "last words" Enter
   wait_for_screen 20 "$victim" "echo: last words"
-  # And its next session begins, or is refused for a reason.
+  # Its next session starts, or is refused with a reason.
   run timeout 60 "$claudy" --detach --yes "$theirs"
   [ "$status" = 0 ] || [[ $output == *error:* ]]
   [ "$((SECONDS - ended))" -lt 120 ]

@@ -53,10 +53,10 @@ in_image() { # in_image TAG SCRIPT
   unset HAL9000_IMAGE_REPO
   other=$HAL9000_PREFIX-other
   id() { docker image inspect --format '{{.Id}}' "$1:worker-ultramin"; }
-  # Nor does it matter where a checkout lies.
+  # The location of the checkout does not matter either.
   run -1 grep -rlF "$repo/" "$repo/build/image/scripts"
   own=$(id "$HAL9000_PREFIX")
-  # As an instance that is gone has left it, made of something else.
+  # Left by an instance that no longer exists, with other contents.
   printf 'FROM %s:worker-ultramin\nLABEL hal9000.inputs=former\n' "$HAL9000_PREFIX" | docker build --quiet --tag "$other:worker-ultramin" -
   run ! grep -F "$other:" <<<"$("$scripts/claudy.ts" prune --dry-run --older-than 0)"
   pruned=$("$scripts/claudy.ts" prune --dry-run --older-than 0 --all-instances)
@@ -76,7 +76,7 @@ in_image() { # in_image TAG SCRIPT
   [[ $output == *'There is no image "nonsense"'* ]]
 }
 
-# The inputs for an engine of another architecture, in a checkout of its own.
+# Stages the inputs for an engine of another architecture, in a separate checkout.
 stage_foreign() {
   "$repo/node_modules/.bin/deno" eval --no-lock \
     "import { stageInputs } from '$repo/lib/image/inputs.ts';
@@ -95,7 +95,7 @@ foreign_checkout() {
   foreign_checkout
   ln -s "$repo/node_modules" "$root/node_modules"
   stage_foreign "$root"
-  # All may read what images are made of.
+  # All inputs of images are world-readable.
   [ -z "$(find "$root/build/image" "$root/docker" ! -perm -004)" ]
   # e_machine of an ELF header: 183 is AArch64.
   for program in claude deno; do

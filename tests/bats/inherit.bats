@@ -1,6 +1,6 @@
-# The host's Claude configuration in sessions, as the real CLI sees it.
+# The host's Claude configuration in sessions, with the real CLI.
 
-# shellcheck disable=SC2030,SC2031  # each test has a session of its own
+# shellcheck disable=SC2030,SC2031  # each test has its own session
 
 load ../helper/load
 load ../helper/sessions
@@ -40,7 +40,7 @@ asked() {
     jq -e '.env.FROM_HOST == "yes" and .apiKeyHelper == null and .hooks == null'
   run ! docker exec "$session" grep -r "secret history" /home/claude/.claude
   [ ! -e "$project/hooked" ]
-  # Once only: what the host changes later is no news to it.
+  # Only once: later changes on the host are not copied.
   "$claudy" stop "$session"
   CLAUDE_HOME=$host open "$project" 2>"$BATS_TEST_TMPDIR/told"
   [ ! -s "$BATS_TEST_TMPDIR/told" ]
@@ -182,13 +182,13 @@ make_hostile() {
   run ! grep -F x-evil "$HAL9000_TEST_ROOT/session-stub/requests"
   grep -x PLANTED=yes "$project/hooked"
   [ ! -e "$project/helped" ]
-  # What follows while Claude runs is overridden too.
+  # Settings that change while Claude runs are overridden too.
   sed -i s/127.0.0.1:1/127.0.0.1:2/ "$project/.claude/settings.json"
   asked "and now"
 }
 
-# A plugin that Claude finds among skills, and a prompt that it gives itself: it is
-# overdue, so that this happens at once.
+# Adds a plugin that Claude finds among skills, and a scheduled prompt that is overdue and
+# so runs at once.
 lay_hidden() ( # lay_hidden PROJECT
   mkdir -p "$1"/.claude/{commands,skills/fmt/{.claude-plugin,hooks}}
   cd "$1/.claude" || return
@@ -208,7 +208,7 @@ lay_hidden() ( # lay_hidden PROJECT
   grep -F 'hooks.json: hook SessionStart' "$BATS_TEST_TMPDIR/told"
   grep -F 'scheduled_tasks.json: {"tasks"' "$BATS_TEST_TMPDIR/told"
   typed "$session" "/zzprobe" Enter
-  # The same works where it is approved: so it is this that was tried.
+  # The same content runs in an approved project, which proves that the test works.
   open --trust-project "$approved"
   ran() { [ -e "$approved/hooked" ] && [ -e "$approved/commanded" ]; }
   wait_for 60 ran
@@ -255,7 +255,7 @@ lay_hidden() ( # lay_hidden PROJECT
   done
   [ "$("$claudy" sessions --json | jq --arg project "$project" 'map(select(.project == $project)) | length')" = 0 ]
   [ ! -e ran ]
-  # The same works where it is approved: so it is this that was tried.
+  # The same filter runs in an approved project, which proves that the test works.
   open --trust-project "$project"
   asked "anything"
   ran() { [ -e "$project/ran" ]; }

@@ -1,4 +1,4 @@
-# init-volumes where no daemon runs: what it makes, and what --clean destroys of it.
+# init-volumes without a daemon: what it creates, and what --clean removes.
 
 load ../helper/load
 

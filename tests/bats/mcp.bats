@@ -1,5 +1,5 @@
-# The host's MCP servers in workers: real ones, the real CLI, and clients of the SDK
-# that behave badly.
+# The host's MCP servers in workers: bundled servers, the real CLI, and SDK clients that
+# misbehave.
 
 # shellcheck disable=SC2030,SC2031  # each test has its own session
 
@@ -36,7 +36,7 @@ teardown() {
   stop_workers
 }
 
-client() { # client PORT WORDS...: through the whole way
+client() { # client PORT WORDS...: through forwarder and gateway
   docker exec "$HAL9000_PREFIX-mcp-client" deno run -A --no-lock --quiet --node-modules-dir=manual \
     tests/helper/mcp-client.ts "http://127.0.0.1:$1/mcp" "${@:2}"
 }
@@ -48,12 +48,12 @@ free() {
 }
 served() { "$claudy" mcp status --json | jq -r --arg name "$1" ".servers[] | select(.name == \$name) | $2"; }
 
-calls() { # calls SESSION TOOL ARGUMENTS: has the agent call a tool
+calls() { # calls SESSION TOOL ARGUMENTS: makes the agent call a tool
   typed "$1" "TOOL $2 $3"
   sleep 0.3
   typed "$1" Enter
 }
-result_of() { # the last result that the API was sent for a tool
+result_of() { # prints the last tool result that was sent to the API
   tail -4 "$HAL9000_TEST_ROOT/session-stub/requests" |
     jq -rs '[.[].body.messages[]? | .content | arrays | .[] | select(.type == "tool_result")] | last | .content | if type == "array" then .[0].text else . end'
 }
@@ -78,7 +78,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   wait_for_screen 20 "$first" "tool done"
   calls "$second" mcp__memory-bank__memory_bank_read '{"projectName":"shared","fileName":"note.md"}'
   wait_for 15 result_holds "written by the first"
-  # Each has a history of thoughts of its own.
+  # Each agent has its own history of thoughts.
   thought='"nextThoughtNeeded":true,"totalThoughts":3'
   for number in 1 2; do
     calls "$first" mcp__sequential-thinking__sequentialthinking "{\"thought\":\"a thought\",\"thoughtNumber\":$number,$thought}"
@@ -86,7 +86,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   done
   calls "$second" mcp__sequential-thinking__sequentialthinking "{\"thought\":\"another\",\"thoughtNumber\":1,$thought}"
   wait_for 15 thoughts 1
-  # The projects stay clean.
+  # No file is written to the projects.
   [ -z "$(find "$one" "$other" -mindepth 1)" ]
 }
 
@@ -117,7 +117,7 @@ result_holds() { result_of | grep -F -- "$1"; }
 @test "a server's requests, logs and progress go to the right client" {
   run -0 --separate-stderr client 3050 watch slow
   [ "$(jq -c '[.text, .progress, .logged]' <<<"$output")" = '["slow",[1,2,3],["slowly"]]' ]
-  # Two at once ask with the same ids: each is answered by its own client.
+  # Two concurrent requests with the same id: each is answered by its own client.
   client 3050 watch ask '{"question":"first?"}' >"$BATS_TEST_TMPDIR/first" &
   first=$!
   run -0 --separate-stderr client 3050 watch ask '{"question":"second?"}'
@@ -134,7 +134,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   [[ $(jq -r .text <<<"$output") == *enough* ]]
   [ "$(jq -r .after <<<"$output")" = after ]
   [ "$(client 3051 call cancelled)" = "\"$((before + 1))\"" ]
-  # A client that dies in the middle of a call is forgotten too.
+  # A client that dies during a call is removed too.
   docker exec --detach "$HAL9000_PREFIX-mcp-client" deno run -A --no-lock --quiet --node-modules-dir=manual \
     tests/helper/mcp-client.ts http://127.0.0.1:3050/mcp call hang
   hangs() { [ "$(served for-tests .processes)" != 0 ]; }
@@ -172,8 +172,8 @@ result_holds() { result_of | grep -F -- "$1"; }
   word=$HAL9000_HOME/run/mcp/tunnel.json
   [ "$(stat -c %a "$word")" = 640 ]
   token=$(jq -r .token "$word")
-  # What Docker Desktop does with host.docker.internal: its loopback is the host's.
-  # The network itself names none before the engine was restarted once.
+  # Emulates host.docker.internal of Docker Desktop, which leads to the host's loopback.
+  # The network has no gateway set until the engine was restarted once.
   gateway=$(inspect "$net" '{{range .NetworkSettings.Networks}}{{.Gateway}}{{end}}')
   [ -n "$gateway" ]
   docker run --detach --name "$stand_in" --network host --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \
@@ -183,7 +183,7 @@ result_holds() { result_of | grep -F -- "$1"; }
         for (const [x, y] of [[a, b], [b, a]]) { x.on('error', () => y.destroy()).on('close', () => y.destroy()); x.pipe(y); }
       }).listen($tunnel, '$gateway');"
   echo "$gateway host.docker.internal" | as_root tee -a "$hosts" >/dev/null
-  # Of the sockets nothing is left for the forwarder.
+  # The forwarder cannot use the unix sockets.
   mkdir "$HAL9000_HOME/run/away"
   mv "$HAL9000_HOME"/run/mcp/*.sock "$HAL9000_HOME/run/away"
   carried() { [ "$(client 3051 call echo '{"word":"tunnel"}')" = '"tunnel"' ]; }
@@ -191,13 +191,13 @@ result_holds() { result_of | grep -F -- "$1"; }
   mv "$HAL9000_HOME"/run/away/*.sock "$HAL9000_HOME/run/mcp"
   wait_for 20 carried
   [ "$(client 3050 call big '{"bytes":10000000}' | wc -c)" = 10000003 ]
-  # No one else is let in, and to nothing else.
+  # The tunnel requires the token, and leads only to the servers.
   asked() { printf 'CONNECT %s HTTP/1.1\r\nHost: x\r\n%s\r\n' "$1" "${2:+Proxy-Authorization: Bearer $2$'\r\n'}" | timeout 5 bash -c "exec 3<>/dev/tcp/127.0.0.1/$tunnel; cat >&3; head -1 <&3"; }
   [[ $(asked together:80) == *" 407 "* ]]
   [[ $(asked together:80 "${token}x") == *" 407 "* ]]
   [[ $(asked example.org:80 "$token") == *" 404 "* ]]
   [[ $(asked together:80 "$token") == *" 200 "* ]]
-  # The stand-in's apart, it is on loopback alone, and told to nobody.
+  # Apart from the stand-in, the tunnel listens only on loopback, and the token is not shown.
   docker rm --force "$stand_in"
   [ "$(awk -v port="$(printf ':%04X' "$tunnel")" '$4 == "0A" && index($2, port) { print $2 }' /proc/net/tcp /proc/net/tcp6)" = "$(printf '0100007F:%04X' "$tunnel")" ]
   {
@@ -226,7 +226,7 @@ result_holds() { result_of | grep -F -- "$1"; }
 
 @test "a session continues after process, gateway, forwarder and parent are killed" {
   free "$(make_project mcp-kills)"
-  # A call may fail, clearly; the next ones do not.
+  # One call may fail with an error; the next ones succeed.
   tried() {
     calls "$session" mcp__together__echo "{\"word\":\"$1\"}"
     wait_for 5 result_holds "$1"
@@ -243,7 +243,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   forwards() { [ "$(inspect "$HAL9000_PREFIX-mcp" '{{.State.Running}} {{.RestartCount}}')" = "true 1" ]; }
   wait_for 10 forwards
   echoed after-forwarder
-  # The engine leaves this one; the parent does not.
+  # After docker kill the parent restarts it, not the engine.
   docker kill "$HAL9000_PREFIX-mcp" >/dev/null
   echoed after-killed-forwarder
   docker restart --time 5 "$parent" >/dev/null
@@ -268,7 +268,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   run -0 docker exec "$session" claude mcp list
   [[ $output == *"for-tests: "*"✔ Connected"* ]]
   [[ $output == *"together: "*"✔ Connected"* ]]
-  # By a token, which stands in the session's home alone.
+  # The worker is identified by a token that is stored only in the session's home.
   file=$HAL9000_HOME/claude/$session/.claude.json
   [ "$(stat -c %a "$file")" = 600 ]
   token=$(jq -r '.mcpServers.together.headers."X-HAL9000-Worker"' "$file")
@@ -287,7 +287,7 @@ result_holds() { result_of | grep -F -- "$1"; }
 }
 
 @test "input from one client neither delays nor locks out another" {
-  post() { # post SESSION, with the body as stdin: the status
+  post() { # post SESSION: sends stdin as the body, prints the status
     body=$BATS_TEST_TMPDIR/body
     cat >"$body"
     {
@@ -309,7 +309,7 @@ result_holds() { result_of | grep -F -- "$1"; }
     [[ $(echo garbage | post "$begin$number") == *" 400 "* ]]
   done
   [ "$(served together .sessions)" = "$before" ]
-  # A page of some other site, in a browser that runs in a worker.
+  # A request from a web page of another site, in a browser in a worker.
   run in_net_path /mcp $'Origin: http://evil.example\\r\\n'
   [[ $output == *" 403 "* ]]
   [ "$(client 3051 call echo '{"word":"in time"}')" = '"in time"' ]
@@ -332,16 +332,16 @@ result_holds() { result_of | grep -F -- "$1"; }
   called() { grep -q mute "$BATS_TEST_TMPDIR/mute"; }
   wait_for 60 called
   kill -0 "$mute"
-  # It was cut off before all of its 200 MB were kept for it.
+  # It was cut off before all of its 200 MB were buffered.
   cut_off() { [ "$(served together .lastError)" = "A client has not read what it asked for" ]; }
   wait_for 30 cut_off
-  # One whose process is its own is made to wait, and may read some day.
+  # A client with its own process is not cut off; the process has to wait.
   client 3050 mute >"$BATS_TEST_TMPDIR/mute" &
   other=$!
   wait_for 60 called
   [ "$(ps -o rss= -p "$("$claudy" mcp status --json | jq .pid)")" -lt 1500000 ]
   kill "$other"
-  # Much at once is no fault of who reads it.
+  # Large answers are no problem for a client that reads.
   [ "$(client 3050 parallel 4 25000000)" = "[25000000,25000000,25000000,25000000]" ]
   [ "$(client 3051 parallel 4 25000000)" = "[25000000,25000000,25000000,25000000]" ]
   [ "$(client 3051 call echo '{"word":"well"}')" = '"well"' ]
@@ -354,7 +354,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   run ! grep -v '^0100007F:' <(listeners)
   for port in 3001 3002 3050 3051; do listeners | grep -q "$(printf ':%04X' "$port")"; done
   pid=$("$claudy" mcp status --json | jq .pid)
-  # The gateway has sockets of files alone.
+  # The gateway has no TCP sockets.
   run ! grep -E "$(find "/proc/$pid/fd" -lname 'socket:*' -printf '%l\n' 2>/dev/null | grep -o '[0-9]*' | paste -sd '|')" /proc/net/tcp
   [ "$(stat -c %a "$HAL9000_HOME" "$HAL9000_HOME/run" "$HAL9000_HOME/run/mcp" | xargs)" = "700 700 750" ]
   [ "$(inspect "$HAL9000_PREFIX-mcp" '{{.HostConfig.CapDrop}} {{.HostConfig.ReadonlyRootfs}} {{len .HostConfig.CapAdd}}')" = "[ALL] true 0" ]
@@ -393,7 +393,7 @@ in_net_path() {
   open --mcp memory-bank,together "$project"
   [ "$(names)" = "memory-bank together" ]
   "$claudy" stop "$session"
-  # What was chosen stays chosen.
+  # The choice is saved.
   open "$project"
   [ "$(names)" = "memory-bank together" ]
   "$claudy" stop "$session"
@@ -409,7 +409,7 @@ in_net_path() {
   [[ $output == *"from its next start on"* ]]
 }
 
-tools() { # the servers whose tools Claude told the API of the last time
+tools() { # prints the servers whose tools were in Claude's last request to the API
   tail -1 "$HAL9000_TEST_ROOT/session-stub/requests" | jq -r '[.body.tools[]?.name | select(startswith("mcp__")) | split("__")[1]] | unique | join(" ")'
 }
 
@@ -453,7 +453,7 @@ tools() { # the servers whose tools Claude told the API of the last time
 
 # bats test_tags=soak
 @test "there is one gateway; it survives configuration changes and stays stopped after mcp stop" {
-  # What keeps a gateway, which waits for it, is told where it is wanted.
+  # Each gateway is supervised by a process that has this path in its command line.
   gateways() { pgrep -fc "$HAL9000_HOME/run/mcp-wanted" || true; }
   none() { [ "$(gateways)" = 0 ]; }
   "$claudy" mcp stop
@@ -470,20 +470,20 @@ tools() { # the servers whose tools Claude told the API of the last time
     wait_for 5 none
   done
   "$claudy" mcp start
-  # One that was killed does not come back after a stop.
+  # A killed gateway does not come back after mcp stop.
   pid=$("$claudy" mcp status --json | jq .pid)
   kill -9 "$pid"
   "$claudy" mcp stop
   sleep 3
   [ "$(gateways)" = 0 ]
   "$claudy" mcp start
-  # One that hangs is told of by what ends it.
+  # For a hanging gateway, the error contains the command that ends it.
   pid=$("$claudy" mcp status --json | jq .pid)
   kill -STOP "$pid"
   run -1 "$claudy" mcp status
   kill -CONT "$pid"
   [[ $output == *"kill -9 $pid"* ]]
-  # A server that is deaf to EOF and SIGTERM keeps none from coming back, and is ended.
+  # A server that ignores EOF and SIGTERM is ended and does not block a new gateway.
   "$claudy" mcp add deaf --port 3065 -- bash -c 'trap "" TERM; read -r _; echo "{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{}}"; exec sleep 300.'"$$"
   (client 3065 call echo || true) &
   stays() { pgrep -f "^sleep 300[.]$$\$"; }
@@ -498,7 +498,7 @@ tools() { # the servers whose tools Claude told the API of the last time
   "$claudy" mcp remove --yes deaf
   reached() { [ "$(client 3051 call echo '{"word":"well"}')" = '"well"' ]; }
   wait_for 10 reached
-  # A change leaves the others' processes as they are, and a fault ends nothing.
+  # A change does not affect other servers' processes; an invalid file stops nothing.
   docker exec --detach "$HAL9000_PREFIX-mcp-client" deno run -A --no-lock --quiet --node-modules-dir=manual \
     tests/helper/mcp-client.ts http://127.0.0.1:3051/mcp call hang
   hangs() { [ "$(served together .processes)" = 1 ]; }

@@ -1,13 +1,13 @@
-# Moves of data that go wrong: disks that fill up, kills, what was changed meanwhile, and
-# commands in every order.
+# Failing migrations and rollbacks: full disks, kills, concurrent changes, and commands in
+# any order.
 
-# shellcheck disable=SC2030,SC2031  # each test has a home of its own
+# shellcheck disable=SC2030,SC2031  # each test has its own home
 
 bats_require_minimum_version 1.5.0
 load ../helper/load
 load ../helper/migration
 
-small_disk() { # small_disk SIZE: as the home
+small_disk() { # small_disk SIZE: mounts a small file system as the home
   as_root mount -t tmpfs -o "size=$1,uid=$(id -u),gid=$(id -g)" none "$HAL9000_HOME" || skip "mounting needs root, or sudo without a password"
 }
 
@@ -99,7 +99,7 @@ small_disk() { # small_disk SIZE: as the home
   [[ $output == *"Written to since it was copied"*late.md* ]]
   run -0 "$rollback" --yes
   [ "$(cat "$HAL9000_HOME/membank/late.md")" = late ]
-  # And what was replaced on the way.
+  # Replaced data is in the backup too.
   [ "$(cat "$(find "$HAL9000_HOME"/backups/pre-rollback-*/membank -name one.md | head -1)")" = one ]
 }
 
@@ -132,10 +132,10 @@ small_disk() { # small_disk SIZE: as the home
   docker rm "$HAL9000_PREFIX-mover"
 }
 
-# Every original is somewhere: in a directory, a volume or a backup.
+# Checks that every original exists in a directory, a volume or a backup.
 originals_are_kept() {
   local text found
-  # A file that ends without a newline is not to swallow the first line of the next.
+  # Adds a newline, so that files without one are not joined to the next.
   each() { for file in "$@"; do cat "$file" 2>/dev/null && echo; done | tr -d '\0'; }
   found=$(each "$HAL9000_HOME"/{membank,plugins,chromadb}/* "$HAL9000_HOME"/backups/*/{,volumes/}{membank,plugins,chromadb}/*
     docker volume ls --quiet --filter "name=$HAL9000_PREFIX-" | while read -r volume; do
@@ -147,10 +147,10 @@ originals_are_kept() {
   done
 }
 
-# Runs commands by their letters, refused or not, and looks after each.
+# Runs the commands that the letters stand for, refused or not, and checks after each.
 in_order() { # in_order LETTERS
   local letter originals=(membank-original plugins-original chromadb-original)
-  rm -rf "${HAL9000_HOME:?}"/* # with what the test before has left
+  rm -rf "${HAL9000_HOME:?}"/* # left by the previous test
   mkdir -p "$HAL9000_HOME"/{membank,plugins,chromadb}
   for part in membank plugins chromadb; do echo "$part-original" >"$HAL9000_HOME/$part/file"; done
   while read -r -n 1 letter; do
@@ -173,7 +173,7 @@ in_order() { # in_order LETTERS
         echo "${originals[-1]}" >"$HAL9000_HOME/memorybank/${#originals[@]}"
         ;;
     esac >"$BATS_TEST_TMPDIR/told" 2>&1 || true
-    # A clean destroys what was added, as it says; the directories stay.
+    # --clean deletes added data, as announced; the directories stay.
     [ "$letter" != c ] || originals=("${originals[@]:0:3}")
     originals_are_kept "${originals[@]}" || { echo "after $letter of $1" >&2; cat "$BATS_TEST_TMPDIR/told"; return 1; }
   done < <(printf %s "$1")
@@ -190,7 +190,7 @@ in_order() { # in_order LETTERS
   [[ $output == *"Not migrated, so left as they are"*"$HAL9000_HOME/membank"*"Rolled back: nothing"* ]]
   local_trees "$HAL9000_HOME" | diff "$BATS_TEST_TMPDIR/source" -
   [ -z "$(docker volume ls --quiet --filter "name=$HAL9000_PREFIX")" ]
-  # What was added since is brought to where nothing is, and not put in the place of data.
+  # Added data replaces a missing directory but never existing data.
   rm -r "$HAL9000_HOME/membank"
   "$claudy" daemon start >/dev/null
   echo new >"$HAL9000_HOME/memorybank/new.md"
@@ -207,14 +207,14 @@ in_order() { # in_order LETTERS
 # bats test_tags=soak
 @test "loses no original in any order of migrate, rollback, start, clean and prune" {
   orders=(mrdr dwrp kpa vwcr)
-  # In a soak, others that are made up.
+  # A soak also uses random orders.
   for _ in $(seq 2 "$soak"); do
     orders+=("$(tr -dc dmfkasrvlicpw </dev/urandom | head -c 8)")
   done
   for order in "${orders[@]}"; do in_order "$order"; done
 }
 
-# Kills a command after so many milliseconds, and waits until all of it has gone.
+# Kills a command after that many milliseconds, and waits for its end.
 killed_after() { # killed_after MILLISECONDS COMMAND...
   "${@:2}" >/dev/null 2>&1 &
   local pid=$!
@@ -223,7 +223,7 @@ killed_after() { # killed_after MILLISECONDS COMMAND...
   wait "$pid" 2>/dev/null || true
 }
 
-# Of the source and what comes of it, one is whole at any moment.
+# Checks that for each part the source or its copy is complete.
 one_is_whole() {
   for part in membank plugins chromadb; do
     volume=${part/membank/memorybank}
@@ -234,7 +234,7 @@ one_is_whole() {
   done
 }
 
-# In a volume the files belong to ChromaDB's user.
+# Ignores owners: files in a volume belong to ChromaDB's user.
 data_bin() { grep -F data.bin | sed -E 's/^(\S+ f \S+) \S+ \S+ /\1 /'; }
 
 # bats test_tags=soak
@@ -243,7 +243,7 @@ data_bin() { grep -F data.bin | sed -E 's/^(\S+ f \S+) \S+ \S+ /\1 /'; }
   mkdir -p "$HAL9000_HOME/chromadb/segment"
   head -c 3000000 /dev/urandom >"$HAL9000_HOME/chromadb/segment/data.bin"
   for number in $(seq 1 300); do echo "$number" >"$HAL9000_HOME/plugins/file$number"; done
-  # No chroma.sqlite3: ChromaDB would write to it, and rightly so.
+  # No chroma.sqlite3, because ChromaDB would write to it.
   "$migrate" --yes >/dev/null
   "$rollback" --yes >/dev/null
   rm -rf "$HAL9000_HOME"/chromadb/chroma.sqlite3

@@ -1,7 +1,7 @@
-# From version 0.5 and back: data of the real ChromaDB, a memory bank, plugins and
-# sessions, in an instance of their own.
+# Migration from version 0.5 and rollback: data of the real ChromaDB, a memory bank,
+# plugins and sessions, in a separate instance.
 
-# shellcheck disable=SC2030,SC2031  # each test has a home of its own
+# shellcheck disable=SC2030,SC2031  # each test has its own home
 
 bats_require_minimum_version 1.5.0
 load ../helper/load
@@ -32,7 +32,7 @@ load ../helper/migration
   [ "$(jq -c '.collections | map(.count)' <<<"$output")" = '[3000,1990,10]' ]
   [ "$(jq .sessions <<<"$output")" = 20 ]
   answers | cmp - "$BATS_FILE_TMPDIR/before"
-  # The source is as it was, and the backup as the source.
+  # The source is unchanged, and the backup equals it.
   local_trees "$HAL9000_HOME" | diff "$BATS_TEST_TMPDIR/source" -
   local_trees "$(echo "$HAL9000_HOME"/backups/pre-dind-*)" | diff "$BATS_TEST_TMPDIR/source" -
   in_volume plugins | diff <(tree "$HAL9000_HOME/plugins") -
@@ -44,11 +44,11 @@ load ../helper/migration
   run -0 "$rollback" --yes
   [[ $output == *"Volumes removed:   $HAL9000_PREFIX-chromadb, $HAL9000_PREFIX-memorybank, $HAL9000_PREFIX-plugins"* ]]
   [ -z "$(docker volume ls --quiet --filter "name=$HAL9000_PREFIX")" ]
-  # What it replaced is kept, and is the source.
+  # The replaced directories are kept in a backup and equal the source.
   local_trees "$(echo "$HAL9000_HOME"/backups/pre-rollback-*)" | diff "$BATS_TEST_TMPDIR/source" -
   run -0 --separate-stderr "$rollback" --list-backups --verify --json
   [ "$(jq -c 'map([.name[0:7], .whole])' <<<"$output")" = '[["pre-rol",true],["pre-din",true]]' ]
-  # From the local directory, old and new.
+  # The local directory contains old and new data.
   chroma_on "$HAL9000_HOME/chromadb" query
   cmp "$BATS_FILE_TMPDIR/answers" "$BATS_TEST_TMPDIR/after"
 }
@@ -59,9 +59,9 @@ load ../helper/migration
     local_trees "$HAL9000_HOME" >"$BATS_TEST_TMPDIR/source"
     "$scripts/migrate-to-dind.sh" --yes >/dev/null
     local_trees "$(find "$HAL9000_HOME/backups" -name 'pre-dind-*' | sort | tail -1)" | diff "$BATS_TEST_TMPDIR/source" -
-    # ChromaDB writes as soon as it runs: the end is where it has stopped.
+    # ChromaDB writes while it runs, so compare after it has stopped.
     "$claudy" daemon stop
-    # ChromaDB has a user of its own (65431); what goes back is the home's owner's.
+    # ChromaDB has its own user (65431); rollback gives the files to the home's owner.
     volume_trees | sed "s/ 65431 65431 / $(id -u) $(id -g) /" >"$BATS_TEST_TMPDIR/volumes"
     for part in membank plugins; do
       in_volume "${part/membank/memorybank}" | diff <(tree "$HAL9000_HOME/$part") -
@@ -76,7 +76,7 @@ load ../helper/migration
 @test "resumes a session of version 0.5, and runs it without a parent after a rollback" {
   former_home
   "$migrate" --yes >/dev/null
-  load ../helper/load # of this instance
+  load ../helper/load # for this test's instance
   load ../helper/sessions
   start_stub
   use_stub
@@ -86,7 +86,7 @@ load ../helper/migration
   typed "$session" "from before" Enter
   wait_for_screen 20 "$session" "echo: from before"
   stop_stub
-  # It is ended for the rollback, and its conversation written down.
+  # rollback stops the session and saves its conversation.
   "$rollback" --yes >/dev/null
   [ -z "$(docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX")" ]
   run -0 --separate-stderr "$claudy" --legacy --detach --json "$project"
@@ -138,7 +138,7 @@ load ../helper/migration
   in_volume plugins | diff "$BATS_TEST_TMPDIR/trees" -
   # Holes stay holes, in the volume and in the backup.
   [ "$(du -s --block-size=1 "$HAL9000_HOME"/backups/*/plugins | cut -f1)" -le $((used + 1000000)) ]
-  # Of bytes that are no text the manifest has base64.
+  # The manifest stores names that are not UTF-8 in base64.
   jq -r '.entries[].pathBase64 // empty' "$HAL9000_HOME"/backups/*/manifest.json | grep -qx "$(printf 'plugins/no\xffutf8\xfe' | base64)"
   "$rollback" --yes >/dev/null
   tree "$HAL9000_HOME/plugins" | diff "$BATS_TEST_TMPDIR/trees" -
@@ -158,7 +158,7 @@ load ../helper/migration
 @test "reports a file that changes while it is read; the next run succeeds" {
   small_home
   head -c 300000000 /dev/urandom >"$HAL9000_HOME/membank/large"
-  # By rename: no process has it open.
+  # By rename, so that no process has the file open.
   while :; do
     echo "$RANDOM" >"$BATS_TEST_TMPDIR/new" && mv "$BATS_TEST_TMPDIR/new" "$HAL9000_HOME/membank/one.md"
     sleep 0.05
@@ -207,7 +207,7 @@ load ../helper/migration
   run -6 "$migrate" --yes
   [[ $output == *"Volumes hold data already: $HAL9000_PREFIX-chromadb"*--force* ]]
   mkdir "$HAL9000_HOME/chromadb"
-  # Broken off and taken back, they hold what they held.
+  # After an aborted --force the volumes contain the same data as before.
   in_volume chromadb | grep -F sqlite >"$BATS_TEST_TMPDIR/volume"
   head -c 100000000 /dev/urandom >"$HAL9000_HOME/plugins/large"
   broken_off_in copy:plugins --force
@@ -271,7 +271,7 @@ load ../helper/migration
   run -0 "$migrate" --remove-source --yes
   [ ! -e "$HAL9000_HOME/membank" ]
   [ ! -e "$HAL9000_HOME/plugins" ]
-  # What is gone here comes back from the volumes.
+  # rollback restores the removed directories from the volumes.
   "$rollback" --yes >/dev/null
   [ "$(cat "$HAL9000_HOME/membank/one.md")" = one ]
 }
@@ -296,7 +296,7 @@ load ../helper/migration
   run -0 "$rollback" --yes --backup "$HAL9000_HOME/backups/$backup"
   [ "$(cat "$HAL9000_HOME/membank/one.md")" = one ]
   [ ! -e "$HAL9000_HOME/membank/today.md" ]
-  # Today's data went into a backup of its own with its volume.
+  # The current data was saved in a separate backup.
   [ "$(cat "$HAL9000_HOME"/backups/pre-rollback-*/volumes/membank/today.md)" = today ]
 }
 

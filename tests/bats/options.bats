@@ -1,4 +1,4 @@
-# Every option of the commands, used rightly.
+# Every option of the commands.
 
 load ../helper/load
 
@@ -121,7 +121,8 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 @test "stops a worker that docker leaves running after an interrupt" {
   project=$(make_project app)
   mkdir "$BATS_TEST_TMPDIR/bin"
-  # Interrupted while the container starts, docker leaves it without an error.
+  # Stand-in for a docker that is interrupted while the container starts: it exits without an
+  # error and leaves the container running.
   printf '#!/bin/sh\nexec %s start "$4"\n' "$(command -v docker)" >"$BATS_TEST_TMPDIR/bin/docker"
   chmod +x "$BATS_TEST_TMPDIR/bin/docker"
   run -130 env PATH="$BATS_TEST_TMPDIR/bin:$PATH" \
@@ -152,7 +153,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 
 @test "keeps an ended worker with --no-rm until stop" {
   run -3 "$scripts/spawn-worker.ts" --no-rm -n kept-exit-$$ "$(make_project app)" -- sh -c 'exit 3'
-  sleep 3 # longer than the parent waits before it retires one
+  sleep 3 # longer than the parent waits before it removes a worker
   run -0 "$scripts/coordinator.ts" status
   [[ $output == *kept-exit-$$*"Exited (3)"* ]]
   "$scripts/coordinator.ts" stop kept-exit-$$

@@ -1,6 +1,6 @@
-# Whose instance it is: one home and one user, compared before anything is changed.
+# Ownership: an instance has one home and one user, compared before any change.
 
-# shellcheck disable=SC2030,SC2031  # each test has an instance of its own
+# shellcheck disable=SC2030,SC2031  # each test has its own instance
 
 load ../helper/load
 
@@ -20,7 +20,7 @@ teardown() {
   stop_workers
 }
 
-# Every container, volume and file that a command of another home could have changed.
+# Lists every container, volume and file that a command of another home could have changed.
 everything() {
   docker ps --all --no-trunc --format '{{.Names}} {{.ID}} {{.State}}' --filter "label=hal9000.instance=$HAL9000_PREFIX" | sort
   docker volume ls --quiet --filter "name=$HAL9000_PREFIX-" | sort
@@ -79,7 +79,7 @@ COMMANDS
   run -1 --separate-stderr "$claudy" doctor --json
   [ "$(jq -r '[.[] | select(.state == "fail") | .name] | join(" ")' <<<"$output")" = owner ]
   jq -e '[.[].mend // empty] | all(contains("HAL9000_HOME="))' <<<"$output"
-  # And what it advises works.
+  # The suggested command works.
   eval "$(jq -r '.[] | select(.name == "owner") | .mend' <<<"$output" | sed -n 's/^Use an instance of your own: //p')"
   run -0 "$scripts/init-volumes.ts"
   [ "$(cat "$HAL9000_HOME/run/instance")" = "$HAL9000_PREFIX" ]
@@ -111,7 +111,7 @@ COMMANDS
     "$claudy" stop "$session"
     run -1 docker inspect "$id"
     "$claudy" logs "$session"
-    # A name that was chosen is refused, with what can be done about it.
+    # A worker name of another instance is refused, with a hint.
     spawn -n second-own-$$ "$project"
     run -5 spawn -n "$session" "$project"
     [[ $output == *"the name is taken by a worker of instance \"${HAL9000_PREFIX%-second}\""*"Choose another --name"* ]]

@@ -1,4 +1,4 @@
-# Warm workers: the pool, claims, and what becomes of both when something is killed.
+# Warm workers: the pool, claims, and both after a kill.
 
 load ../helper/load
 
@@ -32,10 +32,10 @@ restore_image() {
   docker rmi "$HAL9000_IMAGE_REPO:saved" >/dev/null
 }
 
-# Mount points of the host below the projects.
+# Mount points on the host below the projects.
 mounts_here() { mounts_below "$HAL9000_PROJECT_ROOTS"; }
 
-born_warm() { # born_warm TEMPLATE: of all containers that were made warm
+born_warm() { # born_warm TEMPLATE: lists all containers that were created warm
   docker ps --all --no-trunc --format "$1" --filter "label=hal9000.instance=$HAL9000_PREFIX" \
     --filter label=hal9000.born=warm
 }
@@ -121,8 +121,8 @@ full() { [ "$(pool_json '.warm | length')" -ge "$(pool_json .minWarm)" ]; }
     got=$(cat "$BATS_TEST_TMPDIR"/id.* | wc -l)
     [ "$got" -ge 10 ]
     [ "$(cat "$BATS_TEST_TMPDIR"/id.* | sort -u | wc -l)" = "$got" ]
-    # No lease leaked: what is claimed is what was handed out, once a claim whose
-    # client left is taken back.
+    # No claim leaked: exactly the returned workers are claimed, once claims of clients that
+    # left are taken back.
     none_leaked() { [ "$(claimed | wc -l)" = "$got" ]; }
     wait_for 10 none_leaked
     stop_workers
@@ -155,7 +155,7 @@ claim_request() { # claim_request ID PROJECT
   { read -r kept; read -r lent; } <"$BATS_TEST_TMPDIR/ids"
   docker exec "$parent" pkill -9 -f "/scripts/pool-manager serve"
   mv "$HAL9000_HOME/pool/claims/$kept.loan" "$HAL9000_HOME/pool/claims/$kept.json"
-  rm "$HAL9000_HOME/sessions/$(inspect "$kept" '{{.Name}}').json" # as if it had been killed before that
+  rm "$HAL9000_HOME/sessions/$(inspect "$kept" '{{.Name}}').json" # as if the manager had been killed before it wrote the record
   free() { ! docker inspect "$lent" >/dev/null 2>&1; }
   wait_for 15 free
   [ "$(docker ps --no-trunc --quiet --filter "id=$kept")" = "$kept" ]
@@ -185,7 +185,7 @@ claim_request() { # claim_request ID PROJECT
   theirs=$HAL9000_PROJECT_ROOTS/theirs
   mkdir -p "$theirs"
   as_root chown 1234:2345 "$theirs"
-  # On the host only root may.
+  # On the host, only root may spawn for another owner.
   [ "$(docker exec "$parent" /scripts/spawn-worker -d --json "$theirs" | jq -r .reason)" = "the project has another owner" ]
   outside=$(mktemp -d "$HAL9000_TEST_ROOT/outside.XXXX")
   [ "$(reason "$outside")" = "cold: outside of the project roots" ]
@@ -225,7 +225,7 @@ claim_request() { # claim_request ID PROJECT
   other=$(make_project other)
   claim -n one-$$ "$project"
   claim -n two-$$ "$other"
-  # Of the worker's mounts, those that begin below the test's directory.
+  # Lists the worker's mounts whose source is below the test's directory.
   seen() { docker exec "$1" sed 's/.* - //' /proc/self/mountinfo >/dev/null; docker exec "$1" cat /proc/self/mountinfo |
     awk -v root="$HAL9000_TEST_ROOT" 'index($4, root) { print $5 }' | sort | xargs; }
   [ "$(seen one-$$)" = "/config/claude /etc/group /etc/hostname /etc/hosts /etc/passwd /etc/resolv.conf /home/claude/.claude /run/hal9000/credentials /workspace" ]
@@ -233,7 +233,7 @@ claim_request() { # claim_request ID PROJECT
   [ "$(cat "$project/f")" = "from one" ]
   run ! docker exec two-$$ cat /workspace/f
   run ! docker exec two-$$ cat /home/claude/.claude/f
-  # Nothing is mounted where another looks: not on the host, not in the parent.
+  # Nothing is mounted on the host or in the parent.
   [ -z "$(mounts_here)" ]
   run ! docker exec "$parent" grep -F "/workspace" /proc/self/mountinfo
 }
@@ -297,7 +297,7 @@ claim_request() { # claim_request ID PROJECT
 @test "includes mounts of the host below a project, read-only ones as read-only" {
   project=$(make_project nested)
   mkdir -p "$project/ro" "$project/rw"
-  # After the mounter has begun: it sees the host as it is now.
+  # Mounted after the mounter started: it uses the host's current mounts.
   as_root mount -t tmpfs none "$project/rw"
   as_root mount -t tmpfs none "$project/ro"
   touch "$project/ro/there" "$project/rw/there"
@@ -420,7 +420,7 @@ line"; do
   pool start --check-interval 1 >/dev/null
   pool cleanup
   pool drain
-  sleep 2 # the pool's next look makes none either
+  sleep 2 # the next check of the pool creates none either
   [ "$(pool_json '.warm | length')" = 0 ]
   pool stop
   run -1 docker inspect "$mounter"
@@ -459,9 +459,9 @@ line"; do
   docker exec stays-$$ touch /workspace/still
 }
 
-# Claims as fast as they come while something is killed under them; what each
-# was answered is in $BATS_TEST_TMPDIR/got.
-storm() { # storm COMMAND...: run at least twice during it
+# Claims continuously while processes are killed; the ids of the claimed workers are in
+# $BATS_TEST_TMPDIR/got.
+storm() { # storm COMMAND...: runs COMMAND at least twice meanwhile
   pids=()
   for client in 1 2 3 4; do
     until [ -e "$BATS_TEST_TMPDIR/over" ]; do
@@ -478,12 +478,12 @@ storm() { # storm COMMAND...: run at least twice during it
   cat "$BATS_TEST_TMPDIR"/got.* >"$BATS_TEST_TMPDIR/got"
 }
 
-settled() { # what must hold some time after a storm
+settled() { # what must be true some time after a storm
   full && [ "$(claimed | wc -l)" = "$(wc -l <"$BATS_TEST_TMPDIR/got")" ] &&
     [ "$(find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l)" = "$(claimed | wc -l)" ]
 }
 
-# What is told of workers that are there though nobody was given them.
+# Prints details of claimed workers that no client received.
 blame() {
   pool status
   while read -r id; do
@@ -498,8 +498,8 @@ blame() {
   tail -40 "$HAL9000_HOME/logs/parent/pool.log"
 } 2>&1
 
-stormed() { # stormed: each session that was handed out lives, on its project; nothing else is left
-  # However few were handed out meanwhile, it goes on.
+stormed() { # stormed: each returned worker runs on its project; nothing else is left
+  # Claims still work, even if only a few succeeded meanwhile.
   again() { "$scripts/spawn-worker.ts" -d --warm-only "$ground" >"$BATS_TEST_TMPDIR/again"; }
   wait_for 60 again
   cat "$BATS_TEST_TMPDIR/again" >>"$BATS_TEST_TMPDIR/got"
@@ -548,7 +548,7 @@ storm_project() {
 @test "prune, clean and rm -rf delete no project file of claimed workers" {
   storm_project
   claim -n alive-$$ "$ground"
-  # Not the others' volumes: those of this instance.
+  # Only this instance's volumes.
   docker volume prune --force --filter "label=hal9000.instance=$HAL9000_PREFIX"
   run -5 "$scripts/init-volumes.ts" --clean --yes
   pool cleanup

@@ -1,4 +1,4 @@
-# Ports of the workers' shared network: who listens, and the way to the host.
+# Ports of the workers' shared network: listening processes, and forwarding to the host.
 
 load ../helper/load
 
@@ -17,7 +17,7 @@ teardown() {
   stop_workers
 }
 
-serve() { # serve NAME: a worker with a server
+serve() { # serve NAME: starts a worker with a server
   spawn -n "$1" --mount "$deno:/opt/deno:ro" "$project" -- \
     /opt/deno eval "Deno.serve({ port: $port, hostname: '127.0.0.1' }, () => new Response('from $1'))"
 }
@@ -35,7 +35,7 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   "$claudy" ports --json | jq -e '.listeners[] | select(.port == 8000 and .container == "'"$HAL9000_PREFIX-mcp"'")'
   [[ $("$claudy" ports) == *"server-$$"*"deno"* ]]
   [ "$(listed | jq -r .reservedFor)" = null ]
-  # The port is in a range that is another's.
+  # The port is in another session's range.
   jq -nc --arg project "$project" '{version: 1, name: "holder", project: $project, portBase: 20320,
     createdAt: "2026-01-01T00:00:00Z", usedAt: "2026-01-01T00:00:00Z"}' >"$HAL9000_HOME/sessions/kept/holder.json"
   [ "$(listed | jq -r .reservedFor)" = holder ]
@@ -48,12 +48,12 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
     const held = [];
     for (let port = 31000; port < 33000; port++) held.push(Deno.listen({ port, hostname: '127.0.0.1' }));
     await new Promise((resolve) => setTimeout(resolve, 1e9))"
-  # As a user of nobody else's: they are counted for each user.
+  # As an otherwise unused user, because inotify instances are counted per user.
   docker exec --detach --user $((100000 + $$)) liar-$$ /opt/deno eval "
     const { symbols } = Deno.dlopen('libc.so.6', { inotify_init: { parameters: [], result: 'i32' } });
     for (let count = 0; count < $(($(cat /proc/sys/fs/inotify/max_user_instances) / 2 + 6)); count++) symbols.inotify_init();
     await new Promise((resolve) => setTimeout(resolve, 1e9))"
-  # Forged: it would tell that a worker holds ChromaDB's port, or nothing at all.
+  # Replaces programs that a check inside the worker would run.
   for program in cat readlink bash ps pgrep; do
     docker exec --user 0 liar-$$ sh -c "mkdir -p /usr/local/bin; printf '#!/bin/sh\nsleep 1000\n' >/usr/local/bin/$program
       chmod 755 /usr/local/bin/$program"
@@ -88,7 +88,7 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   [ "$(ss -ltnH "sport = :$host_port" | awk '{ print $4 }')" = "127.0.0.1:$host_port" ]
   "$claudy" daemon restart >/dev/null
   wait_for 60 answers "from server-$$"
-  # More than fits in a pipe, both ways.
+  # More than fits in a pipe, in both directions.
   "$scripts/coordinator.ts" stop server-$$
   spawn -n echo-$$ --mount "$deno:/opt/deno:ro" "$project" -- \
     /opt/deno eval "Deno.serve({ port: $port }, (request) => new Response(request.body))"
@@ -107,7 +107,7 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   wait_for 60 listening
   run -5 "$claudy" ports open $port "$host_port"
   [[ $output == *"EADDRINUSE"* ]]
-  # Nobody there: the connection ends.
+  # If no process listens, the connection is closed.
   run ! curl --silent --max-time 5 "http://127.0.0.1:$host_port/"
 }
 

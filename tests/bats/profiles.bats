@@ -1,5 +1,5 @@
-# Profiles: each builds, and a project of its kind builds and tests in a worker;
-# a person's own, a project's packages, and what the pool keeps warm of them.
+# Profiles: each one builds, and a matching project builds and tests in its worker; your own
+# profiles, a project's packages, and the pool's profiles.
 
 # shellcheck disable=SC2030,SC2031  # each test has its own session
 
@@ -16,7 +16,7 @@ teardown() {
   docker images --quiet "$HAL9000_PREFIX-profile" | sort -u | xargs -r docker rmi --force >/dev/null
 }
 
-# A profile that an earlier run has not left is built from Debian's archive.
+# Profiles that no earlier run has left are built from Debian's archive.
 setup_file() {
   export BATS_TEST_TIMEOUT=900
   start_instance
@@ -26,7 +26,7 @@ teardown_file() {
   docker images --quiet "$HAL9000_PREFIX-apt" | sort -u | xargs -r docker rmi --force >/dev/null
 }
 
-# Starts the session of the project without a terminal; its worker is $worker.
+# Starts the project's session without a terminal; its worker is $worker.
 start_session() {
   run -0 --separate-stderr "$claudy" --detach --json "$@" "$project"
   worker=$(jq -r .worker <<<"$output")
@@ -79,7 +79,7 @@ XML
   echo 'class Sum { static int of(int a, int b) { return a + b; } }' >"$project/src/main/java/Sum.java"
   echo 'public class SumTest { @org.junit.Test public void adds() { org.junit.Assert.assertEquals(5, Sum.of(2, 3)); } }' \
     >"$project/src/test/java/SumTest.java"
-  # Maven's plugins, from Debian's archive in the place of Maven Central.
+  # Maven's plugins, from Debian's archive instead of Maven Central.
   echo 'HAL9000_APT="libmaven-compiler-plugin-java libmaven-resources-plugin-java libmaven-jar-plugin-java libsurefire-java junit4"' \
     >"$project/.hal9000.conf"
   start_session
@@ -121,7 +121,7 @@ own_profile() { # own_profile NAME LINES...
   [[ $stderr == *"Building $HAL9000_PREFIX-profile:mine"* ]]
   [ "$(docker exec "$worker" cat /greeting)" = "hello one" ]
   "$claudy" stop "$worker"
-  # Remembered, and not built again.
+  # The profile is remembered and not built again.
   start_session
   [[ $stderr != *Building* ]]
   [ "$(docker exec "$worker" cat /greeting)" = "hello one" ]
@@ -130,7 +130,7 @@ own_profile() { # own_profile NAME LINES...
   start_session
   [[ $stderr == *"Building $HAL9000_PREFIX-profile:mine"* ]]
   [ "$(docker exec "$worker" cat /greeting)" = "hello two" ]
-  # Another for a worker that runs is refused, not taken in silence.
+  # Changing the profile of a running worker is refused.
   run -5 "$claudy" --detach --profile base "$project"
   [[ $output == *"claudy stop $worker"* ]]
   "$claudy" stop "$worker"
@@ -162,7 +162,7 @@ own_profile() { # own_profile NAME LINES...
       xargs -r docker inspect --format '{{.Config.Entrypoint}} {{.Config.Cmd}} {{.HostConfig.AutoRemove}}' | grep -F "sleep 1000"
   }
   wait_for 30 smoking
-  # Whatever becomes of us, it has an end and goes with it.
+  # The test ends by timeout, and its container is removed, even if claudy is killed.
   [[ $(smoking) == "[timeout] [60 sh -c "*" true" ]]
   tmux -L "$screen" send-keys C-c
   gone() { ! smoking; }
@@ -185,10 +185,10 @@ own_profile() { # own_profile NAME LINES...
   start_session --profile unbuilt --no-build
   [[ $stderr == *"warning: $HAL9000_PREFIX-profile:unbuilt is not built; taking $HAL9000_IMAGE_REPO:worker"* ]]
   [ "$(image_of "$worker")" = "$HAL9000_IMAGE_REPO:worker" ]
-  # The same again finds what had to do.
+  # A second --no-build accepts the worker with the plain image.
   start_session --profile unbuilt --no-build
   "$claudy" stop "$worker"
-  # The nearest that is there.
+  # Without the packages' layer, it uses the profile's image.
   "$claudy" profile build python
   printf 'HAL9000_PROFILE=python\nHAL9000_APT=jq\n' >"$project/.hal9000.conf"
   start_session --profile auto --no-build

@@ -1,4 +1,4 @@
-# Many at once, and commands that are killed.
+# Concurrent commands, and commands that are killed.
 
 load ../helper/load
 
@@ -25,7 +25,7 @@ records() {
     { code=0; spawn_one >/dev/null 2>&1 || code=$?; echo $code >"$BATS_TEST_TMPDIR/code.$i"; } 3>&- &
     pids+=($!)
   done
-  wait "${pids[@]}" # not bats's own, which watches the time
+  wait "${pids[@]}" # without bats's own job, which watches the time
   [ "$(cat "$BATS_TEST_TMPDIR"/code.* | sort | uniq -c | xargs)" = "1 0 19 5" ]
   [ "$(workers | wc -l)" = 1 ]
   [ "$(records)" = "$(workers)" ]
@@ -40,7 +40,7 @@ records() {
       echo $code >"$BATS_TEST_TMPDIR/code.$i"; } 3>&- &
     pids+=($!)
   done
-  wait "${pids[@]}" # not bats's own, which watches the time
+  wait "${pids[@]}" # without bats's own job, which watches the time
   [ "$(cat "$BATS_TEST_TMPDIR"/code.* | sort | uniq -c | xargs)" = "20 0" ] ||
     { cat "$BATS_TEST_TMPDIR"/out.*; false; }
   for role in parent net forwarder; do
@@ -56,16 +56,16 @@ records() {
     TOKEN=x "$scripts/spawn-worker.ts" -d -n "killed$i-$$" --secret TOKEN "$project" >/dev/null 2>&1 3>&- &
     pid=$!
     sleep "$(printf '0.%03d' $((i * 15)))"
-    # The launcher has become the script: one process.
+    # The launcher uses exec, so this is the only process.
     kill -9 "$pid" 2>/dev/null || true
     wait "$pid" 2>/dev/null || true
   done
-  # The end of any worker makes the parent look.
+  # When a worker ends, the parent checks all workers.
   spawn -n last-$$ "$project"
   docker kill last-$$
   agree() { [ "$(records)" = "$(workers)" ]; }
   wait_for 30 agree
-  [ -n "$(workers)" ] # some were through before they were killed
+  [ -n "$(workers)" ] # some finished before they were killed
 }
 
 @test "eight concurrent stop-all on eight workers succeed and record each end" {

@@ -1,5 +1,5 @@
-# What is stuck or killed under an instance: it comes back by itself or says what to do,
-# and no command hangs.
+# Components that hang or are killed: they recover or report what to do, and no command
+# hangs.
 
 load ../helper/load
 
@@ -49,12 +49,12 @@ found() { "$scripts/claudy.ts" doctor --json | jq -r --arg name "$1" '.[] | sele
   serves() { heartbeat "$HAL9000_PREFIX-mcp"; }
   wait_for 30 serves
   [ "$(inspect "$parent" '{{.State.StartedAt}}')" = "$before" ]
-  # Warm workers of the former network are replaced meanwhile.
+  # Warm workers of the old network are replaced meanwhile.
   well() { [[ $(found network) == ok:* ]]; }
   wait_for 30 well
 }
 
-# The process that does a container's work, behind its init where it has one.
+# The main process of a container, below its init if it has one.
 work_of() {
   local first
   first=$(inspect "$1" '{{.State.Pid}}')

@@ -1,4 +1,4 @@
-# Every script runs as it stands, wherever it is called from.
+# Every script runs from the checkout, from any directory.
 
 load ../helper/load
 
@@ -45,7 +45,7 @@ load ../helper/load
 }
 
 @test "the launcher refuses a Node that cannot strip types and prints what to install" {
-  # A checkout without packages, and a PATH with an old Node alone.
+  # A checkout without packages, and a PATH with only an old Node.
   mkdir -p "$BATS_TEST_TMPDIR/checkout" "$BATS_TEST_TMPDIR/bin"
   cp -r "$scripts" "$BATS_TEST_TMPDIR/checkout/"
   printf '#!/bin/sh\n[ "$1" = --version ] && echo v20.19.0 || echo "node was run"\n' \
@@ -83,7 +83,7 @@ load ../helper/load
   rmdir "$BATS_TEST_TMPDIR/gone"
   run -4 "$scripts/claudy.ts" sessions
   [[ $output == *"Cannot run claudy.ts: the working directory was removed"* && $output != *backtrace* ]]
-  cd "$BATS_TEST_TMPDIR" # which has another name by a link
+  cd "$BATS_TEST_TMPDIR" # has a second name, through a link
   ln -s "$BATS_TEST_TMPDIR" link
   cd link
   "$scripts/claudy.ts" --version

@@ -1,5 +1,5 @@
-# claudy: sessions in front of the real Claude CLI, with a stub for its API.
-# shellcheck disable=SC2030,SC2031  # each test has a session of its own
+# claudy: sessions with the real Claude CLI and a stub for its API.
+# shellcheck disable=SC2030,SC2031  # each test has its own session
 
 load ../helper/load
 load ../helper/sessions
@@ -145,19 +145,19 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   wait_for 20 shows "❯"
   tmux -L "$screen" send-keys "hello there" Enter
   wait_for 10 shows "echo: hello there"
-  # The session's own prefix; ours has another key to send it.
+  # The prefix of the session's tmux; the outer tmux uses another key here.
   tmux -L "$screen" send-keys C-b d
   wait_for 10 shows "Reattach with: claudy attach"
   tmux -L "$screen" send-keys "cd '$project'; '$claudy' attach --shell" Enter
   wait_for 10 shows ":/workspace"
-  # Within a tmux the keys are that one's.
+  # Inside another tmux, the outer one handles the keys.
   tmux -L "$screen" kill-server
-  screen=$screen-nested # the former may still be ending
+  screen=$screen-nested # the previous one may still be shutting down
   tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 "cd '$project' && '$claudy' attach; cat"
   wait_for 10 shows "echo: hello there"
   attached() { "$claudy" sessions --json | jq --arg project "$project" '.[] | select(.project == $project).attached' | grep -x 1; }
   wait_for 5 attached
-  # Its own prefix would have detached.
+  # As a prefix of the session's tmux, these keys would detach.
   tmux -L "$screen" set -g prefix C-a
   tmux -L "$screen" send-keys C-b d "and on" Enter
   wait_for 10 shows "echo: dand on"
@@ -234,7 +234,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   "$claudy" daemon stop
   run -6 "$claudy" --detach "$project"
   [[ $output == *"The daemon is not running"* ]]
-  stop_stub # its network went with the daemon
+  stop_stub # its network stopped with the daemon
   "$claudy" daemon start
   "$claudy" daemon stop
   opened=$("$claudy" --detach --yes --json "$project")
@@ -281,11 +281,11 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   wait_for 5 noted idle
   ask_permission "$session"
   wait_for 2 noted waiting
-  # Where the CLI keeps nothing of its own, that is what is told.
+  # If the CLI has no state file, the hooks' state is used.
   docker exec "$session" sh -c 'mv /home/claude/.claude/sessions /home/claude/.claude/gone'
   is "$session" waiting
   docker exec "$session" sh -c 'mv /home/claude/.claude/gone /home/claude/.claude/sessions'
-  # What is no answer of the CLI is not believed, and a pipe holds nobody up.
+  # Invalid state files are ignored, and a pipe causes no delay.
   docker exec "$session" sh -c 'cd /home/claude/.claude/sessions && mkfifo 1.json && echo "{\"status\":\"rm -rf\"}" >2.json'
   timeout 5 "$claudy" watch >"$BATS_TEST_TMPDIR/watched" || true
   grep -F "$session waiting" "$BATS_TEST_TMPDIR/watched"
@@ -337,11 +337,11 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   in_home 'mkdir -p projects/-workspace && ln -s x.jsonl projects/-workspace/x.jsonl
     mkfifo sessions/1.json && ln -sf /etc/passwd hal9000-activity.json'
   wait_for 10 is "$session" idle
-  # Directories where files are written.
+  # Directories in place of files that are written.
   in_home 'rm -f hal9000-context.md .anthropic_key && mkdir -p hal9000-context.md/x .anthropic_key/y'
   [ "$("$claudy" --detach --json "$project" | jq -r .conversation)" = running ]
   [ -f "$HAL9000_HOME/claude/$session/.anthropic_key" ]
-  # What stands for a key that is not there is not looked through.
+  # A link in place of the key file is not followed.
   "$claudy" stop "$session"
   rm "$HAL9000_HOME/claude/$session/.anthropic_key"
   ln -s /etc/passwd "$HAL9000_HOME/claude/$session/.anthropic_key"
@@ -354,7 +354,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
 @test "shows a worker that does not answer as unknown, and stops it" {
   open "$project"
   wait_for 10 is "$session" idle # nothing more is written
-  # What is said where files of the session tell nothing.
+  # Removes the state files, so that the state is asked of the worker.
   docker exec "$session" sh -c 'pkill -STOP claude; rm -f "$CLAUDE_CONFIG_DIR"/sessions/*.json \
     "$CLAUDE_CONFIG_DIR/hal9000-activity.json"; pkill -STOP tmux'
   run -0 timeout 40 "$claudy" sessions --json
@@ -373,19 +373,19 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
 }
 
 @test "the parent stops the worker of a killed claudy run" {
-  # Unreachable: it would try for minutes.
+  # The API is unreachable, so that the CLI retries for minutes.
   ANTHROPIC_BASE_URL=http://127.0.0.1:9 "$claudy" run -C "$project" "hello" </dev/null 3>&- &
   asking=$!
   left() { "$scripts/coordinator.ts" list --json | jq -re '.[0].name'; }
   wait_for 10 left
   kill -9 "$asking"
   worker=$(left)
-  # Long ago; then something ends, which has the parent look.
+  # Makes the worker look old; then a worker ends, which makes the parent check.
   record=$HAL9000_HOME/sessions/$worker.json
   jq '.createdAt = "2026-01-01T00:00:00.000Z"' "$record" >"$BATS_TEST_TMPDIR/record"
   cp "$BATS_TEST_TMPDIR/record" "$record"
   spawn -n sessionless-$$ "$project"
-  docker exec "$worker" pkill claude || true # if it was begun at all
+  docker exec "$worker" pkill claude || true # if it was started at all
   "$scripts/coordinator.ts" stop sessionless-$$
   none() { ! left; }
   wait_for 20 none
@@ -403,12 +403,12 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   refused 4 "$claudy" --detach --mcp nonsense "$project"
   refused 6 "$claudy" --detach --name refused-$$ /etc
   SSH_AUTH_SOCK=$BATS_TEST_TMPDIR/nowhere refused 4 "$claudy" --detach --name refused-$$ --ssh-agent --profile base "$project"
-  # The name is a worker's already.
+  # A worker already has the name.
   spawn -n claudy-refused-$$ "$project"
   run -5 "$claudy" --detach --name claudy-refused-$$ "$project"
   "$scripts/coordinator.ts" stop claudy-refused-$$
   [ -z "$(find "$HAL9000_HOME/sessions/kept" "$HAL9000_HOME/claude" -name '*refused*')" ]
-  # Every range of ports is another session's.
+  # All port ranges are in use.
   echo '{}' >"$HAL9000_HOME/sessions/kept/many.json"
   for port in $(seq 20000 20 29980); do
     [ -e "$HAL9000_HOME/sessions/ports/$port" ] || echo -n many >"$HAL9000_HOME/sessions/ports/$port"

@@ -1,4 +1,4 @@
-# A prefix, a home and image names for one run of bats: nobody else's are touched.
+# A prefix, a home and image names that only this run of bats uses.
 
 setup_suite() {
   local repo
@@ -14,15 +14,15 @@ setup_suite() {
   export HAL9000_HOME=$HAL9000_TEST_ROOT/home
   export HAL9000_PROJECT_ROOTS=$HAL9000_TEST_ROOT/projects
   export HAL9000_IMAGE_REPO=$HAL9000_PREFIX
-  # A host's Claude home that is nobody's; the real one must not be touched.
+  # An empty Claude home; the real one must not be touched.
   export CLAUDE_HOME=$HAL9000_TEST_ROOT/claude-home
   mkdir "$HAL9000_PROJECT_ROOTS" "$CLAUDE_HOME"
   claude_homes >"$HAL9000_TEST_ROOT/claude-homes"
   if [ -n "${PREPARED:-}" ]; then name_images "$PREPARED" "$HAL9000_PREFIX"; else prepare "$HAL9000_PREFIX"; fi
 }
 
-# What all files of tests need: an engine, images, and nothing left of killed runs.
-prepare() { # prepare REPOSITORY: of the images
+# Prepares what all test files need: an engine, images, no leftovers of killed runs.
+prepare() { # prepare REPOSITORY: the repository for the images
   "$repo/scripts/engine.ts" start && HAL9000_IMAGE_REPO=$1 "$repo/scripts/build-images.ts" && sweep_dead_runs
 }
 
@@ -32,18 +32,18 @@ teardown_suite() {
     return 1
   }
   remove_instance "$HAL9000_PREFIX"
-  # The next run need not build them.
+  # So the next run does not need to build them.
   name_images "$HAL9000_PREFIX" "$kept_images"
   remove_images "$HAL9000_PREFIX"
   as_root rm -rf "$HAL9000_TEST_ROOT"
 }
 
-# Every file of the real Claude home, with its checksum.
+# Prints every file of the real Claude home with its checksum.
 claude_homes() {
   find ~/.claude ~/.claude.json -type f -exec sha256sum {} + 2>/dev/null | sort
 }
 
-# Gives images of one repository the names of another too.
+# Tags the images of one repository in another one too.
 name_images() { # name_images FROM TO
   local tag former
   docker images --format '{{.Tag}}' "$1" | while read -r tag; do
@@ -54,13 +54,13 @@ name_images() { # name_images FROM TO
   done
 }
 
-# By name: an image may have names of others too.
+# Removes only the names: an image may have other names too.
 remove_images() { # remove_images PREFIX
   docker images --format '{{.Repository}}:{{.Tag}}' |
     { grep -E "^$1(-[a-z-]+)?:" || true; } | xargs -r docker rmi --force >/dev/null
 }
 
-# A run that was killed cannot clean up; the next one does it for it.
+# Cleans up after killed runs.
 sweep_dead_runs() {
   local user
   while IFS=: read -r user _; do
@@ -71,7 +71,7 @@ sweep_dead_runs() {
     while read -r instance; do
       case $instance in hal9000-test-*) ;; *) continue ;; esac
       pid=${instance#hal9000-test-}
-      # An engine that was killed may have left mounts that it does not know.
+      # A killed engine may have left mounts that it does not know.
       [ -d "/proc/${pid%%-*}" ] || remove_instance "$instance" ||
         echo "Something of $instance stays behind" >&2
     done

@@ -1,4 +1,4 @@
-# At a real terminal: tmux on the host types, resizes and goes away.
+# Commands at a real terminal: tmux types, resizes and closes it.
 
 load ../helper/load
 
@@ -17,7 +17,7 @@ terminal() { tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 "$@"; }
 keys() { tmux -L "$screen" send-keys "$@"; }
 shows() { tmux -L "$screen" capture-pane -p -J | grep -E -- "$1"; }
 
-# A shell that tells the exit code of spawn-worker in a file.
+# Runs spawn-worker in a shell that writes its exit code to a file.
 spawned() {
   printf '%q ' "$scripts/spawn-worker.ts" "$@"
   printf '; echo $? >%q; sleep 60' "$BATS_TEST_TMPDIR/code"
@@ -38,7 +38,7 @@ spawned() {
   terminal "$(spawned -n sized-$$ "$project" -- bash --norc)"
   wait_for 15 shows 'bash-.*[$#]'
   tmux -L "$screen" resize-window -x 132 -y 43
-  # What is typed may overtake the size.
+  # Typed text may arrive before the new size.
   fits() {
     keys 'stty size' Enter
     sleep 0.3
@@ -119,13 +119,13 @@ spawned() {
   "$scripts/claudy.ts" sessions rm --yes asks-$$
 }
 
-# What the terminal is sent, as it is, in $sent.
+# Records the bytes that the terminal is sent in $sent.
 record_terminal() {
   sent=$BATS_TEST_TMPDIR/sent
   tmux -L "$screen" pipe-pane "cat >>'$sent'"
 }
 
-# Clipboard, title, a question and a string for the terminal, around text in red.
+# Clipboard, title, a query and a DCS string, around red text.
 harmful='\033]52;c;ZXZpbA==\007\033]0;evil\007\033[6n\033P$qm\033\\\033[31mshown\033[0m\033[21t'
 
 only_display() {

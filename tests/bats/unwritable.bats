@@ -1,7 +1,7 @@
-# A home that cannot be written, and one that is full: what runs can still be
-# stopped and attached to, and every refusal says what, why and what to do.
+# A read-only home and a full disk: running workers can still be stopped and attached to,
+# and every error states what failed, why, and what to do.
 
-# shellcheck disable=SC2030,SC2031  # each test has variables of its own
+# shellcheck disable=SC2030,SC2031  # each test has its own variables
 
 load ../helper/load
 
@@ -17,7 +17,7 @@ teardown() {
   stop_workers
 }
 
-# Makes a directory of the home read-only, for the host alone.
+# Makes a directory of the home read-only, on the host only.
 read_only() { # read_only DIRECTORY
   as_root mount --bind "$1" "$1" || skip "mounting needs root"
   as_root mount -o remount,bind,ro "$1"

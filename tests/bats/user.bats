@@ -1,16 +1,16 @@
-# As another user without privileges, in the docker group, with a home that is closed
-# to others: most runs are root's, which hides faults of ownership.
+# As an unprivileged user in the docker group, with a home that is closed to others: most
+# runs are root's, which hides errors of ownership.
 
 load ../helper/load
 
-# Two runs at once have a user each.
+# Each run has its own user.
 user=${HAL9000_PREFIX/hal9000-test/hal9000-tester}
 instance=$HAL9000_PREFIX-user
 home=/home/$user
 app=$home/app
 
-# All that the user runs is a copy of the user's own: the checkout may lie in a home
-# that nobody else can enter.
+# The user runs a separate copy of the checkout, because the original may be in a home that
+# other users cannot enter.
 setup_file() {
   need_root
   as_root userdel --remove --force "$user" 2>/dev/null || true
@@ -50,8 +50,8 @@ in_parent() { as_user docker exec "$instance-parent" "$@"; }
 
 owner() { as_root stat -c %U "$1"; }
 
-# Sockets are of who serves them: the mounter's is root's, those of services are the
-# forwarder's. They lie in directories of the user's.
+# Ignores sockets: they belong to the mounter (root) or the forwarder, in directories of
+# the user.
 foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
 
 @test "make up starts a worker on the user's project" {
@@ -101,7 +101,7 @@ foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
   [ "$(owner "$app/attached")" = "$user" ]
   as_user env TOKEN=x scripts/spawn-worker.ts -d -n secretive-$$ --secret TOKEN "$app"
   [ "$(docker exec secretive-$$ cat /run/secrets/TOKEN)" = x ]
-  # Ends while nobody watches: the parent, as root, retires it.
+  # A detached worker ends: the parent, as root, removes it.
   docker kill secretive-$$
   gone() { as_root test ! -e "$home/.hal9000/sessions/secretive-$$.json"; }
   wait_for 15 gone
@@ -119,11 +119,11 @@ foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
   [ "$(owner "$app/warm")" = "$user" ]
   [ "$(as_root stat -c '%a %U' "$home/.hal9000/run/pool.sock")" = "600 $user" ]
   [ -z "$(foreign)" ]
-  # The mounter takes no more from the user than from anybody.
+  # The mounter refuses the user like anyone else.
   run -0 as_user sh -c 'node_modules/.bin/deno run -A --no-lock --node-modules-dir=manual tests/helper/ask.ts "$@"' \
     ask "$home/.hal9000/run/mounter/mounter.sock" '{"op":"test"}'
   [[ $output == *"EACCES"* ]]
-  # A project of another's in the user's roots is no claim.
+  # A project of another owner below the user's roots cannot be claimed.
   as_root mkdir -p "$home/roots-own"
   run -7 in_parent /scripts/pool-manager claim "$home/roots-own"
   [[ $output == *"the project has another owner"* ]]
@@ -139,7 +139,7 @@ foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
   theirs() { HAL9000_PREFIX=$instance HAL9000_HOME=$BATS_TEST_TMPDIR/theirs "$@"; }
   run -5 theirs "$scripts/claudy.ts" daemon stop
   [[ $output == *"belongs to $home/.hal9000"*"export HAL9000_PREFIX=$instance-$(id -un) HAL9000_HOME=$BATS_TEST_TMPDIR/theirs"* ]]
-  # Nobody is advised to use a home that is not theirs; nor can they.
+  # The advice does not suggest another user's home, and using it fails.
   [[ $output != *"Or use that home"* ]]
   run ! as_user env HAL9000_HOME="$HAL9000_HOME" scripts/coordinator.ts stop-all --yes
   [[ $output == *"not to you"* || $output == *"permission denied"* ]]
@@ -178,6 +178,6 @@ foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
   run -0 moving scripts/rollback.ts --yes
   [ "$(as_root stat -c '%U %a' "$former/membank/roots.md")" = "root 600" ]
   [ "$(owner "$former/membank/mine.md")" = "$user" ]
-  # All else is the user's, but for what the parent's ChromaDB has written.
+  # All other files belong to the user, except those written by the parent's ChromaDB.
   [ -z "$(as_root find "$former" ! -user "$user" ! -type s ! -name roots.md ! -path "$former/chromadb*")" ]
 }

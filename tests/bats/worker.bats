@@ -17,7 +17,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   run -0 --separate-stderr "$scripts/coordinator.ts" list
   [[ $output == *on-host-$$*"$project"* ]]
   [[ $output == *in-parent-$$*"$project"* ]]
-  # But for their ages.
+  # Apart from their ages.
   workers() { jq -c 'map([.name, .id, .project, .state]) | sort'; }
   [ "$("$scripts/coordinator.ts" list --json | workers)" = \
     "$(docker exec "$parent" /scripts/coordinator.sh list --json | workers)" ]
@@ -57,7 +57,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   run -0 docker exec wk-$$ grep -E '^(CapEff|NoNewPrivs):' /proc/self/status
   [[ $output == *"CapEff:"*"0000000000000000"* ]]
   [[ $output == *"NoNewPrivs:"*1* ]]
-  # What is counted for a user would be the host's user's as well.
+  # These limits are counted per user, so they would also affect the host's user.
   run -0 docker exec wk-$$ bash -c 'ulimit -q; ulimit -i'
   [ "$output" = $'0\n4096' ]
   # More processes than allowed: the shell cannot fork them all.
@@ -88,7 +88,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 }
 
 @test "stop takes under a second, keeps the log, and removes worker and record" {
-  # The machine has other things to do: one of three is to be that fast.
+  # The machine may be busy: one of three attempts must be that fast.
   for _ in 1 2 3; do
     spawn -n wk-$$ "$(make_project one)"
     [ "$(records)" = 1 ]

@@ -1,5 +1,5 @@
-# What happens when the commands are used wrongly: an exit code, a sentence, and
-# nothing left behind. Each row: code | sentence | command.
+# Wrong uses of the commands: an exit code, an error message, and nothing left behind.
+# Each row: code | message | command.
 
 load ../helper/load
 
@@ -14,7 +14,7 @@ setup_file() {
   ln -sfn gone "$HAL9000_PROJECT_ROOTS/dangling"
   ln -sfn ring "$HAL9000_PROJECT_ROOTS/ring"
   export OWNED=${OWNED:-owned-$$}
-  # What the parent writes when it has started is nothing that a command left.
+  # Files that the parent writes at its start must not count as left by a command.
   wait_for 60 docker exec "$parent" /scripts/healthcheck
   "$scripts/spawn-worker.ts" -d -n "$OWNED" "$HAL9000_PROJECT_ROOTS/app"
 }
@@ -256,7 +256,7 @@ ROWS
 @test "moves a damaged record aside and continues" {
   echo '{"version":1,' >"$HAL9000_HOME/sessions/broken.json"
   run -0 "$scripts/coordinator.ts" list
-  # The end of a worker makes the parent look at all records.
+  # When a worker ends, the parent reads all records.
   spawn -n short-$$ "$HAL9000_PROJECT_ROOTS/app"
   docker kill short-$$
   aside() { find "$HAL9000_HOME/sessions/damaged" -name 'broken.json.*' | grep broken; }

@@ -1,6 +1,6 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/tests/*}/scripts/launch" "$s" "$@"'
-// benchmark: times the ways of a worker beside the least that Docker itself
-// takes for the same, in turn and in one run. Nothing fails for being slow.
+// benchmark: compares each way to get a worker with the minimum that Docker itself needs,
+// alternating in one run. It never fails because a machine is slow.
 
 import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
@@ -126,10 +126,10 @@ async function measureAll(
   };
   const remove = (id: string) => removeContainer(docker, id);
 
-  // The same container, as the engine is asked for it and as the CLI is.
+  // The same container for the engine's API and for the docker CLI.
   const model = await spawnWorker(
     instance,
-    // Named: its Claude home stays for those that are started like it.
+    // With a name, its Claude home is kept for the containers that use the same mounts.
     { directory: project, cwd: "/", name: "model" },
     () => {},
   );
@@ -219,7 +219,7 @@ async function measureAll(
       ),
   });
   const request = claimRequest(settings, { directory: project, cwd: "/" });
-  // A manager that counts these alone.
+  // A new manager, which counts only these claims.
   run(script("pool-manager"), "stop");
   run(script("pool-manager"), "start", "--min-warm=10", "--max-warm=10");
   const claimed = samples * 10;

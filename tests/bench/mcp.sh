@@ -1,7 +1,7 @@
 #!/bin/bash
-# Times calls of an MCP tool through the whole way (a worker's namespace, forwarder,
-# gateway, process) beside the SDK's client straight at the gateway's socket, in turn and
-# in one run: make benchmark-mcp. Nothing fails because a machine is slow.
+# Compares calls of an MCP tool through forwarder, gateway and process, from the workers'
+# namespace, with the SDK's client directly at the gateway's socket, alternating in one run:
+# make benchmark-mcp. It never fails because a machine is slow.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -36,7 +36,7 @@ timed() { # timed CLIENTS ENV...
     jq -r '[(.times | sort | .[(length / 2 | floor)], .[(length * 0.99 | floor)]), (.wrong | length)] | @tsv'
 }
 
-timed 1 >/dev/null # the first has all to load
+timed 1 >/dev/null # warm-up
 printf '%-8s %-10s %8s %8s %6s\n' CLIENTS WAY P50 P99 WRONG
 for clients in 1 8; do
   read -r direct direct99 wrong < <(timed "$clients" --env UNIX_SOCKET=/run/mcp/bench.sock)

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Times a migration and a rollback of 1 GB in 50,000 files beside `cp -a` of the same
-# tree, in one run: make benchmark-migration. Nothing fails because a machine is slow.
+# Compares a migration and a rollback of 1 GB in 50,000 files with `cp -a` of the same tree,
+# in one run: make benchmark-migration. It never fails because a machine is slow.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -41,7 +41,7 @@ phase() { jq --arg what "$1" '[.phases[] | select(.what == $what) | .ms] | add' 
 
 for sample in $(seq "$samples"); do
   echo "Sample $sample of $samples" >&2
-  sync # what others have written is nobody's time here
+  sync # so that earlier writes are not measured
   milliseconds copy >>"$root/cp"
   rm -rf "$root/copy"
   sync

@@ -1,4 +1,4 @@
-// How long it takes from a command to Claude's prompt, at a terminal.
+// Measures the time from a command to Claude's prompt, at a terminal.
 
 import { spawn } from "node:child_process";
 import { removeContainer } from "../../lib/docker/docker.ts";
@@ -12,24 +12,24 @@ import { spawnWorker } from "../../lib/worker/spawn.ts";
 import { listWorkers } from "../../lib/worker/workers.ts";
 import { interleaved, type Measured, row, timed } from "./timing.ts";
 
-/** What the CLI shows where one types. */
+/** The CLI's input prompt. */
 const prompt = "❯";
 
-/** It retries what it cannot reach; the prompt does not wait for that. */
+/** The CLI retries an unreachable API; the prompt does not wait for that. */
 const unreachable = {
   ANTHROPIC_BASE_URL: "http://127.0.0.1:9",
   ANTHROPIC_API_KEY: "sk-ant-none",
 };
 
-/** The environment for a CLI that talks to nobody. */
+/** The environment for a CLI that reaches no API. */
 function quietEnv(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   const { TMUX: _, ...others } = env;
   return { ...others, ...unreachable, TERM: "xterm-256color" };
 }
 
 /**
- * Milliseconds until the prompt is shown by a command that is given a terminal of
- * its own, which then closes.
+ * Milliseconds until a command shows the prompt. The command gets its own terminal, which
+ * then closes.
  */
 async function untilPrompt(
   command: readonly string[],
@@ -59,14 +59,14 @@ export interface PromptSetting {
   instance: Instance;
   env: NodeJS.ProcessEnv;
   project: string;
-  /** Of docker run, for a container that is like a worker. */
+  /** Options of docker run for a container like a worker. */
   flags: string[];
   samples: number;
   run: (file: string, ...args: string[]) => string;
   claudy: string;
 }
 
-/** To the prompt with a warm worker and a cold one, and what the steps take. */
+/** Times to the prompt with a warm and a cold worker, and the times of the steps. */
 export async function measurePrompts(
   { instance, env, project, flags, samples, run, claudy }: PromptSetting,
 ): Promise<Measured[]> {

@@ -1,25 +1,25 @@
-// Times of things, in turn, as rows of a table.
+// Measures operations alternately, and prints the times as rows of a table.
 
 import { median, quantile } from "simple-statistics";
 import { columns } from "../../lib/std/text.ts";
 
-/** Times a thing once, in milliseconds; what comes before and after is not timed. */
+/** Measures an operation once, in ms, without its preparation and clean-up. */
 type Once = () => Promise<number>;
 
 export interface Measured {
   name: string;
-  /** The least that it could take, measured in the same run. */
+  /** The minimum to compare with, measured in the same run. */
   floor: string | null;
   samples: number;
   medianMs: number;
   p95Ms: number;
-  /** Where there are samples enough for it. */
+  /** Only if there are enough samples. */
   p99Ms: number | null;
   floorMedianMs: number | null;
   ratio: number | null;
 }
 
-/** Each in turn, as often as asked: what slows one down slows down all. */
+/** Runs each in turn, so that a slow phase of the machine affects all. */
 export async function interleaved<Name extends string>(
   rounds: number,
   things: Record<Name, Once>,

@@ -1,5 +1,5 @@
-// Sends requests to a socket of the pool, one after the other, and prints what
-// each results in: ask.ts SOCKET REQUEST...
+// Sends requests to a socket of the pool, one after the other, and prints each
+// result: ask.ts SOCKET REQUEST...
 
 import process from "node:process";
 import { Client } from "../../lib/std/socket-lines.ts";

@@ -1,5 +1,5 @@
-// A worker that floods ChromaDB: COUNT requests of 38 MB each that add embeddings, all
-// at the same time. Prints how many were answered with which status.
+// Runs in a worker and floods ChromaDB: sends COUNT concurrent requests of 38 MB that add
+// embeddings. Prints the number of answers for each status.
 
 import { Buffer } from "node:buffer";
 import { createConnection } from "node:net";

@@ -1,5 +1,5 @@
-// A worker that opens COUNT connections to ChromaDB, and sends what is taken of a body of
-// 41 MB on each, which it never ends. Opens those anew 5 seconds after they are closed.
+// Runs in a worker: opens COUNT connections to ChromaDB and sends part of a 41 MB body on
+// each, without finishing it. Reopens a connection 5 seconds after it is closed.
 
 import { createConnection } from "node:net";
 import process from "node:process";
@@ -19,7 +19,7 @@ function open(): void {
   });
   socket.on("error", () => {});
   socket.on("close", () => setTimeout(open, 5000));
-  // Its end does not show otherwise.
+  // Without reading, the end of the connection is not detected.
   socket.resume();
 }
 for (let at = 0; at < Number(count); at++) open();

@@ -1,5 +1,5 @@
-// Vectors in a ChromaDB, for tests of migration: fill NAME=COUNT…, or query, which
-// prints what the nearest neighbours of fixed vectors are.
+// Test data in ChromaDB for the migration tests: "fill NAME=COUNT…" adds vectors, "query"
+// prints the nearest neighbours of fixed vectors.
 
 import process from "node:process";
 

@@ -1,4 +1,4 @@
-// Exchanges two paths for ever, as a worker may: deno run -A exchange.ts A B [MS].
+// Exchanges two paths in a loop, as a worker could: deno run -A exchange.ts A B [MS].
 // renameat2(2) with RENAME_EXCHANGE; MS is the pause between two exchanges.
 
 import { setTimeout as sleep } from "node:timers/promises";

@@ -1,5 +1,5 @@
-// An engine in memory, and an instance that uses it, for the unit tests: containers are
-// created, started, renamed and removed as Docker does it, and nothing runs in them.
+// An in-memory engine and an instance that uses it, for the unit tests. Containers are
+// created, started, renamed and removed as in Docker, but nothing runs in them.
 
 import { Buffer } from "node:buffer";
 import { randomBytes } from "node:crypto";
@@ -26,7 +26,7 @@ export interface FakeContainer {
   exitCode: number;
   oomKilled: boolean;
   log: string;
-  /** What runs in it besides the idle command. */
+  /** Programs that run in it besides the idle command. */
   programs: string[];
 }
 
@@ -34,18 +34,18 @@ export class FakeEngine {
   readonly containers: FakeContainer[] = [];
   readonly volumes = new Map<string, object>();
   readonly images = new Map<string, object>();
-  /** What was asked of the engine to change: "stop NAME", "remove NAME". */
+  /** Requests that changed something: "stop NAME", "remove NAME". */
   readonly asked: string[] = [];
-  /** Of a request as in `asked`, the status that it is refused with. */
+  /** For a request, as in `asked`: the status with which it is refused. */
   readonly refuses = new Map<string, number>();
-  /** What a command inside a container does. */
+  /** Runs a command inside a container. */
   run: (command: string[], container: FakeContainer) => {
     exitCode: number;
     output?: string;
   } = () => ({ exitCode: 0 });
-  /** Hears of each container that is started. */
+  /** Called for each container that is started. */
   started: (container: FakeContainer) => void = () => {};
-  /** What the engine says of itself. */
+  /** The engine's info and version. */
   readonly about = {
     NCPU: 64,
     Architecture: "x86_64",
@@ -53,7 +53,7 @@ export class FakeEngine {
   };
   readonly #streams = new Set<PassThrough>();
 
-  /** A container that is there already. */
+  /** Adds an existing container. */
   add(name: string, change: Partial<FakeContainer> = {}): FakeContainer {
     const id = randomBytes(32).toString("hex");
     const createdAt = new Date().toISOString();
@@ -84,7 +84,7 @@ export class FakeEngine {
     return this.containers.map(({ name }) => name).sort();
   }
 
-  /** An event of the engine about a container. */
+  /** Sends an event of the engine about a container. */
   emit(action: string, { id, name, spec }: FakeContainer): void {
     const time = Math.floor(Date.now() / 1000);
     const Actor = { ID: id, Attributes: { name, ...spec.Labels } };
@@ -129,7 +129,7 @@ export class FakeEngine {
             this.volumes.delete(name);
           }),
       }),
-      // As images without a name, and those of an instance, are asked for.
+      // Filters for images without a name, and for those of an instance.
       listImages: ({ filters }: { filters: { reference?: string[] } }) =>
         answer(() =>
           [...this.images].filter(([name]) =>
@@ -253,7 +253,7 @@ async function answer<T>(act: () => T): Promise<T> {
   return act();
 }
 
-/** A tar archive of one file. */
+/** A tar archive with one file. */
 function archive(text: string): Buffer {
   const header = Buffer.alloc(512);
   header.write(`${text.length.toString(8).padStart(11, "0")}\0`, 124);
@@ -263,7 +263,7 @@ function archive(text: string): Buffer {
   return Buffer.concat([header, body, Buffer.alloc(1024)]);
 }
 
-/** As Docker frames what a container prints without a terminal. */
+/** Frames output as Docker does for a container without a terminal. */
 function frame(text: string): Buffer {
   const body = Buffer.from(text);
   const header = Buffer.alloc(8);
@@ -321,19 +321,19 @@ function mountsOf({ HostConfig }: Docker.ContainerCreateOptions) {
 export interface FakeInstance {
   instance: Instance;
   engine: FakeEngine;
-  /** A directory for projects and whatever else a test makes. */
+  /** A directory for projects and other files of a test. */
   root: string;
-  /** What was logged. */
+  /** Logged lines. */
   told: string[];
   log: (line: string) => void;
-  /** Makes a directory that can be a project. */
+  /** Creates a directory that can be a project. */
   project: (name: string) => string;
   /** Labels of a worker of this instance. */
   labels: (more?: Record<string, string>) => Record<string, string>;
   end: () => void;
 }
 
-/** An instance with a home, an image, a net and a parent. */
+/** An instance with a home, an image, a net container and a parent. */
 export function fakeInstance(): FakeInstance {
   const root = mkdtempSync(join(tmpdir(), "hal9000-fake-"));
   const engine = new FakeEngine();
@@ -373,7 +373,7 @@ export function fakeInstance(): FakeInstance {
   for (const name of ["base", "worker", "parent"]) {
     engine.images.set(`repo:${name}`, { Id: `sha256:${name}`, Config: {} });
   }
-  // Long ago, so that no worker is older.
+  // Older than any worker.
   const createdAt = "2026-01-01T00:00:00.000Z";
   for (const role of ["net", "parent"] as const) {
     engine.add(names[role], {

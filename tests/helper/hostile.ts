@@ -1,6 +1,6 @@
-// A worker that does all at once, for SECONDS: what ATTACKS lists, and what comes to mind
-// beside it. It runs in a session's worker, in its project; the other programs of this
-// directory lie beside it. Prints what it should not have been able to do, a line each.
+// A hostile worker that does everything below at once, for SECONDS. It runs in a session's
+// worker, in its project, beside the other programs of this directory. Prints one line for
+// each action that worked but should not have.
 
 import { spawn } from "node:child_process";
 import {
@@ -27,7 +27,7 @@ const claude = process.env.CLAUDE_CONFIG_DIR ?? join(homedir(), ".claude");
 const escapes = "\x1b]52;c;aG9zdGlsZQ==\x07\x1b]0;hostile\x07\x1bP+q544e\x1b\\";
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Does it, and says so if it worked though it should not have. */
+/** Tries an action that must fail, and reports it if it works. */
 function forbidden(what: string, act: () => void): void {
   try {
     act();
@@ -35,14 +35,14 @@ function forbidden(what: string, act: () => void): void {
   } catch { /* as it should be */ }
 }
 
-/** Does it or not: what is allowed, and what may be there already. */
+/** Tries an action that is allowed; it may fail if something already exists. */
 function attempt(act: () => void): void {
   try {
     act();
   } catch { /* the next one then */ }
 }
 
-/** Runs a program of this directory again and again; one that ends at once too. */
+/** Runs a program of this directory again and again, even if it exits at once. */
 async function keepRunning(program: string, ...args: string[]): Promise<never> {
   while (true) {
     const command = ["run", "-A", "--no-lock", "--no-config"];
@@ -56,7 +56,7 @@ async function keepRunning(program: string, ...args: string[]): Promise<never> {
   }
 }
 
-/** Files that cost who reads them: too many, too large, too deep, links, pipes. */
+/** Files that are expensive to read: too many, too large, too deep, links, pipes. */
 async function fillHome(): Promise<void> {
   const sparse = openSync(join(claude, "settings.local.json"), "w");
   ftruncateSync(sparse, 3e9);
@@ -77,7 +77,7 @@ async function fillHome(): Promise<void> {
   }
 }
 
-/** The project as a worktree of whatever, and as itself, in turns. */
+/** Makes the project alternately a worktree of itself and of another directory. */
 async function swapWorktree(): Promise<never> {
   const admin = ".w/worktrees/x";
   mkdirSync(admin, { recursive: true });
@@ -95,7 +95,7 @@ async function swapWorktree(): Promise<never> {
   }
 }
 
-/** Bytes that do something, at every terminal there is and in the log. */
+/** Writes escape sequences to every terminal and to the log. */
 async function writeEscapes(): Promise<never> {
   const places = () =>
     readdirSync("/dev/pts").map((name) => `/dev/pts/${name}`);
@@ -111,7 +111,7 @@ async function writeEscapes(): Promise<never> {
   }
 }
 
-/** Programs that lie, or never end, in place of those that others may start in here. */
+/** Replaces programs that others may run in this container; they lie and never end. */
 function layPrograms(): void {
   const names = ["cat", "ps", "ss", "ls", "id", "git", "claude", "stty", "env"];
   for (const directory of ["/usr/local/bin", join(homedir(), ".local/bin")]) {
@@ -128,7 +128,7 @@ function layPrograms(): void {
   }
 }
 
-/** Connections that ask for much, or for nothing and stay. */
+/** Connections with large requests, and connections that stay silent. */
 async function floodPort(port: number): Promise<never> {
   const request = "POST /mcp HTTP/1.1\r\nHost: localhost\r\n" +
     "Content-Type: application/json\r\nContent-Length: 90000000\r\n\r\n";
@@ -145,7 +145,7 @@ async function floodPort(port: number): Promise<never> {
   }
 }
 
-/** What belongs to all in the namespace, and to the host. */
+/** Attacks files and ports that the namespace and the host share. */
 async function takeWhatIsShared(): Promise<never> {
   while (true) {
     for (const file of ["hosts", "resolv.conf", "hostname"]) {
@@ -165,7 +165,7 @@ async function takeWhatIsShared(): Promise<never> {
       );
     }
     attempt(() => {
-      // Names that no one has a file for: they cross from worker to worker.
+      // Abstract sockets have no file: they are visible to all workers.
       createServer().on("error", () => {}).listen("\0hal9000");
     });
     await pause(50);
@@ -182,8 +182,8 @@ const parts = [
   writeEscapes(),
   takeWhatIsShared(),
   keepRunning("chroma-flood.ts", "20"),
-  // One half: with all ports taken, no worker can open a connection, as
-  // SECURITY.md says; that has a test of its own.
+  // Only one half: with all ports taken, no worker can open a connection, as documented
+  // in SECURITY.md; attacks.bats tests that.
   keepRunning("port-hog.ts", "0"),
   keepRunning("set-uid.ts", "/workspace"),
   ...ports.map(floodPort),

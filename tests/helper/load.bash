@@ -1,4 +1,4 @@
-# What the bats files share.
+# Shared by the bats files.
 
 bats_require_minimum_version 1.5.0
 
@@ -13,26 +13,27 @@ parent=$HAL9000_PREFIX-parent
 net=$HAL9000_PREFIX-net
 # shellcheck disable=SC2034
 stub_port=18787
-# How often tests that are tagged with it do what may go wrong once in a while.
+# How often tests that are tagged `soak` repeat what fails only sometimes.
 # shellcheck disable=SC2034
 soak=${SOAK:-1}
-# A worker's name is the engine's, and other tests run on it: names end in -$$.
+# Container names are unique per engine, and other runs share it: names end in -$$.
 
-# bats 1.13 keeps the pid of the process that ends a test after BATS_TEST_TIMEOUT
-# in a variable local to the function that a failed test has left already. It then
-# cannot kill that process, and waits for it. It is the first job of the test's shell.
+# bats 1.13 keeps the pid of the process that ends a test after BATS_TEST_TIMEOUT in a
+# local variable of a function that a failed test has already left. It then cannot kill
+# that process and waits for it. The process is the first job of the test's shell.
 bats_abort_timeout_countdown() { kill "${BATS_killer_pid:-%1}" 2>/dev/null || true; }
 
-# What all tests of a file have, unless it has a setup_file of its own.
+# Default for files without their own setup_file.
 setup_file() { start_instance; }
 
-# A project directory of its own; $1 is its name.
+# Creates a project directory; $1 is its name.
 make_project() {
   mkdir -p "$HAL9000_PROJECT_ROOTS/$1"
   echo "$HAL9000_PROJECT_ROOTS/$1"
 }
 
-# One of another user's; of ours where we are not root, who alone may spawn for others.
+# Creates a project of another user; of the same user if not root, because only root may
+# spawn for others.
 make_others_project() {
   make_project "$1"
   [ "$(id -u)" != 0 ] || chown 1234:2345 "$HAL9000_PROJECT_ROOTS/$1"
@@ -46,15 +47,15 @@ stop_workers() {
   [ -z "$(docker ps --all --quiet "${labels[@]}")" ] || "$scripts/coordinator.ts" stop-all --yes >/dev/null
 }
 
-# A field of a container, as a Go template tells it.
+# A field of a container, as a Go template.
 inspect() { docker inspect --format "$2" "$1"; }
 
-# A port of the host that nobody has.
+# A free port of the host.
 free_port() {
   node -e 'require("net").createServer().listen(0, "127.0.0.1", function () { console.log(this.address().port); this.close(); })'
 }
 
-# A busy machine has this many times as long as a test's waits say.
+# Waits take this many times as long, because the machine may be busy.
 patience=3
 
 # Waits until a command succeeds: wait_for SECONDS COMMAND...
@@ -67,8 +68,8 @@ wait_for() {
   done
 }
 
-# HTTP with what every image has: http CONTAINER METHOD PATH [BODY]; the reply's
-# body on stdout, 0 only for a 2xx.
+# HTTP with bash, which every image has: http CONTAINER METHOD PATH [BODY]; prints the
+# body of the answer, returns 0 only for a 2xx.
 http() {
   docker exec -i "$1" bash -s -- "$2" "$3" "${4:-}" <<'SH'
 exec 3<>/dev/tcp/127.0.0.1/8000 || exit

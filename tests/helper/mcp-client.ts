@@ -1,15 +1,15 @@
-// A client of the official SDK, for tests and the bench of MCP: prints a line of JSON.
+// A client of the official SDK for tests and benchmarks of MCP; prints a line of JSON.
 //
-//   mcp-client.ts URL call NAME ARGUMENTS   one call, its text
-//   mcp-client.ts URL watch NAME ARGUMENTS  the same, and what it heard meanwhile
-//   mcp-client.ts URL cancel NAME           calls, and thinks better of it
-//   mcp-client.ts URL many COUNT CLIENTS    echoes; milliseconds of each, what went wrong
-//   mcp-client.ts URL parallel COUNT BYTES  large answers at once, the length of each
-//   mcp-client.ts URL short COUNT           so many clients, which leave without a word
-//   mcp-client.ts URL hold COUNT            takes all clients and connections, and stays
+//   mcp-client.ts URL call NAME ARGUMENTS   one call; prints its text
+//   mcp-client.ts URL watch NAME ARGUMENTS  the same, with what it received meanwhile
+//   mcp-client.ts URL cancel NAME           calls, then cancels the call
+//   mcp-client.ts URL many COUNT CLIENTS    echo calls; prints their times and errors
+//   mcp-client.ts URL parallel COUNT BYTES  concurrent large answers; prints their lengths
+//   mcp-client.ts URL short COUNT           COUNT clients that leave without a message
+//   mcp-client.ts URL hold COUNT            uses all clients and connections, and stays
 //   mcp-client.ts URL mute                  calls, never reads, and stays
 //
-// UNIX_SOCKET=PATH goes straight to a gateway's socket.
+// UNIX_SOCKET=PATH connects directly to a gateway's socket.
 
 import { createConnection, type Socket } from "node:net";
 import process from "node:process";
@@ -69,7 +69,7 @@ function say(value: unknown): void {
   process.stdout.write(`${JSON.stringify(value)}\n`);
 }
 
-/** What it says goes out whole, and a stream that is left open keeps nobody. */
+/** Prints the result and exits, even if a stream is still open. */
 function end(value: unknown): void {
   process.stdout.write(`${JSON.stringify(value)}\n`, () => process.exit(0));
 }
@@ -126,7 +126,7 @@ if (command === "call") {
       }
       times.push(performance.now() - startedAt);
     }
-    // Its place is the next one's at once, and not only when it was idle for a while.
+    // Frees its place at once, without waiting for the idle timeout.
     const transport = client.transport as StreamableHTTPClientTransport;
     await transport.terminateSession();
     await client.close();
@@ -144,14 +144,14 @@ if (command === "call") {
   for (let at = 0; at < Number(words[0]); at++) {
     const client = await connect();
     await client.listTools();
-    // No farewell: as a worker that is killed.
+    // No termination, as if the worker was killed.
   }
   end("done");
 } else if (command === "hold") {
   const clients: Client[] = [];
   const sockets: Socket[] = [];
   const { hostname, port } = new URL(url);
-  // Again and again, as often as they are ended.
+  // Reconnects whenever it is disconnected.
   while (true) {
     await connect().then((client) => clients.push(client), () => {});
     for (let at = 0; at < 50; at++) {

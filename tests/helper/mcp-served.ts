@@ -1,4 +1,4 @@
-// One MCP server served as the gateway does it, for unit tests, and what asks it.
+// Serves one MCP server as the gateway does, for unit tests, with functions to call it.
 
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { request } from "node:http";
@@ -24,14 +24,14 @@ export interface Served {
   home: string;
   socket: string;
   server: ServedMcp;
-  /** Sends one message, with a session where there is one. */
+  /** Sends one message, with a session if there is one. */
   send(
     message: object,
     headers?: Record<string, string>,
   ): Promise<Answer>;
-  /** The session of a client that has introduced itself. */
+  /** The session of an initialized client. */
   greet(headers?: Record<string, string>): Promise<Answer>;
-  /** Opens the stream of a session, by which its client is there. */
+  /** Opens the stream of a session, which marks its client as present. */
   listen(session: string, headers?: Record<string, string>): Promise<void>;
   close(): Promise<void>;
 }

@@ -1,6 +1,6 @@
-// An MCP server of the official SDK for tests: echo, count (which a process has of its
-// own), big, crash, slow with progress and a log message, ask (the client), hang until
-// it is cancelled, and what its stderr says. With a PORT it speaks HTTP there.
+// An MCP server of the official SDK for tests, with the tools echo, count (one counter per
+// process), big, crash, slow with progress and a log message, ask (asks the client) and hang
+// (until cancelled). It also writes to stderr. With a PORT it serves HTTP there.
 
 import { createServer } from "node:http";
 import process from "node:process";

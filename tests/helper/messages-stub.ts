@@ -1,11 +1,11 @@
-// A stand-in for the Anthropic Messages API: answers what a prompt tells it to,
-// and records what it was sent.
+// A stand-in for the Anthropic Messages API: answers as a prompt requests and
+// records what it was sent.
 //
-// messages-stub.ts PORT RECORD: listens on 127.0.0.1:PORT and appends a line of
-// JSON a request to the file RECORD.
+// messages-stub.ts PORT RECORD: listens on 127.0.0.1:PORT and appends one line of
+// JSON per request to the file RECORD.
 //
-// A prompt that begins with `TOOL <name> <input as JSON>` is answered by that
-// tool call, its result by "tool done"; any other prompt by "echo: <prompt>".
+// A prompt that begins with `TOOL <name> <input as JSON>` is answered with that
+// tool call, its result with "tool done"; any other prompt with "echo: <prompt>".
 // https://docs.anthropic.com/en/api/messages-streaming
 
 import { appendFileSync } from "node:fs";
@@ -59,7 +59,7 @@ const server = createServer((request, response) => {
 server.listen(Number(port), "127.0.0.1");
 
 function reply(response: ServerResponse, request: MessagesRequest): void {
-  // The CLI puts reminders of its own behind the user's message and before the
+  // The CLI puts its own reminders after the user's message and before the
   // prompt in it.
   const content = contentFor(
     request.messages.findLast(({ role }) => role === "user"),

@@ -1,4 +1,4 @@
-# Moves of data from version 0.5 and back, each test in an instance and a home of its own.
+# Migration from version 0.5 and rollback; each test has its own instance and home.
 
 # shellcheck disable=SC2034  # names for the tests
 claudy=$scripts/claudy.ts
@@ -9,7 +9,7 @@ rollback=$scripts/rollback.ts
 deno=$(echo "$repo"/node_modules/@deno/*/deno)
 
 setup_file() {
-  # Kills, and what comes after each, take their time.
+  # Tests with kills take long.
   export BATS_TEST_TIMEOUT=1200
   export HAL9000_PREFIX=$HAL9000_PREFIX-move
   export V05=$BATS_FILE_TMPDIR/v05
@@ -22,16 +22,16 @@ setup() {
 }
 
 teardown() {
-  # Each test has an instance and a home of its own.
+  # Each test has its own instance and home.
   [ -n "$BATS_TEST_COMPLETED" ] || end_processes
   remove_instance "$HAL9000_PREFIX"
   while read -r mounted; do as_root umount "$mounted"; done < <(mounts_below "$BATS_TEST_TMPDIR")
-  as_root rm -rf "$HAL9000_HOME" # with what containers left
+  as_root rm -rf "$HAL9000_HOME" # as root, because containers wrote to it
 }
 
 teardown_file() { as_root rm -rf "$V05"; }
 
-# The real ChromaDB on a directory; what chroma.ts prints goes to answers.
+# Runs the real ChromaDB on a directory; the output of chroma.ts goes to answers.
 chroma_on() { # chroma_on DIRECTORY WORDS...
   local name=$HAL9000_PREFIX-chroma
   docker run --detach --rm --name "$name" --label "hal9000.instance=$HAL9000_PREFIX" --entrypoint deno \
@@ -69,7 +69,7 @@ make_former_home() { # make_former_home HOME COLLECTIONS
   done
 }
 
-# A copy of one home that takes a while to make.
+# Copies one home, which takes a while to create, for each test.
 former_home() {
   if [ ! -e "$V05" ]; then
     make_former_home "$V05" "alpha=3000 beta=1990 gamma=10"
@@ -78,14 +78,14 @@ former_home() {
   as_root cp -a "$V05/." "$HAL9000_HOME/"
 }
 
-# A small one without ChromaDB's help, which is faster.
+# A small home without ChromaDB data, which is faster.
 small_home() {
   mkdir -p "$HAL9000_HOME"/{membank,plugins/bin}
   echo one >"$HAL9000_HOME/membank/one.md"
   echo two >"$HAL9000_HOME/plugins/bin/two"
 }
 
-# Everything of a tree that must not change, whoever owns it; names are bytes.
+# Prints everything of a tree that must not change, as any user; names are bytes.
 tree() { as_root bash -c "$(declare -f tree_here); tree_here \"\$1\"" tree "$1"; } # tree DIRECTORY
 tree_here() {
   (cd "$1" && {
@@ -108,7 +108,7 @@ answers() {
   docker exec -i "$parent" deno run -A --no-lock --no-config --quiet - "$@" <"$repo/tests/helper/chroma.ts"
 }
 
-# A migration that is killed as soon as it has begun a step.
+# Starts a migration and kills it as soon as it has begun a step.
 broken_off_in() { # broken_off_in STEP OPTIONS...
   reached() { jq -e --arg step "$1" '.steps[$step]' "$HAL9000_HOME/migration/journal.json"; }
   "$migrate" --yes "${@:2}" >/dev/null 2>&1 &

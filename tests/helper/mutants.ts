@@ -1,5 +1,5 @@
-// Mutants of a source: what a small slip of the keyboard could make of it, found in the
-// compiler's own syntax tree.
+// Mutants of a source: changes that a typing error could make, found in the compiler's
+// syntax tree.
 
 import { readFileSync } from "node:fs";
 import { type Node, SyntaxKind } from "typescript/unstable/ast";
@@ -7,7 +7,7 @@ import * as is from "typescript/unstable/ast/is";
 
 export interface Mutant {
   file: string;
-  /** Where the text that is replaced begins and ends. */
+  /** Start and end of the replaced text. */
   start: number;
   end: number;
   after: string;
@@ -26,7 +26,7 @@ const swapped: Record<string, string> = {
   "-": "+",
 };
 
-/** What a node can become. */
+/** The possible replacements of a node. */
 export function changesOf(node: Node): Omit<Mutant, "file">[] {
   const change = (part: Node, after: string) => [
     { start: part.getStart(), end: part.getEnd(), after },
@@ -79,7 +79,7 @@ export function describe({ file, start, end, after }: Mutant): string {
   const text = readFileSync(file, "utf8");
   const line = text.slice(0, start).split("\n").length;
   const short = (code: string) => code.replace(/\s+/g, " ").slice(0, 100);
-  // Of an operator alone the whole line is shown.
+  // For an operator, show the whole line.
   const shown = end - start > 3
     ? [text.slice(start, end), after]
     : [text, textOf({ file, start, end, after })]
@@ -87,7 +87,7 @@ export function describe({ file, start, end, after }: Mutant): string {
   return `${file}:${line}: ${shown.map(short).join("  ->  ")}`;
 }
 
-/** The same numbers for the same seed: mulberry32, below 1. */
+/** Numbers below 1, the same for the same seed: mulberry32. */
 export function randomFrom(state: number): () => number {
   return () => {
     state = (state + 0x6d2b79f5) | 0;

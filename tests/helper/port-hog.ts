@@ -1,6 +1,6 @@
-// A worker that binds half of the ports that the kernel gives out by itself (0 or 1 tells
-// which), and listens on none: after two of these nobody in the namespace can connect to
-// anything. One process may not have as many files open. Says so when it has them.
+// Runs in a worker: binds half of the ephemeral ports (0 or 1 selects which) without
+// listening. After two of these, no process in the namespace can connect to anything. One
+// process cannot have that many open files. Prints a line when it has bound them all.
 
 import { readFileSync } from "node:fs";
 import process from "node:process";
@@ -28,7 +28,7 @@ for (let port = first + Number(process.argv[2]); port <= last; port += 2) {
 }
 
 function isTaken(port: number): boolean {
-  // struct sockaddr_in, of 0.0.0.0
+  // struct sockaddr_in for 0.0.0.0
   const name = new Uint8Array(16);
   name.set([AF_INET, 0, port >> 8, port & 255]);
   const fd = socket!(AF_INET, SOCK_STREAM, 0);
@@ -37,7 +37,7 @@ function isTaken(port: number): boolean {
   return false;
 }
 
-// Those that are in use are taken as soon as they are free.
+// Ports that are in use are taken as soon as they are free.
 while (wanted.length > 0) {
   wanted = wanted.filter((port) => !isTaken(port));
   await new Promise((resolve) => setTimeout(resolve, 10));

@@ -1,6 +1,6 @@
-// A worker that is after the ports of services: it tries to listen at each, every way
-// it can, without a pause, and answers whoever comes. Prints each port that it got, and
-// once a second how often it tried.
+// Runs in a worker and tries to take the ports of services: it tries to listen on each, in
+// every possible way, without a pause, and answers any client. Prints each port that it
+// gets, and once a second the number of attempts.
 
 import { createServer } from "node:net";
 import process from "node:process";

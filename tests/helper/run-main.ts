@@ -1,4 +1,4 @@
-// Runs a script's main in this process, with streams and an environment of its own.
+// Runs a script's main in this process, with its own streams and environment.
 
 import process from "node:process";
 import { PassThrough } from "node:stream";
@@ -11,7 +11,7 @@ export interface Ran {
   stderr: string;
 }
 
-/** Nobody is at a terminal, and no engine answers, unless `env` names one. */
+/** There is no terminal and, unless `env` names one, no engine. */
 export async function runMain(
   main: Main,
   argv: string[],

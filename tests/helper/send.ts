@@ -1,4 +1,4 @@
-// Sends a line to a unix socket and prints what comes back until it is closed:
+// Sends a line to a unix socket and prints the answer until the socket is closed:
 // send.ts SOCKET LINE
 
 import { createConnection } from "node:net";

@@ -7,7 +7,7 @@ stub=$HAL9000_PREFIX-session-stub
 
 start_stub() {
   mkdir -p "$HAL9000_TEST_ROOT/session-stub"
-  rm -f "$HAL9000_TEST_ROOT/session-stub/requests" # of another file's stub
+  rm -f "$HAL9000_TEST_ROOT/session-stub/requests" # left by the stub of another file
   docker run --detach --no-healthcheck --name "$stub" --network "container:$net" --entrypoint deno \
     --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \
     --volume "$repo/tests/helper:/helper:ro" --volume "$HAL9000_TEST_ROOT/session-stub:/record" \
@@ -23,7 +23,7 @@ teardown_file() { stop_stub; }
 
 use_stub() { export ANTHROPIC_API_KEY=$key ANTHROPIC_BASE_URL=http://127.0.0.1:$stub_port; }
 
-# Starts the session of a project; its name, and its worker's, is in $session.
+# Starts the session of a project; $session is its name and its worker's.
 open() {
   opened=$("$claudy" --detach --json "$@" -- --permission-mode default)
   session=$(jq -r .session <<<"$opened")
@@ -38,13 +38,13 @@ typed() { # typed SESSION KEYS...
 
 screen_shows() { docker exec "$1" tmux -L claude capture-pane -p -J -S - -t claude | grep -F -- "$2"; }
 
-# The wait is in the worker: a docker exec for each look costs more than what is tested.
+# The loop runs in the worker: a docker exec for each check would take too long.
 wait_for_screen() { # wait_for_screen SECONDS SESSION TEXT
   docker exec "$2" timeout "$(($1 * patience))" sh -c 'until tmux -L claude capture-pane -p -J -S - -t claude | grep -qF -- "$1"
     do sleep 0.1; done' sh "$3" || { echo "timed out waiting for: $3" >&2; docker exec "$2" tmux -L claude capture-pane -p -t claude >&2; false; }
 }
 
-# Has the agent ask for a permission.
+# Makes the agent ask for a permission.
 ask_permission() {
   typed "$1" 'TOOL Bash {"command":"touch /tmp/asked","description":"ask"}'
   wait_for_screen 5 "$1" 'description":"ask"}'
@@ -55,8 +55,8 @@ ask_permission() {
 state() { "$claudy" sessions --json | jq -r --arg name "$1" '.[] | select(.name == $name) | .state'; }
 is() { [ "$(state "$1")" = "$2" ]; }
 
-# What the API was last sent for the agent holds a text: the CLI asks for more than
-# that, such as a title.
+# Checks the agent's last request to the API for a text; the CLI sends other requests too,
+# for example for a title.
 sent() {
   tail -10 "$HAL9000_TEST_ROOT/session-stub/requests" | grep -F '"tools":[{"name"' | tail -1 | grep -qF -- "$1"
 }

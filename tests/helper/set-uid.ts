@@ -1,5 +1,5 @@
-// Tries every way to leave a set-uid or set-gid file in a directory, and what else
-// the workers' seccomp profile refuses; prints what worked, a name a line.
+// Tries every way to leave a set-uid or set-gid file in a directory, and other calls that
+// the workers' seccomp profile refuses; prints the name of each that worked.
 
 import { lstatSync } from "node:fs";
 import { constants } from "node:os";
@@ -95,7 +95,7 @@ for (const bits of [0o4755, 0o2755, 0o6711]) {
   }
 }
 
-// A file capability is as good as set-uid.
+// A file capability is as dangerous as set-uid.
 const capability = new Uint8Array(20);
 capability.set([1, 0, 0, 2, 0, 0x20]);
 const plain = file(text(`${directory}/capable`));

@@ -1,9 +1,9 @@
-// A stand-in for the token endpoint of Claude's OAuth: each refresh token is good
-// for one use.
+// A stand-in for the token endpoint of Claude's OAuth: each refresh token can be used
+// once.
 //
 // token-stub.ts CERTIFICATE KEY RECORD SECONDS: listens on 127.0.0.1:443 and
 // appends a line of JSON to RECORD for each request and each failed handshake.
-// The first refresh token is "refresh-0"; tokens live for SECONDS.
+// The first refresh token is "refresh-0"; tokens expire after SECONDS.
 
 import { appendFileSync, readFileSync } from "node:fs";
 import { createServer } from "node:https";
