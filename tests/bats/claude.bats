@@ -38,7 +38,7 @@ claude() {
   claude real-$$ -p hello
   grep -q "\"x-api-key\":\"$key\"" "$HAL9000_TEST_ROOT/session-stub/requests"
   { docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" | xargs docker inspect
-    for container in real "$parent" "$net" "$stub"; do docker logs "$container" 2>&1; done
+    for container in real-$$ "$parent" "$net" "$stub"; do docker logs "$container" 2>&1; done
     "$scripts/coordinator.ts" list --json
     "$scripts/claudy.ts" daemon status --json
     ps axww -o args
