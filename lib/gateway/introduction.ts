@@ -1,4 +1,4 @@
-// How a server's process is met: it is started, introduced to, and has answered.
+// Starts a server's process and initializes it.
 
 import {
   isJSONRPCErrorResponse,
@@ -11,28 +11,28 @@ import type { StdioTransport } from "./stdio.ts";
 
 export type Params = JSONRPCRequest["params"];
 
-/** Of a client that is not here. */
+/** For a start without a client. */
 const ownParams: Params = {
   protocolVersion: LATEST_PROTOCOL_VERSION,
   capabilities: {},
   clientInfo: { name: "hal9000-gateway", version: "1" },
 };
 
-/** A process that has not introduced itself by then speaks something else. */
+/** Time for the process to answer `initialize`. */
 const timeoutMs = 30_000;
 
 export interface Listener {
-  /** Hears of the process that was started. */
+  /** Called when the process has started. */
   started(pid: number): void;
-  /** Hears all that it says besides. */
+  /** Called for every other message from the process. */
   heard(message: JSONRPCMessage): void;
-  /** Hears when it has ended. */
+  /** Called when the process has ended. */
   ended(): void;
 }
 
 /**
- * Starts a process as one for the client with these parameters, and gives what it says
- * of itself; throws with the reason where it does not come to that.
+ * Starts a process with a client's `initialize` parameters. Returns its result;
+ * throws with the reason if it fails.
  */
 export async function introduce(
   transport: StdioTransport,
@@ -46,11 +46,11 @@ export async function introduce(
       if (isJSONRPCResultResponse(message) && message.id === 0) {
         resolve(message.result);
       } else if (isJSONRPCErrorResponse(message) && message.id === 0) {
-        fail(`says: ${message.error.message}`);
+        fail(`rejected initialize: ${message.error.message}`);
       } else heard(message);
     };
     transport.onclose = () => {
-      fail(`ended as it started: ${transport.end}`);
+      fail(`ended during its start: ${transport.end}`);
       ended();
     };
     late = setTimeout(
@@ -58,7 +58,7 @@ export async function introduce(
       timeoutMs,
     );
   });
-  answer.catch(() => {}); // where the start itself throws
+  answer.catch(() => {}); // if start() throws first
   try {
     await transport.start();
     if (transport.pid !== undefined) started(transport.pid);

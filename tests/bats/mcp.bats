@@ -333,7 +333,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   wait_for 60 called
   kill -0 "$mute"
   # It was cut off before all of its 200 MB were kept for it.
-  cut_off() { [ "$(served together .lastError)" = "A client has not read what it asked for" ]; }
+  cut_off() { [ "$(served together .lastError)" = "A client did not read its responses" ]; }
   wait_for 30 cut_off
   # One whose process is its own is made to wait, and may read some day.
   client 3050 mute >"$BATS_TEST_TMPDIR/mute" &
@@ -441,7 +441,7 @@ tools() { # the servers whose tools Claude told the API of the last time
   run -0 docker exec "$session" timeout 20 claude mcp list
   [[ $output == *"absent: "*"Failed to connect"* ]]
   run -1 "$claudy" mcp doctor
-  [[ $output == *"FAIL"*"absent"*"there is no no-such-program"* ]]
+  [[ $output == *"FAIL"*"absent"*"command not found on the host: no-such-program"* ]]
   "$claudy" mcp remove --yes absent
   "$claudy" stop "$session"
   "$claudy" mcp stop
@@ -531,7 +531,7 @@ tools() { # the servers whose tools Claude told the API of the last time
   run -0 "$claudy" mcp logs broken
   [[ $output == *why* ]]
   run -0 "$claudy" doctor --json
-  [[ $(jq -r '.[] | select(.name == "mcp") | .says' <<<"$output") == "broken: "*"ended as it started"* ]]
+  [[ $(jq -r '.[] | select(.name == "mcp") | .says' <<<"$output") == "broken: "*"ended during its start"* ]]
   "$claudy" mcp remove --yes broken
 }
 
