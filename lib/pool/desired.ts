@@ -1,4 +1,4 @@
-// What the pool is to be: said by a command, else by the settings.
+// The desired state of the pool: set by a command, otherwise by the settings.
 
 import * as v from "valibot";
 import { Failure } from "../std/errors.ts";
@@ -35,7 +35,7 @@ export function readDesired(instance: Home): Desired {
   };
 }
 
-/** Keeps what is said, beside what was said before. */
+/** Saves the given sizes; others stay as they were saved. */
 export function writeDesired(
   instance: Home,
   enabled: boolean,
@@ -49,13 +49,13 @@ export function writeDesired(
   return readDesired(instance);
 }
 
-/** Throws a `usage` Failure for a minimum above the maximum. */
+/** Throws a `usage` Failure if the minimum exceeds the maximum. */
 export function checkSizes({ minWarm, maxWarm }: Required<Sizes>): void {
   if (minWarm <= maxWarm) return;
   throw new Failure(
     "usage",
     `The minimum of ${minWarm} warm workers exceeds the maximum of ${maxWarm}`,
-    { hint: "Give both: --min-warm and --max-warm." },
+    { hint: "Pass both --min-warm and --max-warm." },
   );
 }
 
