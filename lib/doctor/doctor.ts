@@ -1,4 +1,4 @@
-// What is well and what is not, with the command that mends it.
+// Runs all checks; each finding names the command that fixes it.
 
 import { messageOf } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -45,13 +45,13 @@ type Examine = (
 interface Examination {
   name: string;
   look: Examine;
-  /** Left out where no engine answers. */
+  /** Skipped if no engine answers. */
   engine?: boolean;
-  /** Whether it is about the machine: all else is left out of another's instance. */
+  /** About the machine; other checks are skipped for a foreign instance. */
   machine?: boolean;
 }
 
-/** Each is made even where another failed. */
+/** Each check runs even if another failed. */
 const examinations: Examination[] = [
   { name: "engine", look: examineEngine, machine: true },
   { name: "owner", look: examineOwner, engine: true, machine: true },

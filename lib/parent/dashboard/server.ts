@@ -1,5 +1,5 @@
-// The parent's tmux server, which holds the dashboard: whether it is wanted, and
-// whether it is there. All of this runs in the parent.
+// The parent's tmux server, which shows the dashboard. This code runs in the
+// parent.
 
 import { execFile } from "node:child_process";
 import { existsSync, rmSync } from "node:fs";
@@ -22,10 +22,10 @@ export const serverCommand = [
   "-D",
 ] as const;
 
-/** The session with the dashboard's window. */
+/** The tmux session with the dashboard's window. */
 export const dashboardSession = "hal9000";
 
-/** What a terminal in the parent runs to show it. */
+/** Command that shows the dashboard in a terminal of the parent. */
 export const showCommand = [
   ...dashboardTmux,
   "-u",
@@ -34,15 +34,15 @@ export const showCommand = [
   `=${dashboardSession}`,
 ];
 
-/** That of the popups, and of clients without a size. */
+/** The version that has popups, and clients without a size. */
 export const minVersion = 3.2;
 
-/** Of what `tmux -V` prints. */
+/** Parses the output of `tmux -V`. */
 export function isNewEnough(version: string): boolean {
   return Number.parseFloat(version.replace(/^\D+/, "")) >= minVersion;
 }
 
-/** Whether the image has a tmux that is new enough; told to `log` if not. */
+/** Whether the image has a recent tmux; logs the reason if not. */
 export async function hasTmux(log: Log): Promise<boolean> {
   try {
     const { stdout } = await run("tmux", ["-V"]);
@@ -64,16 +64,17 @@ export function isDashboardDesired({ home }: Pick<Instance, "home">): boolean {
 /** Longer than the parent takes to act on a change. */
 const settleMs = 10_000;
 
-/** Sees to it that the dashboard is there, whole. */
+/** Ensures that the dashboard runs, with all its panes. */
 export async function setUpDashboard({ home }: Home, log: Log): Promise<void> {
   if (!await hasTmux(log)) {
-    throw new Failure("notFound", "There is no tmux in the parent", {
-      hint: "All else works without it: see coordinator status.",
+    throw new Failure("notFound", "tmux not found in the parent", {
+      hint:
+        "Only the dashboard needs it. See the workers with: coordinator status",
     });
   }
   rmSync(home.noDashboard, { force: true });
   const panes = await panesNow();
-  // One that lost a pane is begun again; the parent starts it.
+  // If a pane was closed, kill the server; the parent restarts it.
   if (panes > 0 && panes < written) await tmux("kill-server");
   await waitFor(async () => await panesNow() === written, {
     for: "the dashboard",
@@ -82,7 +83,7 @@ export async function setUpDashboard({ home }: Home, log: Log): Promise<void> {
   });
 }
 
-/** Ends it until it is set up again. */
+/** Stops the dashboard until it is set up again. */
 export async function killDashboard({ home, owner }: Home): Promise<void> {
   writeWhole(home.noDashboard, "", owner);
   await waitFor(async () => await panesNow() === 0, {
@@ -91,7 +92,7 @@ export async function killDashboard({ home, owner }: Home): Promise<void> {
   });
 }
 
-/** The panes that are written by us. */
+/** Number of panes that the dashboard draws. */
 const written = 3;
 
 async function panesNow(): Promise<number> {
@@ -100,7 +101,7 @@ async function panesNow(): Promise<number> {
   return panes.split("\n").filter((name) => name !== "").length;
 }
 
-/** Waits for the server and its session, as when both are being started. */
+/** Waits for the server and its session to start. */
 export async function untilServed(): Promise<void> {
   await waitFor(async () => await panesNow() > 0, {
     for: "tmux",
@@ -108,7 +109,7 @@ export async function untilServed(): Promise<void> {
   });
 }
 
-/** Whether the server lives: one that hangs answers no client. */
+/** Whether the server answers; throws if it hangs. */
 export async function serverAnswers(): Promise<boolean> {
   const [file, ...common] = dashboardTmux;
   const words = [...common, "show-options", "-g", "status"];
@@ -116,7 +117,7 @@ export async function serverAnswers(): Promise<boolean> {
   return true;
 }
 
-/** What a command of tmux prints; "" where no server answers. */
+/** Output of a tmux command; "" if no server answers. */
 async function tmux(...args: string[]): Promise<string> {
   const [file, ...common] = dashboardTmux;
   try {
