@@ -29,11 +29,11 @@ export async function readSource(move: Move): Promise<void> {
   );
 }
 
-/** Begins anew where the source has changed since its manifest was made. */
+/** Starts over if the source has changed since its manifest was written. */
 async function forgetChanged(move: Move): Promise<void> {
   const { instance, journal, lock, track } = move;
   const path = join(instance.home.migration, workFile.migrate);
-  // What ChromaDB has opened is the data from then on.
+  // From then on, ChromaDB works on the copy, which is the current data.
   if (!existsSync(path) || journal.hasBegun("start")) return;
   const { count, first } = await lock.do("compare", {
     at: insideMover.home,
@@ -43,9 +43,9 @@ async function forgetChanged(move: Move): Promise<void> {
     contents: false,
   });
   if (count === 0) return;
-  track.log(`Changed since the last run (${first[0]}): beginning anew`);
+  track.log(`Changed since the last run (${first[0]}): starting over`);
   journal.forgetAllBut(["volumes", "save", "empty"]);
-  // A backup that is whole may be the only one of what has gone since.
+  // Keep a complete backup: it may be the only copy of files deleted since.
   journal.note({ backup: `pre-dind-${freeStamp(instance, ["pre-dind"])}` });
 }
 
@@ -76,12 +76,12 @@ export async function makeVolumes(move: Move): Promise<void> {
   });
 }
 
-/** Where what the volumes held is kept by --force. */
+/** The backup with the data that --force moves out of the volumes. */
 export function formerBackup({ journal }: Pick<Move, "journal">): string {
   return `pre-force-${journal.state.stamp}`;
 }
 
-/** With `force`, moves what the volumes hold into a backup. */
+/** With `force`, moves the volumes' data into a backup. */
 export async function vacateVolumes(
   move: Move,
   mover: Mover,
@@ -90,7 +90,7 @@ export async function vacateVolumes(
   const { instance, journal } = move;
   const backup = formerBackup(move);
   await journal.step("save", async () => {
-    // One that is whole is of volumes that may have been half emptied since.
+    // Keep a complete backup: the volumes may have been half emptied since.
     if (hasManifest(instance, backup)) return;
     const occupied = await occupiedVolumes(instance, mover);
     if (occupied.length === 0) return;

@@ -1,4 +1,4 @@
-// The container that the mover is.
+// The container spec of the mover.
 
 import type { Docker } from "../docker/docker.ts";
 import { serviceSpec } from "../instance/container-spec.ts";
@@ -7,7 +7,7 @@ import { volumeMount } from "../worker/worker.ts";
 import { insideMover } from "./mover/places.ts";
 import { type PresentVolume } from "./parts.ts";
 
-/** One that has HAL9000_HOME and these volumes. */
+/** A mover with HAL9000_HOME and these volumes. */
 export function moverSpec(
   { prefix, hostHome, settings }: Pick<
     Instance,
@@ -28,7 +28,7 @@ export function moverSpec(
     user: "0:0",
     rights: {
       AutoRemove: true,
-      // To read, write and give away what is anybody's, with all its modes.
+      // To read, write and chown files of any user, with all modes.
       CapAdd: readOnly
         ? ["DAC_READ_SEARCH"]
         : ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"],

@@ -16,12 +16,12 @@ import { partsToBring } from "./rollback-parts.ts";
 
 export const manifest = `${insideMover.work}/${workFile.rollback}`;
 
-/** Where what is replaced is kept. */
+/** The backup of what is replaced. */
 export function keptBackup({ journal }: Pick<Move, "journal">): string {
   return `pre-rollback-${journal.state.stamp}`;
 }
 
-/** Conversations are written down before their workers end. */
+/** Sessions are stopped in a way that saves their conversations. */
 export async function stopAll(
   { instance, track: { log } }: Move,
 ): Promise<void> {
@@ -32,7 +32,10 @@ export async function stopAll(
   await stopDaemon(instance, log);
 }
 
-/** Once nobody writes any more: what was planned may have changed since. */
+/**
+ * Decides again after all writers have stopped, as data may have changed since the
+ * plan.
+ */
 export async function chooseParts(
   { instance, journal }: Move,
   mover: Mover,
@@ -44,13 +47,13 @@ export async function chooseParts(
     const parts = await partsToBring(instance, mover, migrated, options);
     journal.note({ parts });
   } catch (error) {
-    // Nothing was moved yet; the daemon may start again.
+    // Nothing was moved yet, so the daemon may start again.
     if (error instanceof Failure && error.kind === "unsafe") journal.remove();
     throw error;
   }
 }
 
-/** Where what comes back is, in the mover. */
+/** The directory in the mover to restore from. */
 function sourceOf({ journal }: Pick<Move, "journal">): string {
   const { backup } = journal.state;
   return backup === null ? insideMover.volumes : insideMover.backup(backup);
@@ -61,7 +64,7 @@ export async function readSource(move: Move, mover: Mover): Promise<void> {
   const { backup, parts } = journal.state;
   const at = sourceOf(move);
   if (backup === null && parts.includes("chromadb")) {
-    // ChromaDB's user is nobody outside the parent.
+    // ChromaDB's user exists only in the parent.
     const from = serviceUsers.chromadb;
     await mover.do("give", { path: `${at}/chromadb`, from });
   }
@@ -75,7 +78,10 @@ export async function readSource(move: Move, mover: Mover): Promise<void> {
       : mover.do("replace", { from: `${at}/manifest.json`, to: manifest }));
 }
 
-/** Where a backup comes back, today's data would go with the volumes. */
+/**
+ * When a backup is restored, saves the volumes' current data before they are
+ * removed.
+ */
 export async function saveToday(move: Move, mover: Mover): Promise<void> {
   const { journal } = move;
   const { backup, keepVolumes } = journal.state;
@@ -84,7 +90,7 @@ export async function saveToday(move: Move, mover: Mover): Promise<void> {
   await journal.step("save", () => backUpVolumes(move, mover, today));
 }
 
-/** Copies what comes back beside the local directories. */
+/** Copies the parts to restore next to the local directories. */
 export async function stageParts(move: Move, mover: Mover): Promise<void> {
   await copyInSteps(move, mover, {
     what: "the copy",
@@ -95,7 +101,7 @@ export async function stageParts(move: Move, mover: Mover): Promise<void> {
   });
 }
 
-/** Two renames for each; where one was broken off follows from what is there. */
+/** Two renames per part. After an interruption, the present files show how to go on. */
 export async function swapParts(move: Move, mover: Mover): Promise<void> {
   const { instance: { home }, journal } = move;
   const { parts } = journal.state;
@@ -108,7 +114,7 @@ export async function swapParts(move: Move, mover: Mover): Promise<void> {
       swapped = true;
       const local = `${at}/${name}`;
       if (existsSync(join(home.home, name))) {
-        // Somebody may have made it anew since it was put away.
+        // The directory may have been recreated after it was moved away.
         const again = existsSync(join(home.backups, kept, name));
         const to = `${insideMover.backup(kept)}/${name}${
           again ? ".later" : ""
@@ -121,13 +127,13 @@ export async function swapParts(move: Move, mover: Mover): Promise<void> {
       });
     });
   }
-  // In a later run they may have been put to use already.
+  // In a resumed run, the directories may already be in use.
   if (!swapped) return;
   const what = "the local directories";
   await verify(move, mover, { what, at, parts, manifest });
 }
 
-/** What was replaced is a backup like any other. */
+/** Writes the manifest that makes the replaced data a regular backup. */
 export async function keepManifest(move: Move, mover: Mover): Promise<void> {
   const { instance: { home }, journal, track } = move;
   const kept = keptBackup(move);

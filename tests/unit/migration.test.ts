@@ -199,7 +199,7 @@ test("refuseWithoutRoom() has the figures", () => {
   refuseWithoutRoom([{ at: "/a", neededBytes: 5, freeBytes: 5 }]);
   assert.throws(
     () => refuseWithoutRoom([{ at: "/a", neededBytes: 2048, freeBytes: 1024 }]),
-    /Too little room at \/a: 2 KiB are needed, 1 KiB free/,
+    /Not enough disk space at \/a: 2 KiB needed, 1 KiB free/,
   );
 });
 

@@ -1,4 +1,4 @@
-// Copies with cp, which knows of sparse files, hard links and attributes.
+// Copies with cp, which handles sparse files, hard links and attributes.
 
 import { existsSync, readFileSync, statfsSync } from "node:fs";
 import { dirname } from "node:path";
@@ -7,20 +7,21 @@ import { binarySize } from "../../std/units.ts";
 import { type Progress, run } from "./run.ts";
 import { scanTree } from "./tree.ts";
 
-/** Less than that is what a full file system has left. */
+/** A file system with less free space than this counts as full. */
 const nothingBytes = 64 * 1024;
 
 const progressMs = 250;
 
 /**
- * Makes `to` what `from` is, attributes included; what was in `to` goes. Throws a
- * `resources` Failure where the file system of `to` is full.
+ * Copies `from` to `to`, including attributes; deletes what was in `to`. Throws a
+ * `resources` Failure if the target's file system is full.
  */
 export async function copyTree(
   { from, to }: { from: string; to: string },
   progress: Progress,
 ): Promise<void> {
-  // A copy that was broken off; it may be where a volume is mounted.
+  // Left by an interrupted copy. Keep the directory, as a volume may be mounted
+  // there.
   if (existsSync(to)) await emptyDirectory(to);
   progress(0, 0, (await scanTree(from)).length);
   let pid = 0;
@@ -37,7 +38,7 @@ export async function copyTree(
   try {
     await run("cp", [...options, from, to], {
       started: (started) => pid = started,
-      // A line for each entry: cp escapes line breaks in names.
+      // One line per entry: cp escapes line breaks in names.
       output: (chunk) => {
         printedBytes += chunk.length;
         for (const byte of chunk) if (byte === 10) files++;
@@ -53,12 +54,12 @@ export async function copyTree(
   }
 }
 
-/** Removes what is in a directory; it stays. */
+/** Empties a directory. */
 export async function emptyDirectory(path: string): Promise<void> {
   await run("find", [path, "-mindepth", "1", "-delete"]);
 }
 
-/** What a process has written so far, proc_pid_io(5); 0 when it has ended. */
+/** Bytes that a process has written, see proc_pid_io(5); 0 if it has ended. */
 function writtenBy(pid: number): number {
   try {
     const text = readFileSync(`/proc/${pid}/io`, "utf8");
@@ -73,6 +74,8 @@ function refuseFullDisk(path: string, cause: unknown): void {
   const freeBytes = bavail * bsize;
   if (freeBytes >= nothingBytes && (inodes === 0 || ffree > 0)) return;
   throw new Failure("resources", `The disk is full: ${messageOf(cause)}`, {
-    hint: `${binarySize(freeBytes)} are left. Make room, then run it again.`,
+    hint: `${
+      binarySize(freeBytes)
+    } are left. Free some space, then run it again.`,
   });
 }
