@@ -1,5 +1,5 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
-// claudy: the front door for people: sessions, the daemon, the pool, settings.
+// claudy: the main command: sessions, the daemon, the pool, settings.
 
 import type { CAC } from "cac";
 import { execute, runCli } from "../lib/cli/cli.ts";
@@ -9,16 +9,16 @@ import { openCommand } from "../lib/commands/open.ts";
 interface Noun {
   group: string;
   meaning: string;
-  /** What stands behind the name in help. */
+  /** Arguments to show in help. */
   takes?: string;
-  /** Loads no more than it needs. */
+  /** Loads only the command's own module. */
   load: () => Promise<(io: Io) => CAC>;
 }
 
 const sessions = () => import("../lib/commands/sessions.ts");
 const login = () => import("../lib/commands/login.ts");
 
-/** In the order in which help shows them. */
+/** In the order of the help text. */
 const nouns: Record<string, Noun> = {
   attach: {
     group: "Sessions",
@@ -154,7 +154,7 @@ const nouns: Record<string, Noun> = {
   },
 };
 
-/** All commands by name, and that of a project as "". */
+/** All commands by name; the one that opens a project is "". */
 async function allCommands(
   io: Io,
 ): Promise<[name: string, meaning: string, cli: CAC][]> {
@@ -176,18 +176,18 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
   return await runCli(cli, argv.toSpliced(at, 1), io);
 }
 
-/** What is not about a noun: opening a project, and help. */
+/** The command without a subcommand: opens a project, or shows help. */
 function front(io: Io): CAC {
   const cli = openCommand(io, Object.keys(nouns));
   const { globalCommand } = cli;
   const { helpCallback } = globalCommand;
   globalCommand.helpCallback = (sections) => {
     const shown = helpCallback?.(sections) ?? sections;
-    const rest = shown.splice(2); // behind the name and the usage
+    const rest = shown.splice(2); // after the name and the usage
     return [
       ...shown,
       ...helpOfNouns(),
-      { body: "See claudy COMMAND --help for what each takes." },
+      { body: "See claudy COMMAND --help for the options of a command." },
       ...rest,
     ];
   };

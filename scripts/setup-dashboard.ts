@@ -1,5 +1,5 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
-// setup-dashboard: sets the parent's tmux dashboard up, shows it, or ends it.
+// setup-dashboard: sets up, shows or stops the parent's tmux dashboard.
 
 import process from "node:process";
 import { Board } from "../lib/parent/dashboard/board.ts";

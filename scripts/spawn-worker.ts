@@ -92,12 +92,13 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       }
       const reason = claimed?.reason ?? "asked for";
       if (options.warmOnly) {
-        throw new Failure("resources", `There is nothing to claim: ${reason}`, {
+        throw new Failure("resources", `No warm worker to claim: ${reason}`, {
           hint: "See pool-manager status, or omit --warm-only.",
         });
       }
       const { env } = io;
-      // What a claim has no use for is loaded only here: it is most of the start.
+      // Loaded only here: a claim needs none of it, and loading takes most of the
+      // time.
       const { openInstance, readSecrets, runAttached, spawnWorker } =
         await import("../lib/worker/spawning.ts");
       const instance = await openInstance(env, io.log, flags);
@@ -123,7 +124,7 @@ function refuseContradictions(options: Options): void {
   const contradictions: [boolean, string][] = [
     [
       options["limits"] === false && limits,
-      "--no-limits leaves no room for another limit",
+      "--no-limits excludes --memory, --cpus and --pids-limit",
     ],
     [
       options["profile"] !== undefined && options["image"] !== undefined,
@@ -163,7 +164,7 @@ function requestOf(
   };
 }
 
-/** The image of the profile that was asked for; built where it has to be. */
+/** The image of the selected profile; builds it if necessary. */
 async function imageOf(
   io: Io,
   { directory, cwd, allowAnyPath: allowAny = false }: SpawnRequest,
@@ -184,7 +185,7 @@ async function imageOf(
   return { image: image.name, imageId: image.id };
 }
 
-/** A warm worker where there is a pool and one fits, else why not. */
+/** Claims a warm worker; otherwise returns the reason why there is none. */
 async function claimWarm(
   io: Io,
   request: SpawnRequest,
@@ -192,7 +193,7 @@ async function claimWarm(
   secret: boolean,
 ): Promise<ClaimReply> {
   const { env } = io;
-  // What is wrong with the settings is told by the cold spawn.
+  // Warnings about the settings are printed by the cold spawn.
   const warnings: string[] = [];
   const warn = (line: string) => warnings.push(line);
   const settings = readSettings(env, { flags, warn });

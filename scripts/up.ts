@@ -1,5 +1,5 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
-// up: from whatever this machine has to a worker that runs on a project.
+// up: sets up this machine and starts a worker on a project.
 
 import { homedir } from "node:os";
 import { join } from "node:path";
@@ -48,7 +48,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
         repository: repositoryConsent(io, options.allowWorktree),
         inherit: inheritRequest(instance, env),
       };
-      // A wrong directory is told before minutes of building, not after.
+      // Report a wrong directory before building for minutes.
       const { path } = await resolveProject(instance, {
         path: request.directory,
         cwd: request.cwd,

@@ -1,4 +1,4 @@
-// The commands of claudy about what sessions sign in with, and secrets.
+// claudy login, logout and secret: the credentials and secrets of sessions.
 
 import type { CAC } from "cac";
 import {
@@ -37,7 +37,7 @@ interface LoginOptions {
   apiKey?: unknown;
 }
 
-/** Arguments are for all to see. */
+/** Other users can see the arguments of a process. */
 export function refuseKeyAsArgument(given: unknown): void {
   if (given === undefined) return;
   throw new Failure("usage", "--api-key is refused: ps and history show it", {
@@ -45,7 +45,7 @@ export function refuseKeyAsArgument(given: unknown): void {
   });
 }
 
-/** Keeps a key or token that is typed or piped, or has the CLI log in. */
+/** Saves a key or token from the prompt or stdin, or logs in with the CLI. */
 async function login(
   io: Io,
   options: LoginOptions,
@@ -65,10 +65,10 @@ async function login(
   return undefined;
 }
 
-/** Asks what sessions are to sign in with, then does that. */
+/** Asks how sessions should sign in, then sets that up. */
 export async function setUp(io: Io): Promise<number | undefined> {
   if (!io.isInteractive) {
-    throw new Failure("usage", "Cannot ask: stdin is no terminal", {
+    throw new Failure("usage", "Cannot ask: stdin is not a terminal", {
       hint: "Save a key or token: claudy login --key <FILE",
     });
   }
@@ -80,7 +80,7 @@ export async function setUp(io: Io): Promise<number | undefined> {
   return await login(io, { key: chosen === 0, token: chosen === 1 });
 }
 
-/** In a container of its own, whose Claude home is the instance's login. */
+/** Logs in with the CLI in a container whose Claude home is the instance's login. */
 async function loginWithCli(io: Io): Promise<number> {
   const instance = await openInstance(io.env, io.log);
   refuseWithoutTerminal(io, "Or save a key or token: claudy login --key <FILE");

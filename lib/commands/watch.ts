@@ -1,4 +1,4 @@
-// claudy watch: what sessions do, as it happens.
+// claudy watch: prints state changes of sessions.
 
 import { spawn } from "node:child_process";
 import process from "node:process";
@@ -51,7 +51,7 @@ function inWords({ session, to, waitingFor, project }: SessionChange): string {
   return printable(`${session} ${to}${why} (${project})`);
 }
 
-/** What a worker says of itself reaches the command as variables alone. */
+/** Text from a worker is passed to the command only in environment variables. */
 function notify(io: Io, command: string, change: SessionChange): void {
   const { session, project, waitingFor } = change;
   const tell = (why: string) =>
@@ -68,7 +68,7 @@ function notify(io: Io, command: string, change: SessionChange): void {
     });
     child.on("error", (error) => tell(error.message));
     child.on("exit", (code) => {
-      if (code) tell(`it ended with code ${code}`);
+      if (code) tell(`exit code ${code}`);
     });
   } catch (error) {
     tell(messageOf(error));
