@@ -6,7 +6,7 @@ import { execute, runCli } from "../lib/cli/cli.ts";
 import { Io } from "../lib/cli/io.ts";
 import { openCommand } from "../lib/commands/open.ts";
 
-interface Noun {
+interface Subcommand {
   group: string;
   meaning: string;
   /** Arguments to show in help. */
@@ -19,7 +19,7 @@ const sessions = () => import("../lib/commands/sessions.ts");
 const login = () => import("../lib/commands/login.ts");
 
 /** In the order of the help text. */
-const nouns: Record<string, Noun> = {
+const subcommands: Record<string, Subcommand> = {
   attach: {
     group: "Sessions",
     takes: "[name]",
@@ -159,26 +159,26 @@ async function allCommands(
   io: Io,
 ): Promise<[name: string, meaning: string, cli: CAC][]> {
   const loaded = await Promise.all(
-    Object.entries(nouns).map(async ([name, { meaning, load }]) =>
+    Object.entries(subcommands).map(async ([name, { meaning, load }]) =>
       [name, meaning, (await load())(io)] as [string, string, CAC]
     ),
   );
-  return [["", "", front(io)], ...loaded];
+  return [["", "", projectCommand(io)], ...loaded];
 }
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
   const at = argv.findIndex((word) => word !== "--verbose");
-  const noun = Object.hasOwn(nouns, argv[at] ?? "")
-    ? nouns[argv[at] ?? ""]
+  const subcommand = Object.hasOwn(subcommands, argv[at] ?? "")
+    ? subcommands[argv[at] ?? ""]
     : undefined;
-  if (!noun) return await runCli(front(io), argv, io);
-  const cli = (await noun.load())(io);
+  if (!subcommand) return await runCli(projectCommand(io), argv, io);
+  const cli = (await subcommand.load())(io);
   return await runCli(cli, argv.toSpliced(at, 1), io);
 }
 
 /** The command without a subcommand: opens a project, or shows help. */
-function front(io: Io): CAC {
-  const cli = openCommand(io, Object.keys(nouns));
+function projectCommand(io: Io): CAC {
+  const cli = openCommand(io, Object.keys(subcommands));
   const { globalCommand } = cli;
   const { helpCallback } = globalCommand;
   globalCommand.helpCallback = (sections) => {
@@ -186,7 +186,7 @@ function front(io: Io): CAC {
     const rest = shown.splice(2); // after the name and the usage
     return [
       ...shown,
-      ...helpOfNouns(),
+      ...helpOfSubcommands(),
       { body: "See claudy COMMAND --help for the options of a command." },
       ...rest,
     ];
@@ -194,10 +194,10 @@ function front(io: Io): CAC {
   return cli;
 }
 
-function helpOfNouns(): { title: string; body: string }[] {
-  const rows = Object.entries(nouns).map(([name, { group, takes, meaning }]) =>
-    [group, [name, takes].filter(Boolean).join(" "), meaning] as const
-  );
+function helpOfSubcommands(): { title: string; body: string }[] {
+  const rows = Object.entries(subcommands).map((
+    [name, { group, takes, meaning }],
+  ) => [group, [name, takes].filter(Boolean).join(" "), meaning] as const);
   const opening = [
     "Sessions",
     "[directory]",

@@ -6,7 +6,7 @@ import { Board } from "../lib/parent/dashboard/board.ts";
 import {
   killDashboard,
   setUpDashboard,
-  untilServed,
+  waitForServer,
 } from "../lib/parent/dashboard/server.ts";
 import { openInstance } from "../lib/instance/open.ts";
 import { timedLog } from "../lib/std/log.ts";
@@ -50,7 +50,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       const stop = new AbortController();
       process.on("SIGTERM", () => stop.abort());
       const instance = await openInstance(io.env, log);
-      await untilServed();
+      await waitForServer();
       await new Board(instance, log).run(stop);
     });
 

@@ -44,7 +44,7 @@ export function completionCommand(
 }
 
 /** Commands whose argument is a session. */
-const aboutSession = ["attach", "stop", "logs"];
+const sessionCommands = ["attach", "stop", "logs"];
 
 function knownCommand(
   [name, description, { commands }]: Commands[number],
@@ -56,7 +56,7 @@ function knownCommand(
     description,
     options: [...new Set(options)],
     words: name === "completion" ? shells : actions,
-    takesSession: aboutSession.includes(name),
+    takesSession: sessionCommands.includes(name),
   };
 }
 

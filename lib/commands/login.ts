@@ -25,7 +25,7 @@ import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 import { refuseWithoutTerminal } from "../cli/options.ts";
 
-async function openKept(io: Io): Promise<Instance> {
+async function openWithHome(io: Io): Promise<Instance> {
   const instance = await openHome(io.env, io.log);
   ensureHome(instance);
   return instance;
@@ -55,7 +55,7 @@ async function login(
     throw new Failure("usage", "--key and --token exclude each other");
   }
   if (!options.key && !options.token) return await loginWithCli(io);
-  const instance = await openKept(io);
+  const instance = await openWithHome(io);
   const kind = options.key ? "key" : "token";
   const question = options.key
     ? "API key"
@@ -134,7 +134,7 @@ export function logoutCommand(io: Io): CAC {
   cli.command("", "Delete the saved credentials")
     .option("--yes", "Do not ask")
     .action(async ({ yes }: { yes?: boolean }) => {
-      const instance = await openKept(io);
+      const instance = await openWithHome(io);
       await io.confirm("Delete the saved credentials?", yes);
       forgetCredentials(instance);
       io.log(
@@ -152,7 +152,7 @@ export function secretCommand(io: Io): CAC {
     .example("claudy secret set GITHUB_TOKEN --env <token.txt")
     .action(async (given: unknown, options: { env?: boolean }) => {
       const name = String(given);
-      const instance = await openKept(io);
+      const instance = await openWithHome(io);
       const value = await io.askHidden(`Value of ${name}`);
       if (value === "") throw new Failure("usage", "The value is empty");
       setSecret(instance, { name, variable: options.env ?? false }, value);
@@ -162,7 +162,7 @@ export function secretCommand(io: Io): CAC {
   cli.command("list", "List the names of the secrets")
     .option("--json", "Print them as JSON")
     .action(async ({ json }: { json?: boolean }) => {
-      const secrets = listSecrets(await openKept(io));
+      const secrets = listSecrets(await openWithHome(io));
       const rows = secrets.map(({ name, variable }) => [
         name,
         variable ? `file and variable` : "file",
@@ -175,7 +175,7 @@ export function secretCommand(io: Io): CAC {
     .option("--yes", "Do not ask")
     .action(async (given: unknown, { yes }: { yes?: boolean }) => {
       const name = String(given);
-      const instance = await openKept(io);
+      const instance = await openWithHome(io);
       await io.confirm(`Remove secret ${name}?`, yes);
       if (!removeSecret(instance, name)) {
         throw new Failure("notFound", `There is no secret ${name}`);

@@ -10,7 +10,7 @@ import { readServers, type ServerConfig } from "../mcp/config.ts";
 import {
   changeServers,
   ensureConfig,
-  serversOfClaude,
+  importableServers,
 } from "../gateway/configuring.ts";
 import { checkMcp } from "../doctor/mcp.ts";
 import { ensureForwarder } from "../daemon/forwarder.ts";
@@ -165,7 +165,7 @@ export function mcpCommand(name: string, io: Io): CAC {
       const instance = await open();
       ensureConfig(instance, host, io.log);
       const { servers, left } = options.fromClaude
-        ? serversOfClaude(instance, io.env)
+        ? importableServers(instance, io.env)
         : {
           servers: describe(instance, options, {
             name: wanted(given),

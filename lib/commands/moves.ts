@@ -40,7 +40,7 @@ export function track(io: Io): Track & { phases: () => Phase[] } {
     log(what);
     endPhase().push({ what, ms: 0 });
     const startedAt = performance.now();
-    let toldAt = startedAt;
+    let reportedAt = startedAt;
     let files = 0;
     let bytes = 0;
     let total = 0;
@@ -50,8 +50,8 @@ export function track(io: Io): Track & { phases: () => Phase[] } {
       bytes += moreBytes;
       const now = performance.now();
       const every = terminal ? drawMs.terminal : drawMs.elsewhere;
-      if (now - toldAt < every) return;
-      toldAt = now;
+      if (now - reportedAt < every) return;
+      reportedAt = now;
       const rate = bytes / ((now - startedAt) / 1000);
       const line = `  ${files} of ${total} files, ${binarySize(bytes)}, ` +
         `${binarySize(rate)}/s`;

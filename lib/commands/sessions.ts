@@ -58,7 +58,7 @@ export function sessionsCommand(io: Io): CAC {
     .option("--json", "Print it as JSON")
     .action(async (name: unknown, { json }: Options) => {
       const instance = await view(io);
-      const wanted = await nameOr(io, instance, name);
+      const wanted = await resolveName(io, instance, name);
       const session = (await listSessions(instance, io.log))
         .find((session) => session.name === wanted);
       const rows = Object.entries(session ?? {}).map(([key, value]) => [
@@ -101,7 +101,7 @@ export function sessionsCommand(io: Io): CAC {
 
 async function sync(io: Io, name: unknown, options: Options): Promise<void> {
   const instance = await open(io);
-  const wanted = await nameOr(io, instance, name);
+  const wanted = await resolveName(io, instance, name);
   const record = findSession(instance, wanted, io.log);
   const request = inheritRequest(instance, io.env, options);
   if (!request) {
@@ -152,7 +152,7 @@ export function attachCommand(io: Io): CAC {
     .option("-s, --shell", "Open a shell in its worker")
     .action(async (name: unknown, options: Options) => {
       const instance = await open(io);
-      const session = await nameOr(io, instance, name);
+      const session = await resolveName(io, instance, name);
       const found = (await listWorkers(instance))
         .find((worker) => worker.session === session);
       if (found?.state === "paused") {
@@ -178,7 +178,7 @@ export function stopCommand(io: Io): CAC {
     .option("--json", "Print the session as JSON")
     .action(async (name: unknown, { json }: Options) => {
       const instance = await open(io);
-      const session = await nameOr(io, instance, name);
+      const session = await resolveName(io, instance, name);
       const stopped = await stopSession(instance, session, io.log);
       const text = stopped ? session : `${session} was not running`;
       io.answer({ session, stopped }, text, json);
@@ -219,7 +219,7 @@ async function printLogs(
   options: Options,
 ): Promise<number | undefined> {
   const instance = await view(io);
-  const session = await nameOr(io, instance, name);
+  const session = await resolveName(io, instance, name);
   const worker = (await listWorkers(instance))
     .find((worker) => worker.session === session);
   if (worker) return await printLog(worker.id, options);
@@ -243,7 +243,7 @@ function newest(files: [string, ...string[]]): string {
 }
 
 /** The named session, or that of the working directory. */
-async function nameOr(
+async function resolveName(
   io: Io,
   instance: Instance,
   name: unknown,

@@ -34,7 +34,7 @@ export function watchCommand(io: Io): CAC {
         (now) => {
           for (const change of sessionChanges(before, now)) {
             const at = new Date().toISOString();
-            io.answerLine({ at, ...change }, `${at} ${inWords(change)}`, json);
+            io.answerLine({ at, ...change }, `${at} ${describe(change)}`, json);
             const begins = before !== undefined && change.to === "waiting" &&
               change.from !== "waiting";
             if (begins && notifyWith !== "") notify(io, notifyWith, change);
@@ -46,7 +46,7 @@ export function watchCommand(io: Io): CAC {
   return cli;
 }
 
-function inWords({ session, to, waitingFor, project }: SessionChange): string {
+function describe({ session, to, waitingFor, project }: SessionChange): string {
   const why = waitingFor === null ? "" : `: ${waitingFor}`;
   return printable(`${session} ${to}${why} (${project})`);
 }
@@ -54,7 +54,7 @@ function inWords({ session, to, waitingFor, project }: SessionChange): string {
 /** Text from a worker is passed to the command only in environment variables. */
 function notify(io: Io, command: string, change: SessionChange): void {
   const { session, project, waitingFor } = change;
-  const tell = (why: string) =>
+  const report = (why: string) =>
     io.log(`Cannot run HAL9000_NOTIFY_COMMAND: ${why}`);
   try {
     const child = spawn("sh", ["-c", command], {
@@ -66,11 +66,11 @@ function notify(io: Io, command: string, change: SessionChange): void {
       },
       stdio: ["ignore", "ignore", "inherit"],
     });
-    child.on("error", (error) => tell(error.message));
+    child.on("error", (error) => report(error.message));
     child.on("exit", (code) => {
-      if (code) tell(`exit code ${code}`);
+      if (code) report(`exit code ${code}`);
     });
   } catch (error) {
-    tell(messageOf(error));
+    report(messageOf(error));
   }
 }

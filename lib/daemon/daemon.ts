@@ -38,7 +38,7 @@ import { waitFor } from "../std/wait.ts";
 import { listWorkers, liveWorkers } from "../worker/workers.ts";
 
 /** Settings that are passed to the parent if the environment sets them. */
-const passedOn = [
+const forwardedSettings = [
   "HAL9000_IMAGE_REPO",
   "WORKER_IMAGE",
   "WORKER_MEMORY",
@@ -84,12 +84,12 @@ export async function startDaemon(
     ),
   ]);
   const state = await waitUntilReady(instance);
-  await tellOfLostNetworks(instance, log);
+  await warnOfLostNetworks(instance, log);
   return state;
 }
 
 /** A worker's namespace cannot be changed, so the user has to act. */
-async function tellOfLostNetworks(instance: Instance, log: Log): Promise<void> {
+async function warnOfLostNetworks(instance: Instance, log: Log): Promise<void> {
   const lost = await withoutNetwork(instance, await listWorkers(instance));
   if (lost.size === 0) return;
   log(
@@ -196,7 +196,7 @@ async function ensureParent(
         memoryBytes: settings.PARENT_MEMORY,
         cpus: await capCpus(docker, settings.PARENT_CPUS, log),
         env: {
-          ...Object.fromEntries(passedOn.flatMap((key) => {
+          ...Object.fromEntries(forwardedSettings.flatMap((key) => {
             const value = env[key];
             return value ? [[key, value]] : [];
           })),
@@ -219,7 +219,7 @@ async function ensureParent(
 }
 
 /** Time for a started parent to write its state. */
-const firstWordMs = 10_000;
+const stateWriteMs = 10_000;
 
 /** Why a running parent has to be restarted; undefined if it is healthy. */
 async function restartReason(
@@ -227,7 +227,7 @@ async function restartReason(
   parent: Docker.ContainerInspectInfo,
 ): Promise<string | undefined> {
   const age = Date.now() - Date.parse(parent.State.StartedAt);
-  if (age <= firstWordMs) return undefined;
+  if (age <= stateWriteMs) return undefined;
   const state = readParentState(instance);
   if (state?.container !== parent.Id) {
     return "its state file cannot be read";

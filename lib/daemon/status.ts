@@ -44,8 +44,8 @@ export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
     ),
   ]);
   const running = parent?.State.Running ? parent.State : undefined;
-  const said = readParentState(instance);
-  const own = running && said?.container === parent?.Id ? said : undefined;
+  const saved = readParentState(instance);
+  const own = running && saved?.container === parent?.Id ? saved : undefined;
   const health = running?.Health?.Status ?? null;
   return {
     parent: stateOf(parent),

@@ -45,14 +45,14 @@ export function examineHome({ home, owner }: Instance): Finding {
       `chmod 700 ${home.home}`,
     );
   }
-  const strangers = readdirSync(home.home).filter((name) => {
+  const foreign = readdirSync(home.home).filter((name) => {
     const stat = lstatSync(`${home.home}/${name}`, { throwIfNoEntry: false });
     return stat !== undefined && stat.uid !== owner.uid;
   });
-  return strangers.length === 0
+  return foreign.length === 0
     ? ok(`${home.home}, only accessible to its owner`)
     : fail(
-      `owned by other users: ${strangers.join(", ")}`,
+      `owned by other users: ${foreign.join(", ")}`,
       `chown -R ${owner.uid}:${owner.gid} ${home.home}`,
     );
 }
@@ -62,8 +62,8 @@ export function examineMove(instance: Instance): Finding {
   const journal = readJournal(instance);
   if (journal) {
     const { kind } = journal.state;
-    const goOn = kind === "migrate" ? "migrate, or migrate --abort" : kind;
-    return fail(`unfinished ${kind}`, goOn);
+    const fix = kind === "migrate" ? "migrate, or migrate --abort" : kind;
+    return fail(`unfinished ${kind}`, fix);
   }
   const former = movedParts.filter(({ name }) =>
     hasEntries(join(instance.home.home, name))

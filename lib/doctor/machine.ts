@@ -46,7 +46,7 @@ export async function examineEngine({ docker }: Instance): Promise<Finding> {
   }
   if (info.MemoryLimit === false || info.PidsLimit === false) {
     return warn(
-      `${says}; its cgroups limit no memory or processes`,
+      `${says}; its cgroups do not limit memory or processes`,
       "see docker info",
     );
   }
@@ -72,16 +72,18 @@ export function examineSeccomp(instance: Instance): Finding {
     );
 }
 
-const littleDisk = 2e9;
-const minDisk = 200e6;
+const lowDiskBytes = 2e9;
+const minDiskBytes = 200e6;
 
 export function examineDisk({ home }: Instance): Finding {
   const path = existsSync(home.home) ? home.home : "/";
   const { bavail, bsize } = statfsSync(path);
   const free = bavail * bsize;
   const says = `${binarySize(free)} free at ${path}`;
-  if (free < minDisk) return fail(says, "claudy prune, or free disk space");
-  return free < littleDisk ? warn(says, "free disk space") : ok(says);
+  if (free < minDiskBytes) {
+    return fail(says, "claudy prune, or free disk space");
+  }
+  return free < lowDiskBytes ? warn(says, "free disk space") : ok(says);
 }
 
 export async function examineMemory(instance: Instance): Promise<Finding> {

@@ -52,7 +52,7 @@ export async function checkMcp(instance: Instance): Promise<McpCheck[]> {
     },
   );
   const net = await inspectContainer(docker, names.net);
-  const way = {
+  const forwarderCheck = {
     name: "forwarder",
     ok: forwards !== undefined || !net?.State.Running,
     says: forwards !== undefined
@@ -61,7 +61,7 @@ export async function checkMcp(instance: Instance): Promise<McpCheck[]> {
       ? "not running; start it: claudy daemon start"
       : "starts with the daemon",
   };
-  return [way, ...await Promise.all(checks)];
+  return [forwarderCheck, ...await Promise.all(checks)];
 }
 
 /** A quick check that does not call each server, unlike claudy mcp doctor. */

@@ -13,7 +13,7 @@ import {
 } from "@modelcontextprotocol/sdk/types.js";
 import { messageOf } from "../std/errors.ts";
 import { guarded, Rejected } from "./guard.ts";
-import { introduce, type Params } from "./introduction.ts";
+import { initialize, type Params } from "./initialize.ts";
 import { serverError } from "./refused.ts";
 import type { Tools } from "./shipped.ts";
 import { StdioTransport } from "./stdio.ts";
@@ -60,11 +60,11 @@ export class Child {
   /** `initialize` parameters of the first client. */
   #params: Params | undefined;
   /** The process's response to them. */
-  #welcome: Record<string, unknown> | undefined;
+  #initializeResult: Record<string, unknown> | undefined;
   #next = 1;
   readonly #pending = new Map<RequestId, Pending>();
   /** Requests from the process, by id, with the client that they were sent to. */
-  readonly #asked = new Map<RequestId, Sink>();
+  readonly #serverRequests = new Map<RequestId, Sink>();
   readonly #sinks = new Set<Sink>();
   #closed = false;
 
@@ -85,9 +85,9 @@ export class Child {
     for (const [id, pending] of this.#pending) {
       if (pending.sink === sink) this.#pending.delete(id);
     }
-    for (const [id, asked] of this.#asked) {
+    for (const [id, asked] of this.#serverRequests) {
       if (asked !== sink) continue;
-      this.#asked.delete(id);
+      this.#serverRequests.delete(id);
       this.#refuse(id, "The client has left");
     }
   }
@@ -137,7 +137,7 @@ export class Child {
       if (isInitializeRequest(message)) {
         this.#params ??= message.params as Params;
         await this.ensure();
-        const result = this.#welcome ?? {};
+        const result = this.#initializeResult ?? {};
         sink.deliver({ jsonrpc: "2.0", id: message.id, result }, message.id);
         return;
       }
@@ -149,9 +149,10 @@ export class Child {
       await this.ensure();
       await this.#write(this.#translated(sink, message));
     } else if (
-      "id" in message && this.#asked.get(message.id as RequestId) === sink
+      "id" in message &&
+      this.#serverRequests.get(message.id as RequestId) === sink
     ) {
-      this.#asked.delete(message.id as RequestId);
+      this.#serverRequests.delete(message.id as RequestId);
       await this.#write(message);
     }
   }
@@ -200,14 +201,14 @@ export class Child {
     this.#transport = transport;
     let unwatch = () => {};
     try {
-      this.#welcome = await introduce(transport, this.#params, {
+      this.#initializeResult = await initialize(transport, this.#params, {
         started: (pid) => {
           unwatch = this.#watched(transport, pid);
         },
-        heard: (message) => this.#hear(message),
+        received: (message) => this.#receive(message),
         ended: () => {
           unwatch();
-          this.#lose(transport);
+          this.#handleExit(transport);
         },
       });
       if (this.#closed) throw new Error("The MCP server is being closed");
@@ -227,7 +228,7 @@ export class Child {
   }
 
   /** Fails all open requests; the next request starts a new process. */
-  #lose(transport: StdioTransport): void {
+  #handleExit(transport: StdioTransport): void {
     if (this.#transport !== transport) return;
     this.#transport = undefined;
     if (this.#closed || this.#starting) return;
@@ -236,13 +237,13 @@ export class Child {
       sink.deliver(refusal(id, reason), id);
     }
     this.#pending.clear();
-    this.#asked.clear();
+    this.#serverRequests.clear();
     this.#options.ended(reason);
   }
 
-  #hear(message: JSONRPCMessage): void {
-    if (isJSONRPCRequest(message)) return this.#ask(message);
-    if ("method" in message) return this.#tell(message);
+  #receive(message: JSONRPCMessage): void {
+    if (isJSONRPCRequest(message)) return this.#forwardRequest(message);
+    if ("method" in message) return this.#forwardNotification(message);
     const pending = this.#pending.get(message.id as RequestId);
     if (!pending) return;
     this.#pending.delete(message.id as RequestId);
@@ -250,18 +251,18 @@ export class Child {
   }
 
   /** Sends a request from the process to the one client that it can be for. */
-  #ask(message: JSONRPCRequest): void {
+  #forwardRequest(message: JSONRPCRequest): void {
     const [sink, another] = this.#busy.size > 0 ? this.#busy : this.#sinks;
     if (!sink || another) {
       // Never guess: the request may contain data of another client's project.
       const why = sink ? "Cannot tell which client is meant" : "No client";
       return this.#refuse(message.id, why);
     }
-    this.#asked.set(message.id, sink);
-    sink.deliver(message, this.#latestOf(sink));
+    this.#serverRequests.set(message.id, sink);
+    sink.deliver(message, this.#latestRequestOf(sink));
   }
 
-  #tell(message: JSONRPCNotification): void {
+  #forwardNotification(message: JSONRPCNotification): void {
     const { method, params } = message;
     if (method === "notifications/progress") {
       const pending = this.#pending.get(params?.["progressToken"] as RequestId);
@@ -272,14 +273,16 @@ export class Child {
         id,
       );
     }
-    for (const sink of this.#hearers(message)) {
-      sink.deliver(message, this.#latestOf(sink));
+    for (const sink of this.#recipientsOf(message)) {
+      sink.deliver(message, this.#latestRequestOf(sink));
     }
   }
 
-  #hearers({ method, params }: JSONRPCNotification): Iterable<Sink> {
+  #recipientsOf({ method, params }: JSONRPCNotification): Iterable<Sink> {
     if (method === "notifications/cancelled") {
-      const asked = this.#asked.get(params?.["requestId"] as RequestId);
+      const asked = this.#serverRequests.get(
+        params?.["requestId"] as RequestId,
+      );
       return asked ? [asked] : [];
     }
     // Log messages may contain data of the client that is being served.
@@ -293,7 +296,7 @@ export class Child {
   }
 
   /** The latest open request of a client. */
-  #latestOf(sink: Sink): RequestId | undefined {
+  #latestRequestOf(sink: Sink): RequestId | undefined {
     return [...this.#pending.values()]
       .findLast((pending) => pending.sink === sink)?.id;
   }

@@ -87,21 +87,21 @@ export function freePort(instance: Home, taken: number[] = []): number {
 }
 
 /** User-scoped servers of the host's Claude, and why some cannot be imported. */
-export function serversOfClaude(
+export function importableServers(
   instance: Home,
   env: NodeJS.ProcessEnv,
 ): { servers: Record<string, unknown>; left: string[] } {
   const servers: Record<string, unknown> = {};
-  const { own, ofProjects } = readClaude(env);
-  const left = ofProjects.map(([name, project]) =>
+  const { userScoped, projectScoped } = readClaude(env);
+  const left = projectScoped.map(([name, project]) =>
     `${name}: only configured for ${project} (use: claude mcp add --scope user)`
   );
   const present = readServers(instance.home, instance.settings);
   const ports: number[] = [];
-  for (const [name, entry] of Object.entries(own)) {
+  for (const [name, entry] of Object.entries(userScoped)) {
     const why = present.has(name)
       ? "a server of this name exists"
-      : whyNot(entry);
+      : whyNotImported(entry);
     if (why) {
       left.push(`${name}: ${why}`);
       continue;
@@ -133,7 +133,9 @@ interface ClaudeEntry {
 }
 
 /** Remote servers need no gateway: sessions inherit them. */
-function whyNot({ type, command, url }: ClaudeEntry): string | undefined {
+function whyNotImported(
+  { type, command, url }: ClaudeEntry,
+): string | undefined {
   if (type !== undefined && type !== "stdio" && type !== "http") {
     return `unsupported transport: ${type}`;
   }
@@ -145,9 +147,9 @@ function whyNot({ type, command, url }: ClaudeEntry): string | undefined {
 
 interface ClaudeServers {
   /** User scope, for all projects. */
-  own: Record<string, ClaudeEntry>;
+  userScoped: Record<string, ClaudeEntry>;
   /** Names of project-scoped servers, with their project's path. */
-  ofProjects: [name: string, project: string][];
+  projectScoped: [name: string, project: string][];
 }
 
 function readClaude(env: NodeJS.ProcessEnv): ClaudeServers {
@@ -172,9 +174,9 @@ function readClaude(env: NodeJS.ProcessEnv): ClaudeServers {
   }
   const { mcpServers, projects } = parsed.output;
   return {
-    own: mcpServers,
-    ofProjects: Object.entries(projects).flatMap(([project, { mcpServers }]) =>
-      Object.keys(mcpServers).map((name) => [name, project])
-    ),
+    userScoped: mcpServers,
+    projectScoped: Object.entries(projects).flatMap((
+      [project, { mcpServers }],
+    ) => Object.keys(mcpServers).map((name) => [name, project])),
   };
 }

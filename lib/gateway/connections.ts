@@ -16,10 +16,10 @@ const maxAnonymous = 768;
 const maxOfWorker = 64;
 
 /** A connection without a request is closed after this time. */
-const silentMs = 10_000;
+const firstRequestMs = 10_000;
 
 /** A connection without traffic is closed after this time. */
-const quietMs = 10 * 60_000;
+const idleMs = 10 * 60_000;
 
 interface Connection {
   socket: Socket;
@@ -34,7 +34,7 @@ export class Connections {
   /** In the order of their arrival. */
   readonly #open = new Map<Socket, Connection>();
   /** Connections without a token. */
-  readonly #unknown = new Set<Connection>();
+  readonly #anonymous = new Set<Connection>();
 
   add(socket: Socket): void {
     this.#makeRoom();
@@ -45,14 +45,14 @@ export class Connections {
       requests: 0,
     };
     this.#open.set(socket, connection);
-    this.#unknown.add(connection);
-    socket.setTimeout(quietMs, () => socket.destroy());
+    this.#anonymous.add(connection);
+    socket.setTimeout(idleMs, () => socket.destroy());
     socket.on("close", () => this.#forget(connection));
     socket.on("error", () => {}); // the client has left
     // Data that is not a request does not extend this.
     setTimeout(() => {
       if (!connection.isKnown) socket.destroy();
-    }, silentMs).unref();
+    }, firstRequestMs).unref();
   }
 
   /**
@@ -65,8 +65,8 @@ export class Connections {
     connection.isKnown = true;
     if (connection.worker !== worker) {
       connection.worker = worker;
-      if (worker === anonymous) this.#unknown.add(connection);
-      else this.#unknown.delete(connection);
+      if (worker === anonymous) this.#anonymous.add(connection);
+      else this.#anonymous.delete(connection);
       if (worker !== anonymous && !this.#mayStay(connection)) return;
     }
     connection.requests++;
@@ -89,23 +89,23 @@ export class Connections {
 
   /** Closes a connection immediately, as many may arrive in the same moment. */
   #makeRoom(): void {
-    const areMany = this.#unknown.size >= maxAnonymous;
+    const areMany = this.#anonymous.size >= maxAnonymous;
     if (!areMany && this.#open.size < maxConnections) return;
-    const most = areMany ? this.#unknown : largest([...this.#open.values()]);
-    let gone: Connection | undefined;
+    const most = areMany ? this.#anonymous : largest([...this.#open.values()]);
+    let closed: Connection | undefined;
     for (const connection of most) {
-      gone ??= connection;
+      closed ??= connection;
       if (connection.requests > 0) continue;
-      gone = connection;
+      closed = connection;
       break;
     }
-    if (!gone) return;
-    this.#forget(gone);
-    gone.socket.destroy();
+    if (!closed) return;
+    this.#forget(closed);
+    closed.socket.destroy();
   }
 
   #forget(connection: Connection): void {
     this.#open.delete(connection.socket);
-    this.#unknown.delete(connection);
+    this.#anonymous.delete(connection);
   }
 }

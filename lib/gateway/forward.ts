@@ -15,7 +15,7 @@ import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 
 /** A port number has at most five digits. */
-const longestLine = 8;
+const maxLineLength = 8;
 const firstLineMs = 5000;
 
 /** In the forwarder: listens on `path`, for its own user and group. */
@@ -41,7 +41,7 @@ function readPort(socket: Socket, found: (port: number) => void): void {
     while ((byte = socket.read(1)?.toString("latin1") ?? null) !== null) {
       if (byte !== "\n") {
         line += byte;
-        if (line.length > longestLine) return void socket.destroy();
+        if (line.length > maxLineLength) return void socket.destroy();
         continue;
       }
       clearTimeout(late);
@@ -110,12 +110,12 @@ export async function forwardPort(
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     sockets.add(socket);
     socket.on("close", () => sockets.delete(socket));
-    const passage = createConnection({
+    const upstream = createConnection({
       path: home.forwardSocket,
       allowHalfOpen: true,
     });
-    passage.write(`${port}\n`);
-    joinSockets(socket, passage);
+    upstream.write(`${port}\n`);
+    joinSockets(socket, upstream);
   });
   server.listen(hostPort, "127.0.0.1");
   try {

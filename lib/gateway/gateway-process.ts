@@ -11,7 +11,7 @@ import { waitFor } from "../std/wait.ts";
 import { askGateway, endGateway } from "../mcp/client.ts";
 import { readServers } from "../mcp/config.ts";
 import { endServerGroups } from "./processes.ts";
-import { turnLog } from "./server-log.ts";
+import { rotateLog } from "./server-log.ts";
 
 /** The checkout and the environment that the gateway runs with. */
 export interface Host {
@@ -43,7 +43,7 @@ export async function startGateway(
   readServers(home, settings); // reports configuration errors here
   writeWhole(home.mcpWanted, "", owner);
   if (await askGateway(home, "status")) return;
-  turnLog(home.mcpLog("gateway"));
+  rotateLog(home.mcpLog("gateway"));
   const log = openForOutput(home.mcpLog("gateway"), "a", owner);
   const script = join(checkout, "scripts", "mcp-gateway.ts");
   const tunnels = await needsTunnels(instance) ? ["--tunnels"] : [];

@@ -26,7 +26,7 @@ import { Watch } from "./watch.ts";
 import { forgetTunnels, serveTunnels, type Tunnels } from "./tunnel.ts";
 
 /** Interval of the checks that the gateway is still wanted and still the only one. */
-const lookMs = 500;
+const checkMs = 500;
 
 export interface GatewayOptions {
   home: HomePaths;
@@ -79,18 +79,18 @@ export async function serveGateway(
     throw new Failure("busy", "The MCP gateway is already running");
   }
   writeWhole(home.mcpPid, String(process.pid), owner);
-  const ready = gateway.clearAway().then(() => gateway.load());
+  const ready = gateway.endLeftovers().then(() => gateway.load());
   let lost = 0;
-  const look = setInterval(() => {
+  const checks = setInterval(() => {
     // Another starting gateway may move the socket away for a moment.
     lost = place.isOurs() ? 0 : lost + 1;
     if (lost > 1 || !isWanted()) end();
-  }, lookMs);
+  }, checkMs);
   try {
     await ready;
     await ended;
   } finally {
-    clearInterval(look);
+    clearInterval(checks);
     await gateway.close();
     // Last: a command that waits for the end of this one may start the next.
     place.leave();
@@ -129,7 +129,7 @@ class Gateway {
   }
 
   /** Ends servers left by a killed gateway, e.g. ones that ignore EOF. */
-  async clearAway(): Promise<void> {
+  async endLeftovers(): Promise<void> {
     const count = await endServerGroups(this.#options.home.home);
     if (count > 0) this.#log(`Ended ${count} servers of a killed gateway`);
   }

@@ -17,7 +17,7 @@ const maxSmallBytes = 8 * 1024 * 1024;
 const smallBytes = 64 * 1024;
 
 /** A worker below this is never rejected because of what others send. */
-const ownBytes = 1024 * 1024;
+const guaranteedBytes = 1024 * 1024;
 
 const maxMs = 60_000;
 const discardMs = 2000;
@@ -109,7 +109,9 @@ export class Inlet {
     const extra = bytes > smallBytes ? 0 : maxSmallBytes;
     const own = this.#bytesOf(worker);
     if (own > maxOfWorkerBytes + extra) throw tooMuch();
-    if (own <= ownBytes || this.#bytesOf() <= maxWaitingBytes + extra) return;
+    if (own <= guaranteedBytes || this.#bytesOf() <= maxWaitingBytes + extra) {
+      return;
+    }
     // Reject a request of the worker that has most waiting, possibly this one.
     const largest = [...this.#held].filter(({ refuse }) => refuse)
       .map((one) => ({ one, of: this.#bytesOf(one.worker) }))

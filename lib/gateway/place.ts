@@ -50,11 +50,11 @@ export async function takeOnlyPlace(
   const aside = `${temporary}.old`;
   try {
     while (true) {
-      if (linked(temporary, path)) return placeOf(temporary, path);
+      if (tryLink(temporary, path)) return placeOf(temporary, path);
       const former = inodeOf(path);
       if (await answers()) return undefined;
-      if (!moved(path, aside)) continue;
-      if (inodeOf(aside) !== former) linked(aside, path);
+      if (!tryRename(path, aside)) continue;
+      if (inodeOf(aside) !== former) tryLink(aside, path);
       rmSync(aside);
     }
   } finally {
@@ -92,7 +92,7 @@ function inodeOf(path: string): number | undefined {
 }
 
 /** Returns false if there was nothing to move. */
-function moved(from: string, to: string): boolean {
+function tryRename(from: string, to: string): boolean {
   try {
     renameSync(from, to);
     return true;
@@ -103,7 +103,7 @@ function moved(from: string, to: string): boolean {
 }
 
 /** Unlike a rename, a link does not replace. Returns false if the name is taken. */
-function linked(from: string, to: string): boolean {
+function tryLink(from: string, to: string): boolean {
   try {
     linkSync(from, to);
     return true;

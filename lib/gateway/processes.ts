@@ -63,7 +63,7 @@ export async function endServerGroups(home: string): Promise<number> {
     count = Math.max(count, groups.length);
     for (const group of groups) killGroup(group, signal);
     const deadline = Date.now() + gracePeriodMs;
-    while (Date.now() < deadline && groups.some(isThere)) await sleep(50);
+    while (Date.now() < deadline && groups.some(isAlive)) await sleep(50);
   }
   return count;
 }
@@ -94,7 +94,7 @@ export function killGroup(group: number, signal: NodeJS.Signals): void {
   }
 }
 
-function isThere(group: number): boolean {
+function isAlive(group: number): boolean {
   try {
     return process.kill(-group, 0);
   } catch {

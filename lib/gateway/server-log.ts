@@ -22,7 +22,7 @@ export class ServerLog {
   write(text: Uint8Array | string): void {
     const bytes = typeof text === "string" ? Buffer.from(text) : text;
     try {
-      if (this.#bytes + bytes.length > maxBytes) this.#turn();
+      if (this.#bytes + bytes.length > maxBytes) this.#rotate();
       this.#file ??= this.#open();
       writeSync(this.#file, bytes);
       this.#bytes += bytes.length;
@@ -43,14 +43,14 @@ export class ServerLog {
     return file;
   }
 
-  #turn(): void {
+  #rotate(): void {
     this.close();
     renameSync(this.#path, `${this.#path}.1`);
   }
 }
 
 /** Rotates a log before a process opens it. */
-export function turnLog(path: string): void {
+export function rotateLog(path: string): void {
   const stat = statSync(path, { throwIfNoEntry: false });
   if (stat && stat.size > maxBytes) renameSync(path, `${path}.1`);
 }

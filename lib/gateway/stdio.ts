@@ -26,7 +26,7 @@ const maxLineBytes = 64 * 1024 * 1024;
 const timeoutMs = 2000;
 
 /** Time to read the remaining output of a process that has ended. */
-const lastWordMs = 500;
+const drainMs = 500;
 
 export interface StdioOptions {
   /** Home directory of the instance. */
@@ -90,7 +90,7 @@ export class StdioTransport implements Transport {
       // A process that left the group may hold the pipes open forever.
       setTimeout(() => {
         for (const pipe of child.stdio) pipe?.destroy();
-      }, lastWordMs).unref();
+      }, drainMs).unref();
     });
     try {
       await once(child, "spawn");
@@ -153,7 +153,7 @@ export class StdioTransport implements Transport {
       const line = Buffer.concat(this.#pieces).toString();
       this.#pieces = [];
       this.#bytes = 0;
-      this.#hear(line);
+      this.#parse(line);
     }
     if (from === chunk.length) return;
     this.#pieces.push(chunk.subarray(from));
@@ -167,7 +167,7 @@ export class StdioTransport implements Transport {
     this.#kill("SIGKILL");
   }
 
-  #hear(line: string): void {
+  #parse(line: string): void {
     let message: JSONRPCMessage;
     try {
       if (isTooMuch(line)) throw new Error("too deep or too many values");

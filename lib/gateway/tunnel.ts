@@ -72,8 +72,8 @@ export async function serveTunnels(
     server.listen(0, "127.0.0.1", resolve);
   });
   const { port } = server.address() as { port: number };
-  const word = JSON.stringify({ port, token });
-  writeWhole(inDirectory(directory), word, owner, 0o640);
+  const text = JSON.stringify({ port, token });
+  writeWhole(tunnelFile(directory), text, owner, 0o640);
   return {
     port,
     close: async () => {
@@ -90,7 +90,7 @@ function refuse(client: Socket, status: string): void {
 
 /** Also removes the file of a killed gateway. */
 export function forgetTunnels(directory: string): void {
-  rmSync(inDirectory(directory), { force: true });
+  rmSync(tunnelFile(directory), { force: true });
 }
 
 /** Opens a tunnel; undefined if `directory` describes none. */
@@ -98,16 +98,16 @@ export function openTunnel(
   directory: string,
   name: string,
 ): Promise<Duplex> | undefined {
-  const told = read(inDirectory(directory));
-  if (!told) return undefined;
+  const tunnel = read(tunnelFile(directory));
+  if (!tunnel) return undefined;
   return new Promise((resolve, reject) => {
     const asked = request({
       host: hostName,
-      port: told.port,
+      port: tunnel.port,
       method: "CONNECT",
       path: `${name}:80`,
       agent: false,
-      headers: { "proxy-authorization": `Bearer ${told.token}` },
+      headers: { "proxy-authorization": `Bearer ${tunnel.token}` },
       timeout: timeoutMs,
     });
     asked.on("connect", ({ statusCode }, socket, head) => {
@@ -123,7 +123,7 @@ export function openTunnel(
   });
 }
 
-function inDirectory(directory: string): string {
+function tunnelFile(directory: string): string {
   return join(directory, fileName);
 }
 

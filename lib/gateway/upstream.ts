@@ -10,13 +10,13 @@ const timeoutMs = 10_000;
 /** Requests up to this size are read before they are sent. */
 const smallBytes = 1024 * 1024;
 
-const ofOneConnection = [
+const hopByHopHeaders = [
   ...["host", "connection", "keep-alive", "transfer-encoding", "upgrade"],
   "content-length",
 ];
 
 /** Between the worker and the gateway only. */
-const ofGateway = [tokenHeader];
+const gatewayHeaders = [tokenHeader];
 
 export interface UpstreamOptions {
   url: string;
@@ -43,7 +43,9 @@ export class Upstream {
 
   async passOn(request: Request): Promise<Response> {
     const headers = new Headers(request.headers);
-    for (const name of [...ofOneConnection, ...ofGateway]) headers.delete(name);
+    for (const name of [...hopByHopHeaders, ...gatewayHeaders]) {
+      headers.delete(name);
+    }
     // fetch() decodes the body but keeps the header that says it is encoded.
     headers.set("accept-encoding", "identity");
     for (const [name, value] of Object.entries(this.#options.headers)) {

@@ -8,8 +8,8 @@ import { promisify } from "node:util";
 import { binarySize } from "../std/units.ts";
 
 /** Interval of the checks; without calls, only every fifth check runs. */
-const lookMs = 2000;
-const quietLooks = 5;
+const checkMs = 2000;
+const idleChecks = 5;
 
 /** A process that was started for a server, with all its children. */
 export interface Watched {
@@ -41,12 +41,12 @@ export class Watch {
   readonly #watched = new Set<Watched>();
   #timer: ReturnType<typeof setInterval> | undefined;
   #calls = false;
-  #looks = 0;
+  #checks = 0;
 
   /** Returns a function that ends the monitoring. */
   add(watched: Watched): () => void {
     this.#watched.add(watched);
-    this.#timer ??= setInterval(() => void this.#look(), lookMs);
+    this.#timer ??= setInterval(() => void this.#check(), checkMs);
     this.#timer.unref?.();
     return () => {
       this.#watched.delete(watched);
@@ -61,9 +61,9 @@ export class Watch {
     this.#calls = true;
   }
 
-  async #look(): Promise<void> {
-    this.#looks++;
-    if (!this.#calls && this.#looks % quietLooks !== 0) return;
+  async #check(): Promise<void> {
+    this.#checks++;
+    if (!this.#calls && this.#checks % idleChecks !== 0) return;
     this.#calls = false;
     const rows = await readRows().catch(() => []);
     for (const { watched, reason, pids } of findExcess(rows, this.#watched)) {

@@ -7,7 +7,7 @@ import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { type Journal, readJournalOf } from "../instance/migration-journal.ts";
 import { copyParts, hasManifest } from "./copy.ts";
-import { formerBackup } from "./migrate-steps.ts";
+import { forcedBackup } from "./migrate-steps.ts";
 import { endMove, type MoveOptions, withVolumes } from "./move.ts";
 import { type Mover, withMover } from "./mover-container.ts";
 import { insideMover } from "./mover/places.ts";
@@ -56,7 +56,7 @@ async function restoreVolumes(
   journal: Journal,
   mover: Mover,
 ): Promise<void> {
-  const former = formerBackup({ journal });
+  const former = forcedBackup({ journal });
   const wasFull = hasManifest(instance, former);
   const isFilled = Object.keys(journal.state.steps)
     .some((step) => step.startsWith("copy:"));

@@ -77,7 +77,7 @@ export async function verifyBackups(
 }
 
 /** A verified backup by path or name; throws a Failure if it cannot be restored. */
-export async function wholeBackup(
+export async function verifiedBackup(
   instance: Instance,
   given: string,
   track: Track,

@@ -85,8 +85,8 @@ export function refuseWriters(directories: string[]): void {
 function openForWriting(directories: string[]): string[] {
   const processes = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
   return processes.flatMap((pid) =>
-    unlessGone(() => readdirSync(`/proc/${pid}/fd`)).flatMap((fd) =>
-      unlessGone(() => {
+    readOrEmpty(() => readdirSync(`/proc/${pid}/fd`)).flatMap((fd) =>
+      readOrEmpty(() => {
         const path = readlinkSync(`/proc/${pid}/fd/${fd}`);
         if (!directories.some((within) => isWithin(path, within))) return [];
         const text = readFileSync(`/proc/${pid}/fdinfo/${fd}`, "utf8");
@@ -101,7 +101,7 @@ function openForWriting(directories: string[]): string[] {
 }
 
 /** A process may end at any moment, and others may not be readable. */
-function unlessGone(look: () => string[]): string[] {
+function readOrEmpty(look: () => string[]): string[] {
   try {
     return look();
   } catch {

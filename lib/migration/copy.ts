@@ -44,7 +44,7 @@ export interface Copies extends Verification {
 
 /** Copies parts over what is there, and verifies them all. */
 export async function copyParts(
-  { track, step = atOnce }: { track: Track; step?: Journal["step"] },
+  { track, step = runDirectly }: { track: Track; step?: Journal["step"] },
   mover: Mover,
   { from, ...copies }: Copies,
   doing = "Copying",
@@ -61,7 +61,7 @@ export async function copyParts(
   await step("verify", () => verify({ track }, mover, copies));
 }
 
-const atOnce: Journal["step"] = async (_, run) => {
+const runDirectly: Journal["step"] = async (_, run) => {
   await run();
 };
 

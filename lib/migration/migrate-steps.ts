@@ -8,12 +8,12 @@ import { ensureVolume } from "../instance/volumes.ts";
 import { refuseWorkers } from "./checks.ts";
 import { backUp, backUpVolumes, copyInSteps, hasManifest } from "./copy.ts";
 import { occupiedVolumes, refuseOccupied } from "./migrate-plan.ts";
-import { freeStamp, type Move, workFile } from "./move.ts";
+import { freeStamp, manifestFile, type Move } from "./move.ts";
 import type { Mover } from "./mover-container.ts";
 import { insideMover } from "./mover/places.ts";
 import { presentVolumes, sessionsPart } from "./parts.ts";
 
-const manifest = `${insideMover.work}/${workFile.migrate}`;
+const manifest = `${insideMover.work}/${manifestFile.migrate}`;
 
 const movedOf = ({ journal }: Pick<Move, "journal">) =>
   journal.state.parts.filter((name) => name !== sessionsPart);
@@ -32,7 +32,7 @@ export async function readSource(move: Move): Promise<void> {
 /** Starts over if the source has changed since its manifest was written. */
 async function forgetChanged(move: Move): Promise<void> {
   const { instance, journal, lock, track } = move;
-  const path = join(instance.home.migration, workFile.migrate);
+  const path = join(instance.home.migration, manifestFile.migrate);
   // From then on, ChromaDB works on the copy, which is the current data.
   if (!existsSync(path) || journal.hasBegun("start")) return;
   const { count, first } = await lock.do("compare", {
@@ -77,7 +77,7 @@ export async function makeVolumes(move: Move): Promise<void> {
 }
 
 /** The backup with the data that --force moves out of the volumes. */
-export function formerBackup({ journal }: Pick<Move, "journal">): string {
+export function forcedBackup({ journal }: Pick<Move, "journal">): string {
   return `pre-force-${journal.state.stamp}`;
 }
 
@@ -88,7 +88,7 @@ export async function vacateVolumes(
   { force }: { force: boolean },
 ): Promise<void> {
   const { instance, journal } = move;
-  const backup = formerBackup(move);
+  const backup = forcedBackup(move);
   await journal.step("save", async () => {
     // Keep a complete backup: the volumes may have been half emptied since.
     if (hasManifest(instance, backup)) return;

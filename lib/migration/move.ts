@@ -71,7 +71,7 @@ export async function withVolumes<T>(
 }
 
 /** Manifest of a move's source: a file in HAL9000_HOME/migration. */
-export const workFile = {
+export const manifestFile = {
   migrate: "manifest.json",
   rollback: "rollback.json",
 } as const;
@@ -79,7 +79,7 @@ export const workFile = {
 export function endMove(
   { instance: { home }, journal }: Pick<Move, "instance" | "journal">,
 ): void {
-  for (const name of [workFile[journal.state.kind], "volumes.json"]) {
+  for (const name of [manifestFile[journal.state.kind], "volumes.json"]) {
     rmSync(join(home.migration, name), { force: true });
   }
   journal.remove();
@@ -92,12 +92,14 @@ export function refuseOtherOption(
 ): void {
   if (!journal || other === undefined) return;
   const { kind } = journal.state;
-  const anew = kind === "migrate" ? ", or start over: migrate --abort" : "";
+  const startOver = kind === "migrate"
+    ? ", or start over: migrate --abort"
+    : "";
   throw new Failure(
     "usage",
     `The interrupted ${kind} was started without ${other}`,
     {
-      hint: `Resume it without that option: ${kind}${anew}`,
+      hint: `Resume it without that option: ${kind}${startOver}`,
     },
   );
 }

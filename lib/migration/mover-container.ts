@@ -15,7 +15,7 @@ import {
   type Output,
 } from "./mover/operations.ts";
 import type { Progress } from "./mover/run.ts";
-import { createAlone, gracePeriodMs } from "./mover-lock.ts";
+import { createExclusive, gracePeriodMs } from "./mover-lock.ts";
 import { moverSpec } from "./mover-spec.ts";
 import { presentVolumes } from "./parts.ts";
 
@@ -68,7 +68,7 @@ export async function withMover<T>(
   const { docker, prefix } = instance;
   const name = `${prefix}-mover${volumes ? "-volumes" : ""}`;
   const mounted = volumes ? await presentVolumes(instance) : [];
-  await createAlone(docker, name, moverSpec(instance, mounted, readOnly));
+  await createExclusive(docker, name, moverSpec(instance, mounted, readOnly));
   // The mover ends when its stdin closes, which happens when this process ends.
   const options = { quiet: true, nothrow: true };
   const attached = $(options)`docker start --attach --interactive ${name}`;

@@ -18,7 +18,7 @@ import { waitFor } from "../std/wait.ts";
 export const gracePeriodMs = 10_000;
 
 /** Creates a container if its name is free; waits a little for that. */
-export async function createAlone(
+export async function createExclusive(
   docker: Docker,
   name: string,
   spec: Docker.ContainerCreateOptions,

@@ -24,7 +24,7 @@ export async function partsMigrated(
  * migrated holds current data. It stays if its volume is empty. If both hold data,
  * throws an `unsafe` Failure, unless `replaceLocal` is set.
  */
-export async function partsToBring(
+export async function partsToRestore(
   instance: Pick<Instance, "docker" | "names" | "home">,
   mover: Mover,
   migrated: string[],

@@ -6,14 +6,14 @@ import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { type Journal, readJournalOf } from "../instance/migration-journal.ts";
 import { listWorkers } from "../worker/workers.ts";
-import { type Backup, wholeBackup } from "./backups.ts";
+import { type Backup, verifiedBackup } from "./backups.ts";
 import { refuseOthers } from "./checks.ts";
 import { refuseOtherOption, type Track } from "./move.ts";
 import { withMover } from "./mover-container.ts";
 import type { Measured } from "./mover/reading.ts";
 import { insideMover } from "./mover/places.ts";
 import { backupParts, movedNames, presentVolumes, volumeOf } from "./parts.ts";
-import { partsMigrated, partsToBring } from "./rollback-parts.ts";
+import { partsMigrated, partsToRestore } from "./rollback-parts.ts";
 import { refuseWithoutRoom, roomFor } from "./room.ts";
 
 export interface RollbackOptions {
@@ -56,7 +56,7 @@ export async function planRollback(
   // After the copy is verified, the backup is no longer needed.
   const backup = given === null || journal?.isDone("verify")
     ? null
-    : await wholeBackup(instance, given, track);
+    : await verifiedBackup(instance, given, track);
   const volumes = await presentVolumes(instance);
   if (volumes.length === 0 && !backup && !journal) {
     throw new Failure("notFound", "No volumes to roll back from", {
@@ -71,7 +71,7 @@ export async function planRollback(
     const names = journal?.state.parts ??
       (backup
         ? candidates
-        : await partsToBring(instance, mover, migrated, options));
+        : await partsToRestore(instance, mover, migrated, options));
     const at = backup ? insideMover.backup(backup.name) : insideMover.volumes;
     return await mover.do("measure", { at, parts: names });
   });

@@ -9,15 +9,15 @@ import { Failure } from "../std/errors.ts";
 import { stopWorker } from "../worker/ending.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { backUpVolumes, copyInSteps, verify } from "./copy.ts";
-import { type Move, workFile } from "./move.ts";
+import { manifestFile, type Move } from "./move.ts";
 import type { Mover } from "./mover-container.ts";
 import { insideMover } from "./mover/places.ts";
-import { partsToBring } from "./rollback-parts.ts";
+import { partsToRestore } from "./rollback-parts.ts";
 
-export const manifest = `${insideMover.work}/${workFile.rollback}`;
+export const manifest = `${insideMover.work}/${manifestFile.rollback}`;
 
 /** The backup of what is replaced. */
-export function keptBackup({ journal }: Pick<Move, "journal">): string {
+export function replacedBackup({ journal }: Pick<Move, "journal">): string {
   return `pre-rollback-${journal.state.stamp}`;
 }
 
@@ -44,7 +44,7 @@ export async function chooseParts(
   const { backup, migrated = [] } = journal.state;
   if (backup !== null || journal.hasBegun("manifest")) return;
   try {
-    const parts = await partsToBring(instance, mover, migrated, options);
+    const parts = await partsToRestore(instance, mover, migrated, options);
     journal.note({ parts });
   } catch (error) {
     // Nothing was moved yet, so the daemon may start again.
@@ -82,12 +82,15 @@ export async function readSource(move: Move, mover: Mover): Promise<void> {
  * When a backup is restored, saves the volumes' current data before they are
  * removed.
  */
-export async function saveToday(move: Move, mover: Mover): Promise<void> {
+export async function saveCurrent(move: Move, mover: Mover): Promise<void> {
   const { journal } = move;
   const { backup, keepVolumes } = journal.state;
   if (backup === null || keepVolumes) return;
-  const today = { backup: `${keptBackup(move)}/volumes`, kind: "rollback" };
-  await journal.step("save", () => backUpVolumes(move, mover, today));
+  const current = {
+    backup: `${replacedBackup(move)}/volumes`,
+    kind: "rollback",
+  };
+  await journal.step("save", () => backUpVolumes(move, mover, current));
 }
 
 /** Copies the parts to restore next to the local directories. */
@@ -105,7 +108,7 @@ export async function stageParts(move: Move, mover: Mover): Promise<void> {
 export async function swapParts(move: Move, mover: Mover): Promise<void> {
   const { instance: { home }, journal } = move;
   const { parts } = journal.state;
-  const kept = keptBackup(move);
+  const kept = replacedBackup(move);
   const at = insideMover.home;
   let swapped = false;
   for (const name of parts) {
@@ -136,7 +139,7 @@ export async function swapParts(move: Move, mover: Mover): Promise<void> {
 /** Writes the manifest that makes the replaced data a regular backup. */
 export async function keepManifest(move: Move, mover: Mover): Promise<void> {
   const { instance: { home }, journal, track } = move;
-  const kept = keptBackup(move);
+  const kept = replacedBackup(move);
   await journal.step("keep", async () => {
     const parts = journal.state.parts
       .filter((name) => existsSync(join(home.backups, kept, name)));

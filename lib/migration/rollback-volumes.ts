@@ -5,7 +5,7 @@ import { freeStamp, type Move } from "./move.ts";
 import type { Mover } from "./mover-container.ts";
 import { insideMover } from "./mover/places.ts";
 import { presentVolumes, removeVolumes } from "./parts.ts";
-import { keptBackup, manifest } from "./rollback-steps.ts";
+import { manifest, replacedBackup } from "./rollback-steps.ts";
 
 /**
  * Empties the volumes first: the memory bank's is a directory of the home, which
@@ -40,13 +40,13 @@ async function refuseChange(
   mover: Mover,
   parts: string[],
 ): Promise<void> {
-  const today = insideMover.backup(`${keptBackup({ journal })}/volumes`);
+  const current = insideMover.backup(`${replacedBackup({ journal })}/volumes`);
   const { count, first } = await mover.do("compare", {
     at: insideMover.volumes,
     parts,
     manifest: journal.state.backup === null
       ? manifest
-      : `${today}/manifest.json`,
+      : `${current}/manifest.json`,
     contents: false,
   });
   if (count === 0) return;

@@ -17,9 +17,9 @@ import type { RollbackOptions, RollbackPlan } from "./rollback-plan.ts";
 import {
   chooseParts,
   keepManifest,
-  keptBackup,
   readSource,
-  saveToday,
+  replacedBackup,
+  saveCurrent,
   stageParts,
   stopAll,
   swapParts,
@@ -56,14 +56,14 @@ export async function rollback(run: RollbackRun): Promise<RolledBack> {
     const full = await withVolumes(move, async (mover) => {
       await chooseParts(move, mover, options);
       await readSource(move, mover);
-      await saveToday(move, mover);
+      await saveCurrent(move, mover);
       await stageParts(move, mover);
       await swapParts(move, mover);
       await keepManifest(move, mover);
       return await emptyVolumes(move, mover);
     });
     const removed = await removeCopied(move, full);
-    const kept = keptBackup(move);
+    const kept = replacedBackup(move);
     forgetMigrated(instance);
     endMove(move);
     return {

@@ -38,7 +38,7 @@ export interface ReconcilePlan {
   /** Workers to remove: they have ended or were never started, and are not kept. */
   retire: WorkerState[];
   /** Running workers of a single command that may have been abandoned. */
-  forsaken: WorkerRecord[];
+  abandoned: WorkerRecord[];
 }
 
 /** A created worker that is not started within this time never will be. */
@@ -71,7 +71,7 @@ export function planReconcile(
     adopt: workers.filter((worker) => !recorded.has(worker.id)),
     close: records.filter(({ container }) => !ids.has(container)),
     retire: workers.filter(over),
-    forsaken: records.filter(({ once, container, createdAt }) =>
+    abandoned: records.filter(({ once, container, createdAt }) =>
       once && ids.has(container) &&
       nowMs - Date.parse(createdAt) > startGraceMs
     ),
@@ -90,7 +90,7 @@ export async function reconcile(instance: Instance, log: Log): Promise<void> {
     log(`Worker "${worker.name}" has ended: ${worker.status || worker.state}`);
     await retireWorker(instance, worker, log);
   }
-  for (const record of plan.forsaken) {
+  for (const record of plan.abandoned) {
     if (await isUsed(instance, record.container)) continue;
     log(`Worker "${record.worker}" is no longer in use; stopping it`);
     const { worker: name, container: id } = record;
@@ -213,10 +213,10 @@ async function adopt(
   };
   // For instance a foreign container with our labels.
   if (!isRecord(record)) {
-    if (!strangers.has(worker.id)) {
+    if (!foreignIds.has(worker.id)) {
       log(`Worker "${worker.name}" was not created by HAL-9000; ignoring it`);
     }
-    strangers.add(worker.id);
+    foreignIds.add(worker.id);
     return;
   }
   log(`Worker "${worker.name}" has no record; adopting it`);
@@ -224,7 +224,7 @@ async function adopt(
 }
 
 /** Ids of containers that were reported already. */
-const strangers = new Set<string>();
+const foreignIds = new Set<string>();
 
 /**
  * Removes secrets and homes of workers that were never started, and claims of
@@ -248,9 +248,9 @@ async function dropOrphans(
     forgetSecrets(instance, name);
   }
   // Only homes with generated names: others are reused by their name.
-  const madeUp = new RegExp(`^${names.worker("[0-9a-f]{8}-[0-9a-f]{8}")}$`);
+  const generated = new RegExp(`^${names.worker("[0-9a-f]{8}-[0-9a-f]{8}")}$`);
   for (const name of oldEntries(home.workers, "directory")) {
-    if (used.has(name) || !madeUp.test(name)) continue;
+    if (used.has(name) || !generated.test(name)) continue;
     log(`Removing a home that belongs to no worker: ${name}`);
     await forgetHome(instance, `workers/${name}`);
   }

@@ -166,23 +166,23 @@ export class Supervisor {
     ended: AbortSignal,
   ): Promise<void> {
     if (!watch || pid === undefined) return;
-    let heardAt = Date.now();
+    let answeredAt = Date.now();
     let timeoutMs = watch.startMs;
     while (true) {
       const before = Date.now();
       await sleep(watch.everyMs, undefined, { signal: ended }).catch(() => {});
       if (ended.aborted) return;
       // This process was suspended, as when the machine sleeps.
-      if (Date.now() - before > 2 * watch.everyMs) heardAt = Date.now();
+      if (Date.now() - before > 2 * watch.everyMs) answeredAt = Date.now();
       const answered = await within(watch.answers(pid), watch.silentMs);
       if (ended.aborted) return;
       if (answered) {
-        heardAt = Date.now();
+        answeredAt = Date.now();
         timeoutMs = watch.silentMs;
-      } else if (Date.now() - heardAt >= timeoutMs) {
+      } else if (Date.now() - answeredAt >= timeoutMs) {
         this.#options.log(
           `${name} has not answered for ${
-            duration(Date.now() - heardAt)
+            duration(Date.now() - answeredAt)
           }; killing it`,
         );
         process.kill(pid, "SIGKILL");

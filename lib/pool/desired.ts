@@ -22,15 +22,15 @@ type Home = Pick<Instance, "home" | "owner" | "settings">;
 
 export function readDesired(instance: Home): Desired {
   const { settings } = instance;
-  const said = savedDesired(instance);
+  const saved = savedDesired(instance);
   return {
-    enabled: said?.enabled ?? settings.ENABLE_POOL_MANAGER,
+    enabled: saved?.enabled ?? settings.ENABLE_POOL_MANAGER,
     sizes: {
       minWarm: settings.MIN_WARM_WORKERS,
       maxWarm: settings.MAX_WARM_WORKERS,
       idleTimeout: settings.IDLE_TIMEOUT,
       checkInterval: settings.CHECK_INTERVAL,
-      ...said?.sizes,
+      ...saved?.sizes,
     },
   };
 }
@@ -41,10 +41,10 @@ export function writeDesired(
   enabled: boolean,
   sizes: Sizes = {},
 ): Desired {
-  const said = { ...savedDesired(instance)?.sizes, ...sizes };
-  const text = JSON.stringify({ version: 1, enabled, sizes: said }, null, 2);
+  const saved = { ...savedDesired(instance)?.sizes, ...sizes };
+  const text = JSON.stringify({ version: 1, enabled, sizes: saved }, null, 2);
   const desired = readDesired(instance);
-  checkSizes({ ...desired.sizes, ...said });
+  checkSizes({ ...desired.sizes, ...saved });
   writeWhole(instance.home.desiredPool, `${text}\n`, instance.owner);
   return readDesired(instance);
 }

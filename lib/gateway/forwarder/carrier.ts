@@ -112,7 +112,7 @@ function carrierTo(name: string): Server {
   const server = createServer({ allowHalfOpen: true }, (client) => {
     client.on("error", () => client.destroy());
     client.setNoDelay(true);
-    reach(name).then(
+    connectToServer(name).then(
       (gateway) => joinSockets(client, gateway),
       (error) => {
         logToStderr(`${name}: ${messageOf(error)}`);
@@ -125,7 +125,7 @@ function carrierTo(name: string): Server {
 }
 
 /** Opens a connection to a server at the gateway. */
-async function reach(name: string): Promise<Duplex> {
+async function connectToServer(name: string): Promise<Duplex> {
   return await openTunnel(socketDirectory, name) ??
     createConnection({
       path: `${socketDirectory}/${name}.sock`,

@@ -25,13 +25,13 @@ export interface FewConnections {
 }
 
 /**
- * Closes the oldest idle connection if there are more than `most`. A connection is
+ * Closes the oldest idle connection if there are more than `max`. A connection is
  * idle unless it is held for a response. One with too many open requests is closed
  * at once.
  */
 export function fewConnections(
   server: Server,
-  most: number,
+  max: number,
   readBytes: ReadBytes,
 ): FewConnections {
   const idle = new Set<Socket>();
@@ -45,7 +45,7 @@ export function fewConnections(
     socket.on("close", () => {
       for (const sockets of [idle, asked, held]) sockets.delete(socket);
     });
-    if (idle.size + held.size <= most) return;
+    if (idle.size + held.size <= max) return;
     const [oldest = socket] = idle;
     // Now, not on its "close" event: many connections may arrive before that.
     idle.delete(oldest);

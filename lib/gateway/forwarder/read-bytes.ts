@@ -5,9 +5,9 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
 /** A collection takes about 20 ms. */
-const collectedBytes = 16 * 1024 ** 2;
+const collectEveryBytes = 16 * 1024 ** 2;
 
-/** Counts bytes that were read, and collects garbage every `collectedBytes`. */
+/** Counts bytes that were read, and collects garbage every `collectEveryBytes`. */
 export class ReadBytes {
   readonly #collect: () => void;
   #bytes = 0;
@@ -19,7 +19,7 @@ export class ReadBytes {
 
   add(bytes: number): void {
     this.#bytes += bytes;
-    if (this.#bytes < collectedBytes) return;
+    if (this.#bytes < collectEveryBytes) return;
     this.#bytes = 0;
     this.#collect();
   }

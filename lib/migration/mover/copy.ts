@@ -8,7 +8,7 @@ import { type Progress, run } from "./run.ts";
 import { scanTree } from "./tree.ts";
 
 /** A file system with less free space than this counts as full. */
-const nothingBytes = 64 * 1024;
+const fullDiskBytes = 64 * 1024;
 
 const progressMs = 250;
 
@@ -27,13 +27,13 @@ export async function copyTree(
   let pid = 0;
   let files = 0;
   let printedBytes = 0;
-  const told = { files: 0, bytes: 0 };
-  const tell = () => {
-    const bytes = Math.max(writtenBy(pid) - printedBytes, told.bytes);
-    progress(files - told.files, bytes - told.bytes);
-    Object.assign(told, { files, bytes });
+  const reported = { files: 0, bytes: 0 };
+  const report = () => {
+    const bytes = Math.max(writtenBy(pid) - printedBytes, reported.bytes);
+    progress(files - reported.files, bytes - reported.bytes);
+    Object.assign(reported, { files, bytes });
   };
-  const timer = setInterval(tell, progressMs);
+  const timer = setInterval(report, progressMs);
   const options = ["--archive", "--verbose", "--no-target-directory"];
   try {
     await run("cp", [...options, from, to], {
@@ -44,7 +44,7 @@ export async function copyTree(
         for (const byte of chunk) if (byte === 10) files++;
       },
     });
-    tell();
+    report();
     await run("sync", ["--file-system", to]);
   } catch (error) {
     refuseFullDisk(existsSync(to) ? to : dirname(to), error);
@@ -72,7 +72,7 @@ function writtenBy(pid: number): number {
 function refuseFullDisk(path: string, cause: unknown): void {
   const { bavail, bsize, ffree, files: inodes } = statfsSync(path);
   const freeBytes = bavail * bsize;
-  if (freeBytes >= nothingBytes && (inodes === 0 || ffree > 0)) return;
+  if (freeBytes >= fullDiskBytes && (inodes === 0 || ffree > 0)) return;
   throw new Failure("resources", `The disk is full: ${messageOf(cause)}`, {
     hint: `${
       binarySize(freeBytes)

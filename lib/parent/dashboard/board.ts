@@ -18,7 +18,7 @@ import { type WorkerStats, workerStats } from "../../worker/status.ts";
 import { listWarm } from "../../worker/workers.ts";
 import {
   countOf,
-  fitting,
+  fitLines,
   type Overview,
   overviewLines,
   paneHeights,
@@ -79,7 +79,7 @@ export class Board {
         { stop: signal, log: this.#log },
         (workers) => this.#update(workers),
       ),
-      this.#every(overviewEveryMs, signal, () => this.#look()),
+      this.#every(overviewEveryMs, signal, () => this.#updateOverview()),
       this.#every(sampleEveryMs, signal, () => this.#sample()),
     ]);
     this.#control.close();
@@ -104,19 +104,21 @@ export class Board {
   #noteEvent([name, ...words]: string[]): void {
     if (name === "layout-change" || name === "window-pane-changed") {
       this.#shown.clear();
-      this.#forget(this.#findPanes());
+      this.#ignoreTmuxErrors(this.#findPanes());
     }
     if (name === "session-window-changed" && words[1]) {
-      this.#forget(this.#fillWindow(words[1]));
+      this.#ignoreTmuxErrors(this.#fillWindow(words[1]));
     }
-    if (name === "client-session-changed") this.#forget(this.#sample());
+    if (name === "client-session-changed") {
+      this.#ignoreTmuxErrors(this.#sample());
+    }
   }
 
   /**
    * Ignores errors because tmux has changed meanwhile: its next event triggers an
    * update.
    */
-  #forget(done: Promise<void>): void {
+  #ignoreTmuxErrors(done: Promise<void>): void {
     done.catch((error) => {
       if (!(error instanceof TmuxError)) this.#log(`${error}`);
     });
@@ -159,7 +161,7 @@ export class Board {
   }
 
   async #update(workers: WatchedWorker[]): Promise<void> {
-    const began = sessionChanges(this.#workers, workers)
+    const startedWaiting = sessionChanges(this.#workers, workers)
       .some(({ from, to }) =>
         to === "waiting" && from !== null && from !== "waiting"
       );
@@ -168,14 +170,14 @@ export class Board {
     const waiting = countOf(workers, "waiting");
     await this.#ask("set", "-g", "@workers", String(workers.length));
     await this.#ask("set", "-g", "@waiting", String(waiting));
-    if (began) this.#write("status", "\x07");
+    if (startedWaiting) this.#write("status", "\x07");
     this.#draw();
-    this.#forget(this.#look());
-    this.#forget(this.#sample());
+    this.#ignoreTmuxErrors(this.#updateOverview());
+    this.#ignoreTmuxErrors(this.#sample());
   }
 
   /** Updates what no event reports: the parent, ChromaDB and the pool. */
-  async #look(): Promise<void> {
+  async #updateOverview(): Promise<void> {
     const { settings, names } = this.#instance;
     const state = readParentState(this.#instance);
     const port = settings.CHROMADB_PORT;
@@ -232,7 +234,7 @@ export class Board {
       usage: usageLines(this.#stats),
     };
     for (const { name, height } of this.#panes) {
-      const lines = fitting(contents[name] ?? [], height);
+      const lines = fitLines(contents[name] ?? [], height);
       // Hide the cursor, disable wrapping; clear the rest of each line, then what
       // is below.
       const text = `\x1b[?25l\x1b[?7l\x1b[H${

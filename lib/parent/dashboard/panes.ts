@@ -65,9 +65,9 @@ export function countOf(workers: WatchedWorker[], activity: Activity): number {
 /** Lines of the workers pane; waiting workers come first. */
 export function workerLines(workers: WatchedWorker[]): string[] {
   if (workers.length === 0) return ["No workers. Press prefix w to spawn one."];
-  const waits = ({ said }: WatchedWorker) => said?.activity === "waiting";
+  const isWaiting = ({ said }: WatchedWorker) => said?.activity === "waiting";
   const rows = [...workers]
-    .sort((a, b) => Number(waits(b)) - Number(waits(a)))
+    .sort((a, b) => Number(isWaiting(b)) - Number(isWaiting(a)))
     .map(({ worker, said }) => [
       worker.name,
       worker.state === "running" ? said?.activity ?? "no session" : "paused",
@@ -90,7 +90,7 @@ export function usageLines(stats: WorkerStats[]): string[] {
 }
 
 /** Cuts lines to the height of a pane; the last line then counts the others. */
-export function fitting(lines: string[], height: number): string[] {
+export function fitLines(lines: string[], height: number): string[] {
   if (lines.length <= height) return lines;
   const shown = Math.max(height - 1, 0);
   return [...lines.slice(0, shown), `... ${lines.length - shown} more`];

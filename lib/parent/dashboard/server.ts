@@ -75,8 +75,8 @@ export async function setUpDashboard({ home }: Home, log: Log): Promise<void> {
   rmSync(home.noDashboard, { force: true });
   const panes = await panesNow();
   // If a pane was closed, kill the server; the parent restarts it.
-  if (panes > 0 && panes < written) await tmux("kill-server");
-  await waitFor(async () => await panesNow() === written, {
+  if (panes > 0 && panes < drawnPanes) await tmux("kill-server");
+  await waitFor(async () => await panesNow() === drawnPanes, {
     for: "the dashboard",
     timeoutMs: settleMs,
     hint: "See logs/parent/tmux.log and dashboard.log under HAL9000_HOME.",
@@ -93,7 +93,7 @@ export async function killDashboard({ home, owner }: Home): Promise<void> {
 }
 
 /** Number of panes that the dashboard draws. */
-const written = 3;
+const drawnPanes = 3;
 
 async function panesNow(): Promise<number> {
   const target = `=${dashboardSession}:`;
@@ -102,7 +102,7 @@ async function panesNow(): Promise<number> {
 }
 
 /** Waits for the server and its session to start. */
-export async function untilServed(): Promise<void> {
+export async function waitForServer(): Promise<void> {
   await waitFor(async () => await panesNow() > 0, {
     for: "tmux",
     timeoutMs: settleMs,

@@ -25,7 +25,7 @@ export interface Listener {
   /** Called when the process has started. */
   started(pid: number): void;
   /** Called for every other message from the process. */
-  heard(message: JSONRPCMessage): void;
+  received(message: JSONRPCMessage): void;
   /** Called when the process has ended. */
   ended(): void;
 }
@@ -34,10 +34,10 @@ export interface Listener {
  * Starts a process with a client's `initialize` parameters. Returns its result;
  * throws with the reason if it fails.
  */
-export async function introduce(
+export async function initialize(
   transport: StdioTransport,
   params: Params | undefined,
-  { started, heard, ended }: Listener,
+  { started, received, ended }: Listener,
 ): Promise<Record<string, unknown>> {
   let late: ReturnType<typeof setTimeout> | undefined;
   const answer = new Promise<Record<string, unknown>>((resolve, reject) => {
@@ -47,7 +47,7 @@ export async function introduce(
         resolve(message.result);
       } else if (isJSONRPCErrorResponse(message) && message.id === 0) {
         fail(`rejected initialize: ${message.error.message}`);
-      } else heard(message);
+      } else received(message);
     };
     transport.onclose = () => {
       fail(`ended during its start: ${transport.end}`);
@@ -68,12 +68,12 @@ export async function introduce(
       method: "initialize",
       params: params ?? ownParams,
     });
-    const welcome = await answer;
+    const result = await answer;
     await transport.send({
       jsonrpc: "2.0",
       method: "notifications/initialized",
     });
-    return welcome;
+    return result;
   } finally {
     clearTimeout(late);
   }
