@@ -1,4 +1,4 @@
-// The commands for the host's MCP servers, of claudy mcp and mcp-gateway.
+// The commands of claudy mcp and mcp-gateway: the host's MCP servers.
 
 import { existsSync, readFileSync } from "node:fs";
 import type { CAC } from "cac";

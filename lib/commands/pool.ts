@@ -1,4 +1,4 @@
-// The commands for the pool, of claudy pool and pool-manager.
+// The commands of claudy pool and pool-manager.
 
 import type { CAC } from "cac";
 import * as v from "valibot";

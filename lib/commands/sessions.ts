@@ -1,4 +1,4 @@
-// The commands for existing sessions, of claudy.
+// The claudy commands for existing sessions.
 
 import { statSync } from "node:fs";
 import { readFile } from "node:fs/promises";

@@ -1,4 +1,4 @@
-// Checks what the instance stores: home, credentials, records and left-overs.
+// Checks what the instance stores: home, credentials, records and leftovers.
 
 import { existsSync, lstatSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";

@@ -74,7 +74,7 @@ function writeConfig({ home, owner }: Home, config: object): void {
   writeWhole(home.mcpConfig, `${JSON.stringify(config, null, 2)}\n`, owner);
 }
 
-/** The default servers use the ports below. */
+/** Above the ports of the default servers. */
 const firstPort = 3010;
 
 export function freePort(instance: Home, taken: number[] = []): number {

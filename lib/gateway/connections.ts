@@ -4,7 +4,7 @@
 
 import type { Socket } from "node:net";
 import { anonymous } from "../mcp/identity.ts";
-import { largest } from "./places.ts";
+import { largest } from "./slots.ts";
 
 /** Per server, for all its clients. */
 export const maxConnections = 1024;
@@ -59,7 +59,7 @@ export class Connections {
    * Records a request. Returns a function to call when it has been answered, or
    * undefined if its worker has too many connections.
    */
-  heard(socket: Socket, worker: string): (() => void) | undefined {
+  noteRequest(socket: Socket, worker: string): (() => void) | undefined {
     const connection = this.#open.get(socket);
     if (!connection) return () => {};
     connection.isKnown = true;

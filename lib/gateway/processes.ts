@@ -26,7 +26,7 @@ shift
 unset fd OLDPWD SHLVL _
 exec "$@"`;
 
-/** Time between the steps of ending a process: request, SIGTERM, SIGKILL. */
+/** How long a process may take to end after each signal: SIGTERM, SIGKILL. */
 const gracePeriodMs = 2000;
 
 /** Wraps a command so that its process carries the mark of this instance. */
@@ -42,7 +42,7 @@ export function marked(
 
 /**
  * Process groups of this instance's servers. Before a gateway has started servers,
- * these are left-overs. Empty if there is no /proc (macOS).
+ * these are leftovers. Empty if there is no /proc (macOS).
  */
 export async function serverGroups(home: string): Promise<number[]> {
   const pids = await readdir("/proc").catch(() => []);

@@ -20,7 +20,7 @@ import { tokenHeader, workerOf } from "../mcp/identity.ts";
 import { Inlet } from "./inlet.ts";
 import type { Unread } from "./outlet.ts";
 import { type Place, takePlace } from "./place.ts";
-import { placeFor } from "./places.ts";
+import { slotFor } from "./slots.ts";
 import { refused, tooManyClients } from "./refused.ts";
 import type { ServerLog } from "./server-log.ts";
 import { Session } from "./session.ts";
@@ -30,7 +30,7 @@ import { Upstream } from "./upstream.ts";
 import type { Watch } from "./watch.ts";
 
 /** Limits on clients: with a process per client, and with a shared process. */
-const places = {
+const slotLimits = {
   session: { max: 64, maxOfWorker: 8 },
   shared: { max: 256, maxOfWorker: 32 },
 };
@@ -173,7 +173,7 @@ export class ServedMcp {
   #admits(request: IncomingMessage, response: ServerResponse): boolean {
     const token = request.headers[tokenHeader.toLowerCase()]?.toString();
     const worker = workerOf(this.#options.tokenKey, token);
-    const answered = this.#connections.heard(request.socket, worker);
+    const answered = this.#connections.noteRequest(request.socket, worker);
     if (answered) {
       response.on("close", answered);
       return true;
@@ -214,8 +214,8 @@ export class ServedMcp {
       return refused(404, "Session not found");
     }
     const { isolation } = this.#options.config;
-    const limits = { ...places[isolation], ...idle };
-    const { isFree, instead } = placeFor(worker, this.#clients, limits);
+    const limits = { ...slotLimits[isolation], ...idle };
+    const { isFree, instead } = slotFor(worker, this.#clients, limits);
     if (!isFree) return refused(503, tooManyClients);
     void instead?.close();
     const session = this.#open(command, id ?? randomUUID(), worker);

@@ -16,7 +16,7 @@ import {
 import { type Child, refusal, type Sink } from "./child.ts";
 import { type Inlet, Refused } from "./inlet.ts";
 import { Outlet, type Unread } from "./outlet.ts";
-import type { Holder } from "./places.ts";
+import type { Holder } from "./slots.ts";
 import { refused } from "./refused.ts";
 
 /** Keep-alive messages also detect that the reader of a stream has left. */

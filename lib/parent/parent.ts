@@ -35,7 +35,7 @@ import { type ChildSpec, Supervisor } from "./supervisor.ts";
 import { duration } from "../std/units.ts";
 import { ensureHome } from "../instance/volumes.ts";
 
-/** With the stop times of the other children, under the 5 seconds of a stop. */
+/** Per child; all of them together must end within the 5 seconds of a stop. */
 const childStopMs = 2000;
 
 /** Interval of the checks whether the pool and the dashboard are wanted. */

@@ -44,7 +44,7 @@ export interface ReconcilePlan {
 /** A created worker that is not started within this time never will be. */
 const startGraceMs = 30_000;
 
-/** Left-overs older than this do not belong to a worker that is being created. */
+/** Leftovers older than this do not belong to a worker that is being created. */
 const orphanGraceMs = 10 * 60_000;
 
 /** Delay after an event: the command that started or stops a worker cleans up first. */

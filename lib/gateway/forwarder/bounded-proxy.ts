@@ -11,7 +11,7 @@ import {
   type ServerResponse,
 } from "node:http";
 import { fewConnections } from "./few-connections.ts";
-import { Lane, type Places } from "./lane.ts";
+import { Lane, type Slots } from "./lane.ts";
 import { ReadBytes } from "./read-bytes.ts";
 
 export interface Bounds {
@@ -27,9 +27,9 @@ export interface Bounds {
   /** Time to receive a small body. */
   smallMs: number;
   /** Requests that are served at a time, and that wait for a slot. */
-  places: Record<Kind, Places>;
+  slots: Record<Kind, Slots>;
   /** Large answers to requests of kinds that usually have small ones. */
-  answers: Places;
+  answers: Slots;
   /** How long a request waits for a slot before it gets a 503. */
   waitMs: number;
   /** Time to receive a body. */
@@ -56,7 +56,7 @@ export const chromadbBounds: Bounds = {
   bodyBytes: 40 * 1024 ** 2,
   smallBytes: 64 * 1024,
   smallMs: 5000,
-  places: {
+  slots: {
     get: { served: 32, waiting: 128 },
     // ChromaDB holds each answer in memory.
     search: { served: 8, waiting: 64 },
@@ -74,7 +74,7 @@ export const chromadbBounds: Bounds = {
 
 /** A server, not yet listening, that passes requests on to the socket `path`. */
 export function boundedProxy(path: string, bounds: Bounds): Server {
-  const { get, search, small, large } = bounds.places;
+  const { get, search, small, large } = bounds.slots;
   const lanes: Record<Kind, Lane> = {
     get: new Lane(get),
     search: new Lane(search),

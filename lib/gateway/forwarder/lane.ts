@@ -2,7 +2,7 @@
 
 import type { EventEmitter } from "node:events";
 
-export interface Places {
+export interface Slots {
   served: number;
   waiting: number;
 }
@@ -13,7 +13,7 @@ export class Lane {
   readonly #maxWaiting: number;
   readonly #waiting: (() => void)[] = [];
 
-  constructor({ served, waiting }: Places) {
+  constructor({ served, waiting }: Slots) {
     this.#free = served;
     this.#maxWaiting = waiting;
   }

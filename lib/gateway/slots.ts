@@ -20,7 +20,7 @@ export interface Limits {
  * Whether a worker may take one more slot, and which holder has to leave for it, if
  * any. `holders` are in the order of their arrival.
  */
-export function placeFor<T extends Holder>(
+export function slotFor<T extends Holder>(
   worker: string,
   holders: Iterable<T>,
   { max, maxOfWorker, ownIdleMs, idleMs }: Limits,
