@@ -32,8 +32,7 @@ export async function verify(
   const more = count > first.length ? ` and ${count - first.length} more` : "";
   const message = `Verification failed for ${what}: ${first.join("; ")}${more}`;
   throw new Failure("failed", message, {
-    hint:
-      "The source is unchanged. Stop what writes to the data, then run it again.",
+    hint: "No data was lost. Stop what writes to the data, then run it again.",
   });
 }
 
