@@ -1,5 +1,5 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
-// build-images: the parent, worker and net images, where they are not current.
+// build-images: builds the parent, worker and net images that are out of date.
 
 import { readSettings } from "../lib/instance/config.ts";
 import { connect } from "../lib/docker/docker.ts";
@@ -19,7 +19,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     .option("--no-cache", "Do not use the build cache")
     .option("--json", "Print names, ids and sizes as JSON")
     .action(async (options) => {
-      selectRecipes(options.only); // a wrong name is told before work begins
+      selectRecipes(options.only); // reject a wrong name early
       const engine = await ensureEngine(io.env, io.log);
       const images = await buildImages(
         await connect(io.env),

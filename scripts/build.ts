@@ -1,5 +1,5 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
-// build: bundles the scripts, for use elsewhere or for a faster start here.
+// build: bundles the scripts, to run them elsewhere or to start them faster.
 
 import { basename, join } from "node:path";
 import { bundleScripts, scriptSources } from "../lib/machine/bundle.ts";

@@ -1,25 +1,25 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
-// claudy: the front door for people: sessions, the daemon, the pool, settings.
+// claudy: the main command: sessions, the daemon, the pool, settings.
 
 import type { CAC } from "cac";
 import { execute, runCli } from "../lib/cli/cli.ts";
 import { Io } from "../lib/cli/io.ts";
 import { openCommand } from "../lib/commands/open.ts";
 
-interface Noun {
+interface Subcommand {
   group: string;
   meaning: string;
-  /** What stands behind the name in help. */
+  /** Arguments to show in help. */
   takes?: string;
-  /** Loads no more than it needs. */
+  /** Loads only the command's own module. */
   load: () => Promise<(io: Io) => CAC>;
 }
 
 const sessions = () => import("../lib/commands/sessions.ts");
 const login = () => import("../lib/commands/login.ts");
 
-/** In the order in which help shows them. */
-const nouns: Record<string, Noun> = {
+/** In the order of the help text. */
+const subcommands: Record<string, Subcommand> = {
   attach: {
     group: "Sessions",
     takes: "[name]",
@@ -154,50 +154,50 @@ const nouns: Record<string, Noun> = {
   },
 };
 
-/** All commands by name, and that of a project as "". */
+/** All commands by name; the one that opens a project is "". */
 async function allCommands(
   io: Io,
 ): Promise<[name: string, meaning: string, cli: CAC][]> {
   const loaded = await Promise.all(
-    Object.entries(nouns).map(async ([name, { meaning, load }]) =>
+    Object.entries(subcommands).map(async ([name, { meaning, load }]) =>
       [name, meaning, (await load())(io)] as [string, string, CAC]
     ),
   );
-  return [["", "", front(io)], ...loaded];
+  return [["", "", projectCommand(io)], ...loaded];
 }
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
   const at = argv.findIndex((word) => word !== "--verbose");
-  const noun = Object.hasOwn(nouns, argv[at] ?? "")
-    ? nouns[argv[at] ?? ""]
+  const subcommand = Object.hasOwn(subcommands, argv[at] ?? "")
+    ? subcommands[argv[at] ?? ""]
     : undefined;
-  if (!noun) return await runCli(front(io), argv, io);
-  const cli = (await noun.load())(io);
+  if (!subcommand) return await runCli(projectCommand(io), argv, io);
+  const cli = (await subcommand.load())(io);
   return await runCli(cli, argv.toSpliced(at, 1), io);
 }
 
-/** What is not about a noun: opening a project, and help. */
-function front(io: Io): CAC {
-  const cli = openCommand(io, Object.keys(nouns));
+/** The command without a subcommand: opens a project, or shows help. */
+function projectCommand(io: Io): CAC {
+  const cli = openCommand(io, Object.keys(subcommands));
   const { globalCommand } = cli;
   const { helpCallback } = globalCommand;
   globalCommand.helpCallback = (sections) => {
     const shown = helpCallback?.(sections) ?? sections;
-    const rest = shown.splice(2); // behind the name and the usage
+    const rest = shown.splice(2); // after the name and the usage
     return [
       ...shown,
-      ...helpOfNouns(),
-      { body: "See claudy COMMAND --help for what each takes." },
+      ...helpOfSubcommands(),
+      { body: "See claudy COMMAND --help for the options of a command." },
       ...rest,
     ];
   };
   return cli;
 }
 
-function helpOfNouns(): { title: string; body: string }[] {
-  const rows = Object.entries(nouns).map(([name, { group, takes, meaning }]) =>
-    [group, [name, takes].filter(Boolean).join(" "), meaning] as const
-  );
+function helpOfSubcommands(): { title: string; body: string }[] {
+  const rows = Object.entries(subcommands).map((
+    [name, { group, takes, meaning }],
+  ) => [group, [name, takes].filter(Boolean).join(" "), meaning] as const);
   const opening = [
     "Sessions",
     "[directory]",

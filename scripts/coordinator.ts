@@ -91,7 +91,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       const worker = pickWorker(workers, name);
       if (worker) return await printLog(worker.id, options);
       if (!/^[\w.-]+$/.test(name) || !existsSync(instance.home.log(name))) {
-        // Says which worker may have been meant.
+        // Throws, and suggests a similar name.
         await findWorker(instance, name);
       }
       const text = await readFile(instance.home.log(name), "utf8");
@@ -117,7 +117,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
         });
       }
       if (!io.isInteractive) {
-        throw new Failure("usage", "Cannot attach: stdin is no terminal", {
+        throw new Failure("usage", "Cannot attach: stdin is not a terminal", {
           hint: `Run a command instead: docker exec ${name} COMMAND`,
         });
       }
@@ -182,7 +182,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
   return await runCli(cli, argv, io);
 }
 
-/** Several at once: one that takes its time, or fails, delays none of the others. */
+/** Stops workers in parallel; a slow or failing one does not delay the others. */
 async function stop(
   io: Io,
   instance: Instance,

@@ -1,5 +1,5 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
-// engine start|stop: the Docker engine of this machine.
+// engine start|stop: starts and stops the Docker engine of this machine.
 
 import { ensureEngine, stopEngine } from "../lib/machine/engine.ts";
 import { command, execute, runCli } from "../lib/cli/cli.ts";

@@ -1,5 +1,5 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
-// init-volumes: HAL9000_HOME's directories and the instance's volumes.
+// init-volumes: creates HAL9000_HOME's directories and the instance's volumes.
 
 import { Failure } from "../lib/std/errors.ts";
 import { openInstance, viewInstance } from "../lib/instance/open.ts";
@@ -30,7 +30,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       if (options.clean && options.status) {
         throw new Failure(
           "usage",
-          "--status changes nothing, --clean destroys",
+          "--status and --clean exclude each other",
           {
             hint: "Pass only one of them.",
           },

@@ -1,5 +1,5 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
-// mcp-gateway: the host's MCP servers, for the workers; also claudy mcp.
+// mcp-gateway: serves the host's MCP servers to workers; also claudy mcp.
 
 import { existsSync } from "node:fs";
 import process from "node:process";
@@ -30,11 +30,11 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       const home = homePaths(homeOf(env));
       const stop = new AbortController();
       process.on("SIGTERM", () => stop.abort());
-      // Most of its start: nobody else loads the SDK.
+      // Loaded only here: the SDK takes most of the start time.
       const { serveGateway } = await import("../lib/gateway/gateway.ts");
       const settings = readSettings(env);
       const log = timedLog(io.log);
-      // The HTTP library tells of each client that leaves.
+      // The HTTP library logs each client that disconnects.
       console.info = () => {};
       const isWanted = () => !whileWanted || existsSync(home.mcpWanted);
       const options = { home, settings, checkout, env, tunnels, isWanted };

@@ -1,5 +1,5 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
-// migrate: the data of version 0.5 into the volumes of this one.
+// migrate: moves the data of version 0.5 into volumes.
 
 import { Failure } from "../lib/std/errors.ts";
 import { type Instance } from "../lib/instance/instance.ts";
@@ -104,7 +104,7 @@ async function run(
     [
       `Migrated: ${result.parts.map(({ name }) => name).join(", ")}`,
       `  ChromaDB: ${collections.length} collections, ${vectors} vectors`,
-      `  Sessions: ${result.sessions} became known`,
+      `  Sessions: ${result.sessions} imported`,
       `  Backup:   ${result.backup ?? "none"}`,
       "The old directories are still there. Delete them with: migrate --remove-source",
     ].join("\n"),
@@ -119,7 +119,7 @@ async function abort(
 ): Promise<void> {
   abortable(instance);
   await io.confirm(
-    "Empty the volumes that were being filled? The source stays.",
+    "Undo the migration and empty its volumes? The source is kept.",
     options.yes ?? false,
   );
   await abortMigration({ instance, track: track(io) });
@@ -160,11 +160,11 @@ function planText(plan: MigrationPlan): string {
     columns([["FROM", "TO", "FILES", "SIZE"], ...rows]),
     `Sessions: ${plan.sessions.length}`,
     ...plan.rooms.map(({ at, neededBytes, freeBytes }) =>
-      `Room at ${at}: ${binarySize(neededBytes)} needed, ` +
+      `Disk space at ${at}: ${binarySize(neededBytes)} needed, ` +
       `${binarySize(freeBytes)} free`
     ),
     ...(plan.occupied.length > 0
-      ? [`Volumes that hold data already: ${plan.occupied.join(", ")}`]
+      ? [`Volumes that already contain data: ${plan.occupied.join(", ")}`]
       : []),
     ...(plan.resumes ? ["Resumes an interrupted migration"] : []),
   ].join("\n");

@@ -1,5 +1,5 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
-// pool-manager: warm workers that a spawn can claim.
+// pool-manager: manages warm workers, which spawn-worker can claim.
 
 import process from "node:process";
 import { openInstance } from "../lib/instance/open.ts";
@@ -12,7 +12,7 @@ import { poolCommand } from "../lib/commands/pool.ts";
 export async function main(argv: string[], io = new Io()): Promise<number> {
   const cli = poolCommand("pool-manager", io);
 
-  cli.command("serve", "Run the manager here; the parent does that")
+  cli.command("serve", "Run the manager until SIGTERM; used by the parent")
     .action(async () => {
       const log = timedLog(io.log);
       const stop = new AbortController();

@@ -1,5 +1,6 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
-// rollback: today's data, or a backup, back into the directories of version 0.5.
+// rollback: restores the current data, or a backup, to the directories of version
+// 0.5.
 
 import { openInstance, viewInstance } from "../lib/instance/open.ts";
 import {
@@ -86,8 +87,8 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
           `Rolled back: ${
             result.parts.map(({ name }) => name).join(", ") || "nothing"
           }`,
-          `  What was replaced: ${result.kept ?? "nothing"}`,
-          `  Volumes removed:   ${result.removed.join(", ") || "none"}`,
+          `  Replaced data: ${result.kept ?? "none"}`,
+          `  Volumes removed: ${result.removed.join(", ") || "none"}`,
           "Open sessions without a parent: claudy --legacy DIR",
         ].join("\n"),
         json,
@@ -109,8 +110,8 @@ function planText(plan: RollbackPlan): string {
   return [
     columns([["FROM", "TO", "FILES", "SIZE"], ...rows]),
     ...list("Workers to be stopped", plan.workers),
-    ...list("Replaced, and kept as a backup", plan.replaced),
-    ...list("Not migrated, so left as they are", plan.left),
+    ...list("Replaced and backed up", plan.replaced),
+    ...list("Not migrated, left unchanged", plan.left),
     ...list("Volumes to be removed", plan.removed),
     ...(plan.resumes ? ["Resumes an interrupted rollback"] : []),
   ].join("\n");
@@ -122,8 +123,8 @@ function backupsText(backups: Backup[]): string {
     name,
     span(Date.now() - Date.parse(createdAt)),
     megabytes((parts ?? []).reduce((sum, { bytes }) => sum + bytes, 0)),
-    parts ? parts.map((part) => part.name).join(", ") : "broken off",
-    whole === null ? "" : whole ? "whole" : "DAMAGED",
+    parts ? parts.map((part) => part.name).join(", ") : "incomplete",
+    whole === null ? "" : whole ? "complete" : "DAMAGED",
   ]);
   const damage = backups.flatMap(({ name, damaged }) =>
     damaged.map((line) => `${name}: ${line}`)

@@ -1,12 +1,12 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
-// setup-dashboard: sets the parent's tmux dashboard up, shows it, or ends it.
+// setup-dashboard: sets up, shows or stops the parent's tmux dashboard.
 
 import process from "node:process";
 import { Board } from "../lib/parent/dashboard/board.ts";
 import {
   killDashboard,
   setUpDashboard,
-  untilServed,
+  waitForServer,
 } from "../lib/parent/dashboard/server.ts";
 import { openInstance } from "../lib/instance/open.ts";
 import { timedLog } from "../lib/std/log.ts";
@@ -50,7 +50,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       const stop = new AbortController();
       process.on("SIGTERM", () => stop.abort());
       const instance = await openInstance(io.env, log);
-      await untilServed();
+      await waitForServer();
       await new Board(instance, log).run(stop);
     });
 

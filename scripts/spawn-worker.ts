@@ -97,7 +97,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       }
       const reason = claimed?.reason ?? "asked for";
       if (options.warmOnly) {
-        throw new Failure("resources", `There is nothing to claim: ${reason}`, {
+        throw new Failure("resources", `No warm worker to claim: ${reason}`, {
           hint: "See pool-manager status, or omit --warm-only.",
         });
       }
@@ -125,7 +125,7 @@ function refuseContradictions(options: Options): void {
   const contradictions: [boolean, string][] = [
     [
       options["limits"] === false && limits,
-      "--no-limits leaves no room for another limit",
+      "--no-limits excludes --memory, --cpus and --pids-limit",
     ],
     [
       options["profile"] !== undefined && options["image"] !== undefined,
@@ -177,7 +177,7 @@ function once<T>(make: () => Promise<T>): () => Promise<T> {
   return () => made ??= make();
 }
 
-/** The image of the requested profile, built if it has to be, and the project. */
+/** The image of the selected profile, built if necessary, and the resolved project. */
 async function imageOf(
   io: Io,
   { directory, cwd, allowAnyPath: allowAny = false }: SpawnRequest,
@@ -197,7 +197,7 @@ async function imageOf(
   return { image: image.name, imageId: image.id, resolved };
 }
 
-/** A warm worker where there is a pool and one fits, else why not. */
+/** Claims a warm worker; otherwise returns the reason why there is none. */
 async function claimWarm(
   io: Io,
   request: SpawnRequest,
@@ -205,7 +205,7 @@ async function claimWarm(
   secret: boolean,
 ): Promise<ClaimReply> {
   const { env } = io;
-  // What is wrong with the settings is told by the cold spawn.
+  // Warnings about the settings are printed by the cold spawn.
   const warnings: string[] = [];
   const warn = (line: string) => warnings.push(line);
   const settings = readSettings(env, { flags, warn });

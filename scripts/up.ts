@@ -1,5 +1,5 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
-// up: from whatever this machine has to a worker that runs on a project.
+// up: sets up this machine and starts a worker on a project.
 
 import { homedir } from "node:os";
 import { join } from "node:path";

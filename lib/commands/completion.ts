@@ -1,4 +1,4 @@
-// claudy completion: made for a shell from the command lines that there are.
+// claudy completion: generates shell completion from the command definitions.
 
 import type { CAC } from "cac";
 import { command } from "../cli/cli.ts";
@@ -12,14 +12,14 @@ interface Known {
   name: string;
   description: string;
   options: string[];
-  /** What its first argument may be. */
+  /** Possible values of the first argument. */
   words: readonly string[];
   takesSession: boolean;
 }
 
 type Commands = [name: string, meaning: string, cli: CAC][];
 
-/** `all` gives the commands of claudy by name; that of a project is "". */
+/** `all` returns claudy's commands by name; the one that opens a project is "". */
 export function completionCommand(
   io: Io,
   all: (io: Io) => Promise<Commands>,
@@ -30,8 +30,8 @@ export function completionCommand(
     .action(async (given: unknown) => {
       const shell = String(given);
       if (!isShell(shell)) {
-        throw new Failure("usage", `There is no completion for "${shell}"`, {
-          hint: `There is: ${shells.join(", ")}.`,
+        throw new Failure("usage", `Unsupported shell: "${shell}"`, {
+          hint: `Supported shells: ${shells.join(", ")}.`,
         });
       }
       const known = (await all(io)).map(knownCommand);
@@ -44,7 +44,7 @@ export function completionCommand(
 }
 
 /** Commands whose argument is a session. */
-const aboutSession = ["attach", "stop", "logs"];
+const sessionCommands = ["attach", "stop", "logs"];
 
 function knownCommand(
   [name, description, { commands }]: Commands[number],
@@ -56,18 +56,18 @@ function knownCommand(
     description,
     options: [...new Set(options)],
     words: name === "completion" ? shells : actions,
-    takesSession: aboutSession.includes(name),
+    takesSession: sessionCommands.includes(name),
   };
 }
 
-/** An option as it is typed: what cac knows as mcp may be --no-mcp. */
+/** An option's names as typed: cac stores --no-mcp as mcp. */
 function written({ names, negated }: Option): string[] {
   return names.map((name) =>
     negated ? dashed(name).replace(/^--?/, "--no-") : dashed(name)
   );
 }
 
-/** Session names are files, so that no process need be asked for them. */
+/** Sessions are listed from their files, without starting a process. */
 const sessionNames =
   'ls "${HAL9000_HOME:-$HOME/.hal9000}/sessions/kept" 2>/dev/null | sed -n "s/\\.json$//p"';
 
@@ -174,7 +174,7 @@ ${
 `;
 }
 
-/** One word of a shell. */
+/** Quotes words as one shell word. */
 function quoted(words: string[]): string {
   return `'${words.join(" ").replaceAll("'", `'\\''`)}'`;
 }

@@ -1,4 +1,4 @@
-// claudy config: the settings that are in force, and from where.
+// claudy config: shows and checks the settings.
 
 import type { CAC } from "cac";
 import { command } from "../cli/cli.ts";

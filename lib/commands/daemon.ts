@@ -1,4 +1,4 @@
-// claudy daemon: the parent, started, stopped and asked.
+// claudy daemon: starts, stops and inspects the parent.
 
 import { buildDigest } from "../std/build-digest.ts";
 import { restartDaemon, startDaemon, stopDaemon } from "../daemon/daemon.ts";
@@ -56,10 +56,10 @@ export function daemonCommand(io: Io): CAC {
     .action(async (options: DaemonOptions) => {
       const instance = await open();
       const live = await liveWorkers(instance);
-      // Nothing is lost: they keep running, and the next start finds them.
+      // Harmless: workers keep running, and the next start finds them.
       if (live.length > 0 && io.isInteractive) {
         await io.confirm(
-          `Stop the parent under ${live.join(", ")}?`,
+          `Stop the parent while these workers run: ${live.join(", ")}?`,
           options.yes,
         );
       }
@@ -101,7 +101,7 @@ export function daemonCommand(io: Io): CAC {
   return cli;
 }
 
-/** Without a parent there is no session: one is started, after asking. */
+/** Starts the daemon if it does not run, after asking. */
 export async function offerDaemon(
   io: Io,
   instance: Instance,
@@ -114,7 +114,7 @@ export async function offerDaemon(
   await bringUp(io, instance);
 }
 
-/** The parent, and the host's MCP servers where they are configured. */
+/** Starts the parent, and the host's MCP servers if they are configured. */
 export async function bringUp(
   io: Io,
   instance: Instance,
@@ -139,13 +139,13 @@ async function showStatus(
 
 function buildText(build: string | null, own: string): string {
   if (build === null) return "unknown";
-  return build === own ? build : `${build}, other than this command's ${own}`;
+  return build === own ? build : `${build} (this command: ${own})`;
 }
 
 function statusText(status: DaemonStatus, own: string): string {
   const { phases, children, uptimeMs, volumes, published } = status;
   const each = phases.map(({ name, ms }) => `${name} ${duration(ms)}`);
-  // The first check comes seconds after a start; what it would say is unknown.
+  // Before the first health check, some seconds after a start, it is unknown.
   const checked = status.health !== null && status.health !== "starting";
   const health = checked ? ` (${status.health})` : "";
   const answers = {

@@ -1,4 +1,4 @@
-// The dashboard as commands reach it, from the host or in the parent.
+// claudy dashboard: shows the dashboard, on the host or in the parent.
 
 import type { CAC } from "cac";
 import { showCommand } from "../parent/dashboard/server.ts";
@@ -22,7 +22,7 @@ export function dashboardCommand(io: Io): CAC {
   return cli;
 }
 
-/** Shows it at this terminal; gives the exit code. */
+/** Shows the dashboard in this terminal; returns the exit code. */
 export async function showDashboard(
   io: Io,
   instance: Instance,
@@ -34,7 +34,7 @@ export async function showDashboard(
   return await execAtTerminal(instance.docker, parent, io.env, showCommand);
 }
 
-/** Runs an action of setup-dashboard in the parent, and gives what it says. */
+/** Runs an action of setup-dashboard in the parent; returns its output. */
 export async function dashboardInParent(
   instance: Instance,
   action: "setup" | "kill",

@@ -8,7 +8,7 @@ import { columns } from "../std/text.ts";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 
-/** How the doctor marks what it found. */
+/** Labels of the states in the output. */
 const signs = { ok: "ok", warn: "warn", fail: "FAIL" } as const;
 
 export function doctorCommand(io: Io): CAC {
@@ -19,7 +19,7 @@ export function doctorCommand(io: Io): CAC {
   return cli;
 }
 
-/** Prints every check; gives 1 where one fails. */
+/** Runs and prints all checks; returns 1 if one fails. */
 export async function examineAll(
   io: Io,
   { json }: { json?: boolean },

@@ -1,4 +1,4 @@
-// The commands of claudy about what sessions sign in with, and secrets.
+// claudy login, logout and secret: the credentials and secrets of sessions.
 
 import type { CAC } from "cac";
 import {
@@ -25,7 +25,7 @@ import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 import { refuseWithoutTerminal } from "../cli/options.ts";
 
-async function openKept(io: Io): Promise<Instance> {
+async function openWithHome(io: Io): Promise<Instance> {
   const instance = await openHome(io.env, io.log);
   ensureHome(instance);
   return instance;
@@ -37,7 +37,7 @@ interface LoginOptions {
   apiKey?: unknown;
 }
 
-/** Arguments are for all to see. */
+/** Other users can see the arguments of a process. */
 export function refuseKeyAsArgument(given: unknown): void {
   if (given === undefined) return;
   throw new Failure("usage", "--api-key is refused: ps and history show it", {
@@ -45,7 +45,7 @@ export function refuseKeyAsArgument(given: unknown): void {
   });
 }
 
-/** Keeps a key or token that is typed or piped, or has the CLI log in. */
+/** Saves a key or token from the prompt or stdin, or logs in with the CLI. */
 async function login(
   io: Io,
   options: LoginOptions,
@@ -55,7 +55,7 @@ async function login(
     throw new Failure("usage", "--key and --token exclude each other");
   }
   if (!options.key && !options.token) return await loginWithCli(io);
-  const instance = await openKept(io);
+  const instance = await openWithHome(io);
   const kind = options.key ? "key" : "token";
   const question = options.key
     ? "API key"
@@ -65,10 +65,10 @@ async function login(
   return undefined;
 }
 
-/** Asks what sessions are to sign in with, then does that. */
+/** Asks how sessions should sign in, then sets that up. */
 export async function setUp(io: Io): Promise<number | undefined> {
   if (!io.isInteractive) {
-    throw new Failure("usage", "Cannot ask: stdin is no terminal", {
+    throw new Failure("usage", "Cannot ask: stdin is not a terminal", {
       hint: "Save a key or token: claudy login --key <FILE",
     });
   }
@@ -80,7 +80,7 @@ export async function setUp(io: Io): Promise<number | undefined> {
   return await login(io, { key: chosen === 0, token: chosen === 1 });
 }
 
-/** In a container of its own, whose Claude home is the instance's login. */
+/** Logs in with the CLI in a container whose Claude home is the instance's login. */
 async function loginWithCli(io: Io): Promise<number> {
   const instance = await openInstance(io.env, io.log);
   refuseWithoutTerminal(io, "Or save a key or token: claudy login --key <FILE");
@@ -134,7 +134,7 @@ export function logoutCommand(io: Io): CAC {
   cli.command("", "Delete the saved credentials")
     .option("--yes", "Do not ask")
     .action(async ({ yes }: { yes?: boolean }) => {
-      const instance = await openKept(io);
+      const instance = await openWithHome(io);
       await io.confirm("Delete the saved credentials?", yes);
       forgetCredentials(instance);
       io.log(
@@ -152,7 +152,7 @@ export function secretCommand(io: Io): CAC {
     .example("claudy secret set GITHUB_TOKEN --env <token.txt")
     .action(async (given: unknown, options: { env?: boolean }) => {
       const name = String(given);
-      const instance = await openKept(io);
+      const instance = await openWithHome(io);
       const value = await io.askHidden(`Value of ${name}`);
       if (value === "") throw new Failure("usage", "The value is empty");
       setSecret(instance, { name, variable: options.env ?? false }, value);
@@ -162,7 +162,7 @@ export function secretCommand(io: Io): CAC {
   cli.command("list", "List the names of the secrets")
     .option("--json", "Print them as JSON")
     .action(async ({ json }: { json?: boolean }) => {
-      const secrets = listSecrets(await openKept(io));
+      const secrets = listSecrets(await openWithHome(io));
       const rows = secrets.map(({ name, variable }) => [
         name,
         variable ? `file and variable` : "file",
@@ -175,7 +175,7 @@ export function secretCommand(io: Io): CAC {
     .option("--yes", "Do not ask")
     .action(async (given: unknown, { yes }: { yes?: boolean }) => {
       const name = String(given);
-      const instance = await openKept(io);
+      const instance = await openWithHome(io);
       await io.confirm(`Remove secret ${name}?`, yes);
       if (!removeSecret(instance, name)) {
         throw new Failure("notFound", `There is no secret ${name}`);

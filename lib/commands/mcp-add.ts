@@ -1,4 +1,4 @@
-// What mcp add is told of a server.
+// Builds a server's configuration from the options of mcp add.
 
 import { resolve } from "node:path";
 import { Failure } from "../std/errors.ts";
@@ -17,14 +17,14 @@ export interface AddOptions {
   "--"?: string[];
 }
 
-/** As config/mcp.json has it; throws a Failure where it would be none, or another. */
+/** An entry of config/mcp.json. Throws a Failure if it is invalid or exists already. */
 export function describe(
   instance: Instance,
   options: AddOptions,
   { name, env: own }: { name: string; env: NodeJS.ProcessEnv },
 ): Record<string, unknown> {
   if (readServers(instance.home, instance.settings).has(name)) {
-    throw new Failure("busy", `There is an MCP server "${name}"`, {
+    throw new Failure("busy", `MCP server "${name}" already exists`, {
       hint: `Remove it first: claudy mcp remove ${name}`,
     });
   }
@@ -33,10 +33,10 @@ export function describe(
   const env = listOf(options.env);
   const headers = listOf(options.header);
   if (program === undefined && env.length > 0) {
-    throw new Failure("usage", "--env is of a program, which comes behind --");
+    throw new Failure("usage", "--env needs a program after --");
   }
   if (url === undefined && headers.length > 0) {
-    throw new Failure("usage", "--header is of a --url");
+    throw new Failure("usage", "--header needs --url");
   }
   const server = {
     ...(program === undefined ? {} : { command: absolute(program), args }),
@@ -55,7 +55,7 @@ export function describe(
   return { [name]: server };
 }
 
-/** A path is of this directory; the gateway has another. */
+/** Resolves a path, since the gateway has another working directory. */
 function absolute(program: string): string {
   return program.includes("/") ? resolve(program) : program;
 }
@@ -66,7 +66,10 @@ function header(given: string): [string, string] {
   throw new Failure("usage", "--header must be NAME: VALUE");
 }
 
-/** KEY=VALUE, or KEY alone for what this environment has: so others do not see it. */
+/**
+ * KEY=VALUE, or KEY to take the value from the environment, where ps does not show
+ * it.
+ */
 function variable(
   given: string,
   own: NodeJS.ProcessEnv,
@@ -77,7 +80,7 @@ function variable(
   throw new Failure(
     "usage",
     given === name
-      ? `--env ${name}: it is not set here`
-      : "--env must be KEY=VALUE, or KEY where that is set",
+      ? `--env ${name}: the variable is not set`
+      : "--env must be KEY=VALUE, or KEY of a variable that is set",
   );
 }

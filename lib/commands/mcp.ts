@@ -1,4 +1,4 @@
-// The MCP servers of the host, as mcp-gateway and claudy offer them.
+// The commands of claudy mcp and mcp-gateway: the host's MCP servers.
 
 import { existsSync, readFileSync } from "node:fs";
 import type { CAC } from "cac";
@@ -10,7 +10,7 @@ import { readServers, type ServerConfig } from "../mcp/config.ts";
 import {
   changeServers,
   ensureConfig,
-  serversOfClaude,
+  importableServers,
 } from "../gateway/configuring.ts";
 import { checkMcp } from "../doctor/mcp.ts";
 import { ensureForwarder } from "../daemon/forwarder.ts";
@@ -31,15 +31,14 @@ interface Options extends AddOptions, LogOptions {
   json?: boolean;
 }
 
-const nextStart = "Sessions see the change from their next start";
+const nextStart = "Restart sessions to apply the change";
 
-/** The MCP servers of the host, for claudy mcp and mcp-gateway. */
 export function mcpCommand(name: string, io: Io): CAC {
   const cli = command(name);
   const jsonOption = ["--json", "Print the result as JSON"] as const;
   const host = { checkout, env: io.env };
   const view = () => viewInstance(io.env, io.log);
-  /** For what the host alone does. */
+  /** For commands that only work on the host. */
   const open = async () => {
     const instance = await openInstance(io.env, io.log);
     if (instance.self) {
@@ -79,7 +78,7 @@ export function mcpCommand(name: string, io: Io): CAC {
     .option(...jsonOption)
     .action(async (options: Options) => {
       const instance = await open();
-      serversOf(instance); // before anything is ended
+      serversOf(instance); // report errors before stopping anything
       await stopGateway(instance);
       await start(instance, options);
     });
@@ -106,7 +105,7 @@ export function mcpCommand(name: string, io: Io): CAC {
         name,
         port: server.port,
         isolation: server.isolation,
-        // Arguments may be secrets, as values of variables are.
+        // Without the values of arguments and variables, which may be secrets.
         what: server.command ?? withoutQuery(server.url ?? ""),
         arguments: server.args.length,
         variables: Object.keys(server.env),
@@ -155,14 +154,18 @@ export function mcpCommand(name: string, io: Io): CAC {
     .example(`${name} add notes -- npx -y notes-server`)
     .action(async (given: unknown, options: Options) => {
       if (given !== undefined && options.fromClaude) {
-        throw new Failure("usage", "--from-claude is about all servers", {
-          hint: `Leave out "${given}".`,
-        });
+        throw new Failure(
+          "usage",
+          "--from-claude imports all servers and takes no name",
+          {
+            hint: `Omit "${given}".`,
+          },
+        );
       }
       const instance = await open();
       ensureConfig(instance, host, io.log);
       const { servers, left } = options.fromClaude
-        ? serversOfClaude(instance, io.env)
+        ? importableServers(instance, io.env)
         : {
           servers: describe(instance, options, {
             name: wanted(given),
@@ -222,7 +225,7 @@ export function mcpCommand(name: string, io: Io): CAC {
   return cli;
 }
 
-/** Waits up to 10 s for starting servers, so that their state can be shown. */
+/** Waits up to 10 s until no server is starting, so that their states can be shown. */
 async function settle({ home }: Instance): Promise<void> {
   const settled = async () =>
     (await askGateway(home, "status"))?.servers
@@ -232,8 +235,8 @@ async function settle({ home }: Instance): Promise<void> {
 }
 
 /**
- * After a change: a gateway that runs serves what is new, and leaves the others. The
- * port is held at once, gateway or not.
+ * Applies a change: a running gateway starts the new servers and keeps the others.
+ * The port is reserved even if no gateway runs.
  */
 async function applyChange(instance: Instance): Promise<void> {
   const gateway = await askGateway(instance.home, "reload");
@@ -241,12 +244,12 @@ async function applyChange(instance: Instance): Promise<void> {
   try {
     await ensureForwarder(instance);
   } catch (error) {
-    // Without an engine there is no network either.
+    // Without an engine there is no forwarder to update.
     if (gateway) throw error;
   }
 }
 
-/** What comes behind may be a secret. */
+/** Removes the user name and the query of a URL, which may be secrets. */
 function withoutQuery(url: string): string {
   return url.replace(/[?#].*/, "").replace(/\/\/[^/]*@/, "//");
 }

@@ -1,21 +1,21 @@
-// How people see data move: what migrate and rollback share.
+// Shows the progress of migrate and rollback.
 
 import type { Io } from "../cli/io.ts";
 import type { Track } from "../migration/move.ts";
 import { binarySize } from "../std/units.ts";
 
-/** A line that stays at a terminal, and one every so often elsewhere. */
+/** A terminal shows one line that is updated; other outputs get a line now and then. */
 const drawMs = { terminal: 200, elsewhere: 5000 };
 
-/** How long something took. */
+/** Duration of a phase. */
 export interface Phase {
   what: string;
   ms: number;
 }
 
 /**
- * Tells what begins, and of how much of it is done at which rate; `phases` gives
- * what there was, and ends the last.
+ * Logs the start of each phase, and its progress with the rate. `phases` ends the
+ * last phase and returns them all.
  */
 export function track(io: Io): Track & { phases: () => Phase[] } {
   const phases: Phase[] = [];
@@ -40,7 +40,7 @@ export function track(io: Io): Track & { phases: () => Phase[] } {
     log(what);
     endPhase().push({ what, ms: 0 });
     const startedAt = performance.now();
-    let toldAt = startedAt;
+    let reportedAt = startedAt;
     let files = 0;
     let bytes = 0;
     let total = 0;
@@ -50,8 +50,8 @@ export function track(io: Io): Track & { phases: () => Phase[] } {
       bytes += moreBytes;
       const now = performance.now();
       const every = terminal ? drawMs.terminal : drawMs.elsewhere;
-      if (now - toldAt < every) return;
-      toldAt = now;
+      if (now - reportedAt < every) return;
+      reportedAt = now;
       const rate = bytes / ((now - startedAt) / 1000);
       const line = `  ${files} of ${total} files, ${binarySize(bytes)}, ` +
         `${binarySize(rate)}/s`;

@@ -16,7 +16,7 @@ export function openCommand(io: Io, names: string[]): CAC {
   const cli = command("claudy");
   addMcpChoice(addProfileOptions(
     cli.command("[directory]", "Open the session of a project (default: here)"),
-    "as its files say",
+    "auto",
   ))
     .usage("[options] [directory] [-- arguments of claude...]")
     .option(

@@ -14,10 +14,13 @@ import { seccompOptions } from "../image/seccomp.ts";
 import { ensureStorage } from "../instance/volumes.ts";
 import { insideWorker } from "../instance/paths.ts";
 
-/** Marketplaces of the host's directories are copied: workers do not see those. */
+/**
+ * Marketplaces of host directories are copied, since workers cannot see these
+ * directories.
+ */
 const local = `${insideWorker.plugins}/local`;
 
-/** Readable by whoever a worker's user is, and written by nobody in a worker. */
+/** The files are readable by any user of a worker, and writable by none. */
 const script = `umask 022
 if [ -n "$MARKETPLACE" ]; then
   rm -rf "${local}/$MARKETPLACE"
@@ -30,7 +33,7 @@ code=$?
 chmod -R a+rX ${insideWorker.plugins}
 exit $code`;
 
-/** Its words are the CLI's. */
+/** Passes all its arguments to the CLI. */
 export function pluginCommand(io: Io): CAC {
   const cli = command("claudy plugin");
   cli.command(
@@ -41,19 +44,23 @@ export function pluginCommand(io: Io): CAC {
     .example("claudy plugin marketplace add https://github.com/owner/plugins")
     .example("claudy plugin install formatter@plugins")
     .action(async () => {
-      // As they were typed: its options are not ours.
+      // As typed, including options.
       const words = cli.rawArgs.slice(2);
       if (words.length === 0) {
-        throw new Failure("usage", "plugin needs a word of the CLI's", {
-          hint: "See claudy plugin -- --help.",
-        });
+        throw new Failure(
+          "usage",
+          "Missing arguments for the CLI's plugin command",
+          {
+            hint: "See claudy plugin -- --help.",
+          },
+        );
       }
       return await runPluginCommand(io, words);
     });
   return cli;
 }
 
-/** In a container that may write the volume. */
+/** Runs the CLI in a container that can write to the volume. */
 async function runPluginCommand(io: Io, words: string[]): Promise<number> {
   const instance = await openInstance(io.env, io.log);
   await ensureStorage(instance);
@@ -73,8 +80,8 @@ async function runPluginCommand(io: Io, words: string[]): Promise<number> {
     "--interactive",
     ...(io.isInteractive ? ["--tty"] : []),
     ...hardenedFlags(instance),
-    // The volume's root is root's; nothing else of root's is needed, but to read
-    // what is another's.
+    // The volume belongs to root. The only other right needed is to read files of
+    // other users.
     "--user=0:0",
     "--cap-add=DAC_READ_SEARCH",
     ...await seccompOptions(instance, io.log),
@@ -95,7 +102,7 @@ async function runPluginCommand(io: Io, words: string[]): Promise<number> {
   ]);
 }
 
-/** The directory that is to be a marketplace, undefined for anything else. */
+/** The directory to add as a marketplace, if the command adds one. */
 function localMarketplace([noun, verb, source]: string[]): string | undefined {
   const adds = noun === "marketplace" && verb === "add" && source !== undefined;
   return adds && existsSync(source) ? source : undefined;

@@ -1,4 +1,4 @@
-// The pool's commands, as pool-manager and claudy offer them.
+// The commands of claudy pool and pool-manager.
 
 import type { CAC } from "cac";
 import * as v from "valibot";
@@ -52,7 +52,6 @@ const sizeOptions = [
 const removedSchema = v.object({ removed: v.number() });
 const scaledSchema = v.object({ capped: v.boolean(), minWarm: v.number() });
 
-/** The pool, for claudy pool and pool-manager. */
 export function poolCommand(name: string, io: Io): CAC {
   const cli = command(name);
   const jsonOption = ["--json", "Print the result as JSON"] as const;
@@ -115,7 +114,7 @@ export function poolCommand(name: string, io: Io): CAC {
       ["cleanup", "Remove dead warm workers and those above the minimum"],
       [
         "drain",
-        "Remove all warm workers and make none until start, scale or warm",
+        "Remove all warm workers and create none until start, scale or warm",
       ],
     ] as const
   ) {
@@ -160,8 +159,8 @@ async function isStopped(socket: string): Promise<boolean> {
 }
 
 /**
- * What is known without asking Docker. The pool is reached by a socket of the home,
- * so that it is enough to compare whose home that is.
+ * Opens the home without asking Docker. The pool is reached through a socket in the
+ * home, so it is enough to check whose home that is.
  */
 function local(io: Io, { views = false } = {}) {
   const home = homePaths(homeOf(io.env));
@@ -172,10 +171,10 @@ function local(io: Io, { views = false } = {}) {
   return { home, settings, owner: ownerOf(home.home) };
 }
 
-/** How long a manager takes to listen, on a machine that is busy. */
+/** How long a manager may take to listen on a busy machine. */
 const startMs = 20_000;
 
-/** Asks a pool that may only be starting, as after daemon start. */
+/** Sends a request to a pool that may still be starting, as after daemon start. */
 async function askStarting(
   here: Pick<Instance, "home" | "settings" | "owner">,
   body: PoolRequest,
@@ -218,7 +217,7 @@ async function start(io: Io, sizes: Sizes): Promise<PoolStatus> {
   return checkAnswer(poolStatusSchema, reply);
 }
 
-/** Judged before it is written down: the pool manager reads it at every start. */
+/** Checked before it is saved, since the pool manager reads it at every start. */
 function readSizes(options: Options): Sizes {
   const sizes = Object.fromEntries(sizeOptions.flatMap((option) => {
     const value = wholeNumber(dashed(option), options[option]);
@@ -251,7 +250,7 @@ async function claimOne(
   io.answer(reply.worker, reply.worker.name, json);
 }
 
-/** Of one that runs, or what it would be. */
+/** The status of a running pool, or the settings of a stopped one. */
 async function statusOf(io: Io): Promise<PoolStatus> {
   const { home, settings, owner } = local(io, { views: true });
   try {
@@ -306,7 +305,7 @@ function statusText(status: PoolStatus): string {
       ["  State:", status.running ? "running" : "stopped"],
       ["  Warm (ready):", String(status.warm.length)],
       ["  Busy (in use):", String(status.busy.length)],
-      ["  Being made:", String(status.creating)],
+      ["  Creating:", String(status.creating)],
       ["  Min warm:", String(status.minWarm)],
       ["  Max warm:", String(status.maxWarm)],
       ["  Idle timeout:", `${status.idleTimeout}s`],
@@ -335,7 +334,7 @@ function statusText(status: PoolStatus): string {
         cold.map(([reason, count]) => `${count} (${reason})`).join(", ") || "0",
       ],
       ["  Latency:", latency],
-      ["  Made:", String(metrics.creations)],
+      ["  Created:", String(metrics.creations)],
       [
         "  Failures:",
         metrics.lastFailure === null

@@ -1,4 +1,4 @@
-// claudy ports: who listens where in the workers' network, and a way in.
+// claudy ports: lists listening ports in the workers' network, and forwards one.
 
 import process from "node:process";
 import type { CAC } from "cac";
@@ -40,7 +40,7 @@ export function portsCommand(io: Io): CAC {
             listener.address,
             listener.container ?? "unknown",
             listener.process ?? "",
-            listener.reservedFor ? `is ${listener.reservedFor}'s port` : "",
+            listener.reservedFor ? `reserved for ${listener.reservedFor}` : "",
           ]),
         ]),
         columns([
@@ -102,13 +102,13 @@ async function openPort(
   );
 }
 
-/** Refuses a session's port that another has taken, and a port whose listener is unknown. */
+/** Refuses a port reserved for another session, and a port with an unknown listener. */
 export function refuseOther(there: Listener[]): void {
   const hidden = there.find(({ container }) => container === null);
   if (hidden && hidden.reservedFor === null) {
     throw new Failure(
       "unsafe",
-      `Who listens at ${hidden.port} cannot be told`,
+      `Cannot determine which process listens on port ${hidden.port}`,
       { hint: "Pass --allow-other to open it anyway." },
     );
   }
@@ -116,22 +116,25 @@ export function refuseOther(there: Listener[]): void {
   if (!other) return;
   throw new Failure(
     "unsafe",
-    `Port ${other.port} is for session "${other.reservedFor}", but ${
+    `Port ${other.port} is reserved for session "${other.reservedFor}", but ${
       other.container === null
-        ? "a process of no session"
+        ? "a process outside of all sessions"
         : `"${other.container}"`
-    } listens there`,
-    { hint: "See claudy ports. Pass --allow-other to open it anyway." },
+    } listens on it`,
+    {
+      hint:
+        "See the listeners: claudy ports. Pass --allow-other to open it anyway.",
+    },
   );
 }
 
 function describe(port: number, there: Listener[]): string {
   const holders = there.map(({ process, container }) =>
-    `${process ?? "a process"} in ${container ?? "no container of ours"}`
+    `${process ?? "a process"} in ${container ?? "an unknown container"}`
   );
   return holders.length === 0
-    ? `Nothing listens at ${port} yet`
-    : `At ${port} listens ${holders.join(" and ")}`;
+    ? `No process listens on port ${port} yet`
+    : `Listening on port ${port}: ${holders.join(" and ")}`;
 }
 
 function portOf(name: string, value: unknown): number {

@@ -1,4 +1,4 @@
-// claudy profile: what workers have in them.
+// claudy profile: lists and builds the profiles of workers.
 
 import type { CAC } from "cac";
 import { Failure } from "../std/errors.ts";
@@ -35,10 +35,13 @@ export function profileCommand(io: Io): CAC {
       const name = String(given);
       const instance = await openInstance(io.env, io.log);
       if (name === detected) {
-        throw new Failure("usage", "profile build needs the name of a profile");
+        throw new Failure(
+          "usage",
+          `profile build needs a profile name, not "${detected}"`,
+        );
       }
       if (instance.self) {
-        throw new Failure("usage", "The parent builds no images", {
+        throw new Failure("usage", "The parent cannot build images", {
           hint: "Run this on the host.",
         });
       }

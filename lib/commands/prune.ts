@@ -1,4 +1,4 @@
-// claudy prune: what an instance has left behind.
+// claudy prune: removes what an instance has left behind.
 
 import type { CAC } from "cac";
 import { openInstance, viewInstance } from "../instance/open.ts";

@@ -1,4 +1,4 @@
-// The commands of claudy about sessions that there are.
+// The claudy commands for existing sessions.
 
 import { statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -58,7 +58,7 @@ export function sessionsCommand(io: Io): CAC {
     .option("--json", "Print it as JSON")
     .action(async (name: unknown, { json }: Options) => {
       const instance = await view(io);
-      const wanted = await nameOr(io, instance, name);
+      const wanted = await resolveName(io, instance, name);
       const session = (await listSessions(instance, io.log))
         .find((session) => session.name === wanted);
       const rows = Object.entries(session ?? {}).map(([key, value]) => [
@@ -75,8 +75,10 @@ export function sessionsCommand(io: Io): CAC {
       const instance = await open(io);
       const session = findSession(instance, String(name), io.log);
       const removed = session.name;
-      io.log(`This goes: worker, conversations and settings of ${removed}`);
-      io.log(`This stays: the project, ${session.project}`);
+      io.log(
+        `Will be removed: worker, conversations and settings of ${removed}`,
+      );
+      io.log(`Will be kept: the project, ${session.project}`);
       await io.confirm(`Remove session ${removed}?`, yes);
       await removeSession(instance, removed, io.log);
       io.answer({ removed }, removed, json);
@@ -84,7 +86,7 @@ export function sessionsCommand(io: Io): CAC {
 
   cli.command(
     "sync [name]",
-    "Copy the host's Claude settings into a stopped session again",
+    "Copy the host's Claude settings into a stopped session",
   )
     .option(
       "--claude-home <dir>",
@@ -99,7 +101,7 @@ export function sessionsCommand(io: Io): CAC {
 
 async function sync(io: Io, name: unknown, options: Options): Promise<void> {
   const instance = await open(io);
-  const wanted = await nameOr(io, instance, name);
+  const wanted = await resolveName(io, instance, name);
   const record = findSession(instance, wanted, io.log);
   const request = inheritRequest(instance, io.env, options);
   if (!request) {
@@ -113,15 +115,15 @@ async function sync(io: Io, name: unknown, options: Options): Promise<void> {
   }
   const result = await syncSession(instance, record, request, io.log);
   const text = [
-    ...result.written.map((file) => `brought in: ${file}`),
+    ...result.written.map((file) => `copied: ${file}`),
     ...result.removed.map((file) => `removed: ${file}`),
-    ...result.kept.map((file) => `kept as the session changed it: ${file}`),
+    ...result.kept.map((file) => `kept (changed by the session): ${file}`),
     ...result.left.map((what) => `not inherited: ${what}`),
   ].join("\n");
   io.answer(result, text || "No changes", options.json);
 }
 
-/** What a person has to know besides the state, null for nothing. */
+/** Details to show with the state; null for none. */
 function reason(session: SessionState): string | null {
   const { state, oomKilledAt, memoryBytes, waitingFor } = session;
   if (state === "offline") return "its network has ended";
@@ -150,7 +152,7 @@ export function attachCommand(io: Io): CAC {
     .option("-s, --shell", "Open a shell in its worker")
     .action(async (name: unknown, options: Options) => {
       const instance = await open(io);
-      const session = await nameOr(io, instance, name);
+      const session = await resolveName(io, instance, name);
       const found = (await listWorkers(instance))
         .find((worker) => worker.session === session);
       if (found?.state === "paused") {
@@ -176,7 +178,7 @@ export function stopCommand(io: Io): CAC {
     .option("--json", "Print the session as JSON")
     .action(async (name: unknown, { json }: Options) => {
       const instance = await open(io);
-      const session = await nameOr(io, instance, name);
+      const session = await resolveName(io, instance, name);
       const stopped = await stopSession(instance, session, io.log);
       const text = stopped ? session : `${session} was not running`;
       io.answer({ session, stopped }, text, json);
@@ -193,7 +195,7 @@ export function logsCommand(io: Io): CAC {
   return cli;
 }
 
-/** Shows it at this terminal, and tells of memory where that ended it. */
+/** Shows a session in this terminal, and reports if it ran out of memory. */
 export async function showSession(
   io: Io,
   instance: Instance,
@@ -217,7 +219,7 @@ async function printLogs(
   options: Options,
 ): Promise<number | undefined> {
   const instance = await view(io);
-  const session = await nameOr(io, instance, name);
+  const session = await resolveName(io, instance, name);
   const worker = (await listWorkers(instance))
     .find((worker) => worker.session === session);
   if (worker) return await printLog(worker.id, options);
@@ -232,7 +234,7 @@ async function printLogs(
   return undefined;
 }
 
-/** The file that was written last; the first where none is there. */
+/** The most recently written file; the first if none exists. */
 function newest(files: [string, ...string[]]): string {
   const times = files.map((file) =>
     statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0
@@ -240,8 +242,8 @@ function newest(files: [string, ...string[]]): string {
   return files[times.indexOf(Math.max(...times))] ?? files[0];
 }
 
-/** The session that is named, else that of the working directory. */
-async function nameOr(
+/** The named session, or that of the working directory. */
+async function resolveName(
   io: Io,
   instance: Instance,
   name: unknown,

@@ -1,5 +1,5 @@
-// Options that commands share which start a worker, or Claude in one. Loads nothing of
-// what they ask for.
+// Options that several commands share. This module loads none of the code behind
+// them.
 
 import type { Command } from "cac";
 import type { ProfileChoice } from "../image/profiles.ts";
@@ -18,7 +18,7 @@ export interface ProfileOptions {
   build?: boolean;
 }
 
-/** Adds --profile and --no-build; `otherwise` is the profile without them. */
+/** Adds --profile and --no-build; `otherwise` names the default profile. */
 export function addProfileOptions(
   command: Command,
   otherwise: string,
@@ -26,8 +26,8 @@ export function addProfileOptions(
   return command
     .option(
       "--profile <name>",
-      "base, python, node, java, one of your own, or auto: as the project's " +
-        `files say (default: ${otherwise})`,
+      "base, python, node, java, your own, or auto (chosen by the project's " +
+        `files) (default: ${otherwise})`,
     )
     .option("--no-build", "Use the plain worker if the profile is not built");
 }
@@ -45,17 +45,17 @@ export interface McpChoice {
   mcp?: unknown;
 }
 
-/** The options of commands that start Claude. */
+/** Adds the options of commands that start Claude. */
 export function addMcpChoice(command: Command): Command {
   return command
     .option(
       "--mcp [names]",
-      "Only these MCP servers of the host, separated by commas; or all",
+      "Use only these MCP servers of the host, comma-separated, or all",
     )
-    .option("--no-mcp", "None of the host's MCP servers");
+    .option("--no-mcp", "Use none of the host's MCP servers");
 }
 
-/** Undefined where no names were said: cac gives true there. */
+/** Undefined without names: then cac passes true. */
 export function mcpChoice({ mcp }: McpChoice): Choice | undefined {
   if (mcp === undefined || mcp === true) return undefined;
   if (mcp === false) return false;

@@ -1,11 +1,11 @@
-// What a project needs approval for: its own configuration of Claude, and the mount of
-// a repository outside of it.
+// Asks for approval of a project's own Claude configuration, and of mounting a
+// repository outside of the project.
 
 import type { Io } from "../cli/io.ts";
 import { type ProjectConfig, shortened } from "../project/project-config.ts";
 import type { RepositoryConsent } from "../project/repository-consent.ts";
 
-/** Asks at a terminal; without one, or detached, nothing is approved. */
+/** Asks in a terminal. Without one, or detached, nothing is approved. */
 export function approveConfig(io: Io, trusted = false, detached = false) {
   return async (config: ProjectConfig): Promise<boolean> => {
     if (trusted) return true;
@@ -25,7 +25,7 @@ export function approveConfig(io: Io, trusted = false, detached = false) {
   };
 }
 
-/** Whether the repository of a worktree is mounted: by flag, or asked for. */
+/** Whether to mount the repository of a worktree: by flag, or by asking. */
 export function repositoryConsent(
   io: Io,
   allowed = false,

@@ -1,4 +1,4 @@
-// claudy watch: what sessions do, as it happens.
+// claudy watch: prints state changes of sessions.
 
 import process from "node:process";
 import type { CAC } from "cac";
@@ -33,7 +33,7 @@ export function watchCommand(io: Io): CAC {
         (now) => {
           for (const change of sessionChanges(before, now)) {
             const at = new Date().toISOString();
-            io.answerLine({ at, ...change }, `${at} ${inWords(change)}`, json);
+            io.answerLine({ at, ...change }, `${at} ${describe(change)}`, json);
             const begins = before !== undefined && change.to === "waiting" &&
               change.from !== "waiting";
             if (begins && notifyWith !== "") {
@@ -47,7 +47,7 @@ export function watchCommand(io: Io): CAC {
   return cli;
 }
 
-function inWords({ session, to, waitingFor, project }: SessionChange): string {
+function describe({ session, to, waitingFor, project }: SessionChange): string {
   const why = waitingFor === null ? "" : `: ${waitingFor}`;
   return printable(`${session} ${to}${why} (${project})`);
 }

@@ -1,4 +1,4 @@
-// The parent and what it needs: brought up, taken down.
+// Starts and stops the parent and what it needs.
 
 import {
   createOnce,
@@ -37,8 +37,8 @@ import { ensureStorage, unwritableHome } from "../instance/volumes.ts";
 import { waitFor } from "../std/wait.ts";
 import { listWorkers, liveWorkers } from "../worker/workers.ts";
 
-/** Settings that the parent is told, where the environment set them. */
-const passedOn = [
+/** Settings that are passed to the parent if the environment sets them. */
+const forwardedSettings = [
   "HAL9000_IMAGE_REPO",
   "WORKER_IMAGE",
   "WORKER_MEMORY",
@@ -57,8 +57,8 @@ const passedOn = [
 ] as const;
 
 /**
- * Brings up net, then the parent, and waits until it is ready. Mends what an
- * engine restart left down. Twice changes nothing.
+ * Starts the net container, then the parent, and waits until it is ready. Restarts
+ * what an engine restart left stopped. Idempotent.
  */
 export async function startDaemon(
   instance: Instance,
@@ -78,29 +78,29 @@ export async function startDaemon(
   await ensureSeccompTried(instance, log);
   await Promise.all([
     ensureParent(instance, env, image, log),
-    // Sessions do without.
+    // Sessions work without it.
     ensureForwarder(instance).catch((error) =>
       log(`warning: ${messageOf(error)}`)
     ),
   ]);
   const state = await waitUntilReady(instance);
-  await tellOfLostNetworks(instance, log);
+  await warnOfLostNetworks(instance, log);
   return state;
 }
 
-/** Nothing can give a worker another namespace, so people have to know. */
-async function tellOfLostNetworks(instance: Instance, log: Log): Promise<void> {
+/** A worker's namespace cannot be changed, so the user has to act. */
+async function warnOfLostNetworks(instance: Instance, log: Log): Promise<void> {
   const lost = await withoutNetwork(instance, await listWorkers(instance));
   if (lost.size === 0) return;
   log(
     `warning: The network of ${
       [...lost].join(", ")
-    } has ended; it cannot be restored. Stop each, then open its project ` +
-      "again: the conversation goes on",
+    } has ended and cannot be restored. Stop each worker, then reopen its ` +
+      "project: the conversation is kept",
   );
 }
 
-/** Removes the parent; net too, unless workers live in it. */
+/** Removes the parent; the net container too, unless workers run. */
 export async function stopDaemon(
   instance: Instance,
   log: Log,
@@ -115,11 +115,11 @@ export async function stopDaemon(
     await ownContainer(instance, names.net, "net");
     await removeContainer(docker, names.net);
   } else {
-    log(`Workers that go on running: ${live.join(", ")}`);
+    log(`Workers still running: ${live.join(", ")}`);
   }
 }
 
-/** A new parent from the current image; workers and their network stay. */
+/** Starts a new parent from the current image; workers and their network stay. */
 export async function restartDaemon(
   instance: Instance,
   env: NodeJS.ProcessEnv,
@@ -127,7 +127,7 @@ export async function restartDaemon(
   published: PublishedPort[] = [],
 ): Promise<ParentState> {
   refuseInside(instance);
-  // Before the parent that runs is stopped.
+  // Checked before the running parent is stopped.
   refuseUnwritable(instance);
   await stopParent(instance);
   return await startDaemon(instance, env, log, published);
@@ -138,7 +138,7 @@ function refuseUnwritable({ home }: Instance): void {
   if (failure) throw failure;
 }
 
-/** The parent would end with its own container, half-way. */
+/** Stopping the parent would end this command half-way. */
 function refuseInside({ self }: Instance): void {
   if (!self) return;
   throw new Failure("usage", "The parent cannot start or stop itself", {
@@ -146,7 +146,7 @@ function refuseInside({ self }: Instance): void {
   });
 }
 
-/** Its parent would end as it starts, again and again. */
+/** The parent would crash in a loop. */
 async function refuseRemap({ docker }: Instance): Promise<void> {
   if (!remapsUsers(await docker.info())) return;
   throw new Failure(
@@ -160,7 +160,7 @@ async function presentImage({ docker, settings }: Instance): Promise<string> {
   const name = `${settings.HAL9000_IMAGE_REPO}:parent`;
   if (await inspectImage(docker, name)) return name;
   throw new Failure("notFound", `There is no image ${name}`, {
-    hint: "Build the images with 'make images'.",
+    hint: "Build the images: make images",
   });
 }
 
@@ -177,7 +177,7 @@ async function ensureParent(
     present && (present.Image !== wanted.Id ||
       present.HostConfig.NetworkMode?.startsWith("container:"))
   ) {
-    log("Replacing the parent: its image or its network is a former one");
+    log("Replacing the parent: its image or network is outdated");
     await stopParent(instance);
     present = undefined;
   }
@@ -196,7 +196,7 @@ async function ensureParent(
         memoryBytes: settings.PARENT_MEMORY,
         cpus: await capCpus(docker, settings.PARENT_CPUS, log),
         env: {
-          ...Object.fromEntries(passedOn.flatMap((key) => {
+          ...Object.fromEntries(forwardedSettings.flatMap((key) => {
             const value = env[key];
             return value ? [[key, value]] : [];
           })),
@@ -218,26 +218,26 @@ async function ensureParent(
   await docker.getContainer(names.parent).restart({ t: 5 });
 }
 
-/** A parent that was started this long ago has said so. */
-const firstWordMs = 10_000;
+/** Time for a started parent to write its state. */
+const stateWriteMs = 10_000;
 
-/** Why a parent that runs is of no use, undefined where it is. */
+/** Why a running parent has to be restarted; undefined if it is healthy. */
 async function restartReason(
   instance: Instance,
   parent: Docker.ContainerInspectInfo,
 ): Promise<string | undefined> {
   const age = Date.now() - Date.parse(parent.State.StartedAt);
-  if (age <= firstWordMs) return undefined;
+  if (age <= stateWriteMs) return undefined;
   const state = readParentState(instance);
   if (state?.container !== parent.Id) {
-    return "what it says of itself cannot be read";
+    return "its state file cannot be read";
   }
   return state.ready && !await parentAnswers(instance)
     ? "it does not answer"
     : undefined;
 }
 
-/** For what needs ChromaDB itself; a parent that is ready need not have it yet. */
+/** For commands that need ChromaDB; a ready parent may still be starting it. */
 export async function waitForChromadb(instance: Instance): Promise<void> {
   await waitFor(() => readParentState(instance)?.chromadbFault === null, {
     for: "ChromaDB to answer",
@@ -254,7 +254,7 @@ async function waitUntilReady(instance: Instance): Promise<ParentState> {
     const state = readParentState(instance);
     const parent = await docker.getContainer(names.parent).inspect();
     if (!parent.State.Running) {
-      throw new Failure("failed", `${names.parent} ended as it started`, {
+      throw new Failure("failed", `${names.parent} ended during its start`, {
         hint: `See why: docker logs ${names.parent}`,
       });
     }

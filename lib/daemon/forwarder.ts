@@ -1,5 +1,5 @@
-// The forwarder: a container in the workers' namespace that carries what they send to
-// the ports of services to the sockets of these, and nothing else.
+// The forwarder: a container in the workers' namespace that forwards connections to
+// the ports of services to the sockets of these services.
 
 import {
   createOnce,
@@ -27,7 +27,7 @@ import { configuredServers } from "../mcp/offer.ts";
 
 const memoryBytes = 512 * 1024 ** 2;
 
-/** Brings it up where the namespace is there, else down. */
+/** Starts the forwarder if the net container runs; otherwise removes it. */
 export async function ensureForwarder(instance: Instance): Promise<void> {
   const { docker, names, settings, self } = instance;
   const image = self?.ImageID ?? `${settings.HAL9000_IMAGE_REPO}:parent`;
@@ -46,11 +46,11 @@ export async function ensureForwarder(instance: Instance): Promise<void> {
       present.Config.Cmd?.join() === ports.join();
     if (same) return;
   }
-  // Before the former one goes: in between, nobody else can have them.
+  // Before the old forwarder is removed, so that no worker can take its ports.
   if (wanted && canHold(net)) {
     await holdPorts(instance, servicePorts(instance));
   }
-  // By its id: another command may have put a new one in its place.
+  // By id: another command may have created a new one of this name.
   if (present) await removeContainer(docker, present.Id);
   if (!wanted) return;
   const spec = forwarderSpec(instance, image, net.Id, ports);
@@ -59,7 +59,7 @@ export async function ensureForwarder(instance: Instance): Promise<void> {
   await waitUntilListening(instance, servicePorts(instance));
 }
 
-/** Who starts it may use it next; a port that somebody has is not waited for. */
+/** The next command may use the forwarder. Does not wait for occupied ports. */
 async function waitUntilListening(
   { docker, names }: Instance,
   ports: number[],
@@ -68,7 +68,10 @@ async function waitUntilListening(
   await execIn(docker, names.forwarder, command);
 }
 
-/** In the parent: the engine does not start again what was killed by a command. */
+/**
+ * In the parent: the engine does not restart a container that was killed by a
+ * command.
+ */
 export async function reviveForwarder(instance: Instance): Promise<void> {
   const { docker, names } = instance;
   const [present, since] = await Promise.all([
@@ -82,7 +85,7 @@ export async function reviveForwarder(instance: Instance): Promise<void> {
   if (!restarts) await ensureForwarder(instance);
 }
 
-/** A parent that is started by hand may have another home than the one before it. */
+/** A parent that was started by hand may use another home. */
 function hasHome(
   { hostHome }: Instance,
   { Mounts }: Docker.ContainerInspectInfo,
@@ -90,7 +93,7 @@ function hasHome(
   return Mounts.some(({ Source }) => Source === hostHome.ways);
 }
 
-/** Its arguments: ChromaDB's port, then PORT=NAME of each MCP server. */
+/** Arguments: `carry`, ChromaDB's port, and PORT=NAME of each MCP server. */
 function carriedPorts(
   instance: Pick<Instance, "home" | "settings">,
 ): string[] {
@@ -119,7 +122,8 @@ function forwarderSpec(
     role: "forwarder",
     image,
     command: ["/scripts/mcp-forwarder", ...ports],
-    // Alone with the holder of the ports, and in the group whose the sockets are.
+    // A user that only the net container shares, and the group that owns the
+    // sockets.
     user: `${serviceUsers.ports}:${owner.gid}`,
     memoryBytes,
     rights: {

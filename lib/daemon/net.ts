@@ -17,9 +17,9 @@ import { removePool } from "../pool/mounter-container.ts";
 import { liveWorkers } from "../worker/workers.ts";
 
 /**
- * Sees to it that the net container runs, with these ports published at least, and
- * the ports of services held. Throws a `busy` Failure where other ports are asked
- * for under workers.
+ * Ensures that the net container runs, publishes at least these ports, and reserves
+ * the ports of services. Throws a `busy` Failure if other ports are requested while
+ * workers run.
  */
 export async function ensureNet(
   instance: Instance,
@@ -46,8 +46,8 @@ export async function ensureNet(
       present = undefined;
     } else {
       log(
-        `warning: ${names.net} is of a former version: workers can take the ` +
-          `ports of services. Stop them, then: claudy daemon restart`,
+        `warning: ${names.net} is from an earlier version: workers can take the ` +
+          `ports of services. Stop the workers, then: claudy daemon restart`,
       );
     }
   }
@@ -56,7 +56,7 @@ export async function ensureNet(
   return await docker.getContainer(names.net).inspect();
 }
 
-/** In the parent: starts the net container where it has ended. */
+/** In the parent: restarts the net container if it has ended. */
 export async function keepNet(instance: Instance, log: Log): Promise<void> {
   const { docker, names } = instance;
   const present = await ownContainer(instance, names.net, "net");
@@ -66,8 +66,8 @@ export async function keepNet(instance: Instance, log: Log): Promise<void> {
 }
 
 /**
- * The ports of services: ChromaDB's, and those of the MCP servers that are configured;
- * of none where their configuration cannot be read.
+ * The ports of services: ChromaDB's, and those of the configured MCP servers; the
+ * latter are left out if their configuration cannot be read.
  */
 export function servicePorts(
   instance: Pick<Instance, "home" | "settings">,
@@ -80,8 +80,8 @@ export function servicePorts(
 }
 
 /**
- * Has the net container hold these ports, whatever listens there or does not; those
- * that a worker has already are left to it until they are free.
+ * Makes the net container reserve exactly these ports, whether or not anything
+ * listens on them. A port that a worker occupies stays with it until it is free.
  */
 export async function holdPorts(
   { docker, names }: Instance,
@@ -95,19 +95,19 @@ export async function holdPorts(
   });
 }
 
-/** Whether it is not of a version that held no ports. */
+/** Whether the container's version reserves ports. */
 export function canHold({ Config }: Docker.ContainerInspectInfo): boolean {
   return Config.Cmd?.[0] === "hold";
 }
 
-/** With what cannot live without it, or keeps an address of it. */
+/** Also removes what depends on it: the parent and the pool. */
 async function removeNet(instance: Instance): Promise<void> {
   await stopParent(instance);
   await removePool(instance);
   await removeContainer(instance.docker, instance.names.net);
 }
 
-/** Whether a net container publishes what is asked for, and perhaps more. */
+/** Whether a net container publishes at least the requested ports. */
 function publishes(
   present: Docker.ContainerInspectInfo,
   spec: Docker.ContainerCreateOptions,
@@ -119,12 +119,12 @@ function publishes(
   );
 }
 
-/** Ports are fixed when the namespace is made, and workers live in it. */
+/** Ports are fixed when the namespace is created, and workers live in it. */
 function refuseWithWorkers(live: string[]): void {
   if (live.length === 0) return;
   throw new Failure(
     "busy",
-    `Cannot publish other ports under workers: ${live.join(", ")}`,
+    `Cannot change the published ports while workers run: ${live.join(", ")}`,
     { hint: "Stop them first: coordinator stop-all" },
   );
 }

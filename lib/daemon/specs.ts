@@ -1,4 +1,4 @@
-// What Docker is asked for: the net container and the parent.
+// Container specs of the net container and the parent.
 
 import type { Docker } from "../docker/docker.ts";
 import { Failure } from "../std/errors.ts";
@@ -12,12 +12,12 @@ import { hostMount, insideParent } from "../instance/paths.ts";
 import { serviceUsers } from "../instance/service-users.ts";
 
 /**
- * Not unless-stopped: an engine that comes back after it was killed stops what
- * still runs, and takes that for a stop by hand. See docs/adr/0013.
+ * Not unless-stopped: when an engine restarts after a crash, it stops the
+ * containers that still run, and counts that as a manual stop. See docs/adr/0013.
  */
 export const restartPolicy = { Name: "always" } as const;
 
-/** A port of the namespace that is reached from outside. */
+/** A port of the namespace that is published on the host. */
 export interface PublishedPort {
   address: string;
   hostPort: string;
@@ -25,8 +25,8 @@ export interface PublishedPort {
 }
 
 /**
- * Parses [ADDRESS:]HOST:CONTAINER; the address is the loopback one where it is
- * left out. Throws a `usage` Failure.
+ * Parses [ADDRESS:]HOST:CONTAINER; the default address is 127.0.0.1. Throws a
+ * `usage` Failure.
  */
 export function parsePublished(text: string): PublishedPort {
   const match = /^(?:(\d+\.\d+\.\d+\.\d+):)?(\d+):(\d+)$/.exec(text);
@@ -47,7 +47,7 @@ export function parsePublished(text: string): PublishedPort {
 
 const netMemory = 128 * 1024 ** 2;
 
-/** The container that owns the namespace, and holds its services' ports from the start. */
+/** The container that owns the namespace; it reserves the ports of services. */
 export function netSpec(
   { prefix, hostHome }: { prefix: string; hostHome: string },
   image: string,
@@ -106,15 +106,16 @@ export function parentSpec(
     }).map(([key, value]) => `${key}=${value}`),
     Labels: roleLabels(request.prefix, "parent", request.hostHome),
     HostConfig: {
-      // Of its own: no worker reaches what listens here, or can use up its ports.
+      // A network of its own: workers cannot reach its listeners or use up its
+      // ports.
       NetworkMode: "bridge",
       RestartPolicy: restartPolicy,
       Memory: request.memoryBytes,
       MemorySwap: request.memoryBytes,
       NanoCpus: Math.round(request.cpus * 1e9),
       ...hardening(),
-      // Root that may use the home of its owner and leave things to them, and run
-      // ChromaDB as another user.
+      // Root that may access the owner's home, chown files, and run ChromaDB as
+      // another user.
       CapAdd: ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "KILL"],
       LogConfig: {
         Type: "json-file",

@@ -1,4 +1,4 @@
-// How the parent is, put together from Docker's word and its own.
+// The daemon's status, from Docker and from the parent's state file.
 
 import {
   type Docker,
@@ -15,13 +15,16 @@ export interface DaemonStatus {
   startedAt: string | null;
   uptimeMs: number | null;
   image: string | null;
-  /** Digest of its sources; null before it has said so, or of an older one. */
+  /**
+   * Digest of its sources; null before it has written its state, or if it is too
+   * old.
+   */
   build: string | null;
-  /** How long the parent took to be ready. */
+  /** How long the parent's start took. */
   readyMs: number | null;
-  /** Whether workers get ChromaDB's answers, as the parent found last. */
+  /** Whether workers can reach ChromaDB, as the parent last checked. */
   chromadb: boolean | null;
-  /** What keeps them from it. */
+  /** Why they cannot. */
   chromadbFault: string | null;
   phases: ParentState["phases"];
   children: ParentState["children"];
@@ -41,8 +44,8 @@ export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
     ),
   ]);
   const running = parent?.State.Running ? parent.State : undefined;
-  const said = readParentState(instance);
-  const own = running && said?.container === parent?.Id ? said : undefined;
+  const saved = readParentState(instance);
+  const own = running && saved?.container === parent?.Id ? saved : undefined;
   const health = running?.Health?.Status ?? null;
   return {
     parent: stateOf(parent),

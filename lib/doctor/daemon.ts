@@ -1,4 +1,4 @@
-// The parent and what it runs.
+// Checks of the parent and its services.
 
 import { statSync } from "node:fs";
 import { daemonStatus } from "../daemon/status.ts";
@@ -50,7 +50,7 @@ export async function examineParent(
   return ok(`running for ${span(status.uptimeMs ?? 0)}`);
 }
 
-/** The namespace that workers share. */
+/** The network namespace that workers share. */
 export async function examineNetwork(instance: Instance): Promise<Finding> {
   const { names, docker } = instance;
   const [net, workers] = await Promise.all([
@@ -70,11 +70,11 @@ export async function examineNetwork(instance: Instance): Promise<Finding> {
   }
   if (net.State.Paused) return fail("paused", "claudy daemon start");
   const { portsLeft } = await askForwarder(instance.home)
-    .catch(() => ({ portsLeft: true })); // chromadb's check names it
+    .catch(() => ({ portsLeft: true })); // the chromadb check reports it
   if (!portsLeft) {
     return fail(
-      "a worker has taken every port: no worker can open a connection",
-      "stop the worker that did it: coordinator list; coordinator stop NAME",
+      "a worker occupies all ports: no worker can open a connection",
+      "stop that worker: coordinator list; coordinator stop NAME",
     );
   }
   return says === ""
@@ -102,7 +102,7 @@ function lastLine(output: string): string {
   return output.trim().split("\n").at(-1)?.replace(/^error: /, "") ?? "";
 }
 
-/** What people and programs of the host ask the parent by. */
+/** The sockets on which the parent serves commands of the host. */
 export async function examineSockets(instance: Instance): Promise<Finding> {
   const { home, docker, names } = instance;
   const wanted: [string, () => Promise<boolean>][] = [
@@ -116,7 +116,7 @@ export async function examineSockets(instance: Instance): Promise<Finding> {
   for (const [path, answers] of wanted) {
     const found = statSync(path, { throwIfNoEntry: false })?.isSocket();
     if (!found) faults.push(`missing: ${path}`);
-    else if (!await answers()) faults.push(`nobody answers: ${path}`);
+    else if (!await answers()) faults.push(`no answer: ${path}`);
   }
   if (faults.length === 0) return ok(`${wanted.length} in ${home.run}`);
   const parent = await inspectContainer(docker, names.parent);
@@ -144,12 +144,12 @@ export async function examinePool(instance: Instance): Promise<Finding> {
 const poolSilent = () =>
   fail("the pool manager does not answer", "claudy daemon restart");
 
-/** It has tried on itself all that it does, when it was started. */
+/** The mounter tests itself at its start. */
 export async function examineMounter(instance: Instance): Promise<Finding> {
-  if (!readDesired(instance).enabled) return ok("off, as the pool");
+  if (!readDesired(instance).enabled) return ok("off, like the pool");
   if (!await poolAnswers(instance.home.poolSocket)) return poolSilent();
   const { unavailable } = await poolStatus(instance.home.poolSocket);
-  return unavailable === null ? ok("its test of itself has passed") : warn(
+  return unavailable === null ? ok("its self-test passed") : warn(
     `no warm claims: ${unavailable}`,
     "see pool-manager status; everything is spawned cold",
   );
@@ -167,7 +167,7 @@ export async function examineDashboard(instance: Instance): Promise<Finding> {
     ["tmux", "-V"],
   );
   if (exitCode !== 0) {
-    return warn("no tmux in the parent", "all else works without it");
+    return warn("no tmux in the parent", "only the dashboard needs it");
   }
   const version = output.trim();
   return isNewEnough(version)

@@ -1,4 +1,4 @@
-// What is well and what is not, with the command that mends it.
+// Runs all checks; each finding names the command that fixes it.
 
 import { messageOf } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -44,37 +44,37 @@ type Examine = (
 
 interface Examination {
   name: string;
-  look: Examine;
-  /** Left out where no engine answers. */
+  run: Examine;
+  /** Skipped if no engine answers. */
   engine?: boolean;
-  /** Whether it is about the machine: all else is left out of another's instance. */
+  /** About the machine; other checks are skipped for a foreign instance. */
   machine?: boolean;
 }
 
-/** Each is made even where another failed. */
+/** Each check runs even if another failed. */
 const examinations: Examination[] = [
-  { name: "engine", look: examineEngine, machine: true },
-  { name: "owner", look: examineOwner, engine: true, machine: true },
-  { name: "home", look: examineHome },
-  { name: "move", look: examineMove },
-  { name: "disk", look: examineDisk, machine: true },
-  { name: "memory", look: examineMemory, engine: true, machine: true },
-  { name: "clock", look: examineClock, engine: true, machine: true },
-  { name: "images", look: examineImages, engine: true, machine: true },
-  { name: "network", look: examineNetwork, engine: true },
-  { name: "seccomp", look: examineSeccomp },
-  { name: "parent", look: examineParent, engine: true },
-  { name: "chromadb", look: examineChromadb, engine: true },
-  { name: "sockets", look: examineSockets, engine: true },
-  { name: "pool", look: examinePool, engine: true },
-  { name: "mounter", look: examineMounter, engine: true },
-  { name: "dashboard", look: examineDashboard, engine: true },
-  { name: "mcp", look: examineMcp },
-  { name: "credentials", look: examineCredentials },
-  { name: "records", look: examineRecords, engine: true },
-  { name: "leftovers", look: examineLeftovers, engine: true },
-  { name: "inotify", look: examineInotify, engine: true },
-  { name: "mounts", look: examineMounts },
+  { name: "engine", run: examineEngine, machine: true },
+  { name: "owner", run: examineOwner, engine: true, machine: true },
+  { name: "home", run: examineHome },
+  { name: "move", run: examineMove },
+  { name: "disk", run: examineDisk, machine: true },
+  { name: "memory", run: examineMemory, engine: true, machine: true },
+  { name: "clock", run: examineClock, engine: true, machine: true },
+  { name: "images", run: examineImages, engine: true, machine: true },
+  { name: "network", run: examineNetwork, engine: true },
+  { name: "seccomp", run: examineSeccomp },
+  { name: "parent", run: examineParent, engine: true },
+  { name: "chromadb", run: examineChromadb, engine: true },
+  { name: "sockets", run: examineSockets, engine: true },
+  { name: "pool", run: examinePool, engine: true },
+  { name: "mounter", run: examineMounter, engine: true },
+  { name: "dashboard", run: examineDashboard, engine: true },
+  { name: "mcp", run: examineMcp },
+  { name: "credentials", run: examineCredentials },
+  { name: "records", run: examineRecords, engine: true },
+  { name: "leftovers", run: examineLeftovers, engine: true },
+  { name: "inotify", run: examineInotify, engine: true },
+  { name: "mounts", run: examineMounts },
 ];
 
 /** `build` is the digest of this command's sources. */
@@ -86,11 +86,11 @@ export async function examine(
   const checks: Check[] = [];
   let answers = true;
   let own = true;
-  for (const { name, look, engine, machine } of examinations) {
+  for (const { name, run, engine, machine } of examinations) {
     if ((engine && !answers) || (!machine && !own)) continue;
     let finding: Finding;
     try {
-      finding = await look(instance, env, build);
+      finding = await run(instance, env, build);
     } catch (error) {
       finding = fail(messageOf(error), "claudy doctor --verbose");
     }

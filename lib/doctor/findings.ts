@@ -1,9 +1,9 @@
-// What an examination gives.
+// The result of a check.
 
 export interface Finding {
   state: "ok" | "warn" | "fail";
   says: string;
-  /** The command that mends it. */
+  /** The command that fixes it. */
   mend?: string;
 }
 

@@ -1,4 +1,4 @@
-// Inotify instances are counted for each user of the machine, workers included.
+// Checks the inotify instances, which are limited per user of the machine.
 
 import { lookAtContainers } from "../helper/helper.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -9,7 +9,7 @@ import { type Finding, ok, warn } from "./findings.ts";
 export async function examineInotify(instance: Instance): Promise<Finding> {
   const workers = (await listWorkers(instance))
     .filter(({ state }) => state === "running" || state === "paused");
-  if (workers.length === 0) return ok("no worker runs");
+  if (workers.length === 0) return ok("no workers are running");
   const look = await lookAtContainers(instance, {
     netPid: null,
     containers: workers.map(({ id }) => id),
@@ -18,10 +18,10 @@ export async function examineInotify(instance: Instance): Promise<Finding> {
   return judgeInotify(look, names);
 }
 
-/** Of the limit; a person's own programs need some. */
+/** Share of the limit that workers may use; the user's own programs need the rest. */
 const maxShare = 0.5;
 
-/** Names the worker that holds most of what one user may have. */
+/** Names the worker that uses most of a user's limit. */
 export function judgeInotify(
   { containers, inotifyLimit }: Omit<Look, "listening">,
   names: Map<string, string>,

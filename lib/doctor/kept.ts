@@ -1,4 +1,4 @@
-// What the instance keeps: its home, credentials, records, and what is left over.
+// Checks what the instance stores: home, credentials, records and leftovers.
 
 import { existsSync, lstatSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -18,19 +18,19 @@ import { unwritableHome } from "../instance/volumes.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { fail, type Finding, ok, warn } from "./findings.ts";
 
-/** Of another's instance nothing else is examined: no advice may harm it. */
+/** Nothing else of a foreign instance is checked: no hint may harm it. */
 export async function examineOwner(instance: Instance): Promise<Finding> {
   const { prefix, home } = instance;
   const failure = foreignHome(instance) ??
     await foreignInstance(instance).catch(() => undefined);
   return failure === undefined
-    ? ok(`instance "${prefix}" is that of ${home.home}`)
+    ? ok(`instance "${prefix}" uses ${home.home}`)
     : fail(failure.message, failure.hint ?? "");
 }
 
 export function examineHome({ home, owner }: Instance): Finding {
   if (!existsSync(home.home)) {
-    return warn(`${home.home} is not there yet`, "claudy daemon start");
+    return warn(`${home.home} does not exist yet`, "claudy daemon start");
   }
   const stat = statSync(home.home);
   if (!stat.isDirectory()) {
@@ -45,23 +45,25 @@ export function examineHome({ home, owner }: Instance): Finding {
       `chmod 700 ${home.home}`,
     );
   }
-  const strangers = readdirSync(home.home).filter((name) => {
+  const foreign = readdirSync(home.home).filter((name) => {
     const stat = lstatSync(`${home.home}/${name}`, { throwIfNoEntry: false });
     return stat !== undefined && stat.uid !== owner.uid;
   });
-  return strangers.length === 0 ? ok(`${home.home}, of its owner alone`) : fail(
-    `not its owner's: ${strangers.join(", ")}`,
-    `chown -R ${owner.uid}:${owner.gid} ${home.home}`,
-  );
+  return foreign.length === 0
+    ? ok(`${home.home}, only accessible to its owner`)
+    : fail(
+      `owned by other users: ${foreign.join(", ")}`,
+      `chown -R ${owner.uid}:${owner.gid} ${home.home}`,
+    );
 }
 
-/** The journal of a move is what the daemon looks at before it starts. */
+/** Checks for an unfinished move, which the daemon refuses to start with. */
 export function examineMove(instance: Instance): Finding {
   const journal = readJournal(instance);
   if (journal) {
     const { kind } = journal.state;
-    const goOn = kind === "migrate" ? "migrate, or migrate --abort" : kind;
-    return fail(`a ${kind} has not ended`, goOn);
+    const fix = kind === "migrate" ? "migrate, or migrate --abort" : kind;
+    return fail(`unfinished ${kind}`, fix);
   }
   const former = movedParts.filter(({ name }) =>
     hasEntries(join(instance.home.home, name))
@@ -81,7 +83,7 @@ function hasEntries(directory: string): boolean {
   })) ?? false;
 }
 
-/** What there is, never what it says. */
+/** Reports which credentials exist, never their content. */
 export function examineCredentials(
   instance: Instance,
   env: NodeJS.ProcessEnv,
@@ -124,10 +126,10 @@ export async function examineRecords(instance: Instance): Promise<Finding> {
     );
 }
 
-/** A helper has done its work long before. */
+/** A helper runs for much less than this. */
 const helperMs = 60 * 60_000;
 
-/** Containers with our label that are nothing of what we know. */
+/** Containers with our label that should not exist. */
 export async function examineLeftovers(instance: Instance): Promise<Finding> {
   const helpers = (await instance.docker.listContainers({
     all: true,
@@ -150,12 +152,12 @@ export async function examineLeftovers(instance: Instance): Promise<Finding> {
     .map(({ name }) => name);
   const leaked = [...new Set([...strange, ...ended])];
   return leaked.length === 0 ? ok("none") : warn(
-    `workers without a record, or ended: ${leaked.join(", ")}`,
+    `workers that have ended or have no record: ${leaked.join(", ")}`,
     `coordinator stop ${leaked.join(" ")}`,
   );
 }
 
-/** Nothing is ever mounted below the home: a volume or a claim that is there leaked. */
+/** Nothing should be mounted below the home: a mount there was leaked. */
 export function examineMounts({ home, self }: Instance): Finding {
   if (self) return ok("not seen from inside the parent");
   const points = mountPointsBelow(home.home);

@@ -1,4 +1,4 @@
-// The engine and the machine that it runs on.
+// Checks of the engine and of the machine that it runs on.
 
 import { existsSync, statfsSync } from "node:fs";
 import {
@@ -14,13 +14,13 @@ import { readTrial } from "../image/seccomp.ts";
 import { binarySize, span } from "../std/units.ts";
 import { fail, type Finding, ok, warn } from "./findings.ts";
 
-/** An engine that takes longer is as good as none. */
+/** An engine that takes longer counts as unavailable. */
 const engineMs = 5000;
 
 export async function examineEngine({ docker }: Instance): Promise<Finding> {
   let version;
   try {
-    // Of the calls that know a limit, the cheapest.
+    // The cheapest call that supports a timeout.
     await docker.listContainers({
       limit: 1,
       abortSignal: AbortSignal.timeout(engineMs),
@@ -36,7 +36,7 @@ export async function examineEngine({ docker }: Instance): Promise<Finding> {
   const [minMajor = 0, minMinor = 0] = minimumApi.split(".").map(Number);
   if (major < minMajor || (major === minMajor && minor < minMinor)) {
     return fail(
-      `${says}; ${minimumApi} is needed`,
+      `${says}; API ${minimumApi} is required`,
       "install Docker 20.10 or later",
     );
   }
@@ -46,62 +46,66 @@ export async function examineEngine({ docker }: Instance): Promise<Finding> {
   }
   if (info.MemoryLimit === false || info.PidsLimit === false) {
     return warn(
-      `${says}; its cgroups limit no memory or processes`,
+      `${says}; its cgroups do not limit memory or processes`,
       "see docker info",
     );
   }
   return ok(`${says}, cgroups ${info.CgroupVersion ?? "1"}`);
 }
 
-/** What workers may ask of the kernel; SECURITY.md tells what that is for. */
+/** The workers' seccomp profile; see SECURITY.md. */
 export function examineSeccomp(instance: Instance): Finding {
   const { settings, home } = instance;
   if (settings.WORKER_SECCOMP === "engine") {
     return warn(
-      "workers have the engine's own profile: they can leave set-uid files",
+      "workers use the engine's default profile: they can create set-uid files",
       "remove WORKER_SECCOMP=engine",
     );
   }
   const trial = readTrial(instance);
-  if (!trial) return ok("not tried yet: the next worker does that");
-  return trial.fault === null ? ok("workers can leave no set-uid files") : warn(
-    `workers have the engine's own profile (${trial.fault})`,
-    `rm ${home.seccompTrial}, and claudy daemon start, to try again`,
-  );
+  if (!trial) return ok("not tested yet: the next worker start tests it");
+  return trial.fault === null
+    ? ok("workers cannot create set-uid files")
+    : warn(
+      `workers use the engine's default profile (${trial.fault})`,
+      `rm ${home.seccompTrial}&& claudy daemon start`,
+    );
 }
 
-const littleDisk = 2e9;
-const minDisk = 200e6;
+const lowDiskBytes = 2e9;
+const minDiskBytes = 200e6;
 
 export function examineDisk({ home }: Instance): Finding {
   const path = existsSync(home.home) ? home.home : "/";
   const { bavail, bsize } = statfsSync(path);
   const free = bavail * bsize;
   const says = `${binarySize(free)} free at ${path}`;
-  if (free < minDisk) return fail(says, "claudy prune, or make room");
-  return free < littleDisk ? warn(says, "make room") : ok(says);
+  if (free < minDiskBytes) {
+    return fail(says, "claudy prune, or free disk space");
+  }
+  return free < lowDiskBytes ? warn(says, "free disk space") : ok(says);
 }
 
 export async function examineMemory(instance: Instance): Promise<Finding> {
   const { docker, settings } = instance;
   const { MemTotal } = await docker.info();
   const each = settings.WORKER_MEMORY;
-  const says = `${binarySize(MemTotal)} at the engine, ${
+  const says = `${binarySize(MemTotal)} on the engine, ${
     binarySize(each)
-  } for a worker at most`;
+  } at most for a worker`;
   return each <= MemTotal
     ? ok(says)
     : warn(says, "set WORKER_MEMORY in config/hal9000.conf");
 }
 
-/** Skewed clocks make ages and expiries wrong. */
+/** A wrong clock makes ages and expiry times wrong. */
 const maxSkewMs = 5000;
 
 export async function examineClock({ docker }: Instance): Promise<Finding> {
   const { SystemTime } = await docker.info();
   const skew = Math.abs(Date.now() - Date.parse(SystemTime));
   return skew < maxSkewMs
-    ? ok("as the engine's")
+    ? ok("same as the engine's")
     : warn(`${span(skew)} off the engine's`, "set the clock");
 }
 

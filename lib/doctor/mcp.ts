@@ -1,4 +1,4 @@
-// Whether the host's MCP servers answer: at the gateway, and from where workers are.
+// Checks that the host's MCP servers answer, at the gateway and from the workers.
 
 import { existsSync } from "node:fs";
 import { ownContainer } from "../instance/container.ts";
@@ -18,7 +18,7 @@ interface McpCheck {
   says: string;
 }
 
-/** A check of the gateway, of the way to workers, and of each server. */
+/** Checks the gateway, the forwarder, and each server. */
 export async function checkMcp(instance: Instance): Promise<McpCheck[]> {
   const { docker, home, names, settings } = instance;
   const gateway = await askGateway(home, "status").catch(() => undefined);
@@ -26,7 +26,7 @@ export async function checkMcp(instance: Instance): Promise<McpCheck[]> {
     return [{
       name: "gateway",
       ok: !existsSync(home.mcpConfig),
-      says: "it does not run; start it: claudy mcp start",
+      says: "not running; start it: claudy mcp start",
     }];
   }
   const forwarder = await ownContainer(instance, names.forwarder, "forwarder");
@@ -39,7 +39,7 @@ export async function checkMcp(instance: Instance): Promise<McpCheck[]> {
     if (exitCode === 0) return says;
     const [line = ""] = output.split("\n");
     const why = line.replace("error: ", "");
-    throw new Error(`not at 127.0.0.1:${port} of the workers: ${why}`);
+    throw new Error(`workers cannot reach 127.0.0.1:${port}: ${why}`);
   };
   const checks = [...readServers(home, settings)].map(
     async ([name, { port }]) => {
@@ -52,19 +52,19 @@ export async function checkMcp(instance: Instance): Promise<McpCheck[]> {
     },
   );
   const net = await inspectContainer(docker, names.net);
-  const way = {
+  const forwarderCheck = {
     name: "forwarder",
     ok: forwards !== undefined || !net?.State.Running,
     says: forwards !== undefined
-      ? "carries from the workers' 127.0.0.1"
+      ? "forwards the workers' 127.0.0.1"
       : net?.State.Running
-      ? "it does not run; start it: claudy daemon start"
-      : "comes with the daemon",
+      ? "not running; start it: claudy daemon start"
+      : "starts with the daemon",
   };
-  return [way, ...await Promise.all(checks)];
+  return [forwarderCheck, ...await Promise.all(checks)];
 }
 
-/** What is known without asking each; claudy mcp doctor does. */
+/** A quick check that does not call each server, unlike claudy mcp doctor. */
 export async function examineMcp({ home }: Instance): Promise<Finding> {
   const status = existsSync(home.mcpConfig)
     ? await askGateway(home, "status")
@@ -74,13 +74,13 @@ export async function examineMcp({ home }: Instance): Promise<Finding> {
     if (groups.length > 0) {
       const pids = groups.join(", ");
       return warn(
-        `servers of a gateway that was killed still run: ${pids}`,
+        `servers of a killed gateway are still running: ${pids}`,
         "claudy mcp stop",
       );
     }
     if (!existsSync(home.mcpConfig)) return ok("off");
-    // It was stopped, or has yet to come with the daemon.
-    return warn("the gateway does not run", "claudy mcp start");
+    // The gateway was stopped, or has not started yet.
+    return warn("the gateway is not running", "claudy mcp start");
   }
   const down = status.servers
     .filter(({ state }) => state === "failing" || state === "missing")

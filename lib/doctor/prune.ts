@@ -1,4 +1,4 @@
-// What an instance leaves behind over time: found first, shown, then removed.
+// Finds and removes what an instance leaves behind over time.
 
 import { basename, join } from "node:path";
 import { inDirectory } from "../std/directory.ts";
@@ -24,13 +24,16 @@ export interface Leftover {
 
 export interface PruneOptions {
   olderThanMs: number;
-  /** Conversations too, of sessions that nobody has opened for so long. */
+  /**
+   * Also sessions that have not been opened for this long, with their
+   * conversations.
+   */
   sessions: boolean;
-  /** Image names too that begin as those of instances that are gone. */
+  /** Also image names with the prefix of an instance that no longer exists. */
   allInstances: boolean;
 }
 
-/** What can go; nothing is removed yet. */
+/** Finds what can be removed; removes nothing. */
 export async function findLeftovers(
   instance: Instance,
   options: PruneOptions,
@@ -48,7 +51,7 @@ export async function findLeftovers(
   return found;
 }
 
-/** The same without the sizes of directories. */
+/** The same, without the sizes of directories. */
 async function locate(
   instance: Instance,
   { olderThanMs, sessions, allInstances }: PruneOptions,
@@ -64,7 +67,7 @@ async function locate(
     ...files("record", home.ended),
     ...files("record", home.damaged),
     ...workerHomes(instance, before),
-    // Of a move that has not ended one may be the only place of the data.
+    // During a move, a backup may hold the only copy of the data.
     ...(readJournal(instance) ? [] : backups(instance, before)),
     ...await images(instance, before),
     ...(allInstances ? await othersImages(instance, before) : []),
@@ -79,7 +82,7 @@ interface Entry {
   isFile: boolean;
 }
 
-/** As many at a time as a person can look through; the next prune finds others. */
+/** Enough for one listing; the next prune finds the rest. */
 const maxEntries = 20_000;
 
 function entriesOf(directory: string): Entry[] {
@@ -88,7 +91,7 @@ function entriesOf(directory: string): Entry[] {
     for (const { name } of opened.entries()) {
       if (entries.length >= maxEntries) break;
       const stat = opened.stat(name);
-      if (!stat) continue; // it has just gone
+      if (!stat) continue; // it was just removed
       const { mtimeMs, sizeBytes, kind } = stat;
       const path = join(directory, name);
       entries.push({ path, mtimeMs, sizeBytes, isFile: kind === "file" });
@@ -97,7 +100,7 @@ function entriesOf(directory: string): Entry[] {
   }) ?? [];
 }
 
-/** Claude homes of workers without a session, that have ended. */
+/** Claude homes of ended workers without a session. */
 function workerHomes(instance: Instance, before: number): Leftover[] {
   const records = readRecords(instance);
   const used = new Set(records.map(({ home }) => basename(home)));
@@ -108,7 +111,7 @@ function workerHomes(instance: Instance, before: number): Leftover[] {
     .map(({ path }) => ({ kind: "home", name: path, sizeBytes: 0 }));
 }
 
-/** The newest one always stays, and that of a migration whose source is there. */
+/** All but the newest backup, and the one of a migration whose source still exists. */
 function backups(instance: Instance, before: number): Leftover[] {
   const wanted = readMigrated(instance)?.backup;
   return entriesOf(instance.home.backups)
@@ -118,8 +121,8 @@ function backups(instance: Instance, before: number): Leftover[] {
 }
 
 /**
- * Images of ours that a later build has taken the name from, and profiles that are this
- * instance's own, which are built again when they are asked for.
+ * Untagged images of this project, and the instance's own profile images, which are
+ * rebuilt on demand.
  */
 async function images(
   { docker, prefix }: Instance,
@@ -147,7 +150,7 @@ async function images(
   }));
 }
 
-/** What instances without containers and volumes have left, and who else names so. */
+/** Image names of instances that have no containers and no volumes. */
 async function othersImages(
   { docker, prefix, settings }: Instance,
   before: number,
@@ -171,13 +174,13 @@ function unusedBy(containers: Docker.ContainerInfo[], before: number) {
     !used.has(Id) && Created * 1000 < before;
 }
 
-/** An instance's image repository: its prefix, or that and what it is for. */
+/** An instance's image repository: its prefix, with an optional kind. */
 const repositoryPattern =
   /^([a-z][a-z0-9-]{0,40}?)(?:-(?:profile|apt|worker))?$/;
 
 /**
- * The names of an image that begin with the prefix of an instance without containers
- * and volumes. Names of a registry are nobody's.
+ * The names of an image with the prefix of an instance that has no containers and
+ * no volumes. Names with a registry are never included.
  */
 export function orphanedNames(
   { RepoTags, Size }: Pick<Docker.ImageInfo, "RepoTags" | "Size">,
@@ -190,7 +193,7 @@ export function orphanedNames(
     return prefix !== undefined && !live.includes(prefix) &&
       !live.includes(repository);
   });
-  // The layers go with the last name.
+  // The layers are deleted with the last name.
   const last = orphaned.length === names.length ? orphaned.length - 1 : -1;
   return orphaned.map((name, index) => ({
     kind: "image",
@@ -214,8 +217,8 @@ async function oldSessions(
 }
 
 /**
- * Removes them; gives those that went. What cannot be removed is told to `log`, and
- * what somebody has come to use since it was found stays.
+ * Removes the leftovers; returns the removed ones. Logs what cannot be removed, and
+ * keeps what has come into use since it was found.
  */
 export async function removeLeftovers(
   instance: Instance,

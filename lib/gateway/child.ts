@@ -1,6 +1,6 @@
-// An MCP server's process, for one client or for several: it is started when it is
-// first needed, and again when it has ended. What it is sent has ids of our own, so
-// that clients who share it cannot take each other's answers.
+// Runs an MCP server's process for one client or several. The process starts on
+// first use, and again after it has ended. Request ids are rewritten, so that
+// clients of a shared process cannot receive each other's responses.
 
 import {
   isInitializeRequest,
@@ -13,40 +13,40 @@ import {
 } from "@modelcontextprotocol/sdk/types.js";
 import { messageOf } from "../std/errors.ts";
 import { guarded, Rejected } from "./guard.ts";
-import { introduce, type Params } from "./introduction.ts";
+import { initialize, type Params } from "./initialize.ts";
 import { serverError } from "./refused.ts";
 import type { Tools } from "./shipped.ts";
 import { StdioTransport } from "./stdio.ts";
 import type { Watch, Watched } from "./watch.ts";
 
-/** What a client of the process hears. */
+/** A client that receives the process's messages. */
 export interface Sink {
-  /** `related` is the client's own request that it has to do with, if any. */
+  /** `related` is the id of the client's own request that the message belongs to. */
   deliver(message: JSONRPCMessage, related?: RequestId): void;
 }
 
 export interface ChildOptions {
-  /** Of the instance. */
+  /** Home directory of the instance. */
   home: string;
   command: string;
   args: string[];
   env: Record<string, string>;
-  /** What its tools accept, where that is known. */
+  /** Arguments that its tools accept, if known. */
   tools: Tools | undefined;
-  /** Watches what it uses. */
+  /** Monitors its resource usage. */
   watch: Watch;
   allowance: Pick<Watched, "allowance" | "maxMemoryBytes" | "maxProcesses">;
-  /** Takes what it writes to its stderr, and what is wrong with it. */
+  /** Receives its stderr output and its errors. */
   log: (text: Uint8Array | string) => void;
-  /** Hears of each start, with what went wrong. */
+  /** Called after each start, with the error if it failed. */
   started: (error: string | undefined) => void;
-  /** Hears of each end that nobody asked for. */
+  /** Called when the process ends unexpectedly. */
   ended: (reason: string) => void;
 }
 
 interface Pending {
   sink: Sink;
-  /** As the client calls it. */
+  /** The client's own id of the request. */
   id: RequestId;
   progressToken: string | number | undefined;
 }
@@ -55,16 +55,16 @@ export class Child {
   readonly #options: ChildOptions;
   #transport: StdioTransport | undefined;
   #starting: Promise<void> | undefined;
-  /** Of a process that could not be started. */
+  /** Shutdown of a process that failed to start. */
   #ending: Promise<void> | undefined;
-  /** What the first client introduced itself with. */
+  /** `initialize` parameters of the first client. */
   #params: Params | undefined;
-  /** What the process answered to that. */
-  #welcome: Record<string, unknown> | undefined;
+  /** The process's response to them. */
+  #initializeResult: Record<string, unknown> | undefined;
   #next = 1;
   readonly #pending = new Map<RequestId, Pending>();
-  /** Requests of the process, with whom they were put to. */
-  readonly #asked = new Map<RequestId, Sink>();
+  /** Requests from the process, by id, with the client that they were sent to. */
+  readonly #serverRequests = new Map<RequestId, Sink>();
   readonly #sinks = new Set<Sink>();
   #closed = false;
 
@@ -85,19 +85,19 @@ export class Child {
     for (const [id, pending] of this.#pending) {
       if (pending.sink === sink) this.#pending.delete(id);
     }
-    for (const [id, asked] of this.#asked) {
+    for (const [id, asked] of this.#serverRequests) {
       if (asked !== sink) continue;
-      this.#asked.delete(id);
+      this.#serverRequests.delete(id);
       this.#refuse(id, "The client has left");
     }
   }
 
-  /** Has the process wait with what it says, or go on. */
+  /** Pauses or resumes reading the process's output. */
   pause(isPaused: boolean): void {
     this.#transport?.pause(isPaused);
   }
 
-  /** Passes on what a client says; never throws. */
+  /** Sends a client's message to the process; never throws. */
   async send(sink: Sink, message: JSONRPCMessage): Promise<void> {
     const { tools } = this.#options;
     try {
@@ -111,7 +111,7 @@ export class Child {
     }
   }
 
-  /** A process that has been introduced to; throws where there can be none. */
+  /** Ensures that an initialized process runs; throws if it cannot be started. */
   async ensure(): Promise<void> {
     if (this.#closed) throw new Error("The MCP server is being closed");
     if (this.#transport && !this.#starting) return;
@@ -137,21 +137,22 @@ export class Child {
       if (isInitializeRequest(message)) {
         this.#params ??= message.params as Params;
         await this.ensure();
-        const result = this.#welcome ?? {};
+        const result = this.#initializeResult ?? {};
         sink.deliver({ jsonrpc: "2.0", id: message.id, result }, message.id);
         return;
       }
       await this.ensure();
       await this.#request(sink, message);
     } else if (isJSONRPCNotification(message)) {
-      // Ours was sent when the process was started.
+      // The gateway sent its own when it started the process.
       if (message.method === "notifications/initialized") return;
       await this.ensure();
       await this.#write(this.#translated(sink, message));
     } else if (
-      "id" in message && this.#asked.get(message.id as RequestId) === sink
+      "id" in message &&
+      this.#serverRequests.get(message.id as RequestId) === sink
     ) {
-      this.#asked.delete(message.id as RequestId);
+      this.#serverRequests.delete(message.id as RequestId);
       await this.#write(message);
     }
   }
@@ -175,7 +176,7 @@ export class Child {
     }
   }
 
-  /** A cancellation names a request by the client's id, and ends it for us. */
+  /** Maps the request id in a cancellation from the client's to the gateway's. */
   #translated(sink: Sink, message: JSONRPCNotification): JSONRPCMessage {
     if (message.method !== "notifications/cancelled") return message;
     const cancelled = message.params?.["requestId"];
@@ -200,20 +201,20 @@ export class Child {
     this.#transport = transport;
     let unwatch = () => {};
     try {
-      this.#welcome = await introduce(transport, this.#params, {
+      this.#initializeResult = await initialize(transport, this.#params, {
         started: (pid) => {
           unwatch = this.#watched(transport, pid);
         },
-        heard: (message) => this.#hear(message),
+        received: (message) => this.#receive(message),
         ended: () => {
           unwatch();
-          this.#lose(transport);
+          this.#handleExit(transport);
         },
       });
       if (this.#closed) throw new Error("The MCP server is being closed");
     } catch (error) {
       this.#transport = undefined;
-      // The next may come with others, which it can bear.
+      // The next client may send parameters that the process accepts.
       this.#params = undefined;
       this.#ending = transport.close();
       throw error;
@@ -226,8 +227,8 @@ export class Child {
     return watch.add({ pid, ...allowance, end });
   }
 
-  /** All that is open fails; the next request starts another one. */
-  #lose(transport: StdioTransport): void {
+  /** Fails all open requests; the next request starts a new process. */
+  #handleExit(transport: StdioTransport): void {
     if (this.#transport !== transport) return;
     this.#transport = undefined;
     if (this.#closed || this.#starting) return;
@@ -236,32 +237,32 @@ export class Child {
       sink.deliver(refusal(id, reason), id);
     }
     this.#pending.clear();
-    this.#asked.clear();
+    this.#serverRequests.clear();
     this.#options.ended(reason);
   }
 
-  #hear(message: JSONRPCMessage): void {
-    if (isJSONRPCRequest(message)) return this.#ask(message);
-    if ("method" in message) return this.#tell(message);
+  #receive(message: JSONRPCMessage): void {
+    if (isJSONRPCRequest(message)) return this.#forwardRequest(message);
+    if ("method" in message) return this.#forwardNotification(message);
     const pending = this.#pending.get(message.id as RequestId);
     if (!pending) return;
     this.#pending.delete(message.id as RequestId);
     pending.sink.deliver({ ...message, id: pending.id }, pending.id);
   }
 
-  /** A request of the process's goes to the client that it works for. */
-  #ask(message: JSONRPCRequest): void {
+  /** Sends a request from the process to the one client that it can be for. */
+  #forwardRequest(message: JSONRPCRequest): void {
     const [sink, another] = this.#busy.size > 0 ? this.#busy : this.#sinks;
     if (!sink || another) {
-      // Not to any of them: what one is asked may be of another's project.
-      const why = sink ? "Nobody can tell which client is meant" : "No client";
+      // Never guess: the request may contain data of another client's project.
+      const why = sink ? "Cannot tell which client is meant" : "No client";
       return this.#refuse(message.id, why);
     }
-    this.#asked.set(message.id, sink);
-    sink.deliver(message, this.#latestOf(sink));
+    this.#serverRequests.set(message.id, sink);
+    sink.deliver(message, this.#latestRequestOf(sink));
   }
 
-  #tell(message: JSONRPCNotification): void {
+  #forwardNotification(message: JSONRPCNotification): void {
     const { method, params } = message;
     if (method === "notifications/progress") {
       const pending = this.#pending.get(params?.["progressToken"] as RequestId);
@@ -272,38 +273,40 @@ export class Child {
         id,
       );
     }
-    for (const sink of this.#hearers(message)) {
-      sink.deliver(message, this.#latestOf(sink));
+    for (const sink of this.#recipientsOf(message)) {
+      sink.deliver(message, this.#latestRequestOf(sink));
     }
   }
 
-  #hearers({ method, params }: JSONRPCNotification): Iterable<Sink> {
+  #recipientsOf({ method, params }: JSONRPCNotification): Iterable<Sink> {
     if (method === "notifications/cancelled") {
-      const asked = this.#asked.get(params?.["requestId"] as RequestId);
+      const asked = this.#serverRequests.get(
+        params?.["requestId"] as RequestId,
+      );
       return asked ? [asked] : [];
     }
-    // What it does for one is not to be logged by others.
+    // Log messages may contain data of the client that is being served.
     const forOne = method === "notifications/message" && this.#busy.size > 0;
     return forOne ? this.#busy : this.#sinks;
   }
 
-  /** The clients that wait for an answer. */
+  /** Clients with open requests. */
   get #busy(): Set<Sink> {
     return new Set([...this.#pending.values()].map(({ sink }) => sink));
   }
 
-  /** The client's own request that what it hears has to do with. */
-  #latestOf(sink: Sink): RequestId | undefined {
+  /** The latest open request of a client. */
+  #latestRequestOf(sink: Sink): RequestId | undefined {
     return [...this.#pending.values()]
       .findLast((pending) => pending.sink === sink)?.id;
   }
 
-  /** Of what the process asks; where it has ended nobody waits for that. */
+  /** Rejects a request from the process; ignored if the process has ended. */
   #refuse(id: RequestId, why: string): void {
     this.#write(refusal(id, why)).catch(() => {});
   }
 
-  /** Waits where the process reads slower than it is written to. */
+  /** Waits while the process's input buffer is full. */
   async #write(message: JSONRPCMessage): Promise<void> {
     this.#options.watch.called();
     if (!this.#transport) throw new Error("The MCP server has ended");

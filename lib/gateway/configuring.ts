@@ -1,5 +1,5 @@
-// Changes of config/mcp.json: the first one, servers that come and go, and those that
-// are taken over from the host's Claude.
+// Changes config/mcp.json: creates it, adds and removes servers, and imports
+// servers from the host's Claude configuration.
 
 import { existsSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
@@ -36,8 +36,8 @@ const claudeSchema = v.object({
 type Home = Pick<Instance, "home" | "owner" | "settings">;
 
 /**
- * What can be had of the default servers is written down, to be seen and changed;
- * gives whether that had to be done.
+ * Writes config/mcp.json with the default servers whose commands are installed.
+ * Returns false if the file exists already.
  */
 export function ensureConfig(
   instance: Home,
@@ -50,7 +50,7 @@ export function ensureConfig(
     Object.entries(defaultServers(home, settings)).filter(([name, server]) => {
       const found = findCommand(server.command ?? "", checkout, env);
       if (!found) {
-        log(`${name} is left out: there is no ${server.command}`);
+        log(`${name} is left out: command not found: ${server.command}`);
       }
       return found !== undefined;
     }),
@@ -59,14 +59,14 @@ export function ensureConfig(
   return true;
 }
 
-/** Throws a `usage` Failure, and writes nothing, where that would be a fault. */
+/** Throws a `usage` Failure, and writes nothing, if the result is invalid. */
 export function changeServers(
   instance: Home,
   how: (servers: Record<string, unknown>) => Record<string, unknown>,
 ): void {
   const config = parseFile(instance.home.mcpConfig);
   const mcpServers = how(config.mcpServers);
-  checkServers(mcpServers, instance.settings); // as two of one port
+  checkServers(mcpServers, instance.settings); // e.g. two servers on one port
   writeConfig(instance, { ...config, mcpServers });
 }
 
@@ -74,7 +74,7 @@ function writeConfig({ home, owner }: Home, config: object): void {
   writeWhole(home.mcpConfig, `${JSON.stringify(config, null, 2)}\n`, owner);
 }
 
-/** Behind those of the default servers. */
+/** Above the ports of the default servers. */
 const firstPort = 3010;
 
 export function freePort(instance: Home, taken: number[] = []): number {
@@ -86,20 +86,22 @@ export function freePort(instance: Home, taken: number[] = []): number {
   return port;
 }
 
-/** What the host's Claude knows for its user, and why some of it is not for us. */
-export function serversOfClaude(
+/** User-scoped servers of the host's Claude, and why some cannot be imported. */
+export function importableServers(
   instance: Home,
   env: NodeJS.ProcessEnv,
 ): { servers: Record<string, unknown>; left: string[] } {
   const servers: Record<string, unknown> = {};
-  const { own, ofProjects } = readClaude(env);
-  const left = ofProjects.map(([name, project]) =>
-    `${name}: it is of ${project} alone (claude mcp add --scope user)`
+  const { userScoped, projectScoped } = readClaude(env);
+  const left = projectScoped.map(([name, project]) =>
+    `${name}: only configured for ${project} (use: claude mcp add --scope user)`
   );
   const present = readServers(instance.home, instance.settings);
   const ports: number[] = [];
-  for (const [name, entry] of Object.entries(own)) {
-    const why = present.has(name) ? "there is one of that name" : whyNot(entry);
+  for (const [name, entry] of Object.entries(userScoped)) {
+    const why = present.has(name)
+      ? "a server of this name exists"
+      : whyNotImported(entry);
     if (why) {
       left.push(`${name}: ${why}`);
       continue;
@@ -131,21 +133,23 @@ interface ClaudeEntry {
 }
 
 /** Remote servers need no gateway: sessions inherit them. */
-function whyNot({ type, command, url }: ClaudeEntry): string | undefined {
+function whyNotImported(
+  { type, command, url }: ClaudeEntry,
+): string | undefined {
   if (type !== undefined && type !== "stdio" && type !== "http") {
-    return `it speaks ${type}`;
+    return `unsupported transport: ${type}`;
   }
   if (command !== undefined) return undefined;
   return isLocalUrl(String(url))
     ? undefined
-    : "it is not of this host: sessions have it without a gateway";
+    : "not on this host: sessions use it without the gateway";
 }
 
 interface ClaudeServers {
-  /** Of its user, for all projects. */
-  own: Record<string, ClaudeEntry>;
-  /** Names of those that one project has, and its path. */
-  ofProjects: [name: string, project: string][];
+  /** User scope, for all projects. */
+  userScoped: Record<string, ClaudeEntry>;
+  /** Names of project-scoped servers, with their project's path. */
+  projectScoped: [name: string, project: string][];
 }
 
 function readClaude(env: NodeJS.ProcessEnv): ClaudeServers {
@@ -154,7 +158,7 @@ function readClaude(env: NodeJS.ProcessEnv): ClaudeServers {
   const places = [join(claudeHome, ".claude.json"), `${claudeHome}.json`];
   const path = places.find((path) => existsSync(path));
   if (path === undefined) {
-    throw new Failure("notFound", `There is no ${places.join(" and no ")}`, {
+    throw new Failure("notFound", `File not found: ${places.join(" or ")}`, {
       hint: "Set CLAUDE_HOME to where Claude's configuration is.",
     });
   }
@@ -162,17 +166,17 @@ function readClaude(env: NodeJS.ProcessEnv): ClaudeServers {
   try {
     json = JSON.parse(readFileSync(path, "utf8"));
   } catch (error) {
-    throw new Failure("usage", `${path} is no JSON`, { cause: error });
+    throw new Failure("usage", `${path} is not JSON`, { cause: error });
   }
   const parsed = v.safeParse(claudeSchema, json);
   if (!parsed.success) {
-    throw new Failure("usage", `${path}: its mcpServers are no servers`);
+    throw new Failure("usage", `${path}: invalid mcpServers`);
   }
   const { mcpServers, projects } = parsed.output;
   return {
-    own: mcpServers,
-    ofProjects: Object.entries(projects).flatMap(([project, { mcpServers }]) =>
-      Object.keys(mcpServers).map((name) => [name, project])
-    ),
+    userScoped: mcpServers,
+    projectScoped: Object.entries(projects).flatMap((
+      [project, { mcpServers }],
+    ) => Object.keys(mcpServers).map((name) => [name, project])),
   };
 }

@@ -1,40 +1,40 @@
-// The connections to one server. Which worker's one is shows with its first request: until
-// then, and without a token, it counts among those that nobody is known to need, of which
-// the oldest silent one makes room for the next.
+// The connections to one server. A connection belongs to a worker from its first
+// request on. Until then, and without a token, it counts as anonymous; when there
+// are too many, the oldest idle anonymous connection is closed.
 
 import type { Socket } from "node:net";
 import { anonymous } from "../mcp/identity.ts";
-import { largest } from "./places.ts";
+import { largest } from "./slots.ts";
 
-/** To a server, of all its clients. */
+/** Per server, for all its clients. */
 export const maxConnections = 1024;
 
-/** Of those without a token. */
+/** Connections without a token. */
 const maxAnonymous = 768;
 
-/** Of one worker. */
+/** Per worker. */
 const maxOfWorker = 64;
 
-/** A connection that has not asked for anything by then is no client's. */
-const silentMs = 10_000;
+/** A connection without a request is closed after this time. */
+const firstRequestMs = 10_000;
 
-/** Nor is one on which nothing has passed for so long. */
-const quietMs = 10 * 60_000;
+/** A connection without traffic is closed after this time. */
+const idleMs = 10 * 60_000;
 
 interface Connection {
   socket: Socket;
   worker: string;
   /** Whether it has sent a request. */
   isKnown: boolean;
-  /** Requests that are open. */
+  /** Number of open requests. */
   requests: number;
 }
 
 export class Connections {
-  /** In the order in which they came. */
+  /** In the order of their arrival. */
   readonly #open = new Map<Socket, Connection>();
-  /** Those without a token. */
-  readonly #unknown = new Set<Connection>();
+  /** Connections without a token. */
+  readonly #anonymous = new Set<Connection>();
 
   add(socket: Socket): void {
     this.#makeRoom();
@@ -45,28 +45,28 @@ export class Connections {
       requests: 0,
     };
     this.#open.set(socket, connection);
-    this.#unknown.add(connection);
-    socket.setTimeout(quietMs, () => socket.destroy());
+    this.#anonymous.add(connection);
+    socket.setTimeout(idleMs, () => socket.destroy());
     socket.on("close", () => this.#forget(connection));
-    socket.on("error", () => {}); // it has gone
-    // Bytes that are no request do not put that off.
+    socket.on("error", () => {}); // the client has left
+    // Data that is not a request does not extend this.
     setTimeout(() => {
       if (!connection.isKnown) socket.destroy();
-    }, silentMs).unref();
+    }, firstRequestMs).unref();
   }
 
   /**
-   * Notes a request; undefined where its worker has too many connections. Gives what is to
-   * be called when it has been answered.
+   * Records a request. Returns a function to call when it has been answered, or
+   * undefined if its worker has too many connections.
    */
-  heard(socket: Socket, worker: string): (() => void) | undefined {
+  noteRequest(socket: Socket, worker: string): (() => void) | undefined {
     const connection = this.#open.get(socket);
     if (!connection) return () => {};
     connection.isKnown = true;
     if (connection.worker !== worker) {
       connection.worker = worker;
-      if (worker === anonymous) this.#unknown.add(connection);
-      else this.#unknown.delete(connection);
+      if (worker === anonymous) this.#anonymous.add(connection);
+      else this.#anonymous.delete(connection);
       if (worker !== anonymous && !this.#mayStay(connection)) return;
     }
     connection.requests++;
@@ -87,25 +87,25 @@ export class Connections {
     return idle !== undefined;
   }
 
-  /** At once: many may come in the same moment. */
+  /** Closes a connection immediately, as many may arrive in the same moment. */
   #makeRoom(): void {
-    const areMany = this.#unknown.size >= maxAnonymous;
+    const areMany = this.#anonymous.size >= maxAnonymous;
     if (!areMany && this.#open.size < maxConnections) return;
-    const most = areMany ? this.#unknown : largest([...this.#open.values()]);
-    let gone: Connection | undefined;
+    const most = areMany ? this.#anonymous : largest([...this.#open.values()]);
+    let closed: Connection | undefined;
     for (const connection of most) {
-      gone ??= connection;
+      closed ??= connection;
       if (connection.requests > 0) continue;
-      gone = connection;
+      closed = connection;
       break;
     }
-    if (!gone) return;
-    this.#forget(gone);
-    gone.socket.destroy();
+    if (!closed) return;
+    this.#forget(closed);
+    closed.socket.destroy();
   }
 
   #forget(connection: Connection): void {
     this.#open.delete(connection.socket);
-    this.#unknown.delete(connection);
+    this.#anonymous.delete(connection);
   }
 }

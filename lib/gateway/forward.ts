@@ -1,6 +1,6 @@
-// Ports of the shared namespace, brought to the host: the forwarder lives in the
-// namespace and listens on a unix socket of HAL9000_HOME. A connection there says
-// a port in its first line, and is that port's from then on.
+// Forwards ports of the workers' network namespace to the host. The forwarder runs
+// in the namespace and listens on a unix socket in HAL9000_HOME. A client sends a
+// port number as the first line; the connection is then piped to that port.
 
 import { chmodSync, rmSync } from "node:fs";
 import {
@@ -14,11 +14,11 @@ import type { Duplex } from "node:stream";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 
-/** Of a first line: five digits and their end. */
-const longestLine = 8;
+/** A port number has at most five digits. */
+const maxLineLength = 8;
 const firstLineMs = 5000;
 
-/** In the forwarder: listens on `path`, for its own user and group, until it is closed. */
+/** In the forwarder: listens on `path`, for its own user and group. */
 export async function serveForward(path: string): Promise<Server> {
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     socket.on("error", () => socket.destroy());
@@ -31,7 +31,7 @@ export async function serveForward(path: string): Promise<Server> {
   return server;
 }
 
-/** Reads the first line byte for byte as it comes, and nothing behind it. */
+/** Reads the first line byte by byte, and nothing after it. */
 function readPort(socket: Socket, found: (port: number) => void): void {
   let line = "";
   const late = setTimeout(() => socket.destroy(), firstLineMs);
@@ -41,7 +41,7 @@ function readPort(socket: Socket, found: (port: number) => void): void {
     while ((byte = socket.read(1)?.toString("latin1") ?? null) !== null) {
       if (byte !== "\n") {
         line += byte;
-        if (line.length > longestLine) return void socket.destroy();
+        if (line.length > maxLineLength) return void socket.destroy();
         continue;
       }
       clearTimeout(late);
@@ -58,7 +58,7 @@ function connectTo(port: number): Socket {
   return createConnection({ port, host: "127.0.0.1", allowHalfOpen: true });
 }
 
-/** What one says the other hears, until either breaks off. */
+/** Pipes both ways until either side closes. */
 export function joinSockets(a: Duplex, b: Duplex): void {
   for (const [from, to] of [[a, b], [b, a]] as const) {
     from.on("error", () => to.destroy());
@@ -71,12 +71,12 @@ export function isPort(port: number): boolean {
   return Number.isInteger(port) && port >= 1 && port <= 65535;
 }
 
-/** How long a forwarder that lives may take to refuse a port, on a busy machine. */
+/** How long a running forwarder may take to refuse a port, on a busy machine. */
 const answerMs = 10_000;
 
 /**
- * Whether the forwarder lives and serves its socket. It is asked for port 0, which
- * there is not, and closes the connection.
+ * Whether the forwarder runs and serves its socket. It closes a connection that
+ * requests port 0, which is invalid.
  */
 export async function forwardAnswers(
   { home }: Pick<Instance, "home">,
@@ -96,9 +96,9 @@ export async function forwardAnswers(
 }
 
 /**
- * On the host: listens on 127.0.0.1:`hostPort` and passes each connection on to
- * `port` of the namespace, until `stop` is aborted. Throws a `busy` Failure where
- * the host's port is taken.
+ * On the host: listens on 127.0.0.1:`hostPort` and forwards each connection to
+ * `port` of the namespace, until `stop` is aborted. Throws a `busy` Failure if the
+ * host's port is in use.
  */
 export async function forwardPort(
   { home }: Pick<Instance, "home">,
@@ -110,12 +110,12 @@ export async function forwardPort(
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     sockets.add(socket);
     socket.on("close", () => sockets.delete(socket));
-    const passage = createConnection({
+    const upstream = createConnection({
       path: home.forwardSocket,
       allowHalfOpen: true,
     });
-    passage.write(`${port}\n`);
-    joinSockets(socket, passage);
+    upstream.write(`${port}\n`);
+    joinSockets(socket, upstream);
   });
   server.listen(hostPort, "127.0.0.1");
   try {

@@ -1,4 +1,4 @@
-// Which ports the forwarder serves, asked from another process.
+// Asks the forwarder which ports it serves.
 
 import * as v from "valibot";
 import type { HomePaths } from "../instance/paths.ts";
@@ -7,16 +7,16 @@ import { Client } from "../std/socket-lines.ts";
 const statusSchema = v.object({
   /** Ports of 127.0.0.1 in the workers' namespace that it listens on. */
   serves: v.array(v.number()),
-  /** Ports that somebody in a worker has. */
+  /** Ports that a process in a worker occupies. */
   taken: v.array(v.number()),
-  /** Whether a connection can still be given a port of its own. */
+  /** Whether an ephemeral port is left for a new connection. */
   portsLeft: v.boolean(),
 });
 
 export type ForwarderStatus = v.InferOutput<typeof statusSchema>;
 export type ForwarderPorts = Omit<ForwarderStatus, "portsLeft">;
 
-/** Throws where it is out of reach. */
+/** Throws if the forwarder does not answer. */
 export async function askForwarder(
   { forwarderSocket }: Pick<HomePaths, "forwarderSocket">,
 ): Promise<ForwarderStatus> {

@@ -1,5 +1,4 @@
-// The gateway's process on the host: started so that it outlives the terminal, and
-// ended.
+// Starts and stops the gateway's process on the host. It outlives the terminal.
 
 // Not by zx: a process that outlives this one, with descriptors of its own.
 import { spawn } from "node:child_process";
@@ -13,17 +12,18 @@ import { waitFor } from "../std/wait.ts";
 import { askGateway, endGateway } from "../mcp/client.ts";
 import { readServers } from "../mcp/config.ts";
 import { endServerGroups } from "./processes.ts";
-import { turnLog } from "./server-log.ts";
+import { rotateLog } from "./server-log.ts";
 
-/** Where the gateway's script is, and what it runs with. */
+/** The checkout and the environment that the gateway runs with. */
 export interface Host {
   checkout: string;
   env: NodeJS.ProcessEnv;
 }
 
 /**
- * What keeps the gateway: it is started again where it was killed or has failed, while
- * it is wanted, and not where it refuses (2) or another runs (5).
+ * Supervises the gateway: restarts it after a crash or a failure, while the
+ * `wanted` file exists. Exits if the gateway rejects its configuration (2) or
+ * another gateway runs (5).
  */
 const loop = `wanted=$1; shift
 while [ -e "$wanted" ]; do
@@ -35,21 +35,21 @@ while [ -e "$wanted" ]; do
   esac
 done`;
 
-/** Starts it unless it runs, and waits until it answers. */
+/** Starts the gateway unless it runs, and waits until it answers. */
 export async function startGateway(
   instance: Instance,
   { checkout, env }: Host,
 ): Promise<void> {
   const { home, owner, settings } = instance;
-  readServers(home, settings); // its faults are told here
+  readServers(home, settings); // reports configuration errors here
   writeWhole(home.mcpWanted, "", owner);
   if (await askGateway(home, "status")) return;
-  turnLog(home.mcpLog("gateway"));
+  rotateLog(home.mcpLog("gateway"));
   const log = openForOutput(home.mcpLog("gateway"), "a", owner);
   const script = join(checkout, "scripts", "mcp-gateway.ts");
   const tunnels = await needsTunnels(instance) ? ["--tunnels"] : [];
   const serve = ["serve", "--while-wanted", ...tunnels];
-  // Out of this terminal's session, so that it stays when that closes.
+  // In its own session, so that it keeps running when the terminal closes.
   spawn("sh", ["-c", loop, script, home.mcpWanted, ...serve], {
     stdio: ["ignore", log, log],
     detached: true,
@@ -63,7 +63,7 @@ export async function startGateway(
   });
 }
 
-/** Whether the engine's machine is another, which no unix socket reaches. */
+/** Whether the engine runs in another machine, which unix sockets do not reach. */
 async function needsTunnels(
   { docker, settings }: Pick<Instance, "docker" | "settings">,
 ): Promise<boolean> {
@@ -73,7 +73,10 @@ async function needsTunnels(
   return OperatingSystem === "Docker Desktop";
 }
 
-/** With a daemon: where servers are configured. Sessions do without, too. */
+/**
+ * When the daemon starts: starts the gateway if servers are configured. A failure
+ * is only logged.
+ */
 export async function startConfiguredGateway(
   instance: Instance,
   host: Host,
@@ -87,11 +90,11 @@ export async function startConfiguredGateway(
   }
 }
 
-/** Ends it and its servers; gives whether one ran. */
+/** Stops the gateway and its servers. Returns whether it was running. */
 export async function stopGateway(
   { home }: Pick<Instance, "home">,
 ): Promise<boolean> {
-  // One that has just been killed does not come back.
+  // First, so that the supervising loop does not restart it.
   rmSync(home.mcpWanted, { force: true });
   const ran = await endGateway(home);
   const ended = async () => !await askGateway(home, "status").catch(() => true);
@@ -101,6 +104,6 @@ export async function stopGateway(
       timeoutMs: 20_000,
     });
   }
-  await endServerGroups(home.home); // of one that was killed
+  await endServerGroups(home.home); // left by a killed gateway
   return ran;
 }

@@ -1,5 +1,5 @@
-// The gateway: all MCP servers of the host that workers may use, in one process, and
-// what is asked of it.
+// The gateway: one process that serves all MCP servers that workers may use on the
+// host, and answers commands.
 
 import process from "node:process";
 import * as v from "valibot";
@@ -25,8 +25,8 @@ import { ServerLog } from "./server-log.ts";
 import { Watch } from "./watch.ts";
 import { forgetTunnels, serveTunnels, type Tunnels } from "./tunnel.ts";
 
-/** Between two looks at whether it is still to be, and is the only one. */
-const lookMs = 500;
+/** Interval of the checks that the gateway is still wanted and still the only one. */
+const checkMs = 500;
 
 export interface GatewayOptions {
   home: HomePaths;
@@ -35,11 +35,14 @@ export interface GatewayOptions {
   env: NodeJS.ProcessEnv;
   /** Whether unix sockets do not reach the engine's machine. */
   tunnels: boolean;
-  /** Asked again and again. */
+  /** Checked repeatedly. */
   isWanted: () => boolean;
 }
 
-/** Serves until `stop` is aborted, it is asked to stop, or it is not to be. */
+/**
+ * Serves until `stop` is aborted, a stop command arrives, or it is no longer
+ * wanted.
+ */
 export async function serveGateway(
   options: GatewayOptions,
   stop: AbortSignal,
@@ -54,7 +57,7 @@ export async function serveGateway(
   const answer = async (request: unknown) => {
     const { op } = v.parse(requestSchema, request);
     if (op === "stop") {
-      setTimeout(end); // the answer goes out first
+      setTimeout(end); // after the answer is sent
       return {};
     }
     await ready;
@@ -73,23 +76,23 @@ export async function serveGateway(
   );
   if (!place) {
     await control?.close();
-    throw new Failure("busy", "The MCP gateway runs already");
+    throw new Failure("busy", "The MCP gateway is already running");
   }
   writeWhole(home.mcpPid, String(process.pid), owner);
-  const ready = gateway.clearAway().then(() => gateway.load());
+  const ready = gateway.endLeftovers().then(() => gateway.load());
   let lost = 0;
-  const look = setInterval(() => {
-    // For a moment it may be in the hands of one that finds out that it is not free.
+  const checks = setInterval(() => {
+    // Another starting gateway may move the socket away for a moment.
     lost = place.isOurs() ? 0 : lost + 1;
     if (lost > 1 || !isWanted()) end();
-  }, lookMs);
+  }, checkMs);
   try {
     await ready;
     await ended;
   } finally {
-    clearInterval(look);
+    clearInterval(checks);
     await gateway.close();
-    // The last: who waits for the end of this one may start the next.
+    // Last: a command that waits for the end of this one may start the next.
     place.leave();
     await control?.close();
   }
@@ -99,12 +102,12 @@ async function isAnswered(home: HomePaths): Promise<boolean> {
   try {
     return await askGateway(home, "status") !== undefined;
   } catch {
-    // It is there, and busy.
+    // It runs, but is busy.
     return true;
   }
 }
 
-/** The servers that are served. */
+/** The servers in service. */
 class Gateway {
   readonly #options: GatewayOptions;
   readonly #owner: Owner;
@@ -125,20 +128,20 @@ class Gateway {
     return [...this.#served.values()].map(({ server }) => server.status);
   }
 
-  /** Ends what a gateway that was killed has left: one that is deaf to EOF, say. */
-  async clearAway(): Promise<void> {
+  /** Ends servers left by a killed gateway, e.g. ones that ignore EOF. */
+  async endLeftovers(): Promise<void> {
     const count = await endServerGroups(this.#options.home.home);
     if (count > 0) this.#log(`Ended ${count} servers of a killed gateway`);
   }
 
-  /** Serves what is configured now; what is the same as before goes on. */
+  /** Applies the current configuration; unchanged servers keep running. */
   async load(): Promise<void> {
     const loaded = this.#loading.then(() => this.#load());
     this.#loading = loaded.catch(() => {});
     await loaded;
   }
 
-  /** The port that tunnels are opened at. */
+  /** The port for tunnels, null without tunnels. */
   get tunnels(): number | null {
     return this.#tunnels?.port ?? null;
   }
@@ -197,7 +200,7 @@ class Gateway {
   }
 }
 
-/** With its command found and its variables set, or what is missing. */
+/** Finds the command and expands variables, or gives the reason why it cannot. */
 function sourceOf(
   given: ServerConfig,
   checkout: string,
@@ -209,7 +212,7 @@ function sourceOf(
     if (config.command === undefined) return { ...none, config };
     const command = findCommand(config.command, checkout, env);
     if (command !== undefined) return { ...none, config, command };
-    throw new Error(`there is no ${config.command} on the host`);
+    throw new Error(`command not found on the host: ${config.command}`);
   } catch (error) {
     return { ...none, config: given, missing: messageOf(error) };
   }

@@ -1,14 +1,14 @@
-// A greeting to an MCP server, as a client would send it.
+// Sends an MCP `initialize` request to a server, as a client would.
 
 import { request } from "node:http";
 import { tooManyClients } from "./refused.ts";
 
 const timeoutMs = 10_000;
 
-/** A gateway's socket, or a port of 127.0.0.1. */
+/** A socket of the gateway, or a port of 127.0.0.1. */
 type Place = { socketPath: string } | { port: number };
 
-/** What the server calls itself; throws with the reason where it does not answer. */
+/** The server's name and version. Throws with the reason if it does not answer. */
 export async function greet(place: Place): Promise<string> {
   const { text, session } = await ask(place, "POST", {
     jsonrpc: "2.0",
@@ -22,10 +22,10 @@ export async function greet(place: Place): Promise<string> {
   });
   if (session !== undefined) await ask(place, "DELETE", undefined, session);
   const { result, error } = parse(text);
-  // It has no token, and whoever has none may have taken all places that there are.
+  // This request has no token, so anonymous clients may have taken all slots.
   if (error?.message === tooManyClients) return "busy";
   if (error) throw new Error(error.message);
-  if (!result?.serverInfo) throw new Error("it speaks no MCP");
+  if (!result?.serverInfo) throw new Error("not an MCP server");
   const { name, version } = result.serverInfo;
   return `${name} ${version}`;
 }
@@ -35,7 +35,7 @@ interface Greeting {
   error?: { message: string };
 }
 
-/** An event, or plain JSON. */
+/** An event of a stream, or plain JSON. */
 function parse(text: string): Greeting {
   try {
     return JSON.parse(/^(?:data: )?(\{.*)$/m.exec(text)?.[1] ?? "{}");

@@ -1,6 +1,6 @@
-// What of a client's messages reaches a server whose tools are known: calls whose
-// arguments are what the tool accepts, and the few methods that take no names. All else
-// is refused here, before the process sees it.
+// Filters a client's messages to a server with known tools. Only calls with valid
+// arguments, and the few methods that take no names, reach the process. All else is
+// rejected here.
 
 import {
   ErrorCode,
@@ -11,7 +11,7 @@ import {
 import * as v from "valibot";
 import type { Tool, Tools } from "./shipped.ts";
 
-/** Without names of anything on the host. */
+/** Methods that name nothing on the host. */
 const plainMethods = ["initialize", "ping", "tools/list"];
 
 const plainNotifications = [
@@ -21,7 +21,7 @@ const plainNotifications = [
   "notifications/roots/list_changed",
 ];
 
-/** A message that is refused, as JSON-RPC tells it. */
+/** A rejected message, with its JSON-RPC error code. */
 export class Rejected extends Error {
   readonly code: number;
 
@@ -32,8 +32,8 @@ export class Rejected extends Error {
 }
 
 /**
- * What is passed on of a message: nothing of a notification that no server of these
- * expects. Throws Rejected for a request that is refused.
+ * Returns the message to pass on; undefined for a notification that these servers
+ * do not use. Throws Rejected for a rejected request.
  */
 export function guarded(
   tools: Tools,
@@ -46,7 +46,7 @@ export function guarded(
     }
     const { name, arguments: given, _meta } = message.params ?? {};
     const accepted = acceptedArguments(tools, name, given ?? {});
-    // Only what was checked.
+    // Pass on only what was checked.
     const params = { name, arguments: accepted, ...(_meta ? { _meta } : {}) };
     return { ...message, params };
   }
@@ -69,7 +69,7 @@ function acceptedArguments(
   }
   const unknown = Object.keys(given)
     .some((key) => !Object.hasOwn(tool.arguments, key));
-  if (unknown) throw refuse(`unknown argument; it has ${listOf(tool)}`);
+  if (unknown) throw refuse(`unknown argument; it accepts ${listOf(tool)}`);
   const parsed = v.safeParse(v.object(tool.arguments), given);
   if (!parsed.success) {
     const [issue] = parsed.issues;

@@ -1,28 +1,28 @@
-// The body of a request, read within bounds: of its size, of what its worker and all
-// others have on their way to a server, and of time.
+// Reads request bodies within limits: on size, on the bytes waiting per worker and
+// in total, and on time.
 
 import { isTooMuch } from "../std/json.ts";
 
-/** A request is no larger: files that are written by a tool are. */
+/** Large enough for files that a tool writes. */
 const maxBodyBytes = 32 * 1024 * 1024;
 
-/** Of the requests to one server that its processes have not taken yet. */
+/** Bytes of requests to one server that its processes have not read yet. */
 const maxWaitingBytes = 64 * 1024 * 1024;
 
-/** Of those of one worker. */
+/** The same per worker. */
 const maxOfWorkerBytes = 40 * 1024 * 1024;
 
-/** And of its small requests, which are let in beside a few large ones. */
+/** Extra for a worker's small requests, which are accepted beside a few large ones. */
 const maxSmallBytes = 8 * 1024 * 1024;
 const smallBytes = 64 * 1024;
 
-/** A worker that has no more than this is never refused for what others have. */
-const ownBytes = 1024 * 1024;
+/** A worker below this is never rejected because of what others send. */
+const guaranteedBytes = 1024 * 1024;
 
 const maxMs = 60_000;
 const discardMs = 2000;
 
-/** What is wrong with a body, as HTTP has it. */
+/** A rejected body, with its HTTP status. */
 export class Refused extends Error {
   readonly status: number;
 
@@ -34,23 +34,26 @@ export class Refused extends Error {
 
 export interface Taken {
   json: unknown;
-  /** When nobody holds it any more. */
+  /** To be called when the request is no longer in use. */
   release(): void;
 }
 
-/** A request that somebody holds. */
+/** A request that is being read or processed. */
 interface Held {
   worker: string;
   bytes: number;
-  /** Refuses it while it is being read. */
+  /** Rejects it while it is being read. */
   refuse?: ((reason: Refused) => void) | undefined;
 }
 
-/** What is on its way to one server. */
+/** The requests on their way to one server. */
 export class Inlet {
   readonly #held = new Set<Held>();
 
-  /** Reads a worker's body; throws Refused with the reason where it is none. */
+  /**
+   * Reads the body of a worker's request; throws Refused with the reason if it
+   * cannot.
+   */
   async read(request: Request, worker: string): Promise<Taken> {
     const held: Held = { worker, bytes: 0 };
     const release = () => void this.#held.delete(held);
@@ -66,12 +69,12 @@ export class Inlet {
 
   async #text(request: Request, held: Held): Promise<string> {
     const reader = request.body?.getReader();
-    if (!reader) throw new Refused(400, "Parse error: there is no body");
+    if (!reader) throw new Refused(400, "Parse error: the body is missing");
     const late = setTimeout(() => {
       reader.cancel(new Error("It took too long")).catch(() => {});
     }, maxMs);
     const { promise: refusal, reject } = Promise.withResolvers<never>();
-    refusal.catch(() => {}); // where it comes when nobody waits
+    refusal.catch(() => {}); // avoid an unhandled rejection
     held.refuse = reject;
     const decoder = new TextDecoder();
     const pieces: string[] = [];
@@ -84,7 +87,7 @@ export class Inlet {
         pieces.push(decoder.decode(value, { stream: true }));
       }
     } catch (error) {
-      // What has come of it is dropped here.
+      // The received bytes are discarded here.
       held.bytes = 0;
       await discard(reader);
       throw error;
@@ -98,13 +101,18 @@ export class Inlet {
 
   #check({ worker, bytes }: Held): void {
     if (bytes > maxBodyBytes) {
-      throw new Refused(413, `A request has ${maxBodyBytes} bytes at most`);
+      throw new Refused(
+        413,
+        `A request can have at most ${maxBodyBytes} bytes`,
+      );
     }
     const extra = bytes > smallBytes ? 0 : maxSmallBytes;
     const own = this.#bytesOf(worker);
     if (own > maxOfWorkerBytes + extra) throw tooMuch();
-    if (own <= ownBytes || this.#bytesOf() <= maxWaitingBytes + extra) return;
-    // The worker that has most has to wait, which may be this one.
+    if (own <= guaranteedBytes || this.#bytesOf() <= maxWaitingBytes + extra) {
+      return;
+    }
+    // Reject a request of the worker that has most waiting, possibly this one.
     const largest = [...this.#held].filter(({ refuse }) => refuse)
       .map((one) => ({ one, of: this.#bytesOf(one.worker) }))
       .sort((a, b) => b.of - a.of || b.one.bytes - a.one.bytes)[0];
@@ -112,7 +120,7 @@ export class Inlet {
     largest.one.refuse?.(tooMuch());
   }
 
-  /** Held by one worker, or by all. */
+  /** Bytes of one worker, or of all. */
   #bytesOf(worker?: string): number {
     let sum = 0;
     for (const held of this.#held) {
@@ -126,7 +134,7 @@ function tooMuch(): Refused {
   return new Refused(503, "The MCP server has too much to read already");
 }
 
-/** Reads on for a while: a client that still writes does not see the answer. */
+/** Reads on for a while: a client sees the answer only after it has written. */
 async function discard(
   reader: ReadableStreamDefaultReader<Uint8Array>,
 ): Promise<void> {
@@ -134,17 +142,19 @@ async function discard(
   try {
     while (!(await reader.read()).done);
   } catch {
-    // It has gone.
+    // The client has left.
   } finally {
     clearTimeout(late);
   }
 }
 
 function parse(text: string): unknown {
-  if (isTooMuch(text)) throw new Refused(400, "Parse error: it is too much");
+  if (isTooMuch(text)) {
+    throw new Refused(400, "Parse error: too deep or too many values");
+  }
   try {
     return JSON.parse(text);
   } catch {
-    throw new Refused(400, "Parse error: it is no JSON");
+    throw new Refused(400, "Parse error: not JSON");
   }
 }

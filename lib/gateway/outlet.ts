@@ -1,39 +1,39 @@
-// The bodies that a client reads. What it has not read yet is kept for it; while that
-// is much, whoever writes is told to wait, and a client that takes nothing is cut off.
+// The response bodies that a client reads. Unread data is buffered. If there is
+// much, the process is paused; a client that reads nothing is disconnected.
 
-/** Of one client, before its process is made to wait. */
+/** Per client, before its process is paused. */
 const fullBytes = 16 * 1024 * 1024;
 
-/** Of one client whose process cannot be made to wait, as others share it. */
+/** Per client of a shared process, which cannot be paused. */
 const maxBytes = 64 * 1024 * 1024;
 
-/** Of all clients of a gateway, and of those of one worker. */
+/** For all clients of a gateway, and for those of one worker. */
 const maxOfAllBytes = 512 * 1024 * 1024;
 const maxOfWorkerBytes = 256 * 1024 * 1024;
 
-/** With so much unread a client has to take something within this time. */
+/** A client above its limit must read something within this time. */
 const timeoutMs = 5000;
 
-/** A body is handed on by as much: only what the socket takes counts as read. */
+/** Bodies are passed on in slices: only what the socket accepts counts as read. */
 const sliceBytes = 64 * 1024;
 
 interface Body {
   unreadBytes: number;
   takenAt: number;
-  /** Ends it, whether anybody reads on or not. */
+  /** Ends the body, whether or not anybody reads it. */
   end(error?: Error): void;
 }
 
 export interface OutletOptions {
-  /** Whose client it is. */
+  /** The worker that the client belongs to. */
   worker: string;
-  /** Hears that the client is to be cut off. */
+  /** Called when the client is to be disconnected. */
   overflowed: () => void;
-  /** Hears that it has much to read, or has read it. */
+  /** Called when the buffer becomes full, or has room again. */
   full: (isFull: boolean) => void;
 }
 
-/** What the clients of one gateway have not read, together. */
+/** Unread data of all clients of one gateway. */
 export class Unread {
   readonly #outlets = new Set<Outlet>();
 
@@ -42,8 +42,8 @@ export class Unread {
   }
 
   /**
-   * Where it is too much, cuts off a client of the worker that has most: the one that has
-   * most of that.
+   * If there is too much, disconnects the client with most unread data, of the
+   * worker with most.
    */
   check(): void {
     const outlets = [...this.#outlets].filter(({ unreadBytes }) => unreadBytes);
@@ -96,7 +96,7 @@ export class Outlet {
     for (const body of this.#bodies) body.end(error);
   }
 
-  /** What is to be read in the place of `source`; `left` hears of its end. */
+  /** Wraps `source` in a buffer; `left` is called when it ends. */
   through(
     source: ReadableStream<Uint8Array>,
     left: () => void,
@@ -179,7 +179,7 @@ export class Outlet {
     this.#options.full(false);
   }
 
-  /** While there is too much, whether some of it is taken from time to time. */
+  /** While there is too much, checks periodically whether the client reads at all. */
   #look(): void {
     this.#late ??= setTimeout(() => {
       this.#late = undefined;

@@ -1,5 +1,5 @@
-// The places of unix sockets, which a listener takes when it listens, and gives back
-// only while they are its own.
+// Paths of unix sockets. A listener takes a path when it listens, and removes it
+// only while the path still is its own socket.
 
 import {
   chmodSync,
@@ -17,12 +17,12 @@ export interface Place {
   leave(): void;
 }
 
-/** Begins to listen at a path that nobody knows. */
+/** Begins to listen at a temporary path. */
 type Listen = (path: string) => Promise<void>;
 
 /**
- * Takes a place that is nobody else's by right, whatever is there; for the owner's
- * group too, which the forwarder is in.
+ * Takes a path that no other process may use; replaces whatever is there. The
+ * owner's group, which the forwarder is in, can connect.
  */
 export async function takePlace(
   path: string,
@@ -36,9 +36,9 @@ export async function takePlace(
 }
 
 /**
- * Takes a place that one of several may have; gives undefined where another has it
- * that `answers`. What a killed one left is moved aside first: should that turn out to
- * be the place of one that was faster, it goes back.
+ * Takes a path that several processes compete for. Returns undefined if another
+ * process has it and `answers`. A socket left by a killed process is moved aside
+ * first; if it turns out to be that of a faster process, it is moved back.
  */
 export async function takeOnlyPlace(
   path: string,
@@ -50,11 +50,11 @@ export async function takeOnlyPlace(
   const aside = `${temporary}.old`;
   try {
     while (true) {
-      if (linked(temporary, path)) return placeOf(temporary, path);
+      if (tryLink(temporary, path)) return placeOf(temporary, path);
       const former = inodeOf(path);
       if (await answers()) return undefined;
-      if (!moved(path, aside)) continue;
-      if (inodeOf(aside) !== former) linked(aside, path);
+      if (!tryRename(path, aside)) continue;
+      if (inodeOf(aside) !== former) tryLink(aside, path);
       rmSync(aside);
     }
   } finally {
@@ -91,8 +91,8 @@ function inodeOf(path: string): number | undefined {
   return statSync(path, { throwIfNoEntry: false })?.ino;
 }
 
-/** Gives whether there was something to move. */
-function moved(from: string, to: string): boolean {
+/** Returns false if there was nothing to move. */
+function tryRename(from: string, to: string): boolean {
   try {
     renameSync(from, to);
     return true;
@@ -102,8 +102,8 @@ function moved(from: string, to: string): boolean {
   }
 }
 
-/** Unlike a rename this does not replace; gives whether the name was free. */
-function linked(from: string, to: string): boolean {
+/** Unlike a rename, a link does not replace. Returns false if the name is taken. */
+function tryLink(from: string, to: string): boolean {
   try {
     linkSync(from, to);
     return true;

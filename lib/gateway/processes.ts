@@ -1,18 +1,18 @@
-// The processes of MCP servers on the host: each is started with a mark in its
-// environment, by which those that a killed gateway has left behind are found and ended.
+// Marks the processes of MCP servers in their environment, to find and end those
+// that a killed gateway has left behind.
 
 import { existsSync, realpathSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** HOME:PID, of the instance and of the process that the gateway started. */
+/** Value HOME:PID: the instance's home, and the process that the gateway started. */
 const mark = "HAL9000_MCP_SERVER";
 
 /**
- * Marks the process, and closes what it inherits: the gateway's listening sockets would
- * stay open in it, since Deno does not close them on exec (2.9). A shell other than bash
- * cannot name descriptors above 9.
+ * Sets the mark, and closes inherited descriptors: the gateway's listening sockets
+ * would stay open in the process, since Deno does not close them on exec (2.9).
+ * Shells other than bash cannot address descriptors above 9.
  */
 const begin = `
 if [ -n "\${BASH_VERSION-}" ]; then
@@ -26,10 +26,10 @@ shift
 unset fd OLDPWD SHLVL _
 exec "$@"`;
 
-/** Before each of the steps, from asking a process to end to ending it. */
+/** How long a process may take to end after each signal: SIGTERM, SIGKILL. */
 const gracePeriodMs = 2000;
 
-/** What to start in the place of a command, for the instance with this home. */
+/** Wraps a command so that its process carries the mark of this instance. */
 export function marked(
   home: string,
   command: string,
@@ -41,8 +41,8 @@ export function marked(
 }
 
 /**
- * The process groups of servers of this instance. Those are left over where no gateway
- * runs, or none of its servers yet. None where there is no /proc (macOS).
+ * Process groups of this instance's servers. Before a gateway has started servers,
+ * these are leftovers. Empty if there is no /proc (macOS).
  */
 export async function serverGroups(home: string): Promise<number[]> {
   const pids = await readdir("/proc").catch(() => []);
@@ -55,7 +55,7 @@ export async function serverGroups(home: string): Promise<number[]> {
   return [...groups];
 }
 
-/** Ends them, and all that is in their groups; gives how many there were. */
+/** Ends these groups. Returns their number. */
 export async function endServerGroups(home: string): Promise<number> {
   let count = 0;
   for (const signal of ["SIGTERM", "SIGKILL"] as const) {
@@ -63,17 +63,17 @@ export async function endServerGroups(home: string): Promise<number> {
     count = Math.max(count, groups.length);
     for (const group of groups) killGroup(group, signal);
     const deadline = Date.now() + gracePeriodMs;
-    while (Date.now() < deadline && groups.some(isThere)) await sleep(50);
+    while (Date.now() < deadline && groups.some(isAlive)) await sleep(50);
   }
   return count;
 }
 
-/** Whoever has left its group, or has taken the mark along, is not ended. */
+/** Ignores processes that have left their group or only inherited the mark. */
 async function markedGroup(
   home: string,
   pid: string,
 ): Promise<number | undefined> {
-  // Of the user's own processes alone; others cannot be read.
+  // Only the user's own processes are readable.
   const variables = (await readFile(`/proc/${pid}/environ`, "utf8")).split(
     "\0",
   );
@@ -90,11 +90,11 @@ export function killGroup(group: number, signal: NodeJS.Signals): void {
   try {
     process.kill(-group, signal);
   } catch {
-    // They have just ended.
+    // The group has just ended.
   }
 }
 
-function isThere(group: number): boolean {
+function isAlive(group: number): boolean {
   try {
     return process.kill(-group, 0);
   } catch {

@@ -1,9 +1,9 @@
-// What a client is told that gets no further than to the gateway.
+// Responses of the gateway to clients that it rejects.
 
-/** As JSON-RPC has them for servers, -32000 to -32099. */
+/** JSON-RPC reserves -32000 to -32099 for servers. */
 export const serverError = -32000;
 
-/** Where every place that the client may have is taken. */
+/** When all slots that the client may use are taken. */
 export const tooManyClients = "There are too many clients already";
 
 export function refused(status: number, message: string): Response {

@@ -1,11 +1,10 @@
-// What the processes of an MCP server write to their stderr, in a file that is kept
-// within bounds.
+// The stderr output of an MCP server's processes, in a log file of limited size.
 
 import { Buffer } from "node:buffer";
 import { closeSync, fstatSync, renameSync, statSync, writeSync } from "node:fs";
 import { openForOutput, type Owner } from "../std/owned.ts";
 
-/** Then it becomes the former one, and what that was goes. */
+/** Maximum size before the log is rotated; one rotated log is kept. */
 const maxBytes = 4 * 1024 * 1024;
 
 export class ServerLog {
@@ -19,11 +18,11 @@ export class ServerLog {
     this.#owner = owner;
   }
 
-  /** Never throws: what cannot be written is lost, and nothing else is. */
+  /** Never throws: output that cannot be written is dropped. */
   write(text: Uint8Array | string): void {
     const bytes = typeof text === "string" ? Buffer.from(text) : text;
     try {
-      if (this.#bytes + bytes.length > maxBytes) this.#turn();
+      if (this.#bytes + bytes.length > maxBytes) this.#rotate();
       this.#file ??= this.#open();
       writeSync(this.#file, bytes);
       this.#bytes += bytes.length;
@@ -44,14 +43,14 @@ export class ServerLog {
     return file;
   }
 
-  #turn(): void {
+  #rotate(): void {
     this.close();
     renameSync(this.#path, `${this.#path}.1`);
   }
 }
 
-/** Before a process that has its log open begins to write to it. */
-export function turnLog(path: string): void {
+/** Rotates a log before a process opens it. */
+export function rotateLog(path: string): void {
   const stat = statSync(path, { throwIfNoEntry: false });
   if (stat && stat.size > maxBytes) renameSync(path, `${path}.1`);
 }

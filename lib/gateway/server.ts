@@ -1,4 +1,4 @@
-// One MCP server as workers reach it: Streamable HTTP on a unix socket of its own.
+// Serves one MCP server to workers: Streamable HTTP on its own unix socket.
 
 import { randomUUID } from "node:crypto";
 import {
@@ -20,7 +20,7 @@ import { tokenHeader, workerOf } from "../mcp/identity.ts";
 import { Inlet } from "./inlet.ts";
 import type { Unread } from "./outlet.ts";
 import { type Place, takePlace } from "./place.ts";
-import { placeFor } from "./places.ts";
+import { slotFor } from "./slots.ts";
 import { refused, tooManyClients } from "./refused.ts";
 import type { ServerLog } from "./server-log.ts";
 import { Session } from "./session.ts";
@@ -29,45 +29,45 @@ import { parseSize } from "../std/units.ts";
 import { Upstream } from "./upstream.ts";
 import type { Watch } from "./watch.ts";
 
-/** Clients of all workers, and of each: where each is a process, and where it is not. */
-const places = {
+/** Limits on clients: with a process per client, and with a shared process. */
+const slotLimits = {
   session: { max: 64, maxOfWorker: 8 },
   shared: { max: 256, maxOfWorker: 32 },
 };
 
-/** Without a stream for so long a client makes room for another, if it must. */
+/** A client without an open stream for this time may have to give up its slot. */
 const idle = { ownIdleMs: 2000, idleMs: 10_000 };
 
-/** Of what is shown of an error. */
+/** Length of a displayed error. */
 const maxErrorLength = 300;
 
-/** Between two looks for clients that have gone. */
+/** Interval of the checks for idle clients. */
 const reapMs = 1000;
 
 export interface ServedOptions {
-  /** Of the instance. */
+  /** Home directory of the instance. */
   home: string;
   name: string;
   config: ServerConfig;
-  /** Where its program is; undefined where it is none, or not to be had. */
+  /** Path of its program; undefined if it has none, or it was not found. */
   command: string | undefined;
-  /** Why it cannot be. */
+  /** Why it is not available. */
   missing: string | undefined;
   socket: string;
   owner: Owner;
   log: ServerLog;
-  /** What the tokens of workers are made with. */
+  /** Key that the workers' tokens are derived from. */
   tokenKey: string;
-  /** By the clients of all servers. */
+  /** Unread data of the clients of all servers. */
   unread: Unread;
-  /** Of the processes of all servers. */
+  /** Monitor of the processes of all servers. */
   watch: Watch;
 }
 
 export class ServedMcp {
   readonly #options: ServedOptions;
   readonly #sessions = new Map<string, Session>();
-  /** These, and those whose process has yet to end. */
+  /** All sessions, including those whose process has yet to end. */
   readonly #clients = new Set<Session>();
   readonly #children = new Set<Child>();
   readonly #latencies = new Latencies();
@@ -146,7 +146,7 @@ export class ServedMcp {
     };
   }
 
-  /** Finds out whether it can be started, before a client does. */
+  /** Starts the server once, to detect errors before a client connects. */
   async check(): Promise<void> {
     const { command, missing } = this.#options;
     if (missing !== undefined) return;
@@ -169,11 +169,11 @@ export class ServedMcp {
     this.#options.log.close();
   }
 
-  /** Else it is answered here. */
+  /** Whether the request may proceed; otherwise it is answered here. */
   #admits(request: IncomingMessage, response: ServerResponse): boolean {
     const token = request.headers[tokenHeader.toLowerCase()]?.toString();
     const worker = workerOf(this.#options.tokenKey, token);
-    const answered = this.#connections.heard(request.socket, worker);
+    const answered = this.#connections.noteRequest(request.socket, worker);
     if (answered) {
       response.on("close", answered);
       return true;
@@ -185,7 +185,7 @@ export class ServedMcp {
 
   async #handle(request: Request): Promise<Response> {
     if (new URL(request.url).pathname !== "/mcp") {
-      return refused(404, "There is only /mcp");
+      return refused(404, "Not found; use /mcp");
     }
     const { command = "", missing } = this.#options;
     if (!["GET", "POST", "DELETE"].includes(request.method)) {
@@ -193,8 +193,8 @@ export class ServedMcp {
     }
     const origin = request.headers.get("origin");
     if (origin !== null && !isLocalUrl(origin)) {
-      // A page in some browser, which should not get here.
-      return refused(403, "That origin is not of this machine");
+      // Sent by a web page in a browser, which must not get access.
+      return refused(403, "Origin not allowed: not on this machine");
     }
     if (missing !== undefined) return refused(503, missing);
     if (this.#upstream) return await this.#upstream.passOn(request);
@@ -204,7 +204,7 @@ export class ServedMcp {
     );
     const id = request.headers.get("mcp-session-id");
     const known = id === null ? undefined : this.#sessions.get(id);
-    // Another worker's is none.
+    // Sessions of other workers are invisible.
     if (known && known.worker !== worker) {
       return refused(404, "Session not found");
     }
@@ -214,16 +214,16 @@ export class ServedMcp {
       return refused(404, "Session not found");
     }
     const { isolation } = this.#options.config;
-    const limits = { ...places[isolation], ...idle };
-    const { isFree, instead } = placeFor(worker, this.#clients, limits);
+    const limits = { ...slotLimits[isolation], ...idle };
+    const { isFree, instead } = slotFor(worker, this.#clients, limits);
     if (!isFree) return refused(503, tooManyClients);
     void instead?.close();
     const session = this.#open(command, id ?? randomUUID(), worker);
     await session.start();
-    // Known to a gateway before this one, or reaped: it goes on.
+    // The session is known from an earlier gateway, or was closed when idle.
     if (id !== null) await session.resume();
     const response = await session.handle(request);
-    // What was no greeting, or a wrong one, leaves nothing behind.
+    // An invalid first request leaves no session behind.
     if (!response.ok) await session.close();
     return response;
   }
@@ -288,7 +288,7 @@ export class ServedMcp {
 
   #fail(message: string, { logged = false } = {}): void {
     this.#errors++;
-    // A worker may choose it.
+    // Limited, as a worker may determine the text.
     this.#lastError = message.slice(0, maxErrorLength);
     if (logged) this.#log(message);
   }

@@ -1,5 +1,5 @@
-// A client of an MCP server, as Streamable HTTP has it: what it posts goes to the
-// server's process, and what that says goes back on the stream that it belongs to.
+// A client of an MCP server over Streamable HTTP: passes its messages to the
+// server's process, and the responses back on the right stream.
 
 import {
   WebStandardStreamableHTTPServerTransport as HttpTransport,
@@ -16,31 +16,31 @@ import {
 import { type Child, refusal, type Sink } from "./child.ts";
 import { type Inlet, Refused } from "./inlet.ts";
 import { Outlet, type Unread } from "./outlet.ts";
-import type { Holder } from "./places.ts";
+import type { Holder } from "./slots.ts";
 import { refused } from "./refused.ts";
 
-/** By what is written to it a stream is found to have lost its reader. */
+/** Keep-alive messages also detect that the reader of a stream has left. */
 const keepAliveMs = 5000;
 
-/** Requests of one client that wait for an answer. */
+/** Maximum number of open requests of one client. */
 const maxOpenRequests = 256;
 
 export interface SessionOptions {
   id: string;
-  /** Whose client it is. */
+  /** The worker that the client belongs to. */
   worker: string;
   child: Child;
-  /** Whether that is the session's own, and ends with it. */
+  /** Whether the process belongs to this session, and ends with it. */
   ownsChild: boolean;
   inlet: Inlet;
   unread: Unread;
-  /** Hears of each request that was answered. */
+  /** Called when a request was answered. */
   answered: (milliseconds: number, error: string | undefined) => void;
-  /** Hears of a client that was cut off. */
+  /** Called when the client was disconnected. */
   failed: (reason: string) => void;
-  /** Hears when it is not to be found any more. */
+  /** Called when the session can no longer be used. */
   left: () => void;
-  /** Hears when its process has ended, too. */
+  /** Called when its process has ended, too. */
   closed: () => void;
 }
 
@@ -49,9 +49,9 @@ export class Session implements Sink, Holder {
   readonly worker: string;
   readonly #options: SessionOptions;
   readonly #transport: HttpTransport;
-  /** When each request that is open came. */
+  /** Start times of the open requests. */
   readonly #open = new Map<RequestId, number>();
-  /** What is being written to the process. */
+  /** Messages that are being written to the process. */
   readonly #sends = new Set<Promise<void>>();
   readonly #outlet: Outlet;
   #usedAt = Date.now();
@@ -66,7 +66,7 @@ export class Session implements Sink, Holder {
     this.#outlet = new Outlet(options.unread, {
       worker: options.worker,
       overflowed: () => this.#cutOff(),
-      // One that is shared would be held up for others.
+      // A shared process is never paused, as other clients need it.
       full: (isFull) => ownsChild && child.pause(isFull),
     });
     this.#transport = new HttpTransport({
@@ -82,7 +82,7 @@ export class Session implements Sink, Holder {
     await this.#transport.start();
   }
 
-  /** Takes up a client that knows its session from a gateway before this one. */
+  /** Recreates a session that a client has from an earlier gateway. */
   async resume(): Promise<void> {
     this.#priming = true;
     const response = await this.#transport.handleRequest(
@@ -117,7 +117,7 @@ export class Session implements Sink, Holder {
     const left = () => this.#usedAt = Date.now();
     const body = this.#outlet.through(response.body, left);
     const { status, headers } = response;
-    // That is between the client and the gateway's own HTTP.
+    // This header is between the client and the gateway's own HTTP server.
     headers.delete("connection");
     return new Response(body, { status, headers });
   }
@@ -142,9 +142,9 @@ export class Session implements Sink, Holder {
     }
   }
 
-  /** Whether nobody has been there for so long. */
+  /** Whether the client has been idle for `idleMs`. */
   isIdle(idleMs: number): boolean {
-    // Without a body to be answered in, a request that is open is nobody's.
+    // A request without an open response body no longer has a client.
     return !this.#closed && !this.#outlet.isOpen &&
       Date.now() - this.#usedAt > idleMs;
   }
@@ -161,14 +161,14 @@ export class Session implements Sink, Holder {
       }
     }
     const options = related === undefined ? {} : { relatedRequestId: related };
-    // A stream that its client has closed is no concern of the others.
+    // Ignore streams that the client has closed.
     this.#transport.send(message, options).catch(() => {});
   }
 
   #cutOff(): void {
-    const reason = "A client has not read what it asked for";
+    const reason = "A client did not read its responses";
     this.#options.failed(reason);
-    // By its code the HTTP library knows that this is no fault.
+    // The HTTP library does not report this code as an error.
     const code = "ERR_STREAM_PREMATURE_CLOSE";
     this.#outlet.end(Object.assign(new Error(reason), { code }));
     void this.close();
@@ -192,7 +192,8 @@ export class Session implements Sink, Holder {
     }
     if (isJSONRPCRequest(message)) {
       if (this.#open.size >= maxOpenRequests) {
-        const why = `A client has ${maxOpenRequests} open requests at most`;
+        const why =
+          `A client can have at most ${maxOpenRequests} open requests`;
         return this.deliver(refusal(message.id, why), message.id);
       }
       this.#open.set(message.id, performance.now());
@@ -202,7 +203,7 @@ export class Session implements Sink, Holder {
     this.#sends.add(sent);
   }
 
-  /** No answer will come, which would have closed the request's stream. */
+  /** Closes the stream of a cancelled request, as no response will. */
   #forgetCancelled(message: JSONRPCMessage): void {
     const cancelled = CancelledNotificationSchema.safeParse(message).data;
     const id = cancelled?.params.requestId;

@@ -1,6 +1,6 @@
-// The MCP servers that this checkout brings along: how they are recognized, and what
-// their tools accept. What a worker sends them is checked against this before the
-// process gets it: they run on the host, and do not check all of it themselves.
+// The MCP servers that ship with this checkout: how to recognize them, and which
+// arguments their tools accept. They run on the host and do not validate
+// everything, so the gateway validates the messages of workers first.
 
 import { Buffer } from "node:buffer";
 import { lstatSync, realpathSync } from "node:fs";
@@ -9,10 +9,10 @@ import { join, resolve } from "node:path";
 import * as v from "valibot";
 import type { ServerConfig } from "../mcp/config.ts";
 
-/** What a tool accepts: every argument by name, and no other. */
+/** The arguments that a tool accepts; all others are rejected. */
 export interface Tool {
   arguments: Record<string, v.GenericSchema>;
-  /** The reason why a call is refused whose arguments have the right form. */
+  /** Checks beyond the form of the arguments: the reason to reject a call, if any. */
   refusal?: (given: Record<string, unknown>) => string | undefined;
 }
 
@@ -38,8 +38,9 @@ const shipped: Shipped[] = [
 ];
 
 /**
- * The tools of a server that is one of these, however it is started: by its command, by
- * its path, or by a runner such as npx. `program` is where its command was found.
+ * The tools of a server that is one of these, however it is started: by its
+ * command, by its path, or by a runner such as npx. `program` is the resolved path
+ * of its command.
  */
 export function shippedTools(
   server: Pick<ServerConfig, "command" | "args" | "env">,
@@ -54,7 +55,7 @@ export function shippedTools(
   return found?.tools(server);
 }
 
-/** Also with a version behind it: npx -y @allpepper/memory-bank-mcp@0.2.2 */
+/** The word may end in a version: npx -y @allpepper/memory-bank-mcp@0.2.2 */
 function isPartOfPath(word: string, npmPackage: string): boolean {
   return `/${word}/`.replace(/(?<=[^/])@[^/@]*\/$/, "/")
     .includes(`/${npmPackage}/`);
@@ -70,12 +71,12 @@ function realPath(path: string): string {
 
 const text = v.string("must be text");
 
-/** Of a file's name in ext4, XFS, Btrfs and APFS. */
+/** Maximum length of a file name in ext4, XFS, Btrfs and APFS. */
 const maxNameBytes = 255;
 
 /**
- * One segment of a path. Not hidden: a ".git/config" or ".envrc" that a worker writes
- * would be run by the user's own programs.
+ * One segment of a path. Hidden names are rejected: the user's own programs would
+ * run a ".git/config" or ".envrc" that a worker wrote.
  */
 const name = v.pipe(
   text,
@@ -85,7 +86,7 @@ const name = v.pipe(
       !/\p{Default_Ignorable_Code_Point}/u.test(given) &&
       Buffer.byteLength(given) <= maxNameBytes,
     "must be a plain name: letters, digits, spaces and _ . , + @ & # ' ( ) -, " +
-      `beginning with a letter, a digit or _, of ${maxNameBytes} bytes at most`,
+      `beginning with a letter, a digit or _, at most ${maxNameBytes} bytes`,
   ),
 );
 
@@ -97,7 +98,7 @@ function memoryBankTools(root: string | undefined): Tools {
     const at = lstatSync(project, { throwIfNoEntry: false });
     if (at && !at.isDirectory()) return '"projectName" is not a directory';
     if (fileName === undefined) return undefined;
-    // A link may lead anywhere, and a pipe would never end.
+    // A link may point anywhere, and reading a pipe would not end.
     const file = lstatSync(join(project, String(fileName)), {
       throwIfNoEntry: false,
     });
@@ -113,11 +114,11 @@ function memoryBankTools(root: string | undefined): Tools {
   };
 }
 
-/** A history of them stays in memory, and each is logged three times as wide. */
+/** The server keeps all thoughts in memory, and logs each at three times its size. */
 const maxThoughtLength = 100_000;
 const shortLength = 200;
 
-// Some models write numbers and truth values as text, which the server accepts.
+// Some models send numbers and booleans as text, which the server accepts.
 const count = v.union([
   v.pipe(v.number(), v.integer(), v.minValue(1)),
   v.pipe(text, v.regex(/^[1-9]\d{0,9}$/)),
@@ -134,7 +135,7 @@ const sequentialThinkingTools: Tools = {
         text,
         v.maxLength(
           maxThoughtLength,
-          `must be ${maxThoughtLength} characters at most`,
+          `must be at most ${maxThoughtLength} characters`,
         ),
       ),
       nextThoughtNeeded: truth,
@@ -146,7 +147,7 @@ const sequentialThinkingTools: Tools = {
       branchId: v.optional(
         v.pipe(
           text,
-          v.maxLength(shortLength, `must be ${shortLength} characters at most`),
+          v.maxLength(shortLength, `must be at most ${shortLength} characters`),
         ),
       ),
       needsMoreThoughts: v.optional(truth),

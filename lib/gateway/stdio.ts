@@ -1,6 +1,6 @@
-// The SDK's transport to a server's process, in place of StdioClientTransport: that one
-// joins all it has read with each piece that comes, and 10 MB in small pieces keep it,
-// and every other client of the gateway, waiting for seconds.
+// A transport to a server's process that replaces the SDK's StdioClientTransport.
+// That one copies its whole buffer for each chunk: 10 MB in small chunks block it,
+// and every other client of the gateway, for seconds.
 
 import { Buffer } from "node:buffer";
 // Not by zx: mCP over stdin and stdout is a conversation.
@@ -20,22 +20,22 @@ import type { JSONRPCMessage } from "@modelcontextprotocol/sdk/types.js";
 import { isTooMuch } from "../std/json.ts";
 import { killGroup, marked } from "./processes.ts";
 
-/** Of one message; a process that says more without an end is ended. */
+/** Maximum size of a message; a process that exceeds it is killed. */
 const maxLineBytes = 64 * 1024 * 1024;
 
-/** Before each of the steps, from asking a process to end to ending it. */
+/** Time between the steps of ending a process: close stdin, SIGTERM, SIGKILL. */
 const timeoutMs = 2000;
 
-/** For what a process that has ended wrote before. */
-const lastWordMs = 500;
+/** Time to read the remaining output of a process that has ended. */
+const drainMs = 500;
 
 export interface StdioOptions {
-  /** Of the instance that the process belongs to. */
+  /** Home directory of the instance. */
   home: string;
   command: string;
   args: string[];
   env: Record<string, string>;
-  /** Hears what it writes to its stderr. */
+  /** Receives its stderr output. */
   stderr: (chunk: Uint8Array) => void;
 }
 
@@ -48,7 +48,7 @@ export class StdioTransport implements Transport {
   #ended: Promise<unknown> = Promise.resolve();
   #drained: Promise<unknown> | undefined;
   #end = "";
-  /** The pieces of a line whose end has not come. */
+  /** Chunks of an incomplete line. */
   #pieces: Buffer[] = [];
   #bytes = 0;
 
@@ -56,7 +56,7 @@ export class StdioTransport implements Transport {
     this.#options = options;
   }
 
-  /** How it ended, where it has. */
+  /** How the process ended, "" while it runs. */
   get end(): string {
     return this.#end;
   }
@@ -65,33 +65,33 @@ export class StdioTransport implements Transport {
     return this.#process?.pid;
   }
 
-  /** Ends it at once; the reason stands for how it ended. */
+  /** Kills the process; `reason` is reported as how it ended. */
   kill(reason: string): void {
     this.#end = reason;
     this.#kill("SIGKILL");
   }
 
-  /** Throws where there is no such program. */
+  /** Throws if the program cannot be started. */
   async start(): Promise<void> {
     const { home, command, args, env, stderr } = this.#options;
-    // A group of its own: what it starts is ended with it.
+    // In its own process group, so that its children are ended with it.
     const child = spawn(...marked(home, command, args), {
       env: { ...getDefaultEnvironment(), ...env },
       cwd: homedir(),
       detached: true,
     });
-    child.on("error", () => {}); // that of the start is thrown by it
-    // It has closed its end; its own end is told of by "close".
+    child.on("error", () => {}); // start() throws this error
+    // The process may have closed its stdin; "close" reports its end.
     child.stdin.on("error", () => {});
     child.stdout.on("data", (chunk: Buffer) => this.#read(chunk));
     child.stderr.on("data", stderr);
     child.on("exit", (code, signal) => {
       this.#end ||= signal ?? `exit code ${code}`;
       this.#kill("SIGKILL");
-      // What left its group may hold its ends of the pipes for ever.
+      // A process that left the group may hold the pipes open forever.
       setTimeout(() => {
         for (const pipe of child.stdio) pipe?.destroy();
-      }, lastWordMs).unref();
+      }, drainMs).unref();
     });
     try {
       await once(child, "spawn");
@@ -106,10 +106,10 @@ export class StdioTransport implements Transport {
     });
   }
 
-  /** Waits where the process reads slower than it is written to. */
+  /** Waits while the process's input buffer is full. */
   async send(message: JSONRPCMessage): Promise<void> {
     const { stdin } = this.#process ?? {};
-    if (!stdin) throw new Error("it has ended");
+    if (!stdin) throw new Error("The MCP server has ended");
     if (stdin.write(serializeMessage(message))) return;
     this.#drained ??= once(stdin, "drain").catch(() => {}).finally(() => {
       this.#drained = undefined;
@@ -117,7 +117,7 @@ export class StdioTransport implements Transport {
     await Promise.race([this.#drained, this.#ended]);
   }
 
-  /** Stops listening for a while, so that it has to wait at some time. */
+  /** Stops reading, so that the process blocks when the pipe is full. */
   pause(isPaused: boolean): void {
     const { stdout } = this.#process ?? {};
     if (isPaused) stdout?.pause();
@@ -125,7 +125,7 @@ export class StdioTransport implements Transport {
   }
 
   async close(): Promise<void> {
-    this.pause(false); // or its last words keep it open
+    this.pause(false); // or unread output keeps it open
     this.#process?.stdin?.end();
     for (const signal of ["SIGTERM", "SIGKILL"] as const) {
       const late = new AbortController();
@@ -140,7 +140,7 @@ export class StdioTransport implements Transport {
     await this.#ended;
   }
 
-  /** It and all that it has started. */
+  /** Signals the process and its children. */
   #kill(signal: NodeJS.Signals): void {
     const { pid } = this.#process ?? {};
     if (pid !== undefined) killGroup(pid, signal);
@@ -154,7 +154,7 @@ export class StdioTransport implements Transport {
       const line = Buffer.concat(this.#pieces).toString();
       this.#pieces = [];
       this.#bytes = 0;
-      this.#hear(line);
+      this.#parse(line);
     }
     if (from === chunk.length) return;
     this.#pieces.push(chunk.subarray(from));
@@ -163,19 +163,20 @@ export class StdioTransport implements Transport {
     this.#pieces = [];
     this.#bytes = 0;
     this.onerror?.(
-      new Error(`it said more than ${maxLineBytes} bytes at once`),
+      new Error(`it wrote a line of more than ${maxLineBytes} bytes`),
     );
     this.#kill("SIGKILL");
   }
 
-  #hear(line: string): void {
+  #parse(line: string): void {
     let message: JSONRPCMessage;
     try {
-      if (isTooMuch(line)) throw new Error("It is too much");
+      if (isTooMuch(line)) throw new Error("too deep or too many values");
       message = deserializeMessage(line);
     } catch {
-      // As some do who print to their stdout: no message, and no reason to end.
-      return this.onerror?.(new Error("it wrote a line that is no message"));
+      // Some programs print to stdout. That is not a message, and no reason to
+      // stop.
+      return this.onerror?.(new Error("it wrote a line that is not a message"));
     }
     this.onmessage?.(message);
   }

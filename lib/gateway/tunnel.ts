@@ -1,7 +1,7 @@
-// The way to the gateway where the host's unix sockets do not reach into the engine's
-// machine, as with Docker Desktop: a listener on the host's loopback, which a forwarder
-// asks for a server by HTTP's CONNECT, with a bearer token that is another at each
-// start. What comes behind that is the socket's.
+// Tunnels to the gateway, for an engine whose machine the host's unix sockets do
+// not reach, such as Docker Desktop: a listener on the host's loopback. The
+// forwarder requests a server with HTTP CONNECT and a bearer token, which changes
+// at each start. The connection is then piped to the server's socket.
 // https://www.rfc-editor.org/rfc/rfc9110#name-connect
 
 import { Buffer } from "node:buffer";
@@ -15,15 +15,15 @@ import * as v from "valibot";
 import { joinSockets } from "./forward.ts";
 import { type Owner, writeWhole } from "../std/owned.ts";
 
-/** How Docker Desktop, and others of its kind, call the host inside. */
+/** The host's name inside the engine's machine (Docker Desktop and similar). */
 const hostName = "host.docker.internal";
 
 const timeoutMs = 5000;
 
-/** Of forwarders, and of whoever else tries. */
+/** Connections of forwarders, and of anyone else who tries. */
 const maxConnections = 4096;
 
-/** Beside the sockets: how to be let in. */
+/** Port and token, in the directory of the sockets. */
 const fileName = "tunnel.json";
 
 const address = v.object({ port: v.number(), token: v.string() });
@@ -34,8 +34,8 @@ export interface Tunnels {
 }
 
 /**
- * Listens on 127.0.0.1 for what has a socket by its name, and leaves word in
- * `directory` of how to be let in.
+ * Listens on 127.0.0.1, and writes the port and the token to `directory`.
+ * `socketOf` returns the socket path of a server.
  */
 export async function serveTunnels(
   directory: string,
@@ -72,8 +72,8 @@ export async function serveTunnels(
     server.listen(0, "127.0.0.1", resolve);
   });
   const { port } = server.address() as { port: number };
-  const word = JSON.stringify({ port, token });
-  writeWhole(inDirectory(directory), word, owner, 0o640);
+  const text = JSON.stringify({ port, token });
+  writeWhole(tunnelFile(directory), text, owner, 0o640);
   return {
     port,
     close: async () => {
@@ -88,26 +88,26 @@ function refuse(client: Socket, status: string): void {
   client.end(`HTTP/1.1 ${status}\r\n\r\n`, () => client.destroy());
 }
 
-/** Of a gateway that was killed, say. */
+/** Also removes the file of a killed gateway. */
 export function forgetTunnels(directory: string): void {
-  rmSync(inDirectory(directory), { force: true });
+  rmSync(tunnelFile(directory), { force: true });
 }
 
-/** Through the tunnel that `directory` tells of; undefined where it tells of none. */
+/** Opens a tunnel; undefined if `directory` describes none. */
 export function openTunnel(
   directory: string,
   name: string,
 ): Promise<Duplex> | undefined {
-  const told = read(inDirectory(directory));
-  if (!told) return undefined;
+  const tunnel = read(tunnelFile(directory));
+  if (!tunnel) return undefined;
   return new Promise((resolve, reject) => {
     const asked = request({
       host: hostName,
-      port: told.port,
+      port: tunnel.port,
       method: "CONNECT",
       path: `${name}:80`,
       agent: false,
-      headers: { "proxy-authorization": `Bearer ${told.token}` },
+      headers: { "proxy-authorization": `Bearer ${tunnel.token}` },
       timeout: timeoutMs,
     });
     asked.on("connect", ({ statusCode }, socket, head) => {
@@ -123,7 +123,7 @@ export function openTunnel(
   });
 }
 
-function inDirectory(directory: string): string {
+function tunnelFile(directory: string): string {
   return join(directory, fileName);
 }
 

@@ -1,29 +1,29 @@
-// A server that speaks HTTP itself, on the host: what comes for it is passed on, and its
-// sessions are its own.
+// An MCP server on the host that speaks HTTP itself. Requests are passed on; the
+// server keeps its own sessions.
 
 import { tokenHeader } from "../mcp/identity.ts";
 import { refused } from "./refused.ts";
 
-/** Before it is taken for one that does not answer. */
+/** Time for the server to answer a check. */
 const timeoutMs = 10_000;
 
-/** A request that is read before it is sent. */
+/** Requests up to this size are read before they are sent. */
 const smallBytes = 1024 * 1024;
 
-const ofOneConnection = [
+const hopByHopHeaders = [
   ...["host", "connection", "keep-alive", "transfer-encoding", "upgrade"],
   "content-length",
 ];
 
-/** Is between the worker and the gateway. */
-const ofGateway = [tokenHeader];
+/** Between the worker and the gateway only. */
+const gatewayHeaders = [tokenHeader];
 
 export interface UpstreamOptions {
   url: string;
-  /** Sent with each request. */
+  /** Headers that are added to each request. */
   headers: Record<string, string>;
   answered: (milliseconds: number) => void;
-  /** Hears whether it is there, with what is wrong. */
+  /** Called after each request, with the error if the server does not answer. */
   started: (error: string | undefined) => void;
 }
 
@@ -34,7 +34,7 @@ export class Upstream {
     this.#options = options;
   }
 
-  /** Whether it answers anything at all. */
+  /** Checks whether the server answers at all. */
   async check(): Promise<void> {
     const late = AbortSignal.timeout(timeoutMs);
     await this.#ask({ method: "HEAD", signal: late }, () => false)
@@ -43,8 +43,10 @@ export class Upstream {
 
   async passOn(request: Request): Promise<Response> {
     const headers = new Headers(request.headers);
-    for (const name of [...ofOneConnection, ...ofGateway]) headers.delete(name);
-    // What is fetched is decoded, and would still be called encoded.
+    for (const name of [...hopByHopHeaders, ...gatewayHeaders]) {
+      headers.delete(name);
+    }
+    // fetch() decodes the body but keeps the header that says it is encoded.
     headers.set("accept-encoding", "identity");
     for (const [name, value] of Object.entries(this.#options.headers)) {
       headers.set(name, value);
@@ -65,7 +67,7 @@ export class Upstream {
     }
   }
 
-  /** `hasLeft` says whether it was the client that ended it. */
+  /** `hasLeft` returns whether the client has cancelled the request. */
   async #ask(init: RequestInit, hasLeft: () => boolean): Promise<Response> {
     const { url, started } = this.#options;
     try {
@@ -80,7 +82,7 @@ export class Upstream {
   }
 }
 
-/** One that is small goes out with its length; any other as it comes. */
+/** Small bodies are sent with their length, others are streamed. */
 async function bodyOf(
   request: Request,
 ): Promise<ArrayBuffer | ReadableStream | null> {

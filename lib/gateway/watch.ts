@@ -1,27 +1,27 @@
-// What the processes of MCP servers use: memory, and processes that they start. Looked at
-// from outside, with ps, so that it works where there are no control groups; whoever uses
-// more than its server may is ended, with the reason.
+// Monitors the memory and the child processes of MCP servers with ps, so that it
+// works without control groups. A process that exceeds its server's limit is
+// killed, with the reason.
 
 import process from "node:process";
 import { $ } from "zx/core";
 import { binarySize } from "../std/units.ts";
 
-/** While there are calls, and while there are none. */
-const lookMs = 2000;
-const quietLooks = 5;
+/** Interval of the checks; without calls, only every fifth check runs. */
+const checkMs = 2000;
+const idleChecks = 5;
 
-/** A process that was started for a server, with all that it starts. */
+/** A process that was started for a server, with all its children. */
 export interface Watched {
   pid: number;
-  /** Those with the same share one allowance: a worker's of one server. */
+  /** Processes with the same value share one limit: those of a worker and a server. */
   allowance: string;
   maxMemoryBytes: number;
   maxProcesses: number;
-  /** Ends it; the reason goes behind "it". */
+  /** Kills it; the reason follows the word "it". */
   end(reason: string): void;
 }
 
-/** As ps has it. */
+/** A line of ps. */
 export interface Row {
   pid: number;
   parent: number;
@@ -32,7 +32,7 @@ export interface Row {
 export interface Excess {
   watched: Watched;
   reason: string;
-  /** All that belongs to it. */
+  /** All processes of its tree. */
   pids: number[];
 }
 
@@ -40,12 +40,12 @@ export class Watch {
   readonly #watched = new Set<Watched>();
   #timer: ReturnType<typeof setInterval> | undefined;
   #calls = false;
-  #looks = 0;
+  #checks = 0;
 
-  /** Gives what ends the watching. */
+  /** Returns a function that ends the monitoring. */
   add(watched: Watched): () => void {
     this.#watched.add(watched);
-    this.#timer ??= setInterval(() => void this.#look(), lookMs);
+    this.#timer ??= setInterval(() => void this.#check(), checkMs);
     this.#timer.unref?.();
     return () => {
       this.#watched.delete(watched);
@@ -55,18 +55,18 @@ export class Watch {
     };
   }
 
-  /** Something is asked of a process. */
+  /** Records that a process has been called. */
   called(): void {
     this.#calls = true;
   }
 
-  async #look(): Promise<void> {
-    this.#looks++;
-    if (!this.#calls && this.#looks % quietLooks !== 0) return;
+  async #check(): Promise<void> {
+    this.#checks++;
+    if (!this.#calls && this.#checks % idleChecks !== 0) return;
     this.#calls = false;
     const rows = await readRows().catch(() => []);
     for (const { watched, reason, pids } of findExcess(rows, this.#watched)) {
-      // It may have left while ps ran.
+      // It may have ended while ps ran.
       if (!this.#watched.has(watched)) continue;
       watched.end(reason);
       for (const pid of pids) kill(pid);
@@ -84,7 +84,7 @@ async function readRows(): Promise<Row[]> {
   });
 }
 
-/** Of each allowance that is exceeded, the process that has most of it. */
+/** For each exceeded limit, the process that uses most of it. */
 export function findExcess(rows: Row[], watched: Iterable<Watched>): Excess[] {
   const children = Map.groupBy(rows, ({ parent }) => parent);
   const groups = Map.groupBy(rows, ({ group }) => group);
@@ -121,6 +121,6 @@ function kill(pid: number): void {
   try {
     process.kill(pid, "SIGKILL");
   } catch {
-    // It has just ended.
+    // The process has just ended.
   }
 }

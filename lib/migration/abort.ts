@@ -1,5 +1,5 @@
-// Takes a migration back that has not ended: all is as it was before it began, and its
-// source was never touched.
+// Undoes an unfinished migration: restores the state before it began. Its source
+// was never changed.
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -7,13 +7,13 @@ import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { type Journal, readJournalOf } from "../instance/migration-journal.ts";
 import { copyParts, hasManifest } from "./copy.ts";
-import { formerBackup } from "./migrate-steps.ts";
+import { forcedBackup } from "./migrate-steps.ts";
 import { endMove, type MoveOptions, withVolumes } from "./move.ts";
 import { type Mover, withMover } from "./mover-container.ts";
 import { insideMover } from "./mover/places.ts";
 import { presentVolumes, removeVolumes } from "./parts.ts";
 
-/** The journal of one that can be taken back; throws a Failure where there is none. */
+/** The journal of a migration that can be undone; throws a Failure if there is none. */
 export function abortable(
   instance: Pick<Instance, "home" | "owner">,
 ): Journal {
@@ -22,8 +22,8 @@ export function abortable(
     throw new Failure("notFound", "There is no interrupted migration");
   }
   if (!journal.hasBegun("start")) return journal;
-  throw new Failure("unsafe", "The daemon runs on the new data already", {
-    hint: "Go on with it: migrate. Or go back behind it: rollback.",
+  throw new Failure("unsafe", "The daemon already runs on the new data", {
+    hint: "Resume it: migrate. Or undo it: rollback",
   });
 }
 
@@ -50,13 +50,13 @@ export async function abortMigration(options: Aborting): Promise<void> {
   });
 }
 
-/** Puts back what --force has moved into a backup. */
+/** Restores the data that --force has moved into a backup. */
 async function restoreVolumes(
   { instance, track }: Aborting,
   journal: Journal,
   mover: Mover,
 ): Promise<void> {
-  const former = formerBackup({ journal });
+  const former = forcedBackup({ journal });
   const wasFull = hasManifest(instance, former);
   const isFilled = Object.keys(journal.state.steps)
     .some((step) => step.startsWith("copy:"));

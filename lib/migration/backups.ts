@@ -1,4 +1,4 @@
-// The backups that there are, and whether they are whole.
+// Lists and verifies backups.
 
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -11,23 +11,23 @@ import { readManifest } from "./mover/manifest.ts";
 import { insideMover } from "./mover/places.ts";
 
 export interface Backup {
-  /** Of backups/: "pre-dind-20261121T130000Z". */
+  /** Name in backups/, e.g. "pre-dind-20261121T130000Z". */
   name: string;
   path: string;
   createdAt: string;
-  /** Null for one that was broken off, and has no manifest. */
+  /** Null for an incomplete backup, which has no manifest. */
   parts: { name: string; files: number; bytes: number }[] | null;
-  /** Whether every checksum holds; null where that was not asked. */
+  /** Whether every checksum matches; null if not verified. */
   whole: boolean | null;
   damaged: string[];
 }
 
-/** The newest first. */
+/** Sorted by age, the newest first. */
 export function listBackups({ home }: Pick<Instance, "home">): Backup[] {
   if (!existsSync(home.backups)) return [];
   return readdirSync(home.backups)
     .filter((name) => /^pre-[a-z]+-\d{8}T\d{6}Z/.test(name))
-    // A rollback to a backup has put today's data there.
+    // A rollback to a backup has saved the data of the volumes there.
     .flatMap((name) =>
       hasManifest({ home }, `${name}/volumes`)
         ? [name, `${name}/volumes`]
@@ -48,7 +48,7 @@ function describe(path: string, name: string): Backup {
   }
 }
 
-/** Reads every file of the backups. */
+/** Verifies the backups, reading every file. */
 export async function verifyBackups(
   instance: Instance,
   backups: Backup[],
@@ -76,8 +76,8 @@ export async function verifyBackups(
   });
 }
 
-/** The backup at a path or of a name; throws a Failure where it cannot be restored. */
-export async function wholeBackup(
+/** A verified backup by path or name; throws a Failure if it cannot be restored. */
+export async function verifiedBackup(
   instance: Instance,
   given: string,
   track: Track,
@@ -87,7 +87,7 @@ export async function wholeBackup(
     .find(({ name, path }) => wanted === name || wanted === path);
   if (!backup) {
     throw new Failure("notFound", `There is no backup "${given}"`, {
-      hint: "See rollback --list-backups; it must lie in " +
+      hint: "List the backups: rollback --list-backups. They must be in " +
         `${instance.home.backups}.`,
     });
   }
@@ -97,7 +97,7 @@ export async function wholeBackup(
     "unsafe",
     verified.parts
       ? `Backup "${backup.name}" is damaged: ${verified.damaged.join("; ")}`
-      : `Backup "${backup.name}" was broken off: it has no manifest`,
+      : `Backup "${backup.name}" is incomplete: it has no manifest`,
     { hint: "Choose another: rollback --list-backups --verify" },
   );
 }

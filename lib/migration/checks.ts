@@ -1,4 +1,4 @@
-// What has to be so before data is moved: it is this instance's, and nobody writes to it.
+// Checks before data is moved: it belongs to this instance and is not in use.
 
 import {
   existsSync,
@@ -17,7 +17,7 @@ import { askGateway } from "../mcp/client.ts";
 import { liveWorkers } from "../worker/workers.ts";
 import { backupParts } from "./parts.ts";
 
-/** Throws a Failure where the data is another's, or in use by anyone but the instance. */
+/** Throws a Failure if the data belongs to another instance, or is in use. */
 export async function refuseOthers(
   instance: Instance,
   directories: string[],
@@ -25,7 +25,7 @@ export async function refuseOthers(
   await refuseForeignInstance(instance, { all: true });
   refuseLinks(instance);
   if (await askGateway(instance.home, "status")) {
-    const message = "The MCP gateway runs, which has the memory bank";
+    const message = "The MCP gateway is running and uses the memory bank";
     const hint = "Stop it first: claudy mcp stop";
     throw new Failure("busy", message, { hint });
   }
@@ -33,7 +33,7 @@ export async function refuseOthers(
   refuseWriters(directories);
 }
 
-/** The mover sees nothing of what a link leads to. */
+/** The mover cannot follow links. */
 function refuseLinks({ home }: Pick<Instance, "home">): void {
   for (const name of backupParts) {
     const path = join(home.home, name);
@@ -41,12 +41,12 @@ function refuseLinks({ home }: Pick<Instance, "home">): void {
     if (!stat || stat.isDirectory()) continue;
     const what = stat.isSymbolicLink() ? "a link" : "not a directory";
     throw new Failure("unsafe", `"${path}" is ${what}`, {
-      hint: "Put the directory itself there, or move it away.",
+      hint: "Replace it with the directory itself, or move it away.",
     });
   }
 }
 
-/** Throws a `busy` Failure for other containers that can write to the data. */
+/** Throws a `busy` Failure if other containers can write to the data. */
 export async function refuseUsers(
   { docker, prefix, hostHome, names }: Pick<
     Instance,
@@ -72,7 +72,7 @@ export async function refuseUsers(
   });
 }
 
-/** Throws a `busy` Failure for processes that have a file open to write to it. */
+/** Throws a `busy` Failure if processes have files open for writing. */
 export function refuseWriters(directories: string[]): void {
   const found = [...openForWriting(directories), ...locked(directories)];
   if (found.length === 0) return;
@@ -81,18 +81,18 @@ export function refuseWriters(directories: string[]): void {
   });
 }
 
-/** Of the processes that may be looked at: one's own, and for root all. */
+/** Only processes that this user may inspect; root may inspect all. */
 function openForWriting(directories: string[]): string[] {
   const processes = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
   return processes.flatMap((pid) =>
-    unlessGone(() => readdirSync(`/proc/${pid}/fd`)).flatMap((fd) =>
-      unlessGone(() => {
+    readOrEmpty(() => readdirSync(`/proc/${pid}/fd`)).flatMap((fd) =>
+      readOrEmpty(() => {
         const path = readlinkSync(`/proc/${pid}/fd/${fd}`);
         if (!directories.some((within) => isWithin(path, within))) return [];
         const text = readFileSync(`/proc/${pid}/fdinfo/${fd}`, "utf8");
         const flags = /^flags:\s+(\d+)$/m.exec(text)?.[1] ?? "";
         const command = readFileSync(`/proc/${pid}/comm`, "utf8").trim();
-        // O_ACCMODE: 0 is reading alone.
+        // O_ACCMODE: 0 is read-only.
         const writes = (Number.parseInt(flags, 8) & 3) !== 0;
         return writes ? [`${path} (${command}, ${pid})`] : [];
       })
@@ -100,8 +100,8 @@ function openForWriting(directories: string[]): string[] {
   );
 }
 
-/** A process may end at any moment, and others' are not shown. */
-function unlessGone(look: () => string[]): string[] {
+/** A process may end at any moment, and others may not be readable. */
+function readOrEmpty(look: () => string[]): string[] {
   try {
     return look();
   } catch {
@@ -109,7 +109,7 @@ function unlessGone(look: () => string[]): string[] {
   }
 }
 
-/** SQLite files with a lock on them: the kernel lists those of all processes. */
+/** SQLite files with a lock; /proc/locks lists the locks of all processes. */
 function locked(directories: string[]): string[] {
   const locks = readFileSync("/proc/locks", "utf8")
     .matchAll(/[\da-f]+:[\da-f]+:(\d+)/g);
@@ -124,13 +124,13 @@ function locked(directories: string[]): string[] {
     .map((path) => `${path} (locked)`);
 }
 
-/** Throws a `busy` Failure while workers run. */
+/** Throws a `busy` Failure if workers run. */
 export async function refuseWorkers(
   instance: Parameters<typeof liveWorkers>[0],
 ): Promise<void> {
   const live = await liveWorkers(instance);
   if (live.length === 0) return;
-  throw new Failure("busy", `Workers run: ${live.join(", ")}`, {
+  throw new Failure("busy", `Workers are running: ${live.join(", ")}`, {
     hint: "Stop them first: coordinator stop-all",
   });
 }

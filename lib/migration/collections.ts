@@ -1,4 +1,4 @@
-// Whether ChromaDB serves what was migrated.
+// Checks that ChromaDB serves the migrated collections.
 
 import * as v from "valibot";
 import { execIn } from "../docker/exec.ts";
@@ -10,22 +10,23 @@ import { insideMover } from "./mover/places.ts";
 
 const servedSchema = v.pipe(v.string(), v.parseJson(), collectionsSchema);
 
-/** ChromaDB is asked for the count of each collection. */
+/** Time for ChromaDB to count every collection. */
 const countingMs = 60_000;
 
 /**
- * The collections that ChromaDB serves; null where none were moved. Throws a Failure
- * where they are not those of the source: by name alone where somebody may have
- * written to them since.
+ * The collections that ChromaDB serves; null if none were migrated. Throws a
+ * Failure if they differ from the source. Compares only the names if ChromaDB may
+ * have been written to since.
  */
 export async function checkCollections(
   { instance, journal, track }: Pick<Move, "instance" | "journal" | "track">,
-  /** Whether it was in use before this run. */
+  /** Whether ChromaDB was in use before this run. */
   { served }: { served: boolean },
 ): Promise<Collections | null> {
   if (!journal.state.parts.includes("chromadb")) return null;
   const { docker, names, settings } = instance;
-  // Of the source: ChromaDB has its own copy open by now. SQLite may write where it can.
+  // From the source, because ChromaDB has its copy open. Read-only, as SQLite may
+  // write to a database that it opens.
   const reading = { volumes: false, readOnly: true };
   const path = `${insideMover.home}/chromadb`;
   const kept = await withMover(
@@ -44,7 +45,7 @@ export async function checkCollections(
   const found = v.parse(servedSchema, output);
   if (kept === null) {
     track.log(
-      "warning: what ChromaDB should hold cannot be told from its files",
+      "warning: cannot read the expected collections from ChromaDB's files",
     );
     return found;
   }
@@ -55,7 +56,7 @@ export async function checkCollections(
   if (!wrong) return found;
   throw new Failure(
     "failed",
-    `ChromaDB does not hold ${wrong.count} of collection "${wrong.name}"`,
-    { hint: "Your source is as it was; go back: rollback --backup PATH" },
+    `ChromaDB does not have ${wrong.count} entries in collection "${wrong.name}"`,
+    { hint: "The source is unchanged. Roll back: rollback --backup PATH" },
   );
 }

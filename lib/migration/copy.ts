@@ -1,4 +1,4 @@
-// The core of every move: copies, and a comparison of each with a manifest.
+// Copies parts, and verifies each copy against a manifest.
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -10,16 +10,16 @@ import type { Mover } from "./mover-container.ts";
 import { insideMover } from "./mover/places.ts";
 import { presentVolumes } from "./parts.ts";
 
-/** Parts in a directory of the mover, and the manifest that they are to agree with. */
+/** Parts in a directory of the mover, and the manifest to verify them with. */
 export interface Verification {
-  /** For people: "the backup". */
+  /** For display, e.g. "the backup". */
   what: string;
   at: string;
   parts: string[];
   manifest: string;
 }
 
-/** Throws a Failure with the first differences where parts are not as they should be. */
+/** Throws a Failure with the first differences if parts do not match their manifest. */
 export async function verify(
   { track }: { track: Track },
   mover: Mover,
@@ -30,20 +30,20 @@ export async function verify(
   const { count, first } = await mover.do("compare", all, progress);
   if (count === 0) return;
   const more = count > first.length ? ` and ${count - first.length} more` : "";
-  const message = `Not as it was read, in ${what}: ${first.join("; ")}${more}`;
+  const message = `Verification failed for ${what}: ${first.join("; ")}${more}`;
   throw new Failure("failed", message, {
-    hint: "Nothing is lost. Stop what writes to the data, then run it again.",
+    hint: "No data was lost. Stop what writes to the data, then run it again.",
   });
 }
 
 export interface Copies extends Verification {
-  /** The directory in the mover that the parts are copied from. */
+  /** The directory in the mover to copy from. */
   from: string;
 }
 
-/** Copies parts, in the place of what is there, and checks them all. */
+/** Copies parts over what is there, and verifies them all. */
 export async function copyParts(
-  { track, step = atOnce }: { track: Track; step?: Journal["step"] },
+  { track, step = runDirectly }: { track: Track; step?: Journal["step"] },
   mover: Mover,
   { from, ...copies }: Copies,
   doing = "Copying",
@@ -60,11 +60,11 @@ export async function copyParts(
   await step("verify", () => verify({ track }, mover, copies));
 }
 
-const atOnce: Journal["step"] = async (_, run) => {
+const runDirectly: Journal["step"] = async (_, run) => {
   await run();
 };
 
-/** The same as steps of a move, whose source has a manifest of its own. */
+/** The same as steps of a move, whose source has its own manifest. */
 export async function copyInSteps(
   { journal, track }: Pick<Move, "journal" | "track">,
   mover: Mover,
@@ -74,14 +74,14 @@ export async function copyInSteps(
   try {
     await copyParts({ track, step }, mover, copies);
   } catch (error) {
-    // Source or copy may be at fault: the next run reads both again.
+    // The source or the copy may be damaged: the next run reads both again.
     const again = ["manifest", ...copies.parts.map((name) => `copy:${name}`)];
     if (journal.hasBegun("verify")) journal.forget(again);
     throw error;
   }
 }
 
-/** Copies parts into a backup, which is whole once it has its manifest. */
+/** Copies parts into a backup. The manifest is written last and marks it complete. */
 export async function backUp(
   { track }: { track: Track },
   mover: Mover,
@@ -95,7 +95,7 @@ export async function backUp(
   await mover.do("rename", { from: unfinished, to: `${at}/manifest.json` });
 }
 
-/** A backup of the volumes that there are, with a manifest of its own. */
+/** Backs up the existing volumes, with a manifest. */
 export async function backUpVolumes(
   { instance, track }: Pick<Move, "instance" | "track">,
   mover: Mover,
@@ -111,7 +111,7 @@ export async function backUpVolumes(
   await backUp({ track }, mover, { what, from, at, parts, manifest });
 }
 
-/** Whether a backup is whole. */
+/** Whether a backup is complete. */
 export function hasManifest(
   { home }: Pick<Instance, "home">,
   backup: string,

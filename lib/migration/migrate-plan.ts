@@ -1,4 +1,4 @@
-// What there is to migrate, and whether that can be.
+// Plans a migration and checks that it is possible.
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -18,21 +18,21 @@ import { findSessions } from "./sessions.ts";
 
 export interface MigrateOptions {
   skipBackup: boolean;
-  /** Volumes that hold data are emptied, into a backup. */
+  /** Move existing data of the volumes into a backup first. */
   force: boolean;
 }
 
 export interface MigrationPlan {
   parts: (Measured & { from: string; to: string })[];
   sessions: string[];
-  /** Volumes that hold data already. */
+  /** Volumes that contain data. */
   occupied: string[];
   rooms: Room[];
-  /** Of a run that has not ended. */
+  /** Whether it resumes an interrupted run. */
   resumes: boolean;
 }
 
-/** What there is to migrate, and whether that can be; changes nothing. */
+/** Plans a migration and checks that it is possible; changes nothing. */
 export async function planMigration(
   instance: Instance,
   options: MigrateOptions,
@@ -43,8 +43,8 @@ export async function planMigration(
     .filter((path) => existsSync(path));
   const journal = readJournalOf(instance, "migrate");
   if (directories.length === 0 && !journal) {
-    throw new Failure("notFound", `Nothing of version 0.5 is in ${home.home}`, {
-      hint: "Its data is in chromadb, membank and plugins there.",
+    throw new Failure("notFound", `No data of version 0.5 in ${home.home}`, {
+      hint: "It is expected in the directories chromadb, membank and plugins.",
     });
   }
   await refuseOthers(instance, directories);
@@ -81,7 +81,7 @@ export async function planMigration(
   };
 }
 
-/** Names of the volumes that hold data. */
+/** Names of the volumes that contain data. */
 export async function occupiedVolumes(
   instance: Pick<Instance, "docker" | "names">,
   mover: Mover,
@@ -93,17 +93,17 @@ export async function occupiedVolumes(
     .map(({ volume }) => volume);
 }
 
-/** Throws an `unsafe` Failure for volumes that hold data. */
+/** Throws an `unsafe` Failure if volumes contain data. */
 export function refuseOccupied(
   instance: Pick<Instance, "home">,
   occupied: string[],
 ): void {
   if (occupied.length === 0) return;
-  const message = `Volumes hold data already: ${occupied.join(", ")}`;
+  const message = `Volumes already contain data: ${occupied.join(", ")}`;
   throw new Failure("unsafe", message, {
     hint: readMigrated(instance)
-      ? "They were migrated before. Go back: rollback. Or again, with what " +
-        "they hold moved into a backup: --force"
-      : "--force moves that into a backup first.",
+      ? "They were migrated before. Undo that: rollback. Or migrate again, " +
+        "and move their data into a backup: --force"
+      : "Pass --force to move it into a backup first.",
   });
 }

@@ -8,12 +8,12 @@ import { ensureVolume } from "../instance/volumes.ts";
 import { refuseWorkers } from "./checks.ts";
 import { backUp, backUpVolumes, copyInSteps, hasManifest } from "./copy.ts";
 import { occupiedVolumes, refuseOccupied } from "./migrate-plan.ts";
-import { freeStamp, type Move, workFile } from "./move.ts";
+import { freeStamp, manifestFile, type Move } from "./move.ts";
 import type { Mover } from "./mover-container.ts";
 import { insideMover } from "./mover/places.ts";
 import { presentVolumes, sessionsPart } from "./parts.ts";
 
-const manifest = `${insideMover.work}/${workFile.migrate}`;
+const manifest = `${insideMover.work}/${manifestFile.migrate}`;
 
 const movedOf = ({ journal }: Pick<Move, "journal">) =>
   journal.state.parts.filter((name) => name !== sessionsPart);
@@ -29,11 +29,11 @@ export async function readSource(move: Move): Promise<void> {
   );
 }
 
-/** Begins anew where the source has changed since its manifest was made. */
+/** Starts over if the source has changed since its manifest was written. */
 async function forgetChanged(move: Move): Promise<void> {
   const { instance, journal, lock, track } = move;
-  const path = join(instance.home.migration, workFile.migrate);
-  // What ChromaDB has opened is the data from then on.
+  const path = join(instance.home.migration, manifestFile.migrate);
+  // From then on, ChromaDB works on the copy, which is the current data.
   if (!existsSync(path) || journal.hasBegun("start")) return;
   const { count, first } = await lock.do("compare", {
     at: insideMover.home,
@@ -43,9 +43,9 @@ async function forgetChanged(move: Move): Promise<void> {
     contents: false,
   });
   if (count === 0) return;
-  track.log(`Changed since the last run (${first[0]}): beginning anew`);
+  track.log(`Changed since the last run (${first[0]}): starting over`);
   journal.forgetAllBut(["volumes", "save", "empty"]);
-  // A backup that is whole may be the only one of what has gone since.
+  // Keep a complete backup: it may be the only copy of files deleted since.
   journal.note({ backup: `pre-dind-${freeStamp(instance, ["pre-dind"])}` });
 }
 
@@ -76,21 +76,21 @@ export async function makeVolumes(move: Move): Promise<void> {
   });
 }
 
-/** Where what the volumes held is kept by --force. */
-export function formerBackup({ journal }: Pick<Move, "journal">): string {
+/** The backup with the data that --force moves out of the volumes. */
+export function forcedBackup({ journal }: Pick<Move, "journal">): string {
   return `pre-force-${journal.state.stamp}`;
 }
 
-/** With `force`, moves what the volumes hold into a backup. */
+/** With `force`, moves the volumes' data into a backup. */
 export async function vacateVolumes(
   move: Move,
   mover: Mover,
   { force }: { force: boolean },
 ): Promise<void> {
   const { instance, journal } = move;
-  const backup = formerBackup(move);
+  const backup = forcedBackup(move);
   await journal.step("save", async () => {
-    // One that is whole is of volumes that may have been half emptied since.
+    // Keep a complete backup: the volumes may have been half emptied since.
     if (hasManifest(instance, backup)) return;
     const occupied = await occupiedVolumes(instance, mover);
     if (occupied.length === 0) return;

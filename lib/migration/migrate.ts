@@ -1,5 +1,6 @@
-// From version 0.5: its data into the instance's volumes. The source stays as it is;
-// every file is checked against a manifest before ChromaDB opens its copy.
+// Migrates the data of version 0.5 into the instance's volumes. The source stays
+// unchanged; every file is verified against a manifest before ChromaDB opens its
+// copy.
 
 import { join } from "node:path";
 import { startDaemon, waitForChromadb } from "../daemon/daemon.ts";
@@ -31,7 +32,7 @@ import { refuseWithoutRoom } from "./room.ts";
 import { rememberSessions } from "./sessions.ts";
 
 export interface Migrated {
-  /** Null where none was wanted. */
+  /** Null with --skip-backup. */
   backup: string | null;
   parts: Measured[];
   sessions: number;
@@ -44,7 +45,7 @@ export interface MigrateRun extends MoveOptions {
   env: NodeJS.ProcessEnv;
 }
 
-/** Migrates, or goes on with a migration that has not ended. */
+/** Migrates, or resumes an interrupted migration. */
 export async function migrate(run: MigrateRun): Promise<Migrated> {
   const { instance, plan, options, env, track } = run;
   refuseWithoutRoom(plan.rooms);
@@ -75,7 +76,7 @@ export async function migrate(run: MigrateRun): Promise<Migrated> {
   return { backup, parts, sessions, collections };
 }
 
-/** All that is done before ChromaDB opens its copy. */
+/** All steps before ChromaDB opens its copy. */
 async function fillVolumes(run: MigrateRun) {
   const { instance, plan, options } = run;
   const stamp = freeStamp(instance, ["pre-dind", "pre-force"]);

@@ -1,5 +1,5 @@
-// What is remembered of a migration that has ended, until its source is removed or
-// it is rolled back.
+// The record of a finished migration, kept until its source is removed or it is
+// rolled back.
 
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -13,9 +13,9 @@ import { movedNames, presentVolumes, volumeOf } from "./parts.ts";
 const migratedSchema = v.object({
   version: v.literal(1),
   stamp: v.string(),
-  /** Null where none was wanted. */
+  /** Null with --skip-backup. */
   backup: v.nullable(v.string()),
-  /** The volumes that were filled, with their ids. */
+  /** Ids of the filled volumes, by name. */
   volumes: v.optional(v.record(v.string(), v.string())),
 });
 
@@ -45,7 +45,7 @@ export function readMigrated(
 
 type Migrated = Pick<Instance, "docker" | "names" | "home">;
 
-/** The ids of the volumes that there are, by their names. */
+/** Ids of the existing volumes, by name. */
 export async function volumeIds(
   instance: Omit<Migrated, "home">,
 ): Promise<Record<string, string>> {
@@ -54,8 +54,8 @@ export async function volumeIds(
 }
 
 /**
- * Names of the parts whose volumes hold what was migrated, and what was added to
- * that: not those that were made since.
+ * Names of the parts whose volumes contain the migrated data, including later
+ * additions. Volumes that were recreated since are left out.
  */
 export async function migratedParts(instance: Migrated): Promise<string[]> {
   const migrated = readMigrated(instance);

@@ -1,5 +1,6 @@
-// What a migration and a rollback are both: steps in a journal, one move at a time. Each
-// begins by undoing what a broken-off run of itself has left, so that it can be run again.
+// What migration and rollback share: a journal of steps, and a lock for one move at
+// a time. A step first undoes what its interrupted run has left, so that it can be
+// repeated.
 
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -15,23 +16,23 @@ import type { Log } from "../std/log.ts";
 import { type Mover, withMover } from "./mover-container.ts";
 import type { Progress } from "./mover/run.ts";
 
-/** How people hear of a move. */
+/** Reports the progress of a move. */
 export interface Track {
   log: Log;
-  /** Reports that something begins; what it returns takes its progress. */
+  /** Reports the start of a phase; returns a function that takes its progress. */
   begin(what: string): Progress;
 }
 
-/** What a move is run with. */
+/** Options of every move. */
 export interface MoveOptions {
   instance: Instance;
   track: Track;
 }
 
-/** A move that is under way. */
+/** A move in progress. */
 export interface Move extends MoveOptions {
   journal: Journal;
-  /** Has the home alone: volumes may have yet to be made. */
+  /** A mover with only the home mounted, as volumes may not exist yet. */
   lock: Mover;
 }
 
@@ -39,7 +40,7 @@ type Beginning =
   & Pick<JournalState, "kind" | "stamp" | "parts" | "backup">
   & Partial<JournalState>;
 
-/** Begins a move, or goes on with one that has not ended, behind the lock. */
+/** Starts a move, or resumes an interrupted one, while holding the lock. */
 export async function runMove<T>(
   options: MoveOptions,
   beginning: Beginning,
@@ -47,7 +48,7 @@ export async function runMove<T>(
 ): Promise<T> {
   const { instance } = options;
   return await withMover(instance, { volumes: false }, async (lock) => {
-    // Another run may have ended in the meantime, or been killed.
+    // Read under the lock: another run may have just ended.
     const journal = readJournalOf(instance, beginning.kind) ??
       new Journal(instance, {
         version: 1,
@@ -61,7 +62,7 @@ export async function runMove<T>(
   });
 }
 
-/** With all volumes that there are by now. */
+/** Runs `act` with a mover that has all existing volumes. */
 export async function withVolumes<T>(
   { instance }: Pick<Move, "instance">,
   act: (mover: Mover) => Promise<T>,
@@ -69,8 +70,8 @@ export async function withVolumes<T>(
   return await withMover(instance, { volumes: true }, act);
 }
 
-/** The manifest of a move's source: a file of HAL9000_HOME/migration. */
-export const workFile = {
+/** Manifest of a move's source: a file in HAL9000_HOME/migration. */
+export const manifestFile = {
   migrate: "manifest.json",
   rollback: "rollback.json",
 } as const;
@@ -78,30 +79,32 @@ export const workFile = {
 export function endMove(
   { instance: { home }, journal }: Pick<Move, "instance" | "journal">,
 ): void {
-  for (const name of [workFile[journal.state.kind], "volumes.json"]) {
+  for (const name of [manifestFile[journal.state.kind], "volumes.json"]) {
     rmSync(join(home.migration, name), { force: true });
   }
   journal.remove();
 }
 
-/** What was broken off goes on as it began; `other` is an option that differs. */
+/** An interrupted move is resumed with its options; `other` is one that differs. */
 export function refuseOtherOption(
   journal: Journal | undefined,
   other: string | undefined,
 ): void {
   if (!journal || other === undefined) return;
   const { kind } = journal.state;
-  const anew = kind === "migrate" ? ", or begin anew: migrate --abort" : "";
+  const startOver = kind === "migrate"
+    ? ", or start over: migrate --abort"
+    : "";
   throw new Failure(
     "usage",
-    `The ${kind} that was broken off began without ${other}`,
+    `The interrupted ${kind} was started without ${other}`,
     {
-      hint: `Go on with it as it began: ${kind}${anew}`,
+      hint: `Resume it without that option: ${kind}${startOver}`,
     },
   );
 }
 
-/** A stamp of now that no backup of these kinds has. */
+/** A timestamp that no backup of these kinds uses. */
 export function freeStamp(
   { home }: Pick<Instance, "home">,
   kinds: string[],

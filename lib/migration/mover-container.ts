@@ -1,5 +1,5 @@
-// The mover: a container of root's, without network, that alone touches the data of
-// a move. It lives as long as the process that started it.
+// The mover: a root container without network, which performs all accesses to a
+// move's data. It ends with the process that started it.
 
 import { createInterface } from "node:readline";
 import * as v from "valibot";
@@ -15,7 +15,7 @@ import {
   type Output,
 } from "./mover/operations.ts";
 import type { Progress } from "./mover/run.ts";
-import { createAlone, gracePeriodMs } from "./mover-lock.ts";
+import { createExclusive, gracePeriodMs } from "./mover-lock.ts";
 import { moverSpec } from "./mover-spec.ts";
 import { presentVolumes } from "./parts.ts";
 
@@ -42,13 +42,13 @@ const lineSchema = v.pipe(
 );
 
 export interface MoverOptions {
-  /** With the volumes that there are; they can only be mounted at the start. */
+  /** Mount the existing volumes; this is only possible at the start. */
   volumes: boolean;
   readOnly?: boolean;
 }
 
 export interface Mover {
-  /** Performs an operation, and returns what it answers. */
+  /** Performs an operation and returns its result. */
   do<Name extends OperationName>(
     name: Name,
     input: Input<Name>,
@@ -57,8 +57,8 @@ export interface Mover {
 }
 
 /**
- * Calls `act` with a mover that ends afterwards. Throws a `busy` Failure while another
- * one moves data of the instance.
+ * Calls `act` with a mover that is stopped afterwards. Throws a `busy` Failure
+ * while another process moves this instance's data.
  */
 export async function withMover<T>(
   instance: Instance,
@@ -68,12 +68,12 @@ export async function withMover<T>(
   const { docker, prefix } = instance;
   const name = `${prefix}-mover${volumes ? "-volumes" : ""}`;
   const mounted = volumes ? await presentVolumes(instance) : [];
-  await createAlone(docker, name, moverSpec(instance, mounted, readOnly));
-  // It ends when its stdin does, and that is when this process does.
+  await createExclusive(docker, name, moverSpec(instance, mounted, readOnly));
+  // The mover ends when its stdin closes, which happens when this process ends.
   const options = { quiet: true, nothrow: true };
   const attached = $(options)`docker start --attach --interactive ${name}`;
   try {
-    // Until it runs, another may take it for one that was left behind.
+    // Until it runs, another process may take it for an abandoned mover.
     await waitFor(async () => {
       if (attached.output) {
         const why = attached.output.stderr.trim();
@@ -91,9 +91,9 @@ export async function withMover<T>(
   }
 }
 
-/** Sends operations to a mover, a line of JSON each, and reads its answers. */
+/** Sends operations to a mover as lines of JSON, and reads its answers. */
 function performer(name: string, attached: ProcessPromise): Mover["do"] {
-  attached.stdin.on("error", () => {}); // it has ended
+  attached.stdin.on("error", () => {}); // the mover has ended
   const lines = createInterface({ input: attached.stdout })
     [Symbol.asyncIterator]();
   return async (op, input, progress = () => {}) => {
@@ -102,8 +102,10 @@ function performer(name: string, attached: ProcessPromise): Mover["do"] {
       const { value, done } = await lines.next();
       if (done) {
         const [why] = (await attached).stderr.trim().split("\n");
-        const message = `Cannot ${op} in ${name}: ${why || "it has ended"}`;
-        const hint = "Run it again: it goes on from where it was.";
+        const message = `Cannot ${op} in ${name}: ${
+          why || "the mover has ended"
+        }`;
+        const hint = "Run it again to resume.";
         throw new Failure("failed", message, { hint });
       }
       const line = v.parse(lineSchema, value);

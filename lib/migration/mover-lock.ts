@@ -1,5 +1,5 @@
-// The lock by which there is one move at a time: the name of the mover's container, which
-// the engine gives away once.
+// The lock that allows one move at a time: the name of the mover's container, which
+// the engine assigns only once.
 
 import { userInfo } from "node:os";
 import process from "node:process";
@@ -14,11 +14,11 @@ import { label } from "../instance/labels.ts";
 import { Failure } from "../std/errors.ts";
 import { waitFor } from "../std/wait.ts";
 
-/** How long the mover of a process which was killed may take to end. */
+/** How long the mover of a killed process may take to end. */
 export const gracePeriodMs = 10_000;
 
-/** Creates a container whose name nobody else has, or waits a little for that. */
-export async function createAlone(
+/** Creates a container if its name is free; waits a little for that. */
+export async function createExclusive(
   docker: Docker,
   name: string,
   spec: Docker.ContainerCreateOptions,
@@ -39,9 +39,13 @@ export async function createAlone(
     const { State, Config, Created } = present;
     const holder = Config.Labels?.[label.owner];
     if (holder === undefined) {
-      throw new Failure("busy", `Container "${name}" is not this instance's`, {
-        hint: "Rename it, or set another HAL9000_PREFIX.",
-      });
+      throw new Failure(
+        "busy",
+        `Container "${name}" does not belong to this instance`,
+        {
+          hint: "Rename it, or set another HAL9000_PREFIX.",
+        },
+      );
     }
     const ageMs = Date.now() - Date.parse(Created);
     if (!State.Running && ageMs > gracePeriodMs) {
@@ -53,7 +57,7 @@ export async function createAlone(
         `Data of this instance is being moved by ${holder}, since ${
           Created.slice(0, 19)
         }Z`,
-        { hint: "Wait until it has ended." },
+        { hint: "Wait until the other process has finished." },
       );
     }
     return undefined;

@@ -1,4 +1,4 @@
-// The container that the mover is.
+// The container spec of the mover.
 
 import type { Docker } from "../docker/docker.ts";
 import { serviceSpec, volumeMount } from "../instance/container-spec.ts";
@@ -6,7 +6,7 @@ import type { Instance } from "../instance/instance.ts";
 import { insideMover } from "./mover/places.ts";
 import { type PresentVolume } from "./parts.ts";
 
-/** One that has HAL9000_HOME and these volumes. */
+/** A mover with HAL9000_HOME and these volumes. */
 export function moverSpec(
   { prefix, hostHome, settings }: Pick<
     Instance,
@@ -27,7 +27,7 @@ export function moverSpec(
     user: "0:0",
     rights: {
       AutoRemove: true,
-      // To read, write and give away what is anybody's, with all its modes.
+      // To read, write and chown files of any user, with all modes.
       CapAdd: readOnly
         ? ["DAC_READ_SEARCH"]
         : ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"],

@@ -1,4 +1,4 @@
-// What is moved: the directories of version 0.5 and the volumes that they become.
+// The parts of a move: the directories of version 0.5, and their volumes.
 
 import { inspectVolume } from "../docker/docker.ts";
 import { statusOf } from "../docker/docker-errors.ts";
@@ -9,13 +9,13 @@ import { waitFor } from "../std/wait.ts";
 
 export const movedNames = movedParts.map(({ name }) => name);
 
-/** Sessions stay where they are; a backup has them too. */
+/** Sessions are not moved, only backed up. */
 export const sessionsPart = "claude";
 
-/** Every directory of HAL9000_HOME that a backup may hold. */
+/** All directories of HAL9000_HOME that a backup may contain. */
 export const backupParts = [...movedNames, sessionsPart];
 
-/** The name of a part's volume; undefined for a part that has none. */
+/** The volume of a part; undefined if it has none. */
 export function volumeOf(
   { names }: Pick<Instance, "names">,
   part: string,
@@ -25,14 +25,14 @@ export function volumeOf(
 }
 
 export interface PresentVolume {
-  /** The part's. */
+  /** Name of the part. */
   name: string;
   volume: string;
-  /** Changes when it is removed and made again; "" for one that has none. */
+  /** Changes when the volume is recreated; "" if it has no id. */
   id: string;
 }
 
-/** The volumes that there are. */
+/** The existing volumes. */
 export async function presentVolumes(
   { docker, names }: Pick<Instance, "docker" | "names">,
 ): Promise<PresentVolume[]> {
@@ -44,7 +44,10 @@ export async function presentVolumes(
   return present.flat();
 }
 
-/** Removes volumes; a container that has ended may hold them longer than its name. */
+/**
+ * Removes volumes. Retries, as a removed container may hold its volumes a little
+ * longer.
+ */
 export async function removeVolumes(
   { docker }: Pick<Instance, "docker">,
   volumes: string[],

@@ -1,4 +1,4 @@
-// Removes the directories of version 0.5 that a migration has made superfluous.
+// Removes the directories of version 0.5 after a migration.
 
 import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -13,17 +13,17 @@ import { withMover } from "./mover-container.ts";
 import { insideMover } from "./mover/places.ts";
 import { movedNames } from "./parts.ts";
 
-/** The directories that can be removed; throws a Failure where there are none. */
+/** The directories that can be removed; throws a Failure if there are none. */
 export async function planRemoval(instance: Instance): Promise<string[]> {
   const { home } = instance;
   const migrated = readMigrated(instance);
   if (!migrated || readJournalOf(instance, "migrate")) {
-    throw new Failure("notFound", "There is no migration that has ended", {
-      hint: "Its source is all there is: migrate first.",
+    throw new Failure("notFound", "No finished migration found", {
+      hint: "Migrate first: the source is the only copy.",
     });
   }
   if (migrated.backup === null) {
-    throw new Failure("unsafe", "That migration made no backup", {
+    throw new Failure("unsafe", "The migration was run without a backup", {
       hint: "Remove the directories by hand, if you are sure.",
     });
   }
@@ -37,7 +37,7 @@ export async function planRemoval(instance: Instance): Promise<string[]> {
   return directories;
 }
 
-/** Removes them once the backup is found to be whole, and nothing newer than it. */
+/** Removes the directories if the backup is complete, and they have not changed. */
 export async function removeSource(
   { instance, track }: Pick<MoveOptions, "instance" | "track">,
 ): Promise<void> {
@@ -60,12 +60,13 @@ export async function removeSource(
         "unsafe",
         `The source has changed since the migration: ${first.join("; ")}`,
         {
-          hint: "What is new in it was not migrated. Keep it elsewhere first.",
+          hint: "The changes were not migrated. Save them elsewhere first.",
         },
       );
     }
     for (const name of parts) {
-      // Out of the way whole: one that is half removed would be a changed one.
+      // Rename first: after an interruption, a half-removed directory would count
+      // as changed.
       const away = `${insideMover.work}/removed-${name}`;
       await mover.do("remove", { path: away });
       const from = `${insideMover.home}/${name}`;

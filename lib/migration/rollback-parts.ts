@@ -1,4 +1,4 @@
-// Which parts a rollback brings back.
+// Chooses the parts that a rollback restores.
 
 import { join } from "node:path";
 import type { Instance } from "../instance/instance.ts";
@@ -9,22 +9,22 @@ import type { Mover } from "./mover-container.ts";
 import { insideMover } from "./mover/places.ts";
 import { presentVolumes } from "./parts.ts";
 
-/** Names of the parts that were migrated to the volumes that there are. */
+/** Names of the parts that were migrated to the existing volumes. */
 export async function partsMigrated(
   instance: Pick<Instance, "docker" | "names" | "home" | "owner">,
 ): Promise<string[]> {
   const journal = readJournal(instance);
-  // A migration that has come to its end but for the last look at ChromaDB.
+  // A migration that is only missing its final check.
   if (journal?.state.kind === "migrate") return journal.state.parts;
   return journal?.state.migrated ?? await migratedParts(instance);
 }
 
 /**
- * Names of the volumes' parts that come back. A directory here that was never
- * migrated is itself the data: it stays where its volume holds none, and throws an
- * `unsafe` Failure where both hold data, unless it may be replaced.
+ * Names of the parts to restore from the volumes. A local directory that was never
+ * migrated holds current data. It stays if its volume is empty. If both hold data,
+ * throws an `unsafe` Failure, unless `replaceLocal` is set.
  */
-export async function partsToBring(
+export async function partsToRestore(
   instance: Pick<Instance, "docker" | "names" | "home">,
   mover: Mover,
   migrated: string[],
@@ -42,11 +42,11 @@ export async function partsToBring(
   if (both.length > 0 && !replaceLocal) {
     throw new Failure(
       "unsafe",
-      `Never migrated, and the volumes hold other data: ${both.join(", ")}`,
+      `Never migrated, but the volumes contain other data: ${both.join(", ")}`,
       {
         hint:
-          "Migrate them: migrate --force keeps what the volumes hold as a " +
-          "backup. Or replace them, and keep them as a backup: rollback " +
+          "Migrate them; that moves the volumes' data into a backup: migrate --force. " +
+          "Or replace them, and move them into a backup: rollback " +
           "--replace-local",
       },
     );

@@ -1,4 +1,4 @@
-// What a rollback would bring back, and whether that can be.
+// Plans a rollback and checks that it is possible.
 
 import { existsSync, lstatSync } from "node:fs";
 import { join } from "node:path";
@@ -6,42 +6,45 @@ import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { type Journal, readJournalOf } from "../instance/migration-journal.ts";
 import { listWorkers } from "../worker/workers.ts";
-import { type Backup, wholeBackup } from "./backups.ts";
+import { type Backup, verifiedBackup } from "./backups.ts";
 import { refuseOthers } from "./checks.ts";
 import { refuseOtherOption, type Track } from "./move.ts";
 import { withMover } from "./mover-container.ts";
 import type { Measured } from "./mover/reading.ts";
 import { insideMover } from "./mover/places.ts";
 import { backupParts, movedNames, presentVolumes, volumeOf } from "./parts.ts";
-import { partsMigrated, partsToBring } from "./rollback-parts.ts";
+import { partsMigrated, partsToRestore } from "./rollback-parts.ts";
 import { refuseWithoutRoom, roomFor } from "./room.ts";
 
 export interface RollbackOptions {
-  /** A path or name; today's data of the volumes where it is left out. */
+  /**
+   * Path or name of a backup.
+   * @default the current data of the volumes
+   */
   backup?: string | undefined;
   keepVolumes: boolean;
-  /** Directories that were never migrated give way to the volumes' data, too. */
+  /** Also replace directories that were never migrated. */
   replaceLocal: boolean;
 }
 
 export interface RollbackPlan {
-  /** What comes back, and from where. */
+  /** What is restored, and from where. */
   parts: (Measured & { from: string })[];
   backup: Backup | null;
-  /** Workers to be stopped for it. */
+  /** Workers that will be stopped. */
   workers: string[];
-  /** Volumes to be removed. */
+  /** Volumes that will be removed. */
   removed: string[];
-  /** Local directories that are there, and are kept. */
+  /** Local directories that are replaced and backed up. */
   replaced: string[];
   /** Names of the parts that were migrated to the volumes. */
   migrated: string[];
-  /** Local directories that stay: they were never migrated. */
+  /** Local directories that stay, as they were never migrated. */
   left: string[];
   resumes: boolean;
 }
 
-/** What would come back, and whether it can; changes nothing. */
+/** Plans a rollback and checks that it is possible; changes nothing. */
 export async function planRollback(
   instance: Instance,
   options: RollbackOptions,
@@ -50,14 +53,14 @@ export async function planRollback(
   const journal = readJournalOf(instance, "rollback");
   await refuseRollback(instance, journal, options);
   const given = journal ? journal.state.backup : options.backup ?? null;
-  // Once it is copied it is no longer needed.
+  // After the copy is verified, the backup is no longer needed.
   const backup = given === null || journal?.isDone("verify")
     ? null
-    : await wholeBackup(instance, given, track);
+    : await verifiedBackup(instance, given, track);
   const volumes = await presentVolumes(instance);
   if (volumes.length === 0 && !backup && !journal) {
-    throw new Failure("notFound", "There are no volumes to roll back from", {
-      hint: "A backup can be restored: rollback --list-backups",
+    throw new Failure("notFound", "No volumes to roll back from", {
+      hint: "To restore a backup, see: rollback --list-backups",
     });
   }
   const candidates = (backup?.parts ?? volumes).map(({ name }) => name);
@@ -68,7 +71,7 @@ export async function planRollback(
     const names = journal?.state.parts ??
       (backup
         ? candidates
-        : await partsToBring(instance, mover, migrated, options));
+        : await partsToRestore(instance, mover, migrated, options));
     const at = backup ? insideMover.backup(backup.name) : insideMover.volumes;
     return await mover.do("measure", { at, parts: names });
   });
@@ -108,8 +111,8 @@ async function refuseRollback(
 ): Promise<void> {
   const { home } = instance;
   if (!existsSync(home.home)) {
-    const message = `Cannot roll back: there is no ${home.home}`;
-    const hint = "Set HAL9000_HOME to the home that the data is to go to.";
+    const message = `Cannot roll back: ${home.home} does not exist`;
+    const hint = "Set HAL9000_HOME to the home to restore the data to.";
     throw new Failure("notFound", message, { hint });
   }
   refuseOtherOption(journal, otherOption(journal, options));
@@ -120,19 +123,23 @@ async function refuseRollback(
   await refuseOthers(instance, [...directories, home.memorybank]);
 }
 
-/** Throws an `unsafe` Failure where directories cannot be put in place by a rename. */
+/** Throws an `unsafe` Failure if a rename cannot move directories into place. */
 function refuseOtherDisks({ home }: Pick<Instance, "home">): void {
   const device = lstatSync(home.home).dev;
   for (const path of [home.backups, home.migration]) {
     const stat = lstatSync(path, { throwIfNoEntry: false });
     if (!stat || stat.dev === device) continue;
-    throw new Failure("unsafe", `"${path}" is on another disk than the home`, {
-      hint: "Unmount it, or move it to where the home is.",
-    });
+    throw new Failure(
+      "unsafe",
+      `"${path}" is on another file system than the home`,
+      {
+        hint: "Unmount it, or move it to where the home is.",
+      },
+    );
   }
 }
 
-/** An option that the rollback which was broken off began without. */
+/** An option that differs from those of the interrupted rollback. */
 function otherOption(
   journal: Journal | undefined,
   { backup, keepVolumes }: RollbackOptions,

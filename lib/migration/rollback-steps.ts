@@ -9,19 +9,19 @@ import { Failure } from "../std/errors.ts";
 import { stopWorker } from "../worker/ending.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { backUpVolumes, copyInSteps, verify } from "./copy.ts";
-import { type Move, workFile } from "./move.ts";
+import { manifestFile, type Move } from "./move.ts";
 import type { Mover } from "./mover-container.ts";
 import { insideMover } from "./mover/places.ts";
-import { partsToBring } from "./rollback-parts.ts";
+import { partsToRestore } from "./rollback-parts.ts";
 
-export const manifest = `${insideMover.work}/${workFile.rollback}`;
+export const manifest = `${insideMover.work}/${manifestFile.rollback}`;
 
-/** Where what is replaced is kept. */
-export function keptBackup({ journal }: Pick<Move, "journal">): string {
+/** The backup of what is replaced. */
+export function replacedBackup({ journal }: Pick<Move, "journal">): string {
   return `pre-rollback-${journal.state.stamp}`;
 }
 
-/** Conversations are written down before their workers end. */
+/** Sessions are stopped in a way that saves their conversations. */
 export async function stopAll(
   { instance, track: { log } }: Move,
 ): Promise<void> {
@@ -32,7 +32,10 @@ export async function stopAll(
   await stopDaemon(instance, log);
 }
 
-/** Once nobody writes any more: what was planned may have changed since. */
+/**
+ * Decides again after all writers have stopped, as data may have changed since the
+ * plan.
+ */
 export async function chooseParts(
   { instance, journal }: Move,
   mover: Mover,
@@ -41,16 +44,16 @@ export async function chooseParts(
   const { backup, migrated = [] } = journal.state;
   if (backup !== null || journal.hasBegun("manifest")) return;
   try {
-    const parts = await partsToBring(instance, mover, migrated, options);
+    const parts = await partsToRestore(instance, mover, migrated, options);
     journal.note({ parts });
   } catch (error) {
-    // Nothing was moved yet; the daemon may start again.
+    // Nothing was moved yet, so the daemon may start again.
     if (error instanceof Failure && error.kind === "unsafe") journal.remove();
     throw error;
   }
 }
 
-/** Where what comes back is, in the mover. */
+/** The directory in the mover to restore from. */
 function sourceOf({ journal }: Pick<Move, "journal">): string {
   const { backup } = journal.state;
   return backup === null ? insideMover.volumes : insideMover.backup(backup);
@@ -61,7 +64,7 @@ export async function readSource(move: Move, mover: Mover): Promise<void> {
   const { backup, parts } = journal.state;
   const at = sourceOf(move);
   if (backup === null && parts.includes("chromadb")) {
-    // ChromaDB's user is nobody outside the parent.
+    // ChromaDB's user exists only in the parent.
     const from = serviceUsers.chromadb;
     await mover.do("give", { path: `${at}/chromadb`, from });
   }
@@ -75,16 +78,22 @@ export async function readSource(move: Move, mover: Mover): Promise<void> {
       : mover.do("replace", { from: `${at}/manifest.json`, to: manifest }));
 }
 
-/** Where a backup comes back, today's data would go with the volumes. */
-export async function saveToday(move: Move, mover: Mover): Promise<void> {
+/**
+ * When a backup is restored, saves the volumes' current data before they are
+ * removed.
+ */
+export async function saveCurrent(move: Move, mover: Mover): Promise<void> {
   const { journal } = move;
   const { backup, keepVolumes } = journal.state;
   if (backup === null || keepVolumes) return;
-  const today = { backup: `${keptBackup(move)}/volumes`, kind: "rollback" };
-  await journal.step("save", () => backUpVolumes(move, mover, today));
+  const current = {
+    backup: `${replacedBackup(move)}/volumes`,
+    kind: "rollback",
+  };
+  await journal.step("save", () => backUpVolumes(move, mover, current));
 }
 
-/** Copies what comes back beside the local directories. */
+/** Copies the parts to restore next to the local directories. */
 export async function stageParts(move: Move, mover: Mover): Promise<void> {
   await copyInSteps(move, mover, {
     what: "the copy",
@@ -95,11 +104,11 @@ export async function stageParts(move: Move, mover: Mover): Promise<void> {
   });
 }
 
-/** Two renames for each; where one was broken off follows from what is there. */
+/** Two renames per part. After an interruption, the present files show how to go on. */
 export async function swapParts(move: Move, mover: Mover): Promise<void> {
   const { instance: { home }, journal } = move;
   const { parts } = journal.state;
-  const kept = keptBackup(move);
+  const kept = replacedBackup(move);
   const at = insideMover.home;
   let swapped = false;
   for (const name of parts) {
@@ -108,7 +117,7 @@ export async function swapParts(move: Move, mover: Mover): Promise<void> {
       swapped = true;
       const local = `${at}/${name}`;
       if (existsSync(join(home.home, name))) {
-        // Somebody may have made it anew since it was put away.
+        // The directory may have been recreated after it was moved away.
         const again = existsSync(join(home.backups, kept, name));
         const to = `${insideMover.backup(kept)}/${name}${
           again ? ".later" : ""
@@ -121,16 +130,16 @@ export async function swapParts(move: Move, mover: Mover): Promise<void> {
       });
     });
   }
-  // In a later run they may have been put to use already.
+  // In a resumed run, the directories may already be in use.
   if (!swapped) return;
   const what = "the local directories";
   await verify(move, mover, { what, at, parts, manifest });
 }
 
-/** What was replaced is a backup like any other. */
+/** Writes the manifest that makes the replaced data a regular backup. */
 export async function keepManifest(move: Move, mover: Mover): Promise<void> {
   const { instance: { home }, journal, track } = move;
-  const kept = keptBackup(move);
+  const kept = replacedBackup(move);
   await journal.step("keep", async () => {
     const parts = journal.state.parts
       .filter((name) => existsSync(join(home.backups, kept, name)));

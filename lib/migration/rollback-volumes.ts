@@ -1,15 +1,15 @@
-// The end of a rollback: what was copied out of the volumes is removed from them.
+// The end of a rollback: empties and removes the volumes that were copied.
 
 import { Failure } from "../std/errors.ts";
 import { freeStamp, type Move } from "./move.ts";
 import type { Mover } from "./mover-container.ts";
 import { insideMover } from "./mover/places.ts";
 import { presentVolumes, removeVolumes } from "./parts.ts";
-import { keptBackup, manifest } from "./rollback-steps.ts";
+import { manifest, replacedBackup } from "./rollback-steps.ts";
 
 /**
- * That of the memory bank is a directory of the home, and would stay full. Returns
- * the names of those that hold data all the same.
+ * Empties the volumes first: the memory bank's is a directory of the home, which
+ * would stay. Returns the names of the volumes that still contain data.
  */
 export async function emptyVolumes(
   { instance, journal }: Move,
@@ -26,7 +26,7 @@ export async function emptyVolumes(
   await journal.step("empty", async () => {
     const holding = await mover.do("withData", volumes);
     for (const name of parts) {
-      // What did not come back is of no use only while it holds nothing.
+      // Keep data that was not copied.
       if (!isSaved(name) && holding.includes(name)) continue;
       await mover.do("empty", { path: `${insideMover.volumes}/${name}` });
     }
@@ -34,40 +34,40 @@ export async function emptyVolumes(
   return await mover.do("withData", volumes);
 }
 
-/** What was written to the volumes since they were copied is copied, too. */
+/** Starts over if the volumes have changed since they were copied. */
 async function refuseChange(
   { instance, journal }: Pick<Move, "instance" | "journal">,
   mover: Mover,
   parts: string[],
 ): Promise<void> {
-  const today = insideMover.backup(`${keptBackup({ journal })}/volumes`);
+  const current = insideMover.backup(`${replacedBackup({ journal })}/volumes`);
   const { count, first } = await mover.do("compare", {
     at: insideMover.volumes,
     parts,
     manifest: journal.state.backup === null
       ? manifest
-      : `${today}/manifest.json`,
+      : `${current}/manifest.json`,
     contents: false,
   });
   if (count === 0) return;
-  // What is in place by now is kept like what was there before it.
+  // The data that is now in place is backed up like the data before it.
   journal.forgetAllBut(["stop"]);
   journal.note({ stamp: freeStamp(instance, ["pre-rollback"]) });
   throw new Failure(
     "busy",
-    `Written to since it was copied: ${first.join("; ")}`,
+    `Volumes changed since they were copied: ${first.join("; ")}`,
     { hint: "Stop what writes to the volumes, then run it again." },
   );
 }
 
-/** Removes the volumes but for those that are still full; returns their names. */
+/** Removes the volumes, except those with data. Returns the removed names. */
 export async function removeCopied(
   { instance, journal, track }: Move,
   full: string[],
 ): Promise<string[]> {
   if (journal.state.keepVolumes) return [];
   for (const name of full) {
-    track.log(`warning: the volume of ${name} holds data: it stays`);
+    track.log(`warning: the volume of ${name} contains data; keeping it`);
   }
   const removed = (await presentVolumes(instance))
     .filter(({ name }) => !full.includes(name))

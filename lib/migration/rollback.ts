@@ -1,5 +1,5 @@
-// Back to version 0.5: today's data of the volumes, or that of a backup, into the
-// directories that it had. What is replaced is kept, and volumes go last.
+// Rolls back to version 0.5: restores the current data of the volumes, or a backup,
+// to the old directories. Replaced data is backed up, and volumes are removed last.
 
 import { join } from "node:path";
 import { ensureHome } from "../instance/volumes.ts";
@@ -17,9 +17,9 @@ import type { RollbackOptions, RollbackPlan } from "./rollback-plan.ts";
 import {
   chooseParts,
   keepManifest,
-  keptBackup,
   readSource,
-  saveToday,
+  replacedBackup,
+  saveCurrent,
   stageParts,
   stopAll,
   swapParts,
@@ -28,7 +28,7 @@ import { emptyVolumes, removeCopied } from "./rollback-volumes.ts";
 
 export interface RolledBack {
   parts: Measured[];
-  /** Where what was replaced is kept; null where there was nothing. */
+  /** The backup of what was replaced; null if nothing was. */
   kept: string | null;
   removed: string[];
 }
@@ -38,10 +38,10 @@ export interface RollbackRun extends MoveOptions {
   options: RollbackOptions;
 }
 
-/** Rolls back, or goes on with a rollback that has not ended. */
+/** Rolls back, or resumes an interrupted rollback. */
 export async function rollback(run: RollbackRun): Promise<RolledBack> {
   const { instance, plan, options } = run;
-  // It would make a directory anew that is about to be put in its place.
+  // Not when resuming: it would recreate a directory that is about to be replaced.
   if (!plan.resumes) ensureHome(instance);
   return await runMove(run, {
     kind: "rollback",
@@ -56,14 +56,14 @@ export async function rollback(run: RollbackRun): Promise<RolledBack> {
     const full = await withVolumes(move, async (mover) => {
       await chooseParts(move, mover, options);
       await readSource(move, mover);
-      await saveToday(move, mover);
+      await saveCurrent(move, mover);
       await stageParts(move, mover);
       await swapParts(move, mover);
       await keepManifest(move, mover);
       return await emptyVolumes(move, mover);
     });
     const removed = await removeCopied(move, full);
-    const kept = keptBackup(move);
+    const kept = replacedBackup(move);
     forgetMigrated(instance);
     endMove(move);
     return {

@@ -1,4 +1,4 @@
-// Whether there is room for what a move copies.
+// Checks that there is enough disk space for a move.
 
 import { lstatSync, statfsSync } from "node:fs";
 import { Failure } from "../std/errors.ts";
@@ -12,11 +12,11 @@ export interface Room {
   freeBytes: number;
 }
 
-/** Blocks, directories and what else a copy takes besides its bytes. */
+/** Allowance for blocks, directories and other overhead of a copy. */
 const spareShare = 0.05;
 const spareBytes = 1e6;
 
-/** What a move needs and has, for each file system that it writes to. */
+/** Required and free space of each file system that a move writes to. */
 export async function roomFor(
   { docker, home }: Pick<Instance, "docker" | "home">,
   bytes: { home: number; volumes: number },
@@ -29,7 +29,8 @@ export async function roomFor(
       [DockerRootDir, bytes.volumes],
     ] as const
   ) {
-    // An engine elsewhere is asked for nothing: it says when it is full.
+    // An engine on another machine cannot be checked; it reports a full disk
+    // itself.
     const stat = lstatSync(at, { throwIfNoEntry: false });
     if (!stat) continue;
     const { bavail, bsize } = statfsSync(at);
@@ -45,7 +46,7 @@ export async function roomFor(
   return [...rooms.values()];
 }
 
-/** Throws a `resources` Failure with the figures where there is too little. */
+/** Throws a `resources` Failure with the numbers if there is too little space. */
 export function refuseWithoutRoom(rooms: Room[]): void {
   const full = rooms.find(({ neededBytes, freeBytes }) =>
     neededBytes > freeBytes
@@ -53,8 +54,8 @@ export function refuseWithoutRoom(rooms: Room[]): void {
   if (!full) return;
   throw new Failure(
     "resources",
-    `Too little room at ${full.at}: ${binarySize(full.neededBytes)} are ` +
+    `Not enough disk space at ${full.at}: ${binarySize(full.neededBytes)} ` +
       `needed, ${binarySize(full.freeBytes)} free`,
-    { hint: "Make room, then run it again. Nothing was changed." },
+    { hint: "Free some space, then run it again. Nothing was changed." },
   );
 }

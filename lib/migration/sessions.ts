@@ -1,4 +1,4 @@
-// Sessions of version 0.5: they stay where they are, and become known.
+// Registers the sessions of version 0.5; their files stay in place.
 
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
@@ -11,7 +11,7 @@ import { readSession, writeSession } from "../instance/session-record.ts";
 
 const metadataFile = ".claudy-session.json";
 
-/** https://github.com/Hellblazer/hal-9000: claudy 0.5, init_session */
+/** File format: https://github.com/Hellblazer/hal-9000, claudy 0.5, init_session */
 const metadataSchema = v.pipe(
   v.string(),
   v.parseJson(),
@@ -34,7 +34,7 @@ export interface FoundSession {
   profile: string | undefined;
 }
 
-/** Those that can be opened; others are reported to `log` and stay as they are. */
+/** Sessions that can be opened; logs the others, which stay as they are. */
 export function findSessions(
   { home, host }: Pick<Instance, "home" | "host">,
   log: Log,
@@ -43,16 +43,16 @@ export function findSessions(
   return readdirSync(home.claude).flatMap((name) => {
     const path = join(home.claude, name, metadataFile);
     if (!existsSync(path)) return [];
-    // The name of a worker, and of its files: session-record.ts.
+    // Names of workers and of their files: session-record.ts.
     if (!/^[a-zA-Z][\w.-]{1,62}$/.test(name)) {
       log(
-        `warning: session "${name}" stays unknown: no worker can be named so`,
+        `warning: session "${name}" is not imported: invalid name for a worker`,
       );
       return [];
     }
     const parsed = v.safeParse(metadataSchema, readSmallFile(path));
     if (!parsed.success) {
-      log(`warning: ${path} is damaged; the session stays unknown`);
+      log(`warning: ${path} is damaged; the session is not imported`);
       return [];
     }
     const { project_dir: project, created_at, profile } = parsed.output;
@@ -60,13 +60,13 @@ export function findSessions(
       name,
       project,
       createdAt: new Date(created_at).toISOString(),
-      // What its files say needs no choice.
+      // Store only a profile that differs from the detected one.
       profile: profile === detectProfile(project, host) ? undefined : profile,
     }];
   });
 }
 
-/** Gives how many were not known before. */
+/** Registers the sessions. Returns how many are new. */
 export function rememberSessions(instance: Instance, log: Log): number {
   const unknown = findSessions(instance, log)
     .filter(({ name }) => !readSession(instance, name, log));

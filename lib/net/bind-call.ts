@@ -1,5 +1,5 @@
-// Binding a port without listening on it, which neither Node nor Deno can do by
-// themselves. Runs under Deno alone.
+// Binds a port without listening on it, through Deno's FFI, as neither Node nor
+// Deno has an API for it.
 // https://man7.org/linux/man-pages/man7/socket.7.html (SO_REUSEPORT)
 
 import { constants } from "node:os";
@@ -36,12 +36,12 @@ function libc() {
   }).symbols;
 }
 
-/** What became of a bind: a descriptor, or the name of the error (EADDRINUSE). */
+/** Result of a bind: a descriptor, or the error's name (EADDRINUSE). */
 export type Bound = { fd: number } | { code: string };
 
 /**
- * Binds a port of a loopback address. While the descriptor is open, only sockets
- * of the same user with SO_REUSEPORT can have the port: others get EADDRINUSE.
+ * Binds a port of a loopback address. While the descriptor is open, only sockets of
+ * the same user with SO_REUSEPORT can bind the port: others get EADDRINUSE.
  */
 export function bindPort(address: "127.0.0.1" | "::1", port: number): Bound {
   const { socket, setsockopt, bind, close } = libc();
@@ -60,7 +60,10 @@ export function closePort(fd: number): void {
   libc()["close"]!(fd);
 }
 
-/** struct sockaddr_in and sockaddr_in6; both machines that we build for are little-endian. */
+/**
+ * struct sockaddr_in or sockaddr_in6; both supported architectures are
+ * little-endian.
+ */
 function socketAddress(family: number, port: number): Uint8Array {
   const name = new Uint8Array(family === AF_INET6 ? 28 : 16);
   name.set([family, 0, port >> 8, port & 255]);

@@ -1,24 +1,24 @@
-// The ports of services in the workers' namespace, held by the process that the
-// namespace lives with: bound, and never listened on. Services come and go; only the
-// service user can listen there in the meantime.
+// Reserves the ports of services in the workers' namespace: binds them, but never
+// listens. Services come and go; meanwhile, only the service user can listen on
+// these ports.
 
 import * as v from "valibot";
 import { bindPort, closePort } from "./bind-call.ts";
 import { type Bound } from "./bind-call.ts";
 import { listen, type Listener } from "../std/socket-lines.ts";
 
-/** In the net container, which nothing else of ours enters. */
+/** In the net container, which no other process of the project enters. */
 export const holderSocket = "/tmp/ports.sock";
 
 export const holdRequest = v.object({ ports: v.array(v.number()) });
 
 export interface HeldReport {
   held: number[];
-  /** Somebody else has them. */
+  /** Ports that another process occupies. */
   taken: number[];
 }
 
-/** How a port is bound and given back; a test passes its own. */
+/** Binds and releases a port; replaced in tests. */
 export interface PortCalls {
   bind(address: "127.0.0.1" | "::1", port: number): Bound;
   close(fd: number): void;
@@ -32,7 +32,7 @@ export class HeldPorts {
     this.#calls = calls;
   }
 
-  /** Holds these ports and no others. */
+  /** Holds exactly these ports. */
   hold(ports: number[]): HeldReport {
     for (const [port, fds] of this.#open) {
       if (ports.includes(port)) continue;
@@ -51,7 +51,7 @@ export class HeldPorts {
   #take(port: number): void {
     const first = this.#calls.bind("127.0.0.1", port);
     if (!("fd" in first)) return;
-    // `localhost` may be ::1 as well, where the namespace has that address.
+    // `localhost` may also be ::1, if the namespace has that address.
     const second = this.#calls.bind("::1", port);
     if ("fd" in second) {
       this.#open.set(port, [first.fd, second.fd]);
@@ -63,7 +63,7 @@ export class HeldPorts {
   }
 }
 
-/** Holds `ports`, then whichever it is asked to. */
+/** Holds `ports`, then the ports of each request. */
 export async function serveHolder(ports: number[]): Promise<Listener> {
   const holder = new HeldPorts();
   holder.hold(ports);

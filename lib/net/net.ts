@@ -1,5 +1,5 @@
-// net: holds the ports of services in the workers' namespace; what runs as the net
-// container, for as long as the namespace is there.
+// net: reserves the ports of services in the workers' namespace, until SIGTERM. It
+// is the net container's command.
 
 import { existsSync } from "node:fs";
 import process from "node:process";
@@ -19,9 +19,9 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       await new Promise(() => {});
     });
 
-  cli.command("set [...ports]", "Have the holder hold these ports, no others")
+  cli.command("set [...ports]", "Hold exactly these ports")
     .action(async (ports: string[]) => {
-      // It may have been started just now.
+      // The container may have started just now.
       await waitFor(() => existsSync(holderSocket), {
         for: "the holder of the ports",
         timeoutMs: 5000,

@@ -1,4 +1,4 @@
-// The shared ChromaDB: how it is run, and whether workers get answers from it.
+// Runs the shared ChromaDB, and checks that workers can reach it.
 
 import { once } from "node:events";
 import { chmodSync, chownSync, readFileSync, rmSync } from "node:fs";
@@ -13,7 +13,7 @@ import { serviceUsers } from "../instance/service-users.ts";
 import { listenerUsers } from "../std/socket-table.ts";
 import type { ChildSpec } from "./supervisor.ts";
 
-/** Of the parent's own namespace, where no worker is. */
+/** In the parent's own network namespace, which workers do not share. */
 const address = "127.0.0.1";
 
 const directory = "/data/chromadb";
@@ -23,7 +23,7 @@ const user = { uid: serviceUsers.chromadb, gid: serviceUsers.chromadb };
 export function chromadbChild(port: number, logFile: string): ChildSpec {
   return {
     name: "chromadb",
-    // The first to be killed where the parent's memory ends, proc(5).
+    // Killed first when the parent runs out of memory: proc(5).
     command: [
       "bash",
       "-c",
@@ -50,15 +50,15 @@ export function chromadbChild(port: number, logFile: string): ChildSpec {
       HOME: "/tmp/chromadb",
     },
     user,
-    // What it wrote before it had a user of its own, or what was migrated.
+    // Also its files from before it had a user of its own, and migrated ones.
     prepare: () => giveTree(directory, user),
     logFile,
   };
 }
 
 /**
- * Passes what comes in at run/ways/chromadb.sock on to ChromaDB, until `stop` is
- * aborted. Only the forwarder, which bounds what workers send, can open it.
+ * Forwards connections on run/ways/chromadb.sock to ChromaDB, until `stop` is
+ * aborted. Only the forwarder can open the socket; it limits what workers send.
  */
 export async function serveChromadb(
   { home, owner, settings }: Pick<Instance, "home" | "owner" | "settings">,
@@ -89,9 +89,9 @@ export async function serveChromadb(
 }
 
 /**
- * What keeps workers from ChromaDB's answers, undefined where nothing does. To be
- * asked in the parent. Whose the listeners are, there and in the workers' namespace,
- * the kernel tells: an answer alone could be anybody's.
+ * Why workers cannot reach ChromaDB; undefined if they can. Runs in the parent.
+ * Checks the user of each listener, here and in the workers' namespace: any process
+ * could send a valid answer.
  */
 export async function chromadbFault(
   { home, settings }: Pick<Instance, "home" | "settings">,
@@ -101,7 +101,7 @@ export async function chromadbFault(
   if (users.length === 0) return "it does not listen";
   const other = users.find((user) => user !== serviceUsers.chromadb);
   if (other !== undefined) {
-    return `user ${other} listens at port ${port} of the parent`;
+    return `user ${other} listens on port ${port} of the parent`;
   }
   try {
     const status = await heartbeat({ socketPath: home.chromadbSocket });
@@ -121,7 +121,7 @@ export async function chromadbFault(
   return undefined;
 }
 
-/** Whether ChromaDB itself answers, in the parent; whoever else can reach it. */
+/** Whether ChromaDB answers in the parent, whether or not workers can reach it. */
 export async function chromadbAnswers(port: number): Promise<boolean> {
   const to = { host: address, port };
   return await heartbeat(to).catch(() => undefined) === 200;

@@ -1,5 +1,5 @@
-// healthcheck: whether the engine answers the parent, and ChromaDB the workers; what
-// Docker and claudy doctor run in the parent.
+// healthcheck: checks that the parent can reach the engine, and workers ChromaDB.
+// Docker and claudy doctor run it in the parent.
 
 import { chromadbFault } from "./chromadb.ts";
 import { readSettings } from "../instance/config.ts";
@@ -13,7 +13,7 @@ import { Io } from "../cli/io.ts";
 export async function main(argv: string[], io = new Io()): Promise<number> {
   const cli = command("healthcheck");
 
-  cli.command("", "Fail where the engine or ChromaDB does not answer")
+  cli.command("", "Fail if the engine or ChromaDB does not answer")
     .action(async () => {
       const { env } = io;
       const settings = readSettings(env, { warn: () => {} });

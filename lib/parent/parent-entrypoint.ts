@@ -1,4 +1,4 @@
-// parent-entrypoint: what runs as the parent container, until SIGTERM.
+// parent-entrypoint: the parent container's command; runs until SIGTERM.
 
 import process from "node:process";
 import { buildDigest } from "../std/build-digest.ts";

@@ -1,5 +1,5 @@
-// What runs as the parent: starts its children phase by phase, and says how
-// long each phase took.
+// Runs the parent: starts its children in phases, and logs how long each phase
+// took.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import {
@@ -35,20 +35,20 @@ import { type ChildSpec, Supervisor } from "./supervisor.ts";
 import { duration } from "../std/units.ts";
 import { ensureHome } from "../instance/volumes.ts";
 
-/** Together with the others' under the 5 seconds that a stop may take. */
+/** Per child; all of them together must end within the 5 seconds of a stop. */
 const childStopMs = 2000;
 
-/** Between two looks at whether there is to be a pool. */
+/** Interval of the checks whether the pool and the dashboard are wanted. */
 const desiredEveryMs = 500;
 
-/** Between two looks at ChromaDB. */
+/** Interval of the ChromaDB checks. */
 const healthEveryMs = 1000;
 
-/** While it has not answered for the first time, for so long. */
+/** Reported until the first answer, for at most `startMs`. */
 const startingFault = "it is starting";
 const startMs = 10_000;
 
-/** Runs the parent until `stop` is aborted, then ends its children in order. */
+/** Runs the parent until `stop` is aborted, then stops its children in order. */
 export async function runParent(
   openInstance: () => Promise<Instance>,
   build: string,
@@ -97,7 +97,7 @@ export async function runParent(
   await phase("parallel init", async () => {
     supervisor.start({
       ...chromadbChild(port, instance.home.childLog("chromadb")),
-      // Under load it may be slow to answer.
+      // ChromaDB may answer slowly under load.
       watch: {
         answers: () => chromadbAnswers(port),
         everyMs: watchEveryMs,
@@ -127,7 +127,7 @@ export async function runParent(
     keepReconciled(instance, stop, log),
     keepLoginFresh(instance, stop, log),
     serveParent(instance, stop).catch((error) =>
-      log(`Commands cannot ask the parent: ${messageOf(error)}`)
+      log(`Commands cannot reach the parent: ${messageOf(error)}`)
     ),
     serveChromadb(instance, stop).catch((error) =>
       log(`Workers cannot reach ChromaDB: ${messageOf(error)}`)
@@ -150,14 +150,14 @@ export async function runParent(
   log("Stopped");
 }
 
-/** The workers' namespace, where nobody made one: this parent was started by hand. */
+/** Creates the workers' namespace if it is missing, as when started by hand. */
 async function ensureOwnNet(instance: Instance, log: Log): Promise<void> {
   const { docker, names, self } = instance;
   if (await inspectContainer(docker, names.net)) return;
   await ensureNet(instance, self?.ImageID ?? "", [], log);
 }
 
-/** Calls `changed` whenever ChromaDB has another fault, or none. */
+/** Calls `changed` whenever ChromaDB's fault changes; null means none. */
 async function watchChromadb(
   instance: Instance,
   stop: AbortSignal,
@@ -176,14 +176,14 @@ async function watchChromadb(
       if (fault !== last) await changed(fault);
       last = fault;
     } catch (error) {
-      log(`Cannot keep the parent's state: ${messageOf(error)}`);
+      log(`Cannot write the parent's state: ${messageOf(error)}`);
     }
     const pauseMs = answered ? healthEveryMs : 50;
     await sleep(pauseMs, undefined, { signal: stop }).catch(() => {});
   }
 }
 
-/** An engine that was started again, or is a newer one, changes what was kept. */
+/** Refreshes what depends on the engine, which may be restarted or updated. */
 async function followEngine(instance: Instance, log: Log): Promise<void> {
   try {
     await refreshNetFiles(instance, instance.names.net);
@@ -193,14 +193,14 @@ async function followEngine(instance: Instance, log: Log): Promise<void> {
   }
 }
 
-/** Between two looks at whether a child answers. */
+/** Interval of the liveness checks of a child. */
 const watchEveryMs = 5000;
 
 interface DesiredChild extends ChildSpec {
   isDesired: () => boolean;
 }
 
-/** Those that people turn on and off while the parent runs. */
+/** Children that can be turned on and off while the parent runs. */
 function desiredChildren(instance: Instance, tmux: boolean): DesiredChild[] {
   const { home } = instance;
   const dashboard = () => tmux && isDashboardDesired(instance);

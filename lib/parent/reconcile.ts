@@ -1,5 +1,5 @@
-// Docker is the truth about what runs; records and files follow it. Run by the
-// parent when it starts, after Docker's events, and every minute.
+// Brings records and files in line with Docker, the source of truth. Runs in the
+// parent at its start, after container events, and every minute.
 
 import { rmSync } from "node:fs";
 import { basename, dirname, join, relative } from "node:path";
@@ -31,30 +31,30 @@ import { insideWorker } from "../instance/paths.ts";
 import { listWorkers, type WorkerState } from "../worker/workers.ts";
 
 export interface ReconcilePlan {
-  /** Workers without a record: they get one. */
+  /** Workers without a record, which get one. */
   adopt: WorkerState[];
-  /** Records without a worker: they are closed. */
+  /** Records without a worker, which are closed. */
   close: WorkerRecord[];
-  /** Workers that have ended, or never began, and are not to stay. */
+  /** Workers to remove: they have ended or were never started, and are not kept. */
   retire: WorkerState[];
-  /** Workers for one command, which has had its time to begin. */
-  forsaken: WorkerRecord[];
+  /** Running workers of a single command that may have been abandoned. */
+  abandoned: WorkerRecord[];
 }
 
-/** A worker that was created this long ago and not started never will be. */
+/** A created worker that is not started within this time never will be. */
 const startGraceMs = 30_000;
 
-/** What belongs to no worker for so long is not for one that is being made. */
+/** Leftovers older than this do not belong to a worker that is being created. */
 const orphanGraceMs = 10 * 60_000;
 
-/** Whoever spawned or stops a worker retires it; the parent comes after. */
+/** Delay after an event: the command that started or stops a worker cleans up first. */
 const settleMs = 2000;
 const everyMs = 60_000;
 
-/** Roles of the containers whose end leaves something to be done. */
+/** Roles of containers whose end requires a reconciliation. */
 const followed: string[] = ["worker", "forwarder", "net"] satisfies Role[];
 
-/** What to do; nothing is done yet. */
+/** Decides what to do; changes nothing. */
 export function planReconcile(
   workers: WorkerState[],
   records: WorkerRecord[],
@@ -71,7 +71,7 @@ export function planReconcile(
     adopt: workers.filter((worker) => !recorded.has(worker.id)),
     close: records.filter(({ container }) => !ids.has(container)),
     retire: workers.filter(over),
-    forsaken: records.filter(({ once, container, createdAt }) =>
+    abandoned: records.filter(({ once, container, createdAt }) =>
       once && ids.has(container) &&
       nowMs - Date.parse(createdAt) > startGraceMs
     ),
@@ -80,8 +80,8 @@ export function planReconcile(
 
 /** Brings records and files in line with Docker, once. */
 export async function reconcile(instance: Instance, log: Log): Promise<void> {
-  // Records first: a worker that is spawned in between then has no record here,
-  // and is only recorded twice; the other way round its record would be closed.
+  // Records first: a worker that is spawned in between is only recorded twice. In
+  // the other order, its record would be closed.
   const records = readRecords(instance, log);
   const workers = await listWorkers(instance);
   const plan = planReconcile(workers, records, Date.now());
@@ -90,9 +90,9 @@ export async function reconcile(instance: Instance, log: Log): Promise<void> {
     log(`Worker "${worker.name}" has ended: ${worker.status || worker.state}`);
     await retireWorker(instance, worker, log);
   }
-  for (const record of plan.forsaken) {
+  for (const record of plan.abandoned) {
     if (await isUsed(instance, record.container)) continue;
-    log(`Nobody uses "${record.worker}" any more; stopping it`);
+    log(`Worker "${record.worker}" is no longer in use; stopping it`);
     const { worker: name, container: id } = record;
     await stopWorker(instance, { name, id }, log);
   }
@@ -118,7 +118,7 @@ export async function keepReconciled(
   const run = () => {
     clearTimeout(timer);
     last = last.then(() => keepNet(instance, log)).catch((error) =>
-      log(`Cannot look after ${instance.names.net}: ${messageOf(error)}`)
+      log(`Cannot check ${instance.names.net}: ${messageOf(error)}`)
     ).then(() => reconcile(instance, log)).catch((error) =>
       log(`Cannot reconcile: ${messageOf(error)}`)
     ).then(() => reviveForwarder(instance)).catch((error) =>
@@ -144,7 +144,11 @@ export async function keepReconciled(
         },
       );
     } catch (error) {
-      if (!stop.aborted) log(`Docker's events broke off: ${messageOf(error)}`);
+      if (!stop.aborted) {
+        log(
+          `The event stream from Docker was interrupted: ${messageOf(error)}`,
+        );
+      }
     }
     if (!stop.aborted) {
       await new Promise((resolve) => setTimeout(resolve, 1000));
@@ -157,11 +161,13 @@ export async function keepReconciled(
 function noteOom(instance: Instance, event: ContainerEvent, log: Log): void {
   const record = readRecord(instance, event.name, log);
   if (record?.container !== event.id) return;
-  log(`Worker "${event.name}" ran out of memory; a process of it was killed`);
+  log(
+    `Worker "${event.name}" ran out of memory; one of its processes was killed`,
+  );
   writeRecord(instance, { ...record, oomKilledAt: event.at.toISOString() });
 }
 
-/** Writes the record that a live worker has lost, from what Docker knows. */
+/** Recreates the missing record of a running worker from its container. */
 async function adopt(
   instance: Instance,
   worker: WorkerState,
@@ -169,10 +175,10 @@ async function adopt(
 ): Promise<void> {
   const claim = readClaim(instance.home.claim(worker.id));
   if (claim) {
-    log(`Worker "${worker.name}" has no record; writing that of its claim`);
+    log(`Worker "${worker.name}" has no record; restoring it from its claim`);
     return writeRecord(instance, { ...claim.record, worker: worker.name });
   }
-  // In the middle of one, which the pool will finish or undo.
+  // A claim is in progress, which the pool will finish or undo.
   if (worker.born === "warm") return;
   let container: Docker.ContainerInspectInfo;
   try {
@@ -198,31 +204,31 @@ async function adopt(
     image: worker.image,
     born: worker.born === "warm" ? "warm" : "cold",
     home,
-    // Rather a home too many than one too few.
+    // When in doubt, keep the home.
     ephemeral: false,
     secrets: secrets ?? null,
     memoryBytes: container.HostConfig.Memory || null,
     oomKilledAt: null,
     createdAt: worker.createdAt,
   };
-  // Somebody's container with our labels, say: no worker that was made here.
+  // For instance a foreign container with our labels.
   if (!isRecord(record)) {
-    if (!strangers.has(worker.id)) {
-      log(`Worker "${worker.name}" was not made here; leaving it alone`);
+    if (!foreignIds.has(worker.id)) {
+      log(`Worker "${worker.name}" was not created by HAL-9000; ignoring it`);
     }
-    strangers.add(worker.id);
+    foreignIds.add(worker.id);
     return;
   }
   log(`Worker "${worker.name}" has no record; adopting it`);
   writeRecord(instance, record);
 }
 
-/** Ids of containers that were told of once. */
-const strangers = new Set<string>();
+/** Ids of containers that were reported already. */
+const foreignIds = new Set<string>();
 
 /**
- * Secrets and homes that were laid out for workers which never came to be, and
- * claims of those that are gone.
+ * Removes secrets and homes of workers that were never started, and claims of
+ * removed workers.
  */
 async function dropOrphans(
   instance: Instance,
@@ -241,10 +247,10 @@ async function dropOrphans(
     log(`Removing secrets that belong to no worker: ${name}`);
     forgetSecrets(instance, name);
   }
-  // Only homes of names that were made up: the others wait for their name.
-  const madeUp = new RegExp(`^${names.worker("[0-9a-f]{8}-[0-9a-f]{8}")}$`);
+  // Only homes with generated names: others are reused by their name.
+  const generated = new RegExp(`^${names.worker("[0-9a-f]{8}-[0-9a-f]{8}")}$`);
   for (const name of oldEntries(home.workers, "directory")) {
-    if (used.has(name) || !madeUp.test(name)) continue;
+    if (used.has(name) || !generated.test(name)) continue;
     log(`Removing a home that belongs to no worker: ${name}`);
     await forgetHome(instance, `workers/${name}`);
   }
@@ -256,20 +262,20 @@ async function dropOrphans(
   dropStaged(home, log);
 }
 
-/** Removes what commands that were killed have left beside the places of files. */
+/** Removes temporary files of killed commands. */
 export function dropStaged(home: HomePaths, log: Log): void {
   for (const directory of stagingPlaces(home)) {
     for (const name of oldEntries(directory, "file").filter(isStaged)) {
-      log(`Removing what a command left half-written: ${name}`);
+      log(`Removing an unfinished file: ${name}`);
       rmSync(join(directory, name), { force: true });
     }
   }
 }
 
-/** At a time; the rest is looked at by the next reconciliations. */
+/** Per run; the next reconciliations check the rest. */
 const maxEntries = 20_000;
 
-/** Names in a directory of what was last changed before the grace began. */
+/** Names of entries that were last changed before the grace period. */
 function oldEntries(directory: string, kind: Kind): string[] {
   return inDirectory(directory, (opened) => {
     const names: string[] = [];
@@ -284,7 +290,7 @@ function oldEntries(directory: string, kind: Kind): string[] {
   }) ?? [];
 }
 
-/** Where files are written beside their place first, a worker's own homes apart. */
+/** Directories with temporary files, except the workers' own homes. */
 function stagingPlaces(home: HomePaths): string[] {
   const directories = [
     ...homeDirectories(home),

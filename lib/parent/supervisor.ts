@@ -1,5 +1,5 @@
-// Keeps the parent's children running: one that ends is started again, after a
-// pause that doubles while it keeps ending.
+// Keeps the parent's children running: restarts a child that ends, after a pause
+// that doubles while it keeps ending.
 
 // Not by zx: children that live as long as the parent, with streams and signals.
 import { type ChildProcess, spawn } from "node:child_process";
@@ -16,23 +16,26 @@ export interface ChildSpec {
   name: string;
   command: readonly [string, ...string[]];
   env?: Record<string, string>;
-  /** Whom it runs as, with no group besides; the parent's own user where left out. */
+  /**
+   * The user it runs as, without supplementary groups.
+   * @default the parent's user
+   */
   user?: Owner;
   /** Called before each start. */
   prepare?: () => void;
-  /** Where its output goes. */
+  /** Path of its log file. */
   logFile: string;
   watch?: Watch;
 }
 
-/** How to see that a child hangs: it is killed then, and started again. */
+/** Liveness check: a child that fails it is killed and restarted. */
 export interface Watch {
-  /** Whether it answers; may take its time, and throw for no. */
+  /** Whether the child answers. May be slow; throwing counts as no answer. */
   answers: (pid: number) => Promise<boolean>;
   everyMs: number;
-  /** How long a child that has answered before may be silent. */
+  /** How long a child may be silent after its first answer. */
   silentMs: number;
-  /** How long it may take to its first answer. */
+  /** How long the first answer may take. */
   startMs: number;
 }
 
@@ -46,7 +49,7 @@ export interface ChildState {
 export interface Backoff {
   first: number;
   last: number;
-  /** A child that ran this long begins with the first pause again. */
+  /** After a run of this length, the pause starts over. */
   forgivenAfter: number;
 }
 
@@ -72,16 +75,16 @@ interface Child {
   spec: ChildSpec;
   process: ChildProcess | undefined;
   restarts: number;
-  /** Aborted when it is not to be started again. */
+  /** Aborted when it is not to be restarted. */
   stopping: AbortController;
   ended: Promise<void>;
 }
 
 export interface SupervisorOptions {
   log: Log;
-  /** Called whenever the state of a child is another. */
+  /** Called when the state of a child changes. */
   changed: () => void;
-  /** Of the children's log files. */
+  /** Owner of the children's log files. */
   owner: Owner;
   backoff?: Backoff;
 }
@@ -114,12 +117,12 @@ export class Supervisor {
     }));
   }
 
-  /** The process of a child, undefined while it is down. */
+  /** The pid of a child, undefined while it is down. */
   pidOf(name: string): number | undefined {
     return this.#children.find(({ spec }) => spec.name === name)?.process?.pid;
   }
 
-  /** Ends the children, the last started first; kills what outlives `eachMs`. */
+  /** Stops the children, the last started first; kills each after `eachMs`. */
   async stop(eachMs: number): Promise<void> {
     for (const { stopping } of this.#children) stopping.abort();
     for (const child of this.#children.toReversed()) {
@@ -127,7 +130,7 @@ export class Supervisor {
     }
   }
 
-  /** Ends one child for good; nothing where there is none of that name. */
+  /** Stops one child for good; does nothing if there is none of that name. */
   async end(name: string, withinMs: number): Promise<void> {
     const index = this.#children.findIndex(({ spec }) => spec.name === name);
     const [child] = index < 0 ? [] : this.#children.splice(index, 1);
@@ -150,7 +153,7 @@ export class Supervisor {
       if (stopping.aborted) return;
       pause = nextPause(this.#options.backoff, pause, Date.now() - startedAt);
       this.#options.log(
-        `${child.spec.name} ${end}; starting it again in ${pause} ms`,
+        `${child.spec.name} ${end}; restarting it in ${pause} ms`,
       );
       await sleep(pause, undefined, { signal: stopping }).catch(() => {});
       child.restarts++;
@@ -164,23 +167,23 @@ export class Supervisor {
     ended: AbortSignal,
   ): Promise<void> {
     if (!watch || pid === undefined) return;
-    let heardAt = Date.now();
+    let answeredAt = Date.now();
     let timeoutMs = watch.startMs;
     while (true) {
       const before = Date.now();
       await sleep(watch.everyMs, undefined, { signal: ended }).catch(() => {});
       if (ended.aborted) return;
-      // We were stopped ourselves, as of a machine that slept.
-      if (Date.now() - before > 2 * watch.everyMs) heardAt = Date.now();
+      // This process was suspended, as when the machine sleeps.
+      if (Date.now() - before > 2 * watch.everyMs) answeredAt = Date.now();
       const answered = await within(watch.answers(pid), watch.silentMs);
       if (ended.aborted) return;
       if (answered) {
-        heardAt = Date.now();
+        answeredAt = Date.now();
         timeoutMs = watch.silentMs;
-      } else if (Date.now() - heardAt >= timeoutMs) {
+      } else if (Date.now() - answeredAt >= timeoutMs) {
         this.#options.log(
           `${name} has not answered for ${
-            duration(Date.now() - heardAt)
+            duration(Date.now() - answeredAt)
           }; killing it`,
         );
         process.kill(pid, "SIGKILL");
@@ -189,7 +192,7 @@ export class Supervisor {
     }
   }
 
-  /** Runs a child to its end, and tells that in words. */
+  /** Runs a child until it ends; returns how it ended. */
   async #runOnce(child: Child): Promise<string> {
     const { command, env, logFile, user, prepare } = child.spec;
     const [file, ...args] = command;
@@ -198,7 +201,7 @@ export class Supervisor {
     try {
       prepare?.();
       const running = spawn(file, args, {
-        // The parent's own directory is root's.
+        // The current directory belongs to root.
         ...(user ? { ...user, cwd: "/" } : {}),
         env: { ...process.env, ...env },
         stdio: ["ignore", output, output],
@@ -219,7 +222,7 @@ export class Supervisor {
   }
 }
 
-/** Undefined past the deadline, and for what was thrown. */
+/** Undefined after the timeout, or if the promise rejects. */
 async function within<T>(
   promise: Promise<T>,
   timeoutMs: number,
@@ -236,7 +239,7 @@ async function endChild(child: Child, withinMs: number): Promise<void> {
   clearTimeout(timer);
 }
 
-/** Not ChildProcess.kill(): under Deno that sends no second signal. */
+/** Not ChildProcess.kill(): under Deno it sends no second signal. */
 function signal(child: Child, name: "SIGTERM" | "SIGKILL"): void {
   if (child.process?.pid !== undefined) process.kill(child.process.pid, name);
 }

@@ -1,6 +1,6 @@
-// A claim: a warm worker becomes the worker of a project. What it was given is
-// written down beside its record, for labels cannot change; a worker with neither
-// is left from a claim that was broken off.
+// Turns a warm worker into the worker of a project. The assignment is stored in a
+// claim file beside the record, because labels cannot change. A used warm worker
+// with neither file is left from an interrupted claim.
 
 import { randomBytes } from "node:crypto";
 import { existsSync, rmSync, unlinkSync } from "node:fs";
@@ -41,14 +41,14 @@ import type { ClaimRequest } from "./protocol.ts";
 import type { WarmRecipe, WarmWorker } from "./warm.ts";
 
 const claimSchema = v.object({
-  /** The request's. */
+  /** The id of the request. */
   id: v.string(),
   record: recordSchema,
 });
 
 export type Claim = v.InferOutput<typeof claimSchema>;
 
-/** Why a request cannot be a claim, in a word or two. */
+/** Why a warm worker cannot serve a request, in a few words. */
 export class Unfit extends Error {}
 
 export interface Fitting {
@@ -58,7 +58,10 @@ export interface Fitting {
   limits: Limits;
 }
 
-/** Whether and how a warm worker can serve a request; throws Unfit where it cannot. */
+/**
+ * Checks whether and how a warm worker can serve a request; throws Unfit if none
+ * can.
+ */
 export async function fit(
   instance: Instance,
   request: ClaimRequest,
@@ -78,7 +81,7 @@ export async function fit(
   if (
     git.mounts.some(({ target }) => !isWithin(target, insideWorker.workspace))
   ) {
-    // In a worker that runs there is nothing to attach them to.
+    // Mounts outside of the workspace cannot be attached to a running worker.
     throw new Unfit("its git needs mounts elsewhere");
   }
   const cpus = await capCpus(instance.docker, request.limits.cpus, log);
@@ -95,7 +98,7 @@ function projectOf(instance: Instance, request: ClaimRequest): HostPath {
   try {
     found = lookAt(resolve("/", request.directory), instance.host);
   } catch {
-    // The cold spawn will say what is wrong with it.
+    // The cold spawn that follows reports the error.
     throw new Unfit("the project cannot be looked at");
   }
   if (!found) throw new Unfit("outside of the project roots");
@@ -108,7 +111,7 @@ function projectOf(instance: Instance, request: ClaimRequest): HostPath {
   return found;
 }
 
-/** Of a claimed project: what its git needs within it at present. */
+/** Mounts within a claimed project that its git currently needs. */
 export function gitMountsWithin(
   instance: Instance,
   { path }: Project,
@@ -120,8 +123,8 @@ export function gitMountsWithin(
 }
 
 /**
- * Makes `worker` that of the project. Where it throws, the worker is of no more
- * use, and nothing else is left of the claim.
+ * Assigns `worker` to the project. If it throws, the worker is removed, and nothing
+ * else is left of the claim.
  */
 export async function claimWorker(
   instance: Instance,
@@ -159,10 +162,10 @@ export async function claimWorker(
     if (!sameLimits(limits, recipe.limits)) {
       await docker.getContainer(worker.id).update(limitsOf(limits));
     }
-    // The engine takes its time to rename; all else is done meanwhile, once the
-    // request has had its turn of the event loop to go out.
+    // Renaming takes the engine some time. The request is sent first, and the other
+    // steps run in the meantime.
     const renaming = rename(docker, worker, name);
-    renaming.catch(() => {}); // thrown below, where it is awaited
+    renaming.catch(() => {}); // thrown where it is awaited below
     await access(home.workers);
     const prepared = prepareWorkerHome(instance, { name, session }, project);
     const claudeHome = prepared.sources.claudeHome ?? "";
@@ -172,7 +175,7 @@ export async function claimWorker(
       attachments: attachmentsOf(project, claudeHome, git.mounts),
     });
     attaching.catch(() => {});
-    // In this order: a record would be taken for a worker that is wanted.
+    // In this order: a record makes the worker count as in use.
     staged.push(
       stageLoan(instance, claim),
       stageRecord(instance, claim.record, loose),
@@ -183,7 +186,7 @@ export async function claimWorker(
     return claim;
   } catch (error) {
     for (const file of staged) file.drop();
-    // A new home stays: who was faster with the name may have it by now.
+    // A new home is kept: a faster worker may have taken the name and use it.
     await discardClaim(instance, claim);
     throw error instanceof Unfit || error instanceof MounterLost
       ? error
@@ -191,7 +194,7 @@ export async function claimWorker(
   }
 }
 
-/** A worker would not outlive a crash of the machine, nor need what is of it. */
+/** No fsync: a worker does not survive a crash of the machine anyway. */
 const loose = { sync: false };
 
 function stageLoan({ home, owner }: Instance, claim: Claim): Staged {
@@ -199,7 +202,7 @@ function stageLoan({ home, owner }: Instance, claim: Claim): Staged {
   return stageWhole(path, JSON.stringify(claim), owner, loose);
 }
 
-/** Takes a worker back that nobody has kept; gives whether it was so. */
+/** Takes back a worker that is not in use. Returns false if it is in use. */
 export async function endLoan(
   instance: Instance,
   claim: Claim,
@@ -226,7 +229,7 @@ async function rename(
   }
 }
 
-/** The project, the Claude home, and what the project's git needs within it. */
+/** The project, the Claude home, and the mounts within the project that git needs. */
 export function attachmentsOf(
   { path, uid, gid }: Project,
   claudeHome: string,
@@ -251,30 +254,30 @@ function sameLimits(a: Limits, b: Limits): boolean {
     a.pids === b.pids;
 }
 
-/** Ends the worker of a claim that nobody holds, and forgets the claim. */
+/** Removes the worker of an abandoned claim, and the claim's files. */
 async function discardClaim(
   instance: Instance,
   { record }: Claim,
 ): Promise<void> {
-  // First: whoever comes after a kill takes one with a record for wanted.
+  // First: after a kill, a worker with a record counts as in use.
   dropRecord(instance, record);
   rmSync(instance.home.loan(record.container), { force: true });
   await removeContainer(instance.docker, record.container);
   if (record.ephemeral) await forgetHome(instance, record.home);
 }
 
-/** Only where it is of this worker: another may have got the name. */
+/** Only if it belongs to this worker: another worker may have taken the name. */
 function dropRecord(instance: Instance, record: WorkerRecord): void {
   try {
     const present = readRecord(instance, record.worker);
     if (present?.container !== record.container) return;
   } catch {
-    return; // for reconciliation to judge
+    return; // left to the reconciliation
   }
   removeRecord(instance, record.worker);
 }
 
-/** Those that were handed out; what is only staged was not. */
+/** Reads the granted claims, without those that are only staged. */
 export function readClaims({ home }: Pick<Instance, "home">): Claim[] {
   const claims: Claim[] = [];
   inDirectory(home.claims, (directory) => {
@@ -289,11 +292,11 @@ export function readClaims({ home }: Pick<Instance, "home">): Claim[] {
   return claims;
 }
 
-/** A pool has some tens of workers. */
+/** Far more than a pool has. */
 const maxEntries = 10_000;
 const maxBytes = 256 * 1024;
 
-/** The claim of a container, undefined where there is none that can be read. */
+/** The claim in a file; undefined if there is none, or it cannot be read. */
 export function readClaim(path: string): Claim | undefined {
   return readJson(path, claimSchema, maxBytes);
 }

@@ -1,4 +1,4 @@
-// What the pool is to be: said by a command, else by the settings.
+// The desired state of the pool: set by a command, otherwise by the settings.
 
 import * as v from "valibot";
 import { Failure } from "../std/errors.ts";
@@ -22,40 +22,40 @@ type Home = Pick<Instance, "home" | "owner" | "settings">;
 
 export function readDesired(instance: Home): Desired {
   const { settings } = instance;
-  const said = savedDesired(instance);
+  const saved = savedDesired(instance);
   return {
-    enabled: said?.enabled ?? settings.ENABLE_POOL_MANAGER,
+    enabled: saved?.enabled ?? settings.ENABLE_POOL_MANAGER,
     sizes: {
       minWarm: settings.MIN_WARM_WORKERS,
       maxWarm: settings.MAX_WARM_WORKERS,
       idleTimeout: settings.IDLE_TIMEOUT,
       checkInterval: settings.CHECK_INTERVAL,
-      ...said?.sizes,
+      ...saved?.sizes,
     },
   };
 }
 
-/** Keeps what is said, beside what was said before. */
+/** Saves the given sizes; others stay as they were saved. */
 export function writeDesired(
   instance: Home,
   enabled: boolean,
   sizes: Sizes = {},
 ): Desired {
-  const said = { ...savedDesired(instance)?.sizes, ...sizes };
-  const text = JSON.stringify({ version: 1, enabled, sizes: said }, null, 2);
+  const saved = { ...savedDesired(instance)?.sizes, ...sizes };
+  const text = JSON.stringify({ version: 1, enabled, sizes: saved }, null, 2);
   const desired = readDesired(instance);
-  checkSizes({ ...desired.sizes, ...said });
+  checkSizes({ ...desired.sizes, ...saved });
   writeWhole(instance.home.desiredPool, `${text}\n`, instance.owner);
   return readDesired(instance);
 }
 
-/** Throws a `usage` Failure for a minimum above the maximum. */
+/** Throws a `usage` Failure if the minimum exceeds the maximum. */
 export function checkSizes({ minWarm, maxWarm }: Required<Sizes>): void {
   if (minWarm <= maxWarm) return;
   throw new Failure(
     "usage",
     `The minimum of ${minWarm} warm workers exceeds the maximum of ${maxWarm}`,
-    { hint: "Give both: --min-warm and --max-warm." },
+    { hint: "Pass both --min-warm and --max-warm." },
   );
 }
 

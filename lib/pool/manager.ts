@@ -1,4 +1,4 @@
-// The pool manager: one process that alone hands out warm workers.
+// The pool manager: the only process that hands out warm workers.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import * as v from "valibot";
@@ -37,10 +37,10 @@ import { findWarm, isUsed, type WarmWorker } from "./warm.ts";
 import { Stock } from "./stock.ts";
 import { type Desired, readDesired, writeDesired } from "./desired.ts";
 
-/** How long whoever claims may take to keep the worker. */
+/** A claimed worker that is not in use after this time is removed. */
 const loanMs = 5000;
 
-/** A claim does not wait longer for the mounter: a cold spawn would be faster. */
+/** How long a claim waits for the mounter. A cold start would be faster than more. */
 const timeoutMs = 100;
 
 export class PoolManager {
@@ -49,15 +49,15 @@ export class PoolManager {
   readonly #metrics = new Metrics();
   readonly #mounter: Mounter;
   readonly #stock: Stock;
-  /** Answers to claims that are being worked on, by request. */
+  /** Claims in progress, by request id. */
   readonly #running = new Map<string, Promise<ClaimReply>>();
-  /** Claims by request, for one that is sent again. */
+  /** Granted claims by request id, for repeated requests. */
   readonly #done = new Map<string, Claim>();
   #desired: Desired;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #draining = false;
   #stopped = false;
-  /** Why there can be no claims here. */
+  /** Why warm claims are impossible on this machine. */
   #fault: string | undefined;
   #mounting: Promise<void> | undefined;
 
@@ -69,10 +69,10 @@ export class PoolManager {
     this.#stock = new Stock(instance, this.#metrics, () => this.#wanted(), log);
   }
 
-  /** Runs the pool until `stop` is aborted; the warm workers stay. */
+  /** Runs the pool until `stop` is aborted; the warm workers keep running. */
   async run(stop: AbortSignal): Promise<void> {
     const { home, owner } = this.#instance;
-    // A parent that was started by hand has none that is ours.
+    // A parent that was started by hand may lack the instance's volume.
     const { plugins } = this.#instance.names.volumes;
     await ensureVolume(this.#instance, plugins);
     await this.#ensureMounter();
@@ -90,7 +90,7 @@ export class PoolManager {
     await listener.close();
   }
 
-  /** Plans now, and whenever an interval has passed since. */
+  /** Plans now and at each check interval. */
   #tick(): void {
     clearTimeout(this.#timer);
     if (this.#fault !== undefined) void this.#ensureMounter();
@@ -112,14 +112,16 @@ export class PoolManager {
         );
       } catch (error) {
         if (stop.aborted) return;
-        this.#log(`Docker's events broke off: ${messageOf(error)}`);
+        this.#log(
+          `The event stream from Docker was interrupted: ${messageOf(error)}`,
+        );
       }
       await sleep(1000, undefined, { signal: stop }).catch(() => {});
       void this.#stock.plan();
     }
   }
 
-  /** What a former manager left: whole claims go on, broken ones are undone. */
+  /** After a restart: keeps complete claims, undoes interrupted ones. */
   async #recover(): Promise<void> {
     const { docker } = this.#instance;
     const workers = await listWorkers(this.#instance);
@@ -136,7 +138,7 @@ export class PoolManager {
     for (const { id, name, born } of workers) {
       if (born !== "warm" || known.has(id)) continue;
       if (await isUsed(this.#instance, id)) continue;
-      this.#log(`Removing "${name}": its claim was broken off`);
+      this.#log(`Removing "${name}": its claim was interrupted`);
       await removeContainer(docker, id);
     }
     const { ready, dead } = await findWarm(this.#instance);
@@ -152,7 +154,7 @@ export class PoolManager {
     try {
       return !await this.#mounter.isAttached(pid, targets);
     } catch {
-      return false; // nobody can tell
+      return false; // unknown
     }
   }
 
@@ -194,7 +196,7 @@ export class PoolManager {
     }
   }
 
-  /** A request that is sent again gets the answer of the first. */
+  /** Idempotent: a repeated request gets the first one's answer. */
   async #claimOnce(request: ClaimRequest, peer: Peer): Promise<ClaimReply> {
     const before = this.#done.get(request.id);
     if (before) return warmReply(before);
@@ -205,7 +207,7 @@ export class PoolManager {
     } finally {
       this.#running.delete(request.id);
       if (!peer.open) {
-        this.#log("A claimer left before its answer");
+        this.#log("A client disconnected before its claim was answered");
         const claim = this.#done.get(request.id);
         if (claim) void this.#takeBack(claim);
       }
@@ -250,12 +252,12 @@ export class PoolManager {
       this.#metrics.refused(reason);
       return { start: "cold", reason };
     } finally {
-      // Not before: making the next one would be what this one waits for.
+      // Later, so that creating the next worker does not delay this claim.
       setTimeout(() => void this.#stock.plan());
     }
   }
 
-  /** Nothing comes of this where whoever claimed has kept it by then. */
+  /** Takes the worker back after `loanMs`, unless it is in use by then. */
   #lend(claim: Claim): void {
     this.#done.set(claim.id, claim);
     setTimeout(() => void this.#takeBack(claim), loanMs);
@@ -265,13 +267,13 @@ export class PoolManager {
     try {
       if (!await endLoan(this.#instance, claim)) return;
       this.#done.delete(claim.id);
-      this.#log(`Nobody kept "${claim.record.worker}"; it is removed`);
+      this.#log(`Removed "${claim.record.worker}": claimed, but not used`);
     } catch (error) {
       this.#log(`Cannot remove "${claim.record.worker}": ${messageOf(error)}`);
     }
   }
 
-  /** What is to be there of each image. */
+  /** The desired pool, for each image. */
   #wanted(): DesiredPool {
     const { sizes } = this.#desired;
     const idleTimeoutMs = sizes.idleTimeout * 1000;
@@ -286,7 +288,7 @@ export class PoolManager {
       return void this.#ensureMounter();
     }
     if (role === "net" && action !== "destroy") {
-      // The warm workers are in a namespace that ends, or in a former one.
+      // The warm workers' namespace is ending, or has been replaced.
       this.#stock.loseNetwork();
       return void this.#stock.plan();
     }
@@ -303,7 +305,7 @@ export class PoolManager {
     }
   }
 
-  /** A worker that was restarted has lost what was attached in it. */
+  /** A restarted worker has lost its attached directories. */
   async #attachAgain(id: string): Promise<void> {
     const claim = readClaim(this.#instance.home.claim(id));
     if (!claim) return;
@@ -329,7 +331,7 @@ export class PoolManager {
     }
   }
 
-  /** One at a time; a fault is told in the status, and by claims that go cold. */
+  /** One run at a time. A fault is shown in the status and makes claims go cold. */
   #ensureMounter(): Promise<void> {
     this.#mounting ??= (async () => {
       if (this.#stopped) return;
@@ -341,7 +343,7 @@ export class PoolManager {
         this.#mounting = undefined;
       }
       if (this.#fault !== undefined) {
-        this.#log(`No warm claims: ${this.#fault}`);
+        this.#log(`Warm claims are unavailable: ${this.#fault}`);
       }
     })();
     return this.#mounting;
@@ -360,21 +362,21 @@ export class PoolManager {
     const minWarm = Math.min(warm, maxWarm);
     this.#desired = writeDesired(this.#instance, true, { minWarm });
     await this.#resume();
-    // Those above it need not wait for their time.
+    // Removes the surplus now, without waiting for the idle timeout.
     await this.#stock.settle();
     await this.#stock.shrinkTo(minWarm);
     await this.#stock.plan();
     return { capped: minWarm < warm, minWarm };
   }
 
-  /** Fills the pool to its minimum, and waits for that. */
+  /** Fills the pool to its minimum, and waits until it is full. */
   async #fill(): Promise<PoolStatus> {
     await this.#resume();
     await this.#stock.fill();
     return await this.status();
   }
 
-  /** After a drain, or a stop that the parent has not acted on yet. */
+  /** Ends a drain, or a stop that the parent has not acted on yet. */
   async #resume(): Promise<void> {
     const stopped = this.#stopped;
     this.#stopped = false;
@@ -384,7 +386,7 @@ export class PoolManager {
     }
   }
 
-  /** Removes the warm ones above the minimum at once, and dead ones. */
+  /** Removes dead warm workers, and those above the minimum. */
   async #cleanUp(): Promise<{ removed: number }> {
     const surplus = await this.#stock.shrinkTo(this.#desired.sizes.minWarm);
     const { dead } = await findWarm(this.#instance);
@@ -392,7 +394,7 @@ export class PoolManager {
     return { removed: surplus + dead.length };
   }
 
-  /** Removes the warm ones, and makes no more until asked. */
+  /** Removes the warm workers, and creates no more until a command resumes the pool. */
   async #drain(): Promise<{ removed: number }> {
     this.#draining = true;
     await this.#stock.settle();
@@ -403,7 +405,7 @@ export class PoolManager {
     this.#stopped = true;
     const drained = await this.#drain();
     await removeMounter(this.#instance);
-    // The parent ends this process as soon as it reads that.
+    // Last: the parent ends this process when it reads the new state.
     writeDesired(this.#instance, false);
     return drained;
   }

@@ -1,4 +1,4 @@
-// What the pool counts and measures.
+// Counters and latencies of the pool.
 
 import { Latencies } from "../std/latencies.ts";
 
@@ -16,7 +16,7 @@ export class Metrics {
   }
 
   refused(reason: string): void {
-    // A reason may quote a path or an error; figures are by kind.
+    // A reason may quote a path or an error; count by its kind.
     const kind = reason.split(":")[0] ?? reason;
     this.cold[kind] = (this.cold[kind] ?? 0) + 1;
   }

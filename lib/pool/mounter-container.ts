@@ -1,4 +1,4 @@
-// The mounter: the one container with the right to mount, and how it is asked.
+// The mounter: the one container with the right to mount, and its client.
 
 import { ownContainer } from "../instance/container.ts";
 import {
@@ -18,16 +18,16 @@ import { Client } from "../std/socket-lines.ts";
 export const insideMounter = {
   run: "/run/mounter",
   socket: "/run/mounter/mounter.sock",
-  /** Where a test attaches something for a moment. */
+  /** A mount point for the self-test. */
   scratch: "/tmp/scratch",
 } as const;
 
 const memoryBytes = 256 * 1024 ** 2;
 
-/** An answer takes a millisecond; one that takes longer than that hangs. */
+/** An answer takes about 1 ms; a mounter that takes longer than this hangs. */
 const answerMs = 1500;
 
-/** From its creation to its first answer, and to the next of one that runs. */
+/** Time for the first answer of a new mounter, and for one of a running mounter. */
 const startMs = 15_000;
 const runningMs = 3000;
 
@@ -47,14 +47,14 @@ export function mounterSpec(
       `MOUNTER_RUN=${hostHome.mounter}`,
     ],
     memoryBytes,
-    // AppArmor's profile for containers refuses every mount.
+    // AppArmor's default profile for containers denies mounts.
     security: ["apparmor=unconfined"],
     rights: {
-      // The workers' processes, and the host's own mount namespace.
+      // To see the workers' processes and the host's mount namespace.
       PidMode: "host",
-      // To mount and to enter namespaces; to look into other users' directories.
+      // To mount and enter namespaces, and to look into other users' directories.
       CapAdd: ["SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE", "DAC_READ_SEARCH"],
-      // The socket's directory is the owner's.
+      // The socket's directory belongs to the owner.
       GroupAdd: [String(owner.gid)],
       Mounts: [
         {
@@ -67,7 +67,7 @@ export function mounterSpec(
   });
 }
 
-/** The mounter as the pool manager has it: one connection, made anew when lost. */
+/** The pool manager's client of the mounter: one connection, reopened when lost. */
 export class Mounter {
   readonly #instance: Instance;
   #client: Client | undefined;
@@ -76,7 +76,7 @@ export class Mounter {
     this.#instance = instance;
   }
 
-  /** Sees to it that it runs; gives why it cannot do its work, if so. */
+  /** Ensures that the mounter runs. Returns why mounts are impossible, if they are. */
   async ensure(): Promise<string | undefined> {
     const { docker, names, home, owner, self } = this.#instance;
     ensureDirectory(home.mounter, 0o770, owner);
@@ -92,7 +92,7 @@ export class Mounter {
       const answer = await this.#test(runningMs).catch(() => undefined);
       if (answer) return answer.fault;
     }
-    // One that hangs as well: it has nothing that another would not have.
+    // A hanging mounter is replaced, too: it has no state.
     if (present) await removeContainer(docker, present.Id);
     const spec = mounterSpec(this.#instance, image);
     const container = await createContainer(docker, names.mounter, spec);
@@ -100,7 +100,7 @@ export class Mounter {
     return (await this.#test(startMs)).fault;
   }
 
-  /** What it says of its test of itself, once it listens. */
+  /** The result of its self-test, once it listens. */
   #test(timeoutMs: number): Promise<{ fault?: string }> {
     return waitFor(async () => {
       try {
@@ -112,7 +112,7 @@ export class Mounter {
     }, { for: "the mounter to answer", timeoutMs });
   }
 
-  /** Attaches directories inside a worker: all, or none where it throws. */
+  /** Attaches directories inside a worker: all of them, or none if it throws. */
   async attach(request: AttachRequest): Promise<void> {
     try {
       await this.#ask({ op: "attach", ...request });
@@ -135,15 +135,15 @@ export class Mounter {
   }
 }
 
-/** The mounter has ended, or hangs. */
+/** The mounter has ended or hangs. */
 export class MounterLost extends Error {}
 
-/** What the mounter itself answers has no code. */
+/** Errors that the mounter reports have no code. */
 function isOutOfReach(error: unknown): boolean {
   return (error as NodeJS.ErrnoException).code !== undefined;
 }
 
-/** What a pool leaves when there is no manager: warm workers, the mounter. */
+/** Removes what a stopped pool manager leaves: warm workers and the mounter. */
 export async function removePool(instance: Instance): Promise<void> {
   const warm = await listWarm(instance);
   await Promise.all([

@@ -1,21 +1,21 @@
-// How many warm workers to make and which to remove: a function of what is there
-// and what is wanted, and of nothing else.
+// Decides how many warm workers to create, and which to remove. A pure function of
+// the current and the desired state.
 
 export interface WarmView {
   id: string;
-  /** How long it has been waiting. */
+  /** Time since it was created. */
   idleMs: number;
-  /** Whether one made now would be another: image, limits, network. */
+  /** Whether a new one would have another image, other limits or another network. */
   stale: boolean;
 }
 
 export interface PoolView {
   warm: WarmView[];
-  /** Those that are being made. */
+  /** Number of workers being created. */
   creating: number;
-  /** Those of other images that are being made. */
+  /** Number of workers of other images being created. */
   creatingOthers: number;
-  /** How long the engine is to be left in peace, after it refused. */
+  /** Remaining pause after a failed creation. */
   pauseMs: number;
 }
 
@@ -31,7 +31,7 @@ export interface PoolPlan {
   remove: string[];
 }
 
-/** As many as the engine makes at once without becoming slower for others. */
+/** The engine creates this many at once without becoming slower for others. */
 export const creationsAtOnce = 4;
 
 export function planPool(view: PoolView, desired: DesiredPool): PoolPlan {

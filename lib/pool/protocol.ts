@@ -1,9 +1,9 @@
-// What is said over run/pool.sock. Each line has the version, and what it asks
-// for as `op`.
+// The protocol of run/pool.sock. Each request has the `version`, and its operation
+// as `op`.
 
 import * as v from "valibot";
 
-/** Another number for whatever an older side would misread. */
+/** Increased with each incompatible change. */
 export const protocolVersion = 3;
 
 const count = v.pipe(
@@ -18,7 +18,7 @@ const seconds = v.pipe(
   v.minValue(1, "must be at least 1"),
 );
 
-/** How large the pool is to be; a field that is left out stays as it is. */
+/** Desired sizes of the pool; an omitted field stays as it is. */
 export const sizesSchema = v.object({
   minWarm: v.exactOptional(count),
   maxWarm: v.exactOptional(count),
@@ -30,20 +30,20 @@ export type Sizes = v.InferOutput<typeof sizesSchema>;
 
 const claimSchema = v.object({
   op: v.literal("claim"),
-  /** The same for the same claim, however often it is sent. */
+  /** Identifies the claim; the same when it is sent again. */
   id: v.pipe(v.string(), v.regex(/^[0-9a-f-]{36}$/)),
-  /** The prefix: whose pool the claimer takes this for. */
+  /** The prefix of the instance that the client expects. */
   instance: v.string(),
-  /** Absolute path of the project, links not yet followed. */
+  /** Absolute path of the project, symlinks not resolved. */
   directory: v.pipe(v.string(), v.maxLength(4096)),
-  /** Undefined for a made-up one. */
+  /** Undefined for a generated name. */
   name: v.optional(v.pipe(v.string(), v.maxLength(64))),
-  /** Whose Claude home the worker gets; undefined for one of its own. */
+  /** Session whose Claude home the worker uses; undefined for a home of its own. */
   session: v.optional(v.pipe(v.string(), v.regex(/^[a-zA-Z][\w.-]{1,62}$/))),
   image: v.string(),
-  /** What has that name, where the claimer has looked. */
+  /** The image's id, if the client has resolved it. */
   imageId: v.optional(v.string()),
-  /** Whether it is for one command. */
+  /** Whether the worker is for a single command. */
   once: v.optional(v.boolean()),
   allowAnyPath: v.boolean(),
   limits: v.object({
@@ -59,17 +59,17 @@ export const requestSchema = v.intersect([
   v.object({
     version: v.literal(
       protocolVersion,
-      `must be ${protocolVersion}: client and pool are of two versions`,
+      `must be ${protocolVersion}: client and pool have different versions`,
     ),
   }),
   v.variant("op", [
     claimSchema,
-    /** A spawn that could not be a claim, told for the figures alone. */
+    /** Reports a spawn that could not use the pool, for the metrics only. */
     v.object({
       op: v.literal("cold"),
       reason: v.pipe(v.string(), v.maxLength(64)),
     }),
-    /** Answered at once by a manager that lives. */
+    /** Health check. */
     v.object({ op: v.literal("ping") }),
     v.object({ op: v.literal("status") }),
     v.object({ op: v.literal("resize"), sizes: sizesSchema }),
@@ -93,12 +93,12 @@ const workerSchema = v.object({
   image: v.string(),
 });
 
-/** A worker, or why it has to be a cold one. */
+/** A warm worker, or the reason for a cold start. */
 export const claimReplySchema = v.variant("start", [
   v.object({
     start: v.literal("warm"),
     worker: workerSchema,
-    /** What will not work in it: lines for a person. */
+    /** Limitations of the worker, for the user. */
     notices: v.optional(v.array(v.string())),
   }),
   v.object({ start: v.literal("cold"), reason: v.string() }),
@@ -114,7 +114,7 @@ const latencySchema = v.object({
 
 export const poolStatusSchema = v.object({
   running: v.boolean(),
-  /** Why claims are not possible here; null where they are. */
+  /** Why warm claims are impossible; null if they are possible. */
   unavailable: v.nullable(v.string()),
   warm: v.array(v.object({
     name: v.string(),
@@ -127,11 +127,11 @@ export const poolStatusSchema = v.object({
   maxWarm: v.number(),
   idleTimeout: v.number(),
   checkInterval: v.number(),
-  /** What is kept warm. */
+  /** Profiles with warm workers. */
   profiles: v.array(v.object({
     name: v.string(),
     image: v.string(),
-    /** False where that image is not built. */
+    /** False if the image is not built. */
     present: v.boolean(),
     warm: v.number(),
   })),
@@ -145,7 +145,7 @@ export const poolStatusSchema = v.object({
       warm: v.number(),
       cold: v.record(v.string(), v.number()),
     }),
-    /** Milliseconds from a claim's line to its answer, of the last thousand. */
+    /** Time from a claim's request to its answer, over the last thousand claims. */
     latencyMs: latencySchema,
     creations: v.number(),
     failures: v.number(),

@@ -1,5 +1,5 @@
-// The warm workers that can be claimed: how many there are of which image, and
-// what is done to bring that nearer to what is wanted.
+// The warm workers that can be claimed, by image. Creates and removes workers to
+// reach the desired numbers.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { namespaceStart, removeContainer } from "../docker/docker.ts";
@@ -18,17 +18,17 @@ import {
   type WarmWorker,
 } from "./warm.ts";
 
-/** A command does not wait longer for workers to be made. */
+/** How long a command waits for workers to be created. */
 const creationMs = 20_000;
 
-/** Pauses after the engine refused to make a worker, doubled each time. */
+/** Pause after a failed creation, doubled each time up to a maximum. */
 const firstPauseMs = 1000;
 const lastPauseMs = 60_000;
 
 export interface StockedProfile {
   name: string;
   image: string;
-  /** False where that image is not there. */
+  /** False if the image is not built. */
   present: boolean;
   warm: number;
 }
@@ -36,17 +36,17 @@ export interface StockedProfile {
 export class Stock {
   readonly #instance: Instance;
   readonly #metrics: Metrics;
-  /** For each image; none where it is to be emptied. */
+  /** Desired numbers for each image; none if the stock is to be emptied. */
   readonly #wanted: () => DesiredPool;
   readonly #log: Log;
   readonly #make: typeof createWarm;
-  /** Those that can be claimed. Nobody else takes one away. */
+  /** Workers that can be claimed. */
   readonly #free = new Map<string, WarmWorker>();
-  /** What is made, by image; undefined before that was looked at. */
+  /** How to create each image's workers; undefined before the first plan. */
   #recipes: Map<string, WarmRecipe> | undefined;
-  /** Images that are wanted and are not there. */
+  /** Configured images that are not built. */
   readonly #missing = new Set<string>();
-  /** The image of each that is being made. */
+  /** Images of the workers that are being created. */
   readonly #creating: string[] = [];
   #networkDown = false;
   #pauseMs = 0;
@@ -84,22 +84,22 @@ export class Stock {
     }));
   }
 
-  /** Any of them: limits and network are those of all. */
+  /** Any recipe: limits and network are the same for all. */
   get recipe(): WarmRecipe | undefined {
     return this.#recipes?.values().next().value;
   }
 
-  /** False before it was looked at what can be made. */
+  /** False before the first plan. */
   get begun(): boolean {
     return this.#recipes !== undefined;
   }
 
-  /** Whether the namespace that the workers joined has ended. */
+  /** Whether the network namespace of the warm workers has ended. */
   get networkDown(): boolean {
     return this.#networkDown;
   }
 
-  /** Hands out none of those that are there, until the next plan. */
+  /** Hands out no present worker until the next plan. */
   loseNetwork(): void {
     this.#networkDown = true;
   }
@@ -112,19 +112,19 @@ export class Stock {
     this.#free.set(worker.id, worker);
   }
 
-  /** The one that has waited longest, of those like one that were made now. */
+  /** Takes the oldest worker that is not stale. */
   take({ inputs }: WarmRecipe): WarmWorker | undefined {
     const found = this.all.find((worker) => worker.inputs === inputs);
     if (found) this.#free.delete(found.id);
     return found;
   }
 
-  /** Of one that has ended by itself; gives whether it was one of these. */
+  /** Forgets a worker that has ended by itself. Returns whether it was in stock. */
   lose(id: string): boolean {
     return this.#free.delete(id);
   }
 
-  /** Removes one that was lost. Nobody was in it: there is no log to keep. */
+  /** Removes a lost worker. It was never used, so there is no log to keep. */
   async discard(id: string): Promise<void> {
     try {
       await removeContainer(this.#instance.docker, id);
@@ -133,7 +133,7 @@ export class Stock {
     }
   }
 
-  /** Brings the stock nearer to what is wanted; one at a time. */
+  /** Creates and removes workers as desired; one run at a time. */
   plan(): Promise<void> {
     this.#planning = this.#planning.then(() => this.#planOnce()).catch(
       (error) => this.#log(`Cannot plan the pool: ${messageOf(error)}`),
@@ -141,20 +141,20 @@ export class Stock {
     return this.#planning;
   }
 
-  /** Fills up to the minimum, and waits for that. */
+  /** Fills the stock to its minimum, and waits until it is full. */
   async fill(): Promise<void> {
     this.#pausedUntil = 0;
     await this.plan();
     await this.settle();
   }
 
-  /** Waits until none is being made. */
+  /** Waits until no worker is being created. */
   async settle(): Promise<void> {
     const deadline = Date.now() + creationMs;
     while (this.creating > 0 && Date.now() < deadline) await sleep(20);
   }
 
-  /** Removes what is above so many of each image; gives how many that were. */
+  /** Removes the workers above `count` of each image. Returns how many it removed. */
   async shrinkTo(count: number): Promise<number> {
     const images = new Set(this.all.map(({ image }) => image));
     const surplus = [...images].flatMap((image) => {
@@ -170,7 +170,7 @@ export class Stock {
     this.#recipes = recipes;
     const now = Date.now();
     const wanted = this.#wanted();
-    // Of an image that is no longer wanted.
+    // Workers of images that are no longer configured.
     const remove = this.all.filter(({ image }) => !recipes.has(image))
       .map(({ id }) => id);
     for (const recipe of recipes.values()) {
@@ -195,7 +195,7 @@ export class Stock {
     if (remove.length > 0 && wanted.maxWarm > 0) void this.plan();
   }
 
-  /** Of the images that are wanted, those that are there. */
+  /** Recipes of the configured images that are built. */
   async #readRecipes(): Promise<Map<string, WarmRecipe>> {
     const recipes = new Map<string, WarmRecipe>();
     const network = await this.#network();
@@ -209,13 +209,13 @@ export class Stock {
         this.#missing.delete(image);
       } else if (!this.#missing.has(image)) {
         this.#missing.add(image);
-        log(`There is no image ${image} to keep warm`);
+        log(`There is no image ${image}; it gets no warm workers`);
       }
     }
     return recipes;
   }
 
-  /** Undefined where the container that holds it does not run. */
+  /** Undefined if the net container does not run. */
   async #network(): Promise<WarmNetwork | undefined> {
     const { docker, names } = this.#instance;
     const mode = workersNetwork(this.#instance);
@@ -247,9 +247,9 @@ export class Stock {
       setTimeout(() => void this.plan(), this.#pauseMs);
       this.#metrics.failed(messageOf(error));
       this.#log(
-        `Cannot make a warm worker: ${
+        `Cannot create a warm worker: ${
           messageOf(error)
-        }; trying again in ${this.#pauseMs} ms`,
+        }; retrying in ${this.#pauseMs} ms`,
       );
     } finally {
       this.#creating.splice(this.#creating.indexOf(recipe.image), 1);

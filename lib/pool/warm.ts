@@ -1,4 +1,4 @@
-// Warm workers: running, and with nothing of any project yet.
+// Warm workers: running, but not yet used for a project.
 
 import { createHash, randomBytes } from "node:crypto";
 import { capCpus, inspectContainer, inspectImage } from "../docker/docker.ts";
@@ -15,35 +15,35 @@ import { listWarm } from "../worker/workers.ts";
 export interface WarmWorker {
   id: string;
   name: string;
-  /** Of its first process, as the host numbers it. */
+  /** PID of its first process on the host. */
   pid: number;
   /** When it was created, in milliseconds. */
   since: number;
-  /** As it was asked for. */
+  /** The name it was created with. */
   image: string;
-  /** Digest of what it was made from. */
+  /** Digest of the recipe that it was created from. */
   inputs: string;
 }
 
-/** What a warm worker is made from at present. */
+/** Everything that a warm worker is currently created from. */
 export interface WarmRecipe {
   image: string;
-  /** What has that name at present. */
+  /** The id that this name currently has. */
   imageId: string;
   network: string;
   limits: Limits;
   seccomp: string | undefined;
-  /** Digest of all that: a worker with another one is stale. */
+  /** Digest of all fields; a worker with another digest is stale. */
   inputs: string;
 }
 
-/** The namespace that warm workers join; a restart of its holder makes another. */
+/** The namespace that warm workers join; it changes when the net container restarts. */
 export interface WarmNetwork {
   mode: string;
   since: string;
 }
 
-/** Undefined where there is no such image. */
+/** Undefined if the image does not exist. */
 export async function warmRecipe(
   instance: Instance,
   image: string,
@@ -81,7 +81,6 @@ export async function warmRecipe(
   };
 }
 
-/** Creates and starts a warm worker. */
 export async function createWarm(
   instance: Instance,
   recipe: WarmRecipe,
@@ -117,7 +116,7 @@ export async function createWarm(
   return { id, name, pid: State.Pid, since: Date.now(), image, inputs };
 }
 
-/** Whether more runs in a worker than what keeps an idle one up. */
+/** Whether more processes run in a worker than in an idle one. */
 export async function isUsed(
   { docker }: Pick<Instance, "docker">,
   id: string,
@@ -130,10 +129,10 @@ export async function isUsed(
   }
 }
 
-/** Docker's init, and the command that idles. */
+/** Docker's init process, and the idle command. */
 const idleProcesses = 2;
 
-/** Those that a former manager left: which can be claimed, and which are of no use. */
+/** Warm workers of an earlier manager: those that can be claimed, and dead ones. */
 export async function findWarm(
   instance: Instance,
 ): Promise<{ ready: WarmWorker[]; dead: { id: string }[] }> {

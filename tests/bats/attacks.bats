@@ -81,7 +81,7 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
   for half in 0 1; do wait_for 90 has_all "hog$half-$$"; done
   docker exec "$parent" /scripts/healthcheck
   run "$scripts/claudy.ts" doctor
-  [[ $output == *"FAIL  network"*"a worker has taken every port"* ]]
+  [[ $output == *"FAIL  network"*"a worker occupies all ports"* ]]
   [[ $output == *"ok    chromadb"* ]]
   "$scripts/claudy.ts" daemon restart
   wait_for 30 docker exec "$parent" /scripts/healthcheck
@@ -229,7 +229,7 @@ keep_session() { # keep_session NAME PROJECT
   [[ $output == *'"name": "full"'* ]]
   # A previous version used 7 GB of memory for a file of 3 GB.
   run -0 bash -c "ulimit -v $((70 * 1024 ** 2)); timeout 20 '$scripts/claudy.ts' sessions sync full"
-  [[ $output == *"kept as the session changed it: settings.json"* ]]
+  [[ $output == *"kept (changed by the session): settings.json"* ]]
   run -0 timeout 30 "$scripts/claudy.ts" prune --sessions --older-than 0 --dry-run
   [[ $output == *session*full* ]]
   run -0 timeout 60 "$scripts/claudy.ts" sessions rm --yes full

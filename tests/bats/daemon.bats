@@ -85,7 +85,7 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   http "$parent" GET "$base/survivor"
   http "$parent" DELETE "$base/survivor"
   [ "$(state '.children[] | select(.name == "chromadb").restarts')" -ge 1 ]
-  docker logs "$parent" 2>&1 | grep "chromadb was ended by SIGKILL; starting it again"
+  docker logs "$parent" 2>&1 | grep "chromadb was ended by SIGKILL; restarting it"
 }
 
 @test "two running workers still reach ChromaDB after daemon restart, without a restart" {
@@ -129,7 +129,7 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
 @test "daemon stop keeps running workers and their network; the next start finds them" {
   spawn -n w4-$$ "$(make_project w4)"
   run -0 "$scripts/claudy.ts" daemon stop
-  [[ $output == *"Workers that go on running: w4-$$"* ]]
+  [[ $output == *"Workers still running: w4-$$"* ]]
   [ "$(inspect w4-$$ '{{.State.Running}}')" = true ]
   [ "$(inspect "$net" '{{.State.Running}}')" = true ]
   run -1 docker inspect "$parent"

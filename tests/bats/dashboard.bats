@@ -55,7 +55,7 @@ child_pid() { "$claudy" daemon status --json | jq -r --arg name "$1" '.children[
 
 @test "a worker appears within 2 s with a window, and both go when it stops" {
   dashboard 120 40
-  wait_for 10 shows "No worker. Prefix w spawns one."
+  wait_for 10 shows "No workers. Press prefix w to spawn one."
   spawn -n comes-$$ "$project"
   wait_for 2 shows "comes-$$  "
   windows() { docker exec "$parent" tmux -L hal9000 list-windows -F '#{window_name}'; }
@@ -169,7 +169,7 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   docker logs --since 20s "$parent" 2>&1 | grep -F "No dashboard: no tmux"
   spawn -n without-$$ "$project"
   run -1 "$scripts/setup-dashboard.ts" setup
-  [[ $output == *"There is no tmux in the parent"* ]]
+  [[ $output == *"tmux not found in the parent"* ]]
   docker exec "$parent" mv /usr/bin/no-tmux /usr/bin/tmux
   docker restart "$parent" >/dev/null
   dashboard 80 24

@@ -54,7 +54,7 @@ asked() {
   cp -r "$host" "$BATS_TEST_TMPDIR/newer"
   echo "Answer like a parrot." >"$BATS_TEST_TMPDIR/newer/CLAUDE.md"
   run -0 "$claudy" sessions sync --claude-home "$BATS_TEST_TMPDIR/newer" "$session"
-  [[ $output == *"brought in: CLAUDE.md"* ]]
+  [[ $output == *"copied: CLAUDE.md"* ]]
   open "$project"
   asked "polly"
   sent "Answer like a parrot."

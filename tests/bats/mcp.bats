@@ -333,7 +333,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   wait_for 60 called
   kill -0 "$mute"
   # It was cut off before all of its 200 MB were buffered.
-  cut_off() { [ "$(served together .lastError)" = "A client has not read what it asked for" ]; }
+  cut_off() { [ "$(served together .lastError)" = "A client did not read its responses" ]; }
   wait_for 30 cut_off
   # A client with its own process is not cut off; the process has to wait.
   client 3050 mute >"$BATS_TEST_TMPDIR/mute" &
@@ -441,7 +441,7 @@ tools() { # prints the servers whose tools were in Claude's last request to the 
   run -0 docker exec "$session" timeout 20 claude mcp list
   [[ $output == *"absent: "*"Failed to connect"* ]]
   run -1 "$claudy" mcp doctor
-  [[ $output == *"FAIL"*"absent"*"there is no no-such-program"* ]]
+  [[ $output == *"FAIL"*"absent"*"command not found on the host: no-such-program"* ]]
   "$claudy" mcp remove --yes absent
   "$claudy" stop "$session"
   "$claudy" mcp stop
@@ -531,7 +531,7 @@ tools() { # prints the servers whose tools were in Claude's last request to the 
   run -0 "$claudy" mcp logs broken
   [[ $output == *why* ]]
   run -0 "$claudy" doctor --json
-  [[ $(jq -r '.[] | select(.name == "mcp") | .says' <<<"$output") == "broken: "*"ended as it started"* ]]
+  [[ $(jq -r '.[] | select(.name == "mcp") | .says' <<<"$output") == "broken: "*"ended during its start"* ]]
   "$claudy" mcp remove --yes broken
 }
 

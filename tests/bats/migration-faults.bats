@@ -17,7 +17,7 @@ small_disk() { # small_disk SIZE: mounts a small file system as the home
   head -c 20000000 /dev/urandom >"$HAL9000_HOME/plugins/large"
   tree "$HAL9000_HOME" >"$BATS_TEST_TMPDIR/trees"
   run -7 "$migrate" --yes
-  [[ $output == *"Too little room at $HAL9000_HOME: "*" are needed, "*" free"* ]]
+  [[ $output == *"Not enough disk space at $HAL9000_HOME: "*" needed, "*" free"* ]]
   tree "$HAL9000_HOME" | cmp - "$BATS_TEST_TMPDIR/trees"
 }
 
@@ -96,7 +96,7 @@ small_disk() { # small_disk SIZE: mounts a small file system as the home
   kill -9 "$pid"
   echo late >"$HAL9000_HOME/memorybank/late.md"
   run -5 "$rollback" --yes
-  [[ $output == *"Written to since it was copied"*late.md* ]]
+  [[ $output == *"Volumes changed since they were copied"*late.md* ]]
   run -0 "$rollback" --yes
   [ "$(cat "$HAL9000_HOME/membank/late.md")" = late ]
   # Replaced data is in the backup too.
@@ -187,7 +187,7 @@ in_order() { # in_order LETTERS
   local_trees "$HAL9000_HOME" >"$BATS_TEST_TMPDIR/source"
   "$claudy" daemon start >/dev/null
   run -0 "$rollback" --yes
-  [[ $output == *"Not migrated, so left as they are"*"$HAL9000_HOME/membank"*"Rolled back: nothing"* ]]
+  [[ $output == *"Not migrated, left unchanged"*"$HAL9000_HOME/membank"*"Rolled back: nothing"* ]]
   local_trees "$HAL9000_HOME" | diff "$BATS_TEST_TMPDIR/source" -
   [ -z "$(docker volume ls --quiet --filter "name=$HAL9000_PREFIX")" ]
   # Added data replaces a missing directory but never existing data.
@@ -196,7 +196,7 @@ in_order() { # in_order LETTERS
   echo new >"$HAL9000_HOME/memorybank/new.md"
   answers fill mine=5 >/dev/null
   run -6 "$rollback" --yes
-  [[ $output == *"Never migrated, and the volumes hold other data: $HAL9000_HOME/chromadb"*--replace-local* ]]
+  [[ $output == *"Never migrated, but the volumes contain other data: $HAL9000_HOME/chromadb"*--replace-local* ]]
   docker inspect "$parent" >/dev/null
   run -0 "$rollback" --yes --replace-local
   [ "$(cat "$HAL9000_HOME/membank/new.md")" = new ]
@@ -252,11 +252,11 @@ data_bin() { grep -F data.bin | sed -E 's/^(\S+ f \S+) \S+ \S+ /\1 /'; }
   for _ in $(seq "$soak"); do
     killed_after $((RANDOM % 4500)) "$migrate" --yes
     one_is_whole
-    "$migrate" --yes >/dev/null 2>"$BATS_TEST_TMPDIR/told" || grep -q "Volumes hold data already" "$BATS_TEST_TMPDIR/told"
+    "$migrate" --yes >/dev/null 2>"$BATS_TEST_TMPDIR/told" || grep -q "Volumes already contain data" "$BATS_TEST_TMPDIR/told"
     for part in membank plugins; do in_volume "${part/membank/memorybank}" | cmp - "$BATS_TEST_TMPDIR/$part"; done
     in_volume chromadb | data_bin | cmp - <(data_bin <"$BATS_TEST_TMPDIR/chromadb")
     killed_after $((RANDOM % 4500)) "$rollback" --yes
-    "$rollback" --yes >/dev/null 2>"$BATS_TEST_TMPDIR/told" || grep -q "no volumes to roll back" "$BATS_TEST_TMPDIR/told"
+    "$rollback" --yes >/dev/null 2>"$BATS_TEST_TMPDIR/told" || grep -q "No volumes to roll back" "$BATS_TEST_TMPDIR/told"
     for part in membank plugins; do tree "$HAL9000_HOME/$part" | cmp - "$BATS_TEST_TMPDIR/$part"; done
     tree "$HAL9000_HOME/chromadb" | grep -F data.bin | cmp - <(grep -F data.bin "$BATS_TEST_TMPDIR/chromadb")
     [ ! -e "$HAL9000_HOME/migration/journal.json" ]

@@ -167,7 +167,7 @@ load ../helper/migration
   run "$migrate" --yes
   kill "$writer"
   [ "$status" = 5 ]
-  [[ $output == *"membank/one.md\" changes while it is read"* ]]
+  [[ $output == *"membank/one.md\" changed while it was read"* ]]
   run -0 "$migrate" --yes
   [ "$(in_volume memorybank)" = "$(tree "$HAL9000_HOME/membank")" ]
 }
@@ -205,7 +205,7 @@ load ../helper/migration
   answers fill mine=5 >/dev/null
   "$claudy" daemon stop
   run -6 "$migrate" --yes
-  [[ $output == *"Volumes hold data already: $HAL9000_PREFIX-chromadb"*--force* ]]
+  [[ $output == *"Volumes already contain data: $HAL9000_PREFIX-chromadb"*--force* ]]
   mkdir "$HAL9000_HOME/chromadb"
   # After an aborted --force the volumes contain the same data as before.
   in_volume chromadb | grep -F sqlite >"$BATS_TEST_TMPDIR/volume"
@@ -233,7 +233,7 @@ load ../helper/migration
   [[ $output == *"Being written to: $HAL9000_HOME/membank/one.md"* ]]
   "$claudy" mcp start >/dev/null
   run -5 "$migrate" --yes
-  [[ $output == *"The MCP gateway runs"*"claudy mcp stop"* ]]
+  [[ $output == *"The MCP gateway is running"*"claudy mcp stop"* ]]
   run -5 "$rollback" --yes
   "$claudy" mcp stop
   run -0 "$migrate" --dry-run
@@ -289,7 +289,7 @@ load ../helper/migration
   [[ $output == *"is damaged: "*"membank/one.md: "*content*"plugins/bin/two: missing"* ]]
   docker inspect "$parent" >/dev/null
   run -0 "$rollback" --list-backups --verify
-  [[ $output == *"$backup"*whole*"20200101T000000Z"*DAMAGED* ]]
+  [[ $output == *"$backup"*complete*"20200101T000000Z"*DAMAGED* ]]
   run -4 "$rollback" --yes --backup nonsense
   mkdir "$HAL9000_HOME/backups/pre-dind-20210101T000000Z"
   run -6 "$rollback" --yes --backup "$HAL9000_HOME/backups/pre-dind-20210101T000000Z"

@@ -235,7 +235,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
     --label hal9000.role=worker --user nobody "$HAL9000_IMAGE_REPO:worker" sleep 60
   spawn -n ends-now-$$ "$(make_project app)"
   docker kill ends-now-$$
-  said() { [ "$(docker logs "$parent" 2>&1 | grep -c "\"stranger-$$\" was not made here")" = 1 ]; }
+  said() { [ "$(docker logs "$parent" 2>&1 | grep -c "\"stranger-$$\" was not created by HAL-9000")" = 1 ]; }
   wait_for 15 said
   [ "$(inspect stranger-$$ '{{.State.Running}}')" = true ]
   [ ! -e "$HAL9000_HOME/sessions/stranger-$$.json" ]

@@ -167,7 +167,7 @@ claim_request() { # claim_request ID PROJECT
   run -0 ask "$HAL9000_HOME/run/pool.sock" '{"version":1,"op":"status"}' '{"version":3,"op":"rm"}' \
     '{"version":3,"op":"claim"}' '{"version":3,"op":"scale","warm":-1}' '{"version":3,"op":"cold","reason":"x"}'
   [ "$(grep -c '^error: The pool was sent' <<<"$output")" = 4 ]
-  [[ $output == *"two versions"* ]]
+  [[ $output == *"different versions"* ]]
   claim "$(make_project claimed)"
 }
 
@@ -197,7 +197,7 @@ claim_request() { # claim_request ID PROJECT
   project=$(make_project claimed)
   pool drain
   run -7 claim "$project"
-  [[ $output == *"There is nothing to claim: the pool is empty"* ]]
+  [[ $output == *"No warm worker to claim: the pool is empty"* ]]
   [ "$("$scripts/spawn-worker.ts" -d --json "$project" | jq -r .reason)" = "the pool is empty" ]
 }
 
@@ -571,5 +571,5 @@ storm_project() {
   wait_for 10 test -S "$dir/mounter.sock"
   run -0 ask "$dir/mounter.sock" '{"op":"test"}'
   docker rm -f "$HAL9000_PREFIX-weak"
-  [[ $output == *"this machine allows no mounts (Linux "*EPERM* ]]
+  [[ $output == *"this machine does not allow mounts (Linux "*EPERM* ]]
 }

@@ -75,7 +75,7 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   taken() { "$claudy" ports --json | jq -e --argjson port $port '.listeners[] | select(.port == $port and .reservedFor == "holder")'; }
   wait_for 60 taken
   run -6 "$claudy" ports open $port "$host_port"
-  [[ $output == *"is for session \"holder\", but \"thief-$$\" listens there"*"--allow-other"* ]]
+  [[ $output == *"is reserved for session \"holder\", but \"thief-$$\" listens on it"*"--allow-other"* ]]
   open_port $port "$host_port" --allow-other
   wait_for 60 answers "from thief-$$"
   "$claudy" sessions rm --yes holder

@@ -91,7 +91,7 @@ work_of() {
   [[ $output == *'"the pool does not answer"'* ]]
   checks=$(timeout 30 "$scripts/claudy.ts" doctor --json) || [ $? = 1 ]
   [[ $(jq -r '.[] | select(.name == "pool") | .says' <<<"$checks") == "the pool manager does not answer" ]]
-  [[ $(jq -r '.[] | select(.name == "sockets") | .says' <<<"$checks") == "nobody answers: $HAL9000_HOME/run/pool.sock" ]]
+  [[ $(jq -r '.[] | select(.name == "sockets") | .says' <<<"$checks") == "no answer: $HAL9000_HOME/run/pool.sock" ]]
   wait_for 60 "$scripts/pool-manager.ts" warm
   [ "$(docker exec "$parent" pgrep -f '/scripts/pool-manager serve')" != "$before" ]
   docker logs --tail 20 "$parent" 2>&1 | grep "pool has not answered for .* killing it"
@@ -112,7 +112,7 @@ work_of() {
   wait_for 15 long_enough # before that it may be starting
   as_root kill -STOP "$(work_of "$parent")"
   checks=$(timeout 30 "$scripts/claudy.ts" doctor --json) || [ $? = 1 ]
-  [[ $(jq -r '.[] | select(.name == "sockets") | .says' <<<"$checks") == *"nobody answers: $HAL9000_HOME/run/parent.sock"* ]]
+  [[ $(jq -r '.[] | select(.name == "sockets") | .says' <<<"$checks") == *"no answer: $HAL9000_HOME/run/parent.sock"* ]]
   run -0 claudy daemon start
   [[ $output == *"Restarting the parent: it does not answer"* ]]
   answered() { [[ $(found sockets) == ok:* ]]; }

@@ -168,7 +168,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   open "$project"
   touch "$project/mine"
   run -6 "$claudy" sessions rm "$session"
-  [[ $output == *"This stays: the project, $project"* ]]
+  [[ $output == *"Will be kept: the project, $project"* ]]
   is "$session" idle
   "$claudy" sessions rm --yes "$session"
   [ -z "$(state "$session")" ]

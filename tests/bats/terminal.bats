@@ -87,7 +87,7 @@ spawned() {
 @test "daemon stop asks while workers run" {
   spawn -n beneath-$$ "$project"
   terminal "'$scripts/claudy.ts' daemon stop; sleep 60"
-  wait_for 10 shows "Stop the parent under beneath-$$\? \[y/N\]"
+  wait_for 10 shows "Stop the parent while these workers run: beneath-$$\? \[y/N\]"
   keys Enter
   wait_for 5 shows 'Cancelled'
   [ "$(inspect "$parent" '{{.State.Running}}')" = true ]

@@ -174,7 +174,7 @@ foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
     "$HAL9000_IMAGE_REPO:parent" /data/roots.md
   [ "$output" = roots ]
   run -0 moving scripts/rollback.ts --list-backups --verify
-  [[ $output == *whole* ]]
+  [[ $output == *complete* ]]
   run -0 moving scripts/rollback.ts --yes
   [ "$(as_root stat -c '%U %a' "$former/membank/roots.md")" = "root 600" ]
   [ "$(owner "$former/membank/mine.md")" = "$user" ]

@@ -141,7 +141,7 @@ ROWS
     2 | --cpus must be at least 0.01   | spawn-worker.ts -d --cpus 0 $P/app
     2 | --pids-limit must be a whole   | spawn-worker.ts -d --pids-limit 1.5 $P/app
     2 | --pids-limit must be a whole   | spawn-worker.ts -d --pids-limit 0 $P/app
-    2 | no room for another limit      | spawn-worker.ts -d --no-limits --memory 1g $P/app
+    2 | --no-limits excludes --memory, | spawn-worker.ts -d --no-limits --memory 1g $P/app
     2 | environment: WORKER_MEMORY must be | WORKER_MEMORY=x spawn-worker.ts -d $P/app
     2 | environment: CHROMADB_PORT must be | CHROMADB_PORT=99999 coordinator.ts list
     2 | environment: HAL9000_PREFIX must be | HAL9000_PREFIX='a b' coordinator.ts list
@@ -150,7 +150,7 @@ ROWS
     2 | --tail must be a whole number  | claudy.ts daemon logs --tail=-3
     2 | --publish must be              | claudy.ts daemon start --publish 3000
     2 | --publish must be              | claudy.ts daemon start --publish 0:70000
-    5 | Cannot publish other ports under workers: $OWNED | claudy.ts daemon start --publish 3999:3999
+    5 | Cannot change the published ports while workers run: $OWNED | claudy.ts daemon start --publish 3999:3999
 ROWS
 }
 
@@ -168,7 +168,7 @@ ROWS
     2 | Secret A is given twice        | spawn-worker.ts -d --secret A=$P/file --secret A=$P/file $P/app
     2 | Cannot read the file of secret | spawn-worker.ts -d --secret A=$P/app $P/app
     2 | Unknown option --publish       | claudy.ts daemon stop --publish 3999:3999
-    2 | --status changes nothing       | init-volumes.ts --clean --status
+    2 | --status and --clean exclude | init-volumes.ts --clean --status
     2 | --secret must be NAME          | spawn-worker.ts -d --secret a/b=/x $P/app
     2 | Secret NOT_SET is not set      | spawn-worker.ts -d --secret NOT_SET $P/app
     4 | Cannot read the file of secret | spawn-worker.ts -d --secret A=$P/gone $P/app
@@ -205,10 +205,10 @@ ROWS
     4 | There is no worker "../$OWNED"  | coordinator.ts logs ../$OWNED
     4 | There is no worker "nobody"    | coordinator.ts logs nobody
     4 | There is no worker "nobody"    | coordinator.ts attach nobody
-    2 | Cannot attach: stdin is no terminal | coordinator.ts attach $OWNED
+    2 | Cannot attach: stdin is not a terminal | coordinator.ts attach $OWNED
     6 | Not a terminal, so cannot ask | coordinator.ts stop-all
     5 | in use by                      | init-volumes.ts --clean --yes
-    4 | Cannot roll back: there is no  | HAL9000_HOME=$BATS_TEST_TMPDIR/none HAL9000_PREFIX=hal9000-test-none rollback.ts --yes
+    4 | none does not exist            | HAL9000_HOME=$BATS_TEST_TMPDIR/none HAL9000_PREFIX=hal9000-test-none rollback.ts --yes
     3 | the engine is out of reach     | DOCKER_HOST=unix:///no.sock coordinator.ts list
     3 | the engine is out of reach     | DOCKER_HOST=tcp://127.0.0.1:1 spawn-worker.ts -d $P/app
     3 | Cannot read docker context     | DOCKER_CONTEXT=gone coordinator.ts list

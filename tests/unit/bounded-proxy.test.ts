@@ -18,9 +18,9 @@ import {
 const test = suite("bounded-proxy");
 
 /** A place of each kind for these tests, but for those that they are about. */
-const placesOf = (places: Partial<Bounds["places"]>) => ({
-  ...chromadbBounds.places,
-  ...places,
+const slotsOf = (slots: Partial<Bounds["slots"]>) => ({
+  ...chromadbBounds.slots,
+  ...slots,
 });
 
 interface Reply {
@@ -138,7 +138,7 @@ test("refuses what is too large, announced or not, and lives", async () => {
 test("serves so many large ones at a time, and small ones beside them", async () => {
   const service = await serve({
     smallBytes: 10,
-    places: placesOf({ large: { served: 2, waiting: 3 } }),
+    slots: slotsOf({ large: { served: 2, waiting: 3 } }),
   });
   const { ask, held, seen } = service;
   service.hold();
@@ -158,7 +158,7 @@ test("serves so many large ones at a time, and small ones beside them", async ()
 test("a client that has gone keeps its turn until the service has done", async () => {
   const service = await serve({
     smallBytes: 0,
-    places: placesOf({ large: { served: 1, waiting: 3 } }),
+    slots: slotsOf({ large: { served: 1, waiting: 3 } }),
   });
   const { held, seen } = service;
   service.hold();
@@ -178,7 +178,7 @@ test("a client that has gone keeps its turn until the service has done", async (
 test("a client that waits no more leaves its place, one that is slow is cut off", async () => {
   const service = await serve({
     smallBytes: 0,
-    places: placesOf({ large: { served: 1, waiting: 1 } }),
+    slots: slotsOf({ large: { served: 1, waiting: 1 } }),
     bodyMs: 100,
   });
   service.hold();
@@ -205,7 +205,7 @@ test("a client that waits no more leaves its place, one that is slow is cut off"
 test("503 where a turn takes too long, 502 where there is no service", async () => {
   const service = await serve({
     smallBytes: 0,
-    places: placesOf({ large: { served: 1, waiting: 1 } }),
+    slots: slotsOf({ large: { served: 1, waiting: 1 } }),
     waitMs: 50,
   });
   service.hold();
@@ -228,7 +228,7 @@ test("503 where a turn takes too long, 502 where there is no service", async () 
 
 test("clients that send no body take no place, and no connection of one that does", async () => {
   const service = await serve({
-    places: placesOf({ small: { served: 2, waiting: 1 } }),
+    slots: slotsOf({ small: { served: 2, waiting: 1 } }),
     connections: 20,
     smallMs: 300,
   });
@@ -321,7 +321,7 @@ test("an answer that is read slowly is ended, one that is read in time is whole"
 
 test("a small answer is taken from the service whether its client reads or not", async () => {
   const service = await serve({
-    places: placesOf({ get: { served: 1, waiting: 9 } }),
+    slots: slotsOf({ get: { served: 1, waiting: 9 } }),
   });
   const unread = connect(service.port, "127.0.0.1");
   const ask = "GET /?size=65536 HTTP/1.1\r\nHost: x\r\n\r\n";

@@ -59,7 +59,7 @@ test("a ChromaDB that does not listen, or is somebody else's, is no ChromaDB", a
     });
   assert.is(
     await fault(),
-    `user ${process.getuid?.()} listens at port ${port} of the parent`,
+    `user ${process.getuid?.()} listens on port ${port} of the parent`,
   );
   server.close();
   await once(server, "close");

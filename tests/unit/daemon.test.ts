@@ -169,7 +169,7 @@ test("a parent that runs and does not answer is restarted, with the reason", asy
   await start(fake);
   assert.ok(
     told.includes(
-      "Restarting the parent: what it says of itself cannot be read",
+      "Restarting the parent: its state file cannot be read",
     ),
   );
   assert.is(engine.asked.filter((one) => one.startsWith("restart")).length, 2);
@@ -190,7 +190,7 @@ test("a parent that ends as it starts is told, with where to look", async (fake)
     if (container.name === "fake-parent") container.state = "exited";
   };
   const failure = await failureOf(start(fake));
-  assert.is(failure.message, "fake-parent ended as it started");
+  assert.is(failure.message, "fake-parent ended during its start");
   assert.is(failure.hint, "See why: docker logs fake-parent");
 });
 
@@ -245,7 +245,7 @@ test("a stop removes all but the workers, whose network stays while one lives", 
   const live = worker(fake);
   await stopDaemon(instance, log);
   assert.equal(engine.names(), ["fake-mcp", "fake-net", "w"]);
-  assert.equal(told, ["Workers that go on running: w"]);
+  assert.equal(told, ["Workers still running: w"]);
   live.state = "exited";
   await stopDaemon(instance, log);
   assert.equal(engine.names(), ["w"]);
@@ -261,7 +261,7 @@ test("ports cannot be published under workers; without them the net is made anew
   const failure = await failureOf(publish());
   assert.is(
     failure.message,
-    "Cannot publish other ports under workers: w",
+    "Cannot change the published ports while workers run: w",
   );
   assert.is(engine.find("fake-net")?.id, before);
   live.state = "exited";
@@ -283,7 +283,7 @@ test("a net of a former version is replaced, unless workers live in it", async (
   const ensure = () => ensureNet(instance, "repo:parent", [], log);
   await ensure();
   assert.ok(engine.find(net.id));
-  assert.match(told[0] ?? "", /fake-net is of a former version/);
+  assert.match(told[0] ?? "", /fake-net is from an earlier version/);
   live.state = "exited";
   await ensure();
   assert.not(engine.find(net.id));

@@ -2,7 +2,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import {
   countOf,
-  fitting,
+  fitLines,
   overviewLines,
   paneHeights,
   usageLines,
@@ -71,8 +71,8 @@ test("usageLines() says what each uses", () => {
 });
 
 test("fitting() cuts, and says how much", () => {
-  assert.equal(fitting(["a", "b"], 2), ["a", "b"]);
-  assert.equal(fitting(["a", "b", "c"], 2), ["a", "... 2 more"]);
+  assert.equal(fitLines(["a", "b"], 2), ["a", "b"]);
+  assert.equal(fitLines(["a", "b", "c"], 2), ["a", "... 2 more"]);
 });
 
 for (const height of [23, 40, 49]) {

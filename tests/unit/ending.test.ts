@@ -212,7 +212,7 @@ test("a container with our labels that was not made here is left alone, and repo
   assert.equal(readRecords(instance), []);
   assert.ok(engine.find("stranger"));
   assert.equal(told, [
-    'Worker "stranger" was not made here; leaving it alone',
+    'Worker "stranger" was not created by HAL-9000; ignoring it',
   ]);
 });
 

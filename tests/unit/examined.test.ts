@@ -152,7 +152,7 @@ const status = {
 test("a pool is off, silent, incomplete or well", async (fake) => {
   const { instance } = fake;
   assert.is((await examinePool(instance)).says, "off");
-  assert.is((await examineMounter(instance)).says, "off, as the pool");
+  assert.is((await examineMounter(instance)).says, "off, like the pool");
   writeDesired(instance, true);
   assert.is((await examinePool(instance)).state, "fail");
   assert.is((await examineMounter(instance)).state, "fail");

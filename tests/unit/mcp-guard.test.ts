@@ -174,7 +174,7 @@ for (const [name, isAccepted] of names) {
 }
 
 const refusals: [Tools, object, string][] = [
-  [bankTools, request("list_projects", { path: "/" }), "it has none"],
+  [bankTools, request("list_projects", { path: "/" }), "it accepts none"],
   [
     bankTools,
     request("memory_bank_read", { projectName: "a" }),
@@ -204,7 +204,7 @@ const refusals: [Tools, object, string][] = [
   [
     thinkingTools,
     request("sequentialthinking", thought({ thought: "x".repeat(100_001) })),
-    '"thought" must be 100000 characters at most',
+    '"thought" must be at most 100000 characters',
   ],
   [
     thinkingTools,
@@ -214,7 +214,7 @@ const refusals: [Tools, object, string][] = [
   [
     thinkingTools,
     request("sequentialthinking", thought({ file: "/etc/passwd" })),
-    "unknown argument; it has thought, nextThoughtNeeded",
+    "unknown argument; it accepts thought, nextThoughtNeeded",
   ],
 ];
 

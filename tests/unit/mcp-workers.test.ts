@@ -17,7 +17,7 @@ import {
   workerToken,
 } from "../../lib/mcp/identity.ts";
 import { Inlet, Refused } from "../../lib/gateway/inlet.ts";
-import { placeFor } from "../../lib/gateway/places.ts";
+import { slotFor } from "../../lib/gateway/slots.ts";
 import { Upstream } from "../../lib/gateway/upstream.ts";
 import { findExcess } from "../../lib/gateway/watch.ts";
 import { ownerOf } from "../../lib/std/owned.ts";
@@ -90,8 +90,8 @@ const places: [held: string, worker: string, expected: string | number][] = [
 ];
 
 for (const [held, worker, expected] of places) {
-  test(`placeFor() ${worker} where ${held || "nobody"} has places: ${expected}`, () => {
-    const { isFree, instead } = placeFor(worker, holders(held), limits);
+  test(`slotFor() ${worker} where ${held || "nobody"} has places: ${expected}`, () => {
+    const { isFree, instead } = slotFor(worker, holders(held), limits);
     const found = instead ? instead.at : isFree ? "free" : "refused";
     assert.is(found, expected);
   });
@@ -119,14 +119,14 @@ const open = (sockets: Socket[]) =>
 test("connections that say nothing make room for the next, and none of a worker's does", () => {
   const connections = new Connections();
   const known = connected(connections, 60);
-  for (const socket of known) assert.ok(connections.heard(socket, "a"));
+  for (const socket of known) assert.ok(connections.noteRequest(socket, "a"));
   const silent = connected(connections, 2000);
   assert.is(open(known), 60);
   assert.is(open(silent), 768);
   assert.not(silent.at(-1)?.destroyed);
   // Without a token they are no better, but go last.
   const [asking] = silent.slice(-768) as [Socket];
-  connections.heard(asking, anonymous);
+  connections.noteRequest(asking, anonymous);
   connected(connections, 767);
   assert.not(asking.destroyed);
   connected(connections, 2000);
@@ -137,13 +137,13 @@ test("connections that say nothing make room for the next, and none of a worker'
 test("a worker has 64 connections, and busy ones of its own keep out its own alone", () => {
   const connections = new Connections();
   const mine = connected(connections, 64);
-  const answered = mine.map((socket) => connections.heard(socket, "a"));
+  const answered = mine.map((socket) => connections.noteRequest(socket, "a"));
   const [next] = connected(connections, 1) as [Socket];
-  assert.is(connections.heard(next, "a"), undefined);
-  assert.ok(connections.heard(next, "b"));
+  assert.is(connections.noteRequest(next, "a"), undefined);
+  assert.ok(connections.noteRequest(next, "b"));
   answered[7]?.();
   const [another] = connected(connections, 1) as [Socket];
-  assert.ok(connections.heard(another, "a"));
+  assert.ok(connections.noteRequest(another, "a"));
   assert.ok(mine[7]?.destroyed);
   assert.is(open(mine), 63);
   connections.close();

@@ -88,7 +88,7 @@ test("copyInSteps() has source and copies read again where they differ", async (
   const { mover } = fakeMover(["plugins/x: content"]);
   const message = await copyInSteps({ journal, track }, mover, copies)
     .catch((error) => error.message);
-  assert.is(message, "Not as it was read, in the volumes: plugins/x: content");
+  assert.is(message, "Verification failed for the volumes: plugins/x: content");
   assert.equal(journal.state.steps, { verify: "begun" });
 });
 

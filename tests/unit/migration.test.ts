@@ -31,7 +31,7 @@ import type { Instance } from "../../lib/instance/instance.ts";
 import { instanceNames } from "../../lib/instance/labels.ts";
 import { migratedParts, writeMigrated } from "../../lib/migration/migrated.ts";
 import type { Mover } from "../../lib/migration/mover-container.ts";
-import { partsToBring } from "../../lib/migration/rollback-parts.ts";
+import { partsToRestore } from "../../lib/migration/rollback-parts.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
 
 const test = suite<{ root: string; instance: Instance }>("migration");
@@ -199,7 +199,7 @@ test("refuseWithoutRoom() has the figures", () => {
   refuseWithoutRoom([{ at: "/a", neededBytes: 5, freeBytes: 5 }]);
   assert.throws(
     () => refuseWithoutRoom([{ at: "/a", neededBytes: 2048, freeBytes: 1024 }]),
-    /Too little room at \/a: 2 KiB are needed, 1 KiB free/,
+    /Not enough disk space at \/a: 2 KiB needed, 1 KiB free/,
   );
 });
 
@@ -304,7 +304,7 @@ const orders: Order[] = [
 ];
 
 for (const { what, migrated = [], replaceLocal = false, ...order } of orders) {
-  test(`partsToBring() after ${what}`, async ({ instance }) => {
+  test(`partsToRestore() after ${what}`, async ({ instance }) => {
     const mover = {
       do: (_: string, { at, parts }: { at: string; parts: string[] }) =>
         Promise.resolve(
@@ -313,7 +313,7 @@ for (const { what, migrated = [], replaceLocal = false, ...order } of orders) {
           ),
         ),
     } as unknown as Mover;
-    const found = await partsToBring(
+    const found = await partsToRestore(
       withVolumes(instance, volumes),
       mover,
       migrated,

@@ -107,7 +107,7 @@ test("a status of another version is no error in a schema's words", async (conte
 
 test("what another version's manager refuses is named as that", async (context) => {
   const home = await serve(context, () => {
-    const what = "version: must be 2: client and pool are of two versions";
+    const what = "version: must be 2: client and pool have different versions";
     throw new Failure("usage", `The pool was sent: ${what}`);
   });
   try {

@@ -246,7 +246,7 @@ test("a mounter that cannot mount is told, and no worker is kept warm for nothin
   assert.equal(await claimApp(context), { start: "cold", reason: "no rights" });
   const status = await ask("status") as PoolStatus;
   assert.is(status.unavailable, "no rights");
-  assert.ok(told.includes("No warm claims: no rights"));
+  assert.ok(told.includes("Warm claims are unavailable: no rights"));
   await sleep(100);
   assert.equal(warmNames(context), []);
   mounter.fault = undefined;
@@ -306,7 +306,7 @@ test("a new manager goes on with whole claims and undoes broken ones", async (co
   assert.not(engine.find("broken"));
   assert.ok(engine.find("mine"));
   assert.ok(readRecord(instance, "mine"));
-  assert.ok(told.includes('Removing "broken": its claim was broken off'));
+  assert.ok(told.includes('Removing "broken": its claim was interrupted'));
 });
 
 test("what is no request is refused with what to do", async (context) => {

@@ -111,10 +111,10 @@ test("an engine that refuses is left alone for a second, then for two", async ({
   await sleep(300);
   await stock.plan();
   assert.is(engine.creations, 1);
-  assert.match(said[0] ?? "", /refused; trying again in 1000 ms$/);
+  assert.match(said[0] ?? "", /refused; retrying in 1000 ms$/);
   await waitFor(() => said.length >= 2, { for: "another", timeoutMs: 5000 });
   assert.is(engine.creations, 2);
-  assert.match(said[1] ?? "", /refused; trying again in 2000 ms$/);
+  assert.match(said[1] ?? "", /refused; retrying in 2000 ms$/);
 });
 
 test("a pool that is larger than what is made at once is filled without waiting for its next look", async (context) => {

@@ -218,14 +218,17 @@ test("refuseOther() refuses a session's port that another has taken", () => {
   refuseOther(listeners(id("a"), "holder"));
   assert.throws(
     () => refuseOther(listeners(id("a"), "thief")),
-    /20045 is for session "holder", but "worker-a" listens there/,
+    /20045 is reserved for session "holder", but "worker-a" listens on it/,
   );
   assert.throws(
     () => refuseOther(listeners(null, null)),
-    /but a process of no session listens there/,
+    /but a process outside of all sessions listens on it/,
   );
   const hidden = { ...listeners(null, null)[0]!, reservedFor: null };
-  assert.throws(() => refuseOther([hidden]), /Who listens at 20045 cannot/);
+  assert.throws(
+    () => refuseOther([hidden]),
+    /which process listens on port 20045/,
+  );
 });
 
 test("judgeInotify() names the worker that uses up a user's instances", () => {

@@ -272,7 +272,7 @@ test("doctor finds records without a worker, and workers without a record", asyn
   });
   writeRecord(instance, recordOf("kept", { container: id }));
   const leaked = await examineLeftovers(instance);
-  assert.is(leaked.says, "workers without a record, or ended: strange");
+  assert.is(leaked.says, "workers that have ended or have no record: strange");
   assert.is(leaked.mend, "coordinator stop strange");
 });
 

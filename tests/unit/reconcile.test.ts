@@ -69,13 +69,13 @@ test("a live worker without a record is adopted, never retired", () => {
 });
 
 test("a worker for one command is forsaken once that has had its time", () => {
-  const forsaken = (nowMs: number) =>
+  const abandoned = (nowMs: number) =>
     planReconcile([worker("a")], [{ ...record("a"), once: true }], nowMs)
-      .forsaken.map(({ container }) => container);
+      .abandoned.map(({ container }) => container);
   const createdMs = Date.parse(record("a").createdAt);
-  assert.equal(forsaken(createdMs + 20_000), []);
-  assert.equal(forsaken(createdMs + 40_000), ["a"]);
-  assert.equal(planReconcile([worker("a")], [record("a")], now).forsaken, []);
+  assert.equal(abandoned(createdMs + 20_000), []);
+  assert.equal(abandoned(createdMs + 40_000), ["a"]);
+  assert.equal(planReconcile([worker("a")], [record("a")], now).abandoned, []);
 });
 
 test("a record without a worker is closed", () => {

@@ -114,7 +114,7 @@ test("greet() tells an MCP server's name and version, or why it is none", async 
   const { port } = server.address() as AddressInfo;
   const place = { host: "127.0.0.1", port };
   const says = () => greet(place).catch(({ message }) => message);
-  assert.is(await says(), "it speaks no MCP");
+  assert.is(await says(), "not an MCP server");
   answer = { result: { serverInfo: { name: "x", version: "1" } } };
   assert.is(await says(), "x 1");
   // A session that was begun for the greeting is ended.

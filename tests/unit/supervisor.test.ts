@@ -74,7 +74,7 @@ test("a child that is killed is started again, and told of", async ({ directory 
   assert.is.not(second, first);
   assert.match(
     said[0] ?? "",
-    /^sleeper was ended by SIGKILL; starting it again/,
+    /^sleeper was ended by SIGKILL; restarting it/,
   );
   await supervisor.stop(1000);
   assert.is(supervisor.states[0]?.pid, null);

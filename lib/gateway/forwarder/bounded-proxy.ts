@@ -1,6 +1,6 @@
-// An HTTP service behind a unix socket, with bounds for what its clients can make it
-// and this process hold: the size of a request, how many are served at a time, for how
-// long, and how slowly an answer is read.
+// A proxy for an HTTP service behind a unix socket. It limits what clients can make
+// the service and this process hold: the size of a request, the number of requests
+// served at a time, their duration, and how slowly an answer is read.
 
 import { Buffer } from "node:buffer";
 import {
@@ -11,51 +11,54 @@ import {
   type ServerResponse,
 } from "node:http";
 import { fewConnections } from "./few-connections.ts";
-import { Lane, type Places } from "./lane.ts";
+import { Lane, type Slots } from "./lane.ts";
 import { ReadBytes } from "./read-bytes.ts";
 
 export interface Bounds {
-  /** Of the body of one request. */
+  /** Maximum size of a request's body. */
   bodyBytes: number;
   /**
-   * A body that is known to be no larger does not wait behind large ones. It is read
-   * before its request takes a place, so a client that sends no body delays no other.
-   * An answer that is known to be no larger is taken from the service as it comes,
-   * however slowly its client reads.
+   * A body known to be at most this large does not wait behind large ones. It is
+   * read before its request takes a slot, so a client that sends no body delays no
+   * other. An answer known to be at most this large is read from the service at
+   * full speed, however slowly its client reads.
    */
   smallBytes: number;
-  /** For a small body to come in. */
+  /** Time to receive a small body. */
   smallMs: number;
-  /** Requests that are served at a time, and that wait for that. */
-  places: Record<Kind, Places>;
-  /** Answers that are not small, of requests whose kind usually has small ones. */
-  answers: Places;
-  /** For a turn, before a 503. */
+  /** Requests that are served at a time, and that wait for a slot. */
+  slots: Record<Kind, Slots>;
+  /** Large answers to requests of kinds that usually have small ones. */
+  answers: Slots;
+  /** How long a request waits for a slot before it gets a 503. */
   waitMs: number;
-  /** For a body to come in. */
+  /** Time to receive a body. */
   bodyMs: number;
-  /** For a client to read, beyond what `minRate` allows for. */
+  /** Time for a client to read, in addition to what `minRate` allows. */
   stallMs: number;
-  /** At which an answer is read, in bytes a second. */
+  /** Minimum rate at which a client reads an answer, in bytes per second. */
   minRate: number;
-  /** For the service to answer. */
+  /** Time for the service to answer. */
   answerMs: number;
-  /** More than all places, so that there is an idle one for who comes next. */
+  /**
+   * More than all slots, so that there is an idle connection to close for a new
+   * one.
+   */
   connections: number;
 }
 
-/** A GET, a search, another request with a small body, and one with a large body. */
+/** A GET, a search, another request with a small body, or one with a large body. */
 type Kind = "get" | "search" | "small" | "large";
 
-/** What they can make the forwarder hold: ADR 16. */
+/** The resulting memory use of the forwarder: ADR 16. */
 export const chromadbBounds: Bounds = {
   // ChromaDB's own limit, max_payload_size_bytes, is 40 MiB.
   bodyBytes: 40 * 1024 ** 2,
   smallBytes: 64 * 1024,
   smallMs: 5000,
-  places: {
+  slots: {
     get: { served: 32, waiting: 128 },
-    // ChromaDB holds each answer whole.
+    // ChromaDB holds each answer in memory.
     search: { served: 8, waiting: 64 },
     small: { served: 16, waiting: 64 },
     large: { served: 2, waiting: 64 },
@@ -69,9 +72,9 @@ export const chromadbBounds: Bounds = {
   connections: 448,
 };
 
-/** A server, not listening yet, that passes requests on to the socket `path`. */
+/** A server, not yet listening, that passes requests on to the socket `path`. */
 export function boundedProxy(path: string, bounds: Bounds): Server {
-  const { get, search, small, large } = bounds.places;
+  const { get, search, small, large } = bounds.slots;
   const lanes: Record<Kind, Lane> = {
     get: new Lane(get),
     search: new Lane(search),
@@ -112,13 +115,13 @@ export function boundedProxy(path: string, bounds: Bounds): Server {
   return server;
 }
 
-/** Of one with a small body. */
+/** The kind of a request with a small body. */
 function kindOf({ method, url = "" }: IncomingMessage): Kind {
   if (method === "GET" || method === "HEAD") return "get";
   return /\/(get|query|search)\/?(\?|$)/.test(url) ? "search" : "small";
 }
 
-/** Undefined where it does not come in time, or its client has gone. */
+/** Undefined if the body is late, or the client has left. */
 function wholeBody(
   request: IncomingMessage,
   withinMs: number,
@@ -136,7 +139,7 @@ function wholeBody(
   });
 }
 
-/** Undefined where only its end will show. */
+/** Undefined if the size is not announced. */
 function bodySize(
   { headers }: IncomingMessage,
   unannounced: number,
@@ -146,10 +149,10 @@ function bodySize(
 }
 
 function tooLarge({ bodyBytes }: Bounds): string {
-  return `A request has ${bodyBytes} bytes at most`;
+  return `A request can have at most ${bodyBytes} bytes`;
 }
 
-/** Of one connection, which HTTP does not pass on: RFC 9110, section 7.6.1. */
+/** Headers that a proxy does not pass on: RFC 9110, section 7.6.1. */
 const hopByHopHeaders = [
   "connection",
   "keep-alive",
@@ -170,7 +173,10 @@ function endToEnd(headers: NodeJS.Dict<string | string[]>) {
   );
 }
 
-/** Resolves when the service has done with the request, whether or not the client waits. */
+/**
+ * Resolves when the service is done with the request, whether or not the client
+ * waits.
+ */
 function passOn(
   socketPath: string,
   bounds: Bounds,
@@ -216,7 +222,7 @@ function passOn(
       upstream.once("drain", () => request.resume());
     });
     request.on("end", end);
-    // A request that is whole is being worked on, client or not: its turn is not over.
+    // The service still works on a complete request, so it keeps its slot.
     request.on("close", () => whole || upstream.destroy());
   }
   upstream.on("response", async (answer) => {
@@ -229,10 +235,11 @@ function passOn(
     }
     response.writeHead(answer.statusCode ?? 502, {
       ...endToEnd(answer.headers),
-      // The kernel's buffer has grown with a large body, and would stay so.
+      // The socket's buffer has grown with the large body; close it to free the
+      // memory.
       ...(body ? {} : { connection: "close" }),
     });
-    // What is left of an answer, the service need not hold any longer.
+    // The service need not hold the rest of an answer that is not read.
     response.on("close", () => upstream.destroy());
     if (response.destroyed) upstream.destroy();
     else relay(answer, response, isSmall, bounds);
@@ -252,7 +259,7 @@ function passOn(
   });
 }
 
-/** Passes an answer on. It waits for its client, unless it is small, but not for long. */
+/** Passes an answer on. Unless it is small, waits for its client, up to a limit. */
 function relay(
   answer: IncomingMessage,
   response: ServerResponse,
@@ -266,7 +273,7 @@ function relay(
   const waitForClient = () => {
     since = performance.now();
     const allowedMs = stallMs + sent / minRate * 1000;
-    // What the kernel still has for the client would stay otherwise.
+    // Reset, so that the kernel drops what it still has for the client.
     const end = () => response.req.socket.resetAndDestroy();
     late = setTimeout(end, allowedMs - waitedMs);
   };
@@ -290,7 +297,7 @@ function relay(
   response.on("close", () => clearTimeout(late));
 }
 
-/** What is left of the request is read and dropped: its client may not look before. */
+/** Drains the rest of the request: its client may not read the answer before. */
 function refuse(response: ServerResponse, status: number, why: string): void {
   if (response.destroyed || response.writableEnded) return;
   if (response.headersSent) return void response.destroy();
@@ -298,7 +305,7 @@ function refuse(response: ServerResponse, status: number, why: string): void {
     "content-type": "application/json",
     ...(status === 503 ? { "retry-after": "1" } : {}),
   });
-  // As ChromaDB's own errors look.
+  // The form of ChromaDB's own errors.
   response.end(JSON.stringify({ error: "HAL9000Error", message: why }));
   response.req.resume();
 }

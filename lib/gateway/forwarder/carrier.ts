@@ -1,6 +1,6 @@
-// What runs in the forwarder: connections to 127.0.0.1 of the workers' namespace are
-// carried to ChromaDB's socket in the parent and to the gateway's on the host, and
-// connections of the host to the workers' ports.
+// What the forwarder does: forwards connections on 127.0.0.1 of the workers'
+// namespace to ChromaDB's socket in the parent and to the gateway's sockets on the
+// host, and connections of the host to the workers' ports.
 
 import { once } from "node:events";
 import { chmodSync } from "node:fs";
@@ -15,16 +15,16 @@ import { listen as listenForLines } from "../../std/socket-lines.ts";
 import type { ForwarderPorts, ForwarderStatus } from "../forwarder-status.ts";
 import { openTunnel } from "../tunnel.ts";
 
-/** Where the gateway's sockets are in the forwarder: /run is root's in the image. */
+/** The gateway's sockets; not in /run, which belongs to root in the image. */
 export const socketDirectory = "/services/mcp";
 
-/** Where it meets the parent and the host. */
+/** The sockets shared with the parent and the host. */
 export const waysDirectory = "/services/ways";
 
-/** To a server. The gateway ends the oldest silent one before it comes to that. */
+/** Per server. The gateway closes the oldest idle connection before this. */
 const maxConnections = 1024 + 128;
 
-/** Between two tries to listen on a port that somebody has. */
+/** Interval of the attempts to listen on an occupied port. */
 const retryMs = 2000;
 
 export interface CarriedPorts {
@@ -33,7 +33,7 @@ export interface CarriedPorts {
   servers: string[];
 }
 
-/** Carries until the process ends. */
+/** Forwards connections until the process ends. */
 export async function carryAll(ports: CarriedPorts): Promise<void> {
   const servers = ports.servers.map((pair) => {
     const [port = "", name = ""] = pair.split("=");
@@ -56,7 +56,7 @@ export async function carryAll(ports: CarriedPorts): Promise<void> {
   ]);
 }
 
-/** Tries until the port is free. */
+/** Retries until the port is free. */
 async function takePort(
   port: number,
   name: string,
@@ -65,7 +65,7 @@ async function takePort(
 ): Promise<void> {
   while (!await listen(make(), { port, reusePort: true })) {
     if (!status.taken.includes(port)) status.taken.push(port);
-    logToStderr(`${name}: port ${port} is taken by somebody in a worker`);
+    logToStderr(`${name}: port ${port} is occupied by a process in a worker`);
     await sleep(retryMs);
   }
   status.taken = status.taken.filter((other) => other !== port);
@@ -73,9 +73,9 @@ async function takePort(
 }
 
 /**
- * Listens on loopback, and gives whether it could. With `reusePort` beside the holder
- * of the port in the net container, which is the same user; the kernel lets nobody
- * else have it in the meantime, so that who listens is who answers.
+ * Listens on loopback; returns whether it could. With `reusePort` it shares the
+ * port with the net container's holder, which runs as the same user. The kernel
+ * gives the port to no other user meanwhile, so that no worker can answer instead.
  */
 async function listen(
   server: Server,
@@ -100,7 +100,7 @@ async function serveStatus(ports: ForwarderPorts): Promise<void> {
   chmodSync(path, 0o660);
 }
 
-/** A worker can bind all that the kernel gives out; then nobody can connect. */
+/** A worker can bind all ephemeral ports; then no process can connect. */
 async function arePortsLeft(): Promise<boolean> {
   const server = createServer();
   const left = await listen(server, { port: 0, reusePort: false });
@@ -112,7 +112,7 @@ function carrierTo(name: string): Server {
   const server = createServer({ allowHalfOpen: true }, (client) => {
     client.on("error", () => client.destroy());
     client.setNoDelay(true);
-    reach(name).then(
+    connectToServer(name).then(
       (gateway) => joinSockets(client, gateway),
       (error) => {
         logToStderr(`${name}: ${messageOf(error)}`);
@@ -124,8 +124,8 @@ function carrierTo(name: string): Server {
   return server;
 }
 
-/** The gateway's end of a connection to a server. */
-async function reach(name: string): Promise<Duplex> {
+/** Opens a connection to a server at the gateway. */
+async function connectToServer(name: string): Promise<Duplex> {
   return await openTunnel(socketDirectory, name) ??
     createConnection({
       path: `${socketDirectory}/${name}.sock`,

@@ -1,4 +1,4 @@
-// The connections to a server of which each may cost memory: few at a time.
+// Limits the number of connections to a server, as each may cost memory.
 
 import type { Buffer } from "node:buffer";
 import type { Server, ServerResponse } from "node:http";
@@ -6,30 +6,32 @@ import type { Socket } from "node:net";
 import type { ReadBytes } from "./read-bytes.ts";
 
 /**
- * Requests of one connection that are open. The next may come before the event that the
- * answer to the one before it is written; more are sent by nobody who waits for answers.
+ * Maximum number of open requests per connection. The next request may arrive
+ * before the event that the previous answer was written. Clients that wait for
+ * answers send no more.
  */
 const maxOpenRequests = 2;
 
 /**
- * Of what is parsed at once where many requests were read at once: 64 KiB can hold 2,000.
- * A body that only looks so takes longer.
+ * Size of the pieces in which a chunk with many requests is parsed; 64 KiB can hold
+ * 2,000 requests. A body that contains "HTTP/1." often is only parsed more slowly.
  */
 const pieceBytes = 1024;
 
-/** Whether a request may be answered, and what holds its connection until then. */
+/** Admits requests, and keeps their connections from being closed as idle. */
 export interface FewConnections {
   admits(response: ServerResponse): boolean;
   hold(response: ServerResponse): void;
 }
 
 /**
- * Where there are more than `most`, the one that is idle for longest goes. One is idle
- * until it is held for a response. One with too many open requests goes at once.
+ * Closes the oldest idle connection if there are more than `max`. A connection is
+ * idle unless it is held for a response. One with too many open requests is closed
+ * at once.
  */
 export function fewConnections(
   server: Server,
-  most: number,
+  max: number,
   readBytes: ReadBytes,
 ): FewConnections {
   const idle = new Set<Socket>();
@@ -38,13 +40,14 @@ export function fewConnections(
   server.on("connection", (socket: Socket) => {
     parseInPieces(socket, readBytes);
     idle.add(socket);
-    // An answer that has not begun does not close with its connection.
+    // A response that has not begun does not get "close" when its connection
+    // closes.
     socket.on("close", () => {
       for (const sockets of [idle, asked, held]) sockets.delete(socket);
     });
-    if (idle.size + held.size <= most) return;
+    if (idle.size + held.size <= max) return;
     const [oldest = socket] = idle;
-    // Not with its "close" alone: many may come before that.
+    // Now, not on its "close" event: many connections may arrive before that.
     idle.delete(oldest);
     oldest.destroy();
   });
@@ -70,13 +73,18 @@ export function fewConnections(
   };
 }
 
-/** Parses no more of what was read once the connection is ended. */
+/** Stops parsing a chunk when its connection is closed. */
 function parseInPieces(socket: Socket, readBytes: ReadBytes): void {
-  // Else the parser reads from the kernel itself, past the events of the socket.
+  // Otherwise the parser reads from the kernel itself, bypassing the socket's
+  // events.
   // https://github.com/nodejs/node/blob/v24.0.0/lib/_http_server.js, unconsume()
   (socket as ParsedSocket).parser.unconsume();
   const [parse] = socket.listeners("data");
-  if (!parse) throw new Error("The HTTP server reads in another way");
+  if (!parse) {
+    throw new Error(
+      "Unsupported HTTP server: it does not read from the socket",
+    );
+  }
   socket.removeAllListeners("data");
   socket.on("data", (chunk: Buffer) => {
     readBytes.add(chunk.length);
@@ -98,7 +106,7 @@ function holdsManyRequests(chunk: Buffer): boolean {
 
 type ParsedSocket = Socket & { parser: { unconsume(): void } };
 
-/** "close" alone does not come while the rest of a refused body does. */
+/** "close" alone is late: it does not come while a refused body is still arriving. */
 function whenAnswered(response: ServerResponse, done: () => void): void {
   let isOpen = true;
   const once = () => {
@@ -118,7 +126,7 @@ class Counts extends Map<Socket, number> {
     this.set(socket, this.of(socket) + 1);
   }
 
-  /** Gives how many are left. */
+  /** Returns how many are left. */
   remove(socket: Socket): number {
     const left = this.of(socket) - 1;
     if (left > 0) this.set(socket, left);

@@ -1,26 +1,26 @@
-// Places for what is done at the same time, and a queue for them.
+// Slots for concurrent work, with a queue.
 
 import type { EventEmitter } from "node:events";
 
-export interface Places {
+export interface Slots {
   served: number;
   waiting: number;
 }
 
-/** So many at a time; the others wait, the first that came first. */
+/** A limited number of slots; others wait in order of arrival. */
 export class Lane {
   #free: number;
   readonly #maxWaiting: number;
   readonly #waiting: (() => void)[] = [];
 
-  constructor({ served, waiting }: Places) {
+  constructor({ served, waiting }: Slots) {
     this.#free = served;
     this.#maxWaiting = waiting;
   }
 
   /**
-   * Gives what to call at the end; rejects where too many wait already, it takes too
-   * long, or the client has gone.
+   * Returns a function that frees the slot. Rejects if too many wait, the wait
+   * takes too long, or the client has left.
    */
   enter(
     waitMs: number,
@@ -36,7 +36,7 @@ export class Lane {
       return Promise.resolve(leave);
     }
     if (this.#waiting.length >= this.#maxWaiting) {
-      return Promise.reject(new Error("Too many wait"));
+      return Promise.reject(new Error("The queue is full"));
     }
     return new Promise((resolve, reject) => {
       const settle = () => {
@@ -50,7 +50,7 @@ export class Lane {
       const giveUp = () => {
         settle();
         this.#waiting.splice(this.#waiting.indexOf(enter), 1);
-        reject(new Error("No turn in time"));
+        reject(new Error("No free slot in time"));
       };
       const timer = setTimeout(giveUp, waitMs);
       client.on("close", giveUp);

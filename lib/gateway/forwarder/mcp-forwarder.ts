@@ -1,5 +1,5 @@
-// mcp-forwarder: carries connections to ChromaDB and to the MCP gateway's sockets; what
-// runs as the forwarder container.
+// mcp-forwarder: forwards connections to ChromaDB and to the MCP gateway's sockets.
+// It is the forwarder container's command.
 
 import process from "node:process";
 import { carryAll, waysDirectory } from "./carrier.ts";
@@ -14,7 +14,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
 
   cli.command(
     "carry <chromadb> [...servers]",
-    "Carry ChromaDB's port, and PORT=NAME of each MCP server, until SIGTERM",
+    "Forward ChromaDB's port, and PORT=NAME of each MCP server, until SIGTERM",
   )
     .action(async (chromadb: string, servers: string[]) => {
       process.on("SIGTERM", () => process.exit(0));
@@ -22,7 +22,10 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       await new Promise(() => {});
     });
 
-  cli.command("wait <...ports>", "Wait until it serves them, or cannot")
+  cli.command(
+    "wait <...ports>",
+    "Wait until each port is served or found occupied",
+  )
     .action(async (ports: string[]) => {
       const forwarderSocket = `${waysDirectory}/forwarder.sock`;
       const settled = async () => {
@@ -38,7 +41,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
 
   cli.command(
     "greet <port>",
-    "Say what answers there, as a worker would be told",
+    "Print the name of the MCP server at a port",
   )
     .action(async (port: string) => {
       io.answer(null, await greet({ port: Number(port) }), false);

@@ -1,13 +1,13 @@
-// What is read from sockets is garbage soon, and lies outside of V8's heap: V8 alone
-// lets 600 MB of it come together while connections come and go.
+// Data read from sockets soon becomes garbage outside of V8's heap. Without
+// explicit collection, 600 MB of it pile up while connections come and go.
 
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
-/** Takes some 20 ms each time. */
-const collectedBytes = 16 * 1024 ** 2;
+/** A collection takes about 20 ms. */
+const collectEveryBytes = 16 * 1024 ** 2;
 
-/** Counts bytes that were read, and collects garbage after so many. */
+/** Counts bytes that were read, and collects garbage every `collectEveryBytes`. */
 export class ReadBytes {
   readonly #collect: () => void;
   #bytes = 0;
@@ -19,7 +19,7 @@ export class ReadBytes {
 
   add(bytes: number): void {
     this.#bytes += bytes;
-    if (this.#bytes < collectedBytes) return;
+    if (this.#bytes < collectEveryBytes) return;
     this.#bytes = 0;
     this.#collect();
   }

@@ -1,4 +1,4 @@
-// Checksums of a tree's files, on all cores.
+// Computes checksums of a tree's files, on all cores.
 
 import { Buffer } from "node:buffer";
 import { availableParallelism } from "node:os";
@@ -6,10 +6,10 @@ import { Failure } from "../../std/errors.ts";
 import { type Progress, run } from "./run.ts";
 import { type Entry, shown } from "./tree.ts";
 
-/** What opening a file costs, in bytes that could be read meanwhile. */
+/** Cost of opening a file, expressed in bytes that could be read meanwhile. */
 const fileCostBytes = 10_000;
 
-/** Adds the checksum of each file. */
+/** Sets the checksum of each file. */
 export async function addChecksums(
   root: string,
   entries: Entry[],
@@ -19,7 +19,7 @@ export async function addChecksums(
     { length: availableParallelism() },
     () => ({ bytes: 0, files: [] as Entry[] }),
   );
-  // Of several names of one file, the first is enough.
+  // For hard links, read only the first name.
   const files = entries.filter(({ type, sameAs }) =>
     type === "file" && sameAs === undefined
   );
@@ -40,7 +40,7 @@ export async function addChecksums(
   }
 }
 
-/** sha256sum reads the files one after another, and prints them in that order. */
+/** sha256sum processes the files in order, and prints them in that order. */
 async function checksumAll(
   root: string,
   files: Entry[],

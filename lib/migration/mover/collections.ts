@@ -1,5 +1,5 @@
-// What a ChromaDB directory holds, read from its SQLite file, and what a running
-// ChromaDB says that it holds.
+// Lists the collections of a ChromaDB directory from its SQLite file, or of a
+// running ChromaDB.
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -12,7 +12,7 @@ export const collectionsSchema = v.array(v.object({
 
 export type Collections = v.InferOutput<typeof collectionsSchema>;
 
-/** The tables of ChromaDB 0.4 to 1.x. */
+/** Works with the tables of ChromaDB 0.4 to 1.x. */
 const query = `
   SELECT collections.name AS name, COUNT(embeddings.id) AS count
   FROM collections
@@ -22,9 +22,8 @@ const query = `
   GROUP BY collections.id ORDER BY collections.name`;
 
 /**
- * Collections with their counts, of a ChromaDB that does not run; null where that
- * cannot be told: tables of another version, or a writer that was killed, whose
- * work the next one has to end first.
+ * Collections of a stopped ChromaDB, with their counts. Null if they cannot be
+ * read: unknown tables, or a pending journal of a killed writer.
  */
 export async function keptCollections(
   directory: string,
@@ -48,7 +47,7 @@ export async function keptCollections(
 
 const servedSchema = v.array(v.object({ id: v.string(), name: v.string() }));
 
-/** The same of the ChromaDB that answers on a port of 127.0.0.1. */
+/** Collections of the ChromaDB that listens on a port of 127.0.0.1. */
 export async function servedCollections(port: number): Promise<Collections> {
   const base = `http://127.0.0.1:${port}/api/v2/tenants/default_tenant` +
     "/databases/default_database/collections";

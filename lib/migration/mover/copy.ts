@@ -1,4 +1,4 @@
-// Copies with cp, which knows of sparse files, hard links and attributes.
+// Copies with cp, which handles sparse files, hard links and attributes.
 
 import { existsSync, readFileSync, statfsSync } from "node:fs";
 import { dirname } from "node:path";
@@ -7,43 +7,44 @@ import { binarySize } from "../../std/units.ts";
 import { type Progress, run } from "./run.ts";
 import { scanTree } from "./tree.ts";
 
-/** Less than that is what a full file system has left. */
-const nothingBytes = 64 * 1024;
+/** A file system with less free space than this counts as full. */
+const fullDiskBytes = 64 * 1024;
 
 const progressMs = 250;
 
 /**
- * Makes `to` what `from` is, attributes included; what was in `to` goes. Throws a
- * `resources` Failure where the file system of `to` is full.
+ * Copies `from` to `to`, including attributes; deletes what was in `to`. Throws a
+ * `resources` Failure if the target's file system is full.
  */
 export async function copyTree(
   { from, to }: { from: string; to: string },
   progress: Progress,
 ): Promise<void> {
-  // A copy that was broken off; it may be where a volume is mounted.
+  // Left by an interrupted copy. Keep the directory, as a volume may be mounted
+  // there.
   if (existsSync(to)) await emptyDirectory(to);
   progress(0, 0, (await scanTree(from)).length);
   let pid = 0;
   let files = 0;
   let printedBytes = 0;
-  const told = { files: 0, bytes: 0 };
-  const tell = () => {
-    const bytes = Math.max(writtenBy(pid) - printedBytes, told.bytes);
-    progress(files - told.files, bytes - told.bytes);
-    Object.assign(told, { files, bytes });
+  const reported = { files: 0, bytes: 0 };
+  const report = () => {
+    const bytes = Math.max(writtenBy(pid) - printedBytes, reported.bytes);
+    progress(files - reported.files, bytes - reported.bytes);
+    Object.assign(reported, { files, bytes });
   };
-  const timer = setInterval(tell, progressMs);
+  const timer = setInterval(report, progressMs);
   const options = ["--archive", "--verbose", "--no-target-directory"];
   try {
     await run("cp", [...options, from, to], {
       started: (started) => pid = started,
-      // A line for each entry: cp escapes line breaks in names.
+      // One line per entry: cp escapes line breaks in names.
       output: (chunk) => {
         printedBytes += chunk.length;
         for (const byte of chunk) if (byte === 10) files++;
       },
     });
-    tell();
+    report();
     await run("sync", ["--file-system", to]);
   } catch (error) {
     refuseFullDisk(existsSync(to) ? to : dirname(to), error);
@@ -53,12 +54,12 @@ export async function copyTree(
   }
 }
 
-/** Removes what is in a directory; it stays. */
+/** Empties a directory. */
 export async function emptyDirectory(path: string): Promise<void> {
   await run("find", [path, "-mindepth", "1", "-delete"]);
 }
 
-/** What a process has written so far, proc_pid_io(5); 0 when it has ended. */
+/** Bytes that a process has written, see proc_pid_io(5); 0 if it has ended. */
 function writtenBy(pid: number): number {
   try {
     const text = readFileSync(`/proc/${pid}/io`, "utf8");
@@ -71,8 +72,10 @@ function writtenBy(pid: number): number {
 function refuseFullDisk(path: string, cause: unknown): void {
   const { bavail, bsize, ffree, files: inodes } = statfsSync(path);
   const freeBytes = bavail * bsize;
-  if (freeBytes >= nothingBytes && (inodes === 0 || ffree > 0)) return;
+  if (freeBytes >= fullDiskBytes && (inodes === 0 || ffree > 0)) return;
   throw new Failure("resources", `The disk is full: ${messageOf(cause)}`, {
-    hint: `${binarySize(freeBytes)} are left. Make room, then run it again.`,
+    hint: `${
+      binarySize(freeBytes)
+    } are left. Free some space, then run it again.`,
   });
 }

@@ -1,4 +1,4 @@
-// manifest.json: what a backup, or a move, consists of.
+// manifest.json: describes the contents of a backup or a move.
 
 import { Buffer } from "node:buffer";
 import { readFileSync } from "node:fs";
@@ -12,7 +12,7 @@ export const manifestSchema = v.object({
   version: v.literal(1),
   kind: v.string(),
   createdAt: v.string(),
-  /** Of this program, and of what the data was written by. */
+  /** Versions of this program and of the program that wrote the data. */
   versions: v.record(v.string(), v.string()),
   parts: v.array(v.object({
     name: v.string(),
@@ -21,9 +21,9 @@ export const manifestSchema = v.object({
   })),
   entries: v.array(v.object({
     ...entrySchema.entries,
-    /** With the part that it belongs to: "chromadb/chroma.sqlite3". */
+    /** Path including the part, e.g. "chromadb/chroma.sqlite3". */
     path: text,
-    /** In its place, for a name that is no UTF-8. */
+    /** Used instead if the name is not valid UTF-8. */
     pathBase64: text,
     target: text,
     targetBase64: text,
@@ -34,13 +34,13 @@ export const manifestSchema = v.object({
 
 export type Manifest = v.InferOutput<typeof manifestSchema>;
 
-/** Entries of one part; their paths are below the part's own directory. */
+/** Entries of one part, with paths relative to it. */
 export interface Part {
   name: string;
   entries: Entry[];
 }
 
-/** How many files are among entries, and how many bytes they have. */
+/** Number of files, and their total size in bytes. */
 export function sizeOf(entries: Entry[]): { files: number; bytes: number } {
   return {
     files: entries.filter(({ type }) => type === "file").length,
@@ -85,7 +85,7 @@ export function entriesOf(manifest: Manifest, part: string): Entry[] {
   });
 }
 
-/** Throws a Failure for one that is not there, or is damaged. */
+/** Throws a Failure if the manifest is missing or damaged. */
 export function readManifest(path: string): Manifest {
   try {
     return v.parse(manifestSchema, JSON.parse(readFileSync(path, "utf8")));
@@ -96,7 +96,7 @@ export function readManifest(path: string): Manifest {
   }
 }
 
-/** JSON has no bytes: what is UTF-8 is text, the rest is base64. */
+/** JSON has no bytes: valid UTF-8 is stored as text, the rest as base64. */
 function encoded<Key extends "path" | "target" | "sameAs">(
   key: Key,
   value: string | undefined,

@@ -1,5 +1,5 @@
-// mover: copies and checks trees of data, for migrate and rollback; what they run in
-// the mover container.
+// mover: copies and verifies data for migrate and rollback. It is the mover
+// container's command.
 
 import process from "node:process";
 import { createInterface } from "node:readline";
@@ -13,10 +13,10 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
   const cli = command("mover");
   const print = (line: unknown) => io.answerLine(line, "", true);
 
-  cli.command("", "Perform operations: on stdin, a line of JSON each")
+  cli.command("", "Perform operations from stdin, one JSON object per line")
     .action(async () => {
       const lines = createInterface({ input: process.stdin });
-      // Whoever asked was killed: what runs for it ends with the container.
+      // The client has ended; unfinished operations end with the container.
       lines.on("close", () => process.exit());
       for await (const line of lines) {
         try {
@@ -37,7 +37,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
 
   cli.command(
     "served <port>",
-    "Print the collections of ChromaDB, in the parent",
+    "Print the collections of the running ChromaDB",
   )
     .action(async (port: unknown) =>
       print(await servedCollections(Number(port)))

@@ -1,5 +1,5 @@
-// What the mover does, by name. It runs as root: names of trees are ours, those in them
-// are anybody's.
+// The mover's operations. It runs as root: the names of trees are trusted, the
+// names inside them are not.
 
 import { existsSync, renameSync } from "node:fs";
 import { dirname } from "node:path";
@@ -37,7 +37,7 @@ export const operations = {
     comparisonSchema,
     compare,
   ),
-  /** Makes `to` a copy of a tree or a file; what is in it goes. */
+  /** Makes `to` a copy of a tree or a file; deletes what was there. */
   replace: operation(fromTo, nothing, ({ from, to }, progress) => {
     ensureParent(to);
     return copyTree({ from, to }, progress);
@@ -47,15 +47,15 @@ export const operations = {
     renameSync(from, to);
   }),
   remove: operation(path, nothing, ({ path }) => run("rm", ["-rf", path])),
-  /** Removes what is in a directory; it stays. */
+  /** Empties a directory. */
   empty: operation(path, nothing, ({ path }) => emptyDirectory(path)),
-  /** Gives what belongs to user `from` to the owner of the home. */
+  /** Changes the owner of files of user `from` to the owner of the home. */
   give: operation({ ...path, from: v.number() }, nothing, ({ path, from }) => {
     const { uid, gid } = ownerOf(insideMover.home);
     const chown = ["-exec", "chown", "-h", `${uid}:${gid}`, "{}", "+"];
     return run("find", [path, "-uid", String(from), ...chown]);
   }),
-  /** Of a ChromaDB that does not run; null where that cannot be told. */
+  /** Collections of a stopped ChromaDB; null if they cannot be read. */
   collections: operation(
     path,
     v.nullable(collectionsSchema),
@@ -72,7 +72,7 @@ export type Output<Name extends OperationName> = v.InferOutput<
   Operations[Name]["output"]
 >;
 
-/** Performs a request, which is an operation's input with its name as `op`. */
+/** Performs a request: an operation's input, with the operation's name as `op`. */
 export async function perform(
   request: unknown,
   progress: Progress,
@@ -96,7 +96,7 @@ function operation<Fields extends v.ObjectEntries, Result>(
   return { input, output, perform };
 }
 
-/** Makes the directory that a path is in, which is then the home's owner's. */
+/** Creates the parent directory of a path, owned by the home's owner. */
 function ensureParent(path: string): void {
   const parent = dirname(path);
   if (existsSync(parent)) return;

@@ -1,9 +1,9 @@
-// Where things are inside the mover; parts are in a directory each.
+// Paths inside the mover; each part has its own directory.
 
 export const insideMover = {
   home: "/hal9000",
   volumes: "/volumes",
-  /** What a move needs for itself. */
+  /** Working directory of a move. */
   work: "/hal9000/migration",
   backup: (backup: string) => `/hal9000/backups/${backup}`,
 } as const;

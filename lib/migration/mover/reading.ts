@@ -1,4 +1,4 @@
-// Reads trees: their sizes, their manifest, and how they differ from one.
+// Measures trees, writes their manifest, and compares them with one.
 
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
@@ -30,7 +30,7 @@ export const measuredSchema = v.object({
 
 export type Measured = v.InferOutput<typeof measuredSchema>;
 
-/** Those that are there. */
+/** Sizes of the trees that exist. */
 export async function measure({ at, parts }: Trees): Promise<Measured[]> {
   const present = parts.filter((name) => existsSync(join(at, name)));
   return await Promise.all(present.map(async (name) => {
@@ -39,7 +39,7 @@ export async function measure({ at, parts }: Trees): Promise<Measured[]> {
   }));
 }
 
-/** Names of the trees that hold data; a ChromaDB without collections holds none. */
+/** Names of the trees with data. A ChromaDB without collections counts as empty. */
 export async function withData({ at, parts }: Trees): Promise<string[]> {
   const found: string[] = [];
   for (const name of parts) {
@@ -52,7 +52,7 @@ export async function withData({ at, parts }: Trees): Promise<string[]> {
   return found;
 }
 
-/** Reads all of the trees, and writes their manifest. */
+/** Reads all files of the trees, and writes their manifest. */
 export async function writeManifest(
   { at, parts, to, kind }: Trees & { to: string; kind: string },
   progress: Progress,
@@ -68,10 +68,10 @@ export async function writeManifest(
   writeWhole(to, JSON.stringify(manifest), ownerOf(insideMover.home));
 }
 
-/** How often a tree may change while it is read. */
+/** Attempts to read a tree that changes meanwhile. */
 const attempts = 3;
 
-/** A tree that looked the same before its contents were read and after. */
+/** Entries of a tree that did not change while its contents were read. */
 async function readSteady(
   at: string,
   name: string,
@@ -84,28 +84,28 @@ async function readSteady(
     await addChecksums(root, entries, progress);
     const found = compareTrees(entries, await scanTree(root));
     if (found.length === 0) return entries;
-    // A directory changes with what is in it.
+    // A directory changes along with its entries, so name a file if possible.
     const directories = new Set(
       entries.flatMap(({ type, path }) => type === "directory" ? [path] : []),
     );
     const file = found.find(({ path }) => !directories.has(path)) ?? found[0];
     changed = join(name, file?.path ?? "");
   }
-  throw new Failure("busy", `"${shown(changed)}" changes while it is read`, {
+  throw new Failure("busy", `"${shown(changed)}" changed while it was read`, {
     hint: "Stop what writes to it, then run it again.",
   });
 }
 
 export const comparisonSchema = v.object({
   count: v.number(),
-  /** The first differences, as people read them. */
+  /** The first differences, for display. */
   first: v.array(v.string()),
 });
 
-/** As many differences as are worth a look. */
+/** Number of differences to display. */
 const maxShown = 20;
 
-/** How trees differ from a manifest; without `contents` by looks alone. */
+/** Compares trees with a manifest; without `contents`, only their metadata. */
 export async function compare(
   input: Trees & { manifest: string; contents: boolean },
   progress: Progress,

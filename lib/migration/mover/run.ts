@@ -1,10 +1,10 @@
-// Programs of the mover: coreutils and findutils, to which names are bytes.
+// Runs coreutils and findutils, which treat names as bytes.
 
 import { Buffer } from "node:buffer";
 import { $ } from "zx/core";
 import { Failure } from "../../std/errors.ts";
 
-/** Receives how many more files and bytes are done, and how many files are to come. */
+/** Receives increments of the files and bytes done, and of the expected files. */
 export type Progress = (
   files: number,
   bytes: number,
@@ -13,13 +13,13 @@ export type Progress = (
 
 export interface RunOptions {
   input?: Buffer;
-  /** Receives the output in pieces. */
+  /** Receives the output in chunks. */
   output?: (chunk: Buffer) => void;
   /** Receives the process id. */
   started?: (pid: number) => void;
 }
 
-/** Runs a program and returns what it printed; throws a Failure with its complaint. */
+/** Runs a program; returns its output. Throws a Failure with its error message. */
 export async function run(
   program: string,
   args: string[],
@@ -31,7 +31,7 @@ export async function run(
     input ? { ...options, input } : options,
   )`exec ${program} ${args}`;
   started?.(running.pid ?? 0);
-  // zx has the output as text alone.
+  // zx has the output only as text.
   const chunks: Buffer[] = [];
   running.stdout.on("data", output ?? ((chunk: Buffer) => chunks.push(chunk)));
   const result = await running;

@@ -1,5 +1,6 @@
-// What a directory tree holds, byte for byte. find and not Deno's own file calls, which
-// take names for UTF-8. Names are strings of bytes here, a character each ("latin1").
+// Describes a directory tree byte for byte. Uses find instead of Deno's file API,
+// which assumes UTF-8 names. Names are byte strings here, one character per byte
+// ("latin1").
 
 import { Buffer } from "node:buffer";
 import * as v from "valibot";
@@ -16,32 +17,32 @@ const types = {
 
 export const entrySchema = v.object({
   type: v.picklist(Object.values(types)),
-  /** Of a file; 0 for the rest. */
+  /** Size of a file; 0 for all others. */
   size: v.number(),
   /** In octal. */
   mode: v.string(),
   uid: v.number(),
   gid: v.number(),
-  /** Seconds with their fraction. */
+  /** Seconds, with a fraction. */
   mtime: v.string(),
-  /** Of a file. */
+  /** For files only. */
   sha256: v.exactOptional(v.string()),
 });
 
 export interface Entry extends v.InferOutput<typeof entrySchema> {
-  /** Below the tree's root, "" for that. */
+  /** Relative to the tree's root, which is "". */
   path: string;
-  /** Of a link. */
+  /** For links only. */
   target?: string;
-  /** Of a file that has several names: the first of them in this tree. */
+  /** For a file with several names: the first of them in this tree. */
   sameAs?: string;
 }
 
-/** find's format: fields end with NUL, which no name has. */
+/** Format for find; fields end with NUL, which no name contains. */
 const fields = ["%P", "%y", "%s", "%m", "%U", "%G", "%T@", "%l", "%D:%i", "%n"];
 const format = fields.map((field) => `${field}\\0`).join("");
 
-/** Every entry without its checksum, sorted by path. */
+/** All entries, sorted by path, without checksums. */
 export async function scanTree(root: string): Promise<Entry[]> {
   const output = await run("find", [root, "-printf", format]);
   const words = output.toString("latin1").split("\0");
@@ -54,7 +55,7 @@ export async function scanTree(root: string): Promise<Entry[]> {
   return rows.map((row) => entryOf(row, first));
 }
 
-/** `first` has the first name of each file that has several. */
+/** `first` maps an inode to the first name of its file. */
 function entryOf(row: string[], first: Map<string, string>): Entry {
   const [path = "", letter = "", size, mode = "", uid, gid, mtime = ""] = row;
   const [target = "", inode = "", names] = row.slice(7);
@@ -82,7 +83,7 @@ function entryOf(row: string[], first: Map<string, string>): Entry {
 
 export interface Difference {
   path: string;
-  /** "missing", "extra", or the fields that differ. */
+  /** "missing", "extra", or the names of the fields that differ. */
   what: string;
 }
 
@@ -97,7 +98,7 @@ const compared = [
   "sameAs",
 ] as const;
 
-/** How `found` differs from `wanted`; checksums are compared where both have them. */
+/** Compares two trees; checksums only if both have them. */
 export function compareTrees(wanted: Entry[], found: Entry[]): Difference[] {
   const others = new Map(found.map((entry) => [entry.path, entry]));
   const differences = wanted.flatMap((entry): Difference[] => {
@@ -116,7 +117,7 @@ export function compareTrees(wanted: Entry[], found: Entry[]): Difference[] {
   return [...differences, ...extra];
 }
 
-/** A name of bytes for people: bytes that are no text are escaped. */
+/** A byte string for display: bytes that are not valid text are escaped. */
 export function shown(path: string): string {
   const bytes = Buffer.from(path, "latin1");
   const text = bytes.toString("utf8");

@@ -1,5 +1,5 @@
-// The one process behind the dashboard: it writes three panes, keeps a window
-// for each worker, counts in the status bar, and rings for who waits.
+// Runs the dashboard: draws three panes, keeps a window per worker, updates the
+// status bar, and rings when a session starts waiting.
 
 import { writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -18,7 +18,7 @@ import { type WorkerStats, workerStats } from "../../worker/status.ts";
 import { listWarm } from "../../worker/workers.ts";
 import {
   countOf,
-  fitting,
+  fitLines,
   type Overview,
   overviewLines,
   paneHeights,
@@ -28,10 +28,10 @@ import {
 import { dashboardSession, dashboardTmux } from "./server.ts";
 import { TmuxControl, TmuxError } from "./tmux-control.ts";
 
-/** Between two samples of what workers use, while somebody looks. */
+/** Interval of the resource usage samples, while a terminal is attached. */
 const sampleEveryMs = 3000;
 
-/** Between two looks at what is told by no event. */
+/** Interval of the checks that no event triggers. */
 const overviewEveryMs = 10_000;
 
 interface Pane {
@@ -45,14 +45,14 @@ export class Board {
   readonly #log: Log;
   readonly #control: TmuxControl;
   #panes: Pane[] = [];
-  /** What each pane shows, so that nothing is written twice. */
+  /** The current content of each pane, to avoid redrawing it. */
   readonly #shown = new Map<string, string>();
   #workers: WatchedWorker[] | undefined;
   #stats: WorkerStats[] = [];
   #overview: Overview | undefined;
   #startedAt = "";
   #sampling = false;
-  /** The height that the panes were last arranged for. */
+  /** The window height that the panes are arranged for. */
   #arranged = "";
 
   constructor(instance: Instance, log: Log) {
@@ -79,7 +79,7 @@ export class Board {
         { stop: signal, log: this.#log },
         (workers) => this.#update(workers),
       ),
-      this.#every(overviewEveryMs, signal, () => this.#look()),
+      this.#every(overviewEveryMs, signal, () => this.#updateOverview()),
       this.#every(sampleEveryMs, signal, () => this.#sample()),
     ]);
     this.#control.close();
@@ -95,7 +95,7 @@ export class Board {
         await act();
       } catch (error) {
         if (stop.aborted) return;
-        this.#log(`Cannot bring the dashboard up to date: ${error}`);
+        this.#log(`Cannot update the dashboard: ${error}`);
       }
       await sleep(ms, undefined, { signal: stop }).catch(() => {});
     }
@@ -104,16 +104,21 @@ export class Board {
   #noteEvent([name, ...words]: string[]): void {
     if (name === "layout-change" || name === "window-pane-changed") {
       this.#shown.clear();
-      this.#forget(this.#findPanes());
+      this.#ignoreTmuxErrors(this.#findPanes());
     }
     if (name === "session-window-changed" && words[1]) {
-      this.#forget(this.#fillWindow(words[1]));
+      this.#ignoreTmuxErrors(this.#fillWindow(words[1]));
     }
-    if (name === "client-session-changed") this.#forget(this.#sample());
+    if (name === "client-session-changed") {
+      this.#ignoreTmuxErrors(this.#sample());
+    }
   }
 
-  /** What fails because tmux changed meanwhile is told by its next event. */
-  #forget(done: Promise<void>): void {
+  /**
+   * Ignores errors because tmux has changed meanwhile: its next event triggers an
+   * update.
+   */
+  #ignoreTmuxErrors(done: Promise<void>): void {
     done.catch((error) => {
       if (!(error instanceof TmuxError)) this.#log(`${error}`);
     });
@@ -138,7 +143,7 @@ export class Board {
     this.#draw();
   }
 
-  /** tmux scales all panes alike; what each needs is another matter. */
+  /** Resizes the panes by need; tmux would scale them equally. */
   async #arrangePanes(): Promise<void> {
     const target = `=${dashboardSession}:dashboard`;
     const format = "#{window_height} #{pane_id}";
@@ -148,7 +153,7 @@ export class Board {
     if (height === this.#arranged || ids.length !== 4) return;
     this.#arranged = height;
     const heights = paneHeights(Number(height));
-    // From above: a pane takes from the next what it is given.
+    // From the top: a pane takes its space from the next one.
     for (const [index, id] of ids.slice(0, -1).entries()) {
       const wanted = String(heights[index]);
       await this.#ask("resize-pane", "-t", id ?? "", "-y", wanted);
@@ -156,7 +161,7 @@ export class Board {
   }
 
   async #update(workers: WatchedWorker[]): Promise<void> {
-    const began = sessionChanges(this.#workers, workers)
+    const startedWaiting = sessionChanges(this.#workers, workers)
       .some(({ from, to }) =>
         to === "waiting" && from !== null && from !== "waiting"
       );
@@ -165,14 +170,14 @@ export class Board {
     const waiting = countOf(workers, "waiting");
     await this.#ask("set", "-g", "@workers", String(workers.length));
     await this.#ask("set", "-g", "@waiting", String(waiting));
-    if (began) this.#write("status", "\x07");
+    if (startedWaiting) this.#write("status", "\x07");
     this.#draw();
-    this.#forget(this.#look());
-    this.#forget(this.#sample());
+    this.#ignoreTmuxErrors(this.#updateOverview());
+    this.#ignoreTmuxErrors(this.#sample());
   }
 
-  /** What no event tells of: that the parent is ready, ChromaDB, the pool. */
-  async #look(): Promise<void> {
+  /** Updates what no event reports: the parent, ChromaDB and the pool. */
+  async #updateOverview(): Promise<void> {
     const { settings, names } = this.#instance;
     const state = readParentState(this.#instance);
     const port = settings.CHROMADB_PORT;
@@ -193,7 +198,10 @@ export class Board {
     this.#draw();
   }
 
-  /** Costs the engine some work a worker: nothing is asked while nobody looks. */
+  /**
+   * Samples resource usage, unless no terminal is attached: it costs the engine
+   * time.
+   */
   async #sample(): Promise<void> {
     if (this.#sampling) return;
     this.#sampling = true;
@@ -226,8 +234,9 @@ export class Board {
       usage: usageLines(this.#stats),
     };
     for (const { name, height } of this.#panes) {
-      const lines = fitting(contents[name] ?? [], height);
-      // No cursor, no wrapping; each line to its end, then what is below.
+      const lines = fitLines(contents[name] ?? [], height);
+      // Hide the cursor, disable wrapping; clear the rest of each line, then what
+      // is below.
       const text = `\x1b[?25l\x1b[?7l\x1b[H${
         lines.map((line) => `${line}\x1b[K`).join("\r\n")
       }\x1b[J`;
@@ -242,11 +251,11 @@ export class Board {
     try {
       if (pane) writeFileSync(pane.tty, text);
     } catch {
-      this.#shown.delete(name); // the pane has gone; tmux tells so next
+      this.#shown.delete(name); // the pane was closed; an event follows
     }
   }
 
-  /** A window for each worker, that comes and goes with it. */
+  /** Keeps one window per worker. */
   async #arrangeWindows(workers: WatchedWorker[]): Promise<void> {
     const windows = await this.#windows();
     for (const [id, window] of windows) {
@@ -259,7 +268,7 @@ export class Board {
         "new-window",
         ...["-d", "-P", "-F", "#{window_id}"],
         ...["-t", `=${dashboardSession}:`, "-n", worker.name],
-        // Nothing runs in the worker for it before somebody looks.
+        // Nothing runs in the worker before the window is viewed.
         "exec tail -f /dev/null",
       );
       await this.#ask("set", "-w", "-t", window, "@worker", worker.id);
@@ -268,7 +277,7 @@ export class Board {
     }
   }
 
-  /** Windows by the worker whose they are. */
+  /** Window ids by worker id. */
   async #windows(): Promise<Map<string, string>> {
     const format = "#{@worker} #{window_id}";
     const target = `=${dashboardSession}`;
@@ -279,7 +288,7 @@ export class Board {
     );
   }
 
-  /** Attaches to the worker of a window, where that is not done already. */
+  /** Attaches a window to its worker, unless it is attached. */
   async #fillWindow(window: string): Promise<void> {
     const format = "#{@worker} #{@filled} #{pane_dead}";
     const [line = ""] = await this.#ask(

@@ -1,4 +1,4 @@
-// What the panes of the dashboard say, as lines.
+// Formats the contents of the dashboard's panes.
 
 import type { Activity } from "../../session/activity.ts";
 import type { WatchedWorker } from "../../session/watch.ts";
@@ -9,15 +9,15 @@ import { binarySize, duration, span } from "../../std/units.ts";
 export interface Overview {
   parent: string;
   startedAt: string;
-  /** How long it took to be ready; null while it is not. */
+  /** How long its start took; null while it is not ready. */
   readyMs: number | null;
   chromadbPort: number;
   chromadbAnswers: boolean;
-  /** Null where no pool runs. */
+  /** Null if the pool is off. */
   pool: { warm: number; busy: number } | null;
 }
 
-/** The status pane. */
+/** Lines of the status pane. */
 export function overviewLines(
   overview: Overview,
   workers: WatchedWorker[],
@@ -62,12 +62,12 @@ export function countOf(workers: WatchedWorker[], activity: Activity): number {
   return workers.filter(({ said }) => said?.activity === activity).length;
 }
 
-/** The pane of the workers; those that wait come first. */
+/** Lines of the workers pane; waiting workers come first. */
 export function workerLines(workers: WatchedWorker[]): string[] {
-  if (workers.length === 0) return ["No worker. Prefix w spawns one."];
-  const waits = ({ said }: WatchedWorker) => said?.activity === "waiting";
+  if (workers.length === 0) return ["No workers. Press prefix w to spawn one."];
+  const isWaiting = ({ said }: WatchedWorker) => said?.activity === "waiting";
   const rows = [...workers]
-    .sort((a, b) => Number(waits(b)) - Number(waits(a)))
+    .sort((a, b) => Number(isWaiting(b)) - Number(isWaiting(a)))
     .map(({ worker, said }) => [
       worker.name,
       worker.state === "running" ? said?.activity ?? "no session" : "paused",
@@ -77,7 +77,7 @@ export function workerLines(workers: WatchedWorker[]): string[] {
   return columns([["WORKER", "STATE", "PROJECT", ""], ...rows]).split("\n");
 }
 
-/** The pane of what they use. */
+/** Lines of the resource usage pane. */
 export function usageLines(stats: WorkerStats[]): string[] {
   const rows = stats.map(({ name, cpuPercent, memoryBytes, pids }) => [
     name,
@@ -89,18 +89,18 @@ export function usageLines(stats: WorkerStats[]): string[] {
     .split("\n");
 }
 
-/** No more lines than the pane has; the last then says how many there are. */
-export function fitting(lines: string[], height: number): string[] {
+/** Cuts lines to the height of a pane; the last line then counts the others. */
+export function fitLines(lines: string[], height: number): string[] {
   if (lines.length <= height) return lines;
   const shown = Math.max(height - 1, 0);
   return [...lines.slice(0, shown), `... ${lines.length - shown} more`];
 }
 
-/** Of the status pane, whose lines are always as many, and least of the prompt. */
+/** The status pane has a fixed number of lines; the prompt has a minimum. */
 const statusHeight = 4;
 const promptHeight = 4;
 
-/** Of status, workers, usage and prompt in a window, each below its title. */
+/** Heights of the status, workers, usage and prompt panes, without their titles. */
 export function paneHeights(window: number): number[] {
   const titles = 4;
   const prompt = Math.max(promptHeight, Math.floor(window / 6));

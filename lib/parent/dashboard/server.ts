@@ -1,5 +1,5 @@
-// The parent's tmux server, which holds the dashboard: whether it is wanted, and
-// whether it is there. All of this runs in the parent.
+// The parent's tmux server, which shows the dashboard. This code runs in the
+// parent.
 
 import { existsSync, rmSync } from "node:fs";
 import { $ } from "zx/core";
@@ -19,10 +19,10 @@ export const serverCommand = [
   "-D",
 ] as const;
 
-/** The session with the dashboard's window. */
+/** The tmux session with the dashboard's window. */
 export const dashboardSession = "hal9000";
 
-/** What a terminal in the parent runs to show it. */
+/** Command that shows the dashboard in a terminal of the parent. */
 export const showCommand = [
   ...dashboardTmux,
   "-u",
@@ -31,15 +31,15 @@ export const showCommand = [
   `=${dashboardSession}`,
 ];
 
-/** That of the popups, and of clients without a size. */
+/** The version that has popups, and clients without a size. */
 export const minVersion = 3.2;
 
-/** Of what `tmux -V` prints. */
+/** Parses the output of `tmux -V`. */
 export function isNewEnough(version: string): boolean {
   return Number.parseFloat(version.replace(/^\D+/, "")) >= minVersion;
 }
 
-/** Whether the image has a tmux that is new enough; told to `log` if not. */
+/** Whether the image has a recent tmux; logs the reason if not. */
 export async function hasTmux(log: Log): Promise<boolean> {
   const { exitCode, stdout, stderr } = await $({
     nothrow: true,
@@ -64,25 +64,26 @@ export function isDashboardDesired({ home }: Pick<Instance, "home">): boolean {
 /** Longer than the parent takes to act on a change. */
 const settleMs = 10_000;
 
-/** Sees to it that the dashboard is there, whole. */
+/** Ensures that the dashboard runs, with all its panes. */
 export async function setUpDashboard({ home }: Home, log: Log): Promise<void> {
   if (!await hasTmux(log)) {
-    throw new Failure("notFound", "There is no tmux in the parent", {
-      hint: "All else works without it: see coordinator status.",
+    throw new Failure("notFound", "tmux not found in the parent", {
+      hint:
+        "Only the dashboard needs it. See the workers with: coordinator status",
     });
   }
   rmSync(home.noDashboard, { force: true });
   const panes = await panesNow();
-  // One that lost a pane is begun again; the parent starts it.
-  if (panes > 0 && panes < written) await tmux("kill-server");
-  await waitFor(async () => await panesNow() === written, {
+  // If a pane was closed, kill the server; the parent restarts it.
+  if (panes > 0 && panes < drawnPanes) await tmux("kill-server");
+  await waitFor(async () => await panesNow() === drawnPanes, {
     for: "the dashboard",
     timeoutMs: settleMs,
     hint: "See logs/parent/tmux.log and dashboard.log under HAL9000_HOME.",
   });
 }
 
-/** Ends it until it is set up again. */
+/** Stops the dashboard until it is set up again. */
 export async function killDashboard({ home, owner }: Home): Promise<void> {
   writeWhole(home.noDashboard, "", owner);
   await waitFor(async () => await panesNow() === 0, {
@@ -91,8 +92,8 @@ export async function killDashboard({ home, owner }: Home): Promise<void> {
   });
 }
 
-/** The panes that are written by us. */
-const written = 3;
+/** Number of panes that the dashboard draws. */
+const drawnPanes = 3;
 
 async function panesNow(): Promise<number> {
   const target = `=${dashboardSession}:`;
@@ -100,8 +101,8 @@ async function panesNow(): Promise<number> {
   return panes.split("\n").filter((name) => name !== "").length;
 }
 
-/** Waits for the server and its session, as when both are being started. */
-export async function untilServed(): Promise<void> {
+/** Waits for the server and its session to start. */
+export async function waitForServer(): Promise<void> {
   await waitFor(async () => await panesNow() > 0, {
     for: "tmux",
     timeoutMs: settleMs,

@@ -1,13 +1,12 @@
-// A tmux server, talked to over one connection: tmux -C, see CONTROL MODE in
-// tmux(1). Its answers stand between %begin and %end; what happens meanwhile is
-// told in lines of its own.
+// A connection to a tmux server: tmux -C, see CONTROL MODE in tmux(1). Answers are
+// between %begin and %end lines; notifications are lines of their own.
 
 // Not by zx: tmux's control mode is a conversation over its stdin.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 
-/** What tmux refused. */
+/** A command that tmux rejected. */
 export class TmuxError extends Error {}
 
 interface Pending {
@@ -18,14 +17,15 @@ interface Pending {
 export class TmuxControl {
   readonly #process: ChildProcess;
   readonly #pending: Pending[] = [];
-  /** Lines of the answer that is being read; undefined outside of one. */
+  /** Lines of the current answer; undefined outside of one. */
   #answer: string[] | undefined;
-  /** When the server, or the connection to it, has gone. */
+  /** Resolves when the server or the connection has ended. */
   readonly ended: Promise<void>;
 
   /**
-   * `command` is tmux with what leads to its server; `notice` is called with the
-   * words of what happens, the first being its name, such as "layout-change".
+   * `command` is tmux with the options that select its server. `notice` is called
+   * with the words of each notification; the first is its name, e.g.
+   * "layout-change".
    */
   constructor(
     command: readonly [string, ...string[]],
@@ -39,11 +39,11 @@ export class TmuxControl {
       "attach-session",
       "-t",
       `=${session}`,
-      // Nobody looks through it: it has no size, and needs no output.
+      // This client needs neither a size nor output.
       "-f",
       "ignore-size,no-output",
     ], { stdio: ["pipe", "pipe", "ignore"] });
-    // attach-session itself is answered first.
+    // The first answer is that of attach-session itself.
     this.#pending.push({ resolve: () => {}, reject: () => {} });
     const output = this.#process.stdout;
     if (!output) throw new Error("tmux has no output");
@@ -51,14 +51,14 @@ export class TmuxControl {
       "line",
       (line) => this.#read(line, notice),
     );
-    this.#process.stdin?.on("error", () => {}); // told by its end
+    this.#process.stdin?.on("error", () => {}); // reported by `ended`
     this.ended = once(this.#process, "exit").then(() => {
       const error = new TmuxError("tmux has ended");
       for (const { reject } of this.#pending.splice(0)) reject(error);
     }, () => {});
   }
 
-  /** Runs a command of tmux; throws a TmuxError where it is refused. */
+  /** Runs a tmux command; throws a TmuxError if tmux rejects it. */
   async ask(...words: string[]): Promise<string[]> {
     const line = words.map(quoted).join(" ");
     return await new Promise((resolve, reject) => {
@@ -91,7 +91,7 @@ export class TmuxControl {
   }
 }
 
-/** A word of tmux's command language, whatever is in it. */
+/** Quotes a word for tmux's command language. */
 function quoted(word: string): string {
   return `'${word.replaceAll("'", `'\\''`).replaceAll("\n", " ")}'`;
 }

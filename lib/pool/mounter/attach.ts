@@ -1,5 +1,5 @@
-// What the mounter does: attaches directories of the host inside the mount
-// namespace of a running worker. Nothing of it is to be seen on the host.
+// Attaches directories of the host inside the mount namespace of a running worker.
+// The mounts are not visible on the host.
 
 import { readFileSync, readlinkSync, statSync } from "node:fs";
 import { normalize } from "node:path";
@@ -17,30 +17,30 @@ import {
 } from "./mount-calls.ts";
 
 export interface Attachment {
-  /** Of the host, absolute, without links. */
+  /** Absolute path on the host, without symlinks. */
   source: string;
   /** In the worker. */
   target: string;
   readOnly: boolean;
-  /** Whose the source must be. */
+  /** Expected owner of the source. */
   uid: number;
   gid: number;
 }
 
 export interface AttachRequest {
-  /** The worker's container, and its first process as the host numbers it. */
+  /** The worker's container id, and the PID of its first process on the host. */
   container: string;
   pid: number;
   attachments: Attachment[];
 }
 
-/** One for a process: it is a thread that goes from namespace to namespace. */
+/** One per process, because it switches the mount namespace of the thread. */
 export class Attacher {
   readonly #roots: string[];
   readonly #own: number;
   readonly #host: number;
 
-  /** `roots` are the host's directories below which sources may lie. */
+  /** `roots` are the host's directories that sources must be in. */
   constructor(roots: string[]) {
     this.#roots = roots;
     this.#own = openPath("/proc/self/ns/mnt", "namespace");
@@ -48,7 +48,7 @@ export class Attacher {
     unshareDirectories();
   }
 
-  /** Attaches all or, where it throws, none. */
+  /** Attaches all of them, or none if it throws. */
   attach({ container, pid, attachments }: AttachRequest): void {
     const opened: number[] = [];
     const open = (descriptor: number) => {
@@ -57,7 +57,7 @@ export class Attacher {
     };
     try {
       const worker = open(openPath(`/proc/${pid}/ns/mnt`, "namespace"));
-      // Looked at after that: the number may have been given away since.
+      // Checked after opening the namespace: the PID may have been reused since.
       if (!readFileSync(`/proc/${pid}/cgroup`, "utf8").includes(container)) {
         throw new Error("the worker has ended");
       }
@@ -91,8 +91,8 @@ export class Attacher {
   }
 
   /**
-   * Does all that an attach does, with our own container for the worker. Throws
-   * where this machine or its policies do not allow it.
+   * Performs all steps of an attach on this container itself. Throws if the kernel
+   * or a security policy does not allow them.
    */
   test(source: string, seenHere: string, target: string): void {
     const opened: number[] = [];
@@ -127,7 +127,7 @@ export class Attacher {
     throw new Error(`"${source}" is outside of the project roots`);
   }
 
-  /** Runs `act` in another mount namespace and comes back, or ends the process. */
+  /** Runs `act` in another mount namespace and switches back, or ends the process. */
   #within<T>(namespace: number, act: () => T): T {
     enterMountNamespace(namespace);
     try {
@@ -136,7 +136,7 @@ export class Attacher {
       try {
         enterMountNamespace(this.#own);
       } catch {
-        // Nothing that is done from here on would be done where it should be.
+        // In the wrong namespace, nothing may run any more.
         process.exit(1);
       }
     }
@@ -145,8 +145,9 @@ export class Attacher {
 
 /**
  * The mount namespace that the engine mounts from: that of the process which
- * started this container. Our own view of the host would not do: it never hears
- * of file systems that are mounted later, and shows what lies below them.
+ * started this container. The view of the host in this container is not enough:
+ * later mounts do not propagate to it, and it shows the directories below them
+ * instead.
  */
 function engineNamespace(): string {
   const own = readlinkSync("/proc/self/ns/mnt");
@@ -156,7 +157,7 @@ function engineNamespace(): string {
     const namespace = `/proc/${pid}/ns/mnt`;
     if (pid > 0 && readlinkSync(namespace) !== own) return namespace;
   }
-  throw new Error("no process of the engine is in sight");
+  throw new Error("no process of the engine is visible");
 }
 
 function checkOwner(directory: number, { source, uid, gid }: Attachment): void {

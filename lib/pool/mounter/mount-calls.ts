@@ -1,5 +1,5 @@
-// Linux's calls for mounts and namespaces, which Node lacks: the one use of
-// Deno's own API. Each throws a CallError where the kernel refuses.
+// Linux system calls for mounts and namespaces, through Deno's FFI, as Node has
+// none. They throw a CallError if the kernel refuses.
 // https://man7.org/linux/man-pages/man2/open_tree.2.html
 
 import { constants } from "node:os";
@@ -37,7 +37,7 @@ const RESOLVE_BENEATH = 8n;
 
 export class CallError extends Error {
   readonly call: string;
-  /** As in ENOENT. */
+  /** Error name, e.g. ENOENT. */
   readonly code: string;
 
   constructor(call: string, errno: number) {
@@ -50,7 +50,10 @@ export class CallError extends Error {
   }
 }
 
-/** glibc has no name for these; their numbers are the same on every machine. */
+/**
+ * glibc has no wrappers for these; their numbers are the same on every
+ * architecture.
+ */
 function system(number: number, ...parameters: string[]) {
   return {
     call: {
@@ -71,7 +74,7 @@ const systemCalls = {
 
 let loaded: ReturnType<typeof Deno.dlopen>["symbols"] | undefined;
 
-/** Loaded with the first call: there may be nobody to make one. */
+/** Loaded on the first call, because not every process makes one. */
 function libc() {
   loaded ??= Deno.dlopen("libc.so.6", {
     ...Object.fromEntries(
@@ -103,13 +106,13 @@ const text = (value: string) => new TextEncoder().encode(`${value}\0`);
 const words = (...values: bigint[]) =>
   new Uint8Array(new BigUint64Array(values).buffer);
 
-/** A descriptor of a file of /proc/<pid>/ns, or of a directory to look from. */
+/** A descriptor of a namespace (/proc/PID/ns/*), or of a directory. */
 export function openPath(path: string, kind: "namespace" | "directory") {
   const flags = kind === "directory" ? O_PATH | O_DIRECTORY : 0;
   return call("open", text(path), flags | O_CLOEXEC);
 }
 
-/** A descriptor of the directory `path` beneath that of `root`: no link is followed. */
+/** A descriptor of the directory `path` beneath `root`, without following links. */
 export function openBeneath(root: number, path: string): number {
   const how = words(
     BigInt(O_PATH | O_DIRECTORY | O_CLOEXEC),
@@ -124,8 +127,8 @@ export function closeDescriptor(descriptor: number): void {
 }
 
 /**
- * A copy of the mounts at and below a directory, attached nowhere, which hears
- * of none of the host's later mounts. No set-uid file and no device works there.
+ * A detached copy of the mounts at and below a directory. Later mounts on the host
+ * do not propagate to it. It is mounted nosuid and nodev.
  */
 export function copyMounts(directory: number, readOnly: boolean): number {
   const empty = text("");
@@ -157,7 +160,7 @@ export function copyMounts(directory: number, readOnly: boolean): number {
   return tree;
 }
 
-/** Attaches such a copy in the mount namespace of this thread. */
+/** Attaches a detached copy in this thread's mount namespace. */
 export function attachMounts(tree: number, target: string): void {
   call(
     "move_mount",
@@ -173,7 +176,7 @@ export function detachMounts(target: string): void {
   call("umount2", text(target), MNT_DETACH);
 }
 
-/** Before the first setns: root and working directory for this thread alone. */
+/** Required before the first setns: stops sharing the working directory. */
 export function unshareDirectories(): void {
   call("unshare", CLONE_FS);
 }

@@ -1,5 +1,5 @@
-// mounter: attaches projects inside running workers, for the pool manager; what
-// runs as the mounter container, until SIGTERM.
+// mounter: attaches projects inside running workers for the pool manager, until
+// SIGTERM. It is the mounter container's command.
 
 import { mkdirSync } from "node:fs";
 import process from "node:process";

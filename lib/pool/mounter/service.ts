@@ -1,4 +1,4 @@
-// The mounter's side of its socket.
+// Serves the mounter's socket.
 
 import { readFileSync } from "node:fs";
 import { release } from "node:os";
@@ -30,7 +30,7 @@ const requestSchema = v.variant("op", [
   }),
 ]);
 
-/** Answers the pool manager; `run` is the socket's directory on the host. */
+/** Serves the pool manager; `run` is the socket's directory on the host. */
 export async function serveMounter(
   { roots, run }: { roots: string[]; run: string },
   log: Log,
@@ -47,17 +47,17 @@ export async function serveMounter(
     attacher.attach(request);
     return Promise.resolve({});
   };
-  // The pool manager alone can connect, and keeps its connection.
+  // Only the pool manager can connect, and it keeps its connection open.
   return await listen(insideMounter.socket, handle, { silenceMs: 0 });
 }
 
-/** Whether a process sees a mount at one of the targets, proc_pid_mountinfo(5). */
+/** Whether a process has a mount at one of the targets: proc_pid_mountinfo(5). */
 function isMounted({ pid, targets }: { pid: number; targets: string[] }) {
   return readFileSync(`/proc/${pid}/mountinfo`, "utf8").split("\n")
     .some((line) => targets.includes(line.split(" ")[4] ?? ""));
 }
 
-/** An attacher that has shown that it can; else why it cannot. */
+/** An attacher that passed its self-test, else the reason for the failure. */
 function tested(
   roots: string[],
   run: string,
@@ -69,7 +69,8 @@ function tested(
   } catch (error) {
     const reason = messageOf(error);
     return {
-      fault: `this machine allows no mounts (Linux ${release()}, ${reason})`,
+      fault:
+        `this machine does not allow mounts (Linux ${release()}, ${reason})`,
     };
   }
 }

@@ -1,4 +1,4 @@
-// How a server's process is met: it is started, introduced to, and has answered.
+// Starts a server's process and initializes it.
 
 import {
   isJSONRPCErrorResponse,
@@ -11,33 +11,33 @@ import type { StdioTransport } from "./stdio.ts";
 
 export type Params = JSONRPCRequest["params"];
 
-/** Of a client that is not here. */
+/** For a start without a client. */
 const ownParams: Params = {
   protocolVersion: LATEST_PROTOCOL_VERSION,
   capabilities: {},
   clientInfo: { name: "hal9000-gateway", version: "1" },
 };
 
-/** A process that has not introduced itself by then speaks something else. */
+/** Time for the process to answer `initialize`. */
 const timeoutMs = 30_000;
 
 export interface Listener {
-  /** Hears of the process that was started. */
+  /** Called when the process has started. */
   started(pid: number): void;
-  /** Hears all that it says besides. */
-  heard(message: JSONRPCMessage): void;
-  /** Hears when it has ended. */
+  /** Called for every other message from the process. */
+  received(message: JSONRPCMessage): void;
+  /** Called when the process has ended. */
   ended(): void;
 }
 
 /**
- * Starts a process as one for the client with these parameters, and gives what it says
- * of itself; throws with the reason where it does not come to that.
+ * Starts a process with a client's `initialize` parameters. Returns its result;
+ * throws with the reason if it fails.
  */
-export async function introduce(
+export async function initialize(
   transport: StdioTransport,
   params: Params | undefined,
-  { started, heard, ended }: Listener,
+  { started, received, ended }: Listener,
 ): Promise<Record<string, unknown>> {
   let late: ReturnType<typeof setTimeout> | undefined;
   const answer = new Promise<Record<string, unknown>>((resolve, reject) => {
@@ -46,11 +46,11 @@ export async function introduce(
       if (isJSONRPCResultResponse(message) && message.id === 0) {
         resolve(message.result);
       } else if (isJSONRPCErrorResponse(message) && message.id === 0) {
-        fail(`says: ${message.error.message}`);
-      } else heard(message);
+        fail(`rejected initialize: ${message.error.message}`);
+      } else received(message);
     };
     transport.onclose = () => {
-      fail(`ended as it started: ${transport.end}`);
+      fail(`ended during its start: ${transport.end}`);
       ended();
     };
     late = setTimeout(
@@ -58,7 +58,7 @@ export async function introduce(
       timeoutMs,
     );
   });
-  answer.catch(() => {}); // where the start itself throws
+  answer.catch(() => {}); // if start() throws first
   try {
     await transport.start();
     if (transport.pid !== undefined) started(transport.pid);
@@ -68,12 +68,12 @@ export async function introduce(
       method: "initialize",
       params: params ?? ownParams,
     });
-    const welcome = await answer;
+    const result = await answer;
     await transport.send({
       jsonrpc: "2.0",
       method: "notifications/initialized",
     });
-    return welcome;
+    return result;
   } finally {
     clearTimeout(late);
   }

@@ -1,26 +1,26 @@
-// Places that workers share: each has some at most, and while there are more who want one
-// than there are, whoever has most gives one up.
+// Shared slots: each worker has a limit. When more clients want a slot than there
+// are, the worker with most slots gives one up.
 
 export interface Holder {
   worker: string;
-  /** Whether nobody has used it for so long. */
+  /** Whether the holder has been idle for `idleMs`. */
   isIdle(idleMs: number): boolean;
 }
 
 export interface Limits {
   max: number;
   maxOfWorker: number;
-  /** A place that was idle for so long goes to another of the same worker, if it must. */
+  /** After this time idle, a slot may go to another client of the same worker. */
   ownIdleMs: number;
-  /** And to another worker. */
+  /** After this time idle, a slot may go to another worker. */
   idleMs: number;
 }
 
 /**
- * Whether a worker may have one place more, and whose place that is, if not a free one.
- * `holders` stand in the order in which they came.
+ * Whether a worker may take one more slot, and which holder has to leave for it, if
+ * any. `holders` are in the order of their arrival.
  */
-export function placeFor<T extends Holder>(
+export function slotFor<T extends Holder>(
   worker: string,
   holders: Iterable<T>,
   { max, maxOfWorker, ownIdleMs, idleMs }: Limits,
@@ -34,7 +34,7 @@ export function placeFor<T extends Holder>(
   const most = largest(all);
   const idle = most.find((holder) => holder.isIdle(idleMs)) ??
     all.find((holder) => holder.isIdle(idleMs));
-  // With one more for the newcomer nobody is to have less than it.
+  // Keep the balance: the newcomer must not end up with more slots than the other.
   return instead(idle ?? (most.length > own.length + 1 ? most[0] : undefined));
 }
 
@@ -42,7 +42,7 @@ function instead<T>(holder: T | undefined): { isFree: boolean; instead?: T } {
   return holder ? { isFree: true, instead: holder } : { isFree: false };
 }
 
-/** The holders of the worker that has most. */
+/** The holders of the worker with most slots. */
 export function largest<T extends { worker: string }>(holders: T[]): T[] {
   const byWorker = Map.groupBy(holders, ({ worker }) => worker);
   return [...byWorker.values()]
