@@ -103,30 +103,67 @@ async function removeInstance(instance: Instance): Promise<void> {
   await clean(instance, await planClean(instance));
 }
 
+/** What all measurements share. */
+interface Bench {
+  instance: Instance;
+  env: NodeJS.ProcessEnv;
+  project: string;
+  samples: number;
+  /** Runs a program and gives its output; throws a Failure with the end of its errors. */
+  run: (file: string, ...args: string[]) => string;
+  /** Options of docker run for the container that spawn-worker makes. */
+  flags: string[];
+  /** The same for the engine's API. */
+  spec: Docker.ContainerCreateOptions;
+}
+
 async function measureAll(
   instance: Instance,
   env: NodeJS.ProcessEnv,
   directory: string,
   samples: number,
 ): Promise<Measured[]> {
-  const { docker, settings, names, home } = instance;
   const project = join(directory, "projects", "app");
-  const script = (name: string) => join(checkout, "scripts", `${name}.ts`);
-  const run = (file: string, ...args: string[]): string => {
-    const { status, stdout, stderr } = spawnSync(file, args, {
-      env,
-      encoding: "utf8",
-    });
-    if (status === 0) return stdout.trim();
-    throw new Failure(
-      "failed",
-      `Cannot time ${basename(file)} ${args[0] ?? ""}: exit code ${status}`,
-      { hint: stderr.trim().split("\n").slice(-5).join("\n") },
-    );
+  const spec = await specOfWorker(instance, project);
+  const bench: Bench = {
+    instance,
+    env,
+    project,
+    samples,
+    run: (file, ...args) => runWith(env, file, args),
+    flags: dockerFlags(instance, spec),
+    spec,
   };
-  const remove = (id: string) => removeContainer(docker, id);
+  return [
+    ...await measureCold(bench),
+    ...await measureWarm(bench),
+    await measureClaims(bench),
+    ...await measurePrompts({ ...bench, claudy: script("claudy") }),
+    await measureReady(bench),
+  ];
+}
 
-  // The same container for the engine's API and for the docker CLI.
+const script = (name: string) => join(checkout, "scripts", `${name}.ts`);
+
+function runWith(env: NodeJS.ProcessEnv, file: string, args: string[]): string {
+  const { status, stdout, stderr } = spawnSync(file, args, {
+    env,
+    encoding: "utf8",
+  });
+  if (status === 0) return stdout.trim();
+  throw new Failure(
+    "failed",
+    `Cannot time ${basename(file)} ${args[0] ?? ""}: exit code ${status}`,
+    { hint: stderr.trim().split("\n").slice(-5).join("\n") },
+  );
+}
+
+/** The container of a worker, as the engine was asked for it. */
+async function specOfWorker(
+  instance: Instance,
+  project: string,
+): Promise<Docker.ContainerCreateOptions> {
+  const { docker } = instance;
   const model = await spawnWorker(
     instance,
     // With a name, its Claude home is kept for the containers that use the same mounts.
@@ -134,121 +171,79 @@ async function measureAll(
     () => {},
   );
   const { Config, HostConfig } = await docker.getContainer(model.id).inspect();
-  const spec = { ...Config, Hostname: "", HostConfig };
-  await remove(model.id);
-  const flags = [
+  await removeContainer(docker, model.id);
+  return { ...Config, Hostname: "", HostConfig };
+}
+
+function dockerFlags(
+  { names }: Instance,
+  { User, Labels, Image, HostConfig = {} }: Docker.ContainerCreateOptions,
+): string[] {
+  return [
     "--init",
     `--network=container:${names.net}`,
-    `--user=${Config.User}`,
+    `--user=${User}`,
     `--memory=${HostConfig.Memory}`,
     `--memory-swap=${HostConfig.MemorySwap}`,
     `--cpus=${(HostConfig.NanoCpus ?? 0) / 1e9}`,
     `--pids-limit=${HostConfig.PidsLimit}`,
     "--cap-drop=ALL",
     "--security-opt=no-new-privileges",
-    ...Object.entries(Config.Labels).map(([key, value]) =>
+    ...Object.entries(Labels ?? {}).map(([key, value]) =>
       `--label=${key}=${value}`
     ),
     ...(HostConfig.Mounts ?? []).map(mountFlag),
-    Config.Image,
+    Image ?? "",
   ];
-  const dockerRun = () => run("docker", "run", "--detach", ...flags);
-  const spawnCommand = (...args: string[]) =>
-    run(script("spawn-worker"), "--detach", ...args, project);
+}
+
+/** Times `make`, which gives the id of a container, and removes that. */
+async function timedWorker(
+  { instance }: Bench,
+  make: () => string | Promise<string>,
+): Promise<number> {
+  const startedAt = performance.now();
+  const id = await make();
+  const ms = performance.now() - startedAt;
+  await removeContainer(instance.docker, id);
+  return ms;
+}
+
+const dockerRun = ({ run, flags }: Bench) =>
+  run("docker", "run", "--detach", ...flags);
+
+const spawnCommand = ({ run, project }: Bench, option: string) =>
+  run(script("spawn-worker"), "--detach", option, project);
+
+async function measureCold(bench: Bench): Promise<Measured[]> {
+  const { instance, samples, run, spec, project } = bench;
+  const { docker } = instance;
   const raw = async () => {
     const created = await createContainer(docker, "", spec);
     await created.start();
     return created.id;
   };
-  const inWorkspace = (id: string) =>
-    run("docker", "exec", id, "sh", "-c", "cd /workspace && pwd");
-
-  const worker = async (make: () => string | Promise<string>) => {
-    const startedAt = performance.now();
-    const id = await make();
-    const ms = performance.now() - startedAt;
-    await remove(id);
-    return ms;
+  const library = async () => {
+    const request = { directory: project, cwd: "/" };
+    return (await spawnWorker(instance, request, () => {})).id;
   };
   const stopping = async (stop: (id: string) => unknown) => {
-    const id = dockerRun();
+    const id = dockerRun(bench);
     const ms = await timed(() => stop(id));
-    await remove(id);
+    await removeContainer(docker, id);
     return ms;
   };
-  const library = async () =>
-    (await spawnWorker(instance, { directory: project, cwd: "/" }, () => {}))
-      .id;
-
-  await interleaved(1, { warmUp: () => worker(library) });
+  await interleaved(1, { warmUp: () => timedWorker(bench, library) });
   const cold = await interleaved(samples, {
-    library: () => worker(library),
-    raw: () => worker(raw),
-    whole: () => worker(() => spawnCommand("--cold")),
-    run: () => worker(dockerRun),
+    library: () => timedWorker(bench, library),
+    raw: () => timedWorker(bench, raw),
+    whole: () => timedWorker(bench, () => spawnCommand(bench, "--cold")),
+    run: () => timedWorker(bench, () => dockerRun(bench)),
     stop: () => stopping((id) => run(script("coordinator"), "stop", id)),
     dockerStop: () => stopping((id) => run("docker", "stop", id)),
     list: () => timed(() => run(script("coordinator"), "list")),
     ps: () => timed(() => run("docker", "ps")),
   });
-
-  run(script("pool-manager"), "start", "--min-warm=10", "--max-warm=10");
-  const filled = async <T>(act: () => Promise<T>) => {
-    await askPool(home.poolSocket, { op: "warm" });
-    return await act();
-  };
-  const warm = await interleaved(samples, {
-    whole: () => filled(() => worker(() => spawnCommand("--warm-only"))),
-    coldWhole: () => filled(() => worker(() => spawnCommand("--cold"))),
-    run: () => filled(() => worker(dockerRun)),
-    first: () =>
-      filled(() =>
-        worker(() => {
-          const id = spawnCommand("--warm-only");
-          inWorkspace(id);
-          return id;
-        })
-      ),
-    runFirst: () =>
-      filled(() =>
-        worker(() => {
-          const id = dockerRun();
-          inWorkspace(id);
-          return id;
-        })
-      ),
-  });
-  const request = claimRequest(settings, { directory: project, cwd: "/" });
-  // A new manager, which counts only these claims.
-  run(script("pool-manager"), "stop");
-  run(script("pool-manager"), "start", "--min-warm=10", "--max-warm=10");
-  const claimed = samples * 10;
-  for (let count = 0; count < claimed; count++) {
-    await askPool(home.poolSocket, { op: "warm" });
-    const reply = await claim(home, request);
-    if (reply.start === "cold") throw new Failure("failed", reply.reason);
-    await remove(reply.worker.id);
-  }
-  const { latencyMs } = (await poolStatus(home.poolSocket)).metrics;
-
-  const prompts = await measurePrompts({
-    instance,
-    env,
-    project,
-    flags,
-    samples,
-    run,
-    claudy: script("claudy"),
-  });
-  run(script("pool-manager"), "stop");
-
-  const ready = await interleaved(samples, {
-    parent: async () => {
-      const { phases } = await restartDaemon(instance, env, () => {});
-      return phases.reduce((sum, { ms }) => sum + ms, 0);
-    },
-  });
-
   return [
     row(
       "cold spawn, in the library",
@@ -257,34 +252,85 @@ async function measureAll(
       cold.raw,
     ),
     row("cold spawn, whole process", cold.whole, "docker run -d", cold.run),
-    row("warm claim, whole process", warm.whole, "docker run -d", warm.run),
-    row(
-      "warm claim, whole process",
-      warm.whole,
-      "cold, whole process",
-      warm.coldWhole,
-    ),
+    row("stop, whole process", cold.stop, "docker stop", cold.dockerStop),
+    row("list, whole process", cold.list, "docker ps", cold.ps),
+  ];
+}
+
+function startPool({ run }: Bench): void {
+  run(script("pool-manager"), "start", "--min-warm=10", "--max-warm=10");
+}
+
+async function measureWarm(bench: Bench): Promise<Measured[]> {
+  const { instance, samples, run } = bench;
+  startPool(bench);
+  const worker = async (make: () => string) => {
+    await askPool(instance.home.poolSocket, { op: "warm" });
+    return await timedWorker(bench, make);
+  };
+  const used = (id: string) => {
+    run("docker", "exec", id, "sh", "-c", "cd /workspace && pwd");
+    return id;
+  };
+  const warm = await interleaved(samples, {
+    whole: () => worker(() => spawnCommand(bench, "--warm-only")),
+    cold: () => worker(() => spawnCommand(bench, "--cold")),
+    run: () => worker(() => dockerRun(bench)),
+    first: () => worker(() => used(spawnCommand(bench, "--warm-only"))),
+    runFirst: () => worker(() => used(dockerRun(bench))),
+  });
+  const name = "warm claim, whole process";
+  return [
+    row(name, warm.whole, "docker run -d", warm.run),
+    row(name, warm.whole, "cold, whole process", warm.cold),
     row(
       "warm, to the first command",
       warm.first,
       "docker run, docker exec",
       warm.runFirst,
     ),
-    row("stop, whole process", cold.stop, "docker stop", cold.dockerStop),
-    row("list, whole process", cold.list, "docker ps", cold.ps),
-    {
-      name: "warm claim, in the manager",
-      floor: null,
-      samples: claimed,
-      medianMs: latencyMs.p50 ?? 0,
-      p95Ms: latencyMs.p95 ?? 0,
-      p99Ms: latencyMs.p99 ?? 0,
-      floorMedianMs: null,
-      ratio: null,
-    },
-    row("parent ready", ready.parent, null, []),
-    ...prompts,
   ];
+}
+
+/** Times claims alone, as the manager does. It has to be running. */
+async function measureClaims(bench: Bench): Promise<Measured> {
+  const { instance, samples, run, project } = bench;
+  const { docker, settings, home } = instance;
+  // A new manager, which counts only these claims.
+  run(script("pool-manager"), "stop");
+  startPool(bench);
+  const request = claimRequest(settings, { directory: project, cwd: "/" });
+  const claimed = samples * 10;
+  for (let count = 0; count < claimed; count++) {
+    await askPool(home.poolSocket, { op: "warm" });
+    const reply = await claim(home, request);
+    if (reply.start === "cold") throw new Failure("failed", reply.reason);
+    await removeContainer(docker, reply.worker.id);
+  }
+  const { latencyMs } = (await poolStatus(home.poolSocket)).metrics;
+  return {
+    name: "warm claim, in the manager",
+    floor: null,
+    samples: claimed,
+    medianMs: latencyMs.p50 ?? 0,
+    p95Ms: latencyMs.p95 ?? 0,
+    p99Ms: latencyMs.p99 ?? 0,
+    floorMedianMs: null,
+    ratio: null,
+  };
+}
+
+async function measureReady(
+  { instance, env, samples, run }: Bench,
+): Promise<Measured> {
+  run(script("pool-manager"), "stop");
+  const { parent } = await interleaved(samples, {
+    parent: async () => {
+      const { phases } = await restartDaemon(instance, env, () => {});
+      return phases.reduce((sum, { ms }) => sum + ms, 0);
+    },
+  });
+  return row("parent ready", parent, null, []);
 }
 
 if (import.meta.main) await execute(main);
