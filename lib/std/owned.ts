@@ -1,5 +1,5 @@
-// Files under HAL9000_HOME belong to its owner, whoever writes them: the parent
-// works as root, and must leave nothing that the owner cannot remove.
+// Writes files under HAL9000_HOME so that they belong to its owner: the parent runs as
+// root and must not leave files that the owner cannot remove.
 
 import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -29,7 +29,7 @@ export interface Owner {
   gid: number;
 }
 
-/** Who owns a path, or who would if it were made now. */
+/** The owner of a path; the current user if there is no such path. */
 export function ownerOf(path: string): Owner {
   const { uid, gid } = statSync(path, { throwIfNoEntry: false }) ??
     { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
@@ -37,8 +37,8 @@ export function ownerOf(path: string): Owner {
 }
 
 /**
- * Makes a directory if it is not there, and sees to its mode; gives whether it
- * was made. Throws a `usage` Failure where something else has its name.
+ * Creates a directory if it is missing, and sets its mode. Returns whether it was
+ * created. Throws a `usage` Failure if the path is not a directory.
  */
 export function ensureDirectory(
   path: string,
@@ -66,8 +66,8 @@ export function ensureDirectory(
 }
 
 /**
- * Writes a file whole: to a temporary neighbour, synced, then renamed, so that
- * a reader sees the old text or the new one and a crash leaves one of both.
+ * Writes a file atomically: to a temporary file beside it, which is synced and renamed.
+ * Readers see the old or the new text, also after a crash.
  */
 export function writeWhole(
   path: string,
@@ -79,8 +79,8 @@ export function writeWhole(
 }
 
 /**
- * The same in a directory that a worker owns, which may have laid a directory in
- * the file's place: it is moved aside.
+ * Like writeAtomic(), for a directory that a worker can write to: if the worker has
+ * created a directory with the file's name, that is moved aside.
  */
 export function replaceWhole(
   path: string,
@@ -95,7 +95,7 @@ export function replaceWhole(
   staged.commit();
 }
 
-/** A file that is written, and yet to take its place. */
+/** A temporary file that has been written but not yet renamed. */
 export interface Staged {
   path: string;
   commit(): void;
@@ -103,10 +103,10 @@ export interface Staged {
 }
 
 /**
- * The first half of writeWhole(). The temporary neighbour is new and of no
- * foreseeable name: a worker that owns the directory cannot have laid a link
- * there for root to write through. Without `sync` a crash of the machine may
- * leave an empty file: for what is of no use after one.
+ * The first half of writeAtomic(). The temporary file is created under a random name, so
+ * a worker that owns the directory cannot make root write through a link. Without `sync`
+ * a crash of the machine may leave an empty file; use this only for files that are not
+ * needed after a crash.
  */
 export function stageWhole(
   path: string,
@@ -127,7 +127,7 @@ export function stageWhole(
     }
   } catch (error) {
     drop();
-    // An error of write(2) does not name its file.
+    // Errors of write(2) do not name the file.
     throw Object.assign(error as Error, { path });
   }
   return {
@@ -144,16 +144,16 @@ export function stageWhole(
   };
 }
 
-/** Whether a name is that of a temporary neighbour: one that is old was left behind. */
+/** Whether a name is that of a temporary file; an old one was left by a crash. */
 export function isStaged(name: string): boolean {
   return /\.[0-9a-f]{16}\.tmp$/.test(name);
 }
 
-/** Makes a file where there is none; gives whether it did. */
+/** Creates a file if it is missing; returns whether it was created. */
 export function writeNew(path: string, text: string, owner: Owner): boolean {
   const staged = stageWhole(path, text, owner, { sync: false });
   try {
-    // Unlike a rename this does not replace, and nobody sees it empty.
+    // Unlike rename(2), link(2) does not replace a file. Readers never see it empty.
     linkSync(staged.path, path);
     return true;
   } catch (error) {
@@ -164,7 +164,7 @@ export function writeNew(path: string, text: string, owner: Owner): boolean {
   }
 }
 
-/** Removes the oldest files of one extension until `count` are left. */
+/** Keeps the newest `count` files with an extension, and removes the others. */
 export function keepNewest(
   directory: string,
   extension: string,
@@ -183,7 +183,7 @@ export function keepNewest(
   for (const { path } of files.slice(count)) rmSync(path, { force: true });
 }
 
-/** Opens a file for a child's output; `flags` are those of open(2). */
+/** Opens a file for the output of a child process. */
 export function openForOutput(
   path: string,
   flags: "w" | "a",
@@ -194,16 +194,16 @@ export function openForOutput(
   return file;
 }
 
-/** Gives a directory and all in it to `owner`, where root finds it another's. */
+/** As root, changes the owner of a directory tree if the directory has another owner. */
 export function ensureOwner(directory: string, owner: Owner): void {
   const { uid, gid } = statSync(directory);
   if (!isRoot() || (uid === owner.uid && gid === owner.gid)) return;
   giveTree(directory, owner);
 }
 
-/** Gives away a directory and all in it. */
+/** Changes the owner of a directory and everything in it. */
 export function giveTree(directory: string, owner: Owner): void {
-  // A worker may have filled it to any depth; no link is followed.
+  // A worker may have created a tree of any depth; links are not followed.
   const { status, stderr } = spawnSync(
     "chown",
     ["-RhP", `${owner.uid}:${owner.gid}`, "--", directory],
@@ -216,7 +216,7 @@ export function giveTree(directory: string, owner: Owner): void {
   );
 }
 
-/** Only root can give away; for anyone else what they make is theirs already. */
+/** Only root can change owners; other users already own the files they create. */
 function isRoot(): boolean {
   return process.getuid?.() === 0;
 }

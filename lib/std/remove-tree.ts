@@ -1,7 +1,6 @@
-// Directories that a worker may have filled are removed and measured by rm and du:
-// they follow no link, leave other file systems alone, need no memory for what they
-// pass, and know no depth that is too much. Deno removes a tree by recursion and asks
-// for the size of each file by itself (300,000: 20 s).
+// Removes and measures directories that a worker may have filled, with rm and du: they
+// follow no links, stay on one file system, need little memory, and have no depth limit.
+// Deno removes a tree recursively and calls stat for each file (300,000: 20 s).
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -10,23 +9,23 @@ import process from "node:process";
 import { createInterface } from "node:readline";
 import { Failure } from "./errors.ts";
 
-/** Removes whatever has a name; a missing one is not an error. */
+/** Removes a file or a directory tree; a missing path is not an error. */
 export async function removeTree(path: string): Promise<void> {
   const stat = lstatSync(path, { throwIfNoEntry: false });
   if (!stat?.isDirectory()) return rmSync(path, { force: true });
   const remove = ["rm", "-rf", "--one-file-system", "--", path];
-  if (!await failure(remove)) return;
-  // Its owner may have closed a directory even to itself.
-  await failure(["chmod", "-R", "u+rwX", "--", path]);
-  const reason = await failure(remove);
+  if (!await failureReason(remove)) return;
+  // The owner may have removed their own permissions from a directory.
+  await failureReason(["chmod", "-R", "u+rwX", "--", path]);
+  const reason = await failureReason(remove);
   if (reason === undefined) return;
   throw new Failure("failed", `Cannot remove all of ${path}: ${reason}`, {
     hint: `What another user left there is theirs: sudo rm -r ${path}`,
   });
 }
 
-/** Why a command failed, in its first line; undefined where it did not. */
-async function failure(command: string[]): Promise<string | undefined> {
+/** The first error line of a failed command; undefined if it succeeded. */
+async function failureReason(command: string[]): Promise<string | undefined> {
   const child = start(command, "pipe");
   const ended = once(child, "close");
   let first: string | undefined;
@@ -39,26 +38,26 @@ async function failure(command: string[]): Promise<string | undefined> {
   return code === 0 ? undefined : first ?? `${command[0]} failed`;
 }
 
-/** As long as a person waits for sizes. */
+/** How long a user may have to wait for sizes. */
 const measureMs = 20_000;
 
 /**
- * The sizes in bytes of what lies below each path, hard links counted once; those
- * that cannot be measured in time are missing.
+ * The size in bytes of the tree at each path, with hard links counted once. Paths that
+ * cannot be measured in time are missing from the result.
  */
 export async function measureTrees(
   paths: string[],
 ): Promise<Map<string, number>> {
   const sizes = new Map<string, number>();
   if (paths.length === 0) return sizes;
-  // By stdin: there may be more paths than a command line takes.
+  // Through stdin: there may be too many paths for a command line.
   const child = start([
     ...["du", "--summarize", "--bytes", "--one-file-system"],
     ...["--null", "--files0-from=-"],
   ], "ignore");
   const late = setTimeout(() => child.kill("SIGKILL"), measureMs);
   const ended = once(child, "close");
-  child.stdin?.on("error", () => {}); // it has ended before it read all
+  child.stdin?.on("error", () => {}); // du may end before it has read everything
   child.stdin?.end(paths.map((path) => `${path}\0`).join(""));
   try {
     let rest = "";
