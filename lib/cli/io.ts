@@ -4,7 +4,7 @@
 import process from "node:process";
 import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
-import { displayed } from "../std/terminal-filter.ts";
+import { filterText } from "../std/terminal-filter.ts";
 import { printableLines } from "../std/text.ts";
 
 interface Streams {
@@ -69,7 +69,7 @@ export class Io {
   }
 
   #print(line: string): void {
-    this.#stdout.write(`${this.#stdout.isTTY ? displayed(line) : line}\n`);
+    this.#stdout.write(`${this.#stdout.isTTY ? filterText(line) : line}\n`);
   }
 
   /** A line that is not shown while it is typed; from stdin where it is no terminal. */

@@ -7,7 +7,7 @@ import { constants } from "node:os";
 import process from "node:process";
 import type { Readable } from "node:stream";
 import { Failure } from "../std/errors.ts";
-import { takeSignals } from "../std/signals.ts";
+import { interceptSignals } from "../std/signals.ts";
 import { TerminalFilter } from "../std/terminal-filter.ts";
 
 export interface RunOptions {
@@ -35,7 +35,7 @@ export async function runHere(
 ): Promise<number> {
   let told: NodeJS.Signals | undefined;
   // They are docker's to act on and to pass on; we stay to clean up behind it.
-  const restoreSignals = takeSignals((signal) => {
+  const restoreSignals = interceptSignals((signal) => {
     // Ctrl-C reaches docker as it reaches us.
     if (signal === "SIGINT") return;
     told = signal;

@@ -76,7 +76,7 @@ export async function execIn(
  * Names of the processes in a container, as the engine's machine sees them: no
  * program of the container is asked.
  */
-export async function runningIn(
+export async function processNames(
   docker: Docker,
   id: string,
 ): Promise<string[]> {

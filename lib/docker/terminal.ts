@@ -7,7 +7,7 @@ import process from "node:process";
 import type { Docker } from "./docker.ts";
 import { engineFailure } from "./docker-errors.ts";
 import { execIn } from "./exec.ts";
-import { takeSignals } from "../std/signals.ts";
+import { interceptSignals } from "../std/signals.ts";
 import { TerminalFilter } from "../std/terminal-filter.ts";
 import { waitFor } from "../std/wait.ts";
 
@@ -55,7 +55,7 @@ export async function execAtTerminal(
     const stream = await exec.start({ hijack: true, stdin: true, Tty: true });
     // A closing terminal sends more than one signal, and a second one must not end this
     // process before the client has ended. Until now one may: there is no client.
-    const restoreSignals = takeSignals(() => {});
+    const restoreSignals = interceptSignals(() => {});
     const signal = await connectTerminal({
       stream: stream as Connection["stream"],
       resize: (size) => exec.resize(size),
@@ -146,7 +146,7 @@ async function connectTerminal(
   const filter = new TerminalFilter("screen");
   let signal: NodeJS.Signals | undefined;
   const ended = once(stream, "close").catch(() => {}); // a broken stream has ended
-  const restoreSignals = takeSignals((given) => {
+  const restoreSignals = interceptSignals((given) => {
     signal ??= given;
     stream.destroy();
   });

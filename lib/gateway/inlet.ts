@@ -1,7 +1,7 @@
 // The body of a request, read within bounds: of its size, of what its worker and all
 // others have on their way to a server, and of time.
 
-import { isTooMuch } from "../std/json.ts";
+import { isTooComplex } from "../std/json.ts";
 
 /** A request is no larger: files that are written by a tool are. */
 const maxBodyBytes = 32 * 1024 * 1024;
@@ -141,7 +141,7 @@ async function discard(
 }
 
 function parse(text: string): unknown {
-  if (isTooMuch(text)) throw new Refused(400, "Parse error: it is too much");
+  if (isTooComplex(text)) throw new Refused(400, "Parse error: it is too much");
   try {
     return JSON.parse(text);
   } catch {

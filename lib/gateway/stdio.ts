@@ -16,7 +16,7 @@ import {
 } from "@modelcontextprotocol/sdk/shared/stdio.js";
 import type { Transport } from "@modelcontextprotocol/sdk/shared/transport.js";
 import type { JSONRPCMessage } from "@modelcontextprotocol/sdk/types.js";
-import { isTooMuch } from "../std/json.ts";
+import { isTooComplex } from "../std/json.ts";
 import { killGroup, marked } from "./processes.ts";
 
 /** Of one message; a process that says more without an end is ended. */
@@ -170,7 +170,7 @@ export class StdioTransport implements Transport {
   #hear(line: string): void {
     let message: JSONRPCMessage;
     try {
-      if (isTooMuch(line)) throw new Error("It is too much");
+      if (isTooComplex(line)) throw new Error("It is too much");
       message = deserializeMessage(line);
     } catch {
       // As some do who print to their stdout: no message, and no reason to end.

@@ -13,7 +13,7 @@ import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import * as v from "valibot";
 import { joinSockets } from "./forward.ts";
-import { type Owner, writeWhole } from "../std/owned.ts";
+import { type Owner, writeAtomic } from "../std/owned.ts";
 
 /** How Docker Desktop, and others of its kind, call the host inside. */
 const hostName = "host.docker.internal";
@@ -73,7 +73,7 @@ export async function serveTunnels(
   });
   const { port } = server.address() as { port: number };
   const word = JSON.stringify({ port, token });
-  writeWhole(inDirectory(directory), word, owner, 0o640);
+  writeAtomic(inDirectory(directory), word, owner, 0o640);
   return {
     port,
     close: async () => {

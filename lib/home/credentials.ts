@@ -18,8 +18,8 @@ import {
   ensureDirectory,
   isStaged,
   type Owner,
-  replaceWhole,
-  writeWhole,
+  replaceFile,
+  writeAtomic,
 } from "../std/owned.ts";
 import type { HomePaths } from "../instance/paths.ts";
 import { clearPlace } from "../std/plain-file.ts";
@@ -53,7 +53,7 @@ export function keepCredential(
       hint: "Keep it as one: claudy login --token",
     });
   }
-  writeWhole(credentialFile(home, kind), value, owner);
+  writeAtomic(credentialFile(home, kind), value, owner);
 }
 
 const kindName = { key: "API key", token: "token" };
@@ -101,7 +101,7 @@ export function layOutCredentials(
   const chosen = credentialFor(instance, env);
   const lay = (file: string, text: string | undefined) => {
     const path = join(claudeHome, file);
-    if (text !== undefined) replaceWhole(path, text, project, { mode: 0o400 });
+    if (text !== undefined) replaceFile(path, text, project, { mode: 0o400 });
     else clearPlace(path);
   };
   const key = chosen === "key"
@@ -176,7 +176,7 @@ export function setSecret(
   ensureDirectory(home.namedSecrets, 0o700, owner);
   removeSecret({ home }, name);
   const file = variable ? `${name}.env` : name;
-  writeWhole(join(home.namedSecrets, file), value, owner);
+  writeAtomic(join(home.namedSecrets, file), value, owner);
 }
 
 export function listSecrets({ home }: Pick<Instance, "home">): NamedSecret[] {
@@ -240,7 +240,7 @@ function laySecrets(
     const file = join(home.namedSecrets, variable ? `${name}.env` : name);
     const to = (variable ? variablePrefix : secretPrefix) + name;
     const value = readFileSync(file);
-    replaceWhole(join(claudeHome, to), value, user, { mode: 0o400 });
+    replaceFile(join(claudeHome, to), value, user, { mode: 0o400 });
     if (variable) variables[name] = value.toString().trimEnd();
   }
   return variables;

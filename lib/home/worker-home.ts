@@ -10,8 +10,8 @@ import {
   ensureDirectory,
   ensureOwner,
   type Owner,
-  replaceWhole,
-  writeWhole,
+  replaceFile,
+  writeAtomic,
 } from "../std/owned.ts";
 import { configuredServers, offerServers } from "../mcp/offer.ts";
 import { pathDigest, type Project } from "../project/project.ts";
@@ -135,7 +135,7 @@ export function seedState(
   };
   // Made again where a crash left it empty: no need to wait for the disk.
   const text = JSON.stringify(state);
-  replaceWhole(stateFile(directory), text, owner, { sync: false });
+  replaceFile(stateFile(directory), text, owner, { sync: false });
 }
 
 const stateFile = (directory: string) => `${directory}/.claude.json`;
@@ -152,7 +152,7 @@ export function ensureAccounts(
   ensureDirectory(directory, 0o755, owner);
   const name = uid === 0 ? "root" : "claude";
   const group = gid === 0 ? "root" : "claude";
-  writeWhole(
+  writeAtomic(
     `${directory}/passwd`,
     [
       ...(uid === 0 ? [] : ["root:x:0:0:root:/root:/bin/bash"]),
@@ -163,7 +163,7 @@ export function ensureAccounts(
     owner,
     0o644,
   );
-  writeWhole(
+  writeAtomic(
     `${directory}/group`,
     [
       ...(gid === 0 ? [] : ["root:x:0:"]),

@@ -13,11 +13,11 @@ import type { Log } from "../std/log.ts";
 import {
   baseProfile,
   checkProfile,
-  isOwn,
-  ownProfiles,
+  isUserProfile,
   type Profile,
   profileOf,
   shippedProfiles,
+  userProfiles,
 } from "../project/profile.ts";
 import { megabytes } from "../std/units.ts";
 import { workerImage } from "./recipes.ts";
@@ -50,7 +50,7 @@ function layersOf(
     own,
   });
   const layers = [ours("debian")];
-  if (isOwn(name, home)) {
+  if (isUserProfile(name, home)) {
     layers.push({
       tag: `${prefix}-profile:${name}`,
       context: home.profile(name),
@@ -238,7 +238,7 @@ export async function listProfiles(
   instance: Instance,
 ): Promise<KnownProfile[]> {
   const { docker, home, settings } = instance;
-  const names = [baseProfile, ...shippedProfiles, ...ownProfiles(home)];
+  const names = [baseProfile, ...shippedProfiles, ...userProfiles(home)];
   return await Promise.all([...new Set(names)].map(async (name) => {
     const image = profileImage(instance, { name, packages: [] });
     const found = await inspectImage(docker, image);
@@ -246,7 +246,7 @@ export async function listProfiles(
       name,
       image,
       sizeBytes: found?.Size ?? null,
-      own: isOwn(name, home),
+      own: isUserProfile(name, home),
       warm: settings.WARM_PROFILES.includes(name),
     };
   }));

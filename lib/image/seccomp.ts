@@ -10,7 +10,7 @@ import { workerImage } from "./recipes.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { readJson } from "../std/json.ts";
-import { writeWhole } from "../std/owned.ts";
+import { writeAtomic } from "../std/owned.ts";
 import { ensureHome } from "../instance/volumes.ts";
 import engineProfile from "../../docker/seccomp-default.json" with {
   type: "json",
@@ -186,7 +186,7 @@ export async function seccompOptions(
   if (text === undefined) return [];
   const { home, owner } = instance;
   ensureHome(instance);
-  writeWhole(home.seccompProfile, text, owner);
+  writeAtomic(home.seccompProfile, text, owner);
   return [`--security-opt=seccomp=${home.seccompProfile}`];
 }
 
@@ -244,7 +244,7 @@ async function tryProfile(
   const fault = faultIn(output.trim());
   const engine = await engineVersions(instance);
   const trial: SeccompTrial = { version: 1, profile: digest, engine, fault };
-  writeWhole(home.seccompTrial, JSON.stringify(trial, null, 2) + "\n", owner);
+  writeAtomic(home.seccompTrial, JSON.stringify(trial, null, 2) + "\n", owner);
   if (fault !== null) {
     log(`warning: Workers get the engine's own seccomp profile: ${fault}`);
   }

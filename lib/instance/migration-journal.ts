@@ -6,7 +6,7 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "./instance.ts";
-import { writeWhole } from "../std/owned.ts";
+import { writeAtomic } from "../std/owned.ts";
 import type { HomePaths } from "./paths.ts";
 
 const journalSchema = v.object({
@@ -70,7 +70,11 @@ export class Journal {
   note(change: Partial<JournalState>): void {
     this.state = { ...this.state, ...change };
     const { home, owner } = this.#home;
-    writeWhole(pathOf(home), JSON.stringify(this.state, null, 2) + "\n", owner);
+    writeAtomic(
+      pathOf(home),
+      JSON.stringify(this.state, null, 2) + "\n",
+      owner,
+    );
   }
 
   remove(): void {

@@ -15,7 +15,7 @@ import { systemDirectories } from "./protected.ts";
 import { insideWorker } from "./paths.ts";
 
 /** A home that something of the instance was made for. */
-export interface NotedHome {
+export interface RecordedHome {
   home: string;
   /** "container x" or "volume y". */
   on: string;
@@ -31,12 +31,12 @@ type Volume = Pick<Docker.VolumeInspectInfo, "Name" | "Labels" | "Options">;
  * first: the parent, the volumes, then the rest. What was made before there was a
  * label is judged by its mounts.
  */
-export function notedHomes(
+export function recordedHomes(
   names: ReturnType<typeof instanceNames>,
   containers: Container[],
   volumes: Volume[],
-): NotedHome[] {
-  const found = containers.flatMap((container): NotedHome[] => {
+): RecordedHome[] {
+  const found = containers.flatMap((container): RecordedHome[] => {
     const home = homeOfContainer(container);
     if (home === undefined) return [];
     const role = container.Labels[label.role];
@@ -46,12 +46,12 @@ export function notedHomes(
   });
   const own: string[] = Object.values(names.volumes);
   const kept = volumes.filter(({ Name }) => own.includes(Name))
-    .flatMap((volume): NotedHome[] => {
+    .flatMap((volume): RecordedHome[] => {
       const home = homeOfVolume(names, volume);
       if (home === undefined) return [];
       return [{ home, on: `volume ${volume.Name}`, decides: true }];
     });
-  const rank = ({ on, decides }: NotedHome) =>
+  const rank = ({ on, decides }: RecordedHome) =>
     on === `container ${names.parent}` ? 0 : decides ? 1 : 2;
   return [...found, ...kept].sort((a, b) => rank(a) - rank(b));
 }
@@ -95,7 +95,7 @@ export async function foreignInstance(
     docker.listContainers({ all: true, filters: instanceFilter(prefix) }),
     docker.listVolumes({ filters: { name: Object.values(names.volumes) } }),
   ]);
-  const noted = notedHomes(names, containers, Volumes ?? []);
+  const noted = recordedHomes(names, containers, Volumes ?? []);
   const deciding = all ? noted.filter(({ decides }) => decides) : [];
   const other = [...noted.slice(0, 1), ...deciding]
     .find(({ home }) => !isSameHome(instance, home));
@@ -123,7 +123,7 @@ export function isSameHome(
 /** The failure of a command whose home is not the one that is noted. */
 function foreign(
   instance: Pick<Instance, "prefix" | "home" | "hostHome" | "self">,
-  { home: other, on }: NotedHome,
+  { home: other, on }: RecordedHome,
 ): Failure {
   const { prefix, hostHome, self } = instance;
   return new Failure(
@@ -132,13 +132,13 @@ function foreign(
     {
       hint: self
         ? `Run this on the host, with HAL9000_HOME=${other}`
-        : waysOut(instance, other).join("\n"),
+        : ownershipHints(instance, other).join("\n"),
     },
   );
 }
 
 /** What the user may do who has met another's instance. */
-function waysOut(
+function ownershipHints(
   { prefix, home, hostHome }: Pick<Instance, "prefix" | "home" | "hostHome">,
   other: string,
 ): string[] {
@@ -150,7 +150,7 @@ function waysOut(
   const uid = uidOf(other);
   if (uid !== undefined && uid === process.getuid?.()) {
     ways.push(`Or use that home: export HAL9000_HOME=${other}`);
-  } else if (uid === undefined && notedInstance(home) === prefix) {
+  } else if (uid === undefined && recordedInstance(home) === prefix) {
     ways.push(
       `If the home was moved, link it: ln -s ${hostHome.home} ${other}`,
     );
@@ -179,7 +179,7 @@ function ownInstance(
     .slice(0, 20);
   const name = `${prefix.slice(0, maxPrefixLength - 1 - user.length)}-${user}`;
   // A home that is noted as the other's instance is refused with another prefix.
-  const taken = notedInstance(home) === prefix;
+  const taken = recordedInstance(home) === prefix;
   return { prefix: name, home: taken ? `${home.home}-${user}` : home.home };
 }
 
@@ -204,7 +204,7 @@ export function foreignHome(
       { hint: "Set HAL9000_HOME to a directory of your own." },
     );
   }
-  const other = notedInstance(home);
+  const other = recordedInstance(home);
   if (other === undefined || other === prefix) return undefined;
   return new Failure("busy", `${home.home} belongs to instance "${other}"`, {
     hint: `Use that: export HAL9000_PREFIX=${other}\n` +
@@ -221,7 +221,7 @@ export function refuseForeignHome(
 }
 
 /** The prefix of the instance whose home it is; undefined where none is noted. */
-export function notedInstance({ instance }: HomePaths): string | undefined {
+export function recordedInstance({ instance }: HomePaths): string | undefined {
   return existsSync(instance)
     ? readFileSync(instance, "utf8").trim() || undefined
     : undefined;

@@ -3,7 +3,7 @@
 import { rmSync } from "node:fs";
 import * as v from "valibot";
 import type { Instance } from "./instance.ts";
-import { writeWhole } from "../std/owned.ts";
+import { writeAtomic } from "../std/owned.ts";
 import { readJson } from "../std/json.ts";
 
 const parentStateSchema = v.object({
@@ -32,7 +32,7 @@ type Home = Pick<Instance, "home" | "owner">;
 
 export function writeParentState(home: Home, state: ParentState): void {
   const text = JSON.stringify(state, null, 2) + "\n";
-  writeWhole(home.home.parentState, text, home.owner);
+  writeAtomic(home.home.parentState, text, home.owner);
 }
 
 /** Before a start: what the last run wrote must not be taken for this one's. */

@@ -9,9 +9,9 @@ import {
   ensureDirectory,
   keepNewest,
   type Staged,
-  stageWhole,
+  stageFile,
+  writeAtomic,
   writeNew,
-  writeWhole,
 } from "../std/owned.ts";
 import { readRecordFile, readRecordFiles } from "./record-file.ts";
 
@@ -73,7 +73,7 @@ export function stageRecord(
   options: { sync?: boolean } = {},
 ): Staged {
   const text = JSON.stringify(record, null, 2) + "\n";
-  return stageWhole(home.record(record.worker), text, owner, options);
+  return stageFile(home.record(record.worker), text, owner, options);
 }
 
 /** How a worker ended. */
@@ -93,7 +93,7 @@ export function closeRecord(
   ensureDirectory(ended, 0o700, home.owner);
   const path = join(ended, `${record.worker}.json`);
   const text = JSON.stringify({ ...record, end }, null, 2) + "\n";
-  if (end.exitCode !== null) writeWhole(path, text, home.owner);
+  if (end.exitCode !== null) writeAtomic(path, text, home.owner);
   else {
     // Who removed the container knows more than who found it gone, and may be
     // writing at this moment.

@@ -5,7 +5,7 @@ import { rmSync } from "node:fs";
 import * as v from "valibot";
 import type { Instance } from "./instance.ts";
 import type { Log } from "../std/log.ts";
-import { writeWhole } from "../std/owned.ts";
+import { writeAtomic } from "../std/owned.ts";
 import { readRecordFile, readRecordFiles } from "./record-file.ts";
 
 const sessionSchema = v.object({
@@ -31,7 +31,7 @@ type Home = Pick<Instance, "home" | "owner">;
 
 export function writeSession({ home, owner }: Home, record: SessionRecord) {
   const text = JSON.stringify(record, null, 2) + "\n";
-  writeWhole(home.session(record.name), text, owner);
+  writeAtomic(home.session(record.name), text, owner);
 }
 
 /** Undefined where there is none; a damaged one is moved aside and reported. */

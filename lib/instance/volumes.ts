@@ -16,15 +16,15 @@ import { inspectVolume } from "../docker/docker.ts";
 import { Failure, fileFailure } from "../std/errors.ts";
 import type { Instance } from "./instance.ts";
 import { type instanceNames, label } from "./labels.ts";
-import { ensureDirectory, writeWhole } from "../std/owned.ts";
-import { notedInstance, refuseForeignHome } from "./ownership.ts";
+import { ensureDirectory, writeAtomic } from "../std/owned.ts";
+import { recordedInstance, refuseForeignHome } from "./ownership.ts";
 import { homeDirectories, type HomePaths } from "./paths.ts";
 
 /** Makes what is missing. Twice changes nothing. */
 export async function ensureStorage(instance: Instance): Promise<void> {
   ensureHome(instance);
   const { home, owner } = instance;
-  if (!existsSync(home.conf)) writeWhole(home.conf, confTemplate(), owner);
+  if (!existsSync(home.conf)) writeAtomic(home.conf, confTemplate(), owner);
   await ensureVolumes(instance);
 }
 
@@ -45,8 +45,8 @@ export function ensureHome({ home, owner, prefix }: Instance): void {
   refuseForeignHome({ home, prefix });
   // One home serves one instance: two would take each other's records and the
   // word of the other's parent for their own.
-  if (notedInstance(home) === undefined) {
-    writeWhole(home.instance, `${prefix}\n`, owner);
+  if (recordedInstance(home) === undefined) {
+    writeAtomic(home.instance, `${prefix}\n`, owner);
   }
 }
 

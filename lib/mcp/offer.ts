@@ -5,10 +5,10 @@ import { existsSync } from "node:fs";
 import { join, relative } from "node:path";
 import { Failure, messageOf } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
-import { isTooMuch } from "../std/json.ts";
+import { isTooComplex } from "../std/json.ts";
 import type { Log } from "../std/log.ts";
 import { didYouMean } from "../std/nearest.ts";
-import { type Owner, replaceWhole } from "../std/owned.ts";
+import { type Owner, replaceFile } from "../std/owned.ts";
 import { readPlainFile } from "../std/plain-file.ts";
 import { askGateway } from "./client.ts";
 import { readServers, type Servers } from "./config.ts";
@@ -88,14 +88,14 @@ export function offerServers(
   ]);
   if (JSON.stringify(entries) === JSON.stringify(before)) return;
   const text = JSON.stringify({ ...state, mcpServers: entries }, null, 2);
-  replaceWhole(path, text, owner, { sync: false });
+  replaceFile(path, text, owner, { sync: false });
 }
 
 /** A worker writes that file: one that cannot be read is left to the CLI. */
 function readState(path: string): Record<string, unknown> | undefined {
   try {
     const text = readPlainFile(path, { maxBytes }).toString("utf8");
-    const state: unknown = isTooMuch(text) ? undefined : JSON.parse(text);
+    const state: unknown = isTooComplex(text) ? undefined : JSON.parse(text);
     return isObject(state) ? state : undefined;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
@@ -108,7 +108,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
 }
 
 /** Tells, in one line, which of the servers will not answer. */
-export async function tellOfMissing(
+export async function warnAboutUnavailable(
   { home }: Pick<Instance, "home">,
   servers: Servers,
   log: Log,

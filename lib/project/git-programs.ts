@@ -7,7 +7,7 @@ import { Buffer } from "node:buffer";
 import { lstatSync, realpathSync } from "node:fs";
 import { join, normalize } from "node:path";
 import { isWithin } from "../std/hostpath.ts";
-import { readPlain, Unjudged } from "../std/plain-below.ts";
+import { readPlain, Unreviewable } from "../std/plain-below.ts";
 import { insideWorker } from "../instance/paths.ts";
 
 const maxBytes = 1024 * 1024;
@@ -20,7 +20,7 @@ interface Place {
   name: string;
 }
 
-/** The sections that run programs, by the name of their file. Throws Unjudged. */
+/** The sections that run programs, by the name of their file. Throws Unreviewable. */
 export function gitPrograms(
   project: string,
   mount: string,
@@ -44,7 +44,7 @@ function programSections(text: string, path: string): string {
     .filter((section) => {
       // So a header is spelled, and no other way.
       if (/\[include(if)?[\s".\]]/i.test(section)) {
-        throw new Unjudged(`${path} includes other files`);
+        throw new Unreviewable(`${path} includes other files`);
       }
       return /\[filter[\s".\]]/i.test(section) && !gitLfs.test(section);
     }).join("");
@@ -68,7 +68,7 @@ function gitDirectories(project: string, mount: string): Place[] {
     if (text.startsWith("gitdir: ")) {
       found.push(...placesOf(text.slice(8), ".git", { root, name: "" }));
     }
-  } else if (git) throw new Unjudged(".git is a link");
+  } else if (git) throw new Unreviewable(".git is a link");
   // Without a .git that git accepts the project may itself be one.
   if (stat("HEAD") && (stat("commondir") || stat("objects") && stat("refs"))) {
     found.push({ root, name: "" });
@@ -90,7 +90,7 @@ function gitDirectories(project: string, mount: string): Place[] {
     );
     // deno-lint-ignore no-control-regex
     if (climbs || /[\x00-\x1f\x7f]/.test(path)) {
-      throw new Unjudged(`${file} leads no usual way`);
+      throw new Unreviewable(`${file} leads no usual way`);
     }
     const isOwn = from.root === root;
     const below = (top: string) =>
@@ -107,7 +107,7 @@ function gitDirectories(project: string, mount: string): Place[] {
     }
     // These lead back to anywhere.
     if (/^\/(proc|sys|dev)(\/|$)/.test(inWorker)) {
-      throw new Unjudged(`${file} leads no usual way`);
+      throw new Unreviewable(`${file} leads no usual way`);
     }
     try {
       const real = realpathSync(mount + onHost).slice(mount.length);
@@ -123,6 +123,6 @@ function readText({ root, name }: Place): string | undefined {
   try {
     return bytes && new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch {
-    throw new Unjudged(`${name} is no text`);
+    throw new Unreviewable(`${name} is no text`);
   }
 }

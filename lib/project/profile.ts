@@ -154,7 +154,7 @@ export function checkProfile(name: unknown, home: HomePaths): string {
     throw new Failure("usage", `--profile ${issues[0].message}, got "${text}"`);
   }
   const known = [
-    ...new Set([baseProfile, ...shippedProfiles, ...ownProfiles(home)]),
+    ...new Set([baseProfile, ...shippedProfiles, ...userProfiles(home)]),
   ];
   if (text === detected || known.includes(text)) return text;
   throw new Failure("notFound", `There is no profile "${text}"`, {
@@ -165,15 +165,15 @@ export function checkProfile(name: unknown, home: HomePaths): string {
 }
 
 /** A person's own: directories with a Dockerfile in HAL9000_HOME/profiles. */
-export function ownProfiles(home: HomePaths): string[] {
+export function userProfiles(home: HomePaths): string[] {
   if (!existsSync(home.profiles)) return [];
   return readdirSync(home.profiles)
-    .filter((name) => v.is(nameSchema, name) && isOwn(name, home))
+    .filter((name) => v.is(nameSchema, name) && isUserProfile(name, home))
     .sort();
 }
 
 /** One that comes with us may be replaced by a person's own. */
-export function isOwn(name: string, home: HomePaths): boolean {
+export function isUserProfile(name: string, home: HomePaths): boolean {
   if (reserved.includes(name)) return false;
   try {
     return statSync(join(home.profile(name), "Dockerfile")).isFile();

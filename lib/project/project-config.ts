@@ -9,10 +9,10 @@ import { Failure } from "../std/errors.ts";
 import { gitPrograms } from "./git-programs.ts";
 import { type HostView, isWithin } from "../std/hostpath.ts";
 import type { Instance } from "../instance/instance.ts";
-import { isTooMuch, parseJson, readJson } from "../std/json.ts";
+import { isTooComplex, parseJson, readJson } from "../std/json.ts";
 import type { Log } from "../std/log.ts";
-import { writeWhole } from "../std/owned.ts";
-import { entriesOf, readPlain, Unjudged } from "../std/plain-below.ts";
+import { writeAtomic } from "../std/owned.ts";
+import { entriesOf, readPlain, Unreviewable } from "../std/plain-below.ts";
 import { printable } from "../std/text.ts";
 
 export interface ProjectConfig {
@@ -93,7 +93,7 @@ export function readProjectConfig(
     git = gitPrograms(project, mount);
     collect(mount + project, files);
   } catch (error) {
-    if (error instanceof Unjudged) return faulty(error.message);
+    if (error instanceof Unreviewable) return faulty(error.message);
     throw error;
   }
   if (git.size + files.size === 0) return undefined;
@@ -123,10 +123,12 @@ function collect(root: string, files: Map<string, Buffer>): void {
   let total = 0;
   const add = (name: string, listed: boolean) => {
     const bytes = readPlain(root, name, maxFileBytes);
-    if (!bytes && listed) throw new Unjudged(`${name} cannot be opened`);
+    if (!bytes && listed) throw new Unreviewable(`${name} cannot be opened`);
     if (!bytes) return;
     total += bytes.length;
-    if (total > maxTotalBytes) throw new Unjudged("there is too much of it");
+    if (total > maxTotalBytes) {
+      throw new Unreviewable("there is too much of it");
+    }
     // What says nothing need not be asked about.
     if (bytes.length < 100 && /^\s*(\{\s*\}\s*)?$/.test(bytes.toString())) {
       return;
@@ -135,12 +137,14 @@ function collect(root: string, files: Map<string, Buffer>): void {
   };
   const addBelow = (name: string, depth = 0) => {
     for (const entry of entriesOf(root, name, maxEntries)) {
-      if (++entries > maxEntries) throw new Unjudged("it has too many files");
+      if (++entries > maxEntries) {
+        throw new Unreviewable("it has too many files");
+      }
       const inner = `${name}/${entry.name}`;
       if (exempt.includes(inner)) continue;
       if (!entry.isDirectory()) add(inner, true);
       else if (depth < maxDepth) addBelow(inner, depth + 1);
-      else throw new Unjudged(`${inner} is too deep`);
+      else throw new Unreviewable(`${inner} is too deep`);
     }
   };
   add(serversFile, false);
@@ -313,7 +317,7 @@ function shown(value: unknown, most = Infinity): string {
 }
 
 function parseObject(text: string): Record<string, unknown> | undefined {
-  if (isTooMuch(text)) return undefined;
+  if (isTooComplex(text)) return undefined;
   return parseJson(v.record(v.string(), v.unknown()), text);
 }
 
@@ -347,7 +351,7 @@ export function approve(
   { digest }: ProjectConfig,
 ): void {
   const approval = { version: 1, project, digest };
-  writeWhole(home.approval(project), JSON.stringify(approval), owner);
+  writeAtomic(home.approval(project), JSON.stringify(approval), owner);
 }
 
 /** Whether a project's own configuration takes effect, and what it must not set. */

@@ -161,7 +161,7 @@ function hostWorktrees(project: HostPath, view: HostView): JudgedMount[] {
 }
 
 /** Whether a repository has worktrees that only a worker finds. */
-export function hasMadeWorktrees(project: string, view: HostView): boolean {
+export function hasWorkerWorktrees(project: string, view: HostView): boolean {
   const directory = join(project, ".git/worktrees");
   return entries(join(view.mount, directory)).some((name) =>
     isWithin(

@@ -8,8 +8,8 @@ import { hasConversation } from "./conversations.ts";
 import { layOutCredentials } from "../home/credentials.ts";
 import { environmentOf, inspectContainer } from "../docker/docker.ts";
 import { stopWorker } from "../worker/ending.ts";
-import { Failure, messageOf, unlessFileFails } from "../std/errors.ts";
-import { execIn, runningIn } from "../docker/exec.ts";
+import { Failure, messageOf, warnOnFileError } from "../std/errors.ts";
+import { execIn, processNames } from "../docker/exec.ts";
 import type { Instance } from "../instance/instance.ts";
 import {
   inherit,
@@ -25,7 +25,7 @@ import {
   chosenServers,
   configuredServers,
   offerServers,
-  tellOfMissing,
+  warnAboutUnavailable,
 } from "../mcp/offer.ts";
 import { didYouMean } from "../std/nearest.ts";
 import { freePorts, reservePorts } from "../instance/port-range.ts";
@@ -120,7 +120,7 @@ export async function readySession(
     ? false
     : request.mcp ?? before?.mcp ?? true;
   const mcp = chosenServers(servers, choice);
-  await tellOfMissing(instance, mcp, log);
+  await warnAboutUnavailable(instance, mcp, log);
   const judged = await judgeGitFirst(
     instance,
     project.path,
@@ -162,7 +162,7 @@ export async function readySession(
     await hasTerminal(instance.docker, worker.id);
   // Where Claude runs, nothing depends on what cannot be written.
   const write = (act: () => Promise<void> | void) =>
-    claudeRuns ? unlessFileFails(log, act) : act();
+    claudeRuns ? warnOnFileError(log, act) : act();
   if (!record) {
     await write(() => {
       record = remember(instance, session, project, before);
@@ -390,7 +390,7 @@ async function sayFarewell({ docker }: Instance, id: string): Promise<void> {
   const limits = { timeoutMs: gracePeriodMs };
   await execIn(docker, id, [...tmux, "kill-server"], limits);
   await waitFor(
-    async () => !(await runningIn(docker, id)).includes("claude"),
+    async () => !(await processNames(docker, id)).includes("claude"),
     { for: "Claude to end", timeoutMs: gracePeriodMs, everyMs: 50 },
   );
 }

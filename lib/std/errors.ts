@@ -133,7 +133,7 @@ export function fileFailure(error: unknown): Failure | undefined {
  * Runs an optional step: errors of the file system are logged as warnings and do not
  * stop the caller.
  */
-export async function unlessFileFails(
+export async function warnOnFileError(
   log: (line: string) => void,
   act: () => Promise<void> | void,
 ): Promise<void> {

@@ -14,7 +14,7 @@ const maxContainers = 250_000;
 const maxValues = 5_000_000;
 
 /** Whether a text is too complex to be parsed safely; it need not be JSON. */
-export function isTooMuch(text: string): boolean {
+export function isTooComplex(text: string): boolean {
   let depth = 0;
   let containers = 0;
   let values = 0;

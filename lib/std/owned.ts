@@ -69,26 +69,26 @@ export function ensureDirectory(
  * Writes a file atomically: to a temporary file beside it, which is synced and renamed.
  * Readers see the old or the new text, also after a crash.
  */
-export function writeWhole(
+export function writeAtomic(
   path: string,
   text: string | Uint8Array,
   owner: Owner,
   mode = 0o600,
 ): void {
-  stageWhole(path, text, owner, { mode }).commit();
+  stageFile(path, text, owner, { mode }).commit();
 }
 
 /**
  * Like writeAtomic(), for a directory that a worker can write to: if the worker has
  * created a directory with the file's name, that is moved aside.
  */
-export function replaceWhole(
+export function replaceFile(
   path: string,
   text: string | Uint8Array,
   owner: Owner,
   options: { mode?: number; sync?: boolean } = {},
 ): void {
-  const staged = stageWhole(path, text, owner, options);
+  const staged = stageFile(path, text, owner, options);
   if (lstatSync(path, { throwIfNoEntry: false })?.isDirectory()) {
     clearPlace(path);
   }
@@ -108,7 +108,7 @@ export interface Staged {
  * a crash of the machine may leave an empty file; use this only for files that are not
  * needed after a crash.
  */
-export function stageWhole(
+export function stageFile(
   path: string,
   text: string | Uint8Array,
   owner: Owner,
@@ -151,7 +151,7 @@ export function isStaged(name: string): boolean {
 
 /** Creates a file if it is missing; returns whether it was created. */
 export function writeNew(path: string, text: string, owner: Owner): boolean {
-  const staged = stageWhole(path, text, owner, { sync: false });
+  const staged = stageFile(path, text, owner, { sync: false });
   try {
     // Unlike rename(2), link(2) does not replace a file. Readers never see it empty.
     linkSync(staged.path, path);
@@ -198,11 +198,11 @@ export function openForOutput(
 export function ensureOwner(directory: string, owner: Owner): void {
   const { uid, gid } = statSync(directory);
   if (!isRoot() || (uid === owner.uid && gid === owner.gid)) return;
-  giveTree(directory, owner);
+  chownTree(directory, owner);
 }
 
 /** Changes the owner of a directory and everything in it. */
-export function giveTree(directory: string, owner: Owner): void {
+export function chownTree(directory: string, owner: Owner): void {
   // A worker may have created a tree of any depth; links are not followed.
   const { status, stderr } = spawnSync(
     "chown",

@@ -33,8 +33,8 @@ export function readPlain(
   }
   try {
     const stat = fstatSync(file);
-    if (!stat.isFile()) throw new Unjudged(`${name} is not a file`);
-    if (stat.size > maxBytes) throw new Unjudged(`${name} is too large`);
+    if (!stat.isFile()) throw new Unreviewable(`${name} is not a file`);
+    if (stat.size > maxBytes) throw new Unreviewable(`${name} is too large`);
     const bytes = Buffer.alloc(Math.min(stat.size, maxBytes));
     return bytes.subarray(0, readSync(file, bytes));
   } finally {
@@ -87,5 +87,5 @@ function absent(error: unknown, name: string): undefined {
     EACCES: "cannot be read",
     ENXIO: "is not a file",
   };
-  throw new Unjudged(`${name} ${reason[code ?? ""] ?? code}`);
+  throw new Unreviewable(`${name} ${reason[code ?? ""] ?? code}`);
 }

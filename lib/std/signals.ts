@@ -5,7 +5,9 @@ import process from "node:process";
 const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /** Replaces all signal listeners by `act`; returns a function that restores them. */
-export function takeSignals(act: (signal: NodeJS.Signals) => void): () => void {
+export function interceptSignals(
+  act: (signal: NodeJS.Signals) => void,
+): () => void {
   const listeners = signals.map((signal) =>
     [signal, process.listeners(signal)] as const
   );

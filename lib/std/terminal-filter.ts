@@ -210,7 +210,7 @@ export class TerminalFilter {
       return code >= BEL && code <= 0x0f ? character : "";
     }
     if (code === CR) {
-    this.#pendingReturn = true;
+      this.#pendingReturn = true;
       return "";
     }
     if (code === LF) {
@@ -402,7 +402,7 @@ export class TerminalFilter {
 }
 
 /** Filters a worker's text for display among other lines on a terminal. */
-export function displayed(text: string): string {
+export function filterText(text: string): string {
   const filter = new TerminalFilter("text");
   return filter.write(new TextEncoder().encode(text)) + filter.end();
 }

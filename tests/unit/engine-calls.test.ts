@@ -14,7 +14,7 @@ import {
   removeContainer,
 } from "../../lib/docker/docker.ts";
 import { connectionFault, statusOf } from "../../lib/docker/docker-errors.ts";
-import { execIn, runningIn } from "../../lib/docker/exec.ts";
+import { execIn, processNames } from "../../lib/docker/exec.ts";
 import { ownContainer, unpause } from "../../lib/instance/container.ts";
 import { followEvents } from "../../lib/instance/events.ts";
 import { findParent } from "../../lib/instance/instance.ts";
@@ -140,9 +140,9 @@ test("a command in a worker that prints without end is cut off", async () => {
   assert.ok(endless.destroyed);
 });
 
-test("runningIn() names the processes of a container", async ({ instance, engine }) => {
+test("processNames() names the processes of a container", async ({ instance, engine }) => {
   engine.add("w", { programs: ["claude"] });
-  assert.equal(await runningIn(instance.docker, "w"), [
+  assert.equal(await processNames(instance.docker, "w"), [
     "tini",
     "sleep",
     "claude",

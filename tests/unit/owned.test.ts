@@ -19,16 +19,16 @@ import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import {
+  chownTree,
   ensureDirectory,
   ensureOwner,
-  giveTree,
   isStaged,
   keepNewest,
   ownerOf,
-  replaceWhole,
-  stageWhole,
+  replaceFile,
+  stageFile,
+  writeAtomic,
   writeNew,
-  writeWhole,
 } from "../../lib/std/owned.ts";
 
 const test = suite<{ root: string }>("owned");
@@ -63,7 +63,7 @@ test("a tree that changes its owner does so with every file, and behind no link"
   assert.equal(owners(outside), ownerOf(root));
   const file = join(root, "file");
   writeFileSync(file, "");
-  giveTree(file, other);
+  chownTree(file, other);
   assert.equal(owners(file), other);
 });
 
@@ -77,7 +77,7 @@ test("a tree of the right user and the wrong group is given away, too", ({ root 
 
 test("what cannot be given away is told, with the path", ({ root }) => {
   assert.throws(
-    () => giveTree(join(root, "gone"), other),
+    () => chownTree(join(root, "gone"), other),
     /^Cannot give .*gone to uid 12345: .*gone/,
   );
 });
@@ -85,7 +85,7 @@ test("what cannot be given away is told, with the path", ({ root }) => {
 test("what root makes for somebody is theirs", ({ root }) => {
   if (!isRoot) return;
   ensureDirectory(join(root, "directory"), 0o700, other);
-  writeWhole(join(root, "file"), "", other);
+  writeAtomic(join(root, "file"), "", other);
   assert.equal(owners(join(root, "directory")), other);
   assert.equal(owners(join(root, "file")), other);
 });
@@ -113,14 +113,14 @@ test("what is no directory is not taken for one", ({ root }) => {
 test("a file is seen whole or not at all", ({ root }) => {
   const path = join(root, "file");
   writeFileSync(path, "old");
-  const staged = stageWhole(path, "new", ownerOf(root), { mode: 0o640 });
+  const staged = stageFile(path, "new", ownerOf(root), { mode: 0o640 });
   assert.ok(isStaged(staged.path));
   assert.is(readFileSync(path, "utf8"), "old");
   staged.commit();
   assert.is(readFileSync(path, "utf8"), "new");
   assert.is(statSync(path).mode & 0o777, 0o640);
   assert.equal(readdirSync(root), ["file"]);
-  stageWhole(path, "newer", ownerOf(root)).drop();
+  stageFile(path, "newer", ownerOf(root)).drop();
   assert.equal(readdirSync(root), ["file"]);
   assert.is(readFileSync(path, "utf8"), "new");
 });
@@ -128,9 +128,9 @@ test("a file is seen whole or not at all", ({ root }) => {
 test("a file that cannot take its place leaves nothing beside it", ({ root }) => {
   const path = join(root, "directory");
   mkdirSync(join(path, "full"), { recursive: true });
-  assert.throws(() => writeWhole(path, "", ownerOf(root)), /EISDIR|ENOTEMPTY/);
+  assert.throws(() => writeAtomic(path, "", ownerOf(root)), /EISDIR|ENOTEMPTY/);
   assert.equal(readdirSync(root), ["directory"]);
-  replaceWhole(path, "text", ownerOf(root));
+  replaceFile(path, "text", ownerOf(root));
   assert.is(readFileSync(path, "utf8"), "text");
 });
 

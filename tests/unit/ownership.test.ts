@@ -15,7 +15,7 @@ import { instanceNames } from "../../lib/instance/labels.ts";
 import {
   foreignHome,
   foreignInstance,
-  notedHomes,
+  recordedHomes,
 } from "../../lib/instance/ownership.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
 
@@ -53,14 +53,14 @@ function volume(Name: string, home?: string, device?: string) {
 const homesOf = (
   containers: Docker.ContainerInfo[],
   volumes: Docker.VolumeInspectInfo[] = [],
-) => notedHomes(names, containers, volumes).map(({ home }) => home);
+) => recordedHomes(names, containers, volumes).map(({ home }) => home);
 
-test("notedHomes() reads the label of containers and volumes", () => {
+test("recordedHomes() reads the label of containers and volumes", () => {
   assert.equal(homesOf([container({ name: "a", home: "/h" })]), ["/h"]);
   assert.equal(homesOf([], [volume("hal9000-plugins", "/h")]), ["/h"]);
 });
 
-test("notedHomes() judges what has no label by its mounts", () => {
+test("recordedHomes() judges what has no label by its mounts", () => {
   const parent = container({
     name: "hal9000-parent",
     role: "parent",
@@ -78,8 +78,8 @@ test("notedHomes() judges what has no label by its mounts", () => {
   assert.equal(homesOf([net], [volume("hal9000-chromadb")]), []);
 });
 
-test("notedHomes() puts parent, volumes and net before workers", () => {
-  const found = notedHomes(names, [
+test("recordedHomes() puts parent, volumes and net before workers", () => {
+  const found = recordedHomes(names, [
     container({ name: "stray", home: "/stray" }),
     container({ name: "hal9000-parent", role: "parent", home: "/parent" }),
   ], [volume("hal9000-chromadb", "/volume"), volume("other-chromadb", "/x")]);

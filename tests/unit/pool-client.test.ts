@@ -51,9 +51,9 @@ const request = {
   limits: { memoryBytes: 1, cpus: 1, pids: 1 },
 };
 
-const impatient = { silenceMs: 100, pingMs: 50 };
+const impatient = { idleTimeoutMs: 100, pingMs: 50 };
 /** A sign of life that comes late, as on a busy machine, is one. */
-const patient = { silenceMs: 100, pingMs: 10_000 };
+const patient = { idleTimeoutMs: 100, pingMs: 10_000 };
 
 const opOf = (request: unknown) => (request as { op: string }).op;
 

@@ -27,7 +27,7 @@ test.before.each(async (context) => {
     if (fail === "foreseen") throw new Failure("busy", "It is busy");
     if (fail) throw new Error(fail);
     return { echo: request };
-  }, { silenceMs: 300 });
+  }, { idleTimeoutMs: 300 });
 });
 
 test.after.each(async ({ listener, directory }) => {
@@ -79,8 +79,8 @@ test("requests on one connection are answered in order", async ({ socket }) => {
 
 for (
   const [what, bytes, expected] of [
-    ["a garbage line", "garbage\n", /no JSON/],
-    ["an empty line", "\n", /no JSON/],
+    ["a garbage line", "garbage\n", /not valid JSON/],
+    ["an empty line", "\n", /not valid JSON/],
     ["a huge line", `${"x".repeat(70_000)}\n`, /too long/],
     ["a huge line without an end", "x".repeat(200_000), /too long/],
     ["half a line", '{"a":', /^$/],

@@ -15,8 +15,8 @@ import { homePaths } from "../../lib/instance/paths.ts";
 import {
   checkProfile,
   detectProfile,
-  ownProfiles,
   profileOf,
+  userProfiles,
 } from "../../lib/project/profile.ts";
 
 const test = suite<{ root: string }>("profile");
@@ -135,13 +135,13 @@ test("profileOf() follows no link that a worker has laid", ({ root }) => {
   assert.is(profileOf(root, host, undefined, silent).name, "base");
 });
 
-test("ownProfiles() are directories with a Dockerfile and a name", ({ root }) => {
+test("userProfiles() are directories with a Dockerfile and a name", ({ root }) => {
   const home = homePaths(root);
   for (const name of ["rust", "empty", "-x", "Upper"]) {
     mkdirSync(home.profile(name), { recursive: true });
     if (name !== "empty") lay(home.profile(name), "Dockerfile");
   }
-  assert.equal(ownProfiles(home), ["rust"]);
+  assert.equal(userProfiles(home), ["rust"]);
   assert.is(checkProfile("rust", home), "rust");
   assert.throws(
     () => checkProfile("rusty", home),

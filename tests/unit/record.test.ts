@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { ensureDirectory, ownerOf, writeWhole } from "../../lib/std/owned.ts";
+import { ensureDirectory, ownerOf, writeAtomic } from "../../lib/std/owned.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
 import {
   closeRecord,
@@ -103,17 +103,17 @@ for (const [what, text] of Object.entries(damaged)) {
   });
 }
 
-test("writeWhole() leaves the old text and no litter when it fails", ({ instance }) => {
+test("writeAtomic() leaves the old text and no litter when it fails", ({ instance }) => {
   const { home: { sessions }, owner } = instance;
   const path = join(sessions, "kept");
-  writeWhole(path, "old", owner);
+  writeAtomic(path, "old", owner);
   // It fails after the temporary file was opened.
-  assert.throws(() => writeWhole(path, 7 as unknown as string, owner));
+  assert.throws(() => writeAtomic(path, 7 as unknown as string, owner));
   assert.is(readFileSync(path, "utf8"), "old");
   // And here when that is renamed.
   const directory = join(sessions, "directory");
   ensureDirectory(directory, 0o700, owner);
-  assert.throws(() => writeWhole(directory, "text", owner));
+  assert.throws(() => writeAtomic(directory, "text", owner));
   assert.equal(readdirSync(sessions).sort(), ["directory", "kept"]);
 });
 

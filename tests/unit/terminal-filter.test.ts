@@ -2,7 +2,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import {
   type Display,
-  displayed,
+  filterText,
   TerminalFilter,
 } from "../../lib/std/terminal-filter.ts";
 
@@ -198,8 +198,8 @@ for (const [sequence, undo] of Object.entries(undone)) {
 }
 
 test("lines of text end in the terminal's own colours", () => {
-  assert.is(displayed("\x1b[31mred"), "\x1b[31mred\x1b[m");
-  assert.is(displayed("\x1b[31mred\x1b[0m"), "\x1b[31mred\x1b[0m");
+  assert.is(filterText("\x1b[31mred"), "\x1b[31mred\x1b[m");
+  assert.is(filterText("\x1b[31mred\x1b[0m"), "\x1b[31mred\x1b[0m");
 });
 
 test.run();

@@ -7,7 +7,7 @@ import { promisify } from "node:util";
 import { Failure, messageOf } from "../../std/errors.ts";
 import type { Instance } from "../../instance/instance.ts";
 import type { Log } from "../../std/log.ts";
-import { writeWhole } from "../../std/owned.ts";
+import { writeAtomic } from "../../std/owned.ts";
 import { waitFor } from "../../std/wait.ts";
 
 const run = promisify(execFile);
@@ -84,7 +84,7 @@ export async function setUpDashboard({ home }: Home, log: Log): Promise<void> {
 
 /** Ends it until it is set up again. */
 export async function killDashboard({ home, owner }: Home): Promise<void> {
-  writeWhole(home.noDashboard, "", owner);
+  writeAtomic(home.noDashboard, "", owner);
   await waitFor(async () => await panesNow() === 0, {
     for: "the dashboard to end",
     timeoutMs: settleMs,

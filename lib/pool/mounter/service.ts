@@ -48,7 +48,7 @@ export async function serveMounter(
     return Promise.resolve({});
   };
   // The pool manager alone can connect, and keeps its connection.
-  return await listen(insideMounter.socket, handle, { silenceMs: 0 });
+  return await listen(insideMounter.socket, handle, { idleTimeoutMs: 0 });
 }
 
 /** Whether a process sees a mount at one of the targets, proc_pid_mountinfo(5). */

@@ -4,7 +4,7 @@
 import type { Docker } from "../docker/docker.ts";
 import { execIn } from "../docker/exec.ts";
 import type { HostView } from "../std/hostpath.ts";
-import { hasMadeWorktrees } from "./project-git.ts";
+import { hasWorkerWorktrees } from "./project-git.ts";
 
 /** The worker's own programs do it: it is their repository to write. */
 const script = `cd /workspace/.git/worktrees || exit
@@ -27,12 +27,12 @@ const timeoutMs = 3000;
  * The repository gets the host's path, each worktree a relative one, which all
  * versions of git read.
  */
-export async function settleWorktrees(
+export async function repairWorktrees(
   { docker, host }: { docker: Docker; host: HostView },
   worker: string,
   project: string,
 ): Promise<void> {
-  if (!hasMadeWorktrees(project, host)) return;
+  if (!hasWorkerWorktrees(project, host)) return;
   const command = ["sh", "-c", script, "sh", project];
   await execIn(docker, worker, command, { timeoutMs }).catch(() => {
     // They are left as git wrote them; git worktree repair mends them.
