@@ -87,7 +87,7 @@ test("no more CPUs are asked for than the engine has", async ({ instance, engine
   assert.equal(told, []);
   engine.about.NCPU = 2;
   assert.is(await capCpus(instance.docker, 1000, log), 2);
-  assert.equal(told, ["The engine has 2 CPUs: taking those, not 1000"]);
+  assert.equal(told, ["The engine has 2 CPUs: using 2 instead of 1000"]);
 });
 
 test("environmentOf() takes values with an equals sign whole", () => {

@@ -286,7 +286,7 @@ test("a worker without limits has none, and more CPUs than there are become thos
     fake.log,
   );
   assert.is(engine.find("greedy")?.spec.HostConfig?.NanoCpus, 64e9);
-  assert.equal(told, ["The engine has 64 CPUs: taking those, not 1000"]);
+  assert.equal(told, ["The engine has 64 CPUs: using 64 instead of 1000"]);
 });
 
 test("an ssh-agent must be a socket", async (fake) => {
