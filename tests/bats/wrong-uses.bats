@@ -99,7 +99,7 @@ ROWS
   refuses <<'ROWS'
     6 | cannot be HAL9000_HOME             | HAL9000_HOME=$HOME init-volumes.ts
     6 | cannot be HAL9000_HOME             | HAL9000_HOME=/tmp init-volumes.ts
-    6 | is no home of an instance          | HAL9000_HOME=$BATS_TEST_TMPDIR/mine HAL9000_PREFIX=hal9000-test-mine init-volumes.ts --clean --yes
+    6 | is not the home of an instance     | HAL9000_HOME=$BATS_TEST_TMPDIR/mine HAL9000_PREFIX=hal9000-test-mine init-volumes.ts --clean --yes
 ROWS
   [ -d "$BATS_TEST_TMPDIR/mine/config" ]
 }

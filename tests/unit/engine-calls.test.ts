@@ -125,7 +125,7 @@ test("a command in a worker that never ends is given up", async () => {
   const failure = await failureOf(
     execIn(printing(never), "w", ["sleep"], { timeoutMs: 50 }),
   );
-  assert.match(failure.message, /^sleep in the container has not ended/);
+  assert.match(failure.message, /^sleep in the container did not exit/);
   assert.ok(never.destroyed);
 });
 

@@ -180,9 +180,15 @@ test("readJournalOf() and the daemon refuse while another move has not ended", (
     () => readJournalOf(instance, "migrate"),
     (error: Failure) => error.kind === "busy",
   );
-  assert.throws(() => refuseWhileMoving(instance), /A rollback has not ended/);
+  assert.throws(
+    () => refuseWhileMoving(instance),
+    /A rollback has not finished/,
+  );
   journal.note({ kind: "migrate" });
-  assert.throws(() => refuseWhileMoving(instance), /A migrate has not ended/);
+  assert.throws(
+    () => refuseWhileMoving(instance),
+    /A migrate has not finished/,
+  );
   journal.note({ steps: { start: "begun" } });
   refuseWhileMoving(instance);
   assert.is(readJournalOf(instance, "rollback"), undefined);

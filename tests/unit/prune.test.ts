@@ -236,7 +236,7 @@ test("a clean is refused while something is in use, or is not the instance's", a
   engine.containers.length = 0;
   writeFileSync(join(instance.home.migration, "journal.json"), "{}");
   const moving = await failureOf(planClean(instance));
-  assert.match(moving.message, /a move of data has not ended/);
+  assert.match(moving.message, /a migration or rollback has not finished/);
 });
 
 test("a directory that is no home of an instance is not cleaned", async (fake) => {
