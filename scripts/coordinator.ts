@@ -117,7 +117,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
         });
       }
       if (!io.isInteractive) {
-        throw new Failure("usage", "Cannot attach: stdin is no terminal", {
+        throw new Failure("usage", "Cannot attach: stdin is not a terminal", {
           hint: `Run a command instead: docker exec ${name} COMMAND`,
         });
       }

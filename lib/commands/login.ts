@@ -68,7 +68,7 @@ async function login(
 /** Asks what sessions are to sign in with, then does that. */
 export async function setUp(io: Io): Promise<number | undefined> {
   if (!io.isInteractive) {
-    throw new Failure("usage", "Cannot ask: stdin is no terminal", {
+    throw new Failure("usage", "Cannot ask: stdin is not a terminal", {
       hint: "Save a key or token: claudy login --key <FILE",
     });
   }

@@ -158,7 +158,7 @@ export function checkProfile(name: unknown, home: HomePaths): string {
   ];
   if (text === detected || known.includes(text)) return text;
   throw new Failure("notFound", `There is no profile "${text}"`, {
-    hint: `${didYouMean(text, known)}There are: ${known.join(", ")}. ` +
+    hint: `${didYouMean(text, known)}Available: ${known.join(", ")}. ` +
       `Your own: ${home.profile("NAME")}/Dockerfile. ` +
       "A session forgets it with --profile auto.",
   });

@@ -54,9 +54,8 @@ const fileFaults: Record<
   EROFS: {
     kind: "failed",
     why: "the file system is read-only",
-    hint:
-      "Mount it read-write, or set HAL9000_HOME to a directory that can be " +
-      "written.",
+    hint: "Mount it read-write, or set HAL9000_HOME to a writable " +
+      "directory.",
   },
   EACCES: {
     kind: "failed",
@@ -71,17 +70,17 @@ const fileFaults: Record<
   ENOENT: {
     kind: "notFound",
     why: "there is no such file or directory",
-    hint: "Make what is missing in HAL9000_HOME: claudy daemon start",
+    hint: "Create what is missing in HAL9000_HOME: claudy daemon start",
   },
   ENOTDIR: {
     kind: "failed",
     why: "a part of the path is not a directory",
-    hint: "Move away what is there: a directory is wanted.",
+    hint: "Move away the file in its place: a directory is expected.",
   },
   EISDIR: {
     kind: "failed",
     why: "it is a directory",
-    hint: "Move it away: a file is wanted there.",
+    hint: "Move it away: a file is expected there.",
   },
   EIO: {
     kind: "failed",
@@ -92,7 +91,7 @@ const fileFaults: Record<
 
 /** The action to report for a failed system call. */
 const fileActions: Record<string, string> = {
-  mkdir: "make",
+  mkdir: "create",
   rename: "write",
   link: "write",
   unlink: "remove",

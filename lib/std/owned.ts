@@ -53,7 +53,7 @@ export function ensureDirectory(
     if (!stat.isDirectory()) {
       const what = stat.isSymbolicLink() ? "a link" : "not a directory";
       throw new Failure("usage", `"${path}" is ${what}`, {
-        hint: "Move it away: a directory is wanted there.",
+        hint: "Move it away: a directory is expected there.",
       });
     }
     const mayChange = isRoot() || stat.uid === process.getuid?.();
@@ -212,7 +212,7 @@ export function chownTree(directory: string, owner: Owner): void {
   if (status === 0) return;
   throw new Failure(
     "failed",
-    `Cannot give ${directory} to uid ${owner.uid}: ${stderr.split("\n")[0]}`,
+    `Cannot chown ${directory} to uid ${owner.uid}: ${stderr.split("\n")[0]}`,
   );
 }
 

@@ -20,7 +20,7 @@ export async function removeTree(path: string): Promise<void> {
   const reason = await failureReason(remove);
   if (reason === undefined) return;
   throw new Failure("failed", `Cannot remove all of ${path}: ${reason}`, {
-    hint: `What another user left there is theirs: sudo rm -r ${path}`,
+    hint: `Files of another user need root: sudo rm -r ${path}`,
   });
 }
 

@@ -159,7 +159,7 @@ ROWS
     2 | Did you mean "--detach"        | spawn-worker.ts --detatch $P/app
     2 | Unknown option -z              | spawn-worker.ts -z $P/app
     2 | Unused args                    | spawn-worker.ts -d $P/app $P/app
-    2 | Cannot attach: stdin is no terminal | spawn-worker.ts $P/app
+    2 | Cannot attach: stdin is not a terminal | spawn-worker.ts $P/app
     2 | --json needs --detach          | spawn-worker.ts --json $P/app
     2 | --env must be KEY=VALUE        | spawn-worker.ts -d --env A $P/app
     2 | --env must be KEY=VALUE        | spawn-worker.ts -d --env '1=x' $P/app
@@ -205,7 +205,7 @@ ROWS
     4 | There is no worker "../$OWNED"  | coordinator.ts logs ../$OWNED
     4 | There is no worker "nobody"    | coordinator.ts logs nobody
     4 | There is no worker "nobody"    | coordinator.ts attach nobody
-    2 | Cannot attach: stdin is no terminal | coordinator.ts attach $OWNED
+    2 | Cannot attach: stdin is not a terminal | coordinator.ts attach $OWNED
     6 | Not a terminal, so cannot ask | coordinator.ts stop-all
     5 | in use by                      | init-volumes.ts --clean --yes
     4 | Cannot roll back: there is no  | HAL9000_HOME=$BATS_TEST_TMPDIR/none HAL9000_PREFIX=hal9000-test-none rollback.ts --yes
