@@ -124,7 +124,7 @@ test("profileOf() tells of a setting that is none of a project's", ({ root }) =>
   assert.is(told.length, 2);
   assert.match(
     told[0] ?? "",
-    /HAL9000_ATP is no setting of a project.*HAL9000_APT/,
+    /HAL9000_ATP is not a project setting.*HAL9000_APT/,
   );
 });
 

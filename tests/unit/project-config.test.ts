@@ -186,7 +186,7 @@ test("what cannot be judged has a fault and is never approved", async () => {
     [() => {
       const hooks = { Stop: [{ hooks: [{ command: "x".repeat(200_000) }] }] };
       lay(".claude/settings.json", JSON.stringify({ hooks }));
-    }, "too long to be read"],
+    }, "too long to be reviewed"],
     [
       () => lay(".claude/settings.json", "[".repeat(2000)),
       ".claude/settings.json is not valid JSON",
@@ -203,7 +203,7 @@ test("what cannot be judged has a fault and is never approved", async () => {
       for (let at = 0; at < 10; at++) {
         lay(`.claude/hooks/${at}`, "x".repeat(2_000_000));
       }
-    }, "too much of it"],
+    }, "its files are too large"],
   ];
   for (const [make, fault] of faults) {
     rmSync(project, { recursive: true });
@@ -323,23 +323,23 @@ test("git that leads no usual way is not taken for none", () => {
       ".git is a link",
       () => symlinkSync("/workspace/real", join(project, ".git")),
     ],
-    [".git leads no usual way", () => {
+    [".git has an unusual path", () => {
       mkdirSync(join(project, "a/b"), { recursive: true });
       symlinkSync("a/b", join(project, "d"));
       lay(".git", "gitdir: d/../repo\n");
     }],
-    [".git leads no usual way", () => lay(".git", "gitdir: evil\0/x\n")],
-    [".git leads no usual way", () => lay(".git", "gitdir: evil\rx\n")],
+    [".git has an unusual path", () => lay(".git", "gitdir: evil\0/x\n")],
+    [".git has an unusual path", () => lay(".git", "gitdir: evil\rx\n")],
     [
-      ".git leads no usual way",
+      ".git has an unusual path",
       () => lay(".git", "gitdir: /proc/self/root/workspace/evil\n"),
     ],
     [
-      ".git leads no usual way",
+      ".git has an unusual path",
       () => lay(".git", "gitdir: ../proc/self/cwd/evil\n"),
     ],
     [
-      ".git/commondir leads no usual way",
+      ".git/commondir has an unusual path",
       () => lay(".git/commondir", "c\0/../nothing"),
     ],
     ["d is a link or not a directory", () => {

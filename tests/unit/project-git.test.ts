@@ -132,7 +132,7 @@ const broken: [what: string, why: RegExp, change: (at: Context) => void][] = [
   ["a repository without objects", /not a git directory/, ({ main }) => {
     rmSync(join(main, ".git/objects"), { recursive: true });
   }],
-  ["a git directory that is gone", /cannot be looked at/, ({ own }) => {
+  ["a git directory that is gone", /cannot be accessed/, ({ own }) => {
     rmSync(own, { recursive: true });
   }],
   ["a repository around the project", /contains the project/, (at) => {
@@ -177,7 +177,7 @@ test("projectGit() leaves a repository within the project to itself", ({ root, t
 test("projectGit() takes a file of another form for nothing", ({ tree }) => {
   for (const text of ["", "x\ngitdir: /y", "gitdir: /y\nz", "gitdir: \n"]) {
     writeFileSync(join(tree, ".git"), text);
-    assert.match(refusedFor(tree), "is not a file of git's");
+    assert.match(refusedFor(tree), "is not a valid .git file");
   }
 });
 
@@ -220,13 +220,16 @@ test("projectGit() mounts a submodule's git directory where the project looks fo
     join(main, ".git/modules/libs/x/config"),
     "[core]\n\tworktree = ../../../../../tree\n",
   );
-  assert.match(refusedFor(join(main, "libs/x")), "names another directory");
+  assert.match(refusedFor(join(main, "libs/x")), "refers to another directory");
 });
 
 test("projectGit() mounts no submodule over what a worker has", ({ root, main }) => {
   const library = join(root, "library");
   git(main, "submodule", "--quiet", "add", library, "home");
-  assert.match(refusedFor(join(main, "home")), "/home of its own");
+  assert.match(
+    refusedFor(join(main, "home")),
+    "/home is reserved in the worker",
+  );
 });
 
 test("projectGit() mounts no separate git directory: nothing in it names the project", ({ root }) => {
