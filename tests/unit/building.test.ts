@@ -97,7 +97,7 @@ test("a profile that is not built is replaced by the plain worker's, and that is
   assert.equal(await ready(context, "python"), { name: "repo:worker" });
   assert.match(
     context.told[0] ?? "",
-    /^warning: repo:worker-python is not built; taking repo:worker\./,
+    /^warning: repo:worker-python is not built; using repo:worker\./,
   );
 });
 
@@ -111,7 +111,7 @@ test("a profile that is built is taken without a word", async (context) => {
   // Without further packages, of which there is no image.
   const { name } = await ready(context, "python", { packages: ["jq"] });
   assert.is(name, "repo:worker-python");
-  assert.match(context.told[0] ?? "", /fake-apt:\w+ is not built; taking repo/);
+  assert.match(context.told[0] ?? "", /fake-apt:\w+ is not built; using repo/);
 });
 
 test("the same packages in another order are the same image", ({ instance }) => {

@@ -78,7 +78,7 @@ test("a tree of the right user and the wrong group is given away, too", ({ root 
 test("what cannot be given away is told, with the path", ({ root }) => {
   assert.throws(
     () => chownTree(join(root, "gone"), other),
-    /^Cannot give .*gone to uid 12345: .*gone/,
+    /^Cannot chown .*gone to uid 12345: .*gone/,
   );
 });
 

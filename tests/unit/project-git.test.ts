@@ -257,7 +257,7 @@ test("projectGit() tells of objects that lie elsewhere", ({ root, main }) => {
   git(root, "clone", "--quiet", "--shared", main, "shared");
   assert.match(
     refusedFor(join(root, "shared")),
-    `Objects of the repository lie in ${main}/.git/objects`,
+    `Objects of the repository are in ${main}/.git/objects`,
   );
 });
 

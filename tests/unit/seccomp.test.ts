@@ -79,7 +79,7 @@ test("readTrial() takes no result of another profile, nor junk", () => {
 test("faultIn() takes nothing but a refusal for a profile that works", () => {
   assert.is(faultIn("refused"), null);
   assert.is(faultIn("set"), "it has no effect");
-  assert.match(faultIn("bash: killed") ?? "", /do not run with it: bash/);
+  assert.match(faultIn("bash: killed") ?? "", /cannot run with it: bash/);
   assert.match(faultIn("") ?? "", /no output/);
 });
 
