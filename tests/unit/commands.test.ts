@@ -97,12 +97,12 @@ for (const [code, says, words] of refusals) {
   });
 }
 
-test("an error shows where it came from only with --verbose", async () => {
+test("shows an error's stack trace only with --verbose", async () => {
   const ran = await runMain(coordinator, ["lst", "--verbose"]);
   assert.match(ran.stderr, /\n {4}at .*cli\.ts/);
 });
 
-test("--version says the version and the build", async () => {
+test("--version prints the version and the build", async () => {
   for (const [name, main] of Object.entries(scripts)) {
     const { code, stdout } = await runMain(main, ["--version"]);
     assert.is(code, 0);
@@ -113,7 +113,7 @@ test("--version says the version and the build", async () => {
   }
 });
 
-test("the settings are shown with their places, and their faults told", async () => {
+test("config shows settings with their sources, and reports errors", async () => {
   const home = mkdtempSync(join(tmpdir(), "hal9000-commands-"));
   const env = { HAL9000_HOME: home, WORKER_CPUS: "1" };
   const shown = await runMain(claudy, ["config", "show", "--json"], { env });
@@ -129,7 +129,7 @@ test("the settings are shown with their places, and their faults told", async ()
   rmSync(home, { recursive: true });
 });
 
-test("completion names each command, its actions and its options", async () => {
+test("completion lists all commands with their actions and options", async () => {
   const { stdout } = await runMain(claudy, ["completion", "bash"]);
   assert.match(
     stdout,
@@ -138,7 +138,7 @@ test("completion names each command, its actions and its options", async () => {
   assert.match(stdout, /run\) words='.*-C --project/);
 });
 
-test("what a worker wrote reaches a terminal as text alone", async () => {
+test("output of a worker reaches a terminal only as text", async () => {
   const home = mkdtempSync(join(tmpdir(), "hal9000-commands-"));
   writeFileSync(join(home, "x"), "");
   const { stderr } = await runMain(claudy, ["completion", "\x1b]0;t\x07"], {

@@ -18,7 +18,7 @@ const silent: EngineFacts = {
   installed: false,
 };
 
-test("planEngine() uses an engine that answers, whatever else is so", () => {
+test("planEngine() always uses a running engine", () => {
   const engine = { version: "20.10.24", api: "1.41", arch: "amd64" };
   const plan = planEngine({ ...silent, answer: engine, debian: false });
   assert.equal(plan, { do: "use", engine });
@@ -35,7 +35,7 @@ test("planEngine() installs and starts dockerd as root on Debian", () => {
   assert.equal(planEngine(silent), plan);
 });
 
-test("planEngine() starts what is installed, by systemd where it runs", () => {
+test("planEngine() starts an installed engine, with systemd if it is running", () => {
   const facts = { ...silent, root: false, sudo: true };
   assert.equal(
     planEngine({ ...facts, installed: true, systemd: true }),
@@ -76,7 +76,7 @@ for (const [where, facts, hint] of refusals) {
   });
 }
 
-test("compareVersions() compares number by number", () => {
+test("compareVersions() compares versions numerically", () => {
   assert.is(compareVersions("1.41", "1.41"), 0);
   assert.is(compareVersions("1.9", "1.41"), -1);
   assert.is(compareVersions("2.0", "1.41"), 1);
