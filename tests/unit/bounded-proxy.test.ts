@@ -1,4 +1,4 @@
-// The bounds of what is passed on to a service, with a service of the test's own.
+// The limits of the proxy, with a service started by the test.
 
 import { mkdtempSync, rmSync } from "node:fs";
 import { once } from "node:events";
@@ -17,7 +17,7 @@ import {
 
 const test = suite("bounded-proxy");
 
-/** A place of each kind for these tests, but for those that they are about. */
+/** One slot of each kind, except the given ones. */
 const placesOf = (places: Partial<Bounds["places"]>) => ({
   ...chromadbBounds.places,
   ...places,
@@ -28,7 +28,7 @@ interface Reply {
   text: string;
 }
 
-/** A service that answers when `release` is called, and a proxy before it. */
+/** A service that responds when `release` is called, behind a proxy. */
 async function serve(bounds: Partial<Bounds> = {}) {
   const directory = mkdtempSync(join(tmpdir(), "bounded-proxy-"));
   const path = join(directory, "service.sock");
@@ -144,7 +144,7 @@ test("limits concurrent large requests, and serves small ones meanwhile", async 
   service.hold();
   const large = Array.from({ length: 5 }, () => ask("x".repeat(11)));
   await until(() => held.length === 2);
-  // One too many waits; the client is told at once.
+  // The queue is full, so the client gets an immediate response.
   assert.is((await ask("x".repeat(11))).status, 503);
   const small = ask("x");
   await until(() => held.length === 3);
@@ -264,7 +264,7 @@ test("closes the longest idle connection when there are too many", async () => {
   service.close();
 });
 
-/** Clients that ask and do not read. */
+/** Clients that send a request and do not read the response. */
 async function askUnread(port: number, count: number, head: string) {
   const clients = Array.from(
     { length: count },
@@ -307,7 +307,7 @@ test("aborts a response that is read too slowly, and completes one read in time"
   const service = await serve({ stallMs: 1000, minRate: 1e9 });
   const [slow] = await askUnread(service.port, 1, "POST /get?size=20000000");
   const ended = new Promise((resolve) => slow!.on("close", resolve));
-  // 64 KiB every 20 ms: never still, and too slow.
+  // 64 KiB every 20 ms: never idle, but too slow.
   slow!.on("data", () => {
     slow!.pause();
     setTimeout(() => slow!.resume(), 20);
@@ -325,7 +325,7 @@ test("reads a small response from the service even if the client does not read",
   });
   const unread = connect(service.port, "127.0.0.1");
   const ask = "GET /?size=65536 HTTP/1.1\r\nHost: x\r\n\r\n";
-  // Until the kernel takes no more of the answers.
+  // Until the kernel's buffers are full.
   for (let before = -1; service.seen.served > before;) {
     before = service.seen.served;
     unread.write(ask);

@@ -1,5 +1,5 @@
-// How images are built, with a docker client that only writes down what it was asked,
-// and an engine in memory.
+// Building images, with a docker command that only records its arguments, and a fake
+// engine.
 
 import {
   chmodSync,
@@ -25,7 +25,7 @@ import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
 
 interface Context extends FakeInstance {
   directory: string;
-  /** What the client was asked, a line each. */
+  /** The recorded arguments of the docker command, one call per line. */
   asked: () => string[];
   path: string | undefined;
 }
@@ -108,7 +108,7 @@ test("uses a built profile without a message", async (context) => {
     id: "p",
   });
   assert.equal(context.told, []);
-  // Without further packages, of which there is no image.
+  // Without the additional packages, because no image contains them.
   const { name } = await ready(context, "python", { packages: ["jq"] });
   assert.is(name, "repo:worker-python");
   assert.match(context.told[0] ?? "", /fake-apt:\w+ is not built; using repo/);
@@ -165,7 +165,7 @@ test("a profile cannot be built without its base image", async (context) => {
   assert.equal(context.asked(), []);
 });
 
-/** What the engine has when the client has built. */
+/** Adds the built image to the engine. */
 function built({ engine }: Context): void {
   engine.images.set("debian:trixie-slim", { Id: "debian" });
   const image = { Size: 10, RepoTags: [], Config: {} };
@@ -185,7 +185,7 @@ test("tags a profile after its smoke test has passed, and removes the former ima
   );
   assert.equal(engine.asked, ["rmi former"]);
   const commands = asked().map((line) => line.split("|")[1]?.split(" ")[0]);
-  // For Debian's part, and for Python's on top of it.
+  // The debian layer, and the python layer on it.
   const each = ["buildx", "build", "run"];
   assert.equal(commands, [...each, ...each]);
   const [smoke = ""] = asked().filter((line) => line.startsWith("|run"));

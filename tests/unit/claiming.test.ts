@@ -1,4 +1,4 @@
-// How a warm worker becomes that of a project, on an engine in memory.
+// Claiming warm workers, on a fake engine.
 
 import {
   existsSync,

@@ -27,7 +27,7 @@ const scripts: Record<string, Main> = {
   "spawn-worker": spawnWorker,
 };
 
-/** Exit code, what stderr says, and the command. */
+/** Exit code, part of stderr, and the command. */
 const refusals: [code: number, says: string, command: string][] = [
   [2, 'Did you mean "--detach"', "spawn-worker --detatch ."],
   [2, "Unknown option -z", "spawn-worker -z ."],

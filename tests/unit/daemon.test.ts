@@ -1,4 +1,4 @@
-// The parent and what it needs, brought up and taken down on an engine in memory.
+// Starting and stopping the daemon, on a fake engine.
 
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -48,7 +48,7 @@ test.before.each((context) => {
   Object.assign(context, fakeInstance());
   const { engine, instance } = context;
   engine.containers.length = 0;
-  // The parent says that it is ready as soon as it is started.
+  // The parent reports that it is ready immediately after its start.
   engine.started = ({ name, id }) => {
     if (name !== "fake-parent") return;
     writeParentState(instance, { ...state, container: id });
@@ -161,7 +161,7 @@ test("restarts a running parent that does not answer, and logs why", async (fake
   const { engine, instance, told } = fake;
   await start(fake);
   const parent = engine.find("fake-parent") as FakeContainer;
-  // Long enough for it to have said something.
+  // Long enough to report a state.
   parent.startedAt = "2026-01-01T00:00:00Z";
   await start(fake);
   assert.ok(told.includes("Restarting the parent: it does not answer"));
@@ -173,7 +173,7 @@ test("restarts a running parent that does not answer, and logs why", async (fake
     ),
   );
   assert.is(engine.asked.filter((one) => one.startsWith("restart")).length, 2);
-  // One that answers is left alone.
+  // A parent that answers is left alone.
   const stop = new AbortController();
   const serving = serveParent(instance, stop.signal);
   await start(fake);
@@ -269,7 +269,7 @@ test("refuses to publish ports while workers run; otherwise recreates the net", 
   const net = engine.find("fake-net");
   assert.is.not(net?.id, before);
   assert.ok(Object.keys(net?.spec.HostConfig?.PortBindings ?? {}).length > 0);
-  // They stay where none is asked for.
+  // Published ports stay if none are given.
   await start(fake);
   assert.is(engine.find("fake-net")?.id, net?.id);
 });

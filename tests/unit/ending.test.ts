@@ -1,5 +1,4 @@
-// What becomes of workers that have ended, and of what they leave, on an engine in
-// memory.
+// Cleaning up after exited workers, on a fake engine.
 
 import {
   existsSync,
@@ -80,7 +79,7 @@ function recordOf(
   };
 }
 
-/** A secret that was laid out an hour ago. */
+/** A secret that was created an hour ago. */
 function oldSecret({ instance }: FakeInstance, worker: string): string {
   const { owner, home } = instance;
   const secrets = [{ name: "TOKEN", value: "s3cret" }];

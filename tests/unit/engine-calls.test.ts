@@ -1,4 +1,4 @@
-// What all ask of the engine, and what is made of its refusals.
+// Common calls to the engine and the handling of its errors, on a fake engine.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { Readable } from "node:stream";
@@ -58,7 +58,7 @@ test("waits for a removal that another command has started", async ({ instance, 
   assert.is(removed, false);
   engine.containers.splice(-1);
   await removal;
-  // Nothing to do, and no error.
+  // Removing a missing container is not an error.
   await removeContainer(instance.docker, "w");
   engine.add("x");
   engine.refuses.set("remove x", 500);
@@ -107,7 +107,7 @@ test("execIn() passes variables, and returns exit code and output", async ({ ins
   assert.match(failure.message, /^Cannot run a in the container: no such/);
 });
 
-/** A command inside a container that prints what `stream` gives. */
+/** A docker client whose exec prints the content of `stream`. */
 function printing(stream: Readable): Docker {
   return {
     getContainer: () => ({
@@ -165,7 +165,7 @@ test("ownContainer() refuses a container of another instance, role or home", asy
   }
   container.spec.Labels = {};
   assert.is((await failureOf(own())).kind, "busy");
-  // Made before homes were noted.
+  // Created before homes were recorded.
   const { [label.home]: _, ...rest } = labels();
   container.spec.Labels = rest;
   assert.ok(await own());

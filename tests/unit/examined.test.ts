@@ -1,4 +1,4 @@
-// What doctor says of the parent and what it runs, on an engine in memory.
+// Doctor's checks of the parent and its services, on a fake engine.
 
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";

@@ -7,7 +7,7 @@ import { inodeOf } from "../../lib/std/hostpath.ts";
 
 const test = suite("gate");
 
-/** Two mounts that every Linux has. */
+/** Two mounts that exist on every Linux. */
 const home = { target: "/", inode: inodeOf("/"), source: "/home" };
 const project = { target: "/proc", inode: inodeOf("/proc"), source: "/app" };
 

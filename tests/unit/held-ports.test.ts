@@ -5,7 +5,7 @@ import { HeldPorts } from "../../lib/net/held-ports.ts";
 
 const test = suite("held-ports");
 
-/** A kernel in which `taken` are somebody's, and perhaps without ::1. */
+/** A fake kernel in which `taken` are in use, optionally without ::1. */
 function kernel(taken: string[], { ipv6 = true } = {}) {
   const open = new Map<number, string>();
   let next = 10;

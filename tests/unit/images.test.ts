@@ -104,7 +104,7 @@ test("orphanedNames() are tags of removed instances, not of registries", () => {
     "gone-apt:1234",
     "gone-worker:python",
   ]);
-  // What goes is counted once, and only where all names go.
+  // An image is counted once, and only if all its names are removed.
   const sizes = (...tags: string[]) =>
     orphanedNames(image(...tags), live).map(({ sizeBytes }) => sizeBytes);
   assert.equal(sizes("gone:worker", "gone:worker-minimal"), [0, 7]);

@@ -146,7 +146,7 @@ test("inherit() updates files, except those that the session has changed", () =>
   });
   assert.is(readFileSync(at("CLAUDE.md"), "utf8"), "the session's own\n");
   assert.is(readFileSync(at("agents/mine.md"), "utf8"), "mine");
-  // A file that the session removed stays away.
+  // A file that the session removed is not restored.
   rmSync(at("agents/reviewer.md"));
   put("agents/reviewer.md", "review again");
   assert.equal(update().written, []);

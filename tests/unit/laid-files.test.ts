@@ -1,5 +1,5 @@
-// Whatever a worker, or an accident, lays where files are read: it is passed over,
-// within bounds, and the rest is read.
+// Unexpected files, created by a worker or by accident, in directories that are read: they
+// are skipped within limits, and the other files are read.
 
 import { spawnSync } from "node:child_process";
 import {
@@ -64,14 +64,14 @@ test.before.each((context) => {
 
 test.after.each(({ root }) => rmSync(root, { recursive: true }));
 
-/** Takes no room on the disk, and all memory where it is read. */
+/** A sparse file: no disk space, but all memory if it were read. */
 function sparse(path: string): void {
   const file = openSync(path, "w");
   ftruncateSync(file, 3 * 1024 ** 3);
   closeSync(file);
 }
 
-/** What has broken commands, by what lays it at a path. */
+/** Kinds of files that have broken commands, with functions that create them. */
 const odd: Record<string, (path: string) => void> = {
   "a directory": (path) => mkdirSync(path),
   "a link to itself": (path) => symlinkSync(path, path),
@@ -116,7 +116,7 @@ for (const [what, lay] of Object.entries(odd)) {
     writeSession(instance, session);
     lay(instance.home.record("odd"));
     lay(instance.home.session("odd"));
-    // Whoever cannot report it leaves it to the next.
+    // Without a log, it is left for a later caller.
     assert.equal(readRecords(instance), [record]);
     assert.is(readdirSync(instance.home.sessions).includes("odd.json"), true);
     const told: string[] = [];
@@ -191,7 +191,7 @@ test("Directory clamps times to between 1970 and now", ({ root }) => {
   }
 });
 
-/** The sessions of an instance without workers. */
+/** Lists the sessions of an instance without workers. */
 async function listed(instance: Home) {
   const docker = { listContainers: () => Promise.resolve([]) };
   const warnings: string[] = [];
@@ -207,7 +207,7 @@ test("listSessions() lists a session with a conversation from the future", async
   const directory = join(instance.home.claude, "one/projects/-workspace");
   mkdirSync(directory, { recursive: true });
   writeFileSync(join(directory, "a.jsonl"), "said");
-  // The year 287,166 on tmpfs, which no Date can hold; 2446 on ext4.
+  // The year 287,166 on tmpfs, which a Date cannot represent; 2446 on ext4.
   spawnSync("touch", ["-d", "@8999999999999", join(directory, "a.jsonl")]);
   const { times, warnings } = await listed(instance);
   assert.is(times.length, 1);
@@ -246,7 +246,7 @@ test("Directory lists entries with their kinds", ({ root }) => {
   assert.is(inDirectory(join(root, "none"), () => true), undefined);
 });
 
-/** Deeper than a path can be, as a worker makes it by going down. */
+/** Creates a tree deeper than the maximum path length, with relative paths. */
 function makeDeepTree(directory: string): void {
   const down = 'mkdir -p "$0" && cd "$0"';
   const script = `${down} && ${down} && : >end`;

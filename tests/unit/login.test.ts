@@ -1,4 +1,4 @@
-// How the instance's login is kept fresh, with a token endpoint of the test's own.
+// Refreshing the instance's login, with a fake token endpoint.
 
 import {
   existsSync,
@@ -23,7 +23,7 @@ import { waitFor } from "../../lib/std/wait.ts";
 import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
 
 interface Context extends FakeInstance {
-  /** What the endpoint was sent. */
+  /** The requests to the endpoint. */
   asked: { url: string; type: string; body: Record<string, unknown> }[];
   answer: { status: number; body: unknown };
   claudeHome: string;
@@ -75,7 +75,7 @@ const seen = (context: Context) =>
     ? JSON.parse(readFileSync(published(context), "utf8")).claudeAiOauth
     : undefined;
 
-/** Keeps it fresh until `until` holds. */
+/** Refreshes the login until `until` returns true. */
 async function keep(context: Context, until: () => unknown): Promise<void> {
   const stop = new AbortController();
   const kept = keepLoginFresh(context.instance, stop.signal, context.log);
@@ -170,7 +170,7 @@ test("a session gets the stored key as a file readable only by its user", (conte
   rmSync(instance.home.anthropicKey);
   lay({ ANTHROPIC_API_KEY: "sk-caller" });
   assert.is(readFileSync(path, "utf8"), "sk-caller");
-  // Opened without any it keeps that of its last time.
+  // If opened without a key, the session keeps its last one.
   lay();
   assert.is(readFileSync(path, "utf8"), "sk-caller");
   writeFileSync(instance.home.claudeToken, "token");

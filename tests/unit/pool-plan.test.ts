@@ -8,7 +8,7 @@ import {
 
 const desired = { minWarm: 2, maxWarm: 5, idleTimeoutMs: 300_000 };
 
-/** Warm workers by how long they have waited; a stale one is negative. */
+/** Warm workers by idle time; negative for a stale worker. */
 function view(idle: number[], more: Partial<PoolView> = {}): PoolView {
   return {
     warm: idle.map((ms, index) => ({
@@ -81,7 +81,7 @@ for (const [title, given, wanted, create, remove] of cases) {
   });
 }
 
-test("planPool() settles within its bounds from any state", () => {
+test("planPool() converges within its limits from any state", () => {
   const ages = [0, 299_999, 300_000, -1];
   for (let size = 0; size <= 5; size++) {
     for (let mask = 0; mask < ages.length ** size; mask++) {
@@ -112,7 +112,7 @@ function check(given: PoolView, minWarm: number, maxWarm: number): void {
     given.creating + plan.create <= Math.max(creationsAtOnce, given.creating),
     what,
   );
-  // What is removed though it is of use was more than wanted.
+  // Usable workers are removed only above the maximum.
   const useful = given.warm.filter(({ stale }) => !stale).length;
   assert.ok(left.length === useful || left.length >= minWarm, what);
 }

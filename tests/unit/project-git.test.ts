@@ -106,7 +106,7 @@ test("projectGit() mounts a worktree's repository where git looks for it", ({ ma
   }
 });
 
-test("projectGit() reads relative paths as later versions of git write them", ({ root, main, tree, own }) => {
+test("projectGit() supports the relative paths of newer versions of git", ({ root, main, tree, own }) => {
   writeFileSync(join(tree, ".git"), `gitdir: ${relative(tree, own)}\n`);
   writeFileSync(join(own, "gitdir"), `${relative(own, join(tree, ".git"))}\n`);
   symlinkSync(root, join(root, "alias"));
@@ -159,7 +159,7 @@ for (const [what, why, change] of broken) {
   });
 }
 
-test("projectGit() mounts no repository that is refused", ({ main, tree }) => {
+test("projectGit() does not mount a refused repository", ({ main, tree }) => {
   const reason = refusedFor(
     tree,
     (path) => path === `${main}/.git` ? "it is a secret" : undefined,
@@ -167,14 +167,14 @@ test("projectGit() mounts no repository that is refused", ({ main, tree }) => {
   assert.match(reason, "main/.git: it is a secret");
 });
 
-test("projectGit() leaves a repository within the project to itself", ({ root, tree }) => {
+test("projectGit() mounts nothing for a repository inside the project", ({ root, tree }) => {
   rmSync(join(tree, ".git"));
   cpSync(join(root, "main/.git"), join(tree, ".bare"), { recursive: true });
   writeFileSync(join(tree, ".git"), "gitdir: ./.bare\n");
   assert.is(refusedFor(tree), "");
 });
 
-test("projectGit() takes a file of another form for nothing", ({ tree }) => {
+test("projectGit() refuses an invalid .git file", ({ tree }) => {
   for (const text of ["", "x\ngitdir: /y", "gitdir: /y\nz", "gitdir: \n"]) {
     writeFileSync(join(tree, ".git"), text);
     assert.match(refusedFor(tree), "is not a valid .git file");
@@ -185,22 +185,22 @@ test("projectGit() protects the host's other worktrees in their main checkout", 
   assert.equal(targets(main), ["/workspace/.git/worktrees/tree:ro"]);
 });
 
-test("projectGit() has worktrees within the project at the host's path too", ({ main, own }) => {
+test("projectGit() mounts the project at the host's path for worktrees inside it", ({ main, own }) => {
   git(main, "worktree", "add", "--quiet", "-b", "in", join(main, ".trees/in"));
   assert.equal(targets(main), ["/workspace/.git/worktrees/tree:ro", main]);
-  // Made in a worker before: it is there again.
+  // Created in an earlier worker; it exists again in the new one.
   writeFileSync(join(own, "gitdir"), "/workspace/.trees/made/.git\n");
   assert.equal(targets(main), [main]);
 });
 
-test("projectGit() protects more worktrees than a few all at once", ({ main, own }) => {
+test("projectGit() protects many worktrees with a single mount", ({ main, own }) => {
   for (let copy = 0; copy < 40; copy++) {
     cpSync(own, `${own}${copy}`, { recursive: true });
   }
   assert.equal(targets(main), ["/workspace/.git/worktrees:ro"]);
 });
 
-test("projectGit() follows no link among the worktrees", ({ root, main, own }) => {
+test("projectGit() follows no links among the worktrees", ({ root, main, own }) => {
   mkdirSync(join(root, "secret"));
   symlinkSync(join(root, "secret"), `${own}-link`);
   assert.equal(targets(main), ["/workspace/.git/worktrees/tree:ro"]);
@@ -223,7 +223,7 @@ test("projectGit() mounts a submodule's git directory where the project looks fo
   assert.match(refusedFor(join(main, "libs/x")), "refers to another directory");
 });
 
-test("projectGit() mounts no submodule over what a worker has", ({ root, main }) => {
+test("projectGit() mounts no submodule over reserved paths of a worker", ({ root, main }) => {
   const library = join(root, "library");
   git(main, "submodule", "--quiet", "add", library, "home");
   assert.match(
@@ -232,7 +232,7 @@ test("projectGit() mounts no submodule over what a worker has", ({ root, main })
   );
 });
 
-test("projectGit() mounts no separate git directory: nothing in it names the project", ({ root }) => {
+test("projectGit() mounts no separate git directory, as it has no link to the project", ({ root }) => {
   const separate = join(root, "separate");
   git(
     root,
@@ -245,7 +245,7 @@ test("projectGit() mounts no separate git directory: nothing in it names the pro
   assert.match(refusedFor(separate), `${separate}.git is not mounted`);
 });
 
-test("projectGit() tells of a repository around the project, and of none in a home", ({ main }) => {
+test("projectGit() reports a repository around the project, except a home", ({ main }) => {
   mkdirSync(join(main, "packages/a"), { recursive: true });
   const at = join(main, "packages/a");
   assert.match(refusedFor(at), `part of the git repository ${main}`);
@@ -253,7 +253,7 @@ test("projectGit() tells of a repository around the project, and of none in a ho
   assert.is(refusedFor(at, home), "");
 });
 
-test("projectGit() tells of objects that lie elsewhere", ({ root, main }) => {
+test("projectGit() reports objects in other directories", ({ root, main }) => {
   git(root, "clone", "--quiet", "--shared", main, "shared");
   assert.match(
     refusedFor(join(root, "shared")),

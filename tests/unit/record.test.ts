@@ -52,7 +52,7 @@ test.after.each(({ instance }) =>
   rmSync(instance.home.home, { recursive: true })
 );
 
-test("ended records come the latest first, whatever their names are", ({ instance }) => {
+test("sorts ended records newest first, regardless of their names", ({ instance }) => {
   const ends = { b: "11:00", c: "10:00", a: "09:00", d: "12:00" };
   for (const [worker, time] of Object.entries(ends)) {
     const end = { at: `2026-01-26T${time}:00.000Z`, exitCode: 0 };
@@ -62,18 +62,18 @@ test("ended records come the latest first, whatever their names are", ({ instanc
   assert.equal(names, ["d", "b", "c", "a"]);
 });
 
-test("who finds a worker gone takes nothing back of what is known of its end", ({ instance }) => {
+test("closing the record of a missing worker keeps its recorded end", ({ instance }) => {
   const at = "2026-01-26T10:00:00.000Z";
   const codes = () => readEndedRecords(instance).map(({ end }) => end.exitCode);
   closeRecord(instance, record, { at, exitCode: 143 });
   closeRecord(instance, record, { at, exitCode: null });
   assert.equal(codes(), [143]);
-  // Another worker that got the name.
+  // A new worker with the same name.
   closeRecord(instance, { ...record, container: "2" }, { at, exitCode: null });
   assert.equal(codes(), [null]);
 });
 
-test("a record comes back as it was written, for its owner alone", ({ instance, said }) => {
+test("reads a record as written, with a file only for its owner", ({ instance, said }) => {
   writeRecord(instance, record);
   const log = (line: string) => said.push(line);
   assert.equal(readRecord(instance, "x", log), record);
@@ -92,7 +92,7 @@ const damaged = {
 };
 
 for (const [what, text] of Object.entries(damaged)) {
-  test(`${what} is moved aside, told, and does not stop the rest`, ({ instance, said }) => {
+  test(`moves ${what} away with a message, and reads the other records`, ({ instance, said }) => {
     writeRecord(instance, record);
     writeFileSync(instance.home.record("bad"), text);
     const records = readRecords(instance, (line) => said.push(line));
@@ -103,14 +103,14 @@ for (const [what, text] of Object.entries(damaged)) {
   });
 }
 
-test("writeAtomic() leaves the old text and no litter when it fails", ({ instance }) => {
+test("writeAtomic() keeps the old text and no temporary file when it fails", ({ instance }) => {
   const { home: { sessions }, owner } = instance;
   const path = join(sessions, "kept");
   writeAtomic(path, "old", owner);
-  // It fails after the temporary file was opened.
+  // Fails after the temporary file was opened.
   assert.throws(() => writeAtomic(path, 7 as unknown as string, owner));
   assert.is(readFileSync(path, "utf8"), "old");
-  // And here when that is renamed.
+  // Fails when the temporary file is renamed.
   const directory = join(sessions, "directory");
   ensureDirectory(directory, 0o700, owner);
   assert.throws(() => writeAtomic(directory, "text", owner));

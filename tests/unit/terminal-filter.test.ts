@@ -8,7 +8,7 @@ import {
 
 const encode = (text: string) => new TextEncoder().encode(text);
 
-/** What is passed on, the same however the bytes are cut up; without what ends it. */
+/** The filtered output without the final reset; checks that chunking has no effect. */
 function passed(input: string | Uint8Array, display: Display): string {
   const bytes = typeof input === "string" ? encode(input) : input;
   const whole = new TerminalFilter(display).write(bytes);
@@ -45,7 +45,7 @@ const display: Record<string, string> = {
 };
 
 for (const [what, sequence] of Object.entries(display)) {
-  test(`a screen is given ${what}`, () => {
+  test(`passes ${what} to a screen`, () => {
     assert.is(screen(`a${sequence}b`), `a${sequence}b`);
   });
 }
@@ -86,29 +86,29 @@ const harmful: Record<string, string> = {
 };
 
 for (const [what, sequence] of Object.entries(harmful)) {
-  test(`a screen is not given ${what}`, () => {
+  test(`drops ${what} on a screen`, () => {
     const { length } = screen(`a${sequence}b`);
     const letters = what === "what is cancelled" ? "ax\x1ab" : "ab";
     assert.ok(length <= letters.length);
     assert.is(screen(`a${sequence}b`).replace("link", ""), "ab");
   });
 
-  test(`lines of text are not given ${what}`, () => {
+  test(`drops ${what} in lines of text`, () => {
     assert.is(text(`a${sequence}b`), "ab");
   });
 }
 
-test("a line feed on a screen goes down in the same column", () => {
+test("a line feed on a screen keeps the column", () => {
   assert.is(screen("a\nb\r\nc"), "a\x1bDb\r\x1bDc");
   assert.is(screen("\x1b[3\n1m"), "\x1bD\x1b[31m");
   assert.is(text("a\nb"), "a\nb");
 });
 
-test("a screen keeps the modes that are display out of several", () => {
+test("passes only the display modes of several to a screen", () => {
   assert.is(screen("\x1b[?25;2031;1000h"), "\x1b[?25;1000h");
 });
 
-test("a sequence within another is not put together from what is left", () => {
+test("does not form a sequence from the remains of another", () => {
   assert.is(screen("\x1b]0;\x1b]52;c;x\x07\x07"), "\x07");
   assert.is(screen("\x1b\x1b]52;c;x\x07"), "");
   assert.is(screen("\x1b[\x1b]52;c;x\x07"), "");
@@ -117,20 +117,20 @@ test("a sequence within another is not put together from what is left", () => {
   assert.is(screen(`\x1b]8;;${"x".repeat(5000)}\x07a`), "a");
 });
 
-test("bytes that are no UTF-8 are shown as what cannot be read", () => {
-  // In a terminal of eight bits 0x9d would begin an OSC.
+test("replaces invalid UTF-8 by replacement characters", () => {
+  // In an 8-bit terminal 0x9d would begin an OSC.
   const bytes = Uint8Array.of(0x61, 0x9d, 0x35, 0x32, 0x3b, 0x07, 0xff, 0x62);
   assert.is(screen(bytes), "a\ufffd52;\x07\ufffdb");
   assert.is(text(bytes), "a\ufffd52;\ufffdb");
 });
 
-test("lines of text keep colours, tabs and ends of lines, and nothing else", () => {
+test("lines of text keep only colours, tabs and line ends", () => {
   assert.is(
     text("a\tb\r\n\x1b[31mred\x1b[0m\n"),
     "a\tb\r\n\x1b[31mred\x1b[0m\n",
   );
   assert.is(text("\x1b[2J\x1b[H\x1b[?1049h\x1b[1Aover\x08\x07"), "over");
-  // Written over, it would be another line.
+  // If overwritten, the line would look different.
   assert.is(text("paid 100\rpaid 900\r\n"), "paid 100\r\npaid 900\r\n");
   assert.is(
     text("\x1b]8;;https://evil.example\x1b\\bank\x1b]8;;\x1b\\"),
@@ -139,7 +139,7 @@ test("lines of text keep colours, tabs and ends of lines, and nothing else", () 
   assert.is(text("user\u202egnp.exe\u2066"), "user\\u{202e}gnp.exe\\u{2066}");
 });
 
-test("a string that does not end hides one line of text", () => {
+test("an unterminated string hides at most one line of text", () => {
   assert.is(
     text("\x1b]0;never ends\nshown\n\x1bPnor this\nshown\n"),
     "\nshown\n\nshown\n",
@@ -147,7 +147,7 @@ test("a string that does not end hides one line of text", () => {
   assert.is(text("\x1b[31\nshown"), "\nshown");
 });
 
-/** What restores a terminal that was sent `sequence`. */
+/** The final reset after `sequence`. */
 function restored(sequence: string): string {
   const filter = new TerminalFilter("screen");
   filter.write(encode(sequence));
@@ -161,7 +161,7 @@ const margins = "\x1b7\x1b[?69l\x1b[r\x1b8";
 const keys = "\x1b[<99u\x1b[=0u";
 const bothKeys = `\x1b[?1049h${keys}\x1b[?1049l${keys}`;
 
-/** By what is sent before the end. */
+/** The expected reset by sequence. */
 const undone: Record<string, string> = {
   "text\n": "",
   "\x1b[?1049h\x1b[?1000;2004h\x1b[?25l\x1b[31m\x1b[?12h":
@@ -170,7 +170,7 @@ const undone: Record<string, string> = {
   "\x1b[>4;2m\x1b[>1;0m": "\x1b[>4m",
   "\x1b[>1u\x1b[>1u\x1b[<1u": bothKeys,
   "\x1b[=1;1u\x1b[=0;2u": bothKeys,
-  // Each screen has a stack of its own.
+  // Each screen has its own stack.
   "\x1b[?1049h\x1b[>1u": `${keys}\x1b[?1049l${keys}`,
   "\x1b[4h": "\x1b[4l",
   "\x1b[34l": "\x1b[34h",
@@ -182,7 +182,7 @@ const undone: Record<string, string> = {
   "\x1b[?1049h\x1b[1;2r": `\x1b[r\x1b[?1049l${margins}`,
   "\x1b[?69h\x1b[2;3s\x1b[?69l": margins,
   "\x1b[s\x1b[u": "",
-  // ESC 8 brings back the colours of ESC 7.
+  // ESC 8 restores the colours saved by ESC 7.
   "\x1b[31m\x1b7\x1b[m\x1b8": "\x1b[m",
   "\x1b[11m\x1b[m": "\x1b[m\x1b[10m",
   "\x1b[!p": "\x1b[?7h",
@@ -192,12 +192,12 @@ const undone: Record<string, string> = {
 };
 
 for (const [sequence, undo] of Object.entries(undone)) {
-  test(`the terminal is restored after ${JSON.stringify(sequence)}`, () => {
+  test(`restores the terminal after ${JSON.stringify(sequence)}`, () => {
     assert.is(restored(sequence), undo);
   });
 }
 
-test("lines of text end in the terminal's own colours", () => {
+test("lines of text reset colours at their end", () => {
   assert.is(filterText("\x1b[31mred"), "\x1b[31mred\x1b[m");
   assert.is(filterText("\x1b[31mred\x1b[0m"), "\x1b[31mred\x1b[0m");
 });
