@@ -87,7 +87,7 @@ export class Io {
       for await (const chunk of stdin) {
         for (const character of chunk as string) {
           if (character === "\r" || character === "\n") return text.trim();
-          if (character === "\x03" || character === "\x04") throw nothingDone();
+          if (character === "\x03" || character === "\x04") throw cancelled();
           text = character === "\x7f" ? text.slice(0, -1) : text + character;
         }
       }
@@ -108,7 +108,7 @@ export class Io {
         { hint: "Pass --yes to confirm." },
       );
     }
-    if (!await this.isConfirmed(question)) throw nothingDone();
+    if (!await this.isConfirmed(question)) throw cancelled();
   }
 
   /** Asks a yes/no question at the terminal. */
@@ -125,7 +125,7 @@ export class Io {
     );
     const chosen = /^\d$/.test(reply) ? Number(reply) - 1 : -1;
     if (chosen in choices) return chosen;
-    throw nothingDone();
+    throw cancelled();
   }
 
   async #ask(question: string): Promise<string> {
@@ -137,7 +137,7 @@ export class Io {
     try {
       const left = new Promise<never>((_, reject) => {
         // readline handles Ctrl-C and Ctrl-D itself.
-        const leave = () => reject(nothingDone());
+        const leave = () => reject(cancelled());
         terminal.on("SIGINT", leave).on("close", leave);
       });
       return (await Promise.race([
@@ -150,6 +150,6 @@ export class Io {
   }
 }
 
-function nothingDone(): Failure {
+function cancelled(): Failure {
   return new Failure("unsafe", "Cancelled");
 }

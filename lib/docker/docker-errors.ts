@@ -13,10 +13,10 @@ export function statusOf(error: unknown): number | undefined {
 
 const unreachable: Record<string, string> = {
   ENOENT: "there is no socket",
-  ECONNREFUSED: "nothing listens",
+  ECONNREFUSED: "connection refused",
   EACCES: "permission denied",
   EPERM: "permission denied",
-  ENOTFOUND: "the host name is unknown",
+  ENOTFOUND: "unknown host name",
   ETIMEDOUT: "no answer",
   EHOSTUNREACH: "no route to the host",
 };

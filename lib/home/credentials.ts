@@ -22,7 +22,7 @@ import {
   writeAtomic,
 } from "../std/owned.ts";
 import type { HomePaths } from "../instance/paths.ts";
-import { clearPlace } from "../std/plain-file.ts";
+import { clearPath } from "../std/plain-file.ts";
 import { insideWorker } from "../instance/paths.ts";
 
 type Home = Pick<Instance, "home" | "owner">;
@@ -102,7 +102,7 @@ export function layOutCredentials(
   const lay = (file: string, text: string | undefined) => {
     const path = join(claudeHome, file);
     if (text !== undefined) replaceFile(path, text, project, { mode: 0o400 });
-    else clearPlace(path);
+    else clearPath(path);
   };
   const key = chosen === "key"
     ? readFileSync(home.anthropicKey, "utf8")
@@ -148,7 +148,7 @@ export function forgetCredentials({ home }: Pick<Instance, "home">): void {
     for (const { name, kind } of homes.entries()) {
       const claudeHome = kind === "directory" ? homes.enter(name) : undefined;
       if (!claudeHome) continue;
-      for (const file of [keyFile, tokenFile]) clearPlace(claudeHome.at(file));
+      for (const file of [keyFile, tokenFile]) clearPath(claudeHome.at(file));
       claudeHome.close();
     }
   });
@@ -232,7 +232,7 @@ function laySecrets(
       const ours = name.startsWith(secretPrefix) ||
         name.startsWith(variablePrefix);
       const unwanted = ours && !wanted.has(name) || isLeft(directory, name);
-      if (unwanted) clearPlace(directory.at(name));
+      if (unwanted) clearPath(directory.at(name));
     }
   });
   const variables: Record<string, string> = {};

@@ -8,7 +8,7 @@ import { Failure } from "../std/errors.ts";
 import type { Instance } from "./instance.ts";
 import { type Owner, writeNew } from "../std/owned.ts";
 import type { HomePaths } from "./paths.ts";
-import { clearPlace, plainText } from "../std/plain-file.ts";
+import { clearPath, plainText } from "../std/plain-file.ts";
 
 /** Below the kernel's ephemeral ports, which start at 32768. */
 const firstPort = 20_000;
@@ -63,7 +63,7 @@ function isReserved(
   if (holder === session) return true;
   // Left over if the removal of a session was interrupted.
   if (holder !== "" && existsSync(home.session(holder))) return false;
-  clearPlace(path);
+  clearPath(path);
   return writeNew(path, session, owner);
 }
 
@@ -71,7 +71,7 @@ export function freePorts(
   { home }: Pick<Instance, "home">,
   base: number,
 ): void {
-  clearPlace(rangeFile(home, base));
+  clearPath(rangeFile(home, base));
 }
 
 function rangeFile({ ports }: HomePaths, base: number): string {

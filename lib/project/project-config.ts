@@ -407,7 +407,7 @@ export async function judgeProjectConfig(
     );
   } else if (!approved) {
     log(
-      `warning: ${project}'s own Claude configuration is not in effect: nobody has approved it`,
+      `warning: ${project}'s own Claude configuration is not in effect: it is not approved`,
     );
     log(
       "Approve it with --trust-project, or open the session at a terminal. It contains:",

@@ -52,18 +52,20 @@ export function projectGit(
   const git = join(project.path, ".git");
   const seen = join(view.mount, git);
   const stat = lstatSync(seen, { throwIfNoEntry: false });
-  if (!stat) return told(insideRepository(project.path, view, refusal));
+  if (!stat) return noticesOnly(insideRepository(project.path, view, refusal));
   if (stat.isDirectory()) return mainCheckout(project, view);
   if (!stat.isFile()) {
-    return told([
+    return noticesOnly([
       `${git} is a link: git works in the worker only if the link points into the project`,
     ]);
   }
   const text = gitFileText(readSmallFile(seen));
-  if (text === undefined) return told([`${git} is not a valid .git file`]);
+  if (text === undefined) {
+    return noticesOnly([`${git} is not a valid .git file`]);
+  }
   const target = resolve(project.path, text);
   const own = realPath(target, view);
-  if (own !== undefined && isWithin(own, project.path)) return told([]);
+  if (own !== undefined && isWithin(own, project.path)) return noticesOnly([]);
   try {
     if (isWorktreePath(target) || isWorktreePath(own ?? target)) {
       const worktree = judgeWorktree(project, target, view, refusal);
@@ -82,13 +84,13 @@ export function projectGit(
     };
   } catch (error) {
     if (!(error instanceof GitRefused)) throw error;
-    return told([
+    return noticesOnly([
       `The project's git directory ${target} is not mounted, so git does not work in the worker: ${error.message}. Work on a clone to use git`,
     ]);
   }
 }
 
-function told(notices: string[]): ProjectGit {
+function noticesOnly(notices: string[]): ProjectGit {
   return { mounts: [], outside: undefined, notices };
 }
 
@@ -180,7 +182,7 @@ function registeredPlace(
 }
 
 function plainDirectory(path: string, view: HostView): HostPath | undefined {
-  const found = sightOf(path, view);
+  const found = tryLookAt(path, view);
   return found?.path === path && found.kind === "directory" ? found : undefined;
 }
 
@@ -209,10 +211,10 @@ function entries(directory: string): string[] {
 }
 
 function realPath(path: string, view: HostView): string | undefined {
-  return sightOf(path, view)?.path;
+  return tryLookAt(path, view)?.path;
 }
 
-function sightOf(path: string, view: HostView): HostPath | undefined {
+function tryLookAt(path: string, view: HostView): HostPath | undefined {
   try {
     return lookAt(path, view);
   } catch {

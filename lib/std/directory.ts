@@ -66,13 +66,13 @@ export class Directory {
 
   /** Unordered, without "." and "..". */
   *entries(): Generator<Entry> {
-    if (calls()) yield* entriesOf(this.#descriptor);
+    if (libc()) yield* entriesOf(this.#descriptor);
     else yield* entriesByNode(`/proc/self/fd/${this.#descriptor}`);
   }
 
   /** Does not follow links; undefined if the entry is missing. */
   stat(name: string): EntryStat | undefined {
-    if (calls()) return statAt(this.#descriptor, name);
+    if (libc()) return statAt(this.#descriptor, name);
     const stat = lstatSync(this.at(name), { throwIfNoEntry: false });
     return stat && {
       kind: kindOf(stat),
@@ -136,7 +136,7 @@ const runtime = globalThis as {
 
 let library: Library | undefined;
 
-function calls(): Library | undefined {
+function libc(): Library | undefined {
   if (!runtime.Deno) return undefined;
   library ??= runtime.Deno.dlopen("libc.so.6", {
     getdents64: { parameters: ["i32", "buffer", "usize"], result: "isize" },
@@ -156,7 +156,7 @@ function* entriesOf(descriptor: number): Generator<Entry> {
   const buffer = Buffer.alloc(32 * 1024);
   while (true) {
     const bytes = Number(
-      calls()?.getdents64(descriptor, buffer, BigInt(buffer.length)),
+      libc()?.getdents64(descriptor, buffer, BigInt(buffer.length)),
     );
     if (bytes < 0) throw new Error("Cannot read an open directory");
     if (bytes === 0) return;
@@ -185,7 +185,7 @@ const nameBuffer = Buffer.alloc(1024);
 function statAt(descriptor: number, name: string): EntryStat | undefined {
   const buffer = statBuffer;
   nameBuffer[nameBuffer.write(name, 0, nameBuffer.length - 1)] = 0;
-  const failed = calls()?.statx(
+  const failed = libc()?.statx(
     descriptor,
     nameBuffer,
     AT_SYMLINK_NOFOLLOW,

@@ -44,12 +44,12 @@ const fileFaults: Record<
   ENOSPC: {
     kind: "resources",
     why: "The disk is full",
-    hint: "Make room, then run it again: see claudy prune.",
+    hint: "Make room, for example with claudy prune, then try again.",
   },
   EDQUOT: {
     kind: "resources",
-    why: "The quota is used up",
-    hint: "Make room, then run it again: see claudy prune.",
+    why: "The disk quota is exceeded",
+    hint: "Make room, for example with claudy prune, then try again.",
   },
   EROFS: {
     kind: "failed",
@@ -60,12 +60,12 @@ const fileFaults: Record<
   EACCES: {
     kind: "failed",
     why: "permission denied",
-    hint: "See who owns it: ls -ld. HAL9000_HOME must be yours alone.",
+    hint: "Check its owner with ls -ld: HAL9000_HOME must belong to you alone.",
   },
   EPERM: {
     kind: "failed",
     why: "the operation is not permitted",
-    hint: "See who owns it: ls -ld. HAL9000_HOME must be yours alone.",
+    hint: "Check its owner with ls -ld: HAL9000_HOME must belong to you alone.",
   },
   ENOENT: {
     kind: "notFound",
@@ -84,7 +84,7 @@ const fileFaults: Record<
   },
   EIO: {
     kind: "failed",
-    why: "the disk failed",
+    why: "input/output error",
     hint: "See the kernel's log: dmesg",
   },
 };

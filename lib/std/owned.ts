@@ -22,7 +22,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { inDirectory } from "./directory.ts";
 import { Failure } from "./errors.ts";
-import { clearPlace } from "./plain-file.ts";
+import { clearPath } from "./plain-file.ts";
 
 export interface Owner {
   uid: number;
@@ -90,7 +90,7 @@ export function replaceFile(
 ): void {
   const staged = stageFile(path, text, owner, options);
   if (lstatSync(path, { throwIfNoEntry: false })?.isDirectory()) {
-    clearPlace(path);
+    clearPath(path);
   }
   staged.commit();
 }

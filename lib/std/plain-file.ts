@@ -92,7 +92,7 @@ function openPlain(path: string, followLinks: boolean): number {
  * Removes a file in a directory that a worker can write to. If the worker has created a
  * directory with this name, that is moved aside, because it may be of any size and depth.
  */
-export function clearPlace(path: string): void {
+export function clearPath(path: string): void {
   if (lstatSync(path, { throwIfNoEntry: false })?.isDirectory()) {
     const aside = `hal9000-aside.${randomBytes(8).toString("hex")}`;
     renameSync(path, join(dirname(path), aside));

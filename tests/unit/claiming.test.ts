@@ -223,7 +223,7 @@ const unfit: [string, (fake: FakeInstance) => Partial<ClaimRequest>, string][] =
   [
     ["another instance", () => ({ instance: "other" }), "another instance"],
     [
-      "a directory that is not there",
+      "a missing directory",
       ({ root }) => ({ directory: join(root, "gone") }),
       "the project cannot be looked at",
     ],
@@ -241,7 +241,7 @@ const unfit: [string, (fake: FakeInstance) => Partial<ClaimRequest>, string][] =
       "no project for a worker",
     ],
     [
-      "a name that has a record",
+      "a name with a record",
       (fake) => {
         writeFileSync(fake.instance.home.record("mine"), "{}");
         return {};

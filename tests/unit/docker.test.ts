@@ -67,7 +67,7 @@ test("remapsUsers() detects userns-remap in the engine's security options", () =
 });
 
 test("unreachableHint() depends on how the endpoint is configured", ({ config }) => {
-  const hint = (env: object, fault = "nothing listens") =>
+  const hint = (env: object, fault = "connection refused") =>
     unreachableHint(fault, { DOCKER_CONFIG: config, ...env });
   assert.match(hint({}), /make engine/);
   assert.match(hint({ DOCKER_HOST: "unix:///x" }), /unset DOCKER_HOST/);

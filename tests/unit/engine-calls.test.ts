@@ -240,9 +240,9 @@ test("statusOf() and connectionFault() distinguish responses from connection err
   const fault = (code: string, syscall: string) =>
     connectionFault({ code, syscall });
   assert.is(fault("ENOENT", "connect"), "there is no socket");
-  assert.is(fault("ECONNREFUSED", "connect"), "nothing listens");
+  assert.is(fault("ECONNREFUSED", "connect"), "connection refused");
   assert.is(fault("EACCES", "connect"), "permission denied");
-  assert.is(fault("ENOTFOUND", "getaddrinfo"), "the host name is unknown");
+  assert.is(fault("ENOTFOUND", "getaddrinfo"), "unknown host name");
   assert.is(fault("ENOENT", "open"), undefined);
   assert.is(connectionFault(null), undefined);
 });

@@ -44,32 +44,32 @@ test("planEngine() starts an installed engine, with systemd if it is running", (
 });
 
 const refusals: [string, Partial<EngineFacts>, RegExp][] = [
-  ["elsewhere than on Debian", { debian: false }, /docs\.docker\.com/],
+  ["on systems other than Debian", { debian: false }, /docs\.docker\.com/],
   ["without root or sudo", { root: false }, /^Install it: sudo apt-get/],
   [
-    "without root or sudo where it is installed",
+    "without root or sudo if an engine is installed",
     { root: false, installed: true },
     /^Start it: sudo systemctl start docker/,
   ],
   [
-    "where the socket is not ours to use",
+    "without permission for the socket",
     { answer: { fault: "permission denied" } },
     /usermod -aG docker/,
   ],
   [
-    "where DOCKER_HOST names another",
+    "if DOCKER_HOST is set",
     { endpoint: { host: "tcp://h:1", from: "DOCKER_HOST" } },
     /unset DOCKER_HOST/,
   ],
   [
-    "where a context names another",
+    "if a context is selected",
     { endpoint: { host: "unix:///x", from: "context" } },
     /docker context use default/,
   ],
 ];
 
-for (const [where, facts, hint] of refusals) {
-  test(`planEngine() installs nothing ${where}`, () => {
+for (const [when, facts, hint] of refusals) {
+  test(`planEngine() installs nothing ${when}`, () => {
     const plan = planEngine({ ...silent, ...facts });
     assert.is(plan.do, "refuse");
     assert.match(plan.do === "refuse" ? plan.hint : "", hint);

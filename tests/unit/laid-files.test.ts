@@ -35,7 +35,7 @@ import type { Instance } from "../../lib/instance/instance.ts";
 import { ensureDirectory, isStaged, ownerOf } from "../../lib/std/owned.ts";
 import { homeDirectories, homePaths } from "../../lib/instance/paths.ts";
 import {
-  clearPlace,
+  clearPath,
   NotPlain,
   readPlainFile,
 } from "../../lib/std/plain-file.ts";
@@ -287,14 +287,14 @@ test("measureTrees() sums the sizes below a path, and follows no links", async (
   assert.is(sizes.has(join(root, "none")), false);
 });
 
-test("clearPlace() removes anything at a path", ({ root }) => {
+test("clearPath() removes anything at a path", ({ root }) => {
   const place = join(root, "place");
   for (const lay of Object.values(odd)) {
     lay(place);
-    clearPlace(place);
+    clearPath(place);
     assert.is(existsSync(place), false);
   }
-  clearPlace(place);
+  clearPath(place);
   const aside = readdirSync(root).filter((name) => name.includes("aside"));
   assert.is(aside.length, 1);
 });

@@ -62,26 +62,26 @@ const file = (path: string, more: Partial<Entry> = {}): Entry => ({
 });
 
 const differences: [string, Entry, Entry | undefined, string | undefined][] = [
-  ["the same", file("a"), file("a"), undefined],
-  ["one that is gone", file("a"), undefined, "missing"],
-  ["another content", file("a"), file("a", { sha256: "bb" }), "content"],
+  ["nothing for equal entries", file("a"), file("a"), undefined],
+  ["a missing entry", file("a"), undefined, "missing"],
+  ["different content", file("a"), file("a", { sha256: "bb" }), "content"],
   [
-    "a content that was not read",
+    "nothing for content that was not read",
     file("a"),
     (({ sha256: _, ...rest }) => rest)(file("a")),
     undefined,
   ],
-  ["another mode", file("a"), file("a", { mode: "600" }), "mode"],
-  ["another owner", file("a"), file("a", { uid: 9, gid: 9 }), "uid, gid"],
-  ["another time", file("a"), file("a", { mtime: "1.6" }), "mtime"],
+  ["a different mode", file("a"), file("a", { mode: "600" }), "mode"],
+  ["a different owner", file("a"), file("a", { uid: 9, gid: 9 }), "uid, gid"],
+  ["a different time", file("a"), file("a", { mtime: "1.6" }), "mtime"],
   [
-    "another link",
+    "a different link target",
     file("a", { type: "link", target: "x" }),
     file("a", { type: "link", target: "y" }),
     "target",
   ],
   [
-    "a hard link that is a copy",
+    "a copy instead of a hard link",
     file("a", { sameAs: "b" }),
     file("a"),
     "sameAs",
@@ -285,7 +285,7 @@ interface Order {
 
 const all = ["chromadb", "membank", "plugins"];
 const orders: Order[] = [
-  { what: "a start alone", local: all, holding: [], brings: [] },
+  { what: "only a start", local: all, holding: [], brings: [] },
   {
     what: "a migration",
     migrated: all,

@@ -121,7 +121,7 @@ test("unapproved project configuration has no effect on Claude", async (fake) =>
   const onlyUsers = /--setting-sources user/;
   const refused = await open(fake, { directory: withSettings("one") });
   assert.match(refused.command.join(" "), onlyUsers);
-  assert.ok(told.some((line) => line.includes("nobody has approved it")));
+  assert.ok(told.some((line) => line.includes("it is not approved")));
   const approved = await open(fake, {
     directory: withSettings("two"),
     approveConfig: () => Promise.resolve(true),

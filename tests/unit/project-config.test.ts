@@ -237,17 +237,17 @@ const repositories: [string, () => void, string | undefined][] = [
     '.git/config: "[filter \\"x\\"] clean = ./evil"',
   ],
   [
-    "with headers of all kinds",
+    "with all spellings of headers",
     () => lay(".git/config", "[core]a=b[FILTER.x] clean=evil\n"),
     '.git/config: "[core]a=b[FILTER.x] clean=evil"',
   ],
   [
-    "of a worktree's own",
+    "in a worktree's own config",
     () => lay(".git/config.worktree", filter),
     '.git/config.worktree: "[filter \\"x\\"] clean = ./evil"',
   ],
   [
-    "elsewhere in the project",
+    "in another directory of the project",
     () => {
       lay(".git", "gitdir: /workspace/a/b\n");
       lay("a/b/commondir", "../common\n");
@@ -256,7 +256,7 @@ const repositories: [string, () => void, string | undefined][] = [
     'a/common/config: "[filter \\"x\\"] clean = ./evil"',
   ],
   [
-    "with a value of two lines",
+    "with a value on two lines",
     () => lay(".git/config", '[filter "x"]\nclean = "cat; \\\n[x] ; ./evil"\n'),
     '.git/config: "[filter \\"x\\"] clean = \\"cat; \\\\ [x] ; ./evil\\""',
   ],
@@ -282,7 +282,7 @@ const repositories: [string, () => void, string | undefined][] = [
     '.git/config: "[filter \\"x\\"] clean = ./evil"',
   ],
   [
-    "below a name of blanks",
+    "below a name that is a blank",
     () => {
       lay(".git/commondir", " ");
       lay(".git/ /config", filter);
@@ -290,7 +290,7 @@ const repositories: [string, () => void, string | undefined][] = [
     '.git/ /config: "[filter \\"x\\"] clean = ./evil"',
   ],
   [
-    "below a name beyond ASCII",
+    "below a non-ASCII name",
     () => {
       lay(".git", "gitdir: \u00e9vil");
       lay("\u00e9vil/config", filter);
@@ -298,7 +298,7 @@ const repositories: [string, () => void, string | undefined][] = [
     '\u00e9vil/config: "[filter \\"x\\"] clean = ./evil"',
   ],
   [
-    "in the place of the project",
+    "in a project that is itself a git directory",
     () => {
       lay("HEAD", "ref: refs/heads/main\n");
       lay("objects/x", "");

@@ -114,10 +114,14 @@ test("projectGit() supports the relative paths of newer versions of git", ({ roo
 });
 
 const broken: [what: string, why: RegExp, change: (at: Context) => void][] = [
-  ["another's registration", /registered for another directory/, ({ own }) => {
-    writeFileSync(join(own, "gitdir"), "/elsewhere/.git\n");
-  }],
-  ["a commondir that leads elsewhere", /commondir/, ({ root, own }) => {
+  [
+    "the registration of another directory",
+    /registered for another directory/,
+    ({ own }) => {
+      writeFileSync(join(own, "gitdir"), "/elsewhere/.git\n");
+    },
+  ],
+  ["a commondir with another target", /commondir/, ({ root, own }) => {
     writeFileSync(join(own, "commondir"), `${root}\n`);
   }],
   ["no commondir", /commondir/, ({ own }) => {
@@ -126,13 +130,13 @@ const broken: [what: string, why: RegExp, change: (at: Context) => void][] = [
   ["no HEAD", /HEAD/, ({ own }) => {
     writeFileSync(join(own, "HEAD"), "nonsense\n");
   }],
-  ["a commondir of two lines", /commondir/, ({ own }) => {
+  ["a commondir with two lines", /commondir/, ({ own }) => {
     writeFileSync(join(own, "commondir"), "../..\n/etc\n");
   }],
   ["a repository without objects", /not a git directory/, ({ main }) => {
     rmSync(join(main, ".git/objects"), { recursive: true });
   }],
-  ["a git directory that is gone", /cannot be accessed/, ({ own }) => {
+  ["a missing git directory", /cannot be accessed/, ({ own }) => {
     rmSync(own, { recursive: true });
   }],
   ["a repository around the project", /contains the project/, (at) => {
@@ -146,7 +150,7 @@ const broken: [what: string, why: RegExp, change: (at: Context) => void][] = [
     );
     writeFileSync(join(around, "worktrees/tree/gitdir"), `${at.tree}/.git\n`);
   }],
-  ["a link in the place of its directory", /"worktrees"|commondir/, (at) => {
+  ["a link instead of its directory", /"worktrees"|commondir/, (at) => {
     renameSync(at.own, join(at.root, "own"));
     symlinkSync(join(at.root, "own"), at.own);
   }],

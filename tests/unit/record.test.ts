@@ -87,8 +87,14 @@ test("reads a record as written, with a file only for its owner", ({ instance, s
 const damaged = {
   "half a file": '{"version":1,"wor',
   "another version": JSON.stringify({ ...record, version: 2 }),
-  "a home that is all homes": JSON.stringify({ ...record, home: "workers/.." }),
-  "a home elsewhere": JSON.stringify({ ...record, home: "workers/../.." }),
+  "the directory of all homes as home": JSON.stringify({
+    ...record,
+    home: "workers/..",
+  }),
+  "a home outside of HAL9000_HOME": JSON.stringify({
+    ...record,
+    home: "workers/../..",
+  }),
 };
 
 for (const [what, text] of Object.entries(damaged)) {
