@@ -1,5 +1,5 @@
-// What every command shares: it reads argv, prints errors and gives the exit code, and
-// is the only place that does.
+// Shared by all commands: parses argv, prints errors, and determines the exit code. No
+// other code does this.
 
 import process from "node:process";
 import { type CAC, cac, type Command } from "cac";
@@ -18,10 +18,10 @@ import {
 
 export const version = manifest.version;
 
-/** A program or a part of one: given what was typed behind its name, its exit code. */
+/** The entry point of a program or command: takes its arguments, returns the exit code. */
 export type Main = (argv: string[], io?: Io) => Promise<number>;
 
-/** A command line with the options that every command has. */
+/** Creates a command line with the options of every command. */
 export function command(name: string): CAC {
   const cli = cac(name);
   cli.option("--verbose", "Show the stack trace of an error");
@@ -36,18 +36,18 @@ export function command(name: string): CAC {
       }
       return [{
         ...(title === undefined ? {} : { title }),
-        // cac tells of --no-x that x is true by default.
+        // cac prints a useless "(default: true)" for --no-x.
         body: body.replace(/^(\s+--no-.*) \(default: true\)$/gm, "$1"),
       }];
     })
   );
   cli.version(version);
-  // It names a Node version that Deno only pretends to be; ours is in runCli().
+  // cac's version line includes the Node version, which Deno only emulates; see runCli().
   cli.outputVersion = () => {};
   return cli;
 }
 
-/** Runs the command that argv names; gives its exit code. */
+/** Runs the command in argv; returns its exit code. */
 export async function runCli(
   cli: CAC,
   argv: string[],
@@ -55,7 +55,7 @@ export async function runCli(
 ): Promise<number> {
   try {
     refuseEmpty(argv);
-    // cac expects an interpreter and a script before them.
+    // cac expects the interpreter and the script first.
     const words = ["", "", ...explicitFlags(argv, cli)];
     cli.parse(words, { run: false });
     if (cli.options["help"]) return 0;
@@ -77,10 +77,10 @@ export async function runCli(
   }
 }
 
-/** Runs a program as the process that it is. */
+/** Runs a program's main with the arguments of this process, and sets the exit code. */
 export async function execute(main: Main): Promise<void> {
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    // A reader that has gone, as in `coordinator list | head -1`, is no fault.
+    // A closed pipe, as in `coordinator list | head -1`, is not an error.
     if (error.code === "EPIPE") process.exit(0);
     throw error;
   });
@@ -90,7 +90,7 @@ export async function execute(main: Main): Promise<void> {
 
 function refuseUnknownCommand(cli: CAC): void {
   const { matchedCommand: matched, matchedCommandName: name } = cli;
-  // A default command that takes no such argument was not meant.
+  // If the default command takes no arguments, the first word is an unknown command.
   const meant = matched &&
     (name !== undefined || matched.args.length > 0 || cli.args.length === 0);
   if (meant) return;
@@ -102,14 +102,14 @@ function refuseUnknownCommand(cli: CAC): void {
   const [given] = cli.args;
   if (given === undefined) {
     throw new Failure("usage", `No ${what}${of} was given`, {
-      hint: `There are: ${names.join(", ")}. See ${cli.name} --help.`,
+      hint: `Available: ${names.join(", ")}. See ${cli.name} --help.`,
     });
   }
   throw new Failure("usage", `Unknown ${what} "${given}"${of}`, {
     hint: `${didYouMean(given, names)}${
       noun === undefined
         ? `See ${program} --help.`
-        : `There are: ${names.join(", ")}.`
+        : `Available: ${names.join(", ")}.`
     }`,
   });
 }
@@ -121,7 +121,7 @@ async function asFailure(error: unknown, cli: CAC): Promise<Failure> {
   if (error instanceof Error && error.name === "CACError") {
     return usageFailure(error, cli);
   }
-  // Few starts come this far.
+  // Loaded lazily: few commands fail this way.
   const { connectionFault, engineFailure, statusOf } = await import(
     "../docker/docker-errors.ts"
   );

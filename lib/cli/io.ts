@@ -1,10 +1,9 @@
-// What a command has of the world: its environment, its terminal, and the streams that
-// it prints to. A test hands in its own.
+// A command's environment, terminal and output streams. Tests pass their own.
 
 import process from "node:process";
 import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
-import { displayed } from "../std/terminal-filter.ts";
+import { filterText } from "../std/terminal-filter.ts";
 import { printableLines } from "../std/text.ts";
 
 interface Streams {
@@ -27,7 +26,7 @@ export class Io {
     this.#stdout = stdout;
   }
 
-  /** A line of progress, which is no part of the answer. */
+  /** Prints a progress line, which is not part of the result. */
   readonly log: Log = (line) => {
     this.stderr.write(`${printableLines(line)}\n`);
   };
@@ -36,26 +35,26 @@ export class Io {
     return process.cwd();
   }
 
-  /** Whether a person can be asked. */
+  /** Whether the user can be prompted. */
   get isInteractive(): boolean {
     return this.#stdin.isTTY === true;
   }
 
   /**
-   * Prints an answer on stdout: JSON when it was asked for, else its text. A terminal
-   * obeys nothing in it but colours; elsewhere it stays as it is.
+   * Prints the result on stdout, as JSON or text. On a terminal all control sequences but
+   * colours are filtered; other output is unchanged.
    */
   answer(value: unknown, text: string, json = false): void {
     const line = json ? this.#json(value, 2) : text;
     if (line !== "") this.#print(line);
   }
 
-  /** One of several answers, each on a line of its own. */
+  /** Prints one of several results, each on its own line. */
   answerLine(value: unknown, text: string, json = false): void {
     this.#print(json ? this.#json(value) : text);
   }
 
-  /** The same value, though a terminal is given no character that it would obey. */
+  /** Serializes a value; for a terminal, control characters are escaped. */
   #json(value: unknown, indent?: number): string {
     const text = JSON.stringify(value, null, indent) ?? "";
     if (!this.#stdout.isTTY) return text;
@@ -69,10 +68,10 @@ export class Io {
   }
 
   #print(line: string): void {
-    this.#stdout.write(`${this.#stdout.isTTY ? displayed(line) : line}\n`);
+    this.#stdout.write(`${this.#stdout.isTTY ? filterText(line) : line}\n`);
   }
 
-  /** A line that is not shown while it is typed; from stdin where it is no terminal. */
+  /** Reads a line without echo, or all of stdin if that is not a terminal. */
   async askHidden(question: string): Promise<string> {
     const stdin = this.#stdin;
     stdin.setEncoding("utf8");
@@ -81,14 +80,14 @@ export class Io {
       for await (const chunk of stdin) text += chunk;
       return text.trim();
     }
-    // Before the question: who answers at once is not shown either.
+    // Before the prompt, so that early input is not echoed either.
     stdin.setRawMode(true);
     try {
-      this.stderr.write(`${question} (it is not shown): `);
+      this.stderr.write(`${question} (hidden): `);
       for await (const chunk of stdin) {
         for (const character of chunk as string) {
           if (character === "\r" || character === "\n") return text.trim();
-          if (character === "\x03" || character === "\x04") throw nothingDone();
+          if (character === "\x03" || character === "\x04") throw cancelled();
           text = character === "\x7f" ? text.slice(0, -1) : text + character;
         }
       }
@@ -99,7 +98,7 @@ export class Io {
     }
   }
 
-  /** Asks for confirmation; throws an `unsafe` Failure if it is not given. */
+  /** Asks for confirmation; throws an `unsafe` Failure if the user does not confirm. */
   async confirm(question: string, yes = false): Promise<void> {
     if (yes) return;
     if (!this.isInteractive) {
@@ -109,24 +108,24 @@ export class Io {
         { hint: "Pass --yes to confirm." },
       );
     }
-    if (!await this.isConfirmed(question)) throw nothingDone();
+    if (!await this.isConfirmed(question)) throw cancelled();
   }
 
-  /** Whether a person at the terminal says yes. */
+  /** Asks a yes/no question at the terminal. */
   async isConfirmed(question: string): Promise<boolean> {
     return /^y(es)?$/i.test(await this.#ask(`${question} [y/N] `));
   }
 
-  /** Has one of several chosen at the terminal; gives its place among them. */
+  /** Lets the user choose at the terminal; returns the index of the choice. */
   async choose(question: string, choices: string[]): Promise<number> {
     this.log(question);
     choices.forEach((choice, index) => this.log(`  ${index + 1}  ${choice}`));
     const reply = await this.#ask(
-      `1 to ${choices.length}, nothing to leave: `,
+      `1 to ${choices.length}, or Enter to cancel: `,
     );
     const chosen = /^\d$/.test(reply) ? Number(reply) - 1 : -1;
     if (chosen in choices) return chosen;
-    throw nothingDone();
+    throw cancelled();
   }
 
   async #ask(question: string): Promise<string> {
@@ -137,8 +136,8 @@ export class Io {
     });
     try {
       const left = new Promise<never>((_, reject) => {
-        // It takes both keys for itself.
-        const leave = () => reject(nothingDone());
+        // readline handles Ctrl-C and Ctrl-D itself.
+        const leave = () => reject(cancelled());
         terminal.on("SIGINT", leave).on("close", leave);
       });
       return (await Promise.race([
@@ -151,6 +150,6 @@ export class Io {
   }
 }
 
-function nothingDone(): Failure {
+function cancelled(): Failure {
   return new Failure("unsafe", "Cancelled");
 }

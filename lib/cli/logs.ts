@@ -1,4 +1,4 @@
-// Logs of containers, and of those that are gone, as commands print them.
+// Prints logs of containers, and kept logs of removed containers.
 
 import { runDocker } from "../docker/docker-cli.ts";
 import { wholeNumber } from "./options.ts";
@@ -8,7 +8,7 @@ export interface LogOptions {
   tail?: unknown;
 }
 
-/** Prints a container's log; gives docker's exit code. */
+/** Prints a container's log; returns docker's exit code. */
 export async function printLog(
   container: string,
   { follow, tail }: LogOptions,
@@ -22,7 +22,7 @@ export async function printLog(
   ], { filtered: true });
 }
 
-/** The end of a kept log, or all of it. */
+/** The last lines of a kept log, or all lines. */
 export function lastLines(text: string, { tail }: LogOptions): string {
   const count = wholeNumber("--tail", tail);
   const lines = text.split("\n");

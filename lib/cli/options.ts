@@ -1,4 +1,4 @@
-// Options as commands take them from cac.
+// Helpers for options parsed by cac.
 
 import type { CAC } from "cac";
 import type { Flags } from "../instance/config.ts";
@@ -7,13 +7,13 @@ import type { SettingName } from "../instance/settings.ts";
 import type { Io } from "./io.ts";
 
 /**
- * argv with `--allow-any-path` as `--allowAnyPath=true`. cac takes what follows a
- * flag for its value where the flag's name has a dash, and a directory that
- * follows `-d` for a number where it looks like one.
+ * Rewrites `--allow-any-path` to `--allowAnyPath=true`. Otherwise cac takes the word after
+ * a flag as its value if the flag's name contains a dash, and takes a directory after `-d`
+ * as a number if it looks like one.
  */
 export function explicitFlags(argv: readonly string[], cli: CAC): string[] {
   const flags = new Map<string, string>();
-  // What is a flag of one command may take a value in another.
+  // A flag of one command may take a value in another.
   const named = cli.commands.filter(({ name }) => name === argv[0]);
   const chosen = named.length > 0
     ? named
@@ -35,12 +35,12 @@ export function explicitFlags(argv: readonly string[], cli: CAC): string[] {
 
 /** The values of an option that may be given more than once. */
 export function listOf(value: unknown): string[] {
-  // cac gives [undefined] for a repeatable option that was not given.
+  // cac returns [undefined] for a repeatable option that was not given.
   const values = Array.isArray(value) ? value : [value];
   return values.filter((item) => item !== undefined).map(String);
 }
 
-/** Options that stand for settings, as flags that name themselves. */
+/** The options that override settings, with the flag's name as the source. */
 export function flagsOf(
   options: Record<string, unknown>,
   names: Record<string, SettingName>,
@@ -60,7 +60,7 @@ export function wholeNumber(
   value: unknown,
 ): number | undefined {
   if (value === undefined) return undefined;
-  // An option is a number already where it looks like one; an argument never is.
+  // cac parses options that look like numbers, but not arguments.
   const number = /^\d+$/.test(String(value)) ? Number(value) : NaN;
   if (Number.isSafeInteger(number)) return number;
   throw new Failure(
@@ -69,13 +69,15 @@ export function wholeNumber(
   );
 }
 
-/** For what is shown at a terminal, or not at all. */
+/** Throws a `usage` Failure if stdin is not a terminal. */
 export function refuseWithoutTerminal(io: Io, hint: string): void {
   if (io.isInteractive) return;
-  throw new Failure("usage", "Cannot attach: stdin is no terminal", { hint });
+  throw new Failure("usage", "Cannot attach: stdin is not a terminal", {
+    hint,
+  });
 }
 
-/** cac takes "" for a number, for no argument, or for the default command. */
+/** cac takes "" as a number, as a missing argument, or as the default command. */
 export function refuseEmpty(argv: readonly string[]): void {
   const end = argv.indexOf("--");
   const words = end === -1 ? argv : argv.slice(0, end);
@@ -85,7 +87,7 @@ export function refuseEmpty(argv: readonly string[]): void {
   });
 }
 
-/** cac makes a list of an option that is given twice; few are lists. */
+/** cac turns a repeated option into a list, but most options are not lists. */
 export function refuseRepeated(cli: CAC): void {
   for (const option of cli.matchedCommand?.options ?? []) {
     const value = cli.options[option.name];
@@ -98,7 +100,7 @@ export function refuseRepeated(cli: CAC): void {
   }
 }
 
-/** An option as people write it. */
+/** An option as it is typed. */
 export function dashed(name: string): string {
   return name.length === 1 ? `-${name}` : `--${kebab(name)}`;
 }

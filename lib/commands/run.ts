@@ -15,7 +15,7 @@ import {
   chosenServers,
   configuredServers,
   offerServers,
-  tellOfMissing,
+  warnAboutUnavailable,
 } from "../mcp/offer.ts";
 import { resolveProject } from "../project/project.ts";
 import { judgeProjectConfig } from "../project/project-config.ts";
@@ -130,7 +130,7 @@ async function runPrompt(
     seedState(claudeHome, record.project, true);
     const mcp = chosenServers(servers, choice);
     offerServers(instance, claudeHome, record.project, mcp);
-    await tellOfMissing(instance, mcp, io.log);
+    await warnAboutUnavailable(instance, mcp, io.log);
     const started = prepareStart(
       instance,
       { claudeHome, owner: record.project },

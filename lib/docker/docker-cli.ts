@@ -1,5 +1,5 @@
-// The docker command, for what it does better than a library: it passes streams and
-// signals on, and gives the exit code. At a terminal see terminal.ts.
+// Runs the docker command where it is better than a library: it forwards streams and
+// signals, and returns the exit code. For interactive terminals see terminal.ts.
 
 // Not by zx: it takes over this terminal and its signals.
 import { spawn } from "node:child_process";
@@ -8,19 +8,19 @@ import { constants } from "node:os";
 import process from "node:process";
 import type { Readable } from "node:stream";
 import { Failure } from "../std/errors.ts";
-import { takeSignals } from "../std/signals.ts";
+import { interceptSignals } from "../std/signals.ts";
 import { TerminalFilter } from "../std/terminal-filter.ts";
 
 export interface RunOptions {
-  /** Besides our own environment. */
+  /** Added to the environment of this process. */
   env?: Record<string, string>;
-  /** What it writes is a worker's: a terminal is given no more than lines of text. */
+  /** The output comes from a worker: a terminal gets only filtered lines of text. */
   filtered?: boolean;
 }
 
 /**
- * Runs docker at this terminal; gives its exit code, or 128 and the number of
- * the signal by which we were told to end.
+ * Runs docker at this terminal. Returns its exit code, or 128 plus the number of the
+ * signal that ended this process.
  */
 export async function runDocker(
   args: readonly string[],
@@ -29,17 +29,17 @@ export async function runDocker(
   return await runHere(["docker", ...args], options);
 }
 
-/** The same for another command. */
+/** Like runDocker(), for any command. */
 export async function runHere(
   [file = "", ...args]: readonly string[],
   { env = {}, filtered = false }: RunOptions = {},
 ): Promise<number> {
-  let told: NodeJS.Signals | undefined;
-  // They are docker's to act on and to pass on; we stay to clean up behind it.
-  const restoreSignals = takeSignals((signal) => {
-    // Ctrl-C reaches docker as it reaches us.
+  let forwarded: NodeJS.Signals | undefined;
+  // docker handles and forwards signals; this process stays alive to clean up afterwards.
+  const restoreSignals = interceptSignals((signal) => {
+    // Ctrl-C reaches docker directly.
     if (signal === "SIGINT") return;
-    told = signal;
+    forwarded = signal;
     if (child.pid) process.kill(child.pid, signal);
   });
   const through = (stream: NodeJS.WriteStream) =>
@@ -55,7 +55,7 @@ export async function runHere(
     ]);
     const [code] = await once(child, "exit");
     await passed;
-    if (told) return 128 + constants.signals[told];
+    if (forwarded) return 128 + constants.signals[forwarded];
     return code ?? 1;
   } catch (error) {
     throw new Failure("failed", `Cannot run ${file}`, {

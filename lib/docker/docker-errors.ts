@@ -1,11 +1,11 @@
-// What the engine's errors mean. Apart from the engine itself: every command
-// reads errors, and few starts should wait for the rest.
+// Explains errors of the engine. Separate from docker.ts because every command handles
+// errors, but most must not wait until dockerode is loaded.
 
 import process from "node:process";
 import { endpointHint, endpointOf } from "./endpoint.ts";
 import { Failure, type FailureKind, messageOf } from "../std/errors.ts";
 
-/** HTTP status of an engine's answer, undefined for any other error. */
+/** HTTP status of the engine's response; undefined for other errors. */
 export function statusOf(error: unknown): number | undefined {
   const status = (error as { statusCode?: unknown } | undefined)?.statusCode;
   return typeof status === "number" ? status : undefined;
@@ -13,23 +13,23 @@ export function statusOf(error: unknown): number | undefined {
 
 const unreachable: Record<string, string> = {
   ENOENT: "there is no socket",
-  ECONNREFUSED: "nothing listens",
+  ECONNREFUSED: "connection refused",
   EACCES: "permission denied",
   EPERM: "permission denied",
-  ENOTFOUND: "the host name is unknown",
+  ENOTFOUND: "unknown host name",
   ETIMEDOUT: "no answer",
   EHOSTUNREACH: "no route to the host",
 };
 
-/** Why an engine cannot be reached, undefined when the error is another. */
+/** Why the engine cannot be reached; undefined for other errors. */
 export function connectionFault(error: unknown): string | undefined {
   const { code, syscall } = (error ?? {}) as NodeJS.ErrnoException;
-  // A file that is not there has the same code as a socket that is not.
+  // A missing file has the same error code as a missing socket.
   const connecting = syscall === "connect" || syscall === "getaddrinfo";
   return connecting ? unreachable[code ?? ""] : undefined;
 }
 
-/** What to do about an engine that is out of reach. */
+/** A hint for an engine that cannot be reached. */
 export function unreachableHint(
   fault: string,
   env: NodeJS.ProcessEnv = process.env,
@@ -37,13 +37,13 @@ export function unreachableHint(
   try {
     return endpointHint(endpointOf(env).from, fault);
   } catch (error) {
-    return messageOf(error); // the context itself cannot be read
+    return messageOf(error); // the docker context cannot be read
   }
 }
 
 /**
- * What an error of the engine means to the person at the command: `subject`
- * is the start of the sentence, as in `Cannot start worker "x"`.
+ * Converts an error of the engine to a Failure. `subject` begins the message, such as
+ * `Cannot start worker "x"`.
  */
 export function engineFailure(error: unknown, subject: string): Failure {
   if (error instanceof Failure) return error;

@@ -1,4 +1,4 @@
-// The engine behind the socket, and what all ask of it. dockerode is loaded only when a command comes this far.
+// Common calls to the engine's API. dockerode is loaded only when it is needed.
 
 import { availableParallelism } from "node:os";
 import type Docker from "dockerode";
@@ -10,7 +10,7 @@ import { waitFor } from "../std/wait.ts";
 
 export type { Docker };
 
-/** 20.10, the first engine with everything that is used here. */
+/** Docker 20.10, the first release with everything that is used here. */
 export const minimumApi = "1.41";
 
 export async function connect(env: NodeJS.ProcessEnv): Promise<Docker> {
@@ -19,14 +19,14 @@ export async function connect(env: NodeJS.ProcessEnv): Promise<Docker> {
   if (host.startsWith("unix://")) {
     return new Dockerode({ socketPath: host.slice("unix://".length) });
   }
-  // docker-modem reads tcp, ssh and TLS settings from DOCKER_HOST itself.
+  // docker-modem itself reads tcp, ssh and TLS settings from the environment.
   if (env["DOCKER_HOST"] === host) return new Dockerode();
   throw new Failure("engine", `Cannot use the engine at ${host}`, {
     hint: `Set DOCKER_HOST=${host} to reach an engine over the network.`,
   });
 }
 
-/** Docker's JSON of a container, or undefined where there is none. */
+/** Docker's JSON of a container; undefined if there is no such container. */
 export async function inspectContainer(
   docker: Docker,
   name: string,
@@ -34,7 +34,7 @@ export async function inspectContainer(
   return await orUndefined(docker.getContainer(name).inspect());
 }
 
-/** Docker's JSON of a container; throws a `notFound` Failure for none. */
+/** Docker's JSON of a container; throws a `notFound` Failure if it is missing. */
 export async function findContainer(
   docker: Docker,
   name: string,
@@ -46,14 +46,14 @@ export async function findContainer(
   });
 }
 
-/** The container whose namespace a network mode joins, undefined for others. */
+/** The container that a network mode "container:ID" refers to, otherwise undefined. */
 export function holderOf(mode: string): string | undefined {
   return /^container:(.+)$/.exec(mode)?.[1];
 }
 
 /**
- * When the namespace of a container was made, undefined where there is none. A
- * container gets a new one each time that it is started.
+ * When the network namespace of a container was created; undefined if the container is
+ * not running. A container gets a new namespace each time it starts.
  */
 export async function namespaceStart(
   docker: Docker,
@@ -63,12 +63,12 @@ export async function namespaceStart(
   return found?.State.Running ? found.State.StartedAt : undefined;
 }
 
-/** Docker's times as numbers: it drops the zeros that text would compare by. */
+/** Compares Docker's timestamps as numbers: Docker omits trailing zeros. */
 export function isBefore(time: string, other: string): boolean {
   return Date.parse(time) < Date.parse(other);
 }
 
-/** Docker's JSON of an image, or undefined where there is none. */
+/** Docker's JSON of an image; undefined if there is no such image. */
 export async function inspectImage(
   docker: Docker,
   name: string,
@@ -76,7 +76,7 @@ export async function inspectImage(
   return await orUndefined(docker.getImage(name).inspect());
 }
 
-/** Docker's JSON of a volume, or undefined where there is none. */
+/** Docker's JSON of a volume; undefined if there is no such volume. */
 export async function inspectVolume(
   docker: Docker,
   name: string,
@@ -85,8 +85,8 @@ export async function inspectVolume(
 }
 
 /**
- * Creates a container. dockerode would put a spec, Env included, into the
- * request's URL; this form keeps it in the body.
+ * Creates a container. By default dockerode puts the spec, including Env, into the
+ * request's URL; this form sends it in the body.
  */
 export async function createContainer(
   docker: Docker,
@@ -99,7 +99,7 @@ export async function createContainer(
   );
 }
 
-/** A removal that another command has begun takes no longer. */
+/** The longest time to wait for a removal that another command has started. */
 const removalMs = 10_000;
 
 /** Removes a container in any state; a missing one is not an error. */
@@ -113,7 +113,7 @@ export async function removeContainer(
     const status = statusOf(error);
     if (status === 404) return;
     if (status !== 409) throw error;
-    // Another command is removing it; its name is free only after that.
+    // Another command is removing it; the name is free only afterwards.
     await waitFor(async () => !await inspectContainer(docker, name), {
       for: `the removal of ${name}`,
       timeoutMs: removalMs,
@@ -121,7 +121,7 @@ export async function removeContainer(
   }
 }
 
-/** Removes an image that has lost its name to a new one, unless it is in use. */
+/** Removes an image that has no tag any more, unless it is in use. */
 export async function dropImage(docker: Docker, id: string): Promise<void> {
   const image = await inspectImage(docker, id);
   if (!image || image.RepoTags?.length > 0) return;
@@ -132,23 +132,23 @@ export async function dropImage(docker: Docker, id: string): Promise<void> {
   }
 }
 
-/** CPUs as asked for, or as many as the engine has; it refuses more. */
+/** Limits CPUs to the number that the engine has: it refuses more. */
 export async function capCpus(
   docker: Docker,
   cpus: number,
   log: Log,
 ): Promise<number> {
-  // The engine is asked only where this machine, most often the same, has fewer.
+  // Usually the engine runs on this machine; ask it only if there are fewer CPUs here.
   if (cpus <= availableParallelism()) return cpus;
   const { NCPU } = await docker.info();
   if (cpus <= NCPU) return cpus;
-  log(`The engine has ${NCPU} CPUs: taking those, not ${cpus}`);
+  log(`The engine has ${NCPU} CPUs: using ${NCPU} instead of ${cpus}`);
   return NCPU;
 }
 
 /**
- * Whether the engine gives containers other users than the host's (userns-remap): a
- * parent could not read the home that is mounted into it.
+ * Whether the engine maps the users of containers to other users of the host
+ * (userns-remap). A parent then could not read its mounted HAL9000_HOME.
  */
 export function remapsUsers(
   { SecurityOptions }: { SecurityOptions?: string[] },
@@ -157,10 +157,10 @@ export function remapsUsers(
     .some((option) => option.split(",").includes("name=userns"));
 }
 
-/** What to do about that. */
+/** The hint for an engine with userns-remap. */
 export const remapHint =
   "Use an engine without userns-remap: remove it from /etc/docker/daemon.json, " +
-  "or point DOCKER_HOST at another engine.";
+  "or set DOCKER_HOST to another engine.";
 
 async function orUndefined<T>(answer: Promise<T>): Promise<T | undefined> {
   try {
@@ -171,7 +171,7 @@ async function orUndefined<T>(answer: Promise<T>): Promise<T | undefined> {
   }
 }
 
-/** The variables that a container was created with, its image's included. */
+/** The environment variables of a container, including those of its image. */
 export function environmentOf(
   container: Docker.ContainerInspectInfo | undefined,
 ): Record<string, string> {

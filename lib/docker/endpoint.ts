@@ -1,4 +1,4 @@
-// Which engine is meant: the same one as the Docker CLI's.
+// Finds the engine's endpoint as the Docker CLI does.
 
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
@@ -7,7 +7,7 @@ import process from "node:process";
 import * as v from "valibot";
 import { Failure } from "../std/errors.ts";
 
-/** Where the engine listens, and what said so. */
+/** Where the engine listens, and where that is configured. */
 export interface Endpoint {
   host: string;
   from: "DOCKER_HOST" | "context" | "default";
@@ -35,7 +35,7 @@ export function endpointOf(env: NodeJS.ProcessEnv): Endpoint {
   if (!name || name === "default") {
     return { host: `unix://${defaultSocket}`, from: "default" };
   }
-  // Loaded here alone: few have a context.
+  // Loaded lazily: few users have a context.
   const { createHash } = process.getBuiltinModule("node:crypto");
   const digest = createHash("sha256").update(name).digest("hex");
   const file = join(directory, "contexts", "meta", digest, "meta.json");
@@ -48,14 +48,14 @@ export function endpointOf(env: NodeJS.ProcessEnv): Endpoint {
   return { host: meta.output.Endpoints.docker.Host, from: "context" };
 }
 
-/** The socket's path on the engine's own machine, for mounting it. */
+/** The path of the socket on the engine's machine, for mounting it. */
 export function socketOf(endpoint: Endpoint): string {
   return endpoint.host.startsWith("unix://")
     ? endpoint.host.slice("unix://".length)
     : defaultSocket;
 }
 
-/** What to do about an engine that is out of reach, by what named it. */
+/** A hint for an engine that cannot be reached, depending on how it is configured. */
 export function endpointHint(from: Endpoint["from"], fault: string): string {
   if (fault === "permission denied") {
     return "Join the docker group: sudo usermod -aG docker $USER, then log in again.";
@@ -64,7 +64,7 @@ export function endpointHint(from: Endpoint["from"], fault: string): string {
     DOCKER_HOST: "Start that engine, or unset DOCKER_HOST.",
     context: "Start that engine, or run: docker context use default",
     default:
-      "Start it with 'make engine', or point DOCKER_HOST at one that runs.",
+      "Start it with 'make engine', or set DOCKER_HOST to a running engine.",
   }[from];
 }
 
@@ -80,6 +80,6 @@ function readJson(path: string): unknown {
   try {
     return JSON.parse(readFileSync(path, "utf8"));
   } catch {
-    return undefined; // absent or broken: the schema above says which matters
+    return undefined; // missing or invalid; the callers' schemas reject undefined
   }
 }

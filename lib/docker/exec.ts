@@ -1,4 +1,4 @@
-// A command inside a running container, its output taken.
+// Runs a command in a running container and captures its output.
 
 import { Buffer } from "node:buffer";
 import type { Docker } from "./docker.ts";
@@ -8,17 +8,17 @@ import { withoutFrames } from "./streams.ts";
 
 export interface ExecResult {
   exitCode: number;
-  /** Of both streams. */
+  /** stdout and stderr together. */
   output: string;
 }
 
-/** A worker's own programs may never end, or never stop talking. */
+/** Limits for programs of a worker that never exit or write without end. */
 const maxBytes = 4 * 1024 ** 2;
 const defaultMs = 15_000;
 
 /**
- * Runs a command as the container's user; throws a Failure where it cannot be
- * run, takes longer than `timeoutMs`, or says too much.
+ * Runs a command as the container's user. Throws a Failure if it cannot be run, takes
+ * longer than `timeoutMs`, or produces too much output.
  */
 export async function execIn(
   docker: Docker,
@@ -32,7 +32,7 @@ export async function execIn(
   const late = AbortSignal.timeout(timeoutMs);
   const refuse = (why: string) =>
     new Failure("failed", `${command[0]} in the container ${why}`, {
-      hint: "Something is wrong with it; it can be stopped: coordinator stop",
+      hint: "The container may be broken; stop it with: coordinator stop",
     });
   try {
     const exec = await docker.getContainer(id).exec({
@@ -49,7 +49,7 @@ export async function execIn(
     try {
       for await (const chunk of stream) {
         bytes += (chunk as Buffer).length;
-        if (bytes > maxBytes) throw refuse("says too much");
+        if (bytes > maxBytes) throw refuse("produced too much output");
         chunks.push(chunk as Buffer);
       }
     } catch (error) {
@@ -59,7 +59,7 @@ export async function execIn(
       stream.destroy();
     }
     if (late.aborted) {
-      throw refuse(`has not ended within ${timeoutMs / 1000} s`);
+      throw refuse(`did not exit within ${timeoutMs / 1000} s`);
     }
     const { ExitCode } = await exec.inspect();
     const output = new TextDecoder().decode(
@@ -73,10 +73,10 @@ export async function execIn(
 }
 
 /**
- * Names of the processes in a container, as the engine's machine sees them: no
- * program of the container is asked.
+ * The names of the processes in a container, read by ps on the engine's machine: no
+ * program of the container is run.
  */
-export async function runningIn(
+export async function processNames(
   docker: Docker,
   id: string,
 ): Promise<string[]> {

@@ -1,11 +1,11 @@
-// Docker's framing of a container's output.
+// Decodes Docker's multiplexed output of containers.
 
 import { Buffer } from "node:buffer";
 import type { Readable } from "node:stream";
 
 /**
- * The text of a log whose streams Docker has multiplexed: frames of 8 bytes of
- * header, the last four of which are the length of what follows.
+ * The text of a multiplexed log. Each frame has a header of 8 bytes, and the last four
+ * are the length of the payload.
  * https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach
  */
 export function withoutFrames(log: Uint8Array): Uint8Array {
@@ -19,13 +19,13 @@ export function withoutFrames(log: Uint8Array): Uint8Array {
   return Buffer.concat(parts);
 }
 
-/** The first line of a log, "" where none has ended yet. */
+/** The first line of a log; "" if it is not complete yet. */
 export function firstLineIn(log: Uint8Array): string {
   const text = new TextDecoder().decode(withoutFrames(log));
   return text.slice(0, Math.max(text.indexOf("\n"), 0));
 }
 
-/** The first line of a followed log, "" where it ends before there is one. */
+/** The first line of a followed log; "" if the log ends without one. */
 export async function firstLine(log: Readable): Promise<string> {
   const chunks: Uint8Array[] = [];
   try {

@@ -1,5 +1,5 @@
-// A command in a container, or a container itself, at this terminal: its output
-// passes the filter, for a process of the worker can write to its terminal directly.
+// Connects this terminal to a command in a container or to a container. The output is
+// filtered, because every process of the worker can write to the container's terminal.
 
 import { once } from "node:events";
 import { constants } from "node:os";
@@ -7,26 +7,26 @@ import process from "node:process";
 import type { Docker } from "./docker.ts";
 import { engineFailure } from "./docker-errors.ts";
 import { execIn } from "./exec.ts";
-import { takeSignals } from "../std/signals.ts";
+import { interceptSignals } from "../std/signals.ts";
 import { TerminalFilter } from "../std/terminal-filter.ts";
 import { waitFor } from "../std/wait.ts";
 
-/** Longer than the engine takes to tell that what was shown has ended. */
+/** How long the engine may take to report that the command has exited. */
 const settleMs = 1000;
 
-/** As the engine calls it. */
+/** In the engine's format. */
 interface Size {
   h: number;
   w: number;
 }
 
 interface Connection {
-  /** A socket: the answer of a request that was upgraded. */
+  /** The socket of the upgraded request. */
   stream: NodeJS.ReadWriteStream & { destroy(): void };
   resize(size: Size): Promise<unknown>;
 }
 
-/** Runs it to its end, or to the end of the terminal; gives its exit code. */
+/** Runs a command until it exits or this terminal closes; returns its exit code. */
 export async function execAtTerminal(
   docker: Docker,
   id: string,
@@ -35,10 +35,10 @@ export async function execAtTerminal(
   variables: Record<string, string> = {},
 ): Promise<number> {
   const terminal = env["TERM"] ?? "";
-  // Others are unknown to the container's programs.
+  // The container's programs do not support other terminal types.
   const known = /^(xterm|tmux|screen|linux|vt100)/.test(terminal);
-  // A name by which it can be ended: the engine leaves it running where the
-  // terminal is closed.
+  // Names a file with the command's pid, to end it later: the engine does not end it when
+  // this terminal is closed.
   const client = crypto.randomUUID();
   try {
     const exec = await docker.getContainer(id).exec({
@@ -53,9 +53,9 @@ export async function execAtTerminal(
       Tty: true,
     });
     const stream = await exec.start({ hijack: true, stdin: true, Tty: true });
-    // A closing terminal sends more than one signal, and a second one must not end this
-    // process before the client has ended. Until now one may: there is no client.
-    const restoreSignals = takeSignals(() => {});
+    // A closing terminal sends several signals, and the second must not end this process
+    // before it has ended the client. Up to here there is no client to end.
+    const restoreSignals = interceptSignals(() => {});
     const signal = await connectTerminal({
       stream: stream as Connection["stream"],
       resize: (size) => exec.resize(size),
@@ -67,7 +67,7 @@ export async function execAtTerminal(
   }
 }
 
-/** Where it goes on, somebody has detached from it by the engine's keys. */
+/** Returns 0 if the command still runs: the user detached with the engine's keys. */
 async function exitCodeOf(exec: Docker.Exec): Promise<number> {
   let found: Docker.ExecInspectInfo | undefined;
   await waitFor(async () => {
@@ -77,7 +77,7 @@ async function exitCodeOf(exec: Docker.Exec): Promise<number> {
   return found?.ExitCode ?? 0;
 }
 
-/** Tells it until it has ended: until then it counts as a terminal. */
+/** Sends SIGHUP until the client exits: until then it counts as an attached terminal. */
 const endScript = `pid=$(cat "/tmp/$0")
 for _ in 1 2 3 4 5 6 7 8 9 10; do
   kill -HUP "$pid" 2>/dev/null || break
@@ -91,14 +91,14 @@ async function endClient(
   client: string,
 ): Promise<void> {
   await execIn(docker, id, ["sh", "-c", endScript, client]).catch(() => {
-    // The container has ended, and the client with it.
+    // The container has exited, and so has the client.
   });
 }
 
 /**
- * Attaches this terminal to a container that has one, which is started where that is
- * asked for; gives its exit code, 0 where it goes on, or 128 and the number of the
- * signal that ended us.
+ * Attaches this terminal to a container with a terminal, and with `start` starts the
+ * container. Returns the container's exit code, 0 if it still runs, or 128 plus the
+ * number of the signal that ended this process.
  */
 export async function attachTerminal(
   docker: Docker,
@@ -115,7 +115,7 @@ export async function attachTerminal(
       hijack: true,
     });
     const over = new AbortController();
-    // Asked for before: the parent may be faster to remove it.
+    // Wait before the start: afterwards the parent may already have removed the container.
     const ended = container.wait({
       condition: "next-exit",
       abortSignal: over.signal,
@@ -135,8 +135,8 @@ export async function attachTerminal(
 }
 
 /**
- * Passes keys, output and sizes until the other side ends, or we are told to; gives
- * the signal that told us. Then the terminal is as it was.
+ * Forwards input, output and window sizes until the other side ends or a signal arrives,
+ * then restores the terminal. Returns the signal.
  */
 async function connectTerminal(
   { stream, resize }: Connection,
@@ -145,8 +145,8 @@ async function connectTerminal(
   const { stdin, stdout } = process;
   const filter = new TerminalFilter("screen");
   let signal: NodeJS.Signals | undefined;
-  const ended = once(stream, "close").catch(() => {}); // a broken stream has ended
-  const restoreSignals = takeSignals((given) => {
+  const ended = once(stream, "close").catch(() => {}); // an error closes the stream, too
+  const restoreSignals = interceptSignals((given) => {
     signal ??= given;
     stream.destroy();
   });
@@ -157,11 +157,11 @@ async function connectTerminal(
     }
   };
   const endKeys = () => stream.end();
-  // One after the other, or an earlier size could come last.
+  // One at a time, or an earlier size could arrive last.
   let fitting: Promise<unknown> = Promise.resolve();
   const fit = () => {
     fitting = fitting.then(() =>
-      // It may have ended, or not begun: it is asked again.
+      // The command may not have started yet: retry.
       waitFor(
         () => {
           const { rows, columns } = stdout;
@@ -173,8 +173,8 @@ async function connectTerminal(
     ).catch(() => {});
   };
   process.on("SIGWINCH", fit);
-  // A terminal that was closed fails every write; what shows us there has yet to be
-  // ended, and nothing is written after that.
+  // After the terminal has closed, every write fails. The client must still be ended, and
+  // nothing more is written.
   stdout.removeAllListeners("error").on("error", () => stream.destroy());
   stdin.setRawMode(true);
   try {
@@ -184,10 +184,10 @@ async function connectTerminal(
       stdout.once("drain", () => stream.resume());
     });
     stream.on("end", () => stream.destroy());
-    // A terminal that is closed while it is read fails the read.
+    // Reading from a terminal that closes fails.
     stdin.on("data", passKeys).on("end", endKeys).on("error", endKeys);
     stdin.resume();
-    // A program draws itself anew when its size changes.
+    // Programs redraw the screen when its size changes.
     if (redraw && stdout.rows) {
       await resize({ h: stdout.rows + 1, w: stdout.columns }).catch(() => {});
     }

@@ -9,7 +9,7 @@ import { Failure, messageOf } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { isLocalUrl } from "../std/local-url.ts";
 import type { Log } from "../std/log.ts";
-import { writeWhole } from "../std/owned.ts";
+import { writeAtomic } from "../std/owned.ts";
 import {
   checkServer,
   checkServers,
@@ -71,7 +71,7 @@ export function changeServers(
 }
 
 function writeConfig({ home, owner }: Home, config: object): void {
-  writeWhole(home.mcpConfig, `${JSON.stringify(config, null, 2)}\n`, owner);
+  writeAtomic(home.mcpConfig, `${JSON.stringify(config, null, 2)}\n`, owner);
 }
 
 /** Above the ports of the default servers. */

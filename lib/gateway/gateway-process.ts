@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { messageOf } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
-import { openForOutput, writeWhole } from "../std/owned.ts";
+import { openForOutput, writeAtomic } from "../std/owned.ts";
 import { waitFor } from "../std/wait.ts";
 import { askGateway, endGateway } from "../mcp/client.ts";
 import { readServers } from "../mcp/config.ts";
@@ -42,7 +42,7 @@ export async function startGateway(
 ): Promise<void> {
   const { home, owner, settings } = instance;
   readServers(home, settings); // reports configuration errors here
-  writeWhole(home.mcpWanted, "", owner);
+  writeAtomic(home.mcpWanted, "", owner);
   if (await askGateway(home, "status")) return;
   rotateLog(home.mcpLog("gateway"));
   const log = openForOutput(home.mcpLog("gateway"), "a", owner);

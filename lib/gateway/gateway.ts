@@ -5,7 +5,7 @@ import process from "node:process";
 import * as v from "valibot";
 import { Failure, messageOf } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
-import { type Owner, ownerOf, writeWhole } from "../std/owned.ts";
+import { type Owner, ownerOf, writeAtomic } from "../std/owned.ts";
 import type { HomePaths } from "../instance/paths.ts";
 import { listen, type Listener } from "../std/socket-lines.ts";
 import type { Settings } from "../instance/settings.ts";
@@ -78,7 +78,7 @@ export async function serveGateway(
     await control?.close();
     throw new Failure("busy", "The MCP gateway is already running");
   }
-  writeWhole(home.mcpPid, String(process.pid), owner);
+  writeAtomic(home.mcpPid, String(process.pid), owner);
   const ready = gateway.endLeftovers().then(() => gateway.load());
   let lost = 0;
   const checks = setInterval(() => {

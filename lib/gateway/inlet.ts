@@ -1,7 +1,7 @@
 // Reads request bodies within limits: on size, on the bytes waiting per worker and
 // in total, and on time.
 
-import { isTooMuch } from "../std/json.ts";
+import { isTooComplex } from "../std/json.ts";
 
 /** Large enough for files that a tool writes. */
 const maxBodyBytes = 32 * 1024 * 1024;
@@ -149,7 +149,7 @@ async function discard(
 }
 
 function parse(text: string): unknown {
-  if (isTooMuch(text)) {
+  if (isTooComplex(text)) {
     throw new Refused(400, "Parse error: too deep or too many values");
   }
   try {

@@ -17,7 +17,7 @@ import {
 } from "@modelcontextprotocol/sdk/shared/stdio.js";
 import type { Transport } from "@modelcontextprotocol/sdk/shared/transport.js";
 import type { JSONRPCMessage } from "@modelcontextprotocol/sdk/types.js";
-import { isTooMuch } from "../std/json.ts";
+import { isTooComplex } from "../std/json.ts";
 import { killGroup, marked } from "./processes.ts";
 
 /** Maximum size of a message; a process that exceeds it is killed. */
@@ -171,7 +171,7 @@ export class StdioTransport implements Transport {
   #parse(line: string): void {
     let message: JSONRPCMessage;
     try {
-      if (isTooMuch(line)) throw new Error("too deep or too many values");
+      if (isTooComplex(line)) throw new Error("too deep or too many values");
       message = deserializeMessage(line);
     } catch {
       // Some programs print to stdout. That is not a message, and no reason to

@@ -13,7 +13,7 @@ import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import * as v from "valibot";
 import { joinSockets } from "./forward.ts";
-import { type Owner, writeWhole } from "../std/owned.ts";
+import { type Owner, writeAtomic } from "../std/owned.ts";
 
 /** The host's name inside the engine's machine (Docker Desktop and similar). */
 const hostName = "host.docker.internal";
@@ -73,7 +73,7 @@ export async function serveTunnels(
   });
   const { port } = server.address() as { port: number };
   const text = JSON.stringify({ port, token });
-  writeWhole(tunnelFile(directory), text, owner, 0o640);
+  writeAtomic(tunnelFile(directory), text, owner, 0o640);
   return {
     port,
     close: async () => {

@@ -1,4 +1,4 @@
-// Short-lived containers that look at what of the host this program does not see.
+// Runs short-lived containers that inspect parts of the host this program cannot see.
 
 import { Buffer } from "node:buffer";
 import type { Readable } from "node:stream";
@@ -17,13 +17,13 @@ import { hostMount } from "../instance/paths.ts";
 import { type Look, type LookRequest, lookSchema } from "./processes.ts";
 import { withoutFrames } from "../docker/streams.ts";
 
-/** What the helper prints: the facts, or the code of the error. */
+/** The helper's output: the facts, or the error. */
 export const pathSchema = v.union([
   hostPathSchema,
   v.object({ code: v.string(), message: v.string() }),
 ]);
 
-/** What is at a host path. Throws an error with the code that lstat gave. */
+/** Inspects a host path. Throws an error with the code of the failed system call. */
 export async function lookFromHelper(
   instance: Instance,
   path: string,
@@ -45,7 +45,7 @@ export async function lookFromHelper(
   return result;
 }
 
-/** What containers' processes hold open. Nothing in them is asked. */
+/** Lists what the processes of containers hold open, without running anything in them. */
 export async function lookAtContainers(
   instance: Instance,
   request: LookRequest,
@@ -64,7 +64,7 @@ export async function lookAtContainers(
   return parsed(lookSchema, output);
 }
 
-/** Throws a Failure with what was printed in the place of an answer. */
+/** Parses the output; throws a Failure that quotes it if it is invalid. */
 function parsed<T>(schema: v.GenericSchema<unknown, T>, output: string): T {
   try {
     return v.parse(schema, JSON.parse(output));
@@ -72,19 +72,19 @@ function parsed<T>(schema: v.GenericSchema<unknown, T>, output: string): T {
     const [line = ""] = output.trim().split("\n");
     throw new Failure("failed", `A helper failed: ${line.slice(0, 200)}`, {
       cause: error,
-      hint: "Build the images again: make images",
+      hint: "Rebuild the images: make images",
     });
   }
 }
 
 export interface HelperRequest {
-  /** What is being done, for an error: the start of a sentence. */
+  /** The beginning of error messages, such as "Cannot look at x". */
   subject: string;
-  /** The parent's where it is left out. */
+  /** @default the parent's image */
   image?: string;
   command: [string, ...string[]];
   user?: string;
-  /** What it may do and see besides nothing. */
+  /** Additional capabilities, mounts and namespaces; none by default. */
   rights?: Docker.HostConfig;
   security?: string[];
 }
@@ -93,8 +93,8 @@ const maxBytes = 64 * 1024 ** 2;
 const timeoutMs = 60_000;
 
 /**
- * Runs a command to its end in a container of its own, and gives what it printed.
- * The container goes with it, whatever becomes of this program.
+ * Runs a command in a new container and returns its output. The container is removed when
+ * the command exits, even if this program is killed.
  */
 export async function runHelper(
   instance: Pick<
@@ -122,7 +122,7 @@ export async function runHelper(
       stdout: true,
       stderr: true,
     });
-    const cut = new Error(`it has not ended within ${timeoutMs / 1000} s`);
+    const cut = new Error(`it did not exit within ${timeoutMs / 1000} s`);
     late = setTimeout(
       () => (output as unknown as Readable).destroy(cut),
       timeoutMs,
@@ -132,7 +132,7 @@ export async function runHelper(
     let bytes = 0;
     for await (const chunk of output) {
       bytes += (chunk as Uint8Array).length;
-      if (bytes > maxBytes) throw new Error("it prints too much");
+      if (bytes > maxBytes) throw new Error("it produced too much output");
       chunks.push(chunk as Uint8Array);
     }
     return new TextDecoder().decode(withoutFrames(Buffer.concat(chunks)));

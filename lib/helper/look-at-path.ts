@@ -1,5 +1,5 @@
-// look-at-path: what a path of the host is, as JSON; run by the parent in a
-// helper container that has the host below /host.
+// look-at-path: prints facts about a host path as JSON. Runs in a helper container that
+// has the host's file system mounted at /host.
 
 import { lookAt } from "../std/hostpath.ts";
 import { hostMount } from "../instance/paths.ts";
@@ -9,7 +9,7 @@ import { Io } from "../cli/io.ts";
 export async function main(argv: string[], io = new Io()): Promise<number> {
   const cli = command("look-at-path");
 
-  cli.command("<path>", "Print real path, kind and owner of a host's path")
+  cli.command("<path>", "Print the real path, kind and owner of a host path")
     .action((path: string) => io.answer(look(path), "", true));
 
   return await runCli(cli, argv, io);

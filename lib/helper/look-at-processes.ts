@@ -1,5 +1,5 @@
-// look-at-processes: what the processes of containers hold open, as JSON; run in a
-// helper container that sees the host's processes.
+// look-at-processes: prints what the processes of containers hold open, as JSON. Runs in a
+// helper container in the host's pid namespace.
 
 import * as v from "valibot";
 import { lookAtProcesses, lookRequestSchema } from "./processes.ts";
@@ -9,7 +9,10 @@ import { Io } from "../cli/io.ts";
 export async function main(argv: string[], io = new Io()): Promise<number> {
   const cli = command("look-at-processes");
 
-  cli.command("<request>", "Print who listens, and what else containers hold")
+  cli.command(
+    "<request>",
+    "Print the listening sockets and inotify instances of containers",
+  )
     .action((request: string) =>
       io.answer(
         lookAtProcesses(v.parse(lookRequestSchema, JSON.parse(request))),

@@ -1,5 +1,5 @@
-// What the processes of containers hold open, read from /proc of the host: no program
-// of a worker is asked. Runs in a helper container, see helper.ts.
+// Lists what the processes of containers hold open, from the host's /proc, so that no
+// program of a worker is involved. Runs in a helper container, see helper.ts.
 
 import {
   closeSync,
@@ -14,9 +14,9 @@ import process from "node:process";
 import * as v from "valibot";
 
 export const lookRequestSchema = v.object({
-  /** A process in the network namespace whose sockets are looked at. */
+  /** A process in the network namespace whose listening sockets are listed. */
   netPid: v.nullable(v.pipe(v.number(), v.integer(), v.minValue(1))),
-  /** Ids. */
+  /** Container ids. */
   containers: v.array(v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))),
 });
 
@@ -24,11 +24,11 @@ export type LookRequest = v.InferOutput<typeof lookRequestSchema>;
 
 const heldSchema = v.object({
   id: v.string(),
-  /** What its first process runs as. */
+  /** The uid of its first process. */
   uid: v.nullable(v.number()),
-  /** Descriptors of inotify instances; one that is inherited counts twice. */
+  /** Number of inotify descriptors; an inherited one counts again. */
   inotify: v.number(),
-  /** Whether it holds more than was looked at. */
+  /** Whether a limit was reached before everything was inspected. */
   incomplete: v.boolean(),
 });
 
@@ -36,22 +36,22 @@ export const lookSchema = v.object({
   listening: v.array(v.object({
     port: v.number(),
     address: v.string(),
-    /** Whose process it is; null for none of the containers. */
+    /** The container of the process; null if it is none of these. */
     container: v.nullable(v.string()),
     process: v.nullable(v.string()),
   })),
   containers: v.array(heldSchema),
-  /** Of one user on this machine. */
+  /** The limit of inotify instances per user on this machine. */
   inotifyLimit: v.number(),
 });
 
 export type Look = v.InferOutput<typeof lookSchema>;
 
-/** For each container, so that one that holds very much hides no other. */
+/** Limits per container, so that one with many descriptors does not delay the others. */
 const maxFiles = 10_000;
 const maxCpuMs = 300;
 
-/** Of this process: on a busy machine the clock would tell of others' work. */
+/** CPU time of this process; wall time would include other processes on a busy machine. */
 function cpuMs(): number {
   const { user, system } = process.cpuUsage();
   return (user + system) / 1000;
@@ -113,7 +113,7 @@ function lookAtContainer(
       const target = link(`${proc}/${pid}/fd/${fd}`);
       if (target === "anon_inode:inotify") inotify++;
       const socket = sockets.get(target);
-      // The first process that has it: others have inherited it.
+      // The first process that has the socket; later ones have inherited it.
       if (socket?.container === null) {
         socket.container = id;
         socket.process = name;
@@ -127,7 +127,7 @@ function lookAtContainer(
   return { id, uid, inotify, incomplete };
 }
 
-/** A thread may have descriptors that its process has not: clone(2), CLONE_FILES. */
+/** Inspects threads: without CLONE_FILES, clone(2), they have their own descriptors. */
 function lookAtThreads(
   id: string,
   pids: string[],
@@ -153,7 +153,7 @@ function lookAtThreads(
   }
 }
 
-/** Linux 6.2 and later tell it as the directory's size, others 0. */
+/** The number of open files. Linux 6.2 and later report it as st_size; others 0. */
 function openFiles(directory: string): number {
   try {
     return statSync(directory).size;
@@ -162,7 +162,7 @@ function openFiles(directory: string): number {
   }
 }
 
-/** By container, the first process first; a process cannot leave its cgroups. */
+/** The pids of each container in ascending order, found by cgroup. */
 function processesOf(
   containers: string[],
   proc: string,
@@ -184,7 +184,7 @@ interface Socket {
   inode: string;
 }
 
-/** Of /proc/net/tcp and tcp6, proc_net(5): those in state 0A, listening. */
+/** Listening sockets (state 0A) in /proc/net/tcp or tcp6, see proc_net(5). */
 export function parseListening(text: string): Socket[] {
   return text.split("\n").flatMap((line) => {
     const columns = line.trim().split(/\s+/);
@@ -205,7 +205,7 @@ function addressName(host: string): string {
 
 const maxTableBytes = 4 * 1024 ** 2;
 
-/** The kernel lists listening sockets first: of others there may be very many. */
+/** Reads only the beginning: listening sockets come first, and others may be many. */
 function readListening(path: string): string {
   let text = "";
   try {
@@ -222,12 +222,12 @@ function readListening(path: string): string {
       closeSync(file);
     }
   } catch {
-    // it has ended, or the kernel has no IPv6
+    // the process has exited, or the kernel has no IPv6
   }
   return text;
 }
 
-// A process may end at any moment; what it was then is of no interest.
+// A process may exit at any time; errors are then ignored.
 
 function read(path: string): string {
   try {

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import * as v from "valibot";
 import type { SignIn } from "./credentials.ts";
 import { Failure } from "../std/errors.ts";
-import { type Owner, replaceWhole } from "../std/owned.ts";
+import { type Owner, replaceFile } from "../std/owned.ts";
 import { readJson } from "../std/json.ts";
 import {
   credentialHelpers,
@@ -78,7 +78,7 @@ export function layOutSettings(
   const { own, rest } = ownSettings(request.arguments);
   const settings = startSettings(request, homeSettings(claudeHome), own);
   const text = JSON.stringify(settings);
-  replaceWhole(join(claudeHome, settingsFile), text, owner, { sync: false });
+  replaceFile(join(claudeHome, settingsFile), text, owner, { sync: false });
   return [
     ...(request.approved ? [] : ["--setting-sources", "user"]),
     ...rest,

@@ -18,11 +18,11 @@ import {
   ensureDirectory,
   isStaged,
   type Owner,
-  replaceWhole,
-  writeWhole,
+  replaceFile,
+  writeAtomic,
 } from "../std/owned.ts";
 import type { HomePaths } from "../instance/paths.ts";
-import { clearPlace } from "../std/plain-file.ts";
+import { clearPath } from "../std/plain-file.ts";
 import { insideWorker } from "../instance/paths.ts";
 
 type Home = Pick<Instance, "home" | "owner">;
@@ -53,7 +53,7 @@ export function keepCredential(
       hint: "Keep it as one: claudy login --token",
     });
   }
-  writeWhole(credentialFile(home, kind), value, owner);
+  writeAtomic(credentialFile(home, kind), value, owner);
 }
 
 const kindName = { key: "API key", token: "token" };
@@ -101,8 +101,8 @@ export function layOutCredentials(
   const chosen = credentialFor(instance, env);
   const lay = (file: string, text: string | undefined) => {
     const path = join(claudeHome, file);
-    if (text !== undefined) replaceWhole(path, text, project, { mode: 0o400 });
-    else clearPlace(path);
+    if (text !== undefined) replaceFile(path, text, project, { mode: 0o400 });
+    else clearPath(path);
   };
   const key = chosen === "key"
     ? readFileSync(home.anthropicKey, "utf8")
@@ -148,7 +148,7 @@ export function forgetCredentials({ home }: Pick<Instance, "home">): void {
     for (const { name, kind } of homes.entries()) {
       const claudeHome = kind === "directory" ? homes.enter(name) : undefined;
       if (!claudeHome) continue;
-      for (const file of [keyFile, tokenFile]) clearPlace(claudeHome.at(file));
+      for (const file of [keyFile, tokenFile]) clearPath(claudeHome.at(file));
       claudeHome.close();
     }
   });
@@ -176,7 +176,7 @@ export function setSecret(
   ensureDirectory(home.namedSecrets, 0o700, owner);
   removeSecret({ home }, name);
   const file = variable ? `${name}.env` : name;
-  writeWhole(join(home.namedSecrets, file), value, owner);
+  writeAtomic(join(home.namedSecrets, file), value, owner);
 }
 
 export function listSecrets({ home }: Pick<Instance, "home">): NamedSecret[] {
@@ -232,7 +232,7 @@ function laySecrets(
       const ours = name.startsWith(secretPrefix) ||
         name.startsWith(variablePrefix);
       const unwanted = ours && !wanted.has(name) || isLeft(directory, name);
-      if (unwanted) clearPlace(directory.at(name));
+      if (unwanted) clearPath(directory.at(name));
     }
   });
   const variables: Record<string, string> = {};
@@ -240,7 +240,7 @@ function laySecrets(
     const file = join(home.namedSecrets, variable ? `${name}.env` : name);
     const to = (variable ? variablePrefix : secretPrefix) + name;
     const value = readFileSync(file);
-    replaceWhole(join(claudeHome, to), value, user, { mode: 0o400 });
+    replaceFile(join(claudeHome, to), value, user, { mode: 0o400 });
     if (variable) variables[name] = value.toString().trimEnd();
   }
   return variables;

@@ -18,13 +18,13 @@ import {
   takeSettings,
 } from "./inherited-settings.ts";
 import type { Instance } from "../instance/instance.ts";
-import { isTooMuch, readJson } from "../std/json.ts";
+import { isTooComplex, readJson } from "../std/json.ts";
 import type { Log } from "../std/log.ts";
 import {
   ensureDirectory,
   type Owner,
-  replaceWhole,
-  writeWhole,
+  replaceFile,
+  writeAtomic,
 } from "../std/owned.ts";
 import { NotPlain, readPlainFile } from "../std/plain-file.ts";
 import { sessionHome } from "./worker-home.ts";
@@ -129,7 +129,7 @@ const objectSchema = v.record(v.string(), v.any());
 function readHostJson(path: string): v.InferOutput<typeof objectSchema> {
   const limits = { maxBytes: maxJsonBytes, followLinks: true };
   const text = readPlainFile(path, limits).toString("utf8");
-  if (isTooMuch(text)) throw new Error("it nests too deep");
+  if (isTooComplex(text)) throw new Error("it nests too deep");
   const parsed = v.safeParse(objectSchema, JSON.parse(text));
   if (parsed.success) return parsed.output;
   throw new Error("it is no JSON object");
@@ -321,7 +321,7 @@ export function inherit(
     result.removed.push(name);
   }
   const record = { version: 1, files: next };
-  writeWhole(home.inherited(session), JSON.stringify(record), owner);
+  writeAtomic(home.inherited(session), JSON.stringify(record), owner);
   return result;
 }
 
@@ -371,5 +371,5 @@ function layFile(
     path = join(path, part);
     ensureDirectory(path, 0o700, owner);
   }
-  replaceWhole(join(claudeHome, name), bytes, owner, { sync: false });
+  replaceFile(join(claudeHome, name), bytes, owner, { sync: false });
 }

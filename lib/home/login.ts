@@ -9,7 +9,7 @@ import * as v from "valibot";
 import { messageOf } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
-import { writeWhole } from "../std/owned.ts";
+import { writeAtomic } from "../std/owned.ts";
 import type { HomePaths } from "../instance/paths.ts";
 import { readJson } from "../std/json.ts";
 
@@ -101,14 +101,14 @@ async function refresh({ home, owner }: Home, login: Login): Promise<Login> {
       expiresAt: Date.now() + grant.expires_in * 1000,
     },
   };
-  writeWhole(join(home.login, file), JSON.stringify(next), owner);
+  writeAtomic(join(home.login, file), JSON.stringify(next), owner);
   return next;
 }
 
 /** By rename into the directory that workers see; their users differ. */
 function publish({ home, owner }: Home, login: Login): void {
   const text = JSON.stringify(withoutRefresh(login));
-  writeWhole(join(home.credentials, file), text, owner, 0o644);
+  writeAtomic(join(home.credentials, file), text, owner, 0o644);
 }
 
 function withdraw({ home }: Home): void {

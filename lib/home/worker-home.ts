@@ -10,8 +10,8 @@ import {
   ensureDirectory,
   ensureOwner,
   type Owner,
-  replaceWhole,
-  writeWhole,
+  replaceFile,
+  writeAtomic,
 } from "../std/owned.ts";
 import { configuredServers, offerServers } from "../mcp/offer.ts";
 import { pathDigest, type Project } from "../project/project.ts";
@@ -137,7 +137,7 @@ export function seedState(
   };
   // Made again where a crash left it empty: no need to wait for the disk.
   const text = JSON.stringify(state);
-  replaceWhole(stateFile(directory), text, owner, { sync: false });
+  replaceFile(stateFile(directory), text, owner, { sync: false });
 }
 
 const stateFile = (directory: string) => `${directory}/.claude.json`;
@@ -154,7 +154,7 @@ export function ensureAccounts(
   ensureDirectory(directory, 0o755, owner);
   const name = uid === 0 ? "root" : "claude";
   const group = gid === 0 ? "root" : "claude";
-  writeWhole(
+  writeAtomic(
     `${directory}/passwd`,
     [
       ...(uid === 0 ? [] : ["root:x:0:0:root:/root:/bin/bash"]),
@@ -165,7 +165,7 @@ export function ensureAccounts(
     owner,
     0o644,
   );
-  writeWhole(
+  writeAtomic(
     `${directory}/group`,
     [
       ...(gid === 0 ? [] : ["root:x:0:"]),

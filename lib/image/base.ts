@@ -1,4 +1,4 @@
-// The Debian that images are built from: a registry's, or one made here.
+// The Debian base image, pulled from a registry or built locally.
 
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -9,7 +9,7 @@ import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
 
 const registryBase = "debian:trixie-slim";
-/** Made with mmdebstrap; no registry serves this name. */
+/** Built with mmdebstrap; not in any registry. */
 const localBase = "hal9000-base:trixie";
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -19,8 +19,8 @@ export interface BaseImage {
 }
 
 /**
- * The base image that is here, pulled where a registry answers, else made in
- * `directory`, which may be one that all users write to.
+ * The base image if it is present; otherwise pulls it, or builds it in `directory` if no
+ * registry can be reached. All users may write to `directory`, such as /tmp.
  */
 export async function baseImage(
   docker: Docker,
@@ -37,7 +37,7 @@ export async function baseImage(
     quiet: true,
   })`docker pull ${registryBase}`;
   if (pull.exitCode !== 0) {
-    log(`No registry answers: making ${localBase} with mmdebstrap`);
+    log(`Cannot pull it: building ${localBase} with mmdebstrap`);
     await debootstrap(arch, directory);
   }
   const base = await find(docker, registryBase) ??
@@ -69,7 +69,7 @@ async function debootstrap(arch: string, directory: string): Promise<void> {
     );
     await $({ quiet: true })`docker import ${tarball} ${localBase}`;
   } catch (error) {
-    throw new Failure("failed", `Cannot make ${localBase}`, {
+    throw new Failure("failed", `Cannot build ${localBase}`, {
       cause: error,
       hint: `Make ${registryBase} available to the engine, then run it again.`,
     });

@@ -1,4 +1,4 @@
-// Builds the images that are not current.
+// Builds outdated and missing images.
 
 import { once } from "node:events";
 import { mkdir } from "node:fs/promises";
@@ -28,11 +28,11 @@ export interface BuiltImage {
   id: string;
   sizeBytes: number;
   originalBytes: number | null;
-  /** False where the image was current already. */
+  /** False if the image was already up to date. */
   built: boolean;
 }
 
-/** Builds what is not current, for an engine of `arch`, and tells the sizes. */
+/** Builds the outdated images for an engine of `arch`; returns all with their sizes. */
 export async function buildImages(
   docker: Docker,
   arch: string,
@@ -48,8 +48,9 @@ export async function buildImages(
 }
 
 /**
- * What is staged for one build is no other's, which waits. A process holds the lock: it
- * ends with us, however we end. Without flock(1) builds do not wait.
+ * Locks the build directory, so that concurrent builds do not share staged files. A child
+ * process holds the lock and exits with this process, even if that is killed. Without
+ * flock(1), builds are not locked.
  */
 async function lock(directory: string): Promise<() => void> {
   await mkdir(directory, { recursive: true });
@@ -107,15 +108,15 @@ async function buildStaged(
   return images;
 }
 
-/** Runs `docker build` with a context; throws where it fails. */
+/** Runs `docker build` in a context; throws if it fails. */
 export async function runBuild(
   context: string,
   args: string[],
 ): Promise<void> {
   const builder = await builderEnv();
-  // Its own builder leaves the container of a step that failed.
+  // The classic builder keeps the container of a failed step.
   const clean = builder["DOCKER_BUILDKIT"] ? ["--force-rm"] : [];
-  // Progress belongs on stderr, wherever the builder would put it.
+  // Progress always goes to stderr.
   await $({
     cwd: context,
     env: { ...process.env, ...builder },
@@ -123,13 +124,13 @@ export async function runBuild(
   })`docker build ${clean} ${args} .`;
 }
 
-/** Without buildx the CLI takes the engine's own builder, and says so at length. */
+/** Without buildx, selects the classic builder explicitly to avoid a long warning. */
 async function builderEnv(): Promise<Record<string, string>> {
   const buildx = await $({ nothrow: true, quiet: true })`docker buildx version`;
   return buildx.exitCode === 0 ? {} : { DOCKER_BUILDKIT: "0" };
 }
 
-/** Arguments of `docker build` for a recipe, without the context. */
+/** The arguments of `docker build` for a recipe, without the context. */
 export function buildArguments(
   recipe: ImageRecipe,
   repository: string,

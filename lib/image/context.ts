@@ -1,4 +1,4 @@
-// What of a build context the engine is sent, for the digest of an image.
+// Lists the files of a build context that are sent to the engine, for the image's digest.
 
 import { createHash } from "node:crypto";
 import { lstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
@@ -6,12 +6,12 @@ import { join } from "node:path";
 
 const ignoreFile = ".dockerignore";
 
-/** Sent to the engine whatever the ignore file names. */
+/** Sent to the engine even if they are ignored. */
 const alwaysSent = ["Dockerfile", ignoreFile];
 
 /**
- * Names, modes and digests of all files in the context, without those that its
- * .dockerignore excludes: a change of theirs changes no image.
+ * Names, modes and digests of all files in the context, except those that .dockerignore
+ * excludes, since they do not affect the image.
  */
 export async function contextParts(context: string): Promise<string[]> {
   const names = readdirSync(context, { recursive: true, encoding: "utf8" });
@@ -34,7 +34,7 @@ async function ignoreFilter(
   names: string[],
 ): Promise<(name: string) => boolean> {
   if (!names.includes(ignoreFile)) return () => true;
-  // Loaded only here: most contexts have no such file.
+  // Loaded lazily: most contexts have no such file.
   const { default: { default: ignore } } = await import("@balena/dockerignore");
   return ignore({ ignorecase: false })
     .add(readFileSync(join(context, ignoreFile), "utf8"))

@@ -1,5 +1,5 @@
-// What goes into the images: packages of the lockfile and the bundled scripts,
-// laid out under build/image, from where the Dockerfiles copy.
+// Stages the inputs of images, packages of the lockfile and bundled scripts, in
+// build/image, from where the Dockerfiles copy them.
 
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
@@ -24,10 +24,10 @@ import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
 import type { ImageRecipe } from "./recipes.ts";
 
-/** Docker's name for an architecture to npm's. */
+/** Maps Docker's names of architectures to npm's. */
 const npmCpu: Record<string, string> = { amd64: "x64", arm64: "arm64" };
 
-/** Lays out build/image for an engine of `arch`. */
+/** Fills build/image for an engine of `arch`. */
 export async function stageInputs(
   root: string,
   arch: string,
@@ -57,14 +57,13 @@ export async function stageInputs(
   );
   const scripts = join(target, "scripts");
   await bundleScripts(root, await imageSources(root), scripts, { split: true });
-  // Images have the modes of the checkout, which a umask may have kept to one user.
+  // Files keep their modes in images, and a umask may have made them private.
   await $({ quiet: true })`chmod -R go+rX ${target} ${join(root, "docker")}`;
 }
 
 /**
- * What an image is made of, as one digest: the engine's cache would find out as
- * well, but only after it was sent 400 MB. `below` stands for what it is built
- * on.
+ * A digest of an image's inputs. The engine's build cache would detect changes as well,
+ * but only after 400 MB were sent to it. `below` identifies the base image.
  */
 export async function inputsDigest(
   root: string,
@@ -105,7 +104,7 @@ const lockfileSchema = v.object({
   ),
 });
 
-/** The integrity that the lockfile holds for a package. */
+/** Looks up the integrity of packages in the lockfile. */
 async function lockedIntegrities(
   root: string,
 ): Promise<(name: string) => string> {
@@ -116,7 +115,7 @@ async function lockedIntegrities(
     if (integrity) return integrity;
     throw new Failure(
       "failed",
-      `package-lock.json has no integrity of ${name}`,
+      `package-lock.json has no integrity for ${name}`,
     );
   };
 }
@@ -130,8 +129,8 @@ function cpuOf(arch: string): string {
 }
 
 /**
- * A node_modules for the engine's architecture: the checkout's own where it
- * holds that, else one that npm installs, and checks, for it.
+ * A node_modules for the engine's architecture: the checkout's if it contains the
+ * packages, otherwise a separate one, installed and verified by npm.
  */
 async function packagesFor(
   root: string,
@@ -158,7 +157,7 @@ async function packagesFor(
   })`npm ci --os=linux --cpu=${cpu} --libc=glibc`;
   const packages = join(directory, "node_modules");
   if (holdsAll(packages)) return packages;
-  // They are optional to npm: one that is damaged is left out in silence.
+  // The packages are optional, so npm skips a damaged one without an error.
   throw new Failure(
     "failed",
     `Cannot fetch ${needed.join(", ")} as package-lock.json has them`,
@@ -166,7 +165,7 @@ async function packagesFor(
   );
 }
 
-/** A link where the file system allows one: these are hundreds of megabytes. */
+/** Hard-links a file if possible, else copies it: the files have hundreds of megabytes. */
 async function place(from: string, to: string): Promise<void> {
   await mkdir(dirname(to), { recursive: true });
   try {

@@ -1,4 +1,4 @@
-// Builds one layer of a profile, and tries it.
+// Builds one layer of a profile and tests it.
 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -12,18 +12,18 @@ import { seccompOptions } from "./seccomp.ts";
 import { baseImage } from "./base.ts";
 import { runBuild } from "./build.ts";
 
-/** One image on another. */
+/** An image that is built on another. */
 export interface Layer {
   tag: string;
-  /** What the engine is sent, with the Dockerfile in it. */
+  /** The build context with the Dockerfile. */
   context: string;
   dockerfile: string;
   args: Record<string, string>;
-  /** True where only this instance can have one that is made of the same. */
+  /** True if the image is specific to this instance. */
   own: boolean;
 }
 
-/** Gives the id of an image that has no name yet, and works. */
+/** Builds and tests an image; returns its id. The image has no name yet. */
 export async function buildLayer(
   instance: Instance,
   layer: Layer,
@@ -47,7 +47,7 @@ export async function buildLayer(
     ),
     ...Object.entries(labels).map(([key, value]) => `--label=${key}=${value}`),
   ]);
-  // Found by its label: it has no name yet.
+  // It has no name yet, so find it by its label.
   const [built] = (await docker.listImages({
     filters: { label: [`${label.inputs}=${inputs}`] },
   })).sort((a, b) => b.Created - a.Created);
@@ -56,16 +56,16 @@ export async function buildLayer(
   return built.Id;
 }
 
-/** What a session needs of any image, before what the image says of itself. */
+/** The test for all images, in addition to the image's own test. */
 const everyWorker = "claude --version && tmux -V && test -x " +
   "/usr/local/bin/claude-session && test -w /home/claude/.claude";
 
-/** A test that takes longer has failed. */
+/** The timeout of the test. */
 const smokeSeconds = 60;
 
 /**
- * Throws a Failure with what was printed. The container ends and goes by itself,
- * whatever becomes of us.
+ * Throws a Failure with the output if the test fails. The container exits and is removed
+ * by itself, even if this process is killed.
  */
 async function smokeTest(
   instance: Instance,
@@ -88,7 +88,7 @@ async function smokeTest(
     "failed",
     // timeout(1)
     test.exitCode === 124
-      ? `Its smoke test has not ended within ${smokeSeconds} s`
+      ? `Its smoke test did not finish within ${smokeSeconds} s`
       : `Its smoke test failed with ${test.exitCode}: ${said.join("; ")}`,
   );
 }

@@ -1,5 +1,5 @@
-// The images of profiles: layers on the worker's image, each built when it is first
-// asked for, and again when what it is made of has changed.
+// The images of profiles: layers on the worker's image. Each is built when it is first
+// needed, and again when its inputs have changed.
 
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -13,11 +13,11 @@ import type { Log } from "../std/log.ts";
 import {
   baseProfile,
   checkProfile,
-  isOwn,
-  ownProfiles,
+  isUserProfile,
   type Profile,
   profileOf,
   shippedProfiles,
+  userProfiles,
 } from "../project/profile.ts";
 import { megabytes } from "../std/units.ts";
 import { workerImage } from "./recipes.ts";
@@ -26,7 +26,7 @@ import { nameImage, takeOver } from "./shared.ts";
 
 type Home = Pick<Instance, "home" | "settings" | "prefix">;
 
-/** How the image of a profile is called, whether it is there or not. */
+/** The name of a profile's image, whether it exists or not. */
 export function profileImage(instance: Home, profile: Profile): string {
   return layersOf(instance, profile).at(-1)?.tag ??
     workerImage(instance.settings);
@@ -38,7 +38,7 @@ function layersOf(
 ): Layer[] {
   if (name === baseProfile && packages.length === 0) return [];
   const shipped = join(checkout, "docker", "profiles");
-  // On a worker of the instance's own they are its own.
+  // Layers on a custom worker image are specific to the instance.
   const own = settings.WORKER_IMAGE !== "";
   const ours = (kind: string): Layer => ({
     tag: own
@@ -50,7 +50,7 @@ function layersOf(
     own,
   });
   const layers = [ours("debian")];
-  if (isOwn(name, home)) {
+  if (isUserProfile(name, home)) {
     layers.push({
       tag: `${prefix}-profile:${name}`,
       context: home.profile(name),
@@ -74,19 +74,19 @@ function layersOf(
 }
 
 export interface ProfileChoice {
-  /** As the command line has it; undefined for the project's own. */
+  /** From the command line; undefined for the project's profile. */
   name?: string | undefined;
-  /** False for what is there, and nothing else. */
+  /** False to use only existing images. */
   build: boolean;
 }
 
 export interface ReadyImage {
   name: string;
-  /** Undefined where nobody looked: a plain worker's image is the spawn's to miss. */
+  /** Undefined if not looked up: for the plain worker image, the spawn checks that. */
   id?: string | undefined;
 }
 
-/** The image of what a project wants, or of the profile that was chosen for it. */
+/** The image of the project's profile, or of the chosen one. */
 export async function projectImage(
   instance: Instance,
   project: string,
@@ -98,9 +98,8 @@ export async function projectImage(
 }
 
 /**
- * The image of a profile, built where it is missing or no longer what it would be
- * made of. Where nothing may be built, one that is missing is replaced by the plain
- * worker's, and that is told.
+ * The image of a profile, built if it is missing or outdated. If nothing may be built and
+ * it is missing, returns the closest existing image and logs a warning.
  */
 export async function readyImage(
   instance: Instance,
@@ -111,7 +110,7 @@ export async function readyImage(
   const { docker, settings } = instance;
   const plain = workerImage(settings);
   checkProfile(profile.name, instance.home);
-  // The parent has the engine, but neither our Dockerfiles nor a person to wait.
+  // The parent has neither the Dockerfiles nor a user who waits.
   const build = desired.build && instance.self === undefined;
   const layers = layersOf(instance, profile);
   const last = layers.at(-1);
@@ -134,7 +133,7 @@ export async function readyImage(
   return { name: tag, id };
 }
 
-/** The nearest to what is wanted that is there; that it is another is told. */
+/** The topmost existing layer, else the plain image; logs a warning about a fallback. */
 async function presentImage(
   { docker, settings }: Instance,
   layers: Layer[],
@@ -142,19 +141,19 @@ async function presentImage(
 ): Promise<ReadyImage> {
   const tags = layers.slice(1).map(({ tag }) => tag).toReversed();
   const [wanted] = tags;
-  const tell = (taken: string) =>
+  const warn = (fallback: string) =>
     log(
-      `warning: ${wanted} is not built; taking ${taken}. ` +
-        "It is built where the session is opened on the host, without --no-build",
+      `warning: ${wanted} is not built; using ${fallback}. ` +
+        "To build it, open the session on the host without --no-build",
     );
   for (const tag of tags) {
     const found = await inspectImage(docker, tag);
     if (!found) continue;
-    if (tag !== wanted) tell(tag);
+    if (tag !== wanted) warn(tag);
     return { name: tag, id: found.Id };
   }
   const plain = workerImage(settings);
-  tell(plain);
+  warn(plain);
   return { name: plain };
 }
 
@@ -180,16 +179,18 @@ async function ensureLayer(
   const packages = layer.args["PACKAGES"];
   log(`Building ${layer.tag}${packages ? `, with ${packages}` : ""}`);
   try {
-    // Loaded only here: a session that has its image builds nothing.
+    // Loaded lazily: usually nothing has to be built.
     const { buildLayer } = await import("./profile-build.ts");
     const id = await buildLayer(instance, layer, below.tag, inputs, log);
-    // The name comes last: what has it has passed its test.
+    // Named last, so that every named image has passed its test.
     await nameImage(docker, id, layer.tag);
     const { Size } = await docker.getImage(id).inspect();
     const shared = (await docker.getImage(below.tag).inspect()).Size;
     log(
-      `${layer.tag}: ${megabytes(Size)}, ${megabytes(Size - shared)} of it ` +
-        `above ${below.tag}`,
+      `${layer.tag}: ${megabytes(Size)}, ${
+        megabytes(Size - shared)
+      } more than ` +
+        `${below.tag}`,
     );
     if (former && former.Id !== id) await dropImage(docker, former.Id);
     return id;
@@ -199,20 +200,20 @@ async function ensureLayer(
       cause: error,
       hint: error instanceof Failure
         ? error.message
-        : "See its output above; --no-build takes the plain worker.",
+        : "See the output above, or use the plain worker with --no-build.",
     });
   }
 }
 
-/** What a layer is made of, besides what it is built on. */
+/** The inputs of a layer, except the image below. */
 async function sourceParts(
   { context, dockerfile, own }: Layer,
 ): Promise<string[]> {
-  // The shipped ones lie side by side, and are made of nothing else.
+  // Shipped Dockerfiles share a directory and use no other files.
   if (!own || dockerfile !== "Dockerfile") {
     return [readFileSync(join(context, dockerfile), "utf8")];
   }
-  // Loaded only here: shipped profiles have no context to read.
+  // Loaded lazily: shipped profiles have no context to read.
   const { contextParts } = await import("./context.ts");
   return await contextParts(context);
 }
@@ -225,20 +226,20 @@ function digestOf(parts: string[]): string {
 export interface KnownProfile {
   name: string;
   image: string;
-  /** Null where it is not built. */
+  /** Null if it is not built. */
   sizeBytes: number | null;
-  /** Whether it is a person's own. */
+  /** Whether it is the user's own profile. */
   own: boolean;
-  /** Whether the pool keeps workers of it warm. */
+  /** Whether the pool keeps warm workers for it. */
   warm: boolean;
 }
 
-/** All that there are, built or not. */
+/** All profiles, built or not. */
 export async function listProfiles(
   instance: Instance,
 ): Promise<KnownProfile[]> {
   const { docker, home, settings } = instance;
-  const names = [baseProfile, ...shippedProfiles, ...ownProfiles(home)];
+  const names = [baseProfile, ...shippedProfiles, ...userProfiles(home)];
   return await Promise.all([...new Set(names)].map(async (name) => {
     const image = profileImage(instance, { name, packages: [] });
     const found = await inspectImage(docker, image);
@@ -246,7 +247,7 @@ export async function listProfiles(
       name,
       image,
       sizeBytes: found?.Size ?? null,
-      own: isOwn(name, home),
+      own: isUserProfile(name, home),
       warm: settings.WARM_PROFILES.includes(name),
     };
   }));

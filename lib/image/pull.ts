@@ -1,4 +1,4 @@
-// Makes sure of the workers' image before the first worker asks for it.
+// Pulls the worker image before the first worker needs it.
 
 import { type Docker, inspectImage } from "../docker/docker.ts";
 import { messageOf } from "../std/errors.ts";
@@ -7,9 +7,9 @@ import type { Log } from "../std/log.ts";
 import { workerImage } from "./recipes.ts";
 
 /**
- * Pulls the worker image where it is missing: not at all under SKIP_IMAGE_PULL,
- * without waiting for it under LAZY_IMAGE_PULL. A failed pull is told and no
- * more: a spawn says what is missing.
+ * Pulls the worker image if it is missing. Does nothing with SKIP_IMAGE_PULL, and does not
+ * wait with LAZY_IMAGE_PULL. A failed pull is only logged: a spawn reports the missing
+ * image.
  */
 export async function pullWorkerImage(
   { docker, settings, prefix }: Pick<
@@ -20,7 +20,7 @@ export async function pullWorkerImage(
 ): Promise<void> {
   if (settings.SKIP_IMAGE_PULL) return;
   const image = workerImage(settings);
-  // A name that is the instance's own is in no registry.
+  // The instance's own image is not in a registry.
   if (image === `${prefix}:worker`) return;
   if (await inspectImage(docker, image)) return;
   log(`Pulling ${image}`);

@@ -1,4 +1,4 @@
-// The images: their names, and what each is built from.
+// The images, their names and their inputs.
 
 import type { Settings } from "../instance/settings.ts";
 import { Failure } from "../std/errors.ts";
@@ -10,21 +10,21 @@ export interface ImageRecipe {
   /** Tags within the repository; the first is the name. */
   tags: readonly string[];
   title: string;
-  /** Size of the original system's image, null where it had none. */
+  /** Size of the original system's image; null if it had none. */
   originalBytes: number | null;
-  /** Another image of ours that this one is built on. */
+  /** The image that this one is built on. */
   on?: ImageName;
-  /** Files of docker/ that it is made of, besides its Dockerfile. */
+  /** Its files in docker/, except the Dockerfile. */
   files: readonly string[];
-  /** Packages of the lockfile that it holds, for a CPU in npm's words. */
+  /** Its packages from the lockfile, for npm's name of a CPU. */
   packages: (cpu: string) => string[];
-  /** Whether it holds the bundled scripts. */
+  /** Whether it contains the bundled scripts. */
   scripts: boolean;
 }
 
 const none = () => [];
 
-/** In the order in which they are built. */
+/** In build order. */
 export const recipes: readonly ImageRecipe[] = [
   {
     name: "worker-ultramin",
@@ -70,14 +70,14 @@ export const recipes: readonly ImageRecipe[] = [
   },
 ];
 
-/** The image of a worker that asks for none. */
+/** The default image of workers. */
 export function workerImage(
   settings: Pick<Settings, "WORKER_IMAGE" | "HAL9000_IMAGE_REPO">,
 ): string {
   return settings.WORKER_IMAGE || `${settings.HAL9000_IMAGE_REPO}:worker`;
 }
 
-/** The recipe with the tag `only` behind what it is built on, or all. */
+/** All recipes, or the recipe with the tag `only`, preceded by its base. */
 export function selectRecipes(only: string | undefined): ImageRecipe[] {
   if (only === undefined) return [...recipes];
   const recipe = recipes.find(({ tags }) => tags.includes(only));

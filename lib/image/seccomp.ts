@@ -1,5 +1,5 @@
-// The seccomp profile of everything that runs a worker's image: the engine's own,
-// less what leaves set-uid files on the host or gets around these rules.
+// The seccomp profile of all containers that run a worker's image: the engine's default
+// profile without calls that create set-uid files on the host or bypass these rules.
 
 import { createHash } from "node:crypto";
 import * as v from "valibot";
@@ -10,7 +10,7 @@ import { workerImage } from "./recipes.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { readJson } from "../std/json.ts";
-import { writeWhole } from "../std/owned.ts";
+import { writeAtomic } from "../std/owned.ts";
 import { ensureHome } from "../instance/volumes.ts";
 import engineProfile from "../../docker/seccomp-default.json" with {
   type: "json",
@@ -45,8 +45,8 @@ export interface Profile {
 }
 
 /**
- * Which argument of a call holds the mode of a file, and which the flags. Not
- * mkdir: the kernel takes neither bit from it, inode(7).
+ * The position of the mode and flags arguments. Not mkdir: the kernel ignores both bits
+ * there, see inode(7).
  */
 const modeArguments: { name: string; mode: number; flags?: number }[] = [
   { name: "chmod", mode: 1 },
@@ -60,8 +60,8 @@ const modeArguments: { name: string; mode: number; flags?: number }[] = [
 ];
 
 /**
- * Their arguments are in memory, where no filter sees them. As if the kernel were
- * older: programs then use the calls above.
+ * Calls with arguments in memory, which filters cannot see. They return ENOSYS as on an
+ * older kernel, so that programs use the calls above.
  */
 const hiddenArguments = [
   "openat2",
@@ -93,10 +93,10 @@ const without = (index: number, bits: number): Argument => ({
 });
 
 /**
- * The rules of a worker, from those of the engine. Calls with a mode that has
- * set-uid or set-gid give EPERM; without O_CREAT open ignores its mode, and what
- * is in the register then means nothing. Other ABIs (32-bit programs) are left
- * out: they have the same calls under other numbers, and socketcall besides.
+ * Derives the workers' profile from the engine's. Calls with a set-uid or set-gid mode
+ * return EPERM. Without O_CREAT, open ignores the mode, whose register may contain
+ * anything. Other ABIs (32-bit programs) are not allowed: they have other numbers for
+ * these calls, and socketcall.
  */
 export function workerProfile(engine: Profile): Profile {
   const replaced = new Set([
@@ -106,7 +106,7 @@ export function workerProfile(engine: Profile): Profile {
     "socketcall",
   ]);
   const kept = engine.syscalls
-    // Rules for who has capabilities; workers have none.
+    // Rules that need capabilities; workers have none.
     .filter(({ includes }) => !includes?.caps?.length)
     .map((rule) => ({
       ...rule,
@@ -125,7 +125,7 @@ export function workerProfile(engine: Profile): Profile {
           : [allow(name, without(flags, O_CREAT | O_TMPFILE))]),
       ]),
       { names: hiddenArguments, action: "SCMP_ACT_ERRNO", errnoRet: ENOSYS },
-      // Rules for one call are alternatives.
+      // A call is allowed if any of its rules matches.
       allow("socket", { index: 0, value: AF_ALG, op: "SCMP_CMP_LT" }),
       allow("socket", { index: 0, value: AF_ALG + 1, op: "SCMP_CMP_EQ" }),
       allow("socket", { index: 0, value: AF_VSOCK, op: "SCMP_CMP_GT" }),
@@ -135,7 +135,7 @@ export function workerProfile(engine: Profile): Profile {
 
 let made: { text: string; digest: string } | undefined;
 
-/** The profile as the engine takes it, and its digest. */
+/** The profile in the engine's format, and its digest. */
 export function workerProfileText(): { text: string; digest: string } {
   if (made) return made;
   const text = JSON.stringify(workerProfile(engineProfile as Profile));
@@ -145,11 +145,11 @@ export function workerProfileText(): { text: string; digest: string } {
 
 const trialSchema = v.object({
   version: v.literal(1),
-  /** Digest of the profile that was tried. */
+  /** Digest of the tested profile. */
   profile: v.string(),
-  /** The versions that it was tried with. */
+  /** The versions of the engine, its components and the kernel in the test. */
   engine: v.string(),
-  /** Why it is not used; null where it is. */
+  /** Why the profile is not used; null if it works. */
   fault: v.nullable(v.string()),
 });
 
@@ -157,16 +157,16 @@ export type SeccompTrial = v.InferOutput<typeof trialSchema>;
 
 type Home = Pick<Instance, "home">;
 
-/** How the present profile was found to work here, undefined before a trial. */
+/** The result of testing the current profile; undefined if it was not tested. */
 export function readTrial({ home }: Home): SeccompTrial | undefined {
   const trial = readJson(home.seccompTrial, trialSchema);
   return trial?.profile === workerProfileText().digest ? trial : undefined;
 }
 
 /**
- * The profile of a container that runs a worker's image; undefined for the
- * engine's own, where that was chosen or ours does not work. Tried first where
- * that was never done.
+ * The profile for containers that run a worker's image; undefined for the engine's default
+ * profile, if that is configured or ours does not work. Tests the profile if that was not
+ * done yet.
  */
 export async function workerSeccomp(
   instance: Instance,
@@ -177,7 +177,7 @@ export async function workerSeccomp(
   return trial && trial.fault !== null ? undefined : workerProfileText().text;
 }
 
-/** The same as options of `docker run`, whose client reads a file. */
+/** The profile as options of `docker run`, which reads it from a file. */
 export async function seccompOptions(
   instance: Instance,
   log: Log,
@@ -186,11 +186,11 @@ export async function seccompOptions(
   if (text === undefined) return [];
   const { home, owner } = instance;
   ensureHome(instance);
-  writeWhole(home.seccompProfile, text, owner);
+  writeAtomic(home.seccompProfile, text, owner);
   return [`--security-opt=seccomp=${home.seccompProfile}`];
 }
 
-/** Tries the profile again where it failed, or the engine is another since. */
+/** Tests the profile, also again if it failed or the engine has changed. */
 export async function ensureSeccompTried(
   instance: Instance,
   log: Log,
@@ -213,7 +213,7 @@ async function engineVersions({ docker }: Instance): Promise<string> {
 const trialScript = `cd /tmp && : >file && chmod 755 file || exit
 chmod 4755 file 2>/dev/null && echo set || echo refused`;
 
-/** Undefined where it cannot be tried. */
+/** Tests the profile; undefined if there is no image to test it with. */
 async function tryProfile(
   instance: Instance,
   log: Log,
@@ -230,7 +230,7 @@ async function tryProfile(
   let output: string;
   try {
     output = await runHelper(instance, {
-      subject: "Cannot try the seccomp profile",
+      subject: "Cannot test the seccomp profile",
       image,
       command: ["bash", "-c", trialScript],
       user: "65534:65534",
@@ -238,22 +238,22 @@ async function tryProfile(
     });
   } catch (error) {
     output = messageOf(error);
-    // An engine that is busy or out of memory has not judged the profile.
+    // Other errors, such as a busy engine, say nothing about the profile.
     if (!/seccomp|security.opt/i.test(output)) throw error;
   }
   const fault = faultIn(output.trim());
   const engine = await engineVersions(instance);
   const trial: SeccompTrial = { version: 1, profile: digest, engine, fault };
-  writeWhole(home.seccompTrial, JSON.stringify(trial, null, 2) + "\n", owner);
+  writeAtomic(home.seccompTrial, JSON.stringify(trial, null, 2) + "\n", owner);
   if (fault !== null) {
-    log(`warning: Workers get the engine's own seccomp profile: ${fault}`);
+    log(`warning: Workers use the engine's default seccomp profile: ${fault}`);
   }
   return trial;
 }
 
-/** Why the profile is of no use, of what a trial printed; null where it works. */
+/** Why the profile does not work, from the output of the test; null if it works. */
 export function faultIn(output: string): string | null {
   if (output === "refused") return null;
   if (output === "set") return "it has no effect";
-  return `programs do not run with it: ${output.slice(0, 200) || "no output"}`;
+  return `programs cannot run with it: ${output.slice(0, 200) || "no output"}`;
 }

@@ -1,12 +1,12 @@
-// Images that several instances have under names of their own. To build one again takes
-// seconds even where all of it is in the engine's cache.
+// Shares identical images between instances, each of which has its own names. A rebuild
+// takes seconds even if everything is in the engine's cache.
 
 import { type Docker, dropImage, inspectImage } from "../docker/docker.ts";
 import { label } from "../instance/labels.ts";
 
 /**
- * Gives the names to an image of another instance that is made of the same, and returns
- * its id; undefined where there is none.
+ * Tags another instance's image that has the same inputs with the names, and returns its
+ * id; undefined if there is none.
  */
 export async function takeOver(
   docker: Docker,
@@ -17,7 +17,7 @@ export async function takeOver(
   const images = await docker.listImages({
     filters: { label: [`${label.inputs}=${inputs}`] },
   });
-  // Somebody's own image that is built on ours has its labels too, but not its name.
+  // A user's image that is built on ours inherits its labels, but not its name.
   const suffix = first.slice(first.lastIndexOf(":"));
   const same = images.find(({ RepoTags }) =>
     RepoTags?.some((name) => name.endsWith(suffix))
@@ -29,7 +29,7 @@ export async function takeOver(
   return same.Id;
 }
 
-/** Gives an image a name; another image that has it loses it. */
+/** Tags an image; another image with this tag loses it. */
 export async function nameImage(
   docker: Docker,
   id: string,

@@ -1,4 +1,4 @@
-// Settings: flag, then environment, then config/hal9000.conf, then default.
+// Reads settings. Precedence: flag, environment, config/hal9000.conf, default.
 
 import { readFileSync, statSync } from "node:fs";
 import { homedir } from "node:os";
@@ -14,13 +14,13 @@ import {
   type Settings,
 } from "./settings.ts";
 
-/** A setting's text and where it was written, for the error that names it. */
+/** The text of a setting, and where it was set, for error messages. */
 export interface Source {
   text: string;
   place: string;
 }
 
-/** HAL9000_HOME; not itself a setting of the file, which lies below it. */
+/** HAL9000_HOME. It cannot be set in the file, because the file is below it. */
 export function homeOf(env: NodeJS.ProcessEnv): string {
   const home = env["HAL9000_HOME"];
   if (!home) return join(env["HOME"] || homedir(), ".hal9000");
@@ -37,24 +37,24 @@ export function confPath(env: NodeJS.ProcessEnv): string {
   return homePaths(homeOf(env)).conf;
 }
 
-/** A setting as it is in force, for people. */
+/** An effective setting and its source, for display. */
 export interface ExplainedSetting {
   key: SettingName;
   text: string;
-  /** "default", "environment", a flag, or a line of the file. */
+  /** "default", "environment", a flag, or a file and line. */
   place: string;
 }
 
-/** Settings that were given on the command line. */
+/** Settings from the command line. */
 export type Flags = Partial<Record<SettingName, Source>>;
 
 interface ReadOptions {
   flags?: Flags;
-  /** Hears of keys in the file that are none. */
+  /** Called for unknown keys in the file. */
   warn?: (line: string) => void;
 }
 
-/** All settings, checked. Throws a `usage` Failure that names a bad one's place. */
+/** All settings, validated. Throws a `usage` Failure that names the invalid setting. */
 export function readSettings(
   env: NodeJS.ProcessEnv,
   options: ReadOptions = {},
@@ -66,7 +66,7 @@ export function readSettings(
   return settings as Settings;
 }
 
-/** All settings with their places, checked as `readSettings` does. */
+/** All settings with their sources, validated like readSettings(). */
 export function explainSettings(
   env: NodeJS.ProcessEnv,
   options: ReadOptions = {},
@@ -77,7 +77,7 @@ export function explainSettings(
   });
 }
 
-/** Every fault of the file and the environment, a sentence each. */
+/** All errors in the file and the environment, one sentence each. */
 export function settingFaults(env: NodeJS.ProcessEnv): string[] {
   const faults: string[] = [];
   const warn = (line: string) => faults.push(line);
@@ -91,17 +91,17 @@ export function settingFaults(env: NodeJS.ProcessEnv): string[] {
   return faults;
 }
 
-/** The text of a settings file that sets nothing: every key with its default. */
+/** A settings file that lists every key with its default, commented out. */
 export function confTemplate(): string {
   const entries = Object.entries(definitions).map(
     ([key, { meaning, fallback }]) => `# ${meaning}.\n#${key}=${fallback}\n`,
   );
-  return `# Settings of HAL-9000. The environment goes before this file.\n\n${
+  return `# Settings of HAL-9000. Environment variables override this file.\n\n${
     entries.join("\n")
   }`;
 }
 
-/** Where each setting comes from: flag, environment, file or default. */
+/** The source of each setting: flag, environment, file or default. */
 function sources(
   env: NodeJS.ProcessEnv,
   { flags = {}, warn }: ReadOptions,
@@ -142,7 +142,7 @@ function checkSetting(key: SettingName, { text, place }: Source): unknown {
   if (result.success) return result.output;
   throw new Failure(
     "usage",
-    // A flag is a name that people know the setting by.
+    // Users know a setting that they gave as a flag by the flag's name.
     `${place.startsWith("--") ? place : `${place}: ${key}`} ${
       result.issues[0].message
     }, got "${text}"`,
@@ -151,7 +151,7 @@ function checkSetting(key: SettingName, { text, place }: Source): unknown {
 
 function readConf(path: string): string {
   try {
-    // A pipe or a device would never end.
+    // Reading a pipe or a device may never end.
     if (!statSync(path).isFile()) {
       throw new Failure("usage", `${path} is not a file`);
     }
@@ -166,7 +166,7 @@ function readConf(path: string): string {
   }
 }
 
-/** KEY=VALUE lines; blank lines and lines that begin with # say nothing. */
+/** Parses KEY=VALUE lines; blank lines and lines that begin with # are ignored. */
 export function parseConf(text: string, path: string): Map<string, Source> {
   const found = new Map<string, Source>();
   const shown = join(basename(dirname(path)), basename(path));

@@ -1,9 +1,9 @@
-// What all containers of an instance have in common: no rights but those that are named.
+// The common spec of an instance's containers: no privileges except those listed.
 
 import type { Docker } from "../docker/docker.ts";
 import { type Role, roleLabels } from "./labels.ts";
 
-/** Of what runs a worker's programs, or ours. `security` comes on top. */
+/** The security options of all containers, and the additional options in `security`. */
 export function hardening(security: string[] = []) {
   return {
     CapDrop: ["ALL"],
@@ -11,15 +11,15 @@ export function hardening(security: string[] = []) {
   };
 }
 
-interface Whose {
+interface OwningInstance {
   prefix: string;
-  /** HAL9000_HOME, as the engine knows it. */
+  /** HAL9000_HOME as a path of the engine's machine. */
   hostHome: { home: string };
 }
 
-/** The same for the docker command, with the labels of a helper. */
+/** The security options and a helper's labels as flags of `docker run`. */
 export function hardenedFlags(
-  { prefix, hostHome }: Whose,
+  { prefix, hostHome }: OwningInstance,
 ): string[] {
   const { CapDrop, SecurityOpt } = hardening();
   const labels = Object.entries(roleLabels(prefix, "helper", hostHome.home));
@@ -33,19 +33,19 @@ export function hardenedFlags(
 export interface Service {
   role: Role;
   image: string;
-  /** The program, then its arguments. */
+  /** The program and its arguments. */
   command: [program: string, ...args: string[]];
   user?: string | undefined;
   env?: string[];
   memoryBytes?: number;
   security?: string[];
-  /** What it may do and see besides nothing. */
+  /** Additional capabilities, mounts and namespaces; none by default. */
   rights?: Docker.HostConfig;
 }
 
-/** A program of ours in the parent's image: nothing of it is written but /tmp. */
+/** The spec of a HAL-9000 program in the parent's image; only /tmp is writable. */
 export function serviceSpec(
-  { prefix, hostHome }: Whose,
+  { prefix, hostHome }: OwningInstance,
   service: Service,
 ): Docker.ContainerCreateOptions {
   const { role, image, command: [program, ...args], user } = service;
@@ -56,7 +56,7 @@ export function serviceSpec(
     Cmd: args,
     ...(user === undefined ? {} : { User: user }),
     Env: ["DENO_DIR=/tmp/deno", ...service.env ?? []],
-    // The image's is the parent's.
+    // The image's health check is for the parent.
     Healthcheck: { Test: ["NONE"] },
     Labels: roleLabels(prefix, role, hostHome.home),
     HostConfig: {

@@ -1,4 +1,4 @@
-// The containers of an instance that have fixed names.
+// Operations on the instance's containers with fixed names.
 
 import {
   createContainer,
@@ -15,9 +15,9 @@ import { isSameHome } from "./ownership.ts";
 import { waitFor } from "../std/wait.ts";
 
 /**
- * The instance's container of this name, undefined where there is none. Throws
- * a `busy` Failure where another has the name, or another home's instance has come
- * to be since this command began: it is not ours to touch.
+ * The instance's container with a name; undefined if there is none. Throws a `busy`
+ * Failure if a container with this name belongs to something else, which includes an
+ * instance of another home that was created since this command began.
  */
 export async function ownContainer(
   instance: Instance,
@@ -38,8 +38,8 @@ export async function ownContainer(
 }
 
 /**
- * Creates a container unless another command was faster; then waits until the
- * engine knows it, or its creation has failed and it is for us again.
+ * Creates a container unless another command is already creating it. In that case, waits
+ * until it exists, and tries again if the other command fails.
  */
 export async function createOnce(
   docker: Docker,
@@ -59,7 +59,7 @@ export async function createOnce(
   }, { for: `${name} to be created`, timeoutMs: 30_000 });
 }
 
-/** Starts a container; one that runs is as good. */
+/** Starts a container; a running container is not an error. */
 export async function startContainer(
   docker: Docker,
   name: string,
@@ -73,7 +73,7 @@ export async function startContainer(
   }
 }
 
-/** Lets a container go on that somebody has paused. */
+/** Unpauses a paused container. */
 export async function unpause(
   docker: Docker,
   { Id, Name, State }: Docker.ContainerInspectInfo,
@@ -91,14 +91,14 @@ export async function unpause(
   }
 }
 
-/** Stops and removes the parent, if it is there. */
+/** Stops and removes the parent if it exists. */
 export async function stopParent(instance: Instance): Promise<void> {
   const { docker, names } = instance;
   if (!await ownContainer(instance, names.parent, "parent")) return;
   try {
     await docker.getContainer(names.parent).stop({ t: 10 });
   } catch (error) {
-    // 304: stopped already; 404: gone in between.
+    // 304: already stopped; 404: removed meanwhile.
     if (![304, 404].includes(statusOf(error) ?? 0)) {
       throw engineFailure(error, "Cannot stop the parent");
     }
@@ -106,7 +106,7 @@ export async function stopParent(instance: Instance): Promise<void> {
   await removeContainer(docker, names.parent);
 }
 
-/** The workers' namespace, as a network mode; the engine keeps the id in its place. */
+/** The workers' network mode; in inspect output the engine replaces the name by the id. */
 export function workersNetwork({ names }: Pick<Instance, "names">): string {
   return `container:${names.net}`;
 }

@@ -1,11 +1,11 @@
-// Docker's events about the containers of an instance.
+// Follows Docker's events of an instance's containers.
 
 import type { Instance } from "./instance.ts";
 import { instanceFilter, label, type Role } from "./labels.ts";
 
 export interface ContainerEvent {
   action: string;
-  /** Of the container. */
+  /** The container's id. */
   id: string;
   name: string;
   role: string;
@@ -18,7 +18,7 @@ interface DockerEvent {
   Actor: { ID: string; Attributes: Record<string, string> };
 }
 
-/** Calls `act` with each event, until `stop` is aborted or the stream breaks. */
+/** Calls `act` for each event until `stop` is aborted or the stream ends. */
 export async function followEvents(
   { docker, prefix }: Pick<Instance, "docker" | "prefix">,
   options: { actions: string[]; role?: Role; stop: AbortSignal },

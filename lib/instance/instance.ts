@@ -1,5 +1,5 @@
-// An instance as one command sees it: its engine, settings, names and home,
-// from the host or from inside the parent, where the host's paths differ.
+// An instance as seen by one command: its engine, settings, names and home. The command
+// runs on the host, or inside the parent, where the paths differ.
 
 import type { Docker } from "../docker/docker.ts";
 import type { HostView } from "../std/hostpath.ts";
@@ -12,29 +12,28 @@ import type { Settings } from "./settings.ts";
 export interface Instance {
   docker: Docker;
   settings: Settings;
-  /** The engine's socket, on the engine's machine. */
+  /** The path of the engine's socket on the engine's machine. */
   socket: string;
   prefix: string;
   names: ReturnType<typeof instanceNames>;
-  /** HAL9000_HOME as this program reaches it. */
+  /** HAL9000_HOME as a path of this program. */
   home: HomePaths;
-  /** HAL9000_HOME as the engine knows it, for the source of a mount. */
+  /** HAL9000_HOME as a path of the engine's machine, for mounts. */
   hostHome: HomePaths;
   owner: Owner;
-  /** What of the host no worker is given. */
+  /** Places on the host that no worker may mount. */
   places: UserPlaces;
-  /** The host's directories, as far as this program can look at them. */
+  /** The host's directories that this program can see. */
   host: HostView;
-  /** Inside the parent: the parent's own container. */
+  /** Inside the parent, the parent's own container; otherwise undefined. */
   self: Docker.ContainerInfo | undefined;
 }
 
 type Search = Pick<Instance, "docker" | "settings" | "prefix" | "names">;
 
 /**
- * The parent's container, running or not; undefined where there is none. Its
- * name counts besides its labels: a container of the parent's image that
- * somebody runs for a look has the labels too.
+ * The parent's container, running or not; undefined if there is none. The name is checked
+ * as well as the labels, because any container of the parent's image has the labels.
  */
 export async function findParent(
   { docker, settings, prefix, names }: Search,

@@ -1,25 +1,25 @@
-// Label names and values: everything that an instance makes carries them, and
-// everything is found again by them.
+// Label names and values. An instance puts them on everything it creates, and finds it
+// by them.
 
 import { createHash } from "node:crypto";
 
 export const label = {
   instance: "hal9000.instance",
-  /** HAL9000_HOME of the instance, as the engine knows it. */
+  /** HAL9000_HOME of the instance as a path of the engine's machine. */
   home: "hal9000.home",
   role: "hal9000.role",
-  /** On volumes: an id of its own for each, whatever its name is. */
+  /** On volumes: a unique id, independent of the name. */
   volume: "hal9000.volume",
   born: "hal9000.born",
   session: "hal9000.session",
   project: "hal9000.project",
-  /** "true" on a worker that stays when it has ended. */
+  /** "true" on a worker that is kept after it exits. */
   keep: "hal9000.keep",
-  /** On images and warm workers: a digest of what they are made of. */
+  /** On images and warm workers: a digest of their inputs. */
   inputs: "hal9000.inputs",
-  /** On the mover: whose it is, in words. */
+  /** On the mover: a description of its owner. */
   owner: "hal9000.owner",
-  /** On the image of a profile: a shell command that tells whether it works. */
+  /** On the image of a profile: a shell command that tests it. */
   smoke: "hal9000.smoke",
 } as const;
 
@@ -31,11 +31,11 @@ export type Role =
   | "worker"
   | "helper";
 
-/** The labels that every container of an instance carries. */
+/** The labels of every container of an instance. */
 export function roleLabels(
   prefix: string,
   role: Role,
-  /** HAL9000_HOME, as the engine knows it. */
+  /** HAL9000_HOME as a path of the engine's machine. */
   home: string,
 ): Record<string, string> {
   return {
@@ -55,7 +55,7 @@ export function instanceFilter(
   return { label: labels };
 }
 
-/** See checkWorkerName() in worker.ts. */
+/** The limit of checkWorkerName() in worker.ts. */
 const maxNameLength = 63;
 
 const digestOf = (text: string) =>
@@ -70,14 +70,14 @@ export function instanceNames(prefix: string) {
     /** Serves ChromaDB and the host's MCP servers in the workers' namespace. */
     forwarder: `${prefix}-mcp`,
     worker: (id: string) => `${prefix}-worker-${id}`,
-    /** A session's worker where another instance's container has its name. */
+    /** A session's worker if another instance's container has the session's name. */
     session: (session: string) => {
       const name = `${prefix}-session-${session}`;
       return name.length <= maxNameLength
         ? name
         : `${prefix}-session-${digestOf(session)}`;
     },
-    /** A warm worker that nobody has claimed. */
+    /** An unclaimed warm worker. */
     warm: (id: string) => `${prefix}-warm-${id}`,
     volumes: {
       chromadb: `${prefix}-chromadb`,

@@ -1,12 +1,12 @@
-// The journal of a move: what has begun and what is done, so that a run which was
-// killed is gone on with by the next.
+// The journal of a migration or rollback: records which steps have begun and which are
+// done, so that a killed run can be resumed.
 
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "./instance.ts";
-import { writeWhole } from "../std/owned.ts";
+import { writeAtomic } from "../std/owned.ts";
 import type { HomePaths } from "./paths.ts";
 
 const journalSchema = v.object({
@@ -17,11 +17,11 @@ const journalSchema = v.object({
   parts: v.array(v.string()),
   skipBackup: v.boolean(),
   keepVolumes: v.boolean(),
-  /** Of a rollback: what is restored in the place of today's data. */
+  /** For a rollback: the backup that is restored. */
   backup: v.nullable(v.string()),
-  /** Of a rollback: parts whose volumes hold what was migrated. */
+  /** For a rollback: parts whose volumes contain migrated data. */
   migrated: v.optional(v.array(v.string())),
-  /** Volumes that it has made. */
+  /** Volumes that this run has created. */
   made: v.array(v.string()),
   steps: v.record(v.string(), v.picklist(["begun", "done"])),
 });
@@ -47,7 +47,7 @@ export class Journal {
     return this.state.steps[step] !== undefined;
   }
 
-  /** Runs a step that is not done yet; it has to bear being run again. */
+  /** Runs a step unless it is done; the step must be idempotent. */
   async step(name: string, run: () => unknown): Promise<void> {
     if (this.isDone(name)) return;
     this.note({ steps: { ...this.state.steps, [name]: "begun" } });
@@ -55,7 +55,7 @@ export class Journal {
     this.note({ steps: { ...this.state.steps, [name]: "done" } });
   }
 
-  /** Has all steps of these names done anew. */
+  /** Makes the named steps run again. */
   forget(names: string[]): void {
     const steps = { ...this.state.steps };
     for (const name of names) delete steps[name];
@@ -70,7 +70,11 @@ export class Journal {
   note(change: Partial<JournalState>): void {
     this.state = { ...this.state, ...change };
     const { home, owner } = this.#home;
-    writeWhole(pathOf(home), JSON.stringify(this.state, null, 2) + "\n", owner);
+    writeAtomic(
+      pathOf(home),
+      JSON.stringify(this.state, null, 2) + "\n",
+      owner,
+    );
   }
 
   remove(): void {
@@ -82,7 +86,7 @@ function pathOf(home: HomePaths): string {
   return join(home.migration, "journal.json");
 }
 
-/** That of a move which has not ended; undefined where there is none. */
+/** The journal of an unfinished migration or rollback; undefined if there is none. */
 export function readJournal(instance: Home): Journal | undefined {
   const path = pathOf(instance.home);
   if (!existsSync(path)) return undefined;
@@ -92,41 +96,40 @@ export function readJournal(instance: Home): Journal | undefined {
   } catch (error) {
     throw new Failure("failed", `Cannot read the journal ${path}`, {
       cause: error,
-      hint:
-        "Nothing is removed meanwhile. What there is of the data is in the " +
-        `volumes, in ${instance.home.home} and in ${instance.home.backups}.`,
+      hint: "Nothing was removed. The data is in the volumes, in " +
+        `${instance.home.home} and in ${instance.home.backups}.`,
     });
   }
 }
 
-/** That of the command's own kind; throws a `busy` Failure for the other. */
+/** The journal of this kind; throws a `busy` Failure if the other kind is unfinished. */
 export function readJournalOf(
   instance: Home,
   kind: JournalState["kind"],
 ): Journal | undefined {
   const journal = readJournal(instance);
   if (!journal || journal.state.kind === kind) return journal;
-  // Its volumes are whole and in use: that is what there is to roll back.
+  // The migration's volumes are complete and in use, so it can be rolled back.
   if (kind === "rollback" && journal.hasBegun("start")) return undefined;
   const other = journal.state.kind;
-  throw new Failure("busy", `A ${other} has not ended`, {
-    hint: `Go on with it: ${other}`,
+  throw new Failure("busy", `A ${other} has not finished`, {
+    hint: `Resume it with: ${other}`,
   });
 }
 
-/** ChromaDB must not open what is not whole yet. */
+/** Throws while a move is copying data: ChromaDB must not open incomplete data. */
 export function refuseWhileMoving(instance: Home): void {
   const journal = readJournal(instance);
   if (!journal || journal.hasBegun("start")) return;
   const { kind } = journal.state;
-  throw new Failure("busy", `A ${kind} has not ended`, {
-    hint: `Go on with it: ${kind}${
-      kind === "migrate" ? ", or take it back: migrate --abort" : ""
+  throw new Failure("busy", `A ${kind} has not finished`, {
+    hint: `Resume it with: ${kind}${
+      kind === "migrate" ? ", or undo it with: migrate --abort" : ""
     }`,
   });
 }
 
-/** "20261121T130000Z" of a time. */
+/** Formats a time as "20261121T130000Z". */
 export function stampOf(time: Date): string {
   return time.toISOString().replace(/[-:]|\.\d+/g, "");
 }

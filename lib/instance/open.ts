@@ -1,4 +1,5 @@
-// How a command comes by its instance, and is refused one that is somebody else's.
+// Opens the instance for a command, and refuses an instance that belongs to another home
+// or user.
 
 import { hostname } from "node:os";
 import { connect, type Docker, inspectVolume } from "../docker/docker.ts";
@@ -20,8 +21,8 @@ import { homePaths, hostMount } from "./paths.ts";
 import { userPlaces } from "./protected.ts";
 
 /**
- * The instance, for a command that changes something of it. Throws a Failure where
- * the instance, or the home, is somebody else's.
+ * Opens the instance for a command that changes it. Throws a Failure if the instance or
+ * its home belongs to someone else.
  */
 export async function openInstance(
   env: NodeJS.ProcessEnv,
@@ -34,7 +35,7 @@ export async function openInstance(
   return instance;
 }
 
-/** The same for a command that uses the home alone: the engine need not run. */
+/** Opens the instance for a command that only uses the home; needs no running engine. */
 export async function openHome(
   env: NodeJS.ProcessEnv,
   log: Log,
@@ -45,8 +46,8 @@ export async function openHome(
 }
 
 /**
- * The instance, for a command that changes nothing: one that is somebody else's is
- * shown with a warning.
+ * Opens the instance for a read-only command: logs a warning if it belongs to someone
+ * else.
  */
 export async function viewInstance(
   env: NodeJS.ProcessEnv,
@@ -54,13 +55,13 @@ export async function viewInstance(
 ): Promise<Instance> {
   const instance = await connectInstance(env, log, {});
   const failure = foreignHome(instance) ??
-    // An engine that is out of reach is told of by the command itself.
+    // The command itself reports an engine that cannot be reached.
     await foreignInstance(instance).catch(() => undefined);
   if (failure) log(`warning: ${failure.message}`);
   return instance;
 }
 
-/** The instance whoever it belongs to. */
+/** Opens the instance without checking its owner. */
 export async function connectInstance(
   env: NodeJS.ProcessEnv,
   log: Log,
@@ -82,7 +83,7 @@ export async function connectInstance(
   if (env["HAL9000_ROLE"] !== "parent") {
     return {
       ...common,
-      // The engine follows links, and paths are judged without them.
+      // The engine follows links, and paths are checked with links resolved.
       hostHome: homePaths(withoutLinks(home.home)),
       host: { mount: "", roots: undefined },
       self: undefined,
@@ -91,8 +92,8 @@ export async function connectInstance(
   const self = await findSelf(common);
   const mounts = self.Mounts;
   const mounted = mounts.find(({ Destination }) => Destination === home.home);
-  // Of a volume, as where a parent by hand was given no home, the list tells
-  // the name alone.
+  // If a manually started parent has a volume as its home, the list of containers has only
+  // the volume's name.
   const volume = mounted?.Source || !mounted?.Name
     ? undefined
     : await inspectVolume(common.docker, mounted.Name);
@@ -109,7 +110,7 @@ export async function connectInstance(
   };
 }
 
-/** The container that this program runs in. */
+/** The container in which this program runs. */
 async function findSelf(
   search: Pick<Instance, "docker" | "prefix" | "names">,
 ): Promise<Docker.ContainerInfo> {
@@ -117,13 +118,13 @@ async function findSelf(
   const running = await docker.listContainers({
     filters: instanceFilter(prefix, "parent"),
   });
-  // A parent of ours has the net container's host name, one that was started by
-  // hand has its own id.
+  // Our parent has the net container's host name; the host name of a manually started
+  // parent is its own id.
   const self = running.find(({ Id }) => Id.startsWith(hostname())) ??
     running.find(({ Names }) => Names.includes(`/${names.parent}`)) ??
     (running.length === 1 ? running[0] : undefined);
   if (self) return self;
   throw new Failure("notFound", `Cannot find the parent of "${prefix}"`, {
-    hint: `Call its container ${names.parent}.`,
+    hint: `Name its container ${names.parent}.`,
   });
 }

@@ -1,6 +1,6 @@
-// Whose an instance is. A home serves one instance and one user, and an instance
-// has one home: both names are noted on what is made, and every command that
-// changes something compares them first.
+// Determines who owns an instance. A home belongs to one instance and one user, and an
+// instance has one home. Both are recorded on everything that is created, and every
+// command that makes changes compares them first.
 
 import { existsSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { homedir, userInfo } from "node:os";
@@ -14,12 +14,12 @@ import { type HomePaths, insideParent } from "./paths.ts";
 import { systemDirectories } from "./protected.ts";
 import { insideWorker } from "./paths.ts";
 
-/** A home that something of the instance was made for. */
-export interface NotedHome {
+/** A home that is recorded on a container or volume of the instance. */
+export interface RecordedHome {
   home: string;
   /** "container x" or "volume y". */
   on: string;
-  /** Whether it holds data or all of the instance, unlike a worker. */
+  /** Whether the object decides the ownership: the parent, net and volumes, not workers. */
   decides: boolean;
 }
 
@@ -27,16 +27,16 @@ type Container = Pick<Docker.ContainerInfo, "Names" | "Labels" | "Mounts">;
 type Volume = Pick<Docker.VolumeInspectInfo, "Name" | "Labels" | "Options">;
 
 /**
- * The homes that are noted on an instance's containers and volumes, what decides
- * first: the parent, the volumes, then the rest. What was made before there was a
- * label is judged by its mounts.
+ * The homes that are recorded on an instance's containers and volumes, in the order of
+ * their weight: the parent, then net and volumes, then the rest. For objects that are
+ * older than the label, the mounts are used.
  */
-export function notedHomes(
+export function recordedHomes(
   names: ReturnType<typeof instanceNames>,
   containers: Container[],
   volumes: Volume[],
-): NotedHome[] {
-  const found = containers.flatMap((container): NotedHome[] => {
+): RecordedHome[] {
+  const found = containers.flatMap((container): RecordedHome[] => {
     const home = homeOfContainer(container);
     if (home === undefined) return [];
     const role = container.Labels[label.role];
@@ -46,12 +46,12 @@ export function notedHomes(
   });
   const own: string[] = Object.values(names.volumes);
   const kept = volumes.filter(({ Name }) => own.includes(Name))
-    .flatMap((volume): NotedHome[] => {
+    .flatMap((volume): RecordedHome[] => {
       const home = homeOfVolume(names, volume);
       if (home === undefined) return [];
       return [{ home, on: `volume ${volume.Name}`, decides: true }];
     });
-  const rank = ({ on, decides }: NotedHome) =>
+  const rank = ({ on, decides }: RecordedHome) =>
     on === `container ${names.parent}` ? 0 : decides ? 1 : 2;
   return [...found, ...kept].sort((a, b) => rank(a) - rank(b));
 }
@@ -83,8 +83,8 @@ type Search = Pick<
 >;
 
 /**
- * Why the instance is not this home's, undefined where it is. With `all` nothing
- * that holds data may be another's, as before that is moved or removed.
+ * A Failure if the instance belongs to another home; otherwise undefined. With `all`,
+ * every deciding object is checked, as is necessary before data is moved or removed.
  */
 export async function foreignInstance(
   instance: Search,
@@ -95,14 +95,14 @@ export async function foreignInstance(
     docker.listContainers({ all: true, filters: instanceFilter(prefix) }),
     docker.listVolumes({ filters: { name: Object.values(names.volumes) } }),
   ]);
-  const noted = notedHomes(names, containers, Volumes ?? []);
+  const noted = recordedHomes(names, containers, Volumes ?? []);
   const deciding = all ? noted.filter(({ decides }) => decides) : [];
   const other = [...noted.slice(0, 1), ...deciding]
     .find(({ home }) => !isSameHome(instance, home));
   return other && foreign(instance, other);
 }
 
-/** Throws a `busy` Failure where the instance is another home's. */
+/** Throws a `busy` Failure if the instance belongs to another home. */
 export async function refuseForeignInstance(
   instance: Search,
   options: { all?: boolean } = {},
@@ -111,7 +111,7 @@ export async function refuseForeignInstance(
   if (failure) throw failure;
 }
 
-/** On the host either may be a link to the other, as where a home was moved. */
+/** On the host, one path may be a link to the other, for example after a move. */
 export function isSameHome(
   { hostHome, self }: Pick<Instance, "hostHome" | "self">,
   home: string,
@@ -120,10 +120,10 @@ export function isSameHome(
   return !self && withoutLinks(home) === withoutLinks(hostHome.home);
 }
 
-/** The failure of a command whose home is not the one that is noted. */
+/** The failure for an instance that is recorded with another home. */
 function foreign(
   instance: Pick<Instance, "prefix" | "home" | "hostHome" | "self">,
-  { home: other, on }: NotedHome,
+  { home: other, on }: RecordedHome,
 ): Failure {
   const { prefix, hostHome, self } = instance;
   return new Failure(
@@ -132,13 +132,13 @@ function foreign(
     {
       hint: self
         ? `Run this on the host, with HAL9000_HOME=${other}`
-        : waysOut(instance, other).join("\n"),
+        : ownershipHints(instance, other).join("\n"),
     },
   );
 }
 
-/** What the user may do who has met another's instance. */
-function waysOut(
+/** Hints for a user whose home does not match the instance. */
+function ownershipHints(
   { prefix, home, hostHome }: Pick<Instance, "prefix" | "home" | "hostHome">,
   other: string,
 ): string[] {
@@ -150,7 +150,7 @@ function waysOut(
   const uid = uidOf(other);
   if (uid !== undefined && uid === process.getuid?.()) {
     ways.push(`Or use that home: export HAL9000_HOME=${other}`);
-  } else if (uid === undefined && notedInstance(home) === prefix) {
+  } else if (uid === undefined && recordedInstance(home) === prefix) {
     ways.push(
       `If the home was moved, link it: ln -s ${hostHome.home} ${other}`,
     );
@@ -158,7 +158,7 @@ function waysOut(
   return ways;
 }
 
-/** The owner of a path; undefined where there is none, null where it is closed to us. */
+/** The owner of a path; undefined if it is missing, null if it is not accessible. */
 function uidOf(path: string): number | null | undefined {
   try {
     return statSync(path, { throwIfNoEntry: false })?.uid;
@@ -167,10 +167,10 @@ function uidOf(path: string): number | null | undefined {
   }
 }
 
-/** See HAL9000_PREFIX in settings.ts. */
+/** The limit of HAL9000_PREFIX in settings.ts. */
 const maxPrefixLength = 41;
 
-/** A prefix and a home that another user of the same engine does not have. */
+/** A prefix and a home that are unique to this user of the engine. */
 function ownInstance(
   prefix: string,
   home: HomePaths,
@@ -178,21 +178,21 @@ function ownInstance(
   const user = userInfo().username.toLowerCase().replace(/[^a-z0-9-]/g, "-")
     .slice(0, 20);
   const name = `${prefix.slice(0, maxPrefixLength - 1 - user.length)}-${user}`;
-  // A home that is noted as the other's instance is refused with another prefix.
-  const taken = notedInstance(home) === prefix;
+  // A home that is recorded as the other instance's cannot be used with another prefix.
+  const taken = recordedInstance(home) === prefix;
   return { prefix: name, home: taken ? `${home.home}-${user}` : home.home };
 }
 
 /**
- * Why a directory is no home, or not this instance's or this user's; undefined where
- * it may be used. No engine is asked.
+ * A Failure if a directory cannot be a home, or belongs to another instance or user;
+ * otherwise undefined. Does not use the engine.
  */
 export function foreignHome(
   { home, prefix }: Pick<Instance, "home" | "prefix">,
 ): Failure | undefined {
   if (home.home === homedir() || systemDirectories.includes(home.home)) {
     return new Failure("unsafe", `${home.home} cannot be HAL9000_HOME`, {
-      hint: "Give it a directory of its own, such as ~/.hal9000.",
+      hint: "Set HAL9000_HOME to a separate directory, such as ~/.hal9000.",
     });
   }
   const stat = statSync(home.home, { throwIfNoEntry: false });
@@ -204,15 +204,15 @@ export function foreignHome(
       { hint: "Set HAL9000_HOME to a directory of your own." },
     );
   }
-  const other = notedInstance(home);
+  const other = recordedInstance(home);
   if (other === undefined || other === prefix) return undefined;
   return new Failure("busy", `${home.home} belongs to instance "${other}"`, {
-    hint: `Use that: export HAL9000_PREFIX=${other}\n` +
-      `Or give "${prefix}" a home of its own: export HAL9000_HOME=DIR`,
+    hint: `Use that instance: export HAL9000_PREFIX=${other}\n` +
+      `Or give "${prefix}" its own home: export HAL9000_HOME=DIR`,
   });
 }
 
-/** Throws a Failure where a home is another instance's or user's. */
+/** Throws a Failure if the home belongs to another instance or user. */
 export function refuseForeignHome(
   instance: Pick<Instance, "home" | "prefix">,
 ): void {
@@ -220,14 +220,14 @@ export function refuseForeignHome(
   if (failure) throw failure;
 }
 
-/** The prefix of the instance whose home it is; undefined where none is noted. */
-export function notedInstance({ instance }: HomePaths): string | undefined {
+/** The prefix of the instance that owns a home; undefined if none is recorded. */
+export function recordedInstance({ instance }: HomePaths): string | undefined {
   return existsSync(instance)
     ? readFileSync(instance, "utf8").trim() || undefined
     : undefined;
 }
 
-/** The path without links, as far as it exists. */
+/** Resolves links in the part of the path that exists. */
 export function withoutLinks(path: string): string {
   try {
     return realpathSync(path);

@@ -1,4 +1,4 @@
-// Where the parent is asked whether it lives.
+// The socket on which the parent answers liveness checks.
 
 import { once } from "node:events";
 import type { Instance } from "./instance.ts";
@@ -6,7 +6,7 @@ import { Client, listen } from "../std/socket-lines.ts";
 
 type Home = Pick<Instance, "home" | "owner">;
 
-/** How long a parent that lives may take to answer, on a busy machine. */
+/** How long a live parent may take to answer on a busy machine. */
 const answerMs = 10_000;
 
 /** In the parent: answers at run/parent.sock until `stop` is aborted. */
@@ -20,7 +20,7 @@ export async function serveParent(
   await listener.close();
 }
 
-/** Whether the parent lives and serves its socket. */
+/** Whether the parent answers on its socket. */
 export async function parentAnswers(
   { home }: Pick<Instance, "home">,
 ): Promise<boolean> {

@@ -1,22 +1,22 @@
-// What the parent says of itself, in run/parent.json.
+// The state that the parent writes to run/parent.json.
 
 import { rmSync } from "node:fs";
 import * as v from "valibot";
 import type { Instance } from "./instance.ts";
-import { writeWhole } from "../std/owned.ts";
+import { writeAtomic } from "../std/owned.ts";
 import { readJson } from "../std/json.ts";
 
 const parentStateSchema = v.object({
   version: v.literal(1),
-  /** Id of the container that says so. */
+  /** Id of the parent's container. */
   container: v.string(),
-  /** Digest of the sources that it was made of, see build-digest.ts. */
+  /** Digest of its sources, see build-digest.ts. */
   build: v.optional(v.string()),
-  /** Whether it works; ChromaDB may still be starting. */
+  /** Whether the parent is ready; ChromaDB may still be starting. */
   ready: v.boolean(),
-  /** How long that took. */
+  /** How long the start took. */
   readyMs: v.nullable(v.number()),
-  /** What keeps workers from ChromaDB's answers; null for nothing. */
+  /** Why workers cannot use ChromaDB; null if they can. */
   chromadbFault: v.nullable(v.string()),
   phases: v.array(v.object({ name: v.string(), ms: v.number() })),
   children: v.array(v.object({
@@ -32,15 +32,15 @@ type Home = Pick<Instance, "home" | "owner">;
 
 export function writeParentState(home: Home, state: ParentState): void {
   const text = JSON.stringify(state, null, 2) + "\n";
-  writeWhole(home.home.parentState, text, home.owner);
+  writeAtomic(home.home.parentState, text, home.owner);
 }
 
-/** Before a start: what the last run wrote must not be taken for this one's. */
+/** Call before a start, so that the last run's state is not mistaken for the new one's. */
 export function forgetParentState({ home }: Pick<Instance, "home">): void {
   rmSync(home.parentState, { force: true });
 }
 
-/** What the parent wrote last, undefined where it wrote nothing. */
+/** The parent's last state; undefined if there is none. */
 export function readParentState(
   { home }: Pick<Instance, "home">,
 ): ParentState | undefined {

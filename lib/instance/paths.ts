@@ -1,14 +1,14 @@
-// Where things lie under HAL9000_HOME.
+// Paths under HAL9000_HOME and inside containers.
 
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 
 export type HomePaths = ReturnType<typeof homePaths>;
 
-/** Below this the parent sees the host's project roots. */
+/** The parent has the host's project roots mounted below this directory. */
 export const hostMount = "/host";
 
-/** Where the parent's image expects what is mounted into it. */
+/** Mount points in the parent. */
 export const insideParent = {
   home: "/root/.hal9000",
   socket: "/var/run/docker.sock",
@@ -21,101 +21,101 @@ export function homePaths(home: string) {
     conf: join(home, "config", "hal9000.conf"),
     claudeConfig: join(home, "config", "claude"),
     mcpConfig: join(home, "config", "mcp.json"),
-    /** A socket for each MCP server that workers reach. */
+    /** A socket for each MCP server that workers can use. */
     mcp: join(home, "run", "mcp"),
     mcpSocket: (server: string) => join(home, "run", "mcp", `${server}.sock`),
-    /** Where the MCP gateway is asked about itself. */
+    /** The control socket of the MCP gateway. */
     mcpControl: join(home, "run", "mcp-gateway.sock"),
     mcpPid: join(home, "run", "mcp-gateway.pid"),
-    /** What the tokens of workers are made with. */
+    /** The key for the workers' tokens. */
     mcpKey: join(home, "secrets", "mcp_key"),
-    /** Is there while the gateway is to be. */
+    /** Exists while the gateway should run. */
     mcpWanted: join(home, "run", "mcp-wanted"),
     mcpLog: (server: string) => join(home, "logs", "mcp", `${server}.log`),
     sessions: join(home, "sessions"),
     record: (worker: string) => join(home, "sessions", `${worker}.json`),
     ended: join(home, "sessions", "ended"),
-    /** What stood in the place of a record and was none. */
+    /** Damaged records that were moved away. */
     damaged: join(home, "sessions", "damaged"),
     claude: join(home, "claude"),
-    /** What is known of sessions, with or without a worker. */
+    /** Records of sessions, with or without a worker. */
     kept: join(home, "sessions", "kept"),
     session: (name: string) => join(home, "sessions", "kept", `${name}.json`),
-    /** What a session was given of the host's Claude configuration. */
+    /** Which parts of the host's Claude configuration a session has inherited. */
     inherited: (name: string) =>
       join(home, "sessions", "inherited", `${name}.json`),
-    /** Which content of a project's own Claude configuration was approved. */
+    /** The approved content of a project's own Claude configuration. */
     approval: (project: string) =>
       join(home, "sessions", "approved", `${digestOf(project)}.json`),
-    /** A file for each range of ports that a session has. */
+    /** A file for each range of ports that is reserved for a session. */
     ports: join(home, "sessions", "ports"),
     workers: join(home, "workers"),
     workerHome: (directory: string) => join(home, "workers", directory),
     run: join(home, "run"),
-    /** The prefix of the instance whose home this is. */
+    /** Contains the prefix of the instance that owns this home. */
     instance: join(home, "run", "instance"),
-    /** Where the pool is asked for workers. */
+    /** The pool's socket for requests. */
     poolSocket: join(home, "run", "pool.sock"),
-    /** Whether the workers' seccomp profile works with this engine. */
+    /** The result of the test of the workers' seccomp profile with this engine. */
     seccompTrial: join(home, "run", "seccomp.json"),
-    /** That profile, for the docker client. */
+    /** The seccomp profile as a file for the docker command. */
     seccompProfile: join(home, "run", "seccomp-profile.json"),
-    /** hosts, resolv.conf and hostname of the workers' namespace. */
+    /** hosts, resolv.conf and hostname for the workers' namespace. */
     netFiles: join(home, "run", "net"),
-    /** Where the parent is asked whether it lives. */
+    /** The parent's socket for liveness checks. */
     parentSocket: join(home, "run", "parent.sock"),
     /** Sockets between the parent, the host and the workers' namespace. */
     ways: join(home, "run", "ways"),
-    /** Where the forwarder passes connections on to the workers' ports. */
+    /** The forwarder's socket for connections to the workers' ports. */
     forwardSocket: join(home, "run", "ways", "forward.sock"),
-    /** Where the forwarder is asked which ports it serves. */
+    /** The forwarder's status socket: lists the ports that it serves. */
     forwarderSocket: join(home, "run", "ways", "forwarder.sock"),
-    /** Where the parent passes requests on to ChromaDB. */
+    /** The parent's socket for requests to ChromaDB. */
     chromadbSocket: join(home, "run", "ways", "chromadb.sock"),
-    /** What the mounter listens in. */
+    /** The directory of the mounter's socket. */
     mounter: join(home, "run", "mounter"),
     pool: join(home, "pool"),
     claims: join(home, "pool", "claims"),
-    /** What a claim gave a worker: what its labels would say, could they change. */
+    /** The values that a claim assigned to a warm worker, as its labels cannot change. */
     claim: (container: string) =>
       join(home, "pool", "claims", `${container}.json`),
-    /** A claim that whoever asked for it has not taken yet. */
+    /** A claim that the client has not accepted yet. */
     loan: (container: string) =>
       join(home, "pool", "claims", `${container}.loan`),
-    /** What was last said of the pool's size, and whether there is to be one. */
+    /** The desired size of the pool, and whether it is enabled. */
     desiredPool: join(home, "pool", "wish.json"),
-    /** Is there while the dashboard is not to be. */
+    /** Exists while the dashboard is disabled. */
     noDashboard: join(home, "run", "no-dashboard"),
-    /** What the parent says of itself: phases, children. */
+    /** The parent's state, see parent-state.ts. */
     parentState: join(home, "run", "parent.json"),
-    /** passwd and group files for one user of the workers. */
+    /** passwd and group files for a worker's user. */
     accounts: (uid: number, gid: number) =>
       join(home, "run", "accounts", `${uid}-${gid}`),
     secrets: join(home, "secrets"),
-    /** What all sessions sign in with, see credentials.ts and login.ts. */
+    /** The credentials of all sessions, see credentials.ts and login.ts. */
     anthropicKey: join(home, "secrets", "anthropic_key"),
     claudeToken: join(home, "secrets", "claude_token"),
     login: join(home, "secrets", "login"),
-    /** What workers see of the login. */
+    /** The part of the login that workers can read. */
     credentials: join(home, "run", "credentials"),
     namedSecrets: join(home, "secrets", "named"),
-    /** Secrets that one worker was given. */
+    /** The secrets of one worker. */
     workerSecrets: (worker: string) => join(home, "secrets", "workers", worker),
     logs: join(home, "logs"),
     log: (worker: string) => join(home, "logs", `${worker}.log`),
-    /** Of a child of the parent, apart from the workers' names. */
+    /** The log of a child of the parent, separate from the workers' logs. */
     childLog: (child: string) => join(home, "logs", "parent", `${child}.log`),
-    /** A person's own profiles: a directory with a Dockerfile each. */
+    /** The user's own profiles, each a directory with a Dockerfile. */
     profiles: join(home, "profiles"),
     profile: (name: string) => join(home, "profiles", name),
     memorybank: join(home, "memorybank"),
     backups: join(home, "backups"),
-    /** What migrate and rollback need while they run. */
+    /** Working files of migrate and rollback. */
     migration: join(home, "migration"),
   };
 }
 
-/** Every directory that an instance has from its first day, parents first. */
+/** The directories that are created with an instance, parents first. */
 export function homeDirectories(paths: HomePaths): string[] {
   const { home } = paths;
   return [
@@ -148,22 +148,22 @@ export function homeDirectories(paths: HomePaths): string[] {
   ];
 }
 
-/** A file name for a path. */
+/** A file name derived from a path. */
 function digestOf(path: string): string {
   return createHash("sha256").update(path).digest("hex").slice(0, 32);
 }
 
-/** Where things are inside a worker; the image's ENV says the same. */
+/** Paths inside a worker; the ENV of the image must match. */
 export const insideWorker = {
   workspace: "/workspace",
   home: "/home/claude",
   claudeHome: "/home/claude/.claude",
   claudeConfig: "/config/claude",
   secrets: "/run/secrets",
-  /** The instance's login, as far as workers may see it. */
+  /** The part of the login that workers can read. */
   credentials: "/run/hal9000/credentials",
-  /** Plugins that all sessions share. */
+  /** Plugins shared by all sessions. */
   plugins: "/run/hal9000/plugins",
-  /** The socket of the host's ssh-agent, where that was asked for. */
+  /** The socket of the host's ssh-agent, if it was requested. */
   sshAgent: "/run/hal9000/ssh-agent.sock",
 } as const;

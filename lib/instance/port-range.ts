@@ -1,5 +1,5 @@
-// Ports in the shared namespace: each session has a range of its own, so that
-// the servers of two projects need not meet.
+// Port ranges in the shared namespace. Each session has its own range, so that servers of
+// two projects do not conflict.
 
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
@@ -8,24 +8,24 @@ import { Failure } from "../std/errors.ts";
 import type { Instance } from "./instance.ts";
 import { type Owner, writeNew } from "../std/owned.ts";
 import type { HomePaths } from "./paths.ts";
-import { clearPlace, plainText } from "../std/plain-file.ts";
+import { clearPath, plainText } from "../std/plain-file.ts";
 
-/** Below those that the kernel gives out by itself, from 32768. */
+/** Below the kernel's ephemeral ports, which start at 32768. */
 const firstPort = 20_000;
 export const portsEach = 20;
 const ranges = 500;
 
-/** They all, in words. */
+/** All session ports, for messages. */
 export const sessionPorts = `the sessions (${firstPort} to ${
   firstPort + ranges * portsEach - 1
 })`;
 
-/** Whether it may come to be of a session's range. */
+/** Whether the port belongs to the ranges of sessions. */
 export function isSessionPort(port: number): boolean {
   return port >= firstPort && port < firstPort + ranges * portsEach;
 }
 
-/** The first port of the range that a name leads to, `attempt` ranges further. */
+/** The first port of the range derived from the name, plus `attempt` ranges. */
 export function portBase(session: string, attempt: number): number {
   const digest = createHash("sha256").update(session).digest();
   const slot = (digest.readUInt32BE(0) + attempt) % ranges;
@@ -33,8 +33,8 @@ export function portBase(session: string, attempt: number): number {
 }
 
 /**
- * Reserves a range for a session and gives its first port; the same where it has
- * one. Throws a `resources` Failure where all are taken.
+ * Reserves a range for a session, or finds its reserved range. Returns the first port.
+ * Throws a `resources` Failure if all ranges are in use.
  */
 export function reservePorts(
   { home, owner }: Pick<Instance, "home" | "owner">,
@@ -44,12 +44,12 @@ export function reservePorts(
     const base = portBase(session, attempt);
     if (isReserved(home, owner, base, session)) return base;
   }
-  throw new Failure("resources", "Every range of ports is a session's", {
-    hint: "Remove sessions that are over: claudy sessions rm",
+  throw new Failure("resources", "All port ranges are in use by sessions", {
+    hint: "Remove sessions that you no longer need: claudy sessions rm",
   });
 }
 
-/** Whether `session` has the range now: another may be after it too. */
+/** Reserves the range, and returns whether `session` has it. */
 function isReserved(
   home: HomePaths,
   owner: Owner,
@@ -58,12 +58,12 @@ function isReserved(
 ): boolean {
   const path = rangeFile(home, base);
   if (writeNew(path, session, owner)) return true;
-  // The name of a session; what else is there holds nothing.
+  // The file contains a session's name; any other content does not reserve the range.
   const holder = plainText(path, { maxBytes: 255 }) ?? "";
   if (holder === session) return true;
-  // Left by a session that was removed while we were killed.
+  // Left over if the removal of a session was interrupted.
   if (holder !== "" && existsSync(home.session(holder))) return false;
-  clearPlace(path);
+  clearPath(path);
   return writeNew(path, session, owner);
 }
 
@@ -71,7 +71,7 @@ export function freePorts(
   { home }: Pick<Instance, "home">,
   base: number,
 ): void {
-  clearPlace(rangeFile(home, base));
+  clearPath(rangeFile(home, base));
 }
 
 function rangeFile({ ports }: HomePaths, base: number): string {

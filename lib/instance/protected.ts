@@ -1,4 +1,4 @@
-// Which paths of the host no worker is given without --allow-any-path.
+// Host paths that no worker may mount without --allow-any-path.
 
 import { readFileSync, realpathSync } from "node:fs";
 import { homedir } from "node:os";
@@ -7,17 +7,17 @@ import { checkout } from "../std/checkout.ts";
 import { isWithin } from "../std/hostpath.ts";
 
 export interface HostPlaces {
-  /** HAL9000_HOME, as the host knows it. */
+  /** HAL9000_HOME as a path of the host. */
   home: string;
-  /** The engine's socket, as the host knows it. */
+  /** The engine's socket as a path of the host. */
   socket: string;
   /** Home directories of the host's users. */
   userHomes?: string[];
-  /** Checkouts of this project, whose scripts run on the host. */
+  /** Checkouts of HAL-9000, whose scripts run on the host. */
   checkouts?: string[];
 }
 
-/** Neither these nor anything in them. */
+/** Refused, with everything in them. */
 const systemTrees = [
   "/bin",
   "/boot",
@@ -35,7 +35,7 @@ const systemTrees = [
   "/var/run",
 ];
 
-/** Not these themselves; a directory in them may be. */
+/** Refused themselves, but directories in them are allowed. */
 export const systemDirectories = [
   "/",
   "/home",
@@ -54,7 +54,7 @@ export const systemDirectories = [
   "/var/tmp",
 ];
 
-/** Hold keys and logins wherever they are: nobody calls a project one of these. */
+/** Contain keys and logins, wherever they are; not usual names of projects. */
 const keyDirectories = [
   ".aws",
   ".azure",
@@ -65,8 +65,8 @@ const keyDirectories = [
 ];
 
 /**
- * In a home directory: logins, keys, histories, and what the desktop or a shell
- * runs on its own.
+ * Paths in a home directory: logins, keys, histories, and files that the desktop or a
+ * shell runs automatically.
  */
 const privateDirectories = [
   ...keyDirectories,
@@ -105,7 +105,7 @@ const privateDirectories = [
   "snap",
 ];
 
-/** Why a worker may not have `path`, undefined where it may. */
+/** Why a worker may not mount `path`; undefined if it may. */
 export function refusalOf(
   path: string,
   { home, socket, userHomes = [], checkouts = [] }: HostPlaces,
@@ -128,19 +128,19 @@ export function refusalOf(
   return undefined;
 }
 
-/** What of a user's private directories and files a path is, or is part of. */
+/** The private directory or file that contains the path; undefined if none does. */
 function privateTreeOf(path: string, userHomes: string[]): string | undefined {
   const parts = path.split("/");
   const at = parts.findIndex((part) => keyDirectories.includes(part));
   if (at !== -1) return parts.slice(0, at + 1).join("/");
-  // Whoever has one below /home, in no passwd file that is in sight.
+  // Also a home below /home that is not in the visible passwd file.
   const usual = /^\/home\/[^/]+(?=\/)/.exec(path)?.[0];
   return [...userHomes, "/root", ...(usual ? [usual] : [])]
     .flatMap((home) => privateDirectories.map((name) => join(home, name)))
     .find((tree) => isWithin(path, tree));
 }
 
-/** Variables by which the parent knows what only the host can see. */
+/** Variables that pass to the parent what is visible only on the host. */
 export const placeVariables = {
   userHomes: "HAL9000_HOST_HOMES",
   checkouts: "HAL9000_HOST_CHECKOUTS",
@@ -148,7 +148,7 @@ export const placeVariables = {
 
 export type UserPlaces = Required<Pick<HostPlaces, "userHomes" | "checkouts">>;
 
-/** What of the host is protected, as seen from the host or passed to the parent. */
+/** The protected places of the host; in the parent, read from its variables. */
 export function userPlaces(env: NodeJS.ProcessEnv): UserPlaces {
   if (env["HAL9000_ROLE"] === "parent") {
     return {
@@ -163,7 +163,7 @@ export function userPlaces(env: NodeJS.ProcessEnv): UserPlaces {
   };
 }
 
-/** The parent's variables for them. */
+/** The variables that pass the protected places to the parent. */
 export function placeEnv(
   { userHomes, checkouts }: UserPlaces,
 ): Record<string, string> {
@@ -177,7 +177,7 @@ function listIn(text: string | undefined): string[] {
   return (text ?? "").split(":").filter(isAbsolute);
 }
 
-/** The homes of root and of people in a passwd(5) file; other users have none. */
+/** The homes of root and of regular users in a passwd(5) file. */
 export function passwdHomes(text: string): string[] {
   return text.split("\n").flatMap((line) => {
     const [, , uid, , , home] = line.split(":");
@@ -195,7 +195,7 @@ function realPath(path: string): string {
   try {
     return realpathSync(path);
   } catch {
-    return path; // it is gone, or out of sight
+    return path; // missing, or not accessible
   }
 }
 

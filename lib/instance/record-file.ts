@@ -1,5 +1,5 @@
-// Records that are kept as JSON files, a file each. What is no such file is moved
-// aside and reported, never read whatever it is; the others are read all the same.
+// Records in JSON files, one per file. A file that is not a valid record is moved away
+// and reported, and the other records are still read.
 
 import { randomBytes } from "node:crypto";
 import { renameSync } from "node:fs";
@@ -12,10 +12,10 @@ import type { Log } from "../std/log.ts";
 import { ensureDirectory, keepNewest } from "../std/owned.ts";
 import { NotPlain, readPlainFile } from "../std/plain-file.ts";
 
-/** No record of ours has a tenth of it. */
+/** More than ten times the size of any record. */
 const maxBytes = 256 * 1024;
 
-/** Of a directory: more than an instance ever has, and read within a second. */
+/** Limits per directory: more than any instance has, and readable within a second. */
 const maxRecords = 10_000;
 const maxEntries = 100_000;
 
@@ -23,14 +23,14 @@ const keptDamaged = 100;
 
 type Home = Pick<Instance, "home" | "owner">;
 
-/** The names, without ".json", of the records in a directory. */
+/** The names of the records in a directory, without ".json". */
 export function recordNames(directory: string, log?: Log): string[] {
   const names: string[] = [];
   let looked = 0;
   inDirectory(directory, (opened) => {
     for (const { name } of opened.entries()) {
       if (++looked > maxEntries || names.length >= maxRecords) {
-        log?.(`warning: ${directory} holds too many files; not all were read`);
+        log?.(`warning: ${directory} has too many files; not all were read`);
         break;
       }
       if (name.endsWith(".json")) names.push(basename(name, ".json"));
@@ -39,7 +39,7 @@ export function recordNames(directory: string, log?: Log): string[] {
   return names;
 }
 
-/** All that can be read of a directory's records. */
+/** All readable records in a directory. */
 export function readRecordFiles<T extends v.GenericSchema>(
   home: Home,
   directory: string,
@@ -52,15 +52,15 @@ export function readRecordFiles<T extends v.GenericSchema>(
       const record = readRecordFile(home, path, schema, log);
       return record === undefined ? [] : [record];
     } catch (error) {
-      log?.(`warning: ${path} is left out: ${messageOf(error)}`);
+      log?.(`warning: skipping ${path}: ${messageOf(error)}`);
       return [];
     }
   });
 }
 
 /**
- * A record, undefined where there is none. Without `log` a damaged one is left where
- * it is, for somebody who can report it.
+ * Reads a record; undefined if it is missing or damaged. A damaged record is moved away
+ * and reported; without `log` it stays, so that a later caller can report it.
  */
 export function readRecordFile<T extends v.GenericSchema>(
   home: Home,
@@ -83,7 +83,7 @@ export function readRecordFile<T extends v.GenericSchema>(
   return undefined;
 }
 
-/** Reports what was found in the place of a record once, and moves it away. */
+/** Moves an invalid record away and reports it. */
 function setAside(
   { home, owner }: Home,
   path: string,
@@ -100,9 +100,9 @@ function setAside(
       join(damaged, `${name}.${randomBytes(2).toString("hex")}`),
     );
   } catch (error) {
-    // Another was faster, and reports it.
+    // Another process has moved it, and reports it.
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return;
-    log(`${path} ${what}, and cannot be moved away: ${messageOf(error)}`);
+    log(`${path} ${what}, and cannot be moved: ${messageOf(error)}`);
     return;
   }
   log(`${path} ${what}; it was moved to ${damaged}`);

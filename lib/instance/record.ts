@@ -1,4 +1,4 @@
-// What is kept of a worker besides Docker's own word: sessions/<worker>.json.
+// Records of workers, with what Docker does not store: sessions/<worker>.json.
 
 import { rmSync } from "node:fs";
 import { join } from "node:path";
@@ -9,9 +9,9 @@ import {
   ensureDirectory,
   keepNewest,
   type Staged,
-  stageWhole,
+  stageFile,
+  writeAtomic,
   writeNew,
-  writeWhole,
 } from "../std/owned.ts";
 import { readRecordFile, readRecordFiles } from "./record-file.ts";
 
@@ -28,17 +28,17 @@ export const recordSchema = v.object({
   }),
   image: v.string(),
   born: v.picklist(["cold", "warm"]),
-  /** Of HAL9000_HOME: the directory that is the worker's Claude home. */
+  /** The worker's Claude home, relative to HAL9000_HOME. */
   home: v.pipe(v.string(), v.regex(/^(workers|claude)\/[^/.][^/]*$/)),
-  /** Whether that goes with the worker: its name was made up, and is not to come again. */
+  /** Whether the home is removed with the worker, because the name was generated. */
   ephemeral: v.boolean(),
-  /** Whether it is there for one command, and of no use when that has ended. */
+  /** Whether the worker was started for a single command, and is useless afterwards. */
   once: v.optional(v.boolean()),
-  /** Of HAL9000_HOME/secrets/workers, where it was given secrets. */
+  /** Its directory in HAL9000_HOME/secrets/workers; null if it has no secrets. */
   secrets: v.nullable(v.pipe(v.string(), v.regex(/^[^/.][^/]*$/))),
-  /** Its limit; null for none. */
+  /** The memory limit; null for none. */
   memoryBytes: v.nullable(v.number()),
-  /** When it was last found to have run out of memory. */
+  /** When it last ran out of memory, as far as that was noticed. */
   oomKilledAt: v.nullable(v.string()),
   createdAt: v.pipe(v.string(), v.isoTimestamp()),
 });
@@ -52,12 +52,12 @@ const endedSchema = v.object({
 
 export type EndedRecord = v.InferOutput<typeof endedSchema>;
 
-/** Enough to look back at; the rest would only pile up. */
+/** How many records of ended workers are kept. */
 const keptEndedRecords = 100;
 
 type Home = Pick<Instance, "home" | "owner">;
 
-/** Whether it could be read again. */
+/** Whether the record is valid. */
 export function isRecord(record: WorkerRecord): boolean {
   return v.is(recordSchema, record);
 }
@@ -66,24 +66,24 @@ export function writeRecord(home: Home, record: WorkerRecord): void {
   stageRecord(home, record).commit();
 }
 
-/** A record that is to hold from its commit on. */
+/** Prepares a record that takes effect when it is committed. */
 export function stageRecord(
   { home, owner }: Home,
   record: WorkerRecord,
   options: { sync?: boolean } = {},
 ): Staged {
   const text = JSON.stringify(record, null, 2) + "\n";
-  return stageWhole(home.record(record.worker), text, owner, options);
+  return stageFile(home.record(record.worker), text, owner, options);
 }
 
 /** How a worker ended. */
 export interface WorkerEnd {
   at: string;
-  /** Null where nobody was there to see it. */
+  /** Null if it is not known. */
   exitCode: number | null;
 }
 
-/** Moves a record to those of ended workers, of which the newest are kept. */
+/** Moves a record to the records of ended workers, and removes the oldest of these. */
 export function closeRecord(
   home: Home,
   record: WorkerRecord,
@@ -93,10 +93,10 @@ export function closeRecord(
   ensureDirectory(ended, 0o700, home.owner);
   const path = join(ended, `${record.worker}.json`);
   const text = JSON.stringify({ ...record, end }, null, 2) + "\n";
-  if (end.exitCode !== null) writeWhole(path, text, home.owner);
+  if (end.exitCode !== null) writeAtomic(path, text, home.owner);
   else {
-    // Who removed the container knows more than who found it gone, and may be
-    // writing at this moment.
+    // The process that removed the container has the exit code and may be writing the record
+    // right now, so do not overwrite a record of the same container.
     const before = readRecordFile(home, path, endedSchema);
     if (before && before.container !== record.container) {
       rmSync(path, { force: true });
@@ -115,15 +115,15 @@ export function removeRecord(
   rmSync(home.record(worker), { force: true });
 }
 
-/** The records of workers that have ended, the latest first. */
+/** The records of ended workers, newest first. */
 export function readEndedRecords(home: Home, log?: Log): EndedRecord[] {
   return readRecordFiles(home, home.home.ended, endedSchema, log)
     .sort((a, b) => a.end.at < b.end.at ? 1 : -1);
 }
 
 /**
- * The record of a worker, undefined where there is none. A damaged one is moved
- * aside and reported to `log`; it is no reason to stop.
+ * The record of a worker; undefined if it is missing or damaged. With `log`, a damaged
+ * record is moved away and reported.
  */
 export function readRecord(
   home: Home,

@@ -1,16 +1,16 @@
-// Users that only services of ours run as. The kernel tells by them whose a socket
-// is, so no worker may be one of them.
+// Uids reserved for HAL-9000's services. Sockets are attributed to services by uid, so no
+// worker may run with one of these.
 
 import { Failure } from "../std/errors.ts";
 
-/** Out of the range that Debian reserves: a directory's owner is hardly one of them. */
+/** From a range that Debian reserves, so a project's owner is unlikely to have one. */
 export const serviceUsers = {
-  /** Holds and serves the ports of services in the workers' namespace. */
+  /** Binds and serves the ports of services in the workers' namespace. */
   ports: 65_430,
   chromadb: 65_431,
 } as const;
 
-/** Throws an `unsafe` Failure where a worker would run as a service does. */
+/** Throws an `unsafe` Failure if a worker would run with a service's uid. */
 export function refuseServiceUser(path: string, uid: number): void {
   if (!(Object.values(serviceUsers) as number[]).includes(uid)) return;
   throw new Failure(

@@ -1,11 +1,10 @@
-// What is kept of a session while it has a worker and while it has none:
-// sessions/kept/<session>.json.
+// Records of sessions, kept with or without a worker: sessions/kept/<session>.json.
 
 import { rmSync } from "node:fs";
 import * as v from "valibot";
 import type { Instance } from "./instance.ts";
 import type { Log } from "../std/log.ts";
-import { writeWhole } from "../std/owned.ts";
+import { writeAtomic } from "../std/owned.ts";
 import { readRecordFile, readRecordFiles } from "./record-file.ts";
 
 const sessionSchema = v.object({
@@ -15,13 +14,13 @@ const sessionSchema = v.object({
   createdAt: v.pipe(v.string(), v.isoTimestamp()),
   /** When it was last opened. */
   usedAt: v.pipe(v.string(), v.isoTimestamp()),
-  /** The first of its ports; undefined before it was opened with one. */
+  /** The first port of its range; undefined until a range is reserved. */
   portBase: v.optional(v.number()),
-  /** The profile that was chosen for it; undefined for what its files say. */
+  /** The chosen profile; undefined to detect it from the project's files. */
   profile: v.optional(v.string()),
-  /** The repository outside of the project that is mounted for its git. */
+  /** The repository outside of the project that is mounted so that git works. */
   repository: v.optional(v.string()),
-  /** Which of the host's MCP servers it has; undefined for all. */
+  /** The host's MCP servers that it may use; undefined for all. */
   mcp: v.optional(v.union([v.boolean(), v.array(v.string())])),
 });
 
@@ -31,21 +30,21 @@ type Home = Pick<Instance, "home" | "owner">;
 
 export function writeSession({ home, owner }: Home, record: SessionRecord) {
   const text = JSON.stringify(record, null, 2) + "\n";
-  writeWhole(home.session(record.name), text, owner);
+  writeAtomic(home.session(record.name), text, owner);
 }
 
-/** Undefined where there is none; a damaged one is moved aside and reported. */
+/** Undefined if missing or damaged; a damaged record is moved away and reported. */
 export function readSession(
   home: Home,
   name: string,
   log?: Log,
 ): SessionRecord | undefined {
-  // A path is nobody's name.
+  // Do not use a path as a name.
   if (!/^[\w.-]{2,63}$/.test(name) || name.startsWith(".")) return undefined;
   return readRecordFile(home, home.home.session(name), sessionSchema, log);
 }
 
-/** All of them, the latest used first. */
+/** All session records, most recently used first. */
 export function readSessions(home: Home, log?: Log): SessionRecord[] {
   return readRecordFiles(home, home.home.kept, sessionSchema, log)
     .sort((a, b) => a.usedAt < b.usedAt ? 1 : -1);

@@ -1,11 +1,11 @@
-// The settings that there are: how each is checked, its default and meaning.
+// All settings with their validation, default and description.
 
 import { homedir } from "node:os";
 import { isAbsolute } from "node:path";
 import * as v from "valibot";
 import { parseSize, sizePattern } from "../std/units.ts";
 
-/** The least that the engine takes, and more than any machine has. */
+/** The engine's minimum, and more than any machine has. */
 const minMemory = 6 * 1024 ** 2;
 const maxMemory = 1024 ** 5;
 
@@ -45,7 +45,7 @@ const absolutePaths = v.pipe(
   v.transform((text) => text.split(":").filter((path) => path !== "")),
   v.check(
     (paths) => paths.length > 0 && paths.every(isAbsolute),
-    "must be absolute paths with colons between",
+    "must be absolute paths separated by colons",
   ),
 );
 
@@ -53,7 +53,7 @@ const name = v.pipe(
   v.string(),
   v.regex(
     /^[a-z][a-z0-9-]{0,40}$/,
-    "must be lower-case letters, digits and dashes, a letter first",
+    "must be lower-case letters, digits and dashes, and start with a letter",
   ),
 );
 
@@ -68,18 +68,17 @@ const profileNames = v.pipe(
   v.check(
     (names) =>
       names.length > 0 && names.every((name) => /^[a-z][a-z0-9-]*$/.test(name)),
-    "must be names of profiles with spaces between",
+    "must be names of profiles separated by spaces",
   ),
   v.transform((names) => [...new Set(names)]),
 );
 
-/** In the order in which the file lists them. */
+/** In the order of the settings file. */
 export const definitions = {
   HAL9000_PREFIX: {
     schema: name,
     fallback: "hal9000",
-    meaning:
-      "Name of the instance; begins the names of its containers and volumes",
+    meaning: "Name of the instance, and prefix of its containers and volumes",
   },
   HAL9000_PARENT: {
     schema: v.pipe(
@@ -87,37 +86,38 @@ export const definitions = {
       v.regex(/^[\w.-]*$/, "must be a container's name"),
     ),
     fallback: "",
-    meaning: "The parent's container, where it is found by no label",
+    meaning: "Name of the parent's container, if its labels do not identify it",
   },
   HAL9000_IMAGE_REPO: {
     schema: imageName,
     fallback: "ghcr.io/hellblazer/hal-9000",
-    meaning: "Repository of the images; by default another prefix has its own",
+    meaning:
+      "Repository of the images; an instance with another prefix has its own",
   },
   HAL9000_PROJECT_ROOTS: {
     schema: absolutePaths,
     fallback: homedir(),
-    meaning: "Directories that the parent sees, colons between",
+    meaning: "Directories that the parent can see, separated by colons",
   },
   WORKER_IMAGE: {
     schema: v.union([v.literal(""), imageName]),
     fallback: "",
-    meaning: "Image of a worker; empty for :worker of the repository",
+    meaning: "Image of workers; empty for the tag worker of the repository",
   },
   WORKER_MEMORY: {
     schema: size,
     fallback: "4g",
-    meaning: "Memory of a worker; swap is no larger",
+    meaning: "Memory limit of a worker, without swap",
   },
   WORKER_CPUS: {
     schema: cpus,
     fallback: "2",
-    meaning: "CPUs of a worker, no more than the engine has",
+    meaning: "CPUs of a worker, at most as many as the engine has",
   },
   WORKER_PIDS_LIMIT: {
     schema: wholeNumber(1, 1_000_000),
     fallback: "100",
-    meaning: "Processes of a worker",
+    meaning: "Maximum number of processes of a worker",
   },
   WORKER_SECCOMP: {
     schema: v.picklist(
@@ -131,7 +131,7 @@ export const definitions = {
   PARENT_MEMORY: {
     schema: size,
     fallback: "4g",
-    meaning: "Memory of the parent",
+    meaning: "Memory limit of the parent",
   },
   PARENT_CPUS: {
     schema: cpus,
@@ -151,32 +151,32 @@ export const definitions = {
   MIN_WARM_WORKERS: {
     schema: wholeNumber(0, 100),
     fallback: "2",
-    meaning: "Warm workers that are always ready",
+    meaning: "Minimum number of warm workers",
   },
   MAX_WARM_WORKERS: {
     schema: wholeNumber(0, 100),
     fallback: "5",
-    meaning: "Warm workers at most",
+    meaning: "Maximum number of warm workers",
   },
   IDLE_TIMEOUT: {
     schema: wholeNumber(1, 86400),
     fallback: "300",
-    meaning: "Seconds before a warm worker above the minimum goes",
+    meaning: "Seconds before a warm worker above the minimum is removed",
   },
   CHECK_INTERVAL: {
     schema: wholeNumber(1, 3600),
     fallback: "30",
-    meaning: "Seconds between two looks at the pool",
+    meaning: "Seconds between checks of the pool",
   },
   WARM_PROFILES: {
     schema: profileNames,
     fallback: "base",
-    meaning: "Profiles that the pool keeps warm, each within these bounds",
+    meaning: "Profiles with warm workers; the limits apply to each profile",
   },
   HAL9000_NOTIFY_COMMAND: {
     schema: v.string(),
     fallback: "",
-    meaning: "What claudy watch runs for a session that begins to wait",
+    meaning: "Command that claudy watch runs when a session starts to wait",
   },
   MCP_SOCKET: {
     schema: v.picklist(
@@ -190,18 +190,18 @@ export const definitions = {
   SKIP_IMAGE_PULL: {
     schema: flag,
     fallback: "false",
-    meaning: "The parent pulls no missing worker image",
+    meaning: "Do not pull a missing worker image when the parent starts",
   },
   LAZY_IMAGE_PULL: {
     schema: flag,
     fallback: "false",
-    meaning: "The parent does not wait for that pull",
+    meaning: "Pull a missing worker image in the background",
   },
 } as const;
 
 /**
- * Where nothing names the repository of the images: an instance with a prefix of its
- * own has images of its own, which no other instance's build gives to something else.
+ * The default repository of images. An instance with another prefix has its own images,
+ * so that builds of other instances do not move its tags.
  */
 export function defaultRepository(prefix: string): string {
   const { HAL9000_PREFIX, HAL9000_IMAGE_REPO } = definitions;

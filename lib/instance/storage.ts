@@ -1,4 +1,4 @@
-// What an instance stores, and how it is all thrown away.
+// The directories and volumes of an instance, and how to remove them all.
 
 import { existsSync, lstatSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -12,7 +12,7 @@ import { measureTrees, removeTree } from "../std/remove-tree.ts";
 
 export interface StoredDirectory {
   path: string;
-  /** In octal, as ls and chmod have it; null where there is none. */
+  /** Octal, as for chmod; null if the directory is missing. */
   mode: string | null;
   sizeBytes: number;
 }
@@ -21,7 +21,7 @@ export interface StoredVolume {
   name: string;
   mountpoint: string | null;
   sizeBytes: number;
-  /** Whether another made it: it has the name and not the label. */
+  /** Whether it was not created by this instance: it has the name but not the label. */
   foreign: boolean;
   /** Containers that use it. */
   usedBy: string[];
@@ -86,31 +86,35 @@ interface DiskUsage {
   Volumes: { Name: string; UsageData?: { Size: number } }[] | null;
 }
 
-/** What a clean destroys: all directories but the backups, and the volumes. */
+/** What a clean removes: the volumes, and all directories except the backups. */
 export interface CleanPlan {
   directories: StoredDirectory[];
   volumes: StoredVolume[];
 }
 
-/** Throws a `busy` Failure while anything of it is in use. */
+/** Throws an `unsafe` or `busy` Failure if the instance cannot be removed safely. */
 export async function planClean(instance: Instance): Promise<CleanPlan> {
   const { home } = instance;
   if (existsSync(home.home) && !existsSync(home.instance)) {
-    throw new Failure("unsafe", `${home.home} is no home of an instance`, {
-      hint: "What is in it was not made here; remove it by hand.",
+    throw new Failure("unsafe", `${home.home} is not the home of an instance`, {
+      hint: "HAL-9000 did not create its contents; remove it manually.",
     });
   }
   await refuseForeignInstance(instance, { all: true });
   if (existsSync(join(home.migration, "journal.json"))) {
-    throw new Failure("busy", "Cannot clean: a move of data has not ended", {
-      hint: "Go on with it first: migrate, or rollback.",
-    });
+    throw new Failure(
+      "busy",
+      "Cannot clean: a migration or rollback has not finished",
+      {
+        hint: "Finish it first with: migrate, or rollback",
+      },
+    );
   }
   const status = await storageStatus(instance);
   for (const { name, foreign } of status.volumes) {
     if (!foreign) continue;
     throw new Failure("busy", `Volume "${name}" is not this instance's`, {
-      hint: "Remove it by hand, or set another HAL9000_PREFIX.",
+      hint: "Remove it manually, or set another HAL9000_PREFIX.",
     });
   }
   const users = [...new Set(status.volumes.flatMap(({ usedBy }) => usedBy))];
@@ -125,7 +129,7 @@ export async function planClean(instance: Instance): Promise<CleanPlan> {
   }
   if (users.length > 0) {
     throw new Failure("busy", `Cannot clean: in use by ${users.join(", ")}`, {
-      hint: "Stop them first: coordinator stop-all, then claudy daemon stop.",
+      hint: "Stop them first: coordinator stop-all, then claudy daemon stop",
     });
   }
   const [mounted] = mountPointsBelow(home.home);
@@ -145,8 +149,8 @@ export async function planClean(instance: Instance): Promise<CleanPlan> {
 }
 
 /**
- * Destroys what the plan names; links are removed, not followed. Whose home it
- * is stays written there: the backups in it are still that instance's.
+ * Removes everything in the plan; links are removed, not followed. The file that names
+ * the home's instance stays, because the backups still belong to that instance.
  */
 export async function clean(
   { docker, home }: Pick<Instance, "docker" | "home">,
@@ -163,14 +167,14 @@ export async function clean(
   }
 }
 
-/** Where something is mounted below a directory, in our mount namespace. */
+/** Mount points below a directory, in this process's mount namespace. */
 export function mountPointsBelow(directory: string): string[] {
   return readFileSync("/proc/self/mountinfo", "utf8").split("\n")
     .map((line) => unescaped(line.split(" ")[4] ?? ""))
     .filter((path) => path.startsWith(`${directory}/`));
 }
 
-/** The kernel writes blanks as octals, proc_pid_mountinfo(5). */
+/** The kernel writes blanks as octal escapes, see proc_pid_mountinfo(5). */
 function unescaped(path: string): string {
   return path.replace(
     /\\([0-7]{3})/g,

@@ -1,4 +1,4 @@
-// HAL9000_HOME's directories and the instance's volumes.
+// Creates HAL9000_HOME's directories and the instance's volumes.
 
 import {
   chmodSync,
@@ -16,15 +16,15 @@ import { inspectVolume } from "../docker/docker.ts";
 import { Failure, fileFailure } from "../std/errors.ts";
 import type { Instance } from "./instance.ts";
 import { type instanceNames, label } from "./labels.ts";
-import { ensureDirectory, writeWhole } from "../std/owned.ts";
-import { notedInstance, refuseForeignHome } from "./ownership.ts";
+import { ensureDirectory, writeAtomic } from "../std/owned.ts";
+import { recordedInstance, refuseForeignHome } from "./ownership.ts";
 import { homeDirectories, type HomePaths } from "./paths.ts";
 
-/** Makes what is missing. Twice changes nothing. */
+/** Creates missing directories, files and volumes. Idempotent. */
 export async function ensureStorage(instance: Instance): Promise<void> {
   ensureHome(instance);
   const { home, owner } = instance;
-  if (!existsSync(home.conf)) writeWhole(home.conf, confTemplate(), owner);
+  if (!existsSync(home.conf)) writeAtomic(home.conf, confTemplate(), owner);
   await ensureVolumes(instance);
 }
 
@@ -32,34 +32,32 @@ export function ensureHome({ home, owner, prefix }: Instance): void {
   checkHome(home);
   mkdirSync(dirname(home.home), { recursive: true });
   for (const directory of homeDirectories(home)) {
-    // It is a volume's, whose mode may be that of what was migrated into it.
+    // The directory of a volume; migrated data may have set its mode.
     if (directory === home.memorybank && existsSync(directory)) continue;
-    // Workers read the shared settings whoever owns their project; the home
-    // above keeps everyone else out.
+    // Workers of any uid read the shared settings; the mode of the home keeps other users of
+    // the host out.
     const shared = [home.claudeConfig, home.credentials].includes(directory);
     const mode = shared ? 0o755 : modeFor(home, directory);
-    // The home itself may be a link to where there is room.
+    // The home itself may be a link to another disk.
     const linked = directory === home.home && existsSync(directory);
     ensureDirectory(linked ? realpathSync(directory) : directory, mode, owner);
   }
   refuseForeignHome({ home, prefix });
-  // One home serves one instance: two would take each other's records and the
-  // word of the other's parent for their own.
-  if (notedInstance(home) === undefined) {
-    writeWhole(home.instance, `${prefix}\n`, owner);
+  // A home belongs to one instance: two would use each other's records and parent state.
+  if (recordedInstance(home) === undefined) {
+    writeAtomic(home.instance, `${prefix}\n`, owner);
   }
 }
 
 /**
- * Why nothing can be written to a home, undefined where something can. Nothing in it
- * changes.
+ * A Failure if the home is not writable; otherwise undefined. Changes nothing.
  */
 export function unwritableHome(home: HomePaths): Failure | undefined {
   for (const path of [home.home, home.sessions, home.logs, home.run]) {
     const stat = statSync(path, { throwIfNoEntry: false });
     if (!stat) continue;
     try {
-      // access(2) as Deno has it knows nothing of a read-only file system.
+      // Deno's access() does not detect a read-only file system.
       chmodSync(path, stat.mode & 0o7777);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
@@ -73,25 +71,24 @@ export function unwritableHome(home: HomePaths): Failure | undefined {
   return undefined;
 }
 
-/** The forwarder is a user of its own, in the owner's group. */
+/** The forwarder runs as a separate user in the owner's group. */
 function modeFor({ mcp, ways }: HomePaths, directory: string): number {
   return directory === ways ? 0o770 : directory === mcp ? 0o750 : 0o700;
 }
 
-/** Signs of a home: of this version, laid out by hand, of version 0.5. */
-const signs = ["run/instance", "config/hal9000.conf", "chromadb", "membank"];
+/** Files that identify a home: of this version, created manually, of version 0.5. */
+const markers = ["run/instance", "config/hal9000.conf", "chromadb", "membank"];
 
 /**
- * Throws an `unsafe` Failure for a directory that is somebody's already: what is
- * in it would get our modes, and go with a clean.
+ * Throws an `unsafe` Failure for a directory with unrelated files: they would be
+ * chmodded, and deleted by a clean.
  */
 function checkHome({ home }: HomePaths): void {
   const free = home === join(homedir(), ".hal9000") || !existsSync(home) ||
-    signs.some((sign) => existsSync(join(home, sign)));
+    markers.some((marker) => existsSync(join(home, marker)));
   if (free || readdirSync(home).length === 0) return;
-  throw new Failure("unsafe", `${home} holds what is not HAL-9000's`, {
-    hint:
-      "Set HAL9000_HOME to an empty directory, or to one that is not there.",
+  throw new Failure("unsafe", `${home} contains unrelated files`, {
+    hint: "Set HAL9000_HOME to an empty or new directory.",
   });
 }
 
@@ -101,7 +98,7 @@ async function ensureVolumes(instance: Instance): Promise<void> {
   }
 }
 
-/** A container that mounts one makes it, too, but without our label. */
+/** Creates a volume with labels; Docker would create it without when it is mounted. */
 export async function ensureVolume(
   { docker, names, prefix, hostHome }: Instance,
   name: string,
@@ -114,7 +111,7 @@ export async function ensureVolume(
       [label.home]: hostHome.home,
       [label.volume]: crypto.randomUUID(),
     },
-    // Host MCP servers and containers see the same memory bank.
+    // MCP servers on the host and containers share the memory bank.
     ...(name === names.volumes.memorybank
       ? {
         DriverOpts: {
@@ -127,11 +124,11 @@ export async function ensureVolume(
   });
 }
 
-/** By a name of ours. */
+/** A key of names.volumes. */
 type VolumeKey = keyof ReturnType<typeof instanceNames>["volumes"];
 
 export interface MovedPart {
-  /** Of HAL9000_HOME, as version 0.5 has it. */
+  /** The directory in HAL9000_HOME of version 0.5. */
   name: string;
   volume: VolumeKey;
 }

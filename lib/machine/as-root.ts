@@ -1,17 +1,17 @@
-// What needs root, done by sudo where we are not: nobody is asked for a password.
+// Runs commands as root, with sudo if necessary but without a password prompt.
 
 import process from "node:process";
 import { $ } from "zx/core";
 import { Failure } from "../std/errors.ts";
 
-/** Runs a shell text as root, by sudo where we are not; never asks. */
+/** Runs a shell script as root; fails if sudo needs a password. */
 export async function asRoot(script: string): Promise<string> {
   const sudo = process.getuid?.() === 0 ? [] : ["sudo", "-n"];
   const run = await $({ quiet: true })`${sudo} sh -ec ${script}`;
   return run.stdout;
 }
 
-/** Installs Debian packages; the output is shown only when it fails. */
+/** Installs Debian packages without showing the output. */
 export async function aptInstall(packages: string[]): Promise<void> {
   const install = `apt-get install --yes --no-install-recommends ${
     packages.join(" ")

@@ -9,15 +9,15 @@ const shebang =
   "#!/usr/bin/env -S deno run --allow-all --no-lock --no-config --quiet --ext=js";
 
 /**
- * What CommonJS modules find in scope under Node, for those in the bundle. Made
- * at the first use: Deno takes 10 ms to load node:module.
+ * Node's CommonJS scope for the modules in the bundle. `require` is created on first use,
+ * because Deno takes 10 ms to load node:module.
  */
 const commonJsScope = `let __nodeRequire;
 const require = (id) => (__nodeRequire ??= process.getBuiltinModule("node:module")
   .createRequire(import.meta.url))(id);
 const __filename = import.meta.filename, __dirname = import.meta.dirname;`;
 
-/** Those that make what the parent is: of no use in it. */
+/** Scripts that are only useful on the host, and not included in the parent's image. */
 const hostOnly = [
   "build",
   "build-images",
@@ -28,7 +28,7 @@ const hostOnly = [
   "up",
 ];
 
-/** What runs in containers alone, as /scripts/<name>. */
+/** Programs that run only in containers, as /scripts/<name>. */
 const containerPrograms = [
   "lib/gateway/forwarder/mcp-forwarder.ts",
   "lib/helper/look-at-path.ts",
@@ -40,7 +40,7 @@ const containerPrograms = [
   "lib/pool/mounter/mounter.ts",
 ];
 
-/** The sources of all scripts; `relocatable` ones do not look for the checkout. */
+/** The sources of all scripts; with `relocatable`, only those that need no checkout. */
 export async function scriptSources(
   root: string,
   { relocatable = false } = {},
@@ -52,15 +52,15 @@ export async function scriptSources(
     .sort();
 }
 
-/** The sources of what is in the parent's image. */
+/** The sources of the programs in the parent's image. */
 export async function imageSources(root: string): Promise<string[]> {
   const scripts = await scriptSources(root, { relocatable: true });
   return [...scripts, ...containerPrograms];
 }
 
 /**
- * Writes `<name>.js` for each source into `directory`, replacing it: one file
- * that is all, or with `split` one that loads what it comes to need from others.
+ * Replaces `directory` by a `<name>.js` for each source. Each file is self-contained, or
+ * with `split` loads shared chunks on demand.
  */
 export async function bundleScripts(
   root: string,
@@ -85,7 +85,7 @@ export async function bundleScripts(
     target: "node22",
     banner: { js: commonJsScope },
     define: { bundledDigest: JSON.stringify(sourceDigest(root)) },
-    // zx's ESM build asks for its CommonJS one by a path that a bundle lacks.
+    // zx's ESM build loads its CommonJS build from a path that does not exist in a bundle.
     alias: { "zx/core": "./node_modules/zx/build/core.cjs" },
     external: ["cpu-features", "esbuild"],
     loader: { ".node": "empty" },
@@ -98,7 +98,7 @@ export async function bundleScripts(
   for (const file of result.outputFiles) {
     const text = dirname(file.path) === directory
       ? `${shebang}\n${file.text.replace(/^#!.*\n/, "")}`
-      : file.text; // a part of several
+      : file.text; // a shared chunk
     await mkdir(dirname(file.path), { recursive: true });
     await writeFile(file.path, text);
     await chmod(file.path, 0o755);
@@ -120,8 +120,8 @@ export async function bundleModule(entry: string, to: string): Promise<void> {
 }
 
 /**
- * dockerode loads gRPC for BuildKit sessions as soon as it is imported: half
- * of the bundle and of its start, for something that is never used here.
+ * Leaves out gRPC, which dockerode imports for BuildKit sessions that are never used here:
+ * it takes half of the bundle's size and of its start time.
  */
 const withoutBuildKitSessions: Plugin = {
   name: "without-buildkit-sessions",
@@ -138,8 +138,8 @@ const withoutBuildKitSessions: Plugin = {
 };
 
 /**
- * Nor do most commands need what dockerode has for engines over a network and
- * for build contexts: it is loaded when it is first used.
+ * Loads dockerode's modules for remote engines and build contexts only when they are
+ * used, because most commands do not need them.
  */
 const withLazyTransports: Plugin = {
   name: "with-lazy-transports",
@@ -156,7 +156,7 @@ const withLazyTransports: Plugin = {
         pluginData: "resolved",
       });
       return {
-        // It stands in the bundle: checkouts elsewhere are to give the same one.
+        // The path is part of the bundle, which must not depend on the checkout's location.
         path: relative(build.initialOptions.absWorkingDir ?? "/", found.path),
         namespace: "lazy",
         pluginData: found.path,

@@ -1,5 +1,5 @@
-// The engine of this machine: used where one answers, installed and started
-// where none does and this is a Debian or Ubuntu that lets us.
+// Uses the engine of this machine if it is running. Otherwise installs and starts one on
+// Debian or Ubuntu, if permitted.
 
 import { existsSync, readFileSync } from "node:fs";
 import process from "node:process";
@@ -12,7 +12,7 @@ import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
 import { waitFor } from "../std/wait.ts";
 
-/** Where an engine that we started leaves its traces. */
+/** The files of an engine that was started here. */
 export const engineFiles = {
   pid: "/run/hal9000-engine.pid",
   log: "/var/log/hal9000-engine.log",
@@ -24,10 +24,10 @@ export interface EngineVersion {
   arch: string;
 }
 
-/** What is known about this machine before anything is decided. */
+/** Facts about this machine that the plan is based on. */
 export interface EngineFacts {
   endpoint: Endpoint;
-  /** What the engine said, or why it said nothing. */
+  /** The engine's version, or why it cannot be reached. */
   answer: EngineVersion | { fault: string };
   debian: boolean;
   root: boolean;
@@ -41,7 +41,7 @@ export type EnginePlan =
   | { do: "start"; install: boolean; by: "systemd" | "dockerd" }
   | { do: "refuse"; message: string; hint: string };
 
-/** What to do about the engine; nothing is done yet. */
+/** Decides what to do about the engine. Has no side effects. */
 export function planEngine(facts: EngineFacts): EnginePlan {
   const { answer, endpoint } = facts;
   if (!("fault" in answer)) {
@@ -84,7 +84,7 @@ export function planEngine(facts: EngineFacts): EnginePlan {
   };
 }
 
-/** -1, 0 or 1 for dotted numbers such as "1.41". */
+/** Compares versions such as "1.41"; returns -1, 0 or 1. */
 export function compareVersions(a: string, b: string): number {
   const [left, right] = [a, b].map((text) => text.split(".").map(Number));
   for (let part = 0; part < 3; part++) {
@@ -94,7 +94,7 @@ export function compareVersions(a: string, b: string): number {
   return 0;
 }
 
-/** Brings an engine up and says what was done. Throws `engine` Failures. */
+/** Makes sure that an engine runs, and logs what was done. Throws `engine` Failures. */
 export async function ensureEngine(
   env: NodeJS.ProcessEnv,
   log: Log,
@@ -116,7 +116,7 @@ export async function ensureEngine(
   return engine;
 }
 
-/** Stops the engine if `ensureEngine` started it; says so if it did not. */
+/** Stops the engine if ensureEngine() started it; otherwise logs that it did not. */
 export async function stopEngine(log: Log): Promise<void> {
   const started = readText(engineFiles.pid)?.trim();
   if (started === undefined) {
@@ -136,7 +136,7 @@ export async function stopEngine(log: Log): Promise<void> {
   log("Engine stopped");
 }
 
-/** What the engine says of itself, or the fault that keeps it from it. */
+/** The engine's version, or why it cannot be reached. */
 export async function askEngine(
   env: NodeJS.ProcessEnv,
 ): Promise<EngineVersion | { fault: string }> {
@@ -172,7 +172,7 @@ async function gatherFacts(env: NodeJS.ProcessEnv): Promise<EngineFacts> {
 }
 
 async function installEngine(log: Log): Promise<void> {
-  log("No engine here: installing docker.io with apt-get");
+  log("No engine found: installing docker.io with apt-get");
   await aptInstall(["docker.io", "iptables"]);
 }
 
@@ -184,17 +184,16 @@ async function startBySystemd(log: Log): Promise<void> {
 }
 
 /**
- * For bash: closes what a caller left open past stderr. A pipe that a process
- * keeps which outlives its caller never ends for the reader behind it.
+ * Bash code that closes all inherited descriptors above stderr. Otherwise the daemon keeps
+ * its caller's pipes open, and their readers never see the end.
  */
 const closeInherited = "for fd in $(ls /proc/$$/fd); do " +
   '[ "$fd" -le 2 ] || eval "exec $fd>&-"; done';
 
 /**
- * Starts dockerd detached. A killed engine leaves pid files behind, and dockerd
- * refuses to start where the process of its file exists: after a reboot that is
- * another, and before its parent has taken note of its end it is a zombie. Only
- * a process that lives has an executable.
+ * Starts dockerd detached. A killed engine leaves pid files, and dockerd does not start if
+ * the process in such a file exists. That may be another process after a reboot, or a
+ * zombie. Only a live process has an executable, so that is checked.
  */
 async function startDockerd(log: Log): Promise<void> {
   log(`Starting the engine: dockerd, log in ${engineFiles.log}`);
@@ -217,9 +216,13 @@ async function waitForEngine(env: NodeJS.ProcessEnv): Promise<EngineVersion> {
     const answer = await askEngine(env);
     if (!("fault" in answer)) return answer;
     if (answer.fault === "permission denied") {
-      throw new Failure("engine", "The engine runs, but you may not use it", {
-        hint: endpointHint("default", answer.fault),
-      });
+      throw new Failure(
+        "engine",
+        "The engine is running, but you may not use it",
+        {
+          hint: endpointHint("default", answer.fault),
+        },
+      );
     }
     return undefined;
   }, {
@@ -230,7 +233,7 @@ async function waitForEngine(env: NodeJS.ProcessEnv): Promise<EngineVersion> {
   });
 }
 
-/** The name of a process that lives, undefined for one that has ended. */
+/** The name of a running process; undefined if it has exited. */
 function processName(pid: string): string | undefined {
   const status = readText(`/proc/${Number(pid)}/status`);
   if (status === undefined || /^State:\s+[ZX]/m.test(status)) return undefined;

@@ -1,14 +1,14 @@
-// A first project for who has none at hand.
+// Creates a sample project for users who do not have one.
 
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 const text = `# Sample project
 
-Made by \`make up\`, for a first worker to work on. Delete it when you like.
+Created by \`make up\` for the first worker. You can delete it.
 `;
 
-/** The sample's directory below `home`, made if it is not there. */
+/** Creates the sample project below `home` if it is missing; returns its directory. */
 export function ensureSample(home: string): string {
   const directory = join(home, "hal9000-sample");
   mkdirSync(directory, { recursive: true });

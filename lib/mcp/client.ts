@@ -1,4 +1,4 @@
-// The gateway, asked from another process. Loads nothing of the SDK.
+// Client for the MCP gateway's control socket. Does not load the MCP SDK.
 
 import { existsSync, readFileSync } from "node:fs";
 import * as v from "valibot";
@@ -6,18 +6,18 @@ import { Failure, messageOf } from "../std/errors.ts";
 import type { HomePaths } from "../instance/paths.ts";
 import { Client } from "../std/socket-lines.ts";
 
-/** With a reload processes are ended that take their time. */
+/** A reload waits for processes to exit. */
 const timeoutMs = { status: 5000, stop: 5000, reload: 20_000 };
 
 const latency = v.nullable(v.number());
 
 const statusSchema = v.object({
   pid: v.number(),
-  /** The port that tunnels are opened at, where sockets do not reach. */
+  /** The port for tunnels, if unix sockets do not work; otherwise null. */
   tunnels: v.nullable(v.number()),
   servers: v.array(v.object({
     name: v.string(),
-    /** Missing: its command is not to be had. */
+    /** "missing": its command was not found. */
     state: v.picklist(["starting", "ready", "failing", "missing"]),
     port: v.number(),
     isolation: v.picklist(["session", "shared"]),
@@ -37,7 +37,7 @@ export const requestSchema = v.object({
 type GatewayStatus = v.InferOutput<typeof statusSchema>;
 export type ServedStatus = GatewayStatus["servers"][number];
 
-/** How the gateway is, after a reload where that is asked; undefined where none runs. */
+/** The gateway's status, for "reload" after it; undefined if it is not running. */
 export async function askGateway(
   home: HomePaths,
   op: "status" | "reload",
@@ -48,12 +48,12 @@ export async function askGateway(
   if (status.success) return status.output;
   throw new Failure(
     "failed",
-    "The MCP gateway is of another version; restart it: claudy mcp restart",
+    "The MCP gateway has another version; restart it: claudy mcp restart",
     { cause: new v.ValiError(status.issues) },
   );
 }
 
-/** Has the gateway end; gives whether one ran. */
+/** Asks the gateway to exit; returns whether it was running. */
 export async function endGateway(home: HomePaths): Promise<boolean> {
   return await ask(home, "stop") !== undefined;
 }
@@ -79,7 +79,7 @@ async function ask(
     if (pid === undefined) return undefined;
     throw new Failure("failed", `The MCP gateway: ${messageOf(error)}`, {
       cause: error,
-      hint: `End it, and it comes back where it is wanted: kill -9 ${pid}`,
+      hint: `Kill it; it restarts automatically if enabled: kill -9 ${pid}`,
     });
   } finally {
     client.close();

@@ -1,5 +1,5 @@
-// config/mcp.json: the host's MCP servers that workers may use, in the shape that
-// the ecosystem has for them, with what a gateway needs besides.
+// Reads config/mcp.json: the host's MCP servers that workers may use, in the usual format
+// with additional fields for the gateway.
 
 import {
   accessSync,
@@ -17,7 +17,7 @@ import { isSessionPort, sessionPorts } from "../instance/port-range.ts";
 import type { Settings } from "../instance/settings.ts";
 import { parseSize, sizePattern } from "../std/units.ts";
 
-/** What other things are called, here and in JavaScript. */
+/** Names with another meaning, here or in JavaScript. */
 const reserved = [
   "gateway",
   "all",
@@ -32,7 +32,7 @@ const serverName = v.pipe(
     /^[a-zA-Z][\w-]{0,40}$/,
     "must be the name of a server: a letter, then letters, digits, dashes and underscores",
   ),
-  v.check((name) => !reserved.includes(name), "is the name of something else"),
+  v.check((name) => !reserved.includes(name), "is a reserved name"),
 );
 
 const portText = "must be a port from 1024 to 65535";
@@ -43,8 +43,8 @@ const port = v.pipe(
   v.maxValue(65535, portText),
 );
 
-const text = v.string("must be text");
-const texts = v.record(text, text, "must be names with texts");
+const text = v.string("must be a string");
+const texts = v.record(text, text, "must be an object of strings");
 
 const localUrl = v.pipe(
   text,
@@ -56,30 +56,30 @@ const localUrl = v.pipe(
 
 const seconds = "must be a number of seconds from 1 to 86400";
 
-const memoryText = "must be a size such as 512m or 2g, of 64m at least";
+const memoryText = "must be a size such as 512m or 2g, at least 64m";
 const countText = "must be a whole number from 1 to 10000";
 const minMemoryBytes = 64 * 1024 ** 2;
 
 const serverSchema = v.strictObject({
-  /** As Claude writes it down; what it says is known without it. */
+  /** Written by Claude; redundant. */
   type: v.optional(
     v.picklist(["stdio", "http"], 'must be "stdio" or "http"'),
   ),
-  /** A program: absolute, of this checkout's packages, or on PATH. */
+  /** A program: an absolute path, or a name in node_modules/.bin or PATH. */
   command: v.optional(text),
-  args: v.optional(v.array(text, "must be a list of texts"), []),
+  args: v.optional(v.array(text, "must be a list of strings"), []),
   env: v.optional(texts, {}),
-  /** In the place of a command: a server that listens on the host already. */
+  /** Instead of a command: a server that already listens on the host. */
   url: v.optional(localUrl),
   headers: v.optional(texts, {}),
-  /** On 127.0.0.1 of the workers. */
+  /** On the workers' 127.0.0.1. */
   port,
-  /** "session": a process for each client; "shared": one for all. */
+  /** "session": one process per client; "shared": one process for all. */
   isolation: v.optional(
     v.picklist(["session", "shared"], 'must be "session" or "shared"'),
     "session",
   ),
-  /** Seconds before a client that is silent is forgotten. */
+  /** Seconds until an idle client is dropped. */
   idleTimeout: v.optional(
     v.pipe(
       v.number(seconds),
@@ -88,7 +88,7 @@ const serverSchema = v.strictObject({
     ),
     300,
   ),
-  /** Of the processes that one worker has of it, or of the one that all share. */
+  /** Memory limit of one worker's processes, or of the shared process. */
   memory: v.optional(
     v.pipe(
       v.string(memoryText),
@@ -97,7 +97,7 @@ const serverSchema = v.strictObject({
     ),
     "2g",
   ),
-  /** How many these may be, with all that they start. */
+  /** Maximum number of these processes, including their children. */
   processes: v.optional(
     v.pipe(
       v.number(countText),
@@ -121,7 +121,7 @@ type Ports = Pick<Settings, "CHROMADB_PORT">;
 
 export type Servers = Map<string, ServerConfig>;
 
-/** What there is where nothing was configured. */
+/** The servers if nothing is configured. */
 export function defaultServers(
   home: HomePaths,
   settings: Ports,
@@ -149,7 +149,7 @@ export function defaultServers(
   };
 }
 
-/** The servers of config/mcp.json, else the default ones; throws on the first fault. */
+/** The servers in config/mcp.json, or the default servers; throws on the first error. */
 export function readServers(home: HomePaths, settings: Ports): Servers {
   const given = existsSync(home.mcpConfig)
     ? parseFile(home.mcpConfig).mcpServers
@@ -157,7 +157,7 @@ export function readServers(home: HomePaths, settings: Ports): Servers {
   return checkServers(given, settings);
 }
 
-/** Throws a `usage` Failure for the first fault. */
+/** Validates the servers; throws a `usage` Failure for the first error. */
 export function checkServers(
   given: Record<string, unknown>,
   settings: Ports,
@@ -182,7 +182,7 @@ export function checkServers(
   return servers;
 }
 
-/** Throws a `usage` Failure that names the place. */
+/** Validates a server; throws a `usage` Failure that begins with `place`. */
 export function checkServer(
   name: string,
   value: unknown,
@@ -209,7 +209,7 @@ export function checkServer(
   return parsed.output;
 }
 
-/** Never with what was given: it may be a secret. */
+/** The error message, without the value, which may be a secret. */
 function faultOf(
   name: string,
   issue: v.InferIssue<typeof serverSchema>,
@@ -219,23 +219,25 @@ function faultOf(
   if (issue.type !== "strict_object") return `${where} ${issue.message}`;
   if (!path) return `${where} must be an object`;
   return issue.expected === "never"
-    ? `${where} is no field of a server`
+    ? `${where} is not a known field`
     : `${where} is missing`;
 }
 
-/** The whole file; what is not for us is left as it is. */
+/** Parses the whole file, including unknown fields. */
 export function parseFile(
   path: string,
 ): v.InferOutput<typeof configSchema> {
   let json: unknown;
   try {
-    // A pipe would never end.
-    if (!statSync(path).isFile()) throw new Error("It is no file");
+    // Reading a pipe may never end.
+    if (!statSync(path).isFile()) throw new Error("It is not a file");
     json = JSON.parse(readFileSync(path, "utf8"));
   } catch (error) {
-    const why = error instanceof SyntaxError ? "is no JSON" : "cannot be read";
+    const why = error instanceof SyntaxError
+      ? "is not valid JSON"
+      : "cannot be read";
     throw new Failure("usage", `config/mcp.json ${why}`, {
-      hint: `Mend it, or remove it for the default servers: ${path}`,
+      hint: `Fix it, or remove it to use the default servers: ${path}`,
     });
   }
   const parsed = v.safeParse(configSchema, json);
@@ -243,7 +245,7 @@ export function parseFile(
   throw new Failure("usage", "config/mcp.json has no mcpServers");
 }
 
-/** Where a command is, undefined where it is not to be had. */
+/** The path of a command; undefined if it is not found. */
 export function findCommand(
   command: string,
   checkout: string,
@@ -266,8 +268,8 @@ function isProgram(path: string): boolean {
 }
 
 /**
- * A server with ${NAME} and ${NAME:-default} replaced, as Claude reads its own list.
- * Throws where one is not set.
+ * Expands ${NAME} and ${NAME:-default} like Claude does. Throws if a variable is not set
+ * and has no default.
  * https://code.claude.com/docs/en/mcp#environment-variable-expansion-in-mcp-json
  */
 export function expandServer(

@@ -1,6 +1,6 @@
-// Which worker speaks. All of them share a network namespace, so each gets a token in its
-// own Claude home, which it sends with every request. A token is made from the home's name
-// and a key of the instance: nothing has to be kept or told when workers come and go.
+// Identifies workers. They share a network namespace, so each has a token in its own
+// Claude home and sends it with every request. A token is derived from the home's name and
+// the instance's key, so no list of tokens has to be stored.
 
 import { Buffer } from "node:buffer";
 import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
@@ -10,10 +10,10 @@ import type { HomePaths } from "../instance/paths.ts";
 
 export const tokenHeader = "X-HAL9000-Worker";
 
-/** Whoever has no token, or one that is not ours: they all count as one worker. */
+/** All clients without a valid token count as one worker. */
 export const anonymous = "";
 
-/** Of a Claude home, as sessionHome() and workerHome() give it. */
+/** The token of a Claude home, as returned by sessionHome() and workerHome(). */
 export function workerToken(key: string, claudeHome: string): string {
   const digest = createHmac("sha256", key)
     .update(`mcp worker\n${claudeHome}`)
@@ -21,7 +21,7 @@ export function workerToken(key: string, claudeHome: string): string {
   return `${Buffer.from(claudeHome).toString("base64url")}.${digest}`;
 }
 
-/** The Claude home that a token was made for, or `anonymous`. */
+/** The Claude home of a token, or `anonymous` if the token is invalid. */
 export function workerOf(
   key: string,
   token: string | null | undefined,
@@ -35,7 +35,7 @@ export function workerOf(
   return isOurs ? worker : anonymous;
 }
 
-/** The instance's key, which is made when it is first needed. */
+/** The instance's key, created on first use. */
 export function tokenKey({ mcpKey }: HomePaths, owner: Owner): string {
   try {
     return readFileSync(mcpKey, "utf8");

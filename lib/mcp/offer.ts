@@ -1,28 +1,28 @@
-// What a worker's Claude is told of the host's MCP servers: entries at user scope in
-// its own home, so that the project stays clean and nothing has to be approved.
+// Adds the host's MCP servers to a worker's Claude configuration: entries at user scope in
+// its home, so that the project is not changed and no approval is needed.
 
 import { existsSync } from "node:fs";
 import { join, relative } from "node:path";
 import { Failure, messageOf } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
-import { isTooMuch } from "../std/json.ts";
+import { isTooComplex } from "../std/json.ts";
 import type { Log } from "../std/log.ts";
 import { didYouMean } from "../std/nearest.ts";
-import { type Owner, replaceWhole } from "../std/owned.ts";
+import { type Owner, replaceFile } from "../std/owned.ts";
 import { readPlainFile } from "../std/plain-file.ts";
 import { askGateway } from "./client.ts";
 import { readServers, type Servers } from "./config.ts";
 import { tokenHeader, tokenKey, workerToken } from "./identity.ts";
 
-/** The CLI's own file is larger than people write, and smaller than that. */
+/** The CLI's own file is larger than files written by hand, but below this. */
 const maxBytes = 16 * 1024 * 1024;
 
-/** Entries of ours have it, and are known by it later. */
+/** A header that marks our entries, to find them later. */
 const mark = "X-HAL9000-Server";
 
 type Entry = { headers?: Record<string, unknown> } | null;
 
-/** Those that are configured; none where nothing is, or nothing that can be read. */
+/** The configured servers; empty if there is no configuration, or it is invalid. */
 export function configuredServers(
   { home, settings }: Pick<Instance, "home" | "settings">,
   log: Log,
@@ -36,10 +36,10 @@ export function configuredServers(
   }
 }
 
-/** Which of them a session is to have: all, none, or some by name. */
+/** The servers for a session: all, none, or some by name. */
 export type Choice = boolean | string[];
 
-/** Throws a `notFound` Failure for a name that none has. */
+/** Throws a `notFound` Failure for an unknown name. */
 export function checkChoice(servers: Servers, choice: Choice): void {
   if (typeof choice === "boolean") return;
   const name = choice.find((name) => !servers.has(name));
@@ -49,14 +49,14 @@ export function checkChoice(servers: Servers, choice: Choice): void {
   });
 }
 
-/** Those of a choice that there are. */
+/** The configured servers in a choice. */
 export function chosenServers(servers: Servers, choice: Choice): Servers {
   if (choice === true) return servers;
   const wanted = choice === false ? [] : choice;
   return new Map([...servers].filter(([name]) => wanted.includes(name)));
 }
 
-/** Writes the entries into a Claude home that no CLI uses at present. */
+/** Writes the entries into a Claude home, which must not be in use by a CLI. */
 export function offerServers(
   { home, owner: instanceOwner }: Pick<Instance, "home" | "owner">,
   claudeHome: string,
@@ -83,19 +83,19 @@ export function offerServers(
         headers: { [mark]: name, [tokenHeader]: token },
       },
     ]),
-    // The session's own goes before ours of the same name.
+    // The session's own entries override ours with the same name.
     ...kept,
   ]);
   if (JSON.stringify(entries) === JSON.stringify(before)) return;
   const text = JSON.stringify({ ...state, mcpServers: entries }, null, 2);
-  replaceWhole(path, text, owner, { sync: false });
+  replaceFile(path, text, owner, { sync: false });
 }
 
-/** A worker writes that file: one that cannot be read is left to the CLI. */
+/** The worker can write this file; if it is unreadable, it is left to the CLI. */
 function readState(path: string): Record<string, unknown> | undefined {
   try {
     const text = readPlainFile(path, { maxBytes }).toString("utf8");
-    const state: unknown = isTooMuch(text) ? undefined : JSON.parse(text);
+    const state: unknown = isTooComplex(text) ? undefined : JSON.parse(text);
     return isObject(state) ? state : undefined;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
@@ -107,8 +107,8 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** Tells, in one line, which of the servers will not answer. */
-export async function tellOfMissing(
+/** Logs one warning about the servers that are unavailable. */
+export async function warnAboutUnavailable(
   { home }: Pick<Instance, "home">,
   servers: Servers,
   log: Log,
@@ -117,7 +117,7 @@ export async function tellOfMissing(
   const status = await askGateway(home, "status").catch(() => undefined);
   if (!status) {
     return log(
-      "warning: the MCP gateway does not run; start it: claudy mcp start",
+      "warning: the MCP gateway is not running; start it: claudy mcp start",
     );
   }
   const ready = status.servers

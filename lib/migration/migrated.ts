@@ -6,7 +6,7 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
-import { writeWhole } from "../std/owned.ts";
+import { writeAtomic } from "../std/owned.ts";
 import type { HomePaths } from "../instance/paths.ts";
 import { movedNames, presentVolumes, volumeOf } from "./parts.ts";
 
@@ -28,7 +28,7 @@ export function writeMigrated(
   state: Omit<MigratedState, "version">,
 ): void {
   const text = JSON.stringify({ version: 1, ...state }, null, 2);
-  writeWhole(pathOf(home), `${text}\n`, owner);
+  writeAtomic(pathOf(home), `${text}\n`, owner);
 }
 
 export function readMigrated(

@@ -8,7 +8,7 @@ import { messageOf } from "../std/errors.ts";
 import { joinSockets } from "../gateway/forward.ts";
 import type { Instance } from "../instance/instance.ts";
 import { askForwarder } from "../gateway/forwarder-status.ts";
-import { giveTree } from "../std/owned.ts";
+import { chownTree } from "../std/owned.ts";
 import { serviceUsers } from "../instance/service-users.ts";
 import { listenerUsers } from "../std/socket-table.ts";
 import type { ChildSpec } from "./supervisor.ts";
@@ -51,7 +51,7 @@ export function chromadbChild(port: number, logFile: string): ChildSpec {
     },
     user,
     // Also its files from before it had a user of its own, and migrated ones.
-    prepare: () => giveTree(directory, user),
+    prepare: () => chownTree(directory, user),
     logFile,
   };
 }

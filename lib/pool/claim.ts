@@ -15,7 +15,7 @@ import { messageOf } from "../std/errors.ts";
 import { type HostPath, isWithin, lookAt } from "../std/hostpath.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
-import { type Staged, stageWhole } from "../std/owned.ts";
+import { type Staged, stageFile } from "../std/owned.ts";
 import { readJson } from "../std/json.ts";
 import { type Project, refusalIn } from "../project/project.ts";
 import { gitOf, type ProjectGit } from "../project/project-git.ts";
@@ -199,7 +199,7 @@ const loose = { sync: false };
 
 function stageLoan({ home, owner }: Instance, claim: Claim): Staged {
   const path = home.loan(claim.record.container);
-  return stageWhole(path, JSON.stringify(claim), owner, loose);
+  return stageFile(path, JSON.stringify(claim), owner, loose);
 }
 
 /** Takes back a worker that is not in use. Returns false if it is in use. */

@@ -31,7 +31,7 @@ const returnMs = 3000;
  * the name. Whoever asks waits for its answer, as long as it lives: it is asked for
  * a sign of life after each such silence, and has so long to give one.
  */
-const defaultTimeouts = { silenceMs: 3000, pingMs: 2000 };
+const defaultTimeouts = { idleTimeoutMs: 3000, pingMs: 2000 };
 
 /** The longest wait for an answer: the engine may be slow. */
 const answerMs = 60_000;
@@ -181,7 +181,7 @@ async function askLiving(
   client: Client,
   socket: string,
   body: PoolRequest,
-  { timeoutMs, silenceMs, pingMs }: typeof defaultTimeouts & {
+  { timeoutMs, idleTimeoutMs, pingMs }: typeof defaultTimeouts & {
     timeoutMs: number;
   },
 ): Promise<unknown> {
@@ -191,7 +191,7 @@ async function askLiving(
   while (true) {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const silence = new Promise<typeof silent>((resolve) => {
-      timer = setTimeout(() => resolve(silent), silenceMs);
+      timer = setTimeout(() => resolve(silent), idleTimeoutMs);
     });
     try {
       const first = await Promise.race([answer, silence]);

@@ -3,7 +3,7 @@
 import * as v from "valibot";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
-import { writeWhole } from "../std/owned.ts";
+import { writeAtomic } from "../std/owned.ts";
 import { readJson } from "../std/json.ts";
 import { type Sizes, sizesSchema } from "./protocol.ts";
 
@@ -45,7 +45,7 @@ export function writeDesired(
   const text = JSON.stringify({ version: 1, enabled, sizes: saved }, null, 2);
   const desired = readDesired(instance);
   checkSizes({ ...desired.sizes, ...saved });
-  writeWhole(instance.home.desiredPool, `${text}\n`, instance.owner);
+  writeAtomic(instance.home.desiredPool, `${text}\n`, instance.owner);
   return readDesired(instance);
 }
 

@@ -1,5 +1,5 @@
-// Directories of git's as a worker may have written them: judged as git itself
-// would, and each held while it is read. See gitrepository-layout(5).
+// Validates git directories that a worker may have written, by git's own rules. Each is
+// held open while it is read. See gitrepository-layout(5).
 
 import { statSync } from "node:fs";
 import {
@@ -12,10 +12,10 @@ import {
   readSmallFile,
 } from "../std/hostpath.ts";
 
-/** A repository that git would not accept, or that no worker is given; why. */
+/** git would reject the repository, or workers may not have it; the message is why. */
 export class GitRefused extends Error {}
 
-/** A mount whose source was judged: what is mounted must be that. */
+/** A mount whose source was checked: the mounted directory must have this inode. */
 export interface JudgedMount {
   source: string;
   target: string;
@@ -25,7 +25,7 @@ export interface JudgedMount {
   gid: number;
 }
 
-/** Mounts what was judged, at the host's path where no other is given. */
+/** The mount of a checked path; by default, the target is the host's path. */
 export function mountOf(
   { path, inode, uid, gid }: HostPath,
   { target = path, readOnly = false } = {},
@@ -33,12 +33,12 @@ export function mountOf(
   return { source: path, target, readOnly, inode, uid, gid };
 }
 
-/** Where a file in the place of .git leads; undefined where it is none of git's. */
+/** The target of a .git file; undefined if it is not a valid .git file. */
 export function gitFileText(text: string): string | undefined {
   return /^gitdir: ([^\r\n\0]+)[\r\n]*$/.exec(text)?.[1];
 }
 
-/** As is_git_directory() of git's setup.c does. */
+/** Same checks as is_git_directory() in git's setup.c. */
 export function checkRepository({ path }: HostPath, at: string): void {
   const complete = isHead(`${at}/HEAD`) &&
     ["objects", "refs"].every((name) =>
@@ -51,15 +51,15 @@ export function isHead(path: string): boolean {
   return /^(ref: *refs\/\S+|[0-9a-f]{40}|[0-9a-f]{64})$/.test(lineOf(path));
 }
 
-/** The text of a file of git's with one line; "" for any other. */
+/** The text of a file with exactly one line; "" for other files. */
 export function lineOf(path: string): string {
   const text = readSmallFile(path).replace(/[\r\n]+$/, "");
   return /[\r\n\0]/.test(text) ? "" : text;
 }
 
 /**
- * Refuses a repository for a project's git: it must be the same user's, neither
- * contain the project nor be part of it, and not be refused by `refusal`.
+ * Refuses a project's outside repository if it contains the project, is part of it, or is
+ * refused by `refusal`.
  */
 export function checkGiven(
   project: HostPath,
@@ -85,17 +85,17 @@ export function held<T>(
   let result: T | undefined;
   try {
     result = holding(path, view, (held) => {
-      if (held.found.kind !== "directory") refuse(`${path} is no directory`);
+      if (held.found.kind !== "directory") refuse(`${path} is not a directory`);
       return act(held);
     });
   } catch (error) {
     if (error instanceof GitRefused) throw error;
-    return refuse(`${path} cannot be looked at`);
+    return refuse(`${path} cannot be accessed`);
   }
   return result ?? refuse(`${path} is outside of the project roots`);
 }
 
-/** The real path; undefined where there is none in sight. */
+/** The real path; undefined if it is missing or not visible. */
 export function pathOf(path: string, view: HostView): string | undefined {
   try {
     return lookAt(path, view)?.path;

@@ -1,26 +1,26 @@
-// What git runs of a project as soon as it looks at the project's files, which Claude
-// has it do when it starts. A filter may have any name, so none can be switched off
-// beforehand. Hooks and the file system monitor Claude switches off itself. Whatever
-// cannot be followed as git would is not taken for nothing, but for unjudged.
+// Finds programs that git runs when it reads a project's files. Claude calls git when it
+// starts. Filters can have any name, so they cannot be disabled in advance. Claude itself
+// disables hooks and the file system monitor. If configuration cannot be followed as git
+// would, it is reported as unreviewable instead of being ignored.
 
 import { Buffer } from "node:buffer";
 import { lstatSync, realpathSync } from "node:fs";
 import { join, normalize } from "node:path";
 import { isWithin } from "../std/hostpath.ts";
-import { readPlain, Unjudged } from "../std/plain-below.ts";
+import { readPlain, Unreviewable } from "../std/plain-below.ts";
 import { insideWorker } from "../instance/paths.ts";
 
 const maxBytes = 1024 * 1024;
-/** Of a file that holds a path. */
+/** The limit for files that contain a path. */
 const maxPathBytes = 8192;
 
-/** A git directory: `name` below `root`, both without links in them. */
+/** A git directory: `name` below `root`, neither of which contains links. */
 interface Place {
   root: string;
   name: string;
 }
 
-/** The sections that run programs, by the name of their file. Throws Unjudged. */
+/** The sections that run programs, by file name. Throws Unreviewable. */
 export function gitPrograms(
   project: string,
   mount: string,
@@ -39,22 +39,22 @@ export function gitPrograms(
 }
 
 function programSections(text: string, path: string): string {
-  return text.replace(/\\\r?\n/g, "\\ ") // a value goes on in the next line
+  return text.replace(/\\\r?\n/g, "\\ ") // a value continues on the next line
     .split(/^(?=[ \t]*\[)/m)
     .filter((section) => {
-      // So a header is spelled, and no other way.
+      // These are the only spellings of the header.
       if (/\[include(if)?[\s".\]]/i.test(section)) {
-        throw new Unjudged(`${path} includes other files`);
+        throw new Unreviewable(`${path} includes other files`);
       }
       return /\[filter[\s".\]]/i.test(section) && !gitLfs.test(section);
     }).join("");
 }
 
-/** As `git lfs install --local` has it: no program of the project. */
+/** The output of `git lfs install --local`, which runs no program of the project. */
 const gitLfs =
   /^\s*\[filter "lfs"\]\s*(\s(required = true|(clean|smudge) = git-lfs (clean|smudge) (--skip )?-- %f|process = git-lfs filter-process( --skip)?)\s*)+$/;
 
-/** Where git finds configuration: the project's own, and its repository's. */
+/** The directories where git reads configuration: the project's and its repository's. */
 function gitDirectories(project: string, mount: string): Place[] {
   const root = mount + project;
   const stat = (name: string) =>
@@ -64,12 +64,12 @@ function gitDirectories(project: string, mount: string): Place[] {
   if (git?.isDirectory()) found.push({ root, name: ".git" });
   else if (git?.isFile()) {
     const text = readText({ root, name: ".git" }) ?? "";
-    // Anything else git refuses.
+    // git rejects anything else.
     if (text.startsWith("gitdir: ")) {
       found.push(...placesOf(text.slice(8), ".git", { root, name: "" }));
     }
-  } else if (git) throw new Unjudged(".git is a link");
-  // Without a .git that git accepts the project may itself be one.
+  } else if (git) throw new Unreviewable(".git is a link");
+  // Without a valid .git, the project may itself be a git directory.
   if (stat("HEAD") && (stat("commondir") || stat("objects") && stat("refs"))) {
     found.push({ root, name: "" });
   }
@@ -80,22 +80,22 @@ function gitDirectories(project: string, mount: string): Place[] {
   });
   return [...found, ...common];
 
-  /** Where `lead`, which `file` has, leads from a place; none if nothing is there. */
+  /** Resolves `lead`, the content of `file`, from a place; empty if nothing exists there. */
   function placesOf(lead: string, file: string, from: Place): Place[] {
     const path = lead.replace(/[\r\n]+$/, "");
     const parts = path.split("/");
-    // What stands before .. could be a link, and control characters end a path for git.
+    // A part before .. could be a link, and git ends a path at a control character.
     const climbs = parts.some((part, at) =>
       part === ".." && parts.slice(0, at).some((one) => one !== "..")
     );
     // deno-lint-ignore no-control-regex
     if (climbs || /[\x00-\x1f\x7f]/.test(path)) {
-      throw new Unjudged(`${file} leads no usual way`);
+      throw new Unreviewable(`${file} has an unusual path`);
     }
     const isOwn = from.root === root;
     const below = (top: string) =>
       normalize(path.startsWith("/") ? path : join(top, from.name, path));
-    // In the worker the project is at another place, and what is above it is not there.
+    // In the worker the project has another path, and its parent directories do not exist.
     const inWorker = below(isOwn ? insideWorker.workspace : "/");
     const onHost = below(isOwn ? project : "/");
     for (
@@ -105,15 +105,15 @@ function gitDirectories(project: string, mount: string): Place[] {
         return [{ root, name: at!.slice(top!.length + 1) }];
       }
     }
-    // These lead back to anywhere.
+    // These can lead to any other path.
     if (/^\/(proc|sys|dev)(\/|$)/.test(inWorker)) {
-      throw new Unjudged(`${file} leads no usual way`);
+      throw new Unreviewable(`${file} has an unusual path`);
     }
     try {
       const real = realpathSync(mount + onHost).slice(mount.length);
       return [{ root: mount || "/", name: real.slice(1) }];
     } catch {
-      return []; // nothing that could be mounted
+      return []; // missing, so it cannot be mounted
     }
   }
 }
@@ -123,6 +123,6 @@ function readText({ root, name }: Place): string | undefined {
   try {
     return bytes && new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch {
-    throw new Unjudged(`${name} is no text`);
+    throw new Unreviewable(`${name} is not text`);
   }
 }

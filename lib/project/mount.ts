@@ -1,4 +1,4 @@
-// A mount that was asked for: SRC:DST[:ro].
+// Parses and checks the mounts of --mount, SRC:DST[:ro].
 
 import { posix } from "node:path";
 import { Failure } from "../std/errors.ts";
@@ -7,18 +7,18 @@ import type { Instance } from "../instance/instance.ts";
 import { resolveGiven } from "./project.ts";
 import { insideWorker } from "../instance/paths.ts";
 
-/** A mount that was asked for, besides those that every worker has. */
+/** A requested mount, besides the mounts of every worker. */
 export interface WorkerMount {
   source: string;
   target: string;
   readOnly: boolean;
-  /** Of what was judged, as stat's %d:%i; undefined in HAL9000_HOME. */
+  /** The inode of the checked source, as stat's %d:%i; undefined in HAL9000_HOME. */
   inode?: string | undefined;
 }
 
 /**
- * Neither these, nor what contains them, can be a target, nor what lies in them,
- * but for the workspace: a directory of the project may be covered.
+ * A target can be none of these, nor contain or be inside one of them. Exception: a
+ * target may be inside the workspace and cover a directory of the project.
  */
 const ownTargets = [
   insideWorker.workspace,
@@ -29,7 +29,7 @@ const ownTargets = [
   insideWorker.secrets,
 ];
 
-/** Nor these and what lies in them. */
+/** A target can be none of these, nor inside one. */
 const systemTargets = [
   "/bin",
   "/dev",
@@ -54,24 +54,24 @@ export function parseMount(text: string): WorkerMount {
   return { source, target, readOnly: mode === "ro" };
 }
 
-/** Refuses two mounts of one target: the engine would, in its own words. */
+/** Refuses duplicate targets with a clearer message than the engine's. */
 export function refuseSameTargets(mounts: WorkerMount[]): void {
   const targets = mounts.map(({ target }) => target);
   const twice = targets.find((target, index) =>
     targets.indexOf(target) !== index
   );
   if (twice === undefined) return;
-  throw new Failure("usage", `--mount has "${twice}" twice as its target`);
+  throw new Failure("usage", `--mount has "${twice}" twice as target`);
 }
 
-/** As the engine will take it: no `.`, no `//`, none of the image's links. */
+/** Normalizes a target like the engine: without `.`, `//` and the image's links. */
 function plainTarget(target: string): string {
   const plain = posix.normalize(target).replace(/^\/+/, "/")
     .replace(/(.)\/+$/, "$1");
   return plain.replace(/^\/var\/run(?=\/|$)/, "/run");
 }
 
-/** Whether something can be mounted at a path of the worker. */
+/** Whether a path of the worker can be a mount target. */
 export function isTarget(target: string): boolean {
   return !target.includes("\n") &&
     !ownTargets.some((path) =>
@@ -80,7 +80,7 @@ export function isTarget(target: string): boolean {
     ) && !systemTargets.some((path) => isWithin(target, path));
 }
 
-/** The mount with its source judged, as the engine is to be asked for it. */
+/** Parses a mount and checks its source and target. */
 export async function resolveMount(
   instance: Instance,
   text: string,
@@ -91,7 +91,7 @@ export async function resolveMount(
   const target = plainTarget(mount.target);
   if (mount.target.split("/").includes("..") || !isTarget(target)) {
     throw new Failure("unsafe", `Cannot mount at "${mount.target}"`, {
-      hint: "Choose a target such as /data: this one is the worker's own.",
+      hint: "Choose another target, such as /data: this one is reserved.",
     });
   }
   const { path, inode } = await resolveGiven(instance, {

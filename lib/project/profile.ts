@@ -1,5 +1,5 @@
-// What kind of worker a project wants: by name, by its own settings, or by the
-// files that it has.
+// Determines the profile of a project: by name, by the project's settings, or by its
+// files.
 
 import { existsSync, lstatSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -11,49 +11,49 @@ import type { Log } from "../std/log.ts";
 import { didYouMean } from "../std/nearest.ts";
 import type { HomePaths } from "../instance/paths.ts";
 
-/** The plain worker. */
+/** The worker image without additions. */
 export const baseProfile = "base";
 
-/** Those that come with us, besides the plain one. */
+/** Profiles shipped with HAL-9000, besides base. */
 export const shippedProfiles = ["python", "node", "java"] as const;
 
-/** A profile by one of these names is whatever the project's files say. */
+/** This profile name means: detect the profile from the project's files. */
 export const detected = "auto";
 
-/** What nobody's own profile can be called. */
+/** Names that users cannot give to their own profiles. */
 const reserved: string[] = [baseProfile, detected];
 
 export interface Profile {
   name: string;
-  /** Debian packages that the project wants besides. */
+  /** Additional Debian packages. */
   packages: string[];
 }
 
-/** The first that a project has one of, in the project's own directory. */
-const signs: [name: string, files: string[]][] = [
+/** The first profile with one of its files in the project's top directory applies. */
+const markers: [name: string, files: string[]][] = [
   ["java", ["pom.xml", "build.gradle", "build.gradle.kts"]],
   ["python", ["pyproject.toml", "Pipfile", "requirements.txt"]],
   ["node", ["package.json"]],
 ];
 
-/** The profile that a project's files ask for. */
+/** Detects a profile from the project's files. */
 export function detectProfile(project: string, { mount }: HostView): string {
-  const found = signs.find(([, files]) =>
+  const found = markers.find(([, files]) =>
     files.some((file) => isPlainFile(join(mount + project, file)))
   );
   return found?.[0] ?? baseProfile;
 }
 
-/** Links are not followed: the answer would tell which files the host has. */
+/** Does not follow links: the result would reveal which files exist on the host. */
 function isPlainFile(path: string): boolean {
   try {
     return lstatSync(path).isFile();
   } catch {
-    return false; // there is none, or it cannot be looked at
+    return false; // missing, or not accessible
   }
 }
 
-/** What a project says of itself: a file of our settings in its directory. */
+/** The settings file in a project's directory. */
 export const projectConf = ".hal9000.conf";
 
 const maxPackages = 64;
@@ -67,8 +67,8 @@ const nameSchema = v.pipe(
 );
 
 /**
- * https://www.debian.org/doc/debian-policy/ch-controlfields.html#source, but for a
- * dash at the end, by which apt-get is told to remove.
+ * https://www.debian.org/doc/debian-policy/ch-controlfields.html#source, but without a
+ * final dash, which makes apt-get remove the package.
  */
 const packagePattern = /^[a-z0-9][a-z0-9+.-]*[a-z0-9+.]$/;
 
@@ -93,8 +93,8 @@ interface Asked {
 }
 
 /**
- * The settings in a project. A worker may have written them: they are text to be
- * checked, and name packages of Debian's archive and nothing else.
+ * The settings of a project. A worker may have written them, so they are validated, and
+ * can only name a profile and packages of Debian's archive.
  */
 function readProjectConf(
   project: string,
@@ -105,7 +105,7 @@ function readProjectConf(
   const asked: Record<string, unknown> = {};
   const present = lstatSync(mount + path, { throwIfNoEntry: false });
   if (present && !isSmallFile(present)) {
-    log(`warning: ${path} is no plain small file; it is passed over`);
+    log(`warning: ignoring ${path}: it is too large or not a plain file`);
   }
   for (
     const [key, { text, place }] of parseConf(readSmallFile(mount + path), path)
@@ -115,7 +115,7 @@ function readProjectConf(
       : undefined;
     if (!schema) {
       const near = didYouMean(key, Object.keys(projectSettings));
-      log(`${place}: ${key} is no setting of a project. ${near}`.trimEnd());
+      log(`${place}: ${key} is not a project setting. ${near}`.trimEnd());
       continue;
     }
     const result = v.safeParse(schema, text);
@@ -130,7 +130,7 @@ function readProjectConf(
   return asked;
 }
 
-/** The profile of a project: the chosen one, else its own, else as detected. */
+/** The profile of a project: the chosen, else the configured, else the detected one. */
 export function profileOf(
   project: string,
   host: HostView,
@@ -146,7 +146,7 @@ export function profileOf(
   };
 }
 
-/** Throws a Failure for what is no profile, shipped or in HAL9000_HOME/profiles. */
+/** Throws a Failure unless the profile is shipped or in HAL9000_HOME/profiles. */
 export function checkProfile(name: unknown, home: HomePaths): string {
   const text = String(name);
   const { success, issues } = v.safeParse(nameSchema, text);
@@ -154,30 +154,30 @@ export function checkProfile(name: unknown, home: HomePaths): string {
     throw new Failure("usage", `--profile ${issues[0].message}, got "${text}"`);
   }
   const known = [
-    ...new Set([baseProfile, ...shippedProfiles, ...ownProfiles(home)]),
+    ...new Set([baseProfile, ...shippedProfiles, ...userProfiles(home)]),
   ];
   if (text === detected || known.includes(text)) return text;
   throw new Failure("notFound", `There is no profile "${text}"`, {
-    hint: `${didYouMean(text, known)}There are: ${known.join(", ")}. ` +
-      `Your own: ${home.profile("NAME")}/Dockerfile. ` +
-      "A session forgets it with --profile auto.",
+    hint: `${didYouMean(text, known)}Available: ${known.join(", ")}. ` +
+      `Add your own: ${home.profile("NAME")}/Dockerfile. ` +
+      "Reset a session's profile with --profile auto.",
   });
 }
 
-/** A person's own: directories with a Dockerfile in HAL9000_HOME/profiles. */
-export function ownProfiles(home: HomePaths): string[] {
+/** The user's own profiles: directories with a Dockerfile in HAL9000_HOME/profiles. */
+export function userProfiles(home: HomePaths): string[] {
   if (!existsSync(home.profiles)) return [];
   return readdirSync(home.profiles)
-    .filter((name) => v.is(nameSchema, name) && isOwn(name, home))
+    .filter((name) => v.is(nameSchema, name) && isUserProfile(name, home))
     .sort();
 }
 
-/** One that comes with us may be replaced by a person's own. */
-export function isOwn(name: string, home: HomePaths): boolean {
+/** Whether the user has a profile with this name, which may replace a shipped one. */
+export function isUserProfile(name: string, home: HomePaths): boolean {
   if (reserved.includes(name)) return false;
   try {
     return statSync(join(home.profile(name), "Dockerfile")).isFile();
   } catch {
-    return false; // there is none, or no directory for it
+    return false; // missing
   }
 }

@@ -1,6 +1,6 @@
-// A project's own configuration of Claude: settings, hooks and MCP servers run programs
-// and send data as soon as Claude starts. Whoever wrote the repository wrote them, so
-// they take effect only after the user has approved exactly this content.
+// Reviews a project's own Claude configuration. Its settings, hooks and MCP servers can
+// run programs and send data as soon as Claude starts. The authors of the repository wrote
+// them, so they take effect only after the user has approved exactly this content.
 
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
@@ -9,47 +9,47 @@ import { Failure } from "../std/errors.ts";
 import { gitPrograms } from "./git-programs.ts";
 import { type HostView, isWithin } from "../std/hostpath.ts";
 import type { Instance } from "../instance/instance.ts";
-import { isTooMuch, parseJson, readJson } from "../std/json.ts";
+import { isTooComplex, parseJson, readJson } from "../std/json.ts";
 import type { Log } from "../std/log.ts";
-import { writeWhole } from "../std/owned.ts";
-import { entriesOf, readPlain, Unjudged } from "../std/plain-below.ts";
+import { writeAtomic } from "../std/owned.ts";
+import { entriesOf, readPlain, Unreviewable } from "../std/plain-below.ts";
 import { printable } from "../std/text.ts";
 
 export interface ProjectConfig {
   /** SHA-256 of the names and contents of all its files. */
   digest: string;
-  /** What it does, a line each, for the person who is asked; programs first. */
+  /** Lines that describe it to the user who approves it; programs first. */
   summary: string[];
-  /** How many of these lines run something, and so are never left out. */
+  /** How many of these lines run programs, and must always be shown. */
   running: number;
-  /** Variables in its settings that no project may set; they are overridden. */
+  /** Variables that a project must not set; they are overridden. */
   forbidden: string[];
   /**
-   * Whether git runs programs of it, or may. Claude calls git as it starts and reads
-   * no project settings without an approval, but of git there is no such choice.
+   * Whether git runs programs of the project, or may do so. Claude calls git when it
+   * starts. Claude can ignore settings that are not approved, but git cannot.
    */
   gitPrograms: boolean;
-  /** Why it cannot be judged, and so not be approved. */
+  /** Why it cannot be reviewed, and therefore not approved. */
   fault: string | undefined;
 }
 
 /**
- * All below it counts: Claude finds hooks, servers, commands and tasks in more places
- * there, with every version, than could be listed here.
+ * Everything below it counts: with each version, Claude reads hooks, servers, commands
+ * and tasks from more places there.
  */
 const directory = ".claude";
 const settingsFiles = [".claude/settings.json", ".claude/settings.local.json"];
 const serversFile = ".mcp.json";
-/** Files that Claude reads as JSON; one that we cannot read cannot be judged. */
+/** Files that Claude reads as JSON; if one cannot be parsed, nothing can be approved. */
 const jsonFiles = [
   ...settingsFiles,
   serversFile,
   ".claude/scheduled_tasks.json",
 ];
-/** But not these: checkouts of Claude's own, and memory, which only informs. */
+/** Exceptions: Claude's own checkouts, and memory, which cannot run programs. */
 const exempt = [".claude/worktrees", ".claude/CLAUDE.md"];
 
-/** More than people write by hand; a project with more is not judged. */
+/** More than is written by hand; a project with more cannot be approved. */
 const maxFileBytes = 4 * 1024 ** 2;
 const maxTotalBytes = 16 * 1024 ** 2;
 const maxEntries = 2000;
@@ -57,9 +57,8 @@ const maxShownLength = 200_000;
 const maxDepth = 8;
 
 /**
- * Variables that decide where Claude's requests go and what they are signed with.
- * Claude has many of them, so whole families are refused, but for those that only
- * choose a model or a limit.
+ * Variables that determine where Claude sends requests and with which credentials. There
+ * are many, so whole families are refused, except those that only set a model or a limit.
  */
 const forbiddenVariable =
   /^(ANTHROPIC_|AWS_|BUN_|CLAUDE_|CLOUD_ML_|GOOGLE_|NODE_|OTEL_|VERTEX_)|_PROXY$/;
@@ -71,7 +70,7 @@ export function isForbiddenVariable(name: string): boolean {
   return forbiddenVariable.test(upper) && !harmlessVariable.test(upper);
 }
 
-/** Undefined where the project configures nothing. */
+/** Undefined if the project has no configuration. */
 export function readProjectConfig(
   project: string,
   { mount, roots }: HostView,
@@ -82,18 +81,18 @@ export function readProjectConfig(
     summary: [],
     running: 0,
     forbidden: [],
-    gitPrograms: git?.size !== 0, // or it is not known
+    gitPrograms: git?.size !== 0, // true if unknown
     fault,
   });
   if (roots && !roots.some((root) => isWithin(project, root))) {
-    return faulty("the parent does not see the project");
+    return faulty("the project is not visible in the parent");
   }
   const files = new Map<string, Buffer>();
   try {
     git = gitPrograms(project, mount);
     collect(mount + project, files);
   } catch (error) {
-    if (error instanceof Unjudged) return faulty(error.message);
+    if (error instanceof Unreviewable) return faulty(error.message);
     throw error;
   }
   if (git.size + files.size === 0) return undefined;
@@ -105,7 +104,7 @@ export function readProjectConfig(
   if (described.fault) return faulty(described.fault);
   const { lines, forbidden } = described;
   if (lines.join("").length > maxShownLength) {
-    return faulty("what it runs is too long to be read");
+    return faulty("its description is too long to be reviewed");
   }
   return {
     digest: hash.digest("hex"),
@@ -117,17 +116,19 @@ export function readProjectConfig(
   };
 }
 
-/** Reads all files that count, in an order of their own. */
+/** Reads all relevant files in a fixed order. */
 function collect(root: string, files: Map<string, Buffer>): void {
   let entries = 0;
   let total = 0;
   const add = (name: string, listed: boolean) => {
     const bytes = readPlain(root, name, maxFileBytes);
-    if (!bytes && listed) throw new Unjudged(`${name} cannot be opened`);
+    if (!bytes && listed) throw new Unreviewable(`${name} cannot be opened`);
     if (!bytes) return;
     total += bytes.length;
-    if (total > maxTotalBytes) throw new Unjudged("there is too much of it");
-    // What says nothing need not be asked about.
+    if (total > maxTotalBytes) {
+      throw new Unreviewable("its files are too large");
+    }
+    // Empty files need no approval.
     if (bytes.length < 100 && /^\s*(\{\s*\}\s*)?$/.test(bytes.toString())) {
       return;
     }
@@ -135,12 +136,14 @@ function collect(root: string, files: Map<string, Buffer>): void {
   };
   const addBelow = (name: string, depth = 0) => {
     for (const entry of entriesOf(root, name, maxEntries)) {
-      if (++entries > maxEntries) throw new Unjudged("it has too many files");
+      if (++entries > maxEntries) {
+        throw new Unreviewable("it has too many files");
+      }
       const inner = `${name}/${entry.name}`;
       if (exempt.includes(inner)) continue;
       if (!entry.isDirectory()) add(inner, true);
       else if (depth < maxDepth) addBelow(inner, depth + 1);
-      else throw new Unjudged(`${inner} is too deep`);
+      else throw new Unreviewable(`${inner} is too deep`);
     }
   };
   add(serversFile, false);
@@ -154,7 +157,7 @@ interface Described {
   fault?: string;
 }
 
-/** What runs programs stands first: it is what the person should see. */
+/** Describes the configuration for review; what runs programs comes first. */
 function describe(
   git: Map<string, Buffer>,
   files: Map<string, Buffer>,
@@ -221,13 +224,13 @@ function forbiddenIn(settings: Record<string, unknown>): string[] {
   ];
 }
 
-/** Files of JSON that Claude reads at its start, a plugin's own among them. */
+/** Whether Claude reads this JSON file when it starts, including files of plugins. */
 function isRead(name: string): boolean {
   return jsonFiles.includes(name) ||
     /(^|\/)(hooks|plugin|\.mcp|\.lsp)\.json$/.test(name);
 }
 
-/** Settings whose value is a command that signs in. */
+/** Settings whose value is a command that returns credentials. */
 export const credentialHelpers = [
   "apiKeyHelper",
   "awsAuthRefresh",
@@ -237,7 +240,7 @@ export const credentialHelpers = [
   "proxyAuthHelper",
 ];
 
-/** Settings that decide what may run, and as what. */
+/** Settings that determine what may run, and with which permissions. */
 const decisive = [
   ...credentialHelpers,
   "enabledPlugins",
@@ -250,7 +253,7 @@ const decisive = [
 const programKeys =
   /^(commands?|hooks|mcpServers|lspServers|monitors|url|headersHelper)$/;
 
-/** Whether a part of it, however deep, may be a program or a server. */
+/** Whether any nested part may be a program or a server. */
 function runsPrograms(value: unknown): boolean {
   if (typeof value !== "object" || value === null) return false;
   return Object.entries(value).some(([key, inner]) =>
@@ -258,29 +261,29 @@ function runsPrograms(value: unknown): boolean {
   );
 }
 
-/** What stands between the lines of dashes; all of a file without the second one. */
+/** The text between the lines of dashes, or up to the end without a second line. */
 function frontMatter(text: string): string {
   const [before, ...rest] = text.split(/^---.*$/m);
   return before?.trim() === "" ? rest[0]?.trim() ?? "" : "";
 }
 
-/** What an agent, a skill or a command is and may use, on lines of their own. */
+/** Usual keys of agents, skills and commands, one per line. */
 const usualKey =
   /^(name|description|model|color|tools|disallowedTools|allowed-tools|argument-hint|license|version|disable-model-invocation|user-invocable):/;
 
-/** Whether it may have more in it, such as hooks, spelled in any way. */
+/** Whether it may contain other keys, such as hooks, in any spelling. */
 function isUnusual(frontMatter: string): boolean {
   const lines = frontMatter.split(/[\n\r\u0085\u2028\u2029]/)
     .filter((line) => line.trim() !== "");
-  // What is indented belongs to the line above it.
+  // Indented lines belong to the line above.
   return lines.some((line, at) =>
     !usualKey.test(line) && !(at > 0 && /^( |- )/.test(line))
   );
 }
 
-/** Whole, each with all that it is given: what is left out could be what matters. */
+/** Shows hooks completely, since an omitted part could be the dangerous one. */
 function hookLines(name: string, hooks: unknown): string[] {
-  // A plugin may name a file instead.
+  // A plugin may give a file name instead.
   if (typeof hooks === "string" || Array.isArray(hooks)) {
     return [`${name}: hooks ${shown(hooks)}`];
   }
@@ -300,10 +303,10 @@ function serverLines(name: string, servers: unknown): string[] {
   );
 }
 
-/** Without blanks and line breaks in which a part could hide. */
+/** JSON with each run of whitespace as one blank, so that nothing can be hidden in it. */
 function shown(value: unknown, most = Infinity): string {
   const text = JSON.stringify(value)
-    // A backslash of the text itself is two.
+    // A backslash in the text is escaped as two.
     .replace(
       /\\\\|(\s|\\[nrtfb])+/g,
       (found) => found === "\\\\" ? found : " ",
@@ -313,7 +316,7 @@ function shown(value: unknown, most = Infinity): string {
 }
 
 function parseObject(text: string): Record<string, unknown> | undefined {
-  if (isTooMuch(text)) return undefined;
+  if (isTooComplex(text)) return undefined;
   return parseJson(v.record(v.string(), v.unknown()), text);
 }
 
@@ -340,25 +343,25 @@ export function isApproved(
   return approval?.project === project && approval.digest === digest;
 }
 
-/** Keeps the approval outside of the project, where no worker can write. */
+/** Stores the approval outside of the project, where no worker can write. */
 export function approve(
   { home, owner }: Home,
   project: string,
   { digest }: ProjectConfig,
 ): void {
   const approval = { version: 1, project, digest };
-  writeWhole(home.approval(project), JSON.stringify(approval), owner);
+  writeAtomic(home.approval(project), JSON.stringify(approval), owner);
 }
 
-/** Whether a project's own configuration takes effect, and what it must not set. */
+/** Whether a project's configuration takes effect, and which variables to override. */
 export interface ConfigVerdict {
   approved: boolean;
   forbidden: string[];
 }
 
 /**
- * Judges it before Claude starts. `ask` gives whether the user approves it now; what
- * is not in effect is reported to `log`.
+ * Decides before Claude starts whether the configuration takes effect. `ask` returns
+ * whether the user approves it now. What has no effect is logged.
  */
 export async function judgeProjectConfig(
   instance: Home & Pick<Instance, "host">,
@@ -367,12 +370,12 @@ export async function judgeProjectConfig(
   log: Log,
 ): Promise<ConfigVerdict> {
   const config = readProjectConfig(project, instance.host);
-  // Files may be added while Claude runs, and those are not approved.
+  // Files that are added while Claude runs are not approved.
   if (!config) return { approved: false, forbidden: [] };
   const { fault, forbidden } = config;
   let approved = isApproved(instance, project, config);
   if (!approved && fault === undefined && await ask(config)) {
-    // What was shown is approved, not what has taken its place meanwhile.
+    // The user approved what was shown; it may have changed meanwhile.
     const now = readProjectConfig(project, instance.host);
     if (now?.digest !== config.digest) {
       throw new Failure(
@@ -386,14 +389,14 @@ export async function judgeProjectConfig(
   }
   if (!approved && config.gitPrograms) {
     const why = fault ?? "they are not approved";
-    // What cannot be judged can be accepted, but each time anew.
+    // What cannot be reviewed can still be accepted, but only for this start.
     if (fault === undefined || !await ask(config)) {
       throw new Failure(
         "unsafe",
         `Cannot start Claude on ${project}: git may run programs of the project, and ${why}`,
         {
           hint:
-            "Read its .git/config; then accept it with --trust-project, or at a terminal.",
+            "Read its .git/config, then accept it with --trust-project or at a terminal.",
         },
       );
     }
@@ -404,10 +407,10 @@ export async function judgeProjectConfig(
     );
   } else if (!approved) {
     log(
-      `warning: ${project}'s own Claude configuration is not in effect: nobody has approved it`,
+      `warning: ${project}'s own Claude configuration is not in effect: it is not approved`,
     );
     log(
-      "Approve it with --trust-project, or open the session at a terminal. It has:",
+      "Approve it with --trust-project, or open the session at a terminal. It contains:",
     );
     for (const line of shortened(config)) log(`  ${line}`);
   } else if (forbidden.length > 0) {
@@ -420,7 +423,7 @@ export async function judgeProjectConfig(
   return { approved, forbidden };
 }
 
-/** The same before anything is made for a session that may be refused. */
+/** Decides early, before anything is created, if git may run programs of the project. */
 export async function judgeGitFirst(
   instance: Home & Pick<Instance, "host">,
   project: string,
@@ -434,7 +437,7 @@ export async function judgeGitFirst(
 
 const usualLines = 40;
 
-/** What a person reads before answering: all that runs, and some of the rest. */
+/** The lines to show to the user: everything that runs, and some of the rest. */
 export function shortened(
   { summary, running }: Pick<ProjectConfig, "summary" | "running">,
 ): string[] {

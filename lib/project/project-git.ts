@@ -1,5 +1,5 @@
-// A project's git repository: what of it lies where the worker does not see it,
-// what is mounted for it, and what a person is told.
+// Makes a project's git repository work in the worker: finds the parts outside of the
+// project, what to mount for them, and what to tell the user.
 
 import {
   type Dir,
@@ -30,20 +30,20 @@ import { judgeSubmodule, submoduleMounts } from "./submodule.ts";
 import { isWorktreePath, judgeWorktree, worktreeMounts } from "./worktree.ts";
 
 export interface ProjectGit {
-  /** What git in the worker needs, or must not change. */
+  /** What git in the worker needs, and what it must not change. */
   mounts: JudgedMount[];
-  /** The repository outside of the project that is mounted writable, if one is. */
+  /** The repository outside of the project that is mounted writable, if any. */
   outside: string | undefined;
-  /** Where the worker has a link to the project, for what is mounted. */
+  /** Where the worker needs a link to the project. */
   link?: string;
-  /** What will not work in the worker, and what can be done: a line each. */
+  /** What does not work in the worker, and what to do about it: one line each. */
   notices: string[];
 }
 
-/** More than these of the host's worktrees are protected all at once. */
+/** If the host has more worktrees, they are protected by a single mount. */
 const maxEntries = 32;
 
-/** `refusal` tells why a directory is given to no worker. */
+/** `refusal` returns why no worker may have a directory. */
 export function projectGit(
   project: HostPath,
   view: HostView,
@@ -52,18 +52,20 @@ export function projectGit(
   const git = join(project.path, ".git");
   const seen = join(view.mount, git);
   const stat = lstatSync(seen, { throwIfNoEntry: false });
-  if (!stat) return told(insideRepository(project.path, view, refusal));
+  if (!stat) return noticesOnly(insideRepository(project.path, view, refusal));
   if (stat.isDirectory()) return mainCheckout(project, view);
   if (!stat.isFile()) {
-    return told([
-      `${git} is a link: git works in the worker only if it leads to the project's own files`,
+    return noticesOnly([
+      `${git} is a link: git works in the worker only if the link points into the project`,
     ]);
   }
   const text = gitFileText(readSmallFile(seen));
-  if (text === undefined) return told([`${git} is not a file of git's`]);
+  if (text === undefined) {
+    return noticesOnly([`${git} is not a valid .git file`]);
+  }
   const target = resolve(project.path, text);
   const own = realPath(target, view);
-  if (own !== undefined && isWithin(own, project.path)) return told([]);
+  if (own !== undefined && isWithin(own, project.path)) return noticesOnly([]);
   try {
     if (isWorktreePath(target) || isWorktreePath(own ?? target)) {
       const worktree = judgeWorktree(project, target, view, refusal);
@@ -82,17 +84,17 @@ export function projectGit(
     };
   } catch (error) {
     if (!(error instanceof GitRefused)) throw error;
-    return told([
+    return noticesOnly([
       `The project's git directory ${target} is not mounted, so git does not work in the worker: ${error.message}. Work on a clone to use git`,
     ]);
   }
 }
 
-function told(notices: string[]): ProjectGit {
+function noticesOnly(notices: string[]): ProjectGit {
   return { mounts: [], outside: undefined, notices };
 }
 
-/** Of a project without .git: whether it is a directory of a repository. */
+/** For a project without .git: a notice if it is a subdirectory of a repository. */
 function insideRepository(
   project: string,
   { mount }: HostView,
@@ -100,7 +102,7 @@ function insideRepository(
 ): string[] {
   for (let at = dirname(project); at !== "/"; at = dirname(at)) {
     if (!existsSync(join(mount, at, ".git"))) continue;
-    // A home that is kept in git is nothing to open.
+    // Do not suggest to open a refused directory, such as a home that is in git.
     if (refusal(at) !== undefined) return [];
     return [
       `The project is part of the git repository ${at}, which is not mounted: git does not work in the worker. Open ${at} to use git`,
@@ -109,7 +111,7 @@ function insideRepository(
   return [];
 }
 
-/** Of a project with a repository of its own. */
+/** For a project with its own repository. */
 function mainCheckout(project: HostPath, view: HostView): ProjectGit {
   const git = join(project.path, ".git");
   return {
@@ -119,7 +121,7 @@ function mainCheckout(project: HostPath, view: HostView): ProjectGit {
       .map((path) => resolve(git, "objects", path))
       .filter((path) => !isWithin(path, project.path))
       .map((path) =>
-        `Objects of the repository lie in ${path}, which is not mounted: git misses them in the worker. ` +
+        `Objects of the repository are in ${path}, which is not mounted: git cannot find them in the worker. ` +
         "Copy them: git repack -a -d, then remove .git/objects/info/alternates"
       ),
   };
@@ -131,10 +133,10 @@ function alternates(objects: string): string[] {
 }
 
 /**
- * What keeps the host's worktrees alive: in the worker they seem to be gone, so
- * git would forget them, then collect what only they hold. What the repository
- * knows of those outside of the project is mounted read-only; for those inside
- * the project is mounted at the host's path as well, where git looks for them.
+ * Protects the host's worktrees. They do not exist in the worker, so git there would prune
+ * them and later delete their objects. The repository's data about worktrees outside of
+ * the project is mounted read-only. For worktrees inside, the project is also mounted at
+ * the host's path, where git looks for them.
  */
 function hostWorktrees(project: HostPath, view: HostView): JudgedMount[] {
   const directory = join(project.path, ".git/worktrees");
@@ -160,8 +162,8 @@ function hostWorktrees(project: HostPath, view: HostView): JudgedMount[] {
   ];
 }
 
-/** Whether a repository has worktrees that only a worker finds. */
-export function hasMadeWorktrees(project: string, view: HostView): boolean {
+/** Whether a repository has worktrees with paths that exist only in a worker. */
+export function hasWorkerWorktrees(project: string, view: HostView): boolean {
   const directory = join(project, ".git/worktrees");
   return entries(join(view.mount, directory)).some((name) =>
     isWithin(
@@ -171,7 +173,7 @@ export function hasMadeWorktrees(project: string, view: HostView): boolean {
   );
 }
 
-/** Where the repository says that a worktree lies. */
+/** The path of a worktree as recorded in the repository. */
 function registeredPlace(
   { path }: Pick<HostPath, "path">,
   { mount }: HostView,
@@ -180,11 +182,11 @@ function registeredPlace(
 }
 
 function plainDirectory(path: string, view: HostView): HostPath | undefined {
-  const found = sightOf(path, view);
+  const found = tryLookAt(path, view);
   return found?.path === path && found.kind === "directory" ? found : undefined;
 }
 
-/** Names in a directory, as many as are of interest and one more. */
+/** Names in a directory, at most one more than the maximum. */
 function entries(directory: string): string[] {
   let opened: Dir;
   try {
@@ -209,10 +211,10 @@ function entries(directory: string): string[] {
 }
 
 function realPath(path: string, view: HostView): string | undefined {
-  return sightOf(path, view)?.path;
+  return tryLookAt(path, view)?.path;
 }
 
-function sightOf(path: string, view: HostView): HostPath | undefined {
+function tryLookAt(path: string, view: HostView): HostPath | undefined {
   try {
     return lookAt(path, view);
   } catch {
@@ -220,7 +222,7 @@ function sightOf(path: string, view: HostView): HostPath | undefined {
   }
 }
 
-/** The same of a project of the instance, by what the instance refuses. */
+/** projectGit() with the rules of the instance. */
 export function gitOf(
   instance: Pick<
     Instance,
@@ -235,7 +237,7 @@ export function gitOf(
     if (allowAny) return undefined;
     return roots.some((root) => isWithin(path, root))
       ? refusalIn(instance, path)
-      : "it is outside of the project roots, see HAL9000_PROJECT_ROOTS";
+      : "it is outside of the project roots (HAL9000_PROJECT_ROOTS)";
   };
   const git = projectGit(project, host, refusal);
   const odd = [...git.mounts, {
@@ -247,7 +249,7 @@ export function gitOf(
     mounts: [],
     outside: undefined,
     notices: [
-      `${odd.source} cannot be mounted at ${odd.target}, which is the worker's own: git does not work in the worker`,
+      `${odd.source} cannot be mounted at ${odd.target}, which is reserved in the worker: git does not work there`,
     ],
   };
 }

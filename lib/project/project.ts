@@ -1,5 +1,5 @@
-// What a worker may be given: its project's directory, and what else of the
-// host it asks for.
+// Checks host paths before a worker gets them: the project's directory, and requested
+// mounts.
 
 import { createHash } from "node:crypto";
 import { realpathSync } from "node:fs";
@@ -14,24 +14,24 @@ import { readRecords } from "../instance/record.ts";
 import { readSessions } from "../instance/session-record.ts";
 
 export interface Project extends Owner {
-  /** Absolute, without links, as the host knows it. */
+  /** Absolute path on the host, with links resolved. */
   path: string;
 }
 
-/** A path as a person gave it. */
+/** A path as given by the user. */
 export interface GivenPath {
   path: string;
-  /** What a relative one is relative to. */
+  /** The base of a relative path. */
   cwd: string;
-  /** As in "Cannot use "x" as project". */
+  /** Its use, as in `Cannot use "x" as project`. */
   as: string;
-  /** Whether the worker can only read it. */
+  /** Whether the worker gets it read-only. */
   readOnly?: boolean;
-  /** Whether what no worker should have is given all the same. */
+  /** Whether to allow paths that are refused by default. */
   allowAny: boolean;
 }
 
-/** The project at a path; throws a Failure where there is none to be had. */
+/** The project at a path; throws a Failure if it cannot be used. */
 export async function resolveProject(
   instance: Instance,
   given: GivenPath,
@@ -46,7 +46,7 @@ export async function resolveProject(
   return found;
 }
 
-/** What is at a path that a worker may have; throws a Failure where it may not. */
+/** Resolves a path and checks that a worker may have it; otherwise throws a Failure. */
 export async function resolveGiven(
   instance: Instance,
   given: GivenPath,
@@ -73,15 +73,15 @@ export async function resolveGiven(
   if (reason !== undefined) {
     throw new Failure("unsafe", `${subject}: ${reason}`, {
       hint:
-        "Choose a directory that holds the project alone, or see --allow-any-path.",
+        "Choose a directory with only the project in it, or see --allow-any-path.",
     });
   }
   return found;
 }
 
 /**
- * A link in a project that leads out of it, if the path goes through one: a worker may
- * have laid it there, and would so choose what the next one is given.
+ * The reason to refuse a path that goes through a link which leads out of a known
+ * project. A worker may have created the link to choose what the next worker gets.
  */
 function linkOut(
   instance: Pick<Instance, "home" | "owner" | "host">,
@@ -104,7 +104,7 @@ function linkOut(
   return project && `a link in project ${project} leads to ${found}`;
 }
 
-/** Why a worker of the instance may not have `path`, undefined where it may. */
+/** Why a worker of the instance may not have `path`; undefined if it may. */
 export function refusalIn(
   { hostHome, socket, places }: Pick<
     Instance,
@@ -118,12 +118,12 @@ export function refusalIn(
     home: hostHome.home,
     socket,
     userHomes,
-    // What runs on the host may be read.
+    // Scripts that run on the host may be mounted read-only.
     checkouts: readOnly ? [] : checkouts,
   });
 }
 
-/** A name for a project's path: legible, and no other path has the same. */
+/** A readable session name that is unique to a project's path. */
 export function sessionName(path: string): string {
   const stem = basename(path)
     .replace(/[^A-Za-z0-9_-]+/g, "-")
@@ -132,13 +132,13 @@ export function sessionName(path: string): string {
   return `claudy-${stem || "project"}-${pathDigest(path)}`;
 }
 
-/** The name that version 0.5 gave: of more characters, each for itself. */
+/** The name in version 0.5: not shortened, and each invalid character was replaced. */
 export function formerSessionName(path: string): string {
   const stem = basename(path).replace(/[^A-Za-z0-9_-]/g, "-");
   return `claudy-${stem}-${pathDigest(path)}`;
 }
 
-/** First 8 hex digits of a path's SHA-256. */
+/** The first 8 hex digits of a path's SHA-256. */
 export function pathDigest(path: string): string {
   return createHash("sha256").update(path).digest("hex").slice(0, 8);
 }

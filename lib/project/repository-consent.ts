@@ -1,20 +1,20 @@
-// Whether a repository outside of a project may be mounted for the project's git.
+// Asks whether a repository outside of the project may be mounted for git.
 
 import { Failure } from "../std/errors.ts";
 
-/** What a caller has to say of it. */
+/** How the caller obtains consent. */
 export interface RepositoryConsent {
-  /** By a flag. */
+  /** Whether a flag allows it. */
   allowed: boolean;
-  /** The one that the session was allowed before. */
+  /** The repository that was allowed for the session before. */
   remembered?: string | undefined;
-  /** Asks at a terminal, and throws for a no; undefined where there is none. */
+  /** Asks the user, and throws if the answer is no; undefined without a terminal. */
   ask?: ((question: string) => Promise<void>) | undefined;
-  /** Keeps a yes for the session. */
+  /** Stores the consent for the session. */
   remember?: ((repository: string) => void) | undefined;
 }
 
-/** Throws an `unsafe` Failure where nobody consents. */
+/** Throws an `unsafe` Failure without consent. */
 export async function consentTo(
   repository: string,
   project: { path: string },
@@ -28,7 +28,7 @@ export async function consentTo(
         `Refused to mount ${repository}: "${project.path}" is a git worktree of it`,
         {
           hint:
-            "Mount it, writable, with --allow-worktree (make up: ALLOW_WORKTREE=1); " +
+            "Mount it writable with --allow-worktree (make up: ALLOW_WORKTREE=1), " +
             "or work on a clone.",
         },
       );

@@ -1,5 +1,5 @@
-// A git submodule as a project: its git directory lies in that of the repository
-// around it, and names the project by a relative path.
+// A git submodule as a project. Its git directory is inside that of its superproject, and
+// refers to the project by a relative path.
 
 import { resolve } from "node:path";
 import { existsSync } from "node:fs";
@@ -23,18 +23,18 @@ import { insideWorker } from "../instance/paths.ts";
 
 export interface Submodule {
   own: HostPath;
-  /** Of its other worktrees, where there are any. */
+  /** The directory of its other worktrees, if there are any. */
   worktrees: HostPath | undefined;
-  /** Where the project has its git directory, as the worker resolves it. */
+  /** The path of the git directory, as resolved in the worker from the project. */
   target: string;
-  /** Where that has its project, as the worker resolves it. */
+  /** The path of the project, as resolved in the worker from the git directory. */
   link: string;
 }
 
 /**
- * The submodule whose .git file says `text`. As with a worktree, both sides must
- * name each other: the project lies in the repository that its git directory
- * belongs to. Throws a GitRefused.
+ * The submodule whose .git file has the target `text`. As with a worktree, the project and
+ * the git directory must refer to each other, and the project must be inside the
+ * superproject. Throws GitRefused.
  */
 export function judgeSubmodule(
   project: HostPath,
@@ -51,19 +51,19 @@ export function judgeSubmodule(
   });
   const around = /^(.+)\/\.git\/modules\/.+$/.exec(own.path)?.[1];
   if (around === undefined || !isWithin(project.path, around)) {
-    refuse(`${own.path} is not that of a submodule in its repository`);
+    refuse(`${own.path} is not the git directory of a submodule`);
   }
   if (
     worktree === "" ||
     pathOf(resolve(own.path, worktree), view) !== project.path
   ) {
-    refuse(`${own.path}/config names another directory`);
+    refuse(`${own.path}/config refers to another directory`);
   }
   checkOwner(project, own);
   checkGiven(project, own, refusal);
   const target = resolve(insideWorker.workspace, text);
   const link = resolve(target, worktree);
-  if (takenNames.includes(link)) refuse(`a worker has a ${link} of its own`);
+  if (takenNames.includes(link)) refuse(`${link} is reserved in the worker`);
   const others = `${own.path}/worktrees`;
   return {
     own,
@@ -75,18 +75,18 @@ export function judgeSubmodule(
   };
 }
 
-/** Directories of images, besides those where nothing is mounted at all. */
+/** Directories of images, in addition to those where mounts are always refused. */
 const takenNames = ["boot", "config", "data", "home", "lib32", "libx32"]
   .concat(["media", "mnt", "opt", "root", "run", "srv", "tmp", "var"])
   .map((name) => `/${name}`);
 
-/** core.worktree of a git-config(1) file, written as git itself writes it. */
+/** core.worktree in a git-config(1) file, in the format that git writes. */
 function worktreeIn(config: string): string {
   const core = /^\[core\]\n((?:[ \t].*\n|[#;].*\n)*)/m.exec(config)?.[1] ?? "";
   return /^\s*worktree = ([^"\\#;]+)$/m.exec(core)?.[1]?.trim() ?? "";
 }
 
-/** What makes git work in it, with a link at `link` that leads to the project. */
+/** The mounts for git to work, in addition to a link at `link` to the project. */
 export function submoduleMounts(
   { own, worktrees, target }: Submodule,
 ): JudgedMount[] {

@@ -1,5 +1,5 @@
-// A git worktree as a project: its repository lies elsewhere on the host, and git
-// in the worker needs it at the same path. See gitrepository-layout(5).
+// A git worktree as a project. Its repository is elsewhere on the host, and git in the
+// worker needs it at the same path. See gitrepository-layout(5).
 
 import { basename, dirname, resolve } from "node:path";
 import {
@@ -19,22 +19,22 @@ import type { Held, HostPath, HostView } from "../std/hostpath.ts";
 export interface Worktree {
   /** The git directory that it shares with other worktrees. */
   common: HostPath;
-  /** In that: what is known of each worktree, and of this one. */
+  /** The directory of all worktrees in the common directory. */
   worktrees: HostPath;
+  /** The directory of this worktree in it. */
   own: HostPath;
 }
 
-/** What git takes for a worktree's git directory; the rest has other forms. */
+/** Whether the path has the form of a worktree's git directory. */
 export function isWorktreePath(gitDirectory: string): boolean {
   return basename(dirname(gitDirectory)) === "worktrees";
 }
 
 /**
- * The worktree whose git directory is `target`. A worker may have written all
- * that is read here: the directory and the project must name each other, as git
- * itself demands, and the repository must be a plain one of the same owner, that
- * neither contains the project nor is refused by `refusal`. Throws a
- * GitRefused.
+ * The worktree whose git directory is `target`. A worker may have written everything that
+ * is read here. So the git directory and the project must refer to each other, as git also
+ * requires, and the repository must be valid, have the same owner, not contain the project,
+ * and not be refused by `refusal`. Throws GitRefused.
  */
 export function judgeWorktree(
   project: HostPath,
@@ -78,7 +78,7 @@ function checkOwnDirectory(
     common === "" ||
     pathOf(resolve(path, common), view) !== dirname(dirname(path))
   ) {
-    refuse(`${path}/commondir does not name its repository`);
+    refuse(`${path}/commondir does not refer to its repository`);
   }
   const back = resolve(path, lineOf(`${at}/gitdir`));
   if (
@@ -86,13 +86,13 @@ function checkOwnDirectory(
   ) {
     refuse(`${path} is registered for another directory`);
   }
-  if (!isHead(`${at}/HEAD`)) refuse(`${path}/HEAD is not a HEAD`);
+  if (!isHead(`${at}/HEAD`)) refuse(`${path}/HEAD is not valid`);
 }
 
 /**
- * What makes git work in it. Git prunes worktrees that it cannot find: the
- * project is therefore where the repository looks for it as well, and what
- * belongs to the others is read-only.
+ * The mounts for git to work. Git prunes worktrees that it cannot find, so the project is
+ * also mounted at the path that the repository has recorded, and the data of other
+ * worktrees is mounted read-only.
  */
 export function worktreeMounts(
   project: HostPath,

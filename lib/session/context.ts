@@ -4,7 +4,7 @@
 import { join } from "node:path";
 import type { Docker } from "../docker/docker.ts";
 import type { Instance } from "../instance/instance.ts";
-import { type Owner, replaceWhole } from "../std/owned.ts";
+import { type Owner, replaceFile } from "../std/owned.ts";
 import { portsEach } from "../instance/port-range.ts";
 import { binarySize } from "../std/units.ts";
 import type { Limits } from "../worker/spec.ts";
@@ -72,5 +72,5 @@ export function writeContext(
     portBase,
   }) + (approved ? "" : projectMemory);
   const path = join(claudeHome, "hal9000-context.md");
-  replaceWhole(path, text, owner, { sync: false });
+  replaceFile(path, text, owner, { sync: false });
 }

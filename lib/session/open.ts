@@ -4,7 +4,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { hasConversation } from "./conversations.ts";
 import { inspectContainer } from "../docker/docker.ts";
-import { unlessFileFails } from "../std/errors.ts";
+import { warnOnFileError } from "../std/errors.ts";
 import type { HostPath } from "../std/hostpath.ts";
 import type { Instance } from "../instance/instance.ts";
 import { inheritOnce, type InheritRequest } from "../home/inherit.ts";
@@ -15,7 +15,7 @@ import {
   chosenServers,
   configuredServers,
   offerServers,
-  tellOfMissing,
+  warnAboutUnavailable,
 } from "../mcp/offer.ts";
 import type { Servers } from "../mcp/config.ts";
 import {
@@ -97,7 +97,7 @@ export async function readySession(
     await hasTerminal(instance.docker, worker.id);
   // A running Claude does not depend on files that cannot be written.
   const write = (act: () => void) =>
-    claudeRuns ? unlessFileFails(log, act) : act();
+    claudeRuns ? warnOnFileError(log, act) : act();
   let kept = record ?? before;
   if (!record) {
     await write(() => {
@@ -188,7 +188,7 @@ async function checkOpening(
     ? false
     : request.mcp ?? before?.mcp ?? true;
   const servers = chosenServers(configured, choice);
-  await tellOfMissing(instance, servers, log);
+  await warnAboutUnavailable(instance, servers, log);
   const judged = await judgeGitFirst(
     instance,
     project.path,

@@ -5,7 +5,7 @@ import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { stopWorker } from "../worker/ending.ts";
 import { Failure } from "../std/errors.ts";
-import { execIn, runningIn } from "../docker/exec.ts";
+import { execIn, processNames } from "../docker/exec.ts";
 import type { Instance } from "../instance/instance.ts";
 import {
   inherit,
@@ -74,7 +74,7 @@ async function quitClaude({ docker }: Instance, id: string): Promise<void> {
   const limits = { timeoutMs: gracePeriodMs };
   await execIn(docker, id, [...tmux, "kill-server"], limits);
   await waitFor(
-    async () => !(await runningIn(docker, id)).includes("claude"),
+    async () => !(await processNames(docker, id)).includes("claude"),
     { for: "Claude to end", timeoutMs: gracePeriodMs, everyMs: 50 },
   );
 }

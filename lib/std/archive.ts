@@ -1,17 +1,17 @@
-// An archive for the engine's way to lay files in a container, tar(5).
+// Creates a tar(5) archive for the engine's API that copies files into a container.
 
 import { Buffer } from "node:buffer";
 
 const blockBytes = 512;
 
-/** A tar archive with one symbolic link, of root's. */
+/** A tar archive that contains one symbolic link owned by root. */
 export function linkArchive(path: string, target: string): Buffer {
   const header = Buffer.alloc(blockBytes);
   const [name, prefix] = splitName(path.replace(/^\/+/, ""));
   header.write(name, 0);
   header.write("0000777\0" + "0000000\0".repeat(2), 100);
   header.write("00000000000\0".repeat(2), 124);
-  header.write(" ".repeat(8), 148); // what the sum is made of has blanks here
+  header.write(" ".repeat(8), 148); // the checksum is computed with blanks in its own field
   header.write("2", 156);
   header.write(target, 157);
   header.write("ustar\x0000", 257);
@@ -21,7 +21,7 @@ export function linkArchive(path: string, target: string): Buffer {
   return Buffer.concat([header, Buffer.alloc(2 * blockBytes)]);
 }
 
-/** A name of up to 100 bytes, and before it a directory of up to 155. */
+/** Splits a path into a name of up to 100 bytes and a prefix of up to 155 bytes. */
 function splitName(path: string): [name: string, prefix: string] {
   if (Buffer.byteLength(path) <= 100) return [path, ""];
   for (let at = path.indexOf("/"); at !== -1; at = path.indexOf("/", at + 1)) {

@@ -1,20 +1,20 @@
-// Which sources this program was made of: the version alone is the same for many.
+// Identifies the sources of this program: many builds have the same version.
 
 import process from "node:process";
 
-/** Of a bundle: set when it was made, see bundle.ts. */
+/** Set when a bundle is built, see bundle.ts. */
 declare const bundledDigest: string | undefined;
 
-/** Eight hex digits, of the bundle that runs or else of the checkout. */
+/** Eight hex digits that identify the running bundle, or else the checkout. */
 export async function buildDigest(): Promise<string> {
   if (typeof bundledDigest === "string") return bundledDigest;
   const { checkout } = await import("./checkout.ts");
   return sourceDigest(checkout);
 }
 
-/** The same for the same sources, whatever their times are. */
+/** Depends only on names and contents of the sources, not on their timestamps. */
 export function sourceDigest(root: string): string {
-  // Loaded here alone: no bundle needs them, and each costs milliseconds.
+  // Loaded lazily: bundles do not need these modules, and each takes milliseconds to load.
   const { createHash } = process.getBuiltinModule("node:crypto");
   const { readdirSync, readFileSync } = process.getBuiltinModule("node:fs");
   const { join, sep } = process.getBuiltinModule("node:path");

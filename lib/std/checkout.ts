@@ -3,7 +3,7 @@
 import { existsSync, realpathSync } from "node:fs";
 import { dirname, join } from "node:path";
 
-/** Of this script, or of the bundle of it; "/" in an image, where there is none. */
+/** The checkout of this script or bundle; "/" in an image, which has no checkout. */
 export const checkout = above(realpathSync(import.meta.dirname));
 
 function above(directory: string): string {

@@ -1,7 +1,8 @@
-// A directory that somebody else may have filled. It is opened without following a
-// link and read an entry at a time, and what is in it is reached by its descriptor:
-// an exchanged link leads nowhere. Deno's own calls read all names before they give
-// the first (300,000: 2.4 s, 360 MB), so under Deno this is the C library's work.
+// Reads a directory that may be hostile. It is opened without following a link, read
+// one entry at a time, and its entries are reached through its descriptor, so that
+// replacing the directory by a link has no effect. Deno's own calls read all names
+// before they return the first (300,000: 2.4 s, 360 MB), so under Deno the C library is
+// called.
 
 import { Buffer } from "node:buffer";
 import {
@@ -23,7 +24,7 @@ export interface Entry {
 export interface EntryStat {
   kind: Kind;
   sizeBytes: number;
-  /** Between 1970 and now, whatever the file has. */
+  /** Clamped to the time between 1970 and now. */
   mtimeMs: number;
 }
 
@@ -36,7 +37,7 @@ export class Directory {
     this.#descriptor = descriptor;
   }
 
-  /** Undefined where none is there, or something else has its name. */
+  /** Opens a directory; undefined if the path is missing or is not a directory. */
   static open(path: string): Directory | undefined {
     try {
       return new Directory(
@@ -49,7 +50,7 @@ export class Directory {
     }
   }
 
-  /** One that is in this one. */
+  /** Opens a subdirectory. */
   enter(name: string): Directory | undefined {
     return Directory.open(this.at(name));
   }
@@ -58,20 +59,20 @@ export class Directory {
     closeSync(this.#descriptor);
   }
 
-  /** The path of an entry, whatever becomes of the directory's own. */
+  /** A path to an entry that stays valid if the directory is moved or replaced. */
   at(name: string): string {
     return `/proc/self/fd/${this.#descriptor}/${name}`;
   }
 
-  /** In no order, without "." and "..". */
+  /** Unordered, without "." and "..". */
   *entries(): Generator<Entry> {
-    if (calls()) yield* entriesOf(this.#descriptor);
+    if (libc()) yield* entriesOf(this.#descriptor);
     else yield* entriesByNode(`/proc/self/fd/${this.#descriptor}`);
   }
 
-  /** Of the entry itself, where it is a link; undefined where it has gone. */
+  /** Does not follow links; undefined if the entry is missing. */
   stat(name: string): EntryStat | undefined {
-    if (calls()) return statAt(this.#descriptor, name);
+    if (libc()) return statAt(this.#descriptor, name);
     const stat = lstatSync(this.at(name), { throwIfNoEntry: false });
     return stat && {
       kind: kindOf(stat),
@@ -81,10 +82,10 @@ export class Directory {
   }
 }
 
-/** ENOTDIR and ELOOP: something else, or a link, has the name. */
+/** ENOTDIR and ELOOP: the path is a link, or is not a directory. */
 const absent = ["ENOENT", "ENOTDIR", "ELOOP"];
 
-/** Calls `act` with an open directory; undefined where there is none. */
+/** Calls `act` with the open directory; undefined if there is no directory. */
 export function inDirectory<T>(
   path: string,
   act: (directory: Directory) => T,
@@ -135,7 +136,7 @@ const runtime = globalThis as {
 
 let library: Library | undefined;
 
-function calls(): Library | undefined {
+function libc(): Library | undefined {
   if (!runtime.Deno) return undefined;
   library ??= runtime.Deno.dlopen("libc.so.6", {
     getdents64: { parameters: ["i32", "buffer", "usize"], result: "isize" },
@@ -147,17 +148,17 @@ function calls(): Library | undefined {
   return library;
 }
 
-/** From the d_type of getdents(2); a file system may not give it. */
+/** Values of d_type, see getdents(2); some file systems do not set it. */
 const kinds: Record<number, Kind | undefined> = { 4: "directory", 8: "file" };
 
-/** Offsets are those of linux_dirent64: reclen at 16, type at 18, name at 19. */
+/** Offsets in linux_dirent64: reclen at 16, type at 18, name at 19. */
 function* entriesOf(descriptor: number): Generator<Entry> {
   const buffer = Buffer.alloc(32 * 1024);
   while (true) {
     const bytes = Number(
-      calls()?.getdents64(descriptor, buffer, BigInt(buffer.length)),
+      libc()?.getdents64(descriptor, buffer, BigInt(buffer.length)),
     );
-    if (bytes < 0) throw new Error("Cannot read a directory that was opened");
+    if (bytes < 0) throw new Error("Cannot read an open directory");
     if (bytes === 0) return;
     for (let at = 0; at < bytes; at += buffer.readUInt16LE(at + 16)) {
       const end = buffer.indexOf(0, at + 19);
@@ -175,16 +176,16 @@ function* entriesOf(descriptor: number): Generator<Entry> {
 const AT_SYMLINK_NOFOLLOW = 0x100;
 const STATX_BASIC_STATS = 0x7ff;
 
-/** Made once: there may be hundreds of thousands of calls, none at a time. */
+/** Allocated once: there may be hundreds of thousands of calls, never concurrent. */
 const statBuffer = Buffer.alloc(256);
-/** A name has at most 255 bytes; one that is no UTF-8 has three for each here. */
+/** A name has at most 255 bytes; each invalid byte takes three bytes as UTF-8. */
 const nameBuffer = Buffer.alloc(1024);
 
-/** Offsets are those of struct statx, the same on every machine, statx(2). */
+/** Offsets in struct statx, the same on every architecture, see statx(2). */
 function statAt(descriptor: number, name: string): EntryStat | undefined {
   const buffer = statBuffer;
   nameBuffer[nameBuffer.write(name, 0, nameBuffer.length - 1)] = 0;
-  const failed = calls()?.statx(
+  const failed = libc()?.statx(
     descriptor,
     nameBuffer,
     AT_SYMLINK_NOFOLLOW,
@@ -208,7 +209,7 @@ function statAt(descriptor: number, name: string): EntryStat | undefined {
   };
 }
 
-/** The owner of a file sets its time, also to one that no Date can hold. */
+/** The owner of a file can set any time, even one that a Date cannot represent. */
 function pastMs(timeMs: number): number {
   return Math.min(Math.max(timeMs, 0), Date.now());
 }

@@ -1,7 +1,7 @@
-// The errors that commands end with. Each carries its exit code and a second
-// line that says what to do; `lib/cli/cli.ts` alone prints them.
+// The errors that commands fail with. Each has an exit code and an optional hint that
+// tells the user what to do. Only `lib/cli/cli.ts` prints them.
 
-/** Exit codes, the same for every command. */
+/** Exit codes of all commands. */
 export const exitCode = {
   failed: 1,
   usage: 2,
@@ -15,7 +15,7 @@ export const exitCode = {
 
 export type FailureKind = keyof typeof exitCode;
 
-/** A failure that was foreseen: what, on what, why, and what to do about it. */
+/** An expected failure: what failed, on what, why, and what to do about it. */
 export class Failure extends Error {
   readonly kind: FailureKind;
   readonly hint: string | undefined;
@@ -36,7 +36,7 @@ export class Failure extends Error {
   }
 }
 
-/** What a file system answers, why, and what can be done about it. */
+/** Error codes of file systems, with the reason and a hint. */
 const fileFaults: Record<
   string,
   { kind: FailureKind; why: string; hint: string }
@@ -44,55 +44,54 @@ const fileFaults: Record<
   ENOSPC: {
     kind: "resources",
     why: "The disk is full",
-    hint: "Make room, then run it again: see claudy prune.",
+    hint: "Make room, for example with claudy prune, then try again.",
   },
   EDQUOT: {
     kind: "resources",
-    why: "The quota is used up",
-    hint: "Make room, then run it again: see claudy prune.",
+    why: "The disk quota is exceeded",
+    hint: "Make room, for example with claudy prune, then try again.",
   },
   EROFS: {
     kind: "failed",
     why: "the file system is read-only",
-    hint:
-      "Mount it read-write, or set HAL9000_HOME to a directory that can be " +
-      "written.",
+    hint: "Mount it read-write, or set HAL9000_HOME to a writable " +
+      "directory.",
   },
   EACCES: {
     kind: "failed",
     why: "permission denied",
-    hint: "See who owns it: ls -ld. HAL9000_HOME must be yours alone.",
+    hint: "Check its owner with ls -ld: HAL9000_HOME must belong to you alone.",
   },
   EPERM: {
     kind: "failed",
     why: "the operation is not permitted",
-    hint: "See who owns it: ls -ld. HAL9000_HOME must be yours alone.",
+    hint: "Check its owner with ls -ld: HAL9000_HOME must belong to you alone.",
   },
   ENOENT: {
     kind: "notFound",
     why: "there is no such file or directory",
-    hint: "Make what is missing in HAL9000_HOME: claudy daemon start",
+    hint: "Create what is missing in HAL9000_HOME: claudy daemon start",
   },
   ENOTDIR: {
     kind: "failed",
     why: "a part of the path is not a directory",
-    hint: "Move away what is there: a directory is wanted.",
+    hint: "Move away the file in its place: a directory is expected.",
   },
   EISDIR: {
     kind: "failed",
     why: "it is a directory",
-    hint: "Move it away: a file is wanted there.",
+    hint: "Move it away: a file is expected there.",
   },
   EIO: {
     kind: "failed",
-    why: "the disk failed",
+    why: "input/output error",
     hint: "See the kernel's log: dmesg",
   },
 };
 
-/** What a system call on a file was for. */
+/** The action to report for a failed system call. */
 const fileActions: Record<string, string> = {
-  mkdir: "make",
+  mkdir: "create",
   rename: "write",
   link: "write",
   unlink: "remove",
@@ -110,14 +109,14 @@ const fileActions: Record<string, string> = {
 };
 
 /**
- * What Node throws for a file that cannot be written or read, as a Failure with
- * the file's own name in the place of a temporary one; undefined for all else.
+ * Converts Node's error for a file that cannot be read or written to a Failure. It names
+ * the file itself instead of its temporary file. Undefined for all other errors.
  */
 export function fileFailure(error: unknown): Failure | undefined {
   if (error instanceof Failure) return undefined;
   const { code, path, syscall } = (error ?? {}) as NodeJS.ErrnoException;
   const fault = fileFaults[code ?? ""];
-  // A socket that cannot be connected to has such codes as well.
+  // Failed connections to sockets have the same codes.
   if (!fault || !syscall || syscall === "connect") return undefined;
   const opened = code === "ENOENT" ? "read" : "write";
   const action = fileActions[syscall] ?? opened;
@@ -130,10 +129,10 @@ export function fileFailure(error: unknown): Failure | undefined {
 }
 
 /**
- * Does what the rest does not depend on: where the file system refuses it, that is
- * told to `log` as a warning.
+ * Runs an optional step: errors of the file system are logged as warnings and do not
+ * stop the caller.
  */
-export async function unlessFileFails(
+export async function warnOnFileError(
   log: (line: string) => void,
   act: () => Promise<void> | void,
 ): Promise<void> {
@@ -146,7 +145,7 @@ export async function unlessFileFails(
   }
 }
 
-/** The message of anything that was thrown. */
+/** The message of any thrown value. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

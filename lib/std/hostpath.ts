@@ -1,5 +1,5 @@
-// Paths of the host, looked at from wherever this program runs: the host
-// itself, or a container that has the host's directories below a mount point.
+// Inspects paths of the host, either on the host itself or in a container that has the
+// host's directories below a mount point.
 
 import {
   type BigIntStats,
@@ -15,16 +15,16 @@ import { dirname, isAbsolute, join } from "node:path";
 import * as v from "valibot";
 import { plainText } from "./plain-file.ts";
 
-/** Which of the host's directories this program can look at, and where. */
+/** The host's directories that this program can see, and where. */
 export interface HostView {
-  /** Put before a host path to reach it from here. */
+  /** Prefix that turns a host path into a path of this program. */
   mount: string;
-  /** Host paths that can be looked at; undefined for all. */
+  /** Host paths that are visible; undefined for all. */
   roots: string[] | undefined;
 }
 
 export const hostPathSchema = v.object({
-  /** Absolute, without links. */
+  /** Absolute, with links resolved. */
   path: v.string(),
   kind: v.picklist(["directory", "file", "other"]),
   uid: v.number(),
@@ -35,33 +35,33 @@ export const hostPathSchema = v.object({
 
 export type HostPath = v.InferOutput<typeof hostPathSchema>;
 
-/** As many as the kernel follows, path_resolution(7). */
+/** The kernel's limit, see path_resolution(7). */
 const maximumLinks = 40;
 
 /**
- * What is at an absolute path of the host; undefined where it lies outside of
- * what can be seen. Throws what readlink throws, EAGAIN where it is being replaced.
+ * Inspects an absolute path of the host; undefined if it is outside of the visible
+ * roots. Throws the errors of readlink, and EAGAIN if the path keeps being replaced.
  */
 export function lookAt(path: string, view: HostView): HostPath | undefined {
   return holding(path, view, ({ found }) => found);
 }
 
-/** A path that is held by a descriptor: whatever has its name by now. */
+/** A file held open by a descriptor, even if its path is replaced meanwhile. */
 export interface Held {
   found: HostPath;
-  /** Leads to what is held, and to what lies in it. */
+  /** A path that leads to the held file or directory, and to its entries. */
   at: string;
 }
 
-/** As often as somebody may be replacing a path while it is resolved. */
+/** How often to retry if a path is replaced while it is resolved. */
 const attempts = 5;
-/** From <fcntl.h>; Node has no name for it. */
+/** From <fcntl.h>; not defined by Node. */
 const O_PATH = 0o10000000;
 
 /**
- * Calls `act` with what lookAt() gives, held by a descriptor meanwhile: between
- * resolving a path and looking at it, whoever can write one of its directories
- * could replace that by a link to somewhere else.
+ * Calls `act` with the result of lookAt() while a descriptor holds the file open.
+ * Otherwise, between resolving and using a path, anyone who can write to one of its
+ * directories could replace it by a link to another place.
  */
 export function holding<T>(
   path: string,
@@ -78,7 +78,7 @@ export function holding<T>(
       const at = `/proc/self/fd/${file}`;
       if (readlinkSync(at) !== withoutSlash(reached)) continue;
       const stat = fstatSync(file, { bigint: true });
-      if (stat.isSymbolicLink()) continue; // it has just become one
+      if (stat.isSymbolicLink()) continue; // it was replaced by a link
       const kind = stat.isDirectory()
         ? "directory"
         : stat.isFile()
@@ -99,7 +99,7 @@ export function holding<T>(
   throw Object.assign(new Error("it is being replaced"), { code: "EAGAIN" });
 }
 
-/** Device and inode number of a path of ours, as stat's %d:%i. */
+/** Device and inode number of a path of this program, as stat's %d:%i. */
 export function inodeOf(path: string): string {
   return inodeIn(statSync(path, { bigint: true }));
 }
@@ -108,20 +108,20 @@ function inodeIn({ dev, ino }: BigIntStats): string {
   return `${dev}:${ino}`;
 }
 
-/** The real path, undefined where it lies outside of what can be seen. */
+/** The real path; undefined if it is outside of the visible roots. */
 function visiblePath(path: string, view: HostView): string | undefined {
   try {
     const real = realpathBeneath(view.mount, path);
     return isVisible(real, view) ? real : undefined;
   } catch (error) {
-    // Where a part is out of sight, its absence says nothing.
+    // A part outside of the visible roots may exist on the host.
     const at = (error as { hostPath?: string }).hostPath ?? path;
     if (!isVisible(at, view)) return undefined;
     throw error;
   }
 }
 
-/** A descriptor to look by; undefined where what was there has gone since. */
+/** Opens a descriptor with O_PATH; undefined if the path has been removed or replaced. */
 function openHeld(path: string): number | undefined {
   try {
     return openSync(path, O_PATH | constants.O_NOFOLLOW);
@@ -137,8 +137,8 @@ function withoutSlash(path: string): string {
 }
 
 /**
- * The real path of `path` where `root` is taken for `/`: no link leads out.
- * Throws what readlink throws, with the host's path as `hostPath`.
+ * The real path of `path` with `root` as `/`, so that no link leads out of it.
+ * Throws the errors of readlink, with the host's path as `hostPath`.
  */
 export function realpathBeneath(root: string, path: string): string {
   let rest = path.split("/");
@@ -170,7 +170,7 @@ function linkTarget(root: string, path: string): string | undefined {
   try {
     return readlinkSync(root + path);
   } catch (error) {
-    // It is there, and no link.
+    // It exists and is not a link.
     if ((error as NodeJS.ErrnoException).code === "EINVAL") return undefined;
     throw Object.assign(error as Error, { hostPath: path });
   }
@@ -179,14 +179,14 @@ function linkTarget(root: string, path: string): string | undefined {
 const maxBytes = 8192;
 
 /**
- * The text of a file that a worker may have laid: "" for what is no plain file,
- * or larger than people write by hand.
+ * The text of a file that a worker may have created: "" if it is not a plain file, or
+ * if it is larger than files written by hand.
  */
 export function readSmallFile(path: string): string {
   try {
     return plainText(path, { maxBytes: maxBytes - 1 }) ?? "";
   } catch {
-    return ""; // it is not for us to read
+    return ""; // it may not be read
   }
 }
 

@@ -1,20 +1,20 @@
-// JSON that others wrote. A text that is all brackets takes many times its length when it
-// is parsed. One that nests deep takes time that grows with the square of the depth when
-// it is written again, or uses up the stack.
+// Parses untrusted JSON. A text that consists of brackets takes many times its length in
+// memory when parsed. Serializing deeply nested values takes time quadratic in the depth,
+// or overflows the stack.
 
 import * as v from "valibot";
 import { plainText } from "./plain-file.ts";
 
-/** Deeper than anything that means something. */
+/** Deeper than any useful value. */
 const maxDepth = 1000;
 
-/** Of objects and lists; a list of numbers is one. */
+/** Objects and arrays; an array of numbers counts once. */
 const maxContainers = 250_000;
 
 const maxValues = 5_000_000;
 
-/** Whether a text is not to be parsed; it need not be JSON. */
-export function isTooMuch(text: string): boolean {
+/** Whether a text is too complex to be parsed safely; it need not be JSON. */
+export function isTooComplex(text: string): boolean {
   let depth = 0;
   let containers = 0;
   let values = 0;
@@ -37,7 +37,7 @@ const closingBracket = 0x5d;
 const brace = 0x7b;
 const closingBrace = 0x7d;
 
-/** Where the string that begins at `at` ends. */
+/** The end of the string that starts at `at`. */
 function endOfString(text: string, at: number): number {
   let end = text.indexOf('"', at + 1);
   for (; end >= 0; end = text.indexOf('"', end + 1)) {
@@ -48,7 +48,7 @@ function endOfString(text: string, at: number): number {
   return text.length;
 }
 
-/** The value of a JSON text; undefined where it is no JSON, or not of this form. */
+/** Parses JSON; undefined if it is invalid or does not match the schema. */
 export function parseJson<T>(
   schema: v.GenericSchema<unknown, T>,
   text: string | undefined,
@@ -58,7 +58,7 @@ export function parseJson<T>(
   return parsed.success ? parsed.output : undefined;
 }
 
-/** The same of a file; undefined too where there is none, or none that is read. */
+/** Parses a JSON file; undefined if it is missing, unreadable or invalid. */
 export function readJson<T>(
   path: string,
   schema: v.GenericSchema<unknown, T>,
@@ -67,6 +67,6 @@ export function readJson<T>(
   try {
     return parseJson(schema, plainText(path, { maxBytes }));
   } catch {
-    return undefined; // it is not ours to read
+    return undefined; // it may not be read
   }
 }

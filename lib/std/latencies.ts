@@ -1,14 +1,13 @@
-// How long things took, the last thousand of them.
+// Percentiles of the last thousand latencies.
 
-/** As many as the percentiles are taken from. */
-const kept = 1000;
+const maxSamples = 1000;
 
 export class Latencies {
   readonly #milliseconds: number[] = [];
 
   add(milliseconds: number): void {
     this.#milliseconds.push(milliseconds);
-    if (this.#milliseconds.length > kept) this.#milliseconds.shift();
+    if (this.#milliseconds.length > maxSamples) this.#milliseconds.shift();
   }
 
   get percentiles() {
@@ -21,7 +20,7 @@ export class Latencies {
   }
 }
 
-/** Of sorted figures, by the nearest rank; null of none. */
+/** A percentile of sorted values, by the nearest-rank method; null if there are none. */
 export function percentile(sorted: number[], percent: number): number | null {
   const rank = Math.ceil(sorted.length * percent / 100);
   const value = sorted[Math.max(rank, 1) - 1];

@@ -1,5 +1,5 @@
-// Progress goes to stderr: stdout belongs to a command's answer. A line may hold a
-// name or a path that a worker chose.
+// Progress goes to stderr: stdout is for a command's result. A line may contain names or
+// paths chosen by a worker, so control characters are escaped.
 
 import process from "node:process";
 import { printableLines } from "./text.ts";
@@ -10,7 +10,7 @@ export const logToStderr: Log = (line) => {
   process.stderr.write(`${printableLines(line)}\n`);
 };
 
-/** A log whose lines begin with UTC time, for what runs unattended. */
+/** A log whose lines begin with the UTC time, for unattended programs. */
 export function timedLog(log: Log): Log {
   return (line) => log(`${new Date().toISOString()} ${line}`);
 }

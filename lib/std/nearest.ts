@@ -1,19 +1,19 @@
-// What somebody may have meant who mistyped a name.
+// Suggestions for mistyped names.
 
 import { closest, distance } from "fastest-levenshtein";
 
-/** The candidate nearest to `name`, undefined where none is near. */
+/** The candidate most similar to `name`; undefined if none is similar enough. */
 export function nearest(
   name: string,
   candidates: readonly string[],
 ): string | undefined {
   if (candidates.length === 0) return undefined;
   const found = closest(name, candidates);
-  const slips = Math.max(2, Math.floor(name.length / 3));
-  return distance(name, found) <= slips ? found : undefined;
+  const maxDistance = Math.max(2, Math.floor(name.length / 3));
+  return distance(name, found) <= maxDistance ? found : undefined;
 }
 
-/** `Did you mean "x"? ` where there is such an x, else nothing. */
+/** `Did you mean "x"? `, or "" if no candidate is similar. */
 export function didYouMean(
   name: string,
   candidates: readonly string[],

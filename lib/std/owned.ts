@@ -1,5 +1,5 @@
-// Files under HAL9000_HOME belong to its owner, whoever writes them: the parent
-// works as root, and must leave nothing that the owner cannot remove.
+// Writes files under HAL9000_HOME so that they belong to its owner: the parent runs as
+// root and must not leave files that the owner cannot remove.
 
 // Not by zx: it adds 50 ms to the start of each command.
 import { spawnSync } from "node:child_process";
@@ -23,14 +23,14 @@ import { join } from "node:path";
 import process from "node:process";
 import { inDirectory } from "./directory.ts";
 import { Failure } from "./errors.ts";
-import { clearPlace } from "./plain-file.ts";
+import { clearPath } from "./plain-file.ts";
 
 export interface Owner {
   uid: number;
   gid: number;
 }
 
-/** Who owns a path, or who would if it were made now. */
+/** The owner of a path; the current user if there is no such path. */
 export function ownerOf(path: string): Owner {
   const { uid, gid } = statSync(path, { throwIfNoEntry: false }) ??
     { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
@@ -38,8 +38,8 @@ export function ownerOf(path: string): Owner {
 }
 
 /**
- * Makes a directory if it is not there, and sees to its mode; gives whether it
- * was made. Throws a `usage` Failure where something else has its name.
+ * Creates a directory if it is missing, and sets its mode. Returns whether it was
+ * created. Throws a `usage` Failure if the path is not a directory.
  */
 export function ensureDirectory(
   path: string,
@@ -54,7 +54,7 @@ export function ensureDirectory(
     if (!stat.isDirectory()) {
       const what = stat.isSymbolicLink() ? "a link" : "not a directory";
       throw new Failure("usage", `"${path}" is ${what}`, {
-        hint: "Move it away: a directory is wanted there.",
+        hint: "Move it away: a directory is expected there.",
       });
     }
     const mayChange = isRoot() || stat.uid === process.getuid?.();
@@ -67,36 +67,36 @@ export function ensureDirectory(
 }
 
 /**
- * Writes a file whole: to a temporary neighbour, synced, then renamed, so that
- * a reader sees the old text or the new one and a crash leaves one of both.
+ * Writes a file atomically: to a temporary file beside it, which is synced and renamed.
+ * Readers see the old or the new text, also after a crash.
  */
-export function writeWhole(
+export function writeAtomic(
   path: string,
   text: string | Uint8Array,
   owner: Owner,
   mode = 0o600,
 ): void {
-  stageWhole(path, text, owner, { mode }).commit();
+  stageFile(path, text, owner, { mode }).commit();
 }
 
 /**
- * The same in a directory that a worker owns, which may have laid a directory in
- * the file's place: it is moved aside.
+ * Like writeAtomic(), for a directory that a worker can write to: if the worker has
+ * created a directory with the file's name, that is moved aside.
  */
-export function replaceWhole(
+export function replaceFile(
   path: string,
   text: string | Uint8Array,
   owner: Owner,
   options: { mode?: number; sync?: boolean } = {},
 ): void {
-  const staged = stageWhole(path, text, owner, options);
+  const staged = stageFile(path, text, owner, options);
   if (lstatSync(path, { throwIfNoEntry: false })?.isDirectory()) {
-    clearPlace(path);
+    clearPath(path);
   }
   staged.commit();
 }
 
-/** A file that is written, and yet to take its place. */
+/** A temporary file that has been written but not yet renamed. */
 export interface Staged {
   path: string;
   commit(): void;
@@ -104,12 +104,12 @@ export interface Staged {
 }
 
 /**
- * The first half of writeWhole(). The temporary neighbour is new and of no
- * foreseeable name: a worker that owns the directory cannot have laid a link
- * there for root to write through. Without `sync` a crash of the machine may
- * leave an empty file: for what is of no use after one.
+ * The first half of writeAtomic(). The temporary file is created under a random name, so
+ * a worker that owns the directory cannot make root write through a link. Without `sync`
+ * a crash of the machine may leave an empty file; use this only for files that are not
+ * needed after a crash.
  */
-export function stageWhole(
+export function stageFile(
   path: string,
   text: string | Uint8Array,
   owner: Owner,
@@ -128,7 +128,7 @@ export function stageWhole(
     }
   } catch (error) {
     drop();
-    // An error of write(2) does not name its file.
+    // Errors of write(2) do not name the file.
     throw Object.assign(error as Error, { path });
   }
   return {
@@ -145,16 +145,16 @@ export function stageWhole(
   };
 }
 
-/** Whether a name is that of a temporary neighbour: one that is old was left behind. */
+/** Whether a name is that of a temporary file; an old one was left by a crash. */
 export function isStaged(name: string): boolean {
   return /\.[0-9a-f]{16}\.tmp$/.test(name);
 }
 
-/** Makes a file where there is none; gives whether it did. */
+/** Creates a file if it is missing; returns whether it was created. */
 export function writeNew(path: string, text: string, owner: Owner): boolean {
-  const staged = stageWhole(path, text, owner, { sync: false });
+  const staged = stageFile(path, text, owner, { sync: false });
   try {
-    // Unlike a rename this does not replace, and nobody sees it empty.
+    // Unlike rename(2), link(2) does not replace a file. Readers never see it empty.
     linkSync(staged.path, path);
     return true;
   } catch (error) {
@@ -165,7 +165,7 @@ export function writeNew(path: string, text: string, owner: Owner): boolean {
   }
 }
 
-/** Removes the oldest files of one extension until `count` are left. */
+/** Keeps the newest `count` files with an extension, and removes the others. */
 export function keepNewest(
   directory: string,
   extension: string,
@@ -184,7 +184,7 @@ export function keepNewest(
   for (const { path } of files.slice(count)) rmSync(path, { force: true });
 }
 
-/** Opens a file for a child's output; `flags` are those of open(2). */
+/** Opens a file for the output of a child process. */
 export function openForOutput(
   path: string,
   flags: "w" | "a",
@@ -195,16 +195,16 @@ export function openForOutput(
   return file;
 }
 
-/** Gives a directory and all in it to `owner`, where root finds it another's. */
+/** As root, changes the owner of a directory tree if the directory has another owner. */
 export function ensureOwner(directory: string, owner: Owner): void {
   const { uid, gid } = statSync(directory);
   if (!isRoot() || (uid === owner.uid && gid === owner.gid)) return;
-  giveTree(directory, owner);
+  chownTree(directory, owner);
 }
 
-/** Gives away a directory and all in it. */
-export function giveTree(directory: string, owner: Owner): void {
-  // A worker may have filled it to any depth; no link is followed.
+/** Changes the owner of a directory and everything in it. */
+export function chownTree(directory: string, owner: Owner): void {
+  // A worker may have created a tree of any depth; links are not followed.
   const { status, stderr } = spawnSync(
     "chown",
     ["-RhP", `${owner.uid}:${owner.gid}`, "--", directory],
@@ -213,11 +213,11 @@ export function giveTree(directory: string, owner: Owner): void {
   if (status === 0) return;
   throw new Failure(
     "failed",
-    `Cannot give ${directory} to uid ${owner.uid}: ${stderr.split("\n")[0]}`,
+    `Cannot chown ${directory} to uid ${owner.uid}: ${stderr.split("\n")[0]}`,
   );
 }
 
-/** Only root can give away; for anyone else what they make is theirs already. */
+/** Only root can change owners; other users already own the files they create. */
 function isRoot(): boolean {
   return process.getuid?.() === 0;
 }

@@ -1,5 +1,5 @@
-// What a project holds, read as what may be hostile: plain files by way of plain
-// directories alone. A link could lead elsewhere by the time that another follows it.
+// Reads files of a project, which may be hostile: only plain files, reached only through
+// plain directories. A link could point elsewhere by the time it is followed.
 
 import { Buffer } from "node:buffer";
 import {
@@ -13,12 +13,12 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 
-/** What is there cannot be judged; the message says why. */
-export class Unjudged extends Error {}
+/** The content cannot be reviewed; the message is the reason. */
+export class Unreviewable extends Error {}
 
 const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK, O_DIRECTORY } = constants;
 
-/** A file; undefined where there is none. `name` has neither . nor .. in it. */
+/** Reads a file; undefined if it is missing. `name` must not contain . or .. parts. */
 export function readPlain(
   root: string,
   name: string,
@@ -33,8 +33,8 @@ export function readPlain(
   }
   try {
     const stat = fstatSync(file);
-    if (!stat.isFile()) throw new Unjudged(`${name} is not a file`);
-    if (stat.size > maxBytes) throw new Unjudged(`${name} is too large`);
+    if (!stat.isFile()) throw new Unreviewable(`${name} is not a file`);
+    if (stat.size > maxBytes) throw new Unreviewable(`${name} is too large`);
     const bytes = Buffer.alloc(Math.min(stat.size, maxBytes));
     return bytes.subarray(0, readSync(file, bytes));
   } finally {
@@ -42,7 +42,7 @@ export function readPlain(
   }
 }
 
-/** The entries of a directory by their names; none where there is no directory. */
+/** The entries of a directory sorted by name; empty if there is no directory. */
 export function entriesOf(
   root: string,
   name: string,
@@ -62,7 +62,7 @@ export function entriesOf(
   return entries.sort((a, b) => a.name < b.name ? -1 : 1);
 }
 
-/** Whether all directories above are there; throws where one is a link. */
+/** Whether all parent directories exist; throws if one is a link. */
 function parentsArePlain(root: string, name: string): boolean {
   const parts = name.split("/").slice(0, -1);
   for (let count = 1; count <= parts.length; count++) {
@@ -87,5 +87,5 @@ function absent(error: unknown, name: string): undefined {
     EACCES: "cannot be read",
     ENXIO: "is not a file",
   };
-  throw new Unjudged(`${name} ${reason[code ?? ""] ?? code}`);
+  throw new Unreviewable(`${name} ${reason[code ?? ""] ?? code}`);
 }

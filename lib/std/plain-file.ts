@@ -1,5 +1,5 @@
-// The way to read a file that a worker, or an accident, may have laid: a plain file
-// of no more than a given size, never a link, a pipe, a device or a directory.
+// Reads files that may have been put there by a worker or by accident: only plain files
+// up to a given size, never links, pipes, devices or directories.
 
 import { Buffer } from "node:buffer";
 import {
@@ -16,16 +16,16 @@ import { randomBytes } from "node:crypto";
 import { dirname, join } from "node:path";
 import { binarySize } from "./units.ts";
 
-/** Something has the name that is not read; `message` is what, as in "a link". */
+/** The path is not a readable plain file; `message` is what it is, such as "a link". */
 export class NotPlain extends Error {}
 
 export interface ReadLimits {
   maxBytes: number;
-  /** For a person's own files, which may be kept elsewhere. */
+  /** For the user's own files, which may be links. */
   followLinks?: boolean;
 }
 
-/** Throws NotPlain for what is not read, and what open(2) throws, ENOENT included. */
+/** Throws NotPlain if it is not a plain file, and the errors of open(2). */
 export function readPlainFile(
   path: string,
   { maxBytes, followLinks = false }: ReadLimits,
@@ -38,7 +38,7 @@ export function readPlainFile(
     if (stat.size > maxBytes) {
       throw new NotPlain(`larger than ${binarySize(maxBytes)}`);
     }
-    // It may grow meanwhile: no more than was allowed for is read.
+    // The file may grow meanwhile; no more than the checked size is read.
     const bytes = Buffer.alloc(stat.size);
     let length = 0;
     while (length < bytes.length) {
@@ -52,7 +52,7 @@ export function readPlainFile(
   }
 }
 
-/** The text of one; undefined where there is none, or nothing that is read. */
+/** The text of a plain file; undefined if it is missing or not a plain file. */
 export function plainText(
   path: string,
   limits: ReadLimits,
@@ -74,7 +74,7 @@ function isAbsent(error: unknown): boolean {
 function openPlain(path: string, followLinks: boolean): number {
   const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK, O_NOCTTY } = constants;
   try {
-    // Without O_NONBLOCK a pipe would be waited for.
+    // Without O_NONBLOCK, opening a pipe would block.
     return openSync(
       path,
       O_RDONLY | O_NONBLOCK | O_NOCTTY | (followLinks ? 0 : O_NOFOLLOW),
@@ -89,10 +89,10 @@ function openPlain(path: string, followLinks: boolean): number {
 }
 
 /**
- * Frees the place of a file of ours in a directory that a worker owns. A directory
- * that it laid there may be of any size and depth: it is moved aside, not removed.
+ * Removes a file in a directory that a worker can write to. If the worker has created a
+ * directory with this name, that is moved aside, because it may be of any size and depth.
  */
-export function clearPlace(path: string): void {
+export function clearPath(path: string): void {
   if (lstatSync(path, { throwIfNoEntry: false })?.isDirectory()) {
     const aside = `hal9000-aside.${randomBytes(8).toString("hex")}`;
     renameSync(path, join(dirname(path), aside));

@@ -1,29 +1,28 @@
-// Directories that a worker may have filled are removed and measured by rm and du:
-// they follow no link, leave other file systems alone, need no memory for what they
-// pass, and know no depth that is too much. Deno removes a tree by recursion and asks
-// for the size of each file by itself (300,000: 20 s).
+// Removes and measures directories that a worker may have filled, with rm and du: they
+// follow no links, stay on one file system, need little memory, and have no depth limit.
+// Deno removes a tree recursively and calls stat for each file (300,000: 20 s).
 
 import { lstatSync, rmSync } from "node:fs";
 import process from "node:process";
 import { Failure } from "./errors.ts";
 
-/** Removes whatever has a name; a missing one is not an error. */
+/** Removes a file or a directory tree; a missing path is not an error. */
 export async function removeTree(path: string): Promise<void> {
   const stat = lstatSync(path, { throwIfNoEntry: false });
   if (!stat?.isDirectory()) return rmSync(path, { force: true });
   const remove = ["rm", "-rf", "--one-file-system", "--", path];
-  if (!await failure(remove)) return;
-  // Its owner may have closed a directory even to itself.
-  await failure(["chmod", "-R", "u+rwX", "--", path]);
-  const reason = await failure(remove);
+  if (!await failureReason(remove)) return;
+  // The owner may have removed their own permissions from a directory.
+  await failureReason(["chmod", "-R", "u+rwX", "--", path]);
+  const reason = await failureReason(remove);
   if (reason === undefined) return;
   throw new Failure("failed", `Cannot remove all of ${path}: ${reason}`, {
-    hint: `What another user left there is theirs: sudo rm -r ${path}`,
+    hint: `Files of another user need root: sudo rm -r ${path}`,
   });
 }
 
 /** The first line of why a command failed; undefined if it did not. */
-async function failure(command: string[]): Promise<string | undefined> {
+async function failureReason(command: string[]): Promise<string | undefined> {
   const $ = await shell();
   // rm prints a line for each file that it cannot remove.
   const { exitCode, stdout } =
@@ -32,12 +31,12 @@ async function failure(command: string[]): Promise<string | undefined> {
   return stdout.split("\n")[0] || `${command[0]} failed`;
 }
 
-/** As long as a person waits for sizes. */
+/** How long a user may have to wait for sizes. */
 const measureMs = 20_000;
 
 /**
- * The sizes in bytes of what lies below each path, hard links counted once; those
- * that cannot be measured in time are missing.
+ * The size in bytes of the tree at each path, with hard links counted once. Paths that
+ * cannot be measured in time are missing from the result.
  */
 export async function measureTrees(
   paths: string[],

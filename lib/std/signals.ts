@@ -1,11 +1,13 @@
-// What tells a command to end, where it has something to do before it does.
+// Handles signals that end a command, if it has to clean up first.
 
 import process from "node:process";
 
 const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
-/** Has `act` called in place of what listened; gives what puts that back. */
-export function takeSignals(act: (signal: NodeJS.Signals) => void): () => void {
+/** Replaces all signal listeners by `act`; returns a function that restores them. */
+export function interceptSignals(
+  act: (signal: NodeJS.Signals) => void,
+): () => void {
   const listeners = signals.map((signal) =>
     [signal, process.listeners(signal)] as const
   );

@@ -1,5 +1,6 @@
-// Requests over a unix socket: one line of JSON each way. A peer that sends
-// garbage, too much, half a line or nothing at all is cut off, and delays nobody.
+// Requests and replies over a unix socket, each one line of JSON. A peer that sends an
+// invalid, oversized or incomplete line, or nothing, is disconnected and does not delay
+// other peers.
 
 import { chmodSync, chownSync, rmSync } from "node:fs";
 import {
@@ -11,21 +12,20 @@ import {
 import { Failure, type FailureKind, fileFailure, messageOf } from "./errors.ts";
 import type { Owner } from "./owned.ts";
 
-/** Longer than any request; paths have 4096 bytes at most. */
-const maximumLine = 64 * 1024;
+/** Longer than any request; paths have at most 4096 bytes. */
+const maxLineLength = 64 * 1024;
 
-/** How long a connection may be silent, where nothing else is said. */
-const defaultSilenceMs = 30_000;
+const defaultIdleTimeoutMs = 30_000;
 
-/** How long an answer may take when the listener closes. */
-const lastWordMs = 200;
+/** How long the listener waits for pending replies when it closes. */
+const closeGraceMs = 200;
 
 export interface Peer {
-  /** Whether it still listens. */
+  /** Whether the peer is still connected. */
   readonly open: boolean;
 }
 
-/** Answers a request, parsed from its line; what it throws is told to the peer. */
+/** Handles a parsed request. Errors that it throws are sent to the peer. */
 export type Handler = (request: unknown, peer: Peer) => Promise<unknown>;
 
 type Reply =
@@ -36,18 +36,18 @@ export interface Listener {
   close(): Promise<void>;
 }
 
-/** Listens on `path`, mode 0600, in place of whoever listened there before. */
+/** Listens on `path` with mode 0600, and replaces an existing socket. */
 export async function listen(
   path: string,
   handle: Handler,
-  options: { owner?: Owner; silenceMs?: number } = {},
+  options: { owner?: Owner; idleTimeoutMs?: number } = {},
 ): Promise<Listener> {
-  const { owner, silenceMs = defaultSilenceMs } = options;
+  const { owner, idleTimeoutMs = defaultIdleTimeoutMs } = options;
   const sockets = new Set<Socket>();
   const server = createServer((socket) => {
     sockets.add(socket);
     socket.on("close", () => sockets.delete(socket));
-    serve(socket, handle, silenceMs);
+    serve(socket, handle, idleTimeoutMs);
   });
   rmSync(path, { force: true });
   await new Promise<void>((resolve, reject) => {
@@ -64,20 +64,20 @@ async function closeServer(
   sockets: Set<Socket>,
 ): Promise<void> {
   const closed = new Promise((resolve) => server.close(resolve));
-  // What is being answered is still told.
+  // Replies that are being prepared are still sent.
   for (const socket of sockets) {
     socket.end();
-    setTimeout(() => socket.destroy(), lastWordMs);
+    setTimeout(() => socket.destroy(), closeGraceMs);
   }
   await closed;
 }
 
-function serve(socket: Socket, handle: Handler, silenceMs: number): void {
+function serve(socket: Socket, handle: Handler, idleTimeoutMs: number): void {
   let rest = "";
   let queue = Promise.resolve();
   socket.setEncoding("utf8");
-  socket.setTimeout(silenceMs, () => socket.destroy());
-  // A peer that leaves in the middle is its own affair.
+  socket.setTimeout(idleTimeoutMs, () => socket.destroy());
+  // A peer that disconnects early is not an error.
   socket.on("error", () => socket.destroy());
   socket.on("data", (chunk: string) => {
     const lines = (rest + chunk).split("\n");
@@ -92,7 +92,7 @@ function serve(socket: Socket, handle: Handler, silenceMs: number): void {
         if (!socket.destroyed) socket.write(`${JSON.stringify(reply)}\n`);
       });
     }
-    if (rest.length > maximumLine) {
+    if (rest.length > maxLineLength) {
       socket.end(`${JSON.stringify(refusal("The line is too long"))}\n`);
       rest = "";
     }
@@ -104,12 +104,12 @@ async function replyTo(
   handle: Handler,
   peer: Peer,
 ): Promise<Reply> {
-  if (line.length > maximumLine) return refusal("The line is too long");
+  if (line.length > maxLineLength) return refusal("The line is too long");
   let request: unknown;
   try {
     request = JSON.parse(line);
   } catch {
-    return refusal("The line is no JSON");
+    return refusal("The line is not valid JSON");
   }
   try {
     return { ok: true, result: await handle(request, peer) };
@@ -127,7 +127,7 @@ function refusal(message: string): Reply {
   return { ok: false, kind: "usage", message };
 }
 
-/** A connection that requests are sent over, one after the other. */
+/** A connection for requests. */
 export class Client {
   readonly #socket: Socket;
   #rest = "";
@@ -152,8 +152,8 @@ export class Client {
   }
 
   /**
-   * Sends a request and gives what it results in. Throws the peer's Failure, or
-   * an error with a `code` where the peer is not to be reached in time.
+   * Sends a request and returns its result. Throws the peer's Failure, or an error with a
+   * `code` if the peer cannot be reached or does not reply in time.
    */
   async ask(request: unknown, timeoutMs: number): Promise<unknown> {
     if (this.#broken) throw this.#broken;

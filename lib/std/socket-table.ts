@@ -1,8 +1,8 @@
-// Whose sockets listen, from the text of /proc/net/tcp, proc_net(5).
+// Finds the users of listening sockets in the text of /proc/net/tcp, see proc_net(5).
 
 /**
- * The users whose sockets listen on 127.0.0.1 at `port`. Columns: local address in
- * the second, state in the fourth (0A: listening), user in the eighth.
+ * The uids of the sockets that listen on 127.0.0.1 at `port`. Columns: 2 is the local
+ * address, 4 the state (0A: listening), 8 the uid.
  */
 export function listenerUsers(table: string, port: number): number[] {
   const local = `0100007F:${port.toString(16).toUpperCase().padStart(4, "0")}`;

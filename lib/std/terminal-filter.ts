@@ -1,13 +1,13 @@
-// What a worker writes to a person's terminal passes here: what is display goes on,
-// in one canonical form, and all else is dropped: clipboard and titles, strings for
-// the terminal itself, questions whose answers would be typed, sizes of windows.
-// Sequences are those of ECMA-48 and https://invisible-island.net/xterm/ctlseqs/.
+// Filters what a worker writes to the user's terminal. Sequences that only affect the
+// display are passed on in a canonical form. Everything else is dropped: clipboard,
+// titles, device control strings, queries whose replies would arrive as input, and window
+// sizes. See ECMA-48 and https://invisible-island.net/xterm/ctlseqs/.
 
 import { printable } from "./text.ts";
 
 /**
- * "screen" is a terminal that is handed to a program, such as tmux; "text" is lines
- * that stand among others, of which colours alone are obeyed.
+ * "screen" is for a program that uses the whole terminal, such as tmux. "text" is for
+ * lines among other output; only text and colours are passed on.
  */
 export type Display = "screen" | "text";
 
@@ -20,42 +20,43 @@ const CR = 0x0d;
 const DEL = 0x7f;
 const shiftOut = "\x0e";
 
-/** Nothing that is passed on is as long; what is longer is dropped whole. */
+/** Longer sequences are dropped; allowed ones are shorter. */
 const maxControl = 256;
 const maxString = 4096;
 
 /**
- * Text, and controls that ring or move the cursor; never ENQ, which has the terminal
- * answer.
+ * Text, and controls that ring the bell or move the cursor. Not ENQ, which makes the
+ * terminal reply.
  */
 // deno-lint-ignore no-control-regex
 const screenRun = /[^\x00-\x06\x0a\x10-\x1f\x7f-\x9f]+/y;
 
 /**
- * Index: one line down in the same column, as LF is meant by what draws a screen. A
- * terminal in the raw mode of Node and Deno would still put a CR before an LF.
+ * Index: one line down in the same column. Full-screen programs mean this by LF, but the
+ * raw mode of Node and Deno would add a CR.
  */
 const index = "\x1bD";
 
-/** Text alone, without what turns the order of letters. */
+/** Text without characters that change its direction. */
 const textRun =
   // deno-lint-ignore no-control-regex
   /[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]+/y;
 
-/** A control sequence that is there as a whole, which most are. */
+/** A complete control sequence; most arrive in one piece. */
 // deno-lint-ignore no-control-regex
 const wholeControl = /\x1b\[([0-?]*[ -/]*)([@-~])/y;
 
-/** Cursor, erasing, inserting, scrolling, colours; without a prefix. */
+/** Final characters without a prefix: cursor, erase, insert, scroll, colours. */
 const plainFinals = "@ABCDEFGHIJKLMPSTXZ`abdefmrsu";
 
-/** Of SM and RM: insert, and the cursor that does not blink. */
+/** Modes of SM and RM: insert, and the steady cursor. */
 const modes = [4, 34];
 
 /**
- * Of DECSET: keys, wrapping, cursor, margins, the other screen, mouse, focus, paste,
- * synchronous output. Not those that resize, or report by themselves, nor those whose
- * state before cannot be restored: it is not known, or the cursor would move.
+ * Modes of DECSET: keys, wrapping, cursor, margins, alternate screen, mouse, focus,
+ * paste, synchronized output. Not modes that resize the window, that make the terminal
+ * report by itself, or that cannot be restored because their former state is unknown or
+ * the cursor would move.
  */
 // deno-fmt-ignore
 const privateModes = [
@@ -64,32 +65,32 @@ const privateModes = [
   1047, 1048, 1049, 2004, 2026,
 ];
 
-/** Those that a terminal has on, private or not. */
+/** Modes, private or not, that are on by default. */
 const usuallyOn = [7, 8, 25, 34];
-/** That save the cursor, or have it blink: nothing to restore. */
+/** Modes that save the cursor or make it blink: nothing to restore. */
 const withoutUndo = [12, 1048];
 const otherScreens = [47, 1047, 1049];
 
-/** Cursor, keypad, index, lines that are drawn (G0 and G1, as tmux has them), reset. */
+/** Cursor, keypad, index, line drawing characters (G0 and G1, as in tmux), reset. */
 const escapes = /^(?:[6789=>DEMc]|#[34568]|[()][0B])$/;
 
 /**
- * What restores the terminal. A reset is written once what it is for was passed on,
- * never taken back for what looks like the opposite: a stack of the terminal, or a
- * saved cursor, may bring it on again. So a terminal is sent resets of what it was sent
- * already. Not one DECSTR for all: neither tmux nor kitty has it.
+ * Sequences that restore the terminal at the end. A reset is recorded once its sequence
+ * was passed on, and a later opposite sequence does not remove it: a stack in the
+ * terminal or a saved cursor may restore the state. A single DECSTR is not enough:
+ * tmux and kitty do not support it.
  */
 const reset = {
   colours: "\x1b[m",
-  /** Of the Linux console, which SGR 0 leaves as they are. */
+  /** For the Linux console: SGR 0 does not reset its fonts. */
   font: "\x1b[10m",
   keypad: "\x1b>",
   letters: "\x0f\x1b(B\x1b)B",
-  /** Both move the cursor; ESC 8 has it where it was. */
+  /** Both sequences move the cursor; ESC 8 restores its position. */
   margins: "\x1b7\x1b[?69l\x1b[r\x1b8",
   cursor: "\x1b[ q",
   modifiers: "\x1b[>4m",
-  /** More than any terminal's stack holds. */
+  /** More levels than any terminal's stack has. */
   keys: "\x1b[<99u\x1b[=0u",
   wrapping: "\x1b[?7h",
 } as const;
@@ -100,34 +101,34 @@ export class TerminalFilter {
   readonly #display: Display;
   readonly #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   #state: State = "ground";
-  /** Of the sequence that has begun, without ESC and the character that names it. */
+  /** The sequence so far, without ESC and the character that introduces it. */
   #collected = "";
-  /** Whether the string that has begun is an OSC; others are never passed on. */
+  /** Whether the current string is an OSC; others are never passed on. */
   #isCommand = false;
-  /** A CR whose next character is not known yet. */
-  #carriage = false;
+  /** Whether a CR is held back until the next character is known. */
+  #pendingReturn = false;
   readonly #resets = new Set<string>();
-  /** Modes of the alternate screen that are on. */
+  /** The modes of the alternate screen that are on. */
   readonly #screens = new Set<number>();
-  /** What ends the link that is open, and the cursor's colour. */
+  /** Sequences that end the open link and reset the cursor's colour. */
   readonly #open = new Map<string, string>();
 
   constructor(display: Display) {
     this.#display = display;
   }
 
-  /** What a terminal is to be sent for the next bytes of the stream. */
+  /** Filters the next bytes of the stream. */
   write(bytes: Uint8Array): string {
     return this.#filter(this.#decoder.decode(bytes, { stream: true }));
   }
 
-  /** What is left at the end, and what puts the terminal back as it was. */
+  /** The pending output, and the sequences that restore the terminal. */
   end(): string {
     const rest = this.#filter(this.#decoder.decode());
-    return rest + (this.#carriage ? "\r\n" : "") + this.#restore();
+    return rest + (this.#pendingReturn ? "\r\n" : "") + this.#restore();
   }
 
-  /** Resets what each screen has of its own, leaves the other one, resets the rest. */
+  /** Resets the state of each screen, leaves the alternate screen, resets the rest. */
   #restore(): string {
     let out = "";
     if (this.#resets.has(reset.keys)) {
@@ -138,7 +139,7 @@ export class TerminalFilter {
     if (margins && this.#screens.size > 0) out += "\x1b[r";
     for (const mode of this.#screens) out += this.#screen(mode, false);
     if (margins) out += reset.margins;
-    // After what has the terminal take up a saved cursor, with its colours.
+    // Last: leaving the alternate screen restores a saved cursor with its colours.
     out += [...this.#resets, ...this.#open.values()].join("");
     this.#resets.clear();
     this.#open.clear();
@@ -185,7 +186,7 @@ export class TerminalFilter {
     if (code === ESC) return this.#begin("escape");
     if (code === CAN || code === SUB) return this.#begin("ground");
     if (code < 0x20 || code === DEL) return this.#control(character, code);
-    // The same as ESC and the letter.
+    // A C1 control is the same as ESC and a letter.
     if (code >= 0x80 && code <= 0x9f) {
       this.#begin("escape");
       return this.#stepEscape(String.fromCharCode(code - 0x40));
@@ -201,7 +202,7 @@ export class TerminalFilter {
     return "";
   }
 
-  /** C0 in the midst of a sequence is carried out at once, as terminals do. */
+  /** Executes a C0 control immediately, also inside a sequence, as terminals do. */
   #control(character: string, code: number): string {
     if (this.#display === "screen") {
       if (code === LF) return index;
@@ -209,23 +210,23 @@ export class TerminalFilter {
       return code >= BEL && code <= 0x0f ? character : "";
     }
     if (code === CR) {
-      this.#carriage = true;
+      this.#pendingReturn = true;
       return "";
     }
     if (code === LF) {
-      // A sequence that is not ended hides no more than a line.
+      // An unterminated sequence hides at most one line.
       this.#begin("ground");
-      const before = this.#carriage ? "\r" : "";
-      this.#carriage = false;
+      const before = this.#pendingReturn ? "\r" : "";
+      this.#pendingReturn = false;
       return `${before}\n`;
     }
     return code === 0x09 ? this.#afterCarriage() + character : "";
   }
 
-  /** Alone a CR would have a line written over. */
+  /** A CR without LF would let the line be overwritten. */
   #afterCarriage(): string {
-    if (!this.#carriage) return "";
-    this.#carriage = false;
+    if (!this.#pendingReturn) return "";
+    this.#pendingReturn = false;
     return "\r\n";
   }
 
@@ -239,7 +240,7 @@ export class TerminalFilter {
       }
     }
     this.#collected += character;
-    // Intermediate characters: more are to follow.
+    // After an intermediate character, more characters follow.
     if (/[ -/]$/.test(this.#collected) && this.#collected.length < 4) return "";
     const sequence = this.#collected;
     this.#begin("ground");
@@ -271,13 +272,13 @@ export class TerminalFilter {
       : `\x1b[${prefix}${allowed}${between}${character}`;
   }
 
-  /** The parameters of a control sequence that is passed on; else undefined. */
+  /** The parameters to pass on; undefined if the control sequence is dropped. */
   #allowed(
     prefix: string,
     parameters: string,
     final: string,
   ): string | undefined {
-    // No terminal is so wide; some would repeat a letter as often.
+    // No terminal is this wide, and some would repeat a character this often.
     if (/\d{6}/.test(parameters)) return undefined;
     if (prefix === "" && final === "m") {
       if (!/^0*$/.test(parameters)) this.#resets.add(reset.colours);
@@ -293,15 +294,15 @@ export class TerminalFilter {
       case " q": // the cursor's shape
         this.#resets.add(reset.cursor);
         return parameters;
-      case "!p": // soft reset, by which some no longer wrap
+      case "!p": // soft reset; some terminals then no longer wrap
         this.#resets.add(reset.wrapping);
         return parameters;
-      case "$x": // filling and erasing a rectangle
+      case "$x": // fill and erase a rectangle
       case "$z":
       case "?J":
       case "?K":
         return parameters;
-      case ">m": // what keys send: xterm's protocol, and kitty's
+      case ">m": // keyboard protocols of xterm and kitty
       case ">n":
         if (!/^4(;|$)/.test(parameters)) return undefined;
         this.#resets.add(reset.modifiers);
@@ -312,11 +313,11 @@ export class TerminalFilter {
         return parameters;
       case "<u":
         return parameters;
-      case "T": // with more it is a mouse that waits for an answer
+      case "T": // with more parameters, mouse tracking that expects a reply
       case "u":
         return /^\d*$/.test(parameters) ? parameters : undefined;
       case "r":
-      case "s": // margins at the sides, where mode 69 is on
+      case "s": // left and right margins if mode 69 is on
         if (final === "r" || parameters) this.#resets.add(reset.margins);
         return parameters;
       default:
@@ -345,7 +346,7 @@ export class TerminalFilter {
     return allowed.length > 0 ? allowed.join(";") : undefined;
   }
 
-  /** Ends at ST, BEL, CAN and SUB; at what begins another sequence; "text" at LF. */
+  /** A string ends at ST, BEL, CAN, SUB, or a new sequence; in "text" also at LF. */
   #stepString(character: string, code: number): string {
     if (this.#state === "stringEscape") {
       if (character === "\\") return this.#endString();
@@ -366,7 +367,7 @@ export class TerminalFilter {
       this.#begin("ground");
       return this.#step(character, code);
     }
-    // One character more than is passed on tells that it was too much.
+    // One character more than the maximum marks the string as too long.
     if (
       this.#isCommand && this.#collected.length <= maxString && code >= 0x20
     ) {
@@ -375,30 +376,33 @@ export class TerminalFilter {
     return "";
   }
 
-  /** Links, and the cursor's colour; of ASCII alone: some end at a byte of others. */
+  /**
+   * Passes on links and the cursor's colour, only in ASCII: in some terminals a byte of
+   * another character would end the string.
+   */
   #endString(): string {
     const command = this.#collected;
     this.#begin("ground");
     if (!this.#isCommand || this.#display === "text") return "";
     if (command.length > maxString || !/^[ -~]*$/.test(command)) return "";
     if (/^8;[^;]*;/.test(command)) {
-      this.#note("link", !/^8;[^;]*;$/.test(command), "\x1b]8;;\x1b\\");
+      this.#track("link", !/^8;[^;]*;$/.test(command), "\x1b]8;;\x1b\\");
       return `\x1b]${command}\x1b\\`;
     }
     const colour = /^12;[#\w:/.,%-]+$/.test(command);
     if (!colour && !/^112;?$/.test(command)) return "";
-    this.#note("colour", colour, "\x1b]112\x1b\\");
+    this.#track("colour", colour, "\x1b]112\x1b\\");
     return `\x1b]${command}\x1b\\`;
   }
 
-  #note(what: string, isOpen: boolean, end: string): void {
+  #track(what: string, isOpen: boolean, end: string): void {
     if (isOpen) this.#open.set(what, end);
     else this.#open.delete(what);
   }
 }
 
-/** A text of a worker's as lines among others at a terminal. */
-export function displayed(text: string): string {
+/** Filters a worker's text for display among other lines on a terminal. */
+export function filterText(text: string): string {
   const filter = new TerminalFilter("text");
   return filter.write(new TextEncoder().encode(text)) + filter.end();
 }

@@ -1,6 +1,6 @@
-// Text for a terminal.
+// Formats text for a terminal.
 
-/** Rows as lines whose cells stand one below the other. */
+/** Formats rows as lines with aligned columns. */
 export function columns(cells: string[][]): string {
   const rows = cells.map((row) => row.map(printable));
   const widths = (rows[0] ?? []).map((_, column) =>
@@ -14,15 +14,15 @@ export function columns(cells: string[][]): string {
     .join("\n");
 }
 
-/** What moves the cursor, or the text around it. */
+/** Characters that move the cursor or reorder text. */
 export const unprintable = /[\p{Cc}\p{Cf}\u2028\u2029]/gu;
 
-/** Text that a terminal shows and does not obey: names are anybody's choice. */
+/** Escapes characters that a terminal would interpret: names are not trusted. */
 export function printable(text: string): string {
   return text.replace(unprintable, escaped);
 }
 
-/** The same for several lines. */
+/** Like printable(), but keeps line breaks and tabs. */
 export function printableLines(text: string): string {
   return text.replace(
     unprintable,

@@ -1,11 +1,11 @@
-// People's units at the edge: sizes as Docker writes them (4g, 512m).
+// Parses and formats sizes and durations for users. Sizes use Docker's notation (4g).
 
 const factors = { b: 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 };
 
-/** Docker's notation: a number, then b, k, m, g or t (binary), b when left out. */
+/** Docker's notation: a number and a binary unit b, k, m, g or t; the default is b. */
 export const sizePattern = /^(\d+(?:\.\d+)?)([bkmgt]?)$/i;
 
-/** Bytes of a size such as "4g". Throws a RangeError on anything else. */
+/** The bytes of a size such as "4g". Throws a RangeError if it is invalid. */
 export function parseSize(text: string): number {
   const match = sizePattern.exec(text);
   if (!match) throw new RangeError(`Cannot parse size "${text}"`);
@@ -13,7 +13,7 @@ export function parseSize(text: string): number {
   return Math.round(Number(match[1]) * factors[unit]);
 }
 
-/** "261 MB": decimal megabytes, as `docker images` counts. */
+/** "261 MB": decimal megabytes, as `docker images` prints them. */
 export function megabytes(bytes: number): string {
   const size = bytes / 1e6;
   return `${size < 10 ? size.toFixed(1) : Math.round(size)} MB`;
@@ -36,7 +36,7 @@ export function duration(ms: number): string {
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
 
-/** "40 s", "5 min", "3 h", "2 days": an age at a glance. */
+/** "40 s", "5 min", "3 h", "2 days": an approximate age. */
 export function span(ms: number): string {
   const seconds = Math.max(Math.floor(ms / 1000), 0);
   if (seconds < 60) return `${seconds} s`;

@@ -1,10 +1,10 @@
-// The one wait loop.
+// The only loop that waits for a condition.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { Failure } from "./errors.ts";
 
 export interface WaitOptions {
-  /** What is waited for, as the end of "Timed out waiting for …". */
+  /** Completes the message "Timed out after … s waiting for …". */
   for: string;
   timeoutMs: number;
   /** @default 25 */
@@ -13,8 +13,8 @@ export interface WaitOptions {
 }
 
 /**
- * Asks `probe` until it gives something other than undefined, null or false,
- * and returns that. Throws a `failed` Failure past the deadline.
+ * Calls `probe` until it returns something other than undefined, null or false, and
+ * returns that. Throws a `failed` Failure after the timeout.
  */
 export async function waitFor<T>(
   probe: () => T | Promise<T>,

@@ -27,7 +27,7 @@ export async function runAttached(
 ): Promise<number> {
   const terminal = process.stdin.isTTY === true;
   if (!terminal && !request.command) {
-    throw new Failure("usage", "Cannot attach: stdin is no terminal", {
+    throw new Failure("usage", "Cannot attach: stdin is not a terminal", {
       hint: "Spawn with --detach, or give a command behind --.",
     });
   }

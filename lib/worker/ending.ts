@@ -8,11 +8,11 @@ import {
   removeContainer,
 } from "../docker/docker.ts";
 import { engineFailure, statusOf } from "../docker/docker-errors.ts";
-import { Failure, unlessFileFails } from "../std/errors.ts";
+import { Failure, warnOnFileError } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
-import { settleWorktrees } from "../project/made-worktrees.ts";
-import { keepNewest, writeWhole } from "../std/owned.ts";
+import { repairWorktrees } from "../project/worker-worktrees.ts";
+import { keepNewest, writeAtomic } from "../std/owned.ts";
 import {
   closeRecord,
   readRecords,
@@ -42,7 +42,7 @@ export async function stopWorker(
   const record = readRecords(instance, log)
     .find(({ container }) => container === worker.id);
   if (record) {
-    await settleWorktrees(instance, worker.id, record.project.path);
+    await repairWorktrees(instance, worker.id, record.project.path);
   }
   try {
     await instance.docker.getContainer(worker.id).stop({ t: stopSeconds });
@@ -70,15 +70,15 @@ export async function retireWorker(
     readRecords(instance, log)
       .find(({ container }) => container === worker.id);
   let known: WorkerRecord | undefined;
-  await unlessFileFails(log, () => {
+  await warnOnFileError(log, () => {
     known = recordNow();
   });
   const present = await inspectContainer(docker, worker.id);
   if (present) {
-    await unlessFileFails(log, () => keepLog(instance, worker, present));
+    await warnOnFileError(log, () => keepLog(instance, worker, present));
     await removeContainer(docker, worker.id);
   }
-  await unlessFileFails(log, async () => {
+  await warnOnFileError(log, async () => {
     // It may have got another name in between; or another command has closed it,
     // which found the container gone and does not know how it ended.
     const record = recordNow() ?? (present ? known : undefined);
@@ -134,7 +134,7 @@ async function keepLog(
     const note = State.OOMKilled
       ? `\n[hal9000] ${oomText(HostConfig.Memory ?? null)}\n`
       : "";
-    writeWhole(
+    writeAtomic(
       home.log(worker.name),
       Buffer.concat([text, Buffer.from(note)]),
       owner,

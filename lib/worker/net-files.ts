@@ -16,7 +16,7 @@ import { type Docker, holderOf } from "../docker/docker.ts";
 import { engineFailure } from "../docker/docker-errors.ts";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
-import { ensureDirectory, writeWhole } from "../std/owned.ts";
+import { ensureDirectory, writeAtomic } from "../std/owned.ts";
 import { netFileNames } from "./spec.ts";
 
 type Home = Pick<Instance, "docker" | "home" | "hostHome" | "owner">;
@@ -48,7 +48,7 @@ export async function refreshNetFiles(
   for (const name of netFileNames) {
     const path = join(home.netFiles, name);
     const text = await readFromContainer(docker, container, `/etc/${name}`);
-    if (!existsSync(path)) writeWhole(path, text, owner, 0o644);
+    if (!existsSync(path)) writeAtomic(path, text, owner, 0o644);
     else if (!readFileSync(path).equals(text)) overwrite(path, text);
   }
 }

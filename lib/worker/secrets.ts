@@ -7,7 +7,7 @@ import { dirname, join, resolve } from "node:path";
 import { Failure, type FailureKind } from "../std/errors.ts";
 import { holding, type HostView } from "../std/hostpath.ts";
 import type { Instance } from "../instance/instance.ts";
-import { ensureDirectory, type Owner, writeWhole } from "../std/owned.ts";
+import { ensureDirectory, type Owner, writeAtomic } from "../std/owned.ts";
 
 export interface Secret {
   name: string;
@@ -94,7 +94,7 @@ export function keepSecrets(
   ensureDirectory(dirname(directory), 0o700, owner);
   ensureDirectory(directory, 0o700, user);
   for (const { name, value } of secrets) {
-    writeWhole(join(directory, name), value, user, 0o400);
+    writeAtomic(join(directory, name), value, user, 0o400);
   }
   return name;
 }

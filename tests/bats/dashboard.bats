@@ -148,7 +148,7 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   dashboard 80 24
   wait_for 10 shows "─ workers ─"
   run ! "$scripts/setup-dashboard.ts" attach </dev/null
-  [[ $output == *"stdin is no terminal"* ]]
+  [[ $output == *"stdin is not a terminal"* ]]
 }
 
 @test "the dashboard restarts after its process or tmux is killed" {

@@ -224,5 +224,5 @@ exchange() {
   [[ $output == *"git directory $top/elsewhere.git is not mounted"*"clone"* ]]
   git clone --quiet --shared "$top/repo" "$top/shared"
   run -0 spawn -n shared-$$ "$top/shared"
-  [[ $output == *"Objects of the repository lie in $top/repo/.git/objects, which is not mounted"* ]]
+  [[ $output == *"Objects of the repository are in $top/repo/.git/objects, which is not mounted"* ]]
 }

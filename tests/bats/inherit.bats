@@ -148,7 +148,7 @@ make_hostile() {
   ran() { [ -e "$project/hooked" ] && [ -e "$project/served" ]; }
   nothing_ran() { [ ! -e "$project/hooked" ] && [ ! -e "$project/served" ]; }
   open "$project" 2>"$BATS_TEST_TMPDIR/told"
-  grep -F "configuration is not in effect: nobody has approved it" "$BATS_TEST_TMPDIR/told"
+  grep -F "configuration is not in effect: it is not approved" "$BATS_TEST_TMPDIR/told"
   grep -F 'server evil {"command":"touch","args":["/workspace/served"]}' "$BATS_TEST_TMPDIR/told"
   asked "hello"
   sent "The project's own memory."

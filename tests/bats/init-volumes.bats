@@ -40,7 +40,7 @@ teardown() {
   mkdir -p "$theirs/config" "$theirs/logs"
   chmod 755 "$theirs" "$theirs"/*
   HAL9000_HOME=$theirs HAL9000_PREFIX=$other run -6 "$scripts/init-volumes.ts"
-  [[ $output == *"holds what is not HAL-9000's"* ]]
+  [[ $output == *"contains unrelated files"* ]]
   [ "$(stat -c %a "$theirs/config")" = 755 ]
   [ "$(find "$theirs" | wc -l)" = 3 ]
 

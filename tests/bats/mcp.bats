@@ -446,7 +446,7 @@ tools() { # prints the servers whose tools were in Claude's last request to the 
   "$claudy" stop "$session"
   "$claudy" mcp stop
   open "$project" 2>"$BATS_TEST_TMPDIR/told"
-  [[ $(cat "$BATS_TEST_TMPDIR/told") == "warning: the MCP gateway does not run"* ]]
+  [[ $(cat "$BATS_TEST_TMPDIR/told") == "warning: the MCP gateway is not running"* ]]
   "$claudy" mcp start >/dev/null
   run -0 "$claudy" mcp doctor
 }

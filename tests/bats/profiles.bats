@@ -145,7 +145,7 @@ own_profile() { # own_profile NAME LINES...
   run -1 "$claudy" --detach --profile lame "$project"
   own_profile lame 'RUN exit 7'
   run -1 "$claudy" profile build lame
-  [[ $output == *"--no-build takes the plain worker"* ]]
+  [[ $output == *"use the plain worker with --no-build"* ]]
   mkdir -p "$HAL9000_HOME/profiles/alien"
   printf '%s\n' 'ARG BASE_IMAGE' 'FROM ${BASE_IMAGE}' >"$HAL9000_HOME/profiles/alien/Dockerfile"
   run -1 "$claudy" profile build alien
@@ -183,7 +183,7 @@ own_profile() { # own_profile NAME LINES...
 @test "--no-build uses the plain worker with a warning if a profile is not built" {
   own_profile unbuilt
   start_session --profile unbuilt --no-build
-  [[ $stderr == *"warning: $HAL9000_PREFIX-profile:unbuilt is not built; taking $HAL9000_IMAGE_REPO:worker"* ]]
+  [[ $stderr == *"warning: $HAL9000_PREFIX-profile:unbuilt is not built; using $HAL9000_IMAGE_REPO:worker"* ]]
   [ "$(image_of "$worker")" = "$HAL9000_IMAGE_REPO:worker" ]
   # A second --no-build accepts the worker with the plain image.
   start_session --profile unbuilt --no-build

@@ -414,7 +414,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
     [ -e "$HAL9000_HOME/sessions/ports/$port" ] || echo -n many >"$HAL9000_HOME/sessions/ports/$port"
   done
   refused 7 "$claudy" --detach --name refused-$$ "$project"
-  [[ $output == *"Every range of ports is a session's"* ]]
+  [[ $output == *"All port ranges are in use by sessions"* ]]
   grep -lx many "$HAL9000_HOME"/sessions/ports/* | xargs rm
   rm "$HAL9000_HOME/sessions/kept/many.json"
 }

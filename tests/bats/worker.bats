@@ -83,7 +83,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 
 @test "caps WORKER_CPUS at the engine's CPUs" {
   WORKER_CPUS=1000 run -0 --separate-stderr spawn -n wk-$$ "$(make_project one)"
-  [[ $stderr == *"The engine has $(nproc) CPUs: taking those, not 1000"* ]]
+  [[ $stderr == *"The engine has $(nproc) CPUs: using $(nproc) instead of 1000"* ]]
   [ "$(inspect wk-$$ '{{.HostConfig.NanoCpus}}')" = "$(nproc)000000000" ]
 }
 

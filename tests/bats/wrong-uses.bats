@@ -99,7 +99,7 @@ ROWS
   refuses <<'ROWS'
     6 | cannot be HAL9000_HOME             | HAL9000_HOME=$HOME init-volumes.ts
     6 | cannot be HAL9000_HOME             | HAL9000_HOME=/tmp init-volumes.ts
-    6 | is no home of an instance          | HAL9000_HOME=$BATS_TEST_TMPDIR/mine HAL9000_PREFIX=hal9000-test-mine init-volumes.ts --clean --yes
+    6 | is not the home of an instance     | HAL9000_HOME=$BATS_TEST_TMPDIR/mine HAL9000_PREFIX=hal9000-test-mine init-volumes.ts --clean --yes
 ROWS
   [ -d "$BATS_TEST_TMPDIR/mine/config" ]
 }
@@ -159,7 +159,7 @@ ROWS
     2 | Did you mean "--detach"        | spawn-worker.ts --detatch $P/app
     2 | Unknown option -z              | spawn-worker.ts -z $P/app
     2 | Unused args                    | spawn-worker.ts -d $P/app $P/app
-    2 | Cannot attach: stdin is no terminal | spawn-worker.ts $P/app
+    2 | Cannot attach: stdin is not a terminal | spawn-worker.ts $P/app
     2 | --json needs --detach          | spawn-worker.ts --json $P/app
     2 | --env must be KEY=VALUE        | spawn-worker.ts -d --env A $P/app
     2 | --env must be KEY=VALUE        | spawn-worker.ts -d --env '1=x' $P/app

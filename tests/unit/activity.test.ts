@@ -7,14 +7,14 @@ const idle = '{"status":"idle"}';
 const busy = '{"status":"busy"}';
 const waiting = '{"status":"waiting","waitingFor":"permission"}';
 
-test("cliState() takes the CLI's own word before that of the hooks", () => {
+test("cliState() prefers the CLI's state to that of the hooks", () => {
   assert.is(cliState([idle], waiting)?.activity, "idle");
   assert.is(cliState([], waiting)?.activity, "waiting");
   assert.is(cliState(['{"status":'], busy)?.activity, "working");
   assert.is(cliState([], ""), undefined);
 });
 
-test("cliState() of several processes is what most concerns a person", () => {
+test("cliState() of several processes is the state most relevant to the user", () => {
   assert.equal(cliState([idle, waiting, busy], ""), {
     activity: "waiting",
     waitingFor: "permission",
@@ -22,7 +22,7 @@ test("cliState() of several processes is what most concerns a person", () => {
   assert.is(cliState([idle, busy], "")?.activity, "working");
 });
 
-test("parseState() makes text of what would move a cursor or end a string", () => {
+test("parseState() escapes characters that would move the cursor or end a string", () => {
   const text = JSON.stringify({
     status: "waiting",
     waitingFor: "a\0b\x1b[2J\u202ec",
@@ -50,7 +50,7 @@ function watched(session: string | null, status?: string): WatchedWorker {
   };
 }
 
-test("sessionChanges() tells what was found at first, then what changed", () => {
+test("sessionChanges() reports the initial states, then the changes", () => {
   const first = [watched("a", idle), watched(null)];
   const told = sessionChanges(undefined, first);
   assert.equal(told, [
@@ -63,7 +63,7 @@ test("sessionChanges() tells what was found at first, then what changed", () => 
   assert.is(change?.waitingFor, "permission");
 });
 
-test("sessionChanges() tells of sessions that come and go", () => {
+test("sessionChanges() reports added and removed sessions", () => {
   const now = [watched("a", busy)];
   assert.is(sessionChanges([], now)[0]?.from, "stopped");
   assert.is(sessionChanges(now, [])[0]?.to, "stopped");

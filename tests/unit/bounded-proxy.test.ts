@@ -1,4 +1,4 @@
-// The bounds of what is passed on to a service, with a service of the test's own.
+// The limits of the proxy, with a service started by the test.
 
 import { mkdtempSync, rmSync } from "node:fs";
 import { once } from "node:events";
@@ -28,7 +28,7 @@ interface Reply {
   text: string;
 }
 
-/** A service that answers when `release` is called, and a proxy before it. */
+/** A service that responds when `release` is called, behind a proxy. */
 async function serve(bounds: Partial<Bounds> = {}) {
   const directory = mkdtempSync(join(tmpdir(), "bounded-proxy-"));
   const path = join(directory, "service.sock");
@@ -108,7 +108,7 @@ const until = async (probe: () => boolean) => {
   while (!probe()) await new Promise((resolve) => setTimeout(resolve, 5));
 };
 
-test("passes method, path, body and answer on, of any framing", async () => {
+test("forwards method, path, body and response with any framing", async () => {
   const { ask, seen, close } = await serve();
   assert.equal(await ask(undefined, { url: "/a?b=c" }), {
     status: 200,
@@ -123,7 +123,7 @@ test("passes method, path, body and answer on, of any framing", async () => {
   close();
 });
 
-test("refuses what is too large, announced or not, and lives", async () => {
+test("refuses oversized requests, with or without a content length, and keeps running", async () => {
   const { ask, seen, close } = await serve({ bodyBytes: 100_000 });
   const large = "x".repeat(100_001);
   assert.is((await ask(large)).status, 413);
@@ -135,7 +135,7 @@ test("refuses what is too large, announced or not, and lives", async () => {
   close();
 });
 
-test("serves so many large ones at a time, and small ones beside them", async () => {
+test("limits concurrent large requests, and serves small ones meanwhile", async () => {
   const service = await serve({
     smallBytes: 10,
     slots: slotsOf({ large: { served: 2, waiting: 3 } }),
@@ -144,7 +144,7 @@ test("serves so many large ones at a time, and small ones beside them", async ()
   service.hold();
   const large = Array.from({ length: 5 }, () => ask("x".repeat(11)));
   await until(() => held.length === 2);
-  // One too many waits; the client is told at once.
+  // The queue is full, so the client gets an immediate response.
   assert.is((await ask("x".repeat(11))).status, 503);
   const small = ask("x");
   await until(() => held.length === 3);
@@ -155,7 +155,7 @@ test("serves so many large ones at a time, and small ones beside them", async ()
   service.close();
 });
 
-test("a client that has gone keeps its turn until the service has done", async () => {
+test("a disconnected client keeps its slot until the service has responded", async () => {
   const service = await serve({
     smallBytes: 0,
     slots: slotsOf({ large: { served: 1, waiting: 3 } }),
@@ -175,7 +175,7 @@ test("a client that has gone keeps its turn until the service has done", async (
   service.close();
 });
 
-test("a client that waits no more leaves its place, one that is slow is cut off", async () => {
+test("frees the slot of a client that stops waiting, and disconnects a slow client", async () => {
   const service = await serve({
     smallBytes: 0,
     slots: slotsOf({ large: { served: 1, waiting: 1 } }),
@@ -202,7 +202,7 @@ test("a client that waits no more leaves its place, one that is slow is cut off"
   service.close();
 });
 
-test("503 where a turn takes too long, 502 where there is no service", async () => {
+test("responds 503 if waiting for a slot takes too long, and 502 without a service", async () => {
   const service = await serve({
     smallBytes: 0,
     slots: slotsOf({ large: { served: 1, waiting: 1 } }),
@@ -226,7 +226,7 @@ test("503 where a turn takes too long, 502 where there is no service", async () 
   proxy.close();
 });
 
-test("clients that send no body take no place, and no connection of one that does", async () => {
+test("clients that send no body take no slot, and do not displace clients that do", async () => {
   const service = await serve({
     slots: slotsOf({ small: { served: 2, waiting: 1 } }),
     connections: 20,
@@ -249,7 +249,7 @@ test("clients that send no body take no place, and no connection of one that doe
   service.close();
 });
 
-test("with too many connections the one that is idle for longest goes", async () => {
+test("closes the longest idle connection when there are too many", async () => {
   const service = await serve({ connections: 3 });
   const open = Array.from(
     { length: 3 },
@@ -264,7 +264,7 @@ test("with too many connections the one that is idle for longest goes", async ()
   service.close();
 });
 
-/** Clients that ask and do not read. */
+/** Clients that send a request and do not read the response. */
 async function askUnread(port: number, count: number, head: string) {
   const clients = Array.from(
     { length: count },
@@ -285,7 +285,7 @@ async function within(ms: number, replies: Promise<Reply>[]) {
   assert.ok(tookMs < ms, `took ${Math.round(tookMs)} ms`);
 }
 
-test("large answers that nobody reads keep no small one waiting", async () => {
+test("unread large responses do not delay small ones", async () => {
   const service = await serve();
   const clients = await askUnread(
     service.port,
@@ -303,11 +303,11 @@ test("large answers that nobody reads keep no small one waiting", async () => {
   service.close();
 });
 
-test("an answer that is read slowly is ended, one that is read in time is whole", async () => {
+test("aborts a response that is read too slowly, and completes one read in time", async () => {
   const service = await serve({ stallMs: 1000, minRate: 1e9 });
   const [slow] = await askUnread(service.port, 1, "POST /get?size=20000000");
   const ended = new Promise((resolve) => slow!.on("close", resolve));
-  // 64 KiB every 20 ms: never still, and too slow.
+  // 64 KiB every 20 ms: never idle, but too slow.
   slow!.on("data", () => {
     slow!.pause();
     setTimeout(() => slow!.resume(), 20);
@@ -319,13 +319,13 @@ test("an answer that is read slowly is ended, one that is read in time is whole"
   service.close();
 });
 
-test("a small answer is taken from the service whether its client reads or not", async () => {
+test("reads a small response from the service even if the client does not read", async () => {
   const service = await serve({
     slots: slotsOf({ get: { served: 1, waiting: 9 } }),
   });
   const unread = connect(service.port, "127.0.0.1");
   const ask = "GET /?size=65536 HTTP/1.1\r\nHost: x\r\n\r\n";
-  // Until the kernel takes no more of the answers.
+  // Until the kernel's buffers are full.
   for (let before = -1; service.seen.served > before;) {
     before = service.seen.served;
     unread.write(ask);
@@ -336,7 +336,7 @@ test("a small answer is taken from the service whether its client reads or not",
   service.close();
 });
 
-test("requests that are sent without waiting for answers end their connection", async () => {
+test("closes a connection that pipelines requests", async () => {
   const service = await serve();
   service.hold();
   const client = connect(service.port, "127.0.0.1");
@@ -349,7 +349,7 @@ test("requests that are sent without waiting for answers end their connection", 
   service.close();
 });
 
-test("a refused client that sends on counts among the idle connections", async () => {
+test("counts a refused client that keeps sending as an idle connection", async () => {
   const service = await serve({ connections: 5, bodyBytes: 100_000 });
   const refused: Socket[] = [];
   for (let at = 0; at < 8; at++) {

@@ -5,7 +5,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { sourceDigest } from "../../lib/std/build-digest.ts";
 
-test("sourceDigest() differs when sources differ, wherever they lie", () => {
+test("sourceDigest() depends on the sources, not on their location", () => {
   const root = mkdtempSync(join(tmpdir(), "hal9000-digest-"));
   const one = join(root, "one");
   for (const name of ["docker", "lib/inner", "scripts"]) {

@@ -1,5 +1,5 @@
-// How images are built, with a docker client that only writes down what it was asked,
-// and an engine in memory.
+// Building images, with a docker command that only records its arguments, and a fake
+// engine.
 
 import {
   chmodSync,
@@ -25,7 +25,7 @@ import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
 
 interface Context extends FakeInstance {
   directory: string;
-  /** What the client was asked, a line each. */
+  /** The recorded arguments of the docker command, one call per line. */
   asked: () => string[];
   path: string | undefined;
 }
@@ -60,18 +60,18 @@ test.after.each(({ end, directory, path }) => {
   end();
 });
 
-test("images are built with buildx where the client has it", async ({ directory, asked }) => {
+test("builds images with buildx if the client has it", async ({ directory, asked }) => {
   await runBuild(directory, ["--tag=x"]);
   assert.equal(asked(), ["|buildx version", "|build --tag=x ."]);
 });
 
-test("without buildx the engine's own builder leaves no container of a failed step", async ({ directory, asked }) => {
+test("without buildx, the classic builder removes the container of a failed step", async ({ directory, asked }) => {
   writeFileSync(join(directory, "no-buildx"), "");
   await runBuild(directory, ["--tag=x"]);
   assert.is(asked()[1], "0|build --force-rm --tag=x .");
 });
 
-test("a build that fails is an error", async ({ directory }) => {
+test("a failed build throws", async ({ directory }) => {
   writeFileSync(join(directory, "fails"), "");
   assert.ok(await runBuild(directory, []).then(() => false, () => true));
 });
@@ -88,40 +88,40 @@ const ready = (
     log,
   );
 
-test("the plain worker's image is taken as it is", async (context) => {
+test("uses the plain worker image unchanged", async (context) => {
   assert.equal(await ready(context, "base"), { name: "repo:worker" });
   assert.equal(context.told, []);
 });
 
-test("a profile that is not built is replaced by the plain worker's, and that is told", async (context) => {
+test("falls back to the plain worker image with a warning if a profile is not built", async (context) => {
   assert.equal(await ready(context, "python"), { name: "repo:worker" });
   assert.match(
     context.told[0] ?? "",
-    /^warning: repo:worker-python is not built; taking repo:worker\./,
+    /^warning: repo:worker-python is not built; using repo:worker\./,
   );
 });
 
-test("a profile that is built is taken without a word", async (context) => {
+test("uses a built profile without a message", async (context) => {
   context.engine.images.set("repo:worker-python", { Id: "p" });
   assert.equal(await ready(context, "python"), {
     name: "repo:worker-python",
     id: "p",
   });
   assert.equal(context.told, []);
-  // Without further packages, of which there is no image.
+  // Without the additional packages, because no image contains them.
   const { name } = await ready(context, "python", { packages: ["jq"] });
   assert.is(name, "repo:worker-python");
-  assert.match(context.told[0] ?? "", /fake-apt:\w+ is not built; taking repo/);
+  assert.match(context.told[0] ?? "", /fake-apt:\w+ is not built; using repo/);
 });
 
-test("the same packages in another order are the same image", ({ instance }) => {
+test("the order of packages does not change the image", ({ instance }) => {
   const image = (...packages: string[]) =>
     profileImage(instance, { name: "base", packages });
   assert.is(image("a", "b"), image("b", "a", "a"));
   assert.is.not(image("a"), image("a", "b"));
 });
 
-test("a profile of one's own has an image of the instance", (context) => {
+test("a user's profile has an image specific to the instance", (context) => {
   const { instance } = context;
   mkdirSync(instance.home.profile("mine"), { recursive: true });
   writeFileSync(join(instance.home.profile("mine"), "Dockerfile"), "FROM x");
@@ -135,7 +135,7 @@ test("a profile of one's own has an image of the instance", (context) => {
   );
 });
 
-test("profiles are listed with their image's size, and whether they are warm", async (context) => {
+test("listProfiles() has the image's size and whether workers are kept warm", async (context) => {
   const { instance, engine } = context;
   mkdirSync(instance.home.profile("mine"), { recursive: true });
   writeFileSync(join(instance.home.profile("mine"), "Dockerfile"), "FROM x");
@@ -156,7 +156,7 @@ test("profiles are listed with their image's size, and whether they are warm", a
   assert.is(profiles.at(-1)?.sizeBytes, null);
 });
 
-test("a profile cannot be built without the image that it is made on", async (context) => {
+test("a profile cannot be built without its base image", async (context) => {
   const { engine } = context;
   engine.images.delete("repo:worker");
   const failure = await ready(context, "python", { build: true })
@@ -165,7 +165,7 @@ test("a profile cannot be built without the image that it is made on", async (co
   assert.equal(context.asked(), []);
 });
 
-/** What the engine has when the client has built. */
+/** Adds the built image to the engine. */
 function built({ engine }: Context): void {
   engine.images.set("debian:trixie-slim", { Id: "debian" });
   const image = { Size: 10, RepoTags: [], Config: {} };
@@ -173,7 +173,7 @@ function built({ engine }: Context): void {
   engine.images.set("former", { ...image, Id: "former", Created: 1 });
 }
 
-test("a profile is named when its smoke test has passed, and the former image goes", async (context) => {
+test("tags a profile after its smoke test has passed, and removes the former image", async (context) => {
   const { engine, asked } = context;
   built(context);
   engine.images.set("repo:worker-python", { Id: "former", Config: {} });
@@ -185,7 +185,7 @@ test("a profile is named when its smoke test has passed, and the former image go
   );
   assert.equal(engine.asked, ["rmi former"]);
   const commands = asked().map((line) => line.split("|")[1]?.split(" ")[0]);
-  // For Debian's part, and for Python's on top of it.
+  // The debian layer, and the python layer on it.
   const each = ["buildx", "build", "run"];
   assert.equal(commands, [...each, ...each]);
   const [smoke = ""] = asked().filter((line) => line.startsWith("|run"));
@@ -194,7 +194,7 @@ test("a profile is named when its smoke test has passed, and the former image go
   }
 });
 
-test("a profile whose smoke test fails gets no name, and the former image stays", async (context) => {
+test("does not tag a profile if its smoke test fails, and keeps the former image", async (context) => {
   const { engine, directory } = context;
   built(context);
   engine.images.set("repo:worker-python", { Id: "former", Config: {} });

@@ -19,17 +19,17 @@ const table =
    2: 00000000:1F42 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4713 1 0 100 0 0 10 0
 `;
 
-test("listenerUsers() tells whose sockets listen on loopback at a port", () => {
+test("listenerUsers() returns the uids of loopback listeners at a port", () => {
   assert.equal(listenerUsers(table, 8000), [65430, 1000]);
 });
 
-test("listenerUsers() takes neither a connection nor another address for a listener", () => {
+test("listenerUsers() ignores connections and other addresses", () => {
   assert.equal(listenerUsers(table, 8001), []);
   assert.equal(listenerUsers(table, 8002), []);
   assert.equal(listenerUsers(table, 9), []);
 });
 
-test("ChromaDB answers where its heartbeat does, and a closed port is no error", async () => {
+test("ChromaDB is up if its heartbeat answers; a closed port is not an error", async () => {
   let status = 200;
   const server = createServer((request, response) => {
     const known = request.url === "/api/v2/heartbeat";
@@ -45,7 +45,7 @@ test("ChromaDB answers where its heartbeat does, and a closed port is no error",
   assert.is(await chromadbAnswers(port), false);
 });
 
-test("a ChromaDB that does not listen, or is somebody else's, is no ChromaDB", async () => {
+test("ignores a ChromaDB that does not listen or belongs to another user", async () => {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;

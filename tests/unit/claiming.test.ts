@@ -1,4 +1,4 @@
-// How a warm worker becomes that of a project, on an engine in memory.
+// Claiming warm workers, on a fake engine.
 
 import {
   existsSync,
@@ -79,7 +79,7 @@ async function claimed(
 const failureOf = (promise: Promise<unknown>): Promise<Error> =>
   promise.then(() => assert.unreachable() as never, (error) => error);
 
-test("a warm worker has neither project nor session, and is listed apart", async (fake) => {
+test("a warm worker has no project or session, and is listed separately", async (fake) => {
   const { instance, engine } = fake;
   const { worker, recipe } = await warm(fake);
   const spec = engine.find(worker.id)?.spec;
@@ -122,7 +122,7 @@ test("a claim attaches project and home, renames the worker and records it", asy
   assert.is(listed?.project, project("app"));
 });
 
-test("a claim gives the worker the limits that were asked for", async (fake) => {
+test("a claim sets the requested limits", async (fake) => {
   const limits = { memoryBytes: 2 ** 30, cpus: 0.5, pids: 7 };
   const { worker } = await claimed(fake, { limits });
   const host = fake.engine.find(worker.id)?.spec.HostConfig;
@@ -131,12 +131,12 @@ test("a claim gives the worker the limits that were asked for", async (fake) => 
   assert.is(host?.PidsLimit, 7);
 });
 
-test("the engine is asked for no update where the limits are those of the pool", async (fake) => {
+test("does not update the container if the limits are the pool's", async (fake) => {
   await claimed(fake);
   assert.not(fake.engine.asked.some((what) => what.startsWith("update")));
 });
 
-test("a claim of a session has the session's home, which outlives it", async (fake) => {
+test("a session's claim uses the session's home, and keeps it afterwards", async (fake) => {
   const { instance } = fake;
   const { claim } = await claimed(fake, { session: "talk", name: undefined });
   assert.is(claim.record.home, "claude/talk");
@@ -145,7 +145,7 @@ test("a claim of a session has the session's home, which outlives it", async (fa
   assert.ok(existsSync(join(instance.home.home, "claude/talk")));
 });
 
-test("a worker that nobody has kept in time is removed, with its record and loan", async (fake) => {
+test("removes a worker whose claim is not accepted in time, with record and loan", async (fake) => {
   const { instance, engine } = fake;
   const { claim, worker } = await claimed(fake);
   assert.is(await endLoan(instance, claim), true);
@@ -155,7 +155,7 @@ test("a worker that nobody has kept in time is removed, with its record and loan
   assert.is(await endLoan(instance, claim), false);
 });
 
-test("a loan that ends leaves the record of another worker of that name", async (fake) => {
+test("an expired loan keeps the record of another worker with the same name", async (fake) => {
   const { instance } = fake;
   const { claim } = await claimed(fake);
   const other = { ...claim.record, container: "another" };
@@ -164,7 +164,7 @@ test("a loan that ends leaves the record of another worker of that name", async 
   assert.equal(readRecord(instance, "mine"), other);
 });
 
-test("a loan that ends leaves a damaged record for reconciliation", async (fake) => {
+test("an expired loan leaves a damaged record to reconciliation", async (fake) => {
   const { instance } = fake;
   const { claim } = await claimed(fake);
   const path = instance.home.record("mine");
@@ -173,7 +173,7 @@ test("a loan that ends leaves a damaged record for reconciliation", async (fake)
   assert.ok(existsSync(path));
 });
 
-test("a loan whose record cannot be read ends all the same", async (fake) => {
+test("a loan with an unreadable record still expires", async (fake) => {
   const { instance, engine } = fake;
   const { claim, worker } = await claimed(fake);
   const { sessions } = instance.home;
@@ -183,7 +183,7 @@ test("a loan whose record cannot be read ends all the same", async (fake) => {
   assert.not(engine.find(worker.id));
 });
 
-test("a claim whose attaching fails leaves nothing of it", async (fake) => {
+test("a claim that cannot attach leaves nothing behind", async (fake) => {
   const { instance, engine, project } = fake;
   const home = readdirSync(instance.home.workers);
   const failure = await failureOf(
@@ -197,14 +197,14 @@ test("a claim whose attaching fails leaves nothing of it", async (fake) => {
   assert.ok(existsSync(project("app")));
 });
 
-test("a mounter that is lost is told apart from a project that does not fit", async (fake) => {
+test("distinguishes a lost mounter from an unsuitable project", async (fake) => {
   const failure = await failureOf(
     claimed(fake, {}, () => Promise.reject(new MounterLost("lost"))),
   );
   assert.instance(failure, MounterLost);
 });
 
-test("a name that a container has by now is a reason to go cold, not a fault", async (fake) => {
+test("spawns cold without an error if a container has the name meanwhile", async (fake) => {
   const { engine } = fake;
   engine.add("mine");
   const failure = await failureOf(claimed(fake));
@@ -213,7 +213,7 @@ test("a name that a container has by now is a reason to go cold, not a fault", a
   assert.ok(engine.find("mine"));
 });
 
-test("fit() makes up a name where none is given", async (fake) => {
+test("fit() generates a name if none is given", async (fake) => {
   const request = requestFor(fake, { name: undefined });
   const { name } = await fit(fake.instance, request, fake.log);
   assert.match(name, /^fake-worker-[0-9a-f]{8}$/);
@@ -223,7 +223,7 @@ const unfit: [string, (fake: FakeInstance) => Partial<ClaimRequest>, string][] =
   [
     ["another instance", () => ({ instance: "other" }), "another instance"],
     [
-      "a directory that is not there",
+      "a missing directory",
       ({ root }) => ({ directory: join(root, "gone") }),
       "the project cannot be looked at",
     ],
@@ -241,7 +241,7 @@ const unfit: [string, (fake: FakeInstance) => Partial<ClaimRequest>, string][] =
       "no project for a worker",
     ],
     [
-      "a name that has a record",
+      "a name with a record",
       (fake) => {
         writeFileSync(fake.instance.home.record("mine"), "{}");
         return {};
@@ -259,7 +259,7 @@ for (const [what, change, reason] of unfit) {
   });
 }
 
-test("fit() refuses a project of another owner", async (fake) => {
+test("fit() refuses a project with another owner", async (fake) => {
   const { uid, gid } = fake.instance.owner;
   for (const owner of [{ uid: uid + 1, gid }, { uid, gid: gid + 1 }]) {
     const failure = await failureOf(
@@ -269,7 +269,7 @@ test("fit() refuses a project of another owner", async (fake) => {
   }
 });
 
-test("fit() takes with --allow-any-path what it refuses else", async (fake) => {
+test("fit() accepts refused paths with --allow-any-path", async (fake) => {
   const directory = join(fake.instance.home.home, "app");
   mkdirSync(directory);
   const request = requestFor(fake, { directory, allowAnyPath: true });
@@ -277,7 +277,7 @@ test("fit() takes with --allow-any-path what it refuses else", async (fake) => {
   assert.is(project.path, directory);
 });
 
-test("readClaim() passes over what is no claim", ({ instance }) => {
+test("readClaim() ignores invalid claims", ({ instance }) => {
   const path = instance.home.loan("x");
   assert.is(readClaim(path), undefined);
   for (const text of ["", "{", "[]", '{"id":"x"}']) {
@@ -287,7 +287,7 @@ test("readClaim() passes over what is no claim", ({ instance }) => {
   assert.equal(readClaims(instance), []);
 });
 
-test("findWarm() tells warm workers that can be claimed from those of no use", async (fake) => {
+test("findWarm() separates claimable warm workers from unusable ones", async (fake) => {
   const { instance, engine } = fake;
   const { worker: ready } = await warm(fake);
   const { worker: paused } = await warm(fake);
@@ -303,7 +303,7 @@ test("findWarm() tells warm workers that can be claimed from those of no use", a
   );
 });
 
-test("a recipe is another as soon as image, network or limits are", async (fake) => {
+test("a recipe changes with the image, network or limits", async (fake) => {
   const { instance, engine, log } = fake;
   const network = { mode: "container:net", since: "now" };
   const inputs = async (since = "now", memory = 1) => {

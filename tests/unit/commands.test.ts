@@ -27,12 +27,12 @@ const scripts: Record<string, Main> = {
   "spawn-worker": spawnWorker,
 };
 
-/** Exit code, what stderr says, and the command. */
+/** Exit code, part of stderr, and the command. */
 const refusals: [code: number, says: string, command: string][] = [
   [2, 'Did you mean "--detach"', "spawn-worker --detatch ."],
   [2, "Unknown option -z", "spawn-worker -z ."],
   [2, "Unused args", "spawn-worker -d . ."],
-  [2, "Cannot attach: stdin is no terminal", "claudy ."],
+  [2, "Cannot attach: stdin is not a terminal", "claudy ."],
   [2, "An argument is empty", "claudy "],
   [2, "Option --name was given 2 times", "spawn-worker -n a -n b ."],
   [2, "--json needs --detach", "spawn-worker --json ."],
@@ -59,7 +59,7 @@ const refusals: [code: number, says: string, command: string][] = [
   [2, 'Arguments are missing: "stop', "coordinator stop"],
   [2, "Unused args", "coordinator list name"],
   [2, 'Did you mean "restart"', "claudy daemon restrt"],
-  [2, "There are: start, stop, restart, status, logs", "claudy daemon"],
+  [2, "Available: start, stop, restart, status, logs", "claudy daemon"],
   [2, 'Unknown action "lst" of sessions', "claudy sessions lst"],
   [2, "Arguments are missing", "claudy sessions rm"],
   [2, "Unknown option --publish", "claudy daemon status --publish 1:1"],
@@ -97,12 +97,12 @@ for (const [code, says, words] of refusals) {
   });
 }
 
-test("an error shows where it came from only with --verbose", async () => {
+test("shows an error's stack trace only with --verbose", async () => {
   const ran = await runMain(coordinator, ["lst", "--verbose"]);
   assert.match(ran.stderr, /\n {4}at .*cli\.ts/);
 });
 
-test("--version says the version and the build", async () => {
+test("--version prints the version and the build", async () => {
   for (const [name, main] of Object.entries(scripts)) {
     const { code, stdout } = await runMain(main, ["--version"]);
     assert.is(code, 0);
@@ -113,7 +113,7 @@ test("--version says the version and the build", async () => {
   }
 });
 
-test("the settings are shown with their places, and their faults told", async () => {
+test("config shows settings with their sources, and reports errors", async () => {
   const home = mkdtempSync(join(tmpdir(), "hal9000-commands-"));
   const env = { HAL9000_HOME: home, WORKER_CPUS: "1" };
   const shown = await runMain(claudy, ["config", "show", "--json"], { env });
@@ -129,7 +129,7 @@ test("the settings are shown with their places, and their faults told", async ()
   rmSync(home, { recursive: true });
 });
 
-test("completion names each command, its actions and its options", async () => {
+test("completion lists all commands with their actions and options", async () => {
   const { stdout } = await runMain(claudy, ["completion", "bash"]);
   assert.match(
     stdout,
@@ -138,7 +138,7 @@ test("completion names each command, its actions and its options", async () => {
   assert.match(stdout, /run\) words='.*-C --project/);
 });
 
-test("what a worker wrote reaches a terminal as text alone", async () => {
+test("output of a worker reaches a terminal only as text", async () => {
   const home = mkdtempSync(join(tmpdir(), "hal9000-commands-"));
   writeFileSync(join(home, "x"), "");
   const { stderr } = await runMain(claudy, ["completion", "\x1b]0;t\x07"], {

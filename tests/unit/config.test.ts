@@ -34,7 +34,7 @@ function failureOf(run: () => unknown): Failure {
   throw new Error("nothing was thrown");
 }
 
-test("readSettings() gives the defaults without file and environment", () => {
+test("readSettings() returns defaults without file and environment", () => {
   const settings = readSettings({ HAL9000_HOME: "/nowhere" });
   assert.is(settings.WORKER_MEMORY, 4 * 1024 ** 3);
   assert.is(settings.WORKER_CPUS, 2);
@@ -44,7 +44,7 @@ test("readSettings() gives the defaults without file and environment", () => {
   assert.is(settings.SKIP_IMAGE_PULL, false);
 });
 
-test("readSettings() gives each prefix a repository of its own, unless one is named", ({ home }) => {
+test("readSettings() derives the repository from the prefix unless it is set", ({ home }) => {
   const repository = (env: NodeJS.ProcessEnv) =>
     readSettings({ HAL9000_HOME: "/nowhere", ...env }).HAL9000_IMAGE_REPO;
   const shared = "ghcr.io/hellblazer/hal-9000";
@@ -59,7 +59,7 @@ test("readSettings() gives each prefix a repository of its own, unless one is na
   );
 });
 
-test("readSettings() takes project roots with a colon too many", () => {
+test("readSettings() accepts project roots with an extra colon", () => {
   const roots = (text: string) =>
     readSettings({ HAL9000_PROJECT_ROOTS: text }).HAL9000_PROJECT_ROOTS;
   assert.equal(roots("/a:"), ["/a"]);
@@ -88,7 +88,7 @@ for (const [key, least, most] of bounds) {
   });
 }
 
-test("readSettings() takes flag before environment before file", ({ home }) => {
+test("readSettings() prefers flag to environment to file", ({ home }) => {
   const env = conf(home, "WORKER_CPUS=0.5\nWORKER_PIDS_LIMIT=7\n# a comment\n");
   assert.is(readSettings(env).WORKER_CPUS, 0.5);
   assert.is(readSettings({ ...env, WORKER_CPUS: "1" }).WORKER_CPUS, 1);
@@ -98,12 +98,12 @@ test("readSettings() takes flag before environment before file", ({ home }) => {
   assert.is(settings.WORKER_PIDS_LIMIT, 7);
 });
 
-test("readSettings() takes an empty variable for an unset one", () => {
+test("readSettings() treats an empty variable as unset", () => {
   const env = { HAL9000_HOME: "/nowhere", WORKER_MEMORY: "" };
   assert.is(readSettings(env).WORKER_MEMORY, 4 * 1024 ** 3);
 });
 
-test("readSettings() names file, line, key and value of a bad one", ({ home }) => {
+test("readSettings() reports file, line, key and value of an invalid setting", ({ home }) => {
   const env = conf(home, "\n# pool\nMIN_WARM_WORKERS=abc\n");
   const failure = failureOf(() => readSettings(env));
   assert.is(failure.exitCode, 2);
@@ -135,7 +135,7 @@ for (const [key, value] of bad) {
   });
 }
 
-test("readSettings() warns of an unknown key with the nearest one", ({ home }) => {
+test("readSettings() suggests the nearest key for an unknown one", ({ home }) => {
   const env = conf(home, "WORKER_MEMROY=1g\n");
   const warnings: string[] = [];
   readSettings(env, { warn: (line) => warnings.push(line) });
@@ -144,12 +144,12 @@ test("readSettings() warns of an unknown key with the nearest one", ({ home }) =
   ]);
 });
 
-test("readSettings() refuses a line that is no KEY=VALUE", ({ home }) => {
+test("readSettings() refuses a line that is not KEY=VALUE", ({ home }) => {
   const failure = failureOf(() => readSettings(conf(home, "nonsense\n")));
   assert.is(failure.message, "config/hal9000.conf:1: must be KEY=VALUE");
 });
 
-test("homeOf() is ~/.hal9000 unless HAL9000_HOME says otherwise", () => {
+test("homeOf() is ~/.hal9000 unless HAL9000_HOME is set", () => {
   assert.is(homeOf({ HOME: "/home/dave" }), "/home/dave/.hal9000");
   assert.is(homeOf({ HAL9000_HOME: "/srv/hal//" }), "/srv/hal");
   assert.is(failureOf(() => homeOf({ HAL9000_HOME: "hal" })).exitCode, 2);

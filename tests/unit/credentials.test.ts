@@ -20,7 +20,7 @@ function instanceIn(root: string) {
   return { home, owner: ownerOf(root) };
 }
 
-test("credentialFor() takes a kept key, then the caller's, then a token", () => {
+test("credentialFor() prefers the stored key, then the caller's, then a token", () => {
   const root = mkdtempSync(join(tmpdir(), "hal9000-credentials-"));
   const instance = instanceIn(root);
   const caller = { ANTHROPIC_API_KEY: "sk-ant-caller" };
@@ -34,7 +34,7 @@ test("credentialFor() takes a kept key, then the caller's, then a token", () => 
   rmSync(root, { recursive: true });
 });
 
-test("keepCredential() takes no text that cannot be one, and repeats none", () => {
+test("keepCredential() refuses invalid text without repeating it", () => {
   const root = mkdtempSync(join(tmpdir(), "hal9000-credentials-"));
   for (const text of ["", "short", "two words", "line\nline2345"]) {
     try {
@@ -47,7 +47,7 @@ test("keepCredential() takes no text that cannot be one, and repeats none", () =
   rmSync(root, { recursive: true });
 });
 
-test("setSecret() keeps one of a name, as a file or a variable too", () => {
+test("setSecret() replaces a secret with the same name, from a file or variable", () => {
   const root = mkdtempSync(join(tmpdir(), "hal9000-credentials-"));
   const instance = instanceIn(root);
   setSecret(instance, { name: "A", variable: false }, "one");
@@ -63,12 +63,12 @@ test("setSecret() keeps one of a name, as a file or a variable too", () => {
   rmSync(root, { recursive: true });
 });
 
-test("refreshAt() is ahead by ten minutes, or by half of a short life", () => {
+test("refreshAt() is ten minutes before expiry, or half of a short lifetime", () => {
   assert.is(refreshAt(8 * 3_600_000), 8 * 3_600_000 - 600_000);
   assert.is(refreshAt(60_000, 60_000), 30_000);
 });
 
-test("withoutRefresh() keeps what the CLI needs, and no refresh token", () => {
+test("withoutRefresh() keeps what the CLI needs, without the refresh token", () => {
   const text = JSON.stringify(withoutRefresh({
     claudeAiOauth: {
       accessToken: "access",

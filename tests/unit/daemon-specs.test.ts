@@ -19,7 +19,7 @@ const request = {
 
 const instance = { prefix: "x", hostHome: "/home/dave/.hal9000" };
 
-test("netSpec() may do nothing but hold ports, as a user that no worker is", () => {
+test("netSpec() can only hold ports, and runs as a reserved user", () => {
   const spec = netSpec(instance, "r:parent", [], [8000, 3001]);
   const { Cmd, HostConfig, Labels, User } = spec;
   assert.equal(Cmd, ["hold", "8000", "3001"]);
@@ -51,7 +51,7 @@ for (
   });
 }
 
-test("parentSpec() has a network of its own, and limits", () => {
+test("parentSpec() has its own network and limits", () => {
   const { HostConfig } = parentSpec(request);
   assert.is(HostConfig?.NetworkMode, "bridge");
   assert.is(HostConfig?.Memory, 1024);
@@ -59,7 +59,7 @@ test("parentSpec() has a network of its own, and limits", () => {
   assert.is(HostConfig?.NanoCpus, 2e9);
 });
 
-test("parentSpec() sees the project roots read-only below /host", () => {
+test("parentSpec() mounts the project roots read-only below /host", () => {
   const roots = parentSpec(request).HostConfig?.Mounts?.filter(
     ({ Target }) => Target.startsWith("/host"),
   );
@@ -74,7 +74,7 @@ test("parentSpec() sees the project roots read-only below /host", () => {
   ]);
 });
 
-test("parentSpec() lets Docker change no volume's owner", () => {
+test("parentSpec() prevents Docker from changing the owner of volumes", () => {
   const volumes = parentSpec(request).HostConfig?.Mounts?.filter(
     ({ Type }) => Type === "volume",
   );
@@ -84,7 +84,7 @@ test("parentSpec() lets Docker change no volume's owner", () => {
   }
 });
 
-test("parentSpec() hands settings on", () => {
+test("parentSpec() passes settings to the parent", () => {
   assert.ok(parentSpec(request).Env?.includes("CHROMADB_PORT=9000"));
   assert.ok(parentSpec(request).Env?.includes("HAL9000_PREFIX=hal9000"));
 });

@@ -1,4 +1,4 @@
-// The parent and what it needs, brought up and taken down on an engine in memory.
+// Starting and stopping the daemon, on a fake engine.
 
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -48,7 +48,7 @@ test.before.each((context) => {
   Object.assign(context, fakeInstance());
   const { engine, instance } = context;
   engine.containers.length = 0;
-  // The parent says that it is ready as soon as it is started.
+  // The parent reports that it is ready immediately after its start.
   engine.started = ({ name, id }) => {
     if (name !== "fake-parent") return;
     writeParentState(instance, { ...state, container: id });
@@ -82,7 +82,7 @@ function worker({ engine, labels }: FakeInstance, name = "w"): FakeContainer {
   });
 }
 
-test("a start brings up net, parent and forwarder, and volumes and settings file", async (fake) => {
+test("start creates net, parent and forwarder, volumes and settings file", async (fake) => {
   const { engine, instance } = fake;
   const said = await start(fake);
   assert.is(said.ready, true);
@@ -102,7 +102,7 @@ test("a start brings up net, parent and forwarder, and volumes and settings file
   );
 });
 
-test("a second start changes nothing", async (fake) => {
+test("start is idempotent", async (fake) => {
   const { engine } = fake;
   await start(fake);
   const before = engine.asked.length;
@@ -110,7 +110,7 @@ test("a second start changes nothing", async (fake) => {
   assert.equal(engine.asked.slice(before), []);
 });
 
-test("a start mends what an engine restart has left down", async (fake) => {
+test("start repairs what is down after a restart of the engine", async (fake) => {
   const { engine } = fake;
   await start(fake);
   const ids = engine.containers.map(({ id }) => id).slice(0, 2);
@@ -120,7 +120,7 @@ test("a start mends what an engine restart has left down", async (fake) => {
   for (const id of ids) assert.ok(engine.find(id));
 });
 
-test("a parent and a net that were paused go on", async (fake) => {
+test("start unpauses a paused parent and net", async (fake) => {
   const { engine, told } = fake;
   await start(fake);
   for (const name of ["fake-net", "fake-parent"]) {
@@ -134,7 +134,7 @@ test("a parent and a net that were paused go on", async (fake) => {
   ]);
 });
 
-test("the parent is told what the environment set, and nothing else of it", async (fake) => {
+test("passes only the settings in the environment to the parent", async (fake) => {
   const { engine } = fake;
   await start(fake, { WORKER_MEMORY: "1g", CHROMADB_PORT: "", SECRET: "x" });
   const env = engine.find("fake-parent")?.spec.Env ?? [];
@@ -142,7 +142,7 @@ test("the parent is told what the environment set, and nothing else of it", asyn
   assert.not(env.some((line) => /^(SECRET|CHROMADB_PORT)=/.test(line)));
 });
 
-test("a parent of a former image is replaced; workers and their network stay", async (fake) => {
+test("replaces a parent with an old image; workers and their network stay", async (fake) => {
   const { engine } = fake;
   await start(fake);
   const before = engine.find("fake-parent")?.id;
@@ -157,11 +157,11 @@ test("a parent of a former image is replaced; workers and their network stay", a
   assert.ok(engine.find(live.id));
 });
 
-test("a parent that runs and does not answer is restarted, with the reason", async (fake) => {
+test("restarts a running parent that does not answer, and logs why", async (fake) => {
   const { engine, instance, told } = fake;
   await start(fake);
   const parent = engine.find("fake-parent") as FakeContainer;
-  // Long enough for it to have said something.
+  // Long enough to report a state.
   parent.startedAt = "2026-01-01T00:00:00Z";
   await start(fake);
   assert.ok(told.includes("Restarting the parent: it does not answer"));
@@ -173,7 +173,7 @@ test("a parent that runs and does not answer is restarted, with the reason", asy
     ),
   );
   assert.is(engine.asked.filter((one) => one.startsWith("restart")).length, 2);
-  // One that answers is left alone.
+  // A parent that answers is left alone.
   const stop = new AbortController();
   const serving = serveParent(instance, stop.signal);
   await start(fake);
@@ -184,7 +184,7 @@ test("a parent that runs and does not answer is restarted, with the reason", asy
   assert.is(await parentAnswers(instance), false);
 });
 
-test("a parent that ends as it starts is told, with where to look", async (fake) => {
+test("reports a parent that exits at its start, with a hint", async (fake) => {
   const { engine } = fake;
   engine.started = (container) => {
     if (container.name === "fake-parent") container.state = "exited";
@@ -194,7 +194,7 @@ test("a parent that ends as it starts is told, with where to look", async (fake)
   assert.is(failure.hint, "See why: docker logs fake-parent");
 });
 
-test("a start without the parent's image says how to build it, and makes nothing", async (fake) => {
+test("start without the parent's image fails with a hint and creates nothing", async (fake) => {
   const { engine } = fake;
   engine.images.clear();
   const failure = await failureOf(start(fake));
@@ -203,7 +203,7 @@ test("a start without the parent's image says how to build it, and makes nothing
   assert.equal(engine.asked, []);
 });
 
-test("an engine that remaps users is refused before anything is made", async (fake) => {
+test("refuses an engine with userns-remap before creating anything", async (fake) => {
   const { engine } = fake;
   engine.about.SecurityOptions = ["name=userns"];
   const failure = await failureOf(start(fake));
@@ -211,7 +211,7 @@ test("an engine that remaps users is refused before anything is made", async (fa
   assert.equal(engine.asked, []);
 });
 
-test("the parent starts and stops nothing of itself", async (fake) => {
+test("refuses to start or stop the parent from inside the parent", async (fake) => {
   const { instance, engine, log } = fake;
   const inside = {
     ...instance,
@@ -229,7 +229,7 @@ test("the parent starts and stops nothing of itself", async (fake) => {
   assert.equal(engine.asked, []);
 });
 
-test("a restart gives another parent, and the same net", async (fake) => {
+test("restart replaces the parent and keeps the net", async (fake) => {
   const { instance, engine, log } = fake;
   await start(fake);
   const parent = engine.find("fake-parent")?.id;
@@ -239,7 +239,7 @@ test("a restart gives another parent, and the same net", async (fake) => {
   assert.is(engine.find("fake-net")?.id, net);
 });
 
-test("a stop removes all but the workers, whose network stays while one lives", async (fake) => {
+test("stop keeps workers, and their network while a worker is running", async (fake) => {
   const { instance, engine, told, log } = fake;
   await start(fake);
   const live = worker(fake);
@@ -252,7 +252,7 @@ test("a stop removes all but the workers, whose network stays while one lives", 
   await stopDaemon(instance, log);
 });
 
-test("ports cannot be published under workers; without them the net is made anew", async (fake) => {
+test("refuses to publish ports while workers run; otherwise recreates the net", async (fake) => {
   const { engine } = fake;
   await start(fake);
   const before = engine.find("fake-net")?.id;
@@ -269,12 +269,12 @@ test("ports cannot be published under workers; without them the net is made anew
   const net = engine.find("fake-net");
   assert.is.not(net?.id, before);
   assert.ok(Object.keys(net?.spec.HostConfig?.PortBindings ?? {}).length > 0);
-  // They stay where none is asked for.
+  // Published ports stay if none are given.
   await start(fake);
   assert.is(engine.find("fake-net")?.id, net?.id);
 });
 
-test("a net of a former version is replaced, unless workers live in it", async (fake) => {
+test("replaces a net of an old version unless workers use it", async (fake) => {
   const { instance, engine, told, log } = fake;
   await start(fake);
   const net = engine.find("fake-net") as FakeContainer;
@@ -289,7 +289,7 @@ test("a net of a former version is replaced, unless workers live in it", async (
   assert.not(engine.find(net.id));
 });
 
-test("workers whose network was lost are named at the start", async (fake) => {
+test("start lists workers that have lost their network", async (fake) => {
   const { engine, told } = fake;
   await start(fake);
   const lost = worker(fake, "lost");
@@ -299,7 +299,7 @@ test("workers whose network was lost are named at the start", async (fake) => {
   assert.ok(engine.find("lost"));
 });
 
-test("the parent starts a net that has ended, and touches none that runs", async (fake) => {
+test("the parent starts a stopped net, and leaves a running one alone", async (fake) => {
   const { instance, engine, log } = fake;
   await keepNet(instance, log);
   assert.equal(engine.asked, []);
@@ -312,7 +312,7 @@ test("the parent starts a net that has ended, and touches none that runs", async
   assert.is(engine.find("fake-net")?.state, "running");
 });
 
-test("a forwarder that was killed, or is of a former net, is made anew", async (fake) => {
+test("recreates a forwarder that was killed or belongs to a former net", async (fake) => {
   const { instance, engine } = fake;
   await start(fake);
   const id = () => engine.find("fake-mcp")?.id;
@@ -332,7 +332,7 @@ test("a forwarder that was killed, or is of a former net, is made anew", async (
   assert.is(id(), undefined);
 });
 
-test("ports of services are held before a forwarder is replaced", async (fake) => {
+test("holds the services' ports before a forwarder is replaced", async (fake) => {
   const { instance, engine } = fake;
   const commands: string[] = [];
   engine.run = (command) => {
@@ -350,7 +350,7 @@ test("ports of services are held before a forwarder is replaced", async (fake) =
   assert.is(failure.message, "fake-net cannot hold ports: taken");
 });
 
-test("a container of somebody else's is neither used nor removed", async (fake) => {
+test("does not use or remove a container that belongs to something else", async (fake) => {
   const { instance, engine, log } = fake;
   for (const name of ["fake-net", "fake-parent"]) {
     engine.add(name, { spec: { Labels: { [label.instance]: "other" } } });
@@ -363,7 +363,7 @@ test("a container of somebody else's is neither used nor removed", async (fake) 
   }
 });
 
-test("status is what Docker and the parent say, and nothing of a parent before", async (fake) => {
+test("status combines Docker's and the parent's state, without a former parent's", async (fake) => {
   const { instance, engine } = fake;
   assert.is((await daemonStatus(instance)).parent, "absent");
   await start(fake);

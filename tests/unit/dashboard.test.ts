@@ -40,7 +40,7 @@ const overview = {
   pool: { warm: 2, busy: 1 },
 };
 
-test("overviewLines() has one line a subject, whatever is the case", () => {
+test("overviewLines() always has one line per subject", () => {
   const now = Date.parse("2026-01-01T00:05:00Z");
   const workers = [watched("a", "waiting"), watched("b", "idle"), watched("c")];
   assert.equal(overviewLines(overview, workers, now), [
@@ -53,7 +53,7 @@ test("overviewLines() has one line a subject, whatever is the case", () => {
   assert.is(overviewLines(nothing, [], now).length, 4);
 });
 
-test("workerLines() shows those that wait first, and obeys no name", () => {
+test("workerLines() shows waiting sessions first, and escapes names", () => {
   const hostile = watched("a", "idle");
   hostile.worker.project = "/p/\x1b[2J";
   const lines = workerLines([hostile, watched("b", "waiting")]);
@@ -63,7 +63,7 @@ test("workerLines() shows those that wait first, and obeys no name", () => {
   assert.is(workerLines([]).length, 1);
 });
 
-test("usageLines() says what each uses", () => {
+test("usageLines() shows the usage of each worker", () => {
   const lines = usageLines([
     { name: "a", cpuPercent: 12.345, memoryBytes: 3 * 1024 ** 2, pids: 7 },
   ]);
@@ -83,7 +83,7 @@ for (const height of [23, 40, 49]) {
   });
 }
 
-test("countOf() counts one activity", () => {
+test("countOf() counts sessions with an activity", () => {
   assert.is(countOf([watched("a", "idle"), watched("b")], "idle"), 1);
 });
 

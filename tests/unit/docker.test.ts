@@ -28,14 +28,14 @@ function makeContext(config: string, name: string, host: string): void {
   writeFileSync(join(directory, "meta.json"), JSON.stringify(meta));
 }
 
-test("endpointOf() is the default socket where nothing else is said", ({ config }) => {
+test("endpointOf() is the default socket without configuration", ({ config }) => {
   assert.equal(endpointOf({ DOCKER_CONFIG: config }), {
     host: "unix:///var/run/docker.sock",
     from: "default",
   });
 });
 
-test("endpointOf() takes DOCKER_HOST before the context", ({ config }) => {
+test("endpointOf() prefers DOCKER_HOST to the context", ({ config }) => {
   makeContext(config, "there", "unix:///there.sock");
   const env = { DOCKER_CONFIG: config, DOCKER_CONTEXT: "there" };
   assert.equal(endpointOf({ ...env, DOCKER_HOST: "unix:///here.sock" }), {
@@ -54,20 +54,20 @@ test("endpointOf() follows the current context of config.json", ({ config }) => 
   assert.is(endpointOf({ DOCKER_CONFIG: config }).host, "unix:///colima.sock");
 });
 
-test("endpointOf() says which context it cannot read", ({ config }) => {
+test("endpointOf() reports an unreadable context by name", ({ config }) => {
   const env = { DOCKER_CONFIG: config, DOCKER_CONTEXT: "gone" };
   assert.throws(() => endpointOf(env), /Cannot read docker context "gone"/);
 });
 
-test("remapsUsers() knows userns-remap among an engine's security options", () => {
+test("remapsUsers() detects userns-remap in the engine's security options", () => {
   const seccomp = "name=seccomp,profile=default";
   assert.ok(remapsUsers({ SecurityOptions: [seccomp, "name=userns"] }));
   assert.not(remapsUsers({ SecurityOptions: [seccomp, "name=rootless"] }));
   assert.not(remapsUsers({}));
 });
 
-test("unreachableHint() goes by what named the engine", ({ config }) => {
-  const hint = (env: object, fault = "nothing listens") =>
+test("unreachableHint() depends on how the endpoint is configured", ({ config }) => {
+  const hint = (env: object, fault = "connection refused") =>
     unreachableHint(fault, { DOCKER_CONFIG: config, ...env });
   assert.match(hint({}), /make engine/);
   assert.match(hint({ DOCKER_HOST: "unix:///x" }), /unset DOCKER_HOST/);
@@ -77,13 +77,13 @@ test("unreachableHint() goes by what named the engine", ({ config }) => {
   assert.match(hint({}, "permission denied"), /docker group/);
 });
 
-test("socketOf() is the engine's own for an engine over the network", () => {
+test("socketOf() is the default socket for a remote engine", () => {
   const at = (host: string) => socketOf({ host, from: "DOCKER_HOST" });
   assert.is(at("unix:///run/user/1/docker.sock"), "/run/user/1/docker.sock");
   assert.is(at("tcp://host:2376"), "/var/run/docker.sock");
 });
 
-test("engineFailure() takes the exit code from status and errno", () => {
+test("engineFailure() derives the exit code from status and errno", () => {
   const kind = (error: object) => engineFailure(error, "Cannot x").exitCode;
   assert.is(kind({ code: "ECONNREFUSED", syscall: "connect" }), 3);
   assert.is(kind({ code: "EACCES", syscall: "connect" }), 3);
@@ -94,14 +94,14 @@ test("engineFailure() takes the exit code from status and errno", () => {
   assert.is(kind({ statusCode: 500 }), 1);
 });
 
-test("engineFailure() says the engine's reason and keeps the error", () => {
+test("engineFailure() has the engine's reason and the error as cause", () => {
   const error = { statusCode: 500, json: { message: "no space" } };
   const failure = engineFailure(error, 'Cannot start worker "x"');
   assert.is(failure.message, 'Cannot start worker "x": no space');
   assert.is(failure.cause, error);
 });
 
-test("engineFailure() leaves a Failure as it is", () => {
+test("engineFailure() returns a Failure unchanged", () => {
   const failure = new Failure("unsafe", "no");
   assert.is(engineFailure(failure, "Cannot x"), failure);
 });

@@ -1,5 +1,4 @@
-// What becomes of workers that have ended, and of what they leave, on an engine in
-// memory.
+// Cleaning up after exited workers, on a fake engine.
 
 import {
   existsSync,
@@ -80,7 +79,7 @@ function recordOf(
   };
 }
 
-/** A secret that was laid out an hour ago. */
+/** A secret that was created an hour ago. */
 function oldSecret({ instance }: FakeInstance, worker: string): string {
   const { owner, home } = instance;
   const secrets = [{ name: "TOKEN", value: "s3cret" }];
@@ -89,7 +88,7 @@ function oldSecret({ instance }: FakeInstance, worker: string): string {
   return name;
 }
 
-test("a live worker keeps its secrets however often records are compared with Docker", async (fake) => {
+test("reconciliation keeps the secrets of a live worker", async (fake) => {
   const { instance, log } = fake;
   const worker = workerIn(fake, "w");
   const secrets = oldSecret(fake, "w");
@@ -101,7 +100,7 @@ test("a live worker keeps its secrets however often records are compared with Do
   assert.ok(readRecord(instance, "w"));
 });
 
-test("secrets that belong to no worker are removed, but not those that are being laid out", async (fake) => {
+test("removes secrets without a worker, except those being created", async (fake) => {
   const { instance, log } = fake;
   const orphan = oldSecret(fake, "gone");
   const { owner, home } = instance;
@@ -111,7 +110,7 @@ test("secrets that belong to no worker are removed, but not those that are being
   assert.ok(existsSync(home.workerSecrets(fresh)));
 });
 
-test("a home of a made-up name that no worker has is removed; a chosen name keeps its home", async (fake) => {
+test("removes the unused home of a generated name, and keeps that of a chosen name", async (fake) => {
   const { instance, log } = fake;
   const { workers } = instance.home;
   const used = instance.names.worker("00000001-00000001");
@@ -135,7 +134,7 @@ test("a home of a made-up name that no worker has is removed; a chosen name keep
   );
 });
 
-test("claims of containers that are gone are removed, those of live ones stay", async (fake) => {
+test("removes claims of removed containers, and keeps those of live ones", async (fake) => {
   const { instance, log } = fake;
   const worker = workerIn(fake, "w");
   writeRecord(instance, recordOf(worker));
@@ -149,7 +148,7 @@ test("claims of containers that are gone are removed, those of live ones stay", 
   assert.not(existsSync(home.loan("gone")));
 });
 
-test("half-written files are removed once they are old", async (fake) => {
+test("removes old temporary files", async (fake) => {
   const { instance, log } = fake;
   const { home } = instance;
   const staged = (name: string) =>
@@ -164,7 +163,7 @@ test("half-written files are removed once they are old", async (fake) => {
   assert.ok(existsSync(join(home.kept, "plain.json.tmp")));
 });
 
-test("a live worker that lost its record gets one from what Docker knows", async (fake) => {
+test("recreates the lost record of a live worker from Docker's data", async (fake) => {
   const { instance, engine, log, labels } = fake;
   const { home } = instance;
   const source = (Source: string, Target: string) => ({
@@ -204,7 +203,7 @@ test("a live worker that lost its record gets one from what Docker knows", async
   });
 });
 
-test("a container with our labels that was not made here is left alone, and reported once", async (fake) => {
+test("leaves a foreign container with our labels alone, and reports it once", async (fake) => {
   const { instance, engine, log, labels, told } = fake;
   engine.add("stranger", { spec: { Labels: labels(), User: "" } });
   await reconcile(instance, log);
@@ -216,7 +215,7 @@ test("a container with our labels that was not made here is left alone, and repo
   ]);
 });
 
-test("a worker that ended is removed, its log kept and its record closed", async (fake) => {
+test("removes an exited worker, keeps its log and closes its record", async (fake) => {
   const { instance, engine, log } = fake;
   const worker = workerIn(fake, "w", {
     state: "exited",
@@ -234,7 +233,7 @@ test("a worker that ended is removed, its log kept and its record closed", async
   assert.equal(ended?.end, { at: worker.createdAt, exitCode: 7 });
 });
 
-test("a record whose worker is gone is closed, and its secrets are removed", async (fake) => {
+test("closes the record of a removed worker, and removes its secrets", async (fake) => {
   const { instance, log } = fake;
   const secrets = oldSecret(fake, "gone");
   writeRecord(instance, recordOf({ id: "x", name: "gone" }, { secrets }));
@@ -244,7 +243,7 @@ test("a record whose worker is gone is closed, and its secrets are removed", asy
   assert.is(readEndedRecords(instance)[0]?.end.exitCode, null);
 });
 
-test("a worker for one command is stopped when nothing runs in it, never before", async (fake) => {
+test("stops a worker for one command only when nothing runs in it", async (fake) => {
   const { instance, engine, log } = fake;
   const createdAt = old.toISOString();
   const busy = workerIn(fake, "busy", { programs: ["make"] });
@@ -260,7 +259,7 @@ test("a worker for one command is stopped when nothing runs in it, never before"
   assert.ok(engine.find("kept"));
 });
 
-test("the parent closes the record of a worker soon after it dies", async (fake) => {
+test("the parent closes a worker's record soon after it exits", async (fake) => {
   const { instance, engine, log } = fake;
   const worker = workerIn(fake, "w");
   writeRecord(instance, recordOf(worker));
@@ -284,7 +283,7 @@ test("the parent closes the record of a worker soon after it dies", async (fake)
   assert.not(engine.find("w"));
 });
 
-test("an event about another worker of the same name notes no lack of memory", async (fake) => {
+test("ignores an oom event of another worker with the same name", async (fake) => {
   const { instance, engine, log } = fake;
   const worker = workerIn(fake, "w");
   writeRecord(instance, recordOf(worker));
@@ -298,7 +297,7 @@ test("an event about another worker of the same name notes no lack of memory", a
   assert.is(readRecord(instance, "w")?.oomKilledAt, null);
 });
 
-test("stopWorker() stops, keeps the log, then removes", async (fake) => {
+test("stopWorker() stops the worker, keeps its log, then removes it", async (fake) => {
   const { instance, engine, log } = fake;
   const worker = workerIn(fake, "w", { log: "words\n" });
   const home = instance.home.workerHome("w");
@@ -310,7 +309,7 @@ test("stopWorker() stops, keeps the log, then removes", async (fake) => {
   assert.not(existsSync(home));
 });
 
-test("the home of a worker with a chosen name outlives it", async (fake) => {
+test("keeps the home of a worker with a chosen name", async (fake) => {
   const { instance, log } = fake;
   const worker = workerIn(fake, "w");
   mkdirSync(instance.home.workerHome("w"));
@@ -320,7 +319,7 @@ test("the home of a worker with a chosen name outlives it", async (fake) => {
 });
 
 for (const status of [404, 409]) {
-  test(`stopWorker() goes on where another retires the worker (${status})`, async (fake) => {
+  test(`stopWorker() succeeds if another process retires the worker (${status})`, async (fake) => {
     const { instance, engine, log } = fake;
     const worker = workerIn(fake, "w");
     engine.refuses.set("stop w", status);
@@ -329,7 +328,7 @@ for (const status of [404, 409]) {
   });
 }
 
-test("stopWorker() removes nothing where the engine cannot stop the worker", async (fake) => {
+test("stopWorker() removes nothing if the engine cannot stop the worker", async (fake) => {
   const { instance, engine, log } = fake;
   const worker = workerIn(fake, "w");
   engine.refuses.set("stop w", 500);
@@ -340,7 +339,7 @@ test("stopWorker() removes nothing where the engine cannot stop the worker", asy
   assert.ok(engine.find("w"));
 });
 
-test("the log of a worker that ran out of memory ends with a note of its limit", async (fake) => {
+test("the log of a worker that ran out of memory ends with its limit", async (fake) => {
   const { instance, log } = fake;
   const worker = workerIn(fake, "w", {
     state: "exited",
@@ -355,7 +354,7 @@ test("the log of a worker that ran out of memory ends with a note of its limit",
   assert.is(readEndedRecords(instance)[0]?.oomKilledAt, worker.createdAt);
 });
 
-test("only the newest 200 logs of workers are kept", async (fake) => {
+test("keeps only the newest 200 logs of workers", async (fake) => {
   const { instance, log } = fake;
   const { home } = instance;
   for (let count = 0; count < 201; count++) {
@@ -371,7 +370,7 @@ test("only the newest 200 logs of workers are kept", async (fake) => {
   assert.not(logs.includes("former-0.log"));
 });
 
-test("a worker whose container is gone already does not lose how it ended", async (fake) => {
+test("keeps the recorded end of a worker whose container was already removed", async (fake) => {
   const { instance, log } = fake;
   const worker = { id: "x", name: "w" };
   writeRecord(instance, recordOf(worker));
@@ -379,7 +378,7 @@ test("a worker whose container is gone already does not lose how it ended", asyn
   assert.is(readEndedRecords(instance)[0]?.end.exitCode, null);
 });
 
-test("secrets are laid out for the worker's user alone, and forgotten with it", (fake) => {
+test("secrets are readable only by the worker's user, and removed with the worker", (fake) => {
   const { instance } = fake;
   const { owner, home } = instance;
   const secrets = [{ name: "A", value: "1" }, { name: "B", value: "2" }];
@@ -392,7 +391,7 @@ test("secrets are laid out for the worker's user alone, and forgotten with it", 
   assert.not(existsSync(home.workerSecrets(name)));
 });
 
-test("readSecrets() takes variables and files, and shows no value in an error", (fake) => {
+test("readSecrets() reads variables and files, and never shows values in errors", (fake) => {
   const { instance, root } = fake;
   writeFileSync(join(root, "token"), "from-file");
   const read = (texts: string[]) =>

@@ -1,4 +1,4 @@
-// What all ask of the engine, and what is made of its refusals.
+// Common calls to the engine and the handling of its errors, on a fake engine.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { Readable } from "node:stream";
@@ -14,7 +14,7 @@ import {
   removeContainer,
 } from "../../lib/docker/docker.ts";
 import { connectionFault, statusOf } from "../../lib/docker/docker-errors.ts";
-import { execIn, runningIn } from "../../lib/docker/exec.ts";
+import { execIn, processNames } from "../../lib/docker/exec.ts";
 import { ownContainer, unpause } from "../../lib/instance/container.ts";
 import { followEvents } from "../../lib/instance/events.ts";
 import { findParent } from "../../lib/instance/instance.ts";
@@ -32,7 +32,7 @@ const failureOf = (
 ): Promise<Error & { kind: string; hint?: string }> =>
   promise.then(() => assert.unreachable() as never, (error) => error);
 
-test("a container that is not there is undefined, and an engine that fails is not", async ({ instance, engine }) => {
+test("a missing container is undefined, and an engine failure throws", async ({ instance, engine }) => {
   const { docker } = instance;
   assert.is(await inspectContainer(docker, "gone"), undefined);
   assert.is((await findContainer(docker, "fake-net")).Name, "/fake-net");
@@ -48,7 +48,7 @@ test("a container that is not there is undefined, and an engine that fails is no
   assert.is((await failureOf(inspectContainer(broken, "x"))).message, "broken");
 });
 
-test("a removal that another has begun is waited for", async ({ instance, engine }) => {
+test("waits for a removal that another command has started", async ({ instance, engine }) => {
   engine.add("w");
   engine.refuses.set("remove w", 409);
   let removed = false;
@@ -58,14 +58,14 @@ test("a removal that another has begun is waited for", async ({ instance, engine
   assert.is(removed, false);
   engine.containers.splice(-1);
   await removal;
-  // Nothing to do, and no error.
+  // Removing a missing container is not an error.
   await removeContainer(instance.docker, "w");
   engine.add("x");
   engine.refuses.set("remove x", 500);
   await failureOf(removeContainer(instance.docker, "x"));
 });
 
-test("an image that has a name, or is in use, is not dropped", async ({ instance, engine }) => {
+test("dropImage() keeps an image that has a name or is in use", async ({ instance, engine }) => {
   const image = (name: string, RepoTags: string[]) =>
     engine.images.set(name, { Id: name, RepoTags });
   image("named", ["a:b"]);
@@ -80,17 +80,17 @@ test("an image that has a name, or is in use, is not dropped", async ({ instance
   await failureOf(dropImage(instance.docker, "free"));
 });
 
-test("no more CPUs are asked for than the engine has", async ({ instance, engine, told, log }) => {
+test("capCpus() requests at most as many CPUs as the engine has", async ({ instance, engine, told, log }) => {
   assert.is(await capCpus(instance.docker, 0.5, log), 0.5);
   engine.about.NCPU = 1000;
   assert.is(await capCpus(instance.docker, 1000, log), 1000);
   assert.equal(told, []);
   engine.about.NCPU = 2;
   assert.is(await capCpus(instance.docker, 1000, log), 2);
-  assert.equal(told, ["The engine has 2 CPUs: taking those, not 1000"]);
+  assert.equal(told, ["The engine has 2 CPUs: using 2 instead of 1000"]);
 });
 
-test("environmentOf() takes values with an equals sign whole", () => {
+test("environmentOf() keeps equals signs in values", () => {
   const container = { Config: { Env: ["A=b=c", "EMPTY="] } };
   assert.equal(
     environmentOf(container as unknown as Docker.ContainerInspectInfo),
@@ -99,7 +99,7 @@ test("environmentOf() takes values with an equals sign whole", () => {
   assert.equal(environmentOf(undefined), {});
 });
 
-test("execIn() gives exit code and output, with the variables that it was given", async ({ instance, engine }) => {
+test("execIn() passes variables, and returns exit code and output", async ({ instance, engine }) => {
   engine.run = (command) => ({ exitCode: 7, output: command.join(" ") });
   const result = await execIn(instance.docker, "fake-net", ["a", "b"]);
   assert.equal(result, { exitCode: 7, output: "a b" });
@@ -107,7 +107,7 @@ test("execIn() gives exit code and output, with the variables that it was given"
   assert.match(failure.message, /^Cannot run a in the container: no such/);
 });
 
-/** A command inside a container that prints what `stream` gives. */
+/** A docker client whose exec prints the content of `stream`. */
 function printing(stream: Readable): Docker {
   return {
     getContainer: () => ({
@@ -120,16 +120,16 @@ function printing(stream: Readable): Docker {
   } as unknown as Docker;
 }
 
-test("a command in a worker that never ends is given up", async () => {
+test("execIn() times out a command that does not exit", async () => {
   const never = new Readable({ read: () => {} });
   const failure = await failureOf(
     execIn(printing(never), "w", ["sleep"], { timeoutMs: 50 }),
   );
-  assert.match(failure.message, /^sleep in the container has not ended/);
+  assert.match(failure.message, /^sleep in the container did not exit/);
   assert.ok(never.destroyed);
 });
 
-test("a command in a worker that prints without end is cut off", async () => {
+test("execIn() stops a command that prints without end", async () => {
   const endless = new Readable({
     read() {
       this.push(new Uint8Array(1024 * 1024));
@@ -140,16 +140,16 @@ test("a command in a worker that prints without end is cut off", async () => {
   assert.ok(endless.destroyed);
 });
 
-test("runningIn() names the processes of a container", async ({ instance, engine }) => {
+test("processNames() lists the processes of a container", async ({ instance, engine }) => {
   engine.add("w", { programs: ["claude"] });
-  assert.equal(await runningIn(instance.docker, "w"), [
+  assert.equal(await processNames(instance.docker, "w"), [
     "tini",
     "sleep",
     "claude",
   ]);
 });
 
-test("a container of another instance, role or home is not ours", async ({ instance, engine, labels }) => {
+test("ownContainer() refuses a container of another instance, role or home", async ({ instance, engine, labels }) => {
   const own = () => ownContainer(instance, "w", "worker");
   assert.is(await own(), undefined);
   const container = engine.add("w", { spec: { Labels: labels() } });
@@ -165,13 +165,13 @@ test("a container of another instance, role or home is not ours", async ({ insta
   }
   container.spec.Labels = {};
   assert.is((await failureOf(own())).kind, "busy");
-  // Made before homes were noted.
+  // Created before homes were recorded.
   const { [label.home]: _, ...rest } = labels();
   container.spec.Labels = rest;
   assert.ok(await own());
 });
 
-test("the parent is known by its labels and its name", async ({ instance, engine }) => {
+test("findParent() checks labels and name", async ({ instance, engine }) => {
   assert.ok(await findParent(instance));
   const parent = engine.find("fake-parent");
   assert.ok(parent);
@@ -181,7 +181,7 @@ test("the parent is known by its labels and its name", async ({ instance, engine
   assert.is((await findParent({ ...instance, settings }))?.Id, parent.id);
 });
 
-test("what is paused goes on, also where another was faster", async ({ instance, engine, told, log }) => {
+test("unpause() succeeds even if another command was faster", async ({ instance, engine, told, log }) => {
   const container = engine.add("w", { state: "paused" });
   const look = () => findContainer(instance.docker, "w");
   engine.refuses.set("unpause w", 409);
@@ -197,7 +197,7 @@ test("what is paused goes on, also where another was faster", async ({ instance,
   assert.is(told.length, before);
 });
 
-test("followEvents() hears whole events in whatever pieces they come, until it is stopped", async ({ instance }) => {
+test("followEvents() reassembles events until it is stopped", async ({ instance }) => {
   const event = (Action: string) =>
     JSON.stringify({
       Action,
@@ -233,16 +233,16 @@ test("followEvents() hears whole events in whatever pieces they come, until it i
   assert.is(instance.prefix, "fake");
 });
 
-test("statusOf() and connectionFault() tell an answer from silence", () => {
+test("statusOf() and connectionFault() distinguish responses from connection errors", () => {
   assert.is(statusOf({ statusCode: 404 }), 404);
   assert.is(statusOf({ statusCode: "404" }), undefined);
   assert.is(statusOf(undefined), undefined);
   const fault = (code: string, syscall: string) =>
     connectionFault({ code, syscall });
   assert.is(fault("ENOENT", "connect"), "there is no socket");
-  assert.is(fault("ECONNREFUSED", "connect"), "nothing listens");
+  assert.is(fault("ECONNREFUSED", "connect"), "connection refused");
   assert.is(fault("EACCES", "connect"), "permission denied");
-  assert.is(fault("ENOTFOUND", "getaddrinfo"), "the host name is unknown");
+  assert.is(fault("ENOTFOUND", "getaddrinfo"), "unknown host name");
   assert.is(fault("ENOENT", "open"), undefined);
   assert.is(connectionFault(null), undefined);
 });

@@ -18,7 +18,7 @@ const silent: EngineFacts = {
   installed: false,
 };
 
-test("planEngine() uses an engine that answers, whatever else is so", () => {
+test("planEngine() always uses a running engine", () => {
   const engine = { version: "20.10.24", api: "1.41", arch: "amd64" };
   const plan = planEngine({ ...silent, answer: engine, debian: false });
   assert.equal(plan, { do: "use", engine });
@@ -35,7 +35,7 @@ test("planEngine() installs and starts dockerd as root on Debian", () => {
   assert.equal(planEngine(silent), plan);
 });
 
-test("planEngine() starts what is installed, by systemd where it runs", () => {
+test("planEngine() starts an installed engine, with systemd if it is running", () => {
   const facts = { ...silent, root: false, sudo: true };
   assert.equal(
     planEngine({ ...facts, installed: true, systemd: true }),
@@ -44,39 +44,39 @@ test("planEngine() starts what is installed, by systemd where it runs", () => {
 });
 
 const refusals: [string, Partial<EngineFacts>, RegExp][] = [
-  ["elsewhere than on Debian", { debian: false }, /docs\.docker\.com/],
+  ["on systems other than Debian", { debian: false }, /docs\.docker\.com/],
   ["without root or sudo", { root: false }, /^Install it: sudo apt-get/],
   [
-    "without root or sudo where it is installed",
+    "without root or sudo if an engine is installed",
     { root: false, installed: true },
     /^Start it: sudo systemctl start docker/,
   ],
   [
-    "where the socket is not ours to use",
+    "without permission for the socket",
     { answer: { fault: "permission denied" } },
     /usermod -aG docker/,
   ],
   [
-    "where DOCKER_HOST names another",
+    "if DOCKER_HOST is set",
     { endpoint: { host: "tcp://h:1", from: "DOCKER_HOST" } },
     /unset DOCKER_HOST/,
   ],
   [
-    "where a context names another",
+    "if a context is selected",
     { endpoint: { host: "unix:///x", from: "context" } },
     /docker context use default/,
   ],
 ];
 
-for (const [where, facts, hint] of refusals) {
-  test(`planEngine() installs nothing ${where}`, () => {
+for (const [when, facts, hint] of refusals) {
+  test(`planEngine() installs nothing ${when}`, () => {
     const plan = planEngine({ ...silent, ...facts });
     assert.is(plan.do, "refuse");
     assert.match(plan.do === "refuse" ? plan.hint : "", hint);
   });
 }
 
-test("compareVersions() compares number by number", () => {
+test("compareVersions() compares versions numerically", () => {
   assert.is(compareVersions("1.41", "1.41"), 0);
   assert.is(compareVersions("1.9", "1.41"), -1);
   assert.is(compareVersions("2.0", "1.41"), 1);

@@ -1,4 +1,4 @@
-// What doctor says of the parent and what it runs, on an engine in memory.
+// Doctor's checks of the parent and its services, on a fake engine.
 
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
@@ -53,7 +53,7 @@ function says(fake: FakeInstance, change: Partial<ParentState> = {}): void {
   });
 }
 
-test("a parent that runs as it should is well, any other names its remedy", async (fake) => {
+test("reports a healthy parent as ok, and any other state with a fix", async (fake) => {
   const look = () => examineParent(fake.instance, {}, "digest");
   says(fake);
   assert.is((await look()).state, "ok");
@@ -76,7 +76,7 @@ test("a parent that runs as it should is well, any other names its remedy", asyn
   ]);
 });
 
-test("a net that is down, and workers without it, are named", async (fake) => {
+test("reports a stopped net, and workers without a network", async (fake) => {
   const { instance, engine, labels } = fake;
   const HostConfig = { NetworkMode: "container:fake-net" };
   engine.add("w", { spec: { Labels: labels(), HostConfig } });
@@ -96,7 +96,7 @@ test("a net that is down, and workers without it, are named", async (fake) => {
   );
 });
 
-test("ChromaDB is what the parent's own check finds", async (fake) => {
+test("reports ChromaDB's state from the parent's check", async (fake) => {
   const { instance, engine } = fake;
   assert.is(
     (await examineChromadb(instance)).says,
@@ -108,7 +108,7 @@ test("ChromaDB is what the parent's own check finds", async (fake) => {
   assert.is((await examineChromadb(instance)).mend, "claudy daemon start");
 });
 
-test("sockets that are missing, or that nobody answers at, are named", async (fake) => {
+test("reports sockets that are missing or do not answer", async (fake) => {
   const { instance } = fake;
   const { home } = instance;
   const missing = await examineSockets(instance);
@@ -149,7 +149,7 @@ const status = {
   },
 } satisfies PoolStatus;
 
-test("a pool is off, silent, incomplete or well", async (fake) => {
+test("reports a pool as off, not answering, incomplete or ok", async (fake) => {
   const { instance } = fake;
   assert.is((await examinePool(instance)).says, "off");
   assert.is((await examineMounter(instance)).says, "off, like the pool");
@@ -174,7 +174,7 @@ test("a pool is off, silent, incomplete or well", async (fake) => {
   await listener.close();
 });
 
-test("a dashboard needs a tmux that is new enough", async (fake) => {
+test("the dashboard requires a recent tmux", async (fake) => {
   const { instance, engine } = fake;
   engine.run = () => ({ exitCode: 0, output: "tmux 3.4\n" });
   assert.is((await examineDashboard(instance)).says, "tmux 3.4");
@@ -186,7 +186,7 @@ test("a dashboard needs a tmux that is new enough", async (fake) => {
   assert.is((await examineDashboard(instance)).says, "off");
 });
 
-test("a session commits as the host's git user, whatever is in the name", ({ root }) => {
+test("sessions commit as the host's git user, with any characters in the name", ({ root }) => {
   const env = { HOME: join(root, "user"), PATH: process.env["PATH"] };
   mkdirSync(env.HOME);
   assert.is(gitConfigText(env), undefined);

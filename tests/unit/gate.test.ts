@@ -7,7 +7,7 @@ import { inodeOf } from "../../lib/std/hostpath.ts";
 
 const test = suite("gate");
 
-/** Two mounts that every Linux has. */
+/** Two mounts that exist on every Linux. */
 const home = { target: "/", inode: inodeOf("/"), source: "/home" };
 const project = { target: "/proc", inode: inodeOf("/proc"), source: "/app" };
 
@@ -22,12 +22,12 @@ function run(homeMount = home, check = project, announce = false) {
   return { status, stdout: `${stdout}`, stderr: `${stderr}` };
 }
 
-test("gated() runs the command where mounts are as judged", () => {
+test("gated() runs the command if the mounts are as checked", () => {
   assert.equal(run(), { status: 0, stdout: "a b|c'd|", stderr: "" });
   assert.is(run(home, project, true).stdout, `${gatePassed}\na b|c'd|`);
 });
 
-test("gated() refuses a mount that shows something else", () => {
+test("gated() refuses a mount with another inode", () => {
   const { dev } = statSync("/proc");
   const { status, stdout, stderr } = run(home, {
     ...project,
@@ -39,7 +39,7 @@ test("gated() refuses a mount that shows something else", () => {
   assert.match(stderr, "/it's $HOME was replaced while it was being mounted");
 });
 
-test("gated() refuses what is not mounted at its target", () => {
+test("gated() refuses a target that is not a mount", () => {
   for (const target of ["/usr", "/pro", "/proc/", "/a b\n\\c"]) {
     const { status, stderr } = run(home, { ...project, target });
     assert.is(status, 6, target);
@@ -47,7 +47,7 @@ test("gated() refuses what is not mounted at its target", () => {
   }
 });
 
-test("gated() compares no inodes with those of another kernel", () => {
+test("gated() does not compare inodes of different kernels", () => {
   const other = { ...home, inode: "1:1" };
   assert.is(run(other, { ...project, inode: "1:2" }).status, 0);
 });

@@ -5,7 +5,7 @@ import { HeldPorts } from "../../lib/net/held-ports.ts";
 
 const test = suite("held-ports");
 
-/** A kernel in which `taken` are somebody's, and perhaps without ::1. */
+/** A fake kernel in which `taken` are in use, optionally without ::1. */
 function kernel(taken: string[], { ipv6 = true } = {}) {
   const open = new Map<number, string>();
   let next = 10;
@@ -32,7 +32,7 @@ test("hold() binds both loopback addresses, once", () => {
   assert.equal([...open], [[10, "127.0.0.1 8000"], [11, "::1 8000"]]);
 });
 
-test("hold() gives up what is wanted no more, and keeps the rest bound", () => {
+test("hold() releases ports that are no longer needed, and keeps the others", () => {
   const { open, calls } = kernel([], { ipv6: false });
   const holder = new HeldPorts(calls);
   holder.hold([8000, 3001]);
@@ -40,7 +40,7 @@ test("hold() gives up what is wanted no more, and keeps the rest bound", () => {
   assert.equal([...open], [[10, "127.0.0.1 8000"], [12, "127.0.0.1 3002"]]);
 });
 
-test("hold() tells what somebody has, at either address, and tries again", () => {
+test("hold() reports ports in use at either address, and retries", () => {
   const taken = ["127.0.0.1 3001", "::1 3002"];
   const { open, calls } = kernel(taken);
   const holder = new HeldPorts(calls);

@@ -23,17 +23,17 @@ const test = suite("images");
 
 const names = (only?: string) => selectRecipes(only).map(({ name }) => name);
 
-test("selectRecipes() brings what an image is built on, first", () => {
+test("selectRecipes() puts the base of an image first", () => {
   assert.equal(names("worker"), ["worker-ultramin", "worker-minimal"]);
   assert.equal(names("parent"), ["parent"]);
   assert.is(names().length, 3);
 });
 
-test("selectRecipes() refuses a name that is none, and tells them", () => {
+test("selectRecipes() refuses an unknown name, and lists the names", () => {
   assert.throws(() => selectRecipes("x"), /There is no image "x"/);
 });
 
-test("buildArguments() builds on the repository's own image", () => {
+test("buildArguments() uses the repository's image as base", () => {
   const [minimal] = selectRecipes("worker-minimal").slice(-1);
   if (!minimal) throw new Error("no recipe");
   assert.equal(buildArguments(minimal, "r/x", "base:1", { key: "value" }), [
@@ -47,7 +47,7 @@ test("buildArguments() builds on the repository's own image", () => {
   ]);
 });
 
-test("baseImage() makes one in a directory that nobody else can lay before", async () => {
+test("baseImage() builds in a new directory with an unpredictable name", async () => {
   const root = mkdtempSync(join(tmpdir(), "hal9000-base-test-"));
   const program = (name: string, script: string) =>
     writeFileSync(join(root, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
@@ -81,7 +81,7 @@ test("baseImage() makes one in a directory that nobody else can lay before", asy
   }
 });
 
-test("workerImage() is WORKER_IMAGE, else the repository's", () => {
+test("workerImage() is WORKER_IMAGE, else the repository's image", () => {
   const HAL9000_IMAGE_REPO = "r/x";
   assert.is(workerImage({ HAL9000_IMAGE_REPO, WORKER_IMAGE: "mine" }), "mine");
   assert.is(
@@ -90,7 +90,7 @@ test("workerImage() is WORKER_IMAGE, else the repository's", () => {
   );
 });
 
-test("orphanedNames() are those of instances that are gone, not a registry's", () => {
+test("orphanedNames() are tags of removed instances, not of registries", () => {
   const image = (...RepoTags: string[]) => ({ RepoTags, Size: 7 });
   const live = ["hal9000", "mine", undefined, "shared"];
   const names = (...tags: string[]) =>
@@ -104,14 +104,14 @@ test("orphanedNames() are those of instances that are gone, not a registry's", (
     "gone-apt:1234",
     "gone-worker:python",
   ]);
-  // What goes is counted once, and only where all names go.
+  // An image is counted once, and only if all its names are removed.
   const sizes = (...tags: string[]) =>
     orphanedNames(image(...tags), live).map(({ sizeBytes }) => sizeBytes);
   assert.equal(sizes("gone:worker", "gone:worker-minimal"), [0, 7]);
   assert.equal(sizes("gone:worker", "mine:worker"), [0]);
 });
 
-test("contextParts() leaves out what .dockerignore excludes, but not that file", async () => {
+test("contextParts() excludes ignored files, but includes .dockerignore", async () => {
   const context = mkdtempSync(join(tmpdir(), "hal9000-context-"));
   const lay = (name: string, text: string) => {
     mkdirSync(dirname(join(context, name)), { recursive: true });

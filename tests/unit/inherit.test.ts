@@ -25,7 +25,7 @@ const options = {
   inheritHooks: false,
 };
 
-test("takeSettings() leaves what runs or names what is the host's", () => {
+test("takeSettings() skips settings that run or refer to programs of the host", () => {
   const { value, left } = takeSettings({
     model: "opus",
     apiKeyHelper: "/home/me/bin/key",
@@ -68,20 +68,20 @@ for (
     "fileSuggestion",
   ]
 ) {
-  test(`takeSettings() leaves ${name}, a command of the host`, () => {
+  test(`takeSettings() skips ${name}, a command of the host`, () => {
     const { value, left } = takeSettings({ [name]: "/bin/x" }, options);
     assert.equal(value, {});
     assert.match(left.join(), name);
   });
 }
 
-test("takeSettings() takes hooks where that is asked for", () => {
+test("takeSettings() takes hooks on request", () => {
   const hooks = { Stop: [{ hooks: [{ type: "command", command: "true" }] }] };
   const taken = takeSettings({ hooks }, { ...options, inheritHooks: true });
   assert.equal(taken, { value: { hooks }, left: [] });
 });
 
-test("takeMcpServers() takes those that are elsewhere", () => {
+test("takeMcpServers() takes remote servers", () => {
   const { value, left } = takeMcpServers({
     remote: { type: "http", url: "https://mcp.example.com/mcp" },
     local: { type: "http", url: "http://localhost:3001/mcp" },
@@ -117,7 +117,7 @@ function fixture() {
   return { root, put, update, at, told, claudeHome };
 }
 
-test("inherit() copies what is a person's own, and no history", () => {
+test("inherit() copies the user's configuration without history", () => {
   const { root, update, at } = fixture();
   assert.equal(update().written.sort(), [
     "CLAUDE.md",
@@ -130,7 +130,7 @@ test("inherit() copies what is a person's own, and no history", () => {
   rmSync(root, { recursive: true });
 });
 
-test("inherit() brings changes in, and leaves what the session changed", () => {
+test("inherit() updates files, except those that the session has changed", () => {
   const { root, put, update, at, claudeHome } = fixture();
   update();
   writeFileSync(at("CLAUDE.md"), "the session's own\n");
@@ -146,7 +146,7 @@ test("inherit() brings changes in, and leaves what the session changed", () => {
   });
   assert.is(readFileSync(at("CLAUDE.md"), "utf8"), "the session's own\n");
   assert.is(readFileSync(at("agents/mine.md"), "utf8"), "mine");
-  // A file that the session removed stays away.
+  // A file that the session removed is not restored.
   rmSync(at("agents/reviewer.md"));
   put("agents/reviewer.md", "review again");
   assert.equal(update().written, []);
@@ -154,7 +154,7 @@ test("inherit() brings changes in, and leaves what the session changed", () => {
   rmSync(root, { recursive: true });
 });
 
-test("inherit() follows no link of the session's", () => {
+test("inherit() does not follow links of the session", () => {
   const { root, put, update, at } = fixture();
   update();
   const elsewhere = join(root, "elsewhere");
@@ -168,7 +168,7 @@ test("inherit() follows no link of the session's", () => {
   rmSync(root, { recursive: true });
 });
 
-test("a broken configuration is warned about once, and the rest inherited", () => {
+test("warns about a broken configuration once, and inherits the rest", () => {
   const { root, put, update, told } = fixture();
   put("settings.json", "{");
   assert.ok(update().written.includes("CLAUDE.md"));
@@ -177,7 +177,7 @@ test("a broken configuration is warned about once, and the rest inherited", () =
   rmSync(root, { recursive: true });
 });
 
-test("a missing configuration is nothing to speak of", () => {
+test("a missing configuration causes no message", () => {
   const told: string[] = [];
   const config = readHostConfig(
     { claudeHome: "/nowhere/.claude", inheritHooks: false },

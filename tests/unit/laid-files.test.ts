@@ -1,5 +1,5 @@
-// Whatever a worker, or an accident, lays where files are read: it is passed over,
-// within bounds, and the rest is read.
+// Unexpected files, created by a worker or by accident, in directories that are read: they
+// are skipped within limits, and the other files are read.
 
 import { spawnSync } from "node:child_process";
 import {
@@ -35,7 +35,7 @@ import type { Instance } from "../../lib/instance/instance.ts";
 import { ensureDirectory, isStaged, ownerOf } from "../../lib/std/owned.ts";
 import { homeDirectories, homePaths } from "../../lib/instance/paths.ts";
 import {
-  clearPlace,
+  clearPath,
   NotPlain,
   readPlainFile,
 } from "../../lib/std/plain-file.ts";
@@ -64,14 +64,14 @@ test.before.each((context) => {
 
 test.after.each(({ root }) => rmSync(root, { recursive: true }));
 
-/** Takes no room on the disk, and all memory where it is read. */
+/** A sparse file: no disk space, but all memory if it were read. */
 function sparse(path: string): void {
   const file = openSync(path, "w");
   ftruncateSync(file, 3 * 1024 ** 3);
   closeSync(file);
 }
 
-/** What has broken commands, by what lays it at a path. */
+/** Kinds of files that have broken commands, with functions that create them. */
 const odd: Record<string, (path: string) => void> = {
   "a directory": (path) => mkdirSync(path),
   "a link to itself": (path) => symlinkSync(path, path),
@@ -111,12 +111,12 @@ for (const [what, lay] of Object.entries(odd)) {
     assert.throws(read, (error: unknown) => error instanceof NotPlain);
   });
 
-  test(`${what} below sessions/ is moved aside once, and the records are read`, ({ instance }) => {
+  test(`moves ${what} below sessions/ away once, and reads the records`, ({ instance }) => {
     writeRecord(instance, record);
     writeSession(instance, session);
     lay(instance.home.record("odd"));
     lay(instance.home.session("odd"));
-    // Whoever cannot report it leaves it to the next.
+    // Without a log, it is left for a later caller.
     assert.equal(readRecords(instance), [record]);
     assert.is(readdirSync(instance.home.sessions).includes("odd.json"), true);
     const told: string[] = [];
@@ -131,7 +131,7 @@ for (const [what, lay] of Object.entries(odd)) {
     assert.is(readdirSync(instance.home.damaged).length, 2);
   });
 
-  test(`${what} holds up neither claims nor ranges of ports`, ({ instance }) => {
+  test(`${what} does not block claims or port ranges`, ({ instance }) => {
     lay(instance.home.claim("odd"));
     assert.equal(readClaims(instance), []);
     const base = reservePorts(instance, "one");
@@ -140,7 +140,7 @@ for (const [what, lay] of Object.entries(odd)) {
     assert.is(reservePorts(instance, "one"), base);
   });
 
-  test(`${what} in a Claude home is no state and no conversation`, ({ instance }) => {
+  test(`ignores ${what} in a Claude home as state and conversation`, ({ instance }) => {
     const claudeHome = join(instance.home.claude, "one");
     const projects = join(claudeHome, "projects", "-workspace");
     mkdirSync(projects, { recursive: true });
@@ -160,7 +160,7 @@ for (const [what, lay] of Object.entries(odd)) {
   });
 }
 
-test("hasConversation() and lastSaidAt() find one among many empty files", ({ instance }) => {
+test("hasConversation() and lastSaidAt() find a conversation among many empty files", ({ instance }) => {
   const directory = join(instance.home.claude, "one/projects/-workspace");
   mkdirSync(directory, { recursive: true });
   for (let id = 0; id < 1500; id++) {
@@ -182,7 +182,7 @@ test("hasConversation() and lastSaidAt() find one among many empty files", ({ in
   assert.throws(many, (error: unknown) => error instanceof TooMany);
 });
 
-test("a directory gives times between 1970 and now, whatever the files have", ({ root }) => {
+test("Directory clamps times to between 1970 and now", ({ root }) => {
   for (const [name, seconds] of [["old", -1000], ["new", 4e9]] as const) {
     spawnSync("touch", ["-d", `@${seconds}`, join(root, name)]);
     const time = inDirectory(root, (opened) => opened.stat(name)?.mtimeMs) ??
@@ -191,7 +191,7 @@ test("a directory gives times between 1970 and now, whatever the files have", ({
   }
 });
 
-/** The sessions of an instance without workers. */
+/** Lists the sessions of an instance without workers. */
 async function listed(instance: Home) {
   const docker = { listContainers: () => Promise.resolve([]) };
   const warnings: string[] = [];
@@ -202,12 +202,12 @@ async function listed(instance: Home) {
   return { times: sessions.map(({ activeAt }) => activeAt), warnings };
 }
 
-test("listSessions() lists a session whose conversation is from the future", async ({ instance }) => {
+test("listSessions() lists a session with a conversation from the future", async ({ instance }) => {
   writeSession(instance, session);
   const directory = join(instance.home.claude, "one/projects/-workspace");
   mkdirSync(directory, { recursive: true });
   writeFileSync(join(directory, "a.jsonl"), "said");
-  // The year 287,166 on tmpfs, which no Date can hold; 2446 on ext4.
+  // The year 287,166 on tmpfs, which a Date cannot represent; 2446 on ext4.
   spawnSync("touch", ["-d", "@8999999999999", join(directory, "a.jsonl")]);
   const { times, warnings } = await listed(instance);
   assert.is(times.length, 1);
@@ -215,7 +215,7 @@ test("listSessions() lists a session whose conversation is from the future", asy
   assert.equal(warnings, []);
 });
 
-test("listSessions() lists a session whose conversations cannot be read", async ({ instance, root }) => {
+test("listSessions() lists a session with unreadable conversations", async ({ instance, root }) => {
   writeSession(instance, session);
   const home = { ...instance.home, home: join(root, "x".repeat(300)) };
   const { times, warnings } = await listed({ ...instance, home });
@@ -223,7 +223,7 @@ test("listSessions() lists a session whose conversations cannot be read", async 
   assert.match(warnings[0] ?? "", /"one".*; ACTIVE is when it was last opened/);
 });
 
-test("a directory gives its entries with what they are", ({ root }) => {
+test("Directory lists entries with their kinds", ({ root }) => {
   writeFileSync(join(root, "file"), "four");
   symlinkSync("file", join(root, "link"));
   const seen = inDirectory(
@@ -246,7 +246,7 @@ test("a directory gives its entries with what they are", ({ root }) => {
   assert.is(inDirectory(join(root, "none"), () => true), undefined);
 });
 
-/** Deeper than a path can be, as a worker makes it by going down. */
+/** Creates a tree deeper than the maximum path length, with relative paths. */
 function makeDeepTree(directory: string): void {
   const down = 'mkdir -p "$0" && cd "$0"';
   const script = `${down} && ${down} && : >end`;
@@ -256,7 +256,7 @@ function makeDeepTree(directory: string): void {
   assert.is(status, 0);
 }
 
-test("removeTree() removes what is too deep to be named, and nothing behind a link", async ({ root }) => {
+test("removeTree() removes trees of any depth, and follows no links", async ({ root }) => {
   const tree = join(root, "tree");
   mkdirSync(tree);
   makeDeepTree(tree);
@@ -274,7 +274,7 @@ test("removeTree() removes what is too deep to be named, and nothing behind a li
   assert.is(existsSync(join(root, "kept")), true);
 });
 
-test("measureTrees() counts what is below a path, behind no link", async ({ root }) => {
+test("measureTrees() sums the sizes below a path, and follows no links", async ({ root }) => {
   const [tree, empty] = [join(root, "tree"), join(root, "empty")];
   mkdirSync(tree);
   mkdirSync(empty);
@@ -287,19 +287,19 @@ test("measureTrees() counts what is below a path, behind no link", async ({ root
   assert.is(sizes.has(join(root, "none")), false);
 });
 
-test("clearPlace() frees a name whatever has it", ({ root }) => {
+test("clearPath() removes anything at a path", ({ root }) => {
   const place = join(root, "place");
   for (const lay of Object.values(odd)) {
     lay(place);
-    clearPlace(place);
+    clearPath(place);
     assert.is(existsSync(place), false);
   }
-  clearPlace(place);
+  clearPath(place);
   const aside = readdirSync(root).filter((name) => name.includes("aside"));
   assert.is(aside.length, 1);
 });
 
-test("dropStaged() removes what killed commands left, where files are staged", ({ instance }) => {
+test("dropStaged() removes temporary files of killed commands", ({ instance }) => {
   const { home } = instance;
   const tmp = "x.json.0123456789abcdef.tmp";
   const places = [home.sessions, home.kept, home.ports, home.run, home.config];

@@ -1,4 +1,4 @@
-// How the instance's login is kept fresh, with a token endpoint of the test's own.
+// Refreshing the instance's login, with a fake token endpoint.
 
 import {
   existsSync,
@@ -23,7 +23,7 @@ import { waitFor } from "../../lib/std/wait.ts";
 import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
 
 interface Context extends FakeInstance {
-  /** What the endpoint was sent. */
+  /** The requests to the endpoint. */
   asked: { url: string; type: string; body: Record<string, unknown> }[];
   answer: { status: number; body: unknown };
   claudeHome: string;
@@ -75,7 +75,7 @@ const seen = (context: Context) =>
     ? JSON.parse(readFileSync(published(context), "utf8")).claudeAiOauth
     : undefined;
 
-/** Keeps it fresh until `until` holds. */
+/** Refreshes the login until `until` returns true. */
 async function keep(context: Context, until: () => unknown): Promise<void> {
   const stop = new AbortController();
   const kept = keepLoginFresh(context.instance, stop.signal, context.log);
@@ -89,7 +89,7 @@ async function keep(context: Context, until: () => unknown): Promise<void> {
 
 const hourMs = 60 * 60_000;
 
-test("workers see a login that is fresh, without what refreshes it", async (context) => {
+test("workers see the current login without the refresh token", async (context) => {
   logIn(context, Date.now() + hourMs);
   await keep(context, () => seen(context));
   assert.is(seen(context).accessToken, "access-1");
@@ -98,7 +98,7 @@ test("workers see a login that is fresh, without what refreshes it", async (cont
   assert.equal(context.asked, []);
 });
 
-test("a login that ends soon is refreshed, and the next refresh token is kept", async (context) => {
+test("refreshes a login that expires soon, and stores the new refresh token", async (context) => {
   logIn(context, Date.now() + 60_000);
   context.answer.body = {
     access_token: "access-2",
@@ -121,7 +121,7 @@ test("a login that ends soon is refreshed, and the next refresh token is kept", 
   assert.equal(context.told, ["Refreshed the login"]);
 });
 
-test("a login that is refused is withdrawn from workers, and not tried again", async (context) => {
+test("withdraws a refused login from workers, and does not retry it", async (context) => {
   logIn(context, Date.now());
   context.answer = { status: 400, body: { error: "refresh-1 is used" } };
   await keep(context, () => context.told.length > 0);
@@ -131,7 +131,7 @@ test("a login that is refused is withdrawn from workers, and not tried again", a
   assert.not.match(context.told.join(), /refresh-1/);
 });
 
-test("an endpoint that is out of order leaves the login as it is", async (context) => {
+test("keeps the login if the endpoint fails", async (context) => {
   logIn(context, Date.now());
   context.answer = { status: 500, body: {} };
   await keep(context, () => context.told.length > 0);
@@ -142,7 +142,7 @@ test("an endpoint that is out of order leaves the login as it is", async (contex
   );
 });
 
-test("a login that is removed is withdrawn from workers", async (context) => {
+test("withdraws a removed login from workers", async (context) => {
   const { instance } = context;
   logIn(context, Date.now() + hourMs);
   let removed = false;
@@ -155,7 +155,7 @@ test("a login that is removed is withdrawn from workers", async (context) => {
   assert.not(isLoggedIn(instance.home));
 });
 
-test("a session gets the kept key as a file that only its user reads", (context) => {
+test("a session gets the stored key as a file readable only by its user", (context) => {
   const { instance, claudeHome } = context;
   const lay = (env = {}) =>
     layOutCredentials(instance, claudeHome, instance.owner, env);
@@ -170,7 +170,7 @@ test("a session gets the kept key as a file that only its user reads", (context)
   rmSync(instance.home.anthropicKey);
   lay({ ANTHROPIC_API_KEY: "sk-caller" });
   assert.is(readFileSync(path, "utf8"), "sk-caller");
-  // Opened without any it keeps that of its last time.
+  // If opened without a key, the session keeps its last one.
   lay();
   assert.is(readFileSync(path, "utf8"), "sk-caller");
   writeFileSync(instance.home.claudeToken, "token");
@@ -180,7 +180,7 @@ test("a session gets the kept key as a file that only its user reads", (context)
   assert.is(readFileSync(join(claudeHome, ".oauth_token"), "utf8"), "token");
 });
 
-test("a logged-in instance's session is told where its login is", (context) => {
+test("a session of a logged-in instance gets the path of the login", (context) => {
   const { instance, claudeHome } = context;
   logIn(context, Date.now() + hourMs);
   const { env } = layOutCredentials(instance, claudeHome, instance.owner, {});
@@ -189,7 +189,7 @@ test("a logged-in instance's session is told where its login is", (context) => {
   });
 });
 
-test("a session's secrets are those that there are now", (context) => {
+test("a session gets the current secrets", (context) => {
   const { instance, claudeHome } = context;
   const lay = () =>
     layOutCredentials(instance, claudeHome, instance.owner, {}).variables;
@@ -207,7 +207,7 @@ test("a session's secrets are those that there are now", (context) => {
   );
 });
 
-test("a logout removes what is kept, from sessions too", (context) => {
+test("logout removes stored credentials, also from sessions", (context) => {
   const { instance } = context;
   const { home } = instance;
   logIn(context, Date.now() + hourMs);

@@ -41,9 +41,15 @@ const faults: [unknown, string][] = [
   [{ port: 3050, command: "cat", memory: "1m" }, 'x: "memory" must be a size'],
   [{ port: 3050, command: "cat", memory: 64 }, 'x: "memory" must be a size'],
   [{ port: 3050, command: "cat", processes: 0 }, 'x: "processes" must be'],
-  [{ port: 3050, command: "cat", env: { A: 1 } }, 'x: "env.A" must be text'],
+  [
+    { port: 3050, command: "cat", env: { A: 1 } },
+    'x: "env.A" must be a string',
+  ],
   [{ port: 3050, command: "cat", args: "planted" }, 'x: "args" must be a list'],
-  [{ port: 3050, command: "cat", comand: "planted" }, '"comand" is no field'],
+  [
+    { port: 3050, command: "cat", comand: "planted" },
+    '"comand" is not a known field',
+  ],
   [{ port: 3050, command: "cat", type: "sse" }, 'x: "type" must be'],
   [null, "x must be an object"],
 ];
@@ -59,7 +65,7 @@ for (const [given, expected] of faults) {
   });
 }
 
-test("checkServers() refuses two of one port, and names of no use", () => {
+test("checkServers() refuses duplicate ports and invalid names", () => {
   const server = { command: "cat", port: 3050 };
   assert.throws(() => checkServers({ a: server, b: server }, settings), /same/);
   for (
@@ -76,12 +82,12 @@ test("checkServers() refuses two of one port, and names of no use", () => {
   ) {
     assert.throws(
       () => checkServers({ [name]: server }, settings),
-      /the name of/,
+      /name of a server|is a reserved name/,
     );
   }
 });
 
-test("expandServer() takes variables from the environment, or what stands for them", () => {
+test("expandServer() expands variables of the environment or their defaults", () => {
   const server = checkServer("x", {
     command: "${DIRECTORY}/server",
     args: ["--depth=${DEPTH:-3}", "$HOME", "${EMPTY:-}"],
@@ -101,7 +107,7 @@ test("expandServer() takes variables from the environment, or what stands for th
   );
 });
 
-test("offerServers() takes back what it gave and leaves what is the session's own", () => {
+test("offerServers() removes its own entries and keeps the session's", () => {
   const home = mkdtempSync(join(tmpdir(), "hal9000-mcp-"));
   const instance = mkdtempSync(join(tmpdir(), "hal9000-mcp-"));
   mkdirSync(join(instance, "secrets"));
@@ -132,7 +138,7 @@ test("offerServers() takes back what it gave and leaves what is the session's ow
     assert.equal(Object.keys(now().mcpServers), ["b", "own"]);
     offer({});
     assert.equal(now(), { kept: 1, mcpServers: { own } });
-    // What a worker has made of the file is left to the CLI.
+    // A file that the worker has broken is left to the CLI.
     const deep = `{"x":${"[".repeat(20_000)}${"]".repeat(20_000)}}`;
     const texts = '{"mcpServers":"abc"}';
     const large = JSON.stringify({ x: "x".repeat(16 * 1024 * 1024) });

@@ -17,7 +17,7 @@ import { ownerOf } from "../../lib/std/owned.ts";
 import { serve } from "../helper/mcp-served.ts";
 
 const test = suite("mcp-gateway");
-/** A process that says nothing by itself. */
+/** A process that writes nothing by itself. */
 class Mute {
   readonly heard: JSONRPCMessage[] = [];
   sink: Sink | undefined;
@@ -78,7 +78,7 @@ async function session() {
   return { opened, child, failures, post, raw };
 }
 
-/** A test that waits for nothing fails. */
+/** Fails a test that would wait forever. */
 function within<T>(promise: Promise<T> | undefined): Promise<T | undefined> {
   const late = sleep(5000).then(() => {
     throw new Error("It takes too long");
@@ -88,7 +88,7 @@ function within<T>(promise: Promise<T> | undefined): Promise<T | undefined> {
 
 const call = { method: "tools/call", params: { name: "x" } };
 
-test("a session refuses what is no JSON, too deep, too large, or too much at once", async () => {
+test("a session refuses invalid, deeply nested, oversized and too many requests", async () => {
   const { opened, raw } = await session();
   const deep = "[".repeat(1001) + "]".repeat(1001);
   assert.is((await raw("garbage")).status, 400);
@@ -100,7 +100,7 @@ test("a session refuses what is no JSON, too deep, too large, or too much at onc
   const quoted = await raw(`{"x":"\\"${"[".repeat(2000)}"}`);
   assert.not.match(await quoted.text(), "too deep");
   assert.is((await raw(" ".repeat(34_000_000))).status, 413);
-  // One that does not end has what there is room for; a small one passes.
+  // An unfinished request uses the available space; a small one still passes.
   const stuck = [1].map(() => {
     let end = () => {};
     const body = new ReadableStream({
@@ -123,7 +123,7 @@ test("a session refuses what is no JSON, too deep, too large, or too much at onc
   await opened.close();
 });
 
-test("a session ends the stream of a request that its client has cancelled", async () => {
+test("a session ends the stream of a cancelled request", async () => {
   const { opened, child, post } = await session();
   const answer = await post({ id: 1, ...call });
   await post({
@@ -136,7 +136,7 @@ test("a session ends the stream of a request that its client has cancelled", asy
   await opened.close();
 });
 
-test("a session is cut off when its client leaves 64 MB unread, and not before", async () => {
+test("closes a session when its client leaves 64 MB unread, and not before", async () => {
   const { opened, child, failures, post } = await session();
   const answers = [];
   const answer = (id: number) =>
@@ -150,11 +150,11 @@ test("a session is cut off when its client leaves 64 MB unread, and not before",
   }
   await sleep(50);
   assert.equal(failures, []);
-  // What was read is no more of it.
+  // Data that was read no longer counts.
   assert.ok((await within(answers[0]?.text()) ?? "").length > 20_000_000);
   answers.push(await post({ id: 4, ...call }));
   answer(4);
-  // What was left behind is neither.
+  // Data of a closed stream no longer counts either.
   await answers[1]?.body?.cancel();
   answers.push(await post({ id: 5, ...call }));
   answer(5);
@@ -171,7 +171,7 @@ test("a session is cut off when its client leaves 64 MB unread, and not before",
   await opened.close();
 });
 
-/** A body of so many pieces, which are all the same and cost nothing. */
+/** A body of many identical chunks, which share memory. */
 function pieces(count: number): ReadableStream<Uint8Array> {
   const piece = new Uint8Array(8 * 1024 * 1024);
   return new ReadableStream({
@@ -182,7 +182,7 @@ function pieces(count: number): ReadableStream<Uint8Array> {
   });
 }
 
-test("a process is told to wait while its client has 16 MB to read", async () => {
+test("pauses a process while its client has 16 MB unread", async () => {
   const said: boolean[] = [];
   const outlet = new Outlet(new Unread(), {
     worker: "a",
@@ -221,7 +221,7 @@ function outletsOf(workers: string[]) {
   return { cut, read };
 }
 
-test("of all that leave 512 MB unread the one that has most is cut off", async () => {
+test("closes the client with the most unread data at 512 MB in total", async () => {
   const { cut, read } = outletsOf([..."abcdefghi"]);
   for (let at = 0; at < 8; at++) read(at, at === 5 ? 8 : 7);
   await sleep(50);
@@ -231,14 +231,14 @@ test("of all that leave 512 MB unread the one that has most is cut off", async (
   assert.equal(cut, [5]);
 });
 
-test("of a worker whose clients leave 256 MB unread the one that has most is cut off", async () => {
+test("closes a worker's client with the most unread data at 256 MB", async () => {
   const { cut, read } = outletsOf([..."aaabaa"]);
   for (const at of [0, 1, 2, 3]) read(at, at === 1 ? 8 : 7);
   await sleep(50);
   read(3, 7);
   await sleep(50);
   assert.equal(cut, []);
-  // The other has most of all clients, and less than this worker.
+  // The other worker has the largest client, but less data in total.
   read(4, 7);
   read(5, 7);
   await sleep(50);
@@ -263,7 +263,7 @@ async function heard(script: string, wanted: number) {
   return { messages, errors, transport, ended };
 }
 
-test("a process is heard in pieces of any size, and what is no message is left out", async () => {
+test("reads a process's messages in chunks of any size, and skips other output", async () => {
   const note = '{"jsonrpc":"2.0","method":"notifications/x"}';
   const { messages, errors, transport } = await heard(
     `printf '%s' '${
@@ -281,7 +281,7 @@ test("a process is heard in pieces of any size, and what is no message is left o
   await transport.close();
 });
 
-test("a process that is paused is not heard, and goes on after it", async () => {
+test("delivers no messages while a process is paused, and all of them afterwards", async () => {
   const note = '{"jsonrpc":"2.0","method":"notifications/x"}';
   const { messages, transport } = await heard(
     `while :; do echo '${note}'; sleep 0.01; done`,
@@ -299,13 +299,13 @@ test("a process that is paused is not heard, and goes on after it", async () => 
   await within(transport.close());
 });
 
-test("a server ends the oldest of many connections that say nothing, and answers the next", async () => {
+test("closes the oldest of many silent connections, and answers the next", async () => {
   const served = await serve({ command: "/bin/cat" });
   const late = sleep(5000).then(() => assert.unreachable());
   try {
     const clients: Socket[] = [];
     while (clients.length < 1500) {
-      // No more at once than may wait to be let in.
+      // At most as many at once as the listen backlog.
       for (let at = 0; at < 100; at++) {
         clients.push(connect(served.socket).on("error", () => {}));
       }
@@ -327,7 +327,7 @@ test("a server ends the oldest of many connections that say nothing, and answers
   }
 });
 
-test("a process that ends while another has its pipes is told of", async () => {
+test("reports the exit of a process while another holds its pipes open", async () => {
   const note = '{"jsonrpc":"2.0","method":"notifications/x"}';
   const startedAt = Date.now();
   const { transport, ended } = await heard(
@@ -340,9 +340,9 @@ test("a process that ends while another has its pipes is told of", async () => {
   await transport.close();
 });
 
-test("a process that will not end is ended, with what it started", async () => {
+test("kills a process that does not exit, with its children", async () => {
   const note = '{"jsonrpc":"2.0","method":"notifications/x"}';
-  // Known by a time that no other run has.
+  // Identified by a duration that no other test run uses.
   const own = `.${process.pid}`;
   const { transport, ended } = await heard(
     `trap '' TERM; sleep 987${own} & echo '${note}'; while :; do sleep 988${own}; done`,
@@ -357,7 +357,7 @@ test("a process that will not end is ended, with what it started", async () => {
   assert.is((left.messages[0] as { id: number }).id, 0);
 });
 
-test("a log is turned when it is full, and what cannot be written harms nobody", () => {
+test("rotates a full log, and ignores write errors", () => {
   const home = mkdtempSync(join(tmpdir(), "hal9000-mcp-"));
   try {
     const path = join(home, "x.log");

@@ -57,7 +57,7 @@ const outside = [
   ],
 ] as const;
 
-test("the memory bank reaches nothing outside of a project's directory", async () => {
+test("the memory bank has no access outside of a project's directory", async () => {
   const served = await memoryBank();
   const { home } = served;
   const bank = join(home, "bank");
@@ -79,7 +79,7 @@ test("the memory bank reaches nothing outside of a project's directory", async (
     assert.is(readFileSync(join(home, "outside", "secret"), "utf8"), "secret");
     assert.not(existsSync(join(home, "outside", "new")));
     assert.not(existsSync(join(bank, ".git")));
-    // What is meant to work does.
+    // Normal use works.
     const note = { projectName: "app", fileName: "note.md" };
     assert.is((await call(served, "memory_bank_read", note)).text, "a note");
     const { error } = await call(served, "memory_bank_update", {
@@ -102,7 +102,7 @@ function toolsOf(command: string): Tools {
   return shippedTools({ command, args: [], env }, `/bin/${command}`) ?? {};
 }
 
-/** The error that a client gets, or what the process gets. */
+/** The client's error, or the message to the process. */
 function judged(tools: Tools, message: object): unknown {
   try {
     return guarded(tools, { jsonrpc: "2.0", ...message } as never);
@@ -235,7 +235,7 @@ for (const [tools, message, expected] of refusals) {
   });
 }
 
-test("guarded() passes what takes no names, and drops notifications that nobody expects", () => {
+test("guarded() passes calls without names, and drops unexpected notifications", () => {
   const pass = (message: object) =>
     assert.equal(judged(bankTools, message), { jsonrpc: "2.0", ...message });
   pass({ id: 1, method: "ping" });
@@ -248,7 +248,7 @@ test("guarded() passes what takes no names, and drops notifications that nobody 
   assert.equal(judged(thinkingTools, call), { jsonrpc: "2.0", ...call });
 });
 
-test("shippedTools() recognizes a server however it is started", () => {
+test("shippedTools() recognizes a server regardless of how it is started", () => {
   const known = (command: string, args: string[] = [], program = command) =>
     Boolean(shippedTools({ command, args, env }, program));
   assert.ok(known("mcp-server-memory-bank", [], "/usr/bin/x"));
@@ -257,7 +257,7 @@ test("shippedTools() recognizes a server however it is started", () => {
   assert.ok(known("npx", ["-y", "@allpepper/memory-bank-mcp@latest"]));
   const main = "@allpepper/memory-bank-mcp/dist/main/index.js";
   assert.ok(known("node", [`/usr/lib/node_modules/${main}`]));
-  // By what a link leads to.
+  // Identified by the target of a link.
   assert.ok(known("bank", [], join(bin, "mcp-server-memory-bank")));
   assert.ok(known("npx", ["@modelcontextprotocol/server-sequential-thinking"]));
   assert.not(known("npx", ["-y", "@other/memory-bank-mcp"]));

@@ -1,4 +1,4 @@
-// Sockets' places, an MCP server's process, and what its clients leave unread.
+// Paths of listening sockets, processes of MCP servers, and unread data of clients.
 
 import {
   existsSync,
@@ -29,7 +29,7 @@ test.before.each((context) => {
 });
 test.after.each(({ root }) => rmSync(root, { recursive: true }));
 
-/** Listens, as far as the file system sees it. */
+/** Creates a file in place of a listening socket. */
 const listenAs = (text: string) => (path: string) => {
   writeFileSync(path, text);
   return Promise.resolve();
@@ -41,7 +41,7 @@ const takeOnly = (
   text = "new",
 ) => takeOnlyPlace(path, ownerOf(path), listenAs(text), answers);
 
-test("what a killed listener left is replaced, and nothing stays beside it", async ({ root, path }) => {
+test("replaces the socket of a killed listener, and leaves no other files", async ({ root, path }) => {
   writeFileSync(path, "old");
   const place = await takeOnly(path, () => Promise.resolve(false));
   assert.ok(place?.isOurs());
@@ -52,18 +52,18 @@ test("what a killed listener left is replaced, and nothing stays beside it", asy
   assert.equal(readdirSync(root), []);
 });
 
-test("a place that somebody answers at is not taken", async ({ root, path }) => {
+test("does not replace a socket with a live listener", async ({ root, path }) => {
   writeFileSync(path, "old");
   assert.is(await takeOnly(path, () => Promise.resolve(true)), undefined);
   assert.is(readFileSync(path, "utf8"), "old");
   assert.equal(readdirSync(root), ["socket"]);
 });
 
-test("of two that find the same dead listener one has the place in the end", async ({ root, path }) => {
+test("only one of two listeners replaces the same dead socket", async ({ root, path }) => {
   writeFileSync(path, "dead");
   let asked = 0;
   const place = await takeOnly(path, () => {
-    // Another is faster, while this one asks.
+    // Another listener is faster during the check.
     if (++asked === 1) {
       writeFileSync(`${path}.other`, "faster");
       renameSync(`${path}.other`, path);
@@ -76,7 +76,7 @@ test("of two that find the same dead listener one has the place in the end", asy
   assert.equal(readdirSync(root), ["socket"]);
 });
 
-test("a listener whose socket is taken away meanwhile does not try for ever", async ({ root, path }) => {
+test("a listener gives up if its new socket is removed", async ({ root, path }) => {
   writeFileSync(path, "dead");
   let asked = 0;
   const failure = await takeOnly(path, () => {
@@ -89,7 +89,7 @@ test("a listener whose socket is taken away meanwhile does not try for ever", as
   assert.is(asked, 1);
 });
 
-test("a listener leaves its place alone where another has it by now", async ({ path }) => {
+test("a closing listener keeps a socket that another listener owns by now", async ({ path }) => {
   const place = await takePlace(path, ownerOf(path), listenAs("one"));
   assert.is(statSync(path).mode & 0o777, 0o660);
   const next = await takePlace(path, ownerOf(path), listenAs("two"));
@@ -100,7 +100,7 @@ test("a listener leaves its place alone where another has it by now", async ({ p
   assert.not(existsSync(path));
 });
 
-/** A server that greets, and notes in a file that it was started. */
+/** An MCP server that answers initialize, and records its start in a file. */
 const program = `
 echo started >>"$1"
 while read -r line; do
@@ -128,7 +128,7 @@ function child(root: string, command = "/bin/sh") {
   return { made, starts, notes };
 }
 
-test("an MCP server's process is started once, however many need it at once", async ({ root }) => {
+test("starts an MCP server's process once for concurrent clients", async ({ root }) => {
   const { made, starts, notes } = child(root);
   try {
     await Promise.all([made.ensure(), made.ensure()]);
@@ -145,7 +145,7 @@ test("an MCP server's process is started once, however many need it at once", as
   );
 });
 
-test("a process that cannot be started is tried again by the next who needs it", async ({ root }) => {
+test("retries to start a process for the next client", async ({ root }) => {
   const { made, starts } = child(root, "/nonexistent/server");
   for (const _ of [1, 2]) {
     assert.ok(await made.ensure().then(() => false, () => true));
@@ -156,7 +156,7 @@ test("a process that cannot be started is tried again by the next who needs it",
   await made.close();
 });
 
-test("a server that does not start is shown as failing, and ends nothing else", async () => {
+test("shows a server that does not start as failing, without affecting others", async () => {
   const served = await serve({ command: "/bin/false", home: newHome() });
   try {
     await served.server.check();
@@ -170,7 +170,7 @@ test("a server that does not start is shown as failing, and ends nothing else", 
   }
 });
 
-/** A body of one client with so many megabytes unread; nobody reads it. */
+/** The body of a client that leaves megabytes unread. */
 async function unread(outlet: Outlet, megabytes: number): Promise<void> {
   let left = megabytes;
   outlet.through(
@@ -184,7 +184,7 @@ async function unread(outlet: Outlet, megabytes: number): Promise<void> {
   while (left > 0) await new Promise((resolve) => setImmediate(resolve));
 }
 
-test("a client is not cut off while one of its bodies has only begun", async () => {
+test("does not disconnect a client that has only begun to send a body", async () => {
   const { setTimeout, Date } = globalThis;
   const late: (() => void)[] = [];
   let now = Date.now();
@@ -207,7 +207,7 @@ test("a client is not cut off while one of its bodies has only begun", async () 
     now += 1000;
     late.shift()?.();
     assert.is(cut, 0);
-    // It is looked at again, and has taken nothing by then.
+    // It is checked again, and has read nothing by then.
     now += 5000;
     late.shift()?.();
     assert.is(cut, 1);

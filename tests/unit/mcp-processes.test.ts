@@ -15,7 +15,7 @@ import {
 
 const test = suite("mcp-processes");
 
-/** A server's process, as the gateway starts one; ready when it has said so. */
+/** Starts a server's process like the gateway, and waits until it is ready. */
 async function started(home: string, command: string, args: string[]) {
   const child = spawn(...marked(home, command, args), {
     detached: true,
@@ -30,11 +30,11 @@ async function started(home: string, command: string, args: string[]) {
 
 const deaf = "trap '' TERM; echo ready; while :; do sleep 1; done";
 
-test("a process that is deaf to EOF and SIGTERM is found and ended, and no other", async () => {
+test("kills only the process that ignores EOF and SIGTERM", async () => {
   const home = mkdtempSync(join(tmpdir(), "hal9000-mcp-"));
   const one = await started(home, "sh", ["-c", deaf]);
   const other = await started(`${home}-other`, "sh", ["-c", deaf]);
-  // What has left its group is the user's, whatever it inherited.
+  // A process that has left the group is ignored, even with inherited variables.
   const daemon = await started(home, "sh", [
     "-c",
     "setsid sleep 20 >&2 & echo $!; wait",
@@ -56,7 +56,7 @@ test("a process that is deaf to EOF and SIGTERM is found and ended, and no other
   }
 });
 
-test("a process inherits no listening socket, and its environment as it was given", async () => {
+test("a process inherits no listening socket, and only the given environment", async () => {
   const home = mkdtempSync(join(tmpdir(), "hal9000-mcp-"));
   const servers = ["a", "b"].map((name) =>
     createServer().listen(join(home, name))
@@ -67,7 +67,7 @@ test("a process inherits no listening socket, and its environment as it was give
   await Promise.all([listed.ended, printed.ended]);
   for (const server of servers) server.close();
   rmSync(home, { recursive: true, force: true });
-  // The last is the directory that it reads.
+  // The last descriptor is the directory being read.
   assert.is(listed.said(), "0\n1\n2\n3\n");
   assert.match(printed.said(), `HAL9000_MCP_SERVER=/nowhere:${printed.pid}\n`);
   assert.match(printed.said(), "odd-name=kept\n");

@@ -26,7 +26,7 @@ import { serve } from "../helper/mcp-served.ts";
 
 const test = suite("mcp-workers");
 
-test("workerOf() knows a worker by its token, and nobody by another one", () => {
+test("workerOf() identifies a worker by its token, and rejects other tokens", () => {
   const token = workerToken("key", "claude/claudy-app-12345678");
   assert.is(workerOf("key", token), "claude/claudy-app-12345678");
   const [name, digest = ""] = token.split(".");
@@ -48,7 +48,7 @@ test("workerOf() knows a worker by its token, and nobody by another one", () => 
   ) assert.is(workerOf("key", wrong), anonymous, `${wrong}`);
 });
 
-test("tokenKey() makes one key for all who ask, which only the owner reads", () => {
+test("tokenKey() creates a single key that only the owner can read", () => {
   const home = mkdtempSync(join(tmpdir(), "hal9000-mcp-"));
   const paths = { ...homePaths(home), mcpKey: join(home, "key") };
   try {
@@ -62,7 +62,7 @@ test("tokenKey() makes one key for all who ask, which only the owner reads", () 
   }
 });
 
-/** Holders of places: "a" is busy, "A" idle. */
+/** Holders of slots: "a" is busy, "A" idle. */
 function holders(text: string) {
   return [...text].map((letter, at) => ({
     at,
@@ -78,12 +78,12 @@ const places: [held: string, worker: string, expected: string | number][] = [
   ["aaaa", "a", "refused"],
   ["aaAA", "a", 2],
   ["aaaabb", "a", "refused"],
-  // All are taken: of who has most.
+  // All slots are in use: take one from the worker with the most.
   ["aaaabb", "c", 0],
   ["baAabb", "c", 2],
   ["aaabbb", "c", 0],
   ["aaaabB", "c", 5],
-  // Nobody has enough to give one up.
+  // No worker has enough slots to lose one.
   ["aabbcc", "a", "refused"],
   ["aabbcc", "d", 0],
   ["abcdef", "g", "refused"],
@@ -116,7 +116,7 @@ function connected(connections: Connections, count: number) {
 const open = (sockets: Socket[]) =>
   sockets.filter(({ destroyed }) => !destroyed).length;
 
-test("connections that say nothing make room for the next, and none of a worker's does", () => {
+test("closes silent connections for new ones, but no connection of a worker", () => {
   const connections = new Connections();
   const known = connected(connections, 60);
   for (const socket of known) assert.ok(connections.noteRequest(socket, "a"));
@@ -124,7 +124,7 @@ test("connections that say nothing make room for the next, and none of a worker'
   assert.is(open(known), 60);
   assert.is(open(silent), 768);
   assert.not(silent.at(-1)?.destroyed);
-  // Without a token they are no better, but go last.
+  // Connections with requests but no token are not protected, but closed last.
   const [asking] = silent.slice(-768) as [Socket];
   connections.noteRequest(asking, anonymous);
   connected(connections, 767);
@@ -134,7 +134,7 @@ test("connections that say nothing make room for the next, and none of a worker'
   connections.close();
 });
 
-test("a worker has 64 connections, and busy ones of its own keep out its own alone", () => {
+test("limits a worker to 64 connections without blocking others", () => {
   const connections = new Connections();
   const mine = connected(connections, 64);
   const answered = mine.map((socket) => connections.noteRequest(socket, "a"));
@@ -149,7 +149,7 @@ test("a worker has 64 connections, and busy ones of its own keep out its own alo
   connections.close();
 });
 
-/** A body that does not end by itself. */
+/** A body that stays open until it is ended. */
 function body(megabytes: number) {
   let end = () => {};
   const stream = new ReadableStream({
@@ -169,7 +169,7 @@ function body(megabytes: number) {
   return { request, end: () => end() };
 }
 
-test("what a worker sends and does not end keeps no other's request out", async () => {
+test("unfinished requests of a worker do not block other workers", async () => {
   const inlet = new Inlet();
   const sent = (worker: string, megabytes: number) => {
     const { request, end } = body(megabytes);
@@ -184,11 +184,11 @@ test("what a worker sends and does not end keeps no other's request out", async 
   };
   const held = [sent("a", 18), sent("a", 20), sent("b", 20)];
   await sleep(50);
-  // More than a worker may have.
+  // More than the limit of a worker.
   assert.is(await sent("a", 5).answer, 503);
   const other = sent("c", 15);
   await sleep(50);
-  // Of the worker that has most, the largest had to go.
+  // The largest request of the worker with the most data was refused.
   assert.is(await held[1]?.answer, 503);
   for (const one of [held[0], held[2], other]) one?.end();
   assert.equal(
@@ -211,7 +211,7 @@ const watched = (pid: number, allowance: string) => ({
   end: () => {},
 });
 
-test("findExcess() counts a process with all that it starts, of one worker together", () => {
+test("findExcess() sums the processes of a worker with their children", () => {
   const found = (rows: ReturnType<typeof row>[]) =>
     findExcess(rows, [watched(10, "x a"), watched(20, "x a"), watched(30, "x")])
       .map(({ watched, reason, pids }) => [watched.pid, reason, ...pids]);
@@ -222,14 +222,14 @@ test("findExcess() counts a process with all that it starts, of one worker toget
     row(9, 1, 9, 900),
   ];
   assert.equal(found(quiet), []);
-  // A child that has left the group, and its child.
+  // A child that has left the process group, and its child.
   const left = [...quiet, row(21, 20, 21, 60), row(22, 21, 21, 60)];
   assert.equal(found(left), [[
     20,
     'used 122 MiB of memory; "memory" allows 100 MiB',
     ...[20, 21, 22],
   ]]);
-  // One that has lost its parent is still of the group.
+  // An orphan that is still in the group.
   const many = [31, 32, 33, 34, 35].map((pid) => row(pid, 1, 30));
   assert.equal(found([...quiet, ...many]), [[
     30,
@@ -238,7 +238,7 @@ test("findExcess() counts a process with all that it starts, of one worker toget
   ]]);
 });
 
-/** Answers a greeting, and then does what it is told. */
+/** A program that answers initialize, then runs the shell commands `then`. */
 const program = (then: string) =>
   `read -r _; echo '{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18","capabilities":{},"serverInfo":{"name":"x","version":"1"}}}'
    read -r _; read -r _; ${then}`;
@@ -248,12 +248,12 @@ const as = (worker: string) => ({
 });
 const call = { id: 1, method: "tools/call", params: { name: "x" } };
 
-test("a worker with all of its places keeps no other one out, and takes no other's session", async () => {
+test("a worker at its limit does not block other workers or take their sessions", async () => {
   const served = await serve({
     command: "/bin/sh",
     args: ["-c", program("cat >/dev/null")],
   });
-  /** A client that stays. */
+  /** A client that stays connected. */
   const stays = async (headers = {}) => {
     const { status, session = "" } = await served.greet(headers);
     await served.listen(session, headers);
@@ -268,7 +268,7 @@ test("a worker with all of its places keeps no other one out, and takes no other
     const { session } = await stays(as("b"));
     for (let at = 0; at < 8; at++) assert.is((await stays()).status, 200);
     assert.is((await served.greet()).status, 503);
-    // Which is no fault of the server.
+    // This is not an error of the server.
     assert.is(await greet({ socketPath: served.socket }), "busy");
     const ask = async (headers: Record<string, string>) =>
       (await served.send({ method: "notifications/x" }, {
@@ -284,7 +284,7 @@ test("a worker with all of its places keeps no other one out, and takes no other
   }
 });
 
-test("a server of HTTP is passed a request without the worker's token", async () => {
+test("forwards requests to an HTTP server without the worker's token", async () => {
   let heard: IncomingHttpHeaders = {};
   const server = createServer((request, response) => {
     heard = request.headers;
@@ -309,7 +309,7 @@ test("a server of HTTP is passed a request without the worker's token", async ()
   assert.is(heard[tokenHeader.toLowerCase()], undefined);
 });
 
-test("a process that takes more memory than its server may is ended, with the reason", async () => {
+test("kills a process above its server's memory limit, and reports why", async () => {
   const served = await serve({
     command: "/bin/sh",
     args: [

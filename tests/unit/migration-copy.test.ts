@@ -1,5 +1,5 @@
-// The core of a move with a mover that only notes what it is asked, and the operations
-// of the real one on directories of one's own.
+// Copying with a fake mover that only records its operations, and the operations of the
+// real mover on temporary directories.
 
 import { execFileSync } from "node:child_process";
 import {
@@ -48,7 +48,7 @@ test.after.each(({ root }) => rmSync(root, { recursive: true }));
 
 const track = { log: () => {}, begin: () => () => {} };
 
-/** Finds so many differences, and notes its operations. */
+/** A fake mover that reports differences, and records its operations. */
 function fakeMover(differences: string[] = []) {
   const asked: string[] = [];
   const mover = {
@@ -71,7 +71,7 @@ const copies = {
   manifest: "/m.json",
 };
 
-test("copyInSteps() copies what is not copied yet, then compares all", async ({ journal }) => {
+test("copyInSteps() copies missing parts, then compares everything", async ({ journal }) => {
   journal.note({ steps: { "copy:membank": "done", "copy:plugins": "begun" } });
   const { mover, asked } = fakeMover();
   await copyInSteps({ journal, track }, mover, copies);
@@ -84,7 +84,7 @@ test("copyInSteps() copies what is not copied yet, then compares all", async ({ 
   assert.is(asked.length, 2);
 });
 
-test("copyInSteps() has source and copies read again where they differ", async ({ journal }) => {
+test("copyInSteps() reads source and copies again if they differ", async ({ journal }) => {
   const { mover } = fakeMover(["plugins/x: content"]);
   const message = await copyInSteps({ journal, track }, mover, copies)
     .catch((error) => error.message);
@@ -92,7 +92,7 @@ test("copyInSteps() has source and copies read again where they differ", async (
   assert.equal(journal.state.steps, { verify: "begun" });
 });
 
-test("backUp() names the manifest last, and only of a backup that agrees", async () => {
+test("backUp() renames the manifest last, and only for a backup that matches", async () => {
   const backup = { ...copies, what: "the backup", at: "/b" };
   const whole = fakeMover();
   await backUp({ track }, whole.mover, backup);
@@ -110,7 +110,7 @@ test("backUp() names the manifest last, and only of a backup that agrees", async
   assert.is(damaged.asked.at(-1), "compare membank,plugins");
 });
 
-test("removeVolumes() waits for one that a container still holds", async () => {
+test("removeVolumes() waits for a volume that a container still uses", async () => {
   const answers = [{ statusCode: 409 }, undefined, { statusCode: 500 }];
   const remove = () => {
     const error = answers.shift();
@@ -126,14 +126,14 @@ test("removeVolumes() waits for one that a container still holds", async () => {
 
 const ask = (op: string, input: object) => perform({ op, ...input }, () => {});
 
-/** A tree with a hard link, and a name that is no UTF-8. */
+/** A tree with a hard link, and a name that is not valid UTF-8. */
 function growTree(directory: string): void {
   const script = `mkdir -p "$0/tree/below" && cd "$0/tree" && echo one >one &&
     ln one two && ln -s nowhere link && echo x >"$(printf 'n\\377')"`;
   execFileSync("sh", ["-ec", script, directory]);
 }
 
-test("mover: a copy agrees with the manifest of its source, until it changes", async ({ root }) => {
+test("mover: a copy matches the manifest of its source until it changes", async ({ root }) => {
   growTree(root);
   const manifest = join(root, "manifest.json");
   const source = { at: root, parts: ["tree"] };
@@ -153,7 +153,7 @@ test("mover: a copy agrees with the manifest of its source, until it changes", a
   assert.ok(first.some((line) => /^tree\/one: .*content/.test(line)));
 });
 
-test("mover: replace leaves nothing of a copy that was broken off", async ({ root }) => {
+test("mover: replace removes an interrupted copy", async ({ root }) => {
   growTree(root);
   const to = join(root, "backups/pre-dind-x/tree");
   mkdirSync(join(to, "half"), { recursive: true });
@@ -163,7 +163,7 @@ test("mover: replace leaves nothing of a copy that was broken off", async ({ roo
   assert.is(readdirSync(to).length, 5);
 });
 
-test("mover: a program that fails is a Failure, an unknown operation an error", async ({ root }) => {
+test("mover: a failed program is a Failure, and an unknown operation an error", async ({ root }) => {
   const input = { from: join(root, "none"), to: join(root, "to") };
   const error = await ask("replace", input).catch((error) => error) as Error;
   assert.instance(error, Failure);
@@ -172,7 +172,7 @@ test("mover: a program that fails is a Failure, an unknown operation an error", 
   assert.match(unknown.message, /Invalid type|Expected/);
 });
 
-test("mover: a fresh ChromaDB holds no data, nor does an empty directory", async ({ root }) => {
+test("mover: a new ChromaDB and an empty directory count as no data", async ({ root }) => {
   for (const name of ["chromadb", "membank", "plugins"]) {
     mkdirSync(join(root, name));
   }

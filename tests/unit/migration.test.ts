@@ -62,26 +62,26 @@ const file = (path: string, more: Partial<Entry> = {}): Entry => ({
 });
 
 const differences: [string, Entry, Entry | undefined, string | undefined][] = [
-  ["the same", file("a"), file("a"), undefined],
-  ["one that is gone", file("a"), undefined, "missing"],
-  ["another content", file("a"), file("a", { sha256: "bb" }), "content"],
+  ["nothing for equal entries", file("a"), file("a"), undefined],
+  ["a missing entry", file("a"), undefined, "missing"],
+  ["different content", file("a"), file("a", { sha256: "bb" }), "content"],
   [
-    "a content that was not read",
+    "nothing for content that was not read",
     file("a"),
     (({ sha256: _, ...rest }) => rest)(file("a")),
     undefined,
   ],
-  ["another mode", file("a"), file("a", { mode: "600" }), "mode"],
-  ["another owner", file("a"), file("a", { uid: 9, gid: 9 }), "uid, gid"],
-  ["another time", file("a"), file("a", { mtime: "1.6" }), "mtime"],
+  ["a different mode", file("a"), file("a", { mode: "600" }), "mode"],
+  ["a different owner", file("a"), file("a", { uid: 9, gid: 9 }), "uid, gid"],
+  ["a different time", file("a"), file("a", { mtime: "1.6" }), "mtime"],
   [
-    "another link",
+    "a different link target",
     file("a", { type: "link", target: "x" }),
     file("a", { type: "link", target: "y" }),
     "target",
   ],
   [
-    "a hard link that is a copy",
+    "a copy instead of a hard link",
     file("a", { sameAs: "b" }),
     file("a"),
     "sameAs",
@@ -89,7 +89,7 @@ const differences: [string, Entry, Entry | undefined, string | undefined][] = [
 ];
 
 for (const [what, wanted, found, expected] of differences) {
-  test(`compareTrees() tells of ${what}`, () => {
+  test(`compareTrees() reports ${what}`, () => {
     const all = compareTrees([wanted], found ? [found] : []);
     assert.equal(
       all.map(({ what }) => what),
@@ -98,14 +98,14 @@ for (const [what, wanted, found, expected] of differences) {
   });
 }
 
-test("compareTrees() tells of what is too much", () => {
+test("compareTrees() reports additional entries", () => {
   assert.equal(compareTrees([], [file("new")]), [{
     path: "new",
     what: "extra",
   }]);
 });
 
-test("a manifest keeps names of any bytes, of each part", () => {
+test("a manifest preserves names with any bytes in each part", () => {
   const entries = [
     file("", { type: "directory" }),
     file("line\nbreak"),
@@ -133,13 +133,13 @@ test("a manifest keeps names of any bytes, of each part", () => {
   assert.is(manifest.entries.at(-2).path, "plugins/é");
 });
 
-test("shown() escapes what moves the cursor and what is no text", () => {
+test("shown() escapes control characters and invalid UTF-8", () => {
   assert.is(shown("a\nb"), "a\\x0ab");
   assert.is(shown("\xc3\xa9"), "é");
   assert.is(shown("\xff\xc3\xa9"), "\\xff\\xc3\\xa9");
 });
 
-test("stampOf() sorts as time does", () => {
+test("stampOf() sorts chronologically", () => {
   assert.is(stampOf(new Date("2026-11-21T13:05:09.123Z")), "20261121T130509Z");
 });
 
@@ -155,7 +155,7 @@ const state = (kind: "migrate" | "rollback") => ({
   steps: {},
 });
 
-test("Journal runs a step once, and again where it was broken off", async ({ instance }) => {
+test("Journal runs a step once, and repeats an interrupted one", async ({ instance }) => {
   const journal = new Journal(instance, state("migrate"));
   const ran: string[] = [];
   await journal.step("one", () => void ran.push("one"));
@@ -173,29 +173,35 @@ test("Journal runs a step once, and again where it was broken off", async ({ ins
   assert.is(readJournal(instance), undefined);
 });
 
-test("readJournalOf() and the daemon refuse while another move has not ended", ({ instance }) => {
+test("readJournalOf() and the daemon refuse during an unfinished move", ({ instance }) => {
   const journal = new Journal(instance, state("rollback"));
   journal.note({});
   assert.throws(
     () => readJournalOf(instance, "migrate"),
     (error: Failure) => error.kind === "busy",
   );
-  assert.throws(() => refuseWhileMoving(instance), /A rollback has not ended/);
+  assert.throws(
+    () => refuseWhileMoving(instance),
+    /A rollback has not finished/,
+  );
   journal.note({ kind: "migrate" });
-  assert.throws(() => refuseWhileMoving(instance), /A migrate has not ended/);
+  assert.throws(
+    () => refuseWhileMoving(instance),
+    /A migrate has not finished/,
+  );
   journal.note({ steps: { start: "begun" } });
   refuseWhileMoving(instance);
   assert.is(readJournalOf(instance, "rollback"), undefined);
 });
 
-test("readJournal() refuses one that is damaged, and leaves it", ({ instance }) => {
+test("readJournal() refuses a damaged journal, and keeps it", ({ instance }) => {
   const path = join(instance.home.migration, "journal.json");
   writeFileSync(path, '{"version":1');
   assert.throws(() => readJournal(instance), /Cannot read the journal/);
   assert.is(readFileSync(path, "utf8"), '{"version":1');
 });
 
-test("refuseWithoutRoom() has the figures", () => {
+test("refuseWithoutRoom() reports required and free space", () => {
   refuseWithoutRoom([{ at: "/a", neededBytes: 5, freeBytes: 5 }]);
   assert.throws(
     () => refuseWithoutRoom([{ at: "/a", neededBytes: 2048, freeBytes: 1024 }]),
@@ -203,7 +209,7 @@ test("refuseWithoutRoom() has the figures", () => {
   );
 });
 
-test("findSessions() passes over what is none, and tells of what is damaged", ({ instance }) => {
+test("findSessions() ignores other files, and reports damaged ones", ({ instance }) => {
   const lay = (name: string, text?: string) => {
     const directory = join(instance.home.claude, name);
     mkdirSync(directory);
@@ -232,7 +238,7 @@ test("findSessions() passes over what is none, and tells of what is damaged", ({
   assert.is(told.length, 3);
 });
 
-test("listBackups() knows those without a manifest for broken off", ({ instance }) => {
+test("listBackups() marks backups without a manifest as interrupted", ({ instance }) => {
   mkdirSync(join(instance.home.backups, "pre-dind-20260101T000000Z"));
   mkdirSync(join(instance.home.backups, "mine"));
   const backups = listBackups(instance);
@@ -243,7 +249,7 @@ test("listBackups() knows those without a manifest for broken off", ({ instance 
   assert.ok(existsSync(join(instance.home.backups, "mine")));
 });
 
-/** Volumes with their ids, as an engine would show them. */
+/** A fake engine with volumes and their ids. */
 function withVolumes(instance: Instance, ids: Record<string, string>) {
   const getVolume = (Name: string) => ({
     inspect: () =>
@@ -257,13 +263,13 @@ function withVolumes(instance: Instance, ids: Record<string, string>) {
 
 const volumes = { "x-chromadb": "1", "x-memorybank": "2", "x-plugins": "3" };
 
-test("migratedParts() counts no volume that was made since", async ({ instance }) => {
+test("migratedParts() ignores volumes that were created later", async ({ instance }) => {
   const now = { ...volumes, "x-plugins": "4" };
   const later = withVolumes(instance, now);
   assert.equal(await migratedParts(later), []);
   writeMigrated(instance, { stamp: "s", backup: null, volumes });
   assert.equal(await migratedParts(later), ["chromadb", "membank"]);
-  // As an earlier version has noted it.
+  // The format of an earlier version.
   writeMigrated(instance, { stamp: "s", backup: null });
   assert.equal((await migratedParts(later)).length, 3);
 });
@@ -279,7 +285,7 @@ interface Order {
 
 const all = ["chromadb", "membank", "plugins"];
 const orders: Order[] = [
-  { what: "a start alone", local: all, holding: [], brings: [] },
+  { what: "only a start", local: all, holding: [], brings: [] },
   {
     what: "a migration",
     migrated: all,

@@ -5,21 +5,21 @@ import process from "node:process";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 
-/** What runs as soon as it is loaded: it says so in its last lines. */
+/** Programs that run when they are loaded, according to their last lines. */
 function isProgram(path: string): boolean {
   const text = readFileSync(path, "utf8");
   return text.startsWith("#!") ||
     /^(await |void |process\.|main\(|runCli\(|\w+\(.*\)\.catch)/m.test(text);
 }
 
-test("loading a module of lib writes nothing, runs nothing and reaches nobody", () => {
+test("loading a module of lib writes no files, runs nothing and opens no connections", () => {
   const lib = resolve("lib");
   const modules = readdirSync(lib, { recursive: true })
     .map((name) => join(lib, String(name)))
     .filter((path) => path.endsWith(".ts") && !isProgram(path));
   assert.ok(modules.length > 150);
   const script = modules.map((path) => `import ${JSON.stringify(path)};\n`);
-  // Whatever is not granted here is refused, and the load fails.
+  // Permissions that are not granted are denied, and loading fails.
   const granted = ["--allow-read", "--allow-env", "--allow-sys"];
   const { status, stdout, stderr } = spawnSync(
     process.execPath,

@@ -1,4 +1,4 @@
-// The system calls of the mounter, as far as they need no rights.
+// The mounter's system calls that need no privileges.
 
 import {
   mkdirSync,
@@ -30,7 +30,7 @@ test.after.each(({ root }) => rmSync(root, { recursive: true }));
 
 const open = () => readdirSync("/proc/self/fd").length;
 
-test("every descriptor that is opened to look at a project is closed again", ({ root }) => {
+test("closes every descriptor that is opened to inspect a project", ({ root }) => {
   const from = openPath(root, "directory");
   closeDescriptor(from);
   const before = open();
@@ -45,7 +45,7 @@ test("every descriptor that is opened to look at a project is closed again", ({ 
   assert.is(open(), before);
 });
 
-test("nothing is opened through a link, or above the directory", ({ root }) => {
+test("opens nothing through a link or outside of the directory", ({ root }) => {
   const directory = openPath(root, "directory");
   const before = open();
   for (const path of ["out", "out/ssl", "..", "a/../..", "/etc", "gone"]) {
@@ -60,13 +60,13 @@ test("nothing is opened through a link, or above the directory", ({ root }) => {
   closeDescriptor(directory);
 });
 
-test("a copy of mounts that cannot be made leaves no descriptor behind", ({ root }) => {
+test("a failed copy of mounts leaves no descriptor open", ({ root }) => {
   const directory = openPath(root, "directory");
   const before = open();
   try {
     closeDescriptor(copyMounts(directory, true));
   } catch (error) {
-    assert.instance(error, CallError); // only root may
+    assert.instance(error, CallError); // only root has permission
   }
   assert.is(open(), before);
   closeDescriptor(directory);

@@ -8,7 +8,7 @@ import { firstFileIn } from "../../lib/worker/net-files.ts";
 
 const test = suite("net-files");
 
-test("firstFileIn() gives the file of an archive, with or without attributes", () => {
+test("firstFileIn() returns the file in an archive, with or without attributes", () => {
   const directory = mkdtempSync(join(tmpdir(), "hal9000-tar-"));
   writeFileSync(join(directory, "hosts"), "127.0.0.1 localhost\n");
   for (const format of ["ustar", "pax", "gnu"]) {
@@ -24,7 +24,7 @@ test("firstFileIn() gives the file of an archive, with or without attributes", (
   rmSync(directory, { recursive: true });
 });
 
-test("firstFileIn() refuses what is cut off or no archive", () => {
+test("firstFileIn() refuses truncated and invalid archives", () => {
   const junk = readFileSync("/proc/self/status");
   assert.throws(() => firstFileIn(junk), /no file in the archive/);
   assert.throws(() => firstFileIn(junk.subarray(0, 10)), /no file/);

@@ -1,4 +1,4 @@
-// Which workers have lost their network, with a small object for the engine.
+// Finding workers that have lost their network, with a fake engine.
 
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -7,7 +7,7 @@ import { isBefore } from "../../lib/docker/docker.ts";
 import { withoutNetwork } from "../../lib/worker/workers.ts";
 import type { WorkerState } from "../../lib/worker/workers.ts";
 
-/** Containers that run, by id, with their time of start. */
+/** Running containers by id, with their start time. */
 function engine(started: Record<string, string>, inspected: string[] = []) {
   return {
     getContainer: (id: string) => ({
@@ -46,14 +46,14 @@ const lostOf = async (docker: Docker, workers: WorkerState[]) => [
   ...await withoutNetwork({ docker }, workers),
 ];
 
-test("withoutNetwork() finds no fault with workers that came after their net", async () => {
+test("withoutNetwork() ignores workers started after their net", async () => {
   const inspected: string[] = [];
   const docker = engine({ net: "2026-01-26T10:00:00.5Z" }, inspected);
   assert.equal(await lostOf(docker, [worker("a"), worker("b")]), []);
   assert.equal(inspected, ["net"]);
 });
 
-test("withoutNetwork() names those that were started before their net", async () => {
+test("withoutNetwork() returns workers started before their net", async () => {
   const docker = engine({
     net: "2026-01-26T12:00:00.5Z",
     a: "2026-01-26T11:00:00.1Z",
@@ -68,14 +68,14 @@ test("withoutNetwork() names those that were started before their net", async ()
   assert.equal(await lostOf(docker, workers), ["a"]);
 });
 
-test("withoutNetwork() names all where there is no net", async () => {
+test("withoutNetwork() returns all workers if there is no net", async () => {
   assert.equal(await lostOf(engine({}), [worker("a"), worker("b")]), [
     "a",
     "b",
   ]);
 });
 
-test("isBefore() compares times whose zeros Docker has dropped", () => {
+test("isBefore() compares times with omitted zeros", () => {
   assert.ok(isBefore("2026-01-26T12:00:00.1Z", "2026-01-26T12:00:00.12Z"));
   assert.not(isBefore("2026-01-26T12:00:00.12Z", "2026-01-26T12:00:00.1Z"));
 });

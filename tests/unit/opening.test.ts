@@ -1,4 +1,4 @@
-// Sessions opened, stopped, listed and removed, on an engine in memory.
+// Opening, stopping, listing and removing sessions, on a fake engine.
 
 import {
   existsSync,
@@ -45,7 +45,7 @@ const test = suite<FakeInstance>("opening");
 test.before.each((context) => void Object.assign(context, fakeInstance()));
 test.after.each(({ end }) => end());
 
-/** Whether the CLI runs in its tmux, for engine.run. */
+/** Simulates the CLI in its tmux, for engine.run. */
 const claudeRuns = (runs: boolean) => (command: string[]) => ({
   exitCode: command.includes("has-session") && !runs ? 1 : 0,
 });
@@ -84,7 +84,7 @@ function converse({ instance }: FakeInstance, session: string, at?: Date) {
   if (at) utimesSync(path, at, at);
 }
 
-test("a project is opened in a new worker, and what is kept of it says so", async (fake) => {
+test("opens a project in a new worker, and records it", async (fake) => {
   const { instance, engine, project } = fake;
   const path = project("app");
   const ready = await open(fake);
@@ -105,7 +105,7 @@ test("a project is opened in a new worker, and what is kept of it says so", asyn
   assert.is(readRecord(instance, ready.worker)?.home, `claude/${name}`);
 });
 
-test("what nobody approved of a project's configuration has no effect on Claude", async (fake) => {
+test("unapproved project configuration has no effect on Claude", async (fake) => {
   const { project, told } = fake;
   const withSettings = (name: string) => {
     const directory = project(name);
@@ -120,7 +120,7 @@ test("what nobody approved of a project's configuration has no effect on Claude"
   const onlyUsers = /--setting-sources user/;
   const refused = await open(fake, { directory: withSettings("one") });
   assert.match(refused.command.join(" "), onlyUsers);
-  assert.ok(told.some((line) => line.includes("nobody has approved it")));
+  assert.ok(told.some((line) => line.includes("it is not approved")));
   const approved = await open(fake, {
     directory: withSettings("two"),
     approveConfig: () => Promise.resolve(true),
@@ -132,7 +132,7 @@ test("what nobody approved of a project's configuration has no effect on Claude"
   assert.match(none.command.join(" "), onlyUsers);
 });
 
-test("a session that runs is shown as it is: no second worker, no other settings", async (fake) => {
+test("opening a running session starts no second worker and changes no settings", async (fake) => {
   const { engine } = fake;
   engine.run = claudeRuns(true);
   const first = await open(fake);
@@ -145,7 +145,7 @@ test("a session that runs is shown as it is: no second worker, no other settings
   assert.is(engine.asked.length, before);
 });
 
-test("a conversation is continued in a new worker, unless a fresh one is asked for", async (fake) => {
+test("continues a conversation in a new worker, unless a fresh one is requested", async (fake) => {
   const first = await open(fake);
   await stopSession(fake.instance, first.session, fake.log);
   assert.is((await open(fake)).resumes, false);
@@ -161,7 +161,7 @@ test("a conversation is continued in a new worker, unless a fresh one is asked f
   assert.not(fresh.command.includes("--continue"));
 });
 
-test("a worker that has ended makes room for a new one of its session", async (fake) => {
+test("replaces an exited worker of the session", async (fake) => {
   const { engine } = fake;
   const first = await open(fake);
   const former = engine.find(first.id);
@@ -172,7 +172,7 @@ test("a worker that has ended makes room for a new one of its session", async (f
   assert.not(engine.find(first.id));
 });
 
-test("a paused worker is told, with how it goes on", async (fake) => {
+test("reports a paused worker, with a hint to unpause it", async (fake) => {
   const first = await open(fake);
   Object.assign(fake.engine.find(first.id) ?? {}, { state: "paused" });
   const failure = await failureOf(open(fake));
@@ -181,7 +181,7 @@ test("a paused worker is told, with how it goes on", async (fake) => {
   assert.is(failure.hint, `Resume it: docker unpause ${first.worker}`);
 });
 
-test("a name belongs to the project that has it", async (fake) => {
+test("refuses a name that another project has", async (fake) => {
   await open(fake, { name: "mine" });
   const failure = await failureOf(
     open(fake, { name: "mine", directory: fake.project("other") }),
@@ -191,7 +191,7 @@ test("a name belongs to the project that has it", async (fake) => {
   assert.is(failure.hint, "Choose another --name.");
 });
 
-test("a session of version 0.5 goes on under its former name", async (fake) => {
+test("a session of version 0.5 keeps its former name", async (fake) => {
   const { instance, project } = fake;
   const path = project("my app!");
   const former = formerSessionName(path);
@@ -209,7 +209,7 @@ test("a session of version 0.5 goes on under its former name", async (fake) => {
   assert.is((await open(fake, { directory: path })).session, former);
 });
 
-test("a session that could not be given a worker leaves nothing behind", async (fake) => {
+test("a new session without a worker leaves nothing behind", async (fake) => {
   const { instance, engine } = fake;
   engine.images.clear();
   const failure = await failureOf(open(fake));
@@ -220,7 +220,7 @@ test("a session that could not be given a worker leaves nothing behind", async (
   assert.equal(readdirSync(home.ports), []);
 });
 
-test("a session that is known stays known where its new worker cannot be made", async (fake) => {
+test("an existing session is kept if its new worker cannot be created", async (fake) => {
   const { instance, engine } = fake;
   const { session } = await open(fake);
   await stopSession(instance, session, fake.log);
@@ -231,7 +231,7 @@ test("a session that is known stays known where its new worker cannot be made", 
   assert.ok(hasConversation(instance, session));
 });
 
-test("a profile that does not exist is refused before anything is kept", async (fake) => {
+test("refuses a missing profile before anything is stored", async (fake) => {
   const failure = await failureOf(
     open(fake, { profile: { name: "pyton", build: false } }),
   );
@@ -240,7 +240,7 @@ test("a profile that does not exist is refused before anything is kept", async (
   assert.equal(fake.engine.asked, []);
 });
 
-test("an agent is not added to a worker that runs without one", async (fake) => {
+test("does not add an ssh-agent to a running worker", async (fake) => {
   const first = await open(fake);
   const failure = await failureOf(
     open(fake, { sshAgent: "/tmp/agent.sock" }),
@@ -257,17 +257,17 @@ test("an agent is not added to a worker that runs without one", async (fake) => 
   assert.is(again.env["SSH_AUTH_SOCK"], "/run/hal9000/ssh-agent.sock");
 });
 
-test("an image is not changed under a worker that runs", async (fake) => {
+test("does not change the image of a running worker", async (fake) => {
   const first = await open(fake);
   Object.assign(fake.engine.find(first.id)?.spec ?? {}, { Image: "other" });
   const profile = { name: "base", build: false };
   const failure = await failureOf(open(fake, { profile }));
   assert.is(failure.message, `"${first.worker}" runs on other`);
-  // Nobody asked for another.
+  // No other image was requested.
   assert.is((await open(fake)).start, "running");
 });
 
-test("a worker whose network has ended is opened with a warning", async (fake) => {
+test("warns when opening a worker that has lost its network", async (fake) => {
   const { engine, told } = fake;
   await open(fake);
   const net = engine.find("fake-net");
@@ -277,7 +277,7 @@ test("a worker whose network has ended is opened with a warning", async (fake) =
   assert.ok(told.some((line) => line.includes("has ended: the session")));
 });
 
-test("another instance's container of the same name does not keep a session from opening", async (fake) => {
+test("opens a session even if another instance's container has its name", async (fake) => {
   const { engine, instance } = fake;
   engine.add("mine", { spec: { Labels: { [label.instance]: "other" } } });
   const ready = await open(fake, { name: "mine" });
@@ -286,7 +286,7 @@ test("another instance's container of the same name does not keep a session from
   assert.ok(engine.find("mine"));
 });
 
-test("Claude is told the caller's model and address, and nothing else of its environment", async (fake) => {
+test("passes only model and base URL from the caller's environment to Claude", async (fake) => {
   const { env } = await open(fake, {
     env: {
       ANTHROPIC_BASE_URL: "http://localhost:1",
@@ -299,7 +299,7 @@ test("Claude is told the caller's model and address, and nothing else of its env
   assert.not(JSON.stringify(env).includes("s3cret"));
 });
 
-test("the agent of a session is told its ports and limits", async (fake) => {
+test("tells the agent its ports and limits", async (fake) => {
   const { instance } = fake;
   const { session, env } = await open(fake);
   const path = join(instance.home.claude, session, "hal9000-context.md");
@@ -332,7 +332,7 @@ test("startSession() starts Claude once", async (fake) => {
   );
 });
 
-test("startSession() tells what Claude printed where it does not start", async (fake) => {
+test("startSession() reports Claude's output if it does not start", async (fake) => {
   const { instance, engine } = fake;
   engine.run = (command) =>
     command.includes("new-session") || command.includes("has-session")
@@ -342,7 +342,7 @@ test("startSession() tells what Claude printed where it does not start", async (
   assert.is(failure.message, "Cannot start Claude: no such file");
 });
 
-test("stopSession() ends the CLI, then the worker; the conversation stays", async (fake) => {
+test("stopSession() ends the CLI, then the worker, and keeps the conversation", async (fake) => {
   const { instance, engine } = fake;
   const commands: string[] = [];
   engine.run = (command) => {
@@ -358,7 +358,7 @@ test("stopSession() ends the CLI, then the worker; the conversation stays", asyn
   assert.is(await stopSession(instance, session, fake.log), false);
 });
 
-test("removeSession() removes home, record and ports, and the project stays", async (fake) => {
+test("removeSession() removes home, record and ports, and keeps the project", async (fake) => {
   const { instance, project, engine } = fake;
   const { session } = await open(fake);
   const other = await open(fake, { directory: project("other") });
@@ -371,7 +371,7 @@ test("removeSession() removes home, record and ports, and the project stays", as
   assert.ok(engine.find(other.id));
 });
 
-test("findSession() names the nearest", async (fake) => {
+test("findSession() suggests the nearest name", async (fake) => {
   await open(fake, { name: "review" });
   assert.is(findSession(fake.instance, "review", fake.log).name, "review");
   try {
@@ -401,7 +401,7 @@ test("syncSession() refuses a session that has a worker", async (fake) => {
   assert.is(readFileSync(laid, "utf8"), "Be brief");
 });
 
-test("a new session inherits the host's configuration, one that is known does not", async (fake) => {
+test("a new session inherits the host's configuration, an existing one does not", async (fake) => {
   const { instance, root } = fake;
   const claudeHome = join(root, "claude-home");
   mkdirSync(claudeHome);
@@ -416,7 +416,7 @@ test("a new session inherits the host's configuration, one that is known does no
   assert.is(readFileSync(laid, "utf8"), "Be brief");
 });
 
-test("an empty file, or one of another kind, is no conversation", (fake) => {
+test("an empty file or one of another type is not a conversation", (fake) => {
   const { instance } = fake;
   const directory = join(instance.home.claude, "s", "projects", "-workspace");
   mkdirSync(directory, { recursive: true });
@@ -442,7 +442,7 @@ async function listed(fake: FakeInstance) {
   }));
 }
 
-test("sessions are listed with what their Claude does", async (fake) => {
+test("lists sessions with their activity", async (fake) => {
   const { instance, engine, told } = fake;
   const { session, id } = await open(fake, { name: "talk" });
   const is = (state: string, more: object = {}) => [{
@@ -477,7 +477,7 @@ test("sessions are listed with what their Claude does", async (fake) => {
   assert.equal(told.filter((line) => line.startsWith("warning")), []);
 });
 
-test("a session is as recent as what was last said in it", async (fake) => {
+test("sorts sessions by their last message", async (fake) => {
   const { instance, log } = fake;
   const at = "2026-01-01T00:00:00.000Z";
   const session = (name: string) =>
@@ -498,7 +498,7 @@ test("a session is as recent as what was last said in it", async (fake) => {
   assert.equal(active, { quiet: at, talk: "2026-02-01T00:00:00.000Z" });
 });
 
-test("who follows sessions hears at once of what changes, and of nothing else", async (fake) => {
+test("followers of sessions are notified immediately, and only of changes", async (fake) => {
   const { instance, engine, log } = fake;
   const { session, id } = await open(fake, { name: "talk" });
   const stop = new AbortController();
@@ -527,7 +527,7 @@ test("who follows sessions hears at once of what changes, and of nothing else", 
   worker.state = "exited";
   engine.emit("die", worker);
   await until(4);
-  // Longer than it takes to look again.
+  // Longer than the interval between checks.
   await sleep(700);
   stop.abort();
   await following;
@@ -539,7 +539,7 @@ test("who follows sessions hears at once of what changes, and of nothing else", 
   ]);
 });
 
-test("an engine that fails while sessions are followed is asked again", async (fake) => {
+test("retries if the engine fails while sessions are followed", async (fake) => {
   const { instance, engine, told, log } = fake;
   await open(fake, { name: "talk" });
   let failures = 1;

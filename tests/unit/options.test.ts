@@ -18,7 +18,7 @@ function parse(...words: string[]) {
   return cli.parse(["", "", ...argv], { run: false });
 }
 
-test("explicitFlags() keeps what follows a flag as it is", () => {
+test("explicitFlags() does not take the word after a flag as its value", () => {
   for (const flag of ["-d", "--detach", "--allow-any-path", "--no-limits"]) {
     for (const directory of ["007", "1e3", "true", "/etc"]) {
       assert.equal(parse(flag, directory).args, [directory], flag);
@@ -26,7 +26,7 @@ test("explicitFlags() keeps what follows a flag as it is", () => {
   }
 });
 
-test("explicitFlags() leaves values and what follows -- alone", () => {
+test("explicitFlags() does not change values and words after --", () => {
   const { args, options } = parse("-n", "abc", "dir", "--", "-d", "--detach");
   assert.equal(args, ["dir"]);
   assert.is(options["name"], "abc");
@@ -34,7 +34,7 @@ test("explicitFlags() leaves values and what follows -- alone", () => {
   assert.equal(options["--"], ["-d", "--detach"]);
 });
 
-test("didYouMean() suggests what is near, and nothing that is far", () => {
+test("didYouMean() suggests only similar names", () => {
   assert.is(didYouMean("lst", ["list", "stop"]), 'Did you mean "list"? ');
   assert.is(didYouMean("--json", ["--help", "--yes"]), "");
   assert.is(didYouMean("x", []), "");

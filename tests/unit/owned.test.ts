@@ -1,4 +1,4 @@
-// Files and directories that are given to their owner.
+// Files and directories with owners.
 
 import {
   existsSync,
@@ -19,16 +19,16 @@ import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import {
+  chownTree,
   ensureDirectory,
   ensureOwner,
-  giveTree,
   isStaged,
   keepNewest,
   ownerOf,
-  replaceWhole,
-  stageWhole,
+  replaceFile,
+  stageFile,
+  writeAtomic,
   writeNew,
-  writeWhole,
 } from "../../lib/std/owned.ts";
 
 const test = suite<{ root: string }>("owned");
@@ -40,14 +40,14 @@ test.before.each((context) => {
 });
 test.after.each(({ root }) => rmSync(root, { recursive: true }));
 
-/** Owners of a path, its link not followed. */
+/** The owner of a path, without following a link. */
 function owners(path: string) {
   const { uid, gid } = lstatSync(path);
   return { uid, gid };
 }
 
-test("a tree that changes its owner does so with every file, and behind no link", ({ root }) => {
-  if (!isRoot) return; // nobody else can give away
+test("chownTree() changes the owner of every file, and follows no links", ({ root }) => {
+  if (!isRoot) return; // only root can change owners
   const tree = join(root, "tree");
   mkdirSync(join(tree, "deep"), { recursive: true });
   writeFileSync(join(tree, "deep", "file"), "");
@@ -63,11 +63,11 @@ test("a tree that changes its owner does so with every file, and behind no link"
   assert.equal(owners(outside), ownerOf(root));
   const file = join(root, "file");
   writeFileSync(file, "");
-  giveTree(file, other);
+  chownTree(file, other);
   assert.equal(owners(file), other);
 });
 
-test("a tree of the right user and the wrong group is given away, too", ({ root }) => {
+test("ensureOwner() changes a tree with the right user and the wrong group", ({ root }) => {
   if (!isRoot) return;
   const { uid } = ownerOf(root);
   writeFileSync(join(root, "file"), "");
@@ -75,22 +75,22 @@ test("a tree of the right user and the wrong group is given away, too", ({ root 
   assert.equal(owners(join(root, "file")), { uid, gid: other.gid });
 });
 
-test("what cannot be given away is told, with the path", ({ root }) => {
+test("chownTree() reports the path that it cannot change", ({ root }) => {
   assert.throws(
-    () => giveTree(join(root, "gone"), other),
-    /^Cannot give .*gone to uid 12345: .*gone/,
+    () => chownTree(join(root, "gone"), other),
+    /^Cannot chown .*gone to uid 12345: .*gone/,
   );
 });
 
-test("what root makes for somebody is theirs", ({ root }) => {
+test("files that root creates belong to the given owner", ({ root }) => {
   if (!isRoot) return;
   ensureDirectory(join(root, "directory"), 0o700, other);
-  writeWhole(join(root, "file"), "", other);
+  writeAtomic(join(root, "file"), "", other);
   assert.equal(owners(join(root, "directory")), other);
   assert.equal(owners(join(root, "file")), other);
 });
 
-test("a directory gets its mode whether it is new or not", ({ root }) => {
+test("ensureDirectory() sets the mode of new and existing directories", ({ root }) => {
   const path = join(root, "directory");
   const mode = () => statSync(path).mode & 0o7777;
   assert.is(ensureDirectory(path, 0o750, ownerOf(root)), true);
@@ -99,7 +99,7 @@ test("a directory gets its mode whether it is new or not", ({ root }) => {
   assert.is(mode(), 0o700);
 });
 
-test("what is no directory is not taken for one", ({ root }) => {
+test("ensureDirectory() refuses a path that is not a directory", ({ root }) => {
   const owner = ownerOf(root);
   writeFileSync(join(root, "file"), "");
   symlinkSync(root, join(root, "link"));
@@ -110,27 +110,27 @@ test("what is no directory is not taken for one", ({ root }) => {
   assert.throws(() => make("gone/deep"), /ENOENT/);
 });
 
-test("a file is seen whole or not at all", ({ root }) => {
+test("stageFile() does not change the file before its commit", ({ root }) => {
   const path = join(root, "file");
   writeFileSync(path, "old");
-  const staged = stageWhole(path, "new", ownerOf(root), { mode: 0o640 });
+  const staged = stageFile(path, "new", ownerOf(root), { mode: 0o640 });
   assert.ok(isStaged(staged.path));
   assert.is(readFileSync(path, "utf8"), "old");
   staged.commit();
   assert.is(readFileSync(path, "utf8"), "new");
   assert.is(statSync(path).mode & 0o777, 0o640);
   assert.equal(readdirSync(root), ["file"]);
-  stageWhole(path, "newer", ownerOf(root)).drop();
+  stageFile(path, "newer", ownerOf(root)).drop();
   assert.equal(readdirSync(root), ["file"]);
   assert.is(readFileSync(path, "utf8"), "new");
 });
 
-test("a file that cannot take its place leaves nothing beside it", ({ root }) => {
+test("a failed commit leaves no temporary file", ({ root }) => {
   const path = join(root, "directory");
   mkdirSync(join(path, "full"), { recursive: true });
-  assert.throws(() => writeWhole(path, "", ownerOf(root)), /EISDIR|ENOTEMPTY/);
+  assert.throws(() => writeAtomic(path, "", ownerOf(root)), /EISDIR|ENOTEMPTY/);
   assert.equal(readdirSync(root), ["directory"]);
-  replaceWhole(path, "text", ownerOf(root));
+  replaceFile(path, "text", ownerOf(root));
   assert.is(readFileSync(path, "utf8"), "text");
 });
 
@@ -143,7 +143,7 @@ test("writeNew() replaces nothing", ({ root }) => {
   assert.throws(() => writeNew(join(root, "gone", "x"), "", ownerOf(root)));
 });
 
-test("keepNewest() removes the oldest files of its extension, and nothing else", ({ root }) => {
+test("keepNewest() removes only the oldest files of its extension", ({ root }) => {
   for (const [at, name] of ["c.log", "a.log", "b.log", "old.txt"].entries()) {
     writeFileSync(join(root, name), "");
     utimesSync(join(root, name), at + 1, at + 1);

@@ -15,7 +15,7 @@ import { instanceNames } from "../../lib/instance/labels.ts";
 import {
   foreignHome,
   foreignInstance,
-  notedHomes,
+  recordedHomes,
 } from "../../lib/instance/ownership.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
 
@@ -53,14 +53,14 @@ function volume(Name: string, home?: string, device?: string) {
 const homesOf = (
   containers: Docker.ContainerInfo[],
   volumes: Docker.VolumeInspectInfo[] = [],
-) => notedHomes(names, containers, volumes).map(({ home }) => home);
+) => recordedHomes(names, containers, volumes).map(({ home }) => home);
 
-test("notedHomes() reads the label of containers and volumes", () => {
+test("recordedHomes() reads the label of containers and volumes", () => {
   assert.equal(homesOf([container({ name: "a", home: "/h" })]), ["/h"]);
   assert.equal(homesOf([], [volume("hal9000-plugins", "/h")]), ["/h"]);
 });
 
-test("notedHomes() judges what has no label by its mounts", () => {
+test("recordedHomes() uses the mounts of objects without a label", () => {
   const parent = container({
     name: "hal9000-parent",
     role: "parent",
@@ -73,13 +73,13 @@ test("notedHomes() judges what has no label by its mounts", () => {
   assert.equal(homesOf([worker, parent]), ["/h", "/w"]);
   const device = volume("hal9000-memorybank", undefined, "/m/memorybank");
   assert.equal(homesOf([], [device]), ["/m"]);
-  // What says nothing decides nothing.
+  // Objects without a recorded home are ignored.
   const net = container({ name: "hal9000-net", role: "net" });
   assert.equal(homesOf([net], [volume("hal9000-chromadb")]), []);
 });
 
-test("notedHomes() puts parent, volumes and net before workers", () => {
-  const found = notedHomes(names, [
+test("recordedHomes() lists parent, volumes and net before workers", () => {
+  const found = recordedHomes(names, [
     container({ name: "stray", home: "/stray" }),
     container({ name: "hal9000-parent", role: "parent", home: "/parent" }),
   ], [volume("hal9000-chromadb", "/volume"), volume("other-chromadb", "/x")]);
@@ -112,7 +112,7 @@ function instanceAt(
   } as unknown as Instance;
 }
 
-test("foreignInstance() is undefined for one's own, and for one that is not there", async () => {
+test("foreignInstance() is undefined for the own and for a missing instance", async () => {
   const own = container({ name: "x", home: "/nowhere/own" });
   assert.is(
     await foreignInstance(instanceAt("/nowhere/own", [own])),
@@ -121,7 +121,7 @@ test("foreignInstance() is undefined for one's own, and for one that is not ther
   assert.is(await foreignInstance(instanceAt("/nowhere/own", [])), undefined);
 });
 
-test("foreignInstance() names the other home, and an instance that would work", async () => {
+test("foreignInstance() names the other home, and suggests a usable instance", async () => {
   const parent = container({
     name: "hal9000-parent",
     role: "parent",
@@ -142,7 +142,7 @@ test("foreignInstance() names the other home, and an instance that would work", 
   assert.not.match(failure?.hint ?? "", "HAL9000_HOME=/nowhere/other");
 });
 
-test("foreignInstance() advises no home that is another prefix's already", async () => {
+test("foreignInstance() does not suggest a home of another prefix", async () => {
   const home = join(root, "claimed");
   mkdirSync(join(home, "run"), { recursive: true });
   writeFileSync(join(home, "run", "instance"), "hal9000\n");
@@ -150,11 +150,11 @@ test("foreignInstance() advises no home that is another prefix's already", async
   const failure = await foreignInstance(instanceAt(home, [other]));
   const user = userInfo().username;
   assert.match(failure?.hint ?? "", `HAL9000_HOME=${home}-${user}`);
-  // The other one is this user's own.
+  // The other home belongs to this user.
   assert.match(failure?.hint ?? "", `export HAL9000_HOME=${root}`);
 });
 
-test("foreignInstance() knows a home that was moved by its link", async () => {
+test("foreignInstance() accepts a moved home with a link", async () => {
   const moved = join(root, "moved");
   mkdirSync(join(moved, "run"), { recursive: true });
   writeFileSync(join(moved, "run", "instance"), "hal9000\n");
@@ -166,7 +166,7 @@ test("foreignInstance() knows a home that was moved by its link", async () => {
   assert.is(await foreignInstance(instanceAt(moved, [parent])), undefined);
 });
 
-test("foreignInstance() lets the owner deal with a stray worker, and move no other's volume", async () => {
+test("foreignInstance() ignores a foreign worker, but with all no foreign volume", async () => {
   const parent = container({
     name: "hal9000-parent",
     role: "parent",

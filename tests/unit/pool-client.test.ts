@@ -1,5 +1,4 @@
-// The pool asked by a command: how long it waits for a manager, with managers that
-// are slow, hang, or are of another version.
+// The client of the pool, with managers that are slow, hang, or have another version.
 
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -51,13 +50,13 @@ const request = {
   limits: { memoryBytes: 1, cpus: 1, pids: 1 },
 };
 
-const impatient = { silenceMs: 100, pingMs: 50 };
-/** A sign of life that comes late, as on a busy machine, is one. */
-const patient = { silenceMs: 100, pingMs: 10_000 };
+const impatient = { idleTimeoutMs: 100, pingMs: 50 };
+/** A late reply, as on a busy machine, still counts. */
+const patient = { idleTimeoutMs: 100, pingMs: 10_000 };
 
 const opOf = (request: unknown) => (request as { op: string }).op;
 
-test("a claim waits for a manager that is slow and lives", async (context) => {
+test("a claim waits for a slow manager", async (context) => {
   const home = await serve(context, async (request) => {
     if (opOf(request) === "ping") return {};
     await sleep(350);
@@ -68,7 +67,7 @@ test("a claim waits for a manager that is slow and lives", async (context) => {
   assert.is((await claim(home, request, patient)).start, "warm");
 });
 
-test("a claim gives up a manager that hangs", async (context) => {
+test("a claim times out if the manager hangs", async (context) => {
   const home = await serve(context, () => new Promise(() => {}));
   const startedAt = Date.now();
   assert.equal(await claim(home, request, impatient), {
@@ -78,7 +77,7 @@ test("a claim gives up a manager that hangs", async (context) => {
   assert.ok(Date.now() - startedAt < 30_000);
 });
 
-test("a command names a manager that hangs", async (context) => {
+test("a command reports a manager that hangs", async (context) => {
   const home = await serve(context, () => new Promise(() => {}));
   try {
     await askPool(home.poolSocket, { op: "drain" }, 60_000, impatient);
@@ -88,7 +87,7 @@ test("a command names a manager that hangs", async (context) => {
   }
 });
 
-test("a status of another version is no error in a schema's words", async (context) => {
+test("reports a status of another version without a schema error", async (context) => {
   const home = await serve(context, () => Promise.resolve({ running: true }));
   try {
     await poolStatus(home.poolSocket);
@@ -105,7 +104,7 @@ test("a status of another version is no error in a schema's words", async (conte
   }
 });
 
-test("what another version's manager refuses is named as that", async (context) => {
+test("reports that a manager of another version refused the request", async (context) => {
   const home = await serve(context, () => {
     const what = "version: must be 2: client and pool have different versions";
     throw new Failure("usage", `The pool was sent: ${what}`);

@@ -1,4 +1,4 @@
-// The socket's manners, with real sockets.
+// The protocol of the socket, with real sockets.
 
 import { mkdtempSync, rmSync, statSync } from "node:fs";
 import { createConnection } from "node:net";
@@ -27,7 +27,7 @@ test.before.each(async (context) => {
     if (fail === "foreseen") throw new Failure("busy", "It is busy");
     if (fail) throw new Error(fail);
     return { echo: request };
-  }, { silenceMs: 300 });
+  }, { idleTimeoutMs: 300 });
 });
 
 test.after.each(async ({ listener, directory }) => {
@@ -35,7 +35,7 @@ test.after.each(async ({ listener, directory }) => {
   rmSync(directory, { recursive: true });
 });
 
-/** What the listener answers to raw bytes, until it closes or is silent. */
+/** The listener's reply to raw bytes, until it closes or stops sending. */
 async function send(socket: string, bytes: string): Promise<string> {
   const connection = createConnection(socket);
   connection.setEncoding("utf8");
@@ -60,11 +60,11 @@ async function serves(socket: string): Promise<void> {
   client.close();
 }
 
-test("the socket is its owner's alone", ({ socket }) => {
+test("the socket is accessible only to its owner", ({ socket }) => {
   assert.is(statSync(socket).mode & 0o777, 0o600);
 });
 
-test("requests on one connection are answered in order", async ({ socket }) => {
+test("replies to requests on one connection in order", async ({ socket }) => {
   const client = new Client(socket);
   const answers = await Promise.all([
     client.ask({ n: 1, wait: 50 }, 1000),
@@ -79,15 +79,15 @@ test("requests on one connection are answered in order", async ({ socket }) => {
 
 for (
   const [what, bytes, expected] of [
-    ["a garbage line", "garbage\n", /no JSON/],
-    ["an empty line", "\n", /no JSON/],
+    ["a garbage line", "garbage\n", /not valid JSON/],
+    ["an empty line", "\n", /not valid JSON/],
     ["a huge line", `${"x".repeat(70_000)}\n`, /too long/],
     ["a huge line without an end", "x".repeat(200_000), /too long/],
     ["half a line", '{"a":', /^$/],
     ["nothing", "", /^$/],
   ] as const
 ) {
-  test(`${what} hurts nobody else`, async ({ socket }) => {
+  test(`${what} does not affect other clients`, async ({ socket }) => {
     const [answer] = await Promise.all([
       send(socket, bytes),
       serves(socket),
@@ -97,7 +97,7 @@ for (
   });
 }
 
-test("a client that leaves before its answer hurts nobody else", async ({ socket }) => {
+test("a client that disconnects early does not affect others", async ({ socket }) => {
   const connection = createConnection(socket);
   connection.write('{"wait":100}\n');
   await sleep(20);
@@ -107,7 +107,7 @@ test("a client that leaves before its answer hurts nobody else", async ({ socket
   await serves(socket);
 });
 
-test("a line that comes in pieces is one line", async ({ socket }) => {
+test("reassembles a line that arrives in chunks", async ({ socket }) => {
   const connection = createConnection(socket);
   connection.setEncoding("utf8");
   const answer = new Promise((resolve) => connection.once("data", resolve));
@@ -119,7 +119,7 @@ test("a line that comes in pieces is one line", async ({ socket }) => {
   connection.destroy();
 });
 
-test("a failure arrives as what it is, an error as its message", async ({ socket }) => {
+test("transmits a Failure completely, and the message of other errors", async ({ socket }) => {
   const client = new Client(socket);
   try {
     await client.ask({ fail: "foreseen" }, 1000);
@@ -137,7 +137,7 @@ test("a failure arrives as what it is, an error as its message", async ({ socket
   client.close();
 });
 
-test("an answer that does not come in time is given up", async ({ socket }) => {
+test("times out if there is no reply", async ({ socket }) => {
   const client = new Client(socket);
   try {
     await client.ask({ wait: 500 }, 50);

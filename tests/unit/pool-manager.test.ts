@@ -1,5 +1,4 @@
-// The pool manager, asked over its socket, with an engine in memory and a mounter that
-// only answers.
+// The pool manager through its socket, with a fake engine and a fake mounter.
 
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
@@ -21,7 +20,7 @@ interface Context extends FakeInstance {
     listener: Listener;
     fault: string | undefined;
     attached: { container: string }[];
-    /** Processes that have something attached. */
+    /** Processes with an attached project. */
     busy: number[];
     attach: () => Promise<void>;
   };
@@ -36,7 +35,7 @@ const test = suite<Context>("pool manager");
 test.before.each(async (context) => {
   Object.assign(context, fakeInstance());
   const { instance, engine, log } = context;
-  // That of the parent, which this is not.
+  // The parent's image: its id is empty because the manager does not run in a parent.
   engine.images.set("", { Id: "sha256:parent" });
   mkdirSync(instance.home.mounter);
   const mounter: Context["mounter"] = {
@@ -112,7 +111,7 @@ function claimApp({ instance, project }: Context, name = "mine") {
   return claim(instance.home, claimRequest(instance.settings, request));
 }
 
-test("a claimed worker is that of the project, and another becomes warm", async (context) => {
+test("a claim assigns a worker to the project, and the pool is refilled", async (context) => {
   const { begin, instance, engine, ask, mounter } = context;
   await begin();
   await untilWarm(context, 1);
@@ -134,19 +133,19 @@ test("a claimed worker is that of the project, and another becomes warm", async 
   assert.is(status.unavailable, null);
 });
 
-test("a drained pool stays empty at its next look, and fills again when it is asked to", async (context) => {
+test("a drained pool stays empty until warm refills it", async (context) => {
   const { begin, ask } = context;
   await begin();
   await untilWarm(context, 1);
   assert.equal(await ask("drain"), { removed: 1 });
-  // More than one interval later.
+  // Longer than one interval.
   await sleep(1300);
   assert.equal(warmNames(context), []);
   const status = await ask("warm") as PoolStatus;
   assert.is(status.warm.length, 1);
 });
 
-test("stop removes the warm workers and the mounter, and is remembered", async (context) => {
+test("stop removes warm workers and mounter, and is persistent", async (context) => {
   const { begin, ask, engine, instance } = context;
   await begin();
   await untilWarm(context, 1);
@@ -158,7 +157,7 @@ test("stop removes the warm workers and the mounter, and is remembered", async (
   assert.equal(warmNames(context), []);
 });
 
-test("scale makes and removes warm workers at once, up to the maximum", async (context) => {
+test("scale creates and removes warm workers immediately, up to the maximum", async (context) => {
   const { begin, ask } = context;
   await begin();
   assert.equal(await ask("scale", { warm: 5 }), { capped: true, minWarm: 2 });
@@ -169,7 +168,7 @@ test("scale makes and removes warm workers at once, up to the maximum", async (c
   assert.equal(warmNames(context), []);
 });
 
-test("cleanup removes what is above the minimum, and warm workers that ended", async (context) => {
+test("cleanup removes workers above the minimum, and exited warm workers", async (context) => {
   const { begin, ask, engine, instance, log } = context;
   await begin();
   await ask("scale", { warm: 2 });
@@ -185,7 +184,7 @@ test("cleanup removes what is above the minimum, and warm workers that ended", a
   assert.not(engine.find(id));
 });
 
-test("a warm worker that dies is removed and replaced", async (context) => {
+test("replaces a warm worker that exits", async (context) => {
   const { begin, engine } = context;
   await begin();
   await untilWarm(context, 1);
@@ -200,7 +199,7 @@ test("a warm worker that dies is removed and replaced", async (context) => {
   });
 });
 
-test("a warm worker that cannot be removed ends neither the manager nor claims", async (context) => {
+test("manager and claims continue if a warm worker cannot be removed", async (context) => {
   const { begin, engine, told, ask } = context;
   await begin();
   await untilWarm(context, 1);
@@ -219,7 +218,7 @@ test("a warm worker that cannot be removed ends neither the manager nor claims",
   assert.equal(await ask("ping"), {});
 });
 
-test("nothing is claimed while the net is down: the spawn goes cold", async (context) => {
+test("spawns cold while the net is down", async (context) => {
   const { begin, engine, ask } = context;
   await begin();
   await untilWarm(context, 1);
@@ -239,7 +238,7 @@ test("nothing is claimed while the net is down: the spawn goes cold", async (con
   assert.is((await claimApp(context)).start, "warm");
 });
 
-test("a mounter that cannot mount is told, and no worker is kept warm for nothing", async (context) => {
+test("reports a mounter that cannot mount, and keeps no warm workers then", async (context) => {
   const { begin, ask, mounter, told } = context;
   mounter.fault = "no rights";
   await begin();
@@ -254,7 +253,7 @@ test("a mounter that cannot mount is told, and no worker is kept warm for nothin
   assert.is(warmNames(context).length, 1);
 });
 
-test("a claim whose mounter is lost goes cold, and the worker is not used again", async (context) => {
+test("spawns cold if the mounter is lost, and does not reuse the worker", async (context) => {
   const { begin, mounter, engine } = context;
   await begin();
   await untilWarm(context, 1);
@@ -270,7 +269,7 @@ test("a claim whose mounter is lost goes cold, and the worker is not used again"
   assert.equal(readRecords(context.instance), []);
 });
 
-test("a claimed worker that is started again is attached to its project again", async (context) => {
+test("attaches a restarted claimed worker to its project again", async (context) => {
   const { begin, engine, mounter } = context;
   await begin();
   await untilWarm(context, 1);
@@ -285,15 +284,15 @@ test("a claimed worker that is started again is attached to its project again", 
   assert.equal(mounter.attached[1], mounter.attached[0]);
 });
 
-test("a new manager goes on with whole claims and undoes broken ones", async (context) => {
+test("a new manager continues complete claims and undoes incomplete ones", async (context) => {
   const { begin, halt, engine, instance, mounter, told } = context;
   await begin();
   await untilWarm(context, 1);
   await claimApp(context);
   await untilWarm(context, 1);
   await halt();
-  // Of a manager that was killed: a renamed worker with no record, and one that has
-  // something attached.
+  // Left by a killed manager: a renamed worker without a record, and a worker with an
+  // attached project.
   const [touched = ""] = warmNames(context);
   const broken = { ...engine.find("mine") };
   engine.add("broken", { ...broken, id: "b".repeat(64), name: "broken" });
@@ -309,7 +308,7 @@ test("a new manager goes on with whole claims and undoes broken ones", async (co
   assert.ok(told.includes('Removing "broken": its claim was interrupted'));
 });
 
-test("what is no request is refused with what to do", async (context) => {
+test("refuses invalid requests with a hint", async (context) => {
   const { begin, ask } = context;
   await begin();
   for (
@@ -324,7 +323,7 @@ test("what is no request is refused with what to do", async (context) => {
   }
 });
 
-test("spawns that could not be claims are counted by their reason", async (context) => {
+test("counts cold spawns by their reason", async (context) => {
   const { begin, ask } = context;
   await begin();
   await ask("cold", { reason: "no limits" });
@@ -333,7 +332,7 @@ test("spawns that could not be claims are counted by their reason", async (conte
   assert.equal(metrics.claims, { warm: 0, cold: { "no limits": 2 } });
 });
 
-test("a claim that is sent again gets the same worker", async (context) => {
+test("a repeated claim gets the same worker", async (context) => {
   const { begin, ask, instance, project } = context;
   await begin();
   await untilWarm(context, 1);
@@ -356,7 +355,7 @@ test("a claim that is sent again gets the same worker", async (context) => {
   assert.equal(await ask("claim", request), { start: "warm", worker });
 });
 
-test("an image that is newer than the pool's workers is not claimed", async (context) => {
+test("does not claim a worker with an older image", async (context) => {
   const { begin, ask, instance, project } = context;
   await begin();
   await untilWarm(context, 1);

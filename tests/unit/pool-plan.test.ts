@@ -8,7 +8,7 @@ import {
 
 const desired = { minWarm: 2, maxWarm: 5, idleTimeoutMs: 300_000 };
 
-/** Warm workers by how long they have waited; a stale one is negative. */
+/** Warm workers by idle time; negative for a stale worker. */
 function view(idle: number[], more: Partial<PoolView> = {}): PoolView {
   return {
     warm: idle.map((ms, index) => ({
@@ -25,51 +25,63 @@ function view(idle: number[], more: Partial<PoolView> = {}): PoolView {
 
 const cases: [string, PoolView, Partial<typeof desired>, number, string[]][] = [
   ["fills an empty pool", view([]), {}, 2, []],
-  ["counts those that are being made", view([1], { creating: 1 }), {}, 0, []],
-  ["replaces one that was claimed", view([1]), {}, 1, []],
-  ["lets be what is as wanted", view([1, 1]), {}, 0, []],
-  ["makes four at once", view([]), { minWarm: 9, maxWarm: 9 }, 4, []],
   [
-    "makes four at once, with those that are being made",
+    "counts workers that are being created",
+    view([1], { creating: 1 }),
+    {},
+    0,
+    [],
+  ],
+  ["replaces a claimed worker", view([1]), {}, 1, []],
+  ["changes nothing if the pool is as desired", view([1, 1]), {}, 0, []],
+  ["creates at most four at once", view([]), { minWarm: 9, maxWarm: 9 }, 4, []],
+  [
+    "creates at most four at once, including those in progress",
     view([], { creating: 3 }),
     { minWarm: 9, maxWarm: 9 },
     1,
     [],
   ],
   [
-    "makes four at once, with those of other images",
+    "creates at most four at once, including those of other images",
     view([], { creating: 1, creatingOthers: 2 }),
     { minWarm: 9, maxWarm: 9 },
     1,
     [],
   ],
-  ["keeps a young surplus", view([9, 9, 9, 9]), {}, 0, []],
+  ["keeps a recent surplus", view([9, 9, 9, 9]), {}, 0, []],
   [
-    "removes a surplus that has waited too long, the longest first",
+    "removes a surplus that was idle for too long, the oldest first",
     view([400_000, 9, 300_000, 350_000]),
     {},
     0,
     ["w0", "w3"],
   ],
-  ["keeps the minimum, however old", view([9e9, 9e9]), {}, 0, []],
-  ["removes what exceeds the maximum", view([3, 2, 1]), { maxWarm: 2 }, 0, [
+  ["keeps the minimum regardless of age", view([9e9, 9e9]), {}, 0, []],
+  ["removes workers above the maximum", view([3, 2, 1]), { maxWarm: 2 }, 0, [
     "w0",
   ]],
-  ["a maximum of 0 empties", view([3, 2]), { minWarm: 0, maxWarm: 0 }, 0, [
-    "w0",
-    "w1",
-  ]],
-  ["takes a minimum above the maximum for it", view([]), { maxWarm: 1 }, 1, []],
-  ["removes stale ones and makes new", view([-1, -1]), {}, 2, ["w0", "w1"]],
   [
-    "waits for stale ones to go before it exceeds the maximum",
+    "empties the pool with a maximum of 0",
+    view([3, 2]),
+    { minWarm: 0, maxWarm: 0 },
+    0,
+    [
+      "w0",
+      "w1",
+    ],
+  ],
+  ["caps the minimum to the maximum", view([]), { maxWarm: 1 }, 1, []],
+  ["replaces stale workers", view([-1, -1]), {}, 2, ["w0", "w1"]],
+  [
+    "waits for stale workers to be removed instead of exceeding the maximum",
     view([-1, -1]),
     { maxWarm: 2 },
     0,
     ["w0", "w1"],
   ],
-  ["makes none in a pause", view([], { pauseMs: 1 }), {}, 0, []],
-  ["removes in a pause", view([-1], { pauseMs: 1 }), {}, 0, ["w0"]],
+  ["creates no workers during a pause", view([], { pauseMs: 1 }), {}, 0, []],
+  ["removes workers during a pause", view([-1], { pauseMs: 1 }), {}, 0, ["w0"]],
 ];
 
 for (const [title, given, wanted, create, remove] of cases) {
@@ -81,7 +93,7 @@ for (const [title, given, wanted, create, remove] of cases) {
   });
 }
 
-test("planPool() settles within its bounds from any state", () => {
+test("planPool() converges within its limits from any state", () => {
   const ages = [0, 299_999, 300_000, -1];
   for (let size = 0; size <= 5; size++) {
     for (let mask = 0; mask < ages.length ** size; mask++) {
@@ -112,7 +124,7 @@ function check(given: PoolView, minWarm: number, maxWarm: number): void {
     given.creating + plan.create <= Math.max(creationsAtOnce, given.creating),
     what,
   );
-  // What is removed though it is of use was more than wanted.
+  // Usable workers are removed only above the maximum.
   const useful = given.warm.filter(({ stale }) => !stale).length;
   assert.ok(left.length === useful || left.length >= minWarm, what);
 }

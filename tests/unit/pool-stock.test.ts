@@ -1,5 +1,4 @@
-// The stock of warm workers against an engine that refuses, in place of the real
-// one.
+// The stock of warm workers, with an engine that fails.
 
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -25,7 +24,7 @@ interface Context {
   wanted: DesiredPool;
   engine: { creations: number; net: string | undefined; removed: string[] };
   stock: Stock;
-  /** Makes a worker; refused where it is left out. */
+  /** Creates a worker; fails by default. */
   make?: (() => Promise<WarmWorker>) | undefined;
 }
 
@@ -63,7 +62,7 @@ test.before.each((context) => {
     () => {
       context.engine.creations++;
       if (context.make) return context.make();
-      // Without a pause there would be no end to it.
+      // Without a pause this would loop forever.
       return context.engine.creations > 20
         ? new Promise(() => {})
         : Promise.reject(new Error("refused"));
@@ -72,12 +71,12 @@ test.before.each((context) => {
 });
 
 test.after.each((context) => {
-  // A try that is still to come finds nothing to do.
+  // A pending retry finds nothing to do.
   context.wanted = { ...context.wanted, minWarm: 0, maxWarm: 0 };
   rmSync(context.root, { recursive: true });
 });
 
-/** An engine with one image and a net, that makes and removes no container. */
+/** An engine with one image and a net that cannot create or remove containers. */
 function refusing(engine: Context["engine"]): Docker {
   const refuse = (status: number) =>
     Promise.reject(Object.assign(new Error("refused"), { statusCode: status }));
@@ -105,7 +104,7 @@ const worker = (id: string, inputs: string) => ({
   inputs,
 });
 
-test("an engine that refuses is left alone for a second, then for two", async ({ stock, engine, said }) => {
+test("retries a failing engine after one second, then after two", async ({ stock, engine, said }) => {
   await stock.plan();
   await waitFor(() => said.length >= 1, { for: "a refusal", timeoutMs: 5000 });
   await sleep(300);
@@ -117,7 +116,7 @@ test("an engine that refuses is left alone for a second, then for two", async ({
   assert.match(said[1] ?? "", /refused; retrying in 2000 ms$/);
 });
 
-test("a pool that is larger than what is made at once is filled without waiting for its next look", async (context) => {
+test("fills a large pool in batches without waiting for the next check", async (context) => {
   const { stock, engine } = context;
   context.wanted = { minWarm: 6, maxWarm: 6, idleTimeoutMs: 1000 };
   let now = 0;
@@ -135,12 +134,12 @@ test("a pool that is larger than what is made at once is filled without waiting 
   assert.is(most, creationsAtOnce);
 });
 
-test("a worker that cannot be removed is logged, and harms nothing", async ({ stock, said }) => {
+test("logs a worker that cannot be removed, and continues", async ({ stock, said }) => {
   await stock.discard("stubborn");
   assert.equal(said, ["Cannot remove a warm worker that ended: refused"]);
 });
 
-test("a net that was started again makes those of before stale", async (context) => {
+test("a restarted net makes existing warm workers stale", async (context) => {
   const { stock, engine } = context;
   context.wanted = { ...context.wanted, minWarm: 0 };
   await stock.plan();
@@ -155,7 +154,7 @@ test("a net that was started again makes those of before stale", async (context)
   assert.is.not(stock.recipeOf("repo:worker")?.inputs, before.inputs);
 });
 
-test("nothing is handed out while the net is down", async (context) => {
+test("hands out no workers while the net is down", async (context) => {
   const { stock, engine } = context;
   context.wanted = { ...context.wanted, minWarm: 0 };
   await stock.plan();

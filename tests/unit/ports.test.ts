@@ -26,7 +26,7 @@ import {
 import { contextText } from "../../lib/session/context.ts";
 import { refuseOther } from "../../lib/commands/ports.ts";
 
-/** Two names that lead to the same range. */
+/** Two names with the same range. */
 function colliding(): [string, string] {
   const seen = new Map<number, string>();
   for (let count = 0;; count++) {
@@ -38,7 +38,7 @@ function colliding(): [string, string] {
   }
 }
 
-test("portBase() is the same for a name, within the ports that are ours", () => {
+test("portBase() is stable for a name, and within the session ports", () => {
   for (let count = 0; count < 1000; count++) {
     const base = portBase(`s${count}`, count);
     assert.is(base, portBase(`s${count}`, count));
@@ -46,7 +46,7 @@ test("portBase() is the same for a name, within the ports that are ours", () => 
   }
 });
 
-test("reservePorts() gives two names with one range two", () => {
+test("reservePorts() reserves different ranges for colliding names", () => {
   const root = mkdtempSync(join(tmpdir(), "hal9000-ports-"));
   const home = homePaths(root);
   const instance = { home, owner: ownerOf(root) };
@@ -61,7 +61,7 @@ test("reservePorts() gives two names with one range two", () => {
   assert.is(first, portBase(one, 0));
   assert.is(second, portBase(two, 1));
   assert.is(reservePorts(instance, two), second);
-  // Of a session that has gone, the range is free again.
+  // The range of a removed session is free again.
   freePorts(instance, first);
   assert.is(reservePorts(instance, two), first);
   rmSync(home.session(two));
@@ -69,7 +69,7 @@ test("reservePorts() gives two names with one range two", () => {
   rmSync(root, { recursive: true });
 });
 
-test("contextText() says what there is, and only that", () => {
+test("contextText() describes only what is available", () => {
   const limits = { memoryBytes: 4 * 1024 ** 3, cpus: 2, pids: 100 };
   const text = contextText({ limits, chromadbPort: 8000, portBase: 20_040 });
   assert.match(text, "4 GiB of memory, 2 CPUs, 100 processes");
@@ -84,7 +84,7 @@ test("contextText() says what there is, and only that", () => {
   assert.not.match(alone, "localhost");
 });
 
-test("parseListening() finds what listens, with its address", () => {
+test("parseListening() finds listening sockets with their addresses", () => {
   const table = [
     "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode",
     "   0: 0100007F:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 77 1",
@@ -99,7 +99,7 @@ test("parseListening() finds what listens, with its address", () => {
 
 const id = (digit: string) => digit.repeat(64);
 
-/** A /proc with processes of two containers and a stranger. */
+/** A fake /proc with processes of two containers and an unrelated process. */
 function fakeProc(): string {
   const proc = mkdtempSync(join(tmpdir(), "hal9000-proc-"));
   const process = (
@@ -137,7 +137,7 @@ function fakeProc(): string {
   return proc;
 }
 
-test("lookAtProcesses() tells who holds what by cgroup and descriptors", () => {
+test("lookAtProcesses() assigns sockets and inotify instances to containers", () => {
   const proc = fakeProc();
   const look = lookAtProcesses(
     { netPid: 10, containers: [id("a"), id("b")] },
@@ -170,7 +170,7 @@ const noContainers: Omit<Look, "listening"> = {
   inotifyLimit: 128,
 };
 
-test("nameListeners() bounds what one container shows, and says so", () => {
+test("nameListeners() limits the ports shown per container, and notes that", () => {
   const listening = Array.from({ length: 5000 }, (_, index) => ({
     port: 10_000 + index,
     address: "localhost",
@@ -200,7 +200,7 @@ test("nameListeners() bounds what one container shows, and says so", () => {
   ]);
 });
 
-test("refuseOther() refuses a session's port that another has taken", () => {
+test("refuseOther() refuses a session's port that another worker uses", () => {
   const listeners = (container: string | null, session: string | null) =>
     nameListeners(
       {
@@ -231,7 +231,7 @@ test("refuseOther() refuses a session's port that another has taken", () => {
   );
 });
 
-test("judgeInotify() names the worker that uses up a user's instances", () => {
+test("judgeInotify() reports the worker that uses up a user's inotify instances", () => {
   const held = (digit: string, uid: number, inotify: number) => ({
     id: id(digit),
     uid,

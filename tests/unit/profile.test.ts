@@ -15,8 +15,8 @@ import { homePaths } from "../../lib/instance/paths.ts";
 import {
   checkProfile,
   detectProfile,
-  ownProfiles,
   profileOf,
+  userProfiles,
 } from "../../lib/project/profile.ts";
 
 const test = suite<{ root: string }>("profile");
@@ -48,31 +48,31 @@ const cases: [files: string[], profile: string][] = [
 ];
 
 for (const [files, profile] of cases) {
-  test(`detectProfile() takes ${files.join(" and ") || "nothing"} for ${profile}`, ({ root }) => {
+  test(`detectProfile() detects ${profile} from ${files.join(" and ") || "no files"}`, ({ root }) => {
     lay(root, ...files);
     assert.is(detectProfile(root, host), profile);
   });
 }
 
-test("detectProfile() looks at the project's own directory alone", ({ root }) => {
+test("detectProfile() ignores subdirectories", ({ root }) => {
   mkdirSync(join(root, "web"));
   lay(root, "web/package.json");
   assert.is(detectProfile(root, host), "base");
 });
 
-test("detectProfile() looks from inside the parent", ({ root }) => {
+test("detectProfile() works inside the parent", ({ root }) => {
   mkdirSync(join(root, "host/app"), { recursive: true });
   lay(root, "host/app/package.json");
   const mount = join(root, "host");
   assert.is(detectProfile("/app", { mount, roots: ["/app"] }), "node");
 });
 
-test("detectProfile() follows no link: it would tell what the host has", ({ root }) => {
+test("detectProfile() follows no links, which could reveal files of the host", ({ root }) => {
   symlinkSync("/etc/hostname", join(root, "requirements.txt"));
   assert.is(detectProfile(root, host), "base");
 });
 
-test("profileOf() takes the chosen, then the project's own, then the detected", ({ root }) => {
+test("profileOf() prefers the chosen, then the configured, then the detected profile", ({ root }) => {
   lay(root, "package.json");
   assert.is(profileOf(root, host, undefined, silent).name, "node");
   writeFileSync(join(root, ".hal9000.conf"), "HAL9000_PROFILE=python\n");
@@ -81,7 +81,7 @@ test("profileOf() takes the chosen, then the project's own, then the detected", 
   assert.is(profileOf(root, host, "java", silent).name, "java");
 });
 
-test("profileOf() takes packages by their names", ({ root }) => {
+test("profileOf() reads names of packages", ({ root }) => {
   writeFileSync(
     join(root, ".hal9000.conf"),
     'HAL9000_APT=" jq  g++ libxml2-dev"\n',
@@ -105,7 +105,7 @@ for (
     "x",
   ]
 ) {
-  test(`profileOf() refuses ${word} for a package, and names the place`, ({ root }) => {
+  test(`profileOf() refuses the package ${word}, and reports file and line`, ({ root }) => {
     writeFileSync(join(root, ".hal9000.conf"), `\nHAL9000_APT=jq ${word}\n`);
     assert.throws(
       () => profileOf(root, host, undefined, silent),
@@ -114,7 +114,7 @@ for (
   });
 }
 
-test("profileOf() tells of a setting that is none of a project's", ({ root }) => {
+test("profileOf() reports a setting that projects do not have", ({ root }) => {
   writeFileSync(
     join(root, ".hal9000.conf"),
     "HAL9000_ATP=jq\nWORKER_MEMORY=1t\n",
@@ -124,24 +124,24 @@ test("profileOf() tells of a setting that is none of a project's", ({ root }) =>
   assert.is(told.length, 2);
   assert.match(
     told[0] ?? "",
-    /HAL9000_ATP is no setting of a project.*HAL9000_APT/,
+    /HAL9000_ATP is not a project setting.*HAL9000_APT/,
   );
 });
 
-test("profileOf() follows no link that a worker has laid", ({ root }) => {
+test("profileOf() follows no links", ({ root }) => {
   lay(root, "elsewhere");
   writeFileSync(join(root, "elsewhere"), "HAL9000_PROFILE=java\n");
   symlinkSync(join(root, "elsewhere"), join(root, ".hal9000.conf"));
   assert.is(profileOf(root, host, undefined, silent).name, "base");
 });
 
-test("ownProfiles() are directories with a Dockerfile and a name", ({ root }) => {
+test("userProfiles() lists directories with a valid name and a Dockerfile", ({ root }) => {
   const home = homePaths(root);
   for (const name of ["rust", "empty", "-x", "Upper"]) {
     mkdirSync(home.profile(name), { recursive: true });
     if (name !== "empty") lay(home.profile(name), "Dockerfile");
   }
-  assert.equal(ownProfiles(home), ["rust"]);
+  assert.equal(userProfiles(home), ["rust"]);
   assert.is(checkProfile("rust", home), "rust");
   assert.throws(
     () => checkProfile("rusty", home),
@@ -153,7 +153,7 @@ test("ownProfiles() are directories with a Dockerfile and a name", ({ root }) =>
   );
 });
 
-test("profileImage() is the instance's own where it is not ours", ({ root }) => {
+test("profileImage() is specific to the instance unless the layer is shipped", ({ root }) => {
   const home = homePaths(root);
   const settings = { HAL9000_IMAGE_REPO: "r/x", WORKER_IMAGE: "" };
   const instance = { home, settings, prefix: "mine" } as unknown as Instance;

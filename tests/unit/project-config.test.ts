@@ -43,7 +43,7 @@ function lay(name: string, text: string): void {
 
 const read = () => readProjectConfig(project, host);
 
-test("a project with nothing but memory has nothing to approve", () => {
+test("a project with only memory files needs no approval", () => {
   lay("CLAUDE.md", "hooks: read me");
   lay(".claude/settings.json", " { } \n");
   lay(".claude/CLAUDE.md", "Read me too.");
@@ -127,7 +127,7 @@ const active: [string, string, string][] = [
 ];
 
 for (const [name, text, line] of active) {
-  test(`${name} with ${text.slice(0, 24)} has to be approved`, () => {
+  test(`${name} with ${text.slice(0, 24)} needs approval`, () => {
     lay(name, text);
     assert.is(read()?.summary[0], line);
     const before = read()?.digest;
@@ -136,7 +136,7 @@ for (const [name, text, line] of active) {
   });
 }
 
-test("nothing is laid in front of what runs, and no part of that is out of sight", () => {
+test("shows what runs first and completely", () => {
   const command = `true${" ".repeat(5000)}; evil`;
   const settings: Record<string, unknown> = {};
   for (let at = 0; at < 60; at++) settings[`dull${at}`] = "x".repeat(9000);
@@ -149,7 +149,7 @@ test("nothing is laid in front of what runs, and no part of that is out of sight
   assert.match(summary.at(-1) ?? "", "... and 21 more");
 });
 
-test("all that runs is shown, however much it is", () => {
+test("shows everything that runs, regardless of length", () => {
   const hooks = [];
   for (let at = 0; at < 60; at++) {
     hooks.push({ hooks: [{ command: `c${at}` }] });
@@ -164,7 +164,7 @@ test("all that runs is shown, however much it is", () => {
   assert.match(shown[60] ?? "", "... and 1 more");
 });
 
-test("what cannot be judged has a fault and is never approved", async () => {
+test("unreviewable configuration has a fault and is never approved", async () => {
   const faults: [() => void, string][] = [
     [() => {
       mkdirSync(join(project, ".claude"));
@@ -178,7 +178,7 @@ test("what cannot be judged has a fault and is never approved", async () => {
     ],
     [() => {
       lay(".claude/agents/a", "x");
-      // A name that is no text.
+      // A name that is not valid text.
       execFileSync("bash", ["-c", "echo x >$'\\xff'"], {
         cwd: join(project, ".claude/agents"),
       });
@@ -186,7 +186,7 @@ test("what cannot be judged has a fault and is never approved", async () => {
     [() => {
       const hooks = { Stop: [{ hooks: [{ command: "x".repeat(200_000) }] }] };
       lay(".claude/settings.json", JSON.stringify({ hooks }));
-    }, "too long to be read"],
+    }, "too long to be reviewed"],
     [
       () => lay(".claude/settings.json", "[".repeat(2000)),
       ".claude/settings.json is not valid JSON",
@@ -203,7 +203,7 @@ test("what cannot be judged has a fault and is never approved", async () => {
       for (let at = 0; at < 10; at++) {
         lay(`.claude/hooks/${at}`, "x".repeat(2_000_000));
       }
-    }, "too much of it"],
+    }, "its files are too large"],
   ];
   for (const [make, fault] of faults) {
     rmSync(project, { recursive: true });
@@ -237,17 +237,17 @@ const repositories: [string, () => void, string | undefined][] = [
     '.git/config: "[filter \\"x\\"] clean = ./evil"',
   ],
   [
-    "with headers of all kinds",
+    "with all spellings of headers",
     () => lay(".git/config", "[core]a=b[FILTER.x] clean=evil\n"),
     '.git/config: "[core]a=b[FILTER.x] clean=evil"',
   ],
   [
-    "of a worktree's own",
+    "in a worktree's own config",
     () => lay(".git/config.worktree", filter),
     '.git/config.worktree: "[filter \\"x\\"] clean = ./evil"',
   ],
   [
-    "elsewhere in the project",
+    "in another directory of the project",
     () => {
       lay(".git", "gitdir: /workspace/a/b\n");
       lay("a/b/commondir", "../common\n");
@@ -256,7 +256,7 @@ const repositories: [string, () => void, string | undefined][] = [
     'a/common/config: "[filter \\"x\\"] clean = ./evil"',
   ],
   [
-    "with a value of two lines",
+    "with a value on two lines",
     () => lay(".git/config", '[filter "x"]\nclean = "cat; \\\n[x] ; ./evil"\n'),
     '.git/config: "[filter \\"x\\"] clean = \\"cat; \\\\ [x] ; ./evil\\""',
   ],
@@ -282,7 +282,7 @@ const repositories: [string, () => void, string | undefined][] = [
     '.git/config: "[filter \\"x\\"] clean = ./evil"',
   ],
   [
-    "below a name of blanks",
+    "below a name that is a blank",
     () => {
       lay(".git/commondir", " ");
       lay(".git/ /config", filter);
@@ -290,7 +290,7 @@ const repositories: [string, () => void, string | undefined][] = [
     '.git/ /config: "[filter \\"x\\"] clean = ./evil"',
   ],
   [
-    "below a name beyond ASCII",
+    "below a non-ASCII name",
     () => {
       lay(".git", "gitdir: \u00e9vil");
       lay("\u00e9vil/config", filter);
@@ -298,7 +298,7 @@ const repositories: [string, () => void, string | undefined][] = [
     '\u00e9vil/config: "[filter \\"x\\"] clean = ./evil"',
   ],
   [
-    "in the place of the project",
+    "in a project that is itself a git directory",
     () => {
       lay("HEAD", "ref: refs/heads/main\n");
       lay("objects/x", "");
@@ -317,29 +317,29 @@ for (const [what, make, line] of repositories) {
   });
 }
 
-test("git that leads no usual way is not taken for none", () => {
+test("reports unusual git paths as unreviewable", () => {
   const ways: [string, () => void][] = [
     [
       ".git is a link",
       () => symlinkSync("/workspace/real", join(project, ".git")),
     ],
-    [".git leads no usual way", () => {
+    [".git has an unusual path", () => {
       mkdirSync(join(project, "a/b"), { recursive: true });
       symlinkSync("a/b", join(project, "d"));
       lay(".git", "gitdir: d/../repo\n");
     }],
-    [".git leads no usual way", () => lay(".git", "gitdir: evil\0/x\n")],
-    [".git leads no usual way", () => lay(".git", "gitdir: evil\rx\n")],
+    [".git has an unusual path", () => lay(".git", "gitdir: evil\0/x\n")],
+    [".git has an unusual path", () => lay(".git", "gitdir: evil\rx\n")],
     [
-      ".git leads no usual way",
+      ".git has an unusual path",
       () => lay(".git", "gitdir: /proc/self/root/workspace/evil\n"),
     ],
     [
-      ".git leads no usual way",
+      ".git has an unusual path",
       () => lay(".git", "gitdir: ../proc/self/cwd/evil\n"),
     ],
     [
-      ".git/commondir leads no usual way",
+      ".git/commondir has an unusual path",
       () => lay(".git/commondir", "c\0/../nothing"),
     ],
     ["d is a link or not a directory", () => {
@@ -368,7 +368,7 @@ test("git that leads no usual way is not taken for none", () => {
   }
 });
 
-test("git programs of the host's repository of a worktree", () => {
+test("finds git programs in the repository of a worktree on the host", () => {
   const repository = mkdtempSync(join(tmpdir(), "hal9000-repository-"));
   try {
     mkdirSync(join(repository, "worktrees/w"), { recursive: true });
@@ -384,7 +384,7 @@ test("git programs of the host's repository of a worktree", () => {
   }
 });
 
-test("Claude is not started while git would run programs that are not approved", async () => {
+test("does not start Claude while git would run unapproved programs", async () => {
   const root = mkdtempSync(join(tmpdir(), "hal9000-home-"));
   mkdirSync(join(root, "sessions", "approved"), { recursive: true });
   const instance = { home: homePaths(root), owner: ownerOf(root), host };
@@ -406,7 +406,7 @@ test("Claude is not started while git would run programs that are not approved",
   try {
     lay(".git/config", filter);
     await refused(() => false, "they are not approved");
-    // Exchanged while the question is open.
+    // Replaced while the user is being asked.
     const exchange = () => {
       lay(".git/config", filter.replace("evil", "worse"));
       return true;
@@ -416,13 +416,13 @@ test("Claude is not started while git would run programs that are not approved",
     assert.ok((await judge(() => false)).approved);
     lay(".git/config", plain + filter.replace("evil", "worse"));
     assert.ok((await judge(() => false)).approved);
-    // What cannot be approved.
+    // Configuration that cannot be approved.
     symlinkSync("/etc/passwd", join(project, ".mcp.json"));
     await refused(() => false, ".mcp.json is a link");
     rmSync(join(project, ".git/config"));
     symlinkSync("../other", join(project, ".git/config"));
     await refused(() => false, ".git/config is a link");
-    // Accepted, this once.
+    // Accepted for this start only.
     assert.not.ok((await judge(() => true)).approved);
     await refused(() => false, ".git/config is a link");
   } finally {
@@ -430,7 +430,7 @@ test("Claude is not started while git would run programs that are not approved",
   }
 });
 
-test("an approval holds for one content of one project", async () => {
+test("an approval applies to one project and its exact content", async () => {
   const root = mkdtempSync(join(tmpdir(), "hal9000-home-"));
   const home = homePaths(root);
   mkdirSync(join(root, "sessions", "approved"), { recursive: true });
@@ -462,7 +462,7 @@ test("an approval holds for one content of one project", async () => {
   }
 });
 
-test("variables that direct requests or sign in are forbidden, others are not", () => {
+test("forbids variables for endpoints and credentials, and allows others", () => {
   const forbidden = [
     "ANTHROPIC_BASE_URL",
     "anthropic_auth_token",
@@ -503,14 +503,14 @@ for (
     "proxyAuthHelper",
   ]
 ) {
-  test(`a project's ${name} signs nobody in`, () => {
+  test(`a project's ${name} has no effect on credentials`, () => {
     const signIn = { apiKeyHelper: undefined, env: {}, variables: {} };
     const request = { signIn, env: {}, approved: true, forbidden: [] };
     assert.is(startSettings(request, { env: {} })[name], "");
   });
 }
 
-test("startSettings() fixes what a project must not set to the session's own values", () => {
+test("startSettings() overrides forbidden settings with the session's values", () => {
   const settings = startSettings({
     ...start,
     signIn: { ...signIn, variables: { ANTHROPIC_AUTH_TOKEN: "secret" } },
@@ -537,7 +537,7 @@ test("startSettings() fixes what a project must not set to the session's own val
   );
 });
 
-test("layOutSettings() leaves project settings out unless they are approved, and merges the user's", () => {
+test("layOutSettings() includes project settings only if approved, and merges the user's", () => {
   const lay = (approved: boolean, given: string[]) =>
     layOutSettings(project, ownerOf(project), {
       ...start,

@@ -106,7 +106,7 @@ test("projectGit() mounts a worktree's repository where git looks for it", ({ ma
   }
 });
 
-test("projectGit() reads relative paths as later versions of git write them", ({ root, main, tree, own }) => {
+test("projectGit() supports the relative paths of newer versions of git", ({ root, main, tree, own }) => {
   writeFileSync(join(tree, ".git"), `gitdir: ${relative(tree, own)}\n`);
   writeFileSync(join(own, "gitdir"), `${relative(own, join(tree, ".git"))}\n`);
   symlinkSync(root, join(root, "alias"));
@@ -114,10 +114,14 @@ test("projectGit() reads relative paths as later versions of git write them", ({
 });
 
 const broken: [what: string, why: RegExp, change: (at: Context) => void][] = [
-  ["another's registration", /registered for another directory/, ({ own }) => {
-    writeFileSync(join(own, "gitdir"), "/elsewhere/.git\n");
-  }],
-  ["a commondir that leads elsewhere", /commondir/, ({ root, own }) => {
+  [
+    "the registration of another directory",
+    /registered for another directory/,
+    ({ own }) => {
+      writeFileSync(join(own, "gitdir"), "/elsewhere/.git\n");
+    },
+  ],
+  ["a commondir with another target", /commondir/, ({ root, own }) => {
     writeFileSync(join(own, "commondir"), `${root}\n`);
   }],
   ["no commondir", /commondir/, ({ own }) => {
@@ -126,13 +130,13 @@ const broken: [what: string, why: RegExp, change: (at: Context) => void][] = [
   ["no HEAD", /HEAD/, ({ own }) => {
     writeFileSync(join(own, "HEAD"), "nonsense\n");
   }],
-  ["a commondir of two lines", /commondir/, ({ own }) => {
+  ["a commondir with two lines", /commondir/, ({ own }) => {
     writeFileSync(join(own, "commondir"), "../..\n/etc\n");
   }],
   ["a repository without objects", /not a git directory/, ({ main }) => {
     rmSync(join(main, ".git/objects"), { recursive: true });
   }],
-  ["a git directory that is gone", /cannot be looked at/, ({ own }) => {
+  ["a missing git directory", /cannot be accessed/, ({ own }) => {
     rmSync(own, { recursive: true });
   }],
   ["a repository around the project", /contains the project/, (at) => {
@@ -146,7 +150,7 @@ const broken: [what: string, why: RegExp, change: (at: Context) => void][] = [
     );
     writeFileSync(join(around, "worktrees/tree/gitdir"), `${at.tree}/.git\n`);
   }],
-  ["a link in the place of its directory", /"worktrees"|commondir/, (at) => {
+  ["a link instead of its directory", /"worktrees"|commondir/, (at) => {
     renameSync(at.own, join(at.root, "own"));
     symlinkSync(join(at.root, "own"), at.own);
   }],
@@ -159,7 +163,7 @@ for (const [what, why, change] of broken) {
   });
 }
 
-test("projectGit() mounts no repository that is refused", ({ main, tree }) => {
+test("projectGit() does not mount a refused repository", ({ main, tree }) => {
   const reason = refusedFor(
     tree,
     (path) => path === `${main}/.git` ? "it is a secret" : undefined,
@@ -167,17 +171,17 @@ test("projectGit() mounts no repository that is refused", ({ main, tree }) => {
   assert.match(reason, "main/.git: it is a secret");
 });
 
-test("projectGit() leaves a repository within the project to itself", ({ root, tree }) => {
+test("projectGit() mounts nothing for a repository inside the project", ({ root, tree }) => {
   rmSync(join(tree, ".git"));
   cpSync(join(root, "main/.git"), join(tree, ".bare"), { recursive: true });
   writeFileSync(join(tree, ".git"), "gitdir: ./.bare\n");
   assert.is(refusedFor(tree), "");
 });
 
-test("projectGit() takes a file of another form for nothing", ({ tree }) => {
+test("projectGit() refuses an invalid .git file", ({ tree }) => {
   for (const text of ["", "x\ngitdir: /y", "gitdir: /y\nz", "gitdir: \n"]) {
     writeFileSync(join(tree, ".git"), text);
-    assert.match(refusedFor(tree), "is not a file of git's");
+    assert.match(refusedFor(tree), "is not a valid .git file");
   }
 });
 
@@ -185,22 +189,22 @@ test("projectGit() protects the host's other worktrees in their main checkout", 
   assert.equal(targets(main), ["/workspace/.git/worktrees/tree:ro"]);
 });
 
-test("projectGit() has worktrees within the project at the host's path too", ({ main, own }) => {
+test("projectGit() mounts the project at the host's path for worktrees inside it", ({ main, own }) => {
   git(main, "worktree", "add", "--quiet", "-b", "in", join(main, ".trees/in"));
   assert.equal(targets(main), ["/workspace/.git/worktrees/tree:ro", main]);
-  // Made in a worker before: it is there again.
+  // Created in an earlier worker; it exists again in the new one.
   writeFileSync(join(own, "gitdir"), "/workspace/.trees/made/.git\n");
   assert.equal(targets(main), [main]);
 });
 
-test("projectGit() protects more worktrees than a few all at once", ({ main, own }) => {
+test("projectGit() protects many worktrees with a single mount", ({ main, own }) => {
   for (let copy = 0; copy < 40; copy++) {
     cpSync(own, `${own}${copy}`, { recursive: true });
   }
   assert.equal(targets(main), ["/workspace/.git/worktrees:ro"]);
 });
 
-test("projectGit() follows no link among the worktrees", ({ root, main, own }) => {
+test("projectGit() follows no links among the worktrees", ({ root, main, own }) => {
   mkdirSync(join(root, "secret"));
   symlinkSync(join(root, "secret"), `${own}-link`);
   assert.equal(targets(main), ["/workspace/.git/worktrees/tree:ro"]);
@@ -220,16 +224,19 @@ test("projectGit() mounts a submodule's git directory where the project looks fo
     join(main, ".git/modules/libs/x/config"),
     "[core]\n\tworktree = ../../../../../tree\n",
   );
-  assert.match(refusedFor(join(main, "libs/x")), "names another directory");
+  assert.match(refusedFor(join(main, "libs/x")), "refers to another directory");
 });
 
-test("projectGit() mounts no submodule over what a worker has", ({ root, main }) => {
+test("projectGit() mounts no submodule over reserved paths of a worker", ({ root, main }) => {
   const library = join(root, "library");
   git(main, "submodule", "--quiet", "add", library, "home");
-  assert.match(refusedFor(join(main, "home")), "/home of its own");
+  assert.match(
+    refusedFor(join(main, "home")),
+    "/home is reserved in the worker",
+  );
 });
 
-test("projectGit() mounts no separate git directory: nothing in it names the project", ({ root }) => {
+test("projectGit() mounts no separate git directory, as it has no link to the project", ({ root }) => {
   const separate = join(root, "separate");
   git(
     root,
@@ -242,7 +249,7 @@ test("projectGit() mounts no separate git directory: nothing in it names the pro
   assert.match(refusedFor(separate), `${separate}.git is not mounted`);
 });
 
-test("projectGit() tells of a repository around the project, and of none in a home", ({ main }) => {
+test("projectGit() reports a repository around the project, except a home", ({ main }) => {
   mkdirSync(join(main, "packages/a"), { recursive: true });
   const at = join(main, "packages/a");
   assert.match(refusedFor(at), `part of the git repository ${main}`);
@@ -250,11 +257,11 @@ test("projectGit() tells of a repository around the project, and of none in a ho
   assert.is(refusedFor(at, home), "");
 });
 
-test("projectGit() tells of objects that lie elsewhere", ({ root, main }) => {
+test("projectGit() reports objects in other directories", ({ root, main }) => {
   git(root, "clone", "--quiet", "--shared", main, "shared");
   assert.match(
     refusedFor(join(root, "shared")),
-    `Objects of the repository lie in ${main}/.git/objects`,
+    `Objects of the repository are in ${main}/.git/objects`,
   );
 });
 

@@ -26,7 +26,7 @@ import { passwdHomes, refusalOf } from "../../lib/instance/protected.ts";
 
 const test = suite<{ root: string }>("project");
 
-/** A host that hides nothing, with its home out of the way. */
+/** A fully visible host, with the home outside of the tested paths. */
 const instance = {
   host: { mount: "", roots: undefined },
   home: homePaths("/nowhere/.hal9000"),
@@ -53,7 +53,7 @@ async function kindOf(path: string, cwd: string, host = instance.host) {
   return "none";
 }
 
-test("resolveProject() gives the real path and the owner", async ({ root }) => {
+test("resolveProject() returns the real path and the owner", async ({ root }) => {
   symlinkSync("app", join(root, "home/dave/link"));
   const cwd = join(root, "home/dave");
   const given = { path: "link", cwd, as: "project", allowAny: false };
@@ -62,7 +62,7 @@ test("resolveProject() gives the real path and the owner", async ({ root }) => {
   assert.is(project.uid, process.getuid?.());
 });
 
-test("resolveProject() tells a missing directory from a file", async ({ root }) => {
+test("resolveProject() distinguishes a missing directory from a file", async ({ root }) => {
   writeFileSync(join(root, "file"), "");
   assert.is(await kindOf("gone", root), "notFound");
   assert.is(await kindOf("file", root), "usage");
@@ -71,20 +71,20 @@ test("resolveProject() tells a missing directory from a file", async ({ root }) 
   assert.is(await kindOf("nu\0ll", root), "usage");
 });
 
-test("resolveProject() refuses a ring of links", async ({ root }) => {
+test("resolveProject() refuses a loop of links", async ({ root }) => {
   symlinkSync("b", join(root, "a"));
   symlinkSync("a", join(root, "b"));
   assert.is(await kindOf("a", root), "usage");
 });
 
-test("resolveProject() takes what no worker should have when it is told to", async () => {
+test("resolveProject() accepts refused paths with allowAny", async () => {
   const given = { path: "/etc", cwd: "/", as: "project", allowAny: false };
   assert.is(await kindOf("/etc", "/"), "unsafe");
   const project = await resolveProject(instance, { ...given, allowAny: true });
   assert.is(project.path, "/etc");
 });
 
-test("resolveGiven() gives the checkout's files to read alone", async ({ root }) => {
+test("resolveGiven() allows files of the checkout only read-only", async ({ root }) => {
   const places = { userHomes: [], checkouts: [root] };
   const here = { ...instance, places };
   const given = { path: root, cwd: "/", as: "mount", allowAny: false };
@@ -98,13 +98,13 @@ test("resolveGiven() gives the checkout's files to read alone", async ({ root })
   }
 });
 
-test("inside the parent a path is absolute, and looked at below the mount", async ({ root }) => {
+test("inside the parent, paths are absolute and inspected below the mount", async ({ root }) => {
   const view = { mount: root, roots: ["/home/dave"] };
   assert.is(lookAt("/home/dave/app", view)?.path, "/home/dave/app");
   assert.is(await kindOf("app", "/home/dave", view), "usage");
 });
 
-test("lookAt() says nothing of what is out of sight", ({ root }) => {
+test("lookAt() is undefined outside of the visible roots", ({ root }) => {
   const view = { mount: root, roots: ["/home/dave"] };
   mkdirSync(join(root, "data"));
   symlinkSync("/data", join(root, "home/dave/out"));
@@ -116,7 +116,7 @@ test("lookAt() says nothing of what is out of sight", ({ root }) => {
   assert.throws(() => lookAt("/home/dave/gone", view), /ENOENT/);
 });
 
-test("readSecret() takes a file below the roots, and follows no link out of them", ({ root }) => {
+test("readSecret() reads files below the roots, and follows no links out of them", ({ root }) => {
   const view = { mount: root, roots: ["/home/dave"] };
   const read = (file: string) =>
     readSecret(`KEY=${file}`, {}, view, "/home/dave").value.toString();
@@ -131,7 +131,7 @@ test("readSecret() takes a file below the roots, and follows no link out of them
   }
 });
 
-test("realpathBeneath() takes root for /, for links and dots alike", ({ root }) => {
+test("realpathBeneath() treats root as / for links and dots", ({ root }) => {
   symlinkSync("/home/dave", join(root, "absolute"));
   symlinkSync("../../../../../home/dave/app", join(root, "home/dave/deep"));
   assert.is(realpathBeneath(root, "/absolute/app"), "/home/dave/app");
@@ -191,7 +191,7 @@ for (const path of refused) {
   });
 }
 
-test("refusalOf() refuses root's keys, whoever is in the passwd file", () => {
+test("refusalOf() refuses root's keys for any passwd file", () => {
   const known = { ...secrets, userHomes: [] };
   for (const path of ["/root/.config/gh", "/root/.docker", "/root/.claude"]) {
     assert.type(refusalOf(path, known), "string");
@@ -218,7 +218,7 @@ for (
   });
 }
 
-test("passwdHomes() gives those of root and of people", () => {
+test("passwdHomes() returns the homes of root and regular users", () => {
   const text = [
     "root:x:0:0:root:/root:/bin/bash",
     "daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin",
@@ -230,7 +230,7 @@ test("passwdHomes() gives those of root and of people", () => {
   assert.equal(passwdHomes(text), ["/root", "/home/dave"]);
 });
 
-test("lookAt() is not misled by a path that is exchanged with a link", ({ root }) => {
+test("lookAt() is correct while a path is exchanged with a link", ({ root }) => {
   const app = join(root, "home/dave/app");
   mkdirSync(join(root, "secret"));
   const secret = statSync(join(root, "secret"));
@@ -256,13 +256,13 @@ test("lookAt() is not misled by a path that is exchanged with a link", ({ root }
   }
 });
 
-test("sessionName() is the same for a path, and another for another", () => {
+test("sessionName() is stable for a path, and different for other paths", () => {
   assert.is(sessionName("/home/dave/app"), sessionName("/home/dave/app"));
   assert.is.not(sessionName("/home/dave/app"), sessionName("/srv/app"));
   assert.match(sessionName("/home/dave/app"), /^claudy-app-[0-9a-f]{8}$/);
 });
 
-test("sessionName() holds only what tmux and Docker take", () => {
+test("sessionName() has only characters that tmux and Docker accept", () => {
   for (
     const path of ["/a b/c.d:e", "/été", "/-x", "/", `/${"x".repeat(255)}`]
   ) {

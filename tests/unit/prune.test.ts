@@ -1,5 +1,5 @@
-// What prune, clean and doctor find, on an engine in memory: nothing that is in use, or
-// somebody's only copy, may go.
+// prune, clean and doctor on a fake engine: they must not remove anything that is in use
+// or is the only copy of data.
 
 import {
   chmodSync,
@@ -49,7 +49,7 @@ const options: PruneOptions = {
   allInstances: false,
 };
 
-/** Makes it so many days old. */
+/** Sets the age of a file in days. */
 function age(path: string, days: number): string {
   const at = new Date(Date.now() - days * dayMs);
   utimesSync(path, at, at);
@@ -105,7 +105,7 @@ function session({ instance }: FakeInstance, name: string, days: number) {
   mkdirSync(join(instance.home.claude, name));
 }
 
-test("prune finds logs, records and damaged files that are old, and no new ones", async (fake) => {
+test("prune finds only old logs, records and damaged files", async (fake) => {
   const { home } = fake.instance;
   for (const days of [0, 2]) {
     agedFile(home.log(`log-${days}`), days);
@@ -119,7 +119,7 @@ test("prune finds logs, records and damaged files that are old, and no new ones"
   ]);
 });
 
-test("prune leaves the Claude home of a worker that has a record", async (fake) => {
+test("prune keeps the Claude home of a worker with a record", async (fake) => {
   const { instance } = fake;
   for (const name of ["used", "free"]) {
     agedDirectory(instance.home.workerHome(name), 2);
@@ -129,7 +129,7 @@ test("prune leaves the Claude home of a worker that has a record", async (fake) 
   assert.equal(await found(fake), ["home free"]);
 });
 
-test("prune leaves the newest backup, however old it is", async (fake) => {
+test("prune keeps the newest backup regardless of its age", async (fake) => {
   const { backups } = fake.instance.home;
   agedDirectory(join(backups, "one"), 3);
   assert.equal(await found(fake), []);
@@ -138,7 +138,7 @@ test("prune leaves the newest backup, however old it is", async (fake) => {
   assert.equal(await found(fake), ["backup one", "backup three"]);
 });
 
-test("prune leaves sessions that have a worker, and those that were opened of late", async (fake) => {
+test("prune keeps sessions with a worker, and recently opened ones", async (fake) => {
   const { engine, labels } = fake;
   session(fake, "old", 2);
   session(fake, "new", 0);
@@ -148,7 +148,7 @@ test("prune leaves sessions that have a worker, and those that were opened of la
   assert.equal(await found(fake, { sessions: false }), []);
 });
 
-test("prune finds images of ours that are old and unused", async (fake) => {
+test("prune finds old unused images of HAL-9000", async (fake) => {
   const { engine } = fake;
   const image = (name: string, days: number) =>
     engine.images.set(name, {
@@ -161,7 +161,7 @@ test("prune finds images of ours that are old and unused", async (fake) => {
   assert.equal(await found(fake), ["image id-fake-profile:old"]);
 });
 
-test("what was found is removed, and what cannot be is told", async (fake) => {
+test("prune removes what it found, and reports failures", async (fake) => {
   const { instance, engine, told, log } = fake;
   session(fake, "old", 2);
   agedFile(instance.home.log("w"), 2);
@@ -178,7 +178,7 @@ test("what was found is removed, and what cannot be is told", async (fake) => {
   assert.not(existsSync(instance.home.log("w")));
 });
 
-test("what has come into use since it was shown is not removed", async (fake) => {
+test("prune keeps what has come into use since it was listed", async (fake) => {
   const { instance, engine, told, log, labels } = fake;
   session(fake, "old", 2);
   agedDirectory(instance.home.workerHome("free"), 2);
@@ -196,7 +196,7 @@ const failureOf = (
 ): Promise<Error & { kind: string }> =>
   promise.then(() => assert.unreachable() as never, (error) => error);
 
-test("a clean destroys all but backups, and whose home it is stays known", async (fake) => {
+test("clean removes everything except the backups and the instance's name", async (fake) => {
   const { instance, engine } = fake;
   engine.containers.length = 0;
   await ensureStorage(instance);
@@ -215,7 +215,7 @@ test("a clean destroys all but backups, and whose home it is stays known", async
   assert.equal(readdirSync(home.run), ["instance"]);
 });
 
-test("a clean is refused while something is in use, or is not the instance's", async (fake) => {
+test("clean is refused while something is in use or belongs to another instance", async (fake) => {
   const { instance, engine, labels } = fake;
   engine.containers.length = 0;
   await ensureStorage(instance);
@@ -236,10 +236,10 @@ test("a clean is refused while something is in use, or is not the instance's", a
   engine.containers.length = 0;
   writeFileSync(join(instance.home.migration, "journal.json"), "{}");
   const moving = await failureOf(planClean(instance));
-  assert.match(moving.message, /a move of data has not ended/);
+  assert.match(moving.message, /a migration or rollback has not finished/);
 });
 
-test("a directory that is no home of an instance is not cleaned", async (fake) => {
+test("clean refuses a directory that is not the home of an instance", async (fake) => {
   const { instance, engine } = fake;
   engine.containers.length = 0;
   rmSync(instance.home.instance);
@@ -247,7 +247,7 @@ test("a directory that is no home of an instance is not cleaned", async (fake) =
   assert.is(failure.kind, "unsafe");
 });
 
-test("doctor finds a home that others can read, and says what closes it", ({ instance }) => {
+test("doctor reports a home that others can read, with a fix", ({ instance }) => {
   const { home } = instance.home;
   assert.is(examineHome(instance).state, "ok");
   chmodSync(home, 0o750);
@@ -276,7 +276,7 @@ test("doctor finds records without a worker, and workers without a record", asyn
   assert.is(leaked.mend, "coordinator stop strange");
 });
 
-test("doctor finds helpers that never ended", async (fake) => {
+test("doctor finds helpers that did not exit", async (fake) => {
   const { instance, engine, labels } = fake;
   const spec = { Labels: { ...labels(), [label.role]: "helper" } };
   engine.add("new-helper", { spec });
@@ -287,7 +287,7 @@ test("doctor finds helpers that never ended", async (fake) => {
   assert.is(mend, `docker rm --force ${id.slice(0, 12)}`);
 });
 
-test("doctor tells what sessions sign in with, and never its value", ({ instance }) => {
+test("doctor shows the kind of credential, and never its value", ({ instance }) => {
   const { state, mend } = examineCredentials(instance, {});
   assert.equal([state, mend], ["warn", "claudy login"]);
   const env = { ANTHROPIC_API_KEY: "sk-secret" };

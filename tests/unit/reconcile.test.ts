@@ -52,7 +52,7 @@ function plan(workers: WorkerState[], records: WorkerRecord[]) {
   };
 }
 
-test("a worker with its record is left alone", () => {
+test("leaves a worker with its record alone", () => {
   assert.equal(plan([worker("a")], [record("a")]), {
     adopt: [],
     close: [],
@@ -60,7 +60,7 @@ test("a worker with its record is left alone", () => {
   });
 });
 
-test("a live worker without a record is adopted, never retired", () => {
+test("adopts a live worker without a record", () => {
   assert.equal(plan([worker("a")], []), {
     adopt: ["a"],
     close: [],
@@ -78,7 +78,7 @@ test("a worker for one command is forsaken once that has had its time", () => {
   assert.equal(planReconcile([worker("a")], [record("a")], now).abandoned, []);
 });
 
-test("a record without a worker is closed", () => {
+test("closes a record without a worker", () => {
   assert.equal(plan([], [record("a")]), {
     adopt: [],
     close: ["a"],
@@ -86,13 +86,13 @@ test("a record without a worker is closed", () => {
   });
 });
 
-test("a record of another container of the same name is closed", () => {
+test("closes the record of another container with the same name", () => {
   const taken = { ...record("old"), worker: "worker-a" };
   assert.equal(plan([worker("a")], [taken]).close, ["old"]);
 });
 
 for (const state of ["exited", "dead"]) {
-  test(`a worker that is ${state} is retired, unless it is to stay`, () => {
+  test(`retires a worker that is ${state}, unless it is kept`, () => {
     const workers = [
       worker("a", { state }),
       worker("b", { state, keep: true }),
@@ -101,7 +101,7 @@ for (const state of ["exited", "dead"]) {
   });
 }
 
-test("a worker that was created is given time to be started", () => {
+test("waits for a created worker to be started", () => {
   const workers = [
     worker("new", { state: "created", createdAt: "2026-01-26T11:59:45.000Z" }),
     worker("old", { state: "created", createdAt: "2026-01-26T11:59:15.000Z" }),
@@ -109,7 +109,7 @@ test("a worker that was created is given time to be started", () => {
   assert.equal(plan(workers, [record("new"), record("old")]).retire, ["old"]);
 });
 
-test("a paused or restarting worker is not one that has ended", () => {
+test("does not treat a paused or restarting worker as exited", () => {
   const workers = ["paused", "restarting"].map((state) =>
     worker(state, { state })
   );

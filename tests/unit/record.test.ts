@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { ensureDirectory, ownerOf, writeWhole } from "../../lib/std/owned.ts";
+import { ensureDirectory, ownerOf, writeAtomic } from "../../lib/std/owned.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
 import {
   closeRecord,
@@ -52,7 +52,7 @@ test.after.each(({ instance }) =>
   rmSync(instance.home.home, { recursive: true })
 );
 
-test("ended records come the latest first, whatever their names are", ({ instance }) => {
+test("sorts ended records newest first, regardless of their names", ({ instance }) => {
   const ends = { b: "11:00", c: "10:00", a: "09:00", d: "12:00" };
   for (const [worker, time] of Object.entries(ends)) {
     const end = { at: `2026-01-26T${time}:00.000Z`, exitCode: 0 };
@@ -62,18 +62,18 @@ test("ended records come the latest first, whatever their names are", ({ instanc
   assert.equal(names, ["d", "b", "c", "a"]);
 });
 
-test("who finds a worker gone takes nothing back of what is known of its end", ({ instance }) => {
+test("closing the record of a missing worker keeps its recorded end", ({ instance }) => {
   const at = "2026-01-26T10:00:00.000Z";
   const codes = () => readEndedRecords(instance).map(({ end }) => end.exitCode);
   closeRecord(instance, record, { at, exitCode: 143 });
   closeRecord(instance, record, { at, exitCode: null });
   assert.equal(codes(), [143]);
-  // Another worker that got the name.
+  // A new worker with the same name.
   closeRecord(instance, { ...record, container: "2" }, { at, exitCode: null });
   assert.equal(codes(), [null]);
 });
 
-test("a record comes back as it was written, for its owner alone", ({ instance, said }) => {
+test("reads a record as written, with a file only for its owner", ({ instance, said }) => {
   writeRecord(instance, record);
   const log = (line: string) => said.push(line);
   assert.equal(readRecord(instance, "x", log), record);
@@ -87,12 +87,18 @@ test("a record comes back as it was written, for its owner alone", ({ instance, 
 const damaged = {
   "half a file": '{"version":1,"wor',
   "another version": JSON.stringify({ ...record, version: 2 }),
-  "a home that is all homes": JSON.stringify({ ...record, home: "workers/.." }),
-  "a home elsewhere": JSON.stringify({ ...record, home: "workers/../.." }),
+  "the directory of all homes as home": JSON.stringify({
+    ...record,
+    home: "workers/..",
+  }),
+  "a home outside of HAL9000_HOME": JSON.stringify({
+    ...record,
+    home: "workers/../..",
+  }),
 };
 
 for (const [what, text] of Object.entries(damaged)) {
-  test(`${what} is moved aside, told, and does not stop the rest`, ({ instance, said }) => {
+  test(`moves ${what} away with a message, and reads the other records`, ({ instance, said }) => {
     writeRecord(instance, record);
     writeFileSync(instance.home.record("bad"), text);
     const records = readRecords(instance, (line) => said.push(line));
@@ -103,17 +109,17 @@ for (const [what, text] of Object.entries(damaged)) {
   });
 }
 
-test("writeWhole() leaves the old text and no litter when it fails", ({ instance }) => {
+test("writeAtomic() keeps the old text and no temporary file when it fails", ({ instance }) => {
   const { home: { sessions }, owner } = instance;
   const path = join(sessions, "kept");
-  writeWhole(path, "old", owner);
-  // It fails after the temporary file was opened.
-  assert.throws(() => writeWhole(path, 7 as unknown as string, owner));
+  writeAtomic(path, "old", owner);
+  // Fails after the temporary file was opened.
+  assert.throws(() => writeAtomic(path, 7 as unknown as string, owner));
   assert.is(readFileSync(path, "utf8"), "old");
-  // And here when that is renamed.
+  // Fails when the temporary file is renamed.
   const directory = join(sessions, "directory");
   ensureDirectory(directory, 0o700, owner);
-  assert.throws(() => writeWhole(directory, "text", owner));
+  assert.throws(() => writeAtomic(directory, "text", owner));
   assert.equal(readdirSync(sessions).sort(), ["directory", "kept"]);
 });
 

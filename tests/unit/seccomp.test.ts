@@ -35,14 +35,14 @@ test("workerProfile() allows a mode only without set-uid and set-gid", () => {
   }
 });
 
-test("workerProfile() looks at the mode of open only where it makes a file", () => {
+test("workerProfile() checks the mode of open only if it creates a file", () => {
   const masks = rulesFor("openat").map(({ args }) =>
     args?.map(({ index, value }) => [index, value])
   );
   assert.equal(masks, [[[3, 0o6000]], [[2, 0o20000100]]]);
 });
 
-test("workerProfile() answers ENOSYS where it cannot see the arguments", () => {
+test("workerProfile() returns ENOSYS for calls with hidden arguments", () => {
   for (const name of ["openat2", "fchmodat2", "io_uring_setup"]) {
     const [rule, ...others] = rulesFor(name);
     assert.equal(others, []);
@@ -59,7 +59,7 @@ test("workerProfile() has no rule for other ABIs, capabilities or socketcall", (
   assert.ok(rulesFor("execve").length === 1);
 });
 
-test("readTrial() takes no result of another profile, nor junk", () => {
+test("readTrial() ignores results of another profile and invalid files", () => {
   const home = homePaths(mkdtempSync(join(tmpdir(), "hal9000-seccomp-")));
   mkdirSync(dirname(home.seccompTrial), { recursive: true });
   const write = (value: unknown) =>
@@ -76,10 +76,10 @@ test("readTrial() takes no result of another profile, nor junk", () => {
   rmSync(home.home, { recursive: true });
 });
 
-test("faultIn() takes nothing but a refusal for a profile that works", () => {
+test("faultIn() accepts only a refusal as a working profile", () => {
   assert.is(faultIn("refused"), null);
   assert.is(faultIn("set"), "it has no effect");
-  assert.match(faultIn("bash: killed") ?? "", /do not run with it: bash/);
+  assert.match(faultIn("bash: killed") ?? "", /cannot run with it: bash/);
   assert.match(faultIn("") ?? "", /no output/);
 });
 

@@ -16,7 +16,7 @@ import {
   writeSession,
 } from "../../lib/instance/session-record.ts";
 
-test("parseState() takes what the CLI writes", () => {
+test("parseState() parses the CLI's state", () => {
   const text =
     '{"pid":7,"status":"waiting","waitingFor":"permission","cwd":"/workspace"}';
   assert.equal(parseState(text), {
@@ -35,12 +35,12 @@ for (
     `{"status":"waiting","waitingFor":"${"x".repeat(2000)}"}`,
   ]
 ) {
-  test(`parseState() passes over ${text.slice(0, 40) || "nothing"}`, () => {
+  test(`parseState() ignores ${text.slice(0, 40) || "an empty text"}`, () => {
     assert.is(parseState(text), undefined);
   });
 }
 
-test("sessions are read back, the latest used first, damaged ones passed over", () => {
+test("reads sessions most recently used first, and ignores damaged ones", () => {
   const root = mkdtempSync(join(tmpdir(), "hal9000-session-"));
   const instance = { home: homePaths(root), owner: ownerOf(root) };
   mkdirSync(instance.home.kept, { recursive: true });
@@ -71,7 +71,7 @@ test("sessions are read back, the latest used first, damaged ones passed over", 
   rmSync(root, { recursive: true });
 });
 
-test("countTerminals() counts what shows the session, as the engine has it", async () => {
+test("countTerminals() counts the engine's attached terminals", async () => {
   const shell = ["-c", 'echo $$ >"/tmp/$0"; exec "$@"', "id"];
   const session = [...shell, ...tmux, "attach-session", "-t", "=claude"];
   const execs: Record<string, unknown> = {

@@ -1,4 +1,4 @@
-// Ports and sockets, with the real ones of this machine.
+// Ports and sockets, with real ones on this machine.
 
 import { once } from "node:events";
 import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
@@ -23,7 +23,7 @@ test.before.each((context) => {
 });
 test.after.each(({ root }) => rmSync(root, { recursive: true }));
 
-/** Whether somebody could listen at a port now. */
+/** Whether a port is free. */
 async function isFree(host: string, port: number): Promise<boolean> {
   const server = createServer();
   const free = new Promise<boolean>((resolve) => {
@@ -37,9 +37,9 @@ async function isFree(host: string, port: number): Promise<boolean> {
 }
 
 for (const address of ["127.0.0.1", "::1"] as const) {
-  test(`a port that is held at ${address} is nobody else's until it is given back`, async () => {
+  test(`a port held at ${address} is unavailable until it is released`, async () => {
     const bound = bindPort(address, 0);
-    if ("code" in bound) return; // a machine without that address
+    if ("code" in bound) return; // the machine does not have this address
     closePort(bound.fd);
     let port = 38_471;
     while (!await isFree(address, port)) port++;
@@ -47,7 +47,7 @@ for (const address of ["127.0.0.1", "::1"] as const) {
     if ("code" in held) throw new Error(held.code);
     assert.not(await isFree(address, port));
     const refused = createConnection(port, address);
-    // It is held, and not listened at.
+    // The port is bound, but nothing listens.
     await assert.ok(
       await once(refused, "connect").then(() => false, () => true),
     );
@@ -56,7 +56,7 @@ for (const address of ["127.0.0.1", "::1"] as const) {
   });
 }
 
-test("a port that somebody listens at cannot be held, and no descriptor stays open", async () => {
+test("a port in use cannot be held, and no descriptor stays open", async () => {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
@@ -66,7 +66,7 @@ test("a port that somebody listens at cannot be held, and no descriptor stays op
   server.close();
 });
 
-test("a connection to the forwarder is that of the port that it names", async ({ root }) => {
+test("the forwarder connects to the port that a connection names", async ({ root }) => {
   const server = createServer((socket) => {
     socket.on("data", (text) => socket.end(`heard ${text}`));
   }).listen(0, "127.0.0.1");
@@ -92,7 +92,7 @@ test("a connection to the forwarder is that of the port that it names", async ({
   forwarder.close();
 });
 
-test("a socket that nobody listens at is an error that can be caught", async ({ root }) => {
+test("a socket without a listener is a catchable error", async ({ root }) => {
   const client = new Client(join(root, "gone"));
   const code = await client.ask({}, 1000).then(
     () => "",
@@ -102,7 +102,7 @@ test("a socket that nobody listens at is an error that can be caught", async ({ 
   assert.ok(client.broken);
 });
 
-test("greet() tells an MCP server's name and version, or why it is none", async () => {
+test("greet() returns an MCP server's name and version, or why it failed", async () => {
   let answer: unknown = {};
   const methods: string[] = [];
   const server = createHttp((request, response) => {
@@ -117,14 +117,14 @@ test("greet() tells an MCP server's name and version, or why it is none", async 
   assert.is(await says(), "not an MCP server");
   answer = { result: { serverInfo: { name: "x", version: "1" } } };
   assert.is(await says(), "x 1");
-  // A session that was begun for the greeting is ended.
+  // The session for the greeting is closed.
   assert.is(methods.at(-1), "DELETE");
   answer = { error: { message: "no" } };
   assert.is(await says(), "no");
   server.close();
 });
 
-test("parsePublished() takes ports from 1 to 65535", () => {
+test("parsePublished() accepts ports from 1 to 65535", () => {
   assert.equal(parsePublished("1:65535"), {
     address: "127.0.0.1",
     hostPort: "1",
@@ -136,7 +136,7 @@ test("parsePublished() takes ports from 1 to 65535", () => {
   }
 });
 
-test("of two that create one container both have it in the end", async () => {
+test("two concurrent createOnce() calls for a container both succeed", async () => {
   const { engine, instance, end } = fakeInstance();
   const create = () =>
     createOnce(instance.docker, "once", { Image: "repo:parent" });

@@ -1,4 +1,4 @@
-// Workers that are spawned, on an engine in memory.
+// Spawning workers, on a fake engine.
 
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
@@ -56,7 +56,7 @@ function mountsOf({ engine }: FakeInstance, name: string) {
     );
 }
 
-test("a worker is started on its project, and recorded", async (fake) => {
+test("starts and records a worker for its project", async (fake) => {
   const { instance, engine, project } = fake;
   const worker = await spawn(fake);
   assert.equal(worker, {
@@ -90,20 +90,20 @@ test("a worker is started on its project, and recorded", async (fake) => {
   assert.ok(engine.volumes.has(instance.names.volumes.plugins));
 });
 
-test("a worker without a name gets one that is made up, and its home goes with it", async (fake) => {
+test("a worker without a name gets a generated name and a temporary home", async (fake) => {
   const { name } = await spawn(fake, { name: undefined });
   assert.match(name, /^fake-worker-[0-9a-f]{8}$/);
   assert.is(readRecord(fake.instance, name)?.ephemeral, true);
 });
 
-test("a relative directory is relative to the caller's own", async (fake) => {
+test("resolves a relative directory against the caller's directory", async (fake) => {
   const { project, root } = fake;
   project("app");
   const worker = await spawn(fake, { directory: "app", cwd: root });
   assert.is(worker.project, join(root, "app"));
 });
 
-test("a standalone worker has a network of its own and needs no parent", async (fake) => {
+test("a standalone worker has its own network and needs no parent", async (fake) => {
   const { engine } = fake;
   engine.containers.length = 0;
   await spawn(fake, { standalone: true });
@@ -117,7 +117,7 @@ const withoutParent: [string, (parent: FakeContainer) => void, RegExp][] = [
   ["paused", (parent) => parent.state = "paused", /the parent is paused/],
 ];
 for (const [state, change, message] of withoutParent) {
-  test(`nothing is spawned while the parent is ${state}`, async (fake) => {
+  test(`refuses to spawn while the parent is ${state}`, async (fake) => {
     change(fake.engine.find("fake-parent") as FakeContainer);
     const failure = await failureOf(spawn(fake));
     assert.is(failure.kind, "notFound");
@@ -127,13 +127,13 @@ for (const [state, change, message] of withoutParent) {
   });
 }
 
-test("nothing is spawned into a network that has ended", async (fake) => {
+test("refuses to spawn into a stopped net", async (fake) => {
   Object.assign(fake.engine.find("fake-net") ?? {}, { state: "exited" });
   const failure = await failureOf(spawn(fake));
   assert.is(failure.message, "Cannot spawn: fake-net is not running");
 });
 
-test("further mounts are given as they were asked for", async (fake) => {
+test("adds the requested mounts", async (fake) => {
   const { project } = fake;
   const data = project("data");
   await spawn(fake, { mounts: [`${data}:/data:ro`, `${data}:/more`] });
@@ -143,14 +143,14 @@ test("further mounts are given as they were asked for", async (fake) => {
 });
 
 for (const directory of ["/etc", "/"]) {
-  test(`${directory} is no project`, async (fake) => {
+  test(`refuses ${directory} as project`, async (fake) => {
     const failure = await failureOf(spawn(fake, { directory }));
     assert.is(failure.kind, "unsafe");
     assert.equal(fake.engine.asked, []);
   });
 }
 
-test("a mount of a system directory is refused, unless any path is allowed", async (fake) => {
+test("refuses to mount a system directory unless any path is allowed", async (fake) => {
   const mounts = ["/etc:/data:ro"];
   const failure = await failureOf(spawn(fake, { mounts }));
   assert.is(failure.kind, "unsafe");
@@ -158,7 +158,7 @@ test("a mount of a system directory is refused, unless any path is allowed", asy
   assert.ok(mountsOf(fake, "mine").includes("/etc:/data:ro"));
 });
 
-test("secrets are mounted for the worker, and go with one that does not start", async (fake) => {
+test("mounts secrets, and removes them if the worker does not start", async (fake) => {
   const { instance, engine } = fake;
   const secrets = [{ name: "TOKEN", value: "s3cret" }];
   await spawn(fake, { secrets });
@@ -172,7 +172,7 @@ test("secrets are mounted for the worker, and go with one that does not start", 
   assert.equal(kept, [name]);
 });
 
-test("a worker that cannot be started leaves neither container, record nor new home", async (fake) => {
+test("a worker that cannot start leaves no container, record or new home", async (fake) => {
   const { instance, engine } = fake;
   engine.refuses.set("start mine", 500);
   const failure = await failureOf(spawn(fake));
@@ -182,7 +182,7 @@ test("a worker that cannot be started leaves neither container, record nor new h
   assert.equal(readdirSync(instance.home.workers), []);
 });
 
-test("a home that was there before stays where a worker cannot be started", async (fake) => {
+test("keeps an existing home if the worker cannot start", async (fake) => {
   const { instance, engine } = fake;
   await spawn(fake);
   const before = readdirSync(instance.home.workers);
@@ -194,14 +194,14 @@ test("a home that was there before stays where a worker cannot be started", asyn
   assert.equal(readdirSync(instance.home.workers), before);
 });
 
-test("a session's home is never taken back", async (fake) => {
+test("never removes a session's home", async (fake) => {
   const { instance, engine } = fake;
   engine.refuses.set("start mine", 500);
   await failureOf(spawn(fake, { session: "talk" }));
   assert.ok(existsSync(join(instance.home.claude, "talk")));
 });
 
-test("a worker whose mounts were replaced is refused, in the words of its gate", async (fake) => {
+test("refuses a worker with replaced mounts, with the message of its gate", async (fake) => {
   const { engine, instance } = fake;
   const { worker, undo } = await prepareWorker(
     instance,
@@ -238,7 +238,7 @@ test("a worker whose mounts were replaced is refused, in the words of its gate",
   assert.not(engine.find("mine"));
 });
 
-test("a name that is taken is told apart by whose it is", async (fake) => {
+test("the message for a taken name depends on its owner", async (fake) => {
   const { engine, labels } = fake;
   const taken = async () => await failureOf(spawn(fake));
   engine.add("mine", { spec: { Labels: labels() } });
@@ -258,14 +258,14 @@ test("a name that is taken is told apart by whose it is", async (fake) => {
   assert.is(failure.kind, "busy");
 });
 
-test("an image that is not there is told, with how to build ours", async (fake) => {
+test("reports a missing image, with the command that builds ours", async (fake) => {
   const failure = await failureOf(spawn(fake, { image: "nowhere" }));
   assert.is(failure.kind, "notFound");
   assert.match(failure.message, /there is no image nowhere$/);
   assert.match(failure.hint ?? "", /make images/);
 });
 
-test("a command takes the place of idling, behind the image's own entrypoint", async (fake) => {
+test("a command replaces the idle command and keeps the image's entrypoint", async (fake) => {
   const { engine } = fake;
   engine.images.set("own", { Id: "x", Config: { Entrypoint: ["/init"] } });
   await spawn(fake, { image: "own", command: ["make", "test"] });
@@ -274,7 +274,7 @@ test("a command takes the place of idling, behind the image's own entrypoint", a
   assert.is(OpenStdin, true);
 });
 
-test("a worker without limits has none, and more CPUs than there are become those", async (fake) => {
+test("limits are optional, and CPUs are capped to the engine's", async (fake) => {
   const { engine, instance, told } = fake;
   await spawn(fake, { limited: false });
   assert.is(engine.find("mine")?.spec.HostConfig?.Memory, undefined);
@@ -286,7 +286,7 @@ test("a worker without limits has none, and more CPUs than there are become thos
     fake.log,
   );
   assert.is(engine.find("greedy")?.spec.HostConfig?.NanoCpus, 64e9);
-  assert.equal(told, ["The engine has 64 CPUs: taking those, not 1000"]);
+  assert.equal(told, ["The engine has 64 CPUs: using 64 instead of 1000"]);
 });
 
 test("an ssh-agent must be a socket", async (fake) => {
@@ -306,7 +306,7 @@ test("an ssh-agent must be a socket", async (fake) => {
   );
 });
 
-test("data of version 0.5 is mounted where it is asked for and there", async (fake) => {
+test("mounts data of version 0.5 if it is requested and exists", async (fake) => {
   const { instance } = fake;
   mkdirSync(join(instance.home.home, "membank"));
   await spawn(fake, { formerData: true });
@@ -316,7 +316,7 @@ test("data of version 0.5 is mounted where it is asked for and there", async (fa
   assert.not(mountsOf(fake, "other").some((one) => one.includes("/data/")));
 });
 
-test("spawnOnce() gives the worker that runs on the project already", async (fake) => {
+test("spawnOnce() returns the running worker of the project", async (fake) => {
   const { engine, project } = fake;
   const resolved = await resolveProject(fake.instance, {
     path: project("app"),
@@ -335,7 +335,7 @@ test("spawnOnce() gives the worker that runs on the project already", async (fak
   assert.is(next.name, first.name);
 });
 
-test("without a pool a worker is spawned cold", async (fake) => {
+test("spawns a worker cold without a pool", async (fake) => {
   const { start, worker } = await claimOrSpawn(
     fake.instance,
     requestFor(fake),
@@ -361,7 +361,7 @@ function worker(
   });
 }
 
-test("workers are found by name and by id, others by neither", async (fake) => {
+test("finds only workers by name and id", async (fake) => {
   const { instance, engine } = fake;
   const { id } = worker(fake, "one", "running");
   worker(fake, "two", "exited");
@@ -384,7 +384,7 @@ test("workers are found by name and by id, others by neither", async (fake) => {
   assert.match(none.hint ?? "", /No worker exists/);
 });
 
-test("a worker is without network where its namespace has ended or is another by now", async (fake) => {
+test("a worker has no network if its namespace was stopped or replaced", async (fake) => {
   const { instance, engine } = fake;
   const net = engine.find("fake-net") as FakeContainer;
   const one = worker(fake, "one", "running");
@@ -397,14 +397,14 @@ test("a worker is without network where its namespace has ended or is another by
   assert.equal(await lost(), []);
   net.startedAt = new Date(Date.now() + 60_000).toISOString();
   assert.equal(await lost(), ["one"]);
-  // Started again since, in the namespace that there is.
+  // Restarted since, in the current namespace.
   one.startedAt = new Date(Date.now() + 120_000).toISOString();
   assert.equal(await lost(), []);
   net.state = "exited";
   assert.equal(await lost(), ["one"]);
 });
 
-test("status tells limits, the end of the network, and how the last workers ended", async (fake) => {
+test("status shows limits, lost networks, and how the last workers ended", async (fake) => {
   const { instance, engine } = fake;
   const one = worker(fake, "one", "running");
   Object.assign(one.spec.HostConfig ?? {}, {
@@ -434,7 +434,7 @@ test("status tells limits, the end of the network, and how the last workers ende
   );
 });
 
-test("a record of a former worker does not count for another of its name", async (fake) => {
+test("ignores the record of a former worker with the same name", async (fake) => {
   const { instance } = fake;
   const one = worker(fake, "one", "running");
   one.spec.Labels = { ...one.spec.Labels, [label.born]: "warm" };
@@ -446,7 +446,7 @@ test("a record of a former worker does not count for another of its name", async
   assert.is(listed.find(({ name }) => name === "one")?.project, "");
 });
 
-test("usage() reckons as docker stats does", () => {
+test("usage() matches docker stats", () => {
   const sample = {
     cpu_stats: {
       cpu_usage: { total_usage: 300 },
@@ -467,7 +467,7 @@ test("usage() reckons as docker stats does", () => {
   assert.is(use({ pids_stats: {} }).pids, 0);
 });
 
-test("oomText() names the limit, where there is one", () => {
+test("oomText() includes the limit if there is one", () => {
   assert.match(oomText(1024 ** 3), /^OOM-killed at 1/);
   assert.match(oomText(null), /the machine had no memory left/);
 });

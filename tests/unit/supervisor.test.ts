@@ -23,7 +23,7 @@ function supervise(directory: string, log: Log): Supervisor {
   return new Supervisor({ log, changed: () => {}, owner, backoff });
 }
 
-test("nextPause() doubles up to the last, and forgives", () => {
+test("nextPause() doubles up to the maximum, and is reset after a long run", () => {
   assert.is(nextPause(backoff, undefined, 0), 10);
   assert.is(nextPause(backoff, 10, 0), 20);
   assert.is(nextPause(backoff, 20, 0), 40);
@@ -31,7 +31,7 @@ test("nextPause() doubles up to the last, and forgives", () => {
   assert.is(nextPause(backoff, 40, 60_000), 10);
 });
 
-test("a child that is ended stays ended, and no other is", async ({ directory }) => {
+test("end() ends only the named child, and does not restart it", async ({ directory }) => {
   const supervisor = supervise(directory, () => {});
   for (const name of ["one", "two"]) {
     supervisor.start({
@@ -54,7 +54,7 @@ test("a child that is ended stays ended, and no other is", async ({ directory })
   await supervisor.stop(1000);
 });
 
-test("a child that is killed is started again, and told of", async ({ directory }) => {
+test("restarts a killed child, and logs it", async ({ directory }) => {
   const said: string[] = [];
   const supervisor = supervise(directory, (line) => said.push(line));
   supervisor.start({
@@ -81,7 +81,7 @@ test("a child that is killed is started again, and told of", async ({ directory 
   assert.throws(() => process.kill(second, 0));
 });
 
-test("a command that is not there is told of and tried again", async ({ directory }) => {
+test("reports a missing command, and retries", async ({ directory }) => {
   const said: string[] = [];
   const supervisor = supervise(directory, (line) => said.push(line));
   supervisor.start({
@@ -96,7 +96,7 @@ test("a command that is not there is told of and tried again", async ({ director
 
 const hanging = { everyMs: 10, silentMs: 60, startMs: 60 };
 
-test("a child that stops answering is killed and started again", async ({ directory }) => {
+test("kills and restarts a child that stops answering", async ({ directory }) => {
   const said: string[] = [];
   const supervisor = supervise(directory, (line) => said.push(line));
   const answering = new Map<number, number>();
@@ -106,7 +106,7 @@ test("a child that stops answering is killed and started again", async ({ direct
     logFile: join(directory, "log"),
     watch: {
       ...hanging,
-      // The first answers twice, then hangs; its successor is well.
+      // The first child answers twice, then hangs; its successor keeps answering.
       answers: (pid) => {
         const looks = (answering.get(pid) ?? 0) + 1;
         answering.set(pid, looks);
@@ -132,7 +132,7 @@ test("a child that stops answering is killed and started again", async ({ direct
   assert.is(supervisor.states[0]?.restarts, 1);
 });
 
-test("a child that never answers has its time to start", async ({ directory }) => {
+test("gives a child time to start before it must answer", async ({ directory }) => {
   const said: string[] = [];
   const supervisor = supervise(directory, (line) => said.push(line));
   const startedAt = Date.now();
@@ -152,7 +152,7 @@ test("a child that never answers has its time to start", async ({ directory }) =
   await supervisor.stop(1000);
 });
 
-test("stop() kills a child that does not end by itself", async ({ directory }) => {
+test("stop() kills a child that does not exit", async ({ directory }) => {
   const logFile = join(directory, "log");
   const supervisor = supervise(directory, () => {});
   supervisor.start({

@@ -2,13 +2,13 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import {
   type Display,
-  displayed,
+  filterText,
   TerminalFilter,
 } from "../../lib/std/terminal-filter.ts";
 
 const encode = (text: string) => new TextEncoder().encode(text);
 
-/** What is passed on, the same however the bytes are cut up; without what ends it. */
+/** The filtered output without the final reset; checks that chunking has no effect. */
 function passed(input: string | Uint8Array, display: Display): string {
   const bytes = typeof input === "string" ? encode(input) : input;
   const whole = new TerminalFilter(display).write(bytes);
@@ -28,87 +28,86 @@ const screen = (input: string | Uint8Array) => passed(input, "screen");
 const text = (input: string | Uint8Array) => passed(input, "text");
 
 const display: Record<string, string> = {
-  "text in many letters": "plain ünïcödé 日本語 👩‍👩‍👧 \u00db",
+  "text in many scripts": "plain ünïcödé 日本語 👩‍👩‍👧 \u00db",
   colours: "\x1b[1;38;5;8mbold\x1b[38:2::1:2:3m\x1b[4:3m\x1b[0m",
   "cursor, erasing, scrolling":
     "\x1b[H\x1b[2J\x1b[3;4H\x1b[K\x1b[1;20r\x1b[5S\x1bM",
-  "the other screen": "\x1b[?1049h\x1b[?1049l",
+  "the alternate screen": "\x1b[?1049h\x1b[?1049l",
   "mouse modes": "\x1b[?1000;1002;1006h\x1b[?1003h",
   "bracketed paste and focus": "\x1b[?2004h\x1b[?1004h",
-  "synchronous output": "\x1b[?2026h\x1b[?2026l",
+  "synchronized output": "\x1b[?2026h\x1b[?2026l",
   "the cursor's shape": "\x1b[5 q\x1b[?25l\x1b[?12h",
-  "protocols of keys": "\x1b[>4;2m\x1b[>1u\x1b[<1u\x1b[=1;1u\x1b=\x1b>",
+  "keyboard protocols": "\x1b[>4;2m\x1b[>1u\x1b[<1u\x1b[=1;1u\x1b=\x1b>",
   "a link": "\x1b]8;id=1;https://example.org/a?b=c\x1b\\here\x1b]8;;\x1b\\",
-  "lines that are drawn": "\x1b(0lqk\x1b(B\x1b)0\x0elqk\x0f",
+  "line drawing characters": "\x1b(0lqk\x1b(B\x1b)0\x0elqk\x0f",
   "the bell": "\x07",
   "the cursor's colour": "\x1b]12;#ff0000\x1b\\\x1b]112\x1b\\",
 };
 
 for (const [what, sequence] of Object.entries(display)) {
-  test(`a screen is given ${what}`, () => {
+  test(`passes ${what} to a screen`, () => {
     assert.is(screen(`a${sequence}b`), `a${sequence}b`);
   });
 }
 
 const harmful: Record<string, string> = {
   "the clipboard": "\x1b]52;c;ZXZpbA==\x07",
-  "the clipboard, by ST": "\x1b]52;c;ZXZpbA==\x1b\\",
+  "the clipboard, ended by ST": "\x1b]52;c;ZXZpbA==\x1b\\",
   "the clipboard, by C1": "\u009d52;c;ZXZpbA==\u009c",
   titles: "\x1b]0;t\x07\x1b]1;t\x07\x1b]2;t\x1b\\\x1bkt\x1b\\",
-  "a title with letters that end in 0x9c": "\x1b]0;\u00dc\u015c evil\x07",
-  "colours of the terminal": "\x1b]4;1;#fff\x07\x1b]10;#000\x07\x1b]11;?\x07",
-  "a question for the cursor's colour": "\x1b]12;?\x07",
-  "strings for programs of others":
+  "a title with characters that contain 0x9c": "\x1b]0;\u00dc\u015c evil\x07",
+  "the terminal's palette": "\x1b]4;1;#fff\x07\x1b]10;#000\x07\x1b]11;?\x07",
+  "a query of the cursor's colour": "\x1b]12;?\x07",
+  "sequences of specific terminals":
     "\x1b]1337;File=:AAAA\x07\x1b]777;notify;a;b\x07",
   DCS: "\x1bP$qm\x1b\\\x1bPtmux;\x1b\x1b]52;c;QQ==\x07\x1b\\",
   "DCS by C1": "\u0090$qm\u009c",
   "sixel pictures": "\x1bPq#0;2;0;0;0~~@@vv$\x1b\\",
   "APC, PM and SOS":
     "\x1b_Gi=1;AAAA\x1b\\\x1b^x\x1b\\\x1bXx\x1b\\\u009fx\u009c\u009ex\u009c\u0098x\u009c",
-  "questions for the device": "\x1b[c\x1b[>c\x1b[=c\x1b[>q\x1bZ\x1b[0x",
-  "questions for states":
-    "\x1b[5n\x1b[6n\x1b[?6n\x1b[?25$p\x1b[4$p\x1b[?u\x1b[?996n",
+  "device queries": "\x1b[c\x1b[>c\x1b[=c\x1b[>q\x1bZ\x1b[0x",
+  "state queries": "\x1b[5n\x1b[6n\x1b[?6n\x1b[?25$p\x1b[4$p\x1b[?u\x1b[?996n",
   "the checksum of the screen": "\x1b[1;1;1;1;1;1*y",
   "the answerback": "\x05",
-  "sizes and titles of windows":
+  "window sizes and titles":
     "\x1b[3;0;0t\x1b[8;50;500t\x1b[21t\x1b[22;0t\x1b[?3h\x1b[?40h",
-  "modes that report by themselves": "\x1b[?2031h\x1b[?2048h\x1b[?9001h",
+  "modes that cause reports": "\x1b[?2031h\x1b[?2048h\x1b[?9001h",
   printers: "\x1b[5i\x1b[4i",
   "other character sets":
     "\x1b%@\x1b%G\x1b G\x1b(A\x1b*0\x1b+0\x1b-A\x1bn\x1b~",
   "tab stops": "\x1b[3g\x1bH",
-  "keys and marks that cannot be restored":
+  "keyboard modes and marks that cannot be restored":
     '\x1b[>1;0m\x1b[?1036l\x1b[?6h\x1b[1"q',
-  "keys that are locked": "\x1b[2h",
-  "a letter a million times": "\x1b[9999999b",
-  "what is cancelled": "\x1b[31\x18\x1b]52;c;x\x1a",
-  "a link with bytes of C1": "\x1b]8;;https://\u00dc\x07",
+  "the locked keyboard": "\x1b[2h",
+  "a character repeated a million times": "\x1b[9999999b",
+  "cancelled sequences": "\x1b[31\x18\x1b]52;c;x\x1a",
+  "a link with C1 bytes": "\x1b]8;;https://\u00dc\x07",
 };
 
 for (const [what, sequence] of Object.entries(harmful)) {
-  test(`a screen is not given ${what}`, () => {
+  test(`drops ${what} on a screen`, () => {
     const { length } = screen(`a${sequence}b`);
-    const letters = what === "what is cancelled" ? "ax\x1ab" : "ab";
+    const letters = what === "cancelled sequences" ? "ax\x1ab" : "ab";
     assert.ok(length <= letters.length);
     assert.is(screen(`a${sequence}b`).replace("link", ""), "ab");
   });
 
-  test(`lines of text are not given ${what}`, () => {
+  test(`drops ${what} in lines of text`, () => {
     assert.is(text(`a${sequence}b`), "ab");
   });
 }
 
-test("a line feed on a screen goes down in the same column", () => {
+test("a line feed on a screen keeps the column", () => {
   assert.is(screen("a\nb\r\nc"), "a\x1bDb\r\x1bDc");
   assert.is(screen("\x1b[3\n1m"), "\x1bD\x1b[31m");
   assert.is(text("a\nb"), "a\nb");
 });
 
-test("a screen keeps the modes that are display out of several", () => {
+test("passes only the display modes of several to a screen", () => {
   assert.is(screen("\x1b[?25;2031;1000h"), "\x1b[?25;1000h");
 });
 
-test("a sequence within another is not put together from what is left", () => {
+test("does not form a sequence from the remains of another", () => {
   assert.is(screen("\x1b]0;\x1b]52;c;x\x07\x07"), "\x07");
   assert.is(screen("\x1b\x1b]52;c;x\x07"), "");
   assert.is(screen("\x1b[\x1b]52;c;x\x07"), "");
@@ -117,20 +116,20 @@ test("a sequence within another is not put together from what is left", () => {
   assert.is(screen(`\x1b]8;;${"x".repeat(5000)}\x07a`), "a");
 });
 
-test("bytes that are no UTF-8 are shown as what cannot be read", () => {
-  // In a terminal of eight bits 0x9d would begin an OSC.
+test("replaces invalid UTF-8 by replacement characters", () => {
+  // In an 8-bit terminal 0x9d would begin an OSC.
   const bytes = Uint8Array.of(0x61, 0x9d, 0x35, 0x32, 0x3b, 0x07, 0xff, 0x62);
   assert.is(screen(bytes), "a\ufffd52;\x07\ufffdb");
   assert.is(text(bytes), "a\ufffd52;\ufffdb");
 });
 
-test("lines of text keep colours, tabs and ends of lines, and nothing else", () => {
+test("lines of text keep only colours, tabs and line ends", () => {
   assert.is(
     text("a\tb\r\n\x1b[31mred\x1b[0m\n"),
     "a\tb\r\n\x1b[31mred\x1b[0m\n",
   );
   assert.is(text("\x1b[2J\x1b[H\x1b[?1049h\x1b[1Aover\x08\x07"), "over");
-  // Written over, it would be another line.
+  // If overwritten, the line would look different.
   assert.is(text("paid 100\rpaid 900\r\n"), "paid 100\r\npaid 900\r\n");
   assert.is(
     text("\x1b]8;;https://evil.example\x1b\\bank\x1b]8;;\x1b\\"),
@@ -139,7 +138,7 @@ test("lines of text keep colours, tabs and ends of lines, and nothing else", () 
   assert.is(text("user\u202egnp.exe\u2066"), "user\\u{202e}gnp.exe\\u{2066}");
 });
 
-test("a string that does not end hides one line of text", () => {
+test("an unterminated string hides at most one line of text", () => {
   assert.is(
     text("\x1b]0;never ends\nshown\n\x1bPnor this\nshown\n"),
     "\nshown\n\nshown\n",
@@ -147,7 +146,7 @@ test("a string that does not end hides one line of text", () => {
   assert.is(text("\x1b[31\nshown"), "\nshown");
 });
 
-/** What restores a terminal that was sent `sequence`. */
+/** The final reset after `sequence`. */
 function restored(sequence: string): string {
   const filter = new TerminalFilter("screen");
   filter.write(encode(sequence));
@@ -161,7 +160,7 @@ const margins = "\x1b7\x1b[?69l\x1b[r\x1b8";
 const keys = "\x1b[<99u\x1b[=0u";
 const bothKeys = `\x1b[?1049h${keys}\x1b[?1049l${keys}`;
 
-/** By what is sent before the end. */
+/** The expected reset by sequence. */
 const undone: Record<string, string> = {
   "text\n": "",
   "\x1b[?1049h\x1b[?1000;2004h\x1b[?25l\x1b[31m\x1b[?12h":
@@ -170,7 +169,7 @@ const undone: Record<string, string> = {
   "\x1b[>4;2m\x1b[>1;0m": "\x1b[>4m",
   "\x1b[>1u\x1b[>1u\x1b[<1u": bothKeys,
   "\x1b[=1;1u\x1b[=0;2u": bothKeys,
-  // Each screen has a stack of its own.
+  // Each screen has its own stack.
   "\x1b[?1049h\x1b[>1u": `${keys}\x1b[?1049l${keys}`,
   "\x1b[4h": "\x1b[4l",
   "\x1b[34l": "\x1b[34h",
@@ -182,7 +181,7 @@ const undone: Record<string, string> = {
   "\x1b[?1049h\x1b[1;2r": `\x1b[r\x1b[?1049l${margins}`,
   "\x1b[?69h\x1b[2;3s\x1b[?69l": margins,
   "\x1b[s\x1b[u": "",
-  // ESC 8 brings back the colours of ESC 7.
+  // ESC 8 restores the colours saved by ESC 7.
   "\x1b[31m\x1b7\x1b[m\x1b8": "\x1b[m",
   "\x1b[11m\x1b[m": "\x1b[m\x1b[10m",
   "\x1b[!p": "\x1b[?7h",
@@ -192,14 +191,14 @@ const undone: Record<string, string> = {
 };
 
 for (const [sequence, undo] of Object.entries(undone)) {
-  test(`the terminal is restored after ${JSON.stringify(sequence)}`, () => {
+  test(`restores the terminal after ${JSON.stringify(sequence)}`, () => {
     assert.is(restored(sequence), undo);
   });
 }
 
-test("lines of text end in the terminal's own colours", () => {
-  assert.is(displayed("\x1b[31mred"), "\x1b[31mred\x1b[m");
-  assert.is(displayed("\x1b[31mred\x1b[0m"), "\x1b[31mred\x1b[0m");
+test("lines of text reset colours at their end", () => {
+  assert.is(filterText("\x1b[31mred"), "\x1b[31mred\x1b[m");
+  assert.is(filterText("\x1b[31mred\x1b[0m"), "\x1b[31mred\x1b[0m");
 });
 
 test.run();

@@ -23,7 +23,7 @@ test("parseSize() reads sizes as Docker does", () => {
   }
 });
 
-test("sizes and times are written for people", () => {
+test("formats sizes and durations", () => {
   assert.is(megabytes(734_000), "0.7 MB");
   assert.is(megabytes(287_920_879), "288 MB");
   assert.is(binarySize(4 * 1024 ** 3), "4 GiB");
@@ -31,7 +31,7 @@ test("sizes and times are written for people", () => {
   assert.is(duration(12_340), "12.3 s");
 });
 
-test("withoutFrames() is the text of both streams in order", () => {
+test("withoutFrames() returns the text of both streams in order", () => {
   const frame = (stream: number, text: string) => {
     const header = Buffer.alloc(8);
     header[0] = stream;
@@ -42,7 +42,7 @@ test("withoutFrames() is the text of both streams in order", () => {
   assert.is(Buffer.from(withoutFrames(log)).toString(), "é\nb\n");
 });
 
-test("waitFor() gives what it found, or says what it waited for", async () => {
+test("waitFor() returns the result, or reports what it waited for", async () => {
   let asked = 0;
   const options = { for: "Godot", timeoutMs: 1000, everyMs: 1 };
   assert.is(await waitFor(() => ++asked === 3 && asked, options), 3);
@@ -54,7 +54,7 @@ test("waitFor() gives what it found, or says what it waited for", async () => {
   }
 });
 
-test("percentile() is the nearest rank, and null of nothing", () => {
+test("percentile() uses the nearest rank, and is null without values", () => {
   const sorted = [1, 2, 3, 4];
   const at = (percent: number) => percentile(sorted, percent);
   assert.equal([0, 25, 26, 50, 99, 100].map(at), [1, 1, 2, 2, 4, 4]);
@@ -62,7 +62,7 @@ test("percentile() is the nearest rank, and null of nothing", () => {
   assert.is(percentile([1.23456], 50), 1.235);
 });
 
-test("Latencies keeps the last thousand", () => {
+test("Latencies keeps the last thousand values", () => {
   const latencies = new Latencies();
   assert.equal(latencies.percentiles, { p50: null, p95: null, p99: null });
   for (let count = 0; count < 10; count++) latencies.add(9000);

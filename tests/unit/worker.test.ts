@@ -47,7 +47,7 @@ const request = {
   keep: false,
 };
 
-test("workerSpec() refuses to be the user of a service", () => {
+test("workerSpec() refuses the uid of a service", () => {
   for (const uid of [65430, 65431]) {
     assert.throws(
       () => workerSpec({ ...request, user: { uid, gid: 1001 } }),
@@ -56,7 +56,7 @@ test("workerSpec() refuses to be the user of a service", () => {
   }
 });
 
-test("workerSpec() is the project's owner in a hardened container", () => {
+test("workerSpec() runs as the project's owner in a hardened container", () => {
   const bind = (Source: string, Target: string, ReadOnly: boolean) => ({
     Type: "bind",
     Source,
@@ -123,7 +123,7 @@ test("workerSpec() is the project's owner in a hardened container", () => {
   });
 });
 
-test("workerSpec() without limits has none", () => {
+test("workerSpec() omits limits that are not set", () => {
   const { HostConfig } = workerSpec({ ...request, limits: null });
   for (const key of ["Memory", "MemorySwap", "NanoCpus", "PidsLimit"]) {
     assert.not.ok(key in (HostConfig ?? {}), key);
@@ -131,7 +131,7 @@ test("workerSpec() without limits has none", () => {
   assert.equal(HostConfig?.CapDrop, ["ALL"]);
 });
 
-test("workerSpec() leaves the engine's profile and files where ours are not given", () => {
+test("workerSpec() uses the engine's seccomp profile and files by default", () => {
   const { netFiles: _, ...sources } = request.sources;
   const { HostConfig } = workerSpec({
     ...request,
@@ -144,7 +144,7 @@ test("workerSpec() leaves the engine's profile and files where ours are not give
   );
 });
 
-test("workerSpec() takes what was asked for besides", () => {
+test("workerSpec() includes additional requested options", () => {
   const spec = workerSpec({
     ...request,
     env: ["A=b"],
@@ -165,7 +165,7 @@ test("workerSpec() takes what was asked for besides", () => {
 
 const names = instanceNames("hal9000");
 
-test("checkWorkerName() keeps the instance's own names", () => {
+test("checkWorkerName() refuses names reserved by the instance", () => {
   assert.throws(
     () => checkWorkerName("hal9000-net", names),
     /is not for a worker/,
@@ -177,7 +177,7 @@ test("checkWorkerName() keeps the instance's own names", () => {
 });
 
 for (const name of ["ab", "my-worker", "A.b_c-9", "x".repeat(63)]) {
-  test(`checkWorkerName() takes ${name}`, () => {
+  test(`checkWorkerName() accepts ${name}`, () => {
     assert.is(checkWorkerName(name, names), name);
   });
 }
@@ -193,7 +193,7 @@ for (
   });
 }
 
-test("prepareWorkerHome() gives a name another home for another project", () => {
+test("prepareWorkerHome() uses separate homes for the same name in other projects", () => {
   const root = mkdtempSync(join(tmpdir(), "hal9000-worker-"));
   const owner = ownerOf(root);
   const home = homePaths(root);
@@ -231,7 +231,7 @@ const trusted = (directory: string) =>
   JSON.parse(readFileSync(join(directory, ".claude.json"), "utf8"))
     .projects["/workspace"].hasTrustDialogAccepted;
 
-test("prepareWorkerHome() asks no question in a session, and replaces no state of one", () => {
+test("prepareWorkerHome() skips first-run prompts, and keeps a session's state", () => {
   const root = mkdtempSync(join(tmpdir(), "hal9000-worker-"));
   const instance = homeFor(root);
   const project = { path: "/one", ...instance.owner };
@@ -246,7 +246,7 @@ test("prepareWorkerHome() asks no question in a session, and replaces no state o
   assert.is(prepare().made, false);
   const kept = readFileSync(join(directory, ".claude.json"), "utf8");
   assert.is(kept, '{"own":1}');
-  // A crash left it empty, or a worker has laid a link.
+  // Left empty by a crash, or replaced by a link by a worker.
   writeFileSync(join(directory, ".claude.json"), "");
   prepare();
   assert.is(trusted(directory), true);
@@ -260,7 +260,7 @@ test("prepareWorkerHome() asks no question in a session, and replaces no state o
   rmSync(root, { recursive: true });
 });
 
-test("a worker's user has a name, and root is root", () => {
+test("a worker's user has a name, and root is called root", () => {
   const root = mkdtempSync(join(tmpdir(), "hal9000-worker-"));
   const instance = homeFor(root);
   const files = (uid: number, gid: number) => {

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { version } from "../../cli/cli.ts";
 import { Failure } from "../../std/errors.ts";
-import { ownerOf, writeWhole } from "../../std/owned.ts";
+import { ownerOf, writeAtomic } from "../../std/owned.ts";
 import { addChecksums } from "./checksums.ts";
 import { keptCollections } from "./collections.ts";
 import { entriesOf, manifestOf, readManifest, sizeOf } from "./manifest.ts";
@@ -65,7 +65,7 @@ export async function writeManifest(
   const source = kind === "migrate" ? { source: "0.5" } : {};
   const versions = { "hal-9000-dind": version, ...source };
   const manifest = manifestOf({ kind, createdAt, versions }, read);
-  writeWhole(to, JSON.stringify(manifest), ownerOf(insideMover.home));
+  writeAtomic(to, JSON.stringify(manifest), ownerOf(insideMover.home));
 }
 
 /** Attempts to read a tree that changes meanwhile. */

@@ -6,7 +6,7 @@ import { $ } from "zx/core";
 import { Failure } from "../../std/errors.ts";
 import type { Instance } from "../../instance/instance.ts";
 import type { Log } from "../../std/log.ts";
-import { writeWhole } from "../../std/owned.ts";
+import { writeAtomic } from "../../std/owned.ts";
 import { waitFor } from "../../std/wait.ts";
 
 export const dashboardTmux = ["tmux", "-L", "hal9000"] as const;
@@ -85,7 +85,7 @@ export async function setUpDashboard({ home }: Home, log: Log): Promise<void> {
 
 /** Stops the dashboard until it is set up again. */
 export async function killDashboard({ home, owner }: Home): Promise<void> {
-  writeWhole(home.noDashboard, "", owner);
+  writeAtomic(home.noDashboard, "", owner);
   await waitFor(async () => await panesNow() === 0, {
     for: "the dashboard to end",
     timeoutMs: settleMs,

@@ -48,7 +48,7 @@ export async function serveMounter(
     return Promise.resolve({});
   };
   // Only the pool manager can connect, and it keeps its connection open.
-  return await listen(insideMounter.socket, handle, { silenceMs: 0 });
+  return await listen(insideMounter.socket, handle, { idleTimeoutMs: 0 });
 }
 
 /** Whether a process has a mount at one of the targets: proc_pid_mountinfo(5). */

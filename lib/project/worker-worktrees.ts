@@ -1,12 +1,12 @@
-// Git worktrees that were made in a worker: their repository has them at
-// /workspace, where the host finds nothing.
+// Repairs git worktrees that were created in a worker. The repository records them with
+// paths below /workspace, which do not exist on the host.
 
 import type { Docker } from "../docker/docker.ts";
 import { execIn } from "../docker/exec.ts";
 import type { HostView } from "../std/hostpath.ts";
-import { hasMadeWorktrees } from "./project-git.ts";
+import { hasWorkerWorktrees } from "./project-git.ts";
 
-/** The worker's own programs do it: it is their repository to write. */
+/** Runs in the worker, which may write to its repository. */
 const script = `cd /workspace/.git/worktrees || exit
 for own in *; do
   read -r link <"$own/gitdir" || continue
@@ -19,22 +19,22 @@ for own in *; do
   echo "$1/\${link#/workspace/}" >"$own/gitdir"
 done`;
 
-/** A worker may be of no help any more. */
+/** The worker may not respond any more. */
 const timeoutMs = 3000;
 
 /**
- * Before a worker ends: has the host's git find the worktrees that were made in it.
- * The repository gets the host's path, each worktree a relative one, which all
- * versions of git read.
+ * Before a worker ends, rewrites the paths of worktrees that were created in it, so that
+ * git on the host finds them. The repository gets the host's path. Each worktree gets a
+ * relative path, which all versions of git support.
  */
-export async function settleWorktrees(
+export async function repairWorktrees(
   { docker, host }: { docker: Docker; host: HostView },
   worker: string,
   project: string,
 ): Promise<void> {
-  if (!hasMadeWorktrees(project, host)) return;
+  if (!hasWorkerWorktrees(project, host)) return;
   const command = ["sh", "-c", script, "sh", project];
   await execIn(docker, worker, command, { timeoutMs }).catch(() => {
-    // They are left as git wrote them; git worktree repair mends them.
+    // They stay as git wrote them; `git worktree repair` fixes them.
   });
 }
