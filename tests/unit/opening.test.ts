@@ -187,7 +187,7 @@ test("a name belongs to the project that has it", async (fake) => {
     open(fake, { name: "mine", directory: fake.project("other") }),
   );
   assert.is(failure.kind, "busy");
-  assert.match(failure.message, /Session "mine" is of .*app/);
+  assert.match(failure.message, /Session "mine" belongs to .*app/);
   assert.is(failure.hint, "Choose another --name.");
 });
 
@@ -262,7 +262,7 @@ test("an image is not changed under a worker that runs", async (fake) => {
   Object.assign(fake.engine.find(first.id)?.spec ?? {}, { Image: "other" });
   const profile = { name: "base", build: false };
   const failure = await failureOf(open(fake, { profile }));
-  assert.is(failure.message, `"${first.worker}" runs on other`);
+  assert.is(failure.message, `"${first.worker}" uses image other`);
   // Nobody asked for another.
   assert.is((await open(fake)).start, "running");
 });
@@ -556,7 +556,7 @@ test("an engine that fails while sessions are followed is asked again", async (f
     { stop: stop.signal, log },
     () => stop.abort(),
   );
-  assert.ok(told.includes("Cannot look at the workers: no answer"));
+  assert.ok(told.includes("Cannot watch the sessions: no answer"));
 });
 
 test.run();
