@@ -7,7 +7,7 @@ import { runDocker } from "../docker/docker-cli.ts";
 import { tellOfMemory } from "../worker/status.ts";
 import { stopWorker } from "../worker/ending.ts";
 import { Failure } from "../std/errors.ts";
-import { inheritForOnce, inheritRequest } from "../home/inherit.ts";
+import { inheritForRun, inheritRequest } from "../home/inherit.ts";
 import { projectImage } from "../image/profiles.ts";
 import { openInstance } from "../instance/open.ts";
 import {
@@ -120,7 +120,7 @@ async function runPrompt(
     const record = readRecord(instance, worker.name, io.log);
     if (!record) throw new Failure("failed", "The worker has lost its record");
     const claudeHome = join(instance.home.home, record.home);
-    inheritForOnce(
+    inheritForRun(
       claudeHome,
       record.project,
       inheritRequest(instance, env),

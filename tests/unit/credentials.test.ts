@@ -41,7 +41,7 @@ test("keepCredential() takes no text that cannot be one, and repeats none", () =
       keepCredential(instanceIn(root), "key", text);
       assert.unreachable();
     } catch (error) {
-      assert.is((error as Error).message, "That is no API key");
+      assert.is((error as Error).message, "Invalid API key");
     }
   }
   rmSync(root, { recursive: true });
@@ -55,7 +55,7 @@ test("setSecret() keeps one of a name, as a file or a variable too", () => {
   assert.equal(listSecrets(instance), [{ name: "A", variable: true }]);
   assert.throws(
     () => setSecret(instance, { name: "PATH", variable: true }, "x"),
-    "cannot be a secret's variable",
+    "cannot be set from a secret",
   );
   assert.throws(() => removeSecret(instance, "../x"), "not a name");
   assert.ok(removeSecret(instance, "A"));
