@@ -96,7 +96,7 @@ test("a status of another version is no error in a schema's words", async (conte
   } catch (error) {
     assert.match(
       (error as Failure).message,
-      /the daemon is of another version/,
+      /the daemon has another version/,
     );
     assert.is(
       (error as Failure).hint,
@@ -116,12 +116,12 @@ test("what another version's manager refuses is named as that", async (context) 
   } catch (error) {
     assert.match(
       (error as Failure).message,
-      /the daemon is of another version/,
+      /the daemon has another version/,
     );
   }
   assert.equal(await claim(home, request, impatient), {
     start: "cold",
-    reason: "the pool is of another version",
+    reason: "the pool has another version",
   });
 });
 
