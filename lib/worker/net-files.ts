@@ -106,5 +106,5 @@ export function firstFileIn(archive: Buffer): Buffer {
     }
     at = start + Math.ceil(size / blockBytes) * blockBytes;
   }
-  throw new Error("no regular file in the archive");
+  throw new Error("no file in the archive");
 }
