@@ -57,7 +57,7 @@ test("setSecret() keeps one of a name, as a file or a variable too", () => {
     () => setSecret(instance, { name: "PATH", variable: true }, "x"),
     "cannot be set from a secret",
   );
-  assert.throws(() => removeSecret(instance, "../x"), "not a name");
+  assert.throws(() => removeSecret(instance, "../x"), "Invalid secret name");
   assert.ok(removeSecret(instance, "A"));
   assert.not.ok(removeSecret(instance, "A"));
   rmSync(root, { recursive: true });
