@@ -1,4 +1,4 @@
-// Opens the session of a project, and shows it.
+// Opens the session of a project and attaches this terminal to it.
 
 import type { Io } from "../cli/io.ts";
 import { refuseWithoutTerminal } from "../cli/options.ts";
@@ -62,7 +62,7 @@ export async function openProject(
   if (options.legacy) {
     io.log(
       "warning: --legacy is deprecated: the container has no ChromaDB and " +
-        "no pool. See scripts/migrate.ts for the way from it.",
+        "no pool. To migrate, see scripts/migrate.ts.",
     );
   }
   const instance = await openInstance(env, io.log);
@@ -83,7 +83,7 @@ export async function openProject(
     approveConfig: approveConfig(io, options.trustProject, options.detach),
     env,
   }, io.log).catch((error) => {
-    throw meantAsCommand(error, directory, commands);
+    throw suggestCommand(error, directory, commands);
   });
   const { session, project, worker, id, start } = ready;
   if (options.detach) {
@@ -115,8 +115,8 @@ function agentSocket(env: NodeJS.ProcessEnv): string {
   );
 }
 
-/** A directory that is not there may be a command that was mistyped. */
-function meantAsCommand(
+/** A missing directory may be a mistyped command: suggests the most similar one. */
+function suggestCommand(
   error: unknown,
   directory: string | undefined,
   names: string[],

@@ -1,4 +1,4 @@
-// claudy run: one answer of Claude, in a worker that is there for it alone.
+// claudy run: runs one prompt in a new worker and prints Claude's answer.
 
 import { join } from "node:path";
 import type { CAC } from "cac";
@@ -7,7 +7,7 @@ import { runDocker } from "../docker/docker-cli.ts";
 import { tellOfMemory } from "../worker/status.ts";
 import { stopWorker } from "../worker/ending.ts";
 import { Failure } from "../std/errors.ts";
-import { inheritForOnce, inheritRequest } from "../home/inherit.ts";
+import { inheritForRun, inheritRequest } from "../home/inherit.ts";
 import { projectImage } from "../image/profiles.ts";
 import { openInstance } from "../instance/open.ts";
 import {
@@ -55,7 +55,7 @@ export function runCommand(io: Io): CAC {
       "<prompt>",
       "Run one prompt in a new worker and print the answer",
     ),
-    "as the project's files say",
+    "auto",
   ))
     .option("-p", "No effect (this is the default)")
     .option("-C, --project <dir>", "The project (default: here)")
@@ -70,13 +70,13 @@ export function runCommand(io: Io): CAC {
   return cli;
 }
 
-/** The only question is asked when the servers are there, not while they start. */
+/** Makes Claude wait for the MCP servers before it handles the only prompt. */
 const serverWait = {
   MCP_CONNECTION_NONBLOCKING: "0",
   MCP_CONNECT_TIMEOUT_MS: "30000",
 };
 
-/** `claude -p` in a worker that is there for it alone; gives its exit code. */
+/** Runs `claude -p` in a worker that is stopped afterwards; returns the exit code. */
 async function runPrompt(
   io: Io,
   prompt: string,
@@ -118,15 +118,20 @@ async function runPrompt(
   }, io.log);
   try {
     const record = readRecord(instance, worker.name, io.log);
-    if (!record) throw new Failure("failed", "The worker has lost its record");
+    if (!record) {
+      throw new Failure(
+        "failed",
+        `The record of worker "${worker.name}" is missing`,
+      );
+    }
     const claudeHome = join(instance.home.home, record.home);
-    inheritForOnce(
+    inheritForRun(
       claudeHome,
       record.project,
       inheritRequest(instance, env),
       io.log,
     );
-    // What of the project takes effect has been decided.
+    // Trusted: the user has already decided about the project's configuration.
     seedState(claudeHome, record.project, true);
     const mcp = chosenServers(servers, choice);
     offerServers(instance, claudeHome, record.project, mcp);
@@ -158,7 +163,7 @@ async function runPrompt(
     if (code !== 0) {
       await tellOfMemory(instance, worker, {
         since,
-        hint: "Set a higher WORKER_MEMORY in config/hal9000.conf.",
+        hint: "Raise the limit: WORKER_MEMORY in config/hal9000.conf.",
       }, io.log);
     }
     return code;

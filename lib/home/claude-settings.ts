@@ -1,6 +1,6 @@
-// The settings that Claude of a session is started with. They rank above those of a
-// project (https://code.claude.com/docs/en/settings, "Settings precedence"): whatever
-// a project says, requests go where the session's own configuration sends them.
+// The settings file that a session's Claude is started with. It takes precedence over the
+// project's settings (https://code.claude.com/docs/en/settings, "Settings precedence"),
+// so a project cannot redirect requests or replace credentials.
 
 import { join } from "node:path";
 import * as v from "valibot";
@@ -14,12 +14,12 @@ import {
 } from "../project/project-config.ts";
 import { insideWorker } from "../instance/paths.ts";
 
-/** Within the Claude home: a file, since values may be secret and arguments are not. */
+/** In the Claude home. A file, since values may be secret and arguments are visible. */
 const settingsFile = "hal9000-settings.json";
 
 const proxies = ["ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
 
-/** Fixed even where no project sets them at present: Claude follows its settings. */
+/** Set even if the project does not set them now: Claude watches its settings files. */
 const fixedVariables = [
   "ANTHROPIC_API_KEY",
   "ANTHROPIC_AUTH_TOKEN",
@@ -42,7 +42,7 @@ const fixedVariables = [
   ...proxies.map((name) => name.toLowerCase()),
 ];
 
-/** Where an empty value would not be taken for an unset one. */
+/** Values for variables for which an empty value does not mean unset. */
 const defaults = {
   CLAUDE_CONFIG_DIR: insideWorker.claudeHome,
   CLAUDE_SECURESTORAGE_CONFIG_DIR: insideWorker.claudeHome,
@@ -50,13 +50,13 @@ const defaults = {
 
 export interface StartRequest {
   signIn: SignIn;
-  /** What Claude finds in its environment: of its start, and of its container. */
+  /** Claude's environment: the container's variables and those passed at its start. */
   env: Record<string, string>;
-  /** Whether the project's own configuration takes effect. */
+  /** Whether the project's configuration is approved. */
   approved: boolean;
-  /** What the project sets and must not. */
+  /** Names of settings and variables that the project sets but must not. */
   forbidden: string[];
-  /** Claude's arguments as the user gave them. */
+  /** Arguments for Claude, given by the user. */
   arguments: string[];
 }
 
@@ -67,8 +67,8 @@ const settingsSchema = v.looseObject({
 type ClaudeSettings = v.InferOutput<typeof settingsSchema>;
 
 /**
- * Writes the settings file into a session's Claude home; gives the arguments that
- * Claude is to be started with.
+ * Writes the settings file into a session's Claude home; returns the arguments for
+ * Claude.
  */
 export function layOutSettings(
   claudeHome: string,
@@ -82,12 +82,12 @@ export function layOutSettings(
   return [
     ...(request.approved ? [] : ["--setting-sources", "user"]),
     ...rest,
-    // Claude uses the last one alone.
+    // Claude uses only the last --settings.
     ...["--settings", `${insideWorker.claudeHome}/${settingsFile}`],
   ];
 }
 
-/** `home` is what the session's own settings.json says, `own` what the user adds. */
+/** `home` is the session's settings.json, `own` the user's --settings. */
 export function startSettings(
   { signIn, env, approved, forbidden }: Omit<StartRequest, "arguments">,
   home: ClaudeSettings,
@@ -114,23 +114,23 @@ export function startSettings(
     ...own,
     env: {
       ...Object.fromEntries(fixed),
-      // Tasks of .claude/scheduled_tasks.json run whatever the sources are.
+      // .claude/scheduled_tasks.json is read regardless of --setting-sources.
       ...(approved ? {} : { CLAUDE_CODE_DISABLE_CRON: "1" }),
       ...own.env,
     },
   };
 }
 
-/** What a worker wrote there decides about that worker's session alone. */
+/** A worker can write this file, but it only affects the worker's own session. */
 function homeSettings(claudeHome: string): ClaudeSettings {
   const path = join(claudeHome, "settings.json");
-  // Where there is none, or none that Claude can read either.
+  // Empty if the file is missing or invalid: Claude ignores it then, too.
   return readJson(path, settingsSchema, maxSettingsBytes) ?? { env: {} };
 }
 
 const maxSettingsBytes = 1024 * 1024;
 
-/** Takes --settings out of the user's arguments, to be merged with ours. */
+/** Removes --settings from the user's arguments, to merge it into the settings file. */
 function ownSettings(
   given: string[],
 ): { own: ClaudeSettings | undefined; rest: string[] } {
@@ -149,7 +149,7 @@ function ownSettings(
       "usage",
       "Cannot pass --settings to Claude: not a JSON object",
       {
-        hint: "Give the settings as JSON text, not as a file.",
+        hint: "Pass the settings as JSON text, not as a file path.",
       },
     );
   }

@@ -1,5 +1,5 @@
-// What sessions sign in with: kept for the instance, or the caller's. A session
-// gets it as a file of its Claude home, never as a variable of its container.
+// Credentials of sessions: stored for the instance, or from the caller's environment. A
+// session gets them as files in its Claude home, never as variables of its container.
 
 import {
   existsSync,
@@ -27,16 +27,16 @@ import { insideWorker } from "../instance/paths.ts";
 
 type Home = Pick<Instance, "home" | "owner">;
 
-/** In the order in which they are tried. */
+/** Kinds of credentials, by precedence. `caller` is the caller's ANTHROPIC_API_KEY. */
 export type Credential = "key" | "caller" | "token" | "login";
 
-/** Files of a session's Claude home; docker/claude-session.sh reads the second. */
+/** Files in a session's Claude home; docker/claude-session.sh reads the token file. */
 const keyFile = ".anthropic_key";
 const tokenFile = ".oauth_token";
 const secretPrefix = ".secret.";
 const variablePrefix = ".secret-env.";
 
-/** Keeps an API key, or a token of `claude setup-token`, for all sessions. */
+/** Stores an API key, or a token from `claude setup-token`, for all sessions. */
 export function keepCredential(
   { home, owner }: Home,
   kind: "key" | "token",
@@ -44,13 +44,13 @@ export function keepCredential(
 ): void {
   const value = text.trim();
   if (!/^[\x21-\x7e]{8,4096}$/.test(value)) {
-    throw new Failure("usage", `That is no ${kindName[kind]}`, {
-      hint: "One line is wanted, without spaces.",
+    throw new Failure("usage", `Invalid ${kindName[kind]}`, {
+      hint: "Enter a single line without spaces.",
     });
   }
   if (kind === "key" && value.startsWith("sk-ant-oat")) {
-    throw new Failure("usage", "That is a token, and no API key", {
-      hint: "Keep it as one: claudy login --token",
+    throw new Failure("usage", "This is a token, not an API key", {
+      hint: "Store it as a token: claudy login --token",
     });
   }
   writeAtomic(credentialFile(home, kind), value, owner);
@@ -62,35 +62,35 @@ function credentialFile(home: HomePaths, kind: "key" | "token"): string {
   return kind === "key" ? home.anthropicKey : home.claudeToken;
 }
 
-/** Which one a session that is opened now would use; undefined of none. */
+/** The kind that a session opened now would use; undefined if there is none. */
 export function credentialFor(
   { home }: Pick<Instance, "home">,
   env: NodeJS.ProcessEnv,
 ): Credential | undefined {
-  if (isKept(home.anthropicKey)) return "key";
+  if (isStored(home.anthropicKey)) return "key";
   if (env["ANTHROPIC_API_KEY"]) return "caller";
-  if (isKept(home.claudeToken)) return "token";
+  if (isStored(home.claudeToken)) return "token";
   if (isLoggedIn(home)) return "login";
   return undefined;
 }
 
-/** Whether there is something in it: what else has the name signs nobody in. */
-function isKept(path: string): boolean {
+/** Whether the path is a non-empty file. */
+function isStored(path: string): boolean {
   const stat = statSync(path, { throwIfNoEntry: false });
   return (stat?.isFile() && stat.size > 0) ?? false;
 }
 
-/** What the CLI of a session signs in with. */
+/** How the CLI of a session signs in. */
 export interface SignIn {
   /** A command in the worker that prints the API key; undefined without one. */
   apiKeyHelper: string | undefined;
-  /** Variables for the CLI's start; no secrets. */
+  /** Variables to start the CLI with; contains no secrets. */
   env: Record<string, string>;
   /** Variables that claude-session.sh sets from files; some are secret. */
   variables: Record<string, string>;
 }
 
-/** Lays out what the CLI of a Claude home signs in with, and the secrets. */
+/** Writes the credentials and the named secrets into a session's Claude home. */
 export function layOutCredentials(
   instance: Home,
   claudeHome: string,
@@ -99,7 +99,7 @@ export function layOutCredentials(
 ): SignIn {
   const { home } = instance;
   const chosen = credentialFor(instance, env);
-  const lay = (file: string, text: string | undefined) => {
+  const write = (file: string, text: string | undefined) => {
     const path = join(claudeHome, file);
     if (text !== undefined) replaceFile(path, text, project, { mode: 0o400 });
     else clearPath(path);
@@ -109,13 +109,13 @@ export function layOutCredentials(
     : chosen === "caller"
     ? env["ANTHROPIC_API_KEY"]
     : undefined;
-  // Of a session that is opened without any, the key of its last time stays.
-  if (chosen !== undefined) lay(keyFile, key);
+  // Without any credentials, the session keeps the key from its last start.
+  if (chosen !== undefined) write(keyFile, key);
   const token = chosen === "token"
     ? readFileSync(home.claudeToken, "utf8")
     : undefined;
-  lay(tokenFile, token);
-  const variables = laySecrets(instance, claudeHome, project);
+  write(tokenFile, token);
+  const variables = writeSecrets(instance, claudeHome, project);
   const hasKey = lstatSync(join(claudeHome, keyFile), { throwIfNoEntry: false })
     ?.isFile();
   return {
@@ -132,7 +132,7 @@ export function layOutCredentials(
   };
 }
 
-/** Removes all that was kept, from the sessions too. */
+/** Removes the stored credentials, and their copies in the sessions. */
 export function forgetCredentials({ home }: Pick<Instance, "home">): void {
   for (
     const path of [
@@ -156,12 +156,12 @@ export function forgetCredentials({ home }: Pick<Instance, "home">): void {
 
 export interface NamedSecret {
   name: string;
-  /** Whether it is a variable of the session's processes besides a file. */
+  /** Whether it is also set as an environment variable of the session. */
   variable: boolean;
 }
 
-/** Names that a session would not work without as they are. */
-const ownVariables =
+/** Variables that a session depends on, or that change how programs are run. */
+const reservedVariables =
   /^(HOME|PATH|SHELL|TERM|LANG|IFS|ENV|CLAUDE_CONFIG_DIR|LD_.*|BASH_.*)$/;
 
 export function setSecret(
@@ -170,8 +170,11 @@ export function setSecret(
   value: string,
 ): void {
   checkSecretName(name);
-  if (variable && ownVariables.test(name)) {
-    throw new Failure("usage", `${name} cannot be a secret's variable`);
+  if (variable && reservedVariables.test(name)) {
+    throw new Failure(
+      "usage",
+      `${name} is reserved: it cannot be set from a secret`,
+    );
   }
   ensureDirectory(home.namedSecrets, 0o700, owner);
   removeSecret({ home }, name);
@@ -190,7 +193,7 @@ export function listSecrets({ home }: Pick<Instance, "home">): NamedSecret[] {
     .sort((a, b) => a.name < b.name ? -1 : 1);
 }
 
-/** Gives whether there was one. */
+/** Returns false if there was no such secret. */
 export function removeSecret(
   { home }: Pick<Instance, "home">,
   name: string,
@@ -207,16 +210,16 @@ export function removeSecret(
 
 function checkSecretName(name: string): void {
   if (/^[A-Za-z_]\w*$/.test(name)) return;
-  throw new Failure("usage", `"${name}" is not a name for a secret`, {
-    hint: "Letters, digits and underscores; no digit first.",
+  throw new Failure("usage", `Invalid secret name "${name}"`, {
+    hint: "Use letters, digits and underscores, with no digit first.",
   });
 }
 
 /**
- * Files of the home itself, not of a directory in it: that could be the worker's
- * link by the time it is written to. Gives those that are variables.
+ * Writes the secrets directly into the Claude home, since the worker could replace a
+ * subdirectory by a link. Returns the secrets that are variables.
  */
-function laySecrets(
+function writeSecrets(
   { home }: Home,
   claudeHome: string,
   user: Owner,
@@ -231,7 +234,8 @@ function laySecrets(
     for (const { name } of directory.entries()) {
       const ours = name.startsWith(secretPrefix) ||
         name.startsWith(variablePrefix);
-      const unwanted = ours && !wanted.has(name) || isLeft(directory, name);
+      const unwanted = ours && !wanted.has(name) ||
+        isStaleStaging(directory, name);
       if (unwanted) clearPath(directory.at(name));
     }
   });
@@ -246,11 +250,11 @@ function laySecrets(
   return variables;
 }
 
-/** A file that a command of ours was killed over: none takes as long as this. */
-const stagingMs = 10 * 60_000;
+/** An older temporary file was left by a killed command: no command takes this long. */
+const staleAfterMs = 10 * 60_000;
 
-function isLeft(directory: Directory, name: string): boolean {
+function isStaleStaging(directory: Directory, name: string): boolean {
   if (!isStaged(name)) return false;
   const stat = directory.stat(name);
-  return stat?.kind === "file" && Date.now() - stat.mtimeMs > stagingMs;
+  return stat?.kind === "file" && Date.now() - stat.mtimeMs > staleAfterMs;
 }

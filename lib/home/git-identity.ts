@@ -1,9 +1,9 @@
-// Who commits: the host's git user, for the git of a session.
+// The host's git user, for commits made in a session.
 
-// Not by zx: it adds 50 ms to the start of each claudy.
+// Not zx: loading it would add 50 ms to each start of claudy.
 import { spawnSync } from "node:child_process";
 
-/** A global git configuration with name and email; undefined without either. */
+/** A git configuration with the user's name and email; undefined if neither is set. */
 export function gitConfigText(env: NodeJS.ProcessEnv): string | undefined {
   const entries = ["name", "email"].flatMap((key) => {
     const { status, stdout } = spawnSync(
@@ -19,7 +19,7 @@ export function gitConfigText(env: NodeJS.ProcessEnv): string | undefined {
     : ["[user]", ...entries, ""].join("\n");
 }
 
-/** As git-config(1) has it: whatever is in it stays one value. */
+/** Quotes a value as described in git-config(1), so that it cannot add other settings. */
 function quoted(value: string): string {
   const escaped = value.replaceAll("\\", "\\\\").replaceAll('"', '\\"')
     .replaceAll("\n", "\\n").replaceAll("\t", "\\t");

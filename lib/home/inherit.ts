@@ -1,5 +1,5 @@
-// The host's Claude configuration in a session's Claude home: copied at its first
-// use, and brought up to date on demand. The host's is only ever read.
+// Copies the host's Claude configuration into a session's Claude home: when the session
+// is created, and on demand. The host's files are only read.
 
 import { createHash } from "node:crypto";
 import { existsSync, lstatSync, realpathSync, rmSync, statSync } from "node:fs";
@@ -12,10 +12,10 @@ import { messageOf } from "../std/errors.ts";
 import { isWithin } from "../std/hostpath.ts";
 import { gitConfigText } from "./git-identity.ts";
 import {
-  moved,
   takeMcpServers,
   type TakeOptions,
   takeSettings,
+  toWorkerPaths,
 } from "./inherited-settings.ts";
 import type { Instance } from "../instance/instance.ts";
 import { isTooComplex, readJson } from "../std/json.ts";
@@ -29,7 +29,7 @@ import {
 import { NotPlain, readPlainFile } from "../std/plain-file.ts";
 import { sessionHome } from "./worker-home.ts";
 
-/** What is inherited of a Claude home, besides settings and servers. */
+/** Inherited from the host's Claude home, besides settings and MCP servers. */
 const files = ["CLAUDE.md"];
 const directories = [
   "agents",
@@ -39,25 +39,25 @@ const directories = [
   "plugins",
 ];
 
-const unwanted = [".git", ".credentials.json"];
+const excluded = [".git", ".credentials.json"];
 
-/** More than a person's own files; a directory that is larger is something else. */
+/** Limits well above a user's own files: a larger directory is something else. */
 const maxFiles = 5000;
 const maxBytes = 200e6;
 const maxDepth = 20;
 
-/** Of settings and lists of servers; the CLI's own file is larger than people write. */
+/** Limit for JSON files; the CLI's .claude.json can be large. */
 const maxJsonBytes = 16 * 1024 * 1024;
 
 export interface InheritRequest {
-  /** Of the host: --claude-home, CLAUDE_HOME, or ~/.claude. */
+  /** On the host: --claude-home, CLAUDE_HOME, or ~/.claude. */
   claudeHome: string;
   inheritHooks: boolean;
-  /** Whose git user is inherited, too; nobody's where it is left out. */
+  /** Environment to read the git user with; no git user is inherited without it. */
   env?: NodeJS.ProcessEnv;
 }
 
-/** What was asked for; undefined in the parent, which does not see those homes. */
+/** From options and environment; undefined in the parent, which cannot read host homes. */
 export function inheritRequest(
   instance: Pick<Instance, "self">,
   env: NodeJS.ProcessEnv,
@@ -84,30 +84,30 @@ function hostClaudeHome(
 }
 
 export interface HostConfig {
-  /** By their path in a Claude home, as a session has them. */
+  /** Content of the files by their path in the session's Claude home. */
   files: Map<string, Buffer>;
   /** What was left out, and why. */
   left: string[];
 }
 
-/** What a session inherits; nothing, with one warning, where it cannot be read. */
+/** Reads what a session inherits. Logs one warning for everything that cannot be read. */
 export function readHostConfig(
   { claudeHome, inheritHooks, env }: InheritRequest,
   log: Log,
 ): HostConfig {
   const config: HostConfig = { files: new Map(), left: [] };
   const options = { claudeHome, userHome: dirname(claudeHome), inheritHooks };
-  const broken: string[] = [];
+  const failed: string[] = [];
   const attempt = (name: string, take: () => void) => {
     try {
       take();
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
-      if (code !== "ENOENT") broken.push(`${name}: ${messageOf(error)}`);
+      if (code !== "ENOENT") failed.push(`${name}: ${messageOf(error)}`);
     }
   };
-  attempt("settings.json", () => takeHostSettings(config, options));
-  attempt(".claude.json", () => takeHostServers(config, options));
+  attempt("settings.json", () => addHostSettings(config, options));
+  attempt(".claude.json", () => addHostServers(config, options));
   for (const name of files) {
     attempt(name, () => addFile(config, options, name));
   }
@@ -118,8 +118,10 @@ export function readHostConfig(
   if (gitConfig !== undefined) {
     config.files.set(".gitconfig", Buffer.from(gitConfig));
   }
-  if (broken.length > 0) {
-    log(`warning: ${claudeHome} is not inherited whole: ${broken.join("; ")}`);
+  if (failed.length > 0) {
+    log(
+      `warning: Not all of ${claudeHome} was inherited: ${failed.join("; ")}`,
+    );
   }
   return config;
 }
@@ -129,21 +131,21 @@ const objectSchema = v.record(v.string(), v.any());
 function readHostJson(path: string): v.InferOutput<typeof objectSchema> {
   const limits = { maxBytes: maxJsonBytes, followLinks: true };
   const text = readPlainFile(path, limits).toString("utf8");
-  if (isTooComplex(text)) throw new Error("it nests too deep");
+  if (isTooComplex(text)) throw new Error("it is nested too deeply");
   const parsed = v.safeParse(objectSchema, JSON.parse(text));
   if (parsed.success) return parsed.output;
-  throw new Error("it is no JSON object");
+  throw new Error("it is not a JSON object");
 }
 
-function takeHostSettings(config: HostConfig, options: TakeOptions): void {
+function addHostSettings(config: HostConfig, options: TakeOptions): void {
   const settings = readHostJson(join(options.claudeHome, "settings.json"));
   const { value, left } = takeSettings(settings, options);
   config.files.set("settings.json", jsonOf(value));
   for (const what of left) config.left.push(what);
 }
 
-/** Beside ~/.claude, or within a home that CLAUDE_CONFIG_DIR names. */
-function takeHostServers(config: HostConfig, options: TakeOptions): void {
+/** From ~/.claude.json, or from .claude.json inside a CLAUDE_CONFIG_DIR. */
+function addHostServers(config: HostConfig, options: TakeOptions): void {
   const within = join(options.claudeHome, ".claude.json");
   const path = statSync(within, { throwIfNoEntry: false })
     ? within
@@ -152,7 +154,7 @@ function takeHostServers(config: HostConfig, options: TakeOptions): void {
   const { value, left } = takeMcpServers(servers);
   for (const what of left) config.left.push(what);
   if (Object.keys(value).length === 0) return;
-  // The CLI writes this file itself: it is given once, and no more changed.
+  // The CLI rewrites this file, so it is only inherited once.
   config.files.set(
     ".claude.json",
     jsonOf({
@@ -167,72 +169,74 @@ function jsonOf(value: unknown): Buffer {
   return Buffer.from(JSON.stringify(value, null, 2) + "\n");
 }
 
-/** Follows a link: people keep their dotfiles elsewhere. */
+/** Follows links: dotfiles are often kept elsewhere. */
 function addFile(config: HostConfig, options: TakeOptions, name: string): void {
   const path = join(options.claudeHome, name);
   const total = [...config.files.values()]
     .reduce((sum, { length }) => sum + length, 0);
   if (config.files.size >= maxFiles) {
-    throw new TooMuch("there is too much of it");
+    throw new LimitExceeded("too many files or too much data");
   }
   const left = maxBytes - total;
   const bytes = readPlainFile(path, { maxBytes: left, followLinks: true });
-  // Plugins have paths of their Claude home in their lists.
+  // Plugin lists contain paths of the Claude home.
   const json = name.endsWith(".json")
-    ? moved(bytes.toString(), options)
+    ? toWorkerPaths(bytes.toString(), options)
     : bytes;
   config.files.set(name, Buffer.from(json));
 }
 
-/** What is left of a walk: entries to look at, and levels to go down. */
+/** Remaining limits of a directory walk: number of entries, and depth. */
 interface Walk {
   budget: { entries: number };
   depth: number;
 }
 
-class TooMuch extends Error {}
+class LimitExceeded extends Error {}
 
-/** An entry that cannot be read is left out and named; the others are taken. */
+/** Adds a directory recursively. Skips unreadable entries and lists them in `left`. */
 function addDirectory(
   config: HostConfig,
   options: TakeOptions,
   name: string,
   walk: Walk = { budget: { entries: 4 * maxFiles }, depth: maxDepth },
 ): void {
-  if (walk.depth === 0) throw new NotPlain("nested too deep");
+  if (walk.depth === 0) throw new NotPlain("nested too deeply");
   for (const entry of namesIn(join(options.claudeHome, name), walk.budget)) {
-    if (unwanted.includes(entry)) continue;
+    if (excluded.includes(entry)) continue;
     const inner = join(name, entry);
     try {
       const path = join(options.claudeHome, inner);
       const stat = statSync(path, { throwIfNoEntry: false });
       if (stat?.isDirectory()) {
-        // A link may lead to the Claude home itself, and so in a circle.
+        // Avoids a loop: a link may lead back to the Claude home or above it.
         const real = realpathSync(path);
         if (isWithin(realpathSync(options.claudeHome), real)) continue;
         const { budget, depth } = walk;
         addDirectory(config, options, inner, { budget, depth: depth - 1 });
       } else if (stat) addFile(config, options, inner);
     } catch (error) {
-      if (error instanceof TooMuch) throw error;
+      if (error instanceof LimitExceeded) throw error;
       config.left.push(`${inner}: it cannot be read (${messageOf(error)})`);
     }
   }
 }
 
-/** Through a link: it is a person's own. */
+/** Names in a directory of the host; follows a link, since the user created it. */
 function namesIn(path: string, budget: Walk["budget"]): string[] {
   const names: string[] = [];
   inDirectory(realpathSync(path), (directory) => {
     for (const { name } of directory.entries()) {
-      if (--budget.entries < 0) throw new TooMuch("there is too much of it");
+      if (--budget.entries < 0) {
+        throw new LimitExceeded("too many files or too much data");
+      }
       names.push(name);
     }
   });
   return names;
 }
 
-/** For a session that has no Claude home yet, and so no worker that uses it. */
+/** Inherits for a new session: does nothing if the session has a Claude home. */
 export function inheritOnce(
   instance: Home,
   session: string,
@@ -250,8 +254,8 @@ export function inheritOnce(
   }
 }
 
-/** For a worker that is there for one answer, and has begun nothing yet. */
-export function inheritForOnce(
+/** Inherits for the worker of `claudy run`, before Claude is started in it. */
+export function inheritForRun(
   claudeHome: string,
   project: Owner,
   request: InheritRequest | undefined,
@@ -259,13 +263,13 @@ export function inheritForOnce(
 ): void {
   if (!request) return;
   for (const [name, bytes] of readHostConfig(request, log).files) {
-    layFile(claudeHome, name, bytes, project);
+    writeFileIn(claudeHome, name, bytes, project);
   }
 }
 
 const recordSchema = v.object({
   version: v.literal(1),
-  /** SHA-256 of each file as the session was given it. */
+  /** SHA-256 of each file as it was copied into the session. */
   files: v.record(v.string(), v.string()),
 });
 
@@ -274,14 +278,14 @@ type Home = Pick<Instance, "home" | "owner">;
 export interface Inherited {
   written: string[];
   removed: string[];
-  /** Changed by the session since it was given them. */
+  /** Not overwritten, because the session has changed them. */
   kept: string[];
 }
 
 /**
- * Brings a Claude home up to what the host has now. What the session has changed
- * or removed is left as it is. No worker may use the home meanwhile: a link that
- * is laid at the right moment would be followed.
+ * Updates a Claude home to the host's current configuration. Keeps the changes and
+ * removals that the session has made. No worker may use the home meanwhile: a link
+ * created at the right moment would be followed.
  */
 export function inherit(
   { home, owner }: Home,
@@ -290,17 +294,17 @@ export function inherit(
   config: HostConfig,
 ): Inherited {
   const claudeHome = join(home.home, sessionHome(session));
-  const given = readGiven(home.inherited(session));
+  const copied = readCopied(home.inherited(session));
   const result: Inherited = { written: [], removed: [], kept: [] };
-  // What was given, and what the session has made of it.
+  // For the copied files, and for the session's own versions of them.
   const budget = { bytes: 2 * maxBytes };
   const next: Record<string, string> = {};
   ensureDirectory(claudeHome, 0o700, project);
   for (const [name, bytes] of config.files) {
     const digest = digestOf(bytes);
     const present = digestAt(claudeHome, name, budget);
-    const before = given[name];
-    // New on both sides, or as it was given.
+    const before = copied[name];
+    // Changed or removed by the session, or created by it: keep.
     if (present !== undefined ? present !== before : before !== undefined) {
       if (present !== digest) result.kept.push(name);
       if (before !== undefined) next[name] = before;
@@ -308,10 +312,10 @@ export function inherit(
     }
     next[name] = digest;
     if (present === digest) continue;
-    layFile(claudeHome, name, bytes, project);
+    writeFileIn(claudeHome, name, bytes, project);
     result.written.push(name);
   }
-  for (const [name, before] of Object.entries(given)) {
+  for (const [name, before] of Object.entries(copied)) {
     if (
       config.files.has(name) || digestAt(claudeHome, name, budget) !== before
     ) {
@@ -325,8 +329,8 @@ export function inherit(
   return result;
 }
 
-function readGiven(path: string): Record<string, string> {
-  // Nothing was given yet, or it is unknown what.
+function readCopied(path: string): Record<string, string> {
+  // Empty if nothing was inherited yet, or the record is not readable.
   return readJson(path, recordSchema, maxJsonBytes)?.files ?? {};
 }
 
@@ -335,8 +339,9 @@ function digestOf(bytes: Buffer): string {
 }
 
 /**
- * Of a plain file below plain directories; undefined where none is there. What is
- * something else, or larger than what may be inherited, is the session's own.
+ * Digest of a regular file, undefined if it does not exist. For a link, another kind of
+ * file, or a file above the budget it returns a text that equals no digest, so that the
+ * file counts as changed by the session.
  */
 function digestAt(
   claudeHome: string,
@@ -360,7 +365,7 @@ function digestAt(
   }
 }
 
-function layFile(
+function writeFileIn(
   claudeHome: string,
   name: string,
   bytes: Buffer,

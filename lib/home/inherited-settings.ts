@@ -1,5 +1,5 @@
-// The host's Claude settings as a session can use them: what names the host's
-// files or runs its programs would not work in a worker.
+// Filters the host's Claude settings for a session: leaves out settings that refer to
+// files or programs of the host, which do not exist in a worker.
 
 import { isLocalUrl } from "../std/local-url.ts";
 import { insideWorker } from "../instance/paths.ts";
@@ -11,16 +11,16 @@ export interface Taken<T> {
 }
 
 export interface TakeOptions {
-  /** The host's Claude home, which is the session's own in the worker. */
+  /** The host's Claude home; its paths become those of the worker's. */
   claudeHome: string;
-  /** The home of whoever's it is. */
+  /** Home directory of its user. */
   userHome: string;
   inheritHooks: boolean;
 }
 
 type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
-/** Settings that are commands, run on the host. */
+/** Settings whose value is a command. */
 const commands = [
   "apiKeyHelper",
   "awsAuthRefresh",
@@ -32,11 +32,11 @@ const commands = [
   "fileSuggestion",
 ];
 
-/** Variables that sign in: those come from what is kept for the instance. */
+/** Credentials: sessions get those stored for the instance instead. */
 const credentials =
   /^(ANTHROPIC_(API_KEY|AUTH_TOKEN)|CLAUDE_CODE_OAUTH_TOKEN)$/;
 
-/** What a session takes of settings.json. */
+/** The part of settings.json that a session inherits. */
 export function takeSettings(
   settings: { [key: string]: Json },
   options: TakeOptions,
@@ -45,16 +45,16 @@ export function takeSettings(
   const kept: { [key: string]: Json } = {};
   for (const [key, value] of Object.entries(settings)) {
     if (commands.includes(key)) {
-      left.push(`${key}: it runs a program of the host`);
+      left.push(`${key}: it runs a program on the host`);
     } else if (key === "hooks" && !options.inheritHooks) {
-      left.push("hooks: they run programs of the host (--inherit-hooks)");
+      left.push("hooks: they run programs on the host (see --inherit-hooks)");
     } else if (key === "env" && isObject(value)) {
       kept[key] = withoutCredentials(value, left);
     } else {
       kept[key] = value;
     }
   }
-  return { value: onHostPaths(kept, options, "", left) ?? {}, left };
+  return { value: rewritePaths(kept, options, "", left) ?? {}, left };
 }
 
 function withoutCredentials(
@@ -70,7 +70,7 @@ function withoutCredentials(
   );
 }
 
-/** What a session takes of the servers that the host's CLI knows for its user. */
+/** The user-scope MCP servers of the host that a session inherits: remote ones. */
 export function takeMcpServers(
   servers: { [key: string]: Json },
 ): Taken<{ [key: string]: Json }> {
@@ -79,7 +79,9 @@ export function takeMcpServers(
   for (const [name, server] of Object.entries(servers)) {
     const url = isObject(server) ? server["url"] : undefined;
     if (typeof url !== "string" || isLocalUrl(url)) {
-      left.push(`MCP server ${name}: it is the host's (claudy mcp list)`);
+      left.push(
+        `MCP server ${name}: it runs on the host (see claudy mcp list)`,
+      );
     } else {
       kept[name] = server;
     }
@@ -87,21 +89,24 @@ export function takeMcpServers(
   return { value: kept, left };
 }
 
-/** The host's Claude home becomes the worker's; other paths of its user go. */
-function onHostPaths<T extends Json>(
+/**
+ * Replaces the host's Claude home by the worker's. Leaves out values with other paths
+ * below the user's home.
+ */
+function rewritePaths<T extends Json>(
   value: T,
   options: TakeOptions,
   at: string,
   left: string[],
 ): T | undefined {
   if (typeof value === "string") {
-    const here = moved(value, options);
-    if (!here.includes(`${options.userHome}/`)) return here as T;
-    left.push(`${at}: it names a path of the host`);
+    const rewritten = toWorkerPaths(value, options);
+    if (!rewritten.includes(`${options.userHome}/`)) return rewritten as T;
+    left.push(`${at}: it contains a path of the host`);
     return undefined;
   }
   const each = (item: Json, key: string | number) =>
-    onHostPaths(item, options, at === "" ? `${key}` : `${at}.${key}`, left);
+    rewritePaths(item, options, at === "" ? `${key}` : `${at}.${key}`, left);
   if (Array.isArray(value)) {
     return value.map(each).filter((item) => item !== undefined) as T;
   }
@@ -112,8 +117,8 @@ function onHostPaths<T extends Json>(
   ) as T;
 }
 
-/** Text with the host's Claude home as the worker has it. */
-export function moved(
+/** Replaces the host's Claude home in a text by the worker's. */
+export function toWorkerPaths(
   text: string,
   { claudeHome }: Pick<TakeOptions, "claudeHome">,
 ): string {

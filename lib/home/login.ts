@@ -1,6 +1,6 @@
-// The instance's own login, made with the CLI in a helper container. Its refresh
-// token is single-use and stays here: the parent alone refreshes, and workers see
-// a file with the access token, which is replaced ahead of its end.
+// The instance's login, made with the CLI in a helper container. The refresh token is
+// single-use and is not given to workers: only the parent refreshes the login. Workers
+// mount a file with the access token, which is replaced before it expires.
 
 import { existsSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -13,7 +13,7 @@ import { writeAtomic } from "../std/owned.ts";
 import type { HomePaths } from "../instance/paths.ts";
 import { readJson } from "../std/json.ts";
 
-/** The CLI's own, and what it sends there: read from its 2.1.296. */
+/** The CLI's token endpoint and client id, taken from version 2.1.296. */
 const tokenUrl = "https://platform.claude.com/v1/oauth/token";
 const clientId = "9d1c250a-e61b-44d9-88ed-5944d1962f5e";
 
@@ -38,7 +38,7 @@ const grantSchema = v.object({
 
 const file = ".credentials.json";
 
-/** A worker writes it while somebody logs in. */
+/** Limit, since the file is written by a container during the login. */
 const maxBytes = 64 * 1024;
 
 export function isLoggedIn(home: HomePaths): boolean {
@@ -49,29 +49,32 @@ export function readLogin(home: HomePaths): Login | undefined {
   return readJson(join(home.login, file), loginSchema, maxBytes);
 }
 
-/** A refresh ahead of the end by this, or by half of a life that is shorter. */
-const aheadMs = 10 * 60_000;
+/** Refresh this long before the token expires, or at half of a shorter lifetime. */
+const refreshAheadMs = 10 * 60_000;
 
-/** What a token lives that the CLI has got, as far as is known. */
-const usualLifeMs = 8 * 60 * 60_000;
+/** Assumed lifetime of a token that the CLI has obtained. */
+const defaultLifetimeMs = 8 * 60 * 60_000;
 
-/** When a token is to be refreshed, in milliseconds since 1970. */
-export function refreshAt(expiresAt: number, lifeMs = usualLifeMs): number {
-  return expiresAt - Math.min(aheadMs, lifeMs / 2);
+/** When to refresh a token, in milliseconds since 1970. */
+export function refreshAt(
+  expiresAt: number,
+  lifetimeMs = defaultLifetimeMs,
+): number {
+  return expiresAt - Math.min(refreshAheadMs, lifetimeMs / 2);
 }
 
-/** For workers: no refresh token, and nothing else that could be used for one. */
+/** The login for workers, without the refresh token. */
 export function withoutRefresh({ claudeAiOauth }: Login): object {
   const { refreshToken: _, ...rest } = claudeAiOauth;
   return { claudeAiOauth: { ...rest, refreshToken: "" } };
 }
 
-/** What the token endpoint refuses: the login is over. */
-class LoginOver extends Error {}
+/** The token endpoint has rejected the login: it must be made again. */
+class LoginRejected extends Error {}
 
 type Home = Pick<Instance, "home" | "owner">;
 
-/** Gets the next tokens, and keeps them before anything else. */
+/** Gets new tokens and stores them at once: the old refresh token is used up. */
 async function refresh({ home, owner }: Home, login: Login): Promise<Login> {
   const { refreshToken, scopes } = login.claudeAiOauth;
   const response = await fetch(tokenUrl, {
@@ -87,10 +90,12 @@ async function refresh({ home, owner }: Home, login: Login): Promise<Login> {
   });
   const text = await response.text();
   if (response.status >= 400 && response.status < 500) {
-    // What it says may hold the token.
-    throw new LoginOver(`the login was refused (${response.status})`);
+    // Without the response body, which may contain the token.
+    throw new LoginRejected(`the login was rejected (HTTP ${response.status})`);
   }
-  if (!response.ok) throw new Error(`the answer was ${response.status}`);
+  if (!response.ok) {
+    throw new Error(`the server returned HTTP ${response.status}`);
+  }
   const grant = v.parse(grantSchema, JSON.parse(text));
   const next: Login = {
     ...login,
@@ -105,7 +110,7 @@ async function refresh({ home, owner }: Home, login: Login): Promise<Login> {
   return next;
 }
 
-/** By rename into the directory that workers see; their users differ. */
+/** Publishes the login to workers; readable by all, since their users differ. */
 function publish({ home, owner }: Home, login: Login): void {
   const text = JSON.stringify(withoutRefresh(login));
   writeAtomic(join(home.credentials, file), text, owner, 0o644);
@@ -115,51 +120,51 @@ function withdraw({ home }: Home): void {
   rmSync(join(home.credentials, file), { force: true });
 }
 
-/** Between two looks at the login and the clock. */
-const everyMs = 1000;
+/** How often the login file and the expiry time are checked. */
+const pollIntervalMs = 1000;
 
-/** After an endpoint that is out of reach, doubled each time. */
-const firstPauseMs = 2000;
-const lastPauseMs = 5 * 60_000;
+/** Backoff after a failed refresh, doubled each time. */
+const minBackoffMs = 2000;
+const maxBackoffMs = 5 * 60_000;
 
-/** In the parent: keeps what workers see fresh, until `stop` is aborted. */
+/** Runs in the parent: refreshes and publishes the login until `stop` is aborted. */
 export async function keepLoginFresh(
   instance: Home,
   stop: AbortSignal,
   log: Log,
 ): Promise<void> {
-  let seen = "";
-  let lifeMs: number | undefined;
-  let pauseMs = 0;
-  let pausedUntil = 0;
-  let over = false;
+  let publishedVersion = "";
+  let lifetimeMs: number | undefined;
+  let backoffMs = 0;
+  let retryAt = 0;
+  let rejected = false;
   const pause = () => {
-    pauseMs = Math.min(Math.max(pauseMs * 2, firstPauseMs), lastPauseMs);
-    pausedUntil = Date.now() + pauseMs;
+    backoffMs = Math.min(Math.max(backoffMs * 2, minBackoffMs), maxBackoffMs);
+    retryAt = Date.now() + backoffMs;
   };
   while (!stop.aborted) {
     try {
       const version = versionOf(instance.home);
       const login = readLogin(instance.home);
-      if (version !== seen) {
-        seen = version;
-        over = false;
+      if (version !== publishedVersion) {
+        publishedVersion = version;
+        rejected = false;
         if (login) publish(instance, login);
         else withdraw(instance);
       }
-      const due = login !== undefined && !over && Date.now() > pausedUntil &&
-        Date.now() >= refreshAt(login.claudeAiOauth.expiresAt, lifeMs);
+      const due = login !== undefined && !rejected && Date.now() > retryAt &&
+        Date.now() >= refreshAt(login.claudeAiOauth.expiresAt, lifetimeMs);
       if (due) {
         const next = await refresh(instance, login);
         publish(instance, next);
-        seen = versionOf(instance.home);
-        lifeMs = next.claudeAiOauth.expiresAt - Date.now();
-        pauseMs = 0;
+        publishedVersion = versionOf(instance.home);
+        lifetimeMs = next.claudeAiOauth.expiresAt - Date.now();
+        backoffMs = 0;
         log("Refreshed the login");
       }
     } catch (error) {
-      if (error instanceof LoginOver) {
-        over = true;
+      if (error instanceof LoginRejected) {
+        rejected = true;
         withdraw(instance);
         log(`Log in again with claudy login: ${error.message}`);
       } else {
@@ -167,11 +172,11 @@ export async function keepLoginFresh(
         log(
           `Cannot refresh the login: ${
             messageOf(error)
-          }; again in ${pauseMs} ms`,
+          }; retrying in ${backoffMs} ms`,
         );
       }
     }
-    await sleep(everyMs, undefined, { signal: stop }).catch(() => {});
+    await sleep(pollIntervalMs, undefined, { signal: stop }).catch(() => {});
   }
 }
 

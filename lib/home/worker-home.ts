@@ -1,5 +1,5 @@
-// What a worker needs under HAL9000_HOME: its Claude home, and account files for
-// its user.
+// Prepares the files of a worker in HAL9000_HOME: its Claude home, and the account files
+// for its user.
 
 import { existsSync, lstatSync } from "node:fs";
 import { join } from "node:path";
@@ -17,38 +17,38 @@ import { configuredServers, offerServers } from "../mcp/offer.ts";
 import { pathDigest, type Project } from "../project/project.ts";
 import { insideWorker } from "../instance/paths.ts";
 
-/** What the engine mounts in a worker besides its project, as paths of the host. */
+/** Host paths of what is mounted in a worker besides its project. */
 export interface WorkerSources {
-  /** The worker's own Claude home; undefined for a warm one. */
+  /** The worker's Claude home; undefined for a warm worker. */
   claudeHome?: string | undefined;
   /** Shared Claude settings. */
   claudeConfig: string;
-  /** The instance's login, without what refreshes it. */
+  /** The instance's login, without its refresh token. */
   credentials: string;
-  /** The volume with the plugins that all share. */
+  /** The volume with the shared plugins. */
   plugins: string;
-  /** Holds a passwd and a group file for the worker's user. */
+  /** Directory with a passwd and a group file for the worker's user. */
   accounts: string;
   /**
-   * Holds hosts, resolv.conf and hostname; undefined where the network is the
-   * worker's own, and with it the engine's files.
+   * Directory with hosts, resolv.conf and hostname; undefined for a worker with its own
+   * network, which uses the engine's files.
    */
   netFiles?: string | undefined;
-  /** Holds a file a secret; undefined where there is none. */
+  /** Directory with one file per secret; undefined if there are none. */
   secrets?: string | undefined;
 }
 
 export interface PreparedHome {
-  /** Of HAL9000_HOME: where the Claude home is. */
+  /** Path of the Claude home, relative to HAL9000_HOME. */
   home: string;
-  /** Whether it was not there before. */
+  /** Whether the Claude home was created by this call. */
   made: boolean;
   sources: WorkerSources;
 }
 
 /**
- * What a worker needs under HAL9000_HOME: its Claude home, and the account
- * files of its user. Gives the host paths for the mounts.
+ * Creates the worker's Claude home and the account files of its user, if necessary.
+ * Returns the host paths for the mounts.
  */
 export function prepareWorkerHome(
   instance: Pick<
@@ -64,7 +64,8 @@ export function prepareWorkerHome(
       "unsafe",
       `Cannot spawn on "${project.path}": it belongs to uid ${project.uid}, not to you`,
       {
-        hint: "The parent can: docker exec PARENT /scripts/spawn-worker -d DIR",
+        hint:
+          "Spawn it from the parent: docker exec PARENT /scripts/spawn-worker -d DIR",
       },
     );
   }
@@ -73,10 +74,10 @@ export function prepareWorkerHome(
     : sessionHome(session);
   const claudeHome = join(home.home, relative);
   const made = ensureDirectory(claudeHome, 0o700, project);
-  // The project may have changed hands since.
+  // The project's owner may have changed.
   ensureOwner(claudeHome, project);
   seedClaudeHome(claudeHome, project, session !== undefined);
-  // A session chooses its servers itself when it is opened.
+  // For a session, readySession() writes the chosen servers.
   if (session === undefined) {
     const servers = configuredServers(instance, () => {});
     offerServers(instance, claudeHome, project, servers);
@@ -95,37 +96,36 @@ export function prepareWorkerHome(
 }
 
 /**
- * Of HAL9000_HOME: the Claude home of a worker without a session. A worker's
- * name may serve another project later, which must not see this one's
- * conversations.
+ * The Claude home of a worker without a session, relative to HAL9000_HOME. Contains a
+ * digest of the project's path: another project may reuse the worker's name later, and
+ * must not see these conversations.
  */
 export function workerHome(name: string, { path }: Project): string {
   const digest = pathDigest(path);
   return `workers/${name.endsWith(digest) ? name : `${name}-${digest}`}`;
 }
 
-/** Of HAL9000_HOME: the Claude home of a session, whatever worker it has. */
+/** The Claude home of a session, relative to HAL9000_HOME. */
 export function sessionHome(session: string): string {
   return `claude/${session}`;
 }
 
 /**
- * A first start without questions that have but one answer in a worker. Whether the
- * project is trusted is decided when a session opens (project-config.ts); Claude asks
- * by itself in a worker without a session.
+ * Skips Claude's first-run questions. For a session, project-config.ts decides whether
+ * the project is trusted; in a worker without a session, Claude asks.
  */
 function seedClaudeHome(
   directory: string,
   owner: Owner,
   hasTrustDialogAccepted: boolean,
 ): void {
-  // A link that the worker laid there is no file: it is replaced, not followed.
+  // A link created by the worker is replaced, not followed.
   const stat = lstatSync(stateFile(directory), { throwIfNoEntry: false });
   if (stat?.isFile() && stat.size > 0) return;
   seedState(directory, owner, hasTrustDialogAccepted);
 }
 
-/** For a worker whose Claude has not run yet. */
+/** Writes the initial .claude.json, before Claude has run. */
 export function seedState(
   directory: string,
   owner: Owner,
@@ -135,14 +135,14 @@ export function seedState(
     hasCompletedOnboarding: true,
     projects: { [insideWorker.workspace]: { hasTrustDialogAccepted } },
   };
-  // Made again where a crash left it empty: no need to wait for the disk.
+  // No fsync: if a crash leaves the file empty, it is written again.
   const text = JSON.stringify(state);
   replaceFile(stateFile(directory), text, owner, { sync: false });
 }
 
 const stateFile = (directory: string) => `${directory}/.claude.json`;
 
-/** Account files for a user of workers; gives their directory on the host. */
+/** Writes passwd and group files for a user; returns their directory on the host. */
 export function ensureAccounts(
   { home, hostHome, owner }: Pick<Instance, "home" | "hostHome" | "owner">,
   { uid, gid }: Owner,

@@ -1,5 +1,5 @@
-// The pool, asked from outside of its process. Loads nothing of Docker: a claim
-// is over before that would be.
+// Client of the pool manager's socket. Does not load the Docker API: loading it would
+// take longer than a claim.
 
 import { existsSync, renameSync } from "node:fs";
 import { isAbsolute, resolve } from "node:path";
@@ -20,57 +20,57 @@ import {
   type Request,
 } from "./protocol.ts";
 
-/** What says that nobody listens at a socket. */
-const absent = ["ENOENT", "ECONNREFUSED", "EACCES", "ECONNRESET"];
+/** Error codes of a socket that nobody listens on. */
+const notListening = ["ENOENT", "ECONNREFUSED", "EACCES", "ECONNRESET"];
 
-/** A manager that was killed in the middle of a claim is back within that. */
-const returnMs = 3000;
+/** Time for the parent to restart a manager that was killed during a claim. */
+const restartTimeoutMs = 3000;
 
 /**
- * The manager alone decides when it gives a claim up, for it holds the worker and
- * the name. Whoever asks waits for its answer, as long as it lives: it is asked for
- * a sign of life after each such silence, and has so long to give one.
+ * Only the manager decides when a claim has failed, since it holds the worker and the
+ * name. So a client waits as long as the manager is alive: after each `idleTimeoutMs` without
+ * an answer it sends a ping, which must be answered within `pingMs`.
  */
 const defaultTimeouts = { idleTimeoutMs: 3000, pingMs: 2000 };
 
-/** The longest wait for an answer: the engine may be slow. */
-const answerMs = 60_000;
+/** Longest wait for an answer, long enough for a slow engine. */
+const answerTimeoutMs = 60_000;
 
-/** A request without its version. */
+/** A request without the protocol version. */
 export type PoolRequest = Request extends infer R
   ? R extends Request ? Omit<R, "version"> : never
   : never;
 
 /**
- * A worker of the pool; else why there is none. A claim that the manager has not
- * answered is asked for again, as the same one.
+ * Claims a warm worker; returns the reason if there is none. Retries if the manager dies
+ * before it answers, with the same id, so that it still counts as one claim.
  */
 export async function claim(
   home: HomePaths,
   request: Omit<ClaimRequest, "op" | "id">,
-  patience = defaultTimeouts,
+  timeouts = defaultTimeouts,
 ): Promise<ClaimReply> {
   const id = crypto.randomUUID();
-  const deadline = Date.now() + returnMs;
+  const deadline = Date.now() + restartTimeoutMs;
   while (existsSync(home.poolSocket)) {
     const client = new Client(home.poolSocket);
     try {
       const reply = v.parse(
         claimReplySchema,
-        await askLiving(
+        await askWhileAlive(
           client,
           home.poolSocket,
           { op: "claim", id, ...request },
-          { timeoutMs: answerMs, ...patience },
+          { timeoutMs: answerTimeoutMs, ...timeouts },
         ),
       );
-      if (reply.start === "warm" && !keep(home, reply.worker.id)) {
-        return { start: "cold", reason: "the claim came too late" };
+      if (reply.start === "warm" && !confirmClaim(home, reply.worker.id)) {
+        return { start: "cold", reason: "the claim expired" };
       }
       return reply;
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
-      // Somebody else's answer, or another version's.
+      // A Failure from the manager, or an answer that does not match the protocol.
       if (code === undefined) return { start: "cold", reason: reasonOf(error) };
       if (code === "ETIMEDOUT") {
         return { start: "cold", reason: "the pool does not answer" };
@@ -83,14 +83,15 @@ export async function claim(
       client.close();
     }
   }
-  return { start: "cold", reason: "no pool runs" };
+  return { start: "cold", reason: "the pool is not running" };
 }
 
 /**
- * A claim is a loan until its file is renamed. The manager takes a loan back by
- * removing that file: one of both wins, whatever is killed in the meantime.
+ * Confirms a claim by renaming its file. The manager takes an unconfirmed claim back by
+ * removing that file: only one of the two succeeds, even if a process is killed. Returns
+ * false if the manager was first.
  */
-function keep(home: HomePaths, container: string): boolean {
+function confirmClaim(home: HomePaths, container: string): boolean {
   try {
     renameSync(home.loan(container), home.claim(container));
     return true;
@@ -101,8 +102,8 @@ function keep(home: HomePaths, container: string): boolean {
 }
 
 /**
- * A warm worker where one can be what is asked for, else why not. `unfit` is a reason
- * that the caller knows of.
+ * Claims a warm worker if one can fulfil the request, else returns the reason. Pass
+ * `coldReason` if the caller already has a reason not to claim.
  */
 export async function claimFor(
   { home, settings, env }: {
@@ -111,29 +112,30 @@ export async function claimFor(
     env: NodeJS.ProcessEnv;
   },
   request: SpawnRequest,
-  unfit?: string,
+  coldReason?: string,
 ): Promise<ClaimReply> {
-  const reason = unfit ?? unfitReason(request, env);
+  const reason = coldReason ?? unsuitableReason(request, env);
   if (reason === undefined) {
     return await claim(home, claimRequest(settings, request));
   }
-  await tellCold(home.poolSocket, reason);
+  await reportCold(home.poolSocket, reason);
   return { start: "cold", reason };
 }
 
-function unfitReason(
+/** Why a warm worker cannot fulfil the request; undefined if it can. */
+function unsuitableReason(
   request: SpawnRequest,
   env: NodeJS.ProcessEnv,
 ): string | undefined {
   const reasons: [boolean | undefined, string][] = [
     [request.standalone, "a network of its own"],
     [request.limited === false, "no limits"],
-    [request.keep, "it is to stay when it has ended"],
+    [request.keep, "the container is kept after its exit"],
     [(request.mounts ?? []).length > 0, "further mounts"],
     [request.sshAgent !== undefined, "an ssh-agent"],
     [(request.env ?? []).length > 0, "variables"],
     [request.command !== undefined, "a command of its own"],
-    // The parent does not know where it would be relative to.
+    // The parent cannot resolve it: it does not have the host's working directory.
     [
       env["HAL9000_ROLE"] === "parent" && !isAbsolute(request.directory),
       "a relative path",
@@ -142,7 +144,7 @@ function unfitReason(
   return reasons.find(([applies]) => applies)?.[1];
 }
 
-/** The claim for a spawn. */
+/** The claim that corresponds to a spawn request. */
 export function claimRequest(
   settings: Settings,
   request: SpawnRequest,
@@ -165,19 +167,19 @@ export function claimRequest(
 }
 
 function reasonOf(error: unknown): string {
-  if (error instanceof Failure && !isMisread(error)) return error.message;
-  return "the pool is of another version";
+  if (error instanceof Failure && !isOtherVersion(error)) return error.message;
+  return "the pool has another version";
 }
 
-/** An answer to a request that the pool of this version would have understood. */
-function isMisread(error: unknown): boolean {
+/** Whether client and manager are of different versions, from an answer or a refusal. */
+function isOtherVersion(error: unknown): boolean {
   return error instanceof v.ValiError ||
     (error instanceof Failure && error.kind === "usage" &&
       error.message.startsWith("The pool was sent:"));
 }
 
-/** Sends a request and waits for its answer while the manager lives. */
-async function askLiving(
+/** Sends a request and waits for the answer as long as the manager responds to pings. */
+async function askWhileAlive(
   client: Client,
   socket: string,
   body: PoolRequest,
@@ -185,7 +187,7 @@ async function askLiving(
     timeoutMs: number;
   },
 ): Promise<unknown> {
-  const answer = client.ask(message(body), timeoutMs);
+  const answer = client.ask(withVersion(body), timeoutMs);
   answer.catch(() => {}); // thrown below, where it is awaited
   const silent = Symbol();
   while (true) {
@@ -206,56 +208,57 @@ async function askLiving(
   }
 }
 
-/** Whether the manager lives: one that hangs is silent. */
+/** Whether the manager responds to a ping. */
 export async function poolAnswers(
   socket: string,
   pingMs = defaultTimeouts.pingMs,
 ): Promise<boolean> {
   const client = new Client(socket);
   try {
-    await client.ask(message({ op: "ping" }), pingMs);
+    await client.ask(withVersion({ op: "ping" }), pingMs);
     return true;
   } catch (error) {
-    // What another version says to it is a sign of life, too.
+    // A refusal by a manager of another version is also a response.
     return error instanceof Failure;
   } finally {
     client.close();
   }
 }
 
-/** Tells the pool of a spawn that could not be a claim; it need not hear. */
-async function tellCold(socket: string, reason: string): Promise<void> {
+/** Reports a cold spawn for the pool's metrics; errors are ignored. */
+async function reportCold(socket: string, reason: string): Promise<void> {
   await askPool(socket, { op: "cold", reason }, 500).catch(() => {});
 }
 
 /**
- * Throws a `notFound` Failure where no pool runs, a `failed` one where its manager
- * hangs or is of another version.
+ * Sends a request and returns the answer. Throws a `notFound` Failure if the pool is not
+ * running, a `failed` one if its manager hangs or has another version.
  */
 export async function askPool(
   socket: string,
   body: PoolRequest,
-  timeoutMs = answerMs,
-  patience = defaultTimeouts,
+  timeoutMs = answerTimeoutMs,
+  timeouts = defaultTimeouts,
 ): Promise<unknown> {
   const client = new Client(socket);
   try {
-    const limits = { timeoutMs, ...patience };
-    return await askLiving(client, socket, body, limits);
+    const limits = { timeoutMs, ...timeouts };
+    return await askWhileAlive(client, socket, body, limits);
   } catch (error) {
-    if (isMisread(error)) throw otherVersion(error);
+    if (isOtherVersion(error)) throw otherVersion(error);
     const { code } = error as NodeJS.ErrnoException;
     if (code === "ETIMEDOUT") {
       throw new Failure("failed", "The pool manager does not answer", {
         cause: error,
-        hint: "The parent replaces one that hangs within a minute; " +
-          "else: claudy daemon restart",
+        hint:
+          "The parent restarts a hanging manager within a minute. If it does not: " +
+          "claudy daemon restart",
       });
     }
-    if (code === undefined || !absent.includes(code)) throw error;
-    throw new Failure("notFound", "No pool runs", {
+    if (code === undefined || !notListening.includes(code)) throw error;
+    throw new Failure("notFound", "The pool is not running", {
       cause: error,
-      hint: "Start one: pool-manager start",
+      hint: "Start it: pool-manager start",
     });
   } finally {
     client.close();
@@ -263,11 +266,11 @@ export async function askPool(
 }
 
 export async function poolStatus(socket: string): Promise<PoolStatus> {
-  const answer = await askPool(socket, { op: "status" }, statusMs);
+  const answer = await askPool(socket, { op: "status" }, statusTimeoutMs);
   return checkAnswer(poolStatusSchema, answer);
 }
 
-/** An answer of the pool; throws a `failed` Failure for one of another version. */
+/** Validates an answer; throws a `failed` Failure if the pool has another version. */
 export function checkAnswer<T>(
   schema: v.GenericSchema<unknown, T>,
   answer: unknown,
@@ -277,17 +280,17 @@ export function checkAnswer<T>(
   throw otherVersion(new v.ValiError(checked.issues));
 }
 
-/** A look at the pool does not wait for an engine that hangs. */
-const statusMs = 10_000;
+/** Shorter: the status must not wait for a hanging engine. */
+const statusTimeoutMs = 10_000;
 
 function otherVersion(cause: unknown): Failure {
   return new Failure(
     "failed",
-    "Cannot talk to the pool: the daemon is of another version",
+    "Cannot talk to the pool: the daemon has another version",
     { cause, hint: "Restart the daemon: claudy daemon restart" },
   );
 }
 
-function message(body: PoolRequest): Request {
+function withVersion(body: PoolRequest): Request {
   return { version: protocolVersion, ...body } as Request;
 }

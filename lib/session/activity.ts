@@ -1,6 +1,7 @@
-// What the CLI says of its session: it works, waits for somebody, or idles. From
-// the file that it keeps of each of its processes; where it keeps none, from what
-// its hooks noted (docker/note-activity.sh). A worker can write both.
+// The activity of a session: whether Claude is working, waiting for input, or idle.
+// Read from the status file that the CLI writes for each of its processes. If there
+// is none, from the file that its hooks write (docker/note-activity.sh). A worker can
+// write both, so neither is trusted.
 
 import * as v from "valibot";
 import { type Directory, inDirectory } from "../std/directory.ts";
@@ -15,14 +16,14 @@ export type Activity =
   | "starting"
   | "paused"
   | "stopped"
-  /** Its worker's network has ended: nothing reaches the services or the API. */
+  /** The worker's network namespace no longer exists: no services, no API. */
   | "offline"
-  /** Its worker does not answer. */
+  /** The worker does not respond. */
   | "unknown";
 
 export interface CliState {
   activity: Activity;
-  /** What it waits for, in the CLI's words. */
+  /** What the session is waiting for, as reported by the CLI. */
   waitingFor: string | null;
 }
 
@@ -31,7 +32,7 @@ const stateSchema = v.object({
   waitingFor: v.optional(v.pipe(
     v.string(),
     v.maxLength(1000),
-    // It is shown, and given to commands.
+    // Printed on terminals and passed to the user's commands.
     v.transform((text) => text.replace(unprintable, " ").trim()),
   )),
 });
@@ -42,25 +43,30 @@ const activities = {
   idle: "idle",
 } as const;
 
-/** Of these, one says more of what a person should know than the next. */
-const order: Activity[] = ["waiting", "working", "idle"];
+/** By priority: if a session has several processes, the first of these is shown. */
+const priority: Activity[] = ["waiting", "working", "idle"];
 
-/** Files that are larger, or more, are none of the CLI's. */
+/** The CLI writes fewer and smaller files: the rest is ignored. */
 const maxBytes = 16 * 1024;
 const maxFiles = 20;
 const maxEntries = 1000;
 
-/** From the texts of its files, and what the hooks noted; undefined of neither. */
+/**
+ * The state from the texts of the CLI's status files, else from the text that the
+ * hooks wrote. Undefined if none of them is valid.
+ */
 export function cliState(
   files: string[],
-  noted: string,
+  hookText: string,
 ): CliState | undefined {
   const states = files.flatMap((file) => parseState(file) ?? []);
-  states.sort((a, b) => order.indexOf(a.activity) - order.indexOf(b.activity));
-  return states[0] ?? parseState(noted);
+  states.sort((a, b) =>
+    priority.indexOf(a.activity) - priority.indexOf(b.activity)
+  );
+  return states[0] ?? parseState(hookText);
 }
 
-/** Undefined for a file that is being written, or is nothing of the CLI's. */
+/** Undefined for a half-written file, or one that the CLI did not write. */
 export function parseState(text: string): CliState | undefined {
   const state = parseJson(stateSchema, text);
   return state && {
@@ -69,13 +75,13 @@ export function parseState(text: string): CliState | undefined {
   };
 }
 
-/** Within a Claude home: what the hooks noted, and the CLI's own directory. */
+/** In a Claude home: the file that the hooks write, and the CLI's own directory. */
 export const notedFile = "hal9000-activity.json";
 export const ownFiles = "sessions";
 
 /**
- * As the files of a Claude home have it: they go with the CLI, see
- * docker/claude-session.sh. Undefined where none is there.
+ * The state from the files of a Claude home. Undefined if there are none:
+ * docker/claude-session.sh removes them when the CLI exits.
  */
 export function readCliState(claudeHome: string): CliState | undefined {
   return inDirectory(claudeHome, (home) => {
@@ -93,9 +99,9 @@ export function readCliState(claudeHome: string): CliState | undefined {
 
 function stateFiles(directory: Directory): string[] {
   const texts: string[] = [];
-  let looked = 0;
+  let scanned = 0;
   for (const { name, kind } of directory.entries()) {
-    if (++looked > maxEntries || texts.length >= maxFiles) break;
+    if (++scanned > maxEntries || texts.length >= maxFiles) break;
     if (kind !== "file" || !name.endsWith(".json")) continue;
     texts.push(plainText(directory.at(name), { maxBytes }) ?? "");
   }

@@ -1,5 +1,5 @@
-// What the agent of a session is told of where it runs: as the managed memory of
-// the CLI, which the worker's image looks for in the session's home.
+// Describes the worker to Claude: its limits, ports and services. Written into the
+// session's home, from where the worker's image loads it as managed memory.
 
 import { join } from "node:path";
 import type { Docker } from "../docker/docker.ts";
@@ -9,16 +9,16 @@ import { portsEach } from "../instance/port-range.ts";
 import { binarySize } from "../std/units.ts";
 import type { Limits } from "../worker/spec.ts";
 
-export interface Surroundings {
-  /** As the worker has them; 0 for none. */
+export interface WorkerFacts {
+  /** The worker's limits; 0 for no limit. */
   limits: Limits;
   chromadbPort: number;
-  /** Undefined where it shares its network with nobody. */
+  /** First port of the session's range; undefined if its network is not shared. */
   portBase: number | undefined;
 }
 
-export function contextText(around: Surroundings): string {
-  const { memoryBytes, cpus, pids } = around.limits;
+export function contextText(facts: WorkerFacts): string {
+  const { memoryBytes, cpus, pids } = facts.limits;
   const limits = [
     memoryBytes > 0 ? `${binarySize(memoryBytes)} of memory` : "",
     cpus > 0 ? `${cpus} CPUs` : "",
@@ -30,10 +30,10 @@ In a container of HAL-9000 that is there for one project, at /workspace. What is
 written elsewhere, your home apart, is lost with the container.
 
 - Limits: ${limits}. A process that goes beyond the memory is killed.
-${around.portBase === undefined ? "" : shared(around, around.portBase)}`;
+${facts.portBase === undefined ? "" : networkText(facts, facts.portBase)}`;
 }
 
-function shared({ chromadbPort }: Surroundings, first: number): string {
+function networkText({ chromadbPort }: WorkerFacts, first: number): string {
   return `- ChromaDB answers at http://localhost:${chromadbPort}.
 - The workers of other projects are on the same localhost. Ports ${first} to ${
     first + portsEach - 1
@@ -45,8 +45,8 @@ function shared({ chromadbPort }: Surroundings, first: number): string {
 }
 
 /**
- * Claude reads none of a project's files by itself where its configuration is not in
- * effect; its memory only informs, and is imported.
+ * If the project's configuration is not approved, Claude loads none of its files. Its
+ * memory files contain only text, so they are imported here.
  */
 const projectMemory = `
 @/workspace/CLAUDE.md
@@ -54,7 +54,7 @@ const projectMemory = `
 @/workspace/CLAUDE.local.md
 `;
 
-/** Writes it for the CLI that is about to start. */
+/** Writes the file before the CLI starts. */
 export function writeContext(
   { settings }: Pick<Instance, "settings">,
   claudeHome: string,

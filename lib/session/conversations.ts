@@ -1,30 +1,30 @@
-// The conversations of a session, as the files of its Claude home. A worker can fill
-// the directory: it is looked at for no longer than a person waits for a list.
+// The conversations of a session: files in its Claude home. A worker can fill that
+// directory with files, so the time and the number of files are limited.
 
 import { join } from "node:path";
 import { Directory, type EntryStat } from "../std/directory.ts";
 import type { Instance } from "../instance/instance.ts";
 import { sessionHome } from "../home/worker-home.ts";
 
-/** Where the CLI keeps the conversations of /workspace. */
-const parts = ["projects", "-workspace"];
+/** Where the CLI stores the conversations of /workspace. */
+const directoryParts = ["projects", "-workspace"];
 
-/** Of all the homes that one command looks at. */
-export const lookMs = 150;
+/** Time limit of one command for scanning all homes. */
+export const scanTimeoutMs = 150;
 
-/** Files that are looked at in one home: far more than a session ever has. */
+/** Most entries to scan in one home: far more than a session ever has. */
 const maxFiles = 5000;
 
-/** So many of them however late it is. */
-const always = 500;
+/** Entries between two checks of the deadline, so at least these are scanned. */
+const checkEvery = 500;
 
-/** The home of a session holds more than can be looked at. */
+/** The session's home holds too many files to scan in time. */
 export class TooMany extends Error {}
 
 /**
- * Calls `act` with each file of a conversation until it gives true. An empty file is
- * none. Throws TooMany where there are more than can be looked at until `deadline`,
- * in milliseconds since 1970.
+ * Calls `act` with the stat of each conversation file until it returns true. Empty
+ * files are skipped. Throws TooMany if not all entries could be scanned before
+ * `deadline`, in milliseconds since 1970.
  */
 function eachConversation(
   { home }: Pick<Instance, "home">,
@@ -35,10 +35,10 @@ function eachConversation(
   const directory = enter(join(home.home, sessionHome(session)));
   if (!directory) return;
   try {
-    let looked = 0;
+    let scanned = 0;
     for (const { name, kind } of directory.entries()) {
-      const late = ++looked % always === 0 && Date.now() > deadline;
-      if (late || looked > maxFiles) {
+      const late = ++scanned % checkEvery === 0 && Date.now() > deadline;
+      if (late || scanned > maxFiles) {
         throw new TooMany(`Session "${session}" holds too many files`);
       }
       if (kind !== "file" || !name.endsWith(".jsonl")) continue;
@@ -53,7 +53,7 @@ function eachConversation(
 
 function enter(claudeHome: string): Directory | undefined {
   let directory = Directory.open(claudeHome);
-  for (const part of parts) {
+  for (const part of directoryParts) {
     const next = directory?.enter(part);
     directory?.close();
     directory = next;
@@ -61,7 +61,7 @@ function enter(claudeHome: string): Directory | undefined {
   return directory;
 }
 
-/** Whether there is one to continue: the CLI ends where it is told to and there is none. */
+/** Whether there is a conversation: without one, `claude --continue` exits at once. */
 export function hasConversation(
   instance: Pick<Instance, "home">,
   session: string,
@@ -71,7 +71,7 @@ export function hasConversation(
     eachConversation(
       instance,
       session,
-      Date.now() + lookMs,
+      Date.now() + scanTimeoutMs,
       () => found = true,
     );
   } catch (error) {
@@ -81,8 +81,8 @@ export function hasConversation(
 }
 
 /**
- * When something was last said in a session, in milliseconds since 1970; 0 where
- * nothing was. Throws TooMany.
+ * Time of the session's last message, in milliseconds since 1970; 0 if there is none.
+ * Throws TooMany.
  */
 export function lastSaidAt(
   instance: Pick<Instance, "home">,

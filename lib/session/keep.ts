@@ -1,4 +1,4 @@
-// What is kept of a session that is opened: its record and its range of ports.
+// Saves what belongs to a session that is being opened: its record and its port range.
 
 import type { Instance } from "../instance/instance.ts";
 import { freePorts, reservePorts } from "../instance/port-range.ts";
@@ -19,21 +19,21 @@ import type { Log } from "../std/log.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { removeSessionHome } from "./session.ts";
 
-export interface SessionToKeep {
+export interface SessionToSave {
   session: string;
   project: Project;
-  /** The record of a session that was opened before. */
+  /** The session's record; undefined if it is new. */
   before: SessionRecord | undefined;
-  /** Whether it has no Claude home yet. */
+  /** Whether the session has no Claude home yet. */
   homeIsNew: boolean;
-  /** The profile to remember; undefined for the detected one. */
+  /** The profile to save; undefined for the detected one. */
   chosenProfile: string | undefined;
-  /** The servers to remember; undefined for those it had. */
+  /** The MCP servers to save; undefined keeps the saved ones. */
   mcp: Choice | undefined;
 }
 
-/** That of the path, or the one that version 0.5 gave where it was migrated. */
-export function nameOf(
+/** The project's default session name; a session migrated from 0.5 keeps its old name. */
+export function defaultSessionName(
   instance: Instance,
   { path }: Project,
   log: Log,
@@ -44,8 +44,8 @@ export function nameOf(
   return readSession(instance, former, log) ? former : name;
 }
 
-/** What is kept of a session. Refuses a name that another project's session has. */
-export function knownSession(
+/** The saved record, if any. Throws a `busy` Failure if it belongs to another project. */
+export function existingRecord(
   instance: Instance,
   session: string,
   { path }: Project,
@@ -53,15 +53,19 @@ export function knownSession(
 ): SessionRecord | undefined {
   const before = readSession(instance, session, log);
   if (!before || before.project === path) return before;
-  throw new Failure("busy", `Session "${session}" is of ${before.project}`, {
-    hint: "Choose another --name.",
-  });
+  throw new Failure(
+    "busy",
+    `Session "${session}" belongs to ${before.project}`,
+    {
+      hint: "Choose another --name.",
+    },
+  );
 }
 
-/** Writes the record of the session that is opened, and reserves its ports. */
-export function remember(
+/** Writes the session's record and reserves its ports. */
+export function saveSession(
   instance: Instance,
-  { session, project, before, chosenProfile, mcp }: SessionToKeep,
+  { session, project, before, chosenProfile, mcp }: SessionToSave,
 ): SessionRecord {
   const usedAt = new Date().toISOString();
   const record: SessionRecord = {
@@ -78,7 +82,7 @@ export function remember(
   writeSession(instance, record);
   if (record.portBase !== undefined) return record;
   try {
-    // After the record: a range without one would be free for others.
+    // After the record: a range without a record counts as free.
     record.portBase = reservePorts(instance, session);
     writeSession(instance, record);
   } catch (error) {
@@ -89,12 +93,13 @@ export function remember(
 }
 
 /**
- * Removes what was kept of a new session that got no worker, unless another process
- * has opened it since. A session that was opened before keeps its former choices.
+ * Undoes saveSession() if no worker could be started: removes a new session, and
+ * restores the record of an existing one. Does nothing if another process has opened
+ * the session since.
  */
-export async function takeBack(
+export async function undoSave(
   instance: Instance,
-  { before, homeIsNew }: SessionToKeep,
+  { before, homeIsNew }: SessionToSave,
   { name, usedAt, portBase }: SessionRecord,
   log: Log,
 ): Promise<void> {
@@ -107,7 +112,7 @@ export async function takeBack(
     if (homeIsNew) await removeSessionHome(instance, name);
     removeSessionRecord(instance, name);
   } catch (error) {
-    // The user has to see why the session was refused.
-    log(`warning: Cannot forget "${name}": ${messageOf(error)}`);
+    // Only a warning, so that the user sees the error that made the start fail.
+    log(`warning: Cannot remove session "${name}": ${messageOf(error)}`);
   }
 }

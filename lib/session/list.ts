@@ -1,5 +1,4 @@
-// Sessions as they are now: what is kept of them, their workers, and what the
-// CLI says.
+// Lists sessions with their saved record, their worker, and the activity of Claude.
 
 import { join } from "node:path";
 import {
@@ -9,7 +8,7 @@ import {
   ownFiles,
   readCliState,
 } from "./activity.ts";
-import { lastSaidAt, lookMs, TooMany } from "./conversations.ts";
+import { lastSaidAt, scanTimeoutMs, TooMany } from "./conversations.ts";
 import { inspectContainer } from "../docker/docker.ts";
 import { messageOf } from "../std/errors.ts";
 import { execIn } from "../docker/exec.ts";
@@ -31,17 +30,17 @@ import { listWorkers, type WorkerState } from "../worker/workers.ts";
 
 export interface SessionState extends SessionRecord {
   state: CliState["activity"];
-  /** What it waits for, in the CLI's words. */
+  /** What the session is waiting for, as reported by the CLI. */
   waitingFor: string | null;
-  /** Terminals that show it. */
+  /** Number of terminals attached to the session. */
   attached: number;
   worker: string | null;
   born: string | null;
-  /** When its present or latest worker last ran out of memory; null if never. */
+  /** When its current or latest worker last ran out of memory; null if never. */
   oomKilledAt: string | null;
-  /** The limit of that worker. */
+  /** The memory limit of that worker. */
   memoryBytes: number | null;
-  /** When something was last said in it, or it was last opened. */
+  /** Time of the last message, or when the session was last opened. */
   activeAt: string;
 }
 
@@ -51,9 +50,9 @@ export async function listSessions(
 ): Promise<SessionState[]> {
   const workers = await listWorkers(instance);
   const offline = await withoutNetwork(instance, workers);
-  const deadline = Date.now() + lookMs;
-  // Of several workers of a session, the latest first.
-  const known = [
+  const deadline = Date.now() + scanTimeoutMs;
+  // Live workers first, then the ended ones, newest first.
+  const records = [
     ...readRecords(instance, log),
     ...readEndedRecords(instance),
   ];
@@ -63,17 +62,17 @@ export async function listSessions(
         workers,
         offline,
         activeAt: activeAt(instance, record, deadline, log),
-        latest: known.find(({ session }) => session === record.name),
+        latest: records.find(({ session }) => session === record.name),
       })
     ),
   );
 }
 
-interface Known {
+interface Observed {
   workers: WorkerState[];
   /** Names of workers without a network. */
   offline: Set<string>;
-  /** Of the session's present worker, else of its last. */
+  /** The record of the session's current worker, else of its last one. */
   latest: WorkerRecord | undefined;
   activeAt: string;
 }
@@ -81,19 +80,19 @@ interface Known {
 async function stateOf(
   instance: Instance,
   record: SessionRecord,
-  { workers, offline, latest, activeAt }: Known,
+  { workers, offline, latest, activeAt }: Observed,
 ): Promise<SessionState> {
   const worker = workers.find(({ session, state }) =>
     session === record.name && (state === "running" || state === "paused")
   );
-  const said = worker && await stateIn(instance, worker);
+  const cli = worker && await stateIn(instance, worker);
   return {
     ...record,
     state: worker && offline.has(worker.name)
       ? "offline"
-      : said?.activity ?? "stopped",
-    waitingFor: said?.waitingFor ?? null,
-    attached: said?.attached ?? 0,
+      : cli?.activity ?? "stopped",
+    waitingFor: cli?.waitingFor ?? null,
+    attached: cli?.attached ?? 0,
     worker: worker?.name ?? null,
     born: worker?.born ?? null,
     oomKilledAt: latest?.oomKilledAt ?? null,
@@ -102,26 +101,26 @@ async function stateOf(
   };
 }
 
-type WorkerSaid = CliState & { attached: number };
+type WorkerCliState = CliState & { attached: number };
 
-/** Undefined where no CLI runs; one worker that is ill holds up no others. */
+/** Undefined if no CLI is running. A broken worker gives "unknown", not an error. */
 async function stateIn(
   instance: Instance,
   { id, state, session }: WorkerState,
-): Promise<WorkerSaid | undefined> {
-  const without = { waitingFor: null, attached: 0 };
-  if (state === "paused") return { activity: "paused", ...without };
+): Promise<WorkerCliState | undefined> {
+  const noCli = { waitingFor: null, attached: 0 };
+  if (state === "paused") return { activity: "paused", ...noCli };
   try {
-    const said = session === null ? undefined : stateOnHost(instance, session);
-    return said
-      ? { ...said, attached: await countTerminals(instance, id) }
-      : await askWorker(instance, id);
+    const cli = session === null ? undefined : stateOnHost(instance, session);
+    return cli
+      ? { ...cli, attached: await countTerminals(instance, id) }
+      : await queryWorker(instance, id);
   } catch {
-    return { activity: "unknown", ...without };
+    return { activity: "unknown", ...noCli };
   }
 }
 
-/** As its files have it: no process is started in the worker, none can delay this. */
+/** Reads the files on the host: starts no process in the worker, so it cannot block. */
 function stateOnHost(
   { home }: Instance,
   session: string,
@@ -129,14 +128,14 @@ function stateOnHost(
   try {
     return readCliState(join(home.home, sessionHome(session)));
   } catch {
-    return undefined; // another user's project, and so another's home
+    return undefined; // the home of another user's project is not readable
   }
 }
 
-/** More terminals than show one session. */
+/** More than anyone attaches to one session. */
 const maxTerminals = 50;
 
-/** Terminals that show a session, as the engine knows them. */
+/** Number of terminals attached to a session, counted from the engine's execs. */
 export async function countTerminals(
   { docker }: Pick<Instance, "docker">,
   id: string,
@@ -153,10 +152,10 @@ export async function countTerminals(
 }
 
 /**
- * What a worker says where its files say nothing: Claude starts, or does not run.
- * Of processes that live: the file of one that was killed stays.
+ * Run in the worker if the files on the host give no state: Claude may be starting, or
+ * not running. Skips the files of dead processes: a killed one leaves its file behind.
  */
-const script = `${tmux.join(" ")} list-clients -F client || exit
+const queryScript = `${tmux.join(" ")} list-clients -F client || exit
 cd "$CLAUDE_CONFIG_DIR" || exit
 [ -f ${notedFile} ] && echo "noted $(head -c 4096 ${notedFile} | tr -d '\\n')"
 for file in ${ownFiles}/*.json; do
@@ -165,32 +164,32 @@ for file in ${ownFiles}/*.json; do
 done
 true`;
 
-/** Enough for a worker that is well. */
-const answerMs = 5000;
+/** Long enough for a healthy worker. */
+const queryTimeoutMs = 5000;
 
-async function askWorker(
+async function queryWorker(
   { docker }: Instance,
   id: string,
-): Promise<WorkerSaid | undefined> {
+): Promise<WorkerCliState | undefined> {
   const { exitCode, output } = await execIn(
     docker,
     id,
-    ["bash", "-c", script],
-    { timeoutMs: answerMs },
+    ["bash", "-c", queryScript],
+    { timeoutMs: queryTimeoutMs },
   );
   if (exitCode !== 0) return undefined;
   const lines = output.split("\n");
-  const behind = (word: string) =>
+  const linesAfter = (word: string) =>
     lines.filter((line) => line.startsWith(`${word} `))
       .map((line) => line.slice(word.length + 1));
-  const said = cliState(behind("own"), behind("noted")[0] ?? "");
+  const cli = cliState(linesAfter("own"), linesAfter("noted")[0] ?? "");
   return {
-    ...(said ?? { activity: "starting", waitingFor: null }),
+    ...(cli ?? { activity: "starting", waitingFor: null }),
     attached: lines.filter((line) => line === "client").length,
   };
 }
 
-/** Where it cannot be told when something was said, it is when it was last opened. */
+/** If the time of the last message is unknown, when the session was last opened. */
 function activeAt(
   instance: Instance,
   record: SessionRecord,
@@ -198,15 +197,15 @@ function activeAt(
   log: Log,
 ): string {
   try {
-    const said = lastSaidAt(instance, record.name, deadline);
-    return new Date(Math.max(Date.parse(record.usedAt), said)).toISOString();
+    const lastAt = lastSaidAt(instance, record.name, deadline);
+    return new Date(Math.max(Date.parse(record.usedAt), lastAt)).toISOString();
   } catch (error) {
     const reason = error instanceof TooMany
       ? error.message
       : `Cannot read the conversations of "${record.name}": ${
         messageOf(error)
       }`;
-    log(`warning: ${reason}; ACTIVE is when it was last opened`);
-    return record.usedAt; // one session that is ill holds up no others
+    log(`warning: ${reason}; ACTIVE shows when it was last opened`);
+    return record.usedAt; // a broken session must not block the list
   }
 }

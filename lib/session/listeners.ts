@@ -1,4 +1,4 @@
-// Who listens at which port of the shared namespace, as seen from outside.
+// Which processes listen on which ports of the workers' network namespace.
 
 import { inspectContainer } from "../docker/docker.ts";
 import { lookAtContainers } from "../helper/helper.ts";
@@ -11,19 +11,19 @@ import { listWorkers } from "../worker/workers.ts";
 
 export interface Listener {
   port: number;
-  /** Loopback or every address, and what else the kernel says. */
+  /** The listening address, from the kernel's tables. */
   address: string;
-  /** The container whose process it is; null for one that is none of ours. */
+  /** The container of the process; null if not a worker, the parent or the forwarder. */
   container: string | null;
   session: string | null;
   process: string | null;
-  /** The session that the port is set aside for, if it is another's. */
+  /** The session that the port is reserved for, if it is a different one. */
   reservedFor: string | null;
 }
 
 export interface Listening {
   listeners: Listener[];
-  /** Containers whose ports are not all known or told, and why. */
+  /** Containers whose listeners are not all listed, and why. */
   incomplete: { container: string; reason: string }[];
 }
 
@@ -58,7 +58,7 @@ export async function listListeners(
       ? [{ id: forwarder.Id, name: names.forwarder, session: null }]
       : []),
   ];
-  // A parent that was started by hand has a namespace of its own.
+  // Without a net container, a manually started parent owns the namespace.
   const holder = net?.State.Running
     ? net
     : parent && await inspectContainer(docker, parent.Id);
@@ -70,10 +70,10 @@ export async function listListeners(
   return nameListeners(look, candidates, readSessions(instance, log));
 }
 
-/** Of one container: a worker may listen at all ports that there are. */
+/** Limit per container: a worker can listen on every port. */
 const maxRows = 100;
 
-/** Listeners with names in the place of ids, and whose ports they have. */
+/** Replaces container ids by names, and adds the session that each port belongs to. */
 export function nameListeners(
   look: Look,
   candidates: Candidate[],
@@ -110,13 +110,13 @@ export function nameListeners(
         { id },
       ) => ({
         container: name(id),
-        reason: "has too many open files to look at all of them",
+        reason: "has too many open files to inspect them all",
       })),
       ...[...counts].filter(([, count]) => count > maxRows).map((
         [id, count],
       ) => ({
         container: name(id),
-        reason: `listens at ${count - maxRows} more`,
+        reason: `listens on ${count - maxRows} more ports`,
       })),
     ],
   };

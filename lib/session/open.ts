@@ -1,4 +1,4 @@
-// Opening a session: finds or makes its worker, and prepares the start of Claude in it.
+// Opens a session: finds or starts its worker, and prepares the start of Claude in it.
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -36,15 +36,19 @@ import {
   writeSession,
 } from "../instance/session-record.ts";
 import {
-  knownSession,
-  nameOf,
-  remember,
-  type SessionToKeep,
-  takeBack,
+  defaultSessionName,
+  existingRecord,
+  saveSession,
+  type SessionToSave,
+  undoSave,
 } from "./keep.ts";
 import { type ClaudeStart, prepareStart, type ReadySession } from "./start.ts";
 import { hasTerminal } from "./tmux.ts";
-import { type SessionWorker, workerOf, type WorkerOptions } from "./worker.ts";
+import {
+  ensureSessionWorker,
+  type SessionWorker,
+  type WorkerOptions,
+} from "./worker.ts";
 import { ensureHome } from "../instance/volumes.ts";
 import { checkWorkerName } from "../worker/name.ts";
 import { insideWorker } from "../instance/paths.ts";
@@ -53,33 +57,33 @@ import { sessionHome } from "../home/worker-home.ts";
 export interface OpenRequest extends WorkerOptions {
   directory: string;
   cwd: string;
-  /** For a further session of a project. @default derived from the path */
+  /** Name of a further session of the project. @default derived from the path */
   name?: string | undefined;
-  /** Begins a new conversation even if there is one to resume. */
+  /** Start a new conversation even if there is one to resume. */
   fresh?: boolean;
-  /** The host's Claude configuration, for a new session. */
+  /** Which Claude configuration of the host a new session inherits. */
   inherit?: InheritRequest | undefined;
-  /** The host's MCP servers for the session. @default those it had */
+  /** The host's MCP servers for the session. @default the saved choice, else all */
   mcp: Choice | undefined;
-  /** Arguments for Claude, if it has to be started. */
+  /** Arguments for Claude, used if it is not running yet. */
   claudeArguments: string[];
-  /** Whether the user approves what the project configures Claude to do. */
+  /** Asks the user to approve the project's Claude configuration. */
   approveConfig: (config: ProjectConfig) => Promise<boolean>;
   /** The caller's environment. */
   env: NodeJS.ProcessEnv;
 }
 
-/** A request that was checked. Nothing has been written for it. */
-interface Opening extends SessionToKeep {
+/** A checked request. Nothing has been written yet. */
+interface Opening extends SessionToSave {
   project: Project & HostPath;
   profile: Profile;
   servers: Servers;
   claudeHome: string;
-  /** Judged already if git might run programs of the project. */
+  /** Set if the configuration had to be judged early: git may run project programs. */
   judged: ConfigVerdict | undefined;
 }
 
-/** Finds or makes the worker of the project's session. */
+/** Finds or starts the worker of the project's session. */
 export async function readySession(
   instance: Instance,
   request: OpenRequest,
@@ -87,7 +91,7 @@ export async function readySession(
 ): Promise<ReadySession> {
   const opening = await checkOpening(instance, request, log);
   const { project, session, before, claudeHome } = opening;
-  const { worker, start, record } = await findOrMakeWorker(
+  const { worker, start, record } = await findOrStartWorker(
     instance,
     opening,
     request,
@@ -95,19 +99,19 @@ export async function readySession(
   );
   const claudeRuns = start === "running" &&
     await hasTerminal(instance.docker, worker.id);
-  // A running Claude does not depend on files that cannot be written.
+  // If Claude is already running, failing to write its files is only a warning.
   const write = (act: () => void) =>
     claudeRuns ? warnOnFileError(log, act) : act();
-  let kept = record ?? before;
+  let saved = record ?? before;
   if (!record) {
     await write(() => {
-      kept = remember(instance, opening);
+      saved = saveSession(instance, opening);
     });
   }
-  // Ports are divided among the sessions that share a network.
-  const portBase = request.standalone ? undefined : kept?.portBase;
+  // Sessions on the shared network each have a port range; a standalone one needs none.
+  const portBase = request.standalone ? undefined : saved?.portBase;
   const verdict = claudeRuns
-    ? { approved: true, forbidden: [] } // it keeps what it was started with
+    ? { approved: true, forbidden: [] } // no effect on a running Claude
     : opening.judged ?? await judgeProjectConfig(
       instance,
       project.path,
@@ -118,10 +122,10 @@ export async function readySession(
   if (start !== "running") {
     offerServers(instance, claudeHome, project, opening.servers);
   } else if (request.mcp !== undefined) {
-    // The CLI may be writing the same file.
-    log("The session runs: it has other MCP servers from its next start on");
+    // The file is not changed now: the running CLI may be writing it.
+    log("The session is running: the MCP servers change at its next start");
   }
-  // Used if Claude ends at this moment and its settings could not be written.
+  // Fallback if the settings could not be written and Claude exits just now.
   let started: ClaudeStart = {
     arguments: ["--setting-sources", "user"],
     env: {},
@@ -156,7 +160,7 @@ export async function readySession(
   };
 }
 
-/** Throws a Failure for a request that cannot be met. */
+/** Checks the request without writing; throws a Failure if it cannot be fulfilled. */
 async function checkOpening(
   instance: Instance,
   request: OpenRequest,
@@ -170,20 +174,20 @@ async function checkOpening(
   });
   ensureHome(instance);
   const session = request.name === undefined
-    ? nameOf(instance, project, log)
+    ? defaultSessionName(instance, project, log)
     : checkWorkerName(request.name, instance.names);
   const configured = configuredServers(instance, log);
   if (request.mcp !== undefined) checkChoice(configured, request.mcp);
   const chosen = request.profile.name &&
     checkProfile(request.profile.name, instance.home);
-  const before = knownSession(instance, session, project, log);
+  const before = existingRecord(instance, session, project, log);
   const profile = profileOf(
     project.path,
     instance.host,
     chosen ?? before?.profile,
     log,
   );
-  // A container with a network of its own reaches no server.
+  // A standalone container cannot reach the MCP servers.
   const choice = request.standalone
     ? false
     : request.mcp ?? before?.mcp ?? true;
@@ -210,8 +214,8 @@ async function checkOpening(
   };
 }
 
-/** Gives the session's record, too, if the worker had to be made. */
-async function findOrMakeWorker(
+/** Also returns the session's record if a worker was started. */
+async function findOrStartWorker(
   instance: Instance,
   opening: Opening,
   request: OpenRequest,
@@ -220,7 +224,7 @@ async function findOrMakeWorker(
   const { session, project, before, profile } = opening;
   let record: SessionRecord | undefined;
   try {
-    const found = await workerOf(instance, {
+    const found = await ensureSessionWorker(instance, {
       session,
       project,
       profile,
@@ -238,13 +242,13 @@ async function findOrMakeWorker(
         },
       },
       prepare: () => {
-        record = remember(instance, opening);
+        record = saveSession(instance, opening);
         inheritOnce(instance, session, project, request.inherit, log);
       },
     }, log);
     return { ...found, record };
   } catch (error) {
-    if (record) await takeBack(instance, opening, record, log);
+    if (record) await undoSave(instance, opening, record, log);
     throw error;
   }
 }

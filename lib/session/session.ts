@@ -1,5 +1,5 @@
-// Sessions: one conversation of a project each, in the tmux server of its current
-// worker. The Claude home of a session outlives its workers.
+// Sessions: each is one conversation in a project, run by tmux in its current worker.
+// The Claude home of a session outlives its workers.
 
 import { rmSync } from "node:fs";
 import { join } from "node:path";
@@ -29,7 +29,7 @@ import { waitFor } from "../std/wait.ts";
 import { sessionHome } from "../home/worker-home.ts";
 import { listWorkers } from "../worker/workers.ts";
 
-/** The session of this name; throws a `notFound` Failure with the nearest. */
+/** Throws a `notFound` Failure that suggests the most similar name. */
 export function findSession(
   instance: Instance,
   name: string,
@@ -43,7 +43,7 @@ export function findSession(
   });
 }
 
-/** Brings later changes of the host's configuration into a session that is stopped. */
+/** Updates a stopped session with the host's current Claude configuration. */
 export async function syncSession(
   instance: Instance,
   { name, project: path }: SessionRecord,
@@ -67,7 +67,7 @@ export async function syncSession(
   return { ...inherit(instance, name, project, config), left: config.left };
 }
 
-/** How long the CLI may take to write down what it has. */
+/** Time for the CLI to save its state and exit. */
 const gracePeriodMs = 3000;
 
 async function quitClaude({ docker }: Instance, id: string): Promise<void> {
@@ -79,7 +79,7 @@ async function quitClaude({ docker }: Instance, id: string): Promise<void> {
   );
 }
 
-/** Ends the CLI, then the worker; the conversation stays. */
+/** Quits the CLI, then stops the worker. Returns false if the session has no worker. */
 export async function stopSession(
   instance: Instance,
   name: string,
@@ -90,14 +90,14 @@ export async function stopSession(
   if (!worker) return false;
   if (worker.state === "running") {
     await quitClaude(instance, worker.id).catch(() => {
-      // It is killed with its worker.
+      // stopWorker() kills it with the worker.
     });
   }
   await stopWorker(instance, worker, log);
   return true;
 }
 
-/** Stops a session and removes all that is kept of it. */
+/** Stops a session, then removes its home, record and port range. */
 export async function removeSession(
   instance: Instance,
   name: string,
@@ -110,7 +110,7 @@ export async function removeSession(
   removeSessionRecord(instance, name);
 }
 
-/** Removes the Claude home of a session and what it inherited. */
+/** Removes the Claude home of a session and the record of its inherited files. */
 export async function removeSessionHome(
   { home }: Instance,
   name: string,

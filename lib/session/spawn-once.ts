@@ -1,4 +1,4 @@
-// The worker of a project for its own session, without starting Claude in it.
+// Starts the worker of a project's default session, without starting Claude in it.
 
 import { join } from "node:path";
 import { inheritOnce, type InheritRequest } from "../home/inherit.ts";
@@ -17,8 +17,8 @@ import {
 import { listWorkers } from "../worker/workers.ts";
 
 /**
- * Gives the running worker of the project, if there is one, else spawns it. A worker of
- * its session that has ended, as after a restart of the engine, is removed first.
+ * Returns the project's running worker if there is one, else spawns one. Removes an
+ * exited worker of the session first, such as one left by an engine restart.
  */
 export async function spawnOnce(
   instance: Instance,

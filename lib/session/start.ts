@@ -1,5 +1,5 @@
-// The start of Claude in a worker: the files that it reads, its arguments and its
-// environment.
+// Starts Claude in a worker: writes the files that it reads, and builds its arguments
+// and environment.
 
 import { layOutSettings } from "../home/claude-settings.ts";
 import { layOutCredentials } from "../home/credentials.ts";
@@ -15,13 +15,13 @@ import { hasTerminal, tmux } from "./tmux.ts";
 
 export interface StartOptions {
   container: Docker.ContainerInspectInfo | undefined;
-  /** The first port of its range; undefined if it has none. */
+  /** First port of the session's range; undefined if it has none. */
   portBase?: number | undefined;
-  /** Which configuration of the project takes effect. */
+  /** Whether the project's configuration takes effect. */
   verdict: ConfigVerdict;
   /** The caller's environment. */
   env: NodeJS.ProcessEnv;
-  /** The user's arguments for Claude. */
+  /** Arguments for Claude, given by the user. */
   arguments: string[];
 }
 
@@ -30,21 +30,21 @@ export interface ClaudeStart {
   env: Record<string, string>;
 }
 
-/** A session that has its worker; Claude may be running in it or not. */
+/** A session with a running worker; Claude may or may not be running in it. */
 export interface ReadySession {
   session: string;
   project: string;
   worker: string;
   id: string;
   start: SessionWorker["start"];
-  /** Starts Claude, if it is not running. */
+  /** The command that starts Claude. */
   command: string[];
   env: Record<string, string>;
   /** Whether the command resumes a conversation. */
   resumes: boolean;
 }
 
-/** Writes what Claude reads at its start into a Claude home. */
+/** Writes the files that Claude reads at its start into a Claude home. */
 export function prepareStart(
   instance: Instance,
   { claudeHome, owner }: { claudeHome: string; owner: Owner },
@@ -52,7 +52,7 @@ export function prepareStart(
 ): ClaudeStart {
   const { container, portBase, verdict } = options;
   const signIn = layOutCredentials(instance, claudeHome, owner, options.env);
-  const passed = passedOn(options.env);
+  const passed = passedVariables(options.env);
   const claudeArguments = layOutSettings(claudeHome, owner, {
     signIn,
     env: { ...environmentOf(container), ...passed },
@@ -60,23 +60,22 @@ export function prepareStart(
     arguments: options.arguments,
   });
   const { approved } = verdict;
-  const around = { container, portBase, approved };
-  writeContext(instance, claudeHome, owner, around);
+  writeContext(instance, claudeHome, owner, { container, portBase, approved });
   return { arguments: claudeArguments, env: { ...signIn.env, ...passed } };
 }
 
-/** The variables of the caller that Claude gets, too. */
-function passedOn(env: NodeJS.ProcessEnv): Record<string, string> {
+/** The caller's variables that are passed to Claude. */
+function passedVariables(env: NodeJS.ProcessEnv): Record<string, string> {
   const names = ["ANTHROPIC_BASE_URL", "ANTHROPIC_MODEL", "COLORTERM"];
   return Object.fromEntries(
     names.flatMap((name) => env[name] ? [[name, env[name]]] : []),
   );
 }
 
-/** Claude was running, resumed its conversation, or began a new one. */
+/** Claude was already running, resumed its conversation, or started a new one. */
 export type Conversation = "running" | "resumed" | "new";
 
-/** Starts Claude without a terminal, unless it runs. */
+/** Starts Claude in the background if it is not running. */
 export async function startSession(
   { docker }: Pick<Instance, "docker">,
   ready: ReadySession,
@@ -91,8 +90,8 @@ export async function startSession(
     ...command,
   ], { env });
   if (exitCode === 0) return ready.resumes ? "resumed" : "new";
-  if (await hasTerminal(docker, id)) return "running"; // another was faster
+  if (await hasTerminal(docker, id)) return "running"; // another process started it
   throw new Failure("failed", `Cannot start Claude: ${output.trim()}`, {
-    hint: `Look around in the worker: docker exec -it ${ready.worker} bash`,
+    hint: `Open a shell in the worker: docker exec -it ${ready.worker} bash`,
   });
 }

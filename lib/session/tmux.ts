@@ -1,5 +1,5 @@
-// The tmux server of a worker, which holds its session; and the terminals that
-// show it.
+// The tmux server of a worker, which runs its session, and the commands that attach a
+// terminal to it.
 
 import type { Docker } from "../docker/docker.ts";
 import { execIn } from "../docker/exec.ts";
@@ -13,13 +13,13 @@ export const tmux = [
   "/etc/hal9000/session-tmux.conf",
 ];
 
-/** What shows the session at a terminal of a worker. */
+/** Attaches a terminal to the session. */
 const attachCommand = [...tmux, "attach-session", "-t", "=claude"];
 
 /**
- * The same for a terminal that is itself in a tmux: its keys are the outer one's.
- * Options are a session's, so it is another session on the same window, and goes
- * with its terminal.
+ * Attaches a terminal that runs inside another tmux. The prefix key is disabled, so that
+ * it reaches the outer tmux. Options belong to a tmux session, so this creates a second
+ * one on the same window, which is destroyed when its terminal detaches.
  */
 const nestedScript = [
   ...tmux,
@@ -31,15 +31,15 @@ const nestedScript = [
 
 const hasSession = `${tmux.join(" ")} has-session -t =claude 2>/dev/null`;
 
-/** What a window of the dashboard shows: the session, else a shell. */
+/** Run in a window of the dashboard: attaches to the session, else opens a shell. */
 export const windowScript = `${hasSession} || exec bash; exec ${nestedScript}`;
 
-/** What a terminal is to show; a session with what starts it, if it must be. */
+/** What to show in a terminal. `command` starts Claude if there is no session yet. */
 export type Shown =
   | { what: "shell" }
   | { what: "session"; command?: string[]; env?: Record<string, string> };
 
-/** Shows it at this terminal; gives the exit code. */
+/** Shows a shell or the session in this terminal; returns the exit code. */
 export async function showInWorker(
   docker: Docker,
   id: string,
@@ -54,7 +54,7 @@ export async function showInWorker(
   return await execAtTerminal(docker, id, env, command, passed);
 }
 
-/** One command that starts what has to be started and shows it. */
+/** One command that starts the session if necessary, and attaches to it. */
 function showCommand(start: string[] | undefined, nested: boolean): string[] {
   if (!start) {
     return nested ? ["sh", "-c", `exec ${nestedScript}`] : attachCommand;
@@ -65,7 +65,7 @@ function showCommand(start: string[] | undefined, nested: boolean): string[] {
   return ["sh", "-c", script, "sh", ...start];
 }
 
-/** Whether there is a session to show. */
+/** Whether the worker has a tmux session. */
 export async function hasTerminal(
   docker: Docker,
   id: string,

@@ -1,4 +1,4 @@
-// Follows the workers and what their sessions do, as both change.
+// Watches the workers and the activity of their sessions for changes.
 
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -12,19 +12,19 @@ import { listWorkers, type WorkerState } from "../worker/workers.ts";
 
 export interface WatchedWorker {
   worker: WorkerState;
-  /** Null where no CLI runs as its session. */
+  /** Null if no CLI is running. */
   said: CliState | null;
 }
 
-/** Files are looked at so often; no process is started for it. */
-const everyMs = 500;
+/** How often the status files are read; this starts no process. */
+const pollIntervalMs = 500;
 
-/** Docker is asked again after its events, and so often in any case. */
-const listEveryMs = 30_000;
+/** Workers are listed after Docker events, and at least this often. */
+const listIntervalMs = 30_000;
 
 const actions = ["start", "die", "destroy", "rename", "pause", "unpause"];
 
-/** Calls `act` at first and after each change, until `stop` is aborted. */
+/** Calls `act` once at the start and after each change, until `stop` is aborted. */
 export async function followSessions(
   instance: Instance,
   options: { stop: AbortSignal; log: Log },
@@ -38,12 +38,12 @@ export async function followSessions(
   let last = "";
   while (!stop.aborted) {
     try {
-      if (changed || Date.now() - listedAt > listEveryMs) {
+      if (changed || Date.now() - listedAt > listIntervalMs) {
         changed = false;
         workers = (await listWorkers(instance))
           .filter(({ state }) => state === "running" || state === "paused");
         listedAt = Date.now();
-        // One that was claimed this moment has its record in the next.
+        // A worker that is just being claimed has no record yet: list again.
         changed = workers.some(({ project }) => project === "");
       }
       const now = workers.map((worker) => watched(instance, worker));
@@ -51,15 +51,15 @@ export async function followSessions(
       if (text !== last) await act(now);
       last = text;
     } catch (error) {
-      log(`Cannot look at the workers: ${messageOf(error)}`);
+      log(`Cannot watch the sessions: ${messageOf(error)}`);
       changed = true;
     }
-    await sleep(everyMs, undefined, { signal: stop }).catch(() => {});
+    await sleep(pollIntervalMs, undefined, { signal: stop }).catch(() => {});
   }
   await events;
 }
 
-/** What Docker says of its age is left out: it would be a change of its own. */
+/** Leaves out Docker's status text ("Up 5 minutes"), which changes by itself. */
 function watched(
   { home }: Instance,
   worker: WorkerState,
@@ -75,15 +75,17 @@ async function followWorkers(
   instance: Instance,
   stop: AbortSignal,
   log: Log,
-  note: () => void,
+  onEvent: () => void,
 ): Promise<void> {
   while (!stop.aborted) {
     try {
-      await followEvents(instance, { actions, role: "worker", stop }, note);
+      await followEvents(instance, { actions, role: "worker", stop }, onEvent);
     } catch (error) {
-      if (!stop.aborted) log(`Docker's events broke off: ${messageOf(error)}`);
+      if (!stop.aborted) {
+        log(`Docker's event stream was interrupted: ${messageOf(error)}`);
+      }
     }
-    note();
+    onEvent();
     await sleep(1000, undefined, { signal: stop }).catch(() => {});
   }
 }
@@ -91,13 +93,13 @@ async function followWorkers(
 export interface SessionChange {
   session: string;
   project: string;
-  /** Null where it was not known before. */
+  /** Null if there was no earlier state. */
   from: CliState["activity"] | null;
   to: CliState["activity"];
   waitingFor: string | null;
 }
 
-/** What became of the sessions from one look to the next. */
+/** The sessions whose state differs between two calls of followSessions()'s `act`. */
 export function sessionChanges(
   before: WatchedWorker[] | undefined,
   now: WatchedWorker[],

@@ -1,4 +1,4 @@
-// The worker of a session: the one that it has, else one that is claimed or spawned.
+// Gets the worker of a session: its running one, else a claimed or spawned one.
 
 import { inspectContainer } from "../docker/docker.ts";
 import { retireWorker } from "../worker/ending.ts";
@@ -23,12 +23,12 @@ import { insideWorker } from "../instance/paths.ts";
 import { listWorkers, type WorkerState } from "../worker/workers.ts";
 import type { RepositoryConsent } from "../project/repository-consent.ts";
 
-/** What a session wants of its worker. */
+/** What the session's worker has to provide. */
 export interface WorkerOptions {
   allowAnyPath?: boolean;
-  /** In a container with a network of its own, without a parent. */
+  /** Use a container with its own network, without the parent. */
   standalone?: boolean;
-  /** The socket of an ssh-agent that the session may use. */
+  /** The socket of the user's ssh-agent, to mount in the worker. */
   sshAgent?: string | undefined;
   repository?: RepositoryConsent | undefined;
   profile: ProfileChoice;
@@ -39,40 +39,41 @@ export interface SessionWorker {
   start: "running" | "warm" | "cold";
 }
 
-export async function workerOf(
+export async function ensureSessionWorker(
   instance: Instance,
   { session, project, profile, options: request, prepare }: {
     session: string;
     project: Project & HostPath;
     profile: Profile;
     options: WorkerOptions;
-    /** Lays out what a new worker needs, once nothing else can refuse it. */
+    /** Writes the files that a new worker needs; called after all checks have passed. */
     prepare: () => void;
   },
   log: Log,
 ): Promise<SessionWorker> {
   const find = async () =>
     (await listWorkers(instance)).find((worker) => worker.session === session);
-  // Of another who opens the same session at this moment.
-  const started = () =>
+  // Another process may be opening the same session.
+  const waitForRunning = () =>
     waitFor(async () => {
       const worker = await find();
       return worker?.state === "running" ? worker : undefined;
-    }, { for: `the worker of "${session}"`, timeoutMs: raceMs });
+    }, { for: `the worker of "${session}"`, timeoutMs: raceTimeoutMs });
 
   let found = await find();
   if (found?.state === "created") {
-    found = await started().catch(() => found); // else it never will be
+    found = await waitForRunning().catch(() => found); // nobody is starting it
   }
   if (found?.state === "running") {
-    if (request.sshAgent) await checkAgent(instance, found);
+    if (request.sshAgent) await requireSshAgent(instance, found);
     if (request.profile.name) {
-      await checkProfileOf(instance, found, profile, request.profile.build);
+      await requireProfile(instance, found, profile, request.profile.build);
     }
     if ((await withoutNetwork(instance, [found])).size > 0) {
       log(
         `warning: The network of "${found.name}" has ended: the session ` +
-          `reaches no service. Stop it and open it again: claudy stop ${found.name}`,
+          `cannot reach any service. Stop it, then open it again: ` +
+          `claudy stop ${found.name}`,
       );
     }
     return { worker: found, start: "running" };
@@ -102,11 +103,11 @@ export async function workerOf(
       }, log);
     } catch (error) {
       if (!(error instanceof Failure && error.kind === "busy")) throw error;
-      if (name === session && await isElsewhere(instance, name)) {
+      if (name === session && await isTakenByOtherInstance(instance, name)) {
         return await spawnAs(instance.names.session(session));
       }
-      const worker = await started().catch(() => {
-        throw error; // somebody else's worker has the name
+      const worker = await waitForRunning().catch(() => {
+        throw error; // the name belongs to another worker
       });
       return { worker, start: "running" };
     }
@@ -115,8 +116,8 @@ export async function workerOf(
   return await spawnAs(session);
 }
 
-/** Whether a container of another instance has the name: the engine gives it once. */
-async function isElsewhere(
+/** Whether a container of another instance has the name: names are unique per engine. */
+async function isTakenByOtherInstance(
   { docker, prefix }: Instance,
   name: string,
 ): Promise<boolean> {
@@ -125,8 +126,8 @@ async function isElsewhere(
     holder.Config.Labels?.[label.instance] !== prefix;
 }
 
-/** Mounts cannot be added to a worker that runs. */
-async function checkAgent(
+/** Throws if the agent is not mounted: a running container gets no new mounts. */
+async function requireSshAgent(
   { docker }: Instance,
   { id, name }: WorkerState,
 ): Promise<void> {
@@ -139,29 +140,29 @@ async function checkAgent(
   });
 }
 
-/** An image cannot be changed in a worker that runs. */
-async function checkProfileOf(
+/** Throws if the worker runs another image: a running container keeps its image. */
+async function requireProfile(
   instance: Instance,
   { id, name }: WorkerState,
   profile: Profile,
   build: boolean,
 ): Promise<void> {
   const container = await inspectContainer(instance.docker, id);
-  const wanted = [
+  const accepted = [
     profileImage(instance, profile),
-    // Where it was not built, this had to do.
+    // With --no-build the plain image is used while the profile is not built.
     ...(build ? [] : [workerImage(instance.settings)]),
   ];
-  if (!container || wanted.includes(container.Config.Image)) return;
-  throw new Failure("busy", `"${name}" runs on ${container.Config.Image}`, {
-    hint: `Stop it first, then choose again: claudy stop ${name}`,
+  if (!container || accepted.includes(container.Config.Image)) return;
+  throw new Failure("busy", `"${name}" uses image ${container.Config.Image}`, {
+    hint: `Stop it, then choose the profile again: claudy stop ${name}`,
   });
 }
 
-/** How long another may take to start what both want. */
-const raceMs = 3000;
+/** How long to wait for another process that is starting the same worker. */
+const raceTimeoutMs = 3000;
 
-/** A warm worker where the pool has one that fits, else a cold one. */
+/** Claims a warm worker if the pool has a suitable one, else spawns a cold one. */
 export async function claimOrSpawn(
   instance: Instance,
   request: SpawnRequest,

@@ -1,4 +1,4 @@
-// A worker that lives at the terminal it was spawned from.
+// A worker attached to the terminal or the pipes of spawn-worker.
 
 import { constants } from "node:os";
 import process from "node:process";
@@ -14,12 +14,13 @@ import { tellOfMemory } from "./status.ts";
 import { waitFor } from "../std/wait.ts";
 
 /**
- * Longer than an interrupted command takes to end, and than a busy engine takes to say
- * so. Only from a terminal can a worker be left that goes on.
+ * How long to wait for the worker to exit after the client has: longer than an
+ * interrupted command needs to exit and a busy engine to report it. A terminal can also
+ * detach from a worker that keeps running, so there the wait is short.
  */
-const settleMs = { detachable: 1000, bound: 10_000 };
+const exitTimeoutMs = { detachable: 1000, bound: 10_000 };
 
-/** Runs a worker at this terminal until it ends; gives its exit code. */
+/** Runs a worker in the foreground until it exits; returns its exit code. */
 export async function runAttached(
   instance: Instance,
   request: SpawnRequest,
@@ -28,7 +29,7 @@ export async function runAttached(
   const terminal = process.stdin.isTTY === true;
   if (!terminal && !request.command) {
     throw new Failure("usage", "Cannot attach: stdin is not a terminal", {
-      hint: "Spawn with --detach, or give a command behind --.",
+      hint: "Pass --detach, or a command after --.",
     });
   }
   const { worker } = await prepareWorker(instance, {
@@ -44,18 +45,19 @@ export async function runAttached(
       { filtered: true },
     );
   const bound = !terminal && code <= 128;
-  const present = await settled(
+  const present = await waitForExit(
     instance,
     worker.id,
-    bound ? settleMs.bound : settleMs.detachable,
+    bound ? exitTimeoutMs.bound : exitTimeoutMs.detachable,
   );
   if (code !== 0) {
     const hint =
-      "Give it more: --memory, or WORKER_MEMORY in config/hal9000.conf.";
+      "Raise the limit: --memory, or WORKER_MEMORY in config/hal9000.conf.";
     await tellOfMemory(instance, worker, { since, hint }, log);
   }
   if (present?.State.Running && !terminal) {
-    // docker was told to end before it could pass that on. Its code may be 0 then.
+    // The docker client was interrupted before it forwarded the signal: stop the
+    // worker here. The client's exit code may be 0 in this case.
     await stopWorker(instance, worker, log);
     return code > 128 ? code : 128 + constants.signals.SIGINT;
   }
@@ -67,8 +69,8 @@ export async function runAttached(
   return present && !present.State.Running ? present.State.ExitCode : code;
 }
 
-/** docker leaves an interrupted worker before it has ended; it is given time. */
-async function settled(
+/** An interrupted docker client may exit before the worker does: waits for the worker. */
+async function waitForExit(
   { docker }: Instance,
   id: string,
   timeoutMs: number,
@@ -78,7 +80,7 @@ async function settled(
     present = await inspectContainer(docker, id);
     return !present?.State.Running;
   }, { for: "the worker to end", timeoutMs }).catch(() => {
-    // It goes on: somebody has detached from it.
+    // Still running: the user has detached.
   });
   return present;
 }

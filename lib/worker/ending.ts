@@ -1,4 +1,4 @@
-// How a worker ends: stopped, its log kept, then removed with what was its own.
+// Ends a worker: stops it, saves its log, then removes its container and its files.
 
 import { Buffer } from "node:buffer";
 import { join } from "node:path";
@@ -24,16 +24,16 @@ import { oomText } from "./status.ts";
 import { withoutFrames } from "../docker/streams.ts";
 import type { WorkerState } from "./workers.ts";
 
-/** How long a worker may take to end by itself before it is killed. */
+/** Time for a worker to exit on SIGTERM before it is killed. */
 const stopSeconds = 10;
 
-/** Of one worker's log, and of workers' logs. */
-const keptLogLines = 10_000;
-const keptLogs = 200;
+/** Limits of the saved logs: lines per log, and number of logs. */
+const maxLogLines = 10_000;
+const maxLogs = 200;
 
 type Named = Pick<WorkerState, "name" | "id">;
 
-/** Ends a worker and retires it. */
+/** Stops a worker and retires it. Not an error if it has already exited. */
 export async function stopWorker(
   instance: Instance,
   worker: Named,
@@ -47,7 +47,7 @@ export async function stopWorker(
   try {
     await instance.docker.getContainer(worker.id).stop({ t: stopSeconds });
   } catch (error) {
-    // 304: it had ended already; 404, 409: another was faster to retire it.
+    // 304: already stopped; 404, 409: another process is retiring it.
     if (![304, 404, 409].includes(statusOf(error) ?? 0)) {
       throw engineFailure(error, `Cannot stop worker "${worker.name}"`);
     }
@@ -56,9 +56,9 @@ export async function stopWorker(
 }
 
 /**
- * Keeps the log of a worker that has ended, then removes its container, its
- * secrets and its record. Two may do so at once. In a home that cannot be written
- * the container goes all the same, with a warning of what was not kept.
+ * Saves the log of an exited worker, removes its container and its secrets, then
+ * closes its record. Safe to run concurrently for the same worker. If HAL9000_HOME
+ * cannot be written, the container is still removed, and warnings are logged.
  */
 export async function retireWorker(
   instance: Instance,
@@ -75,18 +75,18 @@ export async function retireWorker(
   });
   const present = await inspectContainer(docker, worker.id);
   if (present) {
-    await warnOnFileError(log, () => keepLog(instance, worker, present));
+    await warnOnFileError(log, () => saveLog(instance, worker, present));
     await removeContainer(docker, worker.id);
   }
   await warnOnFileError(log, async () => {
-    // It may have got another name in between; or another command has closed it,
-    // which found the container gone and does not know how it ended.
+    // Read again: a claim may have renamed the worker. Or another command has closed the
+    // record without an exit code, since the container was already removed.
     const record = recordNow() ?? (present ? known : undefined);
     if (record) await retireRecord(instance, record, present?.State);
   });
 }
 
-/** Removes what was a worker's own, and closes its record. */
+/** Removes a worker's secrets and its ephemeral home, and closes its record. */
 async function retireRecord(
   instance: Instance,
   record: WorkerRecord,
@@ -105,9 +105,8 @@ async function retireRecord(
 }
 
 /**
- * Removes the Claude home of a worker whose name will not come again. What the
- * user of another's project left to us cannot be removed by the home's owner;
- * the parent does that later.
+ * Removes the Claude home of a worker with a generated name. Files of another user
+ * cannot be removed by the owner of HAL9000_HOME; the parent removes those later.
  */
 export async function forgetHome(
   { home }: Pick<Instance, "home">,
@@ -118,7 +117,7 @@ export async function forgetHome(
   });
 }
 
-async function keepLog(
+async function saveLog(
   { docker, home, owner }: Instance,
   worker: Named,
   { Config, State, HostConfig }: Docker.ContainerInspectInfo,
@@ -127,9 +126,9 @@ async function keepLog(
     const raw = await docker.getContainer(worker.id).logs({
       stdout: true,
       stderr: true,
-      tail: keptLogLines,
+      tail: maxLogLines,
     });
-    // Docker frames the two streams of a worker without a terminal.
+    // Without a TTY, Docker multiplexes stdout and stderr with frame headers.
     const text = Config.Tty ? raw : withoutFrames(raw);
     const note = State.OOMKilled
       ? `\n[hal9000] ${oomText(HostConfig.Memory ?? null)}\n`
@@ -139,9 +138,9 @@ async function keepLog(
       Buffer.concat([text, Buffer.from(note)]),
       owner,
     );
-    keepNewest(home.logs, ".log", keptLogs);
+    keepNewest(home.logs, ".log", maxLogs);
   } catch (error) {
-    // 404: gone; 409: another is removing it, who has kept it.
+    // 404: removed; 409: being removed by another process, which has saved the log.
     if (![404, 409].includes(statusOf(error) ?? 0)) throw error;
   }
 }

@@ -1,28 +1,27 @@
-// The first process of a worker: it compares what was mounted with what was
-// judged on the host, before anything else runs there. The engine resolves a
-// source again when it mounts it, following links that somebody may have put
-// there since.
+// The gate: the first process of a worker. Before anything else runs there, it compares
+// the mounts with what was checked on the host. The engine resolves a mount's source
+// again, and follows links that may have been created since the check.
 
 import { exitCode } from "../std/errors.ts";
 import { printable } from "../std/text.ts";
 
-/** A mount as it has to be. */
+/** A mount to verify. */
 export interface GateCheck {
   target: string;
-  /** As stat's %d:%i gives it. */
+  /** Device and inode, in the format of stat's %d:%i. */
   inode: string;
-  /** As in "Refused to start on X": what the target shows. */
+  /** The source path on the host, for messages. */
   source: string;
 }
 
-/** What it prints where nobody else uses its output. */
-export const gatePassed = "Mounts are as judged";
+/** The line that the gate prints on success if `announce` is set. */
+export const gatePassed = "Mounts verified";
 
 /**
- * What the container is to run in the place of `command`. `home` is a mount below
- * HAL9000_HOME, which nobody else can replace: where even that has another inode,
- * the engine has another kernel, and inodes cannot be compared. It exits with
- * the code of a refusal.
+ * The entrypoint and command that check the mounts, then run `command`. `home` is a
+ * mount below HAL9000_HOME, which nobody else can replace: if even its inode differs, the
+ * engine runs on another kernel, and inodes are not compared. If a check fails, it exits
+ * with the exit code of an `unsafe` Failure.
  */
 export function gated(
   home: GateCheck,
@@ -33,7 +32,7 @@ export function gated(
   const targets = [home, ...checks].map(({ target }) => quote(target));
   const script = [
     gateScript,
-    // One process for all: a fork costs more than the comparison.
+    // One stat for all targets: a fork costs more than the comparison.
     `found="\n$(stat -c '%d:%i %n' -- ${targets.join(" ")} 2>/dev/null)\n"`,
     `case $found in *${quote(` ${home.target}\n`)}*) ;; *)`,
     `  refuse "the image has no stat, so mounts cannot be checked" ;; esac`,
@@ -54,7 +53,7 @@ export function gated(
   return { Entrypoint: ["/bin/sh", "-c", script, "sh"], Cmd: command };
 }
 
-/** A mount may also have been made elsewhere: its target's path may have links. */
+/** Also checks the mount points: a link in the target's path would redirect a mount. */
 const gateScript = `comparable=
 points='
 '
@@ -63,22 +62,22 @@ while read -r _ _ _ _ point _; do points="$points$point
 check() {
   case $points in *"
 $2
-"*) ;; *) refuse "$4 was not mounted at $1: a part of that path is a link" ;; esac
+"*) ;; *) refuse "$4 was not mounted at $1: a part of that path is a symlink" ;; esac
   [ -n "$comparable" ] || return 0
   case $found in *"$3"*) ;; *) refuse "$4 was replaced while it was being mounted" ;; esac
 }
 refuse() {
   echo "error: Refused to start: $1
-Look at what is there now, then try again." >&2
+Check the mounted paths, then try again." >&2
   exit ${exitCode.unsafe}
 }`;
 
-/** As stat writes it; no target has a line break in it, see isTarget(). */
+/** A line of stat's output. Targets contain no line breaks, see isTarget(). */
 function inodeLine({ inode, target }: GateCheck): string {
   return `\n${inode} ${target}\n`;
 }
 
-/** As proc_pid_mountinfo(5) writes a path. */
+/** Escapes a path like proc_pid_mountinfo(5). */
 function mountinfoText(path: string): string {
   return path.replace(
     /[ \t\n\\]/g,

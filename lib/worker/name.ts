@@ -1,48 +1,48 @@
-// Names of workers.
+// Checks the names of workers.
 
 import { Failure } from "../std/errors.ts";
 import type { instanceNames } from "../instance/labels.ts";
 
-/** Docker's own rule, but a letter first: `-n 007` would arrive as the number 7. */
+/** Docker's rule, but with a letter first: cac parses `-n 007` as the number 7. */
 const namePattern = /^[a-zA-Z][a-zA-Z0-9_.-]{1,62}$/;
 
-/** Throws a `usage` Failure for an invalid name, or one that the instance uses itself. */
+/** Throws a `usage` Failure for a name that is invalid or reserved by the instance. */
 export function checkWorkerName(
   name: unknown,
   names: ReturnType<typeof instanceNames>,
 ): string {
   if (typeof name === "string" && namePattern.test(name)) {
-    const own = [names.net, names.parent, names.mounter, names.forwarder]
+    const reserved = [names.net, names.parent, names.mounter, names.forwarder]
       .includes(name) ||
-      isMadeUp(name, names);
-    if (!own) return name;
-    throw new Failure("usage", `"${name}" is not for a worker`, {
-      hint: "Names like it are the instance's own; choose another.",
+      isGenerated(name, names);
+    if (!reserved) return name;
+    throw new Failure("usage", `Worker name "${name}" is reserved`, {
+      hint: "The instance uses names of this form. Choose another name.",
     });
   }
-  throw new Failure("usage", `"${name}" is not a name for a worker`, {
-    hint: "A letter, then letters, digits, dots, dashes and underscores; " +
+  throw new Failure("usage", `Invalid worker name "${name}"`, {
+    hint: "Use a letter, then letters, digits, dots, dashes and underscores; " +
       "2 to 63 characters.",
   });
 }
 
-/** Whether the name has the form of a generated one. */
-function isMadeUp(
+/** Whether the name has the form of a generated name. */
+function isGenerated(
   name: string,
   names: ReturnType<typeof instanceNames>,
 ): boolean {
-  const id = idIn(name);
+  const id = idSuffix(name);
   return [names.worker(id), names.warm(id)].includes(name);
 }
 
-/** Whether the name is that of an unclaimed warm worker. */
+/** Whether the name belongs to an unclaimed warm worker. */
 export function isWarmName(
   name: string,
   names: ReturnType<typeof instanceNames>,
 ): boolean {
-  return names.warm(idIn(name)) === name;
+  return names.warm(idSuffix(name)) === name;
 }
 
-function idIn(name: string): string {
+function idSuffix(name: string): string {
   return /[0-9a-f]{8}$/.exec(name)?.[0] ?? "";
 }

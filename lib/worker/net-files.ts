@@ -1,6 +1,6 @@
-// The hosts, resolv.conf and hostname of the workers' namespace. The engine's files
-// belong to the net container and are one for all who live there; workers have
-// copies that none of them can write.
+// The hosts, resolv.conf and hostname files of the workers' network namespace. The
+// engine's files belong to the net container, and every container in the namespace would
+// share them writable. Workers mount read-only copies instead.
 
 import { Buffer } from "node:buffer";
 import {
@@ -22,8 +22,8 @@ import { netFileNames } from "./spec.ts";
 type Home = Pick<Instance, "docker" | "home" | "hostHome" | "owner">;
 
 /**
- * Makes the copies if they are not there; gives their directory on the host.
- * `network` is Docker's network mode of those who live in the namespace.
+ * Creates the copies if one is missing; returns their directory on the host. `network`
+ * is the network mode of the workers.
  */
 export async function ensureNetFiles(
   instance: Home,
@@ -53,7 +53,7 @@ export async function refreshNetFiles(
   }
 }
 
-/** In place: a file that took its name would not be seen where this is mounted. */
+/** In place: containers that have mounted the file would not see a replacement. */
 function overwrite(path: string, text: Uint8Array): void {
   const file = openSync(path, "r+");
   try {
@@ -92,14 +92,14 @@ async function readFromContainer(
 
 const blockBytes = 512;
 
-/** What the first plain file of a tar archive holds; throws where there is none. */
+/** Content of the first regular file in a tar archive; throws if there is none. */
 export function firstFileIn(archive: Buffer): Buffer {
   for (let at = 0; at + blockBytes <= archive.length;) {
     const header = archive.subarray(at, at + blockBytes);
     const size = parseInt(header.toString("latin1", 124, 136), 8);
     const start = at + blockBytes;
     if (Number.isNaN(size) || start + size > archive.length) break;
-    // Before it may be a header of its attributes, of type x.
+    // A pax header (type x) may precede the file.
     const type = header.toString("latin1", 156, 157);
     if (type === "0" || type === "\0") {
       return archive.subarray(start, start + size);

@@ -1,5 +1,5 @@
-// Secrets of a worker: files that it sees at /run/secrets, and nobody else sees
-// in what can be inspected.
+// Secrets of a worker: files mounted at /run/secrets. Their values do not appear in
+// `docker inspect`.
 
 import { randomBytes } from "node:crypto";
 import { readFileSync, rmSync } from "node:fs";
@@ -14,12 +14,12 @@ export interface Secret {
   value: string | Uint8Array;
 }
 
-const readFaults: Record<string, FailureKind> = {
+const failureKinds: Record<string, FailureKind> = {
   ENOENT: "notFound",
   EISDIR: "usage",
 };
 
-/** Reads each; throws a `usage` Failure for one that is given twice. */
+/** Reads all secrets; throws a `usage` Failure if a name is given twice. */
 export function readSecrets(
   texts: string[],
   env: NodeJS.ProcessEnv,
@@ -34,8 +34,8 @@ export function readSecrets(
 }
 
 /**
- * Reads `NAME=FILE`, or `NAME` for the caller's variable of that name. Neither
- * the value nor a part of it is in any error.
+ * Reads `NAME=FILE`, or `NAME` from the caller's variable of that name. Errors never
+ * contain the value or a part of it.
  */
 export function readSecret(
   text: string,
@@ -45,8 +45,8 @@ export function readSecret(
 ): Secret {
   const [name = "", ...rest] = text.split("=");
   if (!/^[A-Za-z_]\w*$/.test(name)) {
-    throw new Failure("usage", `--secret must be NAME or NAME=FILE`, {
-      hint: "A name is letters, digits and underscores, no digit first.",
+    throw new Failure("usage", "--secret must be NAME or NAME=FILE", {
+      hint: "Use letters, digits and underscores in NAME, with no digit first.",
     });
   }
   const file = rest.join("=");
@@ -58,30 +58,30 @@ export function readSecret(
     });
   }
   try {
-    // Held: whoever can write its directory could replace it by a link meanwhile.
+    // Opened by descriptor: the file could be replaced by a link in the meantime.
     const value = holding(
       resolve(cwd, file),
       host,
       ({ at }) => readFileSync(at),
     );
     if (value) return { name, value };
-    throw Object.assign(new Error("out of sight"), { code: "ENOENT" });
+    throw Object.assign(new Error("not visible"), { code: "ENOENT" });
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     throw new Failure(
-      readFaults[code ?? ""] ?? "failed",
+      failureKinds[code ?? ""] ?? "failed",
       `Cannot read the file of secret ${name}`,
       {
         cause: error,
-        hint: "--secret NAME=FILE takes the value from the file FILE.",
+        hint: "--secret NAME=FILE reads the value from FILE.",
       },
     );
   }
 }
 
 /**
- * Lays secrets out for a worker's user alone; gives the directory's name. No
- * other worker has the same, whatever its name.
+ * Writes the secrets to files that only the worker's user can read; returns the name of
+ * their directory, which is unique even if worker names are reused.
  */
 export function keepSecrets(
   { home, owner }: Pick<Instance, "home" | "owner">,

@@ -1,4 +1,4 @@
-// Spawning: from a request in a person's words to a worker and its record.
+// Spawns a worker: checks the user's request, then creates the container and its record.
 
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
@@ -46,35 +46,36 @@ import { type PreparedHome, prepareWorkerHome } from "../home/worker-home.ts";
 
 export interface SpawnRequest {
   directory: string;
-  /** What a relative path is relative to. */
+  /** Base directory for relative paths. */
   cwd: string;
-  /** The directory, if it was resolved before. */
+  /** The directory, if it is already resolved. */
   resolved?: Project & HostPath;
-  /** Made up where it is left out. */
+  /** @default a generated name */
   name?: string | undefined;
-  /** Whose Claude home the worker gets; one of its own where it is left out. */
+  /** The session whose Claude home the worker gets. @default a home of its own */
   session?: string | undefined;
   image?: string | undefined;
-  /** What has that name, where somebody has looked. */
+  /** Id of that image, if it is already known. */
   imageId?: string | undefined;
   /** False for a worker without limits. */
   limited?: boolean;
+  /** Keep the container after it has exited. */
   keep?: boolean;
-  /** A network of its own in the place of the parent's. */
+  /** Use a separate network instead of the parent's. */
   standalone?: boolean;
   allowAnyPath?: boolean;
-  /** Whether it has what version 0.5 keeps in HAL9000_HOME, below /data. */
+  /** Mount the data of version 0.5 from HAL9000_HOME below /data. */
   formerData?: boolean;
   /** SRC:DST[:ro] */
   mounts?: string[];
-  /** A socket of the host's, for the worker's user alone to connect to. */
+  /** Socket of an ssh-agent on the host; only the worker's user can connect to it. */
   sshAgent?: string | undefined;
-  /** Whether a repository outside of the project may be mounted for its git. */
+  /** Consent to mount a git repository outside the project. */
   repository?: RepositoryConsent | undefined;
   /** KEY=VALUE */
   env?: string[];
   secrets?: Secret[];
-  /** For one command that is run in it; the parent ends it if nobody else does. */
+  /** Used for a single command; the parent stops the worker if the caller does not. */
   once?: boolean;
   command?: string[] | undefined;
   terminal?: boolean;
@@ -87,7 +88,7 @@ export interface SpawnedWorker {
   image: string;
 }
 
-/** Starts a worker on a project. */
+/** Creates and starts a worker on a project. */
 export async function spawnWorker(
   instance: Instance,
   request: SpawnRequest,
@@ -107,11 +108,11 @@ export async function spawnWorker(
 
 export interface PreparedWorker {
   worker: SpawnedWorker;
-  /** Takes back what was laid out for it, but for the container. */
+  /** Removes what was created for the worker, except the container. */
   undo: () => Promise<void>;
 }
 
-/** Creates a worker, with its record, that is yet to be started. */
+/** Creates a worker and its record, but does not start it. */
 export async function prepareWorker(
   instance: Instance,
   request: SpawnRequest,
@@ -123,9 +124,7 @@ export async function prepareWorker(
     ? instance.names.worker(randomBytes(4).toString("hex"))
     : checkWorkerName(request.name, instance.names);
   const env = (request.env ?? []).map(checkVariable);
-  const network = request.standalone
-    ? "bridge"
-    : await parentsNetwork(instance);
+  const network = request.standalone ? "bridge" : await parentNetwork(instance);
   const project = request.resolved ?? await resolveProject(instance, {
     path: request.directory,
     cwd,
@@ -144,23 +143,23 @@ export async function prepareWorker(
   if (git.outside !== undefined) {
     await consentTo(git.outside, project, request.repository);
     log(
-      `Mounting ${git.outside}: the project is its ${
+      `Mounting ${git.outside}: the project is a ${
         git.link ? "submodule" : "worktree"
-      }`,
+      } of this repository`,
     );
   }
   if (request.sshAgent) {
     mounts.push(await agentMount(instance, request.sshAgent));
   }
-  if (request.formerData) mounts.push(...formerMounts(instance));
+  if (request.formerData) mounts.push(...legacyMounts(instance));
   const image = request.image ?? workerImage(settings);
   ensureHome(instance);
   const [limits, seccomp, netFiles] = await Promise.all([
-    request.limited === false ? null : wantedLimits(instance, log),
+    request.limited === false ? null : configuredLimits(instance, log),
     workerSeccomp(instance, log),
     request.standalone ? undefined : ensureNetFiles(instance, network),
     ensureVolume(instance, instance.names.volumes.plugins),
-    refuseWithoutNetwork(instance, network),
+    requireNetwork(instance, network),
   ]);
   const prepared = prepareWorkerHome(
     instance,
@@ -192,12 +191,12 @@ export async function prepareWorker(
     gate: {
       home: inodeOf(join(home.home, prepared.home)),
       checks: [
-        check({
+        gateCheck({
           source: project.path,
           target: insideWorker.workspace,
           ...project,
         }),
-        ...mounts.flatMap((mount) => mount.inode ? [check(mount)] : []),
+        ...mounts.flatMap((mount) => mount.inode ? [gateCheck(mount)] : []),
       ],
       entrypoint: request.command ? await entrypointOf(docker, image) : [],
     },
@@ -245,7 +244,7 @@ export async function prepareWorker(
   };
 }
 
-/** The agent's socket, without links: it may lie in /run. */
+/** Resolves the agent's socket; unlike other mounts it may be in /run. */
 async function agentMount(
   instance: Instance,
   path: string,
@@ -254,7 +253,8 @@ async function agentMount(
   const found = await resolveGiven(instance, given);
   if (found.kind !== "other") {
     throw new Failure("usage", `Cannot use "${path}" as ssh-agent`, {
-      hint: "It is no socket. SSH_AUTH_SOCK names it; start one: ssh-agent",
+      hint:
+        "It is not a socket. Start an agent, which sets SSH_AUTH_SOCK: eval $(ssh-agent)",
     });
   }
   return {
@@ -265,19 +265,19 @@ async function agentMount(
   };
 }
 
-function check(
+function gateCheck(
   { source, target, inode = "" }: Omit<WorkerMount, "readOnly">,
 ): GateCheck {
   return { source, target, inode };
 }
 
-/** What an image runs its command by. */
+/** The image's own entrypoint. */
 async function entrypointOf(docker: Docker, image: string): Promise<string[]> {
   const entrypoint = (await inspectImage(docker, image))?.Config.Entrypoint;
   return [entrypoint ?? []].flat();
 }
 
-function formerMounts({ home, hostHome }: Instance): WorkerMount[] {
+function legacyMounts({ home, hostHome }: Instance): WorkerMount[] {
   return movedParts.filter(({ name }) => existsSync(join(home.home, name)))
     .map(({ name }) => ({
       source: join(hostHome.home, name),
@@ -286,7 +286,7 @@ function formerMounts({ home, hostHome }: Instance): WorkerMount[] {
     }));
 }
 
-async function wantedLimits(
+async function configuredLimits(
   { docker, settings }: Instance,
   log: Log,
 ): Promise<Limits> {
@@ -298,8 +298,8 @@ async function wantedLimits(
 }
 
 /**
- * Takes a new home back, unless who was faster with the name may have it: of a
- * claimed worker nobody can see that. A session's is never taken back.
+ * Removes a Claude home that was created for the failed worker. Keeps it if another
+ * container now has the name and may be using the home, and keeps session homes.
  */
 async function undoWorkerHome(
   instance: Instance,
@@ -311,7 +311,7 @@ async function undoWorkerHome(
   await forgetHome(instance, home);
 }
 
-async function parentsNetwork(instance: Instance): Promise<string> {
+async function parentNetwork(instance: Instance): Promise<string> {
   const parent = instance.self ?? await findParent(instance);
   if (parent?.State !== "running") {
     const state = parent?.State === "paused" ? "paused" : "not running";
@@ -322,8 +322,8 @@ async function parentsNetwork(instance: Instance): Promise<string> {
   return workersNetwork(instance);
 }
 
-/** The engine's own error for this names an id, and no way out. */
-async function refuseWithoutNetwork(
+/** Gives a helpful error: the engine's own names only a container id. */
+async function requireNetwork(
   { docker, names }: Instance,
   network: string,
 ): Promise<void> {

@@ -1,4 +1,4 @@
-// All that a spawn needs, to be loaded at once and only when it comes to that.
+// Everything that a cold spawn needs, loaded with one import and only when needed.
 
 export { runAttached } from "./attached.ts";
 export { projectImage } from "../image/profiles.ts";

@@ -1,4 +1,4 @@
-// What a worker is: one container for one project, hardened, in the parent's network
+// The container spec of a worker: hardened, for one project, in the workers' network
 // namespace.
 
 import type { Docker } from "../docker/docker.ts";
@@ -20,34 +20,34 @@ export interface Limits {
 
 export interface WorkerRequest {
   prefix: string;
-  /** HAL9000_HOME, as the engine knows it. */
+  /** Path of HAL9000_HOME on the host. */
   home: string;
-  /** Whom it runs as. */
+  /** The user that the worker runs as. */
   user: Owner;
-  /** What it works on; undefined for a warm one, which is given that later. */
+  /** Path of the project; undefined for a warm worker, which gets one when claimed. */
   project?: string | undefined;
   session?: string | undefined;
   image: string;
-  /** Docker's network mode: the namespace to live in. */
+  /** Docker's network mode. */
   network: string;
-  /** A seccomp profile as JSON; undefined for the engine's own. */
+  /** A seccomp profile as JSON; undefined for the engine's default. */
   seccomp: string | undefined;
-  /** Null for none. */
+  /** Null for no limits. */
   limits: Limits | null;
   /** Host paths that the engine mounts. */
   sources: WorkerSources;
-  /** KEY=VALUE, for everyone to see who may inspect the worker. */
+  /** KEY=VALUE; visible in `docker inspect`. */
   env: string[];
   mounts: WorkerMount[];
-  /** In the place of idling: what the worker lives and ends with. */
+  /** The main process; undefined for an idle worker. */
   command: string[] | undefined;
-  /** Whether the command is given a terminal. */
+  /** Whether to allocate a terminal for the command. */
   terminal: boolean;
-  /** What is compared before the command runs; nothing in a warm one. */
+  /** Mounts to verify before the command runs; undefined for a warm worker. */
   gate?: WorkerGate | undefined;
-  /** Whether the worker stays when it has ended. */
+  /** Whether to keep the container after it has exited. */
   keep: boolean;
-  /** Of a warm one: what it was made from, as a digest. */
+  /** Digest of what a warm worker was created from. */
   inputs?: string;
 }
 
@@ -55,13 +55,13 @@ export interface WorkerGate {
   /** Inode of the Claude home, see gated(). */
   home: string;
   checks: GateCheck[];
-  /** The image's own entrypoint, where there is a command for it. */
+  /** The image's entrypoint if there is a command, else empty. */
   entrypoint: string[];
 }
 
 /**
- * The container that Docker is asked for; nothing is done yet. Throws an `unsafe`
- * Failure where it would run as a service of ours does.
+ * Returns Docker's create options for a worker. Throws an `unsafe` Failure if it would
+ * run as the user of one of the instance's services.
  */
 export function workerSpec(
   request: WorkerRequest,
@@ -81,7 +81,7 @@ export function workerSpec(
     Tty: request.terminal,
     OpenStdin: request.command !== undefined,
     StdinOnce: request.command !== undefined && !request.terminal,
-    // What a closed terminal would send: shells that talk to one ignore SIGTERM.
+    // The signal of a closed terminal: interactive shells ignore SIGTERM.
     ...(request.terminal ? { StopSignal: "SIGHUP" } : {}),
     Labels: {
       ...roleLabels(request.prefix, "worker", request.home),
@@ -104,7 +104,7 @@ export function workerSpec(
         Type: "json-file",
         Config: { "max-size": "10m", "max-file": "3" },
       },
-      // Not Binds: those make a missing source, as root.
+      // Not Binds: those create a missing source directory, as root.
       Mounts: [
         ...(project === undefined
           ? []
@@ -144,24 +144,24 @@ function processOf({ command, gate, sources }: WorkerRequest) {
         source: sources.claudeHome ?? "",
       },
       checks,
-      command ? [...entrypoint, ...command] : idle,
+      command ? [...entrypoint, ...command] : idleCommand,
       { announce: command === undefined },
     );
   }
-  const [first = "", ...rest] = idle;
+  const [first = "", ...rest] = idleCommand;
   return command ? { Cmd: command } : { Entrypoint: [first], Cmd: rest };
 }
 
-/** Not the image's command: one of somebody's own may start what does not idle. */
-const idle = ["sleep", "infinity"];
+/** Used instead of the image's command, which may not idle in a custom image. */
+const idleCommand = ["sleep", "infinity"];
 
-/** Counted for a user, and so with the host's user of the same id, see mq_overview(7). */
+/** The kernel counts these per user id, across host and containers: mq_overview(7). */
 export const ulimits = [
   { Name: "sigpending", Soft: 4096, Hard: 4096 },
   { Name: "msgqueue", Soft: 0, Hard: 0 },
 ];
 
-/** Limits in Docker's words, for a worker that is made and for one that runs. */
+/** Limits as Docker options, for creating a worker and for updating a running one. */
 export function limitsOf({ memoryBytes, cpus, pids }: Limits) {
   return {
     Memory: memoryBytes,
@@ -171,7 +171,7 @@ export function limitsOf({ memoryBytes, cpus, pids }: Limits) {
   };
 }
 
-/** The files of a shared namespace, which are the net container's otherwise. */
+/** Mounts read-only copies over the net files that the namespace shares. */
 export function netFileMounts(directory: string): Docker.MountSettings[] {
   return netFileNames.map((name) =>
     bind(`${directory}/${name}`, `/etc/${name}`, true)
@@ -180,21 +180,21 @@ export function netFileMounts(directory: string): Docker.MountSettings[] {
 
 export const netFileNames = ["hosts", "resolv.conf", "hostname"] as const;
 
-/** Variables that a worker would not work without as they are. */
-const ownVariables = ["HOME", "PATH", "CLAUDE_CONFIG_DIR"];
+/** Variables that a worker depends on. */
+const reservedVariables = ["HOME", "PATH", "CLAUDE_CONFIG_DIR"];
 
-/** Gives KEY=VALUE back; throws a `usage` Failure for what is not that. */
+/** Returns `text` if it is KEY=VALUE; throws a `usage` Failure otherwise. */
 export function checkVariable(text: string): string {
   const key = /^([A-Za-z_]\w*)=/.exec(text)?.[1];
   if (key === undefined) {
     throw new Failure("usage", "--env must be KEY=VALUE", {
-      hint: "For what others must not see there is --secret.",
+      hint: "For confidential values use --secret.",
     });
   }
-  if (ownVariables.includes(key)) {
+  if (reservedVariables.includes(key)) {
     throw new Failure(
       "usage",
-      `--env cannot set ${key}: it is the worker's own`,
+      `--env cannot set ${key}: the worker needs its own value`,
     );
   }
   return text;

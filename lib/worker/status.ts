@@ -1,4 +1,4 @@
-// How the workers are: their limits, what they use, and how the last ended.
+// Status of the workers: their limits, resource usage, and how recent ones ended.
 
 import type { Docker } from "../docker/docker.ts";
 import { inspectContainer } from "../docker/docker.ts";
@@ -19,7 +19,7 @@ export interface WorkerStatus {
   summary: string;
   project: string;
   startedAt: string;
-  /** Limits; 0 for none. */
+  /** Limits; 0 for no limit. */
   memoryBytes: number;
   cpus: number;
   pids: number;
@@ -47,11 +47,11 @@ export interface WorkerStats {
   pids: number;
 }
 
-/** Two samples of the engine are a second apart. */
-const sampleMs = 5000;
+/** Timeout for one sample: the engine takes two readings, one second apart. */
+const sampleTimeoutMs = 5000;
 
-/** As many as one looks back at. */
-const shownEnded = 10;
+/** Number of ended workers to show. */
+const maxEnded = 10;
 
 export async function workersStatus(
   instance: Instance,
@@ -71,7 +71,7 @@ export async function workersStatus(
   );
   return {
     workers: workers.filter((worker) => worker !== undefined),
-    ended: readEndedRecords(instance).slice(0, shownEnded).map((record) => ({
+    ended: readEndedRecords(instance).slice(0, maxEnded).map((record) => ({
       name: record.worker,
       summary: endSummary(record),
       project: record.project.path,
@@ -88,7 +88,7 @@ async function statusOfWorker(
   summary: string,
 ): Promise<WorkerStatus | undefined> {
   const container = await inspectContainer(instance.docker, id);
-  if (!container) return undefined; // ended in between
+  if (!container) return undefined; // removed in the meantime
   const { Memory = 0, NanoCpus = 0, PidsLimit } = container.HostConfig;
   const name = container.Name.slice(1);
   const record = readRecord(instance, name);
@@ -107,13 +107,13 @@ async function statusOfWorker(
 
 function endSummary(record: EndedRecord): string {
   const { exitCode } = record.end;
-  const how = exitCode === null ? "gone" : `exit code ${exitCode}`;
+  const how = exitCode === null ? "removed" : `exit code ${exitCode}`;
   return record.oomKilledAt === null
     ? how
     : `${how}, ${oomText(record.memoryBytes)}`;
 }
 
-/** How a worker came to its end, or a process of it. */
+/** Text for an OOM kill; without a limit the machine itself ran out of memory. */
 export function oomText(memoryBytes: number | null): string {
   return memoryBytes
     ? `OOM-killed at ${binarySize(memoryBytes)}`
@@ -121,8 +121,8 @@ export function oomText(memoryBytes: number | null): string {
 }
 
 /**
- * Says so where a worker has run out of memory since `since`, for whoever was at
- * it: all that they see is that something has ended.
+ * Logs an error and `hint` if the worker has run out of memory after `since`, in
+ * milliseconds since 1970: otherwise the user only sees that a process has exited.
  */
 export async function tellOfMemory(
   instance: Instance,
@@ -133,7 +133,7 @@ export async function tellOfMemory(
   const container = await inspectContainer(instance.docker, id);
   if (!container?.State.OOMKilled) return;
   const noted = readRecord(instance, name, log)?.oomKilledAt;
-  // Docker's mark stays, and its event has whole seconds.
+  // OOMKilled is never reset, and Docker's event times are whole seconds.
   if (noted && Date.parse(noted) < since - 1000) return;
   const limit = container.HostConfig.Memory;
   log(
@@ -150,16 +150,16 @@ export async function workerStats(instance: Instance): Promise<WorkerStats[]> {
   const running = (await listWorkers(instance))
     .filter(({ state }) => state === "running");
   const stats = await Promise.all(running.map(async ({ id, name }) => {
-    const late = AbortSignal.timeout(sampleMs);
+    const timeout = AbortSignal.timeout(sampleTimeoutMs);
     const once: { stream: false } = { stream: false };
     try {
       const sample = await instance.docker.getContainer(id)
-        .stats(Object.assign(once, { abortSignal: late }));
-      // The engine says nothing of one that ends in between, or nothing at all.
-      const told = sample.cpu_stats?.cpu_usage && sample.precpu_stats;
-      return told ? { name, ...usage(sample) } : undefined;
+        .stats(Object.assign(once, { abortSignal: timeout }));
+      // If the worker exits in the meantime, the sample is empty or incomplete.
+      const isComplete = sample.cpu_stats?.cpu_usage && sample.precpu_stats;
+      return isComplete ? { name, ...usage(sample) } : undefined;
     } catch (error) {
-      if (late.aborted || statusOf(error) === 404) return undefined;
+      if (timeout.aborted || statusOf(error) === 404) return undefined;
       throw error;
     }
   }));
@@ -167,8 +167,8 @@ export async function workerStats(instance: Instance): Promise<WorkerStats[]> {
 }
 
 /**
- * As `docker stats` reckons: CPU time between two samples, in percent of one
- * CPU; memory without the page cache that the kernel would give back first.
+ * Computed like `docker stats`: CPU time between two samples, in percent of one CPU;
+ * memory without the inactive page cache.
  * https://docs.docker.com/reference/cli/docker/container/stats/
  */
 export function usage(

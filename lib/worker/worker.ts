@@ -1,4 +1,4 @@
-// Creating and starting a worker.
+// Creates and starts the container of a worker.
 
 import type { Readable } from "node:stream";
 import { linkArchive } from "../std/archive.ts";
@@ -18,8 +18,8 @@ import { insideWorker } from "../instance/paths.ts";
 import { waitFor } from "../std/wait.ts";
 
 /**
- * Creates a worker that is not started; gives its id. With `link` the worker has
- * a link to the project at that path.
+ * Creates a worker without starting it; returns its id. If `link` is given, creates a
+ * symlink at that path in the worker that points to the project.
  */
 export async function createWorker(
   docker: Docker,
@@ -40,13 +40,17 @@ export async function createWorker(
     return container.id;
   } catch (error) {
     await removeContainer(docker, container.id);
-    throw engineFailure(error, `Cannot lay ${link} in worker "${name}"`);
+    throw engineFailure(
+      error,
+      `Cannot create the link ${link} in worker "${name}"`,
+    );
   }
 }
 
 /**
- * Starts a worker that was created, or leaves nothing of it behind. An idle one
- * has passed its gate by then; one with a command ends with the gate's refusal.
+ * Starts a created worker; removes the container if that fails. With `announces`, the
+ * gate prints a line on success, and this waits for it. A worker with a command
+ * does not announce; if its gate refuses, the worker exits with the gate's exit code.
  */
 export async function startWorker(
   docker: Docker,
@@ -58,16 +62,16 @@ export async function startWorker(
   try {
     const container = docker.getContainer(id);
     await container.start();
-    if (announces) await untilPassed(container, subject);
+    if (announces) await waitForGate(container, subject);
   } catch (error) {
     await removeContainer(docker, id);
     throw error instanceof Failure ? error : engineFailure(error, subject);
   }
 }
 
-const gateMs = 15_000;
+const gateTimeoutMs = 15_000;
 
-async function untilPassed(
+async function waitForGate(
   container: Docker.Container,
   subject: string,
 ): Promise<void> {
@@ -75,15 +79,15 @@ async function untilPassed(
   const log = await container.logs({
     ...output,
     follow: true,
-    abortSignal: AbortSignal.timeout(gateMs),
+    abortSignal: AbortSignal.timeout(gateTimeoutMs),
   }) as unknown as Readable;
-  // What is followed may end before the last that was written.
+  // A followed log may end before the last line: read it again.
   const line = await firstLine(log) ||
     firstLineIn(await container.logs({ ...output, follow: false }));
   if (line === gatePassed) return;
-  const reason = line.replace(/^error: /, "") || "it ended at once";
+  const reason = line.replace(/^error: /, "") || "it exited at once";
   throw new Failure("unsafe", `${subject}: ${reason}`, {
-    hint: "Look at what is there now, then try again.",
+    hint: "Check the mounted paths, then try again.",
   });
 }
 
@@ -95,45 +99,45 @@ async function creationFailure(
 ): Promise<Failure> {
   const subject = `Cannot start worker "${name}"`;
   if (statusOf(error) === 409) {
-    const holder = await untilKnown(docker, name);
+    const holder = await findNameHolder(docker, name);
     const own = spec.Labels?.[label.instance];
     const other = holder?.Config.Labels?.[label.instance];
     const taken = `${subject}: the name is taken`;
     if (!holder || other === own) {
       return new Failure("busy", taken, {
         cause: error,
-        hint: "Choose another, or stop who has it: coordinator stop NAME",
+        hint: "Choose another name, or stop that worker: coordinator stop NAME",
       });
     }
     const by = other ? `a worker of instance "${other}"` : "another container";
     return new Failure("busy", `${taken} by ${by}`, {
       cause: error,
-      hint:
-        "Choose another --name: an engine gives each name to one container.",
+      hint: "Choose another --name: container names are unique per engine.",
     });
   }
   const image = spec.Image ?? "";
   if (statusOf(error) === 404 && !await inspectImage(docker, image)) {
     return new Failure("notFound", `${subject}: there is no image ${image}`, {
       cause: error,
-      hint: "Build ours with 'make images'; --image takes a full name, as " +
-        "docker images shows it.",
+      hint:
+        "Build the default images: make images. --image takes a full name, " +
+        "as shown by docker images.",
     });
   }
   return engineFailure(error, subject);
 }
 
 /**
- * The engine gives a name away before it knows the container that got it: only
- * after that can it be told whose home is in use.
+ * The container that has the name. The engine reserves a name before the container can
+ * be inspected, so this waits for it; undefined if it does not appear in time.
  */
-async function untilKnown(
+async function findNameHolder(
   docker: Docker,
   name: string,
 ): Promise<Docker.ContainerInspectInfo | undefined> {
-  const enough = Date.now() + 5000;
+  const giveUpAt = Date.now() + 5000;
   const found = await waitFor(
-    async () => await inspectContainer(docker, name) ?? Date.now() > enough,
+    async () => await inspectContainer(docker, name) ?? Date.now() > giveUpAt,
     { for: `the holder of "${name}"`, timeoutMs: 10_000 },
   );
   return found === true ? undefined : found;

@@ -17,34 +17,34 @@ import { isWarmName } from "./name.ts";
 export interface WorkerState {
   name: string;
   id: string;
-  /** Docker's word: created, running, paused, exited … */
+  /** Docker's state: created, running, paused, exited … */
   state: string;
-  /** Docker's words: "Up 5 minutes". */
+  /** Docker's status text, such as "Up 5 minutes". */
   status: string;
   image: string;
   project: string;
   session: string | null;
   born: string;
-  /** Whether it stays when it has ended. */
+  /** Whether the container is kept after it has exited. */
   keep: boolean;
   createdAt: string;
   /** Docker's network mode. */
   network: string;
-  /** Of one born warm: a digest of what it was made from. */
+  /** Digest of what a warm worker was created from; null for a cold one. */
   inputs: string | null;
 }
 
 type Search = Pick<Instance, "docker" | "prefix" | "names" | "home" | "owner">;
 
-/** The workers on a project: warm ones count from their claim on. */
+/** The workers that have a project: without unclaimed warm workers. */
 export async function listWorkers(instance: Search): Promise<WorkerState[]> {
   const workers = (await listContainers(instance))
     .filter(({ name }) => !isWarmName(name, instance.names));
-  if (workers.some(isBornWarm)) addRecorded(instance, workers);
+  if (workers.some(isBornWarm)) addRecordFields(instance, workers);
   return workers;
 }
 
-/** The warm workers that nobody has claimed. */
+/** The unclaimed warm workers. */
 export async function listWarm(instance: Search): Promise<WorkerState[]> {
   return (await listContainers(instance))
     .filter(({ name }) => isWarmName(name, instance.names));
@@ -63,8 +63,8 @@ async function listContainers(
 
 const isBornWarm = ({ born }: WorkerState) => born === "warm";
 
-/** Labels cannot change: what a claim gave a worker stands in its record. */
-function addRecorded(instance: Search, workers: WorkerState[]): void {
+/** Labels cannot change: a claimed worker's project and session are in its record. */
+function addRecordFields(instance: Search, workers: WorkerState[]): void {
   const records = readRecords(instance);
   for (const worker of workers.filter(isBornWarm)) {
     const record = records.find(({ container }) => container === worker.id);
@@ -91,7 +91,7 @@ function workerState(container: Docker.ContainerInfo): WorkerState {
   };
 }
 
-/** The worker of this name or id; throws a `notFound` Failure with the nearest. */
+/** The worker with this name or id; throws a `notFound` Failure with suggestions. */
 export async function findWorker(
   instance: Search,
   name: string,
@@ -100,7 +100,7 @@ export async function findWorker(
   return found as WorkerState;
 }
 
-/** The workers of these names or ids, all or none. */
+/** The workers with these names or ids; throws a `notFound` Failure if one is missing. */
 export async function findWorkers(
   instance: Search,
   names: string[],
@@ -119,7 +119,7 @@ export async function findWorkers(
   });
 }
 
-/** The worker of this name or id among `workers`, undefined where it is not. */
+/** The worker with this name or id among `workers`, if any. */
 export function pickWorker(
   workers: WorkerState[],
   name: string,
@@ -129,15 +129,15 @@ export function pickWorker(
   );
 }
 
-/** Docker's short ids have 12 digits; fewer could be a name. */
+/** Docker's short ids have 12 digits; a shorter text is taken as a name. */
 function isIdOf(text: string, id: string): boolean {
   return text.length >= 12 && id.startsWith(text);
 }
 
-/** Of containers that have processes, which would lose their network. */
+/** States of containers with processes, which would lose their network. */
 const liveStates = ["running", "paused", "restarting"];
 
-/** Names of the workers that live. */
+/** Names of the live workers. */
 export async function liveWorkers(instance: Search): Promise<string[]> {
   return (await listWorkers(instance))
     .filter(({ state }) => liveStates.includes(state))
@@ -145,9 +145,9 @@ export async function liveWorkers(instance: Search): Promise<string[]> {
 }
 
 /**
- * Names of the workers whose network namespace has ended: its container stopped,
- * or was started again and made a new one. Nothing joins them to that; each has
- * only its own loopback until it is stopped and opened again.
+ * Names of the workers whose network namespace no longer exists, because its container
+ * was stopped or restarted. They cannot join the new namespace: each has only a loopback
+ * interface until it is stopped and opened again.
  */
 export async function withoutNetwork(
   { docker }: Pick<Instance, "docker">,
@@ -160,11 +160,11 @@ export async function withoutNetwork(
   const lost = await Promise.all(live.map(async (worker) => {
     const holder = holderOf(worker.network);
     if (holder === undefined) return [];
-    const begun = holders.get(holder) ?? namespaceStart(docker, holder);
-    holders.set(holder, begun);
-    const since = await begun;
+    const start = holders.get(holder) ?? namespaceStart(docker, holder);
+    holders.set(holder, start);
+    const since = await start;
     if (since === undefined) return [worker.name];
-    // The list has the time of creation alone: most need no further look.
+    // Creation times come with the list, so most workers need no inspect call.
     if (!isBefore(worker.createdAt, since)) return [];
     const present = await inspectContainer(docker, worker.id);
     return present?.State.Running && isBefore(present.State.StartedAt, since)

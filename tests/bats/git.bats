@@ -112,7 +112,7 @@ exchange() {
   [[ $output == *"Refused to mount $top/main/.git"* ]]
   run -6 spawn "$top/tree one"
   run -0 --separate-stderr "$claudy" --detach --json --allow-worktree "$top/tree one"
-  [[ $stderr == *"Mounting $top/main/.git: the project is its worktree"* ]]
+  [[ $stderr == *"Mounting $top/main/.git: the project is a worktree of this repository"* ]]
   session=$(jq -r .session <<<"$output")
   in_worker "$session" 'echo new >file; git add file; git commit --quiet -m "in the worker"'
   [ "$(git -C "$top/main" log -1 --format=%s one)" = "in the worker" ]

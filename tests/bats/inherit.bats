@@ -32,7 +32,7 @@ asked() {
 @test "a new session inherits memory, agents and settings, and reports what was left out" {
   CLAUDE_HOME=$host open "$project" 2>"$BATS_TEST_TMPDIR/told"
   grep -F "Not inherited from $host: apiKeyHelper" "$BATS_TEST_TMPDIR/told"
-  grep -F "MCP server tool: it is the host's" "$BATS_TEST_TMPDIR/told"
+  grep -F "MCP server tool: it runs on the host" "$BATS_TEST_TMPDIR/told"
   asked "ahoy"
   sent "Answer like a pirate."
   sent "planted-agent"
@@ -76,7 +76,7 @@ asked() {
   other=$(make_project "broken$BATS_TEST_NUMBER")
   CLAUDE_HOME=$BATS_TEST_TMPDIR/broken open "$other" 2>"$BATS_TEST_TMPDIR/told"
   [ "$(wc -l <"$BATS_TEST_TMPDIR/told")" = 1 ]
-  grep -F "is not inherited whole: settings.json" "$BATS_TEST_TMPDIR/told"
+  grep -F "was inherited: settings.json" "$BATS_TEST_TMPDIR/told"
 }
 
 @test "claudy run inherits the host's configuration" {

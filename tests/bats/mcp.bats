@@ -406,7 +406,7 @@ in_net_path() {
   run -4 "$claudy" --detach --mcp memory-bnak "$project"
   [[ $output == *memory-bank* ]]
   run -0 "$claudy" --detach --no-mcp "$project"
-  [[ $output == *"from its next start on"* ]]
+  [[ $output == *"at its next start"* ]]
 }
 
 tools() { # prints the servers whose tools were in Claude's last request to the API

@@ -428,11 +428,11 @@ line"; do
   [ "$(born_warm '{{.Names}}')" = stays-$$ ]
   docker exec stays-$$ touch /workspace/still
   run -4 pool drain
-  [[ $output == *"No pool runs"* ]]
+  [[ $output == *"The pool is not running"* ]]
   "$scripts/claudy.ts" daemon restart >/dev/null
   sleep 1
   [ "$(pool_json .running)" = false ]
-  [ "$("$scripts/spawn-worker.ts" -d --json "$project" | jq -r .reason)" = "no pool runs" ]
+  [ "$("$scripts/spawn-worker.ts" -d --json "$project" | jq -r .reason)" = "the pool is not running" ]
 }
 
 # bats test_tags=soak

@@ -62,7 +62,7 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   wait_for 60 holds
   run -0 "$claudy" ports --json
   jq -e '.listeners[] | select(.port == 8000 and .container == "'"$HAL9000_PREFIX-mcp"'")' <<<"$output"
-  jq -e --arg name liar-$$ '.incomplete[] | select(.container == $name and (.reason | test("^listens at 1900 more")))' <<<"$output"
+  jq -e --arg name liar-$$ '.incomplete[] | select(.container == $name and (.reason | test("^listens on 1900 more")))' <<<"$output"
   run "$claudy" doctor --json
   jq -e --arg quoted '"liar-'$$'"' '.[] | select(.name == "inotify") | .state == "warn" and (.says | contains($quoted))' <<<"$output"
   [ -z "$(docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" --filter label=hal9000.role=helper)" ]

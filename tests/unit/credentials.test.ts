@@ -41,7 +41,7 @@ test("keepCredential() refuses invalid text without repeating it", () => {
       keepCredential(instanceIn(root), "key", text);
       assert.unreachable();
     } catch (error) {
-      assert.is((error as Error).message, "That is no API key");
+      assert.is((error as Error).message, "Invalid API key");
     }
   }
   rmSync(root, { recursive: true });
@@ -55,9 +55,9 @@ test("setSecret() replaces a secret with the same name, from a file or variable"
   assert.equal(listSecrets(instance), [{ name: "A", variable: true }]);
   assert.throws(
     () => setSecret(instance, { name: "PATH", variable: true }, "x"),
-    "cannot be a secret's variable",
+    "cannot be set from a secret",
   );
-  assert.throws(() => removeSecret(instance, "../x"), "not a name");
+  assert.throws(() => removeSecret(instance, "../x"), "Invalid secret name");
   assert.ok(removeSecret(instance, "A"));
   assert.not.ok(removeSecret(instance, "A"));
   rmSync(root, { recursive: true });

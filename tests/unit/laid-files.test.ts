@@ -220,7 +220,10 @@ test("listSessions() lists a session with unreadable conversations", async ({ in
   const home = { ...instance.home, home: join(root, "x".repeat(300)) };
   const { times, warnings } = await listed({ ...instance, home });
   assert.equal(times, [session.usedAt]);
-  assert.match(warnings[0] ?? "", /"one".*; ACTIVE is when it was last opened/);
+  assert.match(
+    warnings[0] ?? "",
+    /"one".*; ACTIVE shows when it was last opened/,
+  );
 });
 
 test("Directory lists entries with their kinds", ({ root }) => {

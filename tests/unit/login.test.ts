@@ -138,7 +138,7 @@ test("keeps the login if the endpoint fails", async (context) => {
   assert.is(seen(context).accessToken, "access-1");
   assert.is(
     context.told[0],
-    "Cannot refresh the login: the answer was 500; again in 2000 ms",
+    "Cannot refresh the login: the server returned HTTP 500; retrying in 2000 ms",
   );
 });
 
@@ -203,7 +203,7 @@ test("a session gets the current secrets", (context) => {
   assert.not(existsSync(join(claudeHome, ".secret.FILE")));
   assert.throws(
     () => setSecret(instance, { name: "PATH", variable: true }, "x"),
-    /PATH cannot be a secret's variable/,
+    /PATH is reserved: it cannot be set from a secret/,
   );
 });
 

@@ -187,7 +187,7 @@ test("refuses a name that another project has", async (fake) => {
     open(fake, { name: "mine", directory: fake.project("other") }),
   );
   assert.is(failure.kind, "busy");
-  assert.match(failure.message, /Session "mine" is of .*app/);
+  assert.match(failure.message, /Session "mine" belongs to .*app/);
   assert.is(failure.hint, "Choose another --name.");
 });
 
@@ -262,7 +262,7 @@ test("does not change the image of a running worker", async (fake) => {
   Object.assign(fake.engine.find(first.id)?.spec ?? {}, { Image: "other" });
   const profile = { name: "base", build: false };
   const failure = await failureOf(open(fake, { profile }));
-  assert.is(failure.message, `"${first.worker}" runs on other`);
+  assert.is(failure.message, `"${first.worker}" uses image other`);
   // No other image was requested.
   assert.is((await open(fake)).start, "running");
 });
@@ -556,7 +556,7 @@ test("retries if the engine fails while sessions are followed", async (fake) => 
     { stop: stop.signal, log },
     () => stop.abort(),
   );
-  assert.ok(told.includes("Cannot look at the workers: no answer"));
+  assert.ok(told.includes("Cannot watch the sessions: no answer"));
 });
 
 test.run();

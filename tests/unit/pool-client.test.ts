@@ -95,7 +95,7 @@ test("reports a status of another version without a schema error", async (contex
   } catch (error) {
     assert.match(
       (error as Failure).message,
-      /the daemon is of another version/,
+      /the daemon has another version/,
     );
     assert.is(
       (error as Failure).hint,
@@ -115,12 +115,12 @@ test("reports that a manager of another version refused the request", async (con
   } catch (error) {
     assert.match(
       (error as Failure).message,
-      /the daemon is of another version/,
+      /the daemon has another version/,
     );
   }
   assert.equal(await claim(home, request, impatient), {
     start: "cold",
-    reason: "the pool is of another version",
+    reason: "the pool has another version",
   });
 });
 

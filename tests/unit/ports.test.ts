@@ -195,8 +195,8 @@ test("nameListeners() limits the ports shown per container, and notes that", () 
   assert.is(listeners.length, 101);
   assert.is(listeners.at(-1)?.container, "one");
   assert.equal(incomplete.map(({ container, reason }) => [container, reason]), [
-    ["hoarder", "has too many open files to look at all of them"],
-    ["hoarder", "listens at 4900 more"],
+    ["hoarder", "has too many open files to inspect them all"],
+    ["hoarder", "listens on 4900 more ports"],
   ]);
 });
 

@@ -296,7 +296,7 @@ test("an ssh-agent must be a socket", async (fake) => {
     spawn(fake, { sshAgent: join(root, "file") }),
   );
   assert.is(failure.kind, "usage");
-  assert.match(failure.hint ?? "", /It is no socket/);
+  assert.match(failure.hint ?? "", /It is not a socket/);
   const path = join(root, "agent");
   const server = createServer().listen(path);
   await spawn(fake, { sshAgent: path });

@@ -168,11 +168,11 @@ const names = instanceNames("hal9000");
 test("checkWorkerName() refuses names reserved by the instance", () => {
   assert.throws(
     () => checkWorkerName("hal9000-net", names),
-    /is not for a worker/,
+    /is reserved/,
   );
   assert.throws(
     () => checkWorkerName("hal9000-worker-0123abcd", names),
-    /is not for a worker/,
+    /is reserved/,
   );
 });
 
@@ -188,7 +188,7 @@ for (
   test(`checkWorkerName() refuses ${name}`, () => {
     assert.throws(
       () => checkWorkerName(name, names),
-      /is not a name for a worker/,
+      /Invalid worker name/,
     );
   });
 }
