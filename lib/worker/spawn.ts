@@ -108,7 +108,7 @@ export async function spawnWorker(
 
 export interface PreparedWorker {
   worker: SpawnedWorker;
-  /** Removes what was created for the worker, except the container. */
+  /** Removes the container and everything else that was created for the worker. */
   undo: () => Promise<void>;
 }
 
@@ -118,7 +118,72 @@ export async function prepareWorker(
   request: SpawnRequest,
   log: Log,
 ): Promise<PreparedWorker> {
-  const { docker, settings, prefix, home } = instance;
+  const resolved = await resolveRequest(instance, request, log);
+  const { name, project, image } = resolved;
+  const undoSteps: (() => Promise<void> | void)[] = [];
+  const undo = async () => {
+    for (const step of undoSteps.reverse()) await step();
+  };
+  try {
+    const home = prepareWorkerHome(
+      instance,
+      { name, session: request.session },
+      project,
+    );
+    undoSteps.push(() => undoWorkerHome(instance, name, home));
+    const secrets = request.secrets && request.secrets.length > 0
+      ? keepSecrets(instance, name, request.secrets, project)
+      : null;
+    undoSteps.push(() => forgetSecrets(instance, secrets));
+    const spec = await specFor(instance, request, resolved, { home, secrets });
+    const { docker } = instance;
+    const id = await createWorker(docker, name, spec, resolved.link);
+    undoSteps.push(() => removeContainer(docker, id));
+    writeRecord(instance, {
+      version: 1,
+      worker: name,
+      container: id,
+      session: request.session ?? null,
+      project: { path: project.path, uid: project.uid, gid: project.gid },
+      image,
+      born: "cold",
+      home: home.home,
+      ephemeral: request.name === undefined,
+      once: request.once,
+      secrets,
+      memoryBytes: resolved.limits?.memoryBytes ?? null,
+      oomKilledAt: null,
+      createdAt: new Date().toISOString(),
+    });
+    undoSteps.push(() => removeRecord(instance, name));
+    return { worker: { id, name, project: project.path, image }, undo };
+  } catch (error) {
+    await undo();
+    throw error;
+  }
+}
+
+/** A checked request, with what the worker shares with others. */
+interface ResolvedRequest {
+  name: string;
+  env: string[];
+  network: string;
+  project: Project & HostPath;
+  mounts: WorkerMount[];
+  /** Where the worker needs a link to the project, for git in a submodule. */
+  link: string | undefined;
+  image: string;
+  limits: Limits | null;
+  seccomp: string | undefined;
+  netFiles: string | undefined;
+}
+
+/** Throws a Failure if the request cannot be fulfilled. */
+async function resolveRequest(
+  instance: Instance,
+  request: SpawnRequest,
+  log: Log,
+): Promise<ResolvedRequest> {
   const { cwd, allowAnyPath: allowAny = false } = request;
   const name = request.name === undefined
     ? instance.names.worker(randomBytes(4).toString("hex"))
@@ -131,13 +196,45 @@ export async function prepareWorker(
     as: "project",
     allowAny,
   });
-  const mounts = await Promise.all(
+  const { mounts, link } = await mountsFor(instance, request, project, log);
+  ensureHome(instance);
+  const [limits, seccomp, netFiles] = await Promise.all([
+    request.limited === false ? null : configuredLimits(instance, log),
+    workerSeccomp(instance, log),
+    request.standalone ? undefined : ensureNetFiles(instance, network),
+    ensureVolume(instance, instance.names.volumes.plugins),
+    requireNetwork(instance, network),
+  ]);
+  const image = request.image ?? workerImage(instance.settings);
+  return {
+    name,
+    env,
+    network,
+    project,
+    mounts,
+    link,
+    image,
+    limits,
+    seccomp,
+    netFiles,
+  };
+}
+
+/** The mounts besides the project and the worker's own. */
+async function mountsFor(
+  instance: Instance,
+  request: SpawnRequest,
+  project: Project & HostPath,
+  log: Log,
+): Promise<{ mounts: WorkerMount[]; link: string | undefined }> {
+  const { cwd, allowAnyPath: allowAny = false } = request;
+  const requested = await Promise.all(
     (request.mounts ?? []).map((mount) =>
       resolveMount(instance, mount, cwd, allowAny)
     ),
   );
   const git = gitOf(instance, project, allowAny);
-  mounts.push(...git.mounts);
+  const mounts: WorkerMount[] = [...requested, ...git.mounts];
   refuseSameTargets(mounts);
   git.notices.forEach(log);
   if (git.outside !== undefined) {
@@ -152,26 +249,19 @@ export async function prepareWorker(
     mounts.push(await agentMount(instance, request.sshAgent));
   }
   if (request.formerData) mounts.push(...legacyMounts(instance));
-  const image = request.image ?? workerImage(settings);
-  ensureHome(instance);
-  const [limits, seccomp, netFiles] = await Promise.all([
-    request.limited === false ? null : configuredLimits(instance, log),
-    workerSeccomp(instance, log),
-    request.standalone ? undefined : ensureNetFiles(instance, network),
-    ensureVolume(instance, instance.names.volumes.plugins),
-    requireNetwork(instance, network),
-  ]);
-  const prepared = prepareWorkerHome(
-    instance,
-    { name, session: request.session },
-    project,
-  );
-  const secrets = request.secrets && request.secrets.length > 0
-    ? keepSecrets(instance, name, request.secrets, project)
-    : null;
-  const spec = workerSpec({
+  return { mounts, link: git.link };
+}
+
+async function specFor(
+  { prefix, home: { home: homeDirectory }, hostHome, docker }: Instance,
+  request: SpawnRequest,
+  { env, network, project, mounts, image, limits, seccomp, netFiles }:
+    ResolvedRequest,
+  { home, secrets }: { home: PreparedHome; secrets: string | null },
+): Promise<Docker.ContainerCreateOptions> {
+  return workerSpec({
     prefix,
-    home: instance.hostHome.home,
+    home: hostHome.home,
     user: project,
     project: project.path,
     session: request.session,
@@ -180,16 +270,16 @@ export async function prepareWorker(
     seccomp,
     limits,
     sources: {
-      ...prepared.sources,
+      ...home.sources,
       netFiles,
-      secrets: secrets ? instance.hostHome.workerSecrets(secrets) : undefined,
+      secrets: secrets ? hostHome.workerSecrets(secrets) : undefined,
     },
     env,
     mounts,
     command: request.command,
     terminal: request.terminal ?? false,
     gate: {
-      home: inodeOf(join(home.home, prepared.home)),
+      home: inodeOf(join(homeDirectory, home.home)),
       checks: [
         gateCheck({
           source: project.path,
@@ -202,46 +292,6 @@ export async function prepareWorker(
     },
     keep: request.keep ?? false,
   });
-  const undo = async () => {
-    forgetSecrets(instance, secrets);
-    await undoWorkerHome(instance, name, prepared);
-  };
-  let id: string;
-  try {
-    id = await createWorker(docker, name, spec, git.link);
-  } catch (error) {
-    await undo();
-    throw error;
-  }
-  try {
-    writeRecord(instance, {
-      version: 1,
-      worker: name,
-      container: id,
-      session: request.session ?? null,
-      project: { path: project.path, uid: project.uid, gid: project.gid },
-      image,
-      born: "cold",
-      home: prepared.home,
-      ephemeral: request.name === undefined,
-      once: request.once,
-      secrets,
-      memoryBytes: limits?.memoryBytes ?? null,
-      oomKilledAt: null,
-      createdAt: new Date().toISOString(),
-    });
-  } catch (error) {
-    await removeContainer(docker, id);
-    await undo();
-    throw error;
-  }
-  return {
-    worker: { id, name, project: project.path, image },
-    undo: async () => {
-      removeRecord(instance, name);
-      await undo();
-    },
-  };
 }
 
 /** Resolves the agent's socket; unlike other mounts it may be in /run. */

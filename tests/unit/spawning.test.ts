@@ -210,7 +210,7 @@ test("refuses a worker with replaced mounts, with the message of its gate", asyn
   );
   assert.is(engine.find("mine")?.state, "created");
   await undo();
-  engine.containers.splice(-1);
+  assert.not(engine.find("mine"));
   assert.is(worker.name, "mine");
   const { docker } = engine;
   const refusing = {
@@ -263,6 +263,26 @@ test("reports a missing image, with the command that builds ours", async (fake) 
   assert.is(failure.kind, "notFound");
   assert.match(failure.message, /there is no image nowhere$/);
   assert.match(failure.hint ?? "", /make images/);
+});
+
+test("leaves no secrets and no home behind if the image cannot be inspected", async (fake) => {
+  const { instance, engine } = fake;
+  const { docker } = engine;
+  const broken = {
+    ...instance,
+    docker: {
+      ...docker,
+      getImage: () => ({ inspect: () => Promise.reject(new Error("broken")) }),
+    } as unknown as typeof docker,
+  };
+  const request = requestFor(fake, {
+    secrets: [{ name: "TOKEN", value: "planted" }],
+    command: ["true"],
+  });
+  await failureOf(spawnWorker(broken, request, fake.log));
+  const { home } = instance;
+  assert.equal(readdirSync(join(home.secrets, "workers")), []);
+  assert.equal(readdirSync(home.workers), []);
 });
 
 test("a command replaces the idle command and keeps the image's entrypoint", async (fake) => {
