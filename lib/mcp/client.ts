@@ -90,8 +90,8 @@ async function ask(
 async function livePid({ mcpPid }: HomePaths): Promise<number | undefined> {
   if (!existsSync(mcpPid)) return undefined;
   const pid = Number(readFileSync(mcpPid, "utf8"));
-  // Loaded here: zx adds 50 ms to the start of a command.
-  const { $ } = await import("zx/core");
+
+  const { $ } = await import("../std/zx.ts");
   const { stdout } = await $({
     nothrow: true,
     quiet: true,

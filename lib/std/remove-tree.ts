@@ -61,7 +61,7 @@ export async function measureTrees(
 
 /** Loaded here: zx adds 50 ms to the start of a command, and few remove anything. */
 async function shell() {
-  const { $ } = await import("zx/core");
+  const { $ } = await import("./zx.ts");
   const env = { ...process.env, LC_ALL: "C" };
   return $({ env, nothrow: true, quiet: true });
 }
