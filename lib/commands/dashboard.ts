@@ -31,7 +31,10 @@ export async function showDashboard(
   if (instance.self) return await runHere(showCommand);
   const parent = await runningParent(instance);
   await dashboardInParent(instance, "setup");
-  return await execAtTerminal(instance.docker, parent, io.env, showCommand);
+  return await execAtTerminal(instance.docker, parent, {
+    command: showCommand,
+    env: io.env,
+  });
 }
 
 /** Runs an action of setup-dashboard in the parent; returns its output. */

@@ -30,9 +30,12 @@ interface Connection {
 export async function execAtTerminal(
   docker: Docker,
   id: string,
-  env: NodeJS.ProcessEnv,
-  command: readonly string[],
-  variables: Record<string, string> = {},
+  { command, variables = {}, env }: {
+    command: readonly string[];
+    variables?: Record<string, string>;
+    /** The caller's environment. */
+    env: NodeJS.ProcessEnv;
+  },
 ): Promise<number> {
   const terminal = env["TERM"] ?? "";
   // The container's programs do not support other terminal types.

@@ -239,9 +239,11 @@ function namesIn(path: string, budget: Walk["budget"]): string[] {
 /** Inherits for a new session: does nothing if the session has a Claude home. */
 export function inheritOnce(
   instance: Home,
-  session: string,
-  project: Owner,
-  request: InheritRequest | undefined,
+  { session, project, request }: {
+    session: string;
+    project: Owner;
+    request: InheritRequest | undefined;
+  },
   log: Log,
 ): void {
   const { home } = instance;

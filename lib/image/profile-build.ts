@@ -27,8 +27,7 @@ export interface Layer {
 export async function buildLayer(
   instance: Instance,
   layer: Layer,
-  below: string,
-  inputs: string,
+  { below, inputs }: { below: string; inputs: string },
   log: Log,
 ): Promise<string> {
   const { docker, prefix } = instance;

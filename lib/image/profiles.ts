@@ -181,7 +181,12 @@ async function ensureLayer(
   try {
     // Loaded lazily: usually nothing has to be built.
     const { buildLayer } = await import("./profile-build.ts");
-    const id = await buildLayer(instance, layer, below.tag, inputs, log);
+    const id = await buildLayer(
+      instance,
+      layer,
+      { below: below.tag, inputs },
+      log,
+    );
     // Named last, so that every named image has passed its test.
     await nameImage(docker, id, layer.tag);
     const { Size } = await docker.getImage(id).inspect();

@@ -129,11 +129,14 @@ export function gitMountsWithin(
 export async function claimWorker(
   instance: Instance,
   mounter: Mounter,
-  recipe: WarmRecipe,
-  worker: WarmWorker,
-  request: ClaimRequest,
-  { name, project, git, limits }: Fitting,
+  { recipe, worker, request, fitting }: {
+    recipe: WarmRecipe;
+    worker: WarmWorker;
+    request: ClaimRequest;
+    fitting: Fitting;
+  },
 ): Promise<Claim> {
+  const { name, project, git, limits } = fitting;
   const { docker, home } = instance;
   const { session } = request;
   const claim: Claim = {

@@ -235,10 +235,7 @@ export class PoolManager {
       const claim = await claimWorker(
         this.#instance,
         this.#mounter,
-        recipe,
-        worker,
-        request,
-        fitting,
+        { recipe, worker, request, fitting },
       );
       this.#lend(claim);
       this.#metrics.claimed(performance.now() - startedAt);

@@ -243,7 +243,8 @@ async function findOrStartWorker(
       },
       prepare: () => {
         record = saveSession(instance, opening);
-        inheritOnce(instance, session, project, request.inherit, log);
+        const inherited = { session, project, request: request.inherit };
+        inheritOnce(instance, inherited, log);
       },
     }, log);
     return { ...found, record };

@@ -37,7 +37,7 @@ export async function spawnOnce(
   }
   const ended = workers.find((worker) => worker.name === name);
   if (ended) await retireWorker(instance, ended, log);
-  inheritOnce(instance, name, project, inherit, log);
+  inheritOnce(instance, { session: name, project, request: inherit }, log);
   const worker = await spawnWorker(instance, {
     directory: project.path,
     cwd: "/",

@@ -51,7 +51,11 @@ export async function showInWorker(
     ? ["bash"]
     : showCommand(shown.command, nested);
   const passed = shown.what === "shell" ? {} : shown.env ?? {};
-  return await execAtTerminal(docker, id, env, command, passed);
+  return await execAtTerminal(docker, id, {
+    command,
+    variables: passed,
+    env,
+  });
 }
 
 /** One command that starts the session if necessary, and attaches to it. */

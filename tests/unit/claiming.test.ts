@@ -68,10 +68,7 @@ async function claimed(
   const claim = await claimWorker(
     fake.instance,
     mounter(attach),
-    recipe,
-    worker,
-    request,
-    fitting,
+    { recipe, worker, request, fitting },
   );
   return { claim, worker, fitting };
 }

@@ -104,7 +104,7 @@ export function boundedProxy(path: string, bounds: Bounds): Server {
         leave = () => {};
         leave = await answers.enter(bounds.stallMs, request.socket);
       };
-      await passOn(path, bounds, response, body, enterAnswers, readBytes)
+      await passOn(response, body, { path, bounds, enterAnswers, readBytes })
         .finally(() => leave());
     } catch {
       refuse(response, 503, "The service is busy; try again");
@@ -178,12 +178,14 @@ function endToEnd(headers: NodeJS.Dict<string | string[]>) {
  * waits.
  */
 function passOn(
-  socketPath: string,
-  bounds: Bounds,
   response: ServerResponse,
   body: Buffer | undefined,
-  enterAnswers: () => Promise<void>,
-  readBytes: ReadBytes,
+  { path: socketPath, bounds, enterAnswers, readBytes }: {
+    path: string;
+    bounds: Bounds;
+    enterAnswers: () => Promise<void>;
+    readBytes: ReadBytes;
+  },
 ): Promise<void> {
   const request = response.req;
   const upstream = requestUpstream({
