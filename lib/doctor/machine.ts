@@ -11,6 +11,7 @@ import { engineFailure } from "../docker/docker-errors.ts";
 import { selectRecipes, workerImage } from "../image/recipes.ts";
 import type { Instance } from "../instance/instance.ts";
 import { readTrial } from "../image/seccomp.ts";
+import { isAtLeast } from "../std/text.ts";
 import { binarySize, span } from "../std/units.ts";
 import { fail, type Finding, ok, warn } from "./findings.ts";
 
@@ -32,9 +33,7 @@ export async function examineEngine({ docker }: Instance): Promise<Finding> {
   }
   const { Version, ApiVersion } = version;
   const says = `${Version}, API ${ApiVersion}`;
-  const [major = 0, minor = 0] = ApiVersion.split(".").map(Number);
-  const [minMajor = 0, minMinor = 0] = minimumApi.split(".").map(Number);
-  if (major < minMajor || (major === minMajor && minor < minMinor)) {
+  if (!isAtLeast(ApiVersion, minimumApi)) {
     return fail(
       `${says}; API ${minimumApi} is required`,
       "install Docker 20.10 or later",

@@ -8,6 +8,7 @@ import {
   parseSize,
 } from "../../lib/std/units.ts";
 import { Latencies, percentile } from "../../lib/std/latencies.ts";
+import { isAtLeast } from "../../lib/std/text.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import { withoutFrames } from "../../lib/docker/streams.ts";
 
@@ -51,6 +52,15 @@ test("waitFor() returns the result, or reports what it waited for", async () => 
     assert.unreachable();
   } catch (error) {
     assert.match(String(error), /waiting for Godot/);
+  }
+});
+
+test("isAtLeast() compares versions number by number", () => {
+  for (const version of ["3.2", "3.2a", "3.10", "4", "10.0"]) {
+    assert.ok(isAtLeast(version, "3.2"), version);
+  }
+  for (const version of ["3.1c", "3", "2.9", ""]) {
+    assert.not(isAtLeast(version, "3.2"), version);
   }
 });
 

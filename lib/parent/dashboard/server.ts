@@ -6,6 +6,7 @@ import { $ } from "zx/core";
 import { Failure } from "../../std/errors.ts";
 import type { Instance } from "../../instance/instance.ts";
 import type { Log } from "../../std/log.ts";
+import { isAtLeast } from "../../std/text.ts";
 import { writeAtomic } from "../../std/owned.ts";
 import { waitFor } from "../../std/wait.ts";
 
@@ -32,11 +33,11 @@ export const showCommand = [
 ];
 
 /** The version that has popups, and clients without a size. */
-export const minVersion = 3.2;
+export const minVersion = "3.2";
 
 /** Parses the output of `tmux -V`. */
 export function isNewEnough(version: string): boolean {
-  return Number.parseFloat(version.replace(/^\D+/, "")) >= minVersion;
+  return isAtLeast(version.replace(/^\D+/, ""), minVersion);
 }
 
 /** Whether the image has a recent tmux; logs the reason if not. */
