@@ -226,7 +226,7 @@ export function mcpCommand(name: string, io: Io): CAC {
 }
 
 /** Waits up to 10 s until no server is starting, so that their states can be shown. */
-async function settle({ home }: Instance): Promise<void> {
+async function settle({ home }: Pick<Instance, "home">): Promise<void> {
   const settled = async () =>
     (await askGateway(home, "status"))?.servers
       .every(({ state }) => state !== "starting");
@@ -254,7 +254,7 @@ function withoutQuery(url: string): string {
   return url.replace(/[?#].*/, "").replace(/\/\/[^/]*@/, "//");
 }
 
-function serversOf({ home, settings }: Instance) {
+function serversOf({ home, settings }: Pick<Instance, "home" | "settings">) {
   return readServers(home, settings);
 }
 
@@ -274,7 +274,7 @@ function findServer(instance: Instance, name: string): ServerConfig {
 
 async function show(
   io: Io,
-  instance: Instance,
+  instance: Pick<Instance, "home">,
   { json }: Options,
 ): Promise<void> {
   const status = await askGateway(instance.home, "status");

@@ -133,13 +133,13 @@ export async function restartDaemon(
   return await startDaemon(instance, env, log, published);
 }
 
-function refuseUnwritable({ home }: Instance): void {
+function refuseUnwritable({ home }: Pick<Instance, "home">): void {
   const failure = unwritableHome(home);
   if (failure) throw failure;
 }
 
 /** Stopping the parent would end this command half-way. */
-function refuseInside({ self }: Instance): void {
+function refuseInside({ self }: Pick<Instance, "self">): void {
   if (!self) return;
   throw new Failure("usage", "The parent cannot start or stop itself", {
     hint: "Run this on the host.",
@@ -147,7 +147,9 @@ function refuseInside({ self }: Instance): void {
 }
 
 /** The parent would crash in a loop. */
-async function refuseRemap({ docker }: Instance): Promise<void> {
+async function refuseRemap(
+  { docker }: Pick<Instance, "docker">,
+): Promise<void> {
   if (!remapsUsers(await docker.info())) return;
   throw new Failure(
     "failed",
@@ -156,7 +158,9 @@ async function refuseRemap({ docker }: Instance): Promise<void> {
   );
 }
 
-async function presentImage({ docker, settings }: Instance): Promise<string> {
+async function presentImage(
+  { docker, settings }: Pick<Instance, "docker" | "settings">,
+): Promise<string> {
   const name = `${settings.HAL9000_IMAGE_REPO}:parent`;
   if (await inspectImage(docker, name)) return name;
   throw new Failure("notFound", `There is no image ${name}`, {

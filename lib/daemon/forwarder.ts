@@ -61,7 +61,7 @@ export async function ensureForwarder(instance: Instance): Promise<void> {
 
 /** The next command may use the forwarder. Does not wait for occupied ports. */
 async function waitUntilListening(
-  { docker, names }: Instance,
+  { docker, names }: Pick<Instance, "docker" | "names">,
   ports: number[],
 ): Promise<void> {
   const command = ["/scripts/mcp-forwarder", "wait", ...ports.map(String)];
@@ -87,7 +87,7 @@ export async function reviveForwarder(instance: Instance): Promise<void> {
 
 /** A parent that was started by hand may use another home. */
 function hasHome(
-  { hostHome }: Instance,
+  { hostHome }: Pick<Instance, "hostHome">,
   { Mounts }: Docker.ContainerInspectInfo,
 ): boolean {
   return Mounts.some(({ Source }) => Source === hostHome.ways);
@@ -113,7 +113,7 @@ export async function removeForwarder(instance: Instance): Promise<void> {
 }
 
 function forwarderSpec(
-  { prefix, hostHome, owner }: Instance,
+  { prefix, hostHome, owner }: Pick<Instance, "prefix" | "hostHome" | "owner">,
   image: string,
   net: string,
   ports: string[],

@@ -84,7 +84,7 @@ export function servicePorts(
  * listens on them. A port that a worker occupies stays with it until it is free.
  */
 export async function holdPorts(
-  { docker, names }: Instance,
+  { docker, names }: Pick<Instance, "docker" | "names">,
   ports: number[],
 ): Promise<void> {
   const command = ["/scripts/net", "set", ...ports.map(String)];

@@ -28,7 +28,9 @@ export async function examineOwner(instance: Instance): Promise<Finding> {
     : fail(failure.message, failure.hint ?? "");
 }
 
-export function examineHome({ home, owner }: Instance): Finding {
+export function examineHome(
+  { home, owner }: Pick<Instance, "home" | "owner">,
+): Finding {
   if (!existsSync(home.home)) {
     return warn(`${home.home} does not exist yet`, "claudy daemon start");
   }
@@ -158,7 +160,9 @@ export async function examineLeftovers(instance: Instance): Promise<Finding> {
 }
 
 /** Nothing should be mounted below the home: a mount there was leaked. */
-export function examineMounts({ home, self }: Instance): Finding {
+export function examineMounts(
+  { home, self }: Pick<Instance, "home" | "self">,
+): Finding {
   if (self) return ok("not seen from inside the parent");
   const points = mountPointsBelow(home.home);
   return points.length === 0

@@ -18,7 +18,9 @@ import { fail, type Finding, ok, warn } from "./findings.ts";
 /** An engine that takes longer counts as unavailable. */
 const engineMs = 5000;
 
-export async function examineEngine({ docker }: Instance): Promise<Finding> {
+export async function examineEngine(
+  { docker }: Pick<Instance, "docker">,
+): Promise<Finding> {
   let version;
   try {
     // The cheapest call that supports a timeout.
@@ -74,7 +76,7 @@ export function examineSeccomp(instance: Instance): Finding {
 const lowDiskBytes = 2e9;
 const minDiskBytes = 200e6;
 
-export function examineDisk({ home }: Instance): Finding {
+export function examineDisk({ home }: Pick<Instance, "home">): Finding {
   const path = existsSync(home.home) ? home.home : "/";
   const { bavail, bsize } = statfsSync(path);
   const free = bavail * bsize;
@@ -85,7 +87,9 @@ export function examineDisk({ home }: Instance): Finding {
   return free < lowDiskBytes ? warn(says, "free disk space") : ok(says);
 }
 
-export async function examineMemory(instance: Instance): Promise<Finding> {
+export async function examineMemory(
+  instance: Pick<Instance, "docker" | "settings">,
+): Promise<Finding> {
   const { docker, settings } = instance;
   const { MemTotal } = await docker.info();
   const each = settings.WORKER_MEMORY;
@@ -100,7 +104,9 @@ export async function examineMemory(instance: Instance): Promise<Finding> {
 /** A wrong clock makes ages and expiry times wrong. */
 const maxSkewMs = 5000;
 
-export async function examineClock({ docker }: Instance): Promise<Finding> {
+export async function examineClock(
+  { docker }: Pick<Instance, "docker">,
+): Promise<Finding> {
   const { SystemTime } = await docker.info();
   const skew = Math.abs(Date.now() - Date.parse(SystemTime));
   return skew < maxSkewMs
@@ -108,7 +114,9 @@ export async function examineClock({ docker }: Instance): Promise<Finding> {
     : warn(`${span(skew)} off the engine's`, "set the clock");
 }
 
-export async function examineImages(instance: Instance): Promise<Finding> {
+export async function examineImages(
+  instance: Pick<Instance, "docker" | "settings">,
+): Promise<Finding> {
   const { docker, settings } = instance;
   const repository = settings.HAL9000_IMAGE_REPO;
   const wanted = [workerImage(settings), `${repository}:parent`];

@@ -65,7 +65,9 @@ export async function checkMcp(instance: Instance): Promise<McpCheck[]> {
 }
 
 /** A quick check that does not call each server, unlike claudy mcp doctor. */
-export async function examineMcp({ home }: Instance): Promise<Finding> {
+export async function examineMcp(
+  { home }: Pick<Instance, "home">,
+): Promise<Finding> {
   const status = existsSync(home.mcpConfig)
     ? await askGateway(home, "status")
     : undefined;

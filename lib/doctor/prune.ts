@@ -125,7 +125,7 @@ function backups(instance: Instance, before: number): Leftover[] {
  * rebuilt on demand.
  */
 async function images(
-  { docker, prefix }: Instance,
+  { docker, prefix }: Pick<Instance, "docker" | "prefix">,
   before: number,
 ): Promise<Leftover[]> {
   const found = (await Promise.all([
@@ -152,7 +152,10 @@ async function images(
 
 /** Image names of instances that have no containers and no volumes. */
 async function othersImages(
-  { docker, prefix, settings }: Instance,
+  { docker, prefix, settings }: Pick<
+    Instance,
+    "docker" | "prefix" | "settings"
+  >,
   before: number,
 ): Promise<Leftover[]> {
   const containers = await docker.listContainers({ all: true });

@@ -135,7 +135,7 @@ export async function readyImage(
 
 /** The topmost existing layer, else the plain image; logs a warning about a fallback. */
 async function presentImage(
-  { docker, settings }: Instance,
+  { docker, settings }: Pick<Instance, "docker" | "settings">,
   layers: Layer[],
   log: Log,
 ): Promise<ReadyImage> {

@@ -202,7 +202,9 @@ export async function ensureSeccompTried(
   await tryProfile(instance, log);
 }
 
-async function engineVersions({ docker }: Instance): Promise<string> {
+async function engineVersions(
+  { docker }: Pick<Instance, "docker">,
+): Promise<string> {
   const { Version, KernelVersion, Components } = await docker.version();
   const parts = (Components ?? []).map(({ Name, Version }) =>
     `${Name} ${Version}`

@@ -53,12 +53,12 @@ export async function storageStatus(
   };
 }
 
-function topDirectories({ home }: Instance): string[] {
+function topDirectories({ home }: Pick<Instance, "home">): string[] {
   return homeDirectories(home).filter((path) => dirname(path) === home.home);
 }
 
 async function storedVolumes(
-  { docker, names, prefix }: Instance,
+  { docker, names, prefix }: Pick<Instance, "docker" | "names" | "prefix">,
 ): Promise<StoredVolume[]> {
   const [usage, containers] = await Promise.all([
     docker.df() as Promise<DiskUsage>,

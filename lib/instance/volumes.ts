@@ -28,7 +28,9 @@ export async function ensureStorage(instance: Instance): Promise<void> {
   await ensureVolumes(instance);
 }
 
-export function ensureHome({ home, owner, prefix }: Instance): void {
+export function ensureHome(
+  { home, owner, prefix }: Pick<Instance, "home" | "owner" | "prefix">,
+): void {
   checkHome(home);
   mkdirSync(dirname(home.home), { recursive: true });
   for (const directory of homeDirectories(home)) {

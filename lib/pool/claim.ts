@@ -200,7 +200,10 @@ export async function claimWorker(
 /** No fsync: a worker does not survive a crash of the machine anyway. */
 const loose = { sync: false };
 
-function stageLoan({ home, owner }: Instance, claim: Claim): Staged {
+function stageLoan(
+  { home, owner }: Pick<Instance, "home" | "owner">,
+  claim: Claim,
+): Staged {
   const path = home.loan(claim.record.container);
   return stageFile(path, JSON.stringify(claim), owner, loose);
 }

@@ -122,7 +122,7 @@ async function stateIn(
 
 /** Reads the files on the host: starts no process in the worker, so it cannot block. */
 function stateOnHost(
-  { home }: Instance,
+  { home }: Pick<Instance, "home">,
   session: string,
 ): CliState | undefined {
   try {
@@ -168,7 +168,7 @@ true`;
 const queryTimeoutMs = 5000;
 
 async function queryWorker(
-  { docker }: Instance,
+  { docker }: Pick<Instance, "docker">,
   id: string,
 ): Promise<WorkerCliState | undefined> {
   const { exitCode, output } = await execIn(

@@ -70,7 +70,10 @@ export async function syncSession(
 /** Time for the CLI to save its state and exit. */
 const gracePeriodMs = 3000;
 
-async function quitClaude({ docker }: Instance, id: string): Promise<void> {
+async function quitClaude(
+  { docker }: Pick<Instance, "docker">,
+  id: string,
+): Promise<void> {
   const limits = { timeoutMs: gracePeriodMs };
   await execIn(docker, id, [...tmux, "kill-server"], limits);
   await waitFor(
@@ -112,7 +115,7 @@ export async function removeSession(
 
 /** Removes the Claude home of a session and the record of its inherited files. */
 export async function removeSessionHome(
-  { home }: Instance,
+  { home }: Pick<Instance, "home">,
   name: string,
 ): Promise<void> {
   await removeTree(join(home.home, sessionHome(name)));

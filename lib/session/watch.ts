@@ -61,7 +61,7 @@ export async function followSessions(
 
 /** Leaves out Docker's status text ("Up 5 minutes"), which changes by itself. */
 function watched(
-  { home }: Instance,
+  { home }: Pick<Instance, "home">,
   worker: WorkerState,
 ): WatchedWorker {
   const { session } = worker;

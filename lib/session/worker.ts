@@ -118,7 +118,7 @@ export async function ensureSessionWorker(
 
 /** Whether a container of another instance has the name: names are unique per engine. */
 async function isTakenByOtherInstance(
-  { docker, prefix }: Instance,
+  { docker, prefix }: Pick<Instance, "docker" | "prefix">,
   name: string,
 ): Promise<boolean> {
   const holder = await inspectContainer(docker, name);
@@ -128,7 +128,7 @@ async function isTakenByOtherInstance(
 
 /** Throws if the agent is not mounted: a running container gets no new mounts. */
 async function requireSshAgent(
-  { docker }: Instance,
+  { docker }: Pick<Instance, "docker">,
   { id, name }: WorkerState,
 ): Promise<void> {
   const container = await inspectContainer(docker, id);

@@ -71,7 +71,7 @@ export async function runAttached(
 
 /** An interrupted docker client may exit before the worker does: waits for the worker. */
 async function waitForExit(
-  { docker }: Instance,
+  { docker }: Pick<Instance, "docker">,
   id: string,
   timeoutMs: number,
 ): Promise<Docker.ContainerInspectInfo | undefined> {

@@ -118,7 +118,7 @@ export async function forgetHome(
 }
 
 async function saveLog(
-  { docker, home, owner }: Instance,
+  { docker, home, owner }: Pick<Instance, "docker" | "home" | "owner">,
   worker: Named,
   { Config, State, HostConfig }: Docker.ContainerInspectInfo,
 ): Promise<void> {

@@ -327,7 +327,9 @@ async function entrypointOf(docker: Docker, image: string): Promise<string[]> {
   return [entrypoint ?? []].flat();
 }
 
-function legacyMounts({ home, hostHome }: Instance): WorkerMount[] {
+function legacyMounts(
+  { home, hostHome }: Pick<Instance, "home" | "hostHome">,
+): WorkerMount[] {
   return movedParts.filter(({ name }) => existsSync(join(home.home, name)))
     .map(({ name }) => ({
       source: join(hostHome.home, name),
@@ -337,7 +339,7 @@ function legacyMounts({ home, hostHome }: Instance): WorkerMount[] {
 }
 
 async function configuredLimits(
-  { docker, settings }: Instance,
+  { docker, settings }: Pick<Instance, "docker" | "settings">,
   log: Log,
 ): Promise<Limits> {
   return {
@@ -374,7 +376,7 @@ async function parentNetwork(instance: Instance): Promise<string> {
 
 /** Gives a helpful error: the engine's own names only a container id. */
 async function requireNetwork(
-  { docker, names }: Instance,
+  { docker, names }: Pick<Instance, "docker" | "names">,
   network: string,
 ): Promise<void> {
   const holder = holderOf(network);
