@@ -15,7 +15,7 @@ import {
 } from "../docker/docker.ts";
 import { execIn } from "../docker/exec.ts";
 import type { Instance } from "../instance/instance.ts";
-import { serviceSpec } from "../instance/container-spec.ts";
+import { bind, serviceSpec } from "../instance/container-spec.ts";
 import { canHold, holdPorts, servicePorts } from "./net.ts";
 import { restartPolicy } from "./specs.ts";
 import { serviceUsers } from "../instance/service-users.ts";
@@ -130,13 +130,8 @@ function forwarderSpec(
       NetworkMode: `container:${net}`,
       RestartPolicy: restartPolicy,
       Mounts: [
-        {
-          Type: "bind",
-          Source: hostHome.mcp,
-          Target: socketDirectory,
-          ReadOnly: true,
-        },
-        { Type: "bind", Source: hostHome.ways, Target: waysDirectory },
+        bind(hostHome.mcp, socketDirectory, true),
+        bind(hostHome.ways, waysDirectory),
       ],
     },
   });

@@ -3,6 +3,7 @@
 import type { Docker } from "../docker/docker.ts";
 import { Failure } from "../std/errors.ts";
 import {
+  bind,
   hardening,
   serviceSpec,
   volumeMount,
@@ -122,23 +123,13 @@ export function parentSpec(
         Config: { "max-size": "10m", "max-file": "3" },
       },
       Mounts: [
-        { Type: "bind", Source: request.socket, Target: insideParent.socket },
-        { Type: "bind", Source: request.hostHome, Target: insideParent.home },
-        {
-          Type: "bind",
-          Source: request.claudeConfig,
-          Target: "/config/claude",
-          ReadOnly: true,
-        },
+        bind(request.socket, insideParent.socket),
+        bind(request.hostHome, insideParent.home),
+        bind(request.claudeConfig, "/config/claude", true),
         volumeMount(volumes.chromadb, "/data/chromadb"),
         volumeMount(volumes.plugins, "/data/plugins"),
         volumeMount(volumes.memorybank, "/data/memory-bank"),
-        ...request.roots.map((root) => ({
-          Type: "bind" as const,
-          Source: root,
-          Target: `${hostMount}${root}`,
-          ReadOnly: true,
-        })),
+        ...request.roots.map((root) => bind(root, `${hostMount}${root}`, true)),
       ],
     },
   };

@@ -12,7 +12,7 @@ import { engineFailure } from "../docker/docker-errors.ts";
 import { Failure } from "../std/errors.ts";
 import { type HostPath, hostPathSchema } from "../std/hostpath.ts";
 import type { Instance } from "../instance/instance.ts";
-import { serviceSpec } from "../instance/container-spec.ts";
+import { bind, serviceSpec } from "../instance/container-spec.ts";
 import { hostMount } from "../instance/paths.ts";
 import { type Look, type LookRequest, lookSchema } from "./processes.ts";
 import { withoutFrames } from "../docker/streams.ts";
@@ -33,9 +33,7 @@ export async function lookFromHelper(
     command: ["/scripts/look-at-path", path],
     rights: {
       CapAdd: ["DAC_READ_SEARCH"],
-      Mounts: [
-        { Type: "bind", Source: "/", Target: hostMount, ReadOnly: true },
-      ],
+      Mounts: [bind("/", hostMount, true)],
     },
   });
   const result = parsed(pathSchema, output);

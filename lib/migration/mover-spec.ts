@@ -1,7 +1,7 @@
 // The container spec of the mover.
 
 import type { Docker } from "../docker/docker.ts";
-import { serviceSpec, volumeMount } from "../instance/container-spec.ts";
+import { bind, serviceSpec, volumeMount } from "../instance/container-spec.ts";
 import type { Instance } from "../instance/instance.ts";
 import { insideMover } from "./mover/places.ts";
 import { type PresentVolume } from "./parts.ts";
@@ -15,11 +15,7 @@ export function moverSpec(
   volumes: PresentVolume[],
   readOnly: boolean,
 ): Docker.ContainerCreateOptions {
-  const home: Docker.MountSettings = {
-    Type: "bind",
-    Source: hostHome.home,
-    Target: insideMover.home,
-  };
+  const home = bind(hostHome.home, insideMover.home);
   const spec = serviceSpec({ prefix, hostHome }, {
     role: "helper",
     image: `${settings.HAL9000_IMAGE_REPO}:parent`,

@@ -7,7 +7,7 @@ import {
   removeContainer,
 } from "../docker/docker.ts";
 import type { Instance } from "../instance/instance.ts";
-import { serviceSpec } from "../instance/container-spec.ts";
+import { bind, serviceSpec } from "../instance/container-spec.ts";
 import { ensureDirectory } from "../std/owned.ts";
 import { waitFor } from "../std/wait.ts";
 import { listWarm } from "../worker/workers.ts";
@@ -56,13 +56,7 @@ export function mounterSpec(
       CapAdd: ["SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE", "DAC_READ_SEARCH"],
       // The socket's directory belongs to the owner.
       GroupAdd: [String(owner.gid)],
-      Mounts: [
-        {
-          Type: "bind",
-          Source: hostHome.mounter,
-          Target: insideMounter.run,
-        },
-      ],
+      Mounts: [bind(hostHome.mounter, insideMounter.run)],
     },
   });
 }
