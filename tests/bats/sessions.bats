@@ -117,7 +117,7 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   docker exec "$two" test -e /workspace/made
   run ! docker exec "$three" test -e /workspace/made
   run -5 "$claudy" --detach --name second-$$ "$other"
-  [[ $output == *"Session \"second-$$\" is of "* ]]
+  [[ $output == *"Session \"second-$$\" belongs to "* ]]
 }
 
 @test "shows a session as waiting within 2 s of a permission prompt, until it is answered" {
