@@ -28,8 +28,8 @@ import {
   type ConfigVerdict,
   judgeGitFirst,
   judgeProjectConfig,
-  type ProjectConfig,
-} from "../project/project-config.ts";
+} from "../project/config-approval.ts";
+import type { ProjectConfig } from "../project/project-config.ts";
 import { type Project, resolveProject } from "../project/project.ts";
 import {
   type SessionRecord,

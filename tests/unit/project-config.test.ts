@@ -21,10 +21,12 @@ import { homePaths } from "../../lib/instance/paths.ts";
 import {
   approve,
   isApproved,
-  isForbiddenVariable,
   judgeProjectConfig,
-  readProjectConfig,
   shortened,
+} from "../../lib/project/config-approval.ts";
+import {
+  isForbiddenVariable,
+  readProjectConfig,
 } from "../../lib/project/project-config.ts";
 
 const test = suite("project-config");
