@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import * as v from "valibot";
-import { inspectContainer, removeContainer } from "../docker/docker.ts";
+import { removeContainer } from "../docker/docker.ts";
 import { Failure, messageOf } from "../std/errors.ts";
 import { type ContainerEvent, followEvents } from "../instance/events.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -11,34 +11,16 @@ import { readRecords, writeRecord } from "../instance/record.ts";
 import { ensureVolume } from "../instance/volumes.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { listWorkers } from "../worker/workers.ts";
-import {
-  attachmentsOf,
-  type Claim,
-  claimWorker,
-  endLoan,
-  fit,
-  gitMountsWithin,
-  readClaim,
-  readClaims,
-  Unfit,
-} from "./claim.ts";
+import { readClaims, Unfit } from "./claim.ts";
+import { Claims } from "./claims.ts";
 import { listen, type Peer } from "../std/socket-lines.ts";
 import { Metrics } from "./metrics.ts";
-import { Mounter, MounterLost, removeMounter } from "./mounter-container.ts";
+import { Mounter, removeMounter } from "./mounter-container.ts";
 import type { DesiredPool } from "./plan.ts";
-import {
-  type ClaimReply,
-  type ClaimRequest,
-  type PoolStatus,
-  type Request,
-  requestSchema,
-} from "./protocol.ts";
+import { type PoolStatus, type Request, requestSchema } from "./protocol.ts";
 import { findWarm, isUsed, type WarmWorker } from "./warm.ts";
 import { Stock } from "./stock.ts";
 import { type Desired, readDesired, writeDesired } from "./desired.ts";
-
-/** A claimed worker that is not in use after this time is removed. */
-const loanMs = 5000;
 
 /** How long a claim waits for the mounter. A cold start would be faster than more. */
 const timeoutMs = 100;
@@ -49,10 +31,7 @@ export class PoolManager {
   readonly #metrics = new Metrics();
   readonly #mounter: Mounter;
   readonly #stock: Stock;
-  /** Claims in progress, by request id. */
-  readonly #running = new Map<string, Promise<ClaimReply>>();
-  /** Granted claims by request id, for repeated requests. */
-  readonly #done = new Map<string, Claim>();
+  readonly #claims: Claims;
   #desired: Desired;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #draining = false;
@@ -67,6 +46,13 @@ export class PoolManager {
     this.#mounter = new Mounter(instance);
     this.#desired = readDesired(instance);
     this.#stock = new Stock(instance, this.#metrics, () => this.#wanted(), log);
+    this.#claims = new Claims(instance, {
+      mounter: this.#mounter,
+      stock: this.#stock,
+      metrics: this.#metrics,
+      mounterReady: () => this.#mounterReady(),
+      mounterLost: () => void this.#ensureMounter(),
+    }, log);
   }
 
   /** Runs the pool until `stop` is aborted; the warm workers keep running. */
@@ -131,7 +117,7 @@ export class PoolManager {
     for (const claim of readClaims(this.#instance)) {
       const { container } = claim.record;
       if (!present.has(container)) continue;
-      this.#lend(claim);
+      this.#claims.add(claim);
       if (!known.has(container)) writeRecord(this.#instance, claim.record);
       known.add(container);
     }
@@ -173,7 +159,7 @@ export class PoolManager {
   async #actOn(request: Request, peer: Peer): Promise<unknown> {
     switch (request.op) {
       case "claim":
-        return await this.#claimOnce(request, peer);
+        return await this.#claims.grant(request, peer);
       case "cold":
         this.#metrics.refused(request.reason);
         return {};
@@ -193,83 +179,6 @@ export class PoolManager {
         return await this.#drain();
       case "stop":
         return await this.#stop();
-    }
-  }
-
-  /** Idempotent: a repeated request gets the first one's answer. */
-  async #claimOnce(request: ClaimRequest, peer: Peer): Promise<ClaimReply> {
-    const before = this.#done.get(request.id);
-    if (before) return warmReply(before);
-    const running = this.#running.get(request.id) ?? this.#claim(request);
-    this.#running.set(request.id, running);
-    try {
-      return await running;
-    } finally {
-      this.#running.delete(request.id);
-      if (!peer.open) {
-        this.#log("A client disconnected before its claim was answered");
-        const claim = this.#done.get(request.id);
-        if (claim) void this.#takeBack(claim);
-      }
-    }
-  }
-
-  async #claim(request: ClaimRequest): Promise<ClaimReply> {
-    const startedAt = performance.now();
-    try {
-      if (this.#mounting) {
-        await Promise.race([this.#mounting, sleep(timeoutMs)]);
-      }
-      if (this.#mounting) throw new Unfit("the mounter is being started");
-      if (this.#fault !== undefined) throw new Unfit(this.#fault);
-      if (!this.#stock.begun) throw new Unfit("the pool has only begun");
-      if (this.#stock.networkDown) throw new Unfit("the network is down");
-      const recipe = this.#stock.recipeOf(request.image);
-      if (!recipe) throw new Unfit("another image");
-      if ((request.imageId ?? recipe.imageId) !== recipe.imageId) {
-        throw new Unfit("the image is newer");
-      }
-      const fitting = await fit(this.#instance, request, this.#log);
-      const worker = this.#stock.take(recipe);
-      if (!worker) throw new Unfit("the pool is empty");
-      const claim = await claimWorker(
-        this.#instance,
-        this.#mounter,
-        recipe,
-        worker,
-        request,
-        fitting,
-      );
-      this.#lend(claim);
-      this.#metrics.claimed(performance.now() - startedAt);
-      return warmReply(claim, fitting.git.notices);
-    } catch (error) {
-      const reason = messageOf(error);
-      if (!(error instanceof Unfit || error instanceof MounterLost)) {
-        this.#log(`A claim failed: ${reason}`);
-      }
-      if (error instanceof MounterLost) void this.#ensureMounter();
-      this.#metrics.refused(reason);
-      return { start: "cold", reason };
-    } finally {
-      // Later, so that creating the next worker does not delay this claim.
-      setTimeout(() => void this.#stock.plan());
-    }
-  }
-
-  /** Takes the worker back after `loanMs`, unless it is in use by then. */
-  #lend(claim: Claim): void {
-    this.#done.set(claim.id, claim);
-    setTimeout(() => void this.#takeBack(claim), loanMs);
-  }
-
-  async #takeBack(claim: Claim): Promise<void> {
-    try {
-      if (!await endLoan(this.#instance, claim)) return;
-      this.#done.delete(claim.id);
-      this.#log(`Removed "${claim.record.worker}": claimed, but not used`);
-    } catch (error) {
-      this.#log(`Cannot remove "${claim.record.worker}": ${messageOf(error)}`);
     }
   }
 
@@ -293,42 +202,12 @@ export class PoolManager {
       return void this.#stock.plan();
     }
     if (role !== "worker") return;
-    if (action === "start") return void this.#attachAgain(id);
+    if (action === "start") return void this.#claims.attachAgain(id);
     if (this.#stock.lose(id)) {
       void this.#stock.discard(id);
       void this.#stock.plan();
     }
-    for (const [request, { record }] of this.#done) {
-      if (record.container === id && action === "destroy") {
-        this.#done.delete(request);
-      }
-    }
-  }
-
-  /** A restarted worker has lost its attached directories. */
-  async #attachAgain(id: string): Promise<void> {
-    const claim = readClaim(this.#instance.home.claim(id));
-    if (!claim) return;
-    const { record } = claim;
-    try {
-      const container = await inspectContainer(this.#instance.docker, id);
-      if (!container?.State.Running) return;
-      this.#log(
-        `"${record.worker}" was restarted; attaching its project again`,
-      );
-      const claimHome = `${this.#instance.hostHome.home}/${record.home}`;
-      await this.#mounter.attach({
-        container: id,
-        pid: container.State.Pid,
-        attachments: attachmentsOf(
-          record.project,
-          claimHome,
-          gitMountsWithin(this.#instance, record.project),
-        ),
-      });
-    } catch (error) {
-      this.#log(`Cannot attach to "${record.worker}": ${messageOf(error)}`);
-    }
+    if (action === "destroy") this.#claims.forget(id);
   }
 
   /** One run at a time. A fault is shown in the status and makes claims go cold. */
@@ -347,6 +226,14 @@ export class PoolManager {
       }
     })();
     return this.#mounting;
+  }
+
+  async #mounterReady(): Promise<void> {
+    if (this.#mounting) {
+      await Promise.race([this.#mounting, sleep(timeoutMs)]);
+    }
+    if (this.#mounting) throw new Unfit("the mounter is being started");
+    if (this.#fault !== undefined) throw new Unfit(this.#fault);
   }
 
   async #resize(sizes: object): Promise<PoolStatus> {
@@ -442,13 +329,4 @@ export class PoolManager {
       },
     };
   }
-}
-
-function warmReply({ record }: Claim, notices: string[] = []): ClaimReply {
-  const { container, worker, project, image } = record;
-  return {
-    start: "warm",
-    worker: { id: container, name: worker, project: project.path, image },
-    ...(notices.length > 0 ? { notices } : {}),
-  };
 }
