@@ -110,7 +110,7 @@ export async function judgeProjectConfig(
 }
 
 /** Decides early, before anything is created, if git may run programs of the project. */
-export async function judgeGitFirst(
+export async function judgeConfigEarly(
   instance: Home & Pick<Instance, "host">,
   project: string,
   ask: (config: ProjectConfig) => Promise<boolean>,
