@@ -1,5 +1,5 @@
-// Claims of warm workers: answers each request once, and takes a worker back if the client
-// does not confirm the claim.
+// Claims of warm workers. A claim that its client does not confirm expires, and its
+// worker is removed.
 
 import { inspectContainer } from "../docker/docker.ts";
 import { messageOf } from "../std/errors.ts";
@@ -9,7 +9,7 @@ import {
   attachmentsOf,
   type Claim,
   claimWorker,
-  endLoan,
+  expireClaim,
   fit,
   gitMountsWithin,
   readClaim,
@@ -21,15 +21,15 @@ import { type Mounter, MounterLost } from "./mounter-container.ts";
 import type { ClaimReply, ClaimRequest } from "./protocol.ts";
 import type { Stock } from "./stock.ts";
 
-/** A claimed worker that is not in use after this time is removed. */
-const loanMs = 5000;
+/** Time for the client to confirm a claim, before its worker is removed. */
+const confirmTimeoutMs = 5000;
 
 export interface ClaimOptions {
   mounter: Mounter;
   stock: Stock;
   metrics: Metrics;
-  /** Throws Unfit if nothing can be attached now. */
-  mounterReady: () => Promise<void>;
+  /** Throws Unfit if the mounter cannot attach mounts now. */
+  requireMounter: () => Promise<void>;
   /** Called if the mounter does not answer. */
   mounterLost: () => void;
 }
@@ -39,27 +39,27 @@ export class Claims {
   readonly #mounter: Mounter;
   readonly #stock: Stock;
   readonly #metrics: Metrics;
-  readonly #mounterReady: () => Promise<void>;
+  readonly #requireMounter: () => Promise<void>;
   readonly #mounterLost: () => void;
   readonly #log: Log;
   /** Claims in progress, by request id. */
   readonly #running = new Map<string, Promise<ClaimReply>>();
   /** Granted claims by request id, for repeated requests. */
-  readonly #done = new Map<string, Claim>();
+  readonly #granted = new Map<string, Claim>();
 
   constructor(instance: Instance, options: ClaimOptions, log: Log) {
     this.#instance = instance;
     this.#mounter = options.mounter;
     this.#stock = options.stock;
     this.#metrics = options.metrics;
-    this.#mounterReady = options.mounterReady;
+    this.#requireMounter = options.requireMounter;
     this.#mounterLost = options.mounterLost;
     this.#log = log;
   }
 
-  /** Idempotent: a repeated request gets the first one's answer. */
+  /** Idempotent: a repeated request gets the answer to the first one. */
   async grant(request: ClaimRequest, peer: Peer): Promise<ClaimReply> {
-    const before = this.#done.get(request.id);
+    const before = this.#granted.get(request.id);
     if (before) return warmReply(before);
     const running = this.#running.get(request.id) ?? this.#claim(request);
     this.#running.set(request.id, running);
@@ -69,8 +69,8 @@ export class Claims {
       this.#running.delete(request.id);
       if (!peer.open) {
         this.#log("A client disconnected before its claim was answered");
-        const claim = this.#done.get(request.id);
-        if (claim) void this.#takeBack(claim);
+        const claim = this.#granted.get(request.id);
+        if (claim) void this.#expire(claim);
       }
     }
   }
@@ -78,7 +78,7 @@ export class Claims {
   async #claim(request: ClaimRequest): Promise<ClaimReply> {
     const startedAt = performance.now();
     try {
-      await this.#mounterReady();
+      await this.#requireMounter();
       if (!this.#stock.begun) throw new Unfit("the pool has only begun");
       if (this.#stock.networkDown) throw new Unfit("the network is down");
       const recipe = this.#stock.recipeOf(request.image);
@@ -109,28 +109,30 @@ export class Claims {
       this.#metrics.refused(reason);
       return { start: "cold", reason };
     } finally {
-      // Later, so that creating the next worker does not delay this claim.
+      // After the answer, so that creating the next worker does not delay this claim.
       setTimeout(() => void this.#stock.plan());
     }
   }
 
-  /** Takes the worker back after `loanMs`, unless it is in use by then. */
+  /** Adds a granted claim. It expires unless the client confirms it in time. */
   add(claim: Claim): void {
-    this.#done.set(claim.id, claim);
-    setTimeout(() => void this.#takeBack(claim), loanMs);
+    this.#granted.set(claim.id, claim);
+    setTimeout(() => void this.#expire(claim), confirmTimeoutMs);
   }
 
-  async #takeBack(claim: Claim): Promise<void> {
+  async #expire(claim: Claim): Promise<void> {
     try {
-      if (!await endLoan(this.#instance, claim)) return;
-      this.#done.delete(claim.id);
-      this.#log(`Removed "${claim.record.worker}": claimed, but not used`);
+      if (!await expireClaim(this.#instance, claim)) return;
+      this.#granted.delete(claim.id);
+      this.#log(
+        `Removed "${claim.record.worker}": its claim was not confirmed`,
+      );
     } catch (error) {
       this.#log(`Cannot remove "${claim.record.worker}": ${messageOf(error)}`);
     }
   }
 
-  /** A restarted worker has lost its attached directories. */
+  /** Attaches the project again after a claimed worker has restarted without its mounts. */
   async attachAgain(id: string): Promise<void> {
     const claim = readClaim(this.#instance.home.claim(id));
     if (!claim) return;
@@ -158,8 +160,8 @@ export class Claims {
 
   /** Forgets the claim of a container that was removed. */
   forget(container: string): void {
-    for (const [request, { record }] of this.#done) {
-      if (record.container === container) this.#done.delete(request);
+    for (const [request, { record }] of this.#granted) {
+      if (record.container === container) this.#granted.delete(request);
     }
   }
 }

@@ -1,4 +1,4 @@
-// The pool manager: the only process that hands out warm workers.
+// The pool manager: the only process that assigns warm workers to projects.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import * as v from "valibot";
@@ -22,8 +22,8 @@ import { findWarm, isUsed, type WarmWorker } from "./warm.ts";
 import { Stock } from "./stock.ts";
 import { type Desired, readDesired, writeDesired } from "./desired.ts";
 
-/** How long a claim waits for the mounter. A cold start would be faster than more. */
-const timeoutMs = 100;
+/** How long a claim waits for the mounter to start; a cold spawn takes about as long. */
+const mounterTimeoutMs = 100;
 
 export class PoolManager {
   readonly #instance: Instance;
@@ -36,9 +36,9 @@ export class PoolManager {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #draining = false;
   #stopped = false;
-  /** Why warm claims are impossible on this machine. */
+  /** Why warm claims are impossible; undefined if they are possible. */
   #fault: string | undefined;
-  #mounting: Promise<void> | undefined;
+  #mounterStart: Promise<void> | undefined;
 
   constructor(instance: Instance, log: Log) {
     this.#instance = instance;
@@ -50,7 +50,7 @@ export class PoolManager {
       mounter: this.#mounter,
       stock: this.#stock,
       metrics: this.#metrics,
-      mounterReady: () => this.#mounterReady(),
+      requireMounter: () => this.#requireMounter(),
       mounterLost: () => void this.#ensureMounter(),
     }, log);
   }
@@ -58,7 +58,7 @@ export class PoolManager {
   /** Runs the pool until `stop` is aborted; the warm workers keep running. */
   async run(stop: AbortSignal): Promise<void> {
     const { home, owner } = this.#instance;
-    // A parent that was started by hand may lack the instance's volume.
+    // The volume may be missing if the parent was started by hand.
     const { plugins } = this.#instance.names.volumes;
     await ensureVolume(this.#instance, plugins);
     await this.#ensureMounter();
@@ -68,7 +68,7 @@ export class PoolManager {
       (request, peer) => this.#answer(request, peer),
       { owner },
     );
-    this.#log("The pool listens");
+    this.#log("The pool is ready");
     const events = this.#followEvents(stop);
     this.#tick();
     await events;
@@ -76,7 +76,7 @@ export class PoolManager {
     await listener.close();
   }
 
-  /** Plans now and at each check interval. */
+  /** Creates and removes workers as planned, now and at each check interval. */
   #tick(): void {
     clearTimeout(this.#timer);
     if (this.#fault !== undefined) void this.#ensureMounter();
@@ -94,7 +94,7 @@ export class PoolManager {
         await followEvents(
           this.#instance,
           { actions, stop },
-          (event) => this.#noteEvent(event),
+          (event) => this.#handleEvent(event),
         );
       } catch (error) {
         if (stop.aborted) return;
@@ -107,7 +107,7 @@ export class PoolManager {
     }
   }
 
-  /** After a restart: keeps complete claims, undoes interrupted ones. */
+  /** Restores the state at the start: keeps complete claims, undoes interrupted ones. */
   async #recover(): Promise<void> {
     const { docker } = this.#instance;
     const workers = await listWorkers(this.#instance);
@@ -129,18 +129,19 @@ export class PoolManager {
     }
     const { ready, dead } = await findWarm(this.#instance);
     for (const worker of ready) {
-      if (await this.#isUntouched(worker)) this.#stock.add(worker);
+      if (await this.#isUnassigned(worker)) this.#stock.add(worker);
       else dead.push(worker);
     }
     await Promise.all(dead.map(({ id }) => removeContainer(docker, id)));
   }
 
-  async #isUntouched({ pid }: WarmWorker): Promise<boolean> {
+  /** Whether no project is attached in the worker. */
+  async #isUnassigned({ pid }: WarmWorker): Promise<boolean> {
     const targets = [insideWorker.workspace, insideWorker.claudeHome];
     try {
       return !await this.#mounter.isAttached(pid, targets);
     } catch {
-      return false; // unknown
+      return false; // unknown, so the worker is replaced
     }
   }
 
@@ -182,22 +183,22 @@ export class PoolManager {
     }
   }
 
-  /** The desired pool, for each image. */
+  /** The desired numbers of warm workers for each image. */
   #wanted(): DesiredPool {
     const { sizes } = this.#desired;
     const idleTimeoutMs = sizes.idleTimeout * 1000;
-    const useless = this.#fault !== undefined && !this.#mounting;
-    return this.#draining || useless
+    const cannotClaim = this.#fault !== undefined && !this.#mounterStart;
+    return this.#draining || cannotClaim
       ? { minWarm: 0, maxWarm: 0, idleTimeoutMs }
       : { ...sizes, idleTimeoutMs };
   }
 
-  #noteEvent({ action, id, role }: ContainerEvent): void {
+  #handleEvent({ action, id, role }: ContainerEvent): void {
     if (role === "mounter" && ["die", "pause"].includes(action)) {
       return void this.#ensureMounter();
     }
     if (role === "net" && action !== "destroy") {
-      // The warm workers' namespace is ending, or has been replaced.
+      // The network namespace of the warm workers is ending, or has been replaced.
       this.#stock.loseNetwork();
       return void this.#stock.plan();
     }
@@ -210,29 +211,33 @@ export class PoolManager {
     if (action === "destroy") this.#claims.forget(id);
   }
 
-  /** One run at a time. A fault is shown in the status and makes claims go cold. */
+  /**
+   * Starts the mounter if it does not run; one start at a time. If it fails, the status
+   * shows the reason, and all workers are spawned cold.
+   */
   #ensureMounter(): Promise<void> {
-    this.#mounting ??= (async () => {
+    this.#mounterStart ??= (async () => {
       if (this.#stopped) return;
       try {
         this.#fault = await this.#mounter.ensure();
       } catch (error) {
         this.#fault = `the mounter: ${messageOf(error)}`;
       } finally {
-        this.#mounting = undefined;
+        this.#mounterStart = undefined;
       }
       if (this.#fault !== undefined) {
         this.#log(`Warm claims are unavailable: ${this.#fault}`);
       }
     })();
-    return this.#mounting;
+    return this.#mounterStart;
   }
 
-  async #mounterReady(): Promise<void> {
-    if (this.#mounting) {
-      await Promise.race([this.#mounting, sleep(timeoutMs)]);
+  /** Throws Unfit if the mounter cannot attach mounts now. */
+  async #requireMounter(): Promise<void> {
+    if (this.#mounterStart) {
+      await Promise.race([this.#mounterStart, sleep(mounterTimeoutMs)]);
     }
-    if (this.#mounting) throw new Unfit("the mounter is being started");
+    if (this.#mounterStart) throw new Unfit("the mounter is being started");
     if (this.#fault !== undefined) throw new Unfit(this.#fault);
   }
 
@@ -263,12 +268,12 @@ export class PoolManager {
     return await this.status();
   }
 
-  /** Ends a drain, or a stop that the parent has not acted on yet. */
+  /** Ends a drain, or a stop if the parent has not ended this process yet. */
   async #resume(): Promise<void> {
     const stopped = this.#stopped;
     this.#stopped = false;
     this.#draining = false;
-    if (stopped || this.#fault !== undefined || this.#mounting) {
+    if (stopped || this.#fault !== undefined || this.#mounterStart) {
       await this.#ensureMounter();
     }
   }
@@ -281,7 +286,7 @@ export class PoolManager {
     return { removed: surplus + dead.length };
   }
 
-  /** Removes the warm workers, and creates no more until a command resumes the pool. */
+  /** Removes the warm workers. None are created until a command resumes the pool. */
   async #drain(): Promise<{ removed: number }> {
     this.#draining = true;
     await this.#stock.settle();
