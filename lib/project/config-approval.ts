@@ -1,5 +1,5 @@
-// Approval of a project's own Claude configuration: stores it, and decides before Claude
-// starts whether the configuration takes effect.
+// Decides whether a project's own Claude configuration takes effect, and stores the user's
+// approval.
 
 import * as v from "valibot";
 import { Failure } from "../std/errors.ts";
@@ -47,7 +47,7 @@ export interface ConfigVerdict {
 
 /**
  * Decides before Claude starts whether the configuration takes effect. `ask` returns
- * whether the user approves it now. What has no effect is logged.
+ * whether the user approves it now. Logs a warning if it does not take effect.
  */
 export async function judgeProjectConfig(
   instance: Home & Pick<Instance, "host">,
@@ -56,12 +56,12 @@ export async function judgeProjectConfig(
   log: Log,
 ): Promise<ConfigVerdict> {
   const config = readProjectConfig(project, instance.host);
-  // Files that are added while Claude runs are not approved.
+  // Not approved: files that are added while Claude runs must have no effect either.
   if (!config) return { approved: false, forbidden: [] };
   const { fault, forbidden } = config;
   let approved = isApproved(instance, project, config);
   if (!approved && fault === undefined && await ask(config)) {
-    // The user approved what was shown; it may have changed meanwhile.
+    // The user approved what was shown. It may have changed since.
     const now = readProjectConfig(project, instance.host);
     if (now?.digest !== config.digest) {
       throw new Failure(
@@ -75,7 +75,7 @@ export async function judgeProjectConfig(
   }
   if (!approved && config.gitPrograms) {
     const why = fault ?? "they are not approved";
-    // What cannot be reviewed can still be accepted, but only for this start.
+    // A configuration that cannot be reviewed can be accepted, but only for this start.
     if (fault === undefined || !await ask(config)) {
       throw new Failure(
         "unsafe",
@@ -103,13 +103,13 @@ export async function judgeProjectConfig(
     log(
       `warning: ${project} sets ${
         forbidden.join(", ")
-      }, which a project must not; it has no effect`,
+      }, which a project must not set; this has no effect`,
     );
   }
   return { approved, forbidden };
 }
 
-/** Decides early, before anything is created, if git may run programs of the project. */
+/** Decides before anything is created, but only if git may run programs of the project. */
 export async function judgeConfigEarly(
   instance: Home & Pick<Instance, "host">,
   project: string,
@@ -121,15 +121,15 @@ export async function judgeConfigEarly(
     : undefined;
 }
 
-const usualLines = 40;
+const minLines = 40;
 
-/** The lines to show to the user: everything that runs, and some of the rest. */
+/** The lines to show to the user: all that run programs, and some of the others. */
 export function shortened(
   { summary, running }: Pick<ProjectConfig, "summary" | "running">,
 ): string[] {
-  const most = Math.max(usualLines, running);
-  const rest = summary.length - most;
-  const first = summary.slice(0, most).map(printable);
+  const count = Math.max(minLines, running);
+  const rest = summary.length - count;
+  const first = summary.slice(0, count).map(printable);
   return rest > 0
     ? [...first, `... and ${rest} more: read them before you approve them`]
     : first;
