@@ -68,7 +68,7 @@ export class PoolManager {
       (request, peer) => this.#answer(request, peer),
       { owner },
     );
-    this.#log("The pool is ready");
+    this.#log("Listening for requests");
     const events = this.#followEvents(stop);
     this.#tick();
     await events;
