@@ -18,7 +18,7 @@ import {
   warnAboutUnavailable,
 } from "../mcp/offer.ts";
 import { resolveProject } from "../project/project.ts";
-import { judgeProjectConfig } from "../project/project-config.ts";
+import { judgeProjectConfig } from "../project/config-approval.ts";
 import { readRecord } from "../instance/record.ts";
 import { prepareStart } from "../session/start.ts";
 import { claimOrSpawn } from "../session/worker.ts";

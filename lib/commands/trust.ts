@@ -2,7 +2,8 @@
 // repository outside of the project.
 
 import type { Io } from "../cli/io.ts";
-import { type ProjectConfig, shortened } from "../project/project-config.ts";
+import { shortened } from "../project/config-approval.ts";
+import type { ProjectConfig } from "../project/project-config.ts";
 import type { RepositoryConsent } from "../project/repository-consent.ts";
 
 /** Asks in a terminal. Without one, or detached, nothing is approved. */

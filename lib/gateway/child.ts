@@ -35,7 +35,7 @@ export interface ChildOptions {
   tools: Tools | undefined;
   /** Monitors its resource usage. */
   watch: Watch;
-  allowance: Pick<Watched, "allowance" | "maxMemoryBytes" | "maxProcesses">;
+  limits: Pick<Watched, "limitGroup" | "maxMemoryBytes" | "maxProcesses">;
   /** Receives its stderr output and its errors. */
   log: (text: Uint8Array | string) => void;
   /** Called after each start, with the error if it failed. */
@@ -222,9 +222,9 @@ export class Child {
   }
 
   #watched(transport: StdioTransport, pid: number): () => void {
-    const { watch, allowance } = this.#options;
+    const { watch, limits } = this.#options;
     const end = (reason: string) => transport.kill(`it ${reason}`);
-    return watch.add({ pid, ...allowance, end });
+    return watch.add({ pid, ...limits, end });
   }
 
   /** Fails all open requests; the next request starts a new process. */

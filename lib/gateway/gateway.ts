@@ -18,7 +18,7 @@ import {
 } from "../mcp/config.ts";
 import { tokenKey } from "../mcp/identity.ts";
 import { Unread } from "./outlet.ts";
-import { takeOnlyPlace } from "./place.ts";
+import { takePathIfFree } from "./place.ts";
 import { endServerGroups } from "./processes.ts";
 import { ServedMcp, type ServedOptions } from "./server.ts";
 import { ServerLog } from "./server-log.ts";
@@ -66,7 +66,7 @@ export async function serveGateway(
     return { pid: process.pid, tunnels, servers };
   };
   let control: Listener | undefined;
-  const place = await takeOnlyPlace(
+  const place = await takePathIfFree(
     home.mcpControl,
     owner,
     async (path) => {

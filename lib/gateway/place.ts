@@ -24,7 +24,7 @@ type Listen = (path: string) => Promise<void>;
  * Takes a path that no other process may use; replaces whatever is there. The
  * owner's group, which the forwarder is in, can connect.
  */
-export async function takePlace(
+export async function takePath(
   path: string,
   owner: Owner,
   listen: Listen,
@@ -40,7 +40,7 @@ export async function takePlace(
  * process has it and `answers`. A socket left by a killed process is moved aside
  * first; if it turns out to be that of a faster process, it is moved back.
  */
-export async function takeOnlyPlace(
+export async function takePathIfFree(
   path: string,
   owner: Owner,
   listen: Listen,

@@ -19,7 +19,7 @@ import { Connections } from "./connections.ts";
 import { tokenHeader, workerOf } from "../mcp/identity.ts";
 import { Inlet } from "./inlet.ts";
 import type { Unread } from "./outlet.ts";
-import { type Place, takePlace } from "./place.ts";
+import { type Place, takePath } from "./place.ts";
 import { slotFor } from "./slots.ts";
 import { refused, tooManyClients } from "./refused.ts";
 import type { ServerLog } from "./server-log.ts";
@@ -35,10 +35,13 @@ const slotLimits = {
   shared: { max: 256, maxOfWorker: 32 },
 };
 
-/** A client without an open stream for this time may have to give up its slot. */
+/**
+ * A client without an open stream loses its slot, if needed, to another client of the same
+ * worker after `ownIdleMs`, and to one of any worker after `idleMs`.
+ */
 const idle = { ownIdleMs: 2000, idleMs: 10_000 };
 
-/** Length of a displayed error. */
+/** Maximum length of the last error that is reported. */
 const maxErrorLength = 300;
 
 /** Interval of the checks for idle clients. */
@@ -49,9 +52,9 @@ export interface ServedOptions {
   home: string;
   name: string;
   config: ServerConfig;
-  /** Path of its program; undefined if it has none, or it was not found. */
+  /** Path of the server's program; undefined for a URL, or if it was not found. */
   command: string | undefined;
-  /** Why it is not available. */
+  /** Why the server is not available; undefined if it is. */
   missing: string | undefined;
   socket: string;
   owner: Owner;
@@ -67,7 +70,7 @@ export interface ServedOptions {
 export class ServedMcp {
   readonly #options: ServedOptions;
   readonly #sessions = new Map<string, Session>();
-  /** All sessions, including those whose process has yet to end. */
+  /** All sessions, including closed ones whose process is still running. */
   readonly #clients = new Set<Session>();
   readonly #children = new Set<Child>();
   readonly #latencies = new Latencies();
@@ -109,10 +112,10 @@ export class ServedMcp {
       { overrideGlobalObjects: false },
     );
     const http = createServer((request, response) => {
-      if (this.#admits(request, response)) void answer(request, response);
+      if (this.#admit(request, response)) void answer(request, response);
     });
     http.on("connection", (socket: Socket) => this.#connections.add(socket));
-    this.#place = await takePlace(
+    this.#place = await takePath(
       socket,
       owner,
       (path) =>
@@ -169,8 +172,8 @@ export class ServedMcp {
     this.#options.log.close();
   }
 
-  /** Whether the request may proceed; otherwise it is answered here. */
-  #admits(request: IncomingMessage, response: ServerResponse): boolean {
+  /** Records a request. If its worker has too many connections, rejects it with 503. */
+  #admit(request: IncomingMessage, response: ServerResponse): boolean {
     const token = request.headers[tokenHeader.toLowerCase()]?.toString();
     const worker = workerOf(this.#options.tokenKey, token);
     const answered = this.#connections.noteRequest(request.socket, worker);
@@ -193,18 +196,18 @@ export class ServedMcp {
     }
     const origin = request.headers.get("origin");
     if (origin !== null && !isLocalUrl(origin)) {
-      // Sent by a web page in a browser, which must not get access.
+      // Sent by browsers: web pages of other hosts must not get access.
       return refused(403, "Origin not allowed: not on this machine");
     }
     if (missing !== undefined) return refused(503, missing);
-    if (this.#upstream) return await this.#upstream.passOn(request);
+    if (this.#upstream) return await this.#upstream.forward(request);
     const worker = workerOf(
       this.#options.tokenKey,
       request.headers.get(tokenHeader),
     );
     const id = request.headers.get("mcp-session-id");
     const known = id === null ? undefined : this.#sessions.get(id);
-    // Sessions of other workers are invisible.
+    // The same answer as for an unknown id: do not reveal sessions of other workers.
     if (known && known.worker !== worker) {
       return refused(404, "Session not found");
     }
@@ -218,17 +221,17 @@ export class ServedMcp {
     const { isFree, instead } = slotFor(worker, this.#clients, limits);
     if (!isFree) return refused(503, tooManyClients);
     void instead?.close();
-    const session = this.#open(command, id ?? randomUUID(), worker);
+    const session = this.#newSession(command, id ?? randomUUID(), worker);
     await session.start();
-    // The session is known from an earlier gateway, or was closed when idle.
+    // The client's session was in an earlier gateway, or was closed when idle.
     if (id !== null) await session.resume();
     const response = await session.handle(request);
-    // An invalid first request leaves no session behind.
+    // Do not keep a session whose first request failed.
     if (!response.ok) await session.close();
     return response;
   }
 
-  #open(command: string, id: string, worker: string): Session {
+  #newSession(command: string, id: string, worker: string): Session {
     const shared = this.#options.config.isolation === "shared";
     const child = shared
       ? this.#shared ??= this.#newChild(command)
@@ -241,7 +244,7 @@ export class ServedMcp {
       inlet: this.#inlet,
       unread: this.#options.unread,
       answered: (milliseconds, error) => this.#answered(milliseconds, error),
-      failed: (reason) => this.#fail(reason),
+      failed: (reason) => this.#recordError(reason),
       left: () => this.#sessions.delete(id),
       closed: () => {
         this.#clients.delete(session);
@@ -262,14 +265,14 @@ export class ServedMcp {
       env: config.env,
       tools: this.#tools,
       watch,
-      allowance: {
-        allowance: `${name} ${worker}`,
+      limits: {
+        limitGroup: `${name} ${worker}`,
         maxMemoryBytes: parseSize(config.memory),
         maxProcesses: config.processes,
       },
       log: (text) => log.write(text),
       started: (error) => this.#started(error),
-      ended: (reason) => this.#fail(reason, { logged: true }),
+      ended: (reason) => this.#recordError(reason, { logged: true }),
     });
     this.#children.add(child);
     return child;
@@ -278,17 +281,17 @@ export class ServedMcp {
   #answered(milliseconds: number, error: string | undefined): void {
     this.#calls++;
     if (error === undefined) this.#latencies.add(milliseconds);
-    else this.#fail(error);
+    else this.#recordError(error);
   }
 
   #started(error: string | undefined): void {
     this.#state = error === undefined ? "ready" : "failing";
-    if (error !== undefined) this.#fail(error, { logged: true });
+    if (error !== undefined) this.#recordError(error, { logged: true });
   }
 
-  #fail(message: string, { logged = false } = {}): void {
+  #recordError(message: string, { logged = false } = {}): void {
     this.#errors++;
-    // Limited, as a worker may determine the text.
+    // Truncated, because a worker can influence the text.
     this.#lastError = message.slice(0, maxErrorLength);
     if (logged) this.#log(message);
   }

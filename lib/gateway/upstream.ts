@@ -41,7 +41,7 @@ export class Upstream {
       .catch(() => {});
   }
 
-  async passOn(request: Request): Promise<Response> {
+  async forward(request: Request): Promise<Response> {
     const headers = new Headers(request.headers);
     for (const name of [...hopByHopHeaders, ...gatewayHeaders]) {
       headers.delete(name);

@@ -13,8 +13,8 @@ const idleChecks = 5;
 /** A process that was started for a server, with all its children. */
 export interface Watched {
   pid: number;
-  /** Processes with the same value share one limit: those of a worker and a server. */
-  allowance: string;
+  /** Processes of the same group share the limits: those of one worker and server. */
+  limitGroup: string;
   maxMemoryBytes: number;
   maxProcesses: number;
   /** Kills it; the reason follows the word "it". */
@@ -98,7 +98,7 @@ export function findExcess(rows: Row[], watched: Iterable<Watched>): Excess[] {
     const pids = [...found].map(({ pid }) => pid);
     return { watched: one, memoryBytes, pids };
   });
-  const shares = Map.groupBy(trees, ({ watched }) => watched.allowance);
+  const shares = Map.groupBy(trees, ({ watched }) => watched.limitGroup);
   return [...shares.values()].flatMap((share) => {
     const [{ watched }] = share as [typeof trees[number]];
     const memory = share.reduce((sum, tree) => sum + tree.memoryBytes, 0);

@@ -111,7 +111,7 @@ export function sessionHome(session: string): string {
 }
 
 /**
- * Skips Claude's first-run questions. For a session, project-config.ts decides whether
+ * Skips Claude's first-run questions. For a session, config-approval.ts decides whether
  * the project is trusted; in a worker without a session, Claude asks.
  */
 function seedClaudeHome(

@@ -180,7 +180,7 @@ export async function claimWorker(
     attaching.catch(() => {});
     // In this order: a record makes the worker count as in use.
     staged.push(
-      stageLoan(instance, claim),
+      stageClaim(instance, claim),
       stageRecord(instance, claim.record, loose),
     );
     await renaming;
@@ -200,7 +200,7 @@ export async function claimWorker(
 /** No fsync: a worker does not survive a crash of the machine anyway. */
 const loose = { sync: false };
 
-function stageLoan(
+function stageClaim(
   { home, owner }: Pick<Instance, "home" | "owner">,
   claim: Claim,
 ): Staged {
@@ -208,8 +208,8 @@ function stageLoan(
   return stageFile(path, JSON.stringify(claim), owner, loose);
 }
 
-/** Takes back a worker that is not in use. Returns false if it is in use. */
-export async function endLoan(
+/** Removes the worker of an unconfirmed claim. Returns false if it is confirmed. */
+export async function expireClaim(
   instance: Instance,
   claim: Claim,
 ): Promise<boolean> {

@@ -1,8 +1,8 @@
-// The pool manager: the only process that hands out warm workers.
+// The pool manager: the only process that assigns warm workers to projects.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import * as v from "valibot";
-import { inspectContainer, removeContainer } from "../docker/docker.ts";
+import { removeContainer } from "../docker/docker.ts";
 import { Failure, messageOf } from "../std/errors.ts";
 import { type ContainerEvent, followEvents } from "../instance/events.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -11,37 +11,19 @@ import { readRecords, writeRecord } from "../instance/record.ts";
 import { ensureVolume } from "../instance/volumes.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { listWorkers } from "../worker/workers.ts";
-import {
-  attachmentsOf,
-  type Claim,
-  claimWorker,
-  endLoan,
-  fit,
-  gitMountsWithin,
-  readClaim,
-  readClaims,
-  Unfit,
-} from "./claim.ts";
+import { readClaims, Unfit } from "./claim.ts";
+import { Claims } from "./claims.ts";
 import { listen, type Peer } from "../std/socket-lines.ts";
 import { Metrics } from "./metrics.ts";
-import { Mounter, MounterLost, removeMounter } from "./mounter-container.ts";
+import { Mounter, removeMounter } from "./mounter-container.ts";
 import type { DesiredPool } from "./plan.ts";
-import {
-  type ClaimReply,
-  type ClaimRequest,
-  type PoolStatus,
-  type Request,
-  requestSchema,
-} from "./protocol.ts";
+import { type PoolStatus, type Request, requestSchema } from "./protocol.ts";
 import { findWarm, isUsed, type WarmWorker } from "./warm.ts";
 import { Stock } from "./stock.ts";
 import { type Desired, readDesired, writeDesired } from "./desired.ts";
 
-/** A claimed worker that is not in use after this time is removed. */
-const loanMs = 5000;
-
-/** How long a claim waits for the mounter. A cold start would be faster than more. */
-const timeoutMs = 100;
+/** How long a claim waits for the mounter to start; a cold spawn takes about as long. */
+const mounterTimeoutMs = 100;
 
 export class PoolManager {
   readonly #instance: Instance;
@@ -49,17 +31,14 @@ export class PoolManager {
   readonly #metrics = new Metrics();
   readonly #mounter: Mounter;
   readonly #stock: Stock;
-  /** Claims in progress, by request id. */
-  readonly #running = new Map<string, Promise<ClaimReply>>();
-  /** Granted claims by request id, for repeated requests. */
-  readonly #done = new Map<string, Claim>();
+  readonly #claims: Claims;
   #desired: Desired;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #draining = false;
   #stopped = false;
-  /** Why warm claims are impossible on this machine. */
+  /** Why warm claims are impossible; undefined if they are possible. */
   #fault: string | undefined;
-  #mounting: Promise<void> | undefined;
+  #mounterStart: Promise<void> | undefined;
 
   constructor(instance: Instance, log: Log) {
     this.#instance = instance;
@@ -67,12 +46,19 @@ export class PoolManager {
     this.#mounter = new Mounter(instance);
     this.#desired = readDesired(instance);
     this.#stock = new Stock(instance, this.#metrics, () => this.#wanted(), log);
+    this.#claims = new Claims(instance, {
+      mounter: this.#mounter,
+      stock: this.#stock,
+      metrics: this.#metrics,
+      requireMounter: () => this.#requireMounter(),
+      mounterLost: () => void this.#ensureMounter(),
+    }, log);
   }
 
   /** Runs the pool until `stop` is aborted; the warm workers keep running. */
   async run(stop: AbortSignal): Promise<void> {
     const { home, owner } = this.#instance;
-    // A parent that was started by hand may lack the instance's volume.
+    // The volume may be missing if the parent was started by hand.
     const { plugins } = this.#instance.names.volumes;
     await ensureVolume(this.#instance, plugins);
     await this.#ensureMounter();
@@ -82,7 +68,7 @@ export class PoolManager {
       (request, peer) => this.#answer(request, peer),
       { owner },
     );
-    this.#log("The pool listens");
+    this.#log("Listening for requests");
     const events = this.#followEvents(stop);
     this.#tick();
     await events;
@@ -90,7 +76,7 @@ export class PoolManager {
     await listener.close();
   }
 
-  /** Plans now and at each check interval. */
+  /** Creates and removes workers as planned, now and at each check interval. */
   #tick(): void {
     clearTimeout(this.#timer);
     if (this.#fault !== undefined) void this.#ensureMounter();
@@ -108,7 +94,7 @@ export class PoolManager {
         await followEvents(
           this.#instance,
           { actions, stop },
-          (event) => this.#noteEvent(event),
+          (event) => this.#handleEvent(event),
         );
       } catch (error) {
         if (stop.aborted) return;
@@ -121,7 +107,7 @@ export class PoolManager {
     }
   }
 
-  /** After a restart: keeps complete claims, undoes interrupted ones. */
+  /** Restores the state at the start: keeps complete claims, undoes interrupted ones. */
   async #recover(): Promise<void> {
     const { docker } = this.#instance;
     const workers = await listWorkers(this.#instance);
@@ -131,7 +117,7 @@ export class PoolManager {
     for (const claim of readClaims(this.#instance)) {
       const { container } = claim.record;
       if (!present.has(container)) continue;
-      this.#lend(claim);
+      this.#claims.add(claim);
       if (!known.has(container)) writeRecord(this.#instance, claim.record);
       known.add(container);
     }
@@ -143,18 +129,19 @@ export class PoolManager {
     }
     const { ready, dead } = await findWarm(this.#instance);
     for (const worker of ready) {
-      if (await this.#isUntouched(worker)) this.#stock.add(worker);
+      if (await this.#isUnassigned(worker)) this.#stock.add(worker);
       else dead.push(worker);
     }
     await Promise.all(dead.map(({ id }) => removeContainer(docker, id)));
   }
 
-  async #isUntouched({ pid }: WarmWorker): Promise<boolean> {
+  /** Whether no project is attached in the worker. */
+  async #isUnassigned({ pid }: WarmWorker): Promise<boolean> {
     const targets = [insideWorker.workspace, insideWorker.claudeHome];
     try {
       return !await this.#mounter.isAttached(pid, targets);
     } catch {
-      return false; // unknown
+      return false; // unknown, so the worker is replaced
     }
   }
 
@@ -173,7 +160,7 @@ export class PoolManager {
   async #actOn(request: Request, peer: Peer): Promise<unknown> {
     switch (request.op) {
       case "claim":
-        return await this.#claimOnce(request, peer);
+        return await this.#claims.grant(request, peer);
       case "cold":
         this.#metrics.refused(request.reason);
         return {};
@@ -196,154 +183,62 @@ export class PoolManager {
     }
   }
 
-  /** Idempotent: a repeated request gets the first one's answer. */
-  async #claimOnce(request: ClaimRequest, peer: Peer): Promise<ClaimReply> {
-    const before = this.#done.get(request.id);
-    if (before) return warmReply(before);
-    const running = this.#running.get(request.id) ?? this.#claim(request);
-    this.#running.set(request.id, running);
-    try {
-      return await running;
-    } finally {
-      this.#running.delete(request.id);
-      if (!peer.open) {
-        this.#log("A client disconnected before its claim was answered");
-        const claim = this.#done.get(request.id);
-        if (claim) void this.#takeBack(claim);
-      }
-    }
-  }
-
-  async #claim(request: ClaimRequest): Promise<ClaimReply> {
-    const startedAt = performance.now();
-    try {
-      if (this.#mounting) {
-        await Promise.race([this.#mounting, sleep(timeoutMs)]);
-      }
-      if (this.#mounting) throw new Unfit("the mounter is being started");
-      if (this.#fault !== undefined) throw new Unfit(this.#fault);
-      if (!this.#stock.begun) throw new Unfit("the pool has only begun");
-      if (this.#stock.networkDown) throw new Unfit("the network is down");
-      const recipe = this.#stock.recipeOf(request.image);
-      if (!recipe) throw new Unfit("another image");
-      if ((request.imageId ?? recipe.imageId) !== recipe.imageId) {
-        throw new Unfit("the image is newer");
-      }
-      const fitting = await fit(this.#instance, request, this.#log);
-      const worker = this.#stock.take(recipe);
-      if (!worker) throw new Unfit("the pool is empty");
-      const claim = await claimWorker(
-        this.#instance,
-        this.#mounter,
-        { recipe, worker, request, fitting },
-      );
-      this.#lend(claim);
-      this.#metrics.claimed(performance.now() - startedAt);
-      return warmReply(claim, fitting.git.notices);
-    } catch (error) {
-      const reason = messageOf(error);
-      if (!(error instanceof Unfit || error instanceof MounterLost)) {
-        this.#log(`A claim failed: ${reason}`);
-      }
-      if (error instanceof MounterLost) void this.#ensureMounter();
-      this.#metrics.refused(reason);
-      return { start: "cold", reason };
-    } finally {
-      // Later, so that creating the next worker does not delay this claim.
-      setTimeout(() => void this.#stock.plan());
-    }
-  }
-
-  /** Takes the worker back after `loanMs`, unless it is in use by then. */
-  #lend(claim: Claim): void {
-    this.#done.set(claim.id, claim);
-    setTimeout(() => void this.#takeBack(claim), loanMs);
-  }
-
-  async #takeBack(claim: Claim): Promise<void> {
-    try {
-      if (!await endLoan(this.#instance, claim)) return;
-      this.#done.delete(claim.id);
-      this.#log(`Removed "${claim.record.worker}": claimed, but not used`);
-    } catch (error) {
-      this.#log(`Cannot remove "${claim.record.worker}": ${messageOf(error)}`);
-    }
-  }
-
-  /** The desired pool, for each image. */
+  /** The desired numbers of warm workers for each image. */
   #wanted(): DesiredPool {
     const { sizes } = this.#desired;
     const idleTimeoutMs = sizes.idleTimeout * 1000;
-    const useless = this.#fault !== undefined && !this.#mounting;
-    return this.#draining || useless
+    const cannotClaim = this.#fault !== undefined && !this.#mounterStart;
+    return this.#draining || cannotClaim
       ? { minWarm: 0, maxWarm: 0, idleTimeoutMs }
       : { ...sizes, idleTimeoutMs };
   }
 
-  #noteEvent({ action, id, role }: ContainerEvent): void {
+  #handleEvent({ action, id, role }: ContainerEvent): void {
     if (role === "mounter" && ["die", "pause"].includes(action)) {
       return void this.#ensureMounter();
     }
     if (role === "net" && action !== "destroy") {
-      // The warm workers' namespace is ending, or has been replaced.
+      // The network namespace of the warm workers is ending, or has been replaced.
       this.#stock.loseNetwork();
       return void this.#stock.plan();
     }
     if (role !== "worker") return;
-    if (action === "start") return void this.#attachAgain(id);
+    if (action === "start") return void this.#claims.attachAgain(id);
     if (this.#stock.lose(id)) {
       void this.#stock.discard(id);
       void this.#stock.plan();
     }
-    for (const [request, { record }] of this.#done) {
-      if (record.container === id && action === "destroy") {
-        this.#done.delete(request);
-      }
-    }
+    if (action === "destroy") this.#claims.forget(id);
   }
 
-  /** A restarted worker has lost its attached directories. */
-  async #attachAgain(id: string): Promise<void> {
-    const claim = readClaim(this.#instance.home.claim(id));
-    if (!claim) return;
-    const { record } = claim;
-    try {
-      const container = await inspectContainer(this.#instance.docker, id);
-      if (!container?.State.Running) return;
-      this.#log(
-        `"${record.worker}" was restarted; attaching its project again`,
-      );
-      const claimHome = `${this.#instance.hostHome.home}/${record.home}`;
-      await this.#mounter.attach({
-        container: id,
-        pid: container.State.Pid,
-        attachments: attachmentsOf(
-          record.project,
-          claimHome,
-          gitMountsWithin(this.#instance, record.project),
-        ),
-      });
-    } catch (error) {
-      this.#log(`Cannot attach to "${record.worker}": ${messageOf(error)}`);
-    }
-  }
-
-  /** One run at a time. A fault is shown in the status and makes claims go cold. */
+  /**
+   * Starts the mounter if it does not run; one start at a time. If it fails, the status
+   * shows the reason, and all workers are spawned cold.
+   */
   #ensureMounter(): Promise<void> {
-    this.#mounting ??= (async () => {
+    this.#mounterStart ??= (async () => {
       if (this.#stopped) return;
       try {
         this.#fault = await this.#mounter.ensure();
       } catch (error) {
         this.#fault = `the mounter: ${messageOf(error)}`;
       } finally {
-        this.#mounting = undefined;
+        this.#mounterStart = undefined;
       }
       if (this.#fault !== undefined) {
         this.#log(`Warm claims are unavailable: ${this.#fault}`);
       }
     })();
-    return this.#mounting;
+    return this.#mounterStart;
+  }
+
+  /** Throws Unfit if the mounter cannot attach mounts now. */
+  async #requireMounter(): Promise<void> {
+    if (this.#mounterStart) {
+      await Promise.race([this.#mounterStart, sleep(mounterTimeoutMs)]);
+    }
+    if (this.#mounterStart) throw new Unfit("the mounter is being started");
+    if (this.#fault !== undefined) throw new Unfit(this.#fault);
   }
 
   async #resize(sizes: object): Promise<PoolStatus> {
@@ -373,12 +268,12 @@ export class PoolManager {
     return await this.status();
   }
 
-  /** Ends a drain, or a stop that the parent has not acted on yet. */
+  /** Ends a drain, or a stop if the parent has not ended this process yet. */
   async #resume(): Promise<void> {
     const stopped = this.#stopped;
     this.#stopped = false;
     this.#draining = false;
-    if (stopped || this.#fault !== undefined || this.#mounting) {
+    if (stopped || this.#fault !== undefined || this.#mounterStart) {
       await this.#ensureMounter();
     }
   }
@@ -391,7 +286,7 @@ export class PoolManager {
     return { removed: surplus + dead.length };
   }
 
-  /** Removes the warm workers, and creates no more until a command resumes the pool. */
+  /** Removes the warm workers. None are created until a command resumes the pool. */
   async #drain(): Promise<{ removed: number }> {
     this.#draining = true;
     await this.#stock.settle();
@@ -439,13 +334,4 @@ export class PoolManager {
       },
     };
   }
-}
-
-function warmReply({ record }: Claim, notices: string[] = []): ClaimReply {
-  const { container, worker, project, image } = record;
-  return {
-    start: "warm",
-    worker: { id: container, name: worker, project: project.path, image },
-    ...(notices.length > 0 ? { notices } : {}),
-  };
 }

@@ -5,24 +5,19 @@
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import * as v from "valibot";
-import { Failure } from "../std/errors.ts";
 import { gitPrograms } from "./git-programs.ts";
 import { type HostView, isWithin } from "../std/hostpath.ts";
-import type { Instance } from "../instance/instance.ts";
-import { isTooComplex, parseJson, readJson } from "../std/json.ts";
-import type { Log } from "../std/log.ts";
-import { writeAtomic } from "../std/owned.ts";
+import { isTooComplex, parseJson } from "../std/json.ts";
 import { entriesOf, readPlain, Unreviewable } from "../std/plain-below.ts";
-import { printable } from "../std/text.ts";
 
 export interface ProjectConfig {
   /** SHA-256 of the names and contents of all its files. */
   digest: string;
-  /** Lines that describe it to the user who approves it; programs first. */
+  /** Lines that describe it to the user; what runs programs comes first. */
   summary: string[];
-  /** How many of these lines run programs, and must always be shown. */
+  /** Number of lines about what runs programs; these are always shown. */
   running: number;
-  /** Variables that a project must not set; they are overridden. */
+  /** Variables and settings that a project must not set; they are overridden. */
   forbidden: string[];
   /**
    * Whether git runs programs of the project, or may do so. Claude calls git when it
@@ -34,8 +29,8 @@ export interface ProjectConfig {
 }
 
 /**
- * Everything below it counts: with each version, Claude reads hooks, servers, commands
- * and tasks from more places there.
+ * All files in it are reviewed, because each new version of Claude may read hooks, servers,
+ * commands and tasks from other places in it.
  */
 const directory = ".claude";
 const settingsFiles = [".claude/settings.json", ".claude/settings.local.json"];
@@ -46,10 +41,10 @@ const jsonFiles = [
   serversFile,
   ".claude/scheduled_tasks.json",
 ];
-/** Exceptions: Claude's own checkouts, and memory, which cannot run programs. */
+/** Not reviewed: Claude's worktrees, and its memory, which cannot run programs. */
 const exempt = [".claude/worktrees", ".claude/CLAUDE.md"];
 
-/** More than is written by hand; a project with more cannot be approved. */
+/** A project above these limits cannot be approved; files written by hand are smaller. */
 const maxFileBytes = 4 * 1024 ** 2;
 const maxTotalBytes = 16 * 1024 ** 2;
 const maxEntries = 2000;
@@ -58,7 +53,7 @@ const maxDepth = 8;
 
 /**
  * Variables that determine where Claude sends requests and with which credentials. There
- * are many, so whole families are refused, except those that only set a model or a limit.
+ * are many, so they are forbidden by prefix, except those that only set a model or a limit.
  */
 const forbiddenVariable =
   /^(ANTHROPIC_|AWS_|BUN_|CLAUDE_|CLOUD_ML_|GOOGLE_|NODE_|OTEL_|VERTEX_)|_PROXY$/;
@@ -85,7 +80,7 @@ export function readProjectConfig(
     fault,
   });
   if (roots && !roots.some((root) => isWithin(project, root))) {
-    return faulty("the project is not visible in the parent");
+    return faulty("the project is not mounted in the parent");
   }
   const files = new Map<string, Buffer>();
   try {
@@ -128,7 +123,7 @@ function collect(root: string, files: Map<string, Buffer>): void {
     if (total > maxTotalBytes) {
       throw new Unreviewable("its files are too large");
     }
-    // Empty files need no approval.
+    // Files that are empty or contain only {} need no approval.
     if (bytes.length < 100 && /^\s*(\{\s*\}\s*)?$/.test(bytes.toString())) {
       return;
     }
@@ -143,7 +138,7 @@ function collect(root: string, files: Map<string, Buffer>): void {
       if (exempt.includes(inner)) continue;
       if (!entry.isDirectory()) add(inner, true);
       else if (depth < maxDepth) addBelow(inner, depth + 1);
-      else throw new Unreviewable(`${inner} is too deep`);
+      else throw new Unreviewable(`${inner} is nested too deeply`);
     }
   };
   add(serversFile, false);
@@ -157,7 +152,7 @@ interface Described {
   fault?: string;
 }
 
-/** Describes the configuration for review; what runs programs comes first. */
+/** Describes the configuration to the user; what runs programs comes first. */
 function describe(
   git: Map<string, Buffer>,
   files: Map<string, Buffer>,
@@ -172,7 +167,7 @@ function describe(
     // The decoder drops a byte order mark, as Claude does.
     const text = new TextDecoder().decode(bytes);
     const value = name.endsWith(".json") ? parseObject(text) : undefined;
-    if (!value && isRead(name)) {
+    if (!value && isReadAtStart(name)) {
       return {
         lines: [],
         running: 0,
@@ -185,20 +180,20 @@ function describe(
     running.push(...serverLines(name, mcpServers));
     if (settingsFiles.includes(name)) {
       for (const [key, setting] of Object.entries(rest)) {
-        const runs = decisive.includes(key) || runsPrograms(setting);
+        const runs = executionSettings.includes(key) || runsPrograms(setting);
         (runs ? running : other).push(
           `${name}: ${key} ${shown(setting, runs ? Infinity : 400)}`,
         );
       }
       for (const key of forbiddenIn(rest)) forbidden.add(key);
-    } else if (isRead(name) || runsPrograms(rest)) {
+    } else if (isReadAtStart(name) || runsPrograms(rest)) {
       const isServers = name.endsWith(serversFile);
       if (isServers) running.push(...serverLines(name, rest));
       else if (Object.keys(rest).length > 0) {
         running.push(`${name}: ${shown(rest)}`);
       }
     } else if (name.endsWith(".json") && !value) {
-      running.push(`${name}: not valid JSON, and not shown`);
+      running.push(`${name}: not valid JSON; its content is not shown`);
     } else if (/\.md$/i.test(name) && isUnusual(frontMatter(text))) {
       running.push(`${name}: ${shown(frontMatter(text))}`);
     } else {
@@ -225,7 +220,7 @@ function forbiddenIn(settings: Record<string, unknown>): string[] {
 }
 
 /** Whether Claude reads this JSON file when it starts, including files of plugins. */
-function isRead(name: string): boolean {
+function isReadAtStart(name: string): boolean {
   return jsonFiles.includes(name) ||
     /(^|\/)(hooks|plugin|\.mcp|\.lsp)\.json$/.test(name);
 }
@@ -240,8 +235,8 @@ export const credentialHelpers = [
   "proxyAuthHelper",
 ];
 
-/** Settings that determine what may run, and with which permissions. */
-const decisive = [
+/** Settings that determine what may run, and with which permissions; shown completely. */
+const executionSettings = [
   ...credentialHelpers,
   "enabledPlugins",
   "env",
@@ -253,7 +248,7 @@ const decisive = [
 const programKeys =
   /^(commands?|hooks|mcpServers|lspServers|monitors|url|headersHelper)$/;
 
-/** Whether any nested part may be a program or a server. */
+/** Whether it contains, at any depth, a key that may define a program or a server. */
 function runsPrograms(value: unknown): boolean {
   if (typeof value !== "object" || value === null) return false;
   return Object.entries(value).some(([key, inner]) =>
@@ -261,7 +256,7 @@ function runsPrograms(value: unknown): boolean {
   );
 }
 
-/** The text between the lines of dashes, or up to the end without a second line. */
+/** The text between the two lines of dashes; up to the end if the second is missing. */
 function frontMatter(text: string): string {
   const [before, ...rest] = text.split(/^---.*$/m);
   return before?.trim() === "" ? rest[0]?.trim() ?? "" : "";
@@ -271,7 +266,7 @@ function frontMatter(text: string): string {
 const usualKey =
   /^(name|description|model|color|tools|disallowedTools|allowed-tools|argument-hint|license|version|disable-model-invocation|user-invocable):/;
 
-/** Whether it may contain other keys, such as hooks, in any spelling. */
+/** Whether it may contain other keys, such as hooks, in any YAML notation. */
 function isUnusual(frontMatter: string): boolean {
   const lines = frontMatter.split(/[\n\r\u0085\u2028\u2029]/)
     .filter((line) => line.trim() !== "");
@@ -281,9 +276,9 @@ function isUnusual(frontMatter: string): boolean {
   );
 }
 
-/** Shows hooks completely, since an omitted part could be the dangerous one. */
+/** Shows hooks completely, because an omitted part could be the dangerous one. */
 function hookLines(name: string, hooks: unknown): string[] {
-  // A plugin may give a file name instead.
+  // A plugin may contain the name of a file instead.
   if (typeof hooks === "string" || Array.isArray(hooks)) {
     return [`${name}: hooks ${shown(hooks)}`];
   }
@@ -303,16 +298,16 @@ function serverLines(name: string, servers: unknown): string[] {
   );
 }
 
-/** JSON with each run of whitespace as one blank, so that nothing can be hidden in it. */
-function shown(value: unknown, most = Infinity): string {
+/** JSON with whitespace collapsed, so that spaces cannot move text out of view. */
+function shown(value: unknown, maxLength = Infinity): string {
   const text = JSON.stringify(value)
-    // A backslash in the text is escaped as two.
+    // Keep an escaped backslash: in \\n, the n is not part of an escape.
     .replace(
       /\\\\|(\s|\\[nrtfb])+/g,
       (found) => found === "\\\\" ? found : " ",
     );
-  const rest = text.length - most;
-  return rest > 0 ? `${text.slice(0, most)}... (${rest} more)` : text;
+  const rest = text.length - maxLength;
+  return rest > 0 ? `${text.slice(0, maxLength)}... (${rest} more)` : text;
 }
 
 function parseObject(text: string): Record<string, unknown> | undefined {
@@ -322,129 +317,4 @@ function parseObject(text: string): Record<string, unknown> | undefined {
 
 function objectOr(value: unknown): Record<string, unknown> {
   return v.is(v.record(v.string(), v.unknown()), value) ? value : {};
-}
-
-const approvalSchema = v.object({
-  version: v.literal(1),
-  project: v.string(),
-  digest: v.string(),
-});
-
-type Home = Pick<Instance, "home" | "owner">;
-
-/** Whether the user has approved this content of this project. */
-export function isApproved(
-  { home }: Pick<Instance, "home">,
-  project: string,
-  { digest, fault }: ProjectConfig,
-): boolean {
-  if (fault !== undefined) return false;
-  const approval = readJson(home.approval(project), approvalSchema);
-  return approval?.project === project && approval.digest === digest;
-}
-
-/** Stores the approval outside of the project, where no worker can write. */
-export function approve(
-  { home, owner }: Home,
-  project: string,
-  { digest }: ProjectConfig,
-): void {
-  const approval = { version: 1, project, digest };
-  writeAtomic(home.approval(project), JSON.stringify(approval), owner);
-}
-
-/** Whether a project's configuration takes effect, and which variables to override. */
-export interface ConfigVerdict {
-  approved: boolean;
-  forbidden: string[];
-}
-
-/**
- * Decides before Claude starts whether the configuration takes effect. `ask` returns
- * whether the user approves it now. What has no effect is logged.
- */
-export async function judgeProjectConfig(
-  instance: Home & Pick<Instance, "host">,
-  project: string,
-  ask: (config: ProjectConfig) => Promise<boolean>,
-  log: Log,
-): Promise<ConfigVerdict> {
-  const config = readProjectConfig(project, instance.host);
-  // Files that are added while Claude runs are not approved.
-  if (!config) return { approved: false, forbidden: [] };
-  const { fault, forbidden } = config;
-  let approved = isApproved(instance, project, config);
-  if (!approved && fault === undefined && await ask(config)) {
-    // The user approved what was shown; it may have changed meanwhile.
-    const now = readProjectConfig(project, instance.host);
-    if (now?.digest !== config.digest) {
-      throw new Failure(
-        "busy",
-        `The configuration of ${project} has changed since it was shown`,
-        { hint: "Run the command again." },
-      );
-    }
-    approve(instance, project, config);
-    approved = true;
-  }
-  if (!approved && config.gitPrograms) {
-    const why = fault ?? "they are not approved";
-    // What cannot be reviewed can still be accepted, but only for this start.
-    if (fault === undefined || !await ask(config)) {
-      throw new Failure(
-        "unsafe",
-        `Cannot start Claude on ${project}: git may run programs of the project, and ${why}`,
-        {
-          hint:
-            "Read its .git/config, then accept it with --trust-project or at a terminal.",
-        },
-      );
-    }
-  }
-  if (fault !== undefined) {
-    log(
-      `warning: ${project}'s own Claude configuration is not in effect: ${fault}`,
-    );
-  } else if (!approved) {
-    log(
-      `warning: ${project}'s own Claude configuration is not in effect: it is not approved`,
-    );
-    log(
-      "Approve it with --trust-project, or open the session at a terminal. It contains:",
-    );
-    for (const line of shortened(config)) log(`  ${line}`);
-  } else if (forbidden.length > 0) {
-    log(
-      `warning: ${project} sets ${
-        forbidden.join(", ")
-      }, which a project must not; it has no effect`,
-    );
-  }
-  return { approved, forbidden };
-}
-
-/** Decides early, before anything is created, if git may run programs of the project. */
-export async function judgeGitFirst(
-  instance: Home & Pick<Instance, "host">,
-  project: string,
-  ask: (config: ProjectConfig) => Promise<boolean>,
-  log: Log,
-): Promise<ConfigVerdict | undefined> {
-  return readProjectConfig(project, instance.host)?.gitPrograms
-    ? await judgeProjectConfig(instance, project, ask, log)
-    : undefined;
-}
-
-const usualLines = 40;
-
-/** The lines to show to the user: everything that runs, and some of the rest. */
-export function shortened(
-  { summary, running }: Pick<ProjectConfig, "summary" | "running">,
-): string[] {
-  const most = Math.max(usualLines, running);
-  const rest = summary.length - most;
-  const first = summary.slice(0, most).map(printable);
-  return rest > 0
-    ? [...first, `... and ${rest} more: read them before you approve them`]
-    : first;
 }

@@ -26,10 +26,10 @@ import {
 } from "../project/profile.ts";
 import {
   type ConfigVerdict,
-  judgeGitFirst,
+  judgeConfigEarly,
   judgeProjectConfig,
-  type ProjectConfig,
-} from "../project/project-config.ts";
+} from "../project/config-approval.ts";
+import type { ProjectConfig } from "../project/project-config.ts";
 import { type Project, resolveProject } from "../project/project.ts";
 import {
   type SessionRecord,
@@ -57,7 +57,7 @@ import { sessionHome } from "../home/worker-home.ts";
 export interface OpenRequest extends WorkerOptions {
   directory: string;
   cwd: string;
-  /** Name of a further session of the project. @default derived from the path */
+  /** Session name. @default derived from the project's path */
   name?: string | undefined;
   /** Start a new conversation even if there is one to resume. */
   fresh?: boolean;
@@ -73,17 +73,17 @@ export interface OpenRequest extends WorkerOptions {
   env: NodeJS.ProcessEnv;
 }
 
-/** A checked request. Nothing has been written yet. */
+/** A checked request. No file of the session has been written yet. */
 interface Opening extends SessionToSave {
   project: Project & HostPath;
   profile: Profile;
   servers: Servers;
   claudeHome: string;
-  /** Set if the configuration had to be judged early: git may run project programs. */
+  /** Set if judgeConfigEarly() has already decided. */
   judged: ConfigVerdict | undefined;
 }
 
-/** Finds or starts the worker of the project's session. */
+/** Finds or starts the session's worker, and prepares the start of Claude in it. */
 export async function readySession(
   instance: Instance,
   request: OpenRequest,
@@ -108,10 +108,10 @@ export async function readySession(
       saved = saveSession(instance, opening);
     });
   }
-  // Sessions on the shared network each have a port range; a standalone one needs none.
+  // A standalone session needs no port range, because it has its own network.
   const portBase = request.standalone ? undefined : saved?.portBase;
   const verdict = claudeRuns
-    ? { approved: true, forbidden: [] } // no effect on a running Claude
+    ? { approved: true, forbidden: [] } // a running Claude keeps its arguments
     : opening.judged ?? await judgeProjectConfig(
       instance,
       project.path,
@@ -125,7 +125,8 @@ export async function readySession(
     // The file is not changed now: the running CLI may be writing it.
     log("The session is running: the MCP servers change at its next start");
   }
-  // Fallback if the settings could not be written and Claude exits just now.
+  // Used if the settings cannot be written while Claude runs, and Claude exits before
+  // this command attaches: it is then started again, without the project's settings.
   let started: ClaudeStart = {
     arguments: ["--setting-sources", "user"],
     env: {},
@@ -160,7 +161,7 @@ export async function readySession(
   };
 }
 
-/** Checks the request without writing; throws a Failure if it cannot be fulfilled. */
+/** Throws a Failure if the request cannot be fulfilled. Writes no file of the session. */
 async function checkOpening(
   instance: Instance,
   request: OpenRequest,
@@ -193,7 +194,7 @@ async function checkOpening(
     : request.mcp ?? before?.mcp ?? true;
   const servers = chosenServers(configured, choice);
   await warnAboutUnavailable(instance, servers, log);
-  const judged = await judgeGitFirst(
+  const judged = await judgeConfigEarly(
     instance,
     project.path,
     request.approveConfig,
@@ -214,7 +215,7 @@ async function checkOpening(
   };
 }
 
-/** Also returns the session's record if a worker was started. */
+/** Also returns the session's record, if it was saved for a new worker. */
 async function findOrStartWorker(
   instance: Instance,
   opening: Opening,

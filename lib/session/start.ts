@@ -7,7 +7,7 @@ import { type Docker, environmentOf } from "../docker/docker.ts";
 import { execIn } from "../docker/exec.ts";
 import type { Instance } from "../instance/instance.ts";
 import { Failure } from "../std/errors.ts";
-import type { ConfigVerdict } from "../project/project-config.ts";
+import type { ConfigVerdict } from "../project/config-approval.ts";
 import type { Owner } from "../std/owned.ts";
 import { writeContext } from "./context.ts";
 import type { SessionWorker } from "./worker.ts";

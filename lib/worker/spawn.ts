@@ -52,7 +52,7 @@ export interface SpawnRequest {
   resolved?: Project & HostPath;
   /** @default a generated name */
   name?: string | undefined;
-  /** The session whose Claude home the worker gets. @default a home of its own */
+  /** The session whose Claude home is mounted. @default a home for this worker */
   session?: string | undefined;
   image?: string | undefined;
   /** Id of that image, if it is already known. */
@@ -61,7 +61,7 @@ export interface SpawnRequest {
   limited?: boolean;
   /** Keep the container after it has exited. */
   keep?: boolean;
-  /** Use a separate network instead of the parent's. */
+  /** Use a separate network instead of the workers' shared one. */
   standalone?: boolean;
   allowAnyPath?: boolean;
   /** Mount the data of version 0.5 from HAL9000_HOME below /data. */
@@ -75,7 +75,7 @@ export interface SpawnRequest {
   /** KEY=VALUE */
   env?: string[];
   secrets?: Secret[];
-  /** Used for a single command; the parent stops the worker if the caller does not. */
+  /** For a single command; if the caller does not stop the worker, the parent does. */
   once?: boolean;
   command?: string[] | undefined;
   terminal?: boolean;
@@ -163,14 +163,14 @@ export async function prepareWorker(
   }
 }
 
-/** A checked request, with what the worker shares with others. */
+/** A checked request, and the values that come from the instance. */
 interface ResolvedRequest {
   name: string;
   env: string[];
   network: string;
   project: Project & HostPath;
   mounts: WorkerMount[];
-  /** Where the worker needs a link to the project, for git in a submodule. */
+  /** Path in the worker of a link to the project, which git needs in a submodule. */
   link: string | undefined;
   image: string;
   limits: Limits | null;
@@ -189,7 +189,7 @@ async function resolveRequest(
     ? instance.names.worker(randomBytes(4).toString("hex"))
     : checkWorkerName(request.name, instance.names);
   const env = (request.env ?? []).map(checkVariable);
-  const network = request.standalone ? "bridge" : await parentNetwork(instance);
+  const network = request.standalone ? "bridge" : await sharedNetwork(instance);
   const project = request.resolved ?? await resolveProject(instance, {
     path: request.directory,
     cwd,
@@ -203,7 +203,7 @@ async function resolveRequest(
     workerSeccomp(instance, log),
     request.standalone ? undefined : ensureNetFiles(instance, network),
     ensureVolume(instance, instance.names.volumes.plugins),
-    requireNetwork(instance, network),
+    requireNetworkRuns(instance, network),
   ]);
   const image = request.image ?? workerImage(instance.settings);
   return {
@@ -220,7 +220,7 @@ async function resolveRequest(
   };
 }
 
-/** The mounts besides the project and the worker's own. */
+/** The mounts in addition to those that every worker has. */
 async function mountsFor(
   instance: Instance,
   request: SpawnRequest,
@@ -278,6 +278,7 @@ async function specFor(
     mounts,
     command: request.command,
     terminal: request.terminal ?? false,
+    // The container's first process compares the mounts with these inodes.
     gate: {
       home: inodeOf(join(homeDirectory, home.home)),
       checks: [
@@ -304,7 +305,7 @@ async function agentMount(
   if (found.kind !== "other") {
     throw new Failure("usage", `Cannot use "${path}" as ssh-agent`, {
       hint:
-        "It is not a socket. Start an agent, which sets SSH_AUTH_SOCK: eval $(ssh-agent)",
+        "It is not a socket. Start an agent and set SSH_AUTH_SOCK: eval $(ssh-agent)",
     });
   }
   return {
@@ -363,7 +364,8 @@ async function undoWorkerHome(
   await forgetHome(instance, home);
 }
 
-async function parentNetwork(instance: Instance): Promise<string> {
+/** Throws a `notFound` Failure if the parent is not running. */
+async function sharedNetwork(instance: Instance): Promise<string> {
   const parent = instance.self ?? await findParent(instance);
   if (parent?.State !== "running") {
     const state = parent?.State === "paused" ? "paused" : "not running";
@@ -374,8 +376,8 @@ async function parentNetwork(instance: Instance): Promise<string> {
   return workersNetwork(instance);
 }
 
-/** Gives a helpful error: the engine's own names only a container id. */
-async function requireNetwork(
+/** Checks this in advance, because the engine's error contains only a container id. */
+async function requireNetworkRuns(
   { docker, names }: Pick<Instance, "docker" | "names">,
   network: string,
 ): Promise<void> {

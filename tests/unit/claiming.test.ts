@@ -13,7 +13,7 @@ import * as assert from "uvu/assert";
 import { readRecord, writeRecord } from "../../lib/instance/record.ts";
 import {
   claimWorker,
-  endLoan,
+  expireClaim,
   fit,
   readClaim,
   readClaims,
@@ -142,41 +142,41 @@ test("a session's claim uses the session's home, and keeps it afterwards", async
   assert.ok(existsSync(join(instance.home.home, "claude/talk")));
 });
 
-test("removes a worker whose claim is not accepted in time, with record and loan", async (fake) => {
+test("removes the worker of a claim that expires, with its record and claim file", async (fake) => {
   const { instance, engine } = fake;
   const { claim, worker } = await claimed(fake);
-  assert.is(await endLoan(instance, claim), true);
+  assert.is(await expireClaim(instance, claim), true);
   assert.not(engine.find(worker.id));
   assert.is(readRecord(instance, "mine"), undefined);
   assert.equal(readClaims(instance), []);
-  assert.is(await endLoan(instance, claim), false);
+  assert.is(await expireClaim(instance, claim), false);
 });
 
-test("an expired loan keeps the record of another worker with the same name", async (fake) => {
+test("an expired claim keeps the record of another worker with the same name", async (fake) => {
   const { instance } = fake;
   const { claim } = await claimed(fake);
   const other = { ...claim.record, container: "another" };
   writeRecord(instance, other);
-  await endLoan(instance, claim);
+  await expireClaim(instance, claim);
   assert.equal(readRecord(instance, "mine"), other);
 });
 
-test("an expired loan leaves a damaged record to reconciliation", async (fake) => {
+test("an expired claim leaves a damaged record to reconciliation", async (fake) => {
   const { instance } = fake;
   const { claim } = await claimed(fake);
   const path = instance.home.record("mine");
   writeFileSync(path, "{");
-  assert.is(await endLoan(instance, claim), true);
+  assert.is(await expireClaim(instance, claim), true);
   assert.ok(existsSync(path));
 });
 
-test("a loan with an unreadable record still expires", async (fake) => {
+test("a claim with an unreadable record still expires", async (fake) => {
   const { instance, engine } = fake;
   const { claim, worker } = await claimed(fake);
   const { sessions } = instance.home;
   rmSync(sessions, { recursive: true });
   writeFileSync(sessions, "");
-  assert.is(await endLoan(instance, claim), true);
+  assert.is(await expireClaim(instance, claim), true);
   assert.not(engine.find(worker.id));
 });
 

@@ -16,7 +16,7 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { Child } from "../../lib/gateway/child.ts";
 import { Outlet, Unread } from "../../lib/gateway/outlet.ts";
-import { takeOnlyPlace, takePlace } from "../../lib/gateway/place.ts";
+import { takePath, takePathIfFree } from "../../lib/gateway/place.ts";
 import { Watch } from "../../lib/gateway/watch.ts";
 import { ownerOf } from "../../lib/std/owned.ts";
 import { newHome, serve } from "../helper/mcp-served.ts";
@@ -39,7 +39,7 @@ const takeOnly = (
   path: string,
   answers: () => Promise<boolean>,
   text = "new",
-) => takeOnlyPlace(path, ownerOf(path), listenAs(text), answers);
+) => takePathIfFree(path, ownerOf(path), listenAs(text), answers);
 
 test("replaces the socket of a killed listener, and leaves no other files", async ({ root, path }) => {
   writeFileSync(path, "old");
@@ -90,9 +90,9 @@ test("a listener gives up if its new socket is removed", async ({ root, path }) 
 });
 
 test("a closing listener keeps a socket that another listener owns by now", async ({ path }) => {
-  const place = await takePlace(path, ownerOf(path), listenAs("one"));
+  const place = await takePath(path, ownerOf(path), listenAs("one"));
   assert.is(statSync(path).mode & 0o777, 0o660);
-  const next = await takePlace(path, ownerOf(path), listenAs("two"));
+  const next = await takePath(path, ownerOf(path), listenAs("two"));
   assert.not(place.isOurs());
   place.leave();
   assert.is(readFileSync(path, "utf8"), "two");
@@ -120,7 +120,7 @@ function child(root: string, command = "/bin/sh") {
     env: {},
     tools: undefined,
     watch: new Watch(),
-    allowance: { allowance: "x", maxMemoryBytes: 1e9, maxProcesses: 9 },
+    limits: { limitGroup: "x", maxMemoryBytes: 1e9, maxProcesses: 9 },
     log: () => {},
     started: (error) => starts.push(error),
     ended: () => {},

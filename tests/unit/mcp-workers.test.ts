@@ -203,9 +203,9 @@ const row = (pid: number, parent: number, group: number, megabytes = 1) => ({
   group,
   memoryBytes: megabytes * 1024 ** 2,
 });
-const watched = (pid: number, allowance: string) => ({
+const watched = (pid: number, limitGroup: string) => ({
   pid,
-  allowance,
+  limitGroup,
   maxMemoryBytes: 100 * 1024 ** 2,
   maxProcesses: 5,
   end: () => {},
@@ -301,7 +301,7 @@ test("forwards requests to an HTTP server without the worker's token", async () 
   const request = new Request("http://gateway/mcp", {
     headers: { ...as("a"), "mcp-session-id": "1" },
   });
-  const response = await upstream.passOn(request);
+  const response = await upstream.forward(request);
   await response.text();
   server.close();
   assert.is(heard["mcp-session-id"], "1");

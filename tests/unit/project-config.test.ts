@@ -21,10 +21,12 @@ import { homePaths } from "../../lib/instance/paths.ts";
 import {
   approve,
   isApproved,
-  isForbiddenVariable,
   judgeProjectConfig,
-  readProjectConfig,
   shortened,
+} from "../../lib/project/config-approval.ts";
+import {
+  isForbiddenVariable,
+  readProjectConfig,
 } from "../../lib/project/project-config.ts";
 
 const test = suite("project-config");
@@ -103,7 +105,7 @@ const active: [string, string, string][] = [
   [
     ".claude/skills/s/data/odd.json",
     `{"deep":${"[".repeat(1001)}${"]".repeat(1001)},"hooks":{}}`,
-    ".claude/skills/s/data/odd.json: not valid JSON, and not shown",
+    ".claude/skills/s/data/odd.json: not valid JSON; its content is not shown",
   ],
   [
     ".claude/settings.json",
@@ -198,7 +200,7 @@ test("unreviewable configuration has a fault and is never approved", async () =>
     [() => {
       for (let at = 0; at < 2001; at++) lay(`.claude/hooks/${at}`, "x");
     }, "too many files"],
-    [() => lay(`.claude/${"d/".repeat(10)}x`, "x"), "is too deep"],
+    [() => lay(`.claude/${"d/".repeat(10)}x`, "x"), "is nested too deeply"],
     [() => {
       for (let at = 0; at < 10; at++) {
         lay(`.claude/hooks/${at}`, "x".repeat(2_000_000));
