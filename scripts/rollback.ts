@@ -87,7 +87,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
           `Rolled back: ${
             result.parts.map(({ name }) => name).join(", ") || "nothing"
           }`,
-          `  Replaced data: ${result.kept ?? "none"}`,
+          `  Replaced data:   ${result.kept ?? "none"}`,
           `  Volumes removed: ${result.removed.join(", ") || "none"}`,
           "Open sessions without a parent: claudy --legacy DIR",
         ].join("\n"),

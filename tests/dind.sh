@@ -11,7 +11,7 @@ source tests/helper/instance.bash
 # shellcheck source=tests/bats/setup_suite.bash
 source tests/bats/setup_suite.bash
 
-export BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-180}
+export BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-400}
 export FILTER=${1:-} PRINTING
 PRINTING=$(mktemp)
 # The repository of this run's images, so that checkouts do not share images.

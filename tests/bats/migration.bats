@@ -42,7 +42,7 @@ load ../helper/migration
   [ "$(jq -c 'map(.count)' "$BATS_TEST_TMPDIR/after")" = '[3050,1990,7,10]' ]
   run -6 "$rollback"
   run -0 "$rollback" --yes
-  [[ $output == *"Volumes removed:   $HAL9000_PREFIX-chromadb, $HAL9000_PREFIX-memorybank, $HAL9000_PREFIX-plugins"* ]]
+  [[ $output == *"Volumes removed: $HAL9000_PREFIX-chromadb, $HAL9000_PREFIX-memorybank, $HAL9000_PREFIX-plugins"* ]]
   [ -z "$(docker volume ls --quiet --filter "name=$HAL9000_PREFIX")" ]
   # The replaced directories are kept in a backup and equal the source.
   local_trees "$(echo "$HAL9000_HOME"/backups/pre-rollback-*)" | diff "$BATS_TEST_TMPDIR/source" -

@@ -85,7 +85,7 @@ XML
   start_session
   [[ $(image_of "$worker") == "$HAL9000_PREFIX-apt:"* ]]
   # shellcheck disable=SC2154  # of run
-  [[ $stderr == *"Building $HAL9000_PREFIX-apt:"*"$HAL9000_PREFIX-apt:"*": "*" MB, "*" MB of it "* ]]
+  [[ $stderr == *"Building $HAL9000_PREFIX-apt:"*"$HAL9000_PREFIX-apt:"*": "*" MB, "*" MB more than "* ]]
   run -0 docker exec "$worker" mvn --batch-mode --offline -Dmaven.repo.local=/usr/share/maven-repo package
   [[ $output == *"Tests run: 1, Failures: 0"*"BUILD SUCCESS"* ]]
   [ -s "$project/target/app-1.jar" ]
