@@ -79,9 +79,17 @@ export function layOutSettings(
   const settings = startSettings(request, homeSettings(claudeHome), own);
   const text = JSON.stringify(settings);
   replaceFile(join(claudeHome, settingsFile), text, owner, { sync: false });
+  return settingsArguments(request.approved, rest);
+}
+
+/** Arguments that start Claude with the settings file. */
+export function settingsArguments(
+  approved: boolean,
+  given: string[] = [],
+): string[] {
   return [
-    ...(request.approved ? [] : ["--setting-sources", "user"]),
-    ...rest,
+    ...(approved ? [] : ["--setting-sources", "user"]),
+    ...given,
     // Claude uses only the last --settings.
     ...["--settings", `${insideWorker.claudeHome}/${settingsFile}`],
   ];

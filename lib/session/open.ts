@@ -2,6 +2,7 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { settingsArguments } from "../home/claude-settings.ts";
 import { hasConversation } from "./conversations.ts";
 import { inspectContainer } from "../docker/docker.ts";
 import { warnOnFileError } from "../std/errors.ts";
@@ -42,7 +43,12 @@ import {
   type SessionToSave,
   undoSave,
 } from "./keep.ts";
-import { type ClaudeStart, prepareStart, type ReadySession } from "./start.ts";
+import {
+  type ClaudeStart,
+  prepareStart,
+  type ReadySession,
+  renewCredentials,
+} from "./start.ts";
 import { hasTerminal } from "./tmux.ts";
 import {
   ensureSessionWorker,
@@ -110,14 +116,6 @@ export async function readySession(
   }
   // A standalone session needs no port range, because it has its own network.
   const portBase = request.standalone ? undefined : saved?.portBase;
-  const verdict = claudeRuns
-    ? { approved: true, forbidden: [] } // a running Claude keeps its arguments
-    : opening.judged ?? await judgeProjectConfig(
-      instance,
-      project.path,
-      request.approveConfig,
-      log,
-    );
   const resumes = !request.fresh && hasConversation(instance, session);
   if (start !== "running") {
     offerServers(instance, claudeHome, project, opening.servers);
@@ -125,22 +123,27 @@ export async function readySession(
     // The file is not changed now: the running CLI may be writing it.
     log("The session is running: the MCP servers change at its next start");
   }
-  // Used if the settings cannot be written while Claude runs, and Claude exits before
-  // this command attaches: it is then started again, without the project's settings.
-  let started: ClaudeStart = {
-    arguments: ["--setting-sources", "user"],
-    env: {},
-  };
-  const container = await inspectContainer(instance.docker, worker.id);
-  await write(() => {
-    started = prepareStart(instance, { claudeHome, owner: project }, {
-      container,
+  const files = { claudeHome, owner: project };
+  let started: ClaudeStart = { arguments: settingsArguments(false), env: {} };
+  if (claudeRuns) {
+    await write(() => {
+      started = renewCredentials(instance, files, request.env);
+    });
+  } else {
+    const verdict = opening.judged ?? await judgeProjectConfig(
+      instance,
+      project.path,
+      request.approveConfig,
+      log,
+    );
+    started = prepareStart(instance, files, {
+      container: await inspectContainer(instance.docker, worker.id),
       portBase,
       verdict,
       env: request.env,
       arguments: request.claudeArguments,
     });
-  });
+  }
   return {
     session,
     project: project.path,

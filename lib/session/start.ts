@@ -1,7 +1,7 @@
 // Starts Claude in a worker: writes the files that it reads, and builds its arguments
 // and environment.
 
-import { layOutSettings } from "../home/claude-settings.ts";
+import { layOutSettings, settingsArguments } from "../home/claude-settings.ts";
 import { layOutCredentials } from "../home/credentials.ts";
 import { type Docker, environmentOf } from "../docker/docker.ts";
 import { execIn } from "../docker/exec.ts";
@@ -62,6 +62,22 @@ export function prepareStart(
   const { approved } = verdict;
   writeContext(instance, claudeHome, owner, { container, portBase, approved });
   return { arguments: claudeArguments, env: { ...signIn.env, ...passed } };
+}
+
+/**
+ * Renews the credentials of a running Claude. Its settings stay: Claude reads changes of
+ * them. The result starts it again if it exits now, without the project's settings.
+ */
+export function renewCredentials(
+  instance: Instance,
+  { claudeHome, owner }: { claudeHome: string; owner: Owner },
+  env: NodeJS.ProcessEnv,
+): ClaudeStart {
+  const signIn = layOutCredentials(instance, claudeHome, owner, env);
+  return {
+    arguments: settingsArguments(false),
+    env: { ...signIn.env, ...passedVariables(env) },
+  };
 }
 
 /** The caller's variables that are passed to Claude. */

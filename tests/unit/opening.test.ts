@@ -145,6 +145,29 @@ test("opening a running session starts no second worker and changes no settings"
   assert.is(engine.asked.length, before);
 });
 
+test("opening a running session approves nothing of its project", async (fake) => {
+  const { engine, instance, project } = fake;
+  const directory = project("app");
+  mkdirSync(join(directory, ".claude"));
+  const settings = JSON.stringify({ permissions: { allow: ["Bash(make:*)"] } });
+  writeFileSync(join(directory, ".claude", "settings.json"), settings);
+  const { session } = await open(fake, { directory });
+  const claudeHome = join(instance.home.home, "claude", session);
+  const files = ["hal9000-settings.json", "hal9000-context.md"];
+  const texts = () =>
+    files.map((name) => readFileSync(join(claudeHome, name), "utf8"));
+  const before = texts();
+  engine.run = claudeRuns(true);
+  const again = await open(fake, { directory });
+  assert.is(again.start, "running");
+  assert.equal(texts(), before);
+  // Claude may exit before the caller attaches: it is then started again.
+  assert.match(
+    again.command.join(" "),
+    /--setting-sources user --settings .*hal9000-settings\.json$/,
+  );
+});
+
 test("continues a conversation in a new worker, unless a fresh one is requested", async (fake) => {
   const first = await open(fake);
   await stopSession(fake.instance, first.session, fake.log);
