@@ -6,7 +6,7 @@ import { Failure } from "../lib/std/errors.ts";
 import { homePaths } from "../lib/instance/paths.ts";
 import { claimFor } from "../lib/pool/client.ts";
 import type { ClaimReply } from "../lib/pool/protocol.ts";
-import type { SpawnRequest } from "../lib/worker/spawn.ts";
+import type { SpawnRequest } from "../lib/worker/request.ts";
 import { command, execute, runCli } from "../lib/cli/cli.ts";
 import { flagsOf, listOf } from "../lib/cli/options.ts";
 import { Io } from "../lib/cli/io.ts";

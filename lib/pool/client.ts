@@ -8,7 +8,7 @@ import { Failure } from "../std/errors.ts";
 import { workerImage } from "../image/recipes.ts";
 import type { HomePaths } from "../instance/paths.ts";
 import type { Settings } from "../instance/settings.ts";
-import type { SpawnRequest } from "../worker/spawn.ts";
+import type { SpawnRequest } from "../worker/request.ts";
 import { Client } from "../std/socket-lines.ts";
 import {
   type ClaimReply,

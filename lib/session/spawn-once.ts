@@ -9,11 +9,8 @@ import { type Project, sessionName } from "../project/project.ts";
 import type { HostPath } from "../std/hostpath.ts";
 import type { Log } from "../std/log.ts";
 import { retireWorker } from "../worker/ending.ts";
-import {
-  type SpawnedWorker,
-  type SpawnRequest,
-  spawnWorker,
-} from "../worker/spawn.ts";
+import type { SpawnRequest } from "../worker/request.ts";
+import { type SpawnedWorker, spawnWorker } from "../worker/spawn.ts";
 import { listWorkers } from "../worker/workers.ts";
 
 /**

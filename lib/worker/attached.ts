@@ -9,7 +9,8 @@ import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { attachTerminal } from "../docker/terminal.ts";
-import { prepareWorker, type SpawnRequest } from "./spawn.ts";
+import type { SpawnRequest } from "./request.ts";
+import { prepareWorker } from "./spawn.ts";
 import { tellOfMemory } from "./status.ts";
 import { waitFor } from "../std/wait.ts";
 

@@ -10,11 +10,8 @@ import { readRecord, writeRecord } from "../../lib/instance/record.ts";
 import { resolveProject, sessionName } from "../../lib/project/project.ts";
 import { spawnOnce } from "../../lib/session/spawn-once.ts";
 import { claimOrSpawn } from "../../lib/session/worker.ts";
-import {
-  prepareWorker,
-  type SpawnRequest,
-  spawnWorker,
-} from "../../lib/worker/spawn.ts";
+import type { SpawnRequest } from "../../lib/worker/request.ts";
+import { prepareWorker, spawnWorker } from "../../lib/worker/spawn.ts";
 import {
   findWorker,
   findWorkers,
