@@ -51,7 +51,11 @@ spawned() {
   terminal "$(spawned -n interrupted-$$ "$project" -- bash --norc)"
   wait_for 15 shows 'bash-.*[$#]'
   keys 'sleep 100' Enter
+  sleeps() { docker exec interrupted-$$ pgrep -fx 'sleep 100'; }
+  wait_for 5 sleeps
   keys C-c
+  woken() { ! sleeps; }
+  wait_for 5 woken
   keys 'echo "still $((40 + 2))"' Enter
   wait_for 5 shows '^still 42'
 }
