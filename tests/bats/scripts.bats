@@ -98,6 +98,12 @@ load ../helper/load
   [ "$output" = "[]" ]
 }
 
+@test "claudy starts without reading the code of its subcommands" {
+  make -s -C "$repo" build/fast/spawn-worker.js
+  run -0 --separate-stderr "$repo/node_modules/.bin/deno" info --no-lock --no-config --json "$repo/build/fast/claudy.js"
+  [ "$(jq '[.modules[] | select(.local)] | length' <<<"$output")" -lt 20 ]
+}
+
 @test "the benchmark compares each operation with Docker" {
   run -0 --separate-stderr "$repo/tests/bench/benchmark.ts" --samples 2 --json
   [ "$(jq -c '[length > 10, all(.medianMs > 0), (map(select(.ratio != null)) | length > 5)]' <<<"$output")" = "[true,true,true]" ]
