@@ -8,6 +8,9 @@ import { sourceDigest } from "../std/build-digest.ts";
 const shebang =
   "#!/usr/bin/env -S deno run --allow-all --no-lock --no-config --quiet --ext=js";
 
+/** A container's program starts once: writing a code cache costs more than it saves. */
+const containerShebang = `${shebang} --no-code-cache`;
+
 /**
  * Node's CommonJS scope for the modules in the bundle. `require` is created on first use,
  * because Deno takes 10 ms to load node:module.
@@ -95,10 +98,17 @@ export async function bundleScripts(
   });
   await rm(directory, { recursive: true, force: true });
   await mkdir(directory, { recursive: true });
+  const inContainers = new Set(
+    sources.filter((source) => containerPrograms.includes(source))
+      .map((source) => basename(source, ".ts")),
+  );
   for (const file of result.outputFiles) {
     const bundled = file.text.replace(lazyImport, "import(String($1))");
+    const first = inContainers.has(basename(file.path, ".js"))
+      ? containerShebang
+      : shebang;
     const text = dirname(file.path) === directory
-      ? `${shebang}\n${bundled.replace(/^#!.*\n/, "")}`
+      ? `${first}\n${bundled.replace(/^#!.*\n/, "")}`
       : bundled; // a shared chunk
     await mkdir(dirname(file.path), { recursive: true });
     await writeFile(file.path, text);
