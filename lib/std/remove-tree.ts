@@ -47,11 +47,14 @@ export async function measureTrees(
   // By stdin: there may be more paths than fit on a command line.
   const input = paths.map((path) => `${path}\0`).join("");
   const timeout = { timeout: measureMs, timeoutSignal: "SIGKILL" as const };
-  const { stdout } = await $({
+  const du = $({
     input,
     ...timeout,
   })`exec du --summarize --bytes \
     --one-file-system --null --files0-from=- 2>/dev/null`;
+  du.child?.stdin?.on("error", () => {}); // du has ended before it read all paths
+  du.child?.stdout?.setEncoding("utf8"); // zx would decode each chunk on its own
+  const { stdout } = await du;
   for (const line of stdout.split("\0").slice(0, -1)) {
     const tab = line.indexOf("\t");
     sizes.set(line.slice(tab + 1), Number(line.slice(0, tab)));

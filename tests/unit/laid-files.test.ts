@@ -290,6 +290,38 @@ test("measureTrees() sums the sizes below a path, and follows no links", async (
   assert.is(sizes.has(join(root, "none")), false);
 });
 
+test("measureTrees() measures paths whose letters are split between two reads", async ({ root }) => {
+  const bin = join(root, "bin");
+  mkdirSync(bin);
+  const du = `#!/bin/sh
+printf '1\\t/\\303'
+sleep 0.3
+printf '\\274\\0'
+`;
+  writeFileSync(join(bin, "du"), du, { mode: 0o755 });
+  const path = process.env["PATH"];
+  process.env["PATH"] = `${bin}:${path}`;
+  try {
+    assert.is((await measureTrees(["/ü"])).get("/ü"), 1);
+  } finally {
+    process.env["PATH"] = path;
+  }
+});
+
+test("measureTrees() does without du if it ends before it has read all paths", async ({ root }) => {
+  const bin = join(root, "bin");
+  mkdirSync(bin);
+  writeFileSync(join(bin, "du"), "#!/bin/sh\n", { mode: 0o755 });
+  const path = process.env["PATH"];
+  process.env["PATH"] = `${bin}:${path}`;
+  try {
+    const paths = Array.from({ length: 20_000 }, (_, at) => `/none/${at}-long`);
+    assert.is((await measureTrees(paths)).size, 0);
+  } finally {
+    process.env["PATH"] = path;
+  }
+});
+
 test("clearPath() removes anything at a path", ({ root }) => {
   const place = join(root, "place");
   for (const lay of Object.values(odd)) {
