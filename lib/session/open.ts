@@ -117,7 +117,8 @@ export async function readySession(
   // A standalone session needs no port range, because it has its own network.
   const portBase = request.standalone ? undefined : saved?.portBase;
   const resumes = !request.fresh && hasConversation(instance, session);
-  if (start !== "running") {
+  if (!claudeRuns) {
+    // Also in a running worker: the command that started it may have been killed.
     offerServers(instance, claudeHome, project, opening.servers);
   } else if (request.mcp !== undefined) {
     // The file is not changed now: the running CLI may be writing it.

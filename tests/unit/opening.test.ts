@@ -24,6 +24,8 @@ import {
   lastSaidAt,
 } from "../../lib/session/conversations.ts";
 import { followSessions } from "../../lib/session/watch.ts";
+import { keepCredential } from "../../lib/home/credentials.ts";
+import { spawnWorker } from "../../lib/worker/spawn.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import { listSessions } from "../../lib/session/list.ts";
 import { type OpenRequest, readySession } from "../../lib/session/open.ts";
@@ -166,6 +168,44 @@ test("opening a running session approves nothing of its project", async (fake) =
     again.command.join(" "),
     /--setting-sources user --settings .*hal9000-settings\.json$/,
   );
+});
+
+test("opening a running session leaves the key that its Claude uses", async (fake) => {
+  const { engine, instance } = fake;
+  keepCredential(instance, "token", "sk-ant-oat01-token");
+  const { session } = await open(fake, {
+    env: { ANTHROPIC_API_KEY: "sk-ant-api03-caller" },
+  });
+  const claudeHome = join(instance.home.home, "claude", session);
+  const settings = readFileSync(join(claudeHome, "hal9000-settings.json"));
+  assert.match(settings.toString(), /"apiKeyHelper":"cat [^"]*anthropic_key"/);
+  const key = () => readFileSync(join(claudeHome, ".anthropic_key"), "utf8");
+  engine.run = claudeRuns(true);
+  await open(fake); // from another terminal, without the variable
+  assert.is(key(), "sk-ant-api03-caller");
+  keepCredential(instance, "key", "sk-ant-api03-stored");
+  await open(fake);
+  assert.is(key(), "sk-ant-api03-stored");
+});
+
+test("offers the MCP servers to a worker whose opening was killed", async (fake) => {
+  const { engine, instance, project } = fake;
+  const servers = { mcpServers: { notes: { command: "notes", port: 3050 } } };
+  writeFileSync(instance.home.mcpConfig, JSON.stringify(servers));
+  const directory = project("app");
+  const session = sessionName(directory);
+  await spawnWorker(instance, {
+    directory,
+    cwd: "/",
+    name: session,
+    session,
+  }, fake.log);
+  engine.run = claudeRuns(false);
+  const { start } = await open(fake, { directory });
+  assert.is(start, "running");
+  const state = join(instance.home.home, "claude", session, ".claude.json");
+  const { mcpServers } = JSON.parse(readFileSync(state, "utf8"));
+  assert.equal(Object.keys(mcpServers ?? {}), ["notes"]);
 });
 
 test("continues a conversation in a new worker, unless a fresh one is requested", async (fake) => {
