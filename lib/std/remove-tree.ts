@@ -65,6 +65,13 @@ export async function measureTrees(
 /** Loaded here: zx adds 50 ms to the start of a command, and few remove anything. */
 async function shell() {
   const { $ } = await import("./zx.ts");
-  const env = { ...process.env, LC_ALL: "C" };
+  const env = { ...withoutBashSettings(process.env), LC_ALL: "C" };
   return $({ env, nothrow: true, quiet: true });
+}
+
+/** Without BASH_ENV, whose file bash would run, and functions, which could replace rm. */
+function withoutBashSettings(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(
+    Object.entries(env).filter(([name]) => !/^BASH_(ENV$|FUNC_)/.test(name)),
+  );
 }

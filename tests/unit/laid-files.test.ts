@@ -322,6 +322,27 @@ test("measureTrees() does without du if it ends before it has read all paths", a
   }
 });
 
+test("trees are removed and measured regardless of the caller's settings of bash", async ({ root }) => {
+  const noise = join(root, "noise");
+  writeFileSync(noise, "echo noise\n");
+  const settings = {
+    "BASH_ENV": noise,
+    "BASH_FUNC_rm%%": "() {  :\n}",
+    "BASH_FUNC_chmod%%": "() {  :\n}",
+  };
+  const tree = join(root, "tree");
+  mkdirSync(tree);
+  Object.assign(process.env, settings);
+  try {
+    const size = (await measureTrees([tree])).get(tree) ?? NaN;
+    assert.ok(size >= 0, `${size}`);
+    await removeTree(tree);
+    assert.is(existsSync(tree), false);
+  } finally {
+    for (const name of Object.keys(settings)) delete process.env[name];
+  }
+});
+
 test("clearPath() removes anything at a path", ({ root }) => {
   const place = join(root, "place");
   for (const lay of Object.values(odd)) {
