@@ -179,6 +179,17 @@ test("a worker that cannot start leaves no container, record or new home", async
   assert.equal(readdirSync(instance.home.workers), []);
 });
 
+test("leaves no secrets if an engine that stops answering neither starts nor removes a worker", async (fake) => {
+  const { instance, engine } = fake;
+  engine.refuses.set("start mine", 500);
+  engine.refuses.set("remove mine", 500);
+  const secrets = [{ name: "TOKEN", value: "s3cret" }];
+  const failure = await failureOf(spawn(fake, { secrets }));
+  assert.equal(readdirSync(join(instance.home.secrets, "workers")), []);
+  assert.is(failure.message, 'Cannot start worker "mine": refused');
+  assert.is(readRecord(instance, "mine"), undefined);
+});
+
 test("keeps an existing home if the worker cannot start", async (fake) => {
   const { instance, engine } = fake;
   await spawn(fake);
