@@ -62,11 +62,18 @@ export function existingRecord(
   );
 }
 
-/** Writes the session's record and reserves its ports. */
+/**
+ * Writes the session's record and reserves its ports. Reads the record again before:
+ * another process may have changed it while the user was asked or an image was built.
+ */
 export function saveSession(
   instance: Instance,
-  { session, project, before, chosenProfile, mcp }: SessionToSave,
+  toSave: SessionToSave,
+  log: Log,
 ): SessionRecord {
+  const { session, project, chosenProfile, mcp } = toSave;
+  const before = existingRecord(instance, session, project, log);
+  toSave.before = before;
   const usedAt = new Date().toISOString();
   const record: SessionRecord = {
     version: 1,

@@ -111,7 +111,7 @@ export async function readySession(
   let saved = record ?? before;
   if (!record) {
     await write(() => {
-      saved = saveSession(instance, opening);
+      saved = saveSession(instance, opening, log);
     });
   }
   // A standalone session needs no port range, because it has its own network.
@@ -247,7 +247,7 @@ async function findOrStartWorker(
         },
       },
       prepare: () => {
-        record = saveSession(instance, opening);
+        record = saveSession(instance, opening, log);
         const inherited = { session, project, request: request.inherit };
         inheritOnce(instance, inherited, log);
       },

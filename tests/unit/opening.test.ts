@@ -283,6 +283,74 @@ test("a new session without a worker leaves nothing behind", async (fake) => {
   assert.equal(readdirSync(home.ports), []);
 });
 
+/** A project whose configuration the user is asked about before anything is stored. */
+function projectThatAsks({ project }: FakeInstance, name: string): string {
+  const directory = project(name);
+  mkdirSync(join(directory, ".git"));
+  writeFileSync(join(directory, ".git", "HEAD"), "ref: refs/heads/main\n");
+  mkdirSync(join(directory, ".git", "objects"));
+  mkdirSync(join(directory, ".git", "refs"));
+  const config = '[filter "x"]\n\tclean = make\n';
+  writeFileSync(join(directory, ".git", "config"), config);
+  return directory;
+}
+
+test("a failed start keeps the conversation of who opened the session meanwhile", async (fake) => {
+  const { engine } = fake;
+  const directory = projectThatAsks(fake, "app");
+  const approveConfig = () => Promise.resolve(true);
+  let session = "";
+  const failure = await failureOf(open(fake, {
+    directory,
+    approveConfig: async () => {
+      ({ session } = await open(fake, { directory, approveConfig }));
+      converse(fake, session);
+      await stopSession(fake.instance, session, fake.log);
+      engine.images.clear();
+      return true;
+    },
+  }));
+  assert.is(failure.kind, "notFound");
+  assert.ok(readSession(fake.instance, session));
+  assert.ok(hasConversation(fake.instance, session));
+});
+
+test("a name that another project takes meanwhile is refused", async (fake) => {
+  const { instance, project } = fake;
+  const directory = projectThatAsks(fake, "app");
+  const other = project("other");
+  const failure = await failureOf(open(fake, {
+    directory,
+    name: "work",
+    approveConfig: async () => {
+      await open(fake, { directory: other, name: "work" });
+      return true;
+    },
+  }));
+  assert.is(failure.kind, "busy");
+  assert.is(readSession(instance, "work")?.project, other);
+});
+
+test("a session that is removed meanwhile gets ports of its own again", async (fake) => {
+  const { instance } = fake;
+  const directory = projectThatAsks(fake, "app");
+  let asked = 0;
+  const approveConfig = async () => {
+    if (++asked > 1) await removeSession(instance, session, fake.log);
+    return true;
+  };
+  const session = sessionName(directory);
+  await open(fake, { directory, approveConfig });
+  writeFileSync(
+    join(directory, ".git", "config"),
+    '[filter "y"]\n\tclean = make\n',
+  );
+  await open(fake, { directory, approveConfig });
+  assert.is(asked, 2);
+  const base = readSession(instance, session)?.portBase;
+  assert.equal(readdirSync(instance.home.ports), [`${base}`]);
+});
+
 test("an existing session is kept if its new worker cannot be created", async (fake) => {
   const { instance, engine } = fake;
   const { session } = await open(fake);
