@@ -66,7 +66,8 @@ export async function measureTrees(
 async function shell() {
   const { $ } = await import("./zx.ts");
   const env = { ...withoutBashSettings(process.env), LC_ALL: "C" };
-  return $({ env, nothrow: true, quiet: true });
+  leaveRemovedDirectory();
+  return $({ cwd: "/", env, nothrow: true, quiet: true });
 }
 
 /** Without BASH_ENV, whose file bash would run, and functions, which could replace rm. */
@@ -74,4 +75,13 @@ function withoutBashSettings(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return Object.fromEntries(
     Object.entries(env).filter(([name]) => !/^BASH_(ENV$|FUNC_)/.test(name)),
   );
+}
+
+/** zx fails, and no program starts, in a working directory that has been removed. */
+function leaveRemovedDirectory(): void {
+  try {
+    process.cwd();
+  } catch {
+    process.chdir("/");
+  }
 }

@@ -322,6 +322,22 @@ test("measureTrees() does without du if it ends before it has read all paths", a
   }
 });
 
+test("trees are removed and measured from a directory that is removed, too", ({ root }) => {
+  const [tree, other] = [join(root, "tree"), join(root, "other")];
+  mkdirSync(tree);
+  mkdirSync(other);
+  const helper = new URL("../helper/remove-trees.ts", import.meta.url).pathname;
+  const options = ["--allow-all", "--no-lock", "--quiet"];
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    ["run", ...options, "--node-modules-dir=manual", helper, tree, other],
+    { cwd: tree, encoding: "utf8" },
+  );
+  assert.is(status, 0, stderr);
+  assert.is(stdout, "1\n1\n");
+  assert.is(existsSync(other), false);
+});
+
 test("trees are removed and measured regardless of the caller's settings of bash", async ({ root }) => {
   const noise = join(root, "noise");
   writeFileSync(noise, "echo noise\n");
