@@ -111,9 +111,10 @@ export async function undoSave(
   log: Log,
 ): Promise<void> {
   try {
+    const workers = before ? [] : await listWorkers(instance);
+    // After the engine's answer: meanwhile another process could open the session.
     if (readSession(instance, name, log)?.usedAt !== usedAt) return;
     if (before) return writeSession(instance, { ...before, usedAt, portBase });
-    const workers = await listWorkers(instance);
     if (workers.some(({ session }) => session === name)) return;
     if (portBase !== undefined) freePorts(instance, portBase);
     if (homeIsNew) await removeSessionHome(instance, name);

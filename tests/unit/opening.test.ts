@@ -315,6 +315,36 @@ test("a failed start keeps the conversation of who opened the session meanwhile"
   assert.ok(hasConversation(fake.instance, session));
 });
 
+test("a failed start keeps a session that is opened while it looks for workers", async (fake) => {
+  const { engine, instance } = fake;
+  const { docker } = engine;
+  let failed = false;
+  const usedAt = "2030-01-01T00:00:00.000Z";
+  const slow = {
+    ...fake,
+    instance: {
+      ...instance,
+      docker: {
+        ...docker,
+        createContainer: () => {
+          failed = true;
+          return Promise.reject(new Error("broken"));
+        },
+        listContainers: async (options: object) => {
+          const found = await docker.listContainers(options);
+          const record = readSession(instance, session);
+          if (failed && record) writeSession(instance, { ...record, usedAt });
+          return found;
+        },
+      } as unknown as typeof docker,
+    },
+  };
+  const session = sessionName(fake.project("app"));
+  await failureOf(open(slow));
+  assert.is(readSession(instance, session)?.usedAt, usedAt);
+  assert.ok(existsSync(join(instance.home.claude, session)));
+});
+
 test("a name that another project takes meanwhile is refused", async (fake) => {
   const { instance, project } = fake;
   const directory = projectThatAsks(fake, "app");
