@@ -169,6 +169,15 @@ test("mounts secrets, and removes them if the worker does not start", async (fak
   assert.equal(kept, [name]);
 });
 
+test("leaves none of several secrets if one cannot be written", async (fake) => {
+  const names = ["TOKEN", "T".repeat(300)];
+  const secrets = names.map((name) => ({ name, value: "s3cret" }));
+  await failureOf(spawn(fake, { secrets }));
+  const { home } = fake.instance;
+  assert.equal(readdirSync(join(home.secrets, "workers")), []);
+  assert.equal(readdirSync(home.workers), []);
+});
+
 test("a worker that cannot start leaves no container, record or new home", async (fake) => {
   const { instance, engine } = fake;
   engine.refuses.set("start mine", 500);
