@@ -150,16 +150,16 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 
 @test "an interrupted worker is kept with --no-rm" {
   project=$(make_project app)
-  sleep 30 | "$scripts/spawn-worker.ts" -n kept-$$ --no-rm "$project" \
-    -- sh -c 'trap "" TERM; touch up; sleep 100' >/dev/null 2>&1 3>&- &
+  "$scripts/spawn-worker.ts" -n kept-$$ --no-rm "$project" \
+    -- sh -c 'trap "" TERM; touch up; sleep 100' </dev/null 3>&- &
   wait_for 10 test -e "$project/up"
-  pkill -TERM -fo "spawn-worker[.][jt]s -n kept-$$"
-  wait_for 20 has_exited kept-$$
-  pkill -x sleep -P $$ || true
+  kill -TERM $!
+  code=0
+  wait $! || code=$?
+  [ "$code" = 143 ]
+  [ "$(docker inspect --format '{{.State.Status}}' kept-$$)" = exited ]
   "$scripts/coordinator.ts" stop kept-$$
 }
-
-has_exited() { [ "$(docker inspect --format '{{.State.Status}}' "$1")" = exited ]; }
 
 @test "spawn-worker stops its worker on SIGTERM and SIGHUP" {
   project=$(make_project app)
