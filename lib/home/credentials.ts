@@ -96,6 +96,8 @@ export function layOutCredentials(
   claudeHome: string,
   project: Owner,
   env: NodeJS.ProcessEnv,
+  /** Keeps the key: the settings of a running Claude refer to it. */
+  { claudeRuns = false } = {},
 ): SignIn {
   const { home } = instance;
   const chosen = credentialFor(instance, env);
@@ -110,7 +112,8 @@ export function layOutCredentials(
     ? env["ANTHROPIC_API_KEY"]
     : undefined;
   // Without any credentials, the session keeps the key from its last start.
-  if (chosen !== undefined) write(keyFile, key);
+  const keepsKey = chosen === undefined || claudeRuns && key === undefined;
+  if (!keepsKey) write(keyFile, key);
   const token = chosen === "token"
     ? readFileSync(home.claudeToken, "utf8")
     : undefined;

@@ -80,15 +80,17 @@ export class Mounter {
       names.mounter,
       "mounter",
     );
+    const spec = mounterSpec(this.#instance, image);
     const fits = present?.Image === image && present.State.Running &&
-      !present.State.Paused;
+      !present.State.Paused &&
+      // Such as the project roots, which the parent may have got anew.
+      spec.Env?.every((variable) => present.Config.Env.includes(variable));
     if (fits) {
       const answer = await this.#test(runningMs).catch(() => undefined);
       if (answer) return answer.fault;
     }
     // A hanging mounter is replaced, too: it has no state.
     if (present) await removeContainer(docker, present.Id);
-    const spec = mounterSpec(this.#instance, image);
     const container = await createContainer(docker, names.mounter, spec);
     await container.start();
     return (await this.#test(startMs)).fault;

@@ -62,11 +62,18 @@ export function existingRecord(
   );
 }
 
-/** Writes the session's record and reserves its ports. */
+/**
+ * Writes the session's record and reserves its ports. Reads the record again before:
+ * another process may have changed it while the user was asked or an image was built.
+ */
 export function saveSession(
   instance: Instance,
-  { session, project, before, chosenProfile, mcp }: SessionToSave,
+  toSave: SessionToSave,
+  log: Log,
 ): SessionRecord {
+  const { session, project, chosenProfile, mcp } = toSave;
+  const before = existingRecord(instance, session, project, log);
+  toSave.before = before;
   const usedAt = new Date().toISOString();
   const record: SessionRecord = {
     version: 1,
@@ -104,9 +111,10 @@ export async function undoSave(
   log: Log,
 ): Promise<void> {
   try {
+    const workers = before ? [] : await listWorkers(instance);
+    // After the engine's answer: meanwhile another process could open the session.
     if (readSession(instance, name, log)?.usedAt !== usedAt) return;
     if (before) return writeSession(instance, { ...before, usedAt, portBase });
-    const workers = await listWorkers(instance);
     if (workers.some(({ session }) => session === name)) return;
     if (portBase !== undefined) freePorts(instance, portBase);
     if (homeIsNew) await removeSessionHome(instance, name);

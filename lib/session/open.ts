@@ -111,13 +111,14 @@ export async function readySession(
   let saved = record ?? before;
   if (!record) {
     await write(() => {
-      saved = saveSession(instance, opening);
+      saved = saveSession(instance, opening, log);
     });
   }
   // A standalone session needs no port range, because it has its own network.
   const portBase = request.standalone ? undefined : saved?.portBase;
   const resumes = !request.fresh && hasConversation(instance, session);
-  if (start !== "running") {
+  if (!claudeRuns) {
+    // Also in a running worker: the command that started it may have been killed.
     offerServers(instance, claudeHome, project, opening.servers);
   } else if (request.mcp !== undefined) {
     // The file is not changed now: the running CLI may be writing it.
@@ -246,7 +247,7 @@ async function findOrStartWorker(
         },
       },
       prepare: () => {
-        record = saveSession(instance, opening);
+        record = saveSession(instance, opening, log);
         const inherited = { session, project, request: request.inherit };
         inheritOnce(instance, inherited, log);
       },

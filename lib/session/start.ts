@@ -73,7 +73,9 @@ export function renewCredentials(
   { claudeHome, owner }: { claudeHome: string; owner: Owner },
   env: NodeJS.ProcessEnv,
 ): ClaudeStart {
-  const signIn = layOutCredentials(instance, claudeHome, owner, env);
+  const signIn = layOutCredentials(instance, claudeHome, owner, env, {
+    claudeRuns: true,
+  });
   return {
     arguments: settingsArguments(false),
     env: { ...signIn.env, ...passedVariables(env) },

@@ -47,11 +47,14 @@ export async function measureTrees(
   // By stdin: there may be more paths than fit on a command line.
   const input = paths.map((path) => `${path}\0`).join("");
   const timeout = { timeout: measureMs, timeoutSignal: "SIGKILL" as const };
-  const { stdout } = await $({
+  const du = $({
     input,
     ...timeout,
   })`exec du --summarize --bytes \
     --one-file-system --null --files0-from=- 2>/dev/null`;
+  du.child?.stdin?.on("error", () => {}); // du has ended before it read all paths
+  du.child?.stdout?.setEncoding("utf8"); // zx would decode each chunk on its own
+  const { stdout } = await du;
   for (const line of stdout.split("\0").slice(0, -1)) {
     const tab = line.indexOf("\t");
     sizes.set(line.slice(tab + 1), Number(line.slice(0, tab)));
@@ -62,6 +65,23 @@ export async function measureTrees(
 /** Loaded here: zx adds 50 ms to the start of a command, and few remove anything. */
 async function shell() {
   const { $ } = await import("./zx.ts");
-  const env = { ...process.env, LC_ALL: "C" };
-  return $({ env, nothrow: true, quiet: true });
+  const env = { ...withoutBashSettings(process.env), LC_ALL: "C" };
+  leaveRemovedDirectory();
+  return $({ cwd: "/", env, nothrow: true, quiet: true });
+}
+
+/** Without BASH_ENV, whose file bash would run, and functions, which could replace rm. */
+function withoutBashSettings(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(
+    Object.entries(env).filter(([name]) => !/^BASH_(ENV$|FUNC_)/.test(name)),
+  );
+}
+
+/** zx fails, and no program starts, in a working directory that has been removed. */
+function leaveRemovedDirectory(): void {
+  try {
+    process.cwd();
+  } catch {
+    process.chdir("/");
+  }
 }

@@ -6,11 +6,12 @@ import { type Docker, inspectContainer } from "../docker/docker.ts";
 import { runDocker } from "../docker/docker-cli.ts";
 import { retireWorker, stopWorker } from "./ending.ts";
 import { Failure } from "../std/errors.ts";
+import { interceptSignals } from "../std/signals.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { attachTerminal } from "../docker/terminal.ts";
 import type { SpawnRequest } from "./request.ts";
-import { prepareWorker } from "./spawn.ts";
+import { prepareWorker, type SpawnedWorker } from "./spawn.ts";
 import { tellOfMemory } from "./status.ts";
 import { waitFor } from "../std/wait.ts";
 
@@ -38,6 +39,32 @@ export async function runAttached(
     command: request.command ?? ["claude"],
     terminal,
   }, log);
+  // A second interrupt must not leave the worker running: it only ends the wait.
+  let interrupted = false;
+  const restoreSignals = interceptSignals(() => {
+    interrupted = true;
+  });
+  try {
+    return await attachUntilExit(instance, worker, {
+      terminal,
+      keep: request.keep ?? false,
+      interrupted: () => interrupted,
+    }, log);
+  } finally {
+    restoreSignals();
+  }
+}
+
+async function attachUntilExit(
+  instance: Instance,
+  worker: SpawnedWorker,
+  { terminal, keep, interrupted }: {
+    terminal: boolean;
+    keep: boolean;
+    interrupted: () => boolean;
+  },
+  log: Log,
+): Promise<number> {
   const since = Date.now();
   const code = terminal
     ? await attachTerminal(instance.docker, worker.id, { start: true })
@@ -50,6 +77,7 @@ export async function runAttached(
     instance,
     worker.id,
     bound ? exitTimeoutMs.bound : exitTimeoutMs.detachable,
+    interrupted,
   );
   if (code !== 0) {
     const hint =
@@ -59,12 +87,12 @@ export async function runAttached(
   if (present?.State.Running && !terminal) {
     // The docker client was interrupted before it forwarded the signal: stop the
     // worker here. The client's exit code may be 0 in this case.
-    await stopWorker(instance, worker, log);
+    await stopWorker(instance, worker, log, { keep });
     return code > 128 ? code : 128 + constants.signals.SIGINT;
   }
   if (present?.State.Running) {
     log(`Detached. Reattach with: coordinator attach ${worker.name}`);
-  } else if (!request.keep) {
+  } else if (!keep) {
     await retireWorker(instance, worker, log);
   }
   return present && !present.State.Running ? present.State.ExitCode : code;
@@ -75,11 +103,12 @@ async function waitForExit(
   { docker }: Pick<Instance, "docker">,
   id: string,
   timeoutMs: number,
+  interrupted: () => boolean,
 ): Promise<Docker.ContainerInspectInfo | undefined> {
   let present: Docker.ContainerInspectInfo | undefined;
   await waitFor(async () => {
     present = await inspectContainer(docker, id);
-    return !present?.State.Running;
+    return !present?.State.Running || interrupted();
   }, { for: "the worker to end", timeoutMs }).catch(() => {
     // Still running: the user has detached.
   });

@@ -33,11 +33,15 @@ const maxLogs = 200;
 
 type Named = Pick<WorkerState, "name" | "id">;
 
-/** Stops a worker and retires it. Not an error if it has already exited. */
+/**
+ * Stops a worker, and retires it unless `keep` is set. Not an error if it has already
+ * exited.
+ */
 export async function stopWorker(
   instance: Instance,
   worker: Named,
   log: Log,
+  { keep = false } = {},
 ): Promise<void> {
   const record = readRecords(instance, log)
     .find(({ container }) => container === worker.id);
@@ -52,7 +56,7 @@ export async function stopWorker(
       throw engineFailure(error, `Cannot stop worker "${worker.name}"`);
     }
   }
-  await retireWorker(instance, worker, log);
+  if (!keep) await retireWorker(instance, worker, log);
 }
 
 /**

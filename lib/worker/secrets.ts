@@ -92,9 +92,14 @@ export function keepSecrets(
   const name = `${worker}-${randomBytes(4).toString("hex")}`;
   const directory = home.workerSecrets(name);
   ensureDirectory(dirname(directory), 0o700, owner);
-  ensureDirectory(directory, 0o700, user);
-  for (const { name, value } of secrets) {
-    writeAtomic(join(directory, name), value, user, 0o400);
+  try {
+    ensureDirectory(directory, 0o700, user);
+    for (const { name, value } of secrets) {
+      writeAtomic(join(directory, name), value, user, 0o400);
+    }
+  } catch (error) {
+    forgetSecrets({ home }, name);
+    throw error;
   }
   return name;
 }

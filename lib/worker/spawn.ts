@@ -13,6 +13,7 @@ import { insideWorker } from "../instance/paths.ts";
 import { removeRecord, writeRecord } from "../instance/record.ts";
 import type { WorkerMount } from "../project/mount.ts";
 import { inodeOf } from "../std/hostpath.ts";
+import { messageOf } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
 import { forgetHome } from "./ending.ts";
 import type { GateCheck } from "./gate.ts";
@@ -66,7 +67,14 @@ export async function prepareWorker(
   const { name, project, image } = resolved;
   const undoSteps: (() => Promise<void> | void)[] = [];
   const undo = async () => {
-    for (const step of undoSteps.reverse()) await step();
+    for (const step of undoSteps.reverse()) {
+      try {
+        await step();
+      } catch (error) {
+        // The caller throws the error that made the spawn fail.
+        log(`warning: Cannot undo all of "${name}": ${messageOf(error)}`);
+      }
+    }
   };
   try {
     const home = prepareWorkerHome(

@@ -64,7 +64,8 @@ export async function startWorker(
     await container.start();
     if (announces) await waitForGate(container, subject);
   } catch (error) {
-    await removeContainer(docker, id);
+    // Another attempt to remove it follows in the caller, or in the reconciliation.
+    await removeContainer(docker, id).catch(() => {});
     throw error instanceof Failure ? error : engineFailure(error, subject);
   }
 }

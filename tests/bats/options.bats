@@ -132,6 +132,35 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ "$(records)" = 0 ]
 }
 
+@test "a second interrupt does not leave a worker running that ignores both" {
+  project=$(make_project app)
+  env --default-signal=INT setsid "$scripts/spawn-worker.ts" -n deaf-$$ "$project" \
+    -- sh -c 'trap "" INT TERM; touch up; sleep 100' </dev/null 3>&- &
+  wait_for 10 test -e "$project/up"
+  for _ in 1 2 3; do
+    kill -INT -- "-$!"
+    sleep 0.5
+  done
+  code=0
+  wait $! || code=$?
+  [ "$code" = 130 ]
+  run -1 docker inspect deaf-$$
+  [ "$(records)" = 0 ]
+}
+
+@test "an interrupted worker is kept with --no-rm" {
+  project=$(make_project app)
+  "$scripts/spawn-worker.ts" -n kept-$$ --no-rm "$project" \
+    -- sh -c 'trap "" TERM; touch up; sleep 100' </dev/null 3>&- &
+  wait_for 10 test -e "$project/up"
+  kill -TERM $!
+  code=0
+  wait $! || code=$?
+  [ "$code" = 143 ]
+  [ "$(docker inspect --format '{{.State.Status}}' kept-$$)" = exited ]
+  "$scripts/coordinator.ts" stop kept-$$
+}
+
 @test "spawn-worker stops its worker on SIGTERM and SIGHUP" {
   project=$(make_project app)
   for signal in TERM HUP; do

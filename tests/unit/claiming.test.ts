@@ -20,7 +20,8 @@ import {
   Unfit,
 } from "../../lib/pool/claim.ts";
 import type { AttachRequest } from "../../lib/pool/mounter/attach.ts";
-import { type Mounter, MounterLost } from "../../lib/pool/mounter-container.ts";
+import { Mounter, MounterLost } from "../../lib/pool/mounter-container.ts";
+import { listen } from "../../lib/std/socket-lines.ts";
 import { claimRequest } from "../../lib/pool/client.ts";
 import type { ClaimRequest } from "../../lib/pool/protocol.ts";
 import { createWarm, findWarm, warmRecipe } from "../../lib/pool/warm.ts";
@@ -317,6 +318,34 @@ test("a recipe changes with the image, network or limits", async (fake) => {
   assert.is.not(await inputs(), first);
   engine.images.delete("repo:worker");
   assert.is(await inputs(), undefined);
+});
+
+test("replaces a mounter that was started with other project roots", async (fake) => {
+  const { engine, instance } = fake;
+  const { names, home } = instance;
+  mkdirSync(home.mounter, { recursive: true });
+  const server = await listen(
+    join(home.mounter, "mounter.sock"),
+    () => Promise.resolve({}),
+  );
+  const mounterWith = (roots: string[]) =>
+    new Mounter({
+      ...instance,
+      host: { ...instance.host, roots },
+      self: { ImageID: "repo:parent" } as typeof instance.self,
+    });
+  engine.images.clear(); // an image is its name
+  engine.images.set("repo:parent", { Id: "repo:parent" });
+  try {
+    await mounterWith(["/one"]).ensure();
+    const { id } = engine.find(names.mounter) ?? {};
+    await mounterWith(["/one"]).ensure();
+    assert.is(engine.find(names.mounter)?.id, id);
+    await mounterWith(["/two"]).ensure();
+    assert.is.not(engine.find(names.mounter)?.id, id);
+  } finally {
+    await server.close();
+  }
 });
 
 test.run();

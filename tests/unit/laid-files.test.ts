@@ -290,6 +290,75 @@ test("measureTrees() sums the sizes below a path, and follows no links", async (
   assert.is(sizes.has(join(root, "none")), false);
 });
 
+test("measureTrees() measures paths whose letters are split between two reads", async ({ root }) => {
+  const bin = join(root, "bin");
+  mkdirSync(bin);
+  const du = `#!/bin/sh
+printf '1\\t/\\303'
+sleep 0.3
+printf '\\274\\0'
+`;
+  writeFileSync(join(bin, "du"), du, { mode: 0o755 });
+  const path = process.env["PATH"];
+  process.env["PATH"] = `${bin}:${path}`;
+  try {
+    assert.is((await measureTrees(["/ü"])).get("/ü"), 1);
+  } finally {
+    process.env["PATH"] = path;
+  }
+});
+
+test("measureTrees() does without du if it ends before it has read all paths", async ({ root }) => {
+  const bin = join(root, "bin");
+  mkdirSync(bin);
+  writeFileSync(join(bin, "du"), "#!/bin/sh\n", { mode: 0o755 });
+  const path = process.env["PATH"];
+  process.env["PATH"] = `${bin}:${path}`;
+  try {
+    const paths = Array.from({ length: 20_000 }, (_, at) => `/none/${at}-long`);
+    assert.is((await measureTrees(paths)).size, 0);
+  } finally {
+    process.env["PATH"] = path;
+  }
+});
+
+test("trees are removed and measured from a directory that is removed, too", ({ root }) => {
+  const [tree, other] = [join(root, "tree"), join(root, "other")];
+  mkdirSync(tree);
+  mkdirSync(other);
+  const helper = new URL("../helper/remove-trees.ts", import.meta.url).pathname;
+  const options = ["--allow-all", "--no-lock", "--quiet"];
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    ["run", ...options, "--node-modules-dir=manual", helper, tree, other],
+    { cwd: tree, encoding: "utf8" },
+  );
+  assert.is(status, 0, stderr);
+  assert.is(stdout, "1\n1\n");
+  assert.is(existsSync(other), false);
+});
+
+test("trees are removed and measured regardless of the caller's settings of bash", async ({ root }) => {
+  const noise = join(root, "noise");
+  writeFileSync(noise, "echo noise\n");
+  const settings = {
+    "BASH_ENV": noise,
+    "BASH_FUNC_rm%%": "() {  :\n}",
+    "BASH_FUNC_chmod%%": "() {  :\n}",
+  };
+  const tree = join(root, "tree");
+  mkdirSync(tree);
+  Object.assign(process.env, settings);
+  try {
+    const size = (await measureTrees([tree])).get(tree) ?? NaN;
+    assert.ok(size >= 0, `${size}`);
+    await removeTree(tree);
+    assert.is(existsSync(tree), false);
+  } finally {
+    for (const name of Object.keys(settings)) delete process.env[name];
+  }
+});
+
 test("clearPath() removes anything at a path", ({ root }) => {
   const place = join(root, "place");
   for (const lay of Object.values(odd)) {

@@ -24,6 +24,8 @@ import {
   lastSaidAt,
 } from "../../lib/session/conversations.ts";
 import { followSessions } from "../../lib/session/watch.ts";
+import { keepCredential } from "../../lib/home/credentials.ts";
+import { spawnWorker } from "../../lib/worker/spawn.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import { listSessions } from "../../lib/session/list.ts";
 import { type OpenRequest, readySession } from "../../lib/session/open.ts";
@@ -168,6 +170,44 @@ test("opening a running session approves nothing of its project", async (fake) =
   );
 });
 
+test("opening a running session leaves the key that its Claude uses", async (fake) => {
+  const { engine, instance } = fake;
+  keepCredential(instance, "token", "sk-ant-oat01-token");
+  const { session } = await open(fake, {
+    env: { ANTHROPIC_API_KEY: "sk-ant-api03-caller" },
+  });
+  const claudeHome = join(instance.home.home, "claude", session);
+  const settings = readFileSync(join(claudeHome, "hal9000-settings.json"));
+  assert.match(settings.toString(), /"apiKeyHelper":"cat [^"]*anthropic_key"/);
+  const key = () => readFileSync(join(claudeHome, ".anthropic_key"), "utf8");
+  engine.run = claudeRuns(true);
+  await open(fake); // from another terminal, without the variable
+  assert.is(key(), "sk-ant-api03-caller");
+  keepCredential(instance, "key", "sk-ant-api03-stored");
+  await open(fake);
+  assert.is(key(), "sk-ant-api03-stored");
+});
+
+test("offers the MCP servers to a worker whose opening was killed", async (fake) => {
+  const { engine, instance, project } = fake;
+  const servers = { mcpServers: { notes: { command: "notes", port: 3050 } } };
+  writeFileSync(instance.home.mcpConfig, JSON.stringify(servers));
+  const directory = project("app");
+  const session = sessionName(directory);
+  await spawnWorker(instance, {
+    directory,
+    cwd: "/",
+    name: session,
+    session,
+  }, fake.log);
+  engine.run = claudeRuns(false);
+  const { start } = await open(fake, { directory });
+  assert.is(start, "running");
+  const state = join(instance.home.home, "claude", session, ".claude.json");
+  const { mcpServers } = JSON.parse(readFileSync(state, "utf8"));
+  assert.equal(Object.keys(mcpServers ?? {}), ["notes"]);
+});
+
 test("continues a conversation in a new worker, unless a fresh one is requested", async (fake) => {
   const first = await open(fake);
   await stopSession(fake.instance, first.session, fake.log);
@@ -241,6 +281,104 @@ test("a new session without a worker leaves nothing behind", async (fake) => {
   assert.equal(readdirSync(home.kept), []);
   assert.equal(readdirSync(home.claude), []);
   assert.equal(readdirSync(home.ports), []);
+});
+
+/** A project whose configuration the user is asked about before anything is stored. */
+function projectThatAsks({ project }: FakeInstance, name: string): string {
+  const directory = project(name);
+  mkdirSync(join(directory, ".git"));
+  writeFileSync(join(directory, ".git", "HEAD"), "ref: refs/heads/main\n");
+  mkdirSync(join(directory, ".git", "objects"));
+  mkdirSync(join(directory, ".git", "refs"));
+  const config = '[filter "x"]\n\tclean = make\n';
+  writeFileSync(join(directory, ".git", "config"), config);
+  return directory;
+}
+
+test("a failed start keeps the conversation of who opened the session meanwhile", async (fake) => {
+  const { engine } = fake;
+  const directory = projectThatAsks(fake, "app");
+  const approveConfig = () => Promise.resolve(true);
+  let session = "";
+  const failure = await failureOf(open(fake, {
+    directory,
+    approveConfig: async () => {
+      ({ session } = await open(fake, { directory, approveConfig }));
+      converse(fake, session);
+      await stopSession(fake.instance, session, fake.log);
+      engine.images.clear();
+      return true;
+    },
+  }));
+  assert.is(failure.kind, "notFound");
+  assert.ok(readSession(fake.instance, session));
+  assert.ok(hasConversation(fake.instance, session));
+});
+
+test("a failed start keeps a session that is opened while it looks for workers", async (fake) => {
+  const { engine, instance } = fake;
+  const { docker } = engine;
+  let failed = false;
+  const usedAt = "2030-01-01T00:00:00.000Z";
+  const slow = {
+    ...fake,
+    instance: {
+      ...instance,
+      docker: {
+        ...docker,
+        createContainer: () => {
+          failed = true;
+          return Promise.reject(new Error("broken"));
+        },
+        listContainers: async (options: object) => {
+          const found = await docker.listContainers(options);
+          const record = readSession(instance, session);
+          if (failed && record) writeSession(instance, { ...record, usedAt });
+          return found;
+        },
+      } as unknown as typeof docker,
+    },
+  };
+  const session = sessionName(fake.project("app"));
+  await failureOf(open(slow));
+  assert.is(readSession(instance, session)?.usedAt, usedAt);
+  assert.ok(existsSync(join(instance.home.claude, session)));
+});
+
+test("a name that another project takes meanwhile is refused", async (fake) => {
+  const { instance, project } = fake;
+  const directory = projectThatAsks(fake, "app");
+  const other = project("other");
+  const failure = await failureOf(open(fake, {
+    directory,
+    name: "work",
+    approveConfig: async () => {
+      await open(fake, { directory: other, name: "work" });
+      return true;
+    },
+  }));
+  assert.is(failure.kind, "busy");
+  assert.is(readSession(instance, "work")?.project, other);
+});
+
+test("a session that is removed meanwhile gets ports of its own again", async (fake) => {
+  const { instance } = fake;
+  const directory = projectThatAsks(fake, "app");
+  let asked = 0;
+  const approveConfig = async () => {
+    if (++asked > 1) await removeSession(instance, session, fake.log);
+    return true;
+  };
+  const session = sessionName(directory);
+  await open(fake, { directory, approveConfig });
+  writeFileSync(
+    join(directory, ".git", "config"),
+    '[filter "y"]\n\tclean = make\n',
+  );
+  await open(fake, { directory, approveConfig });
+  assert.is(asked, 2);
+  const base = readSession(instance, session)?.portBase;
+  assert.equal(readdirSync(instance.home.ports), [`${base}`]);
 });
 
 test("an existing session is kept if its new worker cannot be created", async (fake) => {

@@ -169,6 +169,15 @@ test("mounts secrets, and removes them if the worker does not start", async (fak
   assert.equal(kept, [name]);
 });
 
+test("leaves none of several secrets if one cannot be written", async (fake) => {
+  const names = ["TOKEN", "T".repeat(300)];
+  const secrets = names.map((name) => ({ name, value: "s3cret" }));
+  await failureOf(spawn(fake, { secrets }));
+  const { home } = fake.instance;
+  assert.equal(readdirSync(join(home.secrets, "workers")), []);
+  assert.equal(readdirSync(home.workers), []);
+});
+
 test("a worker that cannot start leaves no container, record or new home", async (fake) => {
   const { instance, engine } = fake;
   engine.refuses.set("start mine", 500);
@@ -177,6 +186,17 @@ test("a worker that cannot start leaves no container, record or new home", async
   assert.not(engine.find("mine"));
   assert.is(readRecord(instance, "mine"), undefined);
   assert.equal(readdirSync(instance.home.workers), []);
+});
+
+test("leaves no secrets if an engine that stops answering neither starts nor removes a worker", async (fake) => {
+  const { instance, engine } = fake;
+  engine.refuses.set("start mine", 500);
+  engine.refuses.set("remove mine", 500);
+  const secrets = [{ name: "TOKEN", value: "s3cret" }];
+  const failure = await failureOf(spawn(fake, { secrets }));
+  assert.equal(readdirSync(join(instance.home.secrets, "workers")), []);
+  assert.is(failure.message, 'Cannot start worker "mine": refused');
+  assert.is(readRecord(instance, "mine"), undefined);
 });
 
 test("keeps an existing home if the worker cannot start", async (fake) => {
