@@ -3,7 +3,7 @@
 // killed, with the reason.
 
 import process from "node:process";
-import { $ } from "zx/core";
+import { runProgram } from "../std/program.ts";
 import { binarySize } from "../std/units.ts";
 
 /** Interval of the checks; without calls, only every fifth check runs. */
@@ -75,8 +75,13 @@ export class Watch {
 }
 
 async function readRows(): Promise<Row[]> {
-  const lines = await $({ quiet: true })`ps -A -o pid=,ppid=,pgid=,rss=`
-    .lines();
+  const { stdout } = await runProgram([
+    "ps",
+    "-A",
+    "-o",
+    "pid=,ppid=,pgid=,rss=",
+  ]);
+  const lines = stdout.trim().split("\n");
   return lines.map((line) => {
     const [pid = 0, parent = 0, group = 0, kilobytes = 0] = line.trim()
       .split(/\s+/).map(Number);

@@ -1,8 +1,9 @@
 // Client for the MCP gateway's control socket. Does not load the MCP SDK.
 
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import * as v from "valibot";
 import { Failure, messageOf } from "../std/errors.ts";
+import { runProgram } from "../std/program.ts";
 import type { HomePaths } from "../instance/paths.ts";
 import { Client } from "../std/socket-lines.ts";
 
@@ -88,13 +89,11 @@ async function ask(
 
 /** Of the gateway that was started last, if it is there, and no other process. */
 async function livePid({ mcpPid }: HomePaths): Promise<number | undefined> {
-  if (!existsSync(mcpPid)) return undefined;
-  const pid = Number(readFileSync(mcpPid, "utf8"));
-
-  const { $ } = await import("../std/zx.ts");
-  const { stdout } = await $({
-    nothrow: true,
-    quiet: true,
-  })`ps -o args= -p ${pid}`;
-  return stdout.includes("mcp-gateway") ? pid : undefined;
+  try {
+    const pid = Number(readFileSync(mcpPid, "utf8"));
+    const { stdout } = await runProgram(["ps", "-o", "args=", "-p", `${pid}`]);
+    return stdout.includes("mcp-gateway") ? pid : undefined;
+  } catch {
+    return undefined;
+  }
 }

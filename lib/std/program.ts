@@ -1,0 +1,51 @@
+// Runs programs without a shell. zx starts bash, whose settings (BASH_ENV, exported
+// functions) could change what is removed or measured: see ADR 23.
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import process from "node:process";
+import type { Readable } from "node:stream";
+
+export interface ProgramResult {
+  /** Null if a signal ended the program. */
+  exitCode: number | null;
+  stdout: string;
+  /** The beginning of its errors. */
+  stderr: string;
+}
+
+/** Throws if the program cannot be started. Messages are in English. */
+export async function runProgram(
+  [file = "", ...args]: readonly string[],
+  { input = "", timeoutMs }: { input?: string; timeoutMs?: number } = {},
+): Promise<ProgramResult> {
+  const child = spawn(file, args, { env: { ...process.env, LC_ALL: "C" } });
+  const ended = once(child, "close");
+  const late = timeoutMs === undefined
+    ? undefined
+    : setTimeout(() => child.kill("SIGKILL"), timeoutMs);
+  child.stdin.on("error", () => {}); // it may end before it has read everything
+  child.stdin.end(input);
+  try {
+    const [stdout, stderr, [exitCode]] = await Promise.all([
+      textOf(child.stdout, Infinity),
+      textOf(child.stderr, maxErrorLength),
+      ended,
+    ]);
+    return { exitCode, stdout, stderr };
+  } finally {
+    clearTimeout(late);
+  }
+}
+
+/** rm prints a line for each file that it cannot remove. */
+const maxErrorLength = 500;
+
+async function textOf(stream: Readable, maxLength: number): Promise<string> {
+  stream.setEncoding("utf8");
+  let text = "";
+  for await (const chunk of stream) {
+    if (text.length < maxLength) text += chunk;
+  }
+  return text.slice(0, maxLength);
+}
