@@ -1,7 +1,7 @@
 // Runs the docker command where it is better than a library: it forwards streams and
 // signals, and returns the exit code. For interactive terminals see terminal.ts.
 
-// Not by zx: it takes over this terminal and its signals.
+// Not zx: docker takes over this terminal and its signals.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { constants } from "node:os";

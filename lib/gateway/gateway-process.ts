@@ -1,6 +1,6 @@
 // Starts and stops the gateway's process on the host. It outlives the terminal.
 
-// Not by zx: a process that outlives this one, with descriptors of its own.
+// Not zx: the process outlives this one, and has its own descriptors.
 import { spawn } from "node:child_process";
 import { closeSync, existsSync, rmSync } from "node:fs";
 import { join } from "node:path";

@@ -3,7 +3,7 @@
 // and every other client of the gateway, for seconds.
 
 import { Buffer } from "node:buffer";
-// Not by zx: mCP over stdin and stdout is a conversation.
+// Not zx: MCP over stdin and stdout is a conversation.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { homedir } from "node:os";

@@ -1,7 +1,7 @@
 // Keeps the parent's children running: restarts a child that ends, after a pause
 // that doubles while it keeps ending.
 
-// Not by zx: children that live as long as the parent, with streams and signals.
+// Not zx: these children live as long as the parent, with streams and signals.
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync } from "node:fs";
 import { once } from "node:events";

@@ -1,7 +1,7 @@
 // Writes files under HAL9000_HOME so that they belong to its owner: the parent runs as
 // root and must not leave files that the owner cannot remove.
 
-// Not by zx: it adds 50 ms to the start of each command.
+// Not zx: loading it would add 50 ms to the start of each command.
 import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import {

@@ -1,7 +1,7 @@
 // A connection to a tmux server: tmux -C, see CONTROL MODE in tmux(1). Answers are
 // between %begin and %end lines; notifications are lines of their own.
 
-// Not by zx: tmux's control mode is a conversation over its stdin.
+// Not zx: tmux's control mode is a conversation over its stdin.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
