@@ -95,6 +95,14 @@ const routes: [method: string, path: RegExp, call: Call][] = [
     /^\/volumes\/([^/]+)$/,
     (docker, { parts: [name] }) => docker.getVolume(name).remove(),
   ],
+  [
+    "POST",
+    /^\/volumes\/create$/,
+    async (docker, { body }) => {
+      await docker.createVolume(body);
+      return body;
+    },
+  ],
   ["GET", /^\/system\/df$/, (docker) => docker.df()],
   ["GET", /^\/info$/, (docker) => docker.info()],
   ["GET", /^\/version$/, (docker) => docker.version()],
@@ -165,7 +173,8 @@ export async function serveEngine(): Promise<Served> {
         return answer.pipe(response);
       }
       const raw = answer instanceof Uint8Array;
-      response.end(raw ? answer : JSON.stringify(answer ?? null));
+      if (answer === undefined) response.writeHead(204).end();
+      else response.end(raw ? answer : JSON.stringify(answer));
     } catch (error) {
       const { statusCode = 500, message } = error as Error & {
         statusCode?: number;
