@@ -69,7 +69,7 @@ export function examineSeccomp(instance: Instance): Finding {
     ? ok("workers cannot create set-uid files")
     : warn(
       `workers use the engine's default profile (${trial.fault})`,
-      `rm ${home.seccompTrial}&& claudy daemon start`,
+      `rm ${home.seccompTrial} && claudy daemon start`,
     );
 }
 
