@@ -11,6 +11,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { examineNetwork } from "../../lib/doctor/daemon.ts";
 import {
   examineCredentials,
   examineHome,
@@ -113,6 +114,24 @@ test("a clock that differs from the engine's is reported, ahead or behind", asyn
     assert.equal([wrong.state, wrong.mend], ["warn", "set the clock"]);
     assert.match(wrong.says, "1 min off the engine's");
   }
+});
+
+test("a worker that occupies all ports is reported", async ({ instance }) => {
+  let portsLeft = true;
+  const forwarder = await listen(
+    instance.home.forwarderSocket,
+    () => Promise.resolve({ serves: [], taken: [], portsLeft }),
+  );
+  const fine = await examineNetwork(instance);
+  portsLeft = false;
+  const full = await examineNetwork(instance);
+  await forwarder.close();
+  assert.equal(fine, { state: "ok", says: "0 workers in it" });
+  assert.equal(full, {
+    state: "fail",
+    says: "a worker occupies all ports: no worker can open a connection",
+    mend: "stop that worker: coordinator list; coordinator stop NAME",
+  });
 });
 
 test("missing images are named, and the age of present ones is shown", async ({ instance, engine }) => {

@@ -6,14 +6,24 @@ import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { label } from "../../lib/instance/labels.ts";
+import {
+  Journal,
+  type JournalState,
+} from "../../lib/instance/migration-journal.ts";
+import { homePaths } from "../../lib/instance/paths.ts";
 import { listBackups } from "../../lib/migration/backups.ts";
 import {
   occupiedVolumes,
+  planMigration,
   refuseOccupied,
 } from "../../lib/migration/migrate-plan.ts";
 import { writeMigrated } from "../../lib/migration/migrated.ts";
 import type { Mover } from "../../lib/migration/mover-container.ts";
 import { createExclusive } from "../../lib/migration/mover-lock.ts";
+import {
+  planRollback,
+  type RollbackOptions,
+} from "../../lib/migration/rollback-plan.ts";
 import { roomFor } from "../../lib/migration/room.ts";
 import type { Failure } from "../../lib/std/errors.ts";
 import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
@@ -159,6 +169,87 @@ test("volumes with data are refused with a way out", async ({ instance, engine }
   writeMigrated(instance, { stamp: "s", backup: null });
   assert.match(hint(), "They were migrated before. Undo that: rollback.");
   assert.match(hint(), "into a backup: --force");
+});
+
+/** Writes the journal of an interrupted move. */
+function interrupt({ instance }: FakeInstance, change: Partial<JournalState>) {
+  const journal = new Journal(instance, {
+    version: 1,
+    kind: "rollback",
+    stamp: "20260102T030405Z",
+    parts: [],
+    skipBackup: false,
+    keepVolumes: false,
+    backup: null,
+    made: [],
+    steps: {},
+  });
+  journal.note(change);
+}
+
+const track = { log: () => {}, begin: () => () => {} };
+
+const resumed: [
+  what: string,
+  change: Partial<JournalState>,
+  options: Partial<RollbackOptions>,
+  says: string,
+][] = [
+  ["another backup", { backup: "b" }, { backup: "c" }, "--backup c"],
+  ["a backup", {}, { backup: "b" }, "--backup b"],
+  ["kept volumes", {}, { keepVolumes: true }, "--keep-volumes"],
+];
+
+for (const [what, change, options, says] of resumed) {
+  test(`a rollback that was started without ${what} is not resumed with it`, async (fake) => {
+    interrupt(fake, change);
+    const all = { keepVolumes: false, replaceLocal: false, ...options };
+    const failure = await planRollback(fake.instance, all, track)
+      .then(() => undefined, (error: Failure) => error);
+    assert.is(
+      failure?.message,
+      `The interrupted rollback was started without ${says}`,
+    );
+    assert.equal(fake.engine.asked, []);
+  });
+}
+
+test("a rollback needs a home, and something to roll back from", async ({ instance }) => {
+  const options = { keepVolumes: false, replaceLocal: false };
+  const failureOf = (here: typeof instance, backup?: string) =>
+    planRollback(here, { ...options, backup }, track)
+      .then(() => undefined, (error: Failure) => error);
+  const home = homePaths("/nonexistent/home");
+  const gone = await failureOf({ ...instance, home });
+  assert.is(
+    gone?.message,
+    "Cannot roll back: /nonexistent/home does not exist",
+  );
+  assert.match(gone?.hint ?? "", "Set HAL9000_HOME to the home to restore");
+  const none = await failureOf(instance);
+  assert.is(none?.message, "No volumes to roll back from");
+  const unknown = await failureOf(instance, "pre-dind-x/");
+  assert.is(unknown?.message, 'There is no backup "pre-dind-x/"');
+  assert.match(
+    unknown?.hint ?? "",
+    `They must be in ${instance.home.backups}.`,
+  );
+});
+
+test("a migration is refused while workers run, or with another option than before", async (fake) => {
+  const { instance, engine, labels } = fake;
+  mkdirSync(join(instance.home.home, "plugins"));
+  const failureOf = (skipBackup: boolean) =>
+    planMigration(instance, { skipBackup, force: false }, () => {})
+      .then(() => undefined, ({ message }: Failure) => message);
+  const worker = engine.add("w", { spec: { Labels: labels() } });
+  assert.is(await failureOf(false), "Workers are running: w");
+  worker.state = "exited";
+  interrupt(fake, { kind: "migrate" });
+  assert.is(
+    await failureOf(true),
+    "The interrupted migrate was started without --skip-backup",
+  );
 });
 
 test("a copy needs some more room than its data, per file system", async ({ instance, engine, root }) => {
