@@ -8,6 +8,7 @@ import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import type { ServedStatus } from "../../lib/mcp/client.ts";
+import { Failure } from "../../lib/std/errors.ts";
 import { listen, type Listener } from "../../lib/std/socket-lines.ts";
 import { main as claudy } from "../../scripts/claudy.ts";
 import { type Served, serveEngine } from "../helper/served-engine.ts";
@@ -116,6 +117,23 @@ test("a gateway of another version is reported", async (context) => {
   const ran = await context.mcp("status");
   assert.is(ran.code, 1);
   assert.match(ran.stderr, "another version; restart it: claudy mcp restart");
+});
+
+test("a home whose path is too long for a socket is refused with the reason", async ({ root, mcp }) => {
+  const env = { HAL9000_HOME: join(root, "x".repeat(120)) };
+  const ran = await mcp("status", env);
+  assert.is(ran.code, 2);
+  assert.match(ran.stderr, "Too long for a socket: ");
+  assert.match(ran.stderr, "Give HAL9000_HOME a shorter path.");
+});
+
+test("what the gateway refuses is said in its words", async (context) => {
+  const { home } = context.instance;
+  context.gateway = await listen(home.mcpControl, () => {
+    throw new Failure("busy", "it is being reloaded");
+  });
+  const ran = await context.mcp("status");
+  assert.equal([ran.code, ran.stderr], [5, "error: it is being reloaded\n"]);
 });
 
 test("the list shows no values that may be secrets", async (context) => {
