@@ -227,6 +227,8 @@ const undone: Record<string, string> = {
   "\x1b[11m\x1b[m": "\x1b[m\x1b[10m",
   "\x1b[!p": "\x1b[?7h",
   "\x1b[5 q\x1b[2 q": "\x1b[ q",
+  "\x1b]12;#ff0000\x07": "\x1b]112\x1b\\",
+  "\x1b]12;red\x07\x1b]112\x07": "",
   "\x1b]8;;http://x/;\x1b\\": "\x1b]8;;\x1b\\",
   "\x1b]8;;http://x/\x1b\\\x1b]8;id=1;\x1b\\": "",
 };
