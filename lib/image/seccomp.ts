@@ -232,7 +232,8 @@ async function tryProfile(
   let output: string;
   try {
     output = await runHelper(instance, {
-      subject: "Cannot test the seccomp profile",
+      // Without the words that are looked for below.
+      subject: "Cannot test the workers' profile",
       image,
       command: ["bash", "-c", trialScript],
       user: "65534:65534",

@@ -43,6 +43,8 @@ export class FakeEngine {
     exitCode: number;
     output?: string;
   } = () => ({ exitCode: 0 });
+  /** What a container whose output is attached prints once it is started. */
+  print: (command: string[], container: FakeContainer) => string = () => "";
   /** Called for each container that is started. */
   started: (container: FakeContainer) => void = () => {};
   /** The engine's info and version. */
@@ -50,7 +52,18 @@ export class FakeEngine {
     NCPU: 64,
     Architecture: "x86_64",
     SecurityOptions: [] as string[],
+    MemTotal: 16 * 1024 ** 3,
+    SystemTime: "",
   };
+  readonly version = {
+    Version: "28.0.0",
+    ApiVersion: "1.48",
+    KernelVersion: "6.8",
+    Components: [{ Name: "runc", Version: "1.2" }],
+  };
+  /** A sample of the resource usage of each container. */
+  sample: object = {};
+  readonly #attached = new Map<string, PassThrough>();
   readonly #streams = new Set<PassThrough>();
 
   /** Adds an existing container. */
@@ -151,6 +164,7 @@ export class FakeEngine {
           return stream;
         }),
       info: () => answer(() => this.about),
+      version: () => answer(() => this.version),
     } as unknown as Docker;
   }
 
@@ -185,7 +199,16 @@ export class FakeEngine {
           found.startedAt = new Date().toISOString();
           found.log ||= `${gatePassed}\n`;
           this.started(found);
+          const text = this.print(found.spec.Cmd ?? [], found);
+          this.#attached.get(found.id)?.end(frame(text));
         }),
+      attach: () =>
+        answer(() => {
+          const stream = new PassThrough();
+          this.#attached.set(here().id, stream);
+          return stream;
+        }),
+      stats: () => answer(() => here() && this.sample),
       restart: () => change("restart", (found) => this.started(found)),
       getArchive: ({ path }: { path: string }) =>
         answer(() => Readable.from([archive(`${here().name} ${path}\n`)])),

@@ -6,7 +6,11 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { readSettings } from "../../lib/instance/config.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
-import { chromadbAnswers, chromadbFault } from "../../lib/parent/chromadb.ts";
+import {
+  chromadbAnswers,
+  chromadbChild,
+  chromadbFault,
+} from "../../lib/parent/chromadb.ts";
 import { listenerUsers } from "../../lib/std/socket-table.ts";
 
 const test = suite("chromadb");
@@ -27,6 +31,21 @@ test("listenerUsers() ignores connections and other addresses", () => {
   assert.equal(listenerUsers(table, 8001), []);
   assert.equal(listenerUsers(table, 8002), []);
   assert.equal(listenerUsers(table, 9), []);
+});
+
+test("ChromaDB runs as a user of its own and listens only on loopback", () => {
+  const child = chromadbChild(8001, "/logs/chromadb.log");
+  const command = child.command.join(" ");
+  assert.match(
+    command,
+    "run --path /data/chromadb --host 127.0.0.1 --port 8001",
+  );
+  assert.match(command, "oom_score_adj");
+  const { uid, gid } = child.user ?? { uid: 0, gid: 0 };
+  assert.ok(uid > 0 && uid === gid);
+  assert.is(child.env?.["ANONYMIZED_TELEMETRY"], "False");
+  assert.is(child.logFile, "/logs/chromadb.log");
+  assert.is(child.name, "chromadb");
 });
 
 test("ChromaDB is up if its heartbeat answers; a closed port is not an error", async () => {

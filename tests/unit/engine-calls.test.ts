@@ -181,6 +181,16 @@ test("findParent() checks labels and name", async ({ instance, engine }) => {
   assert.is((await findParent({ ...instance, settings }))?.Id, parent.id);
 });
 
+test("findParent() finds a parent of another name, if the settings name it", async ({ instance, engine }) => {
+  engine.add("manual");
+  const settings = { ...instance.settings, HAL9000_PARENT: "manual" };
+  const found = await findParent({ ...instance, settings });
+  assert.equal(found?.Names, ["/manual"]);
+  const other = { ...instance.settings, HAL9000_PARENT: "other" };
+  const none = await findParent({ ...instance, settings: other });
+  assert.is(none, undefined);
+});
+
 test("unpause() succeeds even if another command was faster", async ({ instance, engine, told, log }) => {
   const container = engine.add("w", { state: "paused" });
   const look = () => findContainer(instance.docker, "w");

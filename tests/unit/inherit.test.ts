@@ -8,10 +8,16 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { inherit, readHostConfig } from "../../lib/home/inherit.ts";
+import {
+  inherit,
+  inheritForRun,
+  inheritRequest,
+  readHostConfig,
+} from "../../lib/home/inherit.ts";
+import type { Instance } from "../../lib/instance/instance.ts";
 import {
   takeMcpServers,
   takeSettings,
@@ -185,6 +191,142 @@ test("a missing configuration causes no message", () => {
   );
   assert.is(config.files.size, 0);
   assert.equal(told, []);
+});
+
+/** A Claude home of the host with these files. */
+function withHostFiles(
+  texts: Record<string, string>,
+  act: (claudeHome: string, root: string) => void,
+): void {
+  const root = mkdtempSync(join(tmpdir(), "hal9000-inherit-"));
+  const claudeHome = join(root, ".claude");
+  try {
+    for (const [name, text] of Object.entries({ "x/y": "", ...texts })) {
+      const path = join(claudeHome, name);
+      mkdirSync(dirname(path), { recursive: true });
+      writeFileSync(path, text);
+    }
+    act(claudeHome, root);
+  } finally {
+    rmSync(root, { recursive: true });
+  }
+}
+
+/** The names of inherited files, and the warnings. */
+function inherited(claudeHome: string): [names: string[], told: string[]] {
+  const told: string[] = [];
+  const request = { claudeHome, inheritHooks: false };
+  const { files } = readHostConfig(request, (line) => told.push(line));
+  return [[...files.keys()].sort(), told];
+}
+
+test("only known files and directories of the host are inherited, without credentials", () => {
+  const names = [
+    ...["CLAUDE.md", "agents/a.md", "commands/c.md", "skills/s/SKILL.md"],
+    ...["output-styles/o.md", "plugins/p/list.json"],
+  ];
+  const others = [
+    ...["history.jsonl", "projects/x.jsonl", "skills/.git/config"],
+    ...["plugins/.credentials.json", "agents.md"],
+  ];
+  const all = [...names, ...others].map((name) => [name, "{}"]);
+  withHostFiles(Object.fromEntries(all), (claudeHome) => {
+    assert.equal(inherited(claudeHome), [names.sort(), []]);
+  });
+});
+
+test("a link back to the Claude home is not followed, and any other is", () => {
+  withHostFiles({ "skills/own/SKILL.md": "x" }, (claudeHome, root) => {
+    symlinkSync(claudeHome, join(claudeHome, "skills/home"));
+    symlinkSync(root, join(claudeHome, "skills/above"));
+    mkdirSync(join(root, "elsewhere"));
+    writeFileSync(join(root, "elsewhere/SKILL.md"), "y");
+    symlinkSync(join(root, "elsewhere"), join(claudeHome, "skills/linked"));
+    symlinkSync("gone", join(claudeHome, "skills/dangling"));
+    assert.equal(inherited(claudeHome), [
+      ["skills/linked/SKILL.md", "skills/own/SKILL.md"],
+      [],
+    ]);
+  });
+});
+
+test("directories are inherited up to a depth of 20, with a note on the rest", () => {
+  const deep = (depth: number) => `skills/${"d/".repeat(depth)}x`;
+  withHostFiles({ [deep(19)]: "", [deep(20)]: "" }, (claudeHome) => {
+    const request = { claudeHome, inheritHooks: false };
+    const { files, left } = readHostConfig(request, () => {});
+    assert.equal([...files.keys()], [deep(19)]);
+    assert.is(left.length, 1);
+    assert.match(left[0] ?? "", "it cannot be read (nested too deeply)");
+  });
+});
+
+test("a configuration that is no object, or nested without end, is reported", () => {
+  for (const text of ["7", '"text"', "[".repeat(100_000)]) {
+    withHostFiles({ "settings.json": text }, (claudeHome) => {
+      const [names, told] = inherited(claudeHome);
+      assert.equal(names, []);
+      assert.is(told.length, 1);
+      assert.match(
+        told[0] ?? "",
+        /inherited: settings\.json: it is (not|nested)/,
+      );
+    });
+  }
+});
+
+test("remote MCP servers are inherited with finished first-run prompts", () => {
+  const mcpServers = { web: { type: "http", url: "https://example.org/mcp" } };
+  const text = JSON.stringify({ mcpServers, history: ["x"] });
+  const read = (claudeHome: string) => {
+    const request = { claudeHome, inheritHooks: false };
+    const bytes = readHostConfig(request, () => {}).files.get(".claude.json");
+    return bytes && JSON.parse(bytes.toString());
+  };
+  const expected = {
+    hasCompletedOnboarding: true,
+    projects: { "/workspace": { hasTrustDialogAccepted: true } },
+    mcpServers,
+  };
+  withHostFiles({ ".claude.json": text }, (claudeHome) => {
+    assert.equal(read(claudeHome), expected);
+    // A file in the Claude home is preferred to the one beside it.
+    writeFileSync(`${claudeHome}.json`, "{}");
+    assert.equal(read(claudeHome), expected);
+    rmSync(join(claudeHome, ".claude.json"));
+    assert.is(read(claudeHome), undefined);
+    writeFileSync(`${claudeHome}.json`, text);
+    assert.equal(read(claudeHome), expected);
+  });
+});
+
+test("the Claude home of the host is chosen by option, variable, or in the home directory", () => {
+  const self = {} as NonNullable<Instance["self"]>;
+  const homeOf = (env: NodeJS.ProcessEnv, claudeHome?: string) =>
+    inheritRequest({ self: undefined }, env, { claudeHome })?.claudeHome;
+  const env = { HOME: "/home/me", CLAUDE_HOME: "/other" };
+  assert.is(homeOf(env, "/flag/x/.."), "/flag");
+  assert.is(homeOf(env), "/other");
+  assert.is(homeOf({ HOME: "/home/me" }), "/home/me/.claude");
+  assert.is(inheritRequest({ self }, env), undefined);
+  const hooks = { inheritHooks: true };
+  assert.is(
+    inheritRequest({ self: undefined }, env, hooks)?.inheritHooks,
+    true,
+  );
+  assert.is(inheritRequest({ self: undefined }, env)?.inheritHooks, false);
+});
+
+test("a single run inherits the files, and nothing in the parent", () => {
+  withHostFiles({ "CLAUDE.md": "# Rules" }, (claudeHome, root) => {
+    const to = join(root, "worker");
+    mkdirSync(to);
+    inheritForRun(to, ownerOf(to), undefined, () => {});
+    assert.not.ok(existsSync(join(to, "CLAUDE.md")));
+    const request = { claudeHome, inheritHooks: false };
+    inheritForRun(to, ownerOf(to), request, () => {});
+    assert.is(readFileSync(join(to, "CLAUDE.md"), "utf8"), "# Rules");
+  });
 });
 
 test.run();

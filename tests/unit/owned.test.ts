@@ -1,6 +1,7 @@
 // Files and directories with owners.
 
 import {
+  closeSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -24,6 +25,7 @@ import {
   ensureOwner,
   isStaged,
   keepNewest,
+  openForOutput,
   ownerOf,
   replaceFile,
   stageFile,
@@ -88,6 +90,69 @@ test("files that root creates belong to the given owner", ({ root }) => {
   writeAtomic(join(root, "file"), "", other);
   assert.equal(owners(join(root, "directory")), other);
   assert.equal(owners(join(root, "file")), other);
+});
+
+test("the output of a child is appended or replaced, in a file of the owner", ({ root }) => {
+  const path = join(root, "log");
+  const write = (flags: "w" | "a", text: string) => {
+    const file = openForOutput(path, flags, isRoot ? other : ownerOf(root));
+    writeFileSync(file, text);
+    closeSync(file);
+  };
+  write("a", "one\n");
+  write("a", "two\n");
+  assert.is(readFileSync(path, "utf8"), "one\ntwo\n");
+  assert.is(statSync(path).mode & 0o777, 0o600);
+  if (isRoot) assert.equal(owners(path), other);
+  write("w", "three\n");
+  assert.is(readFileSync(path, "utf8"), "three\n");
+});
+
+test("an existing directory keeps its owner, and a new one is not affected by the umask", ({ root }) => {
+  const path = join(root, "directory");
+  const before = process.umask(0o077);
+  try {
+    ensureDirectory(path, 0o755, ownerOf(root));
+  } finally {
+    process.umask(before);
+  }
+  assert.is(statSync(path).mode & 0o777, 0o755);
+  if (!isRoot) return;
+  ensureDirectory(path, 0o755, other);
+  assert.equal(owners(path), ownerOf(root));
+});
+
+test("a failed write names the file that was to be written", ({ root }) => {
+  const path = join(root, "file");
+  const wrong = 7 as unknown as string;
+  try {
+    stageFile(path, wrong, ownerOf(root));
+    assert.unreachable();
+  } catch (error) {
+    assert.is((error as { path?: string }).path, path);
+  }
+  assert.equal(readdirSync(root), []);
+});
+
+test("only names of temporary files are taken for those", () => {
+  assert.ok(isStaged("x.json.0123456789abcdef.tmp"));
+  for (
+    const name of [
+      "x.json.0123456789abcde.tmp",
+      "x.json.0123456789abcdeg.tmp",
+      "x.0123456789abcdef.tmp.json",
+      "x.tmp",
+    ]
+  ) {
+    assert.not.ok(isStaged(name), name);
+  }
+});
+
+test("the owner of a missing path is this user", ({ root }) => {
+  assert.equal(ownerOf(join(root, "gone")), {
+    uid: process.getuid?.() ?? -1,
+    gid: process.getgid?.() ?? -1,
+  });
 });
 
 test("ensureDirectory() sets the mode of new and existing directories", ({ root }) => {

@@ -5,7 +5,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir, userInfo } from "node:os";
+import { homedir, tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
@@ -16,6 +16,7 @@ import {
   foreignHome,
   foreignInstance,
   recordedHomes,
+  refuseForeignHome,
 } from "../../lib/instance/ownership.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
 
@@ -193,6 +194,41 @@ test("foreignHome() refuses the home of another instance", () => {
   assert.match(failure?.message ?? "", 'belongs to instance "other"');
   assert.match(failure?.hint ?? "", "HAL9000_PREFIX=other");
   assert.is(foreignHome({ home, prefix: "other" }), undefined);
+});
+
+test("the user's home, a system directory or another user's home cannot be HAL9000_HOME", () => {
+  for (const path of [homedir(), "/", "/tmp", "/usr/local"]) {
+    const failure = foreignHome({ home: homePaths(path), prefix: "x" });
+    assert.equal([failure?.kind, failure?.message], [
+      "unsafe",
+      `${path} cannot be HAL9000_HOME`,
+    ]);
+    assert.match(failure?.hint ?? "", "a separate directory, such as");
+  }
+  const home = homePaths("/nonexistent/home");
+  assert.is(foreignHome({ home, prefix: "x" }), undefined);
+});
+
+test("a home with another prefix is refused with both ways out", () => {
+  const root = mkdtempSync(join(tmpdir(), "hal9000-ownership-"));
+  const home = homePaths(root);
+  mkdirSync(home.run);
+  writeFileSync(home.instance, "\n");
+  assert.is(foreignHome({ home, prefix: "mine" }), undefined);
+  writeFileSync(home.instance, "mine\n");
+  assert.is(foreignHome({ home, prefix: "mine" }), undefined);
+  const failure = foreignHome({ home, prefix: "other" });
+  assert.throws(() => refuseForeignHome({ home, prefix: "other" }), /belongs/);
+  rmSync(root, { recursive: true });
+  assert.equal([failure?.kind, failure?.message], [
+    "busy",
+    `${root} belongs to instance "mine"`,
+  ]);
+  assert.is(
+    failure?.hint,
+    "Use that instance: export HAL9000_PREFIX=mine\n" +
+      'Or give "other" its own home: export HAL9000_HOME=DIR',
+  );
 });
 
 test.run();

@@ -22,7 +22,15 @@ import {
   sessionName,
 } from "../../lib/project/project.ts";
 import { readSecret } from "../../lib/worker/secrets.ts";
-import { passwdHomes, refusalOf } from "../../lib/instance/protected.ts";
+import {
+  passwdHomes,
+  placeEnv,
+  refusalOf,
+  userPlaces,
+} from "../../lib/instance/protected.ts";
+import { writeRecord } from "../../lib/instance/record.ts";
+import { writeSession } from "../../lib/instance/session-record.ts";
+import { ownerOf } from "../../lib/std/owned.ts";
 
 const test = suite<{ root: string }>("project");
 
@@ -97,6 +105,135 @@ test("resolveGiven() allows files of the checkout only read-only", async ({ root
     assert.match((error as Error).message, "run on the host");
   }
 });
+
+/** Why a path is refused, in an instance with a session of each project. */
+async function refusalAt(
+  root: string,
+  path: string,
+  { projects, host = instance.host, allowAny = false, records = [] }: {
+    projects: string[];
+    host?: Instance["host"];
+    allowAny?: boolean;
+    records?: string[];
+  },
+): Promise<string> {
+  const home = homePaths(join(root, "hal9000"));
+  const owner = ownerOf(root);
+  for (const directory of [home.sessions, home.kept]) {
+    mkdirSync(directory, { recursive: true });
+  }
+  const at = "2026-01-02T03:04:05.000Z";
+  for (const [index, project] of projects.entries()) {
+    const name = `session-${index}`;
+    const times = { createdAt: at, usedAt: at };
+    writeSession({ home, owner }, { version: 1, name, project, ...times });
+  }
+  for (const project of records) {
+    writeRecord({ home, owner }, {
+      version: 1,
+      worker: "x",
+      container: "id",
+      session: null,
+      project: { path: project, uid: 1, gid: 1 },
+      image: "i",
+      born: "cold",
+      home: "workers/x",
+      ephemeral: false,
+      secrets: null,
+      memoryBytes: null,
+      oomKilledAt: null,
+      createdAt: at,
+    });
+  }
+  const here = { ...instance, home, owner, host } as Instance;
+  const given = { path, cwd: root, as: "project", allowAny };
+  return await resolveGiven(here, given).then(
+    ({ path }) => `accepted: ${path}`,
+    (error: Failure) => `${error.kind}: ${error.message}`,
+  );
+}
+
+test("a link that a worker may have placed in its project is not followed out of it", async ({ root }) => {
+  const app = join(root, "home/dave/app");
+  const other = join(root, "home/dave/other");
+  mkdirSync(join(app, "inner"));
+  mkdirSync(join(other, "deep"), { recursive: true });
+  symlinkSync(other, join(app, "out"));
+  symlinkSync("inner", join(app, "in"));
+  symlinkSync(app, join(root, "alias"));
+  symlinkSync(other, join(root, "elsewhere"));
+  const refused = (to: string) =>
+    `a link in project ${app} leads to ${join(root, "home/dave", to)}`;
+  const projects = ["/nowhere", app];
+  const at = (path: string) => refusalAt(root, path, { projects });
+  assert.match(await at(join(app, "out")), refused("other"));
+  assert.match(await at(join(app, "out/deep")), refused("other/deep"));
+  // Also if the project itself is reached through a link.
+  assert.match(await at("alias/out"), refused("other"));
+  assert.is(await at(join(app, "in")), `accepted: ${join(app, "inner")}`);
+  assert.is(await at(app), `accepted: ${app}`);
+  assert.is(await at("alias"), `accepted: ${app}`);
+  // A link that is in no project was made by the user.
+  assert.is(await at("elsewhere"), `accepted: ${other}`);
+  const unknown = await refusalAt(root, join(app, "out"), {
+    projects: [],
+    allowAny: true,
+  });
+  assert.is(unknown, `accepted: ${other}`);
+});
+
+test("a project is known from its session, or from the record of a worker", async ({ root }) => {
+  const app = join(root, "home/dave/app");
+  mkdirSync(join(root, "home/dave/other"));
+  symlinkSync("../other", join(app, "out"));
+  const path = join(app, "out");
+  const free = await refusalAt(root, path, { projects: [] });
+  assert.match(free, /^accepted/);
+  const recorded = await refusalAt(root, path, {
+    projects: [],
+    records: [app],
+  });
+  assert.match(recorded, /^unsafe: Cannot use ".*out" as project: a link in/);
+});
+
+test("a project's own path may be replaced by a link", async ({ root }) => {
+  const former = join(root, "home/dave/former");
+  symlinkSync("app", former);
+  assert.is(
+    await refusalAt(root, former, { projects: [former] }),
+    `accepted: ${join(root, "home/dave/app")}`,
+  );
+});
+
+test("inside the parent, links in projects are followed no further", async ({ root }) => {
+  const host = { mount: root, roots: ["/home/dave"] };
+  mkdirSync(join(root, "home/dave/other"));
+  symlinkSync("../other", join(root, "home/dave/app/out"));
+  const projects = ["/home/dave/app"];
+  assert.match(
+    await refusalAt(root, "/home/dave/app/out", { projects, host }),
+    "a link in project /home/dave/app leads to /home/dave/other",
+  );
+  const relative = await refusalAt(root, "app", { projects, host });
+  assert.match(relative, "inside the parent it must be an absolute path");
+});
+
+const pathFaults: [what: string, path: string, says: string][] = [
+  ["missing", "gone", "notFound: .* there is no such file or directory"],
+  ["below a file", "file/x", "usage: .* a part of it is not a directory"],
+  ["too long", "x".repeat(300), "usage: .* it is too long"],
+  ["with a null byte", "nu\0ll", "usage: .* it has a null byte"],
+  ["in a loop of links", "loop", "usage: .* it has too many symbolic links"],
+];
+
+for (const [what, path, says] of pathFaults) {
+  test(`a path that is ${what} is refused with the reason`, async ({ root }) => {
+    writeFileSync(join(root, "file"), "");
+    symlinkSync("loop", join(root, "loop"));
+    const refusal = await refusalAt(root, path, { projects: [] });
+    assert.match(refusal, RegExp(`^${says}$`, "s"));
+  });
+}
 
 test("inside the parent, paths are absolute and inspected below the mount", async ({ root }) => {
   const view = { mount: root, roots: ["/home/dave"] };
@@ -190,6 +327,106 @@ for (const path of refused) {
     assert.type(refusalOf(path, secrets), "string");
   });
 }
+
+const keys = [
+  ...[".1password", ".bash_history", ".bash_profile", ".bashrc", ".config"],
+  ...[".cargo/credentials.toml", ".claude", ".claude.json", ".docker"],
+  ...[".gem/credentials", ".git-credentials", ".gitconfig", ".local/bin"],
+  ...[".local/share/applications", ".local/share/keyrings", ".m2/settings.xml"],
+  ...[".local/share/kwalletd", ".local/share/systemd", ".mozilla", ".netrc"],
+  ...[".npmrc", ".pki", ".profile", ".pypirc", ".subversion/auth", "snap"],
+  ...[".terraform.d", ".thunderbird", ".vault-token", ".zprofile", ".zshrc"],
+  ...[".zsh_history", ".zshenv"],
+];
+
+test("refusalOf() names the keys, logins and settings in a home directory", () => {
+  for (const home of ["/home/dave", "/root", "/home/stranger"]) {
+    for (const name of keys) {
+      const reason = `${home}/${name} holds keys, logins or settings`;
+      assert.is(refusalOf(`${home}/${name}`, secrets), reason);
+      assert.is(refusalOf(`${home}/${name}/below`, secrets), reason);
+      assert.is(refusalOf(`${home}/app/${name}`, secrets), undefined);
+    }
+  }
+  for (
+    const name of [".aws", ".azure", ".gnupg", ".kube", ".password-store"]
+  ) {
+    assert.is(
+      refusalOf(`/srv/app/${name}/x`, secrets),
+      `/srv/app/${name} holds keys, logins or settings`,
+    );
+  }
+});
+
+const trees = [
+  ...["/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc"],
+  ...["/run", "/sbin", "/sys", "/var/lib", "/var/log", "/var/run"],
+];
+
+const directories = [
+  ...["/", "/home", "/media", "/mnt", "/opt", "/srv", "/tmp", "/usr"],
+  ...["/usr/bin", "/usr/lib", "/usr/local", "/usr/sbin", "/usr/share"],
+  ...["/var", "/var/tmp"],
+];
+
+test("refusalOf() refuses system trees with everything in them, and other directories only themselves", () => {
+  const nowhere = { home: "/nowhere/home", socket: "/nowhere/socket" };
+  for (const path of trees) {
+    assert.is(refusalOf(path, nowhere), "it is part of the system");
+    assert.is(refusalOf(`${path}/x`, nowhere), "it is part of the system");
+  }
+  for (const path of directories) {
+    assert.is(refusalOf(path, nowhere), "it is a system directory");
+    const below = `${path.replace(/\/$/, "")}/x/app`;
+    assert.is(refusalOf(below, nowhere), undefined);
+  }
+});
+
+test("refusalOf() says what a directory is or contains", () => {
+  const reasons: Record<string, string> = {
+    "/home/dave/.hal9000": "it is part of HAL9000_HOME",
+    "/home/dave/.hal9000/x": "it is part of HAL9000_HOME",
+    "/srv/people": "it contains the home directory /srv/people/eve",
+    "/srv/people/eve": "it is a home directory",
+    "/home/dave/src": "the scripts in /home/dave/src/hal9000 run on the host",
+    "/home/dave/src/hal9000/lib":
+      "the scripts in /home/dave/src/hal9000 run on the host",
+  };
+  for (const [path, reason] of Object.entries(reasons)) {
+    assert.is(refusalOf(path, secrets), reason);
+  }
+  const elsewhere = { home: "/data/x/home", socket: "/data/y/docker.sock" };
+  assert.is(
+    refusalOf("/data/x", elsewhere),
+    "it contains HAL9000_HOME, /data/x/home",
+  );
+  assert.is(refusalOf("/data/y", elsewhere), "it contains the engine's socket");
+  assert.is(refusalOf("/data/z", elsewhere), undefined);
+});
+
+test("userPlaces() passes the host's places to the parent, which takes only absolute ones", () => {
+  const places = { userHomes: ["/home/a", "/home/b"], checkouts: ["/src/c"] };
+  const env = { ...placeEnv(places), HAL9000_ROLE: "parent" };
+  assert.equal(userPlaces(env), places);
+  assert.equal(userPlaces({ ...env, HAL9000_HOST_HOMES: "a:/home/b:" }), {
+    ...places,
+    userHomes: ["/home/b"],
+  });
+  assert.equal(userPlaces({ HAL9000_ROLE: "parent" }), {
+    userHomes: [],
+    checkouts: [],
+  });
+});
+
+test("userPlaces() on the host knows the user's home, with links resolved", ({ root }) => {
+  symlinkSync("home/dave", join(root, "link"));
+  const homesOf = (HOME: string) => userPlaces({ HOME }).userHomes;
+  assert.is(homesOf(join(root, "link"))[0], join(root, "home/dave"));
+  for (const home of ["/", "/usr", "/etc/x", "relative", "/a:b"]) {
+    assert.not.ok(homesOf(home).includes(home), home);
+  }
+  assert.is(userPlaces({ HOME: root }).checkouts.length, 1);
+});
 
 test("refusalOf() refuses root's keys for any passwd file", () => {
   const known = { ...secrets, userHomes: [] };

@@ -4,6 +4,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -60,6 +61,35 @@ test("sorts ended records newest first, regardless of their names", ({ instance 
   }
   const names = readEndedRecords(instance).map(({ worker }) => worker);
   assert.equal(names, ["d", "b", "c", "a"]);
+});
+
+test("keeps the records of the last hundred ended workers", ({ instance }) => {
+  const { ended } = instance.home;
+  for (let count = 0; count <= 100; count++) {
+    const at = new Date(Date.UTC(2026, 0, 1, 0, count)).toISOString();
+    const end = { at, exitCode: null };
+    closeRecord(instance, { ...record, worker: `w${count}` }, end);
+    const seconds = Date.parse(at) / 1000;
+    utimesSync(join(ended, `w${count}.json`), seconds, seconds);
+    if (count === 99) assert.is(readdirSync(ended).length, 100);
+  }
+  const names = readEndedRecords(instance).map(({ worker }) => worker);
+  assert.is(names.length, 100);
+  assert.is(names[0], "w100");
+  assert.is(names.at(-1), "w1");
+});
+
+test("an ended worker has no claim and no record of a live one", ({ instance }) => {
+  const { home } = instance;
+  ensureDirectory(home.pool, 0o700, instance.owner);
+  ensureDirectory(home.claims, 0o700, instance.owner);
+  writeFileSync(home.claim("id"), "");
+  writeRecord(instance, record);
+  const at = "2026-01-26T10:00:00.000Z";
+  closeRecord(instance, record, { at, exitCode: 1 });
+  assert.equal(readdirSync(home.claims), []);
+  assert.equal(readRecords(instance), []);
+  assert.is(readEndedRecords(instance)[0]?.end.exitCode, 1);
 });
 
 test("closing the record of a missing worker keeps its recorded end", ({ instance }) => {

@@ -41,6 +41,13 @@ const display: Record<string, string> = {
   "a link": "\x1b]8;id=1;https://example.org/a?b=c\x1b\\here\x1b]8;;\x1b\\",
   "line drawing characters": "\x1b(0lqk\x1b(B\x1b)0\x0elqk\x0f",
   "the bell": "\x07",
+  "rectangles, and erasing of unprotected text":
+    "\x1b[65;1;1;2;2$x\x1b[1;1;2;2$z\x1b[?1J\x1b[?K",
+  "scrolling down, the saved cursor and margins":
+    "\x1b[3T\x1b[s\x1b[u\x1b[2;3s\x1b[r",
+  "a soft reset": "\x1b[!p",
+  "the end of a keyboard protocol": "\x1b[>4n",
+  "text in any direction, and byte order marks": "\u202ea\u2066b\ufeff",
   "the cursor's colour": "\x1b]12;#ff0000\x1b\\\x1b]112\x1b\\",
 };
 
@@ -80,6 +87,8 @@ const harmful: Record<string, string> = {
     '\x1b[>1;0m\x1b[?1036l\x1b[?6h\x1b[1"q',
   "the locked keyboard": "\x1b[2h",
   "a character repeated a million times": "\x1b[9999999b",
+  "scrolling that tracks the mouse": "\x1b[1;2;3;4;5T\x1b[1;2u",
+  "other keyboard protocols": "\x1b[>1m\x1b[>40m\x1b[>2n",
   "cancelled sequences": "\x1b[31\x18\x1b]52;c;x\x1a",
   "a link with C1 bytes": "\x1b]8;;https://\u00dc\x07",
 };
@@ -101,6 +110,34 @@ test("a line feed on a screen keeps the column", () => {
   assert.is(screen("a\nb\r\nc"), "a\x1bDb\r\x1bDc");
   assert.is(screen("\x1b[3\n1m"), "\x1bD\x1b[31m");
   assert.is(text("a\nb"), "a\nb");
+});
+
+test("a cancelled sequence ends, and what follows is text", () => {
+  assert.is(screen("\x1b[3\x181m"), "1m");
+  assert.is(screen("\x1b\x1aM"), "M");
+  // No character of a sequence.
+  assert.is(screen("\x1b[3\u00e9m"), "m");
+});
+
+test("a C1 control is passed on as its escape sequence", () => {
+  assert.is(screen("\u009b31ma\u008db"), "\x1b[31ma\x1bMb");
+  assert.is(screen("a\u0080b\u0084c"), "ab\x1bDc");
+  assert.is(text("\u009b31ma\u008db"), "\x1b[31mab");
+});
+
+test("a control in a sequence takes effect at once, from the bell to shift in", () => {
+  assert.is(screen("\x1b[3\x0f\x06\x101m"), "\x0f\x1b[31m");
+});
+
+test("a sequence has at most 255 characters", () => {
+  const sequence = (length: number) => `\x1b[${";".repeat(length)}m`;
+  assert.is(screen(sequence(255)), sequence(255));
+  assert.is(screen(sequence(256)), "");
+});
+
+test("a byte order mark at the start is not swallowed", () => {
+  assert.is(screen("\ufeffa"), "\ufeffa");
+  assert.is(text("\ufeffa"), "\\u{feff}a");
 });
 
 test("passes only the display modes of several to a screen", () => {
@@ -172,6 +209,10 @@ const undone: Record<string, string> = {
   // Each screen has its own stack.
   "\x1b[?1049h\x1b[>1u": `${keys}\x1b[?1049l${keys}`,
   "\x1b[4h": "\x1b[4l",
+  "\x1b=": "\x1b>",
+  "\x1b[r": margins,
+  "\x1b[2;3s": margins,
+  "\x1b[?69h": margins,
   "\x1b[34l": "\x1b[34h",
   "\x1b)0\x0e": letters,
   "a\x0eb": letters,
@@ -186,6 +227,8 @@ const undone: Record<string, string> = {
   "\x1b[11m\x1b[m": "\x1b[m\x1b[10m",
   "\x1b[!p": "\x1b[?7h",
   "\x1b[5 q\x1b[2 q": "\x1b[ q",
+  "\x1b]12;#ff0000\x07": "\x1b]112\x1b\\",
+  "\x1b]12;red\x07\x1b]112\x07": "",
   "\x1b]8;;http://x/;\x1b\\": "\x1b]8;;\x1b\\",
   "\x1b]8;;http://x/\x1b\\\x1b]8;id=1;\x1b\\": "",
 };
@@ -198,6 +241,7 @@ for (const [sequence, undo] of Object.entries(undone)) {
 
 test("lines of text reset colours at their end", () => {
   assert.is(filterText("\x1b[31mred"), "\x1b[31mred\x1b[m");
+  assert.is(filterText("paid\r"), "paid\r\n");
   assert.is(filterText("\x1b[31mred\x1b[0m"), "\x1b[31mred\x1b[0m");
 });
 

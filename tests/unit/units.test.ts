@@ -6,9 +6,10 @@ import {
   duration,
   megabytes,
   parseSize,
+  span,
 } from "../../lib/std/units.ts";
 import { Latencies, percentile } from "../../lib/std/latencies.ts";
-import { isAtLeast } from "../../lib/std/text.ts";
+import { columns, isAtLeast } from "../../lib/std/text.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import { withoutFrames } from "../../lib/docker/streams.ts";
 
@@ -30,6 +31,55 @@ test("formats sizes and durations", () => {
   assert.is(binarySize(4 * 1024 ** 3), "4 GiB");
   assert.is(duration(850.4), "850 ms");
   assert.is(duration(12_340), "12.3 s");
+});
+
+test("sizes and durations change their unit exactly at its size", () => {
+  assert.is(binarySize(0), "0 B");
+  assert.is(binarySize(1023), "1023 B");
+  assert.is(binarySize(1024), "1 KiB");
+  assert.is(binarySize(1536 * 1024), "1.5 MiB");
+  assert.is(binarySize(5000 * 1024 ** 4), "5000 TiB");
+  assert.is(megabytes(9_940_000), "9.9 MB");
+  assert.is(megabytes(10_000_000), "10 MB");
+  assert.is(duration(999), "999 ms");
+  assert.is(duration(1000), "1.0 s");
+  const ages: [seconds: number, text: string][] = [
+    [-5, "0 s"],
+    [59.9, "59 s"],
+    [60, "1 min"],
+    [3599, "59 min"],
+    [3600, "1 h"],
+    [48 * 3600 - 1, "47 h"],
+    [48 * 3600, "2 days"],
+  ];
+  for (const [seconds, text] of ages) assert.is(span(seconds * 1000), text);
+  assert.is(parseSize("7b"), 7);
+  assert.is(parseSize("2T"), 2 * 1024 ** 4);
+});
+
+test("columns() aligns cells, escapes them and leaves no blanks at the end", () => {
+  assert.is(
+    columns([["A", "LONG", ""], ["\x1b", "b", "c"], ["x"]]),
+    "A     LONG\n\\x1b  b     c\nx",
+  );
+  assert.is(columns([]), "");
+});
+
+test("waitFor() tries once more at the deadline, and names its hint", async () => {
+  let asked = 0;
+  const options = { for: "x", timeoutMs: 0, hint: "Look there." };
+  assert.is(await waitFor(() => ++asked === 1 && "found", options), "found");
+  // 0 and "" are results.
+  assert.is(await waitFor(() => 0, options), 0);
+  for (const nothing of [undefined, null, false]) {
+    const failure = await waitFor(() => nothing, options)
+      .catch((error) => error);
+    assert.equal([failure.kind, failure.message, failure.hint], [
+      "failed",
+      "Timed out after 0 s waiting for x",
+      "Look there.",
+    ]);
+  }
 });
 
 test("withoutFrames() returns the text of both streams in order", () => {

@@ -15,7 +15,7 @@ import { readSettings } from "../../lib/instance/config.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
 import { ensureDirectory, ownerOf } from "../../lib/std/owned.ts";
 import { checkWorkerName } from "../../lib/worker/name.ts";
-import { workerSpec } from "../../lib/worker/spec.ts";
+import { checkVariable, workerSpec } from "../../lib/worker/spec.ts";
 import {
   ensureAccounts,
   prepareWorkerHome,
@@ -164,6 +164,20 @@ test("workerSpec() includes additional requested options", () => {
 });
 
 const names = instanceNames("hal9000");
+
+test("checkVariable() refuses variables that a worker depends on", () => {
+  assert.is(checkVariable("A_1=x=y"), "A_1=x=y");
+  assert.is(checkVariable("A="), "A=");
+  for (const key of ["HOME", "PATH", "CLAUDE_CONFIG_DIR"]) {
+    assert.throws(
+      () => checkVariable(`${key}=x`),
+      RegExp(`--env cannot set ${key}: the worker needs its own value`),
+    );
+  }
+  for (const text of ["A", "1A=x", "=x", "A-B=x", ""]) {
+    assert.throws(() => checkVariable(text), /--env must be KEY=VALUE/);
+  }
+});
 
 test("checkWorkerName() refuses names reserved by the instance", () => {
   assert.throws(

@@ -1,0 +1,139 @@
+// The help of each command and of its actions.
+
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import type { Main } from "../../lib/cli/cli.ts";
+import { main as buildImages } from "../../scripts/build-images.ts";
+import { main as claudy } from "../../scripts/claudy.ts";
+import { main as coordinator } from "../../scripts/coordinator.ts";
+import { main as engine } from "../../scripts/engine.ts";
+import { main as initVolumes } from "../../scripts/init-volumes.ts";
+import { main as mcpGateway } from "../../scripts/mcp-gateway.ts";
+import { main as migrate } from "../../scripts/migrate.ts";
+import { main as poolManager } from "../../scripts/pool-manager.ts";
+import { main as rollback } from "../../scripts/rollback.ts";
+import { main as spawnWorker } from "../../scripts/spawn-worker.ts";
+import { runMain } from "../helper/run-main.ts";
+
+const test = suite("help");
+
+const scripts: Record<string, Main> = {
+  "build-images": buildImages,
+  claudy,
+  coordinator,
+  engine,
+  "init-volumes": initVolumes,
+  "mcp-gateway": mcpGateway,
+  migrate,
+  "pool-manager": poolManager,
+  rollback,
+  "spawn-worker": spawnWorker,
+};
+
+/** The commands of claudy, and the actions of each. */
+const commands: Record<string, string[]> = {
+  attach: [],
+  stop: [],
+  sessions: ["list", "show", "rm", "sync"],
+  logs: [],
+  watch: [],
+  ports: ["list", "open"],
+  run: [],
+  login: [],
+  logout: [],
+  secret: ["set", "list", "rm"],
+  daemon: ["start", "stop", "restart", "status", "logs"],
+  pool: [
+    ...["start", "stop", "status", "scale", "cleanup", "drain", "warm"],
+    "claim",
+  ],
+  dashboard: [],
+  config: ["show", "path", "check"],
+  profile: ["list", "build"],
+  plugin: [],
+  mcp: [
+    ...["start", "stop", "restart", "status", "logs", "list", "add", "remove"],
+    "doctor",
+  ],
+  doctor: [],
+  prune: [],
+  completion: [],
+};
+
+/** The lines of each section of a help text, by its title. */
+function sectionsOf(text: string): Map<string, string[]> {
+  const sections = new Map<string, string[]>();
+  for (const block of text.trimEnd().split("\n\n")) {
+    const [title = "", ...lines] = block.split("\n");
+    if (title.endsWith(":")) sections.set(title.slice(0, -1), lines);
+  }
+  return sections;
+}
+
+/** cac prints help on the console. */
+async function helpOf(script: string, words: string[] = []): Promise<string> {
+  const main = scripts[script] as Main;
+  const { info } = console;
+  const lines: string[] = [];
+  console.info = (line: string) => void lines.push(line);
+  try {
+    const { code, stderr } = await runMain(main, [...words, "--help"]);
+    assert.equal([code, stderr], [0, ""]);
+  } finally {
+    console.info = info;
+  }
+  return lines.join("\n");
+}
+
+const optionLine =
+  /^ {2}(-\w|(-\w, )?--[a-z][\w-]*)( [<[].+[>\]])? {2,}[\w(]\S* \S/;
+const commandLine = /^ {2}[a-z-]+( [<[][^>\]]+[>\]])* {2,}[A-Z]\S* \S/;
+
+/** Names the actions that a help text lists; each line has a description. */
+function checked(name: string, text: string): string[] {
+  assert.ok(text.startsWith(`${name}/`), text);
+  const sections = sectionsOf(text);
+  assert.ok(sections.get("Usage")?.[0]?.startsWith(`  $ ${name} `), text);
+  for (const line of sections.get("Options") ?? []) {
+    assert.match(line, optionLine, `${name}: ${line}`);
+  }
+  for (const example of sections.get("Examples") ?? []) {
+    assert.ok(example.includes(name.split(" ")[0] ?? ""), text);
+  }
+  return (sections.get("Commands") ?? []).map((line) => {
+    assert.match(line, commandLine, `${name}: ${line}`);
+    return line.trim().split(" ")[0] ?? "";
+  });
+}
+
+for (const name of Object.keys(scripts)) {
+  test(`${name} --help explains all its options and actions`, async () => {
+    const actions = checked(name, await helpOf(name));
+    for (const action of actions) {
+      checked(name, await helpOf(name, [action]));
+    }
+  });
+}
+
+for (const [name, actions] of Object.entries(commands)) {
+  test(`claudy ${name} --help explains all its options and actions`, async () => {
+    const whole = `claudy ${name}`;
+    assert.equal(checked(whole, await helpOf("claudy", [name])), actions);
+    for (const action of actions) {
+      checked(whole, await helpOf("claudy", [name, action]));
+    }
+  });
+}
+
+test("claudy --help lists every command in a group with its meaning", async () => {
+  const sections = sectionsOf(await helpOf("claudy"));
+  const groups = ["Sessions", "Credentials", "Machine", "Shell"];
+  const lines = groups.flatMap((group) => sections.get(group) ?? []);
+  const listed = lines.map((line) => {
+    assert.match(line, /^ {2}\S.* {2,}\S+.* \S/);
+    return line.trim().split(" ")[0];
+  });
+  assert.equal(listed, ["[directory]", ...Object.keys(commands)]);
+});
+
+test.run();

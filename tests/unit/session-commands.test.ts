@@ -1,0 +1,406 @@
+// The commands for sessions and workers, with an engine that they can reach.
+
+import { existsSync, mkdirSync, utimesSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { label } from "../../lib/instance/labels.ts";
+import {
+  closeRecord,
+  type WorkerRecord,
+  writeRecord,
+} from "../../lib/instance/record.ts";
+import {
+  readSession,
+  type SessionRecord,
+  writeSession,
+} from "../../lib/instance/session-record.ts";
+import type { SessionState } from "../../lib/session/list.ts";
+import { main as claudy } from "../../scripts/claudy.ts";
+import { main as coordinator } from "../../scripts/coordinator.ts";
+import type { FakeContainer } from "../helper/fake-engine.ts";
+import { type Served, serveEngine } from "../helper/served-engine.ts";
+
+const test = suite<Served>("session commands");
+
+test.before.each(async (context) =>
+  void Object.assign(context, await serveEngine())
+);
+test.after.each(({ close }) => close());
+
+const minutesAgo = (count: number) =>
+  new Date(Date.now() - count * 60_000 - 1000).toISOString();
+
+function keep(
+  { instance, project }: Served,
+  name: string,
+  more: Partial<SessionRecord> = {},
+): SessionRecord {
+  const record: SessionRecord = {
+    version: 1,
+    name,
+    project: project("app"),
+    createdAt: minutesAgo(180),
+    usedAt: minutesAgo(120),
+    ...more,
+  };
+  writeSession(instance, record);
+  return record;
+}
+
+function addWorker(
+  { engine, instance, labels, project }: Served,
+  name: string,
+  session: string,
+  change: Partial<FakeContainer> = {},
+): FakeContainer {
+  const worker = engine.add(name, {
+    spec: {
+      Image: "repo:worker",
+      Labels: labels({
+        [label.session]: session,
+        [label.project]: project("app"),
+      }),
+      HostConfig: { Memory: 1024 ** 3, NanoCpus: 15e8, PidsLimit: 77 },
+    },
+    ...change,
+  });
+  writeRecord(instance, recordOf(worker, session, project("app")));
+  return worker;
+}
+
+function recordOf(
+  { id, name }: FakeContainer,
+  session: string,
+  path: string,
+): WorkerRecord {
+  return {
+    version: 1,
+    worker: name,
+    container: id,
+    session,
+    project: { path, uid: 1, gid: 1 },
+    image: "repo:worker",
+    born: "cold",
+    home: `claude/${session}`,
+    ephemeral: false,
+    secrets: null,
+    memoryBytes: 1024 ** 3,
+    oomKilledAt: null,
+    createdAt: minutesAgo(60),
+  };
+}
+
+/** Cells of the lines of a table. */
+const table = (text: string) =>
+  text.trimEnd().split("\n").map((line) => line.split(/ {2,}/));
+
+test("sessions are listed with their state, age and project", async (served) => {
+  const { run, engine, project } = served;
+  keep(served, "asking");
+  keep(served, "gone", { usedAt: minutesAgo(30) });
+  const worker = addWorker(served, "asking-worker", "asking");
+  const note = { status: "waiting", waitingFor: "permission" };
+  engine.run = () => ({
+    exitCode: 0,
+    output: `client\nclient\nnoted ${JSON.stringify(note)}\n`,
+  });
+  const { code, stdout, stderr } = await run(claudy, ["sessions"]);
+  assert.is(code, 0);
+  assert.is(stderr, "");
+  const [head, first, second] = table(stdout);
+  assert.equal(head, [
+    ...["SESSION", "STATE", "TERMINALS", "WORKER", "AGE", "ACTIVE", "PROJECT"],
+  ]);
+  // The one that was used last comes first; it has no terminals and no worker.
+  assert.equal(first, [
+    ...["gone", "stopped", "3 h", "30 min ago", project("app")],
+  ]);
+  assert.equal(second, [
+    ...["asking", "waiting: permission", "2", "cold", "3 h", "2 h ago"],
+    project("app"),
+  ]);
+  const json = await run(claudy, ["sessions", "list", "--json"]);
+  const [, asking] = JSON.parse(json.stdout) as SessionState[];
+  assert.is(asking?.worker, worker.name);
+  const waiting = await run(claudy, ["sessions", "--waiting"]);
+  assert.equal(table(waiting.stdout).map(([name]) => name), [
+    "SESSION",
+    "asking",
+  ]);
+});
+
+test("a session without a network, or that ran out of memory, says so in the list", async (served) => {
+  const { run, instance, engine } = served;
+  keep(served, "lost");
+  const lost = addWorker(served, "lost-worker", "lost");
+  lost.spec.HostConfig = { NetworkMode: "container:gone" };
+  keep(served, "full", { usedAt: minutesAgo(300) });
+  const full = engine.add("full-worker");
+  closeRecord(instance, {
+    ...recordOf(full, "full", "/p"),
+    oomKilledAt: minutesAgo(2),
+  }, { at: minutesAgo(1), exitCode: 137 });
+  const [, first, second] = table((await run(claudy, ["sessions"])).stdout);
+  assert.equal(first?.slice(0, 2), ["lost", "offline: its network has ended"]);
+  assert.equal(second?.slice(0, 2), [
+    "full",
+    "stopped: OOM-killed at 1 GiB",
+  ]);
+});
+
+test("a session is shown with each of its fields", async (served) => {
+  keep(served, "one", { profile: "node", portBase: 30_000 });
+  keep(served, "other", { usedAt: minutesAgo(1) });
+  const { stdout } = await served.run(claudy, ["sessions", "show", "one"]);
+  const shown = Object.fromEntries(table(stdout));
+  assert.is(shown["name"], "one");
+  assert.is(shown["profile"], "node");
+  assert.is(shown["portBase"], "30000");
+  assert.is(shown["state"], "stopped");
+  assert.is(shown["worker"], undefined);
+  const json = await served.run(claudy, ["sessions", "show", "one", "--json"]);
+  assert.is(JSON.parse(json.stdout).name, "one");
+});
+
+test("an unknown session is refused with a similar name", async (served) => {
+  keep(served, "review");
+  for (const words of ["sessions show", "attach", "stop", "logs"]) {
+    const ran = await served.run(claudy, [...words.split(" "), "revew"]);
+    assert.is(ran.code, 4);
+    assert.match(ran.stderr, 'There is no session "revew"');
+    assert.match(ran.stderr, 'Did you mean "review"? See claudy sessions.');
+  }
+  const path = await served.run(claudy, ["sessions", "show", "../kept/review"]);
+  assert.is(path.code, 4);
+});
+
+test("a session is removed with its worker, home and record only after consent", async (served) => {
+  const { run, instance, engine, project } = served;
+  keep(served, "old", { portBase: 30_000 });
+  addWorker(served, "old-worker", "old");
+  const home = join(instance.home.claude, "old");
+  mkdirSync(home, { recursive: true });
+  const refused = await run(claudy, ["sessions", "rm", "old"]);
+  assert.is(refused.code, 6);
+  assert.match(refused.stderr, "conversations and settings of old");
+  assert.match(refused.stderr, `Will be kept: the project, ${project("app")}`);
+  assert.match(refused.stderr, "Remove session old?");
+  assert.ok(existsSync(home));
+  const done = await run(claudy, ["sessions", "rm", "old", "--yes", "--json"]);
+  assert.equal(JSON.parse(done.stdout), { removed: "old" });
+  assert.not.ok(existsSync(home));
+  assert.is(readSession(instance, "old"), undefined);
+  assert.is(engine.find("old-worker"), undefined);
+  assert.ok(existsSync(project("app")));
+});
+
+test("settings are copied only into a stopped session, and what was done is listed", async (served) => {
+  const { run, root, instance } = served;
+  keep(served, "one");
+  const claude = join(root, "claude");
+  mkdirSync(claude);
+  writeFileSync(join(claude, "CLAUDE.md"), "# Rules\n");
+  const argv = ["sessions", "sync", "one", "--claude-home", claude];
+  const copied = await run(claudy, argv);
+  assert.is(copied.code, 0, copied.stderr);
+  assert.match(copied.stdout, /^copied: .*CLAUDE\.md$/m);
+  const again = await run(claudy, argv);
+  assert.is(again.stdout, "No changes\n");
+  const own = join(instance.home.claude, "one", "CLAUDE.md");
+  writeFileSync(own, "# Mine\n");
+  writeFileSync(join(claude, "CLAUDE.md"), "# New rules\n");
+  const kept = await run(claudy, argv);
+  assert.match(kept.stdout, /^kept \(changed by the session\): .*CLAUDE\.md$/m);
+  addWorker(served, "one-worker", "one");
+  const live = await run(claudy, argv);
+  assert.is(live.code, 5);
+  assert.match(live.stderr, 'Session "one" has a worker');
+  assert.match(live.stderr, "claudy stop one");
+});
+
+test("only a running session can be attached to, and only from a terminal", async (served) => {
+  const { run } = served;
+  keep(served, "one");
+  const attach = async () => {
+    const { code, stderr } = await run(claudy, ["attach", "one"]);
+    return `${code} ${stderr}`;
+  };
+  assert.is(
+    await attach(),
+    '4 error: Session "one" is not running\nStart it in its project: claudy\n',
+  );
+  const worker = addWorker(served, "one-worker", "one", { state: "paused" });
+  assert.is(
+    await attach(),
+    '5 error: The worker of "one" is paused\n' +
+      "Resume it: docker unpause one-worker\n",
+  );
+  worker.state = "running";
+  assert.is(
+    await attach(),
+    "2 error: Cannot attach: stdin is not a terminal\nRun it in a terminal.\n",
+  );
+});
+
+test("stop ends the worker of a session, and tells whether there was one", async (served) => {
+  const { run, engine, instance } = served;
+  keep(served, "one");
+  addWorker(served, "one-worker", "one");
+  const stopped = await run(claudy, ["stop", "one"]);
+  assert.is(stopped.stdout, "one\n");
+  assert.is(engine.find("one-worker"), undefined);
+  assert.ok(readSession(instance, "one"));
+  const again = await run(claudy, ["stop", "one"]);
+  assert.is(again.stdout, "one was not running\n");
+  const json = await run(claudy, ["stop", "one", "--json"]);
+  assert.equal(JSON.parse(json.stdout), { session: "one", stopped: false });
+});
+
+test("the kept log of a stopped session is the newest, and can be cut to its end", async (served) => {
+  const { run, instance: { home, names } } = served;
+  keep(served, "one");
+  const none = await run(claudy, ["logs", "one"]);
+  assert.is(none.code, 4);
+  assert.match(none.stderr, 'Session "one" has no log');
+  assert.match(none.stderr, "open it with claudy");
+  const older = home.log("one");
+  const newer = home.log(names.session("one"));
+  mkdirSync(dirname(older), { recursive: true });
+  writeFileSync(older, "older\n");
+  utimesSync(older, 1, 1);
+  writeFileSync(newer, "1\n2\n3\n");
+  assert.is((await run(claudy, ["logs", "one"])).stdout, "1\n2\n3\n");
+  const tail = (count: string) =>
+    run(claudy, ["logs", "one", "--tail", count]).then(({ stdout }) => stdout);
+  assert.is(await tail("2"), "2\n3\n");
+  assert.is(await tail("3"), "1\n2\n3\n");
+  assert.is(await tail("9"), "1\n2\n3\n");
+  utimesSync(newer, 0, 0);
+  assert.is((await run(claudy, ["logs", "one"])).stdout, "older\n");
+});
+
+test("coordinator lists, counts and describes workers with their limits", async (served) => {
+  const { run, instance, project } = served;
+  addWorker(served, "b", "two");
+  const free = addWorker(served, "a", "one", { state: "exited" });
+  free.spec.HostConfig = { NetworkMode: "container:gone" };
+  const listed = table((await run(coordinator, ["list"])).stdout);
+  assert.equal(listed, [
+    ["NAME", "STATUS", "IMAGE", "PROJECT"],
+    ["a", "exited", "repo:worker", project("app")],
+    ["b", "Up 5 minutes", "repo:worker", project("app")],
+  ]);
+  assert.is((await run(coordinator, ["count"])).stdout, "1\n");
+  const count = await run(coordinator, ["count", "--json"]);
+  assert.equal(JSON.parse(count.stdout), { count: 1 });
+  free.state = "running";
+  const offline = await run(coordinator, ["list"]);
+  assert.match(offline.stdout, /^a +Up 5 minutes, its network has ended/m);
+  const worker = served.engine.add("ended-worker");
+  closeRecord(instance, recordOf(worker, "s", "/p"), {
+    at: "2026-01-02T03:04:05.000Z",
+    exitCode: 7,
+  });
+  const { stdout } = await run(coordinator, ["status"]);
+  const [live = "", ended = ""] = stdout.split("\n\n");
+  assert.equal(table(live), [
+    ["NAME", "STATUS", "MEMORY", "CPUS", "PIDS", "PROJECT"],
+    [
+      ...["a", "Up 5 minutes, its network has ended"],
+      ...["no limit", "no limit", "no limit", project("app")],
+    ],
+    ["b", "Up 5 minutes", "1 GiB", "1.5", "77", project("app")],
+  ]);
+  assert.equal(table(ended), [
+    ["ENDED", "HOW", "WHEN", "PROJECT"],
+    ["ended-worker", "exit code 7", "2026-01-02T03:04:05.000Z", "/p"],
+  ]);
+});
+
+test("coordinator shows the resource usage of running workers", async (served) => {
+  const { run, engine } = served;
+  addWorker(served, "a", "one");
+  addWorker(served, "b", "two", { state: "exited" });
+  engine.sample = {
+    cpu_stats: {
+      cpu_usage: { total_usage: 300 },
+      system_cpu_usage: 2000,
+      online_cpus: 2,
+    },
+    precpu_stats: { cpu_usage: { total_usage: 200 }, system_cpu_usage: 1000 },
+    memory_stats: { usage: 3 * 1024 ** 2, stats: { inactive_file: 1024 ** 2 } },
+    pids_stats: { current: 5 },
+  };
+  assert.equal(table((await run(coordinator, ["stats"])).stdout), [
+    ["NAME", "CPU", "MEMORY", "PIDS"],
+    ["a", "20.0 %", "2 MiB", "5"],
+  ]);
+  engine.sample = {};
+  assert.is((await run(coordinator, ["stats", "--json"])).stdout, "[]\n");
+});
+
+test("coordinator stops the named workers, and all only after consent", async (served) => {
+  const { run, engine } = served;
+  for (const name of ["a", "b", "c"]) addWorker(served, name, `s-${name}`);
+  const unknown = await run(coordinator, ["stop", "a", "d"]);
+  assert.is(unknown.code, 4);
+  assert.ok(engine.find("a"));
+  assert.is((await run(coordinator, ["stop", "b"])).stdout, "b\n");
+  const refused = await run(coordinator, ["stop-all"]);
+  assert.is(refused.code, 6);
+  assert.match(refused.stderr, "Stop a, c?");
+  const all = await run(coordinator, ["stop-all", "--yes", "--json"]);
+  assert.equal(JSON.parse(all.stdout), ["a", "c"]);
+  const none = await run(coordinator, ["stop-all"]);
+  assert.is(none.code, 0);
+  const missing = await run(coordinator, ["stop", "a"]);
+  assert.match(missing.stderr, "No worker exists; spawn one with spawn-worker");
+});
+
+test("a worker that cannot be stopped does not keep the others from being stopped", async (served) => {
+  const { run, engine } = served;
+  for (const name of ["a", "b", "c"]) addWorker(served, name, `s-${name}`);
+  engine.refuses.set("remove a", 500);
+  const ran = await run(coordinator, ["stop-all", "--yes"]);
+  assert.is(ran.stdout, "b\nc\n");
+  assert.is.not(ran.code, 0);
+  assert.match(ran.stderr, /^error: .*a/m);
+  assert.ok(engine.find("a"));
+});
+
+test("coordinator attach tells why a worker cannot be attached to", async (served) => {
+  const { run } = served;
+  const worker = addWorker(served, "a", "one", { state: "paused" });
+  const attach = async () =>
+    (await run(coordinator, ["attach", "a"])).stderr.split("\n").slice(0, 2);
+  assert.equal(await attach(), [
+    'error: Cannot attach: "a" is paused',
+    "Resume it: docker unpause a",
+  ]);
+  worker.state = "exited";
+  assert.equal(await attach(), [
+    'error: Cannot attach: "a" has ended',
+    "See why: coordinator logs a",
+  ]);
+  worker.state = "running";
+  assert.equal(await attach(), [
+    "error: Cannot attach: stdin is not a terminal",
+    "Run a command instead: docker exec a COMMAND",
+  ]);
+});
+
+test("coordinator logs prints the kept log of a removed worker, and no other file", async (served) => {
+  const { run, instance: { home } } = served;
+  mkdirSync(dirname(home.log("gone")), { recursive: true });
+  writeFileSync(home.log("gone"), "one\ntwo\n");
+  const argv = ["logs", "gone", "--tail", "1"];
+  assert.is((await run(coordinator, argv)).stdout, "two\n");
+  for (const name of ["../logs/gone", "other"]) {
+    const ran = await run(coordinator, ["logs", name]);
+    assert.is(ran.code, 4);
+    assert.is(ran.stdout, "");
+  }
+});
+
+test.run();
