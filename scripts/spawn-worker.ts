@@ -74,7 +74,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     .option("--warm-only", "With --detach: claim a warm worker or fail")
     .option("--json", "With --detach: print id, name, project and more as JSON")
     .example("spawn-worker -d -n my-worker ~/code/app")
-    .example("spawn-worker ~/code/app -- make test")
+    .example("spawn-worker ~/code/app -- git status")
     .action(async (directory: string | undefined, options) => {
       refuseContradictions(options);
       const flags = flagsOf(options, limitOptions);

@@ -125,6 +125,7 @@ async function findSelf(
     (running.length === 1 ? running[0] : undefined);
   if (self) return self;
   throw new Failure("notFound", `Cannot find the parent of "${prefix}"`, {
-    hint: `Name its container ${names.parent}.`,
+    hint:
+      `Name its container ${names.parent}, with --label hal9000.instance=${prefix}.`,
   });
 }

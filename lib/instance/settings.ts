@@ -107,7 +107,7 @@ export const definitions = {
   WORKER_MEMORY: {
     schema: size,
     fallback: "4g",
-    meaning: "Memory limit of a worker, without swap",
+    meaning: "Memory limit of a worker, swap included",
   },
   WORKER_CPUS: {
     schema: cpus,
