@@ -151,8 +151,8 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 @test "an interrupted worker is kept with --no-rm" {
   project=$(make_project app)
   "$scripts/spawn-worker.ts" -n kept-$$ --no-rm "$project" \
-    -- sh -c 'trap "" TERM; touch up; sleep 100' </dev/null 3>&- &
-  wait_for 10 test -e "$project/up"
+    -- sh -c 'trap "" TERM; touch kept; sleep 100' </dev/null 3>&- &
+  wait_for 10 test -e "$project/kept"
   kill -TERM $!
   code=0
   wait $! || code=$?
