@@ -2,13 +2,14 @@
 
 import { existsSync, lstatSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { inspectVolume } from "../docker/docker.ts";
-import { Failure } from "../std/errors.ts";
+import { type Docker, inspectVolume } from "../docker/docker.ts";
+import { Failure, messageOf } from "../std/errors.ts";
 import type { Instance } from "./instance.ts";
 import { label } from "./labels.ts";
 import { refuseForeignInstance } from "./ownership.ts";
 import { homeDirectories } from "./paths.ts";
 import { measureTrees, removeTree } from "../std/remove-tree.ts";
+import { waitFor } from "../std/wait.ts";
 
 export interface StoredDirectory {
   path: string;
@@ -57,11 +58,27 @@ function topDirectories({ home }: Pick<Instance, "home">): string[] {
   return homeDirectories(home).filter((path) => dirname(path) === home.home);
 }
 
+/** The engine refuses the request while it answers another one. */
+async function diskUsage(
+  docker: Pick<Docker, "df">,
+): Promise<DiskUsage> {
+  return await waitFor(
+    () =>
+      (docker.df() as Promise<DiskUsage>).catch((error) => {
+        if (/disk usage operation is already running/.test(messageOf(error))) {
+          return undefined;
+        }
+        throw error;
+      }),
+    { for: "the engine's disk usage", timeoutMs: 60_000, everyMs: 100 },
+  );
+}
+
 async function storedVolumes(
   { docker, names, prefix }: Pick<Instance, "docker" | "names" | "prefix">,
 ): Promise<StoredVolume[]> {
   const [usage, containers] = await Promise.all([
-    docker.df() as Promise<DiskUsage>,
+    diskUsage(docker),
     docker.listContainers({ all: true }),
   ]);
   return await Promise.all(

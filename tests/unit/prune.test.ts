@@ -30,7 +30,7 @@ import {
   readSession,
   writeSession,
 } from "../../lib/instance/session-record.ts";
-import { clean, planClean } from "../../lib/instance/storage.ts";
+import { clean, planClean, storageStatus } from "../../lib/instance/storage.ts";
 import { ensureStorage } from "../../lib/instance/volumes.ts";
 import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
 
@@ -296,6 +296,25 @@ test("doctor shows the kind of credential, and never its value", ({ instance }) 
   assert.not.match(JSON.stringify(caller), /sk-secret/);
   writeFileSync(instance.home.anthropicKey, "sk-kept");
   assert.is(examineCredentials(instance, env).says, "a key is kept");
+});
+
+test("sizes of volumes are asked for again while the engine measures for another command", async (fake) => {
+  const { instance, engine } = fake;
+  let asked = 0;
+  const df = () =>
+    ++asked < 3
+      ? Promise.reject(new Error("a disk usage operation is already running"))
+      : engine.docker.df();
+  const docker = { ...engine.docker, df } as typeof engine.docker;
+  const { volumes } = await storageStatus({ ...instance, docker });
+  assert.is(asked, 3);
+  assert.is(volumes.length, 3);
+  const broken = () => Promise.reject(new Error("broken"));
+  const other = { ...engine.docker, df: broken } as typeof engine.docker;
+  await storageStatus({ ...instance, docker: other }).then(
+    () => assert.unreachable(),
+    (error) => assert.match(error.message, /broken/),
+  );
 });
 
 test.run();
