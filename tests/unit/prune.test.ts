@@ -305,12 +305,15 @@ test("sizes of volumes are asked for again while the engine measures for another
     ++asked < 3
       ? Promise.reject(new Error("a disk usage operation is already running"))
       : engine.docker.df();
-  const docker = { ...engine.docker, df } as typeof engine.docker;
+  const docker = { ...engine.docker, df } as unknown as typeof engine.docker;
   const { volumes } = await storageStatus({ ...instance, docker });
   assert.is(asked, 3);
   assert.is(volumes.length, 3);
   const broken = () => Promise.reject(new Error("broken"));
-  const other = { ...engine.docker, df: broken } as typeof engine.docker;
+  const other = {
+    ...engine.docker,
+    df: broken,
+  } as unknown as typeof engine.docker;
   await storageStatus({ ...instance, docker: other }).then(
     () => assert.unreachable(),
     (error) => assert.match(error.message, /broken/),
