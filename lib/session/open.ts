@@ -42,7 +42,7 @@ import {
   saveSession,
   type SessionToSave,
   undoSave,
-} from "./keep.ts";
+} from "./save.ts";
 import {
   type ClaudeStart,
   prepareStart,
@@ -105,14 +105,13 @@ export async function readySession(
   );
   const claudeRuns = start === "running" &&
     await hasTerminal(instance.docker, worker.id);
-  // If Claude is already running, failing to write its files is only a warning.
-  const write = (act: () => void) =>
-    claudeRuns ? warnOnFileError(log, act) : act();
   let saved = record ?? before;
   if (!record) {
-    await write(() => {
+    const save = () => {
       saved = saveSession(instance, opening, log);
-    });
+    };
+    // A running Claude does not need its record.
+    await (claudeRuns ? warnOnFileError(log, save) : save());
   }
   // A standalone session needs no port range, because it has its own network.
   const portBase = request.standalone ? undefined : saved?.portBase;
@@ -125,9 +124,11 @@ export async function readySession(
     log("The session is running: the MCP servers change at its next start");
   }
   const files = { claudeHome, owner: project };
+  // Starts Claude again, without the project's settings, if it exits before the caller
+  // attaches and its files cannot be written.
   let started: ClaudeStart = { arguments: settingsArguments(false), env: {} };
   if (claudeRuns) {
-    await write(() => {
+    await warnOnFileError(log, () => {
       started = renewCredentials(instance, files, request.env);
     });
   } else {
