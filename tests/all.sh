@@ -38,9 +38,16 @@ passed=$((passed + $(count test-dind '^ok') - $(count test-dind '^ok .*# skip'))
 # A step that failed without a failed test counts as a failure.
 [ "$failed" = 0 ] || [ "$broken" -gt 0 ] || broken=1
 
-# Repeats the failed tests at the end.
+# Repeats the failed tests at the end, each with its first and its last lines.
 echo
-awk '/^not ok/ { told = 40 } /^(ok|1\.\.)/ { told = 0 } told-- > 0' "$logs/test-dind.log"
+awk '
+  function flush(  i) {
+    for (i = 1; i <= n; i++) if (i <= 10 || i > n - 40) print lines[i]; else if (i == 11) print "# ..."
+    n = 0
+  }
+  /^(not ok|ok|1\.\.|# tests\/)/ { flush() }
+  /^not ok/ || n > 0 { lines[++n] = $0 }
+  END { flush() }' "$logs/test-dind.log"
 
 echo
 echo "The slowest tests on the engine, in seconds:"

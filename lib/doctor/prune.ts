@@ -120,6 +120,9 @@ function backups(instance: Instance, before: number): Leftover[] {
     .map(({ path }) => ({ kind: "backup", name: path, sizeBytes: 0 }));
 }
 
+/** An untagged image may belong to a running build, of any instance, for this long. */
+const buildMs = 60 * 60_000;
+
 /**
  * Untagged images of this project, and the instance's own profile images, which are
  * rebuilt on demand.
@@ -128,20 +131,19 @@ async function images(
   { docker, prefix }: Pick<Instance, "docker" | "prefix">,
   before: number,
 ): Promise<Leftover[]> {
-  const found = (await Promise.all([
+  const references = ["profile", "apt", "worker"]
+    .map((kind) => `${prefix}-${kind}`);
+  const [untagged, profiles] = await Promise.all([
     { dangling: ["true"], label: [label.inputs] },
-    {
-      reference: ["profile", "apt", "worker"].map((kind) =>
-        `${prefix}-${kind}`
-      ),
-    },
-  ].map((filters) => docker.listImages({ filters })))).flat();
+    { reference: references },
+  ].map((filters) => docker.listImages({ filters })));
   const containers = await docker.listContainers({ all: true });
+  const built = Math.min(before, Date.now() - buildMs);
   const own = new Map(
-    found.filter(unusedBy(containers, before)).map((image) => [
-      image.Id,
-      image,
-    ]),
+    [
+      ...(untagged ?? []).filter(unusedBy(containers, built)),
+      ...(profiles ?? []).filter(unusedBy(containers, before)),
+    ].map((image) => [image.Id, image]),
   );
   return [...own.values()].map(({ Id, Size }) => ({
     kind: "image",

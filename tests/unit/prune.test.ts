@@ -161,6 +161,21 @@ test("prune finds old unused images of HAL-9000", async (fake) => {
   assert.equal(await found(fake), ["image id-fake-profile:old"]);
 });
 
+test("prune keeps untagged images that a running build may use", async (fake) => {
+  const { engine } = fake;
+  const minutesAgo = (minutes: number) => ({
+    Created: Date.now() / 1000 - minutes * 60,
+    Size: 7,
+  });
+  engine.images.set("old", { Id: "old", ...minutesAgo(90) });
+  engine.images.set("new", { Id: "new", ...minutesAgo(5) });
+  engine.images.set("fake-apt:new", { Id: "own", ...minutesAgo(5) });
+  assert.equal(await found(fake, { olderThanMs: 0 }), [
+    "image old",
+    "image own",
+  ]);
+});
+
 test("prune removes what it found, and reports failures", async (fake) => {
   const { instance, engine, told, log } = fake;
   session(fake, "old", 2);
