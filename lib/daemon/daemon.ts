@@ -241,15 +241,30 @@ async function restartReason(
     : undefined;
 }
 
-/** For commands that need ChromaDB; a ready parent may still be starting it. */
-export async function waitForChromadb(instance: Instance): Promise<void> {
-  await waitFor(() => readParentState(instance)?.chromadbFault === null, {
-    for: "ChromaDB to answer",
-    timeoutMs: 60_000,
-    hint: `See why: claudy daemon status; ${
-      instance.home.childLog("chromadb")
-    }`,
-  });
+/** A ChromaDB that has been started so often without answering does not start. */
+const maxChromadbRestarts = 4;
+
+/**
+ * For commands that need ChromaDB; a ready parent may still be starting it. Throws a
+ * `failed` Failure if it does not answer.
+ */
+export async function waitForChromadb(
+  instance: Pick<Instance, "home">,
+): Promise<void> {
+  const hint = `See why: claudy daemon status; ${
+    instance.home.childLog("chromadb")
+  }`;
+  await waitFor(() => {
+    const state = readParentState(instance);
+    if (state?.chromadbFault === null) return true;
+    const child = state?.children.find(({ name }) => name === "chromadb");
+    if (child && child.restarts >= maxChromadbRestarts) {
+      throw new Failure("failed", "ChromaDB ends whenever it is started", {
+        hint,
+      });
+    }
+    return false;
+  }, { for: "ChromaDB to answer", timeoutMs: 60_000, hint });
 }
 
 async function waitUntilReady(instance: Instance): Promise<ParentState> {

@@ -8,6 +8,7 @@ import {
   restartDaemon,
   startDaemon,
   stopDaemon,
+  waitForChromadb,
 } from "../../lib/daemon/daemon.ts";
 import {
   ensureForwarder,
@@ -389,6 +390,25 @@ test("status combines Docker's and the parent's state, without a former parent's
   parent.state = "exited";
   assert.is((await daemonStatus(instance)).parent, "stopped");
   assert.ok(readParentState(instance));
+});
+
+test("waits until ChromaDB answers, but not for one that keeps ending", async ({ instance }) => {
+  const says = (restarts: number, chromadbFault: string | null) =>
+    writeParentState(instance, {
+      ...state,
+      chromadbFault,
+      children: [{ name: "chromadb", pid: null, restarts }],
+    });
+  says(3, "it does not listen");
+  const waiting = waitForChromadb(instance);
+  says(9, null);
+  await waiting;
+  says(4, "it does not listen");
+  const startedAt = Date.now();
+  const failure = await waitForChromadb(instance).catch((error) => error);
+  assert.match(failure.message, "ChromaDB ends whenever it is started");
+  assert.match(failure.hint, /logs.*chromadb/);
+  assert.ok(Date.now() - startedAt < 30_000);
 });
 
 test.run();
