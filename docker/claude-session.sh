@@ -4,7 +4,9 @@
 forget() {
   rm -f "$CLAUDE_CONFIG_DIR"/sessions/*.json "$CLAUDE_CONFIG_DIR"/hal9000-activity.json
 }
+ending=$CLAUDE_CONFIG_DIR/hal9000-ended
 forget
+rm -f "$ending"
 # However it ends, because claudy sessions relies on these files.
 trap forget EXIT
 trap 'exit 129' HUP TERM
@@ -24,4 +26,14 @@ if [ -d "$shared" ]; then
   export CLAUDE_CODE_PLUGIN_SEED_DIR
 fi
 claude "$@"
-exit $?
+code=$?
+# claudy shows how it ended, and with an error also what it said last.
+if [ -n "${TMUX-}" ]; then
+  last=
+  if [ "$code" != 0 ]; then
+    sleep 0.2 # until tmux has read its last words
+    last=$(tmux capture-pane -p -t "$TMUX_PANE" | grep -v '^[[:space:]]*$' | tail -n 20)
+  fi
+  printf '%s\n' "$code" "$last" >"$ending.$$" && mv "$ending.$$" "$ending"
+fi
+exit $code

@@ -16,6 +16,8 @@ interface Subcommand {
 }
 
 const sessions = () => import("../lib/commands/sessions.ts");
+const attach = () => import("../lib/commands/attach.ts");
+const changes = () => import("../lib/commands/session-changes.ts");
 const login = () => import("../lib/commands/login.ts");
 
 /** In the order of the help text. */
@@ -23,14 +25,32 @@ const subcommands: Record<string, Subcommand> = {
   attach: {
     group: "Sessions",
     takes: "[name]",
-    meaning: "Attach to a session (default: the one here)",
-    load: async () => (await sessions()).attachCommand,
+    meaning: "Attach to a session, or resume it (default: the one here)",
+    load: async () => (await attach()).attachCommand,
   },
   stop: {
     group: "Sessions",
-    takes: "[name]",
-    meaning: "Stop a session and keep its conversation",
+    takes: "[...names]",
+    meaning: "Stop sessions and keep their conversations",
     load: async () => (await sessions()).stopCommand,
+  },
+  send: {
+    group: "Sessions",
+    takes: "<name> [...text]",
+    meaning: "Send a prompt to a running session",
+    load: async () => (await changes()).sendCommand,
+  },
+  rename: {
+    group: "Sessions",
+    takes: "<name> <new_name>",
+    meaning: "Rename a stopped session",
+    load: async () => (await changes()).renameCommand,
+  },
+  move: {
+    group: "Sessions",
+    takes: "<name> <directory>",
+    meaning: "Continue a session where its project was moved to",
+    load: async () => (await changes()).moveCommand,
   },
   sessions: {
     group: "Sessions",
@@ -41,8 +61,8 @@ const subcommands: Record<string, Subcommand> = {
   logs: {
     group: "Sessions",
     takes: "[name]",
-    meaning: "Print the log of a session's worker",
-    load: async () => (await sessions()).logsCommand,
+    meaning: "Print the conversation of a session, or its worker's log",
+    load: async () => (await attach()).logsCommand,
   },
   watch: {
     group: "Sessions",
@@ -154,6 +174,17 @@ const subcommands: Record<string, Subcommand> = {
   },
 };
 
+/** Other words for commands, and what they stand for. */
+const synonyms: Record<string, string[]> = {
+  list: ["sessions", "list"],
+  ls: ["sessions", "list"],
+  ps: ["sessions", "list"],
+  status: ["daemon", "status"],
+  start: ["--detach"],
+  new: ["--new"],
+  version: ["--version"],
+};
+
 /** All commands by name; the one that opens a project is "". */
 async function allCommands(
   io: Io,
@@ -167,18 +198,38 @@ async function allCommands(
 }
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const at = argv.findIndex((word) => word !== "--verbose");
-  const subcommand = Object.hasOwn(subcommands, argv[at] ?? "")
-    ? subcommands[argv[at] ?? ""]
+  const words = withoutSynonyms(argv);
+  const at = commandAt(words);
+  const name = words[at] ?? "";
+  const subcommand = Object.hasOwn(subcommands, name)
+    ? subcommands[name]
     : undefined;
-  if (!subcommand) return await runCli(projectCommand(io), argv, io);
+  if (!subcommand) return await runCli(projectCommand(io), words, io);
   const cli = (await subcommand.load())(io);
-  return await runCli(cli, argv.toSpliced(at, 1), io);
+  return await runCli(cli, words.toSpliced(at, 1), io);
+}
+
+const commandAt = (argv: string[]) =>
+  argv.findIndex((word) => word !== "--verbose");
+
+function withoutSynonyms(argv: string[]): string[] {
+  const at = commandAt(argv);
+  const word = argv[at] ?? "";
+  if (word === "help") {
+    return [...withoutSynonyms(argv.toSpliced(at, 1)), "--help"];
+  }
+  return Object.hasOwn(synonyms, word)
+    ? argv.toSpliced(at, 1, ...synonyms[word] ?? [])
+    : argv;
 }
 
 /** The command without a subcommand: opens a project, or shows help. */
 function projectCommand(io: Io): CAC {
-  const cli = openCommand(io, Object.keys(subcommands));
+  const cli = openCommand(io, [
+    ...Object.keys(subcommands),
+    ...Object.keys(synonyms),
+    "help",
+  ]);
   const { globalCommand } = cli;
   const { helpCallback } = globalCommand;
   globalCommand.helpCallback = (sections) => {

@@ -4,7 +4,7 @@
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { stopWorker } from "../lib/worker/ending.ts";
-import { Failure, messageOf } from "../lib/std/errors.ts";
+import { Failure, onEach } from "../lib/std/errors.ts";
 import { type Instance } from "../lib/instance/instance.ts";
 import { openInstance, viewInstance } from "../lib/instance/open.ts";
 import { withoutNetwork } from "../lib/worker/workers.ts";
@@ -182,27 +182,18 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
   return await runCli(cli, argv, io);
 }
 
-/** Stops workers in parallel; a slow or failing one does not delay the others. */
 async function stop(
   io: Io,
   instance: Instance,
   workers: WorkerState[],
   json: boolean,
 ): Promise<void> {
-  const names: string[] = [];
-  const errors: unknown[] = [];
-  await Promise.all(workers.map(async (worker) => {
-    try {
-      await stopWorker(instance, worker, io.log);
-      names.push(worker.name);
-    } catch (error) {
-      errors.push(error);
-    }
-  }));
-  names.sort();
-  io.answer(names, names.join("\n"), json);
-  for (const error of errors.slice(1)) io.log(messageOf(error));
-  if (errors.length > 0) throw errors[0];
+  const stopOne = (worker: WorkerState) => stopWorker(instance, worker, io.log);
+  await onEach(
+    workers,
+    stopOne,
+    (names) => io.answer(names, names.join("\n"), json),
+  );
 }
 
 if (import.meta.main) await execute(main);

@@ -14,6 +14,7 @@ import {
   explicitFlags,
   refuseEmpty,
   refuseRepeated,
+  unmarkTexts,
 } from "./options.ts";
 
 export const version = manifest.version;
@@ -58,6 +59,7 @@ export async function runCli(
     // cac expects the interpreter and the script first.
     const words = ["", "", ...explicitFlags(argv, cli)];
     cli.parse(words, { run: false });
+    unmarkTexts(cli);
     if (cli.options["help"]) return 0;
     if (cli.options["version"]) {
       const build = await buildDigest();

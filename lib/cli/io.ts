@@ -73,13 +73,10 @@ export class Io {
 
   /** Reads a line without echo, or all of stdin if that is not a terminal. */
   async askHidden(question: string): Promise<string> {
+    if (!this.isInteractive) return (await this.readInput()).trim();
     const stdin = this.#stdin;
     stdin.setEncoding("utf8");
     let text = "";
-    if (!this.isInteractive) {
-      for await (const chunk of stdin) text += chunk;
-      return text.trim();
-    }
     // Before the prompt, so that early input is not echoed either.
     stdin.setRawMode(true);
     try {
@@ -96,6 +93,16 @@ export class Io {
       stdin.setRawMode(false);
       this.stderr.write("\n");
     }
+  }
+
+  /** All of stdin; "" if that is a terminal. */
+  async readInput(): Promise<string> {
+    if (this.isInteractive) return "";
+    const stdin = this.#stdin;
+    stdin.setEncoding("utf8");
+    let text = "";
+    for await (const chunk of stdin) text += chunk;
+    return text;
   }
 
   /** Asks for confirmation; throws an `unsafe` Failure if the user does not confirm. */

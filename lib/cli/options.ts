@@ -28,9 +28,25 @@ export function explicitFlags(argv: readonly string[], cli: CAC): string[] {
   }
   const end = argv.indexOf("--");
   return argv.map((word, index) => {
-    const flag = end === -1 || index < end ? flags.get(word) : undefined;
+    if (end !== -1 && index >= end) return word;
+    if (isText(word)) return textMark + word;
+    const flag = flags.get(word);
     return flag === undefined ? word : `${flag}=true`;
   });
+}
+
+/** A text such as "- item" is no option, but cac takes any word with a dash for one. */
+const isText = (word: string) => word === "-" || /^-[^\s=]*\s/.test(word);
+
+/** Hides the dash of a text from cac; no argument of a program contains it. */
+const textMark = "\0";
+
+/** Removes the mark from the arguments. */
+export function unmarkTexts(cli: CAC): void {
+  const args = cli.args.map((word) =>
+    word.startsWith(textMark) ? word.slice(textMark.length) : word
+  );
+  Object.assign(cli, { args });
 }
 
 /** The values of an option that may be given more than once. */

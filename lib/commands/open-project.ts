@@ -2,16 +2,29 @@
 
 import type { Io } from "../cli/io.ts";
 import { refuseWithoutTerminal } from "../cli/options.ts";
+import { join } from "node:path";
 import { inheritRequest } from "../home/inherit.ts";
+import { sessionHome } from "../home/worker-home.ts";
+import type { Instance } from "../instance/instance.ts";
 import { openInstance } from "../instance/open.ts";
-import { readySession } from "../session/open.ts";
-import { startSession } from "../session/start.ts";
+import { readCliState } from "../session/activity.ts";
+import {
+  checkOpening,
+  type OpenRequest,
+  readySession,
+} from "../session/open.ts";
+import {
+  type Conversation,
+  type ReadySession,
+  startSession,
+} from "../session/start.ts";
 import { Failure } from "../std/errors.ts";
 import { didYouMean } from "../std/nearest.ts";
+import { waitFor } from "../std/wait.ts";
 import { offerDaemon } from "./daemon.ts";
 import { examineAll } from "./doctor.ts";
 import { refuseKeyAsArgument, setUp } from "./login.ts";
-import { showSession } from "./sessions.ts";
+import { endingSince, reportEnding, showSession } from "./show.ts";
 import {
   type McpChoice,
   mcpChoice,
@@ -56,9 +69,6 @@ export async function openProject(
   if (options.json && !options.detach) {
     throw new Failure("usage", "--json needs --detach");
   }
-  if (!options.detach) {
-    refuseWithoutTerminal(io, "Pass --detach to start it in the background.");
-  }
   if (options.legacy) {
     io.log(
       "warning: --legacy is deprecated: the container has no ChromaDB and " +
@@ -66,9 +76,25 @@ export async function openProject(
     );
   }
   const instance = await openInstance(env, io.log);
-  if (!options.legacy) await offerDaemon(io, instance, options.yes);
-  const ready = await readySession(instance, {
+  return await openSession(io, instance, {
     directory: directory ?? ".",
+    options,
+  }).catch((error) => {
+    throw directory === undefined
+      ? error
+      : orUnknownCommand(error, directory, commands);
+  });
+}
+
+/** Opens the session of a project; all mistakes are reported before anything is started. */
+export async function openSession(
+  io: Io,
+  instance: Instance,
+  { directory, options }: { directory: string; options: OpenOptions },
+): Promise<number | undefined> {
+  const { env } = io;
+  const request: OpenRequest = {
+    directory,
     cwd: io.cwd(),
     name: options.name,
     standalone: options.legacy ?? false,
@@ -82,25 +108,51 @@ export async function openProject(
     claudeArguments: options["--"] ?? [],
     approveConfig: approveConfig(io, options.trustProject, options.detach),
     env,
-  }, io.log).catch((error) => {
-    throw suggestCommand(error, directory, commands);
-  });
+  };
+  const opening = await checkOpening(instance, request, io.log);
+  if (!options.detach) {
+    refuseWithoutTerminal(io, "Pass --detach to start it in the background.");
+  }
+  if (!options.legacy) await offerDaemon(io, instance, options.yes);
+  const ready = await readySession(instance, opening, request, io.log);
   const { session, project, worker, id, start } = ready;
   if (options.detach) {
-    const conversation = await startSession(instance, ready);
+    const conversation = await startDetached(io, instance, ready, request);
     const opened = { session, project, worker, id, conversation, start };
     io.answer(opened, session, options.json);
     return;
   }
   if (options.shell) await startSession(instance, ready);
-  const code = await showSession(
-    io,
-    instance,
-    { name: worker, id },
-    options.shell ? { what: "shell" } : { what: "session", ...ready },
-  );
-  if (code === 0) io.log(`Reattach with: claudy attach ${session}`);
-  return code;
+  return await showSession(io, instance, { name: session }, {
+    worker: { name: worker, id },
+    shown: options.shell ? { what: "shell" } : { what: "session", ...ready },
+  });
+}
+
+/** How long Claude takes to refuse arguments, and more. */
+const refusalMs = 5000;
+
+/** Starts Claude in the background; throws a Failure if it refuses its arguments. */
+async function startDetached(
+  io: Io,
+  instance: Instance,
+  ready: ReadySession,
+  { claudeArguments }: OpenRequest,
+): Promise<Conversation> {
+  const { session } = ready;
+  const since = Date.now();
+  const conversation = await startSession(instance, ready);
+  // Without arguments of the user, nothing makes it end at once.
+  if (claudeArguments.length === 0) return conversation;
+  const claudeHome = join(instance.home.home, sessionHome(session));
+  const deadline = since + refusalMs;
+  const isDecided = () =>
+    Date.now() > deadline || readCliState(claudeHome) !== undefined ||
+    endingSince(instance, session, since) !== undefined;
+  await waitFor(isDecided, { for: "Claude", timeoutMs: 2 * refusalMs });
+  const ending = endingSince(instance, session, since);
+  if (ending) reportEnding(io, session, ending);
+  return conversation;
 }
 
 function agentSocket(env: NodeJS.ProcessEnv): string {
@@ -115,19 +167,21 @@ function agentSocket(env: NodeJS.ProcessEnv): string {
   );
 }
 
-/** A missing directory may be a mistyped command: suggests the most similar one. */
-function suggestCommand(
+/** A missing directory that is a single word is taken for a mistyped command. */
+function orUnknownCommand(
   error: unknown,
-  directory: string | undefined,
-  names: string[],
-) {
-  const plain = directory !== undefined && /^[a-z]+$/.test(directory);
-  if (!(error instanceof Failure) || error.kind !== "notFound" || !plain) {
-    return error;
-  }
-  const hint = didYouMean(directory, names).trim();
-  return new Failure(error.kind, error.message, {
-    hint: hint || error.hint,
-    cause: error,
-  });
+  word: string,
+  commands: string[],
+): unknown {
+  const missing = error instanceof Failure && error.kind === "notFound" &&
+    (error.cause as NodeJS.ErrnoException | undefined)?.code === "ENOENT";
+  if (!missing || word.includes("/")) return error;
+  return new Failure(
+    "notFound",
+    `"${word}" is neither a command nor a directory`,
+    {
+      hint: `${didYouMean(word, commands)}See claudy --help.`,
+      cause: error,
+    },
+  );
 }

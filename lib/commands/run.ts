@@ -1,6 +1,7 @@
 // claudy run: runs one prompt in a new worker and prints Claude's answer.
 
-import { join } from "node:path";
+import { readFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
 import type { CAC } from "cac";
 import { inspectContainer } from "../docker/docker.ts";
 import { runDocker } from "../docker/docker-cli.ts";
@@ -41,6 +42,7 @@ import {
 
 interface RunOptions extends ProfileOptions, McpChoice {
   project?: string;
+  file?: unknown;
   trustProject?: boolean;
   allowWorktree?: boolean;
   yes?: boolean;
@@ -52,22 +54,51 @@ export function runCommand(io: Io): CAC {
   const cli = command("claudy run");
   addMcpChoice(addProfileOptions(
     cli.command(
-      "<prompt>",
+      "[...prompt]",
       "Run one prompt in a new worker and print the answer",
     ),
     "auto",
   ))
     .option("-p", "No effect (this is the default)")
+    .option(
+      "-f, --file <file>",
+      "Read the prompt from a file, or with - from stdin",
+    )
     .option("-C, --project <dir>", "The project (default: here)")
     .option(...trustOption)
     .option("--allow-worktree", worktreeOption)
     .option("--yes", "Start the daemon without asking")
     .option("--json", "Print the answer as JSON")
     .example('claudy run -p "explain this project"')
-    .action((prompt: unknown, options: RunOptions) =>
-      runPrompt(io, String(prompt), options)
+    .example("git diff | claudy run review this change")
+    .action(async (words: string[], options: RunOptions) =>
+      await runPrompt(io, await promptOf(io, words, options.file), options)
     );
   return cli;
+}
+
+/** The prompt from the words, the file or stdin. */
+export async function promptOf(
+  io: Io,
+  words: string[],
+  file: unknown,
+): Promise<string> {
+  if (words.length > 0 && file !== undefined) {
+    throw new Failure("usage", "--file was given as well as a prompt");
+  }
+  // With other words, Claude itself reads stdin, as what they are about.
+  const fromStdin = file === "-" || words.length === 0 && file === undefined ||
+    words.length === 1 && words[0] === "-";
+  const text = fromStdin
+    ? await io.readInput()
+    : file === undefined
+    ? words.join(" ")
+    : await readFile(resolve(io.cwd(), String(file)), "utf8");
+  if (text.trim() !== "") return text;
+  throw new Failure("usage", "There is no prompt", {
+    hint:
+      'Pass it as an argument, on stdin or with --file: claudy run "explain this"',
+  });
 }
 
 /** Makes Claude wait for the MCP servers before it handles the only prompt. */

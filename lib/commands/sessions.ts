@@ -1,32 +1,26 @@
 // The claudy commands for existing sessions.
 
-import { statSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import type { CAC } from "cac";
-import { Failure } from "../std/errors.ts";
-import { type Instance } from "../instance/instance.ts";
+import { Failure, onEach } from "../std/errors.ts";
+import type { Instance } from "../instance/instance.ts";
 import { openInstance, viewInstance } from "../instance/open.ts";
-import { inheritRequest } from "../home/inherit.ts";
-import { resolveProject, sessionName } from "../project/project.ts";
 import {
-  findSession,
-  removeSession,
-  stopSession,
-  syncSession,
-} from "../session/session.ts";
+  readSessions,
+  type SessionRecord,
+} from "../instance/session-record.ts";
+import { inheritRequest } from "../home/inherit.ts";
+import { findSession } from "../session/find.ts";
+import { removeSession, stopSession, syncSession } from "../session/session.ts";
 import { listSessions, type SessionState } from "../session/list.ts";
-import { showInWorker, type Shown } from "../session/tmux.ts";
 import { columns } from "../std/text.ts";
 import { span } from "../std/units.ts";
 import { listWorkers } from "../worker/workers.ts";
-import { oomText, tellOfMemory } from "../worker/status.ts";
-import { lastLines, type LogOptions, printLog } from "../cli/logs.ts";
+import { oomText } from "../worker/status.ts";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
-import { refuseWithoutTerminal } from "../cli/options.ts";
 
-interface Options extends LogOptions {
-  shell?: boolean;
+interface Options {
+  all?: boolean;
   waiting?: boolean;
   yes?: boolean;
   json?: boolean;
@@ -45,7 +39,7 @@ export function sessionsCommand(io: Io): CAC {
     .option("--json", "Print them as JSON")
     .action(async ({ waiting, json }: Options) => {
       const instance = await view(io);
-      const sessions = (await listSessions(instance, io.log))
+      const sessions = (await listSessions(instance, io.env, io.log))
         .filter(({ state }) => !waiting || state === "waiting");
       const text = columns([
         ["SESSION", "STATE", "TERMINALS", "WORKER", "AGE", "ACTIVE", "PROJECT"],
@@ -58,9 +52,9 @@ export function sessionsCommand(io: Io): CAC {
     .option("--json", "Print it as JSON")
     .action(async (name: unknown, { json }: Options) => {
       const instance = await view(io);
-      const wanted = await resolveName(io, instance, name);
-      const session = (await listSessions(instance, io.log))
-        .find((session) => session.name === wanted);
+      const wanted = namedSession(io, instance, name);
+      const session = (await listSessions(instance, io.env, io.log))
+        .find((session) => session.name === wanted.name);
       const rows = Object.entries(session ?? {}).map(([key, value]) => [
         key,
         String(value ?? ""),
@@ -68,20 +62,35 @@ export function sessionsCommand(io: Io): CAC {
       io.answer(session, columns(rows), json);
     });
 
-  cli.command("rm <name>", "Remove a session, after asking; the project stays")
-    .option("--yes", "Do not ask")
-    .option("--json", "Print its name as JSON")
-    .action(async (name: unknown, { yes, json }: Options) => {
+  cli.command(
+    "rm <...names>",
+    "Remove sessions, after asking; their projects stay",
+  )
+    .option("--yes", "Do not ask; takes only whole names")
+    .option("--json", "Print their names as JSON")
+    .action(async (words: string[], { yes, json }: Options) => {
       const instance = await open(io);
-      const session = findSession(instance, String(name), io.log);
-      const removed = session.name;
-      io.log(
-        `Will be removed: worker, conversations and settings of ${removed}`,
-      );
-      io.log(`Will be kept: the project, ${session.project}`);
-      await io.confirm(`Remove session ${removed}?`, yes);
-      await removeSession(instance, removed, io.log);
-      io.answer({ removed }, removed, json);
+      const found = namedSessions(io, instance, words);
+      for (const { name, project } of found) {
+        if (yes && !words.includes(name)) {
+          throw new Failure("unsafe", `--yes needs the whole name: ${name}`);
+        }
+        io.log(
+          `Will be removed: worker, conversations and settings of ${name}`,
+        );
+        io.log(`Will be kept: the project, ${project}`);
+      }
+      const names = found.map(({ name }) => name);
+      const what = names.length === 1 ? "session" : "sessions";
+      await io.confirm(`Remove ${what} ${names.join(", ")}?`, yes);
+      const remove = ({ name }: SessionRecord) =>
+        removeSession(instance, name, io.log);
+      await onEach(found, remove, (removed) =>
+        io.answer(
+          words.length === 1 ? { removed: removed[0] } : { removed },
+          removed.join("\n"),
+          json,
+        ));
     });
 
   cli.command(
@@ -101,8 +110,7 @@ export function sessionsCommand(io: Io): CAC {
 
 async function sync(io: Io, name: unknown, options: Options): Promise<void> {
   const instance = await open(io);
-  const wanted = await resolveName(io, instance, name);
-  const record = findSession(instance, wanted, io.log);
+  const record = namedSession(io, instance, name);
   const request = inheritRequest(instance, io.env, options);
   if (!request) {
     throw new Failure(
@@ -125,10 +133,13 @@ async function sync(io: Io, name: unknown, options: Options): Promise<void> {
 
 /** Details to show with the state; null for none. */
 function reason(session: SessionState): string | null {
-  const { state, oomKilledAt, memoryBytes, waitingFor } = session;
+  const { state, oomKilledAt, memoryBytes, waitingFor, exitCode } = session;
   if (state === "offline") return "its network has ended";
+  if (state === "lost") return "its worker disappeared";
   if (state === "stopped" && oomKilledAt !== null) return oomText(memoryBytes);
-  return waitingFor;
+  if (exitCode) return `exit code ${exitCode}`;
+  if (waitingFor !== null) return waitingFor;
+  return session.loggedIn || session.worker === null ? null : "not logged in";
 }
 
 function row(session: SessionState): string[] {
@@ -138,7 +149,11 @@ function row(session: SessionState): string[] {
   return [
     session.name,
     why === null ? state : `${state}: ${why}`,
-    state === "stopped" ? "" : attached === 0 ? "detached" : String(attached),
+    session.worker === null
+      ? ""
+      : attached === 0
+      ? "detached"
+      : String(attached),
     session.born ?? "",
     ago(session.createdAt),
     `${ago(session.activeAt)} ago`,
@@ -146,115 +161,94 @@ function row(session: SessionState): string[] {
   ];
 }
 
-export function attachCommand(io: Io): CAC {
-  const cli = command("claudy attach");
-  cli.command("[name]", "Attach to a session (default: the one here)")
-    .option("-s, --shell", "Open a shell in its worker")
-    .action(async (name: unknown, options: Options) => {
-      const instance = await open(io);
-      const session = await resolveName(io, instance, name);
-      const found = (await listWorkers(instance))
-        .find((worker) => worker.session === session);
-      if (found?.state === "paused") {
-        throw new Failure("busy", `The worker of "${session}" is paused`, {
-          hint: `Resume it: docker unpause ${found.name}`,
-        });
-      }
-      if (found?.state !== "running") {
-        throw new Failure("notFound", `Session "${session}" is not running`, {
-          hint: "Start it in its project: claudy",
-        });
-      }
-      refuseWithoutTerminal(io, "Run it in a terminal.");
-      const what = options.shell ? "shell" : "session";
-      return await showSession(io, instance, found, { what });
-    });
-  return cli;
-}
-
 export function stopCommand(io: Io): CAC {
   const cli = command("claudy stop");
-  cli.command("[name]", "Stop a session and keep its conversation")
-    .option("--json", "Print the session as JSON")
-    .action(async (name: unknown, { json }: Options) => {
-      const instance = await open(io);
-      const session = await resolveName(io, instance, name);
-      const stopped = await stopSession(instance, session, io.log);
-      const text = stopped ? session : `${session} was not running`;
-      io.answer({ session, stopped }, text, json);
-    });
+  cli.command(
+    "[...names]",
+    "Stop sessions (default: the one here) and keep their conversations",
+  )
+    .option("--all", "Stop all sessions, after asking")
+    .option("--yes", "Do not ask")
+    .option("--json", "Print the session as JSON, or a list of several")
+    .action((words: string[], options: Options) => stop(io, words, options));
   return cli;
 }
 
-export function logsCommand(io: Io): CAC {
-  const cli = command("claudy logs");
-  cli.command("[name]", "Print the log of a session's worker")
-    .option("-f, --follow", "Follow log output")
-    .option("--tail <n>", "Number of lines to show from the end (default: all)")
-    .action((name: unknown, options: Options) => printLogs(io, name, options));
-  return cli;
-}
-
-/** Shows a session in this terminal, and reports if it ran out of memory. */
-export async function showSession(
+async function stop(
   io: Io,
-  instance: Instance,
-  worker: { id: string; name: string },
-  shown: Shown,
-): Promise<number> {
-  const since = Date.now();
-  const code = await showInWorker(instance.docker, worker.id, io.env, shown);
-  await tellOfMemory(instance, worker, {
-    since,
-    hint:
-      "Set a higher WORKER_MEMORY in config/hal9000.conf, stop the session " +
-      `and open it again: claudy stop ${worker.name}`,
-  }, io.log);
-  return code;
-}
-
-async function printLogs(
-  io: Io,
-  name: unknown,
-  options: Options,
-): Promise<number | undefined> {
-  const instance = await view(io);
-  const session = await resolveName(io, instance, name);
-  const worker = (await listWorkers(instance))
-    .find((worker) => worker.session === session);
-  if (worker) return await printLog(worker.id, options);
-  const { home, names } = instance;
-  const log = newest([home.log(session), home.log(names.session(session))]);
-  const text = await readFile(log, "utf8").catch(() => {
-    throw new Failure("notFound", `Session "${session}" has no log`, {
-      hint: "To see its conversation, open it with claudy.",
-    });
+  words: string[],
+  { all, yes, json }: Options,
+): Promise<void> {
+  const instance = await open(io);
+  if (all && words.length > 0) {
+    throw new Failure("usage", "--all takes no names");
+  }
+  const found = all
+    ? await sessionsWithWorker(instance)
+    : words.length === 0
+    ? [namedSession(io, instance, undefined)]
+    : namedSessions(io, instance, words);
+  const names = found.map(({ name }) => name);
+  if (all && names.length > 0) {
+    await io.confirm(`Stop ${names.join(", ")}?`, yes);
+  }
+  const ran = new Map<string, boolean>();
+  const stopOne = async ({ name }: SessionRecord) =>
+    void ran.set(name, await stopSession(instance, name, io.log));
+  await onEach(found, stopOne, (done) => {
+    const stopped = done.map((session) => ({
+      session,
+      stopped: ran.get(session) ?? false,
+    }));
+    const lines = stopped.map(({ session, stopped }) =>
+      stopped ? session : `${session} was not running`
+    );
+    const single = !all && words.length < 2;
+    io.answer(single ? stopped[0] : stopped, lines.join("\n"), json);
   });
-  io.answer(null, lastLines(text, options));
-  return undefined;
 }
 
-/** The most recently written file; the first if none exists. */
-function newest(files: [string, ...string[]]): string {
-  const times = files.map((file) =>
-    statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0
+async function sessionsWithWorker(
+  instance: Instance,
+): Promise<SessionRecord[]> {
+  const live = new Set(
+    (await listWorkers(instance)).map(({ session }) => session),
   );
-  return files[times.indexOf(Math.max(...times))] ?? files[0];
+  return readSessions(instance).filter(({ name }) => live.has(name));
 }
 
-/** The named session, or that of the working directory. */
-async function resolveName(
+/** The session that is named, or that of the working directory. */
+export function namedSession(
   io: Io,
   instance: Instance,
-  name: unknown,
-): Promise<string> {
-  const wanted = name !== undefined ? String(name) : sessionName(
-    (await resolveProject(instance, {
-      path: ".",
-      cwd: io.cwd(),
-      as: "project",
-      allowAny: true,
-    })).path,
+  word: unknown,
+): SessionRecord {
+  return findSession(
+    instance,
+    word === undefined ? "." : String(word),
+    io.cwd(),
+    io.log,
   );
-  return findSession(instance, wanted, io.log).name;
+}
+
+/** All sessions that are named, each once; throws if one is missing. */
+function namedSessions(
+  io: Io,
+  instance: Instance,
+  words: string[],
+): SessionRecord[] {
+  const found = new Map<string, SessionRecord>();
+  for (const word of words) {
+    try {
+      const session = namedSession(io, instance, word);
+      found.set(session.name, session);
+    } catch (error) {
+      if (!(error instanceof Failure) || words.length === 1) throw error;
+      throw new Failure(error.kind, error.message, {
+        hint: `Nothing was done. ${error.hint ?? ""}`.trim(),
+        cause: error,
+      });
+    }
+  }
+  return [...found.values()];
 }

@@ -21,6 +21,7 @@ import {
   examineMounts,
   examineMove,
   examineOwner,
+  examineProjects,
   examineRecords,
 } from "./kept.ts";
 import {
@@ -72,6 +73,7 @@ const examinations: Examination[] = [
   { name: "mcp", run: examineMcp },
   { name: "credentials", run: examineCredentials },
   { name: "records", run: examineRecords, engine: true },
+  { name: "projects", run: examineProjects },
   { name: "leftovers", run: examineLeftovers, engine: true },
   { name: "inotify", run: examineInotify, engine: true },
   { name: "mounts", run: examineMounts },

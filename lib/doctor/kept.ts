@@ -3,6 +3,8 @@
 import { existsSync, lstatSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { credentialFor } from "../home/credentials.ts";
+import { lookAt } from "../std/hostpath.ts";
+import { readSessions } from "../instance/session-record.ts";
 import { inDirectory } from "../std/directory.ts";
 import type { Instance } from "../instance/instance.ts";
 import { instanceFilter } from "../instance/labels.ts";
@@ -168,4 +170,30 @@ export function examineMounts(
   return points.length === 0
     ? ok(`none below ${home.home}`)
     : warn(`mounted: ${points.join(", ")}`, `umount ${points.join(" ")}`);
+}
+
+/** Reports sessions whose project does not exist any more. */
+export function examineProjects(
+  instance: Pick<Instance, "home" | "owner" | "host">,
+): Finding {
+  const sessions = readSessions(instance);
+  const missing = sessions.filter(({ project }) =>
+    isMissing(instance, project)
+  );
+  const [first] = missing;
+  return first === undefined ? ok(`of ${sessions.length} sessions`) : warn(
+    `missing: ${
+      missing.map(({ name, project }) => `${project} (${name})`).join(", ")
+    }`,
+    `claudy move ${first.name} DIRECTORY, or claudy sessions rm ${first.name}`,
+  );
+}
+
+function isMissing({ host }: Pick<Instance, "host">, path: string): boolean {
+  try {
+    lookAt(path, host);
+    return false; // it exists, or is not visible from here
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "ENOENT";
+  }
 }

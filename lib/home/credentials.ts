@@ -33,6 +33,8 @@ export type Credential = "key" | "caller" | "token" | "login";
 /** Files in a session's Claude home; docker/claude-session.sh reads the token file. */
 const keyFile = ".anthropic_key";
 const tokenFile = ".oauth_token";
+/** Written by the CLI when the user logs in from within the session. */
+const ownLogin = ".credentials.json";
 const secretPrefix = ".secret.";
 const variablePrefix = ".secret-env.";
 
@@ -72,6 +74,21 @@ export function credentialFor(
   if (isStored(home.claudeToken)) return "token";
   if (isLoggedIn(home)) return "login";
   return undefined;
+}
+
+/** Whether a session has credentials: those of the instance, or of its own. */
+export function hasCredentials(
+  instance: Pick<Instance, "home">,
+  claudeHome: string,
+  env: NodeJS.ProcessEnv,
+): boolean {
+  if (credentialFor(instance, env)) return true;
+  return inDirectory(
+    claudeHome,
+    (home) =>
+      [keyFile, ownLogin].some((file) => home.stat(file)?.kind === "file"),
+  ) ??
+    false;
 }
 
 /** Whether the path is a non-empty file. */

@@ -25,6 +25,8 @@ export const recordSchema = v.object({
     path: v.string(),
     uid: v.number(),
     gid: v.number(),
+    /** Device and inode number of its directory when the worker was created. */
+    inode: v.optional(v.string()),
   }),
   image: v.string(),
   born: v.picklist(["cold", "warm"]),

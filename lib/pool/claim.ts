@@ -17,7 +17,7 @@ import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { type Staged, stageFile } from "../std/owned.ts";
 import { readJson } from "../std/json.ts";
-import { type Project, refusalIn } from "../project/project.ts";
+import { ownedProject, type Project, refusalIn } from "../project/project.ts";
 import { gitOf, type ProjectGit } from "../project/project-git.ts";
 import type { JudgedMount } from "../project/git-directory.ts";
 import {
@@ -86,7 +86,7 @@ export async function fit(
   }
   const cpus = await capCpus(instance.docker, request.limits.cpus, log);
   return {
-    project: { path: project.path, uid: project.uid, gid: project.gid },
+    project: ownedProject(project),
     git,
     name,
     limits: { ...request.limits, cpus },

@@ -16,6 +16,13 @@ import { readSessions } from "../instance/session-record.ts";
 export interface Project extends Owner {
   /** Absolute path on the host, with links resolved. */
   path: string;
+  /** Device and inode number of the directory, as stat's %d:%i. */
+  inode?: string | undefined;
+}
+
+/** What the record of a worker contains of its project. */
+export function ownedProject({ path, uid, gid, inode }: Project): Project {
+  return { path, uid, gid, inode };
 }
 
 /** A path as given by the user. */

@@ -6,7 +6,7 @@
 import * as v from "valibot";
 import { type Directory, inDirectory } from "../std/directory.ts";
 import { parseJson } from "../std/json.ts";
-import { plainText } from "../std/plain-file.ts";
+import { clearPath, plainText } from "../std/plain-file.ts";
 import { unprintable } from "../std/text.ts";
 
 export type Activity =
@@ -16,6 +16,10 @@ export type Activity =
   | "starting"
   | "paused"
   | "stopped"
+  /** The worker runs, but Claude does not. */
+  | "exited"
+  /** The worker disappeared without being stopped. */
+  | "lost"
   /** The worker's network namespace no longer exists: no services, no API. */
   | "offline"
   /** The worker does not respond. */
@@ -106,4 +110,50 @@ function stateFiles(directory: Directory): string[] {
     texts.push(plainText(directory.at(name), { maxBytes }) ?? "");
   }
   return texts;
+}
+
+/** How Claude ended in a worker. */
+export interface Ending {
+  exitCode: number;
+  /** The last lines of its terminal. */
+  lines: string[];
+  atMs: number;
+}
+
+/** In a Claude home: written by docker/claude-session.sh when Claude has ended. */
+const endingFile = "hal9000-ended";
+
+/** How the last Claude ended; undefined while it runs, and before it was started. */
+export function readEnding(claudeHome: string): Ending | undefined {
+  return inDirectory(claudeHome, (home) => {
+    const stat = home.stat(endingFile);
+    const text = plainText(home.at(endingFile), { maxBytes });
+    const [code = "", ...lines] = text?.trimEnd().split("\n") ?? [];
+    if (!stat || !/^\d{1,3}$/.test(code)) return undefined;
+    return {
+      exitCode: Number(code),
+      lines: lines.map((line) => line.replace(unprintable, " ").trimEnd())
+        .filter(Boolean).slice(-20),
+      atMs: stat.mtimeMs,
+    };
+  });
+}
+
+/**
+ * Removes what a Claude has left that was killed with its worker, so that the next
+ * worker does not seem to run one.
+ */
+export function forgetActivity(claudeHome: string): void {
+  inDirectory(claudeHome, (home) => {
+    clearPath(home.at(notedFile));
+    clearPath(home.at(endingFile));
+    const own = home.enter(ownFiles);
+    if (!own) return;
+    let scanned = 0;
+    for (const { name, kind } of own.entries()) {
+      if (++scanned > maxEntries) break;
+      if (kind === "file") clearPath(own.at(name));
+    }
+    own.close();
+  });
 }

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { Directory, type EntryStat } from "../std/directory.ts";
 import type { Instance } from "../instance/instance.ts";
 import { sessionHome } from "../home/worker-home.ts";
+import { type FileEnd, readFileEnd } from "../std/plain-file.ts";
 
 /** Where the CLI stores the conversations of /workspace. */
 const directoryParts = ["projects", "-workspace"];
@@ -22,15 +23,15 @@ const checkEvery = 500;
 export class TooMany extends Error {}
 
 /**
- * Calls `act` with the stat of each conversation file until it returns true. Empty
- * files are skipped. Throws TooMany if not all entries could be scanned before
+ * Calls `act` with each conversation file until it returns true. Empty files are
+ * skipped. Throws TooMany if not all entries could be scanned before
  * `deadline`, in milliseconds since 1970.
  */
 function eachConversation(
   { home }: Pick<Instance, "home">,
   session: string,
   deadline: number,
-  act: (stat: EntryStat) => boolean,
+  act: (stat: EntryStat, name: string) => boolean,
 ): void {
   const directory = enter(join(home.home, sessionHome(session)));
   if (!directory) return;
@@ -44,7 +45,7 @@ function eachConversation(
       if (kind !== "file" || !name.endsWith(".jsonl")) continue;
       const stat = directory.stat(name);
       if (stat?.kind !== "file" || stat.sizeBytes === 0) continue;
-      if (act(stat)) return;
+      if (act(stat, name)) return;
     }
   } finally {
     directory.close();
@@ -95,4 +96,34 @@ export function lastSaidAt(
     return false;
   });
   return last;
+}
+
+/** Name of the file with the session's last message; undefined if there is none. */
+export function latestConversation(
+  instance: Pick<Instance, "home">,
+  session: string,
+): string | undefined {
+  let latest: string | undefined;
+  let latestMs = -1;
+  const deadline = Date.now() + scanTimeoutMs;
+  eachConversation(instance, session, deadline, ({ mtimeMs }, name) => {
+    if (mtimeMs > latestMs) [latest, latestMs] = [name, mtimeMs];
+    return false;
+  });
+  return latest;
+}
+
+/** Reads a conversation from an offset, but at most its last `maxBytes`. */
+export function readConversation(
+  { home }: Pick<Instance, "home">,
+  session: string,
+  name: string,
+  { offset, maxBytes }: { offset: number; maxBytes: number },
+): FileEnd | undefined {
+  const directory = enter(join(home.home, sessionHome(session)));
+  try {
+    return directory && readFileEnd(directory.at(name), offset, maxBytes);
+  } finally {
+    directory?.close();
+  }
 }

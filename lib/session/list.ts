@@ -7,6 +7,7 @@ import {
   notedFile,
   ownFiles,
   readCliState,
+  readEnding,
 } from "./activity.ts";
 import { lastSaidAt, scanTimeoutMs, TooMany } from "./conversations.ts";
 import { inspectContainer } from "../docker/docker.ts";
@@ -16,6 +17,7 @@ import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { withoutNetwork } from "../worker/workers.ts";
 import {
+  type EndedRecord,
   readEndedRecords,
   readRecords,
   type WorkerRecord,
@@ -24,14 +26,23 @@ import {
   readSessions,
   type SessionRecord,
 } from "../instance/session-record.ts";
+import { unprintable } from "../std/text.ts";
 import { tmux } from "./tmux.ts";
+import { hasCredentials } from "../home/credentials.ts";
 import { sessionHome } from "../home/worker-home.ts";
 import { listWorkers, type WorkerState } from "../worker/workers.ts";
 
 export interface SessionState extends SessionRecord {
   state: CliState["activity"];
-  /** What the session is waiting for, as reported by the CLI. */
+  /**
+   * What the session is waiting for, as reported by the CLI; while it is starting, the
+   * last line of its terminal.
+   */
   waitingFor: string | null;
+  /** Exit code of a Claude that ended while its worker runs; null otherwise. */
+  exitCode: number | null;
+  /** Whether it has credentials. */
+  loggedIn: boolean;
   /** Number of terminals attached to the session. */
   attached: number;
   worker: string | null;
@@ -46,6 +57,7 @@ export interface SessionState extends SessionRecord {
 
 export async function listSessions(
   instance: Instance,
+  env: NodeJS.ProcessEnv,
   log: Log,
 ): Promise<SessionState[]> {
   const workers = await listWorkers(instance);
@@ -61,6 +73,7 @@ export async function listSessions(
       stateOf(instance, record, {
         workers,
         offline,
+        env,
         activeAt: activeAt(instance, record, deadline, log),
         latest: records.find(({ session }) => session === record.name),
       })
@@ -73,25 +86,32 @@ interface Observed {
   /** Names of workers without a network. */
   offline: Set<string>;
   /** The record of the session's current worker, else of its last one. */
-  latest: WorkerRecord | undefined;
+  latest: WorkerRecord | EndedRecord | undefined;
   activeAt: string;
+  /** The caller's environment. */
+  env: NodeJS.ProcessEnv;
 }
 
 async function stateOf(
   instance: Instance,
   record: SessionRecord,
-  { workers, offline, latest, activeAt }: Observed,
+  { workers, offline, latest, activeAt, env }: Observed,
 ): Promise<SessionState> {
   const worker = workers.find(({ session, state }) =>
     session === record.name && (state === "running" || state === "paused")
   );
   const cli = worker && await stateIn(instance, worker);
+  const claudeHome = join(instance.home.home, sessionHome(record.name));
   return {
     ...record,
     state: worker && offline.has(worker.name)
       ? "offline"
-      : cli?.activity ?? "stopped",
+      : cli?.activity ?? (worker ? "exited" : restState(latest)),
     waitingFor: cli?.waitingFor ?? null,
+    exitCode: worker && !cli
+      ? tried(() => readEnding(claudeHome))?.exitCode ?? null
+      : null,
+    loggedIn: tried(() => hasCredentials(instance, claudeHome, env)) ?? true,
     attached: cli?.attached ?? 0,
     worker: worker?.name ?? null,
     born: worker?.born ?? null,
@@ -99,6 +119,23 @@ async function stateOf(
     memoryBytes: latest?.memoryBytes ?? null,
     activeAt,
   };
+}
+
+/** The state of a session without a worker. */
+function restState(
+  latest: WorkerRecord | EndedRecord | undefined,
+): "stopped" | "lost" {
+  if (!latest) return "stopped";
+  return "end" in latest && latest.end.exitCode !== null ? "stopped" : "lost";
+}
+
+/** Undefined if the home belongs to another user and is not readable. */
+function tried<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch {
+    return undefined;
+  }
 }
 
 type WorkerCliState = CliState & { attached: number };
@@ -125,11 +162,7 @@ function stateOnHost(
   { home }: Pick<Instance, "home">,
   session: string,
 ): CliState | undefined {
-  try {
-    return readCliState(join(home.home, sessionHome(session)));
-  } catch {
-    return undefined; // the home of another user's project is not readable
-  }
+  return tried(() => readCliState(join(home.home, sessionHome(session))));
 }
 
 /** More than anyone attaches to one session. */
@@ -162,6 +195,9 @@ for file in ${ownFiles}/*.json; do
   pid=\${file##*/}
   [ -f "$file" ] && [ -d "/proc/\${pid%.json}" ] && echo "own $(head -c 4096 "$file" | tr -d '\\n')"
 done
+${
+  tmux.join(" ")
+} capture-pane -p -t =claude: | grep '[[:alnum:]]' | tail -n 1 | sed 's/^/screen /'
 true`;
 
 /** Long enough for a healthy worker. */
@@ -183,8 +219,10 @@ async function queryWorker(
     lines.filter((line) => line.startsWith(`${word} `))
       .map((line) => line.slice(word.length + 1));
   const cli = cliState(linesAfter("own"), linesAfter("noted")[0] ?? "");
+  const screen = (linesAfter("screen")[0] ?? "")
+    .replace(unprintable, " ").trim().slice(0, 100);
   return {
-    ...(cli ?? { activity: "starting", waitingFor: null }),
+    ...(cli ?? { activity: "starting", waitingFor: screen || null }),
     attached: lines.filter((line) => line === "client").length,
   };
 }

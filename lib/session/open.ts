@@ -1,11 +1,13 @@
 // Opens a session: finds or starts its worker, and prepares the start of Claude in it.
 
 import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
+import { forgetActivity } from "./activity.ts";
 import { settingsArguments } from "../home/claude-settings.ts";
+import { hasCredentials } from "../home/credentials.ts";
 import { hasConversation } from "./conversations.ts";
 import { inspectContainer } from "../docker/docker.ts";
-import { warnOnFileError } from "../std/errors.ts";
+import { Failure, warnOnFileError } from "../std/errors.ts";
 import type { HostPath } from "../std/hostpath.ts";
 import type { Instance } from "../instance/instance.ts";
 import { inheritOnce, type InheritRequest } from "../home/inherit.ts";
@@ -26,13 +28,13 @@ import {
   profileOf,
 } from "../project/profile.ts";
 import {
-  type ConfigVerdict,
   judgeConfigEarly,
   judgeProjectConfig,
 } from "../project/config-approval.ts";
 import type { ProjectConfig } from "../project/project-config.ts";
 import { type Project, resolveProject } from "../project/project.ts";
 import {
+  readSessions,
   type SessionRecord,
   writeSession,
 } from "../instance/session-record.ts";
@@ -80,23 +82,29 @@ export interface OpenRequest extends WorkerOptions {
 }
 
 /** A checked request. No file of the session has been written yet. */
-interface Opening extends SessionToSave {
+export interface Opening extends SessionToSave {
   project: Project & HostPath;
   profile: Profile;
   servers: Servers;
   claudeHome: string;
-  /** Set if judgeConfigEarly() has already decided. */
-  judged: ConfigVerdict | undefined;
 }
 
 /** Finds or starts the session's worker, and prepares the start of Claude in it. */
 export async function readySession(
   instance: Instance,
+  opening: Opening,
   request: OpenRequest,
   log: Log,
 ): Promise<ReadySession> {
-  const opening = await checkOpening(instance, request, log);
-  const { project, session, before, claudeHome } = opening;
+  const { project, session, before, claudeHome, servers } = opening;
+  ensureHome(instance);
+  await warnAboutUnavailable(instance, servers, log);
+  const judged = await judgeConfigEarly(
+    instance,
+    project.path,
+    request.approveConfig,
+    log,
+  );
   const { worker, start, record } = await findOrStartWorker(
     instance,
     opening,
@@ -105,6 +113,7 @@ export async function readySession(
   );
   const claudeRuns = start === "running" &&
     await hasTerminal(instance.docker, worker.id);
+  if (claudeRuns) refuseWithoutEffect(session, request);
   let saved = record ?? before;
   if (!record) {
     const save = () => {
@@ -113,12 +122,18 @@ export async function readySession(
     // A running Claude does not need its record.
     await (claudeRuns ? warnOnFileError(log, save) : save());
   }
+  if (!claudeRuns && !hasCredentials(instance, claudeHome, request.env)) {
+    log(
+      "warning: not logged in: Claude asks for it. " +
+        "To log in for all sessions: claudy login",
+    );
+  }
   // A standalone session needs no port range, because it has its own network.
   const portBase = request.standalone ? undefined : saved?.portBase;
   const resumes = !request.fresh && hasConversation(instance, session);
   if (!claudeRuns) {
     // Also in a running worker: the command that started it may have been killed.
-    offerServers(instance, claudeHome, project, opening.servers);
+    offerServers(instance, claudeHome, project, servers);
   } else if (request.mcp !== undefined) {
     // The file is not changed now: the running CLI may be writing it.
     log("The session is running: the MCP servers change at its next start");
@@ -132,7 +147,7 @@ export async function readySession(
       started = renewCredentials(instance, files, request.env);
     });
   } else {
-    const verdict = opening.judged ?? await judgeProjectConfig(
+    const verdict = judged ?? await judgeProjectConfig(
       instance,
       project.path,
       request.approveConfig,
@@ -166,8 +181,51 @@ export async function readySession(
   };
 }
 
-/** Throws a Failure if the request cannot be fulfilled. Writes no file of the session. */
-async function checkOpening(
+/** For a project that has a session, says what to do about its missing directory. */
+function missingProject(
+  instance: Instance,
+  { directory, cwd }: OpenRequest,
+  error: unknown,
+): unknown {
+  if (!(error instanceof Failure) || error.kind !== "notFound") return error;
+  const path = resolve(cwd, directory);
+  const session = readSessions(instance).find(({ project }) =>
+    project === path
+  );
+  if (!session) return error;
+  const { name } = session;
+  return new Failure(
+    "notFound",
+    `The project of session "${name}" is missing: ${path}`,
+    {
+      hint: `If it was moved: claudy move ${name} DIRECTORY. ` +
+        `To remove the session: claudy sessions rm ${name}`,
+    },
+  );
+}
+
+/** Throws if the request contains what takes effect only when Claude starts. */
+function refuseWithoutEffect(
+  session: string,
+  { fresh, claudeArguments }: OpenRequest,
+): void {
+  const what = fresh
+    ? "--new has"
+    : claudeArguments.length > 0
+    ? "arguments of Claude have"
+    : undefined;
+  if (!what) return;
+  throw new Failure(
+    "busy",
+    `Session "${session}" is running: ${what} no effect`,
+    {
+      hint: `Stop it first: claudy stop ${session}`,
+    },
+  );
+}
+
+/** Throws a Failure if the request cannot be fulfilled. Writes and starts nothing. */
+export async function checkOpening(
   instance: Instance,
   request: OpenRequest,
   log: Log,
@@ -177,8 +235,9 @@ async function checkOpening(
     cwd: request.cwd,
     as: "project",
     allowAny: request.allowAnyPath ?? false,
+  }).catch((error) => {
+    throw missingProject(instance, request, error);
   });
-  ensureHome(instance);
   const session = request.name === undefined
     ? defaultSessionName(instance, project, log)
     : checkWorkerName(request.name, instance.names);
@@ -198,13 +257,6 @@ async function checkOpening(
     ? false
     : request.mcp ?? before?.mcp ?? true;
   const servers = chosenServers(configured, choice);
-  await warnAboutUnavailable(instance, servers, log);
-  const judged = await judgeConfigEarly(
-    instance,
-    project.path,
-    request.approveConfig,
-    log,
-  );
   const claudeHome = join(instance.home.home, sessionHome(session));
   return {
     project,
@@ -216,7 +268,6 @@ async function checkOpening(
     claudeHome,
     homeIsNew: !existsSync(claudeHome),
     mcp: request.mcp,
-    judged,
   };
 }
 
@@ -249,6 +300,7 @@ async function findOrStartWorker(
       },
       prepare: () => {
         record = saveSession(instance, opening, log);
+        forgetActivity(opening.claudeHome);
         const inherited = { session, project, request: request.inherit };
         inheritOnce(instance, inherited, log);
       },

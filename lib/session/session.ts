@@ -14,13 +14,11 @@ import {
   readHostConfig,
 } from "../home/inherit.ts";
 import type { Log } from "../std/log.ts";
-import { didYouMean } from "../std/nearest.ts";
 import { freePorts } from "../instance/port-range.ts";
 import { resolveProject } from "../project/project.ts";
 import { removeTree } from "../std/remove-tree.ts";
 import {
   readSession,
-  readSessions,
   removeSessionRecord,
   type SessionRecord,
 } from "../instance/session-record.ts";
@@ -28,20 +26,6 @@ import { tmux } from "./tmux.ts";
 import { waitFor } from "../std/wait.ts";
 import { sessionHome } from "../home/worker-home.ts";
 import { listWorkers } from "../worker/workers.ts";
-
-/** Throws a `notFound` Failure that suggests the most similar name. */
-export function findSession(
-  instance: Instance,
-  name: string,
-  log: Log,
-): SessionRecord {
-  const found = readSession(instance, name, log);
-  if (found) return found;
-  const names = readSessions(instance, log).map((session) => session.name);
-  throw new Failure("notFound", `There is no session "${name}"`, {
-    hint: `${didYouMean(name, names)}See claudy sessions.`,
-  });
-}
 
 /** Updates a stopped session with the host's current Claude configuration. */
 export async function syncSession(

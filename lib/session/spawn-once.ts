@@ -8,6 +8,7 @@ import { configuredServers, offerServers } from "../mcp/offer.ts";
 import { type Project, sessionName } from "../project/project.ts";
 import type { HostPath } from "../std/hostpath.ts";
 import type { Log } from "../std/log.ts";
+import { forgetActivity } from "./activity.ts";
 import { retireWorker } from "../worker/ending.ts";
 import type { SpawnRequest } from "../worker/request.ts";
 import { type SpawnedWorker, spawnWorker } from "../worker/spawn.ts";
@@ -34,6 +35,8 @@ export async function spawnOnce(
   }
   const ended = workers.find((worker) => worker.name === name);
   if (ended) await retireWorker(instance, ended, log);
+  const claudeHome = join(instance.home.home, sessionHome(name));
+  forgetActivity(claudeHome);
   inheritOnce(instance, { session: name, project, request: inherit }, log);
   const worker = await spawnWorker(instance, {
     directory: project.path,
@@ -44,7 +47,6 @@ export async function spawnOnce(
     image,
     repository,
   }, log);
-  const claudeHome = join(instance.home.home, sessionHome(name));
   const servers = configuredServers(instance, log);
   offerServers(instance, claudeHome, project, servers);
   return worker;

@@ -15,6 +15,7 @@ import {
 } from "../image/profiles.ts";
 import { workerImage } from "../image/recipes.ts";
 import { label } from "../instance/labels.ts";
+import { readRecord } from "../instance/record.ts";
 import type { Profile } from "../project/profile.ts";
 import type { Project } from "../project/project.ts";
 import type { SpawnRequest } from "../worker/request.ts";
@@ -66,6 +67,7 @@ export async function ensureSessionWorker(
     found = await waitForRunning().catch(() => found); // nobody is starting it
   }
   if (found?.state === "running") {
+    requireSameProject(instance, found, project);
     if (request.sshAgent) await requireSshAgent(instance, found);
     if (request.profile.name) {
       await requireProfile(instance, found, profile, request.profile.build);
@@ -125,6 +127,25 @@ async function isTakenByOtherInstance(
   const holder = await inspectContainer(docker, name);
   return holder !== undefined &&
     holder.Config.Labels?.[label.instance] !== prefix;
+}
+
+/**
+ * Throws if the project's directory was replaced since the worker was created: the
+ * worker still has the former one, and nothing can be run in it if that was removed.
+ */
+export function requireSameProject(
+  instance: Pick<Instance, "home" | "owner">,
+  { name, session }: Pick<WorkerState, "name" | "session">,
+  { path, inode }: Pick<HostPath, "path" | "inode">,
+): void {
+  const known = readRecord(instance, name)?.project.inode;
+  if (known === undefined || known === inode) return;
+  throw new Failure(
+    "busy",
+    `The worker of "${session}" has another directory than ${path}, ` +
+      "which was replaced, moved or mounted since it started",
+    { hint: `Stop it, then open it again: claudy stop ${session}` },
+  );
 }
 
 /** Throws if the agent is not mounted: a running container gets no new mounts. */

@@ -10,6 +10,8 @@ export const exitCode = {
   busy: 5,
   unsafe: 6,
   resources: 7,
+  /** Some of several items succeeded. */
+  partial: 8,
   interrupted: 130,
 } as const;
 
@@ -143,6 +145,41 @@ export async function warnOnFileError(
     if (!failure) throw error;
     log(`warning: ${failure.message}`);
   }
+}
+
+/**
+ * Acts on all named items at the same time, so that a slow or failing one does not delay
+ * the others, and passes the names that succeeded to `report`. Then throws if some failed:
+ * a `partial` Failure unless all did.
+ */
+export async function onEach<T extends { name: string }>(
+  items: readonly T[],
+  act: (item: T) => Promise<unknown>,
+  report: (done: string[]) => void,
+): Promise<void> {
+  const done: string[] = [];
+  const errors: Error[] = [];
+  await Promise.all(items.map(async (item) => {
+    try {
+      await act(item);
+      done.push(item.name);
+    } catch (error) {
+      errors.push(
+        error instanceof Failure
+          ? error
+          : new Error(`${item.name}: ${messageOf(error)}`, { cause: error }),
+      );
+    }
+  }));
+  report(done.sort());
+  const [first, ...others] = errors;
+  if (!first) return;
+  if (done.length === 0 && others.length === 0) throw first;
+  throw new Failure(
+    done.length === 0 ? "failed" : "partial",
+    errors.map(messageOf).join("; "),
+    { cause: first, hint: first instanceof Failure ? first.hint : undefined },
+  );
 }
 
 /** The message of any thrown value. */

@@ -52,6 +52,51 @@ export function readPlainFile(
   }
 }
 
+/** The end of a plain file that may be large and growing. */
+export interface FileEnd {
+  bytes: Buffer;
+  /** Offset of the first of these bytes. */
+  from: number;
+  /** Offset behind the last of these bytes. */
+  to: number;
+}
+
+/**
+ * Reads from an offset to the end, but at most the last `maxBytes`. From the beginning
+ * if the file is now shorter than the offset. Undefined if it is missing or not a plain
+ * file.
+ */
+export function readFileEnd(
+  path: string,
+  offset: number,
+  maxBytes: number,
+): FileEnd | undefined {
+  let file: number;
+  try {
+    file = openPlain(path, false);
+  } catch (error) {
+    if (error instanceof NotPlain || isAbsent(error)) return undefined;
+    throw error;
+  }
+  try {
+    const stat = fstatSync(file);
+    if (!stat.isFile()) return undefined;
+    const start = offset > stat.size ? 0 : offset;
+    const from = Math.max(start, stat.size - maxBytes);
+    const bytes = Buffer.alloc(stat.size - from);
+    let length = 0;
+    while (length < bytes.length) {
+      const left = bytes.length - length;
+      const count = readSync(file, bytes, length, left, from + length);
+      if (count === 0) break;
+      length += count;
+    }
+    return { bytes: bytes.subarray(0, length), from, to: from + length };
+  } finally {
+    closeSync(file);
+  }
+}
+
 /** The text of a plain file; undefined if it is missing or not a plain file. */
 export function plainText(
   path: string,

@@ -1,5 +1,6 @@
 // Spawns a worker: creates its container and its record, and starts it.
 
+import { ownedProject } from "../project/project.ts";
 import { basename, join } from "node:path";
 import {
   type Docker,
@@ -96,7 +97,7 @@ export async function prepareWorker(
       worker: name,
       container: id,
       session: request.session ?? null,
-      project: { path: project.path, uid: project.uid, gid: project.gid },
+      project: ownedProject(project),
       image,
       born: "cold",
       home: home.home,

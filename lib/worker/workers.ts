@@ -110,11 +110,11 @@ export async function findWorkers(
     const found = pickWorker(workers, name);
     if (found) return found;
     throw new Failure("notFound", `There is no worker "${name}"`, {
-      hint: workers.length === 0
-        ? "No worker exists; spawn one with spawn-worker."
-        : `${
-          didYouMean(name, workers.map((worker) => worker.name))
-        }See coordinator list.`,
+      hint: (names.length > 1 ? "Nothing was done. " : "") +
+        (workers.length === 0
+          ? "No worker exists; spawn one with spawn-worker."
+          : didYouMean(name, workers.map((worker) => worker.name)) +
+            "See coordinator list."),
     });
   });
 }

@@ -32,7 +32,6 @@ const refusals: [code: number, says: string, command: string][] = [
   [2, 'Did you mean "--detach"', "spawn-worker --detatch ."],
   [2, "Unknown option -z", "spawn-worker -z ."],
   [2, "Unused args", "spawn-worker -d . ."],
-  [2, "Cannot attach: stdin is not a terminal", "claudy ."],
   [2, "An argument is empty", "claudy "],
   [2, "Option --name was given 2 times", "spawn-worker -n a -n b ."],
   [2, "--json needs --detach", "spawn-worker --json ."],

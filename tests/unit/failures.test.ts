@@ -104,6 +104,7 @@ test("each kind of failure has its exit code", () => {
     busy: 5,
     unsafe: 6,
     resources: 7,
+    partial: 8,
     interrupted: 130,
   });
   assert.is(new Failure("busy", "x").exitCode, 5);

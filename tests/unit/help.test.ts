@@ -34,6 +34,9 @@ const scripts: Record<string, Main> = {
 const commands: Record<string, string[]> = {
   attach: [],
   stop: [],
+  send: [],
+  rename: [],
+  move: [],
   sessions: ["list", "show", "rm", "sync"],
   logs: [],
   watch: [],

@@ -197,6 +197,7 @@ async function listed(instance: Home) {
   const warnings: string[] = [];
   const sessions = await listSessions(
     { ...instance, docker, prefix: "x" } as unknown as Instance,
+    {},
     (line) => warnings.push(line),
   );
   return { times: sessions.map(({ activeAt }) => activeAt), warnings };

@@ -333,7 +333,7 @@ test("doctor without an engine checks only what needs none", async ({ run }) => 
   const checks = JSON.parse(ran.stdout) as { name: string; state: string }[];
   assert.equal(checks.map(({ name }) => name), [
     ...["engine", "home", "move", "disk", "seccomp", "mcp", "credentials"],
-    "mounts",
+    ...["projects", "mounts"],
   ]);
   assert.is(checks[0]?.state, "fail");
 });

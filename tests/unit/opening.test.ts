@@ -28,14 +28,18 @@ import { keepCredential } from "../../lib/home/credentials.ts";
 import { spawnWorker } from "../../lib/worker/spawn.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import { listSessions } from "../../lib/session/list.ts";
-import { type OpenRequest, readySession } from "../../lib/session/open.ts";
+import {
+  checkOpening,
+  type OpenRequest,
+  readySession,
+} from "../../lib/session/open.ts";
 import { startSession } from "../../lib/session/start.ts";
 import {
-  findSession,
   removeSession,
   stopSession,
   syncSession,
 } from "../../lib/session/session.ts";
+import { findSession } from "../../lib/session/find.ts";
 import {
   type FakeContainer,
   type FakeInstance,
@@ -52,12 +56,12 @@ const claudeRuns = (runs: boolean) => (command: string[]) => ({
   exitCode: command.includes("has-session") && !runs ? 1 : 0,
 });
 
-function open(
-  fake: FakeInstance,
+async function open(
+  { instance, project, log }: FakeInstance,
   change: Partial<OpenRequest> = {},
 ) {
-  return readySession(fake.instance, {
-    directory: fake.project("app"),
+  const request: OpenRequest = {
+    directory: project("app"),
     cwd: "/",
     profile: { name: undefined, build: false },
     mcp: undefined,
@@ -65,7 +69,9 @@ function open(
     approveConfig: () => Promise.resolve(false),
     env: {},
     ...change,
-  }, fake.log);
+  };
+  const opening = await checkOpening(instance, request, log);
+  return await readySession(instance, opening, request, log);
 }
 
 const failureOf = (
@@ -534,9 +540,9 @@ test("removeSession() removes home, record and ports, and keeps the project", as
 
 test("findSession() suggests the nearest name", async (fake) => {
   await open(fake, { name: "review" });
-  assert.is(findSession(fake.instance, "review", fake.log).name, "review");
+  assert.is(findSession(fake.instance, "review", "/", fake.log).name, "review");
   try {
-    findSession(fake.instance, "reviev", fake.log);
+    findSession(fake.instance, "reviev", "/", fake.log);
     assert.unreachable();
   } catch (error) {
     const { message, hint } = error as Error & { hint: string };
@@ -552,7 +558,7 @@ test("syncSession() refuses a session that has a worker", async (fake) => {
   mkdirSync(claudeHome);
   writeFileSync(join(claudeHome, "CLAUDE.md"), "Be brief");
   const request = { claudeHome, inheritHooks: false };
-  const record = findSession(instance, session, log);
+  const record = findSession(instance, session, "/", log);
   const failure = await failureOf(syncSession(instance, record, request, log));
   assert.is(failure.kind, "busy");
   await stopSession(instance, session, log);
@@ -594,7 +600,7 @@ test("an empty file or one of another type is not a conversation", (fake) => {
 });
 
 async function listed(fake: FakeInstance) {
-  const sessions = await listSessions(fake.instance, fake.log);
+  const sessions = await listSessions(fake.instance, {}, fake.log);
   return sessions.map(({ name, state, waitingFor, attached }) => ({
     name,
     state,
@@ -617,7 +623,12 @@ test("lists sessions with their activity", async (fake) => {
     engine.run = () => ({ exitCode, output });
   };
   says("", 1);
-  assert.equal(await listed(fake), is("stopped"));
+  assert.equal(await listed(fake), is("exited"));
+  says("screen Settings \x1b Error\n");
+  assert.equal(
+    await listed(fake),
+    is("starting", { waitingFor: "Settings   Error" }),
+  );
   says("client\nclient\n");
   assert.equal(await listed(fake), is("starting", { attached: 2 }));
   says('client\nown {"pid":7,"status":"busy"}\n');
@@ -635,7 +646,10 @@ test("lists sessions with their activity", async (fake) => {
   assert.equal(await listed(fake), is("offline"));
   await stopSession(instance, session, fake.log);
   assert.equal(await listed(fake), is("stopped"));
-  assert.equal(told.filter((line) => line.startsWith("warning")), []);
+  assert.equal(told.filter((line) => line.startsWith("warning")), [
+    "warning: not logged in: Claude asks for it. " +
+    "To log in for all sessions: claudy login",
+  ]);
 });
 
 test("sorts sessions by their last message", async (fake) => {
@@ -654,7 +668,9 @@ test("sorts sessions by their last message", async (fake) => {
   converse(fake, "talk", new Date("2026-02-01T00:00:00.000Z"));
   converse(fake, "quiet", new Date("2025-02-01T00:00:00.000Z"));
   const active = Object.fromEntries(
-    (await listSessions(instance, log)).map((one) => [one.name, one.activeAt]),
+    (await listSessions(instance, {}, log)).map((
+      one,
+    ) => [one.name, one.activeAt]),
   );
   assert.equal(active, { quiet: at, talk: "2026-02-01T00:00:00.000Z" });
 });

@@ -219,28 +219,18 @@ test("settings are copied only into a stopped session, and what was done is list
   assert.match(live.stderr, "claudy stop one");
 });
 
-test("only a running session can be attached to, and only from a terminal", async (served) => {
+test("a session can be attached to only from a terminal", async (served) => {
   const { run } = served;
   keep(served, "one");
-  const attach = async () => {
+  for (const state of [undefined, "paused", "running"] as const) {
+    if (state) addWorker(served, `${state}-worker`, "one", { state });
     const { code, stderr } = await run(claudy, ["attach", "one"]);
-    return `${code} ${stderr}`;
-  };
-  assert.is(
-    await attach(),
-    '4 error: Session "one" is not running\nStart it in its project: claudy\n',
-  );
-  const worker = addWorker(served, "one-worker", "one", { state: "paused" });
-  assert.is(
-    await attach(),
-    '5 error: The worker of "one" is paused\n' +
-      "Resume it: docker unpause one-worker\n",
-  );
-  worker.state = "running";
-  assert.is(
-    await attach(),
-    "2 error: Cannot attach: stdin is not a terminal\nRun it in a terminal.\n",
-  );
+    assert.is(code, 2);
+    assert.is(
+      stderr,
+      "error: Cannot attach: stdin is not a terminal\nRun it in a terminal.\n",
+    );
+  }
 });
 
 test("stop ends the worker of a session, and tells whether there was one", async (served) => {
@@ -260,24 +250,29 @@ test("stop ends the worker of a session, and tells whether there was one", async
 test("the kept log of a stopped session is the newest, and can be cut to its end", async (served) => {
   const { run, instance: { home, names } } = served;
   keep(served, "one");
-  const none = await run(claudy, ["logs", "one"]);
+  const none = await run(claudy, ["logs", "--worker", "one"]);
   assert.is(none.code, 4);
-  assert.match(none.stderr, 'Session "one" has no log');
-  assert.match(none.stderr, "open it with claudy");
+  assert.match(none.stderr, 'The worker of "one" has no log');
+  assert.match(none.stderr, "claudy logs one");
   const older = home.log("one");
   const newer = home.log(names.session("one"));
   mkdirSync(dirname(older), { recursive: true });
   writeFileSync(older, "older\n");
   utimesSync(older, 1, 1);
   writeFileSync(newer, "1\n2\n3\n");
-  assert.is((await run(claudy, ["logs", "one"])).stdout, "1\n2\n3\n");
+  assert.is(
+    (await run(claudy, ["logs", "--worker", "one"])).stdout,
+    "1\n2\n3\n",
+  );
   const tail = (count: string) =>
-    run(claudy, ["logs", "one", "--tail", count]).then(({ stdout }) => stdout);
+    run(claudy, ["logs", "--worker", "one", "--tail", count]).then((
+      { stdout },
+    ) => stdout);
   assert.is(await tail("2"), "2\n3\n");
   assert.is(await tail("3"), "1\n2\n3\n");
   assert.is(await tail("9"), "1\n2\n3\n");
   utimesSync(newer, 0, 0);
-  assert.is((await run(claudy, ["logs", "one"])).stdout, "older\n");
+  assert.is((await run(claudy, ["logs", "--worker", "one"])).stdout, "older\n");
 });
 
 test("coordinator lists, counts and describes workers with their limits", async (served) => {

@@ -5,6 +5,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { inodeOf } from "../../lib/std/hostpath.ts";
 import { label } from "../../lib/instance/labels.ts";
 import { readRecord, writeRecord } from "../../lib/instance/record.ts";
 import { resolveProject, sessionName } from "../../lib/project/project.ts";
@@ -69,7 +70,11 @@ test("starts and records a worker for its project", async (fake) => {
     worker: "mine",
     container: worker.id,
     session: null,
-    project: { path: project("app"), ...instance.owner },
+    project: {
+      path: project("app"),
+      ...instance.owner,
+      inode: inodeOf(project("app")),
+    },
     image: "repo:worker",
     born: "cold",
     ephemeral: false,

@@ -1,0 +1,61 @@
+// Shows a session or a shell in this terminal, and says afterwards how it ended.
+
+import { join } from "node:path";
+import type { Io } from "../cli/io.ts";
+import { sessionHome } from "../home/worker-home.ts";
+import type { Instance } from "../instance/instance.ts";
+import { type Ending, readEnding } from "../session/activity.ts";
+import { showInWorker, type Shown } from "../session/tmux.ts";
+import { Failure } from "../std/errors.ts";
+import { tellOfMemory } from "../worker/status.ts";
+
+/** Returns the exit code; throws a Failure if Claude ended with an error. */
+export async function showSession(
+  io: Io,
+  instance: Instance,
+  { name }: { name: string },
+  { worker, shown }: { worker: { id: string; name: string }; shown: Shown },
+): Promise<number> {
+  const since = Date.now();
+  const code = await showInWorker(instance.docker, worker.id, io.env, shown);
+  await tellOfMemory(instance, worker, {
+    since,
+    hint:
+      "Set a higher WORKER_MEMORY in config/hal9000.conf, stop the session " +
+      `and open it again: claudy stop ${name}`,
+  }, io.log);
+  if (shown.what === "shell") return code;
+  const ending = endingSince(instance, name, since);
+  if (ending) reportEnding(io, name, ending);
+  if (code === 0) {
+    io.log(
+      ending
+        ? `Claude ended. Resume the session with: claudy attach ${name}`
+        : `Detached. Reattach with: claudy attach ${name}`,
+    );
+  }
+  return code;
+}
+
+/** How Claude has ended since then; undefined if it still runs. */
+export function endingSince(
+  { home }: Pick<Instance, "home">,
+  session: string,
+  since: number,
+): Ending | undefined {
+  const ending = readEnding(join(home.home, sessionHome(session)));
+  return ending && ending.atMs >= since ? ending : undefined;
+}
+
+/** Throws a Failure if it ended with an error, after what it said last. */
+export function reportEnding(
+  io: Io,
+  session: string,
+  { exitCode, lines }: Ending,
+): void {
+  if (exitCode === 0) return;
+  for (const line of lines) io.log(line);
+  throw new Failure("failed", `Claude ended with exit code ${exitCode}`, {
+    hint: `Start it again with: claudy attach ${session}`,
+  });
+}

@@ -1,0 +1,99 @@
+// Gives a session another name or project. Its worker must be stopped: a running one
+// keeps its name and its mounts.
+
+import { existsSync, renameSync } from "node:fs";
+import { join } from "node:path";
+import { sessionHome } from "../home/worker-home.ts";
+import type { Instance } from "../instance/instance.ts";
+import { freePorts, reservePorts } from "../instance/port-range.ts";
+import {
+  readSession,
+  removeSessionRecord,
+  type SessionRecord,
+  writeSession,
+} from "../instance/session-record.ts";
+import { formerSessionName, sessionName } from "../project/project.ts";
+import { Failure } from "../std/errors.ts";
+import { checkWorkerName } from "../worker/name.ts";
+import { listWorkers } from "../worker/workers.ts";
+
+/** Renames a session; its conversations, settings and project stay. */
+export async function renameSession(
+  instance: Instance,
+  session: SessionRecord,
+  name: string,
+): Promise<SessionRecord> {
+  return await change(instance, session, {
+    ...session,
+    name: checkWorkerName(name, instance.names),
+  });
+}
+
+/**
+ * Makes a session belong to a project that has moved to `project`. A name that was
+ * derived from the former path is derived again.
+ */
+export async function moveSession(
+  instance: Instance,
+  session: SessionRecord,
+  project: string,
+): Promise<SessionRecord> {
+  const derived = [sessionName, formerSessionName]
+    .some((nameOf) => nameOf(session.project) === session.name);
+  const name = derived ? sessionName(project) : session.name;
+  // Its repository was allowed for the former place.
+  const to = { ...session, name, project, repository: undefined };
+  return await change(instance, session, to);
+}
+
+/**
+ * Writes the new record, then moves the files, then removes the old record: an
+ * interrupted change is completed by running it again.
+ */
+async function change(
+  instance: Instance,
+  from: SessionRecord,
+  to: SessionRecord,
+): Promise<SessionRecord> {
+  const { home } = instance;
+  const worker = (await listWorkers(instance))
+    .find(({ session }) => session === from.name || session === to.name);
+  if (worker) {
+    throw new Failure("busy", `Session "${worker.session}" has a worker`, {
+      hint: `Stop it first: claudy stop ${worker.session}`,
+    });
+  }
+  if (from.name === to.name) {
+    writeSession(instance, to);
+    return to;
+  }
+  const [oldHome, newHome] = [from, to]
+    .map(({ name }) => join(home.home, sessionHome(name))) as [string, string];
+  const present = readSession(instance, to.name);
+  const interrupted = present?.createdAt === from.createdAt &&
+    present.project === to.project;
+  if (
+    !interrupted && (present || existsSync(newHome)) ||
+    existsSync(oldHome) && existsSync(newHome)
+  ) {
+    throw new Failure("busy", `There is already a session "${to.name}"`, {
+      hint: `Remove it, or rename it: claudy rename ${to.name} NAME`,
+    });
+  }
+  // Its ports are derived from its name.
+  const record: SessionRecord = { ...to, portBase: undefined };
+  writeSession(instance, record);
+  moveFile(oldHome, newHome);
+  moveFile(home.inherited(from.name), home.inherited(to.name));
+  if (from.portBase !== undefined) {
+    record.portBase = reservePorts(instance, to.name);
+    writeSession(instance, record);
+    freePorts(instance, from.portBase);
+  }
+  removeSessionRecord(instance, from.name);
+  return record;
+}
+
+function moveFile(from: string, to: string): void {
+  if (existsSync(from)) renameSync(from, to);
+}

@@ -1,0 +1,54 @@
+// Types a prompt into a running session.
+
+import { Buffer } from "node:buffer";
+import { join } from "node:path";
+import { execIn } from "../docker/exec.ts";
+import { sessionHome } from "../home/worker-home.ts";
+import type { Instance } from "../instance/instance.ts";
+import { Failure } from "../std/errors.ts";
+import { listWorkers } from "../worker/workers.ts";
+import { readCliState } from "./activity.ts";
+import { tmux } from "./tmux.ts";
+
+/** The kernel's limit for one argument of a program is 128 KiB. */
+const maxBytes = 100 * 1024;
+
+/** As a paste, so that its line breaks do not end the prompt; then Enter. */
+const script = `printf %s "$1" | ${tmux.join(" ")} load-buffer -b hal9000 - &&
+${tmux.join(" ")} paste-buffer -p -d -b hal9000 -t =claude: && sleep 0.5 &&
+${tmux.join(" ")} send-keys -t =claude: Enter`;
+
+export async function sendText(
+  instance: Instance,
+  session: string,
+  text: string,
+): Promise<void> {
+  if (Buffer.byteLength(text) > maxBytes) {
+    throw new Failure("usage", "The text is longer than 100 KiB", {
+      hint: "Write it to a file in the project, and name the file.",
+    });
+  }
+  const worker = (await listWorkers(instance)).find((worker) =>
+    worker.session === session && worker.state === "running"
+  );
+  const state = worker &&
+    readCliState(join(instance.home.home, sessionHome(session)));
+  if (!state) {
+    throw new Failure("notFound", `Session "${session}" is not running`, {
+      hint: `Resume it: claudy attach ${session}`,
+    });
+  }
+  // Enter would accept what the session asks for.
+  if (state.activity === "waiting") {
+    const what = state.waitingFor ? `: ${state.waitingFor}` : "";
+    throw new Failure("busy", `Session "${session}" waits for you${what}`, {
+      hint: `Answer it: claudy attach ${session}`,
+    });
+  }
+  const { exitCode, output } = await execIn(instance.docker, worker.id, [
+    ...["sh", "-c", script, "sh"],
+    text.trimEnd(),
+  ]);
+  if (exitCode === 0) return;
+  throw new Failure("failed", `Cannot send to "${session}": ${output.trim()}`);
+}

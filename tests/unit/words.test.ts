@@ -1,0 +1,227 @@
+// The words that people type to name commands, sessions and prompts.
+
+import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { command, runCli } from "../../lib/cli/cli.ts";
+import { Io } from "../../lib/cli/io.ts";
+import { promptOf } from "../../lib/commands/run.ts";
+import { label } from "../../lib/instance/labels.ts";
+import { writeSession } from "../../lib/instance/session-record.ts";
+import { sessionName } from "../../lib/project/project.ts";
+import { findSession } from "../../lib/session/find.ts";
+import { main as claudy } from "../../scripts/claudy.ts";
+import { main as coordinator } from "../../scripts/coordinator.ts";
+import { runMain } from "../helper/run-main.ts";
+import { type Served, serveEngine } from "../helper/served-engine.ts";
+
+const test = suite<Served>("words");
+
+test.before.each(async (context) =>
+  void Object.assign(context, await serveEngine())
+);
+test.after.each(({ close }) => close());
+
+function keep({ instance }: Served, name: string, project: string): void {
+  const usedAt = "2026-01-01T00:00:00.000Z";
+  writeSession(instance, {
+    version: 1,
+    name,
+    project,
+    createdAt: usedAt,
+    usedAt,
+  });
+}
+
+function addWorker({ engine, labels }: Served, session: string) {
+  const name = `${session}-worker`;
+  engine.add(name, {
+    spec: { Labels: labels({ [label.session]: session }) },
+  });
+  return name;
+}
+
+test("a session is found by its name, a unique part of it, or its project", (served) => {
+  const { instance, project, root } = served;
+  const shop = project("shop");
+  const api = project("api");
+  keep(served, sessionName(shop), shop);
+  keep(served, "review", shop);
+  keep(served, sessionName(api), api);
+  keep(served, "re", api);
+  const find = (word: string, cwd = "/") => {
+    try {
+      return findSession(instance, word, cwd, () => {}).name;
+    } catch (error) {
+      return (error as Error).message;
+    }
+  };
+  assert.is(find("review"), "review");
+  assert.is(find("vie"), "review");
+  assert.is(find("re"), "re"); // also a part of another name
+  assert.is(find("claudy-shop"), sessionName(shop));
+  // A project's default session comes first.
+  assert.is(find(shop), sessionName(shop));
+  assert.is(find(".", shop), sessionName(shop));
+  assert.is(find("../api/", shop), sessionName(api));
+  symlinkSync(shop, join(root, "link"));
+  assert.is(find("./link", root), sessionName(shop));
+  assert.match(
+    find("claudy"),
+    /^"claudy" matches several sessions: .*api.*shop/,
+  );
+  assert.is(find("./other", root), 'There is no session of "./other"');
+  assert.is(find("../kept/review"), 'There is no session of "../kept/review"');
+  // A project that was removed still names its session.
+  keep(served, "gone", join(root, "gone"));
+  assert.is(find(join(root, "gone")), "gone");
+});
+
+test("synonyms stand for commands", async (served) => {
+  const { run, project } = served;
+  keep(served, "one", project("app"));
+  const listed = await run(claudy, ["sessions", "list"]);
+  for (const word of ["list", "ls", "ps"]) {
+    assert.equal(await run(claudy, [word]), listed);
+  }
+  const status = await run(claudy, ["status", "--json"]);
+  assert.is(JSON.parse(status.stdout).parent, "running");
+  const version = await run(claudy, ["version"]);
+  assert.equal(version, await run(claudy, ["--version"]));
+  const help = await run(claudy, ["help", "sessions", "rm"]);
+  assert.equal(help, await run(claudy, ["sessions", "rm", "--help"]));
+  assert.is((await run(claudy, ["help", "ls"])).code, 0);
+});
+
+test("a word that is neither a command nor a directory is reported as such", async ({ run, root }) => {
+  const ran = await run(claudy, ["atach"]);
+  assert.is(ran.code, 4);
+  assert.is(
+    ran.stderr,
+    'error: "atach" is neither a command nor a directory\n' +
+      'Did you mean "attach"? See claudy --help.\n',
+  );
+  const path = await run(claudy, [join(root, "none")]);
+  assert.match(path.stderr, "there is no such file or directory");
+});
+
+test("wrong options are reported before the missing terminal", async ({ run, project, engine }) => {
+  const app = project("app");
+  const started = engine.names();
+  for (
+    const [words, code, says] of [
+      [["--profile", "nonsense"], 4, "nonsense"],
+      [["--name", "?"], 2, 'Invalid worker name "?"'],
+      [["--mcp", "nothing"], 4, "nothing"],
+      [[], 2, "stdin is not a terminal"],
+    ] as [string[], number, string][]
+  ) {
+    const ran = await run(claudy, [...words, app]);
+    assert.is(ran.code, code, ran.stderr);
+    assert.match(ran.stderr, says);
+  }
+  assert.equal(engine.names(), started);
+});
+
+test("several sessions are stopped together, or none if a name is wrong", async (served) => {
+  const { run, engine, project } = served;
+  for (const name of ["one", "two", "three"]) {
+    keep(served, name, project(name));
+    addWorker(served, name);
+  }
+  const wrong = await run(claudy, ["stop", "one", "nobody"]);
+  assert.is(wrong.code, 4);
+  assert.match(wrong.stderr, "Nothing was done.");
+  assert.ok(engine.find("one-worker"));
+  const two = await run(claudy, ["stop", "one", "tw", "--json"]);
+  assert.equal(JSON.parse(two.stdout), [
+    { session: "one", stopped: true },
+    { session: "two", stopped: true },
+  ]);
+  const refused = await run(claudy, ["stop", "--all"]);
+  assert.is(refused.code, 6);
+  assert.match(refused.stderr, "Stop three?");
+  const both = await run(claudy, ["stop", "--all", "three"]);
+  assert.is(both.code, 2);
+  const all = await run(claudy, ["stop", "--all", "--yes"]);
+  assert.is(all.stdout, "three\n");
+  assert.is(engine.find("three-worker"), undefined);
+  const unknown = await run(coordinator, ["stop", "a", "b"]);
+  assert.match(unknown.stderr, "Nothing was done.");
+});
+
+test("a partial success has its own exit code and names both parts", async (served) => {
+  const { run, engine, project } = served;
+  for (const name of ["one", "two"]) {
+    keep(served, name, project(name));
+    addWorker(served, name);
+  }
+  engine.refuses.set("remove one-worker", 500);
+  const ran = await run(claudy, ["stop", "one", "two"]);
+  assert.is(ran.code, 8);
+  assert.is(ran.stdout, "two\n");
+  assert.match(ran.stderr, /^error: one: /m);
+  const alone = await run(claudy, ["stop", "one"]);
+  assert.is(alone.code, 1);
+});
+
+test("--yes removes only sessions that are named in full", async (served) => {
+  const { run, project } = served;
+  keep(served, "review", project("app"));
+  const ran = await run(claudy, ["sessions", "rm", "rev", "--yes"]);
+  assert.is(ran.code, 6);
+  assert.match(ran.stderr, "--yes needs the whole name: review");
+  const asked = await run(claudy, ["sessions", "rm", "rev"]);
+  assert.match(asked.stderr, "Remove session review?");
+});
+
+test("words that begin with a dash and contain a space are text", async () => {
+  const parsed: unknown[] = [];
+  const cli = command("x");
+  cli.command("[...words]", "x").option("-f, --file <file>", "x")
+    .action((words, { file }) => void parsed.push(words, file));
+  const argv = ["- item", "--file=a b", "-x y", "-", "plain"];
+  assert.is(await runCli(cli, argv, new Io()), 0);
+  assert.equal(parsed, [["- item", "-x y", "-", "plain"], "a b"]);
+});
+
+test("claudy run joins the words of a prompt, or reads it from a file or stdin", async ({ root }) => {
+  const asked = async (
+    words: string[],
+    { stdin = "", file }: { stdin?: string; file?: string } = {},
+  ) => {
+    let prompt = "";
+    const ran = await runMain(
+      async (_argv, io) => {
+        const cli = command("x");
+        cli.command("", "x").action(async () => {
+          prompt = await promptOf(io as Io, words, file);
+        });
+        return await runCli(cli, [], io as Io);
+      },
+      [],
+      { stdin },
+    );
+    return ran.code === 0 ? prompt : ran.stderr;
+  };
+  assert.is(await asked(["explain", "this"]), "explain this");
+  assert.is(await asked([], { stdin: "from stdin" }), "from stdin");
+  assert.is(await asked(["-"], { stdin: "from stdin" }), "from stdin");
+  assert.is(await asked(["about", "it"], { stdin: "unread" }), "about it");
+  const file = join(root, "prompt");
+  writeFileSync(file, "from a file");
+  assert.is(await asked([], { file }), "from a file");
+  assert.is(await asked([], { file: "-", stdin: "s" }), "s");
+  assert.match(await asked(["x"], { file }), "--file was given as well");
+  assert.match(await asked([], { stdin: " \n" }), "There is no prompt");
+  assert.match(await asked([], { file: join(root, "no") }), "Cannot read");
+});
+
+test("a directory with the name of a command is opened by its path", async ({ run, root }) => {
+  mkdirSync(join(root, "list"));
+  const ran = await run(claudy, [join(root, "list")]);
+  assert.match(ran.stderr, "stdin is not a terminal");
+});
+
+test.run();
