@@ -71,7 +71,7 @@ async function change(
     .map(({ name }) => join(home.home, sessionHome(name))) as [string, string];
   const present = readSession(instance, to.name);
   const interrupted = present?.createdAt === from.createdAt &&
-    present.project === to.project;
+    present.usedAt === from.usedAt && present.project === to.project;
   if (
     !interrupted && (present || existsSync(newHome)) ||
     existsSync(oldHome) && existsSync(newHome)

@@ -59,8 +59,6 @@ export function readMessages(
   const { bytes, from } = read;
   const end = bytes.lastIndexOf(10) + 1;
   const lines = bytes.subarray(0, end).toString("utf8").split("\n");
-  // The beginning of the first line is missing.
-  if (from > offset) lines.shift();
   return {
     messages: lines.flatMap((line) => messageIn(line) ?? []),
     position: { file, offset: from + end },
