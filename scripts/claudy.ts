@@ -34,6 +34,12 @@ const subcommands: Record<string, Subcommand> = {
     meaning: "Stop sessions and keep their conversations",
     load: async () => (await sessions()).stopCommand,
   },
+  exec: {
+    group: "Sessions",
+    takes: "[name] -- <command>",
+    meaning: "Run a command in the worker of a session",
+    load: async () => (await attach()).execCommand,
+  },
   send: {
     group: "Sessions",
     takes: "<name> [...text]",
@@ -97,6 +103,15 @@ const subcommands: Record<string, Subcommand> = {
     takes: "<action> [name]",
     meaning: "set, list or rm of secrets that sessions get as files",
     load: async () => (await login()).secretCommand,
+  },
+  up: {
+    group: "Machine",
+    takes: "[project]",
+    meaning: "Set everything up and start a worker on a project",
+    load: async () => {
+      const { upCommand } = await import("../lib/commands/up.ts");
+      return (io) => upCommand("claudy up", io);
+    },
   },
   daemon: {
     group: "Machine",

@@ -40,6 +40,11 @@ export class Io {
     return this.#stdin.isTTY === true;
   }
 
+  /** Whether the result is printed on a terminal. */
+  get showsOutput(): boolean {
+    return this.#stdout.isTTY === true;
+  }
+
   /**
    * Prints the result on stdout, as JSON or text. On a terminal all control sequences but
    * colours are filtered; other output is unchanged.

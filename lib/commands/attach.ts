@@ -9,6 +9,8 @@ import { lastLines, type LogOptions, printLog } from "../cli/logs.ts";
 import { refuseWithoutTerminal, wholeNumber } from "../cli/options.ts";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Instance } from "../instance/instance.ts";
+import { runDocker } from "../docker/docker-cli.ts";
+import { execAtTerminal } from "../docker/terminal.ts";
 import { openInstance, viewInstance } from "../instance/open.ts";
 import type { SessionRecord } from "../instance/session-record.ts";
 import { hasTerminal } from "../session/tmux.ts";
@@ -51,9 +53,7 @@ async function attach(
 ): Promise<number | undefined> {
   const instance = await openInstance(io.env, io.log);
   const session = namedSession(io, instance, word);
-  const worker = (await listWorkers(instance)).find((worker) =>
-    worker.session === session.name && worker.state === "running"
-  );
+  const worker = await runningWorker(instance, session);
   if (worker) requireProject(instance, session, worker);
   refuseWithoutTerminal(io, "Run it in a terminal.");
   const { shell } = options;
@@ -94,6 +94,50 @@ async function resume(
     directory: project,
     options: { ...options, name },
   });
+}
+
+export function execCommand(io: Io): CAC {
+  const cli = command("claudy exec");
+  cli.command("[name]", "Run a command in the worker of a running session")
+    .usage("[name] -- command...")
+    .example("claudy exec shop -- npm test")
+    .action(async (word: unknown, options: { "--"?: string[] }) => {
+      const words = options["--"] ?? [];
+      if (words.length === 0) {
+        throw new Failure("usage", "There is no command", {
+          hint: "Pass it after --: claudy exec shop -- npm test",
+        });
+      }
+      const instance = await openInstance(io.env, io.log);
+      const session = namedSession(io, instance, word);
+      const worker = await runningWorker(instance, session);
+      if (!worker) {
+        throw new Failure("notFound", `"${session.name}" is not running`, {
+          hint: `Resume it: claudy attach ${session.name}`,
+        });
+      }
+      requireProject(instance, session, worker);
+      if (io.isInteractive && io.showsOutput) {
+        return await execAtTerminal(instance.docker, worker.id, {
+          command: words,
+          variables: {},
+          env: io.env,
+        });
+      }
+      return await runDocker(["exec", "--interactive", worker.id, ...words], {
+        filtered: true,
+      });
+    });
+  return cli;
+}
+
+async function runningWorker(
+  instance: Instance,
+  { name }: SessionRecord,
+): Promise<WorkerState | undefined> {
+  return (await listWorkers(instance)).find(({ session, state }) =>
+    session === name && state === "running"
+  );
 }
 
 export function logsCommand(io: Io): CAC {

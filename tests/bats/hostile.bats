@@ -91,7 +91,8 @@ traces() {
   timeout 60 "$claudy" sessions sync "$hostile" >"$BATS_TEST_TMPDIR/out" 2>&1 || true
   run ! grep -q $'\e' "$BATS_TEST_TMPDIR/out"
   # In a file the log is unchanged; terminal.bats covers the terminal.
-  timeout 30 "$claudy" logs "$hostile" >"$BATS_TEST_TMPDIR/out" 2>&1
+  timeout 30 "$claudy" logs --worker "$hostile" >"$BATS_TEST_TMPDIR/out" 2>&1
+  timeout 30 "$claudy" logs "$hostile" >"$BATS_TEST_TMPDIR/out" 2>&1 || true
   timeout 30 "$claudy" stop "$hostile"
   ended=$SECONDS
   [ -z "$(processes)" ]

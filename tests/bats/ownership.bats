@@ -107,10 +107,10 @@ COMMANDS
     id=$(jq -r .id <<<"$output")
     [ "$("$claudy" --detach --json "$project" | jq -r .id)" = "$id" ]
     [ "$("$claudy" sessions --json | jq -r '.[].name')" = "$session" ]
-    "$claudy" logs "$session"
+    "$claudy" logs --worker "$session"
     "$claudy" stop "$session"
     run -1 docker inspect "$id"
-    "$claudy" logs "$session"
+    "$claudy" logs --worker "$session"
     # A worker name of another instance is refused, with a hint.
     spawn -n second-own-$$ "$project"
     run -5 spawn -n "$session" "$project"

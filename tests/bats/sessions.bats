@@ -36,9 +36,12 @@ teardown() {
   "$claudy" stop "$session"
   is "$session" stopped
   run -1 docker inspect "$session"
+  [[ $("$claudy" logs "$project") == *"> first words"*"echo: first words"* ]]
   open "$project"
   [ "$(jq -r .conversation <<<"$opened")" = resumed ]
-  typed "$session" "second words" Enter
+  "$claudy" send "$project" "second words"
+  run -3 "$claudy" exec "$project" -- sh -c 'pwd; exit 3'
+  [ "$output" = /workspace ]
   wait_for_screen 20 "$session" "echo: second words"
   sent "first words"
   sent "second words"
@@ -162,6 +165,40 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   tmux -L "$screen" send-keys C-b d "and on" Enter
   wait_for 10 shows "echo: dand on"
   attached
+}
+
+@test "says how Claude ended, and attach resumes the session" {
+  "$claudy" --detach "$project"
+  run -5 "$claudy" --detach "$project" -- --model opus
+  tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 "cd '$project'; '$claudy' attach; exec bash --norc"
+  shows() { tmux -L "$screen" capture-pane -p -J | grep -F -- "$1"; }
+  wait_for 20 shows "❯"
+  tmux -L "$screen" send-keys "hello there" Enter
+  wait_for 10 shows "echo: hello there"
+  tmux -L "$screen" send-keys /exit Enter
+  wait_for 20 shows "Claude ended. Resume the session with: claudy attach"
+  session=$("$claudy" sessions show --json "$project" | jq -r .name)
+  is "$session" exited
+  # Arguments that Claude refuses.
+  run -1 "$claudy" --detach "$project" -- --bogus-flag
+  [[ $output == *"unknown option '--bogus-flag'"*"Claude ended with exit code 1"* ]]
+  [[ $("$claudy" sessions) == *"exited: exit code 1"* ]]
+  "$claudy" stop "$session"
+  tmux -L "$screen" send-keys "clear; '$claudy' attach" Enter
+  wait_for 30 shows "echo: hello there"
+}
+
+@test "a project that was replaced, moved or removed says what to do" {
+  session=$("$claudy" --detach "$project")
+  mv "$project" "$project-moved"
+  run -4 "$claudy" --detach "$project"
+  [[ $output == *"claudy move $session DIRECTORY"* ]]
+  mkdir "$project"
+  run -5 "$claudy" --detach "$project"
+  [[ $output == *"claudy stop $session"* ]]
+  "$claudy" stop "$session"
+  moved=$("$claudy" move "$session" "$project-moved" --json | jq -r .session)
+  [ "$("$claudy" --detach --json "$project-moved" | jq -r .session)" = "$moved" ]
 }
 
 @test "sessions rm asks, removes what it lists, and keeps the project" {
@@ -310,17 +347,17 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   [ "$(jq -r .conversation <<<"$opened")" = resumed ]
 }
 
-@test "claudy logs prints a worker's log, also after the worker was removed" {
-  run -4 "$claudy" logs no-such-session
+@test "claudy logs --worker prints a worker's log, also after the worker was removed" {
+  run -4 "$claudy" logs --worker no-such-session
   open "$project"
-  run -0 "$claudy" logs "$session"
+  run -0 "$claudy" logs --worker "$session"
   "$claudy" stop "$session"
-  run -0 "$claudy" logs --tail 5 "$session"
+  run -0 "$claudy" logs --worker --tail 5 "$session"
   printf '%s\n' one two three >"$HAL9000_HOME/logs/$session.log"
-  [ "$("$claudy" logs --tail 2 "$session" | xargs)" = "two three" ]
-  [ "$("$claudy" logs "$session" | xargs)" = "one two three" ]
-  [ -z "$("$claudy" logs --tail 0 "$session")" ]
-  run -2 "$claudy" logs --tail x "$session"
+  [ "$("$claudy" logs --worker --tail 2 "$session" | xargs)" = "two three" ]
+  [ "$("$claudy" logs --worker "$session" | xargs)" = "one two three" ]
+  [ -z "$("$claudy" logs --worker --tail 0 "$session")" ]
+  run -2 "$claudy" logs --worker --tail x "$session"
 }
 
 @test "suggests a command for a mistyped one instead of only reporting a missing directory" {

@@ -34,6 +34,7 @@ const scripts: Record<string, Main> = {
 const commands: Record<string, string[]> = {
   attach: [],
   stop: [],
+  exec: [],
   send: [],
   rename: [],
   move: [],
@@ -45,6 +46,7 @@ const commands: Record<string, string[]> = {
   login: [],
   logout: [],
   secret: ["set", "list", "rm"],
+  up: [],
   daemon: ["start", "stop", "restart", "status", "logs"],
   pool: [
     ...["start", "stop", "status", "scale", "cleanup", "drain", "warm"],

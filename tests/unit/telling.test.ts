@@ -404,6 +404,17 @@ test("an interrupted rename is completed by running it again", async (served) =>
   assert.is(readSession(instance, "two"), undefined);
 });
 
+test("exec needs a command and a running session", async (served) => {
+  const { run } = served;
+  keep(served, "one");
+  const none = await run(claudy, ["exec", "one"]);
+  assert.match(none.stderr, "claudy exec shop -- npm test");
+  const stopped = await run(claudy, ["exec", "one", "--", "true"]);
+  assert.is(stopped.code, 4);
+  addWorker(served, "one", "1:2");
+  assert.is((await run(claudy, ["exec", "one", "--", "true"])).code, 5);
+});
+
 test("a prompt is sent only to a Claude that does not wait for an answer", async (served) => {
   const { run, engine } = served;
   keep(served, "one");

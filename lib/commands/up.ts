@@ -1,0 +1,113 @@
+// up: sets up this machine and starts a worker on a project.
+
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { quote } from "zx/core";
+import { ensureEngine } from "../machine/engine.ts";
+import { buildImages } from "../image/build.ts";
+import { projectImage } from "../image/profiles.ts";
+import { inheritRequest } from "../home/inherit.ts";
+import { openInstance } from "../instance/open.ts";
+import { resolveProject } from "../project/project.ts";
+import { ensureSample } from "../machine/sample.ts";
+import { spawnOnce } from "../session/spawn-once.ts";
+import type { Log } from "../std/log.ts";
+import { Failure } from "../std/errors.ts";
+import { duration } from "../std/units.ts";
+import { ensureStorage } from "../instance/volumes.ts";
+import { checkout } from "../std/checkout.ts";
+import type { CAC } from "cac";
+import { command, version } from "../cli/cli.ts";
+import { bringUp } from "./daemon.ts";
+import type { Io } from "../cli/io.ts";
+import { repositoryConsent } from "./trust.ts";
+import { profileChoice, worktreeOption } from "./start-options.ts";
+
+/** `name` is the command's own: it is also a script. */
+export function upCommand(name: string, io: Io): CAC {
+  const cli = command(name);
+
+  cli.command("[project]", "Set everything up and start a worker on a project")
+    .option("--allow-worktree", worktreeOption)
+    .action(async (
+      project: string | undefined,
+      options: { allowWorktree?: boolean },
+    ) => {
+      if (checkout === "/") {
+        throw new Failure("usage", "The parent cannot set up the machine", {
+          hint: "Run this on the host.",
+        });
+      }
+      const startedAt = performance.now();
+      const { env } = io;
+      const engine = await phase(
+        io.log,
+        "Engine",
+        () => ensureEngine(env, io.log),
+      );
+      const instance = await openInstance(env, io.log);
+      // A wrong directory is refused before minutes of building, not after.
+      const resolved = await resolveProject(instance, {
+        path: project || ensureSample(homedir()),
+        cwd: io.cwd(),
+        as: "project",
+        allowAny: false,
+      });
+      await phase(
+        io.log,
+        "Images",
+        () =>
+          buildImages(instance.docker, engine.arch, {
+            root: checkout,
+            repository: instance.settings.HAL9000_IMAGE_REPO,
+            version,
+            only: undefined,
+            noCache: false,
+          }, io.log),
+      );
+      const image = await phase(
+        io.log,
+        "Profile",
+        () => projectImage(instance, resolved.path, profileChoice({}), io.log),
+      );
+      await phase(io.log, "Volumes", () => ensureStorage(instance));
+      await phase(io.log, "Parent", () => bringUp(io, instance));
+      const worker = await phase(
+        io.log,
+        "Worker",
+        () =>
+          spawnOnce(instance, {
+            project: resolved,
+            image: image.name,
+            repository: repositoryConsent(io, options.allowWorktree),
+            inherit: inheritRequest(instance, env),
+          }, io.log),
+      );
+      const script = (name: string) => quote(join(checkout, "scripts", name));
+      io.log(`Up after ${duration(performance.now() - startedAt)}`);
+      io.answer(
+        worker,
+        [
+          `Worker ${worker.name} runs on ${worker.project}`,
+          `  Claude: ${script("claudy.ts")} ${quote(worker.project)}`,
+          `  list:   ${script("coordinator.ts")} list`,
+          `  stop:   ${script("coordinator.ts")} stop ${worker.name}`,
+        ].join("\n"),
+        false,
+      );
+    });
+
+  return cli;
+}
+
+async function phase<T>(
+  log: Log,
+  name: string,
+  run: () => Promise<T>,
+): Promise<T> {
+  log(`${name} ...`);
+  const startedAt = performance.now();
+  const result = await run();
+  log(`${name}: ${duration(performance.now() - startedAt)}`);
+  return result;
+}
