@@ -10,7 +10,7 @@ import { openInstance, viewInstance } from "../lib/instance/open.ts";
 import { withoutNetwork } from "../lib/worker/workers.ts";
 import { hasTerminal, showInWorker } from "../lib/session/tmux.ts";
 import { workersStatus, workerStats } from "../lib/worker/status.ts";
-import { binarySize } from "../lib/std/units.ts";
+import { binarySize, span } from "../lib/std/units.ts";
 import {
   findWorker,
   findWorkers,
@@ -150,7 +150,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       const ended = status.ended.map(({ name, summary, endedAt, project }) => [
         name,
         summary,
-        endedAt,
+        `${span(Date.now() - Date.parse(endedAt))} ago`,
         project,
       ]);
       const parts = [

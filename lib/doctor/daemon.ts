@@ -61,6 +61,9 @@ export async function examineNetwork(instance: Instance): Promise<Finding> {
   const says = lost.size === 0
     ? ""
     : `workers without a network: ${[...lost].join(", ")}`;
+  if (!net && workers.length === 0) {
+    return ok(`${names.net} is absent until the daemon is started`);
+  }
   if (!net?.State.Running) {
     const state = net?.State.Status ?? "absent";
     return fail(

@@ -1,7 +1,7 @@
 // Runs all checks; each finding names the command that fixes it.
 
 import { messageOf } from "../std/errors.ts";
-import type { Instance } from "../instance/instance.ts";
+import { findParent, type Instance } from "../instance/instance.ts";
 import { examineMcp } from "./mcp.ts";
 import {
   examineChromadb,
@@ -48,6 +48,8 @@ interface Examination {
   run: Examine;
   /** Skipped if no engine answers. */
   engine?: boolean;
+  /** Of the parent's services: skipped if it does not run, which has a check of its own. */
+  service?: boolean;
   /** About the machine; other checks are skipped for a foreign instance. */
   machine?: boolean;
 }
@@ -65,11 +67,11 @@ const examinations: Examination[] = [
   { name: "network", run: examineNetwork, engine: true },
   { name: "seccomp", run: examineSeccomp },
   { name: "parent", run: examineParent, engine: true },
-  { name: "chromadb", run: examineChromadb, engine: true },
-  { name: "sockets", run: examineSockets, engine: true },
-  { name: "pool", run: examinePool, engine: true },
-  { name: "mounter", run: examineMounter, engine: true },
-  { name: "dashboard", run: examineDashboard, engine: true },
+  { name: "chromadb", run: examineChromadb, engine: true, service: true },
+  { name: "sockets", run: examineSockets, engine: true, service: true },
+  { name: "pool", run: examinePool, engine: true, service: true },
+  { name: "mounter", run: examineMounter, engine: true, service: true },
+  { name: "dashboard", run: examineDashboard, engine: true, service: true },
   { name: "mcp", run: examineMcp },
   { name: "credentials", run: examineCredentials },
   { name: "records", run: examineRecords, engine: true },
@@ -88,8 +90,13 @@ export async function examine(
   const checks: Check[] = [];
   let answers = true;
   let own = true;
-  for (const { name, run, engine, machine } of examinations) {
+  let served: boolean | undefined;
+  for (const { name, run, engine, service, machine } of examinations) {
     if ((engine && !answers) || (!machine && !own)) continue;
+    if (service) {
+      served ??= await parentRuns(instance);
+      if (!served) continue;
+    }
     let finding: Finding;
     try {
       finding = await run(instance, env, build);
@@ -101,4 +108,11 @@ export async function examine(
     checks.push({ name, ...finding });
   }
   return checks;
+}
+
+/** Whether there is a running parent; it may be paused. */
+async function parentRuns(instance: Instance): Promise<boolean> {
+  const parent = instance.self ?? await findParent(instance);
+  return parent !== undefined &&
+    ["running", "paused", "restarting"].includes(parent.State);
 }

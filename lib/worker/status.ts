@@ -1,5 +1,6 @@
 // Status of the workers: their limits, resource usage, and how recent ones ended.
 
+import { constants } from "node:os";
 import type { Docker } from "../docker/docker.ts";
 import { inspectContainer } from "../docker/docker.ts";
 import { statusOf } from "../docker/docker-errors.ts";
@@ -107,7 +108,11 @@ async function statusOfWorker(
 
 function endSummary(record: EndedRecord): string {
   const { exitCode } = record.end;
-  const how = exitCode === null ? "removed" : `exit code ${exitCode}`;
+  const how = exitCode === null
+    ? "removed"
+    : exitCode === 128 + constants.signals.SIGTERM
+    ? "stopped"
+    : `exit code ${exitCode}`;
   return record.oomKilledAt === null
     ? how
     : `${how}, ${oomText(record.memoryBytes)}`;

@@ -326,6 +326,23 @@ test("doctor prints each check with its sign, and the fix of each fault", async 
   ]);
 });
 
+test("doctor names a parent that does not run once, and skips its services", async ({ run, engine }) => {
+  const names = async () => {
+    const ran = await run(claudy, ["doctor", "--json"]);
+    const checks = JSON.parse(ran.stdout) as { name: string; state: string }[];
+    return checks.filter(({ name, state }) =>
+      state === "fail" ||
+      ["chromadb", "sockets", "pool", "mounter", "dashboard"].includes(name)
+    ).map(({ name }) => name).join(" ");
+  };
+  assert.match(await names(), /chromadb sockets pool mounter dashboard/);
+  const parent = engine.find("fake-parent") as FakeContainer;
+  parent.state = "exited";
+  assert.is(await names(), "parent");
+  engine.containers.length = 0;
+  assert.is(await names(), "parent");
+});
+
 test("doctor without an engine checks only what needs none", async ({ run }) => {
   const env = { DOCKER_HOST: "unix:///nonexistent.sock" };
   const ran = await run(claudy, ["doctor", "--json"], { env });

@@ -293,10 +293,10 @@ test("coordinator lists, counts and describes workers with their limits", async 
   const offline = await run(coordinator, ["list"]);
   assert.match(offline.stdout, /^a +Up 5 minutes, its network has ended/m);
   const worker = served.engine.add("ended-worker");
-  closeRecord(instance, recordOf(worker, "s", "/p"), {
-    at: "2026-01-02T03:04:05.000Z",
-    exitCode: 7,
-  });
+  const end = { at: minutesAgo(5), exitCode: 7 };
+  closeRecord(instance, recordOf(worker, "s", "/p"), end);
+  const done = { ...recordOf(worker, "s", "/p"), worker: "stopped-worker" };
+  closeRecord(instance, done, { at: minutesAgo(9), exitCode: 143 });
   const { stdout } = await run(coordinator, ["status"]);
   const [live = "", ended = ""] = stdout.split("\n\n");
   assert.equal(table(live), [
@@ -309,7 +309,8 @@ test("coordinator lists, counts and describes workers with their limits", async 
   ]);
   assert.equal(table(ended), [
     ["ENDED", "HOW", "WHEN", "PROJECT"],
-    ["ended-worker", "exit code 7", "2026-01-02T03:04:05.000Z", "/p"],
+    ["ended-worker", "exit code 7", "5 min ago", "/p"],
+    ["stopped-worker", "stopped", "9 min ago", "/p"],
   ]);
 });
 
