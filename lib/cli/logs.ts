@@ -1,6 +1,6 @@
 // Prints logs of containers, and kept logs of removed containers.
 
-import { runDocker } from "../docker/docker-cli.ts";
+import { runDocker, runHere } from "../docker/docker-cli.ts";
 import { wholeNumber } from "./options.ts";
 
 export interface LogOptions {
@@ -20,6 +20,17 @@ export async function printLog(
     ...(lines === undefined ? [] : [`--tail=${lines}`]),
     container,
   ], { filtered: true });
+}
+
+/** Follows a log file with tail(1), which also waits for the file. */
+export async function followFile(
+  path: string,
+  { tail }: LogOptions,
+): Promise<number> {
+  const lines = wholeNumber("--tail", tail) ?? "+1";
+  return await runHere(["tail", "-F", "-n", `${lines}`, path], {
+    filtered: true,
+  });
 }
 
 /** The last lines of a kept log, or all lines. */

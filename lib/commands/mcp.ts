@@ -21,7 +21,7 @@ import { ensureHome } from "../instance/volumes.ts";
 import { waitFor } from "../std/wait.ts";
 import { checkout } from "../std/checkout.ts";
 import { type AddOptions, describe } from "./mcp-add.ts";
-import { lastLines, type LogOptions } from "../cli/logs.ts";
+import { followFile, lastLines, type LogOptions } from "../cli/logs.ts";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 
@@ -88,12 +88,14 @@ export function mcpCommand(name: string, io: Io): CAC {
     .action(async (options: Options) => show(io, await view(), options));
 
   cli.command("logs [server]", "Print the log of the gateway, or of a server")
+    .option("-f, --follow", "Follow log output")
     .option("--tail <n>", "Number of lines to show from the end (default: all)")
     .action(async (given: unknown, options: Options) => {
       const instance = await view();
       const server = given === undefined ? "gateway" : String(given);
       if (server !== "gateway") findServer(instance, server);
       const path = instance.home.mcpLog(server);
+      if (options.follow) return await followFile(path, options);
       const text = existsSync(path) ? readFileSync(path, "utf8") : "";
       io.answer(null, lastLines(text, options));
     });

@@ -21,11 +21,20 @@ import {
 import { resolveProject } from "../project/project.ts";
 import { judgeProjectConfig } from "../project/config-approval.ts";
 import { readRecord } from "../instance/record.ts";
-import { prepareStart } from "../session/start.ts";
+import {
+  type ClaudeStart,
+  prepareStart,
+  type StartOptions,
+} from "../session/start.ts";
+import { checkPrompt } from "../session/send.ts";
+import type { Servers } from "../mcp/config.ts";
+import type { Instance } from "../instance/instance.ts";
+import type { WorkerState } from "../worker/workers.ts";
 import { claimOrSpawn } from "../session/worker.ts";
 import { ensureHome } from "../instance/volumes.ts";
 import { offerDaemon } from "./daemon.ts";
 import { seedState } from "../home/worker-home.ts";
+import { span } from "../std/units.ts";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 import { approveConfig, repositoryConsent } from "./trust.ts";
@@ -94,6 +103,7 @@ export async function promptOf(
     : file === undefined
     ? words.join(" ")
     : await readFile(resolve(io.cwd(), String(file)), "utf8");
+  checkPrompt(text);
   if (text.trim() !== "") return text;
   throw new Failure("usage", "There is no prompt", {
     hint:
@@ -113,8 +123,7 @@ async function runPrompt(
   prompt: string,
   options: RunOptions,
 ): Promise<number> {
-  const { env } = io;
-  const instance = await openInstance(env, io.log);
+  const instance = await openInstance(io.env, io.log);
   await offerDaemon(io, instance, options.yes);
   ensureHome(instance);
   const project = await resolveProject(instance, {
@@ -126,12 +135,8 @@ async function runPrompt(
   const servers = configuredServers(instance, io.log);
   const choice = mcpChoice(options) ?? true;
   checkChoice(servers, choice);
-  const image = await projectImage(
-    instance,
-    project.path,
-    profileChoice(options),
-    io.log,
-  );
+  const profile = profileChoice(options);
+  const image = await projectImage(instance, project.path, profile, io.log);
   const verdict = await judgeProjectConfig(
     instance,
     project.path,
@@ -148,57 +153,77 @@ async function runPrompt(
     once: true,
   }, io.log);
   try {
-    const record = readRecord(instance, worker.name, io.log);
-    if (!record) {
-      throw new Failure(
-        "failed",
-        `The record of worker "${worker.name}" is missing`,
-      );
-    }
-    const claudeHome = join(instance.home.home, record.home);
-    inheritForRun(
-      claudeHome,
-      record.project,
-      inheritRequest(instance, env),
-      io.log,
-    );
-    // Trusted: the user has already decided about the project's configuration.
-    seedState(claudeHome, record.project, true);
-    const mcp = chosenServers(servers, choice);
-    offerServers(instance, claudeHome, record.project, mcp);
-    await warnAboutUnavailable(instance, mcp, io.log);
-    const started = prepareStart(
-      instance,
-      { claudeHome, owner: record.project },
-      {
-        container: await inspectContainer(instance.docker, worker.id),
-        verdict,
-        env,
-        arguments: options["--"] ?? [],
-      },
-    );
-    const variables = { ...started.env, ...serverWait };
-    const since = Date.now();
-    const code = await runDocker([
-      "exec",
-      "--interactive",
-      ...Object.keys(variables).map((name) => `--env=${name}`),
-      worker.id,
-      "claude-session",
-      "-p",
-      ...(options.json ? ["--output-format", "json"] : []),
-      ...started.arguments,
-      "--",
-      prompt,
-    ], { env: variables, filtered: true });
-    if (code !== 0) {
-      await tellOfMemory(instance, worker, {
-        since,
-        hint: "Raise the limit: WORKER_MEMORY in config/hal9000.conf.",
-      }, io.log);
-    }
-    return code;
+    const start = await prepareRun(io, instance, worker, {
+      verdict,
+      mcp: chosenServers(servers, choice),
+      arguments: options["--"] ?? [],
+    });
+    const format = options.json ? ["--output-format", "json"] : [];
+    return await ask(io, instance, worker, {
+      env: start.env,
+      arguments: ["-p", ...format, ...start.arguments, "--", prompt],
+    });
   } finally {
     await stopWorker(instance, worker, io.log);
   }
+}
+
+type Worker = Pick<WorkerState, "id" | "name">;
+
+/** Writes what Claude reads at its start into the worker's home. */
+async function prepareRun(
+  io: Io,
+  instance: Instance,
+  { id, name }: Worker,
+  { mcp, ...start }:
+    & Pick<StartOptions, "verdict" | "arguments">
+    & { mcp: Servers },
+): Promise<ClaudeStart> {
+  const { env } = io;
+  const record = readRecord(instance, name, io.log);
+  if (!record) {
+    throw new Failure("failed", `The record of worker "${name}" is missing`);
+  }
+  const owner = record.project;
+  const claudeHome = join(instance.home.home, record.home);
+  inheritForRun(claudeHome, owner, inheritRequest(instance, env), io.log);
+  // Trusted: the user has already decided about the project's configuration.
+  seedState(claudeHome, owner, true);
+  offerServers(instance, claudeHome, owner, mcp);
+  await warnAboutUnavailable(instance, mcp, io.log);
+  const container = await inspectContainer(instance.docker, id);
+  const files = { claudeHome, owner };
+  return prepareStart(instance, files, { ...start, container, env });
+}
+
+/** How often the command says that it still waits. */
+const waitingMs = 30_000;
+
+/** Runs Claude in a worker; returns its exit code. */
+async function ask(
+  io: Io,
+  instance: Instance,
+  worker: Worker,
+  start: ClaudeStart,
+): Promise<number> {
+  const env = { ...start.env, ...serverWait };
+  const since = Date.now();
+  // The CLI prints nothing until it has the answer, not even while it retries.
+  const waiting = setInterval(
+    () => io.log(`Waiting for the answer for ${span(Date.now() - since)}`),
+    waitingMs,
+  );
+  const code = await runDocker([
+    ...["exec", "--interactive"],
+    ...Object.keys(env).map((name) => `--env=${name}`),
+    ...[worker.id, "claude-session", ...start.arguments],
+  ], { env, filtered: true })
+    .finally(() => clearInterval(waiting));
+  if (code !== 0) {
+    await tellOfMemory(instance, worker, {
+      since,
+      hint: "Raise the limit: WORKER_MEMORY in config/hal9000.conf.",
+    }, io.log);
+  }
+  return code;
 }

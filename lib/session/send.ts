@@ -13,6 +13,14 @@ import { tmux } from "./tmux.ts";
 /** The kernel's limit for one argument of a program is 128 KiB. */
 const maxBytes = 100 * 1024;
 
+/** Throws a `usage` Failure for a prompt that is too long to pass to Claude. */
+export function checkPrompt(text: string): void {
+  if (Buffer.byteLength(text) <= maxBytes) return;
+  throw new Failure("usage", "The prompt is longer than 100 KiB", {
+    hint: "Write it to a file in the project, and name the file in the prompt.",
+  });
+}
+
 /** As a paste, so that its line breaks do not end the prompt; then Enter. */
 const script = `printf %s "$1" | ${tmux.join(" ")} load-buffer -b hal9000 - &&
 ${tmux.join(" ")} paste-buffer -p -d -b hal9000 -t =claude: && sleep 0.5 &&
@@ -23,11 +31,7 @@ export async function sendText(
   session: string,
   text: string,
 ): Promise<void> {
-  if (Buffer.byteLength(text) > maxBytes) {
-    throw new Failure("usage", "The text is longer than 100 KiB", {
-      hint: "Write it to a file in the project, and name the file.",
-    });
-  }
+  checkPrompt(text);
   const worker = (await listWorkers(instance)).find((worker) =>
     worker.session === session && worker.state === "running"
   );

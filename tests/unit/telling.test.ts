@@ -443,7 +443,10 @@ test("a prompt is sent only to a Claude that does not wait for an answer", async
   );
   says({ status: "idle" });
   assert.match(await send([]), "2 error: There is no text to send");
-  assert.match(await send(["x".repeat(110_000)]), "longer than 100 KiB");
+  assert.match(
+    await send(["x".repeat(110_000)]),
+    "The prompt is longer than 100 KiB",
+  );
   assert.equal(sent, []);
   assert.is(await send(["- run", "the tests;"]), "0 Sent to one\n");
   assert.is(await send([], "two\nlines\n"), "0 Sent to one\n");
