@@ -239,7 +239,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   up() { [ "$("$claudy" mcp status --json | jq .pid)" != null ]; }
   wait_for 10 up
   echoed after-gateway
-  as_root kill -9 "$(inspect "$HAL9000_PREFIX-mcp" '{{.State.Pid}}')"
+  kill_container "$HAL9000_PREFIX-mcp"
   forwards() { [ "$(inspect "$HAL9000_PREFIX-mcp" '{{.State.Running}} {{.RestartCount}}')" = "true 1" ]; }
   wait_for 10 forwards
   echoed after-forwarder

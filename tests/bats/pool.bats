@@ -539,7 +539,7 @@ storm_project() {
 @test "survives kill -9 of the parent during many claims" {
   storm_project
   kill_parent() {
-    as_root kill -9 "$(inspect "$parent" '{{.State.Pid}}')" || true
+    kill_container "$parent" || true
   }
   storm kill_parent
   stormed

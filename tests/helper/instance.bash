@@ -17,6 +17,14 @@ as_root() {
 # Skips a test if root is not available.
 need_root() { as_root true 2>/dev/null || skip "needs root, or sudo without a password"; }
 
+# Kills a container's first process, so that the engine restarts the container. While it
+# is being restarted its pid is 0, and kill 0 would end the whole test run.
+kill_container() { # kill_container NAME
+  local pid
+  pid=$(docker inspect --format '{{.State.Pid}}' "$1")
+  [ "$pid" -gt 0 ] && as_root kill -9 "$pid"
+}
+
 # Mount points below a directory, the deepest first.
 mounts_below() {
   awk -v root="$1/" 'index($5, root) == 1 { print $5 }' /proc/self/mountinfo | sort -r
