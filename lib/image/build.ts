@@ -1,12 +1,13 @@
 // Builds outdated and missing images.
 
 import { once } from "node:events";
-import { mkdir } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, open, readFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import process from "node:process";
 import { $ } from "zx/core";
 import { type Docker, dropImage, inspectImage } from "../docker/docker.ts";
 import { label } from "../instance/labels.ts";
+import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
 import { baseImage } from "./base.ts";
 import { inputsDigest, stageInputs } from "./inputs.ts";
@@ -91,7 +92,8 @@ async function buildStaged(
       });
       if (noCache) args.push("--no-cache");
       const former = await inspectImage(docker, `${repository}:${recipe.name}`);
-      await runBuild(root, args);
+      const logFile = join(root, "build", `image-${recipe.name}.log`);
+      await runBuild(root, args, logFile, log);
       if (former) await dropImage(docker, former.Id);
     }
     const image = await docker.getImage(`${repository}:${recipe.name}`)
@@ -108,21 +110,42 @@ async function buildStaged(
   return images;
 }
 
-/** Runs `docker build` in a context; throws if it fails. */
+/**
+ * Runs `docker build` in a context, with its output in a log file. Throws a `failed`
+ * Failure if it fails, after the last lines of the log.
+ */
 export async function runBuild(
   context: string,
   args: string[],
+  logFile: string,
+  log: Log,
 ): Promise<void> {
   const builder = await builderEnv();
   // The classic builder keeps the container of a failed step.
   const clean = builder["DOCKER_BUILDKIT"] ? ["--force-rm"] : [];
-  // Progress always goes to stderr.
-  await $({
-    cwd: context,
-    env: { ...process.env, ...builder },
-    stdio: ["ignore", process.stderr.fd, process.stderr.fd],
-  })`docker build ${clean} ${args} .`;
+  await mkdir(dirname(logFile), { recursive: true });
+  const output = await open(logFile, "w");
+  try {
+    const { exitCode } = await $({
+      cwd: context,
+      env: { ...process.env, ...builder },
+      stdio: ["ignore", output.fd, output.fd],
+      nothrow: true,
+      quiet: true,
+    })`docker build ${clean} ${args} .`;
+    if (exitCode === 0) return;
+  } finally {
+    await output.close();
+  }
+  const lines = (await readFile(logFile, "utf8")).trimEnd().split("\n");
+  lines.slice(-shownLines).forEach(log);
+  throw new Failure("failed", "docker build failed", {
+    hint: `The whole log: ${logFile}`,
+  });
 }
+
+/** How many lines of a failed build are shown. */
+const shownLines = 20;
 
 /** Without buildx, selects the classic builder explicitly to avoid a long warning. */
 async function builderEnv(): Promise<Record<string, string>> {

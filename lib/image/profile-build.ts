@@ -39,13 +39,20 @@ export async function buildLayer(
     [label.inputs]: inputs,
     ...(layer.own ? { [label.instance]: prefix } : {}),
   };
-  await runBuild(layer.context, [
-    `--file=${join(layer.context, layer.dockerfile)}`,
-    ...Object.entries(args).map(([key, value]) =>
-      `--build-arg=${key}=${value}`
-    ),
-    ...Object.entries(labels).map(([key, value]) => `--label=${key}=${value}`),
-  ]);
+  await runBuild(
+    layer.context,
+    [
+      `--file=${join(layer.context, layer.dockerfile)}`,
+      ...Object.entries(args).map(([key, value]) =>
+        `--build-arg=${key}=${value}`
+      ),
+      ...Object.entries(labels).map(([key, value]) =>
+        `--label=${key}=${value}`
+      ),
+    ],
+    instance.home.buildLog(layer.tag),
+    log,
+  );
   // It has no name yet, so find it by its label.
   const [built] = (await docker.listImages({
     filters: { label: [`${label.inputs}=${inputs}`] },

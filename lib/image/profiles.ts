@@ -201,12 +201,16 @@ async function ensureLayer(
     return id;
   } catch (error) {
     const what = packages ? ` with ${packages}` : "";
-    throw new Failure("failed", `Cannot build ${layer.tag}${what}`, {
-      cause: error,
-      hint: error instanceof Failure
-        ? error.message
-        : "See the output above, or use the plain worker with --no-build.",
-    });
+    const { message, hint } = error as Failure;
+    throw new Failure(
+      "failed",
+      `Cannot build ${layer.tag}${what}: ${message}`,
+      {
+        cause: error,
+        hint: `${hint ? `${hint}. ` : ""}` +
+          "You can use the plain worker with --no-build.",
+      },
+    );
   }
 }
 

@@ -103,6 +103,9 @@ export function homePaths(home: string) {
     workerSecrets: (worker: string) => join(home, "secrets", "workers", worker),
     logs: join(home, "logs"),
     log: (worker: string) => join(home, "logs", `${worker}.log`),
+    /** The log of the last build of an image. */
+    buildLog: (image: string) =>
+      join(home, "logs", "builds", `${image.replace(/[^\w.-]+/g, "-")}.log`),
     /** The log of a child of the parent, separate from the workers' logs. */
     childLog: (child: string) => join(home, "logs", "parent", `${child}.log`),
     /** The user's own profiles, each a directory with a Dockerfile. */

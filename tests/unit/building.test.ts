@@ -36,7 +36,7 @@ const client = `#!/bin/sh
 echo "$DOCKER_BUILDKIT|$*" >>"$(dirname "$0")/asked"
 case $1 in
   buildx) [ ! -e "$(dirname "$0")/no-buildx" ] ;;
-  *) [ ! -e "$(dirname "$0")/fails" ] ;;
+  *) seq -f 'step %g' 30; [ ! -e "$(dirname "$0")/fails" ] ;;
 esac`;
 
 test.before.each((context) => {
@@ -60,20 +60,31 @@ test.after.each(({ end, directory, path }) => {
   end();
 });
 
-test("builds images with buildx if the client has it", async ({ directory, asked }) => {
-  await runBuild(directory, ["--tag=x"]);
+const build = ({ directory, log }: Context, args: string[]) =>
+  runBuild(directory, args, join(directory, "logs/build.log"), log);
+
+test("builds images with buildx if the client has it", async (context) => {
+  const { asked } = context;
+  await build(context, ["--tag=x"]);
   assert.equal(asked(), ["|buildx version", "|build --tag=x ."]);
 });
 
-test("without buildx, the classic builder removes the container of a failed step", async ({ directory, asked }) => {
+test("without buildx, the classic builder removes the container of a failed step", async (context) => {
+  const { directory, asked } = context;
   writeFileSync(join(directory, "no-buildx"), "");
-  await runBuild(directory, ["--tag=x"]);
+  await build(context, ["--tag=x"]);
   assert.is(asked()[1], "0|build --force-rm --tag=x .");
 });
 
-test("a failed build throws", async ({ directory }) => {
+test("a build prints nothing; a failed one its last lines, and where its log is", async (context) => {
+  const { directory, told } = context;
+  await build(context, []);
+  assert.equal(told, []);
   writeFileSync(join(directory, "fails"), "");
-  assert.ok(await runBuild(directory, []).then(() => false, () => true));
+  const failure = await build(context, []).catch((error) => error);
+  assert.is(failure.kind, "failed");
+  assert.is(failure.hint, `The whole log: ${directory}/logs/build.log`);
+  assert.equal(told, Array.from({ length: 20 }, (_, at) => `step ${at + 11}`));
 });
 
 const ready = (
@@ -204,8 +215,12 @@ test("does not tag a profile if its smoke test fails, and keeps the former image
   );
   const failure = await ready(context, "python", { build: true })
     .then(() => ({}), (error) => error) as { message: string; hint: string };
-  assert.is(failure.message, "Cannot build repo:worker-debian");
-  assert.is(failure.hint, "Its smoke test failed with 1: no claude");
+  assert.is(
+    failure.message,
+    "Cannot build repo:worker-debian: " +
+      "Its smoke test failed with 1: no claude",
+  );
+  assert.match(failure.hint, "--no-build");
   assert.equal(engine.asked, []);
   assert.is(
     (engine.images.get("repo:worker-python") as { Id: string }).Id,
