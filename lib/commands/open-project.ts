@@ -2,7 +2,8 @@
 
 import type { Io } from "../cli/io.ts";
 import { refuseWithoutTerminal } from "../cli/options.ts";
-import { join } from "node:path";
+import { lstatSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { inheritRequest } from "../home/inherit.ts";
 import { sessionHome } from "../home/worker-home.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -64,6 +65,7 @@ export async function openProject(
 ): Promise<number | undefined> {
   const { env } = io;
   refuseKeyAsArgument(options.apiKey);
+  if (directory !== undefined) refuseUnknownCommand(io, directory, commands);
   if (options.setup) return await setUp(io);
   if (options.verify || options.diagnose) return await examineAll(io, options);
   if (options.json && !options.detach) {
@@ -79,10 +81,6 @@ export async function openProject(
   return await openSession(io, instance, {
     directory: directory ?? ".",
     options,
-  }).catch((error) => {
-    throw directory === undefined
-      ? error
-      : orUnknownCommand(error, directory, commands);
   });
 }
 
@@ -167,21 +165,17 @@ function agentSocket(env: NodeJS.ProcessEnv): string {
   );
 }
 
-/** A missing directory that is a single word is taken for a mistyped command. */
-function orUnknownCommand(
-  error: unknown,
-  word: string,
-  commands: string[],
-): unknown {
-  const missing = error instanceof Failure && error.kind === "notFound" &&
-    (error.cause as NodeJS.ErrnoException | undefined)?.code === "ENOENT";
-  if (!missing || word.includes("/")) return error;
-  return new Failure(
+/** A single word without such a directory is taken for a mistyped command. */
+function refuseUnknownCommand(io: Io, word: string, commands: string[]): void {
+  // Other errors, as for a name that is too long, are reported for the project.
+  if (word.includes("/") || word.length > 200) return;
+  if (lstatSync(resolve(io.cwd(), word), { throwIfNoEntry: false })) return;
+  throw new Failure(
     "notFound",
     `"${word}" is neither a command nor a directory`,
     {
-      hint: `${didYouMean(word, commands)}See claudy --help.`,
-      cause: error,
+      hint: `${didYouMean(word, commands)}` +
+        "See claudy --help, and claudy ls for the sessions.",
     },
   );
 }

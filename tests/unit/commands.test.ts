@@ -80,6 +80,7 @@ const refusals: [code: number, says: string, command: string][] = [
   [3, "the engine is out of reach", "claudy sessions"],
   [3, "the engine is out of reach", "rollback --list-backups --verify"],
   [4, "No data of version 0.5", "migrate --dry-run"],
+  [4, '"atach" is neither a command nor a directory', "claudy atach"],
   [4, "The pool is not running", "pool-manager warm"],
   [4, "The pool is not running", "pool-manager scale 99"],
   [4, "The pool is not running", "claudy pool scale 0"],

@@ -100,7 +100,8 @@ test("a word that is neither a command nor a directory is reported as such", asy
   assert.is(
     ran.stderr,
     'error: "atach" is neither a command nor a directory\n' +
-      'Did you mean "attach"? See claudy --help.\n',
+      'Did you mean "attach"? ' +
+      "See claudy --help, and claudy ls for the sessions.\n",
   );
   const path = await run(claudy, [join(root, "none")]);
   assert.match(path.stderr, "there is no such file or directory");
