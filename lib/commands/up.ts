@@ -89,9 +89,10 @@ export function upCommand(name: string, io: Io): CAC {
         worker,
         [
           `Worker ${worker.name} runs on ${worker.project}`,
-          `  Claude: ${script("claudy.ts")} ${quote(worker.project)}`,
-          `  list:   ${script("coordinator.ts")} list`,
-          `  stop:   ${script("coordinator.ts")} stop ${worker.name}`,
+          "",
+          `Open Claude in it:  ${script("claudy.ts")} ${quote(worker.project)}`,
+          `List the workers:   ${script("coordinator.ts")} list`,
+          `Stop this worker:   ${script("coordinator.ts")} stop ${worker.name}`,
         ].join("\n"),
         false,
       );
@@ -100,14 +101,18 @@ export function upCommand(name: string, io: Io): CAC {
   return cli;
 }
 
+/** A phase that takes less time is not worth a line. */
+const shortMs = 1000;
+
 async function phase<T>(
   log: Log,
   name: string,
   run: () => Promise<T>,
 ): Promise<T> {
-  log(`${name} ...`);
   const startedAt = performance.now();
-  const result = await run();
-  log(`${name}: ${duration(performance.now() - startedAt)}`);
+  const begun = setTimeout(() => log(`${name} ...`), shortMs);
+  const result = await run().finally(() => clearTimeout(begun));
+  const tookMs = performance.now() - startedAt;
+  if (tookMs >= shortMs) log(`${name}: ${duration(tookMs)}`);
   return result;
 }

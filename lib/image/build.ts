@@ -84,7 +84,7 @@ async function buildStaged(
     const tags = recipe.tags.map((tag) => `${repository}:${tag}`);
     const current = !noCache && (await areCurrent(docker, tags, inputs) ||
       await takeOver(docker, tags, inputs) !== undefined);
-    log(`${current ? "Current" : "Building"}: ${tags[0]}`);
+    if (!current) log(`Building ${tags[0]}`);
     if (!current) {
       const args = buildArguments(recipe, repository, base.name, {
         ...imageLabels(recipe, version),
