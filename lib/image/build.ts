@@ -84,8 +84,8 @@ async function buildStaged(
     const tags = recipe.tags.map((tag) => `${repository}:${tag}`);
     const current = !noCache && (await areCurrent(docker, tags, inputs) ||
       await takeOver(docker, tags, inputs) !== undefined);
-    if (!current) log(`Building ${tags[0]}`);
     if (!current) {
+      log(`Building ${tags[0]}`);
       const args = buildArguments(recipe, repository, base.name, {
         ...imageLabels(recipe, version),
         [label.inputs]: inputs,
