@@ -64,7 +64,9 @@ async function debootstrap(arch: string, directory: string): Promise<void> {
   const tarball = join(own, "base.tar");
   try {
     await asRoot(
+      // As in Debian's own image: a build that breaks off starts again from its base.
       `mmdebstrap --quiet --variant=apt --include=ca-certificates ` +
+        `--dpkgopt=force-unsafe-io ` +
         `--keyring=${keyring} --architectures=${arch} trixie '${tarball}'`,
     );
     await $({ quiet: true })`docker import ${tarball} ${localBase}`;
