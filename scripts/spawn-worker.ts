@@ -49,7 +49,8 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     .option("--cpus <n>", "CPU limit (default: WORKER_CPUS, else 2)")
     .option(
       "--pids-limit <n>",
-      "Process limit (default: WORKER_PIDS_LIMIT, else 100)",
+      "Limit of processes and threads (default: WORKER_PIDS_LIMIT, else 100, or " +
+        "2048 with a profile)",
     )
     .option("--no-limits", "No limits on memory, CPUs and processes")
     .option(

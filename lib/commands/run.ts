@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { CAC } from "cac";
 import { inspectContainer } from "../docker/docker.ts";
 import { runDocker } from "../docker/docker-cli.ts";
+import { limitEvents, tellOfPids } from "../worker/limit-events.ts";
 import { tellOfMemory } from "../worker/status.ts";
 import { stopWorker } from "../worker/ending.ts";
 import { Failure } from "../std/errors.ts";
@@ -160,6 +161,7 @@ async function runPrompt(
       "--",
       prompt,
     ], { env: variables, filtered: true });
+    tellOfPids(worker.name, await limitEvents(instance, worker.id), io.log);
     if (code !== 0) {
       await tellOfMemory(instance, worker, {
         since,

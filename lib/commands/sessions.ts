@@ -19,6 +19,7 @@ import { showInWorker, type Shown } from "../session/tmux.ts";
 import { columns } from "../std/text.ts";
 import { span } from "../std/units.ts";
 import { listWorkers } from "../worker/workers.ts";
+import { limitEvents, limitText, tellOfPids } from "../worker/limit-events.ts";
 import { oomText, tellOfMemory } from "../worker/status.ts";
 import { lastLines, type LogOptions, printLog } from "../cli/logs.ts";
 import { command } from "../cli/cli.ts";
@@ -128,7 +129,8 @@ function reason(session: SessionState): string | null {
   const { state, oomKilledAt, memoryBytes, waitingFor } = session;
   if (state === "offline") return "its network has ended";
   if (state === "stopped" && oomKilledAt !== null) return oomText(memoryBytes);
-  return waitingFor;
+  const reached = limitText(session.limitEvents);
+  return [waitingFor ?? "", reached].filter(Boolean).join("; ") || null;
 }
 
 function row(session: SessionState): string[] {
@@ -203,7 +205,12 @@ export async function showSession(
   shown: Shown,
 ): Promise<number> {
   const since = Date.now();
+  const before = await limitEvents(instance, worker.id);
   const code = await showInWorker(instance.docker, worker.id, io.env, shown);
+  const after = await limitEvents(instance, worker.id);
+  if (after?.pidsRefused !== before?.pidsRefused) {
+    tellOfPids(worker.name, after, io.log);
+  }
   await tellOfMemory(instance, worker, {
     since,
     hint:

@@ -8,7 +8,7 @@ import {
   unpause,
 } from "../instance/container.ts";
 import {
-  capCpus,
+  capLimits,
   type Docker,
   inspectImage,
   remapHint,
@@ -197,8 +197,10 @@ async function ensureParent(
         roots: settings.HAL9000_PROJECT_ROOTS,
         volumes: names.volumes,
         claudeConfig: hostHome.claudeConfig,
-        memoryBytes: settings.PARENT_MEMORY,
-        cpus: await capCpus(docker, settings.PARENT_CPUS, log),
+        ...await capLimits(docker, {
+          memoryBytes: settings.PARENT_MEMORY,
+          cpus: settings.PARENT_CPUS,
+        }, log),
         env: {
           ...Object.fromEntries(forwardedSettings.flatMap((key) => {
             const value = env[key];

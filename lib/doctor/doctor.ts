@@ -14,6 +14,7 @@ import {
 } from "./daemon.ts";
 import { fail, type Finding } from "./findings.ts";
 import { examineInotify } from "./inotify.ts";
+import { examineLimits } from "./limits.ts";
 import {
   examineCredentials,
   examineHome,
@@ -73,6 +74,7 @@ const examinations: Examination[] = [
   { name: "credentials", run: examineCredentials },
   { name: "records", run: examineRecords, engine: true },
   { name: "leftovers", run: examineLeftovers, engine: true },
+  { name: "limits", run: examineLimits, engine: true },
   { name: "inotify", run: examineInotify, engine: true },
   { name: "mounts", run: examineMounts },
 ];

@@ -19,6 +19,8 @@ export const label = {
   inputs: "hal9000.inputs",
   /** On the mover: a description of its owner. */
   owner: "hal9000.owner",
+  /** On the image of a profile: the default limit of its workers' processes. */
+  pids: "hal9000.pids",
   /** On the image of a profile: a shell command that tests it. */
   smoke: "hal9000.smoke",
 } as const;

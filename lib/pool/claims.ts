@@ -86,7 +86,7 @@ export class Claims {
       if ((request.imageId ?? recipe.imageId) !== recipe.imageId) {
         throw new Unfit("the image is newer");
       }
-      const fitting = await fit(this.#instance, request, this.#log);
+      const fitting = await fit(this.#instance, request, recipe, this.#log);
       const worker = this.#stock.take(recipe);
       if (!worker) throw new Unfit("the pool is empty");
       const claim = await claimWorker(

@@ -1,12 +1,13 @@
 // Warm workers: running, but not yet used for a project.
 
 import { createHash, randomBytes } from "node:crypto";
-import { capCpus, inspectContainer, inspectImage } from "../docker/docker.ts";
+import { inspectContainer, inspectImage } from "../docker/docker.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { ensureNetFiles } from "../worker/net-files.ts";
 import { workerSeccomp } from "../image/seccomp.ts";
-import { type Limits, ulimits, workerSpec } from "../worker/spec.ts";
+import { type Limits, workerLimits } from "../worker/limits.ts";
+import { ulimits, workerSpec } from "../worker/spec.ts";
 import { createWorker, startWorker } from "../worker/worker.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { ensureAccounts } from "../home/worker-home.ts";
@@ -50,14 +51,9 @@ export async function warmRecipe(
   network: WarmNetwork,
   log: Log,
 ): Promise<WarmRecipe | undefined> {
-  const { docker, settings } = instance;
-  const found = await inspectImage(docker, image);
+  const found = await inspectImage(instance.docker, image);
   if (!found) return undefined;
-  const limits = {
-    memoryBytes: settings.WORKER_MEMORY,
-    cpus: await capCpus(docker, settings.WORKER_CPUS, log),
-    pids: settings.WORKER_PIDS_LIMIT,
-  };
+  const limits = await workerLimits(instance, found, log);
   const seccomp = await workerSeccomp(instance, log);
   const inputs = createHash("sha256")
     .update(

@@ -3,7 +3,7 @@
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { capCpus, holderOf, namespaceStart } from "../docker/docker.ts";
+import { holderOf, inspectImage, namespaceStart } from "../docker/docker.ts";
 import { workerSeccomp } from "../image/seccomp.ts";
 import { workerImage } from "../image/recipes.ts";
 import { workersNetwork } from "../instance/container.ts";
@@ -28,10 +28,11 @@ import {
 import { Failure } from "../std/errors.ts";
 import type { HostPath } from "../std/hostpath.ts";
 import type { Log } from "../std/log.ts";
+import { type Limits, workerLimits } from "./limits.ts";
 import { checkWorkerName } from "./name.ts";
 import { ensureNetFiles } from "./net-files.ts";
 import type { Secret } from "./secrets.ts";
-import { checkVariable, type Limits } from "./spec.ts";
+import { checkVariable } from "./spec.ts";
 
 export interface SpawnRequest {
   directory: string;
@@ -105,14 +106,15 @@ export async function resolveRequest(
   });
   const { mounts, link } = await mountsFor(instance, request, project, log);
   ensureHome(instance);
+  const image = request.image ?? workerImage(instance.settings);
+  const present = await inspectImage(instance.docker, image);
   const [limits, seccomp, netFiles] = await Promise.all([
-    request.limited === false ? null : configuredLimits(instance, log),
+    request.limited === false ? null : workerLimits(instance, present, log),
     workerSeccomp(instance, log),
     request.standalone ? undefined : ensureNetFiles(instance, network),
     ensureVolume(instance, instance.names.volumes.plugins),
     requireNetworkRuns(instance, network),
   ]);
-  const image = request.image ?? workerImage(instance.settings);
   return {
     name,
     env,
@@ -189,17 +191,6 @@ function legacyMounts(
       target: `/data/${name}`,
       readOnly: false,
     }));
-}
-
-async function configuredLimits(
-  { docker, settings }: Pick<Instance, "docker" | "settings">,
-  log: Log,
-): Promise<Limits> {
-  return {
-    memoryBytes: settings.WORKER_MEMORY,
-    cpus: await capCpus(docker, settings.WORKER_CPUS, log),
-    pids: settings.WORKER_PIDS_LIMIT,
-  };
 }
 
 /** Throws a `notFound` Failure if the parent is not running. */

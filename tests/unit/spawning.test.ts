@@ -459,6 +459,7 @@ test("status shows limits, lost networks, and how the last workers ended", async
     cpus: 1.5,
     pids: 9,
     oomKilled: false,
+    limitEvents: null,
   };
   assert.equal(workers, [expected]);
   one.oomKilled = true;
