@@ -106,7 +106,9 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       const { env } = io;
       request.secrets = readSecrets(secrets, env, instance.host, request.cwd);
       if (!options.detach) {
-        return await runAttached(instance, request, io.log);
+        const code = await runAttached(instance, request, io.log);
+        if (code === 127 && request.image === undefined) io.log(baseHint);
+        return code;
       }
       const worker = await spawnWorker(instance, request, io.log);
       if (options.verbose) io.log(`Started a cold worker: ${reason}`);
@@ -165,6 +167,10 @@ function requestOf(
     command: options["--"]?.length > 0 ? options["--"] : undefined,
   };
 }
+
+/** After a command that a shell or the worker's first process has not found. */
+const baseHint = "The command was not found. spawn-worker uses the plain " +
+  "worker; pass --profile auto for the project's tools.";
 
 /** An instance, and what a spawn in it needs. */
 async function loadSpawning(io: Io, flags: Flags) {

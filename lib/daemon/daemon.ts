@@ -35,6 +35,7 @@ import { removePool } from "../pool/mounter-container.ts";
 import { ensureSeccompTried } from "../image/seccomp.ts";
 import { ensureStorage, unwritableHome } from "../instance/volumes.ts";
 import { waitFor } from "../std/wait.ts";
+import { timeZone } from "../worker/spec.ts";
 import { listWorkers, liveWorkers } from "../worker/workers.ts";
 
 /** Settings that are passed to the parent if the environment sets them. */
@@ -206,6 +207,8 @@ async function ensureParent(
             const value = env[key];
             return value ? [[key, value]] : [];
           })),
+          // For workers that the parent creates.
+          TZ: timeZone(),
           ...placeEnv(instance.places),
         },
       }),

@@ -15,6 +15,7 @@ import {
   readClaim,
   Unfit,
 } from "./claim.ts";
+import { lfsNotice } from "../worker/request.ts";
 import type { Peer } from "../std/socket-lines.ts";
 import type { Metrics } from "./metrics.ts";
 import { type Mounter, MounterLost } from "./mounter-container.ts";
@@ -96,7 +97,10 @@ export class Claims {
       );
       this.add(claim);
       this.#metrics.claimed(performance.now() - startedAt);
-      return warmReply(claim, fitting.git.notices);
+      return warmReply(claim, [
+        ...fitting.git.notices,
+        ...lfsNotice(fitting.git, recipe.lacksLfs),
+      ]);
     } catch (error) {
       const reason = messageOf(error);
       if (!(error instanceof Unfit || error instanceof MounterLost)) {

@@ -7,7 +7,8 @@ import type { Log } from "../std/log.ts";
 import { ensureNetFiles } from "../worker/net-files.ts";
 import { workerSeccomp } from "../image/seccomp.ts";
 import { type Limits, workerLimits } from "../worker/limits.ts";
-import { ulimits, workerSpec } from "../worker/spec.ts";
+import { lacksLfs } from "../worker/request.ts";
+import { timeZone, ulimits, workerSpec } from "../worker/spec.ts";
 import { createWorker, startWorker } from "../worker/worker.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { ensureAccounts } from "../home/worker-home.ts";
@@ -34,6 +35,8 @@ export interface WarmRecipe {
   network: string;
   limits: Limits;
   seccomp: string | undefined;
+  /** Whether the image has no git-lfs. */
+  lacksLfs: boolean;
   /** Digest of all fields; a worker with another digest is stale. */
   inputs: string;
 }
@@ -73,6 +76,7 @@ export async function warmRecipe(
     network: network.mode,
     limits,
     seccomp,
+    lacksLfs: lacksLfs(found),
     inputs,
   };
 }
@@ -98,7 +102,7 @@ export async function createWarm(
       accounts: ensureAccounts(instance, owner),
       netFiles: await ensureNetFiles(instance, recipe.network),
     },
-    env: [],
+    env: [`TZ=${timeZone()}`],
     mounts: [],
     command: undefined,
     terminal: false,

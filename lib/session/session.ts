@@ -63,7 +63,7 @@ export async function syncSession(
     as: "project",
     allowAny: true,
   });
-  const config = readHostConfig(request, log);
+  const config = readHostConfig(request, project.path, log);
   return { ...inherit(instance, name, project, config), left: config.left };
 }
 

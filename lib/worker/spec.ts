@@ -175,6 +175,12 @@ export function netFileMounts(directory: string): Docker.MountSettings[] {
 
 export const netFileNames = ["hosts", "resolv.conf", "hostname"] as const;
 
+/** The caller's time zone, in the parent that of the host. */
+export function timeZone(): string {
+  // Undefined for a TZ that names no zone.
+  return Intl.DateTimeFormat().resolvedOptions().timeZone ?? "UTC";
+}
+
 /** Variables that a worker depends on. */
 const reservedVariables = ["HOME", "PATH", "CLAUDE_CONFIG_DIR"];
 

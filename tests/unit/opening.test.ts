@@ -466,7 +466,10 @@ test("tells the agent its ports and limits", async (fake) => {
   const path = join(instance.home.claude, session, "hal9000-context.md");
   const text = readFileSync(path, "utf8");
   assert.match(text, `Ports ${env["HAL9000_PORT_BASE"]} to `);
-  assert.match(text, /- Limits: 4.* of memory, 1 CPUs, 100 processes\./);
+  assert.match(
+    text,
+    /- Limits: 4.* of memory, 1 CPUs, 100 processes and threads\./,
+  );
 });
 
 test("startSession() starts Claude once", async (fake) => {
