@@ -147,6 +147,9 @@ async function runPrompt(
         arguments: options["--"] ?? [],
       },
     );
+    if (started.left.length > 0) {
+      io.log(`Not passed to Claude: ${started.left.join("; ")}`);
+    }
     const variables = { ...started.env, ...serverWait };
     const since = Date.now();
     const code = await runDocker([

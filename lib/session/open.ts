@@ -126,7 +126,11 @@ export async function readySession(
   const files = { claudeHome, owner: project };
   // Starts Claude again, without the project's settings, if it exits before the caller
   // attaches and its files cannot be written.
-  let started: ClaudeStart = { arguments: settingsArguments(false), env: {} };
+  let started: ClaudeStart = {
+    arguments: settingsArguments(false),
+    env: {},
+    left: [],
+  };
   if (claudeRuns) {
     await warnOnFileError(log, () => {
       started = renewCredentials(instance, files, request.env);
@@ -145,6 +149,9 @@ export async function readySession(
       env: request.env,
       arguments: request.claudeArguments,
     });
+  }
+  if (started.left.length > 0) {
+    log(`Not passed to the session: ${started.left.join("; ")}`);
   }
   return {
     session,

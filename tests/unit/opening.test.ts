@@ -5,6 +5,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  statSync,
   utimesSync,
   writeFileSync,
 } from "node:fs";
@@ -24,7 +25,10 @@ import {
   lastSaidAt,
 } from "../../lib/session/conversations.ts";
 import { followSessions } from "../../lib/session/watch.ts";
-import { keepCredential } from "../../lib/home/credentials.ts";
+import {
+  forgetCredentials,
+  keepCredential,
+} from "../../lib/home/credentials.ts";
 import { spawnWorker } from "../../lib/worker/spawn.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import { listSessions } from "../../lib/session/list.ts";
@@ -186,6 +190,58 @@ test("opening a running session leaves the key that its Claude uses", async (fak
   keepCredential(instance, "key", "sk-ant-api03-stored");
   await open(fake);
   assert.is(key(), "sk-ant-api03-stored");
+});
+
+test("a session gets the caller's proxy, certificates and gateway as files", async (fake) => {
+  const { engine, instance, root, told } = fake;
+  const ca = join(root, "ca.pem");
+  writeFileSync(ca, "certificate");
+  const caller = {
+    HTTPS_PROXY: "http://me:planted@proxy.example:1",
+    ANTHROPIC_AUTH_TOKEN: "planted-token",
+    ANTHROPIC_API_KEY: "sk-ant-api03-planted",
+    NODE_EXTRA_CA_CERTS: ca,
+    HTTP_PROXY: "http://me:planted@localhost:1",
+  };
+  const ready = await open(fake, { env: caller });
+  const claudeHome = join(instance.home.claude, ready.session);
+  const read = (name: string) => readFileSync(join(claudeHome, name), "utf8");
+  assert.is(read(".caller-env.HTTPS_PROXY"), caller.HTTPS_PROXY);
+  assert.is(read(".caller-env.ANTHROPIC_AUTH_TOKEN"), "planted-token");
+  assert.is(read(".caller.NODE_EXTRA_CA_CERTS"), "certificate");
+  assert.not(existsSync(join(claudeHome, ".anthropic_key")));
+  const mode = statSync(join(claudeHome, ".caller-env.HTTPS_PROXY")).mode;
+  assert.is(mode & 0o777, 0o400);
+  // The settings do not unset them.
+  const { env } = JSON.parse(read("hal9000-settings.json"));
+  assert.is(env.HTTPS_PROXY, caller.HTTPS_PROXY);
+  assert.is(env.ANTHROPIC_AUTH_TOKEN, "planted-token");
+  const shown = [ready.command, ready.env, told, engine.containers];
+  assert.not.match(JSON.stringify(shown), /planted/);
+  assert.ok(told.includes(
+    "Not passed to the session: HTTP_PROXY: workers have another localhost",
+  ));
+  // They are those of the start: another terminal does not change them.
+  engine.run = claudeRuns(true);
+  await open(fake, { env: {} });
+  assert.is(read(".caller.NODE_EXTRA_CA_CERTS"), "certificate");
+  forgetCredentials(instance);
+  assert.not(readdirSync(claudeHome).some((name) => /^.caller/.test(name)));
+  await open(fake, { env: caller });
+  engine.run = claudeRuns(false);
+  await open(fake, { env: {} });
+  assert.not(readdirSync(claudeHome).some((name) => /^.caller/.test(name)));
+});
+
+test("a stored key is used instead of the caller's gateway token, and reported", async (fake) => {
+  const { instance, told } = fake;
+  keepCredential(instance, "key", "sk-ant-api03-stored");
+  const { session } = await open(fake, {
+    env: { ANTHROPIC_AUTH_TOKEN: "planted-token" },
+  });
+  const names = readdirSync(join(instance.home.claude, session));
+  assert.not(names.includes(".caller-env.ANTHROPIC_AUTH_TOKEN"));
+  assert.ok(told.some((line) => line.includes("the stored key is used")));
 });
 
 test("offers the MCP servers to a worker whose opening was killed", async (fake) => {
