@@ -21,6 +21,7 @@ import {
 import { resolveProject } from "../project/project.ts";
 import { judgeProjectConfig } from "../project/config-approval.ts";
 import { readRecord } from "../instance/record.ts";
+import { workerEnvironment } from "../session/local-gateway.ts";
 import { prepareStart } from "../session/start.ts";
 import { claimOrSpawn } from "../session/worker.ts";
 import { ensureHome } from "../instance/volumes.ts";
@@ -83,8 +84,8 @@ async function runPrompt(
   prompt: string,
   options: RunOptions,
 ): Promise<number> {
-  const { env } = io;
-  const instance = await openInstance(env, io.log);
+  const instance = await openInstance(io.env, io.log);
+  const env = await workerEnvironment(instance, io.env);
   await offerDaemon(io, instance, options.yes);
   ensureHome(instance);
   const project = await resolveProject(instance, {

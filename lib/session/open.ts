@@ -36,6 +36,7 @@ import {
   type SessionRecord,
   writeSession,
 } from "../instance/session-record.ts";
+import { workerEnvironment } from "./local-gateway.ts";
 import {
   defaultSessionName,
   existingRecord,
@@ -95,6 +96,7 @@ export async function readySession(
   request: OpenRequest,
   log: Log,
 ): Promise<ReadySession> {
+  const env = await workerEnvironment(instance, request.env, request);
   const opening = await checkOpening(instance, request, log);
   const { project, session, before, claudeHome } = opening;
   const { worker, start, record } = await findOrStartWorker(
@@ -133,7 +135,7 @@ export async function readySession(
   };
   if (claudeRuns) {
     await warnOnFileError(log, () => {
-      started = renewCredentials(instance, files, request.env);
+      started = renewCredentials(instance, files, env);
     });
   } else {
     const verdict = opening.judged ?? await judgeProjectConfig(
@@ -146,7 +148,7 @@ export async function readySession(
       container: await inspectContainer(instance.docker, worker.id),
       portBase,
       verdict,
-      env: request.env,
+      env,
       arguments: request.claudeArguments,
     });
   }
