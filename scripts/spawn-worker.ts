@@ -4,6 +4,7 @@
 import { type Flags, homeOf, readSettings } from "../lib/instance/config.ts";
 import { Failure } from "../lib/std/errors.ts";
 import { homePaths } from "../lib/instance/paths.ts";
+import { callerVariableNames } from "../lib/home/caller-variables.ts";
 import { claimFor } from "../lib/pool/client.ts";
 import type { ClaimReply } from "../lib/pool/protocol.ts";
 import type { SpawnRequest } from "../lib/worker/request.ts";
@@ -89,6 +90,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
         );
       }
       const secrets = listOf(options.secret);
+      tellOfVariables(io, [...listOf(options.env), ...secrets]);
       const claimed = options.detach && !options.cold
         ? await claimWarm(io, request, flags, secrets.length > 0)
         : undefined;
@@ -171,6 +173,17 @@ function requestOf(
 /** After a command that a shell or the worker's first process has not found. */
 const baseHint = "The command was not found. spawn-worker uses the plain " +
   "worker; pass --profile auto for the project's tools.";
+
+/** Only sessions get the caller's proxy, certificates and so on. */
+function tellOfVariables({ env, log }: Io, given: string[]): void {
+  const names = callerVariableNames(env)
+    .filter((name) => !given.some((one) => one.split("=")[0] === name));
+  if (names.length === 0) return;
+  log(
+    `Not passed to a worker without a session: ${names.join(", ")}. ` +
+      "Pass --env or --secret, or open a session: claudy",
+  );
+}
 
 /** An instance, and what a spawn in it needs. */
 async function loadSpawning(io: Io, flags: Flags) {

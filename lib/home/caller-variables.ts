@@ -113,6 +113,14 @@ export function callerVariables(env: NodeJS.ProcessEnv): CallerVariables {
   return result;
 }
 
+/** Names of the variables that a session would get, or be told about. */
+export function callerVariableNames(env: NodeJS.ProcessEnv): string[] {
+  const { values, left } = callerVariables(env);
+  return Object.keys(env).filter((name) =>
+    name in values || left.some((line) => line.startsWith(`${name}:`))
+  ).sort();
+}
+
 /** Programs read the names in either case. */
 function addProxies(
   env: NodeJS.ProcessEnv,

@@ -5,6 +5,7 @@ import { Buffer } from "node:buffer";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import {
+  callerVariableNames,
   callerVariables,
   providerOf,
 } from "../../lib/home/caller-variables.ts";
@@ -66,6 +67,11 @@ test("copies files with certificates, and reports those that cannot be read", ({
   assert.is(left.length, 2);
   assert.match(left[0] ?? "", /^SSL_CERT_FILE: a directory/);
   assert.match(left[1] ?? "", /^CURL_CA_BUNDLE: /);
+});
+
+test("names the variables that are passed or reported", () => {
+  const env = { http_proxy: "p:1", ALL_PROXY: "localhost:1", HOME: "/" };
+  assert.equal(callerVariableNames(env), ["ALL_PROXY", "http_proxy"]);
 });
 
 test("passes a cloud provider's variables only if Claude uses it", ({ root }) => {
