@@ -90,12 +90,13 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
         );
       }
       const secrets = listOf(options.secret);
-      tellOfVariables(io, [...listOf(options.env), ...secrets]);
+      const given = [...listOf(options.env), ...secrets];
       const claimed = options.detach && !options.cold
         ? await claimWarm(io, request, flags, secrets.length > 0)
         : undefined;
       if (claimed?.start === "warm") {
         const { worker, start } = claimed;
+        tellOfVariables(io, given);
         return io.answer({ ...worker, start }, worker.id, options.json);
       }
       const reason = claimed?.reason ?? "asked for";
@@ -110,9 +111,11 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       if (!options.detach) {
         const code = await runAttached(instance, request, io.log);
         if (code === 127 && request.image === undefined) io.log(baseHint);
+        if (code !== 0) tellOfVariables(io, given);
         return code;
       }
       const worker = await spawnWorker(instance, request, io.log);
+      tellOfVariables(io, given);
       if (options.verbose) io.log(`Started a cold worker: ${reason}`);
       io.answer({ ...worker, start: "cold", reason }, worker.id, options.json);
     });

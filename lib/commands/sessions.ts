@@ -124,22 +124,23 @@ async function sync(io: Io, name: unknown, options: Options): Promise<void> {
   io.answer(result, text || "No changes", options.json);
 }
 
-/** Details to show with the state; null for none. */
-function reason(session: SessionState): string | null {
+/** The state with its details. */
+export function stateText(session: SessionState): string {
   const { state, oomKilledAt, memoryBytes, waitingFor } = session;
-  if (state === "offline") return "its network has ended";
-  if (state === "stopped" && oomKilledAt !== null) return oomText(memoryBytes);
-  const reached = limitText(session.limitEvents);
-  return [waitingFor ?? "", reached].filter(Boolean).join("; ") || null;
+  const killed = state === "stopped" && oomKilledAt !== null;
+  const details = [
+    state === "offline" ? "its network has ended" : waitingFor ?? "",
+    killed ? oomText(memoryBytes) : limitText(session.limitEvents),
+  ].filter(Boolean).join("; ");
+  return details === "" ? state : `${state}: ${details}`;
 }
 
 function row(session: SessionState): string[] {
   const { state, attached } = session;
-  const why = reason(session);
   const ago = (time: string) => span(Date.now() - Date.parse(time));
   return [
     session.name,
-    why === null ? state : `${state}: ${why}`,
+    stateText(session),
     state === "stopped" ? "" : attached === 0 ? "detached" : String(attached),
     session.born ?? "",
     ago(session.createdAt),

@@ -1,32 +1,42 @@
 // Checks which running workers have reached their limits.
 
 import type { Instance } from "../instance/instance.ts";
-import { limitEvents, limitText, pidsHint } from "../worker/limit-events.ts";
+import {
+  type LimitEvents,
+  limitEvents,
+  limitText,
+  pidsHint,
+} from "../worker/limit-events.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { type Finding, ok, warn } from "./findings.ts";
 
 export async function examineLimits(instance: Instance): Promise<Finding> {
   const workers = (await listWorkers(instance))
     .filter(({ state }) => state === "running");
-  const events = await Promise.all(
-    workers.map(({ id }) => limitEvents(instance, id)),
+  return judgeLimits(
+    await Promise.all(workers.map(async ({ id, name }) => ({
+      name,
+      events: await limitEvents(instance, id),
+    }))),
   );
-  const reached = workers.flatMap(({ name }, index) => {
-    const of = events[index];
-    return of && limitText(of) !== "" ? [{ name, of }] : [];
-  });
-  const [first] = reached;
-  if (first) {
-    return warn(
-      reached.map(({ name, of }) => `"${name}": ${limitText(of)}`).join("; "),
-      first.of.pidsRefused > 0
-        ? pidsHint(first.name, first.of)
-        : "set a higher WORKER_MEMORY in config/hal9000.conf, then stop and " +
-          `reopen: coordinator stop ${first.name}`,
-    );
-  }
-  if (workers.length > 0 && events.every((one) => one === null)) {
+}
+
+/** Names the workers that have reached a limit; the hint is for the first. */
+export function judgeLimits(
+  workers: { name: string; events: LimitEvents | null }[],
+): Finding {
+  if (workers.length > 0 && workers.every(({ events }) => events === null)) {
     return ok("not visible from here");
   }
-  return ok("no running worker has reached one");
+  const reached = workers.filter(({ events }) => limitText(events) !== "");
+  const [first] = reached;
+  if (!first?.events) return ok("no running worker has reached one");
+  return warn(
+    reached.map(({ name, events }) => `"${name}": ${limitText(events)}`)
+      .join("; "),
+    first.events.pidsRefused > 0
+      ? pidsHint(first.name, first.events)
+      : "set a higher WORKER_MEMORY in config/hal9000.conf, then stop it and " +
+        `open it again: coordinator stop ${first.name}`,
+  );
 }

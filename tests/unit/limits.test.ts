@@ -10,6 +10,9 @@ import {
   pidsHint,
   tellOfPids,
 } from "../../lib/worker/limit-events.ts";
+import { stateText } from "../../lib/commands/sessions.ts";
+import { judgeLimits } from "../../lib/doctor/limits.ts";
+import type { SessionState } from "../../lib/session/list.ts";
 import { pidsLimit, workerLimits } from "../../lib/worker/limits.ts";
 import type { Docker } from "../../lib/docker/docker.ts";
 import { fakeInstance } from "../helper/fake-engine.ts";
@@ -137,6 +140,56 @@ test("a reached limit is reported with the option that raises it", () => {
   tellOfPids("w", events, log);
   assert.match(told[0] ?? "", /"w" reached its limit of 100 processes/);
   assert.match(told[1] ?? "", /--pids-limit/);
+});
+
+test("doctor names the workers that reached a limit, and how to raise it", () => {
+  const none = {
+    pidsLimit: 100,
+    pidsRefused: 0,
+    memoryReached: 9,
+    oomKills: 0,
+  };
+  const worker = (name: string, change: object = {}) => ({
+    name,
+    events: { ...none, ...change },
+  });
+  assert.is(judgeLimits([]).says, "no running worker has reached one");
+  assert.is(judgeLimits([worker("a")]).state, "ok");
+  const unknown = { name: "x", events: null };
+  assert.is(judgeLimits([unknown]).says, "not visible from here");
+  const some = [
+    unknown,
+    worker("a"),
+    worker("b", { pidsRefused: 1 }),
+    worker("c", { oomKills: 2 }),
+  ];
+  const found = judgeLimits(some);
+  assert.is(found.state, "warn");
+  assert.is(found.says, '"b": process limit 100 reached; "c": 2 OOM-killed');
+  assert.match(found.mend ?? "", /^docker update --pids-limit 2048 b;/);
+  const full = judgeLimits([worker("c", { oomKills: 2 })]);
+  assert.match(full.mend ?? "", /WORKER_MEMORY .*coordinator stop c$/);
+});
+
+test("claudy sessions shows that a running worker has reached a limit", () => {
+  const session = {
+    state: "working",
+    waitingFor: null,
+    oomKilledAt: null,
+    memoryBytes: null,
+    limitEvents: {
+      pidsLimit: 100,
+      pidsRefused: 1,
+      memoryReached: 0,
+      oomKills: 0,
+    },
+  } as unknown as SessionState;
+  assert.is(stateText(session), "working: process limit 100 reached");
+  assert.is(
+    stateText({ ...session, state: "waiting", waitingFor: "permission" }),
+    "waiting: permission; process limit 100 reached",
+  );
+  assert.is(stateText({ ...session, limitEvents: null }), "working");
 });
 
 test.run();

@@ -1,5 +1,7 @@
 // Opening, stopping, listing and removing sessions, on a fake engine.
 
+import { once } from "node:events";
+import { type AddressInfo, createServer } from "node:net";
 import {
   existsSync,
   mkdirSync,
@@ -231,6 +233,26 @@ test("a session gets the caller's proxy, certificates and gateway as files", asy
   engine.run = claudeRuns(false);
   await open(fake, { env: {} });
   assert.not(readdirSync(claudeHome).some((name) => /^.caller/.test(name)));
+});
+
+test("refuses a gateway on the caller's localhost before anything is made", async (fake) => {
+  const { engine, instance } = fake;
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const before = engine.names();
+  try {
+    const env = { ANTHROPIC_BASE_URL: `http://127.0.0.1:${port}` };
+    const failure = await open(fake, { env }).then(
+      () => assert.unreachable() as never,
+      (error) => error,
+    );
+    assert.match(failure.message, /is on this machine's localhost/);
+    assert.equal(engine.names(), before);
+    assert.equal(readdirSync(instance.home.claude), []);
+  } finally {
+    server.close();
+  }
 });
 
 test("a stored key is used instead of the caller's gateway token, and reported", async (fake) => {
