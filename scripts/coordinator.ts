@@ -177,7 +177,9 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
         String(worker.pids),
       ]);
       const text = columns([["NAME", "CPU", "MEMORY", "PIDS"], ...rows]);
-      stats.forEach((one) => tellOfPids(one.name, one.limitEvents, io.log));
+      for (const { name, limitEvents: events } of stats) {
+        tellOfPids({ name, events }, io.log);
+      }
       io.answer(stats, text, options.json);
     });
 

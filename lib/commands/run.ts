@@ -165,7 +165,8 @@ async function runPrompt(
       "--",
       prompt,
     ], { env: variables, filtered: true });
-    tellOfPids(worker.name, await limitEvents(instance, worker.id), io.log);
+    const events = await limitEvents(instance, worker.id);
+    tellOfPids({ name: worker.name, events, runs: false }, io.log);
     if (code !== 0) {
       await tellOfMemory(instance, worker, {
         since,

@@ -210,7 +210,7 @@ export async function showSession(
   const code = await showInWorker(instance.docker, worker.id, io.env, shown);
   const after = await limitEvents(instance, worker.id);
   if (after?.pidsRefused !== before?.pidsRefused) {
-    tellOfPids(worker.name, after, io.log);
+    tellOfPids({ name: worker.name, events: after }, io.log);
   }
   await tellOfMemory(instance, worker, {
     since,

@@ -68,13 +68,18 @@ async function attachUntilExit(
 ): Promise<number> {
   const since = Date.now();
   const watch = watchLimits(instance, worker.id);
-  const code = terminal
-    ? await attachTerminal(instance.docker, worker.id, { start: true })
-    : await runDocker(
-      ["start", "--attach", "--interactive", worker.id],
-      { filtered: true },
-    );
-  tellOfPids(worker.name, watch.end(), log);
+  let code: number;
+  try {
+    code = terminal
+      ? await attachTerminal(instance.docker, worker.id, { start: true })
+      : await runDocker(
+        ["start", "--attach", "--interactive", worker.id],
+        { filtered: true },
+      );
+  } finally {
+    const events = watch.end();
+    tellOfPids({ name: worker.name, events, runs: false }, log);
+  }
   const bound = !terminal && code <= 128;
   const present = await waitForExit(
     instance,

@@ -119,17 +119,25 @@ export function limitText(events: LimitEvents | null): string {
   ].filter(Boolean).join(", ");
 }
 
-/** How to give a running worker more processes. */
-export function pidsHint(name: string, { pidsLimit }: LimitEvents): string {
+/** How to get more processes, in a worker that still runs and in new ones. */
+export function pidsHint(
+  name: string,
+  { pidsLimit }: LimitEvents,
+  { runs = true } = {},
+): string {
   const higher = Math.max(2048, (pidsLimit ?? 0) * 2);
-  return `docker update --pids-limit ${higher} ${name}; for new workers: ` +
-    `--pids-limit, or WORKER_PIDS_LIMIT=${higher} in config/hal9000.conf`;
+  const now = `docker update --pids-limit ${higher} ${name}; for new workers: `;
+  return `${runs ? now : "Raise it: "}spawn-worker --pids-limit, or ` +
+    `WORKER_PIDS_LIMIT=${higher} in config/hal9000.conf`;
 }
 
 /** Logs an error and a hint if the worker was refused processes. */
 export function tellOfPids(
-  name: string,
-  events: LimitEvents | null,
+  { name, events, runs = true }: {
+    name: string;
+    events: LimitEvents | null;
+    runs?: boolean;
+  },
   log: Log,
 ): void {
   if (events === null || events.pidsRefused === 0) return;
@@ -137,5 +145,5 @@ export function tellOfPids(
     `error: "${name}" reached its limit of ${events.pidsLimit} processes and ` +
       "threads; programs in it may hang or fail",
   );
-  log(pidsHint(name, events));
+  log(pidsHint(name, events, { runs }));
 }

@@ -71,6 +71,12 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [[ $output == *"process limit 100 reached"* ]]
 }
 
+@test "a command that reaches its process limit is reported, with the option that raises it" {
+  run "$scripts/spawn-worker.ts" -n wk-$$ --pids-limit 20 "$(make_project one)" -- \
+    sh -c '(for i in $(seq 40); do sleep 3 & done); exec sleep 2'
+  [[ $output == *"\"wk-$$\" reached its limit of 20 processes"*"spawn-worker --pids-limit"* ]]
+}
+
 @test "the worker's user is the project's owner, with a name and a home" {
   project=$(make_others_project one)
   spawn -n wk-$$ "$project"

@@ -134,12 +134,12 @@ test("a reached limit is reported with the option that raises it", () => {
   assert.match(pidsHint("w", { ...events, pidsLimit: 2048 }), /4096/);
   const told: string[] = [];
   const log = (line: string) => void told.push(line);
-  tellOfPids("w", null, log);
-  tellOfPids("w", { ...events, pidsRefused: 0 }, log);
+  tellOfPids({ name: "w", events: null }, log);
+  tellOfPids({ name: "w", events: { ...events, pidsRefused: 0 } }, log);
   assert.equal(told, []);
-  tellOfPids("w", events, log);
+  tellOfPids({ name: "w", events, runs: false }, log);
   assert.match(told[0] ?? "", /"w" reached its limit of 100 processes/);
-  assert.match(told[1] ?? "", /--pids-limit/);
+  assert.match(told[1] ?? "", /^Raise it: spawn-worker --pids-limit/);
 });
 
 test("doctor names the workers that reached a limit, and how to raise it", () => {
