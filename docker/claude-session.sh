@@ -16,8 +16,11 @@ if [ -f "$CLAUDE_CONFIG_DIR/.oauth_token" ]; then
   CLAUDE_CODE_OAUTH_TOKEN=$(cat "$CLAUDE_CONFIG_DIR/.oauth_token")
   export CLAUDE_CODE_OAUTH_TOKEN
 fi
-for file in "$CLAUDE_CONFIG_DIR"/.secret-env.*; do
-  [ -f "$file" ] && export "${file##*/.secret-env.}=$(cat "$file")"
+# Variables of the caller first, so that secrets of the same name win.
+for prefix in .caller-env. .secret-env.; do
+  for file in "$CLAUDE_CONFIG_DIR/$prefix"*; do
+    [ -f "$file" ] && export "${file##*/"$prefix"}=$(cat "$file")"
+  done
 done
 # Plugins that all sessions share, read-only.
 shared=/run/hal9000/plugins/plugins

@@ -9,6 +9,7 @@ import { type Instance } from "../lib/instance/instance.ts";
 import { openInstance, viewInstance } from "../lib/instance/open.ts";
 import { withoutNetwork } from "../lib/worker/workers.ts";
 import { hasTerminal, showInWorker } from "../lib/session/tmux.ts";
+import { tellOfPids } from "../lib/worker/limit-events.ts";
 import { workersStatus, workerStats } from "../lib/worker/status.ts";
 import { binarySize, span } from "../lib/std/units.ts";
 import {
@@ -176,6 +177,9 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
         String(worker.pids),
       ]);
       const text = columns([["NAME", "CPU", "MEMORY", "PIDS"], ...rows]);
+      for (const { name, limitEvents: events } of stats) {
+        tellOfPids({ name, events }, io.log);
+      }
       io.answer(stats, text, options.json);
     });
 

@@ -4,6 +4,7 @@
 import { type Flags, homeOf, readSettings } from "../lib/instance/config.ts";
 import { Failure } from "../lib/std/errors.ts";
 import { homePaths } from "../lib/instance/paths.ts";
+import { callerVariableNames } from "../lib/home/caller-variables.ts";
 import { claimFor } from "../lib/pool/client.ts";
 import type { ClaimReply } from "../lib/pool/protocol.ts";
 import type { SpawnRequest } from "../lib/worker/request.ts";
@@ -49,7 +50,8 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     .option("--cpus <n>", "CPU limit (default: WORKER_CPUS, else 2)")
     .option(
       "--pids-limit <n>",
-      "Process limit (default: WORKER_PIDS_LIMIT, else 100)",
+      "Limit of processes and threads (default: WORKER_PIDS_LIMIT, else 100, or " +
+        "2048 with a profile)",
     )
     .option("--no-limits", "No limits on memory, CPUs and processes")
     .option(
@@ -88,11 +90,13 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
         );
       }
       const secrets = listOf(options.secret);
+      const given = [...listOf(options.env), ...secrets];
       const claimed = options.detach && !options.cold
         ? await claimWarm(io, request, flags, secrets.length > 0)
         : undefined;
       if (claimed?.start === "warm") {
         const { worker, start } = claimed;
+        tellOfVariables(io, given);
         return io.answer({ ...worker, start }, worker.id, options.json);
       }
       const reason = claimed?.reason ?? "asked for";
@@ -105,9 +109,13 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       const { env } = io;
       request.secrets = readSecrets(secrets, env, instance.host, request.cwd);
       if (!options.detach) {
-        return await runAttached(instance, request, io.log);
+        const code = await runAttached(instance, request, io.log);
+        if (code === 127 && request.image === undefined) io.log(baseHint);
+        if (code !== 0) tellOfVariables(io, given);
+        return code;
       }
       const worker = await spawnWorker(instance, request, io.log);
+      tellOfVariables(io, given);
       if (options.verbose) io.log(`Started a cold worker: ${reason}`);
       io.answer({ ...worker, start: "cold", reason }, worker.id, options.json);
     });
@@ -163,6 +171,21 @@ function requestOf(
     env: listOf(options["env"]),
     command: options["--"]?.length > 0 ? options["--"] : undefined,
   };
+}
+
+/** After a command that a shell or the worker's first process has not found. */
+const baseHint = "The command was not found. spawn-worker uses the plain " +
+  "worker; pass --profile auto for the project's tools.";
+
+/** Only sessions get the caller's proxy, certificates and so on. */
+function tellOfVariables({ env, log }: Io, given: string[]): void {
+  const names = callerVariableNames(env)
+    .filter((name) => !given.some((one) => one.split("=")[0] === name));
+  if (names.length === 0) return;
+  log(
+    `Not passed to a worker without a session: ${names.join(", ")}. ` +
+      "Pass --env or --secret, or open a session: claudy",
+  );
 }
 
 /** An instance, and what a spawn in it needs. */

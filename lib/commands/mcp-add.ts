@@ -14,6 +14,7 @@ export interface AddOptions {
   env?: unknown;
   url?: unknown;
   header?: unknown;
+  api?: boolean;
   "--"?: string[];
 }
 
@@ -38,9 +39,13 @@ export function describe(
   if (url === undefined && headers.length > 0) {
     throw new Failure("usage", "--header needs --url");
   }
+  if (url === undefined && options.api) {
+    throw new Failure("usage", "--api needs --url");
+  }
   const server = {
     ...(program === undefined ? {} : { command: absolute(program), args }),
     ...(url === undefined ? {} : { url: String(url) }),
+    ...(options.api ? { api: true } : {}),
     ...(env.length > 0
       ? { env: Object.fromEntries(env.map((given) => variable(given, own))) }
       : {}),

@@ -149,6 +149,10 @@ export function mcpCommand(name: string, io: Io): CAC {
       type: [String],
     })
     .option(
+      "--api",
+      "The --url is an API gateway for ANTHROPIC_BASE_URL, not an MCP server",
+    )
+    .option(
       "--from-claude",
       "Import the servers of the host's Claude configuration",
     )

@@ -29,6 +29,7 @@ import { binarySize } from "../std/units.ts";
 import { waitFor } from "../std/wait.ts";
 import { ensureHome } from "../instance/volumes.ts";
 import { columns } from "../std/text.ts";
+import { pidsLimit } from "../worker/limits.ts";
 import { dashed, wholeNumber } from "../cli/options.ts";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
@@ -270,7 +271,7 @@ async function statusOf(io: Io): Promise<PoolStatus> {
     limits: {
       memoryBytes: settings.WORKER_MEMORY,
       cpus: settings.WORKER_CPUS,
-      pids: settings.WORKER_PIDS_LIMIT,
+      pids: pidsLimit(settings),
     },
     metrics: {
       claims: { warm: 0, cold: {} },

@@ -5,6 +5,7 @@ import { join, resolve } from "node:path";
 import type { CAC } from "cac";
 import { inspectContainer } from "../docker/docker.ts";
 import { runDocker } from "../docker/docker-cli.ts";
+import { limitEvents, tellOfPids } from "../worker/limit-events.ts";
 import { tellOfMemory } from "../worker/status.ts";
 import { stopWorker } from "../worker/ending.ts";
 import { Failure } from "../std/errors.ts";
@@ -26,6 +27,7 @@ import {
   prepareStart,
   type StartOptions,
 } from "../session/start.ts";
+import { workerEnvironment } from "../session/local-gateway.ts";
 import { checkPrompt } from "../session/send.ts";
 import type { Servers } from "../mcp/config.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -124,6 +126,7 @@ async function runPrompt(
   options: RunOptions,
 ): Promise<number> {
   const instance = await openInstance(io.env, io.log);
+  const env = await workerEnvironment(instance, io.env);
   await offerDaemon(io, instance, options.yes);
   ensureHome(instance);
   const project = await resolveProject(instance, {
@@ -157,10 +160,11 @@ async function runPrompt(
       verdict,
       mcp: chosenServers(servers, choice),
       arguments: options["--"] ?? [],
+      env,
     });
     const format = options.json ? ["--output-format", "json"] : [];
     return await ask(io, instance, worker, {
-      env: start.env,
+      ...start,
       arguments: ["-p", ...format, ...start.arguments, "--", prompt],
     });
   } finally {
@@ -175,25 +179,26 @@ async function prepareRun(
   io: Io,
   instance: Instance,
   { id, name }: Worker,
-  { mcp, ...start }:
-    & Pick<StartOptions, "verdict" | "arguments">
-    & { mcp: Servers },
+  { mcp, ...start }: Omit<StartOptions, "container"> & { mcp: Servers },
 ): Promise<ClaudeStart> {
-  const { env } = io;
   const record = readRecord(instance, name, io.log);
   if (!record) {
     throw new Failure("failed", `The record of worker "${name}" is missing`);
   }
   const owner = record.project;
   const claudeHome = join(instance.home.home, record.home);
-  inheritForRun(claudeHome, owner, inheritRequest(instance, env), io.log);
+  inheritForRun(claudeHome, owner, inheritRequest(instance, start.env), io.log);
   // Trusted: the user has already decided about the project's configuration.
   seedState(claudeHome, owner, true);
   offerServers(instance, claudeHome, owner, mcp);
   await warnAboutUnavailable(instance, mcp, io.log);
   const container = await inspectContainer(instance.docker, id);
   const files = { claudeHome, owner };
-  return prepareStart(instance, files, { ...start, container, env });
+  const started = prepareStart(instance, files, { ...start, container });
+  if (started.left.length > 0) {
+    io.log(`Not passed to Claude: ${started.left.join("; ")}`);
+  }
+  return started;
 }
 
 /** How often the command says that it still waits. */
@@ -219,6 +224,8 @@ async function ask(
     ...[worker.id, "claude-session", ...start.arguments],
   ], { env, filtered: true })
     .finally(() => clearInterval(waiting));
+  const events = await limitEvents(instance, worker.id);
+  tellOfPids({ name: worker.name, events, runs: false }, io.log);
   if (code !== 0) {
     await tellOfMemory(instance, worker, {
       since,

@@ -15,6 +15,7 @@ import { listSessions, type SessionState } from "../session/list.ts";
 import { columns } from "../std/text.ts";
 import { span } from "../std/units.ts";
 import { listWorkers } from "../worker/workers.ts";
+import { limitText } from "../worker/limit-events.ts";
 import { oomText } from "../worker/status.ts";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
@@ -131,24 +132,34 @@ async function sync(io: Io, name: unknown, options: Options): Promise<void> {
   io.answer(result, text || "No changes", options.json);
 }
 
-/** Details to show with the state; null for none. */
-function reason(session: SessionState): string | null {
-  const { state, oomKilledAt, memoryBytes, waitingFor, exitCode } = session;
+/** The state with its details. */
+export function stateText(session: SessionState): string {
+  const { state, oomKilledAt, memoryBytes } = session;
+  const killed = state === "stopped" && oomKilledAt !== null;
+  const details = [
+    detailOf(session),
+    killed ? oomText(memoryBytes) : limitText(session.limitEvents),
+  ].filter(Boolean).join("; ");
+  return details === "" ? state : `${state}: ${details}`;
+}
+
+function detailOf(session: SessionState): string {
+  const { state, waitingFor, exitCode, loggedIn, worker } = session;
   if (state === "offline") return "its network has ended";
   if (state === "lost") return "its worker disappeared";
-  if (state === "stopped" && oomKilledAt !== null) return oomText(memoryBytes);
   if (exitCode) return `exit code ${exitCode}`;
   if (waitingFor !== null) return waitingFor;
-  return session.loggedIn || session.worker === null ? null : "not logged in";
+  // A session that works is logged in, whatever its files say.
+  const works = worker === null || state === "working";
+  return loggedIn || works ? "" : "not logged in";
 }
 
 function row(session: SessionState): string[] {
-  const { state, attached } = session;
-  const why = reason(session);
+  const { attached } = session;
   const ago = (time: string) => span(Date.now() - Date.parse(time));
   return [
     session.name,
-    why === null ? state : `${state}: ${why}`,
+    stateText(session),
     session.worker === null
       ? ""
       : attached === 0

@@ -7,6 +7,7 @@ import type { Instance } from "../instance/instance.ts";
 import { type Ending, readEnding } from "../session/activity.ts";
 import { showInWorker, type Shown } from "../session/tmux.ts";
 import { Failure } from "../std/errors.ts";
+import { limitEvents, tellOfPids } from "../worker/limit-events.ts";
 import { tellOfMemory } from "../worker/status.ts";
 
 /** Returns the exit code; throws a Failure if Claude ended with an error. */
@@ -17,7 +18,12 @@ export async function showSession(
   { worker, shown }: { worker: { id: string; name: string }; shown: Shown },
 ): Promise<number> {
   const since = Date.now();
+  const before = await limitEvents(instance, worker.id);
   const code = await showInWorker(instance.docker, worker.id, io.env, shown);
+  const after = await limitEvents(instance, worker.id);
+  if (after?.pidsRefused !== before?.pidsRefused) {
+    tellOfPids({ name: worker.name, events: after }, io.log);
+  }
   await tellOfMemory(instance, worker, {
     since,
     hint:

@@ -8,7 +8,7 @@ import {
   unpause,
 } from "../instance/container.ts";
 import {
-  capCpus,
+  capLimits,
   type Docker,
   inspectImage,
   remapHint,
@@ -35,6 +35,7 @@ import { removePool } from "../pool/mounter-container.ts";
 import { ensureSeccompTried } from "../image/seccomp.ts";
 import { ensureStorage, unwritableHome } from "../instance/volumes.ts";
 import { waitFor } from "../std/wait.ts";
+import { timeZone } from "../worker/spec.ts";
 import { listWorkers, liveWorkers } from "../worker/workers.ts";
 
 /** Settings that are passed to the parent if the environment sets them. */
@@ -197,13 +198,17 @@ async function ensureParent(
         roots: settings.HAL9000_PROJECT_ROOTS,
         volumes: names.volumes,
         claudeConfig: hostHome.claudeConfig,
-        memoryBytes: settings.PARENT_MEMORY,
-        cpus: await capCpus(docker, settings.PARENT_CPUS, log),
+        ...await capLimits(docker, {
+          memoryBytes: settings.PARENT_MEMORY,
+          cpus: settings.PARENT_CPUS,
+        }, log),
         env: {
           ...Object.fromEntries(forwardedSettings.flatMap((key) => {
             const value = env[key];
             return value ? [[key, value]] : [];
           })),
+          // For workers that the parent creates.
+          TZ: timeZone(),
           ...placeEnv(instance.places),
         },
       }),

@@ -9,7 +9,7 @@ import {
   volumeMount,
 } from "../instance/container-spec.ts";
 import { roleLabels } from "../instance/labels.ts";
-import { hostMount, insideParent } from "../instance/paths.ts";
+import { cgroups, hostMount, insideParent } from "../instance/paths.ts";
 import { serviceUsers } from "../instance/service-users.ts";
 
 /**
@@ -129,6 +129,8 @@ export function parentSpec(
         volumeMount(volumes.chromadb, "/data/chromadb"),
         volumeMount(volumes.plugins, "/data/plugins"),
         volumeMount(volumes.memorybank, "/data/memory-bank"),
+        // How often workers reach their limits, see worker/limit-events.ts.
+        bind(cgroups, insideParent.cgroups, true),
         ...request.roots.map((root) => bind(root, `${hostMount}${root}`, true)),
       ],
     },

@@ -1,11 +1,12 @@
 // Common calls to the engine's API. dockerode is loaded only when it is needed.
 
-import { availableParallelism } from "node:os";
+import { availableParallelism, totalmem } from "node:os";
 import type Docker from "dockerode";
 import { statusOf } from "./docker-errors.ts";
 import { endpointOf } from "./endpoint.ts";
 import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
+import { binarySize } from "../std/units.ts";
 import { waitFor } from "../std/wait.ts";
 
 export type { Docker };
@@ -132,18 +133,33 @@ export async function dropImage(docker: Docker, id: string): Promise<void> {
   }
 }
 
-/** Limits CPUs to the number that the engine has: it refuses more. */
-export async function capCpus(
+/** Limits memory and CPUs to what the engine has: it refuses more CPUs. */
+export async function capLimits<
+  T extends { memoryBytes: number; cpus: number },
+>(
   docker: Docker,
-  cpus: number,
+  limits: T,
   log: Log,
-): Promise<number> {
-  // Usually the engine runs on this machine; ask it only if there are fewer CPUs here.
-  if (cpus <= availableParallelism()) return cpus;
-  const { NCPU } = await docker.info();
-  if (cpus <= NCPU) return cpus;
-  log(`The engine has ${NCPU} CPUs: using ${NCPU} instead of ${cpus}`);
-  return NCPU;
+): Promise<T> {
+  const { memoryBytes, cpus } = limits;
+  // Usually the engine runs on this machine; ask it only if this machine has less.
+  const fits = cpus <= availableParallelism() && memoryBytes <= totalmem();
+  if (fits) return limits;
+  const { NCPU, MemTotal } = await docker.info();
+  if (cpus > NCPU) {
+    log(`The engine has ${NCPU} CPUs: using ${NCPU} instead of ${cpus}`);
+  }
+  if (memoryBytes > MemTotal) {
+    log(
+      `The engine has ${binarySize(MemTotal)} of memory: using that instead ` +
+        `of ${binarySize(memoryBytes)}`,
+    );
+  }
+  return {
+    ...limits,
+    memoryBytes: Math.min(memoryBytes, MemTotal),
+    cpus: Math.min(cpus, NCPU),
+  };
 }
 
 /**

@@ -14,6 +14,7 @@ import {
 } from "./daemon.ts";
 import { fail, type Finding } from "./findings.ts";
 import { examineInotify } from "./inotify.ts";
+import { examineLimits } from "./limits.ts";
 import {
   examineCredentials,
   examineHome,
@@ -77,6 +78,7 @@ const examinations: Examination[] = [
   { name: "records", run: examineRecords, engine: true },
   { name: "projects", run: examineProjects },
   { name: "leftovers", run: examineLeftovers, engine: true },
+  { name: "limits", run: examineLimits, engine: true },
   { name: "inotify", run: examineInotify, engine: true },
   { name: "mounts", run: examineMounts },
 ];

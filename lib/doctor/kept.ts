@@ -2,6 +2,7 @@
 
 import { existsSync, lstatSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { providerOf } from "../home/caller-variables.ts";
 import { credentialFor } from "../home/credentials.ts";
 import { lookAt } from "../std/hostpath.ts";
 import { readSessions } from "../instance/session-record.ts";
@@ -98,7 +99,9 @@ export function examineCredentials(
     return warn("none: each session has to log in by itself", "claudy login");
   }
   const says = {
+    provider: `${providerOf(env)} of the environment`,
     key: "a key is kept",
+    gateway: "ANTHROPIC_AUTH_TOKEN of the environment",
     caller: "ANTHROPIC_API_KEY of the environment",
     token: "a token is kept",
     login: "the instance is logged in",

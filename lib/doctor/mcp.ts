@@ -42,7 +42,17 @@ export async function checkMcp(instance: Instance): Promise<McpCheck[]> {
     throw new Error(`workers cannot reach 127.0.0.1:${port}: ${why}`);
   };
   const checks = [...readServers(home, settings)].map(
-    async ([name, { port }]) => {
+    async ([name, { port, api }]) => {
+      // An API gateway has no greeting.
+      const { state, lastError } =
+        gateway.servers.find((served) => served.name === name) ?? {};
+      if (api) {
+        return {
+          name,
+          ok: state === "ready",
+          says: state === "ready" ? "API gateway" : lastError ?? "not served",
+        };
+      }
       try {
         return { name, ok: true, says: await greeted(name, port) };
       } catch (error) {

@@ -96,6 +96,7 @@ export class ServedMcp {
       : shippedTools(config, command);
     this.#upstream = url === undefined ? undefined : new Upstream({
       url,
+      anyPath: config.api ?? false,
       headers,
       answered: (milliseconds) => this.#answered(milliseconds, undefined),
       started: (error) => this.#started(error),
@@ -187,11 +188,12 @@ export class ServedMcp {
   }
 
   async #handle(request: Request): Promise<Response> {
-    if (new URL(request.url).pathname !== "/mcp") {
+    const { command = "", missing, config } = this.#options;
+    if (!config.api && new URL(request.url).pathname !== "/mcp") {
       return refused(404, "Not found; use /mcp");
     }
-    const { command = "", missing } = this.#options;
-    if (!["GET", "POST", "DELETE"].includes(request.method)) {
+    const methods = ["GET", "POST", "DELETE", ...(config.api ? ["HEAD"] : [])];
+    if (!methods.includes(request.method)) {
       return refused(405, "Method not allowed");
     }
     const origin = request.headers.get("origin");

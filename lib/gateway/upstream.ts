@@ -1,5 +1,5 @@
-// An MCP server on the host that speaks HTTP itself. Requests are passed on; the
-// server keeps its own sessions.
+// An MCP server or an API gateway on the host that speaks HTTP itself. Requests are passed
+// on; an MCP server keeps its own sessions.
 
 import { tokenHeader } from "../mcp/identity.ts";
 import { refused } from "./refused.ts";
@@ -20,6 +20,8 @@ const gatewayHeaders = [tokenHeader];
 
 export interface UpstreamOptions {
   url: string;
+  /** Whether requests keep their path, instead of that of `url`. */
+  anyPath: boolean;
   /** Headers that are added to each request. */
   headers: Record<string, string>;
   answered: (milliseconds: number) => void;
@@ -37,7 +39,8 @@ export class Upstream {
   /** Checks whether the server answers at all. */
   async check(): Promise<void> {
     const late = AbortSignal.timeout(timeoutMs);
-    await this.#ask({ method: "HEAD", signal: late }, () => false)
+    const { url } = this.#options;
+    await this.#ask(url, { method: "HEAD", signal: late }, () => false)
       .catch(() => {});
   }
 
@@ -53,7 +56,7 @@ export class Upstream {
     }
     const startedAt = performance.now();
     try {
-      const response = await this.#ask({
+      const response = await this.#ask(this.#urlFor(request), {
         method: request.method,
         headers,
         body: await bodyOf(request),
@@ -63,20 +66,32 @@ export class Upstream {
       this.#options.answered(performance.now() - startedAt);
       return response;
     } catch {
-      return refused(502, "The MCP server does not answer");
+      return refused(502, "The server on the host does not answer");
     }
   }
 
+  #urlFor(request: Request): string {
+    const { url, anyPath } = this.#options;
+    if (!anyPath) return url;
+    const { pathname, search } = new URL(request.url);
+    // Not resolved against url: "//host" would be another host.
+    return new URL(url).origin + pathname + search;
+  }
+
   /** `hasLeft` returns whether the client has cancelled the request. */
-  async #ask(init: RequestInit, hasLeft: () => boolean): Promise<Response> {
-    const { url, started } = this.#options;
+  async #ask(
+    url: string,
+    init: RequestInit,
+    hasLeft: () => boolean,
+  ): Promise<Response> {
+    const { started } = this.#options;
     try {
       const response = await fetch(url, { ...init, redirect: "manual" });
       started(undefined);
       return response;
     } catch (error) {
       const { host } = new URL(url);
-      if (!hasLeft()) started(`The MCP server at ${host} does not answer`);
+      if (!hasLeft()) started(`The server at ${host} does not answer`);
       throw error;
     }
   }

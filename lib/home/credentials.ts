@@ -10,6 +10,13 @@ import {
   statSync,
 } from "node:fs";
 import { join } from "node:path";
+import {
+  callerFile,
+  callerVariable,
+  type CallerVariables,
+  callerVariables,
+  providerOf,
+} from "./caller-variables.ts";
 import { type Directory, inDirectory } from "../std/directory.ts";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -27,8 +34,18 @@ import { insideWorker } from "../instance/paths.ts";
 
 type Home = Pick<Instance, "home" | "owner">;
 
-/** Kinds of credentials, by precedence. `caller` is the caller's ANTHROPIC_API_KEY. */
-export type Credential = "key" | "caller" | "token" | "login";
+/**
+ * Kinds of credentials, by precedence: those of a cloud provider, a stored key, the
+ * caller's ANTHROPIC_AUTH_TOKEN for a gateway, the caller's ANTHROPIC_API_KEY, a stored
+ * token, the instance's login.
+ */
+export type Credential =
+  | "provider"
+  | "key"
+  | "gateway"
+  | "caller"
+  | "token"
+  | "login";
 
 /** Files in a session's Claude home; docker/claude-session.sh reads the token file. */
 const keyFile = ".anthropic_key";
@@ -69,7 +86,9 @@ export function credentialFor(
   { home }: Pick<Instance, "home">,
   env: NodeJS.ProcessEnv,
 ): Credential | undefined {
+  if (providerOf(env) !== undefined) return "provider";
   if (isStored(home.anthropicKey)) return "key";
+  if (env["ANTHROPIC_AUTH_TOKEN"]) return "gateway";
   if (env["ANTHROPIC_API_KEY"]) return "caller";
   if (isStored(home.claudeToken)) return "token";
   if (isLoggedIn(home)) return "login";
@@ -105,6 +124,8 @@ export interface SignIn {
   env: Record<string, string>;
   /** Variables that claude-session.sh sets from files; some are secret. */
   variables: Record<string, string>;
+  /** What the caller's environment sets but the session does not get, and why. */
+  left: string[];
 }
 
 /** Writes the credentials and the named secrets into a session's Claude home. */
@@ -128,6 +149,8 @@ export function layOutCredentials(
     : chosen === "caller"
     ? env["ANTHROPIC_API_KEY"]
     : undefined;
+  const passed = callerVariables(env);
+  addGateway(passed, env, chosen);
   // Without any credentials, the session keeps the key from its last start.
   const keepsKey = chosen === undefined || claudeRuns && key === undefined;
   if (!keepsKey) write(keyFile, key);
@@ -135,7 +158,10 @@ export function layOutCredentials(
     ? readFileSync(home.claudeToken, "utf8")
     : undefined;
   write(tokenFile, token);
-  const variables = writeSecrets(instance, claudeHome, project);
+  const variables = writeSecrets(instance, claudeHome, project, {
+    passed,
+    claudeRuns,
+  });
   const hasKey = lstatSync(join(claudeHome, keyFile), { throwIfNoEntry: false })
     ?.isFile();
   return {
@@ -149,7 +175,25 @@ export function layOutCredentials(
       ...(token === undefined ? {} : { CLAUDE_CODE_OAUTH_TOKEN: token }),
       ...variables,
     },
+    left: passed.left,
   };
+}
+
+/** The caller's token and headers are for the gateway that ANTHROPIC_BASE_URL names. */
+function addGateway(
+  { values, left }: CallerVariables,
+  env: NodeJS.ProcessEnv,
+  chosen: Credential | undefined,
+): void {
+  const { ANTHROPIC_AUTH_TOKEN: token, ANTHROPIC_CUSTOM_HEADERS: headers } =
+    env;
+  if (headers) values["ANTHROPIC_CUSTOM_HEADERS"] = headers;
+  if (token && chosen === "gateway") values["ANTHROPIC_AUTH_TOKEN"] = token;
+  else if (token && chosen === "key") {
+    left.push(
+      "ANTHROPIC_AUTH_TOKEN: the stored key is used; remove it with claudy logout",
+    );
+  }
 }
 
 /** Removes the stored credentials, and their copies in the sessions. */
@@ -168,7 +212,11 @@ export function forgetCredentials({ home }: Pick<Instance, "home">): void {
     for (const { name, kind } of homes.entries()) {
       const claudeHome = kind === "directory" ? homes.enter(name) : undefined;
       if (!claudeHome) continue;
-      for (const file of [keyFile, tokenFile]) clearPath(claudeHome.at(file));
+      for (const { name } of claudeHome.entries()) {
+        const given = [keyFile, tokenFile].includes(name) ||
+          [callerFile, callerVariable].some((one) => name.startsWith(one));
+        if (given) clearPath(claudeHome.at(name));
+      }
       claudeHome.close();
     }
   });
@@ -236,36 +284,44 @@ function checkSecretName(name: string): void {
 }
 
 /**
- * Writes the secrets directly into the Claude home, since the worker could replace a
- * subdirectory by a link. Returns the secrets that are variables.
+ * Writes the secrets and the caller's variables directly into the Claude home, since the
+ * worker could replace a subdirectory by a link. Returns those that are variables.
  */
 function writeSecrets(
   { home }: Home,
   claudeHome: string,
   user: Owner,
+  { passed, claudeRuns }: { passed: CallerVariables; claudeRuns: boolean },
 ): Record<string, string> {
-  const secrets = listSecrets({ home });
-  const wanted = new Set(
-    secrets.map(({ name, variable }) =>
-      (variable ? variablePrefix : secretPrefix) + name
-    ),
-  );
+  const wanted = new Map<string, string | Uint8Array>();
+  for (const [name, bytes] of Object.entries(passed.files)) {
+    wanted.set(name, bytes);
+  }
+  for (const [name, value] of Object.entries(passed.values)) {
+    wanted.set(callerVariable + name, value);
+  }
+  const variables = { ...passed.values };
+  for (const { name, variable } of listSecrets({ home })) {
+    const file = join(home.namedSecrets, variable ? `${name}.env` : name);
+    const value = readFileSync(file);
+    wanted.set((variable ? variablePrefix : secretPrefix) + name, value);
+    if (variable) variables[name] = value.toString().trimEnd();
+  }
+  // Those of the caller who started Claude stay while it runs.
+  const cleared = [
+    ...[secretPrefix, variablePrefix],
+    ...(claudeRuns ? [] : [callerFile, callerVariable]),
+  ];
   inDirectory(claudeHome, (directory) => {
     for (const { name } of directory.entries()) {
-      const ours = name.startsWith(secretPrefix) ||
-        name.startsWith(variablePrefix);
+      const ours = cleared.some((prefix) => name.startsWith(prefix));
       const unwanted = ours && !wanted.has(name) ||
         isStaleStaging(directory, name);
       if (unwanted) clearPath(directory.at(name));
     }
   });
-  const variables: Record<string, string> = {};
-  for (const { name, variable } of secrets) {
-    const file = join(home.namedSecrets, variable ? `${name}.env` : name);
-    const to = (variable ? variablePrefix : secretPrefix) + name;
-    const value = readFileSync(file);
-    replaceFile(join(claudeHome, to), value, user, { mode: 0o400 });
-    if (variable) variables[name] = value.toString().trimEnd();
+  for (const [name, value] of wanted) {
+    replaceFile(join(claudeHome, name), value, user, { mode: 0o400 });
   }
   return variables;
 }

@@ -10,7 +10,7 @@ import * as v from "valibot";
 import { inDirectory } from "../std/directory.ts";
 import { messageOf } from "../std/errors.ts";
 import { isWithin } from "../std/hostpath.ts";
-import { gitConfigText } from "./git-identity.ts";
+import { gitIdentity } from "./git-identity.ts";
 import {
   takeMcpServers,
   type TakeOptions,
@@ -27,6 +27,7 @@ import {
   writeAtomic,
 } from "../std/owned.ts";
 import { NotPlain, readPlainFile } from "../std/plain-file.ts";
+import type { Project } from "../project/project.ts";
 import { sessionHome } from "./worker-home.ts";
 
 /** Inherited from the host's Claude home, besides settings and MCP servers. */
@@ -55,16 +56,22 @@ export interface InheritRequest {
   inheritHooks: boolean;
   /** Environment to read the git user with; no git user is inherited without it. */
   env?: NodeJS.ProcessEnv;
+  /** Whether the session can use an ssh-agent. */
+  sshAgent?: boolean;
 }
 
 /** From options and environment; undefined in the parent, which cannot read host homes. */
 export function inheritRequest(
   instance: Pick<Instance, "self">,
   env: NodeJS.ProcessEnv,
-  options: { claudeHome?: unknown; inheritHooks?: boolean } = {},
+  options: {
+    claudeHome?: unknown;
+    inheritHooks?: boolean;
+    sshAgent?: boolean;
+  } = {},
 ): InheritRequest | undefined {
   if (instance.self) return undefined;
-  const { claudeHome, inheritHooks = false } = options;
+  const { claudeHome, inheritHooks = false, sshAgent = false } = options;
   const flag = claudeHome === undefined
     ? undefined
     : resolve(String(claudeHome));
@@ -72,6 +79,7 @@ export function inheritRequest(
     claudeHome: hostClaudeHome(env, flag),
     inheritHooks,
     env,
+    sshAgent,
   };
 }
 
@@ -90,9 +98,13 @@ export interface HostConfig {
   left: string[];
 }
 
-/** Reads what a session inherits. Logs one warning for everything that cannot be read. */
+/**
+ * Reads what a session of a project inherits. Logs one warning for everything that cannot
+ * be read.
+ */
 export function readHostConfig(
-  { claudeHome, inheritHooks, env }: InheritRequest,
+  { claudeHome, inheritHooks, env, sshAgent = false }: InheritRequest,
+  project: string,
   log: Log,
 ): HostConfig {
   const config: HostConfig = { files: new Map(), left: [] };
@@ -114,9 +126,10 @@ export function readHostConfig(
   for (const name of directories) {
     attempt(name, () => addDirectory(config, options, name));
   }
-  const gitConfig = env && gitConfigText(env);
-  if (gitConfig !== undefined) {
-    config.files.set(".gitconfig", Buffer.from(gitConfig));
+  if (env) {
+    const git = gitIdentity({ env, directory: project, sshAgent });
+    if (git.text) config.files.set(".gitconfig", Buffer.from(git.text));
+    config.left.push(...git.left);
   }
   if (failed.length > 0) {
     log(
@@ -241,7 +254,7 @@ export function inheritOnce(
   instance: Home,
   { session, project, request }: {
     session: string;
-    project: Owner;
+    project: Project;
     request: InheritRequest | undefined;
   },
   log: Log,
@@ -249,7 +262,7 @@ export function inheritOnce(
   const { home } = instance;
   const isNew = !existsSync(join(home.home, sessionHome(session)));
   if (!request || !isNew) return;
-  const config = readHostConfig(request, log);
+  const config = readHostConfig(request, project.path, log);
   inherit(instance, session, project, config);
   if (config.left.length > 0) {
     log(`Not inherited from ${request.claudeHome}: ${config.left.join("; ")}`);
@@ -259,12 +272,13 @@ export function inheritOnce(
 /** Inherits for the worker of `claudy run`, before Claude is started in it. */
 export function inheritForRun(
   claudeHome: string,
-  project: Owner,
+  project: Project,
   request: InheritRequest | undefined,
   log: Log,
 ): void {
   if (!request) return;
-  for (const [name, bytes] of readHostConfig(request, log).files) {
+  const { files } = readHostConfig(request, project.path, log);
+  for (const [name, bytes] of files) {
     writeFileIn(claudeHome, name, bytes, project);
   }
 }

@@ -19,6 +19,10 @@ export const label = {
   inputs: "hal9000.inputs",
   /** On the mover: a description of its owner. */
   owner: "hal9000.owner",
+  /** On the image of a profile: the default limit of its workers' processes. */
+  pids: "hal9000.pids",
+  /** "true" on the image of a profile: it has git-lfs. */
+  lfs: "hal9000.lfs",
   /** On the image of a profile: a shell command that tests it. */
   smoke: "hal9000.smoke",
 } as const;

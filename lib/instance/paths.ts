@@ -9,9 +9,13 @@ export type HomePaths = ReturnType<typeof homePaths>;
 export const hostMount = "/host";
 
 /** Mount points in the parent. */
+/** The cgroups of the engine's machine. */
+export const cgroups = "/sys/fs/cgroup";
+
 export const insideParent = {
   home: "/root/.hal9000",
   socket: "/var/run/docker.sock",
+  cgroups: "/host-cgroup",
 } as const;
 
 export function homePaths(home: string) {

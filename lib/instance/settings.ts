@@ -28,6 +28,15 @@ const wholeNumber = (from: number, to: number) => {
   );
 };
 
+/** Undefined for auto: the image decides, see worker/limits.ts. */
+const pidsMessage = "must be a whole number from 1 to 1000000, or auto";
+const pids = v.pipe(
+  v.string(),
+  v.regex(/^(\d+|auto)$/, pidsMessage),
+  v.transform((text) => text === "auto" ? undefined : Number(text)),
+  v.check((n) => n === undefined || (n >= 1 && n <= 1_000_000), pidsMessage),
+);
+
 const cpus = v.pipe(
   v.string(),
   v.regex(/^\d+(\.\d+)?$/, "must be a number of CPUs such as 2 or 0.5"),
@@ -107,7 +116,8 @@ export const definitions = {
   WORKER_MEMORY: {
     schema: size,
     fallback: "4g",
-    meaning: "Memory limit of a worker, swap included",
+    meaning:
+      "Memory limit of a worker, swap included, at most what the engine has",
   },
   WORKER_CPUS: {
     schema: cpus,
@@ -115,9 +125,11 @@ export const definitions = {
     meaning: "CPUs of a worker, at most as many as the engine has",
   },
   WORKER_PIDS_LIMIT: {
-    schema: wholeNumber(1, 1_000_000),
-    fallback: "100",
-    meaning: "Maximum number of processes of a worker",
+    schema: pids,
+    fallback: "auto",
+    meaning:
+      "Maximum number of processes and threads of a worker; auto: 100, or 2048 " +
+      "with a profile",
   },
   WORKER_SECCOMP: {
     schema: v.picklist(

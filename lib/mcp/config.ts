@@ -72,6 +72,8 @@ const serverSchema = v.strictObject({
   /** Instead of a command: a server that already listens on the host. */
   url: v.optional(localUrl),
   headers: v.optional(texts, {}),
+  /** The url is not an MCP server but an API gateway, for ANTHROPIC_BASE_URL. */
+  api: v.optional(v.boolean("must be true or false")),
   /** On the workers' 127.0.0.1. */
   port,
   /** "session": one process per client; "shared": one process for all. */
@@ -202,6 +204,9 @@ export function checkServer(
   const { command, url } = parsed.output;
   if (command === undefined && url === undefined) {
     throw new Failure("usage", `${place}: ${name} needs a command or a url`);
+  }
+  if (parsed.output.api && url === undefined) {
+    throw new Failure("usage", `${place}: ${name}: "api" needs a url`);
   }
   if (command !== undefined && url !== undefined) {
     throw new Failure("usage", `${place}: ${name} has a command and a url`);

@@ -75,7 +75,7 @@ export function offerServers(
     relative(home.home, claudeHome),
   );
   const entries = Object.fromEntries([
-    ...[...servers].map(([name, { port }]) => [
+    ...[...servers].filter(([, { api }]) => !api).map(([name, { port }]) => [
       name,
       {
         type: "http",

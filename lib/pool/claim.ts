@@ -7,7 +7,7 @@ import { existsSync, rmSync, unlinkSync } from "node:fs";
 import { access } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import * as v from "valibot";
-import { capCpus, type Docker, removeContainer } from "../docker/docker.ts";
+import { capLimits, type Docker, removeContainer } from "../docker/docker.ts";
 import { statusOf } from "../docker/docker-errors.ts";
 import { inDirectory } from "../std/directory.ts";
 import { forgetHome } from "../worker/ending.ts";
@@ -28,7 +28,8 @@ import {
   type WorkerRecord,
 } from "../instance/record.ts";
 import { checkWorkerName } from "../worker/name.ts";
-import { type Limits, limitsOf } from "../worker/spec.ts";
+import type { Limits } from "../worker/limits.ts";
+import { limitsOf } from "../worker/spec.ts";
 import { insideWorker } from "../instance/paths.ts";
 import {
   prepareWorkerHome,
@@ -59,12 +60,13 @@ export interface Fitting {
 }
 
 /**
- * Checks whether and how a warm worker can serve a request; throws Unfit if none
- * can.
+ * Checks whether and how a warm worker of `recipe` can serve a request; throws Unfit if
+ * none can.
  */
 export async function fit(
   instance: Instance,
   request: ClaimRequest,
+  recipe: Pick<WarmRecipe, "limits">,
   log: Log,
 ): Promise<Fitting> {
   if (request.instance !== instance.prefix) throw new Unfit("another instance");
@@ -84,12 +86,13 @@ export async function fit(
     // Mounts outside of the workspace cannot be attached to a running worker.
     throw new Unfit("its git needs mounts elsewhere");
   }
-  const cpus = await capCpus(instance.docker, request.limits.cpus, log);
+  const { memoryBytes, cpus, pids = recipe.limits.pids } = request.limits;
+  const wanted = { memoryBytes, cpus, pids };
   return {
     project: ownedProject(project),
     git,
     name,
-    limits: { ...request.limits, cpus },
+    limits: await capLimits(instance.docker, wanted, log),
   };
 }
 

@@ -15,6 +15,7 @@ import {
   readClaim,
   Unfit,
 } from "./claim.ts";
+import { lfsNotice } from "../worker/request.ts";
 import type { Peer } from "../std/socket-lines.ts";
 import type { Metrics } from "./metrics.ts";
 import { type Mounter, MounterLost } from "./mounter-container.ts";
@@ -86,7 +87,7 @@ export class Claims {
       if ((request.imageId ?? recipe.imageId) !== recipe.imageId) {
         throw new Unfit("the image is newer");
       }
-      const fitting = await fit(this.#instance, request, this.#log);
+      const fitting = await fit(this.#instance, request, recipe, this.#log);
       const worker = this.#stock.take(recipe);
       if (!worker) throw new Unfit("the pool is empty");
       const claim = await claimWorker(
@@ -96,7 +97,10 @@ export class Claims {
       );
       this.add(claim);
       this.#metrics.claimed(performance.now() - startedAt);
-      return warmReply(claim, fitting.git.notices);
+      return warmReply(claim, [
+        ...fitting.git.notices,
+        ...lfsNotice(fitting.git, recipe.lacksLfs),
+      ]);
     } catch (error) {
       const reason = messageOf(error);
       if (!(error instanceof Unfit || error instanceof MounterLost)) {

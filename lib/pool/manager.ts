@@ -10,6 +10,7 @@ import type { Log } from "../std/log.ts";
 import { readRecords, writeRecord } from "../instance/record.ts";
 import { ensureVolume } from "../instance/volumes.ts";
 import { insideWorker } from "../instance/paths.ts";
+import { pidsLimit } from "../worker/limits.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { readClaims, Unfit } from "./claim.ts";
 import { Claims } from "./claims.ts";
@@ -323,7 +324,7 @@ export class PoolManager {
       limits: recipe?.limits ?? {
         memoryBytes: settings.WORKER_MEMORY,
         cpus: settings.WORKER_CPUS,
-        pids: settings.WORKER_PIDS_LIMIT,
+        pids: pidsLimit(settings),
       },
       metrics: {
         claims: { warm: this.#metrics.warm, cold: this.#metrics.cold },

@@ -49,7 +49,8 @@ const claimSchema = v.object({
   limits: v.object({
     memoryBytes: v.number(),
     cpus: v.number(),
-    pids: v.number(),
+    /** Undefined for the image's default. */
+    pids: v.optional(v.number()),
   }),
 });
 

@@ -1,12 +1,14 @@
 // Warm workers: running, but not yet used for a project.
 
 import { createHash, randomBytes } from "node:crypto";
-import { capCpus, inspectContainer, inspectImage } from "../docker/docker.ts";
+import { inspectContainer, inspectImage } from "../docker/docker.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { ensureNetFiles } from "../worker/net-files.ts";
 import { workerSeccomp } from "../image/seccomp.ts";
-import { type Limits, ulimits, workerSpec } from "../worker/spec.ts";
+import { type Limits, workerLimits } from "../worker/limits.ts";
+import { lacksLfs } from "../worker/request.ts";
+import { timeZone, ulimits, workerSpec } from "../worker/spec.ts";
 import { createWorker, startWorker } from "../worker/worker.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { ensureAccounts } from "../home/worker-home.ts";
@@ -33,6 +35,8 @@ export interface WarmRecipe {
   network: string;
   limits: Limits;
   seccomp: string | undefined;
+  /** Whether the image has no git-lfs. */
+  lacksLfs: boolean;
   /** Digest of all fields; a worker with another digest is stale. */
   inputs: string;
 }
@@ -50,14 +54,9 @@ export async function warmRecipe(
   network: WarmNetwork,
   log: Log,
 ): Promise<WarmRecipe | undefined> {
-  const { docker, settings } = instance;
-  const found = await inspectImage(docker, image);
+  const found = await inspectImage(instance.docker, image);
   if (!found) return undefined;
-  const limits = {
-    memoryBytes: settings.WORKER_MEMORY,
-    cpus: await capCpus(docker, settings.WORKER_CPUS, log),
-    pids: settings.WORKER_PIDS_LIMIT,
-  };
+  const limits = await workerLimits(instance, found, log);
   const seccomp = await workerSeccomp(instance, log);
   const inputs = createHash("sha256")
     .update(
@@ -77,6 +76,7 @@ export async function warmRecipe(
     network: network.mode,
     limits,
     seccomp,
+    lacksLfs: lacksLfs(found),
     inputs,
   };
 }
@@ -102,7 +102,7 @@ export async function createWarm(
       accounts: ensureAccounts(instance, owner),
       netFiles: await ensureNetFiles(instance, recipe.network),
     },
-    env: [],
+    env: [`TZ=${timeZone()}`],
     mounts: [],
     command: undefined,
     terminal: false,

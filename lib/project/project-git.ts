@@ -38,6 +38,8 @@ export interface ProjectGit {
   link?: string;
   /** What does not work in the worker, and what to do about it: one line each. */
   notices: string[];
+  /** Whether files of the repository are stored with Git LFS. */
+  lfs?: boolean;
 }
 
 /** If the host has more worktrees, they are protected by a single mount. */
@@ -239,7 +241,10 @@ export function gitOf(
       ? refusalIn(instance, path)
       : "it is outside of the project roots (HAL9000_PROJECT_ROOTS)";
   };
-  const git = projectGit(project, host, refusal);
+  const git = {
+    ...projectGit(project, host, refusal),
+    lfs: usesLfs(project, host),
+  };
   const odd = [...git.mounts, {
     source: project.path,
     target: git.link ?? "/x",
@@ -252,6 +257,12 @@ export function gitOf(
       `${odd.source} cannot be mounted at ${odd.target}, which is reserved in the worker: git does not work there`,
     ],
   };
+}
+
+/** As far as the .gitattributes in the project's top directory shows it. */
+function usesLfs({ path }: HostPath, { mount }: HostView): boolean {
+  return existsSync(join(mount, path, ".git")) &&
+    /\bfilter=lfs\b/.test(readSmallFile(join(mount, path, ".gitattributes")));
 }
 
 function rootPath(root: string): string {

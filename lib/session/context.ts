@@ -7,7 +7,7 @@ import type { Instance } from "../instance/instance.ts";
 import { type Owner, replaceFile } from "../std/owned.ts";
 import { portsEach } from "../instance/port-range.ts";
 import { binarySize } from "../std/units.ts";
-import type { Limits } from "../worker/spec.ts";
+import type { Limits } from "../worker/limits.ts";
 
 export interface WorkerFacts {
   /** The worker's limits; 0 for no limit. */
@@ -22,14 +22,15 @@ export function contextText(facts: WorkerFacts): string {
   const limits = [
     memoryBytes > 0 ? `${binarySize(memoryBytes)} of memory` : "",
     cpus > 0 ? `${cpus} CPUs` : "",
-    pids > 0 ? `${pids} processes` : "",
+    pids > 0 ? `${pids} processes and threads` : "",
   ].filter((limit) => limit !== "").join(", ") || "none";
   return `# Where you run
 
 In a container of HAL-9000 that is there for one project, at /workspace. What is
 written elsewhere, your home apart, is lost with the container.
 
-- Limits: ${limits}. A process that goes beyond the memory is killed.
+- Limits: ${limits}. A process that goes beyond the memory is killed;
+  beyond the processes, starting one fails or hangs.
 ${facts.portBase === undefined ? "" : networkText(facts, facts.portBase)}`;
 }
 

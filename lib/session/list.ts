@@ -15,6 +15,7 @@ import { messageOf } from "../std/errors.ts";
 import { execIn } from "../docker/exec.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
+import { type LimitEvents, limitEvents } from "../worker/limit-events.ts";
 import { withoutNetwork } from "../worker/workers.ts";
 import {
   type EndedRecord,
@@ -51,6 +52,8 @@ export interface SessionState extends SessionRecord {
   oomKilledAt: string | null;
   /** The memory limit of that worker. */
   memoryBytes: number | null;
+  /** How often the running worker has reached its limits; null if unknown. */
+  limitEvents: LimitEvents | null;
   /** Time of the last message, or when the session was last opened. */
   activeAt: string;
 }
@@ -117,6 +120,7 @@ async function stateOf(
     born: worker?.born ?? null,
     oomKilledAt: latest?.oomKilledAt ?? null,
     memoryBytes: latest?.memoryBytes ?? null,
+    limitEvents: worker ? await limitEvents(instance, worker.id) : null,
     activeAt,
   };
 }

@@ -28,6 +28,7 @@ import {
   profileOf,
 } from "../project/profile.ts";
 import {
+  type ConfigVerdict,
   judgeConfigEarly,
   judgeProjectConfig,
 } from "../project/config-approval.ts";
@@ -38,6 +39,7 @@ import {
   type SessionRecord,
   writeSession,
 } from "../instance/session-record.ts";
+import { workerEnvironment } from "./local-gateway.ts";
 import {
   defaultSessionName,
   existingRecord,
@@ -50,6 +52,7 @@ import {
   prepareStart,
   type ReadySession,
   renewCredentials,
+  type StartOptions,
 } from "./start.ts";
 import { hasTerminal } from "./tmux.ts";
 import {
@@ -96,9 +99,10 @@ export async function readySession(
   request: OpenRequest,
   log: Log,
 ): Promise<ReadySession> {
-  const { project, session, before, claudeHome, servers } = opening;
+  const { project, session, before } = opening;
+  const env = await workerEnvironment(instance, request.env, request);
   ensureHome(instance);
-  await warnAboutUnavailable(instance, servers, log);
+  await warnAboutUnavailable(instance, opening.servers, log);
   const judged = await judgeConfigEarly(
     instance,
     project.path,
@@ -122,44 +126,18 @@ export async function readySession(
     // A running Claude does not need its record.
     await (claudeRuns ? warnOnFileError(log, save) : save());
   }
-  if (!claudeRuns && !hasCredentials(instance, claudeHome, request.env)) {
-    log(
-      "warning: not logged in: Claude asks for it. " +
-        "To log in for all sessions: claudy login",
-    );
-  }
   // A standalone session needs no port range, because it has its own network.
   const portBase = request.standalone ? undefined : saved?.portBase;
   const resumes = !request.fresh && hasConversation(instance, session);
-  if (!claudeRuns) {
-    // Also in a running worker: the command that started it may have been killed.
-    offerServers(instance, claudeHome, project, servers);
-  } else if (request.mcp !== undefined) {
-    // The file is not changed now: the running CLI may be writing it.
-    log("The session is running: the MCP servers change at its next start");
-  }
-  const files = { claudeHome, owner: project };
-  // Starts Claude again, without the project's settings, if it exits before the caller
-  // attaches and its files cannot be written.
-  let started: ClaudeStart = { arguments: settingsArguments(false), env: {} };
-  if (claudeRuns) {
-    await warnOnFileError(log, () => {
-      started = renewCredentials(instance, files, request.env);
-    });
-  } else {
-    const verdict = judged ?? await judgeProjectConfig(
-      instance,
-      project.path,
-      request.approveConfig,
-      log,
-    );
-    started = prepareStart(instance, files, {
+  const started = claudeRuns
+    ? await renewStart(instance, opening, { ...request, env }, log)
+    : await firstStart(instance, { opening, request: { ...request, env } }, {
       container: await inspectContainer(instance.docker, worker.id),
       portBase,
-      verdict,
-      env: request.env,
-      arguments: request.claudeArguments,
-    });
+      judged,
+    }, log);
+  if (started.left.length > 0) {
+    log(`Not passed to the session: ${started.left.join("; ")}`);
   }
   return {
     session,
@@ -179,6 +157,59 @@ export async function readySession(
     },
     resumes,
   };
+}
+
+/** Renews the files of a running Claude, and returns how it could be started again. */
+async function renewStart(
+  instance: Instance,
+  { claudeHome, project }: Opening,
+  { mcp, env }: OpenRequest,
+  log: Log,
+): Promise<ClaudeStart> {
+  if (mcp !== undefined) {
+    // The file is not changed now: the running CLI may be writing it.
+    log("The session is running: the MCP servers change at its next start");
+  }
+  // Starts Claude again, without the project's settings, if it exits before the caller
+  // attaches and its files cannot be written.
+  let started: ClaudeStart = {
+    arguments: settingsArguments(false),
+    env: {},
+    left: [],
+  };
+  await warnOnFileError(log, () => {
+    started = renewCredentials(instance, { claudeHome, owner: project }, env);
+  });
+  return started;
+}
+
+/** Writes the files of a Claude that does not run yet, and returns how it is started. */
+async function firstStart(
+  instance: Instance,
+  { opening, request }: { opening: Opening; request: OpenRequest },
+  { judged, ...facts }: Pick<StartOptions, "container" | "portBase"> & {
+    judged: ConfigVerdict | undefined;
+  },
+  log: Log,
+): Promise<ClaudeStart> {
+  const { claudeHome, project, servers } = opening;
+  const { approveConfig, claudeArguments, env } = request;
+  if (!hasCredentials(instance, claudeHome, env)) {
+    log(
+      "warning: not logged in: Claude asks for it. " +
+        "To log in for all sessions: claudy login",
+    );
+  }
+  // Also in a running worker: the command that started it may have been killed.
+  offerServers(instance, claudeHome, project, servers);
+  const verdict = judged ??
+    await judgeProjectConfig(instance, project.path, approveConfig, log);
+  return prepareStart(instance, { claudeHome, owner: project }, {
+    ...facts,
+    verdict,
+    env,
+    arguments: claudeArguments,
+  });
 }
 
 /** For a project that has a session, says what to do about its missing directory. */

@@ -47,7 +47,7 @@ export async function syncSession(
     as: "project",
     allowAny: true,
   });
-  const config = readHostConfig(request, log);
+  const config = readHostConfig(request, project.path, log);
   return { ...inherit(instance, name, project, config), left: config.left };
 }
 

@@ -28,6 +28,8 @@ export interface StartOptions {
 export interface ClaudeStart {
   arguments: string[];
   env: Record<string, string>;
+  /** Variables of the caller that Claude does not get, and why. */
+  left: string[];
 }
 
 /** A session with a running worker; Claude may or may not be running in it. */
@@ -61,7 +63,11 @@ export function prepareStart(
   });
   const { approved } = verdict;
   writeContext(instance, claudeHome, owner, { container, portBase, approved });
-  return { arguments: claudeArguments, env: { ...signIn.env, ...passed } };
+  return {
+    arguments: claudeArguments,
+    env: { ...signIn.env, ...passed },
+    left: signIn.left,
+  };
 }
 
 /**
@@ -79,6 +85,7 @@ export function renewCredentials(
   return {
     arguments: settingsArguments(false),
     env: { ...signIn.env, ...passedVariables(env) },
+    left: [],
   };
 }
 

@@ -11,6 +11,7 @@ import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { attachTerminal } from "../docker/terminal.ts";
 import type { SpawnRequest } from "./request.ts";
+import { type LimitEvents, limitEvents, tellOfPids } from "./limit-events.ts";
 import { prepareWorker, type SpawnedWorker } from "./spawn.ts";
 import { tellOfMemory } from "./status.ts";
 import { waitFor } from "../std/wait.ts";
@@ -66,12 +67,19 @@ async function attachUntilExit(
   log: Log,
 ): Promise<number> {
   const since = Date.now();
-  const code = terminal
-    ? await attachTerminal(instance.docker, worker.id, { start: true })
-    : await runDocker(
-      ["start", "--attach", "--interactive", worker.id],
-      { filtered: true },
-    );
+  const watch = watchLimits(instance, worker.id);
+  let code: number;
+  try {
+    code = terminal
+      ? await attachTerminal(instance.docker, worker.id, { start: true })
+      : await runDocker(
+        ["start", "--attach", "--interactive", worker.id],
+        { filtered: true },
+      );
+  } finally {
+    const events = watch.end();
+    tellOfPids({ name: worker.name, events, runs: false }, log);
+  }
   const bound = !terminal && code <= 128;
   const present = await waitForExit(
     instance,
@@ -96,6 +104,20 @@ async function attachUntilExit(
     await retireWorker(instance, worker, log);
   }
   return present && !present.State.Running ? present.State.ExitCode : code;
+}
+
+/** Reads the events each second: they are lost when the worker ends. */
+function watchLimits(instance: Instance, id: string) {
+  let last: LimitEvents | null = null;
+  const timer = setInterval(async () => {
+    last = await limitEvents(instance, id) ?? last;
+  }, 1000);
+  return {
+    end: () => {
+      clearInterval(timer);
+      return last;
+    },
+  };
 }
 
 /** An interrupted docker client may exit before the worker does: waits for the worker. */

@@ -3,11 +3,17 @@
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { capCpus, holderOf, namespaceStart } from "../docker/docker.ts";
+import {
+  type Docker,
+  holderOf,
+  inspectImage,
+  namespaceStart,
+} from "../docker/docker.ts";
 import { workerSeccomp } from "../image/seccomp.ts";
 import { workerImage } from "../image/recipes.ts";
 import { workersNetwork } from "../instance/container.ts";
 import { findParent, type Instance } from "../instance/instance.ts";
+import { label } from "../instance/labels.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { ensureHome, ensureVolume, movedParts } from "../instance/volumes.ts";
 import {
@@ -20,7 +26,7 @@ import {
   resolveGiven,
   resolveProject,
 } from "../project/project.ts";
-import { gitOf } from "../project/project-git.ts";
+import { gitOf, type ProjectGit } from "../project/project-git.ts";
 import {
   consentTo,
   type RepositoryConsent,
@@ -28,10 +34,11 @@ import {
 import { Failure } from "../std/errors.ts";
 import type { HostPath } from "../std/hostpath.ts";
 import type { Log } from "../std/log.ts";
+import { type Limits, workerLimits } from "./limits.ts";
 import { checkWorkerName } from "./name.ts";
 import { ensureNetFiles } from "./net-files.ts";
 import type { Secret } from "./secrets.ts";
-import { checkVariable, type Limits } from "./spec.ts";
+import { checkVariable } from "./spec.ts";
 
 export interface SpawnRequest {
   directory: string;
@@ -103,16 +110,20 @@ export async function resolveRequest(
     as: "project",
     allowAny,
   });
-  const { mounts, link } = await mountsFor(instance, request, project, log);
+  const image = request.image ?? workerImage(instance.settings);
+  const present = await inspectImage(instance.docker, image);
+  const { mounts, link } = await mountsFor(instance, request, {
+    project,
+    image: present,
+  }, log);
   ensureHome(instance);
   const [limits, seccomp, netFiles] = await Promise.all([
-    request.limited === false ? null : configuredLimits(instance, log),
+    request.limited === false ? null : workerLimits(instance, present, log),
     workerSeccomp(instance, log),
     request.standalone ? undefined : ensureNetFiles(instance, network),
     ensureVolume(instance, instance.names.volumes.plugins),
     requireNetworkRuns(instance, network),
   ]);
-  const image = request.image ?? workerImage(instance.settings);
   return {
     name,
     env,
@@ -131,7 +142,10 @@ export async function resolveRequest(
 async function mountsFor(
   instance: Instance,
   request: SpawnRequest,
-  project: Project & HostPath,
+  { project, image }: {
+    project: Project & HostPath;
+    image: Docker.ImageInspectInfo | undefined;
+  },
   log: Log,
 ): Promise<{ mounts: WorkerMount[]; link: string | undefined }> {
   const { cwd, allowAnyPath: allowAny = false } = request;
@@ -143,7 +157,7 @@ async function mountsFor(
   const git = gitOf(instance, project, allowAny);
   const mounts: WorkerMount[] = [...requested, ...git.mounts];
   refuseSameTargets(mounts);
-  git.notices.forEach(log);
+  [...git.notices, ...lfsNotice(git, lacksLfs(image))].forEach(log);
   if (git.outside !== undefined) {
     await consentTo(git.outside, project, request.repository);
     log(
@@ -157,6 +171,21 @@ async function mountsFor(
   }
   if (request.formerData) mounts.push(...legacyMounts(instance));
   return { mounts, link: git.link };
+}
+
+/** Whether an image of ours has no git-lfs; others are not known. */
+export function lacksLfs(image: Docker.ImageInspectInfo | undefined): boolean {
+  const labels = image?.Config?.Labels ?? {};
+  return labels[label.inputs] !== undefined && labels[label.lfs] !== "true";
+}
+
+export function lfsNotice({ lfs }: ProjectGit, lacking: boolean): string[] {
+  return lfs && lacking
+    ? [
+      "The repository uses Git LFS, which this worker lacks: git add would store " +
+      "whole files. Use a profile, for instance --profile python",
+    ]
+    : [];
 }
 
 /** Resolves the agent's socket; unlike other mounts it may be in /run. */
@@ -189,17 +218,6 @@ function legacyMounts(
       target: `/data/${name}`,
       readOnly: false,
     }));
-}
-
-async function configuredLimits(
-  { docker, settings }: Pick<Instance, "docker" | "settings">,
-  log: Log,
-): Promise<Limits> {
-  return {
-    memoryBytes: settings.WORKER_MEMORY,
-    cpus: await capCpus(docker, settings.WORKER_CPUS, log),
-    pids: settings.WORKER_PIDS_LIMIT,
-  };
 }
 
 /** Throws a `notFound` Failure if the parent is not running. */

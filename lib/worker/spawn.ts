@@ -24,7 +24,7 @@ import {
   type SpawnRequest,
 } from "./request.ts";
 import { forgetSecrets, keepSecrets } from "./secrets.ts";
-import { workerSpec } from "./spec.ts";
+import { timeZone, workerSpec } from "./spec.ts";
 import { createWorker, startWorker } from "./worker.ts";
 
 export interface SpawnedWorker {
@@ -138,7 +138,8 @@ async function specFor(
       netFiles,
       secrets: secrets ? hostHome.workerSecrets(secrets) : undefined,
     },
-    env,
+    // First, so that --env can set another time zone.
+    env: [`TZ=${timeZone()}`, ...env],
     mounts,
     command: request.command,
     terminal: request.terminal ?? false,

@@ -5,18 +5,13 @@ import type { Docker } from "../docker/docker.ts";
 import { Failure } from "../std/errors.ts";
 import { label, roleLabels } from "../instance/labels.ts";
 import { type GateCheck, gated } from "./gate.ts";
+import type { Limits } from "./limits.ts";
 import type { Owner } from "../std/owned.ts";
 import { bind, hardening, volumeMount } from "../instance/container-spec.ts";
 import { insideWorker } from "../instance/paths.ts";
 import type { WorkerSources } from "../home/worker-home.ts";
 import type { WorkerMount } from "../project/mount.ts";
 import { refuseServiceUser } from "../instance/service-users.ts";
-
-export interface Limits {
-  memoryBytes: number;
-  cpus: number;
-  pids: number;
-}
 
 export interface WorkerRequest {
   prefix: string;
@@ -179,6 +174,12 @@ export function netFileMounts(directory: string): Docker.MountSettings[] {
 }
 
 export const netFileNames = ["hosts", "resolv.conf", "hostname"] as const;
+
+/** The caller's time zone, in the parent that of the host. */
+export function timeZone(): string {
+  // Undefined for a TZ that names no zone.
+  return Intl.DateTimeFormat().resolvedOptions().timeZone ?? "UTC";
+}
 
 /** Variables that a worker depends on. */
 const reservedVariables = ["HOME", "PATH", "CLAUDE_CONFIG_DIR"];

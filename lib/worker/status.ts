@@ -6,6 +6,7 @@ import { inspectContainer } from "../docker/docker.ts";
 import { statusOf } from "../docker/docker-errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
+import { type LimitEvents, limitEvents, limitText } from "./limit-events.ts";
 import { withoutNetwork } from "./workers.ts";
 import {
   type EndedRecord,
@@ -25,6 +26,8 @@ export interface WorkerStatus {
   cpus: number;
   pids: number;
   oomKilled: boolean;
+  /** Null if it does not run, or they cannot be read. */
+  limitEvents: LimitEvents | null;
 }
 
 export interface EndedWorker {
@@ -45,8 +48,13 @@ export interface WorkerStats {
   name: string;
   cpuPercent: number;
   memoryBytes: number;
+  /** Processes and threads. */
   pids: number;
+  /** Null if they cannot be read. */
+  limitEvents: LimitEvents | null;
 }
+
+type Usage = Omit<WorkerStats, "name" | "limitEvents">;
 
 /** Timeout for one sample: the engine takes two readings, one second apart. */
 const sampleTimeoutMs = 5000;
@@ -94,15 +102,21 @@ async function statusOfWorker(
   const name = container.Name.slice(1);
   const record = readRecord(instance, name);
   const oomKilled = container.State.OOMKilled || record?.oomKilledAt != null;
+  const events = await limitEvents(instance, id);
   return {
     name,
-    summary: oomKilled ? `${summary}, ${oomText(Memory)}` : summary,
+    summary: [
+      summary,
+      oomKilled ? oomText(Memory) : "",
+      limitText(events),
+    ].filter(Boolean).join(", "),
     project: record?.project.path ?? "",
     startedAt: container.State.StartedAt,
     memoryBytes: Memory,
     cpus: NanoCpus / 1e9,
     pids: PidsLimit ?? 0,
     oomKilled,
+    limitEvents: events,
   };
 }
 
@@ -162,7 +176,13 @@ export async function workerStats(instance: Instance): Promise<WorkerStats[]> {
         .stats(Object.assign(once, { abortSignal: timeout }));
       // If the worker exits in the meantime, the sample is empty or incomplete.
       const isComplete = sample.cpu_stats?.cpu_usage && sample.precpu_stats;
-      return isComplete ? { name, ...usage(sample) } : undefined;
+      return isComplete
+        ? {
+          name,
+          ...usage(sample),
+          limitEvents: await limitEvents(instance, id),
+        }
+        : undefined;
     } catch (error) {
       if (timeout.aborted || statusOf(error) === 404) return undefined;
       throw error;
@@ -176,9 +196,7 @@ export async function workerStats(instance: Instance): Promise<WorkerStats[]> {
  * memory without the inactive page cache.
  * https://docs.docker.com/reference/cli/docker/container/stats/
  */
-export function usage(
-  sample: Docker.ContainerStats,
-): Omit<WorkerStats, "name"> {
+export function usage(sample: Docker.ContainerStats): Usage {
   const { cpu_stats: now, precpu_stats: before, memory_stats: memory } = sample;
   const cpu = now.cpu_usage.total_usage - before.cpu_usage.total_usage;
   const system = now.system_cpu_usage - (before.system_cpu_usage ?? 0);

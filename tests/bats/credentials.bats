@@ -66,6 +66,13 @@ asked() { # asked SESSION TEXT: sends TEXT and waits for the answer
   [ "$(header authorization)" = "Bearer sk-ant-oat01-planted-token" ]
 }
 
+@test "a gateway's token is sent to it, past the caller's proxy" {
+  export ANTHROPIC_AUTH_TOKEN=planted-gateway HTTP_PROXY=http://proxy.invalid:1
+  [ "$("$claudy" run -C "$project" "once" </dev/null)" = "echo: once" ]
+  [ "$(header authorization)" = "Bearer planted-gateway" ]
+  [ "$(header x-api-key)" = null ]
+}
+
 @test "secrets are files, and with --env also variables of Claude's child processes" {
   "$claudy" secret set PLANTED --env <<<"planted-secret-value"
   "$claudy" secret set PLAIN <<<"plain-secret-value"

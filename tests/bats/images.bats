@@ -128,7 +128,13 @@ foreign_checkout() {
   '
 }
 
-@test "the minimal worker also has git" {
+@test "the minimal worker also has git and common tools, in 340 MB" {
+  in_image worker-minimal '
+    for tool in curl git jq less make patch rg ssh unzip; do command -v $tool >/dev/null || exit; done
+    [ "$(TZ=Asia/Tokyo date --date=@0 +%H)" = 09 ]
+  '
+  [ "$(docker image inspect --format '{{.Size}}' "$HAL9000_IMAGE_REPO:worker-minimal")" -lt 340000000 ]
+
   run -0 in_image worker-minimal 'cd /tmp && git init --quiet x && cd x &&
     git -c user.name=a -c user.email=b commit --quiet --allow-empty -m m && git log --format=%s'
   [ "$output" = m ]

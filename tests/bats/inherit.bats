@@ -132,6 +132,16 @@ asked() {
   docker exec -e SSH_AUTH_SOCK=/run/hal9000/ssh-agent.sock "$session" ssh-add -l | grep planted-key
   docker exec "$session" sh -c 'tr "\0" "\n" </proc/$(pgrep -ox claude)/environ' | grep -x SSH_AUTH_SOCK=/run/hal9000/ssh-agent.sock
   run -4 env -u SSH_AUTH_SOCK "$claudy" --detach --ssh-agent "$project"
+  # A new session signs commits with the agent's key.
+  export GIT_CONFIG_GLOBAL=$BATS_TEST_TMPDIR/gitconfig
+  git config --global user.email dave@example.com
+  git config --global user.name Dave
+  git config --global user.signingkey "$BATS_TEST_TMPDIR/key.pub"
+  git config --global gpg.format ssh
+  git config --global commit.gpgsign true
+  open --ssh-agent --name signs-$$ "$project"
+  docker exec -e SSH_AUTH_SOCK=/run/hal9000/ssh-agent.sock "$session" sh -c 'git init --quiet /tmp/x && cd /tmp/x &&
+    git commit --quiet --allow-empty -m signed && git cat-file commit HEAD' | grep "BEGIN SSH SIGNATURE"
   kill "$SSH_AGENT_PID"
 }
 

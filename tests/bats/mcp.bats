@@ -162,6 +162,24 @@ result_holds() { result_of | grep -F -- "$1"; }
   "$claudy" mcp remove --yes over-http
 }
 
+@test "carries an API gateway on the host's localhost into workers" {
+  port=$(free_port)
+  "$deno" run -A --no-lock --no-config --quiet "$repo/tests/helper/messages-stub.ts" "$port" "$BATS_TEST_TMPDIR/asked" >/dev/null 2>&1 3>&- &
+  gateway=$!
+  listens() { echo >"/dev/tcp/127.0.0.1/$port"; }
+  wait_for 10 listens
+  project=$(make_project by-gateway)
+  export ANTHROPIC_BASE_URL=http://localhost:$port
+  run -1 "$claudy" run -C "$project" hello </dev/null
+  [[ $output == *"claudy mcp add api-gateway --api --url http://localhost:$port"* ]]
+  "$claudy" mcp add api-gateway --api --url "http://localhost:$port"
+  [ "$("$claudy" run -C "$project" hello </dev/null)" = "echo: hello" ]
+  grep -q hello "$BATS_TEST_TMPDIR/asked"
+  jq -e '.[] | select(.name == "api-gateway") | .ok' <<<"$("$claudy" mcp doctor --json)"
+  kill "$gateway"
+  "$claudy" mcp remove --yes api-gateway
+}
+
 @test "MCP_SOCKET=tcp uses a tunnel on loopback that only the forwarder can use" {
   stand_in=$HAL9000_PREFIX-desktop
   hosts=$(inspect "$net" '{{.HostsPath}}')

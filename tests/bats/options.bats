@@ -176,6 +176,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 
 @test "a missing command exits with 127 and leaves nothing behind" {
   run -127 "$scripts/spawn-worker.ts" -n nope-$$ "$(make_project app)" -- no-such-command
+  [[ $output == *"pass --profile auto"* ]]
   run -1 docker inspect nope-$$
   [ "$(records)" = 0 ]
 }

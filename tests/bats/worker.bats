@@ -63,6 +63,18 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   # More processes than allowed: the shell cannot fork them all.
   run docker exec wk-$$ bash -c 'for i in $(seq 150); do sleep 5 & done; wait -n'
   [[ $output == *"Resource temporarily unavailable"* || $output == *"fork"* ]]
+  # Shown on the host and in the parent, from outside of the worker.
+  run -0 --separate-stderr "$scripts/coordinator.ts" stats --json
+  jq -e '.[0].limitEvents | .pidsLimit == 100 and .pidsRefused > 0' <<<"$output"
+  [[ $stderr == *"docker update --pids-limit 2048 wk-$$"* ]]
+  run -0 docker exec "$parent" /scripts/coordinator.sh status
+  [[ $output == *"process limit 100 reached"* ]]
+}
+
+@test "a command that reaches its process limit is reported, with the option that raises it" {
+  run "$scripts/spawn-worker.ts" -n wk-$$ --pids-limit 20 "$(make_project one)" -- \
+    sh -c '(for i in $(seq 40); do sleep 3 & done); exec sleep 2'
+  [[ $output == *"\"wk-$$\" reached its limit of 20 processes"*"spawn-worker --pids-limit"* ]]
 }
 
 @test "the worker's user is the project's owner, with a name and a home" {
@@ -81,10 +93,12 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
     "1073741824 500000000 50" ]
 }
 
-@test "caps WORKER_CPUS at the engine's CPUs" {
-  WORKER_CPUS=1000 run -0 --separate-stderr spawn -n wk-$$ "$(make_project one)"
+@test "caps WORKER_CPUS and --memory at what the engine has" {
+  WORKER_CPUS=1000 run -0 --separate-stderr spawn --memory 900t -n wk-$$ "$(make_project one)"
   [[ $stderr == *"The engine has $(nproc) CPUs: using $(nproc) instead of 1000"* ]]
+  [[ $stderr == *"of memory: using that instead of 900 TiB"* ]]
   [ "$(inspect wk-$$ '{{.HostConfig.NanoCpus}}')" = "$(nproc)000000000" ]
+  [ "$(inspect wk-$$ '{{.HostConfig.Memory}}')" = "$(docker info --format '{{.MemTotal}}')" ]
 }
 
 @test "stop takes under a second, keeps the log, and removes worker and record" {

@@ -38,7 +38,7 @@ export interface Served {
 
 export async function serve(
   { command, isolation = "session", home = newHome(), ...config }: {
-    command: string;
+    command: string | undefined;
     args?: string[];
     env?: Record<string, string>;
     isolation?: "session" | "shared";

@@ -54,6 +54,8 @@ async function warm({ instance, log }: FakeInstance) {
   return { recipe, worker: await createWarm(instance, recipe) };
 }
 
+const recipe = { limits: { memoryBytes: 1, cpus: 1, pids: 321 } };
+
 function mounter(attach: (request: AttachRequest) => Promise<void>): Mounter {
   return { attach } as unknown as Mounter;
 }
@@ -65,7 +67,7 @@ async function claimed(
 ) {
   const { recipe, worker } = await warm(fake);
   const request = requestFor(fake, change);
-  const fitting = await fit(fake.instance, request, fake.log);
+  const fitting = await fit(fake.instance, request, recipe, fake.log);
   const claim = await claimWorker(
     fake.instance,
     mounter(attach),
@@ -127,6 +129,21 @@ test("a claim sets the requested limits", async (fake) => {
   assert.is(host?.Memory, 2 ** 30);
   assert.is(host?.NanoCpus, 5e8);
   assert.is(host?.PidsLimit, 7);
+});
+
+test("a claim without a process limit keeps that of the pool's worker", async (fake) => {
+  const limits = { memoryBytes: 2 ** 30, cpus: 0.5 };
+  const request = requestFor(fake, { limits });
+  const fitting = await fit(fake.instance, request, recipe, fake.log);
+  assert.equal(fitting.limits, { ...limits, pids: 321 });
+  assert.is(requestFor(fake).limits.pids, undefined);
+});
+
+test("a claim gets no more memory than the engine has", async (fake) => {
+  const limits = { memoryBytes: 2 ** 50, cpus: 1 };
+  const request = requestFor(fake, { limits });
+  const fitting = await fit(fake.instance, request, recipe, fake.log);
+  assert.is(fitting.limits.memoryBytes, fake.engine.about.MemTotal);
 });
 
 test("does not update the container if the limits are the pool's", async (fake) => {
@@ -213,7 +230,7 @@ test("spawns cold without an error if a container has the name meanwhile", async
 
 test("fit() generates a name if none is given", async (fake) => {
   const request = requestFor(fake, { name: undefined });
-  const { name } = await fit(fake.instance, request, fake.log);
+  const { name } = await fit(fake.instance, request, recipe, fake.log);
   assert.match(name, /^fake-worker-[0-9a-f]{8}$/);
 });
 
@@ -250,7 +267,7 @@ const unfit: [string, (fake: FakeInstance) => Partial<ClaimRequest>, string][] =
 for (const [what, change, reason] of unfit) {
   test(`fit() refuses ${what}: ${reason}`, async (fake) => {
     const failure = await failureOf(
-      fit(fake.instance, requestFor(fake, change(fake)), fake.log),
+      fit(fake.instance, requestFor(fake, change(fake)), recipe, fake.log),
     );
     assert.instance(failure, Unfit);
     assert.is(failure.message, reason);
@@ -261,7 +278,7 @@ test("fit() refuses a project with another owner", async (fake) => {
   const { uid, gid } = fake.instance.owner;
   for (const owner of [{ uid: uid + 1, gid }, { uid, gid: gid + 1 }]) {
     const failure = await failureOf(
-      fit({ ...fake.instance, owner }, requestFor(fake), fake.log),
+      fit({ ...fake.instance, owner }, requestFor(fake), recipe, fake.log),
     );
     assert.is(failure.message, "the project has another owner");
   }
@@ -271,7 +288,7 @@ test("fit() accepts refused paths with --allow-any-path", async (fake) => {
   const directory = join(fake.instance.home.home, "app");
   mkdirSync(directory);
   const request = requestFor(fake, { directory, allowAnyPath: true });
-  const { project } = await fit(fake.instance, request, fake.log);
+  const { project } = await fit(fake.instance, request, recipe, fake.log);
   assert.is(project.path, directory);
 });
 

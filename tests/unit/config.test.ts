@@ -38,7 +38,7 @@ test("readSettings() returns defaults without file and environment", () => {
   const settings = readSettings({ HAL9000_HOME: "/nowhere" });
   assert.is(settings.WORKER_MEMORY, 4 * 1024 ** 3);
   assert.is(settings.WORKER_CPUS, 2);
-  assert.is(settings.WORKER_PIDS_LIMIT, 100);
+  assert.is(settings.WORKER_PIDS_LIMIT, undefined);
   assert.is(settings.CHROMADB_PORT, 8000);
   assert.is(settings.HAL9000_PREFIX, "hal9000");
   assert.is(settings.SKIP_IMAGE_PULL, false);

@@ -20,7 +20,7 @@ function instanceIn(root: string) {
   return { home, owner: ownerOf(root) };
 }
 
-test("credentialFor() prefers the stored key, then the caller's, then a token", () => {
+test("credentialFor() prefers a cloud provider, then the stored key, then the caller's", () => {
   const root = mkdtempSync(join(tmpdir(), "hal9000-credentials-"));
   const instance = instanceIn(root);
   const caller = { ANTHROPIC_API_KEY: "sk-ant-caller" };
@@ -28,8 +28,12 @@ test("credentialFor() prefers the stored key, then the caller's, then a token", 
   keepCredential(instance, "token", "sk-ant-oat01-token\n");
   assert.is(credentialFor(instance, {}), "token");
   assert.is(credentialFor(instance, caller), "caller");
+  const gateway = { ...caller, ANTHROPIC_AUTH_TOKEN: "t" };
+  assert.is(credentialFor(instance, gateway), "gateway");
   keepCredential(instance, "key", "sk-ant-api03-key");
-  assert.is(credentialFor(instance, caller), "key");
+  assert.is(credentialFor(instance, gateway), "key");
+  const cloud = { ...gateway, CLAUDE_CODE_USE_VERTEX: "1" };
+  assert.is(credentialFor(instance, cloud), "provider");
   assert.is(statSync(instance.home.anthropicKey).mode & 0o777, 0o600);
   rmSync(root, { recursive: true });
 });

@@ -61,7 +61,7 @@ test("parentSpec() has its own network and limits", () => {
 
 test("parentSpec() mounts the project roots read-only below /host", () => {
   const roots = parentSpec(request).HostConfig?.Mounts?.filter(
-    ({ Target }) => Target.startsWith("/host"),
+    ({ Target }) => Target.startsWith("/host/"),
   );
   assert.equal(roots, [
     {

@@ -65,7 +65,13 @@ test("workerLines() shows waiting sessions first, and escapes names", () => {
 
 test("usageLines() shows the usage of each worker", () => {
   const lines = usageLines([
-    { name: "a", cpuPercent: 12.345, memoryBytes: 3 * 1024 ** 2, pids: 7 },
+    {
+      name: "a",
+      cpuPercent: 12.345,
+      memoryBytes: 3 * 1024 ** 2,
+      pids: 7,
+      limitEvents: null,
+    },
   ]);
   assert.equal(lines[1]?.split(/ {2,}/), ["a", "12.3 %", "3 MiB", "7"]);
 });

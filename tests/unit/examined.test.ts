@@ -15,7 +15,7 @@ import {
   examinePool,
   examineSockets,
 } from "../../lib/doctor/daemon.ts";
-import { gitConfigText } from "../../lib/home/git-identity.ts";
+import { gitIdentity } from "../../lib/home/git-identity.ts";
 import { serveParent } from "../../lib/instance/parent-socket.ts";
 import {
   type ParentState,
@@ -186,26 +186,98 @@ test("the dashboard requires a recent tmux", async (fake) => {
   assert.is((await examineDashboard(instance)).says, "off");
 });
 
+function gitHost(root: string) {
+  const env: NodeJS.ProcessEnv = {
+    HOME: join(root, "user"),
+    PATH: process.env["PATH"],
+  };
+  const directory = join(root, "work", "app");
+  mkdirSync(join(root, "user"));
+  mkdirSync(directory, { recursive: true });
+  const git = (...args: string[]) =>
+    spawnSync("git", args, { env, cwd: directory, encoding: "utf8" });
+  git("init", "--quiet");
+  const laid = join(root, "laid");
+  return {
+    env,
+    directory,
+    set: (key: string, value: string) => git("config", "--global", key, value),
+    git,
+    identity: (sshAgent = false) => {
+      const { text = "", left } = gitIdentity({ env, directory, sshAgent });
+      writeFileSync(laid, text);
+      return { text, left };
+    },
+    /** A setting of the session. */
+    get: (key: string) =>
+      git("config", "--file", laid, "--get", key).stdout.trimEnd(),
+  };
+}
+
 test("sessions commit as the host's git user, with any characters in the name", ({ root }) => {
-  const env = { HOME: join(root, "user"), PATH: process.env["PATH"] };
-  mkdirSync(env.HOME);
-  assert.is(gitConfigText(env), undefined);
+  const { set, identity, get } = gitHost(root);
+  assert.equal(identity(), { text: "", left: [] });
   const name = 'Dave "HAL" \\ Bowman';
-  const set = (key: string, value: string) =>
-    spawnSync("git", ["config", "--global", key, value], { env });
   set("user.name", name);
   set("user.email", "dave@example.org");
   set("core.pager", "evil");
-  const text = gitConfigText(env) ?? "";
+  const { text, left } = identity();
   assert.not.match(text, /evil/);
-  const laid = join(root, "laid");
-  writeFileSync(laid, text);
-  const get = (key: string) =>
-    spawnSync("git", ["config", "--file", laid, "--get", key], {
-      encoding: "utf8",
-    }).stdout.trimEnd();
+  assert.equal(left, []);
   assert.is(get("user.name"), name);
   assert.is(get("user.email"), "dave@example.org");
+});
+
+test("the git user is that of the project's directory", ({ root }) => {
+  const { env, set, identity, get } = gitHost(root);
+  set("user.email", "private@example.org");
+  set(`includeIf.gitdir:${root}/work/.path`, join(root, "work.conf"));
+  writeFileSync(join(root, "work.conf"), "[user]\nemail = work@example.org\n");
+  identity();
+  assert.is(get("user.email"), "work@example.org");
+  // As in a git hook, which runs claudy for another project.
+  env["GIT_DIR"] = join(root, "elsewhere");
+  identity();
+  assert.is(get("user.email"), "work@example.org");
+});
+
+test("commits are signed with an SSH key of the agent, or reported as unsigned", ({ root }) => {
+  const { set, git, identity, get } = gitHost(root);
+  set("user.name", "Dave");
+  const unsigned = (sshAgent: boolean, why: RegExp) => {
+    const { left } = identity(sshAgent);
+    assert.is(left.length, 1);
+    assert.match(left[0] ?? "", /^commit\.gpgsign: commits .* not signed/);
+    assert.match(left[0] ?? "", why);
+    assert.is(get("commit.gpgsign"), "");
+  };
+  // The project's setting is enough: it fails in the worker.
+  git("config", "commit.gpgsign", "true");
+  unsigned(true, /gpg\.format=ssh/);
+  set("gpg.format", "ssh");
+  unsigned(false, /--ssh-agent/);
+  unsigned(true, /user\.signingkey is not/);
+  const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA dave@example.org";
+  const file = join(root, "user", "id");
+  writeFileSync(file, "-----BEGIN OPENSSH PRIVATE KEY-----\nsecret\n");
+  set("user.signingkey", "~/id");
+  unsigned(true, /user\.signingkey is not/);
+  // The project's own settings name no file of the host.
+  writeFileSync(`${file}.pub`, `${key}\nmore\n`);
+  set("user.signingkey", "x");
+  git("config", "user.signingkey", file);
+  unsigned(true, /user\.signingkey is not/);
+  set("user.signingkey", "~/id");
+  for (const setting of ["~/id", "~/id.pub", `key::${key}`, key]) {
+    set("user.signingkey", setting);
+    assert.equal(identity(true).left, [], setting);
+    assert.is(get("user.signingkey"), `key::${key}`);
+    assert.is(get("commit.gpgsign"), "true");
+    assert.is(get("gpg.format"), "ssh");
+  }
+  git("config", "commit.gpgsign", "false");
+  assert.equal(identity(true).left, []);
+  assert.is(get("commit.gpgsign"), "");
 });
 
 test.run();

@@ -115,6 +115,7 @@ function fixture() {
   const read = () =>
     readHostConfig(
       { claudeHome, inheritHooks: false },
+      "/",
       (line) => told.push(line),
     );
   const instance = { home, owner: ownerOf(root) };
@@ -187,6 +188,7 @@ test("a missing configuration causes no message", () => {
   const told: string[] = [];
   const config = readHostConfig(
     { claudeHome: "/nowhere/.claude", inheritHooks: false },
+    "/",
     (line) => told.push(line),
   );
   assert.is(config.files.size, 0);
@@ -216,7 +218,7 @@ function withHostFiles(
 function inherited(claudeHome: string): [names: string[], told: string[]] {
   const told: string[] = [];
   const request = { claudeHome, inheritHooks: false };
-  const { files } = readHostConfig(request, (line) => told.push(line));
+  const { files } = readHostConfig(request, "/", (line) => told.push(line));
   return [[...files.keys()].sort(), told];
 }
 
@@ -254,7 +256,7 @@ test("directories are inherited up to a depth of 20, with a note on the rest", (
   const deep = (depth: number) => `skills/${"d/".repeat(depth)}x`;
   withHostFiles({ [deep(19)]: "", [deep(20)]: "" }, (claudeHome) => {
     const request = { claudeHome, inheritHooks: false };
-    const { files, left } = readHostConfig(request, () => {});
+    const { files, left } = readHostConfig(request, "/", () => {});
     assert.equal([...files.keys()], [deep(19)]);
     assert.is(left.length, 1);
     assert.match(left[0] ?? "", "it cannot be read (nested too deeply)");
@@ -280,7 +282,9 @@ test("remote MCP servers are inherited with finished first-run prompts", () => {
   const text = JSON.stringify({ mcpServers, history: ["x"] });
   const read = (claudeHome: string) => {
     const request = { claudeHome, inheritHooks: false };
-    const bytes = readHostConfig(request, () => {}).files.get(".claude.json");
+    const bytes = readHostConfig(request, "/", () => {}).files.get(
+      ".claude.json",
+    );
     return bytes && JSON.parse(bytes.toString());
   };
   const expected = {
@@ -321,10 +325,10 @@ test("a single run inherits the files, and nothing in the parent", () => {
   withHostFiles({ "CLAUDE.md": "# Rules" }, (claudeHome, root) => {
     const to = join(root, "worker");
     mkdirSync(to);
-    inheritForRun(to, ownerOf(to), undefined, () => {});
+    inheritForRun(to, { path: to, ...ownerOf(to) }, undefined, () => {});
     assert.not.ok(existsSync(join(to, "CLAUDE.md")));
     const request = { claudeHome, inheritHooks: false };
-    inheritForRun(to, ownerOf(to), request, () => {});
+    inheritForRun(to, { path: to, ...ownerOf(to) }, request, () => {});
     assert.is(readFileSync(join(to, "CLAUDE.md"), "utf8"), "# Rules");
   });
 });

@@ -196,12 +196,19 @@ test("a server is added with all its options", async (context) => {
     port: 3999,
   });
   assert.equal(context.configured()["other"], { command: "cat", port: 3010 });
+  await context.mcp("add api --api --url http://localhost:4000");
+  assert.equal(context.configured()["api"], {
+    url: "http://localhost:4000",
+    api: true,
+    port: 3012,
+  });
 });
 
 const refusals: [words: string, says: string][] = [
   ["add", "Missing server name"],
   ["remove", "Missing server name"],
   ["add notes -- cat", 'MCP server "notes" already exists'],
+  ["add new --api -- cat", "--api needs --url"],
   ["add new --env A=1", "--env needs a program after --"],
   ["add new --header A:b -- cat", "--header needs --url"],
   ["add new", "mcp add: new needs a command or a url"],

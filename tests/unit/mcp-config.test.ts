@@ -28,6 +28,7 @@ const faults: [unknown, string][] = [
   [{ port: 3050 }, "x needs a command or a url"],
   [{ port: 3050, command: "cat", url: "http://localhost/mcp" }, "x has a"],
   [{ port: 3050, url: "http://example.org/mcp" }, 'x: "url" must be'],
+  [{ port: 3050, command: "cat", api: true }, 'x: "api" needs a url'],
   [{ port: 3050, url: "ftp://localhost/mcp" }, 'x: "url" must be'],
   [{ port: 3050, url: "http://127.example.org/" }, 'x: "url" must be'],
   [{ port: 80, command: "cat" }, 'x: "port" must be a port'],
@@ -112,9 +113,14 @@ test("offerServers() removes its own entries and keeps the session's", () => {
   const instance = mkdtempSync(join(tmpdir(), "hal9000-mcp-"));
   mkdirSync(join(instance, "secrets"));
   const path = join(home, ".claude.json");
+  const api = { url: "http://localhost:4000", api: true, port: 3099 };
   const offer = (servers: Record<string, number>) => {
-    const given = Object.entries(servers)
-      .map(([name, port]) => [name, { command: "cat", port }]);
+    const given = [
+      ...Object.entries(servers)
+        .map(([name, port]) => [name, { command: "cat", port }]),
+      // No MCP server, so it is never offered as one.
+      ["gateway-of-api", api],
+    ];
     offerServers(
       { home: homePaths(instance), owner: ownerOf(home) },
       home,

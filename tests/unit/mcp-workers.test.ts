@@ -1,6 +1,10 @@
 import { EventEmitter, once } from "node:events";
 import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
-import { createServer, type IncomingHttpHeaders } from "node:http";
+import {
+  createServer,
+  type IncomingHttpHeaders,
+  request as httpRequest,
+} from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -294,6 +298,7 @@ test("forwards requests to an HTTP server without the worker's token", async () 
   const { port } = server.address() as AddressInfo;
   const upstream = new Upstream({
     url: `http://127.0.0.1:${port}/mcp`,
+    anyPath: false,
     headers: { authorization: "of the server" },
     answered: () => {},
     started: () => {},
@@ -307,6 +312,44 @@ test("forwards requests to an HTTP server without the worker's token", async () 
   assert.is(heard["mcp-session-id"], "1");
   assert.is(heard["authorization"], "of the server");
   assert.is(heard[tokenHeader.toLowerCase()], undefined);
+});
+
+test("passes all requests to an API gateway, with their path and only to its host", async () => {
+  const heard: string[] = [];
+  const server = createServer(async (request, response) => {
+    let body = "";
+    for await (const chunk of request) body += chunk;
+    heard.push(`${request.method} ${request.url} ${body}`);
+    response.end("answer");
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const url = `http://127.0.0.1:${port}/ignored`;
+  const served = await serve({ command: undefined, url, api: true });
+  const ask = (method: string, path: string) =>
+    new Promise<number>((resolve, reject) => {
+      httpRequest({ socketPath: served.socket, method, path, agent: false })
+        .on("response", (response) => {
+          response.resume();
+          response.on("end", () => resolve(response.statusCode ?? 0));
+        })
+        .on("error", reject)
+        .end(method === "POST" ? "body" : undefined);
+    });
+  try {
+    assert.is(await ask("HEAD", "/"), 200);
+    assert.is(await ask("POST", "/v1/messages?beta=true"), 200);
+    assert.is(await ask("GET", "//other.invalid/x"), 200);
+    assert.is(await ask("PUT", "/"), 405);
+    assert.equal(heard, [
+      "HEAD / ",
+      "POST /v1/messages?beta=true body",
+      "GET //other.invalid/x ",
+    ]);
+  } finally {
+    await served.close();
+    server.close();
+  }
 });
 
 test("kills a process above its server's memory limit, and reports why", async () => {

@@ -1,10 +1,13 @@
 // Opening, stopping, listing and removing sessions, on a fake engine.
 
+import { once } from "node:events";
+import { type AddressInfo, createServer } from "node:net";
 import {
   existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
+  statSync,
   utimesSync,
   writeFileSync,
 } from "node:fs";
@@ -24,7 +27,10 @@ import {
   lastSaidAt,
 } from "../../lib/session/conversations.ts";
 import { followSessions } from "../../lib/session/watch.ts";
-import { keepCredential } from "../../lib/home/credentials.ts";
+import {
+  forgetCredentials,
+  keepCredential,
+} from "../../lib/home/credentials.ts";
 import { spawnWorker } from "../../lib/worker/spawn.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import { listSessions } from "../../lib/session/list.ts";
@@ -192,6 +198,78 @@ test("opening a running session leaves the key that its Claude uses", async (fak
   keepCredential(instance, "key", "sk-ant-api03-stored");
   await open(fake);
   assert.is(key(), "sk-ant-api03-stored");
+});
+
+test("a session gets the caller's proxy, certificates and gateway as files", async (fake) => {
+  const { engine, instance, root, told } = fake;
+  const ca = join(root, "ca.pem");
+  writeFileSync(ca, "certificate");
+  const caller = {
+    HTTPS_PROXY: "http://me:planted@proxy.example:1",
+    ANTHROPIC_AUTH_TOKEN: "planted-token",
+    ANTHROPIC_API_KEY: "sk-ant-api03-planted",
+    NODE_EXTRA_CA_CERTS: ca,
+    HTTP_PROXY: "http://me:planted@localhost:1",
+  };
+  const ready = await open(fake, { env: caller });
+  const claudeHome = join(instance.home.claude, ready.session);
+  const read = (name: string) => readFileSync(join(claudeHome, name), "utf8");
+  assert.is(read(".caller-env.HTTPS_PROXY"), caller.HTTPS_PROXY);
+  assert.is(read(".caller-env.ANTHROPIC_AUTH_TOKEN"), "planted-token");
+  assert.is(read(".caller.NODE_EXTRA_CA_CERTS"), "certificate");
+  assert.not(existsSync(join(claudeHome, ".anthropic_key")));
+  const mode = statSync(join(claudeHome, ".caller-env.HTTPS_PROXY")).mode;
+  assert.is(mode & 0o777, 0o400);
+  // The settings do not unset them.
+  const { env } = JSON.parse(read("hal9000-settings.json"));
+  assert.is(env.HTTPS_PROXY, caller.HTTPS_PROXY);
+  assert.is(env.ANTHROPIC_AUTH_TOKEN, "planted-token");
+  const shown = [ready.command, ready.env, told, engine.containers];
+  assert.not.match(JSON.stringify(shown), /planted/);
+  assert.ok(told.includes(
+    "Not passed to the session: HTTP_PROXY: workers have another localhost",
+  ));
+  // They are those of the start: another terminal does not change them.
+  engine.run = claudeRuns(true);
+  await open(fake, { env: {} });
+  assert.is(read(".caller.NODE_EXTRA_CA_CERTS"), "certificate");
+  forgetCredentials(instance);
+  assert.not(readdirSync(claudeHome).some((name) => /^.caller/.test(name)));
+  await open(fake, { env: caller });
+  engine.run = claudeRuns(false);
+  await open(fake, { env: {} });
+  assert.not(readdirSync(claudeHome).some((name) => /^.caller/.test(name)));
+});
+
+test("refuses a gateway on the caller's localhost before anything is made", async (fake) => {
+  const { engine, instance } = fake;
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const before = engine.names();
+  try {
+    const env = { ANTHROPIC_BASE_URL: `http://127.0.0.1:${port}` };
+    const failure = await open(fake, { env }).then(
+      () => assert.unreachable() as never,
+      (error) => error,
+    );
+    assert.match(failure.message, /is on this machine's localhost/);
+    assert.equal(engine.names(), before);
+    assert.equal(readdirSync(instance.home.claude), []);
+  } finally {
+    server.close();
+  }
+});
+
+test("a stored key is used instead of the caller's gateway token, and reported", async (fake) => {
+  const { instance, told } = fake;
+  keepCredential(instance, "key", "sk-ant-api03-stored");
+  const { session } = await open(fake, {
+    env: { ANTHROPIC_AUTH_TOKEN: "planted-token" },
+  });
+  const names = readdirSync(join(instance.home.claude, session));
+  assert.not(names.includes(".caller-env.ANTHROPIC_AUTH_TOKEN"));
+  assert.ok(told.some((line) => line.includes("the stored key is used")));
 });
 
 test("offers the MCP servers to a worker whose opening was killed", async (fake) => {
@@ -472,7 +550,10 @@ test("tells the agent its ports and limits", async (fake) => {
   const path = join(instance.home.claude, session, "hal9000-context.md");
   const text = readFileSync(path, "utf8");
   assert.match(text, `Ports ${env["HAL9000_PORT_BASE"]} to `);
-  assert.match(text, /- Limits: 4.* of memory, 1 CPUs, 100 processes\./);
+  assert.match(
+    text,
+    /- Limits: 4.* of memory, 1 CPUs, 100 processes and threads\./,
+  );
 });
 
 test("startSession() starts Claude once", async (fake) => {

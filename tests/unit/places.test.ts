@@ -40,6 +40,7 @@ test("every file of a home is in a directory of its own kind", () => {
     // Created when they are needed.
     ...[paths.damaged, paths.ended, paths.profiles, paths.mounter],
     ...[paths.namedSecrets, join(home, "sessions", "approved")],
+    join(paths.logs, "builds"),
   ];
   for (const [what, at] of places) {
     if (at === home) continue;

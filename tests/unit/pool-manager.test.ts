@@ -1,10 +1,11 @@
 // The pool manager through its socket, with a fake engine and a fake mounter.
 
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { label } from "../../lib/instance/labels.ts";
 import { readRecord, readRecords } from "../../lib/instance/record.ts";
 import { claim, claimRequest } from "../../lib/pool/client.ts";
 import { PoolManager } from "../../lib/pool/manager.ts";
@@ -110,6 +111,21 @@ function claimApp({ instance, project }: Context, name = "mine") {
   const request = { directory: project("app"), cwd: "/", name };
   return claim(instance.home, claimRequest(instance.settings, request));
 }
+
+test("a claim has the image's process limit, and reports what the image lacks", async (context) => {
+  const { begin, engine, project } = context;
+  const Labels = { [label.inputs]: "x", [label.pids]: "2048" };
+  engine.images.set("repo:worker", { Id: "sha256:worker", Config: { Labels } });
+  await begin();
+  await untilWarm(context, 1);
+  mkdirSync(join(project("app"), ".git"));
+  writeFileSync(join(project("app"), ".gitattributes"), "* filter=lfs\n");
+  const reply = await claimApp(context);
+  if (reply.start !== "warm") throw new Error(reply.reason);
+  assert.is(engine.find("mine")?.spec.HostConfig?.PidsLimit, 2048);
+  assert.is(reply.notices?.length, 1);
+  assert.match(reply.notices?.[0] ?? "", /Git LFS/);
+});
 
 test("a claim assigns a worker to the project, and the pool is refilled", async (context) => {
   const { begin, instance, engine, ask, mounter } = context;

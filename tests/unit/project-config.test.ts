@@ -492,7 +492,7 @@ test("forbids variables for endpoints and credentials, and allows others", () =>
   assert.equal(read()?.forbidden, ["NODE_OPTIONS", "apiKeyHelper"]);
 });
 
-const signIn = { apiKeyHelper: undefined, env: {}, variables: {} };
+const signIn = { apiKeyHelper: undefined, env: {}, variables: {}, left: [] };
 const start = { signIn, env: {}, approved: true, forbidden: [] };
 
 for (
@@ -506,7 +506,12 @@ for (
   ]
 ) {
   test(`a project's ${name} has no effect on credentials`, () => {
-    const signIn = { apiKeyHelper: undefined, env: {}, variables: {} };
+    const signIn = {
+      apiKeyHelper: undefined,
+      env: {},
+      variables: {},
+      left: [],
+    };
     const request = { signIn, env: {}, approved: true, forbidden: [] };
     assert.is(startSettings(request, { env: {} })[name], "");
   });

@@ -98,6 +98,68 @@ test("a worker without a name gets a generated name and a temporary home", async
   assert.is(readRecord(fake.instance, name)?.ephemeral, true);
 });
 
+test("the limit of processes is the setting, else the image's, else 100", async (fake) => {
+  const { engine, instance } = fake;
+  const limit = async (
+    settings: object,
+    change: Partial<SpawnRequest> = {},
+  ) => {
+    const own = {
+      ...instance,
+      settings: { ...instance.settings, ...settings },
+    };
+    const { name } = await spawnWorker(
+      own,
+      requestFor(fake, { name: undefined, ...change }),
+      fake.log,
+    );
+    return engine.find(name)?.spec.HostConfig?.PidsLimit;
+  };
+  engine.images.set("repo:worker-node", {
+    Config: { Labels: { [label.pids]: "2048" } },
+  });
+  const image = "repo:worker-node";
+  assert.is(await limit({}), 100);
+  assert.is(await limit({}, { image }), 2048);
+  assert.is(await limit({ WORKER_PIDS_LIMIT: 7 }, { image }), 7);
+  assert.is(await limit({}, { image, limited: false }), undefined);
+});
+
+test("reports a repository with Git LFS in a worker without it", async (fake) => {
+  const { engine, project, told } = fake;
+  const labels = (more = {}) => ({
+    Config: { Labels: { [label.inputs]: "x", ...more } },
+  });
+  const lfsLines = async (image: object, text: string) => {
+    engine.images.set("repo:worker", image);
+    writeFileSync(join(project("app"), ".gitattributes"), text);
+    told.length = 0;
+    await spawn(fake, { name: undefined });
+    return told.filter((line) => line.includes("Git LFS")).length;
+  };
+  const attributes = "*.psd filter=lfs diff=lfs merge=lfs -text\n";
+  // Not a repository.
+  assert.is(await lfsLines(labels(), attributes), 0);
+  mkdirSync(join(project("app"), ".git"));
+  assert.is(await lfsLines(labels(), attributes), 1);
+  assert.is(await lfsLines(labels(), "*.psd -text\n"), 0);
+  assert.is(await lfsLines(labels({ [label.lfs]: "true" }), attributes), 0);
+  // Nothing is known of an image that is not ours.
+  assert.is(await lfsLines({ Config: {} }, attributes), 0);
+});
+
+test("a worker has the caller's time zone, unless --env sets another", async (fake) => {
+  const { timeZone = "UTC" } = Intl.DateTimeFormat().resolvedOptions();
+  const zones = async (env: string[]) => {
+    const { name } = await spawn(fake, { name: undefined, env });
+    return fake.engine.find(name)?.spec.Env?.filter((one) =>
+      one.startsWith("TZ=")
+    ).at(-1);
+  };
+  assert.is(await zones([]), `TZ=${timeZone}`);
+  assert.is(await zones(["TZ=Asia/Tokyo"]), "TZ=Asia/Tokyo");
+});
+
 test("resolves a relative directory against the caller's directory", async (fake) => {
   const { project, root } = fake;
   project("app");
@@ -464,6 +526,7 @@ test("status shows limits, lost networks, and how the last workers ended", async
     cpus: 1.5,
     pids: 9,
     oomKilled: false,
+    limitEvents: null,
   };
   assert.equal(workers, [expected]);
   one.oomKilled = true;

@@ -1,0 +1,42 @@
+// Checks which running workers have reached their limits.
+
+import type { Instance } from "../instance/instance.ts";
+import {
+  type LimitEvents,
+  limitEvents,
+  limitText,
+  pidsHint,
+} from "../worker/limit-events.ts";
+import { listWorkers } from "../worker/workers.ts";
+import { type Finding, ok, warn } from "./findings.ts";
+
+export async function examineLimits(instance: Instance): Promise<Finding> {
+  const workers = (await listWorkers(instance))
+    .filter(({ state }) => state === "running");
+  return judgeLimits(
+    await Promise.all(workers.map(async ({ id, name }) => ({
+      name,
+      events: await limitEvents(instance, id),
+    }))),
+  );
+}
+
+/** Names the workers that have reached a limit; the hint is for the first. */
+export function judgeLimits(
+  workers: { name: string; events: LimitEvents | null }[],
+): Finding {
+  if (workers.length > 0 && workers.every(({ events }) => events === null)) {
+    return ok("not visible from here");
+  }
+  const reached = workers.filter(({ events }) => limitText(events) !== "");
+  const [first] = reached;
+  if (!first?.events) return ok("no running worker has reached one");
+  return warn(
+    reached.map(({ name, events }) => `"${name}": ${limitText(events)}`)
+      .join("; "),
+    first.events.pidsRefused > 0
+      ? pidsHint(first.name, first.events)
+      : "set a higher WORKER_MEMORY in config/hal9000.conf, then stop it and " +
+        `open it again: coordinator stop ${first.name}`,
+  );
+}
