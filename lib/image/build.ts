@@ -91,7 +91,7 @@ async function buildStaged(
       });
       if (noCache) args.push("--no-cache");
       const former = await inspectImage(docker, `${repository}:${recipe.name}`);
-      await runBuild(root, args);
+      await runBuild(join(root, "docker"), args);
       if (former) await dropImage(docker, former.Id);
     }
     const image = await docker.getImage(`${repository}:${recipe.name}`)
@@ -138,7 +138,7 @@ export function buildArguments(
   labels: Record<string, string>,
 ): string[] {
   return [
-    `--file=docker/Dockerfile.${recipe.name}`,
+    `--file=Dockerfile.${recipe.name}`,
     `--build-arg=BASE_IMAGE=${base}`,
     ...(recipe.on
       ? [`--build-arg=WORKER_IMAGE=${repository}:${recipe.on}`]

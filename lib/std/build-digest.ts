@@ -24,7 +24,10 @@ export function sourceDigest(root: string): string {
     const entries = readdirSync(join(root, directory), { recursive: true });
     files.push(...entries.map((entry) => join(directory, String(entry))));
   }
-  const names = files.filter((file) => /\.|\bDockerfile|launch$/.test(file));
+  const staged = join("docker", "build", sep);
+  const names = files.filter((file) =>
+    /\.|\bDockerfile|launch$/.test(file) && !file.startsWith(staged)
+  );
   for (const name of names.sort()) {
     let text: Uint8Array;
     try {
