@@ -1,4 +1,11 @@
-import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
@@ -19,6 +26,7 @@ test("sourceDigest() depends on the sources, not on their location", () => {
   cpSync(one, two, { recursive: true });
   assert.match(sourceDigest(one), /^[0-9a-f]{8}$/);
   writeFileSync(staged, "built from the sources");
+  symlinkSync("gone", join(two, "docker/link.sh"));
   assert.is(sourceDigest(one), sourceDigest(two));
   writeFileSync(join(two, "lib/inner/a.ts"), "other");
   assert.is.not(sourceDigest(one), sourceDigest(two));
