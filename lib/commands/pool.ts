@@ -226,9 +226,10 @@ async function start(io: Io, sizes: Sizes): Promise<PoolStatus> {
 
 /** Checked before it is saved, since the pool manager reads it at every start. */
 function readSizes(options: Options, env: NodeJS.ProcessEnv): Sizes {
+  const settings = readSettings(env);
   const sizes = Object.fromEntries(sizeOptions.flatMap(([option, variable]) => {
     const value = wholeNumber(dashed(option), options[option]) ??
-      wholeNumber(variable, env[variable] || undefined);
+      (env[variable] ? settings[variable] : undefined);
     return value === undefined ? [] : [[option, value]];
   }));
   const parsed = v.safeParse(sizesSchema, sizes);
