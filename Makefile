@@ -11,8 +11,9 @@ INSTALLED := node_modules/.package-lock.json
 # The launcher runs these bundles instead of the sources.
 FAST := build/fast/spawn-worker.js
 SHELL_FILES := scripts/launch .ci/run $(wildcard docker/*.sh tests/*.sh tests/*/*.bash tests/bench/*.sh tests/bats/*.bats)
-# Run only what matches: make test-dind FILTER='spawn'
+# Run only what matches: make test-dind FILTER='spawn' FILES=tests/bats/pool.bats
 FILTER ?=
+FILES ?=
 PROJECT ?=
 # If set, mount the repository of a PROJECT that is a git worktree
 ALLOW_WORKTREE ?=
@@ -69,9 +70,9 @@ test-unit: $(INSTALLED) ## Run the unit tests [FILTER=regex]
 test-mutation: $(INSTALLED) ## Find changes of lib that no unit test detects [SAMPLE=60 SEED=n]
 	@$(DENO) run --allow-all --no-lock --quiet tests/mutation.ts
 
-test-dind: $(FAST) ## Run the tests on a real engine [FILTER=regex LANES=2]
+test-dind: $(FAST) ## Run the tests on a real engine [FILTER=regex FILES=... LANES=2]
 	@echo "Tests on the engine"
-	@tests/dind.sh "$$FILTER"
+	@tests/dind.sh "$$FILTER" $(FILES)
 
 test-soak: $(FAST) ## Run tests tagged soak with more rounds [SOAK=10 FILTER=regex]
 	@echo "Soak tests on the engine"
@@ -93,7 +94,7 @@ benchmark-mcp: $(FAST) ## Measure calls of MCP servers from a worker
 	@tests/bench/mcp.sh
 
 clean: ## Remove build output and packages; keep images and user data
-	@rm -rf build node_modules
+	@rm -rf build docker/build node_modules
 
 $(INSTALLED): package.json package-lock.json
 	@echo "Installing npm packages" >&2

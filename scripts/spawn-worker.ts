@@ -46,12 +46,12 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     )
     .option("--rm", "Remove the worker when it ends, keep its log (default)")
     .option("--no-rm", "Keep the worker when it ends")
-    .option("--memory <size>", "Memory limit (default: WORKER_MEMORY, else 4g)")
-    .option("--cpus <n>", "CPU limit (default: WORKER_CPUS, else 2)")
+    .option("--memory <size>", "Memory limit (default: WORKER_MEMORY)")
+    .option("--cpus <n>", "CPU limit (default: WORKER_CPUS)")
     .option(
       "--pids-limit <n>",
-      "Limit of processes and threads (default: WORKER_PIDS_LIMIT, else 100, or " +
-        "2048 with a profile)",
+      "Limit of processes and threads; auto: 100, or 2048 with a profile " +
+        "(default: WORKER_PIDS_LIMIT)",
     )
     .option("--no-limits", "No limits on memory, CPUs and processes")
     .option(

@@ -1,7 +1,8 @@
 #!/bin/bash
 # Runs the bats files on the engine, LANES at a time, the longest first. Each file has its
 # own instance (see bats/setup_suite.bash), and its output is printed when it has ended.
-#   tests/dind.sh [REGEX]: only tests whose names match; with SOAK only those tagged soak
+#   tests/dind.sh [REGEX [FILE...]]: only tests whose names match, only these files; with
+#   SOAK only those tagged soak
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -31,8 +32,8 @@ run_file() { # run_file FILE
 export -f run_file
 
 # scripts.bats is a short file, but it runs the benchmark.
-{
+if [ $# -gt 1 ]; then printf '%s\n' "${@:2}"; else
   echo tests/bats/scripts.bats
   find tests/bats -name '*.bats' ! -name scripts.bats -printf '%s %p\n' | sort -rn | cut -d ' ' -f 2
-} |
+fi |
   xargs -P "${LANES:-2}" -I {} bash -c 'run_file {}'

@@ -186,7 +186,9 @@ function makeCopy(copy: string): string {
   cpSync(root, copy, {
     recursive: true,
     filter: (path) =>
-      !["node_modules", "build", ".git"].includes(relative(root, path)),
+      !["node_modules", "build", "docker/build", ".git"].includes(
+        relative(root, path),
+      ),
   });
   symlinkSync(join(root, "node_modules"), join(copy, "node_modules"));
   mkdirSync(join(copy, "tmp"));

@@ -4,6 +4,7 @@
 import process from "node:process";
 import { type CAC, cac, type Command } from "cac";
 import { buildDigest } from "../std/build-digest.ts";
+import { shownSettings } from "../instance/config.ts";
 import { exitCode, Failure, fileFailure, messageOf } from "../std/errors.ts";
 import { didYouMean } from "../std/nearest.ts";
 import { printable } from "../std/text.ts";
@@ -56,8 +57,10 @@ export async function runCli(
 ): Promise<number> {
   try {
     refuseEmpty(argv);
+    showEffectiveDefaults(cli, io.env);
+    const asked = argv[0] === "help" ? [...argv.slice(1), "--help"] : argv;
     // cac expects the interpreter and the script first.
-    const words = ["", "", ...explicitFlags(argv, cli)];
+    const words = ["", "", ...explicitFlags(asked, cli)];
     cli.parse(words, { run: false });
     unmarkTexts(cli);
     if (cli.options["help"]) return 0;
@@ -77,6 +80,31 @@ export async function runCli(
     if (argv.includes("--verbose")) io.log(stackOf(error));
     return failure.exitCode;
   }
+}
+
+/**
+ * Makes help texts show current values: "(default: WORKER_MEMORY)" becomes "(default:
+ * WORKER_MEMORY=4g)". "(default: WORKER_IMAGE, else X)" stays if the value is empty.
+ */
+function showEffectiveDefaults(
+  { globalCommand }: CAC,
+  env: NodeJS.ProcessEnv,
+): void {
+  const { helpCallback } = globalCommand;
+  globalCommand.helpCallback = (sections) => {
+    const shown = helpCallback?.(sections) ?? sections;
+    const settings = shownSettings(env);
+    return shown.map((section) => ({
+      ...section,
+      body: section.body.replace(
+        /\(default: ([A-Z0-9_]+)(, else [^)]+)?\)/g,
+        (text, key) => {
+          const value = settings.get(key);
+          return value ? `(default: ${key}=${value})` : text;
+        },
+      ),
+    }));
+  };
 }
 
 /** Runs a program's main with the arguments of this process, and sets the exit code. */

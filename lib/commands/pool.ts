@@ -43,11 +43,12 @@ interface Options {
   json?: boolean;
 }
 
+/** The options of start, and the variables that are used without them. */
 const sizeOptions = [
-  "minWarm",
-  "maxWarm",
-  "idleTimeout",
-  "checkInterval",
+  ["minWarm", "MIN_WARM_WORKERS"],
+  ["maxWarm", "MAX_WARM_WORKERS"],
+  ["idleTimeout", "IDLE_TIMEOUT"],
+  ["checkInterval", "CHECK_INTERVAL"],
 ] as const;
 
 const removedSchema = v.object({ removed: v.number() });
@@ -59,19 +60,25 @@ export function poolCommand(name: string, io: Io): CAC {
   const ask = (op: PoolRequest) => askStarting(local(io), op);
 
   cli.command("start", "Start the pool, or change its size")
-    .option("--min-warm <n>", "Minimum number of warm workers (default: 2)")
-    .option("--max-warm <n>", "Maximum number of warm workers (default: 5)")
+    .option(
+      "--min-warm <n>",
+      "Minimum number of warm workers (default: MIN_WARM_WORKERS)",
+    )
+    .option(
+      "--max-warm <n>",
+      "Maximum number of warm workers (default: MAX_WARM_WORKERS)",
+    )
     .option(
       "--idle-timeout <seconds>",
-      "Idle seconds before an extra worker is removed (default: 300)",
+      "Idle seconds before an extra worker is removed (default: IDLE_TIMEOUT)",
     )
     .option(
       "--check-interval <seconds>",
-      "Seconds between checks of the pool (default: 30)",
+      "Seconds between checks of the pool (default: CHECK_INTERVAL)",
     )
     .option(...jsonOption)
     .action(async (options: Options) =>
-      show(io, await start(io, readSizes(options)), options)
+      show(io, await start(io, readSizes(options, io.env)), options)
     );
 
   cli.command(
@@ -219,9 +226,11 @@ async function start(io: Io, sizes: Sizes): Promise<PoolStatus> {
 }
 
 /** Checked before it is saved, since the pool manager reads it at every start. */
-function readSizes(options: Options): Sizes {
-  const sizes = Object.fromEntries(sizeOptions.flatMap((option) => {
-    const value = wholeNumber(dashed(option), options[option]);
+function readSizes(options: Options, env: NodeJS.ProcessEnv): Sizes {
+  const settings = readSettings(env);
+  const sizes = Object.fromEntries(sizeOptions.flatMap(([option, variable]) => {
+    const value = wholeNumber(dashed(option), options[option]) ??
+      (env[variable] ? settings[variable] : undefined);
     return value === undefined ? [] : [[option, value]];
   }));
   const parsed = v.safeParse(sizesSchema, sizes);

@@ -43,6 +43,9 @@ export async function showSession(
   return code;
 }
 
+/** The kernel's clock for the times of files lags behind by up to 10 ms. */
+const fileClockLagMs = 20;
+
 /** How Claude has ended since then; undefined if it still runs. */
 export function endingSince(
   { home }: Pick<Instance, "home">,
@@ -50,7 +53,7 @@ export function endingSince(
   since: number,
 ): Ending | undefined {
   const ending = readEnding(join(home.home, sessionHome(session)));
-  return ending && ending.atMs >= since ? ending : undefined;
+  return ending && ending.atMs >= since - fileClockLagMs ? ending : undefined;
 }
 
 /** Throws a Failure if it ended with an error, after what it said last. */

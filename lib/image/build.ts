@@ -93,7 +93,7 @@ async function buildStaged(
       if (noCache) args.push("--no-cache");
       const former = await inspectImage(docker, `${repository}:${recipe.name}`);
       const logFile = join(root, "build", `image-${recipe.name}.log`);
-      await runBuild(root, args, logFile, log);
+      await runBuild(join(root, "docker"), args, logFile, log);
       if (former) await dropImage(docker, former.Id);
     }
     const image = await docker.getImage(`${repository}:${recipe.name}`)
@@ -161,7 +161,7 @@ export function buildArguments(
   labels: Record<string, string>,
 ): string[] {
   return [
-    `--file=docker/Dockerfile.${recipe.name}`,
+    `--file=Dockerfile.${recipe.name}`,
     `--build-arg=BASE_IMAGE=${base}`,
     ...(recipe.on
       ? [`--build-arg=WORKER_IMAGE=${repository}:${recipe.on}`]

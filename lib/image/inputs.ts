@@ -1,5 +1,5 @@
 // Stages the inputs of images, packages of the lockfile and bundled scripts, in
-// build/image, from where the Dockerfiles copy them.
+// docker/build, from where the Dockerfiles copy them.
 
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
@@ -27,7 +27,7 @@ import type { ImageRecipe } from "./recipes.ts";
 /** Maps Docker's names of architectures to npm's. */
 const npmCpu: Record<string, string> = { amd64: "x64", arm64: "arm64" };
 
-/** Fills build/image for an engine of `arch`. */
+/** Fills docker/build for an engine of `arch`. */
 export async function stageInputs(
   root: string,
   arch: string,
@@ -35,7 +35,7 @@ export async function stageInputs(
 ): Promise<void> {
   const cpu = cpuOf(arch);
   const packages = await packagesFor(root, cpu, log);
-  const target = join(root, "build", "image");
+  const target = join(root, "docker", "build");
   await rm(target, { recursive: true, force: true });
   const bindings = `chromadb-js-bindings-linux-${cpu}-gnu`;
   await place(
@@ -58,7 +58,7 @@ export async function stageInputs(
   const scripts = join(target, "scripts");
   await bundleScripts(root, await imageSources(root), scripts, { split: true });
   // Files keep their modes in images, and a umask may have made them private.
-  await $({ quiet: true })`chmod -R go+rX ${target} ${join(root, "docker")}`;
+  await $({ quiet: true })`chmod -R go+rX ${join(root, "docker")}`;
 }
 
 /**
@@ -82,7 +82,7 @@ export async function inputsDigest(
     add(await readFile(join(root, "docker", file)));
   }
   if (recipe.scripts) {
-    const scripts = join(root, "build", "image", "scripts");
+    const scripts = join(root, "docker", "build", "scripts");
     const entries = await readdir(scripts, {
       recursive: true,
       withFileTypes: true,

@@ -1,6 +1,6 @@
 // The images, their names and their inputs.
 
-import type { Settings } from "../instance/settings.ts";
+import { defaultRepository, type Settings } from "../instance/settings.ts";
 import { Failure } from "../std/errors.ts";
 
 export type ImageName = "worker-ultramin" | "worker-minimal" | "parent";
@@ -36,6 +36,7 @@ export const recipes: readonly ImageRecipe[] = [
       "managed-settings.json",
       "session-tmux.conf",
       "claude-session.sh",
+      "worker-entrypoint.sh",
       "note-activity.sh",
     ],
     packages: (cpu) => [`@anthropic-ai/claude-code-linux-${cpu}`],
@@ -53,11 +54,12 @@ export const recipes: readonly ImageRecipe[] = [
   },
   {
     name: "parent",
-    tags: ["parent"],
+    tags: ["parent", "base"],
     title: "HAL-9000 parent",
     originalBytes: 264e6,
     files: [
       "rootfs.sh",
+      "run-script.sh",
       "parent-entrypoint.sh",
       "tmux-dashboard.conf",
     ],
@@ -75,6 +77,19 @@ export function workerImage(
   settings: Pick<Settings, "WORKER_IMAGE" | "HAL9000_IMAGE_REPO">,
 ): string {
   return settings.WORKER_IMAGE || `${settings.HAL9000_IMAGE_REPO}:worker`;
+}
+
+/** The same if the settings choose it; undefined for that of the parent's repository. */
+export function chosenImage(
+  settings: Pick<
+    Settings,
+    "WORKER_IMAGE" | "HAL9000_IMAGE_REPO" | "HAL9000_PREFIX"
+  >,
+): string | undefined {
+  const repository = defaultRepository(settings.HAL9000_PREFIX);
+  return settings.WORKER_IMAGE || settings.HAL9000_IMAGE_REPO !== repository
+    ? workerImage(settings)
+    : undefined;
 }
 
 /** All recipes, or the recipe with the tag `only`, preceded by its base. */

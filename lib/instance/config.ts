@@ -77,6 +77,16 @@ export function explainSettings(
   });
 }
 
+/** The texts of all settings for help; none if the file cannot be read. */
+export function shownSettings(env: NodeJS.ProcessEnv): Map<string, string> {
+  try {
+    const found = [...sources(env, {})];
+    return new Map(found.map(([key, { text }]) => [key, text]));
+  } catch {
+    return new Map(); // the command itself reports it
+  }
+}
+
 /** All errors in the file and the environment, one sentence each. */
 export function settingFaults(env: NodeJS.ProcessEnv): string[] {
   const faults: string[] = [];

@@ -9,7 +9,7 @@ import {
 import { engineFailure, statusOf } from "../docker/docker-errors.ts";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "./instance.ts";
-import { label, type Role } from "./labels.ts";
+import { isOfInstance, label, type Role } from "./labels.ts";
 import type { Log } from "../std/log.ts";
 import { isSameHome } from "./ownership.ts";
 import { waitFor } from "../std/wait.ts";
@@ -26,10 +26,9 @@ export async function ownContainer(
 ): Promise<Docker.ContainerInspectInfo | undefined> {
   const { docker, prefix } = instance;
   const present = await inspectContainer(docker, name);
-  const labels = present?.Config.Labels;
-  const home = labels?.[label.home];
-  const own = labels?.[label.instance] === prefix &&
-    labels[label.role] === role &&
+  const labels = present?.Config.Labels ?? {};
+  const home = labels[label.home];
+  const own = isOfInstance(prefix, role, labels) &&
     (home === undefined || isSameHome(instance, home));
   if (!present || own) return present;
   throw new Failure("busy", `Container "${name}" is not this instance's`, {

@@ -4,7 +4,7 @@
 import type { Docker } from "../docker/docker.ts";
 import type { HostView } from "../std/hostpath.ts";
 import type { Owner } from "../std/owned.ts";
-import { instanceFilter, type instanceNames } from "./labels.ts";
+import { type instanceNames, isOfInstance, parentFilter } from "./labels.ts";
 import type { HomePaths } from "./paths.ts";
 import type { UserPlaces } from "./protected.ts";
 import type { Settings } from "./settings.ts";
@@ -41,9 +41,10 @@ export async function findParent(
   const given = settings.HAL9000_PARENT;
   const containers = await docker.listContainers({
     all: true,
-    ...(given ? {} : { filters: instanceFilter(prefix, "parent") }),
+    ...(given ? {} : { filters: parentFilter }),
   });
-  return containers.find(({ Names }) =>
-    Names.includes(`/${given || names.parent}`)
+  return containers.find(({ Names, Labels }) =>
+    given ? Names.includes(`/${given}`) : Names.includes(`/${names.parent}`) &&
+      isOfInstance(prefix, "parent", Labels)
   );
 }

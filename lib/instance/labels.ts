@@ -59,6 +59,23 @@ export function instanceFilter(
   return { label: labels };
 }
 
+/** Docker's `filters` argument for the parents of all instances. */
+export const parentFilter = { label: [`${label.role}=parent`] };
+
+/**
+ * Whether labels are those of an instance's container. A parent that was started by hand
+ * has only its image's label, so its name decides; its children have all labels.
+ */
+export function isOfInstance(
+  prefix: string,
+  role: Role,
+  labels: Record<string, string>,
+): boolean {
+  const instance = labels[label.instance] ??
+    (role === "parent" ? prefix : undefined);
+  return instance === prefix && labels[label.role] === role;
+}
+
 /** The limit of checkWorkerName() in worker.ts. */
 const maxNameLength = 63;
 

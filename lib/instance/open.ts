@@ -9,7 +9,7 @@ import type { Log } from "../std/log.ts";
 import { ownerOf } from "../std/owned.ts";
 import { type Flags, homeOf, readSettings } from "./config.ts";
 import type { Instance } from "./instance.ts";
-import { instanceFilter, instanceNames } from "./labels.ts";
+import { instanceNames, isOfInstance, parentFilter } from "./labels.ts";
 import {
   foreignHome,
   foreignInstance,
@@ -19,6 +19,7 @@ import {
 } from "./ownership.ts";
 import { homePaths, hostMount } from "./paths.ts";
 import { userPlaces } from "./protected.ts";
+import { defaultRepository, type Settings } from "./settings.ts";
 
 /**
  * Opens the instance for a command that changes it. Throws a Failure if the instance or
@@ -90,6 +91,7 @@ export async function connectInstance(
     };
   }
   const self = await findSelf(common);
+  common.settings = withOwnRepository(settings, self.Image);
   const mounts = self.Mounts;
   const mounted = mounts.find(({ Destination }) => Destination === home.home);
   // If a manually started parent has a volume as its home, the list of containers has only
@@ -110,22 +112,34 @@ export async function connectInstance(
   };
 }
 
+/**
+ * The parent's own images belong together: by default they are in the repository of its
+ * image, as when it was started by hand with another prefix.
+ */
+export function withOwnRepository(settings: Settings, image: string): Settings {
+  const own = /^(.+):(parent|base)$/.exec(image)?.[1];
+  const set = defaultRepository(settings.HAL9000_PREFIX) !==
+    settings.HAL9000_IMAGE_REPO;
+  return own === undefined || set
+    ? settings
+    : { ...settings, HAL9000_IMAGE_REPO: own };
+}
+
 /** The container in which this program runs. */
 async function findSelf(
   search: Pick<Instance, "docker" | "prefix" | "names">,
 ): Promise<Docker.ContainerInfo> {
   const { docker, prefix, names } = search;
-  const running = await docker.listContainers({
-    filters: instanceFilter(prefix, "parent"),
-  });
-  // Our parent has the net container's host name; the host name of a manually started
-  // parent is its own id.
+  const parents = await docker.listContainers({ filters: parentFilter });
+  const running = parents.filter(({ Labels }) =>
+    isOfInstance(prefix, "parent", Labels)
+  );
+  // The host name is the container's id, unless docker run was given another one.
   const self = running.find(({ Id }) => Id.startsWith(hostname())) ??
     running.find(({ Names }) => Names.includes(`/${names.parent}`)) ??
     (running.length === 1 ? running[0] : undefined);
   if (self) return self;
   throw new Failure("notFound", `Cannot find the parent of "${prefix}"`, {
-    hint:
-      `Name its container ${names.parent}, with --label hal9000.instance=${prefix}.`,
+    hint: `Name its container ${names.parent}.`,
   });
 }

@@ -2,6 +2,7 @@
 // worker is removed.
 
 import { inspectContainer } from "../docker/docker.ts";
+import { workerImage } from "../image/recipes.ts";
 import { messageOf } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
@@ -82,7 +83,8 @@ export class Claims {
       await this.#requireMounter();
       if (!this.#stock.begun) throw new Unfit("the pool has only begun");
       if (this.#stock.networkDown) throw new Unfit("the network is down");
-      const recipe = this.#stock.recipeOf(request.image);
+      const image = request.image ?? workerImage(this.#instance.settings);
+      const recipe = this.#stock.recipeOf(image);
       if (!recipe) throw new Unfit("another image");
       if ((request.imageId ?? recipe.imageId) !== recipe.imageId) {
         throw new Unfit("the image is newer");

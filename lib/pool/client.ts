@@ -5,7 +5,7 @@ import { existsSync, renameSync } from "node:fs";
 import { isAbsolute, resolve } from "node:path";
 import * as v from "valibot";
 import { Failure } from "../std/errors.ts";
-import { workerImage } from "../image/recipes.ts";
+import { chosenImage } from "../image/recipes.ts";
 import type { HomePaths } from "../instance/paths.ts";
 import type { Settings } from "../instance/settings.ts";
 import type { SpawnRequest } from "../worker/request.ts";
@@ -149,13 +149,14 @@ export function claimRequest(
   settings: Settings,
   request: SpawnRequest,
 ): Omit<ClaimRequest, "op" | "id"> {
+  const image = request.image ?? chosenImage(settings);
   return {
     instance: settings.HAL9000_PREFIX,
     directory: resolve(request.cwd, request.directory),
     ...(request.name === undefined ? {} : { name: request.name }),
     ...(request.session === undefined ? {} : { session: request.session }),
     ...(request.once ? { once: true } : {}),
-    image: request.image ?? workerImage(settings),
+    ...(image === undefined ? {} : { image }),
     ...(request.imageId === undefined ? {} : { imageId: request.imageId }),
     allowAnyPath: request.allowAnyPath ?? false,
     limits: {

@@ -72,7 +72,8 @@ export class Mounter {
 
   /** Ensures that the mounter runs. Returns why mounts are impossible, if they are. */
   async ensure(): Promise<string | undefined> {
-    const { docker, names, home, owner, self } = this.#instance;
+    const { docker, names, home, owner, self, host } = this.#instance;
+    if (host.roots?.length === 0) return noRoots;
     ensureDirectory(home.mounter, 0o770, owner);
     const image = self?.ImageID ?? "";
     const present = await ownContainer(
@@ -130,6 +131,10 @@ export class Mounter {
     return await this.#client.ask(request, answerMs);
   }
 }
+
+/** As when the parent was started by hand with the engine's socket alone. */
+const noRoots = "the parent sees no projects; " +
+  "start it with -v DIR:/host/DIR:ro, DIR being the projects' directory";
 
 /** The mounter has ended or hangs. */
 export class MounterLost extends Error {}

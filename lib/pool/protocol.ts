@@ -40,7 +40,8 @@ const claimSchema = v.object({
   name: v.optional(v.pipe(v.string(), v.maxLength(64))),
   /** Session whose Claude home the worker uses; undefined for a home of its own. */
   session: v.optional(v.pipe(v.string(), v.regex(/^[a-zA-Z][\w.-]{1,62}$/))),
-  image: v.string(),
+  /** @default the image of the manager's settings */
+  image: v.optional(v.string()),
   /** The image's id, if the client has resolved it. */
   imageId: v.optional(v.string()),
   /** Whether the worker is for a single command. */

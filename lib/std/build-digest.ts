@@ -17,22 +17,26 @@ export function sourceDigest(root: string): string {
   // Loaded lazily: bundles do not need these modules, and each takes milliseconds to load.
   const { createHash } = process.getBuiltinModule("node:crypto");
   const { readdirSync, readFileSync } = process.getBuiltinModule("node:fs");
-  const { join, sep } = process.getBuiltinModule("node:path");
+  const { join, relative, sep } = process.getBuiltinModule("node:path");
   const digest = createHash("sha256");
   const files = ["package.json", "package-lock.json"];
   for (const directory of ["docker", "lib", "scripts"]) {
-    const entries = readdirSync(join(root, directory), { recursive: true });
-    files.push(...entries.map((entry) => join(directory, String(entry))));
+    const entries = readdirSync(join(root, directory), {
+      recursive: true,
+      withFileTypes: true,
+    });
+    files.push(
+      // Links are only further names.
+      ...entries.filter((entry) => entry.isFile())
+        .map(({ parentPath, name }) => relative(root, join(parentPath, name))),
+    );
   }
-  const names = files.filter((file) => /\.|\bDockerfile|launch$/.test(file));
+  const staged = join("docker", "build", sep);
+  const names = files.filter((file) =>
+    /\.|\bDockerfile|launch$/.test(file) && !file.startsWith(staged)
+  );
   for (const name of names.sort()) {
-    let text: Uint8Array;
-    try {
-      text = readFileSync(join(root, name));
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "EISDIR") continue;
-      throw error;
-    }
+    const text = readFileSync(join(root, name));
     digest.update(`${name.split(sep).join("/")}\0${text.length}\0`).update(
       text,
     );

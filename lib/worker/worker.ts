@@ -77,15 +77,31 @@ async function waitForGate(
   subject: string,
 ): Promise<void> {
   const output = { stdout: true, stderr: true } as const;
+  const timeout = AbortSignal.timeout(gateTimeoutMs);
   const log = await container.logs({
     ...output,
     follow: true,
-    abortSignal: AbortSignal.timeout(gateTimeoutMs),
+    abortSignal: timeout,
   }) as unknown as Readable;
+  let followed = "";
+  try {
+    followed = await firstLine(log);
+  } catch (error) {
+    if (!timeout.aborted) throw error;
+  }
   // A followed log may end before the last line: read it again.
-  const line = await firstLine(log) ||
+  const line = followed ||
     firstLineIn(await container.logs({ ...output, follow: false }));
   if (line === gatePassed) return;
+  if (timeout.aborted && line === "") {
+    throw new Failure(
+      "failed",
+      `${subject}: it did not start within ${gateTimeoutMs / 1000} s`,
+      {
+        hint: "Try again when the machine is less busy, or use another image.",
+      },
+    );
+  }
   const reason = line.replace(/^error: /, "") || "it exited at once";
   throw new Failure("unsafe", `${subject}: ${reason}`, {
     hint: "Check the mounted paths, then try again.",

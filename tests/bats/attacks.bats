@@ -193,12 +193,6 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
   [ "$("$scripts/coordinator.ts" list --json | jq -r '.[0].project')" = "$project" ]
 }
 
-@test "init-volumes restricts the mode of a home that others can read" {
-  chmod 0755 "$HAL9000_HOME" "$HAL9000_HOME/sessions"
-  "$scripts/init-volumes.ts" >/dev/null
-  [ "$(stat -c %a "$HAL9000_HOME") $(stat -c %a "$HAL9000_HOME/sessions")" = "700 700" ]
-}
-
 @test "a worker cannot reach the engine's socket, another home or a device" {
   spawn -n curious-$$ "$(make_project app)"
   docker exec curious-$$ bash -c '

@@ -8,20 +8,6 @@ teardown() {
   stop_workers
 }
 
-# claude WORKER ARGUMENT...: runs the CLI against the stub.
-claude() {
-  local worker=$1
-  shift
-  ANTHROPIC_API_KEY=$key docker exec --env ANTHROPIC_API_KEY \
-    --env "ANTHROPIC_BASE_URL=http://127.0.0.1:$stub_port" "$worker" claude "$@"
-}
-
-@test "the CLI in a worker answers a prompt" {
-  spawn -n real-$$ "$(make_project one)"
-  run -0 --separate-stderr claude real-$$ -p 'open the pod bay doors' --output-format json
-  [ "$(jq -r .result <<<"$output")" = "echo: open the pod bay doors" ]
-}
-
 @test "a file written by a tool call belongs to the project's owner on the host" {
   project=$(make_others_project two)
   spawn -n real-$$ "$project"

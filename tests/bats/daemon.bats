@@ -1,10 +1,7 @@
 load ../helper/load
 
-hand=$HAL9000_PREFIX-hand
-
 teardown() {
   after_failure
-  remove_instance "$hand"
   stop_workers
   "$scripts/claudy.ts" daemon start 2>/dev/null >/dev/null
 }
@@ -114,18 +111,6 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   wait_for 20 heartbeat "$parent"
 }
 
-@test "services are available after the net container is restarted or recreated" {
-  docker restart -t 0 "$net"
-  "$scripts/claudy.ts" daemon start
-  spawn -n w3-$$ "$(make_project w3)"
-  wait_for 20 heartbeat w3-$$
-  "$scripts/coordinator.ts" stop w3-$$
-  docker rm --force "$net"
-  "$scripts/claudy.ts" daemon start
-  spawn -n w3-$$ "$(make_project w3)"
-  wait_for 20 heartbeat w3-$$
-}
-
 @test "daemon stop keeps running workers and their network; the next start finds them" {
   spawn -n w4-$$ "$(make_project w4)"
   run -0 "$scripts/claudy.ts" daemon stop
@@ -182,53 +167,6 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   [[ $output == *"is paused"* ]]
   docker unpause paused-$$
   "$scripts/claudy.ts" daemon start
-}
-
-# Parents that were started by hand, with the commands of docs/dind/PARENT.md.
-by_hand() {
-  docker run --detach --name "$hand-parent" --label "hal9000.instance=$hand" \
-    --env HAL9000_PREFIX="$hand" --env HAL9000_IMAGE_REPO="$HAL9000_IMAGE_REPO" \
-    --volume /var/run/docker.sock:/var/run/docker.sock "$@" "$HAL9000_IMAGE_REPO:parent"
-  wait_for 20 docker exec "$hand-parent" /scripts/healthcheck.sh
-}
-
-@test "a parent started by hand with a mounted home spawns, lists and stops workers" {
-  project=$(make_project byhand)
-  home=$HAL9000_TEST_ROOT/byhand
-  mkdir "$home" # Docker would create it as root
-  by_hand --volume "$home:/root/.hal9000"
-  run -0 --separate-stderr docker exec "$hand-parent" /scripts/spawn-worker.sh -d -n by-worker-$$ "$project"
-  [ "$output" = "$(inspect by-worker-$$ '{{.Id}}')" ]
-  heartbeat by-worker-$$
-  [ -e "$home/sessions/by-worker-$$.json" ]
-  HAL9000_PREFIX=$hand HAL9000_HOME=$home run -0 "$scripts/coordinator.ts" list
-  [[ $output == *by-worker-$$* ]]
-  HAL9000_PREFIX=$hand HAL9000_HOME=$home "$scripts/spawn-worker.ts" -d -n from-host-$$ "$project"
-  heartbeat from-host-$$
-  docker exec "$hand-parent" /scripts/coordinator.sh stop by-worker-$$ from-host-$$
-}
-
-@test "a missing worker image is pulled, pulled lazily, or not pulled" {
-  said() { docker logs "$hand-parent" 2>&1 | grep "$1"; }
-  # No registry has this image: the test checks whether and when it is pulled.
-  by_hand --env WORKER_IMAGE=localhost:9/no/such:image
-  said 'Cannot pull localhost:9/no/such:image'
-  docker rm --force --volumes "$hand-parent" "$hand-net" "$hand-mcp"
-  by_hand --env WORKER_IMAGE=localhost:9/no/such:image --env LAZY_IMAGE_PULL=true
-  said 'Pulling localhost:9/no/such:image'
-  docker rm --force --volumes "$hand-parent" "$hand-net" "$hand-mcp"
-  by_hand --env WORKER_IMAGE=localhost:9/no/such:image --env SKIP_IMAGE_PULL=true
-  said 'Ready after'
-  run ! said Pulling
-}
-
-@test "a parent started by hand without a mounted home spawns workers" {
-  by_hand --env SKIP_IMAGE_PULL=true
-  docker exec "$hand-parent" /scripts/spawn-worker.sh -d -n by-worker-$$ "$(make_project byhand)"
-  heartbeat by-worker-$$
-  docker exec by-worker-$$ touch /home/claude/.claude/kept
-  docker exec "$hand-parent" sh -c 'ls /root/.hal9000/workers/by-worker-*/kept'
-  docker exec "$hand-parent" /scripts/coordinator.sh stop by-worker-$$
 }
 
 @test "--publish makes a worker's server reachable from the host, on loopback only" {

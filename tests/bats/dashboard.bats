@@ -162,20 +162,6 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   wait_for 15 back
 }
 
-@test "a parent without tmux works and logs that there is no dashboard" {
-  docker exec "$parent" mv /usr/bin/tmux /usr/bin/no-tmux
-  docker restart "$parent" >/dev/null
-  wait_for 15 heartbeat "$parent"
-  docker logs --since 20s "$parent" 2>&1 | grep -F "No dashboard: no tmux"
-  spawn -n without-$$ "$project"
-  run -1 "$scripts/setup-dashboard.ts" setup
-  [[ $output == *"tmux not found in the parent"* ]]
-  docker exec "$parent" mv /usr/bin/no-tmux /usr/bin/tmux
-  docker restart "$parent" >/dev/null
-  dashboard 80 24
-  wait_for 15 shows "without-$$  "
-}
-
 @test "an idle dashboard uses less than 1 % of a core" {
   spawn -n idle1-$$ "$project"
   spawn -n idle2-$$ "$project"

@@ -29,18 +29,6 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   done
 }
 
-@test "reports a home that others can read, with the fix" {
-  chmod 755 "$HAL9000_HOME"
-  run examine
-  chmod 700 "$HAL9000_HOME"
-  [ "$status" = 1 ]
-  chmod 755 "$HAL9000_HOME"
-  examine || true
-  chmod 700 "$HAL9000_HOME"
-  [ "$(found home)" = fail ]
-  [ "$(mends home)" = "chmod 700 $HAL9000_HOME" ]
-}
-
 @test "reports a worker without a record" {
   docker run --detach --name "$HAL9000_PREFIX-planted" --label "hal9000.instance=$HAL9000_PREFIX" \
     --label hal9000.role=worker --entrypoint sleep "$HAL9000_IMAGE_REPO:worker" 60

@@ -16,10 +16,11 @@ in_image() { # in_image TAG SCRIPT
   [ "$(size parent)" -le 264000000 ]
 }
 
-@test "the tags worker and worker-standard are worker-minimal" {
+@test "the tags worker and worker-standard are worker-minimal, base is parent" {
   id() { docker image inspect --format '{{.Id}}' "$HAL9000_IMAGE_REPO:$1"; }
   [ "$(id worker)" = "$(id worker-minimal)" ]
   [ "$(id worker-standard)" = "$(id worker-minimal)" ]
+  [ "$(id base)" = "$(id parent)" ]
 }
 
 @test "images have the OCI labels" {
@@ -54,7 +55,7 @@ in_image() { # in_image TAG SCRIPT
   other=$HAL9000_PREFIX-other
   id() { docker image inspect --format '{{.Id}}' "$1:worker-ultramin"; }
   # The location of the checkout does not matter either.
-  run -1 grep -rlF "$repo/" "$repo/build/image/scripts"
+  run -1 grep -rlF "$repo/" "$repo/docker/build/scripts"
   own=$(id "$HAL9000_PREFIX")
   # Left by an instance that no longer exists, with other contents.
   printf 'FROM %s:worker-ultramin\nLABEL hal9000.inputs=former\n' "$HAL9000_PREFIX" | docker build --quiet --tag "$other:worker-ultramin" -
@@ -86,8 +87,9 @@ stage_foreign() {
 foreign_checkout() {
   [ "$(uname -m)" != aarch64 ] || skip "arm64 is this machine's own architecture"
   root=$BATS_TEST_TMPDIR/checkout
-  mkdir "$root"
-  cp -r "$repo"/{package.json,package-lock.json,.npmrc,scripts,lib,docker} "$root"
+  mkdir -p "$root/docker"
+  cp -r "$repo"/{package.json,package-lock.json,.npmrc,scripts,lib} "$root"
+  cp -r "$repo"/docker/[!b]* "$root/docker" # without build, which has hundreds of megabytes
 }
 
 @test "takes packages for another architecture from the lockfile" {
@@ -96,12 +98,12 @@ foreign_checkout() {
   ln -s "$repo/node_modules" "$root/node_modules"
   stage_foreign "$root"
   # All inputs of images are world-readable.
-  [ -z "$(find "$root/build/image" "$root/docker" ! -perm -004)" ]
+  [ -z "$(find "$root/docker" ! -perm -004)" ]
   # e_machine of an ELF header: 183 is AArch64.
   for program in claude deno; do
-    [ "$(od -An -tu2 -j18 -N2 "$root/build/image/$program" | tr -d ' ')" = 183 ]
+    [ "$(od -An -tu2 -j18 -N2 "$root/docker/build/$program" | tr -d ' ')" = 183 ]
   done
-  [ -e "$root/build/image/chromadb/node_modules/chromadb-js-bindings-linux-arm64-gnu" ]
+  [ -e "$root/docker/build/chromadb/node_modules/chromadb-js-bindings-linux-arm64-gnu" ]
 }
 
 @test "refuses a package that does not match the lockfile" {

@@ -8,42 +8,18 @@ load ../helper/sessions
 setup() {
   use_stub
   project=$(make_project "inherits$BATS_TEST_NUMBER")
-  host=$BATS_TEST_TMPDIR/me/.claude
-  mkdir -p "$host/agents" "$host/commands" "$host/projects/-home-me-other"
-  echo "Answer like a pirate." >"$host/CLAUDE.md"
-  printf -- '---\nname: planted-agent\ndescription: finds treasure\n---\nDig.\n' >"$host/agents/planted-agent.md"
-  echo '{"env":{"FROM_HOST":"yes"},"apiKeyHelper":"/bin/false","hooks":{"Stop":[{"hooks":[{"type":"command","command":"touch /workspace/hooked"}]}]}}' >"$host/settings.json"
-  echo '{"mcpServers":{"tool":{"command":"/home/me/tool"}}}' >"$host/../.claude.json"
-  echo "secret history" >"$host/projects/-home-me-other/x.jsonl"
-  (cd "$host/.." && find . -type f -exec sha256sum {} + | sort) >"$BATS_TEST_TMPDIR/before"
+  make_claude_home
 }
 
 teardown() {
   after_failure
   stop_workers
-  (cd "$host/.." && find . -type f -exec sha256sum {} + | sort) | cmp - "$BATS_TEST_TMPDIR/before"
+  claude_home_unchanged
 }
 
 asked() {
   typed "$session" "$1" Enter
   wait_for_screen 20 "$session" "echo: $1"
-}
-
-@test "a new session inherits memory, agents and settings, and reports what was left out" {
-  CLAUDE_HOME=$host open "$project" 2>"$BATS_TEST_TMPDIR/told"
-  grep -F "Not inherited from $host: apiKeyHelper" "$BATS_TEST_TMPDIR/told"
-  grep -F "MCP server tool: it runs on the host" "$BATS_TEST_TMPDIR/told"
-  asked "ahoy"
-  sent "Answer like a pirate."
-  sent "planted-agent"
-  docker exec "$session" cat /home/claude/.claude/settings.json |
-    jq -e '.env.FROM_HOST == "yes" and .apiKeyHelper == null and .hooks == null'
-  run ! docker exec "$session" grep -r "secret history" /home/claude/.claude
-  [ ! -e "$project/hooked" ]
-  # Only once: later changes on the host are not copied.
-  "$claudy" stop "$session"
-  CLAUDE_HOME=$host open "$project" 2>"$BATS_TEST_TMPDIR/told"
-  [ ! -s "$BATS_TEST_TMPDIR/told" ]
 }
 
 @test "sessions sync copies the host's changes and keeps the session's own" {
@@ -66,17 +42,6 @@ asked() {
   asked "hook"
   hooked() { [ -e "$project/hooked" ]; }
   wait_for 5 hooked
-}
-
-@test "uses defaults if the host's configuration is missing or broken" {
-  CLAUDE_HOME=$BATS_TEST_TMPDIR/nowhere open "$project"
-  asked "nothing"
-  mkdir -p "$BATS_TEST_TMPDIR/broken"
-  echo "{" >"$BATS_TEST_TMPDIR/broken/settings.json"
-  other=$(make_project "broken$BATS_TEST_NUMBER")
-  CLAUDE_HOME=$BATS_TEST_TMPDIR/broken open "$other" 2>"$BATS_TEST_TMPDIR/told"
-  [ "$(wc -l <"$BATS_TEST_TMPDIR/told")" = 1 ]
-  grep -F "was inherited: settings.json" "$BATS_TEST_TMPDIR/told"
 }
 
 @test "claudy run inherits the host's configuration" {

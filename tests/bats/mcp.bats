@@ -451,24 +451,6 @@ tools() { # prints the servers whose tools were in Claude's last request to the 
   [[ $output == *together* ]]
 }
 
-@test "a session starts with one warning if a server or the gateway is down" {
-  "$claudy" mcp add absent --port 3060 -- no-such-program
-  project=$(make_project mcp-absent)
-  open "$project" 2>"$BATS_TEST_TMPDIR/told"
-  [ "$(cat "$BATS_TEST_TMPDIR/told")" = "warning: MCP servers that do not answer: absent" ]
-  run -0 docker exec "$session" timeout 20 claude mcp list
-  [[ $output == *"absent: "*"Failed to connect"* ]]
-  run -1 "$claudy" mcp doctor
-  [[ $output == *"FAIL"*"absent"*"command not found on the host: no-such-program"* ]]
-  "$claudy" mcp remove --yes absent
-  "$claudy" stop "$session"
-  "$claudy" mcp stop
-  open "$project" 2>"$BATS_TEST_TMPDIR/told"
-  [[ $(cat "$BATS_TEST_TMPDIR/told") == "warning: the MCP gateway is not running"* ]]
-  "$claudy" mcp start >/dev/null
-  run -0 "$claudy" mcp doctor
-}
-
 # bats test_tags=soak
 @test "there is one gateway; it survives configuration changes and stays stopped after mcp stop" {
   # Each gateway is supervised by a process that has this path in its command line.

@@ -53,14 +53,6 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ -z "$(ls "$HAL9000_HOME/secrets/workers")" ]
 }
 
-@test "--mount is read-write, or read-only with :ro" {
-  mkdir -p "$HAL9000_PROJECT_ROOTS/data"
-  spawn -n mounted-$$ --mount "$HAL9000_PROJECT_ROOTS/data:/data" \
-    --mount "$HAL9000_PROJECT_ROOTS/data:/ro:ro" "$(make_project app)"
-  docker exec mounted-$$ touch /data/x /workspace/y
-  run -1 docker exec mounted-$$ touch /ro/x
-}
-
 @test "--allow-any-path allows a path that is refused by default" {
   export HOME=$BATS_TEST_TMPDIR
   mkdir "$HOME/.ssh" && touch "$HOME/.ssh/known_hosts"

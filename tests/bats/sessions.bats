@@ -16,39 +16,6 @@ teardown() {
   stop_workers
 }
 
-@test "a session answers, survives a closed terminal, and is resumed after a stop" {
-  open "$project"
-  [ "$(jq -r .conversation <<<"$opened")" = new ]
-  typed "$session" "first words" Enter
-  wait_for_screen 20 "$session" "echo: first words"
-  wait_for 5 is "$session" idle
-
-  # A terminal that is killed.
-  tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 "$claudy attach $session"
-  here() { tmux -L "$screen" capture-pane -p | grep -F "echo: first words"; }
-  wait_for 10 here
-  [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] | select(.name == $name).attached')" = 1 ]
-  tmux -L "$screen" kill-server
-  wait_for 5 detached
-  [ "$("$claudy" --detach --json "$project" | jq -r .conversation)" = running ]
-  screen_shows "$session" "echo: first words"
-
-  "$claudy" stop "$session"
-  is "$session" stopped
-  run -1 docker inspect "$session"
-  [[ $("$claudy" logs "$project") == *"> first words"*"echo: first words"* ]]
-  open "$project"
-  [ "$(jq -r .conversation <<<"$opened")" = resumed ]
-  "$claudy" send "$project" "second words"
-  run -3 "$claudy" exec "$project" -- sh -c 'pwd; exit 3'
-  [ "$output" = /workspace ]
-  wait_for_screen 20 "$session" "echo: second words"
-  sent "first words"
-  sent "second words"
-}
-
-detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] | select(.name == $name).attached')" = 0 ]; }
-
 @test "repeated SIGHUP on a terminal leaves no client behind" {
   open "$project"
   tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 "exec $claudy attach $session"
@@ -98,31 +65,6 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
   [ "$("$claudy" --detach --json "$project" | jq -r .conversation)" = running ]
 }
 
-@test "two projects, and two sessions of one project, are isolated from each other" {
-  other=$(make_project "other$BATS_TEST_NUMBER")
-  open "$project"
-  one=$session
-  open --name second-$$ "$project"
-  two=$session
-  open "$other"
-  three=$session
-  [ "$(printf '%s\n' "$one" "$two" "$three" | sort -u | wc -l)" = 3 ]
-  typed "$one" "only in one" Enter
-  wait_for_screen 20 "$one" "echo: only in one"
-  for other_session in "$two" "$three"; do
-    typed "$other_session" "elsewhere" Enter
-    wait_for_screen 20 "$other_session" "echo: elsewhere"
-    run ! sent "only in one"
-    run ! docker exec "$other_session" grep -r "only in one" /home/claude/.claude/projects
-  done
-  docker exec "$one" touch /workspace/made
-  [ -e "$project/made" ]
-  docker exec "$two" test -e /workspace/made
-  run ! docker exec "$three" test -e /workspace/made
-  run -5 "$claudy" --detach --name second-$$ "$other"
-  [[ $output == *"Session \"second-$$\" belongs to "* ]]
-}
-
 @test "shows a session as waiting within 2 s of a permission prompt, until it is answered" {
   open "$project"
   for answer in Escape Enter; do
@@ -139,32 +81,6 @@ detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] |
     gone() { ! screen_shows "$session" "Do you want to proceed?"; }
     wait_for 10 gone
   done
-}
-
-@test "claudy at a terminal opens Claude, detaches, and opens a shell" {
-  tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 \
-    "cd '$project' && env -u TMUX '$claudy'; exec bash --norc"
-  shows() { tmux -L "$screen" capture-pane -p -J | grep -F -- "$1"; }
-  wait_for 20 shows "❯"
-  tmux -L "$screen" send-keys "hello there" Enter
-  wait_for 10 shows "echo: hello there"
-  # The prefix of the session's tmux; the outer tmux uses another key here.
-  tmux -L "$screen" send-keys C-b d
-  wait_for 10 shows "Reattach with: claudy attach"
-  tmux -L "$screen" send-keys "cd '$project'; '$claudy' attach --shell" Enter
-  wait_for 10 shows ":/workspace"
-  # Inside another tmux, the outer one handles the keys.
-  tmux -L "$screen" kill-server
-  screen=$screen-nested # the previous one may still be shutting down
-  tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 "cd '$project' && '$claudy' attach; cat"
-  wait_for 10 shows "echo: hello there"
-  attached() { "$claudy" sessions --json | jq --arg project "$project" '.[] | select(.project == $project).attached' | grep -x 1; }
-  wait_for 5 attached
-  # As a prefix of the session's tmux, these keys would detach.
-  tmux -L "$screen" set -g prefix C-a
-  tmux -L "$screen" send-keys C-b d "and on" Enter
-  wait_for 10 shows "echo: dand on"
-  attached
 }
 
 @test "says how Claude ended, and attach resumes the session" {

@@ -101,31 +101,6 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ "$(inspect wk-$$ '{{.HostConfig.Memory}}')" = "$(docker info --format '{{.MemTotal}}')" ]
 }
 
-@test "stop takes under a second, keeps the log, and removes worker and record" {
-  # The machine may be busy: one of three attempts must be that fast.
-  for _ in 1 2 3; do
-    spawn -n wk-$$ "$(make_project one)"
-    [ "$(records)" = 1 ]
-    docker exec wk-$$ sh -c 'echo a last word >/proc/1/fd/1'
-    start=$(date +%s%3N)
-    run -0 --separate-stderr "$scripts/coordinator.ts" stop wk-$$
-    took=$(($(date +%s%3N) - start))
-    [ "$output" = wk-$$ ]
-    grep 'a last word' "$HAL9000_HOME/logs/wk-$$.log"
-    [ "$(records)" = 0 ]
-    run -1 docker inspect wk-$$
-    [ "$took" -ge 1000 ] || break
-  done
-  [ "$took" -lt 1000 ]
-}
-
-@test "a record is readable only by its owner" {
-  project=$(make_project one)
-  id=$(spawn -n wk-$$ "$project")
-  [ "$(stat -c %a "$HAL9000_HOME/sessions/wk-$$.json")" = 600 ]
-  [ "$(jq -r '.container, .project.path' "$HAL9000_HOME/sessions/wk-$$.json")" = "$id"$'\n'"$project" ]
-}
-
 @test "--json prints a generated name; stop removes that worker's home" {
   run -0 --separate-stderr spawn --json "$(make_project one)"
   name=$(jq -r .name <<<"$output")
@@ -135,38 +110,6 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   run ! ls -d "$HAL9000_HOME/workers/$name"*
 }
 
-@test "mounts paths with spaces, quotes, dollars and newlines without evaluating them" {
-  for name in 'it'\''s "a b" $(touch /tmp/hal9000-pwned) `id`;&|<>' $'ünï, colon:\nline' '-n' \
-    "$(printf 'x%.0s' {1..255})"; do
-    project=$(make_project "$name")
-    printf '%s\n' "$name" >"$project/name"
-    for where in host parent; do
-      if [ "$where" = host ]; then spawn -n wk-$$ "$project"
-      else docker exec "$parent" /scripts/spawn-worker -d -n wk-$$ "$project"; fi
-      [ "$(docker exec wk-$$ cat /workspace/name)" = "$name" ]
-      [ "$(jq -r .project.path "$HAL9000_HOME/sessions/wk-$$.json")" = "$project" ]
-      "$scripts/coordinator.ts" stop wk-$$
-    done
-  done
-  [ ! -e /tmp/hal9000-pwned ]
-}
-
-@test "mounts a path of 4,000 bytes and refuses a longer one" {
-  cd "$HAL9000_PROJECT_ROOTS"
-  part=$(printf 'y%.0s' {1..200})
-  until [ $((${#PWD} + 201)) -ge 4000 ]; do mkdir -p "$part" && cd "$part"; done
-  echo deep >name
-  for where in host parent; do
-    if [ "$where" = host ]; then spawn -n deep-$$ "$PWD"
-    else docker exec "$parent" /scripts/spawn-worker -d -n deep-$$ "$PWD"; fi
-    [ "$(docker exec deep-$$ cat /workspace/name)" = deep ]
-    "$scripts/coordinator.ts" stop deep-$$
-  done
-  mkdir -p "$part/$part"
-  run -2 spawn "$PWD/$part/$part"
-  [[ $output == *"it is too long"* ]]
-}
-
 @test "a worker that cannot be started leaves nothing behind" {
   docker kill "$net"
   run ! env TOKEN=x "$scripts/spawn-worker.ts" -d -n stillborn-$$ --secret TOKEN "$(make_project one)"
@@ -174,13 +117,6 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   run -1 docker inspect stillborn-$$
   [ "$(records)" = 0 ]
   [ -z "$(find "$HAL9000_HOME/workers" "$HAL9000_HOME/secrets" -name "stillborn-$$*")" ]
-}
-
-@test "refuses a name that is in use and keeps its worker running" {
-  id=$(spawn -n wk-$$ "$(make_project one)")
-  run -5 spawn -n wk-$$ "$(make_project two)"
-  [[ $output == *"the name is taken"* ]]
-  [ "$(inspect wk-$$ '{{.Id}} {{.State.Running}}')" = "$id true" ]
 }
 
 @test "stop accepts the id that spawn printed, and stops all or none of several names" {

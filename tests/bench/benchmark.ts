@@ -39,10 +39,19 @@ import { asTable, interleaved, type Measured, row, timed } from "./timing.ts";
 export async function main(argv: string[], io = new Io()): Promise<number> {
   const cli = command("benchmark");
 
-  cli.command("", "Time spawns, claims, stops and starts beside Docker's own")
+  cli.command(
+    "[benchmark]",
+    "Time spawns, claims, stops and starts beside Docker's own",
+  )
+    .usage("[all] [options]")
     .option("--samples <n>", "Samples of each (default: 20)")
     .option("--json", "Print the figures as JSON")
-    .action(async (options) => {
+    .action(async (benchmark: string | undefined, options) => {
+      if (benchmark !== undefined && benchmark !== "all") {
+        throw new Failure("usage", `There is no benchmark "${benchmark}"`, {
+          hint: "Omit it: all are run.",
+        });
+      }
       const samples = wholeNumber("--samples", options.samples) ?? 20;
       if (samples < 1) {
         throw new Failure("usage", "--samples must be at least 1");

@@ -5,7 +5,9 @@ start_instance() { "$repo/scripts/claudy.ts" daemon start; }
 
 remove_instance() { # remove_instance PREFIX
   local label=label=hal9000.instance=$1
-  docker ps --all --quiet --filter "$label" | xargs -r docker rm --force --volumes >/dev/null
+  # A parent that was started by hand has no label of the instance.
+  { docker ps --all --quiet --filter "$label"; docker ps --all --quiet --filter "name=^/$1-parent\$"; } |
+    sort -u | xargs -r docker rm --force --volumes >/dev/null
   docker volume ls --quiet --filter "$label" | xargs -r docker volume rm >/dev/null
 }
 

@@ -52,6 +52,32 @@ ask_permission() {
   wait_for_screen 20 "$1" "Do you want to proceed?"
 }
 
+# claude WORKER ARGUMENT...: runs the CLI against the stub.
+claude() {
+  local worker=$1
+  shift
+  ANTHROPIC_API_KEY=$key docker exec --env ANTHROPIC_API_KEY \
+    --env "ANTHROPIC_BASE_URL=http://127.0.0.1:$stub_port" "$worker" claude "$@"
+}
+
+# Whether no terminal is attached to $session.
+detached() { [ "$("$claudy" sessions --json | jq -r --arg name "$session" '.[] | select(.name == $name).attached')" = 0 ]; }
+
+# Makes $host, a Claude home of the host's user.
+make_claude_home() {
+  host=$BATS_TEST_TMPDIR/me/.claude
+  mkdir -p "$host/agents" "$host/commands" "$host/projects/-home-me-other"
+  echo "Answer like a pirate." >"$host/CLAUDE.md"
+  printf -- '---\nname: planted-agent\ndescription: finds treasure\n---\nDig.\n' >"$host/agents/planted-agent.md"
+  echo '{"env":{"FROM_HOST":"yes"},"apiKeyHelper":"/bin/false","hooks":{"Stop":[{"hooks":[{"type":"command","command":"touch /workspace/hooked"}]}]}}' >"$host/settings.json"
+  echo '{"mcpServers":{"tool":{"command":"/home/me/tool"}}}' >"$host/../.claude.json"
+  echo "secret history" >"$host/projects/-home-me-other/x.jsonl"
+  claude_home_files >"$BATS_TEST_TMPDIR/before"
+}
+
+claude_home_files() { (cd "$host/.." && find . -type f -exec sha256sum {} + | sort); }
+claude_home_unchanged() { claude_home_files | cmp - "$BATS_TEST_TMPDIR/before"; }
+
 state() { "$claudy" sessions --json | jq -r --arg name "$1" '.[] | select(.name == $name) | .state'; }
 is() { [ "$(state "$1")" = "$2" ]; }
 

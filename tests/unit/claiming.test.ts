@@ -358,6 +358,7 @@ test("replaces a mounter that was started with other project roots", async (fake
     const { id } = engine.find(names.mounter) ?? {};
     await mounterWith(["/one"]).ensure();
     assert.is(engine.find(names.mounter)?.id, id);
+    assert.match(await mounterWith([]).ensure() ?? "", "-v DIR:/host/DIR:ro");
     await mounterWith(["/two"]).ensure();
     assert.is.not(engine.find(names.mounter)?.id, id);
   } finally {

@@ -1,5 +1,8 @@
 // The help of each command and of its actions.
 
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import type { Main } from "../../lib/cli/cli.ts";
@@ -76,13 +79,21 @@ function sectionsOf(text: string): Map<string, string[]> {
 }
 
 /** cac prints help on the console. */
-async function helpOf(script: string, words: string[] = []): Promise<string> {
+async function helpOf(
+  script: string,
+  words: string[] = [],
+  env: NodeJS.ProcessEnv = {},
+): Promise<string> {
   const main = scripts[script] as Main;
   const { info } = console;
   const lines: string[] = [];
   console.info = (line: string) => void lines.push(line);
   try {
-    const { code, stderr } = await runMain(main, [...words, "--help"]);
+    const { code, stderr } = await runMain(
+      main,
+      words[0] === "help" ? words : [...words, "--help"],
+      { env },
+    );
     assert.equal([code, stderr], [0, ""]);
   } finally {
     console.info = info;
@@ -129,6 +140,41 @@ for (const [name, actions] of Object.entries(commands)) {
     }
   });
 }
+
+for (const name of Object.keys(scripts)) {
+  test(`${name} help is ${name} --help`, async () => {
+    assert.is(await helpOf(name, ["help"]), await helpOf(name));
+  });
+}
+
+test("help with an action shows the help of the action", async () => {
+  const stop = await helpOf("coordinator", ["help", "stop"]);
+  assert.is(stop, await helpOf("coordinator", ["stop"]));
+});
+
+test("help shows the effective defaults of settings", async () => {
+  const env = {
+    WORKER_MEMORY: "8g",
+    WORKER_IMAGE: "mine:x",
+    MIN_WARM_WORKERS: "7",
+  };
+  const plain = await helpOf("spawn-worker");
+  assert.match(plain, "Memory limit (default: WORKER_MEMORY=4g)");
+  assert.match(plain, "Image (default: WORKER_IMAGE, else :worker)");
+  const set = await helpOf("spawn-worker", [], env);
+  assert.match(set, "Memory limit (default: WORKER_MEMORY=8g)");
+  assert.match(set, "CPU limit (default: WORKER_CPUS=2)");
+  assert.match(set, "Image (default: WORKER_IMAGE=mine:x)");
+  const pool = await helpOf("pool-manager", ["start"], env);
+  assert.match(pool, "(default: MIN_WARM_WORKERS=7)");
+  // An invalid settings file is reported by the command itself.
+  const home = mkdtempSync(join(tmpdir(), "hal9000-help-"));
+  mkdirSync(join(home, "config"));
+  writeFileSync(join(home, "config", "hal9000.conf"), "nonsense");
+  const broken = await helpOf("spawn-worker", [], { HAL9000_HOME: home });
+  rmSync(home, { recursive: true });
+  assert.match(broken, "Memory limit (default: WORKER_MEMORY)");
+});
 
 test("claudy --help lists every command in a group with its meaning", async () => {
   const sections = sectionsOf(await helpOf("claudy"));

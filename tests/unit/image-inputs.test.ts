@@ -48,9 +48,9 @@ const whole = {
   "docker/Dockerfile.worker": "FROM y",
   "docker/entry.sh": "echo",
   "docker/other.sh": "echo",
-  "build/image/scripts/one.js": "1",
-  "build/image/scripts/chunks/two.js": "2",
-  "build/image/claude": "binary",
+  "docker/build/scripts/one.js": "1",
+  "docker/build/scripts/chunks/two.js": "2",
+  "docker/build/claude": "binary",
 };
 
 test("the digest of an image changes with each of its inputs, and with no other file", async ({ root }) => {
@@ -65,9 +65,9 @@ test("the digest of an image changes with each of its inputs, and with no other 
     { "package-lock.json": lock("sha512-two") },
     { "docker/Dockerfile.parent": "FROM z" },
     { "docker/entry.sh": "exit" },
-    { "build/image/scripts/one.js": "3" },
-    { "build/image/scripts/chunks/two.js": "4" },
-    { "build/image/scripts/three.js": "" },
+    { "docker/build/scripts/one.js": "3" },
+    { "docker/build/scripts/chunks/two.js": "4" },
+    { "docker/build/scripts/three.js": "" },
   ];
   for (const change of changes) {
     lay(root, change);
@@ -82,10 +82,10 @@ test("the digest of an image changes with each of its inputs, and with no other 
     "package-lock.json": lock("sha512-two", "sha512-new"),
     "docker/Dockerfile.worker": "FROM z",
     "docker/other.sh": "exit",
-    "build/image/claude": "another",
+    "docker/build/claude": "another",
   });
   assert.is(await digest(), last);
-  rmSync(join(root, "build"), { recursive: true });
+  rmSync(join(root, "docker", "build"), { recursive: true });
   const bare = { ...recipe, scripts: false };
   assert.match(await inputsDigest(root, bare, "amd64", []), /^\w{16}$/);
 });

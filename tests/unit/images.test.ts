@@ -17,7 +17,13 @@ import { baseImage } from "../../lib/image/base.ts";
 import { buildArguments } from "../../lib/image/build.ts";
 import { contextParts } from "../../lib/image/context.ts";
 import { orphanedNames } from "../../lib/doctor/prune.ts";
-import { selectRecipes, workerImage } from "../../lib/image/recipes.ts";
+import {
+  chosenImage,
+  selectRecipes,
+  workerImage,
+} from "../../lib/image/recipes.ts";
+import { readSettings } from "../../lib/instance/config.ts";
+import { withOwnRepository } from "../../lib/instance/open.ts";
 
 const test = suite("images");
 
@@ -37,7 +43,7 @@ test("buildArguments() uses the repository's image as base", () => {
   const [minimal] = selectRecipes("worker-minimal").slice(-1);
   if (!minimal) throw new Error("no recipe");
   assert.equal(buildArguments(minimal, "r/x", "base:1", { key: "value" }), [
-    "--file=docker/Dockerfile.worker-minimal",
+    "--file=Dockerfile.worker-minimal",
     "--build-arg=BASE_IMAGE=base:1",
     "--build-arg=WORKER_IMAGE=r/x:worker-ultramin",
     "--tag=r/x:worker-minimal",
@@ -88,6 +94,28 @@ test("workerImage() is WORKER_IMAGE, else the repository's image", () => {
     workerImage({ HAL9000_IMAGE_REPO, WORKER_IMAGE: "" }),
     "r/x:worker",
   );
+});
+
+const settings = (env: NodeJS.ProcessEnv) =>
+  readSettings({ HAL9000_HOME: "/nonexistent", HAL9000_PREFIX: "x", ...env });
+
+test("chosenImage() is workerImage(), unless the parent's repository decides", () => {
+  assert.is(chosenImage(settings({})), undefined);
+  assert.is(chosenImage(settings({ WORKER_IMAGE: "mine" })), "mine");
+  const chosen = settings({ HAL9000_IMAGE_REPO: "r/x" });
+  assert.is(chosenImage(chosen), "r/x:worker");
+});
+
+test("withOwnRepository() is that of the parent's image, unless one is set", () => {
+  const repository = (image: string, env: NodeJS.ProcessEnv = {}) =>
+    withOwnRepository(settings(env), image).HAL9000_IMAGE_REPO;
+  assert.is(repository("r/x:parent"), "r/x");
+  assert.is(repository("r/x:base"), "r/x");
+  assert.is(repository("localhost:5000/x:parent"), "localhost:5000/x");
+  for (const image of ["0123456789ab", "sha256:0123", "r/x:mine"]) {
+    assert.is(repository(image), "x");
+  }
+  assert.is(repository("r/x:parent", { HAL9000_IMAGE_REPO: "mine" }), "mine");
 });
 
 test("orphanedNames() are tags of removed instances, not of registries", () => {

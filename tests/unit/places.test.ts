@@ -3,7 +3,13 @@
 import { dirname, join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { instanceNames, label, roleLabels } from "../../lib/instance/labels.ts";
+import {
+  instanceNames,
+  isOfInstance,
+  label,
+  type Role,
+  roleLabels,
+} from "../../lib/instance/labels.ts";
 import {
   homeDirectories,
   homePaths,
@@ -86,6 +92,23 @@ test("labels of an instance are distinct and have its namespace", () => {
     "hal9000.home": home,
   });
 });
+
+const ownership: [role: Role, labels: Record<string, string>, own: boolean][] =
+  [
+    ["parent", roleLabels("x", "parent", home), true],
+    ["parent", roleLabels("y", "parent", home), false],
+    ["parent", { "hal9000.role": "parent" }, true],
+    ["net", { "hal9000.role": "net" }, false],
+    ["parent", { "hal9000.role": "worker" }, false],
+    ["parent", {}, false],
+    ["net", roleLabels("x", "parent", home), false],
+  ];
+
+for (const [role, labels, own] of ownership) {
+  test(`isOfInstance() is ${own} for a ${role} with ${JSON.stringify(labels)}`, () => {
+    assert.is(isOfInstance("x", role, labels), own);
+  });
+}
 
 test("containers and volumes of an instance have distinct names with its prefix", () => {
   const { worker, session, warm, volumes, ...own } = instanceNames("x");

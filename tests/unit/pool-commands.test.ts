@@ -239,6 +239,21 @@ test("start saves the sizes and sends them to the manager", async (context) => {
   assert.match(refused.stderr, "claudy daemon start");
 });
 
+test("start takes sizes without an option from the environment", async (context) => {
+  const { run, instance } = context;
+  await serve(context, () => status);
+  const env = { MIN_WARM_WORKERS: "3", MAX_WARM_WORKERS: "7" };
+  const started = await run(poolManager, ["start", "--min-warm", "4"], { env });
+  assert.is(started.code, 0, started.stderr);
+  const { minWarm, maxWarm, idleTimeout } = readDesired(instance).sizes;
+  assert.equal([minWarm, maxWarm, idleTimeout], [4, 7, 300]);
+  const refused = await run(poolManager, ["start"], {
+    env: { IDLE_TIMEOUT: "soon" },
+  });
+  assert.is(refused.code, 2);
+  assert.match(refused.stderr, "IDLE_TIMEOUT must be a whole number");
+});
+
 test("start refuses sizes outside of their bounds, and saves nothing", async (context) => {
   const { run, instance } = context;
   const before = readDesired(instance);
