@@ -309,3 +309,31 @@ load ../helper/migration
   run -0 "$rollback" --list-backups
   [[ $output == *pre-rollback-* ]]
 }
+
+@test "lists, checks and restores a backup of the original script, in a home with only that" {
+  local name=pre-dind-20260125-000000
+  local backup=$HAL9000_HOME/backups/$name
+  mkdir -p "$backup"/{chromadb,membank/app,plugins}
+  echo "test data" >"$backup/chromadb/test.db"
+  echo "# Notes" >"$backup/membank/app/notes.md"
+  chmod 0600 "$backup/membank/app/notes.md"
+  touch -d "2025-02-03 04:05:06.123456789" "$backup/membank/app/notes.md" "$backup/membank"
+  jq -n --arg home "$HAL9000_HOME" '{created_at: "2026-01-25T00:00:00-08:00", hal9000_home: $home,
+    source_version: "v0.5.x", target_version: "v0.6.x"}' >"$backup/manifest.json"
+  tree "$backup" >"$BATS_TEST_TMPDIR/backup"
+  run -0 "$scripts/rollback-dind.sh" --list-backups --verify
+  [[ $output == *"$name"*"chromadb, membank, plugins"*"readable, has no checksums"* ]]
+  run -4 "$rollback" --yes
+  [[ $output == *"No volumes to roll back from"*"rollback --list-backups"* ]]
+  run -0 "$scripts/rollback-dind.sh" --force --backup "$backup"
+  for part in chromadb membank plugins; do tree "$HAL9000_HOME/$part" | diff <(tree "$backup/$part") -; done
+  tree "$backup" | cmp - "$BATS_TEST_TMPDIR/backup"
+  # Restored over existing data, which becomes a backup.
+  echo newer >"$HAL9000_HOME/membank/app/notes.md"
+  run -0 "$rollback" --yes --backup "$name"
+  tree "$HAL9000_HOME/membank" | diff <(tree "$backup/membank") -
+  [ "$(cat "$HAL9000_HOME"/backups/pre-rollback-*/membank/app/notes.md)" = newer ]
+  head -c 4096 /dev/urandom >"$backup/chromadb/chroma.sqlite3"
+  run -6 "$rollback" --yes --backup "$name"
+  [[ $output == *"is damaged: chromadb/chroma.sqlite3: not a readable database"* ]]
+}

@@ -124,6 +124,7 @@ test("backups are listed newest first, with the volumes that a rollback has save
   assert.equal(found[2], {
     name: "pre-dind-20260101T000000Z",
     path: join(home.backups, "pre-dind-20260101T000000Z"),
+    checksums: true,
     whole: null,
     damaged: [],
     createdAt: "2026-01-01T00:00:00.000Z",

@@ -426,6 +426,14 @@ test("rollback gives ChromaDB's files to the user of version 0.5 before it reads
   assert.equal(asked, [
     "replace /hal9000/backups/b/manifest.json /hal9000/migration/rollback.json",
   ]);
+  // Its manifest has no checksums.
+  note({ backup: "pre-dind-20260126-101112", steps: {} });
+  asked.splice(0);
+  await readCurrent(move, mover);
+  assert.equal(asked, [
+    "manifest /hal9000/migration/rollback.json " +
+    "/hal9000/backups/pre-dind-20260126-101112 chromadb rollback",
+  ]);
 });
 
 test("a restored backup saves the volumes' data first, unless they are kept", async (context) => {

@@ -11,6 +11,7 @@ import { insideMover } from "./places.ts";
 import {
   compare,
   comparisonSchema,
+  examine,
   measure,
   measuredSchema,
   treesSchema,
@@ -37,6 +38,7 @@ export const operations = {
     comparisonSchema,
     compare,
   ),
+  examine: operation(trees, comparisonSchema, examine),
   /** Makes `to` a copy of a tree or a file; deletes what was there. */
   replace: operation(fromTo, nothing, ({ from, to }, progress) => {
     ensureParent(to);
