@@ -8,11 +8,13 @@ import { forgetMigrated } from "./migrated.ts";
 import {
   endMove,
   freeStamp,
+  type Move,
   type MoveOptions,
   runMove,
   withVolumes,
 } from "./move.ts";
 import type { Measured } from "./mover/reading.ts";
+import { sessionsPart } from "./parts.ts";
 import type { RollbackOptions, RollbackPlan } from "./rollback-plan.ts";
 import {
   chooseParts,
@@ -25,6 +27,7 @@ import {
   swapParts,
 } from "./rollback-steps.ts";
 import { emptyVolumes, removeCopied } from "./rollback-volumes.ts";
+import { keptForms, returnSessions } from "./session-homes.ts";
 
 export interface RolledBack {
   parts: Measured[];
@@ -59,6 +62,7 @@ export async function rollback(run: RollbackRun): Promise<RolledBack> {
       await saveCurrent(move, mover);
       await stageParts(move, mover);
       await swapParts(move, mover);
+      await returnAll(move);
       await keepManifest(move, mover);
       return await emptyVolumes(move, mover);
     });
@@ -76,4 +80,16 @@ export async function rollback(run: RollbackRun): Promise<RolledBack> {
       removed,
     };
   });
+}
+
+/** The sessions, unless a backup that contains them was restored. */
+async function returnAll(move: Move): Promise<void> {
+  const { journal, lock } = move;
+  await journal.step(
+    "sessions",
+    () =>
+      journal.state.parts.includes(sessionsPart)
+        ? lock.do("remove", { path: keptForms })
+        : returnSessions(move),
+  );
 }

@@ -371,10 +371,13 @@ test("rollback stops sessions, other workers and the daemon", async (context) =>
 });
 
 test("rollback decides again which parts to restore, until it has read them", async (context) => {
-  const { move, mover, note } = context;
+  const { move, mover, note, instance } = context;
   addVolumes(context, "chromadb", "plugins");
   const choose = () => chooseParts(move, mover, { replaceLocal: false });
   note({ kind: "rollback", migrated: ["chromadb", "plugins"] });
+  for (const name of ["chromadb", "plugins"]) {
+    mkdirSync(join(instance.home.home, name));
+  }
   await choose();
   assert.equal(move.journal.state.parts, ["chromadb", "plugins"]);
   note({ parts: [], backup: "b" });

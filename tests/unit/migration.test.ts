@@ -361,7 +361,19 @@ const orders: Order[] = [
     holding: ["membank"],
     brings: all,
   },
-  { what: "no former home", local: [], holding: ["membank"], brings: all },
+  {
+    what: "no former home",
+    local: [],
+    holding: ["membank"],
+    brings: ["membank"],
+  },
+  {
+    what: "a migration of one part",
+    migrated: all,
+    local: ["plugins"],
+    holding: ["membank"],
+    brings: ["membank", "plugins"],
+  },
   {
     what: "both in use",
     local: all,
@@ -378,7 +390,8 @@ const orders: Order[] = [
 ];
 
 for (const { what, migrated = [], replaceLocal = false, ...order } of orders) {
-  test(`partsToRestore() after ${what}`, async ({ instance }) => {
+  test(`partsToRestore() after ${what}`, async ({ instance, root }) => {
+    for (const name of order.local) mkdirSync(join(root, name));
     const mover = {
       do: (_: string, { at, parts }: { at: string; parts: string[] }) =>
         Promise.resolve(
