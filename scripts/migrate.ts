@@ -121,7 +121,11 @@ async function run(
         : []),
       `  Backup:   ${result.backup ?? "none"}`,
       ...leftText(result.left),
-      "The old directories are still there. Delete them with: migrate --remove-source",
+      ...(plan.parts.some(({ to }) => to !== "stays")
+        ? [
+          "The old directories are still there. Delete them with: migrate --remove-source",
+        ]
+        : []),
     ].join("\n"),
     json,
   );

@@ -87,6 +87,9 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
           `Rolled back: ${
             result.parts.map(({ name }) => name).join(", ") || "nothing"
           }`,
+          ...(result.sessions.length > 0
+            ? [`  Unused sessions: ${result.sessions.length}, as before`]
+            : []),
           `  Replaced data:   ${result.kept ?? "none"}`,
           `  Volumes removed: ${result.removed.join(", ") || "none"}`,
           "Open sessions without a parent: claudy --legacy DIR",

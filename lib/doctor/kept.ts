@@ -67,9 +67,13 @@ export function examineMove(instance: Instance): Finding {
     const fix = kind === "migrate" ? "migrate, or migrate --abort" : kind;
     return fail(`unfinished ${kind}`, fix);
   }
-  const former = movedParts.filter(({ name }) =>
+  const names = [
+    ...movedParts.map(({ name }) => name),
+    "claude/.shared-config",
+  ];
+  const former = names.filter((name) =>
     hasEntries(join(instance.home.home, name))
-  ).map(({ name }) => name);
+  );
   return former.length === 0 || readMigrated(instance)
     ? ok("no data is being moved")
     : warn(

@@ -2,7 +2,7 @@
 // one Claude home, claude/.shared-config, and there the path of every project was
 // /workspace.
 
-import { existsSync, lstatSync } from "node:fs";
+import { existsSync, lstatSync, readdirSync } from "node:fs";
 import { join, normalize } from "node:path";
 import { sessionHome } from "../home/worker-home.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -44,6 +44,8 @@ export interface Known {
   /** Whether a session has a conversation of this id. */
   has: (session: string, id: string) => boolean;
   exists: (path: string) => boolean;
+  /** Whether there are sessions besides those given, of unknown projects. */
+  hasOthers: boolean;
 }
 
 /** Conversations of an unknown project are assigned to no session. */
@@ -75,11 +77,11 @@ function projectOf(
   const byCwd = new Set(onHost.flatMap((cwd) => innermost(projects, cwd)));
   if (byCwd.size > 0) return single([...byCwd]);
   if (!directory.startsWith(workspaceDirectory)) {
-    return single(
-      projects.filter((project) => directoryOf(project) === directory),
-    );
+    const name = directoryOf(directory);
+    return single(projects.filter((project) => directoryOf(project) === name));
   }
-  return single(projects) ?? byPaths(conversation, projects, known);
+  const only = known.hasOthers ? undefined : single(projects);
+  return only ?? byPaths(conversation, projects, known);
 }
 
 function single(projects: string[]): string | undefined {
@@ -114,6 +116,7 @@ function byPaths(
   const isAbove = (files: Set<string>, others: Set<string>) =>
     files.size > others.size && [...others].every((path) => files.has(path));
   return present.find(({ project, files }) =>
+    files.size > 0 &&
     present.every((other) =>
       other.project === project || isAbove(files, other.files)
     )
@@ -140,10 +143,12 @@ export async function assignShared(
       return false; // it may not be read
     }
   };
-  return {
-    assigned: assign(conversations, sessions, { has, exists }),
-    skipped,
-  };
+  const names = sessions.map(({ name }) => name);
+  const hasOthers = readdirSync(home.claude).some((name) =>
+    name !== sharedConfig && !names.includes(name)
+  );
+  const known = { has, exists, hasOthers };
+  return { assigned: assign(conversations, sessions, known), skipped };
 }
 
 export function nameOf({ directory, id }: Conversation): string {

@@ -27,10 +27,12 @@ import {
   swapParts,
 } from "./rollback-steps.ts";
 import { emptyVolumes, removeCopied } from "./rollback-volumes.ts";
-import { keptForms, returnSessions } from "./session-homes.ts";
+import { forgetForms, returnSessions } from "./session-homes.ts";
 
 export interface RolledBack {
   parts: Measured[];
+  /** Sessions that were not used since the migration, and are as before it. */
+  sessions: string[];
   /** The backup of what was replaced; null if nothing was. */
   kept: string | null;
   removed: string[];
@@ -56,15 +58,15 @@ export async function rollback(run: RollbackRun): Promise<RolledBack> {
   }, async (move) => {
     const { journal } = move;
     await journal.step("stop", () => stopAll(move));
-    const full = await withVolumes(move, async (mover) => {
+    const { full, sessions } = await withVolumes(move, async (mover) => {
       await chooseParts(move, mover, options);
       await readSource(move, mover);
       await saveCurrent(move, mover);
       await stageParts(move, mover);
       await swapParts(move, mover);
-      await returnAll(move);
+      const sessions = await returnAll(move);
       await keepManifest(move, mover);
-      return await emptyVolumes(move, mover);
+      return { sessions, full: await emptyVolumes(move, mover) };
     });
     const removed = await removeCopied(move, full);
     const kept = replacedBackup(move);
@@ -74,6 +76,7 @@ export async function rollback(run: RollbackRun): Promise<RolledBack> {
       parts: plan.parts
         .filter(({ name }) => journal.state.parts.includes(name))
         .map(({ from: _, ...size }) => size),
+      sessions,
       kept: hasManifest(instance, kept)
         ? join(instance.home.backups, kept)
         : null,
@@ -82,14 +85,16 @@ export async function rollback(run: RollbackRun): Promise<RolledBack> {
   });
 }
 
-/** The sessions, unless a backup that contains them was restored. */
-async function returnAll(move: Move): Promise<void> {
-  const { journal, lock } = move;
-  await journal.step(
-    "sessions",
-    () =>
-      journal.state.parts.includes(sessionsPart)
-        ? lock.do("remove", { path: keptForms })
-        : returnSessions(move),
-  );
+/**
+ * Gives the sessions back, unless a backup that contains them was restored. Returns the
+ * names of those that were not used since the migration.
+ */
+async function returnAll(move: Move): Promise<string[]> {
+  const { journal } = move;
+  let returned: string[] = [];
+  await journal.step("sessions", async () => {
+    if (journal.state.parts.includes(sessionsPart)) await forgetForms(move);
+    else returned = await returnSessions(move);
+  });
+  return returned;
 }

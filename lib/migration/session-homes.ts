@@ -10,6 +10,7 @@ import { giveConversationsBack, hasSharedConfig } from "./conversations.ts";
 import type { Move } from "./move.ts";
 import { insideMover } from "./mover/places.ts";
 import { sessionsPart } from "./parts.ts";
+import { copyInMover } from "./shared-config.ts";
 
 const metadataFile = ".claudy-session.json";
 
@@ -17,7 +18,7 @@ const metadataFile = ".claudy-session.json";
 const formerNames = [metadataFile, ".workspace"];
 
 /** In the mover. */
-export const keptForms = `${insideMover.work}/sessions`;
+const keptForms = `${insideMover.work}/sessions`;
 
 type Acting = Pick<Move, "instance" | "lock" | "track">;
 
@@ -76,28 +77,45 @@ export async function recordHomes(
   }
 }
 
+function sessionsWithForm({ home }: Pick<Instance, "home">): string[] {
+  const directory = join(home.migration, "sessions");
+  return existsSync(directory) ? readdirSync(directory) : [];
+}
+
+/** For sessions whose homes a restored backup has replaced. Idempotent. */
+export async function forgetForms({ instance, lock }: Acting): Promise<void> {
+  for (const session of sessionsWithForm(instance)) {
+    rmSync(instance.home.inherited(session), { force: true });
+  }
+  await lock.do("remove", { path: keptForms });
+}
+
 /**
  * Gives unused sessions their form of version 0.5 back, and copies the conversations of
- * the others to the shared Claude home. Idempotent.
+ * the others to the shared Claude home. Idempotent. Returns the names of the unused.
  */
-export async function returnSessions(acting: Acting): Promise<void> {
-  const { instance } = acting;
-  const directory = join(instance.home.migration, "sessions");
-  const kept = existsSync(directory) ? readdirSync(directory) : [];
-  for (const session of kept) await returnSession(acting, session);
-  if (!hasSharedConfig(instance)) return;
+export async function returnSessions(acting: Acting): Promise<string[]> {
+  const { instance, lock } = acting;
+  await lock.do("remove", { path: copyInMover });
+  const returned: string[] = [];
+  for (const session of sessionsWithForm(instance)) {
+    if (await returnSession(acting, session)) returned.push(session);
+  }
+  if (!hasSharedConfig(instance)) return returned;
   const used = readSessions(instance).map(({ name }) => name)
     .filter((name) =>
       existsSync(join(instance.home.home, sessionHome(name))) &&
       !isFormer(instance, name)
     );
   await giveConversationsBack(acting, used);
+  return returned;
 }
 
+/** Whether it was unused. */
 async function returnSession(
   { instance, lock }: Acting,
   session: string,
-): Promise<void> {
+): Promise<boolean> {
   const kept = keptForm(instance, session);
   const { inMover, form, manifest } = kept;
   const local = `${insideMover.home}/${sessionHome(session)}`;
@@ -122,10 +140,10 @@ async function returnSession(
   if (kept.hasForm() && isMissing()) {
     await lock.do("rename", { from: form, to: local });
   }
-  if (kept.hasReplaced()) {
-    rmSync(instance.home.inherited(session), { force: true });
-  }
+  const isUnused = kept.hasReplaced();
+  if (isUnused) rmSync(instance.home.inherited(session), { force: true });
   await lock.do("remove", { path: inMover });
+  return isUnused;
 }
 
 /** The session's worker could change the file in its Claude home. */

@@ -31,6 +31,11 @@ const inheritable = [
 const stateFile = ".claude.json";
 const loginFile = ".credentials.json";
 
+/** In HAL9000_HOME/migration. */
+const copyName = "shared-config";
+
+export const copyInMover = `${insideMover.work}/${copyName}`;
+
 /**
  * Calls `act` with the path of a readable copy of the named files and directories, without
  * those that are too large. Returns the names of these.
@@ -41,7 +46,7 @@ async function withCopy(
   names: string[],
   act: (directory: string) => void,
 ): Promise<string[]> {
-  const copy = `${insideMover.work}/shared-config`;
+  const copy = copyInMover;
   await mover.do("remove", { path: copy });
   const source = { at: sharedHome, parts: names };
   const measured = await mover.do("measure", source);
@@ -52,7 +57,7 @@ async function withCopy(
   }
   // Version 0.5 ran Claude as root.
   if (fitting.length > 0) await mover.do("give", { path: copy, from: 0 });
-  act(join(home.migration, "shared-config"));
+  act(join(home.migration, copyName));
   await mover.do("remove", { path: copy });
   return measured.filter((part) => !isWithinLimits(part))
     .map(({ name }) => name);
@@ -88,13 +93,13 @@ const maxStateBytes = 16 * 1024 ** 2;
 export async function takeCredentials(
   { instance, track }: Pick<MoveOptions, "instance" | "track">,
 ): Promise<string[]> {
-  const stored = credentialFor(instance, {}) !== undefined;
-  if (stored || !hasSharedConfig(instance)) return [];
-  return await withMover(
-    instance,
-    { volumes: false },
-    (lock) => storeCredentials({ instance, track, lock }),
-  );
+  if (!hasSharedConfig(instance)) return [];
+  return await withMover(instance, { volumes: false }, async (lock) => {
+    // Left by an interrupted run.
+    await lock.do("remove", { path: copyInMover });
+    if (credentialFor(instance, {}) !== undefined) return [];
+    return await storeCredentials({ instance, track, lock });
+  });
 }
 
 /** Stores the API key or token, and the login, for all sessions, as claudy login does. */

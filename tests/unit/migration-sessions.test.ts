@@ -28,7 +28,10 @@ import {
 import type { Move } from "../../lib/migration/move.ts";
 import type { Mover } from "../../lib/migration/mover-container.ts";
 import { perform } from "../../lib/migration/mover/operations.ts";
-import { returnSessions } from "../../lib/migration/session-homes.ts";
+import {
+  forgetForms,
+  returnSessions,
+} from "../../lib/migration/session-homes.ts";
 import { takeSessions } from "../../lib/migration/sessions.ts";
 import { storeCredentials } from "../../lib/migration/shared-config.ts";
 import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
@@ -255,7 +258,9 @@ test("unused sessions get back exactly what they had, after two migrations", asy
     assert.is((await take(context)).conversations, 0);
     assert.is(contentsOf(home.claude), taken);
     assert.is.not(treeOf(home.claude), before);
-    await returnSessions(context.move);
+    assert.equal(await returnSessions(context.move), [
+      ...["claudy-app-1", "claudy-shop-2"],
+    ]);
     assert.is(treeOf(home.claude), before, `in round ${round}`);
     assert.not.ok(existsSync(join(home.migration, "sessions/claudy-app-1")));
   }
@@ -405,6 +410,30 @@ test("a session cannot name another project to get its conversations", async (co
   assert.equal([has("claudy-app-1"), has("claudy-shop-2")], [false, true]);
 });
 
+test("sessions that a restored backup has replaced inherit again", async (context) => {
+  laySmallHome(context);
+  const { instance: { home }, move, root } = context;
+  const backup = join(root, "backup");
+  cpSync(home.claude, backup, { recursive: true });
+  await take(context);
+  const taken = contentsOf(home.claude);
+  rmSync(home.claude, { recursive: true });
+  cpSync(backup, home.claude, { recursive: true });
+  await forgetForms(move);
+  assert.not.ok(existsSync(join(home.migration, "sessions")));
+  await take(context);
+  assert.is(contentsOf(home.claude), taken);
+});
+
+test("a copy with secrets that an interrupted run has left is removed", async (context) => {
+  laySmallHome(context);
+  const copy = join(context.instance.home.migration, "shared-config");
+  mkdirSync(copy);
+  writeFileSync(join(copy, ".claude.json"), "secret");
+  assert.equal(await returnSessions(context.move), []);
+  assert.not.ok(existsSync(copy));
+});
+
 test("links in a used session's home are not followed when it is given back", async (context) => {
   layFormerHome(context);
   const { instance: { home }, root, told } = context;
@@ -441,9 +470,16 @@ const cases: {
   cwds?: string[];
   paths?: string[];
   of?: SessionProject[];
+  others?: boolean;
   gets: string[];
 }[] = [
   { what: "the only project", of: sessions.slice(0, 1), gets: ["a"] },
+  {
+    what: "the only known project",
+    of: sessions.slice(0, 1),
+    others: true,
+    gets: [],
+  },
   { what: "no evidence", gets: [] },
   { what: "the host's directory", cwds: ["/p/b/sub"], gets: ["b", "b2"] },
   {
@@ -480,7 +516,7 @@ const cases: {
   },
 ];
 
-for (const { what, gets, of = sessions, ...given } of cases) {
+for (const { what, gets, of = sessions, others = false, ...given } of cases) {
   test(`assign() with ${what}`, () => {
     const conversation = {
       ...{ directory: "-workspace", id: "c", cwds: ["/workspace"], paths: [] },
@@ -489,6 +525,7 @@ for (const { what, gets, of = sessions, ...given } of cases) {
     const known = {
       has: () => false,
       exists: (path: string) => files.includes(path),
+      hasOthers: others,
     };
     const [assigned] = assign([conversation], of, known);
     assert.equal(assigned?.sessions, gets);
@@ -505,6 +542,7 @@ test("assign() leaves a conversation with the session that has it", () => {
   const known = {
     has: (session: string) => session === "b2",
     exists: (path: string) => files.includes(path),
+    hasOthers: false,
   };
   assert.equal(assign([conversation], sessions, known)[0]?.sessions, ["b2"]);
 });

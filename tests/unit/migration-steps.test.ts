@@ -273,6 +273,13 @@ test("migrate reads its source once, and starts over if it has changed since", a
     "Changed since the last run (a: missing): starting over",
   ]);
   assert.match(move.journal.state.backup ?? "", /^pre-dind-\d{8}T\d{6}Z$/);
+  // They were changed by the migration itself.
+  note({ skipBackup: true });
+  asked.splice(0);
+  await readSource(move);
+  assert.match(asked[0] ?? "", /^compare \/hal9000 membank /);
+  note({ skipBackup: false });
+  asked.splice(0, asked.length, "", "", "", "");
   note({ steps: { manifest: "done", start: "begun" } });
   await readSource(move);
   assert.is(asked.length, 4);
@@ -342,6 +349,14 @@ test("migrate empties no volumes if they have no data", async (context) => {
   addVolumes(context, "plugins");
   await vacateVolumes(context.move, context.mover, { force: true });
   assert.not.ok(context.asked.some((what) => what.startsWith("empty")));
+});
+
+test("migrate leaves volumes with data alone if it moves only sessions", async (context) => {
+  addVolumes(context, "plugins");
+  context.answers["withData"] = ["plugins"];
+  context.note({ parts: ["claude"] });
+  await vacateVolumes(context.move, context.mover, { force: true });
+  assert.equal(context.asked, []);
 });
 
 test("migrate copies everything but the sessions into the volumes", async ({ move, mover, note, asked }) => {
@@ -646,7 +661,7 @@ test("the source is removed only after a migration with a backup", async ({ inst
     "The migration was run without a backup",
   );
   writeMigrated(instance, { stamp, backup: join(root, "b") });
-  assert.is((await refusal(plan()))[1], "The source has been removed already");
+  assert.is((await refusal(plan()))[1], "There are no directories to remove");
   mkdirSync(join(home.home, "plugins"));
   assert.equal(await plan(), [join(home.home, "plugins")]);
   note({});
@@ -667,6 +682,10 @@ test("data behind a link, or of a running gateway, is not moved", async ({ insta
   assert.is((await refused())[1], `"${membank}" is a link`);
   rmSync(membank);
   mkdirSync(membank);
+  const shared = join(home.claude, ".shared-config");
+  symlinkSync("/elsewhere", shared);
+  assert.is((await refused())[1], `"${shared}" is a link`);
+  rmSync(shared);
   await refuseOthers(instance, []);
   mkdirSync(join(home.mcpControl, ".."), { recursive: true });
   const gateway = await listen(
