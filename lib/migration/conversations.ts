@@ -9,7 +9,6 @@ import type { Instance } from "../instance/instance.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { isWithin } from "../std/hostpath.ts";
 import { ownerOf } from "../std/owned.ts";
-import { printable } from "../std/text.ts";
 import type { Move } from "./move.ts";
 import type { Mover } from "./mover-container.ts";
 import type { Conversation } from "./mover/conversations.ts";
@@ -48,7 +47,10 @@ export interface Known {
   hasOthers: boolean;
 }
 
-/** Conversations of an unknown project are assigned to no session. */
+/**
+ * Conversations of an unknown project are assigned to no session. Nor are those that a
+ * session has, but whose files are in another project: it may have made them up.
+ */
 export function assign(
   conversations: Conversation[],
   sessions: SessionProject[],
@@ -56,14 +58,18 @@ export function assign(
 ): Assigned[] {
   const projects = [...new Set(sessions.map(({ project }) => project))];
   return conversations.map((conversation) => {
+    const project = projectOf(conversation, projects, known);
     const holders = sessions.filter(({ name }) =>
       known.has(name, conversation.id)
-    );
-    const project = projectOf(conversation, projects, known);
-    const chosen = holders.length > 0
-      ? holders
-      : sessions.filter((session) => session.project === project);
-    return { conversation, sessions: chosen.map(({ name }) => name) };
+    ).map(({ project }) => project);
+    const chosen = project === undefined
+      ? single([...new Set(holders)])
+      : holders.length === 0 || holders.includes(project)
+      ? project
+      : undefined;
+    const names = sessions.filter((session) => session.project === chosen)
+      .map(({ name }) => name);
+    return { conversation, sessions: names };
   });
 }
 
@@ -136,6 +142,15 @@ export async function assignShared(
     const directory = join(home.home, sessionHome(session), "projects");
     return existsSync(join(directory, workspaceDirectory, `${id}.jsonl`));
   };
+  const known = knownOf({ home }, sessions, has);
+  return { assigned: assign(conversations, sessions, known), skipped };
+}
+
+function knownOf(
+  { home }: Pick<Instance, "home">,
+  sessions: SessionProject[],
+  has: Known["has"],
+): Known {
   const exists = (path: string) => {
     try {
       return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
@@ -147,8 +162,7 @@ export async function assignShared(
   const hasOthers = readdirSync(home.claude).some((name) =>
     name !== sharedConfig && !names.includes(name)
   );
-  const known = { has, exists, hasOthers };
-  return { assigned: assign(conversations, sessions, known), skipped };
+  return { has, exists, hasOthers };
 }
 
 export function nameOf({ directory, id }: Conversation): string {
@@ -190,7 +204,7 @@ export async function takeConversations(
       }, progress);
       if (copied === "copied") taken++;
       const why = notCopied[copied];
-      if (why) left.push(`${nameOf(conversation)}: ${why} in ${session}`);
+      if (why) left.push(`${nameOf(conversation)}: ${why} (${session})`);
     }
   }
   return { taken, left };
@@ -199,39 +213,54 @@ export async function takeConversations(
 const staged = `${insideMover.work}/conversation`;
 
 const notCopied: Record<string, string | undefined> = {
-  differs: "continued differently",
+  differs: "both were continued",
   blocked: "a link is in the way",
+  foreign: "it belongs to another project",
 };
 
-/** Copies the conversations that sessions have had since to the shared Claude home. */
+/**
+ * Copies the conversations that sessions have had since to the shared Claude home. Only
+ * those of the session's own project: others would get it with the next migration.
+ */
 export async function giveConversationsBack(
   { instance, lock, track }: Pick<Move, "instance" | "lock" | "track">,
-  sessions: string[],
+  sessions: SessionProject[],
+  used: string[],
 ): Promise<void> {
-  const { conversations } = await lock.do("findConversations", {
-    path: sharedHome,
-  });
-  const directories = new Map(
-    conversations.map(({ id, directory }) => [id, directory]),
+  const { assigned } = await assignShared(instance, lock, sessions);
+  const shared = new Map(
+    assigned.map((found) => [found.conversation.id, found]),
   );
   const progress = track.begin("Copying conversations");
   const owner = ownerOf(join(instance.home.claude, sharedConfig));
-  for (const session of sessions) {
+  for (const session of used) {
     const home = `${insideMover.home}/${sessionHome(session)}`;
     const own = await lock.do("findConversations", { path: home });
-    for (const { directory, id } of own.conversations) {
-      const to = directories.get(id) ?? directory;
-      const copied = await lock.do("copyConversation", {
-        id,
-        from: { home, directory },
-        to: { home: sharedHome, directory: to },
-        staged,
-        ...owner,
-      }, progress);
+    const known = knownOf(instance, sessions, (name) => name === session);
+    for (const found of assign(own.conversations, sessions, known)) {
+      const { conversation } = found;
+      const { directory, id } = conversation;
+      const former = shared.get(id);
+      const isOwn = found.sessions.includes(session) &&
+        (former?.sessions.includes(session) ?? true);
+      const copied = isOwn
+        ? await lock.do("copyConversation", {
+          id,
+          from: { home, directory },
+          to: {
+            home: sharedHome,
+            directory: former?.conversation.directory ?? directory,
+          },
+          staged,
+          ...owner,
+        }, progress)
+        : "foreign";
       const why = notCopied[copied];
       if (!why) continue;
-      const name = printable(`${directory}/${id}.jsonl`);
-      track.log(`warning: ${name} stays in ${home}: ${why} in ${sharedConfig}`);
+      track.log(
+        `warning: ${nameOf(conversation)} of session "${session}" is not ` +
+          `copied to ${sharedConfig}: ${why}`,
+      );
     }
   }
 }

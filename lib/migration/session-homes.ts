@@ -102,12 +102,12 @@ export async function returnSessions(acting: Acting): Promise<string[]> {
     if (await returnSession(acting, session)) returned.push(session);
   }
   if (!hasSharedConfig(instance)) return returned;
-  const used = readSessions(instance).map(({ name }) => name)
-    .filter((name) =>
-      existsSync(join(instance.home.home, sessionHome(name))) &&
-      !isFormer(instance, name)
-    );
-  await giveConversationsBack(acting, used);
+  const sessions = readSessions(instance).filter(({ name }) =>
+    existsSync(join(instance.home.home, sessionHome(name)))
+  );
+  const used = sessions.map(({ name }) => name)
+    .filter((name) => !isFormer(instance, name));
+  await giveConversationsBack(acting, sessions, used);
   return returned;
 }
 

@@ -287,7 +287,6 @@ function laySmallHome(context: Context) {
   laySession(context, "claudy-app-1", project("app"));
   lay(".shared-config/settings.json", { model: "opus" });
   lay(".shared-config/projects/-workspace/old.jsonl", "old\n");
-  lay(".shared-config/projects/-workspace/old/agent.jsonl", "agent\n");
 }
 
 for (const during of [false, true]) {
@@ -532,19 +531,57 @@ for (const { what, gets, of = sessions, others = false, ...given } of cases) {
   });
 }
 
-test("assign() leaves a conversation with the session that has it", () => {
-  const conversation = {
-    directory: "-workspace",
-    id: "c",
-    cwds: [],
-    paths: ["/workspace/a.ts"],
-  };
-  const known = {
-    has: (session: string) => session === "b2",
-    exists: (path: string) => files.includes(path),
-    hasOthers: false,
-  };
-  assert.equal(assign([conversation], sessions, known)[0]?.sessions, ["b2"]);
+const holdings: [
+  what: string,
+  path: string,
+  holders: string[],
+  gets: string[],
+][] = [
+  ["the session that has it", "none", ["b2"], ["b", "b2"]],
+  ["sessions of two projects that have it", "none", ["a", "b"], []],
+  ["its project, although another session has it, too", "a.ts", ["a", "b"], [
+    "a",
+  ]],
+  ["a session that has it, but of another project", "a.ts", ["b"], []],
+];
+
+for (const [what, path, holders, gets] of holdings) {
+  test(`assign() with ${what}`, () => {
+    const conversation = {
+      ...{ directory: "-workspace", id: "c", cwds: [] },
+      paths: [`/workspace/${path}`],
+    };
+    const known = {
+      has: (session: string) => holders.includes(session),
+      exists: (path: string) => files.includes(path),
+      hasOthers: false,
+    };
+    assert.equal(assign([conversation], sessions, known)[0]?.sessions, gets);
+  });
+}
+
+test("a session cannot plant a conversation in another project", async (context) => {
+  layFormerHome(context);
+  const { instance: { home }, lay, told } = context;
+  await take(context);
+  const at = "projects/-workspace";
+  const shared = join(home.claude, ".shared-config", at);
+  const text = readFileSync(join(shared, "in-shop.jsonl"), "utf8");
+  lay(`claudy-app-1/${at}/in-shop.jsonl`, `${text}planted\n`);
+  lay(`claudy-app-1/${at}/new.jsonl`, `${text}planted\n`);
+  await returnSessions(context.move);
+  assert.is(readFileSync(join(shared, "in-shop.jsonl"), "utf8"), text);
+  assert.not.ok(existsSync(join(shared, "new.jsonl")));
+  for (const name of ["in-shop", "new"]) {
+    assert.ok(
+      told.some((line) =>
+        line.includes(`${name}.jsonl of session "claudy-app-1" is not copied`)
+      ),
+    );
+  }
+  await take(context);
+  const shop = join(home.claude, "claudy-shop-2", at);
+  assert.equal(readdirSync(shop), ["on-host.jsonl"]);
 });
 
 test("the key and the login of version 0.5 are stored for all sessions", async (context) => {
