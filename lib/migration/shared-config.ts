@@ -2,6 +2,7 @@
 // shared. They could write to it, so nothing that runs programs is taken without being
 // asked for.
 
+import { lstatSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
 import { credentialFor, keepCredential } from "../home/credentials.ts";
@@ -17,7 +18,7 @@ import type { Instance } from "../instance/instance.ts";
 import { Failure } from "../std/errors.ts";
 import { readJson } from "../std/json.ts";
 import { ownerOf } from "../std/owned.ts";
-import { hasSharedConfig, sharedHome } from "./conversations.ts";
+import { hasSharedConfig, sharedConfig, sharedHome } from "./conversations.ts";
 import type { Move, MoveOptions } from "./move.ts";
 import { type Mover, withMover } from "./mover-container.ts";
 import { insideMover } from "./mover/places.ts";
@@ -37,8 +38,8 @@ const copyName = "shared-config";
 export const copyInMover = `${insideMover.work}/${copyName}`;
 
 /**
- * Calls `act` with the path of a readable copy of the named files and directories, without
- * those that are too large. Returns the names of these.
+ * Calls `act` with the path of a readable copy of the named files and directories. Returns
+ * which are not in it, and why.
  */
 async function withCopy(
   { home }: Pick<Instance, "home">,
@@ -50,7 +51,10 @@ async function withCopy(
   await mover.do("remove", { path: copy });
   const source = { at: sharedHome, parts: names };
   const measured = await mover.do("measure", source);
-  const fitting = measured.filter(isWithinLimits);
+  // A link has no files. It may lead anywhere, and often to nothing in the mover.
+  const fitting = measured.filter((part) =>
+    part.files > 0 && isWithinLimits(part)
+  );
   for (const { name } of fitting) {
     const from = `${sharedHome}/${name}`;
     await mover.do("replace", { from, to: `${copy}/${name}` });
@@ -59,8 +63,22 @@ async function withCopy(
   if (fitting.length > 0) await mover.do("give", { path: copy, from: 0 });
   act(join(home.migration, copyName));
   await mover.do("remove", { path: copy });
-  return measured.filter((part) => !isWithinLimits(part))
-    .map(({ name }) => name);
+  const large = measured.filter((part) => !isWithinLimits(part));
+  const links = names.filter((name) =>
+    isLink(join(home.claude, sharedConfig, name))
+  );
+  return [
+    ...large.map(({ name }) => `${name}: it is too large`),
+    ...links.map((name) => `${name}: it is a link`),
+  ];
+}
+
+function isLink(path: string): boolean {
+  try {
+    return lstatSync(path).isSymbolicLink();
+  } catch {
+    return false; // it is missing, or may not be read
+  }
 }
 
 /** Sessions inherit as new ones do. Returns what is not inherited, and why. */
@@ -73,7 +91,7 @@ export async function inheritShared(
   const request = inheritRequest(instance, env, { inheritHooks });
   if (!request || sessions.length === 0) return [];
   const left: string[] = [];
-  const large = await withCopy(instance, lock, inheritable, (copy) => {
+  const missing = await withCopy(instance, lock, inheritable, (copy) => {
     const config = readHostConfig({ ...request, copy }, track.log);
     left.push(...config.left);
     for (const session of sessions) {
@@ -81,7 +99,7 @@ export async function inheritShared(
       inherit(instance, session, ownerOf(home), config);
     }
   });
-  return [...left, ...large.map((name) => `${name}: it is too large`)];
+  return [...left, ...missing];
 }
 
 const stateSchema = v.looseObject({ primaryApiKey: v.optional(v.string()) });

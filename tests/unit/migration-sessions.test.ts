@@ -623,6 +623,21 @@ test("credentials that are invalid, or links, are not stored", async (context) =
   assert.is(readLogin(home), undefined);
 });
 
+test("links in the shared home are not inherited, but named", async (context) => {
+  const { instance: { home }, root } = context;
+  layFormerHome(context);
+  const shared = join(home.claude, ".shared-config");
+  writeFileSync(join(root, "secret"), "secret");
+  symlinkSync("/nowhere/at/all", join(shared, "skills"));
+  symlinkSync(join(root, "secret"), join(shared, "CLAUDE.md"));
+  const { left } = await take(context);
+  for (const name of ["skills", "CLAUDE.md"]) {
+    assert.ok(left.includes(`${name}: it is a link`), left.join());
+    assert.not.ok(existsSync(join(home.claude, "claudy-app-1", name)));
+  }
+  assert.ok(existsSync(join(home.claude, "claudy-app-1/settings.json")));
+});
+
 test("a file that is too large is not inherited", async (context) => {
   const { lay, instance: { home } } = context;
   layFormerHome(context);
