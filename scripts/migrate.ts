@@ -11,7 +11,7 @@ import {
   planMigration,
 } from "../lib/migration/migrate-plan.ts";
 import { migrate } from "../lib/migration/migrate.ts";
-import { columns } from "../lib/std/text.ts";
+import { columns, printable } from "../lib/std/text.ts";
 import { binarySize, megabytes } from "../lib/std/units.ts";
 import { command, execute, runCli } from "../lib/cli/cli.ts";
 import { track } from "../lib/commands/moves.ts";
@@ -21,6 +21,7 @@ interface Options {
   dryRun?: boolean;
   skipBackup?: boolean;
   force?: boolean;
+  inheritHooks?: boolean;
   yes?: boolean;
   resume?: boolean;
   abort?: boolean;
@@ -38,6 +39,10 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     .option("--dry-run", "Show what would be moved and change nothing")
     .option("--skip-backup", "Make no backup (the source is kept in any case)")
     .option("--force", "Back up data that is already in the volumes first")
+    .option(
+      "--inherit-hooks",
+      "Sessions also inherit hooks and other settings that run programs",
+    )
     .option("--yes", "Do not ask")
     .option(
       "--resume",
@@ -79,6 +84,7 @@ async function run(
   const desired = {
     skipBackup: options.skipBackup ?? false,
     force: options.force ?? false,
+    inheritHooks: options.inheritHooks ?? false,
   };
   const plan = await planMigration(instance, desired, io.log);
   const json = options.json ?? false;
@@ -105,11 +111,35 @@ async function run(
       `Migrated: ${result.parts.map(({ name }) => name).join(", ")}`,
       `  ChromaDB: ${collections.length} collections, ${vectors} vectors`,
       `  Sessions: ${result.sessions} imported`,
+      ...(plan.conversations
+        ? [
+          `  Conversations: ${result.conversations} copied to their sessions`,
+          `  Credentials:   ${
+            result.credentials.join(", ") || "none"
+          } taken over`,
+        ]
+        : []),
       `  Backup:   ${result.backup ?? "none"}`,
-      "The old directories are still there. Delete them with: migrate --remove-source",
+      ...leftText(result.left),
+      ...(plan.parts.some(({ to }) => to !== "stays")
+        ? [
+          "The old directories are still there. Delete them with: migrate --remove-source",
+        ]
+        : []),
     ].join("\n"),
     json,
   );
+}
+
+/** The lines are written by sessions, and there may be many. */
+function leftText(left: string[]): string[] {
+  const shown = left.slice(0, 20).map((line) => `  ${printable(line)}`);
+  const more = left.length - shown.length;
+  return left.length === 0 ? [] : [
+    "Not taken over from claude/.shared-config, where it stays:",
+    ...shown,
+    ...(more > 0 ? [`  and ${more} more, see --json`] : []),
+  ];
 }
 
 async function abort(
@@ -149,6 +179,18 @@ async function remove(
   );
 }
 
+function sharedText(conversations: MigrationPlan["conversations"]): string[] {
+  if (!conversations) return [];
+  const { count, unassigned } = conversations;
+  const rest = unassigned.length > 0
+    ? `, ${unassigned.length} of them of an unknown project, which are not copied`
+    : "";
+  return [
+    `Conversations: ${count}${rest}`,
+    "Settings and credentials: those in claude/.shared-config",
+  ];
+}
+
 function planText(plan: MigrationPlan): string {
   const rows = plan.parts.map(({ from, to, files, bytes }) => [
     from,
@@ -159,6 +201,7 @@ function planText(plan: MigrationPlan): string {
   return [
     columns([["FROM", "TO", "FILES", "SIZE"], ...rows]),
     `Sessions: ${plan.sessions.length}`,
+    ...sharedText(plan.conversations),
     ...plan.rooms.map(({ at, neededBytes, freeBytes }) =>
       `Disk space at ${at}: ${binarySize(neededBytes)} needed, ` +
       `${binarySize(freeBytes)} free`

@@ -87,6 +87,9 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
           `Rolled back: ${
             result.parts.map(({ name }) => name).join(", ") || "nothing"
           }`,
+          ...(result.sessions.length > 0
+            ? [`  Unused sessions: ${result.sessions.length}, as before`]
+            : []),
           `  Replaced data:   ${result.kept ?? "none"}`,
           `  Volumes removed: ${result.removed.join(", ") || "none"}`,
           "Open sessions without a parent: claudy --legacy DIR",
@@ -119,12 +122,18 @@ function planText(plan: RollbackPlan): string {
 
 function backupsText(backups: Backup[]): string {
   if (backups.length === 0) return "There are no backups";
-  const rows = backups.map(({ name, createdAt, parts, whole }) => [
+  const rows = backups.map(({ name, createdAt, parts, whole, checksums }) => [
     name,
     span(Date.now() - Date.parse(createdAt)),
     megabytes((parts ?? []).reduce((sum, { bytes }) => sum + bytes, 0)),
     parts ? parts.map((part) => part.name).join(", ") : "incomplete",
-    whole === null ? "" : whole ? "complete" : "DAMAGED",
+    whole === null
+      ? ""
+      : !whole
+      ? "DAMAGED"
+      : checksums
+      ? "complete"
+      : "readable, has no checksums",
   ]);
   const damage = backups.flatMap(({ name, damaged }) =>
     damaged.map((line) => `${name}: ${line}`)

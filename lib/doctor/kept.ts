@@ -11,6 +11,7 @@ import type { Instance } from "../instance/instance.ts";
 import { instanceFilter } from "../instance/labels.ts";
 import { readLogin } from "../home/login.ts";
 import { readJournal } from "../instance/migration-journal.ts";
+import { hasSharedConfig, sharedConfig } from "../migration/conversations.ts";
 import { readMigrated } from "../migration/migrated.ts";
 import { movedParts } from "../instance/volumes.ts";
 import { foreignHome, foreignInstance } from "../instance/ownership.ts";
@@ -70,9 +71,9 @@ export function examineMove(instance: Instance): Finding {
     const fix = kind === "migrate" ? "migrate, or migrate --abort" : kind;
     return fail(`unfinished ${kind}`, fix);
   }
-  const former = movedParts.filter(({ name }) =>
-    hasEntries(join(instance.home.home, name))
-  ).map(({ name }) => name);
+  const former = movedParts.map(({ name }) => name)
+    .filter((name) => hasEntries(join(instance.home.home, name)));
+  if (hasSharedConfig(instance)) former.push(`claude/${sharedConfig}`);
   return former.length === 0 || readMigrated(instance)
     ? ok("no data is being moved")
     : warn(

@@ -11,7 +11,9 @@ import { inDirectory } from "../std/directory.ts";
 import { messageOf } from "../std/errors.ts";
 import { isWithin } from "../std/hostpath.ts";
 import { gitIdentity } from "./git-identity.ts";
+import { mayRunPrograms } from "../project/project-config.ts";
 import {
+  runsPrograms,
   takeMcpServers,
   type TakeOptions,
   takeSettings,
@@ -47,6 +49,12 @@ const maxFiles = 5000;
 const maxBytes = 200e6;
 const maxDepth = 20;
 
+export function isWithinLimits(
+  { files, bytes }: { files: number; bytes: number },
+): boolean {
+  return files <= maxFiles && bytes <= maxBytes;
+}
+
 /** Limit for JSON files; the CLI's .claude.json can be large. */
 const maxJsonBytes = 16 * 1024 * 1024;
 
@@ -58,6 +66,11 @@ export interface InheritRequest {
   env?: NodeJS.ProcessEnv;
   /** Whether the session can use an ssh-agent. */
   sshAgent?: boolean;
+  /**
+   * A copy of the Claude home that sessions could write to, to be read instead. No links
+   * are followed, and what runs programs is inherited only with `inheritHooks`.
+   */
+  copy?: string;
 }
 
 /** From options and environment; undefined in the parent, which cannot read host homes. */
@@ -103,12 +116,17 @@ export interface HostConfig {
  * be read.
  */
 export function readHostConfig(
-  { claudeHome, inheritHooks, env, sshAgent = false }: InheritRequest,
+  { claudeHome, inheritHooks, env, copy, sshAgent = false }: InheritRequest,
   project: string,
   log: Log,
 ): HostConfig {
   const config: HostConfig = { files: new Map(), left: [] };
-  const options = { claudeHome, userHome: dirname(claudeHome), inheritHooks };
+  const options = {
+    ...{ claudeHome, userHome: dirname(claudeHome), inheritHooks },
+    at: copy ?? claudeHome,
+    isCopy: copy !== undefined,
+    inheritPrograms: copy === undefined || inheritHooks,
+  };
   const failed: string[] = [];
   const attempt = (name: string, take: () => void) => {
     try {
@@ -124,6 +142,7 @@ export function readHostConfig(
     attempt(name, () => addFile(config, options, name));
   }
   for (const name of directories) {
+    if (name === "plugins" && !options.inheritPrograms) continue;
     attempt(name, () => addDirectory(config, options, name));
   }
   if (env) {
@@ -133,16 +152,25 @@ export function readHostConfig(
   }
   if (failed.length > 0) {
     log(
-      `warning: Not all of ${claudeHome} was inherited: ${failed.join("; ")}`,
+      `warning: Not all of ${options.at} was inherited: ${failed.join("; ")}`,
     );
   }
   return config;
 }
 
+interface Source extends TakeOptions {
+  /** The Claude home to read, or its copy. */
+  at: string;
+  isCopy: boolean;
+}
+
 const objectSchema = v.record(v.string(), v.any());
 
-function readHostJson(path: string): v.InferOutput<typeof objectSchema> {
-  const limits = { maxBytes: maxJsonBytes, followLinks: true };
+function readHostJson(
+  path: string,
+  { isCopy }: Source,
+): v.InferOutput<typeof objectSchema> {
+  const limits = { maxBytes: maxJsonBytes, followLinks: !isCopy };
   const text = readPlainFile(path, limits).toString("utf8");
   if (isTooComplex(text)) throw new Error("it is nested too deeply");
   const parsed = v.safeParse(objectSchema, JSON.parse(text));
@@ -150,21 +178,21 @@ function readHostJson(path: string): v.InferOutput<typeof objectSchema> {
   throw new Error("it is not a JSON object");
 }
 
-function addHostSettings(config: HostConfig, options: TakeOptions): void {
-  const settings = readHostJson(join(options.claudeHome, "settings.json"));
+function addHostSettings(config: HostConfig, options: Source): void {
+  const settings = readHostJson(join(options.at, "settings.json"), options);
   const { value, left } = takeSettings(settings, options);
   config.files.set("settings.json", jsonOf(value));
   for (const what of left) config.left.push(what);
 }
 
 /** From ~/.claude.json, or from .claude.json inside a CLAUDE_CONFIG_DIR. */
-function addHostServers(config: HostConfig, options: TakeOptions): void {
-  const within = join(options.claudeHome, ".claude.json");
-  const path = statSync(within, { throwIfNoEntry: false })
+function addHostServers(config: HostConfig, options: Source): void {
+  const within = join(options.at, ".claude.json");
+  const path = options.isCopy || statSync(within, { throwIfNoEntry: false })
     ? within
-    : `${options.claudeHome}.json`;
-  const servers = readHostJson(path)["mcpServers"] ?? {};
-  const { value, left } = takeMcpServers(servers);
+    : `${options.at}.json`;
+  const servers = readHostJson(path, options)["mcpServers"] ?? {};
+  const { value, left } = takeMcpServers(servers, options);
   for (const what of left) config.left.push(what);
   if (Object.keys(value).length === 0) return;
   // The CLI rewrites this file, so it is only inherited once.
@@ -182,16 +210,21 @@ function jsonOf(value: unknown): Buffer {
   return Buffer.from(JSON.stringify(value, null, 2) + "\n");
 }
 
-/** Follows links: dotfiles are often kept elsewhere. */
-function addFile(config: HostConfig, options: TakeOptions, name: string): void {
-  const path = join(options.claudeHome, name);
+/** Follows links of the host's own home: dotfiles are often kept elsewhere. */
+function addFile(config: HostConfig, options: Source, name: string): void {
+  const path = join(options.at, name);
   const total = [...config.files.values()]
     .reduce((sum, { length }) => sum + length, 0);
   if (config.files.size >= maxFiles) {
     throw new LimitExceeded("too many files or too much data");
   }
   const left = maxBytes - total;
-  const bytes = readPlainFile(path, { maxBytes: left, followLinks: true });
+  const followLinks = !options.isCopy;
+  const bytes = readPlainFile(path, { maxBytes: left, followLinks });
+  if (!options.inheritPrograms && mayRunPrograms(name, bytes)) {
+    config.left.push(`${name}: ${runsPrograms}`);
+    return;
+  }
   // Plugin lists contain paths of the Claude home.
   const json = name.endsWith(".json")
     ? toWorkerPaths(bytes.toString(), options)
@@ -210,21 +243,22 @@ class LimitExceeded extends Error {}
 /** Adds a directory recursively. Skips unreadable entries and lists them in `left`. */
 function addDirectory(
   config: HostConfig,
-  options: TakeOptions,
+  options: Source,
   name: string,
   walk: Walk = { budget: { entries: 4 * maxFiles }, depth: maxDepth },
 ): void {
   if (walk.depth === 0) throw new NotPlain("nested too deeply");
-  for (const entry of namesIn(join(options.claudeHome, name), walk.budget)) {
+  for (const entry of namesIn(options, name, walk.budget)) {
     if (excluded.includes(entry)) continue;
     const inner = join(name, entry);
     try {
-      const path = join(options.claudeHome, inner);
-      const stat = statSync(path, { throwIfNoEntry: false });
+      const path = join(options.at, inner);
+      const look = options.isCopy ? lstatSync : statSync;
+      const stat = look(path, { throwIfNoEntry: false });
       if (stat?.isDirectory()) {
         // Avoids a loop: a link may lead back to the Claude home or above it.
         const real = realpathSync(path);
-        if (isWithin(realpathSync(options.claudeHome), real)) continue;
+        if (isWithin(realpathSync(options.at), real)) continue;
         const { budget, depth } = walk;
         addDirectory(config, options, inner, { budget, depth: depth - 1 });
       } else if (stat) addFile(config, options, inner);
@@ -235,10 +269,15 @@ function addDirectory(
   }
 }
 
-/** Names in a directory of the host; follows a link, since the user created it. */
-function namesIn(path: string, budget: Walk["budget"]): string[] {
+/** Names in a directory of the host; follows a link that the user created. */
+function namesIn(
+  { at, isCopy }: Source,
+  name: string,
+  budget: Walk["budget"],
+): string[] {
+  const path = join(at, name);
   const names: string[] = [];
-  inDirectory(realpathSync(path), (directory) => {
+  inDirectory(isCopy ? path : realpathSync(path), (directory) => {
     for (const { name } of directory.entries()) {
       if (--budget.entries < 0) {
         throw new LimitExceeded("too many files or too much data");

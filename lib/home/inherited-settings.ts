@@ -2,6 +2,7 @@
 // files or programs of the host, which do not exist in a worker.
 
 import { isLocalUrl } from "../std/local-url.ts";
+import { setsPrograms } from "../project/project-config.ts";
 import { insideWorker } from "../instance/paths.ts";
 
 export interface Taken<T> {
@@ -16,7 +17,16 @@ export interface TakeOptions {
   /** Home directory of its user. */
   userHome: string;
   inheritHooks: boolean;
+  /** Whether to take what runs programs or sets permissions, besides hooks. */
+  inheritPrograms: boolean;
 }
+
+/** E.g. enabledMcpjsonServers, or skipDangerousModePermissionPrompt. */
+const relatedToPrograms = /mcp|plugin|permission/i;
+
+/** Why something is left out of settings that sessions could write. */
+export const runsPrograms =
+  "it runs programs or sets what may run (see --inherit-hooks)";
 
 type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
@@ -48,6 +58,11 @@ export function takeSettings(
       left.push(`${key}: it runs a program on the host`);
     } else if (key === "hooks" && !options.inheritHooks) {
       left.push("hooks: they run programs on the host (see --inherit-hooks)");
+    } else if (
+      !options.inheritPrograms &&
+      (setsPrograms(key, value) || relatedToPrograms.test(key))
+    ) {
+      left.push(`${key}: ${runsPrograms}`);
     } else if (key === "env" && isObject(value)) {
       kept[key] = withoutCredentials(value, left);
     } else {
@@ -73,12 +88,14 @@ function withoutCredentials(
 /** The user-scope MCP servers of the host that a session inherits: remote ones. */
 export function takeMcpServers(
   servers: { [key: string]: Json },
+  { inheritPrograms }: Pick<TakeOptions, "inheritPrograms">,
 ): Taken<{ [key: string]: Json }> {
   const left: string[] = [];
   const kept: { [key: string]: Json } = {};
   for (const [name, server] of Object.entries(servers)) {
     const url = isObject(server) ? server["url"] : undefined;
-    if (typeof url !== "string" || isLocalUrl(url)) {
+    if (!inheritPrograms) left.push(`MCP server ${name}: ${runsPrograms}`);
+    else if (typeof url !== "string" || isLocalUrl(url)) {
       left.push(
         `MCP server ${name}: it runs on the host (see claudy mcp list)`,
       );

@@ -9,7 +9,7 @@ import * as v from "valibot";
 import { messageOf } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
-import { writeAtomic } from "../std/owned.ts";
+import { ensureDirectory, writeAtomic } from "../std/owned.ts";
 import type { HomePaths } from "../instance/paths.ts";
 import { readJson } from "../std/json.ts";
 
@@ -47,6 +47,18 @@ export function isLoggedIn(home: HomePaths): boolean {
 
 export function readLogin(home: HomePaths): Login | undefined {
   return readJson(join(home.login, file), loginSchema, maxBytes);
+}
+
+/** Stores a login that the CLI has made elsewhere; false if the file is none. */
+export function keepLogin(
+  { home, owner }: Pick<Instance, "home" | "owner">,
+  path: string,
+): boolean {
+  const login = readJson(path, loginSchema, maxBytes);
+  if (!login) return false;
+  ensureDirectory(home.login, 0o700, owner);
+  writeAtomic(join(home.login, file), JSON.stringify(login), owner);
+  return true;
 }
 
 /** Refresh this long before the token expires, or at half of a shorter lifetime. */

@@ -16,6 +16,8 @@ const journalSchema = v.object({
   stamp: v.pipe(v.string(), v.regex(/^\d{8}T\d{6}Z(-\d+)?$/)),
   parts: v.array(v.string()),
   skipBackup: v.boolean(),
+  /** For a migration: sessions inherit what runs programs, too. */
+  inheritHooks: v.optional(v.boolean()),
   keepVolumes: v.boolean(),
   /** For a rollback: the backup that is restored. */
   backup: v.nullable(v.string()),

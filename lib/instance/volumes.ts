@@ -16,6 +16,7 @@ import { inspectVolume } from "../docker/docker.ts";
 import { Failure, fileFailure } from "../std/errors.ts";
 import type { Instance } from "./instance.ts";
 import { type instanceNames, label } from "./labels.ts";
+import { inDirectory } from "../std/directory.ts";
 import { ensureDirectory, writeAtomic } from "../std/owned.ts";
 import { recordedInstance, refuseForeignHome } from "./ownership.ts";
 import { homeDirectories, type HomePaths } from "./paths.ts";
@@ -79,15 +80,39 @@ function modeFor({ mcp, ways }: HomePaths, directory: string): number {
 }
 
 /** Files that identify a home: of this version, created manually, of version 0.5. */
-const markers = ["run/instance", "config/hal9000.conf", "chromadb", "membank"];
+const markers = [
+  "run/instance",
+  "config/hal9000.conf",
+  "chromadb",
+  "membank",
+  "claude/.shared-config",
+];
+
+/** Whether it is a backup's name of the original migrate-to-dind.sh, with local time. */
+export function isOriginalBackup(name: string): boolean {
+  return /^pre-dind-\d{8}-\d{6}$/.test(name);
+}
+
+/** Such backups may be all that is left of version 0.5. */
+function hasOriginalBackup({ backups }: HomePaths): boolean {
+  const names = inDirectory(
+    backups,
+    (opened) => [...opened.entries()].map(({ name }) => name),
+  );
+  return names?.some((name) =>
+    isOriginalBackup(name) && existsSync(join(backups, name, "manifest.json"))
+  ) ?? false;
+}
 
 /**
  * Throws an `unsafe` Failure for a directory with unrelated files: they would be
  * chmodded, and deleted by a clean.
  */
-function checkHome({ home }: HomePaths): void {
+function checkHome(paths: HomePaths): void {
+  const { home } = paths;
   const free = home === join(homedir(), ".hal9000") || !existsSync(home) ||
-    markers.some((marker) => existsSync(join(home, marker)));
+    markers.some((marker) => existsSync(join(home, marker))) ||
+    hasOriginalBackup(paths);
   if (free || readdirSync(home).length === 0) return;
   throw new Failure("unsafe", `${home} contains unrelated files`, {
     hint: "Set HAL9000_HOME to an empty or new directory.",

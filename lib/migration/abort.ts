@@ -12,6 +12,7 @@ import { endMove, type MoveOptions, withVolumes } from "./move.ts";
 import { type Mover, withMover } from "./mover-container.ts";
 import { insideMover } from "./mover/places.ts";
 import { presentVolumes, removeVolumes } from "./parts.ts";
+import { returnSessions } from "./session-homes.ts";
 
 /** The journal of a migration that can be undone; throws a Failure if there is none. */
 export function abortable(
@@ -31,9 +32,10 @@ type Aborting = Pick<MoveOptions, "instance" | "track">;
 
 export async function abortMigration(options: Aborting): Promise<void> {
   const { instance } = options;
-  await withMover(instance, { volumes: false }, async () => {
+  await withMover(instance, { volumes: false }, async (lock) => {
     const journal = abortable(instance);
     const { backup, made } = journal.state;
+    await returnSessions({ ...options, lock });
     await withVolumes(options, async (mover) => {
       await restoreVolumes(options, journal, mover);
       if (backup !== null && !hasManifest(instance, backup)) {

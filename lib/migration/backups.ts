@@ -1,14 +1,19 @@
-// Lists and verifies backups.
+// Lists and verifies backups, also those that the original migrate-to-dind.sh made. Their
+// manifest contains no checksums.
 
-import { existsSync, readdirSync, statSync } from "node:fs";
+import { existsSync, lstatSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
+import * as v from "valibot";
 import { Failure } from "../std/errors.ts";
+import { readJson } from "../std/json.ts";
 import type { Instance } from "../instance/instance.ts";
+import { isOriginalBackup } from "../instance/volumes.ts";
 import { hasManifest } from "./copy.ts";
 import type { Track } from "./move.ts";
 import { withMover } from "./mover-container.ts";
 import { readManifest } from "./mover/manifest.ts";
 import { insideMover } from "./mover/places.ts";
+import { movedNames } from "./parts.ts";
 
 export interface Backup {
   /** Name in backups/, e.g. "pre-dind-20261121T130000Z". */
@@ -17,7 +22,12 @@ export interface Backup {
   createdAt: string;
   /** Null for an incomplete backup, which has no manifest. */
   parts: { name: string; files: number; bytes: number }[] | null;
-  /** Whether every checksum matches; null if not verified. */
+  /** Whether its manifest has checksums; those of the original script have none. */
+  checksums: boolean;
+  /**
+   * Whether every checksum matches, or without checksums, whether every file can be
+   * read; null if not verified.
+   */
   whole: boolean | null;
   damaged: string[];
 }
@@ -26,7 +36,9 @@ export interface Backup {
 export function listBackups({ home }: Pick<Instance, "home">): Backup[] {
   if (!existsSync(home.backups)) return [];
   return readdirSync(home.backups)
-    .filter((name) => /^pre-[a-z]+-\d{8}T\d{6}Z/.test(name))
+    .filter((name) =>
+      /^pre-[a-z]+-\d{8}T\d{6}Z/.test(name) || isOriginalBackup(name)
+    )
     // A rollback to a backup has saved the data of the volumes there.
     .flatMap((name) =>
       hasManifest({ home }, `${name}/volumes`)
@@ -37,8 +49,16 @@ export function listBackups({ home }: Pick<Instance, "home">): Backup[] {
     .sort((a, b) => a.createdAt < b.createdAt ? 1 : -1);
 }
 
+/** https://github.com/Hellblazer/hal-9000, scripts/migrate-to-dind.sh, create_backup */
+const originalSchema = v.object({
+  created_at: v.string(),
+  source_version: v.string(),
+});
+
 function describe(path: string, name: string): Backup {
-  const common = { name, path, whole: null, damaged: [] };
+  const checksums = !isOriginalBackup(name);
+  const common = { name, path, checksums, whole: null, damaged: [] };
+  if (!checksums) return { ...common, ...describeOriginal(path) };
   try {
     const { createdAt, parts } = readManifest(join(path, "manifest.json"));
     return { ...common, createdAt, parts };
@@ -46,6 +66,34 @@ function describe(path: string, name: string): Backup {
     const createdAt = statSync(path).mtime.toISOString();
     return { ...common, createdAt, parts: null };
   }
+}
+
+function describeOriginal(path: string): Pick<Backup, "createdAt" | "parts"> {
+  const manifest = readJson(join(path, "manifest.json"), originalSchema);
+  const time = Date.parse(manifest?.created_at ?? "");
+  const createdAt = Number.isNaN(time) ? statSync(path).mtime : new Date(time);
+  const parts = movedNames
+    .filter((name) => isDirectory(join(path, name)))
+    .map((name) => ({ name, ...sizeOf(join(path, name)) }));
+  return {
+    createdAt: createdAt.toISOString(),
+    parts: manifest ? parts : null,
+  };
+}
+
+function isDirectory(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+}
+
+/** Of a directory that the current user has made, so that all of it can be read. */
+function sizeOf(directory: string): { files: number; bytes: number } {
+  const sizes = readdirSync(directory, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map(({ parentPath, name }) => lstatSync(join(parentPath, name)).size);
+  return {
+    files: sizes.length,
+    bytes: sizes.reduce((sum, size) => sum + size, 0),
+  };
 }
 
 /** Verifies the backups, reading every file. */
@@ -58,18 +106,21 @@ export async function verifyBackups(
   return await withMover(instance, options, async (mover) => {
     const verified: Backup[] = [];
     for (const backup of backups) {
-      const { name, parts } = backup;
-      if (!parts) {
+      const { name, checksums } = backup;
+      if (!backup.parts) {
         verified.push({ ...backup, whole: false });
         continue;
       }
       const at = insideMover.backup(name);
-      const { first, count } = await mover.do("compare", {
-        at,
-        parts: parts.map(({ name }) => name),
-        manifest: `${at}/manifest.json`,
-        contents: true,
-      }, track.begin(`Checking ${name}`));
+      const parts = backup.parts.map(({ name }) => name);
+      const progress = track.begin(`Checking ${name}`);
+      const { first, count } = checksums
+        ? await mover.do(
+          "compare",
+          { at, parts, manifest: `${at}/manifest.json`, contents: true },
+          progress,
+        )
+        : await mover.do("examine", { at, parts }, progress);
       verified.push({ ...backup, whole: count === 0, damaged: first });
     }
     return verified;

@@ -15,7 +15,8 @@ import { label } from "../instance/labels.ts";
 import { refuseForeignInstance } from "../instance/ownership.ts";
 import { askGateway } from "../mcp/client.ts";
 import { liveWorkers } from "../worker/workers.ts";
-import { backupParts } from "./parts.ts";
+import { sharedConfig } from "./conversations.ts";
+import { backupParts, sessionsPart } from "./parts.ts";
 
 /** Throws a Failure if the data belongs to another instance, or is in use. */
 export async function refuseOthers(
@@ -35,7 +36,7 @@ export async function refuseOthers(
 
 /** The mover cannot follow links. */
 function refuseLinks({ home }: Pick<Instance, "home">): void {
-  for (const name of backupParts) {
+  for (const name of [...backupParts, `${sessionsPart}/${sharedConfig}`]) {
     const path = join(home.home, name);
     const stat = lstatSync(path, { throwIfNoEntry: false });
     if (!stat || stat.isDirectory()) continue;

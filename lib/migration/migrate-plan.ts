@@ -4,9 +4,15 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
-import { readJournalOf } from "../instance/migration-journal.ts";
+import { type Journal, readJournalOf } from "../instance/migration-journal.ts";
 import type { Log } from "../std/log.ts";
 import { refuseOthers, refuseWorkers } from "./checks.ts";
+import {
+  type Assigned,
+  assignShared,
+  hasSharedConfig,
+  nameOf,
+} from "./conversations.ts";
 import { readMigrated } from "./migrated.ts";
 import { refuseOtherOption } from "./move.ts";
 import { type Mover, withMover } from "./mover-container.ts";
@@ -14,17 +20,25 @@ import type { Measured } from "./mover/reading.ts";
 import { insideMover } from "./mover/places.ts";
 import { backupParts, movedNames, presentVolumes, volumeOf } from "./parts.ts";
 import { type Room, roomFor } from "./room.ts";
-import { findSessions } from "./sessions.ts";
+import { findSessions, projectsOf } from "./sessions.ts";
 
 export interface MigrateOptions {
   skipBackup: boolean;
   /** Move existing data of the volumes into a backup first. */
   force: boolean;
+  /** Sessions inherit what runs programs, too. */
+  inheritHooks: boolean;
 }
 
 export interface MigrationPlan {
   parts: (Measured & { from: string; to: string })[];
   sessions: string[];
+  /** In the Claude home that all sessions shared; null if there is none. */
+  conversations: {
+    count: number;
+    /** Those of an unknown project. */
+    unassigned: string[];
+  } | null;
   /** Volumes that contain data. */
   occupied: string[];
   rooms: Room[];
@@ -39,27 +53,35 @@ export async function planMigration(
   log: Log,
 ): Promise<MigrationPlan> {
   const { home } = instance;
+  const journal = readJournalOf(instance, "migrate");
   const directories = movedNames.map((name) => join(home.home, name))
     .filter((path) => existsSync(path));
-  const journal = readJournalOf(instance, "migrate");
-  if (directories.length === 0 && !journal) {
+  const sessions = findSessions(instance, log);
+  const isShared = hasSharedConfig(instance);
+  if (directories.length + sessions.length === 0 && !isShared && !journal) {
     throw new Failure("notFound", `No data of version 0.5 in ${home.home}`, {
-      hint: "It is expected in the directories chromadb, membank and plugins.",
+      hint: "It is expected in the directories claude, chromadb, membank and " +
+        "plugins. To restore a backup, see: rollback --list-backups",
     });
   }
-  await refuseOthers(instance, directories);
-  const skips = options.skipBackup && !journal?.state.skipBackup;
-  refuseOtherOption(journal, skips ? "--skip-backup" : undefined);
+  await refuseOthers(instance, [
+    ...directories,
+    ...(isShared ? [home.claude] : []),
+  ]);
+  refuseOtherOption(journal, otherOption(journal, options));
   if (!journal?.hasBegun("start")) await refuseWorkers(instance);
   const reading = { volumes: true, readOnly: true };
   const source = { at: insideMover.home, parts: backupParts };
-  const [measured, occupied] = await withMover(
+  const { measured, occupied, assigned } = await withMover(
     instance,
     reading,
-    async (mover) => [
-      await mover.do("measure", source),
-      await occupiedVolumes(instance, mover),
-    ],
+    async (mover) => ({
+      measured: await mover.do("measure", source),
+      occupied: await occupiedVolumes(instance, mover),
+      assigned: isShared
+        ? await assignShared(instance, mover, projectsOf(instance, sessions))
+        : null,
+    }),
   );
   const parts = measured.map((part) => {
     const { name } = part;
@@ -69,16 +91,41 @@ export async function planMigration(
   const bytes = (parts: Measured[]) =>
     parts.reduce((sum, { bytes }) => sum + bytes, 0);
   const hasBackup = options.skipBackup || journal?.isDone("backup");
+  const moved = parts.filter(({ to }) => to !== "stays");
+  const staying = parts.filter(({ to }) => to === "stays");
   return {
     parts,
-    sessions: findSessions(instance, log).map(({ name }) => name),
-    occupied: journal?.isDone("save") ? [] : occupied,
+    sessions: sessions.map(({ name }) => name),
+    conversations: assigned && describe(assigned),
+    // Without data to move, their data stays.
+    occupied: journal?.isDone("save") || moved.length === 0 ? [] : occupied,
     rooms: await roomFor(instance, {
-      home: hasBackup ? 0 : bytes(parts),
-      volumes: bytes(parts.filter(({ to }) => to !== "stays")),
+      // Sessions get copies of their conversations.
+      home: (hasBackup ? 0 : bytes(parts)) + (isShared ? bytes(staying) : 0),
+      volumes: bytes(moved),
     }),
     resumes: journal !== undefined,
   };
+}
+
+function describe(
+  { assigned }: { assigned: Assigned[] },
+): MigrationPlan["conversations"] {
+  return {
+    count: assigned.length,
+    unassigned: assigned.filter(({ sessions }) => sessions.length === 0)
+      .map(({ conversation }) => nameOf(conversation)),
+  };
+}
+
+/** An option that differs from those of the interrupted migration. */
+function otherOption(
+  journal: Journal | undefined,
+  { skipBackup, inheritHooks }: MigrateOptions,
+): string | undefined {
+  const { state } = journal ?? {};
+  if (skipBackup && !state?.skipBackup) return "--skip-backup";
+  return inheritHooks && !state?.inheritHooks ? "--inherit-hooks" : undefined;
 }
 
 /** Names of the volumes that contain data. */

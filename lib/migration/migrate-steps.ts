@@ -33,12 +33,13 @@ export async function readSource(move: Move): Promise<void> {
 async function forgetChanged(move: Move): Promise<void> {
   const { instance, journal, lock, track } = move;
   const path = join(instance.home.migration, manifestFile.migrate);
+  const isSaved = journal.isDone("backup") || journal.state.skipBackup;
   // From then on, ChromaDB works on the copy, which is the current data.
   if (!existsSync(path) || journal.hasBegun("start")) return;
   const { count, first } = await lock.do("compare", {
     at: insideMover.home,
     // Sessions are only backed up.
-    parts: journal.isDone("backup") ? movedOf(move) : journal.state.parts,
+    parts: isSaved ? movedOf(move) : journal.state.parts,
     manifest,
     contents: false,
   });
@@ -88,6 +89,7 @@ export async function vacateVolumes(
   { force }: { force: boolean },
 ): Promise<void> {
   const { instance, journal } = move;
+  if (movedOf(move).length === 0) return;
   const backup = forcedBackup(move);
   await journal.step("save", async () => {
     // Keep a complete backup: the volumes may have been half emptied since.

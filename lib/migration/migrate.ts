@@ -29,13 +29,20 @@ import {
 import type { Collections } from "./mover/collections.ts";
 import type { Measured } from "./mover/reading.ts";
 import { refuseWithoutRoom } from "./room.ts";
-import { rememberSessions } from "./sessions.ts";
+import { type TakenSessions, takeSessions } from "./sessions.ts";
+import { takeCredentials } from "./shared-config.ts";
 
 export interface Migrated {
   /** Null with --skip-backup. */
   backup: string | null;
   parts: Measured[];
   sessions: number;
+  /** Number of conversations that were copied to sessions. */
+  conversations: number;
+  /** What stays only in the shared Claude home, and why. */
+  left: string[];
+  /** Kinds of the credentials that were taken over. */
+  credentials: string[];
   collections: Collections | null;
 }
 
@@ -51,18 +58,16 @@ export async function migrate(run: MigrateRun): Promise<Migrated> {
   refuseWithoutRoom(plan.rooms);
   if (!options.force) refuseOccupied(instance, plan.occupied);
   ensureHome(instance);
-  const { move, served } = await fillVolumes(run);
+  const { move, served, taken } = await fillVolumes(run);
   const { journal } = move;
-  let sessions = 0;
-  await journal.step("sessions", () => {
-    sessions = rememberSessions(instance, track.log);
-  });
+  const { registered: sessions, conversations, left } = taken;
   await journal.step("start", async () => {
     track.begin("Starting the daemon");
     await startDaemon(instance, env, track.log);
     await waitForChromadb(instance);
   });
   const collections = await checkCollections(move, { served });
+  const credentials = await takeCredentials(run);
   const { skipBackup, stamp } = journal.state;
   const backup = skipBackup
     ? null
@@ -73,18 +78,22 @@ export async function migrate(run: MigrateRun): Promise<Migrated> {
   const parts = plan.parts
     .filter(({ name }) => journal.state.parts.includes(name))
     .map(({ from: _, to: __, ...size }) => size);
-  return { backup, parts, sessions, collections };
+  return {
+    ...{ backup, parts, sessions, conversations, left, credentials },
+    collections,
+  };
 }
 
 /** All steps before ChromaDB opens its copy. */
 async function fillVolumes(run: MigrateRun) {
-  const { instance, plan, options } = run;
+  const { instance, plan, options, env } = run;
   const stamp = freeStamp(instance, ["pre-dind", "pre-force"]);
   return await runMove(run, {
     kind: "migrate",
     stamp,
     parts: plan.parts.map(({ name }) => name),
     skipBackup: options.skipBackup,
+    inheritHooks: options.inheritHooks,
     backup: `pre-dind-${stamp}`,
   }, async (move) => {
     const { journal } = move;
@@ -98,6 +107,10 @@ async function fillVolumes(run: MigrateRun) {
         await copySource(move, mover);
       });
     }
-    return { move, served };
+    let taken: TakenSessions = { registered: 0, conversations: 0, left: [] };
+    await journal.step("sessions", async () => {
+      taken = await takeSessions(move, env);
+    });
+    return { move, served, taken };
   });
 }

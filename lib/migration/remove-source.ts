@@ -30,7 +30,9 @@ export async function planRemoval(instance: Instance): Promise<string[]> {
   const directories = movedNames.map((name) => join(home.home, name))
     .filter((path) => existsSync(path));
   if (directories.length === 0) {
-    throw new Failure("notFound", "The source has been removed already");
+    throw new Failure("notFound", "There are no directories to remove", {
+      hint: "Sessions of version 0.5 stay in claude.",
+    });
   }
   await refuseUsers(instance, directories);
   refuseWriters(directories);

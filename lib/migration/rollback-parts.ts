@@ -1,5 +1,6 @@
 // Chooses the parts that a rollback restores.
 
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Instance } from "../instance/instance.ts";
 import { readJournal } from "../instance/migration-journal.ts";
@@ -22,7 +23,8 @@ export async function partsMigrated(
 /**
  * Names of the parts to restore from the volumes. A local directory that was never
  * migrated holds current data. It stays if its volume is empty. If both hold data,
- * throws an `unsafe` Failure, unless `replaceLocal` is set.
+ * throws an `unsafe` Failure, unless `replaceLocal` is set. No directory is created for
+ * an empty volume.
  */
 export async function partsToRestore(
   instance: Pick<Instance, "docker" | "names" | "home">,
@@ -52,6 +54,7 @@ export async function partsToRestore(
     );
   }
   return names.filter((name) =>
-    !unmoved.includes(name) || holding.includes(name)
+    holding.includes(name) ||
+    migrated.includes(name) && existsSync(join(instance.home.home, name))
   );
 }

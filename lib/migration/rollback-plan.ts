@@ -8,6 +8,7 @@ import { type Journal, readJournalOf } from "../instance/migration-journal.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { type Backup, verifiedBackup } from "./backups.ts";
 import { refuseOthers } from "./checks.ts";
+import { hasSharedConfig } from "./conversations.ts";
 import { refuseOtherOption, type Track } from "./move.ts";
 import { withMover } from "./mover-container.ts";
 import type { Measured } from "./mover/reading.ts";
@@ -120,7 +121,11 @@ async function refuseRollback(
   const restores = (journal ? journal.state.backup : options.backup) != null;
   const parts = restores ? backupParts : movedNames;
   const directories = presentHere(instance, parts);
-  await refuseOthers(instance, [...directories, home.memorybank]);
+  await refuseOthers(instance, [
+    ...directories,
+    ...(hasSharedConfig(instance) ? [home.claude] : []),
+    home.memorybank,
+  ]);
 }
 
 /** Throws an `unsafe` Failure if a rename cannot move directories into place. */

@@ -3,6 +3,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { stopDaemon } from "../daemon/daemon.ts";
+import { isOriginalBackup } from "../instance/volumes.ts";
 import { serviceUsers } from "../instance/service-users.ts";
 import { stopSession } from "../session/session.ts";
 import { Failure } from "../std/errors.ts";
@@ -68,14 +69,17 @@ export async function readSource(move: Move, mover: Mover): Promise<void> {
     const from = serviceUsers.chromadb;
     await mover.do("give", { path: `${at}/chromadb`, from });
   }
-  await journal.step("manifest", () =>
-    backup === null
-      ? mover.do(
-        "manifest",
-        { at, parts, to: manifest, kind: "rollback" },
-        track.begin("Reading"),
-      )
-      : mover.do("replace", { from: `${at}/manifest.json`, to: manifest }));
+  await journal.step(
+    "manifest",
+    () =>
+      backup === null || isOriginalBackup(backup)
+        ? mover.do(
+          "manifest",
+          { at, parts, to: manifest, kind: "rollback" },
+          track.begin("Reading"),
+        )
+        : mover.do("replace", { from: `${at}/manifest.json`, to: manifest }),
+  );
 }
 
 /**

@@ -1,4 +1,5 @@
-// Registers the sessions of version 0.5; their files stay in place.
+// Takes over the sessions of version 0.5: registers them, and turns their directories into
+// Claude homes with their part of the shared Claude home.
 
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
@@ -7,7 +8,19 @@ import { readSmallFile } from "../std/hostpath.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { detectProfile } from "../project/profile.ts";
-import { readSession, writeSession } from "../instance/session-record.ts";
+import {
+  readSession,
+  readSessions,
+  writeSession,
+} from "../instance/session-record.ts";
+import {
+  hasSharedConfig,
+  type SessionProject,
+  takeConversations,
+} from "./conversations.ts";
+import type { Move } from "./move.ts";
+import { isFormer, keepForms, recordHomes } from "./session-homes.ts";
+import { inheritShared } from "./shared-config.ts";
 
 const metadataFile = ".claudy-session.json";
 
@@ -66,10 +79,58 @@ export function findSessions(
   });
 }
 
-/** Registers the sessions. Returns how many are new. */
-export function rememberSessions(instance: Instance, log: Log): number {
-  const unknown = findSessions(instance, log)
-    .filter(({ name }) => !readSession(instance, name, log));
+/** Sessions with their projects; a record is preferred, as no worker can write it. */
+export function projectsOf(
+  instance: Pick<Instance, "home" | "owner">,
+  found: FoundSession[],
+): SessionProject[] {
+  const projects = new Map(
+    [...found, ...readSessions(instance)].map((
+      { name, project },
+    ) => [name, project]),
+  );
+  return [...projects].map(([name, project]) => ({ name, project }))
+    .filter(({ name }) => existsSync(join(instance.home.claude, name)));
+}
+
+export interface TakenSessions {
+  /** Number of sessions that were not registered before. */
+  registered: number;
+  /** Number of conversations that were copied. */
+  conversations: number;
+  /** What stays only in the shared Claude home, and why. */
+  left: string[];
+}
+
+/** Takes the sessions over, with their conversations and settings. Idempotent. */
+export async function takeSessions(
+  move: Move,
+  env: NodeJS.ProcessEnv,
+): Promise<TakenSessions> {
+  const { instance, track: { log } } = move;
+  const found = findSessions(instance, log);
+  const taken: TakenSessions = { registered: 0, conversations: 0, left: [] };
+  if (hasSharedConfig(instance)) {
+    const former = found.map(({ name }) => name)
+      .filter((name) => isFormer(instance, name));
+    await keepForms(move, former);
+    const inherited = await inheritShared(move, former, env);
+    const sessions = projectsOf(instance, found);
+    const { taken: count, left } = await takeConversations(move, sessions);
+    await recordHomes(move, former);
+    taken.conversations = count;
+    taken.left = [...inherited, ...left];
+  }
+  taken.registered = registerSessions(instance, found, log);
+  return taken;
+}
+
+function registerSessions(
+  instance: Instance,
+  found: FoundSession[],
+  log: Log,
+): number {
+  const unknown = found.filter(({ name }) => !readSession(instance, name, log));
   for (const session of unknown) {
     const usedAt = session.createdAt;
     writeSession(instance, { version: 1, ...session, usedAt });

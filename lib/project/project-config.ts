@@ -180,7 +180,7 @@ function describe(
     running.push(...serverLines(name, mcpServers));
     if (settingsFiles.includes(name)) {
       for (const [key, setting] of Object.entries(rest)) {
-        const runs = executionSettings.includes(key) || runsPrograms(setting);
+        const runs = setsPrograms(key, setting);
         (runs ? running : other).push(
           `${name}: ${key} ${shown(setting, runs ? Infinity : 400)}`,
         );
@@ -217,6 +217,21 @@ function forbiddenIn(settings: Record<string, unknown>): string[] {
     ...Object.keys(objectOr(settings["env"])).filter(isForbiddenVariable),
     ...Object.keys(settings).filter((key) => credentialHelpers.includes(key)),
   ];
+}
+
+/** Whether a setting determines what runs, or with which permissions. */
+export function setsPrograms(key: string, setting: unknown): boolean {
+  return key === "hooks" || executionSettings.includes(key) ||
+    runsPrograms(setting);
+}
+
+/** Whether a file of agents, commands or skills may define a hook, server or program. */
+export function mayRunPrograms(name: string, bytes: Uint8Array): boolean {
+  const text = new TextDecoder().decode(bytes);
+  if (/\.md$/i.test(name)) return isUnusual(frontMatter(text));
+  if (!/\.json$/i.test(name)) return false;
+  const value = parseObject(text);
+  return !value || isReadAtStart(name) || runsPrograms(value);
 }
 
 /** Whether Claude reads this JSON file when it starts, including files of plugins. */

@@ -73,30 +73,6 @@ load ../helper/migration
   done
 }
 
-@test "resumes a session of version 0.5, and runs it without a parent after a rollback" {
-  former_home
-  "$migrate" --yes >/dev/null
-  load ../helper/load # for this test's instance
-  load ../helper/sessions
-  start_stub
-  use_stub
-  project=$HAL9000_PROJECT_ROOTS/former7
-  open "$project"
-  [[ $session == claudy-former7-* ]]
-  typed "$session" "from before" Enter
-  wait_for_screen 20 "$session" "echo: from before"
-  stop_stub
-  # rollback stops the session and saves its conversation.
-  "$rollback" --yes >/dev/null
-  [ -z "$(docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX")" ]
-  run -0 --separate-stderr "$claudy" --legacy --detach --json "$project"
-  [ "$(jq -r .session <<<"$output")" = "$session" ]
-  [ "$(jq -r .conversation <<<"$output")" = resumed ]
-  wait_for_screen 15 "$session" "echo: from before"
-  [ "$(docker exec "$session" cat /data/membank/readme.md)" = "# Read me" ]
-  "$claudy" stop "$session"
-}
-
 @test "finds a session by its name in version 0.5" {
   small_home
   project=$HAL9000_PROJECT_ROOTS/my..odd--app
@@ -308,4 +284,126 @@ load ../helper/migration
   run -6 "$migrate" --yes
   run -0 "$rollback" --list-backups
   [[ $output == *pre-rollback-* ]]
+}
+
+@test "lists, checks and restores a backup of the original script, in a home with only that" {
+  local name=pre-dind-20260125-000000
+  local backup=$HAL9000_HOME/backups/$name
+  mkdir -p "$backup"/{chromadb,membank/app,plugins}
+  echo "test data" >"$backup/chromadb/test.db"
+  echo "# Notes" >"$backup/membank/app/notes.md"
+  chmod 0600 "$backup/membank/app/notes.md"
+  touch -d "2025-02-03 04:05:06.123456789" "$backup/membank/app/notes.md" "$backup/membank"
+  jq -n --arg home "$HAL9000_HOME" '{created_at: "2026-01-25T00:00:00-08:00", hal9000_home: $home,
+    source_version: "v0.5.x", target_version: "v0.6.x"}' >"$backup/manifest.json"
+  tree "$backup" >"$BATS_TEST_TMPDIR/backup"
+  run -0 "$scripts/rollback-dind.sh" --list-backups --verify
+  [[ $output == *"$name"*"chromadb, membank, plugins"*"readable, has no checksums"* ]]
+  run -4 "$rollback" --yes
+  [[ $output == *"No volumes to roll back from"*"rollback --list-backups"* ]]
+  run -0 "$scripts/rollback-dind.sh" --force --backup "$backup"
+  for part in chromadb membank plugins; do tree "$HAL9000_HOME/$part" | diff <(tree "$backup/$part") -; done
+  tree "$backup" | cmp - "$BATS_TEST_TMPDIR/backup"
+  # Restored over existing data, which becomes a backup.
+  echo newer >"$HAL9000_HOME/membank/app/notes.md"
+  run -0 "$rollback" --yes --backup "$name"
+  tree "$HAL9000_HOME/membank" | diff <(tree "$backup/membank") -
+  [ "$(cat "$HAL9000_HOME"/backups/pre-rollback-*/membank/app/notes.md)" = newer ]
+  head -c 4096 /dev/urandom >"$backup/chromadb/chroma.sqlite3"
+  run -6 "$rollback" --yes --backup "$name"
+  [[ $output == *"is damaged: chromadb/chroma.sqlite3: not a readable database"* ]]
+}
+
+# A home as claudy 0.5.0 leaves it: no ChromaDB, memory bank or plugins, and one Claude home
+# for all sessions, written by root in a container.
+real_home() { # real_home PROJECT...
+  local shared=$HAL9000_HOME/claude/.shared-config project name
+  mkdir -p "$shared"/{agents,projects/-workspace}
+  touch "$shared/.initialized"
+  echo '{"model":"opus","hooks":{"Stop":[{"hooks":[{"type":"command","command":"evil"}]}]}}' >"$shared/settings.json"
+  echo review >"$shared/agents/reviewer.md"
+  echo '{"primaryApiKey":"sk-ant-api03-former","hasCompletedOnboarding":true}' >"$shared/.claude.json"
+  for project in "$@"; do
+    mkdir -p "$project"
+    touch "$project/${project##*/}.txt"
+    name=claudy-${project##*/}-$(printf %s "$project" | sha256sum | cut -c1-8)
+    mkdir -p "$HAL9000_HOME/claude/$name/.workspace"
+    jq -n --arg name "$name" --arg project "$project" '{name: $name, profile: "base", project_dir: $project,
+      created_at: "2026-01-25T10:00:00-08:00", shell_mode: false, claudy_version: "0.5.0"}' \
+      >"$HAL9000_HOME/claude/$name/.claudy-session.json"
+    cp "$BATS_TEST_TMPDIR/conversation" "$shared/projects/-workspace/${project##*/}.jsonl"
+    printf '{"type":"x","cwd":"/workspace","file_path":"/workspace/%s.txt"}\n' "${project##*/}" \
+      >>"$shared/projects/-workspace/${project##*/}.jsonl"
+  done
+  as_root chown -R 0:0 "$shared"
+  as_root chmod 0600 "$shared"/projects/-workspace/*
+}
+
+@test "migrates a home that has only sessions, and rolls it back byte for byte" {
+  echo '{"cwd":"/workspace"}' >"$BATS_TEST_TMPDIR/conversation"
+  local one=$HAL9000_PROJECT_ROOTS/real1 two=$HAL9000_PROJECT_ROOTS/real2 names
+  real_home "$one" "$two"
+  names=$(ls "$HAL9000_HOME/claude")
+  homes() { (cd "$HAL9000_HOME" && ls -A && for name in $names .shared-config; do tree "claude/$name"; done); }
+  homes >"$BATS_TEST_TMPDIR/before"
+  run -0 --separate-stderr "$migrate" --dry-run --json
+  [ "$(jq -c '[.sessions[], .conversations.count, .conversations.unassigned]' <<<"$output" | tr -d '"')" = \
+    "[${names//$'\n'/,},2,[]]" ]
+  homes | cmp - "$BATS_TEST_TMPDIR/before"
+  run -0 --separate-stderr "$migrate" --yes --json
+  [ "$(jq -c '[.sessions, .conversations, .credentials]' <<<"$output")" = '[2,2,["key"]]' ]
+  [[ $(jq -r '.left[]' <<<"$output") == "hooks: they run programs"* ]]
+  [[ $output$stderr != *sk-ant-api03* ]]
+  [ "$(cat "$HAL9000_HOME/secrets/anthropic_key")" = sk-ant-api03-former ]
+  for project in real1 real2; do
+    cd "$HAL9000_HOME"/claude/claudy-$project-*
+    [ "$(ls projects/-workspace)" = $project.jsonl ]
+    [ "$(cat settings.json agents/reviewer.md | jq -R -s -c .)" = '"{\n  \"model\": \"opus\"\n}\nreview\n"' ]
+    [ "$(stat -c %u projects/-workspace/$project.jsonl)" = "$(id -u)" ]
+  done
+  cd "$HAL9000_HOME"
+  run -0 "$rollback" --yes
+  [[ $output == *"Rolled back: nothing"* ]]
+  homes | grep -vxE 'backups|config|logs|memorybank|migration|pool|run|secrets|sessions|workers' | diff "$BATS_TEST_TMPDIR/before" -
+}
+
+@test "resumes a session of version 0.5, and runs it without a parent after a rollback" {
+  local project=$HAL9000_PROJECT_ROOTS/real3 id=11111111-2222-4333-8444-555555555555
+  # With the path of the host, which the CLI has to accept in the worker.
+  jq -n -c --arg cwd "$project" --arg id $id '{isSidechain: false, userType: "external", cwd: $cwd, sessionId: $id,
+      version: "2.1.19", gitBranch: ""} as $common
+    | $common + {parentUuid: null, type: "user", uuid: "11111111-0000-4000-8000-000000000001",
+        timestamp: "2026-01-25T18:00:00.000Z", message: {role: "user", content: "from version five"}},
+      $common + {parentUuid: "11111111-0000-4000-8000-000000000001", type: "assistant",
+        uuid: "11111111-0000-4000-8000-000000000002", timestamp: "2026-01-25T18:00:01.000Z", requestId: "r",
+        message: {id: "m", type: "message", role: "assistant", model: "claude-opus-4-5", stop_reason: "end_turn",
+          stop_sequence: null, usage: {input_tokens: 1, output_tokens: 1},
+          content: [{type: "text", text: "echo: from version five"}]}}' >"$BATS_TEST_TMPDIR/conversation"
+  real_home "$project" "$HAL9000_PROJECT_ROOTS/real4"
+  local shared=$HAL9000_HOME/claude/.shared-config/projects/-workspace
+  as_root mv "$shared/real3.jsonl" "$shared/$id.jsonl"
+  as_root sed -i '$d' "$shared/$id.jsonl"
+  mkdir "$HAL9000_HOME/membank"
+  echo "# Read me" >"$HAL9000_HOME/membank/readme.md"
+  "$migrate" --yes >/dev/null
+  load ../helper/load # for this test's instance
+  load ../helper/sessions
+  start_stub
+  use_stub
+  open "$project"
+  wait_for_screen 20 "$session" "echo: from version five"
+  typed "$session" "from today" Enter
+  wait_for_screen 20 "$session" "echo: from today"
+  stop_stub
+  # rollback stops the session; version 0.5 has its conversation, too.
+  "$rollback" --yes >/dev/null
+  [ -z "$(docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX")" ]
+  as_root grep -q "from today" "$shared/$id.jsonl"
+  [ "$(as_root ls "$shared" | wc -l)" = 2 ]
+  run -0 --separate-stderr "$claudy" --legacy --detach --json "$project"
+  [ "$(jq -r .session <<<"$output")" = "$session" ]
+  [ "$(jq -r .conversation <<<"$output")" = resumed ]
+  wait_for_screen 15 "$session" "echo: from today"
+  [ "$(docker exec "$session" cat /data/membank/readme.md)" = "# Read me" ]
+  "$claudy" stop "$session"
 }

@@ -266,6 +266,11 @@ test("an unfinished move, and data that was never moved, are reported", ({ insta
     says: "data of version 0.5 is not in use: membank",
     mend: "migrate --dry-run",
   });
+  const shared = join(home.claude, ".shared-config");
+  mkdirSync(shared);
+  writeFileSync(join(shared, ".initialized"), "");
+  assert.match(look().says, /membank, claude\/\.shared-config$/);
+  rmSync(shared, { recursive: true });
   writeMigrated(instance, { stamp: "s", backup: null });
   assert.is(look().state, "ok");
   const journal = new Journal(instance, {

@@ -195,4 +195,27 @@ test("mover: a new ChromaDB and an empty directory count as no data", async ({ r
   }]);
 });
 
+test("mover: examine reads a tree without checksums, and checks ChromaDB's file", async ({ root }) => {
+  const file = join(root, "chromadb/chroma.sqlite3");
+  mkdirSync(join(root, "chromadb"));
+  mkdirSync(join(root, "membank"));
+  writeFileSync(join(root, "membank/notes.md"), "notes");
+  const { DatabaseSync } = await import("node:sqlite");
+  const database = new DatabaseSync(file);
+  database.exec("CREATE TABLE big (text TEXT)");
+  const insert = database.prepare("INSERT INTO big VALUES (?)");
+  for (let row = 0; row < 100; row++) insert.run("x".repeat(1000));
+  database.close();
+  const parts = ["chromadb", "membank"];
+  const examine = () => ask("examine", { at: root, parts });
+  assert.equal(await examine(), { count: 0, first: [] });
+  const whole = readFileSync(file);
+  writeFileSync(file, whole.subarray(0, whole.length / 2));
+  const damage = "chromadb/chroma.sqlite3: not a readable database";
+  assert.equal(await examine(), { count: 1, first: [damage] });
+  // SQLite repairs it when it is opened for writing.
+  writeFileSync(`${file}-wal`, "");
+  assert.equal(await examine(), { count: 0, first: [] });
+});
+
 test.run();

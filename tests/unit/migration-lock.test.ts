@@ -124,6 +124,7 @@ test("backups are listed newest first, with the volumes that a rollback has save
   assert.equal(found[2], {
     name: "pre-dind-20260101T000000Z",
     path: join(home.backups, "pre-dind-20260101T000000Z"),
+    checksums: true,
     whole: null,
     damaged: [],
     createdAt: "2026-01-01T00:00:00.000Z",
@@ -239,9 +240,11 @@ test("a rollback needs a home, and something to roll back from", async ({ instan
 test("a migration is refused while workers run, or with another option than before", async (fake) => {
   const { instance, engine, labels } = fake;
   mkdirSync(join(instance.home.home, "plugins"));
-  const failureOf = (skipBackup: boolean) =>
-    planMigration(instance, { skipBackup, force: false }, () => {})
+  const failureOf = (skipBackup: boolean, inheritHooks = false) => {
+    const options = { skipBackup, inheritHooks, force: false };
+    return planMigration(instance, options, () => {})
       .then(() => undefined, ({ message }: Failure) => message);
+  };
   const worker = engine.add("w", { spec: { Labels: labels() } });
   assert.is(await failureOf(false), "Workers are running: w");
   worker.state = "exited";
@@ -249,6 +252,10 @@ test("a migration is refused while workers run, or with another option than befo
   assert.is(
     await failureOf(true),
     "The interrupted migrate was started without --skip-backup",
+  );
+  assert.is(
+    await failureOf(false, true),
+    "The interrupted migrate was started without --inherit-hooks",
   );
 });
 

@@ -273,6 +273,13 @@ test("migrate reads its source once, and starts over if it has changed since", a
     "Changed since the last run (a: missing): starting over",
   ]);
   assert.match(move.journal.state.backup ?? "", /^pre-dind-\d{8}T\d{6}Z$/);
+  // They were changed by the migration itself.
+  note({ skipBackup: true });
+  asked.splice(0);
+  await readSource(move);
+  assert.match(asked[0] ?? "", /^compare \/hal9000 membank /);
+  note({ skipBackup: false });
+  asked.splice(0, asked.length, "", "", "", "");
   note({ steps: { manifest: "done", start: "begun" } });
   await readSource(move);
   assert.is(asked.length, 4);
@@ -344,6 +351,14 @@ test("migrate empties no volumes if they have no data", async (context) => {
   assert.not.ok(context.asked.some((what) => what.startsWith("empty")));
 });
 
+test("migrate leaves volumes with data alone if it moves only sessions", async (context) => {
+  addVolumes(context, "plugins");
+  context.answers["withData"] = ["plugins"];
+  context.note({ parts: ["claude"] });
+  await vacateVolumes(context.move, context.mover, { force: true });
+  assert.equal(context.asked, []);
+});
+
 test("migrate copies everything but the sessions into the volumes", async ({ move, mover, note, asked }) => {
   note({ parts: ["claude", "membank"] });
   await copySource(move, mover);
@@ -371,10 +386,13 @@ test("rollback stops sessions, other workers and the daemon", async (context) =>
 });
 
 test("rollback decides again which parts to restore, until it has read them", async (context) => {
-  const { move, mover, note } = context;
+  const { move, mover, note, instance } = context;
   addVolumes(context, "chromadb", "plugins");
   const choose = () => chooseParts(move, mover, { replaceLocal: false });
   note({ kind: "rollback", migrated: ["chromadb", "plugins"] });
+  for (const name of ["chromadb", "plugins"]) {
+    mkdirSync(join(instance.home.home, name));
+  }
   await choose();
   assert.equal(move.journal.state.parts, ["chromadb", "plugins"]);
   note({ parts: [], backup: "b" });
@@ -425,6 +443,14 @@ test("rollback gives ChromaDB's files to the user of version 0.5 before it reads
   await readCurrent(move, mover);
   assert.equal(asked, [
     "replace /hal9000/backups/b/manifest.json /hal9000/migration/rollback.json",
+  ]);
+  // Its manifest has no checksums.
+  note({ backup: "pre-dind-20260126-101112", steps: {} });
+  asked.splice(0);
+  await readCurrent(move, mover);
+  assert.equal(asked, [
+    "manifest /hal9000/migration/rollback.json " +
+    "/hal9000/backups/pre-dind-20260126-101112 chromadb rollback",
   ]);
 });
 
@@ -635,7 +661,7 @@ test("the source is removed only after a migration with a backup", async ({ inst
     "The migration was run without a backup",
   );
   writeMigrated(instance, { stamp, backup: join(root, "b") });
-  assert.is((await refusal(plan()))[1], "The source has been removed already");
+  assert.is((await refusal(plan()))[1], "There are no directories to remove");
   mkdirSync(join(home.home, "plugins"));
   assert.equal(await plan(), [join(home.home, "plugins")]);
   note({});
@@ -656,6 +682,10 @@ test("data behind a link, or of a running gateway, is not moved", async ({ insta
   assert.is((await refused())[1], `"${membank}" is a link`);
   rmSync(membank);
   mkdirSync(membank);
+  const shared = join(home.claude, ".shared-config");
+  symlinkSync("/elsewhere", shared);
+  assert.is((await refused())[1], `"${shared}" is a link`);
+  rmSync(shared);
   await refuseOthers(instance, []);
   mkdirSync(join(home.mcpControl, ".."), { recursive: true });
   const gateway = await listen(

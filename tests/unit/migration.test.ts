@@ -4,6 +4,7 @@ import {
   mkdtempSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -33,6 +34,7 @@ import { migratedParts, writeMigrated } from "../../lib/migration/migrated.ts";
 import type { Mover } from "../../lib/migration/mover-container.ts";
 import { partsToRestore } from "../../lib/migration/rollback-parts.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
+import { ensureHome } from "../../lib/instance/volumes.ts";
 
 const test = suite<{ root: string; instance: Instance }>("migration");
 
@@ -249,6 +251,72 @@ test("listBackups() marks backups without a manifest as interrupted", ({ instanc
   assert.ok(existsSync(join(instance.home.backups, "mine")));
 });
 
+/** A backup as the original script writes it. */
+function layOriginalBackup(
+  { home }: Instance,
+  name: string,
+  manifest: string | undefined,
+) {
+  const path = join(home.backups, name);
+  mkdirSync(join(path, "chromadb"), { recursive: true });
+  mkdirSync(join(path, "membank", "app"), { recursive: true });
+  writeFileSync(join(path, "membank", "app", "notes.md"), "notes");
+  writeFileSync(join(path, "membank", "readme.md"), "text");
+  symlinkSync(join(path, "membank"), join(path, "plugins"));
+  if (manifest !== undefined) {
+    writeFileSync(join(path, "manifest.json"), manifest);
+  }
+}
+
+test("listBackups() lists those of the original script, which have no checksums", ({ instance }) => {
+  const manifest = (created_at: string) =>
+    JSON.stringify({
+      created_at,
+      hal9000_home: "/home/me/.hal9000",
+      source_version: "v0.5.x",
+      target_version: "v0.6.x",
+    });
+  layOriginalBackup(
+    instance,
+    "pre-dind-20260126-101112",
+    manifest("2026-01-26T10:11:12-08:00"),
+  );
+  layOriginalBackup(instance, "pre-dind-20260125-101112", manifest("?"));
+  layOriginalBackup(instance, "pre-dind-20260124-101112", undefined);
+  layOriginalBackup(instance, "pre-dind-20260123-101112", '{"version":1}');
+  layOriginalBackup(instance, "pre-dind-20260122", manifest(""));
+  const backups = listBackups(instance);
+  const found = new Map(backups.map((backup) => [backup.name, backup]));
+  const first = found.get("pre-dind-20260126-101112");
+  assert.is(first?.createdAt, "2026-01-26T18:11:12.000Z");
+  assert.is(first?.checksums, false);
+  assert.is(first?.whole, null);
+  assert.equal(first?.parts, [
+    { name: "chromadb", files: 0, bytes: 0 },
+    { name: "membank", files: 2, bytes: 9 },
+  ]);
+  assert.is(found.get("pre-dind-20260125-101112")?.parts?.length, 2);
+  assert.is(found.get("pre-dind-20260124-101112")?.parts, null);
+  assert.is(found.get("pre-dind-20260123-101112")?.parts, null);
+  assert.is(backups.length, 4);
+});
+
+test("a home with only a backup of the original script, or only sessions, is a home", ({ instance, root }) => {
+  rmSync(root, { recursive: true });
+  const ready = () => ensureHome({ ...instance, prefix: "x" });
+  mkdirSync(join(instance.home.backups, "pre-dind-20260126-101112"), {
+    recursive: true,
+  });
+  assert.throws(ready, /contains unrelated files/);
+  layOriginalBackup(instance, "pre-dind-20260126-101112", "{}");
+  ready();
+  rmSync(root, { recursive: true });
+  mkdirSync(join(instance.home.claude, "project"), { recursive: true });
+  assert.throws(ready, /contains unrelated files/);
+  mkdirSync(join(instance.home.claude, ".shared-config"));
+  ready();
+});
+
 /** A fake engine with volumes and their ids. */
 function withVolumes(instance: Instance, ids: Record<string, string>) {
   const getVolume = (Name: string) => ({
@@ -293,7 +361,19 @@ const orders: Order[] = [
     holding: ["membank"],
     brings: all,
   },
-  { what: "no former home", local: [], holding: ["membank"], brings: all },
+  {
+    what: "no former home",
+    local: [],
+    holding: ["membank"],
+    brings: ["membank"],
+  },
+  {
+    what: "a migration of one part",
+    migrated: all,
+    local: ["plugins"],
+    holding: ["membank"],
+    brings: ["membank", "plugins"],
+  },
   {
     what: "both in use",
     local: all,
@@ -310,7 +390,8 @@ const orders: Order[] = [
 ];
 
 for (const { what, migrated = [], replaceLocal = false, ...order } of orders) {
-  test(`partsToRestore() after ${what}`, async ({ instance }) => {
+  test(`partsToRestore() after ${what}`, async ({ instance, root }) => {
+    for (const name of order.local) mkdirSync(join(root, name));
     const mover = {
       do: (_: string, { at, parts }: { at: string; parts: string[] }) =>
         Promise.resolve(

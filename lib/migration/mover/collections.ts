@@ -30,14 +30,30 @@ export async function keptCollections(
 ): Promise<Collections | null> {
   const file = join(directory, "chroma.sqlite3");
   if (!existsSync(file)) return [];
-  if (["-wal", "-journal"].some((suffix) => existsSync(file + suffix))) {
-    return null;
-  }
+  if (hasJournal(file)) return null;
+  return v.parse(v.nullable(collectionsSchema), await answerOf(file, query));
+}
+
+/** Whether the SQLite file is damaged; not checked with a pending journal. */
+export async function isDamaged(directory: string): Promise<boolean> {
+  const file = join(directory, "chroma.sqlite3");
+  if (!existsSync(file) || hasJournal(file)) return false;
+  const sound = [{ quick_check: "ok" }];
+  const answer = await answerOf(file, "PRAGMA quick_check");
+  return JSON.stringify(answer) !== JSON.stringify(sound);
+}
+
+function hasJournal(file: string): boolean {
+  return ["-wal", "-journal"].some((suffix) => existsSync(file + suffix));
+}
+
+/** Rows of a database; null if it cannot be queried. */
+async function answerOf(file: string, query: string): Promise<unknown> {
   const { DatabaseSync } = await import("node:sqlite");
   let database: InstanceType<typeof DatabaseSync> | undefined;
   try {
     database = new DatabaseSync(file, { readOnly: true });
-    return v.parse(collectionsSchema, database.prepare(query).all());
+    return database.prepare(query).all();
   } catch {
     return null;
   } finally {

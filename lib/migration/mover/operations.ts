@@ -6,11 +6,18 @@ import { dirname } from "node:path";
 import * as v from "valibot";
 import { ensureDirectory, ownerOf } from "../../std/owned.ts";
 import { collectionsSchema, keptCollections } from "./collections.ts";
+import { findConversations, foundSchema } from "./conversations.ts";
 import { copyTree, emptyDirectory } from "./copy.ts";
+import {
+  copiedSchema,
+  copyConversation,
+  copyConversationFields,
+} from "./copy-conversation.ts";
 import { insideMover } from "./places.ts";
 import {
   compare,
   comparisonSchema,
+  examine,
   measure,
   measuredSchema,
   treesSchema,
@@ -37,6 +44,7 @@ export const operations = {
     comparisonSchema,
     compare,
   ),
+  examine: operation(trees, comparisonSchema, examine),
   /** Makes `to` a copy of a tree or a file; deletes what was there. */
   replace: operation(fromTo, nothing, ({ from, to }, progress) => {
     ensureParent(to);
@@ -55,6 +63,12 @@ export const operations = {
     const chown = ["-exec", "chown", "-h", `${uid}:${gid}`, "{}", "+"];
     return run("find", [path, "-uid", String(from), ...chown]);
   }),
+  findConversations: operation(path, foundSchema, findConversations),
+  copyConversation: operation(
+    copyConversationFields,
+    copiedSchema,
+    copyConversation,
+  ),
   /** Collections of a stopped ChromaDB; null if they cannot be read. */
   collections: operation(
     path,

@@ -7,7 +7,7 @@ import { version } from "../../cli/cli.ts";
 import { Failure } from "../../std/errors.ts";
 import { ownerOf, writeAtomic } from "../../std/owned.ts";
 import { addChecksums } from "./checksums.ts";
-import { keptCollections } from "./collections.ts";
+import { isDamaged, keptCollections } from "./collections.ts";
 import { entriesOf, manifestOf, readManifest, sizeOf } from "./manifest.ts";
 import { insideMover } from "./places.ts";
 import type { Progress } from "./run.ts";
@@ -119,6 +119,27 @@ export async function compare(
     const differences = compareTrees(entriesOf(manifest, name), entries);
     for (const { path, what } of differences) {
       found.push(`${shown(path === "" ? name : `${name}/${path}`)}: ${what}`);
+    }
+  }
+  return { count: found.length, first: found.slice(0, maxShown) };
+}
+
+/** Reads all files of trees without a manifest; returns what cannot be read. */
+export async function examine(
+  { at, parts }: Trees,
+  progress: Progress,
+): Promise<v.InferOutput<typeof comparisonSchema>> {
+  const found: string[] = [];
+  for (const name of parts) {
+    const root = join(at, name);
+    try {
+      await addChecksums(root, await scanTree(root), progress);
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error;
+      found.push(`${name}: ${error.message}`);
+    }
+    if (name === "chromadb" && await isDamaged(root)) {
+      found.push("chromadb/chroma.sqlite3: not a readable database");
     }
   }
   return { count: found.length, first: found.slice(0, maxShown) };
