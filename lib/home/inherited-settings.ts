@@ -94,11 +94,12 @@ export function takeMcpServers(
   const kept: { [key: string]: Json } = {};
   for (const [name, server] of Object.entries(servers)) {
     const url = isObject(server) ? server["url"] : undefined;
-    if (!inheritPrograms) left.push(`MCP server ${name}: ${runsPrograms}`);
-    else if (typeof url !== "string" || isLocalUrl(url)) {
+    if (typeof url !== "string" || isLocalUrl(url)) {
       left.push(
         `MCP server ${name}: it runs on the host (see claudy mcp list)`,
       );
+    } else if (!inheritPrograms) {
+      left.push(`MCP server ${name}: ${runsPrograms}`);
     } else {
       kept[name] = server;
     }

@@ -240,6 +240,9 @@ data_bin() { grep -F data.bin | sed -E 's/^(\S+ f \S+) \S+ \S+ /\1 /'; }
 # bats test_tags=soak
 @test "migrate and rollback lose nothing when killed at random moments" {
   small_home
+  echo '{"cwd":"/workspace"}' >"$BATS_TEST_TMPDIR/conversation"
+  real_home "$HAL9000_PROJECT_ROOTS"/real{1,2}
+  session_trees >"$BATS_TEST_TMPDIR/sessions"
   mkdir -p "$HAL9000_HOME/chromadb/segment"
   head -c 3000000 /dev/urandom >"$HAL9000_HOME/chromadb/segment/data.bin"
   for number in $(seq 1 300); do echo "$number" >"$HAL9000_HOME/plugins/file$number"; done
@@ -248,6 +251,7 @@ data_bin() { grep -F data.bin | sed -E 's/^(\S+ f \S+) \S+ \S+ /\1 /'; }
   "$rollback" --yes >/dev/null
   rm -rf "$HAL9000_HOME"/chromadb/chroma.sqlite3
   rm -rf "$HAL9000_HOME"/backups/*
+  session_trees | cmp - "$BATS_TEST_TMPDIR/sessions"
   for part in membank plugins chromadb; do tree "$HAL9000_HOME/$part" >"$BATS_TEST_TMPDIR/$part"; done
   for _ in $(seq "$soak"); do
     killed_after $((RANDOM % 4500)) "$migrate" --yes
@@ -255,10 +259,12 @@ data_bin() { grep -F data.bin | sed -E 's/^(\S+ f \S+) \S+ \S+ /\1 /'; }
     "$migrate" --yes >/dev/null 2>"$BATS_TEST_TMPDIR/told" || grep -q "Volumes already contain data" "$BATS_TEST_TMPDIR/told"
     for part in membank plugins; do in_volume "${part/membank/memorybank}" | cmp - "$BATS_TEST_TMPDIR/$part"; done
     in_volume chromadb | data_bin | cmp - <(data_bin <"$BATS_TEST_TMPDIR/chromadb")
+    [ "$(find "$HAL9000_HOME"/claude/claudy-real*/projects/-workspace -name 'real?.jsonl' -size +0 | wc -l)" = 2 ]
     killed_after $((RANDOM % 4500)) "$rollback" --yes
     "$rollback" --yes >/dev/null 2>"$BATS_TEST_TMPDIR/told" || grep -q "No volumes to roll back" "$BATS_TEST_TMPDIR/told"
     for part in membank plugins; do tree "$HAL9000_HOME/$part" | cmp - "$BATS_TEST_TMPDIR/$part"; done
     tree "$HAL9000_HOME/chromadb" | grep -F data.bin | cmp - <(grep -F data.bin "$BATS_TEST_TMPDIR/chromadb")
+    session_trees | cmp - "$BATS_TEST_TMPDIR/sessions"
     [ ! -e "$HAL9000_HOME/migration/journal.json" ]
     rm -rf "$HAL9000_HOME/chromadb/chroma.sqlite3"
     tree "$HAL9000_HOME/chromadb" >"$BATS_TEST_TMPDIR/chromadb"

@@ -314,37 +314,12 @@ load ../helper/migration
   [[ $output == *"is damaged: chromadb/chroma.sqlite3: not a readable database"* ]]
 }
 
-# A home as claudy 0.5.0 leaves it: no ChromaDB, memory bank or plugins, and one Claude home
-# for all sessions, written by root in a container.
-real_home() { # real_home PROJECT...
-  local shared=$HAL9000_HOME/claude/.shared-config project name
-  mkdir -p "$shared"/{agents,projects/-workspace}
-  touch "$shared/.initialized"
-  echo '{"model":"opus","hooks":{"Stop":[{"hooks":[{"type":"command","command":"evil"}]}]}}' >"$shared/settings.json"
-  echo review >"$shared/agents/reviewer.md"
-  echo '{"primaryApiKey":"sk-ant-api03-former","hasCompletedOnboarding":true}' >"$shared/.claude.json"
-  for project in "$@"; do
-    mkdir -p "$project"
-    touch "$project/${project##*/}.txt"
-    name=claudy-${project##*/}-$(printf %s "$project" | sha256sum | cut -c1-8)
-    mkdir -p "$HAL9000_HOME/claude/$name/.workspace"
-    jq -n --arg name "$name" --arg project "$project" '{name: $name, profile: "base", project_dir: $project,
-      created_at: "2026-01-25T10:00:00-08:00", shell_mode: false, claudy_version: "0.5.0"}' \
-      >"$HAL9000_HOME/claude/$name/.claudy-session.json"
-    cp "$BATS_TEST_TMPDIR/conversation" "$shared/projects/-workspace/${project##*/}.jsonl"
-    printf '{"type":"x","cwd":"/workspace","file_path":"/workspace/%s.txt"}\n' "${project##*/}" \
-      >>"$shared/projects/-workspace/${project##*/}.jsonl"
-  done
-  as_root chown -R 0:0 "$shared"
-  as_root chmod 0600 "$shared"/projects/-workspace/*
-}
-
 @test "migrates a home that has only sessions, and rolls it back byte for byte" {
   echo '{"cwd":"/workspace"}' >"$BATS_TEST_TMPDIR/conversation"
   local one=$HAL9000_PROJECT_ROOTS/real1 two=$HAL9000_PROJECT_ROOTS/real2 names
   real_home "$one" "$two"
   names=$(ls "$HAL9000_HOME/claude")
-  homes() { (cd "$HAL9000_HOME" && ls -A && for name in $names .shared-config; do tree "claude/$name"; done); }
+  homes() { ls -A "$HAL9000_HOME"; session_trees; }
   homes >"$BATS_TEST_TMPDIR/before"
   run -0 --separate-stderr "$migrate" --dry-run --json
   [ "$(jq -c '[.sessions[], .conversations.count, .conversations.unassigned]' <<<"$output" | tr -d '"')" = \

@@ -169,15 +169,26 @@ foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
   as_user mkdir -p "$former/membank" "$former/plugins"
   as_user sh -c "echo mine >$former/membank/mine.md"
   as_root sh -c "umask 077; echo roots >$former/membank/roots.md"
+  local claude=$former/claude
+  as_user mkdir -p "$claude/claudy-app-1/.workspace" "$claude/.shared-config/agents"
+  as_user sh -c "jq -n --arg project $app '{name: \"x\", project_dir: \$project, created_at: \"2026-01-25T10:00:00Z\"}' \
+    >$claude/claudy-app-1/.claudy-session.json"
+  as_root sh -c "umask 077; cd $claude/.shared-config && mkdir -p projects/-workspace && echo '{}' >projects/-workspace/one.jsonl &&
+    echo review >agents/a.md && echo '{\"primaryApiKey\": \"sk-ant-api03-mine\"}' >.claude.json"
   run -0 moving scripts/migrate.ts --yes
+  [ "$(as_user cat "$claude"/claudy-app-1/{agents/a.md,projects/-workspace/one.jsonl} "$former/secrets/anthropic_key")" = \
+    $'review\n{}\nsk-ant-api03-mine' ]
+  [ -z "$(as_root find "$claude/claudy-app-1" "$former/secrets" ! -user "$user")" ]
   run -0 moving docker run --rm --entrypoint cat --volume "$instance-move-memorybank:/data" \
     "$HAL9000_IMAGE_REPO:parent" /data/roots.md
   [ "$output" = roots ]
   run -0 moving scripts/rollback.ts --list-backups --verify
   [[ $output == *complete* ]]
   run -0 moving scripts/rollback.ts --yes
+  [ "$(as_user ls -A "$claude/claudy-app-1")" = $'.claudy-session.json\n.workspace' ]
   [ "$(as_root stat -c '%U %a' "$former/membank/roots.md")" = "root 600" ]
   [ "$(owner "$former/membank/mine.md")" = "$user" ]
   # All other files belong to the user, except those written by the parent's ChromaDB.
-  [ -z "$(as_root find "$former" ! -user "$user" ! -type s ! -name roots.md ! -path "$former/chromadb*")" ]
+  [ -z "$(as_root find "$former" ! -user "$user" ! -type s ! -name roots.md ! -path "$former/chromadb*" \
+    ! -path '*/.shared-config/*')" ]
 }

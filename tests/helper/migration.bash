@@ -117,3 +117,33 @@ broken_off_in() { # broken_off_in STEP OPTIONS...
   kill -9 "$pid"
   wait "$pid" || true
 }
+
+# A home as claudy 0.5.0 leaves it: no ChromaDB, memory bank or plugins, and one Claude home
+# for all sessions, written by root in a container.
+real_home() { # real_home PROJECT...
+  local shared=$HAL9000_HOME/claude/.shared-config project name
+  mkdir -p "$shared"/{agents,projects/-workspace}
+  touch "$shared/.initialized"
+  echo '{"model":"opus","hooks":{"Stop":[{"hooks":[{"type":"command","command":"evil"}]}]}}' >"$shared/settings.json"
+  echo review >"$shared/agents/reviewer.md"
+  echo '{"primaryApiKey":"sk-ant-api03-former","hasCompletedOnboarding":true}' >"$shared/.claude.json"
+  for project in "$@"; do
+    mkdir -p "$project"
+    touch "$project/${project##*/}.txt"
+    name=claudy-${project##*/}-$(printf %s "$project" | sha256sum | cut -c1-8)
+    mkdir -p "$HAL9000_HOME/claude/$name/.workspace"
+    jq -n --arg name "$name" --arg project "$project" '{name: $name, profile: "base", project_dir: $project,
+      created_at: "2026-01-25T10:00:00-08:00", shell_mode: false, claudy_version: "0.5.0"}' \
+      >"$HAL9000_HOME/claude/$name/.claudy-session.json"
+    cp "$BATS_TEST_TMPDIR/conversation" "$shared/projects/-workspace/${project##*/}.jsonl"
+    printf '{"type":"x","cwd":"/workspace","file_path":"/workspace/%s.txt"}\n' "${project##*/}" \
+      >>"$shared/projects/-workspace/${project##*/}.jsonl"
+  done
+  as_root chown -R 0:0 "$shared"
+  as_root chmod 0600 "$shared"/projects/-workspace/*
+}
+
+# Prints what version 0.5 has of its sessions.
+session_trees() {
+  for directory in "$HAL9000_HOME"/claude/{claudy-real*,.shared-config}; do tree "$directory"; done
+}

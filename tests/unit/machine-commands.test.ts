@@ -456,7 +456,7 @@ const idleMoves: [typeof migrate, string, number, string, string][] = [
     "--dry-run",
     4,
     "No data of version 0.5",
-    "directories chromadb, membank and plugins",
+    "directories claude, chromadb, membank and plugins",
   ],
   [
     rollback,
