@@ -210,10 +210,11 @@ COMMANDS
   session=$("$claudy" --detach "$project")
   run -4 "$claudy" attach "${session}x"
   [[ $output == *"$session"* ]] # suggests it
-  docker pause "$session"
-  run -5 "$scripts/coordinator.ts" attach "$session"
+  spawn -n paused-$$ "$(make_project paused)"
+  docker pause paused-$$
+  run -5 "$scripts/coordinator.ts" attach paused-$$
+  docker unpause paused-$$
   [[ $output == *"is paused"* ]]
-  docker unpause "$session"
   [ "$("$claudy" --detach --json "$project" | jq -r .conversation)" = running ]
 }
 
