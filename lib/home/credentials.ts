@@ -314,9 +314,11 @@ function writeSecrets(
   ];
   inDirectory(claudeHome, (directory) => {
     for (const { name } of directory.entries()) {
-      const ours = cleared.some((prefix) => name.startsWith(prefix));
-      const unwanted = ours && !wanted.has(name) ||
-        isStaleStaging(directory, name);
+      // Another command may be writing the same files.
+      const unwanted = isStaged(name)
+        ? isStale(directory, name)
+        : !wanted.has(name) &&
+          cleared.some((prefix) => name.startsWith(prefix));
       if (unwanted) clearPath(directory.at(name));
     }
   });
@@ -329,8 +331,7 @@ function writeSecrets(
 /** An older temporary file was left by a killed command: no command takes this long. */
 const staleAfterMs = 10 * 60_000;
 
-function isStaleStaging(directory: Directory, name: string): boolean {
-  if (!isStaged(name)) return false;
+function isStale(directory: Directory, name: string): boolean {
   const stat = directory.stat(name);
   return stat?.kind === "file" && Date.now() - stat.mtimeMs > staleAfterMs;
 }

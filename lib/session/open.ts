@@ -115,6 +115,8 @@ export async function readySession(
     request,
     log,
   );
+  // Left by a Claude that was killed with its worker.
+  if (start !== "running") forgetActivity(opening.claudeHome);
   const claudeRuns = start === "running" &&
     await hasTerminal(instance.docker, worker.id);
   if (claudeRuns) refuseWithoutEffect(session, request);
@@ -331,7 +333,6 @@ async function findOrStartWorker(
       },
       prepare: () => {
         record = saveSession(instance, opening, log);
-        forgetActivity(opening.claudeHome);
         const inherited = { session, project, request: request.inherit };
         inheritOnce(instance, inherited, log);
       },

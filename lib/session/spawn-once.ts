@@ -36,7 +36,6 @@ export async function spawnOnce(
   const ended = workers.find((worker) => worker.name === name);
   if (ended) await retireWorker(instance, ended, log);
   const claudeHome = join(instance.home.home, sessionHome(name));
-  forgetActivity(claudeHome);
   inheritOnce(instance, { session: name, project, request: inherit }, log);
   const worker = await spawnWorker(instance, {
     directory: project.path,
@@ -47,6 +46,7 @@ export async function spawnOnce(
     image,
     repository,
   }, log);
+  forgetActivity(claudeHome);
   const servers = configuredServers(instance, log);
   offerServers(instance, claudeHome, project, servers);
   return worker;

@@ -6,6 +6,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
@@ -227,6 +228,21 @@ test("logout removes stored credentials, also from sessions", (context) => {
   assert.not(existsSync(join(session, ".anthropic_key")));
   assert.not(existsSync(join(session, ".oauth_token")));
   assert.ok(existsSync(join(session, "CLAUDE.md")));
+});
+
+test("laying out credentials leaves files alone that another command is writing", ({ instance, claudeHome }) => {
+  const staged = (name: string) =>
+    join(claudeHome, `${name}.0123456789abcdef.tmp`);
+  const names = [".secret.A", ".secret-env.B", ".caller.NO_PROXY"];
+  for (const name of names) writeFileSync(staged(name), "");
+  writeFileSync(join(claudeHome, ".secret.OLD"), "");
+  writeFileSync(staged(".secret.C"), "");
+  utimesSync(staged(".secret.C"), 1, 1);
+  layOutCredentials(instance, claudeHome, instance.owner, {});
+  for (const name of names) assert.ok(existsSync(staged(name)), name);
+  assert.not.ok(existsSync(join(claudeHome, ".secret.OLD")));
+  // Left by a killed command.
+  assert.not.ok(existsSync(staged(".secret.C")));
 });
 
 test.run();
