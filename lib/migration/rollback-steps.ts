@@ -13,6 +13,7 @@ import { backUpVolumes, copyInSteps, verify } from "./copy.ts";
 import { manifestFile, type Move } from "./move.ts";
 import type { Mover } from "./mover-container.ts";
 import { insideMover } from "./mover/places.ts";
+import { presentVolumes } from "./parts.ts";
 import { partsToRestore } from "./rollback-parts.ts";
 
 export const manifest = `${insideMover.work}/${manifestFile.rollback}`;
@@ -90,6 +91,7 @@ export async function saveCurrent(move: Move, mover: Mover): Promise<void> {
   const { journal } = move;
   const { backup, keepVolumes } = journal.state;
   if (backup === null || keepVolumes) return;
+  if ((await presentVolumes(move.instance)).length === 0) return;
   const current = {
     backup: `${replacedBackup(move)}/volumes`,
     kind: "rollback",

@@ -87,7 +87,9 @@ export async function forgetForms({ instance, lock }: Acting): Promise<void> {
   for (const session of sessionsWithForm(instance)) {
     rmSync(instance.home.inherited(session), { force: true });
   }
-  await lock.do("remove", { path: keptForms });
+  for (const path of [keptForms, copyInMover]) {
+    await lock.do("remove", { path });
+  }
 }
 
 /**

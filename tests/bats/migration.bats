@@ -304,6 +304,7 @@ load ../helper/migration
   run -0 "$scripts/rollback-dind.sh" --force --backup "$backup"
   for part in chromadb membank plugins; do tree "$HAL9000_HOME/$part" | diff <(tree "$backup/$part") -; done
   tree "$backup" | cmp - "$BATS_TEST_TMPDIR/backup"
+  [ "$(ls "$HAL9000_HOME/backups")" = $name ]
   # Restored over existing data, which becomes a backup.
   echo newer >"$HAL9000_HOME/membank/app/notes.md"
   run -0 "$rollback" --yes --backup "$name"

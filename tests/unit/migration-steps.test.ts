@@ -477,6 +477,15 @@ test("a restored backup saves the volumes' data first, unless they are kept", as
   ]);
 });
 
+test("without volumes, a restored backup saves and compares nothing", async (context) => {
+  const { move, mover, note, asked } = context;
+  note({ kind: "rollback", backup: "b" });
+  await saveCurrent(move, mover);
+  assert.equal(asked, []);
+  await emptyVolumes(move, mover);
+  assert.equal(asked, ["withData /volumes", "withData /volumes"]);
+});
+
 test("rollback swaps each part with the local directory, and checks them all", async (context) => {
   const { move, mover, note, asked, instance: { home } } = context;
   note({ kind: "rollback", parts: ["chromadb", "membank", "plugins"] });
