@@ -6,7 +6,12 @@ import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { type Journal, readJournalOf } from "../instance/migration-journal.ts";
 import { listWorkers } from "../worker/workers.ts";
-import { type Backup, listBackups, verifiedBackup } from "./backups.ts";
+import {
+  type Backup,
+  isRestorable,
+  listBackups,
+  verifiedBackup,
+} from "./backups.ts";
 import { refuseOthers } from "./checks.ts";
 import { hasSharedConfig } from "./conversations.ts";
 import { refuseOtherOption, type Track } from "./move.ts";
@@ -66,7 +71,8 @@ export async function planRollback(
       hint: "To restore a backup, see: rollback --list-backups",
     });
   }
-  const candidates = (backup?.parts ?? volumes).map(({ name }) => name);
+  const candidates = (backup?.parts ?? volumes).map(({ name }) => name)
+    .filter((name) => backupParts.includes(name));
   const migrated = await partsMigrated(instance);
   const keepVolumes = journal?.state.keepVolumes ?? options.keepVolumes;
   const reading = { volumes: true, readOnly: true };
@@ -112,7 +118,7 @@ function onlyBackup(
     return !existsSync(path) || readdirSync(path).length === 0;
   });
   if (!isEmpty) return null;
-  return listBackups({ home }).find(({ parts }) => parts)?.name ?? null;
+  return listBackups({ home }).find(isRestorable)?.name ?? null;
 }
 
 function presentHere({ home }: Pick<Instance, "home">, names: string[]) {

@@ -524,11 +524,13 @@ test("replaced directories get a manifest, so that they are a regular backup", a
   await keepManifest(move, mover);
   assert.equal(asked, []);
   move.journal.forget(["keep"]);
-  mkdirSync(join(home.backups, kept, "plugins"), { recursive: true });
+  for (const name of ["plugins", "unused-sessions", "other"]) {
+    mkdirSync(join(home.backups, kept, name), { recursive: true });
+  }
   await keepManifest(move, mover);
   const at = `/hal9000/backups/${kept}`;
   assert.equal(asked, [
-    `manifest ${at}/manifest.json ${at} plugins rollback`,
+    `manifest ${at}/manifest.json ${at} plugins+unused-sessions rollback`,
   ]);
   assert.equal(phases, ["Reading what was replaced"]);
   await keepManifest(move, mover);
