@@ -35,7 +35,7 @@ export async function abortMigration(options: Aborting): Promise<void> {
   await withMover(instance, { volumes: false }, async (lock) => {
     const journal = abortable(instance);
     const { backup, made } = journal.state;
-    await returnSessions({ ...options, lock });
+    await returnSessions({ ...options, lock }, null);
     await withVolumes(options, async (mover) => {
       await restoreVolumes(options, journal, mover);
       if (backup !== null && !hasManifest(instance, backup)) {

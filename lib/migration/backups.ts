@@ -13,7 +13,7 @@ import type { Track } from "./move.ts";
 import { withMover } from "./mover-container.ts";
 import { readManifest } from "./mover/manifest.ts";
 import { insideMover } from "./mover/places.ts";
-import { movedNames } from "./parts.ts";
+import { backupParts, movedNames } from "./parts.ts";
 
 export interface Backup {
   /** Name in backups/, e.g. "pre-dind-20261121T130000Z". */
@@ -127,6 +127,11 @@ export async function verifyBackups(
   });
 }
 
+/** Whether it is complete, and has more than Claude homes of unused sessions. */
+export function isRestorable({ parts }: Backup): boolean {
+  return parts?.some(({ name }) => backupParts.includes(name)) ?? false;
+}
+
 /** A verified backup by path or name; throws a Failure if it cannot be restored. */
 export async function verifiedBackup(
   instance: Instance,
@@ -141,6 +146,15 @@ export async function verifiedBackup(
       hint: "List the backups: rollback --list-backups. They must be in " +
         `${instance.home.backups}.`,
     });
+  }
+  if (backup.parts && !isRestorable(backup)) {
+    throw new Failure(
+      "notFound",
+      `Backup "${backup.name}" has no data to restore`,
+      {
+        hint: "Choose another: rollback --list-backups",
+      },
+    );
   }
   const [verified = backup] = await verifyBackups(instance, [backup], track);
   if (verified.whole) return verified;

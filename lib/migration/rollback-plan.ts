@@ -1,12 +1,17 @@
 // Plans a rollback and checks that it is possible.
 
-import { existsSync, lstatSync } from "node:fs";
+import { existsSync, lstatSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { type Journal, readJournalOf } from "../instance/migration-journal.ts";
 import { listWorkers } from "../worker/workers.ts";
-import { type Backup, verifiedBackup } from "./backups.ts";
+import {
+  type Backup,
+  isRestorable,
+  listBackups,
+  verifiedBackup,
+} from "./backups.ts";
 import { refuseOthers } from "./checks.ts";
 import { hasSharedConfig } from "./conversations.ts";
 import { refuseOtherOption, type Track } from "./move.ts";
@@ -53,18 +58,21 @@ export async function planRollback(
 ): Promise<RollbackPlan> {
   const journal = readJournalOf(instance, "rollback");
   await refuseRollback(instance, journal, options);
-  const given = journal ? journal.state.backup : options.backup ?? null;
+  const volumes = await presentVolumes(instance);
+  const given = journal
+    ? journal.state.backup
+    : options.backup ?? onlyBackup(instance, volumes);
   // After the copy is verified, the backup is no longer needed.
   const backup = given === null || journal?.isDone("verify")
     ? null
     : await verifiedBackup(instance, given, track);
-  const volumes = await presentVolumes(instance);
   if (volumes.length === 0 && !backup && !journal) {
     throw new Failure("notFound", "No volumes to roll back from", {
       hint: "To restore a backup, see: rollback --list-backups",
     });
   }
-  const candidates = (backup?.parts ?? volumes).map(({ name }) => name);
+  const candidates = (backup?.parts ?? volumes).map(({ name }) => name)
+    .filter((name) => backupParts.includes(name));
   const migrated = await partsMigrated(instance);
   const keepVolumes = journal?.state.keepVolumes ?? options.keepVolumes;
   const reading = { volumes: true, readOnly: true };
@@ -98,6 +106,19 @@ export async function planRollback(
     left: present(candidates.filter((name) => !names.includes(name))),
     resumes: journal !== undefined,
   };
+}
+
+/** The newest complete backup of a home that has no other data; null if there is none. */
+function onlyBackup(
+  { home }: Pick<Instance, "home">,
+  volumes: unknown[],
+): string | null {
+  const isEmpty = volumes.length === 0 && backupParts.every((name) => {
+    const path = join(home.home, name);
+    return !existsSync(path) || readdirSync(path).length === 0;
+  });
+  if (!isEmpty) return null;
+  return listBackups({ home }).find(isRestorable)?.name ?? null;
 }
 
 function presentHere({ home }: Pick<Instance, "home">, names: string[]) {

@@ -13,7 +13,9 @@ import { backUpVolumes, copyInSteps, verify } from "./copy.ts";
 import { manifestFile, type Move } from "./move.ts";
 import type { Mover } from "./mover-container.ts";
 import { insideMover } from "./mover/places.ts";
+import { presentVolumes } from "./parts.ts";
 import { partsToRestore } from "./rollback-parts.ts";
+import { unusedPart } from "./session-homes.ts";
 
 export const manifest = `${insideMover.work}/${manifestFile.rollback}`;
 
@@ -90,6 +92,7 @@ export async function saveCurrent(move: Move, mover: Mover): Promise<void> {
   const { journal } = move;
   const { backup, keepVolumes } = journal.state;
   if (backup === null || keepVolumes) return;
+  if ((await presentVolumes(move.instance)).length === 0) return;
   const current = {
     backup: `${replacedBackup(move)}/volumes`,
     kind: "rollback",
@@ -145,7 +148,7 @@ export async function keepManifest(move: Move, mover: Mover): Promise<void> {
   const { instance: { home }, journal, track } = move;
   const kept = replacedBackup(move);
   await journal.step("keep", async () => {
-    const parts = journal.state.parts
+    const parts = [...journal.state.parts, unusedPart]
       .filter((name) => existsSync(join(home.backups, kept, name)));
     if (parts.length === 0) return;
     const at = insideMover.backup(kept);

@@ -40,6 +40,7 @@ async function refuseChange(
   mover: Mover,
   parts: string[],
 ): Promise<void> {
+  if (parts.length === 0) return;
   const current = insideMover.backup(`${replacedBackup({ journal })}/volumes`);
   const { count, first } = await mover.do("compare", {
     at: insideMover.volumes,

@@ -94,7 +94,7 @@ async function returnAll(move: Move): Promise<string[]> {
   let returned: string[] = [];
   await journal.step("sessions", async () => {
     if (journal.state.parts.includes(sessionsPart)) await forgetForms(move);
-    else returned = await returnSessions(move);
+    else returned = await returnSessions(move, replacedBackup(move));
   });
   return returned;
 }

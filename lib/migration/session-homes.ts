@@ -20,6 +20,9 @@ const formerNames = [metadataFile, ".workspace"];
 /** In the mover. */
 const keptForms = `${insideMover.work}/sessions`;
 
+/** The part of a backup with the Claude homes of unused sessions. */
+export const unusedPart = "unused-sessions";
+
 type Acting = Pick<Move, "instance" | "lock" | "track">;
 
 /** The kept form of a session, as seen from here, and in the mover. */
@@ -87,19 +90,25 @@ export async function forgetForms({ instance, lock }: Acting): Promise<void> {
   for (const session of sessionsWithForm(instance)) {
     rmSync(instance.home.inherited(session), { force: true });
   }
-  await lock.do("remove", { path: keptForms });
+  for (const path of [keptForms, copyInMover]) {
+    await lock.do("remove", { path });
+  }
 }
 
 /**
  * Gives unused sessions their form of version 0.5 back, and copies the conversations of
- * the others to the shared Claude home. Idempotent. Returns the names of the unused.
+ * the others to the shared Claude home. The homes of unused sessions go to a backup, or are
+ * removed if it is null. Idempotent. Returns the names of the unused.
  */
-export async function returnSessions(acting: Acting): Promise<string[]> {
+export async function returnSessions(
+  acting: Acting,
+  backup: string | null,
+): Promise<string[]> {
   const { instance, lock } = acting;
   await lock.do("remove", { path: copyInMover });
   const returned: string[] = [];
   for (const session of sessionsWithForm(instance)) {
-    if (await returnSession(acting, session)) returned.push(session);
+    if (await returnSession(acting, session, backup)) returned.push(session);
   }
   if (!hasSharedConfig(instance)) return returned;
   const sessions = readSessions(instance).filter(({ name }) =>
@@ -115,6 +124,7 @@ export async function returnSessions(acting: Acting): Promise<string[]> {
 async function returnSession(
   { instance, lock }: Acting,
   session: string,
+  backup: string | null,
 ): Promise<boolean> {
   const kept = keptForm(instance, session);
   const { inMover, form, manifest } = kept;
@@ -142,6 +152,11 @@ async function returnSession(
   }
   const isUnused = kept.hasReplaced();
   if (isUnused) rmSync(instance.home.inherited(session), { force: true });
+  if (isUnused && backup !== null) {
+    // The shared Claude home may have been removed since.
+    const to = `${insideMover.backup(backup)}/${unusedPart}/${session}`;
+    await lock.do("rename", { from: `${inMover}/replaced`, to });
+  }
   await lock.do("remove", { path: inMover });
   return isUnused;
 }

@@ -299,14 +299,16 @@ load ../helper/migration
   tree "$backup" >"$BATS_TEST_TMPDIR/backup"
   run -0 "$scripts/rollback-dind.sh" --list-backups --verify
   [[ $output == *"$name"*"chromadb, membank, plugins"*"readable, has no checksums"* ]]
-  run -4 "$rollback" --yes
-  [[ $output == *"No volumes to roll back from"*"rollback --list-backups"* ]]
-  run -0 "$scripts/rollback-dind.sh" --force --backup "$backup"
+  # There is no other data, so it needs no name.
+  run -0 "$scripts/rollback-dind.sh" --force --keep-volumes
   for part in chromadb membank plugins; do tree "$HAL9000_HOME/$part" | diff <(tree "$backup/$part") -; done
   tree "$backup" | cmp - "$BATS_TEST_TMPDIR/backup"
+  [ "$(ls "$HAL9000_HOME/backups")" = $name ]
   # Restored over existing data, which becomes a backup.
   echo newer >"$HAL9000_HOME/membank/app/notes.md"
-  run -0 "$rollback" --yes --backup "$name"
+  run -4 "$rollback" --yes
+  [[ $output == *"No volumes to roll back from"*"rollback --list-backups"* ]]
+  run -0 "$rollback" --yes --backup "$backup"
   tree "$HAL9000_HOME/membank" | diff <(tree "$backup/membank") -
   [ "$(cat "$HAL9000_HOME"/backups/pre-rollback-*/membank/app/notes.md)" = newer ]
   head -c 4096 /dev/urandom >"$backup/chromadb/chroma.sqlite3"

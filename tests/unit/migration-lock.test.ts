@@ -11,7 +11,7 @@ import {
   type JournalState,
 } from "../../lib/instance/migration-journal.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
-import { listBackups } from "../../lib/migration/backups.ts";
+import { listBackups, verifiedBackup } from "../../lib/migration/backups.ts";
 import {
   occupiedVolumes,
   planMigration,
@@ -134,6 +134,28 @@ test("backups are listed newest first, with the volumes that a rollback has save
   assert.is(found[3]?.createdAt, "1970-01-01T00:00:01.000Z");
   const none = { home: { ...home, backups: join(home.home, "none") } };
   assert.equal(listBackups(none), []);
+});
+
+test("a backup with only homes of unused sessions cannot be restored", async ({ instance }) => {
+  const name = "pre-rollback-20260103T000000Z";
+  const path = join(instance.home.backups, name);
+  mkdirSync(path, { recursive: true });
+  writeFileSync(
+    join(path, "manifest.json"),
+    JSON.stringify({
+      version: 1,
+      kind: "rollback",
+      createdAt: "2026-01-03T00:00:00.000Z",
+      versions: {},
+      parts: [{ name: "unused-sessions", files: 1, bytes: 2 }],
+      entries: [],
+    }),
+  );
+  const track = { log: () => {}, begin: () => () => {} };
+  const error = await verifiedBackup(instance, name, track)
+    .then(() => undefined, (error: Failure) => error);
+  assert.is(error?.message, `Backup "${name}" has no data to restore`);
+  assert.is(error?.kind, "notFound");
 });
 
 test("volumes with data are refused with a way out", async ({ instance, engine }) => {

@@ -133,6 +133,9 @@ test.before.each((context) => {
 test.after.each(({ end }) => end());
 
 const env = { HOME: "/nonexistent", PATH: process.env["PATH"] };
+const giveBack = ({ move }: Context, backup: string | null = "b") =>
+  returnSessions(move, backup);
+
 const take = ({ move }: Context) => takeSessions(move, env);
 
 function laySession({ lay, instance }: Context, name: string, project: string) {
@@ -253,12 +256,13 @@ test("unused sessions get back exactly what they had, after two migrations", asy
   const { instance: { home } } = context;
   const before = treeOf(home.claude);
   for (let round = 0; round < 2; round++) {
+    rmSync(home.backups, { recursive: true });
     await take(context);
     const taken = contentsOf(home.claude);
     assert.is((await take(context)).conversations, 0);
     assert.is(contentsOf(home.claude), taken);
     assert.is.not(treeOf(home.claude), before);
-    assert.equal(await returnSessions(context.move), [
+    assert.equal(await giveBack(context), [
       ...["claudy-app-1", "claudy-shop-2"],
     ]);
     assert.is(treeOf(home.claude), before, `in round ${round}`);
@@ -298,12 +302,13 @@ for (const during of [false, true]) {
     const before = treeOf(home.claude);
     await take(context);
     const taken = contentsOf(home.claude);
-    await returnSessions(context.move);
+    await giveBack(context);
     for (let at = 0, rest = true; rest; at++) {
+      rmSync(home.backups, { recursive: true, force: true });
       const kill = { at, during };
       const killed = await survives(context, kill, () => take(context));
       assert.is(contentsOf(home.claude), taken, `taken, ${at}`);
-      rest = await survives(context, kill, () => returnSessions(context.move));
+      rest = await survives(context, kill, () => giveBack(context));
       assert.is(treeOf(home.claude), before, `returned, ${at}`);
       rest ||= killed;
     }
@@ -317,11 +322,12 @@ for (const during of [false, true]) {
     const session = join(home.claude, "claudy-app-1");
     const shared = join(home.claude, ".shared-config");
     for (let at = 0, rest = true; rest; at++) {
+      rmSync(home.backups, { recursive: true, force: true });
       const kill = { at, during };
       const killed = await survives(context, kill, () => take(context));
       lay(`claudy-app-1/projects/-workspace/new.jsonl`, `new ${at}\n`);
       const used = contentsOf(session);
-      rest = await survives(context, kill, () => returnSessions(context.move));
+      rest = await survives(context, kill, () => giveBack(context));
       assert.is(contentsOf(session), used, `at ${at}`);
       const given = join(shared, "projects/-workspace/new.jsonl");
       assert.is(readFileSync(given, "utf8"), `new ${at}\n`);
@@ -345,7 +351,7 @@ test("an interrupted migration that is aborted gives the sessions back", async (
     context.kill = { at };
     killed = await take(context).then(() => false, () => true);
     context.kill = undefined;
-    await returnSessions(context.move);
+    await giveBack(context, null);
     assert.is(treeOf(home.claude), before, `at ${at}`);
   }
 });
@@ -369,7 +375,7 @@ test("a session that was used keeps its home, and its conversations go to the sh
   // A worker can change the file that says whose conversations it gets.
   writeFileSync(metadata, before.replace("/app", "/shop"));
   const twice = async () => {
-    await returnSessions(context.move);
+    await giveBack(context);
     assert.is(readFileSync(join(shared, "in-app.jsonl"), "utf8"), text);
     assert.is(readFileSync(join(shared, "new.jsonl"), "utf8"), "new\n");
     assert.is(readFileSync(metadata, "utf8"), before);
@@ -429,7 +435,7 @@ test("a copy with secrets that an interrupted run has left is removed", async (c
   const copy = join(context.instance.home.migration, "shared-config");
   mkdirSync(copy);
   writeFileSync(join(copy, ".claude.json"), "secret");
-  assert.equal(await returnSessions(context.move), []);
+  assert.equal(await giveBack(context), []);
   assert.not.ok(existsSync(copy));
 });
 
@@ -446,7 +452,7 @@ test("links in a used session's home are not followed when it is given back", as
   symlinkSync(outside, join(session, "projects/-workspace"));
   rmSync(join(session, ".claudy-session.json"));
   mkdirSync(join(session, ".claudy-session.json/kept"), { recursive: true });
-  await returnSessions(context.move);
+  await giveBack(context);
   const shared = join(home.claude, ".shared-config/projects/-workspace");
   assert.not.ok(existsSync(join(shared, "secret.jsonl")));
   assert.ok(lstatSync(join(session, ".claudy-session.json")).isFile());
@@ -569,7 +575,7 @@ test("a session cannot plant a conversation in another project", async (context)
   const text = readFileSync(join(shared, "in-shop.jsonl"), "utf8");
   lay(`claudy-app-1/${at}/in-shop.jsonl`, `${text}planted\n`);
   lay(`claudy-app-1/${at}/new.jsonl`, `${text}planted\n`);
-  await returnSessions(context.move);
+  await giveBack(context);
   assert.is(readFileSync(join(shared, "in-shop.jsonl"), "utf8"), text);
   assert.not.ok(existsSync(join(shared, "new.jsonl")));
   for (const name of ["in-shop", "new"]) {

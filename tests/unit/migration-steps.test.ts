@@ -477,6 +477,15 @@ test("a restored backup saves the volumes' data first, unless they are kept", as
   ]);
 });
 
+test("without volumes, a restored backup saves and compares nothing", async (context) => {
+  const { move, mover, note, asked } = context;
+  note({ kind: "rollback", backup: "b" });
+  await saveCurrent(move, mover);
+  assert.equal(asked, []);
+  await emptyVolumes(move, mover);
+  assert.equal(asked, ["withData /volumes", "withData /volumes"]);
+});
+
 test("rollback swaps each part with the local directory, and checks them all", async (context) => {
   const { move, mover, note, asked, instance: { home } } = context;
   note({ kind: "rollback", parts: ["chromadb", "membank", "plugins"] });
@@ -515,11 +524,13 @@ test("replaced directories get a manifest, so that they are a regular backup", a
   await keepManifest(move, mover);
   assert.equal(asked, []);
   move.journal.forget(["keep"]);
-  mkdirSync(join(home.backups, kept, "plugins"), { recursive: true });
+  for (const name of ["plugins", "unused-sessions", "other"]) {
+    mkdirSync(join(home.backups, kept, name), { recursive: true });
+  }
   await keepManifest(move, mover);
   const at = `/hal9000/backups/${kept}`;
   assert.equal(asked, [
-    `manifest ${at}/manifest.json ${at} plugins rollback`,
+    `manifest ${at}/manifest.json ${at} plugins+unused-sessions rollback`,
   ]);
   assert.equal(phases, ["Reading what was replaced"]);
   await keepManifest(move, mover);
