@@ -69,12 +69,13 @@ export function isBefore(time: string, other: string): boolean {
   return Date.parse(time) < Date.parse(other);
 }
 
-/** Docker's JSON of an image; undefined if there is no such image. */
+/** Docker's JSON of an image; undefined if there is none, or its name is not legal. */
 export async function inspectImage(
   docker: Docker,
   name: string,
 ): Promise<Docker.ImageInspectInfo | undefined> {
-  return await orUndefined(docker.getImage(name).inspect());
+  const image = docker.getImage(encodeURI(name));
+  return await orUndefined(image.inspect(), [400, 404]);
 }
 
 /** Docker's JSON of a volume; undefined if there is no such volume. */
@@ -178,11 +179,14 @@ export const remapHint =
   "Use an engine without userns-remap: remove it from /etc/docker/daemon.json, " +
   "or set DOCKER_HOST to another engine.";
 
-async function orUndefined<T>(answer: Promise<T>): Promise<T | undefined> {
+async function orUndefined<T>(
+  answer: Promise<T>,
+  absent = [404],
+): Promise<T | undefined> {
   try {
     return await answer;
   } catch (error) {
-    if (statusOf(error) === 404) return undefined;
+    if (absent.includes(statusOf(error) ?? 0)) return undefined;
     throw error;
   }
 }

@@ -11,6 +11,7 @@ import {
   environmentOf,
   findContainer,
   inspectContainer,
+  inspectImage,
   removeContainer,
 } from "../../lib/docker/docker.ts";
 import { connectionFault, statusOf } from "../../lib/docker/docker-errors.ts";
@@ -97,6 +98,23 @@ test("capLimits() requests no more CPUs and memory than the engine has", async (
     "The engine has 2 CPUs: using 2 instead of 1000",
     "The engine has 16 GiB of memory: using that instead of 1024 TiB",
   ]);
+});
+
+test("inspectImage() finds no image with an illegal name", async () => {
+  const asked: string[] = [];
+  const answering = (statusCode: number) =>
+    ({
+      getImage: (name: string) => ({
+        inspect: () => {
+          asked.push(name);
+          return Promise.reject(Object.assign(new Error("no"), { statusCode }));
+        },
+      }),
+    }) as unknown as Docker;
+  assert.is(await inspectImage(answering(400), "No Such"), undefined);
+  assert.is(await inspectImage(answering(404), "r/x:tag"), undefined);
+  assert.equal(asked, ["No%20Such", "r/x:tag"]);
+  await failureOf(inspectImage(answering(500), "x"));
 });
 
 test("environmentOf() keeps equals signs in values", () => {
