@@ -3,6 +3,7 @@
 
 import { join } from "node:path";
 import { Directory, type EntryStat } from "../std/directory.ts";
+import { plainTail } from "../std/plain-file.ts";
 import type { Instance } from "../instance/instance.ts";
 import { sessionHome } from "../home/worker-home.ts";
 
@@ -30,7 +31,7 @@ function eachConversation(
   { home }: Pick<Instance, "home">,
   session: string,
   deadline: number,
-  act: (stat: EntryStat) => boolean,
+  act: (stat: EntryStat, name: string) => boolean,
 ): void {
   const directory = enter(join(home.home, sessionHome(session)));
   if (!directory) return;
@@ -44,7 +45,7 @@ function eachConversation(
       if (kind !== "file" || !name.endsWith(".jsonl")) continue;
       const stat = directory.stat(name);
       if (stat?.kind !== "file" || stat.sizeBytes === 0) continue;
-      if (act(stat)) return;
+      if (act(stat, name)) return;
     }
   } finally {
     directory.close();
@@ -95,4 +96,31 @@ export function lastSaidAt(
     return false;
   });
   return last;
+}
+
+/**
+ * The last `maxBytes` of the conversation that was written to last; "" if there is none.
+ * Throws TooMany.
+ */
+export function conversationEnd(
+  instance: Pick<Instance, "home">,
+  session: string,
+  maxBytes: number,
+): string {
+  const deadline = Date.now() + scanTimeoutMs;
+  let newest = "";
+  let newestMs = -1;
+  eachConversation(instance, session, deadline, ({ mtimeMs }, name) => {
+    if (mtimeMs > newestMs) [newest, newestMs] = [name, mtimeMs];
+    return false;
+  });
+  const { home } = instance;
+  const directory = newest === ""
+    ? undefined
+    : enter(join(home.home, sessionHome(session)));
+  try {
+    return directory && plainTail(directory.at(newest), maxBytes) || "";
+  } finally {
+    directory?.close();
+  }
 }

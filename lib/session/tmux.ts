@@ -77,3 +77,16 @@ export async function hasTerminal(
   const command = [...tmux, "has-session", "-t", "=claude"];
   return (await execIn(docker, id, command)).exitCode === 0;
 }
+
+/** Prints the text on the session's screen. */
+export const screenCommand = [...tmux, "capture-pane", "-p", "-t", "=claude:"];
+
+const screenTimeoutMs = 3000;
+
+/** The text on the session's screen, as the worker gives it; "" if it has no session. */
+export async function screenOf(docker: Docker, id: string): Promise<string> {
+  const { exitCode, output } = await execIn(docker, id, screenCommand, {
+    timeoutMs: screenTimeoutMs,
+  });
+  return exitCode === 0 ? output : "";
+}

@@ -30,26 +30,51 @@ export function readPlainFile(
   path: string,
   { maxBytes, followLinks = false }: ReadLimits,
 ): Buffer {
+  return withPlainFile(path, followLinks, (file, size) => {
+    if (size > maxBytes) {
+      throw new NotPlain(`larger than ${binarySize(maxBytes)}`);
+    }
+    return readAt(file, 0, size);
+  });
+}
+
+/** The last `maxBytes` of a plain file, which may be larger; undefined if it is none. */
+export function plainTail(path: string, maxBytes: number): string | undefined {
+  return unlessNotPlain(() =>
+    withPlainFile(path, false, (file, size) => {
+      const start = Math.max(size - maxBytes, 0);
+      return readAt(file, start, size - start);
+    })
+  );
+}
+
+function withPlainFile(
+  path: string,
+  followLinks: boolean,
+  read: (file: number, size: number) => Buffer,
+): Buffer {
   const file = openPlain(path, followLinks);
   try {
     const stat = fstatSync(file);
     if (stat.isDirectory()) throw new NotPlain("a directory");
     if (!stat.isFile()) throw new NotPlain("not a plain file");
-    if (stat.size > maxBytes) {
-      throw new NotPlain(`larger than ${binarySize(maxBytes)}`);
-    }
-    // The file may grow meanwhile; no more than the checked size is read.
-    const bytes = Buffer.alloc(stat.size);
-    let length = 0;
-    while (length < bytes.length) {
-      const count = readSync(file, bytes, length, bytes.length - length, null);
-      if (count === 0) break;
-      length += count;
-    }
-    return bytes.subarray(0, length);
+    return read(file, stat.size);
   } finally {
     closeSync(file);
   }
+}
+
+/** Reads no more than `size` bytes, although the file may grow meanwhile. */
+function readAt(file: number, start: number, size: number): Buffer {
+  const bytes = Buffer.alloc(size);
+  let length = 0;
+  while (length < size) {
+    const at = start + length;
+    const count = readSync(file, bytes, length, size - length, at);
+    if (count === 0) break;
+    length += count;
+  }
+  return bytes.subarray(0, length);
 }
 
 /** The text of a plain file; undefined if it is missing or not a plain file. */
@@ -57,8 +82,12 @@ export function plainText(
   path: string,
   limits: ReadLimits,
 ): string | undefined {
+  return unlessNotPlain(() => readPlainFile(path, limits));
+}
+
+function unlessNotPlain(read: () => Buffer): string | undefined {
   try {
-    return readPlainFile(path, limits).toString("utf8");
+    return read().toString("utf8");
   } catch (error) {
     if (error instanceof NotPlain || isAbsent(error)) return undefined;
     throw error;
