@@ -131,7 +131,7 @@ const subcommands: Record<string, Subcommand> = {
   },
   dashboard: {
     group: "Machine",
-    meaning: "Show workers and their resource usage in tmux",
+    meaning: "Show all sessions, open them, answer their requests",
     load: async () =>
       (await import("../lib/commands/dashboard.ts")).dashboardCommand,
   },

@@ -14,7 +14,7 @@ import { refuseWithoutTerminal } from "../cli/options.ts";
 
 export function dashboardCommand(io: Io): CAC {
   const cli = command("claudy dashboard");
-  cli.command("", "Show workers and their resource usage in tmux")
+  cli.command("", "Show all sessions, open them, answer their requests")
     .action(async () => {
       refuseWithoutTerminal(io, "Run it in a terminal.");
       return await showDashboard(io, await openInstance(io.env, io.log));
@@ -31,8 +31,10 @@ export async function showDashboard(
   if (instance.self) return await runHere(showCommand);
   const parent = await runningParent(instance);
   await dashboardInParent(instance, "setup");
+  const noColour = io.env["NO_COLOR"];
   return await execAtTerminal(instance.docker, parent, {
     command: showCommand,
+    variables: noColour ? { NO_COLOR: noColour } : {},
     env: io.env,
   });
 }

@@ -2,7 +2,7 @@
 // signals, and returns the exit code. For interactive terminals see terminal.ts.
 
 // Not zx: docker takes over this terminal and its signals.
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { constants } from "node:os";
 import process from "node:process";
@@ -40,7 +40,7 @@ export async function runHere(
     // Ctrl-C reaches docker directly.
     if (signal === "SIGINT") return;
     forwarded = signal;
-    if (child.pid) process.kill(child.pid, signal);
+    pass(child, signal);
   });
   const through = (stream: NodeJS.WriteStream) =>
     filtered && stream.isTTY ? "pipe" : "inherit";
@@ -66,6 +66,15 @@ export async function runHere(
     });
   } finally {
     restoreSignals();
+  }
+}
+
+/** The command may have ended already, if the signal was sent to it as well. */
+function pass({ pid }: ChildProcess, signal: NodeJS.Signals): void {
+  try {
+    if (pid) process.kill(pid, signal);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
   }
 }
 

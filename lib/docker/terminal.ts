@@ -7,6 +7,7 @@ import process from "node:process";
 import type { Docker } from "./docker.ts";
 import { engineFailure } from "./docker-errors.ts";
 import { execIn } from "./exec.ts";
+import { terminalScript, terminalVariables } from "./terminfo.ts";
 import { interceptSignals } from "../std/signals.ts";
 import { TerminalFilter } from "../std/terminal-filter.ts";
 import { waitFor } from "../std/wait.ts";
@@ -26,6 +27,14 @@ interface Connection {
   resize(size: Size): Promise<unknown>;
 }
 
+/**
+ * Runs a command, and names a file with its pid, to end it later: the engine does not end
+ * it when this terminal is closed.
+ */
+const startScript = `echo $$ >"/tmp/$0"
+${terminalScript}
+exec "$@"`;
+
 /** Runs a command until it exits or this terminal closes; returns its exit code. */
 export async function execAtTerminal(
   docker: Docker,
@@ -37,19 +46,13 @@ export async function execAtTerminal(
     env: NodeJS.ProcessEnv;
   },
 ): Promise<number> {
-  const terminal = env["TERM"] ?? "";
-  // The container's programs do not support other terminal types.
-  const known = /^(xterm|tmux|screen|linux|vt100)/.test(terminal);
-  // Names a file with the command's pid, to end it later: the engine does not end it when
-  // this terminal is closed.
   const client = crypto.randomUUID();
   try {
     const exec = await docker.getContainer(id).exec({
-      Cmd: ["sh", "-c", `echo $$ >"/tmp/$0"; exec "$@"`, client, ...command],
-      Env: Object.entries({
-        TERM: known ? terminal : "xterm-256color",
-        ...variables,
-      }).map(([name, value]) => `${name}=${value}`),
+      Cmd: ["sh", "-c", startScript, client, ...command],
+      Env: Object.entries({ ...terminalVariables(env), ...variables }).map((
+        [name, value],
+      ) => `${name}=${value}`),
       AttachStdin: true,
       AttachStdout: true,
       AttachStderr: true,

@@ -127,3 +127,19 @@ export function readConversation(
     directory?.close();
   }
 }
+
+/**
+ * The last `maxBytes` of the conversation that was written to last; "" if there is none.
+ * Throws TooMany.
+ */
+export function conversationEnd(
+  instance: Pick<Instance, "home">,
+  session: string,
+  maxBytes: number,
+): string {
+  const name = latestConversation(instance, session);
+  const end = name === undefined
+    ? undefined
+    : readConversation(instance, session, name, { offset: 0, maxBytes });
+  return end?.bytes.toString("utf8") ?? "";
+}

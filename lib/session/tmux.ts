@@ -21,18 +21,23 @@ const attachCommand = [...tmux, "attach-session", "-t", "=claude"];
  * it reaches the outer tmux. Options belong to a tmux session, so this creates a second
  * one on the same window, which is destroyed when its terminal detaches.
  */
-const nestedScript = [
+const nested = [
   ...tmux,
   ...["new-session", "-t", "claude", "';'"],
   ...["set", "prefix", "None", "';'"],
   ...["set", "prefix2", "None", "';'"],
   ...["set", "destroy-unattached", "on"],
-].join(" ");
+];
+
+/** With a line that shows the key that detaches: see docker/session-tmux.conf. */
+const nestedScript = [...nested, "';'", "set", "status", "on"].join(" ");
 
 const hasSession = `${tmux.join(" ")} has-session -t =claude 2>/dev/null`;
 
 /** Run in a window of the dashboard: attaches to the session, else opens a shell. */
-export const windowScript = `${hasSession} || exec bash; exec ${nestedScript}`;
+export const windowScript = `${hasSession} || exec bash; exec ${
+  nested.join(" ")
+}`;
 
 /** What to show in a terminal. `command` starts Claude if there is no session yet. */
 export type Shown =
@@ -46,10 +51,9 @@ export async function showInWorker(
   env: NodeJS.ProcessEnv,
   shown: Shown,
 ): Promise<number> {
-  const nested = Boolean(env["TMUX"]);
   const command = shown.what === "shell"
     ? ["bash"]
-    : showCommand(shown.command, nested);
+    : showCommand(shown.command, Boolean(env["TMUX"]));
   const passed = shown.what === "shell" ? {} : shown.env ?? {};
   return await execAtTerminal(docker, id, {
     command,
@@ -59,11 +63,16 @@ export async function showInWorker(
 }
 
 /** One command that starts the session if necessary, and attaches to it. */
-function showCommand(start: string[] | undefined, nested: boolean): string[] {
+function showCommand(
+  start: string[] | undefined,
+  isNested: boolean,
+): string[] {
   if (!start) {
-    return nested ? ["sh", "-c", `exec ${nestedScript}`] : attachCommand;
+    return isNested ? ["sh", "-c", `exec ${nestedScript}`] : attachCommand;
   }
-  if (!nested) return [...tmux, "new-session", "-A", "-s", "claude", ...start];
+  if (!isNested) {
+    return [...tmux, "new-session", "-A", "-s", "claude", ...start];
+  }
   const starting = `${tmux.join(" ")} new-session -d -s claude "$@"`;
   const script = `${hasSession} || ${starting} || exit; exec ${nestedScript}`;
   return ["sh", "-c", script, "sh", ...start];
@@ -76,4 +85,17 @@ export async function hasTerminal(
 ): Promise<boolean> {
   const command = [...tmux, "has-session", "-t", "=claude"];
   return (await execIn(docker, id, command)).exitCode === 0;
+}
+
+/** Prints the text on the session's screen. */
+export const screenCommand = [...tmux, "capture-pane", "-p", "-t", "=claude:"];
+
+const screenTimeoutMs = 3000;
+
+/** The text on the session's screen, as the worker gives it; "" if it has no session. */
+export async function screenOf(docker: Docker, id: string): Promise<string> {
+  const { exitCode, output } = await execIn(docker, id, screenCommand, {
+    timeoutMs: screenTimeoutMs,
+  });
+  return exitCode === 0 ? output : "";
 }

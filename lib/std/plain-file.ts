@@ -30,26 +30,12 @@ export function readPlainFile(
   path: string,
   { maxBytes, followLinks = false }: ReadLimits,
 ): Buffer {
-  const file = openPlain(path, followLinks);
-  try {
-    const stat = fstatSync(file);
-    if (stat.isDirectory()) throw new NotPlain("a directory");
-    if (!stat.isFile()) throw new NotPlain("not a plain file");
-    if (stat.size > maxBytes) {
+  return withPlainFile(path, followLinks, (file, size) => {
+    if (size > maxBytes) {
       throw new NotPlain(`larger than ${binarySize(maxBytes)}`);
     }
-    // The file may grow meanwhile; no more than the checked size is read.
-    const bytes = Buffer.alloc(stat.size);
-    let length = 0;
-    while (length < bytes.length) {
-      const count = readSync(file, bytes, length, bytes.length - length, null);
-      if (count === 0) break;
-      length += count;
-    }
-    return bytes.subarray(0, length);
-  } finally {
-    closeSync(file);
-  }
+    return readAt(file, 0, size);
+  });
 }
 
 /** The end of a plain file that may be large and growing. */
@@ -71,30 +57,43 @@ export function readFileEnd(
   offset: number,
   maxBytes: number,
 ): FileEnd | undefined {
-  let file: number;
-  try {
-    file = openPlain(path, false);
-  } catch (error) {
-    if (error instanceof NotPlain || isAbsent(error)) return undefined;
-    throw error;
-  }
+  return unlessNotPlain(() =>
+    withPlainFile(path, false, (file, size) => {
+      const start = offset > size ? 0 : offset;
+      const from = Math.max(start, size - maxBytes);
+      const bytes = readAt(file, from, size - from);
+      return { bytes, from, to: from + bytes.length };
+    })
+  );
+}
+
+function withPlainFile<T>(
+  path: string,
+  followLinks: boolean,
+  read: (file: number, size: number) => T,
+): T {
+  const file = openPlain(path, followLinks);
   try {
     const stat = fstatSync(file);
-    if (!stat.isFile()) return undefined;
-    const start = offset > stat.size ? 0 : offset;
-    const from = Math.max(start, stat.size - maxBytes);
-    const bytes = Buffer.alloc(stat.size - from);
-    let length = 0;
-    while (length < bytes.length) {
-      const left = bytes.length - length;
-      const count = readSync(file, bytes, length, left, from + length);
-      if (count === 0) break;
-      length += count;
-    }
-    return { bytes: bytes.subarray(0, length), from, to: from + length };
+    if (stat.isDirectory()) throw new NotPlain("a directory");
+    if (!stat.isFile()) throw new NotPlain("not a plain file");
+    return read(file, stat.size);
   } finally {
     closeSync(file);
   }
+}
+
+/** Reads no more than `size` bytes, although the file may grow meanwhile. */
+function readAt(file: number, start: number, size: number): Buffer {
+  const bytes = Buffer.alloc(size);
+  let length = 0;
+  while (length < size) {
+    const at = start + length;
+    const count = readSync(file, bytes, length, size - length, at);
+    if (count === 0) break;
+    length += count;
+  }
+  return bytes.subarray(0, length);
 }
 
 /** The text of a plain file; undefined if it is missing or not a plain file. */
@@ -102,8 +101,12 @@ export function plainText(
   path: string,
   limits: ReadLimits,
 ): string | undefined {
+  return unlessNotPlain(() => readPlainFile(path, limits))?.toString("utf8");
+}
+
+function unlessNotPlain<T>(read: () => T): T | undefined {
   try {
-    return readPlainFile(path, limits).toString("utf8");
+    return read();
   } catch (error) {
     if (error instanceof NotPlain || isAbsent(error)) return undefined;
     throw error;

@@ -39,3 +39,50 @@ function escaped(character: string): string {
 export function isAtLeast(version: string, minimum: string): boolean {
   return version.localeCompare(minimum, "en", { numeric: true }) >= 0;
 }
+
+/** Characters that take two columns of a terminal, or none. */
+const wide =
+  /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{1f300}-\u{1faff}\u{20000}-\u{3fffd}]|\p{Emoji_Presentation}/u;
+const mark = /[\p{Mn}\p{Me}]/u;
+
+/** More marks than a letter needs, and the selectors of an emoji's width. */
+const excessMarks = /[\ufe00-\ufe0f]|(?<=[\p{Mn}\p{Me}]{2})[\p{Mn}\p{Me}]/gu;
+
+/** Number of columns that a printable text takes on a terminal. */
+export function textWidth(text: string): number {
+  let width = 0;
+  for (const character of text) width += columnsOf(character);
+  return width;
+}
+
+function columnsOf(character: string): number {
+  return mark.test(character) ? 0 : wide.test(character) ? 2 : 1;
+}
+
+/** Escapes a text, and cuts or pads it to exactly this number of columns. */
+export function fitText(text: string, width: number): string {
+  const [line = ""] = wrapText(text, width);
+  const isWhole = line === shown(text);
+  const cut = isWhole ? line : `${wrapText(text, width - 1)[0] ?? ""}…`;
+  return width < 1 ? "" : cut + " ".repeat(Math.max(width - textWidth(cut), 0));
+}
+
+/** Escapes a text, and breaks it into lines of at most this number of columns. */
+export function wrapText(text: string, width: number): string[] {
+  const lines = [""];
+  let used = 0;
+  for (const character of shown(text)) {
+    const columns = columnsOf(character);
+    if (used > 0 && used + columns > width) {
+      lines.push("");
+      used = 0;
+    }
+    lines[lines.length - 1] += character;
+    used += columns;
+  }
+  return lines;
+}
+
+function shown(text: string): string {
+  return printable(text).replace(excessMarks, "");
+}

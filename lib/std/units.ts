@@ -31,6 +31,11 @@ export function binarySize(bytes: number): string {
   return `${Number(size.toFixed(1))} ${units[unit]}`;
 }
 
+/** "512M", "1.2G": binary, for narrow columns. */
+export function shortSize(bytes: number): string {
+  return binarySize(bytes).replace(/ (.).*/, "$1");
+}
+
 /** "850 ms" below a second, "12.3 s" above. */
 export function duration(ms: number): string {
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
@@ -43,4 +48,9 @@ export function span(ms: number): string {
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
   if (seconds < 48 * 3600) return `${Math.floor(seconds / 3600)} h`;
   return `${Math.floor(seconds / 86_400)} days`;
+}
+
+/** "40s", "5m", "3h", "2d": as span(), for narrow columns. */
+export function shortSpan(ms: number): string {
+  return span(ms).replace(/ (.).*/, "$1");
 }

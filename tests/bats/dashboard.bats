@@ -33,31 +33,38 @@ close_popup() {
 }
 child_pid() { "$claudy" daemon status --json | jq -r --arg name "$1" '.children[] | select(.name == $name).pid'; }
 
-@test "the dashboard fits 80x24 and 200x50 and shows the right counts" {
+@test "the dashboard fits 80x24, 120x40 and 250x60, with and without colours" {
   spawn -n seen-$$ "$project"
-  for size in "80 24" "200 50"; do
+  for size in "80 24" "120 40" "250 60"; do
     # shellcheck disable=SC2086  # two numbers
     dashboard $size
-    wait_for 10 shows "seen-$$  "
+    # Resource usage of the worker and its limits.
+    wait_for 10 matches "^1 +seen-$$ +-.* [0-9]+/200% +[0-9.]+[KM]/4G +[0-9]+/100$"
     wait_for 5 shows "1 workers"
-    for text in "─ status ─" "─ workers ─" "─ usage ─" "─ prompt: " "Parent    $parent, up" \
-      "ChromaDB  answers on localhost:8000" "Pool      " "Sessions  none" "no session"; do
+    for text in "Parent: up " "ChromaDB: answers on localhost:8000" "Pool: off" "Sessions: none" \
+      "WAITING FOR" "LAST LINE" "no session" "Enter open  y allow  n deny  a all terminals" "d detach"; do
       shows "$text"
     done
-    # Resource usage of the worker.
-    wait_for 10 matches "^seen-$$ +[0-9.]+ % +[0-9.]+ [KM]iB +[0-9]+"
     run ! matches 'error|cannot|not found'
-    # Each pane's first line is below its title.
-    shown | grep -A1 -F "─ workers ─" | tail -1 | grep -E '^WORKER +STATE +PROJECT'
+    coloured
+    press a
+    wait_for 5 shows "1 seen-$$  - no session"
+    press a
+    wait_for 5 shows "WAITING FOR"
     tmux -L "$screen" kill-server
   done
+  NO_COLOR=1 dashboard 81 24
+  wait_for 10 shows "seen-$$"
+  wait_for 5 uncoloured
 }
+uncoloured() { shows "seen-$$" && ! coloured; }
+coloured() { tmux -L "$screen" capture-pane -p -e | grep -aE $'\e\\[([0-9]+;)*(3[0-7]|4[0-7]|[34]8;.*)m'; }
 
 @test "a worker appears within 2 s with a window, and both go when it stops" {
   dashboard 120 40
-  wait_for 10 shows "No workers. Press prefix w to spawn one."
+  wait_for 10 shows "No workers. Press C-b w to spawn one."
   spawn -n comes-$$ "$project"
-  wait_for 2 shows "comes-$$  "
+  wait_for 2 matches "^1 +comes-$$ "
   windows() { docker exec "$parent" tmux -L hal9000 list-windows -F '#{window_name}'; }
   there() { windows | grep -x comes-$$; }
   wait_for 2 there
@@ -113,7 +120,7 @@ child_pid() { "$claudy" daemon status --json | jq -r --arg name "$1" '.children[
   wait_for 5 on_board "idle"
   ask_permission "$session"
   wait_for 2 on_board "1 waiting "
-  wait_for 2 on_board "Sessions  1 waiting for you" || { tmux -L "$screen" capture-pane -p -t :0; false; }
+  wait_for 2 on_board "Sessions: 1 waiting" || { tmux -L "$screen" capture-pane -p -t :0; false; }
   wait_for 2 tmux_bell
   typed "$session" Escape
   gone() { ! on_board "waiting"; }
@@ -133,8 +140,34 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   press C-b C-b d "one more" Enter
   wait_for 10 shows "echo: done more"
   press C-b 0
-  wait_for 5 shows "─ status ─"
+  wait_for 5 shows "WAITING FOR"
   wait_for 5 is "$session" idle
+}
+
+@test "y and n answer the chosen session's request, and Enter opens it" {
+  open "$project"
+  ask_permission "$session"
+  dashboard 80 24
+  wait_for 10 shows "Do you want to proceed?"
+  sleep 1 # earlier keys are ignored
+  press n
+  wait_for 5 shows "Denied in \"$session\""
+  wait_for 5 is "$session" idle
+  run -2 docker exec "$session" ls /tmp/asked
+  "$claudy" stop "$session"
+  open --new "$project"
+  ask_permission "$session"
+  wait_for 10 shows "Do you want to proceed?"
+  sleep 1
+  press y
+  wait_for 5 shows "Allowed in \"$session\""
+  wait_for 5 docker exec "$session" ls /tmp/asked
+  # A late key is not typed into the session.
+  press y
+  wait_for 5 shows "shows no permission request here"
+  press Enter
+  wait_for 10 shows "tool done"
+  wait_for 5 shows "C-b 0 dashboard"
 }
 
 @test "kill ends the dashboard until setup, which also restores a lost pane" {
@@ -143,10 +176,10 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   [ "$(child_pid dashboard)" = "" ]
   "$claudy" daemon status >/dev/null
   "$scripts/setup-dashboard.ts" setup
-  docker exec "$parent" tmux -L hal9000 kill-pane -t hal9000:dashboard.1
+  docker exec "$parent" tmux -L hal9000 kill-pane -t hal9000:dashboard
   docker exec "$parent" /scripts/setup-dashboard setup
   dashboard 80 24
-  wait_for 10 shows "─ workers ─"
+  wait_for 10 shows "No workers"
   run ! "$scripts/setup-dashboard.ts" attach </dev/null
   [[ $output == *"stdin is not a terminal"* ]]
 }
@@ -156,7 +189,7 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   wait_for 10 shows "No worker"
   docker exec "$parent" kill -9 "$(child_pid dashboard)"
   spawn -n after-$$ "$project"
-  wait_for 10 shows "after-$$  "
+  wait_for 10 shows "after-$$"
   docker exec "$parent" kill -9 "$(child_pid tmux)"
   back() { docker exec "$parent" tmux -L hal9000 list-windows -F '#{window_name}' | grep -x after-$$; }
   wait_for 15 back

@@ -200,6 +200,14 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   wait_for 20 shows "❯"
   tmux -L "$screen" send-keys "hello there" Enter
   wait_for 10 shows "echo: hello there"
+  # Shift+Enter, as xterm and as kitty send it.
+  tmux -L "$screen" send-keys -l "line one"
+  tmux -L "$screen" send-keys -H 1b 5b 32 37 3b 32 3b 31 33 7e
+  tmux -L "$screen" send-keys -l "line two"
+  tmux -L "$screen" send-keys -H 1b 5b 31 33 3b 32 75
+  tmux -L "$screen" send-keys "line three" Enter
+  wait_for 10 shows "echo: line one"
+  sent 'line one\nline two\nline three'
   # The prefix of the session's tmux; the outer tmux uses another key here.
   tmux -L "$screen" send-keys C-b d
   wait_for 10 shows "Reattach with: claudy attach"
@@ -217,4 +225,7 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   tmux -L "$screen" send-keys C-b d "and on" Enter
   wait_for 10 shows "echo: dand on"
   attached
+  shows "C-] detaches this session"
+  tmux -L "$screen" send-keys C-]
+  wait_for 10 shows "[detached"
 }

@@ -83,6 +83,39 @@ spawned() {
   wait_for 5 shows '^/workspace'
 }
 
+@test "a terminal that the image does not know is described to it, or falls back to another" {
+  spawn -n strange-$$ "$project"
+  infocmp xterm-256color | sed 's/^xterm-256color|.*/xterm-strange|a terminal,/' |
+    tic -o "$BATS_TEST_TMPDIR/terminfo" -
+  local seen="tmux -L seen new-session 'tmux -L seen display -p \"is #{client_termname}\"; sleep 60'"
+  terminal "TERM=xterm-strange TERMINFO='$BATS_TEST_TMPDIR/terminfo' '$scripts/coordinator.ts' attach strange-$$; echo left; sh"
+  wait_for 15 shows '[$#] $'
+  keys "$seen" Enter
+  wait_for 5 shows '^is xterm-strange'
+  docker exec strange-$$ tmux -L seen kill-server
+  keys exit Enter
+  wait_for 5 shows '^left'
+  keys "TERM=xterm-strange '$scripts/coordinator.ts' attach strange-$$" Enter
+  wait_for 15 shows '[$#] $'
+  keys "$seen" Enter
+  wait_for 5 shows '^is xterm-256color'
+}
+
+@test "restores the terminal after SIGTERM, and after the worker is killed" {
+  spawn -n ends-$$ "$project"
+  terminal "bash --norc"
+  modes() { [ "$(tmux -L "$screen" display -p '#{alternate_on}#{mouse_any_flag}#{keypad_flag}')" = "$1" ]; }
+  for end in "pkill -TERM -f attach.ends-$$" "docker kill ends-$$"; do
+    keys "clear; '$scripts/coordinator.ts' attach ends-$$" Enter
+    wait_for 15 shows ':/workspace[$#] $'
+    keys "printf '\\033[?1049h\\033[?1000h\\033='" Enter
+    wait_for 5 modes 111
+    $end
+    wait_for 5 modes 000
+    wait_for 5 shows '^bash-.*[$#] $'
+  done
+}
+
 @test "runs Claude in the worker if there is no command" {
   terminal "$(spawned -n claude-$$ --standalone --env ANTHROPIC_BASE_URL=http://127.0.0.1:9 "$project")"
   wait_for 20 shows 'Claude Code|Select login method|Welcome'

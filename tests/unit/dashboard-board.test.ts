@@ -11,9 +11,11 @@ import {
   readFileSync,
   readSync,
   writeFileSync,
+  writeSync,
 } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { label } from "../../lib/instance/labels.ts";
@@ -39,7 +41,7 @@ echo $$ >pid
 answer() {
   echo "%begin 1 1 1"
   [ -z "$2" ] || echo "$2"
-  [ ! -f "$1" ] || cat "$1"
+  [ ! -f "$1" ] || /bin/cat "$1"
   echo "%$3 1 1 1"
 }
 echo "not a notice"
@@ -48,17 +50,22 @@ while IFS= read -r line; do
   echo "$line" >>asked
   case $line in
     "'list-panes' '-s'"*) answer panes "" end ;;
-    "'list-panes' '-t' '=hal9000:dashboard'"*) answer layout "" end ;;
     "'list-panes' '-t'"*) answer window "" end ;;
     "'list-clients'"*) answer clients "" end ;;
     "'list-windows'"*) answer windows "" end ;;
-    "'new-window'"*) answer none "@9" end ;;
+    "'show-environment'"*) answer environment "" end ;;
+    "'new-window'"*) answer none "@9 3" end ;;
     "'kill-window'"*) answer none "no such window" error ;;
     "'end'"*) exit ;;
     *) answer none "" end ;;
   esac
-  if [ -f notice ]; then cat notice; rm notice; fi
+  if [ -f notice ]; then /bin/cat notice; rm notice; fi
 done
+`;
+
+/** Reads what a test presses instead of the pane's terminal, which is none. */
+const fakeCat = `#!/bin/sh
+exec /bin/cat "$(dirname "$0")/keys"
 `;
 
 interface Context extends FakeInstance {
@@ -67,12 +74,14 @@ interface Context extends FakeInstance {
   stop: AbortController;
   running: Promise<void> | undefined;
   pane: number;
+  keys: number;
   /** The commands that tmux got. */
   asked: () => string[];
-  /** What the status pane has shown. */
-  status: () => string;
-  /** What another pane shows. */
-  shown: (pane: string) => string;
+  /** All that was written to the pane. */
+  written: () => string;
+  /** The lines that the pane shows. */
+  lines: () => string[];
+  press: (keys: string) => void;
   until: (what: string, probe: () => unknown) => Promise<unknown>;
 }
 
@@ -85,46 +94,42 @@ test.before.each((context) => {
   mkdirSync(tmux);
   writeFileSync(join(tmux, "tmux"), fakeTmux);
   chmodSync(join(tmux, "tmux"), 0o755);
-  const status = join(tmux, "status");
-  execFileSync("mkfifo", [status]);
+  writeFileSync(join(tmux, "cat"), fakeCat);
+  chmodSync(join(tmux, "cat"), 0o755);
+  const [pane, keys] = [join(tmux, "pane"), join(tmux, "keys")];
+  execFileSync("mkfifo", [pane, keys]);
   const write = (name: string, ...lines: string[]) =>
     writeFileSync(join(tmux, name), lines.map((line) => `${line}\n`).join(""));
   write("asked");
-  write(
-    "panes",
-    `status ${status} 4`,
-    ` ${join(tmux, "prompt")} 9`,
-    `workers ${join(tmux, "workers")} 9`,
-    `usage ${join(tmux, "usage")} 2`,
-  );
-  write("layout", "40 %1", "40 %2", "40 %3", "40 %4");
+  write("panes", ` ${join(tmux, "prompt")} 80 24`, `board ${pane} 100 23`);
   context.tmux = tmux;
   context.path = process.env["PATH"];
   process.env["PATH"] = `${tmux}:${context.path}`;
-  context.pane = openSync(status, constants.O_RDWR | constants.O_NONBLOCK);
+  const { O_RDWR, O_NONBLOCK } = constants;
+  context.pane = openSync(pane, O_RDWR | O_NONBLOCK);
+  context.keys = openSync(keys, O_RDWR | O_NONBLOCK);
   context.stop = new AbortController();
   context.running = undefined;
   let heard = "";
+  const decoder = new TextDecoder();
   const bytes = new Uint8Array(65536);
   context.asked = () =>
     readFileSync(join(tmux, "asked"), "utf8").split("\n").filter(Boolean)
       .map((line) => line.replaceAll("'", ""));
-  context.status = () => {
+  context.written = () => {
     try {
       const count = readSync(context.pane, bytes);
-      heard += new TextDecoder().decode(bytes.subarray(0, count));
+      heard += decoder.decode(bytes.subarray(0, count), { stream: true });
     } catch {
       // nothing new
     }
     return heard;
   };
-  context.shown = (pane) => {
-    try {
-      return readFileSync(join(tmux, pane), "utf8");
-    } catch {
-      return "";
-    }
-  };
+  context.lines = () =>
+    (context.written().split("\x1b[?1049h").at(-1) ?? "")
+      // deno-lint-ignore no-control-regex
+      .replace(/\x1b\[[?;0-9]*[a-zA-Z]|\x07/g, "").split("\r\n");
+  context.press = (text) => void writeSync(context.keys, text);
   context.until = (what, probe) =>
     waitFor(async () => Boolean(await probe()), {
       for: what,
@@ -133,10 +138,11 @@ test.before.each((context) => {
     });
 });
 
-test.after.each(async ({ stop, running, path, pane, end }) => {
+test.after.each(async ({ stop, running, path, pane, keys, end }) => {
   stop.abort();
   await running;
   closeSync(pane);
+  closeSync(keys);
   process.env["PATH"] = path;
   end();
 });
@@ -181,46 +187,50 @@ function run(context: Context): void {
   context.running = board.run(stop);
 }
 
-/** Lines of a pane without control sequences. */
-const linesOf = (text: string) =>
-  // deno-lint-ignore no-control-regex
-  text.replace(/\x1b\[[?0-9]*[a-zA-Z]/g, "").split("\r\n");
+/** A terminal shows the dashboard. */
+const attach = ({ tmux }: Context) =>
+  writeFileSync(join(tmux, "clients"), "1\n0\n");
 
-test("the panes show the parent, the workers and, at a terminal, their usage", async (context) => {
-  const { engine, until, shown, status, tmux, asked, instance } = context;
+const sample = {
+  cpu_stats: {
+    cpu_usage: { total_usage: 50 },
+    system_cpu_usage: 100,
+    online_cpus: 1,
+  },
+  precpu_stats: { cpu_usage: { total_usage: 0 }, system_cpu_usage: 0 },
+  memory_stats: { usage: 1024 ** 2 },
+  pids_stats: { current: 3 },
+};
+
+test("the pane shows the parent and the workers and, at a terminal, their usage", async (context) => {
+  const { engine, until, lines, asked, tmux, instance } = context;
   writeDesired(instance, true);
   addWorker(context, "one", "s-one");
   says(context, "s-one", { status: "busy" });
   addWorker(context, "two", "s-two");
-  engine.sample = {
-    cpu_stats: {
-      cpu_usage: { total_usage: 50 },
-      system_cpu_usage: 100,
-      online_cpus: 1,
-    },
-    precpu_stats: { cpu_usage: { total_usage: 0 }, system_cpu_usage: 0 },
-    memory_stats: { usage: 1024 ** 2 },
-    pids_stats: { current: 3 },
-  };
+  engine.sample = sample;
   run(context);
-  await until("the workers", () => shown("workers").includes("two"));
-  await until("the overview", () => status().includes("Sessions"));
-  const workers = linesOf(shown("workers"));
-  assert.match(workers[0] ?? "", /^WORKER +STATE +PROJECT$/);
-  assert.match(workers[1] ?? "", /^one +working +\/p\/app$/);
-  assert.match(workers[2] ?? "", /^two +no session +\/p\/app$/);
-  assert.ok(shown("workers").startsWith("\x1b[?25l\x1b[?7l\x1b[H"));
-  assert.ok(shown("workers").endsWith("\x1b[K\x1b[J"));
-  const text = status();
-  assert.match(text, "fake-parent, up 2 min, ready after 250 ms");
-  assert.match(text, "answers on localhost:8000");
-  assert.match(text, "0 warm, 0 claimed");
-  assert.match(text, "1 working");
-  // Without a terminal, usage is not sampled.
-  assert.equal(linesOf(shown("usage")).length, 1);
-  writeFileSync(join(tmux, "clients"), "1\n0\n");
+  // Columns are two blanks apart; one is left between words.
+  const shows = (...cells: string[]) =>
+    lines().some((line) => {
+      const found = line.split(/ {2,}/);
+      return cells.every((cell) => found.includes(cell));
+    });
+  await until("the workers", () => shows("s-two"));
+  await until("the overview", () => shows("Pool: 0 warm, 0 claimed"));
+  assert.ok(shows("Parent: up 2 min, ready after 250 ms"));
+  assert.ok(shows("ChromaDB: answers on localhost:8000"));
+  assert.ok(shows("Sessions: 1 working"));
+  assert.ok(
+    shows("#", "SESSION", "STATE", "WAITING FOR", "AGE", "LAST LINE", "CPU"),
+  );
+  assert.ok(shows("3", "s-one", "R working", "-"));
+  assert.ok(shows("3", "s-two", "- no session", "-"));
+  assert.ok(shows("Enter open", "y allow", "n deny", "a all terminals"));
+  assert.is(lines().length, 23);
+  attach(context);
   says(context, "s-one", { status: "idle" });
-  await until("the usage", () => shown("usage").includes("more"));
+  await until("the usage", () => shows("s-one", "I idle", "50%", "1M", "3"));
   assert.ok(asked().includes("set -g @workers 2"));
   assert.ok(asked().includes("set -g @waiting 0"));
   assert.match(
@@ -229,20 +239,24 @@ test("the panes show the parent, the workers and, at a terminal, their usage", a
   );
 });
 
-test("the panes get their heights once for each height of the window", async (context) => {
-  const { until, asked, tmux } = context;
-  run(context);
-  const resized = () => asked().filter((line) => line.startsWith("resize"));
-  await until("the heights", () => resized().length >= 3);
-  const first = resized();
-  assert.equal(first.map((line) => line.split(" ")[2]), ["%1", "%2", "%3"]);
-  assert.equal(first[0], "resize-pane -t %1 -y 4");
-  writeFileSync(join(tmux, "layout"), "50 %1\n50 %2\n50 %3\n50 %4\n");
-  appendFileSync(join(tmux, "notice"), "%layout-change @0 x\n");
+test("NO_COLOR of the terminal leaves no colours", async (context) => {
+  const { until, written, asked, tmux } = context;
   addWorker(context, "one", "s-one");
-  context.engine.emit("start", context.engine.find("one") as FakeContainer);
-  await until("other heights", () => resized().length >= 6);
-  assert.is(resized().length, 6);
+  says(context, "s-one", { status: "waiting" });
+  run(context);
+  await until("a colour", () => written().includes("\x1b[1;33m"));
+  writeFileSync(join(tmux, "environment"), "NO_COLOR=1\n");
+  attach(context);
+  appendFileSync(
+    join(tmux, "notice"),
+    "%client-session-changed x $0 hal9000\n",
+  );
+  says(context, "s-one", { status: "idle" });
+  await until("the option", () => asked().includes("set -g @no_color 1"));
+  const drawn = () => written().split("\x1b[?1049h").at(-1) ?? "";
+  // deno-lint-ignore no-control-regex
+  await until("no colours", () => !/\x1b\[[\d;]*3\dm/.test(drawn()));
+  assert.match(drawn(), "\x1b[1m");
 });
 
 test("each worker has a window, and those of ended workers are closed", async (context) => {
@@ -250,7 +264,7 @@ test("each worker has a window, and those of ended workers are closed", async (c
   const one = addWorker(context, "one", "s-one");
   const two = addWorker(context, "two", "s-two");
   const gone = "f".repeat(64);
-  writeFileSync(join(tmux, "windows"), ` @0\n${one.id} @1\n${gone} @2\n`);
+  writeFileSync(join(tmux, "windows"), ` @0 0\n${one.id} @1 1\n${gone} @2 2\n`);
   run(context);
   await until("the windows", () => asked().includes("set -g @workers 2"));
   const commands = asked();
@@ -258,27 +272,149 @@ test("each worker has a window, and those of ended workers are closed", async (c
     "kill-window -t @2",
   ]);
   assert.equal(commands.filter((line) => line.startsWith("new-window")), [
-    "new-window -d -P -F #{window_id} -t =hal9000: -n two exec tail -f /dev/null",
+    "new-window -d -P -F #{window_id} #{window_index} -t =hal9000: -n two exec tail -f /dev/null",
   ]);
   assert.equal(commands.filter((line) => line.startsWith("set -w")), [
     `set -w -t @9 @worker ${two.id}`,
-    "set -w -t @9 pane-border-status off",
     "set -w -t @9 remain-on-exit on",
   ]);
 });
 
 test("the dashboard rings when a session starts waiting, and not for one that waits already", async (context) => {
-  const { until, asked, status } = context;
+  const { until, asked, written, lines } = context;
   addWorker(context, "one", "s-one");
   addWorker(context, "two", "s-two");
   says(context, "s-one", { status: "busy" });
   says(context, "s-two", { status: "waiting" });
   run(context);
   await until("the windows", () => asked().includes("set -g @waiting 1"));
-  assert.not.ok(status().includes("\x07"));
+  assert.not.ok(written().includes("\x07"));
+  const first = () => lines().findIndex((line) => /^\d+ /.test(line));
+  await until("the rows", () => first() > 0);
+  assert.match(lines()[first()] ?? "", "s-two");
   says(context, "s-one", { status: "waiting", waitingFor: "permission" });
-  await until("the bell", () => status().includes("\x07"));
+  await until("the bell", () => written().includes("\x07"));
   assert.ok(asked().includes("set -g @waiting 2"));
+});
+
+/** The screen of a session that asks for a permission. */
+const asking = (command: string) =>
+  `${"─".repeat(80)}\n Bash command\n ${command}\n Do you want to proceed?\n` +
+  " ❯ 1. Yes\n   2. Yes, and always\n   3. No\n\n Esc to cancel\n";
+
+/** What the workers' screens show, and the answers that were typed, by worker. */
+function askEach(context: Context, ...names: string[]) {
+  const screens = new Map(names.map((name) => [name, asking(`touch ${name}`)]));
+  const typed: string[] = [];
+  for (const name of names) {
+    addWorker(context, name, `s-${name}`);
+    says(context, `s-${name}`, {
+      status: "waiting",
+      waitingFor: "permission prompt",
+    });
+  }
+  context.engine.run = (command, { name }) => {
+    const screen = screens.get(name) ?? "";
+    if (command.includes("capture-pane")) {
+      return { exitCode: 0, output: screen };
+    }
+    const [dialog = "", key = ""] = command.slice(-2);
+    if (!screen.includes(dialog)) return { exitCode: 9 };
+    typed.push(`${name} ${key}`);
+    return { exitCode: 0 };
+  };
+  attach(context);
+  run(context);
+  return { screens, typed };
+}
+
+const shows = ({ lines }: Context, text: string) => () =>
+  lines().join("\n").includes(text);
+
+/** Longer than a request must be shown. */
+const untilRead = () => sleep(700);
+
+test("y and n answer the request of the selected session, and only that", async (context) => {
+  const { until, press, told } = context;
+  const { typed } = askEach(context, "one", "two");
+  await until("the request", shows(context, "touch one"));
+  await untilRead();
+  press("\x1b[B");
+  await until("the other request", shows(context, "touch two"));
+  press("y");
+  await until("the refusal", shows(context, "only just appeared"));
+  await untilRead();
+  press("n");
+  await until("the answer", shows(context, 'Denied in "s-two"'));
+  press("\x1bOA");
+  await until("the request again", shows(context, "touch one"));
+  await untilRead();
+  press("yy"); // pasted
+  await untilRead();
+  press("y");
+  await until("the answer", shows(context, 'Allowed in "s-one"'));
+  assert.equal(typed, ["two 3", "one 1"]);
+  assert.equal(told, ['Denied in "s-two"', 'Allowed in "s-one"']);
+});
+
+test("a request that has changed or is gone is not answered", async (context) => {
+  const { until, press } = context;
+  const { screens, typed } = askEach(context, "one");
+  await until("the request", shows(context, "touch one"));
+  await untilRead();
+  screens.set("one", asking("rm -rf /workspace"));
+  press("y");
+  await until("the refusal", shows(context, "no longer asks this"));
+  await until("the new request", shows(context, "rm -rf"));
+  await untilRead();
+  press("\x1b[A");
+  await until("no message", () => !shows(context, "no longer")());
+  // The session's files are read again: the dashboard may not have noticed yet.
+  says(context, "s-one", { status: "busy" });
+  press("y");
+  await until(
+    "an answer",
+    () => shows(context, "no longer asks this")() || typed.length > 0,
+  );
+  assert.equal(typed, []);
+});
+
+test("a request that is not shown to its end is not answered", async (context) => {
+  const { until, press } = context;
+  const { screens, typed } = askEach(context, "one");
+  screens.set("one", asking(Array(30).fill("line").join("\n ")));
+  await until("the request", shows(context, "more lines"));
+  await untilRead();
+  press("y");
+  await until("the refusal", shows(context, "longer than this screen"));
+  assert.equal(typed, []);
+});
+
+test("a session that waits for something else is not answered", async (context) => {
+  const { until, press } = context;
+  const { typed } = askEach(context, "one");
+  says(context, "s-one", { status: "waiting", waitingFor: "input needed" });
+  await until("the state", shows(context, "input needed"));
+  await untilRead();
+  press("y");
+  await until("the refusal", shows(context, "no permission request"));
+  assert.equal(typed, []);
+});
+
+test("Enter opens the window of the selected session, and a shows all terminals", async (context) => {
+  const { until, press, asked } = context;
+  const { screens } = askEach(context, "one", "two");
+  screens.set("two", "the screen \x1b]52;c;x\x07of #{two}");
+  await until("the rows", shows(context, "s-two"));
+  press("a");
+  await until(
+    "the terminals",
+    shows(context, "the screen \\x1b]52;c;x\\x07of #{two}"),
+  );
+  press("\r");
+  await until("the window", () => asked().includes("select-window -t @9"));
+  press("a");
+  await until("the table", shows(context, "WAITING FOR"));
 });
 
 const windows: [what: string, line: string, fills: boolean][] = [
@@ -293,7 +429,7 @@ for (const [what, line, fills] of windows) {
   test(`a window ${what}`, async (context) => {
     const { until, asked, tmux } = context;
     const worker = addWorker(context, "one", "s-one");
-    writeFileSync(join(tmux, "windows"), `${worker.id} @5\n`);
+    writeFileSync(join(tmux, "windows"), `${worker.id} @5 1\n`);
     writeFileSync(
       join(tmux, "window"),
       `${line.replace("ID", worker.id)}\n`,
@@ -337,7 +473,7 @@ test("a command that tmux rejects, or that it no longer answers, is a TmuxError"
       (error) => error instanceof TmuxError ? error.message : "another",
     );
   assert.equal(await control.ask("list-windows"), []);
-  assert.equal(await control.ask("new-window", "it's\n"), ["@9"]);
+  assert.equal(await control.ask("new-window", "it's\n"), ["@9 3"]);
   assert.is(
     readFileSync(join(tmux, "asked"), "utf8"),
     "'list-windows'\n'new-window' 'it'\\''s '\n",

@@ -2,8 +2,11 @@ import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { runHere } from "../../lib/docker/docker-cli.ts";
 import { remapsUsers } from "../../lib/docker/docker.ts";
 import {
   engineFailure,
@@ -104,6 +107,22 @@ test("engineFailure() has the engine's reason and the error as cause", () => {
 test("engineFailure() returns a Failure unchanged", () => {
   const failure = new Failure("unsafe", "no");
   assert.is(engineFailure(failure, "Cannot x"), failure);
+});
+
+test("a signal after the command has ended is no error", async () => {
+  const isTerminal = process.stdout.isTTY;
+  process.stdout.isTTY = true; // so that the output is filtered
+  try {
+    // Its output stays open after its end.
+    const running = runHere(["sh", "-c", "sleep 0.5 & exit 0"], {
+      filtered: true,
+    });
+    await sleep(250);
+    process.emit("SIGTERM", "SIGTERM");
+    assert.is(await running, 128 + 15);
+  } finally {
+    process.stdout.isTTY = isTerminal;
+  }
 });
 
 test.run();

@@ -6,10 +6,18 @@ import {
   duration,
   megabytes,
   parseSize,
+  shortSize,
+  shortSpan,
   span,
 } from "../../lib/std/units.ts";
 import { Latencies, percentile } from "../../lib/std/latencies.ts";
-import { columns, isAtLeast } from "../../lib/std/text.ts";
+import {
+  columns,
+  fitText,
+  isAtLeast,
+  textWidth,
+  wrapText,
+} from "../../lib/std/text.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import { withoutFrames } from "../../lib/docker/streams.ts";
 
@@ -55,6 +63,46 @@ test("sizes and durations change their unit exactly at its size", () => {
   for (const [seconds, text] of ages) assert.is(span(seconds * 1000), text);
   assert.is(parseSize("7b"), 7);
   assert.is(parseSize("2T"), 2 * 1024 ** 4);
+});
+
+const fits: [text: string, width: number, fitted: string][] = [
+  ["ab", 4, "ab  "],
+  ["abcd", 4, "abcd"],
+  ["abcde", 4, "abc…"],
+  ["漢字漢", 5, "漢字…"],
+  ["漢字", 3, "漢…"],
+  ["e\u0301\u0301\u0301\u0301x", 2, "e\u0301\u0301x"],
+  ["❤\ufe0f!", 2, "❤!"],
+  ["\x1b[2J", 7, "\\x1b[2J"],
+  ["ab", 0, ""],
+];
+
+for (const [text, width, fitted] of fits) {
+  test(`fitText(${JSON.stringify(text)}, ${width})`, () => {
+    assert.is(fitText(text, width), fitted);
+  });
+}
+
+test("textWidth() counts columns, not characters", () => {
+  assert.is(textWidth("a漢e\u0301🙂"), 1 + 2 + 1 + 2);
+});
+
+test("wrapText() breaks a text into lines that fit", () => {
+  assert.equal(wrapText("abcdef\x07", 3), ["abc", "def", "\\x0", "7"]);
+  assert.equal(wrapText("漢字", 3), ["漢", "字"]);
+  assert.equal(wrapText("", 3), [""]);
+});
+
+test("shortSize() and shortSpan() have no blanks", () => {
+  assert.is(shortSize(512 * 1024 ** 2), "512M");
+  assert.is(shortSize(1.25 * 1024 ** 3), "1.3G");
+  assert.is(shortSize(0), "0B");
+  assert.equal([5, 300, 7200, 200_000].map((s) => shortSpan(s * 1000)), [
+    "5s",
+    "5m",
+    "2h",
+    "2d",
+  ]);
 });
 
 test("columns() aligns cells, escapes them and leaves no blanks at the end", () => {

@@ -1,63 +1,63 @@
-// Runs the dashboard: draws three panes, keeps a window per worker, updates the
-// status bar, and rings when a session starts waiting.
+// Runs the dashboard: draws its pane, acts on its keys, keeps a window per worker, and
+// rings when a session starts waiting.
 
-import { writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { inspectContainer } from "../../docker/docker.ts";
 import type { Instance } from "../../instance/instance.ts";
-import type { Log } from "../../std/log.ts";
 import { readParentState } from "../../instance/parent-state.ts";
 import { readDesired } from "../../pool/desired.ts";
-import { windowScript } from "../../session/tmux.ts";
+import { screenOf } from "../../session/tmux.ts";
 import {
   followSessions,
   sessionChanges,
   type WatchedWorker,
 } from "../../session/watch.ts";
-import { type WorkerStats, workerStats } from "../../worker/status.ts";
+import { messageOf } from "../../std/errors.ts";
+import type { Log } from "../../std/log.ts";
 import { listWarm } from "../../worker/workers.ts";
-import {
-  countOf,
-  fitLines,
-  type Overview,
-  overviewLines,
-  paneHeights,
-  usageLines,
-  workerLines,
-} from "./panes.ts";
+import { Answers } from "./answers.ts";
+import { type Action, actionsFor } from "./keys.ts";
+import { Pane, readKeys } from "./pane.ts";
+import { Rows } from "./rows.ts";
 import { dashboardSession, dashboardTmux } from "./server.ts";
+import type { Row } from "./table.ts";
 import { TmuxControl, TmuxError } from "./tmux-control.ts";
+import { drawView, type Overview } from "./view.ts";
+import { arrangeWindows, fillWindow, type Window } from "./windows.ts";
 
-/** Interval of the resource usage samples, while a terminal is attached. */
+/** Interval of what is read only while a terminal is attached. */
 const sampleEveryMs = 3000;
 
 /** Interval of the checks that no event triggers. */
 const overviewEveryMs = 10_000;
 
-interface Pane {
-  name: string;
-  tty: string;
-  height: number;
-}
-
 export class Board {
   readonly #instance: Instance;
   readonly #log: Log;
   readonly #control: TmuxControl;
-  #panes: Pane[] = [];
-  /** The current content of each pane, to avoid redrawing it. */
-  readonly #shown = new Map<string, string>();
+  readonly #rows: Rows;
+  readonly #answers: Answers;
+  #pane: Pane | undefined;
   #workers: WatchedWorker[] | undefined;
-  #stats: WorkerStats[] = [];
+  #windows = new Map<string, Window>();
   #overview: Overview | undefined;
   #startedAt = "";
   #sampling = false;
-  /** The window height that the panes are arranged for. */
-  #arranged = "";
+  /** Whether a terminal shows the dashboard: only then is anything sampled. */
+  #isAttached = false;
+  #selected: string | undefined;
+  #notice = "";
+  #showsAll = false;
+  #screens = new Map<string, string>();
+  /** The rows whose screens are shown. */
+  #onPage: Row[] = [];
+  #hasColour = true;
 
   constructor(instance: Instance, log: Log) {
     this.#instance = instance;
     this.#log = log;
+    this.#rows = new Rows(instance);
+    this.#answers = new Answers(instance, log);
     this.#control = new TmuxControl(
       dashboardTmux,
       dashboardSession,
@@ -71,7 +71,7 @@ export class Board {
     const { docker, self } = this.#instance;
     const parent = self && await inspectContainer(docker, self.Id);
     this.#startedAt = parent?.State.StartedAt ?? "";
-    await this.#findPanes();
+    await this.#findPane();
     const { signal } = stop;
     await Promise.all([
       followSessions(
@@ -79,6 +79,7 @@ export class Board {
         { stop: signal, log: this.#log },
         (workers) => this.#update(workers),
       ),
+      this.#followKeys(signal),
       this.#every(overviewEveryMs, signal, () => this.#updateOverview()),
       this.#every(sampleEveryMs, signal, () => this.#sample()),
     ]);
@@ -103,61 +104,80 @@ export class Board {
 
   #noteEvent([name, ...words]: string[]): void {
     if (name === "layout-change" || name === "window-pane-changed") {
-      this.#shown.clear();
-      this.#ignoreTmuxErrors(this.#findPanes());
+      this.#inBackground(this.#findPane());
     }
     if (name === "session-window-changed" && words[1]) {
-      this.#ignoreTmuxErrors(this.#fillWindow(words[1]));
+      this.#inBackground(fillWindow(this.#control, words[1]));
     }
-    if (name === "client-session-changed") {
-      this.#ignoreTmuxErrors(this.#sample());
-    }
+    if (name === "client-session-changed") this.#inBackground(this.#sample());
   }
 
   /**
-   * Ignores errors because tmux has changed meanwhile: its next event triggers an
+   * Ignores errors of tmux because it has changed meanwhile: its next event triggers an
    * update.
    */
-  #ignoreTmuxErrors(done: Promise<void>): void {
+  #inBackground(done: Promise<void>): void {
     done.catch((error) => {
       if (!(error instanceof TmuxError)) this.#log(`${error}`);
     });
   }
 
-  async #findPanes(): Promise<void> {
-    await this.#arrangePanes();
-    const format = "#{@pane} #{pane_tty} #{pane_height}";
-    const target = `=${dashboardSession}:`;
-    const lines = await this.#ask(
-      "list-panes",
-      "-s",
-      "-t",
-      target,
-      "-F",
-      format,
-    );
-    this.#panes = lines.flatMap((line) => {
-      const [name = "", tty = "", height] = line.split(" ");
-      return name === "" ? [] : [{ name, tty, height: Number(height) }];
-    });
+  async #findPane(): Promise<void> {
+    this.#pane = await Pane.find(this.#control);
     this.#draw();
   }
 
-  /** Resizes the panes by need; tmux would scale them equally. */
-  async #arrangePanes(): Promise<void> {
-    const target = `=${dashboardSession}:dashboard`;
-    const format = "#{window_height} #{pane_id}";
-    const panes = (await this.#ask("list-panes", "-t", target, "-F", format))
-      .map((line) => line.split(" "));
-    const [height = "", ...ids] = [panes[0]?.[0], ...panes.map(([, id]) => id)];
-    if (height === this.#arranged || ids.length !== 4) return;
-    this.#arranged = height;
-    const heights = paneHeights(Number(height));
-    // From the top: a pane takes its space from the next one.
-    for (const [index, id] of ids.slice(0, -1).entries()) {
-      const wanted = String(heights[index]);
-      await this.#ask("resize-pane", "-t", id ?? "", "-y", wanted);
+  async #followKeys(stop: AbortSignal): Promise<void> {
+    while (!stop.aborted) {
+      const tty = this.#pane?.tty;
+      if (tty) {
+        await readKeys(tty, stop, (keys) => {
+          for (const action of actionsFor(keys)) this.#act(action);
+        });
+      }
+      await sleep(1000, undefined, { signal: stop }).catch(() => {});
     }
+  }
+
+  #act(action: Action): void {
+    this.#notice = "";
+    const row = this.#selectedRow();
+    if (action === "up" || action === "down") this.#move(action);
+    else if (action === "all") this.#showsAll = !this.#showsAll;
+    else if (row && action === "open") this.#inBackground(this.#open(row));
+    else if (row) this.#inBackground(this.#answer(row, action === "allow"));
+    this.#draw();
+    if (action === "all") this.#inBackground(this.#readScreens());
+  }
+
+  #selectedRow(): Row | undefined {
+    return this.#rows.all.find(({ id }) => id === this.#selected);
+  }
+
+  #move(direction: "up" | "down"): void {
+    const rows = this.#rows.all;
+    const at = rows.findIndex(({ id }) => id === this.#selected);
+    const next = rows[at + (direction === "up" ? -1 : 1)];
+    if (!next) return;
+    this.#selected = next.id;
+    this.#inBackground(this.#readRequest());
+  }
+
+  async #open({ id }: Row): Promise<void> {
+    const window = this.#windows.get(id);
+    if (window) await this.#control.ask("select-window", "-t", window.id);
+  }
+
+  async #answer(row: Row, isAllowed: boolean): Promise<void> {
+    this.#notice = await this.#answers.give(row, isAllowed);
+    this.#draw();
+  }
+
+  /** Reads what the selected session asks for. */
+  async #readRequest(): Promise<void> {
+    if (!this.#isAttached) return;
+    await this.#answers.read(this.#selectedRow());
+    this.#draw();
   }
 
   async #update(workers: WatchedWorker[]): Promise<void> {
@@ -166,27 +186,35 @@ export class Board {
         to === "waiting" && from !== null && from !== "waiting"
       );
     this.#workers = workers;
-    await this.#arrangeWindows(workers);
-    const waiting = countOf(workers, "waiting");
-    await this.#ask("set", "-g", "@workers", String(workers.length));
-    await this.#ask("set", "-g", "@waiting", String(waiting));
-    if (startedWaiting) this.#write("status", "\x07");
+    this.#windows = await arrangeWindows(
+      this.#control,
+      workers.map(({ worker }) => worker),
+    );
+    this.#rows.setWorkers(workers, this.#windows);
+    const rows = this.#rows.all;
+    // It stays with its session: a key must never reach another one.
+    if (!rows.some(({ id }) => id === this.#selected)) {
+      this.#selected = rows[0]?.id;
+    }
+    const waiting = rows.filter(({ state }) => state === "waiting").length;
+    await this.#control.ask("set", "-g", "@workers", String(workers.length));
+    await this.#control.ask("set", "-g", "@waiting", String(waiting));
+    if (startedWaiting) this.#pane?.ring();
     this.#draw();
-    this.#ignoreTmuxErrors(this.#updateOverview());
-    this.#ignoreTmuxErrors(this.#sample());
+    this.#inBackground(this.#updateOverview());
+    this.#inBackground(this.#readRequest());
+    this.#inBackground(this.#sample());
   }
 
   /** Updates what no event reports: the parent, ChromaDB and the pool. */
   async #updateOverview(): Promise<void> {
-    const { settings, names } = this.#instance;
+    const { settings } = this.#instance;
     const state = readParentState(this.#instance);
-    const port = settings.CHROMADB_PORT;
     const claimed = this.#workers ?? [];
     this.#overview = {
-      parent: names.parent,
       startedAt: this.#startedAt,
       readyMs: state?.readyMs ?? null,
-      chromadbPort: port,
+      chromadbPort: settings.CHROMADB_PORT,
       chromadbAnswers: state?.chromadbFault === null,
       pool: readDesired(this.#instance).enabled
         ? {
@@ -199,126 +227,73 @@ export class Board {
   }
 
   /**
-   * Samples resource usage, unless no terminal is attached: it costs the engine
-   * time.
+   * Samples what changes without an event, unless no terminal is attached: it costs the
+   * engine time.
    */
   async #sample(): Promise<void> {
     if (this.#sampling) return;
     this.#sampling = true;
     try {
-      await this.#sampleNow();
+      await this.#lookAtClients();
+      if (!this.#isAttached) return;
+      this.#rows.readLastLines();
+      this.#draw();
+      await Promise.all([
+        this.#rows.sampleUsage(),
+        this.#readRequest(),
+        this.#readScreens(),
+      ]);
+      this.#draw();
     } finally {
       this.#sampling = false;
     }
   }
 
-  async #sampleNow(): Promise<void> {
-    const clients = await this.#ask(
-      "list-clients",
-      "-F",
-      "#{client_control_mode}",
+  /** Whether there are terminals, and whether the last one that attached has colours. */
+  async #lookAtClients(): Promise<void> {
+    const clients = await this.#control
+      .ask("list-clients", "-F", "#{client_control_mode}");
+    this.#isAttached = clients.includes("0");
+    // tmux copies the variable of each client that attaches.
+    const [line = ""] = await this.#control
+      .ask("show-environment", "-t", `=${dashboardSession}`, "NO_COLOR")
+      .catch(() => []);
+    const hasColour = !/^NO_COLOR=./.test(line);
+    if (hasColour === this.#hasColour) return;
+    this.#hasColour = hasColour;
+    await this.#control.ask("set", "-g", "@no_color", hasColour ? "0" : "1");
+  }
+
+  async #readScreens(): Promise<void> {
+    if (!this.#showsAll || !this.#isAttached) return;
+    const { docker } = this.#instance;
+    this.#screens = new Map(
+      await Promise.all(this.#onPage.map(async ({ id }) => {
+        const screen = await screenOf(docker, id).catch(messageOf);
+        return [id, screen] as const;
+      })),
     );
-    if (!clients.includes("0")) return;
-    this.#stats = await workerStats(this.#instance);
     this.#draw();
   }
 
   #draw(): void {
-    const workers = this.#workers;
-    if (!workers) return;
-    const contents: Record<string, string[]> = {
-      status: this.#overview
-        ? overviewLines(this.#overview, workers, Date.now())
-        : [],
-      workers: workerLines(workers),
-      usage: usageLines(this.#stats),
-    };
-    for (const { name, height } of this.#panes) {
-      const lines = fitLines(contents[name] ?? [], height);
-      // Hide the cursor, disable wrapping; clear the rest of each line, then what
-      // is below.
-      const text = `\x1b[?25l\x1b[?7l\x1b[H${
-        lines.map((line) => `${line}\x1b[K`).join("\r\n")
-      }\x1b[J`;
-      if (this.#shown.get(name) === text) continue;
-      this.#shown.set(name, text);
-      this.#write(name, text);
-    }
-  }
-
-  #write(name: string, text: string): void {
-    const pane = this.#panes.find((pane) => pane.name === name);
-    try {
-      if (pane) writeFileSync(pane.tty, text);
-    } catch {
-      this.#shown.delete(name); // the pane was closed; an event follows
-    }
-  }
-
-  /** Keeps one window per worker. */
-  async #arrangeWindows(workers: WatchedWorker[]): Promise<void> {
-    const windows = await this.#windows();
-    for (const [id, window] of windows) {
-      if (workers.some(({ worker }) => worker.id === id)) continue;
-      await this.#ask("kill-window", "-t", window).catch(() => {});
-    }
-    for (const { worker } of workers) {
-      if (windows.has(worker.id)) continue;
-      const [window = ""] = await this.#ask(
-        "new-window",
-        ...["-d", "-P", "-F", "#{window_id}"],
-        ...["-t", `=${dashboardSession}:`, "-n", worker.name],
-        // Nothing runs in the worker before the window is viewed.
-        "exec tail -f /dev/null",
-      );
-      await this.#ask("set", "-w", "-t", window, "@worker", worker.id);
-      await this.#ask("set", "-w", "-t", window, "pane-border-status", "off");
-      await this.#ask("set", "-w", "-t", window, "remain-on-exit", "on");
-    }
-  }
-
-  /** Window ids by worker id. */
-  async #windows(): Promise<Map<string, string>> {
-    const format = "#{@worker} #{window_id}";
-    const target = `=${dashboardSession}`;
-    const lines = await this.#ask("list-windows", "-t", target, "-F", format);
-    return new Map(
-      lines.map((line) => line.split(" ") as [string, string])
-        .filter(([worker]) => worker !== ""),
+    if (!this.#workers || !this.#pane) return;
+    const { lines, showsRequest, onPage } = drawView(
+      {
+        overview: this.#overview,
+        rows: this.#rows.all,
+        selected: this.#selected,
+        request: this.#answers.requestOf(this.#selected),
+        notice: this.#notice,
+        showsAll: this.#showsAll,
+        screens: this.#screens,
+        hasColour: this.#hasColour,
+      },
+      this.#pane,
+      Date.now(),
     );
+    this.#pane.show(lines);
+    this.#onPage = onPage;
+    this.#answers.noteShown(showsRequest);
   }
-
-  /** Attaches a window to its worker, unless it is attached. */
-  async #fillWindow(window: string): Promise<void> {
-    const format = "#{@worker} #{@filled} #{pane_dead}";
-    const [line = ""] = await this.#ask(
-      "list-panes",
-      "-t",
-      window,
-      "-F",
-      format,
-    );
-    const [worker = "", filled, dead] = line.split(" ");
-    if (!/^[0-9a-f]{64}$/.test(worker) || (filled === "1" && dead === "0")) {
-      return;
-    }
-    await this.#ask("set", "-w", "-t", window, "@filled", "1");
-    await this.#ask(
-      "respawn-pane",
-      "-k",
-      "-t",
-      window,
-      `exec docker exec -it --env=TERM=tmux-256color ${worker} sh -c ${
-        shellQuoted(windowScript)
-      }`,
-    );
-  }
-
-  #ask(...words: string[]): Promise<string[]> {
-    return this.#control.ask(...words);
-  }
-}
-
-function shellQuoted(text: string): string {
-  return `'${text.replaceAll("'", `'\\''`)}'`;
 }

@@ -65,7 +65,7 @@ export function isDashboardDesired({ home }: Pick<Instance, "home">): boolean {
 /** Longer than the parent takes to act on a change. */
 const settleMs = 10_000;
 
-/** Ensures that the dashboard runs, with all its panes. */
+/** Ensures that the dashboard runs, with its pane. */
 export async function setUpDashboard({ home }: Home, log: Log): Promise<void> {
   if (!await hasTmux(log)) {
     throw new Failure("notFound", "tmux not found in the parent", {
@@ -74,10 +74,11 @@ export async function setUpDashboard({ home }: Home, log: Log): Promise<void> {
     });
   }
   rmSync(home.noDashboard, { force: true });
-  const panes = await panesNow();
-  // If a pane was closed, kill the server; the parent restarts it.
-  if (panes > 0 && panes < drawnPanes) await tmux("kill-server");
-  await waitFor(async () => await panesNow() === drawnPanes, {
+  // If its pane was closed, kill the server; the parent restarts it.
+  if (await stateNow() === "broken") {
+    await $({ nothrow: true, quiet: true })`${dashboardTmux} kill-server`;
+  }
+  await waitFor(async () => await stateNow() === "ready", {
     for: "the dashboard",
     timeoutMs: settleMs,
     hint: "See logs/parent/tmux.log and dashboard.log under HAL9000_HOME.",
@@ -87,24 +88,29 @@ export async function setUpDashboard({ home }: Home, log: Log): Promise<void> {
 /** Stops the dashboard until it is set up again. */
 export async function killDashboard({ home, owner }: Home): Promise<void> {
   writeAtomic(home.noDashboard, "", owner);
-  await waitFor(async () => await panesNow() === 0, {
+  await waitFor(async () => await stateNow() === "absent", {
     for: "the dashboard to end",
     timeoutMs: settleMs,
   });
 }
 
-/** Number of panes that the dashboard draws. */
-const drawnPanes = 3;
+/** A server without sessions answers the first command and fails the second. */
+const stateCommand = [
+  ...dashboardTmux,
+  ...["show-options", "-g", "status", ";"],
+  ...["list-panes", "-a", "-F", "#{@pane}"],
+];
 
-async function panesNow(): Promise<number> {
-  const target = `=${dashboardSession}:`;
-  const panes = await tmux("list-panes", "-s", "-t", target, "-F", "#{@pane}");
-  return panes.split("\n").filter((name) => name !== "").length;
+/** Whether the server runs, and with the dashboard's pane. */
+async function stateNow(): Promise<"absent" | "broken" | "ready"> {
+  const { stdout } = await $({ nothrow: true, quiet: true })`${stateCommand}`;
+  if (stdout === "") return "absent";
+  return stdout.split("\n").includes("board") ? "ready" : "broken";
 }
 
 /** Waits for the server and its session to start. */
 export async function waitForServer(): Promise<void> {
-  await waitFor(async () => await panesNow() > 0, {
+  await waitFor(async () => await stateNow() === "ready", {
     for: "tmux",
     timeoutMs: settleMs,
   });
@@ -118,10 +124,4 @@ export async function serverAnswers(): Promise<true> {
     timeoutSignal: "SIGKILL",
   })`exec ${dashboardTmux} show-options -g status`;
   return true;
-}
-
-/** The output of a tmux command; "" if no server answers. */
-async function tmux(...args: string[]): Promise<string> {
-  const command = [...dashboardTmux, ...args];
-  return (await $({ nothrow: true, quiet: true })`${command}`).stdout;
 }
