@@ -4,10 +4,11 @@
 import { once } from "node:events";
 import { constants } from "node:os";
 import process from "node:process";
-import type { Docker } from "./docker.ts";
+import { type Docker, inspectContainer } from "./docker.ts";
 import { engineFailure } from "./docker-errors.ts";
 import { execIn } from "./exec.ts";
 import { terminalScript, terminalVariables } from "./terminfo.ts";
+import { hasEnded, processMark } from "../std/process-mark.ts";
 import { interceptSignals } from "../std/signals.ts";
 import { TerminalFilter } from "../std/terminal-filter.ts";
 import { waitFor } from "../std/wait.ts";
@@ -46,8 +47,9 @@ export async function execAtTerminal(
     env: NodeJS.ProcessEnv;
   },
 ): Promise<number> {
-  const client = crypto.randomUUID();
+  const client = `${processMark()}-${crypto.randomUUID()}`;
   try {
+    await endLeftClients(docker, id);
     const exec = await docker.getContainer(id).exec({
       Cmd: ["sh", "-c", startScript, client, ...command],
       Env: Object.entries({ ...terminalVariables(env), ...variables }).map((
@@ -71,6 +73,45 @@ export async function execAtTerminal(
   } catch (error) {
     throw engineFailure(error, "Cannot use this terminal in the container");
   }
+}
+
+export interface Client {
+  /** Of execAtTerminal(). */
+  name: string;
+  command: string[];
+  /** Whether the process whose terminal it shows was killed. */
+  isLeft: boolean;
+}
+
+/** More than anyone opens in one container. */
+const maxClients = 50;
+
+/** The commands at terminals that run in a container, from the engine's execs. */
+export async function terminalClients(
+  docker: Docker,
+  id: string,
+): Promise<Client[]> {
+  const { ExecIDs } = await inspectContainer(docker, id) ?? {};
+  const found = await Promise.all(
+    (ExecIDs ?? []).slice(0, maxClients).map(async (exec) => {
+      const exists = await docker.getExec(exec).inspect().catch(() =>
+        undefined
+      );
+      if (!exists?.Running || !exists.ProcessConfig.tty) return undefined;
+      const command = exists.ProcessConfig.arguments;
+      const [, , name = ""] = command;
+      const [mark = ""] = name.split("-");
+      return { name, command, isLeft: hasEnded(mark) };
+    }),
+  );
+  return found.filter((client) => client !== undefined);
+}
+
+/** Ends the clients of killed processes: the engine keeps them. */
+async function endLeftClients(docker: Docker, id: string): Promise<void> {
+  const left = (await terminalClients(docker, id))
+    .filter(({ isLeft }) => isLeft);
+  await Promise.all(left.map(({ name }) => endClient(docker, id, name)));
 }
 
 /** Returns 0 if the command still runs: the user detached with the engine's keys. */

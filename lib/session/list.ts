@@ -10,7 +10,7 @@ import {
   readEnding,
 } from "./activity.ts";
 import { lastSaidAt, scanTimeoutMs, TooMany } from "./conversations.ts";
-import { inspectContainer } from "../docker/docker.ts";
+import { terminalClients } from "../docker/terminal.ts";
 import { messageOf } from "../std/errors.ts";
 import { execIn } from "../docker/exec.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -169,23 +169,14 @@ function stateOnHost(
   return tried(() => readCliState(join(home.home, sessionHome(session))));
 }
 
-/** More than anyone attaches to one session. */
-const maxTerminals = 50;
-
-/** Number of terminals attached to a session, counted from the engine's execs. */
+/** Number of terminals attached to a session, without those that were killed. */
 export async function countTerminals(
   { docker }: Pick<Instance, "docker">,
   id: string,
 ): Promise<number> {
-  const { ExecIDs } = await inspectContainer(docker, id) ?? {};
-  const shown = await Promise.all(
-    (ExecIDs ?? []).slice(0, maxTerminals).map(async (exec) => {
-      const found = await docker.getExec(exec).inspect().catch(() => undefined);
-      return found?.Running && found.ProcessConfig.tty &&
-        found.ProcessConfig.arguments.join(" ").includes(tmux.join(" "));
-    }),
-  );
-  return shown.filter(Boolean).length;
+  return (await terminalClients(docker, id)).filter(({ command, isLeft }) =>
+    !isLeft && command.join(" ").includes(tmux.join(" "))
+  ).length;
 }
 
 /**

@@ -25,6 +25,16 @@ teardown() {
   pid=$(tmux -L "$screen" display-message -p '#{pane_pid}')
   while kill -HUP "$pid" 2>/dev/null; do sleep 0.002; done
   wait_for 5 detached
+  # A terminal whose process is killed does not count, and is closed by the next one.
+  attach() { tmux -L "$screen" -f /dev/null new-session -d -x 100 -y 30 "exec $claudy attach $session"; }
+  attach
+  wait_for 10 attached
+  kill -9 "$(tmux -L "$screen" display-message -p '#{pane_pid}')"
+  wait_for 5 detached
+  attach
+  wait_for 10 attached
+  clients() { docker exec "$session" tmux -L claude list-clients | grep -c .; }
+  [ "$(clients)" = 1 ]
 }
 
 @test "--new starts another conversation" {

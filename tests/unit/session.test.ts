@@ -1,6 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { processMark } from "../../lib/std/process-mark.ts";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { ownerOf } from "../../lib/std/owned.ts";
@@ -71,14 +72,35 @@ test("reads sessions most recently used first, and ignores damaged ones", () => 
   rmSync(root, { recursive: true });
 });
 
-test("countTerminals() counts the engine's attached terminals", async () => {
-  const shell = ["-c", 'echo $$ >"/tmp/$0"; exec "$@"', "id"];
-  const session = [...shell, ...tmux, "attach-session", "-t", "=claude"];
+test("countTerminals() counts the engine's terminals whose processes run", async () => {
+  const shown = (name: string) => [
+    ...["-c", 'echo $$ >"/tmp/$0"; exec "$@"', name],
+    ...[...tmux, "attach-session", "-t", "=claude"],
+  ];
+  const shell = ["-c", 'exec "$@"', "id", "bash"];
+  const mark = processMark();
+  const session = shown(`${mark}-uuid`);
+  const [namespace, pid, started] = mark.split(".");
   const execs: Record<string, unknown> = {
     shown: { Running: true, tty: true, arguments: session },
     ended: { Running: false, tty: true, arguments: session },
     asked: { Running: true, tty: false, arguments: [...tmux, "has-session"] },
-    shell: { Running: true, tty: true, arguments: [...shell, "bash"] },
+    shell: { Running: true, tty: true, arguments: shell },
+    killed: {
+      Running: true,
+      tty: true,
+      arguments: shown(`${namespace}.4194305.${started}-uuid`),
+    },
+    pidUsedAgain: {
+      Running: true,
+      tty: true,
+      arguments: shown(`${namespace}.${pid}.1-uuid`),
+    },
+    elsewhere: {
+      Running: true,
+      tty: true,
+      arguments: shown(`1.4194305.1-uuid`),
+    },
     nested: {
       Running: true,
       tty: true,
@@ -99,7 +121,7 @@ test("countTerminals() counts the engine's attached terminals", async () => {
     }),
   };
   const instance = { docker } as unknown as Pick<Instance, "docker">;
-  assert.is(await countTerminals(instance, "id"), 2);
+  assert.is(await countTerminals(instance, "id"), 3);
 });
 
 test.run();
