@@ -285,6 +285,7 @@ for (const inheritHooks of [false, true]) {
       symlinkSync(join(secret, "key.json"), join(root, ".claude.json"));
       const config = read(inheritHooks);
       assert.equal([...config.files.keys()], ["agents/good.md"]);
+      assert.match(config.left.join(), /agents\/linked: .*\(a link\)/);
       assert.match(told.join(), /settings\.json: a link/);
       for (const path of [root, secret]) rmSync(path, { recursive: true });
     },

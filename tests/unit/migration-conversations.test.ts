@@ -138,6 +138,8 @@ test("a conversation is replaced only by one that continues it", async (context)
   const target = join(context.home, "projects/-workspace/one.jsonl");
   const long = "x".repeat(1024 ** 2 + 5);
   context.lay("-home-me-app/one.jsonl", long);
+  // Left by an interrupted run.
+  mkdirSync(join(context.root, "staged/half"), { recursive: true });
   assert.is(await copy(context), "copied");
   context.lay("-home-me-app/one.jsonl", `${long}more`);
   assert.is(await copy(context), "copied");
