@@ -139,7 +139,7 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   # If the dashboard passed the prefix on, both keys would be typed and the session not left.
   press C-b C-b d "one more" Enter
   wait_for 10 shows "echo: done more"
-  press C-b 0
+  press C-] 0 # the other prefix
   wait_for 5 shows "WAITING FOR"
   wait_for 5 is "$session" idle
 }
