@@ -253,6 +253,8 @@ test("tileLines() shows the end of each screen, and the page of the selected one
   assert.match(lines("s0")[2] ?? "", /^two +│/);
   assert.not.match(lines("s0").join(""), "s6");
   assert.match(lines("s6").join(""), /s6.*six/);
+  assert.is(lines("s0").at(-1), "... 3 more");
+  assert.is(lines("s6").at(-1), "... 4 more");
 });
 
 test("a pane is drawn again only if its content has changed", () => {
