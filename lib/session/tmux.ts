@@ -92,10 +92,13 @@ export const screenCommand = [...tmux, "capture-pane", "-p", "-t", "=claude:"];
 
 const screenTimeoutMs = 3000;
 
+/** More characters than a screen has. */
+const maxScreen = 64 * 1024;
+
 /** The text on the session's screen, as the worker gives it; "" if it has no session. */
 export async function screenOf(docker: Docker, id: string): Promise<string> {
   const { exitCode, output } = await execIn(docker, id, screenCommand, {
     timeoutMs: screenTimeoutMs,
   });
-  return exitCode === 0 ? output : "";
+  return exitCode === 0 ? output.slice(-maxScreen) : "";
 }

@@ -139,35 +139,32 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   # If the dashboard passed the prefix on, both keys would be typed and the session not left.
   press C-b C-b d "one more" Enter
   wait_for 10 shows "echo: done more"
-  press C-b 0
+  press C-] 0 # the other prefix
   wait_for 5 shows "WAITING FOR"
   wait_for 5 is "$session" idle
 }
 
 @test "y and n answer the chosen session's request, and Enter opens it" {
+  dashboard 80 24
   open "$project"
   ask_permission "$session"
-  dashboard 80 24
   wait_for 10 shows "Do you want to proceed?"
-  sleep 1 # earlier keys are ignored
-  press n
-  wait_for 5 shows "Denied in \"$session\""
-  wait_for 5 is "$session" idle
-  run -2 docker exec "$session" ls /tmp/asked
-  "$claudy" stop "$session"
-  open --new "$project"
-  ask_permission "$session"
-  wait_for 10 shows "Do you want to proceed?"
-  sleep 1
+  sleep 0.7 # a key that is pressed earlier is ignored
   press y
   wait_for 5 shows "Allowed in \"$session\""
-  wait_for 5 docker exec "$session" ls /tmp/asked
+  wait_for 5 docker exec "$session" rm /tmp/asked
   # A late key is not typed into the session.
   press y
   wait_for 5 shows "shows no permission request here"
+  ask_permission "$session"
+  wait_for 10 shows "Do you want to proceed?"
+  sleep 0.7
+  press n
+  wait_for 5 shows "Denied in \"$session\""
   press Enter
-  wait_for 10 shows "tool done"
-  wait_for 5 shows "C-b 0 dashboard"
+  wait_for 10 shows "C-b 0 dashboard"
+  wait_for 5 shows "Interrupted"
+  run -2 docker exec "$session" ls /tmp/asked
 }
 
 @test "kill ends the dashboard until setup, which also restores a lost pane" {

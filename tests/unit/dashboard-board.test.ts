@@ -282,6 +282,7 @@ test("each worker has a window, and those of ended workers are closed", async (c
 
 test("the dashboard rings when a session starts waiting, and not for one that waits already", async (context) => {
   const { until, asked, written, lines } = context;
+  addWorker(context, "a-shell", "s-shell");
   addWorker(context, "one", "s-one");
   addWorker(context, "two", "s-two");
   says(context, "s-one", { status: "busy" });
@@ -291,7 +292,8 @@ test("the dashboard rings when a session starts waiting, and not for one that wa
   assert.not.ok(written().includes("\x07"));
   const first = () => lines().findIndex((line) => /^\d+ /.test(line));
   await until("the rows", () => first() > 0);
-  assert.match(lines()[first()] ?? "", "s-two");
+  const order = lines().slice(first(), first() + 3).join();
+  assert.match(order, /s-two.*s-one.*s-shell/);
   says(context, "s-one", { status: "waiting", waitingFor: "permission" });
   await until("the bell", () => written().includes("\x07"));
   assert.ok(asked().includes("set -g @waiting 2"));

@@ -1,8 +1,12 @@
 // What the dashboard draws, for given rows.
 
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { actionsFor } from "../../lib/parent/dashboard/keys.ts";
+import { Pane } from "../../lib/parent/dashboard/pane.ts";
 import { painter } from "../../lib/parent/dashboard/paint.ts";
 import {
   type Row,
@@ -249,6 +253,26 @@ test("tileLines() shows the end of each screen, and the page of the selected one
   assert.match(lines("s0")[2] ?? "", /^two +│/);
   assert.not.match(lines("s0").join(""), "s6");
   assert.match(lines("s6").join(""), /s6.*six/);
+  assert.is(lines("s0").at(-1), "... 3 more");
+  assert.is(lines("s6").at(-1), "... 4 more");
+});
+
+test("a pane is drawn again only if its content has changed", () => {
+  const directory = mkdtempSync(join(tmpdir(), "hal9000-pane-"));
+  try {
+    const tty = join(directory, "tty");
+    const pane = new Pane(tty, 80, 24);
+    const written = () => readFileSync(tty, "utf8");
+    pane.show(["one", "two"]);
+    assert.match(written(), "\x1b[Kone\r\n\x1b[Ktwo");
+    writeFileSync(tty, "");
+    pane.show(["one", "two"]);
+    assert.is(written(), "");
+    pane.show(["one", "three"]);
+    assert.match(written(), /three$/);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
 });
 
 const keys: [keys: string, actions: string][] = [

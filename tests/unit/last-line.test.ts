@@ -78,6 +78,13 @@ test("lastLine() reads the end of the newest file, and follows no link", () => {
     assert.is(lastLine(instance, "s"), "> new");
     rmSync(join(directory, "new.jsonl"));
     assert.is(lastLine(instance, "s"), "> old");
+    // Only the end of the file is read, and there a longer message has no beginning.
+    write(
+      "old.jsonl",
+      `${entry("user", "old")}\n${entry("user", "z".repeat(99_999))}`,
+      1000,
+    );
+    assert.is(lastLine(instance, "s"), "");
   } finally {
     end();
   }

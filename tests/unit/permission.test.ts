@@ -15,6 +15,7 @@ import process from "node:process";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { answerRequest, requestOn } from "../../lib/session/permission.ts";
+import { screenOf } from "../../lib/session/tmux.ts";
 import { fakeInstance } from "../helper/fake-engine.ts";
 
 const ruler = "─".repeat(80);
@@ -136,6 +137,21 @@ test("answerRequest() types nothing if the screen shows another request", async 
     ]
   ) {
     assert.equal(await answerOn(screen, true), { isGiven: false, keys: "" });
+  }
+});
+
+test("screenOf() gives the end of what a worker prints, and no more than a screen", async () => {
+  const { engine, instance, end } = fakeInstance();
+  try {
+    engine.add("worker");
+    engine.run = () => ({ exitCode: 0, output: `${"x".repeat(1e6)}end` });
+    const screen = await screenOf(instance.docker, "worker");
+    assert.is(screen.length, 64 * 1024);
+    assert.ok(screen.endsWith("xend"));
+    engine.run = () => ({ exitCode: 1, output: "no server running" });
+    assert.is(await screenOf(instance.docker, "worker"), "");
+  } finally {
+    end();
   }
 });
 

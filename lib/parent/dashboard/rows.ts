@@ -72,7 +72,7 @@ export class Rows {
     }));
   }
 
-  /** Waiting sessions come first. */
+  /** Waiting sessions come first, workers without a session last. */
   get all(): Row[] {
     const rows = this.#workers.map((watched): Row => {
       const { id, name, session, project } = watched.worker;
@@ -89,9 +89,12 @@ export class Rows {
         usage: this.#usage.get(name),
       };
     });
-    const isWaiting = ({ state }: Row) => Number(state === "waiting");
-    return rows.sort((a, b) => isWaiting(b) - isWaiting(a));
+    return rows.sort((a, b) => rank(a) - rank(b));
   }
+}
+
+function rank({ state }: Row): number {
+  return state === "waiting" ? 0 : state === "no session" ? 2 : 1;
 }
 
 function stateOf({ worker, said }: WatchedWorker): RowState {

@@ -36,17 +36,26 @@ export function gridFor(count: number, { width, height }: TableSize): Grid {
   return grids[0] ?? { across: maxAcross, down: maxDown };
 }
 
-/** The rows of the page with the selected one: those whose tiles are shown. */
-export function rowsOnPage(
+export interface Page extends Grid {
+  rows: Row[];
+  /** Number of rows on other pages; if there are any, a line is left for it. */
+  hidden: number;
+}
+
+/** The page with the selected row. */
+export function pageOf(
   rows: Row[],
   selected: string | undefined,
-  size: TableSize,
-): Row[] {
-  const { across, down } = gridFor(rows.length, size);
-  const each = across * down;
+  { width, height }: TableSize,
+): Page {
+  const all = gridFor(rows.length, { width, height });
+  if (all.across * all.down >= rows.length) return { ...all, rows, hidden: 0 };
+  const grid = gridFor(rows.length, { width, height: height - 1 });
+  const each = grid.across * grid.down;
   const at = Math.max(rows.findIndex(({ id }) => id === selected), 0);
   const first = Math.floor(at / each) * each;
-  return rows.slice(first, first + each);
+  const shown = rows.slice(first, first + each);
+  return { ...grid, rows: shown, hidden: rows.length - shown.length };
 }
 
 /** Lines of the tiles; `screens` has the text of each worker's screen. */
@@ -56,9 +65,9 @@ export function tileLines(
   size: TableSize,
   { paint, screens }: { paint: Paint; screens: Map<string, string> },
 ): string[] {
-  const { across } = gridFor(rows.length, size);
-  const page = rowsOnPage(rows, selected, size);
-  const height = Math.floor(size.height / Math.ceil(page.length / across));
+  const { rows: page, across, hidden } = pageOf(rows, selected, size);
+  const space = size.height - (hidden > 0 ? 1 : 0);
+  const height = Math.floor(space / Math.ceil(page.length / across));
   const width = Math.floor((size.width + 1) / across) - 1;
   const lines: string[] = [];
   for (let first = 0; first < page.length; first += across) {
@@ -70,7 +79,8 @@ export function tileLines(
       lines.push(tiles.map((tile) => tile[at] ?? "").join(paint("│", "dim")));
     }
   }
-  return lines;
+  const more = hidden > 0 ? [paint(`... ${hidden} more`, "dim")] : [];
+  return [...lines, ...more];
 }
 
 function titleOf(

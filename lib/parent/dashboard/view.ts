@@ -11,7 +11,7 @@ import {
   tableLines,
   type TableSize,
 } from "./table.ts";
-import { rowsOnPage, tileLines } from "./tiles.ts";
+import { pageOf, tileLines } from "./tiles.ts";
 
 export interface Overview {
   startedAt: string;
@@ -73,7 +73,7 @@ export function drawView(view: View, size: TableSize, nowMs: number): Drawing {
     lines: [...header, ...main, ...filler, ...detail, ...footer]
       .slice(0, height),
     showsRequest: view.request !== undefined && isWhole,
-    onPage: view.showsAll ? rowsOnPage(rows, selected, body) : [],
+    onPage: view.showsAll ? pageOf(rows, selected, body).rows : [],
   };
 }
 
