@@ -4,7 +4,7 @@ import type { Io } from "../cli/io.ts";
 import { refuseWithoutTerminal } from "../cli/options.ts";
 import { lstatSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { inheritRequest } from "../home/inherit.ts";
+import { inheritRequest } from "../home/host-config.ts";
 import { sessionHome } from "../home/worker-home.ts";
 import type { Instance } from "../instance/instance.ts";
 import { openInstance } from "../instance/open.ts";

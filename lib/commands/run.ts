@@ -9,7 +9,8 @@ import { limitEvents, tellOfPids } from "../worker/limit-events.ts";
 import { tellOfMemory } from "../worker/status.ts";
 import { stopWorker } from "../worker/ending.ts";
 import { Failure } from "../std/errors.ts";
-import { inheritForRun, inheritRequest } from "../home/inherit.ts";
+import { inheritRequest } from "../home/host-config.ts";
+import { inheritForRun } from "../home/inherit.ts";
 import { projectImage } from "../image/profiles.ts";
 import { openInstance } from "../instance/open.ts";
 import {

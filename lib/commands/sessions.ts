@@ -8,7 +8,7 @@ import {
   readSessions,
   type SessionRecord,
 } from "../instance/session-record.ts";
-import { inheritRequest } from "../home/inherit.ts";
+import { inheritRequest } from "../home/host-config.ts";
 import { findSession } from "../session/find.ts";
 import { removeSession, stopSession, syncSession } from "../session/session.ts";
 import { listSessions, type SessionState } from "../session/list.ts";

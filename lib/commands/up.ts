@@ -6,7 +6,7 @@ import { quote } from "zx/core";
 import { ensureEngine } from "../machine/engine.ts";
 import { buildImages } from "../image/build.ts";
 import { projectImage } from "../image/profiles.ts";
-import { inheritRequest } from "../home/inherit.ts";
+import { inheritRequest } from "../home/host-config.ts";
 import { openInstance } from "../instance/open.ts";
 import { resolveProject } from "../project/project.ts";
 import { ensureSample } from "../machine/sample.ts";

@@ -7,11 +7,11 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { credentialFor, keepCredential } from "../home/credentials.ts";
 import {
-  inherit,
   inheritRequest,
   isWithinLimits,
   readHostConfig,
-} from "../home/inherit.ts";
+} from "../home/host-config.ts";
+import { inherit } from "../home/inherit.ts";
 import { keepLogin } from "../home/login.ts";
 import { readSession } from "../instance/session-record.ts";
 import { sessionHome } from "../home/worker-home.ts";
@@ -24,7 +24,7 @@ import type { Move, MoveOptions } from "./move.ts";
 import { type Mover, withMover } from "./mover-container.ts";
 import { insideMover } from "./mover/places.ts";
 
-/** What sessions inherit, see lib/home/inherit.ts. */
+/** What sessions inherit, see lib/home/host-config.ts. */
 const inheritable = [
   ...["settings.json", ".claude.json", "CLAUDE.md", "agents", "commands"],
   ...["skills", "output-styles", "plugins"],

@@ -10,7 +10,8 @@ import { inspectContainer } from "../docker/docker.ts";
 import { Failure, warnOnFileError } from "../std/errors.ts";
 import type { HostPath } from "../std/hostpath.ts";
 import type { Instance } from "../instance/instance.ts";
-import { inheritOnce, type InheritRequest } from "../home/inherit.ts";
+import type { InheritRequest } from "../home/host-config.ts";
+import { inheritOnce } from "../home/inherit.ts";
 import type { Log } from "../std/log.ts";
 import {
   checkChoice,

@@ -7,12 +7,8 @@ import { stopWorker } from "../worker/ending.ts";
 import { Failure } from "../std/errors.ts";
 import { execIn, processNames } from "../docker/exec.ts";
 import type { Instance } from "../instance/instance.ts";
-import {
-  inherit,
-  type Inherited,
-  type InheritRequest,
-  readHostConfig,
-} from "../home/inherit.ts";
+import { type InheritRequest, readHostConfig } from "../home/host-config.ts";
+import { inherit, type Inherited } from "../home/inherit.ts";
 import type { Log } from "../std/log.ts";
 import { freePorts } from "../instance/port-range.ts";
 import { resolveProject } from "../project/project.ts";

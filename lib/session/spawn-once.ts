@@ -1,7 +1,8 @@
 // Starts the worker of a project's default session, without starting Claude in it.
 
 import { join } from "node:path";
-import { inheritOnce, type InheritRequest } from "../home/inherit.ts";
+import type { InheritRequest } from "../home/host-config.ts";
+import { inheritOnce } from "../home/inherit.ts";
 import { sessionHome } from "../home/worker-home.ts";
 import type { Instance } from "../instance/instance.ts";
 import { configuredServers, offerServers } from "../mcp/offer.ts";

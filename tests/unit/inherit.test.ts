@@ -11,12 +11,8 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import {
-  inherit,
-  inheritForRun,
-  inheritRequest,
-  readHostConfig,
-} from "../../lib/home/inherit.ts";
+import { inheritRequest, readHostConfig } from "../../lib/home/host-config.ts";
+import { inherit, inheritForRun } from "../../lib/home/inherit.ts";
 import type { Instance } from "../../lib/instance/instance.ts";
 import {
   takeMcpServers,
