@@ -4,7 +4,11 @@
 import * as v from "valibot";
 import type { Instance } from "../instance/instance.ts";
 import { isTooComplex, parseJson } from "../std/json.ts";
-import { latestConversation, readConversation } from "./conversations.ts";
+import {
+  conversationEnd,
+  latestConversation,
+  readConversation,
+} from "./conversations.ts";
 
 export interface Message {
   at: string | null;
@@ -94,4 +98,32 @@ function partText(
 /** A message as text: what the user said begins with "> ". */
 export function messageText({ role, text }: Message): string {
   return role === "user" ? text.replace(/^/gm, "> ") : text;
+}
+
+/** Several messages; longer ones are skipped. */
+const lastLineBytes = 64 * 1024;
+
+/** More than any terminal shows in a line. */
+const maxLineLength = 500;
+
+/** The last line of the conversation; "" if there is none. Throws TooMany. */
+export function lastLine(
+  instance: Pick<Instance, "home">,
+  session: string,
+): string {
+  return lastLineOf(conversationEnd(instance, session, lastLineBytes));
+}
+
+/** The last line of what Claude said or called, or the user asked. */
+export function lastLineOf(conversation: string): string {
+  for (const line of conversation.split("\n").reverse()) {
+    const message = messageIn(line);
+    if (!message) continue;
+    const lines = messageText(message).split("\n").map((text) => text.trim());
+    return (lines.findLast((text) => text !== "") ?? "").slice(
+      0,
+      maxLineLength,
+    );
+  }
+  return "";
 }

@@ -10,7 +10,7 @@ import {
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { lastLine, lastLineOf } from "../../lib/session/last-line.ts";
+import { lastLine, lastLineOf } from "../../lib/session/transcript.ts";
 import { fakeInstance } from "../helper/fake-engine.ts";
 
 const entry = (type: string, content: unknown, more = {}) =>
@@ -30,7 +30,7 @@ const conversations: [what: string, lines: string[], last: string][] = [
       name: "Bash",
       input: { timeout: 5, command: "ls\n-l", description: "list" },
     }]),
-  ], "Bash ls -l"],
+  ], "[Bash] ls"],
   ["the user's prompt", [
     entry("assistant", text("before")),
     entry("user", "do it"),

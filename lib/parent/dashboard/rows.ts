@@ -3,7 +3,7 @@
 
 import type { Instance } from "../../instance/instance.ts";
 import { lastSaidAt, scanTimeoutMs } from "../../session/conversations.ts";
-import { lastLine } from "../../session/last-line.ts";
+import { lastLine } from "../../session/transcript.ts";
 import type { WatchedWorker } from "../../session/watch.ts";
 import { workersStatus, workerStats } from "../../worker/status.ts";
 import type { Row, RowState, Usage } from "./table.ts";
