@@ -9,7 +9,7 @@ import { type Docker, dropImage, inspectImage } from "../docker/docker.ts";
 import { label } from "../instance/labels.ts";
 import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
-import { baseImage } from "./base.ts";
+import { type BaseImage, baseImage } from "./base.ts";
 import { inputsDigest, stageInputs } from "./inputs.ts";
 import { type ImageRecipe, selectRecipes } from "./recipes.ts";
 import { takeOver } from "./shared.ts";
@@ -62,52 +62,74 @@ async function lock(directory: string): Promise<() => void> {
   return () => holder.stdin.end();
 }
 
+/** Builds images at the same time, each after the one that it is built on. */
 async function buildStaged(
   docker: Docker,
   arch: string,
   options: BuildOptions,
   log: Log,
 ): Promise<BuiltImage[]> {
-  const { root, repository, version, noCache } = options;
-  const wanted = selectRecipes(options.only);
-  await stageInputs(root, arch, log);
-  const base = await baseImage(docker, arch, `${root}/build`, log);
-  const digests = new Map<string, string>();
-  const images: BuiltImage[] = [];
-  for (const recipe of wanted) {
-    const inputs = await inputsDigest(root, recipe, arch, [
-      version,
-      base.id,
-      digests.get(recipe.on ?? "") ?? "",
-    ]);
-    digests.set(recipe.name, inputs);
-    const tags = recipe.tags.map((tag) => `${repository}:${tag}`);
-    const current = !noCache && (await areCurrent(docker, tags, inputs) ||
-      await takeOver(docker, tags, inputs) !== undefined);
-    if (!current) {
-      log(`Building ${tags[0]}`);
-      const args = buildArguments(recipe, repository, base.name, {
-        ...imageLabels(recipe, version),
-        [label.inputs]: inputs,
-      });
-      if (noCache) args.push("--no-cache");
-      const former = await inspectImage(docker, `${repository}:${recipe.name}`);
-      const logFile = join(root, "build", `image-${recipe.name}.log`);
-      await runBuild(join(root, "docker"), args, logFile, log);
-      if (former) await dropImage(docker, former.Id);
-    }
-    const image = await docker.getImage(`${repository}:${recipe.name}`)
-      .inspect();
-    images.push({
-      name: recipe.name,
+  const { root } = options;
+  const [base] = await Promise.all([
+    baseImage(docker, arch, `${root}/build`, log),
+    stageInputs(root, arch, log),
+  ]);
+  const builds = new Map<string, ReturnType<typeof buildOne>>();
+  for (const recipe of selectRecipes(options.only)) {
+    const build = async () => {
+      const below = await builds.get(recipe.on ?? "");
+      const inputs = await inputsDigest(root, recipe, arch, [
+        options.version,
+        base.id,
+        below?.inputs ?? "",
+      ]);
+      return await buildOne(docker, { recipe, base, inputs }, options, log);
+    };
+    builds.set(recipe.name, build());
+  }
+  // All of them, so that no build goes on after this command has failed.
+  await Promise.allSettled(builds.values());
+  return (await Promise.all(builds.values())).map(({ image }) => image);
+}
+
+async function buildOne(
+  docker: Docker,
+  { recipe, base, inputs }: {
+    recipe: ImageRecipe;
+    base: BaseImage;
+    inputs: string;
+  },
+  { root, repository, version, noCache }: BuildOptions,
+  log: Log,
+): Promise<{ image: BuiltImage; inputs: string }> {
+  const { name } = recipe;
+  const tags = recipe.tags.map((tag) => `${repository}:${tag}`);
+  const current = !noCache && (await areCurrent(docker, tags, inputs) ||
+    await takeOver(docker, tags, inputs) !== undefined);
+  if (!current) {
+    log(`Building ${tags[0]}`);
+    const args = buildArguments(recipe, repository, base.name, {
+      ...imageLabels(recipe, version),
+      [label.inputs]: inputs,
+    });
+    if (noCache) args.push("--no-cache");
+    const former = await inspectImage(docker, `${repository}:${name}`);
+    const logFile = join(root, "build", `image-${name}.log`);
+    await runBuild(join(root, "docker"), args, logFile, log);
+    if (former) await dropImage(docker, former.Id);
+  }
+  const image = await docker.getImage(`${repository}:${name}`).inspect();
+  return {
+    inputs,
+    image: {
+      name,
       tags,
       id: image.Id,
       sizeBytes: image.Size,
       originalBytes: recipe.originalBytes,
       built: !current,
-    });
-  }
-  return images;
+    },
+  };
 }
 
 /**
