@@ -131,7 +131,10 @@ test.before.each((context) => {
       .replace(/\x1b\[[?;0-9]*[a-zA-Z]|\x07/g, "").split("\r\n");
   context.press = (text) => void writeSync(context.keys, text);
   context.until = (what, probe) =>
-    waitFor(async () => Boolean(await probe()), {
+    waitFor(async () => {
+      context.written(); // a full pipe would block the dashboard
+      return Boolean(await probe());
+    }, {
       for: what,
       timeoutMs: 5000,
       everyMs: 10,
