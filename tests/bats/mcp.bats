@@ -432,7 +432,7 @@ tools() { # prints the servers whose tools were in Claude's last request to the 
 }
 
 @test "claudy run waits for a server that starts slowly" {
-  "$claudy" mcp add slow --port 3052 -- sh -c "sleep 8; exec '$deno' run -A --no-lock --quiet \
+  "$claudy" mcp add slow --port 3052 -- sh -c "sleep 4; exec '$deno' run -A --no-lock --quiet \
     --node-modules-dir=manual '$repo/tests/helper/mcp-server.ts'"
   "$claudy" run -C "$(make_project mcp-slow)" --mcp slow "hello" </dev/null
   "$claudy" mcp remove --yes slow
