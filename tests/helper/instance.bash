@@ -36,6 +36,7 @@ mounts_below() {
 # unmounts its mounts and recreates the instance with setup_file.
 after_failure() {
   [ -z "${BATS_TEST_COMPLETED:-}" ] || return 0
+  show_screens
   end_processes
   cd / # the test's directory is removed
   local mounted
@@ -45,6 +46,15 @@ after_failure() {
   mkdir "$HAL9000_PROJECT_ROOTS"
   setup_file
 } >&2 3>&-
+
+# Shows the terminals of the instance's sessions.
+show_screens() {
+  local worker
+  for worker in $(docker ps --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" --filter label=hal9000.role=worker); do
+    docker inspect --format 'screen of {{.Name}}:' "$worker"
+    timeout 10 docker exec "$worker" tmux -L claude capture-pane -p -t claude 2>/dev/null | grep . | tail -n 15 || true
+  done
+}
 
 # Kills the test's processes and the MCP gateway of the instance.
 end_processes() {
