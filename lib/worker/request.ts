@@ -103,6 +103,10 @@ export async function resolveRequest(
     ? instance.names.worker(randomBytes(4).toString("hex"))
     : checkWorkerName(request.name, instance.names);
   const env = (request.env ?? []).map(checkVariable);
+  const image = request.image ?? workerImage(instance.settings);
+  // Asked for now, and awaited below: other errors are reported first.
+  const inspected = inspectImage(instance.docker, image);
+  inspected.catch(() => {});
   const network = request.standalone ? "bridge" : await sharedNetwork(instance);
   const project = request.resolved ?? await resolveProject(instance, {
     path: request.directory,
@@ -110,8 +114,7 @@ export async function resolveRequest(
     as: "project",
     allowAny,
   });
-  const image = request.image ?? workerImage(instance.settings);
-  const present = await inspectImage(instance.docker, image);
+  const present = await inspected;
   const { mounts, link } = await mountsFor(instance, request, {
     project,
     image: present,

@@ -243,12 +243,12 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
 
 @test "the parent restores the lost record of a running worker" {
   spawn -n forgotten-$$ "$(make_project app)"
-  before=$(jq -S 'del(.createdAt)' "$HAL9000_HOME/sessions/forgotten-$$.json")
+  before=$(jq -S 'del(.createdAt, .project.inode)' "$HAL9000_HOME/sessions/forgotten-$$.json")
   rm "$HAL9000_HOME/sessions/forgotten-$$.json"
   spawn -n ends-now-$$ "$(make_project app)"
   docker kill ends-now-$$
   wait_for 15 test -e "$HAL9000_HOME/sessions/forgotten-$$.json"
-  [ "$(jq -S 'del(.createdAt)' "$HAL9000_HOME/sessions/forgotten-$$.json")" = "$before" ]
+  [ "$(jq -S 'del(.createdAt, .project.inode)' "$HAL9000_HOME/sessions/forgotten-$$.json")" = "$before" ]
   [ "$(inspect forgotten-$$ '{{.State.Running}}')" = true ]
 }
 
