@@ -1,7 +1,8 @@
 // Builds outdated and missing images.
 
 import { once } from "node:events";
-import { mkdir, open, readFile } from "node:fs/promises";
+import { mkdir, mkdtemp, open, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { $ } from "zx/core";
@@ -133,20 +134,22 @@ async function buildOne(
 }
 
 /**
- * Runs `docker build` in a context, with its output in a log file. Throws a `failed`
- * Failure if it fails, after the last lines of the log.
+ * Runs `docker build` in a context, with its output in a log file; returns the image's
+ * id. Throws a `failed` Failure if it fails, after the last lines of the log.
  */
 export async function runBuild(
   context: string,
   args: string[],
   logFile: string,
   log: Log,
-): Promise<void> {
+): Promise<string> {
   const builder = await builderEnv();
   // The classic builder keeps the container of a failed step.
   const clean = builder["DOCKER_BUILDKIT"] ? ["--force-rm"] : [];
   await mkdir(dirname(logFile), { recursive: true });
   const output = await open(logFile, "w");
+  const own = await mkdtemp(join(tmpdir(), "hal9000-build-"));
+  const idFile = join(own, "id");
   try {
     const { exitCode } = await $({
       cwd: context,
@@ -154,10 +157,12 @@ export async function runBuild(
       stdio: ["ignore", output.fd, output.fd],
       nothrow: true,
       quiet: true,
-    })`docker build ${clean} ${args} .`;
-    if (exitCode === 0) return;
+    })`docker build ${clean} --iidfile=${idFile} ${args} .`;
+    // Not from the engine's list: it leaves out images on which others are built.
+    if (exitCode === 0) return (await readFile(idFile, "utf8")).trim();
   } finally {
     await output.close();
+    await rm(own, { recursive: true, force: true });
   }
   const lines = (await readFile(logFile, "utf8")).trimEnd().split("\n");
   lines.slice(-shownLines).forEach(log);

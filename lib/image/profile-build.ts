@@ -39,7 +39,7 @@ export async function buildLayer(
     [label.inputs]: inputs,
     ...(layer.own ? { [label.instance]: prefix } : {}),
   };
-  await runBuild(
+  const id = await runBuild(
     layer.context,
     [
       `--file=${join(layer.context, layer.dockerfile)}`,
@@ -53,13 +53,8 @@ export async function buildLayer(
     instance.home.buildLog(layer.tag),
     log,
   );
-  // It has no name yet, so find it by its label.
-  const [built] = (await docker.listImages({
-    filters: { label: [`${label.inputs}=${inputs}`] },
-  })).sort((a, b) => b.Created - a.Created);
-  if (!built) throw new Failure("failed", "The builder made no image");
-  await smokeTest(instance, built.Id, log);
-  return built.Id;
+  await smokeTest(instance, id, log);
+  return id;
 }
 
 /** The test for all images, in addition to the image's own test. */

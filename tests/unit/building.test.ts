@@ -32,8 +32,14 @@ interface Context extends FakeInstance {
 
 const test = suite<Context>("building");
 
+/** The id of each image that the client builds. */
+const builtId = "new";
+
 const client = `#!/bin/sh
-echo "$DOCKER_BUILDKIT|$*" >>"$(dirname "$0")/asked"
+echo "$DOCKER_BUILDKIT|$*" | sed 's/ --iidfile=[^ ]*//' >>"$(dirname "$0")/asked"
+for word; do
+  case $word in --iidfile=*) echo ${builtId} >"\${word#*=}" ;; esac
+done
 case $1 in
   buildx) [ ! -e "$(dirname "$0")/no-buildx" ] ;;
   *) seq -f 'step %g' 30; [ ! -e "$(dirname "$0")/fails" ] ;;
@@ -78,7 +84,7 @@ test("without buildx, the classic builder removes the container of a failed step
 
 test("a build prints nothing; a failed one its last lines, and where its log is", async (context) => {
   const { directory, told } = context;
-  await build(context, []);
+  assert.is(await build(context, []), builtId);
   assert.equal(told, []);
   writeFileSync(join(directory, "fails"), "");
   const failure = await build(context, []).catch((error) => error);
@@ -176,12 +182,13 @@ test("a profile cannot be built without its base image", async (context) => {
   assert.equal(context.asked(), []);
 });
 
-/** Adds the built image to the engine. */
-function built({ engine }: Context): void {
+/** Adds the built image to the engine, which does not list it. */
+function built({ engine, instance }: Context): void {
   engine.images.set("debian:trixie-slim", { Id: "debian" });
   const image = { Size: 10, RepoTags: [], Config: {} };
-  engine.images.set("new", { ...image, Id: "new", Created: 2 });
-  engine.images.set("former", { ...image, Id: "former", Created: 1 });
+  engine.images.set(builtId, { ...image, Id: builtId });
+  engine.images.set("former", { ...image, Id: "former" });
+  instance.docker.listImages = () => Promise.resolve([]);
 }
 
 test("tags a profile after its smoke test has passed, and removes the former image", async (context) => {
@@ -211,7 +218,7 @@ test("does not tag a profile if its smoke test fails, and keeps the former image
   engine.images.set("repo:worker-python", { Id: "former", Config: {} });
   writeFileSync(
     join(directory, "docker"),
-    client.replace("*)", "run) echo no claude; exit 1 ;;\n  *)"),
+    client.replace("*) seq", "run) echo no claude; exit 1 ;;\n  *) seq"),
   );
   const failure = await ready(context, "python", { build: true })
     .then(() => ({}), (error) => error) as { message: string; hint: string };
