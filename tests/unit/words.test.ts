@@ -67,10 +67,16 @@ test("a session is found by its name, a unique part of it, or its project", (ser
   assert.is(find("../api/", shop), sessionName(api));
   symlinkSync(shop, join(root, "link"));
   assert.is(find("./link", root), sessionName(shop));
-  assert.match(
+  assert.is(
     find("claudy"),
-    /^"claudy" matches several sessions: .*api.*shop/,
+    `"claudy" matches several sessions: ${sessionName(api)} (${api}), ` +
+      `${sessionName(shop)} (${shop})`,
   );
+  // Names have only letters, digits and dashes.
+  const measure = project("Größe");
+  keep(served, sessionName(measure), measure);
+  assert.is(find("Größe"), sessionName(measure));
+  assert.is(find("Grö"), sessionName(measure));
   assert.is(find("./other", root), 'There is no session of "./other"');
   assert.is(find("../kept/review"), 'There is no session of "../kept/review"');
   // A project that was removed still names its session.
@@ -105,6 +111,41 @@ test("a word that is neither a command nor a directory is reported as such", asy
   );
   const path = await run(claudy, [join(root, "none")]);
   assert.match(path.stderr, "there is no such file or directory");
+  const withName = await run(claudy, ["atach", "shop"]);
+  assert.is(withName.code, 4);
+  assert.match(withName.stderr, 'Did you mean "attach"?');
+  const two = await run(claudy, [root, "shop"]);
+  assert.is(two.code, 2);
+  assert.match(two.stderr, 'error: More than one directory: "shop"\n');
+});
+
+test("unknown options are reported as typed, with a hint that applies", async ({ run }) => {
+  const after = "Put options of the Claude CLI after --. ";
+  for (
+    const [words, option, hint] of [
+      [["--nmae", "x"], "--nmae", 'Did you mean "--name"? See claudy --help.'],
+      [["--model", "opus"], "--model", `${after}See claudy --help.`],
+      [["--skip-all-of-it"], "--skip-all-of-it", `${after}See claudy --help.`],
+      [["-c"], "-c", `${after}See claudy --help.`],
+      [["-V"], "-V", 'Did you mean "-v"? See claudy --help.'],
+      [["run", "-r", "x"], "-r", `${after}See claudy run --help.`],
+      [["sessions", "-a"], "-a", "See claudy sessions --help."],
+    ] as [string[], string, string][]
+  ) {
+    const ran = await run(claudy, words);
+    assert.is(ran.code, 2);
+    assert.is(ran.stderr, `error: Unknown option ${option}\n${hint}\n`);
+  }
+});
+
+test("claudy exec shows where to put a command without --", async ({ run }) => {
+  const ran = await run(claudy, ["exec", "shop", "npm", "test"]);
+  assert.is(ran.code, 2);
+  assert.is(
+    ran.stderr,
+    "error: There is no command after --\n" +
+      "Put -- before it: claudy exec shop -- npm test\n",
+  );
 });
 
 test("wrong options are reported before the missing terminal", async ({ run, project, engine }) => {
@@ -216,7 +257,10 @@ test("claudy run joins the words of a prompt, or reads it from a file or stdin",
   assert.is(await asked([], { file: "-", stdin: "s" }), "s");
   assert.match(await asked(["x"], { file }), "--file was given as well");
   assert.match(await asked([], { stdin: " \n" }), "There is no prompt");
-  assert.match(await asked([], { file: join(root, "no") }), "Cannot read");
+  const missing = await asked([], { file: join(root, "no") });
+  assert.match(missing, "Cannot read");
+  assert.not.match(missing, "HAL9000_HOME");
+  assert.match(missing, "\nCheck the path of --file");
 });
 
 test("a directory with the name of a command is opened by its path", async ({ run, root }) => {
