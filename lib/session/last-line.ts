@@ -6,8 +6,11 @@ import type { Instance } from "../instance/instance.ts";
 import { parseJson } from "../std/json.ts";
 import { conversationEnd } from "./conversations.ts";
 
-/** Several messages; longer ones are skipped. */
-const tailBytes = 64 * 1024;
+/**
+ * Several messages; longer ones are skipped. After the first answer the CLI writes its
+ * system prompt, of 95 KB (2.1.296).
+ */
+const tailBytes = 256 * 1024;
 
 /** More than any terminal shows in a line. */
 const maxLength = 500;
