@@ -138,6 +138,7 @@ export function execCommand(io: Io): CAC {
       }
       return await runDocker(["exec", "--interactive", worker.id, ...words], {
         filtered: true,
+        endsOnInterrupt: true,
       });
     });
   return cli;

@@ -231,10 +231,12 @@ async function ask(
     waitingMs,
   );
   const code = await runDocker([
-    ...["exec", "--interactive"],
+    "exec",
+    // The CLI waits three seconds for input, which a terminal does not give.
+    ...(io.isInteractive ? [] : ["--interactive"]),
     ...Object.keys(env).map((name) => `--env=${name}`),
     ...[worker.id, "claude-session", ...start.arguments],
-  ], { env, filtered: true })
+  ], { env, filtered: true, endsOnInterrupt: true })
     .finally(() => clearInterval(waiting));
   const events = await limitEvents(instance, worker.id);
   tellOfPids({ name: worker.name, events, runs: false }, io.log);
