@@ -112,6 +112,8 @@ teardown() {
   "$claudy" stop "$session"
   tmux -L "$screen" send-keys "clear; '$claudy' attach" Enter
   wait_for 30 shows "echo: hello there"
+  docker kill "$session"
+  wait_for 10 shows "The worker has ended. Resume the session with: claudy attach"
 }
 
 @test "a project that was replaced, moved or removed says what to do" {
