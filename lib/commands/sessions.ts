@@ -47,6 +47,12 @@ export function sessionsCommand(io: Io): CAC {
         ...sessions.map(row),
       ]);
       io.answer(sessions, text, json);
+      if (sessions.length > 0 || json) return;
+      io.log(
+        waiting
+          ? "No session waits for input"
+          : "There are no sessions. Open one: claudy DIRECTORY",
+      );
     });
 
   cli.command("show [name]", "Show a session (default: the one here)")

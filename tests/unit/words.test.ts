@@ -84,6 +84,17 @@ test("a session is found by its name, a unique part of it, or its project", (ser
   assert.is(find(join(root, "gone")), "gone");
 });
 
+test("an empty list says what to do", async (served) => {
+  const { run } = served;
+  const none = await run(claudy, ["ls"]);
+  assert.is(none.stderr, "There are no sessions. Open one: claudy DIRECTORY\n");
+  assert.equal(JSON.parse((await run(claudy, ["ls", "--json"])).stdout), []);
+  keep(served, "one", served.project("app"));
+  assert.is((await run(claudy, ["ls"])).stderr, "");
+  const waiting = await run(claudy, ["ls", "--waiting"]);
+  assert.is(waiting.stderr, "No session waits for input\n");
+});
+
 test("synonyms stand for commands", async (served) => {
   const { run, project } = served;
   keep(served, "one", project("app"));
@@ -154,7 +165,7 @@ test("wrong options are reported before the missing terminal", async ({ run, pro
   for (
     const [words, code, says] of [
       [["--profile", "nonsense"], 4, "nonsense"],
-      [["--name", "?"], 2, 'Invalid worker name "?"'],
+      [["--name", "?"], 2, 'Invalid name "?"'],
       [["--mcp", "nothing"], 4, "nothing"],
       [[], 2, "stdin is not a terminal"],
     ] as [string[], number, string][]
