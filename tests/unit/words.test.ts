@@ -7,6 +7,7 @@ import * as assert from "uvu/assert";
 import { command, runCli } from "../../lib/cli/cli.ts";
 import { Io } from "../../lib/cli/io.ts";
 import { promptOf } from "../../lib/commands/run.ts";
+import { detailRows } from "../../lib/commands/sessions.ts";
 import { label } from "../../lib/instance/labels.ts";
 import { writeSession } from "../../lib/instance/session-record.ts";
 import { sessionName } from "../../lib/project/project.ts";
@@ -93,6 +94,11 @@ test("an empty list says what to do", async (served) => {
   assert.is((await run(claudy, ["ls"])).stderr, "");
   const waiting = await run(claudy, ["ls", "--waiting"]);
   assert.is(waiting.stderr, "No session waits for input\n");
+});
+
+test("the rows of a session show numbers in it", () => {
+  const rows = detailRows({ name: "one", worker: null, limits: { oom: 2 } });
+  assert.equal(rows, [["name", "one"], ["worker", ""], ["limits", "oom 2"]]);
 });
 
 test("synonyms stand for commands", async (served) => {
