@@ -6,7 +6,7 @@ import { type CAC, cac, type Command } from "cac";
 import { buildDigest } from "../std/build-digest.ts";
 import { shownSettings } from "../instance/config.ts";
 import { exitCode, Failure, fileFailure, messageOf } from "../std/errors.ts";
-import { didYouMean } from "../std/nearest.ts";
+import { didYouMean, nearest } from "../std/nearest.ts";
 import { printable } from "../std/text.ts";
 import manifest from "../../package.json" with { type: "json" };
 import type { Io } from "./io.ts";
@@ -19,6 +19,9 @@ import {
 } from "./options.ts";
 
 export const version = manifest.version;
+
+/** In the usage of commands that pass these arguments to the Claude CLI. */
+export const claudeArguments = "[-- arguments of claude...]";
 
 /** The entry point of a program or command: takes its arguments, returns the exit code. */
 export type Main = (argv: string[], io?: Io) => Promise<number>;
@@ -164,17 +167,27 @@ async function asFailure(error: unknown, cli: CAC): Promise<Failure> {
 }
 
 function usageFailure(error: Error, cli: CAC): Failure {
-  const unknown = /^Unknown option `(.+)`$/.exec(error.message)?.[1];
+  const option = /^Unknown option `-+(.+)`$/.exec(error.message)?.[1];
   const hint = `See ${cli.name} --help.`;
-  if (!unknown) {
+  if (option === undefined) {
     const sentence = error.message
       .replace(/^missing required args for command/, "Arguments are missing:")
       .replaceAll("`", '"');
     return new Failure("usage", sentence, { hint });
   }
+  const unknown = dashed(option);
+  const meant = similarOption(unknown, optionNames(cli));
+  const passesOn = cli.matchedCommand?.usageText?.includes(claudeArguments);
+  const where = passesOn ? "Put options of the Claude CLI after --. " : "";
   return new Failure("usage", `Unknown option ${unknown}`, {
-    hint: didYouMean(unknown, optionNames(cli)) + hint,
+    hint: (meant === undefined ? where : `Did you mean "${meant}"? `) + hint,
   });
+}
+
+/** Letters are similar only in their case. */
+function similarOption(unknown: string, names: string[]): string | undefined {
+  if (unknown.startsWith("--")) return nearest(unknown, names);
+  return names.find((name) => name.toLowerCase() === unknown.toLowerCase());
 }
 
 function optionNames(cli: CAC): string[] {

@@ -98,11 +98,23 @@ async function resume(
 
 export function execCommand(io: Io): CAC {
   const cli = command("claudy exec");
-  cli.command("[name]", "Run a command in the worker of a running session")
+  cli.command(
+    "[name] [...words]",
+    "Run a command in the worker of a running session",
+  )
     .usage("[name] -- command...")
     .example("claudy exec shop -- npm test")
-    .action(async (word: unknown, options: { "--"?: string[] }) => {
+    .action(async (
+      word: unknown,
+      others: string[],
+      options: { "--"?: string[] },
+    ) => {
       const words = options["--"] ?? [];
+      if (others.length > 0) {
+        throw new Failure("usage", "There is no command after --", {
+          hint: `Put -- before it: claudy exec ${word} -- ${others.join(" ")}`,
+        });
+      }
       if (words.length === 0) {
         throw new Failure("usage", "There is no command", {
           hint: "Pass it after --: claudy exec shop -- npm test",
@@ -126,6 +138,7 @@ export function execCommand(io: Io): CAC {
       }
       return await runDocker(["exec", "--interactive", worker.id, ...words], {
         filtered: true,
+        endsOnInterrupt: true,
       });
     });
   return cli;

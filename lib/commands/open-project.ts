@@ -57,8 +57,9 @@ export interface OpenOptions extends ProfileOptions, McpChoice {
 
 export async function openProject(
   io: Io,
-  { directory, options, commands }: {
+  { directory, others, options, commands }: {
     directory: string | undefined;
+    others: string[];
     options: OpenOptions;
     commands: string[];
   },
@@ -66,6 +67,12 @@ export async function openProject(
   const { env } = io;
   refuseKeyAsArgument(options.apiKey);
   if (directory !== undefined) refuseUnknownCommand(io, directory, commands);
+  if (others.length > 0) {
+    const names = others.map((name) => `"${name}"`).join(", ");
+    throw new Failure("usage", `More than one directory: ${names}`, {
+      hint: "See claudy --help.",
+    });
+  }
   if (options.setup) return await setUp(io);
   if (options.verify || options.diagnose) return await examineAll(io, options);
   if (options.json && !options.detach) {

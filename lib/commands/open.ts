@@ -1,7 +1,7 @@
 // claudy [directory]: opens the session of a project.
 
 import type { CAC } from "cac";
-import { command } from "../cli/cli.ts";
+import { claudeArguments, command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 import type { OpenOptions } from "./open-project.ts";
 import {
@@ -15,10 +15,13 @@ import {
 export function openCommand(io: Io, names: string[]): CAC {
   const cli = command("claudy");
   addMcpChoice(addProfileOptions(
-    cli.command("[directory]", "Open the session of a project (default: here)"),
+    cli.command(
+      "[directory] [...others]",
+      "Open the session of a project (default: here)",
+    ),
     "auto",
   ))
-    .usage("[options] [directory] [-- arguments of claude...]")
+    .usage(`[options] [directory] ${claudeArguments}`)
     .option(
       "-n, --name <name>",
       "Name of the session, if the project has several",
@@ -50,10 +53,15 @@ export function openCommand(io: Io, names: string[]): CAC {
     .example("claudy -d --name review . -- --model opus")
     .example('claudy run -p "explain this project"')
     .example("claudy sessions --waiting")
-    .action(async (directory: unknown, options: OpenOptions) => {
+    .action(async (
+      directory: unknown,
+      others: string[],
+      options: OpenOptions,
+    ) => {
       const { openProject } = await import("./open-project.ts");
       return await openProject(io, {
         directory: directory === undefined ? undefined : String(directory),
+        others,
         options,
         commands: names,
       });

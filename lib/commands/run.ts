@@ -8,7 +8,7 @@ import { runDocker } from "../docker/docker-cli.ts";
 import { limitEvents, tellOfPids } from "../worker/limit-events.ts";
 import { tellOfMemory } from "../worker/status.ts";
 import { stopWorker } from "../worker/ending.ts";
-import { Failure } from "../std/errors.ts";
+import { Failure, fileFailure } from "../std/errors.ts";
 import { inheritRequest } from "../home/host-config.ts";
 import { inheritForRun } from "../home/inherit.ts";
 import { projectImage } from "../image/profiles.ts";
@@ -38,7 +38,7 @@ import { ensureHome } from "../instance/volumes.ts";
 import { offerDaemon } from "./daemon.ts";
 import { seedState } from "../home/worker-home.ts";
 import { span } from "../std/units.ts";
-import { command } from "../cli/cli.ts";
+import { claudeArguments, command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 import { approveConfig, repositoryConsent } from "./trust.ts";
 import {
@@ -71,6 +71,7 @@ export function runCommand(io: Io): CAC {
     ),
     "auto",
   ))
+    .usage(`[options] [...prompt] ${claudeArguments}`)
     .option("-p", "No effect (this is the default)")
     .option(
       "-f, --file <file>",
@@ -105,13 +106,24 @@ export async function promptOf(
     ? await io.readInput()
     : file === undefined
     ? words.join(" ")
-    : await readFile(resolve(io.cwd(), String(file)), "utf8");
+    : await readPrompt(resolve(io.cwd(), String(file)));
   checkPrompt(text);
   if (text.trim() !== "") return text;
   throw new Failure("usage", "There is no prompt", {
     hint:
       'Pass it as an argument, on stdin or with --file: claudy run "explain this"',
   });
+}
+
+async function readPrompt(path: string): Promise<string> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (error) {
+    const { kind, message } = fileFailure(error) ?? {};
+    if (!kind || !message) throw error;
+    const hint = "Check the path of --file.";
+    throw new Failure(kind, message, { cause: error, hint });
+  }
 }
 
 /** Makes Claude wait for the MCP servers before it handles the only prompt. */
@@ -220,10 +232,12 @@ async function ask(
     waitingMs,
   );
   const code = await runDocker([
-    ...["exec", "--interactive"],
+    "exec",
+    // The CLI waits three seconds for input, which a terminal does not give.
+    ...(io.isInteractive ? [] : ["--interactive"]),
     ...Object.keys(env).map((name) => `--env=${name}`),
     ...[worker.id, "claude-session", ...start.arguments],
-  ], { env, filtered: true })
+  ], { env, filtered: true, endsOnInterrupt: true })
     .finally(() => clearInterval(waiting));
   const events = await limitEvents(instance, worker.id);
   tellOfPids({ name: worker.name, events, runs: false }, io.log);

@@ -47,6 +47,12 @@ export function sessionsCommand(io: Io): CAC {
         ...sessions.map(row),
       ]);
       io.answer(sessions, text, json);
+      if (sessions.length > 0 || json) return;
+      io.log(
+        waiting
+          ? "No session waits for input"
+          : "There are no sessions. Open one: claudy DIRECTORY",
+      );
     });
 
   cli.command("show [name]", "Show a session (default: the one here)")
@@ -56,11 +62,7 @@ export function sessionsCommand(io: Io): CAC {
       const wanted = namedSession(io, instance, name);
       const session = (await listSessions(instance, io.env, io.log))
         .find((session) => session.name === wanted.name);
-      const rows = Object.entries(session ?? {}).map(([key, value]) => [
-        key,
-        String(value ?? ""),
-      ]);
-      io.answer(session, columns(rows), json);
+      io.answer(session, columns(detailRows(session ?? {})), json);
     });
 
   cli.command(
@@ -152,6 +154,16 @@ function detailOf(session: SessionState): string {
   // A session that works is logged in, whatever its files say.
   const works = worker === null || state === "working";
   return loggedIn || works ? "" : "not logged in";
+}
+
+/** A row for each value; an object is shown in one. */
+export function detailRows(shown: object): string[][] {
+  return Object.entries(shown).map(([key, value]) => [
+    key,
+    typeof value === "object" && value !== null
+      ? detailRows(value).map((pair) => pair.join(" ")).join(", ")
+      : String(value ?? ""),
+  ]);
 }
 
 function row(session: SessionState): string[] {

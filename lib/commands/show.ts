@@ -1,12 +1,15 @@
 // Shows a session or a shell in this terminal, and says afterwards how it ended.
 
+import { constants } from "node:os";
 import { join } from "node:path";
 import type { Io } from "../cli/io.ts";
+import { inspectContainer } from "../docker/docker.ts";
 import { sessionHome } from "../home/worker-home.ts";
 import type { Instance } from "../instance/instance.ts";
 import { type Ending, readEnding } from "../session/activity.ts";
 import { showInWorker, type Shown } from "../session/tmux.ts";
 import { Failure } from "../std/errors.ts";
+import { waitFor } from "../std/wait.ts";
 import { limitEvents, tellOfPids } from "../worker/limit-events.ts";
 import { tellOfMemory } from "../worker/status.ts";
 
@@ -30,6 +33,12 @@ export async function showSession(
       "Set a higher WORKER_MEMORY in config/hal9000.conf, stop the session " +
       `and open it again: claudy stop ${name}`,
   }, io.log);
+  if (code === killed && await hasEnded(instance, worker.id)) {
+    io.log(
+      `The worker has ended. Resume the session with: claudy attach ${name}`,
+    );
+    return code;
+  }
   if (shown.what === "shell") return code;
   const ending = endingSince(instance, name, since);
   if (ending) reportEnding(io, name, ending);
@@ -41,6 +50,21 @@ export async function showSession(
     );
   }
   return code;
+}
+
+const killed = 128 + constants.signals.SIGKILL;
+
+/** How long a container may still count as running after its processes were killed. */
+const settleMs = 1000;
+
+async function hasEnded(
+  { docker }: Pick<Instance, "docker">,
+  id: string,
+): Promise<boolean> {
+  const ended = async () =>
+    !(await inspectContainer(docker, id))?.State.Running;
+  return await waitFor(ended, { for: "its end", timeoutMs: settleMs })
+    .then(() => true, () => false);
 }
 
 /** The kernel's clock for the times of files lags behind by up to 10 ms. */

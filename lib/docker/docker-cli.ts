@@ -16,6 +16,8 @@ export interface RunOptions {
   env?: Record<string, string>;
   /** The output comes from a worker: a terminal gets only filtered lines of text. */
   filtered?: boolean;
+  /** Ctrl-C ends the command without a trace in its exit code, as it does docker exec. */
+  endsOnInterrupt?: boolean;
 }
 
 /**
@@ -32,15 +34,15 @@ export async function runDocker(
 /** Like runDocker(), for any command. */
 export async function runHere(
   [file = "", ...args]: readonly string[],
-  { env = {}, filtered = false }: RunOptions = {},
+  { env = {}, filtered = false, endsOnInterrupt = false }: RunOptions = {},
 ): Promise<number> {
-  let forwarded: NodeJS.Signals | undefined;
+  let ended: NodeJS.Signals | undefined;
   // docker handles and forwards signals; this process stays alive to clean up afterwards.
   const restoreSignals = interceptSignals((signal) => {
+    const isInterrupt = signal === "SIGINT";
+    if (!isInterrupt || endsOnInterrupt) ended = signal;
     // Ctrl-C reaches docker directly.
-    if (signal === "SIGINT") return;
-    forwarded = signal;
-    pass(child, signal);
+    if (!isInterrupt) pass(child, signal);
   });
   const through = (stream: NodeJS.WriteStream) =>
     filtered && stream.isTTY ? "pipe" : "inherit";
@@ -55,7 +57,7 @@ export async function runHere(
     ]);
     const [code] = await once(child, "exit");
     await passed;
-    if (forwarded) return 128 + constants.signals[forwarded];
+    if (ended) return 128 + constants.signals[ended];
     return code ?? 1;
   } catch (error) {
     throw new Failure("failed", `Cannot run ${file}`, {

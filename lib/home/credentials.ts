@@ -64,7 +64,7 @@ export function keepCredential(
   const value = text.trim();
   if (!/^[\x21-\x7e]{8,4096}$/.test(value)) {
     throw new Failure("usage", `Invalid ${kindName[kind]}`, {
-      hint: "Enter a single line without spaces.",
+      hint: "Enter one line of 8 characters or more, without spaces.",
     });
   }
   if (kind === "key" && value.startsWith("sk-ant-oat")) {

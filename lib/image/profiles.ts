@@ -177,7 +177,10 @@ async function ensureLayer(
     if (same) return same;
   }
   const packages = layer.args["PACKAGES"];
-  log(`Building ${layer.tag}${packages ? `, with ${packages}` : ""}`);
+  const contents = packages ? ` with ${packages}` : "";
+  log(
+    `Building ${layer.tag}${contents}. This can take a minute; later starts use the image.`,
+  );
   try {
     // Loaded lazily: usually nothing has to be built.
     const { buildLayer } = await import("./profile-build.ts");
@@ -200,11 +203,10 @@ async function ensureLayer(
     if (former && former.Id !== id) await dropImage(docker, former.Id);
     return id;
   } catch (error) {
-    const what = packages ? ` with ${packages}` : "";
     const { message, hint } = error as Failure;
     throw new Failure(
       "failed",
-      `Cannot build ${layer.tag}${what}: ${message}`,
+      `Cannot build ${layer.tag}${contents}: ${message}`,
       {
         cause: error,
         hint: `${hint ? `${hint}. ` : ""}` +

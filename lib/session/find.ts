@@ -1,7 +1,8 @@
-// Finds sessions by what users type: a name, a unique part of one, or a project's path.
+// Finds sessions by what users type: a name, a unique part of one, a project's path, or a
+// part of the name of its directory.
 
 import { realpathSync } from "node:fs";
-import { resolve } from "node:path";
+import { basename, resolve } from "node:path";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
@@ -29,8 +30,15 @@ export function findSession(
   if (named) return named;
   const all = readSessions(instance, log);
   const isPath = word.includes("/") || word === "." || word === "..";
-  const parts = isPath ? [] : all.filter(({ name }) => name.includes(word));
-  const found = parts.length > 0 ? parts : ofProject(instance, all, word, cwd);
+  const having = (part: (session: SessionRecord) => string) =>
+    isPath ? [] : all.filter((session) => part(session).includes(word));
+  const searches = [
+    () => having(({ name }) => name),
+    () => ofProject(instance, all, word, cwd),
+    // A directory's name may have letters that names of sessions do not have.
+    () => having(({ project }) => basename(project)),
+  ];
+  const found = firstNonEmpty(searches);
   const [session, ...others] = found;
   if (!session) {
     const what = isPath ? `There is no session of` : "There is no session";
@@ -40,12 +48,20 @@ export function findSession(
     });
   }
   if (others.length === 0) return session;
-  const names = found.map(({ name }) => name).sort();
+  const names = found.map(({ name, project }) => `${name} (${project})`).sort();
   throw new Failure(
     "usage",
     `"${word}" matches several sessions: ${names.join(", ")}`,
-    { hint: "Type more of the name." },
+    { hint: "Type more of the name, or the path of the project." },
   );
+}
+
+function firstNonEmpty<Item>(searches: (() => Item[])[]): Item[] {
+  for (const search of searches) {
+    const found = search();
+    if (found.length > 0) return found;
+  }
+  return [];
 }
 
 /** The sessions of a project; only the default one, if it is among them. */

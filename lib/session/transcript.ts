@@ -100,8 +100,11 @@ export function messageText({ role, text }: Message): string {
   return role === "user" ? text.replace(/^/gm, "> ") : text;
 }
 
-/** Several messages; longer ones are skipped. */
-const lastLineBytes = 64 * 1024;
+/**
+ * Several messages; longer ones are skipped. After the first answer the CLI writes its
+ * system prompt, of 95 KB (2.1.296).
+ */
+const lastLineBytes = 256 * 1024;
 
 /** More than any terminal shows in a line. */
 const maxLineLength = 500;

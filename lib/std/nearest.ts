@@ -9,7 +9,9 @@ export function nearest(
 ): string | undefined {
   if (candidates.length === 0) return undefined;
   const found = closest(name, candidates);
-  const maxDistance = Math.max(2, Math.floor(name.length / 3));
+  const maxDistance = name.length < 4
+    ? 1
+    : Math.max(2, Math.floor(name.length / 3));
   return distance(name, found) <= maxDistance ? found : undefined;
 }
 

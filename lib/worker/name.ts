@@ -20,7 +20,7 @@ export function checkWorkerName(
       hint: "The instance uses names of this form. Choose another name.",
     });
   }
-  throw new Failure("usage", `Invalid worker name "${name}"`, {
+  throw new Failure("usage", `Invalid name "${name}"`, {
     hint: "Use a letter, then letters, digits, dots, dashes and underscores; " +
       "2 to 63 characters.",
   });

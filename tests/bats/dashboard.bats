@@ -84,7 +84,7 @@ coloured() { tmux -L "$screen" capture-pane -p -e | grep -aE $'\e\\[([0-9]+;)*(3
   dashboard 120 40
   wait_for 10 shows "No worker"
   press C-b w
-  wait_for 5 shows "Spawn a worker on the project:"
+  wait_for 5 shows "Spawn a worker on the project (absolute path):"
   mkdir -p "$project/with space"
   press -l "$project/with space"
   press Enter

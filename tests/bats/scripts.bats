@@ -20,7 +20,7 @@ load ../helper/load
 
 @test "a script passes arguments unchanged" {
   run -2 "$scripts/spawn-worker.ts" -d -n 'a  b"$(id)' /
-  [[ $output == *'Invalid worker name "a  b"$(id)"'* ]]
+  [[ $output == *'Invalid name "a  b"$(id)"'* ]]
 }
 
 @test "every script runs under deno run" {

@@ -112,6 +112,12 @@ teardown() {
   "$claudy" stop "$session"
   tmux -L "$screen" send-keys "clear; '$claudy' attach" Enter
   wait_for 30 shows "echo: hello there"
+  docker kill "$session"
+  wait_for 10 shows "The worker has ended. Resume the session with: claudy attach"
+  # A terminal gives a prompt no input.
+  tmux -L "$screen" send-keys "clear; '$claudy' run from a terminal" Enter
+  wait_for 20 shows "echo: from a terminal"
+  run -1 shows "no stdin data received"
 }
 
 @test "a project that was replaced, moved or removed says what to do" {

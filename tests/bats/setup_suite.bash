@@ -71,6 +71,8 @@ sweep_dead_runs() {
     while read -r instance; do
       case $instance in hal9000-test-*) ;; *) continue ;; esac
       pid=${instance#hal9000-test-}
+      # Other instances may have such a name too.
+      case ${pid%%-*} in *[!0-9]*) continue ;; esac
       # A killed engine may have left mounts that it does not know.
       [ -d "/proc/${pid%%-*}" ] || remove_instance "$instance" ||
         echo "Something of $instance stays behind" >&2

@@ -106,15 +106,15 @@ ROWS
 
 @test "refuses wrong names and images" {
   refuses <<'ROWS'
-    2 | Invalid worker name        | spawn-worker.ts -d -n 007 $P/app
-    2 | Invalid worker name        | spawn-worker.ts -d -n 'a b' $P/app
-    2 | Invalid worker name        | spawn-worker.ts -d -n ../x $P/app
-    2 | Invalid worker name        | spawn-worker.ts -d -n=-x $P/app
-    2 | Invalid worker name        | spawn-worker.ts -d -n x $P/app
-    2 | Invalid worker name        | spawn-worker.ts -d -n $(printf 'x%.0s' {1..300}) $P/app
-    2 | Invalid worker name        | spawn-worker.ts -d -n dävid $P/app
-    2 | Invalid worker name        | spawn-worker.ts -d -n 'a;id' $P/app
-    2 | Invalid worker name        | spawn-worker.ts -d --name= $P/app
+    2 | Invalid name               | spawn-worker.ts -d -n 007 $P/app
+    2 | Invalid name               | spawn-worker.ts -d -n 'a b' $P/app
+    2 | Invalid name               | spawn-worker.ts -d -n ../x $P/app
+    2 | Invalid name               | spawn-worker.ts -d -n=-x $P/app
+    2 | Invalid name               | spawn-worker.ts -d -n x $P/app
+    2 | Invalid name               | spawn-worker.ts -d -n $(printf 'x%.0s' {1..300}) $P/app
+    2 | Invalid name               | spawn-worker.ts -d -n dävid $P/app
+    2 | Invalid name               | spawn-worker.ts -d -n 'a;id' $P/app
+    2 | Invalid name               | spawn-worker.ts -d --name= $P/app
     2 | value is missing           | spawn-worker.ts -d $P/app -n
     2 | was given 2 times          | spawn-worker.ts -d -n one -n two $P/app
     2 | is reserved                | spawn-worker.ts -d -n $HAL9000_PREFIX-worker-0123abcd $P/app

@@ -118,6 +118,15 @@ test("falls back to the plain worker image with a warning if a profile is not bu
   );
 });
 
+test("says how long the build of a profile takes", async (context) => {
+  context.engine.images.set("repo:worker", { Id: "w" });
+  await ready(context, "python", { build: true }).catch(() => {});
+  assert.is(
+    context.told[0],
+    "Building repo:worker-debian. This can take a minute; later starts use the image.",
+  );
+});
+
 test("uses a built profile without a message", async (context) => {
   context.engine.images.set("repo:worker-python", { Id: "p" });
   assert.equal(await ready(context, "python"), {

@@ -125,4 +125,13 @@ test("a signal after the command has ended is no error", async () => {
   }
 });
 
+test("an interrupted command that does not report it exits with 130", async () => {
+  for (const [endsOnInterrupt, code] of [[true, 130], [false, 0]] as const) {
+    const running = runHere(["sleep", "0.5"], { endsOnInterrupt });
+    await sleep(100);
+    process.emit("SIGINT", "SIGINT");
+    assert.is(await running, code);
+  }
+});
+
 test.run();

@@ -81,10 +81,18 @@ test("lastLine() reads the end of the newest file, and follows no link", () => {
     // Only the end of the file is read, and there a longer message has no beginning.
     write(
       "old.jsonl",
-      `${entry("user", "old")}\n${entry("user", "z".repeat(99_999))}`,
+      `${entry("user", "old")}\n${entry("user", "z".repeat(299_999))}`,
       1000,
     );
     assert.is(lastLine(instance, "s"), "");
+    // The CLI writes its system prompt after the first answer.
+    const prompt = { type: "attachment", attachment: "p".repeat(95_000) };
+    write(
+      "old.jsonl",
+      `${entry("assistant", text("old"))}\n${JSON.stringify(prompt)}`,
+      1000,
+    );
+    assert.is(lastLine(instance, "s"), "old");
   } finally {
     end();
   }

@@ -48,7 +48,11 @@ test("login saves a key or a token from stdin, and tells which", async ({ run, i
 test("login refuses what cannot be a key, and keeps the former one", async ({ run, instance: { home } }) => {
   writeFileSync(home.anthropicKey, "former-key");
   const refusals: [string, string, string][] = [
-    ["--key", "1234567", "Invalid API key\nEnter a single line without spaces"],
+    [
+      "--key",
+      "1234567",
+      "Invalid API key\nEnter one line of 8 characters or more",
+    ],
     ["--token", "two words", "Invalid token\n"],
     ["--key", "x".repeat(4097), "Invalid API key"],
     [

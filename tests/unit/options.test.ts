@@ -98,6 +98,10 @@ test("didYouMean() suggests only similar names", () => {
   assert.is(didYouMean("lst", ["list", "stop"]), 'Did you mean "list"? ');
   assert.is(didYouMean("--json", ["--help", "--yes"]), "");
   assert.is(didYouMean("x", []), "");
+  // Two changes would turn a short word into any other.
+  assert.is(didYouMean("rm", ["run", "ps"]), "");
+  assert.is(didYouMean("ssh", ["ls"]), "");
+  assert.is(didYouMean("lsit", ["list"]), 'Did you mean "list"? ');
 });
 
 test.run();

@@ -368,7 +368,7 @@ test("a session is renamed only if it has no worker and the name is free", async
     await refusal("one", "two"),
     '5 error: There is already a session "two"',
   );
-  assert.match(await refusal("one", "../x"), "2 error: Invalid worker name");
+  assert.match(await refusal("one", "../x"), "2 error: Invalid name");
   assert.match(await refusal("one", "fake-parent"), "2 error:");
   addWorker(served, "one");
   assert.match(await refusal("one", "three"), 'Session "one" has a worker');

@@ -7,6 +7,7 @@ import * as assert from "uvu/assert";
 import { command, runCli } from "../../lib/cli/cli.ts";
 import { Io } from "../../lib/cli/io.ts";
 import { promptOf } from "../../lib/commands/run.ts";
+import { detailRows } from "../../lib/commands/sessions.ts";
 import { label } from "../../lib/instance/labels.ts";
 import { writeSession } from "../../lib/instance/session-record.ts";
 import { sessionName } from "../../lib/project/project.ts";
@@ -67,15 +68,37 @@ test("a session is found by its name, a unique part of it, or its project", (ser
   assert.is(find("../api/", shop), sessionName(api));
   symlinkSync(shop, join(root, "link"));
   assert.is(find("./link", root), sessionName(shop));
-  assert.match(
+  assert.is(
     find("claudy"),
-    /^"claudy" matches several sessions: .*api.*shop/,
+    `"claudy" matches several sessions: ${sessionName(api)} (${api}), ` +
+      `${sessionName(shop)} (${shop})`,
   );
+  // Names have only letters, digits and dashes.
+  const measure = project("Größe");
+  keep(served, sessionName(measure), measure);
+  assert.is(find("Größe"), sessionName(measure));
+  assert.is(find("Grö"), sessionName(measure));
   assert.is(find("./other", root), 'There is no session of "./other"');
   assert.is(find("../kept/review"), 'There is no session of "../kept/review"');
   // A project that was removed still names its session.
   keep(served, "gone", join(root, "gone"));
   assert.is(find(join(root, "gone")), "gone");
+});
+
+test("an empty list says what to do", async (served) => {
+  const { run } = served;
+  const none = await run(claudy, ["ls"]);
+  assert.is(none.stderr, "There are no sessions. Open one: claudy DIRECTORY\n");
+  assert.equal(JSON.parse((await run(claudy, ["ls", "--json"])).stdout), []);
+  keep(served, "one", served.project("app"));
+  assert.is((await run(claudy, ["ls"])).stderr, "");
+  const waiting = await run(claudy, ["ls", "--waiting"]);
+  assert.is(waiting.stderr, "No session waits for input\n");
+});
+
+test("the rows of a session show numbers in it", () => {
+  const rows = detailRows({ name: "one", worker: null, limits: { oom: 2 } });
+  assert.equal(rows, [["name", "one"], ["worker", ""], ["limits", "oom 2"]]);
 });
 
 test("synonyms stand for commands", async (served) => {
@@ -105,6 +128,41 @@ test("a word that is neither a command nor a directory is reported as such", asy
   );
   const path = await run(claudy, [join(root, "none")]);
   assert.match(path.stderr, "there is no such file or directory");
+  const withName = await run(claudy, ["atach", "shop"]);
+  assert.is(withName.code, 4);
+  assert.match(withName.stderr, 'Did you mean "attach"?');
+  const two = await run(claudy, [root, "shop"]);
+  assert.is(two.code, 2);
+  assert.match(two.stderr, 'error: More than one directory: "shop"\n');
+});
+
+test("unknown options are reported as typed, with a hint that applies", async ({ run }) => {
+  const after = "Put options of the Claude CLI after --. ";
+  for (
+    const [words, option, hint] of [
+      [["--nmae", "x"], "--nmae", 'Did you mean "--name"? See claudy --help.'],
+      [["--model", "opus"], "--model", `${after}See claudy --help.`],
+      [["--skip-all-of-it"], "--skip-all-of-it", `${after}See claudy --help.`],
+      [["-c"], "-c", `${after}See claudy --help.`],
+      [["-V"], "-V", 'Did you mean "-v"? See claudy --help.'],
+      [["run", "-r", "x"], "-r", `${after}See claudy run --help.`],
+      [["sessions", "-a"], "-a", "See claudy sessions --help."],
+    ] as [string[], string, string][]
+  ) {
+    const ran = await run(claudy, words);
+    assert.is(ran.code, 2);
+    assert.is(ran.stderr, `error: Unknown option ${option}\n${hint}\n`);
+  }
+});
+
+test("claudy exec shows where to put a command without --", async ({ run }) => {
+  const ran = await run(claudy, ["exec", "shop", "npm", "test"]);
+  assert.is(ran.code, 2);
+  assert.is(
+    ran.stderr,
+    "error: There is no command after --\n" +
+      "Put -- before it: claudy exec shop -- npm test\n",
+  );
 });
 
 test("wrong options are reported before the missing terminal", async ({ run, project, engine }) => {
@@ -113,7 +171,7 @@ test("wrong options are reported before the missing terminal", async ({ run, pro
   for (
     const [words, code, says] of [
       [["--profile", "nonsense"], 4, "nonsense"],
-      [["--name", "?"], 2, 'Invalid worker name "?"'],
+      [["--name", "?"], 2, 'Invalid name "?"'],
       [["--mcp", "nothing"], 4, "nothing"],
       [[], 2, "stdin is not a terminal"],
     ] as [string[], number, string][]
@@ -216,7 +274,10 @@ test("claudy run joins the words of a prompt, or reads it from a file or stdin",
   assert.is(await asked([], { file: "-", stdin: "s" }), "s");
   assert.match(await asked(["x"], { file }), "--file was given as well");
   assert.match(await asked([], { stdin: " \n" }), "There is no prompt");
-  assert.match(await asked([], { file: join(root, "no") }), "Cannot read");
+  const missing = await asked([], { file: join(root, "no") });
+  assert.match(missing, "Cannot read");
+  assert.not.match(missing, "HAL9000_HOME");
+  assert.match(missing, "\nCheck the path of --file");
 });
 
 test("a directory with the name of a command is opened by its path", async ({ run, root }) => {

@@ -202,7 +202,7 @@ for (
   test(`checkWorkerName() refuses ${name}`, () => {
     assert.throws(
       () => checkWorkerName(name, names),
-      /Invalid worker name/,
+      /Invalid name/,
     );
   });
 }

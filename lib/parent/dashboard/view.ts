@@ -165,7 +165,7 @@ const keys: Key[] = [
 const prefixKeys: Key[] = [
   ["0", "back"],
   ["w", "spawn"],
-  ["c", "prompt"],
+  ["c", "shell"],
   ["s", "status"],
   ["l", "list"],
   ["S", "stop all"],
