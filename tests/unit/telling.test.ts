@@ -177,6 +177,17 @@ test("a conversation is read further where it was left, and from no other file",
   assert.is(readMessages(instance, "one"), undefined);
 });
 
+test("a conversation among too many files is not read, and the hint tells where", async (served) => {
+  keep(served, "one");
+  const file = converse(served, "one", talk);
+  for (let count = 0; count < 5000; count++) {
+    writeFileSync(join(dirname(file), `${count}.jsonl`), "");
+  }
+  const { code, stderr } = await served.run(claudy, ["logs", "one"]);
+  assert.is(code, 1);
+  assert.match(stderr, "from claude/one/projects/-workspace");
+});
+
 test("a Claude that refuses its arguments fails the command, with its last words", async (served) => {
   const { run, engine, project } = served;
   const path = project("app");
@@ -450,9 +461,12 @@ test("a prompt is sent only to a Claude that does not wait for an answer", async
   assert.equal(sent, []);
   assert.is(await send(["- run", "the tests;"]), "0 Sent to one\n");
   assert.is(await send([], "two\nlines\n"), "0 Sent to one\n");
+  // The end of a paste, and keys.
+  await send([], "a\tlog\x1b[201~\r\n\x1b[Z!touch x\r\x9b1A\0");
   assert.equal(sent.map((command) => command.at(-1)), [
     "- run the tests;",
     "two\nlines",
+    "a\tlog[201~\n[Z!touch x1A",
   ]);
 });
 
