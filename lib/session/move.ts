@@ -88,7 +88,7 @@ async function change(
   if (from.portBase !== undefined) {
     record.portBase = reservePorts(instance, to.name);
     writeSession(instance, record);
-    freePorts(instance, from.portBase);
+    freePorts(instance, from.name, from.portBase);
   }
   removeSessionRecord(instance, from.name);
   return record;

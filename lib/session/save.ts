@@ -116,7 +116,7 @@ export async function undoSave(
     if (readSession(instance, name, log)?.usedAt !== usedAt) return;
     if (before) return writeSession(instance, { ...before, usedAt, portBase });
     if (workers.some(({ session }) => session === name)) return;
-    if (portBase !== undefined) freePorts(instance, portBase);
+    if (portBase !== undefined) freePorts(instance, name, portBase);
     if (homeIsNew) await removeSessionHome(instance, name);
     removeSessionRecord(instance, name);
   } catch (error) {
