@@ -16,7 +16,8 @@ import {
 } from "../project/project.ts";
 import { Failure, messageOf } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
-import { listWorkers } from "../worker/workers.ts";
+import { stopWorker } from "../worker/ending.ts";
+import { listWorkers, type WorkerState } from "../worker/workers.ts";
 import { removeSessionHome } from "./session.ts";
 
 export interface SessionToSave {
@@ -97,6 +98,22 @@ export function saveSession(
     throw error;
   }
   return record;
+}
+
+/** Throws if another command has renamed or removed the session meanwhile. */
+export async function requireSession(
+  instance: Instance,
+  session: string,
+  worker: Pick<WorkerState, "name" | "id">,
+  log: Log,
+): Promise<void> {
+  if (readSession(instance, session, log)) return;
+  await stopWorker(instance, worker, log);
+  // The worker's: that of the session was moved or removed before its record.
+  await removeSessionHome(instance, session);
+  throw new Failure("busy", `Session "${session}" was renamed or removed`, {
+    hint: "See claudy sessions.",
+  });
 }
 
 /**

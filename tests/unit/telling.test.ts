@@ -403,7 +403,7 @@ test("an interrupted rename is completed by running it again", async (served) =>
   converse(served, "one", talk);
   // The new record was written; then the command was killed.
   writeSession(instance, { ...one, name: "three", portBase: undefined });
-  const renamed = await renameSession(instance, one, "three");
+  const renamed = await renameSession(instance, one, "three", () => {});
   assert.is(renamed.name, "three");
   assert.ok(existsSync(join(instance.home.claude, "three", "projects")));
   assert.is(readSession(instance, "one"), undefined);
@@ -411,8 +411,31 @@ test("an interrupted rename is completed by running it again", async (served) =>
   const two = keep(served, "two");
   converse(served, "four", talk);
   writeSession(instance, { ...two, name: "four" });
-  assert.is((await renameSession(instance, two, "four")).name, "four");
+  assert.is(
+    (await renameSession(instance, two, "four", () => {})).name,
+    "four",
+  );
   assert.is(readSession(instance, "two"), undefined);
+});
+
+test("a rename stops the worker that was started for the former name meanwhile", async (served) => {
+  const { instance, engine } = served;
+  const one = keep(served, "one");
+  converse(served, "one", talk);
+  const { listContainers } = instance.docker;
+  let isAdded = false;
+  const docker = {
+    ...instance.docker,
+    listContainers: async (options: object) => {
+      const found = await listContainers(options);
+      if (!isAdded) addWorker(served, "one");
+      isAdded = true;
+      return found;
+    },
+  } as typeof instance.docker;
+  await renameSession({ ...instance, docker }, one, "two", () => {});
+  assert.is(readSession(instance, "one"), undefined);
+  assert.equal(engine.asked, ["stop one-worker", "remove one-worker"]);
 });
 
 test("exec needs a command and a running session", async (served) => {
