@@ -72,14 +72,26 @@ test("the working directories and paths of a conversation are found", async ({ s
   // Across the border of two chunks.
   const filler = "x".repeat(1024 ** 2 - 20);
   lay("-home-me/two.jsonl", `${filler}${line({ file_path: "/workspace/c" })}`);
+  // Behind the part that is searched.
+  const much = "x".repeat(5 * 1024 ** 2);
+  lay("-home-me/three.jsonl", `${much}${line({ cwd: "/workspace/d" })}`);
   const { conversations, skipped } = await find(shared);
   assert.is(skipped, 0);
-  assert.equal(conversations.sort((a, b) => a.id < b.id ? -1 : 1), [{
-    directory: "-workspace",
-    id: "one",
-    cwds: ["/workspace", "/workspace/sub"],
-    paths: ["/workspace/ä.ts", "/workspace/b"],
-  }, { directory: "-home-me", id: "two", cwds: [], paths: ["/workspace/c"] }]);
+  assert.equal(conversations.sort((a, b) => a.id < b.id ? -1 : 1), [
+    {
+      directory: "-workspace",
+      id: "one",
+      cwds: ["/workspace", "/workspace/sub"],
+      paths: ["/workspace/ä.ts", "/workspace/b"],
+    },
+    { directory: "-home-me", id: "three", cwds: [], paths: [] },
+    {
+      directory: "-home-me",
+      id: "two",
+      cwds: [],
+      paths: ["/workspace/c"],
+    },
+  ]);
 });
 
 test("links, odd names, empty files and huge files do no harm when conversations are found", async (context) => {
