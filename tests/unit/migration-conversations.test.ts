@@ -193,6 +193,21 @@ for (
   });
 }
 
+test("a conversation that seems to be huge, or its file history, is not copied", async (context) => {
+  const { home, shared, lay } = context;
+  const text = lay("-home-me-app/one.jsonl", "text");
+  mkdirSync(join(shared, "file-history/one"), { recursive: true });
+  const history = join(shared, "file-history/one/x@v1");
+  for (const path of [text, history]) {
+    writeFileSync(path, "text");
+    truncateSync(path, 1e12);
+    assert.is(await copy(context), "large");
+    truncateSync(path, 4);
+  }
+  assert.not.ok(existsSync(join(home, "file-history/one")));
+  assert.is(await copy(context), "copied");
+});
+
 test("a link in place of a conversation, or of its directory, is not copied", async (context) => {
   const { shared, root } = context;
   writeFileSync(join(root, "one.jsonl"), "secret");
