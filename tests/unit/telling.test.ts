@@ -167,6 +167,15 @@ test("a conversation is read further where it was left, and from no other file",
     texts(readMessages(instance, "one", second?.position)),
     ["second"],
   );
+  // Another conversation in between.
+  const third = readMessages(instance, "one", second?.position);
+  const other = join(dirname(file), "two.jsonl");
+  writeFileSync(other, `${line}\n`);
+  utimesSync(file, 1, 1);
+  const fourth = readMessages(instance, "one", third?.position);
+  assert.equal(texts(fourth), ["second"]);
+  rmSync(other);
+  assert.equal(texts(readMessages(instance, "one", fourth?.position)), []);
   // Longer than what is read at once: the beginning is left out.
   writeFileSync(file, `${"x".repeat(9_000_000)}\n${line}\n`);
   assert.equal(texts(readMessages(instance, "one")), ["second"]);
