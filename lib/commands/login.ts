@@ -8,6 +8,7 @@ import {
   removeSecret,
   setSecret,
 } from "../home/credentials.ts";
+import { forgetSettings } from "../home/claude-settings.ts";
 import { runDocker } from "../docker/docker-cli.ts";
 import { Failure } from "../std/errors.ts";
 import { workerImage } from "../image/recipes.ts";
@@ -21,6 +22,7 @@ import { columns } from "../std/text.ts";
 import { ensureHome } from "../instance/volumes.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { ensureAccounts } from "../home/worker-home.ts";
+import { listWorkers } from "../worker/workers.ts";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 import { refuseWithoutTerminal } from "../cli/options.ts";
@@ -136,7 +138,10 @@ export function logoutCommand(io: Io): CAC {
     .action(async ({ yes }: { yes?: boolean }) => {
       const instance = await openWithHome(io);
       await io.confirm("Delete the saved credentials?", yes);
+      // If the engine does not answer, no session can be used.
+      const workers = await listWorkers(instance).catch(() => []);
       forgetCredentials(instance);
+      forgetSettings(instance, new Set(workers.map(({ session }) => session)));
       io.log(
         "Logged out. Running sessions keep their credentials until they stop.",
       );

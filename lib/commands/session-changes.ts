@@ -23,7 +23,12 @@ export function renameCommand(io: Io): CAC {
     .action(async (word: unknown, name: unknown, { json }: Options) => {
       const instance = await openInstance(io.env, io.log);
       const session = namedSession(io, instance, word);
-      const renamed = await renameSession(instance, session, String(name));
+      const renamed = await renameSession(
+        instance,
+        session,
+        String(name),
+        io.log,
+      );
       answer(io, renamed, json);
     });
   return cli;
@@ -47,7 +52,8 @@ export function moveCommand(io: Io): CAC {
         as: "project",
         allowAny: options.allowAnyPath ?? false,
       });
-      answer(io, await moveSession(instance, session, path), options.json);
+      const moved = await moveSession(instance, session, path, io.log);
+      answer(io, moved, options.json);
     });
   return cli;
 }

@@ -125,20 +125,28 @@ async function exitCodeOf(exec: Docker.Exec): Promise<number> {
 }
 
 /** Sends SIGHUP until the client exits: until then it counts as an attached terminal. */
-const endScript = `pid=$(cat "/tmp/$0")
+const endScript = `[ -f "/tmp/$0" ] || exit
+pid=$(cat "/tmp/$0")
 for _ in 1 2 3 4 5 6 7 8 9 10; do
   kill -HUP "$pid" 2>/dev/null || break
   sleep 0.1
 done
 rm -f "/tmp/$0"`;
 
+/**
+ * A program of the worker can make the script hang, by a pipe in place of the file, and
+ * signals do not end this process meanwhile.
+ */
+const endTimeoutMs = 2500;
+
 async function endClient(
   docker: Docker,
   id: string,
   client: string,
 ): Promise<void> {
-  await execIn(docker, id, ["sh", "-c", endScript, client]).catch(() => {
-    // The container has exited, and so has the client.
+  const command = ["sh", "-c", endScript, client];
+  await execIn(docker, id, command, { timeoutMs: endTimeoutMs }).catch(() => {
+    // The container has exited, and so has the client; or it hangs.
   });
 }
 

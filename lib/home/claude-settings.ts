@@ -5,9 +5,12 @@
 import { join } from "node:path";
 import * as v from "valibot";
 import type { SignIn } from "./credentials.ts";
+import type { Instance } from "../instance/instance.ts";
+import { inDirectory } from "../std/directory.ts";
 import { Failure } from "../std/errors.ts";
 import { type Owner, replaceFile } from "../std/owned.ts";
 import { readJson } from "../std/json.ts";
+import { clearPath } from "../std/plain-file.ts";
 import {
   credentialHelpers,
   isForbiddenVariable,
@@ -80,6 +83,24 @@ export function layOutSettings(
   const text = JSON.stringify(settings);
   replaceFile(join(claudeHome, settingsFile), text, owner, { sync: false });
   return settingsArguments(request.approved, rest);
+}
+
+/**
+ * Removes the settings files, which may contain credentials, of all sessions that do not
+ * run. They are written at each start; a running Claude reads changes.
+ */
+export function forgetSettings(
+  { home }: Pick<Instance, "home">,
+  running: ReadonlySet<string | null>,
+): void {
+  inDirectory(home.claude, (homes) => {
+    for (const { name, kind } of homes.entries()) {
+      if (kind !== "directory" || running.has(name)) continue;
+      const claudeHome = homes.enter(name);
+      if (claudeHome) clearPath(claudeHome.at(settingsFile));
+      claudeHome?.close();
+    }
+  });
 }
 
 /** Arguments that start Claude with the settings file. */

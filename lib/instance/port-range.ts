@@ -58,8 +58,7 @@ function isReserved(
 ): boolean {
   const path = rangeFile(home, base);
   if (writeNew(path, session, owner)) return true;
-  // The file contains a session's name; any other content does not reserve the range.
-  const holder = plainText(path, { maxBytes: 255 }) ?? "";
+  const holder = holderOf(path);
   if (holder === session) return true;
   // Left over if the removal of a session was interrupted.
   if (holder !== "" && existsSync(home.session(holder))) return false;
@@ -67,11 +66,19 @@ function isReserved(
   return writeNew(path, session, owner);
 }
 
+/** Frees the range of a session, unless another session has it by now. */
 export function freePorts(
   { home }: Pick<Instance, "home">,
+  session: string,
   base: number,
 ): void {
-  clearPath(rangeFile(home, base));
+  const path = rangeFile(home, base);
+  if (holderOf(path) === session) clearPath(path);
+}
+
+/** The name in the file; any other content does not reserve the range. */
+function holderOf(path: string): string {
+  return plainText(path, { maxBytes: 255 }) ?? "";
 }
 
 function rangeFile({ ports }: HomePaths, base: number): string {

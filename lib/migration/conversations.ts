@@ -215,6 +215,7 @@ const staged = `${insideMover.work}/conversation`;
 const notCopied: Record<string, string | undefined> = {
   differs: "both were continued",
   blocked: "a link is in the way",
+  large: "it is larger than 4 GiB",
   foreign: "it belongs to another project",
 };
 

@@ -132,13 +132,18 @@ async function returnSession(
   const isMissing = () =>
     !existsSync(join(instance.home.home, sessionHome(session)));
   if (kept.hasForm() && !isMissing()) {
-    const at = `${insideMover.home}/${sessionsPart}`;
-    const parts = [session];
+    const trees = {
+      at: `${insideMover.home}/${sessionsPart}`,
+      parts: [session],
+      manifest,
+    };
+    const isSame = async (contents: boolean) =>
+      (await lock.do("compare", { ...trees, contents })).count === 0;
     // Without a manifest, the migration was interrupted before anyone could use it.
-    const { count } = kept.hasManifest()
-      ? await lock.do("compare", { at, parts, manifest, contents: true })
-      : { count: 0 };
-    if (count === 0) {
+    // Contents last: what a session has added since may be huge.
+    const isUntouched = !kept.hasManifest() ||
+      await isSame(false) && await isSame(true);
+    if (isUntouched) {
       await lock.do("rename", { from: local, to: `${inMover}/replaced` });
     } else {
       await restoreMetadata({ instance, lock }, session);

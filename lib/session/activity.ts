@@ -88,7 +88,7 @@ export const ownFiles = "sessions";
  * docker/claude-session.sh removes them when the CLI exits.
  */
 export function readCliState(claudeHome: string): CliState | undefined {
-  return inDirectory(claudeHome, (home) => {
+  return readIn(claudeHome, (home) => {
     const own = home.enter(ownFiles);
     try {
       return cliState(
@@ -99,6 +99,19 @@ export function readCliState(claudeHome: string): CliState | undefined {
       own?.close();
     }
   });
+}
+
+/** A worker can change the modes of its files, which must not stop what lists them. */
+function readIn<T>(
+  claudeHome: string,
+  read: (home: Directory) => T,
+): T | undefined {
+  try {
+    return inDirectory(claudeHome, read);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EACCES") return undefined;
+    throw error;
+  }
 }
 
 function stateFiles(directory: Directory): string[] {
@@ -125,7 +138,7 @@ const endingFile = "hal9000-ended";
 
 /** How the last Claude ended; undefined while it runs, and before it was started. */
 export function readEnding(claudeHome: string): Ending | undefined {
-  return inDirectory(claudeHome, (home) => {
+  return readIn(claudeHome, (home) => {
     const stat = home.stat(endingFile);
     const text = plainText(home.at(endingFile), { maxBytes });
     const [code = "", ...lines] = text?.trimEnd().split("\n") ?? [];

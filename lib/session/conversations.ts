@@ -3,6 +3,7 @@
 
 import { join } from "node:path";
 import { Directory, type EntryStat } from "../std/directory.ts";
+import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { sessionHome } from "../home/worker-home.ts";
 import { type FileEnd, readFileEnd } from "../std/plain-file.ts";
@@ -20,7 +21,14 @@ const maxFiles = 5000;
 const checkEvery = 500;
 
 /** The session's home holds too many files to scan in time. */
-export class TooMany extends Error {}
+export class TooMany extends Failure {
+  constructor(session: string) {
+    const path = [sessionHome(session), ...directoryParts].join("/");
+    super("failed", `Session "${session}" holds too many files`, {
+      hint: `Remove those that are no conversations from ${path}`,
+    });
+  }
+}
 
 /**
  * Calls `act` with each conversation file until it returns true. Empty files are
@@ -40,7 +48,7 @@ function eachConversation(
     for (const { name, kind } of directory.entries()) {
       const late = ++scanned % checkEvery === 0 && Date.now() > deadline;
       if (late || scanned > maxFiles) {
-        throw new TooMany(`Session "${session}" holds too many files`);
+        throw new TooMany(session);
       }
       if (kind !== "file" || !name.endsWith(".jsonl")) continue;
       const stat = directory.stat(name);

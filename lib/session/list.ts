@@ -111,9 +111,7 @@ async function stateOf(
       ? "offline"
       : cli?.activity ?? (worker ? "exited" : restState(latest)),
     waitingFor: cli?.waitingFor ?? null,
-    exitCode: worker && !cli
-      ? tried(() => readEnding(claudeHome))?.exitCode ?? null
-      : null,
+    exitCode: worker && !cli ? readEnding(claudeHome)?.exitCode ?? null : null,
     loggedIn: tried(() => hasCredentials(instance, claudeHome, env)) ?? true,
     attached: cli?.attached ?? 0,
     worker: worker?.name ?? null,
@@ -166,7 +164,7 @@ function stateOnHost(
   { home }: Pick<Instance, "home">,
   session: string,
 ): CliState | undefined {
-  return tried(() => readCliState(join(home.home, sessionHome(session))));
+  return readCliState(join(home.home, sessionHome(session)));
 }
 
 /** Number of terminals attached to a session, without those that were killed. */

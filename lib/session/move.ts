@@ -14,7 +14,9 @@ import {
 } from "../instance/session-record.ts";
 import { formerSessionName, sessionName } from "../project/project.ts";
 import { Failure } from "../std/errors.ts";
+import type { Log } from "../std/log.ts";
 import { checkWorkerName } from "../worker/name.ts";
+import { stopSession } from "./session.ts";
 import { listWorkers } from "../worker/workers.ts";
 
 /** Renames a session; its conversations, settings and project stay. */
@@ -22,11 +24,10 @@ export async function renameSession(
   instance: Instance,
   session: SessionRecord,
   name: string,
+  log: Log,
 ): Promise<SessionRecord> {
-  return await change(instance, session, {
-    ...session,
-    name: checkWorkerName(name, instance.names),
-  });
+  const to = { ...session, name: checkWorkerName(name, instance.names) };
+  return await change(instance, session, to, log);
 }
 
 /**
@@ -37,13 +38,14 @@ export async function moveSession(
   instance: Instance,
   session: SessionRecord,
   project: string,
+  log: Log,
 ): Promise<SessionRecord> {
   const derived = [sessionName, formerSessionName]
     .some((nameOf) => nameOf(session.project) === session.name);
   const name = derived ? sessionName(project) : session.name;
   // Its repository was allowed for the former place.
   const to = { ...session, name, project, repository: undefined };
-  return await change(instance, session, to);
+  return await change(instance, session, to, log);
 }
 
 /**
@@ -54,6 +56,7 @@ async function change(
   instance: Instance,
   from: SessionRecord,
   to: SessionRecord,
+  log: Log,
 ): Promise<SessionRecord> {
   const { home } = instance;
   const worker = (await listWorkers(instance))
@@ -88,9 +91,11 @@ async function change(
   if (from.portBase !== undefined) {
     record.portBase = reservePorts(instance, to.name);
     writeSession(instance, record);
-    freePorts(instance, from.portBase);
+    freePorts(instance, from.name, from.portBase);
   }
   removeSessionRecord(instance, from.name);
+  // If another command has opened it since the check: its worker uses the moved files.
+  await stopSession(instance, from.name, log);
   return record;
 }
 

@@ -44,6 +44,7 @@ import { workerEnvironment } from "./local-gateway.ts";
 import {
   defaultSessionName,
   existingRecord,
+  requireSession,
   saveSession,
   type SessionToSave,
   undoSave,
@@ -338,6 +339,7 @@ async function findOrStartWorker(
         inheritOnce(instance, inherited, log);
       },
     }, log);
+    if (record) await requireSession(instance, session, found.worker, log);
     return { ...found, record };
   } catch (error) {
     if (record) await undoSave(instance, opening, record, log);

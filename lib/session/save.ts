@@ -16,7 +16,8 @@ import {
 } from "../project/project.ts";
 import { Failure, messageOf } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
-import { listWorkers } from "../worker/workers.ts";
+import { stopWorker } from "../worker/ending.ts";
+import { listWorkers, type WorkerState } from "../worker/workers.ts";
 import { removeSessionHome } from "./session.ts";
 
 export interface SessionToSave {
@@ -99,6 +100,22 @@ export function saveSession(
   return record;
 }
 
+/** Throws if another command has renamed or removed the session meanwhile. */
+export async function requireSession(
+  instance: Instance,
+  session: string,
+  worker: Pick<WorkerState, "name" | "id">,
+  log: Log,
+): Promise<void> {
+  if (readSession(instance, session, log)) return;
+  await stopWorker(instance, worker, log);
+  // The worker's: that of the session was moved or removed before its record.
+  await removeSessionHome(instance, session);
+  throw new Failure("busy", `Session "${session}" was renamed or removed`, {
+    hint: "See claudy sessions.",
+  });
+}
+
 /**
  * Undoes saveSession() if no worker could be started: removes a new session, and
  * restores the record of an existing one. Does nothing if another process has opened
@@ -116,7 +133,7 @@ export async function undoSave(
     if (readSession(instance, name, log)?.usedAt !== usedAt) return;
     if (before) return writeSession(instance, { ...before, usedAt, portBase });
     if (workers.some(({ session }) => session === name)) return;
-    if (portBase !== undefined) freePorts(instance, portBase);
+    if (portBase !== undefined) freePorts(instance, name, portBase);
     if (homeIsNew) await removeSessionHome(instance, name);
     removeSessionRecord(instance, name);
   } catch (error) {

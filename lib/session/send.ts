@@ -21,6 +21,11 @@ export function checkPrompt(text: string): void {
   });
 }
 
+/** Without the sequences of keys: one of them ends a paste, and others would act. */
+function withoutKeys(text: string): string {
+  return text.replaceAll("\r\n", "\n").replace(/(?![\n\t])\p{Cc}/gu, "");
+}
+
 /** As a paste, so that its line breaks do not end the prompt; then Enter. */
 const script = `printf %s "$1" | ${tmux.join(" ")} load-buffer -b hal9000 - &&
 ${tmux.join(" ")} paste-buffer -p -d -b hal9000 -t =claude: && sleep 0.5 &&
@@ -51,7 +56,7 @@ export async function sendText(
   }
   const { exitCode, output } = await execIn(instance.docker, worker.id, [
     ...["sh", "-c", script, "sh"],
-    text.trimEnd(),
+    withoutKeys(text).trimEnd(),
   ]);
   if (exitCode === 0) return;
   throw new Failure("failed", `Cannot send to "${session}": ${output.trim()}`);

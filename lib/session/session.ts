@@ -88,7 +88,7 @@ export async function removeSession(
 ): Promise<void> {
   await stopSession(instance, name, log);
   const portBase = readSession(instance, name, log)?.portBase;
-  if (portBase !== undefined) freePorts(instance, portBase);
+  if (portBase !== undefined) freePorts(instance, name, portBase);
   await removeSessionHome(instance, name);
   removeSessionRecord(instance, name);
 }

@@ -39,25 +39,22 @@ const lineSchema = v.object({
 /** How much of a conversation is read: longer ones are shown from a later message. */
 const maxBytes = 8 * 1024 ** 2;
 
-/** How far a session's conversation has been read. */
-export interface Position {
-  file: string;
-  offset: number;
-}
+/** How far each conversation of a session has been read. */
+export type Position = ReadonlyMap<string, number>;
 
 /**
- * The messages behind `after`, else all of the last conversation. Undefined if the
- * session has no conversation. A line that is still being written is left for the next
- * call.
+ * The messages of the last conversation, those behind `after` if it was read before.
+ * Undefined if the session has no conversation. A line that is still being written is left
+ * for the next call.
  */
 export function readMessages(
   instance: Pick<Instance, "home">,
   session: string,
-  after?: Position,
+  after: Position = new Map(),
 ): { messages: Message[]; position: Position } | undefined {
   const file = latestConversation(instance, session);
   if (file === undefined) return undefined;
-  const offset = after?.file === file ? after.offset : 0;
+  const offset = after.get(file) ?? 0;
   const read = readConversation(instance, session, file, { offset, maxBytes });
   if (!read) return undefined;
   const { bytes, from } = read;
@@ -65,7 +62,7 @@ export function readMessages(
   const lines = bytes.subarray(0, end).toString("utf8").split("\n");
   return {
     messages: lines.flatMap((line) => messageIn(line) ?? []),
-    position: { file, offset: from + end },
+    position: new Map([...after, [file, from + end]]),
   };
 }
 

@@ -69,7 +69,7 @@ sweep_dead_runs() {
   done </etc/passwd
   docker ps --all --format '{{.Label "hal9000.instance"}}' | sort -u |
     while read -r instance; do
-      case $instance in hal9000-test-*) ;; *) continue ;; esac
+      case $instance in hal9000-test-[0-9]*) ;; *) continue ;; esac
       pid=${instance#hal9000-test-}
       # Other instances may have such a name too.
       case ${pid%%-*} in *[!0-9]*) continue ;; esac

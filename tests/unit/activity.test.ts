@@ -1,6 +1,21 @@
+import {
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { cliState } from "../../lib/session/activity.ts";
+import {
+  cliState,
+  readCliState,
+  readEnding,
+} from "../../lib/session/activity.ts";
 import { sessionChanges, type WatchedWorker } from "../../lib/session/watch.ts";
 
 const idle = '{"status":"idle"}';
@@ -28,6 +43,30 @@ test("parseState() escapes characters that would move the cursor or end a string
     waitingFor: "a\0b\x1b[2J\u202ec",
   });
   assert.is(cliState([text], "")?.waitingFor, "a b [2J c");
+});
+
+test("state files that their owner cannot read count as missing", () => {
+  const home = mkdtempSync(join(tmpdir(), "hal9000-activity-"));
+  mkdirSync(join(home, "sessions"));
+  const files = ["sessions/1.json", "hal9000-activity.json", "hal9000-ended"]
+    .map((name) => join(home, name));
+  for (const path of files) {
+    writeFileSync(path, idle);
+    chmodSync(path, 0);
+  }
+  const nobody = 65534;
+  const isRoot = process.geteuid?.() === 0;
+  for (const path of isRoot ? [home, join(home, "sessions"), ...files] : []) {
+    chownSync(path, nobody, nobody);
+  }
+  if (isRoot) process.seteuid?.(nobody);
+  try {
+    assert.is(readCliState(home), undefined);
+    assert.is(readEnding(home), undefined);
+  } finally {
+    if (isRoot) process.seteuid?.(0);
+  }
+  rmSync(home, { recursive: true });
 });
 
 function watched(session: string | null, status?: string): WatchedWorker {

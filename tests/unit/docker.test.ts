@@ -1,19 +1,22 @@
 import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
+import { PassThrough } from "node:stream";
 import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { runHere } from "../../lib/docker/docker-cli.ts";
-import { remapsUsers } from "../../lib/docker/docker.ts";
+import { type Docker, remapsUsers } from "../../lib/docker/docker.ts";
 import {
   engineFailure,
   unreachableHint,
 } from "../../lib/docker/docker-errors.ts";
 import { endpointOf, socketOf } from "../../lib/docker/endpoint.ts";
-import { Failure } from "../../lib/std/errors.ts";
+import { execAtTerminal } from "../../lib/docker/terminal.ts";
+import { Failure, messageOf } from "../../lib/std/errors.ts";
+import { processMark } from "../../lib/std/process-mark.ts";
 
 const test = suite<{ config: string }>("docker");
 
@@ -133,5 +136,44 @@ test("an interrupted command that does not report it exits with 130", async () =
     assert.is(await running, code);
   }
 });
+
+test("a worker that blocks the end of a left terminal does not block the next one", async () => {
+  const exec = {
+    inspect: () =>
+      Promise.resolve({
+        Running: true,
+        ProcessConfig: { tty: true, arguments: ["-c", "", leftMark()] },
+      }),
+  };
+  const ending = {
+    // A pipe in place of the file with the pid.
+    start: () => Promise.resolve(new PassThrough()),
+  };
+  let terminals = 0;
+  const container = {
+    inspect: () => Promise.resolve({ ExecIDs: ["left"] }),
+    exec: ({ Tty }: { Tty?: boolean }) => {
+      if (!Tty) return Promise.resolve(ending);
+      terminals++;
+      return Promise.reject(new Error("enough"));
+    },
+  };
+  const docker = {
+    getContainer: () => container,
+    getExec: () => exec,
+  } as unknown as Docker;
+  const began = Date.now();
+  const attached = execAtTerminal(docker, "x", { command: ["sh"], env: {} });
+  const error = await attached.catch((error) => error);
+  assert.match(messageOf(error), "enough");
+  assert.is(terminals, 1);
+  assert.ok(Date.now() - began < 5000);
+});
+
+/** The mark of a process of this pid namespace that has ended. */
+function leftMark(): string {
+  const [namespace] = processMark().split(".");
+  return `${namespace}.${2 ** 30}.1-x`;
+}
 
 test.run();

@@ -1,4 +1,5 @@
 import {
+  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -19,6 +20,7 @@ import { contextParts } from "../../lib/image/context.ts";
 import { orphanedNames } from "../../lib/doctor/prune.ts";
 import {
   chosenImage,
+  recipes,
   selectRecipes,
   workerImage,
 } from "../../lib/image/recipes.ts";
@@ -137,6 +139,22 @@ test("orphanedNames() are tags of removed instances, not of registries", () => {
     orphanedNames(image(...tags), live).map(({ sizeBytes }) => sizeBytes);
   assert.equal(sizes("gone:worker", "gone:worker-minimal"), [0, 7]);
   assert.equal(sizes("gone:worker", "mine:worker"), [0]);
+});
+
+test("only what the images contain is sent to the engine", async () => {
+  const context = mkdtempSync(join(tmpdir(), "hal9000-docker-"));
+  const ignore = new URL("../../docker/.dockerignore", import.meta.url);
+  copyFileSync(ignore, join(context, ".dockerignore"));
+  const files = recipes.flatMap(({ files }) => files);
+  const others = [".env", "id_ed25519", "key.json", "notes/todo.md"];
+  for (const name of [...files, "build/claude", ...others]) {
+    mkdirSync(dirname(join(context, name)), { recursive: true });
+    writeFileSync(join(context, name), "");
+  }
+  const sent = await contextParts(context);
+  for (const name of [...files, "build/claude"]) assert.ok(sent.includes(name));
+  for (const name of others) assert.not.ok(sent.includes(name), name);
+  rmSync(context, { recursive: true });
 });
 
 test("contextParts() excludes ignored files, but includes .dockerignore", async () => {

@@ -96,6 +96,18 @@ test("logout deletes the credentials and their copies only after consent", async
   }
 });
 
+test("logout deletes settings files with credentials, but not those of running sessions", async ({ run, engine, labels, instance: { home } }) => {
+  const settings = ["one", "two"].map((session) => {
+    mkdirSync(join(home.claude, session));
+    const path = join(home.claude, session, "hal9000-settings.json");
+    writeFileSync(path, '{"env":{"ANTHROPIC_AUTH_TOKEN":"planted"}}');
+    return path;
+  });
+  engine.add("two", { spec: { Labels: labels({ [label.session]: "two" }) } });
+  assert.is((await run(claudy, ["logout", "--yes"])).code, 0);
+  assert.equal(settings.map((path) => existsSync(path)), [false, true]);
+});
+
 test("secrets are saved, listed by name and removed", async ({ run, instance: { home } }) => {
   const set = (argv: string[], stdin: string) =>
     run(claudy, ["secret", "set", ...argv], { stdin });

@@ -72,14 +72,26 @@ test("the working directories and paths of a conversation are found", async ({ s
   // Across the border of two chunks.
   const filler = "x".repeat(1024 ** 2 - 20);
   lay("-home-me/two.jsonl", `${filler}${line({ file_path: "/workspace/c" })}`);
+  // Behind the part that is searched.
+  const much = "x".repeat(5 * 1024 ** 2);
+  lay("-home-me/three.jsonl", `${much}${line({ cwd: "/workspace/d" })}`);
   const { conversations, skipped } = await find(shared);
   assert.is(skipped, 0);
-  assert.equal(conversations.sort((a, b) => a.id < b.id ? -1 : 1), [{
-    directory: "-workspace",
-    id: "one",
-    cwds: ["/workspace", "/workspace/sub"],
-    paths: ["/workspace/ä.ts", "/workspace/b"],
-  }, { directory: "-home-me", id: "two", cwds: [], paths: ["/workspace/c"] }]);
+  assert.equal(conversations.sort((a, b) => a.id < b.id ? -1 : 1), [
+    {
+      directory: "-workspace",
+      id: "one",
+      cwds: ["/workspace", "/workspace/sub"],
+      paths: ["/workspace/ä.ts", "/workspace/b"],
+    },
+    { directory: "-home-me", id: "three", cwds: [], paths: [] },
+    {
+      directory: "-home-me",
+      id: "two",
+      cwds: [],
+      paths: ["/workspace/c"],
+    },
+  ]);
 });
 
 test("links, odd names, empty files and huge files do no harm when conversations are found", async (context) => {
@@ -180,6 +192,21 @@ for (
     assert.not.ok(existsSync(join(outside, "-workspace")));
   });
 }
+
+test("a conversation that seems to be huge, or its file history, is not copied", async (context) => {
+  const { home, shared, lay } = context;
+  const text = lay("-home-me-app/one.jsonl", "text");
+  mkdirSync(join(shared, "file-history/one"), { recursive: true });
+  const history = join(shared, "file-history/one/x@v1");
+  for (const path of [text, history]) {
+    writeFileSync(path, "text");
+    truncateSync(path, 1e12);
+    assert.is(await copy(context), "large");
+    truncateSync(path, 4);
+  }
+  assert.not.ok(existsSync(join(home, "file-history/one")));
+  assert.is(await copy(context), "copied");
+});
 
 test("a link in place of a conversation, or of its directory, is not copied", async (context) => {
   const { shared, root } = context;

@@ -439,6 +439,18 @@ test("a copy with secrets that an interrupted run has left is removed", async (c
   assert.not.ok(existsSync(copy));
 });
 
+test("the contents of a used session's home are not read, which may be huge", async (context) => {
+  layFormerHome(context);
+  const { instance: { home }, done, lay } = context;
+  await take(context);
+  lay("claudy-app-1/huge", "");
+  done.length = 0;
+  await giveBack(context);
+  // One for this session, and two for the unused one.
+  assert.is(done.filter((op) => op === "compare").length, 3);
+  assert.ok(existsSync(join(home.claude, "claudy-app-1/huge")));
+});
+
 test("links in a used session's home are not followed when it is given back", async (context) => {
   layFormerHome(context);
   const { instance: { home }, root, told } = context;

@@ -19,6 +19,7 @@ import { label } from "../../lib/instance/labels.ts";
 import { readRecord } from "../../lib/instance/record.ts";
 import {
   readSession,
+  removeSessionRecord,
   writeSession,
 } from "../../lib/instance/session-record.ts";
 import { formerSessionName, sessionName } from "../../lib/project/project.ts";
@@ -39,6 +40,7 @@ import {
   type OpenRequest,
   readySession,
 } from "../../lib/session/open.ts";
+import { listWorkers } from "../../lib/worker/workers.ts";
 import { startSession } from "../../lib/session/start.ts";
 import {
   removeSession,
@@ -117,6 +119,18 @@ test("opens a project in a new worker, and records it", async (fake) => {
     `${record?.portBase}`,
   );
   assert.is(readRecord(instance, ready.worker)?.home, `claude/${name}`);
+});
+
+test("a session that is renamed while its worker starts is not run under its former name", async (fake) => {
+  const { engine, instance, project } = fake;
+  const name = sessionName(project("app"));
+  engine.started = () => removeSessionRecord(instance, name);
+  const { kind, message } = await failureOf(open(fake));
+  assert.is(kind, "busy");
+  assert.match(message, "was renamed or removed");
+  assert.equal(await listWorkers(instance), []);
+  assert.not(existsSync(join(instance.home.claude, name)));
+  assert.is(readSession(instance, name), undefined);
 });
 
 test("unapproved project configuration has no effect on Claude", async (fake) => {

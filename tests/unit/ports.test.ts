@@ -62,7 +62,9 @@ test("reservePorts() reserves different ranges for colliding names", () => {
   assert.is(second, portBase(two, 1));
   assert.is(reservePorts(instance, two), second);
   // The range of a removed session is free again.
-  freePorts(instance, first);
+  freePorts(instance, two, first); // not its own
+  assert.is(reservePorts(instance, two), second);
+  freePorts(instance, one, first);
   assert.is(reservePorts(instance, two), first);
   rmSync(home.session(two));
   assert.is(reservePorts(instance, one), first);

@@ -167,6 +167,15 @@ test("a conversation is read further where it was left, and from no other file",
     texts(readMessages(instance, "one", second?.position)),
     ["second"],
   );
+  // Another conversation in between.
+  const third = readMessages(instance, "one", second?.position);
+  const other = join(dirname(file), "two.jsonl");
+  writeFileSync(other, `${line}\n`);
+  utimesSync(file, 1, 1);
+  const fourth = readMessages(instance, "one", third?.position);
+  assert.equal(texts(fourth), ["second"]);
+  rmSync(other);
+  assert.equal(texts(readMessages(instance, "one", fourth?.position)), []);
   // Longer than what is read at once: the beginning is left out.
   writeFileSync(file, `${"x".repeat(9_000_000)}\n${line}\n`);
   assert.equal(texts(readMessages(instance, "one")), ["second"]);
@@ -175,6 +184,17 @@ test("a conversation is read further where it was left, and from no other file",
   writeFileSync(secret, former);
   symlinkSync(secret, file);
   assert.is(readMessages(instance, "one"), undefined);
+});
+
+test("a conversation among too many files is not read, and the hint tells where", async (served) => {
+  keep(served, "one");
+  const file = converse(served, "one", talk);
+  for (let count = 0; count < 5000; count++) {
+    writeFileSync(join(dirname(file), `${count}.jsonl`), "");
+  }
+  const { code, stderr } = await served.run(claudy, ["logs", "one"]);
+  assert.is(code, 1);
+  assert.match(stderr, "from claude/one/projects/-workspace");
 });
 
 test("a Claude that refuses its arguments fails the command, with its last words", async (served) => {
@@ -392,7 +412,7 @@ test("an interrupted rename is completed by running it again", async (served) =>
   converse(served, "one", talk);
   // The new record was written; then the command was killed.
   writeSession(instance, { ...one, name: "three", portBase: undefined });
-  const renamed = await renameSession(instance, one, "three");
+  const renamed = await renameSession(instance, one, "three", () => {});
   assert.is(renamed.name, "three");
   assert.ok(existsSync(join(instance.home.claude, "three", "projects")));
   assert.is(readSession(instance, "one"), undefined);
@@ -400,8 +420,31 @@ test("an interrupted rename is completed by running it again", async (served) =>
   const two = keep(served, "two");
   converse(served, "four", talk);
   writeSession(instance, { ...two, name: "four" });
-  assert.is((await renameSession(instance, two, "four")).name, "four");
+  assert.is(
+    (await renameSession(instance, two, "four", () => {})).name,
+    "four",
+  );
   assert.is(readSession(instance, "two"), undefined);
+});
+
+test("a rename stops the worker that was started for the former name meanwhile", async (served) => {
+  const { instance, engine } = served;
+  const one = keep(served, "one");
+  converse(served, "one", talk);
+  const { listContainers } = instance.docker;
+  let isAdded = false;
+  const docker = {
+    ...instance.docker,
+    listContainers: async (options: object) => {
+      const found = await listContainers(options);
+      if (!isAdded) addWorker(served, "one");
+      isAdded = true;
+      return found;
+    },
+  } as typeof instance.docker;
+  await renameSession({ ...instance, docker }, one, "two", () => {});
+  assert.is(readSession(instance, "one"), undefined);
+  assert.equal(engine.asked, ["stop one-worker", "remove one-worker"]);
 });
 
 test("exec needs a command and a running session", async (served) => {
@@ -450,9 +493,12 @@ test("a prompt is sent only to a Claude that does not wait for an answer", async
   assert.equal(sent, []);
   assert.is(await send(["- run", "the tests;"]), "0 Sent to one\n");
   assert.is(await send([], "two\nlines\n"), "0 Sent to one\n");
+  // The end of a paste, and keys.
+  await send([], "a\tlog\x1b[201~\r\n\x1b[Z!touch x\r\x9b1A\0");
   assert.equal(sent.map((command) => command.at(-1)), [
     "- run the tests;",
     "two\nlines",
+    "a\tlog[201~\n[Z!touch x1A",
   ]);
 });
 

@@ -25,8 +25,11 @@ export const foundSchema = v.object({
 export type Conversation = v.InferOutput<typeof conversationSchema>;
 
 const maxConversations = 5000;
-/** How much of a conversation is searched for paths. */
-const maxSearchedBytes = 64 * 1024 ** 2;
+/**
+ * How much of a conversation is searched for paths: enough to tell its project. Even the
+ * most and largest files that sessions can have made take only minutes.
+ */
+const maxSearchedBytes = 4 * 1024 ** 2;
 const maxPaths = 200;
 /** Limit for the paths of all conversations. */
 const maxCharacters = 8e6;

@@ -35,16 +35,21 @@ type Copying = v.InferOutput<typeof copyConversationSchema>;
 
 /**
  * "present": the target has the same conversation, or has continued it. "differs": both
- * have continued it. "blocked": a link or another kind of file is in the way.
+ * have continued it. "blocked": a link or another kind of file is in the way. "large": it
+ * has more than maxBytes.
  */
 export const copiedSchema = v.picklist([
   "copied",
   "present",
   "differs",
   "blocked",
+  "large",
 ]);
 
 type Copied = v.InferOutput<typeof copiedSchema>;
+
+/** Each byte is read several times, also those that a sparse file does not store. */
+const maxBytes = 4 * 1024 ** 3;
 
 /**
  * Copies a conversation with its subagents and file history. Replaces an existing
@@ -65,20 +70,26 @@ export async function copyConversation(
   const inProjects = ({ directory }: typeof from) => ["projects", directory];
   const text = between(inProjects, `${id}.jsonl`);
   if (!text || !statOf(text.source)?.isFile()) return "blocked";
+  const trees = [
+    between(inProjects, id),
+    between(() => ["file-history"], id),
+  ].filter((tree) => tree !== undefined)
+    .filter(({ source, target }) => isDirectory(source) && !exists(target));
+  if (await isLarge([text, ...trees])) return "large";
   const relation = relate(text.source, text.target);
   if (relation !== "continues") return relation;
   // Before the text, so that a conversation never lacks them.
-  for (
-    const tree of [
-      between(inProjects, id),
-      between(() => ["file-history"], id),
-    ]
-  ) {
-    const isNew = tree && isDirectory(tree.source) && !exists(tree.target);
-    if (isNew) await place(tree, copying, progress);
-  }
+  for (const tree of trees) await place(tree, copying, progress);
   await place(text, copying, progress);
   return "copied";
+}
+
+async function isLarge(copies: { source: string }[]): Promise<boolean> {
+  let bytes = 0;
+  for (const { source } of copies) {
+    for (const { size } of await scanTree(source)) bytes += size;
+  }
+  return bytes > maxBytes;
 }
 
 /**
