@@ -1,6 +1,7 @@
 // A command's environment, terminal and output streams. Tests pass their own.
 
 import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
 import { filterText } from "../std/terminal-filter.ts";
@@ -140,7 +141,28 @@ export class Io {
     throw cancelled();
   }
 
+  /**
+   * Drops what was typed before a question: it was meant for something else. Only raw mode
+   * also gives what is still being edited.
+   */
+  async #dropTypedAhead(): Promise<void> {
+    const stdin = this.#stdin;
+    if (!stdin.isTTY || !stdin.setRawMode) return;
+    let typed = "";
+    const collect = (bytes: Uint8Array | string) => {
+      typed += bytes.toString();
+    };
+    stdin.setRawMode(true);
+    stdin.on("data", collect);
+    await sleep(typedAheadMs);
+    stdin.off("data", collect);
+    stdin.pause();
+    stdin.setRawMode(false);
+    if (typed.includes("\x03")) throw cancelled();
+  }
+
   async #ask(question: string): Promise<string> {
+    await this.#dropTypedAhead();
     const { createInterface } = await import("node:readline/promises");
     const terminal = createInterface({
       input: this.#stdin,
@@ -161,6 +183,9 @@ export class Io {
     }
   }
 }
+
+/** Enough to read what the terminal holds. */
+const typedAheadMs = 30;
 
 function cancelled(): Failure {
   return new Failure("unsafe", "Cancelled");

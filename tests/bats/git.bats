@@ -134,8 +134,9 @@ exchange() {
 @test "asks once at a terminal before it mounts a worktree's repository" {
   make_repository "$top/main"
   git -C "$top/main" worktree add --quiet -b one "$top/tree"
+  # What is typed before the question does not count.
   at_terminal() { # at_terminal ANSWER
-    printf '%s\n' "$1" | timeout 60 script -qec "$claudy --detach '$top/tree'" /dev/null
+    while echo "$1" && sleep 0.5; do :; done 2>/dev/null | timeout 60 script -qec "$claudy --detach '$top/tree'" /dev/null
   }
   run at_terminal n
   [[ $output == *"Mount its repository $top/main/.git too, writable? [y/N]"*"Cancelled"* ]]

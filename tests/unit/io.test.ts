@@ -5,6 +5,7 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { Io } from "../../lib/cli/io.ts";
 import type { Failure } from "../../lib/std/errors.ts";
+import { waitFor } from "../../lib/std/wait.ts";
 
 const test = suite("io");
 
@@ -41,6 +42,13 @@ function terminal({ isTTY = true } = {}): Terminal {
   return { io, type: (text) => void stdin.write(text), shown, raw };
 }
 
+/** Resolves when a question waits for its answer. */
+const questioned = (shown: Terminal["shown"]) =>
+  waitFor(() => /(\[y\/N\]|cancel:) /.test(shown.stderr), {
+    for: "the question",
+    timeoutMs: 5000,
+  });
+
 const failureOf = (done: Promise<unknown>) =>
   done.then(
     () => "none",
@@ -75,10 +83,29 @@ test("only y and yes confirm a question", async () => {
   for (const [reply, confirms] of Object.entries(replies)) {
     const { io, type, shown } = terminal();
     const asked = failureOf(io.confirm("Remove \x1b[31mit?"));
+    await questioned(shown);
     type(`${reply}\n`);
     assert.is(await asked, confirms ? "none" : "unsafe: Cancelled", reply);
     assert.match(shown.stderr, "Remove \\x1b[31mit? [y/N] ");
   }
+});
+
+test("what was typed before a question does not answer it", async () => {
+  const { io, type, shown, raw } = terminal();
+  type("y\n");
+  const asked = failureOf(io.confirm("Remove it?"));
+  await questioned(shown);
+  type("n\n");
+  assert.is(await asked, "unsafe: Cancelled");
+  // Raw, to get what is still being edited too; not while it is answered.
+  assert.equal(raw.slice(0, 2), [true, false]);
+  const early = terminal();
+  early.type("\x03");
+  assert.is(
+    await failureOf(early.io.confirm("Remove it?")),
+    "unsafe: Cancelled",
+  );
+  assert.is(early.shown.stderr, "");
 });
 
 test("a question needs a terminal, unless it was confirmed before", async () => {
@@ -98,6 +125,7 @@ test("one of several choices is chosen by its number; anything else cancels", as
   for (const [reply, index] of Object.entries(replies)) {
     const { io, type, shown } = terminal();
     const asked = io.choose("Which?", ["one", "two"]).catch(() => -1);
+    await questioned(shown);
     type(`${reply}\n`);
     assert.is(await asked, index, reply);
     assert.ok(shown.stderr.startsWith("Which?\n  1  one\n  2  two\n"));
