@@ -197,6 +197,8 @@ const synonyms: Record<string, string[]> = {
   status: ["daemon", "status"],
   start: ["--detach"],
   new: ["--new"],
+  resume: ["attach"],
+  rm: ["sessions", "rm"],
   version: ["--version"],
 };
 
@@ -231,7 +233,12 @@ function withoutSynonyms(argv: string[]): string[] {
   const at = commandAt(argv);
   const word = argv[at] ?? "";
   if (word === "help") {
-    return [...withoutSynonyms(argv.toSpliced(at, 1)), "--help"];
+    const meant = withoutSynonyms(argv.toSpliced(at, 1));
+    const name = meant[commandAt(meant)];
+    // An unknown command is reported as one.
+    const known = name === undefined || name.startsWith("-") ||
+      Object.hasOwn(subcommands, name);
+    return known ? [...meant, "--help"] : meant;
   }
   return Object.hasOwn(synonyms, word)
     ? argv.toSpliced(at, 1, ...synonyms[word] ?? [])

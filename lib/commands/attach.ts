@@ -21,6 +21,7 @@ import {
 } from "../session/transcript.ts";
 import { Failure } from "../std/errors.ts";
 import { type HostPath, lookAt } from "../std/hostpath.ts";
+import { projectIsMissing } from "../session/open.ts";
 import { requireSameProject } from "../session/worker.ts";
 import { listWorkers, type WorkerState } from "../worker/workers.ts";
 import { openSession } from "./open-project.ts";
@@ -67,20 +68,17 @@ async function attach(
 /** Throws if the worker does not have the project's present directory. */
 function requireProject(
   instance: Instance,
-  { project }: SessionRecord,
+  session: SessionRecord,
   worker: WorkerState,
 ): void {
   let found: HostPath | undefined;
   try {
-    found = lookAt(project, instance.host);
-    if (!found) return; // not visible from here
+    found = lookAt(session.project, instance.host);
   } catch {
-    found = undefined;
+    throw projectIsMissing(session);
   }
-  requireSameProject(instance, worker, {
-    path: project,
-    inode: found?.inode ?? "",
-  });
+  // It may not be visible from here.
+  if (found) requireSameProject(instance, worker, found);
 }
 
 /** Opens a session that is not running. */

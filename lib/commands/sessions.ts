@@ -149,7 +149,9 @@ function detailOf(session: SessionState): string {
   const { state, waitingFor, exitCode, loggedIn, worker } = session;
   if (state === "offline") return "its network has ended";
   if (state === "lost") return "its worker disappeared";
-  if (exitCode) return `exit code ${exitCode}`;
+  if (exitCode && session.oomKilledAt === null) {
+    return `exit code ${exitCode}`;
+  }
   if (waitingFor !== null) return waitingFor;
   // A session that works is logged in, whatever its files say.
   const works = worker === null || state === "working";

@@ -33,6 +33,11 @@ export function findSession(
   const having = (part: (session: SessionRecord) => string) =>
     isPath ? [] : all.filter((session) => part(session).includes(word));
   const searches = [
+    // Default sessions, in directories of exactly this name.
+    () =>
+      all.filter((session) =>
+        basename(session.project) === word && isDefault(session)
+      ),
     () => having(({ name }) => name),
     () => ofProject(instance, all, word, cwd),
     // A directory's name may have letters that names of sessions do not have.
@@ -76,10 +81,14 @@ function ofProject(
   const found = all.filter(({ project }) =>
     project === typed || project === real
   );
-  const defaults = found.filter(({ name, project }) =>
-    name === sessionName(project) || name === formerSessionName(project)
-  );
+  const defaults = found.filter(isDefault);
   return defaults.length > 0 ? defaults : found;
+}
+
+/** Whether the session's name is derived from its project. */
+export function isDefault({ name, project }: SessionRecord): boolean {
+  return [sessionName, formerSessionName]
+    .some((nameOf) => nameOf(project) === name);
 }
 
 /** The path with links resolved; unchanged if the project was moved or removed. */

@@ -1,5 +1,6 @@
 // Lists sessions with their saved record, their worker, and the activity of Claude.
 
+import { constants } from "node:os";
 import { join } from "node:path";
 import {
   type CliState,
@@ -40,7 +41,10 @@ export interface SessionState extends SessionRecord {
    * last line of its terminal.
    */
   waitingFor: string | null;
-  /** Exit code of a Claude that ended while its worker runs; null otherwise. */
+  /**
+   * Exit code of a Claude that ended while its worker runs, or of a worker that ended
+   * without being stopped; null otherwise.
+   */
   exitCode: number | null;
   /** Whether it has credentials. */
   loggedIn: boolean;
@@ -111,7 +115,11 @@ async function stateOf(
       ? "offline"
       : cli?.activity ?? (worker ? "exited" : restState(latest)),
     waitingFor: cli?.waitingFor ?? null,
-    exitCode: worker && !cli ? readEnding(claudeHome)?.exitCode ?? null : null,
+    exitCode: !worker
+      ? failureOf(latest)
+      : cli
+      ? null
+      : readEnding(claudeHome)?.exitCode ?? null,
     loggedIn: tried(() => hasCredentials(instance, claudeHome, env)) ?? true,
     attached: cli?.attached ?? 0,
     worker: worker?.name ?? null,
@@ -129,6 +137,15 @@ function restState(
 ): "stopped" | "lost" {
   if (!latest) return "stopped";
   return "end" in latest && latest.end.exitCode !== null ? "stopped" : "lost";
+}
+
+/** The exit code of a worker that has ended by itself; null for one that was stopped. */
+function failureOf(
+  latest: WorkerRecord | EndedRecord | undefined,
+): number | null {
+  const code = latest && "end" in latest ? latest.end.exitCode : null;
+  const stopped = 128 + constants.signals.SIGTERM;
+  return code === stopped ? null : code;
 }
 
 /** Undefined if the home belongs to another user and is not readable. */

@@ -12,7 +12,8 @@ import {
   type SessionRecord,
   writeSession,
 } from "../instance/session-record.ts";
-import { formerSessionName, sessionName } from "../project/project.ts";
+import { sessionName } from "../project/project.ts";
+import { isDefault } from "./find.ts";
 import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
 import { checkWorkerName } from "../worker/name.ts";
@@ -40,9 +41,7 @@ export async function moveSession(
   project: string,
   log: Log,
 ): Promise<SessionRecord> {
-  const derived = [sessionName, formerSessionName]
-    .some((nameOf) => nameOf(session.project) === session.name);
-  const name = derived ? sessionName(project) : session.name;
+  const name = isDefault(session) ? sessionName(project) : session.name;
   // Its repository was allowed for the former place.
   const to = { ...session, name, project, repository: undefined };
   return await change(instance, session, to, log);

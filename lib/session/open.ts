@@ -227,11 +227,14 @@ function missingProject(
   const session = readSessions(instance).find(({ project }) =>
     project === path
   );
-  if (!session) return error;
-  const { name } = session;
+  return session ? projectIsMissing(session) : error;
+}
+
+/** The Failure for a session whose project does not exist any more. */
+export function projectIsMissing({ name, project }: SessionRecord): Failure {
   return new Failure(
     "notFound",
-    `The project of session "${name}" is missing: ${path}`,
+    `The project of session "${name}" is missing: ${project}`,
     {
       hint: `If it was moved: claudy move ${name} DIRECTORY. ` +
         `To remove the session: claudy sessions rm ${name}`,

@@ -279,12 +279,15 @@ test("the list distinguishes sessions that were stopped, lost, left or not logge
   keep(served, "a-stopped", { usedAt: at });
   const stopped = addWorker(served, "a-stopped");
   closeRecord(instance, stopped.record, { at, exitCode: 143 });
+  keep(served, "a-killed");
+  const killed = addWorker(served, "a-killed");
+  closeRecord(instance, killed.record, { at, exitCode: 137 });
   keep(served, "b-lost");
   const lost = addWorker(served, "b-lost");
   closeRecord(instance, lost.record, { at, exitCode: null });
   keep(served, "c-lost");
   addWorker(served, "c-lost");
-  engine.containers.splice(-3);
+  engine.containers.splice(-4);
   keep(served, "d-exited");
   addWorker(served, "d-exited");
   writeFileSync(join(homeOf(served, "d-exited"), "hal9000-ended"), "3\n");
@@ -304,6 +307,7 @@ test("the list distinguishes sessions that were stopped, lost, left or not logge
   };
   assert.equal(await shown(), {
     "a-stopped": "stopped",
+    "a-killed": "stopped: exit code 137",
     "b-lost": "lost: its worker disappeared",
     "c-lost": "lost: its worker disappeared",
     "d-exited": "exited: exit code 3",

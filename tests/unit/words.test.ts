@@ -62,6 +62,9 @@ test("a session is found by its name, a unique part of it, or its project", (ser
   assert.is(find("vie"), "review");
   assert.is(find("re"), "re"); // also a part of another name
   assert.is(find("claudy-shop"), sessionName(shop));
+  // A directory's own session comes before names that contain the word.
+  keep(served, "shop2", api);
+  assert.is(find("shop"), sessionName(shop));
   // A project's default session comes first.
   assert.is(find(shop), sessionName(shop));
   assert.is(find(".", shop), sessionName(shop));
@@ -115,6 +118,13 @@ test("synonyms stand for commands", async (served) => {
   const help = await run(claudy, ["help", "sessions", "rm"]);
   assert.equal(help, await run(claudy, ["sessions", "rm", "--help"]));
   assert.is((await run(claudy, ["help", "ls"])).code, 0);
+  const unknown = await run(claudy, ["help", "nope"]);
+  assert.is(unknown.code, 4);
+  assert.match(unknown.stderr, '"nope" is neither a command');
+  const gone = await run(claudy, ["rm", "two"]);
+  assert.equal(gone, await run(claudy, ["sessions", "rm", "two"]));
+  const resumed = await run(claudy, ["resume", "one"]);
+  assert.equal(resumed, await run(claudy, ["attach", "one"]));
 });
 
 test("a word that is neither a command nor a directory is reported as such", async ({ run, root }) => {
