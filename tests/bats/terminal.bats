@@ -138,6 +138,8 @@ spawned() {
   wait_for 5 shows 'Cancelled'
   [ "$(inspect asked-$$ '{{.State.Running}}')" = true ]
   terminal -s again "'$scripts/coordinator.ts' stop-all; sleep 60"
+  asks() { tmux -L "$screen" capture-pane -p -t again | grep -F '[y/N]'; }
+  wait_for 10 asks
   keys -t again 'y' Enter
   gone() { ! docker inspect asked-$$; }
   wait_for 15 gone
