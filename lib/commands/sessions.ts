@@ -148,7 +148,6 @@ export function stateText(session: SessionState): string {
 function detailOf(session: SessionState): string {
   const { state, waitingFor, exitCode, loggedIn, worker } = session;
   if (state === "offline") return "its network has ended";
-  if (state === "lost") return "its worker disappeared";
   if (exitCode && session.oomKilledAt === null) {
     return `exit code ${exitCode}`;
   }

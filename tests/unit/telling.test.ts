@@ -308,8 +308,8 @@ test("the list distinguishes sessions that were stopped, lost, left or not logge
   assert.equal(await shown(), {
     "a-stopped": "stopped",
     "a-killed": "stopped: exit code 137",
-    "b-lost": "lost: its worker disappeared",
-    "c-lost": "lost: its worker disappeared",
+    "b-lost": "lost",
+    "c-lost": "lost",
     "d-exited": "exited: exit code 3",
     "e-never": "exited: not logged in",
     "f-out": "idle: not logged in",
