@@ -522,7 +522,8 @@ storm_project() {
 # bats test_tags=soak
 @test "survives kill -9 of the manager during many claims" {
   storm_project
-  manager() { docker exec "$parent" pkill -9 -f "/scripts/pool-manager serve"; }
+  # It may be down: it is restarted after a pause.
+  manager() { docker exec "$parent" pkill -9 -f "/scripts/pool-manager serve" || true; }
   storm manager
   stormed
 }

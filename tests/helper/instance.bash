@@ -49,10 +49,11 @@ after_failure() {
 
 # Shows the terminals of the instance's sessions.
 show_screens() {
-  local worker
+  local worker screen
   for worker in $(docker ps --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" --filter label=hal9000.role=worker); do
+    screen=$(timeout 10 docker exec "$worker" tmux -L claude capture-pane -p -t claude 2>/dev/null | grep . | tail -n 15) || continue
     docker inspect --format 'screen of {{.Name}}:' "$worker"
-    timeout 10 docker exec "$worker" tmux -L claude capture-pane -p -t claude 2>/dev/null | grep . | tail -n 15 || true
+    echo "$screen"
   done
 }
 
