@@ -4,7 +4,6 @@
 import process from "node:process";
 import { type CAC, cac, type Command } from "cac";
 import { buildDigest } from "../std/build-digest.ts";
-import { shownSettings } from "../instance/config.ts";
 import { exitCode, Failure, fileFailure, messageOf } from "../std/errors.ts";
 import { didYouMean, nearest } from "../std/nearest.ts";
 import { printable } from "../std/text.ts";
@@ -60,8 +59,10 @@ export async function runCli(
 ): Promise<number> {
   try {
     refuseEmpty(argv);
-    showEffectiveDefaults(cli, io.env);
     const asked = argv[0] === "help" ? [...argv.slice(1), "--help"] : argv;
+    if (asked.some((word) => word === "--help" || word === "-h")) {
+      await showEffectiveDefaults(cli, io.env);
+    }
     // cac expects the interpreter and the script first.
     const words = ["", "", ...explicitFlags(asked, cli)];
     cli.parse(words, { run: false });
@@ -89,14 +90,16 @@ export async function runCli(
  * Makes help texts show current values: "(default: WORKER_MEMORY)" becomes "(default:
  * WORKER_MEMORY=4g)". "(default: WORKER_IMAGE, else X)" stays if the value is empty.
  */
-function showEffectiveDefaults(
+async function showEffectiveDefaults(
   { globalCommand }: CAC,
   env: NodeJS.ProcessEnv,
-): void {
+): Promise<void> {
+  // Loaded lazily: other commands would take a third longer to start.
+  const { shownSettings } = await import("../instance/config.ts");
+  const settings = shownSettings(env);
   const { helpCallback } = globalCommand;
   globalCommand.helpCallback = (sections) => {
     const shown = helpCallback?.(sections) ?? sections;
-    const settings = shownSettings(env);
     return shown.map((section) => ({
       ...section,
       body: section.body.replace(

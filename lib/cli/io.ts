@@ -1,7 +1,6 @@
 // A command's environment, terminal and output streams. Tests pass their own.
 
 import process from "node:process";
-import { setTimeout as sleep } from "node:timers/promises";
 import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
 import { filterText } from "../std/terminal-filter.ts";
@@ -154,7 +153,7 @@ export class Io {
     };
     stdin.setRawMode(true);
     stdin.on("data", collect);
-    await sleep(typedAheadMs);
+    await new Promise((resolve) => setTimeout(resolve, typedAheadMs));
     stdin.off("data", collect);
     stdin.pause();
     stdin.setRawMode(false);
