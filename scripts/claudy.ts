@@ -44,7 +44,7 @@ const subcommands: Record<string, Subcommand> = {
     group: "Sessions",
     takes: "<name> [...text]",
     meaning: "Send a prompt to a running session",
-    load: async () => (await changes()).sendCommand,
+    load: async () => (await import("../lib/commands/send.ts")).sendCommand,
   },
   rename: {
     group: "Sessions",
@@ -68,7 +68,7 @@ const subcommands: Record<string, Subcommand> = {
     group: "Sessions",
     takes: "[name]",
     meaning: "Print the conversation of a session, or its worker's log",
-    load: async () => (await attach()).logsCommand,
+    load: async () => (await import("../lib/commands/logs.ts")).logsCommand,
   },
   watch: {
     group: "Sessions",

@@ -1,28 +1,19 @@
-// claudy attach and claudy logs: shows a session, or what it has said.
+// Commands at this terminal in the worker of a session: claudy attach, claudy exec.
 
-import { statSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import type { CAC } from "cac";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
-import { lastLines, type LogOptions, printLog } from "../cli/logs.ts";
-import { refuseWithoutTerminal, wholeNumber } from "../cli/options.ts";
-import { setTimeout as sleep } from "node:timers/promises";
-import type { Instance } from "../instance/instance.ts";
+import { refuseWithoutTerminal } from "../cli/options.ts";
 import { runDocker } from "../docker/docker-cli.ts";
 import { execAtTerminal } from "../docker/terminal.ts";
-import { openInstance, viewInstance } from "../instance/open.ts";
+import type { Instance } from "../instance/instance.ts";
+import { openInstance } from "../instance/open.ts";
 import type { SessionRecord } from "../instance/session-record.ts";
+import { projectIsMissing } from "../session/open.ts";
 import { hasTerminal } from "../session/tmux.ts";
-import {
-  messageText,
-  type Position,
-  readMessages,
-} from "../session/transcript.ts";
+import { requireSameProject } from "../session/worker.ts";
 import { Failure } from "../std/errors.ts";
 import { type HostPath, lookAt } from "../std/hostpath.ts";
-import { projectIsMissing } from "../session/open.ts";
-import { requireSameProject } from "../session/worker.ts";
 import { listWorkers, type WorkerState } from "../worker/workers.ts";
 import { openSession } from "./open-project.ts";
 import { namedSession } from "./sessions.ts";
@@ -149,99 +140,4 @@ async function runningWorker(
   return (await listWorkers(instance)).find(({ session, state }) =>
     session === name && state === "running"
   );
-}
-
-export function logsCommand(io: Io): CAC {
-  const cli = command("claudy logs");
-  cli.command("[name]", "Print the conversation of a session")
-    .option("--worker", "Print the log of its worker instead")
-    .option("-f, --follow", "Follow new messages")
-    .option("--tail <n>", "Number of lines to show from the end (default: all)")
-    .option("--json", "Print the messages as JSON lines")
-    .action((word: unknown, options: LogsOptions) =>
-      printLogs(io, word, options)
-    );
-  return cli;
-}
-
-interface LogsOptions extends LogOptions {
-  worker?: boolean;
-  json?: boolean;
-}
-
-async function printLogs(
-  io: Io,
-  word: unknown,
-  options: LogsOptions,
-): Promise<number | undefined> {
-  const instance = await viewInstance(io.env, io.log);
-  const { name } = namedSession(io, instance, word);
-  if (options.worker) return await printWorkerLog(io, instance, name, options);
-  await printConversation(io, instance, name, options);
-  return undefined;
-}
-
-/** How often a followed conversation is read. */
-const followMs = 500;
-
-async function printConversation(
-  io: Io,
-  instance: Instance,
-  session: string,
-  { tail, follow, json }: LogsOptions,
-): Promise<void> {
-  const count = wholeNumber("--tail", tail);
-  let read = readMessages(instance, session);
-  if (!read && !follow) {
-    throw new Failure("notFound", `"${session}" has no conversation yet`, {
-      hint: `For the log of its worker: claudy logs --worker ${session}`,
-    });
-  }
-  let position: Position | undefined;
-  for (let first = true;; first = false) {
-    const messages = read?.messages ?? [];
-    if (json) {
-      const last = first && count !== undefined
-        ? messages.slice(-count)
-        : messages;
-      for (const message of last) io.answerLine(message, "", true);
-    } else {
-      const text = messages.map((message) => `${messageText(message)}\n`)
-        .join("\n");
-      const shown = first ? lastLines(text, { tail }) : text.trimEnd();
-      io.answer(null, first || shown === "" ? shown : `\n${shown}`);
-    }
-    if (!follow) return;
-    position = read?.position ?? position;
-    await sleep(followMs);
-    read = readMessages(instance, session, position);
-  }
-}
-
-async function printWorkerLog(
-  io: Io,
-  instance: Instance,
-  session: string,
-  options: LogOptions,
-): Promise<number | undefined> {
-  const worker = (await listWorkers(instance))
-    .find((worker) => worker.session === session);
-  if (worker) return await printLog(worker.id, options);
-  const { home, names } = instance;
-  const log = newest([home.log(session), home.log(names.session(session))]);
-  const text = await readFile(log, "utf8").catch(() => {
-    throw new Failure("notFound", `The worker of "${session}" has no log`, {
-      hint: `To see its conversation: claudy logs ${session}`,
-    });
-  });
-  io.answer(null, lastLines(text, options));
-  return undefined;
-}
-
-/** The most recently written file; the first if none exists. */
-function newest(files: [string, ...string[]]): string {
-  const times = files.map((file) =>
-    statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0
-  );
-  return files[times.indexOf(Math.max(...times))] ?? files[0];
 }

@@ -207,11 +207,7 @@ async function prepareRun(
   await warnAboutUnavailable(instance, mcp, io.log);
   const container = await inspectContainer(instance.docker, id);
   const files = { claudeHome, owner };
-  const started = prepareStart(instance, files, { ...start, container });
-  if (started.left.length > 0) {
-    io.log(`Not passed to Claude: ${started.left.join("; ")}`);
-  }
-  return started;
+  return prepareStart(instance, files, { ...start, container }, io.log);
 }
 
 /** How often the command says that it still waits. */

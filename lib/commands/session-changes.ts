@@ -1,4 +1,4 @@
-// claudy rename, move and send: change a session, or talk to it.
+// Commands that change the record of a stopped session: claudy rename, claudy move.
 
 import type { CAC } from "cac";
 import { command } from "../cli/cli.ts";
@@ -7,8 +7,6 @@ import { openInstance } from "../instance/open.ts";
 import type { SessionRecord } from "../instance/session-record.ts";
 import { resolveProject } from "../project/project.ts";
 import { moveSession, renameSession } from "../session/move.ts";
-import { sendText } from "../session/send.ts";
-import { Failure } from "../std/errors.ts";
 import { namedSession } from "./sessions.ts";
 
 interface Options {
@@ -61,23 +59,4 @@ export function moveCommand(io: Io): CAC {
 function answer(io: Io, session: SessionRecord, json?: boolean): void {
   const { name, project } = session;
   io.answer({ session: name, project }, `${name}  ${project}`, json);
-}
-
-export function sendCommand(io: Io): CAC {
-  const cli = command("claudy send");
-  cli.command("<name> [...text]", "Send a prompt to a running session")
-    .example('claudy send shop "run the tests again"')
-    .action(async (word: unknown, words: string[]) => {
-      const instance = await openInstance(io.env, io.log);
-      const session = namedSession(io, instance, word);
-      const text = words.length > 0 ? words.join(" ") : await io.readInput();
-      if (text.trim() === "") {
-        throw new Failure("usage", "There is no text to send", {
-          hint: "Pass it as an argument or on stdin.",
-        });
-      }
-      await sendText(instance, session.name, text);
-      io.log(`Sent to ${session.name}`);
-    });
-  return cli;
 }

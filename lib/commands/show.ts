@@ -33,7 +33,7 @@ export async function showSession(
       "Set a higher WORKER_MEMORY in config/hal9000.conf, stop the session " +
       `and open it again: claudy stop ${name}`,
   }, io.log);
-  if (code === killed && await hasEnded(instance, worker.id)) {
+  if (code === killed && await workerHasEnded(instance, worker.id)) {
     io.log(
       `The worker has ended. Resume the session with: claudy attach ${name}`,
     );
@@ -57,7 +57,7 @@ const killed = 128 + constants.signals.SIGKILL;
 /** How long a container may still count as running after its processes were killed. */
 const settleMs = 1000;
 
-async function hasEnded(
+async function workerHasEnded(
   { docker }: Pick<Instance, "docker">,
   id: string,
 ): Promise<boolean> {

@@ -140,9 +140,6 @@ export async function readySession(
       portBase,
       judged,
     }, log);
-  if (started.left.length > 0) {
-    log(`Not passed to the session: ${started.left.join("; ")}`);
-  }
   return {
     session,
     project: project.path,
@@ -176,11 +173,7 @@ async function renewStart(
   }
   // Starts Claude again, without the project's settings, if it exits before the caller
   // attaches and its files cannot be written.
-  let started: ClaudeStart = {
-    arguments: settingsArguments(false),
-    env: {},
-    left: [],
-  };
+  let started: ClaudeStart = { arguments: settingsArguments(false), env: {} };
   await warnOnFileError(log, () => {
     started = renewCredentials(instance, { claudeHome, owner: project }, env);
   });
@@ -213,7 +206,7 @@ async function firstStart(
     verdict,
     env,
     arguments: claudeArguments,
-  });
+  }, log);
 }
 
 /** For a project that has a session, says what to do about its missing directory. */

@@ -8,6 +8,7 @@ import { execIn } from "../docker/exec.ts";
 import type { Instance } from "../instance/instance.ts";
 import { Failure } from "../std/errors.ts";
 import type { ConfigVerdict } from "../project/config-approval.ts";
+import type { Log } from "../std/log.ts";
 import type { Owner } from "../std/owned.ts";
 import { writeContext } from "./context.ts";
 import type { SessionWorker } from "./worker.ts";
@@ -28,8 +29,6 @@ export interface StartOptions {
 export interface ClaudeStart {
   arguments: string[];
   env: Record<string, string>;
-  /** Variables of the caller that Claude does not get, and why. */
-  left: string[];
 }
 
 /** A session with a running worker; Claude may or may not be running in it. */
@@ -51,9 +50,13 @@ export function prepareStart(
   instance: Instance,
   { claudeHome, owner }: { claudeHome: string; owner: Owner },
   options: StartOptions,
+  log: Log,
 ): ClaudeStart {
   const { container, portBase, verdict } = options;
   const signIn = layOutCredentials(instance, claudeHome, owner, options.env);
+  if (signIn.left.length > 0) {
+    log(`Not passed to Claude: ${signIn.left.join("; ")}`);
+  }
   const passed = passedVariables(options.env);
   const claudeArguments = layOutSettings(claudeHome, owner, {
     signIn,
@@ -63,11 +66,7 @@ export function prepareStart(
   });
   const { approved } = verdict;
   writeContext(instance, claudeHome, owner, { container, portBase, approved });
-  return {
-    arguments: claudeArguments,
-    env: { ...signIn.env, ...passed },
-    left: signIn.left,
-  };
+  return { arguments: claudeArguments, env: { ...signIn.env, ...passed } };
 }
 
 /**
@@ -85,7 +84,6 @@ export function renewCredentials(
   return {
     arguments: settingsArguments(false),
     env: { ...signIn.env, ...passedVariables(env) },
-    left: [],
   };
 }
 

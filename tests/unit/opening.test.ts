@@ -241,7 +241,7 @@ test("a session gets the caller's proxy, certificates and gateway as files", asy
   const shown = [ready.command, ready.env, told, engine.containers];
   assert.not.match(JSON.stringify(shown), /planted/);
   assert.ok(told.includes(
-    "Not passed to the session: HTTP_PROXY: workers have another localhost",
+    "Not passed to Claude: HTTP_PROXY: workers have another localhost",
   ));
   // They are those of the start: another terminal does not change them.
   engine.run = claudeRuns(true);
