@@ -1,5 +1,5 @@
-// The terminal that a container's programs have: the caller's, whose description is brought
-// along if the image lacks it, else a common one. See terminfo(5) and term(5).
+// Sets the terminal type of programs in a container: the caller's, with its description if
+// the image lacks that, else a common one. See terminfo(5) and term(5).
 
 import { join } from "node:path";
 import { readPlainFile } from "../std/plain-file.ts";
@@ -20,7 +20,7 @@ export function terminalVariables(
   env: NodeJS.ProcessEnv,
 ): { TERM: string; TERMINFO?: string } {
   const { TERM = "", TERMINFO = "" } = env;
-  // "dumb" has no cursor; whoever sets it may still show a screen.
+  // "dumb" has no cursor, but is also set in terminals that can show a screen.
   if (!/^\w[\w.+-]*$/.test(TERM) || TERM === "dumb") return { TERM: fallback };
   if (/^(b64|hex):/.test(TERMINFO)) return { TERM, TERMINFO };
   for (const place of placesOf(env)) {

@@ -571,6 +571,11 @@ END
   run "$claudy" mcp status --json
   [[ $output != *planted* ]]
   [ "$(stat -c %a "$HAL9000_HOME/config/mcp.json")" = 600 ]
+  "$claudy" mcp logs --follow --tail 1 >"$BATS_TEST_TMPDIR/followed" 3>&- &
+  wait_for 5 test -s "$BATS_TEST_TMPDIR/followed"
+  echo "a later line" >>"$HAL9000_HOME/logs/mcp/gateway.log"
+  wait_for 5 grep -x "a later line" "$BATS_TEST_TMPDIR/followed"
+  kill "$!"
   "$claudy" mcp remove --yes mine
   "$claudy" mcp remove --yes near
   run -4 "$claudy" mcp remove --yes mine

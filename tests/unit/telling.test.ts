@@ -320,7 +320,7 @@ test("the list distinguishes sessions that were stopped, lost, left or not logge
   assert.is((await shown())["f-out"], "idle");
 });
 
-test("opening says that nobody is logged in", async ({ run, project }) => {
+test("opening a session without credentials warns", async ({ run, project }) => {
   const opened = await run(claudy, ["-d", project("app")]);
   assert.match(opened.stderr, "warning: not logged in");
   const env = { ANTHROPIC_API_KEY: "sk-ant-api-12345678" };

@@ -1,4 +1,4 @@
-// Which terminal a container's programs are told that they have.
+// The terminal type of programs in a container.
 
 import { Buffer } from "node:buffer";
 import { spawnSync } from "node:child_process";
