@@ -11,6 +11,7 @@ INSTALLED := node_modules/.package-lock.json
 # The launcher runs these bundles instead of the sources.
 FAST := build/fast/spawn-worker.js
 SHELL_FILES := scripts/launch .ci/run $(wildcard docker/*.sh tests/*.sh tests/*/*.bash tests/bench/*.sh tests/bats/*.bats)
+SOURCES := scripts lib tests docs/pictures.ts
 # Run only what matches: make test-dind FILTER='spawn' FILES=tests/bats/pool.bats
 FILTER ?=
 FILES ?=
@@ -50,12 +51,12 @@ build: $(INSTALLED) ## Bundle each script into one file in build/scripts
 	@./scripts/build.ts
 
 fmt: $(INSTALLED) ## Format the sources
-	@$(DENO) fmt --quiet scripts lib tests
+	@$(DENO) fmt --quiet $(SOURCES)
 
 check: $(INSTALLED) ## Check format, lint, types, imports and shell scripts
 	@echo "Checking format, lint, types, imports and shell"
-	@$(DENO) fmt --quiet --check scripts lib tests
-	@$(DENO) lint --quiet scripts lib tests
+	@$(DENO) fmt --quiet --check $(SOURCES)
+	@$(DENO) lint --quiet $(SOURCES)
 	@node_modules/.bin/tsc
 	@$(DENO) run --allow-read --no-lock --quiet tests/layout.ts
 	@tests/shellcheck.sh $(SHELL_FILES)
@@ -93,6 +94,9 @@ benchmark-mcp: $(FAST) ## Measure calls of MCP servers from a worker
 	@./scripts/build-images.ts >/dev/null
 	@tests/bench/mcp.sh
 
+pictures: $(INSTALLED) ## Render docs/pictures/*.dot
+	@$(DENO) run --allow-read --allow-write=docs/pictures --no-lock --quiet docs/pictures.ts
+
 clean: ## Remove build output and packages; keep images and user data
 	@rm -rf build docker/build node_modules
 
@@ -101,4 +105,4 @@ $(INSTALLED): package.json package-lock.json
 	@start=$$SECONDS; npm ci --no-fund --no-audit --loglevel=error >&2; \
 	  echo "npm packages: $$((SECONDS - start)) s" >&2
 
-.PHONY: help up down engine engine-stop images build fmt check test test-unit test-mutation test-dind test-soak benchmark-dind benchmark-migration benchmark-mcp clean
+.PHONY: help up down engine engine-stop images build fmt check test test-unit test-mutation test-dind test-soak benchmark-dind benchmark-migration benchmark-mcp pictures clean
