@@ -79,6 +79,9 @@ test-soak: $(FAST) ## Run tests tagged soak with more rounds [SOAK=10 FILTER=reg
 	@echo "Soak tests on the engine"
 	@SOAK="$(SOAK)" BATS_TEST_TIMEOUT=3600 tests/dind.sh "$$FILTER"
 
+test-fresh: ## Follow the README on an empty Debian 13 and 12 (minutes) [FILES='13 user']
+	@tests/fresh.sh $(FILES)
+
 $(FAST): $(INSTALLED) package.json $(wildcard scripts/*.ts lib/*/*.ts lib/*/*/*.ts)
 	@./scripts/build.ts --fast >/dev/null
 
@@ -105,4 +108,4 @@ $(INSTALLED): package.json package-lock.json
 	@start=$$SECONDS; npm ci --no-fund --no-audit --loglevel=error >&2; \
 	  echo "npm packages: $$((SECONDS - start)) s" >&2
 
-.PHONY: help up down engine engine-stop images build fmt check test test-unit test-mutation test-dind test-soak benchmark-dind benchmark-migration benchmark-mcp pictures clean
+.PHONY: help up down engine engine-stop images build fmt check test test-unit test-mutation test-dind test-soak test-fresh benchmark-dind benchmark-migration benchmark-mcp pictures clean

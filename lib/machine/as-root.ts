@@ -11,14 +11,22 @@ export async function asRoot(script: string): Promise<string> {
   return run.stdout;
 }
 
-/** Installs Debian packages without showing the output. */
-export async function aptInstall(packages: string[]): Promise<void> {
+/**
+ * Installs Debian packages without showing the output; of `optional`, those that this
+ * release has.
+ */
+export async function aptInstall(
+  packages: string[],
+  optional: string[] = [],
+): Promise<void> {
   const install = `apt-get install --yes --no-install-recommends ${
     packages.join(" ")
   }`;
+  const known = `$(apt-cache pkgnames | grep -Fx '${optional.join("\n")}')`;
   try {
     await asRoot(
-      `export DEBIAN_FRONTEND=noninteractive; apt-get update && ${install}`,
+      "export DEBIAN_FRONTEND=noninteractive; apt-get update; " +
+        (optional.length > 0 ? `${install} ${known}` : install),
     );
   } catch (error) {
     throw new Failure("failed", `Cannot install ${packages.join(", ")}`, {

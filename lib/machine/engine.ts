@@ -173,7 +173,8 @@ async function gatherFacts(env: NodeJS.ProcessEnv): Promise<EngineFacts> {
 
 async function installEngine(log: Log): Promise<void> {
   log("No engine found: installing docker.io with apt-get");
-  await aptInstall(["docker.io", "iptables"]);
+  // The client is a package of its own since Debian 13.
+  await aptInstall(["docker.io", "iptables"], ["docker-cli"]);
 }
 
 async function startBySystemd(log: Log): Promise<void> {
