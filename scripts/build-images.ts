@@ -12,7 +12,7 @@ import { command, execute, runCli, version } from "../lib/cli/cli.ts";
 import { Io } from "../lib/cli/io.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("build-images");
+  const cli = command("hal9000-build-images");
 
   cli.command("", "Build the images that are out of date")
     .option("--only <name>", "Build only this image and its base images")

@@ -202,6 +202,13 @@ const synonyms: Record<string, string[]> = {
   version: ["--version"],
 };
 
+/** Words that are not taken for directories. */
+export const commandNames = [
+  ...Object.keys(subcommands),
+  ...Object.keys(synonyms),
+  "help",
+];
+
 /** All commands by name; the one that opens a project is "". */
 async function allCommands(
   io: Io,
@@ -247,11 +254,7 @@ function withoutSynonyms(argv: string[]): string[] {
 
 /** The command without a subcommand: opens a project, or shows help. */
 function projectCommand(io: Io): CAC {
-  const cli = openCommand(io, [
-    ...Object.keys(subcommands),
-    ...Object.keys(synonyms),
-    "help",
-  ]);
+  const cli = openCommand(io, commandNames);
   const { globalCommand } = cli;
   const { helpCallback } = globalCommand;
   globalCommand.helpCallback = (sections) => {

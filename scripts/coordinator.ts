@@ -1,32 +1,26 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
 // coordinator: lists, watches and stops the workers of an instance.
 
-import { existsSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import { stopWorker } from "../lib/worker/ending.ts";
-import { Failure, onEach } from "../lib/std/errors.ts";
+import { onEach } from "../lib/std/errors.ts";
 import { type Instance } from "../lib/instance/instance.ts";
 import { openInstance, viewInstance } from "../lib/instance/open.ts";
 import { withoutNetwork } from "../lib/worker/workers.ts";
-import { hasTerminal, showInWorker } from "../lib/session/tmux.ts";
 import { tellOfPids } from "../lib/worker/limit-events.ts";
 import { workersStatus, workerStats } from "../lib/worker/status.ts";
 import { binarySize, span } from "../lib/std/units.ts";
 import {
   findWorker,
-  findWorkers,
   listWorkers,
-  pickWorker,
-  type WorkerState,
+  requireWorker,
 } from "../lib/worker/workers.ts";
-import { attachTerminal } from "../lib/docker/terminal.ts";
 import { columns } from "../lib/std/text.ts";
 import { command, execute, runCli } from "../lib/cli/cli.ts";
-import { lastLines, printLog } from "../lib/cli/logs.ts";
 import { Io } from "../lib/cli/io.ts";
+import { attachToWorker, printWorkerLog } from "../lib/commands/workers.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("coordinator");
+  const cli = command("hal9000-coordinator");
   const open = () => openInstance(io.env, io.log);
   const view = () => viewInstance(io.env, io.log);
 
@@ -61,13 +55,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
   cli.command("stop <...names>", "Stop workers and keep their logs")
     .option("--json", "Print their names as JSON")
     .action(async (names: string[], options) => {
-      const instance = await open();
-      await stop(
-        io,
-        instance,
-        await findWorkers(instance, names),
-        options.json,
-      );
+      await stop(io, await open(), [...new Set(names)], options.json);
     });
 
   cli.command("stop-all", "Stop all workers, after asking")
@@ -80,23 +68,14 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       if (names.length > 0) {
         await io.confirm(`Stop ${names.join(", ")}?`, options.yes);
       }
-      await stop(io, instance, workers, options.json);
+      await stop(io, instance, names, options.json);
     });
 
   cli.command("logs <name>", "Show the log of a worker, running or removed")
     .option("-f, --follow", "Follow log output")
     .option("--tail <n>", "Number of lines to show from the end (default: all)")
     .action(async (name: string, options) => {
-      const instance = await view();
-      const workers = await listWorkers(instance);
-      const worker = pickWorker(workers, name);
-      if (worker) return await printLog(worker.id, options);
-      if (!/^[\w.-]+$/.test(name) || !existsSync(instance.home.log(name))) {
-        // Throws, and suggests a similar name.
-        await findWorker(instance, name);
-      }
-      const text = await readFile(instance.home.log(name), "utf8");
-      io.answer(null, lastLines(text, options), false);
+      return await printWorkerLog(io, await view(), name, options);
     });
 
   cli.command(
@@ -107,30 +86,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     .action(async (name: string, options) => {
       const instance = await open();
       const worker = await findWorker(instance, name);
-      if (worker.state === "paused") {
-        throw new Failure("busy", `Cannot attach: "${name}" is paused`, {
-          hint: `Resume it: docker unpause ${name}`,
-        });
-      }
-      if (worker.state !== "running") {
-        throw new Failure("notFound", `Cannot attach: "${name}" has ended`, {
-          hint: `See why: coordinator logs ${name}`,
-        });
-      }
-      if (!io.isInteractive) {
-        throw new Failure("usage", "Cannot attach: stdin is not a terminal", {
-          hint: `Run a command instead: docker exec ${name} COMMAND`,
-        });
-      }
-      const { Config } = await instance.docker.getContainer(worker.id)
-        .inspect();
-      const { docker } = instance;
-      if (Config.Tty && !options.shell) {
-        return await attachTerminal(docker, worker.id, { start: false });
-      }
-      const session = !options.shell && await hasTerminal(docker, worker.id);
-      const what = session ? "session" : "shell";
-      return await showInWorker(docker, worker.id, io.env, { what });
+      return await attachToWorker(io, instance, worker, options);
     });
 
   cli.command(
@@ -186,17 +142,19 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
   return await runCli(cli, argv, io);
 }
 
+/** Stops those that exist; the others are reported afterwards. */
 async function stop(
   io: Io,
   instance: Instance,
-  workers: WorkerState[],
+  names: string[],
   json: boolean,
 ): Promise<void> {
-  const stopOne = (worker: WorkerState) => stopWorker(instance, worker, io.log);
+  const workers = await listWorkers(instance);
   await onEach(
-    workers,
-    stopOne,
-    (names) => io.answer(names, names.join("\n"), json),
+    names.map((name) => ({ name })),
+    async ({ name }) =>
+      await stopWorker(instance, requireWorker(workers, name), io.log),
+    (done) => io.answer(done, done.join("\n"), json),
   );
 }
 

@@ -16,7 +16,7 @@ import { command, execute, runCli } from "../lib/cli/cli.ts";
 import { Io } from "../lib/cli/io.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("init-volumes");
+  const cli = command("hal9000-init-volumes");
 
   cli.command(
     "",

@@ -17,7 +17,7 @@ interface ServeOptions {
 }
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = mcpCommand("mcp-gateway", io);
+  const cli = mcpCommand("hal9000-mcp-gateway", io);
 
   cli.command("serve", "Run the gateway here, until SIGTERM")
     .option(

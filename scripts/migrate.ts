@@ -30,11 +30,11 @@ interface Options {
 }
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("migrate");
+  const cli = command("hal9000-migrate");
 
   cli.command(
     "",
-    "Move the data of claudy 0.5 into volumes; resumes if interrupted",
+    "Move the data of version 0.5 into volumes; resumes if interrupted",
   )
     .option("--dry-run", "Show what would be moved and change nothing")
     .option("--skip-backup", "Make no backup (the source is kept in any case)")
@@ -123,7 +123,7 @@ async function run(
       ...leftText(result.left),
       ...(plan.parts.some(({ to }) => to !== "stays")
         ? [
-          "The old directories are still there. Delete them with: migrate --remove-source",
+          "The old directories are still there. Delete them: hal9000-migrate --remove-source",
         ]
         : []),
     ].join("\n"),

@@ -10,7 +10,7 @@ import { Io } from "../lib/cli/io.ts";
 import { poolCommand } from "../lib/commands/pool.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = poolCommand("pool-manager", io);
+  const cli = poolCommand("hal9000-pool-manager", io);
 
   cli.command("serve", "Run the manager until SIGTERM; used by the parent")
     .action(async () => {

@@ -31,11 +31,11 @@ interface Options {
 }
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("rollback");
+  const cli = command("hal9000-rollback");
 
   cli.command(
     "",
-    "Move the data back to where claudy 0.5 keeps it; resumes if interrupted",
+    "Move the data back to where version 0.5 keeps it; resumes if interrupted",
   )
     .option(
       "--backup <path>",

@@ -15,7 +15,7 @@ import { Io } from "../lib/cli/io.ts";
 import { dashboardInParent, showDashboard } from "../lib/commands/dashboard.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("setup-dashboard");
+  const cli = command("hal9000-setup-dashboard");
   const open = () => openInstance(io.env, io.log);
 
   cli.command(
@@ -28,7 +28,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
         return io.log(await dashboardInParent(instance, "setup"));
       }
       await setUpDashboard(instance, io.log);
-      io.log("Dashboard is ready. Attach with: setup-dashboard attach");
+      io.log("Dashboard is ready. Attach to it: claudy dashboard");
     });
 
   cli.command("attach", "Attach to the dashboard")
@@ -41,7 +41,9 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
         return io.log(await dashboardInParent(instance, "kill"));
       }
       await killDashboard(instance);
-      io.log("Dashboard stopped. Restart it with: setup-dashboard setup");
+      io.log(
+        "Dashboard stopped. Start it again: hal9000-setup-dashboard setup",
+      );
     });
 
   cli.command("serve", "Write the dashboard; run by the parent")

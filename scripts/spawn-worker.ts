@@ -25,7 +25,7 @@ const limitOptions = {
 } as const;
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("spawn-worker");
+  const cli = command("hal9000-spawn-worker");
 
   addProfileOptions(
     cli.command(
@@ -75,8 +75,8 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     .option("--cold", "With --detach: start a new worker, claim no warm one")
     .option("--warm-only", "With --detach: claim a warm worker or fail")
     .option("--json", "With --detach: print id, name, project and more as JSON")
-    .example("spawn-worker -d -n my-worker ~/code/app")
-    .example("spawn-worker ~/code/app -- git status")
+    .example("hal9000-spawn-worker -d -n my-worker ~/code/app")
+    .example("hal9000-spawn-worker ~/code/app -- git status")
     .action(async (directory: string | undefined, options) => {
       refuseContradictions(options);
       const flags = flagsOf(options, limitOptions);
@@ -102,7 +102,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       const reason = claimed?.reason ?? "asked for";
       if (options.warmOnly) {
         throw new Failure("resources", `No warm worker to claim: ${reason}`, {
-          hint: "See pool-manager status, or omit --warm-only.",
+          hint: "See claudy pool status, or omit --warm-only.",
         });
       }
       const { instance, readSecrets, runAttached, spawnWorker } = await load();
@@ -174,8 +174,8 @@ function requestOf(
 }
 
 /** After a command that a shell or the worker's first process has not found. */
-const baseHint = "The command was not found. spawn-worker uses the plain " +
-  "worker; pass --profile auto for the project's tools.";
+const baseHint =
+  "The command was not found in the plain worker. For the project's tools, pass --profile auto.";
 
 /** Only sessions get the caller's proxy, certificates and so on. */
 function tellOfVariables({ env, log }: Io, given: string[]): void {

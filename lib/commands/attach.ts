@@ -16,7 +16,7 @@ import { Failure } from "../std/errors.ts";
 import { type HostPath, lookAt } from "../std/hostpath.ts";
 import { listWorkers, type WorkerState } from "../worker/workers.ts";
 import { openSession } from "./open-project.ts";
-import { namedSession } from "./sessions.ts";
+import { attachToWorker, namedSessionOrWorker } from "./workers.ts";
 import { showSession } from "./show.ts";
 
 interface AttachOptions {
@@ -44,7 +44,11 @@ async function attach(
   options: AttachOptions,
 ): Promise<number | undefined> {
   const instance = await openInstance(io.env, io.log);
-  const session = namedSession(io, instance, word);
+  const named = await namedSessionOrWorker(io, instance, word);
+  if (named.worker) {
+    return await attachToWorker(io, instance, named.worker, options);
+  }
+  const { session } = named;
   const worker = await runningWorker(instance, session);
   if (worker) requireProject(instance, session, worker);
   refuseWithoutTerminal(io, "Run it in a terminal.");
@@ -110,14 +114,7 @@ export function execCommand(io: Io): CAC {
         });
       }
       const instance = await openInstance(io.env, io.log);
-      const session = namedSession(io, instance, word);
-      const worker = await runningWorker(instance, session);
-      if (!worker) {
-        throw new Failure("notFound", `"${session.name}" is not running`, {
-          hint: `Resume it: claudy attach ${session.name}`,
-        });
-      }
-      requireProject(instance, session, worker);
+      const worker = await workerFor(io, instance, word);
       if (io.isInteractive && io.showsOutput) {
         return await execAtTerminal(instance.docker, worker.id, {
           command: words,
@@ -131,6 +128,27 @@ export function execCommand(io: Io): CAC {
       });
     });
   return cli;
+}
+
+/** The running worker of a session, or the one that is named. */
+async function workerFor(
+  io: Io,
+  instance: Instance,
+  word: unknown,
+): Promise<WorkerState> {
+  const { session, worker } = await namedSessionOrWorker(io, instance, word);
+  if (worker?.state === "running") return worker;
+  const found = session && await runningWorker(instance, session);
+  if (!found) {
+    const name = session?.name ?? worker?.name;
+    throw new Failure("notFound", `"${name}" is not running`, {
+      hint: session
+        ? `Resume it: claudy attach ${name}`
+        : `See why: claudy logs --worker ${name}`,
+    });
+  }
+  requireProject(instance, session, found);
+  return found;
 }
 
 async function runningWorker(

@@ -17,11 +17,14 @@ import {
 } from "../session/transcript.ts";
 import { Failure } from "../std/errors.ts";
 import { listWorkers } from "../worker/workers.ts";
-import { namedSession } from "./sessions.ts";
+import { hasKeptLog, namedSessionOrWorker, printWorkerLog } from "./workers.ts";
 
 export function logsCommand(io: Io): CAC {
   const cli = command("claudy logs");
-  cli.command("[name]", "Print the conversation of a session")
+  cli.command(
+    "[name]",
+    "Print the conversation of a session (default: the one here), or a worker's log",
+  )
     .option("--worker", "Print the log of its worker instead")
     .option("-f, --follow", "Follow new messages")
     .option("--tail <n>", "Number of lines to show from the end (default: all)")
@@ -43,10 +46,31 @@ async function printLogs(
   options: LogsOptions,
 ): Promise<number | undefined> {
   const instance = await viewInstance(io.env, io.log);
-  const { name } = namedSession(io, instance, word);
-  if (options.worker) return await printWorkerLog(io, instance, name, options);
-  await printConversation(io, instance, name, options);
+  const name = await sessionOrLog(io, instance, word);
+  if ("log" in name) {
+    return await printWorkerLog(io, instance, name.log, options);
+  }
+  const { session } = name;
+  if (options.worker) {
+    return await printSessionLog(io, instance, session, options);
+  }
+  await printConversation(io, instance, session, options);
   return undefined;
+}
+
+/** The name of a session, or of a worker without one, running or removed. */
+async function sessionOrLog(
+  io: Io,
+  instance: Instance,
+  word: unknown,
+): Promise<{ session: string } | { log: string }> {
+  try {
+    const { session, worker } = await namedSessionOrWorker(io, instance, word);
+    return session ? { session: session.name } : { log: worker.name };
+  } catch (error) {
+    if (!hasKeptLog(instance, String(word))) throw error;
+    return { log: String(word) };
+  }
 }
 
 /** How often a followed conversation is read. */
@@ -86,7 +110,7 @@ async function printConversation(
   }
 }
 
-async function printWorkerLog(
+async function printSessionLog(
   io: Io,
   instance: Instance,
   session: string,

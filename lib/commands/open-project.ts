@@ -81,7 +81,7 @@ export async function openProject(
   if (options.legacy) {
     io.log(
       "warning: --legacy is deprecated: the container has no ChromaDB and " +
-        "no pool. To migrate, see scripts/migrate.ts.",
+        "no pool. To migrate: hal9000-migrate",
     );
   }
   const instance = await openInstance(env, io.log);
@@ -182,7 +182,7 @@ function refuseUnknownCommand(io: Io, word: string, commands: string[]): void {
     `"${word}" is neither a command nor a directory`,
     {
       hint: `${didYouMean(word, commands)}` +
-        "See claudy --help, and claudy ls for the sessions.",
+        "See claudy --help. For the sessions: claudy ls",
     },
   );
 }

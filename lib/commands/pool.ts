@@ -111,7 +111,7 @@ export function poolCommand(name: string, io: Io): CAC {
       const { capped, minWarm } = scaled;
       if (capped) {
         io.log(
-          `${warm} exceeds max: keeping ${minWarm}. See pool start --max-warm.`,
+          `${warm} exceeds max: keeping ${minWarm}. To raise it: claudy pool start --max-warm N`,
         );
       }
       io.answer(scaled, `Min warm: ${minWarm}`, json);
@@ -253,7 +253,8 @@ async function claimOne(
       "resources",
       `There is nothing to claim: ${reply.reason}`,
       {
-        hint: "See pool-manager status. spawn-worker starts a cold worker.",
+        hint:
+          "See why: claudy pool status. Or start a cold worker: hal9000-spawn-worker -d",
       },
     );
   }

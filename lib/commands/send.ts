@@ -6,7 +6,7 @@ import type { Io } from "../cli/io.ts";
 import { openInstance } from "../instance/open.ts";
 import { sendText } from "../session/send.ts";
 import { Failure } from "../std/errors.ts";
-import { namedSession } from "./sessions.ts";
+import { namedSession } from "./workers.ts";
 
 export function sendCommand(io: Io): CAC {
   const cli = command("claudy send");

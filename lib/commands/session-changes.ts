@@ -7,7 +7,7 @@ import { openInstance } from "../instance/open.ts";
 import type { SessionRecord } from "../instance/session-record.ts";
 import { resolveProject } from "../project/project.ts";
 import { moveSession, renameSession } from "../session/move.ts";
-import { namedSession } from "./sessions.ts";
+import { namedSession } from "./workers.ts";
 
 interface Options {
   allowAnyPath?: boolean;

@@ -9,16 +9,17 @@ import {
   type SessionRecord,
 } from "../instance/session-record.ts";
 import { inheritRequest } from "../home/host-config.ts";
-import { findSession } from "../session/find.ts";
 import { removeSession, stopSession, syncSession } from "../session/session.ts";
 import { listSessions, type SessionState } from "../session/list.ts";
 import { columns } from "../std/text.ts";
 import { span } from "../std/units.ts";
-import { listWorkers } from "../worker/workers.ts";
+import { stopWorker } from "../worker/ending.ts";
+import { listWorkers, type WorkerState } from "../worker/workers.ts";
 import { limitText } from "../worker/limit-events.ts";
 import { oomText } from "../worker/status.ts";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
+import { namedSession, namedSessionOrWorker } from "./workers.ts";
 
 interface Options {
   all?: boolean;
@@ -73,10 +74,12 @@ export function sessionsCommand(io: Io): CAC {
     .option("--json", "Print their names as JSON")
     .action(async (words: string[], { yes, json }: Options) => {
       const instance = await open(io);
-      const found = namedSessions(io, instance, words);
+      const { found, missing } = namedSessions(io, instance, words);
       for (const { name, project } of found) {
         if (yes && !words.includes(name)) {
-          throw new Failure("unsafe", `--yes needs the whole name: ${name}`);
+          throw new Failure("unsafe", `--yes needs the whole name: ${name}`, {
+            hint: `Nothing was removed. Type: claudy sessions rm --yes ${name}`,
+          });
         }
         io.log(
           `Will be removed: worker, conversations and settings of ${name}`,
@@ -85,15 +88,21 @@ export function sessionsCommand(io: Io): CAC {
       }
       const names = found.map(({ name }) => name);
       const what = names.length === 1 ? "session" : "sessions";
-      await io.confirm(`Remove ${what} ${names.join(", ")}?`, yes);
-      const remove = ({ name }: SessionRecord) =>
-        removeSession(instance, name, io.log);
-      await onEach(found, remove, (removed) =>
-        io.answer(
-          words.length === 1 ? { removed: removed[0] } : { removed },
-          removed.join("\n"),
-          json,
-        ));
+      if (found.length > 0) {
+        await io.confirm(`Remove ${what} ${names.join(", ")}?`, yes);
+      }
+      const remove = ({ name, error }: { name: string; error?: unknown }) =>
+        error ? Promise.reject(error) : removeSession(instance, name, io.log);
+      await onEach(
+        [...found, ...missing],
+        remove,
+        (removed) =>
+          removed.length > 0 && io.answer(
+            words.length === 1 ? { removed: removed[0] } : { removed },
+            removed.join("\n"),
+            json,
+          ),
+      );
     });
 
   cli.command(
@@ -189,13 +198,19 @@ export function stopCommand(io: Io): CAC {
   const cli = command("claudy stop");
   cli.command(
     "[...names]",
-    "Stop sessions (default: the one here) and keep their conversations",
+    "Stop sessions (default: the one here), keep their conversations; or other workers",
   )
-    .option("--all", "Stop all sessions, after asking")
+    .option("--all", "Stop all sessions and other workers, after asking")
     .option("--yes", "Do not ask")
     .option("--json", "Print the session as JSON, or a list of several")
     .action((words: string[], options: Options) => stop(io, words, options));
   return cli;
+}
+
+/** What a word stands for, and how it is stopped: returns whether it was running. */
+interface Target {
+  name: string;
+  stop: () => Promise<boolean>;
 }
 
 async function stop(
@@ -205,21 +220,23 @@ async function stop(
 ): Promise<void> {
   const instance = await open(io);
   if (all && words.length > 0) {
-    throw new Failure("usage", "--all takes no names");
+    throw new Failure("usage", "--all takes no names", {
+      hint: "Pass either --all or names: claudy stop --all",
+    });
   }
-  const found = all
-    ? await sessionsWithWorker(instance)
+  const targets = all
+    ? await allTargets(io, instance)
     : words.length === 0
-    ? [namedSession(io, instance, undefined)]
-    : namedSessions(io, instance, words);
-  const names = found.map(({ name }) => name);
+    ? [sessionTarget(io, instance, namedSession(io, instance, undefined))]
+    : await namedTargets(io, instance, words);
+  const names = targets.map(({ name }) => name);
   if (all && names.length > 0) {
     await io.confirm(`Stop ${names.join(", ")}?`, yes);
   }
   const ran = new Map<string, boolean>();
-  const stopOne = async ({ name }: SessionRecord) =>
-    void ran.set(name, await stopSession(instance, name, io.log));
-  await onEach(found, stopOne, (done) => {
+  const stopOne = async ({ name, stop }: Target) =>
+    void ran.set(name, await stop());
+  await onEach(targets, stopOne, (done) => {
     const stopped = done.map((session) => ({
       session,
       stopped: ran.get(session) ?? false,
@@ -228,51 +245,83 @@ async function stop(
       stopped ? session : `${session} was not running`
     );
     const single = !all && words.length < 2;
+    if (single && stopped.length === 0) return;
     io.answer(single ? stopped[0] : stopped, lines.join("\n"), json);
   });
 }
 
-async function sessionsWithWorker(
-  instance: Instance,
-): Promise<SessionRecord[]> {
-  const live = new Set(
-    (await listWorkers(instance)).map(({ session }) => session),
-  );
-  return readSessions(instance).filter(({ name }) => live.has(name));
-}
-
-/** The session that is named, or that of the working directory. */
-export function namedSession(
+function sessionTarget(
   io: Io,
   instance: Instance,
-  word: unknown,
-): SessionRecord {
-  return findSession(
-    instance,
-    word === undefined ? "." : String(word),
-    io.cwd(),
-    io.log,
-  );
+  { name }: SessionRecord,
+): Target {
+  return { name, stop: () => stopSession(instance, name, io.log) };
 }
 
-/** All sessions that are named, each once; throws if one is missing. */
+function workerTarget(
+  io: Io,
+  instance: Instance,
+  worker: WorkerState,
+): Target {
+  return {
+    name: worker.name,
+    stop: async () => {
+      await stopWorker(instance, worker, io.log);
+      return true;
+    },
+  };
+}
+
+/** All sessions that have a worker, and the workers without a session. */
+async function allTargets(io: Io, instance: Instance): Promise<Target[]> {
+  const workers = await listWorkers(instance);
+  const sessions = readSessions(instance);
+  const named = (name: string | null) =>
+    sessions.some((session) => session.name === name);
+  return [
+    ...sessions.filter(({ name }) =>
+      workers.some(({ session }) => session === name)
+    ).map((session) => sessionTarget(io, instance, session)),
+    ...workers.filter(({ session }) => !named(session))
+      .map((worker) => workerTarget(io, instance, worker)),
+  ];
+}
+
+/** What is named, each once. What is missing fails when it is stopped, after the others. */
+async function namedTargets(
+  io: Io,
+  instance: Instance,
+  words: string[],
+): Promise<Target[]> {
+  const targets = new Map<string, Target>();
+  for (const word of words) {
+    const target = await namedSessionOrWorker(io, instance, word).then(
+      ({ session, worker }) =>
+        session
+          ? sessionTarget(io, instance, session)
+          : workerTarget(io, instance, worker),
+      (error) => ({ name: word, stop: () => Promise.reject(error) }),
+    );
+    targets.set(target.name, target);
+  }
+  return [...targets.values()];
+}
+
+/** The sessions that are named, each once, and the errors of those that are missing. */
 function namedSessions(
   io: Io,
   instance: Instance,
   words: string[],
-): SessionRecord[] {
+): { found: SessionRecord[]; missing: { name: string; error: unknown }[] } {
   const found = new Map<string, SessionRecord>();
+  const missing: { name: string; error: unknown }[] = [];
   for (const word of words) {
     try {
       const session = namedSession(io, instance, word);
       found.set(session.name, session);
     } catch (error) {
-      if (!(error instanceof Failure) || words.length === 1) throw error;
-      throw new Failure(error.kind, error.message, {
-        hint: `Nothing was done. ${error.hint ?? ""}`.trim(),
-        cause: error,
-      });
+      missing.push({ name: word, error });
     }
   }
-  return [...found.values()];
+  return { found: [...found.values()], missing };
 }

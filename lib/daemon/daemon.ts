@@ -165,7 +165,7 @@ async function presentImage(
   const name = `${settings.HAL9000_IMAGE_REPO}:parent`;
   if (await inspectImage(docker, name)) return name;
   throw new Failure("notFound", `There is no image ${name}`, {
-    hint: "Build the images: make images",
+    hint: "Build the images: claudy up",
   });
 }
 

@@ -125,6 +125,6 @@ function refuseWithWorkers(live: string[]): void {
   throw new Failure(
     "busy",
     `Cannot change the published ports while workers run: ${live.join(", ")}`,
-    { hint: "Stop them first: coordinator stop-all" },
+    { hint: "Stop them first: claudy stop --all" },
   );
 }

@@ -63,8 +63,7 @@ export function endpointHint(from: Endpoint["from"], fault: string): string {
   return {
     DOCKER_HOST: "Start that engine, or unset DOCKER_HOST.",
     context: "Start that engine, or run: docker context use default",
-    default:
-      "Start it with 'make engine', or set DOCKER_HOST to a running engine.",
+    default: "Start it: claudy up. Or set DOCKER_HOST to a running engine.",
   }[from];
 }
 

@@ -32,7 +32,7 @@ export async function execIn(
   const late = AbortSignal.timeout(timeoutMs);
   const refuse = (why: string) =>
     new Failure("failed", `${command[0]} in the container ${why}`, {
-      hint: "The container may be broken; stop it with: coordinator stop",
+      hint: "The container may be broken. Stop it: claudy stop NAME",
     });
   try {
     const exec = await docker.getContainer(id).exec({

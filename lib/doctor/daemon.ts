@@ -44,7 +44,7 @@ export async function examineParent(
   if (status.build !== null && status.build !== build) {
     return warn(
       `build ${status.build}, this command is build ${build}`,
-      "make images, then claudy daemon restart",
+      "claudy up",
     );
   }
   return ok(`running for ${span(status.uptimeMs ?? 0)}`);
@@ -77,12 +77,12 @@ export async function examineNetwork(instance: Instance): Promise<Finding> {
   if (!portsLeft) {
     return fail(
       "a worker occupies all ports: no worker can open a connection",
-      "stop that worker: coordinator list; coordinator stop NAME",
+      "find that worker and stop it: hal9000-coordinator list; claudy stop NAME",
     );
   }
   return says === ""
     ? ok(`${workers.length} workers in it`)
-    : warn(says, `coordinator stop ${[...lost].join(" ")}`);
+    : warn(says, `claudy stop ${[...lost].join(" ")}`);
 }
 
 export async function examineChromadb(instance: Instance): Promise<Finding> {
@@ -154,7 +154,7 @@ export async function examineMounter(instance: Instance): Promise<Finding> {
   const { unavailable } = await poolStatus(instance.home.poolSocket);
   return unavailable === null ? ok("its self-test passed") : warn(
     `no warm claims: ${unavailable}`,
-    "see pool-manager status; everything is spawned cold",
+    "claudy pool status",
   );
 }
 
@@ -175,5 +175,5 @@ export async function examineDashboard(instance: Instance): Promise<Finding> {
   const version = output.trim();
   return isNewEnough(version)
     ? ok(version)
-    : warn(`${version} is older than ${minVersion}`, "make images");
+    : warn(`${version} is older than ${minVersion}`, "claudy up");
 }

@@ -38,7 +38,7 @@ export function judgeInotify(
     return warn(
       `workers hold ${count} of the ${inotifyLimit} inotify instances of uid ` +
         `${uid}, ${worst?.inotify} of them "${name}"`,
-      `coordinator stop ${name}, or sudo sysctl ` +
+      `claudy stop ${name}, or sudo sysctl ` +
         `fs.inotify.max_user_instances=${inotifyLimit * 8}`,
     );
   }

@@ -68,7 +68,9 @@ export function examineMove(instance: Instance): Finding {
   const journal = readJournal(instance);
   if (journal) {
     const { kind } = journal.state;
-    const fix = kind === "migrate" ? "migrate, or migrate --abort" : kind;
+    const fix = kind === "migrate"
+      ? "hal9000-migrate, or hal9000-migrate --abort"
+      : "hal9000-rollback";
     return fail(`unfinished ${kind}`, fix);
   }
   const former = movedParts.map(({ name }) => name)
@@ -78,7 +80,7 @@ export function examineMove(instance: Instance): Finding {
     ? ok("no data is being moved")
     : warn(
       `data of version 0.5 is not in use: ${former.join(", ")}`,
-      "migrate --dry-run",
+      "hal9000-migrate --dry-run",
     );
 }
 
@@ -161,7 +163,7 @@ export async function examineLeftovers(instance: Instance): Promise<Finding> {
   const leaked = [...new Set([...strange, ...ended])];
   return leaked.length === 0 ? ok("none") : warn(
     `workers that have ended or have no record: ${leaked.join(", ")}`,
-    `coordinator stop ${leaked.join(" ")}`,
+    `claudy stop ${leaked.join(" ")}`,
   );
 }
 

@@ -37,6 +37,6 @@ export function judgeLimits(
     first.events.pidsRefused > 0
       ? pidsHint(first.name, first.events)
       : "set a higher WORKER_MEMORY in config/hal9000.conf, then stop it and " +
-        `open it again: coordinator stop ${first.name}`,
+        `open it again: claudy stop ${first.name}`,
   );
 }

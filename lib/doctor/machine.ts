@@ -31,7 +31,7 @@ export async function examineEngine(
     version = await docker.version();
   } catch (error) {
     const { message, hint } = engineFailure(error, "no engine answers");
-    return fail(message, hint ?? "make engine");
+    return fail(message, hint ?? "claudy up");
   }
   const { Version, ApiVersion } = version;
   const says = `${Version}, API ${ApiVersion}`;
@@ -123,7 +123,7 @@ export async function examineImages(
   const ages: string[] = [];
   for (const name of wanted) {
     const image = await inspectImage(docker, name);
-    if (!image) return fail(`${name} is missing`, "make images");
+    if (!image) return fail(`${name} is missing`, "claudy up");
     ages.push(span(Date.now() - Date.parse(image.Created)));
   }
   const known = selectRecipes(undefined).length;

@@ -70,7 +70,7 @@ function parsed<T>(schema: v.GenericSchema<unknown, T>, output: string): T {
     const [line = ""] = output.trim().split("\n");
     throw new Failure("failed", `A helper failed: ${line.slice(0, 200)}`, {
       cause: error,
-      hint: "Rebuild the images: make images",
+      hint: "Rebuild the images: claudy up",
     });
   }
 }

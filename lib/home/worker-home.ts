@@ -65,7 +65,7 @@ export function prepareWorkerHome(
       `Cannot spawn on "${project.path}": it belongs to uid ${project.uid}, not to you`,
       {
         hint:
-          "Spawn it from the parent: docker exec PARENT /scripts/spawn-worker -d DIR",
+          "Spawn it from the parent: docker exec PARENT hal9000-spawn-worker -d DIR",
       },
     );
   }

@@ -121,7 +121,7 @@ export async function readyImage(
   const below = await inspectImage(docker, plain);
   if (!below) {
     throw new Failure("notFound", `There is no image ${plain}`, {
-      hint: "Build it: make images",
+      hint: "Build it: claudy up",
     });
   }
   let id = below.Id;

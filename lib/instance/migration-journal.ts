@@ -115,7 +115,7 @@ export function readJournalOf(
   if (kind === "rollback" && journal.hasBegun("start")) return undefined;
   const other = journal.state.kind;
   throw new Failure("busy", `A ${other} has not finished`, {
-    hint: `Resume it with: ${other}`,
+    hint: `Resume it: hal9000-${other}`,
   });
 }
 
@@ -125,8 +125,8 @@ export function refuseWhileMoving(instance: Home): void {
   if (!journal || journal.hasBegun("start")) return;
   const { kind } = journal.state;
   throw new Failure("busy", `A ${kind} has not finished`, {
-    hint: `Resume it with: ${kind}${
-      kind === "migrate" ? ", or undo it with: migrate --abort" : ""
+    hint: `Resume it: hal9000-${kind}${
+      kind === "migrate" ? ", or undo it: hal9000-migrate --abort" : ""
     }`,
   });
 }

@@ -45,7 +45,7 @@ export function reservePorts(
     if (isReserved(home, owner, base, session)) return base;
   }
   throw new Failure("resources", "All port ranges are in use by sessions", {
-    hint: "Remove sessions that you no longer need: claudy sessions rm",
+    hint: "Remove sessions that you no longer need: claudy sessions rm NAME",
   });
 }
 

@@ -188,7 +188,7 @@ export const definitions = {
   HAL9000_NOTIFY_COMMAND: {
     schema: v.string(),
     fallback: "",
-    meaning: "Command that claudy watch runs when a session starts to wait",
+    meaning: "Command to run when a session starts to wait, for claudy watch",
   },
   MCP_SOCKET: {
     schema: v.picklist(

@@ -123,7 +123,7 @@ export async function planClean(instance: Instance): Promise<CleanPlan> {
       "busy",
       "Cannot clean: a migration or rollback has not finished",
       {
-        hint: "Finish it first with: migrate, or rollback",
+        hint: "Finish it first: hal9000-migrate, or hal9000-rollback",
       },
     );
   }
@@ -146,7 +146,7 @@ export async function planClean(instance: Instance): Promise<CleanPlan> {
   }
   if (users.length > 0) {
     throw new Failure("busy", `Cannot clean: in use by ${users.join(", ")}`, {
-      hint: "Stop them first: coordinator stop-all, then claudy daemon stop",
+      hint: "Stop them first: claudy stop --all, then claudy daemon stop",
     });
   }
   const [mounted] = mountPointsBelow(home.home);

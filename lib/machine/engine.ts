@@ -120,7 +120,7 @@ export async function ensureEngine(
 export async function stopEngine(log: Log): Promise<void> {
   const started = readText(engineFiles.pid)?.trim();
   if (started === undefined) {
-    log("No engine to stop: none was started by make engine");
+    log("No engine was stopped: HAL-9000 has not started it");
     return;
   }
   if (started === "systemd") {

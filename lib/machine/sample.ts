@@ -5,7 +5,7 @@ import { join } from "node:path";
 
 const text = `# Sample project
 
-Created by \`make up\` for the first worker. You can delete it.
+Created by \`claudy up\` for the first worker. You can delete it.
 `;
 
 /** Creates the sample project below `home` if it is missing; returns its directory. */

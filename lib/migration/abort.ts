@@ -24,7 +24,7 @@ export function abortable(
   }
   if (!journal.hasBegun("start")) return journal;
   throw new Failure("unsafe", "The daemon already runs on the new data", {
-    hint: "Resume it: migrate. Or undo it: rollback",
+    hint: "Resume it: hal9000-migrate. Or undo it: hal9000-rollback",
   });
 }
 

@@ -143,7 +143,8 @@ export async function verifiedBackup(
     .find(({ name, path }) => wanted === name || wanted === path);
   if (!backup) {
     throw new Failure("notFound", `There is no backup "${given}"`, {
-      hint: "List the backups: rollback --list-backups. They must be in " +
+      hint:
+        "List the backups: hal9000-rollback --list-backups. They must be in " +
         `${instance.home.backups}.`,
     });
   }
@@ -152,7 +153,7 @@ export async function verifiedBackup(
       "notFound",
       `Backup "${backup.name}" has no data to restore`,
       {
-        hint: "Choose another: rollback --list-backups",
+        hint: "Choose another: hal9000-rollback --list-backups",
       },
     );
   }
@@ -163,6 +164,6 @@ export async function verifiedBackup(
     verified.parts
       ? `Backup "${backup.name}" is damaged: ${verified.damaged.join("; ")}`
       : `Backup "${backup.name}" is incomplete: it has no manifest`,
-    { hint: "Choose another: rollback --list-backups --verify" },
+    { hint: "Choose another: hal9000-rollback --list-backups --verify" },
   );
 }

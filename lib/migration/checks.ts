@@ -132,6 +132,6 @@ export async function refuseWorkers(
   const live = await liveWorkers(instance);
   if (live.length === 0) return;
   throw new Failure("busy", `Workers are running: ${live.join(", ")}`, {
-    hint: "Stop them first: coordinator stop-all",
+    hint: "Stop them first: claudy stop --all",
   });
 }

@@ -57,6 +57,9 @@ export async function checkCollections(
   throw new Failure(
     "failed",
     `ChromaDB does not have ${wrong.count} entries in collection "${wrong.name}"`,
-    { hint: "The source is unchanged. Roll back: rollback --backup PATH" },
+    {
+      hint:
+        "The source is unchanged. Roll back: hal9000-rollback --backup PATH",
+    },
   );
 }

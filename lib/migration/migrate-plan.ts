@@ -61,7 +61,7 @@ export async function planMigration(
   if (directories.length + sessions.length === 0 && !isShared && !journal) {
     throw new Failure("notFound", `No data of version 0.5 in ${home.home}`, {
       hint: "It is expected in the directories claude, chromadb, membank and " +
-        "plugins. To restore a backup, see: rollback --list-backups",
+        "plugins. To restore a backup, see: hal9000-rollback --list-backups",
     });
   }
   await refuseOthers(instance, [
@@ -149,7 +149,7 @@ export function refuseOccupied(
   const message = `Volumes already contain data: ${occupied.join(", ")}`;
   throw new Failure("unsafe", message, {
     hint: readMigrated(instance)
-      ? "They were migrated before. Undo that: rollback. Or migrate again, " +
+      ? "They were migrated before. Undo that: hal9000-rollback. Or migrate again, " +
         "and move their data into a backup: --force"
       : "Pass --force to move it into a backup first.",
   });

@@ -93,13 +93,13 @@ export function refuseOtherOption(
   if (!journal || other === undefined) return;
   const { kind } = journal.state;
   const startOver = kind === "migrate"
-    ? ", or start over: migrate --abort"
+    ? ", or start over: hal9000-migrate --abort"
     : "";
   throw new Failure(
     "usage",
     `The interrupted ${kind} was started without ${other}`,
     {
-      hint: `Resume it without that option: ${kind}${startOver}`,
+      hint: `Resume it without that option: hal9000-${kind}${startOver}`,
     },
   );
 }

@@ -47,8 +47,8 @@ export async function partsToRestore(
       `Never migrated, but the volumes contain other data: ${both.join(", ")}`,
       {
         hint:
-          "Migrate them; that moves the volumes' data into a backup: migrate --force. " +
-          "Or replace them, and move them into a backup: rollback " +
+          "Migrate them; that moves the volumes' data into a backup: hal9000-migrate --force. " +
+          "Or replace them, and move them into a backup: hal9000-rollback " +
           "--replace-local",
       },
     );

@@ -68,7 +68,7 @@ export async function planRollback(
     : await verifiedBackup(instance, given, track);
   if (volumes.length === 0 && !backup && !journal) {
     throw new Failure("notFound", "No volumes to roll back from", {
-      hint: "To restore a backup, see: rollback --list-backups",
+      hint: "To restore a backup, see: hal9000-rollback --list-backups",
     });
   }
   const candidates = (backup?.parts ?? volumes).map(({ name }) => name)

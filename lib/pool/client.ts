@@ -259,7 +259,7 @@ export async function askPool(
     if (code === undefined || !notListening.includes(code)) throw error;
     throw new Failure("notFound", "The pool is not running", {
       cause: error,
-      hint: "Start it: pool-manager start",
+      hint: "Start it: claudy pool start",
     });
   } finally {
     client.close();

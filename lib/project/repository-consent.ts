@@ -27,8 +27,7 @@ export async function consentTo(
         "unsafe",
         `Refused to mount ${repository}: "${project.path}" is a git worktree of it`,
         {
-          hint:
-            "Mount it writable with --allow-worktree (make up: ALLOW_WORKTREE=1), " +
+          hint: "Mount it writable with --allow-worktree, " +
             "or work on a clone.",
         },
       );

@@ -150,7 +150,7 @@ export async function warnOnFileError(
 /**
  * Acts on all named items at the same time, so that a slow or failing one does not delay
  * the others, and passes the names that succeeded to `report`. Then throws if some failed:
- * a `partial` Failure unless all did.
+ * a `partial` Failure unless all did. Its hints are those of all errors.
  */
 export async function onEach<T extends { name: string }>(
   items: readonly T[],
@@ -175,11 +175,26 @@ export async function onEach<T extends { name: string }>(
   const [first, ...others] = errors;
   if (!first) return;
   if (done.length === 0 && others.length === 0) throw first;
-  throw new Failure(
-    done.length === 0 ? "failed" : "partial",
-    errors.map(messageOf).join("; "),
-    { cause: first, hint: first instanceof Failure ? first.hint : undefined },
+  const hints = errors.map((error) =>
+    error instanceof Failure ? error.hint : undefined
   );
+  throw new Failure(
+    done.length === 0 ? commonKind(errors) : "partial",
+    errors.map(messageOf).join("; "),
+    {
+      cause: first,
+      hint: [...new Set(hints)].filter(Boolean).join("\n") || undefined,
+    },
+  );
+}
+
+/** The kind of all errors, if it is the same. */
+function commonKind(errors: Error[]): FailureKind {
+  const kinds = new Set(
+    errors.map((error) => error instanceof Failure ? error.kind : "failed"),
+  );
+  const [kind = "failed"] = kinds;
+  return kinds.size === 1 ? kind : "failed";
 }
 
 /** The message of any thrown value. */

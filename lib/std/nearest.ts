@@ -9,8 +9,9 @@ export function nearest(
 ): string | undefined {
   if (candidates.length === 0) return undefined;
   const found = closest(name, candidates);
+  // One letter instead of another is another name, not a mistyped one.
   const maxDistance = name.length < 4
-    ? 1
+    ? Math.min(1, name.length - 1)
     : Math.max(2, Math.floor(name.length / 3));
   return distance(name, found) <= maxDistance ? found : undefined;
 }

@@ -99,7 +99,7 @@ async function attachUntilExit(
     return code > 128 ? code : 128 + constants.signals.SIGINT;
   }
   if (present?.State.Running) {
-    log(`Detached. Reattach with: coordinator attach ${worker.name}`);
+    log(`Detached. Reattach with: claudy attach ${worker.name}`);
   } else if (!keep) {
     await retireWorker(instance, worker, log);
   }

@@ -127,7 +127,9 @@ export function pidsHint(
 ): string {
   const higher = Math.max(2048, (pidsLimit ?? 0) * 2);
   const now = `docker update --pids-limit ${higher} ${name}; for new workers: `;
-  return `${runs ? now : "Raise it: "}spawn-worker --pids-limit, or ` +
+  return `${
+    runs ? now : "Raise it: "
+  }hal9000-spawn-worker --pids-limit N, or ` +
     `WORKER_PIDS_LIMIT=${higher} in config/hal9000.conf`;
 }
 

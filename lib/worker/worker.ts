@@ -123,7 +123,7 @@ async function creationFailure(
     if (!holder || other === own) {
       return new Failure("busy", taken, {
         cause: error,
-        hint: "Choose another name, or stop that worker: coordinator stop NAME",
+        hint: "Choose another --name, or stop that worker: claudy stop NAME",
       });
     }
     const by = other ? `a worker of instance "${other}"` : "another container";
@@ -136,8 +136,7 @@ async function creationFailure(
   if (statusOf(error) === 404 && !await inspectImage(docker, image)) {
     return new Failure("notFound", `${subject}: there is no image ${image}`, {
       cause: error,
-      hint:
-        "Build the default images: make images. --image takes a full name, " +
+      hint: "Build the default images: claudy up. --image takes a full name, " +
         "as shown by docker images.",
     });
   }

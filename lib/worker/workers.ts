@@ -96,26 +96,21 @@ export async function findWorker(
   instance: Search,
   name: string,
 ): Promise<WorkerState> {
-  const [found] = await findWorkers(instance, [name]);
-  return found as WorkerState;
+  return requireWorker(await listWorkers(instance), name);
 }
 
-/** The workers with these names or ids; throws a `notFound` Failure if one is missing. */
-export async function findWorkers(
-  instance: Search,
-  names: string[],
-): Promise<WorkerState[]> {
-  const workers = await listWorkers(instance);
-  return [...new Set(names)].map((name) => {
-    const found = pickWorker(workers, name);
-    if (found) return found;
-    throw new Failure("notFound", `There is no worker "${name}"`, {
-      hint: (names.length > 1 ? "Nothing was done. " : "") +
-        (workers.length === 0
-          ? "No worker exists; spawn one with spawn-worker."
-          : didYouMean(name, workers.map((worker) => worker.name)) +
-            "See coordinator list."),
-    });
+/** The worker with this name or id among `workers`; throws as findWorker(). */
+export function requireWorker(
+  workers: WorkerState[],
+  name: string,
+): WorkerState {
+  const found = pickWorker(workers, name);
+  if (found) return found;
+  throw new Failure("notFound", `There is no worker "${name}"`, {
+    hint: workers.length === 0
+      ? "No worker exists. Start one: hal9000-spawn-worker"
+      : `${didYouMean(name, workers.map((worker) => worker.name))}` +
+        "List them: hal9000-coordinator list",
   });
 }
 

@@ -201,7 +201,7 @@ ROWS
 @test "reports missing workers, terminals and engines" {
   refuses <<'ROWS'
     4 | Did you mean "$OWNED"     | coordinator.ts stop ${OWNED/owned/ownde}
-    4 | There is no worker "nobody"    | coordinator.ts stop nobody $OWNED
+    4 | There is no worker "nobody"    | coordinator.ts stop nobody nothing
     4 | There is no worker "../$OWNED"  | coordinator.ts logs ../$OWNED
     4 | There is no worker "nobody"    | coordinator.ts logs nobody
     4 | There is no worker "nobody"    | coordinator.ts attach nobody

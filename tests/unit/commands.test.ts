@@ -108,7 +108,7 @@ test("--version prints the version and the build", async () => {
     assert.is(code, 0);
     assert.match(
       stdout,
-      RegExp(`^${name} \\d+\\.\\d+\\.\\d+ \\(build \\w{8}\\)`),
+      RegExp(`^(hal9000-)?${name} \\d+\\.\\d+\\.\\d+ \\(build \\w{8}\\)`),
     );
   }
 });

@@ -200,7 +200,7 @@ test("start without the parent's image fails with a hint and creates nothing", a
   engine.images.clear();
   const failure = await failureOf(start(fake));
   assert.is(failure.kind, "notFound");
-  assert.match(failure.hint ?? "", /make images/);
+  assert.match(failure.hint ?? "", /claudy up/);
   assert.equal(engine.asked, []);
 });
 

@@ -75,7 +75,7 @@ test("remapsUsers() detects userns-remap in the engine's security options", () =
 test("unreachableHint() depends on how the endpoint is configured", ({ config }) => {
   const hint = (env: object, fault = "connection refused") =>
     unreachableHint(fault, { DOCKER_CONFIG: config, ...env });
-  assert.match(hint({}), /make engine/);
+  assert.match(hint({}), /claudy up/);
   assert.match(hint({ DOCKER_HOST: "unix:///x" }), /unset DOCKER_HOST/);
   makeContext(config, "there", "unix:///there.sock");
   assert.match(hint({ DOCKER_CONTEXT: "there" }), /docker context use default/);

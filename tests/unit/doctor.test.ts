@@ -85,7 +85,7 @@ test("an engine is fine if its API is new enough and its cgroups limit workers",
   assert.equal(await examineEngine({ docker }), {
     state: "fail",
     says: "no engine answers: it is asleep",
-    mend: "make engine",
+    mend: "claudy up",
   });
 });
 
@@ -130,7 +130,8 @@ test("a worker that occupies all ports is reported", async ({ instance }) => {
   assert.equal(full, {
     state: "fail",
     says: "a worker occupies all ports: no worker can open a connection",
-    mend: "stop that worker: coordinator list; coordinator stop NAME",
+    mend:
+      "find that worker and stop it: hal9000-coordinator list; claudy stop NAME",
   });
 });
 
@@ -147,7 +148,7 @@ test("missing images are named, and the age of present ones is shown", async ({ 
     assert.equal(await examineImages(instance), {
       state: "fail",
       says: `${name} is missing`,
-      mend: "make images",
+      mend: "claudy up",
     });
   }
 });
@@ -264,7 +265,7 @@ test("an unfinished move, and data that was never moved, are reported", ({ insta
   assert.equal(look(), {
     state: "warn",
     says: "data of version 0.5 is not in use: membank",
-    mend: "migrate --dry-run",
+    mend: "hal9000-migrate --dry-run",
   });
   const shared = join(home.claude, ".shared-config");
   mkdirSync(shared);
@@ -288,13 +289,13 @@ test("an unfinished move, and data that was never moved, are reported", ({ insta
   assert.equal(look(), {
     state: "fail",
     says: "unfinished migrate",
-    mend: "migrate, or migrate --abort",
+    mend: "hal9000-migrate, or hal9000-migrate --abort",
   });
   journal.note({ kind: "rollback" });
   assert.equal(look(), {
     state: "fail",
     says: "unfinished rollback",
-    mend: "rollback",
+    mend: "hal9000-rollback",
   });
 });
 
@@ -397,7 +398,7 @@ test("old helpers, and workers that should be gone, are leftovers", async (fake)
   assert.equal(await look(), {
     state: "warn",
     says: "workers that have ended or have no record: strange, here",
-    mend: "coordinator stop strange here",
+    mend: "claudy stop strange here",
   });
   const helper = (minutes: number) =>
     engine.add(`helper-${minutes}`, {
@@ -501,8 +502,7 @@ test("the worker with most of a user's inotify instances is named from half of t
     state: "warn",
     says: "workers hold 50 of the 100 inotify instances of uid 5, 30 of them " +
       '"two"',
-    mend:
-      "coordinator stop two, or sudo sysctl fs.inotify.max_user_instances=800",
+    mend: "claudy stop two, or sudo sysctl fs.inotify.max_user_instances=800",
   });
   const unknown = judgeInotify(
     { containers: [held("9", 5, 9)], inotifyLimit: 0 },

@@ -61,7 +61,7 @@ test("reports a healthy parent as ok, and any other state with a fix", async (fa
   const other = await look();
   assert.equal([other.state, other.mend], [
     "warn",
-    "make images, then claudy daemon restart",
+    "claudy up",
   ]);
   says(fake, { children: [{ name: "chromadb", pid: null, restarts: 3 }] });
   assert.is((await look()).says, "down: chromadb");
@@ -84,7 +84,7 @@ test("reports a stopped net, and workers without a network", async (fake) => {
   const net = engine.find("fake-net") as FakeContainer;
   net.startedAt = new Date(Date.now() + 60_000).toISOString();
   const lost = await examineNetwork(instance);
-  assert.equal([lost.state, lost.mend], ["warn", "coordinator stop w"]);
+  assert.equal([lost.state, lost.mend], ["warn", "claudy stop w"]);
   net.state = "paused";
   assert.is((await examineNetwork(instance)).says, "paused");
   net.state = "exited";
@@ -179,7 +179,7 @@ test("the dashboard requires a recent tmux", async (fake) => {
   engine.run = () => ({ exitCode: 0, output: "tmux 3.4\n" });
   assert.is((await examineDashboard(instance)).says, "tmux 3.4");
   engine.run = () => ({ exitCode: 0, output: "tmux 3.1c\n" });
-  assert.is((await examineDashboard(instance)).mend, "make images");
+  assert.is((await examineDashboard(instance)).mend, "claudy up");
   engine.run = () => ({ exitCode: 127 });
   assert.is((await examineDashboard(instance)).says, "no tmux in the parent");
   writeFileSync(instance.home.noDashboard, "");

@@ -139,7 +139,7 @@ test("a reached limit is reported with the option that raises it", () => {
   assert.equal(told, []);
   tellOfPids({ name: "w", events, runs: false }, log);
   assert.match(told[0] ?? "", /"w" reached its limit of 100 processes/);
-  assert.match(told[1] ?? "", /^Raise it: spawn-worker --pids-limit/);
+  assert.match(told[1] ?? "", /^Raise it: hal9000-spawn-worker --pids-limit N/);
 });
 
 test("doctor names the workers that reached a limit, and how to raise it", () => {
@@ -168,7 +168,7 @@ test("doctor names the workers that reached a limit, and how to raise it", () =>
   assert.is(found.says, '"b": process limit 100 reached; "c": 2 OOM-killed');
   assert.match(found.mend ?? "", /^docker update --pids-limit 2048 b;/);
   const full = judgeLimits([worker("c", { oomKills: 2 })]);
-  assert.match(full.mend ?? "", /WORKER_MEMORY .*coordinator stop c$/);
+  assert.match(full.mend ?? "", /WORKER_MEMORY .*claudy stop c$/);
 });
 
 test("claudy sessions shows that a running worker has reached a limit", () => {

@@ -190,7 +190,10 @@ test("volumes with data are refused with a way out", async ({ instance, engine }
   };
   assert.match(hint(), "Pass --force to move it into a backup first.");
   writeMigrated(instance, { stamp: "s", backup: null });
-  assert.match(hint(), "They were migrated before. Undo that: rollback.");
+  assert.match(
+    hint(),
+    "They were migrated before. Undo that: hal9000-rollback.",
+  );
   assert.match(hint(), "into a backup: --force");
 });
 

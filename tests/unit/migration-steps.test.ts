@@ -304,7 +304,7 @@ test("migrate stops the daemon, makes missing volumes and remembers which it mad
   assert.equal([kind, message, hint], [
     "busy",
     "Workers are running: busy",
-    "Stop them first: coordinator stop-all",
+    "Stop them first: claudy stop --all",
   ]);
   worker.state = "exited";
   await makeVolumes(move);
@@ -639,10 +639,10 @@ test("an interrupted move is resumed only with its own options", ({ move: { jour
   assert.is(
     hintOf(),
     "usage: The interrupted migrate was started without --force; " +
-      "Resume it without that option: migrate, or start over: migrate --abort",
+      "Resume it without that option: hal9000-migrate, or start over: hal9000-migrate --abort",
   );
   note({ kind: "rollback" });
-  assert.match(hintOf(), /without that option: rollback$/);
+  assert.match(hintOf(), /without that option: hal9000-rollback$/);
 });
 
 test("a migration can be aborted until the daemon runs on the new data", ({ instance, note }) => {

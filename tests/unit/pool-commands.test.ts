@@ -308,7 +308,7 @@ test("claim prints the worker's name, or why there is none", async (context) => 
   const none = await run(poolManager, argv);
   assert.is(none.stdout, "");
   assert.match(none.stderr, "There is nothing to claim: all are in use");
-  assert.match(none.stderr, "spawn-worker starts a cold worker");
+  assert.match(none.stderr, "start a cold worker: hal9000-spawn-worker -d");
 });
 
 test("spawn-worker prints the id of a claimed worker, its notices and warnings", async (context) => {

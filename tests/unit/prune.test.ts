@@ -288,7 +288,7 @@ test("doctor finds records without a worker, and workers without a record", asyn
   writeRecord(instance, recordOf("kept", { container: id }));
   const leaked = await examineLeftovers(instance);
   assert.is(leaked.says, "workers that have ended or have no record: strange");
-  assert.is(leaked.mend, "coordinator stop strange");
+  assert.is(leaked.mend, "claudy stop strange");
 });
 
 test("doctor finds helpers that did not exit", async (fake) => {

@@ -338,20 +338,29 @@ test("coordinator shows the resource usage of running workers", async (served) =
 
 test("coordinator stops the named workers, and all only after consent", async (served) => {
   const { run, engine } = served;
-  for (const name of ["a", "b", "c"]) addWorker(served, name, `s-${name}`);
+  for (const name of ["a", "b", "c", "e"]) {
+    addWorker(served, name, `s-${name}`);
+  }
   const unknown = await run(coordinator, ["stop", "a", "d"]);
-  assert.is(unknown.code, 4);
-  assert.ok(engine.find("a"));
+  assert.equal([unknown.code, unknown.stdout], [8, "a\n"]);
+  assert.is(
+    unknown.stderr,
+    'error: There is no worker "d"\nList them: hal9000-coordinator list\n',
+  );
+  assert.is(engine.find("a"), undefined);
   assert.is((await run(coordinator, ["stop", "b"])).stdout, "b\n");
   const refused = await run(coordinator, ["stop-all"]);
   assert.is(refused.code, 6);
-  assert.match(refused.stderr, "Stop a, c?");
+  assert.match(refused.stderr, "Stop c, e?");
   const all = await run(coordinator, ["stop-all", "--yes", "--json"]);
-  assert.equal(JSON.parse(all.stdout), ["a", "c"]);
+  assert.equal(JSON.parse(all.stdout), ["c", "e"]);
   const none = await run(coordinator, ["stop-all"]);
   assert.is(none.code, 0);
   const missing = await run(coordinator, ["stop", "a"]);
-  assert.match(missing.stderr, "No worker exists; spawn one with spawn-worker");
+  assert.match(
+    missing.stderr,
+    "No worker exists. Start one: hal9000-spawn-worker",
+  );
 });
 
 test("a worker that cannot be stopped does not keep the others from being stopped", async (served) => {
@@ -377,12 +386,12 @@ test("coordinator attach tells why a worker cannot be attached to", async (serve
   worker.state = "exited";
   assert.equal(await attach(), [
     'error: Cannot attach: "a" has ended',
-    "See why: coordinator logs a",
+    "See why: claudy logs --worker a",
   ]);
   worker.state = "running";
   assert.equal(await attach(), [
     "error: Cannot attach: stdin is not a terminal",
-    "Run a command instead: docker exec a COMMAND",
+    "Run a command instead: claudy exec a -- COMMAND",
   ]);
 });
 

@@ -13,7 +13,6 @@ import { writeSession } from "../../lib/instance/session-record.ts";
 import { sessionName } from "../../lib/project/project.ts";
 import { findSession } from "../../lib/session/find.ts";
 import { main as claudy } from "../../scripts/claudy.ts";
-import { main as coordinator } from "../../scripts/coordinator.ts";
 import { runMain } from "../helper/run-main.ts";
 import { type Served, serveEngine } from "../helper/served-engine.ts";
 
@@ -134,7 +133,7 @@ test("a word that is neither a command nor a directory is reported as such", asy
     ran.stderr,
     'error: "atach" is neither a command nor a directory\n' +
       'Did you mean "attach"? ' +
-      "See claudy --help, and claudy ls for the sessions.\n",
+      "See claudy --help. For the sessions: claudy ls\n",
   );
   const path = await run(claudy, [join(root, "none")]);
   assert.match(path.stderr, "there is no such file or directory");
@@ -193,16 +192,22 @@ test("wrong options are reported before the missing terminal", async ({ run, pro
   assert.equal(engine.names(), started);
 });
 
-test("several sessions are stopped together, or none if a name is wrong", async (served) => {
+test("several sessions are stopped together, also if a name is wrong", async (served) => {
   const { run, engine, project } = served;
-  for (const name of ["one", "two", "three"]) {
+  for (const name of ["one", "two", "three", "four"]) {
     keep(served, name, project(name));
     addWorker(served, name);
   }
-  const wrong = await run(claudy, ["stop", "one", "nobody"]);
-  assert.is(wrong.code, 4);
-  assert.match(wrong.stderr, "Nothing was done.");
-  assert.ok(engine.find("one-worker"));
+  const wrong = await run(claudy, ["stop", "four", "nobody"]);
+  assert.equal([wrong.code, wrong.stdout], [8, "four\n"]);
+  assert.is(
+    wrong.stderr,
+    'error: There is no session "nobody"\nSee claudy sessions.\n',
+  );
+  assert.is(engine.find("four-worker"), undefined);
+  const none = await run(claudy, ["stop", "nobody", "nothing"]);
+  assert.equal([none.code, none.stdout], [4, ""]);
+  assert.match(none.stderr, '"nobody"; There is no session "nothing"');
   const two = await run(claudy, ["stop", "one", "tw", "--json"]);
   assert.equal(JSON.parse(two.stdout), [
     { session: "one", stopped: true },
@@ -216,8 +221,31 @@ test("several sessions are stopped together, or none if a name is wrong", async 
   const all = await run(claudy, ["stop", "--all", "--yes"]);
   assert.is(all.stdout, "three\n");
   assert.is(engine.find("three-worker"), undefined);
-  const unknown = await run(coordinator, ["stop", "a", "b"]);
-  assert.match(unknown.stderr, "Nothing was done.");
+});
+
+test("sessions are removed together, also if a name is wrong", async (served) => {
+  const { run, project } = served;
+  for (const name of ["one", "two"]) keep(served, name, project(name));
+  const words = ["sessions", "rm", "--yes"];
+  const ran = await run(claudy, [...words, "one", "nobody"]);
+  assert.equal([ran.code, ran.stdout], [8, "one\n"]);
+  assert.match(ran.stderr, 'error: There is no session "nobody"\n');
+  const part = await run(claudy, [...words, "tw"]);
+  assert.equal([part.code, part.stdout], [6, ""]);
+  assert.match(part.stderr, "Type: claudy sessions rm --yes two\n");
+  const none = await run(claudy, [...words, "one"]);
+  assert.equal([none.code, none.stdout], [4, ""]);
+});
+
+test("a worker without a session is stopped by its name, and with --all", async ({ run, engine, labels }) => {
+  for (const name of ["loose", "other"]) {
+    engine.add(name, { spec: { Labels: labels({}) } });
+  }
+  const one = await run(claudy, ["stop", "loose"]);
+  assert.equal([one.code, one.stdout], [0, "loose\n"]);
+  assert.is(engine.find("loose"), undefined);
+  const all = await run(claudy, ["stop", "--all", "--yes"]);
+  assert.equal([all.code, all.stdout], [0, "other\n"]);
 });
 
 test("a partial success has its own exit code and names both parts", async (served) => {

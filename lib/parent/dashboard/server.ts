@@ -70,7 +70,7 @@ export async function setUpDashboard({ home }: Home, log: Log): Promise<void> {
   if (!await hasTmux(log)) {
     throw new Failure("notFound", "tmux not found in the parent", {
       hint:
-        "Only the dashboard needs it. See the workers with: coordinator status",
+        "Only the dashboard needs it. To see the workers without it: hal9000-coordinator status",
     });
   }
   rmSync(home.noDashboard, { force: true });
