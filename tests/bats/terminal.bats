@@ -60,13 +60,13 @@ spawned() {
   wait_for 5 shows '^still 42'
 }
 
-@test "a closed terminal keeps the worker; coordinator attach reattaches" {
+@test "a closed terminal keeps the worker; claudy attach reattaches" {
   terminal "$(spawned -n detached-$$ "$project" -- bash --norc)"
   wait_for 15 shows 'bash-.*[$#]'
   keys 'word=daisy' Enter
   tmux -L "$screen" kill-server
   [ "$(inspect detached-$$ '{{.State.Running}}')" = true ]
-  terminal "'$scripts/coordinator.ts' attach detached-$$"
+  terminal "'$scripts/claudy.ts' attach detached-$$"
   sleep 1
   keys 'echo "again $word"' Enter
   wait_for 10 shows '^again daisy'

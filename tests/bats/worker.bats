@@ -119,13 +119,23 @@ records() { find "$HAL9000_HOME/sessions" -maxdepth 1 -name '*.json' | wc -l; }
   [ -z "$(find "$HAL9000_HOME/workers" "$HAL9000_HOME/secrets" -name "stillborn-$$*")" ]
 }
 
-@test "stop accepts the id that spawn printed, and stops all or none of several names" {
+@test "stop accepts the id that spawn printed, and stops the others if a name is wrong" {
   id=$(spawn "$(make_project one)")
-  spawn -n second-wk-$$ "$(make_project two)"
-  run -4 "$scripts/coordinator.ts" stop "$id" nobody
-  [ "$("$scripts/coordinator.ts" count)" = 2 ]
-  "$scripts/coordinator.ts" stop "$id" second-wk-$$
+  run -8 docker exec "$parent" hal9000-coordinator stop "$id" nobody
+  [[ $output == *'error: There is no worker "nobody"'*"hal9000-coordinator list"* ]]
   [ "$("$scripts/coordinator.ts" count)" = 0 ]
+}
+
+@test "claudy runs a command in a worker without a session, prints its log and stops it" {
+  spawn -n loose-$$ "$(make_project one)" -- sh -c 'echo begun; exec sleep 60'
+  run -0 "$scripts/claudy.ts" exec loose-$$ -- pwd
+  [ "$output" = /workspace ]
+  run -0 "$scripts/claudy.ts" logs loose-$$
+  [[ $output == *begun* ]]
+  run -0 "$scripts/claudy.ts" stop loose-$$
+  [ "$output" = "loose-$$" ]
+  run -0 "$scripts/claudy.ts" logs --worker loose-$$
+  [[ $output == *begun* ]]
 }
 
 @test "suggests the closest name for an unknown worker" {
