@@ -22,7 +22,7 @@ export interface RunOptions {
 
 /**
  * Runs docker at this terminal. Returns its exit code, or 128 plus the number of the
- * signal that ended this process.
+ * signal that ended it or this process.
  */
 export async function runDocker(
   args: readonly string[],
@@ -55,10 +55,13 @@ export async function runHere(
       passOutput(child.stdout, process.stdout),
       passOutput(child.stderr, process.stderr),
     ]);
-    const [code] = await once(child, "exit");
+    const [code, killed] = await once(child, "exit") as [
+      number | null,
+      NodeJS.Signals | null,
+    ];
     await passed;
-    if (ended) return 128 + constants.signals[ended];
-    return code ?? 1;
+    const signal = ended ?? killed;
+    return signal ? 128 + constants.signals[signal] : code ?? 1;
   } catch (error) {
     throw new Failure("failed", `Cannot run ${file}`, {
       cause: error,

@@ -1,6 +1,7 @@
 // Bundles each script into one file that needs only Deno.
 
 import { chmod, mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { createRequire } from "node:module";
 import { basename, dirname, join, relative } from "node:path";
 import type { Plugin } from "esbuild";
 import { sourceDigest } from "../std/build-digest.ts";
@@ -71,7 +72,7 @@ export async function bundleScripts(
   directory: string,
   { split = false } = {},
 ): Promise<void> {
-  const esbuild = await import("esbuild");
+  const esbuild = loadEsbuild(root);
   const result = await esbuild.build({
     absWorkingDir: root,
     entryPoints: sources.map((source) => ({
@@ -124,8 +125,7 @@ const lazyImport = /\bimport\(("\.[^"]+")\)/g;
 
 /** Bundles one ES module of a package; native bindings stay outside. */
 export async function bundleModule(entry: string, to: string): Promise<void> {
-  const esbuild = await import("esbuild");
-  await esbuild.build({
+  await loadEsbuild(entry).build({
     entryPoints: [entry],
     outfile: to,
     bundle: true,
@@ -134,6 +134,11 @@ export async function bundleModule(entry: string, to: string): Promise<void> {
     banner: { js: commonJsScope },
     logLevel: "error",
   });
+}
+
+/** A bundled script imports packages only while the working directory is the checkout. */
+function loadEsbuild(from: string): typeof import("esbuild") {
+  return createRequire(join(from, "package.json"))("esbuild");
 }
 
 /**

@@ -137,6 +137,10 @@ test("an interrupted command that does not report it exits with 130", async () =
   }
 });
 
+test("a command that a signal ended exits with 128 and its number", async () => {
+  assert.is(await runHere(["sh", "-c", "kill -INT $$"]), 130);
+});
+
 test("a worker that blocks the end of a left terminal does not block the next one", async () => {
   const exec = {
     inspect: () =>
