@@ -55,6 +55,8 @@ sed -nE 's/^(not )?ok [0-9]+ (.*) in ([0-9]+)ms.*/\3 \2/p' "$logs/test-dind.log"
   awk '{ printf "%6.1f", $1 / 1000; $1 = ""; print }'
 echo "Times: ${times#, }"
 
+grep -h '^# documents: ' "$logs/test-dind.log" | cut -c 3- || true
+
 summary="$passed passed, $broken failed"
 [ "$skipped" = 0 ] || summary="$summary, $skipped skipped"
 echo
