@@ -29,12 +29,15 @@ import { endingSince, reportEnding, showSession } from "./show.ts";
 import {
   type McpChoice,
   mcpChoice,
+  permissionChoice,
+  type PermissionOptions,
   profileChoice,
   type ProfileOptions,
 } from "./start-options.ts";
 import { approveConfig, repositoryConsent } from "./trust.ts";
 
-export interface OpenOptions extends ProfileOptions, McpChoice {
+export interface OpenOptions
+  extends ProfileOptions, McpChoice, PermissionOptions {
   name?: string;
   detach?: boolean;
   shell?: boolean;
@@ -52,7 +55,6 @@ export interface OpenOptions extends ProfileOptions, McpChoice {
   allowWorktree?: boolean;
   yes?: boolean;
   json?: boolean;
-  "--"?: string[];
 }
 
 export async function openProject(
@@ -111,6 +113,7 @@ export async function openSession(
     profile: profileChoice(options),
     mcp: mcpChoice(options),
     claudeArguments: options["--"] ?? [],
+    permissionMode: permissionChoice(options),
     approveConfig: approveConfig(io, options.trustProject, options.detach),
     env,
   };

@@ -6,6 +6,7 @@ import type { Io } from "../cli/io.ts";
 import type { OpenOptions } from "./open-project.ts";
 import {
   addMcpChoice,
+  addPermissionOptions,
   addProfileOptions,
   trustOption,
   worktreeOption,
@@ -14,13 +15,14 @@ import {
 /** `names` are those of the other commands. */
 export function openCommand(io: Io, names: string[]): CAC {
   const cli = command("claudy");
-  addMcpChoice(addProfileOptions(
-    cli.command(
-      "[directory] [...others]",
-      "Open the session of a project (default: here)",
-    ),
-    "auto",
-  ))
+  const opening = cli.command(
+    "[directory] [...others]",
+    "Open the session of a project (default: here)",
+  );
+  addPermissionOptions(
+    addMcpChoice(addProfileOptions(opening, "auto")),
+    "the session's last one, else PERMISSION_MODES, else Claude's own",
+  )
     .usage(`[options] [directory] ${claudeArguments}`)
     .option(
       "-n, --name <name>",

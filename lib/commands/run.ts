@@ -29,6 +29,18 @@ import {
   type StartOptions,
 } from "../session/start.ts";
 import { workerEnvironment } from "../session/local-gateway.ts";
+import {
+  answerLine,
+  eventArguments,
+  type OutputFormat,
+  outputFormats,
+} from "../session/answer.ts";
+import {
+  modeArguments,
+  type PermissionMode,
+  startMode,
+} from "../instance/permission-mode.ts";
+import type { Log } from "../std/log.ts";
 import { checkPrompt } from "../session/send.ts";
 import type { Servers } from "../mcp/config.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -37,40 +49,43 @@ import { claimOrSpawn } from "../session/worker.ts";
 import { ensureHome } from "../instance/volumes.ts";
 import { offerDaemon } from "./daemon.ts";
 import { seedState } from "../home/worker-home.ts";
-import { span } from "../std/units.ts";
 import { claudeArguments, command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 import { approveConfig, repositoryConsent } from "./trust.ts";
 import {
   addMcpChoice,
+  addPermissionOptions,
   addProfileOptions,
   type McpChoice,
   mcpChoice,
+  permissionChoice,
+  type PermissionOptions,
   profileChoice,
   type ProfileOptions,
   trustOption,
   worktreeOption,
 } from "./start-options.ts";
 
-interface RunOptions extends ProfileOptions, McpChoice {
+interface RunOptions extends ProfileOptions, McpChoice, PermissionOptions {
   project?: string;
   file?: unknown;
   trustProject?: boolean;
   allowWorktree?: boolean;
   yes?: boolean;
   json?: boolean;
-  "--"?: string[];
+  outputFormat?: unknown;
 }
 
 export function runCommand(io: Io): CAC {
   const cli = command("claudy run");
-  addMcpChoice(addProfileOptions(
-    cli.command(
-      "[...prompt]",
-      "Run one prompt in a new worker and print the answer",
-    ),
-    "auto",
-  ))
+  const running = cli.command(
+    "[...prompt]",
+    "Run one prompt in a new worker and print the answer",
+  );
+  addPermissionOptions(
+    addMcpChoice(addProfileOptions(running, "auto")),
+    "PERMISSION_MODES, else Claude's own",
+  )
     .usage(`[options] [...prompt] ${claudeArguments}`)
     .option("-p", "No effect (this is the default)")
     .option(
@@ -81,13 +96,42 @@ export function runCommand(io: Io): CAC {
     .option(...trustOption)
     .option("--allow-worktree", worktreeOption)
     .option("--yes", "Start the daemon without asking")
-    .option("--json", "Print the answer as JSON")
+    .option(
+      "--output-format <format>",
+      "text, json (the answer with its cost), or stream-json (all events) (default: text)",
+    )
+    .option("--json", "Same as --output-format json")
     .example('claudy run -p "explain this project"')
     .example("git diff | claudy run review this change")
-    .action(async (words: string[], options: RunOptions) =>
-      await runPrompt(io, await promptOf(io, words, options.file), options)
-    );
+    .action(async (words: string[], options: RunOptions) => {
+      const asked = {
+        format: outputFormat(options),
+        mode: permissionChoice(options),
+        prompt: await promptOf(io, words, options.file),
+      };
+      return await runPrompt(io, asked, options);
+    });
   return cli;
+}
+
+/** Undefined if the user's arguments for Claude choose it. */
+export function outputFormat(options: RunOptions): OutputFormat | undefined {
+  const { json, outputFormat: given, "--": rest = [] } = options;
+  const own = rest.some((word) => /^--(output|input)-format(=|$)/.test(word));
+  const asked = given ?? (json ? "json" : undefined);
+  const format = outputFormats.find((known) => known === (asked ?? "text"));
+  if (!format) {
+    throw new Failure(
+      "usage",
+      `--output-format must be ${outputFormats.join(", ")}, got "${asked}"`,
+    );
+  }
+  if (asked !== undefined && own || json && format !== "json") {
+    throw new Failure("usage", "The output format was given twice", {
+      hint: "Pass --output-format or --json once.",
+    });
+  }
+  return own ? undefined : format;
 }
 
 /** The prompt from the words, the file or stdin. */
@@ -132,10 +176,16 @@ const serverWait = {
   MCP_CONNECT_TIMEOUT_MS: "30000",
 };
 
+interface Asked {
+  prompt: string;
+  format: OutputFormat | undefined;
+  mode: PermissionMode | undefined;
+}
+
 /** Runs `claude -p` in a worker that is stopped afterwards; returns the exit code. */
 async function runPrompt(
   io: Io,
-  prompt: string,
+  { prompt, format, mode }: Asked,
   options: RunOptions,
 ): Promise<number> {
   const instance = await openInstance(io.env, io.log);
@@ -175,10 +225,16 @@ async function runPrompt(
       arguments: options["--"] ?? [],
       env,
     });
-    const format = options.json ? ["--output-format", "json"] : [];
     return await ask(io, instance, worker, {
       ...start,
-      arguments: ["-p", ...format, ...start.arguments, "--", prompt],
+      format,
+      arguments: [
+        "-p",
+        ...(format === undefined ? [] : eventArguments),
+        ...modeArguments(startMode(instance, project.path, mode)),
+        ...start.arguments,
+        ...["--", prompt],
+      ],
     });
   } finally {
     await stopWorker(instance, worker, io.log);
@@ -213,28 +269,47 @@ async function prepareRun(
 /** How often the command says that it still waits. */
 const waitingMs = 30_000;
 
+/** Reports that the answer is waited for, as nothing is printed until Claude has it. */
+export async function whileWaiting<T>(
+  answer: Promise<T>,
+  log: Log,
+  everyMs = waitingMs,
+): Promise<T> {
+  const since = Date.now();
+  const waiting = setInterval(() => {
+    const seconds = Math.round((Date.now() - since) / 1000);
+    log(`Waiting for the answer for ${seconds} s`);
+  }, everyMs);
+  return await answer.finally(() => clearInterval(waiting));
+}
+
 /** Runs Claude in a worker; returns its exit code. */
 async function ask(
   io: Io,
   instance: Instance,
   worker: Worker,
-  start: ClaudeStart,
+  start: ClaudeStart & { format: OutputFormat | undefined },
 ): Promise<number> {
+  const { format } = start;
   const env = { ...start.env, ...serverWait };
   const since = Date.now();
-  // The CLI prints nothing until it has the answer, not even while it retries.
-  const waiting = setInterval(
-    () => io.log(`Waiting for the answer for ${span(Date.now() - since)}`),
-    waitingMs,
+  const code = await whileWaiting(
+    runDocker([
+      "exec",
+      // The CLI waits three seconds for input, which a terminal does not give.
+      ...(io.isInteractive ? [] : ["--interactive"]),
+      ...Object.keys(env).map((name) => `--env=${name}`),
+      ...[worker.id, "claude-session", ...start.arguments],
+    ], {
+      env,
+      filtered: true,
+      endsOnInterrupt: true,
+      onLine: format === undefined || format === "stream-json"
+        ? undefined
+        : (line) => answerLine(line, format, io.log),
+    }),
+    io.log,
   );
-  const code = await runDocker([
-    "exec",
-    // The CLI waits three seconds for input, which a terminal does not give.
-    ...(io.isInteractive ? [] : ["--interactive"]),
-    ...Object.keys(env).map((name) => `--env=${name}`),
-    ...[worker.id, "claude-session", ...start.arguments],
-  ], { env, filtered: true, endsOnInterrupt: true })
-    .finally(() => clearInterval(waiting));
   const events = await limitEvents(instance, worker.id);
   tellOfPids({ name: worker.name, events, runs: false }, io.log);
   if (code !== 0) {

@@ -44,7 +44,10 @@ export function sessionsCommand(io: Io): CAC {
       const sessions = (await listSessions(instance, io.env, io.log))
         .filter(({ state }) => !waiting || state === "waiting");
       const text = columns([
-        ["SESSION", "STATE", "TERMINALS", "WORKER", "AGE", "ACTIVE", "PROJECT"],
+        [
+          ...["SESSION", "STATE", "MODE", "TERMINALS", "WORKER", "AGE"],
+          ...["ACTIVE", "PROJECT"],
+        ],
         ...sessions.map(row),
       ]);
       io.answer(sessions, text, json);
@@ -182,6 +185,7 @@ function row(session: SessionState): string[] {
   return [
     session.name,
     stateText(session),
+    session.permissionMode ?? "-",
     session.worker === null
       ? ""
       : attached === 0

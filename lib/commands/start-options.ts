@@ -3,7 +3,12 @@
 
 import type { Command } from "cac";
 import type { ProfileChoice } from "../image/profiles.ts";
+import {
+  type PermissionMode,
+  permissionModes,
+} from "../instance/permission-mode.ts";
 import type { Choice } from "../mcp/offer.ts";
+import { Failure } from "../std/errors.ts";
 
 export const worktreeOption =
   "Mount the repository that a worktree belongs to, writable (default: ask)";
@@ -39,6 +44,55 @@ export function profileChoice(
     name: profile === undefined ? undefined : String(profile),
     build: build !== false,
   };
+}
+
+export interface PermissionOptions {
+  permissionMode?: unknown;
+  dangerouslySkipPermissions?: boolean;
+  "--"?: string[];
+}
+
+/** The CLI's own options. `otherwise` describes the default. */
+export function addPermissionOptions(
+  command: Command,
+  otherwise: string,
+): Command {
+  return command
+    .option(
+      "--permission-mode <mode>",
+      `${permissionModes.slice(0, -1).join(", ")} (default: ${otherwise})`,
+    )
+    .option(
+      "--dangerously-skip-permissions",
+      "Same as --permission-mode bypassPermissions",
+    );
+}
+
+/** Undefined if the user asks for none. */
+export function permissionChoice(
+  options: PermissionOptions,
+): PermissionMode | undefined {
+  const { permissionMode, dangerouslySkipPermissions } = options;
+  if (permissionMode === undefined && !dangerouslySkipPermissions) return;
+  const mode = dangerouslySkipPermissions
+    ? "bypassPermissions"
+    : permissionModes.find((known) => known === permissionMode);
+  if (mode === undefined) {
+    throw new Failure(
+      "usage",
+      `--permission-mode must be one of ${
+        permissionModes.slice(0, -1).join(", ")
+      }, got "${permissionMode}"`,
+    );
+  }
+  const differs = permissionMode !== undefined && permissionMode !== mode;
+  const again = options["--"]?.some((word) =>
+    /^--(permission-mode|dangerously-skip-permissions)(=|$)/.test(word)
+  );
+  if (!differs && !again) return mode;
+  throw new Failure("usage", "The permission mode was given twice", {
+    hint: "Pass --permission-mode or --dangerously-skip-permissions once.",
+  });
 }
 
 export interface McpChoice {

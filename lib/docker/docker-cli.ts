@@ -2,12 +2,14 @@
 // signals, and returns the exit code. For interactive terminals see terminal.ts.
 
 // Not zx: docker takes over this terminal and its signals.
+import { Buffer } from "node:buffer";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { constants } from "node:os";
 import process from "node:process";
 import type { Readable } from "node:stream";
 import { Failure } from "../std/errors.ts";
+import { linesOf } from "../std/lines.ts";
 import { interceptSignals } from "../std/signals.ts";
 import { TerminalFilter } from "../std/terminal-filter.ts";
 
@@ -16,6 +18,8 @@ export interface RunOptions {
   env?: Record<string, string>;
   /** The output comes from a worker: a terminal gets only filtered lines of text. */
   filtered?: boolean;
+  /** Reads the output by line; returns what is printed for it, without a newline. */
+  onLine?: ((line: string) => string | undefined) | undefined;
   /** Ctrl-C ends the command without a trace in its exit code, as it does docker exec. */
   endsOnInterrupt?: boolean;
 }
@@ -34,8 +38,10 @@ export async function runDocker(
 /** Like runDocker(), for any command. */
 export async function runHere(
   [file = "", ...args]: readonly string[],
-  { env = {}, filtered = false, endsOnInterrupt = false }: RunOptions = {},
+  options: RunOptions = {},
 ): Promise<number> {
+  const { env = {}, filtered = false, endsOnInterrupt = false } = options;
+  const { onLine } = options;
   let ended: NodeJS.Signals | undefined;
   // docker handles and forwards signals; this process stays alive to clean up afterwards.
   const restoreSignals = interceptSignals((signal) => {
@@ -47,12 +53,16 @@ export async function runHere(
   const through = (stream: NodeJS.WriteStream) =>
     filtered && stream.isTTY ? "pipe" : "inherit";
   const child = spawn(file, args, {
-    stdio: ["inherit", through(process.stdout), through(process.stderr)],
+    stdio: [
+      "inherit",
+      onLine ? "pipe" : through(process.stdout),
+      through(process.stderr),
+    ],
     env: { ...process.env, ...env },
   });
   try {
     const passed = Promise.all([
-      passOutput(child.stdout, process.stdout),
+      passOutput(child.stdout, process.stdout, onLine),
       passOutput(child.stderr, process.stderr),
     ]);
     const [code, killed] = await once(child, "exit") as [
@@ -63,6 +73,7 @@ export async function runHere(
     const signal = ended ?? killed;
     return signal ? 128 + constants.signals[signal] : code ?? 1;
   } catch (error) {
+    if (error instanceof Failure) throw error;
     throw new Failure("failed", `Cannot run ${file}`, {
       cause: error,
       ...(file === "docker"
@@ -86,11 +97,26 @@ function pass({ pid }: ChildProcess, signal: NodeJS.Signals): void {
 async function passOutput(
   from: Readable | null,
   to: NodeJS.WriteStream,
+  onLine?: RunOptions["onLine"],
 ): Promise<void> {
   if (!from) return;
   const filter = new TerminalFilter("text");
-  for await (const chunk of from) {
-    if (!to.write(filter.write(chunk))) await once(to, "drain");
+  for await (const bytes of onLine ? mapLines(from, onLine) : from) {
+    const shown = to.isTTY ? filter.write(bytes) : bytes;
+    if (!to.write(shown)) await once(to, "drain");
   }
-  to.write(filter.end());
+  if (to.isTTY) to.write(filter.end());
+}
+
+/** Longer than any answer. */
+const maxLineBytes = 64 * 1024 ** 2;
+
+async function* mapLines(
+  from: Readable,
+  onLine: NonNullable<RunOptions["onLine"]>,
+): AsyncGenerator<Uint8Array> {
+  for await (const line of linesOf(from, maxLineBytes)) {
+    const shown = onLine(line);
+    if (shown !== undefined) yield Buffer.from(`${shown}\n`);
+  }
 }

@@ -4,6 +4,7 @@ import { rmSync } from "node:fs";
 import * as v from "valibot";
 import type { Instance } from "./instance.ts";
 import type { Log } from "../std/log.ts";
+import { permissionModeSchema } from "./permission-mode.ts";
 import { writeAtomic } from "../std/owned.ts";
 import { readRecordFile, readRecordFiles } from "./record-file.ts";
 
@@ -22,6 +23,9 @@ const sessionSchema = v.object({
   repository: v.optional(v.string()),
   /** The host's MCP servers that it may use; undefined for all. */
   mcp: v.optional(v.union([v.boolean(), v.array(v.string())])),
+  /** The permission mode that Claude was last started in; undefined for its own default. */
+  permissionMode: v.optional(permissionModeSchema),
+  permissionModeFrom: v.optional(v.picklist(["option", "setting"])),
 });
 
 export type SessionRecord = v.InferOutput<typeof sessionSchema>;

@@ -4,6 +4,7 @@ import { homedir } from "node:os";
 import { isAbsolute } from "node:path";
 import * as v from "valibot";
 import { parseSize, sizePattern } from "../std/units.ts";
+import { type PermissionMode, permissionModes } from "./permission-mode.ts";
 
 /** The engine's minimum, and more than any machine has. */
 const minMemory = 6 * 1024 ** 2;
@@ -49,6 +50,10 @@ const flag = v.pipe(
   v.transform((text) => text === "true"),
 );
 
+const modesMessage =
+  "must be PATH=MODE, separated by colons, with an absolute path and one of " +
+  permissionModes.join(", ");
+
 const absolutePaths = v.pipe(
   v.string(),
   v.transform((text) => text.split(":").filter((path) => path !== "")),
@@ -80,6 +85,26 @@ const profileNames = v.pipe(
     "must be names of profiles separated by spaces",
   ),
   v.transform((names) => [...new Set(names)]),
+);
+
+/** PATH=MODE, separated by colons. */
+const modesByProject = v.pipe(
+  v.string(),
+  v.transform((text) =>
+    text.split(":").filter(Boolean).map((entry) => {
+      const at = entry.lastIndexOf("=");
+      return [entry.slice(0, at), entry.slice(at + 1)] as const;
+    })
+  ),
+  v.array(
+    v.tuple([
+      v.pipe(v.string(), v.check(isAbsolute, modesMessage)),
+      v.picklist(permissionModes, modesMessage),
+    ]),
+  ),
+  v.transform((entries): ReadonlyMap<string, PermissionMode> =>
+    new Map(entries)
+  ),
 );
 
 /** In the order of the settings file. */
@@ -198,6 +223,12 @@ export const definitions = {
     fallback: "auto",
     meaning:
       "How workers reach the host's MCP servers; auto: tcp with Docker Desktop",
+  },
+  PERMISSION_MODES: {
+    schema: modesByProject,
+    fallback: "",
+    meaning:
+      "Permission mode of Claude by project: PATH=MODE, separated by colons",
   },
   SKIP_IMAGE_PULL: {
     schema: flag,

@@ -24,6 +24,7 @@ import {
   readRecords,
   type WorkerRecord,
 } from "../instance/record.ts";
+import type { PermissionMode } from "../instance/permission-mode.ts";
 import {
   readSessions,
   type SessionRecord,
@@ -34,7 +35,11 @@ import { hasCredentials } from "../home/credentials.ts";
 import { sessionHome } from "../home/worker-home.ts";
 import { listWorkers, type WorkerState } from "../worker/workers.ts";
 
-export interface SessionState extends SessionRecord {
+export interface SessionState
+  extends Omit<SessionRecord, "permissionMode" | "permissionModeFrom"> {
+  /** The permission mode that Claude was last started in; null for its own default. */
+  permissionMode: PermissionMode | null;
+  permissionModeFrom: "option" | "setting" | null;
   state: CliState["activity"];
   /**
    * What the session is waiting for, as reported by the CLI; while it is starting, the
@@ -111,6 +116,8 @@ async function stateOf(
   const claudeHome = join(instance.home.home, sessionHome(record.name));
   return {
     ...record,
+    permissionMode: record.permissionMode ?? null,
+    permissionModeFrom: record.permissionModeFrom ?? null,
     state: worker && offline.has(worker.name)
       ? "offline"
       : cli?.activity ?? (worker ? "exited" : restState(latest)),

@@ -36,6 +36,11 @@ import {
 import type { ProjectConfig } from "../project/project-config.ts";
 import { type Project, resolveProject } from "../project/project.ts";
 import {
+  modeArguments,
+  type PermissionMode,
+  type StartMode,
+} from "../instance/permission-mode.ts";
+import {
   readSessions,
   type SessionRecord,
   writeSession,
@@ -80,6 +85,8 @@ export interface OpenRequest extends WorkerOptions {
   mcp: Choice | undefined;
   /** Arguments for Claude, used if it is not running yet. */
   claudeArguments: string[];
+  /** @default the session's saved one, else PERMISSION_MODES, else Claude's own */
+  permissionMode?: PermissionMode | undefined;
   /** Asks the user to approve the project's Claude configuration. */
   approveConfig: (config: ProjectConfig) => Promise<boolean>;
   /** The caller's environment. */
@@ -121,17 +128,21 @@ export async function readySession(
   if (start !== "running") forgetActivity(opening.claudeHome);
   const claudeRuns = start === "running" &&
     await hasTerminal(instance.docker, worker.id);
-  if (claudeRuns) refuseWithoutEffect(session, request);
+  if (claudeRuns) refuseWithoutEffect(session, request, before);
   let saved = record ?? before;
   if (!record) {
     const save = () => {
-      saved = saveSession(instance, opening, log);
+      saved = saveSession(instance, opening, { claudeRuns }, log);
     };
     // A running Claude does not need its record.
     await (claudeRuns ? warnOnFileError(log, save) : save());
   }
   // A standalone session needs no port range, because it has its own network.
   const portBase = request.standalone ? undefined : saved?.portBase;
+  const mode: StartMode = saved ?? {};
+  if (!claudeRuns && !request.permissionMode && mode.permissionMode) {
+    log(modeNotice(mode));
+  }
   const resumes = !request.fresh && hasConversation(instance, session);
   const started = claudeRuns
     ? await renewStart(instance, opening, { ...request, env }, log)
@@ -149,6 +160,8 @@ export async function readySession(
     command: [
       "claude-session",
       ...(resumes ? ["--continue"] : []),
+      // First, so that the user's own arguments take precedence.
+      ...modeArguments(mode),
       ...started.arguments,
     ],
     env: {
@@ -235,15 +248,26 @@ export function projectIsMissing({ name, project }: SessionRecord): Failure {
   );
 }
 
+/** A mode that was not asked for now may surprise: some of them ask for nothing. */
+function modeNotice({ permissionMode, permissionModeFrom }: StartMode): string {
+  const origin = permissionModeFrom === "setting"
+    ? "set in PERMISSION_MODES"
+    : "chosen for this session; --permission-mode chooses another";
+  return `Permission mode: ${permissionMode} (${origin})`;
+}
+
 /** Throws if the request contains what takes effect only when Claude starts. */
 function refuseWithoutEffect(
   session: string,
-  { fresh, claudeArguments }: OpenRequest,
+  { fresh, claudeArguments, permissionMode }: OpenRequest,
+  before: SessionRecord | undefined,
 ): void {
   const what = fresh
     ? "--new has"
     : claudeArguments.length > 0
     ? "arguments of Claude have"
+    : permissionMode && permissionMode !== before?.permissionMode
+    ? `permission mode ${permissionMode} has`
     : undefined;
   if (!what) return;
   throw new Failure(
@@ -299,6 +323,7 @@ export async function checkOpening(
     claudeHome,
     homeIsNew: !existsSync(claudeHome),
     mcp: request.mcp,
+    permissionMode: request.permissionMode,
   };
 }
 
@@ -330,7 +355,7 @@ async function findOrStartWorker(
         },
       },
       prepare: () => {
-        record = saveSession(instance, opening, log);
+        record = saveSession(instance, opening, { claudeRuns: false }, log);
         const inherited = { session, project, request: request.inherit };
         inheritOnce(instance, inherited, log);
       },

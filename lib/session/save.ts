@@ -3,6 +3,11 @@
 import type { Instance } from "../instance/instance.ts";
 import { freePorts, reservePorts } from "../instance/port-range.ts";
 import {
+  type PermissionMode,
+  type StartMode,
+  startMode,
+} from "../instance/permission-mode.ts";
+import {
   readSession,
   removeSessionRecord,
   type SessionRecord,
@@ -31,6 +36,8 @@ export interface SessionToSave {
   chosenProfile: string | undefined;
   /** The MCP servers to save; undefined keeps the saved ones. */
   mcp: Choice | undefined;
+  /** The permission mode that the user asks for; undefined keeps the saved one. */
+  permissionMode: PermissionMode | undefined;
 }
 
 /** The project's default session name; a session migrated from 0.5 keeps its old name. */
@@ -63,6 +70,11 @@ export function existingRecord(
   );
 }
 
+const modeOf = (before: SessionRecord | undefined): StartMode => ({
+  permissionMode: before?.permissionMode,
+  permissionModeFrom: before?.permissionModeFrom,
+});
+
 /**
  * Writes the session's record and reserves its ports. Reads the record again before:
  * another process may have changed it while the user was asked or an image was built.
@@ -70,9 +82,10 @@ export function existingRecord(
 export function saveSession(
   instance: Instance,
   toSave: SessionToSave,
+  { claudeRuns }: { claudeRuns: boolean },
   log: Log,
 ): SessionRecord {
-  const { session, project, chosenProfile, mcp } = toSave;
+  const { session, project, chosenProfile, mcp, permissionMode } = toSave;
   const before = existingRecord(instance, session, project, log);
   toSave.before = before;
   const usedAt = new Date().toISOString();
@@ -86,6 +99,10 @@ export function saveSession(
     profile: chosenProfile,
     repository: before?.repository,
     mcp: mcp ?? before?.mcp,
+    // That of a running Claude was decided when it started.
+    ...(claudeRuns
+      ? modeOf(before)
+      : startMode(instance, project.path, permissionMode, before)),
   };
   writeSession(instance, record);
   if (record.portBase !== undefined) return record;

@@ -224,6 +224,53 @@ teardown() {
   [ "$("$scripts/coordinator.ts" list --json)" = "[]" ]
 }
 
+@test "claudy run shows that the API is tried again, in each format" {
+  cd "$project"
+  run -0 --separate-stderr "$claudy" run "FAIL 529 1 text" </dev/null
+  [ "$output" = "echo: FAIL 529 1 text" ]
+  # shellcheck disable=SC2154
+  [[ $stderr == *"The API answered 529 (overloaded); retry 1 of 10 in 0."*" s"* ]]
+  run -0 --separate-stderr "$claudy" run --output-format json "FAIL 529 1 json" </dev/null
+  [ "$(jq -r .result <<<"$output")" = "echo: FAIL 529 1 json" ]
+  [[ $stderr == *"retry 1 of 10"* ]]
+  run -0 --separate-stderr "$claudy" run --output-format stream-json "FAIL 529 1 events" </dev/null
+  [ "$(jq -r 'select(.subtype == "api_retry").error_status' <<<"$output")" = 529 ]
+  [ "$(jq -r 'select(.type == "result").result' <<<"$output")" = "echo: FAIL 529 1 events" ]
+  run -1 --separate-stderr "$claudy" run 'TOOL Bash {"command":"true","description":"x"}' -- --max-turns 1 </dev/null
+  [[ $output == "Error: Reached max"* ]]
+}
+
+@test "a permission mode is remembered, and taken from no repository" {
+  mkdir -p "$project/.claude"
+  echo '{"permissions":{"defaultMode":"bypassPermissions"}}' >"$project/.claude/settings.json"
+  mode() { "$claudy" run --trust-project -C "$project" --output-format stream-json "$@" hello </dev/null | jq -r 'select(.subtype == "init").permissionMode'; }
+  [ "$(mode)" = default ]
+  [ "$(PERMISSION_MODES=$project=plan mode)" = plan ]
+  [ "$(PERMISSION_MODES=$project=plan mode --dangerously-skip-permissions)" = bypassPermissions ]
+  rm -r "$project/.claude"
+
+  session=$("$claudy" --detach --dangerously-skip-permissions "$project")
+  run -5 "$claudy" --detach --permission-mode plan "$project"
+  [[ $output == *"permission mode plan has no effect"*"claudy stop $session"* ]]
+  "$claudy" stop "$session"
+  run -0 --separate-stderr "$claudy" --detach --json "$project"
+  [[ $stderr == *"Permission mode: bypassPermissions"* ]]
+  [ "$("$claudy" sessions show "$session" --json | jq -r .permissionMode)" = bypassPermissions ]
+  wait_for_screen 30 "$session" 'bypass permissions on'
+  typed "$session" 'TOOL Bash {"command":"touch /workspace/unasked","description":"x"}'
+  wait_for_screen 5 "$session" 'description":"x"}'
+  typed "$session" Enter
+  wait_for 20 test -e "$project/unasked"
+}
+
+@test "accepts the permission modes of the CLI" {
+  spawn -n modes-$$ "$project"
+  theirs=$(docker exec modes-$$ claude --help | tr -s ' \n' ' ' | sed 's/.*--permission-mode <mode>\([^)]*\)).*/\1/' | grep -o '"[a-zA-Z]*"' | tr -d '"' | sort)
+  ours=$("$claudy" --help | sed -n 's/.*--permission-mode <mode> *\(.*\) (default.*/\1/p' | tr -d ' ' | tr , '\n' | sort)
+  [ "$(wc -l <<<"$ours")" = 6 ]
+  [ "$ours" = "$theirs" ]
+}
+
 @test "the agent's instructions contain its environment and its port range" {
   open "$project"
   base=$(jq -r .portBase "$HAL9000_HOME/sessions/kept/$session.json")

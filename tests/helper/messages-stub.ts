@@ -6,6 +6,7 @@
 //
 // A prompt that begins with `TOOL <name> <input as JSON>` is answered with that
 // tool call, its result with "tool done"; any other prompt with "echo: <prompt>".
+// `FAIL <status> <count> ...` is first refused that many times with that status.
 // https://docs.anthropic.com/en/api/messages-streaming
 
 import { appendFileSync } from "node:fs";
@@ -36,6 +37,8 @@ const [port, record] = process.argv.slice(2);
 if (!port || !record) throw new Error("usage: messages-stub.ts PORT RECORD");
 
 let calls = 0;
+/** How often each prompt that begins with FAIL was refused. */
+const refused = new Map<string, number>();
 
 const server = createServer((request, response) => {
   let body = "";
@@ -61,9 +64,9 @@ server.listen(Number(port), "127.0.0.1");
 function reply(response: ServerResponse, request: MessagesRequest): void {
   // The CLI puts its own reminders after the user's message and before the
   // prompt in it.
-  const content = contentFor(
-    request.messages.findLast(({ role }) => role === "user"),
-  );
+  const last = request.messages.findLast(({ role }) => role === "user");
+  if (refuses(response, promptOf(last))) return;
+  const content = contentFor(last);
   const message = {
     id: `msg_${++calls}`,
     type: "message",
@@ -78,17 +81,36 @@ function reply(response: ServerResponse, request: MessagesRequest): void {
   else json(response, message);
 }
 
-function contentFor(message: Message | undefined): Content {
-  const blocks = typeof message?.content === "string"
+function refuses(response: ServerResponse, prompt: string): boolean {
+  const [, status, count] = /^FAIL (\d+) (\d+)/.exec(prompt) ?? [];
+  const before = refused.get(prompt) ?? 0;
+  if (!status || before >= Number(count)) return false;
+  refused.set(prompt, before + 1);
+  response.writeHead(Number(status), { "content-type": "application/json" });
+  response.end(JSON.stringify({
+    type: "error",
+    error: { type: "overloaded_error", message: "Overloaded" },
+  }));
+  return true;
+}
+
+function blocksOf(message: Message | undefined): Block[] {
+  return typeof message?.content === "string"
     ? [{ type: "text", text: message.content }]
     : message?.content ?? [];
-  if (blocks.some(({ type }) => type === "tool_result")) {
+}
+
+function promptOf(message: Message | undefined): string {
+  return blocksOf(message).findLast(({ type, text }) =>
+    type === "text" && !text?.startsWith("<system-reminder>")
+  )?.text ?? "";
+}
+
+function contentFor(message: Message | undefined): Content {
+  if (blocksOf(message).some(({ type }) => type === "tool_result")) {
     return { type: "text", text: "tool done" };
   }
-  const prompt =
-    blocks.findLast(({ type, text }) =>
-      type === "text" && !text?.startsWith("<system-reminder>")
-    )?.text ?? "";
+  const prompt = promptOf(message);
   const call = /^TOOL ([\w-]+) (\{.*\})/s.exec(prompt);
   if (!call) return { type: "text", text: `echo: ${prompt}` };
   return {

@@ -110,14 +110,15 @@ test("sessions are listed with their state, age and project", async (served) => 
   assert.is(stderr, "");
   const [head, first, second] = table(stdout);
   assert.equal(head, [
-    ...["SESSION", "STATE", "TERMINALS", "WORKER", "AGE", "ACTIVE", "PROJECT"],
+    ...["SESSION", "STATE", "MODE", "TERMINALS", "WORKER", "AGE"],
+    ...["ACTIVE", "PROJECT"],
   ]);
   // The one that was used last comes first; it has no terminals and no worker.
   assert.equal(first, [
-    ...["gone", "stopped", "3 h", "30 min ago", project("app")],
+    ...["gone", "stopped", "-", "3 h", "30 min ago", project("app")],
   ]);
   assert.equal(second, [
-    ...["asking", "waiting: permission", "2", "cold", "3 h", "2 h ago"],
+    ...["asking", "waiting: permission", "-", "2", "cold", "3 h", "2 h ago"],
     project("app"),
   ]);
   const json = await run(claudy, ["sessions", "list", "--json"]);
