@@ -10,8 +10,8 @@ DENO := node_modules/.bin/deno
 INSTALLED := node_modules/.package-lock.json
 # The launcher runs these bundles instead of the sources.
 FAST := build/fast/spawn-worker.js
-SHELL_FILES := scripts/launch .ci/run $(wildcard docker/*.sh tests/*.sh tests/*/*.bash tests/bench/*.sh tests/bats/*.bats)
-SOURCES := scripts lib tests docs/pictures.ts
+SHELL_FILES := scripts/launch .ci/run $(wildcard docker/*.sh docs/*/*.sh tests/*.sh tests/*/*.bash tests/bench/*.sh tests/bats/*.bats)
+SOURCES := scripts lib tests docs/pictures.ts docs/recording/animate.ts
 # Run only what matches: make test-dind FILTER='spawn' FILES=tests/bats/pool.bats
 FILTER ?=
 FILES ?=
@@ -100,6 +100,9 @@ benchmark-mcp: $(FAST) ## Measure calls of MCP servers from a worker
 pictures: $(INSTALLED) ## Render docs/pictures/*.dot
 	@$(DENO) run --allow-read --allow-write=docs/pictures --no-lock --quiet docs/pictures.ts
 
+recording: $(FAST) ## Record the session that the README shows
+	@docs/recording/record.sh
+
 clean: ## Remove build output and packages; keep images and user data
 	@rm -rf build docker/build node_modules
 
@@ -108,4 +111,4 @@ $(INSTALLED): package.json package-lock.json
 	@start=$$SECONDS; npm ci --no-fund --no-audit --loglevel=error >&2; \
 	  echo "npm packages: $$((SECONDS - start)) s" >&2
 
-.PHONY: help up down engine engine-stop images build fmt check test test-unit test-mutation test-dind test-soak test-fresh benchmark-dind benchmark-migration benchmark-mcp pictures clean
+.PHONY: help up down engine engine-stop images build fmt check test test-unit test-mutation test-dind test-soak test-fresh benchmark-dind benchmark-migration benchmark-mcp pictures recording clean

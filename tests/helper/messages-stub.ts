@@ -1,15 +1,16 @@
 // A stand-in for the Anthropic Messages API: answers as a prompt requests and
 // records what it was sent.
 //
-// messages-stub.ts PORT RECORD: listens on 127.0.0.1:PORT and appends one line of
-// JSON per request to the file RECORD.
+// messages-stub.ts PORT RECORD [ANSWERS]: listens on 127.0.0.1:PORT and appends one line
+// of JSON per request to the file RECORD. ANSWERS is a file of JSON: for a prompt, the
+// answers to it and to the results of its tool calls.
 //
 // A prompt that begins with `TOOL <name> <input as JSON>` is answered with that
 // tool call, its result with "tool done"; any other prompt with "echo: <prompt>".
 // `FAIL <status> <count> ...` is first refused that many times with that status.
 // https://docs.anthropic.com/en/api/messages-streaming
 
-import { appendFileSync } from "node:fs";
+import { appendFileSync, readFileSync } from "node:fs";
 import { createServer, type ServerResponse } from "node:http";
 import process from "node:process";
 
@@ -33,8 +34,13 @@ type Content =
   | { type: "text"; text: string }
   | { type: "tool_use"; id: string; name: string; input: unknown };
 
-const [port, record] = process.argv.slice(2);
-if (!port || !record) throw new Error("usage: messages-stub.ts PORT RECORD");
+const [port, record, answers] = process.argv.slice(2);
+if (!port || !record) {
+  throw new Error("usage: messages-stub.ts PORT RECORD [ANSWERS]");
+}
+const scripted: Record<string, Content[]> = answers
+  ? JSON.parse(readFileSync(answers, "utf8"))
+  : {};
 
 let calls = 0;
 /** How often each prompt that begins with FAIL was refused. */
@@ -66,7 +72,7 @@ function reply(response: ServerResponse, request: MessagesRequest): void {
   // prompt in it.
   const last = request.messages.findLast(({ role }) => role === "user");
   if (refuses(response, promptOf(last))) return;
-  const content = contentFor(last);
+  const content = scriptedContent(request.messages) ?? contentFor(last);
   const message = {
     id: `msg_${++calls}`,
     type: "message",
@@ -104,6 +110,20 @@ function promptOf(message: Message | undefined): string {
   return blocksOf(message).findLast(({ type, text }) =>
     type === "text" && !text?.startsWith("<system-reminder>")
   )?.text ?? "";
+}
+
+/** The answer to the last prompt from the file ANSWERS, if it has that prompt. */
+function scriptedContent(messages: Message[]): Content | undefined {
+  const asked = messages.findLastIndex((message) =>
+    message.role === "user" && promptOf(message) !== ""
+  );
+  const results = messages.slice(asked + 1).filter((message) =>
+    blocksOf(message).some(({ type }) => type === "tool_result")
+  );
+  const content = scripted[promptOf(messages[asked])]?.[results.length];
+  return content?.type === "tool_use"
+    ? { ...content, id: `toolu_${calls}` }
+    : content;
 }
 
 function contentFor(message: Message | undefined): Content {

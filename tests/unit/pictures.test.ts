@@ -15,12 +15,25 @@ for (const source of sources()) {
 
 test("every picture has a source", async () => {
   const rendered = await Promise.all(sources().map(render));
-  const svgs = readdirSync(pictures).filter((name) => name.endsWith(".svg"));
+  const svgs = readdirSync(pictures).filter((name) =>
+    name.endsWith(".svg") && !name.startsWith("recording.")
+  );
   assert.ok(svgs.length >= 8);
   assert.equal(
     svgs.sort(),
     rendered.flatMap((files) => [...files.keys()]).sort(),
   );
+});
+
+test("the recording shows no path of the machine that it was made on", () => {
+  for (const theme of ["light", "dark"]) {
+    const svg = readFileSync(
+      join(pictures, `recording.${theme}.svg`),
+      "utf8",
+    );
+    assert.ok(svg.includes("/home/me/code/app"));
+    assert.not.match(svg, /\/tmp\/|\/root\//);
+  }
 });
 
 test.run();
