@@ -11,7 +11,7 @@ INSTALLED := node_modules/.package-lock.json
 # The launcher runs these bundles instead of the sources.
 FAST := build/fast/spawn-worker.js
 SHELL_FILES := scripts/launch .ci/run $(wildcard docker/*.sh docs/*/*.sh tests/*.sh tests/*/*.bash tests/bench/*.sh tests/bats/*.bats)
-SOURCES := scripts lib tests docs/pictures.ts docs/recording/animate.ts
+SOURCES := scripts lib tests $(wildcard docs/*.ts docs/*/*.ts)
 # Run only what matches: make test-dind FILTER='spawn' FILES=tests/bats/pool.bats
 FILTER ?=
 FILES ?=
@@ -53,12 +53,13 @@ build: $(INSTALLED) ## Bundle each script into one file in build/scripts
 fmt: $(INSTALLED) ## Format the sources
 	@$(DENO) fmt --quiet $(SOURCES)
 
-check: $(INSTALLED) ## Check format, lint, types, imports and shell scripts
+check: $(INSTALLED) ## Check format, lint, types, imports, shell scripts and generated documents
 	@echo "Checking format, lint, types, imports and shell"
 	@$(DENO) fmt --quiet --check $(SOURCES)
 	@$(DENO) lint --quiet $(SOURCES)
 	@node_modules/.bin/tsc
 	@$(DENO) run --allow-read --no-lock --quiet tests/layout.ts
+	@$(DENO) run --allow-all --no-lock --quiet docs/generate.ts --check
 	@tests/shellcheck.sh $(SHELL_FILES)
 
 test: ## Run all checks and tests
@@ -97,6 +98,9 @@ benchmark-mcp: $(FAST) ## Measure calls of MCP servers from a worker
 	@./scripts/build-images.ts >/dev/null
 	@tests/bench/mcp.sh
 
+docs: $(INSTALLED) ## Write the manual pages, and the settings in CONFIGURATION.md
+	@$(DENO) run --allow-all --no-lock --quiet docs/generate.ts
+
 pictures: $(INSTALLED) ## Render docs/pictures/*.dot
 	@$(DENO) run --allow-read --allow-write=docs/pictures --no-lock --quiet docs/pictures.ts
 
@@ -111,4 +115,4 @@ $(INSTALLED): package.json package-lock.json
 	@start=$$SECONDS; npm ci --no-fund --no-audit --loglevel=error >&2; \
 	  echo "npm packages: $$((SECONDS - start)) s" >&2
 
-.PHONY: help up down engine engine-stop images build fmt check test test-unit test-mutation test-dind test-soak test-fresh benchmark-dind benchmark-migration benchmark-mcp pictures recording clean
+.PHONY: help up down engine engine-stop images build fmt check test test-unit test-mutation test-dind test-soak test-fresh benchmark-dind benchmark-migration benchmark-mcp docs pictures recording clean

@@ -10,8 +10,10 @@ import { type PermissionMode, permissionModes } from "./permission-mode.ts";
 const minMemory = 6 * 1024 ** 2;
 const maxMemory = 1024 ** 5;
 
+/** The descriptions are the column of values in docs/dind/CONFIGURATION.md. */
 const size = v.pipe(
   v.string(),
+  v.description("a size such as `512m` or `4g`"),
   v.regex(sizePattern, "must be a size such as 512m or 4g"),
   v.transform(parseSize),
   v.minValue(minMemory, "must be a size of at least 6m"),
@@ -22,6 +24,7 @@ const wholeNumber = (from: number, to: number) => {
   const message = `must be a whole number from ${from} to ${to}`;
   return v.pipe(
     v.string(),
+    v.description(`${from} to ${to}`),
     v.regex(/^\d+$/, message),
     v.transform(Number),
     v.minValue(from, message),
@@ -33,6 +36,7 @@ const wholeNumber = (from: number, to: number) => {
 const pidsMessage = "must be a whole number from 1 to 1000000, or auto";
 const pids = v.pipe(
   v.string(),
+  v.description("1 to 1000000, or `auto`"),
   v.regex(/^(\d+|auto)$/, pidsMessage),
   v.transform((text) => text === "auto" ? undefined : Number(text)),
   v.check((n) => n === undefined || (n >= 1 && n <= 1_000_000), pidsMessage),
@@ -40,6 +44,7 @@ const pids = v.pipe(
 
 const cpus = v.pipe(
   v.string(),
+  v.description("a number such as `2` or `0.5`"),
   v.regex(/^\d+(\.\d+)?$/, "must be a number of CPUs such as 2 or 0.5"),
   v.transform(Number),
   v.minValue(0.01, "must be at least 0.01"),
@@ -47,6 +52,7 @@ const cpus = v.pipe(
 
 const flag = v.pipe(
   v.picklist(["true", "false"], 'must be "true" or "false"'),
+  v.description("`true` or `false`"),
   v.transform((text) => text === "true"),
 );
 
@@ -56,6 +62,7 @@ const modesMessage =
 
 const absolutePaths = v.pipe(
   v.string(),
+  v.description("absolute paths, separated by colons"),
   v.transform((text) => text.split(":").filter((path) => path !== "")),
   v.check(
     (paths) => paths.length > 0 && paths.every(isAbsolute),
@@ -65,6 +72,7 @@ const absolutePaths = v.pipe(
 
 const name = v.pipe(
   v.string(),
+  v.description("lower-case letters, digits and dashes"),
   v.regex(
     /^[a-z][a-z0-9-]{0,40}$/,
     "must be lower-case letters, digits and dashes, and start with a letter",
@@ -73,11 +81,13 @@ const name = v.pipe(
 
 const imageName = v.pipe(
   v.string(),
+  v.description("the name of an image"),
   v.regex(/^[a-z0-9][\w.\-/:@]*$/, "must be the name of an image"),
 );
 
 const profileNames = v.pipe(
   v.string(),
+  v.description("names of profiles, separated by spaces"),
   v.transform((text) => text.split(/\s+/).filter((word) => word !== "")),
   v.check(
     (names) =>
@@ -90,6 +100,7 @@ const profileNames = v.pipe(
 /** PATH=MODE, separated by colons. */
 const modesByProject = v.pipe(
   v.string(),
+  v.description("`PATH=MODE`, separated by colons"),
   v.transform((text) =>
     text.split(":").filter(Boolean).map((entry) => {
       const at = entry.lastIndexOf("=");
@@ -117,6 +128,7 @@ export const definitions = {
   HAL9000_PARENT: {
     schema: v.pipe(
       v.string(),
+      v.description("the name of a container"),
       v.regex(/^[\w.-]*$/, "must be a container's name"),
     ),
     fallback: "",
@@ -134,7 +146,10 @@ export const definitions = {
     meaning: "Directories that the parent can see, separated by colons",
   },
   WORKER_IMAGE: {
-    schema: v.union([v.literal(""), imageName]),
+    schema: v.pipe(
+      v.union([v.literal(""), imageName]),
+      v.description("the name of an image"),
+    ),
     fallback: "",
     meaning: "Image of workers; empty for the tag worker of the repository",
   },
@@ -157,9 +172,9 @@ export const definitions = {
       "with a profile",
   },
   WORKER_SECCOMP: {
-    schema: v.picklist(
-      ["hal9000", "engine"],
-      'must be "hal9000" or "engine"',
+    schema: v.pipe(
+      v.picklist(["hal9000", "engine"], 'must be "hal9000" or "engine"'),
+      v.description("`hal9000` or `engine`"),
     ),
     fallback: "hal9000",
     meaning:
@@ -211,14 +226,14 @@ export const definitions = {
     meaning: "Profiles with warm workers; the limits apply to each profile",
   },
   HAL9000_NOTIFY_COMMAND: {
-    schema: v.string(),
+    schema: v.pipe(v.string(), v.description("a command line of the shell")),
     fallback: "",
     meaning: "Command to run when a session starts to wait, for claudy watch",
   },
   MCP_SOCKET: {
-    schema: v.picklist(
-      ["auto", "unix", "tcp"],
-      'must be "auto", "unix" or "tcp"',
+    schema: v.pipe(
+      v.picklist(["auto", "unix", "tcp"], 'must be "auto", "unix" or "tcp"'),
+      v.description("`auto`, `unix` or `tcp`"),
     ),
     fallback: "auto",
     meaning:

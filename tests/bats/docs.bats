@@ -33,7 +33,7 @@ teardown() {
 
 # Prints the totals of the documents that ran.
 teardown_file() {
-  awk '{ run += $2; excused += $5 } END { printf "# documents: %d blocks run, %d excused\n", run, excused }' \
+  awk '{ run += $2; excused += $5 } END { if (NR) printf "# documents: %d blocks run, %d excused\n", run, excused }' \
     <(grep -h ' blocks run, ' "$BATS_FILE_TMPDIR"/*) >&3
 }
 
@@ -110,3 +110,12 @@ for document in README.md docs/dind/*.md; do
   ! grep -q '^```bash' "$document" ||
     bats_test_function --description "the commands of $document run" -- commands_run "$document"
 done
+
+@test "groff formats the manual pages without warnings" {
+  command -v groff >/dev/null || as_root apt-get install -o DPkg::Lock::Timeout=60 -qq -y --no-install-recommends groff-base >&2 || true
+  command -v groff >/dev/null || skip "there is no groff, and it could not be installed"
+  for page in "$repo"/man/*.1; do
+    run -0 groff -man -Tutf8 -ww -rCHECKSTYLE=3 -z "$page"
+    [ "$output" = "" ]
+  done
+}

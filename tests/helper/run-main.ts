@@ -38,6 +38,13 @@ export async function runMain(
     stdout: stream("stdout"),
     stderr: stream("stderr"),
   });
-  ran.code = await main(argv, io);
+  const { info } = console;
+  // cac prints help on the console.
+  console.info = (text: string) => void (ran.stdout += `${text}\n`);
+  try {
+    ran.code = await main(argv, io);
+  } finally {
+    console.info = info;
+  }
   return ran;
 }

@@ -85,20 +85,13 @@ async function helpOf(
   env: NodeJS.ProcessEnv = {},
 ): Promise<string> {
   const main = scripts[script] as Main;
-  const { info } = console;
-  const lines: string[] = [];
-  console.info = (line: string) => void lines.push(line);
-  try {
-    const { code, stderr } = await runMain(
-      main,
-      words[0] === "help" ? words : [...words, "--help"],
-      { env },
-    );
-    assert.equal([code, stderr], [0, ""]);
-  } finally {
-    console.info = info;
-  }
-  return lines.join("\n");
+  const { code, stdout, stderr } = await runMain(
+    main,
+    words[0] === "help" ? words : [...words, "--help"],
+    { env },
+  );
+  assert.equal([code, stderr], [0, ""]);
+  return stdout;
 }
 
 const optionLine =
