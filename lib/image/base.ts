@@ -1,5 +1,6 @@
 // The Debian base image, pulled from a registry or built locally.
 
+import { readFileSync } from "node:fs";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { $ } from "zx/core";
@@ -7,10 +8,42 @@ import { type Docker, inspectImage } from "../docker/docker.ts";
 import { aptInstall, asRoot } from "../machine/as-root.ts";
 import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
+import { recipes } from "./recipes.ts";
 
 const registryBase = "debian:trixie-slim";
-/** Built with mmdebstrap; not in any registry. */
-const localBase = "hal9000-base:trixie";
+
+/** An image that is built with mmdebstrap if there is no registry. */
+export interface LocalBase {
+  name: string;
+  /** In addition to Debian's essential packages and apt. */
+  packages: string[];
+}
+
+/** For profiles, which copy all of it. */
+export const profilesBase: LocalBase = {
+  name: "hal9000-debian:trixie",
+  packages: ["ca-certificates"],
+};
+
+/** For our images: with all their packages, so that these are fetched and installed once. */
+export function imagesBase(root: string): LocalBase {
+  const packages = recipes.flatMap(({ name }) =>
+    debianPackages(
+      readFileSync(join(root, "docker", `Dockerfile.${name}`), "utf8"),
+    )
+  );
+  return {
+    name: "hal9000-base:trixie",
+    packages: [...new Set(packages)].sort(),
+  };
+}
+
+/** The Debian packages that a Dockerfile installs. */
+export function debianPackages(dockerfile: string): string[] {
+  const list = /^ARG PACKAGES="(.+)"$/m.exec(dockerfile)?.[1];
+  return list?.split(" ") ?? [];
+}
+
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 export interface BaseImage {
@@ -20,16 +53,21 @@ export interface BaseImage {
 
 /**
  * The base image if it is present; otherwise pulls it, or builds it in `directory` if no
- * registry can be reached. All users may write to `directory`, such as /tmp.
+ * registry can be reached. All users may write to `directory`, such as /tmp. With `noCache`
+ * a local one is built again, since its packages may be outdated.
  */
 export async function baseImage(
   docker: Docker,
-  arch: string,
-  directory: string,
+  local: LocalBase,
+  { arch, directory, noCache = false }: {
+    arch: string;
+    directory: string;
+    noCache?: boolean;
+  },
   log: Log,
 ): Promise<BaseImage> {
   const present = await find(docker, registryBase) ??
-    await find(docker, localBase);
+    (noCache ? undefined : await find(docker, local.name));
   if (present) return present;
   log(`Pulling ${registryBase}`);
   const pull = await $({
@@ -37,11 +75,11 @@ export async function baseImage(
     quiet: true,
   })`docker pull ${registryBase}`;
   if (pull.exitCode !== 0) {
-    log(`Cannot pull it: building ${localBase} with mmdebstrap`);
-    await debootstrap(arch, directory);
+    log(`Cannot pull it: building ${local.name} with mmdebstrap`);
+    await debootstrap(local, arch, directory);
   }
   const base = await find(docker, registryBase) ??
-    await find(docker, localBase);
+    await find(docker, local.name);
   if (!base) throw new Failure("failed", `Cannot find ${registryBase}`);
   return base;
 }
@@ -54,7 +92,16 @@ async function find(
   return image && { name, id: image.Id };
 }
 
-async function debootstrap(arch: string, directory: string): Promise<void> {
+/** As in Debian's own image: the rest of a package's documentation is of no use here. */
+const excluded = ["doc", "info", "locale", "man"].map((name) =>
+  `--dpkgopt='path-exclude=/usr/share/${name}/*'`
+).join(" ");
+
+async function debootstrap(
+  { name, packages }: LocalBase,
+  arch: string,
+  directory: string,
+): Promise<void> {
   const here = await $({ nothrow: true, quiet: true })`command -v mmdebstrap`;
   if (here.exitCode !== 0) {
     await aptInstall(["mmdebstrap", "debian-archive-keyring"]);
@@ -65,13 +112,13 @@ async function debootstrap(arch: string, directory: string): Promise<void> {
   try {
     await asRoot(
       // As in Debian's own image: a build that breaks off starts again from its base.
-      `mmdebstrap --quiet --variant=apt --include=ca-certificates ` +
-        `--dpkgopt=force-unsafe-io ` +
+      `mmdebstrap --quiet --variant=apt --include=${packages.join(",")} ` +
+        `--dpkgopt=force-unsafe-io ${excluded} ` +
         `--keyring=${keyring} --architectures=${arch} trixie '${tarball}'`,
     );
-    await $({ quiet: true })`docker import ${tarball} ${localBase}`;
+    await $({ quiet: true })`docker import ${tarball} ${name}`;
   } catch (error) {
-    throw new Failure("failed", `Cannot build ${localBase}`, {
+    throw new Failure("failed", `Cannot build ${name}`, {
       cause: error,
       hint: `Make ${registryBase} available to the engine, then run it again.`,
     });

@@ -10,9 +10,9 @@ import { type Docker, dropImage, inspectImage } from "../docker/docker.ts";
 import { label } from "../instance/labels.ts";
 import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
-import { type BaseImage, baseImage } from "./base.ts";
+import { type BaseImage, baseImage, imagesBase } from "./base.ts";
 import { inputsDigest, stageInputs } from "./inputs.ts";
-import { type ImageRecipe, selectRecipes } from "./recipes.ts";
+import { contextFiles, type ImageRecipe, selectRecipes } from "./recipes.ts";
 import { takeOver } from "./shared.ts";
 
 export interface BuildOptions {
@@ -72,7 +72,11 @@ async function buildStaged(
 ): Promise<BuiltImage[]> {
   const { root } = options;
   const [base] = await Promise.all([
-    baseImage(docker, arch, `${root}/build`, log),
+    baseImage(docker, imagesBase(root), {
+      arch,
+      directory: join(root, "build"),
+      noCache: options.noCache,
+    }, log),
     stageInputs(root, arch, log),
   ]);
   const builds = new Map<string, ReturnType<typeof buildOne>>();
@@ -116,7 +120,11 @@ async function buildOne(
     if (noCache) args.push("--no-cache");
     const former = await inspectImage(docker, `${repository}:${name}`);
     const logFile = join(root, "build", `image-${name}.log`);
-    await runBuild(join(root, "docker"), args, logFile, log);
+    const context = {
+      directory: join(root, "docker"),
+      files: contextFiles(recipe),
+    };
+    await runBuild(context, args, logFile, log);
     if (former) await dropImage(docker, former.Id);
   }
   const image = await docker.getImage(`${repository}:${name}`).inspect();
@@ -133,12 +141,21 @@ async function buildOne(
   };
 }
 
+export interface BuildContext {
+  directory: string;
+  /**
+   * If given, only these files of it are sent to the engine.
+   * @default all that .dockerignore does not exclude
+   */
+  files?: string[];
+}
+
 /**
  * Runs `docker build` in a context, with its output in a log file; returns the image's
  * id. Throws a `failed` Failure if it fails, after the last lines of the log.
  */
 export async function runBuild(
-  context: string,
+  { directory, files }: BuildContext,
   args: string[],
   logFile: string,
   log: Log,
@@ -151,13 +168,18 @@ export async function runBuild(
   const own = await mkdtemp(join(tmpdir(), "hal9000-build-"));
   const idFile = join(own, "id");
   try {
-    const { exitCode } = await $({
-      cwd: context,
+    const inContext = $({
+      cwd: directory,
       env: { ...process.env, ...builder },
       stdio: ["ignore", output.fd, output.fd],
       nothrow: true,
       quiet: true,
-    })`docker build ${clean} --iidfile=${idFile} ${args} .`;
+    });
+    const build = [...clean, `--iidfile=${idFile}`, ...args];
+    // zx runs it with pipefail.
+    const { exitCode } = files
+      ? await inContext`tar --create ${files} | docker build ${build} -`
+      : await inContext`docker build ${build} .`;
     // Not from the engine's list: it leaves out images on which others are built.
     if (exitCode === 0) return (await readFile(idFile, "utf8")).trim();
   } finally {

@@ -9,7 +9,7 @@ import { hardenedFlags } from "../instance/container-spec.ts";
 import { label } from "../instance/labels.ts";
 import type { Log } from "../std/log.ts";
 import { seccompOptions } from "./seccomp.ts";
-import { baseImage } from "./base.ts";
+import { baseImage, profilesBase } from "./base.ts";
 import { runBuild } from "./build.ts";
 
 /** An image that is built on another. */
@@ -33,14 +33,17 @@ export async function buildLayer(
   const { docker, prefix } = instance;
   const { Architecture } = await docker.info();
   const arch = { x86_64: "amd64", aarch64: "arm64" }[Architecture as string];
-  const base = await baseImage(docker, arch ?? Architecture, tmpdir(), log);
+  const base = await baseImage(docker, profilesBase, {
+    arch: arch ?? Architecture,
+    directory: tmpdir(),
+  }, log);
   const args = { BASE_IMAGE: base.name, WORKER_IMAGE: below, ...layer.args };
   const labels = {
     [label.inputs]: inputs,
     ...(layer.own ? { [label.instance]: prefix } : {}),
   };
   const id = await runBuild(
-    layer.context,
+    { directory: layer.context },
     [
       `--file=${join(layer.context, layer.dockerfile)}`,
       ...Object.entries(args).map(([key, value]) =>

@@ -16,6 +16,8 @@ export interface ImageRecipe {
   on?: ImageName;
   /** Its files in docker/, except the Dockerfile. */
   files: readonly string[];
+  /** Its staged inputs in docker/build. */
+  staged: readonly string[];
   /** Its packages from the lockfile, for npm's name of a CPU. */
   packages: (cpu: string) => string[];
   /** Whether it contains the bundled scripts. */
@@ -39,6 +41,7 @@ export const recipes: readonly ImageRecipe[] = [
       "worker-entrypoint.sh",
       "note-activity.sh",
     ],
+    staged: ["claude"],
     packages: (cpu) => [`@anthropic-ai/claude-code-linux-${cpu}`],
     scripts: false,
   },
@@ -49,6 +52,7 @@ export const recipes: readonly ImageRecipe[] = [
     originalBytes: 588e6,
     on: "worker-ultramin",
     files: ["rootfs.sh", "gitconfig"],
+    staged: [],
     packages: none,
     scripts: false,
   },
@@ -63,6 +67,7 @@ export const recipes: readonly ImageRecipe[] = [
       "parent-entrypoint.sh",
       "tmux-dashboard.conf",
     ],
+    staged: ["deno", "chromadb", "scripts"],
     packages: (cpu) => [
       `@deno/linux-${cpu}-glibc`,
       "chromadb",
@@ -90,6 +95,15 @@ export function chosenImage(
   return settings.WORKER_IMAGE || settings.HAL9000_IMAGE_REPO !== repository
     ? workerImage(settings)
     : undefined;
+}
+
+/** What a recipe's build sends to the engine, below docker/. */
+export function contextFiles({ name, files, staged }: ImageRecipe): string[] {
+  return [
+    `Dockerfile.${name}`,
+    ...files,
+    ...staged.map((input) => `build/${input}`),
+  ];
 }
 
 /** All recipes, or the recipe with the tag `only`, preceded by its base. */

@@ -67,12 +67,33 @@ test.after.each(({ end, directory, path }) => {
 });
 
 const build = ({ directory, log }: Context, args: string[]) =>
-  runBuild(directory, args, join(directory, "logs/build.log"), log);
+  runBuild({ directory }, args, join(directory, "logs/build.log"), log);
 
 test("builds images with buildx if the client has it", async (context) => {
   const { asked } = context;
   await build(context, ["--tag=x"]);
   assert.equal(asked(), ["|buildx version", "|build --tag=x ."]);
+});
+
+test("sends only the chosen files of the context", async (context) => {
+  const { directory, asked } = context;
+  writeFileSync(
+    join(directory, "docker"),
+    client.replace("*) seq", `build) tar -t >"${directory}/sent" ;;\n  *) seq`),
+  );
+  for (const name of ["one", "two"]) writeFileSync(join(directory, name), "");
+  const files = ["two"];
+  await runBuild({ directory, files }, [], join(directory, "log"), () => {});
+  assert.is(asked()[1], "|build -");
+  assert.is(readFileSync(join(directory, "sent"), "utf8"), "two\n");
+  // A missing file is an error, although docker succeeds.
+  const missing = runBuild(
+    { directory, files: ["three"] },
+    [],
+    join(directory, "log"),
+    () => {},
+  );
+  assert.is(await missing.then(() => "", ({ kind }) => kind), "failed");
 });
 
 test("without buildx, the classic builder removes the container of a failed step", async (context) => {

@@ -11,15 +11,17 @@ import {
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
+import { fileURLToPath } from "node:url";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import type { Docker } from "../../lib/docker/docker.ts";
-import { baseImage } from "../../lib/image/base.ts";
+import { baseImage, debianPackages, imagesBase } from "../../lib/image/base.ts";
 import { buildArguments } from "../../lib/image/build.ts";
 import { contextParts } from "../../lib/image/context.ts";
 import { orphanedNames } from "../../lib/doctor/prune.ts";
 import {
   chosenImage,
+  contextFiles,
   recipes,
   selectRecipes,
   workerImage,
@@ -55,6 +57,31 @@ test("buildArguments() uses the repository's image as base", () => {
   ]);
 });
 
+test("contextFiles() are the recipe's own, so no build sends another's 245 MB", () => {
+  const [minimal] = selectRecipes("worker-minimal").slice(-1);
+  if (!minimal) throw new Error("no recipe");
+  assert.equal(contextFiles(minimal), [
+    "Dockerfile.worker-minimal",
+    "rootfs.sh",
+    "gitconfig",
+  ]);
+  const sent = recipes.flatMap(contextFiles);
+  for (const input of ["claude", "deno", "chromadb", "scripts"]) {
+    assert.is(sent.filter((file) => file === `build/${input}`).length, 1);
+  }
+});
+
+test("imagesBase() has the Debian packages of all Dockerfiles", () => {
+  const { packages } = imagesBase(
+    fileURLToPath(new URL("../..", import.meta.url)),
+  );
+  for (const name of ["ca-certificates", "docker-cli", "git", "less"]) {
+    assert.is(packages.filter((each) => each === name).length, 1, name);
+  }
+  assert.equal(debianPackages('FROM x\nARG PACKAGES="a b"\nRUN y'), ["a", "b"]);
+  assert.equal(debianPackages("FROM x"), []);
+});
+
 test("baseImage() builds in a new directory with an unpredictable name", async () => {
   const root = mkdtempSync(join(tmpdir(), "hal9000-base-test-"));
   const program = (name: string, script: string) =>
@@ -76,12 +103,14 @@ test("baseImage() builds in a new directory with an unpredictable name", async (
   const { PATH } = process.env;
   try {
     process.env["PATH"] = `${root}:${PATH}`;
-    await baseImage(docker, "amd64", join(root, "in"), () => {});
-    const [mode, directory] = readFileSync(join(root, "made"), "utf8").split(
+    const base = { name: "x", packages: [] };
+    const directory = join(root, "in");
+    await baseImage(docker, base, { arch: "amd64", directory }, () => {});
+    const [mode, made] = readFileSync(join(root, "made"), "utf8").split(
       " ",
     );
     assert.is(mode, "700");
-    assert.match(directory ?? "", /\/in\/hal9000-base-\w{6}\n$/);
+    assert.match(made ?? "", /\/in\/hal9000-base-\w{6}\n$/);
     assert.equal(readdirSync(join(root, "in")), []);
   } finally {
     process.env["PATH"] = PATH;
