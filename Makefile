@@ -108,11 +108,11 @@ recording: $(FAST) ## Record the session that the README shows
 	@docs/recording/record.sh
 
 clean: ## Remove build output and packages; keep images and user data
-	@rm -rf build docker/build node_modules
+	@rm -rf build dist docker/build node_modules
 
 $(INSTALLED): package.json package-lock.json
 	@echo "Installing npm packages" >&2
-	@start=$$SECONDS; npm ci --no-fund --no-audit --loglevel=error >&2; \
+	@start=$$SECONDS; npm ci --ignore-scripts --no-fund --no-audit --loglevel=error >&2; \
 	  echo "npm packages: $$((SECONDS - start)) s" >&2
 
 .PHONY: help up down engine engine-stop images build fmt check test test-unit test-mutation test-dind test-soak test-fresh benchmark-dind benchmark-migration benchmark-mcp docs pictures recording clean

@@ -1,13 +1,14 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
 // build-images: builds the parent, worker and net images that are out of date.
 
-import { readSettings } from "../lib/instance/config.ts";
-import { connect } from "../lib/docker/docker.ts";
+import { openHome } from "../lib/instance/open.ts";
+import { ensureHome } from "../lib/instance/volumes.ts";
 import { ensureEngine } from "../lib/machine/engine.ts";
 import { buildImages, type BuiltImage } from "../lib/image/build.ts";
+import { buildPlaces } from "../lib/image/places.ts";
 import { selectRecipes } from "../lib/image/recipes.ts";
 import { megabytes } from "../lib/std/units.ts";
-import { checkout } from "../lib/std/checkout.ts";
+import { isInstalled } from "../lib/std/checkout.ts";
 import { command, execute, runCli, version } from "../lib/cli/cli.ts";
 import { Io } from "../lib/cli/io.ts";
 
@@ -21,12 +22,14 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     .action(async (options) => {
       selectRecipes(options.only); // reject a wrong name early
       const engine = await ensureEngine(io.env, io.log);
+      const instance = await openHome(io.env, io.log);
+      if (isInstalled) ensureHome(instance);
       const images = await buildImages(
-        await connect(io.env),
+        instance.docker,
         engine.arch,
         {
-          root: checkout,
-          repository: readSettings(io.env).HAL9000_IMAGE_REPO,
+          places: buildPlaces(instance.home),
+          repository: instance.settings.HAL9000_IMAGE_REPO,
           version,
           only: options.only,
           noCache: options.cache === false,

@@ -1,8 +1,22 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
 // build: bundles the scripts, to run them elsewhere or to start them faster.
 
+import { rm, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { bundleScripts, scriptSources } from "../lib/machine/bundle.ts";
+import {
+  bundleChromadb,
+  bundleInstalled,
+  bundleScripts,
+  imageSources,
+  scriptSources,
+} from "../lib/machine/bundle.ts";
+import {
+  imagePackages,
+  packageDirectory,
+  readLockfile,
+} from "../lib/image/packages.ts";
+import { clonePlaces, installedPlaces } from "../lib/image/places.ts";
+import { homePaths } from "../lib/instance/paths.ts";
 import { checkout } from "../lib/std/checkout.ts";
 import { command, execute, runCli } from "../lib/cli/cli.ts";
 import { Io } from "../lib/cli/io.ts";
@@ -15,7 +29,9 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       "--fast",
       "Bundle for the launcher, into build/fast",
     )
-    .action(async (options: { fast?: boolean }) => {
+    .option("--package", "Bundle for the npm package, into dist")
+    .action(async (options: { fast?: boolean; package?: boolean }) => {
+      if (options.package) return await buildPackage();
       const split = options.fast ?? false;
       const directory = join(checkout, "build", split ? "fast" : "scripts");
       const sources = await scriptSources(checkout, { relocatable: split });
@@ -25,6 +41,24 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     });
 
   return await runCli(cli, argv, io);
+}
+
+/** Builds what an installed package runs and copies into images. */
+async function buildPackage(): Promise<void> {
+  const dist = join(checkout, "dist");
+  await rm(dist, { recursive: true, force: true });
+  await bundleInstalled(checkout, join(dist, "bin"));
+  const places = installedPlaces(checkout, homePaths("/"));
+  await bundleScripts(checkout, await imageSources(checkout), places.scripts, {
+    split: true,
+  });
+  await bundleChromadb(
+    packageDirectory(checkout, "chromadb"),
+    join(dist, "chroma.mjs"),
+  );
+  const { lockfile } = clonePlaces(checkout);
+  const packages = imagePackages(await readLockfile(lockfile));
+  await writeFile(places.lockfile, JSON.stringify(packages, null, 2) + "\n");
 }
 
 if (import.meta.main) await execute(main);

@@ -1,10 +1,10 @@
 // up: sets up this machine and starts a worker on a project.
 
 import { homedir } from "node:os";
-import { join } from "node:path";
 import { quote } from "zx/core";
 import { ensureEngine } from "../machine/engine.ts";
 import { buildImages } from "../image/build.ts";
+import { buildPlaces } from "../image/places.ts";
 import { projectImage } from "../image/profiles.ts";
 import { inheritRequest } from "../home/host-config.ts";
 import { openInstance } from "../instance/open.ts";
@@ -14,8 +14,8 @@ import { spawnOnce } from "../session/spawn-once.ts";
 import type { Log } from "../std/log.ts";
 import { Failure } from "../std/errors.ts";
 import { duration } from "../std/units.ts";
-import { ensureStorage } from "../instance/volumes.ts";
-import { checkout } from "../std/checkout.ts";
+import { ensureHome, ensureStorage } from "../instance/volumes.ts";
+import { checkout, programOf } from "../std/checkout.ts";
 import type { CAC } from "cac";
 import { command, version } from "../cli/cli.ts";
 import { bringUp } from "./daemon.ts";
@@ -53,12 +53,13 @@ export function upCommand(name: string, io: Io): CAC {
         as: "project",
         allowAny: false,
       });
+      ensureHome(instance); // the build uses it
       await phase(
         io.log,
         "Images",
         () =>
           buildImages(instance.docker, engine.arch, {
-            root: checkout,
+            places: buildPlaces(instance.home),
             repository: instance.settings.HAL9000_IMAGE_REPO,
             version,
             only: undefined,
@@ -83,16 +84,16 @@ export function upCommand(name: string, io: Io): CAC {
             inherit: inheritRequest(instance, env),
           }, io.log),
       );
-      const script = (name: string) => quote(join(checkout, "scripts", name));
+      const script = (name: string) => quote(programOf(name));
       io.log(`Up after ${duration(performance.now() - startedAt)}`);
       io.answer(
         worker,
         [
           `Worker ${worker.name} runs on ${worker.project}`,
           "",
-          `Open Claude in it:  ${script("claudy.ts")} ${quote(worker.project)}`,
-          `List the workers:   ${script("coordinator.ts")} list`,
-          `Stop this worker:   ${script("coordinator.ts")} stop ${worker.name}`,
+          `Open Claude in it:  ${script("claudy")} ${quote(worker.project)}`,
+          `List the workers:   ${script("coordinator")} list`,
+          `Stop this worker:   ${script("coordinator")} stop ${worker.name}`,
         ].join("\n"),
         false,
       );

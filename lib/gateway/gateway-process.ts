@@ -3,7 +3,7 @@
 // Not zx: the process outlives this one, and has its own descriptors.
 import { spawn } from "node:child_process";
 import { closeSync, existsSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { programOf } from "../std/checkout.ts";
 import { messageOf } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
@@ -38,7 +38,7 @@ done`;
 /** Starts the gateway unless it runs, and waits until it answers. */
 export async function startGateway(
   instance: Instance,
-  { checkout, env }: Host,
+  { env }: Host,
 ): Promise<void> {
   const { home, owner, settings } = instance;
   readServers(home, settings); // reports configuration errors here
@@ -46,7 +46,7 @@ export async function startGateway(
   if (await askGateway(home, "status")) return;
   rotateLog(home.mcpLog("gateway"));
   const log = openForOutput(home.mcpLog("gateway"), "a", owner);
-  const script = join(checkout, "scripts", "mcp-gateway.ts");
+  const script = programOf("mcp-gateway");
   const tunnels = await needsTunnels(instance) ? ["--tunnels"] : [];
   const serve = ["serve", "--while-wanted", ...tunnels];
   // In its own session, so that it keeps running when the terminal closes.

@@ -10,14 +10,15 @@ import { type Docker, dropImage, inspectImage } from "../docker/docker.ts";
 import { label } from "../instance/labels.ts";
 import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
+import { removeTree } from "../std/remove-tree.ts";
 import { type BaseImage, baseImage, imagesBase } from "./base.ts";
-import { inputsDigest, stageInputs } from "./inputs.ts";
+import { inputsDigest, stageInputs, stageScripts } from "./inputs.ts";
+import type { BuildPlaces } from "./places.ts";
 import { contextFiles, type ImageRecipe, selectRecipes } from "./recipes.ts";
 import { takeOver } from "./shared.ts";
 
 export interface BuildOptions {
-  /** The checkout. */
-  root: string;
+  places: BuildPlaces;
   repository: string;
   version: string;
   only: string | undefined;
@@ -41,7 +42,7 @@ export async function buildImages(
   options: BuildOptions,
   log: Log,
 ): Promise<BuiltImage[]> {
-  const release = await lock(join(options.root, "build"));
+  const release = await lock(options.places.work);
   try {
     return await buildStaged(docker, arch, options, log);
   } finally {
@@ -70,41 +71,56 @@ async function buildStaged(
   options: BuildOptions,
   log: Log,
 ): Promise<BuiltImage[]> {
-  const { root } = options;
+  const { places } = options;
+  const stage = () => stageInputs(places, arch, log);
   const [base] = await Promise.all([
-    baseImage(docker, imagesBase(root), {
+    baseImage(docker, imagesBase(places.root), {
       arch,
-      directory: join(root, "build"),
+      directory: places.work,
       noCache: options.noCache,
     }, log),
-    stageInputs(root, arch, log),
+    stageScripts(places),
+    // So that `docker build` also works by hand.
+    places.prebuilt === undefined ? stage() : undefined,
   ]);
+  // Copies of an installed package are made only if needed, and removed.
+  let staged: Promise<void> | undefined;
+  const ready = () =>
+    places.prebuilt === undefined ? undefined : staged ??= stage();
   const builds = new Map<string, ReturnType<typeof buildOne>>();
   for (const recipe of selectRecipes(options.only)) {
     const build = async () => {
       const below = await builds.get(recipe.on ?? "");
-      const inputs = await inputsDigest(root, recipe, arch, [
+      const inputs = await inputsDigest(places, recipe, arch, [
         options.version,
         base.id,
         below?.inputs ?? "",
       ]);
-      return await buildOne(docker, { recipe, base, inputs }, options, log);
+      return await buildOne(
+        docker,
+        { recipe, base, inputs, ready },
+        options,
+        log,
+      );
     };
     builds.set(recipe.name, build());
   }
   // All of them, so that no build goes on after this command has failed.
   await Promise.allSettled(builds.values());
+  if (staged) await removeTree(places.context);
   return (await Promise.all(builds.values())).map(({ image }) => image);
 }
 
 async function buildOne(
   docker: Docker,
-  { recipe, base, inputs }: {
+  { recipe, base, inputs, ready }: {
     recipe: ImageRecipe;
     base: BaseImage;
     inputs: string;
+    /** Completes the build context. */
+    ready: () => Promise<void> | undefined;
   },
-  { root, repository, version, noCache }: BuildOptions,
+  { places, repository, version, noCache }: BuildOptions,
   log: Log,
 ): Promise<{ image: BuiltImage; inputs: string }> {
   const { name } = recipe;
@@ -119,12 +135,12 @@ async function buildOne(
     });
     if (noCache) args.push("--no-cache");
     const former = await inspectImage(docker, `${repository}:${name}`);
-    const logFile = join(root, "build", `image-${name}.log`);
+    await ready();
     const context = {
-      directory: join(root, "docker"),
+      directory: places.context,
       files: contextFiles(recipe),
     };
-    await runBuild(context, args, logFile, log);
+    await runBuild(context, args, places.log(name), log);
     if (former) await dropImage(docker, former.Id);
   }
   const image = await docker.getImage(`${repository}:${name}`).inspect();

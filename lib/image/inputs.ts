@@ -1,8 +1,6 @@
-// Stages the inputs of images, packages of the lockfile and bundled scripts, in
-// docker/build, from where the Dockerfiles copy them.
+// Stages the inputs of images that are not in docker/: packages and bundled scripts.
 
 import { createHash } from "node:crypto";
-import { existsSync } from "node:fs";
 import {
   copyFile,
   cp,
@@ -15,50 +13,72 @@ import {
 import { dirname, join, relative } from "node:path";
 import { $ } from "zx/core";
 import {
-  bundleModule,
+  bundleChromadb,
   bundleScripts,
   imageSources,
 } from "../machine/bundle.ts";
-import * as v from "valibot";
-import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
-import type { ImageRecipe } from "./recipes.ts";
+import { removeTree } from "../std/remove-tree.ts";
+import {
+  cpuOf,
+  locatePackages,
+  lockedIntegrities,
+  nativePackages,
+  packageDirectory,
+} from "./packages.ts";
+import type { BuildPlaces } from "./places.ts";
+import { type ImageRecipe, recipes } from "./recipes.ts";
 
-/** Maps Docker's names of architectures to npm's. */
-const npmCpu: Record<string, string> = { amd64: "x64", arm64: "arm64" };
+/** Bundles the parent's programs, unless `npm pack` did. */
+export async function stageScripts(
+  { root, scripts, prebuilt }: BuildPlaces,
+): Promise<void> {
+  if (prebuilt !== undefined) return;
+  await bundleScripts(root, await imageSources(root), scripts, { split: true });
+}
 
-/** Fills docker/build for an engine of `arch`. */
+/** Completes the build context for an engine of `arch`. */
 export async function stageInputs(
-  root: string,
+  places: BuildPlaces,
   arch: string,
   log: Log,
 ): Promise<void> {
+  const { root, context, prebuilt } = places;
   const cpu = cpuOf(arch);
-  const packages = await packagesFor(root, cpu, log);
-  const target = join(root, "docker", "build");
-  await rm(target, { recursive: true, force: true });
-  const bindings = `chromadb-js-bindings-linux-${cpu}-gnu`;
-  await place(
-    join(packages, "@anthropic-ai", `claude-code-linux-${cpu}`, "claude"),
-    join(target, "claude"),
-  );
-  await place(
-    join(packages, "@deno", `linux-${cpu}-glibc`, "deno"),
-    join(target, "deno"),
-  );
-  await cp(
-    join(packages, bindings),
-    join(target, "chromadb", "node_modules", bindings),
-    { recursive: true },
-  );
-  await bundleModule(
-    join(packages, "chromadb", "dist", "cli.mjs"),
-    join(target, "chromadb", "chroma.mjs"),
-  );
-  const scripts = join(target, "scripts");
-  await bundleScripts(root, await imageSources(root), scripts, { split: true });
+  const directoryOf = await locatePackages(places, cpu, log);
+  const target = join(context, "build");
+  if (prebuilt !== undefined) await copyContext(places);
+  const { claude, deno, chromadb } = nativePackages;
+  await place(join(directoryOf(claude(cpu)), "claude"), join(target, "claude"));
+  await place(join(directoryOf(deno(cpu)), "deno"), join(target, "deno"));
+  const server = join(target, "chromadb");
+  await rm(server, { recursive: true, force: true });
+  const bindings = chromadb(cpu);
+  await cp(directoryOf(bindings), join(server, "node_modules", bindings), {
+    recursive: true,
+  });
+  const program = join(server, "chroma.mjs");
+  if (prebuilt === undefined) {
+    await bundleChromadb(packageDirectory(root, "chromadb"), program);
+  } else await copyFile(join(prebuilt, "chroma.mjs"), program);
   // Files keep their modes in images, and a umask may have made them private.
-  await $({ quiet: true })`chmod -R go+rX ${join(root, "docker")}`;
+  await $({ quiet: true })`chmod -R u+w,go+rX ${context}`;
+}
+
+/** Copies what an installed package has of the context, which may be read-only. */
+async function copyContext(
+  { root, context, scripts }: BuildPlaces,
+): Promise<void> {
+  await removeTree(context);
+  await mkdir(context, { recursive: true });
+  const files = recipes.flatMap(({ name, files }) => [
+    `Dockerfile.${name}`,
+    ...files,
+  ]);
+  for (const file of [".dockerignore", ...new Set(files)]) {
+    await copyFile(join(root, "docker", file), join(context, file));
+  }
+  await cp(scripts, join(context, "build", "scripts"), { recursive: true });
 }
 
 /**
@@ -66,7 +86,7 @@ export async function stageInputs(
  * but only after 400 MB were sent to it. `below` identifies the base image.
  */
 export async function inputsDigest(
-  root: string,
+  { root, lockfile, scripts }: BuildPlaces,
   recipe: ImageRecipe,
   arch: string,
   below: string[],
@@ -74,7 +94,7 @@ export async function inputsDigest(
   const digest = createHash("sha256");
   const add = (text: string | Uint8Array) => digest.update(text).update("\0");
   for (const part of [arch, ...below]) add(part);
-  const integrities = await lockedIntegrities(root);
+  const integrities = await lockedIntegrities(lockfile);
   for (const name of recipe.packages(cpuOf(arch))) {
     add(integrities(name));
   }
@@ -82,7 +102,6 @@ export async function inputsDigest(
     add(await readFile(join(root, "docker", file)));
   }
   if (recipe.scripts) {
-    const scripts = join(root, "docker", "build", "scripts");
     const entries = await readdir(scripts, {
       recursive: true,
       withFileTypes: true,
@@ -97,77 +116,10 @@ export async function inputsDigest(
   return digest.digest("hex").slice(0, 16);
 }
 
-const lockfileSchema = v.object({
-  packages: v.record(
-    v.string(),
-    v.object({ integrity: v.optional(v.string()) }),
-  ),
-});
-
-/** Looks up the integrity of packages in the lockfile. */
-async function lockedIntegrities(
-  root: string,
-): Promise<(name: string) => string> {
-  const text = await readFile(join(root, "package-lock.json"), "utf8");
-  const { packages } = v.parse(lockfileSchema, JSON.parse(text));
-  return (name) => {
-    const integrity = packages[`node_modules/${name}`]?.integrity;
-    if (integrity) return integrity;
-    throw new Failure(
-      "failed",
-      `package-lock.json has no integrity for ${name}`,
-    );
-  };
-}
-
-function cpuOf(arch: string): string {
-  const cpu = npmCpu[arch];
-  if (cpu !== undefined) return cpu;
-  throw new Failure("failed", `Cannot build images for ${arch}`, {
-    hint: "Claude CLI and Deno exist for amd64 and arm64.",
-  });
-}
-
-/**
- * A node_modules for the engine's architecture: the checkout's if it contains the
- * packages, otherwise a separate one, installed and verified by npm.
- */
-async function packagesFor(
-  root: string,
-  cpu: string,
-  log: Log,
-): Promise<string> {
-  const holdsAll = (directory: string) =>
-    needed.every((name) => existsSync(join(directory, name)));
-  const own = join(root, "node_modules");
-  const needed = [
-    `@anthropic-ai/claude-code-linux-${cpu}`,
-    `@deno/linux-${cpu}-glibc`,
-  ];
-  if (holdsAll(own)) return own;
-  const directory = join(root, "build", `npm-linux-${cpu}`);
-  log(`Fetching npm packages for linux ${cpu}`);
-  await mkdir(directory, { recursive: true });
-  for (const file of ["package.json", "package-lock.json", ".npmrc"]) {
-    await copyFile(join(root, file), join(directory, file));
-  }
-  await $({
-    cwd: directory,
-    quiet: true,
-  })`npm ci --os=linux --cpu=${cpu} --libc=glibc`;
-  const packages = join(directory, "node_modules");
-  if (holdsAll(packages)) return packages;
-  // The packages are optional, so npm skips a damaged one without an error.
-  throw new Failure(
-    "failed",
-    `Cannot fetch ${needed.join(", ")} as package-lock.json has them`,
-    { hint: `See why: cd ${directory} && npm ci --loglevel=verbose` },
-  );
-}
-
 /** Hard-links a file if possible, else copies it: the files have hundreds of megabytes. */
 async function place(from: string, to: string): Promise<void> {
   await mkdir(dirname(to), { recursive: true });
+  await rm(to, { force: true });
   try {
     await link(from, to);
   } catch {

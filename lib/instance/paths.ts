@@ -107,6 +107,8 @@ export function homePaths(home: string) {
     workerSecrets: (worker: string) => join(home, "secrets", "workers", worker),
     logs: join(home, "logs"),
     log: (worker: string) => join(home, "logs", `${worker}.log`),
+    /** Where an installed package stages the inputs of images. */
+    build: join(home, "build"),
     /** The log of the last build of an image. */
     buildLog: (image: string) =>
       join(home, "logs", "builds", `${image.replace(/[^\w.-]+/g, "-")}.log`),

@@ -1,6 +1,13 @@
 // Bundles each script into one file that needs only Deno.
 
-import { chmod, mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import {
+  chmod,
+  copyFile,
+  mkdir,
+  readdir,
+  rm,
+  writeFile,
+} from "node:fs/promises";
 import { createRequire } from "node:module";
 import { basename, dirname, join, relative } from "node:path";
 import type { Plugin } from "esbuild";
@@ -11,6 +18,10 @@ const shebang =
 
 /** A container's program starts once: writing a code cache costs more than it saves. */
 const containerShebang = `${shebang} --no-code-cache`;
+
+/** For an installed package, whose Deno is not on PATH; the launcher is beside it. */
+const launcherShebang =
+  `#!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "\${s%/*}/launch" "$s" "$@"'`;
 
 /**
  * Node's CommonJS scope for the modules in the bundle. `require` is created on first use,
@@ -31,6 +42,9 @@ const hostOnly = [
   "rollback",
   "up",
 ];
+
+/** Scripts that only make sense in a clone. */
+const developmentOnly = ["build", "up"];
 
 /** Programs that run only in containers, as /scripts/<name>. */
 const containerPrograms = [
@@ -64,13 +78,14 @@ export async function imageSources(root: string): Promise<string[]> {
 
 /**
  * Replaces `directory` by a `<name>.js` for each source. Each file is self-contained, or
- * with `split` loads shared chunks on demand.
+ * with `split` loads shared chunks on demand. With `launched` they are started by the
+ * launcher, which has to be copied to `directory`.
  */
 export async function bundleScripts(
   root: string,
   sources: string[],
   directory: string,
-  { split = false } = {},
+  { split = false, launched = false } = {},
 ): Promise<void> {
   const esbuild = loadEsbuild(root);
   const result = await esbuild.build({
@@ -105,7 +120,9 @@ export async function bundleScripts(
   );
   for (const file of result.outputFiles) {
     const bundled = file.text.replace(lazyImport, "import(String($1))");
-    const first = inContainers.has(basename(file.path, ".js"))
+    const first = launched
+      ? launcherShebang
+      : inContainers.has(basename(file.path, ".js"))
       ? containerShebang
       : shebang;
     const text = dirname(file.path) === directory
@@ -123,8 +140,30 @@ export async function bundleScripts(
  */
 const lazyImport = /\bimport\(("\.[^"]+")\)/g;
 
+/** Bundles what an installation runs, and the launcher, into `directory`. */
+export async function bundleInstalled(
+  root: string,
+  directory: string,
+): Promise<void> {
+  const sources = (await scriptSources(root))
+    .filter((source) => !developmentOnly.includes(basename(source, ".ts")));
+  await bundleScripts(root, sources, directory, {
+    split: true,
+    launched: true,
+  });
+  await copyFile(join(root, "scripts", "launch"), join(directory, "launch"));
+}
+
+/** Bundles ChromaDB's server, which has many modules; its bindings stay outside. */
+export async function bundleChromadb(
+  packageRoot: string,
+  to: string,
+): Promise<void> {
+  await bundleModule(join(packageRoot, "dist", "cli.mjs"), to);
+}
+
 /** Bundles one ES module of a package; native bindings stay outside. */
-export async function bundleModule(entry: string, to: string): Promise<void> {
+async function bundleModule(entry: string, to: string): Promise<void> {
   await loadEsbuild(entry).build({
     entryPoints: [entry],
     outfile: to,

@@ -10,6 +10,7 @@ import {
 } from "node:fs";
 import { delimiter, isAbsolute, join } from "node:path";
 import * as v from "valibot";
+import { moduleDirectories } from "../std/checkout.ts";
 import { Failure } from "../std/errors.ts";
 import { isLocalUrl } from "../std/local-url.ts";
 import type { HomePaths } from "../instance/paths.ts";
@@ -257,7 +258,7 @@ export function findCommand(
   env: NodeJS.ProcessEnv,
 ): string | undefined {
   const places = isAbsolute(command) ? [command] : [
-    join(checkout, "node_modules", ".bin"),
+    ...moduleDirectories(checkout).map((directory) => join(directory, ".bin")),
     ...(env["PATH"] ?? "").split(delimiter).filter(isAbsolute),
   ].map((directory) => join(directory, command));
   return places.find(isProgram);

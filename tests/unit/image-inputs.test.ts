@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { inputsDigest } from "../../lib/image/inputs.ts";
+import { clonePlaces } from "../../lib/image/places.ts";
 import { type ImageRecipe, recipes } from "../../lib/image/recipes.ts";
 import { linkArchive } from "../../lib/std/archive.ts";
 import type { Failure } from "../../lib/std/errors.ts";
@@ -56,7 +57,7 @@ const whole = {
 test("the digest of an image changes with each of its inputs, and with no other file", async ({ root }) => {
   lay(root, whole);
   const digest = (below = ["1.0", "sha256:base"], arch = "amd64") =>
-    inputsDigest(root, recipe, arch, below);
+    inputsDigest(clonePlaces(root), recipe, arch, below);
   const first = await digest();
   assert.match(first, /^[0-9a-f]{16}$/);
   assert.is(await digest(), first);
@@ -87,13 +88,21 @@ test("the digest of an image changes with each of its inputs, and with no other 
   assert.is(await digest(), last);
   rmSync(join(root, "docker", "build"), { recursive: true });
   const bare = { ...recipe, scripts: false };
-  assert.match(await inputsDigest(root, bare, "amd64", []), /^\w{16}$/);
+  assert.match(
+    await inputsDigest(clonePlaces(root), bare, "amd64", []),
+    /^\w{16}$/,
+  );
 });
 
 test("a package without an integrity, or another architecture, is refused", async ({ root }) => {
   lay(root, whole);
   const refusal = (packages: string[], arch = "amd64") =>
-    inputsDigest(root, { ...recipe, packages: () => packages }, arch, [])
+    inputsDigest(
+      clonePlaces(root),
+      { ...recipe, packages: () => packages },
+      arch,
+      [],
+    )
       .then(() => "", ({ message }: Failure) => message);
   for (const name of ["other", "unknown"]) {
     assert.is(
