@@ -54,6 +54,7 @@ prepare() {
       replaced=("3000:3000=$(free_port):3000" "8080:3000=$(free_port):3000"
         "docker run -d=docker run -d --env HAL9000_PREFIX=$HAL9000_PREFIX")
       ;;
+    UNATTENDED.md) echo "explain this project" >prompt.md ;;
     SESSIONS.md)
       make_marketplace "$HOME/code/plugins"
       replaced=("20480 3000=20480 $(free_port)")

@@ -1,8 +1,9 @@
 // Each command that a message names exists: the program, its action and its options.
 
-import { readFileSync } from "node:fs";
+import { globSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { CAC } from "cac";
+import type { Token } from "markdown-it";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import type { Main } from "../../lib/cli/cli.ts";
@@ -16,6 +17,7 @@ import { main as poolManager } from "../../scripts/pool-manager.ts";
 import { main as rollback } from "../../scripts/rollback.ts";
 import { main as setupDashboard } from "../../scripts/setup-dashboard.ts";
 import { main as spawnWorker } from "../../scripts/spawn-worker.ts";
+import { tokensOf } from "../helper/documents.ts";
 import { runMain } from "../helper/run-main.ts";
 import { sourceTexts, type Text } from "../helper/texts.ts";
 
@@ -158,5 +160,37 @@ test("each command in a text exists, with its action and options", async () => {
   assert.equal(wrong, []);
   assert.ok(checked.size > 60, String(checked.size));
 });
+
+test("each command in a document exists, with its action and options", async () => {
+  const wrong: string[] = [];
+  const checked = new Set<string>();
+  for (
+    const file of globSync(["*.md", "docs/dind/*.md"], { cwd: checkout })
+  ) {
+    if (file === "CHANGELOG.md") continue; // names former commands
+    const text = readFileSync(join(checkout, file), "utf8");
+    for (const code of codeIn(tokensOf(text))) {
+      for (const words of commandsIn(code)) {
+        checked.add(words.join(" "));
+        const fault = await faultOf(words);
+        // A sentence may name a group of commands: `claudy daemon`.
+        if (fault === "" || incomplete.test(fault)) continue;
+        wrong.push(`${file}: ${words.join(" ")}: ${fault}`);
+      }
+    }
+  }
+  assert.equal(wrong, []);
+  assert.ok(checked.size > 50, String(checked.size));
+});
+
+const incomplete = /^error: (No (action|command)|Arguments are missing)/;
+
+/** Code within sentences, but no usage such as `claudy [DIR]`. Blocks are run as tests. */
+function codeIn(tokens: Token[]): string[] {
+  return tokens.flatMap(({ type, content, children }) => [
+    ...(type === "code_inline" && !/[[…|]/.test(content) ? [content] : []),
+    ...codeIn(children ?? []),
+  ]);
+}
 
 test.run();

@@ -1,0 +1,162 @@
+// Each message in docs/dind/TROUBLESHOOTING.md is one that the program prints.
+
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { engineFailure } from "../../lib/docker/docker-errors.ts";
+import { Failure, fileFailure } from "../../lib/std/errors.ts";
+import { checkout } from "../../lib/std/checkout.ts";
+import { tellOfPids } from "../../lib/worker/limit-events.ts";
+import { main as claudy } from "../../scripts/claudy.ts";
+import { main as migrate } from "../../scripts/migrate.ts";
+import { main as spawnWorker } from "../../scripts/spawn-worker.ts";
+import { tokensOf } from "../helper/documents.ts";
+import { runMain } from "../helper/run-main.ts";
+import { type Served, serveEngine } from "../helper/served-engine.ts";
+import { sourceTexts, type Text } from "../helper/texts.ts";
+
+const test = suite<Served>("troubleshooting");
+
+test.before.each(async (context) =>
+  void Object.assign(context, await serveEngine())
+);
+test.after.each(({ close }) => close());
+
+/** The messages of the document, by their headings. */
+function symptoms(): Map<string, string> {
+  const path = join(checkout, "docs/dind/TROUBLESHOOTING.md");
+  const tokens = tokensOf(readFileSync(path, "utf8"));
+  const found = new Map<string, string>();
+  let heading = "";
+  for (const [index, { type, info, content }] of tokens.entries()) {
+    if (tokens[index - 1]?.type === "heading_open") heading = content;
+    if (type === "fence" && info === "text") found.set(heading, content.trim());
+  }
+  return found;
+}
+
+/** As commands print it. */
+function printed({ message, hint }: Failure): string {
+  return [`error: ${message}`, hint].filter(Boolean).join("\n");
+}
+
+/** How to get a message; the others are compared with the texts of the sources. */
+const triggers: Record<string, (served: Served) => Promise<string> | string> = {
+  "The engine cannot be reached": async () =>
+    (await runMain(claudy, ["daemon", "start"])).stderr,
+  "No permission for the engine": () => {
+    const error = { syscall: "connect", code: "EACCES" };
+    return printed(engineFailure(error, "Cannot run claudy"));
+  },
+  "The docker context is missing": async ({ run }) => {
+    const env = { DOCKER_HOST: "", DOCKER_CONTEXT: "nowhere" };
+    return (await run(claudy, ["daemon", "start"], { env })).stderr;
+  },
+  "The engine remaps users": async ({ run, engine }) => {
+    engine.about.SecurityOptions.push("name=userns");
+    return (await run(claudy, ["daemon", "start"])).stderr;
+  },
+  "There are no images": async ({ run, engine }) => {
+    engine.images.clear();
+    return (await run(claudy, ["daemon", "start"])).stderr;
+  },
+  "The disk is full": () => {
+    const error = { code: "ENOSPC", syscall: "write", path: "/home/me/x" };
+    const failure = fileFailure(Object.assign(new Error("full"), error));
+    return failure ? printed(failure) : "";
+  },
+  "A setting is not valid": async ({ run }) => {
+    const env = { MIN_WARM_WORKERS: "few" };
+    return (await run(claudy, ["daemon", "status"], { env })).stderr;
+  },
+  "Not logged in": async ({ run, engine, project }) => {
+    engine.images.set("repo:worker", {});
+    return (await run(claudy, ["--detach", project("app")])).stderr;
+  },
+  "A token in place of a key": async ({ run }) => {
+    const stdin = "sk-ant-oat01-planted";
+    return (await run(claudy, ["login", "--key"], { stdin })).stderr;
+  },
+  "A gateway on localhost": async ({ run, project }) => {
+    const server = createServer().listen(0, "localhost");
+    await once(server, "listening");
+    const { port } = server.address() as AddressInfo;
+    const env = { ANTHROPIC_BASE_URL: `http://localhost:${port}` };
+    try {
+      return (await run(claudy, ["-d", project("app")], { env })).stderr;
+    } finally {
+      server.close();
+    }
+  },
+  "The directory is refused": async ({ run, root }) =>
+    (await run(claudy, ["--detach", root])).stderr,
+  "A word is not a command": async ({ run }) =>
+    (await run(claudy, ["nonsense"])).stderr,
+  "The name is taken": async ({ run, engine, project }) => {
+    engine.images.set("repo:worker", {});
+    engine.add("mine");
+    return (await run(spawnWorker, ["-d", "-n", "mine", project("app")]))
+      .stderr;
+  },
+  "The parent is not running": async ({ run, engine, instance, project }) => {
+    await engine.docker.getContainer(instance.names.parent).remove();
+    return (await run(spawnWorker, ["-d", project("app")])).stderr;
+  },
+  "The limit of processes": () => {
+    const lines: string[] = [];
+    const events = {
+      pidsRefused: 1,
+      pidsLimit: 100,
+      oomKills: 0,
+      memoryReached: 0,
+    };
+    tellOfPids({ name: "mine", events }, (line) => void lines.push(line));
+    return lines.join("\n");
+  },
+  "There is no terminal": async ({ run }) =>
+    (await run(claudy, ["logout"])).stderr,
+  "There is no warm worker": async ({ run }) =>
+    (await run(claudy, ["pool", "scale", "3"])).stderr,
+  "There is nothing to migrate": async ({ run }) =>
+    (await run(migrate, ["--dry-run"])).stderr,
+};
+
+let texts: Text[] = [];
+test.before(async () => {
+  texts = await sourceTexts(checkout, ["lib", "scripts"]);
+});
+
+const messages = symptoms();
+
+for (const [heading, message] of messages) {
+  test(`${heading}: the program prints this message`, async (served) => {
+    const trigger = triggers[heading];
+    if (trigger) return assert.match(await trigger(served), pattern(message));
+    const unknown = message.split("\n").filter((line) => !isText(line));
+    assert.equal(unknown, []);
+  });
+}
+
+test("every message that is known to be printed is in the document", () => {
+  const missing = Object.keys(triggers).filter((name) => !messages.has(name));
+  assert.equal(missing, []);
+  assert.ok(messages.size > 20);
+});
+
+/** The whole message; … stands for anything. */
+function pattern(message: string): RegExp {
+  const parts = message.split("…")
+    .map((part) => part.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&"));
+  return new RegExp(`^${parts.join("[^]+")}\n?$`);
+}
+
+/** Whether a line of a message is a whole text of the sources. */
+function isText(line: string): boolean {
+  const wanted = line.replaceAll("…", "X");
+  return texts.some(({ text }) => text === wanted);
+}
+
+test.run();
