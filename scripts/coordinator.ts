@@ -40,7 +40,10 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
         image,
         project,
       ]);
-      const text = columns([["NAME", "STATUS", "IMAGE", "PROJECT"], ...rows]);
+      const text = columns(
+        [["NAME", "STATUS", "IMAGE", "PROJECT"], ...rows],
+        io.width,
+      );
       io.answer(workers, text, options.json);
     });
 
@@ -114,10 +117,12 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
         columns([
           ["NAME", "STATUS", "MEMORY", "CPUS", "PIDS", "PROJECT"],
           ...live,
-        ]),
+        ], io.width),
       ];
       if (ended.length > 0) {
-        parts.push(columns([["ENDED", "HOW", "WHEN", "PROJECT"], ...ended]));
+        parts.push(
+          columns([["ENDED", "HOW", "WHEN", "PROJECT"], ...ended], io.width),
+        );
       }
       io.answer(status, parts.join("\n\n"), options.json);
     });

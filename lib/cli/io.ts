@@ -9,7 +9,7 @@ import { printableLines } from "../std/text.ts";
 interface Streams {
   env: NodeJS.ProcessEnv;
   stdin: NodeJS.ReadStream;
-  stdout: Pick<NodeJS.WriteStream, "write" | "isTTY">;
+  stdout: Pick<NodeJS.WriteStream, "write" | "isTTY"> & { columns?: number };
   stderr: Pick<NodeJS.WriteStream, "write" | "isTTY">;
 }
 
@@ -43,6 +43,11 @@ export class Io {
   /** Whether the result is printed on a terminal. */
   get showsOutput(): boolean {
     return this.#stdout.isTTY === true;
+  }
+
+  /** Columns of the terminal that shows the result; undefined if it is no terminal. */
+  get width(): number | undefined {
+    return this.#stdout.isTTY ? this.#stdout.columns : undefined;
   }
 
   /**

@@ -25,7 +25,7 @@ import { waitFor } from "../std/wait.ts";
 import { offerDaemon } from "./daemon.ts";
 import { examineAll } from "./doctor.ts";
 import { refuseKeyAsArgument, setUp } from "./login.ts";
-import { endingSince, reportEnding, showSession } from "./show.ts";
+import { endingSince, reportEnding, showSession, watchLimits } from "./show.ts";
 import {
   type McpChoice,
   mcpChoice,
@@ -137,29 +137,43 @@ export async function openSession(
   });
 }
 
-/** How long Claude takes to refuse arguments, and more. */
-const refusalMs = 5000;
+/** How long Claude takes to show its prompt, or to refuse its arguments, and more. */
+const startMs = { plain: 2000, withArguments: 5000 };
 
-/** Starts Claude in the background; throws a Failure if it refuses its arguments. */
+/** Starts Claude in the background; throws a Failure if it ends at once. */
 async function startDetached(
   io: Io,
   instance: Instance,
   ready: ReadySession,
   { claudeArguments }: OpenRequest,
 ): Promise<Conversation> {
-  const { session } = ready;
+  const { session, worker: name, id } = ready;
   const since = Date.now();
+  const worker = { name, id };
+  const reportLimits = await watchLimits(
+    io,
+    instance,
+    { name: session },
+    worker,
+  );
   const conversation = await startSession(instance, ready);
-  // Without arguments of the user, nothing makes it end at once.
-  if (claudeArguments.length === 0) return conversation;
+  if (conversation === "running") return conversation;
   const claudeHome = join(instance.home.home, sessionHome(session));
-  const deadline = since + refusalMs;
+  const deadline = since +
+    (claudeArguments.length > 0 ? startMs.withArguments : startMs.plain);
   const isDecided = () =>
     Date.now() > deadline || readCliState(claudeHome) !== undefined ||
     endingSince(instance, session, since) !== undefined;
-  await waitFor(isDecided, { for: "Claude", timeoutMs: 2 * refusalMs });
+  await waitFor(isDecided, { for: "Claude", timeoutMs: 10_000 });
   const ending = endingSince(instance, session, since);
-  if (ending) reportEnding(io, session, ending);
+  if (ending) {
+    const ranOut = ending.exitCode !== 0 && await reportLimits();
+    reportEnding(io, session, ending, { ranOut });
+  } else if (readCliState(claudeHome) === undefined) {
+    io.log(
+      `Claude is not ready yet. To see what it shows: claudy attach ${session}`,
+    );
+  }
   return conversation;
 }
 

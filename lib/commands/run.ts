@@ -315,6 +315,7 @@ async function ask(
   if (code !== 0) {
     await tellOfMemory(instance, worker, {
       since,
+      killed: (events?.oomKills ?? 0) > 0,
       hint: "Raise the limit: WORKER_MEMORY in config/hal9000.conf.",
     }, io.log);
   }

@@ -45,11 +45,11 @@ export function sessionsCommand(io: Io): CAC {
         .filter(({ state }) => !waiting || state === "waiting");
       const text = columns([
         [
-          ...["SESSION", "STATE", "MODE", "TERMINALS", "WORKER", "AGE"],
+          ...["SESSION", "STATE", "MODE", "TERMINALS", "WORKER", "CREATED"],
           ...["ACTIVE", "PROJECT"],
         ],
         ...sessions.map(row),
-      ]);
+      ], io.width);
       io.answer(sessions, text, json);
       if (sessions.length > 0 || json) return;
       io.log(
@@ -181,7 +181,7 @@ export function detailRows(shown: object): string[][] {
 
 function row(session: SessionState): string[] {
   const { attached } = session;
-  const ago = (time: string) => span(Date.now() - Date.parse(time));
+  const ago = (time: string) => `${span(Date.now() - Date.parse(time))} ago`;
   return [
     session.name,
     stateText(session),
@@ -193,7 +193,7 @@ function row(session: SessionState): string[] {
       : String(attached),
     session.born ?? "",
     ago(session.createdAt),
-    `${ago(session.activeAt)} ago`,
+    ago(session.activeAt),
     session.project,
   ];
 }

@@ -21,18 +21,9 @@ export async function showSession(
   { worker, shown }: { worker: { id: string; name: string }; shown: Shown },
 ): Promise<number> {
   const since = Date.now();
-  const before = await limitEvents(instance, worker.id);
+  const reportLimits = await watchLimits(io, instance, { name }, worker);
   const code = await showInWorker(instance.docker, worker.id, io.env, shown);
-  const after = await limitEvents(instance, worker.id);
-  if (after?.pidsRefused !== before?.pidsRefused) {
-    tellOfPids({ name: worker.name, events: after }, io.log);
-  }
-  await tellOfMemory(instance, worker, {
-    since,
-    hint:
-      "Set a higher WORKER_MEMORY in config/hal9000.conf, stop the session " +
-      `and open it again: claudy stop ${name}`,
-  }, io.log);
+  const ranOut = await reportLimits();
   if (code === killed && await workerHasEnded(instance, worker.id)) {
     io.log(
       `The worker has ended. Resume the session with: claudy attach ${name}`,
@@ -41,7 +32,7 @@ export async function showSession(
   }
   if (shown.what === "shell") return code;
   const ending = endingSince(instance, name, since);
-  if (ending) reportEnding(io, name, ending);
+  if (ending) reportEnding(io, name, ending, { ranOut });
   if (code === 0) {
     io.log(
       ending
@@ -50,6 +41,33 @@ export async function showSession(
     );
   }
   return code;
+}
+
+/**
+ * Returns what reports the limits that the worker has reached since this call, and whether
+ * it ran out of memory.
+ */
+export async function watchLimits(
+  io: Io,
+  instance: Instance,
+  session: { name: string },
+  worker: { id: string; name: string },
+): Promise<() => Promise<boolean>> {
+  const since = Date.now();
+  const before = await limitEvents(instance, worker.id);
+  return async () => {
+    const after = await limitEvents(instance, worker.id);
+    if (after?.pidsRefused !== before?.pidsRefused) {
+      tellOfPids({ name: worker.name, events: after }, io.log);
+    }
+    return await tellOfMemory(instance, worker, {
+      since,
+      killed: (after?.oomKills ?? 0) > (before?.oomKills ?? 0),
+      hint:
+        "Set a higher WORKER_MEMORY in config/hal9000.conf, stop the session " +
+        `and open it again: claudy stop ${session.name}`,
+    }, io.log);
+  };
 }
 
 const killed = 128 + constants.signals.SIGKILL;
@@ -85,10 +103,12 @@ export function reportEnding(
   io: Io,
   session: string,
   { exitCode, lines }: Ending,
+  { ranOut }: { ranOut: boolean },
 ): void {
   if (exitCode === 0) return;
   for (const line of lines) io.log(line);
   throw new Failure("failed", `Claude ended with exit code ${exitCode}`, {
-    hint: `Start it again with: claudy attach ${session}`,
+    // The same would happen again.
+    hint: ranOut ? undefined : `Start it again with: claudy attach ${session}`,
   });
 }

@@ -1,17 +1,52 @@
 // Formats text for a terminal.
 
-/** Formats rows as lines with aligned columns. */
-export function columns(cells: string[][]): string {
+/**
+ * Formats rows as lines with aligned columns. If they are wider than `maxWidth`, cells of the
+ * widest columns are cut; the first column and narrow ones stay whole.
+ */
+export function columns(cells: string[][], maxWidth = Infinity): string {
   const rows = cells.map((row) => row.map(printable));
   const widths = (rows[0] ?? []).map((_, column) =>
-    rows.reduce((most, row) => Math.max(most, row[column]?.length ?? 0), 0)
+    rows.reduce((most, row) => Math.max(most, textWidth(row[column] ?? "")), 0)
   );
+  shrink(widths, maxWidth);
   return rows
     .map((row) =>
-      row.map((cell, column) => cell.padEnd(widths[column] ?? 0))
-        .join("  ").trimEnd()
+      row.map((cell, column) => {
+        const width = widths[column] ?? 0;
+        const text = cut(cell, width);
+        return text + " ".repeat(Math.max(width - textWidth(text), 0));
+      }).join(gap).trimEnd()
     )
     .join("\n");
+}
+
+const gap = "  ";
+
+/** A column that is narrower than this is not cut. */
+const minCutWidth = 14;
+
+/** Takes the excess from the widest columns. */
+function shrink(widths: number[], maxWidth: number): void {
+  const gaps = gap.length * (widths.length - 1);
+  let excess = widths.reduce((sum, width) => sum + width, gaps) - maxWidth;
+  for (; excess > 0; excess--) {
+    const widest = Math.max(...widths.slice(1));
+    if (widest <= minCutWidth) return;
+    widths[widths.lastIndexOf(widest)] = widest - 1;
+  }
+}
+
+/** Of a path, the end is kept. */
+function cut(text: string, width: number): string {
+  if (textWidth(text) <= width) return text;
+  if (!text.startsWith("/")) return fitText(text, width);
+  let end = "";
+  for (const character of [...text].reverse()) {
+    if (textWidth(character + end) >= width) break;
+    end = character + end;
+  }
+  return `…${end}`;
 }
 
 /** Characters that move the cursor or reorder text. */

@@ -142,18 +142,28 @@ export function oomText(memoryBytes: number | null): string {
 /**
  * Logs an error and `hint` if the worker has run out of memory after `since`, in
  * milliseconds since 1970: otherwise the user only sees that a process has exited.
+ * `killed` tells that the kernel counts more kills since then; the engine notes them later,
+ * and it also notes those of a worker whose files are not visible here. Returns whether it
+ * has run out of memory.
  */
 export async function tellOfMemory(
   instance: Instance,
   { id, name }: { id: string; name: string },
-  { since, hint }: { since: number; hint: string },
+  { since, killed = false, hint }: {
+    since: number;
+    killed?: boolean;
+    hint: string;
+  },
   log: Log,
-): Promise<void> {
+): Promise<boolean> {
   const container = await inspectContainer(instance.docker, id);
-  if (!container?.State.OOMKilled) return;
-  const noted = readRecord(instance, name, log)?.oomKilledAt;
-  // OOMKilled is never reset, and Docker's event times are whole seconds.
-  if (noted && Date.parse(noted) < since - 1000) return;
+  if (!container) return false;
+  if (!killed) {
+    if (!container.State.OOMKilled) return false;
+    const noted = readRecord(instance, name, log)?.oomKilledAt;
+    // OOMKilled is never reset, and Docker's event times are whole seconds.
+    if (noted && Date.parse(noted) < since - 1000) return false;
+  }
   const limit = container.HostConfig.Memory;
   log(
     limit
@@ -163,6 +173,7 @@ export async function tellOfMemory(
       : `error: "${name}" was killed: the machine ran out of memory`,
   );
   log(hint);
+  return true;
 }
 
 export async function workerStats(instance: Instance): Promise<WorkerStats[]> {

@@ -271,6 +271,18 @@ teardown() {
   [ "$ours" = "$theirs" ]
 }
 
+@test "a Claude that its memory limit kills fails the command, and the error names the limit" {
+  use_stub
+  local project killed="ran out of memory at its limit of 40 MiB"
+  project=$(make_project hungry)
+  export WORKER_MEMORY=40m
+  run -1 "$claudy" -d --name hungry-$$ "$project"
+  [[ $output == *"$killed"*"Killed"*"error: Claude ended with exit code 137" ]]
+  "$claudy" stop hungry-$$
+  run -137 "$claudy" run -C "$project" hello
+  [[ $output == *"$killed"* ]]
+}
+
 @test "the agent's instructions contain its environment and its port range" {
   open "$project"
   base=$(jq -r .portBase "$HAL9000_HOME/sessions/kept/$session.json")

@@ -15,13 +15,19 @@ export interface Ran {
 export async function runMain(
   main: Main,
   argv: string[],
-  { env = {}, stdin = "" }: { env?: NodeJS.ProcessEnv; stdin?: string } = {},
+  { env = {}, stdin = "", columns }: {
+    env?: NodeJS.ProcessEnv;
+    stdin?: string;
+    /** The width of the terminal that shows the output. @default no terminal */
+    columns?: number;
+  } = {},
 ): Promise<Ran> {
   const ran = { code: 0, stdout: "", stderr: "" };
   const input = new PassThrough();
   input.end(stdin);
   const stream = (name: "stdout" | "stderr") => ({
-    isTTY: false,
+    isTTY: columns !== undefined,
+    ...(columns === undefined ? {} : { columns }),
     write: (text: string | Uint8Array) => {
       ran[name] += String(text);
       return true;

@@ -225,7 +225,7 @@ test("the pane shows the parent and the workers and, at a terminal, their usage"
   assert.ok(shows("ChromaDB: answers on localhost:8000"));
   assert.ok(shows("Sessions: 1 working"));
   assert.ok(
-    shows("#", "SESSION", "STATE", "WAITING FOR", "AGE", "LAST LINE", "CPU"),
+    shows("#", "SESSION", "STATE", "WAITING FOR", "SINCE", "LAST LINE", "CPU"),
   );
   assert.ok(shows("3", "s-one", "R working", "-"));
   assert.ok(shows("3", "s-two", "- no session", "-"));

@@ -77,13 +77,13 @@ test("tableLines() has a letter for the state where there is no room for the wor
       nowMs,
     }).map(unstyled);
   assert.equal(lines(80), [
-    "# SESSION S WAITING FOR    AGE LAST LINE                      CPU  MEMORY   PIDS",
-    "1 shop    W permission pr… 40s done                       12/200% 512M/4G 24/100",
-    "1 api     I                40s done                       12/200% 512M/4G 24/100",
+    "# SESSION S WAITING FOR   SINCE LAST LINE                     CPU  MEMORY   PIDS",
+    "1 shop    W permission p…   40s done                      12/200% 512M/4G 24/100",
+    "1 api     I                 40s done                      12/200% 512M/4G 24/100",
   ]);
   assert.match(
     lines(120)[1] ?? "",
-    /^1 {2}shop +W waiting {2}permission prompt {2}40s {2}done/,
+    /^1 {2}shop +W waiting {2}permission prompt {4}40s {2}done/,
   );
 });
 

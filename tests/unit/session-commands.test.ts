@@ -110,17 +110,30 @@ test("sessions are listed with their state, age and project", async (served) => 
   assert.is(stderr, "");
   const [head, first, second] = table(stdout);
   assert.equal(head, [
-    ...["SESSION", "STATE", "MODE", "TERMINALS", "WORKER", "AGE"],
+    ...["SESSION", "STATE", "MODE", "TERMINALS", "WORKER", "CREATED"],
     ...["ACTIVE", "PROJECT"],
   ]);
   // The one that was used last comes first; it has no terminals and no worker.
   assert.equal(first, [
-    ...["gone", "stopped", "-", "3 h", "30 min ago", project("app")],
+    ...["gone", "stopped", "-", "3 h ago", "30 min ago", project("app")],
   ]);
   assert.equal(second, [
-    ...["asking", "waiting: permission", "-", "2", "cold", "3 h", "2 h ago"],
+    ...[
+      "asking",
+      "waiting: permission",
+      "-",
+      "2",
+      "cold",
+      "3 h ago",
+      "2 h ago",
+    ],
     project("app"),
   ]);
+  const narrow = await run(claudy, ["ls"], { columns: 80 });
+  for (const line of narrow.stdout.trimEnd().split("\n")) {
+    assert.ok(line.length <= 80, line);
+  }
+  assert.match(narrow.stdout, /^asking .* …\S*\/app$/m);
   const json = await run(claudy, ["sessions", "list", "--json"]);
   const [, asking] = JSON.parse(json.stdout) as SessionState[];
   assert.is(asking?.worker, worker.name);

@@ -29,13 +29,23 @@ import { renameSession } from "../../lib/session/move.ts";
 import { readMessages } from "../../lib/session/transcript.ts";
 import { inodeOf } from "../../lib/std/hostpath.ts";
 import { main as claudy } from "../../scripts/claudy.ts";
+import type { FakeContainer } from "../helper/fake-engine.ts";
 import { type Served, serveEngine } from "../helper/served-engine.ts";
 
 const test = suite<Served>("telling");
 
-test.before.each(async (context) =>
-  void Object.assign(context, await serveEngine())
-);
+test.before.each(async (context) => {
+  Object.assign(context, await serveEngine());
+  // Claude shows its prompt at once.
+  context.engine.run = (command, { spec }) => {
+    if (command.includes("new-session")) {
+      const states = join(homeOf(context, claudeHomeIn(spec)), "sessions");
+      mkdirSync(states, { recursive: true });
+      writeFileSync(join(states, "1.json"), '{"status":"idle"}');
+    }
+    return { exitCode: 0 };
+  };
+});
 test.after.each(({ close }) => close());
 
 const at = "2026-01-01T00:00:00.000Z";
@@ -92,6 +102,11 @@ function homeOf({ instance }: Served, session: string): string {
   const home = join(instance.home.claude, session);
   mkdirSync(home, { recursive: true });
   return home;
+}
+
+/** The session whose home is mounted. */
+function claudeHomeIn(spec: FakeContainer["spec"]): string {
+  return String(spec.Labels?.[label.session]);
 }
 
 function converse(served: Served, session: string, lines: unknown[]): string {
@@ -220,6 +235,24 @@ test("a Claude that refuses its arguments fails the command, with its last words
   ending = "0\n\n";
   const done = await run(claudy, ["-d", path, "--", "--bogus"]);
   assert.is(done.code, 0, done.stderr);
+  // Without arguments too, and also if it was killed.
+  ending = "137\nKilled\n";
+  const killed = await run(claudy, ["-d", path]);
+  assert.is(killed.code, 1);
+  assert.is(
+    killed.stderr.split("\n").slice(-4).join("\n"),
+    "Killed\nerror: Claude ended with exit code 137\n" +
+      `Start it again with: claudy attach ${name}\n`,
+  );
+  assert.is(killed.stdout, "");
+  // It neither shows its prompt nor ends.
+  ending = "";
+  const waits = await run(claudy, ["-d", path]);
+  assert.equal([waits.code, waits.stdout], [0, `${name}\n`]);
+  assert.match(
+    waits.stderr,
+    `Claude is not ready yet. To see what it shows: claudy attach ${name}\n`,
+  );
   // It runs; only a former one has failed.
   const states = join(homeOf(served, name), "sessions");
   const ended = join(homeOf(served, name), "hal9000-ended");
@@ -248,7 +281,7 @@ test("how Claude ended is read from a plain file only, and a new worker forgets 
   writeFileSync(join(home, "sessions/9.json"), '{"status":"idle"}');
   await run(claudy, ["-d", project("app")]);
   assert.is(readEnding(home), undefined);
-  assert.equal(readdirSync(join(home, "sessions")), []);
+  assert.equal(readdirSync(join(home, "sessions")), ["1.json"]);
   rmSync(file, { force: true });
   writeFileSync(join(root, "other"), "3\n");
   symlinkSync(join(root, "other"), file);

@@ -111,6 +111,29 @@ test("columns() aligns cells, escapes them and leaves no blanks at the end", () 
     "A     LONG\n\\x1b  b     c\nx",
   );
   assert.is(columns([]), "");
+  assert.is(columns([["北京", "x"], ["a", "y"]]), "北京  x\na     y");
+});
+
+test("columns() cuts the widest cells if the terminal is narrow, but no name", () => {
+  const name = "n".repeat(30);
+  const rows = [
+    ["NAME", "STATE", "WHAT", "PROJECT"],
+    [name, "idle", "w".repeat(20), `/home/me/${"p".repeat(20)}/app`],
+  ];
+  const shown = (width: number) => columns(rows, width).split("\n")[1];
+  assert.is(
+    shown(100),
+    `${name}  idle   ${"w".repeat(20)}  /home/me/${"p".repeat(20)}/app`,
+  );
+  assert.is(
+    shown(78),
+    `${name}  idle   ${"w".repeat(18)}…  …${"p".repeat(13)}/app`,
+  );
+  // Narrow columns stay.
+  assert.is(
+    shown(20),
+    `${name}  idle   ${"w".repeat(13)}…  …${"p".repeat(9)}/app`,
+  );
 });
 
 test("waitFor() tries once more at the deadline, and names its hint", async () => {

@@ -88,7 +88,7 @@ function columnsFor(width: number, nowMs: number): Column[] {
       share: 0.3,
     },
     {
-      heading: "AGE",
+      heading: "SINCE",
       text: ({ sinceMs }) => shortSpan(nowMs - sinceMs),
       isNumber: true,
     },
