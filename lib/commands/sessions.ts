@@ -43,14 +43,7 @@ export function sessionsCommand(io: Io): CAC {
       const instance = await view(io);
       const sessions = (await listSessions(instance, io.env, io.log))
         .filter(({ state }) => !waiting || state === "waiting");
-      const text = columns([
-        [
-          ...["SESSION", "STATE", "MODE", "TERMINALS", "WORKER", "CREATED"],
-          ...["ACTIVE", "PROJECT"],
-        ],
-        ...sessions.map(row),
-      ], io.width);
-      io.answer(sessions, text, json);
+      io.answer(sessions, sessionTable(sessions, io.width), json);
       if (sessions.length > 0 || json) return;
       io.log(
         waiting
@@ -177,6 +170,25 @@ export function detailRows(shown: object): string[][] {
       ? detailRows(value).map((pair) => pair.join(" ")).join(", ")
       : String(value ?? ""),
   ]);
+}
+
+/** In a narrower terminal, the columns that claudy sessions show has too are left out. */
+const wideFrom = 110;
+
+function sessionTable(
+  sessions: SessionState[],
+  width: number | undefined,
+): string {
+  const rows = [
+    [
+      ...["SESSION", "STATE", "MODE", "TERMINALS", "WORKER", "CREATED"],
+      ...["ACTIVE", "PROJECT"],
+    ],
+    ...sessions.map(row),
+  ];
+  const isNarrow = width !== undefined && width < wideFrom;
+  const shown = isNarrow ? rows.map((cells) => cells.toSpliced(4, 2)) : rows;
+  return columns(shown, width);
 }
 
 function row(session: SessionState): string[] {

@@ -133,7 +133,10 @@ test("sessions are listed with their state, age and project", async (served) => 
   for (const line of narrow.stdout.trimEnd().split("\n")) {
     assert.ok(line.length <= 80, line);
   }
-  assert.match(narrow.stdout, /^asking .* …\S*\/app$/m);
+  assert.match(narrow.stdout, /^asking .*… .*\/app$/m);
+  assert.not.match(narrow.stdout, "CREATED");
+  const wide = await run(claudy, ["ls"], { columns: 120 });
+  assert.match(wide.stdout, "CREATED");
   const json = await run(claudy, ["sessions", "list", "--json"]);
   const [, asking] = JSON.parse(json.stdout) as SessionState[];
   assert.is(asking?.worker, worker.name);
