@@ -11,10 +11,11 @@ import type { SpawnRequest } from "../lib/worker/request.ts";
 import { command, execute, runCli } from "../lib/cli/cli.ts";
 import { flagsOf, listOf } from "../lib/cli/options.ts";
 import { Io } from "../lib/cli/io.ts";
-import { repositoryConsent } from "../lib/commands/trust.ts";
+import { askDevcontainer, repositoryConsent } from "../lib/commands/trust.ts";
 import {
   addProfileOptions,
   profileChoice,
+  trustImageOption,
   worktreeOption,
 } from "../lib/commands/start-options.ts";
 
@@ -71,6 +72,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     })
     .option("--allow-any-path", "Mount system directories and HAL9000_HOME too")
     .option("--allow-worktree", worktreeOption)
+    .option(...trustImageOption)
     .option("--standalone", "A network of its own: no parent, no ChromaDB")
     .option("--cold", "With --detach: start a new worker, claim no warm one")
     .option("--warm-only", "With --detach: claim a warm worker or fail")
@@ -214,7 +216,7 @@ async function imageOf(
   const image = await projectImage(
     instance,
     resolved.path,
-    profileChoice(options),
+    profileChoice(options, askDevcontainer(io, options["trustProject"])),
     io.log,
   );
   return { image: image.name, imageId: image.id, resolved };

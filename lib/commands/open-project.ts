@@ -34,7 +34,7 @@ import {
   profileChoice,
   type ProfileOptions,
 } from "./start-options.ts";
-import { approveConfig, repositoryConsent } from "./trust.ts";
+import { approveConfig, askDevcontainer, repositoryConsent } from "./trust.ts";
 
 export interface OpenOptions
   extends ProfileOptions, McpChoice, PermissionOptions {
@@ -110,7 +110,10 @@ export async function openSession(
     fresh: options.new ?? false,
     inherit: inheritRequest(instance, env, options),
     sshAgent: options.sshAgent ? agentSocket(env) : undefined,
-    profile: profileChoice(options),
+    profile: profileChoice(
+      options,
+      askDevcontainer(io, options.trustProject, options.detach),
+    ),
     mcp: mcpChoice(options),
     claudeArguments: options["--"] ?? [],
     permissionMode: permissionChoice(options),

@@ -4,7 +4,11 @@ import type { CAC } from "cac";
 import { Failure } from "../std/errors.ts";
 import { listProfiles, readyImage } from "../image/profiles.ts";
 import { openInstance, viewInstance } from "../instance/open.ts";
-import { checkProfile, detected } from "../project/profile.ts";
+import {
+  checkProfile,
+  detected,
+  devcontainerProfile,
+} from "../project/profile.ts";
 import { columns } from "../std/text.ts";
 import { megabytes } from "../std/units.ts";
 import { command } from "../cli/cli.ts";
@@ -17,11 +21,13 @@ export function profileCommand(io: Io): CAC {
     .option("--json", "Print them as JSON")
     .action(async ({ json }: { json?: boolean }) => {
       const profiles = await listProfiles(await viewInstance(io.env, io.log));
-      const rows = profiles.map(({ name, image, sizeBytes, own, warm }) => [
+      const rows = profiles.map((
+        { name, image, sizeBytes, own, warm, project = "" },
+      ) => [
         name,
         sizeBytes === null ? "not built" : megabytes(sizeBytes),
-        [own ? "your own" : "", warm ? "kept warm" : ""].filter(Boolean)
-          .join(", "),
+        [own ? "your own" : "", warm ? "kept warm" : "", project]
+          .filter(Boolean).join(", "),
         image,
       ]);
       const text = columns([["PROFILE", "SIZE", "", "IMAGE"], ...rows]);
@@ -39,6 +45,12 @@ export function profileCommand(io: Io): CAC {
           "usage",
           `profile build needs a profile name, not "${detected}"`,
         );
+      }
+      if (name === devcontainerProfile) {
+        throw new Failure("usage", "A devcontainer belongs to a project", {
+          hint:
+            "Its image is built when the project is opened: claudy DIRECTORY",
+        });
       }
       if (instance.self) {
         throw new Failure("usage", "The parent cannot build images", {

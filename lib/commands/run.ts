@@ -51,7 +51,7 @@ import { offerDaemon } from "./daemon.ts";
 import { seedState } from "../home/worker-home.ts";
 import { claudeArguments, command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
-import { approveConfig, repositoryConsent } from "./trust.ts";
+import { approveConfig, askDevcontainer, repositoryConsent } from "./trust.ts";
 import {
   addMcpChoice,
   addPermissionOptions,
@@ -201,7 +201,10 @@ async function runPrompt(
   const servers = configuredServers(instance, io.log);
   const choice = mcpChoice(options) ?? true;
   checkChoice(servers, choice);
-  const profile = profileChoice(options);
+  const profile = profileChoice(
+    options,
+    askDevcontainer(io, options.trustProject),
+  );
   const image = await projectImage(instance, project.path, profile, io.log);
   const verdict = await judgeProjectConfig(
     instance,

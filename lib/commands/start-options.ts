@@ -7,6 +7,7 @@ import {
   type PermissionMode,
   permissionModes,
 } from "../instance/permission-mode.ts";
+import type { AskDevcontainer } from "../project/devcontainer-approval.ts";
 import type { Choice } from "../mcp/offer.ts";
 import { Failure } from "../std/errors.ts";
 
@@ -15,7 +16,13 @@ export const worktreeOption =
 
 export const trustOption = [
   "--trust-project",
-  "Approve the project's current .claude, .mcp.json and git filters",
+  "Approve the project's current .claude, .mcp.json, git filters and devcontainer",
+] as const;
+
+/** For commands that do not start Claude. */
+export const trustImageOption = [
+  "--trust-project",
+  "Approve the project's current devcontainer",
 ] as const;
 
 export interface ProfileOptions {
@@ -31,18 +38,20 @@ export function addProfileOptions(
   return command
     .option(
       "--profile <name>",
-      "base, python, node, java, your own, or auto (chosen by the project's " +
-        `files) (default: ${otherwise})`,
+      "base, python, node, java, devcontainer, your own, or auto (chosen by the " +
+        `project's files) (default: ${otherwise})`,
     )
     .option("--no-build", "Use the plain worker if the profile is not built");
 }
 
 export function profileChoice(
   { profile, build }: ProfileOptions,
+  askDevcontainer?: AskDevcontainer,
 ): ProfileChoice {
   return {
     name: profile === undefined ? undefined : String(profile),
     build: build !== false,
+    ...(askDevcontainer ? { askDevcontainer } : {}),
   };
 }
 

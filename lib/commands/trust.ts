@@ -3,8 +3,10 @@
 
 import type { Io } from "../cli/io.ts";
 import { shortened } from "../project/config-approval.ts";
+import type { AskDevcontainer } from "../project/devcontainer-approval.ts";
 import type { ProjectConfig } from "../project/project-config.ts";
 import type { RepositoryConsent } from "../project/repository-consent.ts";
+import { printable } from "../std/text.ts";
 
 /** Asks in a terminal. Without one, or detached, nothing is approved. */
 export function approveConfig(io: Io, trusted = false, detached = false) {
@@ -20,6 +22,24 @@ export function approveConfig(io: Io, trusted = false, detached = false) {
     io.stderr.write(
       `This project configures Claude:\n${
         shortened(config).map((line) => `  ${line}\n`).join("")
+      }`,
+    );
+    return await io.isConfirmed("Approve it?");
+  };
+}
+
+/** Asks in a terminal whether an image may be built from a project's devcontainer. */
+export function askDevcontainer(
+  io: Io,
+  trusted = false,
+  detached = false,
+): AskDevcontainer {
+  return async ({ project, devcontainer, summary }) => {
+    if (trusted) return true;
+    if (detached || !io.isInteractive) return false;
+    io.stderr.write(
+      `${project}/${devcontainer.file} determines the image of the worker:\n${
+        summary.map((line) => `  ${printable(line)}\n`).join("")
       }`,
     );
     return await io.isConfirmed("Approve it?");

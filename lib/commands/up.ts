@@ -20,8 +20,12 @@ import type { CAC } from "cac";
 import { command, version } from "../cli/cli.ts";
 import { bringUp } from "./daemon.ts";
 import type { Io } from "../cli/io.ts";
-import { repositoryConsent } from "./trust.ts";
-import { profileChoice, worktreeOption } from "./start-options.ts";
+import { askDevcontainer, repositoryConsent } from "./trust.ts";
+import {
+  profileChoice,
+  trustImageOption,
+  worktreeOption,
+} from "./start-options.ts";
 
 /** `name` is the command's own: it is also a script. */
 export function upCommand(name: string, io: Io): CAC {
@@ -29,9 +33,10 @@ export function upCommand(name: string, io: Io): CAC {
 
   cli.command("[project]", "Set everything up and start a worker on a project")
     .option("--allow-worktree", worktreeOption)
+    .option(...trustImageOption)
     .action(async (
       project: string | undefined,
-      options: { allowWorktree?: boolean },
+      options: { allowWorktree?: boolean; trustProject?: boolean },
     ) => {
       if (checkout === "/") {
         throw new Failure("usage", "The parent cannot set up the machine", {
@@ -69,7 +74,13 @@ export function upCommand(name: string, io: Io): CAC {
       const image = await phase(
         io.log,
         "Profile",
-        () => projectImage(instance, resolved.path, profileChoice({}), io.log),
+        () =>
+          projectImage(
+            instance,
+            resolved.path,
+            profileChoice({}, askDevcontainer(io, options.trustProject)),
+            io.log,
+          ),
       );
       await phase(io.log, "Volumes", () => ensureStorage(instance));
       await phase(io.log, "Parent", () => bringUp(io, instance));

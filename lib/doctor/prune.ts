@@ -131,7 +131,7 @@ async function images(
   { docker, prefix }: Pick<Instance, "docker" | "prefix">,
   before: number,
 ): Promise<Leftover[]> {
-  const references = ["profile", "apt", "worker"]
+  const references = ["profile", "apt", "worker", "devcontainer"]
     .map((kind) => `${prefix}-${kind}`);
   const [untagged, profiles] = await Promise.all([
     { dangling: ["true"], label: [label.inputs] },
@@ -181,7 +181,7 @@ function unusedBy(containers: Docker.ContainerInfo[], before: number) {
 
 /** An instance's image repository: its prefix, with an optional kind. */
 const repositoryPattern =
-  /^([a-z][a-z0-9-]{0,40}?)(?:-(?:profile|apt|worker))?$/;
+  /^([a-z][a-z0-9-]{0,40}?)(?:-(?:profile|apt|worker|devcontainer))?$/;
 
 /**
  * The names of an image with the prefix of an instance that has no containers and

@@ -5,7 +5,7 @@ import { mkdir, mkdtemp, open, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
-import { $ } from "zx/core";
+import { $, type ProcessOutput } from "zx/core";
 import { type Docker, dropImage, inspectImage } from "../docker/docker.ts";
 import { label } from "../instance/labels.ts";
 import { Failure } from "../std/errors.ts";
@@ -179,32 +179,58 @@ export async function runBuild(
   const builder = await builderEnv();
   // The classic builder keeps the container of a failed step.
   const clean = builder["DOCKER_BUILDKIT"] ? ["--force-rm"] : [];
-  await mkdir(dirname(logFile), { recursive: true });
-  const output = await open(logFile, "w");
   const own = await mkdtemp(join(tmpdir(), "hal9000-build-"));
   const idFile = join(own, "id");
+  const build = [...clean, `--iidfile=${idFile}`, ...args];
   try {
-    const inContext = $({
-      cwd: directory,
-      env: { ...process.env, ...builder },
+    await runLogged(
+      // zx runs it with pipefail.
+      (shell) =>
+        files
+          ? shell`tar --create ${files} | docker build ${build} -`
+          : shell`docker build ${build} .`,
+      { what: "docker build", cwd: directory, env: builder, logFile },
+      log,
+    );
+    // Not from the engine's list: it leaves out images on which others are built.
+    return (await readFile(idFile, "utf8")).trim();
+  } finally {
+    await rm(own, { recursive: true, force: true });
+  }
+}
+
+/**
+ * Runs a command that builds an image, with its output in a log file. Throws a `failed`
+ * Failure if it fails, after the last lines of the log.
+ */
+export async function runLogged(
+  run: (shell: typeof $) => PromiseLike<ProcessOutput>,
+  { what, cwd, env, logFile }: {
+    /** For the message of the failure. */
+    what: string;
+    cwd: string;
+    env: Record<string, string>;
+    logFile: string;
+  },
+  log: Log,
+): Promise<void> {
+  await mkdir(dirname(logFile), { recursive: true });
+  const output = await open(logFile, "w");
+  try {
+    const { exitCode } = await run($({
+      cwd,
+      env: { ...process.env, ...env },
       stdio: ["ignore", output.fd, output.fd],
       nothrow: true,
       quiet: true,
-    });
-    const build = [...clean, `--iidfile=${idFile}`, ...args];
-    // zx runs it with pipefail.
-    const { exitCode } = files
-      ? await inContext`tar --create ${files} | docker build ${build} -`
-      : await inContext`docker build ${build} .`;
-    // Not from the engine's list: it leaves out images on which others are built.
-    if (exitCode === 0) return (await readFile(idFile, "utf8")).trim();
+    }));
+    if (exitCode === 0) return;
   } finally {
     await output.close();
-    await rm(own, { recursive: true, force: true });
   }
   const lines = (await readFile(logFile, "utf8")).trimEnd().split("\n");
   lines.slice(-shownLines).forEach(log);
-  throw new Failure("failed", "docker build failed", {
+  throw new Failure("failed", `${what} failed`, {
     hint: `The whole log: ${logFile}`,
   });
 }
@@ -213,7 +239,7 @@ export async function runBuild(
 const shownLines = 20;
 
 /** Without buildx, selects the classic builder explicitly to avoid a long warning. */
-async function builderEnv(): Promise<Record<string, string>> {
+export async function builderEnv(): Promise<Record<string, string>> {
   const buildx = await $({ nothrow: true, quiet: true })`docker buildx version`;
   return buildx.exitCode === 0 ? {} : { DOCKER_BUILDKIT: "0" };
 }

@@ -7,6 +7,7 @@ import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { hardenedFlags } from "../instance/container-spec.ts";
 import { label } from "../instance/labels.ts";
+import type { DevcontainerReview } from "../project/devcontainer-files.ts";
 import type { Log } from "../std/log.ts";
 import { seccompOptions } from "./seccomp.ts";
 import { baseImage, profilesBase } from "./base.ts";
@@ -21,6 +22,9 @@ export interface Layer {
   args: Record<string, string>;
   /** True if the image is specific to this instance. */
   own: boolean;
+  labels?: Record<string, string>;
+  /** Only for a devcontainer: what the image below the worker is built from. */
+  review?: DevcontainerReview;
 }
 
 /** Builds and tests an image; returns its id. The image has no name yet. */
@@ -41,6 +45,7 @@ export async function buildLayer(
   const labels = {
     [label.inputs]: inputs,
     ...(layer.own ? { [label.instance]: prefix } : {}),
+    ...layer.labels,
   };
   const id = await runBuild(
     { directory: layer.context },
@@ -67,10 +72,7 @@ const everyWorker = "claude --version && tmux -V && test -x " +
 /** The timeout of the test. */
 const smokeSeconds = 60;
 
-/**
- * Throws a Failure with the output if the test fails. The container exits and is removed
- * by itself, even if this process is killed.
- */
+/** Throws a Failure with the output if the test fails. */
 async function smokeTest(
   instance: Instance,
   id: string,
@@ -80,12 +82,7 @@ async function smokeTest(
   const { Config } = await docker.getImage(id).inspect();
   const own = Config.Labels?.[label.smoke];
   const script = own ? `{ ${everyWorker}; } && { ${own}; }` : everyWorker;
-  const hardened = hardenedFlags(instance);
-  const seccomp = await seccompOptions(instance, log);
-  const test = await $({
-    nothrow: true,
-    quiet: true,
-  })`docker run --rm --init ${hardened} --network=none ${seccomp} --memory=2g --pids-limit=200 --user=65534:65534 --entrypoint=timeout ${id} ${smokeSeconds} sh -c ${script}`;
+  const test = await runHardened(instance, id, script, log);
   if (test.exitCode === 0) return;
   const said = `${test.stdout}\n${test.stderr}`.trim().split("\n").slice(-5);
   throw new Failure(
@@ -95,4 +92,22 @@ async function smokeTest(
       ? `Its smoke test did not finish within ${smokeSeconds} s`
       : `Its smoke test failed with ${test.exitCode}: ${said.join("; ")}`,
   );
+}
+
+/**
+ * Runs a shell script in a new image, without rights and without a network. The container
+ * exits and is removed by itself, even if this process is killed.
+ */
+export async function runHardened(
+  instance: Instance,
+  image: string,
+  script: string,
+  log: Log,
+): Promise<{ exitCode: number | null; stdout: string; stderr: string }> {
+  const hardened = hardenedFlags(instance);
+  const seccomp = await seccompOptions(instance, log);
+  return await $({
+    nothrow: true,
+    quiet: true,
+  })`docker run --rm --init ${hardened} --network=none ${seccomp} --memory=2g --pids-limit=200 --user=65534:65534 --entrypoint=timeout ${image} ${smokeSeconds} sh -c ${script}`;
 }

@@ -13,6 +13,7 @@ import type { Log } from "../std/log.ts";
 import {
   baseProfile,
   checkProfile,
+  devcontainerProfile,
   isUserProfile,
   type Profile,
   profileOf,
@@ -21,6 +22,7 @@ import {
 } from "../project/profile.ts";
 import { megabytes } from "../std/units.ts";
 import { workerImage } from "./recipes.ts";
+import type { AskDevcontainer } from "../project/devcontainer-approval.ts";
 import type { Layer } from "./profile-build.ts";
 import { nameImage, takeOver } from "./shared.ts";
 
@@ -32,9 +34,12 @@ export function profileImage(instance: Home, profile: Profile): string {
     workerImage(instance.settings);
 }
 
+/** The layer of all profiles but devcontainers. */
+const debian = "debian";
+
 function layersOf(
   { home, settings, prefix }: Home,
-  { name, packages }: Profile,
+  { name, packages, devcontainer }: Profile,
 ): Layer[] {
   if (name === baseProfile && packages.length === 0) return [];
   const shipped = join(checkout, "docker", "profiles");
@@ -49,8 +54,16 @@ function layersOf(
     args: {},
     own,
   });
-  const layers = [ours("debian")];
-  if (isUserProfile(name, home)) {
+  const layers = devcontainer ? [] : [ours(debian)];
+  if (devcontainer) {
+    layers.push({
+      tag: `${prefix}-devcontainer:${digestOf([devcontainer.project])}`,
+      context: shipped,
+      dockerfile: "Dockerfile.devcontainer",
+      args: {},
+      own: true,
+    });
+  } else if (isUserProfile(name, home)) {
     layers.push({
       tag: `${prefix}-profile:${name}`,
       context: home.profile(name),
@@ -78,6 +91,8 @@ export interface ProfileChoice {
   name?: string | undefined;
   /** False to use only existing images. */
   build: boolean;
+  /** Asks the user about the project's devcontainer; without it, nobody is asked. */
+  askDevcontainer?: AskDevcontainer | undefined;
 }
 
 export interface ReadyImage {
@@ -93,7 +108,8 @@ export async function projectImage(
   desired: ProfileChoice,
   log: Log,
 ): Promise<ReadyImage> {
-  const profile = profileOf(project, instance.host, desired.name, log);
+  const { host, settings } = instance;
+  const profile = profileOf(project, host, desired.name, log, settings);
   return await readyImage(instance, profile, desired, log);
 }
 
@@ -104,7 +120,7 @@ export async function projectImage(
 export async function readyImage(
   instance: Instance,
   profile: Profile,
-  desired: Pick<ProfileChoice, "build">,
+  desired: Pick<ProfileChoice, "build" | "askDevcontainer">,
   log: Log,
 ): Promise<ReadyImage> {
   const { docker, settings } = instance;
@@ -124,6 +140,16 @@ export async function readyImage(
       hint: "Build it: claudy up",
     });
   }
+  const { devcontainer } = profile;
+  const [lowest] = layers;
+  if (devcontainer && lowest) {
+    // Loaded lazily: most projects have none.
+    const { approvedDevcontainer } = await import(
+      "../project/devcontainer-approval.ts"
+    );
+    const ask = desired.askDevcontainer;
+    lowest.review = await approvedDevcontainer(instance, devcontainer, ask);
+  }
   let id = below.Id;
   let tag = plain;
   for (const layer of layers) {
@@ -139,7 +165,9 @@ async function presentImage(
   layers: Layer[],
   log: Log,
 ): Promise<ReadyImage> {
-  const tags = layers.slice(1).map(({ tag }) => tag).toReversed();
+  const tags = layers.filter(({ dockerfile }) =>
+    dockerfile !== `Dockerfile.${debian}`
+  ).map(({ tag }) => tag).toReversed();
   const [wanted] = tags;
   const warn = (fallback: string) =>
     log(
@@ -168,6 +196,7 @@ async function ensureLayer(
     below.id,
     layer.dockerfile,
     ...Object.values(layer.args),
+    ...(layer.review ? [layer.review.digest] : []),
     ...await sourceParts(layer),
   ]);
   const former = await inspectImage(docker, layer.tag);
@@ -183,13 +212,13 @@ async function ensureLayer(
   );
   try {
     // Loaded lazily: usually nothing has to be built.
-    const { buildLayer } = await import("./profile-build.ts");
-    const id = await buildLayer(
-      instance,
-      layer,
-      { below: below.tag, inputs },
-      log,
-    );
+    const from = { below: below.tag, inputs };
+    const { review } = layer;
+    const id = review
+      ? await (await import("./devcontainer.ts"))
+        .buildDevcontainer(instance, { ...layer, review }, from, log)
+      : await (await import("./profile-build.ts"))
+        .buildLayer(instance, layer, from, log);
     // Named last, so that every named image has passed its test.
     await nameImage(docker, id, layer.tag);
     const { Size } = await docker.getImage(id).inspect();
@@ -243,6 +272,8 @@ export interface KnownProfile {
   own: boolean;
   /** Whether the pool keeps warm workers for it. */
   warm: boolean;
+  /** Only for the image of a devcontainer. */
+  project?: string;
 }
 
 /** All profiles, built or not. */
@@ -251,7 +282,7 @@ export async function listProfiles(
 ): Promise<KnownProfile[]> {
   const { docker, home, settings } = instance;
   const names = [baseProfile, ...shippedProfiles, ...userProfiles(home)];
-  return await Promise.all([...new Set(names)].map(async (name) => {
+  const profiles = [...new Set(names)].map(async (name) => {
     const image = profileImage(instance, { name, packages: [] });
     const found = await inspectImage(docker, image);
     return {
@@ -261,5 +292,26 @@ export async function listProfiles(
       own: isUserProfile(name, home),
       warm: settings.WARM_PROFILES.includes(name),
     };
+  });
+  return [...await Promise.all(profiles), ...await devcontainers(instance)];
+}
+
+/** The images of devcontainers that are built. */
+async function devcontainers(
+  { docker, prefix }: Instance,
+): Promise<KnownProfile[]> {
+  const images = await docker.listImages({
+    filters: {
+      reference: [`${prefix}-devcontainer`],
+      label: [label.devcontainer],
+    },
+  });
+  return images.map(({ RepoTags, Size, Labels }) => ({
+    name: devcontainerProfile,
+    image: RepoTags?.[0] ?? "",
+    sizeBytes: Size,
+    own: false,
+    warm: false,
+    project: Labels[label.devcontainer] ?? "",
   }));
 }

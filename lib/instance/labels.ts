@@ -23,6 +23,10 @@ export const label = {
   pids: "hal9000.pids",
   /** "true" on the image of a profile: it has git-lfs. */
   lfs: "hal9000.lfs",
+  /** On the image of a devcontainer: the project's path. */
+  devcontainer: "hal9000.devcontainer",
+  /** On the image of a devcontainer: commands for a new worker, as JSON. */
+  postCreate: "hal9000.postcreate",
   /** On the image of a profile: a shell command that tests it. */
   smoke: "hal9000.smoke",
 } as const;

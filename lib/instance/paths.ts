@@ -51,6 +51,9 @@ export function homePaths(home: string) {
     /** The approved content of a project's own Claude configuration. */
     approval: (project: string) =>
       join(home, "sessions", "approved", `${digestOf(project)}.json`),
+    /** The approved content of a project's devcontainer. */
+    devcontainerApproval: (project: string) =>
+      join(home, "sessions", "approved", `${digestOf(project)}-image.json`),
     /** A file for each range of ports that is reserved for a session. */
     ports: join(home, "sessions", "ports"),
     workers: join(home, "workers"),

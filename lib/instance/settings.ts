@@ -171,6 +171,11 @@ export const definitions = {
       "Maximum number of processes and threads of a worker; auto: 100, or 2048 " +
       "with a profile",
   },
+  USE_DEVCONTAINERS: {
+    schema: flag,
+    fallback: "true",
+    meaning: "Build a project's worker image from its devcontainer.json",
+  },
   WORKER_SECCOMP: {
     schema: v.pipe(
       v.picklist(["hal9000", "engine"], 'must be "hal9000" or "engine"'),

@@ -105,7 +105,11 @@ export async function bundleScripts(
     banner: { js: commonJsScope },
     define: { bundledDigest: JSON.stringify(sourceDigest(root)) },
     // zx's ESM build loads its CommonJS build from a path that does not exist in a bundle.
-    alias: { "zx/core": "./node_modules/zx/build/core.cjs" },
+    // jsonc-parser's CommonJS build loads its parts by calls that esbuild does not follow.
+    alias: {
+      "zx/core": "./node_modules/zx/build/core.cjs",
+      "jsonc-parser": "./node_modules/jsonc-parser/lib/esm/main.js",
+    },
     external: ["cpu-features", "esbuild"],
     loader: { ".node": "empty" },
     plugins: [withoutBuildKitSessions, withLazyTransports],

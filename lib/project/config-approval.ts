@@ -25,18 +25,39 @@ export function isApproved(
   { digest, fault }: ProjectConfig,
 ): boolean {
   if (fault !== undefined) return false;
-  const approval = readJson(home.approval(project), approvalSchema);
+  return isApprovedContent(home.approval(project), { project, digest });
+}
+
+/** What an approval is about. */
+export interface ApprovedContent {
+  project: string;
+  digest: string;
+}
+
+/** Whether a file of the instance contains the user's approval of this content. */
+export function isApprovedContent(
+  file: string,
+  { project, digest }: ApprovedContent,
+): boolean {
+  const approval = readJson(file, approvalSchema);
   return approval?.project === project && approval.digest === digest;
 }
 
-/** Stores the approval outside of the project, where no worker can write. */
+/** Stores an approval outside of the project, where no worker can write. */
+export function approveContent(
+  file: string,
+  { project, digest }: ApprovedContent,
+  owner: Instance["owner"],
+): void {
+  writeAtomic(file, JSON.stringify({ version: 1, project, digest }), owner);
+}
+
 export function approve(
   { home, owner }: Home,
   project: string,
   { digest }: ProjectConfig,
 ): void {
-  const approval = { version: 1, project, digest };
-  writeAtomic(home.approval(project), JSON.stringify(approval), owner);
+  approveContent(home.approval(project), { project, digest }, owner);
 }
 
 /** Whether a project's configuration takes effect, and which variables to override. */

@@ -10,6 +10,7 @@ import { type HostView, isSmallFile, readSmallFile } from "../std/hostpath.ts";
 import type { Log } from "../std/log.ts";
 import { didYouMean } from "../std/nearest.ts";
 import type { HomePaths } from "../instance/paths.ts";
+import type { Settings } from "../instance/settings.ts";
 
 /** The worker image without additions. */
 export const baseProfile = "base";
@@ -17,16 +18,21 @@ export const baseProfile = "base";
 /** Profiles shipped with HAL-9000, besides base. */
 export const shippedProfiles = ["python", "node", "java"] as const;
 
+/** The image of the project's devcontainer.json. */
+export const devcontainerProfile = "devcontainer";
+
 /** This profile name means: detect the profile from the project's files. */
 export const detected = "auto";
 
 /** Names that users cannot give to their own profiles. */
-const reserved: string[] = [baseProfile, detected];
+const reserved: string[] = [baseProfile, detected, devcontainerProfile];
 
 export interface Profile {
   name: string;
   /** Additional Debian packages. */
   packages: string[];
+  /** Only for a devcontainer: the project, and its devcontainer.json in it. */
+  devcontainer?: { project: string; file: string };
 }
 
 /** The first profile with one of its files in the project's top directory applies. */
@@ -43,6 +49,12 @@ export function detectProfile(project: string, { mount }: HostView): string {
   );
   return found?.[0] ?? baseProfile;
 }
+
+/** Where a project may have it; the specification has more places, to choose from. */
+const devcontainerFiles = [
+  ".devcontainer/devcontainer.json",
+  ".devcontainer.json",
+];
 
 /** Does not follow links: the result would reveal which files exist on the host. */
 function isPlainFile(path: string): boolean {
@@ -130,19 +142,44 @@ function readProjectConf(
   return asked;
 }
 
-/** The profile of a project: the chosen, else the configured, else the detected one. */
+/**
+ * The profile of a project: the chosen, else the configured one, else its devcontainer,
+ * else the one detected by other files.
+ */
 export function profileOf(
   project: string,
   host: HostView,
   chosen: string | undefined,
   log: Log,
+  { USE_DEVCONTAINERS = false }: Partial<Settings> = {},
 ): Profile {
   const asked = readProjectConf(project, host, log);
   const wanted = chosen === detected ? undefined : chosen;
   const name = wanted ?? asked.HAL9000_PROFILE ?? detected;
+  const packages = asked.HAL9000_APT ?? [];
+  const wantsFile = name === devcontainerProfile ||
+    name === detected && USE_DEVCONTAINERS;
+  const file = wantsFile
+    ? devcontainerFiles.find((file) =>
+      isPlainFile(join(host.mount + project, file))
+    )
+    : undefined;
+  if (file !== undefined) {
+    return {
+      name: devcontainerProfile,
+      packages,
+      devcontainer: { project, file },
+    };
+  }
+  if (name === devcontainerProfile) {
+    throw new Failure("notFound", `${project} has no devcontainer.json`, {
+      hint:
+        "Create .devcontainer/devcontainer.json, or choose another profile.",
+    });
+  }
   return {
     name: name === detected ? detectProfile(project, host) : name,
-    packages: asked.HAL9000_APT ?? [],
+    packages,
   };
 }
 
@@ -154,7 +191,12 @@ export function checkProfile(name: unknown, home: HomePaths): string {
     throw new Failure("usage", `--profile ${issues[0].message}, got "${text}"`);
   }
   const known = [
-    ...new Set([baseProfile, ...shippedProfiles, ...userProfiles(home)]),
+    ...new Set([
+      baseProfile,
+      ...shippedProfiles,
+      devcontainerProfile,
+      ...userProfiles(home),
+    ]),
   ];
   if (text === detected || known.includes(text)) return text;
   throw new Failure("notFound", `There is no profile "${text}"`, {

@@ -306,6 +306,7 @@ export async function checkOpening(
     instance.host,
     chosen ?? before?.profile,
     log,
+    instance.settings,
   );
   // A standalone container cannot reach the MCP servers.
   const choice = request.standalone

@@ -23,6 +23,7 @@ import {
   resolveRequest,
   type SpawnRequest,
 } from "./request.ts";
+import { runPostCreate } from "./post-create.ts";
 import { forgetSecrets, keepSecrets } from "./secrets.ts";
 import { timeZone, workerSpec } from "./spec.ts";
 import { createWorker, startWorker } from "./worker.ts";
@@ -49,6 +50,8 @@ export async function spawnWorker(
     await undo();
     throw error;
   }
+  // A worker with a command of its own may end at any time.
+  if (request.command === undefined) await runPostCreate(instance, worker, log);
   return worker;
 }
 

@@ -1,0 +1,239 @@
+// Builds the image of a project's devcontainer: what the official CLI makes of it, with the
+// Claude CLI and the other parts of a worker on top.
+
+import { randomBytes } from "node:crypto";
+import {
+  chmod,
+  mkdir,
+  mkdtemp,
+  readFile,
+  rm,
+  writeFile,
+} from "node:fs/promises";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import type { Docker } from "../docker/docker.ts";
+import type { Instance } from "../instance/instance.ts";
+import { label } from "../instance/labels.ts";
+import { isReserved } from "../project/devcontainer.ts";
+import {
+  type DevcontainerReview,
+  staged,
+} from "../project/devcontainer-files.ts";
+import { checkout } from "../std/checkout.ts";
+import { Failure } from "../std/errors.ts";
+import type { Log } from "../std/log.ts";
+import { builderEnv, runLogged } from "./build.ts";
+import { buildLayer, type Layer, runHardened } from "./profile-build.ts";
+
+type ReviewedLayer = Layer & { review: DevcontainerReview };
+
+/** Builds and tests the image; returns its id. The image has no name yet. */
+export async function buildDevcontainer(
+  instance: Instance,
+  layer: ReviewedLayer,
+  from: { below: string; inputs: string },
+  log: Log,
+): Promise<string> {
+  const { docker, home } = instance;
+  await mkdir(home.run, { recursive: true });
+  const stage = await mkdtemp(join(home.run, "devcontainer-"));
+  const tag = `${layer.tag}-${randomBytes(4).toString("hex")}`;
+  try {
+    await stageFiles(stage, layer.review);
+    await runCli(instance, { stage, tag, layer }, log);
+    const image = await docker.getImage(tag).inspect();
+    refuseImage(image);
+    const { packages, lfs } = await examine(instance, tag, log);
+    const top = join(stage, "worker");
+    await mkdir(top);
+    const shipped = join(layer.context, layer.dockerfile);
+    await writeFile(
+      join(top, "Dockerfile"),
+      (await readFile(shipped, "utf8")) +
+        variableLines(layer.review.devcontainer.env),
+    );
+    return await buildLayer(
+      instance,
+      {
+        ...layer,
+        context: top,
+        dockerfile: "Dockerfile",
+        args: { DEVCONTAINER_IMAGE: tag, PACKAGES: packages.join(" ") },
+        labels: labelsOf(layer.review, lfs),
+      },
+      from,
+      log,
+    );
+  } finally {
+    // Only the name: the layers are part of the worker's image.
+    await docker.getImage(tag).remove({ noprune: true }).catch(() => {});
+    await rm(stage, { recursive: true, force: true });
+  }
+}
+
+/** Writes what was approved: the CLI reads nothing in the project. */
+async function stageFiles(
+  stage: string,
+  { devcontainer, files }: DevcontainerReview,
+): Promise<void> {
+  const { file, source, features, users } = devcontainer;
+  await mkdir(join(stage, staged.context), { recursive: true });
+  for (const [name, { bytes, executable }] of files) {
+    const path = join(stage, name);
+    await mkdir(dirname(path), { recursive: true });
+    await writeFile(path, bytes);
+    // Independent of the umask: files keep their modes in the image.
+    await chmod(path, executable ? 0o755 : 0o644);
+  }
+  const up = file.includes("/") ? "../" : "./";
+  const config = {
+    ...("image" in source ? { image: source.image } : {
+      build: {
+        dockerfile: up + staged.dockerfile,
+        context: up + staged.context,
+        args: source.args,
+        ...(source.target ? { target: source.target } : {}),
+      },
+    }),
+    features,
+    ...users,
+  };
+  const path = join(stage, file);
+  await mkdir(dirname(path), { recursive: true });
+  await writeFile(path, JSON.stringify(config));
+}
+
+/** Runs `devcontainer build`, with its output in a log file. */
+async function runCli(
+  { home }: Pick<Instance, "home">,
+  { stage, tag, layer }: { stage: string; tag: string; layer: ReviewedLayer },
+  log: Log,
+): Promise<void> {
+  const require = createRequire(join(checkout, "package.json"));
+  const temporary = join(stage, "tmp");
+  await mkdir(temporary);
+  // The CLI is CommonJS, and its package.json does not say so.
+  const flags = [
+    "--no-lock",
+    "--no-config",
+    "--quiet",
+    "--unstable-detect-cjs",
+  ];
+  const deno = ["run", "--allow-all", ...flags];
+  const command = [
+    process.execPath,
+    ...(process.versions["deno"] ? deno : []),
+    require.resolve("@devcontainers/cli/devcontainer.js"),
+    "build",
+    `--workspace-folder=${stage}`,
+    `--config=${join(stage, layer.review.devcontainer.file)}`,
+    `--image-name=${tag}`,
+    `--user-data-folder=${join(stage, "data")}`,
+    "--no-lockfile",
+  ];
+  await runLogged(
+    (shell) => shell`${command}`,
+    {
+      what: "devcontainer build",
+      cwd: stage,
+      // Its working files have a predictable name in the directory for temporary files.
+      env: { ...await builderEnv(), NO_COLOR: "1", TMPDIR: temporary },
+      logFile: home.buildLog(`${layer.tag}-cli`),
+    },
+    log,
+  );
+}
+
+/** Throws if the image could change what a worker is to the instance, or to Claude. */
+export function refuseImage(
+  { Config }: Pick<Docker.ImageInspectInfo, "Config">,
+): void {
+  const own = Object.keys(Config.Labels ?? {})
+    .find((name) => name.startsWith("hal9000."));
+  if (own !== undefined) {
+    throw new Failure("unsafe", `the image has the label ${own}`, {
+      hint: "Build it from an image that is not one of HAL-9000's.",
+    });
+  }
+  const reserved = (Config.Env ?? []).map((line) => line.split("=", 1)[0] ?? "")
+    .find((name) =>
+      isReserved(name) && !["PATH", "HOME", "NODE_VERSION"].includes(name)
+    );
+  if (reserved === undefined) return;
+  throw new Failure(
+    "unsafe",
+    `the image sets ${reserved}, which a project must not set`,
+  );
+}
+
+/** Programs that sessions need, with the packages that have them. */
+const programs = {
+  bash: "bash",
+  git: "git",
+  less: "less",
+  ps: "procps",
+  tmux: "tmux",
+};
+
+const certificates = "/etc/ssl/certs/ca-certificates.crt";
+
+/** Which Debian packages have to be added, and whether the image has git-lfs. */
+async function examine(
+  instance: Instance,
+  image: string,
+  log: Log,
+): Promise<{ packages: string[]; lfs: boolean }> {
+  const script = [
+    "ls /lib/ld-musl-* >/dev/null 2>&1 && echo musl",
+    ...Object.entries(programs).map(([program, name]) =>
+      `command -v ${program} >/dev/null || echo package ${name}`
+    ),
+    `[ -s ${certificates} ] || echo package ca-certificates`,
+    "command -v apt-get >/dev/null && echo apt",
+    "command -v git-lfs >/dev/null && echo lfs",
+    "echo done",
+  ].join("\n");
+  const { stdout, stderr } = await runHardened(instance, image, script, log);
+  const lines = stdout.split("\n");
+  if (!lines.includes("done")) {
+    throw new Failure("failed", `the image has no shell: ${stderr.trim()}`);
+  }
+  if (lines.includes("musl")) {
+    throw new Failure(
+      "failed",
+      "the image uses musl, like Alpine; the Claude CLI needs glibc",
+      { hint: "Build it from Debian or Ubuntu." },
+    );
+  }
+  const packages = lines.filter((line) => line.startsWith("package "))
+    .map((line) => line.slice("package ".length));
+  if (packages.length > 0 && !lines.includes("apt")) {
+    throw new Failure(
+      "failed",
+      `the image lacks ${packages.join(", ")}, and has no apt-get`,
+      { hint: "Install them in its Dockerfile." },
+    );
+  }
+  return { packages, lfs: lines.includes("lfs") };
+}
+
+/** https://docs.docker.com/reference/dockerfile/#environment-replacement */
+function variableLines(env: Record<string, string>): string {
+  return Object.entries(env).map(([key, value]) =>
+    `ENV ${key}="${value.replace(/[\\"$]/g, "\\$&")}"\n`
+  ).join("");
+}
+
+function labelsOf(
+  { project, devcontainer }: DevcontainerReview,
+  lfs: boolean,
+): Record<string, string> {
+  return {
+    [label.devcontainer]: project,
+    [label.pids]: "2048",
+    [label.lfs]: String(lfs),
+    [label.postCreate]: JSON.stringify(devcontainer.postCreate),
+  };
+}
