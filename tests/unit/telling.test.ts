@@ -247,6 +247,7 @@ test("a Claude that refuses its arguments fails the command, with its last words
   assert.is(killed.stdout, "");
   // It neither shows its prompt nor ends.
   ending = "";
+  rmSync(join(homeOf(served, name), "hal9000-ended"));
   const waits = await run(claudy, ["-d", path]);
   assert.equal([waits.code, waits.stdout], [0, `${name}\n`]);
   assert.match(
