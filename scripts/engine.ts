@@ -6,7 +6,7 @@ import { command, execute, runCli } from "../lib/cli/cli.ts";
 import { Io } from "../lib/cli/io.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("engine");
+  const cli = command("hal9000-engine");
 
   cli.command(
     "start",

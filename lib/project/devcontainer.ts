@@ -56,9 +56,9 @@ const reasons: Record<string, string> = {
   containerUser: ownUser,
   remoteUser: ownUser,
   remoteEnv: "only containerEnv is used",
-  secrets: "see claudy secret",
-  forwardPorts: "see claudy ports forward",
-  appPort: "see claudy ports forward",
+  secrets: "save them with claudy secret set NAME",
+  forwardPorts: "to open one: claudy ports open PORT",
+  appPort: "to open one: claudy ports open PORT",
 };
 
 /** About editors, or already so in workers; not worth a line. */

@@ -93,7 +93,7 @@ test("leaves out what would weaken the worker or run on the host, each with its 
     "privileged (workers have no privileges)",
     "capAdd (workers have no privileges)",
     "initializeCommand (it would run on this machine, outside of the worker)",
-    "forwardPorts (see claudy ports forward)",
+    "forwardPorts (to open one: claudy ports open PORT)",
     "unheard (unknown)",
   ]);
 });

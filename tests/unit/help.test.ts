@@ -101,9 +101,7 @@ const commandLine = /^ {2}[a-z-]+( [<[][^>\]]+[>\]])* {2,}[A-Z]\S* \S/;
 /** Names the actions that a help text lists; each line has a description. */
 function checked(name: string, text: string): string[] {
   const [first = ""] = name.split(" ");
-  const whole = first === "claudy" || first === "engine"
-    ? name
-    : `hal9000-${name}`;
+  const whole = first === "claudy" ? name : `hal9000-${name}`;
   assert.ok(text.startsWith(`${whole}/`), text);
   const sections = sectionsOf(text);
   assert.ok(sections.get("Usage")?.[0]?.startsWith(`  $ ${whole} `), text);

@@ -9,7 +9,9 @@ import * as assert from "uvu/assert";
 import type { Main } from "../../lib/cli/cli.ts";
 import { checkout } from "../../lib/std/checkout.ts";
 import { commandNames, main as claudy } from "../../scripts/claudy.ts";
+import { main as buildImages } from "../../scripts/build-images.ts";
 import { main as coordinator } from "../../scripts/coordinator.ts";
+import { main as engine } from "../../scripts/engine.ts";
 import { main as initVolumes } from "../../scripts/init-volumes.ts";
 import { main as mcpGateway } from "../../scripts/mcp-gateway.ts";
 import { main as migrate } from "../../scripts/migrate.ts";
@@ -26,7 +28,9 @@ const test = suite("hints");
 /** What an installation has on PATH. */
 const programs: Record<string, Main> = {
   claudy,
+  "hal9000-build-images": buildImages,
   "hal9000-coordinator": coordinator,
+  "hal9000-engine": engine,
   "hal9000-init-volumes": initVolumes,
   "hal9000-mcp-gateway": mcpGateway,
   "hal9000-migrate": migrate,
@@ -36,14 +40,14 @@ const programs: Record<string, Main> = {
   "hal9000-spawn-worker": spawnWorker,
 };
 
-const scripts = Object.keys(programs).filter((name) => name !== "claudy")
-  .map((name) => name.replace("hal9000-", ""));
-
-/** Names that only a checkout has. In a sentence, migrate and rollback are words. */
+/** Names that only a checkout has; some are also words of a sentence. */
+const words = ["engine", "migrate", "rollback"];
+const bareNames = Object.keys(programs).filter((name) => name !== "claudy")
+  .map((name) => name.replace("hal9000-", ""))
+  .filter((name) => !words.includes(name));
 const bareName = new RegExp(
-  `(?<![\\w./-])(${
-    scripts.filter((name) => !["migrate", "rollback"].includes(name)).join("|")
-  }|build-images)(?![\\w.-]*[\\w/])|(?:: |\`|^)(migrate|rollback)(?= --|[.,\`]|$)`,
+  `(?<![\\w./-])(${bareNames.join("|")})(?![\\w.-]*[\\w/])` +
+    "|(?:: |`|^)(migrate|rollback)(?= --|[.,`]|$)",
 );
 const targets = readFileSync(join(checkout, "Makefile"), "utf8")
   .match(/^[a-z-]+(?=:)/gm) ?? [];
@@ -110,6 +114,13 @@ test.before(async () => {
 
 test.after(() => {
   CAC.prototype.runMatchedCommand = runMatchedCommand;
+});
+
+test("the package installs each program", () => {
+  const { bin } = JSON.parse(
+    readFileSync(join(checkout, "package.json"), "utf8"),
+  ) as { bin: Record<string, string> };
+  for (const name of Object.keys(programs)) assert.ok(bin[name], name);
 });
 
 test("the texts of the sources are found", () => {
