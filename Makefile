@@ -10,7 +10,7 @@ DENO := node_modules/.bin/deno
 INSTALLED := node_modules/.package-lock.json
 # The launcher runs these bundles instead of the sources.
 FAST := build/fast/spawn-worker.js
-SHELL_FILES := scripts/launch .ci/run $(wildcard docker/*.sh docs/*/*.sh tests/*.sh tests/*/*.bash tests/bench/*.sh tests/bats/*.bats)
+SHELL_FILES := scripts/launch scripts/install-engine .ci/run $(wildcard docker/*.sh docs/*/*.sh tests/*.sh tests/*/*.bash tests/bench/*.sh tests/bats/*.bats)
 SOURCES := scripts lib tests $(wildcard docs/*.ts docs/*/*.ts)
 # Run only what matches: make test-dind FILTER='spawn' FILES=tests/bats/pool.bats
 FILTER ?=

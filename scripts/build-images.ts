@@ -10,7 +10,9 @@ import { selectRecipes } from "../lib/image/recipes.ts";
 import { megabytes } from "../lib/std/units.ts";
 import { isInstalled } from "../lib/std/checkout.ts";
 import { command, execute, runCli, version } from "../lib/cli/cli.ts";
+import { engineConsent } from "../lib/cli/options.ts";
 import { Io } from "../lib/cli/io.ts";
+import { Steps } from "../lib/cli/steps.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
   const cli = command("hal9000-build-images");
@@ -21,7 +23,12 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     .option("--json", "Print names, ids and sizes as JSON")
     .action(async (options) => {
       selectRecipes(options.only); // reject a wrong name early
-      const engine = await ensureEngine(io.env, io.log);
+      const step = new Steps(io).run;
+      const engine = await ensureEngine(
+        io.env,
+        io.log,
+        engineConsent(io),
+      );
       const instance = await openHome(io.env, io.log);
       if (isInstalled) ensureHome(instance);
       const images = await buildImages(
@@ -34,7 +41,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
           only: options.only,
           noCache: options.cache === false,
         },
-        io.log,
+        step,
       );
       io.answer(images, sizes(images), options.json);
     });

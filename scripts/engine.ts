@@ -2,6 +2,7 @@
 // engine start|stop: starts and stops the Docker engine of this machine.
 
 import { ensureEngine, stopEngine } from "../lib/machine/engine.ts";
+import { endpointOf } from "../lib/docker/endpoint.ts";
 import { command, execute, runCli } from "../lib/cli/cli.ts";
 import { Io } from "../lib/cli/io.ts";
 
@@ -11,7 +12,10 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
   cli.command(
     "start",
     "Use the running engine, or install and start one (Debian, Ubuntu)",
-  ).action(() => ensureEngine(io.env, io.log));
+  ).action(async () => {
+    const { version } = await ensureEngine(io.env, io.log);
+    io.log(`Engine ${version} answers at ${endpointOf(io.env).host}`);
+  });
 
   cli.command("stop", "Stop the engine, if it was started by this command")
     .action(() => stopEngine(io.log));

@@ -79,6 +79,7 @@ export async function runCli(
     return typeof code === "number" ? code : 0;
   } catch (error) {
     const failure = await asFailure(error, cli);
+    io.holdProgress();
     io.stderr.write(`error: ${printable(failure.message)}\n`);
     if (failure.hint) io.log(failure.hint);
     if (argv.includes("--verbose")) io.log(stackOf(error));

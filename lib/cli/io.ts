@@ -4,13 +4,13 @@ import process from "node:process";
 import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
 import { filterText } from "../std/terminal-filter.ts";
-import { printableLines } from "../std/text.ts";
+import { printable, printableLines } from "../std/text.ts";
 
 interface Streams {
   env: NodeJS.ProcessEnv;
   stdin: NodeJS.ReadStream;
   stdout: Pick<NodeJS.WriteStream, "write" | "isTTY"> & { columns?: number };
-  stderr: Pick<NodeJS.WriteStream, "write" | "isTTY">;
+  stderr: Pick<NodeJS.WriteStream, "write" | "isTTY"> & { columns?: number };
 }
 
 export class Io {
@@ -18,6 +18,11 @@ export class Io {
   readonly stderr: Streams["stderr"];
   readonly #stdin: Streams["stdin"];
   readonly #stdout: Streams["stdout"];
+
+  /** What is drawn at the end of the terminal until other output replaces it. */
+  #progress = "";
+  /** Why nothing may be drawn: a question is asked, or the command ends. */
+  #isHeld = false;
 
   constructor({ env, stdin, stdout, stderr }: Streams = process) {
     this.env = env;
@@ -28,8 +33,38 @@ export class Io {
 
   /** Prints a progress line, which is not part of the result. */
   readonly log: Log = (line) => {
-    this.stderr.write(`${printableLines(line)}\n`);
+    const text = `${printableLines(line)}\n`;
+    this.stderr.write(this.#progress === "" ? text : `${eraseLine}${text}`);
+    this.#draw();
   };
+
+  /** Whether a line of progress can be drawn. */
+  get showsProgress(): boolean {
+    return this.stderr.isTTY === true && this.env["TERM"] !== "dumb";
+  }
+
+  /** Replaces the line of progress; "" removes it. Draws nothing without a terminal. */
+  progress(line: string): void {
+    if (!this.showsProgress || line === this.#progress) return;
+    if (this.#progress !== "" && !this.#isHeld) this.stderr.write(eraseLine);
+    // A longer line would wrap, and only its last part would be erased.
+    this.#progress = printable(line).slice(0, (this.stderr.columns ?? 80) - 1);
+    this.#draw();
+  }
+
+  /** Erases the line of progress, and draws none until the result is called. */
+  holdProgress(): () => void {
+    if (this.#progress !== "" && !this.#isHeld) this.stderr.write(eraseLine);
+    this.#isHeld = true;
+    return () => {
+      this.#isHeld = false;
+      this.#draw();
+    };
+  }
+
+  #draw(): void {
+    if (!this.#isHeld) this.stderr.write(this.#progress);
+  }
 
   cwd(): string {
     return process.cwd();
@@ -87,6 +122,7 @@ export class Io {
     const stdin = this.#stdin;
     stdin.setEncoding("utf8");
     let text = "";
+    const resume = this.holdProgress();
     // Before the prompt, so that early input is not echoed either.
     stdin.setRawMode(true);
     try {
@@ -102,6 +138,7 @@ export class Io {
     } finally {
       stdin.setRawMode(false);
       this.stderr.write("\n");
+      resume();
     }
   }
 
@@ -128,9 +165,14 @@ export class Io {
     if (!await this.isConfirmed(question)) throw cancelled();
   }
 
-  /** Asks a yes/no question at the terminal. */
-  async isConfirmed(question: string): Promise<boolean> {
-    return /^y(es)?$/i.test(await this.#ask(`${question} [y/N] `));
+  /** Asks a yes/no question at the terminal; Enter means `byDefault`. */
+  async isConfirmed(
+    question: string,
+    { byDefault = false } = {},
+  ): Promise<boolean> {
+    const choices = byDefault ? "[Y/n]" : "[y/N]";
+    const reply = await this.#ask(`${question} ${choices} `);
+    return reply === "" ? byDefault : /^y(es)?$/i.test(reply);
   }
 
   /** Lets the user choose at the terminal; returns the index of the choice. */
@@ -166,6 +208,7 @@ export class Io {
   }
 
   async #ask(question: string): Promise<string> {
+    const resume = this.holdProgress();
     await this.#dropTypedAhead();
     const { createInterface } = await import("node:readline/promises");
     const terminal = createInterface({
@@ -175,7 +218,10 @@ export class Io {
     try {
       const left = new Promise<never>((_, reject) => {
         // readline handles Ctrl-C and Ctrl-D itself.
-        const leave = () => reject(cancelled());
+        const leave = () => {
+          this.stderr.write("\n");
+          reject(cancelled());
+        };
         terminal.on("SIGINT", leave).on("close", leave);
       });
       return (await Promise.race([
@@ -184,9 +230,13 @@ export class Io {
       ])).trim();
     } finally {
       terminal.close();
+      resume();
     }
   }
 }
+
+/** Returns to the first column and erases the rest of the line. */
+const eraseLine = "\r\x1b[K";
 
 /** Enough to read what the terminal holds. */
 const typedAheadMs = 30;

@@ -93,6 +93,18 @@ export function refuseWithoutTerminal(io: Io, hint: string): void {
   });
 }
 
+/** Asks on a terminal whether an engine may be installed; without one, it may. */
+export function engineConsent(io: Io): (question: string) => Promise<void> {
+  return async (question) => {
+    if (!io.isInteractive) return;
+    if (await io.isConfirmed(question, { byDefault: true })) return;
+    throw new Failure("unsafe", "No engine was installed", {
+      hint:
+        "Install Docker 20.10 or later: https://docs.docker.com/engine/install/",
+    });
+  };
+}
+
 /** cac takes "" as a number, as a missing argument, or as the default command. */
 export function refuseEmpty(argv: readonly string[]): void {
   const end = argv.indexOf("--");

@@ -116,7 +116,7 @@ export async function offerDaemon(
 
 /** Starts the parent, and the host's MCP servers if they are configured. */
 export async function bringUp(
-  io: Io,
+  io: Pick<Io, "env" | "log">,
   instance: Instance,
   ports: PublishedPort[] = [],
 ): Promise<void> {
@@ -124,7 +124,10 @@ export async function bringUp(
   await startServers(io, instance);
 }
 
-async function startServers(io: Io, instance: Instance): Promise<void> {
+async function startServers(
+  io: Pick<Io, "env" | "log">,
+  instance: Instance,
+): Promise<void> {
   await startConfiguredGateway(instance, { checkout, env: io.env }, io.log);
 }
 

@@ -37,11 +37,10 @@ export function askDevcontainer(
   return async ({ project, devcontainer, summary }) => {
     if (trusted) return true;
     if (detached || !io.isInteractive) return false;
-    io.stderr.write(
-      `${project}/${devcontainer.file} determines the image of the worker:\n${
-        summary.map((line) => `  ${printable(line)}\n`).join("")
-      }`,
+    io.log(
+      `${project}/${devcontainer.file} determines the image of the worker:`,
     );
+    for (const line of summary) io.log(`  ${printable(line)}`);
     return await io.isConfirmed("Approve it?");
   };
 }

@@ -1,25 +1,34 @@
 // up: sets up this machine and starts a worker on a project.
 
+import { accessSync, constants } from "node:fs";
 import { homedir } from "node:os";
-import { quote } from "zx/core";
-import { ensureEngine } from "../machine/engine.ts";
+import { delimiter, join } from "node:path";
+import process from "node:process";
+import { $, quote } from "zx/core";
+import { credentialFor } from "../home/credentials.ts";
+import { ensureEngine, NotYetInGroup } from "../machine/engine.ts";
 import { buildImages } from "../image/build.ts";
 import { buildPlaces } from "../image/places.ts";
 import { projectImage } from "../image/profiles.ts";
 import { inheritRequest } from "../home/host-config.ts";
+import type { Instance } from "../instance/instance.ts";
 import { openInstance } from "../instance/open.ts";
 import { resolveProject } from "../project/project.ts";
 import { ensureSample } from "../machine/sample.ts";
 import { spawnOnce } from "../session/spawn-once.ts";
-import type { Log } from "../std/log.ts";
+import type { SpawnedWorker } from "../worker/spawn.ts";
 import { Failure } from "../std/errors.ts";
-import { duration } from "../std/units.ts";
+import { megabytes } from "../std/units.ts";
 import { ensureHome, ensureStorage } from "../instance/volumes.ts";
 import { checkout, programOf } from "../std/checkout.ts";
 import type { CAC } from "cac";
 import { command, version } from "../cli/cli.ts";
 import { bringUp } from "./daemon.ts";
 import type { Io } from "../cli/io.ts";
+import { engineConsent } from "../cli/options.ts";
+import { Steps } from "../cli/steps.ts";
+import { setUp } from "./login.ts";
+import { openSession } from "./open-project.ts";
 import { askDevcontainer, repositoryConsent } from "./trust.ts";
 import {
   profileChoice,
@@ -27,104 +36,190 @@ import {
   worktreeOption,
 } from "./start-options.ts";
 
+interface UpOptions {
+  allowWorktree?: boolean;
+  trustProject?: boolean;
+  detach?: boolean;
+}
+
 /** `name` is the command's own: it is also a script. */
 export function upCommand(name: string, io: Io): CAC {
   const cli = command(name);
 
   cli.command("[project]", "Set everything up and start a worker on a project")
+    .option("-d, --detach", "Do not offer to log in and to open the session")
     .option("--allow-worktree", worktreeOption)
     .option(...trustImageOption)
-    .action(async (
-      project: string | undefined,
-      options: { allowWorktree?: boolean; trustProject?: boolean },
-    ) => {
+    .action(async (project: string | undefined, options: UpOptions) => {
       if (checkout === "/") {
         throw new Failure("usage", "The parent cannot set up the machine", {
           hint: "Run this on the host.",
         });
       }
-      const startedAt = performance.now();
-      const { env } = io;
-      const engine = await phase(
-        io.log,
-        "Engine",
-        () => ensureEngine(env, io.log),
-      );
-      const instance = await openInstance(env, io.log);
-      // A wrong directory is refused before minutes of building, not after.
-      const resolved = await resolveProject(instance, {
-        path: project || ensureSample(homedir()),
-        cwd: io.cwd(),
-        as: "project",
-        allowAny: false,
-      });
-      ensureHome(instance); // the build uses it
-      await phase(
-        io.log,
-        "Images",
-        () =>
-          buildImages(instance.docker, engine.arch, {
-            places: buildPlaces(instance.home),
-            repository: instance.settings.HAL9000_IMAGE_REPO,
-            version,
-            only: undefined,
-            noCache: false,
-          }, io.log),
-      );
-      const image = await phase(
-        io.log,
-        "Profile",
-        () =>
-          projectImage(
-            instance,
-            resolved.path,
-            profileChoice({}, askDevcontainer(io, options.trustProject)),
-            io.log,
-          ),
-      );
-      await phase(io.log, "Volumes", () => ensureStorage(instance));
-      await phase(io.log, "Parent", () => bringUp(io, instance));
-      const worker = await phase(
-        io.log,
-        "Worker",
-        () =>
-          spawnOnce(instance, {
-            project: resolved,
-            image: image.name,
-            repository: repositoryConsent(io, options.allowWorktree),
-            inherit: inheritRequest(instance, env),
-          }, io.log),
-      );
-      const script = (name: string) => quote(programOf(name));
-      io.log(`Up after ${duration(performance.now() - startedAt)}`);
-      io.answer(
-        worker,
-        [
-          `Worker ${worker.name} runs on ${worker.project}`,
-          "",
-          `Open Claude in it:  ${script("claudy")} ${quote(worker.project)}`,
-          `List the workers:   ${script("coordinator")} list`,
-          `Stop this worker:   ${script("coordinator")} stop ${worker.name}`,
-        ].join("\n"),
-        false,
-      );
+      try {
+        return await up(io, project, options);
+      } catch (error) {
+        if (!(error instanceof NotYetInGroup) || io.env[regrouped]) throw error;
+        return await upInGroup(project, options);
+      }
     });
 
   return cli;
 }
 
-/** A phase that takes less time is not worth a line. */
-const shortMs = 1000;
-
-async function phase<T>(
-  log: Log,
-  name: string,
-  run: () => Promise<T>,
-): Promise<T> {
+async function up(
+  io: Io,
+  project: string | undefined,
+  options: UpOptions,
+): Promise<number | undefined> {
   const startedAt = performance.now();
-  const begun = setTimeout(() => log(`${name} ...`), shortMs);
-  const result = await run().finally(() => clearTimeout(begun));
-  const tookMs = performance.now() - startedAt;
-  if (tookMs >= shortMs) log(`${name}: ${duration(tookMs)}`);
-  return result;
+  const { env } = io;
+  const steps = new Steps(io);
+  const { run: step } = steps;
+  const engine = await step(
+    "Engine",
+    (log) => ensureEngine(env, log, engineConsent(io)),
+    ({ version }) => `Docker ${version}`,
+  );
+  const instance = await openInstance(env, io.log);
+  // A wrong directory is refused before minutes of building, not after.
+  const resolved = await resolveProject(instance, {
+    path: project || ensureSample(homedir()),
+    cwd: io.cwd(),
+    as: "project",
+    allowAny: false,
+  });
+  ensureHome(instance); // the build uses it
+  await step(
+    "Images",
+    () =>
+      buildImages(instance.docker, engine.arch, {
+        places: buildPlaces(instance.home),
+        repository: instance.settings.HAL9000_IMAGE_REPO,
+        version,
+        only: undefined,
+        noCache: false,
+      }, step),
+    (images) =>
+      images.some(({ built }) => built)
+        ? megabytes(images.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0))
+        : "up to date",
+  );
+  const image = await step(
+    "Profile",
+    (log) =>
+      projectImage(
+        instance,
+        resolved.path,
+        profileChoice({}, askDevcontainer(io, options.trustProject)),
+        log,
+      ),
+  );
+  await step("Volumes", () => ensureStorage(instance));
+  await step(
+    "Parent",
+    (log) => bringUp({ env, log }, instance),
+    () => instance.names.parent,
+  );
+  const worker = await step(
+    "Worker",
+    (log) =>
+      spawnOnce(instance, {
+        project: resolved,
+        image: image.name,
+        repository: repositoryConsent(io, options.allowWorktree),
+        inherit: inheritRequest(instance, env),
+      }, log),
+    ({ name }) => name,
+  );
+  steps.ended("Up", startedAt);
+  const isSignedIn = credentialFor(instance, env) !== undefined;
+  const text = nextSteps(worker, claudyName(env), { isSignedIn });
+  io.log("");
+  io.answer(worker, text, false);
+  if (env[regrouped]) {
+    io.log(
+      "\nFor group docker in this shell, log in again, or run: newgrp docker",
+    );
+  }
+  if (options.detach || !io.isInteractive || !io.showsOutput) return undefined;
+  return await offerSession(io, instance, worker, isSignedIn);
+}
+
+/** What to type next. */
+export function nextSteps(
+  { name, project }: Pick<SpawnedWorker, "name" | "project">,
+  claudy: string,
+  { isSignedIn }: { isSignedIn: boolean },
+): string {
+  return [
+    `Worker ${name} runs on ${project}`,
+    "",
+    ...(isSignedIn ? [] : [`Sign in:            ${claudy} login`]),
+    `Open Claude in it:  ${claudy} ${quote(project)}`,
+    `Stop this worker:   ${claudy} stop ${name}`,
+    `All commands:       ${claudy} --help`,
+  ].join("\n");
+}
+
+/** How the user can call claudy: by its name if that is on PATH, else by its path. */
+export function claudyName(env: NodeJS.ProcessEnv): string {
+  for (const directory of (env["PATH"] ?? "").split(delimiter)) {
+    try {
+      accessSync(join(directory, "claudy"), constants.X_OK);
+      return "claudy";
+    } catch {
+      // not here
+    }
+  }
+  return quote(programOf("claudy"));
+}
+
+/** Offers to log in if there is no credential, and opens the session. */
+async function offerSession(
+  io: Io,
+  instance: Instance,
+  { project }: SpawnedWorker,
+  isSignedIn: boolean,
+): Promise<number | undefined> {
+  io.log("");
+  try {
+    const agrees = (question: string) =>
+      io.isConfirmed(question, { byDefault: true });
+    if (!isSignedIn && await agrees("No credential was found. Sign in now?")) {
+      await setUp(io);
+    }
+    if (!await agrees("Open Claude now?")) return undefined;
+  } catch (error) {
+    // Everything runs, and the user knows what to type.
+    if (error instanceof Failure && error.kind === "unsafe") return undefined;
+    throw error;
+  }
+  return await openSession(io, instance, { directory: project, options: {} });
+}
+
+/** Set if this process was started again to be in group docker. */
+const regrouped = "HAL9000_REGROUPED";
+
+/** Runs this command again as a member of group docker, which a login would do. */
+async function upInGroup(
+  project: string | undefined,
+  { allowWorktree, trustProject, detach }: UpOptions,
+): Promise<number> {
+  const words = [
+    programOf("claudy"),
+    "up",
+    ...(allowWorktree ? ["--allow-worktree"] : []),
+    ...(trustProject ? ["--trust-project"] : []),
+    ...(detach ? ["--detach"] : []),
+    ...(project === undefined ? [] : [project]),
+  ];
+  const run = $({
+    stdio: "inherit",
+    nothrow: true,
+    quiet: true,
+    env: { ...process.env, [regrouped]: "1" },
+  });
+  const { exitCode } = await run`sg docker -c ${words.map(quote).join(" ")}`;
+  return exitCode ?? 1;
 }

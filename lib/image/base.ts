@@ -7,7 +7,8 @@ import { $ } from "zx/core";
 import { type Docker, inspectImage } from "../docker/docker.ts";
 import { aptInstall, asRoot } from "../machine/as-root.ts";
 import { Failure } from "../std/errors.ts";
-import type { Log } from "../std/log.ts";
+import type { RunStep } from "../std/log.ts";
+import { megabytes } from "../std/units.ts";
 import { recipes } from "./recipes.ts";
 
 const registryBase = "debian:trixie-slim";
@@ -49,6 +50,7 @@ const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
 export interface BaseImage {
   name: string;
   id: string;
+  sizeBytes: number;
 }
 
 /**
@@ -64,24 +66,28 @@ export async function baseImage(
     directory: string;
     noCache?: boolean;
   },
-  log: Log,
+  step: RunStep,
 ): Promise<BaseImage> {
   const present = await find(docker, registryBase) ??
     (noCache ? undefined : await find(docker, local.name));
   if (present) return present;
-  log(`Pulling ${registryBase}`);
-  const pull = await $({
-    nothrow: true,
-    quiet: true,
-  })`docker pull ${registryBase}`;
-  if (pull.exitCode !== 0) {
-    log(`Cannot pull it: building ${local.name} with mmdebstrap`);
-    await debootstrap(local, arch, directory);
-  }
-  const base = await find(docker, registryBase) ??
-    await find(docker, local.name);
-  if (!base) throw new Failure("failed", `Cannot find ${registryBase}`);
-  return base;
+  return await step("Debian base", async (log) => {
+    log(`Pulling ${registryBase}`);
+    const pull = await $({
+      nothrow: true,
+      quiet: true,
+    })`docker pull ${registryBase}`;
+    if (pull.exitCode !== 0) {
+      log(
+        `Cannot pull ${registryBase}: building ${local.name} with mmdebstrap`,
+      );
+      await debootstrap(local, arch, directory);
+    }
+    const base = await find(docker, registryBase) ??
+      await find(docker, local.name);
+    if (!base) throw new Failure("failed", `Cannot find ${registryBase}`);
+    return base;
+  }, ({ name, sizeBytes }) => `${name}, ${megabytes(sizeBytes)}`);
 }
 
 async function find(
@@ -89,7 +95,7 @@ async function find(
   name: string,
 ): Promise<BaseImage | undefined> {
   const image = await inspectImage(docker, name);
-  return image && { name, id: image.Id };
+  return image && { name, id: image.Id, sizeBytes: image.Size };
 }
 
 /** As in Debian's own image: the rest of a package's documentation is of no use here. */

@@ -9,8 +9,9 @@ import { $, type ProcessOutput } from "zx/core";
 import { type Docker, dropImage, inspectImage } from "../docker/docker.ts";
 import { label } from "../instance/labels.ts";
 import { Failure } from "../std/errors.ts";
-import type { Log } from "../std/log.ts";
+import type { Log, RunStep } from "../std/log.ts";
 import { removeTree } from "../std/remove-tree.ts";
+import { megabytes } from "../std/units.ts";
 import { type BaseImage, baseImage, imagesBase } from "./base.ts";
 import { inputsDigest, stageInputs, stageScripts } from "./inputs.ts";
 import type { BuildPlaces } from "./places.ts";
@@ -40,11 +41,11 @@ export async function buildImages(
   docker: Docker,
   arch: string,
   options: BuildOptions,
-  log: Log,
+  step: RunStep,
 ): Promise<BuiltImage[]> {
   const release = await lock(options.places.work);
   try {
-    return await buildStaged(docker, arch, options, log);
+    return await buildStaged(docker, arch, options, step);
   } finally {
     release();
   }
@@ -69,16 +70,18 @@ async function buildStaged(
   docker: Docker,
   arch: string,
   options: BuildOptions,
-  log: Log,
+  step: RunStep,
 ): Promise<BuiltImage[]> {
-  const { places } = options;
-  const stage = () => stageInputs(places, arch, log);
+  const { places, noCache } = options;
+  const stage = () =>
+    step("Image inputs", (log) => stageInputs(places, arch, log));
   const [base] = await Promise.all([
-    baseImage(docker, imagesBase(places.root), {
-      arch,
-      directory: places.work,
-      noCache: options.noCache,
-    }, log),
+    baseImage(
+      docker,
+      imagesBase(places.root),
+      { arch, directory: places.work, noCache },
+      step,
+    ),
     stageScripts(places),
     // So that `docker build` also works by hand.
     places.prebuilt === undefined ? stage() : undefined,
@@ -100,7 +103,7 @@ async function buildStaged(
         docker,
         { recipe, base, inputs, ready },
         options,
-        log,
+        step,
       );
     };
     builds.set(recipe.name, build());
@@ -121,29 +124,36 @@ async function buildOne(
     ready: () => Promise<void> | undefined;
   },
   { places, repository, version, noCache }: BuildOptions,
-  log: Log,
+  step: RunStep,
 ): Promise<{ image: BuiltImage; inputs: string }> {
   const { name } = recipe;
   const tags = recipe.tags.map((tag) => `${repository}:${tag}`);
   const current = !noCache && (await areCurrent(docker, tags, inputs) ||
     await takeOver(docker, tags, inputs) !== undefined);
+  const id = `${repository}:${name}`;
   if (!current) {
-    log(`Building ${tags[0]}`);
     const args = buildArguments(recipe, repository, base.name, {
       ...imageLabels(recipe, version),
       [label.inputs]: inputs,
     });
     if (noCache) args.push("--no-cache");
-    const former = await inspectImage(docker, `${repository}:${name}`);
+    const former = await inspectImage(docker, id);
     await ready();
     const context = {
       directory: places.context,
       files: contextFiles(recipe),
     };
-    await runBuild(context, args, places.log(name), log);
+    await step(
+      `Image ${name}`,
+      async (log) => {
+        await runBuild(context, args, places.log(name), log);
+        return await docker.getImage(id).inspect();
+      },
+      ({ Size }) => megabytes(Size),
+    );
     if (former) await dropImage(docker, former.Id);
   }
-  const image = await docker.getImage(`${repository}:${name}`).inspect();
+  const image = await docker.getImage(id).inspect();
   return {
     inputs,
     image: {

@@ -8,7 +8,7 @@ import type { Instance } from "../instance/instance.ts";
 import { hardenedFlags } from "../instance/container-spec.ts";
 import { label } from "../instance/labels.ts";
 import type { DevcontainerReview } from "../project/devcontainer-files.ts";
-import type { Log } from "../std/log.ts";
+import { type Log, loggedSteps } from "../std/log.ts";
 import { seccompOptions } from "./seccomp.ts";
 import { baseImage, profilesBase } from "./base.ts";
 import { runBuild } from "./build.ts";
@@ -40,7 +40,7 @@ export async function buildLayer(
   const base = await baseImage(docker, profilesBase, {
     arch: arch ?? Architecture,
     directory: tmpdir(),
-  }, log);
+  }, loggedSteps(log));
   const args = { BASE_IMAGE: base.name, WORKER_IMAGE: below, ...layer.args };
   const labels = {
     [label.inputs]: inputs,

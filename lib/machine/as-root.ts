@@ -4,29 +4,24 @@ import process from "node:process";
 import { $ } from "zx/core";
 import { Failure } from "../std/errors.ts";
 
-/** Runs a shell script as root; fails if sudo needs a password. */
-export async function asRoot(script: string): Promise<string> {
+/** Runs a shell script as root with arguments; fails if sudo needs a password. */
+export async function asRoot(
+  script: string,
+  ...args: string[]
+): Promise<string> {
   const sudo = process.getuid?.() === 0 ? [] : ["sudo", "-n"];
-  const run = await $({ quiet: true })`${sudo} sh -ec ${script}`;
+  const run = await $({ quiet: true })`${sudo} sh -ec ${script} sh ${args}`;
   return run.stdout;
 }
 
-/**
- * Installs Debian packages without showing the output; of `optional`, those that this
- * release has.
- */
-export async function aptInstall(
-  packages: string[],
-  optional: string[] = [],
-): Promise<void> {
+/** Installs Debian packages without showing the output. */
+export async function aptInstall(packages: string[]): Promise<void> {
   const install = `apt-get install --yes --no-install-recommends ${
     packages.join(" ")
   }`;
-  const known = `$(apt-cache pkgnames | grep -Fx '${optional.join("\n")}')`;
   try {
     await asRoot(
-      "export DEBIAN_FRONTEND=noninteractive; apt-get update; " +
-        (optional.length > 0 ? `${install} ${known}` : install),
+      `export DEBIAN_FRONTEND=noninteractive; apt-get update && ${install}`,
     );
   } catch (error) {
     throw new Failure("failed", `Cannot install ${packages.join(", ")}`, {

@@ -2,12 +2,15 @@
 // Debian or Ubuntu, if permitted.
 
 import { existsSync, readFileSync } from "node:fs";
+import { userInfo } from "node:os";
+import { join } from "node:path";
 import process from "node:process";
-import { $ } from "zx/core";
-import { aptInstall, asRoot } from "./as-root.ts";
+import { $, quote } from "zx/core";
+import { asRoot } from "./as-root.ts";
 import { connect, minimumApi } from "../docker/docker.ts";
 import { type Endpoint, endpointHint, endpointOf } from "../docker/endpoint.ts";
 import { connectionFault } from "../docker/docker-errors.ts";
+import { checkout } from "../std/checkout.ts";
 import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
 import { waitFor } from "../std/wait.ts";
@@ -34,11 +37,21 @@ export interface EngineFacts {
   sudo: boolean;
   systemd: boolean;
   installed: boolean;
+  /** Who the user is, and whether /etc/group lists them in group docker. */
+  user: string;
+  inDockerGroup: boolean;
 }
 
 export type EnginePlan =
   | { do: "use"; engine: EngineVersion }
-  | { do: "start"; install: boolean; by: "systemd" | "dockerd" }
+  | {
+    do: "start";
+    install: boolean;
+    by: "systemd" | "dockerd";
+    /** Who is added to group docker. */
+    join?: string;
+  }
+  | { do: "regroup" }
   | { do: "refuse"; message: string; hint: string };
 
 /** Decides what to do about the engine. Has no side effects. */
@@ -54,6 +67,9 @@ export function planEngine(facts: EngineFacts): EnginePlan {
       };
     }
     return { do: "use", engine: answer };
+  }
+  if (answer.fault === "permission denied" && facts.inDockerGroup) {
+    return { do: "regroup" };
   }
   const out = `Cannot reach an engine at ${endpoint.host}: ${answer.fault}`;
   if (answer.fault === "permission denied" || endpoint.from !== "default") {
@@ -81,6 +97,7 @@ export function planEngine(facts: EngineFacts): EnginePlan {
     do: "start",
     install: !facts.installed,
     by: facts.systemd ? "systemd" : "dockerd",
+    ...(facts.root || facts.installed ? {} : { join: facts.user }),
   };
 }
 
@@ -94,26 +111,45 @@ export function compareVersions(a: string, b: string): number {
   return 0;
 }
 
-/** Makes sure that an engine runs, and logs what was done. Throws `engine` Failures. */
+/** What is asked before an engine is installed. */
+export function installQuestion({ join }: { join?: string }): string {
+  const group = join === undefined
+    ? ""
+    : ` and add ${join} to group docker, whose members can act as root`;
+  return `There is no Docker engine. Install docker.io with apt-get${group}?`;
+}
+
+/** The user is in group docker, but this process is not. */
+export class NotYetInGroup extends Failure {
+  constructor() {
+    super("engine", "This shell is not yet in group docker", {
+      hint: "Log in again, or run: newgrp docker",
+    });
+  }
+}
+
+/**
+ * Makes sure that an engine runs, and logs what was done. `consent` is asked before one is
+ * installed; it throws if the user does not agree. Throws `engine` Failures.
+ */
 export async function ensureEngine(
   env: NodeJS.ProcessEnv,
   log: Log,
+  consent: (question: string) => Promise<void> = () => Promise.resolve(),
 ): Promise<EngineVersion> {
   const facts = await gatherFacts(env);
   const plan = planEngine(facts);
   if (plan.do === "refuse") {
     throw new Failure("engine", plan.message, { hint: plan.hint });
   }
-  const where = facts.endpoint.host;
-  if (plan.do === "use") {
-    log(`Engine ${plan.engine.version} answers at ${where}`);
-    return plan.engine;
+  if (plan.do === "regroup") throw new NotYetInGroup();
+  if (plan.do === "use") return plan.engine;
+  if (plan.install) {
+    await consent(installQuestion(plan));
+    await installEngine(plan.join, log);
   }
-  if (plan.install) await installEngine(log);
   await (plan.by === "systemd" ? startBySystemd(log) : startDockerd(log));
-  const engine = await waitForEngine(env);
-  log(`Engine ${engine.version} answers at ${where}`);
-  return engine;
+  return await waitForEngine(env);
 }
 
 /** Stops the engine if ensureEngine() started it; otherwise logs that it did not. */
@@ -153,6 +189,7 @@ export async function askEngine(
 
 async function gatherFacts(env: NodeJS.ProcessEnv): Promise<EngineFacts> {
   const quiet = $({ nothrow: true, quiet: true });
+  const user = userInfo().username;
   const [answer, sudo, dockerd] = await Promise.all([
     askEngine(env),
     quiet`sudo -n true`,
@@ -168,13 +205,25 @@ async function gatherFacts(env: NodeJS.ProcessEnv): Promise<EngineFacts> {
     sudo: sudo.exitCode === 0,
     systemd: existsSync("/run/systemd/system"),
     installed: dockerd.exitCode === 0,
+    user,
+    inDockerGroup: inGroup(user, "docker"),
   };
 }
 
-async function installEngine(log: Log): Promise<void> {
+async function installEngine(
+  user: string | undefined,
+  log: Log,
+): Promise<void> {
   log("No engine found: installing docker.io with apt-get");
-  // The client is a package of its own since Debian 13.
-  await aptInstall(["docker.io", "iptables"], ["docker-cli"]);
+  const script = join(checkout, "scripts", "install-engine");
+  try {
+    await asRoot('sh "$@"', script, ...(user === undefined ? [] : [user]));
+  } catch (error) {
+    throw new Failure("failed", "Cannot install docker.io", {
+      cause: error,
+      hint: `See why: sudo sh ${quote(script)}`,
+    });
+  }
 }
 
 async function startBySystemd(log: Log): Promise<void> {
@@ -217,6 +266,7 @@ async function waitForEngine(env: NodeJS.ProcessEnv): Promise<EngineVersion> {
     const answer = await askEngine(env);
     if (!("fault" in answer)) return answer;
     if (answer.fault === "permission denied") {
+      if (inGroup(userInfo().username, "docker")) throw new NotYetInGroup();
       throw new Failure(
         "engine",
         "The engine is running, but you may not use it",
@@ -232,6 +282,13 @@ async function waitForEngine(env: NodeJS.ProcessEnv): Promise<EngineVersion> {
     everyMs: 100,
     hint: `See ${engineFiles.log}, or: journalctl -u docker`,
   });
+}
+
+/** Whether /etc/group lists the user; a process has the groups of its login. */
+function inGroup(user: string, group: string): boolean {
+  const line = readText("/etc/group")?.split("\n")
+    .find((line) => line.startsWith(`${group}:`));
+  return line?.split(":")[3]?.split(",").includes(user) ?? false;
 }
 
 /** The name of a running process; undefined if it has exited. */

@@ -6,6 +6,19 @@ import { printableLines } from "./text.ts";
 
 export type Log = (line: string) => void;
 
+/**
+ * Runs one step of longer work and shows it with its time. The step's own log is progress;
+ * `detail` describes its result.
+ */
+export type RunStep = <T>(
+  name: string,
+  run: (log: Log) => Promise<T>,
+  detail?: (result: T) => string,
+) => Promise<T>;
+
+/** Runs steps that are part of a larger one, and only logs. */
+export const loggedSteps = (log: Log): RunStep => (_, run) => run(log);
+
 export const logToStderr: Log = (line) => {
   process.stderr.write(`${printableLines(line)}\n`);
 };

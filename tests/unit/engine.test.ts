@@ -3,6 +3,7 @@ import * as assert from "uvu/assert";
 import {
   compareVersions,
   type EngineFacts,
+  installQuestion,
   planEngine,
 } from "../../lib/machine/engine.ts";
 
@@ -16,6 +17,8 @@ const silent: EngineFacts = {
   sudo: false,
   systemd: false,
   installed: false,
+  user: "ann",
+  inDockerGroup: false,
 };
 
 test("planEngine() always uses a running engine", () => {
@@ -33,6 +36,30 @@ test("planEngine() refuses an engine older than 20.10", () => {
 test("planEngine() installs and starts dockerd as root on Debian", () => {
   const plan = { do: "start", install: true, by: "dockerd" };
   assert.equal(planEngine(silent), plan);
+});
+
+test("planEngine() adds a user with sudo to group docker, and the question says so", () => {
+  const plan = planEngine({ ...silent, root: false, sudo: true });
+  assert.equal(plan, {
+    do: "start",
+    install: true,
+    by: "dockerd",
+    join: "ann",
+  });
+  assert.match(installQuestion({ join: "ann" }), "add ann to group docker");
+  assert.is(
+    installQuestion({}),
+    "There is no Docker engine. Install docker.io with apt-get?",
+  );
+});
+
+test("planEngine() notices that a new member of group docker has to log in again", () => {
+  const answer = { fault: "permission denied" };
+  const member = { ...silent, answer, root: false, sudo: true };
+  assert.is(planEngine(member).do, "refuse");
+  assert.equal(planEngine({ ...member, inDockerGroup: true }), {
+    do: "regroup",
+  });
 });
 
 test("planEngine() starts an installed engine, with systemd if it is running", () => {

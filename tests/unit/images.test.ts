@@ -26,6 +26,7 @@ import {
   selectRecipes,
   workerImage,
 } from "../../lib/image/recipes.ts";
+import { loggedSteps } from "../../lib/std/log.ts";
 import { readSettings } from "../../lib/instance/config.ts";
 import { withOwnRepository } from "../../lib/instance/open.ts";
 
@@ -96,7 +97,7 @@ test("baseImage() builds in a new directory with an unpredictable name", async (
     getImage: () => ({
       inspect: () =>
         existsSync(join(root, "made"))
-          ? Promise.resolve({ Id: "x" })
+          ? Promise.resolve({ Id: "x", Size: 1 })
           : Promise.reject(Object.assign(new Error(), { statusCode: 404 })),
     }),
   } as unknown as Docker;
@@ -105,7 +106,8 @@ test("baseImage() builds in a new directory with an unpredictable name", async (
     process.env["PATH"] = `${root}:${PATH}`;
     const base = { name: "x", packages: [] };
     const directory = join(root, "in");
-    await baseImage(docker, base, { arch: "amd64", directory }, () => {});
+    const steps = loggedSteps(() => {});
+    await baseImage(docker, base, { arch: "amd64", directory }, steps);
     const [mode, made] = readFileSync(join(root, "made"), "utf8").split(
       " ",
     );
