@@ -128,7 +128,7 @@ export function refusalOf(
   return undefined;
 }
 
-/** The private directory or file that contains the path; undefined if none does. */
+/** The private directory or file that contains the path, or is in it, if there is one. */
 function privateTreeOf(path: string, userHomes: string[]): string | undefined {
   const parts = path.split("/");
   const at = parts.findIndex((part) => keyDirectories.includes(part));
@@ -137,7 +137,7 @@ function privateTreeOf(path: string, userHomes: string[]): string | undefined {
   const usual = /^\/home\/[^/]+(?=\/)/.exec(path)?.[0];
   return [...userHomes, "/root", ...(usual ? [usual] : [])]
     .flatMap((home) => privateDirectories.map((name) => join(home, name)))
-    .find((tree) => isWithin(path, tree));
+    .find((tree) => isWithin(path, tree) || isWithin(tree, path));
 }
 
 /** Variables that pass to the parent what is visible only on the host. */
