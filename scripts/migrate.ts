@@ -90,7 +90,9 @@ async function run(
   const json = options.json ?? false;
   if (options.dryRun) return io.answer(plan, planText(plan), json);
   if (options.resume && !plan.resumes) {
-    throw new Failure("notFound", "There is no interrupted migration");
+    throw new Failure("notFound", "There is no interrupted migration", {
+      hint: "See what would be migrated: hal9000-migrate --dry-run",
+    });
   }
   if (!json) io.log(planText(plan));
   await io.confirm("Migrate this? The source is kept.", options.yes ?? false);

@@ -81,7 +81,9 @@ export async function runCli(
     const failure = await asFailure(error, cli);
     io.holdProgress();
     io.stderr.write(`error: ${printable(failure.message)}\n`);
-    if (failure.hint) io.log(failure.hint);
+    const hint = failure.hint ??
+      (failure.kind === "usage" ? `See ${cli.name} --help.` : undefined);
+    if (hint) io.log(hint);
     if (argv.includes("--verbose")) io.log(stackOf(error));
     return failure.exitCode;
   }
@@ -175,7 +177,9 @@ function usageFailure(error: Error, cli: CAC): Failure {
   const hint = `See ${cli.name} --help.`;
   if (option === undefined) {
     const sentence = error.message
-      .replace(/^missing required args for command/, "Arguments are missing:")
+      .replace(/^missing required args for command/, "Missing arguments:")
+      .replace(/^Unused args:/, "Unexpected arguments:")
+      .replace(/^option (`.*`) value is missing$/, "Option $1 needs a value")
       .replaceAll("`", '"');
     return new Failure("usage", sentence, { hint });
   }

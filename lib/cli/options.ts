@@ -123,6 +123,7 @@ export function refuseRepeated(cli: CAC): void {
       throw new Failure(
         "usage",
         `Option --${kebab(option.name)} was given ${value.length} times`,
+        { hint: "Pass it once." },
       );
     }
   }

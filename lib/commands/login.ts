@@ -10,7 +10,7 @@ import {
 } from "../home/credentials.ts";
 import { forgetSettings } from "../home/claude-settings.ts";
 import { runDocker } from "../docker/docker-cli.ts";
-import { Failure } from "../std/errors.ts";
+import { Failure, onEach } from "../std/errors.ts";
 import { workerImage } from "../image/recipes.ts";
 import type { Instance } from "../instance/instance.ts";
 import { openHome, openInstance } from "../instance/open.ts";
@@ -54,7 +54,9 @@ async function login(
 ): Promise<number | undefined> {
   refuseKeyAsArgument(options.apiKey);
   if (options.key && options.token) {
-    throw new Failure("usage", "--key and --token exclude each other");
+    throw new Failure("usage", "--key and --token exclude each other", {
+      hint: "Pass one of them.",
+    });
   }
   if (!options.key && !options.token) return await loginWithCli(io);
   const instance = await openWithHome(io);
@@ -159,7 +161,12 @@ export function secretCommand(io: Io): CAC {
       const name = String(given);
       const instance = await openWithHome(io);
       const value = await io.askHidden(`Value of ${name}`);
-      if (value === "") throw new Failure("usage", "The value is empty");
+      if (value === "") {
+        throw new Failure("usage", `Cannot save ${name}: the value is empty`, {
+          hint: `Type it at the prompt, or pipe it in: ` +
+            `claudy secret set ${name} <FILE`,
+        });
+      }
       setSecret(instance, { name, variable: options.env ?? false }, value);
       io.log(`${name} is saved. Sessions use it from their next start.`);
     });
@@ -176,15 +183,24 @@ export function secretCommand(io: Io): CAC {
       io.answer(secrets, text, json);
     });
 
-  cli.command("rm <name>", "Remove a secret, after asking")
+  cli.command("rm <...names>", "Remove secrets, after asking")
     .option("--yes", "Do not ask")
-    .action(async (given: unknown, { yes }: { yes?: boolean }) => {
-      const name = String(given);
+    .action(async (given: string[], { yes }: { yes?: boolean }) => {
+      const names = [...new Set(given)];
       const instance = await openWithHome(io);
-      await io.confirm(`Remove secret ${name}?`, yes);
-      if (!removeSecret(instance, name)) {
-        throw new Failure("notFound", `There is no secret ${name}`);
-      }
+      const what = names.length === 1 ? "secret" : "secrets";
+      await io.confirm(`Remove ${what} ${names.join(", ")}?`, yes);
+      const remove = ({ name }: { name: string }) => {
+        if (removeSecret(instance, name)) return Promise.resolve();
+        throw new Failure("notFound", `There is no secret ${name}`, {
+          hint: "List them: claudy secret list",
+        });
+      };
+      await onEach(
+        names.map((name) => ({ name })),
+        async (secret) => await remove(secret),
+        (removed) => io.answer(null, removed.join("\n")),
+      );
     });
 
   return cli;

@@ -34,13 +34,20 @@ export function describe(
   const env = listOf(options.env);
   const headers = listOf(options.header);
   if (program === undefined && env.length > 0) {
-    throw new Failure("usage", "--env needs a program after --");
+    throw new Failure("usage", "--env needs a program after --", {
+      hint: "For example: claudy mcp add NAME --env KEY -- npx -y SERVER",
+    });
   }
   if (url === undefined && headers.length > 0) {
-    throw new Failure("usage", "--header needs --url");
+    throw new Failure("usage", "--header needs --url", {
+      hint: "A program after -- gets variables instead: --env KEY=VALUE",
+    });
   }
   if (url === undefined && options.api) {
-    throw new Failure("usage", "--api needs --url");
+    throw new Failure("usage", "--api needs --url", {
+      hint:
+        "For example: claudy mcp add NAME --api --url http://localhost:4000",
+    });
   }
   const server = {
     ...(program === undefined ? {} : { command: absolute(program), args }),
@@ -68,7 +75,9 @@ function absolute(program: string): string {
 function header(given: string): [string, string] {
   const [name = "", value] = given.split(/:\s*(.*)/s);
   if (/^[\w-]+$/.test(name) && value) return [name, value];
-  throw new Failure("usage", "--header must be NAME: VALUE");
+  throw new Failure("usage", "--header must be NAME: VALUE", {
+    hint: 'For example: --header "Authorization: Bearer TOKEN"',
+  });
 }
 
 /**

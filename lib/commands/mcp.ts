@@ -266,7 +266,9 @@ function serversOf({ home, settings }: Pick<Instance, "home" | "settings">) {
 
 function wanted(name: unknown): string {
   if (name !== undefined) return String(name);
-  throw new Failure("usage", "Missing server name");
+  throw new Failure("usage", "Missing server name", {
+    hint: "List them: claudy mcp list",
+  });
 }
 
 function findServer(instance: Instance, name: string): ServerConfig {
@@ -286,7 +288,9 @@ async function show(
   const status = await askGateway(instance.home, "status");
   io.answer(
     status ?? { pid: null, tunnels: null, servers: [] },
-    status ? statusText(status.servers) : "The MCP gateway is not running",
+    status
+      ? statusText(status.servers)
+      : "The MCP gateway is not running. Start it: claudy mcp start",
     json,
   );
 }

@@ -4,6 +4,7 @@ import type { Io } from "../cli/io.ts";
 import { refuseWithoutTerminal } from "../cli/options.ts";
 import { lstatSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { hasCredentials } from "../home/credentials.ts";
 import { inheritRequest } from "../home/host-config.ts";
 import { sessionHome } from "../home/worker-home.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -71,14 +72,20 @@ export async function openProject(
   if (directory !== undefined) refuseUnknownCommand(io, directory, commands);
   if (others.length > 0) {
     const names = others.map((name) => `"${name}"`).join(", ");
-    throw new Failure("usage", `More than one directory: ${names}`, {
-      hint: "See claudy --help.",
-    });
+    throw new Failure(
+      "usage",
+      `Expected one directory, got also ${names}`,
+      {
+        hint: "Quote a path with spaces. To run a prompt: claudy run PROMPT",
+      },
+    );
   }
   if (options.setup) return await setUp(io);
   if (options.verify || options.diagnose) return await examineAll(io, options);
   if (options.json && !options.detach) {
-    throw new Failure("usage", "--json needs --detach");
+    throw new Failure("usage", "--json needs --detach", {
+      hint: "Pass both: claudy --detach --json",
+    });
   }
   if (options.legacy) {
     io.log(
@@ -172,7 +179,10 @@ async function startDetached(
   if (ending) {
     const ranOut = ending.exitCode !== 0 && await reportLimits();
     reportEnding(io, session, ending, { ranOut });
-  } else if (readCliState(claudeHome) === undefined) {
+  } else if (
+    readCliState(claudeHome) === undefined &&
+    hasCredentials(instance, claudeHome, io.env) // else it asks for them
+  ) {
     io.log(
       `Claude is not ready yet. To see what it shows: claudy attach ${session}`,
     );

@@ -43,7 +43,8 @@ export function profileCommand(io: Io): CAC {
       if (name === detected) {
         throw new Failure(
           "usage",
-          `profile build needs a profile name, not "${detected}"`,
+          `Cannot build profile "${detected}": it stands for the one that fits a project`,
+          { hint: "Choose one of: claudy profile list" },
         );
       }
       if (name === devcontainerProfile) {

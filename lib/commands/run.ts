@@ -141,7 +141,9 @@ export async function promptOf(
   file: unknown,
 ): Promise<string> {
   if (words.length > 0 && file !== undefined) {
-    throw new Failure("usage", "--file was given as well as a prompt");
+    throw new Failure("usage", "--file and a prompt exclude each other", {
+      hint: "Pass one of them.",
+    });
   }
   // With other words, Claude itself reads stdin, as what they are about.
   const fromStdin = file === "-" || words.length === 0 && file === undefined ||
@@ -255,7 +257,9 @@ async function prepareRun(
 ): Promise<ClaudeStart> {
   const record = readRecord(instance, name, io.log);
   if (!record) {
-    throw new Failure("failed", `The record of worker "${name}" is missing`);
+    throw new Failure("failed", `The record of worker "${name}" is missing`, {
+      hint: "Check the instance: claudy doctor",
+    });
   }
   const owner = record.project;
   const claudeHome = join(instance.home.home, record.home);

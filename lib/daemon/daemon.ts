@@ -256,7 +256,7 @@ const maxChromadbRestarts = 4;
 export async function waitForChromadb(
   instance: Pick<Instance, "home">,
 ): Promise<void> {
-  const hint = `See why: claudy daemon status; ${
+  const hint = `See why: claudy daemon status, and ${
     instance.home.childLog("chromadb")
   }`;
   await waitFor(() => {
@@ -264,9 +264,13 @@ export async function waitForChromadb(
     if (state?.chromadbFault === null) return true;
     const child = state?.children.find(({ name }) => name === "chromadb");
     if (child && child.restarts >= maxChromadbRestarts) {
-      throw new Failure("failed", "ChromaDB ends whenever it is started", {
-        hint,
-      });
+      throw new Failure(
+        "failed",
+        "ChromaDB does not start: it ends each time",
+        {
+          hint,
+        },
+      );
     }
     return false;
   }, { for: "ChromaDB to answer", timeoutMs: 60_000, hint });

@@ -29,6 +29,18 @@ export function connectionFault(error: unknown): string | undefined {
   return connecting ? unreachable[code ?? ""] : undefined;
 }
 
+/** " at" the socket or host that Node could not connect to. */
+function placeOf(error: unknown): string {
+  const { address, port, hostname } = (error ?? {}) as {
+    address?: string;
+    port?: number;
+    hostname?: string;
+  };
+  const host = address ?? hostname;
+  if (!host) return "";
+  return port === undefined ? ` at ${host}` : ` at ${host}:${port}`;
+}
+
 /** A hint for an engine that cannot be reached. */
 export function unreachableHint(
   fault: string,
@@ -51,7 +63,7 @@ export function engineFailure(error: unknown, subject: string): Failure {
   if (fault !== undefined) {
     return new Failure(
       "engine",
-      `${subject}: the engine is out of reach (${fault})`,
+      `${subject}: the engine${placeOf(error)} is out of reach (${fault})`,
       {
         cause: error,
         hint: unreachableHint(fault),

@@ -31,9 +31,14 @@ export async function execIn(
 ): Promise<ExecResult> {
   const late = AbortSignal.timeout(timeoutMs);
   const refuse = (why: string) =>
-    new Failure("failed", `${command[0]} in the container ${why}`, {
-      hint: "The container may be broken. Stop it: claudy stop NAME",
-    });
+    new Failure(
+      "failed",
+      `${command[0]} in container ${id.slice(0, 12)} ${why}`,
+      {
+        hint: "The container may be broken. If it is a worker, stop it: " +
+          `claudy stop ${id.slice(0, 12)}`,
+      },
+    );
   try {
     const exec = await docker.getContainer(id).exec({
       Cmd: command,

@@ -10,7 +10,7 @@ import { inDirectory } from "../std/directory.ts";
 import type { Instance } from "../instance/instance.ts";
 import { instanceFilter } from "../instance/labels.ts";
 import { readLogin } from "../home/login.ts";
-import { readJournal } from "../instance/migration-journal.ts";
+import { moveName, readJournal } from "../instance/migration-journal.ts";
 import { hasSharedConfig, sharedConfig } from "../migration/conversations.ts";
 import { readMigrated } from "../migration/migrated.ts";
 import { movedParts } from "../instance/volumes.ts";
@@ -71,7 +71,7 @@ export function examineMove(instance: Instance): Finding {
     const fix = kind === "migrate"
       ? "hal9000-migrate, or hal9000-migrate --abort"
       : "hal9000-rollback";
-    return fail(`unfinished ${kind}`, fix);
+    return fail(`unfinished ${moveName[kind]}`, fix);
   }
   const former = movedParts.map(({ name }) => name)
     .filter((name) => hasEntries(join(instance.home.home, name)));

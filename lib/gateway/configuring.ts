@@ -166,7 +166,10 @@ function readClaude(env: NodeJS.ProcessEnv): ClaudeServers {
   try {
     json = JSON.parse(readFileSync(path, "utf8"));
   } catch (error) {
-    throw new Failure("usage", `${path} is not JSON`, { cause: error });
+    throw new Failure("usage", `Cannot import ${path}: it is not JSON`, {
+      cause: error,
+      hint: "Correct it: Claude itself cannot read it either.",
+    });
   }
   const parsed = v.safeParse(claudeSchema, json);
   if (!parsed.success) {

@@ -76,7 +76,9 @@ export async function serveGateway(
   );
   if (!place) {
     await control?.close();
-    throw new Failure("busy", "The MCP gateway is already running");
+    throw new Failure("busy", "The MCP gateway is already running", {
+      hint: "Restart it: claudy mcp restart",
+    });
   }
   writeAtomic(home.mcpPid, String(process.pid), owner);
   const ready = gateway.endLeftovers().then(() => gateway.load());

@@ -36,7 +36,7 @@ export async function lookFromHelper(
       Mounts: [bind("/", hostMount, true)],
     },
   });
-  const result = parsed(pathSchema, output);
+  const result = parsed(pathSchema, output, `Cannot look at "${path}"`);
   if ("code" in result) {
     throw Object.assign(new Error(result.message), { code: result.code });
   }
@@ -59,16 +59,20 @@ export async function lookAtContainers(
     // AppArmor's profile for containers hides the processes of others.
     security: ["apparmor=unconfined"],
   });
-  return parsed(lookSchema, output);
+  return parsed(lookSchema, output, "Cannot look at the workers' processes");
 }
 
 /** Parses the output; throws a Failure that quotes it if it is invalid. */
-function parsed<T>(schema: v.GenericSchema<unknown, T>, output: string): T {
+function parsed<T>(
+  schema: v.GenericSchema<unknown, T>,
+  output: string,
+  subject: string,
+): T {
   try {
     return v.parse(schema, JSON.parse(output));
   } catch (error) {
     const [line = ""] = output.trim().split("\n");
-    throw new Failure("failed", `A helper failed: ${line.slice(0, 200)}`, {
+    throw new Failure("failed", `${subject}: ${line.slice(0, 200)}`, {
       cause: error,
       hint: "Rebuild the images: claudy up",
     });

@@ -241,7 +241,8 @@ export function setSecret(
   if (variable && reservedVariables.test(name)) {
     throw new Failure(
       "usage",
-      `${name} is reserved: it cannot be set from a secret`,
+      `Cannot set ${name} from a secret: this variable changes how programs run`,
+      { hint: "Choose another name, or save it as a file: omit --env." },
     );
   }
   ensureDirectory(home.namedSecrets, 0o700, owner);

@@ -90,7 +90,9 @@ async function smokeTest(
     // timeout(1)
     test.exitCode === 124
       ? `Its smoke test did not finish within ${smokeSeconds} s`
-      : `Its smoke test failed with ${test.exitCode}: ${said.join("; ")}`,
+      : `Its smoke test failed with exit code ${test.exitCode}: ${
+        said.join("; ")
+      }`,
   );
 }
 

@@ -28,6 +28,7 @@ export function homeOf(env: NodeJS.ProcessEnv): string {
     throw new Failure(
       "usage",
       `HAL9000_HOME must be an absolute path, got "${home}"`,
+      { hint: `Set it: export HAL9000_HOME=${resolve(home)}` },
     );
   }
   return resolve(home);
@@ -156,14 +157,26 @@ function checkSetting(key: SettingName, { text, place }: Source): unknown {
     `${place.startsWith("--") ? place : `${place}: ${key}`} ${
       result.issues[0].message
     }, got "${text}"`,
+    { hint: settingHint(key, place) },
   );
+}
+
+/** For a flag, the command's own help is enough. */
+function settingHint(key: string, place: string): string | undefined {
+  if (place.startsWith("--")) return undefined;
+  return place === "environment"
+    ? `Correct the variable, or remove it: unset ${key}`
+    : "Correct that line. Check all settings: claudy config check";
 }
 
 function readConf(path: string): string {
   try {
     // Reading a pipe or a device may never end.
     if (!statSync(path).isFile()) {
-      throw new Failure("usage", `${path} is not a file`);
+      throw new Failure("usage", `${path} is not a file`, {
+        hint:
+          `Move it away; the next start writes the file: mv ${path} ${path}.old`,
+      });
     }
     return readFileSync(path, "utf8");
   } catch (error) {
@@ -172,7 +185,10 @@ function readConf(path: string): string {
     if (code === "ENOENT" || code === "ENOTDIR") return "";
     const named = Object.assign(error as Error, { path, syscall: "read" });
     throw fileFailure(named) ??
-      new Failure("failed", `Cannot read ${path}`, { cause: error });
+      new Failure("failed", `Cannot read ${path}: ${messageOf(error)}`, {
+        cause: error,
+        hint: `Check its owner and mode: ls -l ${path}`,
+      });
   }
 }
 
@@ -186,7 +202,9 @@ export function parseConf(text: string, path: string): Map<string, Source> {
     const place = `${shown}:${index + 1}`;
     const match = /^([A-Za-z_]\w*)\s*=\s*(.*)$/.exec(content);
     if (!match) {
-      throw new Failure("usage", `${place}: must be KEY=VALUE`);
+      throw new Failure("usage", `${place}: must be KEY=VALUE`, {
+        hint: "Correct that line. See all settings: claudy config show",
+      });
     }
     const value = (match[2] ?? "").replace(/^(["'])(.*)\1$/, "$2");
     found.set(match[1] ?? "", { text: value, place });

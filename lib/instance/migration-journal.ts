@@ -104,6 +104,9 @@ export function readJournal(instance: Home): Journal | undefined {
   }
 }
 
+/** What each kind of move is called. */
+export const moveName = { migrate: "migration", rollback: "rollback" } as const;
+
 /** The journal of this kind; throws a `busy` Failure if the other kind is unfinished. */
 export function readJournalOf(
   instance: Home,
@@ -114,7 +117,7 @@ export function readJournalOf(
   // The migration's volumes are complete and in use, so it can be rolled back.
   if (kind === "rollback" && journal.hasBegun("start")) return undefined;
   const other = journal.state.kind;
-  throw new Failure("busy", `A ${other} has not finished`, {
+  throw new Failure("busy", `A ${moveName[other]} has not finished`, {
     hint: `Resume it: hal9000-${other}`,
   });
 }
@@ -124,7 +127,7 @@ export function refuseWhileMoving(instance: Home): void {
   const journal = readJournal(instance);
   if (!journal || journal.hasBegun("start")) return;
   const { kind } = journal.state;
-  throw new Failure("busy", `A ${kind} has not finished`, {
+  throw new Failure("busy", `A ${moveName[kind]} has not finished`, {
     hint: `Resume it: hal9000-${kind}${
       kind === "migrate" ? ", or undo it: hal9000-migrate --abort" : ""
     }`,

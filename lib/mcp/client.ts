@@ -49,8 +49,11 @@ export async function askGateway(
   if (status.success) return status.output;
   throw new Failure(
     "failed",
-    "The MCP gateway has another version; restart it: claudy mcp restart",
-    { cause: new v.ValiError(status.issues) },
+    "Cannot talk to the MCP gateway: it has another version",
+    {
+      hint: "Restart it: claudy mcp restart",
+      cause: new v.ValiError(status.issues),
+    },
   );
 }
 

@@ -20,7 +20,9 @@ export function abortable(
 ): Journal {
   const journal = readJournalOf(instance, "migrate");
   if (!journal) {
-    throw new Failure("notFound", "There is no interrupted migration");
+    throw new Failure("notFound", "There is no interrupted migration", {
+      hint: "See what would be migrated: hal9000-migrate --dry-run",
+    });
   }
   if (!journal.hasBegun("start")) return journal;
   throw new Failure("unsafe", "The daemon already runs on the new data", {

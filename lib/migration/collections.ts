@@ -40,7 +40,9 @@ export async function checkCollections(
     timeoutMs: countingMs,
   });
   if (exitCode !== 0) {
-    throw new Failure("failed", `Cannot ask ChromaDB: ${output.trim()}`);
+    throw new Failure("failed", `Cannot ask ChromaDB: ${output.trim()}`, {
+      hint: "See why: claudy daemon logs. Then run it again to resume.",
+    });
   }
   const found = v.parse(servedSchema, output);
   if (kept === null) {

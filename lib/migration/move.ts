@@ -8,6 +8,7 @@ import type { Instance } from "../instance/instance.ts";
 import {
   Journal,
   type JournalState,
+  moveName,
   readJournalOf,
   stampOf,
 } from "../instance/migration-journal.ts";
@@ -97,7 +98,7 @@ export function refuseOtherOption(
     : "";
   throw new Failure(
     "usage",
-    `The interrupted ${kind} was started without ${other}`,
+    `The interrupted ${moveName[kind]} was started without ${other}`,
     {
       hint: `Resume it without that option: hal9000-${kind}${startOver}`,
     },

@@ -77,7 +77,9 @@ export async function withMover<T>(
     await waitFor(async () => {
       if (attached.output) {
         const why = attached.output.stderr.trim();
-        throw new Failure("engine", `Cannot start ${name}: ${why}`);
+        throw new Failure("engine", `Cannot start ${name}: ${why}`, {
+          hint: "Rebuild the images: claudy up. Then run it again.",
+        });
       }
       return (await inspectContainer(docker, name))?.State.Running;
     }, { for: `${name} to start`, timeoutMs: 20_000 });

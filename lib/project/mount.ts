@@ -61,7 +61,9 @@ export function refuseSameTargets(mounts: WorkerMount[]): void {
     targets.indexOf(target) !== index
   );
   if (twice === undefined) return;
-  throw new Failure("usage", `--mount has "${twice}" twice as target`);
+  throw new Failure("usage", `--mount has "${twice}" twice as target`, {
+    hint: "Give each mount its own target: --mount SRC:DST",
+  });
 }
 
 /** Normalizes a target like the engine: without `.`, `//` and the image's links. */

@@ -48,6 +48,7 @@ export async function resolveProject(
     throw new Failure(
       "usage",
       `Cannot use "${given.path}" as ${given.as}: it is not a directory`,
+      { hint: `Use the directory that it is in: ${dirname(found.path)}` },
     );
   }
   return found;
@@ -64,6 +65,7 @@ export async function resolveGiven(
     throw new Failure(
       "usage",
       `${subject}: inside the parent it must be an absolute path of the host`,
+      { hint: "Pass the path that the directory has on the host." },
     );
   }
   const wanted = resolve(given.cwd, given.path);
@@ -150,19 +152,30 @@ export function pathDigest(path: string): string {
   return createHash("sha256").update(path).digest("hex").slice(0, 8);
 }
 
-const pathFaults: Record<string, [FailureKind, string]> = {
-  ENOENT: ["notFound", "there is no such file or directory"],
-  ENOTDIR: ["usage", "a part of it is not a directory"],
-  EACCES: ["failed", "permission denied"],
-  EAGAIN: ["failed", "it is being moved or replaced"],
-  ELOOP: ["usage", "it has too many symbolic links"],
-  ENAMETOOLONG: ["usage", "it is too long"],
-  ERR_INVALID_ARG_VALUE: ["usage", "it has a null byte"],
-};
+const checkPath = "Check the spelling, or create the directory with mkdir.";
+
+const pathFaults: Record<string, [FailureKind, reason: string, hint?: string]> =
+  {
+    ENOENT: ["notFound", "there is no such file or directory", checkPath],
+    ENOTDIR: ["usage", "a part of it is not a directory", checkPath],
+    EACCES: [
+      "failed",
+      "permission denied",
+      "Check the owner and mode of each directory in it: ls -ld DIR",
+    ],
+    EAGAIN: ["failed", "it is being moved or replaced", "Try again."],
+    ELOOP: [
+      "usage",
+      "it has too many symbolic links",
+      "See where they lead: namei PATH",
+    ],
+    ENAMETOOLONG: ["usage", "it is too long"],
+    ERR_INVALID_ARG_VALUE: ["usage", "it has a null byte"],
+  };
 
 function pathFailure(subject: string, error: unknown): Failure {
   if (error instanceof Failure) return error;
   const { code, message } = error as NodeJS.ErrnoException;
-  const [kind, reason] = pathFaults[code ?? ""] ?? ["failed", message];
-  return new Failure(kind, `${subject}: ${reason}`, { cause: error });
+  const [kind, reason, hint] = pathFaults[code ?? ""] ?? ["failed", message];
+  return new Failure(kind, `${subject}: ${reason}`, { cause: error, hint });
 }

@@ -46,10 +46,16 @@ export function findSession(
   const found = firstNonEmpty(searches);
   const [session, ...others] = found;
   if (!session) {
-    const what = isPath ? `There is no session of` : "There is no session";
-    throw new Failure("notFound", `${what} "${word}"`, {
+    if (isPath) {
+      throw new Failure(
+        "notFound",
+        `There is no session of ${resolve(cwd, word)}`,
+        { hint: `Open one: claudy ${word}. See the sessions: claudy ls` },
+      );
+    }
+    throw new Failure("notFound", `There is no session "${word}"`, {
       hint: `${didYouMean(word, all.map(({ name }) => name))}` +
-        "See claudy sessions.",
+        "See the sessions: claudy ls",
     });
   }
   if (others.length === 0) return session;

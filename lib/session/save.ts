@@ -63,7 +63,7 @@ export function existingRecord(
   if (!before || before.project === path) return before;
   throw new Failure(
     "busy",
-    `Session "${session}" belongs to ${before.project}`,
+    `Cannot open session "${session}" here: it belongs to ${before.project}`,
     {
       hint: "Choose another --name.",
     },

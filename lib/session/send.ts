@@ -59,5 +59,7 @@ export async function sendText(
     withoutKeys(text).trimEnd(),
   ]);
   if (exitCode === 0) return;
-  throw new Failure("failed", `Cannot send to "${session}": ${output.trim()}`);
+  throw new Failure("failed", `Cannot send to "${session}": ${output.trim()}`, {
+    hint: `Type it there: claudy attach ${session}`,
+  });
 }

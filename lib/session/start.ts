@@ -115,6 +115,6 @@ export async function startSession(
   if (exitCode === 0) return ready.resumes ? "resumed" : "new";
   if (await hasTerminal(docker, id)) return "running"; // another process started it
   throw new Failure("failed", `Cannot start Claude: ${output.trim()}`, {
-    hint: `Open a shell in the worker: docker exec -it ${ready.worker} bash`,
+    hint: `Open a shell in its worker: claudy attach --shell ${ready.session}`,
   });
 }

@@ -30,7 +30,9 @@ export function readSecrets(
   const names = secrets.map(({ name }) => name);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice === undefined) return secrets;
-  throw new Failure("usage", `Secret ${twice} is given twice`);
+  throw new Failure("usage", `Secret ${twice} is given twice`, {
+    hint: `Pass it once: --secret ${twice}=FILE`,
+  });
 }
 
 /**

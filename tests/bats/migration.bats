@@ -163,7 +163,7 @@ load ../helper/migration
   tree "$HAL9000_HOME/plugins" >"$BATS_TEST_TMPDIR/trees"
   broken_off_in copy:plugins
   run -5 "$claudy" daemon start
-  [[ $output == *"A migrate has not finished"*"migrate --abort"* ]]
+  [[ $output == *"A migration has not finished"*"migrate --abort"* ]]
   run -5 "$rollback" --yes
   run -6 "$migrate" --abort
   run -0 "$migrate" --abort --yes

@@ -115,7 +115,7 @@ ROWS
     2 | Invalid name               | spawn-worker.ts -d -n dävid $P/app
     2 | Invalid name               | spawn-worker.ts -d -n 'a;id' $P/app
     2 | Invalid name               | spawn-worker.ts -d --name= $P/app
-    2 | value is missing           | spawn-worker.ts -d $P/app -n
+    2 | --name <name>" needs a value | spawn-worker.ts -d $P/app -n
     2 | was given 2 times          | spawn-worker.ts -d -n one -n two $P/app
     2 | is reserved                | spawn-worker.ts -d -n $HAL9000_PREFIX-worker-0123abcd $P/app
     5 | the name is taken          | spawn-worker.ts -d -n $OWNED $P/app
@@ -158,7 +158,7 @@ ROWS
   refuses <<'ROWS'
     2 | Did you mean "--detach"        | spawn-worker.ts --detatch $P/app
     2 | Unknown option -z              | spawn-worker.ts -z $P/app
-    2 | Unused args                    | spawn-worker.ts -d $P/app $P/app
+    2 | Unexpected arguments           | spawn-worker.ts -d $P/app $P/app
     2 | Cannot attach: stdin is not a terminal | spawn-worker.ts $P/app
     2 | --json needs --detach          | spawn-worker.ts --json $P/app
     2 | --env must be KEY=VALUE        | spawn-worker.ts -d --env A $P/app
@@ -190,8 +190,8 @@ ROWS
     2 | has "/data" twice              | spawn-worker.ts -d --mount $P/app:/data --mount $P/file:/data/ $P/app
     2 | No command was given           | coordinator.ts
     2 | Did you mean "list"            | coordinator.ts lst
-    2 | Arguments are missing: "stop   | coordinator.ts stop
-    2 | Unused args                    | coordinator.ts list $OWNED
+    2 | Missing arguments: "stop       | coordinator.ts stop
+    2 | Unexpected arguments           | coordinator.ts list $OWNED
     2 | Did you mean "restart"         | claudy.ts daemon restrt
     2 | Did you mean "check"           | claudy.ts config chek
     2 | There is no image "nonsense"   | build-images.ts --only nonsense
@@ -209,8 +209,8 @@ ROWS
     6 | Not a terminal, so cannot ask | coordinator.ts stop-all
     5 | in use by                      | init-volumes.ts --clean --yes
     4 | none does not exist            | HAL9000_HOME=$BATS_TEST_TMPDIR/none HAL9000_PREFIX=hal9000-test-none rollback.ts --yes
-    3 | the engine is out of reach     | DOCKER_HOST=unix:///no.sock coordinator.ts list
-    3 | the engine is out of reach     | DOCKER_HOST=tcp://127.0.0.1:1 spawn-worker.ts -d $P/app
+    3 | the engine at /no.sock is out of reach (there is no socket) | DOCKER_HOST=unix:///no.sock coordinator.ts list
+    3 | the engine at 127.0.0.1:1 is out of reach (connection refused) | DOCKER_HOST=tcp://127.0.0.1:1 spawn-worker.ts -d $P/app
     3 | Cannot read docker context     | DOCKER_CONTEXT=gone coordinator.ts list
 ROWS
   [ "$("$scripts/coordinator.ts" count)" = 1 ]

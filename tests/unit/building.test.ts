@@ -255,7 +255,7 @@ test("does not tag a profile if its smoke test fails, and keeps the former image
   assert.is(
     failure.message,
     "Cannot build repo:worker-debian: " +
-      "Its smoke test failed with 1: no claude",
+      "Its smoke test failed with exit code 1: no claude",
   );
   assert.match(failure.hint, "--no-build");
   assert.equal(engine.asked, []);

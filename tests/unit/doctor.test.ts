@@ -288,7 +288,7 @@ test("an unfinished move, and data that was never moved, are reported", ({ insta
   journal.note({});
   assert.equal(look(), {
     state: "fail",
-    says: "unfinished migrate",
+    says: "unfinished migration",
     mend: "hal9000-migrate, or hal9000-migrate --abort",
   });
   journal.note({ kind: "rollback" });

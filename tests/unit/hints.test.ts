@@ -194,7 +194,7 @@ test("each command in a document exists, with its action and options", async () 
   assert.ok(checked.size > 50, String(checked.size));
 });
 
-const incomplete = /^error: (No (action|command)|Arguments are missing)/;
+const incomplete = /^error: (No (action|command)|Missing arguments)/;
 
 /** Code within sentences, but no usage such as `claudy [DIR]`. Blocks are run as tests. */
 function codeIn(tokens: Token[]): string[] {

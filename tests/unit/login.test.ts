@@ -204,7 +204,7 @@ test("a session gets the current secrets", (context) => {
   assert.not(existsSync(join(claudeHome, ".secret.FILE")));
   assert.throws(
     () => setSecret(instance, { name: "PATH", variable: true }, "x"),
-    /PATH is reserved: it cannot be set from a secret/,
+    /Cannot set PATH from a secret: this variable changes how programs run/,
   );
 });
 

@@ -136,19 +136,26 @@ test("secrets are saved, listed by name and removed", async ({ run, instance: { 
   assert.is((await run(claudy, ["secret", "rm", "TOKEN_B", "--yes"])).code, 0);
   const gone = await run(claudy, ["secret", "rm", "TOKEN_B", "--yes"]);
   assert.is(gone.code, 4);
-  assert.match(gone.stderr, "There is no secret TOKEN_B");
+  assert.match(
+    gone.stderr,
+    "There is no secret TOKEN_B\nList them: claudy secret list\n",
+  );
+  await set(["TOKEN_B"], "value");
+  const rest = await run(claudy, ["secret", "rm", "NONE", "TOKEN_B", "--yes"]);
+  assert.equal([rest.code, rest.stdout], [8, "TOKEN_B\n"]);
+  assert.match(rest.stderr, "error: There is no secret NONE\n");
 });
 
 test("a secret needs a value and a name that does not change how programs run", async ({ run }) => {
   const refusals: [string[], string, string][] = [
-    [["A"], "", "The value is empty"],
+    [["A"], "", "Cannot save A: the value is empty"],
     [["1A"], "x", 'Invalid secret name "1A"\nUse letters, digits'],
     [["a/b"], "x", 'Invalid secret name "a/b"'],
     ...["HOME", "PATH", "LD_PRELOAD", "BASH_ENV", "CLAUDE_CONFIG_DIR"].map(
       (name): [string[], string, string] => [
         [name, "--env"],
         "x",
-        `${name} is reserved: it cannot be set from a secret`,
+        `Cannot set ${name} from a secret: this variable changes how`,
       ],
     ),
   ];
@@ -454,7 +461,7 @@ test("profiles are listed with the size of their image, and only real ones are b
   assert.equal(rows[2], ["python", "not built", "repo:worker-python"]);
   const detected = await run(claudy, ["profile", "build", "auto"]);
   assert.is(detected.code, 2);
-  assert.match(detected.stderr, 'needs a profile name, not "auto"');
+  assert.match(detected.stderr, 'Cannot build profile "auto"');
   assert.is((await run(claudy, ["profile", "build", "nod"])).code, 4);
 });
 

@@ -83,7 +83,7 @@ const table = (text: string) =>
 test("the status shows each server's numbers and its last error", async (context) => {
   assert.is(
     (await context.mcp("status")).stdout,
-    "The MCP gateway is not running\n",
+    "The MCP gateway is not running. Start it: claudy mcp start\n",
   );
   const none = await context.mcp("status --json");
   assert.equal(JSON.parse(none.stdout), {
@@ -116,7 +116,7 @@ test("a gateway of another version is reported", async (context) => {
   await serve(context, [{ ...ready, port: "x" as unknown as number }]);
   const ran = await context.mcp("status");
   assert.is(ran.code, 1);
-  assert.match(ran.stderr, "another version; restart it: claudy mcp restart");
+  assert.match(ran.stderr, "another version\nRestart it: claudy mcp restart");
 });
 
 test("a home whose path is too long for a socket is refused with the reason", async ({ root, mcp }) => {
@@ -283,7 +283,7 @@ test("servers of the host's Claude are imported, except those that cannot be", a
   assert.match(wrong.stderr, `File not found: ${claude}/.claude.json or`);
   writeFileSync(`${claude}.json`, "{");
   const broken = await mcp("add --from-claude", { CLAUDE_HOME: claude });
-  assert.match(broken.stderr, `${claude}.json is not JSON`);
+  assert.match(broken.stderr, `Cannot import ${claude}.json: it is not JSON`);
   writeFileSync(`${claude}.json`, '{"mcpServers":[1]}');
   const invalid = await mcp("add --from-claude", { CLAUDE_HOME: claude });
   assert.match(invalid.stderr, `${claude}.json: invalid mcpServers`);

@@ -276,11 +276,11 @@ test("a migration is refused while workers run, or with another option than befo
   interrupt(fake, { kind: "migrate" });
   assert.is(
     await failureOf(true),
-    "The interrupted migrate was started without --skip-backup",
+    "The interrupted migration was started without --skip-backup",
   );
   assert.is(
     await failureOf(false, true),
-    "The interrupted migrate was started without --inherit-hooks",
+    "The interrupted migration was started without --inherit-hooks",
   );
 });
 

@@ -638,7 +638,7 @@ test("an interrupted move is resumed only with its own options", ({ move: { jour
   };
   assert.is(
     hintOf(),
-    "usage: The interrupted migrate was started without --force; " +
+    "usage: The interrupted migration was started without --force; " +
       "Resume it without that option: hal9000-migrate, or start over: hal9000-migrate --abort",
   );
   note({ kind: "rollback" });

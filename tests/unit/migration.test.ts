@@ -189,7 +189,7 @@ test("readJournalOf() and the daemon refuse during an unfinished move", ({ insta
   journal.note({ kind: "migrate" });
   assert.throws(
     () => refuseWhileMoving(instance),
-    /A migrate has not finished/,
+    /A migration has not finished/,
   );
   journal.note({ steps: { start: "begun" } });
   refuseWhileMoving(instance);

@@ -348,7 +348,10 @@ test("refuses a name that another project has", async (fake) => {
     open(fake, { name: "mine", directory: fake.project("other") }),
   );
   assert.is(failure.kind, "busy");
-  assert.match(failure.message, /Session "mine" belongs to .*app/);
+  assert.match(
+    failure.message,
+    /^Cannot open session "mine" here: it belongs to .*app/,
+  );
   assert.is(failure.hint, "Choose another --name.");
 });
 

@@ -186,7 +186,10 @@ test("an unknown session is refused with a similar name", async (served) => {
     const ran = await served.run(claudy, [...words.split(" "), "revew"]);
     assert.is(ran.code, 4);
     assert.match(ran.stderr, 'There is no session "revew"');
-    assert.match(ran.stderr, 'Did you mean "review"? See claudy sessions.');
+    assert.match(
+      ran.stderr,
+      'Did you mean "review"? See the sessions: claudy ls',
+    );
   }
   const path = await served.run(claudy, ["sessions", "show", "../kept/review"]);
   assert.is(path.code, 4);

@@ -248,7 +248,8 @@ test("a Claude that refuses its arguments fails the command, with its last words
   // It neither shows its prompt nor ends.
   ending = "";
   rmSync(join(homeOf(served, name), "hal9000-ended"));
-  const waits = await run(claudy, ["-d", path]);
+  const env = { ANTHROPIC_API_KEY: "sk-ant-api-12345678" };
+  const waits = await run(claudy, ["-d", path], { env });
   assert.equal([waits.code, waits.stdout], [0, `${name}\n`]);
   assert.match(
     waits.stderr,

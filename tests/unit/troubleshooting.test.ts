@@ -48,7 +48,11 @@ const triggers: Record<string, (served: Served) => Promise<string> | string> = {
   "The engine cannot be reached": async () =>
     (await runMain(claudy, ["daemon", "start"])).stderr,
   "No permission for the engine": () => {
-    const error = { syscall: "connect", code: "EACCES" };
+    const error = {
+      syscall: "connect",
+      code: "EACCES",
+      address: "/var/run/docker.sock",
+    };
     return printed(engineFailure(error, "Cannot run claudy"));
   },
   "The docker context is missing": async ({ run }) => {

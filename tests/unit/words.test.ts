@@ -80,8 +80,8 @@ test("a session is found by its name, a unique part of it, or its project", (ser
   keep(served, sessionName(measure), measure);
   assert.is(find("Größe"), sessionName(measure));
   assert.is(find("Grö"), sessionName(measure));
-  assert.is(find("./other", root), 'There is no session of "./other"');
-  assert.is(find("../kept/review"), 'There is no session of "../kept/review"');
+  assert.is(find("./other", root), `There is no session of ${root}/other`);
+  assert.is(find("../kept/review"), "There is no session of /kept/review");
   // A project that was removed still names its session.
   keep(served, "gone", join(root, "gone"));
   assert.is(find(join(root, "gone")), "gone");
@@ -142,7 +142,7 @@ test("a word that is neither a command nor a directory is reported as such", asy
   assert.match(withName.stderr, 'Did you mean "attach"?');
   const two = await run(claudy, [root, "shop"]);
   assert.is(two.code, 2);
-  assert.match(two.stderr, 'error: More than one directory: "shop"\n');
+  assert.match(two.stderr, 'error: Expected one directory, got also "shop"\n');
 });
 
 test("unknown options are reported as typed, with a hint that applies", async ({ run }) => {
@@ -202,7 +202,7 @@ test("several sessions are stopped together, also if a name is wrong", async (se
   assert.equal([wrong.code, wrong.stdout], [8, "four\n"]);
   assert.is(
     wrong.stderr,
-    'error: There is no session "nobody"\nSee claudy sessions.\n',
+    'error: There is no session "nobody"\nSee the sessions: claudy ls\n',
   );
   assert.is(engine.find("four-worker"), undefined);
   const none = await run(claudy, ["stop", "nobody", "nothing"]);
@@ -310,7 +310,10 @@ test("claudy run joins the words of a prompt, or reads it from a file or stdin",
   writeFileSync(file, "from a file");
   assert.is(await asked([], { file }), "from a file");
   assert.is(await asked([], { file: "-", stdin: "s" }), "s");
-  assert.match(await asked(["x"], { file }), "--file was given as well");
+  assert.match(
+    await asked(["x"], { file }),
+    "--file and a prompt exclude each other",
+  );
   assert.match(await asked([], { stdin: " \n" }), "There is no prompt");
   const missing = await asked([], { file: join(root, "no") });
   assert.match(missing, "Cannot read");
