@@ -10,12 +10,14 @@ DENO := node_modules/.bin/deno
 INSTALLED := node_modules/.package-lock.json
 # The launcher runs these bundles instead of the sources.
 FAST := build/fast/spawn-worker.js
-SHELL_FILES := scripts/launch scripts/install-engine .ci/run $(wildcard docker/*.sh docs/*/*.sh tests/*.sh tests/*/*.bash tests/bench/*.sh tests/bats/*.bats)
+SHELL_FILES := scripts/launch scripts/install-engine install.sh .ci/run $(wildcard docker/*.sh docs/*/*.sh tests/*.sh tests/*/*.bash tests/bench/*.sh tests/bats/*.bats)
 SOURCES := scripts lib tests $(wildcard docs/*.ts docs/*/*.ts)
 # Run only what matches: make test-dind FILTER='spawn' FILES=tests/bats/pool.bats
 FILTER ?=
 FILES ?=
 PROJECT ?=
+# Where make install installs
+PREFIX ?=
 # If set, mount the repository of a PROJECT that is a git worktree
 ALLOW_WORKTREE ?=
 SAMPLES ?=
@@ -26,7 +28,7 @@ SOAK ?= 10
 SAMPLE ?=
 SEED ?=
 BATS ?=
-export FILTER PROJECT ALLOW_WORKTREE SAMPLES LANES SAMPLE SEED BATS
+export FILTER PROJECT PREFIX ALLOW_WORKTREE SAMPLES LANES SAMPLE SEED BATS
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +39,12 @@ up: $(FAST) ## Set everything up and start a worker [PROJECT=dir]
 down: $(INSTALLED) ## Stop workers, parent and net; keep data and images
 	@./scripts/coordinator.ts stop-all --yes
 	@./scripts/claudy.ts daemon stop
+
+install: ## Install claudy and the hal9000-* commands [PREFIX=/usr/local or ~/.local]
+	@./install.sh $${PREFIX:+--prefix "$$PREFIX"}
+
+uninstall: ## Remove them, with containers and images; keep data [PREFIX=dir]
+	@./install.sh --uninstall $${PREFIX:+--prefix "$$PREFIX"}
 
 engine: $(INSTALLED) ## Use the running engine, or install and start one
 	@./scripts/engine.ts start
@@ -115,4 +123,4 @@ $(INSTALLED): package.json package-lock.json
 	@start=$$SECONDS; npm ci --ignore-scripts --no-fund --no-audit --loglevel=error >&2; \
 	  echo "npm packages: $$((SECONDS - start)) s" >&2
 
-.PHONY: help up down engine engine-stop images build fmt check test test-unit test-mutation test-dind test-soak test-fresh benchmark-dind benchmark-migration benchmark-mcp docs pictures recording clean
+.PHONY: help up down install uninstall engine engine-stop images build fmt check test test-unit test-mutation test-dind test-soak test-fresh benchmark-dind benchmark-migration benchmark-mcp docs pictures recording clean

@@ -176,6 +176,12 @@ const subcommands: Record<string, Subcommand> = {
       "Remove old logs, records, homes, backups and images, after asking",
     load: async () => (await import("../lib/commands/prune.ts")).pruneCommand,
   },
+  uninstall: {
+    group: "Machine",
+    meaning: "Remove containers, images and, if asked, data",
+    load: async () =>
+      (await import("../lib/commands/uninstall.ts")).uninstallCommand,
+  },
   completion: {
     group: "Shell",
     takes: "<shell>",

@@ -26,6 +26,12 @@ export const profilesBase: LocalBase = {
   packages: ["ca-certificates"],
 };
 
+/** The name of the base of our images. */
+const imagesBaseName = "hal9000-base:trixie";
+
+/** All images that are built with mmdebstrap; all instances use them. */
+export const localBases = [imagesBaseName, profilesBase.name];
+
 /** For our images: with all their packages, so that these are fetched and installed once. */
 export function imagesBase(root: string): LocalBase {
   const packages = recipes.flatMap(({ name }) =>
@@ -34,7 +40,7 @@ export function imagesBase(root: string): LocalBase {
     )
   );
   return {
-    name: "hal9000-base:trixie",
+    name: imagesBaseName,
     packages: [...new Set(packages)].sort(),
   };
 }

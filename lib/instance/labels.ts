@@ -15,6 +15,8 @@ export const label = {
   project: "hal9000.project",
   /** "true" on a worker that is kept after it exits. */
   keep: "hal9000.keep",
+  /** "true" on the stages of images, which have no tag. */
+  stage: "hal9000.stage",
   /** On images and warm workers: a digest of their inputs. */
   inputs: "hal9000.inputs",
   /** On the mover: a description of its owner. */

@@ -1,13 +1,19 @@
 // The directories and volumes of an instance, and how to remove them all.
 
-import { existsSync, lstatSync, readdirSync, readFileSync } from "node:fs";
+import {
+  existsSync,
+  lstatSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { type Docker, inspectVolume } from "../docker/docker.ts";
 import { Failure, messageOf } from "../std/errors.ts";
 import type { Instance } from "./instance.ts";
 import { label } from "./labels.ts";
 import { refuseForeignInstance } from "./ownership.ts";
-import { homeDirectories } from "./paths.ts";
+import { homeDirectories, type HomePaths } from "./paths.ts";
 import { measureTrees, removeTree } from "../std/remove-tree.ts";
 import { waitFor } from "../std/wait.ts";
 
@@ -111,8 +117,34 @@ export interface CleanPlan {
 
 /** Throws an `unsafe` or `busy` Failure if the instance cannot be removed safely. */
 export async function planClean(instance: Instance): Promise<CleanPlan> {
+  const { directories, volumes } = await checkClean(instance);
+  const users = [...new Set(volumes.flatMap(({ usedBy }) => usedBy))];
+  const containers = await instance.docker.listContainers({ all: true });
+  for (const { Names, Mounts } of containers) {
+    const name = (Names[0] ?? "").slice(1);
+    const uses = Mounts.some(({ Source }) =>
+      Source?.startsWith(`${instance.hostHome.home}/`) ||
+      Source === instance.hostHome.home
+    );
+    if (uses && !users.includes(name)) users.push(name);
+  }
+  if (users.length > 0) {
+    throw new Failure("busy", `Cannot clean: in use by ${users.join(", ")}`, {
+      hint: "Stop them first: claudy stop --all, then claudy daemon stop",
+    });
+  }
+  return {
+    directories: directories.filter(({ path, mode }) =>
+      mode !== null && path !== instance.home.backups
+    ),
+    volumes: volumes.filter(({ mountpoint }) => mountpoint !== null),
+  };
+}
+
+/** The same checks, except whether the data is in use. Returns what there is. */
+export async function checkClean(instance: Instance): Promise<StorageStatus> {
   const { home } = instance;
-  if (existsSync(home.home) && !existsSync(home.instance)) {
+  if (existsSync(home.home) && !isHome(home)) {
     throw new Failure("unsafe", `${home.home} is not the home of an instance`, {
       hint: "HAL-9000 did not create its contents; remove it manually.",
     });
@@ -134,21 +166,6 @@ export async function planClean(instance: Instance): Promise<CleanPlan> {
       hint: "Remove it manually, or set another HAL9000_PREFIX.",
     });
   }
-  const users = [...new Set(status.volumes.flatMap(({ usedBy }) => usedBy))];
-  const containers = await instance.docker.listContainers({ all: true });
-  for (const { Names, Mounts } of containers) {
-    const name = (Names[0] ?? "").slice(1);
-    const uses = Mounts.some(({ Source }) =>
-      Source?.startsWith(`${instance.hostHome.home}/`) ||
-      Source === instance.hostHome.home
-    );
-    if (uses && !users.includes(name)) users.push(name);
-  }
-  if (users.length > 0) {
-    throw new Failure("busy", `Cannot clean: in use by ${users.join(", ")}`, {
-      hint: "Stop them first: claudy stop --all, then claudy daemon stop",
-    });
-  }
   const [mounted] = mountPointsBelow(home.home);
   if (mounted !== undefined) {
     throw new Failure(
@@ -157,12 +174,14 @@ export async function planClean(instance: Instance): Promise<CleanPlan> {
       { hint: "Unmount it first." },
     );
   }
-  return {
-    directories: status.directories.filter(({ path, mode }) =>
-      mode !== null && path !== instance.home.backups
-    ),
-    volumes: status.volumes.filter(({ mountpoint }) => mountpoint !== null),
-  };
+  return status;
+}
+
+/** Whether it is an instance's home, or what removeHome() has left of one. */
+function isHome({ home, instance, run }: HomePaths): boolean {
+  if (existsSync(instance)) return true;
+  const rest = readdirSync(home).map((name) => join(home, name));
+  return rest.every((path) => path === run && readdirSync(run).length === 0);
 }
 
 /**
@@ -182,6 +201,29 @@ export async function clean(
   for (const path of paths.filter((path) => path !== home.instance)) {
     await removeTree(path);
   }
+}
+
+/**
+ * Removes all of HAL9000_HOME. The file that identifies it is removed last, so that a
+ * second run can finish what a killed one began.
+ */
+export async function removeHome(
+  { home, run, instance }: HomePaths,
+): Promise<void> {
+  if (!existsSync(home)) return;
+  const inside = (directory: string) =>
+    readdirSync(directory).map((name) => join(directory, name));
+  const others = [
+    ...inside(home).filter((path) => path !== run),
+    ...(existsSync(run) ? inside(run) : []),
+  ];
+  for (const path of others.filter((path) => path !== instance)) {
+    await removeTree(path);
+  }
+  const directory = realpathSync(home); // it may be a link to another disk
+  await removeTree(run);
+  await removeTree(directory);
+  await removeTree(home);
 }
 
 /** Mount points below a directory, in this process's mount namespace. */

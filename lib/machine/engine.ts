@@ -152,6 +152,23 @@ export async function ensureEngine(
   return await waitForEngine(env);
 }
 
+/**
+ * How to stop the engine without this program, if ensureEngine() started it; undefined
+ * otherwise.
+ */
+export function engineStopCommand(): string | undefined {
+  const started = readText(engineFiles.pid)?.trim();
+  if (started === undefined) return undefined;
+  return started === "systemd"
+    ? "sudo systemctl stop docker.socket docker.service"
+    : `sudo kill ${Number(started)}`;
+}
+
+/** Removes the note that ensureEngine() started the engine, which keeps running. */
+export async function forgetEngine(): Promise<void> {
+  await asRoot(`rm -f ${engineFiles.pid}`);
+}
+
 /** Stops the engine if ensureEngine() started it; otherwise logs that it did not. */
 export async function stopEngine(log: Log): Promise<void> {
   const started = readText(engineFiles.pid)?.trim();

@@ -32,6 +32,11 @@ export function moduleDirectories(root = checkout): string[] {
     : [join(root, "node_modules"), ...above];
 }
 
+/** The prefix of a global installation by npm; undefined for any other. */
+export function installationPrefix(root = checkout): string | undefined {
+  return /^(.*)\/lib\/node_modules\/[^/]+$/.exec(root)?.[1];
+}
+
 function above(directory: string): string {
   const here = existsSync(join(directory, "package.json"));
   return here || directory === "/" ? directory : above(dirname(directory));

@@ -126,7 +126,11 @@ export class FakeEngine {
       getImage: (name: string) => ({
         inspect: () =>
           answer(() => this.images.get(name) ?? refuse(404, "no such image")),
-        remove: () => answer(() => this.#ask(`rmi ${name}`)),
+        remove: () =>
+          answer(() => {
+            this.#ask(`rmi ${name}`);
+            this.images.delete(name);
+          }),
         tag: ({ repo, tag }: { repo: string; tag: string }) =>
           answer(() => {
             const image = this.images.get(name) ?? refuse(404, "no such image");

@@ -84,6 +84,14 @@ const routes: [method: string, path: RegExp, call: Call][] = [
     /^\/images\/(.+)\/json$/,
     (docker, { parts: [name] }) => docker.getImage(name).inspect(),
   ],
+  [
+    "DELETE",
+    /^\/images\/(.+)$/,
+    async (docker, { parts: [name] }) => {
+      await docker.getImage(name).remove();
+      return [];
+    },
+  ],
   ["GET", /^\/volumes$/, (docker) => docker.listVolumes()],
   [
     "GET",

@@ -1,0 +1,96 @@
+// Decides what an uninstall removes from the engine: what the instance has created, and what
+// all instances share if no other one is left.
+
+import type { Docker } from "../docker/docker.ts";
+import { localBases } from "../image/base.ts";
+import type { Instance } from "../instance/instance.ts";
+import { label } from "../instance/labels.ts";
+
+/** Everything in the engine, of all instances. */
+export interface EngineContents {
+  containers: Pick<
+    Docker.ContainerInfo,
+    "Id" | "Names" | "Image" | "ImageID" | "State" | "Labels"
+  >[];
+  volumes: Pick<Docker.VolumeInspectInfo, "Name" | "Labels">[];
+  images: Pick<Docker.ImageInfo, "Id" | "RepoTags" | "Labels">[];
+}
+
+export interface UninstallPlan {
+  /** Names of the instance's containers. */
+  containers: string[];
+  /** Image names. */
+  images: string[];
+  /** Ids of images without a name. */
+  untagged: string[];
+  /** Names of volumes, which are only removed with the data. */
+  volumes: string[];
+  /** Prefixes and image repositories that keep what instances share in use. */
+  others: string[];
+}
+
+export function planUninstall(
+  { prefix, names, settings }: Pick<Instance, "prefix" | "names" | "settings">,
+  { containers, volumes, images }: EngineContents,
+): UninstallPlan {
+  const repositories = [
+    settings.HAL9000_IMAGE_REPO,
+    ...["profile", "apt", "worker"].map((kind) => `${prefix}-${kind}`),
+  ];
+  const isOwn = (labels: Record<string, string> | undefined, name: string) =>
+    labels?.[label.instance] === prefix ||
+    // A parent that was started by hand has no label of its instance.
+    (name === names.parent && labels?.[label.role] === "parent" &&
+      labels[label.instance] === undefined);
+  const others = new Set(
+    [...containers, ...volumes]
+      .map(({ Labels }) => Labels?.[label.instance])
+      .filter((other) => other !== undefined && other !== prefix) as string[],
+  );
+  const ours = images.filter(({ Labels }) => Labels?.[label.inputs]);
+  const tags = ours.flatMap(namesOf);
+  const foreign = containers.filter(({ Labels }) =>
+    Labels[label.instance] !== prefix
+  );
+  for (const tag of tags) {
+    if (!repositories.includes(repositoryOf(tag))) {
+      others.add(repositoryOf(tag));
+    }
+  }
+  const shared = others.size > 0;
+  return {
+    containers: containers.map((container) => ({
+      ...container,
+      name: (container.Names[0] ?? "").slice(1),
+    })).filter(({ Labels, name }) => isOwn(Labels, name))
+      .map(({ name }) => name).sort(),
+    images: [
+      ...tags.filter((tag) =>
+        repositories.includes(repositoryOf(tag)) &&
+        // Another instance may use the same repository.
+        !foreign.some(({ Image }) => Image === tag)
+      ),
+      ...(shared ? [] : images.flatMap(namesOf))
+        .filter((name) => localBases.includes(name)),
+    ].sort(),
+    untagged: shared
+      ? []
+      : images.filter((image) =>
+        namesOf(image).length === 0 &&
+        (image.Labels?.[label.inputs] || image.Labels?.[label.stage]) &&
+        !foreign.some(({ ImageID }) => ImageID === image.Id)
+      ).map(({ Id }) => Id),
+    volumes: volumes.filter(({ Labels }) => Labels?.[label.instance] === prefix)
+      .map(({ Name }) => Name).sort(),
+    others: [...others].sort(),
+  };
+}
+
+function namesOf({ RepoTags }: Pick<Docker.ImageInfo, "RepoTags">): string[] {
+  return (RepoTags ?? []).filter((name) => name !== "<none>:<none>");
+}
+
+/** The part of an image's name before its tag. */
+function repositoryOf(name: string): string {
+  return name.slice(0, name.lastIndexOf(":"));
+}
