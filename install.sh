@@ -90,14 +90,10 @@ check_docker() {
     fi
     ;;
   *)
-    if ! is_debian; then
-      later="Install Docker 20.10 or later and start it: https://docs.docker.com/engine/install/"
-    elif command -v docker >/dev/null && PATH=$PATH:/usr/sbin:/sbin command -v dockerd >/dev/null; then
-      later="Start Docker: sudo systemctl start docker. As root, claudy up does it."
-    elif as_root "Docker is not installed." sh -c "apt-get update && apt-get install --yes docker.io"; then
-      later=
+    if is_debian; then
+      later="claudy up installs or starts Docker after asking. Or do it first: sudo apt-get install docker.io"
     else
-      later="Install Docker: sudo apt-get install docker.io. As root, claudy up does it."
+      later="Install Docker 20.10 or later and start it: https://docs.docker.com/engine/install/"
     fi
     ;;
   esac
