@@ -98,11 +98,11 @@ benchmark-dind: $(FAST) ## Compare spawns and claims with Docker [SAMPLES=20]
 	@./scripts/build-images.ts >/dev/null
 	@tests/bench/benchmark.ts $${SAMPLES:+--samples "$$SAMPLES"}
 
-benchmark-migration: $(FAST) ## Compare a migration of 1 GB in 50,000 files with cp -a
+benchmark-migration: $(FAST) ## Compare a migration with cp -a [FILES=50000 SAMPLES=3]
 	@./scripts/build-images.ts >/dev/null
-	@tests/bench/migration.sh
+	@FILES="$(FILES)" tests/bench/migration.sh
 
-benchmark-mcp: $(FAST) ## Measure calls of MCP servers from a worker
+benchmark-mcp: $(FAST) ## Measure calls of MCP servers from a worker [SAMPLES=1000]
 	@./scripts/build-images.ts >/dev/null
 	@tests/bench/mcp.sh
 

@@ -182,7 +182,9 @@ function told(mutant: Mutant): string {
   return describe(mutant).replace(`${root}/`, "");
 }
 
-function makeCopy(copy: string): string {
+/** Returns the copy; the temporary directory of its tests lies beside it. */
+function makeCopy(lane: string): string {
+  const copy = join(lane, "checkout");
   cpSync(root, copy, {
     recursive: true,
     filter: (path) =>
@@ -191,11 +193,11 @@ function makeCopy(copy: string): string {
       ),
   });
   symlinkSync(join(root, "node_modules"), join(copy, "node_modules"));
-  mkdirSync(join(copy, "tmp"));
+  mkdirSync(join(lane, "tmp"));
   return copy;
 }
 
-/** How long each test file takes; those that fail without a mutant are left out. */
+/** How long each test file that is needed takes; those that fail as they are are left out. */
 async function timeTests(): Promise<Map<string, number>> {
   const took = new Map<string, number>();
   const alone: string[] = [];
@@ -205,7 +207,7 @@ async function timeTests(): Promise<Map<string, number>> {
     took.set(file, Date.now() - began);
     return true;
   };
-  const rest = [...testFiles];
+  const rest = [...new Set(mutants.flatMap(testsOf))];
   await Promise.all(lanes.map(async (copy) => {
     for (let file; (file = rest.shift());) {
       if (!await time(copy, file)) alone.push(file);
@@ -232,9 +234,7 @@ async function withMutant(
 
 /** Runs the fastest files first; a test that hangs has detected the mutant. */
 async function unitTestsNotice(copy: string, mutant: Mutant): Promise<boolean> {
-  const near = testFiles.filter((test) => reaches(test, mutant.file));
-  const files = [...near.length > 0 ? near : testFiles]
-    .filter((file) => tookMs.has(file))
+  const files = testsOf(mutant).filter((file) => tookMs.has(file))
     .sort((a, b) => (tookMs.get(a) ?? 0) - (tookMs.get(b) ?? 0));
   const path = join(copy, relative(root, mutant.file));
   for (const file of files) {
@@ -248,6 +248,12 @@ async function unitTestsNotice(copy: string, mutant: Mutant): Promise<boolean> {
   return false;
 }
 
+/** The test files that import a mutant's file; all if there are none. */
+function testsOf({ file }: Mutant): string[] {
+  const near = testFiles.filter((test) => reaches(test, file));
+  return near.length > 0 ? near : testFiles;
+}
+
 function reaches(from: string, to: string, seen = new Set<string>()): boolean {
   if (from === to) return true;
   if (seen.has(from)) return false;
@@ -257,21 +263,22 @@ function reaches(from: string, to: string, seen = new Set<string>()): boolean {
 
 /**
  * A mutant may delete the wrong files and kill the wrong processes. It sees only its own
- * processes, can write only to its copy, and finds no engine.
+ * processes, can write only to its copy and beside it, and finds no engine.
  */
 function passes(copy: string, test: string, limitMs: number): Promise<boolean> {
   const confine =
     'mount --bind "$1" "$1" && mount -o remount,bind,ro / && mount -o remount,bind,ro /dev && ' +
-    'cd "$1" && shift && exec "$@"';
+    'cd "$1/checkout" && shift && exec "$@"';
   const user = process.getuid?.() === 0 ? [] : ["--map-root-user"];
   const namespaces = ["--mount", "--pid", "--fork", "--kill-child"];
   const command = ["unshare", ...user, ...namespaces, "--mount-proc"];
   const deno = ["node_modules/.bin/deno", "run", "--allow-all", "--no-lock"];
   const uvu = ["node_modules/uvu/bin.js", "tests/unit", `^${basename(test)}$`];
-  const args = ["sh", "-c", confine, "sh", copy, ...deno, ...uvu, "--bail"];
+  const lane = dirname(copy);
+  const args = ["sh", "-c", confine, "sh", lane, ...deno, ...uvu, "--bail"];
   return run(copy, [...command, ...args], limitMs, {
-    TMPDIR: join(copy, "tmp"),
-    HOME: join(copy, "tmp"),
+    TMPDIR: join(lane, "tmp"),
+    HOME: join(lane, "tmp"),
     DOCKER_HOST: "unix:///nonexistent/docker.sock",
   });
 }

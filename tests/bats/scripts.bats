@@ -110,6 +110,32 @@ load ../helper/load
   [ -z "$(docker ps --all --quiet --filter "name=$HAL9000_PREFIX-bench")" ]
 }
 
+@test "make benchmark-migration compares each phase with cp -a" {
+  run -0 --separate-stderr make -s -C "$repo" benchmark-migration FILES=200 SAMPLES=1
+  [ "$(grep -c 'ms  [0-9.]* of the rate of cp -a' <<<"$output")" = 6 ]
+  [[ $output == "200 files"* ]]
+}
+
+@test "make benchmark-mcp compares the forwarder with the gateway's socket" {
+  run -0 --separate-stderr make -s -C "$repo" benchmark-mcp SAMPLES=20
+  # No call got a wrong answer.
+  [ "$(awk '$2 == "gateway" || $2 == "whole" { print $7 }' <<<"$output" | xargs)" = "0 0 0 0" ]
+}
+
+@test "make test-mutation finds out whether a unit test detects a change" {
+  unshare --mount true 2>/dev/null || unshare --map-root-user --mount true || skip "needs root, or user namespaces"
+  run -0 make -s -C "$repo" test-mutation SAMPLE=1 SEED=7 FILTER=parent/dashboard/keys
+  [[ $output == *"killed 1 of 1 judged (100 %), seed 7" ]]
+}
+
+@test "make test-soak runs the tagged tests with more rounds" {
+  # The variables of this run of bats would disturb the inner one.
+  run -0 env -i PATH="$PATH" HOME="$HOME" TMPDIR="${TMPDIR:-/tmp}" HAL9000_TEST_IMAGES="$HAL9000_IMAGE_REPO" \
+    make -s -C "$repo" test-soak SOAK=1 FILTER='repository that is replaced by a link|every script shows its help'
+  [ "$(grep -c '^ok' <<<"$output")" = 1 ]
+  [[ $output == *"ok 1 does not mount a repository that is replaced"* ]]
+}
+
 @test "a failing test does not wait for its timeout" {
   printf '%s\n' "source '$repo/tests/helper/load.bash'" 'setup_file() { :; }' '@test "fails" { false; }' >"$BATS_TEST_TMPDIR/failing.bats"
   run -1 env -i PATH="$PATH" HAL9000_PREFIX=x BATS_TEST_TIMEOUT=100 timeout 60 \

@@ -1,14 +1,14 @@
 #!/bin/bash
 # Compares calls of an MCP tool through forwarder, gateway and process, from the workers'
 # namespace, with the SDK's client directly at the gateway's socket, alternating in one run:
-# make benchmark-mcp. It never fails because a machine is slow.
+# make benchmark-mcp [SAMPLES=1000]. It never fails because a machine is slow.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 root=$(mktemp -d "${TMPDIR:-/tmp}/hal9000-bench.XXXXXX")
 export HAL9000_IMAGE_REPO=${HAL9000_IMAGE_REPO:-ghcr.io/hellblazer/hal-9000}
 export HAL9000_PREFIX=hal9000-bench-$$ HAL9000_HOME=$root/home HAL9000_PROJECT_ROOTS=$root
-calls=${CALLS:-1000}
+calls=${SAMPLES:-1000}
 client=$HAL9000_PREFIX-client
 deno=$(echo "$PWD"/node_modules/@deno/*/deno)
 

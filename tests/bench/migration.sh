@@ -1,6 +1,7 @@
 #!/bin/bash
-# Compares a migration and a rollback of 1 GB in 50,000 files with `cp -a` of the same tree,
-# in one run: make benchmark-migration. It never fails because a machine is slow.
+# Compares a migration and a rollback of files of 20 kB with `cp -a` of the same tree, in one
+# run: make benchmark-migration [FILES=50000 SAMPLES=3]. It never fails because a machine is
+# slow.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -8,6 +9,7 @@ root=$(mktemp -d "${TMPDIR:-/tmp}/hal9000-bench.XXXXXX")
 export HAL9000_IMAGE_REPO=${HAL9000_IMAGE_REPO:-ghcr.io/hellblazer/hal-9000}
 export HAL9000_PREFIX=hal9000-bench-$$ HAL9000_HOME=$root/home HAL9000_PROJECT_ROOTS=$root
 samples=${SAMPLES:-3}
+files=${FILES:-50000}
 
 clean_up() {
   scripts/claudy.ts daemon stop >/dev/null 2>&1 || true
@@ -17,9 +19,9 @@ clean_up() {
 }
 trap clean_up EXIT
 
-echo "Making 1 GB in 50,000 files" >&2
+echo "Making $files files of 20 kB" >&2
 mkdir -p "$HAL9000_HOME"/{membank,plugins}
-head -c 1000000000 /dev/urandom >"$root/bytes"
+head -c $((files * 20000)) /dev/urandom >"$root/bytes"
 for directory in $(seq 0 99); do mkdir "$HAL9000_HOME/plugins/$directory"; done
 # The first digits of a file's number are its directory's.
 (cd "$HAL9000_HOME/plugins" && split --bytes=20000 --numeric-suffixes --suffix-length=5 "$root/bytes" file)
@@ -27,7 +29,6 @@ for number in $(seq 0 99); do
   find "$HAL9000_HOME/plugins" -maxdepth 1 -name "file$(printf %02d "$number")*" -exec mv -t "$HAL9000_HOME/plugins/$number" {} +
 done
 rm "$root/bytes"
-files=$(find "$HAL9000_HOME/plugins" -type f | wc -l)
 
 milliseconds() { # milliseconds COMMAND...
   local start
