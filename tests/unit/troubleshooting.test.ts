@@ -78,7 +78,7 @@ const triggers: Record<string, (served: Served) => Promise<string> | string> = {
     return (await run(claudy, ["daemon", "status"], { env })).stderr;
   },
   "Not logged in": async ({ run, engine, project }) => {
-    engine.images.set("repo:worker", {});
+    engine.images.set("repo:worker", { Config: {} });
     return (await run(claudy, ["--detach", project("app")])).stderr;
   },
   "A token in place of a key": async ({ run }) => {
@@ -101,7 +101,7 @@ const triggers: Record<string, (served: Served) => Promise<string> | string> = {
   "A word is not a command": async ({ run }) =>
     (await run(claudy, ["nonsense"])).stderr,
   "The name is taken": async ({ run, engine, project }) => {
-    engine.images.set("repo:worker", {});
+    engine.images.set("repo:worker", { Config: {} });
     engine.add("mine");
     return (await run(spawnWorker, ["-d", "-n", "mine", project("app")]))
       .stderr;
