@@ -150,7 +150,7 @@ async function ask(
     const names = live.join(", ");
     if (!io.isInteractive) {
       throw new Failure("unsafe", `Workers are running: ${names}`, {
-        hint: "Stop them first: claudy stop --all\nOr pass --force.",
+        hint: "Stop them first (claudy stop --all), or pass --force.",
       });
     }
     await io.confirm(`Stop ${names}? What they are doing now is lost`);
@@ -175,7 +175,7 @@ async function tellOfEngine(io: Io, { others }: UninstallPlan): Promise<void> {
   const stop = isLocal ? engineStopCommand() : undefined;
   if (stop === undefined) return;
   io.log(
-    `The Docker engine keeps running; claudy up started it. Stop it: ${stop}`,
+    `HAL-9000 has started the Docker engine, which keeps running. Stop it: ${stop}`,
   );
   io.log("Remove it: sudo apt-get purge docker.io");
   await forgetEngine();

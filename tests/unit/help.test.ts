@@ -65,6 +65,7 @@ const commands: Record<string, string[]> = {
   ],
   doctor: [],
   prune: [],
+  uninstall: [],
   completion: [],
 };
 
