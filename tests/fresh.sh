@@ -1,5 +1,5 @@
 #!/bin/bash
-# fresh.sh [13|12]... [root|user]...: follows the first command block of the README on an
+# fresh.sh [13|12]... [root|user]...: follows the block with `make up` of the README on an
 # empty Debian with Node, npm, make and git, as root or as a user with sudo, at a terminal.
 # Default: Debian 13 and 12, as both. Records the terminal in build/fresh, for
 # scriptreplay --log-timing NAME.timing NAME.typescript, and prints wall time by step.
@@ -64,11 +64,11 @@ debian() { # debian CODENAME TARBALL
   mv "${2%/*}/new.tar" "$2"
 }
 
-# The commands of the README's first block, without comments. `make test` takes minutes and
-# is not needed to get started.
+# The commands of the README's block with `make up`, without comments.
 first_block() {
-  sed -n '/^```bash$/,/^```$/ { /^```/!p; /^```$/q }' README.md |
-    sed -E 's/ +#.*//' | grep -vE '^(make test|#.*|)$'
+  awk '/^```bash$/ { block = ""; next } /^```$/ { if (block ~ /make up/) { printf "%s", block; exit } }
+    { block = block $0 "\n" }' README.md |
+    sed -E 's/ +#.*//' | grep -vE '^(#.*|)$'
 }
 
 # Runs each command of the block as it stands, and notes its wall time.

@@ -67,7 +67,7 @@ function answerTo(
   { alternate, stillMs }: { alternate: boolean; stillMs: number },
 ): string[] | undefined {
   const line = screen.trimEnd().split("\n").at(-1) ?? "";
-  if (line.endsWith("[y/N]")) return ["y", "Enter"];
+  if (/\[(y\/N|Y\/n)\]$/.test(line)) return ["y", "Enter"];
   if (line.endsWith("(hidden):")) return ["sk-ant-api03-typed", "Enter"];
   // A session, a shell or the dashboard.
   const opened = alternate && /❯|[$#]\s*$|detach/m.test(screen);
