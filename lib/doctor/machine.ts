@@ -8,11 +8,12 @@ import {
   remapsUsers,
 } from "../docker/docker.ts";
 import { engineFailure } from "../docker/docker-errors.ts";
+import { devcontainers } from "../image/profiles.ts";
 import { selectRecipes, workerImage } from "../image/recipes.ts";
 import type { Instance } from "../instance/instance.ts";
 import { readTrial } from "../image/seccomp.ts";
 import { isAtLeast } from "../std/text.ts";
-import { binarySize, span } from "../std/units.ts";
+import { binarySize, megabytes, span } from "../std/units.ts";
 import { fail, type Finding, ok, warn } from "./findings.ts";
 
 /** An engine that takes longer counts as unavailable. */
@@ -115,7 +116,7 @@ export async function examineClock(
 }
 
 export async function examineImages(
-  instance: Pick<Instance, "docker" | "settings">,
+  instance: Pick<Instance, "docker" | "settings" | "prefix">,
 ): Promise<Finding> {
   const { docker, settings } = instance;
   const repository = settings.HAL9000_IMAGE_REPO;
@@ -127,5 +128,12 @@ export async function examineImages(
     ages.push(span(Date.now() - Date.parse(image.Created)));
   }
   const known = selectRecipes(undefined).length;
-  return ok(`${wanted.length} of ${known} in use, built ${ages[0]} ago`);
+  const built = await devcontainers(instance);
+  const bytes = built.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+  const more = built.length > 0
+    ? `; of devcontainers: ${built.length}, ${megabytes(bytes)}`
+    : "";
+  return ok(
+    `${wanted.length} of ${known} in use, built ${ages[0]} ago${more}`,
+  );
 }

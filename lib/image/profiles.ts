@@ -297,9 +297,9 @@ export async function listProfiles(
 }
 
 /** The images of devcontainers that are built. */
-async function devcontainers(
-  { docker, prefix }: Instance,
-): Promise<KnownProfile[]> {
+export async function devcontainers(
+  { docker, prefix }: Pick<Instance, "docker" | "prefix">,
+): Promise<(KnownProfile & { sizeBytes: number })[]> {
   const images = await docker.listImages({
     filters: {
       reference: [`${prefix}-devcontainer`],

@@ -3,6 +3,8 @@
 
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
+import { readRecords } from "../instance/record.ts";
+import { isWithin } from "../std/hostpath.ts";
 import { Unreviewable } from "../std/plain-below.ts";
 import { approveContent, isApprovedContent } from "./config-approval.ts";
 import {
@@ -20,10 +22,12 @@ const ignoreHint = "Open the project without it: --profile base";
  * if the user does not approve it; without `ask`, nobody can.
  */
 export async function approvedDevcontainer(
-  { home, owner, host }: Pick<Instance, "home" | "owner" | "host">,
+  instance: Pick<Instance, "home" | "owner" | "host">,
   { project, file }: { project: string; file: string },
   ask: AskDevcontainer | undefined,
 ): Promise<DevcontainerReview> {
+  const { home, owner, host } = instance;
+  refuseNested(instance, project);
   let review: DevcontainerReview;
   try {
     review = await reviewDevcontainer({ project, file }, host);
@@ -43,11 +47,32 @@ export async function approvedDevcontainer(
       "unsafe",
       `Cannot build an image from ${project}/${file}: it is not approved`,
       {
-        hint:
-          `Approve its content at a terminal, or with --trust-project. ${ignoreHint}`,
+        hint: "Approve its content at a terminal, or with --trust-project. " +
+          "Open the project without it: --profile base",
       },
     );
   }
   approveContent(approval, content, owner);
   return review;
+}
+
+/**
+ * The image's own shell compares the mounts with what was checked (ADR 14). If that is
+ * hostile, nothing would notice that a worker of the outer project has replaced the inner
+ * one by a link to another directory.
+ */
+function refuseNested(
+  instance: Pick<Instance, "home" | "owner">,
+  project: string,
+): void {
+  const outer = readRecords(instance).find(({ project: { path } }) =>
+    path !== project && isWithin(project, path)
+  );
+  if (outer === undefined) return;
+  throw new Failure(
+    "unsafe",
+    `Cannot use the devcontainer of ${project}: the worker of ${outer.project.path} ` +
+      "can replace the directory",
+    { hint: `Stop that worker: claudy stop ${outer.worker}. ${ignoreHint}` },
+  );
 }

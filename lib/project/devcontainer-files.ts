@@ -108,13 +108,18 @@ async function collectSource(
     `builds ${dockerfile}${
       source.target ? `, stage ${source.target}` : ""
     }, as root and with a network:`,
-    ...text.split(/\r?\n/).filter((line) => !/^\s*(#|$)/.test(line))
-      .map((line) => `  ${line}`),
+    ...linesOf(text),
     ...Object.entries(source.args).map(([key, value]) =>
       `with the argument ${key}=${value}`
     ),
     ...collected.lines(),
   ];
+}
+
+/** Also comments: those at the beginning of a Dockerfile have an effect. */
+function linesOf(text: string): string[] {
+  return text.split(/\r?\n/).filter((line) => line.trim() !== "")
+    .map((line) => `  ${line}`);
 }
 
 /** A feature in a directory of the project; returns lines to show. */
@@ -142,8 +147,7 @@ function collectFeature(
   refuseDependencies(directory, metadata.bytes.toString("utf8"));
   return [
     `runs ${directory}/install.sh, as root and with a network:`,
-    ...script.bytes.toString("utf8").split("\n")
-      .filter((line) => !/^\s*(#|$)/.test(line)).map((line) => `  ${line}`),
+    ...linesOf(script.bytes.toString("utf8")),
     ...collected.lines(),
   ];
 }

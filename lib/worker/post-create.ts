@@ -22,12 +22,15 @@ const shownLines = 10;
 /** Installing packages takes minutes; more than this is a command that never ends. */
 const timeoutMs = 30 * 60_000;
 
-/** The commands of an image, which only the instance's own images have. */
+/** The commands of an image that the instance has built for this project. */
 export function postCreateOf(
   image: Docker.ImageInspectInfo | undefined,
+  project: string,
 ): string[][] {
-  const labels = image?.Config.Labels ?? {};
+  const labels = image?.Config?.Labels ?? {};
+  // Images that are built on such an image inherit its labels.
   if (labels[label.inputs] === undefined) return [];
+  if (labels[label.devcontainer] !== project) return [];
   return parseJson(commandsSchema, labels[label.postCreate]) ?? [];
 }
 
@@ -37,10 +40,15 @@ export function postCreateOf(
  */
 export async function runPostCreate(
   { docker }: Pick<Instance, "docker">,
-  { id, name, image }: { id: string; name: string; image: string },
+  { id, name, project, image }: {
+    id: string;
+    name: string;
+    project: string;
+    image: string;
+  },
   log: Log,
 ): Promise<void> {
-  const commands = postCreateOf(await inspectImage(docker, image));
+  const commands = postCreateOf(await inspectImage(docker, image), project);
   if (commands.length === 0) return;
   // Loaded lazily: most workers have no such command.
   const { shownCommand } = await import("../project/devcontainer.ts");

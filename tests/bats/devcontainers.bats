@@ -89,9 +89,14 @@ DOCKERFILE
   [ "$(wc -l <"$project/created")" = 2 ]
   run -0 "$claudy" profile list
   [[ $output == *"devcontainer "*" MB"*"$project"* ]]
+  run "$claudy" doctor
+  [[ $output == *"of devcontainers: 1, "*" MB"* ]]
+  "$claudy" stop "$worker"
+  run -0 "$claudy" prune --older-than 0 --dry-run
+  [[ $output == *image* ]]
 }
 
-@test "asks before the first build, and again after a change" {
+@test "asks before the first build and after a change; opens the session if postCreateCommand fails" {
   ready
   run -6 "$claudy" --detach "$project"
   [[ $output == *"Cannot build an image from $project/.devcontainer/devcontainer.json: it is not approved"*"--trust-project"*"--profile base"* ]]
@@ -100,18 +105,21 @@ DOCKERFILE
   [ -z "$(images)" ]
   # At a terminal, with what will run.
   printf 'FROM %s\nRUN echo built-here\n' "$HAL9000_PREFIX-profile:ready" >"$project/.devcontainer/Dockerfile"
-  devcontainer <<<'{"build": {"dockerfile": "Dockerfile"}, "postCreateCommand": "true"}'
+  devcontainer <<<'{"build": {"dockerfile": "Dockerfile"}, "postCreateCommand": {"one": ["ls", "/missing here"], "two": "touch two"}}'
   screen=$HAL9000_PREFIX-asking
   tmux -L "$screen" -f /dev/null new-session -d -x 120 -y 40 "$claudy --shell $project; sleep 30"
   shows() { tmux -L "$screen" capture-pane -p | grep -F "$1"; }
   wait_for 20 shows 'Approve it? [y/N]'
   shows 'RUN echo built-here'
-  shows 'runs in each new worker: true'
+  shows 'runs in each new worker: ls /missing here'
   tmux -L "$screen" send-keys y Enter
-  wait_for 20 shows 'workspace'
+  wait_for 30 shows 'workspace'
   tmux -L "$screen" kill-server
-  "$claudy" stop --all >/dev/null || stop_workers
+  stop_workers
   start_session
+  [[ $stderr != *Building* ]]
+  [[ $stderr == *"postCreateCommand failed with 2: ls /missing here"*"No such file"* ]]
+  [ ! -e "$project/two" ]
   "$claudy" stop "$worker"
   echo 'RUN echo more' >>"$project/.devcontainer/Dockerfile"
   run -6 "$claudy" --detach "$project"
@@ -153,12 +161,4 @@ DOCKERFILE
   # Nothing is left of them.
   [ -z "$(images)" ]
   [ -z "$(find "$HAL9000_HOME/run" -name 'devcontainer-*')" ]
-}
-
-@test "opens the session if postCreateCommand fails, and says how" {
-  devcontainer <<<"{\"image\": \"$HAL9000_PREFIX-profile:ready\", \"postCreateCommand\": {\"one\": [\"ls\", \"/missing here\"], \"two\": \"touch two\"}}"
-  start_session --trust-project
-  [[ $stderr == *"postCreateCommand failed with 2: ls /missing here"*"No such file"* ]]
-  [ ! -e "$project/two" ]
-  docker exec "$worker" true
 }

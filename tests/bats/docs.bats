@@ -28,6 +28,7 @@ teardown() {
   claudy mcp stop 2>/dev/null || true
   [ -n "$BATS_TEST_COMPLETED" ] || { show_screens && end_processes; } >&2 3>&-
   remove_instance "$HAL9000_PREFIX"
+  docker images --quiet "$HAL9000_PREFIX-devcontainer" | sort -u | xargs -r docker rmi --force >/dev/null
   as_root rm -rf "$HOME" # containers wrote to it
 }
 
@@ -48,6 +49,10 @@ make_repository() {
 prepare() {
   case $1 in
     CREDENTIALS.md) echo planted-token >token.txt ;;
+    DEVCONTAINERS.md)
+      # The base that is there: no registry may be reached.
+      docker image inspect debian:trixie-slim >/dev/null 2>&1 || replaced=(debian:trixie-slim=hal9000-base:trixie)
+      ;;
     MCP.md) prepare_mcp ;;
     MIGRATION.md) prepare_migration ;;
     PARENT.md)

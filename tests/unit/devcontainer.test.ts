@@ -12,8 +12,11 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import type { Io } from "../../lib/cli/io.ts";
+import { askDevcontainer } from "../../lib/commands/trust.ts";
 import { refuseImage } from "../../lib/image/devcontainer.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
+import { writeRecord } from "../../lib/instance/record.ts";
 import { readDevcontainer } from "../../lib/project/devcontainer.ts";
 import { approvedDevcontainer } from "../../lib/project/devcontainer-approval.ts";
 import { reviewDevcontainer } from "../../lib/project/devcontainer-files.ts";
@@ -230,6 +233,49 @@ test("refuses a context with too many files or bytes", async ({ project }) => {
   assert.match(await rejection(review(project)), /more than 32 MiB/);
 });
 
+test("the summary shows every line that can have an effect, and no control characters", async ({ project }) => {
+  lay(project, file, built({ target: "dev", args: { A: "b" } }));
+  lay(
+    project,
+    ".devcontainer/Dockerfile",
+    "# syntax=evil/frontend\n\nFROM x AS dev\nRUN printf '\u001b[2J\u202e'\nCOPY a /\n",
+  );
+  lay(project, ".devcontainer/a", "a");
+  const { summary } = await review(project);
+  assert.equal(summary, [
+    "builds .devcontainer/Dockerfile, stage dev, as root and with a network:",
+    "  # syntax=evil/frontend",
+    "  FROM x AS dev",
+    "  RUN printf '\u001b[2J\u202e'",
+    "  COPY a /",
+    "with the argument A=b",
+    "uses .devcontainer/a",
+  ]);
+  const shown: string[] = [];
+  const io = {
+    isInteractive: true,
+    stderr: { write: (text: string) => shown.push(text) },
+    isConfirmed: () => Promise.resolve(false),
+  } as unknown as Io;
+  assert.is(await askDevcontainer(io)(await review(project)), false);
+  assert.match(shown.join(""), /RUN printf '\\x1b\[2J\\u\{202e\}'/);
+});
+
+test("askDevcontainer() asks only at a terminal, and not with --trust-project", async ({ project }) => {
+  lay(project, file, '{"image":"x"}');
+  const shown = await review(project);
+  const io = (isInteractive: boolean) =>
+    ({
+      isInteractive,
+      stderr: { write: () => {} },
+      isConfirmed: () => Promise.resolve(true),
+    }) as unknown as Io;
+  assert.is(await askDevcontainer(io(true))(shown), true);
+  assert.is(await askDevcontainer(io(false))(shown), false);
+  assert.is(await askDevcontainer(io(true), false, true)(shown), false);
+  assert.is(await askDevcontainer(io(false), true)(shown), true);
+});
+
 const dockerfiles: [text: string, paths: string[] | undefined][] = [
   ["FROM x", []],
   ["FROM x\nCOPY --from=y /a /b", []],
@@ -302,6 +348,44 @@ test("approvedDevcontainer() asks once for each content, and only that is used",
   assert.not.ok(existsSync(home.approval(project)));
 });
 
+test("approvedDevcontainer() refuses a project inside of another one, whose worker could replace it", async ({ project }) => {
+  const home = homePaths(join(project, "home"));
+  const owner = ownerOf(project);
+  const inner = join(project, "outer/inner");
+  lay(inner, file, '{"image":"x"}');
+  mkdirSync(join(home.sessions, "approved"), { recursive: true });
+  const get = () =>
+    approvedDevcontainer(
+      { home, owner, host },
+      { project: inner, file },
+      () => Promise.resolve(true),
+    );
+  const record = (worker: string, path: string) =>
+    writeRecord({ home, owner }, {
+      version: 1,
+      worker,
+      container: worker,
+      session: null,
+      project: { path, uid: 1, gid: 1 },
+      image: "x",
+      born: "cold",
+      home: `workers/${worker}`,
+      ephemeral: false,
+      secrets: null,
+      memoryBytes: null,
+      oomKilledAt: null,
+      createdAt: new Date().toISOString(),
+    });
+  record("beside", join(project, "out"));
+  record("itself", inner);
+  await get();
+  record("around", join(project, "outer"));
+  assert.match(
+    await rejection(get()),
+    /the worker of \S+\/outer can replace the directory/,
+  );
+});
+
 test("profileOf() uses a devcontainer before other files, after what is chosen", ({ project }) => {
   const of = (chosen?: string, USE_DEVCONTAINERS = true) =>
     profileOf(project, host, chosen, silent, { USE_DEVCONTAINERS }).name;
@@ -339,20 +423,22 @@ test("refuseImage() refuses labels of HAL-9000 and variables that redirect Claud
   }
 });
 
-test("postCreateOf() ignores the label of images that the instance has not built", () => {
+test("postCreateOf() ignores images that the instance has not built for the project", () => {
   const commands = JSON.stringify([["make"]]);
   const image = (Labels: Record<string, string>) =>
     ({ Config: { Labels } }) as unknown as Parameters<typeof postCreateOf>[0];
-  const label = { "hal9000.postcreate": commands };
-  assert.equal(postCreateOf(image(label)), []);
-  assert.equal(postCreateOf(image({ ...label, "hal9000.inputs": "x" })), [
-    ["make"],
-  ]);
-  assert.equal(
-    postCreateOf(image({ "hal9000.inputs": "x", "hal9000.postcreate": "{" })),
-    [],
-  );
-  assert.equal(postCreateOf(undefined), []);
+  const labels = {
+    "hal9000.inputs": "x",
+    "hal9000.devcontainer": "/app",
+    "hal9000.postcreate": commands,
+  };
+  assert.equal(postCreateOf(image(labels), "/app"), [["make"]]);
+  assert.equal(postCreateOf(image(labels), "/other"), []);
+  const { "hal9000.inputs": _, ...foreign } = labels;
+  assert.equal(postCreateOf(image(foreign), "/app"), []);
+  const damaged = { ...labels, "hal9000.postcreate": "{" };
+  assert.equal(postCreateOf(image(damaged), "/app"), []);
+  assert.equal(postCreateOf(undefined, "/app"), []);
 });
 
 test.run();
