@@ -254,11 +254,11 @@ test("the summary shows every line that can have an effect, and no control chara
   const shown: string[] = [];
   const io = {
     isInteractive: true,
-    stderr: { write: (text: string) => shown.push(text) },
+    log: (line: string) => shown.push(line),
     isConfirmed: () => Promise.resolve(false),
   } as unknown as Io;
   assert.is(await askDevcontainer(io)(await review(project)), false);
-  assert.match(shown.join(""), /RUN printf '\\x1b\[2J\\u\{202e\}'/);
+  assert.match(shown.join("\n"), /RUN printf '\\x1b\[2J\\u\{202e\}'/);
 });
 
 test("askDevcontainer() asks only at a terminal, and not with --trust-project", async ({ project }) => {
@@ -267,7 +267,7 @@ test("askDevcontainer() asks only at a terminal, and not with --trust-project", 
   const io = (isInteractive: boolean) =>
     ({
       isInteractive,
-      stderr: { write: () => {} },
+      log: silent,
       isConfirmed: () => Promise.resolve(true),
     }) as unknown as Io;
   assert.is(await askDevcontainer(io(true))(shown), true);
