@@ -83,7 +83,7 @@ type_line() { # type_line TEXT, as a person does
 
 play() {
   sleep 1
-  type_line 'claudy --permission-mode default'
+  type_line 'claudy --permission-mode manual'
   wait_for '❯'
   sleep 1.5
   type_line 'Add a test for greet.sh and run it'
