@@ -113,6 +113,12 @@ const subcommands: Record<string, Subcommand> = {
       return (io) => upCommand("claudy up", io);
     },
   },
+  upgrade: {
+    group: "Machine",
+    meaning: "Apply this program's version to images, parent and services",
+    load: async () =>
+      (await import("../lib/commands/upgrade.ts")).upgradeCommand,
+  },
   daemon: {
     group: "Machine",
     takes: "<action>",

@@ -67,9 +67,7 @@ export async function startDaemon(
   log: Log,
   published: PublishedPort[] = [],
 ): Promise<ParentState> {
-  refuseInside(instance);
-  refuseUnwritable(instance);
-  refuseWhileMoving(instance);
+  refuseStart(instance);
   await refuseRemap(instance);
   const image = await presentImage(instance);
   await ensureStorage(instance);
@@ -127,11 +125,16 @@ export async function restartDaemon(
   log: Log,
   published: PublishedPort[] = [],
 ): Promise<ParentState> {
-  refuseInside(instance);
-  // Checked before the running parent is stopped.
-  refuseUnwritable(instance);
+  refuseStart(instance);
   await stopParent(instance);
   return await startDaemon(instance, env, log, published);
+}
+
+/** Throws if the parent must not be started; also called before one is stopped. */
+export function refuseStart(instance: Instance): void {
+  refuseInside(instance);
+  refuseUnwritable(instance);
+  refuseWhileMoving(instance);
 }
 
 function refuseUnwritable({ home }: Pick<Instance, "home">): void {
@@ -276,12 +279,13 @@ export async function waitForChromadb(
   }, { for: "ChromaDB to answer", timeoutMs: 60_000, hint });
 }
 
-async function waitUntilReady(instance: Instance): Promise<ParentState> {
+/** Waits until the running parent has completed its start. */
+export async function waitUntilReady(instance: Instance): Promise<ParentState> {
   const { docker, names } = instance;
   return await waitFor(async () => {
     const state = readParentState(instance);
     const parent = await docker.getContainer(names.parent).inspect();
-    if (!parent.State.Running) {
+    if (!parent.State.Running || parent.State.Restarting) {
       throw new Failure("failed", `${names.parent} ended during its start`, {
         hint: `See why: docker logs ${names.parent}`,
       });

@@ -5,6 +5,7 @@ import {
   inspectContainer,
   inspectVolume,
 } from "../docker/docker.ts";
+import { versionLabel } from "../instance/labels.ts";
 import type { Instance } from "../instance/instance.ts";
 import { type ParentState, readParentState } from "../instance/parent-state.ts";
 import { liveWorkers } from "../worker/workers.ts";
@@ -15,6 +16,8 @@ export interface DaemonStatus {
   startedAt: string | null;
   uptimeMs: number | null;
   image: string | null;
+  /** The version of its image; null if that has no label. */
+  version: string | null;
   /**
    * Digest of its sources; null before it has written its state, or if it is too
    * old.
@@ -53,6 +56,7 @@ export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
     startedAt: running?.StartedAt ?? null,
     uptimeMs: running ? Date.now() - Date.parse(running.StartedAt) : null,
     image: parent?.Config.Image ?? null,
+    version: parent?.Config.Labels?.[versionLabel] ?? null,
     build: own?.build ?? null,
     readyMs: own?.readyMs ?? null,
     chromadb: own ? own.chromadbFault === null : null,

@@ -1,7 +1,7 @@
 // Checks of the parent and its services.
 
 import { statSync } from "node:fs";
-import { daemonStatus } from "../daemon/status.ts";
+import { type DaemonStatus, daemonStatus } from "../daemon/status.ts";
 import {
   isDashboardDesired,
   isNewEnough,
@@ -17,6 +17,8 @@ import { parentAnswers } from "../instance/parent-socket.ts";
 import { poolAnswers, poolStatus } from "../pool/client.ts";
 import { readDesired } from "../pool/desired.ts";
 import { span } from "../std/units.ts";
+import { compareVersions } from "../std/version.ts";
+import { version } from "../cli/cli.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { fail, type Finding, ok, warn } from "./findings.ts";
 
@@ -42,12 +44,32 @@ export async function examineParent(
     );
   }
   if (status.build !== null && status.build !== build) {
-    return warn(
-      `build ${status.build}, this command is build ${build}`,
-      "claudy up",
-    );
+    return otherBuild(status, build);
   }
   return ok(`running for ${span(status.uptimeMs ?? 0)}`);
+}
+
+/** A parent of another build than this command. */
+function otherBuild(
+  { version: runs, build: runsBuild }: DaemonStatus,
+  build: string,
+): Finding {
+  const difference = runs === null ? undefined : compareVersions(version, runs);
+  if (!difference) {
+    return warn(
+      `build ${runsBuild}, this command is build ${build}`,
+      "claudy upgrade",
+    );
+  }
+  return difference > 0
+    ? warn(
+      `version ${runs}, older than this command's ${version}`,
+      "claudy upgrade",
+    )
+    : warn(
+      `version ${runs}, newer than this command's ${version}`,
+      "npm install -g hal-9000-dind@latest",
+    );
 }
 
 /** The network namespace that workers share. */

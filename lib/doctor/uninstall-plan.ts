@@ -3,6 +3,7 @@
 
 import type { Docker } from "../docker/docker.ts";
 import { localBases } from "../image/base.ts";
+import { formerOf, nextOf } from "../image/tags.ts";
 import type { Instance } from "../instance/instance.ts";
 import { label } from "../instance/labels.ts";
 
@@ -33,8 +34,11 @@ export function planUninstall(
   { prefix, names, settings }: Pick<Instance, "prefix" | "names" | "settings">,
   { containers, volumes, images }: EngineContents,
 ): UninstallPlan {
+  const repository = settings.HAL9000_IMAGE_REPO;
   const repositories = [
-    settings.HAL9000_IMAGE_REPO,
+    repository,
+    // Left by an upgrade that was interrupted.
+    ...[nextOf(repository), formerOf(repository)],
     ...["profile", "apt", "worker"].map((kind) => `${prefix}-${kind}`),
   ];
   const isOwn = (labels: Record<string, string> | undefined, name: string) =>

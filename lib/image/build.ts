@@ -7,7 +7,7 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { $, type ProcessOutput } from "zx/core";
 import { type Docker, dropImage, inspectImage } from "../docker/docker.ts";
-import { label } from "../instance/labels.ts";
+import { label, versionLabel } from "../instance/labels.ts";
 import { Failure } from "../std/errors.ts";
 import type { Log, RunStep } from "../std/log.ts";
 import { removeTree } from "../std/remove-tree.ts";
@@ -56,7 +56,7 @@ export async function buildImages(
  * process holds the lock and exits with this process, even if that is killed. Without
  * flock(1), builds are not locked.
  */
-async function lock(directory: string): Promise<() => void> {
+export async function lock(directory: string): Promise<() => void> {
   await mkdir(directory, { recursive: true });
   const holder = $({ quiet: true, nothrow: true })`flock ${
     join(directory, "lock")
@@ -279,7 +279,7 @@ function imageLabels(
 ): Record<string, string> {
   return {
     "org.opencontainers.image.title": recipe.title,
-    "org.opencontainers.image.version": version,
+    [versionLabel]: version,
     "org.opencontainers.image.licenses": "Apache-2.0",
     "org.opencontainers.image.source": "https://github.com/hellblazer/hal-9000",
   };

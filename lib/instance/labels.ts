@@ -33,6 +33,12 @@ export const label = {
   smoke: "hal9000.smoke",
 } as const;
 
+/**
+ * On images and their containers: the version of the program that built them.
+ * https://specs.opencontainers.org/image-spec/annotations/
+ */
+export const versionLabel = "org.opencontainers.image.version";
+
 export type Role =
   | "net"
   | "parent"
@@ -93,6 +99,8 @@ export function instanceNames(prefix: string) {
   return {
     net: `${prefix}-net`,
     parent: `${prefix}-parent`,
+    /** The former parent, until an upgrade is done. */
+    formerParent: `${prefix}-parent-former`,
     mounter: `${prefix}-mounter`,
     /** Serves ChromaDB and the host's MCP servers in the workers' namespace. */
     forwarder: `${prefix}-mcp`,

@@ -12,8 +12,13 @@ export function checkWorkerName(
   names: ReturnType<typeof instanceNames>,
 ): string {
   if (typeof name === "string" && namePattern.test(name)) {
-    const reserved = [names.net, names.parent, names.mounter, names.forwarder]
-      .includes(name) ||
+    const reserved = [
+      names.net,
+      names.parent,
+      names.formerParent,
+      names.mounter,
+      names.forwarder,
+    ].includes(name) ||
       isGenerated(name, names);
     if (!reserved) return name;
     throw new Failure("usage", `Worker name "${name}" is reserved`, {

@@ -20,6 +20,8 @@ export interface FakeContainer {
   id: string;
   name: string;
   spec: Docker.ContainerCreateOptions;
+  /** Id of its image. @default that of the image's name */
+  image?: string | undefined;
   state: "created" | "running" | "paused" | "exited";
   createdAt: string;
   startedAt: string;
@@ -124,8 +126,7 @@ export class FakeEngine {
         answer(() => this.#create(request as CreateRequest)),
       getContainer: (name: string) => this.#handle(name),
       getImage: (name: string) => ({
-        inspect: () =>
-          answer(() => this.images.get(name) ?? refuse(404, "no such image")),
+        inspect: () => answer(() => this.#image(name)),
         remove: () =>
           answer(() => {
             this.#ask(`rmi ${name}`);
@@ -133,8 +134,7 @@ export class FakeEngine {
           }),
         tag: ({ repo, tag }: { repo: string; tag: string }) =>
           answer(() => {
-            const image = this.images.get(name) ?? refuse(404, "no such image");
-            this.images.set(`${repo}:${tag}`, image);
+            this.images.set(`${repo}:${tag}`, this.#image(name));
           }),
       }),
       getVolume: (name: string) => ({
@@ -172,11 +172,20 @@ export class FakeEngine {
     } as unknown as Docker;
   }
 
+  /** By name or id. */
+  #image(name: string): object {
+    const byId = [...this.images.values()].find((image) =>
+      (image as { Id?: string }).Id === name
+    );
+    return this.images.get(name) ?? byId ?? refuse(404, "no such image");
+  }
+
   #create({ _query: { name }, _body: spec }: CreateRequest): object {
     this.#ask(`create ${name}`);
     if (!this.images.has(spec.Image ?? "")) refuse(404, "no such image");
     if (this.find(name)) refuse(409, "the name is in use");
-    const { id } = this.add(name, { spec, state: "created" });
+    const image = (this.#image(spec.Image ?? "") as { Id?: string }).Id;
+    const { id } = this.add(name, { spec, image, state: "created" });
     return this.#handle(id);
   }
 
@@ -194,7 +203,8 @@ export class FakeEngine {
         answer(() => {
           const found = here();
           const image = this.images.get(found.spec.Image ?? "");
-          return inspected(found, (image as { Id?: string } | undefined)?.Id);
+          const id = (image as { Id?: string } | undefined)?.Id;
+          return inspected(found, found.image ?? id);
         }),
       start: () =>
         change("start", (found) => {

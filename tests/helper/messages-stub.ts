@@ -7,12 +7,14 @@
 //
 // A prompt that begins with `TOOL <name> <input as JSON>` is answered with that
 // tool call, its result with "tool done"; any other prompt with "echo: <prompt>".
-// `FAIL <status> <count> ...` is first refused that many times with that status.
+// `FAIL <status> <count> ...` is first refused that many times with that status;
+// `HOLD <name> ...` is answered when the file RECORD.<name> exists.
 // https://docs.anthropic.com/en/api/messages-streaming
 
-import { appendFileSync, readFileSync } from "node:fs";
+import { appendFileSync, existsSync, readFileSync } from "node:fs";
 import { createServer, type ServerResponse } from "node:http";
 import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
 
 interface Block {
   type: string;
@@ -59,7 +61,7 @@ const server = createServer((request, response) => {
     if (method === "POST" && url?.startsWith("/v1/messages/count_tokens")) {
       json(response, { input_tokens: 1 });
     } else if (method === "POST" && url?.startsWith("/v1/messages")) {
-      reply(response, parsed);
+      void reply(response, parsed);
     } else {
       response.writeHead(method === "HEAD" ? 200 : 404).end();
     }
@@ -67,11 +69,17 @@ const server = createServer((request, response) => {
 });
 server.listen(Number(port), "127.0.0.1");
 
-function reply(response: ServerResponse, request: MessagesRequest): void {
+async function reply(
+  response: ServerResponse,
+  request: MessagesRequest,
+): Promise<void> {
   // The CLI puts its own reminders after the user's message and before the
   // prompt in it.
   const last = request.messages.findLast(({ role }) => role === "user");
-  if (refuses(response, promptOf(last))) return;
+  const prompt = promptOf(last);
+  if (refuses(response, prompt)) return;
+  const [, held] = /^HOLD (\w+)/.exec(prompt) ?? [];
+  while (held && !existsSync(`${record}.${held}`)) await sleep(50);
   const content = scriptedContent(request.messages) ?? contentFor(last);
   const message = {
     id: `msg_${++calls}`,

@@ -150,8 +150,7 @@ test("replaces a parent with an old image; workers and their network stay", asyn
   const net = engine.find("fake-net")?.id;
   const live = worker(fake);
   const former = engine.find("fake-parent") as FakeContainer;
-  engine.images.set("former", { Id: "sha256:former" });
-  former.spec = { ...former.spec, Image: "former" };
+  former.image = "sha256:former";
   await start(fake);
   assert.is.not(engine.find("fake-parent")?.id, before);
   assert.is(engine.find("fake-net")?.id, net);

@@ -50,6 +50,7 @@ const commands: Record<string, string[]> = {
   logout: [],
   secret: ["set", "list", "rm"],
   up: [],
+  upgrade: [],
   daemon: ["start", "stop", "restart", "status", "logs"],
   pool: [
     ...["start", "stop", "status", "scale", "cleanup", "drain", "warm"],

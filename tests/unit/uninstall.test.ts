@@ -73,6 +73,9 @@ const alone: EngineContents = {
   images: [
     image("a", ["hal9000:parent", "hal9000:base"]),
     image("b", ["hal9000-profile:rust"]),
+    // Of an upgrade that was interrupted.
+    image("i", ["hal9000-next:parent"]),
+    image("j", ["hal9000-former:parent"]),
     image("c", null),
     image("d", ["<none>:<none>"], stage),
     image("e", null, {}),
@@ -100,6 +103,8 @@ test("planUninstall() has what the instance created, and what only it used", () 
     images: [
       "hal9000-base:trixie",
       "hal9000-debian:trixie",
+      "hal9000-former:parent",
+      "hal9000-next:parent",
       "hal9000-profile:rust",
       "hal9000:base",
       "hal9000:parent",
