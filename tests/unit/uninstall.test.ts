@@ -127,6 +127,8 @@ for (const [what, contents] of traces) {
   test(`planUninstall() keeps what instances share if there is another one's ${what}`, () => {
     const { images, untagged, others } = plan(contents);
     assert.equal(images, [
+      "hal9000-former:parent",
+      "hal9000-next:parent",
       "hal9000-profile:rust",
       "hal9000:base",
       "hal9000:parent",
