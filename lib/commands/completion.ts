@@ -5,6 +5,7 @@ import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 import { dashed } from "../cli/options.ts";
 import { Failure } from "../std/errors.ts";
+import { scriptCompletion } from "./script-completion.ts";
 
 type Option = CAC["commands"][number]["options"][number];
 
@@ -38,7 +39,8 @@ export function completionCommand(
       const globals = known.filter(({ name }) => name === "")
         .flatMap(({ options }) => options);
       const named = known.filter(({ name }) => name !== "");
-      io.answer(null, generators[shell](named, globals).trimEnd());
+      const text = generators[shell](named, globals) + scriptCompletion[shell];
+      io.answer(null, text.trimEnd());
     });
   return cli;
 }

@@ -14,6 +14,10 @@ setup() {
   mkdir -p "$HAL9000_HOME/sessions/kept"
   touch "$HAL9000_HOME/sessions/kept/completed-session.json"
   script=$BATS_TEST_TMPDIR/completion
+  # As an installation names it.
+  mkdir "$BATS_TEST_TMPDIR/bin"
+  ln -s "$scripts/coordinator.ts" "$BATS_TEST_TMPDIR/bin/hal9000-coordinator"
+  PATH=$BATS_TEST_TMPDIR/bin:$PATH
 }
 
 teardown() { rm "$HAL9000_HOME/sessions/kept/completed-session.json"; }
@@ -21,13 +25,15 @@ teardown() { rm "$HAL9000_HOME/sessions/kept/completed-session.json"; }
 @test "bash completes commands, actions and sessions" {
   "$claudy" completion bash >"$script"
   complete_words() { # complete_words WORD...: completes the last word
-    bash -c 'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _claudy; printf "%s\n" "${COMPREPLY[@]}"' "$script" "$@"
+    bash -c 'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _${1%%-*}; printf "%s\n" "${COMPREPLY[@]}"' "$script" "$@"
   }
   complete_words claudy da | sort | xargs | grep -Fx "daemon dashboard"
   complete_words claudy daemon st | sort | xargs | grep -Fx "start status stop"
   complete_words claudy attach comp | grep -Fx completed-session
   complete_words claudy sessions rm comp | grep -Fx completed-session
   complete_words claudy --leg | grep -Fx -- --legacy
+  complete_words hal9000-coordinator sto | sort | xargs | grep -Fx "stop stop-all"
+  complete_words hal9000-coordinator logs --fo | grep -Fx -- --follow
   complete_words claudy --no- | sort | xargs | grep -Fx -- "--no-build --no-mcp"
 }
 
@@ -40,8 +46,10 @@ teardown() { rm "$HAL9000_HOME/sessions/kept/completed-session.json"; }
       compadd() { shift; print -l -- "$@" }
       _describe() { print -l -- "${(@P)2%%:*}" }
       _files() { }
-      _claudy' zsh "$script" "$@"
+      _${1%%-*}' zsh "$script" "$@"
   }
+  complete_words hal9000-coordinator "" | grep -Fx stop-all
+  complete_words hal9000-coordinator logs "" | grep -Fx -- --follow
   complete_words claudy "" | grep -Fx daemon
   complete_words claudy daemon "" | grep -Fx restart
   complete_words claudy attach "" | grep -Fx completed-session
@@ -55,6 +63,8 @@ teardown() { rm "$HAL9000_HOME/sessions/kept/completed-session.json"; }
   complete_line "claudy da" | sort | xargs | grep -Fx "daemon dashboard"
   complete_line "claudy daemon sto" | grep -Fx stop
   complete_line "claudy attach comp" | grep -Fx completed-session
+  complete_line "hal9000-coordinator sto" | sort | xargs | grep -Fx "stop stop-all"
+  complete_line "hal9000-coordinator logs --fo" | grep -Fx -- --follow
   complete_line "claudy sessions --wai" | grep -Fx -- --waiting
 }
 

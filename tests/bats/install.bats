@@ -30,6 +30,8 @@ setup_file() {
 
 teardown_file() {
   as_root true 2>/dev/null || return 0
+  tmux -L "$HAL9000_PREFIX-asks" kill-server 2>/dev/null
+  remove_instance "$HAL9000_PREFIX-asks"
   remove_instance "$HAL9000_PREFIX"
   remove_images "$HAL9000_PREFIX"
   as_root userdel --remove --force "$user" 2>/dev/null
@@ -97,6 +99,37 @@ traces() {
   chmod +x "$BATS_TEST_TMPDIR/old/node"
   PATH=$BATS_TEST_TMPDIR/old:$PATH run -4 "$repo/install.sh"
   [[ $output == *"Node.js 18.1.0 is too old: 20.19 or later is needed"* ]]
+}
+
+@test "claudy uninstall --data asks twice, and names what it deletes" {
+  screen=$HAL9000_PREFIX-asks # and the instance
+  data=$BATS_TEST_TMPDIR/data
+  with_data() {
+    env --unset=HAL9000_IMAGE_REPO HOME="$BATS_TEST_TMPDIR" HAL9000_PREFIX="$screen" HAL9000_HOME="$data" "$@"
+  }
+  volumes() { docker volume ls --quiet --filter "label=hal9000.instance=$screen"; }
+  with_data "$scripts/init-volumes.ts"
+  keys() { tmux -L "$screen" send-keys "$@"; }
+  shows() { tmux -L "$screen" capture-pane -p -J | grep -E -- "$1"; }
+  with_data tmux -L "$screen" -f /dev/null new-session -d -x 150 -y 40 bash --norc
+  uninstall() {
+    keys "clear; '$scripts/claudy.ts' uninstall --data; echo \"code \$?\"" Enter
+    wait_for 20 shows 'Remove all of this\? \[y/N\] $'
+    shows "^volume +$screen-chromadb\$"
+    keys y Enter
+    wait_for 20 shows "Delete $data with all conversations.*$screen-plugins\? \[y/N\] \$"
+  }
+  uninstall
+  keys n Enter
+  wait_for 20 shows '^code 6'
+  [ "$(volumes | wc -l)" = 3 ]
+  [ -e "$data/config/hal9000.conf" ]
+  uninstall
+  keys y Enter
+  wait_for 20 shows '^code 0'
+  [ -z "$(volumes)" ]
+  [ ! -e "$data" ]
+  tmux -L "$screen" kill-server
 }
 
 @test "claudy uninstall finishes what a killed one began, and leaves nothing" {

@@ -3,12 +3,17 @@
 import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { inputsDigest } from "../../lib/image/inputs.ts";
-import { clonePlaces } from "../../lib/image/places.ts";
-import { type ImageRecipe, recipes } from "../../lib/image/recipes.ts";
+import { inputsDigest, stageInputs } from "../../lib/image/inputs.ts";
+import { clonePlaces, installedPlaces } from "../../lib/image/places.ts";
+import {
+  contextFiles,
+  type ImageRecipe,
+  recipes,
+} from "../../lib/image/recipes.ts";
+import { homePaths } from "../../lib/instance/paths.ts";
 import { linkArchive } from "../../lib/std/archive.ts";
 import type { Failure } from "../../lib/std/errors.ts";
 
@@ -111,6 +116,48 @@ test("a package without an integrity, or another architecture, is refused", asyn
     );
   }
   assert.is(await refusal([], "riscv64"), "Cannot build images for riscv64");
+});
+
+test("a read-only installation is staged as the context of all images, readable by all", async ({ root }) => {
+  const installed = join(root, "lib/node_modules/hal");
+  const names = recipes.flatMap(contextFiles)
+    .filter((name) => !name.startsWith("build/"));
+  lay(root, {
+    ...Object.fromEntries(
+      [...names, ".dockerignore", "seccomp-default.json"].map((name) => [
+        `lib/node_modules/hal/docker/${name}`,
+        name,
+      ]),
+    ),
+    "lib/node_modules/hal/package.json": "{}",
+    "lib/node_modules/hal/dist/packages.json": lock("x"),
+    "lib/node_modules/hal/dist/chroma.mjs": "chroma",
+    "lib/node_modules/hal/dist/image/chunks/one.js": "1",
+    // npm may place dependencies beside the package.
+    "lib/node_modules/@anthropic-ai/claude-code-linux-x64/claude": "claude",
+    "lib/node_modules/@deno/linux-x64-glibc/deno": "deno",
+    "lib/node_modules/chromadb-js-bindings-linux-x64-gnu/a.node": "node",
+  });
+  execFileSync("chmod", ["-R", "u=rX,go=", join(root, "lib")]);
+  const places = installedPlaces(installed, homePaths(join(root, "home")));
+  const { context } = places;
+  lay(context, { "left-by-a-killed-build": "" });
+  await stageInputs(places, "amd64", () => {});
+  const files = execFileSync("find", [context, "-type", "f", "-perm", "-644"], {
+    encoding: "utf8",
+  });
+  assert.equal(
+    files.trim().split("\n").map((path) => relative(context, path)).sort(),
+    [
+      ...new Set([...names, ".dockerignore"]),
+      "build/chromadb/chroma.mjs",
+      "build/chromadb/node_modules/chromadb-js-bindings-linux-x64-gnu/a.node",
+      "build/claude",
+      "build/deno",
+      "build/scripts/chunks/one.js",
+    ].sort(),
+  );
+  execFileSync("chmod", ["-R", "u+w", join(root, "lib")]);
 });
 
 const links = [
