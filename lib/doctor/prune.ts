@@ -7,6 +7,7 @@ import type { Instance } from "../instance/instance.ts";
 import { label } from "../instance/labels.ts";
 import { messageOf } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
+import { ownKinds } from "../image/tags.ts";
 import { readJournal } from "../instance/migration-journal.ts";
 import { readMigrated } from "../migration/migrated.ts";
 import { readRecords } from "../instance/record.ts";
@@ -131,8 +132,7 @@ async function images(
   { docker, prefix }: Pick<Instance, "docker" | "prefix">,
   before: number,
 ): Promise<Leftover[]> {
-  const references = ["profile", "apt", "worker", "devcontainer"]
-    .map((kind) => `${prefix}-${kind}`);
+  const references = ownKinds.map((kind) => `${prefix}-${kind}`);
   const [untagged, profiles] = await Promise.all([
     { dangling: ["true"], label: [label.inputs] },
     { reference: references },
@@ -180,8 +180,9 @@ function unusedBy(containers: Docker.ContainerInfo[], before: number) {
 }
 
 /** An instance's image repository: its prefix, with an optional kind. */
-const repositoryPattern =
-  /^([a-z][a-z0-9-]{0,40}?)(?:-(?:profile|apt|worker|devcontainer))?$/;
+const repositoryPattern = new RegExp(
+  `^([a-z][a-z0-9-]{0,40}?)(?:-(?:${ownKinds.join("|")}))?$`,
+);
 
 /**
  * The names of an image with the prefix of an instance that has no containers and

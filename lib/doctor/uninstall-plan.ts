@@ -3,7 +3,7 @@
 
 import type { Docker } from "../docker/docker.ts";
 import { localBases } from "../image/base.ts";
-import { formerOf, nextOf } from "../image/tags.ts";
+import { formerOf, nextOf, ownKinds } from "../image/tags.ts";
 import type { Instance } from "../instance/instance.ts";
 import { label } from "../instance/labels.ts";
 
@@ -39,7 +39,7 @@ export function planUninstall(
     repository,
     // Left by an upgrade that was interrupted.
     ...[nextOf(repository), formerOf(repository)],
-    ...["profile", "apt", "worker"].map((kind) => `${prefix}-${kind}`),
+    ...ownKinds.map((kind) => `${prefix}-${kind}`),
   ];
   const isOwn = (labels: Record<string, string> | undefined, name: string) =>
     labels?.[label.instance] === prefix ||
@@ -51,7 +51,13 @@ export function planUninstall(
       .map(({ Labels }) => Labels?.[label.instance])
       .filter((other) => other !== undefined && other !== prefix) as string[],
   );
-  const ours = images.filter(({ Labels }) => Labels?.[label.inputs]);
+  const ours = images.filter((image) =>
+    image.Labels?.[label.inputs] ||
+    // A devcontainer's image gets its label at the end of the build.
+    namesOf(image).some((name) =>
+      repositoryOf(name) === `${prefix}-devcontainer`
+    )
+  );
   const tags = ours.flatMap(namesOf);
   const foreign = containers.filter(({ Labels }) =>
     Labels[label.instance] !== prefix

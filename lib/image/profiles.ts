@@ -223,12 +223,11 @@ async function ensureLayer(
     await nameImage(docker, id, layer.tag);
     const { Size } = await docker.getImage(id).inspect();
     const shared = (await docker.getImage(below.tag).inspect()).Size;
-    log(
-      `${layer.tag}: ${megabytes(Size)}, ${
-        megabytes(Size - shared)
-      } more than ` +
-        `${below.tag}`,
-    );
+    // The image of a devcontainer shares no layers with the plain worker.
+    const more = review
+      ? ""
+      : `, ${megabytes(Size - shared)} more than ${below.tag}`;
+    log(`${layer.tag}: ${megabytes(Size)}${more}`);
     if (former && former.Id !== id) await dropImage(docker, former.Id);
     return id;
   } catch (error) {

@@ -46,3 +46,6 @@ export async function removeTags(
     }
   }
 }
+
+/** What follows an instance's prefix in the repositories of images that only it uses. */
+export const ownKinds = ["profile", "apt", "worker", "devcontainer"] as const;

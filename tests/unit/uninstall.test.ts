@@ -73,6 +73,8 @@ const alone: EngineContents = {
   images: [
     image("a", ["hal9000:parent", "hal9000:base"]),
     image("b", ["hal9000-profile:rust"]),
+    // Of a build that was interrupted.
+    image("k", ["hal9000-devcontainer:1-2"], {}),
     // Of an upgrade that was interrupted.
     image("i", ["hal9000-next:parent"]),
     image("j", ["hal9000-former:parent"]),
@@ -103,6 +105,7 @@ test("planUninstall() has what the instance created, and what only it used", () 
     images: [
       "hal9000-base:trixie",
       "hal9000-debian:trixie",
+      "hal9000-devcontainer:1-2",
       "hal9000-former:parent",
       "hal9000-next:parent",
       "hal9000-profile:rust",
@@ -127,6 +130,7 @@ for (const [what, contents] of traces) {
   test(`planUninstall() keeps what instances share if there is another one's ${what}`, () => {
     const { images, untagged, others } = plan(contents);
     assert.equal(images, [
+      "hal9000-devcontainer:1-2",
       "hal9000-former:parent",
       "hal9000-next:parent",
       "hal9000-profile:rust",
