@@ -77,6 +77,7 @@ test("dropImage() keeps an image that has a name or is in use", async ({ instanc
     await dropImage(instance.docker, name);
   }
   assert.equal(engine.asked, ["rmi used", "rmi free"]);
+  image("free", []);
   engine.refuses.set("rmi free", 500);
   await failureOf(dropImage(instance.docker, "free"));
 });

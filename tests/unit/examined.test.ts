@@ -61,7 +61,7 @@ test("reports a healthy parent as ok, and any other state with a fix", async (fa
   const other = await look();
   assert.equal([other.state, other.mend], [
     "warn",
-    "claudy up",
+    "claudy upgrade",
   ]);
   says(fake, { children: [{ name: "chromadb", pid: null, restarts: 3 }] });
   assert.is((await look()).says, "down: chromadb");
