@@ -1,5 +1,5 @@
 // Writes what is generated from the sources: the settings in docs/dind/CONFIGURATION.md,
-// and the manual pages in man: make docs. With --check, exits 1 if a file is not current.
+// the manual pages in man, and their list in package.json: make docs. With --check, exits 1 if a file is not current.
 
 import {
   existsSync,
@@ -32,6 +32,7 @@ async function generatedFiles(): Promise<Map<string, string>> {
   const pages = commands.map(({ name }) => pageName(name));
   return new Map([
     ["docs/dind/CONFIGURATION.md", configuration()],
+    ["package.json", manifestWith(pages)],
     ...commands.map((help) => {
       const text = help.name === "claudy"
         ? manPage(help, {
@@ -76,6 +77,15 @@ function variableRows(): Row[] {
     key,
     `${meaning}${fallback === "" ? "" : ` (default: ${fallback})`}`,
   ]);
+}
+
+/** npm installs only manual pages that package.json lists one by one. */
+function manifestWith(pages: string[]): string {
+  const manifest = JSON.parse(
+    readFileSync(join(checkout, "package.json"), "utf8"),
+  );
+  manifest.man = pages.map((page) => `man/${page}.1`).sort();
+  return `${JSON.stringify(manifest, null, 2)}\n`;
 }
 
 /** The help of all commands that an installation has. */

@@ -31,13 +31,6 @@ test("every script but those of a clone is a command, and npx runs claudy", () =
   );
 });
 
-test("every manual page is installed", () => {
-  assert.equal(
-    manifest.man,
-    readdirSync("man").sort().map((name) => `man/${name}`),
-  );
-});
-
 test("an installation runs no scripts of other packages", async () => {
   const { packages } = await readLockfile("package-lock.json");
   const installed = Object.entries(packages)
