@@ -5,7 +5,6 @@ import {
   existsSync,
   globSync,
   mkdirSync,
-  readdirSync,
   readFileSync,
   rmSync,
   writeFileSync,
@@ -16,6 +15,7 @@ import * as v from "valibot";
 import type { Main } from "../lib/cli/cli.ts";
 import { definitions } from "../lib/instance/settings.ts";
 import { checkout } from "../lib/std/checkout.ts";
+import manifest from "../package.json" with { type: "json" };
 import { runMain } from "../tests/helper/run-main.ts";
 import {
   type Help,
@@ -90,22 +90,17 @@ function manifestWith(pages: string[]): string {
 
 /** The help of all commands that an installation has. */
 async function allHelp(): Promise<Help[]> {
-  const scripts = join(checkout, "scripts");
+  const scripts = Object.values(manifest.bin).map((bundle) =>
+    join(checkout, "scripts", `${basename(bundle, ".js")}.ts`)
+  );
   const found: Help[] = [];
-  for (
-    const file of readdirSync(scripts).filter((name) => /\.ts$/.test(name))
-      .sort()
-  ) {
-    const { main } = await import(join(scripts, file)) as { main: Main };
-    const whole = await helpOf(
-      main,
-      basename(file, ".ts"),
-      purposeOf(join(scripts, file)),
-    );
-    if (/^(claudy|hal9000-)/.test(whole.name)) found.push(whole);
+  for (const script of new Set(scripts)) {
+    const { main } = await import(script) as { main: Main };
+    const whole = await helpOf(main, purposeOf(script));
+    found.push(whole);
     if (whole.name !== "claudy") continue;
     for (const [typed, meaning] of subcommandsOf(whole.text)) {
-      found.push(await helpOf(main, "claudy", meaning, [firstWord(typed)]));
+      found.push(await helpOf(main, meaning, [firstWord(typed)]));
     }
   }
   return found;
@@ -113,22 +108,17 @@ async function allHelp(): Promise<Help[]> {
 
 async function helpOf(
   main: Main,
-  script: string,
   meaning: string,
   words: string[] = [],
 ): Promise<Help> {
   const { stdout: text } = await runMain(main, [...words, "--help"]);
-  const program = text.split("/")[0] ?? script;
+  const name = [/^[^ /]+/.exec(text), ...words].join(" ");
+  // An action has no actions of its own.
+  const rows = words.length < 2 ? sectionsOf(text).get("Commands") : [];
   const actions: Help[] = [];
-  for (
-    const [typed, meaning] of words.length < 2
-      ? rowsOf(sectionsOf(text).get("Commands"))
-      : []
-  ) {
-    const action = [...words, firstWord(typed)];
-    actions.push(await helpOf(main, script, meaning, action));
+  for (const [typed, meaning] of rowsOf(rows)) {
+    actions.push(await helpOf(main, meaning, [...words, firstWord(typed)]));
   }
-  const name = [program.split(" ")[0], ...words].join(" ");
   return { name, meaning, text, actions };
 }
 

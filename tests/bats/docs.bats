@@ -3,7 +3,8 @@
 load ../helper/load
 load ../helper/sessions
 
-setup_file() { :; }
+# PROFILES.md builds an image from Debian's archive, unless an earlier run has left it.
+setup_file() { export BATS_TEST_TIMEOUT=900; }
 
 # shellcheck disable=SC2034  # names for sessions.bash
 setup() {
@@ -14,11 +15,10 @@ setup() {
   export HAL9000_HOME=$HOME/.hal9000 HAL9000_PROJECT_ROOTS=$HOME
   unset CLAUDE_HOME
   mkdir -p "$HOME/bin" "$HOME/code"
-  for script in "$scripts"/*.ts; do
-    script=${script##*/} script=${script%.ts}
-    ln -s "$scripts/$script.ts" "$HOME/bin/hal9000-$script"
+  # The names of an installation.
+  jq -r '.bin | to_entries[] | "\(.key) \(.value)"' "$repo/package.json" | while read -r name bundle; do
+    ln -s "$scripts/$(basename "$bundle" .js).ts" "$HOME/bin/$name"
   done
-  ln -s "$scripts/claudy.ts" "$HOME/bin/claudy"
   export PATH=$HOME/bin:$PATH
   for project in app other shop; do make_repository "$HOME/code/$project"; done
   use_stub
