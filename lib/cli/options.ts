@@ -86,11 +86,13 @@ export function wholeNumber(
 }
 
 /** Throws a `usage` Failure if stdin is not a terminal. */
-export function refuseWithoutTerminal(io: Io, hint: string): void {
+export function refuseWithoutTerminal(
+  io: Io,
+  hint: string,
+  what = "Cannot attach",
+): void {
   if (io.isInteractive) return;
-  throw new Failure("usage", "Cannot attach: stdin is not a terminal", {
-    hint,
-  });
+  throw new Failure("usage", `${what}: stdin is not a terminal`, { hint });
 }
 
 /** Asks on a terminal whether an engine may be installed; without one, it may. */

@@ -11,7 +11,7 @@ import { openInstance } from "../instance/open.ts";
 import type { SessionRecord } from "../instance/session-record.ts";
 import { projectIsMissing } from "../session/open.ts";
 import { hasTerminal } from "../session/tmux.ts";
-import { requireSameProject } from "../session/worker.ts";
+import { requireSameProject, sessionIsPaused } from "../session/worker.ts";
 import { Failure } from "../std/errors.ts";
 import { type HostPath, lookAt } from "../std/hostpath.ts";
 import { listWorkers, type WorkerState } from "../worker/workers.ts";
@@ -139,6 +139,9 @@ async function workerFor(
   const { session, worker } = await namedSessionOrWorker(io, instance, word);
   if (worker?.state === "running") return worker;
   const found = session && await runningWorker(instance, session);
+  if (worker?.state === "paused") {
+    throw sessionIsPaused(worker.name, worker.name);
+  }
   if (!found) {
     const name = session?.name ?? worker?.name;
     throw new Failure("notFound", `"${name}" is not running`, {
@@ -155,7 +158,9 @@ async function runningWorker(
   instance: Instance,
   { name }: SessionRecord,
 ): Promise<WorkerState | undefined> {
-  return (await listWorkers(instance)).find(({ session, state }) =>
-    session === name && state === "running"
+  const worker = (await listWorkers(instance)).find(({ session, state }) =>
+    session === name && (state === "running" || state === "paused")
   );
+  if (worker?.state === "paused") throw sessionIsPaused(name, worker.name);
+  return worker;
 }

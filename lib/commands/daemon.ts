@@ -3,6 +3,7 @@
 import { buildDigest } from "../std/build-digest.ts";
 import { restartDaemon, startDaemon, stopDaemon } from "../daemon/daemon.ts";
 import { type DaemonStatus, daemonStatus } from "../daemon/status.ts";
+import { Failure } from "../std/errors.ts";
 import { findContainer } from "../docker/docker.ts";
 import { findParent, type Instance } from "../instance/instance.ts";
 import { openInstance, viewInstance } from "../instance/open.ts";
@@ -110,6 +111,11 @@ export async function offerDaemon(
   const parent = instance.self ?? await findParent(instance);
   if (parent?.State === "running") return;
   const state = parent?.State === "paused" ? "paused" : "not running";
+  if (!yes && !io.isInteractive) {
+    throw new Failure("unsafe", `The daemon is ${state}`, {
+      hint: "Start it: claudy daemon start. Or pass --yes to start it now.",
+    });
+  }
   await io.confirm(`The daemon is ${state}. Start it?`, yes);
   await bringUp(io, instance);
 }

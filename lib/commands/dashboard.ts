@@ -16,7 +16,11 @@ export function dashboardCommand(io: Io): CAC {
   const cli = command("claudy dashboard");
   cli.command("", "Show all sessions, open them, answer their requests")
     .action(async () => {
-      refuseWithoutTerminal(io, "Run it in a terminal.");
+      refuseWithoutTerminal(
+        io,
+        "Run it in a terminal. For a list instead: claudy ls",
+        "Cannot show the dashboard",
+      );
       return await showDashboard(io, await openInstance(io.env, io.log));
     });
   return cli;
@@ -27,7 +31,11 @@ export async function showDashboard(
   io: Io,
   instance: Instance,
 ): Promise<number> {
-  refuseWithoutTerminal(io, "Run it in a terminal.");
+  refuseWithoutTerminal(
+    io,
+    "Run it in a terminal. For a list instead: claudy ls",
+    "Cannot show the dashboard",
+  );
   if (instance.self) return await runHere(showCommand);
   const parent = await runningParent(instance);
   await dashboardInParent(instance, "setup");

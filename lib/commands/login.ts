@@ -2,6 +2,7 @@
 
 import type { CAC } from "cac";
 import {
+  checkSecret,
   forgetCredentials,
   keepCredential,
   listSecrets,
@@ -87,7 +88,11 @@ export async function setUp(io: Io): Promise<number | undefined> {
 /** Logs in with the CLI in a container whose Claude home is the instance's login. */
 async function loginWithCli(io: Io): Promise<number> {
   const instance = await openInstance(io.env, io.log);
-  refuseWithoutTerminal(io, "Or save a key or token: claudy login --key <FILE");
+  refuseWithoutTerminal(
+    io,
+    "Run it in a terminal, or save a key: claudy login --key <FILE",
+    "Cannot log in",
+  );
   ensureHome(instance);
   const { home, hostHome, owner, settings } = instance;
   ensureDirectory(home.login, 0o700, owner);
@@ -159,6 +164,8 @@ export function secretCommand(io: Io): CAC {
     .example("claudy secret set GITHUB_TOKEN --env <token.txt")
     .action(async (given: unknown, options: { env?: boolean }) => {
       const name = String(given);
+      const variable = options.env ?? false;
+      checkSecret({ name, variable });
       const instance = await openWithHome(io);
       const value = await io.askHidden(`Value of ${name}`);
       if (value === "") {
@@ -167,7 +174,7 @@ export function secretCommand(io: Io): CAC {
             `claudy secret set ${name} <FILE`,
         });
       }
-      setSecret(instance, { name, variable: options.env ?? false }, value);
+      setSecret(instance, { name, variable }, value);
       io.log(`${name} is saved. Sessions use it from their next start.`);
     });
 

@@ -168,15 +168,16 @@ export function mcpCommand(name: string, io: Io): CAC {
           },
         );
       }
+      const name = options.fromClaude ? "" : wanted(
+        given,
+        "For example: claudy mcp add notes -- npx -y notes-server",
+      );
       const instance = await open();
       ensureConfig(instance, host, io.log);
       const { servers, left } = options.fromClaude
         ? importableServers(instance, io.env)
         : {
-          servers: describe(instance, options, {
-            name: wanted(given),
-            env: io.env,
-          }),
+          servers: describe(instance, options, { name, env: io.env }),
           left: [],
         };
       changeServers(instance, (present) => ({ ...present, ...servers }));
@@ -199,8 +200,8 @@ export function mcpCommand(name: string, io: Io): CAC {
     .option("--yes", "Do not ask")
     .option(...jsonOption)
     .action(async (given: unknown, { yes, json }: Options) => {
+      const name = wanted(given, "List the servers: claudy mcp list");
       const instance = await open();
-      const name = wanted(given);
       ensureConfig(instance, host, io.log);
       findServer(instance, name);
       await io.confirm(`Remove ${name}?`, yes);
@@ -264,11 +265,9 @@ function serversOf({ home, settings }: Pick<Instance, "home" | "settings">) {
   return readServers(home, settings);
 }
 
-function wanted(name: unknown): string {
+function wanted(name: unknown, hint: string): string {
   if (name !== undefined) return String(name);
-  throw new Failure("usage", "Missing server name", {
-    hint: "List them: claudy mcp list",
-  });
+  throw new Failure("usage", "Missing server name", { hint });
 }
 
 function findServer(instance: Instance, name: string): ServerConfig {

@@ -123,7 +123,9 @@ export function outputFormat(options: RunOptions): OutputFormat | undefined {
   if (!format) {
     throw new Failure(
       "usage",
-      `--output-format must be ${outputFormats.join(", ")}, got "${asked}"`,
+      `--output-format must be one of ${
+        outputFormats.join(", ")
+      }, got "${asked}"`,
     );
   }
   if (asked !== undefined && own || json && format !== "json") {

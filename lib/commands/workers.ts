@@ -11,6 +11,7 @@ import type { SessionRecord } from "../instance/session-record.ts";
 import { findSession } from "../session/find.ts";
 import { hasTerminal, showInWorker } from "../session/tmux.ts";
 import { Failure } from "../std/errors.ts";
+import { didYouMean } from "../std/nearest.ts";
 import {
   findWorker,
   listWorkers,
@@ -47,9 +48,18 @@ export async function namedSessionOrWorker(
     return { session: namedSession(io, instance, word) };
   } catch (error) {
     if (!(error instanceof Failure) || word === undefined) throw error;
-    const worker = pickWorker(await listWorkers(instance), String(word));
-    if (!worker) throw error;
-    return { worker };
+    const name = String(word);
+    const workers = await listWorkers(instance);
+    const worker = pickWorker(workers, name);
+    if (worker) return { worker };
+    const isPath = name.includes("/") || name.startsWith(".");
+    if (error.kind !== "notFound" || isPath) throw error;
+    const near = didYouMean(name, workers.map((worker) => worker.name));
+    throw new Failure("notFound", `There is no session or worker "${name}"`, {
+      hint: error.hint?.startsWith("Did you mean")
+        ? error.hint
+        : `${near}${error.hint}`,
+    });
   }
 }
 

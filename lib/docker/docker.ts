@@ -43,7 +43,7 @@ export async function findContainer(
   const found = await inspectContainer(docker, name);
   if (found) return found;
   throw new Failure("notFound", `There is no container "${name}"`, {
-    hint: "See 'claudy daemon status'.",
+    hint: "Start the daemon: claudy daemon start",
   });
 }
 

@@ -187,12 +187,14 @@ export function examineProjects(
     isMissing(instance, project)
   );
   const [first] = missing;
-  return first === undefined ? ok(`of ${sessions.length} sessions`) : warn(
-    `missing: ${
-      missing.map(({ name, project }) => `${project} (${name})`).join(", ")
-    }`,
-    `claudy move ${first.name} DIRECTORY, or claudy sessions rm ${first.name}`,
-  );
+  return first === undefined
+    ? ok(`those of all ${sessions.length} sessions exist`)
+    : warn(
+      `missing: ${
+        missing.map(({ name, project }) => `${project} (${name})`).join(", ")
+      }`,
+      `claudy move ${first.name} DIRECTORY, or claudy sessions rm ${first.name}`,
+    );
 }
 
 function isMissing({ host }: Pick<Instance, "host">, path: string): boolean {

@@ -237,6 +237,15 @@ export function setSecret(
   { name, variable }: NamedSecret,
   value: string,
 ): void {
+  checkSecret({ name, variable });
+  ensureDirectory(home.namedSecrets, 0o700, owner);
+  removeSecret({ home }, name);
+  const file = variable ? `${name}.env` : name;
+  writeAtomic(join(home.namedSecrets, file), value, owner);
+}
+
+/** Throws a `usage` Failure if a secret cannot have this name, or be this variable. */
+export function checkSecret({ name, variable }: NamedSecret): void {
   checkSecretName(name);
   if (variable && reservedVariables.test(name)) {
     throw new Failure(
@@ -245,10 +254,6 @@ export function setSecret(
       { hint: "Choose another name, or save it as a file: omit --env." },
     );
   }
-  ensureDirectory(home.namedSecrets, 0o700, owner);
-  removeSecret({ home }, name);
-  const file = variable ? `${name}.env` : name;
-  writeAtomic(join(home.namedSecrets, file), value, owner);
 }
 
 export function listSecrets({ home }: Pick<Instance, "home">): NamedSecret[] {

@@ -166,7 +166,7 @@ function settingHint(key: string, place: string): string | undefined {
   if (place.startsWith("--")) return undefined;
   return place === "environment"
     ? `Correct the variable, or remove it: unset ${key}`
-    : "Correct that line. Check all settings: claudy config check";
+    : "Correct that line, then check all: claudy config check";
 }
 
 function readConf(path: string): string {
@@ -203,7 +203,7 @@ export function parseConf(text: string, path: string): Map<string, Source> {
     const match = /^([A-Za-z_]\w*)\s*=\s*(.*)$/.exec(content);
     if (!match) {
       throw new Failure("usage", `${place}: must be KEY=VALUE`, {
-        hint: "Correct that line. See all settings: claudy config show",
+        hint: "Correct that line, then check all: claudy config check",
       });
     }
     const value = (match[2] ?? "").replace(/^(["'])(.*)\1$/, "$2");

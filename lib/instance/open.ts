@@ -68,7 +68,10 @@ export async function connectInstance(
   log: Log,
   flags: Flags = {},
 ): Promise<Instance> {
-  const settings = readSettings(env, { warn: log, flags });
+  const settings = readSettings(env, {
+    warn: (line) => log(`warning: ${line}`),
+    flags,
+  });
   const home = homePaths(homeOf(env));
   const prefix = settings.HAL9000_PREFIX;
   const common = {

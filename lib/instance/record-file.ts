@@ -102,9 +102,9 @@ function setAside(
   } catch (error) {
     // Another process has moved it, and reports it.
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return;
-    log(`${path} ${what}, and cannot be moved: ${messageOf(error)}`);
+    log(`warning: ${path} ${what}, and cannot be moved: ${messageOf(error)}`);
     return;
   }
-  log(`${path} ${what}; it was moved to ${damaged}`);
+  log(`warning: ${path} ${what}; it was moved to ${damaged}`);
   keepNewest(damaged, "", keptDamaged);
 }

@@ -174,10 +174,7 @@ export function checkServers(
     const other = ports.get(port) ??
       (isSessionPort(port) ? sessionPorts : undefined);
     if (other !== undefined) {
-      throw new Failure(
-        "usage",
-        `${place}: ${name} has the same port as ${other}, ${port}`,
-      );
+      throw refusal(place, `${name} has the same port as ${other}, ${port}`);
     }
     ports.set(port, name);
     servers.set(name, server);
@@ -193,26 +190,32 @@ export function checkServer(
 ): ServerConfig {
   const named = v.safeParse(serverName, name);
   if (!named.success) {
-    throw new Failure(
-      "usage",
-      `${place}: "${name}" ${named.issues[0].message}`,
-    );
+    throw refusal(place, `"${name}" ${named.issues[0].message}`);
   }
   const parsed = v.safeParse(serverSchema, value);
   if (!parsed.success) {
-    throw new Failure("usage", `${place}: ${faultOf(name, parsed.issues[0])}`);
+    throw refusal(place, faultOf(name, parsed.issues[0]));
   }
   const { command, url } = parsed.output;
   if (command === undefined && url === undefined) {
-    throw new Failure("usage", `${place}: ${name} needs a command or a url`);
+    throw refusal(place, `${name} needs a command or a url`);
   }
   if (parsed.output.api && url === undefined) {
-    throw new Failure("usage", `${place}: ${name}: "api" needs a url`);
+    throw refusal(place, `${name}: "api" needs a url`);
   }
   if (command !== undefined && url !== undefined) {
-    throw new Failure("usage", `${place}: ${name} has a command and a url`);
+    throw refusal(place, `${name} has a command and a url`);
   }
   return parsed.output;
+}
+
+/** `place` is the command or the file. */
+function refusal(place: string, what: string): Failure {
+  return new Failure("usage", `${place}: ${what}`, {
+    hint: place === "mcp add"
+      ? "See claudy mcp add --help."
+      : "Correct the file, then check it: claudy mcp list",
+  });
 }
 
 /** The error message, without the value, which may be a secret. */
@@ -248,7 +251,9 @@ export function parseFile(
   }
   const parsed = v.safeParse(configSchema, json);
   if (parsed.success) return parsed.output;
-  throw new Failure("usage", "config/mcp.json has no mcpServers");
+  throw new Failure("usage", "config/mcp.json has no mcpServers", {
+    hint: `Fix it, or remove it to use the default servers: ${path}`,
+  });
 }
 
 /** The path of a command; undefined if it is not found. */

@@ -58,11 +58,12 @@ async function change(
   log: Log,
 ): Promise<SessionRecord> {
   const { home } = instance;
-  const worker = (await listWorkers(instance))
-    .find(({ session }) => session === from.name || session === to.name);
-  if (worker) {
-    throw new Failure("busy", `Session "${worker.session}" has a worker`, {
-      hint: `Stop it first: claudy stop ${worker.session}`,
+  const workers = await listWorkers(instance);
+  const hasWorker = (name: string) =>
+    workers.some(({ session }) => session === name);
+  if (hasWorker(from.name)) {
+    throw new Failure("busy", `Session "${from.name}" is running`, {
+      hint: `Stop it first: claudy stop ${from.name}`,
     });
   }
   if (from.name === to.name) {
@@ -76,7 +77,8 @@ async function change(
     present.usedAt === from.usedAt && present.project === to.project;
   if (
     !interrupted && (present || existsSync(newHome)) ||
-    existsSync(oldHome) && existsSync(newHome)
+    existsSync(oldHome) && existsSync(newHome) ||
+    hasWorker(to.name)
   ) {
     throw new Failure("busy", `There is already a session "${to.name}"`, {
       hint: `Remove it, or rename it: claudy rename ${to.name} NAME`,

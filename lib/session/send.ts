@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { execIn } from "../docker/exec.ts";
 import { sessionHome } from "../home/worker-home.ts";
 import type { Instance } from "../instance/instance.ts";
+import { sessionIsPaused } from "./worker.ts";
 import { Failure } from "../std/errors.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { readCliState } from "./activity.ts";
@@ -38,8 +39,10 @@ export async function sendText(
 ): Promise<void> {
   checkPrompt(text);
   const worker = (await listWorkers(instance)).find((worker) =>
-    worker.session === session && worker.state === "running"
+    worker.session === session &&
+    (worker.state === "running" || worker.state === "paused")
   );
+  if (worker?.state === "paused") throw sessionIsPaused(session, worker.name);
   const state = worker &&
     readCliState(join(instance.home.home, sessionHome(session)));
   if (!state) {

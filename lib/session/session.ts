@@ -33,7 +33,7 @@ export async function syncSession(
   const live = (await listWorkers(instance))
     .some(({ session, state }) => session === name && state !== "exited");
   if (live) {
-    throw new Failure("busy", `Session "${name}" has a worker`, {
+    throw new Failure("busy", `Session "${name}" is running`, {
       hint: `Stop it first: claudy stop ${name}`,
     });
   }

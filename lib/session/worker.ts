@@ -82,9 +82,7 @@ export async function ensureSessionWorker(
     return { worker: found, start: "running" };
   }
   if (found?.state === "paused") {
-    throw new Failure("busy", `The worker of "${session}" is paused`, {
-      hint: `Resume it: docker unpause ${found.name}`,
-    });
+    throw sessionIsPaused(session, found.name);
   }
   if (found) await retireWorker(instance, found, log);
   const image = await readyImage(instance, profile, request.profile, log);
@@ -198,4 +196,11 @@ export async function claimOrSpawn(
   }
   const worker = await spawnWorker(instance, request, log);
   return { worker, start: "cold" };
+}
+
+/** The Failure for a session whose processes do not run until someone resumes them. */
+export function sessionIsPaused(session: string, worker: string): Failure {
+  return new Failure("busy", `The worker of "${session}" is paused`, {
+    hint: `Resume it: docker unpause ${worker}`,
+  });
 }

@@ -185,7 +185,7 @@ test("an unknown session is refused with a similar name", async (served) => {
   for (const words of ["sessions show", "attach", "stop", "logs"]) {
     const ran = await served.run(claudy, [...words.split(" "), "revew"]);
     assert.is(ran.code, 4);
-    assert.match(ran.stderr, 'There is no session "revew"');
+    assert.match(ran.stderr, /There is no session (or worker )?"revew"/);
     assert.match(
       ran.stderr,
       'Did you mean "review"? See the sessions: claudy ls',
@@ -235,20 +235,33 @@ test("settings are copied only into a stopped session, and what was done is list
   addWorker(served, "one-worker", "one");
   const live = await run(claudy, argv);
   assert.is(live.code, 5);
-  assert.match(live.stderr, 'Session "one" has a worker');
+  assert.match(live.stderr, 'Session "one" is running');
   assert.match(live.stderr, "claudy stop one");
 });
 
 test("a session can be attached to only from a terminal", async (served) => {
   const { run } = served;
   keep(served, "one");
-  for (const state of [undefined, "paused", "running"] as const) {
+  for (const state of [undefined, "running"] as const) {
     if (state) addWorker(served, `${state}-worker`, "one", { state });
     const { code, stderr } = await run(claudy, ["attach", "one"]);
     assert.is(code, 2);
     assert.is(
       stderr,
       "error: Cannot attach: stdin is not a terminal\nRun it in a terminal.\n",
+    );
+  }
+});
+
+test("a paused session is reported as such, with what resumes it", async (served) => {
+  keep(served, "one");
+  addWorker(served, "one-worker", "one", { state: "paused" });
+  for (const words of ["attach one", "exec one -- ls", "send one hello"]) {
+    const { code, stderr } = await served.run(claudy, words.split(" "));
+    assert.is(code, 5, words);
+    assert.is(
+      stderr,
+      'error: The worker of "one" is paused\nResume it: docker unpause one-worker\n',
     );
   }
 });

@@ -430,7 +430,7 @@ test("a session is renamed only if it has no worker and the name is free", async
   assert.match(await refusal("one", "../x"), "2 error: Invalid name");
   assert.match(await refusal("one", "fake-parent"), "2 error:");
   addWorker(served, "one");
-  assert.match(await refusal("one", "three"), 'Session "one" has a worker');
+  assert.match(await refusal("one", "three"), 'Session "one" is running');
   engine.containers.pop();
   // Data without a record is not overwritten either.
   mkdirSync(join(instance.home.claude, "four"));

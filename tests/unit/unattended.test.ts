@@ -181,7 +181,7 @@ test("the format of an answer is chosen once", () => {
   assert.is(outputFormat({ "--": ["--output-format", "json"] }), undefined);
   assert.throws(
     () => outputFormat({ outputFormat: "xml" }),
-    /--output-format must be text, json, stream-json, got "xml"/,
+    /--output-format must be one of text, json, stream-json, got "xml"/,
   );
   for (
     const twice of [

@@ -202,12 +202,15 @@ test("several sessions are stopped together, also if a name is wrong", async (se
   assert.equal([wrong.code, wrong.stdout], [8, "four\n"]);
   assert.is(
     wrong.stderr,
-    'error: There is no session "nobody"\nSee the sessions: claudy ls\n',
+    'error: There is no session or worker "nobody"\nSee the sessions: claudy ls\n',
   );
   assert.is(engine.find("four-worker"), undefined);
   const none = await run(claudy, ["stop", "nobody", "nothing"]);
   assert.equal([none.code, none.stdout], [4, ""]);
-  assert.match(none.stderr, '"nobody"; There is no session "nothing"');
+  assert.match(
+    none.stderr,
+    '"nobody"; There is no session or worker "nothing"',
+  );
   const two = await run(claudy, ["stop", "one", "tw", "--json"]);
   assert.equal(JSON.parse(two.stdout), [
     { session: "one", stopped: true },
