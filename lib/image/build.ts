@@ -199,7 +199,12 @@ export async function runBuild(
         files
           ? shell`tar --create ${files} | docker build ${build} -`
           : shell`docker build ${build} .`,
-      { what: "docker build", cwd: directory, env: builder, logFile },
+      {
+        what: "docker build",
+        cwd: directory,
+        env: { ...process.env, ...builder },
+        logFile,
+      },
       log,
     );
     // Not from the engine's list: it leaves out images on which others are built.
@@ -219,7 +224,7 @@ export async function runLogged(
     /** For the message of the failure. */
     what: string;
     cwd: string;
-    env: Record<string, string>;
+    env: NodeJS.ProcessEnv;
     logFile: string;
   },
   log: Log,
@@ -229,7 +234,7 @@ export async function runLogged(
   try {
     const { exitCode } = await run($({
       cwd,
-      env: { ...process.env, ...env },
+      env,
       stdio: ["ignore", output.fd, output.fd],
       nothrow: true,
       quiet: true,

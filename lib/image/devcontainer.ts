@@ -138,11 +138,24 @@ async function runCli(
     {
       what: "devcontainer build",
       cwd: stage,
-      // Its working files have a predictable name in the directory for temporary files.
-      env: { ...await builderEnv(), NO_COLOR: "1", TMPDIR: temporary },
+      env: {
+        ...passedVariables(process.env),
+        ...await builderEnv(),
+        NO_COLOR: "1",
+        // Its working files have a predictable name in this directory.
+        TMPDIR: temporary,
+      },
       logFile: home.buildLog(`${layer.tag}-cli`),
     },
     log,
+  );
+}
+
+/** What docker and Deno need: the CLI replaces variables in what a project has written. */
+function passedVariables(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const passed = /^(PATH|HOME|LANG|DENO_DIR|DOCKER_\w+|(LC|XDG)_\w+)$/;
+  return Object.fromEntries(
+    Object.entries(env).filter(([name]) => passed.test(name)),
   );
 }
 

@@ -25,7 +25,7 @@ export interface Devcontainer {
       args: Record<string, string>;
     };
   /** Options by directory, which begins with ./ */
-  features: Record<string, unknown>;
+  features: Record<string, FeatureOptions>;
   /** Users for whom the features are installed; workers run as the project's owner. */
   users: { containerUser?: string; remoteUser?: string };
   env: Record<string, string>;
@@ -142,6 +142,16 @@ const variables = v.record(
   text,
 );
 
+const option = v.lazy((given): v.GenericSchema<unknown, string | boolean> =>
+  typeof given === "boolean" ? v.boolean() : text
+);
+/** A single text or boolean is the option "version". */
+const feature = v.lazy((given): v.GenericSchema<unknown, FeatureOptions> =>
+  typeof given === "object" ? v.record(v.string(), option) : option
+);
+
+type FeatureOptions = string | boolean | Record<string, string | boolean>;
+
 const buildSchema = v.looseObject({
   dockerfile: v.optional(text),
   context: v.optional(text),
@@ -155,7 +165,7 @@ const schema = v.looseObject({
   /** The former places of build.dockerfile and build.context. */
   dockerFile: v.optional(text),
   context: v.optional(text),
-  features: v.optional(v.record(v.string(), v.unknown()), {}),
+  features: v.optional(v.record(text, feature), {}),
   containerEnv: v.optional(variables, {}),
   containerUser: v.optional(word),
   remoteUser: v.optional(word),

@@ -131,6 +131,16 @@ const refusals: [text: string, message: RegExp][] = [
     /must not read variables/,
   ],
   ['{"image":"${localEnv:IMAGE}"}', /must not read variables/],
+  [
+    '{"image":"x","features":{"./needy":{"a":"${localEnv:SECRET}"}}}',
+    /features\.\.\/needy\.a uses \$\{localEnv:SECRET\}/,
+  ],
+  [
+    '{"image":"x","features":{"./needy":"${localEnv:SECRET}"}}',
+    /must not read variables/,
+  ],
+  ['{"image":"x","features":{"./${localEnv:X}":{}}}', /must not read var/],
+  ['{"image":"x","remoteUser":"${localEnv:USER}"}', /must not read variables/],
   ['{"image":"x","containerEnv":{"LD_PRELOAD":"/x.so"}}', /must not set LD_/],
   ['{"image":"x","containerEnv":{"PATH":"/x"}}', /must not set PATH/],
   [
@@ -198,6 +208,9 @@ test("sends only the files that the Dockerfile names, with their modes", async (
   );
   lay(project, "b.txt", "changed");
   assert.is((await review(project)).digest, digest);
+  lay(project, "a.txt", "b");
+  assert.is.not((await review(project)).digest, digest);
+  lay(project, "a.txt", "a");
   chmodSync(join(project, "scripts/run"), 0o644);
   assert.is.not((await review(project)).digest, digest);
 });
