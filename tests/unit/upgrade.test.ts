@@ -174,6 +174,15 @@ test("goes on with an upgrade that was interrupted, and can still go back", asyn
   assert.is(idOf(fake, "repo:parent"), "sha256:parent");
 });
 
+test("goes back to the running parent's images, whatever was built since", async (fake) => {
+  built(fake);
+  await useNewImages(fake.instance); // and was killed
+  built(fake, broken);
+  await upgrade(fake).catch(() => {});
+  assert.is(idOf(fake, "repo:parent"), "sha256:parent");
+  assert.is(idOf(fake, "repo:worker"), "sha256:worker");
+});
+
 test("of two parents of interrupted upgrades, the one that works is kept", async (fake) => {
   const { engine, instance } = fake;
   const labels = {
