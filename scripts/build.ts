@@ -1,7 +1,7 @@
 #!/usr/bin/env -S sh -c 's=$(readlink -f "$0"); exec "${s%/*}/launch" "$s" "$@"'
 // build: bundles the scripts, to run them elsewhere or to start them faster.
 
-import { rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import {
   bundleChromadb,
@@ -15,8 +15,7 @@ import {
   packageDirectory,
   readLockfile,
 } from "../lib/image/packages.ts";
-import { clonePlaces, installedPlaces } from "../lib/image/places.ts";
-import { homePaths } from "../lib/instance/paths.ts";
+import { clonePlaces } from "../lib/image/places.ts";
 import { checkout } from "../lib/std/checkout.ts";
 import { command, execute, runCli } from "../lib/cli/cli.ts";
 import { Io } from "../lib/cli/io.ts";
@@ -43,22 +42,31 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
   return await runCli(cli, argv, io);
 }
 
-/** Builds what an installed package runs and copies into images. */
+/** Builds what an installed package runs and copies into images, see places.ts. */
 async function buildPackage(): Promise<void> {
-  const dist = join(checkout, "dist");
-  await rm(dist, { recursive: true, force: true });
-  await bundleInstalled(checkout, join(dist, "bin"));
-  const places = installedPlaces(checkout, homePaths("/"));
-  await bundleScripts(checkout, await imageSources(checkout), places.scripts, {
-    split: true,
-  });
+  const { work, lockfile } = clonePlaces(checkout);
+  await mkdir(work, { recursive: true });
+  const staged = await mkdtemp(join(work, "package-"));
+  await bundleInstalled(checkout, join(staged, "bin"));
+  await bundleScripts(
+    checkout,
+    await imageSources(checkout),
+    join(staged, "image"),
+    { split: true },
+  );
   await bundleChromadb(
     packageDirectory(checkout, "chromadb"),
-    join(dist, "chroma.mjs"),
+    join(staged, "chroma.mjs"),
   );
-  const { lockfile } = clonePlaces(checkout);
   const packages = imagePackages(await readLockfile(lockfile));
-  await writeFile(places.lockfile, JSON.stringify(packages, null, 2) + "\n");
+  await writeFile(
+    join(staged, "packages.json"),
+    JSON.stringify(packages, null, 2) + "\n",
+  );
+  // At once, since another npm pack may read it.
+  const dist = join(checkout, "dist");
+  await rm(dist, { recursive: true, force: true });
+  await rename(staged, dist);
 }
 
 if (import.meta.main) await execute(main);
