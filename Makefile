@@ -10,7 +10,7 @@ DENO := node_modules/.bin/deno
 INSTALLED := node_modules/.package-lock.json
 # The launcher runs these bundles instead of the sources.
 FAST := build/fast/spawn-worker.js
-SHELL_FILES := scripts/launch scripts/install-engine install.sh .ci/run $(wildcard docker/*.sh docs/*/*.sh tests/*.sh tests/*/*.bash tests/bench/*.sh tests/bats/*.bats)
+SHELL_FILES := scripts/launch scripts/install-engine scripts/prepare install.sh .ci/run $(wildcard docker/*.sh docs/*/*.sh tests/*.sh tests/*/*.bash tests/bench/*.sh tests/bats/*.bats)
 SOURCES := scripts lib tests $(wildcard docs/*.ts docs/*/*.ts)
 # Run only what matches: make test-dind FILTER='spawn' FILES=tests/bats/pool.bats
 FILTER ?=
@@ -33,7 +33,9 @@ export FILTER PROJECT PREFIX ALLOW_WORKTREE SAMPLES LANES SAMPLE SEED BATS
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-up: $(FAST) ## Set everything up and start a worker [PROJECT=dir]
+up: ## Set everything up and start a worker [PROJECT=dir]
+	@./scripts/prepare
+	@$(MAKE) $(FAST)
 	@./scripts/up.ts $${ALLOW_WORKTREE:+--allow-worktree} $${PROJECT:+"$$PROJECT"}
 
 down: $(INSTALLED) ## Stop workers, parent and net; keep data and images

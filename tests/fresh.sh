@@ -115,7 +115,7 @@ cpu_ms() { # cpu_ms CONTAINER
 answer_questions() {
   local line
   while tmux -L "$screen" has-session 2>/dev/null; do
-    line=$(tmux -L "$screen" capture-pane -p 2>/dev/null | grep . | tail -n 1 || true)
+    line=$(tmux -L "$screen" capture-pane -pJ 2>/dev/null | grep . | tail -n 1 | sed 's/ *$//' || true)
     case $line in
     *nstall*\[[yY]/[nN]\]) tmux -L "$screen" send-keys y Enter ;;
     *\[[yY]/[nN]\]) tmux -L "$screen" send-keys n Enter ;;
@@ -137,7 +137,7 @@ follow() { # follow RELEASE USER
     --log-out "$out/$name.typescript" --log-timing "$out/$name.timing" --command \
     "docker exec -it --user $user --workdir $home/hal-9000 --env HOME=$home --env LANG=C.UTF-8 \
       --env TERM=screen-256color --env npm_config_cafile=$guest/certificates.crt \
-      --env NODE_EXTRA_CA_CERTS=$guest/certificates.crt $container bash $guest/commands"
+      --env NODE_EXTRA_CA_CERTS=$guest/certificates.crt $container bash $guest/commands" 9>&- # a tmux that is left would hold the lock
   answer_questions
   printf '%6.1f s  wall, all together; CPU %.1f s\n' \
     "$((($(date +%s%N) - began) / 1000000))e-3" "$(($(cpu_ms "$container") - cpu))e-3"

@@ -104,10 +104,15 @@ async function find(
   return image && { name, id: image.Id, sizeBytes: image.Size };
 }
 
-/** As in Debian's own image: the rest of a package's documentation is of no use here. */
-const excluded = ["doc", "info", "locale", "man"].map((name) =>
-  `--dpkgopt='path-exclude=/usr/share/${name}/*'`
-).join(" ");
+/**
+ * Leaves documentation out, as Debian's own image does. Not by mmdebstrap's --dpkgopt: it
+ * then filters all essential packages with a Perl script, which takes a third longer.
+ */
+const withoutDocumentation = [
+  `--essential-hook='printf "path-exclude=/usr/share/%s/*\\n" doc info locale man ` +
+  `>"$1/etc/dpkg/dpkg.cfg.d/hal9000"'`,
+  `--customize-hook='cd "$1/usr/share" && rm -rf doc/* info/* locale/* man/*'`,
+].join(" ");
 
 async function debootstrap(
   { name, packages }: LocalBase,
@@ -125,7 +130,7 @@ async function debootstrap(
     await asRoot(
       // As in Debian's own image: a build that breaks off starts again from its base.
       `mmdebstrap --quiet --variant=apt --include=${packages.join(",")} ` +
-        `--dpkgopt=force-unsafe-io ${excluded} ` +
+        `--dpkgopt=force-unsafe-io ${withoutDocumentation} ` +
         `--keyring=${keyring} --architectures=${arch} trixie '${tarball}'`,
     );
     await $({ quiet: true })`docker import ${tarball} ${name}`;
