@@ -150,6 +150,7 @@ traces() {
   killed_when no_records
   run -0 as_user claudy uninstall --yes --force --data
   run ! as_root test -e "$home/.hal9000"
+  as_root chmod -R u+w "$prefix/lib"
   run -0 as_user sh "$home/package/install.sh" --uninstall --yes --prefix "$prefix"
   diff "$BATS_FILE_TMPDIR/before" <(traces)
 }
