@@ -13,6 +13,7 @@ client=$HAL9000_PREFIX-client
 deno=$(echo "$PWD"/node_modules/@deno/*/deno)
 
 clean_up() {
+  trap '' INT TERM # make repeats the signal
   scripts/claudy.ts mcp stop >/dev/null 2>&1 || true
   scripts/claudy.ts daemon stop >/dev/null 2>&1 || true
   docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" | xargs -r docker rm --force >/dev/null

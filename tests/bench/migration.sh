@@ -12,6 +12,7 @@ samples=${SAMPLES:-3}
 files=${FILES:-50000}
 
 clean_up() {
+  trap '' INT TERM # make repeats the signal
   scripts/claudy.ts daemon stop >/dev/null 2>&1 || true
   docker ps --all --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" | xargs -r docker rm --force >/dev/null
   docker volume ls --quiet --filter "name=$HAL9000_PREFIX" | xargs -r docker volume rm >/dev/null
