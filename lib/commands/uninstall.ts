@@ -17,7 +17,7 @@ import type { Instance } from "../instance/instance.ts";
 import { endpointOf } from "../docker/endpoint.ts";
 import { refuseWhileMoving } from "../instance/migration-journal.ts";
 import { openInstance } from "../instance/open.ts";
-import { checkClean } from "../instance/storage.ts";
+import { checkClean, refuseUnrelated } from "../instance/storage.ts";
 import { engineStopCommand, forgetEngine } from "../machine/engine.ts";
 import { samplePath } from "../machine/sample.ts";
 import { checkout, installationPrefix, isInstalled } from "../std/checkout.ts";
@@ -55,15 +55,19 @@ export function uninstallCommand(io: Io): CAC {
         });
       }
       refuseWhileMoving(instance);
-      if (options.data) await checkClean(instance);
+      if (options.data) {
+        await checkClean(instance);
+        refuseUnrelated(instance.home);
+      }
       const plan = await findInstalled(instance);
-      const removal = removalOf(instance, io.env, plan, options);
+      const files = disposableFiles(instance, homeDirectory(io.env), io.env);
+      const removal = removalOf(instance, files, plan, options);
       if (options.dryRun) {
         return io.answer(removal, textOf(removal), options.json);
       }
       const count = Object.values(removal).flat().length;
       if (count > 0) await ask(io, instance, removal, options);
-      const kept = await removeInstalled(instance, removal.files, io.log);
+      const kept = await removeInstalled(instance, files, io.log);
       if (options.data) await removeData(instance);
       await tellOfEngine(io, plan);
       io.answer(removal, summary(removal), options.json);
@@ -88,12 +92,11 @@ interface Removal {
 
 function removalOf(
   instance: Instance,
-  env: NodeJS.ProcessEnv,
+  files: string[],
   { containers, images, untagged, volumes }: UninstallPlan,
   { data = false }: Options,
 ): Removal {
   const { home } = instance;
-  const files = disposableFiles(instance, homeDirectory(env), env);
   return {
     containers,
     images,
@@ -160,8 +163,8 @@ async function ask(
   if (!data) return;
   // A second time, since it cannot be restored.
   await io.confirm(
-    `Delete ${instance.home.home} with all conversations, secrets, memory bank and ` +
-      `backups, and the volumes ${removal.volumes.join(", ")}?`,
+    `Delete ${instance.home.home} with all conversations, secrets, profiles, memory bank ` +
+      `and backups, and the volumes ${removal.volumes.join(", ")}?`,
     yes,
   );
 }

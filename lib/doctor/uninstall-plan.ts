@@ -6,6 +6,7 @@ import { localBases } from "../image/base.ts";
 import { formerOf, nextOf, ownKinds } from "../image/tags.ts";
 import type { Instance } from "../instance/instance.ts";
 import { label } from "../instance/labels.ts";
+import { isSameHome } from "../instance/ownership.ts";
 
 /** Everything in the engine, of all instances. */
 export interface EngineContents {
@@ -31,9 +32,13 @@ export interface UninstallPlan {
 }
 
 export function planUninstall(
-  { prefix, names, settings }: Pick<Instance, "prefix" | "names" | "settings">,
+  instance: Pick<
+    Instance,
+    "prefix" | "names" | "settings" | "hostHome" | "self"
+  >,
   { containers, volumes, images }: EngineContents,
 ): UninstallPlan {
+  const { prefix, names, settings } = instance;
   const repository = settings.HAL9000_IMAGE_REPO;
   const repositories = [
     repository,
@@ -41,11 +46,15 @@ export function planUninstall(
     ...[nextOf(repository), formerOf(repository)],
     ...ownKinds.map((kind) => `${prefix}-${kind}`),
   ];
-  const isOwn = (labels: Record<string, string> | undefined, name: string) =>
-    labels?.[label.instance] === prefix ||
-    // A parent that was started by hand has no label of its instance.
-    (name === names.parent && labels?.[label.role] === "parent" &&
-      labels[label.instance] === undefined);
+  const isOwn = (labels: Record<string, string> | null, name: string) => {
+    const home = labels?.[label.home];
+    // Any image or volume can have the prefix as a label.
+    if (home !== undefined && !isSameHome(instance, home)) return false;
+    return labels?.[label.instance] === prefix ||
+      // A parent that was started by hand has no label of its instance.
+      (name === names.parent && labels?.[label.role] === "parent" &&
+        labels[label.instance] === undefined);
+  };
   const others = new Set(
     [...containers, ...volumes]
       .map(({ Labels }) => Labels?.[label.instance])
@@ -59,8 +68,17 @@ export function planUninstall(
     )
   );
   const tags = ours.flatMap(namesOf);
-  const foreign = containers.filter(({ Labels }) =>
-    Labels[label.instance] !== prefix
+  const foreign = containers.filter(({ Labels, Names }) =>
+    !isOwn(Labels, nameOf(Names))
+  );
+  // Another instance may use the same repository, and start other workers from it later.
+  const used = new Set(
+    images.filter((image) =>
+      foreign.some(({ Image, ImageID, Labels }) =>
+        Labels[label.instance] !== undefined &&
+        (ImageID === image.Id || namesOf(image).includes(Image))
+      )
+    ).flatMap(namesOf).map(repositoryOf),
   );
   for (const tag of tags) {
     if (!repositories.includes(repositoryOf(tag))) {
@@ -69,15 +87,13 @@ export function planUninstall(
   }
   const shared = others.size > 0;
   return {
-    containers: containers.map((container) => ({
-      ...container,
-      name: (container.Names[0] ?? "").slice(1),
-    })).filter(({ Labels, name }) => isOwn(Labels, name))
-      .map(({ name }) => name).sort(),
+    containers: containers
+      .filter(({ Labels, Names }) => isOwn(Labels, nameOf(Names)))
+      .map(({ Names }) => nameOf(Names)).sort(),
     images: [
       ...tags.filter((tag) =>
         repositories.includes(repositoryOf(tag)) &&
-        // Another instance may use the same repository.
+        !used.has(repositoryOf(tag)) &&
         !foreign.some(({ Image }) => Image === tag)
       ),
       ...(shared ? [] : images.flatMap(namesOf))
@@ -90,11 +106,13 @@ export function planUninstall(
         (image.Labels?.[label.inputs] || image.Labels?.[label.stage]) &&
         !foreign.some(({ ImageID }) => ImageID === image.Id)
       ).map(({ Id }) => Id),
-    volumes: volumes.filter(({ Labels }) => Labels?.[label.instance] === prefix)
+    volumes: volumes.filter(({ Labels, Name }) => isOwn(Labels, Name))
       .map(({ Name }) => Name).sort(),
     others: [...others].sort(),
   };
 }
+
+const nameOf = (names: string[]) => (names[0] ?? "").slice(1);
 
 function namesOf({ RepoTags }: Pick<Docker.ImageInfo, "RepoTags">): string[] {
   return (RepoTags ?? []).filter((name) => name !== "<none>:<none>");

@@ -1,15 +1,22 @@
 // Removes an instance. Each step skips what is gone already, so that a second run finishes
 // what a killed one began; the data, which holds the settings, is removed last.
 
-import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, lstatSync, readdirSync } from "node:fs";
+import { isAbsolute, join } from "node:path";
 import { stopDaemon } from "../daemon/daemon.ts";
 import { type Docker, removeContainer } from "../docker/docker.ts";
 import { engineFailure, statusOf } from "../docker/docker-errors.ts";
 import { stopGateway } from "../gateway/gateway-process.ts";
 import type { Instance } from "../instance/instance.ts";
-import { clean, planClean, removeHome } from "../instance/storage.ts";
+import { withoutLinks } from "../instance/ownership.ts";
+import {
+  clean,
+  planClean,
+  refuseUnrelated,
+  removeHome,
+} from "../instance/storage.ts";
 import { isSampleUnused, samplePath } from "../machine/sample.ts";
+import { isWithin } from "../std/hostpath.ts";
 import type { Log } from "../std/log.ts";
 import { removeTree } from "../std/remove-tree.ts";
 import { stopWorker } from "../worker/ending.ts";
@@ -39,15 +46,32 @@ export function disposableFiles(
   userHome: string,
   env: NodeJS.ProcessEnv,
 ): string[] {
-  // scripts/launch sets DENO_DIR to it.
-  const cache = join(
-    env["XDG_CACHE_HOME"] || join(userHome, ".cache"),
-    "hal9000",
-  );
+  const cache = denoCache(userHome, env);
   return [
-    ...[home.build, cache].filter((path) => existsSync(path)),
+    ...(existsSync(home.build) ? [home.build] : []),
+    ...(isDenoCache(cache, home.home) ? [cache] : []),
     ...(isSampleUnused(userHome) ? [samplePath(userHome)] : []),
   ];
+}
+
+/** scripts/launch sets DENO_DIR to it. */
+function denoCache(userHome: string, env: NodeJS.ProcessEnv): string {
+  return join(env["XDG_CACHE_HOME"] || join(userHome, ".cache"), "hal9000");
+}
+
+/** What Deno creates in it: databases, and directories. */
+const denoFile = /^(\w+_cache_v\d+(-\w+)?|gen|npm|remote|registries)$/;
+
+/** False for anything else with this name, such as HAL9000_HOME or a clone. */
+function isDenoCache(directory: string, home: string): boolean {
+  if (!isAbsolute(directory) || !isRealDirectory(directory)) return false;
+  const [cache, data] = [withoutLinks(directory), withoutLinks(home)];
+  return !isWithin(cache, data) && !isWithin(data, cache) &&
+    readdirSync(directory).every((name) => denoFile.test(name));
+}
+
+function isRealDirectory(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }
 
 /** Removes containers, images and files. Returns why some images were kept. */
@@ -94,6 +118,7 @@ async function removeImages(
 
 /** Deletes the volumes and HAL9000_HOME, with the backups in it. */
 export async function removeData(instance: Instance): Promise<void> {
+  refuseUnrelated(instance.home);
   await clean(instance, await planClean(instance));
   for (const name of (await findInstalled(instance)).volumes) {
     await instance.docker.getVolume(name).remove();

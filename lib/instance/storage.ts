@@ -7,13 +7,14 @@ import {
   readFileSync,
   realpathSync,
 } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { type Docker, inspectVolume } from "../docker/docker.ts";
 import { Failure, messageOf } from "../std/errors.ts";
 import type { Instance } from "./instance.ts";
 import { label } from "./labels.ts";
-import { refuseForeignInstance } from "./ownership.ts";
+import { refuseForeignInstance, withoutLinks } from "./ownership.ts";
 import { homeDirectories, type HomePaths } from "./paths.ts";
+import { movedParts } from "./volumes.ts";
 import { measureTrees, removeTree } from "../std/remove-tree.ts";
 import { waitFor } from "../std/wait.ts";
 
@@ -226,8 +227,26 @@ export async function removeHome(
   await removeTree(home);
 }
 
+/** Throws an `unsafe` Failure if the home contains entries that no HAL-9000 has created. */
+export function refuseUnrelated(paths: HomePaths): void {
+  const { home } = paths;
+  if (!existsSync(home)) return;
+  const known = Object.values(paths)
+    .filter((path) => typeof path === "string" && dirname(path) === home)
+    .map((path) => basename(path as string));
+  known.push(...movedParts.map(({ name }) => name));
+  const others = readdirSync(home).filter((name) => !known.includes(name));
+  if (others.length === 0) return;
+  throw new Failure(
+    "unsafe",
+    `Cannot delete ${home}: HAL-9000 did not create ${others.join(", ")} in it`,
+    { hint: "Move that to another directory first, or delete it." },
+  );
+}
+
 /** Mount points below a directory, in this process's mount namespace. */
-export function mountPointsBelow(directory: string): string[] {
+export function mountPointsBelow(path: string): string[] {
+  const directory = withoutLinks(path); // as the kernel lists them
   return readFileSync("/proc/self/mountinfo", "utf8").split("\n")
     .map((line) => unescaped(line.split(" ")[4] ?? ""))
     .filter((path) => path.startsWith(`${directory}/`));

@@ -1,13 +1,8 @@
 // Creates a sample project for users who do not have one.
 
-import {
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  writeFileSync,
-} from "node:fs";
+import { lstatSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { plainText } from "../std/plain-file.ts";
 
 const text = `# Sample project
 
@@ -20,15 +15,20 @@ export const samplePath = (home: string) => join(home, "hal9000-sample");
 export function ensureSample(home: string): string {
   const directory = samplePath(home);
   mkdirSync(directory, { recursive: true });
-  const readme = join(directory, "README.md");
-  if (!existsSync(readme)) writeFileSync(readme, text);
+  try {
+    // A worker may have replaced it by a link, which must not be followed.
+    writeFileSync(join(directory, "README.md"), text, { flag: "wx" });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+  }
   return directory;
 }
 
 /** Whether the sample project exists and holds only what ensureSample() has written. */
 export function isSampleUnused(home: string): boolean {
   const directory = samplePath(home);
-  return existsSync(directory) &&
+  const stat = lstatSync(directory, { throwIfNoEntry: false });
+  return stat?.isDirectory() === true &&
     readdirSync(directory).join() === "README.md" &&
-    readFileSync(join(directory, "README.md"), "utf8") === text;
+    plainText(join(directory, "README.md"), { maxBytes: 1024 }) === text;
 }

@@ -9,15 +9,17 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { join } from "node:path";
+import { execFileSync } from "node:child_process";
+import { dirname, join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import {
   type EngineContents,
   planUninstall,
 } from "../../lib/doctor/uninstall-plan.ts";
+import { bind } from "../../lib/instance/container-spec.ts";
 import { instanceNames, label } from "../../lib/instance/labels.ts";
-import type { HomePaths } from "../../lib/instance/paths.ts";
+import { type HomePaths, homePaths } from "../../lib/instance/paths.ts";
 import { removeHome } from "../../lib/instance/storage.ts";
 import { ensureSample } from "../../lib/machine/sample.ts";
 import { main as claudy } from "../../scripts/claudy.ts";
@@ -97,6 +99,8 @@ const plan = (
     settings: { HAL9000_IMAGE_REPO: repository } as Served["instance"][
       "settings"
     ],
+    hostHome: homePaths("/home/me/.hal9000"),
+    self: undefined,
   }, { ...alone, ...contents });
 
 test("planUninstall() has what the instance created, and what only it used", () => {
@@ -143,10 +147,27 @@ for (const [what, contents] of traces) {
 
 test("planUninstall() keeps images of a repository that another instance's containers use", () => {
   const containers = [container("x", of("other"), "shared:parent")];
-  const images = [image("a", ["shared:parent", "shared:worker"])];
+  const images = [
+    image("a", ["shared:parent"]),
+    image("b", ["shared:worker"]),
+    image("c", ["hal9000-profile:rust"]),
+  ];
   assert.equal(plan({ containers, images }, "shared").images, [
-    "shared:worker",
+    "hal9000-profile:rust",
   ]);
+});
+
+test("planUninstall() keeps what only has the same prefix: its home is another", () => {
+  const theirs = of("hal9000", { [label.home]: "/home/you/.hal9000" });
+  const ours = of("hal9000", { [label.home]: "/home/me/.hal9000" });
+  const { containers, volumes } = plan({
+    containers: [container("a", theirs), container("b", ours)],
+    volumes: [
+      { Name: "c", Labels: theirs },
+      { Name: "d", Labels: ours },
+    ],
+  });
+  assert.equal([containers, volumes], [["b"], ["d"]]);
 });
 
 test("uninstall removes containers and images, and keeps data", async ({ run, engine, instance }) => {
@@ -164,6 +185,80 @@ test("uninstall removes containers and images, and keeps data", async ({ run, en
   assert.not(existsSync(cache));
   assert.ok(existsSync(instance.home.conf));
   assert.match(ran.stderr, `Data is kept in ${instance.home.home}`);
+});
+
+const notCaches: [
+  string,
+  (paths: { cache: string; root: string; home: string }) => void,
+][] = [
+  ["has other files", ({ cache }) => {
+    mkdirSync(cache, { recursive: true });
+    writeFileSync(join(cache, "gen"), "");
+    writeFileSync(join(cache, "notes.txt"), "");
+  }],
+  ["is a link to HAL9000_HOME", ({ cache, home }) => {
+    mkdirSync(dirname(cache), { recursive: true });
+    symlinkSync(home, cache);
+  }],
+  ["contains HAL9000_HOME", ({ cache, home }) => {
+    mkdirSync(cache, { recursive: true });
+    renameSync(home, join(cache, "gen"));
+    symlinkSync(join(cache, "gen"), home);
+  }],
+];
+
+for (const [what, create] of notCaches) {
+  test(`uninstall keeps a directory with the name of Deno's cache that ${what}`, async ({ run, root, instance: { home } }) => {
+    const cache = join(root, "user", ".cache", "hal9000");
+    create({ cache, root, home: home.home });
+    const ran = await run(claudy, ["uninstall", "--yes"]);
+    assert.equal([ran.code, existsSync(cache)], [0, true]);
+    assert.ok(existsSync(home.instance));
+  });
+}
+
+test("uninstall keeps HAL9000_HOME without --data, also as ~/.cache/hal9000", async ({ run, engine, root, instance: { home } }) => {
+  engine.containers.length = 0; // they have the other home as a label
+  const cache = join(root, "user", ".cache");
+  const moved = homePaths(join(cache, "hal9000"));
+  mkdirSync(cache, { recursive: true });
+  renameSync(home.home, moved.home);
+  const ran = await run(claudy, ["uninstall", "--yes"], {
+    env: { HAL9000_HOME: moved.home },
+  });
+  assert.equal([ran.code, existsSync(moved.instance)], [0, true]);
+});
+
+test("uninstall --data refuses a home with unrelated files, before it removes anything", async ({ run, engine, instance: { home } }) => {
+  const notes = join(home.home, "notes");
+  writeFileSync(notes, "");
+  const refused = await run(claudy, ["uninstall", "--yes", "--data"]);
+  assert.is(refused.code, 6);
+  assert.match(refused.stderr, "HAL-9000 did not create notes in it");
+  assert.is(engine.containers.length, 2);
+  rmSync(notes);
+  assert.is((await run(claudy, ["uninstall", "--yes", "--data"])).code, 0);
+});
+
+test("uninstall --data deletes a home that is a link, and nothing if it is in use", async ({ run, engine, root, instance: { home, names, prefix } }) => {
+  const target = join(root, "disk");
+  renameSync(home.home, target);
+  symlinkSync(target, home.home);
+  engine.volumes.set(names.volumes.chromadb, {
+    Name: names.volumes.chromadb,
+    Labels: of(prefix),
+  });
+  const Mounts = [bind(join(target, "memorybank"), "/data")];
+  const user = engine.add("backup", {
+    spec: { Labels: {}, HostConfig: { Mounts } },
+  });
+  const refused = await run(claudy, ["uninstall", "--yes", "--data"]);
+  assert.is(refused.code, 5);
+  assert.match(refused.stderr, "in use by backup");
+  assert.ok(existsSync(home.backups));
+  engine.containers.splice(engine.containers.indexOf(user), 1);
+  assert.is((await run(claudy, ["uninstall", "--yes", "--data"])).code, 0);
+  assert.equal([existsSync(target), existsSync(home.home)], [false, false]);
 });
 
 test("uninstall --data deletes volumes and HAL9000_HOME too, twice without harm", async ({ run, engine, instance }) => {
@@ -225,6 +320,19 @@ test("uninstall reports an image that is in use, and removes the others", async 
   assert.is(ran.code, 8);
   assert.match(ran.stderr, "Cannot remove image repo:parent");
   assert.ok(engine.asked.includes("rmi repo:worker"));
+});
+
+test("the sample's README.md is neither followed nor read if a worker has replaced it", async ({ run, root }) => {
+  const user = join(root, "user");
+  const readme = join(ensureSample(user), "README.md");
+  rmSync(readme);
+  symlinkSync(join(user, ".bash_aliases"), readme);
+  ensureSample(user);
+  assert.not(existsSync(join(user, ".bash_aliases")));
+  rmSync(readme);
+  execFileSync("mkfifo", [readme]);
+  const kept = await run(claudy, ["uninstall", "--yes"]);
+  assert.match(kept.stderr, "The sample project is kept");
 });
 
 test("uninstall removes the sample project only if it is unused", async ({ run, root }) => {
