@@ -34,10 +34,22 @@ const nestedScript = [...nested, "';'", "set", "status", "on"].join(" ");
 
 const hasSession = `${tmux.join(" ")} has-session -t =claude 2>/dev/null`;
 
-/** Run in a window of the dashboard: attaches to the session, else opens a shell. */
-export const windowScript = `${hasSession} || exec bash; exec ${
-  nested.join(" ")
-}`;
+/** In the worker: the process that a window of the dashboard shows. */
+const windowPid = "/tmp/hal9000-window";
+
+/** Ends it: the engine does not when its terminal is closed. */
+export const endWindowScript = `kill -HUP "$(cat ${windowPid})"`;
+
+const endedNote = "Claude has ended. Resume the session on the host: " +
+  "claudy attach NAME. Here is a shell:";
+
+/**
+ * Run in a window of the dashboard: attaches to the session, else opens a shell. One line,
+ * because it is passed through tmux's control mode.
+ */
+export const windowScript = `echo $$ >${windowPid}; ${hasSession} || { ` +
+  `[ ! -f "$CLAUDE_CONFIG_DIR/hal9000-ended" ] || echo "${endedNote}"; ` +
+  `exec bash; }; exec ${nested.join(" ")}`;
 
 /** What to show in a terminal. `command` starts Claude if there is no session yet. */
 export type Shown =

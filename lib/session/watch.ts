@@ -2,7 +2,7 @@
 
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type CliState, readCliState } from "./activity.ts";
+import { type CliState, readCliState, readEnding } from "./activity.ts";
 import { messageOf } from "../std/errors.ts";
 import { followEvents } from "../instance/events.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -14,6 +14,8 @@ export interface WatchedWorker {
   worker: WorkerState;
   /** Null if no CLI is running. */
   said: CliState | null;
+  /** Exit code of a Claude that has ended while its worker runs; null otherwise. */
+  exitCode: number | null;
 }
 
 /** How often the status files are read; this starts no process. */
@@ -65,10 +67,12 @@ function watched(
   worker: WorkerState,
 ): WatchedWorker {
   const { session } = worker;
-  const said = session === null
-    ? null
-    : readCliState(join(home.home, sessionHome(session))) ?? null;
-  return { worker: { ...worker, status: "" }, said };
+  const shown = { ...worker, status: "" };
+  if (session === null) return { worker: shown, said: null, exitCode: null };
+  const claudeHome = join(home.home, sessionHome(session));
+  const said = readCliState(claudeHome) ?? null;
+  const exitCode = said ? null : readEnding(claudeHome)?.exitCode ?? null;
+  return { worker: shown, said, exitCode };
 }
 
 async function followWorkers(

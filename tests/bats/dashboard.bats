@@ -62,7 +62,7 @@ coloured() { tmux -L "$screen" capture-pane -p -e | grep -aE $'\e\\[([0-9]+;)*(3
 
 @test "a worker appears within 2 s with a window, and both go when it stops" {
   dashboard 120 40
-  wait_for 10 shows "No workers. Press C-b w to spawn one."
+  wait_for 10 shows "No workers. Press C-] w to spawn one."
   spawn -n comes-$$ "$project"
   wait_for 2 matches "^1 +comes-$$ "
   windows() { docker exec "$parent" tmux -L hal9000 list-windows -F '#{window_name}'; }
@@ -142,6 +142,14 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   press C-] 0 # the other prefix
   wait_for 5 shows "WAITING FOR"
   wait_for 5 is "$session" idle
+  # After its viewer has left, the window is no terminal of the session.
+  run ! detached
+  press C-] d
+  wait_for 10 detached
+  dashboard 121 40
+  wait_for 10 shows "C-] then:"
+  press C-] 1
+  wait_for 10 shows "echo: done more"
 }
 
 @test "y and n answer the chosen session's request, and Enter opens it" {

@@ -86,6 +86,7 @@ function watched(session: string | null, status?: string): WatchedWorker {
       inputs: null,
     },
     said: status === undefined ? null : cliState([status], "") ?? null,
+    exitCode: null,
   };
 }
 

@@ -153,11 +153,14 @@ test.after.each(async ({ stop, running, path, pane, keys, end }) => {
 function addWorker(
   { engine, labels }: Context,
   name: string,
-  session: string,
+  session: string | null,
 ): FakeContainer {
   return engine.add(name, {
     spec: {
-      Labels: labels({ [label.session]: session, [label.project]: "/p/app" }),
+      Labels: labels({
+        ...(session === null ? {} : { [label.session]: session }),
+        [label.project]: "/p/app",
+      }),
     },
   });
 }
@@ -228,7 +231,7 @@ test("the pane shows the parent and the workers and, at a terminal, their usage"
     shows("#", "SESSION", "STATE", "WAITING FOR", "SINCE", "LAST LINE", "CPU"),
   );
   assert.ok(shows("3", "s-one", "R working", "-"));
-  assert.ok(shows("3", "s-two", "- no session", "-"));
+  assert.ok(shows("3", "s-two", "S starting", "-"));
   assert.ok(shows("Enter open", "y allow", "n deny", "a all terminals"));
   assert.is(lines().length, 23);
   attach(context);
@@ -240,6 +243,62 @@ test("the pane shows the parent and the workers and, at a terminal, their usage"
     readFileSync(join(tmux, "arguments"), "utf8"),
     "-L hal9000 -C attach-session -t =hal9000 -f ignore-size,no-output",
   );
+});
+
+test("a session whose Claude has ended is exited, with its exit code", async (context) => {
+  const { until, lines, instance } = context;
+  addWorker(context, "one", "s-one");
+  addWorker(context, "two", "s-two");
+  for (const [name, code] of [["s-one", 3], ["s-two", 0]]) {
+    const home = join(instance.home.claude, String(name));
+    mkdirSync(home, { recursive: true });
+    writeFileSync(join(home, "hal9000-ended"), `${code}\n`);
+  }
+  run(context);
+  const line = (name: string) =>
+    lines().find((line) => line.includes(name)) ?? "";
+  await until("the state", () => line("s-one").includes("X exited"));
+  assert.match(line("s-one"), /X exited +exit code 3 /);
+  assert.not.match(line("s-two"), "exit code");
+});
+
+test("a terminal inside another tmux is told the key that reaches the dashboard", async (context) => {
+  const { until, lines, tmux } = context;
+  addWorker(context, "one", "s-one");
+  says(context, "s-one", { status: "busy" });
+  run(context);
+  const shown = (text: string) => lines().some((line) => line.includes(text));
+  await until("the keys", () => shown("C-b then:"));
+  writeFileSync(join(tmux, "clients"), "1 xterm\n0 tmux-256color\n");
+  says(context, "s-one", { status: "idle" });
+  await until("the other key", () => shown("C-] then:"));
+});
+
+test("windows of sessions are detached when the last terminal leaves", async (context) => {
+  const { until, asked, tmux } = context;
+  const one = addWorker(context, "one", "s-one");
+  const loose = addWorker(context, "loose", null);
+  says(context, "s-one", { status: "busy" });
+  attach(context);
+  run(context);
+  await until(
+    "a look at the clients",
+    () => asked().some((line) => line.startsWith("display-message")),
+  );
+  writeFileSync(
+    join(tmux, "windows"),
+    `${one.id} @1 1\n${loose.id} @2 1\n @0 \n`,
+  );
+  writeFileSync(join(tmux, "clients"), "1\n");
+  says(context, "s-one", { status: "idle" });
+  await until(
+    "the windows",
+    () => asked().some((line) => line.startsWith("respawn-pane")),
+  );
+  assert.equal(asked().filter((line) => line.startsWith("respawn-pane")), [
+    "respawn-pane -k -t @1 exec tail -f /dev/null",
+  ]);
+  assert.ok(asked().includes("set -w -t @1 @filled 0"));
 });
 
 test("NO_COLOR of the terminal leaves no colours", async (context) => {
@@ -285,7 +344,7 @@ test("each worker has a window, and those of ended workers are closed", async (c
 
 test("the dashboard rings when a session starts waiting, and not for one that waits already", async (context) => {
   const { until, asked, written, lines } = context;
-  addWorker(context, "a-shell", "s-shell");
+  addWorker(context, "a-shell", null);
   addWorker(context, "one", "s-one");
   addWorker(context, "two", "s-two");
   says(context, "s-one", { status: "busy" });
@@ -296,7 +355,7 @@ test("the dashboard rings when a session starts waiting, and not for one that wa
   const first = () => lines().findIndex((line) => /^\d+ /.test(line));
   await until("the rows", () => first() > 0);
   const order = lines().slice(first(), first() + 3).join();
-  assert.match(order, /s-two.*s-one.*s-shell/);
+  assert.match(order, /s-two.*s-one.*a-shell/);
   says(context, "s-one", { status: "waiting", waitingFor: "permission" });
   await until("the bell", () => written().includes("\x07"));
   assert.ok(asked().includes("set -g @waiting 2"));

@@ -59,6 +59,7 @@ const view = (rows: Row[], more: Partial<View> = {}): View => ({
   showsAll: false,
   screens: new Map(),
   hasColour: false,
+  prefix: "C-b",
   ...more,
 });
 

@@ -78,6 +78,7 @@ test("dropImage() keeps an image that has a name or is in use", async ({ instanc
   }
   assert.equal(engine.asked, ["rmi used", "rmi free"]);
   image("free", []);
+  image("free", []); // again
   engine.refuses.set("rmi free", 500);
   await failureOf(dropImage(instance.docker, "free"));
 });

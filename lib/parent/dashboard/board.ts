@@ -3,10 +3,11 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { inspectContainer } from "../../docker/docker.ts";
+import { execIn } from "../../docker/exec.ts";
 import type { Instance } from "../../instance/instance.ts";
 import { readParentState } from "../../instance/parent-state.ts";
 import { readDesired } from "../../pool/desired.ts";
-import { screenOf } from "../../session/tmux.ts";
+import { endWindowScript, screenOf } from "../../session/tmux.ts";
 import {
   followSessions,
   sessionChanges,
@@ -23,13 +24,22 @@ import { dashboardSession, dashboardTmux } from "./server.ts";
 import type { Row } from "./table.ts";
 import { TmuxControl, TmuxError } from "./tmux-control.ts";
 import { drawView, type Overview } from "./view.ts";
-import { arrangeWindows, fillWindow, type Window } from "./windows.ts";
+import {
+  arrangeWindows,
+  emptyWindows,
+  fillWindow,
+  type Window,
+} from "./windows.ts";
 
 /** Interval of what is read only while a terminal is attached. */
 const sampleEveryMs = 3000;
 
 /** Interval of the checks that no event triggers. */
 const overviewEveryMs = 10_000;
+
+/** In docker/tmux-dashboard.conf. In a terminal of another tmux, that takes C-b. */
+const outerPrefix = "C-b";
+const nestedPrefix = "C-]";
 
 export class Board {
   readonly #instance: Instance;
@@ -52,6 +62,7 @@ export class Board {
   /** The rows whose screens are shown. */
   #onPage: Row[] = [];
   #hasColour = true;
+  #prefix = outerPrefix;
 
   constructor(instance: Instance, log: Log) {
     this.#instance = instance;
@@ -109,7 +120,9 @@ export class Board {
     if (name === "session-window-changed" && words[1]) {
       this.#inBackground(fillWindow(this.#control, words[1]));
     }
-    if (name === "client-session-changed") this.#inBackground(this.#sample());
+    if (name === "client-session-changed" || name === "client-detached") {
+      this.#inBackground(this.#sample());
+    }
   }
 
   /**
@@ -251,9 +264,13 @@ export class Board {
 
   /** Whether there are terminals, and whether the last one that attached has colours. */
   async #lookAtClients(): Promise<void> {
-    const clients = await this.#control
-      .ask("list-clients", "-F", "#{client_control_mode}");
-    this.#isAttached = clients.includes("0");
+    const clients = (await this.#control.ask(
+      ...["list-clients", "-F", "#{client_control_mode} #{client_termname}"],
+    )).filter((line) => line.startsWith("0"));
+    await this.#noteViewers(clients.length > 0);
+    const isNested = clients.length > 0 &&
+      clients.every((line) => /^0 (tmux|screen)/.test(line));
+    this.#prefix = isNested ? nestedPrefix : outerPrefix;
     // tmux copies the variable of each client that attaches.
     const [line = ""] = await this.#control
       .ask("show-environment", "-t", `=${dashboardSession}`, "NO_COLOR")
@@ -262,6 +279,32 @@ export class Board {
     if (hasColour === this.#hasColour) return;
     this.#hasColour = hasColour;
     await this.#control.ask("set", "-g", "@no_color", hasColour ? "0" : "1");
+  }
+
+  /** A window that nobody views must not count as a terminal of its session. */
+  async #noteViewers(areThere: boolean): Promise<void> {
+    if (areThere === this.#isAttached) return;
+    this.#isAttached = areThere;
+    if (areThere) {
+      const [window = ""] = await this.#control.ask(
+        ...["display-message", "-p", "-t", `=${dashboardSession}:`],
+        "#{window_id}",
+      );
+      if (window !== "") await fillWindow(this.#control, window);
+      return;
+    }
+    const sessions = new Set(
+      this.#rows.all.filter(({ session, state }) =>
+        session !== null && state !== "exited"
+      ).map(({ id }) => id),
+    );
+    const { docker } = this.#instance;
+    const emptied = await emptyWindows(this.#control, sessions);
+    await Promise.all(
+      emptied.map((worker) =>
+        execIn(docker, worker, ["sh", "-c", endWindowScript]).catch(() => {})
+      ),
+    );
   }
 
   async #readScreens(): Promise<void> {
@@ -288,6 +331,7 @@ export class Board {
         showsAll: this.#showsAll,
         screens: this.#screens,
         hasColour: this.#hasColour,
+        prefix: this.#prefix,
       },
       this.#pane,
       Date.now(),

@@ -83,7 +83,7 @@ export class Rows {
         session,
         project,
         state: stateOf(watched),
-        waitingFor: watched.said?.waitingFor ?? "",
+        waitingFor: detailOf(watched),
         sinceMs: this.#since.get(id)?.ms ?? Date.now(),
         lastLine: this.#lastLines.get(id) ?? "",
         usage: this.#usage.get(name),
@@ -97,9 +97,14 @@ function rank({ state }: Row): number {
   return state === "waiting" ? 0 : state === "no session" ? 2 : 1;
 }
 
-function stateOf({ worker, said }: WatchedWorker): RowState {
+function stateOf({ worker, said, exitCode }: WatchedWorker): RowState {
   if (worker.state !== "running") return "paused";
-  return said?.activity ?? "no session";
+  if (worker.session === null) return "no session";
+  return said?.activity ?? (exitCode === null ? "starting" : "exited");
+}
+
+function detailOf({ said, exitCode }: WatchedWorker): string {
+  return exitCode ? `exit code ${exitCode}` : said?.waitingFor ?? "";
 }
 
 /** A home that holds too much, or that may not be read, must not stop the dashboard. */

@@ -36,6 +36,8 @@ export interface View {
   /** Texts of the workers' screens, by worker id. */
   screens: Map<string, string>;
   hasColour: boolean;
+  /** The key before the keys of tmux, as typed. */
+  prefix: string;
 }
 
 export interface Drawing {
@@ -64,7 +66,7 @@ export function drawView(view: View, size: TableSize, nowMs: number): Drawing {
   const detail = isWhole ? wanted : [...wanted.slice(0, space - 1), more];
   const body = { width, height: free - detail.length };
   const main = rows.length === 0
-    ? ["No workers. Press C-b w to spawn one."]
+    ? [`No workers. Press ${view.prefix} w to spawn one.`]
     : view.showsAll
     ? tileLines(rows, selected, body, { paint, screens })
     : tableLines(rows, selected, body, { paint, nowMs });
@@ -127,7 +129,7 @@ function detailLines(
 
 /** The keys, and the letters of the states if their words are not in the table. */
 function legendLines(
-  { rows, showsAll }: View,
+  { rows, showsAll, prefix }: View,
   width: number,
   paint: Paint,
 ): string[] {
@@ -142,7 +144,7 @@ function legendLines(
     `${paint(key, "bold")} ${meaning}`
   );
   // Each group begins a line, unless both fit in one.
-  const groups = [[...items, all], ["C-b then:", ...afterPrefix]];
+  const groups = [[...items, all], [`${prefix} then:`, ...afterPrefix]];
   const whole = inLines(groups.flat(), width);
   return [
     ...(isWide(width) || showsAll ? [] : inLines(states, width)),

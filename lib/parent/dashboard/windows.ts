@@ -12,6 +12,8 @@ export interface Window {
   index: number;
 }
 
+const idle = "exec tail -f /dev/null";
+
 type Control = Pick<TmuxControl, "ask">;
 
 /** Creates and closes windows so that each worker has one; returns them by worker id. */
@@ -32,7 +34,7 @@ export async function arrangeWindows(
       ...["-d", "-P", "-F", "#{window_id} #{window_index}"],
       ...["-t", `=${dashboardSession}:`, "-n", name],
       // Nothing runs in the worker before the window is viewed.
-      "exec tail -f /dev/null",
+      idle,
     );
     const [id = "", index] = line.split(" ");
     await control.ask("set", "-w", "-t", id, "@worker", worker);
@@ -83,6 +85,26 @@ export async function fillWindow(
       shellQuoted(windowScript)
     }`,
   );
+}
+
+/** Empties the windows of these workers, and returns the workers that had one. */
+export async function emptyWindows(
+  control: Control,
+  workers: Set<string>,
+): Promise<string[]> {
+  const emptied: string[] = [];
+  const format = "#{@worker} #{window_id} #{@filled}";
+  const target = `=${dashboardSession}`;
+  for (
+    const line of await control.ask("list-windows", "-t", target, "-F", format)
+  ) {
+    const [worker = "", id = "", filled] = line.split(" ");
+    if (filled !== "1" || !workers.has(worker)) continue;
+    await control.ask("set", "-w", "-t", id, "@filled", "0");
+    await control.ask("respawn-pane", "-k", "-t", id, idle);
+    emptied.push(worker);
+  }
+  return emptied;
 }
 
 function shellQuoted(text: string): string {
