@@ -1,7 +1,7 @@
 // up: sets up this machine and starts a worker on a project.
 
 import { accessSync, constants } from "node:fs";
-import { homedir } from "node:os";
+import { homedir, userInfo } from "node:os";
 import { delimiter, join } from "node:path";
 import process from "node:process";
 import { $, quote } from "zx/core";
@@ -56,12 +56,7 @@ export function upCommand(name: string, io: Io): CAC {
           hint: "Run this on the host.",
         });
       }
-      try {
-        return await up(io, project, options);
-      } catch (error) {
-        if (!(error instanceof NotYetInGroup) || io.env[regrouped]) throw error;
-        return await upInGroup(project, options);
-      }
+      return await up(io, project, options);
     });
 
   return cli;
@@ -78,9 +73,13 @@ async function up(
   const { run: step } = steps;
   const engine = await step(
     "Engine",
-    (log) => ensureEngine(env, log, engineConsent(io)),
-    ({ version }) => `Docker ${version}`,
+    (log) =>
+      ensureEngine(env, log, engineConsent(io)).catch((error) => {
+        if (!(error instanceof NotYetInGroup) || env[regrouped]) throw error;
+      }),
+    (engine) => engine ? `Docker ${engine.version}` : "joining group docker",
   );
+  if (!engine) return await upInGroup(project, options);
   const instance = await openInstance(env, io.log);
   // A wrong directory is refused before minutes of building, not after.
   const resolved = await resolveProject(instance, {
@@ -220,6 +219,13 @@ async function upInGroup(
     quiet: true,
     env: { ...process.env, [regrouped]: "1" },
   });
-  const { exitCode } = await run`sg docker -c ${words.map(quote).join(" ")}`;
+  const { username } = userInfo();
+  if ((await $({ quiet: true, nothrow: true })`sudo -n true`).exitCode !== 0) {
+    throw new NotYetInGroup();
+  }
+  // Not with sg, which Debian 13 does not install. sudo replaces PATH.
+  const path = `PATH=${process.env["PATH"]}`;
+  const { exitCode } =
+    await run`sudo --non-interactive --preserve-env --user=${username} env ${path} ${words}`;
   return exitCode ?? 1;
 }
