@@ -135,10 +135,13 @@ release() { touch "$HAL9000_TEST_ROOT/session-stub/requests.$1"; }
   aside() { docker inspect "$parent-former"; }
   started() { aside && [ "$(inspect "$parent" '{{.State.Running}}')" = true ]; }
   while read -r killed point next; do
-    upgrade "${!killed}" --allow-downgrade >"$BATS_TEST_TMPDIR/out" 2>&1 &
+    # Not a function: the shell that runs it would be killed instead.
+    "${!killed}/dist/bin/claudy.js" upgrade --allow-downgrade >"$BATS_TEST_TMPDIR/out" 2>&1 &
     wait_for 60 "$point"
     kill -9 $!
-    wait $! || true
+    status=0
+    wait $! || status=$?
+    [ "$status" = 137 ]
     run -0 upgrade "${!next}" --allow-downgrade
     [ "$(parent_version)" = "$(jq -r .version "${!next}/package.json")" ]
     run ! leftovers
