@@ -23,7 +23,7 @@ export function logsCommand(io: Io): CAC {
   const cli = command("claudy logs");
   cli.command(
     "[name]",
-    "Print the conversation of a session (default: the one here), or a worker's log",
+    "Print a conversation, or the log of a worker without one (default: the session here)",
   )
     .option("--worker", "Print the log of its worker instead")
     .option("-f, --follow", "Follow new messages")

@@ -214,7 +214,7 @@ export function stopCommand(io: Io): CAC {
   const cli = command("claudy stop");
   cli.command(
     "[...names]",
-    "Stop sessions (default: the one here), keep their conversations; or other workers",
+    "Stop sessions, keep their conversations; or workers (default: the session here)",
   )
     .option("--all", "Stop all sessions and other workers, after asking")
     .option("--yes", "Do not ask")
