@@ -11,17 +11,19 @@ import {
   writeFile,
 } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { dirname, isAbsolute, join, normalize } from "node:path";
 import process from "node:process";
 import type { Docker } from "../docker/docker.ts";
 import type { Instance } from "../instance/instance.ts";
 import { label } from "../instance/labels.ts";
+import { insideWorker } from "../instance/paths.ts";
 import { isReserved } from "../project/devcontainer.ts";
 import {
   type DevcontainerReview,
   staged,
 } from "../project/devcontainer-files.ts";
 import { checkout } from "../std/checkout.ts";
+import { isWithin } from "../std/hostpath.ts";
 import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
 import { builderEnv, runLogged } from "./build.ts";
@@ -52,7 +54,10 @@ export async function buildDevcontainer(
     await writeFile(
       join(top, "Dockerfile"),
       (await readFile(shipped, "utf8")) +
-        variableLines(layer.review.devcontainer.env),
+        variableLines({
+          ...layer.review.devcontainer.env,
+          PATH: searchPath(image.Config.Env ?? []),
+        }),
     );
     return await buildLayer(
       instance,
@@ -159,20 +164,44 @@ function passedVariables(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   );
 }
 
+/**
+ * The image's PATH, with the directories last that the project's files or another process
+ * can change: nobody has approved a program there that is named like one of the worker's.
+ */
+export function searchPath(env: string[]): string {
+  const path = env.find((line) => line.startsWith("PATH=")) ?? "";
+  const entries = path.slice("PATH=".length).split(":").filter(isAbsolute);
+  const isFixed = (entry: string) =>
+    ![insideWorker.workspace, insideWorker.home, "/tmp", "/proc"].some((tree) =>
+      isWithin(normalize(entry), tree)
+    );
+  return [
+    ...entries.filter(isFixed),
+    ...["/usr/local/bin", "/usr/bin", "/bin"],
+    ...entries.filter((entry) => !isFixed(entry)),
+  ].filter((entry, at, all) => all.indexOf(entry) === at).join(":");
+}
+
 /** Throws if the image could change what a worker is to the instance, or to Claude. */
 export function refuseImage(
   { Config }: Pick<Docker.ImageInspectInfo, "Config">,
 ): void {
+  if (Config.OnBuild?.length) {
+    throw new Failure("unsafe", "the image has ONBUILD instructions", {
+      hint: "Put them into its own Dockerfile",
+    });
+  }
   const own = Object.keys(Config.Labels ?? {})
     .find((name) => name.startsWith("hal9000."));
   if (own !== undefined) {
     throw new Failure("unsafe", `the image has the label ${own}`, {
-      hint: "Build it from an image that is not one of HAL-9000's.",
+      hint: "Build it from an image that is not one of HAL-9000's",
     });
   }
   const reserved = (Config.Env ?? []).map((line) => line.split("=", 1)[0] ?? "")
     .find((name) =>
-      isReserved(name) && !["PATH", "HOME", "NODE_VERSION"].includes(name)
+      isReserved(name) &&
+      !["PATH", "HOME", "SHELL", "NODE_VERSION"].includes(name)
     );
   if (reserved === undefined) return;
   throw new Failure(
@@ -217,7 +246,7 @@ async function examine(
     throw new Failure(
       "failed",
       "the image uses musl, like Alpine; the Claude CLI needs glibc",
-      { hint: "Build it from Debian or Ubuntu." },
+      { hint: "Build it from Debian or Ubuntu" },
     );
   }
   const packages = lines.filter((line) => line.startsWith("package "))
@@ -226,7 +255,7 @@ async function examine(
     throw new Failure(
       "failed",
       `the image lacks ${packages.join(", ")}, and has no apt-get`,
-      { hint: "Install them in its Dockerfile." },
+      { hint: "Install them in its Dockerfile" },
     );
   }
   return { packages, lfs: lines.includes("lfs") };

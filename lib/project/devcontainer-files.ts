@@ -125,7 +125,7 @@ function linesOf(text: string): string[] {
 /** A feature in a directory of the project; returns lines to show. */
 function collectFeature(
   root: string,
-  { file }: Devcontainer,
+  { file, features }: Devcontainer,
   id: string,
   files: Map<string, StagedFile>,
 ): string[] {
@@ -148,8 +148,18 @@ function collectFeature(
   return [
     `runs ${directory}/install.sh, as root and with a network:`,
     ...linesOf(script.bytes.toString("utf8")),
+    ...optionsOf(features[id]).map(([key, value]) =>
+      `with the option ${key}=${value}`
+    ),
     ...collected.lines(),
   ];
+}
+
+/** A single value is the option "version". */
+function optionsOf(
+  given: Devcontainer["features"][string] = {},
+): [string, string | boolean][] {
+  return Object.entries(typeof given === "object" ? given : { version: given });
 }
 
 /** A dependency would be fetched from a registry without a review. */

@@ -249,7 +249,7 @@ function faultOf(given: Given): string | undefined {
 
 /** Variables on which the worker, or the safety of Claude's credentials, depends. */
 export function isReserved(name: string): boolean {
-  return ["HOME", "PATH", "BASH_ENV", "ENV"].includes(name) ||
+  return ["HOME", "PATH", "SHELL", "BASH_ENV", "ENV"].includes(name) ||
     /^(LD_|GIT_CONFIG)/.test(name) || isForbiddenVariable(name);
 }
 

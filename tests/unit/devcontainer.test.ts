@@ -14,7 +14,7 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import type { Io } from "../../lib/cli/io.ts";
 import { askDevcontainer } from "../../lib/commands/trust.ts";
-import { refuseImage } from "../../lib/image/devcontainer.ts";
+import { refuseImage, searchPath } from "../../lib/image/devcontainer.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
 import { writeRecord } from "../../lib/instance/record.ts";
 import { readDevcontainer } from "../../lib/project/devcontainer.ts";
@@ -143,6 +143,7 @@ const refusals: [text: string, message: RegExp][] = [
   ['{"image":"x","remoteUser":"${localEnv:USER}"}', /must not read variables/],
   ['{"image":"x","containerEnv":{"LD_PRELOAD":"/x.so"}}', /must not set LD_/],
   ['{"image":"x","containerEnv":{"PATH":"/x"}}', /must not set PATH/],
+  ['{"image":"x","containerEnv":{"SHELL":"/x"}}', /must not set SHELL/],
   [
     '{"image":"x","containerEnv":{"ANTHROPIC_BASE_URL":"http://evil"}}',
     /must not set ANTHROPIC_BASE_URL/,
@@ -272,6 +273,24 @@ test("the summary shows every line that can have an effect, and no control chara
   } as unknown as Io;
   assert.is(await askDevcontainer(io)(await review(project)), false);
   assert.match(shown.join("\n"), /RUN printf '\\x1b\[2J\\u\{202e\}'/);
+});
+
+test("the summary shows the options of features", async ({ project }) => {
+  lay(
+    project,
+    file,
+    '{"image":"x","features":{"./a":{"b":"c d","e":true},"./f":"2"}}',
+  );
+  for (const name of ["a", "f"]) {
+    lay(project, `.devcontainer/${name}/devcontainer-feature.json`, "{}");
+    lay(project, `.devcontainer/${name}/install.sh`, "echo $B");
+  }
+  const { summary } = await review(project);
+  assert.equal(summary.filter((line) => line.startsWith("with")), [
+    "with the option b=c d",
+    "with the option e=true",
+    "with the option version=2",
+  ]);
 });
 
 test("askDevcontainer() asks only at a terminal, and not with --trust-project", async ({ project }) => {
@@ -434,6 +453,27 @@ test("refuseImage() refuses labels of HAL-9000 and variables that redirect Claud
   for (const name of ["ANTHROPIC_BASE_URL", "NODE_OPTIONS", "LD_PRELOAD"]) {
     assert.throws(() => refuseImage(image({}, [`${name}=x`])), /must not set/);
   }
+  const { Config } = image({});
+  assert.throws(
+    () => refuseImage({ Config: { ...Config, OnBuild: ["RUN x"] } }),
+    /has ONBUILD instructions/,
+  );
+});
+
+test("searchPath() has the project's directories last, after those of the worker's programs", () => {
+  const path = (text: string) => searchPath(["A=b", `PATH=${text}`]);
+  assert.is(
+    path("/workspace/bin:/opt/venv/bin:/usr/local/bin:/usr/bin:/bin"),
+    "/opt/venv/bin:/usr/local/bin:/usr/bin:/bin:/workspace/bin",
+  );
+  assert.is(
+    path(
+      ".:bin::/x/../workspace/:/workspaces:/proc/self/cwd:/home/claude/.local/bin",
+    ),
+    "/workspaces:/usr/local/bin:/usr/bin:/bin:/x/../workspace/:" +
+      "/proc/self/cwd:/home/claude/.local/bin",
+  );
+  assert.is(searchPath([]), "/usr/local/bin:/usr/bin:/bin");
 });
 
 test("postCreateOf() ignores images that the instance has not built for the project", () => {
