@@ -53,12 +53,13 @@ const maxDepth = 8;
 
 /**
  * Variables that determine where Claude sends requests and with which credentials. There
- * are many, so they are forbidden by prefix, except those that only set a model or a limit.
+ * are many, so they are forbidden by prefix, except those that only set a model or a limit,
+ * or disable something else than a question or a policy.
  */
 const forbiddenVariable =
   /^(ANTHROPIC_|AWS_|BUN_|CLAUDE_|CLOUD_ML_|GOOGLE_|NODE_|OTEL_|VERTEX_)|_PROXY$/;
 const harmlessVariable =
-  /^(ANTHROPIC_([A-Z0-9_]+_)?MODEL|CLAUDE_CODE_(MAX_|DISABLE_|SUBAGENT_MODEL|EFFORT)\w*|CLAUDE_BASH_\w+|NODE_ENV)$/;
+  /^(ANTHROPIC_([A-Z0-9_]+_)?MODEL|CLAUDE_CODE_(MAX_|DISABLE_(?!\w*(ADMIN|PERMISSION|POLICY|_RM_))|SUBAGENT_MODEL|EFFORT)\w*|CLAUDE_BASH_\w+|NODE_ENV)$/;
 
 export function isForbiddenVariable(name: string): boolean {
   const upper = name.toUpperCase();

@@ -474,6 +474,8 @@ test("forbids variables for endpoints and credentials, and allows others", () =>
     "NODE_OPTIONS",
     "CLAUDE_CODE_USE_BEDROCK",
     "OTEL_EXPORTER_OTLP_HEADERS",
+    "CLAUDE_CODE_DISABLE_SUBSTITUTION_RM_PROMPT",
+    "CLAUDE_CODE_DISABLE_PERMISSION_PROMPT_NOTIFY_HOOKS",
   ];
   const harmless = [
     "FOO",
