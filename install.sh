@@ -101,7 +101,10 @@ check_docker() {
 
 # Sets $source to what npm installs, and $packed to a directory to remove.
 find_source() {
-  here=$(cd "$(dirname "$0")" && pwd)
+  # Not if this script is read from a pipe: anyone may have put files into the working
+  # directory, whose scripts npm would run.
+  here=/nonexistent
+  case ${0##*/} in *.sh) here=$(cd "$(dirname "$0")" && pwd) ;; esac
   if [ -n "$source" ]; then
     [ -f "$source" ] || fail 4 "There is no file $source"
     source=$(cd "$(dirname "$source")" && pwd)/$(basename "$source")

@@ -21,15 +21,20 @@ export function programOf(script: string): string {
 }
 
 /**
- * The directories in which Node looks for a package's dependencies, the nearest first:
- * npm may place them beside the package.
- * https://nodejs.org/api/modules.html#loading-from-node_modules-folders
+ * The directories in which npm places a package's dependencies, the nearest first: in the
+ * package, or beside it. Node also looks further above, where others may be able to write,
+ * as in /tmp/node_modules.
  */
 export function moduleDirectories(root = checkout): string[] {
-  const above = dirname(root) === root ? [] : moduleDirectories(dirname(root));
-  return basename(root) === "node_modules"
-    ? above
-    : [join(root, "node_modules"), ...above];
+  return [join(root, "node_modules"), ...enclosing(root)];
+}
+
+function enclosing(path: string): string[] {
+  const above = dirname(path);
+  if (above === path) return [];
+  return basename(above) === "node_modules"
+    ? [above, ...enclosing(above)]
+    : enclosing(above);
 }
 
 /** The prefix of a global installation by npm; undefined for any other. */

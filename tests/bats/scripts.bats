@@ -54,11 +54,28 @@ load ../helper/load
   for tool in sh dirname readlink sort head printf basename sed; do
     ln -s "$(command -v "$tool")" "$BATS_TEST_TMPDIR/bin/$tool"
   done
+  # Another user may have put a Deno above it, as in /tmp.
+  mkdir -p "$BATS_TEST_TMPDIR/node_modules/@deno/evil"
+  printf '#!/bin/sh\necho "node was run"\n' >"$BATS_TEST_TMPDIR/node_modules/@deno/evil/deno"
+  chmod +x "$BATS_TEST_TMPDIR/node_modules/@deno/evil/deno"
   PATH=$BATS_TEST_TMPDIR/bin run -1 "$BATS_TEST_TMPDIR/checkout/scripts/launch" \
     "$BATS_TEST_TMPDIR/checkout/scripts/claudy.ts" --help
   [[ $output == *"neither Deno 2.9 nor Node 22.18"* ]]
   [[ $output == *"npm ci"* ]]
   [[ $output != *"node was run"* ]]
+}
+
+@test "install.sh from a pipe runs nothing of the working directory" {
+  mkdir -p "$BATS_TEST_TMPDIR/bin" "$BATS_TEST_TMPDIR/evil/lib" "$BATS_TEST_TMPDIR/to/bin"
+  echo '{"name": "hal-9000-dind", "scripts": {"prepack": "touch ran"}}' |
+    sed 's/{"name/{\n"name/' >"$BATS_TEST_TMPDIR/evil/package.json"
+  printf '#!/bin/sh\necho "npm $*"\n' >"$BATS_TEST_TMPDIR/bin/npm"
+  printf '#!/bin/sh\necho 1.0\n' | tee "$BATS_TEST_TMPDIR/bin/docker" >"$BATS_TEST_TMPDIR/to/bin/claudy"
+  chmod +x "$BATS_TEST_TMPDIR"/bin/* "$BATS_TEST_TMPDIR/to/bin/claudy"
+  cd "$BATS_TEST_TMPDIR/evil"
+  PATH=$BATS_TEST_TMPDIR/bin:$PATH run -0 sh -s -- --prefix "$BATS_TEST_TMPDIR/to" <"$repo/install.sh"
+  [[ $output != *Packing* ]]
+  [[ $output == *"npm install --global --prefix $BATS_TEST_TMPDIR/to "*" hal-9000-dind"* ]]
 }
 
 @test "refuses an unknown option, command or action and suggests the closest one" {

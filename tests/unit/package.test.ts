@@ -61,14 +61,17 @@ test("an installation writes below HAL9000_HOME only, a clone into itself", () =
   assert.equal([clone.context, clone.work], ["/src/x/docker", "/src/x/build"]);
 });
 
-test("moduleDirectories() are those in which Node looks", () => {
+test("moduleDirectories() are those in which npm places dependencies, and none above", () => {
   assert.equal(moduleDirectories("/home/my prefix/lib/node_modules/x"), [
     "/home/my prefix/lib/node_modules/x/node_modules",
     "/home/my prefix/lib/node_modules",
-    "/home/my prefix/node_modules",
-    "/home/node_modules",
-    "/node_modules",
   ]);
+  assert.equal(moduleDirectories("/a/node_modules/b/node_modules/@c/x"), [
+    "/a/node_modules/b/node_modules/@c/x/node_modules",
+    "/a/node_modules/b/node_modules",
+    "/a/node_modules",
+  ]);
+  assert.equal(moduleDirectories("/tmp/clone"), ["/tmp/clone/node_modules"]);
 });
 
 test("installationPrefix() is that of a global installation", () => {
