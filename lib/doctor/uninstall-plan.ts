@@ -71,14 +71,11 @@ export function planUninstall(
   const foreign = containers.filter(({ Labels, Names }) =>
     !isOwn(Labels, nameOf(Names))
   );
-  // Another instance may use the same repository, and start other workers from it later.
+  // Another instance may use the same repository, and start other workers from it later. One
+  // that only has taken over an image has its own names for it.
   const used = new Set(
-    images.filter((image) =>
-      foreign.some(({ Image, ImageID, Labels }) =>
-        Labels[label.instance] !== undefined &&
-        (ImageID === image.Id || namesOf(image).includes(Image))
-      )
-    ).flatMap(namesOf).map(repositoryOf),
+    foreign.filter(({ Labels }) => Labels[label.instance] !== undefined)
+      .map(({ Image }) => repositoryOf(Image)),
   );
   for (const tag of tags) {
     if (!repositories.includes(repositoryOf(tag))) {

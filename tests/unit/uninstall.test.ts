@@ -155,6 +155,13 @@ test("planUninstall() keeps images of a repository that another instance's conta
   assert.equal(plan({ containers, images }, "shared").images, [
     "hal9000-profile:rust",
   ]);
+  // Taken over: the same images, with names of its own.
+  const own = [{ ...container("x", of("other"), "own:parent"), ImageID: "a" }];
+  assert.equal(plan({ containers: own, images }, "shared").images, [
+    "hal9000-profile:rust",
+    "shared:parent",
+    "shared:worker",
+  ]);
 });
 
 test("planUninstall() keeps what only has the same prefix: its home is another", () => {
