@@ -156,17 +156,26 @@ export async function ensureEngine(
  * How to stop the engine without this program, if ensureEngine() started it; undefined
  * otherwise.
  */
-export function engineStopCommand(): string | undefined {
-  const started = readText(engineFiles.pid)?.trim();
-  if (started === undefined) return undefined;
-  return started === "systemd"
-    ? "sudo systemctl stop docker.socket docker.service"
-    : `sudo kill ${Number(started)}`;
+export function engineStopCommand(
+  note: string = engineFiles.pid,
+): string | undefined {
+  const started = readText(note)?.trim();
+  if (started === "systemd") {
+    return "sudo systemctl stop docker.socket docker.service";
+  }
+  // The pid may be that of another process by now.
+  return started !== undefined && processName(started) === "dockerd"
+    ? `sudo kill ${Number(started)}`
+    : undefined;
 }
 
 /** Removes the note that ensureEngine() started the engine, which keeps running. */
 export async function forgetEngine(): Promise<void> {
-  await asRoot(`rm -f ${engineFiles.pid}`);
+  try {
+    await asRoot(`rm -f ${engineFiles.pid}`);
+  } catch {
+    // It does no harm, and sudo needs a password.
+  }
 }
 
 /** Stops the engine if ensureEngine() started it; otherwise logs that it did not. */

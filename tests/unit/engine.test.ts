@@ -1,8 +1,14 @@
+import { execFileSync, spawn } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import {
   compareVersions,
   type EngineFacts,
+  engineStopCommand,
   installQuestion,
   planEngine,
 } from "../../lib/machine/engine.ts";
@@ -102,6 +108,29 @@ for (const [when, facts, hint] of refusals) {
     assert.match(plan.do === "refuse" ? plan.hint : "", hint);
   });
 }
+
+test("engineStopCommand() names only a process that is an engine", () => {
+  const directory = mkdtempSync(join(tmpdir(), "hal9000-engine-"));
+  const note = join(directory, "pid");
+  const stopCommand = (text: string) => {
+    writeFileSync(note, text);
+    return engineStopCommand(note);
+  };
+  const dockerd = join(directory, "dockerd");
+  execFileSync("cp", ["/bin/sleep", dockerd]);
+  const engine = spawn(dockerd, ["30"]);
+  try {
+    assert.is(stopCommand(`${engine.pid}\n`), `sudo kill ${engine.pid}`);
+    assert.is(stopCommand(`${process.pid}\n`), undefined);
+    assert.is(stopCommand("x; rm -r /"), undefined);
+    assert.match(stopCommand("systemd\n") ?? "", "systemctl stop");
+    rmSync(note);
+    assert.is(engineStopCommand(note), undefined);
+  } finally {
+    engine.kill();
+    rmSync(directory, { recursive: true });
+  }
+});
 
 test("compareVersions() compares versions numerically", () => {
   assert.is(compareVersions("1.41", "1.41"), 0);
