@@ -25,6 +25,7 @@ setup() {
 }
 
 teardown() {
+  [ -z "${server:-}" ] || kill "$server"
   claudy mcp stop 2>/dev/null || true
   [ -n "$BATS_TEST_COMPLETED" ] || { show_screens && end_processes; } >&2 3>&-
   remove_instance "$HAL9000_PREFIX"
@@ -76,6 +77,7 @@ prepare_mcp() {
     chmod +x "$HOME/bin/$server"
   done
   "$HOME/bin/notes-server" "$port" 3>&- &
+  server=$!
   replaced=("127.0.0.1:7000=127.0.0.1:$port" "localhost:4000=localhost:$port")
   export WIKI_TOKEN=planted TOKEN=planted
   echo '{"mcpServers":{"mine":{"command":"notes-server"}}}' >"$HOME/.claude.json"
