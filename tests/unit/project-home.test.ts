@@ -152,6 +152,11 @@ test("a release is published with provenance, after the tests", () => {
   assert.is(publish?.needs, "test");
   assert.equal(publish?.permissions, { contents: "read", "id-token": "write" });
   assert.ok(publish?.steps?.some(({ run }) => run?.includes("--provenance")));
+  // No scripts of dependencies where the package can be published.
+  assert.ok(
+    publish?.steps?.some(({ run }) => run === "npm ci --ignore-scripts"),
+  );
+  assert.not.ok(publish?.steps?.some(({ run }) => run === "npm ci"));
 });
 
 // https://docs.github.com/en/communities/using-templates-to-encourage-useful-issues-and-pull-requests/syntax-for-githubs-form-schema
