@@ -16,6 +16,7 @@ import {
 } from "../docker/docker.ts";
 import { statusOf } from "../docker/docker-errors.ts";
 import { withoutFrames } from "../docker/streams.ts";
+import { nameImage } from "../image/shared.ts";
 import { copyTags, formerOf, nextOf, removeTags } from "../image/tags.ts";
 import { versionLabel } from "../instance/labels.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -191,7 +192,10 @@ async function rollBack(
     await stopParent(instance);
     await removePool(instance);
     await copyTags(docker, formerOf(repository), repository);
-    const { Id } = await findContainer(docker, names.formerParent);
+    const { Id, Image } = await findContainer(docker, names.formerParent);
+    // Also if somebody has pruned the former names: the next start would otherwise replace
+    // the parent by the one that does not work.
+    await nameImage(docker, Image, `${repository}:parent`);
     const former = docker.getContainer(Id); // its name changes
     await former.rename({ name: names.parent });
     await former.update({ RestartPolicy: restartPolicy });

@@ -146,6 +146,21 @@ test("goes back if the new parent does not start", async (fake) => {
   assert.equal([...repositories(fake)], ["repo"]);
 });
 
+test("goes back although the former images have lost their names", async (fake) => {
+  const { engine } = fake;
+  const { started } = engine;
+  engine.started = (container) => {
+    for (const name of engine.images.keys()) {
+      if (name.startsWith("repo-former:")) engine.images.delete(name);
+    }
+    started.call(engine, container);
+  };
+  built(fake, broken);
+  const failure = await upgrade(fake).catch((error) => error);
+  assert.match(failure.message, "the former one runs again");
+  assert.is(idOf(fake, "repo:parent"), "sha256:parent");
+});
+
 test("reports if going back fails as well", async (fake) => {
   const { engine } = fake;
   built(fake, broken);
