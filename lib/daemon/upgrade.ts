@@ -195,7 +195,9 @@ async function rollBack(
     const { Id, Image } = await findContainer(docker, names.formerParent);
     // Also if somebody has pruned the former names: the next start would otherwise replace
     // the parent by the one that does not work.
-    await nameImage(docker, Image, `${repository}:parent`);
+    if (await inspectImage(docker, Image)) {
+      await nameImage(docker, Image, `${repository}:parent`);
+    }
     const former = docker.getContainer(Id); // its name changes
     await former.rename({ name: names.parent });
     await former.update({ RestartPolicy: restartPolicy });

@@ -150,6 +150,8 @@ test("goes back although the former images have lost their names", async (fake) 
   const { engine } = fake;
   const { started } = engine;
   engine.started = (container) => {
+    // The container still has its image.
+    engine.images.set("other:x", { Id: "sha256:parent", Config: {} });
     for (const name of engine.images.keys()) {
       if (name.startsWith("repo-former:")) engine.images.delete(name);
     }
