@@ -190,7 +190,10 @@ function ownInstance(
 export function foreignHome(
   { home, prefix }: Pick<Instance, "home" | "prefix">,
 ): Failure | undefined {
-  if (home.home === homedir() || systemDirectories.includes(home.home)) {
+  const isTaken = (path: string) =>
+    path === homedir() || path === withoutLinks(homedir()) ||
+    systemDirectories.includes(path);
+  if (isTaken(home.home) || isTaken(withoutLinks(home.home))) {
     return new Failure("unsafe", `${home.home} cannot be HAL9000_HOME`, {
       hint: "Set HAL9000_HOME to a separate directory, such as ~/.hal9000.",
     });

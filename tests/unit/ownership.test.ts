@@ -197,7 +197,12 @@ test("foreignHome() refuses the home of another instance", () => {
 });
 
 test("the user's home, a system directory or another user's home cannot be HAL9000_HOME", () => {
-  for (const path of [homedir(), "/", "/tmp", "/usr/local"]) {
+  const root = mkdtempSync(join(tmpdir(), "hal9000-ownership-"));
+  const links = [homedir(), "/usr/local"].map((target, at) => {
+    symlinkSync(target, join(root, `${at}`));
+    return join(root, `${at}`);
+  });
+  for (const path of [homedir(), "/", "/tmp", "/usr/local", ...links]) {
     const failure = foreignHome({ home: homePaths(path), prefix: "x" });
     assert.equal([failure?.kind, failure?.message], [
       "unsafe",
@@ -207,6 +212,7 @@ test("the user's home, a system directory or another user's home cannot be HAL90
   }
   const home = homePaths("/nonexistent/home");
   assert.is(foreignHome({ home, prefix: "x" }), undefined);
+  rmSync(root, { recursive: true });
 });
 
 test("a home with another prefix is refused with both ways out", () => {

@@ -20,7 +20,7 @@ import {
 import { bind } from "../../lib/instance/container-spec.ts";
 import { instanceNames, label } from "../../lib/instance/labels.ts";
 import { type HomePaths, homePaths } from "../../lib/instance/paths.ts";
-import { removeHome } from "../../lib/instance/storage.ts";
+import { mountPointsBelow, removeHome } from "../../lib/instance/storage.ts";
 import { ensureSample } from "../../lib/machine/sample.ts";
 import { main as claudy } from "../../scripts/claudy.ts";
 import { type Served, serveEngine } from "../helper/served-engine.ts";
@@ -377,6 +377,13 @@ for (const [what, remove] of leftovers) {
     assert.equal([ran.code, existsSync(home.home)], [0, false]);
   });
 }
+
+test("mountPointsBelow() finds mounts below a directory that is a link", ({ root }) => {
+  symlinkSync("/dev", join(root, "link"));
+  const found = mountPointsBelow(join(root, "link"));
+  assert.ok(found.some((path) => path.startsWith("/dev/")));
+  assert.equal(found, mountPointsBelow("/dev"));
+});
 
 test("removeHome() removes a home that is a link, and where it points to", async ({ instance: { home }, root }) => {
   const target = join(root, "disk");
