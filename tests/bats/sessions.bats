@@ -88,8 +88,8 @@ teardown() {
     wait_for 10 sent "and on"
     wait_for 5 is "$session" idle
     typed "$session" /clear Enter
-    gone() { ! screen_shows "$session" "Do you want to proceed?"; }
-    wait_for 10 gone
+    cleared() { ! screen_shows "$session" "and on"; }
+    wait_for 10 cleared
   done
 }
 
@@ -321,7 +321,7 @@ teardown() {
 
 @test "--legacy warns and starts a container with its own network" {
   run -0 --separate-stderr "$claudy" --legacy --via-parent --detach --json "$project"
-  [[ $stderr == *"--legacy is deprecated"*"scripts/migrate.ts"* ]]
+  [[ $stderr == *"--legacy is deprecated"*"hal9000-migrate"* ]]
   session=$(jq -r .session <<<"$output")
   [ "$(inspect "$session" '{{.HostConfig.NetworkMode}}')" = bridge ]
   docker run --detach --name "$stub-legacy" --network "container:$session" --entrypoint deno \
