@@ -10,6 +10,7 @@ import { type Docker, dropImage, inspectImage } from "../docker/docker.ts";
 import { label, versionLabel } from "../instance/labels.ts";
 import { Failure } from "../std/errors.ts";
 import type { Log, RunStep } from "../std/log.ts";
+import { readFileEnd } from "../std/plain-file.ts";
 import { removeTree } from "../std/remove-tree.ts";
 import { megabytes } from "../std/units.ts";
 import { type BaseImage, baseImage, imagesBase } from "./base.ts";
@@ -243,15 +244,16 @@ export async function runLogged(
   } finally {
     await output.close();
   }
-  const lines = (await readFile(logFile, "utf8")).trimEnd().split("\n");
-  lines.slice(-shownLines).forEach(log);
+  const end = readFileEnd(logFile, 0, maxShownBytes)?.bytes.toString("utf8");
+  (end ?? "").trimEnd().split("\n").slice(-shownLines).forEach(log);
   throw new Failure("failed", `${what} failed`, {
     hint: `The whole log: ${logFile}`,
   });
 }
 
-/** How many lines of a failed build are shown. */
+/** How much of a failed build is shown: a project's own build can print anything. */
 const shownLines = 20;
+const maxShownBytes = 16 * 1024;
 
 /** Without buildx, selects the classic builder explicitly to avoid a long warning. */
 export async function builderEnv(): Promise<Record<string, string>> {

@@ -219,6 +219,8 @@ const programs = {
   tmux: "tmux",
 };
 
+const maxShownOutput = 500;
+
 const certificates = "/etc/ssl/certs/ca-certificates.crt";
 
 /** Which Debian packages have to be added, and whether the image has git-lfs. */
@@ -237,10 +239,12 @@ async function examine(
     "command -v git-lfs >/dev/null && echo lfs",
     "echo done",
   ].join("\n");
-  const { stdout, stderr } = await runHardened(instance, image, script, log);
-  const lines = stdout.split("\n");
+  const { output } = await runHardened(instance, image, script, log);
+  const lines = output.split("\n");
   if (!lines.includes("done")) {
-    throw new Failure("failed", `the image has no shell: ${stderr.trim()}`);
+    const last = output.trim().split("\n").at(-1) ?? "";
+    const said = last.slice(0, maxShownOutput);
+    throw new Failure("failed", `the image has no shell: ${said}`);
   }
   if (lines.includes("musl")) {
     throw new Failure(

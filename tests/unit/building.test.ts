@@ -16,6 +16,7 @@ import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { runBuild } from "../../lib/image/build.ts";
+import { runHardened } from "../../lib/image/profile-build.ts";
 import {
   listProfiles,
   profileImage,
@@ -112,6 +113,26 @@ test("a build prints nothing; a failed one its last lines, and where its log is"
   assert.is(failure.kind, "failed");
   assert.is(failure.hint, `The whole log: ${directory}/logs/build.log`);
   assert.equal(told, Array.from({ length: 20 }, (_, at) => `step ${at + 11}`));
+});
+
+test("an image or a build that prints too much is cut", async (context) => {
+  const { directory, instance, told, log } = context;
+  const docker = (lines: string) =>
+    writeFileSync(join(directory, "docker"), `#!/bin/sh\n${lines}\nexit 7\n`);
+  docker("echo first >&2; head -c 3000000 /dev/zero | tr '\\0' x");
+  const settings = { ...instance.settings, WORKER_SECCOMP: "engine" as const };
+  const { exitCode, output } = await runHardened(
+    { ...instance, settings },
+    "x",
+    "",
+    log,
+  );
+  assert.is(exitCode, 7);
+  assert.match(output, /^first\nx+$/);
+  assert.is(output.length, 64 * 1024);
+  docker("[ $1 = buildx ] || head -c 3000000 /dev/zero | tr '\\0' x");
+  await build(context, []).catch(() => {});
+  assert.ok(told.join("").length < 20_000);
 });
 
 const ready = (
