@@ -31,6 +31,7 @@ setup_file() {
 teardown_file() {
   as_root true 2>/dev/null || return 0
   tmux -L "$HAL9000_PREFIX-asks" kill-server 2>/dev/null
+  tmux -L "$HAL9000_PREFIX-su" kill-server 2>/dev/null
   remove_instance "$HAL9000_PREFIX-asks"
   remove_instance "$HAL9000_PREFIX"
   remove_images "$HAL9000_PREFIX"
@@ -85,6 +86,24 @@ traces() {
   typed "$session" "installed words" Enter
   wait_for_screen 20 "$session" "echo: installed words"
   as_user claudy doctor
+}
+
+@test "questions can be answered after su, when the terminal belongs to another user" {
+  as_user claudy up --detach "$app"
+  screen=$HAL9000_PREFIX-su
+  keys() { tmux -L "$screen" send-keys "$@"; }
+  shows() { tmux -L "$screen" capture-pane -p -J | grep -E -- "$1"; }
+  sudo=()
+  [ "$(id -u)" = 0 ] || sudo=(sudo -n)
+  tmux -L "$screen" -f /dev/null new-session -d -x 150 -y 40 "${sudo[@]}" runuser -u "$user" -- \
+    env -i -C "$home" HOME="$home" TERM=screen PATH="$prefix/bin:$PATH" HAL9000_PREFIX="$HAL9000_PREFIX" bash --norc
+  keys "clear; claudy uninstall; echo \"code \$?\"" Enter
+  wait_for 20 shows '\[y/N\] $'
+  keys n Enter
+  wait_for 20 shows '^code 6'
+  # Deno warns at a terminal if it cannot write its cache.
+  run ! shows cache
+  tmux -L "$screen" kill-server
 }
 
 @test "install.sh asks before it needs root, and installs again without harm" {
