@@ -6,7 +6,7 @@ import { type CAC, cac, type Command } from "cac";
 import { buildDigest } from "../std/build-digest.ts";
 import { exitCode, Failure, fileFailure, messageOf } from "../std/errors.ts";
 import { didYouMean, nearest } from "../std/nearest.ts";
-import { printable } from "../std/text.ts";
+import { printable, wrapColumn } from "../std/text.ts";
 import manifest from "../../package.json" with { type: "json" };
 import type { Io } from "./io.ts";
 import {
@@ -62,6 +62,7 @@ export async function runCli(
     const asked = argv[0] === "help" ? [...argv.slice(1), "--help"] : argv;
     if (asked.some((word) => word === "--help" || word === "-h")) {
       await showEffectiveDefaults(cli, io.env);
+      wrapHelp(cli, io.width);
     }
     // cac expects the interpreter and the script first.
     const words = ["", "", ...explicitFlags(asked, cli)];
@@ -112,6 +113,19 @@ async function showEffectiveDefaults(
           return value ? `(default: ${key}=${value})` : text;
         },
       ),
+    }));
+  };
+}
+
+/** Makes help texts break between words, with descriptions in their column. */
+function wrapHelp({ globalCommand }: CAC, width = Infinity): void {
+  const { helpCallback } = globalCommand;
+  globalCommand.helpCallback = (sections) => {
+    const shown = helpCallback?.(sections) ?? sections;
+    return shown.map((section) => ({
+      ...section,
+      body: section.body.split("\n").map((line) => wrapColumn(line, width))
+        .join("\n"),
     }));
   };
 }

@@ -1,7 +1,12 @@
 // claudy daemon: starts, stops and inspects the parent.
 
 import { buildDigest } from "../std/build-digest.ts";
-import { restartDaemon, startDaemon, stopDaemon } from "../daemon/daemon.ts";
+import {
+  presentImage,
+  restartDaemon,
+  startDaemon,
+  stopDaemon,
+} from "../daemon/daemon.ts";
 import { type DaemonStatus, daemonStatus } from "../daemon/status.ts";
 import { Failure } from "../std/errors.ts";
 import { findContainer } from "../docker/docker.ts";
@@ -110,6 +115,7 @@ export async function offerDaemon(
 ): Promise<void> {
   const parent = instance.self ?? await findParent(instance);
   if (parent?.State === "running") return;
+  await presentImage(instance); // else nothing is set up yet
   const state = parent?.State === "paused" ? "paused" : "not running";
   if (!yes && !io.isInteractive) {
     throw new Failure("unsafe", `The daemon is ${state}`, {

@@ -32,9 +32,14 @@ export async function examineAll(
   const text = columns(
     checks.map(({ name, state, says }: Check) => [signs[state], name, says]),
   );
-  const fixes = checks.flatMap(({ name, mend }) =>
-    mend === undefined ? [] : [`${name}: ${mend}`]
-  );
-  io.answer(checks, [text, ...fixes].join("\n"), json);
+  io.answer(checks, [text, ...fixesOf(checks)].join("\n"), json);
   return checks.some(({ state }) => state === "fail") ? 1 : 0;
+}
+
+/** A line for each command that fixes something, after the checks that need it. */
+export function fixesOf(checks: Check[]): string[] {
+  const byFix = Object.groupBy(checks, ({ mend }) => mend ?? "");
+  return Object.entries(byFix).flatMap(([mend, of = []]) =>
+    mend === "" ? [] : [`${of.map(({ name }) => name).join(", ")}: ${mend}`]
+  );
 }

@@ -53,7 +53,7 @@ export function openCommand(io: Io, names: string[]): CAC {
     .option("--json", "With --detach: print session and worker as JSON")
     .example("claudy ~/code/app")
     .example("claudy -d --name review . -- --model opus")
-    .example('claudy run -p "explain this project"')
+    .example('claudy run "explain this project"')
     .example("claudy sessions --waiting")
     .action(async (
       directory: unknown,

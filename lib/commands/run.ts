@@ -101,7 +101,7 @@ export function runCommand(io: Io): CAC {
       "text, json (the answer with its cost), or stream-json (all events) (default: text)",
     )
     .option("--json", "Same as --output-format json")
-    .example('claudy run -p "explain this project"')
+    .example('claudy run "explain this project"')
     .example("git diff | claudy run review this change")
     .action(async (words: string[], options: RunOptions) => {
       const asked = {

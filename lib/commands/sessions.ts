@@ -43,13 +43,10 @@ export function sessionsCommand(io: Io): CAC {
       const instance = await view(io);
       const sessions = (await listSessions(instance, io.env, io.log))
         .filter(({ state }) => !waiting || state === "waiting");
-      io.answer(sessions, sessionTable(sessions, io.width), json);
-      if (sessions.length > 0 || json) return;
-      io.log(
-        waiting
-          ? "No session waits for input"
-          : "There are no sessions. Open one: claudy DIRECTORY",
-      );
+      if (sessions.length > 0 || json) {
+        io.answer(sessions, sessionTable(sessions, io), json);
+      } else if (waiting) io.log("No session waits for input");
+      else io.log("There are no sessions. Open one: claudy DIRECTORY");
     });
 
   cli.command("show [name]", "Show a session (default: the one here)")
@@ -177,7 +174,7 @@ const wideFrom = 110;
 
 function sessionTable(
   sessions: SessionState[],
-  width: number | undefined,
+  { width, env }: Io,
 ): string {
   const rows = [
     [
@@ -186,9 +183,22 @@ function sessionTable(
     ],
     ...sessions.map(row),
   ];
-  const isNarrow = width !== undefined && width < wideFrom;
-  const shown = isNarrow ? rows.map((cells) => cells.toSpliced(4, 2)) : rows;
+  // A pipe gets whole paths.
+  if (width === undefined) return columns(rows);
+  const short = rows.map((cells) =>
+    cells.with(-1, belowHome(cells.at(-1) ?? "", env["HOME"]))
+  );
+  const shown = width < wideFrom
+    ? short.map((cells) => cells.toSpliced(4, 2))
+    : short;
   return columns(shown, width);
+}
+
+/** Writes the user's home as ~. */
+function belowHome(path: string, home = ""): string {
+  return home !== "" && path.startsWith(`${home}/`)
+    ? `~${path.slice(home.length)}`
+    : path;
 }
 
 function row(session: SessionState): string[] {

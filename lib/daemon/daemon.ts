@@ -162,7 +162,8 @@ async function refuseRemap(
   );
 }
 
-async function presentImage(
+/** The parent's image; throws if it was never built. */
+export async function presentImage(
   { docker, settings }: Pick<Instance, "docker" | "settings">,
 ): Promise<string> {
   const name = `${settings.HAL9000_IMAGE_REPO}:parent`;

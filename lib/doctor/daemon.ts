@@ -1,6 +1,6 @@
 // Checks of the parent and its services.
 
-import { statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { type DaemonStatus, daemonStatus } from "../daemon/status.ts";
 import {
   isDashboardDesired,
@@ -34,7 +34,12 @@ export async function examineParent(
   }
   const status = await daemonStatus(instance);
   if (status.parent !== "running") {
-    return fail(`${status.parent}`, "claudy daemon start");
+    // Before the first start, everything else is missing too.
+    const isNew = !existsSync(instance.home.home);
+    return fail(
+      `${status.parent}`,
+      isNew ? "claudy up" : "claudy daemon start",
+    );
   }
   const down = status.children.filter(({ pid }) => pid === null);
   if (down.length > 0) {

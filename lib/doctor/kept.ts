@@ -36,7 +36,7 @@ export function examineHome(
   { home, owner }: Pick<Instance, "home" | "owner">,
 ): Finding {
   if (!existsSync(home.home)) {
-    return warn(`${home.home} does not exist yet`, "claudy daemon start");
+    return warn(`${home.home} does not exist yet`, "claudy up");
   }
   const stat = statSync(home.home);
   if (!stat.isDirectory()) {

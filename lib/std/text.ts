@@ -24,7 +24,7 @@ export function columns(cells: string[][], maxWidth = Infinity): string {
 const gap = "  ";
 
 /** A column that is narrower than this is not cut. */
-const minCutWidth = 14;
+const minCutWidth = 10;
 
 /** Takes the excess from the widest columns. */
 function shrink(widths: number[], maxWidth: number): void {
@@ -40,7 +40,7 @@ function shrink(widths: number[], maxWidth: number): void {
 /** Of a path, the end is kept. */
 function cut(text: string, width: number): string {
   if (textWidth(text) <= width) return text;
-  if (!text.startsWith("/")) return fitText(text, width);
+  if (!/^~?\//.test(text)) return fitText(text, width);
   let end = "";
   for (const character of [...text].reverse()) {
     if (textWidth(character + end) >= width) break;
@@ -116,6 +116,22 @@ export function wrapText(text: string, width: number): string[] {
     used += columns;
   }
   return lines;
+}
+
+/**
+ * Breaks a line that begins with a term, such as an option, between words: further lines
+ * begin where its description does, which is after two spaces or more.
+ */
+export function wrapColumn(line: string, width: number): string {
+  const term = /^ *\S+(?: \S+)* {2,}/.exec(line)?.[0] ?? "    ";
+  const lines = [""];
+  for (const word of line.split(/(?<=\S)(?= \S)/)) {
+    const last = lines.at(-1) ?? "";
+    if (last !== "" && last.length + word.length > width) {
+      lines.push(" ".repeat(term.length) + word.trimStart());
+    } else lines[lines.length - 1] = last + word;
+  }
+  return lines.join("\n");
 }
 
 function shown(text: string): string {

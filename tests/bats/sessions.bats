@@ -203,6 +203,9 @@ teardown() {
   "$claudy" daemon stop
   run -6 "$claudy" --detach "$project"
   [[ $output == *"The daemon is not running"* ]]
+  # It does not ask if the start would fail.
+  HAL9000_IMAGE_REPO=hal9000-absent run -4 "$claudy" --detach "$project"
+  [[ $output == *"There is no image hal9000-absent:parent"*"claudy up"* ]]
   stop_stub # its network stopped with the daemon
   "$claudy" daemon start
   "$claudy" daemon stop

@@ -31,6 +31,9 @@ import {
   examineSeccomp,
 } from "../../lib/doctor/machine.ts";
 import { examineMcp } from "../../lib/doctor/mcp.ts";
+import { fixesOf } from "../../lib/commands/doctor.ts";
+import type { Check } from "../../lib/doctor/doctor.ts";
+import { fail, ok, warn } from "../../lib/doctor/findings.ts";
 import type { Docker } from "../../lib/docker/docker.ts";
 import { workerProfileText } from "../../lib/image/seccomp.ts";
 import { label } from "../../lib/instance/labels.ts";
@@ -220,7 +223,7 @@ test("a home is fine only for its owner", ({ instance, root }) => {
   assert.equal(at(gone), {
     state: "warn",
     says: `${gone} does not exist yet`,
-    mend: "claudy daemon start",
+    mend: "claudy up",
   });
   writeFileSync(gone, "");
   assert.equal(at(gone), {
@@ -509,6 +512,19 @@ test("the worker with most of a user's inotify instances is named from half of t
     names,
   );
   assert.is(unknown.state, "ok");
+});
+
+test("each fix is named once, after all checks that need it", () => {
+  const checks: Check[] = [
+    { name: "home", ...warn("does not exist yet", "claudy up") },
+    { name: "disk", ...ok("40 GiB free") },
+    { name: "images", ...fail("missing", "claudy up") },
+    { name: "credentials", ...warn("none", "claudy login") },
+  ];
+  assert.equal(fixesOf(checks), [
+    "home, images: claudy up",
+    "credentials: claudy login",
+  ]);
 });
 
 test.run();

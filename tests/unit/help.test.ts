@@ -184,4 +184,15 @@ test("claudy --help lists every command in a group with its meaning", async () =
   assert.equal(listed, ["[directory]", ...Object.keys(commands)]);
 });
 
+test("help fits the terminal, and breaks no word", async () => {
+  for (const argv of [["--help"], ["help", "run"], ["mcp", "--help"]]) {
+    const wide = await runMain(claudy, argv, { columns: 500 });
+    const { stdout } = await runMain(claudy, argv, { columns: 80 });
+    const long = stdout.split("\n").filter((line) => line.length > 80);
+    assert.equal(long, [], argv.join(" "));
+    const words = (text: string) => text.split(/\s+/);
+    assert.equal(words(stdout), words(wide.stdout));
+  }
+});
+
 test.run();

@@ -147,6 +147,22 @@ test("sessions are listed with their state, age and project", async (served) => 
   ]);
 });
 
+test("a list of usual sessions fits 80 columns, with paths below the home", async (served) => {
+  const { run, project } = served;
+  keep(served, "claudy-website-ed0076f7", {
+    permissionMode: "bypassPermissions",
+  });
+  const HOME = dirname(project("app"));
+  const narrow = await run(claudy, ["ls"], { columns: 80, env: { HOME } });
+  for (const line of narrow.stdout.trimEnd().split("\n")) {
+    assert.ok(line.length <= 80, line);
+  }
+  assert.match(narrow.stdout, / ~\/app$/m);
+  // A pipe gets whole paths.
+  const piped = await run(claudy, ["ls"], { env: { HOME } });
+  assert.match(piped.stdout, project("app"));
+});
+
 test("a session without a network, or that ran out of memory, says so in the list", async (served) => {
   const { run, instance, engine } = served;
   keep(served, "lost");

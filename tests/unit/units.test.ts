@@ -16,6 +16,7 @@ import {
   fitText,
   isAtLeast,
   textWidth,
+  wrapColumn,
   wrapText,
 } from "../../lib/std/text.ts";
 import { waitFor } from "../../lib/std/wait.ts";
@@ -114,6 +115,21 @@ test("columns() aligns cells, escapes them and leaves no blanks at the end", () 
   assert.is(columns([["北京", "x"], ["a", "y"]]), "北京  x\na     y");
 });
 
+test("wrapColumn() breaks a line between words, in the column of its description", () => {
+  const option = "  --json  Print it as JSON, one object a line";
+  assert.is(wrapColumn(option, 60), option);
+  assert.is(
+    wrapColumn(option, 26),
+    "  --json  Print it as\n          JSON, one object\n          a line",
+  );
+  assert.is(
+    wrapColumn("$ claudy run [options]", 15),
+    "$ claudy run\n    [options]",
+  );
+  // A word that is too long stays whole.
+  assert.is(wrapColumn("  -a  bbbbbbbbbb", 8), "  -a  bbbbbbbbbb");
+});
+
 test("columns() cuts the widest cells if the terminal is narrow, but no name", () => {
   const name = "n".repeat(30);
   const rows = [
@@ -132,7 +148,7 @@ test("columns() cuts the widest cells if the terminal is narrow, but no name", (
   // Narrow columns stay.
   assert.is(
     shown(20),
-    `${name}  idle   ${"w".repeat(13)}…  …${"p".repeat(9)}/app`,
+    `${name}  idle   ${"w".repeat(9)}…  …${"p".repeat(5)}/app`,
   );
 });
 
