@@ -131,7 +131,8 @@ is_writable() {
 }
 
 npm_global() { # npm_global install|uninstall PACKAGE
-  set -- npm "$1" --global --prefix "$prefix" --ignore-scripts --no-fund --no-audit --loglevel=error "$2"
+  set -- npm "$1" --global --prefix "$prefix" --ignore-scripts --no-fund --no-audit \
+    --loglevel=error --no-update-notifier "$2"
   if is_writable "$prefix/lib/node_modules" && is_writable "$prefix/bin"; then
     "$@"
   else

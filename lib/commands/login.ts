@@ -78,11 +78,11 @@ export async function setUp(io: Io): Promise<number | undefined> {
     });
   }
   const chosen = await io.choose("How should sessions sign in?", [
-    "an API key of the Anthropic Console",
-    "a long-lived token, from claude setup-token",
-    "a login of a Claude subscription, made now",
+    "with your Claude account, in the browser",
+    "with an API key of the Anthropic Console",
+    "with a long-lived token, from claude setup-token",
   ]);
-  return await login(io, { key: chosen === 0, token: chosen === 1 });
+  return await login(io, { key: chosen === 1, token: chosen === 2 });
 }
 
 /** Logs in with the CLI in a container whose Claude home is the instance's login. */
@@ -119,6 +119,8 @@ async function loginWithCli(io: Io): Promise<number> {
     io.log("Logged in. Sessions use it from their next start.");
     return 0;
   }
+  // The CLI was at its prompt.
+  if (io.showsProgress) io.stderr.write("\n");
   throw new Failure("failed", "The login was not completed", {
     hint: "Try again, or save a key: claudy login --key",
   });

@@ -115,11 +115,11 @@ export function refusalOf(
     return "it is part of the system";
   }
   if (isWithin(path, home)) return "it is part of HAL9000_HOME";
-  if (isWithin(home, path)) return `it contains HAL9000_HOME, ${home}`;
   if (isWithin(socket, path)) return "it contains the engine's socket";
   if (userHomes.includes(path)) return "it is a home directory";
   const above = userHomes.find((user) => isWithin(user, path));
   if (above !== undefined) return `it contains the home directory ${above}`;
+  if (isWithin(home, path)) return `it contains HAL9000_HOME, ${home}`;
   const secret = privateTreeOf(path, userHomes);
   if (secret !== undefined) return `${secret} holds keys, logins or settings`;
   const own = checkouts

@@ -72,7 +72,11 @@ function answerText(line: string): string | undefined {
 
 function retryText(retry: v.InferOutput<typeof retrySchema>): string {
   const { attempt, max_retries, retry_delay_ms, error_status } = retry;
-  const answer = error_status ? `answered ${error_status}` : "did not answer";
+  const answer = error_status === 401 || error_status === 403
+    ? `refused the credentials with ${error_status}`
+    : error_status
+    ? `answered ${error_status}`
+    : "did not answer";
   const seconds = (retry_delay_ms / 1000).toFixed(1);
   return `The API ${answer} (${retry.error.slice(0, 100)}); ` +
     `retry ${attempt} of ${max_retries} in ${seconds} s`;

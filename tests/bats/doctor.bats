@@ -108,7 +108,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
     tmux -L "$screen" respawn-pane -k "$claudy --setup; sleep 30"
     wait_for 10 shows "1 to 3"
   done
-  tmux -L "$screen" send-keys 1 Enter
+  tmux -L "$screen" send-keys 2 Enter
   wait_for 5 shows "API key (hidden)"
   tmux -L "$screen" send-keys sk-ant-typed-at-setup Enter
   wait_for 5 shows "The key is saved"

@@ -392,6 +392,8 @@ test("refusalOf() says what a directory is or contains", () => {
     "/home/dave/.hal9000/x": "it is part of HAL9000_HOME",
     "/srv/people": "it contains the home directory /srv/people/eve",
     "/srv/people/eve": "it is a home directory",
+    // More useful than that it contains HAL9000_HOME.
+    "/home/dave": "it is a home directory",
     "/home/dave/src": "the scripts in /home/dave/src/hal9000 run on the host",
     "/home/dave/src/hal9000/lib":
       "the scripts in /home/dave/src/hal9000 run on the host",

@@ -208,12 +208,14 @@ test("prints the answer, and reports retries and warnings", () => {
   };
   assert.is(text(retry), undefined);
   assert.is(text({ ...retry, attempt: 2, error_status: null }), undefined);
+  assert.is(text({ ...retry, attempt: 3, error_status: 401 }), undefined);
   assert.is(text({ ...retry, attempt: "many" }), undefined);
   const notice = { type: "system", subtype: "informational", content: "Old" };
   assert.is(text({ ...notice, level: "warning" }), undefined);
   assert.equal(logged, [
     "The API answered 529 (overloaded); retry 1 of 10 in 0.6 s",
     "The API did not answer (overloaded); retry 2 of 10 in 0.6 s",
+    "The API refused the credentials with 401 (overloaded); retry 3 of 10 in 0.6 s",
     "Old",
   ]);
   assert.is(text({ type: "assistant", message: {} }), undefined);
