@@ -156,7 +156,9 @@ async function ask(
         hint: "Stop them first (claudy stop --all), or pass --force.",
       });
     }
-    await io.confirm(`Stop ${names}? What they are doing now is lost`);
+    await io.confirm(
+      `Workers are running, and what they do now will be lost. Stop ${names}?`,
+    );
   }
   if (!yes) io.log(textOf(removal));
   await io.confirm("Remove all of this?", yes);

@@ -15,7 +15,7 @@ import {
 /** Shows it to the user, and returns whether they approve it. */
 export type AskDevcontainer = (review: DevcontainerReview) => Promise<boolean>;
 
-const ignoreHint = "Open the project without it: --profile base";
+const ignoreHint = "Open the project without it: claudy --profile base";
 
 /**
  * The project's devcontainer, approved. Throws an `unsafe` Failure if it cannot be used, or
@@ -48,7 +48,7 @@ export async function approvedDevcontainer(
       `Cannot build an image from ${project}/${file}: it is not approved`,
       {
         hint: "Approve its content at a terminal, or with --trust-project. " +
-          "Open the project without it: --profile base",
+          ignoreHint,
       },
     );
   }
