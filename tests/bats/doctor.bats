@@ -210,7 +210,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   jq -n '{version: 1, kind: "rollback", stamp: "20261121T130000Z", parts: [], skipBackup: false,
     keepVolumes: false, backup: null, made: [], steps: {}}' >"$HAL9000_HOME/migration/journal.json"
   examine || true
-  [ "$(found move) $(mends move)" = "fail rollback" ]
+  [ "$(found move) $(mends move)" = "fail hal9000-rollback" ]
   rm -r "$HAL9000_HOME/membank" "$HAL9000_HOME/migration/journal.json"
 }
 

@@ -112,7 +112,7 @@ filled() { [ "$(pool '.warm | length')" = "$1" ]; }
   cd "$repo/docker"
   for name in spawn-worker coordinator pool-manager init-volumes setup-dashboard; do
     run -0 "./$name.sh" --help
-    [[ $output == "$name/"* ]]
+    [[ $output == "hal9000-$name/"* ]]
   done
   ./init-volumes.sh --status
   project=$(make_project scripted)

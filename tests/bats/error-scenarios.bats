@@ -68,7 +68,11 @@ writable() {
   [[ $output == *"warning: The disk is full"*"$session"* ]]
   run -7 "$claudy" pool scale 1
   [[ $output == *"The disk is full: cannot write "*"/pool/wish.json"*"Make room"* ]]
+  # Claude removes files when it quits.
+  while [ -e "$HAL9000_HOME" ]; do head -c 8m /dev/zero >>"$HAL9000_HOME/filler" || true; done 2>/dev/null &
+  filling=$!
   run -0 "$claudy" stop "$session"
+  kill "$filling"
   [[ $output == *"warning: The disk is full"* ]]
   run -1 docker inspect "$session"
   run -7 "$claudy" --detach "$project"
@@ -115,7 +119,7 @@ writable() {
   [[ $output == *"the name is taken"* ]]
   "$claudy" --detach --name second-$$ "$project"
   run -5 "$claudy" --detach --name second-$$ "$(make_project other)"
-  [[ $output == *"Session \"second-$$\" belongs to "* ]]
+  [[ $output == *"session \"second-$$\" here: it belongs to "* ]]
   [ "$(inspect wk-$$ '{{.Id}} {{.State.Running}}')" = "$id true" ]
 }
 
