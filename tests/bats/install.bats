@@ -96,7 +96,7 @@ traces() {
   sudo=()
   [ "$(id -u)" = 0 ] || sudo=(sudo -n)
   tmux -L "$screen" -f /dev/null new-session -d -x 150 -y 40 "${sudo[@]}" runuser -u "$user" -- \
-    env -i -C "$home" HOME="$home" TERM=screen PATH="$prefix/bin:$PATH" HAL9000_PREFIX="$HAL9000_PREFIX" bash --norc
+    env -i -C "$home" HOME="$home" TERM=screen HISTFILE=/dev/null PATH="$prefix/bin:$PATH" HAL9000_PREFIX="$HAL9000_PREFIX" bash --norc
   keys "clear; claudy uninstall; echo \"code \$?\"" Enter
   wait_for 20 shows '\[y/N\] $'
   keys n Enter
