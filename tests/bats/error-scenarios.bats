@@ -63,20 +63,21 @@ writable() {
   "$claudy" daemon start
   "$claudy" pool start --min-warm 0
   session=$("$claudy" --detach --profile base "$project")
-  head -c 8m /dev/zero >"$HAL9000_HOME/filler" 2>/dev/null || true
+  # Again and again, since Claude and the parent remove files.
+  timeout 60 sh -c 'while true; do cat /dev/zero >>"$HAL9000_HOME/filler"; sleep 0.01; done' 2>/dev/null 3>&- &
+  filling=$!
+  full() { [ "$(df --output=avail "$HAL9000_HOME" | tail -n 1)" -eq 0 ]; }
+  wait_for 10 full
   run -0 "$claudy" --detach "$project"
   [[ $output == *"warning: The disk is full"*"$session"* ]]
   run -7 "$claudy" pool scale 1
   [[ $output == *"The disk is full: cannot write "*"/pool/wish.json"*"Make room"* ]]
-  # Claude removes files when it quits.
-  while [ -e "$HAL9000_HOME" ]; do head -c 8m /dev/zero >>"$HAL9000_HOME/filler" || true; done 2>/dev/null &
-  filling=$!
   run -0 "$claudy" stop "$session"
-  kill "$filling"
   [[ $output == *"warning: The disk is full"* ]]
   run -1 docker inspect "$session"
   run -7 "$claudy" --detach "$project"
   run -1 docker inspect "$session"
+  kill "$filling"
 }
 
 @test "Permission issues" {
