@@ -12,6 +12,7 @@ import {
   installQuestion,
   planEngine,
 } from "../../lib/machine/engine.ts";
+import { waitFor } from "../../lib/std/wait.ts";
 
 const test = suite("engine");
 
@@ -109,7 +110,7 @@ for (const [when, facts, hint] of refusals) {
   });
 }
 
-test("engineStopCommand() names only a process that is an engine", () => {
+test("engineStopCommand() names only a process that is an engine", async () => {
   const directory = mkdtempSync(join(tmpdir(), "hal9000-engine-"));
   const note = join(directory, "pid");
   const stopCommand = (text: string) => {
@@ -120,7 +121,12 @@ test("engineStopCommand() names only a process that is an engine", () => {
   execFileSync("cp", ["/bin/sleep", dockerd]);
   const engine = spawn(dockerd, ["30"]);
   try {
-    assert.is(stopCommand(`${engine.pid}\n`), `sudo kill ${engine.pid}`);
+    const started = () => stopCommand(`${engine.pid}\n`);
+    await waitFor(() => started() !== undefined, {
+      for: "the program to be executed",
+      timeoutMs: 10_000,
+    });
+    assert.is(started(), `sudo kill ${engine.pid}`);
     assert.is(stopCommand(`${process.pid}\n`), undefined);
     assert.is(stopCommand("x; rm -r /"), undefined);
     assert.match(stopCommand("systemd\n") ?? "", "systemctl stop");
