@@ -3,6 +3,7 @@
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
+import { homedir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { suite } from "uvu";
@@ -96,8 +97,8 @@ const triggers: Record<string, (served: Served) => Promise<string> | string> = {
       server.close();
     }
   },
-  "The directory is refused": async ({ run, root }) =>
-    (await run(claudy, ["--detach", root])).stderr,
+  "The directory is refused": async ({ run }) =>
+    (await run(claudy, ["--detach", homedir()])).stderr,
   "A word is not a command": async ({ run }) =>
     (await run(claudy, ["nonsense"])).stderr,
   "The name is taken": async ({ run, engine, project }) => {
