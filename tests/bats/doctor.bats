@@ -219,7 +219,7 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   run -1 --separate-stderr "$claudy" doctor --json
   checks=$output
   [ "$(found records)" = ok ]
-  [ "$(mends parent)" = "claudy daemon start" ]
+  [ "$(mends parent)" = "claudy up" ]
   [[ $checks != *ENOENT* && $checks != *"doctor --verbose"* ]]
   [ ! -e "$HAL9000_HOME" ]
 }
