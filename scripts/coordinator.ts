@@ -5,7 +5,7 @@ import { stopWorker } from "../lib/worker/ending.ts";
 import { onEach } from "../lib/std/errors.ts";
 import { type Instance } from "../lib/instance/instance.ts";
 import { openInstance, viewInstance } from "../lib/instance/open.ts";
-import { withoutNetwork } from "../lib/worker/workers.ts";
+import { withoutNetwork, type WorkerState } from "../lib/worker/workers.ts";
 import { tellOfPids } from "../lib/worker/limit-events.ts";
 import { workersStatus, workerStats } from "../lib/worker/status.ts";
 import { binarySize, span } from "../lib/std/units.ts";
@@ -71,7 +71,9 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       if (names.length > 0) {
         await io.confirm(`Stop ${names.join(", ")}?`, options.yes);
       }
-      await stop(io, instance, names, options.json);
+      const stopOne = (worker: WorkerState) =>
+        stopWorker(instance, worker, io.log);
+      await onEach(workers, stopOne, report(io, options.json));
     });
 
   cli.command("logs <name>", "Show the log of a worker, running or removed")
@@ -159,8 +161,11 @@ async function stop(
     names.map((name) => ({ name })),
     async ({ name }) =>
       await stopWorker(instance, requireWorker(workers, name), io.log),
-    (done) => io.answer(done, done.join("\n"), json),
+    report(io, json),
   );
 }
+
+const report = (io: Io, json: boolean) => (done: string[]) =>
+  io.answer(done, done.join("\n"), json);
 
 if (import.meta.main) await execute(main);

@@ -215,7 +215,7 @@ export async function askEngine(
 
 async function gatherFacts(env: NodeJS.ProcessEnv): Promise<EngineFacts> {
   const quiet = $({ nothrow: true, quiet: true });
-  const user = userInfo().username;
+  const user = userName();
   const [answer, sudo, dockerd] = await Promise.all([
     askEngine(env),
     quiet`sudo -n true`,
@@ -292,7 +292,7 @@ async function waitForEngine(env: NodeJS.ProcessEnv): Promise<EngineVersion> {
     const answer = await askEngine(env);
     if (!("fault" in answer)) return answer;
     if (answer.fault === "permission denied") {
-      if (inGroup(userInfo().username, "docker")) throw new NotYetInGroup();
+      if (inGroup(userName(), "docker")) throw new NotYetInGroup();
       throw new Failure(
         "engine",
         "The engine is running, but you may not use it",
@@ -311,6 +311,15 @@ async function waitForEngine(env: NodeJS.ProcessEnv): Promise<EngineVersion> {
 }
 
 /** Whether /etc/group lists the user; a process has the groups of its login. */
+/** The name of this process's user; its number if it has no account. */
+function userName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    return String(process.getuid?.());
+  }
+}
+
 function inGroup(user: string, group: string): boolean {
   const line = readText("/etc/group")?.split("\n")
     .find((line) => line.startsWith(`${group}:`));
