@@ -16,7 +16,9 @@ teardown() {
 }
 
 dashboard() { # dashboard COLUMNS LINES: opens it in a terminal of that size
-  screen=$screen-$1 # a previous one may still be shutting down
+  # Also a previous one: a server that is left would keep the test run's output open.
+  tmux -L "$screen" kill-server 2>/dev/null || true
+  screen=$screen-$1 # it may still be shutting down
   tmux -L "$screen" -f /dev/null new-session -d -x "$1" -y "$2" "$claudy dashboard; cat"
 }
 shown() { tmux -L "$screen" capture-pane -p; }
@@ -170,7 +172,7 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   press n
   wait_for 5 shows "Denied in \"$session\""
   press Enter
-  wait_for 10 shows "C-b 0 dashboard"
+  wait_for 10 shows "C-] 0 dashboard"
   wait_for 5 shows "Interrupted"
   run -2 docker exec "$session" ls /tmp/asked
 }
