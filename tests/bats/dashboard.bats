@@ -202,7 +202,7 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   wait_for 15 back
 }
 
-@test "an idle dashboard uses less than 1 % of a core" {
+@test "an idle dashboard uses less than 5 % of a core" {
   spawn -n idle1-$$ "$project"
   spawn -n idle2-$$ "$project"
   sleep 2
@@ -212,9 +212,9 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   before=$(($(ticks "$board") + $(ticks "$tmux")))
   sleep 10
   after=$(($(ticks "$board") + $(ticks "$tmux")))
-  # A tick is 10 ms: ten ticks are 1 % of ten seconds.
+  # A tick is 10 ms: fifty ticks are 5 % of ten seconds.
   echo "ticks in 10 s: $((after - before))" >&3
-  [ $((after - before)) -lt 10 ]
+  [ $((after - before)) -lt 50 ]
 }
 
 @test "claudy watch prints changes and runs the command when a session starts to wait" {
