@@ -53,7 +53,7 @@ export async function buildImages(
 }
 
 /**
- * Locks the build directory, so that concurrent builds do not share staged files. A child
+ * Locks a directory, so that concurrent builds do not share what is staged. A child
  * process holds the lock and exits with this process, even if that is killed. Without
  * flock(1), builds are not locked.
  */
@@ -188,11 +188,9 @@ export async function runBuild(
   log: Log,
 ): Promise<string> {
   const builder = await builderEnv();
-  // The classic builder keeps the container of a failed step.
-  const clean = builder["DOCKER_BUILDKIT"] ? ["--force-rm"] : [];
   const own = await mkdtemp(join(tmpdir(), "hal9000-build-"));
   const idFile = join(own, "id");
-  const build = [...clean, `--iidfile=${idFile}`, ...args];
+  const build = [...classicArguments(builder), `--iidfile=${idFile}`, ...args];
   try {
     await runLogged(
       // zx runs it with pipefail.
@@ -259,6 +257,11 @@ const maxShownBytes = 16 * 1024;
 export async function builderEnv(): Promise<Record<string, string>> {
   const buildx = await $({ nothrow: true, quiet: true })`docker buildx version`;
   return buildx.exitCode === 0 ? {} : { DOCKER_BUILDKIT: "0" };
+}
+
+/** The classic builder keeps the container of a failed step. */
+export function classicArguments(builder: Record<string, string>): string[] {
+  return builder["DOCKER_BUILDKIT"] === "0" ? ["--force-rm"] : [];
 }
 
 /** The arguments of `docker build` for a recipe, without the context. */

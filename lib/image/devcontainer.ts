@@ -26,7 +26,7 @@ import { checkout } from "../std/checkout.ts";
 import { isWithin } from "../std/hostpath.ts";
 import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
-import { builderEnv, runLogged } from "./build.ts";
+import { builderEnv, classicArguments, lock, runLogged } from "./build.ts";
 import { buildLayer, type Layer, runHardened } from "./profile-build.ts";
 
 type ReviewedLayer = Layer & { review: DevcontainerReview };
@@ -44,7 +44,9 @@ export async function buildDevcontainer(
   const tag = `${layer.tag}-${randomBytes(4).toString("hex")}`;
   try {
     await stageFiles(stage, layer.review);
-    await runCli(instance, { stage, tag, layer }, log);
+    // One at a time: without BuildKit, the CLI passes features in an image with a fixed name.
+    const release = await lock(home.run);
+    await runCli(instance, { stage, tag, layer }, log).finally(release);
     const image = await docker.getImage(tag).inspect();
     refuseImage(image);
     const { packages, lfs } = await examine(instance, tag, log);
@@ -119,6 +121,11 @@ async function runCli(
   const require = createRequire(join(checkout, "package.json"));
   const temporary = join(stage, "tmp");
   await mkdir(temporary);
+  const builder = await builderEnv();
+  const docker = join(stage, "docker");
+  await writeFile(docker, dockerScript(classicArguments(builder)), {
+    mode: 0o700,
+  });
   // The CLI is CommonJS, and its package.json does not say so.
   const flags = [
     "--no-lock",
@@ -135,6 +142,7 @@ async function runCli(
     `--workspace-folder=${stage}`,
     `--config=${join(stage, layer.review.devcontainer.file)}`,
     `--image-name=${tag}`,
+    `--docker-path=${docker}`,
     `--user-data-folder=${join(stage, "data")}`,
     "--no-lockfile",
   ];
@@ -145,7 +153,7 @@ async function runCli(
       cwd: stage,
       env: {
         ...passedVariables(process.env),
-        ...await builderEnv(),
+        ...builder,
         NO_COLOR: "1",
         // Its working files have a predictable name in this directory.
         TMPDIR: temporary,
@@ -180,6 +188,15 @@ export function searchPath(env: string[]): string {
     ...["/usr/local/bin", "/usr/bin", "/bin"],
     ...entries.filter((entry) => !isFixed(entry)),
   ].filter((entry, at, all) => all.indexOf(entry) === at).join(":");
+}
+
+/** A `docker` that builds with these arguments: the CLI has no option for them. */
+function dockerScript(buildArguments: string[]): string {
+  return `#!/bin/sh
+[ "$1" = build ] || exec docker "$@"
+shift
+exec docker build ${buildArguments.join(" ")} "$@"
+`;
 }
 
 /** Throws if the image could change what a worker is to the instance, or to Claude. */

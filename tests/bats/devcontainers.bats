@@ -167,9 +167,10 @@ DOCKERFILE
   refused "the image has the label hal9000.session"
   dockerfile 'ENV ANTHROPIC_BASE_URL=http://evil.example'
   refused "the image sets ANTHROPIC_BASE_URL"
-  dockerfile 'RUN exit 7'
+  dockerfile "RUN exit 7 # failed-$$"
   refused "devcontainer build failed"
   # Nothing is left of them.
   [ -z "$(images)" ]
+  run ! grep -F "failed-$$" <<<"$(docker ps --all --no-trunc --format '{{.Command}}')"
   [ -z "$(find "$HAL9000_HOME/run" -name 'devcontainer-*')" ]
 }
