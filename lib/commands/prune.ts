@@ -7,6 +7,7 @@ import {
   type Leftover,
   removeLeftovers,
 } from "../doctor/prune.ts";
+import { Failure } from "../std/errors.ts";
 import { columns } from "../std/text.ts";
 import { megabytes } from "../std/units.ts";
 import { wholeNumber } from "../cli/options.ts";
@@ -61,13 +62,19 @@ export function pruneCommand(io: Io): CAC {
       }
       io.log(textOf(found));
       await io.confirm(`Remove these ${found.length}?`, options.yes);
-      const removed = await removeLeftovers(
+      const { removed, errors } = await removeLeftovers(
         instance,
         found,
         desired,
         io.log,
       );
       io.answer(removed, `Removed ${summary(removed)}`, json);
+      if (errors.length > 0) {
+        throw new Failure(
+          removed.length > 0 ? "partial" : "failed",
+          errors.join("; "),
+        );
+      }
     });
   return cli;
 }

@@ -223,16 +223,17 @@ async function oldSessions(
 }
 
 /**
- * Removes the leftovers; returns the removed ones. Logs what cannot be removed, and
- * keeps what has come into use since it was found.
+ * Removes the leftovers, except what has come into use since it was found; returns the
+ * removed ones, and why others could not be.
  */
 export async function removeLeftovers(
   instance: Instance,
   leftovers: Leftover[],
   options: PruneOptions,
   log: Log,
-): Promise<Leftover[]> {
+): Promise<{ removed: Leftover[]; errors: string[] }> {
   const removed: Leftover[] = [];
+  const errors: string[] = [];
   for (const leftover of leftovers) {
     const { kind, name } = leftover;
     try {
@@ -248,8 +249,8 @@ export async function removeLeftovers(
       else await removeTree(name);
       removed.push(leftover);
     } catch (error) {
-      log(`Cannot remove ${kind} ${name}: ${messageOf(error)}`);
+      errors.push(`Cannot remove ${kind} ${name}: ${messageOf(error)}`);
     }
   }
-  return removed;
+  return { removed, errors };
 }

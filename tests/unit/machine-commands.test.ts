@@ -452,6 +452,22 @@ test("prune shows old leftovers with their size, and removes them only after con
   assert.not.ok(existsSync(old));
 });
 
+test("prune exits with 8 if some leftovers cannot be removed", async ({ run, engine, instance: { home } }) => {
+  for (const name of [...engine.images.keys()]) engine.images.delete(name);
+  const Created = Date.now() / 1000 - 90 * 60;
+  engine.images.set("old", { Id: "old", Created, Size: 7 });
+  engine.refuses.set("rmi old", 409);
+  const prune = () => run(claudy, ["prune", "--yes", "--older-than", "0"]);
+  const none = await prune();
+  assert.is(none.code, 1);
+  assert.match(none.stderr, /error: Cannot remove image old: .*refused/);
+  writeFileSync(home.log("old-worker"), "x");
+  const some = await prune();
+  assert.is(some.code, 8);
+  assert.match(some.stdout, "Removed 1,");
+  assert.match(some.stderr, /error: Cannot remove image old: .*refused/);
+});
+
 test("profiles are listed with the size of their image, and only real ones are built", async ({ run, engine }) => {
   engine.images.set("repo:worker", { Id: "w", Size: 3_000_000 });
   const { stdout } = await run(claudy, ["profile", "list"]);

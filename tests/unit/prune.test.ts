@@ -177,16 +177,21 @@ test("prune keeps untagged images that a running build may use", async (fake) =>
 });
 
 test("prune removes what it found, and reports failures", async (fake) => {
-  const { instance, engine, told, log } = fake;
+  const { instance, engine, log } = fake;
   session(fake, "old", 2);
   agedFile(instance.home.log("w"), 2);
   agedDirectory(instance.home.workerHome("free"), 2);
   const image = { kind: "image" as const, name: "id", sizeBytes: 0 };
   engine.refuses.set("rmi id", 409);
   const leftovers = [...await findLeftovers(instance, options), image];
-  const removed = await removeLeftovers(instance, leftovers, options, log);
+  const { removed, errors } = await removeLeftovers(
+    instance,
+    leftovers,
+    options,
+    log,
+  );
   assert.is(removed.length, 3);
-  assert.equal(told, ["Cannot remove image id: refused"]);
+  assert.equal(errors, ["Cannot remove image id: refused"]);
   assert.is(readSession(instance, "old"), undefined);
   assert.equal(readdirSync(instance.home.claude), []);
   assert.equal(readdirSync(instance.home.workers), []);
@@ -200,7 +205,10 @@ test("prune keeps what has come into use since it was listed", async (fake) => {
   const leftovers = await findLeftovers(instance, options);
   engine.add("w", { spec: { Labels: labels({ [label.session]: "old" }) } });
   writeRecord(instance, recordOf("free"));
-  assert.equal(await removeLeftovers(instance, leftovers, options, log), []);
+  assert.equal(await removeLeftovers(instance, leftovers, options, log), {
+    removed: [],
+    errors: [],
+  });
   assert.ok(readSession(instance, "old"));
   assert.ok(existsSync(instance.home.workerHome("free")));
   assert.is(told.length, 2);
