@@ -23,6 +23,7 @@ const limitOptions = {
   memory: "WORKER_MEMORY",
   cpus: "WORKER_CPUS",
   pidsLimit: "WORKER_PIDS_LIMIT",
+  requireLimits: "REQUIRE_LIMITS",
 } as const;
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
@@ -55,6 +56,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
         "(default: WORKER_PIDS_LIMIT)",
     )
     .option("--no-limits", "No limits on memory, CPUs and processes")
+    .option("--require-limits", "Fail if the engine cannot enforce the limits")
     .option(
       "--env <KEY=VALUE>",
       "Environment variable, visible in docker inspect; repeatable",
@@ -135,7 +137,7 @@ function refuseContradictions(options: Options): void {
   const contradictions: [boolean, string][] = [
     [
       options["limits"] === false && limits,
-      "--no-limits excludes --memory, --cpus and --pids-limit",
+      "--no-limits excludes --memory, --cpus, --pids-limit and --require-limits",
     ],
     [
       options["profile"] !== undefined && options["image"] !== undefined,

@@ -11,6 +11,7 @@ import {
 } from "../home/credentials.ts";
 import { forgetSettings } from "../home/claude-settings.ts";
 import { runDocker } from "../docker/docker-cli.ts";
+import { engineInfo, userInContainers } from "../docker/engine-info.ts";
 import { Failure, onEach } from "../std/errors.ts";
 import { workerImage } from "../image/recipes.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -96,6 +97,8 @@ async function loginWithCli(io: Io): Promise<number> {
   ensureHome(instance);
   const { home, hostHome, owner, settings } = instance;
   ensureDirectory(home.login, 0o700, owner);
+  const user = await userInContainers(instance.docker, owner, home.home);
+  const { remapsUsers } = await engineInfo(instance.docker);
   const code = await runDocker([
     "run",
     "--rm",
@@ -103,11 +106,12 @@ async function loginWithCli(io: Io): Promise<number> {
     "--tty",
     ...hardenedFlags(instance),
     ...await seccompOptions(instance, io.log),
-    `--user=${owner.uid}:${owner.gid}`,
+    `--user=${user.uid}:${user.gid}`,
+    ...(remapsUsers ? ["--userns=host"] : []),
     `--mount=type=bind,source=${hostHome.login},target=${insideWorker.claudeHome}`,
     ...["passwd", "group"].map((file) =>
       `--mount=type=bind,source=${
-        ensureAccounts(instance, owner)
+        ensureAccounts(instance, user)
       }/${file},target=/etc/${file},readonly`
     ),
     workerImage(settings),

@@ -8,13 +8,11 @@ import {
   unpause,
 } from "../instance/container.ts";
 import {
-  capLimits,
   type Docker,
   inspectImage,
-  remapHint,
-  remapsUsers,
   removeContainer,
 } from "../docker/docker.ts";
+import { fitLimits } from "../docker/engine-info.ts";
 import { Failure, messageOf } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
@@ -45,6 +43,7 @@ const forwardedSettings = [
   "WORKER_MEMORY",
   "WORKER_CPUS",
   "WORKER_PIDS_LIMIT",
+  "REQUIRE_LIMITS",
   "WORKER_SECCOMP",
   "CHROMADB_PORT",
   "ENABLE_POOL_MANAGER",
@@ -68,7 +67,6 @@ export async function startDaemon(
   published: PublishedPort[] = [],
 ): Promise<ParentState> {
   refuseStart(instance);
-  await refuseRemap(instance);
   const image = await presentImage(instance);
   await ensureStorage(instance);
   const net = await ensureNet(instance, image, published, log);
@@ -150,18 +148,6 @@ function refuseInside({ self }: Pick<Instance, "self">): void {
   });
 }
 
-/** The parent would crash in a loop. */
-async function refuseRemap(
-  { docker }: Pick<Instance, "docker">,
-): Promise<void> {
-  if (!remapsUsers(await docker.info())) return;
-  throw new Failure(
-    "failed",
-    "Cannot start the parent: the engine remaps users (userns-remap)",
-    { hint: remapHint },
-  );
-}
-
 /** The parent's image; throws if it was never built. */
 export async function presentImage(
   { docker, settings }: Pick<Instance, "docker" | "settings">,
@@ -202,10 +188,10 @@ async function ensureParent(
         roots: settings.HAL9000_PROJECT_ROOTS,
         volumes: names.volumes,
         claudeConfig: hostHome.claudeConfig,
-        ...await capLimits(docker, {
+        ...await fitLimits(docker, {
           memoryBytes: settings.PARENT_MEMORY,
           cpus: settings.PARENT_CPUS,
-        }, log),
+        }, { required: settings.REQUIRE_LIMITS, log }),
         env: {
           ...Object.fromEntries(forwardedSettings.flatMap((key) => {
             const value = env[key];

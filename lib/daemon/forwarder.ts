@@ -13,6 +13,7 @@ import {
   namespaceStart,
   removeContainer,
 } from "../docker/docker.ts";
+import { userInContainers } from "../docker/engine-info.ts";
 import { execIn } from "../docker/exec.ts";
 import type { Instance } from "../instance/instance.ts";
 import { bind, serviceSpec } from "../instance/container-spec.ts";
@@ -29,7 +30,7 @@ const memoryBytes = 512 * 1024 ** 2;
 
 /** Starts the forwarder if the net container runs; otherwise removes it. */
 export async function ensureForwarder(instance: Instance): Promise<void> {
-  const { docker, names, settings, self } = instance;
+  const { docker, home, names, settings, self } = instance;
   const image = self?.ImageID ?? `${settings.HAL9000_IMAGE_REPO}:parent`;
   const [present, net] = await Promise.all([
     ownContainer(instance, names.forwarder, "forwarder"),
@@ -53,7 +54,8 @@ export async function ensureForwarder(instance: Instance): Promise<void> {
   // By id: another command may have created a new one of this name.
   if (present) await removeContainer(docker, present.Id);
   if (!wanted) return;
-  const spec = forwarderSpec(instance, image, net.Id, ports);
+  const { gid } = await userInContainers(docker, instance.owner, home.home);
+  const spec = forwarderSpec(instance, gid, image, net.Id, ports);
   await createOnce(docker, names.forwarder, spec);
   await startContainer(docker, names.forwarder);
   await waitUntilListening(instance, servicePorts(instance));
@@ -113,7 +115,8 @@ export async function removeForwarder(instance: Instance): Promise<void> {
 }
 
 function forwarderSpec(
-  { prefix, hostHome, owner }: Pick<Instance, "prefix" | "hostHome" | "owner">,
+  { prefix, hostHome }: Pick<Instance, "prefix" | "hostHome">,
+  gid: number,
   image: string,
   net: string,
   ports: string[],
@@ -124,7 +127,7 @@ function forwarderSpec(
     command: ["/scripts/mcp-forwarder", ...ports],
     // A user that only the net container shares, and the group that owns the
     // sockets.
-    user: `${serviceUsers.ports}:${owner.gid}`,
+    user: `${serviceUsers.ports}:${gid}`,
     memoryBytes,
     rights: {
       NetworkMode: `container:${net}`,

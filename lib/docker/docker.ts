@@ -1,12 +1,10 @@
 // Common calls to the engine's API. dockerode is loaded only when it is needed.
 
-import { availableParallelism, totalmem } from "node:os";
 import type Docker from "dockerode";
 import { statusOf } from "./docker-errors.ts";
 import { endpointOf } from "./endpoint.ts";
+import { engineInfo, fitSpec } from "./engine-info.ts";
 import { Failure } from "../std/errors.ts";
-import type { Log } from "../std/log.ts";
-import { binarySize } from "../std/units.ts";
 import { waitFor } from "../std/wait.ts";
 
 export type { Docker };
@@ -87,15 +85,16 @@ export async function inspectVolume(
 }
 
 /**
- * Creates a container. By default dockerode puts the spec, including Env, into the
- * request's URL; this form sends it in the body.
+ * Creates a container, as the engine can have it. By default dockerode puts the spec,
+ * including Env, into the request's URL; this form sends it in the body.
  */
 export async function createContainer(
   docker: Docker,
   name: string,
   spec: Docker.ContainerCreateOptions,
 ): Promise<Docker.Container> {
-  const request = { _query: { name }, _body: spec };
+  const body = fitSpec(spec, await engineInfo(docker));
+  const request = { _query: { name }, _body: body };
   return await docker.createContainer(
     request as unknown as Docker.ContainerCreateOptions,
   );
@@ -133,51 +132,6 @@ export async function dropImage(docker: Docker, id: string): Promise<void> {
     if (statusOf(error) !== 409) throw error;
   }
 }
-
-/** Limits memory and CPUs to what the engine has: it refuses more CPUs. */
-export async function capLimits<
-  T extends { memoryBytes: number; cpus: number },
->(
-  docker: Docker,
-  limits: T,
-  log: Log,
-): Promise<T> {
-  const { memoryBytes, cpus } = limits;
-  // Usually the engine runs on this machine; ask it only if this machine has less.
-  const fits = cpus <= availableParallelism() && memoryBytes <= totalmem();
-  if (fits) return limits;
-  const { NCPU, MemTotal } = await docker.info();
-  if (cpus > NCPU) {
-    log(`The engine has ${NCPU} CPUs: using ${NCPU} instead of ${cpus}`);
-  }
-  if (memoryBytes > MemTotal) {
-    log(
-      `The engine has ${binarySize(MemTotal)} of memory: using that instead ` +
-        `of ${binarySize(memoryBytes)}`,
-    );
-  }
-  return {
-    ...limits,
-    memoryBytes: Math.min(memoryBytes, MemTotal),
-    cpus: Math.min(cpus, NCPU),
-  };
-}
-
-/**
- * Whether the engine maps the users of containers to other users of the host
- * (userns-remap). A parent then could not read its mounted HAL9000_HOME.
- */
-export function remapsUsers(
-  { SecurityOptions }: { SecurityOptions?: string[] },
-): boolean {
-  return (SecurityOptions ?? [])
-    .some((option) => option.split(",").includes("name=userns"));
-}
-
-/** The hint for an engine with userns-remap. */
-export const remapHint =
-  "Use an engine without userns-remap: remove it from /etc/docker/daemon.json, " +
-  "or set DOCKER_HOST to another engine.";
 
 async function orUndefined<T>(
   answer: Promise<T>,

@@ -1,12 +1,12 @@
 // Checks of the engine and of the machine that it runs on.
 
 import { existsSync, statfsSync } from "node:fs";
+import { inspectImage, minimumApi } from "../docker/docker.ts";
 import {
-  inspectImage,
-  minimumApi,
-  remapHint,
-  remapsUsers,
-} from "../docker/docker.ts";
+  describeEngine,
+  limitsHint,
+  missingLimits,
+} from "../docker/engine-info.ts";
 import { engineFailure } from "../docker/docker-errors.ts";
 import { devcontainers } from "../image/profiles.ts";
 import { selectRecipes, workerImage } from "../image/recipes.ts";
@@ -43,16 +43,10 @@ export async function examineEngine(
     );
   }
   const info = await docker.info();
-  if (remapsUsers(info)) {
-    return fail(`${says}; it remaps users (userns-remap)`, remapHint);
-  }
-  if (info.MemoryLimit === false || info.PidsLimit === false) {
-    return warn(
-      `${says}; its cgroups do not limit memory or processes`,
-      "see docker info",
-    );
-  }
-  return ok(`${says}, cgroups ${info.CgroupVersion ?? "1"}`);
+  const missing = missingLimits(describeEngine(info));
+  return missing === undefined
+    ? ok(`${says}, cgroups ${info.CgroupVersion ?? "1"}`)
+    : warn(`${says}; it cannot limit ${missing} of containers`, limitsHint);
 }
 
 /** The workers' seccomp profile; see SECURITY.md. */

@@ -55,7 +55,12 @@ export function prepareWorkerHome(
     Instance,
     "home" | "hostHome" | "owner" | "names" | "settings"
   >,
-  { name, session }: { name: string; session?: string | undefined },
+  { name, session, user }: {
+    name: string;
+    session?: string | undefined;
+    /** The project's owner in containers. */
+    user: Owner;
+  },
   project: Project,
 ): PreparedHome {
   const { home, hostHome } = instance;
@@ -90,7 +95,7 @@ export function prepareWorkerHome(
       claudeConfig: hostHome.claudeConfig,
       credentials: hostHome.credentials,
       plugins: instance.names.volumes.plugins,
-      accounts: ensureAccounts(instance, project),
+      accounts: ensureAccounts(instance, user),
     },
   };
 }

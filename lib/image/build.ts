@@ -7,6 +7,7 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { $, type ProcessOutput } from "zx/core";
 import { type Docker, dropImage, inspectImage } from "../docker/docker.ts";
+import { hasBuildKit } from "../docker/engine-info.ts";
 import { label, versionLabel } from "../instance/labels.ts";
 import { Failure } from "../std/errors.ts";
 import type { Log, RunStep } from "../std/log.ts";
@@ -147,7 +148,7 @@ async function buildOne(
     await step(
       `Image ${name}`,
       async (log) => {
-        await runBuild(context, args, places.log(name), log);
+        await runBuild(docker, context, args, places.log(name), log);
         return await docker.getImage(id).inspect();
       },
       ({ Size }) => megabytes(Size),
@@ -182,12 +183,13 @@ export interface BuildContext {
  * id. Throws a `failed` Failure if it fails, after the last lines of the log.
  */
 export async function runBuild(
+  docker: Docker,
   { directory, files }: BuildContext,
   args: string[],
   logFile: string,
   log: Log,
 ): Promise<string> {
-  const builder = await builderEnv();
+  const builder = await builderEnv(docker);
   const own = await mkdtemp(join(tmpdir(), "hal9000-build-"));
   const idFile = join(own, "id");
   const build = [...classicArguments(builder), `--iidfile=${idFile}`, ...args];
@@ -253,10 +255,17 @@ export async function runLogged(
 const shownLines = 20;
 const maxShownBytes = 16 * 1024;
 
-/** Without buildx, selects the classic builder explicitly to avoid a long warning. */
-export async function builderEnv(): Promise<Record<string, string>> {
+/**
+ * Selects the classic builder unless both the client and the engine have BuildKit: a client
+ * with buildx does not see that the engine has none.
+ */
+export async function builderEnv(
+  docker: Docker,
+): Promise<Record<string, string>> {
   const buildx = await $({ nothrow: true, quiet: true })`docker buildx version`;
-  return buildx.exitCode === 0 ? {} : { DOCKER_BUILDKIT: "0" };
+  return buildx.exitCode === 0 && await hasBuildKit(docker)
+    ? {}
+    : { DOCKER_BUILDKIT: "0" };
 }
 
 /** The classic builder keeps the container of a failed step. */

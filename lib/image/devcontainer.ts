@@ -114,16 +114,16 @@ async function stageFiles(
 
 /** Runs `devcontainer build`, with its output in a log file. */
 async function runCli(
-  { home }: Pick<Instance, "home">,
+  { docker, home }: Pick<Instance, "docker" | "home">,
   { stage, tag, layer }: { stage: string; tag: string; layer: ReviewedLayer },
   log: Log,
 ): Promise<void> {
   const require = createRequire(join(checkout, "package.json"));
   const temporary = join(stage, "tmp");
   await mkdir(temporary);
-  const builder = await builderEnv();
-  const docker = join(stage, "docker");
-  await writeFile(docker, dockerScript(classicArguments(builder)), {
+  const builder = await builderEnv(docker);
+  const script = join(stage, "docker");
+  await writeFile(script, dockerScript(classicArguments(builder)), {
     mode: 0o700,
   });
   // The CLI is CommonJS, and its package.json does not say so.
@@ -142,7 +142,7 @@ async function runCli(
     `--workspace-folder=${stage}`,
     `--config=${join(stage, layer.review.devcontainer.file)}`,
     `--image-name=${tag}`,
-    `--docker-path=${docker}`,
+    `--docker-path=${script}`,
     `--user-data-folder=${join(stage, "data")}`,
     "--no-lockfile",
   ];

@@ -48,6 +48,7 @@ export async function buildLayer(
     ...layer.labels,
   };
   const id = await runBuild(
+    docker,
     { directory: layer.context },
     [
       `--file=${join(layer.context, layer.dockerfile)}`,

@@ -60,7 +60,8 @@ export function serviceSpec(
     Healthcheck: { Test: ["NONE"] },
     Labels: roleLabels(prefix, role, hostHome.home),
     HostConfig: {
-      Init: true,
+      // With the host's pid namespace, it would not be the first process.
+      Init: service.rights?.PidMode !== "host",
       NetworkMode: "none",
       ReadonlyRootfs: true,
       Tmpfs: { "/tmp": "rw,nosuid,nodev,size=64m" },

@@ -171,6 +171,11 @@ export const definitions = {
       "Maximum number of processes and threads of a worker; auto: 100, or 2048 " +
       "with a profile",
   },
+  REQUIRE_LIMITS: {
+    schema: flag,
+    fallback: "false",
+    meaning: "Refuse workers on an engine that cannot enforce their limits",
+  },
   USE_DEVCONTAINERS: {
     schema: flag,
     fallback: "true",

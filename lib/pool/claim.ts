@@ -7,7 +7,8 @@ import { existsSync, rmSync, unlinkSync } from "node:fs";
 import { access } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import * as v from "valibot";
-import { capLimits, type Docker, removeContainer } from "../docker/docker.ts";
+import { type Docker, removeContainer } from "../docker/docker.ts";
+import { fitLimits } from "../docker/engine-info.ts";
 import { statusOf } from "../docker/docker-errors.ts";
 import { inDirectory } from "../std/directory.ts";
 import { forgetHome } from "../worker/ending.ts";
@@ -92,7 +93,10 @@ export async function fit(
     project: ownedProject(project),
     git,
     name,
-    limits: await capLimits(instance.docker, wanted, log),
+    limits: await fitLimits(instance.docker, wanted, {
+      required: instance.settings.REQUIRE_LIMITS,
+      log,
+    }),
   };
 }
 
@@ -173,7 +177,11 @@ export async function claimWorker(
     const renaming = rename(docker, worker, name);
     renaming.catch(() => {}); // thrown where it is awaited below
     await access(home.workers);
-    const prepared = prepareWorkerHome(instance, { name, session }, project);
+    const prepared = prepareWorkerHome(
+      instance,
+      { name, session, user: project },
+      project,
+    );
     const claudeHome = prepared.sources.claudeHome ?? "";
     const attaching = mounter.attach({
       container: worker.id,

@@ -1,6 +1,7 @@
 // The limits of a worker: as configured, but at most what the engine has.
 
-import { capLimits, type Docker } from "../docker/docker.ts";
+import type { Docker } from "../docker/docker.ts";
+import { fitLimits } from "../docker/engine-info.ts";
 import type { Instance } from "../instance/instance.ts";
 import { label } from "../instance/labels.ts";
 import type { Settings } from "../instance/settings.ts";
@@ -33,9 +34,9 @@ export async function workerLimits(
   image: Docker.ImageInspectInfo | undefined,
   log: Log,
 ): Promise<Limits> {
-  return await capLimits(docker, {
+  return await fitLimits(docker, {
     memoryBytes: settings.WORKER_MEMORY,
     cpus: settings.WORKER_CPUS,
     pids: pidsLimit(settings, image),
-  }, log);
+  }, { required: settings.REQUIRE_LIMITS, log });
 }

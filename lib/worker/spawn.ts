@@ -8,6 +8,7 @@ import {
   inspectImage,
   removeContainer,
 } from "../docker/docker.ts";
+import { userInContainers } from "../docker/engine-info.ts";
 import { type PreparedHome, prepareWorkerHome } from "../home/worker-home.ts";
 import type { Instance } from "../instance/instance.ts";
 import { insideWorker } from "../instance/paths.ts";
@@ -16,6 +17,7 @@ import type { WorkerMount } from "../project/mount.ts";
 import { inodeOf } from "../std/hostpath.ts";
 import { messageOf } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
+import type { Owner } from "../std/owned.ts";
 import { forgetHome } from "./ending.ts";
 import type { GateCheck } from "./gate.ts";
 import {
@@ -80,10 +82,15 @@ export async function prepareWorker(
       }
     }
   };
+  const user = await userInContainers(
+    instance.docker,
+    project,
+    `"${project.path}"`,
+  );
   try {
     const home = prepareWorkerHome(
       instance,
-      { name, session: request.session },
+      { name, session: request.session, user },
       project,
     );
     undoSteps.push(() => undoWorkerHome(instance, name, home));
@@ -91,7 +98,11 @@ export async function prepareWorker(
       ? keepSecrets(instance, name, request.secrets, project)
       : null;
     undoSteps.push(() => forgetSecrets(instance, secrets));
-    const spec = await specFor(instance, request, resolved, { home, secrets });
+    const spec = await specFor(instance, request, resolved, {
+      home,
+      secrets,
+      user,
+    });
     const { docker } = instance;
     const id = await createWorker(docker, name, spec, resolved.link);
     undoSteps.push(() => removeContainer(docker, id));
@@ -124,12 +135,16 @@ async function specFor(
   request: SpawnRequest,
   { env, network, project, mounts, image, limits, seccomp, netFiles }:
     ResolvedRequest,
-  { home, secrets }: { home: PreparedHome; secrets: string | null },
+  { home, secrets, user }: {
+    home: PreparedHome;
+    secrets: string | null;
+    user: Owner;
+  },
 ): Promise<Docker.ContainerCreateOptions> {
   return workerSpec({
     prefix,
     home: hostHome.home,
-    user: project,
+    user,
     project: project.path,
     session: request.session,
     image,

@@ -63,6 +63,8 @@ export class FakeEngine {
     KernelVersion: "6.8",
     Components: [{ Name: "runc", Version: "1.2" }],
   };
+  /** What it recommends to clients: 1 is the classic builder, 2 BuildKit. */
+  builder = "2";
   /** A sample of the resource usage of each container. */
   sample: object = {};
   readonly #attached = new Map<string, PassThrough>();
@@ -168,6 +170,14 @@ export class FakeEngine {
           return stream;
         }),
       info: () => answer(() => this.about),
+      // Only for the headers of /_ping.
+      modem: {
+        dial: (_: unknown, done: (error: null, answer: object) => void) =>
+          done(null, {
+            headers: { "builder-version": this.builder },
+            resume: () => {},
+          }),
+      },
       version: () => answer(() => this.version),
     } as unknown as Docker;
   }

@@ -113,6 +113,7 @@ const routes: [method: string, path: RegExp, call: Call][] = [
   ],
   ["GET", /^\/system\/df$/, (docker) => docker.df()],
   ["GET", /^\/info$/, (docker) => docker.info()],
+  ["GET", /^\/_ping$/, () => Promise.resolve(new TextEncoder().encode("OK"))],
   ["GET", /^\/version$/, (docker) => docker.version()],
   [
     "POST",

@@ -67,31 +67,42 @@ test.after.each(({ end, directory, path }) => {
   end();
 });
 
-const build = ({ directory, log }: Context, args: string[]) =>
-  runBuild({ directory }, args, join(directory, "logs/build.log"), log);
+const build = ({ instance, directory, log }: Context, args: string[]) =>
+  runBuild(
+    instance.docker,
+    { directory },
+    args,
+    join(directory, "logs/build.log"),
+    log,
+  );
 
-test("builds images with buildx if the client has it", async (context) => {
-  const { asked } = context;
+test("builds images with BuildKit if both the client and the engine have it", async (context) => {
+  const { asked, engine } = context;
   await build(context, ["--tag=x"]);
   assert.equal(asked(), ["|buildx version", "|build --tag=x ."]);
+  engine.builder = "1";
+  await build(context, ["--tag=x"]);
+  assert.is(asked()[3], "0|build --force-rm --tag=x .");
 });
 
 test("sends only the chosen files of the context", async (context) => {
-  const { directory, asked } = context;
+  const { directory, asked, instance: { docker } } = context;
   writeFileSync(
     join(directory, "docker"),
     client.replace("*) seq", `build) tar -t >"${directory}/sent" ;;\n  *) seq`),
   );
   for (const name of ["one", "two"]) writeFileSync(join(directory, name), "");
   const files = ["two"];
-  await runBuild({ directory, files }, [], join(directory, "log"), () => {});
+  const log = join(directory, "log");
+  await runBuild(docker, { directory, files }, [], log, () => {});
   assert.is(asked()[1], "|build -");
   assert.is(readFileSync(join(directory, "sent"), "utf8"), "two\n");
   // A missing file is an error, although docker succeeds.
   const missing = runBuild(
+    docker,
     { directory, files: ["three"] },
     [],
-    join(directory, "log"),
+    log,
     () => {},
   );
   assert.is(await missing.then(() => "", ({ kind }) => kind), "failed");

@@ -203,14 +203,6 @@ test("start without the parent's image fails with a hint and creates nothing", a
   assert.equal(engine.asked, []);
 });
 
-test("refuses an engine with userns-remap before creating anything", async (fake) => {
-  const { engine } = fake;
-  engine.about.SecurityOptions = ["name=userns"];
-  const failure = await failureOf(start(fake));
-  assert.match(failure.message, /remaps users/);
-  assert.equal(engine.asked, []);
-});
-
 test("refuses to start or stop the parent from inside the parent", async (fake) => {
   const { instance, engine, log } = fake;
   const inside = {

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { runHere } from "../../lib/docker/docker-cli.ts";
-import { type Docker, remapsUsers } from "../../lib/docker/docker.ts";
+import type { Docker } from "../../lib/docker/docker.ts";
 import {
   engineFailure,
   unreachableHint,
@@ -63,13 +63,6 @@ test("endpointOf() follows the current context of config.json", ({ config }) => 
 test("endpointOf() reports an unreadable context by name", ({ config }) => {
   const env = { DOCKER_CONFIG: config, DOCKER_CONTEXT: "gone" };
   assert.throws(() => endpointOf(env), /Cannot read docker context "gone"/);
-});
-
-test("remapsUsers() detects userns-remap in the engine's security options", () => {
-  const seccomp = "name=seccomp,profile=default";
-  assert.ok(remapsUsers({ SecurityOptions: [seccomp, "name=userns"] }));
-  assert.not(remapsUsers({ SecurityOptions: [seccomp, "name=rootless"] }));
-  assert.not(remapsUsers({}));
 });
 
 test("unreachableHint() depends on how the endpoint is configured", ({ config }) => {

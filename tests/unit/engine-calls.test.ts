@@ -5,7 +5,6 @@ import { Readable } from "node:stream";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import {
-  capLimits,
   type Docker,
   dropImage,
   environmentOf,
@@ -81,25 +80,6 @@ test("dropImage() keeps an image that has a name or is in use", async ({ instanc
   image("free", []); // again
   engine.refuses.set("rmi free", 500);
   await failureOf(dropImage(instance.docker, "free"));
-});
-
-test("capLimits() requests no more CPUs and memory than the engine has", async ({ instance, engine, told, log }) => {
-  const small = { memoryBytes: 2 ** 20, cpus: 0.5, pids: 7 };
-  assert.equal(await capLimits(instance.docker, small, log), small);
-  const large = { ...small, memoryBytes: 2 ** 50, cpus: 1000 };
-  Object.assign(engine.about, { NCPU: 1000, MemTotal: 2 ** 50 });
-  assert.equal(await capLimits(instance.docker, large, log), large);
-  assert.equal(told, []);
-  Object.assign(engine.about, { NCPU: 2, MemTotal: 2 ** 34 });
-  assert.equal(await capLimits(instance.docker, large, log), {
-    memoryBytes: 2 ** 34,
-    cpus: 2,
-    pids: 7,
-  });
-  assert.equal(told, [
-    "The engine has 2 CPUs: using 2 instead of 1000",
-    "The engine has 16 GiB of memory: using that instead of 1024 TiB",
-  ]);
 });
 
 test("inspectImage() finds no image with an illegal name", async () => {

@@ -61,9 +61,11 @@ const triggers: Record<string, (served: Served) => Promise<string> | string> = {
     const env = { DOCKER_HOST: "", DOCKER_CONTEXT: "nowhere" };
     return (await run(claudy, ["daemon", "start"], { env })).stderr;
   },
-  "The engine remaps users": async ({ run, engine }) => {
-    engine.about.SecurityOptions.push("name=userns");
-    return (await run(claudy, ["daemon", "start"])).stderr;
+  "The engine cannot limit containers": async ({ run, engine, project }) => {
+    engine.images.set("repo:worker", { Config: {} });
+    Object.assign(engine.about, { MemoryLimit: false, PidsLimit: false });
+    const options = ["-d", "--require-limits", project("app")];
+    return (await run(spawnWorker, options)).stderr;
   },
   "There are no images": async ({ run, engine }) => {
     engine.images.clear();

@@ -218,7 +218,10 @@ test("prepareWorkerHome() uses separate homes for the same name in other project
   const settings = readSettings({ HAL9000_HOME: root });
   const instance = { home, hostHome, owner, names, settings };
   const prepare = (path: string) =>
-    prepareWorkerHome(instance, { name: "x" }, { path, ...owner });
+    prepareWorkerHome(instance, { name: "x", user: owner }, {
+      path,
+      ...owner,
+    });
   const one = prepare("/one");
   assert.is.not(one.home, prepare("/two").home);
   assert.is(one.home, prepare("/one").home);
@@ -250,7 +253,11 @@ test("prepareWorkerHome() skips first-run prompts, and keeps a session's state",
   const instance = homeFor(root);
   const project = { path: "/one", ...instance.owner };
   const prepare = () =>
-    prepareWorkerHome(instance, { name: "x", session: "talk" }, project);
+    prepareWorkerHome(
+      instance,
+      { name: "x", session: "talk", user: project },
+      project,
+    );
   const first = prepare();
   assert.is(first.home, "claude/talk");
   assert.is(first.made, true);

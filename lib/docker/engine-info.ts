@@ -1,0 +1,189 @@
+// What the engine at hand can do. All that depends on the kind of engine asks here, and
+// nothing compares names of products.
+
+import type { IncomingMessage } from "node:http";
+import process from "node:process";
+import type Docker from "dockerode";
+import { Failure } from "../std/errors.ts";
+import type { Log } from "../std/log.ts";
+import { binarySize } from "../std/units.ts";
+
+export interface EngineInfo {
+  version: string;
+  /** The engine runs as an ordinary user, who is root in its containers. */
+  rootless: boolean;
+  /** By default, users in containers are other users of the engine's machine. */
+  remapsUsers: boolean;
+  /** Which limits of containers the engine can enforce. */
+  limits: { memory: boolean; cpus: boolean; pids: boolean };
+  cpus: number;
+  memoryBytes: number;
+}
+
+/** The fields of `docker info` that are read here; older engines and Podman lack some. */
+export interface Info {
+  ServerVersion?: string;
+  SecurityOptions?: string[] | null;
+  MemoryLimit?: boolean;
+  CpuCfsQuota?: boolean;
+  PidsLimit?: boolean;
+  NCPU: number;
+  MemTotal: number;
+}
+
+export function describeEngine(info: Info): EngineInfo {
+  const security = (info.SecurityOptions ?? [])
+    .flatMap((option) => option.split(","));
+  return {
+    version: info.ServerVersion ?? "",
+    rootless: security.includes("name=rootless"),
+    remapsUsers: security.includes("name=userns"),
+    limits: {
+      memory: info.MemoryLimit ?? true,
+      cpus: info.CpuCfsQuota ?? true,
+      pids: info.PidsLimit ?? true,
+    },
+    cpus: info.NCPU,
+    memoryBytes: info.MemTotal,
+  };
+}
+
+const known = new WeakMap<Docker, Promise<EngineInfo>>();
+
+/** Describes the engine; asks it once for each connection. */
+export function engineInfo(docker: Docker): Promise<EngineInfo> {
+  let info = known.get(docker);
+  if (!info) {
+    info = docker.info().then(describeEngine);
+    // An engine that does not answer now may answer later.
+    info.catch(() => known.delete(docker));
+    known.set(docker, info);
+  }
+  return info;
+}
+
+/** Whether the engine has BuildKit; without, buildx would need a container for each build. */
+export async function hasBuildKit(docker: Docker): Promise<boolean> {
+  const { headers } = await new Promise<IncomingMessage>((resolve, reject) => {
+    docker.modem.dial({
+      path: "/_ping",
+      method: "GET",
+      // dockerode's ping() gives the body alone.
+      isStream: true,
+      statusCodes: { 200: true },
+    }, (error: unknown, answer: unknown) => {
+      if (error) return reject(error);
+      (answer as IncomingMessage).resume();
+      resolve(answer as IncomingMessage);
+    });
+  });
+  return headers["builder-version"] === "2";
+}
+
+/** A user id and a group id. */
+interface User {
+  uid: number;
+  gid: number;
+}
+
+/**
+ * Who the owner of files of this machine is in containers: with a rootless engine, the
+ * engine's own user is root there, and no other user can be named.
+ */
+export async function userInContainers<T extends User>(
+  docker: Docker,
+  { uid, gid }: T,
+  subject: string,
+): Promise<User> {
+  // In the parent, owners are seen as its containers see them.
+  const isThere = uid === 0;
+  if (isThere || !(await engineInfo(docker)).rootless) return { uid, gid };
+  if (uid === process.getuid?.()) return { uid: 0, gid: 0 };
+  throw new Failure(
+    "unsafe",
+    `${subject} belongs to uid ${uid}, who has no rights in containers of your rootless engine`,
+    { hint: "Use directories of your own, or an engine that runs as root." },
+  );
+}
+
+/** Adapts a container's spec to the engine. */
+export function fitSpec(
+  spec: Docker.ContainerCreateOptions,
+  { remapsUsers, limits }: EngineInfo,
+): Docker.ContainerCreateOptions {
+  const { NanoCpus, Memory, MemorySwap, PidsLimit, ...host } =
+    spec.HostConfig ?? {};
+  return {
+    ...spec,
+    HostConfig: {
+      ...host,
+      // The mounted files belong to users of the engine's machine.
+      ...(remapsUsers ? { UsernsMode: "host" } : {}),
+      ...(limits.cpus ? given({ NanoCpus }) : {}),
+      ...(limits.memory ? given({ Memory, MemorySwap }) : {}),
+      ...(limits.pids ? given({ PidsLimit }) : {}),
+    },
+  };
+}
+
+/** The fields that have a value. */
+function given<T extends object>(fields: T): Partial<T> {
+  return Object.fromEntries(
+    Object.entries(fields).filter(([, value]) => value !== undefined),
+  ) as Partial<T>;
+}
+
+/** Why some limits have no effect, for a sentence; undefined if all have. */
+export function missingLimits({ limits }: EngineInfo): string | undefined {
+  const missing = [
+    ...(limits.memory ? [] : ["memory"]),
+    ...(limits.cpus ? [] : ["CPUs"]),
+    ...(limits.pids ? [] : ["processes"]),
+  ];
+  if (missing.length === 0) return undefined;
+  return new Intl.ListFormat("en-GB").format(missing);
+}
+
+/**
+ * Fits limits to the engine, which refuses more CPUs than it has. Says which limits it
+ * cannot enforce, or throws an `unsafe` Failure if they are required.
+ */
+export async function fitLimits<
+  T extends { memoryBytes: number; cpus: number },
+>(
+  docker: Docker,
+  limits: T,
+  { required, log }: { required: boolean; log: Log },
+): Promise<T> {
+  const { memoryBytes, cpus } = limits;
+  const engine = await engineInfo(docker);
+  const missing = missingLimits(engine);
+  if (missing !== undefined) {
+    const message = `The engine cannot limit ${missing} of containers`;
+    if (required) throw new Failure("unsafe", message, { hint: limitsHint });
+    log(`warning: ${message}: the worker can use up those of the machine`);
+  }
+  if (cpus > engine.cpus) {
+    log(
+      `The engine has ${engine.cpus} CPUs: using ${engine.cpus} instead of ${cpus}`,
+    );
+  }
+  if (memoryBytes > engine.memoryBytes) {
+    log(
+      `The engine has ${
+        binarySize(engine.memoryBytes)
+      } of memory: using that ` +
+        `instead of ${binarySize(memoryBytes)}`,
+    );
+  }
+  return {
+    ...limits,
+    memoryBytes: Math.min(memoryBytes, engine.memoryBytes),
+    cpus: Math.min(cpus, engine.cpus),
+  };
+}
+
+/** What to do about limits that have no effect. */
+export const limitsHint =
+  "Delegate the cgroup controllers memory, cpu and pids to the engine: " +
+  "https://docs.docker.com/engine/security/rootless/tips/#limiting-resources";
