@@ -84,9 +84,7 @@ asked() { # asked SESSION TEXT: sends TEXT and waits for the answer
   session=$(jq -r .session <<<"$opened")
   wait_for_screen 15 "$session" '❯'
   # shellcheck disable=SC2016  # for the worker's shell
-  typed "$session" 'TOOL Bash {"command":"echo $PLANTED $(cat ~/.claude/.secret.PLAIN) $(env | grep -c PLAIN) >told","description":"tell"}'
-  wait_for_screen 5 "$session" '"tell"}'
-  typed "$session" Enter
+  typed "$session" 'TOOL Bash {"command":"echo $PLANTED $(cat ~/.claude/.secret.PLAIN) $(env | grep -c PLAIN) >told","description":"tell"}' Enter
   told() { [ "$(xargs <"$project/told")" = "planted-secret-value plain-secret-value 0" ]; }
   wait_for 10 told
   "$claudy" stop "$session"

@@ -15,7 +15,7 @@ teardown() {
 by_hand() { # by_hand OPTION...
   docker run --detach --name "$hand-parent" --env HAL9000_PREFIX="$hand" \
     --volume /var/run/docker.sock:/var/run/docker.sock "$@" "$HAL9000_IMAGE_REPO:parent"
-  wait_for 20 docker exec "$hand-parent" /scripts/healthcheck.sh
+  wait_for 20 docker exec "$hand-parent" /scripts/healthcheck.sh || { docker logs --tail 40 "$hand-parent"; return 1; }
 }
 
 labels() { docker ps --all --filter "label=hal9000.instance=$hand" --format '{{.Names}}' | sort | xargs; }

@@ -4,10 +4,15 @@
 start_instance() { "$repo/scripts/claudy.ts" daemon start; }
 
 remove_instance() { # remove_instance PREFIX
-  local label=label=hal9000.instance=$1
-  # A parent that was started by hand has no label of the instance.
-  { docker ps --all --quiet --filter "$label"; docker ps --all --quiet --filter "name=^/$1-parent\$"; } |
-    sort -u | xargs -r docker rm --force --volumes >/dev/null
+  local label=label=hal9000.instance=$1 left
+  # A parent that was started by hand has no label of the instance. Until the parent is
+  # gone, it may create more containers.
+  for _ in {1..20}; do
+    left=$({ docker ps --all --quiet --filter "$label"; docker ps --all --quiet --filter "name=^/$1-parent\$"; } | sort -u)
+    [ "$left" ] || break
+    # shellcheck disable=SC2086  # several
+    docker rm --force --volumes $left >/dev/null || sleep 0.2
+  done
   docker volume ls --quiet --filter "$label" | xargs -r docker volume rm >/dev/null
 }
 

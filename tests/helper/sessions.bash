@@ -30,10 +30,15 @@ open() {
   wait_for_screen 30 "$session" '❯'
 }
 
-typed() { # typed SESSION KEYS...
-  local worker=$1
-  shift
-  docker exec "$worker" tmux -L claude send-keys -t claude "$@"
+# Types a text or presses a key, and then Enter, if given. An Enter that arrives with the
+# text would be a new line of it.
+typed() { # typed SESSION KEYS [Enter]
+  local end=${2##* }
+  docker exec "$1" tmux -L claude send-keys -t claude "$2"
+  [ "${3:-}" = Enter ] || return 0
+  [ "${#end}" -le 20 ] || end=${end: -20} # a longer one may be on two lines
+  wait_for_screen 10 "$1" "$end"
+  docker exec "$1" tmux -L claude send-keys -t claude Enter
 }
 
 screen_shows() { docker exec "$1" tmux -L claude capture-pane -p -J -S - -t claude | grep -F -- "$2"; }
@@ -44,12 +49,13 @@ wait_for_screen() { # wait_for_screen SECONDS SESSION TEXT
     do sleep 0.1; done' sh "$3" || { echo "timed out waiting for: $3" >&2; docker exec "$2" tmux -L claude capture-pane -p -t claude >&2; false; }
 }
 
-# Makes the agent ask for a permission.
-ask_permission() {
-  typed "$1" 'TOOL Bash {"command":"touch /tmp/asked","description":"ask"}'
-  wait_for_screen 5 "$1" 'description":"ask"}'
-  typed "$1" Enter
-  wait_for_screen 20 "$1" "Do you want to proceed?"
+# Makes the agent ask for a permission, once in each session, or with another NAME each time.
+ask_permission() { # ask_permission SESSION [NAME]
+  typed "$1" "TOOL Bash {\"command\":\"touch /tmp/${2:-asked}\",\"description\":\"ask\"}" Enter
+  waits_for_permission() {
+    docker exec "$1" tmux -L claude capture-pane -p -t claude | grep -F "Do you want to proceed?"
+  }
+  wait_for 20 waits_for_permission "$1"
 }
 
 # claude WORKER ARGUMENT...: runs the CLI against the stub.
