@@ -163,9 +163,9 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   press y
   wait_for 5 shows "Allowed in \"$session\""
   wait_for 5 docker exec "$session" rm /tmp/asked
-  # A late key is not typed into the session.
+  # A late key is not typed into the session. It may see the end of the request.
   press y
-  wait_for 5 shows "shows no permission request here"
+  wait_for 10 matches "shows no permission request here|no longer asks this|has only just appeared" || { shown; false; }
   ask_permission "$session"
   wait_for 10 shows "Do you want to proceed?"
   sleep 0.7
@@ -205,8 +205,9 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
 @test "an idle dashboard uses little more than a timer" {
   spawn -n idle1-$$ "$project"
   spawn -n idle2-$$ "$project"
-  # An idle process takes 1 % of a core on one machine and 4 % on another, so it is compared
-  # with one that only wakes up as often as the dashboard reads the status files.
+  # An idle process takes 0.1 % of a core on one machine and 4 % on another, so it is compared
+  # with one that only wakes up as often as the dashboard reads the status files. 1 % is
+  # always allowed: a busy machine may not run the other one at all.
   docker exec --detach "$parent" deno eval "setInterval(() => {}, 500) // reference-$$"
   reference() { docker exec "$parent" pgrep -f "^deno eval .*reference-$$"; }
   wait_for 10 reference
@@ -225,7 +226,7 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
   after="$(used $board) $(used "$timer")"
   docker exec "$parent" kill "$timer"
   echo "$before $after" | awk '{ print "dashboard " $3 - $1 " ms, timer " $4 - $2 " ms in 10 s"
-    exit !($3 - $1 <= 8 * ($4 - $2)) }' >&3
+    exit !($3 - $1 <= 100 + 8 * ($4 - $2)) }' >&3
 }
 
 @test "claudy watch prints changes and runs the command when a session starts to wait" {
