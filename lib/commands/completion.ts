@@ -26,12 +26,15 @@ export function completionCommand(
   all: (io: Io) => Promise<Commands>,
 ): CAC {
   const cli = command("claudy completion");
-  cli.command("<shell>", `Completion for ${shells.join(", ")}`)
+  cli.command("[shell]", `Completion for ${shells.join(", ")}`)
     .example("source <(claudy completion bash)")
     .action(async (given: unknown) => {
-      const shell = String(given);
+      const shell = String(given ?? "");
       if (!isShell(shell)) {
-        throw new Failure("usage", `Unsupported shell: "${shell}"`, {
+        const message = given === undefined
+          ? "Name a shell, such as: claudy completion bash"
+          : `Unsupported shell: "${shell}"`;
+        throw new Failure("usage", message, {
           hint: `Supported shells: ${shells.join(", ")}.`,
         });
       }

@@ -71,6 +71,7 @@ const refusals: [code: number, says: string, command: string][] = [
   [2, "Cannot ask: stdin is not a terminal", "claudy --setup"],
   [2, "Missing arguments for the CLI's plugin", "claudy plugin"],
   [2, 'Unsupported shell: "tcsh"', "claudy completion tcsh"],
+  [2, "Name a shell, such as: claudy completion bash", "claudy completion"],
   [2, "--older-than must be a whole number", "claudy prune --older-than x"],
   [2, "--from-claude imports all", "claudy mcp add notes --from-claude"],
   [2, "must be a whole number", "pool-manager scale many"],
