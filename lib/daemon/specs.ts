@@ -65,7 +65,6 @@ export function netSpec(
     rights: {
       NetworkMode: "bridge",
       RestartPolicy: restartPolicy,
-      Tmpfs: { "/tmp": "rw,nosuid,nodev,size=16m,mode=1777" },
       PortBindings: Object.fromEntries(
         published.map(({ address, hostPort }, index) => [
           ports[index],

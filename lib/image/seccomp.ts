@@ -151,6 +151,8 @@ const trialSchema = v.object({
   engine: v.string(),
   /** Why the profile is not used; null if it works. */
   fault: v.nullable(v.string()),
+  /** Whether the engine gets the path of the profile: Podman reads it from a file. */
+  file: v.optional(v.boolean()),
 });
 
 export type SeccompTrial = v.InferOutput<typeof trialSchema>;
@@ -164,30 +166,49 @@ export function readTrial({ home }: Home): SeccompTrial | undefined {
 }
 
 /**
- * The profile for containers that run a worker's image; undefined for the engine's default
- * profile, if that is configured or ours does not work. Tests the profile if that was not
- * done yet.
+ * The profile for containers that run a worker's image, as the engine gets it; undefined
+ * for the engine's default profile, if that is configured or ours does not work. Tests the
+ * profile if that was not done yet.
  */
 export async function workerSeccomp(
   instance: Instance,
   log: Log,
 ): Promise<string | undefined> {
-  if (instance.settings.WORKER_SECCOMP === "engine") return undefined;
-  const trial = readTrial(instance) ?? await tryProfile(instance, log);
-  return trial && trial.fault !== null ? undefined : workerProfileText().text;
+  const trial = await trialOf(instance, log);
+  if (!trial?.works) return undefined;
+  return trial.file ? writeProfile(instance) : workerProfileText().text;
 }
 
-/** The profile as options of `docker run`, which reads it from a file. */
+/**
+ * The profile as options of `docker run`, which reads it from a file, and sends only its
+ * content.
+ */
 export async function seccompOptions(
   instance: Instance,
   log: Log,
 ): Promise<string[]> {
-  const text = await workerSeccomp(instance, log);
-  if (text === undefined) return [];
-  const { home, owner } = instance;
+  const trial = await trialOf(instance, log);
+  if (!trial?.works || trial.file) return [];
+  writeProfile(instance);
+  return [`--security-opt=seccomp=${instance.home.seccompProfile}`];
+}
+
+/** Whether to use the profile, also untested if there is no image to test it with. */
+async function trialOf(
+  instance: Instance,
+  log: Log,
+): Promise<{ works: boolean; file?: boolean | undefined } | undefined> {
+  if (instance.settings.WORKER_SECCOMP === "engine") return undefined;
+  const trial = readTrial(instance) ?? await tryProfile(instance, log);
+  return { works: (trial?.fault ?? null) === null, file: trial?.file };
+}
+
+/** Writes the profile to a file; returns its path on the engine's machine. */
+function writeProfile(instance: Instance): string {
+  const { home, hostHome, owner } = instance;
   ensureHome(instance);
-  writeAtomic(home.seccompProfile, text, owner);
-  return [`--security-opt=seccomp=${home.seccompProfile}`];
+  writeAtomic(home.seccompProfile, workerProfileText().text, owner);
+  return hostHome.seccompProfile;
 }
 
 /** Tests the profile, also again if it failed or the engine has changed. */
@@ -229,29 +250,46 @@ async function tryProfile(
   }
   if (image === undefined) return undefined;
   const { text, digest } = workerProfileText();
-  let output: string;
+  const asText = await tryWith(instance, image, text);
+  const file = asText.refused &&
+    (await tryWith(instance, image, writeProfile(instance))).fault === null;
+  const trial: SeccompTrial = {
+    version: 1,
+    profile: digest,
+    engine: await engineVersions(instance),
+    ...(file ? { fault: null, file } : { fault: asText.fault }),
+  };
+  writeAtomic(home.seccompTrial, JSON.stringify(trial, null, 2) + "\n", owner);
+  if (trial.fault !== null) {
+    log(
+      `warning: Workers use the engine's default seccomp profile: ${trial.fault}`,
+    );
+  }
+  return trial;
+}
+
+/** Tries the profile, as text or as a path: its fault, and whether the engine refuses it. */
+async function tryWith(
+  instance: Instance,
+  image: string,
+  profile: string,
+): Promise<{ fault: string | null; refused?: boolean }> {
   try {
-    output = await runHelper(instance, {
+    const output = await runHelper(instance, {
       // Without the words that are looked for below.
       subject: "Cannot test the workers' profile",
       image,
       command: ["bash", "-c", trialScript],
       user: "65534:65534",
-      security: [`seccomp=${text}`],
+      security: [`seccomp=${profile}`],
     });
+    return { fault: faultIn(output.trim()) };
   } catch (error) {
-    output = messageOf(error);
+    const message = messageOf(error);
     // Other errors, such as a busy engine, say nothing about the profile.
-    if (!/seccomp|security.opt/i.test(output)) throw error;
+    if (!/seccomp|security.opt/i.test(message)) throw error;
+    return { fault: faultIn(message), refused: true };
   }
-  const fault = faultIn(output.trim());
-  const engine = await engineVersions(instance);
-  const trial: SeccompTrial = { version: 1, profile: digest, engine, fault };
-  writeAtomic(home.seccompTrial, JSON.stringify(trial, null, 2) + "\n", owner);
-  if (fault !== null) {
-    log(`warning: Workers use the engine's default seccomp profile: ${fault}`);
-  }
-  return trial;
 }
 
 /** Why the profile does not work, from the output of the test; null if it works. */

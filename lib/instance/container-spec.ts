@@ -43,7 +43,7 @@ export interface Service {
   rights?: Docker.HostConfig;
 }
 
-/** The spec of a HAL-9000 program in the parent's image; only /tmp is writable. */
+/** The spec of a HAL-9000 program in the parent's image; only /tmp and /run are writable. */
 export function serviceSpec(
   { prefix, hostHome }: OwningInstance,
   service: Service,
@@ -64,7 +64,11 @@ export function serviceSpec(
       Init: service.rights?.PidMode !== "host",
       NetworkMode: "none",
       ReadonlyRootfs: true,
-      Tmpfs: { "/tmp": "rw,nosuid,nodev,size=64m" },
+      Tmpfs: {
+        "/tmp": "rw,nosuid,nodev,size=64m",
+        // Open to other users than root, as Podman puts the init program here.
+        "/run": "rw,nosuid,nodev,size=64k,mode=755",
+      },
       ...hardening(service.security),
       ...(memoryBytes === undefined
         ? {}

@@ -28,8 +28,8 @@ export interface WorkerState {
   /** Whether the container is kept after it has exited. */
   keep: boolean;
   createdAt: string;
-  /** Docker's network mode. */
-  network: string;
+  /** Docker's network mode; undefined if the engine's list does not have it (Podman). */
+  network: string | undefined;
   /** Digest of what a warm worker was created from; null for a cold one. */
   inputs: string | null;
 }
@@ -86,7 +86,7 @@ function workerState(container: Docker.ContainerInfo): WorkerState {
     born: labels[label.born] ?? "cold",
     keep: labels[label.keep] === "true",
     createdAt: new Date(container.Created * 1000).toISOString(),
-    network: container.HostConfig.NetworkMode,
+    network: container.HostConfig?.NetworkMode,
     inputs: labels[label.inputs] ?? null,
   };
 }
@@ -153,7 +153,9 @@ export async function withoutNetwork(
   );
   const holders = new Map<string, Promise<string | undefined>>();
   const lost = await Promise.all(live.map(async (worker) => {
-    const holder = holderOf(worker.network);
+    const network = worker.network ??
+      (await inspectContainer(docker, worker.id))?.HostConfig.NetworkMode;
+    const holder = holderOf(network ?? "");
     if (holder === undefined) return [];
     const start = holders.get(holder) ?? namespaceStart(docker, holder);
     holders.set(holder, start);

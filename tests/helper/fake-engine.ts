@@ -63,6 +63,8 @@ export class FakeEngine {
     KernelVersion: "6.8",
     Components: [{ Name: "runc", Version: "1.2" }],
   };
+  /** Whether the list has the network mode; Podman's does not. */
+  listsHostConfig = true;
   /** What it recommends to clients: 1 is the classic builder, 2 BuildKit. */
   builder = "2";
   /** A sample of the resource usage of each container. */
@@ -122,7 +124,10 @@ export class FakeEngine {
               const [key = "", value] = text.split("=");
               return spec.Labels?.[key] === value;
             })
-          ).map(listed)
+          ).map((container) => ({
+            ...listed(container),
+            ...(this.listsHostConfig ? hostConfig(container) : {}),
+          }))
         ),
       createContainer: (request: object) =>
         answer(() => this.#create(request as CreateRequest)),
@@ -328,9 +333,13 @@ function listed({ id, name, spec, state, createdAt }: FakeContainer) {
     Image: spec.Image ?? "",
     Labels: spec.Labels ?? {},
     Created: Date.parse(createdAt) / 1000,
-    HostConfig: { NetworkMode: spec.HostConfig?.NetworkMode ?? "bridge" },
     Mounts: mountsOf(spec),
   };
+}
+
+function hostConfig({ spec }: FakeContainer) {
+  const NetworkMode = spec.HostConfig?.NetworkMode ?? "bridge";
+  return { HostConfig: { NetworkMode } };
 }
 
 function inspected(container: FakeContainer, image: string | undefined) {

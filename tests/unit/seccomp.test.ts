@@ -20,7 +20,12 @@ import {
   workerProfileText,
   workerSeccomp,
 } from "../../lib/image/seccomp.ts";
-import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
+import type { Docker } from "../../lib/docker/docker.ts";
+import {
+  type FakeEngine,
+  type FakeInstance,
+  fakeInstance,
+} from "../helper/fake-engine.ts";
 
 const test = suite("seccomp");
 
@@ -94,6 +99,29 @@ test("faultIn() accepts only a refusal as a working profile", () => {
   assert.match(faultIn("") ?? "", /no output/);
 });
 
+/** The engine, which refuses a container for the reason that `why` gives for its profile. */
+function refusing(
+  engine: FakeEngine,
+  why: (profile: string) => string | undefined,
+): Docker {
+  const { docker } = engine;
+  return Object.assign(Object.create(docker), docker, {
+    createContainer: (request: { _body: Docker.ContainerCreateOptions }) => {
+      const option = request._body.HostConfig?.SecurityOpt?.at(-1) ?? "";
+      const message = why(option.replace("seccomp=", ""));
+      if (message === undefined) {
+        return docker.createContainer(request as object);
+      }
+      return Promise.reject(
+        Object.assign(new Error(message), {
+          statusCode: 500,
+          json: { message },
+        }),
+      );
+    },
+  });
+}
+
 /** An instance that uses our profile, with an engine whose test prints `output`. */
 async function withTrials(
   output: string,
@@ -161,20 +189,9 @@ test("a profile that did not work is tested again, with a warning each time", as
 
 test("an engine that refuses the profile is a fault of it; any other error is not", async () => {
   await withTrials("refused", async ({ instance, engine, log }) => {
-    const { createContainer } = engine.docker;
     const failing = (message: string) => ({
       ...instance,
-      docker: Object.assign(Object.create(engine.docker), engine.docker, {
-        createContainer: (...given: Parameters<typeof createContainer>) => {
-          void given;
-          return Promise.reject(
-            Object.assign(new Error(message), {
-              statusCode: 500,
-              json: { message },
-            }),
-          );
-        },
-      }),
+      docker: refusing(engine, () => message),
     });
     const error = await ensureSeccompTried(failing("the disk is full"), log)
       .then(() => undefined, (error: Error) => error);
@@ -192,6 +209,30 @@ test("an engine that refuses the profile is a fault of it; any other error is no
         `programs cannot run with it: Cannot test the workers' profile: ${message}`,
       );
     }
+  });
+});
+
+test("an engine that reads the profile from a file gets its path", async () => {
+  await withTrials("refused", async (fake) => {
+    const { engine, log, told } = fake;
+    const { seccompProfile } = homePaths("/host/home");
+    const instance = {
+      ...fake.instance,
+      hostHome: homePaths("/host/home"),
+      docker: refusing(
+        engine,
+        (profile) =>
+          profile === seccompProfile
+            ? undefined
+            : `opening seccomp profile failed: open ${profile}: no such file`,
+      ),
+    };
+    assert.is(await workerSeccomp(instance, log), seccompProfile);
+    const { seccompProfile: file } = instance.home;
+    assert.is(readFileSync(file, "utf8"), workerProfileText().text);
+    assert.equal(told, []);
+    // docker run would send its content.
+    assert.equal(await seccompOptions(instance, log), []);
   });
 });
 

@@ -486,25 +486,29 @@ test("finds only workers by name and id", async (fake) => {
   assert.match(none.hint ?? "", /No worker exists/);
 });
 
-test("a worker has no network if its namespace was stopped or replaced", async (fake) => {
-  const { instance, engine } = fake;
-  const net = engine.find("fake-net") as FakeContainer;
-  const one = worker(fake, "one", "running");
-  worker(fake, "ended", "exited");
-  const own = worker(fake, "own", "running");
-  own.spec.HostConfig = { NetworkMode: "bridge" };
-  const lost = async () => [
-    ...await withoutNetwork(instance, await listWorkers(instance)),
-  ];
-  assert.equal(await lost(), []);
-  net.startedAt = new Date(Date.now() + 60_000).toISOString();
-  assert.equal(await lost(), ["one"]);
-  // Restarted since, in the current namespace.
-  one.startedAt = new Date(Date.now() + 120_000).toISOString();
-  assert.equal(await lost(), []);
-  net.state = "exited";
-  assert.equal(await lost(), ["one"]);
-});
+for (const listsHostConfig of [true, false]) {
+  const list = listsHostConfig ? "Docker's list" : "Podman's list";
+  test(`a worker has no network if its namespace was stopped or replaced, with ${list}`, async (fake) => {
+    const { instance, engine } = fake;
+    engine.listsHostConfig = listsHostConfig;
+    const net = engine.find("fake-net") as FakeContainer;
+    const one = worker(fake, "one", "running");
+    worker(fake, "ended", "exited");
+    const own = worker(fake, "own", "running");
+    own.spec.HostConfig = { NetworkMode: "bridge" };
+    const lost = async () => [
+      ...await withoutNetwork(instance, await listWorkers(instance)),
+    ];
+    assert.equal(await lost(), []);
+    net.startedAt = new Date(Date.now() + 60_000).toISOString();
+    assert.equal(await lost(), ["one"]);
+    // Restarted since, in the current namespace.
+    one.startedAt = new Date(Date.now() + 120_000).toISOString();
+    assert.equal(await lost(), []);
+    net.state = "exited";
+    assert.equal(await lost(), ["one"]);
+  });
+}
 
 test("status shows limits, lost networks, and how the last workers ended", async (fake) => {
   const { instance, engine } = fake;
