@@ -100,6 +100,20 @@ export async function createContainer(
   );
 }
 
+/**
+ * Whether a container was not created or renamed because the name is taken: Docker answers
+ * 409, and Podman 500.
+ */
+export async function isNameTaken(
+  docker: Docker,
+  name: string,
+  error: unknown,
+): Promise<boolean> {
+  const status = statusOf(error);
+  return status === 409 ||
+    status === 500 && await inspectContainer(docker, name) !== undefined;
+}
+
 /** The longest time to wait for a removal that another command has started. */
 const removalMs = 10_000;
 

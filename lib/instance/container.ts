@@ -4,6 +4,7 @@ import {
   createContainer,
   type Docker,
   inspectContainer,
+  isNameTaken,
   removeContainer,
 } from "../docker/docker.ts";
 import { engineFailure, statusOf } from "../docker/docker-errors.ts";
@@ -50,7 +51,7 @@ export async function createOnce(
       await createContainer(docker, name, spec);
       return true;
     } catch (error) {
-      if (statusOf(error) !== 409) {
+      if (!await isNameTaken(docker, name, error)) {
         throw engineFailure(error, `Cannot create ${name}`);
       }
       return await inspectContainer(docker, name);
@@ -83,8 +84,9 @@ export async function unpause(
   try {
     await docker.getContainer(Id).unpause();
   } catch (error) {
-    // 409: another command was faster.
-    if (statusOf(error) !== 409) {
+    // Another command was faster: Docker answers 409, and Podman 500.
+    if (statusOf(error) === 409) return;
+    if ((await inspectContainer(docker, Id))?.State.Paused !== false) {
       throw engineFailure(error, `Cannot unpause ${Name.slice(1)}`);
     }
   }

@@ -7,9 +7,10 @@ import {
   createContainer,
   type Docker,
   inspectContainer,
+  isNameTaken,
   removeContainer,
 } from "../docker/docker.ts";
-import { engineFailure, statusOf } from "../docker/docker-errors.ts";
+import { engineFailure } from "../docker/docker-errors.ts";
 import { label } from "../instance/labels.ts";
 import { Failure } from "../std/errors.ts";
 import { waitFor } from "../std/wait.ts";
@@ -30,7 +31,7 @@ export async function createExclusive(
     try {
       return await createContainer(docker, name, owned);
     } catch (error) {
-      if (statusOf(error) !== 409) {
+      if (!await isNameTaken(docker, name, error)) {
         throw engineFailure(error, `Cannot create ${name}`);
       }
     }

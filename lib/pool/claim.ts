@@ -7,9 +7,13 @@ import { existsSync, rmSync, unlinkSync } from "node:fs";
 import { access } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import * as v from "valibot";
-import { type Docker, removeContainer } from "../docker/docker.ts";
+import {
+  type Docker,
+  findContainer,
+  isNameTaken,
+  removeContainer,
+} from "../docker/docker.ts";
 import { fitLimits } from "../docker/engine-info.ts";
-import { statusOf } from "../docker/docker-errors.ts";
 import { inDirectory } from "../std/directory.ts";
 import { forgetHome } from "../worker/ending.ts";
 import { messageOf } from "../std/errors.ts";
@@ -170,7 +174,7 @@ export async function claimWorker(
   const staged: Staged[] = [];
   try {
     if (!sameLimits(limits, recipe.limits)) {
-      await docker.getContainer(worker.id).update(limitsOf(limits));
+      await changeLimits(docker, worker.id, limits);
     }
     // Renaming takes the engine some time. The request is sent first, and the other
     // steps run in the meantime.
@@ -234,6 +238,20 @@ export async function expireClaim(
   return true;
 }
 
+async function changeLimits(
+  docker: Docker,
+  id: string,
+  limits: Limits,
+): Promise<void> {
+  const { NanoCpus, ...others } = limitsOf(limits);
+  await docker.getContainer(id).update({ NanoCpus, ...others });
+  const { HostConfig } = await findContainer(docker, id);
+  // Podman accepts them without an effect.
+  if (HostConfig.NanoCpus !== NanoCpus) {
+    throw new Unfit("the engine cannot change the CPUs of a worker");
+  }
+}
+
 async function rename(
   docker: Docker,
   { id }: WarmWorker,
@@ -242,7 +260,8 @@ async function rename(
   try {
     await docker.getContainer(id).rename({ name });
   } catch (error) {
-    throw statusOf(error) === 409 ? new Unfit("name is taken") : error;
+    const isTaken = await isNameTaken(docker, name, error);
+    throw isTaken ? new Unfit("name is taken") : error;
   }
 }
 

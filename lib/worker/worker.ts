@@ -7,6 +7,7 @@ import {
   type Docker,
   inspectContainer,
   inspectImage,
+  isNameTaken,
   removeContainer,
 } from "../docker/docker.ts";
 import { engineFailure, statusOf } from "../docker/docker-errors.ts";
@@ -115,7 +116,7 @@ async function creationFailure(
   spec: Docker.ContainerCreateOptions,
 ): Promise<Failure> {
   const subject = `Cannot start worker "${name}"`;
-  if (statusOf(error) === 409) {
+  if (await isNameTaken(docker, name, error)) {
     const holder = await findNameHolder(docker, name);
     const own = spec.Labels?.[label.instance];
     const other = holder?.Config.Labels?.[label.instance];

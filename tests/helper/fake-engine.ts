@@ -65,6 +65,10 @@ export class FakeEngine {
   };
   /** Whether the list has the network mode; Podman's does not. */
   listsHostConfig = true;
+  /** The status of an answer for a name that is taken; Podman's is 500. */
+  takenStatus = 409;
+  /** Whether a container's CPUs can be changed; Podman accepts that without an effect. */
+  updatesCpus = true;
   /** What it recommends to clients: 1 is the classic builder, 2 BuildKit. */
   builder = "2";
   /** A sample of the resource usage of each container. */
@@ -198,7 +202,7 @@ export class FakeEngine {
   #create({ _query: { name }, _body: spec }: CreateRequest): object {
     this.#ask(`create ${name}`);
     if (!this.images.has(spec.Image ?? "")) refuse(404, "no such image");
-    if (this.find(name)) refuse(409, "the name is in use");
+    if (this.find(name)) refuse(this.takenStatus, "the name is in use");
     const image = (this.#image(spec.Image ?? "") as { Id?: string }).Id;
     const { id } = this.add(name, { spec, image, state: "created" });
     return this.#handle(id);
@@ -253,12 +257,14 @@ export class FakeEngine {
       unpause: () => change("unpause", (found) => found.state = "running"),
       rename: ({ name: next }: { name: string }) =>
         change("rename", (found) => {
-          if (this.find(next)) refuse(409, "the name is in use");
+          if (this.find(next)) refuse(this.takenStatus, "the name is in use");
           found.name = next;
         }),
       update: (limits: object) =>
         change("update", ({ spec }) => {
-          spec.HostConfig = { ...spec.HostConfig, ...limits };
+          const { NanoCpus } = spec.HostConfig ?? {};
+          const kept = this.updatesCpus ? {} : { NanoCpus };
+          spec.HostConfig = { ...spec.HostConfig, ...limits, ...kept };
         }),
       putArchive: () => change("put", () => {}),
       logs: ({ follow = false }) =>

@@ -131,6 +131,14 @@ test("a claim sets the requested limits", async (fake) => {
   assert.is(host?.PidsLimit, 7);
 });
 
+test("a claim fails if the engine does not change the CPUs", async (fake) => {
+  fake.engine.updatesCpus = false;
+  const limits = { memoryBytes: 2 ** 30, cpus: 0.5, pids: 7 };
+  const failure = await failureOf(claimed(fake, { limits }));
+  assert.instance(failure, Unfit);
+  assert.is(failure.message, "the engine cannot change the CPUs of a worker");
+});
+
 test("a claim without a process limit keeps that of the pool's worker", async (fake) => {
   const limits = { memoryBytes: 2 ** 30, cpus: 0.5 };
   const request = requestFor(fake, { limits });
@@ -222,10 +230,13 @@ test("distinguishes a lost mounter from an unsuitable project", async (fake) => 
 test("spawns cold without an error if a container has the name meanwhile", async (fake) => {
   const { engine } = fake;
   engine.add("mine");
-  const failure = await failureOf(claimed(fake));
-  assert.instance(failure, Unfit);
-  assert.is(failure.message, "name is taken");
-  assert.ok(engine.find("mine"));
+  for (const status of [409, 500]) {
+    engine.takenStatus = status; // Docker's, Podman's
+    const failure = await failureOf(claimed(fake));
+    assert.instance(failure, Unfit);
+    assert.is(failure.message, "name is taken");
+    assert.ok(engine.find("mine"));
+  }
 });
 
 test("fit() generates a name if none is given", async (fake) => {

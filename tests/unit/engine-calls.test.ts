@@ -208,6 +208,11 @@ test("unpause() succeeds even if another command was faster", async ({ instance,
   engine.refuses.set("unpause w", 500);
   const failure = await failureOf(unpause(instance.docker, await look(), log));
   assert.is(failure.message, "Cannot unpause w: refused");
+  // Podman's answer if it is not paused.
+  const paused = await look();
+  container.state = "running";
+  await unpause(instance.docker, paused, log);
+  container.state = "paused";
   engine.refuses.clear();
   await unpause(instance.docker, await look(), log);
   assert.is(container.state, "running");

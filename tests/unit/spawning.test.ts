@@ -324,6 +324,7 @@ test("refuses a worker with replaced mounts, with the message of its gate", asyn
 test("the message for a taken name depends on its owner", async (fake) => {
   const { engine, labels } = fake;
   const taken = async () => await failureOf(spawn(fake));
+  engine.takenStatus = 500; // as Podman
   engine.add("mine", { spec: { Labels: labels() } });
   assert.is(
     (await taken()).message,
