@@ -188,8 +188,8 @@ export async function claimWorker(
     );
     const claudeHome = prepared.sources.claudeHome ?? "";
     const attaching = mounter.attach({
-      container: worker.id,
       pid: worker.pid,
+      mark: worker.mark,
       attachments: attachmentsOf(project, claudeHome, git.mounts),
     });
     attaching.catch(() => {});

@@ -22,6 +22,7 @@ import type { Metrics } from "./metrics.ts";
 import { type Mounter, MounterLost } from "./mounter-container.ts";
 import type { ClaimReply, ClaimRequest } from "./protocol.ts";
 import type { Stock } from "./stock.ts";
+import { markOf } from "./warm.ts";
 
 /** Time for the client to confirm a claim, before its worker is removed. */
 const confirmTimeoutMs = 5000;
@@ -143,13 +144,18 @@ export class Claims {
     try {
       const container = await inspectContainer(this.#instance.docker, id);
       if (!container?.State.Running) return;
+      const { State, Config } = container;
+      const mark = markOf(Config);
+      if (mark === undefined) {
+        throw new Error("it was started by an earlier version");
+      }
       this.#log(
         `"${record.worker}" was restarted; attaching its project again`,
       );
       const claimHome = `${this.#instance.hostHome.home}/${record.home}`;
       await this.#mounter.attach({
-        container: id,
-        pid: container.State.Pid,
+        pid: State.Pid,
+        mark,
         attachments: attachmentsOf(
           record.project,
           claimHome,

@@ -137,10 +137,10 @@ export class PoolManager {
   }
 
   /** Whether no project is attached in the worker. */
-  async #isUnassigned({ pid }: WarmWorker): Promise<boolean> {
+  async #isUnassigned(worker: WarmWorker): Promise<boolean> {
     const targets = [insideWorker.workspace, insideWorker.claudeHome];
     try {
-      return !await this.#mounter.isAttached(pid, targets);
+      return !await this.#mounter.isAttached(worker, targets);
     } catch {
       return false; // unknown, so the worker is replaced
     }

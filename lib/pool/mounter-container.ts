@@ -4,6 +4,7 @@ import { ownContainer } from "../instance/container.ts";
 import {
   createContainer,
   type Docker,
+  inspectContainer,
   removeContainer,
 } from "../docker/docker.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -11,7 +12,7 @@ import { bind, serviceSpec } from "../instance/container-spec.ts";
 import { ensureDirectory } from "../std/owned.ts";
 import { waitFor } from "../std/wait.ts";
 import { listWarm } from "../worker/workers.ts";
-import type { AttachRequest } from "./mounter/attach.ts";
+import type { AttachRequest, ContainerProcess } from "./mounter/attach.ts";
 import { Client } from "../std/socket-lines.ts";
 
 /** Where things are inside the mounter. */
@@ -82,26 +83,39 @@ export class Mounter {
       "mounter",
     );
     const spec = mounterSpec(this.#instance, image);
+    // The test enters it as a claim enters a worker.
+    const other = await this.#parent();
     const fits = present?.Image === image && present.State.Running &&
       !present.State.Paused &&
       // Such as the project roots, which the parent may have got anew.
       spec.Env?.every((variable) => present.Config.Env.includes(variable));
     if (fits) {
-      const answer = await this.#test(runningMs).catch(() => undefined);
+      const answer = await this.#test(other, runningMs).catch(() => undefined);
       if (answer) return answer.fault;
     }
     // A hanging mounter is replaced, too: it has no state.
     if (present) await removeContainer(docker, present.Id);
     const container = await createContainer(docker, names.mounter, spec);
     await container.start();
-    return (await this.#test(startMs)).fault;
+    return (await this.#test(other, startMs)).fault;
+  }
+
+  async #parent(): Promise<ContainerProcess> {
+    const { docker, names, self } = this.#instance;
+    const parent = await inspectContainer(docker, self?.Id ?? names.parent);
+    const [mark = ""] = parent?.Config.Env ?? [];
+    return { pid: parent?.State.Pid ?? 0, mark };
   }
 
   /** The result of its self-test, once it listens. */
-  #test(timeoutMs: number): Promise<{ fault?: string }> {
+  #test(
+    other: ContainerProcess,
+    timeoutMs: number,
+  ): Promise<{ fault?: string }> {
     return waitFor(async () => {
       try {
-        return await this.#ask({ op: "test" }) as { fault?: string };
+        const request = { op: "test", ...other };
+        return await this.#ask(request) as { fault?: string };
       } catch (error) {
         if (isOutOfReach(error)) return undefined; // not listening yet
         throw error;
@@ -120,8 +134,11 @@ export class Mounter {
   }
 
   /** Whether a worker has anything attached at one of the targets. */
-  async isAttached(pid: number, targets: string[]): Promise<boolean> {
-    const answer = await this.#ask({ op: "look", pid, targets });
+  async isAttached(
+    { pid, mark }: ContainerProcess,
+    targets: string[],
+  ): Promise<boolean> {
+    const answer = await this.#ask({ op: "look", pid, mark, targets });
     return (answer as { attached: boolean }).attached;
   }
 

@@ -1,7 +1,11 @@
 // Warm workers: running, but not yet used for a project.
 
 import { createHash, randomBytes } from "node:crypto";
-import { inspectContainer, inspectImage } from "../docker/docker.ts";
+import {
+  type Docker,
+  inspectContainer,
+  inspectImage,
+} from "../docker/docker.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { ensureNetFiles } from "../worker/net-files.ts";
@@ -13,12 +17,11 @@ import { createWorker, startWorker } from "../worker/worker.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { ensureAccounts } from "../home/worker-home.ts";
 import { listWarm } from "../worker/workers.ts";
+import type { ContainerProcess } from "./mounter/attach.ts";
 
-export interface WarmWorker {
+export interface WarmWorker extends ContainerProcess {
   id: string;
   name: string;
-  /** PID of its first process on the host. */
-  pid: number;
   /** When it was created, in milliseconds. */
   since: number;
   /** The name it was created with. */
@@ -87,6 +90,7 @@ export async function createWarm(
 ): Promise<WarmWorker> {
   const { docker, names, prefix, owner, hostHome } = instance;
   const name = names.warm(randomBytes(4).toString("hex"));
+  const mark = `${markName}=${randomBytes(16).toString("hex")}`;
   const spec = workerSpec({
     prefix,
     home: hostHome.home,
@@ -102,7 +106,7 @@ export async function createWarm(
       accounts: ensureAccounts(instance, owner),
       netFiles: await ensureNetFiles(instance, recipe.network),
     },
-    env: [`TZ=${timeZone()}`],
+    env: [`TZ=${timeZone()}`, mark],
     mounts: [],
     command: undefined,
     terminal: false,
@@ -113,7 +117,17 @@ export async function createWarm(
   await startWorker(docker, name, id);
   const { State } = await docker.getContainer(id).inspect();
   const { image, inputs } = recipe;
-  return { id, name, pid: State.Pid, since: Date.now(), image, inputs };
+  return { id, name, pid: State.Pid, mark, since: Date.now(), image, inputs };
+}
+
+/** The variable by which the mounter recognizes the worker's processes. */
+const markName = "HAL9000_WORKER_MARK";
+
+/** Undefined for a worker of an earlier version. */
+export function markOf(
+  { Env }: Docker.ContainerInspectInfo["Config"],
+): string | undefined {
+  return Env.find((variable) => variable.startsWith(`${markName}=`));
 }
 
 /** Whether more processes run in a worker than in an idle one. */
@@ -143,7 +157,8 @@ export async function findWarm(
     const present = await inspectContainer(instance.docker, worker.id);
     if (!present) continue; // removed in the meantime
     const { State, Config } = present;
-    if (!State.Running || State.Paused) {
+    const mark = markOf(Config);
+    if (!State.Running || State.Paused || mark === undefined) {
       dead.push(worker);
       continue;
     }
@@ -151,6 +166,7 @@ export async function findWarm(
       id: worker.id,
       name: worker.name,
       pid: State.Pid,
+      mark,
       since: Date.parse(worker.createdAt),
       image: Config.Image,
       inputs: worker.inputs ?? "",

@@ -271,20 +271,21 @@ claim_request() { # claim_request ID PROJECT
   mkdir -p "$HAL9000_HOME/secrets/inner"
   worker=$(docker ps --no-trunc --quiet --filter "name=$HAL9000_PREFIX-warm-" | head -1)
   pid=$(inspect "$worker" '{{.State.Pid}}')
-  attach() { # attach CONTAINER PID SOURCE UID
-    jq -nc --arg container "$1" --argjson pid "$2" --arg source "$3" --argjson uid "$4" \
-      '{op: "attach", container: $container, pid: $pid, attachments:
+  mark=$(inspect "$worker" '{{json .Config.Env}}' | jq -r '.[] | select(startswith("HAL9000_WORKER_MARK="))')
+  attach() { # attach MARK PID SOURCE UID
+    jq -nc --arg mark "$1" --argjson pid "$2" --arg source "$3" --argjson uid "$4" \
+      '{op: "attach", mark: $mark, pid: $pid, attachments:
         [{source: $source, target: "/workspace", readOnly: false, uid: $uid, gid: 0}]}'
   }
   run -0 ask "$HAL9000_HOME/run/mounter/mounter.sock" \
-    "$(attach "$worker" "$pid" "$project/trap/secrets" 0)" \
-    "$(attach "$worker" "$pid" "$HAL9000_PROJECT_ROOTS/../home/secrets" 0)" \
-    "$(attach "$worker" "$pid" "$HAL9000_HOME/secrets" 0)" \
-    "$(attach "$worker" "$pid" /etc 0)" \
-    "$(attach "$worker" "$pid" "$project" 77)" \
-    "$(attach "$worker" "$pid" "$project/gone" 0)" \
-    "$(attach "$worker" $$ "$project" 0)" \
-    "$(attach "$(printf '0%.0s' {1..64})" "$pid" "$project" 0)"
+    "$(attach "$mark" "$pid" "$project/trap/secrets" 0)" \
+    "$(attach "$mark" "$pid" "$HAL9000_PROJECT_ROOTS/../home/secrets" 0)" \
+    "$(attach "$mark" "$pid" "$HAL9000_HOME/secrets" 0)" \
+    "$(attach "$mark" "$pid" /etc 0)" \
+    "$(attach "$mark" "$pid" "$project" 77)" \
+    "$(attach "$mark" "$pid" "$project/gone" 0)" \
+    "$(attach "$mark" $$ "$project" 0)" \
+    "$(attach "${mark}0" "$pid" "$project" 0)"
   [ "${lines[0]}" = "error: openat2: ELOOP" ]
   for line in 1 2 3; do [[ ${lines[line]} == "error: "*"outside of the project roots" ]]; done
   [[ ${lines[4]} == *"belongs to $(owner_of "$project"), not to 77:0" ]]
@@ -570,7 +571,7 @@ storm_project() {
     --tmpfs /tmp --env DENO_DIR=/tmp/deno --env "MOUNTER_RUN=$dir" --env "HAL9000_PROJECT_ROOTS=/" \
     --volume "$dir:/run/mounter" --entrypoint /scripts/mounter "$HAL9000_IMAGE_REPO:parent"
   wait_for 10 test -S "$dir/mounter.sock"
-  run -0 ask "$dir/mounter.sock" '{"op":"test"}'
+  run -0 ask "$dir/mounter.sock" "{\"op\":\"test\",\"pid\":$(inspect "$parent" '{{.State.Pid}}'),\"mark\":\"HAL9000_PREFIX=$HAL9000_PREFIX\"}"
   docker rm -f "$HAL9000_PREFIX-weak"
   [[ $output == *"this machine does not allow mounts (Linux "*EPERM* ]]
 }

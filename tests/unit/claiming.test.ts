@@ -92,6 +92,20 @@ test("a warm worker has no project or session, and is listed separately", async 
   assert.equal(await listWorkers(instance), []);
 });
 
+test("workers without a mark, or with another's, are not handed out", async (fake) => {
+  const { instance, engine } = fake;
+  const { worker } = await warm(fake);
+  const { worker: other } = await warm(fake);
+  assert.is.not(worker.mark, other.mark);
+  const { spec } = engine.find(other.id) ?? assert.unreachable() as never;
+  spec.Env = spec.Env?.filter((variable) => variable !== other.mark);
+  const { ready, dead } = await findWarm(instance);
+  assert.equal(ready.map(({ id, mark }) => ({ id, mark })), [
+    { id: worker.id, mark: worker.mark },
+  ]);
+  assert.equal(dead.map(({ id }) => id), [other.id]);
+});
+
 test("a claim attaches project and home, renames the worker and records it", async (fake) => {
   const { instance, engine, project } = fake;
   let attached: AttachRequest | undefined;
@@ -115,7 +129,9 @@ test("a claim attaches project and home, renames the worker and records it", asy
       ...owner,
     },
   ]);
-  assert.is(attached?.container, worker.id);
+  assert.is(attached?.pid, worker.pid);
+  assert.is(attached?.mark, worker.mark);
+  assert.ok(engine.find(worker.id)?.spec.Env?.includes(worker.mark));
   assert.equal(readRecord(instance, "mine"), claim.record);
   assert.equal(readClaims(instance), [claim]);
   const [listed] = await listWorkers(instance);

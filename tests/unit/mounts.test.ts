@@ -1,9 +1,12 @@
 // The mounter's system calls that need no privileges.
 
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   rmSync,
   symlinkSync,
 } from "node:fs";
@@ -18,6 +21,7 @@ import {
   openBeneath,
   openPath,
 } from "../../lib/pool/mounter/mount-calls.ts";
+import { inProcess } from "../../lib/pool/mounter/attach.ts";
 
 const test = suite<{ root: string }>("mounts");
 
@@ -70,6 +74,49 @@ test("a failed copy of mounts leaves no descriptor open", ({ root }) => {
   }
   assert.is(open(), before);
   closeDescriptor(directory);
+});
+
+test("a process is only found by the mark that it was started with", async () => {
+  const mark = "MARK=1f2e";
+  const child = spawn("sleep", ["60"], { env: { MARK: "1f2e" } });
+  const ended = once(child, "exit");
+  try {
+    await once(child, "spawn");
+    const pid = child.pid ?? 0;
+    const before = open();
+    const read = (path: string) => readFileSync(`${path}/cmdline`, "utf8");
+    assert.match(inProcess({ pid, mark }, read), "sleep\x0060\0");
+    for (const other of ["MARK=1f2", "MARK=1f2ea", "1f2e"]) {
+      assert.throws(
+        () => inProcess({ pid, mark: other }, read),
+        /the worker has ended/,
+      );
+    }
+    assert.is(open(), before);
+  } finally {
+    child.kill("SIGKILL");
+    await ended;
+  }
+});
+
+test("nothing can be opened through a process that has ended", async () => {
+  const child = spawn("cat", [], { env: { MARK: "1f2e" } });
+  const ended = once(child, "exit");
+  await once(child, "spawn");
+  const pid = child.pid ?? 0;
+  // Until the result arrives the directory stays open, as in the middle of an attach.
+  const directory = openPath(`/proc/${pid}`, "directory");
+  child.kill("SIGKILL");
+  await ended;
+  assert.throws(() =>
+    readFileSync(`/proc/self/fd/${directory}/environ`, "utf8")
+  );
+  assert.throws(() =>
+    openPath(`/proc/self/fd/${directory}/ns/mnt`, "namespace")
+  );
+  closeDescriptor(directory);
+  const process = { pid, mark: "MARK=1f2e" };
+  assert.throws(() => inProcess(process, () => {}), /open: ENOENT/);
 });
 
 test.run();

@@ -20,7 +20,7 @@ interface Context extends FakeInstance {
   mounter: {
     listener: Listener;
     fault: string | undefined;
-    attached: { container: string }[];
+    attached: { mark: string }[];
     /** Processes with an attached project. */
     busy: number[];
     attach: () => Promise<void>;
@@ -43,7 +43,7 @@ test.before.each(async (context) => {
     listener: await listen(
       join(instance.home.mounter, "mounter.sock"),
       async (line) => {
-        const request = line as { op: string; pid: number; container: string };
+        const request = line as { op: string; pid: number; mark: string };
         if (request.op === "test") return { fault: mounter.fault };
         if (request.op === "look") {
           return { attached: mounter.busy.includes(request.pid) };
@@ -135,9 +135,9 @@ test("a claim assigns a worker to the project, and the pool is refilled", async 
   const reply = await claimApp(context);
   if (reply.start !== "warm") throw new Error(reply.reason);
   assert.is(engine.find("mine")?.id, reply.worker.id);
-  assert.equal(mounter.attached.map(({ container }) => container), [
-    reply.worker.id,
-  ]);
+  const { Env } = engine.find("mine")?.spec ?? {};
+  assert.is(mounter.attached.length, 1);
+  assert.ok(Env?.includes(mounter.attached[0]?.mark ?? ""));
   assert.ok(existsSync(instance.home.claim(reply.worker.id)));
   await untilWarm(context, 1);
   const status = await ask("status") as PoolStatus;

@@ -81,6 +81,7 @@ function refusing(engine: Context["engine"]): Docker {
   const refuse = (status: number) =>
     Promise.reject(Object.assign(new Error("refused"), { statusCode: status }));
   return {
+    info: () => Promise.resolve({ NCPU: 1, MemTotal: 1 }),
     getImage: () => ({ inspect: () => Promise.resolve({ Id: "image" }) }),
     getContainer: (id: string) => ({
       inspect: () =>
@@ -99,6 +100,7 @@ const worker = (id: string, inputs: string) => ({
   id,
   name: id,
   pid: 1,
+  mark: "",
   since: Date.now(),
   image: "repo:worker",
   inputs,

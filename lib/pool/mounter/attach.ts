@@ -27,10 +27,15 @@ export interface Attachment {
   gid: number;
 }
 
-export interface AttachRequest {
-  /** The worker's container id, and the PID of its first process on the host. */
-  container: string;
+/** A container, by its first process. */
+export interface ContainerProcess {
+  /** Its PID on the engine's machine. */
   pid: number;
+  /** A variable (KEY=VALUE) that no process outside of the container has. */
+  mark: string;
+}
+
+export interface AttachRequest extends ContainerProcess {
   attachments: Attachment[];
 }
 
@@ -43,24 +48,20 @@ export class Attacher {
   /** `roots` are the host's directories that sources must be in. */
   constructor(roots: string[]) {
     this.#roots = roots;
-    this.#own = openPath("/proc/self/ns/mnt", "namespace");
     this.#host = openPath(engineNamespace(), "namespace");
+    this.#own = openPath("/proc/self/ns/mnt", "namespace");
     unshareDirectories();
   }
 
   /** Attaches all of them, or none if it throws. */
-  attach({ container, pid, attachments }: AttachRequest): void {
+  attach({ attachments, ...process }: AttachRequest): void {
     const opened: number[] = [];
     const open = (descriptor: number) => {
       opened.push(descriptor);
       return descriptor;
     };
     try {
-      const worker = open(openPath(`/proc/${pid}/ns/mnt`, "namespace"));
-      // Checked after opening the namespace: the PID may have been reused since.
-      if (!readFileSync(`/proc/${pid}/cgroup`, "utf8").includes(container)) {
-        throw new Error("the worker has ended");
-      }
+      const worker = open(openNamespace(process));
       const sources = this.#within(this.#host, () => {
         const root = open(openPath("/", "directory"));
         return attachments.map(({ source, readOnly }) => {
@@ -91,12 +92,20 @@ export class Attacher {
   }
 
   /**
-   * Performs all steps of an attach on this container itself. Throws if the kernel
-   * or a security policy does not allow them.
+   * Performs all steps of an attach: enters another container, and attaches a directory
+   * in this one. Throws if the kernel or a security policy does not allow them.
    */
-  test(source: string, seenHere: string, target: string): void {
+  test(
+    other: ContainerProcess,
+    source: string,
+    seenHere: string,
+    target: string,
+  ): void {
     const opened: number[] = [];
     try {
+      const namespace = openNamespace(other);
+      opened.push(namespace);
+      this.#within(namespace, () => {});
       const tree = this.#within(this.#host, () => {
         const root = openPath("/", "directory");
         opened.push(root);
@@ -141,6 +150,32 @@ export class Attacher {
       }
     }
   }
+}
+
+/**
+ * Calls `act` with the path of a container's first process in /proc. A PID can be reused at
+ * any time, but never leads to another process here: the path is that of an open directory
+ * of /proc, which stays that of one process and is empty once it has ended. So what is
+ * opened below it belongs to the process whose variables were compared. The mark is random,
+ * and the engine gives it to this container alone: no other process can show it.
+ */
+export function inProcess<T>(
+  { pid, mark }: ContainerProcess,
+  act: (path: string) => T,
+): T {
+  const directory = openPath(`/proc/${pid}`, "directory");
+  try {
+    const path = `/proc/self/fd/${directory}`;
+    const variables = readFileSync(`${path}/environ`, "utf8").split("\0");
+    if (!variables.includes(mark)) throw new Error("the worker has ended");
+    return act(path);
+  } finally {
+    closeDescriptor(directory);
+  }
+}
+
+function openNamespace(process: ContainerProcess): number {
+  return inProcess(process, (path) => openPath(`${path}/ns/mnt`, "namespace"));
 }
 
 /**
