@@ -310,7 +310,6 @@ async function waitForEngine(env: NodeJS.ProcessEnv): Promise<EngineVersion> {
   });
 }
 
-/** Whether /etc/group lists the user; a process has the groups of its login. */
 /** The name of this process's user; its number if it has no account. */
 function userName(): string {
   try {
@@ -320,6 +319,7 @@ function userName(): string {
   }
 }
 
+/** Whether /etc/group lists the user; a process has the groups of its login. */
 function inGroup(user: string, group: string): boolean {
   const line = readText("/etc/group")?.split("\n")
     .find((line) => line.startsWith(`${group}:`));
