@@ -10,6 +10,7 @@ import process from "node:process";
 import type { Readable } from "node:stream";
 import { Failure } from "../std/errors.ts";
 import { linesOf } from "../std/lines.ts";
+import { isAtLeast } from "../std/text.ts";
 import { interceptSignals } from "../std/signals.ts";
 import { TerminalFilter } from "../std/terminal-filter.ts";
 
@@ -32,7 +33,66 @@ export async function runDocker(
   args: readonly string[],
   options: RunOptions = {},
 ): Promise<number> {
-  return await runHere(["docker", ...args], options);
+  const code = await runHere(["docker", ...args], options);
+  if (code === 0) return code;
+  const env = { ...process.env, ...options.env };
+  const cli = await cliVersion(env);
+  if (cli && !cli.works) {
+    const { connect } = await import("./docker.ts");
+    const engine = await (await connect(env)).version().catch(() => undefined);
+    const failure = engine && cliFailure(cli, engine, env);
+    if (failure) throw failure;
+  }
+  return code;
+}
+
+export interface CliVersion {
+  version: string;
+  /** What it negotiated with the engine, or was given in DOCKER_API_VERSION. */
+  api: string;
+  /** Whether the engine has answered it. */
+  works: boolean;
+}
+
+/** The version of the docker command; undefined if there is none. */
+export async function cliVersion(
+  env: NodeJS.ProcessEnv,
+): Promise<CliVersion | undefined> {
+  const format = "{{.Client.Version}} {{.Client.APIVersion}}";
+  const child = spawn("docker", ["version", "--format", format], {
+    env,
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  let text = "";
+  child.stdout.on("data", (bytes) => text += bytes);
+  const code = await once(child, "close").then(([code]) => code, () => -1);
+  const [version = "", api = ""] = text.trim().split(" ");
+  return api === "" ? undefined : { version, api, works: code === 0 };
+}
+
+/** Why the docker command cannot use the engine; undefined if it can. */
+export function cliFailure(
+  { version, api }: CliVersion,
+  { Version, ApiVersion, MinAPIVersion = "" }: {
+    Version: string;
+    ApiVersion: string;
+    MinAPIVersion?: string | undefined;
+  },
+  env: NodeJS.ProcessEnv,
+): Failure | undefined {
+  if (isAtLeast(api, MinAPIVersion) && isAtLeast(ApiVersion, api)) {
+    return undefined;
+  }
+  return new Failure(
+    "engine",
+    `The docker command ${version} has API ${api}, and engine ${Version} ` +
+      `accepts ${MinAPIVersion} to ${ApiVersion}`,
+    {
+      hint: env["DOCKER_API_VERSION"]
+        ? "Let it choose: unset DOCKER_API_VERSION"
+        : "Install a newer one: https://docs.docker.com/engine/install/",
+    },
+  );
 }
 
 /** Like runDocker(), for any command. */

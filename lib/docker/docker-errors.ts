@@ -11,6 +11,26 @@ export function statusOf(error: unknown): number | undefined {
   return typeof status === "number" ? status : undefined;
 }
 
+/** The engine cannot be reached, for a reason that has no error code. */
+export class Unreachable extends Error {
+  readonly host: string;
+  readonly fault: string;
+  readonly hint: string | undefined;
+
+  constructor(
+    host: string,
+    fault: string,
+    options: { hint?: string | undefined; cause?: unknown } = {},
+  ) {
+    super(`the engine at ${host} is out of reach (${fault})`, {
+      cause: options.cause,
+    });
+    this.host = host;
+    this.fault = fault;
+    this.hint = options.hint;
+  }
+}
+
 const unreachable: Record<string, string> = {
   ENOENT: "there is no socket",
   ECONNREFUSED: "connection refused",
@@ -23,6 +43,7 @@ const unreachable: Record<string, string> = {
 
 /** Why the engine cannot be reached; undefined for other errors. */
 export function connectionFault(error: unknown): string | undefined {
+  if (error instanceof Unreachable) return error.fault;
   const { code, syscall } = (error ?? {}) as NodeJS.ErrnoException;
   // A missing file has the same error code as a missing socket.
   const connecting = syscall === "connect" || syscall === "getaddrinfo";
@@ -31,6 +52,7 @@ export function connectionFault(error: unknown): string | undefined {
 
 /** " at" the socket or host that Node could not connect to. */
 function placeOf(error: unknown): string {
+  if (error instanceof Unreachable) return ` at ${error.host}`;
   const { address, port, hostname } = (error ?? {}) as {
     address?: string;
     port?: number;
@@ -39,6 +61,11 @@ function placeOf(error: unknown): string {
   const host = address ?? hostname;
   if (!host) return "";
   return port === undefined ? ` at ${host}` : ` at ${host}:${port}`;
+}
+
+/** The hint of an error that has its own. */
+export function hintOf(error: unknown): string | undefined {
+  return error instanceof Unreachable ? error.hint : undefined;
 }
 
 /** A hint for an engine that cannot be reached. */
@@ -66,7 +93,7 @@ export function engineFailure(error: unknown, subject: string): Failure {
       `${subject}: the engine${placeOf(error)} is out of reach (${fault})`,
       {
         cause: error,
-        hint: unreachableHint(fault),
+        hint: hintOf(error) ?? unreachableHint(fault),
       },
     );
   }

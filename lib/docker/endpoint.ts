@@ -1,6 +1,6 @@
 // Finds the engine's endpoint as the Docker CLI does.
 
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -11,13 +11,38 @@ import { Failure } from "../std/errors.ts";
 export interface Endpoint {
   host: string;
   from: "DOCKER_HOST" | "context" | "default";
+  /** Only of a tcp endpoint with TLS. */
+  tls?: Tls;
+}
+
+/** Files that exist, and whether the engine's certificate must be valid. */
+export interface Tls {
+  directory: string;
+  ca?: string;
+  cert?: string;
+  key?: string;
+  verify: boolean;
+}
+
+/** What ssh is called with to reach the engine. */
+export interface SshTarget {
+  host: string;
+  /** The user and the port. */
+  options: string[];
+  destination: string;
+  command: string;
 }
 
 export const defaultSocket = "/var/run/docker.sock";
 
 const contextFile = v.object({ currentContext: v.optional(v.string()) });
 const contextMeta = v.object({
-  Endpoints: v.object({ docker: v.object({ Host: v.string() }) }),
+  Endpoints: v.object({
+    docker: v.object({
+      Host: v.string(),
+      SkipTLSVerify: v.optional(v.boolean(), false),
+    }),
+  }),
 });
 
 /**
@@ -26,11 +51,21 @@ const contextMeta = v.object({
  * https://docs.docker.com/engine/manage-resources/contexts/
  */
 export function endpointOf(env: NodeJS.ProcessEnv): Endpoint {
-  if (env["DOCKER_HOST"]) {
-    return { host: env["DOCKER_HOST"], from: "DOCKER_HOST" };
-  }
   const directory = env["DOCKER_CONFIG"] ||
     join(env["HOME"] || homedir(), ".docker");
+  const given = env["DOCKER_HOST"];
+  if (given) {
+    const host = given.includes("://") ? given : `tcp://${given}`;
+    const verify = Boolean(env["DOCKER_TLS_VERIFY"]);
+    const files = env["DOCKER_CERT_PATH"] || directory;
+    return {
+      host,
+      from: "DOCKER_HOST",
+      ...((verify || env["DOCKER_TLS"]) && host.startsWith("tcp:")
+        ? { tls: tlsIn(files, verify) }
+        : {}),
+    };
+  }
   const name = env["DOCKER_CONTEXT"] || currentContext(directory);
   if (!name || name === "default") {
     return { host: `unix://${defaultSocket}`, from: "default" };
@@ -45,7 +80,52 @@ export function endpointOf(env: NodeJS.ProcessEnv): Endpoint {
       hint: "See 'docker context ls', or set DOCKER_HOST.",
     });
   }
-  return { host: meta.output.Endpoints.docker.Host, from: "context" };
+  const { Host, SkipTLSVerify } = meta.output.Endpoints.docker;
+  const tls = tlsIn(
+    join(directory, "contexts", "tls", digest, "docker"),
+    !SkipTLSVerify,
+  );
+  const isTls = SkipTLSVerify || existsSync(tls.directory);
+  return {
+    host: Host,
+    from: "context",
+    ...(isTls && Host.startsWith("tcp:") ? { tls } : {}),
+  };
+}
+
+function tlsIn(directory: string, verify: boolean): Tls {
+  const files = Object.fromEntries(
+    ["ca", "cert", "key"]
+      .map((name) => [name, join(directory, `${name}.pem`)] as const)
+      .filter(([, file]) => existsSync(file)),
+  );
+  return { directory, ...files, verify };
+}
+
+/** How to reach the engine of an ssh:// endpoint; undefined for others. */
+export function sshTarget({ host }: Endpoint): SshTarget | undefined {
+  if (!host.startsWith("ssh://")) return undefined;
+  const url = URL.parse(host);
+  if (!url?.hostname || url.password || url.search || url.hash) {
+    const shown = host.replace(/:[^:@/]*@/, ":…@");
+    throw new Failure("engine", `Cannot use the engine at ${shown}`, {
+      hint: "Write its address as ssh://USER@HOST:PORT, without a password.",
+    });
+  }
+  const { username, port, pathname, hostname } = url;
+  const socket = decodeURIComponent(pathname).replace(/^\/$/, "");
+  const docker = socket
+    ? `docker --host 'unix://${socket.replaceAll("'", "'\\''")}'`
+    : "docker";
+  return {
+    host,
+    options: [
+      ...(username ? ["-l", decodeURIComponent(username)] : []),
+      ...(port ? ["-p", port] : []),
+    ],
+    destination: hostname.replace(/^\[(.*)\]$/, "$1"),
+    command: `${docker} system dial-stdio`,
+  };
 }
 
 /** The path of the socket on the engine's machine, for mounting it. */

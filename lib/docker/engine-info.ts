@@ -6,6 +6,7 @@ import process from "node:process";
 import type Docker from "dockerode";
 import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
+import { isAtLeast } from "../std/text.ts";
 import { binarySize } from "../std/units.ts";
 
 export interface EngineInfo {
@@ -62,8 +63,11 @@ export function engineInfo(docker: Docker): Promise<EngineInfo> {
   return info;
 }
 
-/** Whether the engine has BuildKit; without, buildx would need a container for each build. */
-export async function hasBuildKit(docker: Docker): Promise<boolean> {
+/** The headers of the engine's first answer. */
+export async function pingEngine(
+  docker: Docker,
+  abortSignal?: AbortSignal,
+): Promise<{ api: string | undefined; builder: string | undefined }> {
   const { headers } = await new Promise<IncomingMessage>((resolve, reject) => {
     docker.modem.dial({
       path: "/_ping",
@@ -71,13 +75,56 @@ export async function hasBuildKit(docker: Docker): Promise<boolean> {
       // dockerode's ping() gives the body alone.
       isStream: true,
       statusCodes: { 200: true },
+      ...(abortSignal ? { abortSignal } : {}),
     }, (error: unknown, answer: unknown) => {
       if (error) return reject(error);
-      (answer as IncomingMessage).resume();
-      resolve(answer as IncomingMessage);
+      const message = answer as IncomingMessage;
+      // After its end, the connection is free for the next call.
+      message.resume().once("end", () => resolve(message));
+      message.once("error", reject);
     });
   });
-  return headers["builder-version"] === "2";
+  return {
+    api: headers["api-version"] as string | undefined,
+    builder: headers["builder-version"] as string | undefined,
+  };
+}
+
+/** Whether the engine has BuildKit; without, buildx would need a container for each build. */
+export async function hasBuildKit(docker: Docker): Promise<boolean> {
+  return (await pingEngine(docker)).builder === "2";
+}
+
+/** Docker 20.10, the first release with everything that is used here. */
+export const minimumApi = "1.41";
+
+/** The last API that was tested, of Docker 28.5; later ones may lack something. */
+export const knownApi = "1.51";
+
+/** Why the engine's API cannot be used; undefined if it can. */
+export function apiFailure(
+  { Version, ApiVersion, MinAPIVersion }: {
+    Version: string;
+    ApiVersion: string;
+    MinAPIVersion?: string | undefined;
+  },
+): Failure | undefined {
+  if (!isAtLeast(ApiVersion, minimumApi)) {
+    return new Failure(
+      "engine",
+      `Cannot use engine ${Version}: its API ${ApiVersion} is older than ${minimumApi}`,
+      { hint: "Install Docker 20.10 or later." },
+    );
+  }
+  if (MinAPIVersion && !isAtLeast(knownApi, MinAPIVersion)) {
+    return new Failure(
+      "engine",
+      `Cannot use engine ${Version}: it requires API ${MinAPIVersion}, ` +
+        `and this version of HAL-9000 has ${knownApi}`,
+      { hint: "Install a newer version: claudy upgrade" },
+    );
+  }
+  return undefined;
 }
 
 /** A user id and a group id. */

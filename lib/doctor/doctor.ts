@@ -26,6 +26,7 @@ import {
   examineRecords,
 } from "./kept.ts";
 import {
+  examineCli,
   examineClock,
   examineDisk,
   examineEngine,
@@ -58,6 +59,7 @@ interface Examination {
 /** Each check runs even if another failed. */
 const examinations: Examination[] = [
   { name: "engine", run: examineEngine, machine: true },
+  { name: "cli", run: examineCli, engine: true, machine: true },
   { name: "owner", run: examineOwner, engine: true, machine: true },
   { name: "home", run: examineHome },
   { name: "move", run: examineMove },

@@ -1,8 +1,10 @@
 // Checks of the engine and of the machine that it runs on.
 
 import { existsSync, statfsSync } from "node:fs";
-import { inspectImage, minimumApi } from "../docker/docker.ts";
+import { inspectImage } from "../docker/docker.ts";
+import { cliFailure, cliVersion } from "../docker/docker-cli.ts";
 import {
+  apiFailure,
   describeEngine,
   limitsHint,
   missingLimits,
@@ -12,7 +14,6 @@ import { devcontainers } from "../image/profiles.ts";
 import { selectRecipes, workerImage } from "../image/recipes.ts";
 import type { Instance } from "../instance/instance.ts";
 import { readTrial } from "../image/seccomp.ts";
-import { isAtLeast } from "../std/text.ts";
 import { binarySize, megabytes, span } from "../std/units.ts";
 import { fail, type Finding, ok, warn } from "./findings.ts";
 
@@ -34,19 +35,28 @@ export async function examineEngine(
     const { message, hint } = engineFailure(error, "no engine answers");
     return fail(message, hint ?? "claudy up");
   }
+  const failure = apiFailure(version);
+  if (failure) return fail(failure.message, failure.hint ?? "claudy upgrade");
   const { Version, ApiVersion } = version;
   const says = `${Version}, API ${ApiVersion}`;
-  if (!isAtLeast(ApiVersion, minimumApi)) {
-    return fail(
-      `${says}; API ${minimumApi} is required`,
-      "install Docker 20.10 or later",
-    );
-  }
   const info = await docker.info();
   const missing = missingLimits(describeEngine(info));
   return missing === undefined
     ? ok(`${says}, cgroups ${info.CgroupVersion ?? "1"}`)
     : warn(`${says}; it cannot limit ${missing} of containers`, limitsHint);
+}
+
+/** The docker command, which is run for builds, logs and commands in workers. */
+export async function examineCli(
+  { docker }: Pick<Instance, "docker">,
+  env: NodeJS.ProcessEnv,
+): Promise<Finding> {
+  const cli = await cliVersion(env);
+  if (!cli) return fail("there is no docker", "apt-get install docker.io");
+  const failure = cliFailure(cli, await docker.version(), env);
+  return failure
+    ? fail(failure.message, failure.hint ?? "docker version")
+    : ok(`docker ${cli.version}, API ${cli.api}`);
 }
 
 /** The workers' seccomp profile; see SECURITY.md. */

@@ -110,9 +110,8 @@ export async function bundleScripts(
       "zx/core": "./node_modules/zx/build/core.cjs",
       "jsonc-parser": "./node_modules/jsonc-parser/lib/esm/main.js",
     },
-    external: ["cpu-features", "esbuild"],
-    loader: { ".node": "empty" },
-    plugins: [withoutBuildKitSessions, withLazyTransports],
+    external: ["esbuild"],
+    plugins: [withoutUnusedTransports, withLazyTransports],
     logLevel: "error",
     write: false,
   });
@@ -186,12 +185,13 @@ function loadEsbuild(from: string): typeof import("esbuild") {
 
 /**
  * Leaves out gRPC, which dockerode imports for BuildKit sessions that are never used here:
- * it takes half of the bundle's size and of its start time.
+ * it takes half of the bundle's size and of its start time. Engines are reached over the
+ * system's ssh.
  */
-const withoutBuildKitSessions: Plugin = {
-  name: "without-buildkit-sessions",
+const withoutUnusedTransports: Plugin = {
+  name: "without-unused-transports",
   setup(build) {
-    const unused = /^(@grpc\/grpc-js|@grpc\/proto-loader|protobufjs)$/;
+    const unused = /^(@grpc\/grpc-js|@grpc\/proto-loader|protobufjs|ssh2)$/;
     build.onResolve({ filter: unused }, ({ path }) => ({
       path,
       namespace: "unused",
@@ -203,13 +203,13 @@ const withoutBuildKitSessions: Plugin = {
 };
 
 /**
- * Loads dockerode's modules for remote engines and build contexts only when they are
+ * Loads dockerode's modules for TLS and build contexts only when they are
  * used, because most commands do not need them.
  */
 const withLazyTransports: Plugin = {
   name: "with-lazy-transports",
   setup(build) {
-    const seldom = /^(\.\/ssh|https|tar-fs|@balena\/dockerignore)$/;
+    const seldom = /^(https|tar-fs|@balena\/dockerignore)$/;
     build.onResolve({ filter: seldom }, async (request) => {
       const { path, importer, resolveDir, kind, pluginData } = request;
       const ours = /node_modules\/docker(ode|-modem)\/lib\//.test(importer);

@@ -7,9 +7,15 @@ import { join } from "node:path";
 import process from "node:process";
 import { $, quote } from "zx/core";
 import { asRoot } from "./as-root.ts";
-import { connect, minimumApi } from "../docker/docker.ts";
+import { connect } from "../docker/docker.ts";
+import {
+  cliFailure,
+  type CliVersion,
+  cliVersion,
+} from "../docker/docker-cli.ts";
 import { type Endpoint, endpointHint, endpointOf } from "../docker/endpoint.ts";
-import { connectionFault } from "../docker/docker-errors.ts";
+import { connectionFault, hintOf } from "../docker/docker-errors.ts";
+import { apiFailure } from "../docker/engine-info.ts";
 import { checkout } from "../std/checkout.ts";
 import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
@@ -24,14 +30,23 @@ export const engineFiles = {
 export interface EngineVersion {
   version: string;
   api: string;
+  /** The oldest API that it accepts; 20.10 and Podman may not tell. */
+  minimumApi?: string | undefined;
   arch: string;
 }
+
+/** The engine's version, or why it cannot be reached, and perhaps what to do. */
+export type EngineAnswer =
+  | EngineVersion
+  | { fault: string; hint?: string | undefined };
 
 /** Facts about this machine that the plan is based on. */
 export interface EngineFacts {
   endpoint: Endpoint;
-  /** The engine's version, or why it cannot be reached. */
-  answer: EngineVersion | { fault: string };
+  answer: EngineAnswer;
+  /** The docker command, if there is one. */
+  cli: CliVersion | undefined;
+  env: NodeJS.ProcessEnv;
   debian: boolean;
   root: boolean;
   sudo: boolean;
@@ -58,13 +73,16 @@ export type EnginePlan =
 export function planEngine(facts: EngineFacts): EnginePlan {
   const { answer, endpoint } = facts;
   if (!("fault" in answer)) {
-    if (compareVersions(answer.api, minimumApi) < 0) {
-      return {
-        do: "refuse",
-        message:
-          `Cannot use engine ${answer.version}: its API ${answer.api} is older than ${minimumApi}`,
-        hint: "Install Docker 20.10 or later.",
-      };
+    const engine = {
+      Version: answer.version,
+      ApiVersion: answer.api,
+      MinAPIVersion: answer.minimumApi,
+    };
+    const failure = apiFailure(engine) ??
+      (facts.cli && cliFailure(facts.cli, engine, facts.env));
+    if (failure) {
+      const { message, hint = "" } = failure;
+      return { do: "refuse", message, hint };
     }
     return { do: "use", engine: answer };
   }
@@ -73,7 +91,7 @@ export function planEngine(facts: EngineFacts): EnginePlan {
   }
   const out = `Cannot reach an engine at ${endpoint.host}: ${answer.fault}`;
   if (answer.fault === "permission denied" || endpoint.from !== "default") {
-    const hint = endpointHint(endpoint.from, answer.fault);
+    const hint = answer.hint ?? endpointHint(endpoint.from, answer.fault);
     return { do: "refuse", message: out, hint };
   }
   if (!facts.debian) {
@@ -99,16 +117,6 @@ export function planEngine(facts: EngineFacts): EnginePlan {
     by: facts.systemd ? "systemd" : "dockerd",
     ...(facts.root || facts.installed ? {} : { join: facts.user }),
   };
-}
-
-/** Compares versions such as "1.41"; returns -1, 0 or 1. */
-export function compareVersions(a: string, b: string): number {
-  const [left, right] = [a, b].map((text) => text.split(".").map(Number));
-  for (let part = 0; part < 3; part++) {
-    const difference = (left?.[part] ?? 0) - (right?.[part] ?? 0);
-    if (difference !== 0) return Math.sign(difference);
-  }
-  return 0;
 }
 
 /** What is asked before an engine is installed. */
@@ -201,29 +209,37 @@ export async function stopEngine(log: Log): Promise<void> {
 /** The engine's version, or why it cannot be reached. */
 export async function askEngine(
   env: NodeJS.ProcessEnv,
-): Promise<EngineVersion | { fault: string }> {
+): Promise<EngineAnswer> {
   try {
     const docker = await connect(env);
-    const { Version, ApiVersion, Arch } = await docker.version();
-    return { version: Version, api: ApiVersion, arch: Arch };
+    const { Version, ApiVersion, MinAPIVersion, Arch } = await docker.version();
+    return {
+      version: Version,
+      api: ApiVersion,
+      minimumApi: MinAPIVersion,
+      arch: Arch,
+    };
   } catch (error) {
     const fault = connectionFault(error);
     if (fault === undefined) throw error;
-    return { fault };
+    return { fault, hint: hintOf(error) };
   }
 }
 
 async function gatherFacts(env: NodeJS.ProcessEnv): Promise<EngineFacts> {
   const quiet = $({ nothrow: true, quiet: true });
   const user = userName();
-  const [answer, sudo, dockerd] = await Promise.all([
+  const [answer, cli, sudo, dockerd] = await Promise.all([
     askEngine(env),
+    cliVersion(env),
     quiet`sudo -n true`,
     quiet`PATH="$PATH:/usr/sbin:/sbin" command -v dockerd`,
   ]);
   return {
     endpoint: endpointOf(env),
     answer,
+    cli,
+    env,
     debian: /^ID(_LIKE)?=.*\b(debian|ubuntu)\b/m.test(
       readText("/etc/os-release") ?? "",
     ),

@@ -182,10 +182,12 @@ export class FakeEngine {
       // Only for the headers of /_ping.
       modem: {
         dial: (_: unknown, done: (error: null, answer: object) => void) =>
-          done(null, {
-            headers: { "builder-version": this.builder },
-            resume: () => {},
-          }),
+          done(
+            null,
+            Object.assign(Readable.from([]), {
+              headers: { "builder-version": this.builder },
+            }),
+          ),
       },
       version: () => answer(() => this.version),
     } as unknown as Docker;

@@ -10,6 +10,8 @@ import { type FakeInstance, fakeInstance } from "./fake-engine.ts";
 import { type Ran, runMain } from "./run-main.ts";
 
 export interface Served extends FakeInstance {
+  /** Of the engine. */
+  socket: string;
   /** Runs a command in the instance. */
   run: (main: Main, argv: string[], options?: RunOptions) => Promise<Ran>;
   close: () => Promise<void>;
@@ -162,7 +164,8 @@ async function answerTo(
     "http://engine",
   );
   for (const [method, path, call] of routes) {
-    const found = path.exec(decodeURIComponent(pathname));
+    const plain = pathname.replace(/^\/v1\.\d+\//, "/");
+    const found = path.exec(decodeURIComponent(plain));
     if (!found || method !== request.method) continue;
     const parts = found.slice(1);
     return await call(docker, { parts, query, body: await bodyOf(request) });
@@ -206,6 +209,7 @@ export async function serveEngine(): Promise<Served> {
   };
   return {
     ...fake,
+    socket,
     run: (main, argv, options = {}) =>
       runMain(main, argv, { ...options, env: { ...env, ...options.env } }),
     close: async () => {

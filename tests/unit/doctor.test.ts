@@ -23,6 +23,7 @@ import {
 } from "../../lib/doctor/kept.ts";
 import { judgeInotify } from "../../lib/doctor/inotify.ts";
 import {
+  examineCli,
   examineClock,
   examineDisk,
   examineEngine,
@@ -74,8 +75,8 @@ test("an engine is fine if its API is new enough and its cgroups limit workers",
   engine.version.ApiVersion = "1.40";
   assert.equal(await look(), {
     state: "fail",
-    says: "28.0.0, API 1.40; API 1.41 is required",
-    mend: "install Docker 20.10 or later",
+    says: "Cannot use engine 28.0.0: its API 1.40 is older than 1.41",
+    mend: "Install Docker 20.10 or later.",
   });
   const docker = {
     listContainers: () => Promise.reject(new Error("it is asleep")),
@@ -85,6 +86,31 @@ test("an engine is fine if its API is new enough and its cgroups limit workers",
     says: "no engine answers: it is asleep",
     mend: "claudy up",
   });
+});
+
+test("the docker command must have an API that the engine accepts", async ({ engine, root }) => {
+  const bin = join(root, "bin");
+  mkdirSync(bin);
+  const look = (env = {}) => examineCli(engine, { PATH: bin, ...env });
+  assert.is((await look()).mend, "apt-get install docker.io");
+  const docker = join(bin, "docker");
+  const has = (api: string) =>
+    writeFileSync(docker, `#!/bin/sh\necho 20.10.24 ${api}`, { mode: 0o755 });
+  has("1.41");
+  assert.equal(await look(), {
+    state: "ok",
+    says: "docker 20.10.24, API 1.41",
+  });
+  Object.assign(engine.version, { MinAPIVersion: "1.44" });
+  assert.equal(await look(), {
+    state: "fail",
+    says: "The docker command 20.10.24 has API 1.41, " +
+      "and engine 28.0.0 accepts 1.44 to 1.48",
+    mend: "Install a newer one: https://docs.docker.com/engine/install/",
+  });
+  has("1.60");
+  const { mend } = await look({ DOCKER_API_VERSION: "1.60" });
+  assert.match(mend ?? "", "unset DOCKER_API_VERSION");
 });
 
 test("a worker should not have more memory than the engine", async ({ instance, engine }) => {

@@ -6,7 +6,6 @@ import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import {
-  compareVersions,
   type EngineFacts,
   engineStopCommand,
   installQuestion,
@@ -19,6 +18,8 @@ const test = suite("engine");
 const silent: EngineFacts = {
   endpoint: { host: "unix:///var/run/docker.sock", from: "default" },
   answer: { fault: "there is no socket" },
+  cli: undefined,
+  env: {},
   debian: true,
   root: true,
   sudo: false,
@@ -38,6 +39,31 @@ test("planEngine() refuses an engine older than 20.10", () => {
   const engine = { version: "19.03", api: "1.40", arch: "amd64" };
   const plan = planEngine({ ...silent, answer: engine });
   assert.is(plan.do, "refuse");
+});
+
+test("planEngine() refuses an engine that requires a newer API of us, or of the CLI", () => {
+  const answer = {
+    version: "29.0",
+    api: "1.60",
+    minimumApi: "1.44",
+    arch: "amd64",
+  };
+  const cli = { version: "20.10", api: "1.41", works: false };
+  const refusal = (facts: Partial<EngineFacts>) => {
+    const plan = planEngine({ ...silent, answer, ...facts });
+    return plan.do === "refuse" ? plan.message : plan.do;
+  };
+  assert.is(refusal({}), "use");
+  assert.match(refusal({ cli }), "has API 1.41, and engine 29.0 accepts 1.44");
+  const young = { ...answer, minimumApi: "1.55" };
+  assert.match(refusal({ answer: young }), "it requires API 1.55");
+});
+
+test("planEngine() gives the hint of an engine that is out of reach by ssh", () => {
+  const endpoint = { host: "ssh://h", from: "DOCKER_HOST" } as const;
+  const answer = { fault: "Permission denied", hint: "ssh h docker version" };
+  const plan = planEngine({ ...silent, endpoint, answer });
+  assert.is(plan.do === "refuse" && plan.hint, "ssh h docker version");
 });
 
 test("planEngine() installs and starts dockerd as root on Debian", () => {
@@ -136,12 +162,6 @@ test("engineStopCommand() names only a process that is an engine", async () => {
     engine.kill();
     rmSync(directory, { recursive: true });
   }
-});
-
-test("compareVersions() compares versions numerically", () => {
-  assert.is(compareVersions("1.41", "1.41"), 0);
-  assert.is(compareVersions("1.9", "1.41"), -1);
-  assert.is(compareVersions("2.0", "1.41"), 1);
 });
 
 test.run();

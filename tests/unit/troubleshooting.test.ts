@@ -8,7 +8,9 @@ import { join } from "node:path";
 import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { cliFailure } from "../../lib/docker/docker-cli.ts";
 import { engineFailure } from "../../lib/docker/docker-errors.ts";
+import { sshFailure } from "../../lib/docker/ssh.ts";
 import { Failure, fileFailure } from "../../lib/std/errors.ts";
 import { checkout } from "../../lib/std/checkout.ts";
 import { tellOfPids } from "../../lib/worker/limit-events.ts";
@@ -56,6 +58,23 @@ const triggers: Record<string, (served: Served) => Promise<string> | string> = {
       address: "/var/run/docker.sock",
     };
     return printed(engineFailure(error, "Cannot run claudy"));
+  },
+  "The engine cannot be reached by ssh": () => {
+    const target = {
+      host: "ssh://h",
+      options: [],
+      destination: "h",
+      command: "",
+    };
+    const words =
+      "Offending key in known_hosts:1\nHost key verification failed.";
+    return printed(engineFailure(sshFailure(target, words), "Cannot x"));
+  },
+  "The docker command does not fit the engine": () => {
+    const engine = { Version: "29", ApiVersion: "1.52", MinAPIVersion: "1.44" };
+    const cli = { version: "20.10", api: "1.41", works: false };
+    const failure = cliFailure(cli, engine, {});
+    return failure ? printed(failure) : "";
   },
   "The docker context is missing": async ({ run }) => {
     const env = { DOCKER_HOST: "", DOCKER_CONTEXT: "nowhere" };
