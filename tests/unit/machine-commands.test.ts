@@ -345,7 +345,7 @@ test("doctor prints each check with its sign, and the fix of each fault", async 
   const foreign = await run(claudy, ["doctor", "--json"]);
   const checks = JSON.parse(foreign.stdout) as { name: string }[];
   assert.equal(checks.map(({ name }) => name), [
-    ...["engine", "owner", "disk", "memory", "clock", "images"],
+    ...["engine", "cli", "owner", "disk", "memory", "clock", "images"],
   ]);
 });
 
