@@ -7,18 +7,14 @@ import {
   stopParent,
   unpause,
 } from "../instance/container.ts";
-import {
-  type Docker,
-  inspectImage,
-  removeContainer,
-} from "../docker/docker.ts";
+import { type Docker, inspectImage } from "../docker/docker.ts";
 import { fitLimits } from "../docker/engine-info.ts";
 import { Failure, messageOf } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
-import { ensureForwarder, removeForwarder } from "./forwarder.ts";
+import { ensureForwarder } from "./forwarder.ts";
 import { refuseWhileMoving } from "../instance/migration-journal.ts";
-import { ensureNet } from "./net.ts";
+import { ensureNet, removeNet } from "./net.ts";
 import { withoutNetwork } from "../worker/workers.ts";
 import { refreshNetFiles } from "../worker/net-files.ts";
 import { placeEnv } from "../instance/protected.ts";
@@ -102,15 +98,12 @@ export async function stopDaemon(
   instance: Instance,
   log: Log,
 ): Promise<void> {
-  const { docker, names } = instance;
   refuseInside(instance);
   await stopParent(instance);
   await removePool(instance);
   const live = await liveWorkers(instance);
   if (live.length === 0) {
-    await removeForwarder(instance);
-    await ownContainer(instance, names.net, "net");
-    await removeContainer(docker, names.net);
+    await removeNet(instance);
   } else {
     log(`Workers still running: ${live.join(", ")}`);
   }

@@ -107,13 +107,6 @@ function carriedPorts(
   ];
 }
 
-export async function removeForwarder(instance: Instance): Promise<void> {
-  const { docker, names } = instance;
-  if (await ownContainer(instance, names.forwarder, "forwarder")) {
-    await removeContainer(docker, names.forwarder);
-  }
-}
-
 function forwarderSpec(
   { prefix, hostHome }: Pick<Instance, "prefix" | "hostHome">,
   gid: number,

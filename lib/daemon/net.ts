@@ -100,11 +100,16 @@ export function canHold({ Config }: Docker.ContainerInspectInfo): boolean {
   return Config.Cmd?.[0] === "hold";
 }
 
-/** Also removes what depends on it: the parent and the pool. */
-async function removeNet(instance: Instance): Promise<void> {
+/** Also removes what depends on it: the parent, the pool and the forwarder. */
+export async function removeNet(instance: Instance): Promise<void> {
+  const { docker, names } = instance;
   await stopParent(instance);
   await removePool(instance);
-  await removeContainer(instance.docker, instance.names.net);
+  for (const role of ["forwarder", "net"] as const) {
+    if (await ownContainer(instance, names[role], role)) {
+      await removeContainer(docker, names[role]);
+    }
+  }
 }
 
 /** Whether a net container publishes at least the requested ports. */

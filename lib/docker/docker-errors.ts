@@ -7,8 +7,13 @@ import { Failure, type FailureKind, messageOf } from "../std/errors.ts";
 
 /** HTTP status of the engine's response; undefined for other errors. */
 export function statusOf(error: unknown): number | undefined {
-  const status = (error as { statusCode?: unknown } | undefined)?.statusCode;
-  return typeof status === "number" ? status : undefined;
+  const { statusCode, json } = (error ?? {}) as {
+    statusCode?: unknown;
+    json?: { cause?: unknown } | null;
+  };
+  // Podman's answer is 500 if the container is removed while it is looked up.
+  if (json?.cause === "no such container") return 404;
+  return typeof statusCode === "number" ? statusCode : undefined;
 }
 
 /** The engine cannot be reached, for a reason that has no error code. */

@@ -231,7 +231,10 @@ export async function isNameTaken(
 /** The longest time to wait for a removal that another command has started. */
 const removalMs = 10_000;
 
-/** Removes a container in any state; a missing one is not an error. */
+/**
+ * Removes a container in any state; a missing one is not an error. Throws a `busy` Failure
+ * that names the containers in its network if the engine does not remove it before them.
+ */
 export async function removeContainer(
   docker: Docker,
   name: string,
@@ -241,13 +244,41 @@ export async function removeContainer(
   } catch (error) {
     const status = statusOf(error);
     if (status === 404) return;
-    if (status !== 409) throw error;
+    if (status !== 409) {
+      const users = await usersOfNetwork(docker, name);
+      if (users.length === 0) throw error;
+      throw new Failure(
+        "busy",
+        `Cannot remove ${name}: its network is used by ${users.join(", ")}`,
+        {
+          cause: error,
+          hint: `Remove them first: docker rm ${users.join(" ")}`,
+        },
+      );
+    }
     // Another command is removing it; the name is free only afterwards.
     await waitFor(async () => !await inspectContainer(docker, name), {
       for: `the removal of ${name}`,
       timeoutMs: removalMs,
     });
   }
+}
+
+/** Names of the containers in the network namespace of a container. */
+async function usersOfNetwork(
+  docker: Docker,
+  name: string,
+): Promise<string[]> {
+  const holder = await inspectContainer(docker, name);
+  // The list of Podman has no network modes.
+  const all = await docker.listContainers({ all: true });
+  const found = await Promise.all(
+    all.map(({ Id }) => inspectContainer(docker, Id)),
+  );
+  const mode = `container:${holder?.Id}`;
+  return found.flatMap((one) =>
+    one?.HostConfig.NetworkMode === mode ? [one.Name.slice(1)] : []
+  ).sort();
 }
 
 /** Removes an image that has no tag any more, unless it is in use. */

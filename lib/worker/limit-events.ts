@@ -75,6 +75,9 @@ function directoriesOf(root: string, controller: string, id: string): string[] {
   return [root, `${root}/${controller}`].flatMap((hierarchy) => [
     `${hierarchy}/docker/${id}`,
     `${hierarchy}/system.slice/docker-${id}.scope`,
+    // Podman's
+    `${hierarchy}/libpod_parent/libpod-${id}`,
+    `${hierarchy}/machine.slice/libpod-${id}.scope`,
   ]);
 }
 

@@ -7,7 +7,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { PassThrough, Readable } from "node:stream";
-import type { Docker } from "../../lib/docker/docker.ts";
+import { type Docker, holderOf } from "../../lib/docker/docker.ts";
 import { readSettings } from "../../lib/instance/config.ts";
 import type { Instance } from "../../lib/instance/instance.ts";
 import { instanceNames, label } from "../../lib/instance/labels.ts";
@@ -67,6 +67,8 @@ export class FakeEngine {
   listsHostConfig = true;
   /** The status of an answer for a name that is taken; Podman's is 500. */
   takenStatus = 409;
+  /** Whether the owner of a network can be removed before its users; not with Podman. */
+  removesNetworks = true;
   /** Whether a container's CPUs can be changed; Podman accepts that without an effect. */
   updatesCpus = true;
   /** What it recommends to clients: 1 is the classic builder, 2 BuildKit. */
@@ -225,7 +227,10 @@ export class FakeEngine {
           const found = here();
           const image = this.images.get(found.spec.Image ?? "");
           const id = (image as { Id?: string } | undefined)?.Id;
-          return inspected(found, found.image ?? id);
+          return {
+            ...inspected(found, found.image ?? id),
+            HostConfig: this.#withIds(found.spec.HostConfig),
+          };
         }),
       start: () =>
         change("start", (found) => {
@@ -254,6 +259,13 @@ export class FakeEngine {
         }),
       remove: () =>
         change("remove", (found) => {
+          const mode = `container:${found.id}`;
+          const isUsed = this.containers.some(({ spec }) =>
+            this.#withIds(spec.HostConfig).NetworkMode === mode
+          );
+          if (isUsed && !this.removesNetworks) {
+            refuse(500, "it has dependent containers");
+          }
           this.containers.splice(this.containers.indexOf(found), 1);
         }),
       unpause: () => change("unpause", (found) => found.state = "running"),
@@ -290,6 +302,13 @@ export class FakeEngine {
           };
         }),
     };
+  }
+
+  /** As engines show it: with the id of the container that owns the network. */
+  #withIds(config: Docker.HostConfig = {}): Docker.HostConfig {
+    const holder = this.find(holderOf(config.NetworkMode ?? "") ?? "");
+    if (!holder) return config;
+    return { ...config, NetworkMode: `container:${holder.id}` };
   }
 
   #ask(what: string): void {
@@ -368,7 +387,6 @@ function inspected(container: FakeContainer, image: string | undefined) {
       Pid: 4242,
     },
     Config: { Env: [], User: "", ...spec },
-    HostConfig: spec.HostConfig ?? {},
     Mounts: mountsOf(spec),
     ExecIDs: null,
   };

@@ -244,6 +244,26 @@ test("stop keeps workers, and their network while a worker is running", async (f
   await stopDaemon(instance, log);
 });
 
+test("stop names the workers that still use the net, if it cannot be removed before", async (fake) => {
+  const { instance, engine, log } = fake;
+  engine.removesNetworks = false; // as Podman
+  await start(fake);
+  const kept = worker(fake);
+  kept.state = "exited";
+  kept.spec.HostConfig = { NetworkMode: "container:fake-net" };
+  const failure = await failureOf(stopDaemon(instance, log));
+  assert.is(failure.kind, "busy");
+  assert.is(
+    failure.message,
+    "Cannot remove fake-net: its network is used by w",
+  );
+  assert.is(failure.hint, "Remove them first: docker rm w");
+  assert.equal(engine.names(), ["fake-net", "w"]);
+  engine.containers.splice(engine.containers.indexOf(kept), 1);
+  await stopDaemon(instance, log);
+  assert.equal(engine.names(), []);
+});
+
 test("refuses to publish ports while workers run; otherwise recreates the net", async (fake) => {
   const { engine } = fake;
   await start(fake);

@@ -38,14 +38,22 @@ test("a missing container is undefined, and an engine failure throws", async ({ 
   assert.is((await findContainer(docker, "fake-net")).Name, "/fake-net");
   const failure = await failureOf(findContainer(docker, "gone"));
   assert.is(failure.kind, "notFound");
-  const broken = {
+  const broken = (json?: object) => ({
     ...engine.docker,
     getContainer: () => ({
       inspect: () =>
-        Promise.reject(Object.assign(new Error("broken"), { statusCode: 500 })),
+        Promise.reject(
+          Object.assign(new Error("broken"), { statusCode: 500, json }),
+        ),
     }),
-  } as unknown as Docker;
-  assert.is((await failureOf(inspectContainer(broken, "x"))).message, "broken");
+  } as unknown as Docker);
+  assert.is(
+    (await failureOf(inspectContainer(broken(), "x"))).message,
+    "broken",
+  );
+  // Podman's answer while it is removed.
+  const removed = broken({ cause: "no such container" });
+  assert.is(await inspectContainer(removed, "x"), undefined);
 });
 
 test("waits for a removal that another command has started", async ({ instance, engine }) => {

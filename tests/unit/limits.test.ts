@@ -76,14 +76,22 @@ const versions: [string, Record<string, string>][] = [
     [`memory/system.slice/docker-${id}.scope/memory.oom_control`]:
       "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
   }],
-  ...["docker/" + id, `system.slice/docker-${id}.scope`].map((
+  ...[
+    `docker/${id}`,
+    `system.slice/docker-${id}.scope`,
+    `libpod_parent/libpod-${id}`,
+    `machine.slice/libpod-${id}.scope`,
+  ].map((
     directory,
-  ): [string, Record<string, string>] => [`version 2, ${directory[0]}`, {
-    [`${directory}/pids.events`]: "max 3\n",
-    [`${directory}/pids.max`]: "100\n",
-    [`${directory}/memory.events`]:
-      "low 0\nhigh 1\nmax 5\noom 9\noom_kill 2\noom_group_kill 0\n",
-  }]),
+  ): [string, Record<string, string>] => [
+    `version 2, ${directory.split("/")[0]}`,
+    {
+      [`${directory}/pids.events`]: "max 3\n",
+      [`${directory}/pids.max`]: "100\n",
+      [`${directory}/memory.events`]:
+        "low 0\nhigh 1\nmax 5\noom 9\noom_kill 2\noom_group_kill 0\n",
+    },
+  ]),
 ];
 
 for (const [name, files] of versions) {
