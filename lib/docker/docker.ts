@@ -190,6 +190,22 @@ export async function inspectImage(
   return await orUndefined(image.inspect(), [400, 404]);
 }
 
+/** Docker's list of images, with their familiar names. */
+export async function listImages(
+  docker: Docker,
+  options: Docker.ListImagesOptions = {},
+): Promise<Docker.ImageInfo[]> {
+  return (await docker.listImages(options)).map((image) => ({
+    ...image,
+    RepoTags: image.RepoTags?.map(familiarName),
+  }));
+}
+
+/** An image's name as Docker shows it; Podman shows the registry and path of Docker Hub. */
+export function familiarName(name: string): string {
+  return name.replace(/^docker\.io\/(library\/)?/, "");
+}
+
 /** Docker's JSON of a volume; undefined if there is no such volume. */
 export async function inspectVolume(
   docker: Docker,

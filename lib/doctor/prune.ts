@@ -2,7 +2,7 @@
 
 import { basename, join } from "node:path";
 import { inDirectory } from "../std/directory.ts";
-import type { Docker } from "../docker/docker.ts";
+import { type Docker, listImages } from "../docker/docker.ts";
 import type { Instance } from "../instance/instance.ts";
 import { label } from "../instance/labels.ts";
 import { messageOf } from "../std/errors.ts";
@@ -136,7 +136,7 @@ async function images(
   const [untagged, profiles] = await Promise.all([
     { dangling: ["true"], label: [label.inputs] },
     { reference: references },
-  ].map((filters) => docker.listImages({ filters })));
+  ].map((filters) => listImages(docker, { filters })));
   const containers = await docker.listContainers({ all: true });
   const built = Math.min(before, Date.now() - buildMs);
   const own = new Map(
@@ -166,7 +166,7 @@ async function othersImages(
     Labels?.[label.instance]
   );
   const repositories = [prefix, settings.HAL9000_IMAGE_REPO, ...live];
-  const labelled = await docker.listImages({
+  const labelled = await listImages(docker, {
     filters: { label: [label.inputs] },
   });
   return labelled.filter(unusedBy(containers, before))

@@ -4,7 +4,12 @@
 import { existsSync, lstatSync, readdirSync } from "node:fs";
 import { isAbsolute, join } from "node:path";
 import { stopDaemon } from "../daemon/daemon.ts";
-import { type Docker, removeContainer } from "../docker/docker.ts";
+import {
+  type Docker,
+  familiarName,
+  listImages,
+  removeContainer,
+} from "../docker/docker.ts";
 import { engineFailure, statusOf } from "../docker/docker-errors.ts";
 import { stopGateway } from "../gateway/gateway-process.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -31,10 +36,13 @@ export async function findInstalled(
   const [containers, { Volumes }, images] = await Promise.all([
     docker.listContainers({ all: true }),
     docker.listVolumes(),
-    docker.listImages(),
+    listImages(docker),
   ]);
   return planUninstall(instance, {
-    containers,
+    containers: containers.map((container) => ({
+      ...container,
+      Image: familiarName(container.Image),
+    })),
     volumes: Volumes ?? [],
     images,
   });

@@ -4,7 +4,7 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { dropImage, inspectImage } from "../docker/docker.ts";
+import { dropImage, inspectImage, listImages } from "../docker/docker.ts";
 import { checkout } from "../std/checkout.ts";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -299,7 +299,7 @@ export async function listProfiles(
 export async function devcontainers(
   { docker, prefix }: Pick<Instance, "docker" | "prefix">,
 ): Promise<(KnownProfile & { sizeBytes: number })[]> {
-  const images = await docker.listImages({
+  const images = await listImages(docker, {
     filters: {
       reference: [`${prefix}-devcontainer`],
       label: [label.devcontainer],

@@ -1,7 +1,12 @@
 // Shares identical images between instances, each of which has its own names. A rebuild
 // takes seconds even if everything is in the engine's cache.
 
-import { type Docker, dropImage, inspectImage } from "../docker/docker.ts";
+import {
+  type Docker,
+  dropImage,
+  inspectImage,
+  listImages,
+} from "../docker/docker.ts";
 import { label } from "../instance/labels.ts";
 
 /**
@@ -14,7 +19,7 @@ export async function takeOver(
   inputs: string,
 ): Promise<string | undefined> {
   const [first = ""] = names;
-  const images = await docker.listImages({
+  const images = await listImages(docker, {
     filters: { label: [`${label.inputs}=${inputs}`] },
   });
   // A user's image that is built on ours inherits its labels, but not its name.

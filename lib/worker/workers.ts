@@ -2,6 +2,7 @@
 
 import {
   type Docker,
+  familiarName,
   holderOf,
   inspectContainer,
   isBefore,
@@ -80,7 +81,7 @@ function workerState(container: Docker.ContainerInfo): WorkerState {
     id: container.Id,
     state: container.State,
     status: container.Status,
-    image: container.Image,
+    image: familiarName(container.Image),
     project: labels[label.project] ?? "",
     session: labels[label.session] ?? null,
     born: labels[label.born] ?? "cold",

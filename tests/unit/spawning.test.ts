@@ -467,14 +467,16 @@ function worker(
 
 test("finds only workers by name and id", async (fake) => {
   const { instance, engine } = fake;
-  const { id } = worker(fake, "one", "running");
+  const { id, spec } = worker(fake, "one", "running");
+  spec.Image = "docker.io/library/repo:worker"; // as Podman lists it
   worker(fake, "two", "exited");
   engine.add("somebody-elses");
   assert.equal(
     (await listWorkers(instance)).map(({ name }) => name),
     ["one", "two"],
   );
-  assert.is((await findWorker(instance, "one")).id, id);
+  const found = await findWorker(instance, "one");
+  assert.equal([found.id, found.image], [id, "repo:worker"]);
   assert.is((await findWorker(instance, id.slice(0, 12))).name, "one");
   const short = await failureOf(findWorker(instance, id.slice(0, 11)));
   assert.is(short.kind, "notFound");

@@ -178,7 +178,11 @@ test("planUninstall() keeps what only has the same prefix: its home is another",
 });
 
 test("uninstall removes containers and images, and keeps data", async ({ run, engine, instance }) => {
-  engine.images.set("repo:worker", image("w", ["repo:worker"]));
+  // The name as Podman lists it.
+  engine.images.set(
+    "repo:worker",
+    image("w", ["docker.io/library/repo:worker"]),
+  );
   const cache = join(instance.home.home, "..", "user", ".cache", "hal9000");
   mkdirSync(cache, { recursive: true });
   writeFileSync(instance.home.conf, "");
