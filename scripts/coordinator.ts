@@ -8,7 +8,7 @@ import { openInstance, viewInstance } from "../lib/instance/open.ts";
 import { withoutNetwork, type WorkerState } from "../lib/worker/workers.ts";
 import { tellOfPids } from "../lib/worker/limit-events.ts";
 import { workersStatus, workerStats } from "../lib/worker/status.ts";
-import { binarySize, span } from "../lib/std/units.ts";
+import { binarySize, figureCell, limitCell, span } from "../lib/std/units.ts";
 import {
   findWorker,
   listWorkers,
@@ -104,9 +104,9 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       const live = status.workers.map((worker) => [
         worker.name,
         worker.summary,
-        worker.memoryBytes === 0 ? "no limit" : binarySize(worker.memoryBytes),
-        worker.cpus === 0 ? "no limit" : String(worker.cpus),
-        worker.pids === 0 ? "no limit" : String(worker.pids),
+        limitCell(worker.memoryBytes, binarySize),
+        limitCell(worker.cpus),
+        limitCell(worker.pids),
         worker.project,
       ]);
       const ended = status.ended.map(({ name, summary, endedAt, project }) => [
@@ -135,9 +135,9 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       const stats = await workerStats(await view());
       const rows = stats.map((worker) => [
         worker.name,
-        `${worker.cpuPercent.toFixed(1)} %`,
-        binarySize(worker.memoryBytes),
-        String(worker.pids),
+        figureCell(worker.cpuPercent, (percent) => `${percent.toFixed(1)} %`),
+        figureCell(worker.memoryBytes, binarySize),
+        figureCell(worker.pids),
       ]);
       const text = columns([["NAME", "CPU", "MEMORY", "PIDS"], ...rows]);
       for (const { name, limitEvents: events } of stats) {

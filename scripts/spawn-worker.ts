@@ -14,6 +14,8 @@ import { Io } from "../lib/cli/io.ts";
 import { askDevcontainer, repositoryConsent } from "../lib/commands/trust.ts";
 import {
   addProfileOptions,
+  limitSettings,
+  limitsOption,
   profileChoice,
   trustImageOption,
   worktreeOption,
@@ -23,7 +25,7 @@ const limitOptions = {
   memory: "WORKER_MEMORY",
   cpus: "WORKER_CPUS",
   pidsLimit: "WORKER_PIDS_LIMIT",
-  requireLimits: "REQUIRE_LIMITS",
+  ...limitSettings,
 } as const;
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
@@ -56,7 +58,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
         "(default: WORKER_PIDS_LIMIT)",
     )
     .option("--no-limits", "No limits on memory, CPUs and processes")
-    .option("--require-limits", "Fail if the engine cannot enforce the limits")
+    .option(...limitsOption)
     .option(
       "--env <KEY=VALUE>",
       "Environment variable, visible in docker inspect; repeatable",

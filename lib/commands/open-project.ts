@@ -1,7 +1,7 @@
 // Opens the session of a project and attaches this terminal to it.
 
 import type { Io } from "../cli/io.ts";
-import { refuseWithoutTerminal } from "../cli/options.ts";
+import { flagsOf, refuseWithoutTerminal } from "../cli/options.ts";
 import { lstatSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { hasCredentials } from "../home/credentials.ts";
@@ -28,6 +28,7 @@ import { examineAll } from "./doctor.ts";
 import { refuseKeyAsArgument, setUp } from "./login.ts";
 import { endingSince, reportEnding, showSession, watchLimits } from "./show.ts";
 import {
+  limitSettings,
   type McpChoice,
   mcpChoice,
   permissionChoice,
@@ -52,6 +53,7 @@ export interface OpenOptions
   verify?: boolean;
   diagnose?: boolean;
   allowAnyPath?: boolean;
+  requireLimits?: boolean;
   trustProject?: boolean;
   allowWorktree?: boolean;
   yes?: boolean;
@@ -93,7 +95,8 @@ export async function openProject(
         "no pool. To migrate: hal9000-migrate",
     );
   }
-  const instance = await openInstance(env, io.log);
+  const flags = flagsOf({ ...options }, limitSettings);
+  const instance = await openInstance(env, io.log, flags);
   return await openSession(io, instance, {
     directory: directory ?? ".",
     options,

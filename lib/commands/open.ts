@@ -8,6 +8,7 @@ import {
   addMcpChoice,
   addPermissionOptions,
   addProfileOptions,
+  limitsOption,
   trustOption,
   worktreeOption,
 } from "./start-options.ts";
@@ -47,6 +48,7 @@ export function openCommand(io: Io, names: string[]): CAC {
     .option("--verify", "Same as claudy doctor")
     .option("--diagnose", "Same as claudy doctor")
     .option("--allow-any-path", "Mount system directories and HAL9000_HOME too")
+    .option(...limitsOption)
     .option(...trustOption)
     .option("--allow-worktree", worktreeOption)
     .option("--yes", "Start the daemon without asking")

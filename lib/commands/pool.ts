@@ -25,7 +25,7 @@ import {
   sizesSchema,
 } from "../pool/protocol.ts";
 import { readDesired, writeDesired } from "../pool/desired.ts";
-import { binarySize } from "../std/units.ts";
+import { binarySize, limitCell } from "../std/units.ts";
 import { waitFor } from "../std/wait.ts";
 import { ensureHome } from "../instance/volumes.ts";
 import { columns } from "../std/text.ts";
@@ -333,9 +333,9 @@ function statusText(status: PoolStatus): string {
       : []),
     "Resource Limits",
     columns([
-      ["  Memory:", binarySize(limits.memoryBytes)],
-      ["  CPUs:", String(limits.cpus)],
-      ["  PIDs:", String(limits.pids)],
+      ["  Memory:", limitCell(limits.memoryBytes, binarySize)],
+      ["  CPUs:", limitCell(limits.cpus)],
+      ["  PIDs:", limitCell(limits.pids)],
     ]),
     "Claims",
     columns([

@@ -13,6 +13,7 @@ import { inheritRequest } from "../home/host-config.ts";
 import { inheritForRun } from "../home/inherit.ts";
 import { projectImage } from "../image/profiles.ts";
 import { openInstance } from "../instance/open.ts";
+import { flagsOf } from "../cli/options.ts";
 import {
   checkChoice,
   chosenServers,
@@ -56,6 +57,8 @@ import {
   addMcpChoice,
   addPermissionOptions,
   addProfileOptions,
+  limitSettings,
+  limitsOption,
   type McpChoice,
   mcpChoice,
   permissionChoice,
@@ -69,6 +72,7 @@ import {
 interface RunOptions extends ProfileOptions, McpChoice, PermissionOptions {
   project?: string;
   file?: unknown;
+  requireLimits?: boolean;
   trustProject?: boolean;
   allowWorktree?: boolean;
   yes?: boolean;
@@ -93,6 +97,7 @@ export function runCommand(io: Io): CAC {
       "Read the prompt from a file, or with - from stdin",
     )
     .option("-C, --project <dir>", "The project (default: here)")
+    .option(...limitsOption)
     .option(...trustOption)
     .option("--allow-worktree", worktreeOption)
     .option("--yes", "Start the daemon without asking")
@@ -192,7 +197,8 @@ async function runPrompt(
   { prompt, format, mode }: Asked,
   options: RunOptions,
 ): Promise<number> {
-  const instance = await openInstance(io.env, io.log);
+  const flags = flagsOf({ ...options }, limitSettings);
+  const instance = await openInstance(io.env, io.log, flags);
   const env = await workerEnvironment(instance, io.env);
   await offerDaemon(io, instance, options.yes);
   ensureHome(instance);

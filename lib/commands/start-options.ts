@@ -25,6 +25,14 @@ export const trustImageOption = [
   "Approve the project's current devcontainer",
 ] as const;
 
+export const limitsOption = [
+  "--require-limits",
+  "Fail if the engine cannot enforce the limits of the worker",
+] as const;
+
+/** The settings of such options, for openInstance(). */
+export const limitSettings = { requireLimits: "REQUIRE_LIMITS" } as const;
+
 export interface ProfileOptions {
   profile?: unknown;
   build?: boolean;

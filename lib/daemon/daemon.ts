@@ -184,7 +184,7 @@ async function ensureParent(
         ...await fitLimits(docker, {
           memoryBytes: settings.PARENT_MEMORY,
           cpus: settings.PARENT_CPUS,
-        }, { required: settings.REQUIRE_LIMITS, log }),
+        }, log),
         env: {
           ...Object.fromEntries(forwardedSettings.flatMap((key) => {
             const value = env[key];

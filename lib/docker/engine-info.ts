@@ -17,6 +17,8 @@ export interface EngineInfo {
   remapsUsers: boolean;
   /** Which limits of containers the engine can enforce. */
   limits: { memory: boolean; cpus: boolean; pids: boolean };
+  /** Which usage it measures by container; the rest of its figures is the machine's. */
+  measures: { memory: boolean; cpus: boolean; pids: boolean };
   cpus: number;
   memoryBytes: number;
 }
@@ -28,6 +30,7 @@ export interface Info {
   MemoryLimit?: boolean;
   CpuCfsQuota?: boolean;
   PidsLimit?: boolean;
+  CgroupDriver?: string;
   NCPU: number;
   MemTotal: number;
 }
@@ -35,14 +38,22 @@ export interface Info {
 export function describeEngine(info: Info): EngineInfo {
   const security = (info.SecurityOptions ?? [])
     .flatMap((option) => option.split(","));
+  const limits = {
+    memory: info.MemoryLimit ?? true,
+    cpus: info.CpuCfsQuota ?? true,
+    pids: info.PidsLimit ?? true,
+  };
+  const hasCgroups = info.CgroupDriver !== "none";
   return {
     version: info.ServerVersion ?? "",
     rootless: security.includes("name=rootless"),
     remapsUsers: security.includes("name=userns"),
-    limits: {
-      memory: info.MemoryLimit ?? true,
-      cpus: info.CpuCfsQuota ?? true,
-      pids: info.PidsLimit ?? true,
+    limits,
+    measures: {
+      memory: hasCgroups && limits.memory,
+      // Each cgroup counts its CPU time, also without a controller.
+      cpus: hasCgroups,
+      pids: hasCgroups && limits.pids,
     },
     cpus: info.NCPU,
     memoryBytes: info.MemTotal,
@@ -192,41 +203,44 @@ export function missingLimits({ limits }: EngineInfo): string | undefined {
 }
 
 /**
- * Fits limits to the engine, which refuses more CPUs than it has. Says which limits it
- * cannot enforce, or throws an `unsafe` Failure if they are required.
+ * Says which limits of workers the engine cannot enforce, or throws an `unsafe` Failure if
+ * they are required.
+ */
+export async function checkLimits(
+  docker: Docker,
+  { required, log }: { required: boolean; log: Log },
+): Promise<void> {
+  const missing = missingLimits(await engineInfo(docker));
+  if (missing === undefined) return;
+  const message = `The engine cannot limit ${missing} of containers`;
+  if (required) throw new Failure("unsafe", message, { hint: limitsHint });
+  log(`warning: ${message}: the worker can use up those of the machine`);
+}
+
+/**
+ * Fits limits to the engine, which refuses more CPUs than it has. Those that it cannot
+ * enforce are 0, which is Docker's number for no limit.
  */
 export async function fitLimits<
-  T extends { memoryBytes: number; cpus: number },
->(
-  docker: Docker,
-  limits: T,
-  { required, log }: { required: boolean; log: Log },
-): Promise<T> {
-  const { memoryBytes, cpus } = limits;
-  const engine = await engineInfo(docker);
-  const missing = missingLimits(engine);
-  if (missing !== undefined) {
-    const message = `The engine cannot limit ${missing} of containers`;
-    if (required) throw new Failure("unsafe", message, { hint: limitsHint });
-    log(`warning: ${message}: the worker can use up those of the machine`);
-  }
-  if (cpus > engine.cpus) {
+  T extends { memoryBytes: number; cpus: number; pids?: number },
+>(docker: Docker, wanted: T, log: Log): Promise<T> {
+  const { limits, cpus, memoryBytes } = await engineInfo(docker);
+  if (limits.cpus && wanted.cpus > cpus) {
     log(
-      `The engine has ${engine.cpus} CPUs: using ${engine.cpus} instead of ${cpus}`,
+      `The engine has ${cpus} CPUs: using ${cpus} instead of ${wanted.cpus}`,
     );
   }
-  if (memoryBytes > engine.memoryBytes) {
+  if (limits.memory && wanted.memoryBytes > memoryBytes) {
     log(
-      `The engine has ${
-        binarySize(engine.memoryBytes)
-      } of memory: using that ` +
-        `instead of ${binarySize(memoryBytes)}`,
+      `The engine has ${binarySize(memoryBytes)} of memory: using that ` +
+        `instead of ${binarySize(wanted.memoryBytes)}`,
     );
   }
   return {
-    ...limits,
-    memoryBytes: Math.min(memoryBytes, engine.memoryBytes),
-    cpus: Math.min(cpus, engine.cpus),
+    ...wanted,
+    memoryBytes: limits.memory ? Math.min(wanted.memoryBytes, memoryBytes) : 0,
+    cpus: limits.cpus ? Math.min(wanted.cpus, cpus) : 0,
+    ...(limits.pids || wanted.pids === undefined ? {} : { pids: 0 }),
   };
 }
 

@@ -1,5 +1,6 @@
 // Checks which running workers have reached their limits.
 
+import { engineInfo } from "../docker/engine-info.ts";
 import type { Instance } from "../instance/instance.ts";
 import {
   type LimitEvents,
@@ -11,6 +12,8 @@ import { listWorkers } from "../worker/workers.ts";
 import { type Finding, ok, warn } from "./findings.ts";
 
 export async function examineLimits(instance: Instance): Promise<Finding> {
+  const { measures } = await engineInfo(instance.docker);
+  if (!measures.pids && !measures.memory) return ok("the engine has none");
   const workers = (await listWorkers(instance))
     .filter(({ state }) => state === "running");
   return judgeLimits(

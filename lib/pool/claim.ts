@@ -13,13 +13,12 @@ import {
   isNameTaken,
   removeContainer,
 } from "../docker/docker.ts";
-import { fitLimits } from "../docker/engine-info.ts";
+import { checkLimits, fitLimits } from "../docker/engine-info.ts";
 import { inDirectory } from "../std/directory.ts";
 import { forgetHome } from "../worker/ending.ts";
 import { messageOf } from "../std/errors.ts";
 import { type HostPath, isWithin, lookAt } from "../std/hostpath.ts";
 import type { Instance } from "../instance/instance.ts";
-import type { Log } from "../std/log.ts";
 import { type Staged, stageFile } from "../std/owned.ts";
 import { readJson } from "../std/json.ts";
 import { ownedProject, type Project, refusalIn } from "../project/project.ts";
@@ -33,6 +32,7 @@ import {
   type WorkerRecord,
 } from "../instance/record.ts";
 import { checkWorkerName } from "../worker/name.ts";
+import { lfsNotice } from "../worker/request.ts";
 import type { Limits } from "../worker/limits.ts";
 import { limitsOf } from "../worker/spec.ts";
 import { insideWorker } from "../instance/paths.ts";
@@ -62,6 +62,8 @@ export interface Fitting {
   git: ProjectGit;
   name: string;
   limits: Limits;
+  /** What the user of the worker has to know. */
+  notices: string[];
 }
 
 /**
@@ -71,8 +73,7 @@ export interface Fitting {
 export async function fit(
   instance: Instance,
   request: ClaimRequest,
-  recipe: Pick<WarmRecipe, "limits">,
-  log: Log,
+  recipe: Pick<WarmRecipe, "limits" | "lacksLfs">,
 ): Promise<Fitting> {
   if (request.instance !== instance.prefix) throw new Unfit("another instance");
   const project = projectOf(instance, request);
@@ -92,15 +93,20 @@ export async function fit(
     throw new Unfit("its git needs mounts elsewhere");
   }
   const { memoryBytes, cpus, pids = recipe.limits.pids } = request.limits;
+  const notices: string[] = [];
+  const log = (line: string) => void notices.push(line);
+  const required = request.requireLimits || instance.settings.REQUIRE_LIMITS;
+  await checkLimits(instance.docker, { required, log }).catch((error) => {
+    throw new Unfit(messageOf(error));
+  });
   const wanted = { memoryBytes, cpus, pids };
+  const limits = await fitLimits(instance.docker, wanted, log);
   return {
     project: ownedProject(project),
     git,
     name,
-    limits: await fitLimits(instance.docker, wanted, {
-      required: instance.settings.REQUIRE_LIMITS,
-      log,
-    }),
+    limits,
+    notices: [...notices, ...git.notices, ...lfsNotice(git, recipe.lacksLfs)],
   };
 }
 

@@ -16,7 +16,6 @@ import {
   readClaim,
   Unfit,
 } from "./claim.ts";
-import { lfsNotice } from "../worker/request.ts";
 import type { Peer } from "../std/socket-lines.ts";
 import type { Metrics } from "./metrics.ts";
 import { type Mounter, MounterLost } from "./mounter-container.ts";
@@ -90,7 +89,7 @@ export class Claims {
       if ((request.imageId ?? recipe.imageId) !== recipe.imageId) {
         throw new Unfit("the image is newer");
       }
-      const fitting = await fit(this.#instance, request, recipe, this.#log);
+      const fitting = await fit(this.#instance, request, recipe);
       const worker = this.#stock.take(recipe);
       if (!worker) throw new Unfit("the pool is empty");
       const claim = await claimWorker(
@@ -100,10 +99,7 @@ export class Claims {
       );
       this.add(claim);
       this.#metrics.claimed(performance.now() - startedAt);
-      return warmReply(claim, [
-        ...fitting.git.notices,
-        ...lfsNotice(fitting.git, recipe.lacksLfs),
-      ]);
+      return warmReply(claim, fitting.notices);
     } catch (error) {
       const reason = messageOf(error);
       if (!(error instanceof Unfit || error instanceof MounterLost)) {

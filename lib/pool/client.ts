@@ -164,6 +164,7 @@ export function claimRequest(
       cpus: settings.WORKER_CPUS,
       pids: settings.WORKER_PIDS_LIMIT,
     },
+    ...(settings.REQUIRE_LIMITS ? { requireLimits: true } : {}),
   };
 }
 

@@ -3,6 +3,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import * as v from "valibot";
 import { removeContainer } from "../docker/docker.ts";
+import { engineInfo, missingLimits } from "../docker/engine-info.ts";
 import { Failure, messageOf } from "../std/errors.ts";
 import { type ContainerEvent, followEvents } from "../instance/events.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -220,7 +221,8 @@ export class PoolManager {
     this.#mounterStart ??= (async () => {
       if (this.#stopped) return;
       try {
-        this.#fault = await this.#mounter.ensure();
+        this.#fault = await this.#missingLimits() ??
+          await this.#mounter.ensure();
       } catch (error) {
         this.#fault = `the mounter: ${messageOf(error)}`;
       } finally {
@@ -231,6 +233,15 @@ export class PoolManager {
       }
     })();
     return this.#mounterStart;
+  }
+
+  /** Why the workers of this engine may not be used; undefined if they may. */
+  async #missingLimits(): Promise<string | undefined> {
+    const { docker, settings } = this.#instance;
+    if (!settings.REQUIRE_LIMITS) return undefined;
+    const missing = missingLimits(await engineInfo(docker));
+    return missing && `the engine cannot limit ${missing} of containers, and ` +
+        "REQUIRE_LIMITS is set";
   }
 
   /** Throws Unfit if the mounter cannot attach mounts now. */

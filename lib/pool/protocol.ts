@@ -53,6 +53,8 @@ const claimSchema = v.object({
     /** Undefined for the image's default. */
     pids: v.optional(v.number()),
   }),
+  /** Whether to refuse a worker whose limits the engine cannot enforce. */
+  requireLimits: v.optional(v.boolean()),
 });
 
 export type ClaimRequest = v.InferOutput<typeof claimSchema>;

@@ -6,11 +6,12 @@ import {
   inspectContainer,
   inspectImage,
 } from "../docker/docker.ts";
+import { fitLimits } from "../docker/engine-info.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { ensureNetFiles } from "../worker/net-files.ts";
 import { workerSeccomp } from "../image/seccomp.ts";
-import { type Limits, workerLimits } from "../worker/limits.ts";
+import { type Limits, wantedLimits } from "../worker/limits.ts";
 import { lacksLfs } from "../worker/request.ts";
 import { timeZone, ulimits, workerSpec } from "../worker/spec.ts";
 import { createWorker, startWorker } from "../worker/worker.ts";
@@ -59,7 +60,9 @@ export async function warmRecipe(
 ): Promise<WarmRecipe | undefined> {
   const found = await inspectImage(instance.docker, image);
   if (!found) return undefined;
-  const limits = await workerLimits(instance, found, log);
+  // The claim checks them, and tells of what it changes.
+  const wanted = wantedLimits(instance.settings, found);
+  const limits = await fitLimits(instance.docker, wanted, () => {});
   const seccomp = await workerSeccomp(instance, log);
   const inputs = createHash("sha256")
     .update(

@@ -54,3 +54,19 @@ export function span(ms: number): string {
 export function shortSpan(ms: number): string {
   return span(ms).replace(/ (.).*/, "$1");
 }
+
+/** The cell of a figure, null if it is not known. */
+export function figureCell(
+  figure: number | null,
+  format: (figure: number) => string = String,
+): string {
+  return figure === null ? "n/a" : format(figure);
+}
+
+/** The cell of a limit; 0 is none. */
+export function limitCell(
+  limit: number,
+  format: (limit: number) => string = String,
+): string {
+  return limit === 0 ? "no limit" : format(limit);
+}

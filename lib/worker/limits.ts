@@ -1,12 +1,13 @@
 // The limits of a worker: as configured, but at most what the engine has.
 
 import type { Docker } from "../docker/docker.ts";
-import { fitLimits } from "../docker/engine-info.ts";
+import { checkLimits, fitLimits } from "../docker/engine-info.ts";
 import type { Instance } from "../instance/instance.ts";
 import { label } from "../instance/labels.ts";
 import type { Settings } from "../instance/settings.ts";
 import type { Log } from "../std/log.ts";
 
+/** 0 is no limit: the engine cannot enforce it. */
 export interface Limits {
   memoryBytes: number;
   cpus: number;
@@ -34,9 +35,18 @@ export async function workerLimits(
   image: Docker.ImageInspectInfo | undefined,
   log: Log,
 ): Promise<Limits> {
-  return await fitLimits(docker, {
+  await checkLimits(docker, { required: settings.REQUIRE_LIMITS, log });
+  return await fitLimits(docker, wantedLimits(settings, image), log);
+}
+
+/** The limits before they are fitted to the engine. */
+export function wantedLimits(
+  settings: Settings,
+  image: Docker.ImageInspectInfo | undefined,
+): Limits {
+  return {
     memoryBytes: settings.WORKER_MEMORY,
     cpus: settings.WORKER_CPUS,
     pids: pidsLimit(settings, image),
-  }, { required: settings.REQUIRE_LIMITS, log });
+  };
 }

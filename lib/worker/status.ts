@@ -3,6 +3,7 @@
 import { constants } from "node:os";
 import type { Docker } from "../docker/docker.ts";
 import { inspectContainer } from "../docker/docker.ts";
+import { type EngineInfo, engineInfo } from "../docker/engine-info.ts";
 import { statusOf } from "../docker/docker-errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
@@ -46,10 +47,11 @@ export interface WorkersStatus {
 
 export interface WorkerStats {
   name: string;
-  cpuPercent: number;
-  memoryBytes: number;
+  /** Null, like the next ones, if the engine does not measure it by container. */
+  cpuPercent: number | null;
+  memoryBytes: number | null;
   /** Processes and threads. */
-  pids: number;
+  pids: number | null;
   /** Null if they cannot be read. */
   limitEvents: LimitEvents | null;
 }
@@ -179,6 +181,7 @@ export async function tellOfMemory(
 export async function workerStats(instance: Instance): Promise<WorkerStats[]> {
   const running = (await listWorkers(instance))
     .filter(({ state }) => state === "running");
+  const { measures } = await engineInfo(instance.docker);
   const stats = await Promise.all(running.map(async ({ id, name }) => {
     const timeout = AbortSignal.timeout(sampleTimeoutMs);
     const once: { stream: false } = { stream: false };
@@ -190,7 +193,7 @@ export async function workerStats(instance: Instance): Promise<WorkerStats[]> {
       return isComplete
         ? {
           name,
-          ...usage(sample),
+          ...usage(sample, measures),
           limitEvents: await limitEvents(instance, id),
         }
         : undefined;
@@ -207,16 +210,23 @@ export async function workerStats(instance: Instance): Promise<WorkerStats[]> {
  * memory without the inactive page cache.
  * https://docs.docker.com/reference/cli/docker/container/stats/
  */
-export function usage(sample: Docker.ContainerStats): Usage {
+export function usage(
+  sample: Docker.ContainerStats,
+  measures: EngineInfo["measures"],
+): Usage {
   const { cpu_stats: now, precpu_stats: before, memory_stats: memory } = sample;
   const cpu = now.cpu_usage.total_usage - before.cpu_usage.total_usage;
   const system = now.system_cpu_usage - (before.system_cpu_usage ?? 0);
   const detail = memory.stats as Record<string, number> | undefined;
   const cache = detail?.["total_inactive_file"] ?? detail?.["inactive_file"] ??
     0;
+  const cpus = now.online_cpus ?? 1;
+  const percent = system > 0 ? cpu / system * cpus * 100 : 0;
   return {
-    cpuPercent: system > 0 ? cpu / system * (now.online_cpus ?? 1) * 100 : 0,
-    memoryBytes: Math.max((memory.usage ?? 0) - cache, 0),
-    pids: sample.pids_stats?.current ?? 0,
+    cpuPercent: measures.cpus ? percent : null,
+    memoryBytes: measures.memory
+      ? Math.max((memory.usage ?? 0) - cache, 0)
+      : null,
+    pids: measures.pids ? sample.pids_stats?.current ?? 0 : null,
   };
 }

@@ -54,7 +54,18 @@ async function warm({ instance, log }: FakeInstance) {
   return { recipe, worker: await createWarm(instance, recipe) };
 }
 
-const recipe = { limits: { memoryBytes: 1, cpus: 1, pids: 321 } };
+const recipe = {
+  limits: { memoryBytes: 1, cpus: 1, pids: 321 },
+  lacksLfs: false,
+};
+
+/** What an engine without cgroups reports. */
+const noCgroups = {
+  CgroupDriver: "none",
+  MemoryLimit: false,
+  CpuCfsQuota: false,
+  PidsLimit: false,
+};
 
 function mounter(attach: (request: AttachRequest) => Promise<void>): Mounter {
   return { attach } as unknown as Mounter;
@@ -67,7 +78,7 @@ async function claimed(
 ) {
   const { recipe, worker } = await warm(fake);
   const request = requestFor(fake, change);
-  const fitting = await fit(fake.instance, request, recipe, fake.log);
+  const fitting = await fit(fake.instance, request, recipe);
   const claim = await claimWorker(
     fake.instance,
     mounter(attach),
@@ -158,7 +169,7 @@ test("a claim fails if the engine does not change the CPUs", async (fake) => {
 test("a claim without a process limit keeps that of the pool's worker", async (fake) => {
   const limits = { memoryBytes: 2 ** 30, cpus: 0.5 };
   const request = requestFor(fake, { limits });
-  const fitting = await fit(fake.instance, request, recipe, fake.log);
+  const fitting = await fit(fake.instance, request, recipe);
   assert.equal(fitting.limits, { ...limits, pids: 321 });
   assert.is(requestFor(fake).limits.pids, undefined);
 });
@@ -166,8 +177,38 @@ test("a claim without a process limit keeps that of the pool's worker", async (f
 test("a claim gets no more memory than the engine has", async (fake) => {
   const limits = { memoryBytes: 2 ** 50, cpus: 1 };
   const request = requestFor(fake, { limits });
-  const fitting = await fit(fake.instance, request, recipe, fake.log);
+  const fitting = await fit(fake.instance, request, recipe);
   assert.is(fitting.limits.memoryBytes, fake.engine.about.MemTotal);
+});
+
+test("a claim tells of limits that the engine cannot enforce", async (fake) => {
+  Object.assign(fake.engine.about, noCgroups);
+  const { fitting, claim } = await claimed(fake, {
+    limits: { memoryBytes: 2 ** 30, cpus: 0.5, pids: 7 },
+  });
+  assert.match(fitting.notices.join(), /^warning: .*cannot limit memory, CPUs/);
+  // Nothing is changed in the container: this engine refuses an update with CPUs.
+  const { asked } = fake.engine;
+  assert.not(asked.some((what) => what.startsWith("update")));
+  assert.is(claim.record.memoryBytes, 0);
+});
+
+test("claims nothing without limits that are required", async (fake) => {
+  Object.assign(fake.engine.about, noCgroups);
+  const { instance } = fake;
+  const settings = { ...instance.settings, REQUIRE_LIMITS: true };
+  const request = claimRequest(settings, { directory: "/", cwd: "/" });
+  assert.is(request.requireLimits, true);
+  for (
+    const [of, asked] of [
+      [instance, requestFor(fake, { requireLimits: true })],
+      [{ ...instance, settings }, requestFor(fake)],
+    ] as const
+  ) {
+    const failure = await failureOf(fit(of, asked, recipe));
+    assert.instance(failure, Unfit);
+    assert.match(failure.message, "The engine cannot limit memory, CPUs");
+  }
 });
 
 test("does not update the container if the limits are the pool's", async (fake) => {
@@ -257,7 +298,7 @@ test("spawns cold without an error if a container has the name meanwhile", async
 
 test("fit() generates a name if none is given", async (fake) => {
   const request = requestFor(fake, { name: undefined });
-  const { name } = await fit(fake.instance, request, recipe, fake.log);
+  const { name } = await fit(fake.instance, request, recipe);
   assert.match(name, /^fake-worker-[0-9a-f]{8}$/);
 });
 
@@ -294,7 +335,7 @@ const unfit: [string, (fake: FakeInstance) => Partial<ClaimRequest>, string][] =
 for (const [what, change, reason] of unfit) {
   test(`fit() refuses ${what}: ${reason}`, async (fake) => {
     const failure = await failureOf(
-      fit(fake.instance, requestFor(fake, change(fake)), recipe, fake.log),
+      fit(fake.instance, requestFor(fake, change(fake)), recipe),
     );
     assert.instance(failure, Unfit);
     assert.is(failure.message, reason);
@@ -305,7 +346,7 @@ test("fit() refuses a project with another owner", async (fake) => {
   const { uid, gid } = fake.instance.owner;
   for (const owner of [{ uid: uid + 1, gid }, { uid, gid: gid + 1 }]) {
     const failure = await failureOf(
-      fit({ ...fake.instance, owner }, requestFor(fake), recipe, fake.log),
+      fit({ ...fake.instance, owner }, requestFor(fake), recipe),
     );
     assert.is(failure.message, "the project has another owner");
   }
@@ -315,7 +356,7 @@ test("fit() accepts refused paths with --allow-any-path", async (fake) => {
   const directory = join(fake.instance.home.home, "app");
   mkdirSync(directory);
   const request = requestFor(fake, { directory, allowAnyPath: true });
-  const { project } = await fit(fake.instance, request, recipe, fake.log);
+  const { project } = await fit(fake.instance, request, recipe);
   assert.is(project.path, directory);
 });
 

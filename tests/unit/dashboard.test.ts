@@ -135,6 +135,18 @@ test("each state has a letter of its own, and the colour of what needs attention
   assert.not.match(line("working", false), "\x1b");
 });
 
+test("shows n/a for usage that the engine does not measure", () => {
+  const limits = { cpus: 2, memoryBytes: 0, pids: 0 };
+  const usage = { cpuPercent: null, memoryBytes: null, pids: 7, limits };
+  const [, line = ""] = tableLines(
+    [row("x", { usage })],
+    "",
+    { width: 80, height: 3 },
+    { paint: painter(true), nowMs },
+  );
+  assert.match(line, /n\/a +n\/a +7/);
+});
+
 test("usage near its limit is red, and without a limit has none", () => {
   const usage = {
     cpuPercent: 250,

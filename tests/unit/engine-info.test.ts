@@ -5,6 +5,7 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import type { Docker } from "../../lib/docker/docker.ts";
 import {
+  checkLimits,
   describeEngine,
   engineInfo,
   fitLimits,
@@ -112,14 +113,11 @@ test("fitLimits() requests no more CPUs and memory than the engine has", async (
   const small = { memoryBytes: 2 ** 20, cpus: 0.5, pids: 7 };
   const large = { ...small, memoryBytes: 2 ** 50, cpus: 1000 };
   const told: string[] = [];
-  const fit = (info: Info, limits: typeof small, required = false) =>
-    fitLimits(engine(info).docker, limits, {
-      required,
-      log: (line) => told.push(line),
-    });
-  assert.equal(await fit(plain, small, true), small);
+  const fit = (info: Info, limits: typeof small) =>
+    fitLimits(engine(info).docker, limits, (line) => told.push(line));
+  assert.equal(await fit(plain, small), small);
   const huge = { NCPU: 1000, MemTotal: 2 ** 50 };
-  assert.equal(await fit(huge, large, true), large);
+  assert.equal(await fit(huge, large), large);
   assert.equal(told, []);
   assert.equal(await fit(plain, large), {
     memoryBytes: 2 ** 34,
@@ -130,14 +128,51 @@ test("fitLimits() requests no more CPUs and memory than the engine has", async (
     "The engine has 2 CPUs: using 2 instead of 1000",
     "The engine has 16 GiB of memory: using that instead of 1024 TiB",
   ]);
+  const noCpus = { ...plain, CpuCfsQuota: false };
+  assert.equal(await fit(noCpus, large), {
+    memoryBytes: 2 ** 34,
+    cpus: 0,
+    pids: 7,
+  });
+  assert.is(told.splice(0).length, 1);
+  const none = { ...noCpus, MemoryLimit: false, PidsLimit: false };
+  assert.equal(await fit(none, large), { memoryBytes: 0, cpus: 0, pids: 0 });
+  assert.equal(told, []);
+});
+
+test("checkLimits() warns of limits that cannot be enforced, or refuses", async () => {
+  const told: string[] = [];
+  const check = (info: Info, required: boolean) =>
+    checkLimits(engine(info).docker, {
+      required,
+      log: (line) => told.push(line),
+    });
+  await check(plain, true);
   const without = { ...plain, MemoryLimit: false };
-  await fit(without, small);
+  await check(without, false);
   assert.equal(told, [
     "warning: The engine cannot limit memory of containers: the worker can use up those of the machine",
   ]);
-  const failure = await failureOf(fit(without, small, true));
+  const failure = await failureOf(check(without, true));
   assert.is(failure.kind, "unsafe");
   assert.match(failure.hint ?? "", "Delegate the cgroup controllers");
+});
+
+test("describeEngine() tells what is measured by container", () => {
+  const of = (change: object) =>
+    describeEngine({ ...plain, ...change }).measures;
+  assert.equal(of({}), { memory: true, cpus: true, pids: true });
+  // Of cgroup version 2 only the controllers may be missing.
+  assert.equal(of({ MemoryLimit: false, CpuCfsQuota: false }), {
+    memory: false,
+    cpus: true,
+    pids: true,
+  });
+  assert.equal(of({ CgroupDriver: "none" }), {
+    memory: false,
+    cpus: false,
+    pids: false,
+  });
 });
 
 test.run();

@@ -11,7 +11,7 @@ import {
   tellOfPids,
 } from "../../lib/worker/limit-events.ts";
 import { stateText } from "../../lib/commands/sessions.ts";
-import { judgeLimits } from "../../lib/doctor/limits.ts";
+import { examineLimits, judgeLimits } from "../../lib/doctor/limits.ts";
 import type { SessionState } from "../../lib/session/list.ts";
 import { pidsLimit, workerLimits } from "../../lib/worker/limits.ts";
 import type { Docker } from "../../lib/docker/docker.ts";
@@ -198,6 +198,13 @@ test("claudy sessions shows that a running worker has reached a limit", () => {
     "waiting: permission; process limit 100 reached",
   );
   assert.is(stateText({ ...session, limitEvents: null }), "working");
+});
+
+test("doctor finds no limits to reach on an engine without them", async () => {
+  const { instance, engine, end } = fakeInstance();
+  Object.assign(engine.about, { CgroupDriver: "none" });
+  assert.is((await examineLimits(instance)).says, "the engine has none");
+  end();
 });
 
 test.run();

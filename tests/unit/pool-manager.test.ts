@@ -269,6 +269,33 @@ test("reports a mounter that cannot mount, and keeps no warm workers then", asyn
   assert.is(warmNames(context).length, 1);
 });
 
+test("keeps no warm workers without limits that are required, and says why", async (context) => {
+  const { begin, ask, engine, instance } = context;
+  Object.assign(engine.about, { MemoryLimit: false });
+  Object.assign(instance.settings, { REQUIRE_LIMITS: true });
+  await begin();
+  const status = await ask("warm") as PoolStatus;
+  const unavailable =
+    "the engine cannot limit memory of containers, and REQUIRE_LIMITS is set";
+  assert.is(status.unavailable, unavailable);
+  assert.equal(warmNames(context), []);
+  assert.not(engine.find("fake-mounter"));
+  assert.equal(await claimApp(context), { start: "cold", reason: unavailable });
+});
+
+test("a claim warns of limits that have no effect, and the status has none", async (context) => {
+  const { begin, ask, engine, told } = context;
+  Object.assign(engine.about, { CpuCfsQuota: false });
+  await begin();
+  await untilWarm(context, 1);
+  const reply = await claimApp(context);
+  if (reply.start !== "warm") throw new Error(reply.reason);
+  assert.match(reply.notices?.join() ?? "", /^warning: .*cannot limit CPUs/);
+  const { limits } = await ask("status") as PoolStatus;
+  assert.is(limits.cpus, 0);
+  assert.not(told.join().includes("cannot limit"));
+});
+
 test("spawns cold if the mounter is lost, and does not reuse the worker", async (context) => {
   const { begin, mounter, engine } = context;
   await begin();

@@ -363,6 +363,24 @@ test("coordinator lists, counts and describes workers with their limits", async 
   ]);
 });
 
+test("claudy and claudy run refuse workers without limits that are required", async (served) => {
+  const { run, engine, project } = served;
+  engine.images.set("repo:worker", { Config: {} });
+  Object.assign(engine.about, { PidsLimit: false });
+  const directory = project("app");
+  for (
+    const [words, env] of [
+      [["-d", "--require-limits", directory], {}],
+      [["-d", directory], { REQUIRE_LIMITS: "true" }],
+      [["run", "--require-limits", "-C", directory, "hello"], {}],
+    ] as const
+  ) {
+    const { code, stderr } = await run(claudy, [...words], { env });
+    assert.is(code, 6, stderr);
+    assert.match(stderr, "error: The engine cannot limit processes of");
+  }
+});
+
 test("coordinator shows the resource usage of running workers", async (served) => {
   const { run, engine } = served;
   addWorker(served, "a", "one");
@@ -381,6 +399,16 @@ test("coordinator shows the resource usage of running workers", async (served) =
     ["NAME", "CPU", "MEMORY", "PIDS"],
     ["a", "20.0 %", "2 MiB", "5"],
   ]);
+  // The sample of an engine without cgroups has the figures of the whole machine.
+  Object.assign(engine.about, { CgroupDriver: "none" });
+  assert.equal(table((await run(coordinator, ["stats"])).stdout), [
+    ["NAME", "CPU", "MEMORY", "PIDS"],
+    ["a", "n/a", "n/a", "n/a"],
+  ]);
+  const [shown] = JSON.parse(
+    (await run(coordinator, ["stats", "--json"])).stdout,
+  );
+  assert.is(shown.memoryBytes, null);
   engine.sample = {};
   assert.is((await run(coordinator, ["stats", "--json"])).stdout, "[]\n");
 });

@@ -568,7 +568,10 @@ test("usage() matches docker stats", () => {
     pids_stats: { current: 7 },
   };
   const use = (change: object = {}) =>
-    usage({ ...sample, ...change } as unknown as Parameters<typeof usage>[0]);
+    usage(
+      { ...sample, ...change } as unknown as Parameters<typeof usage>[0],
+      { cpus: true, memory: true, pids: true },
+    );
   assert.equal(use(), { cpuPercent: 80, memoryBytes: 700, pids: 7 });
   assert.is(use({ precpu_stats: sample.cpu_stats }).cpuPercent, 0);
   const memory_stats = { usage: 100, stats: { total_inactive_file: 300 } };

@@ -2,7 +2,7 @@
 
 import type { Activity } from "../../session/activity.ts";
 import { fitText, textWidth } from "../../std/text.ts";
-import { shortSize, shortSpan } from "../../std/units.ts";
+import { figureCell, shortSize, shortSpan } from "../../std/units.ts";
 import type { Paint, Style } from "./paint.ts";
 
 export type RowState = Activity | "no session";
@@ -26,9 +26,10 @@ export interface Row {
 }
 
 export interface Usage {
-  cpuPercent: number;
-  memoryBytes: number;
-  pids: number;
+  /** Null, like the next ones, if the engine does not measure it by container. */
+  cpuPercent: number | null;
+  memoryBytes: number | null;
+  pids: number | null;
   /** 0 for no limit. */
   limits: { cpus: number; memoryBytes: number; pids: number };
 }
@@ -114,7 +115,7 @@ const usageColumns: Column[] = [
 
 function usageColumn(
   heading: string,
-  valueAndLimit: (usage: Usage) => [value: number, limit: number],
+  valueAndLimit: (usage: Usage) => [value: number | null, limit: number],
   format: (value: number) => string,
   unit = "",
 ): Column {
@@ -124,11 +125,14 @@ function usageColumn(
     text: ({ usage }) => {
       if (!usage) return "-";
       const [value, limit] = valueAndLimit(usage);
-      return format(value) + (limit > 0 ? `/${format(limit)}` : "") + unit;
+      return figureCell(value, (figure) => {
+        const most = limit > 0 ? `/${format(limit)}` : "";
+        return format(figure) + most + unit;
+      });
     },
     style: ({ usage }) => {
       const [value, limit] = usage ? valueAndLimit(usage) : [0, 0];
-      return limit > 0 && value > limit * nearLimit ? ["red"] : [];
+      return limit > 0 && (value ?? 0) > limit * nearLimit ? ["red"] : [];
     },
   };
 }
