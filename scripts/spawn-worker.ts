@@ -3,6 +3,7 @@
 
 import { type Flags, homeOf, readSettings } from "../lib/instance/config.ts";
 import { Failure } from "../lib/std/errors.ts";
+import { reachOf } from "../lib/instance/parent-socket.ts";
 import { homePaths } from "../lib/instance/paths.ts";
 import { callerVariableNames } from "../lib/home/caller-variables.ts";
 import { claimFor } from "../lib/pool/client.ts";
@@ -240,7 +241,8 @@ async function claimWarm(
   const settings = readSettings(env, { flags, warn });
   const home = homePaths(homeOf(env));
   const unfit = secret ? "secrets" : undefined;
-  const reply = await claimFor({ home, settings, env }, request, unfit);
+  const reach = { ...reachOf(env, home), settings, env };
+  const reply = await claimFor(reach, request, unfit);
   if (reply.start === "warm") {
     [...warnings, ...reply.notices ?? []].forEach(io.log);
   }

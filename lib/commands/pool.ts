@@ -4,7 +4,11 @@ import type { CAC } from "cac";
 import * as v from "valibot";
 import { homeOf, readSettings } from "../instance/config.ts";
 import { Failure } from "../std/errors.ts";
-import { parentAnswers } from "../instance/parent-socket.ts";
+import {
+  parentAnswers,
+  type Reach,
+  reachOf,
+} from "../instance/parent-socket.ts";
 import { findParent, type Instance } from "../instance/instance.ts";
 import { openInstance } from "../instance/open.ts";
 import { ownerOf } from "../std/owned.ts";
@@ -87,10 +91,10 @@ export function poolCommand(name: string, io: Io): CAC {
   )
     .option(...jsonOption)
     .action(async ({ json }: Options) => {
-      const { home: { poolSocket } } = local(io);
-      const reply = await askPool(poolSocket, { op: "stop" });
+      const reach = local(io);
+      const reply = await askPool(reach, { op: "stop" });
       const { removed } = checkAnswer(removedSchema, reply);
-      await waitFor(() => isStopped(poolSocket), {
+      await waitFor(() => isStopped(reach), {
         for: "the pool to end",
         timeoutMs: 10_000,
       });
@@ -157,9 +161,9 @@ export function poolCommand(name: string, io: Io): CAC {
   return cli;
 }
 
-async function isStopped(socket: string): Promise<boolean> {
+async function isStopped(reach: Reach): Promise<boolean> {
   try {
-    await poolStatus(socket);
+    await poolStatus(reach);
     return false;
   } catch {
     return true;
@@ -176,7 +180,7 @@ function local(io: Io, { views = false } = {}) {
   const failure = foreignHome({ home, prefix: settings.HAL9000_PREFIX });
   if (failure && !views) throw failure;
   if (failure) io.log(`warning: ${failure.message}`);
-  return { home, settings, owner: ownerOf(home.home) };
+  return { ...reachOf(io.env, home), settings, owner: ownerOf(home.home) };
 }
 
 /** How long a manager may take to listen on a busy machine. */
@@ -184,13 +188,13 @@ const startMs = 20_000;
 
 /** Sends a request to a pool that may still be starting, as after daemon start. */
 async function askStarting(
-  here: Pick<Instance, "home" | "settings" | "owner">,
+  here: Reach & Pick<Instance, "settings" | "owner">,
   body: PoolRequest,
   { parentRuns = false } = {},
 ): Promise<unknown> {
   return await waitFor(async () => {
     try {
-      return await askPool(here.home.poolSocket, body);
+      return await askPool(here, body);
     } catch (error) {
       const absent = error instanceof Failure && error.kind === "notFound";
       if (!absent || !readDesired(here).enabled) throw error;
@@ -245,9 +249,9 @@ async function claimOne(
   directory: string,
   { name, json }: Options,
 ): Promise<void> {
-  const { home, settings } = local(io);
+  const { settings, ...reach } = local(io);
   const request = claimRequest(settings, { directory, cwd: io.cwd(), name });
-  const reply = await claim(home, request);
+  const reply = await claim(reach, request);
   if (reply.start === "cold") {
     throw new Failure(
       "resources",
@@ -263,13 +267,14 @@ async function claimOne(
 
 /** The status of a running pool, or the settings of a stopped one. */
 async function statusOf(io: Io): Promise<PoolStatus> {
-  const { home, settings, owner } = local(io, { views: true });
+  const here = local(io, { views: true });
+  const { settings } = here;
   try {
-    return await poolStatus(home.poolSocket);
+    return await poolStatus(here);
   } catch (error) {
     if (!(error instanceof Failure && error.kind === "notFound")) throw error;
   }
-  const { sizes } = readDesired({ home, settings, owner });
+  const { sizes } = readDesired(here);
   return {
     running: false,
     unavailable: null,

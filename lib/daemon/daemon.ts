@@ -18,7 +18,7 @@ import { ensureNet, removeNet } from "./net.ts";
 import { withoutNetwork } from "../worker/workers.ts";
 import { refreshNetFiles } from "../worker/net-files.ts";
 import { placeEnv } from "../instance/protected.ts";
-import { parentAnswers } from "../instance/parent-socket.ts";
+import { findCrossing } from "../instance/parent-socket.ts";
 import { parentSpec, type PublishedPort } from "./specs.ts";
 import {
   forgetParentState,
@@ -224,7 +224,7 @@ async function restartReason(
   if (state?.container !== parent.Id) {
     return "its state file cannot be read";
   }
-  return state.ready && !await parentAnswers(instance)
+  return state.ready && !await findCrossing(instance, parent.Id)
     ? "it does not answer"
     : undefined;
 }
@@ -259,10 +259,10 @@ export async function waitForChromadb(
   }, { for: "ChromaDB to answer", timeoutMs: 60_000, hint });
 }
 
-/** Waits until the running parent has completed its start. */
+/** Waits until the running parent has completed its start, and finds out how to reach it. */
 export async function waitUntilReady(instance: Instance): Promise<ParentState> {
   const { docker, names } = instance;
-  return await waitFor(async () => {
+  const ready = await waitFor(async () => {
     const state = readParentState(instance);
     const parent = await docker.getContainer(names.parent).inspect();
     if (!parent.State.Running || parent.State.Restarting) {
@@ -276,4 +276,6 @@ export async function waitUntilReady(instance: Instance): Promise<ParentState> {
     timeoutMs: 60_000,
     hint: `See why: docker logs ${names.parent}`,
   });
+  await findCrossing(instance, ready.container);
+  return ready;
 }

@@ -153,10 +153,10 @@ async function stop(container: Docker.Container): Promise<void> {
 }
 
 /** So that no session waits for a warm worker of a manager that ends. */
-async function drainPool({ home }: Instance, log: Log): Promise<void> {
-  if (!await poolAnswers(home.poolSocket)) return;
+async function drainPool(instance: Instance, log: Log): Promise<void> {
+  if (!await poolAnswers(instance)) return;
   try {
-    await askPool(home.poolSocket, { op: "drain" });
+    await askPool(instance, { op: "drain" });
   } catch (error) {
     // The new parent removes what is left.
     log(`warning: Cannot drain the pool: ${messageOf(error)}`);

@@ -1,10 +1,11 @@
-// Runs a command in a running container and captures its output.
+// Runs a command in a running container and captures or streams its output.
 
 import { Buffer } from "node:buffer";
+import { Duplex } from "node:stream";
 import type { Docker } from "./docker.ts";
 import { engineFailure } from "./docker-errors.ts";
 import { Failure } from "../std/errors.ts";
-import { withoutFrames } from "./streams.ts";
+import { FrameReader, withoutFrames } from "./streams.ts";
 
 export interface ExecResult {
   exitCode: number;
@@ -88,4 +89,87 @@ export async function processNames(
   const { Processes }: { Processes: string[][] } = await docker
     .getContainer(id).top({ ps_args: "-eo pid,comm" });
   return Processes.map((columns) => columns.at(-1) ?? "");
+}
+
+/**
+ * Runs a command in a container, and returns its input and output as one stream. The
+ * stream fails with the code that the command writes to its standard error, or with
+ * ECONNRESET if the command cannot be run.
+ */
+export function execStream(
+  open: () => Docker | Promise<Docker>,
+  id: string,
+  command: string[],
+): Duplex {
+  return new ExecStream(async () => {
+    const exec = await (await open()).getContainer(id).exec({
+      Cmd: command,
+      AttachStdin: true,
+      AttachStdout: true,
+      AttachStderr: true,
+    });
+    return await exec.start({ hijack: true, stdin: true });
+  });
+}
+
+function connectionError(code: string, cause?: unknown): Error {
+  const error = new Error(`Cannot connect in the container: ${code}`, {
+    cause,
+  });
+  return Object.assign(error, { code });
+}
+
+class ExecStream extends Duplex {
+  readonly #start: () => Promise<Duplex>;
+  readonly #frames = new FrameReader();
+  #connection: Duplex | undefined;
+
+  constructor(start: () => Promise<Duplex>) {
+    super();
+    this.#start = start;
+  }
+
+  override _construct(done: (error?: Error | null) => void): void {
+    this.#start().then((connection) => {
+      this.#connection = connection;
+      connection.on("error", (error) => this.destroy(error));
+      connection.on("end", () => this.push(null));
+      connection.on("close", () => this.push(null));
+      connection.on("data", (bytes: Uint8Array) => this.#read(bytes));
+      done();
+    }, (error) => done(connectionError("ECONNRESET", error)));
+  }
+
+  override _read(): void {
+    this.#connection?.resume();
+  }
+
+  override _write(
+    bytes: Uint8Array,
+    _encoding: string,
+    done: (error?: Error | null) => void,
+  ): void {
+    this.#connection?.write(bytes, done);
+  }
+
+  override _final(done: () => void): void {
+    this.#connection?.end(done);
+  }
+
+  override _destroy(
+    error: Error | null,
+    done: (error: Error | null) => void,
+  ): void {
+    this.#connection?.destroy();
+    done(error);
+  }
+
+  #read(bytes: Uint8Array): void {
+    for (const { stream, payload } of this.#frames.add(bytes)) {
+      if (stream === "stderr") {
+        return void this.destroy(connectionError(String(payload)));
+      }
+      if (!this.push(payload)) this.#connection?.pause();
+    }
+  }
 }

@@ -39,3 +39,27 @@ export async function firstLine(log: Readable): Promise<string> {
     log.destroy();
   }
 }
+
+export interface Frame {
+  stream: "stdout" | "stderr";
+  payload: Buffer;
+}
+
+/** Reads the frames of a multiplexed stream that arrives in pieces. */
+export class FrameReader {
+  #rest: Buffer = Buffer.alloc(0);
+
+  add(bytes: Uint8Array): Frame[] {
+    const frames: Frame[] = [];
+    let rest: Buffer = Buffer.concat([this.#rest, bytes]);
+    while (rest.length >= 8) {
+      const end = 8 + rest.readUInt32BE(4);
+      if (rest.length < end) break;
+      const stream = rest[0] === 2 ? "stderr" : "stdout";
+      frames.push({ stream, payload: rest.subarray(8, end) });
+      rest = rest.subarray(end);
+    }
+    this.#rest = rest;
+    return frames;
+  }
+}

@@ -12,7 +12,7 @@ import {
 import { once } from "node:events";
 import type { Duplex } from "node:stream";
 import { Failure } from "../std/errors.ts";
-import type { Instance } from "../instance/instance.ts";
+import { openSocket, type Reach } from "../instance/parent-socket.ts";
 
 /** A port number has at most five digits. */
 const maxLineLength = 8;
@@ -78,19 +78,19 @@ const answerMs = 10_000;
  * Whether the forwarder runs and serves its socket. It closes a connection that
  * requests port 0, which is invalid.
  */
-export async function forwardAnswers(
-  { home }: Pick<Instance, "home">,
-): Promise<boolean> {
-  const socket = createConnection(home.forwardSocket);
+export async function forwardAnswers(reach: Reach): Promise<boolean> {
+  const socket = openSocket(reach, reach.home.forwardSocket);
+  let late: ReturnType<typeof setTimeout> | undefined;
   try {
     return await new Promise<boolean>((resolve) => {
-      socket.setTimeout(answerMs, () => resolve(false));
+      late = setTimeout(() => resolve(false), answerMs);
       socket.on("error", () => resolve(false));
-      socket.on("connect", () => socket.write("0\n"));
       socket.on("end", () => resolve(true)).on("close", () => resolve(true));
+      socket.write("0\n");
       socket.resume();
     });
   } finally {
+    clearTimeout(late);
     socket.destroy();
   }
 }
@@ -98,22 +98,24 @@ export async function forwardAnswers(
 /**
  * On the host: listens on 127.0.0.1:`hostPort` and forwards each connection to
  * `port` of the namespace, until `stop` is aborted. Throws a `busy` Failure if the
- * host's port is in use.
+ * host's port is in use, a `failed` one if the forwarder does not answer.
  */
 export async function forwardPort(
-  { home }: Pick<Instance, "home">,
+  reach: Reach,
   { port, hostPort }: { port: number; hostPort: number },
   stop: AbortSignal,
   ready: () => void,
 ): Promise<void> {
+  if (!await forwardAnswers(reach)) {
+    throw new Failure("failed", "The forwarder does not answer", {
+      hint: "See what is wrong: claudy doctor",
+    });
+  }
   const sockets = new Set<Socket>();
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     sockets.add(socket);
     socket.on("close", () => sockets.delete(socket));
-    const upstream = createConnection({
-      path: home.forwardSocket,
-      allowHalfOpen: true,
-    });
+    const upstream = openSocket(reach, reach.home.forwardSocket);
     upstream.write(`${port}\n`);
     joinSockets(socket, upstream);
   });

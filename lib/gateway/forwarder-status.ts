@@ -1,7 +1,7 @@
 // Asks the forwarder which ports it serves.
 
+import type { Duplex } from "node:stream";
 import * as v from "valibot";
-import type { HomePaths } from "../instance/paths.ts";
 import { Client } from "../std/socket-lines.ts";
 
 const statusSchema = v.object({
@@ -18,9 +18,9 @@ export type ForwarderPorts = Omit<ForwarderStatus, "portsLeft">;
 
 /** Throws if the forwarder does not answer. */
 export async function askForwarder(
-  { forwarderSocket }: Pick<HomePaths, "forwarderSocket">,
+  socket: string | Duplex,
 ): Promise<ForwarderStatus> {
-  const client = new Client(forwarderSocket);
+  const client = new Client(socket);
   try {
     return v.parse(statusSchema, await client.ask({}, 2000));
   } finally {

@@ -6,6 +6,7 @@ import { closeSync, existsSync, rmSync } from "node:fs";
 import { programOf } from "../std/checkout.ts";
 import { messageOf } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
+import { socketsCross } from "../instance/parent-socket.ts";
 import type { Log } from "../std/log.ts";
 import { openForOutput, writeAtomic } from "../std/owned.ts";
 import { waitFor } from "../std/wait.ts";
@@ -42,13 +43,16 @@ export async function startGateway(
 ): Promise<void> {
   const { home, owner, settings } = instance;
   readServers(home, settings); // reports configuration errors here
+  const tunnels = needsTunnels(instance);
+  const status = await askGateway(home, "status");
+  // When it was started, it may not have been known that they are needed.
+  if (status && tunnels && status.tunnels === null) await stopGateway(instance);
   writeAtomic(home.mcpWanted, "", owner);
-  if (await askGateway(home, "status")) return;
+  if (status && (!tunnels || status.tunnels !== null)) return;
   rotateLog(home.mcpLog("gateway"));
   const log = openForOutput(home.mcpLog("gateway"), "a", owner);
   const script = programOf("mcp-gateway");
-  const tunnels = await needsTunnels(instance) ? ["--tunnels"] : [];
-  const serve = ["serve", "--while-wanted", ...tunnels];
+  const serve = ["serve", "--while-wanted", ...(tunnels ? ["--tunnels"] : [])];
   // In its own session, so that it keeps running when the terminal closes.
   spawn("sh", ["-c", loop, script, home.mcpWanted, ...serve], {
     stdio: ["ignore", log, log],
@@ -63,14 +67,13 @@ export async function startGateway(
   });
 }
 
-/** Whether the engine runs in another machine, which unix sockets do not reach. */
-async function needsTunnels(
-  { docker, settings }: Pick<Instance, "docker" | "settings">,
-): Promise<boolean> {
-  const { MCP_SOCKET } = settings;
-  if (MCP_SOCKET !== "auto") return MCP_SOCKET === "tcp";
-  const { OperatingSystem } = await docker.info();
-  return OperatingSystem === "Docker Desktop";
+/** Whether workers reach the gateway by TCP, as unix sockets do not cross. */
+export function needsTunnels(
+  { home, settings: { MCP_SOCKET } }: Pick<Instance, "home" | "settings">,
+): boolean {
+  return MCP_SOCKET === "auto"
+    ? socketsCross({ home }) === false
+    : MCP_SOCKET === "tcp";
 }
 
 /**

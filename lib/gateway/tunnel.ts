@@ -1,5 +1,5 @@
 // Tunnels to the gateway, for an engine whose machine the host's unix sockets do
-// not reach, such as Docker Desktop: a listener on the host's loopback. The
+// not reach: a listener on the host's loopback. The
 // forwarder requests a server with HTTP CONNECT and a bearer token, which changes
 // at each start. The connection is then piped to the server's socket.
 // https://www.rfc-editor.org/rfc/rfc9110#name-connect
@@ -15,7 +15,7 @@ import * as v from "valibot";
 import { joinSockets } from "./forward.ts";
 import { type Owner, writeAtomic } from "../std/owned.ts";
 
-/** The host's name inside the engine's machine (Docker Desktop and similar). */
+/** The host's name in containers of an engine that runs in a virtual machine. */
 const hostName = "host.docker.internal";
 
 const timeoutMs = 5000;

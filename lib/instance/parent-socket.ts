@@ -1,30 +1,65 @@
-// The socket on which the parent answers liveness checks.
+// The sockets in HAL9000_HOME/run that the parent and the forwarder serve. Unix sockets do
+// not cross to an engine that runs in another machine, although their files are shared:
+// then the host connects by a program in the parent.
 
-import { once } from "node:events";
-import type { Instance } from "./instance.ts";
+import { createConnection } from "node:net";
+import { relative } from "node:path";
+import type { Duplex } from "node:stream";
+import * as v from "valibot";
+import type { Docker } from "../docker/docker.ts";
+import { execStream } from "../docker/exec.ts";
+import { readJson } from "../std/json.ts";
+import { writeAtomic } from "../std/owned.ts";
 import { Client, listen } from "../std/socket-lines.ts";
+import type { Instance } from "./instance.ts";
+import type { HomePaths } from "./paths.ts";
 
-type Home = Pick<Instance, "home" | "owner">;
+/** What is needed to connect to the sockets. */
+export interface Reach {
+  home: HomePaths;
+  /** A function loads the API only if it is needed. Without, sockets have to cross. */
+  docker?: Docker | (() => Promise<Docker>);
+  /** Set in the parent, where the sockets are. */
+  self?: unknown;
+}
+
+/** For commands that run often, and start faster without the engine's API. */
+export function reachOf(env: NodeJS.ProcessEnv, home: HomePaths): Reach {
+  const docker = async () => {
+    const { connect } = await import("../docker/docker.ts");
+    return await connect(env);
+  };
+  return { home, docker, self: env["HAL9000_ROLE"] === "parent" };
+}
+
+const crossingSchema = v.object({
+  version: v.literal(1),
+  /** Id of the parent's container. */
+  container: v.string(),
+  cross: v.boolean(),
+});
 
 /** How long a live parent may take to answer on a busy machine. */
 const answerMs = 10_000;
 
 /** In the parent: answers at run/parent.sock until `stop` is aborted. */
 export async function serveParent(
-  { home, owner }: Home,
+  { home, owner }: Pick<Instance, "home" | "owner">,
   stop: AbortSignal,
 ): Promise<void> {
   const answer = () => Promise.resolve({});
   const listener = await listen(home.parentSocket, answer, { owner });
-  if (!stop.aborted) await once(stop, "abort");
-  await listener.close();
+  if (stop.aborted) await listener.close();
+  else stop.addEventListener("abort", () => void listener.close());
 }
 
 /** Whether the parent answers on its socket. */
-export async function parentAnswers(
-  { home }: Pick<Instance, "home">,
-): Promise<boolean> {
-  const client = new Client(home.parentSocket);
+export async function parentAnswers(reach: Reach): Promise<boolean> {
+  return await answers(openSocket(reach, reach.home.parentSocket));
+}
+
+async function answers(socket: Duplex): Promise<boolean> {
+  const client = new Client(socket);
   try {
     await client.ask({}, answerMs);
     return true;
@@ -33,4 +68,65 @@ export async function parentAnswers(
   } finally {
     client.close();
   }
+}
+
+/**
+ * Finds out whether unix sockets cross between this machine and the engine's, by
+ * connecting to a parent that is ready, and stores the answer. Returns whether the parent
+ * answers at all.
+ */
+export async function findCrossing(
+  instance: Pick<Instance, "docker" | "home" | "owner">,
+  container: string,
+): Promise<boolean> {
+  const { docker, home, owner } = instance;
+  const here = () => answers(createConnection(home.parentSocket));
+  const there = () =>
+    answers(connectInParent(docker, container, home, home.parentSocket));
+  let cross = await here();
+  if (!cross) {
+    if (!await there()) return false;
+    // It may have begun to listen in the meantime.
+    cross = await here();
+  }
+  const text = JSON.stringify({ version: 1, container, cross }) + "\n";
+  writeAtomic(home.crossing, text, owner);
+  return true;
+}
+
+/** Whether unix sockets cross to the engine's machine; undefined if it is not known. */
+export function socketsCross(
+  { home }: Pick<Reach, "home">,
+): boolean | undefined {
+  return readJson(home.crossing, crossingSchema)?.cross;
+}
+
+/** The time to connect if the engine starts a program for it; 0 if sockets cross. */
+export function connectMs({ home, self }: Reach): number {
+  return !self && socketsCross({ home }) === false ? 10_000 : 0;
+}
+
+export const noCrossing =
+  "unix sockets do not cross between this machine and the engine's";
+
+/** Connects to one of the sockets. Errors are those of a connection, with a `code`. */
+export function openSocket(
+  { home, docker, self }: Reach,
+  path: string,
+): Duplex {
+  const found = self ? undefined : readJson(home.crossing, crossingSchema);
+  return docker && found?.cross === false
+    ? connectInParent(docker, found.container, home, path)
+    : createConnection({ path, allowHalfOpen: true });
+}
+
+function connectInParent(
+  docker: NonNullable<Reach["docker"]>,
+  container: string,
+  { home }: HomePaths,
+  path: string,
+): Duplex {
+  const command = ["/scripts/connect-socket", relative(home, path)];
+  const connect = typeof docker === "function" ? docker : () => docker;
+  return execStream(connect, container, command);
 }

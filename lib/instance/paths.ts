@@ -71,6 +71,8 @@ export function homePaths(home: string) {
     netFiles: join(home, "run", "net"),
     /** The parent's socket for liveness checks. */
     parentSocket: join(home, "run", "parent.sock"),
+    /** Whether unix sockets cross between this machine and the engine's. */
+    crossing: join(home, "run", "crossing.json"),
     /** Sockets between the parent, the host and the workers' namespace. */
     ways: join(home, "run", "ways"),
     /** The forwarder's socket for connections to the workers' ports. */

@@ -247,7 +247,7 @@ export const definitions = {
     ),
     fallback: "auto",
     meaning:
-      "How workers reach the host's MCP servers; auto: tcp with Docker Desktop",
+      "How workers reach the host's MCP servers; auto: tcp if unix sockets do not cross",
   },
   PERMISSION_MODES: {
     schema: modesByProject,

@@ -53,6 +53,7 @@ const containerPrograms = [
   "lib/helper/look-at-processes.ts",
   "lib/migration/mover/mover.ts",
   "lib/net/net.ts",
+  "lib/parent/connect-socket.ts",
   "lib/parent/healthcheck.ts",
   "lib/parent/parent-entrypoint.ts",
   "lib/pool/mounter/mounter.ts",

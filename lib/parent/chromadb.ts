@@ -110,7 +110,7 @@ export async function chromadbFault(
     return `its heartbeat fails: ${messageOf(error)}`;
   }
   try {
-    const { serves, taken } = await askForwarder(home);
+    const { serves, taken } = await askForwarder(home.forwarderSocket);
     if (taken.includes(port)) return `a worker has taken port ${port}`;
     if (!serves.includes(port)) {
       return `the forwarder does not serve port ${port}`;

@@ -110,6 +110,10 @@ export async function runParent(
       pullWorkerImage(instance, log),
     ]);
   });
+  // Before it is ready: commands then connect once, to find out whether sockets cross.
+  await serveParent(instance, stop).catch((error) =>
+    log(`Commands cannot reach the parent: ${messageOf(error)}`)
+  );
   if (!stop.aborted) {
     state.ready = true;
     state.readyMs = state.phases.reduce((sum, { ms }) => sum + ms, 0);
@@ -126,9 +130,6 @@ export async function runParent(
     followEngine(instance, log),
     keepReconciled(instance, stop, log),
     keepLoginFresh(instance, stop, log),
-    serveParent(instance, stop).catch((error) =>
-      log(`Commands cannot reach the parent: ${messageOf(error)}`)
-    ),
     serveChromadb(instance, stop).catch((error) =>
       log(`Workers cannot reach ChromaDB: ${messageOf(error)}`)
     ),
@@ -210,7 +211,7 @@ function desiredChildren(instance: Instance, tmux: boolean): DesiredChild[] {
       command: ["/scripts/pool-manager", "serve"],
       logFile: home.childLog("pool"),
       watch: {
-        answers: () => poolAnswers(home.poolSocket, watchEveryMs),
+        answers: () => poolAnswers(instance, watchEveryMs),
         everyMs: watchEveryMs,
         silentMs: 30_000,
         startMs: 60_000,

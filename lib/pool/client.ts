@@ -1,11 +1,16 @@
 // Client of the pool manager's socket. Does not load the Docker API: loading it would
 // take longer than a claim.
 
-import { existsSync, renameSync } from "node:fs";
+import { renameSync } from "node:fs";
 import { isAbsolute, resolve } from "node:path";
 import * as v from "valibot";
 import { Failure } from "../std/errors.ts";
 import { chosenImage } from "../image/recipes.ts";
+import {
+  connectMs,
+  openSocket,
+  type Reach,
+} from "../instance/parent-socket.ts";
 import type { HomePaths } from "../instance/paths.ts";
 import type { Settings } from "../instance/settings.ts";
 import type { SpawnRequest } from "../worker/request.ts";
@@ -46,20 +51,21 @@ export type PoolRequest = Request extends infer R
  * before it answers, with the same id, so that it still counts as one claim.
  */
 export async function claim(
-  home: HomePaths,
+  reach: Reach,
   request: Omit<ClaimRequest, "op" | "id">,
   timeouts = defaultTimeouts,
 ): Promise<ClaimReply> {
   const id = crypto.randomUUID();
   const deadline = Date.now() + restartTimeoutMs;
-  while (existsSync(home.poolSocket)) {
-    const client = new Client(home.poolSocket);
+  const { home } = reach;
+  while (true) {
+    const client = clientOf(reach);
     try {
       const reply = v.parse(
         claimReplySchema,
         await askWhileAlive(
           client,
-          home.poolSocket,
+          reach,
           { op: "claim", id, ...request },
           { timeoutMs: answerTimeoutMs, ...timeouts },
         ),
@@ -106,8 +112,7 @@ function confirmClaim(home: HomePaths, container: string): boolean {
  * `coldReason` if the caller already has a reason not to claim.
  */
 export async function claimFor(
-  { home, settings, env }: {
-    home: HomePaths;
+  { settings, env, ...reach }: Reach & {
     settings: Settings;
     env: NodeJS.ProcessEnv;
   },
@@ -116,9 +121,9 @@ export async function claimFor(
 ): Promise<ClaimReply> {
   const reason = coldReason ?? unsuitableReason(request, env);
   if (reason === undefined) {
-    return await claim(home, claimRequest(settings, request));
+    return await claim(reach, claimRequest(settings, request));
   }
-  await reportCold(home.poolSocket, reason);
+  await reportCold(reach, reason);
   return { start: "cold", reason };
 }
 
@@ -183,7 +188,7 @@ function isOtherVersion(error: unknown): boolean {
 /** Sends a request and waits for the answer as long as the manager responds to pings. */
 async function askWhileAlive(
   client: Client,
-  socket: string,
+  reach: Reach,
   body: PoolRequest,
   { timeoutMs, idleTimeoutMs, pingMs }: typeof defaultTimeouts & {
     timeoutMs: number;
@@ -203,7 +208,7 @@ async function askWhileAlive(
     } finally {
       clearTimeout(timer);
     }
-    if (await poolAnswers(socket, pingMs)) continue;
+    if (await poolAnswers(reach, pingMs)) continue;
     throw Object.assign(new Error("the pool does not answer"), {
       code: "ETIMEDOUT",
     });
@@ -212,12 +217,13 @@ async function askWhileAlive(
 
 /** Whether the manager responds to a ping. */
 export async function poolAnswers(
-  socket: string,
+  reach: Reach,
   pingMs = defaultTimeouts.pingMs,
 ): Promise<boolean> {
-  const client = new Client(socket);
+  const client = clientOf(reach);
   try {
-    await client.ask(withVersion({ op: "ping" }), pingMs);
+    const timeoutMs = pingMs + connectMs(reach);
+    await client.ask(withVersion({ op: "ping" }), timeoutMs);
     return true;
   } catch (error) {
     // A refusal by a manager of another version is also a response.
@@ -228,8 +234,9 @@ export async function poolAnswers(
 }
 
 /** Reports a cold spawn for the pool's metrics; errors are ignored. */
-async function reportCold(socket: string, reason: string): Promise<void> {
-  await askPool(socket, { op: "cold", reason }, 500).catch(() => {});
+async function reportCold(reach: Reach, reason: string): Promise<void> {
+  const timeoutMs = 500 + connectMs(reach);
+  await askPool(reach, { op: "cold", reason }, timeoutMs).catch(() => {});
 }
 
 /**
@@ -237,15 +244,15 @@ async function reportCold(socket: string, reason: string): Promise<void> {
  * running, a `failed` one if its manager hangs or has another version.
  */
 export async function askPool(
-  socket: string,
+  reach: Reach,
   body: PoolRequest,
   timeoutMs = answerTimeoutMs,
   timeouts = defaultTimeouts,
 ): Promise<unknown> {
-  const client = new Client(socket);
+  const client = clientOf(reach);
   try {
     const limits = { timeoutMs, ...timeouts };
-    return await askWhileAlive(client, socket, body, limits);
+    return await askWhileAlive(client, reach, body, limits);
   } catch (error) {
     if (isOtherVersion(error)) throw otherVersion(error);
     const { code } = error as NodeJS.ErrnoException;
@@ -267,8 +274,8 @@ export async function askPool(
   }
 }
 
-export async function poolStatus(socket: string): Promise<PoolStatus> {
-  const answer = await askPool(socket, { op: "status" }, statusTimeoutMs);
+export async function poolStatus(reach: Reach): Promise<PoolStatus> {
+  const answer = await askPool(reach, { op: "status" }, statusTimeoutMs);
   return checkAnswer(poolStatusSchema, answer);
 }
 
@@ -291,6 +298,10 @@ function otherVersion(cause: unknown): Failure {
     "Cannot talk to the pool: the daemon has another version",
     { cause, hint: "Restart the daemon: claudy daemon restart" },
   );
+}
+
+function clientOf(reach: Reach): Client {
+  return new Client(openSocket(reach, reach.home.poolSocket));
 }
 
 function withVersion(body: PoolRequest): Request {

@@ -188,8 +188,7 @@ export async function claimOrSpawn(
   request: SpawnRequest,
   log: Log,
 ): Promise<SessionWorker> {
-  const { home, settings } = instance;
-  const reply = await claimFor({ home, settings, env: {} }, request);
+  const reply = await claimFor({ ...instance, env: {} }, request);
   if (reply.start === "warm") {
     reply.notices?.forEach(log);
     return { worker: reply.worker, start: "warm" };

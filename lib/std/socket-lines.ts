@@ -9,6 +9,7 @@ import {
   type Server,
   type Socket,
 } from "node:net";
+import type { Duplex } from "node:stream";
 import { Failure, type FailureKind, fileFailure, messageOf } from "./errors.ts";
 import type { Owner } from "./owned.ts";
 
@@ -129,13 +130,16 @@ function refusal(message: string): Reply {
 
 /** A connection for requests. */
 export class Client {
-  readonly #socket: Socket;
+  readonly #socket: Duplex;
   #rest = "";
   #waiting: { resolve(line: string): void; reject(error: Error): void }[] = [];
   #broken: Error | undefined;
 
-  constructor(path: string) {
-    this.#socket = createConnection(path);
+  /** Takes the path of a socket, or a stream that leads to one. */
+  constructor(socket: string | Duplex) {
+    this.#socket = typeof socket === "string"
+      ? createConnection(socket)
+      : socket;
     this.#socket.setEncoding("utf8");
     this.#socket.on("data", (chunk: string) => {
       const lines = (this.#rest + chunk).split("\n");

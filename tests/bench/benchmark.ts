@@ -274,7 +274,7 @@ async function measureWarm(bench: Bench): Promise<Measured[]> {
   const { instance, samples, run } = bench;
   startPool(bench);
   const worker = async (make: () => string) => {
-    await askPool(instance.home.poolSocket, { op: "warm" });
+    await askPool(instance, { op: "warm" });
     return await timedWorker(bench, make);
   };
   const used = (id: string) => {
@@ -311,12 +311,12 @@ async function measureClaims(bench: Bench): Promise<Measured> {
   const request = claimRequest(settings, { directory: project, cwd: "/" });
   const claimed = samples * 10;
   for (let count = 0; count < claimed; count++) {
-    await askPool(home.poolSocket, { op: "warm" });
-    const reply = await claim(home, request);
+    await askPool({ home }, { op: "warm" });
+    const reply = await claim({ home }, request);
     if (reply.start === "cold") throw new Failure("failed", reply.reason);
     await removeContainer(docker, reply.worker.id);
   }
-  const { latencyMs } = (await poolStatus(home.poolSocket)).metrics;
+  const { latencyMs } = (await poolStatus({ home })).metrics;
   return {
     name: "warm claim, in the manager",
     floor: null,

@@ -75,8 +75,8 @@ export async function measurePrompts(
   const terminal = quietEnv(env);
   const named = "prompted";
   const prompted = async (pool: boolean) => {
-    if (pool) await askPool(home.poolSocket, { op: "warm" });
-    else await askPool(home.poolSocket, { op: "drain" });
+    if (pool) await askPool({ home }, { op: "warm" });
+    else await askPool({ home }, { op: "drain" });
     const ms = await untilPrompt(
       [claudy, "--name", named, project],
       terminal,
@@ -106,7 +106,7 @@ export async function measurePrompts(
       return ms;
     },
   });
-  await askPool(home.poolSocket, { op: "warm" });
+  await askPool({ home }, { op: "warm" });
   const opened = await spawnWorker(
     instance,
     { directory: project, cwd: "/" },

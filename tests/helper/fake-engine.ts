@@ -5,8 +5,9 @@ import { Buffer } from "node:buffer";
 import { randomBytes } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
+import { createConnection } from "node:net";
 import { join } from "node:path";
-import { PassThrough, Readable } from "node:stream";
+import { Duplex, PassThrough, Readable } from "node:stream";
 import { type Docker, holderOf } from "../../lib/docker/docker.ts";
 import { readSettings } from "../../lib/instance/config.ts";
 import type { Instance } from "../../lib/instance/instance.ts";
@@ -45,6 +46,8 @@ export class FakeEngine {
     exitCode: number;
     output?: string;
   } = () => ({ exitCode: 0 });
+  /** The socket that connect-socket leads to; there is none by default. */
+  socketInParent: (path: string) => string | undefined = () => undefined;
   /** What a container whose output is attached prints once it is started. */
   print: (command: string[], container: FakeContainer) => string = () => "";
   /** Called for each container that is started. */
@@ -295,6 +298,11 @@ export class FakeEngine {
         })),
       exec: ({ Cmd }: { Cmd: string[] }) =>
         answer(() => {
+          const [program, path = ""] = Cmd;
+          if (program === "/scripts/connect-socket") {
+            const socket = this.socketInParent(path);
+            return here() && { start: () => answer(() => framed(socket)) };
+          }
           const { exitCode, output = "" } = this.run(Cmd, here());
           return {
             start: () => answer(() => Readable.from([frame(output)])),
@@ -343,12 +351,30 @@ function archive(text: string): Buffer {
 }
 
 /** Frames output as Docker does for a container without a terminal. */
-function frame(text: string): Buffer {
+function frame(text: string, stream = 1): Buffer {
   const body = Buffer.from(text);
   const header = Buffer.alloc(8);
-  header[0] = 1;
+  header[0] = stream;
   header.writeUInt32BE(body.length, 4);
   return body.length === 0 ? body : Buffer.concat([header, body]);
+}
+
+/** A connection to a socket, with its output in frames. */
+function framed(path: string | undefined): Duplex {
+  const socket = createConnection({
+    path: path ?? "/none",
+    allowHalfOpen: true,
+  });
+  const output = new PassThrough();
+  socket.on("data", (bytes) => output.write(frame(String(bytes))));
+  socket.on("end", () => output.end());
+  socket.on("error", ({ code }: NodeJS.ErrnoException) => {
+    output.end(frame(code ?? "", 2));
+  });
+  const input = new PassThrough();
+  input.pipe(socket);
+  const both = Duplex.from({ writable: input, readable: output });
+  return both.on("close", () => socket.destroy());
 }
 
 function listed({ id, name, spec, state, createdAt }: FakeContainer) {

@@ -64,13 +64,13 @@ test("a claim waits for a slow manager", async (context) => {
     const worker = { id: "w", name: "n", project: "/p", image: "i" };
     return { start: "warm", worker };
   });
-  assert.is((await claim(home, request, patient)).start, "warm");
+  assert.is((await claim({ home }, request, patient)).start, "warm");
 });
 
 test("a claim times out if the manager hangs", async (context) => {
   const home = await serve(context, () => new Promise(() => {}));
   const startedAt = Date.now();
-  assert.equal(await claim(home, request, impatient), {
+  assert.equal(await claim({ home }, request, impatient), {
     start: "cold",
     reason: "the pool does not answer",
   });
@@ -80,7 +80,7 @@ test("a claim times out if the manager hangs", async (context) => {
 test("a command reports a manager that hangs", async (context) => {
   const home = await serve(context, () => new Promise(() => {}));
   try {
-    await askPool(home.poolSocket, { op: "drain" }, 60_000, impatient);
+    await askPool({ home }, { op: "drain" }, 60_000, impatient);
     assert.unreachable();
   } catch (error) {
     assert.is((error as Failure).message, "The pool manager does not answer");
@@ -90,7 +90,7 @@ test("a command reports a manager that hangs", async (context) => {
 test("reports a status of another version without a schema error", async (context) => {
   const home = await serve(context, () => Promise.resolve({ running: true }));
   try {
-    await poolStatus(home.poolSocket);
+    await poolStatus({ home });
     assert.unreachable();
   } catch (error) {
     assert.match(
@@ -110,7 +110,7 @@ test("reports that a manager of another version refused the request", async (con
     throw new Failure("usage", `The pool was sent: ${what}`);
   });
   try {
-    await askPool(home.poolSocket, { op: "warm" });
+    await askPool({ home }, { op: "warm" });
     assert.unreachable();
   } catch (error) {
     assert.match(
@@ -118,7 +118,7 @@ test("reports that a manager of another version refused the request", async (con
       /the daemon has another version/,
     );
   }
-  assert.equal(await claim(home, request, impatient), {
+  assert.equal(await claim({ home }, request, impatient), {
     start: "cold",
     reason: "the pool has another version",
   });

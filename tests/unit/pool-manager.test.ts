@@ -109,7 +109,7 @@ const untilWarm = (context: Context, count: number) =>
 
 function claimApp({ instance, project }: Context, name = "mine") {
   const request = { directory: project("app"), cwd: "/", name };
-  return claim(instance.home, claimRequest(instance.settings, request));
+  return claim(instance, claimRequest(instance.settings, request));
 }
 
 test("a claim has the image's process limit, and reports what the image lacks", async (context) => {

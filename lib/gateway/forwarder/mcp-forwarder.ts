@@ -29,7 +29,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     .action(async (ports: string[]) => {
       const forwarderSocket = `${waysDirectory}/forwarder.sock`;
       const settled = async () => {
-        const { serves, taken } = await askForwarder({ forwarderSocket });
+        const { serves, taken } = await askForwarder(forwarderSocket);
         const known = [...serves, ...taken];
         return ports.every((port) => known.includes(Number(port)));
       };
