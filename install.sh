@@ -49,7 +49,10 @@ as_root() { # as_root REASON COMMAND...
 }
 
 is_at_least() { # is_at_least 20.19 20.20.2
-  [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]
+  awk -v least="$1" -v given="$2" 'BEGIN {
+    split(least, a, "."); split(given, b, ".")
+    for (i = 1; i <= 3; i++) if (a[i] + 0 != b[i] + 0) exit b[i] + 0 < a[i] + 0
+  }'
 }
 
 is_debian() { grep -qsE '^ID(_LIKE)?=.*(debian|ubuntu)' /etc/os-release; }

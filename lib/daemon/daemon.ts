@@ -8,7 +8,7 @@ import {
   unpause,
 } from "../instance/container.ts";
 import { type Docker, inspectImage } from "../docker/docker.ts";
-import { fitLimits } from "../docker/engine-info.ts";
+import { engineSocket, fitLimits } from "../docker/engine-info.ts";
 import { Failure, messageOf } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
@@ -177,7 +177,8 @@ async function ensureParent(
         prefix: instance.prefix,
         image,
         hostHome: hostHome.home,
-        socket: instance.socket,
+        socket: settings.HAL9000_ENGINE_SOCKET ||
+          await engineSocket(docker, instance.socket),
         roots: settings.HAL9000_PROJECT_ROOTS,
         volumes: names.volumes,
         claudeConfig: hostHome.claudeConfig,

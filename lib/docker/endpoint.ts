@@ -128,7 +128,7 @@ export function sshTarget({ host }: Endpoint): SshTarget | undefined {
   };
 }
 
-/** The path of the socket on the engine's machine, for mounting it. */
+/** The path of the engine's socket; the usual one if it is reached in another way. */
 export function socketOf(endpoint: Endpoint): string {
   return endpoint.host.startsWith("unix://")
     ? endpoint.host.slice("unix://".length)

@@ -2,8 +2,10 @@
 // nothing compares names of products.
 
 import type { IncomingMessage } from "node:http";
+import { release } from "node:os";
 import process from "node:process";
 import type Docker from "dockerode";
+import { defaultSocket } from "./endpoint.ts";
 import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
 import { isAtLeast } from "../std/text.ts";
@@ -11,6 +13,8 @@ import { binarySize } from "../std/units.ts";
 
 export interface EngineInfo {
   version: string;
+  /** The release of the kernel of its machine; undefined if it does not say. */
+  kernel: string | undefined;
   /** The engine runs as an ordinary user, who is root in its containers. */
   rootless: boolean;
   /** By default, users in containers are other users of the engine's machine. */
@@ -26,6 +30,7 @@ export interface EngineInfo {
 /** The fields of `docker info` that are read here; older engines and Podman lack some. */
 export interface Info {
   ServerVersion?: string;
+  KernelVersion?: string;
   SecurityOptions?: string[] | null;
   MemoryLimit?: boolean;
   CpuCfsQuota?: boolean;
@@ -46,6 +51,7 @@ export function describeEngine(info: Info): EngineInfo {
   const hasCgroups = info.CgroupDriver !== "none";
   return {
     version: info.ServerVersion ?? "",
+    kernel: info.KernelVersion,
     rootless: security.includes("name=rootless"),
     remapsUsers: security.includes("name=userns"),
     limits,
@@ -136,6 +142,19 @@ export function apiFailure(
     );
   }
   return undefined;
+}
+
+/**
+ * The path of the engine's socket on its own machine: that of the client if both run on
+ * one kernel, and the usual one in a virtual machine.
+ */
+export async function engineSocket(
+  docker: Docker,
+  clientSocket: string,
+  ownKernel = release(),
+): Promise<string> {
+  const { kernel = ownKernel } = await engineInfo(docker);
+  return kernel === ownKernel ? clientSocket : defaultSocket;
 }
 
 /** A user id and a group id. */

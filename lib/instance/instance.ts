@@ -12,7 +12,7 @@ import type { Settings } from "./settings.ts";
 export interface Instance {
   docker: Docker;
   settings: Settings;
-  /** The path of the engine's socket on the engine's machine. */
+  /** The path of the socket that commands of this machine use. */
   socket: string;
   prefix: string;
   names: ReturnType<typeof instanceNames>;

@@ -19,6 +19,8 @@ export interface HostPlaces {
 
 /** Refused, with everything in them. */
 const systemTrees = [
+  "/Library",
+  "/System",
   "/bin",
   "/boot",
   "/dev",
@@ -26,6 +28,19 @@ const systemTrees = [
   "/lib",
   "/lib32",
   "/lib64",
+  // Windows, in WSL
+  "/mnt/c/Program Files",
+  "/mnt/c/Program Files (x86)",
+  "/mnt/c/ProgramData",
+  "/mnt/c/Windows",
+  "/mnt/wsl",
+  "/mnt/wslg",
+  // macOS, where /etc and /var lead here
+  "/private/etc",
+  "/private/var/db",
+  "/private/var/log",
+  "/private/var/root",
+  "/private/var/run",
   "/proc",
   "/run",
   "/sbin",
@@ -38,10 +53,21 @@ const systemTrees = [
 /** Refused themselves, but directories in them are allowed. */
 export const systemDirectories = [
   "/",
+  "/Applications",
+  "/Users",
+  "/Users/Shared",
+  "/Volumes",
   "/home",
   "/media",
   "/mnt",
+  "/mnt/c",
+  "/mnt/c/Users",
+  "/mnt/c/Users/Public",
   "/opt",
+  "/private",
+  "/private/tmp",
+  "/private/var",
+  "/private/var/folders",
   "/srv",
   "/tmp",
   "/usr",
@@ -102,8 +128,13 @@ const privateDirectories = [
   ".zsh_history",
   ".zshenv",
   ".zshrc",
+  "AppData",
+  "Library",
   "snap",
 ];
+
+/** Homes that /etc/passwd does not name: of macOS, of Windows in WSL, of a directory service. */
+const usualHome = /^(?:\/home|\/Users|\/mnt\/[a-z]\/Users)\/[^/]+/;
 
 /** Why a worker may not mount `path`; undefined if it may. */
 export function refusalOf(
@@ -116,7 +147,9 @@ export function refusalOf(
   }
   if (isWithin(path, home)) return "it is part of HAL9000_HOME";
   if (isWithin(socket, path)) return "it contains the engine's socket";
-  if (userHomes.includes(path)) return "it is a home directory";
+  if (userHomes.includes(path) || isUsualHome(path)) {
+    return "it is a home directory";
+  }
   const above = userHomes.find((user) => isWithin(user, path));
   if (above !== undefined) return `it contains the home directory ${above}`;
   if (isWithin(home, path)) return `it contains HAL9000_HOME, ${home}`;
@@ -128,13 +161,17 @@ export function refusalOf(
   return undefined;
 }
 
+/** Not below /home, where a directory may also be a project's. */
+function isUsualHome(path: string): boolean {
+  return !path.startsWith("/home/") && usualHome.exec(path)?.[0] === path;
+}
+
 /** The private directory or file that contains the path, or is in it, if there is one. */
 function privateTreeOf(path: string, userHomes: string[]): string | undefined {
   const parts = path.split("/");
   const at = parts.findIndex((part) => keyDirectories.includes(part));
   if (at !== -1) return parts.slice(0, at + 1).join("/");
-  // Also a home below /home that is not in the visible passwd file.
-  const usual = /^\/home\/[^/]+(?=\/)/.exec(path)?.[0];
+  const usual = usualHome.exec(path)?.[0];
   return [...userHomes, "/root", ...(usual ? [usual] : [])]
     .flatMap((home) => privateDirectories.map((name) => join(home, name)))
     .find((tree) => isWithin(path, tree) || isWithin(tree, path));

@@ -140,6 +140,16 @@ export const definitions = {
     meaning:
       "Repository of the images; an instance with another prefix has its own",
   },
+  HAL9000_ENGINE_SOCKET: {
+    schema: v.pipe(
+      v.string(),
+      v.description("an absolute path"),
+      v.regex(/^(\/[^:]*)?$/, "must be an absolute path without a colon"),
+    ),
+    fallback: "",
+    meaning:
+      "The engine's socket on the engine's machine; empty for that of the client, or /var/run/docker.sock in a virtual machine",
+  },
   HAL9000_PROJECT_ROOTS: {
     schema: absolutePaths,
     fallback: homedir(),

@@ -9,6 +9,7 @@ import {
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { type Docker, inspectVolume } from "../docker/docker.ts";
+import { hasProc } from "../std/proc.ts";
 import { Failure, messageOf } from "../std/errors.ts";
 import type { Instance } from "./instance.ts";
 import { label } from "./labels.ts";
@@ -244,8 +245,9 @@ export function refuseUnrelated(paths: HomePaths): void {
   );
 }
 
-/** Mount points below a directory, in this process's mount namespace. */
+/** Mount points below a directory, in this process's mount namespace; none without a /proc. */
 export function mountPointsBelow(path: string): string[] {
+  if (!hasProc()) return [];
   const directory = withoutLinks(path); // as the kernel lists them
   return readFileSync("/proc/self/mountinfo", "utf8").split("\n")
     .map((line) => unescaped(line.split(" ")[4] ?? ""))

@@ -8,6 +8,7 @@ import {
   readlinkSync,
 } from "node:fs";
 import { join } from "node:path";
+import { hasProc } from "../std/proc.ts";
 import { Failure } from "../std/errors.ts";
 import { isWithin } from "../std/hostpath.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -75,6 +76,7 @@ export async function refuseUsers(
 
 /** Throws a `busy` Failure if processes have files open for writing. */
 export function refuseWriters(directories: string[]): void {
+  if (!hasProc()) return; // the copy is compared with the source afterwards
   const found = [...openForWriting(directories), ...locked(directories)];
   if (found.length === 0) return;
   throw new Failure("busy", `Being written to: ${found.join(", ")}`, {

@@ -14,6 +14,8 @@ import {
   type Stats,
 } from "node:fs";
 
+import { hasProc } from "./proc.ts";
+
 export type Kind = "file" | "directory" | "other";
 
 export interface Entry {
@@ -32,9 +34,11 @@ const { O_RDONLY, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK } = constants;
 
 export class Directory {
   readonly #descriptor: number;
+  readonly #path: string;
 
-  private constructor(descriptor: number) {
+  private constructor(descriptor: number, path: string) {
     this.#descriptor = descriptor;
+    this.#path = hasProc() ? `/proc/self/fd/${descriptor}` : path;
   }
 
   /** Opens a directory; undefined if the path is missing or is not a directory. */
@@ -42,6 +46,7 @@ export class Directory {
     try {
       return new Directory(
         openSync(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK),
+        path,
       );
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
@@ -59,15 +64,18 @@ export class Directory {
     closeSync(this.#descriptor);
   }
 
-  /** A path to an entry that stays valid if the directory is moved or replaced. */
+  /**
+   * A path to an entry that stays valid if the directory is moved or replaced. Not
+   * without a /proc, as on macOS.
+   */
   at(name: string): string {
-    return `/proc/self/fd/${this.#descriptor}/${name}`;
+    return `${this.#path}/${name}`;
   }
 
   /** Unordered, without "." and "..". */
   *entries(): Generator<Entry> {
     if (libc()) yield* entriesOf(this.#descriptor);
-    else yield* entriesByNode(`/proc/self/fd/${this.#descriptor}`);
+    else yield* entriesByNode(this.#path);
   }
 
   /** Does not follow links; undefined if the entry is missing. */
@@ -137,7 +145,7 @@ const runtime = globalThis as {
 let library: Library | undefined;
 
 function libc(): Library | undefined {
-  if (!runtime.Deno) return undefined;
+  if (!runtime.Deno || !hasProc()) return undefined;
   library ??= runtime.Deno.dlopen("libc.so.6", {
     getdents64: { parameters: ["i32", "buffer", "usize"], result: "isize" },
     statx: {

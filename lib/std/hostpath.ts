@@ -6,6 +6,7 @@ import {
   closeSync,
   constants,
   fstatSync,
+  lstatSync,
   openSync,
   readlinkSync,
   type Stats,
@@ -13,6 +14,7 @@ import {
 } from "node:fs";
 import { dirname, isAbsolute, join } from "node:path";
 import * as v from "valibot";
+import { hasProc } from "./proc.ts";
 import { plainText } from "./plain-file.ts";
 
 /** The host's directories that this program can see, and where. */
@@ -59,8 +61,8 @@ const attempts = 5;
 const O_PATH = 0o10000000;
 
 /**
- * Calls `act` with the result of lookAt() while a descriptor holds the file open.
- * Otherwise, between resolving and using a path, anyone who can write to one of its
+ * Calls `act` with the result of lookAt() while a descriptor holds the file open, where
+ * there is a /proc. Otherwise, between resolving and using a path, anyone who can write to one of its
  * directories could replace it by a link to another place.
  */
 export function holding<T>(
@@ -72,6 +74,10 @@ export function holding<T>(
     const real = visiblePath(path, view);
     if (real === undefined) return undefined;
     const reached = view.mount === "" ? real : join(view.mount, real);
+    if (!hasProc()) {
+      const stat = lstatSync(reached, { bigint: true });
+      return act({ found: foundAt(real, stat), at: reached });
+    }
     const file = openHeld(reached);
     if (file === undefined) continue;
     try {
@@ -79,24 +85,28 @@ export function holding<T>(
       if (readlinkSync(at) !== withoutSlash(reached)) continue;
       const stat = fstatSync(file, { bigint: true });
       if (stat.isSymbolicLink()) continue; // it was replaced by a link
-      const kind = stat.isDirectory()
-        ? "directory"
-        : stat.isFile()
-        ? "file"
-        : "other";
-      const found: HostPath = {
-        path: real,
-        kind,
-        uid: Number(stat.uid),
-        gid: Number(stat.gid),
-        inode: inodeIn(stat),
-      };
-      return act({ found, at });
+      return act({ found: foundAt(real, stat), at });
     } finally {
       closeSync(file);
     }
   }
   throw Object.assign(new Error("it is being replaced"), { code: "EAGAIN" });
+}
+
+function foundAt(path: string, stat: BigIntStats): HostPath {
+  const kind = stat.isDirectory()
+    ? "directory"
+    : stat.isFile()
+    ? "file"
+    : "other";
+  const { uid, gid } = stat;
+  return {
+    path,
+    kind,
+    uid: Number(uid),
+    gid: Number(gid),
+    inode: inodeIn(stat),
+  };
 }
 
 /** Device and inode number of a path of this program, as stat's %d:%i. */

@@ -16,12 +16,12 @@ export function processMark(): string {
 export function hasEnded(mark: string): boolean {
   const [namespace, pid, started] = /^(\d+)\.(\d+)\.(\d+)$/.exec(mark)
     ?.slice(1) ?? [];
-  if (!pid || namespace !== pidNamespace()) return false;
   try {
+    if (!pid || namespace !== pidNamespace()) return false;
     process.kill(Number(pid), 0);
     return startTime(Number(pid)) !== started; // the pid was used again
   } catch (error) {
-    // Another user's process cannot be signalled, or seen at all.
+    // Another user's process cannot be signalled, or seen at all; there may be no /proc.
     return (error as NodeJS.ErrnoException).code === "ESRCH";
   }
 }

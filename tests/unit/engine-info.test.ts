@@ -8,6 +8,7 @@ import {
   checkLimits,
   describeEngine,
   engineInfo,
+  engineSocket,
   fitLimits,
   fitSpec,
   type Info,
@@ -173,6 +174,20 @@ test("describeEngine() tells what is measured by container", () => {
     cpus: false,
     pids: false,
   });
+});
+
+test("the engine's socket is the client's, except in a virtual machine", async () => {
+  const socket = "/Users/dave/.engine/docker.sock";
+  const of = (KernelVersion?: string) =>
+    engineSocket(
+      engine({ ...plain, ...(KernelVersion ? { KernelVersion } : {}) }).docker,
+      socket,
+      "6.1.0-amd64",
+    );
+  assert.is(await of("6.1.0-amd64"), socket);
+  assert.is(await of("6.8.0-virtual"), "/var/run/docker.sock");
+  // An engine that does not say.
+  assert.is(await of(), socket);
 });
 
 test.run();

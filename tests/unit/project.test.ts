@@ -365,12 +365,16 @@ test("refusalOf() names the keys, logins and settings in a home directory", () =
 const trees = [
   ...["/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc"],
   ...["/run", "/sbin", "/sys", "/var/lib", "/var/log", "/var/run"],
+  // macOS, and Windows in WSL
+  ...["/Library", "/System", "/private/etc", "/private/var/db"],
+  ...["/mnt/c/Windows", "/mnt/c/Program Files", "/mnt/wsl"],
 ];
 
 const directories = [
   ...["/", "/home", "/media", "/mnt", "/opt", "/srv", "/tmp", "/usr"],
   ...["/usr/bin", "/usr/lib", "/usr/local", "/usr/sbin", "/usr/share"],
-  ...["/var", "/var/tmp"],
+  ...["/var", "/var/tmp", "/Applications", "/Users/Shared", "/Volumes"],
+  ...["/private", "/private/tmp", "/private/var", "/mnt/c"],
 ];
 
 test("refusalOf() refuses system trees with everything in them, and other directories only themselves", () => {
@@ -384,6 +388,23 @@ test("refusalOf() refuses system trees with everything in them, and other direct
     const below = `${path.replace(/\/$/, "")}/x/app`;
     assert.is(refusalOf(below, nowhere), undefined);
   }
+});
+
+test("refusalOf() knows the homes of macOS and of Windows", () => {
+  const nowhere = { home: "/nowhere/home", socket: "/nowhere/socket" };
+  for (const home of ["/Users/dave", "/mnt/c/Users/dave"]) {
+    assert.is(refusalOf(home, nowhere), "it is a home directory");
+    for (const name of [".ssh", "Library", "AppData", ".config"]) {
+      assert.is(
+        refusalOf(`${home}/${name}/x`, nowhere),
+        `${home}/${name} holds keys, logins or settings`,
+      );
+    }
+    assert.is(refusalOf(`${home}/app`, nowhere), undefined);
+  }
+  assert.is(refusalOf("/Users", nowhere), "it is a system directory");
+  assert.is(refusalOf("/mnt/c/Users", nowhere), "it is a system directory");
+  assert.is(refusalOf("/Volumes/disk/app", nowhere), undefined);
 });
 
 test("refusalOf() says what a directory is or contains", () => {
