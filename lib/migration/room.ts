@@ -1,6 +1,7 @@
 // Checks that there is enough disk space for a move.
 
-import { lstatSync, statfsSync } from "node:fs";
+import { lstatSync, statfsSync, type Stats } from "node:fs";
+import { dirname } from "node:path";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { binarySize } from "../std/units.ts";
@@ -31,19 +32,33 @@ export async function roomFor(
   ) {
     // An engine on another machine cannot be checked; it reports a full disk
     // itself.
-    const stat = lstatSync(at, { throwIfNoEntry: false });
-    if (!stat) continue;
-    const { bavail, bsize } = statfsSync(at);
-    const room = rooms.get(stat.dev) ??
-      { at, neededBytes: 0, freeBytes: bavail * bsize };
+    const found = lookAt(at);
+    if (!found) continue;
+    const { bavail, bsize } = statfsSync(found.path);
+    const room = rooms.get(found.stat.dev) ??
+      { at: found.path, neededBytes: 0, freeBytes: bavail * bsize };
     if (copiedBytes > 0) {
       room.neededBytes += Math.ceil(
         copiedBytes * (1 + spareShare) + spareBytes,
       );
     }
-    rooms.set(stat.dev, room);
+    rooms.set(found.stat.dev, room);
   }
   return [...rooms.values()];
+}
+
+/**
+ * A directory that may be looked at: `path`, or else the closest one above it. An engine
+ * that maps users keeps its data below a directory that is closed to all but root.
+ */
+function lookAt(path: string): { path: string; stat: Stats } | undefined {
+  try {
+    const stat = lstatSync(path, { throwIfNoEntry: false });
+    return stat && { path, stat };
+  } catch (error) {
+    if (path === "/") throw error;
+    return lookAt(dirname(path));
+  }
 }
 
 /** Throws a `resources` Failure with the numbers if there is too little space. */

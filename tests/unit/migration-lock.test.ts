@@ -295,6 +295,9 @@ test("a copy needs some more room than its data, per file system", async ({ inst
   // On the same file system, both count.
   Object.assign(engine.about, { DockerRootDir: root });
   assert.equal(await needed(1000, 2000), [1_001_050 + 1_002_100]);
+  // A directory that may not be looked at: this name is refused for root too.
+  Object.assign(engine.about, { DockerRootDir: join(root, "x".repeat(300)) });
+  assert.equal(await needed(1000, 2000), [1_001_050 + 1_002_100]);
   const [room] = await roomFor(instance, { home: 1, volumes: 1 });
   assert.is(room?.at, instance.home.home);
   assert.ok((room?.freeBytes ?? 0) > 0);
