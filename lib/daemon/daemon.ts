@@ -14,6 +14,7 @@ import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { ensureForwarder } from "./forwarder.ts";
 import { refuseWhileMoving } from "../instance/migration-journal.ts";
+import { progressOf } from "../docker/progress.ts";
 import { ensureNet, removeNet } from "./net.ts";
 import { withoutNetwork } from "../worker/workers.ts";
 import { refreshNetFiles } from "../worker/net-files.ts";
@@ -230,6 +231,9 @@ async function restartReason(
     : undefined;
 }
 
+/** How long the parent and ChromaDB may take to start, without progress. */
+const startMs = 60_000;
+
 /** A ChromaDB that has been started so often without answering does not start. */
 const maxChromadbRestarts = 4;
 
@@ -238,7 +242,7 @@ const maxChromadbRestarts = 4;
  * `failed` Failure if it does not answer.
  */
 export async function waitForChromadb(
-  instance: Pick<Instance, "home">,
+  instance: Pick<Instance, "docker" | "home" | "names">,
 ): Promise<void> {
   const hint = `See why: claudy daemon status, and ${
     instance.home.childLog("chromadb")
@@ -257,7 +261,12 @@ export async function waitForChromadb(
       );
     }
     return false;
-  }, { for: "ChromaDB to answer", timeoutMs: 60_000, hint });
+  }, {
+    for: "ChromaDB to answer",
+    timeoutMs: startMs,
+    hint,
+    isProgressing: progressOf(instance.docker, instance.names.parent, startMs),
+  });
 }
 
 /** Waits until the running parent has completed its start, and finds out how to reach it. */
@@ -274,8 +283,9 @@ export async function waitUntilReady(instance: Instance): Promise<ParentState> {
     return state?.ready && state.container === parent.Id ? state : undefined;
   }, {
     for: `${names.parent} to be ready`,
-    timeoutMs: 60_000,
+    timeoutMs: startMs,
     hint: `See why: docker logs ${names.parent}`,
+    isProgressing: progressOf(docker, names.parent, startMs),
   });
   await findCrossing(instance, ready.container);
   return ready;

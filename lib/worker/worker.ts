@@ -11,6 +11,7 @@ import {
   removeContainer,
 } from "../docker/docker.ts";
 import { engineFailure, statusOf } from "../docker/docker-errors.ts";
+import { progressOf } from "../docker/progress.ts";
 import { Failure } from "../std/errors.ts";
 import { label } from "../instance/labels.ts";
 import { gatePassed } from "./gate.ts";
@@ -61,9 +62,8 @@ export async function startWorker(
 ): Promise<void> {
   const subject = `Cannot start worker "${name}"`;
   try {
-    const container = docker.getContainer(id);
-    await container.start();
-    if (announces) await waitForGate(container, subject);
+    await docker.getContainer(id).start();
+    if (announces) await waitForGate(docker, id, subject);
   } catch (error) {
     // Another attempt to remove it follows in the caller, or in the reconciliation.
     await removeContainer(docker, id).catch(() => {});
@@ -74,9 +74,36 @@ export async function startWorker(
 const gateTimeoutMs = 15_000;
 
 async function waitForGate(
-  container: Docker.Container,
+  docker: Docker,
+  id: string,
   subject: string,
 ): Promise<void> {
+  const container = docker.getContainer(id);
+  const isProgressing = progressOf(docker, id, gateTimeoutMs);
+  let line = await announcement(container);
+  while (line === undefined && await isProgressing()) {
+    line = await announcement(container);
+  }
+  if (line === gatePassed) return;
+  if (line === undefined) {
+    throw new Failure(
+      "failed",
+      `${subject}: no progress within ${gateTimeoutMs / 1000} s`,
+      {
+        hint: "Try again when the machine is less busy, or use another image.",
+      },
+    );
+  }
+  const reason = line.replace(/^error: /, "") || "it exited at once";
+  throw new Failure("unsafe", `${subject}: ${reason}`, {
+    hint: "Check the mounted paths, then try again.",
+  });
+}
+
+/** The first line of a worker's log, "" if it ended without; undefined after the timeout. */
+async function announcement(
+  container: Docker.Container,
+): Promise<string | undefined> {
   const output = { stdout: true, stderr: true } as const;
   const timeout = AbortSignal.timeout(gateTimeoutMs);
   const log = await container.logs({
@@ -93,20 +120,7 @@ async function waitForGate(
   // A followed log may end before the last line: read it again.
   const line = followed ||
     firstLineIn(await container.logs({ ...output, follow: false }));
-  if (line === gatePassed) return;
-  if (timeout.aborted && line === "") {
-    throw new Failure(
-      "failed",
-      `${subject}: it did not start within ${gateTimeoutMs / 1000} s`,
-      {
-        hint: "Try again when the machine is less busy, or use another image.",
-      },
-    );
-  }
-  const reason = line.replace(/^error: /, "") || "it exited at once";
-  throw new Failure("unsafe", `${subject}: ${reason}`, {
-    hint: "Check the mounted paths, then try again.",
-  });
+  return timeout.aborted && line === "" ? undefined : line;
 }
 
 async function creationFailure(

@@ -169,6 +169,17 @@ test("waitFor() tries once more at the deadline, and names its hint", async () =
   }
 });
 
+test("waitFor() waits as long again while there is progress", async () => {
+  const answers = [true, true, false];
+  const failure = await waitFor(() => false, {
+    for: "x",
+    timeoutMs: 2,
+    everyMs: 0,
+    isProgressing: () => Promise.resolve(answers.shift() ?? true),
+  }).catch((error) => error);
+  assert.is(failure.message, "Timed out after 0.006 s waiting for x");
+});
+
 test("withoutFrames() returns the text of both streams in order", () => {
   const frame = (stream: number, text: string) => {
     const header = Buffer.alloc(8);
