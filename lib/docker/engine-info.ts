@@ -19,6 +19,8 @@ export interface EngineInfo {
   rootless: boolean;
   /** By default, users in containers are other users of the engine's machine. */
   remapsUsers: boolean;
+  /** Their version; undefined if the engine uses none. */
+  cgroups: string | undefined;
   /** Which limits of containers the engine can enforce. */
   limits: { memory: boolean; cpus: boolean; pids: boolean };
   /** Which usage it measures by container; the rest of its figures is the machine's. */
@@ -32,6 +34,7 @@ export interface Info {
   ServerVersion?: string;
   KernelVersion?: string;
   SecurityOptions?: string[] | null;
+  CgroupVersion?: string;
   MemoryLimit?: boolean;
   CpuCfsQuota?: boolean;
   PidsLimit?: boolean;
@@ -54,6 +57,8 @@ export function describeEngine(info: Info): EngineInfo {
     kernel: info.KernelVersion,
     rootless: security.includes("name=rootless"),
     remapsUsers: security.includes("name=userns"),
+    // Docker 20.10 leaves out the older version.
+    cgroups: hasCgroups ? info.CgroupVersion ?? "1" : undefined,
     limits,
     measures: {
       memory: hasCgroups && limits.memory,
@@ -64,6 +69,19 @@ export function describeEngine(info: Info): EngineInfo {
     cpus: info.NCPU,
     memoryBytes: info.MemTotal,
   };
+}
+
+/** What kind of engine it is, in words. */
+export function kindOfEngine(
+  { rootless, remapsUsers, cgroups }: EngineInfo,
+  buildKit: boolean,
+): string {
+  return [
+    ...(rootless ? ["rootless"] : []),
+    ...(remapsUsers ? ["maps users"] : []),
+    cgroups ? `cgroups ${cgroups}` : "no cgroups",
+    buildKit ? "BuildKit" : "no BuildKit",
+  ].join(", ");
 }
 
 const known = new WeakMap<Docker, Promise<EngineInfo>>();

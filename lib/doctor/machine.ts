@@ -6,6 +6,8 @@ import { cliFailure, cliVersion } from "../docker/docker-cli.ts";
 import {
   apiFailure,
   describeEngine,
+  hasBuildKit,
+  kindOfEngine,
   limitsHint,
   missingLimits,
 } from "../docker/engine-info.ts";
@@ -38,11 +40,12 @@ export async function examineEngine(
   const failure = apiFailure(version);
   if (failure) return fail(failure.message, failure.hint ?? "claudy upgrade");
   const { Version, ApiVersion } = version;
-  const says = `${Version}, API ${ApiVersion}`;
-  const info = await docker.info();
-  const missing = missingLimits(describeEngine(info));
+  const engine = describeEngine(await docker.info());
+  const kind = kindOfEngine(engine, await hasBuildKit(docker));
+  const says = `${Version}, API ${ApiVersion}, ${kind}`;
+  const missing = missingLimits(engine);
   return missing === undefined
-    ? ok(`${says}, cgroups ${info.CgroupVersion ?? "1"}`)
+    ? ok(says)
     : warn(`${says}; it cannot limit ${missing} of containers`, limitsHint);
 }
 

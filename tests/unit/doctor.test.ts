@@ -58,16 +58,24 @@ test("an engine is fine if its API is new enough and its cgroups limit workers",
   const look = () => examineEngine(engine);
   assert.equal(await look(), {
     state: "ok",
-    says: "28.0.0, API 1.48, cgroups 1",
+    says: "28.0.0, API 1.48, cgroups 1, BuildKit",
   });
-  Object.assign(engine.about, { CgroupVersion: "2" });
-  assert.match((await look()).says, /cgroups 2$/);
+  Object.assign(engine.about, {
+    CgroupVersion: "2",
+    SecurityOptions: ["name=seccomp,profile=builtin", "name=rootless"],
+  });
+  engine.builder = "1";
+  const says = "28.0.0, API 1.48, rootless, cgroups 2, no BuildKit";
+  assert.is((await look()).says, says);
+  Object.assign(engine.about, { SecurityOptions: ["name=userns"] });
+  assert.match((await look()).says, "API 1.48, maps users, cgroups 2");
   const limits = { MemoryLimit: "memory", PidsLimit: "processes" };
   for (const [limit, what] of Object.entries(limits)) {
     Object.assign(engine.about, { [limit]: false });
     assert.equal(await look(), {
       state: "warn",
-      says: `28.0.0, API 1.48; it cannot limit ${what} of containers`,
+      says: `28.0.0, API 1.48, maps users, cgroups 2, no BuildKit; ` +
+        `it cannot limit ${what} of containers`,
       mend: limitsHint,
     });
     Object.assign(engine.about, { [limit]: true });
