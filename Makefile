@@ -10,11 +10,14 @@ DENO := node_modules/.bin/deno
 INSTALLED := node_modules/.package-lock.json
 # The launcher runs these bundles instead of the sources.
 FAST := build/fast/spawn-worker.js
-SHELL_FILES := scripts/launch scripts/install-engine scripts/prepare install.sh .ci/run $(wildcard docker/*.sh docs/*/*.sh tests/*.sh tests/*/*.bash tests/bench/*.sh tests/bats/*.bats)
+SHELL_FILES := scripts/launch scripts/install-engine scripts/prepare install.sh .ci/run $(wildcard docker/*.sh docs/*/*.sh tests/*.sh tests/*/*.bash tests/*/*.sh tests/*/*.bats)
 SOURCES := scripts lib tests $(wildcard docs/*.ts docs/*/*.ts)
 # Run only what matches: make test-dind FILTER='spawn' FILES=tests/bats/pool.bats
 FILTER ?=
 FILES ?=
+# For test-engines: only these engines, and the checkout to test
+ENGINE ?=
+CHECKOUT ?=
 PROJECT ?=
 # Where make install installs
 PREFIX ?=
@@ -28,7 +31,7 @@ SOAK ?= 10
 SAMPLE ?=
 SEED ?=
 BATS ?=
-export FILTER PROJECT PREFIX ALLOW_WORKTREE SAMPLES LANES SAMPLE SEED BATS
+export FILTER PROJECT PREFIX ALLOW_WORKTREE SAMPLES LANES SAMPLE SEED BATS CHECKOUT
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,6 +93,9 @@ test-soak: $(FAST) ## Run tests tagged soak with more rounds [SOAK=10 FILTER=reg
 	@echo "Soak tests on the engine"
 	@SOAK="$(SOAK)" BATS_TEST_TIMEOUT=3600 tests/dind.sh "$$FILTER"
 
+test-engines: $(FAST) ## Try each kind of engine, as root (minutes) [ENGINE='podman vm']
+	@tests/engines.sh $(ENGINE)
+
 test-fresh: ## Follow the README on an empty Debian 13 and 12 (minutes) [FILES='13 user']
 	@tests/fresh.sh $(FILES)
 
@@ -125,4 +131,4 @@ $(INSTALLED): package.json package-lock.json
 	@start=$$SECONDS; npm ci --ignore-scripts --no-fund --no-audit --loglevel=error >&2; \
 	  echo "npm packages: $$((SECONDS - start)) s" >&2
 
-.PHONY: help up down install uninstall engine engine-stop images build fmt check test test-unit test-mutation test-dind test-soak test-fresh benchmark-dind benchmark-migration benchmark-mcp docs pictures recording clean
+.PHONY: help up down install uninstall engine engine-stop images build fmt check test test-unit test-mutation test-dind test-soak test-engines test-fresh benchmark-dind benchmark-migration benchmark-mcp docs pictures recording clean

@@ -5,6 +5,8 @@
 # scriptreplay --log-timing NAME.timing NAME.typescript, and prints wall time by step.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=tests/helper/debian.bash
+source tests/helper/debian.bash
 
 out=$PWD/build/fresh
 label=hal9000.fresh=$PWD
@@ -44,23 +46,17 @@ remove_machines
 # old.
 debian() { # debian CODENAME TARBALL
   [ ! -e "$2" ] || return 0
-  local mirror npm
-  mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
-    sed -nE 's/^(URIs:|deb( \[.*\])?) *([^ ]+).*/\3/p' | head -n 1 || true)
+  local npm
   npm=$(npm root --global)/npm
-  apt-config dump | grep -E '^Acquire::(Check|(http|https|ftp)::)' >"$out/apt.conf" || true
-  mmdebstrap --quiet --variant=apt --dpkgopt=force-unsafe-io \
+  make_debian "$1" "${2%/*}/new.tar" \
     --include=bsdutils,ca-certificates,git,hostname,libstdc++6,make,mount,passwd,procps,sudo \
-    --aptopt="$out/apt.conf" \
-    --keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
     --customize-hook='mkdir -p "$1/usr/local/lib/node_modules"' \
     --customize-hook="copy-in '$(readlink -f "$(command -v node)")' /usr/local/bin" \
     --customize-hook="copy-in '$npm' /usr/local/lib/node_modules" \
     --customize-hook='ln -s ../lib/node_modules/npm/bin/npm-cli.js "$1/usr/local/bin/npm"' \
     --customize-hook='ln -s ../lib/node_modules/npm/bin/npx-cli.js "$1/usr/local/bin/npx"' \
     --customize-hook='chroot "$1" useradd --create-home --shell /bin/bash user' \
-    --customize-hook='echo "user ALL=(ALL) NOPASSWD: ALL" >"$1/etc/sudoers.d/user"' \
-    "$1" "${2%/*}/new.tar" "${mirror:-http://deb.debian.org/debian}"
+    --customize-hook='echo "user ALL=(ALL) NOPASSWD: ALL" >"$1/etc/sudoers.d/user"'
   mv "${2%/*}/new.tar" "$2"
 }
 

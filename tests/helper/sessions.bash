@@ -8,7 +8,8 @@ stub=$HAL9000_PREFIX-session-stub
 start_stub() {
   mkdir -p "$HAL9000_TEST_ROOT/session-stub"
   rm -f "$HAL9000_TEST_ROOT/session-stub/requests" # left by the stub of another file
-  docker run --detach --no-healthcheck --name "$stub" --network "container:$net" --entrypoint deno \
+  # As the net container, where the engine maps users.
+  docker run --detach --no-healthcheck --name "$stub" --network "container:$net" --userns host --entrypoint deno \
     --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \
     --volume "$repo/tests/helper:/helper:ro" --volume "$HAL9000_TEST_ROOT/session-stub:/record" \
     "$HAL9000_IMAGE_REPO:parent" run -A --no-lock --no-config --quiet \
