@@ -6,9 +6,9 @@ import process from "node:process";
 import type Docker from "dockerode";
 import { connectionFault, statusOf, Unreachable } from "./docker-errors.ts";
 import {
+  defaultSocket,
   type Endpoint,
   endpointOf,
-  socketOf,
   sshTarget,
   type Tls,
 } from "./endpoint.ts";
@@ -45,7 +45,9 @@ async function connectionOptions(
   env: NodeJS.ProcessEnv,
 ): Promise<Docker.DockerOptions & { agent?: Agent }> {
   const { host, tls } = endpoint;
-  if (host.startsWith("unix://")) return { socketPath: socketOf(endpoint) };
+  if (host.startsWith("unix://")) {
+    return { socketPath: host.slice("unix://".length) || defaultSocket };
+  }
   const target = sshTarget(endpoint);
   if (target) {
     const { SshAgent } = await import("./ssh.ts");

@@ -30,7 +30,8 @@ export interface SshTarget {
   /** The user and the port. */
   options: string[];
   destination: string;
-  command: string;
+  /** On the engine's machine; "" is that of its Docker CLI. */
+  socket: string;
 }
 
 export const defaultSocket = "/var/run/docker.sock";
@@ -113,10 +114,6 @@ export function sshTarget({ host }: Endpoint): SshTarget | undefined {
     });
   }
   const { username, port, pathname, hostname } = url;
-  const socket = decodeURIComponent(pathname).replace(/^\/$/, "");
-  const docker = socket
-    ? `docker --host 'unix://${socket.replaceAll("'", "'\\''")}'`
-    : "docker";
   return {
     host,
     options: [
@@ -124,15 +121,16 @@ export function sshTarget({ host }: Endpoint): SshTarget | undefined {
       ...(port ? ["-p", port] : []),
     ],
     destination: hostname.replace(/^\[(.*)\]$/, "$1"),
-    command: `${docker} system dial-stdio`,
+    socket: decodeURIComponent(pathname).replace(/^\/$/, ""),
   };
 }
 
 /** The path of the engine's socket; the usual one if it is reached in another way. */
 export function socketOf(endpoint: Endpoint): string {
-  return endpoint.host.startsWith("unix://")
-    ? endpoint.host.slice("unix://".length)
-    : defaultSocket;
+  const { host } = endpoint;
+  return (host.startsWith("unix://")
+    ? host.slice("unix://".length)
+    : sshTarget(endpoint)?.socket) || defaultSocket;
 }
 
 /** A hint for an engine that cannot be reached, depending on how it is configured. */

@@ -45,9 +45,12 @@ export class SshAgent extends Agent {
     // Connections that are opened at the same time wait for one login.
     this.#sharing ??= this.#share().finally(() => this.#sharing = undefined);
     const options = await this.#sharing;
-    const { destination, command } = this.#target;
+    const { destination } = this.#target;
     // A session of its own: Ctrl-C must not end it before this process has cleaned up.
-    const child = this.#ssh([...options, "--", destination, command], true);
+    const child = this.#ssh(
+      [...options, "--", destination, dialCommand(this.#target)],
+      true,
+    );
     return new SshConnection(
       child,
       (reason) => sshFailure(this.#target, reason),
@@ -106,6 +109,14 @@ export class SshAgent extends Agent {
       });
     });
   }
+}
+
+/** What the shell of the engine's machine runs. */
+function dialCommand({ socket }: SshTarget): string {
+  const host = `unix://${socket}`.replaceAll("'", "'\\''");
+  return socket
+    ? `docker --host '${host}' system dial-stdio`
+    : "docker system dial-stdio";
 }
 
 /** `reason` is what ssh has printed, or why it could not be started. */

@@ -135,6 +135,13 @@ test("uses a connection that exists", async (context) => {
   assert.is(context.asked().length, 2);
 });
 
+test("names a socket of the engine's machine to its docker", async (context) => {
+  const env = context.ssh(works);
+  await (await connect({ ...env, DOCKER_HOST: "ssh://h/it's.sock" })).info();
+  const command = "docker --host 'unix:///it'\\''s.sock' system dial-stdio";
+  assert.ok(context.asked().at(-1)?.endsWith(`-T -- h ${command}`));
+});
+
 test("refuses a changed host key in ssh's words", async (context) => {
   const env = context.ssh(`case "$*" in
   *"-O check"*) exit 255 ;;

@@ -80,6 +80,8 @@ test("socketOf() is the default socket for a remote engine", () => {
   const at = (host: string) => socketOf({ host, from: "DOCKER_HOST" });
   assert.is(at("unix:///run/user/1/docker.sock"), "/run/user/1/docker.sock");
   assert.is(at("tcp://host:2376"), "/var/run/docker.sock");
+  assert.is(at("ssh://host"), "/var/run/docker.sock");
+  assert.is(at("ssh://host/run/it's.sock"), "/run/it's.sock");
 });
 
 test("engineFailure() derives the exit code from status and errno", () => {

@@ -64,7 +64,7 @@ const triggers: Record<string, (served: Served) => Promise<string> | string> = {
       host: "ssh://h",
       options: [],
       destination: "h",
-      command: "",
+      socket: "",
     };
     const words =
       "Offending key in known_hosts:1\nHost key verification failed.";
