@@ -12,6 +12,7 @@ import {
   type Docker,
   findContainer,
   inspectImage,
+  readLog,
   removeContainer,
 } from "../docker/docker.ts";
 import { statusOf } from "../docker/docker-errors.ts";
@@ -229,11 +230,7 @@ const shownLines = 20;
 
 async function lastLines(docker: Docker, name: string): Promise<string[]> {
   try {
-    const log = await docker.getContainer(name).logs({
-      stdout: true,
-      stderr: true,
-      tail: shownLines,
-    });
+    const log = await readLog(docker, name, shownLines);
     const text = new TextDecoder().decode(withoutFrames(log));
     return stripVTControlCharacters(text).trimEnd().split("\n");
   } catch {

@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import type { Agent } from "node:http";
 import process from "node:process";
+import { Buffer } from "node:buffer";
 import type Docker from "dockerode";
 import { connectionFault, statusOf, Unreachable } from "./docker-errors.ts";
 import {
@@ -181,6 +182,25 @@ export async function namespaceStart(
 /** Compares Docker's timestamps as numbers: Docker omits trailing zeros. */
 export function isBefore(time: string, other: string): boolean {
   return Date.parse(time) < Date.parse(other);
+}
+
+/** The log of a container, as the engine sends it: multiplexed unless it has a terminal. */
+export async function readLog(
+  docker: Docker,
+  id: string,
+  tail?: number,
+): Promise<Uint8Array> {
+  const log: unknown = await docker.getContainer(id).logs({
+    stdout: true,
+    stderr: true,
+    follow: false,
+    ...(tail === undefined ? {} : { tail }),
+  });
+  if (log instanceof Uint8Array) return log;
+  // dockerode parses what is JSON. Podman may send an error after the status 200.
+  const json = log as { cause?: unknown; message?: string };
+  if (json.cause === undefined) return Buffer.from(JSON.stringify(json));
+  throw Object.assign(new Error(json.message), { statusCode: 500, json });
 }
 
 /** Docker's JSON of an image; undefined if there is none, or its name is not legal. */

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import {
   type Docker,
   inspectContainer,
+  readLog,
   removeContainer,
 } from "../docker/docker.ts";
 import { engineFailure, statusOf } from "../docker/docker-errors.ts";
@@ -127,11 +128,7 @@ async function saveLog(
   { Config, State, HostConfig }: Docker.ContainerInspectInfo,
 ): Promise<void> {
   try {
-    const raw = await docker.getContainer(worker.id).logs({
-      stdout: true,
-      stderr: true,
-      tail: maxLogLines,
-    });
+    const raw = await readLog(docker, worker.id, maxLogLines);
     // Without a TTY, Docker multiplexes stdout and stderr with frame headers.
     const text = Config.Tty ? raw : withoutFrames(raw);
     const note = State.OOMKilled

@@ -8,6 +8,7 @@ import {
   inspectContainer,
   inspectImage,
   isNameTaken,
+  readLog,
   removeContainer,
 } from "../docker/docker.ts";
 import { engineFailure, statusOf } from "../docker/docker-errors.ts";
@@ -78,11 +79,10 @@ async function waitForGate(
   id: string,
   subject: string,
 ): Promise<void> {
-  const container = docker.getContainer(id);
   const isProgressing = progressOf(docker, id, gateTimeoutMs);
-  let line = await announcement(container);
+  let line = await announcement(docker, id);
   while (line === undefined && await isProgressing()) {
-    line = await announcement(container);
+    line = await announcement(docker, id);
   }
   if (line === gatePassed) return;
   if (line === undefined) {
@@ -102,12 +102,13 @@ async function waitForGate(
 
 /** The first line of a worker's log, "" if it ended without; undefined after the timeout. */
 async function announcement(
-  container: Docker.Container,
+  docker: Docker,
+  id: string,
 ): Promise<string | undefined> {
-  const output = { stdout: true, stderr: true } as const;
   const timeout = AbortSignal.timeout(gateTimeoutMs);
-  const log = await container.logs({
-    ...output,
+  const log = await docker.getContainer(id).logs({
+    stdout: true,
+    stderr: true,
     follow: true,
     abortSignal: timeout,
   }) as unknown as Readable;
@@ -119,7 +120,7 @@ async function announcement(
   }
   // A followed log may end before the last line: read it again.
   const line = followed ||
-    firstLineIn(await container.logs({ ...output, follow: false }));
+    firstLineIn(await readLog(docker, id));
   return timeout.aborted && line === "" ? undefined : line;
 }
 

@@ -11,6 +11,7 @@ import {
   findContainer,
   inspectContainer,
   inspectImage,
+  readLog,
   removeContainer,
 } from "../../lib/docker/docker.ts";
 import { connectionFault, statusOf } from "../../lib/docker/docker-errors.ts";
@@ -54,6 +55,21 @@ test("a missing container is undefined, and an engine failure throws", async ({ 
   // Podman's answer while it is removed.
   const removed = broken({ cause: "no such container" });
   assert.is(await inspectContainer(removed, "x"), undefined);
+});
+
+test("readLog() returns bytes, also of JSON, and throws Podman's late errors", async ({ engine }) => {
+  const answering = (log: unknown) => ({
+    ...engine.docker,
+    getContainer: () => ({ logs: () => Promise.resolve(log) }),
+  } as unknown as Docker);
+  const text = async (log: unknown) =>
+    new TextDecoder().decode(await readLog(answering(log), "w"));
+  assert.is(await text(new TextEncoder().encode("words")), "words");
+  assert.is(await text({ result: "words" }), '{"result":"words"}');
+  // Its status is 200 if the container is removed meanwhile.
+  const late = { cause: "no such container", message: "gone" };
+  const failure = await failureOf(readLog(answering(late), "w"));
+  assert.equal([failure.message, statusOf(failure)], ["gone", 404]);
 });
 
 test("waits for a removal that another command has started", async ({ instance, engine }) => {
