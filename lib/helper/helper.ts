@@ -6,6 +6,7 @@ import * as v from "valibot";
 import {
   createContainer,
   type Docker,
+  inspectContainer,
   removeContainer,
 } from "../docker/docker.ts";
 import { engineFailure } from "../docker/docker-errors.ts";
@@ -46,8 +47,19 @@ export async function lookFromHelper(
 /** Lists what the processes of containers hold open, without running anything in them. */
 export async function lookAtContainers(
   instance: Instance,
-  request: LookRequest,
+  { netPid, containers: ids }: {
+    netPid: LookRequest["netPid"];
+    /** Their ids. */
+    containers: string[];
+  },
 ): Promise<Look> {
+  const inspected = await Promise.all(
+    ids.map((id) => inspectContainer(instance.docker, id)),
+  );
+  const containers = inspected.flatMap((container) =>
+    container?.State.Pid ? [{ id: container.Id, pid: container.State.Pid }] : []
+  );
+  const request: LookRequest = { netPid, containers };
   const output = await runHelper(instance, {
     subject: "Cannot look at the workers' processes",
     command: ["/scripts/look-at-processes", JSON.stringify(request)],

@@ -16,8 +16,11 @@ import * as v from "valibot";
 export const lookRequestSchema = v.object({
   /** A process in the network namespace whose listening sockets are listed. */
   netPid: v.nullable(v.pipe(v.number(), v.integer(), v.minValue(1))),
-  /** Container ids. */
-  containers: v.array(v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))),
+  containers: v.array(v.object({
+    id: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
+    /** Its first process. */
+    pid: v.pipe(v.number(), v.integer(), v.minValue(1)),
+  })),
 });
 
 export type LookRequest = v.InferOutput<typeof lookRequestSchema>;
@@ -70,10 +73,10 @@ export function lookAtProcesses(
     return socket;
   });
   const pids = processesOf(containers, proc);
-  const held = containers.map((id) =>
+  const held = containers.map(({ id }) =>
     lookAtContainer(id, pids.get(id) ?? [], sockets, proc)
   );
-  for (const id of containers) {
+  for (const { id } of containers) {
     const lost = listening.some(({ container }) => container === null);
     if (lost) lookAtThreads(id, pids.get(id) ?? [], sockets, proc);
   }
@@ -162,17 +165,26 @@ function openFiles(directory: string): number {
   }
 }
 
-/** The pids of each container in ascending order, found by cgroup. */
+/**
+ * The pids of each container in ascending order, found by pid namespace: each container has
+ * its own, also on an engine without cgroups.
+ */
 function processesOf(
-  containers: string[],
+  containers: LookRequest["containers"],
   proc: string,
 ): Map<string, string[]> {
-  const found = new Map<string, string[]>(containers.map((id) => [id, []]));
+  const namespaceOf = (pid: number | string) => link(`${proc}/${pid}/ns/pid`);
+  const found = new Map<string, string[]>();
+  const byNamespace = new Map<string, string[]>();
+  for (const { id, pid } of containers) {
+    const pids: string[] = [];
+    found.set(id, pids);
+    byNamespace.set(namespaceOf(pid), pids);
+  }
+  byNamespace.delete(""); // of a container that has ended
   for (const pid of list(proc)) {
     if (!/^\d+$/.test(pid)) continue;
-    const groups = read(`${proc}/${pid}/cgroup`).match(/[0-9a-f]{64}/g) ?? [];
-    const id = groups.find((group) => found.has(group));
-    if (id !== undefined) found.get(id)?.push(pid);
+    byNamespace.get(namespaceOf(pid))?.push(pid);
   }
   for (const pids of found.values()) pids.sort((a, b) => Number(a) - Number(b));
   return found;

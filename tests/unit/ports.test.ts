@@ -106,24 +106,26 @@ function fakeProc(): string {
   const proc = mkdtempSync(join(tmpdir(), "hal9000-proc-"));
   const process = (
     pid: number,
-    group: string,
+    namespace: string,
     name: string,
     links: string[],
   ) => {
     mkdirSync(join(proc, `${pid}`, "fd"), { recursive: true });
+    mkdirSync(join(proc, `${pid}`, "ns"));
     const file = (name: string) => join(proc, `${pid}`, name);
-    writeFileSync(file("cgroup"), `12:pids:/docker/${group}\n`);
+    symlinkSync(`pid:[${namespace}]`, file("ns/pid"));
     writeFileSync(file("status"), `Name:\t${name}\nUid:\t1000\t1000\n`);
     links.forEach((link, fd) => symlinkSync(link, file(`fd/${fd}`)));
   };
   const line = (port: string, state: string, inode: number) =>
     `   0: 0100007F:${port} 00000000:0000 ${state} 0:0 0:0 0 0 0 ${inode} 1\n`;
-  process(10, id("a"), "chroma", ["socket:[77]", "/dev/null"]);
-  process(11, id("b"), "evil\\n\u001b", [
+  process(10, "4026531901", "chroma", ["socket:[77]", "/dev/null"]);
+  process(11, "4026531902", "evil\\n\u001b", [
     "socket:[78]",
     ...Array.from({ length: 3 }, () => "anon_inode:inotify"),
   ]);
-  process(12, "else", "sshd", ["socket:[79]"]);
+  process(12, "4026531836", "sshd", ["socket:[79]"]);
+  process(14, "4026531902", "tool", ["anon_inode:inotify"]);
   const thread = join(proc, "11/task/13");
   mkdirSync(join(thread, "fd"), { recursive: true });
   writeFileSync(join(thread, "status"), "Name:\thidden\n");
@@ -142,7 +144,14 @@ function fakeProc(): string {
 test("lookAtProcesses() assigns sockets and inotify instances to containers", () => {
   const proc = fakeProc();
   const look = lookAtProcesses(
-    { netPid: 10, containers: [id("a"), id("b")] },
+    {
+      netPid: 10,
+      containers: [
+        { id: id("a"), pid: 10 },
+        { id: id("b"), pid: 11 },
+        { id: id("c"), pid: 99 },
+      ],
+    },
     proc,
   );
   assert.equal(
@@ -160,9 +169,10 @@ test("lookAtProcesses() assigns sockets and inotify instances to containers", ()
   assert.equal(look.containers[1], {
     id: id("b"),
     uid: 1000,
-    inotify: 3,
+    inotify: 4,
     incomplete: false,
   });
+  assert.is(look.containers[2]?.uid, null);
   assert.is(look.inotifyLimit, 128);
   rmSync(proc, { recursive: true });
 });
