@@ -198,7 +198,7 @@ export async function runBuild(
       // zx runs it with pipefail.
       (shell) =>
         files
-          ? shell`tar --create ${files} | docker build ${build} -`
+          ? shell`tar -cf - ${files} | docker build ${build} -`
           : shell`docker build ${build} .`,
       {
         what: "docker build",

@@ -1,4 +1,4 @@
-// Whether this machine has the Linux kernel's /proc; macOS has none.
+// Whether this machine has the Linux kernel's /proc. macOS has none, and BSD's tools.
 
 import { existsSync } from "node:fs";
 

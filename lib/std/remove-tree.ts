@@ -4,13 +4,15 @@
 
 import { lstatSync, rmSync } from "node:fs";
 import { Failure } from "./errors.ts";
+import { hasProc } from "./proc.ts";
 import { runProgram } from "./program.ts";
 
 /** Removes a file or a directory tree; a missing path is not an error. */
 export async function removeTree(path: string): Promise<void> {
   const stat = lstatSync(path, { throwIfNoEntry: false });
   if (!stat?.isDirectory()) return rmSync(path, { force: true });
-  const remove = ["rm", "-rf", "--one-file-system", "--", path];
+  const ownFileSystem = hasProc() ? "--one-file-system" : "-x"; // GNU or BSD
+  const remove = ["rm", "-rf", ownFileSystem, "--", path];
   if (!await failureReason(remove)) return;
   // The owner may have removed their own permissions from a directory.
   await failureReason(["chmod", "-R", "u+rwX", "--", path]);
@@ -40,6 +42,7 @@ export async function measureTrees(
 ): Promise<Map<string, number>> {
   const sizes = new Map<string, number>();
   if (paths.length === 0) return sizes;
+  if (!hasProc()) return await measureByBsd(paths);
   // Through stdin: there may be too many paths for a command line.
   const { stdout } = await runProgram([
     ...["du", "--summarize", "--bytes", "--one-file-system"],
@@ -51,6 +54,21 @@ export async function measureTrees(
   for (const line of stdout.split("\0").slice(0, -1)) {
     const tab = line.indexOf("\t");
     sizes.set(line.slice(tab + 1), Number(line.slice(0, tab)));
+  }
+  return sizes;
+}
+
+/** BSD's du has neither bytes nor a list of paths in its input. */
+async function measureByBsd(paths: string[]): Promise<Map<string, number>> {
+  const sizes = new Map<string, number>();
+  const deadline = Date.now() + measureMs;
+  for (const path of paths) {
+    const timeoutMs = deadline - Date.now();
+    if (timeoutMs <= 0) break;
+    const du = ["du", "-skx", "--", path];
+    const { stdout } = await runProgram(du, { timeoutMs });
+    const kilobytes = /^\d+/.exec(stdout.trim())?.[0];
+    if (kilobytes) sizes.set(path, Number(kilobytes) * 1024);
   }
   return sizes;
 }
