@@ -283,7 +283,8 @@ export async function removeContainer(
     const status = statusOf(error);
     if (status === 404) return;
     if (status !== 409) {
-      const users = await usersOfNetwork(docker, name);
+      // The first error is what counts.
+      const users = await usersOfNetwork(docker, name).catch(() => []);
       if (users.length === 0) throw error;
       throw new Failure(
         "busy",
