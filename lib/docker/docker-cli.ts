@@ -34,7 +34,8 @@ export async function runDocker(
   options: RunOptions = {},
 ): Promise<number> {
   const code = await runHere(["docker", ...args], options);
-  if (code === 0) return code;
+  // Other codes are those of commands in containers.
+  if (code !== 1 && code !== 125) return code;
   const env = { ...process.env, ...options.env };
   const cli = await cliVersion(env);
   if (cli && !cli.works) {

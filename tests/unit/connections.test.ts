@@ -20,7 +20,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { cliFailure } from "../../lib/docker/docker-cli.ts";
+import { cliFailure, runDocker } from "../../lib/docker/docker-cli.ts";
 import { connect } from "../../lib/docker/docker.ts";
 import { engineFailure } from "../../lib/docker/docker-errors.ts";
 import type { Failure } from "../../lib/std/errors.ts";
@@ -355,6 +355,33 @@ test("cliFailure() compares the docker command with the engine's range", () => {
   assert.match(old?.hint ?? "", "Install a newer one");
   const fixed = about("1.99", { DOCKER_API_VERSION: "1.99" });
   assert.match(fixed?.hint ?? "", "unset DOCKER_API_VERSION");
+});
+
+test("a failed docker command tells whether the engine accepts its API", async (context) => {
+  const { directory } = context;
+  const { env } = await listenWithApi(context, ["1.44", "1.51"]);
+  const docker = (version: string) =>
+    writeFileSync(
+      join(directory, "docker"),
+      `#!/bin/sh\n[ $1 != version ] || { ${version}; }\nexit 1\n`,
+      { mode: 0o755 },
+    );
+  const ours = {
+    DOCKER_HOST: env["DOCKER_HOST"] ?? "",
+    DOCKER_API_VERSION: "",
+    PATH: `${directory}:${process.env["PATH"]}`,
+  };
+  docker("echo 20.10 1.41; exit 1");
+  const old = await failureOf(runDocker(["logs", "x"], { env: ours }));
+  assert.is(old.exitCode, 3);
+  assert.match(
+    old.message,
+    "command 20.10 has API 1.41, and engine 99 accepts",
+  );
+  docker("echo 28.2 1.50; exit 0"); // the command itself has failed
+  assert.is(await runDocker(["logs", "x"], { env: ours }), 1);
+  docker("echo 28.2 1.50; exit 1"); // for another reason
+  assert.is(await runDocker(["logs", "x"], { env: ours }), 1);
 });
 
 test.run();
