@@ -8,7 +8,6 @@ import { sessionHome } from "../home/worker-home.ts";
 import type { Instance } from "../instance/instance.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { isWithin } from "../std/hostpath.ts";
-import { ownerOf } from "../std/owned.ts";
 import type { Move } from "./move.ts";
 import type { Mover } from "./mover-container.ts";
 import type { Conversation } from "./mover/conversations.ts";
@@ -200,7 +199,6 @@ export async function takeConversations(
           directory: workspaceDirectory,
         },
         staged,
-        ...ownerOf(join(instance.home.home, sessionHome(session))),
       }, progress);
       if (copied === "copied") taken++;
       const why = notCopied[copied];
@@ -233,7 +231,6 @@ export async function giveConversationsBack(
     assigned.map((found) => [found.conversation.id, found]),
   );
   const progress = track.begin("Copying conversations");
-  const owner = ownerOf(join(instance.home.claude, sharedConfig));
   for (const session of used) {
     const home = `${insideMover.home}/${sessionHome(session)}`;
     const own = await lock.do("findConversations", { path: home });
@@ -253,7 +250,6 @@ export async function giveConversationsBack(
             directory: former?.conversation.directory ?? directory,
           },
           staged,
-          ...owner,
         }, progress)
         : "foreign";
       const why = notCopied[copied];

@@ -2,6 +2,7 @@
 // copied into their homes, by the real mover on temporary directories.
 
 import {
+  chownSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -122,8 +123,6 @@ const copy = ({ shared, home, root }: Context, id = "one") =>
     from: { home: shared, directory: "-home-me-app" },
     to: { home, directory: "-workspace" },
     staged: join(root, "staged"),
-    uid: process.getuid?.(),
-    gid: process.getgid?.(),
   });
 
 test("a conversation is copied with its subagents, file history and time", async (context) => {
@@ -144,6 +143,20 @@ test("a conversation is copied with its subagents, file history and time", async
   assert.is(below("file-history/one/x@v1"), "before");
   assert.is(await copy(context), "present");
   assert.not.ok(existsSync(join(context.root, "staged")));
+});
+
+test("a copied conversation belongs to the owner of its home", async (context) => {
+  const { home, lay } = context;
+  const isRoot = process.getuid?.() === 0;
+  const gid = isRoot ? 4321 : process.getgid?.() ?? 0;
+  if (isRoot) chownSync(home, 1234, gid);
+  lay("-home-me-app/one.jsonl", "first\n");
+  assert.is(await copy(context), "copied");
+  const { uid } = lstatSync(home);
+  for (const path of ["projects", "projects/-workspace/one.jsonl"]) {
+    const stat = lstatSync(join(home, path));
+    assert.equal([stat.uid, stat.gid], [uid, gid], path);
+  }
 });
 
 test("a conversation is replaced only by one that continues it", async (context) => {

@@ -6,7 +6,12 @@ import { closeSync, fstatSync, lstatSync, readSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
 import { Failure } from "../../std/errors.ts";
-import { chownTree, ensureDirectory, type Owner } from "../../std/owned.ts";
+import {
+  chownTree,
+  ensureDirectory,
+  type Owner,
+  ownerOf,
+} from "../../std/owned.ts";
 import { addChecksums } from "./checksums.ts";
 import { chunkBytes, openFile } from "./conversations.ts";
 import { copyTree } from "./copy.ts";
@@ -25,9 +30,6 @@ export const copyConversationFields = {
   to: placeSchema,
   /** A path for the unfinished copy, on the same file system as `to`. */
   staged: v.string(),
-  /** The owner of the copy. */
-  uid: v.number(),
-  gid: v.number(),
 };
 
 const copyConversationSchema = v.object(copyConversationFields);
@@ -52,17 +54,18 @@ type Copied = v.InferOutput<typeof copiedSchema>;
 const maxBytes = 4 * 1024 ** 3;
 
 /**
- * Copies a conversation with its subagents and file history. Replaces an existing
- * conversation only by one that continues it.
+ * Copies a conversation with its subagents and file history; the copy belongs to the owner
+ * of its home. Replaces an existing conversation only by one that continues it.
  */
 export async function copyConversation(
   copying: Copying,
   progress: Progress,
 ): Promise<Copied> {
-  const { id, from, to } = copying;
+  const { id, from, to, staged } = copying;
+  const owner = ownerOf(to.home);
   const between = (parts: (place: typeof from) => string[], name: string) => {
     const source = reach(from.home, parts(from));
-    const target = reach(to.home, parts(to), copying);
+    const target = reach(to.home, parts(to), owner);
     return source !== undefined && target !== undefined
       ? { source: join(source, name), target: join(target, name) }
       : undefined;
@@ -79,8 +82,8 @@ export async function copyConversation(
   const relation = relate(text.source, text.target);
   if (relation !== "continues") return relation;
   // Before the text, so that a conversation never lacks them.
-  for (const tree of trees) await place(tree, copying, progress);
-  await place(text, copying, progress);
+  for (const tree of trees) await place(tree, staged, owner, progress);
+  await place(text, staged, owner, progress);
   return "copied";
 }
 
@@ -168,7 +171,8 @@ function readFully(file: number, buffer: Buffer, bytes: number): Buffer {
 /** Copies a file or a tree, verifies the copy, and renames it into place. */
 async function place(
   { source, target }: { source: string; target: string },
-  { staged, uid, gid }: Copying,
+  staged: string,
+  owner: Owner,
   progress: Progress,
 ): Promise<void> {
   await run("rm", ["-rf", "--", staged]);
@@ -182,7 +186,7 @@ async function place(
       hint: "Stop what writes to it, then run it again.",
     });
   }
-  chownTree(staged, { uid, gid });
+  chownTree(staged, owner);
   renameSync(staged, target);
 }
 
