@@ -99,7 +99,8 @@ podman_config() { # podman_config DIRECTORY
 }
 
 # A machine in this one, as the virtual machines of other systems: it has this one's home by
-# FUSE, so unix sockets do not cross, and its socket has another path here.
+# FUSE, so unix sockets do not cross, its kernel is another, and its socket has another
+# path here.
 virtual_machine() {
   docker=/run/vm/docker.sock
   mkdir /run/vm
@@ -113,6 +114,8 @@ virtual_machine() {
     mount -t tmpfs tmpfs /run/vm
     ln -s engine/docker.sock /run/docker.sock
     exec dockerd --host unix:///run/engine/docker.sock --pidfile /run/engine.pid' >/out/engine.log 2>&1 &
+  echo 5.10.0-of-the-client >/run/osrelease
+  mount --bind /run/osrelease /proc/sys/kernel/osrelease
 }
 
 start_engine() {
