@@ -19,7 +19,12 @@ import { ensureNet, removeNet } from "./net.ts";
 import { withoutNetwork } from "../worker/workers.ts";
 import { refreshNetFiles } from "../worker/net-files.ts";
 import { placeEnv } from "../instance/protected.ts";
-import { findCrossing } from "../instance/parent-socket.ts";
+import { forwardAnswers } from "../gateway/forward.ts";
+import {
+  findCrossing,
+  foreignOwner,
+  ownerHint,
+} from "../instance/parent-socket.ts";
 import { parentSpec, type PublishedPort } from "./specs.ts";
 import {
   forgetParentState,
@@ -78,8 +83,19 @@ export async function startDaemon(
     ),
   ]);
   const state = await waitUntilReady(instance);
+  await warnOfOwners(instance, log);
   await warnOfLostNetworks(instance, log);
   return state;
+}
+
+/** The forwarder, which is in the owner's group, shows whether it matters. */
+export async function warnOfOwners(
+  instance: Instance,
+  log: Log,
+): Promise<void> {
+  const foreign = await foreignOwner(instance);
+  if (foreign === undefined || await forwardAnswers(instance)) return;
+  log(`warning: Sessions cannot write: ${foreign}. ${ownerHint}`);
 }
 
 /** A worker's namespace cannot be changed, so the user has to act. */

@@ -14,8 +14,10 @@ import type { Instance } from "../instance/instance.ts";
 import { askForwarder } from "../gateway/forwarder-status.ts";
 import { withoutNetwork } from "../worker/workers.ts";
 import {
+  foreignOwner,
   noCrossing,
   openSocket,
+  ownerHint,
   parentAnswers,
   socketsCross,
 } from "../instance/parent-socket.ts";
@@ -164,6 +166,8 @@ export async function examineSockets(instance: Instance): Promise<Finding> {
         : `${wanted.length}, by docker exec: ${noCrossing}`,
     );
   }
+  const foreign = await foreignOwner(instance);
+  if (foreign !== undefined) return fail(foreign, ownerHint);
   const parent = await inspectContainer(docker, names.parent);
   const runs = parent?.State.Running && !parent.State.Paused;
   return fail(

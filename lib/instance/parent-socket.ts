@@ -7,6 +7,7 @@ import { relative } from "node:path";
 import type { Duplex } from "node:stream";
 import * as v from "valibot";
 import type { Docker } from "../docker/docker.ts";
+import { userInContainers } from "../docker/engine-info.ts";
 import { execStream } from "../docker/exec.ts";
 import { readJson } from "../std/json.ts";
 import { writeAtomic } from "../std/owned.ts";
@@ -32,12 +33,18 @@ export function reachOf(env: NodeJS.ProcessEnv, home: HomePaths): Reach {
   return { home, docker, self: env["HAL9000_ROLE"] === "parent" };
 }
 
+const ownerSchema = v.object({ uid: v.number(), gid: v.number() });
+
 const crossingSchema = v.object({
   version: v.literal(1),
   /** Id of the parent's container. */
   container: v.string(),
   cross: v.boolean(),
+  /** Who the owner of HAL9000_HOME is in the parent. */
+  owner: v.optional(ownerSchema),
 });
+
+const answerSchema = v.object({ owner: v.optional(ownerSchema) });
 
 /** How long a live parent may take to answer on a busy machine. */
 const answerMs = 10_000;
@@ -47,7 +54,7 @@ export async function serveParent(
   { home, owner }: Pick<Instance, "home" | "owner">,
   stop: AbortSignal,
 ): Promise<void> {
-  const answer = () => Promise.resolve({});
+  const answer = () => Promise.resolve({ owner });
   const listener = await listen(home.parentSocket, answer, { owner });
   if (stop.aborted) await listener.close();
   else stop.addEventListener("abort", () => void listener.close());
@@ -55,16 +62,17 @@ export async function serveParent(
 
 /** Whether the parent answers on its socket. */
 export async function parentAnswers(reach: Reach): Promise<boolean> {
-  return await answers(openSocket(reach, reach.home.parentSocket));
+  return Boolean(await ask(openSocket(reach, reach.home.parentSocket)));
 }
 
-async function answers(socket: Duplex): Promise<boolean> {
+async function ask(
+  socket: Duplex,
+): Promise<v.InferOutput<typeof answerSchema> | undefined> {
   const client = new Client(socket);
   try {
-    await client.ask({}, answerMs);
-    return true;
+    return v.parse(answerSchema, await client.ask({}, answerMs));
   } catch {
-    return false;
+    return undefined;
   } finally {
     client.close();
   }
@@ -80,19 +88,41 @@ export async function findCrossing(
   container: string,
 ): Promise<boolean> {
   const { docker, home, owner } = instance;
-  const here = () => answers(createConnection(home.parentSocket));
+  const here = () => ask(createConnection(home.parentSocket));
   const there = () =>
-    answers(connectInParent(docker, container, home, home.parentSocket));
-  let cross = await here();
-  if (!cross) {
-    if (!await there()) return false;
-    // It may have begun to listen in the meantime.
-    cross = await here();
-  }
-  const text = JSON.stringify({ version: 1, container, cross }) + "\n";
-  writeAtomic(home.crossing, text, owner);
+    ask(connectInParent(docker, container, home, home.parentSocket));
+  let crossed = await here();
+  const answer = crossed ?? await there();
+  if (!answer) return false;
+  // It may have begun to listen in the meantime.
+  crossed ??= await here();
+  const found = { version: 1, container, cross: Boolean(crossed), ...answer };
+  writeAtomic(home.crossing, JSON.stringify(found) + "\n", owner);
   return true;
 }
+
+/**
+ * A sentence if the engine's machine shows the files of HAL9000_HOME as those of another user.
+ * Some show each user's own.
+ */
+export async function foreignOwner(
+  { docker, home, owner, self }: Pick<
+    Instance,
+    "docker" | "home" | "owner" | "self"
+  >,
+): Promise<string | undefined> {
+  const seen = self ? undefined : readJson(home.crossing, crossingSchema)
+    ?.owner;
+  if (!seen) return undefined;
+  const { uid } = await userInContainers(docker, owner, home.home);
+  if (seen.uid === uid) return undefined;
+  return `files of uid ${uid} belong to uid ${seen.uid} in containers: the ` +
+    "engine's machine does not keep owners";
+}
+
+/** What to do about it. */
+export const ownerHint =
+  "Share your files with the engine's machine in a way that keeps owners, such as virtiofs.";
 
 /** Whether unix sockets cross to the engine's machine; undefined if it is not known. */
 export function socketsCross(

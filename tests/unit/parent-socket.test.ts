@@ -5,12 +5,15 @@ import { createConnection, createServer, type Server } from "node:net";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { warnOfOwners } from "../../lib/daemon/daemon.ts";
+import type { Docker } from "../../lib/docker/docker.ts";
 import { FrameReader } from "../../lib/docker/streams.ts";
 import { examineSockets } from "../../lib/doctor/daemon.ts";
 import { forwardPort, serveForward } from "../../lib/gateway/forward.ts";
 import { needsTunnels } from "../../lib/gateway/gateway-process.ts";
 import {
   findCrossing,
+  foreignOwner,
   openSocket,
   parentAnswers,
   reachOf,
@@ -66,6 +69,7 @@ test("sockets cross if the parent answers on this machine", async ({ instance, p
     version: 1,
     container: parent,
     cross: true,
+    owner: instance.owner,
   });
   stop.abort();
   assert.is(await parentAnswers(instance), false);
@@ -186,6 +190,30 @@ test("doctor says how sockets are reached that do not cross", async (context) =>
     says: "3, by docker exec: unix sockets do not cross between this machine " +
       "and the engine's",
   });
+});
+
+test("an engine's machine that shows another owner is named if sockets fail", async (context) => {
+  const { instance, there, closing, parent, engine, log, told } = context;
+  assert.is(await foreignOwner(instance), undefined);
+  await elsewhere(context);
+  assert.is(await foreignOwner(instance), undefined);
+  const other = `${there.parentSocket}2`;
+  const uid = instance.owner.uid + 7;
+  const answer = () => Promise.resolve({ owner: { uid, gid: 0 } });
+  closing.push(await listen(other, answer));
+  engine.socketInParent = (path) =>
+    path.endsWith("parent.sock") ? other : undefined;
+  assert.is(await findCrossing(instance, parent), true);
+  const foreign = `files of uid ${instance.owner.uid} belong to uid ${uid} ` +
+    "in containers: the engine's machine does not keep owners";
+  assert.is(await foreignOwner(instance), foreign);
+  // In the parent, owners are seen as they are there.
+  const self = {} as Docker.ContainerInfo;
+  assert.is(await foreignOwner({ ...instance, self }), undefined);
+  const { state, says } = await examineSockets(instance);
+  assert.equal([state, says], ["fail", foreign]);
+  await warnOfOwners(instance, log);
+  assert.match(told.join("\n"), `Sessions cannot write: ${foreign}`);
 });
 
 test("MCP servers are reached by TCP if sockets do not cross", async (context) => {
