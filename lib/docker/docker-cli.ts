@@ -8,6 +8,7 @@ import { once } from "node:events";
 import { constants } from "node:os";
 import process from "node:process";
 import type { Readable } from "node:stream";
+import { endpointOf, sshTarget } from "./endpoint.ts";
 import { Failure } from "../std/errors.ts";
 import { linesOf } from "../std/lines.ts";
 import { isAtLeast } from "../std/text.ts";
@@ -32,6 +33,23 @@ export interface RunOptions {
 export async function runDocker(
   args: readonly string[],
   options: RunOptions = {},
+): Promise<number> {
+  const given = { ...process.env, ...options.env };
+  const target = sshTarget(endpointOf(given));
+  if (!target) return await runLocally(args, options);
+  const { bridgeEngine } = await import("./ssh.ts");
+  const { host, close } = await bridgeEngine(target, given);
+  try {
+    const env = { ...options.env, DOCKER_HOST: host };
+    return await runLocally(args, { ...options, env });
+  } finally {
+    close();
+  }
+}
+
+async function runLocally(
+  args: readonly string[],
+  options: RunOptions,
 ): Promise<number> {
   const code = await runHere(["docker", ...args], options);
   // Other codes are those of commands in containers.

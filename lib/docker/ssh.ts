@@ -3,8 +3,9 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { lstatSync, mkdirSync } from "node:fs";
+import { lstatSync, mkdirSync, rmSync } from "node:fs";
 import { Agent } from "node:http";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import process from "node:process";
 import { Duplex } from "node:stream";
@@ -34,17 +35,23 @@ export class SshAgent extends Agent {
     _options: unknown,
     connected?: (error: Error | null, stream: Duplex) => void,
   ): undefined {
-    this.#connect().then(
+    this.connect().then(
       (stream) => connected?.(null, stream),
       (error) => connected?.(error, undefined as unknown as Duplex),
     );
     return undefined;
   }
 
-  async #connect(): Promise<Duplex> {
+  /** Logs in if there is no shared connection; returns ssh's options to use it. */
+  async share(): Promise<string[]> {
     // Connections that are opened at the same time wait for one login.
     this.#sharing ??= this.#share().finally(() => this.#sharing = undefined);
-    const options = await this.#sharing;
+    return await this.#sharing;
+  }
+
+  /** A connection to the engine. */
+  async connect(): Promise<Duplex> {
+    const options = await this.share();
     const { destination } = this.#target;
     // A session of its own: Ctrl-C must not end it before this process has cleaned up.
     const child = this.#ssh(
@@ -57,7 +64,6 @@ export class SshAgent extends Agent {
     );
   }
 
-  /** Opens the shared connection if there is none; returns ssh's options to use it. */
   async #share(): Promise<string[]> {
     const { destination, options: own } = this.#target;
     const path = join(privateDirectory(), this.#digest());
@@ -139,6 +145,39 @@ export function sshFailure(
   return new Unreachable(host, fault.replace(/\.$/, ""), {
     hint: [...lines, `See what is wrong, and log in: ${see}`].join("\n"),
   });
+}
+
+/**
+ * Serves the engine on a socket, for a docker command: its own ssh would log in for each
+ * connection, and could not ask for a password. Throws if the engine's host is out of reach.
+ */
+export async function bridgeEngine(
+  target: SshTarget,
+  env: NodeJS.ProcessEnv,
+): Promise<{ host: string; close: () => void }> {
+  const agent = new SshAgent(target, env);
+  await agent.share();
+  const path = join(privateDirectory(), `${process.pid}.sock`);
+  const remove = () => rmSync(path, { force: true });
+  remove(); // of a killed process with this pid
+  const server = createServer({ allowHalfOpen: true }, (client) => {
+    client.on("error", () => {}); // it is closed, too
+    agent.connect().then((engine) => {
+      engine.on("error", () => client.destroy());
+      client.on("close", () => engine.destroy());
+      client.pipe(engine).pipe(client);
+    }, () => client.destroy());
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.on("error", reject).listen(path, resolve);
+  });
+  process.once("exit", remove);
+  const close = () => {
+    process.off("exit", remove);
+    server.close();
+    remove();
+  };
+  return { host: `unix://${path}`, close };
 }
 
 /** The output so far, which is short. */
@@ -237,7 +276,7 @@ class SshConnection extends Duplex {
 }
 
 /**
- * Of the sockets of shared connections. Their paths must be short (unix(7)), and whoever
+ * Of the sockets of shared connections and engines. Their paths must be short (unix(7)), and whoever
  * can replace one gets the connection.
  */
 function privateDirectory(): string {

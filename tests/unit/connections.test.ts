@@ -142,6 +142,30 @@ test("names a socket of the engine's machine to its docker", async (context) => 
   assert.ok(context.asked().at(-1)?.endsWith(`-T -- h ${command}`));
 });
 
+test("a docker command uses the shared connection", async (context) => {
+  const { directory, asked } = context;
+  const call = `require("http").get({ path: "/info",
+    socketPath: process.env.DOCKER_HOST.slice("unix://".length) },
+    (answer) => process.exitCode = answer.statusCode - 193)`;
+  writeFileSync(join(directory, "call.cjs"), call);
+  writeFileSync(
+    join(directory, "docker"),
+    `#!/bin/sh\nexec node "${directory}/call.cjs"\n`,
+    { mode: 0o755 },
+  );
+  const shared = `[ "$2" = check ] || dial`;
+  const env = context.ssh(shared) as Record<string, string>;
+  assert.is(await runDocker(["logs", "x"], { env }), 7); // 200
+  assert.match(asked().at(-1) ?? "", /docker system dial-stdio$/);
+  const left = `/tmp/hal9000-ssh-${process.getuid?.()}/${process.pid}.sock`;
+  assert.is(existsSync(left), false);
+  const refused = context.ssh(`[ "$1" != -O ] && echo Refused. >&2; exit 255`);
+  const failure = await failureOf(
+    runDocker(["logs", "x"], { env: refused as Record<string, string> }),
+  );
+  assert.match(failure.message, "out of reach (Refused)");
+});
+
 test("refuses a changed host key in ssh's words", async (context) => {
   const env = context.ssh(`case "$*" in
   *"-O check"*) exit 255 ;;
