@@ -46,25 +46,29 @@ export interface Info {
 export function describeEngine(info: Info): EngineInfo {
   const security = (info.SecurityOptions ?? [])
     .flatMap((option) => option.split(","));
+  const rootless = security.includes("name=rootless");
+  // Docker 20.10 leaves out the older version.
+  const version = info.CgroupVersion ?? "1";
+  // Only root can create cgroups of version 1; Podman shows their limits nevertheless.
+  const hasCgroups = info.CgroupDriver !== "none" &&
+    !(rootless && version === "1");
   const limits = {
-    memory: info.MemoryLimit ?? true,
-    cpus: info.CpuCfsQuota ?? true,
-    pids: info.PidsLimit ?? true,
+    memory: hasCgroups && (info.MemoryLimit ?? true),
+    cpus: hasCgroups && (info.CpuCfsQuota ?? true),
+    pids: hasCgroups && (info.PidsLimit ?? true),
   };
-  const hasCgroups = info.CgroupDriver !== "none";
   return {
     version: info.ServerVersion ?? "",
     kernel: info.KernelVersion,
-    rootless: security.includes("name=rootless"),
+    rootless,
     remapsUsers: security.includes("name=userns"),
-    // Docker 20.10 leaves out the older version.
-    cgroups: hasCgroups ? info.CgroupVersion ?? "1" : undefined,
+    cgroups: hasCgroups ? version : undefined,
     limits,
     measures: {
-      memory: hasCgroups && limits.memory,
+      memory: limits.memory,
       // Each cgroup counts its CPU time, also without a controller.
       cpus: hasCgroups,
-      pids: hasCgroups && limits.pids,
+      pids: limits.pids,
     },
     cpus: info.NCPU,
     memoryBytes: info.MemTotal,

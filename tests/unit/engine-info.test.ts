@@ -62,6 +62,11 @@ test("describeEngine() reads the security options and the limits", () => {
   assert.is(missingLimits(of({ CpuCfsQuota: false })), "CPUs");
   const none = { MemoryLimit: false, CpuCfsQuota: false, PidsLimit: false };
   assert.is(missingLimits(of(none)), "memory, CPUs and processes");
+  // Rootless Podman shows limits of the older cgroups, which it cannot set.
+  const older = { ...rootless, MemoryLimit: true, CgroupVersion: "1" };
+  assert.is(missingLimits(of(older)), "memory, CPUs and processes");
+  assert.is(of(older).cgroups, undefined);
+  assert.is(missingLimits(of({ ...older, CgroupVersion: "2" })), undefined);
 });
 
 test("engineInfo() asks an engine once, and again if it did not answer", async () => {
