@@ -297,7 +297,8 @@ test("ports lists listeners with their process, and the ranges of sessions", asy
   const { netPid, containers: asked } = JSON.parse(request);
   assert.is(netPid, 4242);
   const parent = engine.find("fake-parent") as FakeContainer;
-  assert.equal(asked, [parent.id, one.id]);
+  const pid = 4242;
+  assert.equal(asked, [{ id: parent.id, pid }, { id: one.id, pid }]);
   // The helper is gone.
   assert.equal(engine.names(), ["fake-net", "fake-parent", "one"]);
   const open = await run(claudy, ["ports", "open", "4000"]);
