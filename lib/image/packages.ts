@@ -1,9 +1,10 @@
 // The npm packages that are copied into images: which ones, where they are installed, and
 // how they are verified.
 
+import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { mkdir, readFile, rename, rm } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
 import * as v from "valibot";
 import { $ } from "zx/core";
 import { moduleDirectories } from "../std/checkout.ts";
@@ -96,39 +97,54 @@ export async function locatePackages(
   const needed = Object.values(nativePackages).map((nameFor) => nameFor(cpu));
   if (!needed.every(holder)) {
     log(`Fetching npm packages for linux ${cpu}`);
-    await fetchPackages(directory, await readLockfile(lockfile), needed, cpu);
+    const locked = await readLockfile(lockfile);
+    for (const name of needed) {
+      if (!holder(name)) await fetchPackage(directory, locked, name);
+    }
     places.unshift(join(directory, "node_modules"));
   }
-  const missing = needed.filter((name) => !holder(name));
-  if (missing.length === 0) return (name) => join(holder(name) ?? "", name);
-  // The packages are optional, so npm skips a damaged one without an error.
-  throw new Failure(
-    "failed",
-    `Cannot fetch ${missing.join(", ")} as ${basename(lockfile)} has them`,
-    { hint: `See why: cd ${directory} && npm ci --loglevel=verbose` },
-  );
+  return (name) => join(holder(name) ?? "", name);
 }
 
-async function fetchPackages(
+/** Fetches a package of another platform, which `npm ci` of an older npm leaves out. */
+async function fetchPackage(
   directory: string,
   lockfile: Lockfile,
-  names: string[],
-  cpu: string,
+  name: string,
 ): Promise<void> {
-  const { packages } = part(lockfile, names);
-  const project = {
-    optionalDependencies: Object.fromEntries(
-      names.map((name) => [name, packages[`node_modules/${name}`]?.version]),
-    ),
-  };
-  const lock = { lockfileVersion: 3, packages: { "": project, ...packages } };
-  await mkdir(directory, { recursive: true });
-  await writeFile(join(directory, "package.json"), JSON.stringify(project));
-  await writeFile(join(directory, "package-lock.json"), JSON.stringify(lock));
-  await $({
-    cwd: directory,
-    quiet: true,
-  })`npm ci --ignore-scripts --os=linux --cpu=${cpu} --libc=glibc`;
+  const { version, integrity = "" } =
+    lockfile.packages[`node_modules/${name}`] ?? {};
+  const own = join(directory, "node_modules", name);
+  const part = join(directory, "part"); // complete only when it is renamed
+  await rm(part, { recursive: true, force: true });
+  await mkdir(part, { recursive: true });
+  await mkdir(dirname(own), { recursive: true });
+  const shell = $({ cwd: directory, quiet: true });
+  const { stdout } = await shell`npm pack --silent ${name}@${version}`;
+  const archive = join(directory, stdout.trim().split("\n").at(-1) ?? "");
+  try {
+    await checkIntegrity(archive, integrity, name);
+    await shell`tar -xzf ${archive} -C ${part} --strip-components=1`;
+    await rename(part, own);
+  } finally {
+    await rm(archive, { force: true });
+  }
+}
+
+/** https://www.w3.org/TR/SRI/ */
+export async function checkIntegrity(
+  file: string,
+  integrity: string,
+  name: string,
+): Promise<void> {
+  const [algorithm = "", digest] = integrity.split("-");
+  const hash = createHash(algorithm || "sha512").update(await readFile(file));
+  if (hash.digest("base64") === digest) return;
+  throw new Failure(
+    "failed",
+    `Cannot fetch ${name}: what npm has differs from the lockfile`,
+    { hint: "Check the registry that npm uses: npm config get registry" },
+  );
 }
 
 /** The directory of a package of any architecture, for example of "chromadb". */
