@@ -143,6 +143,12 @@ const triggers: Record<string, (served: Served) => Promise<string> | string> = {
     tellOfPids({ name: "mine", events }, (line) => void lines.push(line));
     return lines.join("\n");
   },
+  "The network is in use": async ({ run, engine, instance }) => {
+    engine.removesNetworks = false;
+    const HostConfig = { NetworkMode: `container:${instance.names.net}` };
+    engine.add("mine", { spec: { HostConfig } });
+    return (await run(claudy, ["daemon", "stop"])).stderr;
+  },
   "There is no terminal": async ({ run }) =>
     (await run(claudy, ["logout"])).stderr,
   "There is no warm worker": async ({ run }) =>
