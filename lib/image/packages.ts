@@ -125,6 +125,7 @@ async function fetchPackage(
   try {
     await checkIntegrity(archive, integrity, name);
     await shell`tar -xzf ${archive} -C ${part} --strip-components=1`;
+    await rm(own, { recursive: true, force: true }); // of an earlier version
     await rename(part, own);
   } finally {
     await rm(archive, { force: true });
