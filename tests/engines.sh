@@ -157,23 +157,27 @@ read_results() { # read_results ENGINE TAP
         sentences+=("$1, $operation: $(cat "$answer/$operation")")
       fi
       ;;
-    *)
+    'not ok'*)
       failed=$((failed + 1))
       cells[$1 $operation]=FAIL
       sentences+=("$1, $operation: $(sentence_of "$operation" "$2")")
-      [ -n "$line" ] || return # it did not start
+      ;;
+    *) # it did not start
+      failed=$((failed + 1))
+      cells[$1 $operation]=FAIL
+      sentences+=("$1: $(tail -n 1 "$2")")
+      return
       ;;
     esac
   done
 }
 
-# What a user would see of a failure: the error, else the last line.
+# What a user sees of a failure: the error, or else the last line.
 sentence_of() { # sentence_of OPERATION TAP
   awk -v test="^not ok [0-9]+ $1( |$)" '
-    /^(not )?ok / { inside = $0 ~ test; if (!inside && seen) exit; seen = seen || inside }
-    { text = $0; sub(/^# /, "", text) }
-    (inside || !/^(not ok|ok|1\.\.)/ && !seen) && text != "" { last = text; if (text ~ /^error: /) error = text }
-    END { print error != "" ? error : last }' "$2"
+    /^(not )?ok / { inside = $0 ~ test }
+    inside && /^# ./ { last = substr($0, 3); if (last ~ /^(error: |FAIL )/) error = last }
+    END { print error ? error : last }' "$2"
 }
 
 print_matrix() {
