@@ -32,9 +32,9 @@ run_file() { # run_file FILE
 }
 export -f run_file
 
-# docs.bats and scripts.bats are short files, but take long: documents and benchmarks.
+# These are short files, but take long: documents, benchmarks and another engine.
 if [ $# -gt 1 ]; then printf '%s\n' "${@:2}"; else
-  printf '%s\n' tests/bats/docs.bats tests/bats/scripts.bats
-  find tests/bats -name '*.bats' ! -name scripts.bats ! -name docs.bats -printf '%s %p\n' | sort -rn | cut -d ' ' -f 2
+  printf '%s\n' tests/bats/docs.bats tests/bats/scripts.bats tests/bats/engines.bats
+  find tests/bats -name '*.bats' ! -name scripts.bats ! -name docs.bats ! -name engines.bats -printf '%s %p\n' | sort -rn | cut -d ' ' -f 2
 fi |
   xargs -P "${LANES:-$(($(nproc) + 1))}" -I {} bash -c 'run_file {}'

@@ -1,17 +1,21 @@
 #!/bin/bash
 # engines.sh [ENGINE...]: starts engines of each kind, one after another, each in a machine
 # of its own (engines/machine.sh), runs engines/smoke.bats on it, and prints which operation
-# works on which engine. Needs root and mmdebstrap. The machines have no network.
+# works on which engine. Needs mmdebstrap, and root or sudo. The machines have no network.
 #   ENGINES_DIR  where their root file systems are kept [~/.cache/hal9000/engines]
 #   CHECKOUT     the checkout to test, with its node_modules [this one]
+#   HAL9000_IMAGE_REPO  the name of its images [hal9000-engines]
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 # shellcheck source=tests/helper/debian.bash
 source tests/helper/debian.bash
 
 checkout=$(realpath "${CHECKOUT:-.}")
-cache=${ENGINES_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/hal9000/engines}
-run=$cache/run-$$
+export ENGINES_DIR=${ENGINES_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/hal9000/engines}
+export HAL9000_IMAGE_REPO=${HAL9000_IMAGE_REPO:-hal9000-engines}
+cache=$ENGINES_DIR
+id=${RUN_ID:-$$}
+run=$cache/run-$id
 logs=build/engines
 operations=(up cold warm limits session mcp ports dashboard migrate doctor)
 engines=(docker-26 docker-26-v2 docker-28 userns-remap live-restore log-none containerd rootless podman
@@ -19,15 +23,15 @@ engines=(docker-26 docker-26-v2 docker-28 userns-remap live-restore log-none con
 [ $# = 0 ] || engines=("$@")
 
 main() {
-  [ "$(id -u)" = 0 ] || fail "Only root can start engines: sudo make test-engines"
-  mkdir -p "$cache" "$logs"
-  exec 9>"$cache/lock"
-  flock -w 20 9 || fail "Another tests/engines.sh uses $cache"
   trap leave EXIT
   trap 'exit 130' INT TERM
+  mkdir -p "$cache" "$logs"
+  [ -n "${RUN_ID:-}" ] || save_images || exit
+  [ "$(id -u)" = 0 ] ||
+    exec sudo -n --preserve-env=ENGINES_DIR,CHECKOUT,HAL9000_IMAGE_REPO RUN_ID="$id" "$PWD/tests/engines.sh" "$@"
+  exec 9>"$cache/lock"
+  flock -n 9 || { echo "Waiting for another tests/engines.sh" && flock 9; }
   remove_dead_runs
-  mkdir "$run"
-  save_images || exit
   declare -gA cells=() kinds=()
   sentences=() passed=0 failed=0 skipped=0
   local engine
@@ -42,12 +46,10 @@ main() {
   [ "$failed" = 0 ] && [ "$passed" -gt 0 ]
 }
 
-fail() { echo "error: $*" >&2; exit 1; }
-
 leave() {
   [ -z "${machine:-}" ] || kill -9 "$machine" 2>/dev/null
   wait
-  remove_run $$
+  remove_run "$id"
 }
 
 remove_dead_runs() {
@@ -72,18 +74,16 @@ remove_run() { # remove_run PID
 
 cgroup_mounts() { awk '/ - cgroup2? / { print $5 }' /proc/self/mountinfo; }
 
-# Builds the images of the checkout on this machine's engine, and saves them if they are new.
+# Builds the images of the checkout on this machine's engine, and saves them for the others.
 save_images() {
-  local names ids images=$cache/images
-  export HAL9000_IMAGE_REPO=hal9000-engines
+  local names
   "$checkout/scripts/engine.ts" start && "$checkout/scripts/build-images.ts" || return
   make -C "$checkout" --no-print-directory build/fast/spawn-worker.js || return
-  mapfile -t names < <(docker images --format '{{.Repository}}:{{.Tag}}' "$HAL9000_IMAGE_REPO")
-  ids=$(docker images --no-trunc --format '{{.Tag}} {{.ID}}' "$HAL9000_IMAGE_REPO")
-  mkdir -p "$images"
-  [ "$ids" != "$(cat "$images/ids" 2>/dev/null)" ] || return 0
-  rm -f "$images/ids"
-  docker save "${names[@]}" >"$images/images.tar" && echo "$ids" >"$images/ids"
+  # Not those of profiles.
+  mapfile -t names < <(docker images --format '{{.Repository}}:{{.Tag}}' "$HAL9000_IMAGE_REPO" |
+    grep -E ':(base|parent|worker|worker-(minimal|standard|ultramin))$')
+  mkdir -p "$run/images"
+  docker save "${names[@]}" >"$run/images/images.tar"
 }
 
 # Makes the root file system of an engine's release; sets `reason` if that is impossible.
@@ -111,7 +111,7 @@ test_engine() { # test_engine ENGINE
   }
   mkdir "$run/$engine"
   (enter_cgroups && exec env MACHINE="$run/$engine" ROOT="$cache/$release" CHECKOUT="$checkout" TESTS="$PWD/tests" \
-    IMAGES="$cache/images" setpriv --pdeathsig KILL unshare --mount --net --pid --fork --kill-child --uts \
+    IMAGES="$run/images" setpriv --pdeathsig KILL unshare --mount --net --pid --fork --kill-child --uts \
     --ipc --cgroup --propagation private tests/engines/machine.sh "$engine") >"$output" 2>&1 9>&- &
   machine=$!
   wait "$machine"
@@ -127,7 +127,7 @@ test_engine() { # test_engine ENGINE
 enter_cgroups() {
   local mount cgroup file
   while read -r mount; do
-    cgroup=$mount/hal9000-engines-$$
+    cgroup=$mount/hal9000-engines-$id
     mkdir -p "$cgroup"
     for file in cpuset.cpus cpuset.mems; do
       [ ! -e "$mount/$file" ] || cat "$mount/$file" >"$cgroup/$file"
@@ -203,4 +203,4 @@ matrix() {
   echo
 }
 
-main
+main "$@"; exit
