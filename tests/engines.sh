@@ -89,7 +89,7 @@ save_images() {
 # Makes the root file system of an engine's release; sets `reason` if that is impossible.
 make_root() { # make_root RELEASE
   local packages=ca-certificates,curl,docker.io,docker-cli,docker-buildx,git,iproute2,iptables,jq,libstdc++6,mount,passwd,procps,tmux
-  [ "$1" = sid ] || packages+=,aardvark-dns,bindfs,catatonit,crun,fuse-overlayfs,fuse3,netavark,nftables,passt,podman,rootlesskit,slirp4netns,uidmap
+  [ "$1" = sid ] || packages+=,aardvark-dns,bindfs,catatonit,crun,dnsmasq-base,fuse-overlayfs,fuse3,netavark,nftables,passt,podman,rootlesskit,slirp4netns,uidmap
   [ "$packages" != "$(cat "$cache/$1.packages" 2>/dev/null)" ] || return 0
   command -v mmdebstrap >/dev/null || { reason="mmdebstrap is not installed"; return 1; }
   echo "Making the root file system of Debian $1"

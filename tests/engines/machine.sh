@@ -14,6 +14,22 @@ root=$MACHINE/root
 uid=1000
 docker=/var/run/docker.sock
 
+main() {
+  build_root
+  enter_root
+  start_engine
+  wait_for_engine
+  describe >/out/kind
+  as_user docker load --quiet --input /images/images.tar >/out/load.log
+  chown -R "$uid" /out
+  mkdir -p /home/tester/test/{projects,claude-home}
+  chown -R "$uid:$uid" /home/tester
+  as_user HAL9000_PREFIX=hal9000-smoke HAL9000_TEST_ROOT=/home/tester/test HAL9000_HOME=/home/tester/test/home \
+    HAL9000_PROJECT_ROOTS=/home/tester/test/projects CLAUDE_HOME=/home/tester/test/claude-home \
+    HAL9000_IMAGE_REPO="$HAL9000_IMAGE_REPO" BATS_TEST_TIMEOUT="${BATS_TEST_TIMEOUT:-240}" ANSWERS=/out/answers \
+    timeout 900 /hal-9000/node_modules/bats/bin/bats --tap --timing /hal-9000/tests/engines/smoke.bats
+}
+
 build_root() {
   mkdir -p "$MACHINE"/{root,upper,work,home,docker,containers,out}
   # shellcheck disable=SC2153  # $ROOT is not $root
@@ -100,7 +116,7 @@ podman_config() { # podman_config DIRECTORY
 
 # A machine in this one, as the virtual machines of other systems: it has this one's home by
 # FUSE, so unix sockets do not cross, its kernel is another, and its socket has another
-# path here.
+# path here. There, host.docker.internal is this machine's loopback.
 virtual_machine() {
   docker=/run/vm/docker.sock
   mkdir /run/vm
@@ -108,12 +124,24 @@ virtual_machine() {
     set -e
     mount -t proc proc /proc
     ip link set lo up
+    until ip link show host; do sleep 0.1; done
+    ip address add 192.0.2.2/24 dev host
+    ip link set host up
+    ip route add default via 192.0.2.1
     bindfs -o allow_other /home /home
     mkdir /run/engine
     mount --bind /run/vm /run/engine
     mount -t tmpfs tmpfs /run/vm
     ln -s engine/docker.sock /run/docker.sock
     exec dockerd --host unix:///run/engine/docker.sock --pidfile /run/engine.pid' >/out/engine.log 2>&1 &
+  local inside=$!
+  until [ "$(readlink "/proc/$inside/ns/net")" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.1; done
+  ip link add vm type veth peer name host netns "$inside"
+  ip address add 192.0.2.1/24 dev vm
+  ip link set vm up
+  echo 1 >/proc/sys/net/ipv4/conf/vm/route_localnet
+  iptables -t nat -A PREROUTING -i vm -p tcp -j DNAT --to-destination 127.0.0.1
+  dnsmasq --no-resolv --no-hosts --bind-interfaces --interface vm --address /host.docker.internal/192.0.2.1
   echo 5.10.0-of-the-client >/run/osrelease
   mount --bind /run/osrelease /proc/sys/kernel/osrelease
 }
@@ -168,16 +196,4 @@ describe() {
     "$(as_user docker info --format 'cgroups {{.CgroupVersion}}, {{.Driver}}, logs {{.LoggingDriver}}')"
 }
 
-build_root
-enter_root
-start_engine
-wait_for_engine
-describe >/out/kind
-as_user docker load --quiet --input /images/images.tar >/out/load.log
-chown -R "$uid" /out
-mkdir -p /home/tester/test/{projects,claude-home}
-chown -R "$uid:$uid" /home/tester
-as_user HAL9000_PREFIX=hal9000-smoke HAL9000_TEST_ROOT=/home/tester/test HAL9000_HOME=/home/tester/test/home \
-  HAL9000_PROJECT_ROOTS=/home/tester/test/projects CLAUDE_HOME=/home/tester/test/claude-home \
-  HAL9000_IMAGE_REPO="$HAL9000_IMAGE_REPO" BATS_TEST_TIMEOUT="${BATS_TEST_TIMEOUT:-240}" ANSWERS=/out/answers \
-  timeout 900 /hal-9000/node_modules/bats/bin/bats --tap --timing /hal-9000/tests/engines/smoke.bats
+main; exit

@@ -45,6 +45,10 @@ works() { # works WORKER PROJECT
   spawn -n cold "$project"
   works cold "$project"
   heartbeat cold
+  # A helper container looks at a path outside of the project roots.
+  elsewhere=$(mktemp -d ~/elsewhere.XXXXXX)
+  spawn -n elsewhere "$elsewhere"
+  works elsewhere "$elsewhere"
 }
 
 @test "warm" {
