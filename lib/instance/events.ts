@@ -28,7 +28,9 @@ export async function followEvents(
   const stream = await docker.getEvents({
     filters: {
       type: ["container"],
-      event: options.actions,
+      event: options.actions.flatMap((action) =>
+        action === "destroy" ? [action, podmanDestroy] : [action]
+      ),
       ...instanceFilter(prefix, options.role),
     },
   }) as NodeJS.ReadableStream & { destroy(): void };
@@ -46,9 +48,12 @@ export async function followEvents(
   }
 }
 
+/** Podman's name of the event that Docker calls "destroy". */
+const podmanDestroy = "remove";
+
 function containerEvent({ Action, time, Actor }: DockerEvent): ContainerEvent {
   return {
-    action: Action,
+    action: Action === podmanDestroy ? "destroy" : Action,
     id: Actor.ID,
     name: Actor.Attributes["name"] ?? "",
     role: Actor.Attributes[label.role] ?? "",

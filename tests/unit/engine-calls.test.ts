@@ -253,14 +253,18 @@ test("followEvents() reassembles events until it is stopped", async ({ instance 
       Actor: { ID: "id", Attributes: { name: "w", [label.role]: "worker" } },
     }) + "\n";
   const stream = new Readable({ read: () => {} });
+  const asked: string[] = [];
   const docker = {
-    getEvents: () => Promise.resolve(stream),
+    getEvents: ({ filters }: { filters: { event: string[] } }) => {
+      asked.push(...filters.event);
+      return Promise.resolve(stream);
+    },
   } as unknown as Docker;
   const stop = new AbortController();
-  const heard: unknown[] = [];
+  const heard: { action: string }[] = [];
   const following = followEvents(
     { docker, prefix: "fake" },
-    { actions: [], stop: stop.signal },
+    { actions: ["start", "die", "destroy"], stop: stop.signal },
     (one) => heard.push(one),
   ).catch(() => {});
   const text = event("start") + event("die");
@@ -275,6 +279,11 @@ test("followEvents() reassembles events until it is stopped", async ({ instance 
     role: "worker",
     at: new Date(1000),
   });
+  // Podman's name of "destroy".
+  assert.equal(asked, ["start", "die", "destroy", "remove"]);
+  stream.push(event("remove"));
+  await waitFor(() => heard.length === 3, { for: "it", timeoutMs: 2000 });
+  assert.is(heard[2]?.action, "destroy");
   stop.abort();
   await following;
   assert.ok(stream.destroyed);
