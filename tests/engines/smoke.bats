@@ -17,6 +17,9 @@ setup() {
 }
 
 teardown() {
+  # What a failed test has left: bats would wait for it.
+  tmux kill-server 2>/dev/null || true
+  [ -z "${opener:-}" ] || kill "$opener" 2>/dev/null || true
   [ ! -e "$UP" ] || stop_workers
 }
 
