@@ -130,7 +130,8 @@ async function debootstrap(
     await asRoot(
       // As in Debian's own image: a build that breaks off starts again from its base.
       `mmdebstrap --quiet --variant=apt --include=${packages.join(",")} ` +
-        `--dpkgopt=force-unsafe-io ${withoutDocumentation} ` +
+        `--dpkgopt=force-unsafe-io --aptopt='Acquire::Retries "3"' ` +
+        `${withoutDocumentation} ` +
         `--keyring=${keyring} --architectures=${arch} trixie '${tarball}'`,
     );
     await $({ quiet: true })`docker import ${tarball} ${name}`;

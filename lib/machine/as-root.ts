@@ -16,12 +16,14 @@ export async function asRoot(
 
 /** Installs Debian packages without showing the output. */
 export async function aptInstall(packages: string[]): Promise<void> {
-  const install = `apt-get install --yes --no-install-recommends ${
+  // The archive may fail for a moment.
+  const apt = "apt-get -o Acquire::Retries=3";
+  const install = `${apt} install --yes --no-install-recommends ${
     packages.join(" ")
   }`;
   try {
     await asRoot(
-      `export DEBIAN_FRONTEND=noninteractive; apt-get update && ${install}`,
+      `export DEBIAN_FRONTEND=noninteractive; ${apt} update && ${install}`,
     );
   } catch (error) {
     throw new Failure("failed", `Cannot install ${packages.join(", ")}`, {

@@ -7,7 +7,10 @@ make_debian() { # make_debian CODENAME TARGET OPTION...
     sed -nE 's/^(URIs:|deb( \[.*\])?) *([^ ]+).*/\3/p' | head -n 1 || true)
   # What this machine needs to reach its archive.
   conf=$(mktemp)
-  apt-config dump | grep -E '^Acquire::(Check|(http|https|ftp)::)' >"$conf" || true
+  {
+    echo 'Acquire::Retries "3";' # the archive may fail for a moment
+    apt-config dump | grep -E '^Acquire::(Check|(http|https|ftp)::)' || true
+  } >"$conf"
   mmdebstrap --quiet --variant=apt --dpkgopt=force-unsafe-io --aptopt="$conf" \
     --keyring=/usr/share/keyrings/debian-archive-keyring.gpg "${@:3}" \
     "$1" "$2" "${mirror:-http://deb.debian.org/debian}" || status=$?
