@@ -138,7 +138,7 @@ make_hostile() {
   rm "$project/hooked" "$project/served"
   open "$project" 2>"$BATS_TEST_TMPDIR/told"
   wait_for 10 ran
-  [ ! -s "$BATS_TEST_TMPDIR/told" ]
+  run -1 grep "not in effect" "$BATS_TEST_TMPDIR/told"
   "$claudy" stop "$session"
   rm "$project/hooked" "$project/served"
   echo '{"mcpServers":{"evil":{"command":"touch","args":["/workspace/served", "/workspace/more"]}}}' >"$project/.mcp.json"

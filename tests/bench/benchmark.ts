@@ -266,8 +266,10 @@ async function measureCold(bench: Bench): Promise<Measured[]> {
   ];
 }
 
-function startPool({ run }: Bench): void {
-  run(script("pool-manager"), "start", "--min-warm=10", "--max-warm=10");
+function startPool({ run, samples }: Bench): void {
+  const size = Math.min(samples, 10);
+  const sizes = [`--min-warm=${size}`, `--max-warm=${size}`];
+  run(script("pool-manager"), "start", ...sizes);
 }
 
 async function measureWarm(bench: Bench): Promise<Measured[]> {
