@@ -85,7 +85,7 @@ test-unit: $(INSTALLED) ## Run the unit tests [FILTER=regex]
 test-mutation: $(INSTALLED) ## Find changes of lib that no unit test detects [SAMPLE=60 SEED=n]
 	@$(DENO) run --allow-all --no-lock --quiet tests/mutation.ts
 
-test-dind: $(FAST) ## Run the tests on a real engine [FILTER=regex FILES=... LANES=3]
+test-dind: $(FAST) ## Run the tests on a real engine [FILTER=regex FILES=... LANES=2]
 	@echo "Tests on the engine"
 	@tests/dind.sh "$$FILTER" $(FILES)
 

@@ -1,7 +1,6 @@
 #!/bin/bash
-# Runs the bats files on the engine, LANES at a time (one more than there are CPUs, because
-# tests often wait), the longest first. Each file has its own instance (see
-# bats/setup_suite.bash), and its output is printed when it has ended.
+# Runs the bats files on the engine, LANES at a time, the longest first. Each file has its
+# own instance (see bats/setup_suite.bash), and its output is printed when it has ended.
 #   tests/dind.sh [REGEX [FILE...]]: only tests whose names match, only these files; with
 #   SOAK only those tagged soak
 set -uo pipefail
@@ -37,4 +36,4 @@ if [ $# -gt 1 ]; then printf '%s\n' "${@:2}"; else
   printf '%s\n' tests/bats/docs.bats tests/bats/scripts.bats tests/bats/engines.bats
   find tests/bats -name '*.bats' ! -name scripts.bats ! -name docs.bats ! -name engines.bats -printf '%s %p\n' | sort -rn | cut -d ' ' -f 2
 fi |
-  xargs -P "${LANES:-$(($(nproc) + 1))}" -I {} bash -c 'run_file {}'
+  xargs -P "${LANES:-2}" -I {} bash -c 'run_file {}'
