@@ -228,7 +228,7 @@ COMMANDS
   printf '%s\n' "FROM $HAL9000_IMAGE_REPO:worker" "RUN printf '#!/bin/sh\nsleep 1000' >/usr/bin/stat" |
     docker build --quiet --tag "$hanging" -
   run -1 spawn -n hanging-$$ --image "$hanging" "$project"
-  [[ $output == *"Cannot start worker \"hanging-$$\": it did not start within 15 s"* ]]
+  [[ $output == *"Cannot start worker \"hanging-$$\": no progress within 15 s"* ]]
   run -1 docker inspect hanging-$$
   docker rmi "$hanging"
 }
