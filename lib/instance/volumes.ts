@@ -17,7 +17,7 @@ import { Failure, fileFailure } from "../std/errors.ts";
 import type { Instance } from "./instance.ts";
 import { type instanceNames, label } from "./labels.ts";
 import { inDirectory } from "../std/directory.ts";
-import { ensureDirectory, writeAtomic } from "../std/owned.ts";
+import { ensureDirectory, ensureOwner, writeAtomic } from "../std/owned.ts";
 import { recordedInstance, refuseForeignHome } from "./ownership.ts";
 import { homeDirectories, type HomePaths } from "./paths.ts";
 
@@ -35,8 +35,12 @@ export function ensureHome(
   checkHome(home);
   mkdirSync(dirname(home.home), { recursive: true });
   for (const directory of homeDirectories(home)) {
-    // The directory of a volume; migrated data may have set its mode.
-    if (directory === home.memorybank && existsSync(directory)) continue;
+    // The directory of a volume; migrated data may have set its mode and its owner. Some
+    // engines give an empty one to the user of the first container.
+    if (directory === home.memorybank && existsSync(directory)) {
+      if (readdirSync(directory).length === 0) ensureOwner(directory, owner);
+      continue;
+    }
     // Workers of any uid read the shared settings; the mode of the home keeps other users of
     // the host out.
     const shared = [home.claudeConfig, home.credentials].includes(directory);

@@ -1,14 +1,17 @@
 import {
+  chownSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { Failure } from "../../lib/std/errors.ts";
@@ -316,6 +319,28 @@ test("a home with only a backup of the original script, or only sessions, is a h
   mkdirSync(join(instance.home.claude, ".shared-config"));
   ready();
 });
+
+// Only root can change owners.
+const asRoot = process.getuid?.() === 0 ? test : test.skip;
+
+asRoot(
+  "an empty memory bank gets the home's owner back, and a full one keeps its own",
+  ({ instance, root }) => {
+    rmSync(root, { recursive: true });
+    const { home } = instance;
+    const ready = () => ensureHome({ ...instance, prefix: "x" });
+    ready();
+    const ownerAfter = (act: () => void) => {
+      act();
+      chownSync(home.memorybank, 4321, 4321);
+      ready();
+      return statSync(home.memorybank).uid;
+    };
+    assert.is(ownerAfter(() => {}), instance.owner.uid);
+    const note = join(home.memorybank, "note.md");
+    assert.is(ownerAfter(() => writeFileSync(note, "kept")), 4321);
+  },
+);
 
 /** A fake engine with volumes and their ids. */
 function withVolumes(instance: Instance, ids: Record<string, string>) {
