@@ -20,6 +20,9 @@ logs=build/engines
 operations=(up cold warm limits session mcp ports dashboard migrate doctor)
 engines=(docker-26 docker-26-v2 docker-28 userns-remap live-restore log-none containerd rootless podman
   podman-rootless vm)
+for name; do
+  case " ${engines[*]} " in *" $name "*) ;; *) echo "error: There is no engine \"$name\": ${engines[*]}" >&2; exit 2 ;; esac
+done
 [ $# = 0 ] || engines=("$@")
 
 main() {

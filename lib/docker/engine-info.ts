@@ -12,7 +12,6 @@ import { isAtLeast } from "../std/text.ts";
 import { binarySize } from "../std/units.ts";
 
 export interface EngineInfo {
-  version: string;
   /** The release of the kernel of its machine; undefined if it does not say. */
   kernel: string | undefined;
   /** The engine runs as an ordinary user, who is root in its containers. */
@@ -31,7 +30,6 @@ export interface EngineInfo {
 
 /** The fields of `docker info` that are read here; older engines and Podman lack some. */
 export interface Info {
-  ServerVersion?: string;
   KernelVersion?: string;
   SecurityOptions?: string[] | null;
   CgroupVersion?: string;
@@ -58,7 +56,6 @@ export function describeEngine(info: Info): EngineInfo {
     pids: hasCgroups && (info.PidsLimit ?? true),
   };
   return {
-    version: info.ServerVersion ?? "",
     kernel: info.KernelVersion,
     rootless,
     remapsUsers: security.includes("name=userns"),

@@ -276,8 +276,8 @@ class SshConnection extends Duplex {
 }
 
 /**
- * Of the sockets of shared connections and engines. Their paths must be short (unix(7)), and whoever
- * can replace one gets the connection.
+ * Holds the sockets of shared connections and of engines. Their paths must be short
+ * (unix(7)), and whoever can replace one gets the connection.
  */
 function privateDirectory(): string {
   const uid = process.getuid?.() ?? 0;

@@ -25,7 +25,7 @@ teardown() {
 
 teardown_file() { "$claudy" mcp stop; }
 
-# The engine cannot do it, and this sentence says so to the user.
+# The engine lacks this feature, and the user gets this sentence.
 cannot() { # cannot OUTPUT SENTENCE
   [[ $1 == *"$2"* ]] || return
   mkdir -p "$ANSWERS"

@@ -2,7 +2,8 @@
 
 # shellcheck disable=SC2034
 claudy=$scripts/claudy.ts
-key=sk-ant-test-planted-session
+# Of this run alone: tests search the processes of the whole machine for it.
+key=sk-ant-planted-$HAL9000_PREFIX
 stub=$HAL9000_PREFIX-session-stub
 
 start_stub() {

@@ -19,7 +19,7 @@ import type { Failure } from "../../lib/std/errors.ts";
 
 const test = suite("engine info");
 
-const plain: Info = { ServerVersion: "28.5.2", NCPU: 2, MemTotal: 2 ** 34 };
+const plain: Info = { NCPU: 2, MemTotal: 2 ** 34 };
 const rootless = {
   ...plain,
   SecurityOptions: ["name=seccomp", "name=rootless"],
@@ -72,7 +72,7 @@ test("describeEngine() reads the security options and the limits", () => {
 test("engineInfo() asks an engine once, and again if it did not answer", async () => {
   const { docker, asked } = engine(plain);
   await Promise.all([engineInfo(docker), engineInfo(docker)]);
-  assert.is((await engineInfo(docker)).version, "28.5.2");
+  assert.is((await engineInfo(docker)).cpus, 2);
   assert.equal(asked, ["info"]);
   const silent = engine(new Error("no answer"));
   for (const _ of [1, 2]) await failureOf(engineInfo(silent.docker));
