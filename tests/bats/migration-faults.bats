@@ -223,6 +223,14 @@ killed_after() { # killed_after MILLISECONDS COMMAND...
   wait "$pid" 2>/dev/null || true
 }
 
+# Succeeds if the command does, or fails with that text. Shows what else it wrote.
+or_told() { # or_told TEXT COMMAND...
+  "${@:2}" >/dev/null 2>"$BATS_TEST_TMPDIR/told" && return
+  grep -qF "$1" "$BATS_TEST_TMPDIR/told" && return
+  cat "$BATS_TEST_TMPDIR/told"
+  return 1
+}
+
 # Checks that for each part the source or its copy is complete.
 one_is_whole() {
   for part in membank plugins chromadb; do
@@ -256,12 +264,12 @@ data_bin() { grep -F data.bin | sed -E 's/^(\S+ f \S+) \S+ \S+ /\1 /'; }
   for _ in $(seq "$soak"); do
     killed_after $((RANDOM % 4500)) "$migrate" --yes
     one_is_whole
-    "$migrate" --yes >/dev/null 2>"$BATS_TEST_TMPDIR/told" || grep -q "Volumes already contain data" "$BATS_TEST_TMPDIR/told"
+    or_told "Volumes already contain data" "$migrate" --yes
     for part in membank plugins; do in_volume "${part/membank/memorybank}" | cmp - "$BATS_TEST_TMPDIR/$part"; done
     in_volume chromadb | data_bin | cmp - <(data_bin <"$BATS_TEST_TMPDIR/chromadb")
     [ "$(find "$HAL9000_HOME"/claude/claudy-real*/projects/-workspace -name 'real?.jsonl' -size +0 | wc -l)" = 2 ]
     killed_after $((RANDOM % 4500)) "$rollback" --yes
-    "$rollback" --yes >/dev/null 2>"$BATS_TEST_TMPDIR/told" || grep -q "No volumes to roll back" "$BATS_TEST_TMPDIR/told"
+    or_told "No volumes to roll back" "$rollback" --yes
     for part in membank plugins; do tree "$HAL9000_HOME/$part" | cmp - "$BATS_TEST_TMPDIR/$part"; done
     tree "$HAL9000_HOME/chromadb" | grep -F data.bin | cmp - <(grep -F data.bin "$BATS_TEST_TMPDIR/chromadb")
     session_trees | cmp - "$BATS_TEST_TMPDIR/sessions"
