@@ -31,7 +31,7 @@ import {
   type ParentState,
   readParentState,
 } from "../instance/parent-state.ts";
-import { removePool } from "../pool/mounter-container.ts";
+import { removePool } from "../nsenter/container.ts";
 import { ensureSeccompTried } from "../image/seccomp.ts";
 import { ensureStorage, unwritableHome } from "../instance/volumes.ts";
 import { waitFor } from "../std/wait.ts";

@@ -13,7 +13,7 @@ import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { configuredServers } from "../mcp/offer.ts";
 import { netSpec, type PublishedPort } from "./specs.ts";
-import { removePool } from "../pool/mounter-container.ts";
+import { removePool } from "../nsenter/container.ts";
 import { liveWorkers } from "../worker/workers.ts";
 
 /**

@@ -27,7 +27,7 @@ import {
   readParentState,
 } from "../instance/parent-state.ts";
 import { askPool, poolAnswers } from "../pool/client.ts";
-import { removePool } from "../pool/mounter-container.ts";
+import { removePool } from "../nsenter/container.ts";
 import { Failure, messageOf } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
 import { startDaemon, waitForChromadb, waitUntilReady } from "./daemon.ts";

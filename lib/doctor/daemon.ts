@@ -193,8 +193,8 @@ export async function examinePool(instance: Instance): Promise<Finding> {
 const poolSilent = () =>
   fail("the pool manager does not answer", "claudy daemon restart");
 
-/** The mounter tests itself at its start. */
-export async function examineMounter(instance: Instance): Promise<Finding> {
+/** The nsenter tests itself at its start. */
+export async function examineNsenter(instance: Instance): Promise<Finding> {
   if (!readDesired(instance).enabled) return ok("off, like the pool");
   if (!await poolAnswers(instance)) return poolSilent();
   const { unavailable } = await poolStatus(instance);

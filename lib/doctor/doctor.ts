@@ -6,8 +6,8 @@ import { examineMcp } from "./mcp.ts";
 import {
   examineChromadb,
   examineDashboard,
-  examineMounter,
   examineNetwork,
+  examineNsenter,
   examineParent,
   examinePool,
   examineSockets,
@@ -73,7 +73,7 @@ const examinations: Examination[] = [
   { name: "chromadb", run: examineChromadb, engine: true, service: true },
   { name: "sockets", run: examineSockets, engine: true, service: true },
   { name: "pool", run: examinePool, engine: true, service: true },
-  { name: "mounter", run: examineMounter, engine: true, service: true },
+  { name: "nsenter", run: examineNsenter, engine: true, service: true },
   { name: "dashboard", run: examineDashboard, engine: true, service: true },
   { name: "mcp", run: examineMcp },
   { name: "credentials", run: examineCredentials },

@@ -42,7 +42,7 @@ export const versionLabel = "org.opencontainers.image.version";
 export type Role =
   | "net"
   | "parent"
-  | "mounter"
+  | "nsenter"
   | "forwarder"
   | "worker"
   | "helper";
@@ -101,7 +101,7 @@ export function instanceNames(prefix: string) {
     parent: `${prefix}-parent`,
     /** The former parent, until an upgrade is done. */
     formerParent: `${prefix}-parent-former`,
-    mounter: `${prefix}-mounter`,
+    nsenter: `${prefix}-nsenter`,
     /** Serves ChromaDB and the host's MCP servers in the workers' namespace. */
     forwarder: `${prefix}-mcp`,
     worker: (id: string) => `${prefix}-worker-${id}`,

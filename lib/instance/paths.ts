@@ -81,8 +81,8 @@ export function homePaths(home: string) {
     forwarderSocket: join(home, "run", "ways", "forwarder.sock"),
     /** The parent's socket for requests to ChromaDB. */
     chromadbSocket: join(home, "run", "ways", "chromadb.sock"),
-    /** The directory of the mounter's socket. */
-    mounter: join(home, "run", "mounter"),
+    /** The directory of the nsenter's socket. */
+    nsenter: join(home, "run", "nsenter"),
     pool: join(home, "pool"),
     claims: join(home, "pool", "claims"),
     /** The values that a claim assigned to a warm worker, as its labels cannot change. */

@@ -56,7 +56,7 @@ const containerPrograms = [
   "lib/parent/connect-socket.ts",
   "lib/parent/healthcheck.ts",
   "lib/parent/parent-entrypoint.ts",
-  "lib/pool/mounter/mounter.ts",
+  "lib/nsenter/privileged/nsenter.ts",
 ];
 
 /** The sources of all scripts; with `relocatable`, only those that need no checkout. */

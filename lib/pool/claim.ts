@@ -41,8 +41,8 @@ import {
   sessionHome,
   workerHome,
 } from "../home/worker-home.ts";
-import type { Attachment } from "./mounter/attach.ts";
-import { type Mounter, MounterLost } from "./mounter-container.ts";
+import type { Attachment } from "../nsenter/privileged/attach.ts";
+import { type Nsenter, NsenterLost } from "../nsenter/container.ts";
 import type { ClaimRequest } from "./protocol.ts";
 import type { WarmRecipe, WarmWorker } from "./warm.ts";
 
@@ -145,7 +145,7 @@ export function gitMountsWithin(
  */
 export async function claimWorker(
   instance: Instance,
-  mounter: Mounter,
+  nsenter: Nsenter,
   { recipe, worker, request, fitting }: {
     recipe: WarmRecipe;
     worker: WarmWorker;
@@ -193,7 +193,7 @@ export async function claimWorker(
       project,
     );
     const claudeHome = prepared.sources.claudeHome ?? "";
-    const attaching = mounter.attach({
+    const attaching = nsenter.attach({
       pid: worker.pid,
       mark: worker.mark,
       attachments: attachmentsOf(project, claudeHome, git.mounts),
@@ -212,7 +212,7 @@ export async function claimWorker(
     for (const file of staged) file.drop();
     // A new home is kept: a faster worker may have taken the name and use it.
     await discardClaim(instance, claim);
-    throw error instanceof Unfit || error instanceof MounterLost
+    throw error instanceof Unfit || error instanceof NsenterLost
       ? error
       : new Unfit(`the claim failed: ${messageOf(error)}`);
   }

@@ -18,7 +18,7 @@ import {
 } from "./claim.ts";
 import type { Peer } from "../std/socket-lines.ts";
 import type { Metrics } from "./metrics.ts";
-import { type Mounter, MounterLost } from "./mounter-container.ts";
+import { type Nsenter, NsenterLost } from "../nsenter/container.ts";
 import type { ClaimReply, ClaimRequest } from "./protocol.ts";
 import type { Stock } from "./stock.ts";
 import { markOf } from "./warm.ts";
@@ -27,22 +27,22 @@ import { markOf } from "./warm.ts";
 const confirmTimeoutMs = 5000;
 
 export interface ClaimOptions {
-  mounter: Mounter;
+  nsenter: Nsenter;
   stock: Stock;
   metrics: Metrics;
-  /** Throws Unfit if the mounter cannot attach mounts now. */
-  requireMounter: () => Promise<void>;
-  /** Called if the mounter does not answer. */
-  mounterLost: () => void;
+  /** Throws Unfit if the nsenter cannot attach mounts now. */
+  requireNsenter: () => Promise<void>;
+  /** Called if the nsenter does not answer. */
+  nsenterLost: () => void;
 }
 
 export class Claims {
   readonly #instance: Instance;
-  readonly #mounter: Mounter;
+  readonly #nsenter: Nsenter;
   readonly #stock: Stock;
   readonly #metrics: Metrics;
-  readonly #requireMounter: () => Promise<void>;
-  readonly #mounterLost: () => void;
+  readonly #requireNsenter: () => Promise<void>;
+  readonly #nsenterLost: () => void;
   readonly #log: Log;
   /** Claims in progress, by request id. */
   readonly #running = new Map<string, Promise<ClaimReply>>();
@@ -51,11 +51,11 @@ export class Claims {
 
   constructor(instance: Instance, options: ClaimOptions, log: Log) {
     this.#instance = instance;
-    this.#mounter = options.mounter;
+    this.#nsenter = options.nsenter;
     this.#stock = options.stock;
     this.#metrics = options.metrics;
-    this.#requireMounter = options.requireMounter;
-    this.#mounterLost = options.mounterLost;
+    this.#requireNsenter = options.requireNsenter;
+    this.#nsenterLost = options.nsenterLost;
     this.#log = log;
   }
 
@@ -80,7 +80,7 @@ export class Claims {
   async #claim(request: ClaimRequest): Promise<ClaimReply> {
     const startedAt = performance.now();
     try {
-      await this.#requireMounter();
+      await this.#requireNsenter();
       if (!this.#stock.begun) throw new Unfit("the pool has only begun");
       if (this.#stock.networkDown) throw new Unfit("the network is down");
       const image = request.image ?? workerImage(this.#instance.settings);
@@ -94,7 +94,7 @@ export class Claims {
       if (!worker) throw new Unfit("the pool is empty");
       const claim = await claimWorker(
         this.#instance,
-        this.#mounter,
+        this.#nsenter,
         { recipe, worker, request, fitting },
       );
       this.add(claim);
@@ -102,10 +102,10 @@ export class Claims {
       return warmReply(claim, fitting.notices);
     } catch (error) {
       const reason = messageOf(error);
-      if (!(error instanceof Unfit || error instanceof MounterLost)) {
+      if (!(error instanceof Unfit || error instanceof NsenterLost)) {
         this.#log(`A claim failed: ${reason}`);
       }
-      if (error instanceof MounterLost) this.#mounterLost();
+      if (error instanceof NsenterLost) this.#nsenterLost();
       this.#metrics.refused(reason);
       return { start: "cold", reason };
     } finally {
@@ -149,7 +149,7 @@ export class Claims {
         `"${record.worker}" was restarted; attaching its project again`,
       );
       const claimHome = `${this.#instance.hostHome.home}/${record.home}`;
-      await this.#mounter.attach({
+      await this.#nsenter.attach({
         pid: State.Pid,
         mark,
         attachments: attachmentsOf(

@@ -17,21 +17,21 @@ import { readClaims, Unfit } from "./claim.ts";
 import { Claims } from "./claims.ts";
 import { listen, type Peer } from "../std/socket-lines.ts";
 import { Metrics } from "./metrics.ts";
-import { Mounter, removeMounter } from "./mounter-container.ts";
+import { Nsenter, removeNsenter } from "../nsenter/container.ts";
 import type { DesiredPool } from "./plan.ts";
 import { type PoolStatus, type Request, requestSchema } from "./protocol.ts";
 import { findWarm, isUsed, type WarmWorker } from "./warm.ts";
 import { Stock } from "./stock.ts";
 import { type Desired, readDesired, writeDesired } from "./desired.ts";
 
-/** How long a claim waits for the mounter to start; a cold spawn takes about as long. */
-const mounterTimeoutMs = 100;
+/** How long a claim waits for the nsenter to start; a cold spawn takes about as long. */
+const nsenterTimeoutMs = 100;
 
 export class PoolManager {
   readonly #instance: Instance;
   readonly #log: Log;
   readonly #metrics = new Metrics();
-  readonly #mounter: Mounter;
+  readonly #nsenter: Nsenter;
   readonly #stock: Stock;
   readonly #claims: Claims;
   #desired: Desired;
@@ -40,20 +40,20 @@ export class PoolManager {
   #stopped = false;
   /** Why warm claims are impossible; undefined if they are possible. */
   #fault: string | undefined;
-  #mounterStart: Promise<void> | undefined;
+  #nsenterStart: Promise<void> | undefined;
 
   constructor(instance: Instance, log: Log) {
     this.#instance = instance;
     this.#log = log;
-    this.#mounter = new Mounter(instance);
+    this.#nsenter = new Nsenter(instance);
     this.#desired = readDesired(instance);
     this.#stock = new Stock(instance, this.#metrics, () => this.#wanted(), log);
     this.#claims = new Claims(instance, {
-      mounter: this.#mounter,
+      nsenter: this.#nsenter,
       stock: this.#stock,
       metrics: this.#metrics,
-      requireMounter: () => this.#requireMounter(),
-      mounterLost: () => void this.#ensureMounter(),
+      requireNsenter: () => this.#requireNsenter(),
+      nsenterLost: () => void this.#ensureNsenter(),
     }, log);
   }
 
@@ -63,7 +63,7 @@ export class PoolManager {
     // The volume may be missing if the parent was started by hand.
     const { plugins } = this.#instance.names.volumes;
     await ensureVolume(this.#instance, plugins);
-    await this.#ensureMounter();
+    await this.#ensureNsenter();
     await this.#recover();
     const listener = await listen(
       home.poolSocket,
@@ -81,7 +81,7 @@ export class PoolManager {
   /** Creates and removes workers as planned, now and at each check interval. */
   #tick(): void {
     clearTimeout(this.#timer);
-    if (this.#fault !== undefined) void this.#ensureMounter();
+    if (this.#fault !== undefined) void this.#ensureNsenter();
     void this.#stock.plan();
     this.#timer = setTimeout(
       () => this.#tick(),
@@ -141,7 +141,7 @@ export class PoolManager {
   async #isUnassigned(worker: WarmWorker): Promise<boolean> {
     const targets = [insideWorker.workspace, insideWorker.claudeHome];
     try {
-      return !await this.#mounter.isAttached(worker, targets);
+      return !await this.#nsenter.isAttached(worker, targets);
     } catch {
       return false; // unknown, so the worker is replaced
     }
@@ -189,15 +189,15 @@ export class PoolManager {
   #wanted(): DesiredPool {
     const { sizes } = this.#desired;
     const idleTimeoutMs = sizes.idleTimeout * 1000;
-    const cannotClaim = this.#fault !== undefined && !this.#mounterStart;
+    const cannotClaim = this.#fault !== undefined && !this.#nsenterStart;
     return this.#draining || cannotClaim
       ? { minWarm: 0, maxWarm: 0, idleTimeoutMs }
       : { ...sizes, idleTimeoutMs };
   }
 
   #handleEvent({ action, id, role }: ContainerEvent): void {
-    if (role === "mounter" && ["die", "pause"].includes(action)) {
-      return void this.#ensureMounter();
+    if (role === "nsenter" && ["die", "pause"].includes(action)) {
+      return void this.#ensureNsenter();
     }
     if (role === "net" && action !== "destroy") {
       // The network namespace of the warm workers is ending, or has been replaced.
@@ -214,25 +214,25 @@ export class PoolManager {
   }
 
   /**
-   * Starts the mounter if it does not run; one start at a time. If it fails, the status
+   * Starts the nsenter if it does not run; one start at a time. If it fails, the status
    * shows the reason, and all workers are spawned cold.
    */
-  #ensureMounter(): Promise<void> {
-    this.#mounterStart ??= (async () => {
+  #ensureNsenter(): Promise<void> {
+    this.#nsenterStart ??= (async () => {
       if (this.#stopped) return;
       try {
         this.#fault = await this.#missingLimits() ??
-          await this.#mounter.ensure();
+          await this.#nsenter.ensure();
       } catch (error) {
-        this.#fault = `the mounter: ${messageOf(error)}`;
+        this.#fault = `the nsenter: ${messageOf(error)}`;
       } finally {
-        this.#mounterStart = undefined;
+        this.#nsenterStart = undefined;
       }
       if (this.#fault !== undefined) {
         this.#log(`Warm claims are unavailable: ${this.#fault}`);
       }
     })();
-    return this.#mounterStart;
+    return this.#nsenterStart;
   }
 
   /** Why the workers of this engine may not be used; undefined if they may. */
@@ -244,12 +244,12 @@ export class PoolManager {
         "REQUIRE_LIMITS is set";
   }
 
-  /** Throws Unfit if the mounter cannot attach mounts now. */
-  async #requireMounter(): Promise<void> {
-    if (this.#mounterStart) {
-      await Promise.race([this.#mounterStart, sleep(mounterTimeoutMs)]);
+  /** Throws Unfit if the nsenter cannot attach mounts now. */
+  async #requireNsenter(): Promise<void> {
+    if (this.#nsenterStart) {
+      await Promise.race([this.#nsenterStart, sleep(nsenterTimeoutMs)]);
     }
-    if (this.#mounterStart) throw new Unfit("the mounter is being started");
+    if (this.#nsenterStart) throw new Unfit("the nsenter is being started");
     if (this.#fault !== undefined) throw new Unfit(this.#fault);
   }
 
@@ -285,8 +285,8 @@ export class PoolManager {
     const stopped = this.#stopped;
     this.#stopped = false;
     this.#draining = false;
-    if (stopped || this.#fault !== undefined || this.#mounterStart) {
-      await this.#ensureMounter();
+    if (stopped || this.#fault !== undefined || this.#nsenterStart) {
+      await this.#ensureNsenter();
     }
   }
 
@@ -308,7 +308,7 @@ export class PoolManager {
   async #stop(): Promise<{ removed: number }> {
     this.#stopped = true;
     const drained = await this.#drain();
-    await removeMounter(this.#instance);
+    await removeNsenter(this.#instance);
     // Last: the parent ends this process when it reads the new state.
     writeDesired(this.#instance, false);
     return drained;

@@ -18,7 +18,7 @@ import { createWorker, startWorker } from "../worker/worker.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { ensureAccounts } from "../home/worker-home.ts";
 import { listWarm } from "../worker/workers.ts";
-import type { ContainerProcess } from "./mounter/attach.ts";
+import type { ContainerProcess } from "../nsenter/privileged/attach.ts";
 
 export interface WarmWorker extends ContainerProcess {
   id: string;
@@ -123,7 +123,7 @@ export async function createWarm(
   return { id, name, pid: State.Pid, mark, since: Date.now(), image, inputs };
 }
 
-/** The variable by which the mounter recognizes the worker's processes. */
+/** The variable by which the nsenter recognizes the worker's processes. */
 const markName = "HAL9000_WORKER_MARK";
 
 /** Undefined for a worker of an earlier version. */

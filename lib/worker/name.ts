@@ -16,7 +16,7 @@ export function checkWorkerName(
       names.net,
       names.parent,
       names.formerParent,
-      names.mounter,
+      names.nsenter,
       names.forwarder,
     ].includes(name) ||
       isGenerated(name, names);

@@ -69,8 +69,8 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
   mv "$HAL9000_HOME/run/aside" "$HAL9000_HOME/run/ways/forward.sock"
   [ "$(found sockets) $(mends sockets)" = "fail claudy daemon restart" ]
   "$claudy" pool start >/dev/null
-  mounter_is_well() { examine && [[ $(jq -r '.[] | select(.name == "mounter") | .says' <<<"$checks") == *passed* ]]; }
-  wait_for 10 mounter_is_well
+  nsenter_is_well() { examine && [[ $(jq -r '.[] | select(.name == "nsenter") | .says' <<<"$checks") == *passed* ]]; }
+  wait_for 10 nsenter_is_well
   mv "$HAL9000_HOME/run/pool.sock" "$HAL9000_HOME/run/aside"
   examine || true
   mv "$HAL9000_HOME/run/aside" "$HAL9000_HOME/run/pool.sock"

@@ -8,7 +8,7 @@ setup_file() {
 }
 
 setup() {
-  mounter=$HAL9000_PREFIX-mounter
+  nsenter=$HAL9000_PREFIX-nsenter
   "$scripts/pool-manager.ts" start --min-warm 2 --max-warm 10 --idle-timeout 300 --check-interval 30 >/dev/null
   "$scripts/pool-manager.ts" warm >/dev/null
 }
@@ -60,7 +60,7 @@ full() { [ "$(pool_json '.warm | length')" -ge "$(pool_json .minWarm)" ]; }
     [[ $output == *"$words"* ]]
   done
   [ "$(pool_json .unavailable)" = null ]
-  [ "$(inspect "$mounter" '{{if .State.Health}}checked{{end}}')" = "" ]
+  [ "$(inspect "$nsenter" '{{if .State.Health}}checked{{end}}')" = "" ]
   [ "$("$scripts/claudy.ts" pool status --json | jq .minWarm)" = 2 ]
 }
 
@@ -265,7 +265,7 @@ claim_request() { # claim_request ID PROJECT
   done
 }
 
-@test "the mounter refuses links, paths outside of the roots, other owners and other containers" {
+@test "the nsenter refuses links, paths outside of the roots, other owners and other containers" {
   project=$(make_project claimed)
   ln -sfn "$HAL9000_HOME" "$project/trap"
   mkdir -p "$HAL9000_HOME/secrets/inner"
@@ -277,7 +277,7 @@ claim_request() { # claim_request ID PROJECT
       '{op: "attach", mark: $mark, pid: $pid, attachments:
         [{source: $source, target: "/workspace", readOnly: false, uid: $uid, gid: 0}]}'
   }
-  run -0 ask "$HAL9000_HOME/run/mounter/mounter.sock" \
+  run -0 ask "$HAL9000_HOME/run/nsenter/nsenter.sock" \
     "$(attach "$mark" "$pid" "$project/trap/secrets" 0)" \
     "$(attach "$mark" "$pid" "$HAL9000_PROJECT_ROOTS/../home/secrets" 0)" \
     "$(attach "$mark" "$pid" "$HAL9000_HOME/secrets" 0)" \
@@ -298,7 +298,7 @@ claim_request() { # claim_request ID PROJECT
 @test "includes mounts of the host below a project, read-only ones as read-only" {
   project=$(make_project nested)
   mkdir -p "$project/ro" "$project/rw"
-  # Mounted after the mounter started: it uses the host's current mounts.
+  # Mounted after the nsenter started: it uses the host's current mounts.
   as_root mount -t tmpfs none "$project/rw"
   as_root mount -t tmpfs none "$project/ro"
   touch "$project/ro/there" "$project/rw/there"
@@ -424,7 +424,7 @@ line"; do
   sleep 2 # the next check of the pool creates none either
   [ "$(pool_json '.warm | length')" = 0 ]
   pool stop
-  run -1 docker inspect "$mounter"
+  run -1 docker inspect "$nsenter"
   [ "$(pool_json .running)" = false ]
   [ "$(born_warm '{{.Names}}')" = stays-$$ ]
   docker exec stays-$$ touch /workspace/still
@@ -454,7 +454,7 @@ line"; do
   claim -n more-$$ "$project"
   "$scripts/claudy.ts" daemon stop
   [ "$(born_warm '{{.Names}}' | sort | xargs)" = "more-$$ stays-$$" ]
-  run -1 docker inspect "$mounter"
+  run -1 docker inspect "$nsenter"
   "$scripts/claudy.ts" daemon start >/dev/null
   wait_for 10 full
   docker exec stays-$$ touch /workspace/still
@@ -530,10 +530,10 @@ storm_project() {
 }
 
 # bats test_tags=soak
-@test "survives kill -9 of the mounter during many claims" {
+@test "survives kill -9 of the nsenter during many claims" {
   storm_project
-  kill_mounter() { docker kill --signal KILL "$mounter" || true; }
-  storm kill_mounter
+  kill_nsenter() { docker kill --signal KILL "$nsenter" || true; }
+  storm kill_nsenter
   stormed
 }
 
@@ -564,14 +564,14 @@ storm_project() {
   "$scripts/claudy.ts" daemon start >/dev/null
 }
 
-@test "a mounter that may not mount reports the reason" {
+@test "a nsenter that may not mount reports the reason" {
   dir=$(mktemp -d "$BATS_TEST_TMPDIR/run.XXXX")
   docker run --detach --name "$HAL9000_PREFIX-weak" --label "hal9000.instance=$HAL9000_PREFIX" \
     --label hal9000.role=helper --pid host --network none --cap-drop ALL --cap-add SYS_PTRACE --cap-add DAC_OVERRIDE \
-    --tmpfs /tmp --env DENO_DIR=/tmp/deno --env "MOUNTER_RUN=$dir" --env "HAL9000_PROJECT_ROOTS=/" \
-    --volume "$dir:/run/mounter" --entrypoint /scripts/mounter "$HAL9000_IMAGE_REPO:parent"
-  wait_for 10 test -S "$dir/mounter.sock"
-  run -0 ask "$dir/mounter.sock" "{\"op\":\"test\",\"pid\":$(inspect "$parent" '{{.State.Pid}}'),\"mark\":\"HAL9000_PREFIX=$HAL9000_PREFIX\"}"
+    --tmpfs /tmp --env DENO_DIR=/tmp/deno --env "NSENTER_RUN=$dir" --env "HAL9000_PROJECT_ROOTS=/" \
+    --volume "$dir:/run/nsenter" --entrypoint /scripts/nsenter "$HAL9000_IMAGE_REPO:parent"
+  wait_for 10 test -S "$dir/nsenter.sock"
+  run -0 ask "$dir/nsenter.sock" "{\"op\":\"test\",\"pid\":$(inspect "$parent" '{{.State.Pid}}'),\"mark\":\"HAL9000_PREFIX=$HAL9000_PREFIX\"}"
   docker rm -f "$HAL9000_PREFIX-weak"
   [[ $output == *"this machine does not allow mounts (Linux "*EPERM* ]]
 }

@@ -10,12 +10,12 @@ setup_file() {
 
 setup() {
   project=$(make_project recovered)
-  mounter=$HAL9000_PREFIX-mounter
+  nsenter=$HAL9000_PREFIX-nsenter
 }
 
 teardown() {
   after_failure
-  docker unpause "$net" "$parent" "$mounter" >/dev/null 2>&1 || true
+  docker unpause "$net" "$parent" "$nsenter" >/dev/null 2>&1 || true
   "$scripts/claudy.ts" daemon start >/dev/null 2>&1
   wait_for 60 "$scripts/pool-manager.ts" warm
   stop_workers
@@ -61,23 +61,23 @@ work_of() {
   pgrep -P "$first" || echo "$first"
 }
 
-@test "spawns cold while the mounter hangs, and claims again afterwards" {
+@test "spawns cold while the nsenter hangs, and claims again afterwards" {
   warm
-  as_root kill -STOP "$(work_of "$mounter")"
+  as_root kill -STOP "$(work_of "$nsenter")"
   run -0 --separate-stderr "$scripts/spawn-worker.ts" -d -n slow-$$ --json "$project"
   [ "$(jq -r .start <<<"$output")" = cold ]
   claims() { "$scripts/spawn-worker.ts" -d --warm-only "$project"; }
   wait_for 60 claims
 }
 
-@test "replaces a paused mounter at once" {
+@test "replaces a paused nsenter at once" {
   warm
-  before=$(inspect "$mounter" '{{.Id}}')
-  wait_for 20 docker pause "$mounter"
+  before=$(inspect "$nsenter" '{{.Id}}')
+  wait_for 20 docker pause "$nsenter"
   run -0 spawn -n unpaused-$$ "$project"
-  replaced() { [ "$(inspect "$mounter" '{{.State.Paused}}')" = false ] && warm; }
+  replaced() { [ "$(inspect "$nsenter" '{{.State.Paused}}')" = false ] && warm; }
   wait_for 60 replaced
-  [ "$(inspect "$mounter" '{{.Id}}')" != "$before" ]
+  [ "$(inspect "$nsenter" '{{.Id}}')" != "$before" ]
   "$scripts/spawn-worker.ts" -d --warm-only "$project"
 }
 

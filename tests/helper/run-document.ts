@@ -124,7 +124,7 @@ const chosenNames = blocks.flatMap(({ text }) =>
 function adapted(text: string): string {
   const repository = process.env["HAL9000_IMAGE_REPO"] ?? "";
   let adapted = text
-    .replace(/\bhal9000-(net|parent|mcp|mounter)\b(?!-)/g, `${prefix}-$1`)
+    .replace(/\bhal9000-(net|parent|mcp|nsenter)\b(?!-)/g, `${prefix}-$1`)
     .replaceAll("ghcr.io/hellblazer/hal-9000:", `${repository}:`);
   for (const name of new Set(chosenNames)) {
     const word = new RegExp(`(?<![\\w/.-])${name}(?![\\w-])`, "g");

@@ -19,8 +19,8 @@ import {
   readClaims,
   Unfit,
 } from "../../lib/pool/claim.ts";
-import type { AttachRequest } from "../../lib/pool/mounter/attach.ts";
-import { Mounter, MounterLost } from "../../lib/pool/mounter-container.ts";
+import type { AttachRequest } from "../../lib/nsenter/privileged/attach.ts";
+import { Nsenter, NsenterLost } from "../../lib/nsenter/container.ts";
 import { listen } from "../../lib/std/socket-lines.ts";
 import { claimRequest } from "../../lib/pool/client.ts";
 import type { ClaimRequest } from "../../lib/pool/protocol.ts";
@@ -67,8 +67,8 @@ const noCgroups = {
   PidsLimit: false,
 };
 
-function mounter(attach: (request: AttachRequest) => Promise<void>): Mounter {
-  return { attach } as unknown as Mounter;
+function nsenter(attach: (request: AttachRequest) => Promise<void>): Nsenter {
+  return { attach } as unknown as Nsenter;
 }
 
 async function claimed(
@@ -81,7 +81,7 @@ async function claimed(
   const fitting = await fit(fake.instance, request, recipe);
   const claim = await claimWorker(
     fake.instance,
-    mounter(attach),
+    nsenter(attach),
     { recipe, worker, request, fitting },
   );
   return { claim, worker, fitting };
@@ -277,11 +277,11 @@ test("a claim that cannot attach leaves nothing behind", async (fake) => {
   assert.ok(existsSync(project("app")));
 });
 
-test("distinguishes a lost mounter from an unsuitable project", async (fake) => {
+test("distinguishes a lost nsenter from an unsuitable project", async (fake) => {
   const failure = await failureOf(
-    claimed(fake, {}, () => Promise.reject(new MounterLost("lost"))),
+    claimed(fake, {}, () => Promise.reject(new NsenterLost("lost"))),
   );
-  assert.instance(failure, MounterLost);
+  assert.instance(failure, NsenterLost);
 });
 
 test("spawns cold without an error if a container has the name meanwhile", async (fake) => {
@@ -405,16 +405,16 @@ test("a recipe changes with the image, network or limits", async (fake) => {
   assert.is(await inputs(), undefined);
 });
 
-test("replaces a mounter that was started with other project roots", async (fake) => {
+test("replaces a nsenter that was started with other project roots", async (fake) => {
   const { engine, instance } = fake;
   const { names, home } = instance;
-  mkdirSync(home.mounter, { recursive: true });
+  mkdirSync(home.nsenter, { recursive: true });
   const server = await listen(
-    join(home.mounter, "mounter.sock"),
+    join(home.nsenter, "nsenter.sock"),
     () => Promise.resolve({}),
   );
-  const mounterWith = (roots: string[]) =>
-    new Mounter({
+  const nsenterWith = (roots: string[]) =>
+    new Nsenter({
       ...instance,
       host: { ...instance.host, roots },
       self: { ImageID: "repo:parent" } as typeof instance.self,
@@ -422,13 +422,13 @@ test("replaces a mounter that was started with other project roots", async (fake
   engine.images.clear(); // an image is its name
   engine.images.set("repo:parent", { Id: "repo:parent" });
   try {
-    await mounterWith(["/one"]).ensure();
-    const { id } = engine.find(names.mounter) ?? {};
-    await mounterWith(["/one"]).ensure();
-    assert.is(engine.find(names.mounter)?.id, id);
-    assert.match(await mounterWith([]).ensure() ?? "", "-v DIR:/host/DIR:ro");
-    await mounterWith(["/two"]).ensure();
-    assert.is.not(engine.find(names.mounter)?.id, id);
+    await nsenterWith(["/one"]).ensure();
+    const { id } = engine.find(names.nsenter) ?? {};
+    await nsenterWith(["/one"]).ensure();
+    assert.is(engine.find(names.nsenter)?.id, id);
+    assert.match(await nsenterWith([]).ensure() ?? "", "-v DIR:/host/DIR:ro");
+    await nsenterWith(["/two"]).ensure();
+    assert.is.not(engine.find(names.nsenter)?.id, id);
   } finally {
     await server.close();
   }

@@ -9,8 +9,8 @@ import * as assert from "uvu/assert";
 import {
   examineChromadb,
   examineDashboard,
-  examineMounter,
   examineNetwork,
+  examineNsenter,
   examineParent,
   examinePool,
   examineSockets,
@@ -152,17 +152,17 @@ const status = {
 test("reports a pool as off, not answering, incomplete or ok", async (fake) => {
   const { instance } = fake;
   assert.is((await examinePool(instance)).says, "off");
-  assert.is((await examineMounter(instance)).says, "off, like the pool");
+  assert.is((await examineNsenter(instance)).says, "off, like the pool");
   writeDesired(instance, true);
   assert.is((await examinePool(instance)).state, "fail");
-  assert.is((await examineMounter(instance)).state, "fail");
+  assert.is((await examineNsenter(instance)).state, "fail");
   let answer: PoolStatus = status;
   const listener = await listen(
     instance.home.poolSocket,
     () => Promise.resolve(answer),
   );
   assert.is((await examinePool(instance)).says, "1 warm, 0 claimed");
-  assert.is((await examineMounter(instance)).state, "ok");
+  assert.is((await examineNsenter(instance)).state, "ok");
   const profile = { name: "java", image: "j", present: false, warm: 0 };
   answer = { ...status, unavailable: "no rights", profiles: [profile] };
   const missing = await examinePool(instance);
@@ -170,7 +170,7 @@ test("reports a pool as off, not answering, incomplete or ok", async (fake) => {
     "not built: j",
     "claudy profile build java",
   ]);
-  assert.is((await examineMounter(instance)).says, "no warm claims: no rights");
+  assert.is((await examineNsenter(instance)).says, "no warm claims: no rights");
   await listener.close();
 });
 

@@ -327,7 +327,7 @@ test("doctor prints each check with its sign, and the fix of each fault", async 
   for (
     const name of [
       ...["engine", "owner", "home", "move", "memory", "clock", "images"],
-      ...["network", "parent", "chromadb", "pool", "mounter", "mcp"],
+      ...["network", "parent", "chromadb", "pool", "nsenter", "mcp"],
       ...["records", "leftovers", "inotify", "mounts"],
     ]
   ) {
@@ -356,10 +356,10 @@ test("doctor names a parent that does not run once, and skips its services", asy
     const checks = JSON.parse(ran.stdout) as { name: string; state: string }[];
     return checks.filter(({ name, state }) =>
       state === "fail" ||
-      ["chromadb", "sockets", "pool", "mounter", "dashboard"].includes(name)
+      ["chromadb", "sockets", "pool", "nsenter", "dashboard"].includes(name)
     ).map(({ name }) => name).join(" ");
   };
-  assert.match(await names(), /chromadb sockets pool mounter dashboard/);
+  assert.match(await names(), /chromadb sockets pool nsenter dashboard/);
   const parent = engine.find("fake-parent") as FakeContainer;
   parent.state = "exited";
   assert.is(await names(), "parent");

@@ -1,4 +1,4 @@
-// The mounter's system calls that need no privileges.
+// The nsenter's system calls that need no privileges.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -20,8 +20,8 @@ import {
   copyMounts,
   openBeneath,
   openPath,
-} from "../../lib/pool/mounter/mount-calls.ts";
-import { inProcess } from "../../lib/pool/mounter/attach.ts";
+} from "../../lib/nsenter/privileged/calls.ts";
+import { inProcess } from "../../lib/nsenter/privileged/attach.ts";
 
 const test = suite<{ root: string }>("mounts");
 

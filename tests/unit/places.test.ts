@@ -44,7 +44,7 @@ test("every file of a home is in a directory of its own kind", () => {
   const made = [
     ...homeDirectories(paths),
     // Created when they are needed.
-    ...[paths.damaged, paths.ended, paths.profiles, paths.mounter],
+    ...[paths.damaged, paths.ended, paths.profiles, paths.nsenter],
     ...[paths.namedSecrets, join(home, "sessions", "approved")],
     join(paths.logs, "builds"),
   ];

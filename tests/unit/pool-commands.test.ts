@@ -123,7 +123,7 @@ test("the status of an idle pool omits empty lists, and says why claims are impo
   const [base] = status.profiles;
   await serve(context, () => ({
     ...status,
-    unavailable: "no mounter",
+    unavailable: "no nsenter",
     warm: [],
     busy: [],
     profiles: base ? [base] : [],
@@ -137,7 +137,7 @@ test("the status of an idle pool omits empty lists, and says why claims are impo
   }));
   const { stdout } = await context.run(poolManager, ["status"]);
   const rows = rowsOf(stdout);
-  assert.is(rows.get("Warm claims"), "not possible: no mounter");
+  assert.is(rows.get("Warm claims"), "not possible: no nsenter");
   assert.is(rows.get("Cold"), "0");
   assert.is(rows.get("Latency"), "none yet");
   assert.is(rows.get("Failures"), "0");

@@ -1,4 +1,4 @@
-// The pool manager through its socket, with a fake engine and a fake mounter.
+// The pool manager through its socket, with a fake engine and a fake nsenter.
 
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -17,7 +17,7 @@ import { createWarm, warmRecipe } from "../../lib/pool/warm.ts";
 import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
 
 interface Context extends FakeInstance {
-  mounter: {
+  nsenter: {
     listener: Listener;
     fault: string | undefined;
     attached: { mark: string }[];
@@ -38,18 +38,18 @@ test.before.each(async (context) => {
   const { instance, engine, log } = context;
   // The parent's image: its id is empty because the manager does not run in a parent.
   engine.images.set("", { Id: "sha256:parent" });
-  mkdirSync(instance.home.mounter);
-  const mounter: Context["mounter"] = {
+  mkdirSync(instance.home.nsenter);
+  const nsenter: Context["nsenter"] = {
     listener: await listen(
-      join(instance.home.mounter, "mounter.sock"),
+      join(instance.home.nsenter, "nsenter.sock"),
       async (line) => {
         const request = line as { op: string; pid: number; mark: string };
-        if (request.op === "test") return { fault: mounter.fault };
+        if (request.op === "test") return { fault: nsenter.fault };
         if (request.op === "look") {
-          return { attached: mounter.busy.includes(request.pid) };
+          return { attached: nsenter.busy.includes(request.pid) };
         }
-        await mounter.attach();
-        mounter.attached.push(request);
+        await nsenter.attach();
+        nsenter.attached.push(request);
         return {};
       },
     ),
@@ -58,7 +58,7 @@ test.before.each(async (context) => {
     busy: [],
     attach: () => Promise.resolve(),
   };
-  context.mounter = mounter;
+  context.nsenter = nsenter;
   let stop = new AbortController();
   let ended: Promise<void> | undefined;
   context.begin = async () => {
@@ -91,10 +91,10 @@ test.before.each(async (context) => {
   writeDesired(instance, true, { minWarm: 1, maxWarm: 2, checkInterval: 1 });
 });
 
-test.after.each(async ({ halt, mounter, end, instance }) => {
+test.after.each(async ({ halt, nsenter, end, instance }) => {
   writeDesired(instance, false, { minWarm: 0, maxWarm: 0 });
   await halt();
-  await mounter.listener.close();
+  await nsenter.listener.close();
   end();
 });
 
@@ -128,7 +128,7 @@ test("a claim has the image's process limit, and reports what the image lacks", 
 });
 
 test("a claim assigns a worker to the project, and the pool is refilled", async (context) => {
-  const { begin, instance, engine, ask, mounter } = context;
+  const { begin, instance, engine, ask, nsenter } = context;
   await begin();
   await untilWarm(context, 1);
   await ask("ping");
@@ -136,8 +136,8 @@ test("a claim assigns a worker to the project, and the pool is refilled", async 
   if (reply.start !== "warm") throw new Error(reply.reason);
   assert.is(engine.find("mine")?.id, reply.worker.id);
   const { Env } = engine.find("mine")?.spec ?? {};
-  assert.is(mounter.attached.length, 1);
-  assert.ok(Env?.includes(mounter.attached[0]?.mark ?? ""));
+  assert.is(nsenter.attached.length, 1);
+  assert.ok(Env?.includes(nsenter.attached[0]?.mark ?? ""));
   assert.ok(existsSync(instance.home.claim(reply.worker.id)));
   await untilWarm(context, 1);
   const status = await ask("status") as PoolStatus;
@@ -161,13 +161,13 @@ test("a drained pool stays empty until warm refills it", async (context) => {
   assert.is(status.warm.length, 1);
 });
 
-test("stop removes warm workers and mounter, and is persistent", async (context) => {
+test("stop removes warm workers and nsenter, and is persistent", async (context) => {
   const { begin, ask, engine, instance } = context;
   await begin();
   await untilWarm(context, 1);
-  assert.ok(engine.find("fake-mounter"));
+  assert.ok(engine.find("fake-nsenter"));
   assert.equal(await ask("stop"), { removed: 1 });
-  assert.not(engine.find("fake-mounter"));
+  assert.not(engine.find("fake-nsenter"));
   assert.is(readDesired(instance).enabled, false);
   await sleep(100);
   assert.equal(warmNames(context), []);
@@ -254,9 +254,9 @@ test("spawns cold while the net is down", async (context) => {
   assert.is((await claimApp(context)).start, "warm");
 });
 
-test("reports a mounter that cannot mount, and keeps no warm workers then", async (context) => {
-  const { begin, ask, mounter, told } = context;
-  mounter.fault = "no rights";
+test("reports a nsenter that cannot mount, and keeps no warm workers then", async (context) => {
+  const { begin, ask, nsenter, told } = context;
+  nsenter.fault = "no rights";
   await begin();
   assert.equal(await claimApp(context), { start: "cold", reason: "no rights" });
   const status = await ask("status") as PoolStatus;
@@ -264,7 +264,7 @@ test("reports a mounter that cannot mount, and keeps no warm workers then", asyn
   assert.ok(told.includes("Warm claims are unavailable: no rights"));
   await sleep(100);
   assert.equal(warmNames(context), []);
-  mounter.fault = undefined;
+  nsenter.fault = undefined;
   await ask("warm");
   assert.is(warmNames(context).length, 1);
 });
@@ -279,7 +279,7 @@ test("keeps no warm workers without limits that are required, and says why", asy
     "the engine cannot limit memory of containers, and REQUIRE_LIMITS is set";
   assert.is(status.unavailable, unavailable);
   assert.equal(warmNames(context), []);
-  assert.not(engine.find("fake-mounter"));
+  assert.not(engine.find("fake-nsenter"));
   assert.equal(await claimApp(context), { start: "cold", reason: unavailable });
 });
 
@@ -296,13 +296,13 @@ test("a claim warns of limits that have no effect, and the status has none", asy
   assert.not(told.join().includes("cannot limit"));
 });
 
-test("spawns cold if the mounter is lost, and does not reuse the worker", async (context) => {
-  const { begin, mounter, engine } = context;
+test("spawns cold if the nsenter is lost, and does not reuse the worker", async (context) => {
+  const { begin, nsenter, engine } = context;
   await begin();
   await untilWarm(context, 1);
   const [name = ""] = warmNames(context);
   const id = engine.find(name)?.id ?? "";
-  mounter.attach = () => Promise.reject(new Error("no such process"));
+  nsenter.attach = () => Promise.reject(new Error("no such process"));
   const reply = await claimApp(context);
   assert.equal(reply, {
     start: "cold",
@@ -313,22 +313,22 @@ test("spawns cold if the mounter is lost, and does not reuse the worker", async 
 });
 
 test("attaches a restarted claimed worker to its project again", async (context) => {
-  const { begin, engine, mounter } = context;
+  const { begin, engine, nsenter } = context;
   await begin();
   await untilWarm(context, 1);
   await claimApp(context);
   const worker = engine.find("mine");
   assert.ok(worker);
   engine.emit("start", worker);
-  await waitFor(() => mounter.attached.length === 2, {
+  await waitFor(() => nsenter.attached.length === 2, {
     for: "the attachment",
     timeoutMs: 3000,
   });
-  assert.equal(mounter.attached[1], mounter.attached[0]);
+  assert.equal(nsenter.attached[1], nsenter.attached[0]);
 });
 
 test("a new manager continues complete claims and undoes incomplete ones", async (context) => {
-  const { begin, halt, engine, instance, mounter, told } = context;
+  const { begin, halt, engine, instance, nsenter, told } = context;
   await begin();
   await untilWarm(context, 1);
   await claimApp(context);
@@ -339,7 +339,7 @@ test("a new manager continues complete claims and undoes incomplete ones", async
   const [touched = ""] = warmNames(context);
   const broken = { ...engine.find("mine") };
   engine.add("broken", { ...broken, id: "b".repeat(64), name: "broken" });
-  mounter.busy.push(4242);
+  nsenter.busy.push(4242);
   await begin();
   await waitFor(() => !engine.find(touched), {
     for: "the touched one to go",

@@ -1,4 +1,4 @@
-// The mounter: the one container with the right to mount, and its client.
+// The nsenter: the one container with the right to mount, and its client.
 
 import { ownContainer } from "../instance/container.ts";
 import {
@@ -12,40 +12,40 @@ import { bind, serviceSpec } from "../instance/container-spec.ts";
 import { ensureDirectory } from "../std/owned.ts";
 import { waitFor } from "../std/wait.ts";
 import { listWarm } from "../worker/workers.ts";
-import type { AttachRequest, ContainerProcess } from "./mounter/attach.ts";
+import type { AttachRequest, ContainerProcess } from "./privileged/attach.ts";
 import { Client } from "../std/socket-lines.ts";
 
-/** Where things are inside the mounter. */
-export const insideMounter = {
-  run: "/run/mounter",
-  socket: "/run/mounter/mounter.sock",
+/** Where things are inside the nsenter. */
+export const insideNsenter = {
+  run: "/run/nsenter",
+  socket: "/run/nsenter/nsenter.sock",
   /** A mount point for the self-test. */
   scratch: "/tmp/scratch",
 } as const;
 
 const memoryBytes = 256 * 1024 ** 2;
 
-/** An answer takes about 1 ms; a mounter that takes longer than this hangs. */
+/** An answer takes about 1 ms; a nsenter that takes longer than this hangs. */
 const answerMs = 1500;
 
-/** Time for the first answer of a new mounter, and for one of a running mounter. */
+/** Time for the first answer of a new nsenter, and for one of a running nsenter. */
 const startMs = 15_000;
 const runningMs = 3000;
 
-export function mounterSpec(
+export function nsenterSpec(
   instance: Pick<Instance, "prefix" | "hostHome" | "host" | "owner">,
   image: string,
 ): Docker.ContainerCreateOptions {
   const { prefix, hostHome, host, owner } = instance;
   return serviceSpec({ prefix, hostHome }, {
-    role: "mounter",
+    role: "nsenter",
     image,
-    command: ["/scripts/mounter"],
+    command: ["/scripts/nsenter"],
     user: "0:0",
     env: [
       `HAL9000_PROJECT_ROOTS=${(host.roots ?? []).join(":")}`,
-      `MOUNTER_HOMES=${hostHome.workers}:${hostHome.claude}`,
-      `MOUNTER_RUN=${hostHome.mounter}`,
+      `NSENTER_HOMES=${hostHome.workers}:${hostHome.claude}`,
+      `NSENTER_RUN=${hostHome.nsenter}`,
     ],
     memoryBytes,
     // AppArmor's default profile for containers denies mounts.
@@ -57,13 +57,13 @@ export function mounterSpec(
       CapAdd: ["SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE", "DAC_READ_SEARCH"],
       // The socket's directory belongs to the owner.
       GroupAdd: [String(owner.gid)],
-      Mounts: [bind(hostHome.mounter, insideMounter.run)],
+      Mounts: [bind(hostHome.nsenter, insideNsenter.run)],
     },
   });
 }
 
-/** The pool manager's client of the mounter: one connection, reopened when lost. */
-export class Mounter {
+/** The pool manager's client of the nsenter: one connection, reopened when lost. */
+export class Nsenter {
   readonly #instance: Instance;
   #client: Client | undefined;
 
@@ -71,18 +71,18 @@ export class Mounter {
     this.#instance = instance;
   }
 
-  /** Ensures that the mounter runs. Returns why mounts are impossible, if they are. */
+  /** Ensures that the nsenter runs. Returns why mounts are impossible, if they are. */
   async ensure(): Promise<string | undefined> {
     const { docker, names, home, owner, self, host } = this.#instance;
     if (host.roots?.length === 0) return noRoots;
-    ensureDirectory(home.mounter, 0o770, owner);
+    ensureDirectory(home.nsenter, 0o770, owner);
     const image = self?.ImageID ?? "";
     const present = await ownContainer(
       this.#instance,
-      names.mounter,
-      "mounter",
+      names.nsenter,
+      "nsenter",
     );
-    const spec = mounterSpec(this.#instance, image);
+    const spec = nsenterSpec(this.#instance, image);
     // The test enters it as a claim enters a worker.
     const other = await this.#parent();
     const fits = present?.Image === image && present.State.Running &&
@@ -93,9 +93,9 @@ export class Mounter {
       const answer = await this.#test(other, runningMs).catch(() => undefined);
       if (answer) return answer.fault;
     }
-    // A hanging mounter is replaced, too: it has no state.
+    // A hanging nsenter is replaced, too: it has no state.
     if (present) await removeContainer(docker, present.Id);
-    const container = await createContainer(docker, names.mounter, spec);
+    const container = await createContainer(docker, names.nsenter, spec);
     await container.start();
     return (await this.#test(other, startMs)).fault;
   }
@@ -120,7 +120,7 @@ export class Mounter {
         if (isOutOfReach(error)) return undefined; // not listening yet
         throw error;
       }
-    }, { for: "the mounter to answer", timeoutMs });
+    }, { for: "the nsenter to answer", timeoutMs });
   }
 
   /** Attaches directories inside a worker: all of them, or none if it throws. */
@@ -129,7 +129,7 @@ export class Mounter {
       await this.#ask({ op: "attach", ...request });
     } catch (error) {
       if (!isOutOfReach(error)) throw error;
-      throw new MounterLost("the mounter is out of reach", { cause: error });
+      throw new NsenterLost("the nsenter is out of reach", { cause: error });
     }
   }
 
@@ -144,7 +144,7 @@ export class Mounter {
 
   async #ask(request: object): Promise<unknown> {
     if (this.#client?.broken) this.#client = undefined;
-    this.#client ??= new Client(`${this.#instance.home.mounter}/mounter.sock`);
+    this.#client ??= new Client(`${this.#instance.home.nsenter}/nsenter.sock`);
     return await this.#client.ask(request, answerMs);
   }
 }
@@ -153,25 +153,25 @@ export class Mounter {
 const noRoots = "the parent sees no projects; " +
   "start it with -v DIR:/host/DIR:ro, DIR being the projects' directory";
 
-/** The mounter has ended or hangs. */
-export class MounterLost extends Error {}
+/** The nsenter has ended or hangs. */
+export class NsenterLost extends Error {}
 
-/** Errors that the mounter reports have no code. */
+/** Errors that the nsenter reports have no code. */
 function isOutOfReach(error: unknown): boolean {
   return (error as NodeJS.ErrnoException).code !== undefined;
 }
 
-/** Removes what a stopped pool manager leaves: warm workers and the mounter. */
+/** Removes what a stopped pool manager leaves: warm workers and the nsenter. */
 export async function removePool(instance: Instance): Promise<void> {
   const warm = await listWarm(instance);
   await Promise.all([
-    removeMounter(instance),
+    removeNsenter(instance),
     ...warm.map(({ id }) => removeContainer(instance.docker, id)),
   ]);
 }
 
-export async function removeMounter(instance: Instance): Promise<void> {
+export async function removeNsenter(instance: Instance): Promise<void> {
   const { docker, names } = instance;
-  if (!await ownContainer(instance, names.mounter, "mounter")) return;
-  await removeContainer(docker, names.mounter);
+  if (!await ownContainer(instance, names.nsenter, "nsenter")) return;
+  await removeContainer(docker, names.nsenter);
 }

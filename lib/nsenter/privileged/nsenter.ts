@@ -1,24 +1,24 @@
-// mounter: attaches projects inside running workers for the pool manager, until
-// SIGTERM. It is the mounter container's command.
+// nsenter: attaches projects inside running workers for the pool manager, until
+// SIGTERM. It is the nsenter container's command.
 
 import { mkdirSync } from "node:fs";
 import process from "node:process";
 import { timedLog } from "../../std/log.ts";
-import { serveMounter } from "./service.ts";
-import { insideMounter } from "../mounter-container.ts";
+import { serveNsenter } from "./service.ts";
+import { insideNsenter } from "../container.ts";
 import { command, execute, runCli } from "../../cli/cli.ts";
 import { Io } from "../../cli/io.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
-  const cli = command("mounter");
+  const cli = command("nsenter");
 
-  cli.command("", "Run the mounter").action(async () => {
+  cli.command("", "Run the nsenter").action(async () => {
     const { env } = io;
-    mkdirSync(insideMounter.scratch, { recursive: true });
-    const listener = await serveMounter({
-      roots: [env["HAL9000_PROJECT_ROOTS"], env["MOUNTER_HOMES"]]
+    mkdirSync(insideNsenter.scratch, { recursive: true });
+    const listener = await serveNsenter({
+      roots: [env["HAL9000_PROJECT_ROOTS"], env["NSENTER_HOMES"]]
         .flatMap((paths) => (paths ?? "").split(":")).filter(Boolean),
-      run: env["MOUNTER_RUN"] ?? "",
+      run: env["NSENTER_RUN"] ?? "",
     }, timedLog(io.log));
     await new Promise((resolve) => process.on("SIGTERM", resolve));
     await listener.close();

@@ -1,4 +1,4 @@
-// Serves the mounter's socket.
+// Serves the nsenter's socket.
 
 import { readFileSync } from "node:fs";
 import { release } from "node:os";
@@ -7,7 +7,7 @@ import { messageOf } from "../../std/errors.ts";
 import type { Log } from "../../std/log.ts";
 import { Attacher, type ContainerProcess, inProcess } from "./attach.ts";
 import { listen, type Listener } from "../../std/socket-lines.ts";
-import { insideMounter } from "../mounter-container.ts";
+import { insideNsenter } from "../container.ts";
 
 const process = {
   pid: v.pipe(v.number(), v.integer(), v.minValue(2)),
@@ -35,7 +35,7 @@ const requestSchema = v.variant("op", [
 ]);
 
 /** Serves the pool manager; `run` is the socket's directory on the host. */
-export async function serveMounter(
+export async function serveNsenter(
   { roots, run }: { roots: string[]; run: string },
   log: Log,
 ): Promise<Listener> {
@@ -48,7 +48,7 @@ export async function serveMounter(
     if (request.op === "test") {
       try {
         attacher ??= new Attacher(roots);
-        const { run: here, scratch } = insideMounter;
+        const { run: here, scratch } = insideNsenter;
         attacher.test(request, run, here, scratch);
         return Promise.resolve({});
       } catch (error) {
@@ -60,12 +60,12 @@ export async function serveMounter(
         return Promise.resolve({ fault });
       }
     }
-    if (!attacher) throw new Error("the mounter was not tested");
+    if (!attacher) throw new Error("the nsenter was not tested");
     attacher.attach(request);
     return Promise.resolve({});
   };
   // Only the pool manager can connect, and it keeps its connection open.
-  return await listen(insideMounter.socket, handle, { idleTimeoutMs: 0 });
+  return await listen(insideNsenter.socket, handle, { idleTimeoutMs: 0 });
 }
 
 /** Whether a process has a mount at one of the targets: proc_pid_mountinfo(5). */

@@ -14,7 +14,7 @@ import {
   openBeneath,
   openPath,
   unshareDirectories,
-} from "./mount-calls.ts";
+} from "./calls.ts";
 
 export interface Attachment {
   /** Absolute path on the host, without symlinks. */
