@@ -57,7 +57,7 @@ async function runLocally(
   const env = { ...process.env, ...options.env };
   const cli = await cliVersion(env);
   if (cli && !cli.works) {
-    const { connect } = await import("./docker.ts");
+    const { connect } = await import("./connection.ts");
     const engine = await (await connect(env)).version().catch(() => undefined);
     const failure = engine && cliFailure(cli, engine, env);
     if (failure) throw failure;

@@ -2,7 +2,8 @@
 // or user.
 
 import { hostname } from "node:os";
-import { connect, type Docker, inspectVolume } from "../docker/docker.ts";
+import { connect } from "../docker/connection.ts";
+import { type Docker, inspectVolume } from "../docker/docker.ts";
 import { endpointOf, socketOf } from "../docker/endpoint.ts";
 import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";

@@ -27,7 +27,7 @@ export interface Reach {
 /** For commands that run often, and start faster without the engine's API. */
 export function reachOf(env: NodeJS.ProcessEnv, home: HomePaths): Reach {
   const docker = async () => {
-    const { connect } = await import("../docker/docker.ts");
+    const { connect } = await import("../docker/connection.ts");
     return await connect(env);
   };
   return { home, docker, self: env["HAL9000_ROLE"] === "parent" };

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { $, quote } from "zx/core";
 import { asRoot } from "./as-root.ts";
-import { connect } from "../docker/docker.ts";
+import { connect } from "../docker/connection.ts";
 import {
   cliFailure,
   type CliVersion,

@@ -4,7 +4,7 @@
 import { chromadbFault } from "./chromadb.ts";
 import { readSettings } from "../instance/config.ts";
 import { homeOf } from "../instance/config.ts";
-import { connect } from "../docker/docker.ts";
+import { connect } from "../docker/connection.ts";
 import { Failure } from "../std/errors.ts";
 import { homePaths } from "../instance/paths.ts";
 import { command, execute, runCli } from "../cli/cli.ts";

@@ -21,7 +21,7 @@ import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { cliFailure, runDocker } from "../../lib/docker/docker-cli.ts";
-import { connect } from "../../lib/docker/docker.ts";
+import { connect } from "../../lib/docker/connection.ts";
 import { engineFailure } from "../../lib/docker/docker-errors.ts";
 import type { Failure } from "../../lib/std/errors.ts";
 import { main as coordinator } from "../../scripts/coordinator.ts";

@@ -1,0 +1,132 @@
+// Connects to the engine's API. dockerode is loaded only when it is needed.
+
+import { readFileSync } from "node:fs";
+import type { Agent } from "node:http";
+import process from "node:process";
+import type Docker from "dockerode";
+import { connectionFault, statusOf, Unreachable } from "./docker-errors.ts";
+import {
+  defaultSocket,
+  type Endpoint,
+  endpointOf,
+  sshTarget,
+  type Tls,
+} from "./endpoint.ts";
+import { apiFailure, knownApi, minimumApi, pingEngine } from "./engine-info.ts";
+import { Failure, messageOf } from "../std/errors.ts";
+import { isAtLeast } from "../std/text.ts";
+
+/** Connects to the engine of the Docker CLI. It is asked at the first call. */
+export async function connect(env: NodeJS.ProcessEnv): Promise<Docker> {
+  const endpoint = endpointOf(env);
+  const { default: Dockerode } = await import("dockerode");
+  const options = await connectionOptions(endpoint, env);
+  // dockerode would mix its own reading of the environment into the options.
+  const { DOCKER_HOST } = process.env;
+  delete process.env["DOCKER_HOST"];
+  const docker = new Dockerode(options);
+  if (DOCKER_HOST !== undefined) process.env["DOCKER_HOST"] = DOCKER_HOST;
+  negotiateApi(docker, endpoint);
+  return docker;
+}
+
+async function connectionOptions(
+  endpoint: Endpoint,
+  env: NodeJS.ProcessEnv,
+): Promise<Docker.DockerOptions & { agent?: Agent }> {
+  const { host, tls } = endpoint;
+  if (host.startsWith("unix://")) {
+    return { socketPath: host.slice("unix://".length) || defaultSocket };
+  }
+  const target = sshTarget(endpoint);
+  if (target) {
+    const { SshAgent } = await import("./ssh.ts");
+    return {
+      host: "docker",
+      protocol: "http",
+      agent: new SshAgent(target, env),
+    };
+  }
+  const url = URL.parse(host);
+  if (url?.protocol !== "tcp:" || !url.hostname) {
+    throw new Failure("engine", `Cannot use the engine at ${host}`, {
+      hint: "Its address must be unix://PATH, tcp://HOST:PORT or ssh://HOST.",
+    });
+  }
+  return {
+    host: url.hostname,
+    port: url.port || (tls ? 2376 : 2375),
+    protocol: tls ? "https" : "http",
+    ...(tls ? { agent: await tlsAgent(tls) } : {}),
+  };
+}
+
+async function tlsAgent({ ca, cert, key, verify }: Tls): Promise<Agent> {
+  const { Agent } = await import("node:https");
+  const read = (file?: string) => file && readFileSync(file);
+  return new Agent({
+    ...(ca ? { ca: read(ca) } : {}),
+    ...(cert && key ? { cert: read(cert), key: read(key) } : {}),
+    rejectUnauthorized: verify,
+  });
+}
+
+/**
+ * Before the first call, asks for the engine's API, and uses the latest that both have.
+ * Errors of that first contact mean that the engine is out of reach.
+ */
+function negotiateApi(docker: Docker, endpoint: Endpoint): void {
+  const { modem } = docker;
+  const dial = modem.dial.bind(modem) as Dial;
+  let prefix: string | undefined;
+  const negotiate = async (signal?: AbortSignal) => {
+    const { api } = await pingEngine(docker, signal).catch((error) => {
+      throw asUnreachable(error, endpoint);
+    });
+    if (api !== undefined && !isAtLeast(api, minimumApi)) {
+      throw apiFailure(await docker.version());
+    }
+    // Without a version the engine takes its own.
+    prefix = api === undefined
+      ? ""
+      : `/v${isAtLeast(api, knownApi) ? knownApi : api}`;
+  };
+  modem.dial = (async (options, callback) => {
+    // These two are answered whatever the version is.
+    if (["/_ping", "/version"].includes(options.path)) {
+      return dial(options, callback);
+    }
+    try {
+      if (prefix === undefined) await negotiate(options.abortSignal);
+    } catch (error) {
+      return callback(error, null);
+    }
+    const path = `${prefix}${options.path}`;
+    dial({ ...options, path }, (error, answer) => {
+      if (statusOf(error) !== 400) return callback(error, answer);
+      // The engine may have no version as old as the known ones.
+      docker.version().then(apiFailure, () => undefined)
+        .then((failure) => callback(failure ?? error, answer));
+    });
+  }) as Dial;
+}
+
+type Dial = (
+  options: { path: string; abortSignal?: AbortSignal },
+  callback: (error: unknown, answer: unknown) => void,
+) => void;
+
+function asUnreachable(error: unknown, { host, tls }: Endpoint): unknown {
+  const { name, json } = error as Error & { json?: { message?: string } };
+  const isAborted = name === "AbortError" || name === "TimeoutError";
+  if (isAborted || connectionFault(error) !== undefined) return error;
+  const hint = tls
+    ? `Check ca.pem, cert.pem and key.pem in ${tls.directory}: docker version`
+    : host.startsWith("tcp:")
+    ? "If it uses TLS: export DOCKER_TLS_VERIFY=1 DOCKER_CERT_PATH=DIRECTORY"
+    : undefined;
+  return new Unreachable(host, json?.message ?? messageOf(error), {
+    cause: error,
+    hint,
+  });
+}
