@@ -271,6 +271,9 @@ async function rename(
   }
 }
 
+/** Where each claimed worker has something attached. */
+export const claimTargets = [insideWorker.workspace, insideWorker.claudeHome];
+
 /** The project, the Claude home, and the mounts within the project that git needs. */
 export function attachmentsOf(
   { path, uid, gid }: Project,

@@ -9,11 +9,13 @@ import type { Log } from "../std/log.ts";
 import {
   attachmentsOf,
   type Claim,
+  claimTargets,
   claimWorker,
   expireClaim,
   fit,
   gitMountsWithin,
   readClaim,
+  readClaims,
   Unfit,
 } from "./claim.ts";
 import type { Peer } from "../std/socket-lines.ts";
@@ -135,26 +137,42 @@ export class Claims {
   /** Attaches the project again after a claimed worker has restarted without its mounts. */
   async attachAgain(id: string): Promise<void> {
     const claim = readClaim(this.#instance.home.claim(id));
-    if (!claim) return;
-    const { record } = claim;
+    if (claim) await this.#attach(claim);
+  }
+
+  /** The same for workers that restarted while nobody followed the engine's events. */
+  async attachMissing(): Promise<void> {
+    for (const claim of readClaims(this.#instance)) {
+      await this.#attach(claim, { onlyMissing: true });
+    }
+  }
+
+  async #attach(
+    { record }: Claim,
+    { onlyMissing = false } = {},
+  ): Promise<void> {
+    const { docker, hostHome } = this.#instance;
     try {
-      const container = await inspectContainer(this.#instance.docker, id);
+      const container = await inspectContainer(docker, record.container);
       if (!container?.State.Running) return;
       const { State, Config } = container;
       const mark = markOf(Config);
       if (mark === undefined) {
+        if (onlyMissing) return;
         throw new Error("it was started by an earlier version");
       }
+      const process = { pid: State.Pid, mark };
+      if (
+        onlyMissing && await this.#nsenter.isAttached(process, claimTargets)
+      ) return;
       this.#log(
         `"${record.worker}" was restarted; attaching its project again`,
       );
-      const claimHome = `${this.#instance.hostHome.home}/${record.home}`;
       await this.#nsenter.attach({
-        pid: State.Pid,
-        mark,
+        ...process,
         attachments: attachmentsOf(
           record.project,
-          claimHome,
+          `${hostHome.home}/${record.home}`,
           gitMountsWithin(this.#instance, record.project),
         ),
       });

@@ -10,10 +10,9 @@ import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { readRecords, writeRecord } from "../instance/record.ts";
 import { ensureVolume } from "../instance/volumes.ts";
-import { insideWorker } from "../instance/paths.ts";
 import { pidsLimit } from "../worker/limits.ts";
 import { listWorkers } from "../worker/workers.ts";
-import { readClaims, Unfit } from "./claim.ts";
+import { claimTargets, readClaims, Unfit } from "./claim.ts";
 import { Claims } from "./claims.ts";
 import { listen, type Peer } from "../std/socket-lines.ts";
 import { Metrics } from "./metrics.ts";
@@ -72,6 +71,7 @@ export class PoolManager {
     );
     this.#log("Listening for requests");
     const events = this.#followEvents(stop);
+    void this.#claims.attachMissing();
     this.#tick();
     await events;
     clearTimeout(this.#timer);
@@ -105,6 +105,7 @@ export class PoolManager {
         );
       }
       await sleep(1000, undefined, { signal: stop }).catch(() => {});
+      void this.#claims.attachMissing();
       void this.#stock.plan();
     }
   }
@@ -139,9 +140,8 @@ export class PoolManager {
 
   /** Whether no project is attached in the worker. */
   async #isUnassigned(worker: WarmWorker): Promise<boolean> {
-    const targets = [insideWorker.workspace, insideWorker.claudeHome];
     try {
-      return !await this.#nsenter.isAttached(worker, targets);
+      return !await this.#nsenter.isAttached(worker, claimTargets);
     } catch {
       return false; // unknown, so the worker is replaced
     }

@@ -358,6 +358,19 @@ line"; do
   wait_for 5 there
 }
 
+@test "a claimed worker that restarts while the parent is down gets its project back" {
+  project=$(make_project claimed)
+  echo content >"$project/file"
+  claim -n while-$$ "$project"
+  docker stop --time 1 "$parent"
+  docker restart --time 1 while-$$
+  run ! docker exec while-$$ cat /workspace/file
+  "$scripts/claudy.ts" daemon start >/dev/null
+  there() { [ "$(docker exec while-$$ cat /workspace/file)" = content ]; }
+  wait_for 20 there
+  [ "$(docker exec while-$$ grep -c " /workspace " /proc/self/mountinfo)" = 1 ]
+}
+
 @test "restores the lost record of a claimed worker from its claim" {
   project=$(make_project claimed)
   claim -n lost-$$ "$project"

@@ -327,6 +327,29 @@ test("attaches a restarted claimed worker to its project again", async (context)
   assert.equal(nsenter.attached[1], nsenter.attached[0]);
 });
 
+test("a new manager attaches what restarted meanwhile, and nothing twice", async (context) => {
+  const { begin, halt, nsenter, told } = context;
+  await begin();
+  await untilWarm(context, 1);
+  await claimApp(context);
+  await halt();
+  nsenter.busy.push(4242);
+  await begin();
+  await context.ask("warm");
+  await halt();
+  assert.is(nsenter.attached.length, 1);
+  nsenter.busy.splice(0); // the mounts ended with the worker's processes
+  await begin();
+  await waitFor(() => nsenter.attached.length === 2, {
+    for: "the attachment",
+    timeoutMs: 3000,
+  });
+  assert.equal(nsenter.attached[1], nsenter.attached[0]);
+  assert.ok(
+    told.includes('"mine" was restarted; attaching its project again'),
+  );
+});
+
 test("a new manager continues complete claims and undoes incomplete ones", async (context) => {
   const { begin, halt, engine, instance, nsenter, told } = context;
   await begin();
