@@ -18,7 +18,9 @@ import {
   limitSettings,
   limitsOption,
   profileChoice,
+  startSettings,
   trustImageOption,
+  unguardedOption,
   worktreeOption,
 } from "../lib/commands/start-options.ts";
 
@@ -77,6 +79,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     })
     .option("--allow-any-path", "Mount system directories and HAL9000_HOME too")
     .option("--allow-worktree", worktreeOption)
+    .option(...unguardedOption)
     .option(...trustImageOption)
     .option("--standalone", "A network of its own: no parent, no ChromaDB")
     .option("--cold", "With --detach: start a new worker, claim no warm one")
@@ -86,7 +89,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     .example("hal9000-spawn-worker ~/code/app -- git status")
     .action(async (directory: string | undefined, options) => {
       refuseContradictions(options);
-      const flags = flagsOf(options, limitOptions);
+      const flags = flagsOf(options, { ...limitOptions, ...startSettings });
       const request = requestOf(io, directory, options);
       // A claim does not need it, and loading it is most of the start.
       const load = once(() => loadSpawning(io, flags));

@@ -28,13 +28,13 @@ import { examineAll } from "./doctor.ts";
 import { refuseKeyAsArgument, setUp } from "./login.ts";
 import { endingSince, reportEnding, showSession, watchLimits } from "./show.ts";
 import {
-  limitSettings,
   type McpChoice,
   mcpChoice,
   permissionChoice,
   type PermissionOptions,
   profileChoice,
   type ProfileOptions,
+  startSettings,
 } from "./start-options.ts";
 import { approveConfig, askDevcontainer, repositoryConsent } from "./trust.ts";
 
@@ -54,6 +54,7 @@ export interface OpenOptions
   diagnose?: boolean;
   allowAnyPath?: boolean;
   requireLimits?: boolean;
+  unguarded?: boolean;
   trustProject?: boolean;
   allowWorktree?: boolean;
   yes?: boolean;
@@ -95,7 +96,7 @@ export async function openProject(
         "no pool. To migrate: hal9000-migrate",
     );
   }
-  const flags = flagsOf({ ...options }, limitSettings);
+  const flags = flagsOf({ ...options }, startSettings);
   const instance = await openInstance(env, io.log, flags);
   return await openSession(io, instance, {
     directory: directory ?? ".",

@@ -10,6 +10,7 @@ import {
   addProfileOptions,
   limitsOption,
   trustOption,
+  unguardedOption,
   worktreeOption,
 } from "./start-options.ts";
 
@@ -51,6 +52,7 @@ export function openCommand(io: Io, names: string[]): CAC {
     .option(...limitsOption)
     .option(...trustOption)
     .option("--allow-worktree", worktreeOption)
+    .option(...unguardedOption)
     .option("--yes", "Start the daemon without asking")
     .option("--json", "With --detach: print session and worker as JSON")
     .example("claudy ~/code/app")

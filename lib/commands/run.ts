@@ -57,7 +57,6 @@ import {
   addMcpChoice,
   addPermissionOptions,
   addProfileOptions,
-  limitSettings,
   limitsOption,
   type McpChoice,
   mcpChoice,
@@ -65,7 +64,9 @@ import {
   type PermissionOptions,
   profileChoice,
   type ProfileOptions,
+  startSettings,
   trustOption,
+  unguardedOption,
   worktreeOption,
 } from "./start-options.ts";
 
@@ -73,6 +74,7 @@ interface RunOptions extends ProfileOptions, McpChoice, PermissionOptions {
   project?: string;
   file?: unknown;
   requireLimits?: boolean;
+  unguarded?: boolean;
   trustProject?: boolean;
   allowWorktree?: boolean;
   yes?: boolean;
@@ -100,6 +102,7 @@ export function runCommand(io: Io): CAC {
     .option(...limitsOption)
     .option(...trustOption)
     .option("--allow-worktree", worktreeOption)
+    .option(...unguardedOption)
     .option("--yes", "Start the daemon without asking")
     .option(
       "--output-format <format>",
@@ -197,7 +200,7 @@ async function runPrompt(
   { prompt, format, mode }: Asked,
   options: RunOptions,
 ): Promise<number> {
-  const flags = flagsOf({ ...options }, limitSettings);
+  const flags = flagsOf({ ...options }, startSettings);
   const instance = await openInstance(io.env, io.log, flags);
   const env = await workerEnvironment(instance, io.env);
   await offerDaemon(io, instance, options.yes);

@@ -33,6 +33,16 @@ export const limitsOption = [
 /** The settings of such options, for openInstance(). */
 export const limitSettings = { requireLimits: "REQUIRE_LIMITS" } as const;
 
+export const startSettings = {
+  ...limitSettings,
+  unguarded: "UNGUARDED",
+} as const;
+
+export const unguardedOption = [
+  "--unguarded",
+  "Let the worker change .git/hooks, .git/config and other files that run programs on your host",
+] as const;
+
 export interface ProfileOptions {
   profile?: unknown;
   build?: boolean;

@@ -200,6 +200,13 @@ export const definitions = {
     meaning:
       "System calls of workers: hal9000 refuses set-uid files, engine does not",
   },
+  UNGUARDED: {
+    schema: flag,
+    fallback: "false",
+    meaning:
+      "Let workers change .git/hooks, .git/config and other files that " +
+      "run programs on your host",
+  },
   PARENT_MEMORY: {
     schema: size,
     fallback: "4g",

@@ -10,6 +10,7 @@ import {
   closeSync,
   fchownSync,
   fsyncSync,
+  lchownSync,
   linkSync,
   lstatSync,
   mkdirSync,
@@ -148,6 +149,25 @@ export function stageFile(
 /** Whether a name is that of a temporary file; an old one was left by a crash. */
 export function isStaged(name: string): boolean {
   return /\.[0-9a-f]{16}\.tmp$/.test(name);
+}
+
+/**
+ * Creates a directory where a worker can write. If it replaces the directory by a link, the
+ * link is not followed. Throws EEXIST.
+ */
+export function createDirectory(path: string, owner: Owner): void {
+  mkdirSync(path, { mode: 0o755 });
+  if (isRoot()) lchownSync(path, owner.uid, owner.gid);
+}
+
+/** Creates an empty file where a worker can write. Throws EEXIST. */
+export function createFile(path: string, owner: Owner): void {
+  const file = openSync(path, "wx", 0o644);
+  try {
+    if (isRoot()) fchownSync(file, owner.uid, owner.gid);
+  } finally {
+    closeSync(file);
+  }
 }
 
 /** Creates a file if it is missing; returns whether it was created. */

@@ -9,7 +9,9 @@ import { printable } from "../std/text.ts";
 export interface GateCheck {
   target: string;
   /** Device and inode, in the format of stat's %d:%i. */
-  inode: string;
+  inode?: string | undefined;
+  /** The mount that this one is a part of, and where. Its files may be replaced. */
+  within?: { target: string; path: string } | undefined;
   /** The source path on the host, for messages. */
   source: string;
 }
@@ -24,12 +26,13 @@ export const gatePassed = "Mounts verified";
  * with the exit code of an `unsafe` Failure.
  */
 export function gated(
-  home: GateCheck,
+  home: GateCheck & { inode: string },
   checks: GateCheck[],
   command: string[],
   { announce }: { announce: boolean },
 ): { Entrypoint: string[]; Cmd: string[] } {
-  const targets = [home, ...checks].map(({ target }) => quote(target));
+  const inodes = checks.filter(({ inode }) => inode !== undefined);
+  const targets = [home, ...inodes].map(({ target }) => quote(target));
   const script = [
     gateScript,
     // One stat for all targets: a fork costs more than the comparison.
@@ -37,34 +40,52 @@ export function gated(
     `case $found in *${quote(` ${home.target}\n`)}*) ;; *)`,
     `  refuse "the image has no stat, so mounts cannot be checked" ;; esac`,
     `case $found in *${quote(inodeLine(home))}*) comparable=yes ;; esac`,
-    ...checks.map((check) =>
-      `check ${
-        [
-          check.target,
-          mountinfoText(check.target),
-          inodeLine(check),
-          printable(check.source),
-        ].map(quote).join(" ")
-      }`
-    ),
+    ...checks.map(checkLine),
     ...(announce ? [`echo ${quote(gatePassed)}`] : []),
     'exec "$@"',
   ].join("\n");
   return { Entrypoint: ["/bin/sh", "-c", script, "sh"], Cmd: command };
 }
 
+function checkLine(check: GateCheck): string {
+  const { target, within, source } = check;
+  const [called, ...values] = within
+    ? [
+      "part",
+      target,
+      mountinfoText(target),
+      mountinfoText(within.target),
+      mountinfoText(within.path),
+    ]
+    : ["check", target, mountinfoText(target), inodeLine(check)];
+  return [called, ...[...values, printable(source)].map(quote)].join(" ");
+}
+
 /** Also checks the mount points: a link in the target's path would redirect a mount. */
 const gateScript = `comparable=
 points='
 '
-while read -r _ _ _ _ point _; do points="$points$point
+while read -r _ _ device root point _; do points="$points$point $device \${root%/}
 "; done </proc/self/mountinfo
 check() {
-  case $points in *"
-$2
-"*) ;; *) refuse "$4 was not mounted at $1: a part of that path is a symlink" ;; esac
+  mounted "$1" "$2" "$4"
   [ -n "$comparable" ] || return 0
   case $found in *"$3"*) ;; *) refuse "$4 was replaced while it was being mounted" ;; esac
+}
+part() {
+  mounted "$1" "$2" "$5"
+  found_at "$2" && part=$at && found_at "$3"
+  [ "$part" = "$at$4" ] || refuse "$5 was replaced while it was being mounted"
+}
+mounted() {
+  case $points in *"
+$2 "*) ;; *) refuse "$3 was not mounted at $1: a part of that path is a symlink" ;; esac
+}
+found_at() {
+  at=\${points##*"
+$1 "}
+  at=\${at%%"
+"*}
 }
 refuse() {
   echo "error: Refused to start: $1

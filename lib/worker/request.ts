@@ -16,6 +16,7 @@ import { findParent, type Instance } from "../instance/instance.ts";
 import { label } from "../instance/labels.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { ensureHome, ensureVolume, movedParts } from "../instance/volumes.ts";
+import { guardOf } from "../project/guard.ts";
 import {
   refuseSameTargets,
   resolveMount,
@@ -160,6 +161,11 @@ async function mountsFor(
   const git = gitOf(instance, project, allowAny);
   const mounts: WorkerMount[] = [...requested, ...git.mounts];
   refuseSameTargets(mounts);
+  if (instance.settings.UNGUARDED) log(unguardedNotice);
+  else {
+    const given = { project, repository: git.outside, mounts };
+    mounts.push(...guardOf({ ...given, view: instance.host }));
+  }
   [...git.notices, ...lfsNotice(git, lacksLfs(image))].forEach(log);
   if (git.outside !== undefined) {
     await consentTo(git.outside, project, request.repository);
@@ -175,6 +181,10 @@ async function mountsFor(
   if (request.formerData) mounts.push(...legacyMounts(instance));
   return { mounts, link: git.link };
 }
+
+export const unguardedNotice =
+  "Unguarded: the worker can change .git/hooks, .git/config and other files that run " +
+  "programs on your host";
 
 /** Whether an image of ours has no git-lfs; others are not known. */
 export function lacksLfs(image: Docker.ImageInspectInfo | undefined): boolean {

@@ -170,7 +170,8 @@ async function specFor(
           target: insideWorker.workspace,
           ...project,
         }),
-        ...mounts.flatMap((mount) => mount.inode ? [gateCheck(mount)] : []),
+        ...mounts.filter(({ inode, within }) => inode || within)
+          .map(gateCheck),
       ],
       entrypoint: request.command ? await entrypointOf(docker, image) : [],
     },
@@ -179,9 +180,9 @@ async function specFor(
 }
 
 function gateCheck(
-  { source, target, inode = "" }: Omit<WorkerMount, "readOnly">,
+  { source, target, inode, within }: Omit<WorkerMount, "readOnly">,
 ): GateCheck {
-  return { source, target, inode };
+  return { source, target, inode, within };
 }
 
 /** The image's own entrypoint. */

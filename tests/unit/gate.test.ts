@@ -2,7 +2,7 @@ import { spawnSync } from "node:child_process";
 import { statSync } from "node:fs";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { gated, gatePassed } from "../../lib/worker/gate.ts";
+import { type GateCheck, gated, gatePassed } from "../../lib/worker/gate.ts";
 import { inodeOf } from "../../lib/std/hostpath.ts";
 
 const test = suite("gate");
@@ -11,7 +11,7 @@ const test = suite("gate");
 const home = { target: "/", inode: inodeOf("/"), source: "/home" };
 const project = { target: "/proc", inode: inodeOf("/proc"), source: "/app" };
 
-function run(homeMount = home, check = project, announce = false) {
+function run(homeMount = home, check: GateCheck = project, announce = false) {
   const { Entrypoint: [file = "", ...args], Cmd } = gated(
     homeMount,
     [check],
@@ -45,6 +45,22 @@ test("gated() refuses a target that is not a mount", () => {
     assert.is(status, 6, target);
     assert.match(stderr, "/app was not mounted at");
   }
+});
+
+test("gated() refuses a part of a mount that is elsewhere", () => {
+  const part = {
+    target: "/proc",
+    source: "/app/.git/config",
+    within: { target: "/", path: "/.git/config" },
+  };
+  const { status, stderr } = run(home, part);
+  assert.is(status, 6);
+  assert.match(stderr, "/app/.git/config was replaced");
+  assert.match(run(home, { ...part, target: "/usr" }).stderr, "not mounted");
+  assert.is(
+    run(home, { ...part, within: { target: "/proc", path: "" } }).status,
+    0,
+  );
 });
 
 test("gated() does not compare inodes of different kernels", () => {

@@ -1,0 +1,96 @@
+# What runs on the host because of a project's files: git's hooks and configuration, and
+# files of editors and shells are read-only in workers.
+
+load ../helper/load
+
+setup() {
+  # The host's user: git's configuration is its own.
+  export GIT_CONFIG_GLOBAL=$BATS_TEST_TMPDIR/gitconfig
+  printf '[protocol "file"]\n\tallow = always\n[user]\n\tname = Dave\n\temail = dave@example.com\n' >"$GIT_CONFIG_GLOBAL"
+  top=$HAL9000_PROJECT_ROOTS/guard$BATS_TEST_NUMBER
+  mkdir "$top"
+}
+
+teardown() {
+  after_failure
+  stop_workers
+  rm -rf "$top"
+}
+
+# Creates a repository with two branches that differ in one file.
+make_repository() {
+  git init --quiet --initial-branch main "$1"
+  echo first >"$1/file"
+  git -C "$1" add file
+  git -C "$1" commit --quiet -m first
+  git -C "$1" checkout --quiet -b other
+  echo other >"$1/second"
+  git -C "$1" add second
+  git -C "$1" commit --quiet -m other
+  git -C "$1" checkout --quiet main
+}
+
+in_worker() { # in_worker NAME SCRIPT
+  docker exec --env GIT_AUTHOR_NAME=w --env GIT_AUTHOR_EMAIL=w@x --env GIT_COMMITTER_NAME=w \
+    --env GIT_COMMITTER_EMAIL=w@x "$1" bash -ec "$2"
+}
+
+# What an agent does every day.
+work() { # work NAME
+  in_worker "$1" '
+    echo changed >>file; git stash --quiet; git stash pop --quiet; git commit --quiet -am second
+    git branch topic; git checkout --quiet topic; echo t >topic; git add topic; git commit --quiet -m topic
+    git rebase --quiet other; git checkout --quiet main; git merge --quiet -m merged topic
+    git branch -D topic; git gc --quiet; git worktree add --quiet -b made .made; git worktree remove .made
+    [ -z "$(git status --short)" ]'
+  [ -z "$(git -C "$top/app" status --short)" ]
+  [ "$(git -C "$top/app" log -1 --format=%s)" = merged ]
+}
+
+# Plants programs wherever git looks for them; `$marker` exists if the host runs one.
+marker() { echo "$HAL9000_TEST_ROOT/marker-$BATS_TEST_NUMBER"; }
+plant() { # plant NAME REPOSITORY: as path in the worker
+  in_worker "$1" "set +e
+    cd '$2'; common=\$(git rev-parse --git-common-dir); evil='touch $(marker)'
+    for hook in post-checkout pre-commit post-index-change reference-transaction; do
+      printf '#!/bin/sh\n%s\n' \"\$evil\" >\"\$common/hooks/\$hook\" && chmod +x \"\$common/hooks/\$hook\"
+    done
+    git config core.fsmonitor \"\$evil\"; git config core.hooksPath /workspace/evil
+    git config filter.evil.clean \"\$evil\"; git config alias.st \"!\$evil\"; git config core.sshCommand \"\$evil\"
+    printf '[core]\n\tfsmonitor = %s\n' \"\$evil\" >>\"\$common/config\"
+    printf '[core]\n\tfsmonitor = %s\n' \"\$evil\" >\"\$common/new\"; mv \"\$common/new\" \"\$common/config\"
+    mv \"\$common/hooks\" \"\$common/hooks2\"; rm -rf \"\$common/hooks\"; rm -f \"\$common/config\"
+    mv \"\$common\" \"\$common-moved\"
+    echo '* filter=evil' >.gitattributes; echo more >>file
+    exit 0" 2>/dev/null
+}
+host_uses() { # host_uses REPOSITORY
+  git -C "$1" status >/dev/null
+  git -C "$1" add -A
+  git -C "$1" commit --quiet -m host
+  git -C "$1" st 2>/dev/null || true
+  git -C "$1" fetch --quiet ssh://127.0.0.1:1/x 2>/dev/null || true
+  git -C "$1" checkout --quiet other
+  git -C "$1" checkout --quiet main
+}
+
+@test "git works in a guarded worker, and what it plants does not run on the host" {
+  make_repository "$top/app"
+  rm -r "$top/app/.git/hooks"
+  spawn --cold -n guarded-$$ "$top/app"
+  [ "$(owner_of "$top/app/.git/hooks")" = "$(owner_of "$top/app")" ]
+  work guarded-$$
+  plant guarded-$$ /workspace
+  host_uses "$top/app"
+  [ ! -e "$(marker)" ]
+  [ ! -e "$top/app/.git-moved" ]
+}
+
+@test "--unguarded lets the worker change hooks and configuration, and says so" {
+  make_repository "$top/app"
+  run -0 spawn --cold --unguarded -n unguarded-$$ "$top/app"
+  [[ $output == *"Unguarded: the worker can change .git/hooks, .git/config"* ]]
+  plant unguarded-$$ /workspace
+  git -C "$top/app" status || true
+  [ -e "$(marker)" ] || [ -e "$top/app/.git-moved" ]
+}
