@@ -27,6 +27,8 @@ export function watchCommand(io: Io): CAC {
       const stop = new AbortController();
       process.on("SIGTERM", () => stop.abort());
       let before: WatchedWorker[] | undefined;
+      // One command at a time for each session: a worker decides how often it waits.
+      const notifying = new Set<string>();
       await followSessions(
         instance,
         { stop: stop.signal, log: io.log },
@@ -36,9 +38,13 @@ export function watchCommand(io: Io): CAC {
             io.answerLine({ at, ...change }, `${at} ${describe(change)}`, json);
             const begins = before !== undefined && change.to === "waiting" &&
               change.from !== "waiting";
-            if (begins && notifyWith !== "") {
-              void notify(io, notifyWith, change);
+            const { session } = change;
+            if (!begins || notifyWith === "" || notifying.has(session)) {
+              continue;
             }
+            notifying.add(session);
+            void notify(io, notifyWith, change)
+              .finally(() => notifying.delete(session));
           }
           before = now;
         },

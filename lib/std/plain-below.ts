@@ -86,6 +86,7 @@ function absent(error: unknown, name: string): undefined {
     ENOTDIR: "is a link or not a directory",
     EACCES: "cannot be read",
     ENXIO: "is not a file",
+    EAGAIN: "is leased by a program",
   };
   throw new Unreviewable(`${name} ${reason[code ?? ""] ?? code}`);
 }

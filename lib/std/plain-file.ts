@@ -130,6 +130,10 @@ function openPlain(path: string, followLinks: boolean): number {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === "ELOOP") throw new NotPlain("a link", { cause: error });
+    // Its owner holds a lease on it, fcntl(2): without O_NONBLOCK this would take 45 s.
+    if (code === "EAGAIN") {
+      throw new NotPlain("leased by a program", { cause: error });
+    }
     // A socket cannot be opened.
     if (code === "ENXIO") throw new NotPlain("not a plain file");
     throw error;

@@ -2,6 +2,10 @@ load ../helper/load
 
 setup_file() { :; } # no instance
 
+teardown() {
+  docker rmi --force "registry.invalid/$HAL9000_PREFIX:worker-ultramin" >/dev/null 2>&1 || true
+}
+
 size() { docker image inspect --format '{{.Size}}' "$HAL9000_IMAGE_REPO:$1"; }
 
 in_image() { # in_image TAG SCRIPT
@@ -69,6 +73,21 @@ in_image() { # in_image TAG SCRIPT
   [ "$(jq -c 'map([.tags[0], .built])' <<<"$output")" = "[[\"$other:worker-ultramin\",false]]" ]
   [ "$(id "$other") $(id "$HAL9000_PREFIX")" = "$own $own" ]
   run -1 docker image inspect "$changed"
+  docker rmi "$other:worker-ultramin"
+}
+
+@test "a pulled image that names itself like one of ours is not used as one" {
+  # A registry's image has any labels that its publisher chose; an approved devcontainer pulls it.
+  unset HAL9000_IMAGE_REPO
+  other=$HAL9000_PREFIX-other
+  id() { docker image inspect --format '{{.Id}}' "$1:worker-ultramin"; }
+  docker tag "$HAL9000_PREFIX:worker-ultramin" "$other:worker-ultramin"
+  inputs=$(docker image inspect --format '{{index .Config.Labels "hal9000.inputs"}}' "$other:worker-ultramin")
+  printf 'FROM %s:worker-ultramin\nLABEL evil=%s hal9000.inputs=%s\n' "$HAL9000_PREFIX" "$HAL9000_PREFIX" "$inputs" |
+    docker build --quiet --tag "registry.invalid/$HAL9000_PREFIX:worker-ultramin" -
+  docker rmi "$other:worker-ultramin"
+  HAL9000_PREFIX=$other run -0 "$scripts/build-images.ts" --only worker-ultramin
+  [ "$(id "$other")" = "$(id "$HAL9000_PREFIX")" ]
   docker rmi "$other:worker-ultramin"
 }
 
