@@ -36,6 +36,8 @@ export const recordSchema = v.object({
   ephemeral: v.boolean(),
   /** Whether the worker was started for a single command, and is useless afterwards. */
   once: v.optional(v.boolean()),
+  /** Whether it may change git's hooks and configuration. */
+  unguarded: v.optional(v.boolean()),
   /** Its directory in HAL9000_HOME/secrets/workers; null if it has no secrets. */
   secrets: v.nullable(v.pipe(v.string(), v.regex(/^[^/.][^/]*$/))),
   /** The memory limit; null for none. */

@@ -22,6 +22,7 @@ import type { Instance } from "../instance/instance.ts";
 import { type Staged, stageFile } from "../std/owned.ts";
 import { readJson } from "../std/json.ts";
 import { ownedProject, type Project, refusalIn } from "../project/project.ts";
+import { type Guard, type GuardMount, guardOf } from "../project/guard.ts";
 import { gitOf, type ProjectGit } from "../project/project-git.ts";
 import type { JudgedMount } from "../project/git-directory.ts";
 import {
@@ -32,7 +33,7 @@ import {
   type WorkerRecord,
 } from "../instance/record.ts";
 import { checkWorkerName } from "../worker/name.ts";
-import { lfsNotice } from "../worker/request.ts";
+import { lfsNotice, unguardedNotice } from "../worker/request.ts";
 import type { Limits } from "../worker/limits.ts";
 import { limitsOf } from "../worker/spec.ts";
 import { insideWorker } from "../instance/paths.ts";
@@ -59,7 +60,7 @@ export class Unfit extends Error {}
 
 export interface Fitting {
   project: Project;
-  git: ProjectGit;
+  mounts: (JudgedMount | GuardMount)[];
   name: string;
   limits: Limits;
   /** What the user of the worker has to know. */
@@ -92,6 +93,9 @@ export async function fit(
     // Mounts outside of the workspace cannot be attached to a running worker.
     throw new Unfit("its git needs mounts elsewhere");
   }
+  const guard = guardIn(instance, project, git, request.unguarded);
+  // The cold spawn creates it: here, the project is read-only.
+  if (guard.missing.length > 0) throw new Unfit("a part of .git is missing");
   const { memoryBytes, cpus, pids = recipe.limits.pids } = request.limits;
   const notices: string[] = [];
   const log = (line: string) => void notices.push(line);
@@ -103,11 +107,27 @@ export async function fit(
   const limits = await fitLimits(instance.docker, wanted, log);
   return {
     project: ownedProject(project),
-    git,
+    mounts: [...git.mounts, ...guard.mounts],
     name,
     limits,
-    notices: [...notices, ...git.notices, ...lfsNotice(git, recipe.lacksLfs)],
+    notices: [
+      ...notices,
+      ...git.notices,
+      ...guard.notices,
+      ...lfsNotice(git, recipe.lacksLfs),
+    ],
   };
+}
+
+function guardIn(
+  { host: view }: Instance,
+  project: HostPath,
+  { outside: repository, mounts }: ProjectGit,
+  unguarded = false,
+): Guard {
+  return unguarded
+    ? { mounts: [], missing: [], notices: [unguardedNotice] }
+    : guardOf({ project, repository, mounts, view });
 }
 
 function projectOf(instance: Instance, request: ClaimRequest): HostPath {
@@ -128,14 +148,15 @@ function projectOf(instance: Instance, request: ClaimRequest): HostPath {
   return found;
 }
 
-/** Mounts within a claimed project that its git currently needs. */
+/** Mounts within a claimed project that its git currently needs, and those that protect it. */
 export function gitMountsWithin(
   instance: Instance,
-  { path }: Project,
-): JudgedMount[] {
+  { project: { path }, unguarded }: WorkerRecord,
+): (JudgedMount | GuardMount)[] {
   const found = lookAt(path, instance.host);
   if (found?.path !== path) return [];
-  return gitOf(instance, found, true).mounts
+  const git = gitOf(instance, found, true);
+  return [...git.mounts, ...guardIn(instance, found, git, unguarded).mounts]
     .filter(({ target }) => isWithin(target, insideWorker.workspace));
 }
 
@@ -153,7 +174,7 @@ export async function claimWorker(
     fitting: Fitting;
   },
 ): Promise<Claim> {
-  const { name, project, git, limits } = fitting;
+  const { name, project, mounts, limits } = fitting;
   const { docker, home } = instance;
   const { session } = request;
   const claim: Claim = {
@@ -171,6 +192,7 @@ export async function claimWorker(
         : sessionHome(session),
       ephemeral: request.name === undefined,
       once: request.once,
+      ...(request.unguarded ? { unguarded: true } : {}),
       secrets: null,
       memoryBytes: limits.memoryBytes,
       oomKilledAt: null,
@@ -196,7 +218,7 @@ export async function claimWorker(
     const attaching = nsenter.attach({
       pid: worker.pid,
       mark: worker.mark,
-      attachments: attachmentsOf(project, claudeHome, git.mounts),
+      attachments: attachmentsOf(project, claudeHome, mounts),
     });
     attaching.catch(() => {});
     // In this order: a record makes the worker count as in use.
@@ -274,17 +296,17 @@ async function rename(
 /** Where each claimed worker has something attached. */
 export const claimTargets = [insideWorker.workspace, insideWorker.claudeHome];
 
-/** The project, the Claude home, and the mounts within the project that git needs. */
+/** The project, the Claude home, and other mounts within the project. */
 export function attachmentsOf(
   { path, uid, gid }: Project,
   claudeHome: string,
-  git: JudgedMount[],
+  others: Attachment[],
 ): Attachment[] {
   const owned = { readOnly: false, uid, gid };
   return [
     { source: path, target: insideWorker.workspace, ...owned },
     { source: claudeHome, target: insideWorker.claudeHome, ...owned },
-    ...git.map(({ source, target, readOnly, uid, gid }) => ({
+    ...others.map(({ source, target, readOnly, uid, gid }) => ({
       source,
       target,
       readOnly,

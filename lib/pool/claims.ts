@@ -173,7 +173,7 @@ export class Claims {
         attachments: attachmentsOf(
           record.project,
           `${hostHome.home}/${record.home}`,
-          gitMountsWithin(this.#instance, record.project),
+          gitMountsWithin(this.#instance, record),
         ),
       });
     } catch (error) {

@@ -164,6 +164,7 @@ export function claimRequest(
     ...(image === undefined ? {} : { image }),
     ...(request.imageId === undefined ? {} : { imageId: request.imageId }),
     allowAnyPath: request.allowAnyPath ?? false,
+    ...(settings.UNGUARDED ? { unguarded: true } : {}),
     limits: {
       memoryBytes: settings.WORKER_MEMORY,
       cpus: settings.WORKER_CPUS,

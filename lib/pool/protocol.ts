@@ -47,6 +47,8 @@ const claimSchema = v.object({
   /** Whether the worker is for a single command. */
   once: v.optional(v.boolean()),
   allowAnyPath: v.boolean(),
+  /** Whether the worker may change git's hooks and configuration. */
+  unguarded: v.optional(v.boolean()),
   limits: v.object({
     memoryBytes: v.number(),
     cpus: v.number(),

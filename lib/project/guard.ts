@@ -2,10 +2,9 @@
 // and configuration are read-only mounts over themselves. See ADR 33.
 
 import { lstatSync } from "node:fs";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { insideWorker } from "../instance/paths.ts";
 import {
-  type Held,
   holding,
   type HostPath,
   type HostView,
@@ -32,7 +31,18 @@ interface Guarded {
   readOnly: boolean;
 }
 
-/** What is mounted over a worker's writable mounts. Creates missing hooks directories. */
+export interface Guard {
+  mounts: GuardMount[];
+  /** What cannot be protected because it is missing and cannot be created. */
+  missing: string[];
+  /** What else is not protected: one line each, for the user. */
+  notices: string[];
+}
+
+/**
+ * What is mounted over a worker's writable mounts. Creates missing hooks directories, except
+ * in the parent, where the host's directories are read-only.
+ */
 export function guardOf(
   { project, repository, mounts, view }: {
     project: HostPath;
@@ -42,28 +52,42 @@ export function guardOf(
     mounts: Pick<WorkerMount, "source" | "target" | "readOnly">[];
     view: HostView;
   },
-): GuardMount[] {
+): Guard {
   const workspace = {
     source: project.path,
     target: insideWorker.workspace,
     readOnly: false,
   };
-  const all = [workspace, ...mounts];
-  const guarded = [join(project.path, ".git"), repository ?? ""]
-    .flatMap((path) => repositoryParts(path, project, view));
-  const found = new Map<string, GuardMount>();
-  for (const { path, readOnly } of guarded) {
-    const { uid, gid } = plain(path, view) ?? project;
-    for (const { target, from } of targetsOf(path, all)) {
-      const within = {
-        target: from.target,
-        path: path.slice(from.source.length),
-      };
-      found.set(target, { source: path, target, readOnly, uid, gid, within });
+  const guarded = new Map<string, GuardMount>();
+  const missing: string[] = [];
+  const links: string[] = [];
+  for (
+    const { path, readOnly } of [join(project.path, ".git"), repository ?? ""]
+      .flatMap((path) => repositoryParts(path, view))
+  ) {
+    if (!exists(path, view)) create(path, project, view);
+    const place = plain(path, view);
+    if (!place) (exists(path, view) ? links : missing).push(path);
+    else {
+      const { uid, gid } = place;
+      for (const { target, from } of targetsOf(path, [workspace, ...mounts])) {
+        const within = {
+          target: from.target,
+          path: path.slice(from.source.length),
+        };
+        const mount = { source: path, target, readOnly, uid, gid, within };
+        guarded.set(target, mount);
+      }
     }
   }
-  // Parents first, as they have to be mounted.
-  return [...found.values()].sort((a, b) => a.target < b.target ? -1 : 1);
+  return {
+    // Parents first, as they have to be mounted.
+    mounts: [...guarded.values()].sort((a, b) => a.target < b.target ? -1 : 1),
+    missing,
+    notices: links.map((path) =>
+      `warning: ${path} is a link, so the worker can replace it by one that runs programs on your host`
+    ),
+  };
 }
 
 /** Each place in the worker where a path of the host can be written. */
@@ -88,38 +112,39 @@ function targetsOf(
 }
 
 /** The parts of a git directory that decide which programs git runs. */
-function repositoryParts(
-  path: string,
-  owner: HostPath,
-  view: HostView,
-): Guarded[] {
+function repositoryParts(path: string, view: HostView): Guarded[] {
   const found = plain(path, view);
   if (found?.kind === "file") return [{ path, readOnly: true }];
   if (found?.kind !== "directory") return [];
   if (!plain(join(path, "HEAD"), view)) return [];
-  createMissing(path, owner, view);
   return [
     // A mount point cannot be renamed, but a directory that contains one can.
     { path, readOnly: false },
-    ...["config", "hooks"].map((name) => join(path, name))
-      .filter((path) => plain(path, view))
-      .map((path) => ({ path, readOnly: true })),
+    { path: join(path, "config"), readOnly: true },
+    { path: join(path, "hooks"), readOnly: true },
   ];
 }
 
-/** A missing file cannot be mounted over, and the worker could create it. */
-function createMissing(path: string, owner: HostPath, view: HostView): void {
-  // In the parent, the host's directories are read-only.
-  if (view.mount !== "") return;
-  holding(path, view, ({ at }: Held) => {
-    if (!lstatSync(`${at}/hooks`, { throwIfNoEntry: false })) {
-      createDirectory(`${at}/hooks`, owner);
-    }
-    if (!lstatSync(`${at}/config`, { throwIfNoEntry: false })) {
-      createFile(`${at}/config`, owner);
-    }
-  });
+function exists(path: string, { mount }: HostView): boolean {
+  return lstatSync(mount + path, { throwIfNoEntry: false }) !== undefined;
 }
+
+/** Only what exists can be mounted over, and the worker could create it. */
+function create(path: string, owner: HostPath, view: HostView): void {
+  const [directory, name] = [dirname(path), basename(path)];
+  try {
+    holding(directory, view, ({ at, found }) => {
+      if (found.path === directory) makers[name]?.(`${at}/${name}`, owner);
+    });
+  } catch {
+    // Another process was faster, or it is read-only or belongs to another user.
+  }
+}
+
+const makers: Record<string, typeof createFile> = {
+  config: createFile,
+  hooks: createDirectory,
+};
 
 /** A file or directory that is reached without links. */
 function plain(path: string, view: HostView): HostPath | undefined {

@@ -164,7 +164,14 @@ async function mountsFor(
   if (instance.settings.UNGUARDED) log(unguardedNotice);
   else {
     const given = { project, repository: git.outside, mounts };
-    mounts.push(...guardOf({ ...given, view: instance.host }));
+    const guard = guardOf({ ...given, view: instance.host });
+    mounts.push(...guard.mounts);
+    guard.notices.forEach(log);
+    for (const path of guard.missing) {
+      log(
+        `warning: The worker can create ${path}, which git runs on your host`,
+      );
+    }
   }
   [...git.notices, ...lfsNotice(git, lacksLfs(image))].forEach(log);
   if (git.outside !== undefined) {

@@ -117,6 +117,7 @@ export async function prepareWorker(
       home: home.home,
       ephemeral: request.name === undefined,
       once: request.once,
+      ...(instance.settings.UNGUARDED ? { unguarded: true } : {}),
       secrets,
       memoryBytes: resolved.limits?.memoryBytes ?? null,
       oomKilledAt: null,

@@ -86,11 +86,33 @@ host_uses() { # host_uses REPOSITORY
   [ ! -e "$top/app/.git-moved" ]
 }
 
+@test "a warm worker is guarded, also after a restart" {
+  make_repository "$top/app"
+  make_repository "$top/open"
+  "$scripts/pool-manager.ts" start --min-warm 2 --max-warm 2
+  warm() { [ "$("$scripts/pool-manager.ts" status --json | jq '.warm | length')" = 2 ]; }
+  wait_for 30 warm
+  spawn --warm-only -n warm-$$ "$top/app"
+  work warm-$$
+  plant warm-$$ /workspace
+  host_uses "$top/app"
+  [ ! -e "$(marker)" ]
+  run -0 spawn --warm-only --unguarded -n open-$$ "$top/open"
+  [[ $output == *"Unguarded: the worker can change .git/hooks, .git/config"* ]]
+  in_worker open-$$ 'git config planted.here yes'
+  docker restart --time 0 warm-$$ open-$$
+  wait_for 20 in_worker warm-$$ 'grep " /workspace/.git/config ro," /proc/self/mountinfo'
+  wait_for 20 in_worker open-$$ 'git config planted.again yes'
+  in_worker warm-$$ '! git config planted.here yes'
+  "$scripts/pool-manager.ts" stop
+}
+
 @test "--unguarded lets the worker change hooks and configuration, and says so" {
   make_repository "$top/app"
   run -0 spawn --cold --unguarded -n unguarded-$$ "$top/app"
   [[ $output == *"Unguarded: the worker can change .git/hooks, .git/config"* ]]
-  plant unguarded-$$ /workspace
-  git -C "$top/app" status || true
-  [ -e "$(marker)" ] || [ -e "$top/app/.git-moved" ]
+  in_worker unguarded-$$ "git config core.fsmonitor 'touch $(marker)'"
+  git -C "$top/app" status
+  [ -e "$(marker)" ]
+  run -0 env UNGUARDED=true "$scripts/spawn-worker.ts" "$top/app" -- git config planted.here yes
 }

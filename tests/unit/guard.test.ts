@@ -46,8 +46,7 @@ function guarded(
     mounts: [],
     view,
     ...others,
-  })
-    .map(({ target, readOnly }) => readOnly ? `${target}:ro` : target);
+  }).mounts.map(({ target, readOnly }) => readOnly ? `${target}:ro` : target);
 }
 
 const ofApp = [

@@ -1,4 +1,4 @@
-// Attaches directories of the host inside the mount namespace of a running worker.
+// Attaches files and directories of the host inside the mount namespace of a running worker.
 // The mounts are not visible on the host.
 
 import { readFileSync, readlinkSync, statSync } from "node:fs";
@@ -66,12 +66,12 @@ export class Attacher {
         const root = open(openPath("/", "directory"));
         return attachments.map(({ source, readOnly }) => {
           this.#checkSource(source);
-          const directory = open(openBeneath(root, source.slice(1)));
-          return { directory, tree: open(copyMounts(directory, readOnly)) };
+          const place = open(openBeneath(root, source.slice(1)));
+          return { place, tree: open(copyMounts(place, readOnly)) };
         });
       });
-      for (const [index, { directory }] of sources.entries()) {
-        checkOwner(directory, attachments[index] as Attachment);
+      for (const [index, { place }] of sources.entries()) {
+        checkOwner(place, attachments[index] as Attachment);
       }
       this.#within(worker, () => {
         const done: string[] = [];
@@ -195,8 +195,8 @@ function engineNamespace(): string {
   throw new Error("no process of the engine is visible");
 }
 
-function checkOwner(directory: number, { source, uid, gid }: Attachment): void {
-  const found = statSync(`/proc/self/fd/${directory}`);
+function checkOwner(place: number, { source, uid, gid }: Attachment): void {
+  const found = statSync(`/proc/self/fd/${place}`);
   if (found.uid === uid && found.gid === gid) return;
   throw new Error(
     `"${source}" belongs to ${found.uid}:${found.gid}, not to ${uid}:${gid}`,

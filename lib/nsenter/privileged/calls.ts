@@ -16,7 +16,6 @@ declare const Deno: {
   UnsafePointerView: new (pointer: unknown) => { getInt32(): number };
 };
 
-const AT_FDCWD = -100;
 const AT_EMPTY_PATH = 0x1000;
 const AT_RECURSIVE = 0x8000;
 const CLONE_FS = 0x200;
@@ -26,6 +25,7 @@ const MOUNT_ATTR_RDONLY = 1n;
 const MOUNT_ATTR_NOSUID = 2n;
 const MOUNT_ATTR_NODEV = 4n;
 const MOVE_MOUNT_F_EMPTY_PATH = 4;
+const MOVE_MOUNT_T_EMPTY_PATH = 0x40;
 const MS_PRIVATE = 1n << 18n;
 const OPEN_TREE_CLONE = 1;
 const O_CLOEXEC = 0o2000000;
@@ -112,10 +112,10 @@ export function openPath(path: string, kind: "namespace" | "directory") {
   return call("open", text(path), flags | O_CLOEXEC);
 }
 
-/** A descriptor of the directory `path` beneath `root`, without following links. */
+/** A descriptor of `path` beneath the directory `root`, without following links. */
 export function openBeneath(root: number, path: string): number {
   const how = words(
-    BigInt(O_PATH | O_DIRECTORY | O_CLOEXEC),
+    BigInt(O_PATH | O_CLOEXEC),
     0n,
     RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS,
   );
@@ -127,14 +127,14 @@ export function closeDescriptor(descriptor: number): void {
 }
 
 /**
- * A detached copy of the mounts at and below a directory. Later mounts on the host
+ * A detached copy of the mounts at and below a file or directory. Later mounts on the host
  * do not propagate to it. It is mounted nosuid and nodev.
  */
-export function copyMounts(directory: number, readOnly: boolean): number {
+export function copyMounts(place: number, readOnly: boolean): number {
   const empty = text("");
   const tree = call(
     "open_tree",
-    directory,
+    place,
     empty,
     OPEN_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE,
   );
@@ -160,16 +160,20 @@ export function copyMounts(directory: number, readOnly: boolean): number {
   return tree;
 }
 
-/** Attaches a detached copy in this thread's mount namespace. */
+/** Attaches a detached copy in this thread's mount namespace, without following links. */
 export function attachMounts(tree: number, target: string): void {
-  call(
-    "move_mount",
-    tree,
-    text(""),
-    AT_FDCWD,
-    text(target),
-    MOVE_MOUNT_F_EMPTY_PATH,
-  );
+  const root = openPath("/", "directory");
+  try {
+    const place = openBeneath(root, target.slice(1));
+    try {
+      const flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
+      call("move_mount", tree, text(""), place, text(""), flags);
+    } finally {
+      closeDescriptor(place);
+    }
+  } finally {
+    closeDescriptor(root);
+  }
 }
 
 export function detachMounts(target: string): void {
