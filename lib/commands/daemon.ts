@@ -16,7 +16,8 @@ import {
   startConfiguredGateway,
   stopGateway,
 } from "../gateway/gateway-process.ts";
-import { parsePublished, type PublishedPort } from "../daemon/specs.ts";
+import { type NetworkRequest, noRequest } from "../daemon/net.ts";
+import { parsePublished } from "../daemon/specs.ts";
 import { columns } from "../std/text.ts";
 import { duration } from "../std/units.ts";
 import { liveWorkers } from "../worker/workers.ts";
@@ -29,6 +30,7 @@ import { listOf } from "../cli/options.ts";
 
 interface DaemonOptions extends LogOptions {
   publish?: unknown;
+  allowHost?: boolean;
   yes?: boolean;
   json?: boolean;
 }
@@ -39,6 +41,16 @@ const publishOption: Parameters<Command["option"]> = [
   { type: [String] },
 ];
 
+const allowHostOption: Parameters<Command["option"]> = [
+  "--allow-host",
+  "Let workers connect to this machine's bridge and link-local addresses",
+];
+
+const networkOf = (options: DaemonOptions): NetworkRequest => ({
+  published: listOf(options.publish).map(parsePublished),
+  allowHost: options.allowHost ?? false,
+});
+
 export function daemonCommand(io: Io): CAC {
   const cli = command("claudy daemon");
   const open = () => openInstance(io.env, io.log);
@@ -46,13 +58,14 @@ export function daemonCommand(io: Io): CAC {
 
   cli.command("start", "Start the parent and its services")
     .option(...publishOption)
+    .option(...allowHostOption)
     .option("--yes", "No effect (never asks)")
     .option("--json", "Print the status as JSON")
     .example("claudy daemon start --publish 3000:3000")
     .action(async (options: DaemonOptions) => {
-      const ports = listOf(options.publish).map(parsePublished);
+      const network = networkOf(options);
       const instance = await open();
-      await bringUp(io, instance, ports);
+      await bringUp(io, instance, network);
       await showStatus(io, instance, options);
     });
 
@@ -79,12 +92,13 @@ export function daemonCommand(io: Io): CAC {
 
   cli.command("restart", "Restart the parent")
     .option(...publishOption)
+    .option(...allowHostOption)
     .option("--yes", "No effect (never asks)")
     .option("--json", "Print the status as JSON")
     .action(async (options: DaemonOptions) => {
-      const ports = listOf(options.publish).map(parsePublished);
+      const network = networkOf(options);
       const instance = await open();
-      await restartDaemon(instance, io.env, io.log, ports);
+      await restartDaemon(instance, io.env, io.log, network);
       await startServers(io, instance);
       await showStatus(io, instance, options);
     });
@@ -130,9 +144,9 @@ export async function offerDaemon(
 export async function bringUp(
   io: Pick<Io, "env" | "log">,
   instance: Instance,
-  ports: PublishedPort[] = [],
+  network: NetworkRequest = noRequest,
 ): Promise<void> {
-  await startDaemon(instance, io.env, io.log, ports);
+  await startDaemon(instance, io.env, io.log, network);
   await startServers(io, instance);
 }
 
@@ -155,6 +169,12 @@ async function showStatus(
 function buildText(build: string | null, own: string): string {
   if (build === null) return "unknown";
   return build === own ? build : `${build} (this command: ${own})`;
+}
+
+function hostText({ allowsHost, hostFault }: DaemonStatus): string {
+  if (allowsHost === null) return "unknown";
+  if (!allowsHost) return "out of reach of workers";
+  return `workers can reach it: ${hostFault}`;
 }
 
 function statusText(status: DaemonStatus, own: string): string {
@@ -186,6 +206,7 @@ function statusText(status: DaemonStatus, own: string): string {
     ]),
     ["Workers", String(status.workers)],
     ["Volumes", volumes.join(", ") || "none"],
+    ["Host", hostText(status)],
     ["Published", published.join(", ") || "none"],
   ]);
 }

@@ -15,7 +15,7 @@ import type { Log } from "../std/log.ts";
 import { ensureForwarder } from "./forwarder.ts";
 import { refuseWhileMoving } from "../instance/migration-journal.ts";
 import { progressOf } from "../docker/progress.ts";
-import { ensureNet, removeNet } from "./net.ts";
+import { ensureNet, type NetworkRequest, noRequest, removeNet } from "./net.ts";
 import { withoutNetwork } from "../worker/workers.ts";
 import { refreshNetFiles } from "../worker/net-files.ts";
 import { placeEnv } from "../instance/protected.ts";
@@ -25,7 +25,7 @@ import {
   foreignOwner,
   ownerHint,
 } from "../instance/parent-socket.ts";
-import { parentSpec, type PublishedPort } from "./specs.ts";
+import { parentSpec } from "./specs.ts";
 import {
   forgetParentState,
   type ParentState,
@@ -48,6 +48,7 @@ const forwardedSettings = [
   "REQUIRE_LIMITS",
   "WORKER_SECCOMP",
   "CHROMADB_PORT",
+  "ALLOW_HOST",
   "ENABLE_POOL_MANAGER",
   "MIN_WARM_WORKERS",
   "MAX_WARM_WORKERS",
@@ -66,12 +67,12 @@ export async function startDaemon(
   instance: Instance,
   env: NodeJS.ProcessEnv,
   log: Log,
-  published: PublishedPort[] = [],
+  network: NetworkRequest = noRequest,
 ): Promise<ParentState> {
   refuseStart(instance);
   const image = await presentImage(instance);
   await ensureStorage(instance);
-  const net = await ensureNet(instance, image, published, log);
+  const net = await ensureNet(instance, image, network, log);
   await unpause(instance.docker, net, log);
   await refreshNetFiles(instance, net.Id);
   await ensureSeccompTried(instance, log);
@@ -131,11 +132,11 @@ export async function restartDaemon(
   instance: Instance,
   env: NodeJS.ProcessEnv,
   log: Log,
-  published: PublishedPort[] = [],
+  network: NetworkRequest = noRequest,
 ): Promise<ParentState> {
   refuseStart(instance);
   await stopParent(instance);
-  return await startDaemon(instance, env, log, published);
+  return await startDaemon(instance, env, log, network);
 }
 
 /** Throws if the parent must not be started; also called before one is stopped. */

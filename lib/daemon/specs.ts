@@ -48,23 +48,36 @@ export function parsePublished(text: string): PublishedPort {
 
 const netMemory = 128 * 1024 ** 2;
 
-/** The container that owns the namespace; it reserves the ports of services. */
+/** The user of the programs in the net container; also of commands that run there. */
+export const portsUser = `${serviceUsers.ports}:${serviceUsers.ports}`;
+
+/** Root until it has set the filter, which keeps workers from the host. */
+export const filteringUser = `0:${serviceUsers.ports}`;
+
+/**
+ * The container that owns the namespace. It reserves the ports of services and, unless
+ * `allowHost`, keeps workers from the host.
+ */
 export function netSpec(
   { prefix, hostHome }: { prefix: string; hostHome: string },
-  image: string,
-  published: PublishedPort[],
-  held: number[],
+  { image, published, held, allowHost }: {
+    image: string;
+    published: PublishedPort[];
+    held: number[];
+    allowHost: boolean;
+  },
 ): Docker.ContainerCreateOptions {
   const ports = published.map(({ containerPort }) => `${containerPort}/tcp`);
   const spec = serviceSpec({ prefix, hostHome: { home: hostHome } }, {
     role: "net",
     image,
     command: ["/scripts/net", "hold", ...held.map(String)],
-    user: `${serviceUsers.ports}:${serviceUsers.ports}`,
+    user: allowHost ? portsUser : filteringUser,
     memoryBytes: netMemory,
     rights: {
       NetworkMode: "bridge",
       RestartPolicy: restartPolicy,
+      ...(allowHost ? {} : { CapAdd: ["NET_ADMIN", "SETUID", "SETGID"] }),
       PortBindings: Object.fromEntries(
         published.map(({ address, hostPort }, index) => [
           ports[index],

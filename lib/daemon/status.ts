@@ -8,6 +8,8 @@ import {
 import { versionLabel } from "../instance/labels.ts";
 import type { Instance } from "../instance/instance.ts";
 import { type ParentState, readParentState } from "../instance/parent-state.ts";
+import { messageOf } from "../std/errors.ts";
+import { hostFault } from "./net.ts";
 import { liveWorkers } from "../worker/workers.ts";
 
 export interface DaemonStatus {
@@ -34,6 +36,10 @@ export interface DaemonStatus {
   workers: number;
   volumes: string[];
   published: string[];
+  /** Whether workers can reach the host; null if there is no network. */
+  allowsHost: boolean | null;
+  /** Why they can. */
+  hostFault: string | null;
 }
 
 export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
@@ -46,11 +52,16 @@ export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
       Object.values(names.volumes).map((name) => inspectVolume(docker, name)),
     ),
   ]);
+  const fault = net?.State.Running && !net.State.Paused
+    ? await hostFault(instance, net).catch(messageOf)
+    : undefined;
   const running = parent?.State.Running ? parent.State : undefined;
   const saved = readParentState(instance);
   const own = running && saved?.container === parent?.Id ? saved : undefined;
   const health = running?.Health?.Status ?? null;
   return {
+    allowsHost: net?.State.Running ? fault !== undefined : null,
+    hostFault: fault ?? null,
     parent: stateOf(parent),
     health,
     startedAt: running?.StartedAt ?? null,

@@ -18,16 +18,18 @@ const maxBytes = 4 * 1024 ** 2;
 const defaultMs = 15_000;
 
 /**
- * Runs a command as the container's user. Throws a Failure if it cannot be run, takes
+ * Runs a command. Throws a Failure if it cannot be run, takes
  * longer than `timeoutMs`, or produces too much output.
  */
 export async function execIn(
   docker: Docker,
   id: string,
   command: string[],
-  { env = {}, timeoutMs = defaultMs }: {
+  { env = {}, timeoutMs = defaultMs, user }: {
     env?: Record<string, string>;
     timeoutMs?: number;
+    /** @default the container's */
+    user?: string;
   } = {},
 ): Promise<ExecResult> {
   const late = AbortSignal.timeout(timeoutMs);
@@ -44,6 +46,7 @@ export async function execIn(
     const exec = await docker.getContainer(id).exec({
       Cmd: command,
       Env: Object.entries(env).map(([key, value]) => `${key}=${value}`),
+      ...(user === undefined ? {} : { User: user }),
       AttachStdout: true,
       AttachStderr: true,
     });

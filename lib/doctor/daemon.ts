@@ -12,6 +12,7 @@ import { execIn } from "../docker/exec.ts";
 import { forwardAnswers } from "../gateway/forward.ts";
 import type { Instance } from "../instance/instance.ts";
 import { askForwarder } from "../gateway/forwarder-status.ts";
+import { hostFault, refusesHost } from "../daemon/net.ts";
 import { withoutNetwork } from "../worker/workers.ts";
 import {
   foreignOwner,
@@ -118,6 +119,26 @@ export async function examineNetwork(instance: Instance): Promise<Finding> {
   return says === ""
     ? ok(`${workers.length} workers in it`)
     : warn(says, `claudy stop ${[...lost].join(" ")}`);
+}
+
+/** Whether workers can reach the host: seen from the filter, no packet is sent. */
+export async function examineHost(instance: Instance): Promise<Finding> {
+  const { docker, names, settings } = instance;
+  const net = await inspectContainer(docker, names.net);
+  if (!net?.State.Running || net.State.Paused) {
+    return ok("no workers: there is no network");
+  }
+  const fault = await hostFault(instance, net);
+  if (fault === undefined) return ok("out of reach of workers");
+  if (settings.ALLOW_HOST) {
+    return ok("within reach of workers: ALLOW_HOST=true");
+  }
+  return warn(
+    `workers can reach it: ${fault}`,
+    refusesHost(net)
+      ? `docker logs ${names.net}`
+      : "stop all workers, then: claudy daemon restart",
+  );
 }
 
 export async function examineChromadb(instance: Instance): Promise<Finding> {

@@ -6,6 +6,7 @@ import { examineMcp } from "./mcp.ts";
 import {
   examineChromadb,
   examineDashboard,
+  examineHost,
   examineNetwork,
   examineNsenter,
   examineParent,
@@ -68,6 +69,7 @@ const examinations: Examination[] = [
   { name: "clock", run: examineClock, engine: true, machine: true },
   { name: "images", run: examineImages, engine: true, machine: true },
   { name: "network", run: examineNetwork, engine: true },
+  { name: "host", run: examineHost, engine: true },
   { name: "seccomp", run: examineSeccomp },
   { name: "parent", run: examineParent, engine: true },
   { name: "chromadb", run: examineChromadb, engine: true, service: true },

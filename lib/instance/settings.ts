@@ -222,6 +222,12 @@ export const definitions = {
     fallback: "8000",
     meaning: "ChromaDB's port on 127.0.0.1 in the namespace",
   },
+  ALLOW_HOST: {
+    schema: flag,
+    fallback: "false",
+    meaning:
+      "Let workers connect to the host's bridge and link-local addresses",
+  },
   ENABLE_POOL_MANAGER: {
     schema: flag,
     fallback: "false",

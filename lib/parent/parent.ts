@@ -20,7 +20,7 @@ import { keepLoginFresh } from "../home/login.ts";
 import { pullWorkerImage } from "../image/pull.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
-import { ensureNet } from "../daemon/net.ts";
+import { ensureNet, noRequest } from "../daemon/net.ts";
 import { refreshNetFiles } from "../worker/net-files.ts";
 import { serveParent } from "../instance/parent-socket.ts";
 import {
@@ -155,7 +155,7 @@ export async function runParent(
 async function ensureOwnNet(instance: Instance, log: Log): Promise<void> {
   const { docker, names, self } = instance;
   if (await inspectContainer(docker, names.net)) return;
-  await ensureNet(instance, self?.ImageID ?? "", [], log);
+  await ensureNet(instance, self?.ImageID ?? "", noRequest, log);
 }
 
 /** Calls `changed` whenever ChromaDB's fault changes; null means none. */

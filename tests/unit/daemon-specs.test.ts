@@ -19,11 +19,27 @@ const request = {
 
 const instance = { prefix: "x", hostHome: "/home/dave/.hal9000" };
 
-test("netSpec() can only hold ports, and runs as a reserved user", () => {
-  const spec = netSpec(instance, "r:parent", [], [8000, 3001]);
-  const { Cmd, HostConfig, Labels, User } = spec;
+const net = (change: Partial<Parameters<typeof netSpec>[1]> = {}) =>
+  netSpec(instance, {
+    image: "r:parent",
+    published: [],
+    held: [8000, 3001],
+    allowHost: false,
+    ...change,
+  });
+
+test("netSpec() is root only to set the filter of the host", () => {
+  const filtering = net();
+  assert.is(filtering.User, "0:65430");
+  assert.equal(filtering.HostConfig?.CapAdd, ["NET_ADMIN", "SETUID", "SETGID"]);
+  const allowing = net({ allowHost: true });
+  assert.is(allowing.User, "65430:65430");
+  assert.is(allowing.HostConfig?.CapAdd, undefined);
+});
+
+test("netSpec() can do nothing else than hold ports", () => {
+  const { Cmd, HostConfig, Labels } = net();
   assert.equal(Cmd, ["hold", "8000", "3001"]);
-  assert.is(User, "65430:65430");
   assert.equal(HostConfig?.CapDrop, ["ALL"]);
   assert.is(HostConfig?.ReadonlyRootfs, true);
   assert.equal(HostConfig?.Mounts, undefined);
@@ -36,7 +52,7 @@ test("netSpec() can only hold ports, and runs as a reserved user", () => {
 
 test("netSpec() publishes on loopback unless an address is given", () => {
   const ports = ["3000:80", "0.0.0.0:8080:81"].map(parsePublished);
-  const spec = netSpec(instance, "r:parent", ports, []);
+  const spec = net({ published: ports });
   assert.equal(spec.HostConfig?.PortBindings, {
     "80/tcp": [{ HostIp: "127.0.0.1", HostPort: "3000" }],
     "81/tcp": [{ HostIp: "0.0.0.0", HostPort: "8080" }],

@@ -14,7 +14,7 @@ import {
   ensureForwarder,
   reviveForwarder,
 } from "../../lib/daemon/forwarder.ts";
-import { ensureNet, keepNet } from "../../lib/daemon/net.ts";
+import { ensureNet, keepNet, noRequest } from "../../lib/daemon/net.ts";
 import { daemonStatus } from "../../lib/daemon/status.ts";
 import {
   parentAnswers,
@@ -60,8 +60,8 @@ test.after.each(({ end }) => end());
 const start = (
   { instance, log }: FakeInstance,
   env: NodeJS.ProcessEnv = {},
-  published: Parameters<typeof startDaemon>[3] = [],
-) => startDaemon(instance, env, log, published);
+  network: Parameters<typeof startDaemon>[3] = noRequest,
+) => startDaemon(instance, env, log, network);
 
 const failureOf = (
   promise: Promise<unknown>,
@@ -269,7 +269,8 @@ test("refuses to publish ports while workers run; otherwise recreates the net", 
   await start(fake);
   const before = engine.find("fake-net")?.id;
   const live = worker(fake);
-  const publish = () => start(fake, {}, [port]);
+  const publish = () =>
+    start(fake, {}, { published: [port], allowHost: false });
   const failure = await failureOf(publish());
   assert.is(
     failure.message,
@@ -292,13 +293,70 @@ test("replaces a net of an old version unless workers use it", async (fake) => {
   const net = engine.find("fake-net") as FakeContainer;
   net.spec = { ...net.spec, Cmd: ["sleep"] };
   const live = worker(fake);
-  const ensure = () => ensureNet(instance, "repo:parent", [], log);
+  const ensure = () => ensureNet(instance, "repo:parent", noRequest, log);
   await ensure();
   assert.ok(engine.find(net.id));
-  assert.match(told[0] ?? "", /fake-net is from an earlier version/);
+  assert.match(
+    told[0] ?? "",
+    /fake-net is from before: workers can take the ports of services\./,
+  );
   live.state = "exited";
   await ensure();
   assert.not(engine.find(net.id));
+});
+
+test("allows access to the host only if that is asked for, and no workers run", async (fake) => {
+  const { instance, engine, told, log } = fake;
+  const allow = () =>
+    ensureNet(instance, "repo:parent", { published: [], allowHost: true }, log);
+  const caps = () => engine.find("fake-net")?.spec.HostConfig?.CapAdd;
+  await start(fake, {}, { published: [port], allowHost: false });
+  assert.equal(caps(), ["NET_ADMIN", "SETUID", "SETGID"]);
+  const live = worker(fake);
+  const { message } = await failureOf(allow());
+  assert.is(message, "Cannot allow access to the host while workers run: w");
+  live.state = "exited";
+  await allow();
+  assert.is(caps(), undefined);
+  // Back to the default, with the same published ports.
+  live.state = "running";
+  told.length = 0;
+  await start(fake);
+  assert.is(caps(), undefined);
+  assert.match(told[0] ?? "", /fake-net is from before: workers can reach/);
+  live.state = "exited";
+  await start(fake);
+  assert.ok(caps());
+  assert.equal(
+    Object.keys(engine.find("fake-net")?.spec.HostConfig?.PortBindings ?? {}),
+    ["80/tcp"],
+  );
+});
+
+test("reports whether workers can reach the host", async (fake) => {
+  const { instance, engine, log } = fake;
+  await start(fake);
+  const status = async () => {
+    const { allowsHost, hostFault } = await daemonStatus(instance);
+    return { allowsHost, hostFault };
+  };
+  const asked: string[] = [];
+  const answers = (exitCode: number, output: string) => {
+    engine.run = (command) => {
+      asked.push(command.join(" "));
+      return { exitCode, output };
+    };
+  };
+  answers(0, '{"fault":null}');
+  assert.equal(await status(), { allowsHost: false, hostFault: null });
+  assert.equal(asked, ["/scripts/net look"]);
+  answers(0, '{"fault":"nft failed"}');
+  assert.equal(await status(), { allowsHost: true, hostFault: "nft failed" });
+  answers(1, "no such program");
+  assert.is((await status()).hostFault, "no such program");
+  const request = { published: [], allowHost: true };
+  await ensureNet(instance, "repo:parent", request, log);
+  assert.match((await status()).hostFault ?? "", /--allow-host/);
 });
 
 test("start lists workers that have lost their network", async (fake) => {
