@@ -15,8 +15,8 @@ import { Io } from "../lib/cli/io.ts";
 import { askDevcontainer, repositoryConsent } from "../lib/commands/trust.ts";
 import {
   addProfileOptions,
-  limitSettings,
   limitsOption,
+  networkOption,
   profileChoice,
   startSettings,
   trustImageOption,
@@ -28,7 +28,7 @@ const limitOptions = {
   memory: "WORKER_MEMORY",
   cpus: "WORKER_CPUS",
   pidsLimit: "WORKER_PIDS_LIMIT",
-  ...limitSettings,
+  requireLimits: "REQUIRE_LIMITS",
 } as const;
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
@@ -62,6 +62,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     )
     .option("--no-limits", "No limits on memory, CPUs and processes")
     .option(...limitsOption)
+    .option(...networkOption)
     .option(
       "--env <KEY=VALUE>",
       "Environment variable, visible in docker inspect; repeatable",

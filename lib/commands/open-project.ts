@@ -55,6 +55,7 @@ export interface OpenOptions
   allowAnyPath?: boolean;
   requireLimits?: boolean;
   unguarded?: boolean;
+  network?: unknown;
   trustProject?: boolean;
   allowWorktree?: boolean;
   yes?: boolean;

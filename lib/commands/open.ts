@@ -9,6 +9,7 @@ import {
   addPermissionOptions,
   addProfileOptions,
   limitsOption,
+  networkOption,
   trustOption,
   unguardedOption,
   worktreeOption,
@@ -50,6 +51,7 @@ export function openCommand(io: Io, names: string[]): CAC {
     .option("--diagnose", "Same as claudy doctor")
     .option("--allow-any-path", "Mount system directories and HAL9000_HOME too")
     .option(...limitsOption)
+    .option(...networkOption)
     .option(...trustOption)
     .option("--allow-worktree", worktreeOption)
     .option(...unguardedOption)

@@ -60,6 +60,7 @@ import {
   limitsOption,
   type McpChoice,
   mcpChoice,
+  networkOption,
   permissionChoice,
   type PermissionOptions,
   profileChoice,
@@ -75,6 +76,7 @@ interface RunOptions extends ProfileOptions, McpChoice, PermissionOptions {
   file?: unknown;
   requireLimits?: boolean;
   unguarded?: boolean;
+  network?: unknown;
   trustProject?: boolean;
   allowWorktree?: boolean;
   yes?: boolean;
@@ -100,6 +102,7 @@ export function runCommand(io: Io): CAC {
     )
     .option("-C, --project <dir>", "The project (default: here)")
     .option(...limitsOption)
+    .option(...networkOption)
     .option(...trustOption)
     .option("--allow-worktree", worktreeOption)
     .option(...unguardedOption)

@@ -30,11 +30,16 @@ export const limitsOption = [
   "Fail if the engine cannot enforce the limits of the worker",
 ] as const;
 
-/** The settings of such options, for openInstance(). */
-export const limitSettings = { requireLimits: "REQUIRE_LIMITS" } as const;
+export const networkOption = [
+  "--network <kind>",
+  "shared with all workers, or isolated: only the services on localhost " +
+  "(default: WORKER_NETWORK)",
+] as const;
 
+/** The settings of such options, for openInstance(). */
 export const startSettings = {
-  ...limitSettings,
+  requireLimits: "REQUIRE_LIMITS",
+  network: "WORKER_NETWORK",
   unguarded: "UNGUARDED",
 } as const;
 

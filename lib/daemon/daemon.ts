@@ -45,6 +45,7 @@ const forwardedSettings = [
   "WORKER_MEMORY",
   "WORKER_CPUS",
   "WORKER_PIDS_LIMIT",
+  "WORKER_NETWORK",
   "REQUIRE_LIMITS",
   "WORKER_SECCOMP",
   "CHROMADB_PORT",

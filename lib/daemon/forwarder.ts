@@ -1,6 +1,8 @@
 // The forwarder: a container in the workers' namespace that forwards connections to
 // the ports of services to the sockets of these services.
 
+import { rmSync } from "node:fs";
+import { join } from "node:path";
 import {
   createOnce,
   ownContainer,
@@ -52,13 +54,27 @@ export async function ensureForwarder(instance: Instance): Promise<void> {
     await holdPorts(instance, servicePorts(instance));
   }
   // By id: another command may have created a new one of this name.
-  if (present) await removeContainer(docker, present.Id);
+  if (present) {
+    await removeContainer(docker, present.Id);
+    dropServices(instance, present);
+  }
   if (!wanted) return;
   const { gid } = await userInContainers(docker, instance.owner, home.home);
   const spec = forwarderSpec(instance, gid, image, net.Id, ports);
   await createOnce(docker, names.forwarder, spec);
   await startContainer(docker, names.forwarder);
   await waitUntilListening(instance, servicePorts(instance));
+}
+
+/** Removes the sockets of a removed forwarder, some of which may not be served again. */
+function dropServices(
+  { home }: Pick<Instance, "home">,
+  { Config }: Docker.ContainerInspectInfo,
+): void {
+  for (const argument of Config.Cmd ?? []) {
+    const port = parseInt(argument);
+    if (port) rmSync(join(home.services, `${port}.sock`), { force: true });
+  }
 }
 
 /** The next command may use the forwarder. Does not wait for occupied ports. */

@@ -1,5 +1,8 @@
 // Follows Docker's events of an instance's containers.
 
+import { setTimeout as sleep } from "node:timers/promises";
+import { messageOf } from "../std/errors.ts";
+import type { Log } from "../std/log.ts";
 import type { Instance } from "./instance.ts";
 import { instanceFilter, label, type Role } from "./labels.ts";
 
@@ -9,6 +12,8 @@ export interface ContainerEvent {
   id: string;
   name: string;
   role: string;
+  /** Whether it is an isolated worker. */
+  isolated: boolean;
   at: Date;
 }
 
@@ -18,10 +23,45 @@ interface DockerEvent {
   Actor: { ID: string; Attributes: Record<string, string> };
 }
 
+interface Followed {
+  actions: string[];
+  role?: Role;
+  stop: AbortSignal;
+}
+
+/** Pause before the stream is opened again. */
+const reopenMs = 1000;
+
+/**
+ * Calls `act` for each event until `stop` is aborted; opens an interrupted stream again,
+ * and then calls `missed`.
+ */
+export async function keepFollowing(
+  instance: Pick<Instance, "docker" | "prefix">,
+  options: Followed,
+  { act, missed = () => {}, log }: {
+    act: (event: ContainerEvent) => void;
+    missed?: () => void;
+    log: Log;
+  },
+): Promise<void> {
+  const { stop } = options;
+  while (!stop.aborted) {
+    try {
+      await followEvents(instance, options, act);
+    } catch (error) {
+      if (stop.aborted) return;
+      log(`The event stream from Docker was interrupted: ${messageOf(error)}`);
+    }
+    await sleep(reopenMs, undefined, { signal: stop }).catch(() => {});
+    if (!stop.aborted) missed();
+  }
+}
+
 /** Calls `act` for each event until `stop` is aborted or the stream ends. */
 export async function followEvents(
   { docker, prefix }: Pick<Instance, "docker" | "prefix">,
-  options: { actions: string[]; role?: Role; stop: AbortSignal },
+  options: Followed,
   act: (event: ContainerEvent) => void,
 ): Promise<void> {
   const { stop } = options;
@@ -57,6 +97,7 @@ function containerEvent({ Action, time, Actor }: DockerEvent): ContainerEvent {
     id: Actor.ID,
     name: Actor.Attributes["name"] ?? "",
     role: Actor.Attributes[label.role] ?? "",
+    isolated: Actor.Attributes[label.network] === "isolated",
     at: new Date(time * 1000),
   };
 }

@@ -13,6 +13,8 @@ export const label = {
   born: "hal9000.born",
   session: "hal9000.session",
   project: "hal9000.project",
+  /** On workers: their kind of network, see worker/network.ts. */
+  network: "hal9000.network",
   /** "true" on a worker that is kept after it exits. */
   keep: "hal9000.keep",
   /** "true" on the stages of images, which have no tag. */
@@ -43,6 +45,8 @@ export type Role =
   | "net"
   | "parent"
   | "nsenter"
+  /** What nsenter was called in earlier versions. */
+  | "mounter"
   | "forwarder"
   | "worker"
   | "helper";
@@ -102,6 +106,7 @@ export function instanceNames(prefix: string) {
     /** The former parent, until an upgrade is done. */
     formerParent: `${prefix}-parent-former`,
     nsenter: `${prefix}-nsenter`,
+    formerNsenter: `${prefix}-mounter`,
     /** Serves ChromaDB and the host's MCP servers in the workers' namespace. */
     forwarder: `${prefix}-mcp`,
     worker: (id: string) => `${prefix}-worker-${id}`,

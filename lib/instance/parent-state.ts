@@ -18,6 +18,8 @@ const parentStateSchema = v.object({
   readyMs: v.nullable(v.number()),
   /** Why workers cannot use ChromaDB; null if they can. */
   chromadbFault: v.nullable(v.string()),
+  /** Why workers cannot be isolated; null if they can, undefined if that is not known. */
+  isolationFault: v.optional(v.nullable(v.string())),
   phases: v.array(v.object({ name: v.string(), ms: v.number() })),
   children: v.array(v.object({
     name: v.string(),

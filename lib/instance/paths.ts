@@ -81,8 +81,12 @@ export function homePaths(home: string) {
     forwarderSocket: join(home, "run", "ways", "forwarder.sock"),
     /** The parent's socket for requests to ChromaDB. */
     chromadbSocket: join(home, "run", "ways", "chromadb.sock"),
-    /** The directory of the nsenter's socket. */
+    /** A socket for each service of isolated workers, named PORT.sock. */
+    services: join(home, "run", "ways", "services"),
+    /** The directory of nsenter's sockets. */
     nsenter: join(home, "run", "nsenter"),
+    /** Connects to the ports of isolated workers. */
+    connectSocket: join(home, "run", "nsenter", "connect.sock"),
     pool: join(home, "pool"),
     claims: join(home, "pool", "claims"),
     /** The values that a claim assigned to a warm worker, as its labels cannot change. */
@@ -148,6 +152,7 @@ export function homeDirectories(paths: HomePaths): string[] {
     paths.run,
     paths.mcp,
     paths.ways,
+    paths.services,
     join(home, "run", "accounts"),
     paths.credentials,
     paths.netFiles,

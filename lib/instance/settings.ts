@@ -118,6 +118,8 @@ const modesByProject = v.pipe(
   ),
 );
 
+export const workerNetworks = ["shared", "isolated"] as const;
+
 /** In the order of the settings file. */
 export const definitions = {
   HAL9000_PREFIX: {
@@ -180,6 +182,15 @@ export const definitions = {
     meaning:
       "Maximum number of processes and threads of a worker; auto: 100, or 2048 " +
       "with a profile",
+  },
+  WORKER_NETWORK: {
+    schema: v.pipe(
+      v.picklist(workerNetworks, 'must be "shared" or "isolated"'),
+      v.description("`shared` or `isolated`"),
+    ),
+    fallback: "shared",
+    meaning:
+      "Network of workers: one for all, or none but the services on localhost",
   },
   REQUIRE_LIMITS: {
     schema: flag,

@@ -79,8 +79,9 @@ export function unwritableHome(home: HomePaths): Failure | undefined {
 }
 
 /** The forwarder runs as a separate user in the owner's group. */
-function modeFor({ mcp, ways }: HomePaths, directory: string): number {
-  return directory === ways ? 0o770 : directory === mcp ? 0o750 : 0o700;
+function modeFor(home: HomePaths, directory: string): number {
+  if (directory === home.mcp) return 0o750;
+  return [home.ways, home.services].includes(directory) ? 0o770 : 0o700;
 }
 
 /** Files that identify a home: of this version, created manually, of version 0.5. */

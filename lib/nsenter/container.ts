@@ -1,8 +1,12 @@
-// The nsenter: the one container with the right to mount, and its client.
+// The nsenter container: the one with the rights to enter workers' namespaces, to mount
+// and to listen there. And its client.
 
-import { ownContainer } from "../instance/container.ts";
 import {
-  createContainer,
+  createOnce,
+  ownContainer,
+  startContainer,
+} from "../instance/container.ts";
+import {
   type Docker,
   inspectContainer,
   removeContainer,
@@ -10,25 +14,30 @@ import {
 import type { Instance } from "../instance/instance.ts";
 import { bind, serviceSpec } from "../instance/container-spec.ts";
 import { ensureDirectory } from "../std/owned.ts";
+import { Client } from "../std/socket-lines.ts";
 import { waitFor } from "../std/wait.ts";
 import { listWarm } from "../worker/workers.ts";
-import type { AttachRequest, ContainerProcess } from "./privileged/attach.ts";
-import { Client } from "../std/socket-lines.ts";
+import type { AttachRequest } from "./privileged/attach.ts";
+import type { OpenRequest } from "./privileged/listeners.ts";
+import type { ContainerProcess } from "./privileged/namespaces.ts";
 
-/** Where things are inside the nsenter. */
+/** Where things are inside the container. */
 export const insideNsenter = {
   run: "/run/nsenter",
   socket: "/run/nsenter/nsenter.sock",
+  connect: "/run/nsenter/connect.sock",
   /** A mount point for the self-test. */
   scratch: "/tmp/scratch",
+  services: "/services",
+  service: (port: number) => `/services/${port}.sock`,
 } as const;
 
 const memoryBytes = 256 * 1024 ** 2;
 
-/** An answer takes about 1 ms; a nsenter that takes longer than this hangs. */
+/** An answer takes about 1 ms; a container that takes longer than this hangs. */
 const answerMs = 1500;
 
-/** Time for the first answer of a new nsenter, and for one of a running nsenter. */
+/** Time for the first answer of a new container, and for one of a running container. */
 const startMs = 15_000;
 const runningMs = 3000;
 
@@ -41,7 +50,8 @@ export function nsenterSpec(
     role: "nsenter",
     image,
     command: ["/scripts/nsenter"],
-    user: "0:0",
+    // The group of the owner, who may connect to the workers' ports.
+    user: `0:${owner.gid}`,
     env: [
       `HAL9000_PROJECT_ROOTS=${(host.roots ?? []).join(":")}`,
       `NSENTER_HOMES=${hostHome.workers}:${hostHome.claude}`,
@@ -53,16 +63,24 @@ export function nsenterSpec(
     rights: {
       // To see the workers' processes and the host's mount namespace.
       PidMode: "host",
-      // To mount and enter namespaces, and to look into other users' directories.
-      CapAdd: ["SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE", "DAC_READ_SEARCH"],
-      // The socket's directory belongs to the owner.
-      GroupAdd: [String(owner.gid)],
-      Mounts: [bind(hostHome.nsenter, insideNsenter.run)],
+      CapAdd: [
+        // To mount, and to enter namespaces.
+        ...["SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE"],
+        // To look into other users' directories, and for ports below 1024.
+        ...["DAC_READ_SEARCH", "NET_BIND_SERVICE"],
+      ],
+      Mounts: [
+        bind(hostHome.nsenter, insideNsenter.run),
+        bind(hostHome.services, insideNsenter.services),
+      ],
     },
   });
 }
 
-/** The pool manager's client of the nsenter: one connection, reopened when lost. */
+/** What the container is needed for; a machine may allow only one of the two. */
+type Purpose = "mounts" | "listeners";
+
+/** A client of the container: one connection, reopened when lost. */
 export class Nsenter {
   readonly #instance: Instance;
   #client: Client | undefined;
@@ -71,32 +89,33 @@ export class Nsenter {
     this.#instance = instance;
   }
 
-  /** Ensures that the nsenter runs. Returns why mounts are impossible, if they are. */
-  async ensure(): Promise<string | undefined> {
+  /** Ensures that it runs. Returns why it cannot do what it is needed for, if so. */
+  async ensure(purpose: Purpose): Promise<string | undefined> {
     const { docker, names, home, owner, self, host } = this.#instance;
-    if (host.roots?.length === 0) return noRoots;
+    if (purpose === "mounts" && host.roots?.length === 0) return noRoots;
     ensureDirectory(home.nsenter, 0o770, owner);
     const image = self?.ImageID ?? "";
-    const present = await ownContainer(
-      this.#instance,
-      names.nsenter,
-      "nsenter",
-    );
+    const [present, former] = await Promise.all([
+      ownContainer(this.#instance, names.nsenter, "nsenter"),
+      ownContainer(this.#instance, names.formerNsenter, "mounter"),
+    ]);
+    if (former) await removeContainer(docker, former.Id);
     const spec = nsenterSpec(this.#instance, image);
     // The test enters it as a claim enters a worker.
-    const other = await this.#parent();
-    const fits = present?.Image === image && present.State.Running &&
-      !present.State.Paused &&
+    const other = { ...await this.#parent(), for: purpose };
+    const fits = present?.Image === image && !present.State.Paused &&
       // Such as the project roots, which the parent may have got anew.
       spec.Env?.every((variable) => present.Config.Env.includes(variable));
-    if (fits) {
+    if (fits && present.State.Running) {
       const answer = await this.#test(other, runningMs).catch(() => undefined);
       if (answer) return answer.fault;
     }
-    // A hanging nsenter is replaced, too: it has no state.
-    if (present) await removeContainer(docker, present.Id);
-    const container = await createContainer(docker, names.nsenter, spec);
-    await container.start();
+    // A hanging one is replaced, too. The parent or the pool manager may be starting one.
+    if (present && !(fits && present.State.Status === "created")) {
+      await removeContainer(docker, present.Id);
+    }
+    await createOnce(docker, names.nsenter, spec);
+    await startContainer(docker, names.nsenter);
     return (await this.#test(other, startMs)).fault;
   }
 
@@ -109,7 +128,7 @@ export class Nsenter {
 
   /** The result of its self-test, once it listens. */
   #test(
-    other: ContainerProcess,
+    other: ContainerProcess & { for: Purpose },
     timeoutMs: number,
   ): Promise<{ fault?: string }> {
     return waitFor(async () => {
@@ -120,17 +139,12 @@ export class Nsenter {
         if (isOutOfReach(error)) return undefined; // not listening yet
         throw error;
       }
-    }, { for: "the nsenter to answer", timeoutMs });
+    }, { for: `${this.#instance.names.nsenter} to answer`, timeoutMs });
   }
 
   /** Attaches directories inside a worker: all of them, or none if it throws. */
   async attach(request: AttachRequest): Promise<void> {
-    try {
-      await this.#ask({ op: "attach", ...request });
-    } catch (error) {
-      if (!isOutOfReach(error)) throw error;
-      throw new NsenterLost("the nsenter is out of reach", { cause: error });
-    }
+    await this.#do({ op: "attach", ...request });
   }
 
   /** Whether a worker has anything attached at one of the targets. */
@@ -138,8 +152,29 @@ export class Nsenter {
     { pid, mark }: ContainerProcess,
     targets: string[],
   ): Promise<boolean> {
-    const answer = await this.#ask({ op: "look", pid, mark, targets });
+    const answer = await this.#do({ op: "look", pid, mark, targets });
     return (answer as { attached: boolean }).attached;
+  }
+
+  /** Listens on ports of a worker; returns those that are occupied. Idempotent. */
+  async open(request: OpenRequest): Promise<number[]> {
+    const answer = await this.#do({ op: "open", ...request });
+    return (answer as { taken: number[] }).taken;
+  }
+
+  /** Closes what it has opened in other containers than these. */
+  async keep(ids: string[]): Promise<void> {
+    await this.#do({ op: "keep", ids });
+  }
+
+  /** Throws NsenterLost if there is no answer. */
+  async #do(request: object): Promise<unknown> {
+    try {
+      return await this.#ask(request);
+    } catch (error) {
+      if (!isOutOfReach(error)) throw error;
+      throw new NsenterLost("nsenter is out of reach", { cause: error });
+    }
   }
 
   async #ask(request: object): Promise<unknown> {
@@ -153,15 +188,15 @@ export class Nsenter {
 const noRoots = "the parent sees no projects; " +
   "start it with -v DIR:/host/DIR:ro, DIR being the projects' directory";
 
-/** The nsenter has ended or hangs. */
+/** The container has ended or hangs. */
 export class NsenterLost extends Error {}
 
-/** Errors that the nsenter reports have no code. */
+/** Errors that the container reports have no code. */
 function isOutOfReach(error: unknown): boolean {
   return (error as NodeJS.ErrnoException).code !== undefined;
 }
 
-/** Removes what a stopped pool manager leaves: warm workers and the nsenter. */
+/** Removes what a stopped pool manager leaves: warm workers and nsenter. */
 export async function removePool(instance: Instance): Promise<void> {
   const warm = await listWarm(instance);
   await Promise.all([

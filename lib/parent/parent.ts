@@ -29,6 +29,7 @@ import {
 } from "../instance/parent-state.ts";
 import { poolAnswers } from "../pool/client.ts";
 import { readDesired } from "../pool/desired.ts";
+import { keepIsolated } from "./isolated.ts";
 import { keepReconciled } from "./reconcile.ts";
 import { ensureSeccompTried } from "../image/seccomp.ts";
 import { type ChildSpec, Supervisor } from "./supervisor.ts";
@@ -129,6 +130,10 @@ export async function runParent(
   await Promise.all([
     followEngine(instance, log),
     keepReconciled(instance, stop, log),
+    keepIsolated(instance, stop, log, (fault) => {
+      state.isolationFault = fault;
+      publish();
+    }),
     keepLoginFresh(instance, stop, log),
     serveChromadb(instance, stop).catch((error) =>
       log(`Workers cannot reach ChromaDB: ${messageOf(error)}`)

@@ -8,7 +8,7 @@ import { type Docker } from "../docker/docker.ts";
 import { engineFailure } from "../docker/docker-errors.ts";
 import { forgetHome, retireWorker, stopWorker } from "../worker/ending.ts";
 import { messageOf } from "../std/errors.ts";
-import { type ContainerEvent, followEvents } from "../instance/events.ts";
+import { type ContainerEvent, keepFollowing } from "../instance/events.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Role } from "../instance/labels.ts";
 import type { Log } from "../std/log.ts";
@@ -132,28 +132,18 @@ export async function keepReconciled(
   };
   run();
   stop.addEventListener("abort", () => clearTimeout(timer));
-  while (!stop.aborted) {
-    try {
-      await followEvents(
-        instance,
-        { actions: ["die", "destroy", "oom"], stop },
-        (event) => {
-          if (!followed.includes(event.role)) return;
-          if (event.action === "oom") noteOom(instance, event, log);
-          else soon();
-        },
-      );
-    } catch (error) {
-      if (!stop.aborted) {
-        log(
-          `The event stream from Docker was interrupted: ${messageOf(error)}`,
-        );
-      }
-    }
-    if (!stop.aborted) {
-      await new Promise((resolve) => setTimeout(resolve, 1000));
-    }
-  }
+  await keepFollowing(
+    instance,
+    { actions: ["die", "destroy", "oom"], stop },
+    {
+      act: (event) => {
+        if (!followed.includes(event.role)) return;
+        if (event.action === "oom") noteOom(instance, event, log);
+        else soon();
+      },
+      log,
+    },
+  );
   clearTimeout(timer);
   await last;
 }

@@ -77,6 +77,9 @@ export async function fit(
   recipe: Pick<WarmRecipe, "limits" | "lacksLfs">,
 ): Promise<Fitting> {
   if (request.instance !== instance.prefix) throw new Unfit("another instance");
+  if ((request.network ?? "shared") !== instance.settings.WORKER_NETWORK) {
+    throw new Unfit("another network");
+  }
   const project = projectOf(instance, request);
   const { owner } = instance;
   if (project.uid !== owner.uid || project.gid !== owner.gid) {

@@ -23,7 +23,7 @@ import type { Metrics } from "./metrics.ts";
 import { type Nsenter, NsenterLost } from "../nsenter/container.ts";
 import type { ClaimReply, ClaimRequest } from "./protocol.ts";
 import type { Stock } from "./stock.ts";
-import { markOf } from "./warm.ts";
+import { markOf } from "../worker/network.ts";
 
 /** Time for the client to confirm a claim, before its worker is removed. */
 const confirmTimeoutMs = 5000;

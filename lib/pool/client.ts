@@ -170,6 +170,7 @@ export function claimRequest(
       cpus: settings.WORKER_CPUS,
       pids: settings.WORKER_PIDS_LIMIT,
     },
+    network: settings.WORKER_NETWORK,
     ...(settings.REQUIRE_LIMITS ? { requireLimits: true } : {}),
   };
 }

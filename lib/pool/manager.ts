@@ -5,12 +5,13 @@ import * as v from "valibot";
 import { removeContainer } from "../docker/docker.ts";
 import { engineInfo, missingLimits } from "../docker/engine-info.ts";
 import { Failure, messageOf } from "../std/errors.ts";
-import { type ContainerEvent, followEvents } from "../instance/events.ts";
+import { type ContainerEvent, keepFollowing } from "../instance/events.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { readRecords, writeRecord } from "../instance/record.ts";
 import { ensureVolume } from "../instance/volumes.ts";
 import { pidsLimit } from "../worker/limits.ts";
+import { openedPorts } from "../worker/network.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { claimTargets, readClaims, Unfit } from "./claim.ts";
 import { Claims } from "./claims.ts";
@@ -19,7 +20,13 @@ import { Metrics } from "./metrics.ts";
 import { Nsenter, removeNsenter } from "../nsenter/container.ts";
 import type { DesiredPool } from "./plan.ts";
 import { type PoolStatus, type Request, requestSchema } from "./protocol.ts";
-import { findWarm, isUsed, type WarmWorker } from "./warm.ts";
+import {
+  createWarm,
+  findWarm,
+  isUsed,
+  type WarmRecipe,
+  type WarmWorker,
+} from "./warm.ts";
 import { Stock } from "./stock.ts";
 import { type Desired, readDesired, writeDesired } from "./desired.ts";
 
@@ -46,7 +53,13 @@ export class PoolManager {
     this.#log = log;
     this.#nsenter = new Nsenter(instance);
     this.#desired = readDesired(instance);
-    this.#stock = new Stock(instance, this.#metrics, () => this.#wanted(), log);
+    this.#stock = new Stock(
+      instance,
+      this.#metrics,
+      () => this.#wanted(),
+      log,
+      (_, recipe) => this.#createWarm(recipe),
+    );
     this.#claims = new Claims(instance, {
       nsenter: this.#nsenter,
       stock: this.#stock,
@@ -90,24 +103,18 @@ export class PoolManager {
   }
 
   async #followEvents(stop: AbortSignal): Promise<void> {
-    const actions = ["start", "die", "destroy", "pause"];
-    while (!stop.aborted) {
-      try {
-        await followEvents(
-          this.#instance,
-          { actions, stop },
-          (event) => this.#handleEvent(event),
-        );
-      } catch (error) {
-        if (stop.aborted) return;
-        this.#log(
-          `The event stream from Docker was interrupted: ${messageOf(error)}`,
-        );
-      }
-      await sleep(1000, undefined, { signal: stop }).catch(() => {});
-      void this.#claims.attachMissing();
-      void this.#stock.plan();
-    }
+    await keepFollowing(
+      this.#instance,
+      { actions: ["start", "die", "destroy", "pause"], stop },
+      {
+        act: (event) => this.#handleEvent(event),
+        missed: () => {
+          void this.#claims.attachMissing();
+          void this.#stock.plan();
+        },
+        log: this.#log,
+      },
+    );
   }
 
   /** Restores the state at the start: keeps complete claims, undoes interrupted ones. */
@@ -222,7 +229,10 @@ export class PoolManager {
       if (this.#stopped) return;
       try {
         this.#fault = await this.#missingLimits() ??
-          await this.#nsenter.ensure();
+          await this.#nsenter.ensure("mounts") ??
+          (this.#isIsolated
+            ? await this.#nsenter.ensure("listeners")
+            : undefined);
       } catch (error) {
         this.#fault = `the nsenter: ${messageOf(error)}`;
       } finally {
@@ -233,6 +243,21 @@ export class PoolManager {
       }
     })();
     return this.#nsenterStart;
+  }
+
+  get #isIsolated(): boolean {
+    return this.#instance.settings.WORKER_NETWORK === "isolated";
+  }
+
+  /** The services of an isolated worker are open before it can be claimed. */
+  async #createWarm(recipe: WarmRecipe): Promise<WarmWorker> {
+    const worker = await createWarm(this.#instance, recipe);
+    if (this.#isIsolated) {
+      const { id, pid, mark } = worker;
+      const ports = openedPorts(this.#instance.home);
+      await this.#nsenter.open({ id, pid, mark, ports });
+    }
+    return worker;
   }
 
   /** Why the workers of this engine may not be used; undefined if they may. */
@@ -308,10 +333,15 @@ export class PoolManager {
   async #stop(): Promise<{ removed: number }> {
     this.#stopped = true;
     const drained = await this.#drain();
-    await removeNsenter(this.#instance);
+    if (!await this.#hasIsolated()) await removeNsenter(this.#instance);
     // Last: the parent ends this process when it reads the new state.
     writeDesired(this.#instance, false);
     return drained;
+  }
+
+  async #hasIsolated(): Promise<boolean> {
+    const workers = await listWorkers(this.#instance);
+    return workers.some(({ isolated }) => isolated);
   }
 
   async status(): Promise<PoolStatus> {

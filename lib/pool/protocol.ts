@@ -2,6 +2,7 @@
 // as `op`.
 
 import * as v from "valibot";
+import { workerNetworks } from "../instance/settings.ts";
 
 /** Increased with each incompatible change. */
 export const protocolVersion = 3;
@@ -55,6 +56,8 @@ const claimSchema = v.object({
     /** Undefined for the image's default. */
     pids: v.optional(v.number()),
   }),
+  /** @default shared */
+  network: v.optional(v.picklist(workerNetworks)),
   /** Whether to refuse a worker whose limits the engine cannot enforce. */
   requireLimits: v.optional(v.boolean()),
 });

@@ -8,6 +8,7 @@ import { profileImage } from "../image/profiles.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { workersNetwork } from "../instance/container.ts";
+import { isolatedMode } from "../worker/network.ts";
 import type { Metrics } from "./metrics.ts";
 import { type DesiredPool, planPool } from "./plan.ts";
 import {
@@ -217,7 +218,10 @@ export class Stock {
 
   /** Undefined if the net container does not run. */
   async #network(): Promise<WarmNetwork | undefined> {
-    const { docker, names } = this.#instance;
+    const { docker, names, settings } = this.#instance;
+    if (settings.WORKER_NETWORK === "isolated") {
+      return { mode: isolatedMode, since: "" };
+    }
     const mode = workersNetwork(this.#instance);
     const since = await namespaceStart(docker, names.net);
     return since === undefined ? undefined : { mode, since };

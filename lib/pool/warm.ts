@@ -1,15 +1,12 @@
 // Warm workers: running, but not yet used for a project.
 
 import { createHash, randomBytes } from "node:crypto";
-import {
-  type Docker,
-  inspectContainer,
-  inspectImage,
-} from "../docker/docker.ts";
+import { inspectContainer, inspectImage } from "../docker/docker.ts";
 import { fitLimits } from "../docker/engine-info.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { ensureNetFiles } from "../worker/net-files.ts";
+import { isolatedMode, markOf, newMark } from "../worker/network.ts";
 import { workerSeccomp } from "../image/seccomp.ts";
 import { type Limits, wantedLimits } from "../worker/limits.ts";
 import { lacksLfs } from "../worker/request.ts";
@@ -18,7 +15,7 @@ import { createWorker, startWorker } from "../worker/worker.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { ensureAccounts } from "../home/worker-home.ts";
 import { listWarm } from "../worker/workers.ts";
-import type { ContainerProcess } from "../nsenter/privileged/attach.ts";
+import type { ContainerProcess } from "../nsenter/privileged/namespaces.ts";
 
 export interface WarmWorker extends ContainerProcess {
   id: string;
@@ -93,7 +90,7 @@ export async function createWarm(
 ): Promise<WarmWorker> {
   const { docker, names, prefix, owner, hostHome } = instance;
   const name = names.warm(randomBytes(4).toString("hex"));
-  const mark = `${markName}=${randomBytes(16).toString("hex")}`;
+  const mark = newMark();
   const spec = workerSpec({
     prefix,
     home: hostHome.home,
@@ -107,7 +104,9 @@ export async function createWarm(
       credentials: hostHome.credentials,
       plugins: names.volumes.plugins,
       accounts: ensureAccounts(instance, owner),
-      netFiles: await ensureNetFiles(instance, recipe.network),
+      netFiles: recipe.network === isolatedMode
+        ? undefined
+        : await ensureNetFiles(instance, recipe.network),
     },
     env: [`TZ=${timeZone()}`, mark],
     mounts: [],
@@ -121,16 +120,6 @@ export async function createWarm(
   const { State } = await docker.getContainer(id).inspect();
   const { image, inputs } = recipe;
   return { id, name, pid: State.Pid, mark, since: Date.now(), image, inputs };
-}
-
-/** The variable by which the nsenter recognizes the worker's processes. */
-const markName = "HAL9000_WORKER_MARK";
-
-/** Undefined for a worker of an earlier version. */
-export function markOf(
-  { Env }: Docker.ContainerInspectInfo["Config"],
-): string | undefined {
-  return Env.find((variable) => variable.startsWith(`${markName}=`));
 }
 
 /** Whether more processes run in a worker than in an idle one. */

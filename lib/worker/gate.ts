@@ -1,6 +1,7 @@
 // The gate: the first process of a worker. Before anything else runs there, it compares
 // the mounts with what was checked on the host. The engine resolves a mount's source
-// again, and follows links that may have been created since the check.
+// again, and follows links that may have been created since the check. In an isolated
+// worker, it then waits for the services.
 
 import { exitCode } from "../std/errors.ts";
 import { printable } from "../std/text.ts";
@@ -29,7 +30,7 @@ export function gated(
   home: GateCheck & { inode: string },
   checks: GateCheck[],
   command: string[],
-  { announce }: { announce: boolean },
+  { ports, announce }: { ports: number[]; announce: boolean },
 ): { Entrypoint: string[]; Cmd: string[] } {
   const inodes = checks.filter(({ inode }) => inode !== undefined);
   const targets = [home, ...inodes].map(({ target }) => quote(target));
@@ -41,6 +42,9 @@ export function gated(
     `  refuse "the image has no stat, so mounts cannot be checked" ;; esac`,
     `case $found in *${quote(inodeLine(home))}*) comparable=yes ;; esac`,
     ...checks.map(checkLine),
+    ...(ports.length > 0
+      ? [servicesScript, `await ${ports.map(hexPort).join(" ")}`]
+      : []),
     ...(announce ? [`echo ${quote(gatePassed)}`] : []),
     'exec "$@"',
   ].join("\n");
@@ -60,6 +64,9 @@ function checkLine(check: GateCheck): string {
     : ["check", target, mountinfoText(target), inodeLine(check)];
   return [called, ...[...values, printable(source)].map(quote)].join(" ");
 }
+
+/** How often the gate looks for the services, every 20 ms at most. */
+const maxTries = 500;
 
 /** Also checks the mount points: a link in the target's path would redirect a mount. */
 const gateScript = `comparable=
@@ -89,9 +96,31 @@ $1 "}
 }
 refuse() {
   echo "error: Refused to start: $1
-Check the mounted paths, then try again." >&2
+\${2:-Check the mounted paths, then try again.}" >&2
   exit ${exitCode.unsafe}
 }`;
+
+/** Waits until something listens on each port: proc_net(5), state 0A. */
+const servicesScript = `listens() {
+  while read -r _ local _ state _; do
+    case $local,$state in *":$1,0A") return 0 ;; esac
+  done </proc/net/tcp
+  return 1
+}
+await() {
+  tries=0
+  for port; do
+    until listens "$port"; do
+      tries=$((tries + 1))
+      [ $tries -lt ${maxTries} ] || refuse "its services were not opened in time" \
+        "See why: claudy doctor"
+      sleep 0.02
+    done
+  done
+}`;
+
+const hexPort = (port: number) =>
+  port.toString(16).toUpperCase().padStart(4, "0");
 
 /** A line of stat's output. Targets contain no line breaks, see isTarget(). */
 function inodeLine({ inode, target }: GateCheck): string {

@@ -38,6 +38,7 @@ import type { Log } from "../std/log.ts";
 import { type Limits, workerLimits } from "./limits.ts";
 import { checkWorkerName } from "./name.ts";
 import { ensureNetFiles } from "./net-files.ts";
+import { isolatedMode } from "./network.ts";
 import type { Secret } from "./secrets.ts";
 import { checkVariable } from "./spec.ts";
 
@@ -108,7 +109,7 @@ export async function resolveRequest(
   // Asked for now, and awaited below: other errors are reported first.
   const inspected = inspectImage(instance.docker, image);
   inspected.catch(() => {});
-  const network = request.standalone ? "bridge" : await sharedNetwork(instance);
+  const network = await networkFor(instance, request);
   const project = request.resolved ?? await resolveProject(instance, {
     path: request.directory,
     cwd,
@@ -124,7 +125,9 @@ export async function resolveRequest(
   const [limits, seccomp, netFiles] = await Promise.all([
     request.limited === false ? null : workerLimits(instance, present, log),
     workerSeccomp(instance, log),
-    request.standalone ? undefined : ensureNetFiles(instance, network),
+    network === workersNetwork(instance)
+      ? ensureNetFiles(instance, network)
+      : undefined,
     ensureVolume(instance, instance.names.volumes.plugins),
     requireNetworkRuns(instance, network),
   ]);
@@ -240,8 +243,12 @@ function legacyMounts(
     }));
 }
 
-/** Throws a `notFound` Failure if the parent is not running. */
-async function sharedNetwork(instance: Instance): Promise<string> {
+/** Docker's network mode. Throws a `notFound` Failure if the parent does not run. */
+async function networkFor(
+  instance: Instance,
+  { standalone }: SpawnRequest,
+): Promise<string> {
+  if (standalone) return "bridge";
   const parent = instance.self ?? await findParent(instance);
   if (parent?.State !== "running") {
     const state = parent?.State === "paused" ? "paused" : "not running";
@@ -249,7 +256,9 @@ async function sharedNetwork(instance: Instance): Promise<string> {
       hint: "Start it: claudy daemon start. Or spawn with --standalone.",
     });
   }
-  return workersNetwork(instance);
+  return instance.settings.WORKER_NETWORK === "isolated"
+    ? isolatedMode
+    : workersNetwork(instance);
 }
 
 /** Checks this in advance, because the engine's error contains only a container id. */

@@ -25,6 +25,7 @@ import {
   resolveRequest,
   type SpawnRequest,
 } from "./request.ts";
+import { isolatedMode, newMark, openedPorts } from "./network.ts";
 import { runPostCreate } from "./post-create.ts";
 import { forgetSecrets, keepSecrets } from "./secrets.ts";
 import { timeZone, workerSpec } from "./spec.ts";
@@ -132,7 +133,7 @@ export async function prepareWorker(
 }
 
 async function specFor(
-  { prefix, home: { home: homeDirectory }, hostHome, docker }: Instance,
+  { prefix, home: homePaths, hostHome, docker }: Instance,
   request: SpawnRequest,
   { env, network, project, mounts, image, limits, seccomp, netFiles }:
     ResolvedRequest,
@@ -142,6 +143,7 @@ async function specFor(
     user: Owner;
   },
 ): Promise<Docker.ContainerCreateOptions> {
+  const isolated = network === isolatedMode;
   return workerSpec({
     prefix,
     home: hostHome.home,
@@ -158,13 +160,13 @@ async function specFor(
       secrets: secrets ? hostHome.workerSecrets(secrets) : undefined,
     },
     // First, so that --env can set another time zone.
-    env: [`TZ=${timeZone()}`, ...env],
+    env: [`TZ=${timeZone()}`, ...(isolated ? [newMark()] : []), ...env],
     mounts,
     command: request.command,
     terminal: request.terminal ?? false,
     // The container's first process compares the mounts with these inodes.
     gate: {
-      home: inodeOf(join(homeDirectory, home.home)),
+      home: inodeOf(join(homePaths.home, home.home)),
       checks: [
         gateCheck({
           source: project.path,
@@ -174,6 +176,7 @@ async function specFor(
         ...mounts.filter(({ inode, within }) => inode || within)
           .map(gateCheck),
       ],
+      ports: isolated ? openedPorts(homePaths) : [],
       entrypoint: request.command ? await entrypointOf(docker, image) : [],
     },
     keep: request.keep ?? false,

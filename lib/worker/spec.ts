@@ -11,6 +11,7 @@ import { bind, hardening, volumeMount } from "../instance/container-spec.ts";
 import { insideWorker } from "../instance/paths.ts";
 import type { WorkerSources } from "../home/worker-home.ts";
 import type { WorkerMount } from "../project/mount.ts";
+import { isolatedMode } from "./network.ts";
 import { refuseServiceUser } from "../instance/service-users.ts";
 
 export interface WorkerRequest {
@@ -50,6 +51,8 @@ export interface WorkerGate {
   /** Inode of the Claude home, see gated(). */
   home: string;
   checks: GateCheck[];
+  /** Ports of services to wait for. */
+  ports: number[];
   /** The image's entrypoint if there is a command, else empty. */
   entrypoint: string[];
 }
@@ -87,6 +90,9 @@ export function workerSpec(
         : { [label.session]: request.session }),
       ...(request.keep ? { [label.keep]: "true" } : {}),
       ...(request.inputs ? { [label.inputs]: request.inputs } : {}),
+      ...(request.network === isolatedMode
+        ? { [label.network]: "isolated" }
+        : {}),
     },
     HostConfig: {
       Init: true,
@@ -131,7 +137,7 @@ export function workerSpec(
 
 function processOf({ command, gate, sources }: WorkerRequest) {
   if (gate) {
-    const { home, checks, entrypoint } = gate;
+    const { home, checks, ports, entrypoint } = gate;
     return gated(
       {
         target: insideWorker.claudeHome,
@@ -140,7 +146,7 @@ function processOf({ command, gate, sources }: WorkerRequest) {
       },
       checks,
       command ? [...entrypoint, ...command] : idleCommand,
-      { announce: command === undefined },
+      { ports, announce: command === undefined },
     );
   }
   const [first = "", ...rest] = idleCommand;

@@ -31,6 +31,8 @@ export interface WorkerState {
   createdAt: string;
   /** Docker's network mode; undefined if the engine's list does not have it (Podman). */
   network: string | undefined;
+  /** Whether it has no network, but the services that nsenter opens. */
+  isolated: boolean;
   /** Digest of what a warm worker was created from; null for a cold one. */
   inputs: string | null;
 }
@@ -88,6 +90,7 @@ function workerState(container: Docker.ContainerInfo): WorkerState {
     keep: labels[label.keep] === "true",
     createdAt: new Date(container.Created * 1000).toISOString(),
     network: container.HostConfig?.NetworkMode,
+    isolated: labels[label.network] === "isolated",
     inputs: labels[label.inputs] ?? null,
   };
 }

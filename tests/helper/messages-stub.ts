@@ -3,7 +3,8 @@
 //
 // messages-stub.ts PORT RECORD [ANSWERS]: listens on 127.0.0.1:PORT and appends one line
 // of JSON per request to the file RECORD. ANSWERS is a file of JSON: for a prompt, the
-// answers to it and to the results of its tool calls.
+// answers to it and to the results of its tool calls. If the variable SERVICES names a
+// directory, also serves isolated workers, by its socket PORT.sock.
 //
 // A prompt that begins with `TOOL <name> <input as JSON>` is answered with that
 // tool call, its result with "tool done"; any other prompt with "echo: <prompt>".
@@ -13,6 +14,7 @@
 
 import { appendFileSync, existsSync, readFileSync } from "node:fs";
 import { createServer, type ServerResponse } from "node:http";
+import { createServer as createFront } from "node:net";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 
@@ -68,6 +70,14 @@ const server = createServer((request, response) => {
   });
 });
 server.listen(Number(port), "127.0.0.1");
+const services = process.env["SERVICES"];
+if (services) {
+  const { readOrigin } = await import("../../lib/std/origin.ts");
+  createFront(async (socket) => {
+    await readOrigin(socket);
+    server.emit("connection", socket);
+  }).listen(`${services}/${port}.sock`);
+}
 
 async function reply(
   response: ServerResponse,

@@ -12,9 +12,11 @@ start_stub() {
   # As the net container, where the engine maps users.
   docker run --detach --no-healthcheck --name "$stub" --network "container:$net" --userns host --entrypoint deno \
     --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \
-    --volume "$repo/tests/helper:/helper:ro" --volume "$HAL9000_TEST_ROOT/session-stub:/record" \
+    --volume "$repo/tests/helper:/repo/tests/helper:ro" --volume "$repo/lib:/repo/lib:ro" \
+    --volume "$HAL9000_TEST_ROOT/session-stub:/record" \
+    --volume "$HAL9000_HOME/run/ways/services:/services" --env SERVICES=/services \
     "$HAL9000_IMAGE_REPO:parent" run -A --no-lock --no-config --quiet \
-    /helper/messages-stub.ts "$stub_port" /record/requests
+    /repo/tests/helper/messages-stub.ts "$stub_port" /record/requests
   wait_for 10 docker exec "$stub" bash -c "exec 3<>/dev/tcp/127.0.0.1/$stub_port"
 }
 

@@ -83,6 +83,7 @@ function watched(session: string | null, status?: string): WatchedWorker {
       keep: false,
       createdAt: "",
       network: "container:net",
+      isolated: false,
       inputs: null,
     },
     said: status === undefined ? null : cliState([status], "") ?? null,

@@ -422,12 +422,15 @@ test("replaces a nsenter that was started with other project roots", async (fake
   engine.images.clear(); // an image is its name
   engine.images.set("repo:parent", { Id: "repo:parent" });
   try {
-    await nsenterWith(["/one"]).ensure();
+    await nsenterWith(["/one"]).ensure("mounts");
     const { id } = engine.find(names.nsenter) ?? {};
-    await nsenterWith(["/one"]).ensure();
+    await nsenterWith(["/one"]).ensure("mounts");
     assert.is(engine.find(names.nsenter)?.id, id);
-    assert.match(await nsenterWith([]).ensure() ?? "", "-v DIR:/host/DIR:ro");
-    await nsenterWith(["/two"]).ensure();
+    assert.match(
+      await nsenterWith([]).ensure("mounts") ?? "",
+      "-v DIR:/host/DIR:ro",
+    );
+    await nsenterWith(["/two"]).ensure("mounts");
     assert.is.not(engine.find(names.nsenter)?.id, id);
   } finally {
     await server.close();

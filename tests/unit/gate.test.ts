@@ -11,12 +11,17 @@ const test = suite("gate");
 const home = { target: "/", inode: inodeOf("/"), source: "/home" };
 const project = { target: "/proc", inode: inodeOf("/proc"), source: "/app" };
 
-function run(homeMount = home, check: GateCheck = project, announce = false) {
+function run(
+  homeMount = home,
+  check: GateCheck = project,
+  announce = false,
+  ports: number[] = [],
+) {
   const { Entrypoint: [file = "", ...args], Cmd } = gated(
     homeMount,
     [check],
     ["printf", "%s|", "a b", "c'd"],
-    { announce },
+    { ports, announce },
   );
   const { status, stdout, stderr } = spawnSync(file, [...args, ...Cmd]);
   return { status, stdout: `${stdout}`, stderr: `${stderr}` };

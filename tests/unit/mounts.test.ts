@@ -21,7 +21,7 @@ import {
   openBeneath,
   openPath,
 } from "../../lib/nsenter/privileged/calls.ts";
-import { inProcess } from "../../lib/nsenter/privileged/attach.ts";
+import { inProcess } from "../../lib/nsenter/privileged/namespaces.ts";
 
 const test = suite<{ root: string }>("mounts");
 

@@ -37,6 +37,7 @@ function worker(name: string, more: Partial<WorkerState> = {}): WorkerState {
     keep: false,
     createdAt: "2026-01-26T11:00:00.000Z",
     network: "container:net",
+    isolated: false,
     inputs: null,
     ...more,
   };

@@ -18,6 +18,7 @@ function worker(id: string, change: Partial<WorkerState> = {}): WorkerState {
     session: null,
     born: "cold",
     keep: false,
+    isolated: false,
     inputs: null,
     createdAt: "2026-01-26T11:00:00.000Z",
     network: "container:net",

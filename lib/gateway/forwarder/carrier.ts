@@ -3,14 +3,20 @@
 // host, and connections of the host to the workers' ports.
 
 import { once } from "node:events";
-import { chmodSync } from "node:fs";
-import { createConnection, createServer, type Server } from "node:net";
+import { chmodSync, rmSync } from "node:fs";
+import {
+  createConnection,
+  createServer,
+  type Server,
+  type Socket,
+} from "node:net";
 import type { Duplex } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { boundedProxy, chromadbBounds } from "./bounded-proxy.ts";
 import { messageOf } from "../../std/errors.ts";
 import { joinSockets, serveForward } from "../forward.ts";
 import { logToStderr } from "../../std/log.ts";
+import { readOrigin } from "../../std/origin.ts";
 import { listen as listenForLines } from "../../std/socket-lines.ts";
 import type { ForwarderPorts, ForwarderStatus } from "../forwarder-status.ts";
 import { openTunnel } from "../tunnel.ts";
@@ -37,14 +43,14 @@ export interface CarriedPorts {
 export async function carryAll(ports: CarriedPorts): Promise<void> {
   const servers = ports.servers.map((pair) => {
     const [port = "", name = ""] = pair.split("=");
-    return { port: Number(port), name, make: () => carrierTo(name) };
+    return { port: Number(port), name, server: carrierTo(name) };
   });
   const chromadb = `${waysDirectory}/chromadb.sock`;
   const all = [
     {
       port: ports.chromadb,
       name: "ChromaDB",
-      make: () => boundedProxy(chromadb, chromadbBounds),
+      server: boundedProxy(chromadb, chromadbBounds),
     },
     ...servers,
   ];
@@ -52,7 +58,10 @@ export async function carryAll(ports: CarriedPorts): Promise<void> {
   await Promise.all([
     serveStatus(status),
     serveForward(`${waysDirectory}/forward.sock`),
-    ...all.map(({ port, name, make }) => takePort(port, name, make, status)),
+    ...all.map(({ port, name, server }) =>
+      takePort(port, name, server, status)
+    ),
+    ...all.map(({ port, server }) => serveIsolated(port, server)),
   ]);
 }
 
@@ -60,16 +69,37 @@ export async function carryAll(ports: CarriedPorts): Promise<void> {
 async function takePort(
   port: number,
   name: string,
-  make: () => Server,
+  server: Server,
   status: ForwarderPorts,
 ): Promise<void> {
-  while (!await listen(make(), { port, reusePort: true })) {
+  while (!await listen(server, { port, reusePort: true })) {
     if (!status.taken.includes(port)) status.taken.push(port);
     logToStderr(`${name}: port ${port} is occupied by a process in a worker`);
     await sleep(retryMs);
   }
   status.taken = status.taken.filter((other) => other !== port);
   status.serves.push(port);
+}
+
+/** Serves connections that nsenter passes on from isolated workers. */
+async function serveIsolated(port: number, server: Server): Promise<void> {
+  const path = `${waysDirectory}/services/${port}.sock`;
+  const front = createServer(
+    { allowHalfOpen: true },
+    async (socket: Socket) => {
+      socket.on("error", () => socket.destroy());
+      try {
+        await readOrigin(socket);
+        server.emit("connection", socket);
+      } catch {
+        // It does not come from nsenter.
+      }
+    },
+  );
+  rmSync(path, { force: true });
+  front.listen(path);
+  await once(front, "listening");
+  chmodSync(path, 0o660);
 }
 
 /**

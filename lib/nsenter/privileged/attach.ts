@@ -5,12 +5,12 @@ import { readFileSync, readlinkSync, statSync } from "node:fs";
 import { normalize } from "node:path";
 import process from "node:process";
 import { isWithin } from "../../std/hostpath.ts";
+import { type ContainerProcess, openNamespace, within } from "./namespaces.ts";
 import {
   attachMounts,
   closeDescriptor,
   copyMounts,
   detachMounts,
-  enterMountNamespace,
   openBeneath,
   openPath,
   unshareDirectories,
@@ -25,14 +25,6 @@ export interface Attachment {
   /** Expected owner of the source. */
   uid: number;
   gid: number;
-}
-
-/** A container, by its first process. */
-export interface ContainerProcess {
-  /** Its PID on the engine's machine. */
-  pid: number;
-  /** A variable (KEY=VALUE) that no process outside of the container has. */
-  mark: string;
 }
 
 export interface AttachRequest extends ContainerProcess {
@@ -61,7 +53,7 @@ export class Attacher {
       return descriptor;
     };
     try {
-      const worker = open(openNamespace(process));
+      const worker = open(openNamespace(process, "mount"));
       const sources = this.#within(this.#host, () => {
         const root = open(openPath("/", "directory"));
         return attachments.map(({ source, readOnly }) => {
@@ -103,7 +95,7 @@ export class Attacher {
   ): void {
     const opened: number[] = [];
     try {
-      const namespace = openNamespace(other);
+      const namespace = openNamespace(other, "mount");
       opened.push(namespace);
       this.#within(namespace, () => {});
       const tree = this.#within(this.#host, () => {
@@ -136,46 +128,9 @@ export class Attacher {
     throw new Error(`"${source}" is outside of the project roots`);
   }
 
-  /** Runs `act` in another mount namespace and switches back, or ends the process. */
   #within<T>(namespace: number, act: () => T): T {
-    enterMountNamespace(namespace);
-    try {
-      return act();
-    } finally {
-      try {
-        enterMountNamespace(this.#own);
-      } catch {
-        // In the wrong namespace, nothing may run any more.
-        process.exit(1);
-      }
-    }
+    return within("mount", namespace, this.#own, act);
   }
-}
-
-/**
- * Calls `act` with the path of a container's first process in /proc. A PID can be reused at
- * any time, but never leads to another process here: the path is that of an open directory
- * of /proc, which stays that of one process and is empty once it has ended. So what is
- * opened below it belongs to the process whose variables were compared. The mark is random,
- * and the engine gives it to this container alone: no other process can show it.
- */
-export function inProcess<T>(
-  { pid, mark }: ContainerProcess,
-  act: (path: string) => T,
-): T {
-  const directory = openPath(`/proc/${pid}`, "directory");
-  try {
-    const path = `/proc/self/fd/${directory}`;
-    const variables = readFileSync(`${path}/environ`, "utf8").split("\0");
-    if (!variables.includes(mark)) throw new Error("the worker has ended");
-    return act(path);
-  } finally {
-    closeDescriptor(directory);
-  }
-}
-
-function openNamespace(process: ContainerProcess): number {
-  return inProcess(process, (path) => openPath(`${path}/ns/mnt`, "namespace"));
 }
 
 /**

@@ -19,6 +19,7 @@ declare const Deno: {
 const AT_EMPTY_PATH = 0x1000;
 const AT_RECURSIVE = 0x8000;
 const CLONE_FS = 0x200;
+const CLONE_NEWNET = 0x40000000;
 const CLONE_NEWNS = 0x20000;
 const MNT_DETACH = 2;
 const MOUNT_ATTR_RDONLY = 1n;
@@ -185,7 +186,10 @@ export function unshareDirectories(): void {
   call("unshare", CLONE_FS);
 }
 
-/** Moves this thread into a mount namespace. */
-export function enterMountNamespace(descriptor: number): void {
-  call("setns", descriptor, CLONE_NEWNS);
+/** Moves this thread into a namespace of that kind. */
+export function enterNamespace(
+  descriptor: number,
+  kind: "mount" | "network",
+): void {
+  call("setns", descriptor, kind === "mount" ? CLONE_NEWNS : CLONE_NEWNET);
 }

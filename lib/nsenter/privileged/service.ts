@@ -1,21 +1,34 @@
-// Serves the nsenter's socket.
+// Serves the sockets of the nsenter container.
 
-import { readFileSync } from "node:fs";
+import { chmodSync, readFileSync, rmSync } from "node:fs";
 import { release } from "node:os";
 import * as v from "valibot";
 import { messageOf } from "../../std/errors.ts";
 import type { Log } from "../../std/log.ts";
-import { Attacher, type ContainerProcess, inProcess } from "./attach.ts";
-import { listen, type Listener } from "../../std/socket-lines.ts";
+import { listen } from "../../std/socket-lines.ts";
 import { insideNsenter } from "../container.ts";
+import { Attacher } from "./attach.ts";
+import { Listeners } from "./listeners.ts";
+import { type ContainerProcess, inProcess } from "./namespaces.ts";
 
 const process = {
   pid: v.pipe(v.number(), v.integer(), v.minValue(2)),
   mark: v.pipe(v.string(), v.minLength(1)),
 };
+const id = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/));
+const port = v.pipe(
+  v.number(),
+  v.integer(),
+  v.minValue(1),
+  v.maxValue(65535),
+);
 
 const requestSchema = v.variant("op", [
-  v.object({ op: v.literal("test"), ...process }),
+  v.object({
+    op: v.literal("test"),
+    ...process,
+    for: v.picklist(["mounts", "listeners"]),
+  }),
   v.object({
     op: v.literal("look"),
     ...process,
@@ -32,40 +45,61 @@ const requestSchema = v.variant("op", [
       gid: v.number(),
     })),
   }),
+  v.object({ op: v.literal("open"), ...process, id, ports: v.array(port) }),
+  v.object({ op: v.literal("keep"), ids: v.array(id) }),
 ]);
 
-/** Serves the pool manager; `run` is the socket's directory on the host. */
+/** Serves the parent and the pool manager; `run` is the sockets' directory on the host. */
 export async function serveNsenter(
   { roots, run }: { roots: string[]; run: string },
   log: Log,
-): Promise<Listener> {
+): Promise<{ close(): Promise<void> }> {
   let attacher: Attacher | undefined;
-  const handle = (line: unknown) => {
-    const request = v.parse(requestSchema, line);
-    if (request.op === "look") {
-      return Promise.resolve({ attached: isMounted(request) });
-    }
-    if (request.op === "test") {
-      try {
-        attacher ??= new Attacher(roots);
-        const { run: here, scratch } = insideNsenter;
-        attacher.test(request, run, here, scratch);
-        return Promise.resolve({});
-      } catch (error) {
-        const fault =
-          `this machine does not allow mounts (Linux ${release()}, ${
-            messageOf(error)
-          })`;
-        log(fault);
-        return Promise.resolve({ fault });
-      }
-    }
-    if (!attacher) throw new Error("the nsenter was not tested");
-    attacher.attach(request);
-    return Promise.resolve({});
+  const listeners = new Listeners(insideNsenter.service);
+  const test = (what: "mounts" | "listeners", other: ContainerProcess) => {
+    if (what === "listeners") return listeners.test(other);
+    attacher ??= new Attacher(roots);
+    const { run: here, scratch } = insideNsenter;
+    attacher.test(other, run, here, scratch);
   };
-  // Only the pool manager can connect, and it keeps its connection open.
-  return await listen(insideNsenter.socket, handle, { idleTimeoutMs: 0 });
+  const handle = (line: unknown): unknown => {
+    const request = v.parse(requestSchema, line);
+    switch (request.op) {
+      case "look":
+        return { attached: isMounted(request) };
+      case "test":
+        try {
+          test(request.for, request);
+          return {};
+        } catch (error) {
+          const what = request.for === "mounts" ? "mounts" : "entering workers";
+          const why = `Linux ${release()}, ${messageOf(error)}`;
+          const fault = `this machine does not allow ${what} (${why})`;
+          log(fault);
+          return { fault };
+        }
+      case "attach":
+        if (!attacher) throw new Error("mounting was not tested");
+        attacher.attach(request);
+        return {};
+      case "open":
+        return { taken: listeners.open(request) };
+      case "keep":
+        listeners.keep(request.ids);
+        return {};
+    }
+  };
+  serveConnections(listeners);
+  // Only root can connect, and it keeps its connections open.
+  const answer = (line: unknown) => Promise.resolve(handle(line));
+  return await listen(insideNsenter.socket, answer, { idleTimeoutMs: 0 });
+}
+
+/** Connects clients to the workers' ports, for the owner of the instance. */
+function serveConnections(listeners: Listeners): void {
+  rmSync(insideNsenter.connect, { force: true });
+  listeners.serve(insideNsenter.connect);
+  chmodSync(insideNsenter.connect, 0o660);
 }
 
 /** Whether a process has a mount at one of the targets: proc_pid_mountinfo(5). */

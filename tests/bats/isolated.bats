@@ -1,0 +1,75 @@
+# Workers without a network: only the services on their localhost.
+
+load ../helper/load
+load ../helper/sessions
+
+nsenter=$HAL9000_PREFIX-nsenter
+deno=$(echo "$repo"/node_modules/@deno/*/deno)
+export WORKER_NETWORK=isolated
+
+setup() {
+  project=$(make_project isolated)
+  use_stub
+}
+
+teardown() {
+  after_failure
+  [ -z "${opener:-}" ] || kill "$opener" 2>/dev/null || true
+  stop_workers
+}
+
+# The numbers of all interfaces' lines, and of the routes: only a loopback.
+only_loopback() { # only_loopback WORKER
+  [ "$(docker exec "$1" sh -c 'ls /sys/class/net')" = lo ]
+  [ "$(docker exec "$1" sh -c 'wc -l </proc/net/route')" = 1 ]
+}
+
+stub_answers() { # stub_answers WORKER
+  docker exec "$1" bash -c "exec 3<>/dev/tcp/127.0.0.1/$stub_port; printf 'HEAD / HTTP/1.0\r\n\r\n' >&3; read -r line <&3; [[ \$line == HTTP/* ]]"
+}
+
+@test "an isolated worker has a loopback alone, with the services at their ports" {
+  spawn -n alone-$$ "$project"
+  only_loopback alone-$$
+  heartbeat alone-$$
+  stub_answers alone-$$
+  # Nothing else listens, and no name can be resolved.
+  services=("$HAL9000_HOME"/run/ways/services/*.sock)
+  [ "$(docker exec alone-$$ sh -c 'grep -c " 0A " /proc/net/tcp')" = "${#services[@]}" ]
+  run ! docker exec alone-$$ bash -c 'exec 3<>/dev/tcp/example.test/80'
+}
+
+@test "isolated workers can serve on the same port, and neither sees the other's" {
+  for name in one two; do
+    spawn -n "$name-$$" --mount "$deno:/opt/deno:ro" "$project" -- \
+      /opt/deno eval "Deno.serve({ port: 3000, hostname: '127.0.0.1' }, () => new Response('from $name'))"
+  done
+  says() { [ "$(docker exec "$1-$$" /opt/deno eval "console.log(await (await fetch('http://127.0.0.1:3000')).text())")" = "from $1" ]; }
+  wait_for 10 says one
+  wait_for 10 says two
+}
+
+@test "the services are open before a worker's command runs, and after each restart" {
+  run -0 "$scripts/spawn-worker.ts" "$project" -- bash -c 'exec 3<>/dev/tcp/127.0.0.1/8000 && echo reached'
+  [[ $output == *reached* ]]
+  spawn -n again-$$ "$project"
+  docker restart --time 0 again-$$
+  wait_for 10 heartbeat again-$$
+  # Whatever is killed, it comes back.
+  docker kill "$nsenter"
+  wait_for 10 heartbeat again-$$
+  docker kill "$HAL9000_PREFIX-mcp"
+  wait_for 10 heartbeat again-$$
+  docker kill "$parent"
+  run ! heartbeat again-$$
+  only_loopback again-$$
+  "$scripts/claudy.ts" daemon start
+  wait_for 10 heartbeat again-$$
+}
+
+@test "a session runs in an isolated worker" {
+  open "$project"
+  only_loopback "$session"
+  typed "$session" "hello there" Enter
+  wait_for_screen 20 "$session" "echo: hello there"
+}
