@@ -51,6 +51,9 @@ export function command(name: string): CAC {
   return cli;
 }
 
+/** Characters of an error: it may contain what a program in a worker printed. */
+const maxMessage = 4000;
+
 /** Runs the command in argv; returns its exit code. */
 export async function runCli(
   cli: CAC,
@@ -81,7 +84,10 @@ export async function runCli(
   } catch (error) {
     const failure = await asFailure(error, cli);
     io.holdProgress();
-    io.stderr.write(`error: ${printable(failure.message)}\n`);
+    const message = failure.message.length > maxMessage
+      ? `${failure.message.slice(0, maxMessage)}…`
+      : failure.message;
+    io.stderr.write(`error: ${printable(message)}\n`);
     const hint = failure.hint ??
       (failure.kind === "usage" ? `See ${cli.name} --help.` : undefined);
     if (hint) io.log(hint);

@@ -2,9 +2,10 @@
 // is created, and on demand. The host's files are only read.
 
 import { createHash } from "node:crypto";
-import { existsSync, lstatSync, rmSync } from "node:fs";
+import { chownSync, existsSync, lstatSync, mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { Buffer } from "node:buffer";
+import process from "node:process";
 import * as v from "valibot";
 import {
   type HostConfig,
@@ -14,6 +15,8 @@ import {
   readHostConfig,
 } from "./host-config.ts";
 import type { Instance } from "../instance/instance.ts";
+import { Directory } from "../std/directory.ts";
+import { Failure } from "../std/errors.ts";
 import { readJson } from "../std/json.ts";
 import type { Log } from "../std/log.ts";
 import {
@@ -158,16 +161,49 @@ function digestAt(
   }
 }
 
+/** Follows no link: a program of the worker's image may already run beside this. */
 function writeFileIn(
   claudeHome: string,
   name: string,
   bytes: Buffer,
   owner: Owner,
 ): void {
-  let path = claudeHome;
-  for (const part of name.split("/").slice(0, -1)) {
-    path = join(path, part);
-    ensureDirectory(path, 0o700, owner);
+  const parts = name.split("/");
+  const file = parts.pop() ?? "";
+  let directory = Directory.open(claudeHome);
+  try {
+    for (const part of parts) {
+      const next = directory && madeIn(directory, part, owner);
+      directory?.close();
+      directory = next;
+    }
+    if (!directory) {
+      throw new Failure(
+        "failed",
+        `Cannot write ${join(claudeHome, name)}: ` +
+          "there is a link or a file in place of a directory",
+        { hint: "Remove it; it was created by a worker." },
+      );
+    }
+    replaceFile(directory.at(file), bytes, owner, { sync: false });
+  } finally {
+    directory?.close();
   }
-  replaceFile(join(claudeHome, name), bytes, owner, { sync: false });
+}
+
+/** Opens a subdirectory, and creates it if it is missing. Undefined if it is a link. */
+function madeIn(
+  directory: Directory,
+  name: string,
+  { uid, gid }: Owner,
+): Directory | undefined {
+  try {
+    mkdirSync(directory.at(name), { mode: 0o700 });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    return directory.enter(name);
+  }
+  const made = directory.enter(name);
+  if (made && process.getuid?.() === 0) chownSync(made.at("."), uid, gid);
+  return made;
 }

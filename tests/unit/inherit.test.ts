@@ -1,7 +1,11 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import {
   existsSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   symlinkSync,
@@ -9,6 +13,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { inheritRequest, readHostConfig } from "../../lib/home/host-config.ts";
@@ -20,6 +25,7 @@ import {
 } from "../../lib/home/inherited-settings.ts";
 import { ownerOf } from "../../lib/std/owned.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
+import { waitFor } from "../../lib/std/wait.ts";
 
 const options = {
   claudeHome: "/home/me/.claude",
@@ -435,6 +441,50 @@ test("a single run inherits the files, and nothing in the parent", () => {
     inheritForRun(to, { path: to, ...ownerOf(to) }, request, () => {});
     assert.is(readFileSync(join(to, "CLAUDE.md"), "utf8"), "# Rules");
   });
+});
+
+test("inheritForRun() follows no link that appears while it writes", async () => {
+  const root = mkdtempSync(join(tmpdir(), "hal9000-inherit-"));
+  const [from, to, victim] = ["from", "to", "victim"].map((name) => {
+    const path = join(root, name);
+    mkdirSync(path);
+    return path;
+  }) as [string, string, string];
+  mkdirSync(join(from, "agents"));
+  writeFileSync(join(from, "agents/planted.md"), "Dig.");
+  mkdirSync(join(to, "agents"));
+  symlinkSync(victim, join(to, "link"));
+  const exchange = fileURLToPath(
+    new URL("../helper/exchange.ts", import.meta.url),
+  );
+  const worker = spawn(
+    fileURLToPath(new URL("../../node_modules/.bin/deno", import.meta.url)),
+    ["run", "-A", "--no-lock", "--no-config", "--quiet", exchange].concat(
+      join(to, "agents"),
+      join(to, "link"),
+    ),
+    { stdio: "ignore" },
+  );
+  try {
+    const isLink = () => lstatSync(join(to, "agents")).isSymbolicLink();
+    await waitFor(isLink, { for: "the first exchange", timeoutMs: 20_000 });
+    const request = { claudeHome: from, inheritHooks: false };
+    let written = 0;
+    for (let round = 0; round < 200; round++) {
+      try {
+        inheritForRun(to, { path: to, ...ownerOf(to) }, request, () => {});
+        written++;
+      } catch (error) {
+        assert.match(String(error), /link|a file in place|ENOENT|Cannot/);
+      }
+    }
+    assert.ok(written > 0);
+    assert.equal(readdirSync(victim), []);
+  } finally {
+    worker.kill("SIGKILL");
+    await once(worker, "close");
+    rmSync(root, { recursive: true });
+  }
 });
 
 test.run();

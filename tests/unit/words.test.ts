@@ -11,6 +11,7 @@ import { detailRows } from "../../lib/commands/sessions.ts";
 import { label } from "../../lib/instance/labels.ts";
 import { writeSession } from "../../lib/instance/session-record.ts";
 import { sessionName } from "../../lib/project/project.ts";
+import { Failure } from "../../lib/std/errors.ts";
 import { findSession } from "../../lib/session/find.ts";
 import { main as claudy } from "../../scripts/claudy.ts";
 import { runMain } from "../helper/run-main.ts";
@@ -284,6 +285,20 @@ test("words that begin with a dash and contain a space are text", async () => {
   const argv = ["- item", "--file=a b", "-x y", "-", "plain"];
   assert.is(await runCli(cli, argv, new Io()), 0);
   assert.equal(parsed, [["- item", "-x y", "-", "plain"], "a b"]);
+});
+
+test("an error that contains megabytes of a worker's output is cut", async () => {
+  const fail = async (_argv: string[], io?: Io) => {
+    const cli = command("x");
+    cli.command("", "x").action(() => {
+      throw new Failure("failed", `Cannot send: ${"\x1b]".repeat(1e6)}`);
+    });
+    return await runCli(cli, [], io as Io);
+  };
+  const { code, stderr } = await runMain(fail, []);
+  assert.is(code, 1);
+  assert.match(stderr, "error: Cannot send: \\x1b]");
+  assert.ok(stderr.length < 20_000, String(stderr.length));
 });
 
 test("claudy run joins the words of a prompt, or reads it from a file or stdin", async ({ root }) => {
