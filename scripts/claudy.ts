@@ -154,6 +154,12 @@ const subcommands: Record<string, Subcommand> = {
     load: async () =>
       (await import("../lib/commands/profiles.ts")).profileCommand,
   },
+  images: {
+    group: "Machine",
+    takes: "<action> <file>",
+    meaning: "save the images to a file, or load them from one",
+    load: async () => (await import("../lib/commands/images.ts")).imagesCommand,
+  },
   plugin: {
     group: "Machine",
     takes: "[...words]",

@@ -4,6 +4,7 @@ import type { CAC } from "cac";
 import { Failure } from "../std/errors.ts";
 import { listProfiles, readyImage } from "../image/profiles.ts";
 import { openInstance, viewInstance } from "../instance/open.ts";
+import type { HomePaths } from "../instance/paths.ts";
 import {
   checkProfile,
   detected,
@@ -38,27 +39,14 @@ export function profileCommand(io: Io): CAC {
     .option("--json", "Print its name as JSON")
     .example("claudy profile build python")
     .action(async (given: unknown, { json }: { json?: boolean }) => {
-      const name = String(given);
       const instance = await openInstance(io.env, io.log);
-      if (name === detected) {
-        throw new Failure(
-          "usage",
-          `Cannot build profile "${detected}": it stands for the one that fits a project`,
-          { hint: "Choose one of: claudy profile list" },
-        );
-      }
-      if (name === devcontainerProfile) {
-        throw new Failure("usage", "A devcontainer belongs to a project", {
-          hint:
-            "Its image is built when the project is opened: claudy DIRECTORY",
-        });
-      }
+      const name = imageProfile(String(given), instance.home);
       if (instance.self) {
         throw new Failure("usage", "The parent cannot build images", {
           hint: "Run this on the host.",
         });
       }
-      const profile = { name: checkProfile(name, instance.home), packages: [] };
+      const profile = { name, packages: [] };
       const image = await readyImage(
         instance,
         profile,
@@ -69,4 +57,21 @@ export function profileCommand(io: Io): CAC {
     });
 
   return cli;
+}
+
+/** Checks the name of a profile that has an image without a project. */
+export function imageProfile(name: string, home: HomePaths): string {
+  if (name === detected) {
+    throw new Failure(
+      "usage",
+      `Profile "${detected}" has no image: it stands for the one that fits a project`,
+      { hint: "Choose one of: claudy profile list" },
+    );
+  }
+  if (name === devcontainerProfile) {
+    throw new Failure("usage", "A devcontainer belongs to a project", {
+      hint: "Its image is built when the project is opened: claudy DIRECTORY",
+    });
+  }
+  return checkProfile(name, home);
 }

@@ -74,8 +74,7 @@ export async function baseImage(
   },
   step: RunStep,
 ): Promise<BaseImage> {
-  const present = await find(docker, registryBase) ??
-    (noCache ? undefined : await find(docker, local.name));
+  const present = await presentBase(docker, local, noCache);
   if (present) return present;
   return await step("Debian base", async (log) => {
     log(`Pulling ${registryBase}`);
@@ -94,6 +93,16 @@ export async function baseImage(
     if (!base) throw new Failure("failed", `Cannot find ${registryBase}`);
     return base;
   }, ({ name, sizeBytes }) => `${name}, ${megabytes(sizeBytes)}`);
+}
+
+/** The base image if it is present. */
+export async function presentBase(
+  docker: Docker,
+  { name }: LocalBase,
+  noCache = false,
+): Promise<BaseImage | undefined> {
+  return await find(docker, registryBase) ??
+    (noCache ? undefined : await find(docker, name));
 }
 
 async function find(
@@ -138,7 +147,9 @@ async function debootstrap(
   } catch (error) {
     throw new Failure("failed", `Cannot build ${name}`, {
       cause: error,
-      hint: `Make ${registryBase} available to the engine, then run it again.`,
+      hint:
+        `Make ${registryBase} available to the engine, then run it again. ` +
+        "Or load images of another machine: claudy images load FILE",
     });
   } finally {
     await rm(own, { recursive: true, force: true });

@@ -14,11 +14,17 @@ import type { Log, RunStep } from "../std/log.ts";
 import { readFileEnd } from "../std/plain-file.ts";
 import { removeTree } from "../std/remove-tree.ts";
 import { megabytes } from "../std/units.ts";
-import { type BaseImage, baseImage, imagesBase } from "./base.ts";
-import { inputsDigest, stageInputs, stageScripts } from "./inputs.ts";
+import { type BaseImage, baseImage, imagesBase, presentBase } from "./base.ts";
+import {
+  currentInputs,
+  formerBases,
+  inputsOf,
+  isCurrent,
+  namesOf,
+} from "./current.ts";
+import { stageInputs, stageScripts } from "./inputs.ts";
 import type { BuildPlaces } from "./places.ts";
 import { contextFiles, type ImageRecipe, selectRecipes } from "./recipes.ts";
-import { takeOver } from "./shared.ts";
 
 export interface BuildOptions {
   places: BuildPlaces;
@@ -77,33 +83,34 @@ async function buildStaged(
   const { places, noCache } = options;
   const stage = () =>
     step("Image inputs", (log) => stageInputs(places, arch, log));
-  const [base] = await Promise.all([
-    baseImage(
-      docker,
-      imagesBase(places.root),
-      { arch, directory: places.work, noCache },
-      step,
-    ),
+  const local = imagesBase(places.root);
+  const directory = places.work;
+  const makeBase = () =>
+    baseImage(docker, local, { arch, directory, noCache }, step);
+  const former = noCache || await presentBase(docker, local)
+    ? []
+    : await formerBases(docker, options.version);
+  const [made] = await Promise.all([
+    former.length > 0 ? undefined : makeBase(),
     stageScripts(places),
     // So that `docker build` also works by hand.
     places.prebuilt === undefined ? stage() : undefined,
   ]);
+  const current = await currentInputs(docker, arch, options, former);
+  const base = made ?? (current ? undefined : await makeBase());
+  const inputs = current ?? await inputsOf(arch, options, base?.id ?? "");
   // Copies of an installed package are made only if needed, and removed.
   let staged: Promise<void> | undefined;
   const ready = () =>
     places.prebuilt === undefined ? undefined : staged ??= stage();
-  const builds = new Map<string, ReturnType<typeof buildOne>>();
+  const builds = new Map<string, Promise<BuiltImage>>();
   for (const recipe of selectRecipes(options.only)) {
     const build = async () => {
-      const below = await builds.get(recipe.on ?? "");
-      const inputs = await inputsDigest(places, recipe, arch, [
-        options.version,
-        base.id,
-        below?.inputs ?? "",
-      ]);
+      await builds.get(recipe.on ?? "");
+      const own = inputs.get(recipe.name) ?? "";
       return await buildOne(
         docker,
-        { recipe, base, inputs, ready },
+        { recipe, base, inputs: own, ready },
         options,
         step,
       );
@@ -113,30 +120,32 @@ async function buildStaged(
   // All of them, so that no build goes on after this command has failed.
   await Promise.allSettled(builds.values());
   if (staged) await removeTree(places.context);
-  return (await Promise.all(builds.values())).map(({ image }) => image);
+  return await Promise.all(builds.values());
 }
 
 async function buildOne(
   docker: Docker,
   { recipe, base, inputs, ready }: {
     recipe: ImageRecipe;
-    base: BaseImage;
+    /** Undefined if nothing has to be built. */
+    base: BaseImage | undefined;
     inputs: string;
     /** Completes the build context. */
     ready: () => Promise<void> | undefined;
   },
-  { places, repository, version, noCache }: BuildOptions,
+  options: BuildOptions,
   step: RunStep,
-): Promise<{ image: BuiltImage; inputs: string }> {
+): Promise<BuiltImage> {
+  const { places, repository, version, noCache } = options;
   const { name } = recipe;
-  const tags = recipe.tags.map((tag) => `${repository}:${tag}`);
-  const current = !noCache && (await areCurrent(docker, tags, inputs) ||
-    await takeOver(docker, tags, inputs) !== undefined);
+  const tags = namesOf(recipe, options);
+  const current = !noCache && await isCurrent(docker, tags, inputs);
   const id = `${repository}:${name}`;
-  if (!current) {
+  if (!current && base) {
     const args = buildArguments(recipe, repository, base.name, {
       ...imageLabels(recipe, version),
       [label.inputs]: inputs,
+      [label.base]: base.id,
     });
     if (noCache) args.push("--no-cache");
     const former = await inspectImage(docker, id);
@@ -157,15 +166,12 @@ async function buildOne(
   }
   const image = await docker.getImage(id).inspect();
   return {
-    inputs,
-    image: {
-      name,
-      tags,
-      id: image.Id,
-      sizeBytes: image.Size,
-      originalBytes: recipe.originalBytes,
-      built: !current,
-    },
+    name,
+    tags,
+    id: image.Id,
+    sizeBytes: image.Size,
+    originalBytes: recipe.originalBytes,
+    built: !current,
   };
 }
 
@@ -302,17 +308,4 @@ function imageLabels(
     "org.opencontainers.image.licenses": "Apache-2.0",
     "org.opencontainers.image.source": "https://github.com/hellblazer/hal-9000",
   };
-}
-
-async function areCurrent(
-  docker: Docker,
-  tags: string[],
-  inputs: string,
-): Promise<boolean> {
-  const images = await Promise.all(
-    tags.map((tag) => inspectImage(docker, tag)),
-  );
-  return images.every((image) =>
-    image?.Config.Labels?.[label.inputs] === inputs
-  );
 }

@@ -34,6 +34,20 @@ export function profileImage(instance: Home, profile: Profile): string {
     workerImage(instance.settings);
 }
 
+/** The names of a profile's image and of those below it that are not the plain worker. */
+export function profileImages(instance: Home, name: string): string[] {
+  return layersOf(instance, { name, packages: [] }).map(({ tag }) => tag);
+}
+
+/** Whether a name is one of profileImages(), of any profile. */
+export function isProfileImage(instance: Home, name: string): boolean {
+  const own = `${instance.prefix}-profile:`;
+  const shipped = shippedProfiles.flatMap((profile) =>
+    profileImages(instance, profile)
+  );
+  return shipped.includes(name) || name.startsWith(own);
+}
+
 /** The layer of all profiles but devcontainers. */
 const debian = "debian";
 

@@ -21,6 +21,8 @@ export const label = {
   stage: "hal9000.stage",
   /** On images and warm workers: a digest of their inputs. */
   inputs: "hal9000.inputs",
+  /** On images: the id of the Debian image that they are built from. */
+  base: "hal9000.base",
   /** On the mover: a description of its owner. */
   owner: "hal9000.owner",
   /** On the image of a profile: the default limit of its workers' processes. */

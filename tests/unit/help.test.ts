@@ -59,6 +59,7 @@ const commands: Record<string, string[]> = {
   dashboard: [],
   config: ["show", "path", "check"],
   profile: ["list", "build"],
+  images: ["save", "load"],
   plugin: [],
   mcp: [
     ...["start", "stop", "restart", "status", "logs", "list", "add", "remove"],

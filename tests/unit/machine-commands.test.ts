@@ -478,7 +478,7 @@ test("profiles are listed with the size of their image, and only real ones are b
   assert.equal(rows[2], ["python", "not built", "repo:worker-python"]);
   const detected = await run(claudy, ["profile", "build", "auto"]);
   assert.is(detected.code, 2);
-  assert.match(detected.stderr, 'Cannot build profile "auto"');
+  assert.match(detected.stderr, 'Profile "auto" has no image');
   assert.is((await run(claudy, ["profile", "build", "nod"])).code, 4);
 });
 
