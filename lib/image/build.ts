@@ -18,19 +18,15 @@ import { type BaseImage, baseImage, imagesBase, presentBase } from "./base.ts";
 import {
   currentInputs,
   formerBases,
+  type ImageSet,
   inputsOf,
   isCurrent,
   namesOf,
 } from "./current.ts";
 import { stageInputs, stageScripts } from "./inputs.ts";
-import type { BuildPlaces } from "./places.ts";
 import { contextFiles, type ImageRecipe, selectRecipes } from "./recipes.ts";
 
-export interface BuildOptions {
-  places: BuildPlaces;
-  repository: string;
-  version: string;
-  only: string | undefined;
+export interface BuildOptions extends ImageSet {
   noCache: boolean;
 }
 

@@ -3,10 +3,19 @@
 
 import { type Docker, inspectImage, listImages } from "../docker/docker.ts";
 import { label, versionLabel } from "../instance/labels.ts";
-import type { BuildOptions } from "./build.ts";
 import { inputsDigest } from "./inputs.ts";
+import type { BuildPlaces } from "./places.ts";
 import { type ImageRecipe, selectRecipes } from "./recipes.ts";
 import { takeOver } from "./shared.ts";
+
+/** Images that belong together, of one version of the program. */
+export interface ImageSet {
+  places: BuildPlaces;
+  repository: string;
+  version: string;
+  /** One image and those below it. @default all */
+  only: string | undefined;
+}
 
 /** Digests of the inputs of images, by their names. */
 type Inputs = ReadonlyMap<string, string>;
@@ -14,7 +23,7 @@ type Inputs = ReadonlyMap<string, string>;
 /** The inputs of each image that is to be built, from a base image. */
 export async function inputsOf(
   arch: string,
-  { places, only, version }: BuildOptions,
+  { places, only, version }: ImageSet,
   base: string,
 ): Promise<Inputs> {
   const inputs = new Map<string, string>();
@@ -42,7 +51,7 @@ export async function formerBases(
 export async function currentInputs(
   docker: Docker,
   arch: string,
-  options: BuildOptions,
+  options: ImageSet,
   bases: string[],
 ): Promise<Inputs | undefined> {
   for (const base of bases) {
@@ -63,7 +72,7 @@ export async function currentInputs(
 
 export function namesOf(
   { tags }: ImageRecipe,
-  { repository }: Pick<BuildOptions, "repository">,
+  { repository }: Pick<ImageSet, "repository">,
 ): string[] {
   return tags.map((tag) => `${repository}:${tag}`);
 }
