@@ -13,6 +13,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -458,7 +459,7 @@ test("inheritForRun() follows no link that appears while it writes", async () =>
     new URL("../helper/exchange.ts", import.meta.url),
   );
   const worker = spawn(
-    fileURLToPath(new URL("../../node_modules/.bin/deno", import.meta.url)),
+    process.execPath,
     ["run", "-A", "--no-lock", "--no-config", "--quiet", exchange].concat(
       join(to, "agents"),
       join(to, "link"),
