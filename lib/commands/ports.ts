@@ -9,6 +9,7 @@ import { openInstance, viewInstance } from "../instance/open.ts";
 import { type Listener, listListeners } from "../session/listeners.ts";
 import { portsEach } from "../instance/port-range.ts";
 import { readSessions } from "../instance/session-record.ts";
+import { findWorker } from "../worker/workers.ts";
 import { columns, printable } from "../std/text.ts";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
@@ -16,6 +17,7 @@ import type { Io } from "../cli/io.ts";
 interface Options {
   json?: boolean;
   allowOther?: boolean;
+  worker?: unknown;
 }
 
 export function portsCommand(io: Io): CAC {
@@ -59,12 +61,19 @@ export function portsCommand(io: Io): CAC {
       "--allow-other",
       "Do not check which process listens (default: refuse other sessions and unknown processes)",
     )
+    .option(
+      "--worker <name>",
+      "The isolated worker, if several listen on that port",
+    )
     .example("claudy ports open 3000")
     .action((port: unknown, hostPort: unknown, options: Options) =>
       openPort(io, {
         port: portOf("PORT", port),
         hostPort: portOf("HOST_PORT", hostPort ?? port),
         allowOther: options.allowOther ?? false,
+        worker: options.worker === undefined
+          ? undefined
+          : String(options.worker),
       })
     );
 
@@ -73,10 +82,11 @@ export function portsCommand(io: Io): CAC {
 
 async function openPort(
   io: Io,
-  { port, hostPort, allowOther }: {
+  { port, hostPort, allowOther, worker }: {
     port: number;
     hostPort: number;
     allowOther: boolean;
+    worker: string | undefined;
   },
 ): Promise<void> {
   const instance = await openInstance(io.env, io.log);
@@ -86,9 +96,22 @@ async function openPort(
       hint: "Start it: claudy daemon start",
     });
   }
-  if (!allowOther) {
+  const named = worker === undefined
+    ? undefined
+    : await findWorker(instance, worker);
+  if (named && !named.isolated) {
+    throw new Failure("usage", `"${named.name}" is not isolated`, {
+      hint:
+        `Its ports are those of the shared network: claudy ports open ${port}`,
+    });
+  }
+  let isolated = named?.id;
+  if (named) {
+    io.log(`Port ${port} of ${named.name}`);
+  } else if (!allowOther) {
     const { listeners } = await listListeners(instance, io.log);
     const there = listeners.filter((listener) => listener.port === port);
+    isolated = onlyNetwork(port, there);
     refuseOther(there);
     io.log(describe(port, there));
   }
@@ -96,9 +119,21 @@ async function openPort(
   process.on("SIGTERM", () => stop.abort());
   await forwardPort(
     instance,
-    { port, hostPort },
+    { port, hostPort, isolated },
     stop.signal,
     () => io.log(`http://127.0.0.1:${hostPort} until you press Ctrl-C`),
+  );
+}
+
+/** The network in which a port is used: an isolated worker's id, or else the shared one. */
+function onlyNetwork(port: number, there: Listener[]): string | undefined {
+  const networks = new Set(there.map(({ isolated }) => isolated));
+  if (networks.size < 2) return there[0]?.isolated ?? undefined;
+  const names = there.map(({ container }) => `"${container}"`);
+  throw new Failure(
+    "usage",
+    `Several workers listen on port ${port}: ${names.join(", ")}`,
+    { hint: `Name one: claudy ports open ${port} --worker NAME` },
   );
 }
 

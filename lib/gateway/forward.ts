@@ -1,6 +1,7 @@
-// Forwards ports of the workers' network namespace to the host. The forwarder runs
-// in the namespace and listens on a unix socket in HAL9000_HOME. A client sends a
-// port number as the first line; the connection is then piped to that port.
+// Forwards ports of the workers' network namespaces to the host. The forwarder runs
+// in the shared one and listens on a unix socket in HAL9000_HOME. A client sends a
+// port number as the first line; the connection is then piped to that port. For isolated
+// workers, nsenter does the same, and the line begins with the container's id.
 
 import { chmodSync, rmSync } from "node:fs";
 import {
@@ -102,11 +103,16 @@ export async function forwardAnswers(reach: Reach): Promise<boolean> {
  */
 export async function forwardPort(
   reach: Reach,
-  { port, hostPort }: { port: number; hostPort: number },
+  { port, hostPort, isolated }: {
+    port: number;
+    hostPort: number;
+    /** The id of an isolated worker; undefined for the shared network. */
+    isolated?: string | undefined;
+  },
   stop: AbortSignal,
   ready: () => void,
 ): Promise<void> {
-  if (!await forwardAnswers(reach)) {
+  if (isolated === undefined && !await forwardAnswers(reach)) {
     throw new Failure("failed", "The forwarder does not answer", {
       hint: "See what is wrong: claudy doctor",
     });
@@ -115,8 +121,12 @@ export async function forwardPort(
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     sockets.add(socket);
     socket.on("close", () => sockets.delete(socket));
-    const upstream = openSocket(reach, reach.home.forwardSocket);
-    upstream.write(`${port}\n`);
+    const { forwardSocket, connectSocket } = reach.home;
+    const upstream = openSocket(
+      reach,
+      isolated ? connectSocket : forwardSocket,
+    );
+    upstream.write(isolated ? `${isolated} ${port}\n` : `${port}\n`);
     joinSockets(socket, upstream);
   });
   server.listen(hostPort, "127.0.0.1");

@@ -14,6 +14,7 @@ import { Failure } from "../std/errors.ts";
 import { type HostPath, hostPathSchema } from "../std/hostpath.ts";
 import type { Instance } from "../instance/instance.ts";
 import { bind, serviceSpec } from "../instance/container-spec.ts";
+import { label } from "../instance/labels.ts";
 import { hostMount } from "../instance/paths.ts";
 import { type Look, type LookRequest, lookSchema } from "./processes.ts";
 import { withoutFrames } from "../docker/streams.ts";
@@ -57,7 +58,13 @@ export async function lookAtContainers(
     ids.map((id) => inspectContainer(instance.docker, id)),
   );
   const containers = inspected.flatMap((container) =>
-    container?.State.Pid ? [{ id: container.Id, pid: container.State.Pid }] : []
+    container?.State.Pid
+      ? [{
+        id: container.Id,
+        pid: container.State.Pid,
+        isolated: container.Config.Labels?.[label.network] === "isolated",
+      }]
+      : []
   );
   const request: LookRequest = { netPid, containers };
   const output = await runHelper(instance, {

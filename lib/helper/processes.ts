@@ -20,6 +20,8 @@ export const lookRequestSchema = v.object({
     id: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
     /** Its first process. */
     pid: v.pipe(v.number(), v.integer(), v.minValue(1)),
+    /** Whether it has a network namespace of its own, whose sockets are listed, too. */
+    isolated: v.boolean(),
   })),
 });
 
@@ -39,6 +41,8 @@ export const lookSchema = v.object({
   listening: v.array(v.object({
     port: v.number(),
     address: v.string(),
+    /** The isolated container that has it in its namespace; null for the shared one. */
+    network: v.nullable(v.string()),
     /** The container of the process; null if it is none of these. */
     container: v.nullable(v.string()),
     process: v.nullable(v.string()),
@@ -65,13 +69,20 @@ export function lookAtProcesses(
   proc = "/proc",
 ): Look {
   const sockets = new Map<string, Look["listening"][number]>();
-  const listening = (netPid === null ? [] : ["tcp", "tcp6"]).flatMap((table) =>
-    parseListening(readListening(`${proc}/${netPid}/net/${table}`))
-  ).map(({ port, address, inode }) => {
-    const socket = { port, address, container: null, process: null };
-    sockets.set(`socket:[${inode}]`, socket);
-    return socket;
-  });
+  const namespaces = [
+    ...(netPid === null ? [] : [{ pid: netPid, network: null }]),
+    ...containers.filter(({ isolated }) => isolated)
+      .map(({ id, pid }) => ({ pid, network: id })),
+  ];
+  const listening = namespaces.flatMap(({ pid, network }) =>
+    ["tcp", "tcp6"].flatMap((table) =>
+      parseListening(readListening(`${proc}/${pid}/net/${table}`))
+    ).map(({ port, address, inode }) => {
+      const socket = { port, address, network, container: null, process: null };
+      sockets.set(`socket:[${inode}]`, socket);
+      return socket;
+    })
+  );
   const pids = processesOf(containers, proc);
   const held = containers.map(({ id }) =>
     lookAtContainer(id, pids.get(id) ?? [], sockets, proc)

@@ -1,4 +1,4 @@
-// Which processes listen on which ports of the workers' network namespace.
+// Which processes listen on which ports of the workers' network namespaces.
 
 import { inspectContainer } from "../docker/docker.ts";
 import { lookAtContainers } from "../helper/helper.ts";
@@ -7,6 +7,7 @@ import type { Log } from "../std/log.ts";
 import { portsEach } from "../instance/port-range.ts";
 import type { Look } from "../helper/processes.ts";
 import { readSessions } from "../instance/session-record.ts";
+import { openedPorts } from "../worker/network.ts";
 import { listWorkers } from "../worker/workers.ts";
 
 export interface Listener {
@@ -19,6 +20,8 @@ export interface Listener {
   process: string | null;
   /** The session that the port is reserved for, if it is a different one. */
   reservedFor: string | null;
+  /** The id of the isolated worker that has the port; null for the shared network. */
+  isolated: string | null;
 }
 
 export interface Listening {
@@ -67,7 +70,21 @@ export async function listListeners(
     netPid: holder?.State.Pid || null,
     containers: candidates.map(({ id }) => id),
   });
-  return nameListeners(look, candidates, readSessions(instance, log));
+  const listening = ofIsolated(look.listening, openedPorts(instance.home));
+  const sessions = readSessions(instance, log);
+  return nameListeners({ ...look, listening }, candidates, sessions);
+}
+
+/** Without the services that nsenter opens; everything else there is the worker's own. */
+export function ofIsolated(
+  listening: Look["listening"],
+  opened: number[],
+): Look["listening"] {
+  return listening.flatMap((listener) => {
+    const { network, container, port } = listener;
+    if (network === null || container !== null) return [listener];
+    return opened.includes(port) ? [] : [{ ...listener, container: network }];
+  });
 }
 
 /** Limit per container: a worker can listen on every port. */
@@ -83,15 +100,18 @@ export function nameListeners(
   const counts = new Map<string | null, number>();
   const listeners: Listener[] = [];
   const inOrder = look.listening.toSorted((a, b) => a.port - b.port);
-  for (const { port, address, container, process } of inOrder) {
+  for (const { port, address, network, container, process } of inOrder) {
     const count = (counts.get(container) ?? 0) + 1;
     counts.set(container, count);
     if (count > maxRows) continue;
     const known = container === null ? undefined : byId.get(container);
     const session = known?.session ?? null;
-    const range = sessions.find(({ portBase }) =>
-      portBase !== undefined && port >= portBase && port < portBase + portsEach
-    )?.name ?? null;
+    const range = network !== null
+      ? session
+      : sessions.find(({ portBase }) =>
+        portBase !== undefined && port >= portBase &&
+        port < portBase + portsEach
+      )?.name ?? null;
     listeners.push({
       port,
       address,
@@ -99,6 +119,7 @@ export function nameListeners(
       session,
       process,
       reservedFor: range === session ? null : range,
+      isolated: network,
     });
   }
   const name = (id: string | null) =>

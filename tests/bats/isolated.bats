@@ -47,6 +47,18 @@ stub_answers() { # stub_answers WORKER
   says() { [ "$(docker exec "$1-$$" /opt/deno eval "console.log(await (await fetch('http://127.0.0.1:3000')).text())")" = "from $1" ]; }
   wait_for 10 says one
   wait_for 10 says two
+  # Commands tell them apart, and open each on the host.
+  [ "$("$claudy" ports --json | jq -r '[.listeners[] | select(.port == 3000).container] | sort | join(" ")')" = "one-$$ two-$$" ]
+  run -2 "$claudy" ports open 3000
+  [[ $output == *"Several workers listen on port 3000"*"--worker"* ]]
+  for name in one two; do
+    host_port=$(free_port)
+    "$claudy" ports open 3000 "$host_port" --worker "$name-$$" 3>&- &
+    opener=$!
+    answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "from $name" ]; }
+    wait_for 10 answers
+    kill "$opener"
+  done
 }
 
 @test "the services are open before a worker's command runs, and after each restart" {
@@ -65,6 +77,22 @@ stub_answers() { # stub_answers WORKER
   only_loopback again-$$
   "$scripts/claudy.ts" daemon start
   wait_for 10 heartbeat again-$$
+}
+
+@test "a warm worker is isolated, and a claim finds its services open" {
+  "$claudy" pool start --min-warm 1 >/dev/null
+  "$claudy" pool warm >/dev/null
+  run -0 --separate-stderr "$scripts/spawn-worker.ts" --detach --json --warm-only -n warm-$$ "$project"
+  only_loopback warm-$$
+  heartbeat warm-$$
+  stub_answers warm-$$
+  # One of another kind is not given instead.
+  run -7 env WORKER_NETWORK=shared "$scripts/spawn-worker.ts" --detach --warm-only "$project"
+  [[ $output == *"another network"* ]]
+  # The services stay when the pool stops.
+  "$claudy" pool stop >/dev/null
+  docker inspect "$nsenter" >/dev/null
+  heartbeat warm-$$
 }
 
 @test "a session runs in an isolated worker" {

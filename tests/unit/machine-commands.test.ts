@@ -275,7 +275,7 @@ test("ports lists listeners with their process, and the ranges of sessions", asy
   const listening = [
     { port: 4000, address: "0.0.0.0", container: null, process: null },
     { port: 3000, address: "::", container: one.id, process: "node" },
-  ];
+  ].map((socket) => ({ ...socket, network: null }));
   const containers = [
     { id: one.id, uid: 1, inotify: 0, incomplete: true },
   ];
@@ -298,7 +298,11 @@ test("ports lists listeners with their process, and the ranges of sessions", asy
   assert.is(netPid, 4242);
   const parent = engine.find("fake-parent") as FakeContainer;
   const pid = 4242;
-  assert.equal(asked, [{ id: parent.id, pid }, { id: one.id, pid }]);
+  const isolated = false;
+  assert.equal(asked, [
+    { id: parent.id, pid, isolated },
+    { id: one.id, pid, isolated },
+  ]);
   // The helper is gone.
   assert.equal(engine.names(), ["fake-net", "fake-parent", "one"]);
   const open = await run(claudy, ["ports", "open", "4000"]);

@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { nameListeners } from "../../lib/session/listeners.ts";
+import { nameListeners, ofIsolated } from "../../lib/session/listeners.ts";
 import { judgeInotify } from "../../lib/doctor/inotify.ts";
 import { ownerOf } from "../../lib/std/owned.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
@@ -101,6 +101,11 @@ test("parseListening() finds listening sockets with their addresses", () => {
 
 const id = (digit: string) => digit.repeat(64);
 
+/** A line of /proc/net/tcp. */
+function line(port: string, state: string, inode: number): string {
+  return `   0: 0100007F:${port} 00000000:0000 ${state} 0:0 0:0 0 0 0 ${inode} 1\n`;
+}
+
 /** A fake /proc with processes of two containers and an unrelated process. */
 function fakeProc(): string {
   const proc = mkdtempSync(join(tmpdir(), "hal9000-proc-"));
@@ -117,8 +122,6 @@ function fakeProc(): string {
     writeFileSync(file("status"), `Name:\t${name}\nUid:\t1000\t1000\n`);
     links.forEach((link, fd) => symlinkSync(link, file(`fd/${fd}`)));
   };
-  const line = (port: string, state: string, inode: number) =>
-    `   0: 0100007F:${port} 00000000:0000 ${state} 0:0 0:0 0 0 0 ${inode} 1\n`;
   process(10, "4026531901", "chroma", ["socket:[77]", "/dev/null"]);
   process(11, "4026531902", "evil\\n\u001b", [
     "socket:[78]",
@@ -147,9 +150,9 @@ test("lookAtProcesses() assigns sockets and inotify instances to containers", ()
     {
       netPid: 10,
       containers: [
-        { id: id("a"), pid: 10 },
-        { id: id("b"), pid: 11 },
-        { id: id("c"), pid: 99 },
+        { id: id("a"), pid: 10, isolated: false },
+        { id: id("b"), pid: 11, isolated: false },
+        { id: id("c"), pid: 99, isolated: false },
       ],
     },
     proc,
@@ -177,6 +180,34 @@ test("lookAtProcesses() assigns sockets and inotify instances to containers", ()
   rmSync(proc, { recursive: true });
 });
 
+test("lookAtProcesses() lists the sockets of isolated containers' namespaces", () => {
+  const proc = fakeProc();
+  mkdirSync(join(proc, "11", "net"));
+  writeFileSync(
+    join(proc, "11", "net", "tcp"),
+    "  sl  local\n" + line("0BB8", "0A", 78) + line("1F40", "0A", 90),
+  );
+  const containers = [{ id: id("b"), pid: 11, isolated: true }];
+  const { listening } = lookAtProcesses({ netPid: null, containers }, proc);
+  assert.equal(
+    listening.map(({ port, network, container }) => [port, network, container]),
+    [[3000, id("b"), id("b")], [8000, id("b"), null]],
+  );
+  rmSync(proc, { recursive: true });
+});
+
+test("ofIsolated() drops services, and assigns the rest to the worker", () => {
+  const socket = (port: number, network: string | null, container = null) => ({
+    ...{ port, address: "localhost", network, container, process: null },
+  });
+  const shared = socket(8000, null);
+  const hidden = socket(3000, id("a"));
+  assert.equal(ofIsolated([shared, socket(8000, id("a")), hidden], [8000]), [
+    shared,
+    { ...hidden, container: id("a") },
+  ]);
+});
+
 const noContainers: Omit<Look, "listening"> = {
   containers: [],
   inotifyLimit: 128,
@@ -186,6 +217,7 @@ test("nameListeners() limits the ports shown per container, and notes that", () 
   const listening = Array.from({ length: 5000 }, (_, index) => ({
     port: 10_000 + index,
     address: "localhost",
+    network: null,
     container: id("b"),
     process: "python",
   }));
@@ -220,6 +252,7 @@ test("refuseOther() refuses a session's port that another worker uses", () => {
         listening: [{
           port: 20_045,
           address: "localhost",
+          network: null,
           container,
           process: "node",
         }],
