@@ -81,6 +81,8 @@ export function homePaths(home: string) {
     forwarderSocket: join(home, "run", "ways", "forwarder.sock"),
     /** The parent's socket for requests to ChromaDB. */
     chromadbSocket: join(home, "run", "ways", "chromadb.sock"),
+    /** The parent's socket that tells the forwarder a worker's database of ChromaDB. */
+    databasesSocket: join(home, "run", "ways", "databases.sock"),
     /** A socket for each service of isolated workers, named PORT.sock. */
     services: join(home, "run", "ways", "services"),
     /** The directory of nsenter's sockets. */

@@ -14,7 +14,7 @@ import { listenerUsers } from "../std/socket-table.ts";
 import type { ChildSpec } from "./supervisor.ts";
 
 /** In the parent's own network namespace, which workers do not share. */
-const address = "127.0.0.1";
+export const chromadbAddress = "127.0.0.1";
 
 const directory = "/data/chromadb";
 
@@ -40,7 +40,7 @@ export function chromadbChild(port: number, logFile: string): ChildSpec {
       "--path",
       directory,
       "--host",
-      address,
+      chromadbAddress,
       "--port",
       String(port),
     ],
@@ -73,7 +73,7 @@ export async function serveChromadb(
     socket.on("error", () => socket.destroy());
     const chromadb = createConnection({
       port,
-      host: address,
+      host: chromadbAddress,
       allowHalfOpen: true,
     });
     joinSockets(socket, chromadb);
@@ -123,7 +123,7 @@ export async function chromadbFault(
 
 /** Whether ChromaDB answers in the parent, whether or not workers can reach it. */
 export async function chromadbAnswers(port: number): Promise<boolean> {
-  const to = { host: address, port };
+  const to = { host: chromadbAddress, port };
   return await heartbeat(to).catch(() => undefined) === 200;
 }
 

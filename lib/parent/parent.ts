@@ -29,6 +29,7 @@ import {
 } from "../instance/parent-state.ts";
 import { poolAnswers } from "../pool/client.ts";
 import { readDesired } from "../pool/desired.ts";
+import { Databases } from "./databases.ts";
 import { keepIsolated } from "./isolated.ts";
 import { keepReconciled } from "./reconcile.ts";
 import { ensureSeccompTried } from "../image/seccomp.ts";
@@ -121,6 +122,7 @@ export async function runParent(
     log(`Ready after ${duration(state.readyMs)}`);
   }
   publish();
+  const databases = new Databases(instance, log);
   let answered = () => {};
   const serviceReady = phase(
     "service ready",
@@ -135,12 +137,16 @@ export async function runParent(
       publish();
     }),
     keepLoginFresh(instance, stop, log),
+    databases.keep(stop).catch((error) =>
+      log(`Projects have no databases in ChromaDB: ${messageOf(error)}`)
+    ),
     serveChromadb(instance, stop).catch((error) =>
       log(`Workers cannot reach ChromaDB: ${messageOf(error)}`)
     ),
     watchChromadb(instance, stop, log, async (fault) => {
       if (fault === null) {
         answered();
+        void databases.createAll();
         await serviceReady;
       } else {
         log(`ChromaDB: ${fault}`);

@@ -141,6 +141,9 @@ export function sessionName(path: string): string {
   return `claudy-${stem || "project"}-${pathDigest(path)}`;
 }
 
+/** The name of a project's own database in ChromaDB. */
+export const projectDatabase = sessionName;
+
 /** The name in version 0.5: not shortened, and each invalid character was replaced. */
 export function formerSessionName(path: string): string {
   const stem = basename(path).replace(/[^A-Za-z0-9_-]/g, "-");

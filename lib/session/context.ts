@@ -35,7 +35,8 @@ ${facts.portBase === undefined ? "" : networkText(facts, facts.portBase)}`;
 }
 
 function networkText({ chromadbPort }: WorkerFacts, first: number): string {
-  return `- ChromaDB answers at http://localhost:${chromadbPort}.
+  return `- ChromaDB answers at http://localhost:${chromadbPort}. Its database that
+  HAL9000_CHROMA_DATABASE names is for this project; default_database is shared by all.
 - The workers of other projects are on the same localhost. Ports ${first} to ${
     first + portsEach - 1
   } are yours

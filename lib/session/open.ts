@@ -34,7 +34,11 @@ import {
   judgeProjectConfig,
 } from "../project/config-approval.ts";
 import type { ProjectConfig } from "../project/project-config.ts";
-import { type Project, resolveProject } from "../project/project.ts";
+import {
+  type Project,
+  projectDatabase,
+  resolveProject,
+} from "../project/project.ts";
 import {
   modeArguments,
   type PermissionMode,
@@ -167,6 +171,9 @@ export async function readySession(
     env: {
       ...(request.sshAgent ? { SSH_AUTH_SOCK: insideWorker.sshAgent } : {}),
       ...started.env,
+      ...(request.standalone
+        ? {}
+        : { HAL9000_CHROMA_DATABASE: projectDatabase(project.path) }),
       ...(portBase === undefined ? {} : { HAL9000_PORT_BASE: `${portBase}` }),
     },
     resumes,

@@ -1,6 +1,6 @@
 // Spawns a worker: creates its container and its record, and starts it.
 
-import { ownedProject } from "../project/project.ts";
+import { ownedProject, projectDatabase } from "../project/project.ts";
 import { basename, join } from "node:path";
 import {
   type Docker,
@@ -160,7 +160,14 @@ async function specFor(
       secrets: secrets ? hostHome.workerSecrets(secrets) : undefined,
     },
     // First, so that --env can set another time zone.
-    env: [`TZ=${timeZone()}`, ...(isolated ? [newMark()] : []), ...env],
+    env: [
+      `TZ=${timeZone()}`,
+      ...(request.standalone
+        ? []
+        : [`HAL9000_CHROMA_DATABASE=${projectDatabase(project.path)}`]),
+      ...(isolated ? [newMark()] : []),
+      ...env,
+    ],
     mounts,
     command: request.command,
     terminal: request.terminal ?? false,

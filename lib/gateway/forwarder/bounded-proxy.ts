@@ -72,8 +72,23 @@ export const chromadbBounds: Bounds = {
   connections: 448,
 };
 
-/** A server, not yet listening, that passes requests on to the socket `path`. */
-export function boundedProxy(path: string, bounds: Bounds): Server {
+export interface Refusal {
+  status: number;
+  why: string;
+}
+
+/** Why a request is not passed on; undefined if it is. */
+export type Admit = (request: IncomingMessage) => Promise<Refusal | undefined>;
+
+/**
+ * A server, not yet listening, that passes requests on to the socket `path`, unless
+ * `admit` refuses them.
+ */
+export function boundedProxy(
+  path: string,
+  bounds: Bounds,
+  admit: Admit = () => Promise.resolve(undefined),
+): Server {
   const { get, search, small, large } = bounds.slots;
   const lanes: Record<Kind, Lane> = {
     get: new Lane(get),
@@ -104,8 +119,13 @@ export function boundedProxy(path: string, bounds: Bounds): Server {
         leave = () => {};
         leave = await answers.enter(bounds.stallMs, request.socket);
       };
-      await passOn(response, body, { path, bounds, enterAnswers, readBytes })
-        .finally(() => leave());
+      try {
+        const refused = await admit(request);
+        if (refused) return refuse(response, refused.status, refused.why);
+        await passOn(response, body, { path, bounds, enterAnswers, readBytes });
+      } finally {
+        leave();
+      }
     } catch {
       refuse(response, 503, "The service is busy; try again");
     }

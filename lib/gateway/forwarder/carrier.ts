@@ -13,6 +13,7 @@ import {
 import type { Duplex } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { boundedProxy, chromadbBounds } from "./bounded-proxy.ts";
+import { admitToOwnDatabase } from "./chromadb-access.ts";
 import { messageOf } from "../../std/errors.ts";
 import { joinSockets, serveForward } from "../forward.ts";
 import { logToStderr } from "../../std/log.ts";
@@ -20,6 +21,7 @@ import { readOrigin } from "../../std/origin.ts";
 import { listen as listenForLines } from "../../std/socket-lines.ts";
 import type { ForwarderPorts, ForwarderStatus } from "../forwarder-status.ts";
 import { openTunnel } from "../tunnel.ts";
+import { askDatabase } from "../worker-database.ts";
 
 /** The gateway's sockets; not in /run, which belongs to root in the image. */
 export const socketDirectory = "/services/mcp";
@@ -50,7 +52,15 @@ export async function carryAll(ports: CarriedPorts): Promise<void> {
     {
       port: ports.chromadb,
       name: "ChromaDB",
-      server: boundedProxy(chromadb, chromadbBounds),
+      server: boundedProxy(
+        chromadb,
+        chromadbBounds,
+        admitToOwnDatabase(chromadb, {
+          originOf: (socket) => origins.get(socket),
+          databaseOf: (container) =>
+            askDatabase(`${waysDirectory}/databases.sock`, container),
+        }),
+      ),
     },
     ...servers,
   ];
@@ -81,6 +91,9 @@ async function takePort(
   status.serves.push(port);
 }
 
+/** The containers of isolated workers, by their connections. */
+const origins = new WeakMap<Socket, string>();
+
 /** Serves connections that nsenter passes on from isolated workers. */
 async function serveIsolated(port: number, server: Server): Promise<void> {
   const path = `${waysDirectory}/services/${port}.sock`;
@@ -89,7 +102,7 @@ async function serveIsolated(port: number, server: Server): Promise<void> {
     async (socket: Socket) => {
       socket.on("error", () => socket.destroy());
       try {
-        await readOrigin(socket);
+        origins.set(socket, await readOrigin(socket));
         server.emit("connection", socket);
       } catch {
         // It does not come from nsenter.
