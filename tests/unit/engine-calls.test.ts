@@ -277,6 +277,7 @@ test("followEvents() reassembles events until it is stopped", async ({ instance 
     id: "id",
     name: "w",
     role: "worker",
+    isolated: false,
     at: new Date(1000),
   });
   // Podman's name of "destroy".
