@@ -13,11 +13,11 @@ source tests/helper/instance.bash
 source tests/bats/setup_suite.bash
 
 export BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-400}
-export FILTER=${1:-} PRINTING
-PRINTING=$(mktemp)
+export FILTER=${1:-} PRINTING FAILED
+PRINTING=$(mktemp) FAILED=$(mktemp)
 # The repository of this run's images, so that checkouts do not share images.
 export PREPARED=hal9000-test-$$
-trap 'rm -f "$PRINTING"; remove_images "$PREPARED"' EXIT
+trap 'rm -f "$PRINTING" "$FAILED"; remove_images "$PREPARED"' EXIT
 prepare "$PREPARED" || exit
 
 run_file() { # run_file FILE
@@ -26,7 +26,13 @@ run_file() { # run_file FILE
   [ "$("${bats[@]}" --count "$1")" -gt 0 ] || return 0
   output=$("${bats[@]}" "$1" 2>&1)
   status=$?
-  { flock 9; printf '# %s, %s s\n%s\n' "$1" "$SECONDS" "$output"; } 9>"$PRINTING"
+  {
+    flock 9
+    printf '# %s, %s s\n%s\n' "$1" "$SECONDS" "$output"
+    failed=$(sed -nE 's/^not ok [0-9]+ (.*) in [0-9]+ms.*/\1/p' <<<"$output")
+    if [ -n "$failed" ]; then awk -v file="$1" '{ print file "\t" $0 }' <<<"$failed" >>"$FAILED"
+    elif [ "$status" != 0 ]; then printf '%s\t\n' "$1" >>"$FAILED"; fi
+  } 9>"$PRINTING"
   return "$status"
 }
 export -f run_file
@@ -37,3 +43,20 @@ if [ $# -gt 1 ]; then printf '%s\n' "${@:2}"; else
   find tests/bats -name '*.bats' ! -name scripts.bats ! -name docs.bats ! -name engines.bats -printf '%s %p\n' | sort -rn | cut -d ' ' -f 2
 fi |
   xargs -P "${LANES:-2}" -I {} bash -c 'run_file {}'
+status=$?
+
+# More of them have another cause.
+[ "$(wc -l <"$FAILED")" -le 3 ] || exit "$status"
+[ "$status" = 0 ] || status=0
+while IFS=$'\t' read -r file name; do
+  [ -n "$name" ] || { status=1; continue; }
+  pattern=$(printf '%s' "$name" | sed 's/[][\\.*^$()+?{}|]/\\&/g')
+  if output=$(node_modules/bats/bin/bats --tap --timing --filter "^$pattern\$" "$file" 2>&1 </dev/null); then
+    echo "again ok $name"
+  else
+    echo "again not ok $name"
+    status=1
+  fi
+  printf '%s\n' "$output" | sed 's/^/# /'
+done <"$FAILED"
+exit "$status"
