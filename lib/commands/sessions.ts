@@ -20,6 +20,7 @@ import { oomText } from "../worker/status.ts";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 import { namedSession, namedSessionOrWorker } from "./workers.ts";
+import { plantedIn } from "../project/guarding.ts";
 
 interface Options {
   all?: boolean;
@@ -56,7 +57,12 @@ export function sessionsCommand(io: Io): CAC {
       const wanted = namedSession(io, instance, name);
       const session = (await listSessions(instance, io.env, io.log))
         .find((session) => session.name === wanted.name);
-      io.answer(session, columns(detailRows(session ?? {})), json);
+      const planted = plantedIn(instance, wanted.name)?.files ?? [];
+      const rows = planted.map((
+        { path, what },
+      ) => ["planted", `${path}: ${what}`]);
+      const text = columns([...detailRows(session ?? {}), ...rows]);
+      io.answer({ ...session, planted }, text, json);
     });
 
   cli.command(

@@ -54,6 +54,10 @@ export function homePaths(home: string) {
     /** The approved content of a project's devcontainer. */
     devcontainerApproval: (project: string) =>
       join(home, "sessions", "approved", `${digestOf(project)}-image.json`),
+    /** What ran on the host in the project of a session or worker, when it started. */
+    snapshot: (name: string) => join(home, "sessions", "guard", `${name}.json`),
+    /** Files that are mounted over those of projects. */
+    guard: join(home, "run", "guard"),
     /** A file for each range of ports that is reserved for a session. */
     ports: join(home, "sessions", "ports"),
     workers: join(home, "workers"),
@@ -147,6 +151,7 @@ export function homeDirectories(paths: HomePaths): string[] {
     paths.ports,
     join(home, "sessions", "inherited"),
     join(home, "sessions", "approved"),
+    join(home, "sessions", "guard"),
     paths.claude,
     paths.workers,
     paths.pool,
@@ -156,6 +161,7 @@ export function homeDirectories(paths: HomePaths): string[] {
     paths.ways,
     paths.services,
     join(home, "run", "accounts"),
+    paths.guard,
     paths.credentials,
     paths.netFiles,
     paths.logs,

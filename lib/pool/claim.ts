@@ -22,7 +22,13 @@ import type { Instance } from "../instance/instance.ts";
 import { type Staged, stageFile } from "../std/owned.ts";
 import { readJson } from "../std/json.ts";
 import { ownedProject, type Project, refusalIn } from "../project/project.ts";
-import { type Guard, type GuardMount, guardOf } from "../project/guard.ts";
+import type { GuardMount } from "../project/guard.ts";
+import {
+  type GuardedProject,
+  guardProject,
+  stageSnapshot,
+} from "../project/guarding.ts";
+import type { Snapshot } from "../project/planted.ts";
 import { gitOf, type ProjectGit } from "../project/project-git.ts";
 import type { JudgedMount } from "../project/git-directory.ts";
 import {
@@ -33,7 +39,7 @@ import {
   type WorkerRecord,
 } from "../instance/record.ts";
 import { checkWorkerName } from "../worker/name.ts";
-import { lfsNotice, unguardedNotice } from "../worker/request.ts";
+import { lfsNotice } from "../worker/request.ts";
 import type { Limits } from "../worker/limits.ts";
 import { limitsOf } from "../worker/spec.ts";
 import { insideWorker } from "../instance/paths.ts";
@@ -61,6 +67,8 @@ export class Unfit extends Error {}
 export interface Fitting {
   project: Project;
   mounts: (JudgedMount | GuardMount)[];
+  /** What programs of the host run in the project. */
+  snapshot: Snapshot;
   name: string;
   limits: Limits;
   /** What the user of the worker has to know. */
@@ -111,6 +119,7 @@ export async function fit(
   return {
     project: ownedProject(project),
     mounts: [...git.mounts, ...guard.mounts],
+    snapshot: guard.snapshot,
     name,
     limits,
     notices: [
@@ -123,14 +132,12 @@ export async function fit(
 }
 
 function guardIn(
-  { host: view }: Instance,
+  instance: Instance,
   project: HostPath,
   { outside: repository, mounts }: ProjectGit,
   unguarded = false,
-): Guard {
-  return unguarded
-    ? { mounts: [], missing: [], notices: [unguardedNotice] }
-    : guardOf({ project, repository, mounts, view });
+): GuardedProject {
+  return guardProject(instance, { project, repository, mounts, unguarded });
 }
 
 function projectOf(instance: Instance, request: ClaimRequest): HostPath {
@@ -227,6 +234,7 @@ export async function claimWorker(
     // In this order: a record makes the worker count as in use.
     staged.push(
       stageClaim(instance, claim),
+      stageSnapshot(instance, session ?? name, fitting.snapshot),
       stageRecord(instance, claim.record, loose),
     );
     await renaming;
@@ -309,13 +317,15 @@ export function attachmentsOf(
   return [
     { source: path, target: insideWorker.workspace, ...owned },
     { source: claudeHome, target: insideWorker.claudeHome, ...owned },
-    ...others.map(({ source, target, readOnly, uid, gid }) => ({
-      source,
-      target,
-      readOnly,
-      uid,
-      gid,
-    })),
+    // Parents first, or they would cover what is mounted in them.
+    ...others.toSorted((a, b) => a.target < b.target ? -1 : 1)
+      .map(({ source, target, readOnly, uid, gid }) => ({
+        source,
+        target,
+        readOnly,
+        uid,
+        gid,
+      })),
   ];
 }
 

@@ -14,8 +14,11 @@ export interface WorkerMount {
   readOnly: boolean;
   /** The inode of the checked source, as stat's %d:%i; undefined in HAL9000_HOME. */
   inode?: string | undefined;
-  /** For a part of another mount: that mount's target, and the path in it. */
-  within?: { target: string; path: string } | undefined;
+  /**
+   * For a part of another mount: that mount's target, and the path in it, unless another
+   * file is mounted there.
+   */
+  within?: { target: string; path: string | undefined } | undefined;
 }
 
 /**

@@ -11,6 +11,7 @@ import { type InheritRequest, readHostConfig } from "../home/host-config.ts";
 import { inherit, type Inherited } from "../home/inherit.ts";
 import type { Log } from "../std/log.ts";
 import { freePorts } from "../instance/port-range.ts";
+import { forgetSnapshot } from "../project/guarding.ts";
 import { resolveProject } from "../project/project.ts";
 import { removeTree } from "../std/remove-tree.ts";
 import {
@@ -90,6 +91,7 @@ export async function removeSession(
   const portBase = readSession(instance, name, log)?.portBase;
   if (portBase !== undefined) freePorts(instance, name, portBase);
   await removeSessionHome(instance, name);
+  forgetSnapshot(instance, name);
   removeSessionRecord(instance, name);
 }
 

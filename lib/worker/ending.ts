@@ -12,6 +12,8 @@ import { engineFailure, statusOf } from "../docker/docker-errors.ts";
 import { Failure, warnOnFileError } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
+import { forgetSnapshot, plantedIn } from "../project/guarding.ts";
+import { plantedLines } from "../project/planted.ts";
 import { repairWorktrees } from "../project/worker-worktrees.ts";
 import { keepNewest, writeAtomic } from "../std/owned.ts";
 import {
@@ -58,6 +60,17 @@ export async function stopWorker(
     }
   }
   if (!keep) await retireWorker(instance, worker, log);
+  else if (record) tellPlanted(instance, record, log);
+}
+
+/** What a worker has added to its project that programs on the host run. */
+function tellPlanted(
+  instance: Instance,
+  { worker, session, project }: WorkerRecord,
+  log: Log,
+): void {
+  const planted = plantedIn(instance, session ?? worker);
+  if (planted) plantedLines(project.path, planted).forEach(log);
 }
 
 /**
@@ -87,7 +100,7 @@ export async function retireWorker(
     // Read again: a claim may have renamed the worker. Or another command has closed the
     // record without an exit code, since the container was already removed.
     const record = recordNow() ?? (present ? known : undefined);
-    if (record) await retireRecord(instance, record, present?.State);
+    if (record) await retireRecord(instance, record, present?.State, log);
   });
 }
 
@@ -96,7 +109,11 @@ async function retireRecord(
   instance: Instance,
   record: WorkerRecord,
   state: Docker.ContainerInspectInfo["State"] | undefined,
+  log: Log,
 ): Promise<void> {
+  tellPlanted(instance, record, log);
+  // That of a session is kept for `claudy sessions show`.
+  if (record.session === null) forgetSnapshot(instance, record.worker);
   forgetSecrets(instance, record.secrets);
   if (record.ephemeral) await forgetHome(instance, record.home);
   closeRecord(instance, {

@@ -12,7 +12,7 @@ export interface GateCheck {
   /** Device and inode, in the format of stat's %d:%i. */
   inode?: string | undefined;
   /** The mount that this one is a part of, and where. Its files may be replaced. */
-  within?: { target: string; path: string } | undefined;
+  within?: { target: string; path: string | undefined } | undefined;
   /** The source path on the host, for messages. */
   source: string;
 }
@@ -53,15 +53,17 @@ export function gated(
 
 function checkLine(check: GateCheck): string {
   const { target, within, source } = check;
-  const [called, ...values] = within
-    ? [
+  const place = [target, mountinfoText(target)];
+  const [called, ...values] = !within
+    ? ["check", ...place, inodeLine(check)]
+    : within.path === undefined
+    ? ["mounted", ...place]
+    : [
       "part",
-      target,
-      mountinfoText(target),
+      ...place,
       mountinfoText(within.target),
       mountinfoText(within.path),
-    ]
-    : ["check", target, mountinfoText(target), inodeLine(check)];
+    ];
   return [called, ...[...values, printable(source)].map(quote)].join(" ");
 }
 

@@ -16,7 +16,8 @@ import { findParent, type Instance } from "../instance/instance.ts";
 import { label } from "../instance/labels.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { ensureHome, ensureVolume, movedParts } from "../instance/volumes.ts";
-import { guardOf } from "../project/guard.ts";
+import { guardProject } from "../project/guarding.ts";
+import type { Snapshot } from "../project/planted.ts";
 import {
   refuseSameTargets,
   resolveMount,
@@ -88,6 +89,8 @@ export interface ResolvedRequest {
   mounts: WorkerMount[];
   /** Path in the worker of a link to the project, which git needs in a submodule. */
   link: string | undefined;
+  /** What programs of the host run in the project. */
+  snapshot: Snapshot;
   image: string;
   limits: Limits | null;
   seccomp: string | undefined;
@@ -117,7 +120,7 @@ export async function resolveRequest(
     allowAny,
   });
   const present = await inspected;
-  const { mounts, link } = await mountsFor(instance, request, {
+  const { mounts, link, snapshot } = await mountsFor(instance, request, {
     project,
     image: present,
   }, log);
@@ -138,6 +141,7 @@ export async function resolveRequest(
     project,
     mounts,
     link,
+    snapshot,
     image,
     limits,
     seccomp,
@@ -154,7 +158,9 @@ async function mountsFor(
     image: Docker.ImageInspectInfo | undefined;
   },
   log: Log,
-): Promise<{ mounts: WorkerMount[]; link: string | undefined }> {
+): Promise<
+  { mounts: WorkerMount[]; link: string | undefined; snapshot: Snapshot }
+> {
   const { cwd, allowAnyPath: allowAny = false } = request;
   const requested = await Promise.all(
     (request.mounts ?? []).map((mount) =>
@@ -164,17 +170,16 @@ async function mountsFor(
   const git = gitOf(instance, project, allowAny);
   const mounts: WorkerMount[] = [...requested, ...git.mounts];
   refuseSameTargets(mounts);
-  if (instance.settings.UNGUARDED) log(unguardedNotice);
-  else {
-    const given = { project, repository: git.outside, mounts };
-    const guard = guardOf({ ...given, view: instance.host });
-    mounts.push(...guard.mounts);
-    guard.notices.forEach(log);
-    for (const path of guard.missing) {
-      log(
-        `warning: The worker can create ${path}, which git runs on your host`,
-      );
-    }
+  const { snapshot, ...guard } = guardProject(instance, {
+    project,
+    repository: git.outside,
+    mounts,
+    unguarded: instance.settings.UNGUARDED,
+  });
+  mounts.push(...guard.mounts);
+  guard.notices.forEach(log);
+  for (const path of guard.missing) {
+    log(`warning: The worker can create ${path}, which git uses on your host`);
   }
   [...git.notices, ...lfsNotice(git, lacksLfs(image))].forEach(log);
   if (git.outside !== undefined) {
@@ -189,12 +194,8 @@ async function mountsFor(
     mounts.push(await agentMount(instance, request.sshAgent));
   }
   if (request.formerData) mounts.push(...legacyMounts(instance));
-  return { mounts, link: git.link };
+  return { mounts, link: git.link, snapshot };
 }
-
-export const unguardedNotice =
-  "Unguarded: the worker can change .git/hooks, .git/config and other files that run " +
-  "programs on your host";
 
 /** Whether an image of ours has no git-lfs; others are not known. */
 export function lacksLfs(image: Docker.ImageInspectInfo | undefined): boolean {

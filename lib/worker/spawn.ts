@@ -13,6 +13,7 @@ import { type PreparedHome, prepareWorkerHome } from "../home/worker-home.ts";
 import type { Instance } from "../instance/instance.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { removeRecord, writeRecord } from "../instance/record.ts";
+import { stageSnapshot } from "../project/guarding.ts";
 import type { WorkerMount } from "../project/mount.ts";
 import { inodeOf } from "../std/hostpath.ts";
 import { messageOf } from "../std/errors.ts";
@@ -107,6 +108,8 @@ export async function prepareWorker(
     const { docker } = instance;
     const id = await createWorker(docker, name, spec, resolved.link);
     undoSteps.push(() => removeContainer(docker, id));
+    stageSnapshot(instance, request.session ?? name, resolved.snapshot)
+      .commit();
     writeRecord(instance, {
       version: 1,
       worker: name,

@@ -67,11 +67,11 @@ plant() { # plant NAME REPOSITORY: as path in the worker
 host_uses() { # host_uses REPOSITORY
   git -C "$1" status >/dev/null
   git -C "$1" add -A
-  git -C "$1" commit --quiet -m host
+  git -C "$1" commit --quiet --allow-empty -m host
   git -C "$1" st 2>/dev/null || true
   git -C "$1" fetch --quiet ssh://127.0.0.1:1/x 2>/dev/null || true
-  git -C "$1" checkout --quiet other
-  git -C "$1" checkout --quiet main
+  git -C "$1" checkout --quiet --detach other
+  git -C "$1" log --oneline >/dev/null
 }
 
 @test "git works in a guarded worker, and what it plants does not run on the host" {
@@ -105,6 +105,81 @@ host_uses() { # host_uses REPOSITORY
   wait_for 20 in_worker open-$$ 'git config planted.again yes'
   in_worker warm-$$ '! git config planted.here yes'
   "$scripts/pool-manager.ts" stop
+}
+
+@test "submodules and nested repositories are guarded, and submodule update works" {
+  make_repository "$top/lib"
+  make_repository "$top/app"
+  git -C "$top/app" submodule --quiet add "$top/lib" libs/x
+  git -C "$top/app" commit --quiet -m submodule
+  make_repository "$top/app/deep/nested"
+  echo deep >>"$top/app/.git/info/exclude"
+  git -C "$top/app" worktree add --quiet -b tree "$top/app/.trees/one"
+  echo .trees >>"$top/app/.git/info/exclude"
+  spawn --cold -n nested-$$ "$top/app"
+  in_worker nested-$$ 'cd libs/x; git commit --quiet --allow-empty -m inside; cd ../..; git submodule --quiet update
+    git submodule status | grep "^ "; git submodule --quiet update --remote || true; git submodule --quiet update
+    git -C deep/nested commit --quiet --allow-empty -m inside; git -C .trees/one commit --quiet --allow-empty -m inside'
+  plant nested-$$ /workspace/libs/x
+  plant nested-$$ /workspace/deep/nested
+  plant nested-$$ /workspace/.trees/one
+  host_uses "$top/app"
+  git -C "$top/app/libs/x" status
+  git -C "$top/app/.trees/one" status
+  host_uses "$top/app/deep/nested"
+  [ ! -e "$(marker)" ]
+}
+
+@test "a worktree's repository and its second place in the worker are guarded" {
+  make_repository "$top/main"
+  git -C "$top/main" config extensions.worktreeConfig true
+  git -C "$top/main" worktree add --quiet -b tree "$top/app"
+  spawn --cold --allow-worktree -n tree-$$ "$top/app"
+  in_worker tree-$$ 'echo new >new; git add new; git commit --quiet -m inside; git checkout --quiet -b more; git stash list'
+  plant tree-$$ /workspace
+  plant tree-$$ "$top/app"
+  in_worker tree-$$ "set +e; cd '$top/main/.git'; for at in worktrees/app/config.worktree config.worktree; do
+    printf '[core]\n\tfsmonitor = touch $(marker)\n' >\$at; done
+    echo /workspace/evil >worktrees/app/commondir; echo 'gitdir: /workspace/evil' >/workspace/.git; exit 0"
+  host_uses "$top/app"
+  git -C "$top/main" status
+  [ ! -e "$(marker)" ]
+}
+
+@test "files that editors and shells run are read-only, with what git's configuration names" {
+  make_repository "$top/app"
+  mkdir -p "$top/app/.vscode" "$top/app/.claude" "$top/app/tools/hooks"
+  touch "$top/app/.envrc" "$top/app/.mcp.json" "$top/app/.vscode/tasks.json" "$top/app/.claude/settings.json"
+  touch "$top/app/tools/hooks/pre-commit" "$top/app/tools/lint" "$top/app/tools/gitconfig"
+  git -C "$top/app" config core.hooksPath tools/hooks
+  git -C "$top/app" config include.path ../tools/gitconfig
+  ln -s ../../tools/lint "$top/app/.git/hooks/pre-push"
+  spawn --cold -n files-$$ "$top/app"
+  for file in .envrc .mcp.json .vscode/tasks.json .vscode/new .claude/settings.json tools/hooks/pre-commit \
+    tools/hooks/new tools/lint tools/gitconfig; do
+    run ! in_worker files-$$ "echo evil >>'$file'"
+    run ! in_worker files-$$ "rm -rf '$file' && echo evil >'$file'"
+  done
+  in_worker files-$$ 'touch tools/new .claude/new'
+}
+
+@test "what a worker adds that programs of the host run is told when it stops" {
+  make_repository "$top/app"
+  spawn --cold -n quiet-$$ "$top/app"
+  work quiet-$$
+  run -0 --separate-stderr "$scripts/coordinator.ts" stop quiet-$$
+  [[ $stderr != *"Your git, editor or shell"* ]]
+  spawn --cold -n loud-$$ "$top/app"
+  in_worker loud-$$ 'echo evil >.envrc; mkdir .vscode; echo evil >.vscode/tasks.json; git init --quiet "new
+repo"; git -C new* config core.fsmonitor evil; echo ../evil >.git/commondir
+    mkdir -p objects refs; printf "[alias]\n\tst = !evil\n" >config; echo hook >.git/hooks/x || mkdir evil; ln -s /etc .husky'
+  run -0 --separate-stderr "$scripts/coordinator.ts" stop loud-$$
+  [[ $stderr == *"may run these files of $top/app"* ]]
+  for line in '.envrc: direnv' '.vscode/tasks.json: VS Code' 'new\x0arepo/.git/config: settings of git: core.fsmonitor' \
+    '.git/commondir: git reads' 'config: settings of git: alias.st'; do
+    [[ $stderr == *"  $line"* ]] || { echo "missing: $line"; false; }
+  done
+  [[ $stderr != *".husky"* ]]
 }
 
 @test "--unguarded lets the worker change hooks and configuration, and says so" {

@@ -11,7 +11,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { guardOf } from "../../lib/project/guard.ts";
+import {
+  guardOf,
+  type GuardRequest,
+  startLimits,
+} from "../../lib/project/guard.ts";
+import { findRepositories } from "../../lib/project/repositories.ts";
 import { type HostPath, lookAt } from "../../lib/std/hostpath.ts";
 
 interface Context {
@@ -35,18 +40,24 @@ function repository(path: string): void {
   writeFileSync(join(path, ".git/HEAD"), "ref: refs/heads/main\n");
 }
 
-function guarded(
-  app: string,
-  others: Partial<Parameters<typeof guardOf>[0]> = {},
-) {
+function guardRequest(app: string, others: Partial<GuardRequest> = {}) {
   const project = lookAt(app, view) as HostPath;
   return guardOf({
     project,
     repository: undefined,
+    repositories: findRepositories(app, startLimits).directories,
     mounts: [],
     view,
+    keep: (text) => ({ ...project, path: `/kept/${text}` }),
     ...others,
-  }).mounts.map(({ target, readOnly }) => readOnly ? `${target}:ro` : target);
+  });
+}
+
+function guarded(app: string, others: Partial<GuardRequest> = {}) {
+  return guardRequest(app, others).mounts.map(({ target, readOnly }) =>
+    readOnly ? `${target}:ro` : target
+  )
+    .toSorted();
 }
 
 const ofApp = [
@@ -93,6 +104,65 @@ test("guardOf() protects a worktree's .git file and its repository", ({ app }) =
     `${repository}/hooks:ro`,
     "/workspace/.git:ro",
   ]);
+});
+
+test("guardOf() protects nested repositories, and submodules without their core.worktree", ({ app }) => {
+  repository(join(app, "a/b"));
+  const module = join(app, ".git/modules/libs/x");
+  for (const name of ["objects", "refs", "hooks"]) {
+    mkdirSync(join(module, name), { recursive: true });
+  }
+  writeFileSync(join(module, "HEAD"), "ref: refs/heads/main\n");
+  const config = "[core]\n\tbare = false\n\tworktree = ../../../../libs/x\n";
+  writeFileSync(join(module, "config"), config);
+  assert.equal(guarded(app), [
+    "/workspace/.git",
+    "/workspace/.git/config:ro",
+    "/workspace/.git/hooks:ro",
+    "/workspace/.git/modules/libs/x",
+    "/workspace/.git/modules/libs/x/config:ro",
+    "/workspace/.git/modules/libs/x/hooks:ro",
+    "/workspace/a/b/.git",
+    "/workspace/a/b/.git/config:ro",
+    "/workspace/a/b/.git/hooks:ro",
+  ]);
+  const { mounts } = guardRequest(app);
+  assert.is(
+    mounts.find(({ target }) => target.endsWith("x/config"))?.source,
+    "/kept/[core]\n\tbare = false\n",
+  );
+});
+
+test("guardOf() protects what the configuration and links of hooks name in the project", ({ app }) => {
+  mkdirSync(join(app, "tools"));
+  mkdirSync(join(app, ".git/hooks"));
+  for (const name of [".envrc", "tools/lint", "tools/config", "hooks"]) {
+    writeFileSync(join(app, name), "");
+  }
+  symlinkSync("../../tools/lint", join(app, ".git/hooks/pre-push"));
+  symlinkSync("/etc/passwd", join(app, ".git/hooks/pre-commit"));
+  writeFileSync(
+    join(app, ".git/config"),
+    "[core]\n\thooksPath = hooks\n[include]\n\tpath = ../tools/config\n\tpath = ~/x\n" +
+      "[extensions]\n\tworktreeConfig = true\n",
+  );
+  assert.equal(guarded(app), [
+    "/workspace/.envrc:ro",
+    "/workspace/.git",
+    "/workspace/.git/config.worktree:ro",
+    "/workspace/.git/config:ro",
+    "/workspace/.git/hooks:ro",
+    "/workspace/hooks:ro",
+    "/workspace/tools/config:ro",
+    "/workspace/tools/lint:ro",
+  ]);
+});
+
+test("guardOf() reports more repositories than it protects", ({ app }) => {
+  for (let count = 0; count < 40; count++) repository(join(app, `r${count}`));
+  const { mounts, notices } = guardRequest(app);
+  assert.is(mounts.length, 3 * 33);
+  assert.match(notices.join(), "contains 40 git repositories");
 });
 
 test.run();
