@@ -107,6 +107,9 @@ asked() {
   open --ssh-agent --name signs-$$ "$project"
   docker exec -e SSH_AUTH_SOCK=/run/hal9000/ssh-agent.sock "$session" sh -c 'git init --quiet /tmp/x && cd /tmp/x &&
     git commit --quiet --allow-empty -m signed && git cat-file commit HEAD' | grep "BEGIN SSH SIGNATURE"
+  # The whole protocol of the agent passes, not only signing: see SECURITY.md.
+  docker exec -e SSH_AUTH_SOCK=/run/hal9000/ssh-agent.sock "$session" ssh-add -q -D
+  run -1 ssh-add -l
   kill "$SSH_AGENT_PID"
 }
 

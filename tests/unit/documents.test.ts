@@ -72,6 +72,44 @@ test("links in documents lead to files and headings", () => {
   assert.equal(faults, []);
 });
 
+/** Tests that a document names as `file: test`. */
+const testName = /`([\w-]+\.(?:bats|test\.ts)): ([^`]+)`/g;
+
+/** The names of a file's tests; undefined if there is no such file. */
+function testsIn(file: string): string[] | undefined {
+  const path = join("tests", file.endsWith(".bats") ? "bats" : "unit", file);
+  if (!existsSync(join(checkout, path))) return undefined;
+  return [...read(path).matchAll(/^(?:@test |test\()"(.*)"(?: \{$|,)/gm)]
+    .map(([, name = ""]) => name);
+}
+
+test("the tests that documents name exist", () => {
+  const named = files.flatMap((file) =>
+    [...read(file).matchAll(testName)].map(([, tests = "", name = ""]) => ({
+      name,
+      known: testsIn(tests),
+      what: `${file}: ${tests}: ${name}`,
+    }))
+  );
+  assert.ok(named.length > 50, String(named.length));
+  assert.equal(
+    named.filter(({ known, name }) => !known?.includes(name))
+      .map(({ what }) => what),
+    [],
+  );
+});
+
+test("each known attack has a test that tries it", () => {
+  const [, attacks = ""] = read("docs/dind/SECURITY.md").split(
+    "## Known attacks",
+  );
+  const rows = attacks.split("\n").filter((line) =>
+    /^\| (?!-|attack)/.test(line)
+  );
+  assert.ok(rows.length > 50, String(rows.length));
+  assert.equal(rows.filter((row) => row.match(testName) === null), []);
+});
+
 test("a missing file, a missing heading and a wrong URL are found", () => {
   const file = "docs/dind/MCP.md";
   const cases: [string, string | undefined][] = [
@@ -91,7 +129,15 @@ test("a missing file, a missing heading and a wrong URL are found", () => {
 });
 
 test("code blocks name their language, and shell commands are bash", () => {
-  const known = ["bash", "console", "dockerfile", "json", "text", "ts"];
+  const known = [
+    "bash",
+    "console",
+    "dockerfile",
+    "json",
+    "python",
+    "text",
+    "ts",
+  ];
   const faults = files.flatMap((file) =>
     tokensOf(read(file))
       .filter(({ type, info }) => type === "fence" && !known.includes(info))
