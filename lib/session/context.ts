@@ -5,6 +5,7 @@ import { join } from "node:path";
 import type { Docker } from "../docker/docker.ts";
 import type { Instance } from "../instance/instance.ts";
 import { type Owner, replaceFile } from "../std/owned.ts";
+import { readRecord } from "../instance/record.ts";
 import { portsEach } from "../instance/port-range.ts";
 import { binarySize } from "../std/units.ts";
 import type { Limits } from "../worker/limits.ts";
@@ -15,6 +16,8 @@ export interface WorkerFacts {
   chromadbPort: number;
   /** First port of the session's range; undefined if its network is not shared. */
   portBase: number | undefined;
+  /** Whether git's configuration and hooks are read-only. */
+  guarded: boolean;
 }
 
 export function contextText(facts: WorkerFacts): string {
@@ -31,8 +34,23 @@ written elsewhere, your home apart, is lost with the container.
 
 - Limits: ${limits}. A process that goes beyond the memory is killed;
   beyond the processes, starting one fails or hangs.
-${facts.portBase === undefined ? "" : networkText(facts, facts.portBase)}`;
+${facts.portBase === undefined ? "" : networkText(facts, facts.portBase)}${
+    facts.guarded ? guardText : ""
+  }`;
 }
+
+const guardText =
+  `- Read-only, because programs of the host run them: .git/config and .git/hooks, also of
+  submodules and nested repositories; .vscode, .idea, .husky, .githooks, .envrc, .mcp.json
+  and .claude/settings*.json that existed when you started. Commit, branch, checkout,
+  stash, rebase and submodule update work. What writes .git/config does not: git config,
+  git remote, git branch -m, git submodule init. It fails with "could not write config
+  file: Device or resource busy"; git checkout, push -u and branch -D print that and do
+  the rest. Do not work around it. Pass settings with git -c, name remote and branch
+  (git push origin BRANCH), get a new submodule with
+  git -c submodule.active=. submodule update PATH, and let the person at the host type
+  the rest.
+`;
 
 function networkText({ chromadbPort }: WorkerFacts, first: number): string {
   return `- ChromaDB answers at http://localhost:${chromadbPort}. Its database that
@@ -58,7 +76,7 @@ const projectMemory = `
 
 /** Writes the file before the CLI starts. */
 export function writeContext(
-  { settings }: Pick<Instance, "settings">,
+  instance: Pick<Instance, "settings" | "home" | "owner">,
   claudeHome: string,
   owner: Owner,
   { container, portBase, approved }: {
@@ -70,8 +88,10 @@ export function writeContext(
   const { Memory = 0, NanoCpus = 0, PidsLimit } = container?.HostConfig ?? {};
   const text = contextText({
     limits: { memoryBytes: Memory, cpus: NanoCpus / 1e9, pids: PidsLimit ?? 0 },
-    chromadbPort: settings.CHROMADB_PORT,
+    chromadbPort: instance.settings.CHROMADB_PORT,
     portBase,
+    guarded: container !== undefined &&
+      !readRecord(instance, container.Name.slice(1))?.unguarded,
   }) + (approved ? "" : projectMemory);
   const path = join(claudeHome, "hal9000-context.md");
   replaceFile(path, text, owner, { sync: false });

@@ -1,9 +1,13 @@
 # What runs on the host because of a project's files: git's hooks and configuration, and
 # files of editors and shells are read-only in workers.
 
+# shellcheck disable=SC2030,SC2031  # each test has its own session
+
 load ../helper/load
+load ../helper/sessions
 
 setup() {
+  use_stub
   # The host's user: git's configuration is its own.
   export GIT_CONFIG_GLOBAL=$BATS_TEST_TMPDIR/gitconfig
   printf '[protocol "file"]\n\tallow = always\n[user]\n\tname = Dave\n\temail = dave@example.com\n' >"$GIT_CONFIG_GLOBAL"
@@ -180,6 +184,27 @@ repo"; git -C new* config core.fsmonitor evil; echo ../evil >.git/commondir
     [[ $stderr == *"  $line"* ]] || { echo "missing: $line"; false; }
   done
   [[ $stderr != *".husky"* ]]
+}
+
+@test "a session's agent is told about the guard, and sessions show lists what it has added" {
+  make_repository "$top/app"
+  opened=$("$claudy" --detach --json "$top/app")
+  session=$(jq -r .session <<<"$opened")
+  context=$HAL9000_HOME/claude/$session/hal9000-context.md
+  grep -F 'Read-only, because programs of the host run them: .git/config' "$context"
+  [ "$("$claudy" sessions show "$session" --json | jq -c .planted)" = '[]' ]
+  in_worker "$session" 'echo evil >.envrc'
+  expected='[{"path":".envrc","what":"direnv, on entering the directory"}]'
+  [ "$("$claudy" sessions show "$session" --json | jq -c .planted)" = "$expected" ]
+  run -0 --separate-stderr "$claudy" stop "$session"
+  [[ $stderr == *"may run these files of $top/app"*"  .envrc: direnv"* ]]
+  "$claudy" sessions show "$session" | grep -E '^planted +\.envrc: direnv'
+  "$claudy" --detach --unguarded "$top/app"
+  [ "$("$claudy" sessions show "$session" --json | jq -c .planted)" = '[]' ]
+  run ! grep -F .git/config "$context"
+  in_worker "$session" 'git config planted.here yes'
+  run -0 --separate-stderr "$claudy" stop "$session"
+  [[ $stderr == *"  .git/config: settings of git: planted.here"* ]]
 }
 
 @test "--unguarded lets the worker change hooks and configuration, and says so" {

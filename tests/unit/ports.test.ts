@@ -73,7 +73,13 @@ test("reservePorts() reserves different ranges for colliding names", () => {
 
 test("contextText() describes only what is available", () => {
   const limits = { memoryBytes: 4 * 1024 ** 3, cpus: 2, pids: 100 };
-  const text = contextText({ limits, chromadbPort: 8000, portBase: 20_040 });
+  const text = contextText({
+    limits,
+    chromadbPort: 8000,
+    portBase: 20_040,
+    guarded: true,
+  });
+  assert.match(text, ".git/config and .git/hooks");
   assert.match(text, "4 GiB of memory, 2 CPUs, 100 processes");
   assert.match(text, "http://localhost:8000");
   assert.match(text, "Ports 20040 to 20059 are yours");
@@ -81,7 +87,9 @@ test("contextText() describes only what is available", () => {
     limits: { memoryBytes: 0, cpus: 0, pids: 0 },
     chromadbPort: 8000,
     portBase: undefined,
+    guarded: false,
   });
+  assert.not.match(alone, "git");
   assert.match(alone, "Limits: none.");
   assert.not.match(alone, "localhost");
 });
