@@ -81,6 +81,13 @@ const subcommands: Record<string, Subcommand> = {
     meaning: "list listening ports (default), or open one on this host",
     load: async () => (await import("../lib/commands/ports.ts")).portsCommand,
   },
+  egress: {
+    group: "Sessions",
+    takes: "[action] [...hosts]",
+    meaning:
+      "show (default), allow, deny, preset, log or check of hosts that isolated workers can reach",
+    load: async () => (await import("../lib/commands/egress.ts")).egressCommand,
+  },
   run: {
     group: "Sessions",
     takes: "<prompt>",

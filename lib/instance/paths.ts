@@ -89,6 +89,16 @@ export function homePaths(home: string) {
     databasesSocket: join(home, "run", "ways", "databases.sock"),
     /** A socket for each service of isolated workers, named PORT.sock. */
     services: join(home, "run", "ways", "services"),
+    /** The egress proxy's socket, for workers and commands. */
+    egressSocket: join(home, "run", "ways", "egress.sock"),
+    egressLog: join(home, "logs", "egress.jsonl"),
+    /** Rules of the egress policy, see egress/store.ts. */
+    egress: join(home, "config", "egress"),
+    egressInstance: join(home, "config", "egress", "instance.json"),
+    egressProject: (project: string) =>
+      join(home, "config", "egress", "projects", `${digestOf(project)}.json`),
+    egressSession: (session: string) =>
+      join(home, "config", "egress", "sessions", `${session}.json`),
     /** The directory of nsenter's sockets. */
     nsenter: join(home, "run", "nsenter"),
     /** Connects to the ports of isolated workers. */
@@ -146,6 +156,9 @@ export function homeDirectories(paths: HomePaths): string[] {
     home,
     paths.config,
     paths.claudeConfig,
+    paths.egress,
+    join(paths.egress, "projects"),
+    join(paths.egress, "sessions"),
     paths.sessions,
     paths.kept,
     paths.ports,

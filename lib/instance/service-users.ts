@@ -8,6 +8,7 @@ export const serviceUsers = {
   /** Binds and serves the ports of services in the workers' namespace. */
   ports: 65_430,
   chromadb: 65_431,
+  egress: 65_432,
 } as const;
 
 /** Throws an `unsafe` Failure if a worker would run with a service's uid. */

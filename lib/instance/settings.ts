@@ -119,6 +119,8 @@ const modesByProject = v.pipe(
 );
 
 export const workerNetworks = ["shared", "isolated"] as const;
+/** Their meaning: egress/presets.ts. */
+export const egressPresets = ["open", "balanced", "closed"] as const;
 
 /** In the order of the settings file. */
 export const definitions = {
@@ -217,6 +219,15 @@ export const definitions = {
     meaning:
       "Let workers change .git/hooks, .git/config and other files that " +
       "run programs on your host",
+  },
+  EGRESS_PRESET: {
+    schema: v.pipe(
+      v.picklist(egressPresets, 'must be "open", "balanced" or "closed"'),
+      v.description("`open`, `balanced` or `closed`"),
+    ),
+    fallback: "balanced",
+    meaning:
+      "Hosts that isolated workers can reach, unless a rule says otherwise",
   },
   PARENT_MEMORY: {
     schema: size,

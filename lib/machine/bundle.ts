@@ -48,6 +48,7 @@ const developmentOnly = ["build", "up"];
 
 /** Programs that run only in containers, as /scripts/<name>. */
 const containerPrograms = [
+  "lib/egress/proxy/egress-proxy.ts",
   "lib/gateway/forwarder/mcp-forwarder.ts",
   "lib/helper/look-at-path.ts",
   "lib/helper/look-at-processes.ts",

@@ -15,6 +15,7 @@ import {
   serverCommand,
 } from "./dashboard/server.ts";
 import { inspectContainer } from "../docker/docker.ts";
+import { egressChild } from "./egress.ts";
 import { messageOf } from "../std/errors.ts";
 import { keepLoginFresh } from "../home/login.ts";
 import { pullWorkerImage } from "../image/pull.ts";
@@ -107,6 +108,7 @@ export async function runParent(
         startMs: 120_000,
       },
     });
+    supervisor.start(egressChild(instance, log));
     await Promise.all([
       keepDesired(desired, supervisor),
       pullWorkerImage(instance, log),

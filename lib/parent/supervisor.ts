@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync } from "node:fs";
 import { once } from "node:events";
 import process from "node:process";
+import type { Readable, Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { messageOf } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
@@ -23,6 +24,11 @@ export interface ChildSpec {
   user?: Owner;
   /** Called before each start. */
   prepare?: () => void;
+  /**
+   * Called after each start, with the child's input and output.
+   * @default no input, and the output goes to the log file
+   */
+  attend?: (input: Writable, output: Readable) => void;
   /** Path of its log file. */
   logFile: string;
   watch?: Watch;
@@ -194,7 +200,7 @@ export class Supervisor {
 
   /** Runs a child until it ends; returns how it ended. */
   async #runOnce(child: Child): Promise<string> {
-    const { command, env, logFile, user, prepare } = child.spec;
+    const { command, env, logFile, user, prepare, attend } = child.spec;
     const [file, ...args] = command;
     const flags = child.restarts === 0 ? "w" : "a";
     const output = openForOutput(logFile, flags, this.#options.owner);
@@ -204,8 +210,11 @@ export class Supervisor {
         // The current directory belongs to root.
         ...(user ? { ...user, cwd: "/" } : {}),
         env: { ...process.env, ...env },
-        stdio: ["ignore", output, output],
+        stdio: attend ? ["pipe", "pipe", output] : ["ignore", output, output],
       });
+      if (running.stdin && running.stdout) {
+        attend?.(running.stdin, running.stdout);
+      }
       child.process = running;
       this.#options.changed();
       const ended = new AbortController();

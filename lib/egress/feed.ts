@@ -1,0 +1,111 @@
+// In the parent: gives the proxy its policy, whole, whenever it has changed. The proxy
+// itself cannot read HAL9000_HOME.
+
+import { readdirSync, statSync } from "node:fs";
+import { networkInterfaces } from "node:os";
+import { basename, join } from "node:path";
+import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Writable } from "node:stream";
+import { readSettings } from "../instance/config.ts";
+import type { Instance } from "../instance/instance.ts";
+import { readRecords } from "../instance/record.ts";
+import type { Client, PolicyText, Scope, ScopeText } from "./policy.ts";
+import { readScope, readScopes, scopeText } from "./store.ts";
+
+/** Changes apply within a second: this, and the time to read all rules and records. */
+const everyMs = 200;
+
+/** Also without a visible change, in case that one was missed. */
+const fullEveryMs = 10_000;
+
+type Home = Pick<Instance, "home" | "owner">;
+
+/** All that the proxy has to know. Never throws: what cannot be read is null. */
+export function compilePolicy(
+  instance: Home,
+  env: NodeJS.ProcessEnv,
+): PolicyText {
+  const { home } = instance;
+  const projects = textsOf(readScopes(instance, "projects"));
+  const workers: Record<string, Client> = {};
+  for (const { container, worker, session, project } of readRecords(instance)) {
+    workers[container] = { worker, session, project: project.path };
+    const file = basename(home.egressProject(project.path), ".json");
+    if (projects[file] === null) projects[project.path] = null;
+  }
+  return {
+    setting: orNull(() => readSettings(env).EGRESS_PRESET),
+    instance: orNull(() => scopeText(readScope(instance, {}))),
+    projects,
+    sessions: textsOf(readScopes(instance, "sessions")),
+    workers,
+    own: { host: [], parent: ownAddresses() },
+  };
+}
+
+/** Addresses of this network namespace. */
+export function ownAddresses(): string[] {
+  return Object.values(networkInterfaces())
+    .flatMap((all) => all ?? []).map(({ address }) => address);
+}
+
+/** Writes the policy to the proxy's input as lines, until that closes. */
+export async function feedPolicy(
+  instance: Home,
+  input: Writable,
+): Promise<void> {
+  // The proxy has ended; the supervisor starts another.
+  input.on("error", () => {});
+  let seen = "";
+  let sent = "";
+  let readAt = -Infinity;
+  while (input.writable) {
+    const now = signature(instance);
+    if (now !== seen || performance.now() - readAt >= fullEveryMs) {
+      seen = now;
+      readAt = performance.now();
+      const text = JSON.stringify(compilePolicy(instance, process.env));
+      if (text !== sent) input.write(`${text}\n`);
+      sent = text;
+    }
+    await sleep(everyMs);
+  }
+}
+
+/** Differs after each change of a file, also one that was made by hand. */
+function signature({ home }: Home): string {
+  const scopes = ["projects", "sessions"].map((kind) => join(home.egress, kind))
+    .flatMap((directory) => [
+      directory,
+      ...namesIn(directory).map((name) => join(directory, name)),
+    ]);
+  const paths = [home.conf, home.sessions, home.egressInstance, ...scopes];
+  return paths.map((path) => {
+    const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
+    return stat ? `${stat.ino} ${stat.mtimeNs} ${stat.size}` : "none";
+  }).join("\n");
+}
+
+function namesIn(directory: string): string[] {
+  return orNull(() => readdirSync(directory)) ?? [];
+}
+
+function textsOf(
+  scopes: Record<string, Scope | null>,
+): Record<string, ScopeText | null> {
+  return Object.fromEntries(
+    Object.entries(scopes).map(([name, scope]) => [
+      name,
+      scope && scopeText(scope),
+    ]),
+  );
+}
+
+function orNull<T>(read: () => T): T | null {
+  try {
+    return read();
+  } catch {
+    return null;
+  }
+}
