@@ -23,7 +23,7 @@ export type Answer = v.InferOutput<typeof answerSchema>;
 const answerMs = 15_000;
 const maxAnswerBytes = 64 * 1024;
 
-/** `socket` is a new connection to run/ways/egress.sock. */
+/** `socket` is a new connection to run/ways/services/3128.sock. */
 export function askProxy(
   socket: Duplex,
   { host, port }: Target,

@@ -89,8 +89,8 @@ export function homePaths(home: string) {
     databasesSocket: join(home, "run", "ways", "databases.sock"),
     /** A socket for each service of isolated workers, named PORT.sock. */
     services: join(home, "run", "ways", "services"),
-    /** The egress proxy's socket, for workers and commands. */
-    egressSocket: join(home, "run", "ways", "egress.sock"),
+    /** The egress proxy's, which commands use too; the port is `egressPort`. */
+    egressSocket: join(home, "run", "ways", "services", "3128.sock"),
     egressLog: join(home, "logs", "egress.jsonl"),
     /** Rules of the egress policy, see egress/store.ts. */
     egress: join(home, "config", "egress"),

@@ -11,7 +11,7 @@ setup_file() { start_instance; }
 
 setup() {
   need_root
-  socket=$HAL9000_HOME/run/ways/egress.sock
+  socket=$HAL9000_HOME/run/ways/services/3128.sock
   log=$HAL9000_HOME/logs/egress.jsonl
   project=$(make_project reaching)
   as_root unshare --net sleep infinity 3>&- &

@@ -1,0 +1,26 @@
+// The variables by which programs in an isolated worker find the egress proxy.
+
+/** The proxy's port on the worker's localhost. */
+export const egressPort = 3128;
+
+const proxy = `http://127.0.0.1:${egressPort}`;
+
+/** What is on the worker's own localhost: ChromaDB, MCP servers, and servers of its own. */
+const local = "localhost,127.0.0.1,::1,[::1]";
+
+/**
+ * KEY=VALUE. Programs read the names in upper or lower case; curl reads http_proxy in
+ * lower case only.
+ */
+export function egressVariables(): string[] {
+  return [
+    ...["HTTP_PROXY", "HTTPS_PROXY"].flatMap((name) => [
+      `${name}=${proxy}`,
+      `${name.toLowerCase()}=${proxy}`,
+    ]),
+    `NO_PROXY=${local}`,
+    `no_proxy=${local}`,
+    // Node's own fetch: https://nodejs.org/api/cli.html#node_use_env_proxy1
+    "NODE_USE_ENV_PROXY=1",
+  ];
+}
