@@ -20,6 +20,8 @@ import { type NetworkRequest, noRequest } from "../daemon/net.ts";
 import { parsePublished } from "../daemon/specs.ts";
 import { columns } from "../std/text.ts";
 import { duration } from "../std/units.ts";
+import { diskText } from "../worker/disk-use.ts";
+import { promisedText } from "../worker/promised-memory.ts";
 import { liveWorkers } from "../worker/workers.ts";
 import type { CAC, Command } from "cac";
 import { type LogOptions, printLog } from "../cli/logs.ts";
@@ -205,6 +207,8 @@ function statusText(status: DaemonStatus, own: string): string {
       `${pid === null ? "down" : `pid ${pid}`}, restarts: ${restarts}`,
     ]),
     ["Workers", String(status.workers)],
+    ["Memory", promisedText(status.memory)],
+    ...status.overDisk.map((use) => ["Disk", diskText(use)]),
     ["Volumes", volumes.join(", ") || "none"],
     ["Host", hostText(status)],
     ["Published", published.join(", ") || "none"],

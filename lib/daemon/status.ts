@@ -10,6 +10,11 @@ import type { Instance } from "../instance/instance.ts";
 import { type ParentState, readParentState } from "../instance/parent-state.ts";
 import { messageOf } from "../std/errors.ts";
 import { hostFault } from "./net.ts";
+import { type DiskUse, diskUse, overDisk } from "../worker/disk-use.ts";
+import {
+  type PromisedMemory,
+  promisedMemory,
+} from "../worker/promised-memory.ts";
 import { liveWorkers } from "../worker/workers.ts";
 
 export interface DaemonStatus {
@@ -34,6 +39,10 @@ export interface DaemonStatus {
   phases: ParentState["phases"];
   children: ParentState["children"];
   workers: number;
+  /** The sum of the workers' memory limits, and what the engine has. */
+  memory: PromisedMemory;
+  /** Workers that use more disk space than WORKER_DISK, and those that are not measured. */
+  overDisk: DiskUse[];
   volumes: string[];
   published: string[];
   /** Whether workers can reach the host; null if there is no network. */
@@ -42,12 +51,17 @@ export interface DaemonStatus {
   hostFault: string | null;
 }
 
+/** A status is asked for often: it does not wait longer for sizes. */
+const diskMs = 1000;
+
 export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
   const { docker, names } = instance;
-  const [parent, net, workers, volumes] = await Promise.all([
+  const [parent, net, workers, memory, uses, volumes] = await Promise.all([
     inspectContainer(docker, names.parent),
     inspectContainer(docker, names.net),
     liveWorkers(instance),
+    promisedMemory(instance),
+    diskUse(instance, diskMs),
     Promise.all(
       Object.values(names.volumes).map((name) => inspectVolume(docker, name)),
     ),
@@ -75,6 +89,8 @@ export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
     phases: own?.phases ?? [],
     children: own?.children ?? [],
     workers: workers.length,
+    memory,
+    overDisk: overDisk(uses, instance.settings.WORKER_DISK),
     volumes: volumes.flatMap((volume) => volume?.Name ?? []),
     published: Object.entries(
       (net?.HostConfig.PortBindings ?? {}) as Docker.PortMap,

@@ -13,8 +13,9 @@ export type { Docker };
 export async function inspectContainer(
   docker: Docker,
   name: string,
+  options: Docker.ContainerInspectOptions = {},
 ): Promise<Docker.ContainerInspectInfo | undefined> {
-  return await orUndefined(docker.getContainer(name).inspect());
+  return await orUndefined(docker.getContainer(name).inspect(options));
 }
 
 /** Docker's JSON of a container; throws a `notFound` Failure if it is missing. */

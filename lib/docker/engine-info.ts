@@ -207,7 +207,7 @@ export function fitSpec(
   spec: Docker.ContainerCreateOptions,
   { remapsUsers, limits }: EngineInfo,
 ): Docker.ContainerCreateOptions {
-  const { NanoCpus, Memory, MemorySwap, PidsLimit, ...host } =
+  const { CpuShares, NanoCpus, Memory, MemorySwap, PidsLimit, ...host } =
     spec.HostConfig ?? {};
   return {
     ...spec,
@@ -215,7 +215,7 @@ export function fitSpec(
       ...host,
       // The mounted files belong to users of the engine's machine.
       ...(remapsUsers ? { UsernsMode: "host" } : {}),
-      ...(limits.cpus ? given({ NanoCpus }) : {}),
+      ...(limits.cpus ? given({ CpuShares, NanoCpus }) : {}),
       ...(limits.memory ? given({ Memory, MemorySwap }) : {}),
       ...(limits.pids ? given({ PidsLimit }) : {}),
     },

@@ -15,7 +15,7 @@ import {
 } from "./daemon.ts";
 import { fail, type Finding } from "./findings.ts";
 import { examineInotify } from "./inotify.ts";
-import { examineLimits } from "./limits.ts";
+import { examineDiskUse, examineLimits } from "./limits.ts";
 import {
   examineCredentials,
   examineHome,
@@ -83,6 +83,7 @@ const examinations: Examination[] = [
   { name: "projects", run: examineProjects },
   { name: "leftovers", run: examineLeftovers, engine: true },
   { name: "limits", run: examineLimits, engine: true },
+  { name: "disk use", run: examineDiskUse, engine: true },
   { name: "inotify", run: examineInotify, engine: true },
   { name: "mounts", run: examineMounts },
 ];

@@ -8,6 +8,8 @@ import {
   limitText,
   pidsHint,
 } from "../worker/limit-events.ts";
+import { diskText, diskUse, overDisk } from "../worker/disk-use.ts";
+import { binarySize } from "../std/units.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { type Finding, ok, warn } from "./findings.ts";
 
@@ -21,6 +23,22 @@ export async function examineLimits(instance: Instance): Promise<Finding> {
       name,
       events: await limitEvents(instance, id),
     }))),
+  );
+}
+
+/** How long a user may have to wait for it. */
+const diskMs = 10_000;
+
+/** Nothing is stopped or removed because of its size. */
+export async function examineDiskUse(instance: Instance): Promise<Finding> {
+  const limit = instance.settings.WORKER_DISK;
+  const uses = await diskUse(instance, diskMs);
+  const over = overDisk(uses, limit);
+  const [first] = over;
+  if (!first) return ok(`no worker uses more than ${binarySize(limit)}`);
+  return warn(
+    `${over.map(diskText).join("; ")} (WORKER_DISK: ${binarySize(limit)})`,
+    `stop it, which removes its container and keeps the home: claudy stop ${first.name}`,
   );
 }
 

@@ -16,6 +16,11 @@ import { devcontainers } from "../image/profiles.ts";
 import { selectRecipes, workerImage } from "../image/recipes.ts";
 import type { Instance } from "../instance/instance.ts";
 import { readTrial } from "../image/seccomp.ts";
+import {
+  type PromisedMemory,
+  promisedMemory,
+  promisedText,
+} from "../worker/promised-memory.ts";
 import { binarySize, megabytes, span } from "../std/units.ts";
 import { fail, type Finding, ok, warn } from "./findings.ts";
 
@@ -97,18 +102,26 @@ export function examineDisk({ home }: Pick<Instance, "home">): Finding {
   return free < lowDiskBytes ? warn(says, "free disk space") : ok(says);
 }
 
-export async function examineMemory(
-  instance: Pick<Instance, "docker" | "settings">,
-): Promise<Finding> {
-  const { docker, settings } = instance;
-  const { MemTotal } = await docker.info();
-  const each = settings.WORKER_MEMORY;
-  const says = `${binarySize(MemTotal)} on the engine, ${
+export async function examineMemory(instance: Instance): Promise<Finding> {
+  const promised = await promisedMemory(instance);
+  return judgeMemory(promised, instance.settings.WORKER_MEMORY);
+}
+
+export function judgeMemory(promised: PromisedMemory, each: number): Finding {
+  const { engineBytes, promisedBytes } = promised;
+  const says = `${binarySize(engineBytes)} on the engine, ${
     binarySize(each)
   } at most for a worker`;
-  return each <= MemTotal
-    ? ok(says)
-    : warn(says, "set WORKER_MEMORY in config/hal9000.conf");
+  if (each > engineBytes) {
+    return warn(says, "set WORKER_MEMORY in config/hal9000.conf");
+  }
+  return promisedBytes <= engineBytes ? ok(says) : warn(
+    `${
+      promisedText(promised)
+    }: if all is used up, a worker's process is killed`,
+    "stop sessions that you do not need, or set a lower WORKER_MEMORY for " +
+      "new ones in config/hal9000.conf",
+  );
 }
 
 /** A wrong clock makes ages and expiry times wrong. */

@@ -194,6 +194,12 @@ export const definitions = {
     meaning:
       "Network of workers: one for all, or none but the services on localhost",
   },
+  WORKER_DISK: {
+    schema: size,
+    fallback: "10g",
+    meaning:
+      "Disk use of a worker's container and home that is reported as too much",
+  },
   REQUIRE_LIMITS: {
     schema: flag,
     fallback: "false",

@@ -39,17 +39,18 @@ const measureMs = 20_000;
  */
 export async function measureTrees(
   paths: string[],
+  timeoutMs = measureMs,
 ): Promise<Map<string, number>> {
   const sizes = new Map<string, number>();
   if (paths.length === 0) return sizes;
-  if (!hasProc()) return await measureByBsd(paths);
+  if (!hasProc()) return await measureByBsd(paths, timeoutMs);
   // Through stdin: there may be too many paths for a command line.
   const { stdout } = await runProgram([
     ...["du", "--summarize", "--bytes", "--one-file-system"],
     ...["--null", "--files0-from=-"],
   ], {
     input: paths.map((path) => `${path}\0`).join(""),
-    timeoutMs: measureMs,
+    timeoutMs,
   });
   for (const line of stdout.split("\0").slice(0, -1)) {
     const tab = line.indexOf("\t");
@@ -59,9 +60,12 @@ export async function measureTrees(
 }
 
 /** BSD's du has neither bytes nor a list of paths in its input. */
-async function measureByBsd(paths: string[]): Promise<Map<string, number>> {
+async function measureByBsd(
+  paths: string[],
+  limitMs: number,
+): Promise<Map<string, number>> {
   const sizes = new Map<string, number>();
-  const deadline = Date.now() + measureMs;
+  const deadline = Date.now() + limitMs;
   for (const path of paths) {
     const timeoutMs = deadline - Date.now();
     if (timeoutMs <= 0) break;

@@ -98,6 +98,7 @@ export function workerSpec(
       Init: true,
       NetworkMode: request.network,
       ...(limits === null ? {} : { ...limitsOf(limits), Ulimits: ulimits }),
+      ...precedence,
       ...hardening(
         request.seccomp === undefined ? [] : [`seccomp=${request.seccomp}`],
       ),
@@ -161,6 +162,17 @@ export const ulimits = [
   { Name: "sigpending", Soft: 4096, Hard: 4096 },
   { Name: "msgqueue", Soft: 0, Hard: 0 },
 ];
+
+/** Workers come after everything else on the machine, and none before another. */
+export const precedence = {
+  /**
+   * A quarter of Docker's default, which the parent and its services have: with 4 busy
+   * workers, the parent gets half of the CPUs if it needs them.
+   */
+  CpuShares: 256,
+  /** If the memory of the machine is used up, the kernel ends a worker's process. */
+  OomScoreAdj: 500,
+} as const;
 
 /** Limits as Docker options, for creating a worker and for updating a running one. */
 export function limitsOf({ memoryBytes, cpus, pids }: Limits) {

@@ -76,6 +76,8 @@ export class FakeEngine {
   updatesCpus = true;
   /** What it recommends to clients: 1 is the classic builder, 2 BuildKit. */
   builder = "2";
+  /** What each container has written, for a request that asks for sizes. */
+  sizeRw = 0;
   /** A sample of the resource usage of each container. */
   sample: object = {};
   readonly #attached = new Map<string, PassThrough>();
@@ -225,7 +227,7 @@ export class FakeEngine {
       });
     return {
       id: this.find(name)?.id ?? name,
-      inspect: () =>
+      inspect: (options?: { size?: boolean }) =>
         answer(() => {
           const found = here();
           const image = this.images.get(found.spec.Image ?? "");
@@ -233,6 +235,7 @@ export class FakeEngine {
           return {
             ...inspected(found, found.image ?? id),
             HostConfig: this.#withIds(found.spec.HostConfig),
+            ...(options?.size ? { SizeRw: this.sizeRw } : {}),
           };
         }),
       start: () =>

@@ -30,6 +30,7 @@ import {
   examineImages,
   examineMemory,
   examineSeccomp,
+  judgeMemory,
 } from "../../lib/doctor/machine.ts";
 import { limitsHint } from "../../lib/docker/engine-info.ts";
 import { examineMcp } from "../../lib/doctor/mcp.ts";
@@ -121,18 +122,35 @@ test("the docker command must have an API that the engine accepts", async ({ eng
   assert.match(mend ?? "", "unset DOCKER_API_VERSION");
 });
 
-test("a worker should not have more memory than the engine", async ({ instance, engine }) => {
-  const { docker } = instance;
-  const settings = { ...instance.settings, WORKER_MEMORY: 4 * 1024 ** 3 };
-  engine.about.MemTotal = 4 * 1024 ** 3;
-  assert.equal(await examineMemory({ docker, settings }), {
+const gib = 1024 ** 3;
+
+test("a worker should not have more memory than the engine", () => {
+  const none = { workers: 0, promisedBytes: 0, engineBytes: 4 * gib };
+  assert.equal(judgeMemory(none, 4 * gib), {
     state: "ok",
     says: "4 GiB on the engine, 4 GiB at most for a worker",
   });
-  engine.about.MemTotal--;
-  const less = await examineMemory({ docker, settings });
+  const less = judgeMemory({ ...none, engineBytes: 4 * gib - 1 }, 4 * gib);
   assert.is(less.state, "warn");
   assert.match(less.mend ?? "", "WORKER_MEMORY in config/hal9000.conf");
+});
+
+test("workers' limits that add up to more than the engine has are reported", async ({ instance, engine, labels }) => {
+  engine.containers.length = 0;
+  engine.about.MemTotal = 10 * gib;
+  const worker = (name: string, Memory: number, ended = false) =>
+    engine.add(name, {
+      spec: { Labels: labels({}), HostConfig: { Memory } },
+      ...(ended ? { state: "exited" } : {}),
+    });
+  worker("a", 4 * gib);
+  worker("b", 6 * gib);
+  worker("ended", 6 * gib, true);
+  assert.is((await examineMemory(instance)).state, "ok");
+  worker("c", 0);
+  const { state, says } = await examineMemory(instance);
+  assert.is(state, "warn");
+  assert.match(says, "3 workers may use 20 GiB of 10 GiB: if all is used up");
 });
 
 test("a clock that differs from the engine's is reported, ahead or behind", async ({ engine }) => {

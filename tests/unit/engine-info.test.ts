@@ -80,7 +80,13 @@ test("engineInfo() asks an engine once, and again if it did not answer", async (
 });
 
 test("fitSpec() leaves out limits that the engine does not have", () => {
-  const limits = { Memory: 1, MemorySwap: 1, NanoCpus: 2, PidsLimit: 3 };
+  const limits = {
+    CpuShares: 4,
+    Memory: 1,
+    MemorySwap: 1,
+    NanoCpus: 2,
+    PidsLimit: 3,
+  };
   const spec = { Image: "x", HostConfig: { Init: true, ...limits } };
   const fitted = (change: object) =>
     fitSpec(spec, describeEngine({ ...plain, ...change }));

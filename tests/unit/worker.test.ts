@@ -91,6 +91,8 @@ test("workerSpec() runs as the project's owner in a hardened container", () => {
         { Name: "sigpending", Soft: 4096, Hard: 4096 },
         { Name: "msgqueue", Soft: 0, Hard: 0 },
       ],
+      CpuShares: 256,
+      OomScoreAdj: 500,
       CapDrop: ["ALL"],
       SecurityOpt: ["no-new-privileges", "seccomp={}"],
       LogConfig: {
