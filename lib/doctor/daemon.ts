@@ -23,6 +23,7 @@ import {
   socketsCross,
 } from "../instance/parent-socket.ts";
 import { poolAnswers, poolStatus } from "../pool/client.ts";
+import { readParentState } from "../instance/parent-state.ts";
 import { readDesired } from "../pool/desired.ts";
 import { span } from "../std/units.ts";
 import { compareVersions } from "../std/version.ts";
@@ -214,8 +215,15 @@ export async function examinePool(instance: Instance): Promise<Finding> {
 const poolSilent = () =>
   fail("the pool manager does not answer", "claudy daemon restart");
 
-/** The nsenter tests itself at its start. */
+/** It tests itself at its start. */
 export async function examineNsenter(instance: Instance): Promise<Finding> {
+  const { isolationFault } = readParentState(instance) ?? {};
+  if (isolationFault) {
+    return fail(
+      `isolated workers get no services: ${isolationFault}`,
+      "claudy daemon restart, or --network shared",
+    );
+  }
   if (!readDesired(instance).enabled) return ok("off, like the pool");
   if (!await poolAnswers(instance)) return poolSilent();
   const { unavailable } = await poolStatus(instance);

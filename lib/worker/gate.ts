@@ -98,9 +98,12 @@ $1 "}
 }
 refuse() {
   echo "error: Refused to start: $1
-\${2:-Check the mounted paths, then try again.}" >&2
+Check the mounted paths, then try again." >&2
   exit ${exitCode.unsafe}
 }`;
+
+/** What the gate prints if the services were not opened. */
+export const noServices = "Its services were not opened in time";
 
 /** Waits until something listens on each port: proc_net(5), state 0A. */
 const servicesScript = `listens() {
@@ -114,8 +117,10 @@ await() {
   for port; do
     until listens "$port"; do
       tries=$((tries + 1))
-      [ $tries -lt ${maxTries} ] || refuse "its services were not opened in time" \
-        "See why: claudy doctor"
+      [ $tries -lt ${maxTries} ] || {
+        echo "error: ${noServices}" >&2
+        exit ${exitCode.failed}
+      }
       sleep 0.02
     done
   done

@@ -15,7 +15,7 @@ import { engineFailure, statusOf } from "../docker/docker-errors.ts";
 import { progressOf } from "../docker/progress.ts";
 import { Failure } from "../std/errors.ts";
 import { label } from "../instance/labels.ts";
-import { gatePassed } from "./gate.ts";
+import { gatePassed, noServices } from "./gate.ts";
 import { firstLine, firstLineIn } from "../docker/streams.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { waitFor } from "../std/wait.ts";
@@ -95,6 +95,11 @@ async function waitForGate(
     );
   }
   const reason = line.replace(/^error: /, "") || "it exited at once";
+  if (reason === noServices) {
+    throw new Failure("failed", `${subject}: its services were not opened`, {
+      hint: "See why: claudy doctor",
+    });
+  }
   throw new Failure("unsafe", `${subject}: ${reason}`, {
     hint: "Check the mounted paths, then try again.",
   });

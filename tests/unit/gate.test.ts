@@ -1,8 +1,15 @@
 import { spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { statSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { type GateCheck, gated, gatePassed } from "../../lib/worker/gate.ts";
+import {
+  type GateCheck,
+  gated,
+  gatePassed,
+  noServices,
+} from "../../lib/worker/gate.ts";
 import { inodeOf } from "../../lib/std/hostpath.ts";
 
 const test = suite("gate");
@@ -23,13 +30,28 @@ function run(
     ["printf", "%s|", "a b", "c'd"],
     { ports, announce },
   );
-  const { status, stdout, stderr } = spawnSync(file, [...args, ...Cmd]);
+  const fewTries = args.map((arg) => arg.replace(/-lt \d+/, "-lt 3"));
+  const { status, stdout, stderr } = spawnSync(file, [...fewTries, ...Cmd]);
   return { status, stdout: `${stdout}`, stderr: `${stderr}` };
 }
 
 test("gated() runs the command if the mounts are as checked", () => {
   assert.equal(run(), { status: 0, stdout: "a b|c'd|", stderr: "" });
   assert.is(run(home, project, true).stdout, `${gatePassed}\na b|c'd|`);
+});
+
+test("gated() waits for the services, and ends without them", async () => {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  assert.is(run(home, project, true, [port]).status, 0);
+  server.close();
+  await once(server, "close");
+  assert.equal(run(home, project, true, [port]), {
+    status: 1,
+    stdout: "",
+    stderr: `error: ${noServices}\n`,
+  });
 });
 
 test("gated() refuses a mount with another inode", () => {

@@ -34,7 +34,7 @@ const localhost = "127.0.0.1";
 const bufferBytes = 16 * 1024;
 
 /** Connections of one worker, and of all: more would take too much memory. */
-const maxConnections = { ofWorker: 256, ofAll: 2048 };
+const maxConnections = { ofWorker: 128, ofAll: 4096 };
 
 export interface OpenRequest extends ContainerProcess {
   /** The container's id. */
