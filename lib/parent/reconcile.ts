@@ -151,10 +151,13 @@ export async function keepReconciled(
 function noteOom(instance: Instance, event: ContainerEvent, log: Log): void {
   const record = readRecord(instance, event.name, log);
   if (record?.container !== event.id) return;
+  const oomKilledAt = event.at.toISOString();
+  // A worker can make hundreds of these a second; the engine's times are seconds.
+  if (record.oomKilledAt === oomKilledAt) return;
   log(
     `Worker "${event.name}" ran out of memory; one of its processes was killed`,
   );
-  writeRecord(instance, { ...record, oomKilledAt: event.at.toISOString() });
+  writeRecord(instance, { ...record, oomKilledAt });
 }
 
 /** Recreates the missing record of a running worker from its container. */

@@ -51,7 +51,12 @@ exchange() {
   exchange "$own" "$own-link" 20
   for i in $(seq $((2 + soak))); do
     run "$claudy" --detach --allow-worktree --name "swap-$i-$$" "$top/app"
-    [ "$status" = 0 ] || { [ "$status" = 6 ]; continue; }
+    if [ "$status" != 0 ]; then
+      # Also if the engine does not find what it is to mount.
+      [ "$status" = 6 ] || [[ $output == *"bind source path does not exist"* ]]
+      run ! docker inspect "swap-$i-$$"
+      continue
+    fi
     run ! in_worker "swap-$i-$$" "cat '$own'/planted '$own-link/planted' '$top/secret/planted' 2>/dev/null | grep planted"
     "$claudy" stop "swap-$i-$$"
   done

@@ -32,3 +32,24 @@ teardown() {
   done
   run -0 timeout 15 "$scripts/coordinator.ts" list
 }
+
+@test "commands take no program and no configuration from the project that they are started in" {
+  project=$(make_project traps)
+  cd "$project" || return
+  marker=$BATS_TEST_TMPDIR/ran
+  mkdir -p node_modules/.bin
+  for program in deno node docker git sh bash tmux ps du; do
+    printf '#!/bin/sh\ntouch %q\n' "$marker" | tee "$program" >"node_modules/.bin/$program"
+    chmod +x "$program" "node_modules/.bin/$program"
+  done
+  for file in deno.json package.json .npmrc .env tsconfig.json deno.lock import_map.json; do echo "{ hostile" >"$file"; done
+  git init --quiet
+  for setting in core.fsmonitor core.pager core.editor core.sshCommand diff.external credential.helper; do git config "$setting" "touch $marker"; done
+  for command in sessions "config check" "--detach --yes --profile base --name traps-$$ ." "sessions show traps-$$" "stop traps-$$"; do
+    # shellcheck disable=SC2086  # words of a command
+    run -0 timeout 60 "$claudy" $command
+    [[ $output != *hostile* ]]
+  done
+  run -0 spawn --profile base -n trapped-$$ .
+  [ ! -e "$marker" ]
+}

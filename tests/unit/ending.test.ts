@@ -283,6 +283,26 @@ test("the parent closes a worker's record soon after it exits", async (fake) => 
   assert.not(engine.find("w"));
 });
 
+test("notes that a worker runs out of memory once a second, however often it does", async (fake) => {
+  const { instance, engine, told, log } = fake;
+  const worker = workerIn(fake, "w");
+  writeRecord(instance, recordOf(worker));
+  const stop = new AbortController();
+  const kept = keepReconciled(instance, stop.signal, log);
+  await waitFor(() => engine.followers > 0, { for: "events", timeoutMs: 3000 });
+  const since = Date.now();
+  for (let count = 0; count < 200; count++) engine.emit("oom", worker);
+  const seconds = Math.ceil((Date.now() - since) / 1000) + 1;
+  await waitFor(() => readRecord(instance, "w")?.oomKilledAt, {
+    for: "the note of its memory",
+    timeoutMs: 3000,
+  });
+  stop.abort();
+  await kept;
+  const noted = told.filter((line) => line.includes("ran out of memory"));
+  assert.ok(noted.length > 0 && noted.length <= seconds, `${noted.length}`);
+});
+
 test("ignores an oom event of another worker with the same name", async (fake) => {
   const { instance, engine, log } = fake;
   const worker = workerIn(fake, "w");
