@@ -19,6 +19,8 @@ export interface WorkerMount {
    * file is mounted there.
    */
   within?: { target: string; path: string | undefined } | undefined;
+  /** A group of the engine's machine that the worker needs to use it. */
+  group?: number;
 }
 
 /**

@@ -14,7 +14,6 @@ import { workerImage } from "../image/recipes.ts";
 import { workersNetwork } from "../instance/container.ts";
 import { findParent, type Instance } from "../instance/instance.ts";
 import { label } from "../instance/labels.ts";
-import { insideWorker } from "../instance/paths.ts";
 import { ensureHome, ensureVolume, movedParts } from "../instance/volumes.ts";
 import { guardProject } from "../project/guarding.ts";
 import type { Snapshot } from "../project/planted.ts";
@@ -23,11 +22,7 @@ import {
   resolveMount,
   type WorkerMount,
 } from "../project/mount.ts";
-import {
-  type Project,
-  resolveGiven,
-  resolveProject,
-} from "../project/project.ts";
+import { type Project, resolveProject } from "../project/project.ts";
 import { gitOf, type ProjectGit } from "../project/project-git.ts";
 import {
   consentTo,
@@ -42,6 +37,7 @@ import { ensureNetFiles } from "./net-files.ts";
 import { isolatedMode } from "./network.ts";
 import type { Secret } from "./secrets.ts";
 import { checkVariable } from "./spec.ts";
+import { agentMount } from "./ssh-agent.ts";
 
 export interface SpawnRequest {
   directory: string;
@@ -210,27 +206,6 @@ export function lfsNotice({ lfs }: ProjectGit, lacking: boolean): string[] {
       "whole files. Use a profile, for instance --profile python",
     ]
     : [];
-}
-
-/** Resolves the agent's socket; unlike other mounts it may be in /run. */
-async function agentMount(
-  instance: Instance,
-  path: string,
-): Promise<WorkerMount> {
-  const given = { path, cwd: "/", as: "ssh-agent", allowAny: true };
-  const found = await resolveGiven(instance, given);
-  if (found.kind !== "other") {
-    throw new Failure("usage", `Cannot use "${path}" as ssh-agent`, {
-      hint:
-        "It is not a socket. Start an agent and set SSH_AUTH_SOCK: eval $(ssh-agent)",
-    });
-  }
-  return {
-    source: found.path,
-    target: insideWorker.sshAgent,
-    readOnly: false,
-    inode: found.inode,
-  };
 }
 
 function legacyMounts(

@@ -97,6 +97,7 @@ export function workerSpec(
     HostConfig: {
       Init: true,
       NetworkMode: request.network,
+      ...groupsFor(request.mounts),
       ...(limits === null ? {} : { ...limitsOf(limits), Ulimits: ulimits }),
       ...precedence,
       ...hardening(
@@ -134,6 +135,11 @@ export function workerSpec(
       ],
     },
   };
+}
+
+function groupsFor(mounts: WorkerMount[]): Docker.HostConfig {
+  const groups = mounts.flatMap(({ group }) => group ?? []);
+  return groups.length === 0 ? {} : { GroupAdd: groups.map(String) };
 }
 
 function processOf({ command, gate, sources }: WorkerRequest) {

@@ -20,6 +20,7 @@ teardown() {
   # What a failed test has left: bats would wait for it.
   tmux kill-server 2>/dev/null || true
   [ -z "${opener:-}" ] || kill "$opener" 2>/dev/null || true
+  [ -z "${agent:-}" ] || kill "$agent" 2>/dev/null || true
   [ ! -e "$UP" ] || stop_workers
 }
 
@@ -83,6 +84,17 @@ works() { # works WORKER PROJECT
   "$claudy" stop "$session"
   open "$project"
   [ "$(jq -r .conversation <<<"$opened")" = resumed ]
+}
+
+@test "agent" {
+  use_stub
+  export SSH_AUTH_SOCK=$HAL9000_TEST_ROOT/agent.sock
+  "$deno" run --allow-all --no-lock --no-config "$repo/tests/helper/empty-agent.ts" "$SSH_AUTH_SOCK" 3>&- &
+  agent=$!
+  wait_for 10 test -S "$SSH_AUTH_SOCK"
+  open --ssh-agent "$project"
+  run -1 docker exec --env SSH_AUTH_SOCK=/run/hal9000/ssh-agent.sock "$session" ssh-add -l
+  [ "$output" = "The agent has no identities." ]
 }
 
 @test "mcp" {

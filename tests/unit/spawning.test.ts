@@ -5,6 +5,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import type { FailureKind } from "../../lib/std/errors.ts";
 import { inodeOf } from "../../lib/std/hostpath.ts";
 import { label } from "../../lib/instance/labels.ts";
 import { readRecord, writeRecord } from "../../lib/instance/record.ts";
@@ -408,6 +409,57 @@ test("an ssh-agent must be a socket", async (fake) => {
   assert.ok(
     mountsOf(fake, "mine").includes(`${path}:/run/hal9000/ssh-agent.sock`),
   );
+});
+
+test("an ssh-agent on another machine than the engine's is reached by that machine's way", async (fake) => {
+  const { root, instance, engine } = fake;
+  const path = join(root, "agent");
+  const server = createServer().listen(path).unref();
+  const crossing = (cross: boolean) =>
+    writeFileSync(
+      instance.home.crossing,
+      JSON.stringify({ version: 1, container: "x", cross }),
+    );
+  const relay = "/run/host-services/ssh-auth.sock";
+  const answers: unknown[] = [
+    { code: "ENOENT", message: "no such file" },
+    { code: "EIO", message: "input/output error" },
+    { path: relay, kind: "directory", uid: 0, gid: 0, inode: "1:2" },
+    { path: relay, kind: "other", uid: 0, gid: 0, inode: "1:2" },
+  ];
+  const looked: string[][] = [];
+  engine.images.set("repo:parent", {});
+  engine.print = (command) => {
+    if (command[0] !== relay) return "";
+    looked.push(command);
+    return JSON.stringify(answers[looked.length - 1]);
+  };
+  crossing(true);
+  await spawn(fake, { sshAgent: path, name: "crosses" });
+  assert.equal(looked, []);
+  assert.not(engine.find("crosses")?.spec.HostConfig?.GroupAdd);
+  crossing(false);
+  const expected: [FailureKind, RegExp][] = [
+    [
+      "notFound",
+      /^Cannot reach your ssh-agent .*: unix sockets do not cross .*, and it has no \/run\/host-services\/ssh-auth\.sock$/,
+    ],
+    ["notFound", /ssh-auth\.sock: input\/output error$/],
+    ["usage", /^Cannot use "\/run\/host-services\/ssh-auth\.sock" as/],
+  ];
+  for (const [kind, message] of expected) {
+    const failure = await failureOf(spawn(fake, { sshAgent: path }));
+    assert.is(failure.kind, kind);
+    assert.match(failure.message, message);
+  }
+  await spawn(fake, { sshAgent: path });
+  server.close();
+  assert.is(looked.length, answers.length);
+  assert.ok(
+    mountsOf(fake, "mine").includes(`${relay}:/run/hal9000/ssh-agent.sock`),
+  );
+  // The worker's user may connect as a member of the socket's group.
+  assert.equal(engine.find("mine")?.spec.HostConfig?.GroupAdd, ["0"]);
 });
 
 test("mounts data of version 0.5 if it is requested and exists", async (fake) => {
