@@ -27,6 +27,7 @@ import {
 } from "../instance/parent-socket.ts";
 import { parentSpec } from "./specs.ts";
 import {
+  foreignStateOwner,
   forgetParentState,
   type ParentState,
   readParentState,
@@ -297,6 +298,15 @@ export async function waitUntilReady(instance: Instance): Promise<ParentState> {
       throw new Failure("failed", `${names.parent} ended during its start`, {
         hint: `See why: docker logs ${names.parent}`,
       });
+    }
+    const uid = state ? undefined : foreignStateOwner(instance);
+    if (uid !== undefined) {
+      throw new Failure(
+        "failed",
+        `Cannot read ${instance.home.parentState}: it belongs to uid ${uid}, ` +
+          "so the engine's machine does not keep owners",
+        { hint: ownerHint },
+      );
     }
     return state?.ready && state.container === parent.Id ? state : undefined;
   }, {

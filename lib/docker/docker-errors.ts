@@ -68,9 +68,15 @@ function placeOf(error: unknown): string {
   return port === undefined ? ` at ${host}` : ` at ${host}:${port}`;
 }
 
+/** Adds what to do about an error of the engine. */
+export function withHint(error: unknown, hint: string): Error {
+  return Object.assign(error as Error, { hint });
+}
+
 /** The hint of an error that has its own. */
 export function hintOf(error: unknown): string | undefined {
-  return error instanceof Unreachable ? error.hint : undefined;
+  const { hint } = (error ?? {}) as { hint?: unknown };
+  return typeof hint === "string" ? hint : undefined;
 }
 
 /** A hint for an engine that cannot be reached. */
@@ -108,6 +114,6 @@ export function engineFailure(error: unknown, subject: string): Failure {
   return new Failure(
     kinds[statusOf(error) ?? 0] ?? "failed",
     `${subject}: ${reason}`,
-    { cause: error },
+    { cause: error, hint: hintOf(error) },
   );
 }

@@ -2,8 +2,8 @@
 
 import { Buffer } from "node:buffer";
 import type Docker from "dockerode";
-import { statusOf } from "./docker-errors.ts";
-import { engineInfo, fitSpec } from "./engine-info.ts";
+import { statusOf, withHint } from "./docker-errors.ts";
+import { engineInfo, fitSpec, isElsewhere } from "./engine-info.ts";
 import { Failure } from "../std/errors.ts";
 import { waitFor } from "../std/wait.ts";
 
@@ -113,12 +113,21 @@ export async function createContainer(
   name: string,
   spec: Docker.ContainerCreateOptions,
 ): Promise<Docker.Container> {
-  const body = fitSpec(spec, await engineInfo(docker));
-  const request = { _query: { name }, _body: body };
-  return await docker.createContainer(
-    request as unknown as Docker.ContainerCreateOptions,
-  );
+  const info = await engineInfo(docker);
+  const request = { _query: { name }, _body: fitSpec(spec, info) };
+  try {
+    return await docker.createContainer(
+      request as unknown as Docker.ContainerCreateOptions,
+    );
+  } catch (error) {
+    // Among others if a mount's source is missing.
+    const mayLackFiles = statusOf(error) === 400 && isElsewhere(info);
+    throw mayLackFiles ? withHint(error, sharingHint) : error;
+  }
 }
+
+const sharingHint = "The engine runs on another machine: share the directory " +
+  "with that machine, or use one that it has.";
 
 /**
  * Whether a container was not created or renamed because the name is taken: Docker answers

@@ -163,6 +163,14 @@ export function apiFailure(
   return undefined;
 }
 
+/** Whether the engine runs on another kernel, so that it may have other files. */
+export function isElsewhere(
+  { kernel }: Pick<EngineInfo, "kernel">,
+  ownKernel = release(),
+): boolean {
+  return kernel !== undefined && kernel !== ownKernel;
+}
+
 /**
  * The path of the engine's socket on its own machine: that of the client if both run on
  * one kernel, and the usual one in a virtual machine.
@@ -172,8 +180,9 @@ export async function engineSocket(
   clientSocket: string,
   ownKernel = release(),
 ): Promise<string> {
-  const { kernel = ownKernel } = await engineInfo(docker);
-  return kernel === ownKernel ? clientSocket : defaultSocket;
+  return isElsewhere(await engineInfo(docker), ownKernel)
+    ? defaultSocket
+    : clientSocket;
 }
 
 /** A user id and a group id. */

@@ -42,6 +42,8 @@ const crossingSchema = v.object({
   cross: v.boolean(),
   /** Who the owner of HAL9000_HOME is in the parent. */
   owner: v.optional(ownerSchema),
+  /** Whether that is who it has to be; undefined if it is not known. */
+  keepsOwners: v.optional(v.boolean()),
 });
 
 const answerSchema = v.object({ owner: v.optional(ownerSchema) });
@@ -96,7 +98,17 @@ export async function findCrossing(
   if (!answer) return false;
   // It may have begun to listen in the meantime.
   crossed ??= await here();
-  const found = { version: 1, container, cross: Boolean(crossed), ...answer };
+  const wanted = await userInContainers(docker, owner, home.home)
+    .catch(() => undefined); // a start reports it
+  const found = {
+    version: 1,
+    container,
+    cross: Boolean(crossed),
+    ...answer,
+    ...(answer.owner && wanted
+      ? { keepsOwners: answer.owner.uid === wanted.uid }
+      : {}),
+  };
   writeAtomic(home.crossing, JSON.stringify(found) + "\n", owner);
   return true;
 }
@@ -118,6 +130,16 @@ export async function foreignOwner(
   if (seen.uid === uid) return undefined;
   return `files of uid ${uid} belong to uid ${seen.uid} in containers: the ` +
     "engine's machine does not keep owners";
+}
+
+/**
+ * False if the parent takes another user for the owner, because the engine's machine does
+ * not keep owners: warm workers would run as that user.
+ */
+export function keepsOwners(
+  { home }: Pick<Reach, "home">,
+): boolean | undefined {
+  return readJson(home.crossing, crossingSchema)?.keepsOwners;
 }
 
 /** What to do about it. */

@@ -1,6 +1,6 @@
 // The state that the parent writes to run/parent.json.
 
-import { rmSync } from "node:fs";
+import { rmSync, statSync } from "node:fs";
 import * as v from "valibot";
 import type { Instance } from "./instance.ts";
 import { writeAtomic } from "../std/owned.ts";
@@ -40,6 +40,14 @@ export function writeParentState(home: Home, state: ParentState): void {
 /** Call before a start, so that the last run's state is not mistaken for the new one's. */
 export function forgetParentState({ home }: Pick<Instance, "home">): void {
   rmSync(home.parentState, { force: true });
+}
+
+/** The uid that the parent's state belongs to, if that is another than its home's owner. */
+export function foreignStateOwner(
+  { home, owner }: Home,
+): number | undefined {
+  const uid = statSync(home.parentState, { throwIfNoEntry: false })?.uid;
+  return uid === owner.uid ? undefined : uid;
 }
 
 /** The parent's last state; undefined if there is none. */

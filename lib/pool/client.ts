@@ -8,6 +8,7 @@ import { Failure } from "../std/errors.ts";
 import { chosenImage } from "../image/recipes.ts";
 import {
   connectMs,
+  keepsOwners,
   openSocket,
   type Reach,
 } from "../instance/parent-socket.ts";
@@ -119,7 +120,10 @@ export async function claimFor(
   request: SpawnRequest,
   coldReason?: string,
 ): Promise<ClaimReply> {
-  const reason = coldReason ?? unsuitableReason(request, env);
+  const reason = coldReason ?? unsuitableReason(request, env) ??
+    (keepsOwners(reach) === false
+      ? "the engine's machine does not keep owners"
+      : undefined);
   if (reason === undefined) {
     return await claim(reach, claimRequest(settings, request));
   }

@@ -194,6 +194,26 @@ test("reports a parent that exits at its start, with a hint", async (fake) => {
   assert.is(failure.hint, "See why: docker logs fake-parent");
 });
 
+test("reports at once that the parent's state belongs to somebody else", async (fake) => {
+  const { instance, engine, log } = fake;
+  const { uid } = instance.owner;
+  engine.started = ({ name }) => {
+    // As root writes it where the engine's machine changes no owners.
+    if (name !== "fake-parent") return;
+    writeFileSync(instance.home.parentState, "not readable");
+  };
+  const owner = { uid: uid + 1, gid: 0 };
+  const failure = await failureOf(
+    startDaemon({ ...instance, owner }, {}, log, noRequest),
+  );
+  assert.is(
+    failure.message,
+    `Cannot read ${instance.home.parentState}: it belongs to uid ${uid}, ` +
+      "so the engine's machine does not keep owners",
+  );
+  assert.match(failure.hint ?? "", /^Share your files .* keeps owners/);
+});
+
 test("start without the parent's image fails with a hint and creates nothing", async (fake) => {
   const { engine } = fake;
   engine.images.clear();

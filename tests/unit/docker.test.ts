@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { release, tmpdir } from "node:os";
 import { PassThrough } from "node:stream";
 import { join } from "node:path";
 import process from "node:process";
@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { runHere } from "../../lib/docker/docker-cli.ts";
-import type { Docker } from "../../lib/docker/docker.ts";
+import { createContainer, type Docker } from "../../lib/docker/docker.ts";
 import {
   engineFailure,
   unreachableHint,
@@ -174,5 +174,30 @@ function leftMark(): string {
   const [namespace] = processMark().split(".");
   return `${namespace}.${2 ** 30}.1-x`;
 }
+
+test("createContainer() has a hint for files that an engine elsewhere may lack", async () => {
+  const refusal = { message: "bind source path does not exist: /home/x" };
+  const failureOf = async (KernelVersion: string, statusCode: number) => {
+    const docker = {
+      info: () => Promise.resolve({ NCPU: 1, MemTotal: 1, KernelVersion }),
+      createContainer: () =>
+        Promise.reject(
+          Object.assign(new Error("refused"), { statusCode, json: refusal }),
+        ),
+    } as unknown as Docker;
+    const error = await createContainer(docker, "x", {}).catch((error) =>
+      error
+    );
+    return engineFailure(error, "Cannot start x");
+  };
+  const { message, hint = "" } = await failureOf("1.0-of-a-vm", 400);
+  assert.is(message, `Cannot start x: ${refusal.message}`);
+  assert.match(
+    hint,
+    /^The engine runs on another machine: share the directory/,
+  );
+  assert.is((await failureOf(release(), 400)).hint, undefined);
+  assert.is((await failureOf("1.0-of-a-vm", 500)).hint, undefined);
+});
 
 test.run();

@@ -21,7 +21,12 @@ import {
   socketsCross,
 } from "../../lib/instance/parent-socket.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
-import { askPool, claim, claimRequest } from "../../lib/pool/client.ts";
+import {
+  askPool,
+  claim,
+  claimFor,
+  claimRequest,
+} from "../../lib/pool/client.ts";
 import { writeDesired } from "../../lib/pool/desired.ts";
 import { listen, type Listener } from "../../lib/std/socket-lines.ts";
 import { waitFor } from "../../lib/std/wait.ts";
@@ -70,6 +75,7 @@ test("sockets cross if the parent answers on this machine", async ({ instance, p
     container: parent,
     cross: true,
     owner: instance.owner,
+    keepsOwners: true,
   });
   stop.abort();
   assert.is(await parentAnswers(instance), false);
@@ -214,6 +220,20 @@ test("an engine's machine that shows another owner is named if sockets fail", as
   assert.equal([state, says], ["fail", foreign]);
   await warnOfOwners(instance, log);
   assert.match(told.join("\n"), `Sessions cannot write: ${foreign}`);
+  // A warm worker would run as that user.
+  const { settings } = instance;
+  const asked = { directory: "/p", cwd: "/" };
+  const claimed = () => claimFor({ ...instance, settings, env: {} }, asked);
+  assert.equal(await claimed(), {
+    start: "cold",
+    reason: "the engine's machine does not keep owners",
+  });
+  engine.socketInParent = (path) => join(there.home, path);
+  assert.is(await findCrossing(instance, parent), true);
+  assert.equal(await claimed(), {
+    start: "cold",
+    reason: "the pool is not running",
+  });
 });
 
 test("MCP servers are reached by TCP if sockets do not cross", async (context) => {
