@@ -17,7 +17,7 @@ cache=$ENGINES_DIR
 id=${RUN_ID:-$$}
 run=$cache/run-$id
 logs=build/engines
-operations=(up cold warm limits session agent mcp ports dashboard migrate doctor)
+operations=(up cold warm isolated limits session agent mcp ports dashboard migrate doctor)
 engines=(docker-26 docker-26-v2 docker-28 userns-remap live-restore log-none containerd rootless podman
   podman-rootless vm)
 for name; do

@@ -63,6 +63,14 @@ works() { # works WORKER PROJECT
   "$claudy" pool stop
 }
 
+@test "isolated" {
+  export WORKER_NETWORK=isolated
+  spawn -n isolated "$project"
+  works isolated "$project"
+  heartbeat isolated
+  [ "$(docker exec isolated ls /sys/class/net)" = lo ]
+}
+
 @test "limits" {
   run -0 spawn --memory 512m --cpus 0.5 --pids-limit 50 -n limited "$project"
   missing=$(sed -n 's/^warning: The engine cannot limit \(.*\) of containers.*/\1/p' <<<"$output")
