@@ -24,6 +24,8 @@ export interface EngineInfo {
   limits: { memory: boolean; cpus: boolean; pids: boolean };
   /** Which usage it measures by container; the rest of its figures is the machine's. */
   measures: { memory: boolean; cpus: boolean; pids: boolean };
+  /** Whether it makes paths of a container read-only. */
+  readOnlyPaths: boolean;
   cpus: number;
   memoryBytes: number;
 }
@@ -37,6 +39,7 @@ export interface Info {
   CpuCfsQuota?: boolean;
   PidsLimit?: boolean;
   CgroupDriver?: string;
+  ContainerdCommit?: { ID?: string };
   NCPU: number;
   MemTotal: number;
 }
@@ -67,6 +70,8 @@ export function describeEngine(info: Info): EngineInfo {
       cpus: hasCgroups,
       pids: limits.pids,
     },
+    // containerd makes the container from what it is given; Podman ignores ReadonlyPaths.
+    readOnlyPaths: Boolean(info.ContainerdCommit?.ID),
     cpus: info.NCPU,
     memoryBytes: info.MemTotal,
   };
@@ -214,10 +219,12 @@ export async function userInContainers<T extends User>(
 /** Adapts a container's spec to the engine. */
 export function fitSpec(
   spec: Docker.ContainerCreateOptions,
-  { remapsUsers, limits }: EngineInfo,
+  { remapsUsers, limits, readOnlyPaths }: EngineInfo,
 ): Docker.ContainerCreateOptions {
   const { CpuShares, NanoCpus, Memory, MemorySwap, PidsLimit, ...host } =
-    spec.HostConfig ?? {};
+    readOnlyPaths
+      ? spec.HostConfig ?? {}
+      : withReadOnlyMounts(spec.HostConfig ?? {});
   return {
     ...spec,
     HostConfig: {
@@ -229,6 +236,27 @@ export function fitSpec(
       ...(limits.pids ? given({ PidsLimit }) : {}),
     },
   };
+}
+
+/** Mounts in place of read-only paths, except those of the engine itself. */
+function withReadOnlyMounts(
+  { ReadonlyPaths, ...host }: Docker.HostConfig,
+): Docker.HostConfig {
+  const mounts = host.Mounts ?? [];
+  const parts = (ReadonlyPaths ?? []).flatMap((path) => {
+    const [around] = mounts
+      .filter(({ Target }) => path.startsWith(`${Target}/`))
+      .sort((a, b) => b.Target.length - a.Target.length);
+    return around
+      ? [{
+        ...around,
+        Source: around.Source + path.slice(around.Target.length),
+        Target: path,
+        ReadOnly: true,
+      }]
+      : [];
+  });
+  return parts.length > 0 ? { ...host, Mounts: [...mounts, ...parts] } : host;
 }
 
 /** The fields that have a value. */

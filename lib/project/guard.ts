@@ -58,7 +58,7 @@ export interface GuardRequest {
 
 const maxBytes = 1024 * 1024;
 
-/** Each has three mounts. */
+/** Each has two mounts. */
 const maxRepositories = 32;
 
 /** When a worker starts, which does not wait for long. */
@@ -169,8 +169,9 @@ function repositoryParts(
   const text = configOf(path, view);
   const isSubmodule = isWithin(path, join(project.path, ".git/modules"));
   return [
-    // A mount point cannot be renamed, but a directory that contains one can.
-    { path, readOnly: false },
+    // A mount point cannot be renamed, but a directory that contains one can. So can those
+    // of nested repositories: a worker can also make new ones.
+    ...(path === join(project.path, ".git") ? [{ path, readOnly: false }] : []),
     isSubmodule && worktreeLine.test(text)
       ? { path: config, readOnly, source: keep(text.replace(worktreeLine, "")) }
       : { path: config, readOnly },

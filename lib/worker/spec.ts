@@ -129,10 +129,12 @@ export function workerSpec(
         ...(sources.secrets
           ? [bind(sources.secrets, insideWorker.secrets, true)]
           : []),
-        ...request.mounts.map(({ source, target, readOnly }) =>
-          bind(source, target, readOnly)
-        ),
+        ...request.mounts.filter((mount) => !isReadOnlyPart(mount))
+          .map(({ source, target, readOnly }) =>
+            bind(source, target, readOnly)
+          ),
       ],
+      ...readOnlyPaths(request.mounts.filter(isReadOnlyPart)),
     },
   };
 }
@@ -141,6 +143,25 @@ function groupsFor(mounts: WorkerMount[]): Docker.HostConfig {
   const groups = mounts.flatMap(({ group }) => group ?? []);
   return groups.length === 0 ? {} : { GroupAdd: groups.map(String) };
 }
+
+/** A part of another mount that is read-only, where that mount is not. */
+function isReadOnlyPart({ readOnly, within }: WorkerMount): boolean {
+  return readOnly && within?.path !== undefined;
+}
+
+/**
+ * Not Mounts: for these, the runtime creates a missing mount point, as root. If the project
+ * was replaced by a link meanwhile, it would do so in any directory of the host.
+ */
+function readOnlyPaths(parts: WorkerMount[]) {
+  if (parts.length === 0) return {};
+  const targets = parts.map(({ target }) => target);
+  return { ReadonlyPaths: [...defaultReadOnlyPaths, ...targets] };
+}
+
+/** Those of the engine, which are replaced: https://github.com/moby/moby/blob/v28.5.1/oci/defaults.go */
+const defaultReadOnlyPaths = ["bus", "fs", "irq", "sys", "sysrq-trigger"]
+  .map((name) => `/proc/${name}`);
 
 function processOf({ command, gate, sources }: WorkerRequest) {
   if (gate) {

@@ -60,6 +60,8 @@ exchange() {
     run ! in_worker "swap-$i-$$" "cat '$own'/planted '$own-link/planted' '$top/secret/planted' 2>/dev/null | grep planted"
     "$claudy" stop "swap-$i-$$"
   done
+  # The engine creates no mount points there.
+  [ "$(ls -A "$top/secret")" = planted ]
 }
 
 # bats test_tags=soak

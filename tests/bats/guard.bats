@@ -64,7 +64,7 @@ plant() { # plant NAME REPOSITORY: as path in the worker
     printf '[core]\n\tfsmonitor = %s\n' \"\$evil\" >>\"\$common/config\"
     printf '[core]\n\tfsmonitor = %s\n' \"\$evil\" >\"\$common/new\"; mv \"\$common/new\" \"\$common/config\"
     mv \"\$common/hooks\" \"\$common/hooks2\"; rm -rf \"\$common/hooks\"; rm -f \"\$common/config\"
-    mv \"\$common\" \"\$common-moved\"
+    [ \"\$PWD\" != /workspace ] || mv \"\$common\" \"\$common-moved\"
     echo '* filter=evil' >.gitattributes; echo more >>file
     exit 0" 2>/dev/null
 }

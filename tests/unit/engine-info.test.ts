@@ -79,6 +79,32 @@ test("engineInfo() asks an engine once, and again if it did not answer", async (
   assert.equal(silent.asked, ["info", "info"]);
 });
 
+test("fitSpec() mounts read-only paths if the engine ignores them", () => {
+  const bind = (Source: string, Target: string, ReadOnly = false) => ({
+    Type: "bind" as const,
+    Source,
+    Target,
+    ReadOnly,
+  });
+  const Mounts = [
+    bind("/me/app", "/workspace"),
+    bind("/me/app/.git", "/workspace/.git"),
+  ];
+  const paths = ["/proc/sys", "/workspace/.git/config", "/workspace/.envrc"];
+  const spec = { HostConfig: { Mounts, ReadonlyPaths: paths } };
+  const fitted = (ID: string) =>
+    fitSpec(spec, describeEngine({ ...plain, ContainerdCommit: { ID } }))
+      .HostConfig;
+  assert.equal(fitted("1.6"), spec.HostConfig);
+  assert.equal(fitted(""), {
+    Mounts: [
+      ...Mounts,
+      bind("/me/app/.git/config", "/workspace/.git/config", true),
+      bind("/me/app/.envrc", "/workspace/.envrc", true),
+    ],
+  });
+});
+
 test("fitSpec() leaves out limits that the engine does not have", () => {
   const limits = {
     CpuShares: 4,

@@ -119,10 +119,8 @@ test("guardOf() protects nested repositories, and submodules without their core.
     "/workspace/.git",
     "/workspace/.git/config:ro",
     "/workspace/.git/hooks:ro",
-    "/workspace/.git/modules/libs/x",
     "/workspace/.git/modules/libs/x/config:ro",
     "/workspace/.git/modules/libs/x/hooks:ro",
-    "/workspace/a/b/.git",
     "/workspace/a/b/.git/config:ro",
     "/workspace/a/b/.git/hooks:ro",
   ]);
@@ -161,7 +159,7 @@ test("guardOf() protects what the configuration and links of hooks name in the p
 test("guardOf() reports more repositories than it protects", ({ app }) => {
   for (let count = 0; count < 40; count++) repository(join(app, `r${count}`));
   const { mounts, notices } = guardRequest(app);
-  assert.is(mounts.length, 3 * 33);
+  assert.is(mounts.length, 3 + 2 * 32);
   assert.match(notices.join(), "contains 40 git repositories");
 });
 
