@@ -89,3 +89,25 @@ documents() { # documents WORKER DATABASE ID
   [[ $(ask alone-$$ GET "$databases" | tail -n 1) == *"An isolated worker may use collections in $mine and default_database"* ]]
   [ "$(documents shared-$$ "$theirs" "$id")" = '["kept"]' ]
 }
+
+@test "a claimed worker that is isolated can use the database of its project, until the parent is gone" {
+  export WORKER_NETWORK=isolated
+  "$scripts/claudy.ts" daemon restart
+  "$scripts/claudy.ts" pool start --min-warm 1 >/dev/null
+  "$scripts/claudy.ts" pool warm >/dev/null
+  spawn --warm-only -n claimed-$$ "$one"
+  # A claimed worker has no variable of its project.
+  mine=$(docker exec --user 0 "$parent" sh -c 'cat /root/.hal9000/sessions/claimed-'$$'.json' | jq -r .project.path)
+  mine=claudy-one-$(printf %s "$mine" | sha256sum | head -c 8)
+  used() { [ "$(status claimed-$$ GET "$databases/$mine/collections")" = 200 ]; }
+  wait_for 20 used
+  [ "$(status claimed-$$ GET "$databases/claudy-two-12345678/collections")" = 403 ]
+  "$scripts/claudy.ts" pool stop >/dev/null
+  docker kill "$parent"
+  [[ $(status claimed-$$ GET "$databases/default_database") == 50[0-9] || $(status claimed-$$ GET "$databases/default_database") == 000 ]]
+  "$scripts/claudy.ts" daemon start
+  wait_for 20 used
+  stop_workers
+  unset WORKER_NETWORK
+  "$scripts/claudy.ts" daemon restart
+}
