@@ -174,4 +174,6 @@ trees() {
   run "$claudy" doctor
   echo "$output" >&2
   [[ $output != *FAIL* ]]
+  # The packet filter of the workers' namespace holds on each engine.
+  [[ $output == *"out of reach of workers"* ]]
 }
