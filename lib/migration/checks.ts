@@ -17,6 +17,7 @@ import { refuseForeignInstance } from "../instance/ownership.ts";
 import { askGateway } from "../mcp/client.ts";
 import { liveWorkers } from "../worker/workers.ts";
 import { sharedConfig } from "./conversations.ts";
+import { moversEnd } from "./mover-lock.ts";
 import { backupParts, sessionsPart } from "./parts.ts";
 
 /** Throws a Failure if the data belongs to another instance, or is in use. */
@@ -32,7 +33,12 @@ export async function refuseOthers(
     throw new Failure("busy", message, { hint });
   }
   await refuseUsers(instance, directories);
-  refuseWriters(directories);
+  try {
+    refuseWriters(directories);
+  } catch {
+    await moversEnd(instance);
+    refuseWriters(directories);
+  }
 }
 
 /** The mover cannot follow links. */

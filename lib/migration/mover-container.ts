@@ -15,7 +15,7 @@ import {
   type Output,
 } from "./mover/operations.ts";
 import type { Progress } from "./mover/run.ts";
-import { createExclusive, gracePeriodMs } from "./mover-lock.ts";
+import { createExclusive, gracePeriodMs, moverName } from "./mover-lock.ts";
 import { moverSpec } from "./mover-spec.ts";
 import { presentVolumes } from "./parts.ts";
 
@@ -66,7 +66,7 @@ export async function withMover<T>(
   act: (mover: Mover) => Promise<T>,
 ): Promise<T> {
   const { docker, prefix } = instance;
-  const name = `${prefix}-mover${volumes ? "-volumes" : ""}`;
+  const name = moverName(prefix, { volumes });
   const mounted = volumes ? await presentVolumes(instance) : [];
   await createExclusive(docker, name, moverSpec(instance, mounted, readOnly));
   // The mover ends when its stdin closes, which happens when this process ends.

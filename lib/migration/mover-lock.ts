@@ -11,12 +11,34 @@ import {
   removeContainer,
 } from "../docker/docker.ts";
 import { engineFailure } from "../docker/docker-errors.ts";
+import type { Instance } from "../instance/instance.ts";
 import { label } from "../instance/labels.ts";
 import { Failure } from "../std/errors.ts";
 import { waitFor } from "../std/wait.ts";
 
 /** How long the mover of a killed process may take to end. */
 export const gracePeriodMs = 10_000;
+
+/** The name of a mover's container. */
+export function moverName(prefix: string, { volumes }: { volumes: boolean }) {
+  return `${prefix}-mover${volumes ? "-volumes" : ""}`;
+}
+
+/** Waits a little for the movers of a killed process, which finish their last step. */
+export async function moversEnd(
+  { docker, prefix }: Pick<Instance, "docker" | "prefix">,
+): Promise<void> {
+  const names = [true, false].map((volumes) => moverName(prefix, { volumes }));
+  const haveEnded = async () => {
+    const found = names.map((name) => inspectContainer(docker, name));
+    return !(await Promise.all(found)).some((mover) => mover?.State.Running);
+  };
+  await waitFor(haveEnded, {
+    for: "the movers to end",
+    timeoutMs: gracePeriodMs,
+    everyMs: 100,
+  }).catch(() => {}); // the caller looks again
+}
 
 /** Creates a container if its name is free; waits a little for that. */
 export async function createExclusive(

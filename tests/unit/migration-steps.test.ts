@@ -775,6 +775,18 @@ test("files that are open for writing, or locked, keep data from being moved", a
   refuseWriters([root]);
 });
 
+test("what the mover of a killed process still writes is waited for", async (fake) => {
+  const { instance, engine, root } = fake;
+  writeFileSync(join(root, "data.txt"), "");
+  const writes = openSync(join(root, "data.txt"), "a");
+  const mover = engine.add("fake-mover", { state: "running" });
+  setTimeout(() => {
+    closeSync(writes);
+    mover.name = "ended";
+  }, 150);
+  await refuseOthers(instance, [root]);
+});
+
 test("a locked database keeps data from being moved", ({ root }) => {
   const path = join(root, "chroma.sqlite3");
   const database = new DatabaseSync(path);
