@@ -148,7 +148,7 @@ exchange() {
   run at_terminal n
   [[ $output == *"Mount its repository $top/main/.git too, writable? [y/N]"*"Cancelled"* ]]
   run -0 at_terminal y
-  session=$(tail -1 <<<"$output" | tr -d '\r')
+  session=$(grep '^claudy-' <<<"$output" | tail -1 | tr -d '\r')
   in_worker "$session" 'git status'
   "$claudy" stop "$session"
   run -0 at_terminal

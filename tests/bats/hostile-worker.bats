@@ -60,3 +60,10 @@ in_worker() { docker exec "$1" /opt/deno run -A --no-lock --no-config --quiet "/
   wait_for 20 changed
   [ "$(wc -l <"$BATS_TEST_TMPDIR/notified")" = 1 ]
 }
+
+@test "a worker cannot reach the engine's socket, another home or a device" {
+  spawn -n curious-$$ "$(make_project app)"
+  docker exec curious-$$ bash -c '
+    [ ! -e /var/run/docker.sock ] && [ ! -e /root/.hal9000 ] && ! : >/etc/passwd &&
+    ! mknod /tmp/sda b 8 0 && ! : >/proc/sys/kernel/core_pattern && ! : >/config/claude/x' 2>/dev/null
+}

@@ -183,7 +183,7 @@ const parts = [
   takeWhatIsShared(),
   keepRunning("chroma-flood.ts", "20"),
   // Only one half: with all ports taken, no worker can open a connection, as documented
-  // in SECURITY.md; attacks.bats tests that.
+  // in SECURITY.md; hostile-services.bats tests that.
   keepRunning("port-hog.ts", "0"),
   keepRunning("set-uid.ts", "/workspace"),
   ...ports.map(floodPort),
