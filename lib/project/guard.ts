@@ -1,5 +1,5 @@
 // Protects what the user's own git and tools run on the host: in the worker, git's hooks
-// and configuration are read-only mounts over themselves. See ADR 33.
+// and configuration are read-only mounts over themselves. See ADR 37.
 
 import { lstatSync, readlinkSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";

@@ -186,6 +186,16 @@ repo"; git -C new* config core.fsmonitor evil; echo ../evil >.git/commondir
   [[ $stderr != *".husky"* ]]
 }
 
+@test "a configuration that git on the host has written can be changed, and that is told" {
+  make_repository "$top/app"
+  spawn --cold -n host-$$ "$top/app"
+  run ! in_worker host-$$ 'git config planted.before yes'
+  git -C "$top/app" config user.name Dave
+  in_worker host-$$ 'git config planted.after yes'
+  run -0 --separate-stderr "$scripts/coordinator.ts" stop host-$$
+  [[ $stderr == *"  .git/config: settings of git: planted.after"* ]]
+}
+
 @test "a session's agent is told about the guard, and sessions show lists what it has added" {
   make_repository "$top/app"
   opened=$("$claudy" --detach --json "$top/app")
