@@ -150,6 +150,10 @@ function refuseContradictions(options: Options): void {
       options["profile"] !== undefined && options["image"] !== undefined,
       "--profile and --image exclude each other",
     ],
+    [
+      options["standalone"] && options["network"] !== undefined,
+      "--standalone and --network exclude each other",
+    ],
     [options["json"] && !options["detach"], "--json needs --detach"],
     [options["warmOnly"] && !options["detach"], "--warm-only needs --detach"],
     [

@@ -91,6 +91,9 @@ export async function openProject(
       hint: "Pass both: claudy --detach --json",
     });
   }
+  if (options.legacy && options.network !== undefined) {
+    throw new Failure("usage", "--legacy and --network exclude each other");
+  }
   if (options.legacy) {
     io.log(
       "warning: --legacy is deprecated: the container has no ChromaDB and " +

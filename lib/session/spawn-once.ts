@@ -10,6 +10,7 @@ import { type Project, sessionName } from "../project/project.ts";
 import type { HostPath } from "../std/hostpath.ts";
 import type { Log } from "../std/log.ts";
 import { forgetActivity } from "./activity.ts";
+import { requireIsolated } from "./worker.ts";
 import { retireWorker } from "../worker/ending.ts";
 import type { SpawnRequest } from "../worker/request.ts";
 import { type SpawnedWorker, spawnWorker } from "../worker/spawn.ts";
@@ -31,6 +32,7 @@ export async function spawnOnce(
     .filter((worker) => worker.project === project.path);
   const running = workers.find(({ state }) => state === "running");
   if (running) {
+    requireIsolated(instance, running);
     const { id, name, image } = running;
     return { id, name, project: project.path, image };
   }

@@ -68,6 +68,7 @@ export async function ensureSessionWorker(
   }
   if (found?.state === "running") {
     requireSameProject(instance, found, project);
+    requireIsolated(instance, found);
     if (request.sshAgent) await requireSshAgent(instance, found);
     if (request.profile.name) {
       await requireProfile(instance, found, profile, request.profile.build);
@@ -144,6 +145,21 @@ export function requireSameProject(
       "which was replaced, moved or mounted since it started",
     { hint: `Stop it, then open it again: claudy stop ${session}` },
   );
+}
+
+/**
+ * Throws if an isolated worker is asked for, and it is in the shared network. The other way
+ * round, nothing is risked.
+ */
+export function requireIsolated(
+  { settings }: Pick<Instance, "settings">,
+  { name, isolated }: Pick<WorkerState, "name" | "isolated">,
+): void {
+  if (isolated || settings.WORKER_NETWORK !== "isolated") return;
+  throw new Failure("busy", `"${name}" is not isolated`, {
+    hint: `Stop it, then open it again: claudy stop ${name}. ` +
+      "Or use it as it is: --network shared",
+  });
 }
 
 /** Throws if the agent is not mounted: a running container gets no new mounts. */

@@ -95,9 +95,27 @@ stub_answers() { # stub_answers WORKER
   heartbeat warm-$$
 }
 
-@test "a session runs in an isolated worker" {
-  open "$project"
+@test "a session in the shared network is not taken for an isolated one" {
+  WORKER_NETWORK=shared open "$project"
+  run -5 "$claudy" --detach "$project"
+  [[ $output == *"is not isolated"*"claudy stop $session"* ]]
+  "$claudy" --detach --network shared "$project"
+  "$claudy" stop "$session"
+  run -2 "$scripts/spawn-worker.ts" --standalone --network isolated "$project"
+  run -2 "$scripts/spawn-worker.ts" --network other "$project"
+  [[ $output == *"--network must be "* ]]
+}
+
+@test "a session runs in an isolated worker, with the host's MCP servers" {
+  "$claudy" mcp start
+  opened=$("$claudy" --detach --json "$project" -- --permission-mode bypassPermissions)
+  session=$(jq -r .session <<<"$opened")
+  wait_for_screen 30 "$session" '❯'
   only_loopback "$session"
   typed "$session" "hello there" Enter
   wait_for_screen 20 "$session" "echo: hello there"
+  typed "$session" 'TOOL mcp__memory-bank__memory_bank_write {"projectName":"isolated","fileName":"note.md","content":"written"}' Enter
+  written() { [ "$(cat "$HAL9000_HOME/memorybank/isolated/note.md")" = written ]; }
+  wait_for 15 written
+  "$claudy" mcp stop
 }
