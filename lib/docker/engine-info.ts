@@ -45,8 +45,7 @@ export interface Info {
 }
 
 export function describeEngine(info: Info): EngineInfo {
-  const security = (info.SecurityOptions ?? [])
-    .flatMap((option) => option.split(","));
+  const security = info.SecurityOptions ?? [];
   const rootless = security.includes("name=rootless");
   // Docker 20.10 leaves out the older version.
   const version = info.CgroupVersion ?? "1";

@@ -279,9 +279,10 @@ class SshConnection extends Duplex {
  * Holds the sockets of shared connections and of engines. Their paths must be short
  * (unix(7)), and whoever can replace one gets the connection.
  */
-function privateDirectory(): string {
-  const uid = process.getuid?.() ?? 0;
-  const path = `/tmp/hal9000-ssh-${uid}`;
+export function privateDirectory(
+  uid = process.getuid?.() ?? 0,
+  path = `/tmp/hal9000-ssh-${uid}`,
+): string {
   mkdirSync(path, { recursive: true, mode: 0o700 });
   const found = lstatSync(path);
   if (found.isDirectory() && found.uid === uid && (found.mode & 0o77) === 0) {

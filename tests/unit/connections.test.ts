@@ -6,6 +6,9 @@ import {
   existsSync,
   mkdirSync,
   readFileSync,
+  renameSync,
+  statSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import {
@@ -23,6 +26,8 @@ import * as assert from "uvu/assert";
 import { cliFailure, runDocker } from "../../lib/docker/docker-cli.ts";
 import { connect } from "../../lib/docker/connection.ts";
 import { engineFailure } from "../../lib/docker/docker-errors.ts";
+import { endpointOf, sshTarget } from "../../lib/docker/endpoint.ts";
+import { privateDirectory, SshAgent } from "../../lib/docker/ssh.ts";
 import type { Failure } from "../../lib/std/errors.ts";
 import { main as coordinator } from "../../scripts/coordinator.ts";
 import { type Served, serveEngine } from "../helper/served-engine.ts";
@@ -155,15 +160,57 @@ test("a docker command uses the shared connection", async (context) => {
   );
   const shared = `[ "$2" = check ] || dial`;
   const env = context.ssh(shared) as Record<string, string>;
+  // Of a killed process with the same pid.
+  const left = join(privateDirectory(), `${process.pid}.sock`);
+  writeFileSync(left, "");
   assert.is(await runDocker(["logs", "x"], { env }), 7); // 200
   assert.match(asked().at(-1) ?? "", /docker system dial-stdio$/);
-  const left = `/tmp/hal9000-ssh-${process.getuid?.()}/${process.pid}.sock`;
   assert.is(existsSync(left), false);
   const refused = context.ssh(`[ "$1" != -O ] && echo Refused. >&2; exit 255`);
   const failure = await failureOf(
     runDocker(["logs", "x"], { env: refused as Record<string, string> }),
   );
   assert.match(failure.message, "out of reach (Refused)");
+});
+
+test("keeps sockets of connections in a directory of the user's own", (context) => {
+  const { directory } = context;
+  const uid = process.getuid?.() ?? 0;
+  const path = join(directory, "sockets");
+  assert.is(privateDirectory(uid, path), path);
+  assert.is(statSync(path).mode & 0o777, 0o700);
+  assert.is(privateDirectory(uid, path), path);
+  const refused = (change: () => void, own = uid) => {
+    change();
+    assert.throws(
+      () => privateDirectory(own, path),
+      /the directory is not yours alone/,
+    );
+  };
+  refused(() => {}, uid + 1);
+  refused(() => chmodSync(path, 0o710));
+  refused(() => {
+    renameSync(path, `${path}2`);
+    chmodSync(`${path}2`, 0o700);
+    symlinkSync(`${path}2`, path);
+  });
+});
+
+test("other configurations of ssh use other connections", async (context) => {
+  const env = context.ssh(`echo "$*" >>"${context.directory}/whole"
+${works}`);
+  const other = { ...env, PATH: `${env["PATH"]}:/other` };
+  await (await connect(env)).info();
+  await (await connect(other)).info();
+  await (await connect({ ...env, DOCKER_HOST: "ssh://engine" })).info();
+  const words = readFileSync(join(context.directory, "whole"), "utf8");
+  const paths = [...words.matchAll(/ControlPath=(\S+)/g)].map(([, path]) =>
+    path
+  );
+  assert.is(new Set(paths).size, 3);
+  // sshd's default is 10, for all processes of a user.
+  const target = sshTarget(endpointOf(env));
+  assert.ok(target && new SshAgent(target, env).maxSockets < 10);
 });
 
 test("refuses a changed host key in ssh's words", async (context) => {

@@ -12,6 +12,7 @@ import { examineSockets } from "../../lib/doctor/daemon.ts";
 import { forwardPort, serveForward } from "../../lib/gateway/forward.ts";
 import { needsTunnels } from "../../lib/gateway/gateway-process.ts";
 import {
+  connectMs,
   findCrossing,
   foreignOwner,
   openSocket,
@@ -77,7 +78,11 @@ test("sockets cross if the parent answers on this machine", async ({ instance, p
     owner: instance.owner,
     keepsOwners: true,
   });
+  assert.is(connectMs(instance), 0);
   stop.abort();
+  assert.is(await parentAnswers(instance), false);
+  // A parent that is stopped during its start.
+  await serveParent(instance, stop.signal);
   assert.is(await parentAnswers(instance), false);
 });
 
@@ -86,8 +91,12 @@ test("sockets do not cross if the parent answers only in its container", async (
   await elsewhere(context);
   assert.match(readFileSync(instance.home.crossing, "utf8"), parent);
   assert.is(await parentAnswers(instance), true);
+  // The engine starts a program for each connection.
+  assert.is(connectMs(instance), 10_000);
   // The sockets are there in the parent itself.
-  assert.is(await parentAnswers({ ...instance, self: {} }), false);
+  const self = {} as Docker.ContainerInfo;
+  assert.is(await parentAnswers({ ...instance, self }), false);
+  assert.is(connectMs({ ...instance, self }), 0);
 });
 
 test("a parent that answers nowhere proves nothing", async ({ instance, parent }) => {
