@@ -43,9 +43,20 @@ interface Found {
 const endLimits = { maxDirectories: 5000, maxEntries: 100_000, maxDepth: 8 };
 
 const maxBytes = 1024 * 1024;
-/** Of a directory of hooks, or of an editor. */
+/** The worker may have created any number of repositories. */
+const maxReads = { files: 5000, bytes: 64 * 1024 * 1024 };
+/** Of names in a line; a setting may be of any length. */
+const maxNameLength = 60;
+/** Of a directory of hooks or of an editor, and of what is reported. */
 const maxFiles = 200;
 const maxLines = 20;
+
+interface Look {
+  root: string;
+  found: Map<string, Found>;
+  /** How much more may be read. */
+  left: { files: number; bytes: number };
+}
 
 export function takeSnapshot(
   project: string,
@@ -54,7 +65,7 @@ export function takeSnapshot(
   repositories: Repositories,
   guarded: boolean,
 ): Snapshot {
-  const found = look(project, repository, mount, repositories);
+  const { found, complete } = look(project, repository, mount, repositories);
   const directories = guardedFiles.map(({ path }) => path).filter((path) =>
     [...found.keys()].some((name) => name.startsWith(`${path}/`))
   );
@@ -62,7 +73,7 @@ export function takeSnapshot(
     version: 1,
     project,
     repository: repository ?? null,
-    complete: repositories.complete,
+    complete: repositories.complete && complete,
     found: Object.fromEntries(
       [...found].map(([path, { digest }]) => [path, digest]),
     ),
@@ -77,6 +88,8 @@ export interface Planted {
   isNew: boolean;
   /** Whether the whole project was searched. */
   complete: boolean;
+  /** Whether all that was found was also read. */
+  read: boolean;
 }
 
 export function plantedSince(
@@ -84,24 +97,30 @@ export function plantedSince(
   { mount }: HostView,
 ): Planted {
   const now = findRepositories(mount + project, endLimits);
-  const files = [...look(project, repository ?? undefined, mount, now)]
+  const seen = look(project, repository ?? undefined, mount, now);
+  const files = [...seen.found]
     .filter(([path, { digest }]) =>
       found[path] !== digest &&
       !guarded.some((directory) => path.startsWith(`${directory}/`))
     )
+    .slice(0, maxFiles)
     .map(([path, { what }]) => ({ path, what }));
-  return { files, isNew, complete: now.complete };
+  return { files, isNew, complete: now.complete, read: seen.complete };
 }
 
 /** Lines for the user; empty if there is nothing. */
 export function plantedLines(
   project: string,
-  { files, isNew, complete }: Planted,
+  { files, isNew, complete, read }: Planted,
 ): string[] {
-  if (files.length === 0) return [];
+  const excess = read
+    ? []
+    : [`warning: ${project} has more hooks and repositories than are compared`];
+  if (files.length === 0) return excess.map(printable);
   const since = isNew ? "" : ", or were too deep to be seen then";
   const more = files.length - maxLines;
   return [
+    ...excess,
     `warning: Your git, editor or shell may run these files of ${project}. ` +
     `They were added or changed since the worker started${since}. Read them first:`,
     ...files.slice(0, maxLines).map(({ path, what }) => `  ${path}: ${what}`),
@@ -115,31 +134,37 @@ function look(
   repository: string | undefined,
   mount: string,
   { directories, files }: Repositories,
-): Map<string, Found> {
-  const found = new Map<string, Found>();
+): { found: Map<string, Found>; complete: boolean } {
   const root = mount + project;
-  for (const directory of directories) {
-    addRepository(root, directory, directory, found);
-  }
-  for (const file of files) addGitFile(root, file, found);
-  if (repository) addRepository(mount + repository, "", repository, found);
+  const look: Look = { root, found: new Map(), left: { ...maxReads } };
   for (const { path, reason } of [...guardedFiles, ...watchedFiles]) {
-    addTree(root, path, reason, found);
+    addTree(look, path, reason);
   }
-  return found;
+  if (repository) {
+    addRepository({ ...look, root: mount + repository }, "", repository);
+  }
+  for (const directory of directories) {
+    addRepository(look, directory, directory);
+  }
+  for (const file of files) addGitFile(look, file);
+  return {
+    found: look.found,
+    complete: look.left.files > 0 && look.left.bytes > 0,
+  };
 }
 
 function addRepository(
-  root: string,
+  look: Look,
   directory: string,
   shown: string,
-  found: Map<string, Found>,
 ): void {
+  const { root, found } = look;
   for (const name of ["config", "config.worktree"]) {
-    const text = read(root, join(directory, name))?.toString("utf8");
+    const text = read(look, join(directory, name))?.toString("utf8");
     const settings = programSettings(text ?? "");
     if (settings.length === 0) continue;
-    const names = settings.map((line) => line.split("=")[0]).slice(0, 5);
+    const names = settings.slice(0, 5)
+      .map((line) => line.split("=")[0]?.slice(0, maxNameLength));
     found.set(join(shown, name), {
       digest: digestOf(settings.join("\n")),
       what: `settings of git: ${names.join(", ")}`,
@@ -148,47 +173,39 @@ function addRepository(
   for (const path of filesBelow(root, join(directory, "hooks"), 0)) {
     if (path.endsWith(".sample")) continue;
     const name = join(shown, path.slice(directory.length));
-    found.set(name, fileFound(root, path, "a hook of git"));
+    found.set(name, fileFound(look, path, "a hook of git"));
   }
   // The main git directory has none: git would read another configuration.
   const common = join(directory, "commondir");
-  if (!read(root, common)) return;
+  if (!read(look, common)) return;
   found.set(join(shown, "commondir"), {
-    ...fileFound(root, common, "git reads the configuration in that directory"),
+    ...fileFound(look, common, "git reads the configuration in that directory"),
   });
 }
 
 /** A .git file that does not lead to a worktree or submodule of the project. */
-function addGitFile(
-  root: string,
-  path: string,
-  found: Map<string, Found>,
-): void {
-  const text = read(root, path)?.toString("utf8") ?? "";
+function addGitFile(look: Look, path: string): void {
+  const text = read(look, path)?.toString("utf8") ?? "";
   if (/^gitdir: \S*\.git\/(worktrees|modules)\/\S*\s*$/.test(text)) return;
-  found.set(path, {
+  look.found.set(path, {
     digest: digestOf(text),
     what: "git reads the configuration in that directory",
   });
 }
 
-function addTree(
-  root: string,
-  path: string,
-  reason: string,
-  found: Map<string, Found>,
-): void {
-  if (read(root, path)) found.set(path, fileFound(root, path, reason));
+function addTree(look: Look, path: string, reason: string): void {
+  const { root, found } = look;
+  if (read(look, path)) found.set(path, fileFound(look, path, reason));
   for (const file of filesBelow(root, path, 2)) {
-    found.set(file, fileFound(root, file, reason));
+    found.set(file, fileFound(look, file, reason));
   }
 }
 
 /** For a link within the project, also its target. */
-function fileFound(root: string, path: string, what: string): Found {
-  const target = linkTarget(root, path);
+function fileFound(look: Look, path: string, what: string): Found {
+  const target = linkTarget(look.root, path);
   const inner = target && resolve("/", dirname(path), target).slice(1);
-  const content = read(root, inner ?? path);
+  const content = read(look, inner ?? path);
   return {
     digest: digestOf(`${target}\n${content?.toString("latin1")}`),
     what,
@@ -228,7 +245,8 @@ function filesBelow(root: string, directory: string, depth: number): string[] {
 }
 
 /** A file that is reached without links; undefined if there is none, or it is large. */
-function read(root: string, path: string): Buffer | undefined {
+function read({ root, left }: Look, path: string): Buffer | undefined {
+  if (left.files <= 0 || left.bytes <= 0) return undefined;
   let bytes: Buffer | undefined;
   inDirectoryBelow(root, dirname(path), (directory) => {
     try {
@@ -239,6 +257,8 @@ function read(root: string, path: string): Buffer | undefined {
       throw error;
     }
   });
+  left.files -= 1;
+  left.bytes -= bytes?.length ?? 0;
   return bytes;
 }
 

@@ -60,7 +60,9 @@ export async function stopWorker(
     }
   }
   if (!keep) await retireWorker(instance, worker, log);
-  else if (record) tellPlanted(instance, record, log);
+  else if (record) {
+    await warnOnFileError(log, () => tellPlanted(instance, record, log));
+  }
 }
 
 /** What a worker has added to its project that programs on the host run. */

@@ -145,4 +145,19 @@ test("plantedLines() escapes names, limits their number, and names what is unkno
   assert.match(rest[20] ?? "", "and 10 more");
 });
 
+test("plantedSince() reads a bounded part of what a worker has created", ({ app }) => {
+  const before = snapshot(app);
+  const long = `[${"a".repeat(100_000)}]\nb\n`;
+  for (let count = 0; count < 300; count++) {
+    write(app, `r/${count}/.git/config`, `${long}${"#".repeat(300_000)}`);
+  }
+  const planted = plantedSince(before, view);
+  assert.match(
+    plantedLines(app, planted)[0] ?? "",
+    "more hooks and repositories",
+  );
+  assert.ok(planted.files.length > 150 && planted.files.length < 200);
+  assert.ok((planted.files[0]?.what.length ?? 0) < 100);
+});
+
 test.run();
