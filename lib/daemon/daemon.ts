@@ -44,6 +44,7 @@ const forwardedSettings = [
   "HAL9000_IMAGE_REPO",
   "WORKER_IMAGE",
   "WORKER_MEMORY",
+  "WORKER_DISK",
   "WORKER_CPUS",
   "WORKER_PIDS_LIMIT",
   "WORKER_NETWORK",

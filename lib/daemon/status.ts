@@ -10,7 +10,7 @@ import type { Instance } from "../instance/instance.ts";
 import { type ParentState, readParentState } from "../instance/parent-state.ts";
 import { messageOf } from "../std/errors.ts";
 import { hostFault } from "./net.ts";
-import { type DiskUse, diskUse, overDisk } from "../worker/disk-use.ts";
+import type { DiskUse } from "../worker/disk-use.ts";
 import {
   type PromisedMemory,
   promisedMemory,
@@ -41,7 +41,7 @@ export interface DaemonStatus {
   workers: number;
   /** The sum of the workers' memory limits, and what the engine has. */
   memory: PromisedMemory;
-  /** Workers that use more disk space than WORKER_DISK, and those that are not measured. */
+  /** Workers that use more disk space than WORKER_DISK, as the parent last measured. */
   overDisk: DiskUse[];
   volumes: string[];
   published: string[];
@@ -51,17 +51,13 @@ export interface DaemonStatus {
   hostFault: string | null;
 }
 
-/** A status is asked for often: it does not wait longer for sizes. */
-const diskMs = 1000;
-
 export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
   const { docker, names } = instance;
-  const [parent, net, workers, memory, uses, volumes] = await Promise.all([
+  const [parent, net, workers, memory, volumes] = await Promise.all([
     inspectContainer(docker, names.parent),
     inspectContainer(docker, names.net),
     liveWorkers(instance),
     promisedMemory(instance),
-    diskUse(instance, diskMs),
     Promise.all(
       Object.values(names.volumes).map((name) => inspectVolume(docker, name)),
     ),
@@ -90,7 +86,7 @@ export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
     children: own?.children ?? [],
     workers: workers.length,
     memory,
-    overDisk: overDisk(uses, instance.settings.WORKER_DISK),
+    overDisk: own?.overDisk ?? [],
     volumes: volumes.flatMap((volume) => volume?.Name ?? []),
     published: Object.entries(
       (net?.HostConfig.PortBindings ?? {}) as Docker.PortMap,

@@ -20,6 +20,12 @@ const parentStateSchema = v.object({
   chromadbFault: v.nullable(v.string()),
   /** Why workers cannot be isolated; null if they can, undefined if that is not known. */
   isolationFault: v.optional(v.nullable(v.string())),
+  /** Workers that use too much disk space, as last measured: see worker/disk-use.ts. */
+  overDisk: v.optional(v.array(v.object({
+    name: v.string(),
+    containerBytes: v.nullable(v.number()),
+    homeBytes: v.nullable(v.number()),
+  }))),
   phases: v.array(v.object({ name: v.string(), ms: v.number() })),
   children: v.array(v.object({
     name: v.string(),

@@ -31,6 +31,7 @@ import {
 import { poolAnswers } from "../pool/client.ts";
 import { readDesired } from "../pool/desired.ts";
 import { Databases } from "./databases.ts";
+import { keepMeasured } from "./disk.ts";
 import { keepIsolated } from "./isolated.ts";
 import { keepReconciled } from "./reconcile.ts";
 import { ensureSeccompTried } from "../image/seccomp.ts";
@@ -139,6 +140,10 @@ export async function runParent(
       publish();
     }),
     keepLoginFresh(instance, stop, log),
+    keepMeasured(instance, stop, log, (over) => {
+      state.overDisk = over;
+      publish();
+    }),
     databases.keep(stop).catch((error) =>
       log(`Projects have no databases in ChromaDB: ${messageOf(error)}`)
     ),

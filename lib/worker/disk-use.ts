@@ -58,7 +58,7 @@ export async function diskUse(
   }));
 }
 
-/** Workers that use more than `maxBytes`, or so many files that it is not known. */
+/** Workers that use more than `maxBytes`, and those with too many files to measure. */
 export function overDisk(uses: DiskUse[], maxBytes: number): DiskUse[] {
   return uses.filter(({ containerBytes, homeBytes }) =>
     containerBytes === null || homeBytes === null ||
@@ -69,7 +69,7 @@ export function overDisk(uses: DiskUse[], maxBytes: number): DiskUse[] {
 /** For a list of such workers. */
 export function diskText({ name, containerBytes, homeBytes }: DiskUse): string {
   const size = (bytes: number | null) =>
-    bytes === null ? "too many files to measure" : binarySize(bytes);
+    bytes === null ? "not measured in time" : binarySize(bytes);
   return `"${name}": ${size(containerBytes)} in its container, ` +
     `${size(homeBytes)} in its home`;
 }

@@ -39,7 +39,10 @@ precedence() { inspect "$1" '{{.HostConfig.CpuShares}} {{.HostConfig.OomScoreAdj
   told=$(finding "disk use")
   [[ $told == "warn "*"\"full-$$\": 30 MiB in its container, "*"\"home-$$\": "*", 30 MiB in its home"*"(WORKER_DISK: 25 MiB)" ]]
   [[ $told != *small-$$* ]]
-  [ "$("$claudy" daemon status --json | jq -r '[.overDisk[].name] | join(" ")')" = "full-$$ home-$$" ]
+  # The parent measures at its start, and every few minutes.
+  "$claudy" daemon restart
+  shown() { [ "$("$claudy" daemon status --json | jq -r '[.overDisk[].name] | join(" ")')" = "full-$$ home-$$" ]; }
+  wait_for 20 shown
   [[ $("$claudy" status) == *"full-$$"*"30 MiB in its container"* ]]
   # It is told, and nothing is stopped.
   [ "$(inspect full-$$ '{{.State.Running}}')" = true ]

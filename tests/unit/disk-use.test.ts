@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { examineDiskUse } from "../../lib/doctor/limits.ts";
+import { keepMeasured } from "../../lib/parent/disk.ts";
 import { writeRecord } from "../../lib/instance/record.ts";
 import { type DiskUse, diskUse, overDisk } from "../../lib/worker/disk-use.ts";
 import { fakeInstance } from "../helper/fake-engine.ts";
@@ -30,8 +31,10 @@ test("overDisk() adds container and home, and includes what is not measured", ()
   ]);
 });
 
-test("doctor reports what workers use in container and home", async () => {
-  const { instance, engine, labels, end } = fakeInstance();
+/** An instance with a worker, which has a home. */
+function withWorker() {
+  const fake = fakeInstance();
+  const { instance, engine, labels } = fake;
   engine.containers.length = 0;
   const { id } = engine.add("w", { spec: { Labels: labels({}) } });
   writeRecord(instance, {
@@ -52,6 +55,11 @@ test("doctor reports what workers use in container and home", async () => {
   const home = join(instance.home.home, "workers", "w");
   mkdirSync(home, { recursive: true });
   writeFileSync(join(home, "file"), "x".repeat(2000));
+  return fake;
+}
+
+test("doctor reports what workers use in container and home", async () => {
+  const { instance, engine, end } = withWorker();
   engine.sizeRw = 3 * 1024 ** 2;
   const [measured] = await diskUse(instance, 5000);
   assert.is(measured?.containerBytes, 3 * 1024 ** 2);
@@ -65,6 +73,20 @@ test("doctor reports what workers use in container and home", async () => {
     /^"w": 3 MiB in its container, .* in its home \(WORKER_DISK: 3 MiB\)$/,
   );
   assert.match(finding.mend ?? "", /claudy stop w$/);
+  end();
+});
+
+test("the parent reports such workers, and each once in its log", async () => {
+  const { instance, engine, log, told, end } = withWorker();
+  engine.sizeRw = 3 * 1024 ** 2;
+  const stop = new AbortController();
+  const settings = { ...instance.settings, WORKER_DISK: 1024 ** 2 };
+  const over = await new Promise<DiskUse[]>((resolve) =>
+    void keepMeasured({ ...instance, settings }, stop.signal, log, resolve)
+  );
+  stop.abort();
+  assert.equal(over.map(({ name }) => name), ["w"]);
+  assert.match(told.join(), /^Worker uses more than WORKER_DISK: "w": 3 MiB/);
   end();
 });
 
