@@ -179,6 +179,12 @@ function hostText({ allowsHost, hostFault }: DaemonStatus): string {
   return `workers can reach it: ${hostFault}`;
 }
 
+function egressText({ egress }: DaemonStatus): string {
+  if (!egress) return "everything is refused: its rules cannot be read";
+  const { preset, from, rules } = egress;
+  return `preset ${preset} (${from}), rules: ${rules}`;
+}
+
 function statusText(status: DaemonStatus, own: string): string {
   const { phases, children, uptimeMs, volumes, published } = status;
   const each = phases.map(({ name, ms }) => `${name} ${duration(ms)}`);
@@ -206,6 +212,7 @@ function statusText(status: DaemonStatus, own: string): string {
       `Child ${name}`,
       `${pid === null ? "down" : `pid ${pid}`}, restarts: ${restarts}`,
     ]),
+    ["Egress", egressText(status)],
     ["Workers", String(status.workers)],
     ["Memory", promisedText(status.memory)],
     ...status.overDisk.map((use) => ["Disk", diskText(use)]),

@@ -5,6 +5,8 @@ import {
   inspectContainer,
   inspectVolume,
 } from "../docker/docker.ts";
+import type { Preset } from "../egress/presets.ts";
+import { readScope } from "../egress/store.ts";
 import { versionLabel } from "../instance/labels.ts";
 import type { Instance } from "../instance/instance.ts";
 import { type ParentState, readParentState } from "../instance/parent-state.ts";
@@ -38,6 +40,8 @@ export interface DaemonStatus {
   chromadbFault: string | null;
   phases: ParentState["phases"];
   children: ParentState["children"];
+  /** The egress policy of isolated workers; null if it cannot be read. */
+  egress: { preset: Preset; from: string; rules: number } | null;
   workers: number;
   /** The sum of the workers' memory limits, and what the engine has. */
   memory: PromisedMemory;
@@ -84,6 +88,7 @@ export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
     chromadbFault: own?.chromadbFault ?? null,
     phases: own?.phases ?? [],
     children: own?.children ?? [],
+    egress: egressOf(instance),
     workers: workers.length,
     memory,
     overDisk: own?.overDisk ?? [],
@@ -96,6 +101,20 @@ export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
       )
     ),
   };
+}
+
+/** The policy of the instance, without the rules of projects and sessions. */
+function egressOf(instance: Instance): DaemonStatus["egress"] {
+  try {
+    const { preset, rules } = readScope(instance, {});
+    return {
+      preset: preset ?? instance.settings.EGRESS_PRESET,
+      from: preset ? "claudy egress preset" : "EGRESS_PRESET",
+      rules: rules.length,
+    };
+  } catch {
+    return null;
+  }
 }
 
 function stateOf(

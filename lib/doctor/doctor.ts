@@ -13,6 +13,7 @@ import {
   examinePool,
   examineSockets,
 } from "./daemon.ts";
+import { examineEgress } from "./egress.ts";
 import { fail, type Finding } from "./findings.ts";
 import { examineInotify } from "./inotify.ts";
 import { examineDiskUse, examineLimits } from "./limits.ts";
@@ -73,6 +74,7 @@ const examinations: Examination[] = [
   { name: "seccomp", run: examineSeccomp },
   { name: "parent", run: examineParent, engine: true },
   { name: "chromadb", run: examineChromadb, engine: true, service: true },
+  { name: "egress", run: examineEgress, engine: true, service: true },
   { name: "sockets", run: examineSockets, engine: true, service: true },
   { name: "pool", run: examinePool, engine: true, service: true },
   { name: "nsenter", run: examineNsenter, engine: true, service: true },

@@ -57,6 +57,18 @@ export function removeScope({ home }: Pick<Instance, "home">, whose: Whose) {
   rmSync(pathOf(home, whose), { force: true });
 }
 
+/** Gives the rules of a session to its new name. */
+export function moveScope(
+  instance: Pick<Instance, "home" | "owner" | "prefix">,
+  from: string,
+  to: string,
+): void {
+  const scope = readScope(instance, { session: from });
+  if (!scope.preset && scope.rules.length === 0) return;
+  writeScope(instance, { session: to }, scope);
+  removeScope(instance, { session: from });
+}
+
 export function scopeText({ preset, rules }: Scope): ScopeText {
   return { ...(preset ? { preset } : {}), rules: rules.map(ruleText) };
 }

@@ -121,6 +121,14 @@ export function callerVariableNames(env: NodeJS.ProcessEnv): string[] {
   ).sort();
 }
 
+/** The variables without those of proxies. */
+export function withoutProxies(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const names = [...proxies, ...noProxy].map((name) => name.toUpperCase());
+  return Object.fromEntries(
+    Object.entries(env).filter(([name]) => !names.includes(name.toUpperCase())),
+  );
+}
+
 /** Programs read the names in either case. */
 function addProxies(
   env: NodeJS.ProcessEnv,

@@ -51,7 +51,7 @@ export const recipes: readonly ImageRecipe[] = [
     title: "HAL-9000 worker",
     originalBytes: 588e6,
     on: "worker-ultramin",
-    files: ["rootfs.sh", "gitconfig"],
+    files: ["rootfs.sh", "gitconfig", "ssh-egress.conf", "egress-connect.sh"],
     staged: [],
     packages: none,
     scripts: false,

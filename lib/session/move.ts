@@ -4,6 +4,7 @@
 import { existsSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { sessionHome } from "../home/worker-home.ts";
+import { moveScope } from "../egress/store.ts";
 import type { Instance } from "../instance/instance.ts";
 import { freePorts, reservePorts } from "../instance/port-range.ts";
 import {
@@ -89,6 +90,7 @@ async function change(
   writeSession(instance, record);
   moveFile(oldHome, newHome);
   moveFile(home.inherited(from.name), home.inherited(to.name));
+  moveScope(instance, from.name, to.name);
   if (from.portBase !== undefined) {
     record.portBase = reservePorts(instance, to.name);
     writeSession(instance, record);

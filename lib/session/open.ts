@@ -60,6 +60,7 @@ import {
 } from "./save.ts";
 import {
   type ClaudeStart,
+  forNetwork,
   prepareStart,
   type ReadySession,
   renewCredentials,
@@ -148,10 +149,14 @@ export async function readySession(
     log(modeNotice(mode));
   }
   const resumes = !request.fresh && hasConversation(instance, session);
+  const container = await inspectContainer(instance.docker, worker.id);
   const started = claudeRuns
-    ? await renewStart(instance, opening, { ...request, env }, log)
+    ? await renewStart(instance, opening, {
+      ...request,
+      env: forNetwork(container, env),
+    }, log)
     : await firstStart(instance, { opening, request: { ...request, env } }, {
-      container: await inspectContainer(instance.docker, worker.id),
+      container,
       portBase,
       judged,
     }, log);

@@ -1,6 +1,7 @@
 // Sessions: each is one conversation in a project, run by tmux in its current worker.
 // The Claude home of a session outlives its workers.
 
+import { removeScope } from "../egress/store.ts";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { stopWorker } from "../worker/ending.ts";
@@ -93,6 +94,7 @@ export async function removeSession(
   await removeSessionHome(instance, name);
   forgetSnapshot(instance, name);
   removeSessionRecord(instance, name);
+  removeScope(instance, { session: name });
 }
 
 /** Removes the Claude home of a session and the record of its inherited files. */

@@ -2,7 +2,9 @@
 // and environment.
 
 import { layOutSettings, settingsArguments } from "../home/claude-settings.ts";
+import { withoutProxies } from "../home/caller-variables.ts";
 import { layOutCredentials } from "../home/credentials.ts";
+import { isolatedMode } from "../worker/network.ts";
 import { type Docker, environmentOf } from "../docker/docker.ts";
 import { execIn } from "../docker/exec.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -53,7 +55,12 @@ export function prepareStart(
   log: Log,
 ): ClaudeStart {
   const { container, portBase, verdict } = options;
-  const signIn = layOutCredentials(instance, claudeHome, owner, options.env);
+  const signIn = layOutCredentials(
+    instance,
+    claudeHome,
+    owner,
+    forNetwork(container, options.env),
+  );
   if (signIn.left.length > 0) {
     log(`Not passed to Claude: ${signIn.left.join("; ")}`);
   }
@@ -85,6 +92,16 @@ export function renewCredentials(
     arguments: settingsArguments(false),
     env: { ...signIn.env, ...passedVariables(env) },
   };
+}
+
+/** An isolated worker reaches only the egress proxy, not the caller's. */
+export function forNetwork(
+  container: Docker.ContainerInspectInfo | undefined,
+  env: NodeJS.ProcessEnv,
+): NodeJS.ProcessEnv {
+  return container?.HostConfig.NetworkMode === isolatedMode
+    ? withoutProxies(env)
+    : env;
 }
 
 /** The caller's variables that are passed to Claude. */

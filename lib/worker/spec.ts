@@ -11,6 +11,7 @@ import { bind, hardening, volumeMount } from "../instance/container-spec.ts";
 import { insideWorker } from "../instance/paths.ts";
 import type { WorkerSources } from "../home/worker-home.ts";
 import type { WorkerMount } from "../project/mount.ts";
+import { egressVariables } from "../egress/variables.ts";
 import { isolatedMode } from "./network.ts";
 import { refuseServiceUser } from "../instance/service-users.ts";
 
@@ -73,6 +74,7 @@ export function workerSpec(
     Env: [
       `HOME=${insideWorker.home}`,
       `CLAUDE_CONFIG_DIR=${insideWorker.claudeHome}`,
+      ...(request.network === isolatedMode ? egressVariables() : []),
       ...request.env,
     ],
     ...processOf(request),

@@ -153,3 +153,121 @@ status_is() { [[ "$(client "$2" "$3")" == "HTTP/1.1 $1 "* ]]; }
   connect_parent
   wait_for 10 status_is 403 reaching-$$ http://evil.example/
 }
+
+# Files that package managers read from static servers, as WWW/NAME/PATH.
+registries() { # registries DIRECTORY
+  local work=$BATS_TEST_TMPDIR/registries
+  mkdir -p "$work/package" "$work/mod-1.0" "$1/git.example" "$1/npm.example" "$1/pypi.example/simple/mod"
+  git init --quiet "$work/repository"
+  echo cloned >"$work/repository/file"
+  git -C "$work/repository" add file
+  git -C "$work/repository" -c user.name=t -c user.email=t@example.com commit --quiet --message one
+  git clone --quiet --bare "$work/repository" "$1/git.example/r.git"
+  git -C "$1/git.example/r.git" update-server-info
+  echo '{"name":"left","version":"1.0.0"}' >"$work/package/package.json"
+  tar -czf "$1/npm.example/left-1.0.0.tgz" -C "$work" package
+  jq -n '{name: "left", "dist-tags": {latest: "1.0.0"}, versions: {"1.0.0": {name: "left", version: "1.0.0",
+    dist: {tarball: "https://npm.example/left-1.0.0.tgz"}}}}' >"$1/npm.example/left"
+  echo 'from setuptools import setup; setup(name="mod", version="1.0", py_modules=["mod"])' >"$work/mod-1.0/setup.py"
+  echo 'answer = 42' >"$work/mod-1.0/mod.py"
+  tar -czf "$1/pypi.example/mod-1.0.tar.gz" -C "$work" mod-1.0
+  echo '<a href="https://pypi.example/mod-1.0.tar.gz">mod-1.0.tar.gz</a>' >"$1/pypi.example/simple/mod/index.html"
+}
+
+# A certificate for *.example, signed by the test's own CA.
+certificate() { # certificate DIRECTORY
+  openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj "/CN=HAL-9000 test CA" \
+    -keyout "$1/ca.key" -out "$1/ca.pem" 2>/dev/null
+  openssl req -newkey rsa:2048 -nodes -subj "/CN=example" -keyout "$1/key.pem" -out "$1/request.pem" 2>/dev/null
+  openssl x509 -req -days 2 -in "$1/request.pem" -CA "$1/ca.pem" -CAkey "$1/ca.key" -CAcreateserial \
+    -extfile <(echo "subjectAltName=DNS:git.example,DNS:npm.example,DNS:pypi.example,DNS:evil.example") \
+    -out "$1/cert.pem" 2>/dev/null
+}
+
+serve_files() { # serve_files DIRECTORY CERTIFICATES: over TLS on port 443, plain on port 80
+  cat >"$BATS_TEST_TMPDIR/files.ts" <<'TS'
+const [www, keys, hostname] = Deno.args;
+const text = (name: string) => Deno.readTextFileSync(`${keys}/${name}`);
+async function serve(request: Request) {
+  const { hostname, pathname } = new URL(request.url);
+  const path = `${www}/${hostname}${pathname}${pathname.endsWith("/") ? "index.html" : ""}`;
+  try {
+    const type = path.endsWith(".html") ? "text/html" : "application/octet-stream";
+    return new Response(await Deno.readFile(path), { headers: { "content-type": type } });
+  } catch {
+    return new Response("none", { status: 404 });
+  }
+}
+Deno.serve({ port: 443, hostname, cert: text("cert.pem"), key: text("key.pem") }, serve);
+Deno.serve({ port: 80, hostname }, serve);
+TS
+  outside "$deno" run --allow-all --no-lock --quiet "$BATS_TEST_TMPDIR/files.ts" "$1" "$2" "$public" >/dev/null 3>&- &
+  server=$!
+  wait_for 10 outside bash -c "</dev/tcp/$public/443"
+}
+
+@test "git, pip, npm, curl, Node's fetch, ssh and Java use the proxy in isolated workers" {
+  local keys=$BATS_TEST_TMPDIR/keys www=$BATS_TEST_TMPDIR/www
+  mkdir "$keys" "$www"
+  certificate "$keys"
+  registries "$www"
+  docker exec "$parent" sh -c "echo '$public git.example npm.example pypi.example' >>/etc/hosts"
+  serve_files "$www" "$keys"
+  "$claudy" egress allow --project "$project" git.example npm.example pypi.example
+  ca=(--mount "$keys/ca.pem:/ca.pem:ro" --env GIT_SSL_CAINFO=/ca.pem --env NODE_EXTRA_CA_CERTS=/ca.pem
+    --env CURL_CA_BUNDLE=/ca.pem --env PIP_CERT=/ca.pem)
+  for kind in python node java; do
+    WORKER_NETWORK=isolated spawn -n "$kind-$$" --profile "$kind" "${ca[@]}" "$project"
+    [ "$(docker exec "$kind-$$" ls /sys/class/net)" = lo ]
+  done
+  docker exec -w /tmp python-$$ git clone --quiet https://git.example/r.git
+  [ "$(docker exec python-$$ cat /tmp/r/file)" = cloned ]
+  run ! docker exec -w /tmp python-$$ git clone --quiet https://evil.example/r.git
+  [[ $output == *403* ]]
+  docker exec python-$$ pip install --quiet --no-build-isolation --index-url https://pypi.example/simple mod
+  [ "$(docker exec python-$$ python -c 'import mod; print(mod.answer)')" = 42 ]
+  [ "$(docker exec python-$$ curl --silent https://git.example/r.git/HEAD)" = "ref: refs/heads/$(git -C "$www/git.example/r.git" symbolic-ref --short HEAD)" ]
+  run -0 docker exec python-$$ curl --silent http://evil.example/
+  [[ $output == *"claudy egress allow evil.example"* ]]
+  # ssh reaches the proxy; the server is no ssh server.
+  run ! docker exec python-$$ ssh -o BatchMode=yes -p 8022 user@git.example
+  [[ $output == *"claudy egress allow git.example:8022"* ]]
+  docker exec -w /tmp node-$$ npm install --silent --no-audit --no-fund --registry https://npm.example/ left
+  [ "$(docker exec node-$$ node -p 'require("/tmp/node_modules/left/package.json").version')" = 1.0.0 ]
+  fetched() { docker exec node-$$ node -e 'fetch(process.argv[1]).then(async (r) => console.log(r.status, await r.text()))' "$1"; }
+  [[ $(fetched https://git.example/r.git/HEAD) == "200 ref: "* ]]
+  run ! fetched https://evil.example/
+  cat >"$project/Fetch.java" <<'JAVA'
+import java.net.URI;
+import java.net.http.*;
+class Fetch {
+  public static void main(String[] args) throws Exception {
+    var request = HttpRequest.newBuilder(URI.create(args[0])).build();
+    System.out.println(HttpClient.newHttpClient().send(request, HttpResponse.BodyHandlers.ofString()).body());
+    System.out.println(new String(URI.create(args[0]).toURL().openStream().readAllBytes()));
+  }
+}
+JAVA
+  docker exec java-$$ keytool -importcert -noprompt -alias test -file /ca.pem -keystore /tmp/trust -storepass changeit
+  run -0 --separate-stderr docker exec java-$$ java -Djavax.net.ssl.trustStore=/tmp/trust /workspace/Fetch.java https://git.example/r.git/HEAD
+  [ "$(grep -c '^ref: ' <<<"$output")" = 2 ]
+  # What the worker itself serves is not the proxy's.
+  heartbeat node-$$
+}
+
+@test "an isolated worker has no way out while the proxy is killed, and one within 5 seconds" {
+  WORKER_NETWORK=isolated spawn -n alone-$$ "$project"
+  serve 80
+  "$claudy" egress allow allowed.example inside.example
+  fetched() { [ "$(docker exec alone-$$ curl --silent --max-time 5 http://allowed.example/)" = "from 80" ]; }
+  wait_for 5 fetched
+  for url in http://inside.example/ http://169.254.169.254/ http://evil.example/ "http://$(inspect "$parent" '{{.NetworkSettings.IPAddress}}'):8000/"; do
+    run -0 docker exec alone-$$ curl --silent --output /dev/null --write-out '%{http_code}' "$url"
+    [ "$output" = 403 ]
+  done
+  # Without the proxy's help, nothing.
+  run ! docker exec alone-$$ curl --silent --max-time 5 --noproxy '*' "http://$public/"
+  docker exec "$parent" pkill -9 -f egress-proxy
+  run ! docker exec alone-$$ curl --silent --max-time 5 http://allowed.example/
+  wait_for 5 fetched
+}
