@@ -18,6 +18,7 @@ import { presetMeanings, presets } from "../egress/presets.ts";
 import { parseHost, type Rule, ruleText } from "../egress/rules.ts";
 import { readScope, type Whose, writeScope } from "../egress/store.ts";
 import { connectTarget, type Target, targetText } from "../egress/target.ts";
+import { directNetwork } from "../egress/upstream.ts";
 import type { Instance } from "../instance/instance.ts";
 import { openHome, viewInstance } from "../instance/open.ts";
 import { openSocket } from "../instance/parent-socket.ts";
@@ -173,6 +174,7 @@ function policyOf(instance: Instance, whose: Scoped): Policy {
       : { [session]: readScope(instance, { session }) },
     workers: {},
     own: { host: [], parent: [] },
+    upstream: directNetwork.upstream,
   };
 }
 

@@ -9,6 +9,7 @@ import {
 } from "../instance/container.ts";
 import { type Docker, inspectImage } from "../docker/docker.ts";
 import { engineSocket, fitLimits } from "../docker/engine-info.ts";
+import { hostNetwork, writeHostNetwork } from "../egress/upstream.ts";
 import { Failure, messageOf } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
@@ -221,6 +222,7 @@ async function ensureParent(
   }
   if (present) await unpause(docker, present, log);
   if (!present?.State.Running) {
+    writeHostNetwork(instance, hostNetwork(env, log));
     forgetParentState(instance);
     await startContainer(docker, names.parent);
     return;

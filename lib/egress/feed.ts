@@ -1,7 +1,7 @@
 // In the parent: gives the proxy its policy, whole, whenever it has changed. The proxy
 // itself cannot read HAL9000_HOME.
 
-import { readdirSync, statSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { networkInterfaces } from "node:os";
 import { basename, join } from "node:path";
 import process from "node:process";
@@ -12,6 +12,7 @@ import type { Instance } from "../instance/instance.ts";
 import { readRecords } from "../instance/record.ts";
 import type { Client, PolicyText, Scope, ScopeText } from "./policy.ts";
 import { readScope, readScopes, scopeText } from "./store.ts";
+import { directNetwork, readHostNetwork } from "./upstream.ts";
 
 /** Changes apply within a second: this, and the time to read all rules and records. */
 const everyMs = 200;
@@ -34,13 +35,18 @@ export function compilePolicy(
     const file = basename(home.egressProject(project.path), ".json");
     if (projects[file] === null) projects[project.path] = null;
   }
+  const host = existsSync(home.egressHost)
+    ? readHostNetwork(instance)
+    : directNetwork;
   return {
-    setting: orNull(() => readSettings(env).EGRESS_PRESET),
+    // Not past a proxy that is not known.
+    setting: host ? orNull(() => readSettings(env).EGRESS_PRESET) : null,
     instance: orNull(() => scopeText(readScope(instance, {}))),
     projects,
     sessions: textsOf(readScopes(instance, "sessions")),
     workers,
-    own: { host: [], parent: ownAddresses() },
+    own: { host: host?.addresses ?? [], parent: ownAddresses() },
+    upstream: (host ?? directNetwork).upstream,
   };
 }
 
@@ -80,7 +86,13 @@ function signature({ home }: Home): string {
       directory,
       ...namesIn(directory).map((name) => join(directory, name)),
     ]);
-  const paths = [home.conf, home.sessions, home.egressInstance, ...scopes];
+  const paths = [
+    home.conf,
+    home.egressHost,
+    home.sessions,
+    home.egressInstance,
+    ...scopes,
+  ];
   return paths.map((path) => {
     const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
     return stat ? `${stat.ino} ${stat.mtimeNs} ${stat.size}` : "none";

@@ -5,6 +5,7 @@ import * as v from "valibot";
 import { notPublic } from "./address.ts";
 import { type Preset, presetAllows, presets } from "./presets.ts";
 import { matches, parseRule, type Rule, ruleText } from "./rules.ts";
+import { upstreamSchema } from "./upstream.ts";
 import { normalHost, type Target, targetText } from "./target.ts";
 
 const ruleSchema = v.pipe(
@@ -58,6 +59,7 @@ export const policySchema = v.object({
   workers: v.record(v.string(), clientSchema),
   /** Addresses of the machines that the proxy runs on. */
   own: v.object({ host: v.array(v.string()), parent: v.array(v.string()) }),
+  upstream: upstreamSchema,
 });
 
 export type Policy = v.InferOutput<typeof policySchema>;

@@ -92,6 +92,8 @@ export function homePaths(home: string) {
     /** The egress proxy's, which commands use too; the port is `egressPort`. */
     egressSocket: join(home, "run", "ways", "services", "3128.sock"),
     egressLog: join(home, "logs", "egress.jsonl"),
+    /** The host's own proxy, see egress/upstream.ts. */
+    egressHost: join(home, "secrets", "egress-host.json"),
     /** Rules of the egress policy, see egress/store.ts. */
     egress: join(home, "config", "egress"),
     egressInstance: join(home, "config", "egress", "instance.json"),

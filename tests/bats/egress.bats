@@ -7,24 +7,36 @@ claudy=$scripts/claudy.ts
 deno=$(echo "$repo"/node_modules/@deno/*/deno)
 public=93.184.216.34
 
-setup_file() { start_instance; }
+# The names of this file are not to be asked of a proxy that the machine may use.
+unset HTTP_PROXY HTTPS_PROXY ALL_PROXY http_proxy https_proxy all_proxy
 
 setup() {
   need_root
   socket=$HAL9000_HOME/run/ways/services/3128.sock
   log=$HAL9000_HOME/logs/egress.jsonl
   project=$(make_project reaching)
-  as_root unshare --net sleep infinity 3>&- &
-  internet=$!
+  begin internet unshare --net sleep infinity
+  internet=$(cat "$BATS_TEST_TMPDIR/pid.internet")
+  wait_for 10 in_own_namespace "$internet"
   connect_parent
 }
 
 teardown() {
   after_failure
-  as_root kill "$internet" ${server:-} 2>/dev/null || true
+  # shellcheck disable=SC2046  # several
+  as_root kill $(cat "$BATS_TEST_TMPDIR"/pid.* 2>/dev/null) 2>/dev/null || true
   stop_workers
   rm -rf "$HAL9000_HOME/config/egress/"*/*.json "$HAL9000_HOME/config/egress/instance.json"
 }
+
+# Starts a command in the background; unlike $!, this is its own pid.
+begin() { # begin NAME COMMAND...
+  local file=$BATS_TEST_TMPDIR/pid.$1
+  as_root sh -c 'echo $$ >"$0"; exec "$@"' "$file" "${@:2}" >/dev/null 3>&- &
+  wait_for 10 test -s "$file"
+}
+
+in_own_namespace() { [ "$(as_root readlink "/proc/$1/ns/net")" != "$(readlink /proc/self/ns/net)" ]; }
 
 outside() { as_root nsenter --net --target "$internet" "$@"; }
 
@@ -41,8 +53,8 @@ connect_parent() {
 }
 
 serve() { # serve PORT: answers with "from PORT" at the public address
-  outside "$deno" eval "Deno.serve({ port: $1, hostname: '$public', onListen() {} }, () => new Response('from $1'))" 3>&- &
-  server=$!
+  begin server nsenter --net --target "$internet" "$deno" eval \
+    "Deno.serve({ port: $1, hostname: '$public' }, () => new Response('from $1'))"
   wait_for 10 outside bash -c "</dev/tcp/$public/$1"
 }
 
@@ -201,8 +213,8 @@ async function serve(request: Request) {
 Deno.serve({ port: 443, hostname, cert: text("cert.pem"), key: text("key.pem") }, serve);
 Deno.serve({ port: 80, hostname }, serve);
 TS
-  outside "$deno" run --allow-all --no-lock --quiet "$BATS_TEST_TMPDIR/files.ts" "$1" "$2" "$public" >/dev/null 3>&- &
-  server=$!
+  begin server nsenter --net --target "$internet" \
+    "$deno" run --allow-all --no-lock --quiet "$BATS_TEST_TMPDIR/files.ts" "$1" "$2" "$public"
   wait_for 10 outside bash -c "</dev/tcp/$public/443"
 }
 
@@ -222,7 +234,8 @@ TS
   done
   docker exec -w /tmp python-$$ git clone --quiet https://git.example/r.git
   [ "$(docker exec python-$$ cat /tmp/r/file)" = cloned ]
-  run ! docker exec -w /tmp python-$$ git clone --quiet https://evil.example/r.git
+  run ! docker exec -w /tmp python-$$ git clone --quiet https://evil.example/r.git other
+  echo "$output"
   [[ $output == *403* ]]
   docker exec python-$$ pip install --quiet --no-build-isolation --index-url https://pypi.example/simple mod
   [ "$(docker exec python-$$ python -c 'import mod; print(mod.answer)')" = 42 ]
@@ -231,6 +244,7 @@ TS
   [[ $output == *"claudy egress allow evil.example"* ]]
   # ssh reaches the proxy; the server is no ssh server.
   run ! docker exec python-$$ ssh -o BatchMode=yes -p 8022 user@git.example
+  echo "$output"
   [[ $output == *"claudy egress allow git.example:8022"* ]]
   docker exec -w /tmp node-$$ npm install --silent --no-audit --no-fund --registry https://npm.example/ left
   [ "$(docker exec node-$$ node -p 'require("/tmp/node_modules/left/package.json").version')" = 1.0.0 ]

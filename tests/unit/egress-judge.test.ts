@@ -26,6 +26,7 @@ function policyOf(change: Partial<PolicyText> = {}): Policy {
     sessions: {},
     workers: {},
     own: { host: [], parent: [] },
+    upstream: { http: null, https: null, noProxy: "", ca: null },
     ...change,
   });
 }

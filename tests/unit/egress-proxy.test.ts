@@ -50,6 +50,7 @@ const basePolicy: PolicyText = {
     [other]: { worker: "o", session: null, project: "/o" },
   },
   own: { host: ["93.184.216.99"], parent: ["172.17.0.5"] },
+  upstream: { http: null, https: null, noProxy: "", ca: null },
 };
 
 const names: Record<string, string[]> = {
@@ -67,7 +68,10 @@ const names: Record<string, string[]> = {
 
 async function start(
   bounds: Partial<Bounds> = {},
-  { lookup }: { lookup?: (name: string) => Promise<string[]> } = {},
+  { lookup, connect: connectOther }: {
+    lookup?: (name: string) => Promise<string[]>;
+    connect?: (address: string, port: number) => Socket | undefined;
+  } = {},
 ) {
   const directory = mkdtempSync(join(tmpdir(), "egress-"));
   const path = join(directory, "egress.sock");
@@ -97,6 +101,8 @@ async function start(
           : Promise.reject(Object.assign(new Error(), { code: "ENOTFOUND" }));
       }),
       connect: (address, port) => {
+        const other = connectOther?.(address, port);
+        if (other) return other;
         connected.push(`${address}:${port}`);
         const isDown = address === "93.184.216.1";
         return createConnection({
@@ -556,6 +562,77 @@ test("a command gets a judgement and no connection", async () => {
   assert.equal(served.entries, []);
   // A worker cannot ask.
   assert.is(statusOf(await served.get("/check?host=a.example&port=1")), "400");
+  served.close();
+});
+
+/** A user's own proxy that requires a password. */
+async function startUpstream() {
+  const requests: string[] = [];
+  const server = createServer((socket) => {
+    socket.on("error", () => {});
+    let text = "";
+    socket.on("data", (chunk) => {
+      text += chunk;
+      if (!text.includes("\r\n\r\n")) return;
+      requests.push(text);
+      text = "";
+      const isKnown = requests.at(-1)?.includes("Basic dXNlcjpzM2NyZXQ=");
+      if (!isKnown) return socket.end("HTTP/1.1 407 No\r\n\r\n");
+      if (requests.at(-1)?.startsWith("CONNECT")) {
+        return socket.write("HTTP/1.1 200 OK\r\n\r\nfrom upstream");
+      }
+      socket.end("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage");
+    });
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return { server, requests, port: (server.address() as AddressInfo).port };
+}
+
+test("the host's own proxy is used for what NO_PROXY does not name", async () => {
+  const upstream = await startUpstream();
+  const served = await start({}, {
+    connect: (_, port) =>
+      port === 3999
+        ? createConnection({ host: "127.0.0.1", port: upstream.port })
+        : undefined,
+  });
+  const url = "http://user:s3cret@10.0.0.7:3999/";
+  const use = (password: string) =>
+    served.setPolicy({
+      upstream: {
+        http: url.replace("s3cret", password),
+        https: url.replace("s3cret", password),
+        noProxy: "six.many.example, .direct.example",
+        ca: null,
+      },
+      instance: { rules: ["allow *"] },
+    });
+  use("s3cret");
+  const socket = served.connect();
+  socket.write("CONNECT nx.example:443 HTTP/1.1\r\n\r\n");
+  const [first] = await once(socket, "data") as [Buffer];
+  assert.match(String(first), /^HTTP\/1.1 200/);
+  assert.match(upstream.requests[0] ?? "", /^CONNECT nx\.example:443 HTTP/);
+  const page = await served.get("http://allowed.example/x");
+  assert.is(bodyOf(page), "page");
+  assert.match(
+    upstream.requests[1] ?? "",
+    /^GET http:\/\/allowed\.example:80\/x /,
+  );
+  // Names are judged, and addresses if they can be resolved here.
+  assert.is(statusOf(await served.tunnel("secret.many.example:443")), "403");
+  assert.is(statusOf(await served.tunnel("inside.many.example:443")), "403");
+  assert.is(statusOf(await served.tunnel("169.254.169.254:80")), "403");
+  assert.is(upstream.requests.length, 2);
+  // Past the proxy.
+  assert.match(await served.tunnel("six.many.example:443"), /hello bytes$/);
+  // A refusal of the proxy is told without the password.
+  use("wrong-password");
+  const refused = await served.tunnel("nx.example:443");
+  assert.match(refused, /502 .*the host's proxy answers with status 407/s);
+  assert.not(refused.includes("wrong-password"));
+  assert.not(JSON.stringify(served.entries).includes("password"));
+  upstream.server.close();
   served.close();
 });
 

@@ -23,7 +23,12 @@ export async function judge(
   policy: () => Policy | undefined,
   asking: Asking,
   target: Target,
-  { world, lookupMs }: { world: World; lookupMs: number },
+  { world, lookupMs, mustResolve = true }: {
+    world: World;
+    lookupMs: number;
+    /** Whether the address is needed; the user's own proxy resolves names itself. */
+    mustResolve?: boolean;
+  },
 ): Promise<Judgement> {
   const first = judgeTarget(policy(), asking, target);
   if (!first.allowed) return { ...first, addresses: [] };
@@ -36,6 +41,7 @@ export async function judge(
     );
     if (addresses.length === 0) throw new Error("it has no address");
   } catch (error) {
+    if (!mustResolve) return { ...first, addresses: [] };
     const { code, message } = error as NodeJS.ErrnoException;
     return {
       ...first,

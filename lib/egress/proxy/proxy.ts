@@ -25,11 +25,17 @@ import {
   targetText,
   urlTarget,
 } from "../target.ts";
+import { upstreamFor } from "../upstream.ts";
 import type { Bounds } from "./bounds.ts";
 import { answerCheck } from "./check.ts";
 import { forwardedHeaders } from "./headers.ts";
 import { judge, type Judgement, judgeTarget } from "./judge.ts";
 import { Throttle } from "./throttle.ts";
+import {
+  connectToProxy,
+  openTunnelThrough,
+  proxyAuthorization,
+} from "./through.ts";
 import { connectFirst, type World } from "./world.ts";
 
 export interface ProxyOptions {
@@ -189,7 +195,7 @@ export class EgressProxy {
     const connection = this.#take(socket);
     if (!connection) return;
     const target = connectTarget(url);
-    const found = await this.#connect(connection, url, target);
+    const found = await this.#connect(connection, url, target, true);
     if ("status" in found) {
       return finish(
         socket,
@@ -220,13 +226,13 @@ export class EgressProxy {
       );
     }
     const parsed = urlTarget(url);
-    const found = await this.#connect(connection, url, parsed?.target);
+    const found = await this.#connect(connection, url, parsed?.target, false);
     if ("status" in found || !parsed) {
       const { status, sentence } = found as Refusal;
       const text = responseText(status, sentence, parsed?.target);
       return finish(request.socket, text);
     }
-    const { server, ended } = found;
+    const { server, ended, via } = found;
     ended(request.socket);
     const agent = new Agent({ keepAlive: false });
     Object.assign(agent, { createConnection: () => server });
@@ -235,12 +241,15 @@ export class EgressProxy {
       host: parsed.target.host,
       port: parsed.target.port,
       method,
-      path: parsed.path,
+      path: via
+        ? `http://${targetText(parsed.target)}${parsed.path}`
+        : parsed.path,
       setHost: false,
       headers: [
         "Host",
         hostHeader(parsed.target),
         ...forwardedHeaders(request.rawHeaders),
+        ...(via ? proxyAuthorization(via) : []),
         "Connection",
         "close",
       ] as unknown as Record<string, string>,
@@ -270,7 +279,8 @@ export class EgressProxy {
     connection: Connection,
     url: string,
     target: Target | undefined,
-  ): Promise<Refusal | { server: Socket; ended: (socket: Duplex) => void }> {
+    isTunnel: boolean,
+  ): Promise<Refusal | Connected> {
     const { origin, client } = connection;
     const refuse = (status: number, found: Partial<Judgement>): Refusal => {
       const sentence = found.sentence ?? "";
@@ -302,23 +312,34 @@ export class EgressProxy {
       });
     }
     connection.target = target;
+    const upstream = this.#policy?.upstream;
+    const via = upstream && upstreamFor(upstream, target, isTunnel);
     const found = await judge(
       () => this.#policy,
       asking(connection),
       target,
-      this.#judging,
+      { ...this.#judging, mustResolve: !via },
     );
     if (!found.allowed) return refuse(403, found);
     if (found.failed) return refuse(502, found);
     connection.addresses = found.addresses;
     const { world, bounds } = this.#options;
     try {
-      const { socket: server, address } = await connectFirst(
-        world,
-        found.addresses,
-        target.port,
-        bounds.connectMs,
-      );
+      const { socket: server, address } = via
+        ? { socket: await connectToProxy(world, via, upstream.ca, bounds) }
+        : await connectFirst(
+          world,
+          found.addresses,
+          target.port,
+          bounds.connectMs,
+        );
+      if (via && isTunnel) {
+        await openTunnelThrough(server, via, target, bounds.connectMs)
+          .catch((error) => {
+            server.destroy();
+            throw error;
+          });
+      }
       // The worker has left, or the policy has changed.
       if (connection.socket.destroyed) server.destroy();
       const ended = (socket: Duplex) => {
@@ -326,14 +347,14 @@ export class EgressProxy {
         server.on("close", () =>
           this.#record(connection, {
             ...target,
-            address,
+            ...(address === undefined ? {} : { address }),
             verdict: "allowed",
             rule: found.rule,
             bytesUp: server.bytesWritten,
             bytesDown: server.bytesRead,
           }));
       };
-      return { server, ended };
+      return { server, ended, via };
     } catch (error) {
       return refuse(502, {
         ...found,
@@ -359,6 +380,14 @@ export class EgressProxy {
       ...(dropped > 0 ? { dropped } : {}),
     });
   }
+}
+
+interface Connected {
+  server: Socket;
+  /** Ends the connection with the worker's, and records it. */
+  ended: (socket: Duplex) => void;
+  /** The user's own proxy, if it is connected to that. */
+  via: URL | undefined;
 }
 
 interface Refusal {
