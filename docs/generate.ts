@@ -13,6 +13,7 @@ import { basename, join } from "node:path";
 import process from "node:process";
 import * as v from "valibot";
 import type { Main } from "../lib/cli/cli.ts";
+import { balancedHosts } from "../lib/egress/presets.ts";
 import { definitions } from "../lib/instance/settings.ts";
 import { checkout } from "../lib/std/checkout.ts";
 import manifest from "../package.json" with { type: "json" };
@@ -32,6 +33,7 @@ async function generatedFiles(): Promise<Map<string, string>> {
   const pages = commands.map(({ name }) => pageName(name));
   return new Map([
     ["docs/dind/CONFIGURATION.md", configuration()],
+    ["docs/dind/EGRESS.md", egress()],
     ["package.json", manifestWith(pages)],
     ...commands.map((help) => {
       const text = help.name === "claudy"
@@ -55,21 +57,35 @@ const settings = Object.entries(definitions).map((
   fallback: key === "HAL9000_PROJECT_ROOTS" ? "~" : fallback,
 }));
 
+/** The document with the table of the preset `balanced`. */
+function egress(): string {
+  return withTable("docs/dind/EGRESS.md", [
+    "| why | hosts |",
+    "| --- | --- |",
+    ...balancedHosts.map(([reason, ...hosts]) =>
+      `| ${reason} | ${hosts.map((host) => `\`${host}\``).join(", ")} |`
+    ),
+  ]);
+}
+
 function configuration(): string {
   const rows = settings.map(({ key, fallback, values, meaning }) =>
     [`\`${key}\``, fallback === "" ? "" : `\`${fallback}\``, values, meaning]
       .map((cell) => cell.replaceAll("|", "\\|")).join(" | ")
   );
-  const table = [
+  return withTable("docs/dind/CONFIGURATION.md", [
     "| key | default | values | meaning |",
     "| --- | --- | --- | --- |",
     ...rows.map((row) => `| ${row} |`),
-  ].join("\n");
-  return readFileSync(join(checkout, "docs/dind/CONFIGURATION.md"), "utf8")
-    .replace(
-      /(<!-- make docs writes this table -->\n)[^]*?(?=\n\n)/,
-      (_, mark) => mark + table,
-    );
+  ]);
+}
+
+/** A document with its generated table replaced. */
+function withTable(path: string, lines: string[]): string {
+  return readFileSync(join(checkout, path), "utf8").replace(
+    /(<!-- make docs writes this table -->\n)[^]*?(?=\n\n)/,
+    (_, mark) => mark + lines.join("\n"),
+  );
 }
 
 function variableRows(): Row[] {

@@ -16,6 +16,16 @@ export interface NotPublic {
 type Subnets = [what: string, allowable: boolean, ...subnets: string[]];
 
 const subnets: Subnets[] = [
+  // Besides 169.254.169.254: Azure, Alibaba, Oracle, AWS and Google.
+  [
+    "an address at which clouds serve credentials",
+    false,
+    "168.63.129.16/32",
+    "100.100.100.200/32",
+    "192.0.0.192/32",
+    "fd00:ec2::254/128",
+    "fd20:ce::254/128",
+  ],
   ["a loopback address", false, "127.0.0.0/8", "::1/128"],
   ["an unspecified address", false, "0.0.0.0/8", "::/128"],
   ["a link-local address", false, "169.254.0.0/16", "fe80::/10"],

@@ -153,7 +153,12 @@ test("only public addresses are public, in every form", () => {
     ["172.16.0.1", "a private address"],
     ["172.31.255.255", "a private address"],
     ["192.168.1.1", "a private address"],
-    ["192.0.0.192", "a reserved address"],
+    ["192.0.0.191", "a reserved address"],
+    ["192.0.0.192", "an address at which clouds serve credentials"],
+    ["168.63.129.16", "an address at which clouds serve credentials"],
+    ["::ffff:168.63.129.16", "an address at which clouds serve credentials"],
+    ["100.100.100.200", "an address at which clouds serve credentials"],
+    ["fd20:ce:0::254", "an address at which clouds serve credentials"],
     ["198.18.0.1", "a reserved address"],
     ["224.0.0.1", "a multicast address"],
     ["239.255.255.250", "a multicast address"],
@@ -164,7 +169,8 @@ test("only public addresses are public, in every form", () => {
     ["febf::1", "a link-local address"],
     ["fec0::1", "a reserved address"],
     ["fc00::1", "a private address"],
-    ["fd00:ec2::254", "a private address"],
+    ["fd00:ec2::254", "an address at which clouds serve credentials"],
+    ["fd00:ec2::253", "a private address"],
     ["ff02::1", "a multicast address"],
     ["::127.0.0.1", "a reserved address"],
     ["::ffff:127.0.0.1", "a loopback address"],
@@ -406,7 +412,13 @@ test("an allowed name that resolves to a private address needs a rule for the ad
 
 test("no rule allows loopback, link-local and multicast addresses", () => {
   for (
-    const address of ["127.0.0.1", "169.254.169.254", "224.0.0.1", "0.0.0.0"]
+    const address of [
+      "127.0.0.1",
+      "169.254.169.254",
+      "168.63.129.16",
+      "224.0.0.1",
+      "0.0.0.0",
+    ]
   ) {
     const policy = policyOf({
       setting: "open",

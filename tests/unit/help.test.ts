@@ -45,6 +45,7 @@ const commands: Record<string, string[]> = {
   logs: [],
   watch: [],
   ports: ["list", "open"],
+  egress: ["show", "allow", "deny", "preset", "log", "check"],
   run: [],
   login: [],
   logout: [],
