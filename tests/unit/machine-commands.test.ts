@@ -342,7 +342,10 @@ test("doctor prints each check with its sign, and the fix of each fault", async 
   assert.is(signOf("seccomp"), "warn");
   assert.is(signOf("sockets"), "FAIL");
   assert.is(signOf("egress"), "FAIL");
-  assert.ok(lines.includes("sockets, egress: claudy daemon restart"), ran.stdout);
+  assert.ok(
+    lines.includes("sockets, egress: claudy daemon restart"),
+    ran.stdout,
+  );
   assert.ok(lines.includes("credentials: claudy login"));
   const { names } = instance;
   // For a foreign instance, only the machine is checked.
@@ -361,7 +364,8 @@ test("doctor names a parent that does not run once, and skips its services", asy
     const checks = JSON.parse(ran.stdout) as { name: string; state: string }[];
     return checks.filter(({ name, state }) =>
       state === "fail" ||
-      ["chromadb", "sockets", "egress", "pool", "nsenter", "dashboard"].includes(name)
+      ["chromadb", "sockets", "egress", "pool", "nsenter", "dashboard"]
+        .includes(name)
     ).map(({ name }) => name).join(" ");
   };
   assert.match(await names(), /chromadb sockets egress pool nsenter dashboard/);
