@@ -61,7 +61,7 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
 
 @test "reports another process on ChromaDB's port and does not wait for it" {
   # A worker cannot do this: release the ports.
-  docker exec "$net" /scripts/net set
+  docker exec --user 65430 "$net" /scripts/net set
   thief thief-$$ 0:0 8000
   taken() { docker kill "$HAL9000_PREFIX-mcp" >/dev/null; got thief-$$; }
   wait_for 20 taken
