@@ -23,9 +23,9 @@ finding() { "$claudy" doctor --json | jq -r '.[] | select(.name == "host") | .st
 start_host() { # start_host ADDRESS/BITS...
   as_root env DENO="$DENO" unshare --net -- sh -c '
     ip link set lo up; ip link add bridge0 type bridge; ip link set bridge0 up
-    for address; do ip address add "$address" dev bridge0; done
+    for address; do ip address add "$address" dev bridge0 $(case $address in *:*) echo nodad ;; esac); done
     echo $$ >"$0/host"
-    exec "$DENO" eval "Deno.serve({ port: 80, hostname: \"0.0.0.0\" }, () => new Response(\"host\"))"' \
+    exec "$DENO" eval "Deno.serve({ port: 80, hostname: \"::\" }, () => new Response(\"host\"))"' \
     "$BATS_TEST_TMPDIR" "$@" >/dev/null 2>&1 3>&- &
   wait_for 20 test -s "$BATS_TEST_TMPDIR/host"
   host=$(cat "$BATS_TEST_TMPDIR/host")
@@ -37,7 +37,7 @@ start_host() { # start_host ADDRESS/BITS...
 # Starts a container without a network, and connects it to the bridge of start_host.
 start_probe() { # start_probe
   docker run --detach --name "probe-$$" --network none --cap-drop ALL --cap-add NET_ADMIN --cap-add SETUID \
-    --cap-add SETGID --entrypoint sleep --mount "type=bind,source=$repo/tests/helper,target=/tests,readonly" \
+    --cap-add SETGID --sysctl net.ipv6.conf.all.disable_ipv6=0 --entrypoint sleep --mount "type=bind,source=$repo/tests/helper,target=/tests,readonly" \
     --tmpfs /tmp "$HAL9000_IMAGE_REPO:parent" 600 >/dev/null
   probe=$(docker inspect --format '{{.State.Pid}}' "probe-$$")
   in_probe=(as_root nsenter --target "$probe" --net)
@@ -46,22 +46,40 @@ start_probe() { # start_probe
   "${in_probe[@]}" ip address add 10.99.0.2/24 dev eth0
   "${in_probe[@]}" ip link set eth0 up
   "${in_probe[@]}" ip route add default via 10.99.0.1
+  "${in_probe[@]}" ip address add fd99::2/64 dev eth0 nodad
+  "${in_probe[@]}" ip route add default via fd99::1
 }
 reach() { # reach ADDRESS...
   docker exec --user 1000:1000 --env DENO_DIR=/tmp/deno-1000 "probe-$$" deno run --allow-all --no-lock /tests/reach.ts 80 "$@"
 }
 
+# Prints the addresses that a TCP connection can be opened to.
+reach_ipv6() { # reach_ipv6 ADDRESS...
+  docker exec --user 1000:1000 --env DENO_DIR=/tmp/deno-1000 "probe-$$" deno eval --no-lock '
+    for (const hostname of Deno.args) {
+      const late = new Promise((_, reject) => setTimeout(reject, 2000));
+      await Promise.race([Deno.connect({ hostname, port: 80 }), late]).then(() => console.log(hostname), () => {});
+    }
+    Deno.exit()' "$@"
+}
+
 @test "a worker reaches neither the bridge nor link-local and metadata addresses" {
   need_root
-  start_host 10.99.0.1/24 169.254.169.254/32 203.0.113.1/32
+  start_host 10.99.0.1/24 169.254.169.254/32 203.0.113.1/32 fd99::1/64 fd00:ec2::254/128 fe80::1/64 2001:db8::1/128
   start_probe
   run -0 reach 10.99.0.1 169.254.169.254
   [[ $output == *"tcp 10.99.0.1"*"tcp bound 10.99.0.1"*"udp 10.99.0.1"*"tcp 169.254.169.254"*"tcp bound 169.254.169.254"* ]]
+  run -0 reach_ipv6 fd99::1 fd00:ec2::254 fe80::1%eth0 2001:db8::1
+  [ "$(xargs <<<"$output")" = "fd99::1 fd00:ec2::254 fe80::1%eth0 2001:db8::1" ]
   docker exec --detach --user 0:65430 "probe-$$" /scripts/net hold 8000
   held() { docker exec --user 65430 "probe-$$" test -S /tmp/ports.sock; }
   wait_for 20 held
   run -0 reach 10.99.0.1 10.99.0.255 169.254.169.254 255.255.255.255 224.0.0.251 168.63.129.16
   [ "$output" = "" ]
+  # Neighbours are still found: an address behind the bridge is reached.
+  "${in_probe[@]}" ip neighbour flush dev eth0
+  run -0 reach_ipv6 fd99::1 fd00:ec2::254 fe80::1%eth0 2001:db8::1
+  [ "$output" = 2001:db8::1 ]
   # Other addresses are routed through the bridge as before.
   run -0 reach 203.0.113.1
   [[ $output == "tcp 203.0.113.1"* ]]
