@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import type { Agent } from "node:http";
 import process from "node:process";
 import type Docker from "dockerode";
+import * as v from "valibot";
 import { connectionFault, statusOf, Unreachable } from "./docker-errors.ts";
 import {
   defaultSocket,
@@ -83,13 +84,15 @@ function negotiateApi(docker: Docker, endpoint: Endpoint): void {
     const { api } = await pingEngine(docker, signal).catch((error) => {
       throw asUnreachable(error, endpoint);
     });
-    if (api !== undefined && !isAtLeast(api, minimumApi)) {
-      throw apiFailure(await docker.version());
+    if (api === undefined || !apiPattern.test(api)) {
+      await engineVersion(docker, endpoint);
+      prefix = ""; // the engine takes its own
+      return;
     }
-    // Without a version the engine takes its own.
-    prefix = api === undefined
-      ? ""
-      : `/v${isAtLeast(api, knownApi) ? knownApi : api}`;
+    if (!isAtLeast(api, minimumApi)) {
+      throw apiFailure(await engineVersion(docker, endpoint));
+    }
+    prefix = `/v${isAtLeast(api, knownApi) ? knownApi : api}`;
   };
   modem.dial = (async (options, callback) => {
     // These two are answered whatever the version is.
@@ -105,10 +108,29 @@ function negotiateApi(docker: Docker, endpoint: Endpoint): void {
     dial({ ...options, path }, (error, answer) => {
       if (statusOf(error) !== 400) return callback(error, answer);
       // The engine may have no version as old as the known ones.
-      docker.version().then(apiFailure, () => undefined)
+      engineVersion(docker, endpoint).then(apiFailure, () => undefined)
         .then((failure) => callback(failure ?? error, answer));
     });
   }) as Dial;
+}
+
+const apiPattern = /^\d+\.\d+$/;
+
+const versionSchema = v.object({
+  Version: v.string(),
+  ApiVersion: v.pipe(v.string(), v.regex(apiPattern)),
+  MinAPIVersion: v.optional(v.string()),
+  Arch: v.optional(v.string(), ""),
+});
+
+/** The engine's version. Throws if something else answers at its address. */
+export async function engineVersion(
+  docker: Docker,
+  { host }: Pick<Endpoint, "host">,
+): Promise<v.InferOutput<typeof versionSchema>> {
+  const version = v.safeParse(versionSchema, await docker.version());
+  if (version.success) return version.output;
+  throw new Unreachable(host, "what answers there is not an engine");
 }
 
 type Dial = (

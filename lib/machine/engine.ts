@@ -7,7 +7,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { $, quote } from "zx/core";
 import { asRoot } from "./as-root.ts";
-import { connect } from "../docker/connection.ts";
+import { connect, engineVersion } from "../docker/connection.ts";
 import {
   cliFailure,
   type CliVersion,
@@ -212,7 +212,10 @@ export async function askEngine(
 ): Promise<EngineAnswer> {
   try {
     const docker = await connect(env);
-    const { Version, ApiVersion, MinAPIVersion, Arch } = await docker.version();
+    const { Version, ApiVersion, MinAPIVersion, Arch } = await engineVersion(
+      docker,
+      endpointOf(env),
+    );
     return {
       version: Version,
       api: ApiVersion,

@@ -28,6 +28,7 @@ import { connect } from "../../lib/docker/connection.ts";
 import { engineFailure } from "../../lib/docker/docker-errors.ts";
 import { endpointOf, sshTarget } from "../../lib/docker/endpoint.ts";
 import { privateDirectory, SshAgent } from "../../lib/docker/ssh.ts";
+import { askEngine } from "../../lib/machine/engine.ts";
 import type { Failure } from "../../lib/std/errors.ts";
 import { main as coordinator } from "../../scripts/coordinator.ts";
 import { type Served, serveEngine } from "../helper/served-engine.ts";
@@ -289,7 +290,7 @@ async function listenWithTls(context: Context): Promise<number> {
   const { directory } = context;
   const read = (file: string) => readFileSync(join(directory, file));
   const answer = (_: IncomingMessage, response: ServerResponse) =>
-    response.end(JSON.stringify({ NCPU: 7 }));
+    response.setHeader("api-version", "1.45").end('{"NCPU":7}');
   const server = createTlsServer({
     ca: read("ca.pem"),
     cert: read("engine-cert.pem"),
@@ -355,6 +356,34 @@ test("uses the TLS files of a context", async (context) => {
   describe({ Host: `tcp://127.0.0.1:${port}` });
   copy("ca.pem");
   assert.is((await info()).NCPU, 7);
+});
+
+test("reports an address where something else answers", async (context) => {
+  const answers: [header: string, body: string][] = [
+    ["text/html", "<html>Hello</html>"],
+    ["application/json", "[]"],
+    ["application/json", '{"ApiVersion":41,"Version":{}}'],
+    ["application/json", '{"ApiVersion":"../1.41","Version":"1"}'],
+  ];
+  for (const [type, body] of answers) {
+    for (const api of [undefined, "../../x"]) {
+      const port = await listen(
+        context,
+        createServer((_, response) => {
+          response.setHeader("content-type", type);
+          if (api) response.setHeader("api-version", api);
+          response.end(body);
+        }),
+      );
+      const env = { DOCKER_HOST: `tcp://127.0.0.1:${port}` };
+      const failure = await failureOf((await connect(env)).info());
+      assert.is(failure.exitCode, 3);
+      const fault = "what answers there is not an engine";
+      assert.match(failure.message, `out of reach (${fault})`);
+      const asked = await askEngine(env);
+      assert.is("fault" in asked && asked.fault, fault);
+    }
+  }
 });
 
 /** An engine with a range of APIs, and the paths that it was asked for. */
