@@ -1,7 +1,7 @@
 // Protects what the user's own git and tools run on the host: in the worker, git's hooks
 // and configuration are read-only mounts over themselves. See ADR 37.
 
-import { lstatSync, readlinkSync } from "node:fs";
+import { readlinkSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { insideWorker } from "../instance/paths.ts";
 import { type Directory, inDirectory } from "../std/directory.ts";
@@ -13,7 +13,7 @@ import {
   lookAt,
 } from "../std/hostpath.ts";
 import { createDirectory, createFile } from "../std/owned.ts";
-import { plainText } from "../std/plain-file.ts";
+import { isThere, plainText } from "../std/plain-file.ts";
 import type { WorkerMount } from "./mount.ts";
 import { guardedFiles } from "./run-by-tools.ts";
 
@@ -129,7 +129,7 @@ function partsOf(request: GuardRequest, notices: string[]): Guarded[] {
   return [
     ...directories.flatMap((path) => repositoryParts(path, request)),
     ...ownWorktreeParts(request),
-    ...tools.filter((path) => plain(path, view))
+    ...tools.filter((path) => exists(path, view) && plain(path, view))
       .map((path) => ({ path, readOnly: true })),
   ];
 }
@@ -183,7 +183,7 @@ function repositoryParts(
       join(path, "info/attributes"),
       ...programsIn(path, text, project),
       ...linkedHooks(path, project, view),
-    ].filter((path) => plain(path, view))
+    ].filter((path) => exists(path, view) && plain(path, view))
       .map((path) => ({ path, readOnly })),
   ];
 }
@@ -266,7 +266,7 @@ function linkIn(directory: Directory, name: string): string | undefined {
 }
 
 function exists(path: string, { mount }: HostView): boolean {
-  return lstatSync(mount + path, { throwIfNoEntry: false }) !== undefined;
+  return isThere(mount + path);
 }
 
 /** Only what exists can be mounted over, and the worker could create it. */

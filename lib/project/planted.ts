@@ -7,7 +7,7 @@ import { readlinkSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import * as v from "valibot";
 import type { HostView } from "../std/hostpath.ts";
-import { NotPlain, readPlainFile } from "../std/plain-file.ts";
+import { isThere, NotPlain, readPlainFile } from "../std/plain-file.ts";
 import { printable } from "../std/text.ts";
 import { programSettings } from "./git-settings.ts";
 import {
@@ -195,6 +195,8 @@ function addGitFile(look: Look, path: string): void {
 
 function addTree(look: Look, path: string, reason: string): void {
   const { root, found } = look;
+  // Most projects have few of them.
+  if (!isThere(join(root, path))) return;
   if (read(look, path)) found.set(path, fileFound(look, path, reason));
   for (const file of filesBelow(root, path, 2)) {
     found.set(file, fileFound(look, file, reason));

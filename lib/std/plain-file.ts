@@ -140,6 +140,15 @@ function openPlain(path: string, followLinks: boolean): number {
   }
 }
 
+/** Whether there is anything at a path, also a link; false if that cannot be seen. */
+export function isThere(path: string): boolean {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+  } catch {
+    return false;
+  }
+}
+
 /**
  * Removes a file in a directory that a worker can write to. If the worker has created a
  * directory with this name, that is moved aside, because it may be of any size and depth.

@@ -111,6 +111,15 @@ host_uses() { # host_uses REPOSITORY
   "$scripts/pool-manager.ts" stop
 }
 
+@test "an isolated worker is guarded" {
+  make_repository "$top/app"
+  spawn --cold --network isolated -n alone-$$ "$top/app"
+  work alone-$$
+  plant alone-$$ /workspace
+  host_uses "$top/app"
+  [ ! -e "$(marker)" ]
+}
+
 @test "submodules and nested repositories are guarded, and submodule update works" {
   make_repository "$top/lib"
   make_repository "$top/app"
