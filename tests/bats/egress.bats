@@ -263,7 +263,8 @@ class Fetch {
 }
 JAVA
   docker exec java-$$ keytool -importcert -noprompt -alias test -file /ca.pem -keystore /tmp/trust -storepass changeit
-  run -0 --separate-stderr docker exec java-$$ java -Djavax.net.ssl.trustStore=/tmp/trust /workspace/Fetch.java https://git.example/r.git/HEAD
+  run -0 --separate-stderr docker exec java-$$ java -Djavax.net.ssl.trustStore=/tmp/trust \
+    -Djavax.net.ssl.trustStorePassword=changeit /workspace/Fetch.java https://git.example/r.git/HEAD
   [ "$(grep -c '^ref: ' <<<"$output")" = 2 ]
   # What the worker itself serves is not the proxy's.
   heartbeat node-$$
