@@ -18,6 +18,7 @@ const commandsSchema = v.array(v.array(v.string()));
 const logFile = "/tmp/hal9000-post-create.log";
 
 const shownLines = 10;
+const maxLineLength = 500;
 
 /** Installing packages takes minutes; more than this is a command that never ends. */
 const timeoutMs = 30 * 60_000;
@@ -65,7 +66,8 @@ export async function runPostCreate(
       );
       if (exitCode !== 0) {
         log(`warning: postCreateCommand failed with ${exitCode}: ${shown}`);
-        output.trimEnd().split("\n").forEach((line) => log(printable(line)));
+        output.trimEnd().split("\n").slice(-shownLines)
+          .forEach((line) => log(printable(line.slice(0, maxLineLength))));
         log(`The whole log: docker exec ${name} cat ${logFile}`);
         return;
       }
