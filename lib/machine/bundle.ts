@@ -9,7 +9,7 @@ import {
   writeFile,
 } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { basename, dirname, join, relative } from "node:path";
+import { basename, dirname, isAbsolute, join, relative } from "node:path";
 import type { Plugin } from "esbuild";
 import { sourceDigest } from "../std/build-digest.ts";
 
@@ -222,9 +222,11 @@ const withLazyTransports: Plugin = {
         kind,
         pluginData: "resolved",
       });
+      const root = build.initialOptions.absWorkingDir ?? "/";
       return {
-        // The path is part of the bundle, which must not depend on the checkout's location.
-        path: relative(build.initialOptions.absWorkingDir ?? "/", found.path),
+        // The path is part of the bundle, which must not depend on the checkout's location,
+        // nor on the working directory. A module of Node has no path.
+        path: isAbsolute(found.path) ? relative(root, found.path) : found.path,
         namespace: "lazy",
         pluginData: found.path,
       };
