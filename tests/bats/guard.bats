@@ -201,6 +201,10 @@ repo"; git -C new* config core.fsmonitor evil; echo ../evil >.git/commondir
   run ! in_worker host-$$ 'git config planted.before yes'
   git -C "$top/app" config user.name Dave
   in_worker host-$$ 'git config planted.after yes'
+  # The first process compares places and not inodes, which git on the host changes.
+  docker restart --time 0 host-$$
+  wait_for 10 in_worker host-$$ 'grep " /workspace/.git/config ro," /proc/self/mountinfo'
+  in_worker host-$$ '! git config planted.again yes'
   run -0 --separate-stderr "$scripts/coordinator.ts" stop host-$$
   [[ $stderr == *"  .git/config: settings of git: planted.after"* ]]
 }
