@@ -128,14 +128,14 @@ async function debootstrap(
   arch: string,
   directory: string,
 ): Promise<void> {
-  const here = await $({ nothrow: true, quiet: true })`command -v mmdebstrap`;
-  if (here.exitCode !== 0) {
-    await aptInstall(["mmdebstrap", "debian-archive-keyring"]);
-  }
   await mkdir(directory, { recursive: true });
   const own = await mkdtemp(join(directory, "hal9000-base-"));
   const tarball = join(own, "base.tar");
   try {
+    const here = await $({ nothrow: true, quiet: true })`command -v mmdebstrap`;
+    if (here.exitCode !== 0) {
+      await aptInstall(["mmdebstrap", "debian-archive-keyring"]);
+    }
     await asRoot(
       // As in Debian's own image: a build that breaks off starts again from its base.
       `mmdebstrap --quiet --variant=apt --include=${packages.join(",")} ` +
@@ -145,7 +145,8 @@ async function debootstrap(
     );
     await $({ quiet: true })`docker import ${tarball} ${name}`;
   } catch (error) {
-    throw new Failure("failed", `Cannot build ${name}`, {
+    const why = error instanceof Failure ? `: ${error.message}` : "";
+    throw new Failure("failed", `Cannot build ${name}${why}`, {
       cause: error,
       hint:
         `Make ${registryBase} available to the engine, then run it again. ` +

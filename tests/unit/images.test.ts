@@ -120,6 +120,36 @@ test("baseImage() builds in a new directory with an unpredictable name", async (
   }
 });
 
+test("baseImage() names the other ways if it can be neither pulled nor built", async () => {
+  const root = mkdtempSync(join(tmpdir(), "hal9000-base-test-"));
+  for (const name of ["mmdebstrap", "docker", "sudo"]) {
+    writeFileSync(join(root, name), "#!/bin/sh\nexit 1\n", { mode: 0o755 });
+  }
+  const missing = Object.assign(new Error(), { statusCode: 404 });
+  const docker = {
+    getImage: () => ({ inspect: () => Promise.reject(missing) }),
+  } as unknown as Docker;
+  const { PATH } = process.env;
+  try {
+    process.env["PATH"] = `${root}:${PATH}`;
+    const base = { name: "x", packages: [] };
+    const options = { arch: "amd64", directory: root };
+    const failure = await baseImage(
+      docker,
+      base,
+      options,
+      loggedSteps(() => {}),
+    )
+      .then(() => assert.unreachable(), (error) => error);
+    assert.is(failure.message, "Cannot build x");
+    assert.match(failure.hint, "Make debian:trixie-slim available");
+    assert.match(failure.hint, "claudy images load FILE");
+  } finally {
+    process.env["PATH"] = PATH;
+    rmSync(root, { recursive: true });
+  }
+});
+
 test("workerImage() is WORKER_IMAGE, else the repository's image", () => {
   const HAL9000_IMAGE_REPO = "r/x";
   assert.is(workerImage({ HAL9000_IMAGE_REPO, WORKER_IMAGE: "mine" }), "mine");
