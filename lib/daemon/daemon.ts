@@ -298,8 +298,12 @@ export async function waitUntilReady(instance: Instance): Promise<ParentState> {
     const state = readParentState(instance);
     const parent = await docker.getContainer(names.parent).inspect();
     if (!parent.State.Running || parent.State.Restarting) {
+      const socket = instance.settings.HAL9000_ENGINE_SOCKET;
       throw new Failure("failed", `${names.parent} ended during its start`, {
-        hint: `See why: docker logs ${names.parent}`,
+        hint: `See why: docker logs ${names.parent}` +
+          (socket
+            ? `\nCheck that HAL9000_ENGINE_SOCKET is the engine's socket: ${socket}`
+            : ""),
       });
     }
     const uid = state ? undefined : foreignStateOwner(instance);

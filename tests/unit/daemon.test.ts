@@ -192,6 +192,15 @@ test("reports a parent that exits at its start, with a hint", async (fake) => {
   const failure = await failureOf(start(fake));
   assert.is(failure.message, "fake-parent ended during its start");
   assert.is(failure.hint, "See why: docker logs fake-parent");
+  const { instance } = fake;
+  const settings = { ...instance.settings, HAL9000_ENGINE_SOCKET: "/tmp" };
+  const other = await failureOf(
+    start({ ...fake, instance: { ...instance, settings } }),
+  );
+  assert.match(
+    other.hint ?? "",
+    "HAL9000_ENGINE_SOCKET is the engine's socket: /tmp",
+  );
 });
 
 test("reports at once that the parent's state belongs to somebody else", async (fake) => {
