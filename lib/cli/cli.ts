@@ -51,9 +51,6 @@ export function command(name: string): CAC {
   return cli;
 }
 
-/** Characters of an error: it may contain what a program in a worker printed. */
-const maxMessage = 4000;
-
 /** Runs the command in argv; returns its exit code. */
 export async function runCli(
   cli: CAC,
@@ -84,9 +81,7 @@ export async function runCli(
   } catch (error) {
     const failure = await asFailure(error, cli);
     io.holdProgress();
-    const message = failure.message.length > maxMessage
-      ? `${failure.message.slice(0, maxMessage)}…`
-      : failure.message;
+    const message = shortened(failure.message);
     io.stderr.write(`error: ${printable(message)}\n`);
     const hint = failure.hint ??
       (failure.kind === "usage" ? `See ${cli.name} --help.` : undefined);
@@ -94,6 +89,15 @@ export async function runCli(
     if (argv.includes("--verbose")) io.log(stackOf(error));
     return failure.exitCode;
   }
+}
+
+/** Characters of an error: it may contain what a program in a worker printed. */
+const maxMessage = 4000;
+
+/** Without the middle, as the reason is often at the end. */
+function shortened(text: string): string {
+  if (text.length <= maxMessage) return text;
+  return `${text.slice(0, maxMessage / 2)}…${text.slice(-maxMessage / 2)}`;
 }
 
 /**
