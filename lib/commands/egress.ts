@@ -53,7 +53,9 @@ export function egressCommand(io: Io): CAC {
     scoped(cli.command(`${action} <...hosts>`, meaning))
       .option("--remove", "Remove the rules instead of adding them")
       .example(
-        `claudy egress ${action} example.com '*.example.org' github.com:22`,
+        action === "allow"
+          ? "claudy egress allow example.com '*.example.org' github.com:22"
+          : "claudy egress deny example.com '*.example.org'",
       )
       .action(async (hosts: unknown[], options: Options) => {
         const instance = await openHome(io.env, io.log);

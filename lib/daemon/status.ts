@@ -109,7 +109,7 @@ function egressOf(instance: Instance): DaemonStatus["egress"] {
     const { preset, rules } = readScope(instance, {});
     return {
       preset: preset ?? instance.settings.EGRESS_PRESET,
-      from: preset ? "claudy egress preset" : "EGRESS_PRESET",
+      from: preset ? "the instance" : "EGRESS_PRESET",
       rules: rules.length,
     };
   } catch {

@@ -147,7 +147,7 @@ export function judgeHost(
       rule: "unreadable",
       from: unread?.name ?? "EGRESS_PRESET",
       sentence:
-        `Egress to ${place} is refused, because ${what} cannot be read; on the host, claudy egress show tells why.`,
+        `Egress to ${place} is refused, because ${what} cannot be read; see why on the host: claudy egress show`,
     };
   }
   const found = ruleFor(levels, target);

@@ -229,7 +229,7 @@ tmux_bell() { tmux -L "$screen" list-windows -F '#{window_bell_flag}' | grep -x 
     exit !($3 - $1 <= 100 + 8 * ($4 - $2)) }' >&3
 }
 
-@test "claudy watch prints changes and runs the command when a session starts to wait" {
+@test "watching prints changes and runs the command when a session starts to wait" {
   export HAL9000_NOTIFY_COMMAND='printf "%s|%s|%s\n" "$HAL9000_SESSION" "$HAL9000_PROJECT" "$HAL9000_WAITING_FOR" >>'"$BATS_TEST_TMPDIR/notified"
   "$claudy" watch --json >"$BATS_TEST_TMPDIR/changes" 3>&- &
   watcher=$!

@@ -65,6 +65,8 @@ test("contextFiles() are the recipe's own, so no build sends another's 245 MB", 
     "Dockerfile.worker-minimal",
     "rootfs.sh",
     "gitconfig",
+    "ssh-egress.conf",
+    "egress-connect.sh",
   ]);
   const sent = recipes.flatMap(contextFiles);
   for (const input of ["claude", "deno", "chromadb", "scripts"]) {
