@@ -9,6 +9,7 @@ import { readRecord } from "../instance/record.ts";
 import { portsEach } from "../instance/port-range.ts";
 import { binarySize } from "../std/units.ts";
 import type { Limits } from "../worker/limits.ts";
+import { isolatedMode } from "../worker/network.ts";
 
 export interface WorkerFacts {
   /** The worker's limits; 0 for no limit. */
@@ -16,6 +17,8 @@ export interface WorkerFacts {
   chromadbPort: number;
   /** First port of the session's range; undefined if its network is not shared. */
   portBase: number | undefined;
+  /** Whether it reaches other hosts through the egress proxy only. */
+  isolated: boolean;
   /** Whether git's configuration and hooks are read-only. */
   guarded: boolean;
 }
@@ -34,9 +37,7 @@ written elsewhere, your home apart, is lost with the container.
 
 - Limits: ${limits}. A process that goes beyond the memory is killed;
   beyond the processes, starting one fails or hangs.
-${facts.portBase === undefined ? "" : networkText(facts, facts.portBase)}${
-    facts.guarded ? guardText : ""
-  }`;
+${networkText(facts)}${facts.guarded ? guardText : ""}`;
 }
 
 const guardText =
@@ -52,15 +53,30 @@ const guardText =
   the rest.
 `;
 
-function networkText({ chromadbPort }: WorkerFacts, first: number): string {
+function networkText(
+  { chromadbPort, isolated, portBase: first }: WorkerFacts,
+): string {
+  if (first === undefined && !isolated) return "";
   return `- ChromaDB answers at http://localhost:${chromadbPort}. Its database that
   HAL9000_CHROMA_DATABASE names is for this project; default_database is shared by all.
-- The workers of other projects are on the same localhost. Ports ${first} to ${
+${isolated || first === undefined ? isolatedText : sharedText(first)}\
+- To see a server that you start, the person at the host types: claudy ports open PORT
+`;
+}
+
+const isolatedText =
+  `- There is no network but localhost, which is yours alone. Other hosts are reached through
+  the proxy that HTTPS_PROXY names. It refuses hosts that are not allowed with status 403
+  and a sentence. Do not work around that; tell the person at the host, who can type:
+  claudy egress allow HOST
+`;
+
+function sharedText(first: number): string {
+  return `- The workers of other projects are on the same localhost. Ports ${first} to ${
     first + portsEach - 1
   } are yours
   (HAL9000_PORT_BASE is the first of them): let servers that you start listen
   there, and touch none of the others'.
-- To see such a server the person at the host types: claudy ports open PORT
 `;
 }
 
@@ -90,6 +106,7 @@ export function writeContext(
     limits: { memoryBytes: Memory, cpus: NanoCpus / 1e9, pids: PidsLimit ?? 0 },
     chromadbPort: instance.settings.CHROMADB_PORT,
     portBase,
+    isolated: container?.HostConfig.NetworkMode === isolatedMode,
     guarded: container !== undefined &&
       !readRecord(instance, container.Name.slice(1))?.unguarded,
   }) + (approved ? "" : projectMemory);

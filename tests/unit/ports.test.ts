@@ -77,6 +77,7 @@ test("contextText() describes only what is available", () => {
     limits,
     chromadbPort: 8000,
     portBase: 20_040,
+    isolated: false,
     guarded: true,
   });
   assert.match(text, ".git/config and .git/hooks");
@@ -87,11 +88,19 @@ test("contextText() describes only what is available", () => {
     limits: { memoryBytes: 0, cpus: 0, pids: 0 },
     chromadbPort: 8000,
     portBase: undefined,
+    isolated: false,
     guarded: false,
   });
   assert.not.match(alone, "git");
   assert.match(alone, "Limits: none.");
   assert.not.match(alone, "localhost");
+  const isolated = contextText({
+    ...{ limits, chromadbPort: 8000, portBase: 20_040, guarded: false },
+    isolated: true,
+  });
+  assert.match(isolated, "claudy egress allow HOST");
+  assert.match(isolated, "http://localhost:8000");
+  assert.not.match(isolated, "20040");
 });
 
 test("parseListening() finds listening sockets with their addresses", () => {
