@@ -584,7 +584,7 @@ storm_project() {
     --tmpfs /tmp --env DENO_DIR=/tmp/deno --env "NSENTER_RUN=$dir" --env "HAL9000_PROJECT_ROOTS=/" \
     --volume "$dir:/run/nsenter" --entrypoint /scripts/nsenter "$HAL9000_IMAGE_REPO:parent"
   wait_for 10 test -S "$dir/nsenter.sock"
-  run -0 ask "$dir/nsenter.sock" "{\"op\":\"test\",\"pid\":$(inspect "$parent" '{{.State.Pid}}'),\"mark\":\"HAL9000_PREFIX=$HAL9000_PREFIX\"}"
+  run -0 ask "$dir/nsenter.sock" "{\"op\":\"test\",\"for\":\"mounts\",\"pid\":$(inspect "$parent" '{{.State.Pid}}'),\"mark\":\"HAL9000_PREFIX=$HAL9000_PREFIX\"}"
   docker rm -f "$HAL9000_PREFIX-weak"
   [[ $output == *"this machine does not allow mounts (Linux "*EPERM* ]]
 }

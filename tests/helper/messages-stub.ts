@@ -12,7 +12,7 @@
 // `HOLD <name> ...` is answered when the file RECORD.<name> exists.
 // https://docs.anthropic.com/en/api/messages-streaming
 
-import { appendFileSync, existsSync, readFileSync } from "node:fs";
+import { appendFileSync, existsSync, readFileSync, rmSync } from "node:fs";
 import { createServer, type ServerResponse } from "node:http";
 import { createServer as createFront } from "node:net";
 import process from "node:process";
@@ -73,10 +73,12 @@ server.listen(Number(port), "127.0.0.1");
 const services = process.env["SERVICES"];
 if (services) {
   const { readOrigin } = await import("../../lib/std/origin.ts");
+  const path = `${services}/${port}.sock`;
+  rmSync(path, { force: true }); // of a stub that was killed
   createFront(async (socket) => {
     await readOrigin(socket);
     server.emit("connection", socket);
-  }).listen(`${services}/${port}.sock`);
+  }).listen(path);
 }
 
 async function reply(
