@@ -207,7 +207,7 @@ COMMANDS
   writable
   read_only "$HAL9000_HOME/sessions"
   run -1 spawn -n unrecorded-$$ "$project"
-  [[ $output == *"Cannot write $HAL9000_HOME/sessions/unrecorded-$$.json: the file system is read-only"* ]]
+  [[ $output == *"Cannot write $HAL9000_HOME/sessions/"*": the file system is read-only"* ]]
   run -1 docker inspect unrecorded-$$
 }
 
