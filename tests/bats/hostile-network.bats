@@ -63,7 +63,7 @@ listens() { docker exec "$1" grep -qi "$(printf ':%04X ' 20555)" /proc/net/tcp; 
     while (true) {
       try { held.push(await Deno.connect({ hostname: '127.0.0.1', port: 8000 })); } catch { await new Promise((resolve) => setTimeout(resolve, 10)); }
     }"
-  full() { [ "$(docker exec greedy-$$ grep -c ' 01 ' /proc/net/tcp)" -gt 400 ]; }
+  full() { [ "$(docker exec greedy-$$ grep -c ' 01 ' /proc/net/tcp)" -gt 200 ]; }
   wait_for 30 full
   for _ in 1 2 3; do timeout 10 docker exec modest-$$ bash -c \
     'exec 3<>/dev/tcp/127.0.0.1/8000; printf "GET /api/v2/heartbeat HTTP/1.0\r\n\r\n" >&3; head -1 <&3 | grep " 200 "'; done

@@ -604,9 +604,10 @@ test("the stamp of a backup is not taken, and the end of a move removes its file
   const { home } = instance;
   const first = freeStamp(instance, ["pre-dind", "pre-force"]);
   assert.match(first, /^\d{8}T\d{6}Z$/);
-  // Whatever second it is now.
-  for (let second = 0; second < 3; second++) {
-    const at = new Date(Date.now() + second * 1000).toISOString();
+  // Whatever second it is then.
+  const now = Date.now();
+  for (let second = 0; second < 10; second++) {
+    const at = new Date(now + second * 1000).toISOString();
     const taken = at.replace(/[-:]|\.\d+/g, "");
     mkdirSync(join(home.backups, `pre-force-${taken}`));
     mkdirSync(join(home.backups, `pre-force-${taken}-2`));
