@@ -24,8 +24,12 @@ sum() { # sum FILE WORD: from uvu's last lines
   awk -v word="$2:" '$1 == word { n += $2 } END { print n + 0 }' "$logs/$1.log"
 }
 
-run check
+make node_modules/.package-lock.json || failed=1
+# Beside each other, as both wait half of the time.
+make check >"$logs/check.log" 2>&1 &
 run test-unit
+wait $! || failed=1
+cat "$logs/check.log"
 run test-dind
 
 total=$(sum test-unit Total)
