@@ -1,6 +1,8 @@
 #!/bin/bash
-# Runs the bats files on the engine, LANES at a time, the longest first. Each file has its
-# own instance (see bats/setup_suite.bash), and its output is printed when it has ended.
+# Runs the bats files on the engine, LANES at a time (2, or 3 with more than two CPUs), the
+# longest first. Each file has its own instance (see bats/setup_suite.bash), and its output is
+# printed when it has ended. A few failed tests are repeated alone, as the load of the others
+# may be the cause: one that passes then is counted on its own ("again ok").
 #   tests/dind.sh [REGEX [FILE...]]: only tests whose names match, only these files; with
 #   SOAK only those tagged soak
 set -uo pipefail
@@ -42,7 +44,7 @@ if [ $# -gt 1 ]; then printf '%s\n' "${@:2}"; else
   printf '%s\n' tests/bats/docs.bats tests/bats/scripts.bats tests/bats/engines.bats
   find tests/bats -name '*.bats' ! -name scripts.bats ! -name docs.bats ! -name engines.bats -printf '%s %p\n' | sort -rn | cut -d ' ' -f 2
 fi |
-  xargs -P "${LANES:-2}" -I {} bash -c 'run_file {}'
+  xargs -P "${LANES:-$(($(nproc) > 2 ? 3 : 2))}" -I {} bash -c 'run_file {}'
 status=$?
 
 # More of them have another cause.
