@@ -117,8 +117,10 @@ export async function examineNetwork(instance: Instance): Promise<Finding> {
       "find that worker and stop it: hal9000-coordinator list; claudy stop NAME",
     );
   }
+  const isolated = workers.filter((worker) => worker.isolated).length;
+  const shared = `${workers.length - isolated} workers in it`;
   return says === ""
-    ? ok(`${workers.length} workers in it`)
+    ? ok(isolated === 0 ? shared : `${shared}, isolated: ${isolated}`)
     : warn(says, `claudy stop ${[...lost].join(" ")}`);
 }
 
@@ -224,7 +226,15 @@ export async function examineNsenter(instance: Instance): Promise<Finding> {
       "claudy daemon restart, or --network shared",
     );
   }
-  if (!readDesired(instance).enabled) return ok("off, like the pool");
+  if (!readDesired(instance).enabled) {
+    const workers = await listWorkers(instance);
+    const isolated = workers.filter((worker) => worker.isolated).length;
+    return ok(
+      isolated === 0
+        ? "off, like the pool"
+        : `isolated workers: ${isolated}; the pool is off`,
+    );
+  }
   if (!await poolAnswers(instance)) return poolSilent();
   const { unavailable } = await poolStatus(instance);
   return unavailable === null ? ok("its self-test passed") : warn(

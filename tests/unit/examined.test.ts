@@ -81,6 +81,21 @@ test("reports a stopped net, and workers without a network", async (fake) => {
   const HostConfig = { NetworkMode: "container:fake-net" };
   engine.add("w", { spec: { Labels: labels(), HostConfig } });
   assert.is((await examineNetwork(instance)).says, "1 workers in it");
+  assert.is((await examineNsenter(instance)).says, "off, like the pool");
+  engine.add("i", {
+    spec: {
+      Labels: { ...labels(), "hal9000.network": "isolated" },
+      HostConfig: { NetworkMode: "none" },
+    },
+  });
+  assert.is(
+    (await examineNetwork(instance)).says,
+    "1 workers in it, isolated: 1",
+  );
+  assert.is(
+    (await examineNsenter(instance)).says,
+    "isolated workers: 1; the pool is off",
+  );
   const net = engine.find("fake-net") as FakeContainer;
   net.startedAt = new Date(Date.now() + 60_000).toISOString();
   const lost = await examineNetwork(instance);
