@@ -131,6 +131,9 @@ export async function openSession(
     ),
     mcp: mcpChoice(options),
     claudeArguments: options["--"] ?? [],
+    network: options.network === undefined
+      ? undefined
+      : instance.settings.WORKER_NETWORK,
     permissionMode: permissionChoice(options),
     approveConfig: approveConfig(io, options.trustProject, options.detach),
     env,

@@ -6,6 +6,7 @@ import type { Instance } from "./instance.ts";
 import type { Log } from "../std/log.ts";
 import { permissionModeSchema } from "./permission-mode.ts";
 import { writeAtomic } from "../std/owned.ts";
+import { workerNetworks } from "./settings.ts";
 import { readRecordFile, readRecordFiles } from "./record-file.ts";
 
 const sessionSchema = v.object({
@@ -23,6 +24,8 @@ const sessionSchema = v.object({
   repository: v.optional(v.string()),
   /** The host's MCP servers that it may use; undefined for all. */
   mcp: v.optional(v.union([v.boolean(), v.array(v.string())])),
+  /** The network of its workers, if it was chosen; undefined for WORKER_NETWORK. */
+  network: v.optional(v.picklist(workerNetworks)),
   /** The permission mode that Claude was last started in; undefined for its own default. */
   permissionMode: v.optional(permissionModeSchema),
   permissionModeFrom: v.optional(v.picklist(["option", "setting"])),

@@ -119,6 +119,8 @@ const modesByProject = v.pipe(
 );
 
 export const workerNetworks = ["shared", "isolated"] as const;
+
+export type WorkerNetwork = typeof workerNetworks[number];
 /** Their meaning: egress/presets.ts. */
 export const egressPresets = ["open", "balanced", "closed"] as const;
 

@@ -1,6 +1,7 @@
 // The nsenter container: the one with the rights to enter workers' namespaces, to mount
 // and to listen there. And its client.
 
+import { setTimeout as sleep } from "node:timers/promises";
 import {
   createOnce,
   ownContainer,
@@ -40,6 +41,9 @@ const answerMs = 1500;
 /** Time for the first answer of a new container, and for one of a running container. */
 const startMs = 15_000;
 const runningMs = 3000;
+
+/** How long a started container may take to run its own process. */
+const settleMs = 3000;
 
 export function nsenterSpec(
   instance: Pick<Instance, "prefix" | "hostHome" | "host" | "owner">,
@@ -156,10 +160,21 @@ export class Nsenter {
     return (answer as { attached: boolean }).attached;
   }
 
-  /** Listens on ports of a worker; returns those that are occupied. Idempotent. */
+  /**
+   * Listens on ports of a worker; returns those that are occupied. Idempotent. Tries again
+   * for a moment: right after its start, a container's process is still the runtime's own.
+   */
   async open(request: OpenRequest): Promise<number[]> {
-    const answer = await this.#do({ op: "open", ...request });
-    return (answer as { taken: number[] }).taken;
+    const deadline = Date.now() + settleMs;
+    while (true) {
+      try {
+        const answer = await this.#do({ op: "open", ...request });
+        return (answer as { taken: number[] }).taken;
+      } catch (error) {
+        if (error instanceof NsenterLost || Date.now() > deadline) throw error;
+      }
+      await sleep(20);
+    }
   }
 
   /** Closes what it has opened in other containers than these. */

@@ -43,7 +43,7 @@ export async function keepIsolated(
   let since = Date.now();
   while (!stop.aborted) {
     const now = openedPorts(instance.home).join();
-    if (now !== ports || Date.now() - since > allMs) {
+    if (now !== ports || services.failed || Date.now() - since > allMs) {
       services.open();
       since = Date.now();
     }
@@ -72,6 +72,11 @@ class Services {
     this.#nsenter = new Nsenter(instance);
     this.#log = log;
     this.#changed = changed;
+  }
+
+  /** Whether the last attempt failed, so that it is to be repeated. */
+  get failed(): boolean {
+    return typeof this.#fault === "string";
   }
 
   /** Opens the services in these workers; by default in all, and in no other. */

@@ -44,6 +44,7 @@ import {
   type PermissionMode,
   type StartMode,
 } from "../instance/permission-mode.ts";
+import type { WorkerNetwork } from "../instance/settings.ts";
 import {
   readSessions,
   type SessionRecord,
@@ -90,6 +91,8 @@ export interface OpenRequest extends WorkerOptions {
   mcp: Choice | undefined;
   /** Arguments for Claude, used if it is not running yet. */
   claudeArguments: string[];
+  /** @default the session's saved one, else WORKER_NETWORK */
+  network?: WorkerNetwork | undefined;
   /** @default the session's saved one, else PERMISSION_MODES, else Claude's own */
   permissionMode?: PermissionMode | undefined;
   /** Asks the user to approve the project's Claude configuration. */
@@ -108,11 +111,12 @@ export interface Opening extends SessionToSave {
 
 /** Finds or starts the session's worker, and prepares the start of Claude in it. */
 export async function readySession(
-  instance: Instance,
+  given: Instance,
   opening: Opening,
   request: OpenRequest,
   log: Log,
 ): Promise<ReadySession> {
+  const instance = inNetwork(given, opening, request, log);
   const { project, session, before } = opening;
   const env = await workerEnvironment(instance, request.env, request);
   ensureHome(instance);
@@ -183,6 +187,24 @@ export async function readySession(
     },
     resumes,
   };
+}
+
+/** The instance with the network that was chosen for the session. */
+function inNetwork(
+  instance: Instance,
+  { before }: Opening,
+  request: OpenRequest,
+  log: Log,
+): Instance {
+  const { settings } = instance;
+  const saved = request.standalone ? undefined : before?.network;
+  const network = request.network ?? saved ?? settings.WORKER_NETWORK;
+  if (request.network === undefined && network !== settings.WORKER_NETWORK) {
+    log(
+      `Network: ${network} (chosen for this session; --network chooses another)`,
+    );
+  }
+  return { ...instance, settings: { ...settings, WORKER_NETWORK: network } };
 }
 
 /** Renews the files of a running Claude, and returns how it could be started again. */
@@ -336,6 +358,7 @@ export async function checkOpening(
     claudeHome,
     homeIsNew: !existsSync(claudeHome),
     mcp: request.mcp,
+    network: request.network,
     permissionMode: request.permissionMode,
   };
 }

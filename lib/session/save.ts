@@ -13,6 +13,7 @@ import {
   type SessionRecord,
   writeSession,
 } from "../instance/session-record.ts";
+import type { WorkerNetwork } from "../instance/settings.ts";
 import type { Choice } from "../mcp/offer.ts";
 import {
   formerSessionName,
@@ -36,6 +37,8 @@ export interface SessionToSave {
   chosenProfile: string | undefined;
   /** The MCP servers to save; undefined keeps the saved ones. */
   mcp: Choice | undefined;
+  /** The network that the user asks for; undefined keeps the saved one. */
+  network: WorkerNetwork | undefined;
   /** The permission mode that the user asks for; undefined keeps the saved one. */
   permissionMode: PermissionMode | undefined;
 }
@@ -85,7 +88,8 @@ export function saveSession(
   { claudeRuns }: { claudeRuns: boolean },
   log: Log,
 ): SessionRecord {
-  const { session, project, chosenProfile, mcp, permissionMode } = toSave;
+  const { session, project, chosenProfile, mcp, network, permissionMode } =
+    toSave;
   const before = existingRecord(instance, session, project, log);
   toSave.before = before;
   const usedAt = new Date().toISOString();
@@ -99,6 +103,7 @@ export function saveSession(
     profile: chosenProfile,
     repository: before?.repository,
     mcp: mcp ?? before?.mcp,
+    network: network ?? before?.network,
     // That of a running Claude was decided when it started.
     ...(claudeRuns
       ? modeOf(before)

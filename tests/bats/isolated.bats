@@ -95,12 +95,27 @@ stub_answers() { # stub_answers WORKER
   heartbeat warm-$$
 }
 
+@test "a session stays isolated when it is opened again, until another network is chosen" {
+  unset WORKER_NETWORK
+  "$claudy" --detach --network isolated "$project"
+  kept=$("$claudy" sessions --json | jq -r .[0].name)
+  only_loopback "$kept"
+  "$claudy" stop "$kept"
+  run -0 "$claudy" --detach "$project"
+  [[ $output == *"Network: isolated (chosen for this session"* ]]
+  only_loopback "$kept"
+  "$claudy" stop "$kept"
+  "$claudy" --detach --network shared "$project"
+  run ! only_loopback "$kept"
+  "$claudy" sessions rm --yes "$kept"
+}
+
 @test "a session in the shared network is not taken for an isolated one" {
   WORKER_NETWORK=shared open "$project"
   run -5 "$claudy" --detach "$project"
   [[ $output == *"is not isolated"*"claudy stop $session"* ]]
   "$claudy" --detach --network shared "$project"
-  "$claudy" stop "$session"
+  "$claudy" sessions rm --yes "$session"
   run -2 "$scripts/spawn-worker.ts" --standalone --network isolated "$project"
   run -2 "$scripts/spawn-worker.ts" --network other "$project"
   [[ $output == *"--network must be "* ]]
