@@ -277,7 +277,7 @@ class SshConnection extends Duplex {
 
 /**
  * Holds the sockets of shared connections and of engines. Their paths must be short
- * (unix(7)), and whoever can replace one gets the connection.
+ * (unix(7)), and a user who can replace one gets the connection.
  */
 export function privateDirectory(
   uid = process.getuid?.() ?? 0,

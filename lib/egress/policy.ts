@@ -181,8 +181,8 @@ export function judgeHost(
 
 /**
  * Judges an address that an allowed host resolves to. Addresses that are not public need
- * a rule of their own, however the host is allowed: whoever controls a name can let it
- * point anywhere.
+ * a rule of their own, however the host is allowed: the owner of a name can
+ * point it anywhere.
  */
 export function judgeAddress(
   policy: Policy,

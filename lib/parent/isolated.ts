@@ -60,6 +60,8 @@ class Services {
   readonly #changed: (fault: string | null) => void;
   #fault: string | null | undefined;
   #any = false;
+  /** Whether all workers are to be looked at, so that it need not be queued again. */
+  #allAreQueued = false;
   /** One at a time: each may have to start nsenter. */
   #queue = Promise.resolve();
 
@@ -81,7 +83,12 @@ class Services {
 
   /** Opens the services in these workers; by default in all, and in no other. */
   open(ids?: string[]): void {
-    this.#queue = this.#queue.then(() => this.#openOrStart(ids))
+    if (ids === undefined && this.#allAreQueued) return;
+    this.#allAreQueued ||= ids === undefined;
+    this.#queue = this.#queue.then(() => {
+      if (ids === undefined) this.#allAreQueued = false;
+      return this.#openOrStart(ids);
+    })
       .catch((error) => this.#report(messageOf(error)));
   }
 

@@ -32,9 +32,9 @@ export interface ClaimOptions {
   nsenter: Nsenter;
   stock: Stock;
   metrics: Metrics;
-  /** Throws Unfit if the nsenter cannot attach mounts now. */
+  /** Throws Unfit if nsenter cannot attach mounts now. */
   requireNsenter: () => Promise<void>;
-  /** Called if the nsenter does not answer. */
+  /** Called if nsenter does not answer. */
   nsenterLost: () => void;
 }
 
@@ -140,7 +140,7 @@ export class Claims {
     if (claim) await this.#attach(claim);
   }
 
-  /** The same for workers that restarted while nobody followed the engine's events. */
+  /** The same for workers that restarted while the engine's events were not followed. */
   async attachMissing(): Promise<void> {
     for (const claim of readClaims(this.#instance)) {
       await this.#attach(claim, { onlyMissing: true });

@@ -30,7 +30,7 @@ import {
 import { Stock } from "./stock.ts";
 import { type Desired, readDesired, writeDesired } from "./desired.ts";
 
-/** How long a claim waits for the nsenter to start; a cold spawn takes about as long. */
+/** How long a claim waits for nsenter to start; a cold spawn takes about as long. */
 const nsenterTimeoutMs = 100;
 
 export class PoolManager {
@@ -221,7 +221,7 @@ export class PoolManager {
   }
 
   /**
-   * Starts the nsenter if it does not run; one start at a time. If it fails, the status
+   * Starts nsenter if it does not run; one start at a time. If it fails, the status
    * shows the reason, and all workers are spawned cold.
    */
   #ensureNsenter(): Promise<void> {
@@ -234,7 +234,7 @@ export class PoolManager {
             ? await this.#nsenter.ensure("listeners")
             : undefined);
       } catch (error) {
-        this.#fault = `the nsenter: ${messageOf(error)}`;
+        this.#fault = `nsenter: ${messageOf(error)}`;
       } finally {
         this.#nsenterStart = undefined;
       }
@@ -269,12 +269,12 @@ export class PoolManager {
         "REQUIRE_LIMITS is set";
   }
 
-  /** Throws Unfit if the nsenter cannot attach mounts now. */
+  /** Throws Unfit if nsenter cannot attach mounts now. */
   async #requireNsenter(): Promise<void> {
     if (this.#nsenterStart) {
       await Promise.race([this.#nsenterStart, sleep(nsenterTimeoutMs)]);
     }
-    if (this.#nsenterStart) throw new Unfit("the nsenter is being started");
+    if (this.#nsenterStart) throw new Unfit("nsenter is being started");
     if (this.#fault !== undefined) throw new Unfit(this.#fault);
   }
 

@@ -1,4 +1,4 @@
-// How much disk space workers use. It is told, and not limited: no storage driver but few
+// How much disk space workers use. It is reported, not limited: no storage driver but few
 // can limit a container, and Docker says only when it creates one whether it can.
 
 import { join } from "node:path";

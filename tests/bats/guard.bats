@@ -176,7 +176,7 @@ host_uses() { # host_uses REPOSITORY
   in_worker files-$$ 'touch tools/new .claude/new'
 }
 
-@test "what a worker adds that programs of the host run is told when it stops" {
+@test "what a worker adds that programs on the host run is reported when it stops" {
   make_repository "$top/app"
   spawn --cold -n quiet-$$ "$top/app"
   work quiet-$$

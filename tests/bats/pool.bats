@@ -265,7 +265,7 @@ claim_request() { # claim_request ID PROJECT
   done
 }
 
-@test "the nsenter refuses links, paths outside of the roots, other owners and other containers" {
+@test "nsenter refuses links, paths outside of the roots, other owners and other containers" {
   project=$(make_project claimed)
   ln -sfn "$HAL9000_HOME" "$project/trap"
   mkdir -p "$HAL9000_HOME/secrets/inner"
@@ -298,7 +298,7 @@ claim_request() { # claim_request ID PROJECT
 @test "includes mounts of the host below a project, read-only ones as read-only" {
   project=$(make_project nested)
   mkdir -p "$project/ro" "$project/rw"
-  # Mounted after the nsenter started: it uses the host's current mounts.
+  # Mounted after nsenter started: it uses the host's current mounts.
   as_root mount -t tmpfs none "$project/rw"
   as_root mount -t tmpfs none "$project/ro"
   touch "$project/ro/there" "$project/rw/there"
@@ -543,7 +543,7 @@ storm_project() {
 }
 
 # bats test_tags=soak
-@test "survives kill -9 of the nsenter during many claims" {
+@test "survives kill -9 of nsenter during many claims" {
   storm_project
   kill_nsenter() { docker kill --signal KILL "$nsenter" || true; }
   storm kill_nsenter
@@ -577,7 +577,7 @@ storm_project() {
   "$scripts/claudy.ts" daemon start >/dev/null
 }
 
-@test "a nsenter that may not mount reports the reason" {
+@test "an nsenter container that may not mount reports the reason" {
   dir=$(mktemp -d "$BATS_TEST_TMPDIR/run.XXXX")
   docker run --detach --name "$HAL9000_PREFIX-weak" --label "hal9000.instance=$HAL9000_PREFIX" \
     --label hal9000.role=helper --pid host --network none --cap-drop ALL --cap-add SYS_PTRACE --cap-add DAC_OVERRIDE \

@@ -61,7 +61,7 @@ work_of() {
   pgrep -P "$first" || echo "$first"
 }
 
-@test "spawns cold while the nsenter hangs, and claims again afterwards" {
+@test "spawns cold while nsenter hangs, and claims again afterwards" {
   warm
   as_root kill -STOP "$(work_of "$nsenter")"
   run -0 --separate-stderr "$scripts/spawn-worker.ts" -d -n slow-$$ --json "$project"

@@ -50,7 +50,7 @@ in_parent() { as_user docker exec "$instance-parent" "$@"; }
 
 owner() { as_root stat -c %U "$1"; }
 
-# Ignores sockets: they belong to the nsenter (root) or the forwarder, in directories of
+# Ignores sockets: they belong to nsenter (root) or the forwarder, in directories of
 # the user.
 foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
 
@@ -119,7 +119,7 @@ foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
   [ "$(owner "$app/warm")" = "$user" ]
   [ "$(as_root stat -c '%a %U' "$home/.hal9000/run/pool.sock")" = "600 $user" ]
   [ -z "$(foreign)" ]
-  # The nsenter refuses the user like anyone else.
+  # nsenter refuses the user like anyone else.
   run -0 as_user sh -c 'node_modules/.bin/deno run -A --no-lock --node-modules-dir=manual tests/helper/ask.ts "$@"' \
     ask "$home/.hal9000/run/nsenter/nsenter.sock" '{"op":"test"}'
   [[ $output == *"EACCES"* ]]

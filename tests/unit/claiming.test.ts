@@ -405,7 +405,7 @@ test("a recipe changes with the image, network or limits", async (fake) => {
   assert.is(await inputs(), undefined);
 });
 
-test("replaces a nsenter that was started with other project roots", async (fake) => {
+test("replaces an nsenter container that was started with other project roots", async (fake) => {
   const { engine, instance } = fake;
   const { names, home } = instance;
   mkdirSync(home.nsenter, { recursive: true });

@@ -1,4 +1,4 @@
-// The nsenter's system calls that need no privileges.
+// nsenter's system calls that need no privileges.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";

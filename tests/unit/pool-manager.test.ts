@@ -254,7 +254,7 @@ test("spawns cold while the net is down", async (context) => {
   assert.is((await claimApp(context)).start, "warm");
 });
 
-test("reports a nsenter that cannot mount, and keeps no warm workers then", async (context) => {
+test("reports an nsenter container that cannot mount, and keeps no warm workers then", async (context) => {
   const { begin, ask, nsenter, told } = context;
   nsenter.fault = "no rights";
   await begin();
@@ -296,7 +296,7 @@ test("a claim warns of limits that have no effect, and the status has none", asy
   assert.not(told.join().includes("cannot limit"));
 });
 
-test("spawns cold if the nsenter is lost, and does not reuse the worker", async (context) => {
+test("spawns cold if nsenter is lost, and does not reuse the worker", async (context) => {
   const { begin, nsenter, engine } = context;
   await begin();
   await untilWarm(context, 1);

@@ -43,7 +43,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
         }
         proxy.setPolicy(policy.success ? policy.output : undefined);
       }
-      // Without the parent nobody changes the policy.
+      // Without the parent, the policy could no longer change.
       process.exit();
     });
 

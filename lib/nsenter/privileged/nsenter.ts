@@ -12,7 +12,7 @@ import { Io } from "../../cli/io.ts";
 export async function main(argv: string[], io = new Io()): Promise<number> {
   const cli = command("nsenter");
 
-  cli.command("", "Run the nsenter").action(async () => {
+  cli.command("", "Run nsenter").action(async () => {
     const { env } = io;
     mkdirSync(insideNsenter.scratch, { recursive: true });
     const listener = await serveNsenter({
