@@ -101,10 +101,12 @@ stub_answers() { # stub_answers WORKER
   kept=$("$claudy" sessions --json | jq -r .[0].name)
   only_loopback "$kept"
   "$claudy" stop "$kept"
-  run -0 "$claudy" --detach "$project"
-  [[ $output == *"Network: isolated (chosen for this session"* ]]
-  only_loopback "$kept"
-  "$claudy" stop "$kept"
+  for _ in 1 2; do
+    run -0 "$claudy" --detach "$project"
+    [[ $output == *"Network: isolated (chosen for this session"* ]]
+    only_loopback "$kept"
+    "$claudy" stop "$kept"
+  done
   "$claudy" --detach --network shared "$project"
   run ! only_loopback "$kept"
   "$claudy" sessions rm --yes "$kept"
