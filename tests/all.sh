@@ -35,7 +35,7 @@ run test-dind
 total=$(sum test-unit Total)
 passed=$(sum test-unit Passed)
 skipped=$(($(sum test-unit Skipped) + $(count test-dind '^ok .*# skip')))
-again=$(count test-dind '^again ok')
+again=$(($(count test-unit '^again ok') + $(count test-dind '^again ok')))
 broken=$((total - passed - $(sum test-unit Skipped) + $(count test-dind '^not ok') - again))
 passed=$((passed + $(count test-dind '^ok') - $(count test-dind '^ok .*# skip') + again))
 # If no test ran at all, that is a failure.
