@@ -3,6 +3,7 @@
 import { buildDigest } from "../std/build-digest.ts";
 import {
   presentImage,
+  refuseStart,
   restartDaemon,
   startDaemon,
   stopDaemon,
@@ -11,6 +12,9 @@ import { type DaemonStatus, daemonStatus } from "../daemon/status.ts";
 import { Failure } from "../std/errors.ts";
 import { findContainer } from "../docker/docker.ts";
 import { findParent, type Instance } from "../instance/instance.ts";
+import { writeSetting } from "../instance/config.ts";
+import { readParentState } from "../instance/parent-state.ts";
+import { ensureHome } from "../instance/volumes.ts";
 import { openInstance, viewInstance } from "../instance/open.ts";
 import {
   startConfiguredGateway,
@@ -28,11 +32,12 @@ import { type LogOptions, printLog } from "../cli/logs.ts";
 import { checkout } from "../std/checkout.ts";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
-import { listOf } from "../cli/options.ts";
+import { flagsOf, listOf } from "../cli/options.ts";
 
 interface DaemonOptions extends LogOptions {
   publish?: unknown;
   allowHost?: boolean;
+  network?: unknown;
   yes?: boolean;
   json?: boolean;
 }
@@ -48,6 +53,12 @@ const allowHostOption: Parameters<Command["option"]> = [
   "Let workers connect to this machine's bridge and link-local addresses",
 ];
 
+const networkOption: Parameters<Command["option"]> = [
+  "--network <kind>",
+  "Network of new workers, saved as WORKER_NETWORK: shared or isolated " +
+  "(default: unchanged)",
+];
+
 const networkOf = (options: DaemonOptions): NetworkRequest => ({
   published: listOf(options.publish).map(parsePublished),
   allowHost: options.allowHost ?? false,
@@ -55,19 +66,32 @@ const networkOf = (options: DaemonOptions): NetworkRequest => ({
 
 export function daemonCommand(io: Io): CAC {
   const cli = command("claudy daemon");
-  const open = () => openInstance(io.env, io.log);
+  const open = ({ network }: DaemonOptions = {}) =>
+    openInstance(
+      io.env,
+      io.log,
+      flagsOf({ network }, { network: "WORKER_NETWORK" }),
+    );
   const view = () => viewInstance(io.env, io.log);
 
   cli.command("start", "Start the parent and its services")
     .option(...publishOption)
     .option(...allowHostOption)
+    .option(...networkOption)
     .option("--yes", "No effect (never asks)")
     .option("--json", "Print the status as JSON")
     .example("claudy daemon start --publish 3000:3000")
     .action(async (options: DaemonOptions) => {
       const network = networkOf(options);
-      const instance = await open();
-      await bringUp(io, instance, network);
+      const instance = await open(options);
+      const env = saveNetwork(io, instance, options);
+      if (options.network && await hasOtherNetwork(instance)) {
+        io.log("Restarting the parent: WORKER_NETWORK has changed");
+        await restartDaemon(instance, env, io.log, network);
+      } else {
+        await startDaemon(instance, env, io.log, network);
+      }
+      await startServers(io, instance);
       await showStatus(io, instance, options);
     });
 
@@ -95,12 +119,14 @@ export function daemonCommand(io: Io): CAC {
   cli.command("restart", "Restart the parent")
     .option(...publishOption)
     .option(...allowHostOption)
+    .option(...networkOption)
     .option("--yes", "No effect (never asks)")
     .option("--json", "Print the status as JSON")
     .action(async (options: DaemonOptions) => {
       const network = networkOf(options);
-      const instance = await open();
-      await restartDaemon(instance, io.env, io.log, network);
+      const instance = await open(options);
+      const env = saveNetwork(io, instance, options);
+      await restartDaemon(instance, env, io.log, network);
       await startServers(io, instance);
       await showStatus(io, instance, options);
     });
@@ -121,6 +147,36 @@ export function daemonCommand(io: Io): CAC {
     });
 
   return cli;
+}
+
+/**
+ * Saves --network where every command reads it, so that the parent and the commands agree.
+ * Returns the parent's environment.
+ */
+function saveNetwork(
+  io: Pick<Io, "env" | "log">,
+  instance: Instance,
+  options: DaemonOptions,
+): NodeJS.ProcessEnv {
+  if (options.network === undefined) return io.env;
+  refuseStart(instance);
+  ensureHome(instance);
+  const { WORKER_NETWORK: kind } = instance.settings;
+  writeSetting(instance, "WORKER_NETWORK", kind);
+  const { WORKER_NETWORK: set, ...env } = io.env;
+  if (set && set !== kind) {
+    io.log(
+      `warning: WORKER_NETWORK=${set} in your environment overrides it for commands that you run`,
+    );
+  }
+  return env;
+}
+
+async function hasOtherNetwork(instance: Instance): Promise<boolean> {
+  const parent = await findParent(instance);
+  if (parent?.State !== "running") return false;
+  const state = readParentState(instance);
+  return state?.network !== instance.settings.WORKER_NETWORK;
 }
 
 /** Starts the daemon if it does not run, after asking. */
@@ -213,6 +269,9 @@ function statusText(status: DaemonStatus, own: string): string {
       `${pid === null ? "down" : `pid ${pid}`}, restarts: ${restarts}`,
     ]),
     ["Egress", egressText(status)],
+    ...(status.network === "isolated"
+      ? [["Network", "isolated, unless a worker is started with another"]]
+      : []),
     ["Workers", String(status.workers)],
     ["Memory", promisedText(status.memory)],
     ...status.overDisk.map((use) => ["Disk", diskText(use)]),

@@ -2,7 +2,7 @@
 
 import type { CAC } from "cac";
 import * as v from "valibot";
-import { homeOf, readSettings } from "../instance/config.ts";
+import { type Flags, homeOf, readSettings } from "../instance/config.ts";
 import { Failure } from "../std/errors.ts";
 import {
   parentAnswers,
@@ -34,7 +34,8 @@ import { waitFor } from "../std/wait.ts";
 import { ensureHome } from "../instance/volumes.ts";
 import { columns } from "../std/text.ts";
 import { pidsLimit } from "../worker/limits.ts";
-import { dashed, wholeNumber } from "../cli/options.ts";
+import { dashed, flagsOf, wholeNumber } from "../cli/options.ts";
+import { networkOption } from "./start-options.ts";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 
@@ -43,6 +44,7 @@ interface Options {
   maxWarm?: unknown;
   idleTimeout?: unknown;
   checkInterval?: unknown;
+  network?: unknown;
   name?: string;
   json?: boolean;
 }
@@ -80,9 +82,13 @@ export function poolCommand(name: string, io: Io): CAC {
       "--check-interval <seconds>",
       "Seconds between checks of the pool (default: CHECK_INTERVAL)",
     )
+    .option(
+      "--network <kind>",
+      "Network of the warm workers: shared or isolated (default: WORKER_NETWORK)",
+    )
     .option(...jsonOption)
     .action(async (options: Options) =>
-      show(io, await start(io, readSizes(options, io.env)), options)
+      show(io, await start(io, options), options)
     );
 
   cli.command(
@@ -153,6 +159,7 @@ export function poolCommand(name: string, io: Io): CAC {
     "Claim a warm worker for a project and print its name",
   )
     .option("-n, --name <name>", "Name of the worker (default: generated)")
+    .option(...networkOption)
     .option(...jsonOption)
     .action((directory: unknown, options: Options) =>
       claimOne(io, String(directory ?? "."), options)
@@ -174,9 +181,12 @@ async function isStopped(reach: Reach): Promise<boolean> {
  * Opens the home without asking Docker. The pool is reached through a socket in the
  * home, so it is enough to check whose home that is.
  */
-function local(io: Io, { views = false } = {}) {
+function local(
+  io: Io,
+  { views = false, flags = {} }: { views?: boolean; flags?: Flags } = {},
+) {
   const home = homePaths(homeOf(io.env));
-  const settings = readSettings(io.env, { warn: io.log });
+  const settings = readSettings(io.env, { warn: io.log, flags });
   const failure = foreignHome({ home, prefix: settings.HAL9000_PREFIX });
   if (failure && !views) throw failure;
   if (failure) io.log(`warning: ${failure.message}`);
@@ -210,8 +220,11 @@ async function askStarting(
   });
 }
 
-async function start(io: Io, sizes: Sizes): Promise<PoolStatus> {
-  const instance = await openInstance(io.env, io.log);
+async function start(io: Io, options: Options): Promise<PoolStatus> {
+  const sizes = readSizes(options, io.env);
+  const flags = networkFlag(options);
+  const instance = await openInstance(io.env, io.log, flags);
+  const network = flags.WORKER_NETWORK && instance.settings.WORKER_NETWORK;
   const parent = instance.self ?? await findParent(instance);
   if (parent?.State !== "running") {
     throw new Failure(
@@ -223,11 +236,18 @@ async function start(io: Io, sizes: Sizes): Promise<PoolStatus> {
     );
   }
   ensureHome(instance);
-  writeDesired(instance, true, sizes);
-  const body = { op: "resize", sizes } as const;
+  writeDesired(instance, true, sizes, network);
+  const body = {
+    op: "resize",
+    sizes,
+    ...(network && { network }),
+  } as const;
   const reply = await askStarting(instance, body, { parentRuns: true });
   return checkAnswer(poolStatusSchema, reply);
 }
+
+const networkFlag = ({ network }: Options) =>
+  flagsOf({ network }, { network: "WORKER_NETWORK" });
 
 /** Checked before it is saved, since the pool manager reads it at every start. */
 function readSizes(options: Options, env: NodeJS.ProcessEnv): Sizes {
@@ -247,9 +267,9 @@ function readSizes(options: Options, env: NodeJS.ProcessEnv): Sizes {
 async function claimOne(
   io: Io,
   directory: string,
-  { name, json }: Options,
+  { name, json, ...options }: Options,
 ): Promise<void> {
-  const { settings, ...reach } = local(io);
+  const { settings, ...reach } = local(io, { flags: networkFlag(options) });
   const request = claimRequest(settings, { directory, cwd: io.cwd(), name });
   const reply = await claim(reach, request);
   if (reply.start === "cold") {
@@ -274,7 +294,7 @@ async function statusOf(io: Io): Promise<PoolStatus> {
   } catch (error) {
     if (!(error instanceof Failure && error.kind === "notFound")) throw error;
   }
-  const { sizes } = readDesired(here);
+  const { sizes, network } = readDesired(here);
   return {
     running: false,
     unavailable: null,
@@ -282,6 +302,7 @@ async function statusOf(io: Io): Promise<PoolStatus> {
     creating: 0,
     busy: [],
     ...sizes,
+    network,
     profiles: [],
     limits: {
       memoryBytes: settings.WORKER_MEMORY,
@@ -326,6 +347,7 @@ function statusText(status: PoolStatus): string {
       ["  Max warm:", String(status.maxWarm)],
       ["  Idle timeout:", `${status.idleTimeout}s`],
       ["  Check interval:", `${status.checkInterval}s`],
+      ...(status.network === "isolated" ? [["  Network:", "isolated"]] : []),
       [
         "  Warm claims:",
         status.unavailable === null

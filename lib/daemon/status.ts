@@ -9,6 +9,7 @@ import type { Preset } from "../egress/presets.ts";
 import { readScope } from "../egress/store.ts";
 import { versionLabel } from "../instance/labels.ts";
 import type { Instance } from "../instance/instance.ts";
+import type { WorkerNetwork } from "../instance/settings.ts";
 import { type ParentState, readParentState } from "../instance/parent-state.ts";
 import { messageOf } from "../std/errors.ts";
 import { hostFault } from "./net.ts";
@@ -38,6 +39,8 @@ export interface DaemonStatus {
   chromadb: boolean | null;
   /** Why they cannot. */
   chromadbFault: string | null;
+  /** The parent's WORKER_NETWORK; null if it does not run. */
+  network: WorkerNetwork | null;
   phases: ParentState["phases"];
   children: ParentState["children"];
   /** The egress policy of isolated workers; null if it cannot be read. */
@@ -86,6 +89,7 @@ export async function daemonStatus(instance: Instance): Promise<DaemonStatus> {
     readyMs: own?.readyMs ?? null,
     chromadb: own ? own.chromadbFault === null : null,
     chromadbFault: own?.chromadbFault ?? null,
+    network: own?.network ?? null,
     phases: own?.phases ?? [],
     children: own?.children ?? [],
     egress: egressOf(instance),

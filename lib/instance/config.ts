@@ -1,12 +1,13 @@
 // Reads settings. Precedence: flag, environment, config/hal9000.conf, default.
 
-import { readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 import * as v from "valibot";
 import { Failure, fileFailure, messageOf } from "../std/errors.ts";
 import { didYouMean } from "../std/nearest.ts";
-import { homePaths } from "./paths.ts";
+import { type Owner, writeAtomic } from "../std/owned.ts";
+import { type HomePaths, homePaths } from "./paths.ts";
 import {
   defaultRepository,
   definitions,
@@ -112,6 +113,37 @@ export function confTemplate(): string {
   }`;
 }
 
+/** Sets a value in the file, which keeps its other lines. Returns whether that changed it. */
+export function writeSetting(
+  { home, owner }: { home: HomePaths; owner: Owner },
+  key: SettingName,
+  value: string,
+): boolean {
+  // It may be a link, as to a repository of such files.
+  const path = existsSync(home.conf) ? realpathSync(home.conf) : home.conf;
+  const before = readConf(path) || confTemplate();
+  const after = withSetting(before, key, value);
+  if (after === before) return false;
+  writeAtomic(path, after, owner);
+  return true;
+}
+
+/** In place of the line that has the key, else after the comment that has it, else last. */
+export function withSetting(text: string, key: string, value: string): string {
+  const lines = text.split("\n");
+  const line = `${key}=${value}`;
+  const set = lines.findLastIndex((one) => parseLine(one)?.key === key);
+  if (set !== -1) {
+    if (parseLine(lines[set] ?? "")?.value === value) return text;
+    return lines.with(set, line).join("\n");
+  }
+  const comment = lines.findLastIndex((one) => one.startsWith(`#${key}=`));
+  const end = lines.at(-1) === "" ? lines.length - 1 : lines.length;
+  const at = comment === -1 ? end : comment + 1;
+  return [...lines.slice(0, at), line, ...lines.slice(at)].join("\n") +
+    (at === lines.length ? "\n" : "");
+}
+
 /** The source of each setting: flag, environment, file or default. */
 function sources(
   env: NodeJS.ProcessEnv,
@@ -200,14 +232,21 @@ export function parseConf(text: string, path: string): Map<string, Source> {
     const content = line.trim();
     if (content === "" || content.startsWith("#")) continue;
     const place = `${shown}:${index + 1}`;
-    const match = /^([A-Za-z_]\w*)\s*=\s*(.*)$/.exec(content);
-    if (!match) {
+    const setting = parseLine(content);
+    if (!setting) {
       throw new Failure("usage", `${place}: must be KEY=VALUE`, {
         hint: "Correct that line, then check all: claudy config check",
       });
     }
-    const value = (match[2] ?? "").replace(/^(["'])(.*)\1$/, "$2");
-    found.set(match[1] ?? "", { text: value, place });
+    found.set(setting.key, { text: setting.value, place });
   }
   return found;
+}
+
+function parseLine(line: string): { key: string; value: string } | undefined {
+  const [, key, value = ""] = /^([A-Za-z_]\w*)\s*=\s*(.*)$/.exec(line.trim()) ??
+    [];
+  return key === undefined
+    ? undefined
+    : { key, value: value.replace(/^(["'])(.*)\1$/, "$2") };
 }

@@ -5,6 +5,7 @@ import * as v from "valibot";
 import type { Instance } from "./instance.ts";
 import { writeAtomic } from "../std/owned.ts";
 import { readJson } from "../std/json.ts";
+import { workerNetworks } from "./settings.ts";
 
 const parentStateSchema = v.object({
   version: v.literal(1),
@@ -12,6 +13,8 @@ const parentStateSchema = v.object({
   container: v.string(),
   /** Digest of its sources, see build-digest.ts. */
   build: v.optional(v.string()),
+  /** Its WORKER_NETWORK. */
+  network: v.optional(v.picklist(workerNetworks)),
   /** Whether the parent is ready; ChromaDB may still be starting. */
   ready: v.boolean(),
   /** How long the start took. */

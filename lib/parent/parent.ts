@@ -82,6 +82,7 @@ export async function runParent(
     const opened = await openInstance();
     ensureHome(opened);
     state.container = opened.self?.Id ?? "";
+    state.network = opened.settings.WORKER_NETWORK;
     await ensureOwnNet(opened, log);
     return opened;
   });

@@ -39,6 +39,7 @@ import {
   type WorkerRecord,
 } from "../instance/record.ts";
 import { checkWorkerName } from "../worker/name.ts";
+import { isolatedMode } from "../worker/network.ts";
 import { lfsNotice } from "../worker/request.ts";
 import type { Limits } from "../worker/limits.ts";
 import { limitsOf } from "../worker/spec.ts";
@@ -82,10 +83,11 @@ export interface Fitting {
 export async function fit(
   instance: Instance,
   request: ClaimRequest,
-  recipe: Pick<WarmRecipe, "limits" | "lacksLfs">,
+  recipe: Pick<WarmRecipe, "limits" | "lacksLfs" | "network">,
 ): Promise<Fitting> {
   if (request.instance !== instance.prefix) throw new Unfit("another instance");
-  if ((request.network ?? "shared") !== instance.settings.WORKER_NETWORK) {
+  const isIsolated = recipe.network === isolatedMode;
+  if ((request.network === "isolated") !== isIsolated) {
     throw new Unfit("another network");
   }
   const project = projectOf(instance, request);

@@ -5,17 +5,21 @@ import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { writeAtomic } from "../std/owned.ts";
 import { readJson } from "../std/json.ts";
+import { type WorkerNetwork, workerNetworks } from "../instance/settings.ts";
 import { type Sizes, sizesSchema } from "./protocol.ts";
 
 const desiredSchema = v.object({
   version: v.literal(1),
   enabled: v.boolean(),
   sizes: sizesSchema,
+  network: v.exactOptional(v.picklist(workerNetworks)),
 });
 
 export interface Desired {
   enabled: boolean;
   sizes: Required<Sizes>;
+  /** Of the warm workers. */
+  network: WorkerNetwork;
 }
 
 type Home = Pick<Instance, "home" | "owner" | "settings">;
@@ -32,19 +36,26 @@ export function readDesired(instance: Home): Desired {
       checkInterval: settings.CHECK_INTERVAL,
       ...saved?.sizes,
     },
+    network: saved?.network ?? settings.WORKER_NETWORK,
   };
 }
 
-/** Saves the given sizes; others stay as they were saved. */
+/** Saves the given sizes and network; others stay as they were saved. */
 export function writeDesired(
   instance: Home,
   enabled: boolean,
   sizes: Sizes = {},
+  network?: WorkerNetwork,
 ): Desired {
-  const saved = { ...savedDesired(instance)?.sizes, ...sizes };
-  const text = JSON.stringify({ version: 1, enabled, sizes: saved }, null, 2);
-  const desired = readDesired(instance);
-  checkSizes({ ...desired.sizes, ...saved });
+  const before = savedDesired(instance);
+  const saved = {
+    version: 1,
+    enabled,
+    sizes: { ...before?.sizes, ...sizes },
+    network: network ?? before?.network,
+  };
+  const text = JSON.stringify(saved, null, 2);
+  checkSizes({ ...readDesired(instance).sizes, ...saved.sizes });
   writeAtomic(instance.home.desiredPool, `${text}\n`, instance.owner);
   return readDesired(instance);
 }

@@ -11,7 +11,7 @@ import type { Log } from "../std/log.ts";
 import { readRecords, writeRecord } from "../instance/record.ts";
 import { ensureVolume } from "../instance/volumes.ts";
 import { pidsLimit } from "../worker/limits.ts";
-import { openedPorts } from "../worker/network.ts";
+import { isolatedMode, openedPorts } from "../worker/network.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { claimTargets, readClaims, Unfit } from "./claim.ts";
 import { Claims } from "./claims.ts";
@@ -178,7 +178,7 @@ export class PoolManager {
       case "status":
         return await this.status();
       case "resize":
-        return await this.#resize(request.sizes);
+        return await this.#resize(request);
       case "scale":
         return await this.#scale(request.warm);
       case "warm":
@@ -193,13 +193,13 @@ export class PoolManager {
   }
 
   /** The desired numbers of warm workers for each image. */
-  #wanted(): DesiredPool {
-    const { sizes } = this.#desired;
+  #wanted(): DesiredPool & Pick<Desired, "network"> {
+    const { sizes, network } = this.#desired;
     const idleTimeoutMs = sizes.idleTimeout * 1000;
     const cannotClaim = this.#fault !== undefined && !this.#nsenterStart;
     return this.#draining || cannotClaim
-      ? { minWarm: 0, maxWarm: 0, idleTimeoutMs }
-      : { ...sizes, idleTimeoutMs };
+      ? { minWarm: 0, maxWarm: 0, idleTimeoutMs, network }
+      : { ...sizes, idleTimeoutMs, network };
   }
 
   #handleEvent({ action, id, role }: ContainerEvent): void {
@@ -230,7 +230,7 @@ export class PoolManager {
       try {
         this.#fault = await this.#missingLimits() ??
           await this.#nsenter.ensure("mounts") ??
-          (this.#isIsolated
+          (this.#desired.network === "isolated"
             ? await this.#nsenter.ensure("listeners")
             : undefined);
       } catch (error) {
@@ -245,14 +245,10 @@ export class PoolManager {
     return this.#nsenterStart;
   }
 
-  get #isIsolated(): boolean {
-    return this.#instance.settings.WORKER_NETWORK === "isolated";
-  }
-
   /** The services of an isolated worker are open before it can be claimed. */
   async #createWarm(recipe: WarmRecipe): Promise<WarmWorker> {
     const worker = await createWarm(this.#instance, recipe);
-    if (this.#isIsolated) {
+    if (recipe.network === isolatedMode) {
       const { id, pid, mark } = worker;
       const ports = openedPorts(this.#instance.home);
       await this.#nsenter.open({ id, pid, mark, ports });
@@ -278,8 +274,13 @@ export class PoolManager {
     if (this.#fault !== undefined) throw new Unfit(this.#fault);
   }
 
-  async #resize(sizes: object): Promise<PoolStatus> {
-    this.#desired = writeDesired(this.#instance, true, sizes);
+  async #resize(
+    { sizes, network }: Extract<Request, { op: "resize" }>,
+  ): Promise<PoolStatus> {
+    const { network: before } = this.#desired;
+    this.#desired = writeDesired(this.#instance, true, sizes, network);
+    // Isolated workers need more of nsenter.
+    if (this.#desired.network !== before) await this.#ensureNsenter();
     await this.#resume();
     this.#tick();
     await this.#stock.plan();
@@ -361,6 +362,7 @@ export class PoolManager {
       creating: this.#stock.creating,
       busy: busy.map(({ name, project }) => ({ name, project })),
       ...this.#desired.sizes,
+      network: this.#desired.network,
       profiles: this.#stock.profiles,
       limits: recipe?.limits ?? {
         memoryBytes: settings.WORKER_MEMORY,

@@ -81,7 +81,12 @@ export const requestSchema = v.intersect([
     /** Health check. */
     v.object({ op: v.literal("ping") }),
     v.object({ op: v.literal("status") }),
-    v.object({ op: v.literal("resize"), sizes: sizesSchema }),
+    v.object({
+      op: v.literal("resize"),
+      sizes: sizesSchema,
+      /** Kind of the warm workers; undefined keeps it. */
+      network: v.exactOptional(v.picklist(workerNetworks)),
+    }),
     v.object({
       op: v.literal("scale"),
       warm: v.pipe(v.number(), v.integer(), v.minValue(0)),
@@ -136,6 +141,8 @@ export const poolStatusSchema = v.object({
   maxWarm: v.number(),
   idleTimeout: v.number(),
   checkInterval: v.number(),
+  /** Of the warm workers; a pool of an earlier version does not send it. */
+  network: v.optional(v.picklist(workerNetworks), "shared"),
   /** Profiles with warm workers. */
   profiles: v.array(v.object({
     name: v.string(),

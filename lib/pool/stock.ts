@@ -8,6 +8,7 @@ import { profileImage } from "../image/profiles.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { workersNetwork } from "../instance/container.ts";
+import type { WorkerNetwork } from "../instance/settings.ts";
 import { isolatedMode } from "../worker/network.ts";
 import type { Metrics } from "./metrics.ts";
 import { type DesiredPool, planPool } from "./plan.ts";
@@ -38,7 +39,7 @@ export class Stock {
   readonly #instance: Instance;
   readonly #metrics: Metrics;
   /** Desired numbers for each image; none if the stock is to be emptied. */
-  readonly #wanted: () => DesiredPool;
+  readonly #wanted: () => DesiredPool & { network: WorkerNetwork };
   readonly #log: Log;
   readonly #make: typeof createWarm;
   /** Workers that can be claimed. */
@@ -57,7 +58,7 @@ export class Stock {
   constructor(
     instance: Instance,
     metrics: Metrics,
-    wanted: () => DesiredPool,
+    wanted: () => DesiredPool & { network: WorkerNetwork },
     log: Log,
     make: typeof createWarm = createWarm,
   ) {
@@ -218,8 +219,8 @@ export class Stock {
 
   /** Undefined if the net container does not run. */
   async #network(): Promise<WarmNetwork | undefined> {
-    const { docker, names, settings } = this.#instance;
-    if (settings.WORKER_NETWORK === "isolated") {
+    const { docker, names } = this.#instance;
+    if (this.#wanted().network === "isolated") {
       return { mode: isolatedMode, since: "" };
     }
     const mode = workersNetwork(this.#instance);

@@ -95,6 +95,30 @@ stub_answers() { # stub_answers WORKER
   heartbeat warm-$$
 }
 
+@test "the daemon's network is that of new workers, and the pool's that of warm ones" {
+  unset WORKER_NETWORK
+  "$claudy" daemon start --network shared >/dev/null
+  run -0 "$claudy" daemon start --network isolated
+  [[ $output == *"Restarting the parent: WORKER_NETWORK has changed"* ]]
+  spawn --cold -n new-$$ "$project"
+  only_loopback new-$$
+  "$claudy" pool start --min-warm 1 >/dev/null
+  "$claudy" pool warm >/dev/null
+  spawn --warm-only -n first-$$ "$project"
+  only_loopback first-$$
+  "$claudy" pool start --network shared >/dev/null
+  run -0 "$claudy" pool warm --json
+  [[ $(jq -r .network <<<"$output") == shared ]]
+  spawn --warm-only --network shared -n second-$$ "$project"
+  run ! only_loopback second-$$
+  run -7 "$scripts/spawn-worker.ts" --detach --warm-only "$project"
+  [[ $output == *"another network"* ]]
+  "$claudy" pool stop >/dev/null
+  "$claudy" daemon start --network shared >/dev/null
+  spawn -n last-$$ "$project"
+  run ! only_loopback last-$$
+}
+
 @test "a session stays isolated when it is opened again, until another network is chosen" {
   unset WORKER_NETWORK
   "$claudy" --detach --network isolated "$project"

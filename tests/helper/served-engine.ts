@@ -55,6 +55,12 @@ const routes: [method: string, path: RegExp, call: Call][] = [
   ],
   [
     "GET",
+    /^\/containers\/([^/]+)\/archive$/,
+    (docker, { parts: [name], query }) =>
+      docker.getContainer(name).getArchive({ path: query.get("path") }),
+  ],
+  [
+    "GET",
     /^\/containers\/([^/]+)\/(logs|top|stats)$/,
     (docker, { parts: [name, what = ""] }) =>
       docker.getContainer(name)[what]({}),

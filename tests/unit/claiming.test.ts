@@ -55,6 +55,7 @@ async function warm({ instance, log }: FakeInstance) {
 }
 
 const recipe = {
+  network: "container:fake-net",
   limits: { memoryBytes: 1, cpus: 1, pids: 321 },
   lacksLfs: false,
 };
@@ -172,6 +173,23 @@ test("a claim without a process limit keeps that of the pool's worker", async (f
   const fitting = await fit(fake.instance, request, recipe);
   assert.equal(fitting.limits, { ...limits, pids: 321 });
   assert.is(requestFor(fake).limits.pids, undefined);
+});
+
+test("a claim gets a worker of the network that it asks for, and no other", async (fake) => {
+  const isolated = { ...recipe, network: "none" };
+  for (
+    const [asked, of, fits] of [
+      [{ network: "isolated" }, isolated, true],
+      [{ network: "isolated" }, recipe, false],
+      [{ network: "shared" }, isolated, false],
+      [{ network: "shared" }, recipe, true],
+      [{ network: undefined }, recipe, true],
+    ] as const
+  ) {
+    const request = requestFor(fake, asked);
+    const tried = await fit(fake.instance, request, of).catch((error) => error);
+    assert.is(tried.message, fits ? undefined : "another network");
+  }
 });
 
 test("a claim gets no more memory than the engine has", async (fake) => {

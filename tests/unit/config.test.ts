@@ -1,14 +1,28 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import {
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import {
+  confTemplate,
   homeOf,
   readSettings,
   settingFaults,
+  withSetting,
+  writeSetting,
 } from "../../lib/instance/config.ts";
+import { homePaths } from "../../lib/instance/paths.ts";
 import { Failure } from "../../lib/std/errors.ts";
+import { ownerOf } from "../../lib/std/owned.ts";
 
 const test = suite<{ home: string }>("config");
 
@@ -147,6 +161,46 @@ test("readSettings() suggests the nearest key for an unknown one", ({ home }) =>
 test("readSettings() refuses a line that is not KEY=VALUE", ({ home }) => {
   const failure = failureOf(() => readSettings(conf(home, "nonsense\n")));
   assert.is(failure.message, "config/hal9000.conf:1: must be KEY=VALUE");
+});
+
+test("withSetting() changes one line and keeps the others", () => {
+  const set = (text: string) => withSetting(text, "WORKER_CPUS", "4");
+  assert.is(set(""), "WORKER_CPUS=4\n");
+  assert.is(set("A=1"), "A=1\nWORKER_CPUS=4\n");
+  assert.is(set("A=1\n"), "A=1\nWORKER_CPUS=4\n");
+  assert.is(set("WORKER_CPUS=1\nA=1\n"), "WORKER_CPUS=4\nA=1\n");
+  assert.is(
+    set("# of mine\n#WORKER_CPUS=2\nA=1\n"),
+    "# of mine\n#WORKER_CPUS=2\nWORKER_CPUS=4\nA=1\n",
+  );
+  // The last of two lines counts.
+  assert.is(
+    set("WORKER_CPUS=4\nWORKER_CPUS=1\n"),
+    "WORKER_CPUS=4\nWORKER_CPUS=4\n",
+  );
+  const same = ' WORKER_CPUS = "4"\n';
+  assert.is(set(same), same);
+});
+
+test("writeSetting() creates the file, and follows a link to it", ({ home }) => {
+  const paths = { home: homePaths(home), owner: ownerOf(home) };
+  const { conf } = paths.home;
+  assert.is(writeSetting(paths, "WORKER_NETWORK", "isolated"), true);
+  const text = readFileSync(conf, "utf8");
+  assert.is(
+    text,
+    confTemplate().replace(
+      "#WORKER_NETWORK=shared\n",
+      "#WORKER_NETWORK=shared\nWORKER_NETWORK=isolated\n",
+    ),
+  );
+  assert.is(writeSetting(paths, "WORKER_NETWORK", "isolated"), false);
+  const elsewhere = join(home, "elsewhere");
+  renameSync(conf, elsewhere);
+  symlinkSync(elsewhere, conf);
+  writeSetting(paths, "WORKER_NETWORK", "shared");
+  assert.ok(lstatSync(conf).isSymbolicLink());
+  assert.is(readSettings({ HAL9000_HOME: home }).WORKER_NETWORK, "shared");
 });
 
 test("homeOf() is ~/.hal9000 unless HAL9000_HOME is set", () => {

@@ -153,6 +153,7 @@ const status = {
   maxWarm: 1,
   idleTimeout: 1,
   checkInterval: 1,
+  network: "shared",
   profiles: [{ name: "base", image: "repo:worker", present: true, warm: 1 }],
   limits: { memoryBytes: 1, cpus: 1, pids: 1 },
   metrics: {

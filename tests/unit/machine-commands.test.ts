@@ -235,6 +235,47 @@ test("daemon status shows what the parent reports about its services", async (se
   assert.is(JSON.parse(absent.stdout).parent, "absent");
 });
 
+test("daemon start --network saves it, and restarts a parent of another network", async (served) => {
+  const { run, engine, instance } = served;
+  // As the parent does at its start.
+  const starts: string[] = [];
+  engine.started = ({ name, spec }) => {
+    if (name !== "fake-parent") return;
+    const env = spec.Env?.find((one) => one.startsWith("WORKER_NETWORK="));
+    starts.push(env ?? "");
+    const text = readFileSync(instance.home.conf, "utf8");
+    const set = /^WORKER_NETWORK=(isolated|shared)$/m.exec(text)?.[1];
+    parentSays(served, {
+      network: (env?.split("=")[1] ?? set) as ParentState["network"],
+    });
+  };
+  const start = (...network: string[]) =>
+    run(claudy, ["daemon", "start", ...network, "--json"], {
+      env: { WORKER_NETWORK: "shared" },
+    });
+  const first = await start();
+  assert.is(first.code, 0, first.stderr);
+  starts.splice(0);
+  const isolated = await start("--network", "isolated");
+  assert.is(isolated.code, 0, isolated.stderr);
+  assert.match(isolated.stderr, "Restarting the parent: WORKER_NETWORK has");
+  assert.match(isolated.stderr, "warning: WORKER_NETWORK=shared in your");
+  assert.is(JSON.parse(isolated.stdout).network, "isolated");
+  // The variable would override the file.
+  assert.equal(starts, [""]);
+  assert.match(
+    readFileSync(instance.home.conf, "utf8"),
+    /^WORKER_NETWORK=isolated$/m,
+  );
+  await start("--network", "isolated");
+  assert.is(starts.length, 1, "the parent has it already");
+  const status = table((await run(claudy, ["daemon", "status"])).stdout);
+  assert.match(Object.fromEntries(status)["Network"], /^isolated, unless/);
+  const wrong = await start("--network", "none");
+  assert.is(wrong.code, 2);
+  assert.match(wrong.stderr, '--network must be "shared" or "isolated"');
+});
+
 test("daemon stop removes the parent and leaves workers and their network", async (served) => {
   const { run, engine, labels } = served;
   engine.add("w", { spec: { Labels: labels() } });

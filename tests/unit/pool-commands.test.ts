@@ -38,6 +38,7 @@ const status: PoolStatus = {
   maxWarm: 6,
   idleTimeout: 200,
   checkInterval: 20,
+  network: "shared",
   profiles: [
     { name: "base", image: "repo:worker", present: true, warm: 1 },
     { name: "node", image: "repo:worker-node", present: false, warm: 0 },
@@ -230,13 +231,32 @@ test("start saves the sizes and sends them to the manager", async (context) => {
   assert.is(code, 0, stderr);
   assert.match(stdout, "Worker Pool Status");
   const sizes = { minWarm: 1, maxWarm: 9, idleTimeout: 60, checkInterval: 5 };
-  assert.equal(readDesired(instance), { enabled: true, sizes });
+  const network = "shared";
+  assert.equal(readDesired(instance), { enabled: true, sizes, network });
   assert.equal(asked.map(({ op, sizes }) => [op, sizes]), [["resize", sizes]]);
   (engine.find("fake-parent") as FakeContainer).state = "exited";
   const refused = await run(poolManager, ["start"]);
   assert.is(refused.code, 4);
   assert.match(refused.stderr, "the parent is not running");
   assert.match(refused.stderr, "claudy daemon start");
+});
+
+test("start saves the network of the warm workers only if it is given", async (context) => {
+  const { run, instance } = context;
+  const asked = await serve(
+    context,
+    () => ({ ...status, network: "isolated" }),
+  );
+  const given = await run(claudy, ["pool", "start", "--network", "isolated"]);
+  assert.is(given.code, 0, given.stderr);
+  assert.is(rowsOf(given.stdout).get("Network"), "isolated");
+  assert.is(asked.at(-1)?.["network"], "isolated");
+  await run(claudy, ["pool", "start"], { env: { WORKER_NETWORK: "shared" } });
+  assert.is(asked.at(-1)?.["network"], undefined);
+  assert.is(readDesired(instance).network, "isolated");
+  const wrong = await run(claudy, ["pool", "start", "--network", "none"]);
+  assert.is(wrong.code, 2);
+  assert.match(wrong.stderr, '--network must be "shared" or "isolated"');
 });
 
 test("start takes sizes without an option from the environment", async (context) => {

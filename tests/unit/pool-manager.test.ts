@@ -23,6 +23,10 @@ interface Context extends FakeInstance {
     attached: { mark: string }[];
     /** Processes with an attached project. */
     busy: number[];
+    /** What it was tested for. */
+    tested: string[];
+    /** Processes in whose namespace services were opened. */
+    opened: number[];
     attach: () => Promise<void>;
   };
   /** Starts a manager. */
@@ -43,8 +47,20 @@ test.before.each(async (context) => {
     listener: await listen(
       join(instance.home.nsenter, "nsenter.sock"),
       async (line) => {
-        const request = line as { op: string; pid: number; mark: string };
-        if (request.op === "test") return { fault: nsenter.fault };
+        const request = line as {
+          op: string;
+          pid: number;
+          mark: string;
+          for: string;
+        };
+        if (request.op === "test") {
+          nsenter.tested.push(request.for);
+          return { fault: nsenter.fault };
+        }
+        if (request.op === "open") {
+          nsenter.opened.push(request.pid);
+          return { taken: [] };
+        }
         if (request.op === "look") {
           return { attached: nsenter.busy.includes(request.pid) };
         }
@@ -56,6 +72,8 @@ test.before.each(async (context) => {
     fault: undefined,
     attached: [],
     busy: [],
+    opened: [],
+    tested: [],
     attach: () => Promise.resolve(),
   };
   context.nsenter = nsenter;
@@ -125,6 +143,33 @@ test("a claim has the image's process limit, and reports what the image lacks", 
   assert.is(engine.find("mine")?.spec.HostConfig?.PidsLimit, 2048);
   assert.is(reply.notices?.length, 1);
   assert.match(reply.notices?.[0] ?? "", /Git LFS/);
+});
+
+test("resize replaces the warm workers by those of another network", async (context) => {
+  const { begin, ask, engine, nsenter, instance } = context;
+  await begin();
+  await untilWarm(context, 1);
+  const [before] = warmNames(context);
+  const modes = () =>
+    warmNames(context).map((name) =>
+      engine.find(name)?.spec.HostConfig?.NetworkMode
+    );
+  assert.equal(modes(), ["container:fake-net"]);
+  const sizes = {};
+  const answer = await ask("resize", { sizes, network: "isolated" });
+  assert.is((answer as PoolStatus).network, "isolated");
+  assert.ok(nsenter.tested.includes("listeners"));
+  await waitFor(() => modes().join() === "none", {
+    for: "an isolated warm worker",
+    timeoutMs: 5000,
+  });
+  assert.not.equal(warmNames(context), [before]);
+  await waitFor(() => nsenter.opened.length === 1, {
+    for: "its services",
+    timeoutMs: 5000,
+  });
+  await context.halt();
+  assert.is(readDesired(instance).network, "isolated");
 });
 
 test("a claim assigns a worker to the project, and the pool is refilled", async (context) => {

@@ -57,7 +57,7 @@ test.before.each((context) => {
   context.stock = new Stock(
     instance,
     new Metrics(),
-    () => context.wanted,
+    () => ({ ...context.wanted, network: "shared" }),
     (line) => context.said.push(line),
     () => {
       context.engine.creations++;
