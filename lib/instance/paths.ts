@@ -101,6 +101,20 @@ export function homePaths(home: string) {
       join(home, "config", "egress", "projects", `${digestOf(project)}.json`),
     egressSession: (session: string) =>
       join(home, "config", "egress", "sessions", `${session}.json`),
+    /** What the API's replies used, see usage/records.ts. */
+    usage: join(home, "usage"),
+    usageSums: join(home, "usage", "sums.json"),
+    usageRecords: (number: number) =>
+      join(home, "usage", `records.${number}.jsonl`),
+    /** Budgets and limits as they are now, see usage/status.ts. */
+    usageStatus: join(home, "usage", "status.json"),
+    /** A file for each session that was paused, see usage/paused.ts. */
+    usagePaused: join(home, "usage", "paused"),
+    /** Exists if sessions are to go on when the account's limit resets. */
+    usageResume: join(home, "usage", "resume"),
+    budgets: join(home, "config", "budgets.json"),
+    /** The user's own prices. */
+    pricesFile: join(home, "config", "prices.json"),
     /** The directory of nsenter's sockets. */
     nsenter: join(home, "run", "nsenter"),
     /** Connects to the ports of isolated workers. */
@@ -161,6 +175,8 @@ export function homeDirectories(paths: HomePaths): string[] {
     paths.egress,
     join(paths.egress, "projects"),
     join(paths.egress, "sessions"),
+    paths.usage,
+    paths.usagePaused,
     paths.sessions,
     paths.kept,
     paths.ports,

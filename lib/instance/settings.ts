@@ -237,6 +237,18 @@ export const definitions = {
     meaning:
       "Hosts that isolated workers can reach, unless a rule says otherwise",
   },
+  MAX_REQUESTS_PER_MINUTE: {
+    schema: wholeNumber(0, 100_000),
+    fallback: "200",
+    meaning:
+      "Requests of a session to the API in a minute before it is paused; 0 for any number",
+  },
+  RESUME_WHEN_RESET: {
+    schema: flag,
+    fallback: "false",
+    meaning:
+      "When the account's limit resets, let the sessions go on that stopped for it",
+  },
   PARENT_MEMORY: {
     schema: size,
     fallback: "4g",
