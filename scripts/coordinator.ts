@@ -17,7 +17,11 @@ import {
 import { columns } from "../lib/std/text.ts";
 import { command, execute, runCli } from "../lib/cli/cli.ts";
 import { Io } from "../lib/cli/io.ts";
-import { attachToWorker, printWorkerLog } from "../lib/commands/workers.ts";
+import {
+  attachToWorker,
+  printWorkerLog,
+  withNetworks,
+} from "../lib/commands/workers.ts";
 
 export async function main(argv: string[], io = new Io()): Promise<number> {
   const cli = command("hal9000-coordinator");
@@ -41,7 +45,10 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
         project,
       ]);
       const text = columns(
-        [["NAME", "STATUS", "IMAGE", "PROJECT"], ...rows],
+        withNetworks(
+          [["NAME", "STATUS", "IMAGE", "PROJECT"], ...rows],
+          workers,
+        ),
         io.width,
       );
       io.answer(workers, text, options.json);
@@ -116,10 +123,13 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
         project,
       ]);
       const parts = [
-        columns([
-          ["NAME", "STATUS", "MEMORY", "CPUS", "PIDS", "PROJECT"],
-          ...live,
-        ], io.width),
+        columns(
+          withNetworks([
+            ["NAME", "STATUS", "MEMORY", "CPUS", "PIDS", "PROJECT"],
+            ...live,
+          ], status.workers),
+          io.width,
+        ),
       ];
       if (ended.length > 0) {
         parts.push(

@@ -99,7 +99,7 @@ async function openPort(
   const named = worker === undefined
     ? undefined
     : await findWorker(instance, worker);
-  if (named && !named.isolated) {
+  if (named && named.network !== "isolated") {
     throw new Failure("usage", `"${named.name}" is not isolated`, {
       hint:
         `Its ports are those of the shared network: claudy ports open ${port}`,

@@ -19,7 +19,7 @@ import { limitText } from "../worker/limit-events.ts";
 import { oomText } from "../worker/status.ts";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
-import { namedSession, namedSessionOrWorker } from "./workers.ts";
+import { namedSession, namedSessionOrWorker, withNetworks } from "./workers.ts";
 import { plantedIn } from "../project/guarding.ts";
 
 interface Options {
@@ -182,13 +182,13 @@ function sessionTable(
   sessions: SessionState[],
   { width, env }: Io,
 ): string {
-  const rows = [
+  const rows = withNetworks([
     [
       ...["SESSION", "STATE", "MODE", "TERMINALS", "WORKER", "CREATED"],
       ...["ACTIVE", "PROJECT"],
     ],
     ...sessions.map(row),
-  ];
+  ], sessions);
   // A pipe gets whole paths.
   if (width === undefined) return columns(rows);
   const short = rows.map((cells) =>

@@ -63,6 +63,22 @@ export async function namedSessionOrWorker(
   }
 }
 
+/** A table with a column for the networks before the last one, unless all are shared. */
+export function withNetworks(
+  [headings = [], ...rows]: string[][],
+  shown: { network: string }[],
+): string[][] {
+  if (shown.every(({ network }) => network === "shared")) {
+    return [headings, ...rows];
+  }
+  return [
+    headings.toSpliced(-1, 0, "NETWORK"),
+    ...rows.map((cells, at) =>
+      cells.toSpliced(-1, 0, shown[at]?.network ?? "")
+    ),
+  ];
+}
+
 /** Prints the log of a worker, also of one that was removed. */
 export async function printWorkerLog(
   io: Io,

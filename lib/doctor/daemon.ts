@@ -117,7 +117,8 @@ export async function examineNetwork(instance: Instance): Promise<Finding> {
       "find that worker and stop it: hal9000-coordinator list; claudy stop NAME",
     );
   }
-  const isolated = workers.filter((worker) => worker.isolated).length;
+  const isolated =
+    workers.filter(({ network }) => network === "isolated").length;
   const shared = `${workers.length - isolated} workers in it`;
   return says === ""
     ? ok(isolated === 0 ? shared : `${shared}, isolated: ${isolated}`)
@@ -228,7 +229,9 @@ export async function examineNsenter(instance: Instance): Promise<Finding> {
   }
   if (!readDesired(instance).enabled) {
     const workers = await listWorkers(instance);
-    const isolated = workers.filter((worker) => worker.isolated).length;
+    const isolated = workers.filter(({ network }) =>
+      network === "isolated"
+    ).length;
     return ok(
       isolated === 0
         ? "off, like the pool"

@@ -136,7 +136,9 @@ class Services {
       ...await listWorkers(this.#instance),
       ...await listWarm(this.#instance),
     ];
-    return workers.filter(({ isolated }) => isolated).map(({ id }) => id);
+    return workers.filter(({ network }) => network === "isolated").map((
+      { id },
+    ) => id);
   }
 
   #report(fault: string | null): void {

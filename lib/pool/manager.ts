@@ -342,7 +342,7 @@ export class PoolManager {
 
   async #hasIsolated(): Promise<boolean> {
     const workers = await listWorkers(this.#instance);
-    return workers.some(({ isolated }) => isolated);
+    return workers.some(({ network }) => network === "isolated");
   }
 
   async status(): Promise<PoolStatus> {

@@ -36,7 +36,8 @@ import { sessionHome } from "../home/worker-home.ts";
 import { listWorkers, type WorkerState } from "../worker/workers.ts";
 
 export interface SessionState
-  extends Omit<SessionRecord, "permissionMode" | "permissionModeFrom"> {
+  extends
+    Omit<SessionRecord, "permissionMode" | "permissionModeFrom" | "network"> {
   /** The permission mode that Claude was last started in; null for its own default. */
   permissionMode: PermissionMode | null;
   permissionModeFrom: "option" | "setting" | null;
@@ -56,6 +57,8 @@ export interface SessionState
   /** Number of terminals attached to the session. */
   attached: number;
   worker: string | null;
+  /** Of its worker; without one, that of the next. */
+  network: WorkerState["network"];
   born: string | null;
   /** When its current or latest worker last ran out of memory; null if never. */
   oomKilledAt: string | null;
@@ -130,6 +133,8 @@ async function stateOf(
     loggedIn: tried(() => hasCredentials(instance, claudeHome, env)) ?? true,
     attached: cli?.attached ?? 0,
     worker: worker?.name ?? null,
+    network: worker?.network ?? record.network ??
+      instance.settings.WORKER_NETWORK,
     born: worker?.born ?? null,
     oomKilledAt: latest?.oomKilledAt ?? null,
     memoryBytes: latest?.memoryBytes ?? null,

@@ -153,9 +153,9 @@ export function requireSameProject(
  */
 export function requireIsolated(
   { settings }: Pick<Instance, "settings">,
-  { name, isolated }: Pick<WorkerState, "name" | "isolated">,
+  { name, network }: Pick<WorkerState, "name" | "network">,
 ): void {
-  if (isolated || settings.WORKER_NETWORK !== "isolated") return;
+  if (network === "isolated" || settings.WORKER_NETWORK !== "isolated") return;
   throw new Failure("busy", `"${name}" is not isolated`, {
     hint: `Stop it, then open it again: claudy stop ${name}. ` +
       "Or use it as it is: --network shared",

@@ -8,7 +8,7 @@ import { statusOf } from "../docker/docker-errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { type LimitEvents, limitEvents, limitText } from "./limit-events.ts";
-import { withoutNetwork } from "./workers.ts";
+import { withoutNetwork, type WorkerState } from "./workers.ts";
 import {
   type EndedRecord,
   readEndedRecords,
@@ -21,6 +21,7 @@ export interface WorkerStatus {
   name: string;
   summary: string;
   project: string;
+  network: WorkerState["network"];
   startedAt: string;
   /** Limits; 0 for no limit. */
   memoryBytes: number;
@@ -70,10 +71,10 @@ export async function workersStatus(
   const listed = await listWorkers(instance);
   const offline = await withoutNetwork(instance, listed);
   const workers = await Promise.all(
-    listed.map(({ id, status, name }) =>
+    listed.map(({ id, status, name, network }) =>
       statusOfWorker(
         instance,
-        id,
+        { id, network },
         offline.has(name)
           ? `${status}, its network has ended`
           : status || "Created",
@@ -95,7 +96,7 @@ export async function workersStatus(
 
 async function statusOfWorker(
   instance: Instance,
-  id: string,
+  { id, network }: Pick<WorkerState, "id" | "network">,
   summary: string,
 ): Promise<WorkerStatus | undefined> {
   const container = await inspectContainer(instance.docker, id);
@@ -113,6 +114,7 @@ async function statusOfWorker(
       limitText(events),
     ].filter(Boolean).join(", "),
     project: record?.project.path ?? "",
+    network,
     startedAt: container.State.StartedAt,
     memoryBytes: Memory,
     cpus: NanoCpus / 1e9,

@@ -11,6 +11,7 @@ import {
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { instanceFilter, label } from "../instance/labels.ts";
+import type { WorkerNetwork } from "../instance/settings.ts";
 import { didYouMean } from "../std/nearest.ts";
 import { readRecords } from "../instance/record.ts";
 import { isWarmName } from "./name.ts";
@@ -30,9 +31,9 @@ export interface WorkerState {
   keep: boolean;
   createdAt: string;
   /** Docker's network mode; undefined if the engine's list does not have it (Podman). */
-  network: string | undefined;
-  /** Whether it has no network, but the services that nsenter opens. */
-  isolated: boolean;
+  networkMode: string | undefined;
+  /** The workers' network, none but the services that nsenter opens, or one of its own. */
+  network: WorkerNetwork | "standalone";
   /** Digest of what a warm worker was created from; null for a cold one. */
   inputs: string | null;
 }
@@ -89,10 +90,18 @@ function workerState(container: Docker.ContainerInfo): WorkerState {
     born: labels[label.born] ?? "cold",
     keep: labels[label.keep] === "true",
     createdAt: new Date(container.Created * 1000).toISOString(),
-    network: container.HostConfig?.NetworkMode,
-    isolated: labels[label.network] === "isolated",
+    networkMode: container.HostConfig?.NetworkMode,
+    network: kindOfNetwork(container),
     inputs: labels[label.inputs] ?? null,
   };
+}
+
+export function kindOfNetwork(
+  { Labels, HostConfig }: Pick<Docker.ContainerInfo, "Labels" | "HostConfig">,
+): WorkerState["network"] {
+  if (Labels[label.network] === "isolated") return "isolated";
+  const mode = HostConfig?.NetworkMode;
+  return mode === undefined || holderOf(mode) ? "shared" : "standalone";
 }
 
 /** The worker with this name or id; throws a `notFound` Failure with suggestions. */
@@ -157,9 +166,9 @@ export async function withoutNetwork(
   );
   const holders = new Map<string, Promise<string | undefined>>();
   const lost = await Promise.all(live.map(async (worker) => {
-    const network = worker.network ??
+    const mode = worker.networkMode ??
       (await inspectContainer(docker, worker.id))?.HostConfig.NetworkMode;
-    const holder = holderOf(network ?? "");
+    const holder = holderOf(mode ?? "");
     if (holder === undefined) return [];
     const start = holders.get(holder) ?? namespaceStart(docker, holder);
     holders.set(holder, start);

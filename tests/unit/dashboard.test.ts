@@ -26,6 +26,7 @@ const row = (name: string, more: Partial<Row> = {}): Row => ({
   name,
   session: name,
   project: `/p/${name}`,
+  network: "shared",
   state: "idle",
   waitingFor: "",
   sinceMs: nowMs - 40_000,
@@ -70,6 +71,18 @@ const draw = (drawn: View, width: number, height: number) =>
   drawView(drawn, { width, height }, nowMs).lines.map(unstyled);
 
 const paint = painter(false);
+
+test("tableLines() names the networks unless all workers are in the shared one", () => {
+  const lines = (rows: Row[]) =>
+    tableLines(rows, undefined, { width: 120, height: 9 }, { paint, nowMs })
+      .map(unstyled);
+  assert.not.match(lines([row("a"), row("b")])[0] ?? "", "NETWORK");
+  const alone = row("b", { network: "isolated" });
+  const [headings = "", ...rows] = lines([row("a"), alone]);
+  const at = headings.indexOf("NETWORK");
+  assert.match(rows[0]?.slice(at) ?? "", /^shared +done/);
+  assert.match(rows[1]?.slice(at) ?? "", /^isolated +done/);
+});
 
 test("tableLines() has a letter for the state where there is no room for the word", () => {
   const lines = (width: number) =>

@@ -36,8 +36,8 @@ function worker(name: string, more: Partial<WorkerState> = {}): WorkerState {
     born: "cold",
     keep: false,
     createdAt: "2026-01-26T11:00:00.000Z",
-    network: "container:net",
-    isolated: false,
+    networkMode: "container:net",
+    network: "shared",
     inputs: null,
     ...more,
   };
@@ -64,7 +64,7 @@ test("withoutNetwork() returns workers started before their net", async () => {
     worker("a"),
     worker("restarted"),
     worker("ended", { state: "exited" }),
-    worker("own", { network: "default" }),
+    worker("own", { networkMode: "default" }),
   ];
   assert.equal(await lostOf(docker, workers), ["a"]);
 });

@@ -18,10 +18,10 @@ function worker(id: string, change: Partial<WorkerState> = {}): WorkerState {
     session: null,
     born: "cold",
     keep: false,
-    isolated: false,
     inputs: null,
     createdAt: "2026-01-26T11:00:00.000Z",
-    network: "container:net",
+    networkMode: "container:net",
+    network: "shared",
     ...change,
   };
 }

@@ -61,7 +61,12 @@ function addWorker(
         [label.session]: session,
         [label.project]: project("app"),
       }),
-      HostConfig: { Memory: 1024 ** 3, NanoCpus: 15e8, PidsLimit: 77 },
+      HostConfig: {
+        NetworkMode: "container:fake-net",
+        Memory: 1024 ** 3,
+        NanoCpus: 15e8,
+        PidsLimit: 77,
+      },
     },
     ...change,
   });
@@ -180,6 +185,53 @@ test("a session without a network, or that ran out of memory, says so in the lis
     "full",
     "stopped: OOM-killed at 1 GiB",
   ]);
+});
+
+test("the networks of sessions are listed unless all are shared", async (served) => {
+  const { run, labels } = served;
+  keep(served, "one");
+  keep(served, "next", { network: "isolated" });
+  keep(served, "alone");
+  const worker = addWorker(served, "w", "alone");
+  const networks = async (terminal: { columns?: number }) => {
+    const ran = await run(claudy, ["ls"], terminal);
+    const [headings = [], ...rows] = table(ran.stdout);
+    const at = headings.indexOf("NETWORK");
+    return Object.fromEntries(
+      rows.map((row) => [row[0], row.at(at - headings.length)]),
+    );
+  };
+  Object.assign(worker.spec, {
+    Labels: labels({
+      ...worker.spec.Labels,
+      [label.network]: "isolated",
+    }),
+  });
+  const expected = { one: "shared", next: "isolated", alone: "isolated" };
+  for (const terminal of [{}, { columns: 80 }, { columns: 140 }]) {
+    assert.equal(await networks(terminal), expected);
+  }
+  const list = await run(claudy, ["sessions", "list", "--json"]);
+  const json = JSON.parse(list.stdout) as SessionState[];
+  assert.equal(
+    Object.fromEntries(json.map(({ name, network }) => [name, network])),
+    expected,
+  );
+  for (const command of ["list", "status"]) {
+    const { stdout } = await run(coordinator, [command]);
+    const [headings, row] = table(stdout);
+    assert.is(headings?.at(-2), "NETWORK");
+    assert.is(row?.at(-2), "isolated");
+  }
+  const shown = await run(claudy, ["sessions", "show", "alone"]);
+  assert.match(shown.stdout, /^network +isolated$/m);
+  // One that is of the shared network, although another was chosen since.
+  worker.spec.Labels = { ...worker.spec.Labels, [label.network]: "shared" };
+  const status = await run(coordinator, ["status", "--json"]);
+  assert.is(JSON.parse(status.stdout).workers[0].network, "shared");
+  worker.spec.HostConfig = { NetworkMode: "bridge" };
+  const other = await run(coordinator, ["list", "--json"]);
+  assert.is(JSON.parse(other.stdout)[0].network, "standalone");
 });
 
 test("a session is shown with each of its fields", async (served) => {

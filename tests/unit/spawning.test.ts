@@ -578,6 +578,7 @@ test("status shows limits, lost networks, and how the last workers ended", async
     name: "one",
     summary: "Up 5 minutes",
     project: "",
+    network: "shared",
     startedAt: one.startedAt,
     memoryBytes: 1024 ** 3,
     cpus: 1.5,

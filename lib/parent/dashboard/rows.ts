@@ -75,13 +75,14 @@ export class Rows {
   /** Waiting sessions come first, workers without a session last. */
   get all(): Row[] {
     const rows = this.#workers.map((watched): Row => {
-      const { id, name, session, project } = watched.worker;
+      const { id, name, session, project, network } = watched.worker;
       return {
         id,
         window: this.#windows.get(id)?.index,
         name: session ?? name,
         session,
         project,
+        network,
         state: stateOf(watched),
         waitingFor: detailOf(watched),
         sinceMs: this.#since.get(id)?.ms ?? Date.now(),

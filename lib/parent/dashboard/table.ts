@@ -2,6 +2,7 @@
 
 import type { Activity } from "../../session/activity.ts";
 import { fitText, textWidth } from "../../std/text.ts";
+import type { WorkerState } from "../../worker/workers.ts";
 import { figureCell, shortSize, shortSpan } from "../../std/units.ts";
 import type { Paint, Style } from "./paint.ts";
 
@@ -16,6 +17,7 @@ export interface Row {
   name: string;
   session: string | null;
   project: string;
+  network: WorkerState["network"];
   state: RowState;
   waitingFor: string;
   /** Since when it is in this state, in milliseconds since 1970. */
@@ -70,8 +72,9 @@ interface Column {
   isNumber?: boolean;
 }
 
-function columnsFor(width: number, nowMs: number): Column[] {
+function columnsFor(rows: Row[], width: number, nowMs: number): Column[] {
   const wide = isWide(width);
+  const areShared = rows.every(({ network }) => network === "shared");
   return [
     { heading: "#", text: ({ window }) => `${window ?? ""}`, isNumber: true },
     { heading: "SESSION", text: ({ name }) => name, share: 0.35 },
@@ -93,6 +96,9 @@ function columnsFor(width: number, nowMs: number): Column[] {
       text: ({ sinceMs }) => shortSpan(nowMs - sinceMs),
       isNumber: true,
     },
+    ...(areShared
+      ? []
+      : [{ heading: "NETWORK", text: ({ network }: Row) => network }]),
     { heading: "LAST LINE", text: ({ lastLine }) => lastLine, share: 1 },
     ...usageColumns,
   ];
@@ -150,7 +156,7 @@ export function tableLines(
   { width, height }: TableSize,
   { paint, nowMs }: { paint: Paint; nowMs: number },
 ): string[] {
-  const columns = columnsFor(width, nowMs);
+  const columns = columnsFor(rows, width, nowMs);
   const widths = widthsOf(columns, rows, width);
   const gap = isWide(width) ? "  " : " ";
   const headings = columns.map(({ heading, isNumber }, at) =>
