@@ -5,7 +5,7 @@ import { removeScope } from "../egress/store.ts";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { stopWorker } from "../worker/ending.ts";
-import { Failure } from "../std/errors.ts";
+import { Failure, messageOf } from "../std/errors.ts";
 import { execIn, processNames } from "../docker/exec.ts";
 import type { Instance } from "../instance/instance.ts";
 import { type InheritRequest, readHostConfig } from "../home/host-config.ts";
@@ -52,12 +52,19 @@ export async function syncSession(
 /** Time for the CLI to save its state and exit. */
 const gracePeriodMs = 3000;
 
+/**
+ * Signals what runs in the terminals of the session. They stay open: without its terminal,
+ * Claude takes 6 s to exit instead of 0.3 s.
+ */
+const hangUp = `${tmux.join(" ")} list-panes -a -F '#{pane_pid}' |
+  while read -r pid; do kill -s HUP -- "-$pid"; done`;
+
 async function quitClaude(
   { docker }: Pick<Instance, "docker">,
   id: string,
 ): Promise<void> {
   const limits = { timeoutMs: gracePeriodMs };
-  await execIn(docker, id, [...tmux, "kill-server"], limits);
+  await execIn(docker, id, ["sh", "-c", hangUp], limits);
   await waitFor(
     async () => !(await processNames(docker, id)).includes("claude"),
     { for: "Claude to end", timeoutMs: gracePeriodMs, everyMs: 50 },
@@ -74,8 +81,8 @@ export async function stopSession(
     .find(({ session }) => session === name);
   if (!worker) return false;
   if (worker.state === "running") {
-    await quitClaude(instance, worker.id).catch(() => {
-      // stopWorker() kills it with the worker.
+    await quitClaude(instance, worker.id).catch((error) => {
+      log(`Killing Claude with its worker: ${messageOf(error)}`);
     });
   }
   await stopWorker(instance, worker, log);

@@ -41,7 +41,8 @@ teardown() {
   open "$project"
   typed "$session" "old words" Enter
   wait_for_screen 20 "$session" "echo: old words"
-  "$claudy" stop "$session"
+  run --separate-stderr -0 "$claudy" stop "$session"
+  [ "$stderr" = "" ] # Claude was not killed
   open --new "$project"
   [ "$(jq -r .conversation <<<"$opened")" = new ]
   typed "$session" "new words" Enter

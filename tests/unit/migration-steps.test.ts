@@ -381,8 +381,8 @@ test("rollback stops sessions, other workers and the daemon", async (context) =>
   assert.not.ok(engine.find("free"));
   assert.not.ok(engine.find("held"));
   assert.not.ok(engine.find("fake-parent"));
-  assert.ok(commands.some((line) => /^held: .*kill-server/.test(line)));
-  assert.not.ok(commands.some((line) => /^free: .*kill-server/.test(line)));
+  assert.ok(commands.some((line) => /^held: .*kill -s HUP/s.test(line)));
+  assert.not.ok(commands.some((line) => /^free: .*kill -s HUP/s.test(line)));
 });
 
 test("rollback decides again which parts to restore, until it has read them", async (context) => {
