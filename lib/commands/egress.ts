@@ -2,13 +2,17 @@
 
 import { realpathSync } from "node:fs";
 import { resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { CAC, Command } from "cac";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 import { wholeNumber } from "../cli/options.ts";
-import { askProxy } from "../egress/ask.ts";
+import { unallowable } from "../egress/address.ts";
+import { type Answer, askProxy } from "../egress/ask.ts";
 import { type Entry, lastEntries } from "../egress/journal.ts";
 import {
+  type Asking,
+  digestOf,
   judgeHost,
   maxRules,
   type Policy,
@@ -22,6 +26,8 @@ import { directNetwork } from "../egress/upstream.ts";
 import type { Instance } from "../instance/instance.ts";
 import { openHome, viewInstance } from "../instance/open.ts";
 import { openSocket } from "../instance/parent-socket.ts";
+import { readRecords } from "../instance/record.ts";
+import type { SessionRecord } from "../instance/session-record.ts";
 import { exitCode, Failure, messageOf } from "../std/errors.ts";
 import { didYouMean } from "../std/nearest.ts";
 import { columns } from "../std/text.ts";
@@ -64,6 +70,7 @@ export function egressCommand(io: Io): CAC {
           ...parseHost(String(host)),
         }));
         const whose = whoseOf(io, instance, options);
+        if (action === "allow" && !options.remove) refuseUseless(rules);
         changeRules(instance, whose, rules, options.remove ?? false);
         if (!options.remove) warnOfStronger(io, instance, whose, rules);
         showPolicy(io, instance, whose, options.json);
@@ -100,7 +107,7 @@ export function egressCommand(io: Io): CAC {
       const instance = await openHome(io.env, io.log);
       const name = session === undefined
         ? undefined
-        : namedSession(io, instance, session).name;
+        : sessionOf(io, instance, session).name;
       const entries = lastEntries(
         instance,
         wholeNumber("--tail", tail) ?? 50,
@@ -149,7 +156,7 @@ function whoseOf(
     throw new Failure("usage", "Pass either --project or --session");
   }
   if (session !== undefined) {
-    const found = namedSession(io, instance, session);
+    const found = sessionOf(io, instance, session);
     return { session: found.name, of: found.project };
   }
   if (project === undefined) return {};
@@ -159,6 +166,17 @@ function whoseOf(
   } catch {
     throw new Failure("notFound", `There is no directory ${path}`);
   }
+}
+
+/** Throws a `usage` Failure for a worker without a session, which only its project's rules name. */
+function sessionOf(io: Io, instance: Instance, word: unknown): SessionRecord {
+  const worker = readRecords(instance).find(({ worker }) => worker === word);
+  if (worker && worker.session === null) {
+    throw new Failure("usage", `"${word}" is a worker without a session`, {
+      hint: `Use the rules of its project: --project ${worker.project.path}`,
+    });
+  }
+  return namedSession(io, instance, word);
 }
 
 /** The levels that apply, as the proxy knows them. */
@@ -246,6 +264,20 @@ function changeRules(
   writeScope(instance, whose, { ...(preset ? { preset } : {}), rules: next });
 }
 
+/** Throws a `usage` Failure if a host cannot be allowed. */
+function refuseUseless(rules: Rule[]): void {
+  for (const { host } of rules) {
+    const what = unallowable(host);
+    if (what === undefined) continue;
+    throw new Failure("usage", `No rule can allow ${host}: it is ${what}`, {
+      hint: what === "a loopback address"
+        ? "Isolated workers reach their own localhost without a rule. For a server on this " +
+          "host, allow an address of the host: claudy egress allow ADDRESS:PORT"
+        : "Allow a name, or an address that is public or private.",
+    });
+  }
+}
+
 /** Another rule may decide in spite of the new one. */
 function warnOfStronger(
   io: Io,
@@ -291,10 +323,54 @@ async function check(
   whose: Scoped,
   json: boolean | undefined,
 ): Promise<number> {
-  let answer;
+  const answer = await presentAnswer(io, instance, target, whose);
+  io.answer({ ...target, ...answer }, answer.sentence, json);
+  return answer.allowed && !answer.failed ? 0 : exitCode.unsafe;
+}
+
+/** Longer than the proxy takes to get changed rules. */
+const staleMs = 3000;
+
+/** The proxy's answer by the rules that the files have now. */
+async function presentAnswer(
+  io: Io,
+  instance: Instance,
+  target: Target,
+  whose: Scoped,
+): Promise<Omit<Answer, "digest">> {
+  const asking = askingOf(whose);
+  const deadline = Date.now() + staleMs;
+  while (true) {
+    const { digest, ...answer } = await answerOf(instance, target, asking);
+    const present = presentDigest(instance, whose);
+    // A proxy of an earlier version sends none.
+    if (digest === undefined || present === undefined) return answer;
+    if (digest === present) return answer;
+    if (Date.now() > deadline) {
+      io.log("warning: The proxy does not have the present rules");
+      return answer;
+    }
+    await sleep(50);
+  }
+}
+
+/** Undefined if they cannot be read, which the proxy's answer tells. */
+function presentDigest(instance: Instance, whose: Scoped): string | undefined {
+  try {
+    return digestOf(policyOf(instance, whose), askingOf(whose));
+  } catch {
+    return undefined;
+  }
+}
+
+async function answerOf(
+  instance: Instance,
+  target: Target,
+  asking: Asking,
+): Promise<Answer> {
   try {
     const socket = openSocket(instance, instance.home.egressSocket);
-    answer = await askProxy(socket, target, askingOf(whose));
+    return await askProxy(socket, target, asking);
   } catch (error) {
     throw new Failure(
       "notFound",
@@ -302,8 +378,6 @@ async function check(
       { hint: "Start the parent: claudy daemon start" },
     );
   }
-  io.answer({ ...target, ...answer }, answer.sentence, json);
-  return answer.allowed && !answer.failed ? 0 : exitCode.unsafe;
 }
 
 function entriesText(entries: Entry[]): string {

@@ -32,8 +32,8 @@ export const limitsOption = [
 
 export const networkOption = [
   "--network <kind>",
-  "shared with all workers, or isolated: only the services on localhost " +
-  "(default: WORKER_NETWORK)",
+  "shared with all workers, without an egress policy; or isolated: services on " +
+  "localhost, other hosts as claudy egress allows (default: WORKER_NETWORK)",
 ] as const;
 
 /** The settings of such options, for openInstance(). */

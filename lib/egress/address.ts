@@ -60,6 +60,21 @@ const lists = subnets.map(([what, allowable, ...texts]) => ({
   list: listOf(texts),
 }));
 
+/**
+ * Why no rule can allow a host, as notPublic() says it; undefined if one can. `host` is in
+ * the one form of target.ts.
+ */
+export function unallowable(host: string): string | undefined {
+  const address = isLocalhost(host) ? "127.0.0.1" : host;
+  const fault = isIP(address) ? notPublic(address) : undefined;
+  return fault && !fault.allowable ? fault.what : undefined;
+}
+
+/** Names of the loopback addresses: https://www.rfc-editor.org/rfc/rfc6761#section-6.3 */
+export function isLocalhost(host: string): boolean {
+  return host === "localhost" || host.endsWith(".localhost");
+}
+
 /** All public IPv6 addresses, which may become fewer but not more. */
 const globalUnicast = listOf(["2000::/3"]);
 
@@ -86,11 +101,12 @@ export function notPublic(
   const type = family === 4 ? "ipv4" : "ipv6";
   const isOf = (all: readonly string[]) =>
     all.some((one) => isSame(one, address));
+  const kind = lists.find(({ list }) => list.check(address, type))?.kind;
+  if (kind && !kind.allowable) return kind;
   if (isOf(own.parent)) {
     return { what: "an address of the parent", allowable: false };
   }
-  const found = lists.find(({ list }) => list.check(address, type));
-  if (found) return found.kind;
+  if (kind) return kind;
   if (family === 6 && !globalUnicast.check(address, type)) {
     return { what: "a reserved address", allowable: false };
   }

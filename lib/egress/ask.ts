@@ -16,6 +16,8 @@ const answerSchema = v.object({
   from: v.string(),
   sentence: v.string(),
   addresses: v.array(v.string()),
+  /** Of the rules that it judged by, see digestOf(); null for none. */
+  digest: v.optional(v.nullable(v.string())),
 });
 
 export type Answer = v.InferOutput<typeof answerSchema>;

@@ -1,6 +1,7 @@
 // The egress policy: who asks, for which host, and which rule decides. Nothing here
 // resolves names or connects.
 
+import { createHash } from "node:crypto";
 import * as v from "valibot";
 import { notPublic } from "./address.ts";
 import { type Preset, presetAllows, presets } from "./presets.ts";
@@ -107,6 +108,14 @@ function levelsOf(policy: Policy, { session, project }: Asking): Level[] {
     }]),
     { name: "the instance", option: "", scope: policy.instance },
   ];
+}
+
+/** Differs with the rules and presets that apply, whoever has read them. */
+export function digestOf(policy: Policy, asking: Asking): string {
+  const scopes = levelsOf(policy, asking).map(({ scope }) =>
+    scope && [scope.preset ?? null, scope.rules.map(ruleText)]
+  );
+  return createHash("sha256").update(JSON.stringify(scopes)).digest("hex");
 }
 
 /** The preset that applies, and where it is set. */

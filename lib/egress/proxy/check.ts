@@ -1,7 +1,7 @@
 // Answers commands of the host that ask for a judgement. Connects to nothing.
 
 import type { ServerResponse } from "node:http";
-import type { Policy } from "../policy.ts";
+import { digestOf, type Policy } from "../policy.ts";
 import { connectTarget } from "../target.ts";
 import { judge } from "./judge.ts";
 import type { World } from "./world.ts";
@@ -26,7 +26,9 @@ export async function answerCheck(
     project: query.get("project"),
   };
   const found = await judge(policy, asking, target, judging);
-  const body = JSON.stringify(found);
+  const now = policy();
+  const digest = now ? digestOf(now, asking) : null;
+  const body = JSON.stringify({ ...found, digest });
   response.writeHead(200, {
     "content-type": "application/json",
     // Otherwise it would be chunked.

@@ -1,6 +1,7 @@
 // Judges a request completely: the host, then each address that it resolves to.
 
 import { isIP } from "node:net";
+import { isLocalhost } from "../address.ts";
 import {
   type Asking,
   judgeAddress,
@@ -77,7 +78,12 @@ export function judgeTarget(
     all.map((address) => judgeAddress(policy, asking, target, address))
       .find((refusal) => refusal !== undefined);
   // Before the rules of hosts, whose hints would not help.
-  const given = isIP(target.host) ? refusalOf([target.host]) : undefined;
+  const { host } = target;
+  const given = isIP(host)
+    ? refusalOf([host])
+    : isLocalhost(host)
+    ? refusalOf(["127.0.0.1"])
+    : undefined;
   if (given) return given;
   const verdict = judgeHost(policy, asking, target);
   return verdict.allowed ? refusalOf(addresses) ?? verdict : verdict;
