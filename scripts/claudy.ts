@@ -88,6 +88,17 @@ const subcommands: Record<string, Subcommand> = {
       "show (default), allow, deny, preset, log or check of hosts that isolated workers can reach",
     load: async () => (await import("../lib/commands/egress.ts")).egressCommand,
   },
+  usage: {
+    group: "Sessions",
+    meaning: "Show what sessions used of the API, and the account's limits",
+    load: async () => (await import("../lib/commands/usage.ts")).usageCommand,
+  },
+  budget: {
+    group: "Sessions",
+    takes: "[action] [name]",
+    meaning: "show (default), set or rm budgets; release a paused session",
+    load: async () => (await import("../lib/commands/usage.ts")).budgetCommand,
+  },
   run: {
     group: "Sessions",
     takes: "<prompt>",

@@ -5,6 +5,7 @@ import { existsSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { sessionHome } from "../home/worker-home.ts";
 import { moveScope } from "../egress/store.ts";
+import { moveBudgets } from "../usage/budgets.ts";
 import type { Instance } from "../instance/instance.ts";
 import { freePorts, reservePorts } from "../instance/port-range.ts";
 import {
@@ -91,6 +92,7 @@ async function change(
   moveFile(oldHome, newHome);
   moveFile(home.inherited(from.name), home.inherited(to.name));
   moveScope(instance, from.name, to.name);
+  moveBudgets(instance, from.name, to.name);
   if (from.portBase !== undefined) {
     record.portBase = reservePorts(instance, to.name);
     writeSession(instance, record);

@@ -2,6 +2,8 @@
 // The Claude home of a session outlives its workers.
 
 import { removeScope } from "../egress/store.ts";
+import { removeBudgets } from "../usage/budgets.ts";
+import { release } from "../usage/paused.ts";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { stopWorker } from "../worker/ending.ts";
@@ -102,6 +104,8 @@ export async function removeSession(
   forgetSnapshot(instance, name);
   removeSessionRecord(instance, name);
   removeScope(instance, { session: name });
+  removeBudgets(instance, { session: name, project: null });
+  release(instance, name);
 }
 
 /** Removes the Claude home of a session and the record of its inherited files. */

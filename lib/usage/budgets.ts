@@ -150,6 +150,19 @@ export function tokensOf(
   return input + output + cacheRead + cacheWrite;
 }
 
+/** Null if there are tokens, and none of them has a price. */
+export function costUsd(
+  { cost, unpriced }: { cost: number; unpriced: number },
+): number | null {
+  return cost === 0 && unpriced > 0 ? null : cost / 1e6;
+}
+
+/** A cost, with what is unknown of it. */
+export function costText(usd: number | null, unpriced: number): string {
+  if (usd === null) return "unknown";
+  return unpriced > 0 ? `over ${usdText(usd)}` : usdText(usd);
+}
+
 export function whoseText({ session, project }: Whose): string {
   if (session !== null) return `session ${printable(session)}`;
   return project === null ? "all sessions" : `project ${printable(project)}`;

@@ -12,6 +12,7 @@ import { writeAtomic } from "../std/owned.ts";
 import {
   type BudgetState,
   budgetStates,
+  costUsd,
   nearMessage,
   readBudgets,
   spentMessage,
@@ -367,11 +368,4 @@ function todayOf(rows: Row[]): Record<string, Today> {
       unpriced: sum.unpriced,
     }]),
   );
-}
-
-/** Null if there are tokens, and none of them has a price. */
-export function costUsd(
-  { cost, unpriced }: { cost: number; unpriced: number },
-): number | null {
-  return cost === 0 && unpriced > 0 ? null : cost / 1e6;
 }

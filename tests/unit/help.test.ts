@@ -46,6 +46,8 @@ const commands: Record<string, string[]> = {
   watch: [],
   ports: ["list", "open"],
   egress: ["show", "allow", "deny", "preset", "log", "check"],
+  usage: [],
+  budget: ["show", "set", "rm", "release"],
   run: [],
   login: [],
   logout: [],
