@@ -13,6 +13,7 @@ import { removeSession, stopSession, syncSession } from "../session/session.ts";
 import { listSessions, type SessionState } from "../session/list.ts";
 import { columns } from "../std/text.ts";
 import { span } from "../std/units.ts";
+import { todayText } from "../usage/status.ts";
 import { stopWorker } from "../worker/ending.ts";
 import { listWorkers, type WorkerState } from "../worker/workers.ts";
 import { limitText } from "../worker/limit-events.ts";
@@ -182,13 +183,16 @@ function sessionTable(
   sessions: SessionState[],
   { width, env }: Io,
 ): string {
-  const rows = withNetworks([
-    [
-      ...["SESSION", "STATE", "MODE", "TERMINALS", "WORKER", "CREATED"],
-      ...["ACTIVE", "PROJECT"],
-    ],
-    ...sessions.map(row),
-  ], sessions);
+  const rows = withToday(
+    withNetworks([
+      [
+        ...["SESSION", "STATE", "MODE", "TERMINALS", "WORKER", "CREATED"],
+        ...["ACTIVE", "PROJECT"],
+      ],
+      ...sessions.map(row),
+    ], sessions),
+    sessions,
+  );
   // A pipe gets whole paths.
   if (width === undefined) return columns(rows);
   const short = rows.map((cells) =>
@@ -198,6 +202,16 @@ function sessionTable(
     ? short.map((cells) => cells.toSpliced(4, 2))
     : short;
   return columns(shown, width);
+}
+
+/** A table with a column for the usage of today, where there is any. */
+function withToday(rows: string[][], sessions: SessionState[]): string[][] {
+  if (sessions.every(({ today }) => today === null)) return rows;
+  const cells = [
+    "TODAY",
+    ...sessions.map(({ today }) => todayText(today)),
+  ];
+  return rows.map((row, at) => row.toSpliced(-1, 0, cells[at] ?? ""));
 }
 
 /** Writes the user's home as ~. */

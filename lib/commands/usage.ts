@@ -53,7 +53,10 @@ const onlyRelay = "Only requests of sessions that use the relay are counted";
 
 export function usageCommand(io: Io): CAC {
   const cli = command("claudy usage");
-  cli.command("", "Show what sessions used of the API, and the account's limits")
+  cli.command(
+    "",
+    "Show what sessions used of the API, and the account's limits",
+  )
     .option("--by <what>", "Sum by session (default), project or day")
     .option(
       "--since <when>",
@@ -270,7 +273,9 @@ function whoseOf(
   }
 }
 
-function amountOf({ tokens, cost }: Options): Pick<Budget, "measure" | "limit"> {
+function amountOf(
+  { tokens, cost }: Options,
+): Pick<Budget, "measure" | "limit"> {
   if ((tokens === undefined) === (cost === undefined)) {
     throw new Failure("usage", "Pass either --tokens or --cost");
   }

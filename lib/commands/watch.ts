@@ -31,7 +31,19 @@ export function watchCommand(io: Io): CAC {
       const notifying = new Set<string>();
       await followSessions(
         instance,
-        { stop: stop.signal, log: io.log },
+        {
+          stop: stop.signal,
+          log: io.log,
+          noted: (notice) => {
+            const text = printable(`${notice.at} ${notice.text}`);
+            io.answerLine({ ...notice, notice: notice.text }, text, json);
+            void notify(io, notifyWith, {
+              session: notice.session ?? "",
+              project: notice.project ?? "",
+              notice: notice.text,
+            });
+          },
+        },
         (now) => {
           for (const change of sessionChanges(before, now)) {
             const at = new Date().toISOString();
@@ -39,9 +51,7 @@ export function watchCommand(io: Io): CAC {
             const begins = before !== undefined && change.to === "waiting" &&
               change.from !== "waiting";
             const { session } = change;
-            if (!begins || notifyWith === "" || notifying.has(session)) {
-              continue;
-            }
+            if (!begins || notifying.has(session)) continue;
             notifying.add(session);
             void notify(io, notifyWith, change)
               .finally(() => notifying.delete(session));
@@ -58,17 +68,28 @@ function describe({ session, to, waitingFor, project }: SessionChange): string {
   return printable(`${session} ${to}${why} (${project})`);
 }
 
+interface Event {
+  /** "" if it is about several sessions. */
+  session: string;
+  project: string;
+  waitingFor?: string | null;
+  /** About a budget or limit. */
+  notice?: string;
+}
+
 /** The command gets what comes from a worker only as variables. */
 async function notify(
   io: Io,
   command: string,
-  { session, project, waitingFor }: SessionChange,
+  { session, project, waitingFor, notice }: Event,
 ): Promise<void> {
+  if (command === "") return;
   const env = {
     ...io.env,
     HAL9000_SESSION: session,
     HAL9000_PROJECT: printable(project),
     HAL9000_WAITING_FOR: waitingFor ?? "",
+    HAL9000_NOTICE: printable(notice ?? ""),
   };
   const { exitCode } = await $({
     env,

@@ -303,7 +303,8 @@ export const definitions = {
   HAL9000_NOTIFY_COMMAND: {
     schema: v.pipe(v.string(), v.description("a command line of the shell")),
     fallback: "",
-    meaning: "Command to run when a session starts to wait, for claudy watch",
+    meaning:
+      "Command to run when a session starts to wait, or a budget or limit is reached, for claudy watch",
   },
   MCP_SOCKET: {
     schema: v.pipe(

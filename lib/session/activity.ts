@@ -8,11 +8,15 @@ import { type Directory, inDirectory } from "../std/directory.ts";
 import { parseJson } from "../std/json.ts";
 import { clearPath, plainText } from "../std/plain-file.ts";
 import { unprintable } from "../std/text.ts";
+import { clockText } from "../usage/days.ts";
+import { limitedUntil, type Status } from "../usage/status.ts";
 
 export type Activity =
   | "working"
   | "waiting"
   | "idle"
+  /** It waits until the account's limit resets. */
+  | "limited"
   | "starting"
   | "paused"
   | "stopped"
@@ -77,6 +81,21 @@ export function parseState(text: string): CliState | undefined {
     activity: activities[state.status],
     waitingFor: state.waitingFor ?? null,
   };
+}
+
+/** The state of a session whose requests may be refused until a limit resets. */
+export function withLimit(
+  state: CliState,
+  status: Status | undefined,
+  session: string | null,
+  now: number,
+): CliState {
+  // One that waits for an answer does so in any case.
+  const sends = state.activity === "working" || state.activity === "idle";
+  const until = sends ? limitedUntil(status, session, now) : undefined;
+  if (until === undefined) return state;
+  const waitingFor = `resets at ${clockText(until, now)}`;
+  return { activity: "limited", waitingFor };
 }
 
 /** In a Claude home: the file that the hooks write, and the CLI's own directory. */

@@ -9,6 +9,7 @@ import {
   ownFiles,
   readCliState,
   readEnding,
+  withLimit,
 } from "./activity.ts";
 import { lastSaidAt, scanTimeoutMs, TooMany } from "./conversations.ts";
 import { terminalClients } from "../docker/terminal.ts";
@@ -34,6 +35,12 @@ import { tmux } from "./tmux.ts";
 import { hasCredentials } from "../home/credentials.ts";
 import { sessionHome } from "../home/worker-home.ts";
 import { listWorkers, type WorkerState } from "../worker/workers.ts";
+import {
+  readStatus,
+  type Status,
+  type Today,
+  usedToday,
+} from "../usage/status.ts";
 
 export interface SessionState
   extends
@@ -68,6 +75,8 @@ export interface SessionState
   limitEvents: LimitEvents | null;
   /** Time of the last message, or when the session was last opened. */
   activeAt: string;
+  /** What it used of the API today; null if nothing was counted. */
+  today: Today | null;
 }
 
 export async function listSessions(
@@ -78,6 +87,7 @@ export async function listSessions(
   const workers = await listWorkers(instance);
   const offline = await withoutNetwork(instance, workers);
   const deadline = Date.now() + scanTimeoutMs;
+  const status = readStatus(instance);
   // Live workers first, then the ended ones, newest first.
   const records = [
     ...readRecords(instance, log),
@@ -89,6 +99,7 @@ export async function listSessions(
         workers,
         offline,
         env,
+        status,
         activeAt: activeAt(instance, record, deadline, log),
         latest: records.find(({ session }) => session === record.name),
       })
@@ -103,6 +114,7 @@ interface Observed {
   /** The record of the session's current worker, else of its last one. */
   latest: WorkerRecord | EndedRecord | undefined;
   activeAt: string;
+  status: Status | undefined;
   /** The caller's environment. */
   env: NodeJS.ProcessEnv;
 }
@@ -110,12 +122,14 @@ interface Observed {
 async function stateOf(
   instance: Instance,
   record: SessionRecord,
-  { workers, offline, latest, activeAt, env }: Observed,
+  { workers, offline, latest, activeAt, env, status }: Observed,
 ): Promise<SessionState> {
   const worker = workers.find(({ session, state }) =>
     session === record.name && (state === "running" || state === "paused")
   );
-  const cli = worker && await stateIn(instance, worker);
+  const seen = worker && await stateIn(instance, worker);
+  const cli = seen &&
+    { ...seen, ...withLimit(seen, status, record.name, Date.now()) };
   const claudeHome = join(instance.home.home, sessionHome(record.name));
   return {
     ...record,
@@ -140,6 +154,7 @@ async function stateOf(
     memoryBytes: latest?.memoryBytes ?? null,
     limitEvents: worker ? await limitEvents(instance, worker.id) : null,
     activeAt,
+    today: usedToday(status, record.name, Date.now()),
   };
 }
 

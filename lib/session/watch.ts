@@ -2,12 +2,23 @@
 
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type CliState, readCliState, readEnding } from "./activity.ts";
+import {
+  type CliState,
+  readCliState,
+  readEnding,
+  withLimit,
+} from "./activity.ts";
 import { messageOf } from "../std/errors.ts";
 import { followEvents } from "../instance/events.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
 import { sessionHome } from "../home/worker-home.ts";
+import {
+  NewNotices,
+  type Notice,
+  type Status,
+  StatusFile,
+} from "../usage/status.ts";
 import { listWorkers, type WorkerState } from "../worker/workers.ts";
 
 export interface WatchedWorker {
@@ -26,10 +37,17 @@ const listIntervalMs = 30_000;
 
 const actions = ["start", "die", "destroy", "rename", "pause", "unpause"];
 
-/** Calls `act` once at the start and after each change, until `stop` is aborted. */
+/**
+ * Calls `act` once at the start and after each change, and `noted` for each new notice about
+ * budgets and limits, until `stop` is aborted.
+ */
 export async function followSessions(
   instance: Instance,
-  options: { stop: AbortSignal; log: Log },
+  options: {
+    stop: AbortSignal;
+    log: Log;
+    noted?: (notice: Notice) => void;
+  },
   act: (workers: WatchedWorker[]) => Promise<void> | void,
 ): Promise<void> {
   const { stop, log } = options;
@@ -38,6 +56,8 @@ export async function followSessions(
   let workers: WorkerState[] = [];
   let listedAt = 0;
   let last = "";
+  const statusFile = new StatusFile(instance);
+  const notices = new NewNotices();
   while (!stop.aborted) {
     try {
       if (changed || Date.now() - listedAt > listIntervalMs) {
@@ -48,7 +68,9 @@ export async function followSessions(
         // A worker that is just being claimed has no record yet: list again.
         changed = workers.some(({ project }) => project === "");
       }
-      const now = workers.map((worker) => watched(instance, worker));
+      const status = statusFile.read();
+      for (const notice of notices.from(status)) options.noted?.(notice);
+      const now = workers.map((worker) => watched(instance, worker, status));
       const text = JSON.stringify(now);
       if (text !== last) await act(now);
       last = text;
@@ -65,12 +87,14 @@ export async function followSessions(
 function watched(
   { home }: Pick<Instance, "home">,
   worker: WorkerState,
+  status: Status | undefined,
 ): WatchedWorker {
   const { session } = worker;
   const shown = { ...worker, status: "" };
   if (session === null) return { worker: shown, said: null, exitCode: null };
   const claudeHome = join(home.home, sessionHome(session));
-  const said = readCliState(claudeHome) ?? null;
+  const seen = readCliState(claudeHome);
+  const said = seen ? withLimit(seen, status, session, Date.now()) : null;
   const exitCode = said ? null : readEnding(claudeHome)?.exitCode ?? null;
   return { worker: shown, said, exitCode };
 }

@@ -1,10 +1,12 @@
 // Budgets and limits as they are now: HAL9000_HOME/usage/status.json, which the ledger in
 // the parent writes, for commands, claudy watch and the dashboard.
 
+import { statSync } from "node:fs";
 import * as v from "valibot";
 import type { Instance } from "../instance/instance.ts";
 import { readJson } from "../std/json.ts";
-import { budgetSchema } from "./budgets.ts";
+import { budgetSchema, costText, whoseText } from "./budgets.ts";
+import { clockText, dayOf } from "./days.ts";
 import { windowSchema } from "./notes.ts";
 import { pausedSchema } from "./paused.ts";
 
@@ -75,6 +77,53 @@ export function readStatus(
   return readJson(home.usageStatus, statusSchema, maxBytes);
 }
 
+/** Reads the status again only if it has changed. */
+export class StatusFile {
+  readonly #home: Pick<Instance, "home">;
+  #signature = "";
+  #status: Status | undefined;
+
+  constructor(home: Pick<Instance, "home">) {
+    this.#home = home;
+  }
+
+  read(): Status | undefined {
+    const path = this.#home.home.usageStatus;
+    const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
+    const signature = stat ? `${stat.ino} ${stat.mtimeNs}` : "none";
+    if (signature !== this.#signature) {
+      this.#signature = signature;
+      this.#status = readStatus(this.#home);
+    }
+    return this.#status;
+  }
+}
+
+/** The notices that are new since the first call. */
+export class NewNotices {
+  #seen: Set<string> | undefined;
+
+  from(status: Status | undefined): Notice[] {
+    const all = (status?.notices ?? [])
+      .map((notice) => [JSON.stringify(notice), notice] as const);
+    const found = all.filter(([text]) => this.#seen && !this.#seen.has(text));
+    this.#seen = new Set(all.map(([text]) => text));
+    return found.map(([, notice]) => notice);
+  }
+}
+
+/** What a session used today; null if nothing was counted. */
+export function usedToday(
+  status: Status | undefined,
+  session: string | null,
+  now: number,
+): Today | null {
+  const { day, today = {} } = status ?? {};
+  return session !== null && day === dayOf(now) && Object.hasOwn(today, session)
+    ? today[session] ?? null
+    : null;
+}
+
 /** When the limit resets that a session waits for; undefined if it waits for none. */
 export function limitedUntil(
   status: Status | undefined,
@@ -86,4 +135,30 @@ export function limitedUntil(
     ? limited[session]?.resetsAt
     : undefined;
   return resetsAt !== undefined && resetsAt > now ? resetsAt : undefined;
+}
+
+/** The cost of a day, or its tokens if they have no price. */
+export function todayText(today: Today | null): string {
+  if (!today) return "";
+  const { cost, unpriced, tokens } = today;
+  return cost === null ? `${tokens} tokens` : costText(cost, unpriced);
+}
+
+/** In one line: the limit that was reached, spent budgets, and paused sessions. */
+export function alertsOf(status: Status | undefined, now: number): string[] {
+  if (!status) return [];
+  const { limit, budgets, paused, day } = status;
+  const reached = limit && limit.resetsAt > now
+    ? [`Limit reached, resets at ${clockText(limit.resetsAt, now)}`]
+    : [];
+  const spent = day === dayOf(now) ? budgets : [];
+  return [
+    ...reached,
+    ...spent.filter(({ level }) => level !== "ok").map((budget) => {
+      const share = Math.floor(budget.spent / budget.limit * 100);
+      const how = budget.level === "spent" ? "spent" : `${share} % spent`;
+      return `Budget of ${whoseText(budget)}: ${how}`;
+    }),
+    ...paused.map(({ session }) => `Paused: ${session}`),
+  ];
 }

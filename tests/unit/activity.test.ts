@@ -12,10 +12,13 @@ import process from "node:process";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import {
+  type CliState,
   cliState,
   readCliState,
   readEnding,
+  withLimit,
 } from "../../lib/session/activity.ts";
+import type { Status } from "../../lib/usage/status.ts";
 import { sessionChanges, type WatchedWorker } from "../../lib/session/watch.ts";
 
 const idle = '{"status":"idle"}';
@@ -109,6 +112,26 @@ test("sessionChanges() reports added and removed sessions", () => {
   assert.is(sessionChanges([], now)[0]?.from, "stopped");
   assert.is(sessionChanges(now, [])[0]?.to, "stopped");
   assert.is(sessionChanges(now, [watched("a")])[0]?.to, "stopped");
+});
+
+test("a session that works or idles is limited until the limit resets", () => {
+  const at = new Date(2026, 10, 28, 2).getTime();
+  const resetsAt = new Date(2026, 10, 28, 3).getTime();
+  const status = {
+    limited: { shop: { project: "/p", at, resetsAt } },
+  } as unknown as Status;
+  const state = (activity: CliState["activity"], session = "shop", now = at) =>
+    withLimit({ activity, waitingFor: null }, status, session, now);
+  const limited = { activity: "limited", waitingFor: "resets at 03:00" };
+  assert.equal(state("idle"), limited);
+  assert.equal(state("working"), limited);
+  for (const other of ["waiting", "starting", "paused", "unknown"] as const) {
+    assert.is(state(other).activity, other);
+  }
+  assert.is(state("idle", "constructor").activity, "idle");
+  assert.is(state("idle", "shop", resetsAt).activity, "idle");
+  const tomorrow = state("idle", "shop", at - 24 * 3600 * 1000);
+  assert.is(tomorrow.waitingFor, "resets at 2026-11-28 03:00");
 });
 
 test.run();

@@ -30,6 +30,7 @@ const row = (name: string, more: Partial<Row> = {}): Row => ({
   state: "idle",
   waitingFor: "",
   sinceMs: nowMs - 40_000,
+  today: "",
   lastLine: "done",
   usage: {
     cpuPercent: 12.3,
@@ -52,6 +53,7 @@ const view = (rows: Row[], more: Partial<View> = {}): View => ({
     chromadbPort: 8000,
     chromadbAnswers: true,
     pool: { warm: 2, busy: 1 },
+    alerts: [],
   },
   rows,
   selected: rows[0]?.id,
@@ -99,6 +101,27 @@ test("tableLines() has a letter for the state where there is no room for the wor
     lines(120)[1] ?? "",
     /^1 {2}shop +W waiting {2}permission prompt {4}40s {2}done/,
   );
+});
+
+test("tableLines() shows the usage of today, where there is any", () => {
+  const lines = tableLines(
+    [row("shop", { today: "1.25 USD" }), row("api")],
+    "x",
+    { width: 120, height: 9 },
+    { paint, nowMs },
+  ).map(unstyled);
+  assert.match(lines[0] ?? "", /SINCE +TODAY +LAST LINE/);
+  assert.match(lines[1] ?? "", /40s +1\.25 USD +done/);
+});
+
+test("drawView() shows alerts about budgets and limits", () => {
+  const drawn = view([row("shop", { state: "limited" })]);
+  const alerts = ["Limit reached, resets at 03:00"];
+  drawn.overview = { ...drawn.overview!, alerts };
+  const lines = draw(drawn, 120, 30);
+  assert.match(lines.slice(0, 3).join("\n"), "1 limited");
+  assert.match(lines.slice(0, 3).join("\n"), "Limit reached, resets at 03:00");
+  assert.match(lines.join("\n"), "T limited");
 });
 
 for (const width of [80, 120, 250]) {

@@ -16,6 +16,7 @@ import {
   writeSession,
 } from "../../lib/instance/session-record.ts";
 import type { SessionState } from "../../lib/session/list.ts";
+import { dayAfter, dayOf } from "../../lib/usage/days.ts";
 import { main as claudy } from "../../scripts/claudy.ts";
 import { main as coordinator } from "../../scripts/coordinator.ts";
 import type { FakeContainer } from "../helper/fake-engine.ts";
@@ -99,6 +100,38 @@ function recordOf(
 /** Cells of the lines of a table. */
 const table = (text: string) =>
   text.trimEnd().split("\n").map((line) => line.split(/ {2,}/));
+
+test("the list shows the usage of today, where there is any", async (served) => {
+  const { run } = served;
+  keep(served, "counted");
+  keep(served, "other");
+  const { home } = served.instance;
+  const day = dayOf(Date.now());
+  const write = (day: string) =>
+    writeFileSync(
+      home.usageStatus,
+      JSON.stringify({
+        version: 1,
+        day,
+        today: {
+          counted: { requests: 1, tokens: 9, cost: 1.25, unpriced: 0 },
+        },
+        budgets: [],
+        paused: [],
+        limit: null,
+        limited: {},
+        windows: [],
+        notices: [],
+      }),
+    );
+  write(day);
+  const { stdout } = await run(claudy, ["sessions"]);
+  assert.match(stdout, /ACTIVE +TODAY +PROJECT/);
+  assert.match(stdout, /^counted .* ago +1\.25 USD +\//m);
+  assert.match(stdout, /^other .* ago +\//m);
+  write(dayAfter(day, -1));
+  assert.not.match((await run(claudy, ["sessions"])).stdout, "TODAY");
+});
 
 test("sessions are listed with their state, age and project", async (served) => {
   const { run, engine, project } = served;

@@ -173,7 +173,14 @@ test("budgets are set, shown, raised and removed", async (context) => {
   );
   await run("budget", "set", "--session", "shop", "--cost", "1.8");
   await run("budget", "set", "--all", "--tokens", "1000", "--per", "week");
-  await run("budget", "set", "--project", join(home.home, "a b"), "--cost", "5");
+  await run(
+    "budget",
+    "set",
+    "--project",
+    join(home.home, "a b"),
+    "--cost",
+    "5",
+  );
   const { budgets } = JSON.parse((await run("budget", "--json")).stdout);
   const { stdout } = await run("budget");
   assert.match(stdout, /session shop +1\.80 USD a day +1\.50 USD +near /);
@@ -217,7 +224,10 @@ test("a paused session is shown, and released by its name", async ({ run, instan
     at: Date.now(),
     maxPerMinute: 9,
   });
-  assert.match((await run("budget")).stdout, "more than 9 requests in a minute");
+  assert.match(
+    (await run("budget")).stdout,
+    "more than 9 requests in a minute",
+  );
   assert.is((await run("budget", "release", "shop")).stdout, "shop\n");
   assert.equal(ledger.state().paused, {});
   const again = await run("budget", "release", "shop");

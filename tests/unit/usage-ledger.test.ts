@@ -35,7 +35,13 @@ import {
   Records,
   type UsageRecord,
 } from "../../lib/usage/records.ts";
-import { limitedUntil, readStatus } from "../../lib/usage/status.ts";
+import {
+  alertsOf,
+  limitedUntil,
+  NewNotices,
+  readStatus,
+  StatusFile,
+} from "../../lib/usage/status.ts";
 
 interface Context {
   instance: {
@@ -450,6 +456,39 @@ test("a limit of seconds is not reported, and ends with an answer", (context) =>
   wait(1000);
   assert.equal(readStatus(instance)?.limited, {});
   assert.is(readStatus(instance)?.limit, null);
+});
+
+test("notices are new once, and the status has alerts of the present", (context) => {
+  const { instance } = context;
+  setBudget(instance, budget({ limit: 5 }));
+  const { tell, wait } = opened(context);
+  const file = new StatusFile(instance);
+  const notices = new NewNotices();
+  assert.equal(notices.from(file.read()), []);
+  tell(note());
+  assert.equal(
+    notices.from(file.read()).map(({ text }) => text),
+    ["80 % of the budget of session shop, 5.00 USD a day, is spent"],
+  );
+  assert.equal(notices.from(file.read()), []);
+  assert.equal(alertsOf(file.read(), noon), [
+    "Budget of session shop: 80 % spent",
+  ]);
+  tell({
+    kind: "limit",
+    session: "shop",
+    project: "/p",
+    at: noon,
+    resetsAt: noon + 90_000,
+    claim: "",
+  });
+  wait(1000);
+  assert.equal(notices.from(file.read()).map(({ kind }) => kind), ["limit"]);
+  assert.is(alertsOf(file.read(), noon)[0], "Limit reached, resets at 12:01");
+  assert.is(alertsOf(file.read(), noon + 90_000).length, 1);
+  assert.equal(alertsOf(file.read(), noon + 24 * 3600 * 1000), []);
+  // Those of the past are not new for who begins to look.
+  assert.equal(new NewNotices().from(file.read()), []);
 });
 
 test.run();

@@ -14,6 +14,7 @@ import {
   type WatchedWorker,
 } from "../../session/watch.ts";
 import { messageOf } from "../../std/errors.ts";
+import { alertsOf, readStatus } from "../../usage/status.ts";
 import type { Log } from "../../std/log.ts";
 import { listWarm } from "../../worker/workers.ts";
 import { Answers } from "./answers.ts";
@@ -87,7 +88,15 @@ export class Board {
     await Promise.all([
       followSessions(
         this.#instance,
-        { stop: signal, log: this.#log },
+        {
+          stop: signal,
+          log: this.#log,
+          noted: ({ text }) => {
+            this.#notice = text;
+            this.#pane?.ring();
+            this.#inBackground(this.#updateOverview());
+          },
+        },
         (workers) => this.#update(workers),
       ),
       this.#followKeys(signal),
@@ -235,6 +244,8 @@ export class Board {
           busy: claimed.filter(({ worker }) => worker.born === "warm").length,
         }
         : null,
+      // A few: the table needs the lines.
+      alerts: alertsOf(readStatus(this.#instance), Date.now()).slice(0, 3),
     };
     this.#draw();
   }

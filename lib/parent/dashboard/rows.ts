@@ -5,12 +5,14 @@ import type { Instance } from "../../instance/instance.ts";
 import { lastSaidAt, scanTimeoutMs } from "../../session/conversations.ts";
 import { lastLine } from "../../session/transcript.ts";
 import type { WatchedWorker } from "../../session/watch.ts";
+import { StatusFile, todayText, usedToday } from "../../usage/status.ts";
 import { workersStatus, workerStats } from "../../worker/status.ts";
 import type { Row, RowState, Usage } from "./table.ts";
 import type { Window } from "./windows.ts";
 
 export class Rows {
   readonly #instance: Instance;
+  readonly #status: StatusFile;
   #workers: WatchedWorker[] = [];
   #windows = new Map<string, Window>();
   /** By worker id: its state, and since when. */
@@ -22,6 +24,7 @@ export class Rows {
 
   constructor(instance: Instance) {
     this.#instance = instance;
+    this.#status = new StatusFile(instance);
   }
 
   setWorkers(workers: WatchedWorker[], windows: Map<string, Window>): void {
@@ -85,6 +88,7 @@ export class Rows {
         network,
         state: stateOf(watched),
         waitingFor: detailOf(watched),
+        today: todayText(usedToday(this.#status.read(), session, Date.now())),
         sinceMs: this.#since.get(id)?.ms ?? Date.now(),
         lastLine: this.#lastLines.get(id) ?? "",
         usage: this.#usage.get(name),

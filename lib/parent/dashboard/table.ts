@@ -23,6 +23,8 @@ export interface Row {
   /** Since when it is in this state, in milliseconds since 1970. */
   sinceMs: number;
   lastLine: string;
+  /** What its session used of the API today; "" for nothing. */
+  today: string;
   /** Undefined until it is sampled. */
   usage: Usage | undefined;
 }
@@ -45,6 +47,7 @@ export const stateStyles: Record<RowState, StateStyle> = {
   waiting: { letter: "W", style: "yellow" },
   working: { letter: "R", style: "green" },
   idle: { letter: "I", style: "cyan" },
+  limited: { letter: "T", style: "red" },
   starting: { letter: "S", style: "blue" },
   paused: { letter: "P", style: "blue" },
   stopped: { letter: "E", style: "dim" },
@@ -75,6 +78,7 @@ interface Column {
 function columnsFor(rows: Row[], width: number, nowMs: number): Column[] {
   const wide = isWide(width);
   const areShared = rows.every(({ network }) => network === "shared");
+  const isCounted = rows.some(({ today }) => today !== "");
   return [
     { heading: "#", text: ({ window }) => `${window ?? ""}`, isNumber: true },
     { heading: "SESSION", text: ({ name }) => name, share: 0.35 },
@@ -99,6 +103,9 @@ function columnsFor(rows: Row[], width: number, nowMs: number): Column[] {
     ...(areShared
       ? []
       : [{ heading: "NETWORK", text: ({ network }: Row) => network }]),
+    ...(isCounted
+      ? [{ heading: "TODAY", text: ({ today }: Row) => today, isNumber: true }]
+      : []),
     { heading: "LAST LINE", text: ({ lastLine }) => lastLine, share: 1 },
     ...usageColumns,
   ];

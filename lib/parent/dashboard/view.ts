@@ -21,6 +21,8 @@ export interface Overview {
   chromadbAnswers: boolean;
   /** Null if the pool is off. */
   pool: { warm: number; busy: number } | null;
+  /** About budgets and limits. */
+  alerts: string[];
 }
 
 export interface View {
@@ -85,13 +87,19 @@ function headerLines(
   nowMs: number,
   paint: Paint,
 ): string[] {
-  const summary = (["waiting", "working", "idle"] as const).flatMap((state) => {
+  const states = ["waiting", "working", "idle", "limited"] as const;
+  const summary = states.flatMap((state) => {
     const count = rows.filter((row) => row.state === state).length;
     const text = `${count} ${state}`;
     return count === 0 ? [] : [paint(text, stateStyles[state].style)];
   }).join(", ");
   const items = overview ? overviewItems(overview, nowMs) : [];
-  return inLines([...items, `Sessions: ${summary || "none"}`], width);
+  const alerts = (overview?.alerts ?? [])
+    .map((alert) => paint(fitText(alert, width).trimEnd(), "red"));
+  return inLines(
+    [...items, `Sessions: ${summary || "none"}`, ...alerts],
+    width,
+  );
 }
 
 function overviewItems(overview: Overview, nowMs: number): string[] {
