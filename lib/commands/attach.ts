@@ -10,10 +10,13 @@ import type { Instance } from "../instance/instance.ts";
 import { openInstance } from "../instance/open.ts";
 import type { SessionRecord } from "../instance/session-record.ts";
 import { projectIsMissing } from "../session/open.ts";
+import { requestResume } from "../session/resume.ts";
 import { hasTerminal } from "../session/tmux.ts";
 import { requireSameProject, sessionIsPaused } from "../session/worker.ts";
 import { Failure } from "../std/errors.ts";
 import { type HostPath, lookAt } from "../std/hostpath.ts";
+import { clockText } from "../usage/days.ts";
+import { readStatus } from "../usage/status.ts";
 import { listWorkers, type WorkerState } from "../worker/workers.ts";
 import { openSession } from "./open-project.ts";
 import { attachToWorker, namedSessionOrWorker } from "./workers.ts";
@@ -22,6 +25,7 @@ import { showSession } from "./show.ts";
 interface AttachOptions {
   shell?: boolean;
   yes?: boolean;
+  whenReset?: boolean;
 }
 
 export function attachCommand(io: Io): CAC {
@@ -32,10 +36,41 @@ export function attachCommand(io: Io): CAC {
   )
     .option("-s, --shell", "Open a shell in its worker")
     .option("--yes", "Start the daemon without asking")
+    .option(
+      "--when-reset",
+      "When the account's limit resets, let all sessions go on that stopped for it",
+    )
     .action((word: unknown, options: AttachOptions) =>
-      attach(io, word, options)
+      options.whenReset
+        ? resumeWhenReset(io, word, options)
+        : attach(io, word, options)
     );
   return cli;
+}
+
+/** Leaves a request for the parent, so that this terminal can be closed. */
+async function resumeWhenReset(
+  io: Io,
+  word: unknown,
+  { shell }: AttachOptions,
+): Promise<void> {
+  if (word !== undefined || shell) {
+    throw new Failure("usage", "--when-reset is for all sessions", {
+      hint: "Pass it alone: claudy resume --when-reset",
+    });
+  }
+  const instance = await openInstance(io.env, io.log);
+  const limited = Object.entries(readStatus(instance)?.limited ?? {});
+  const now = Date.now();
+  const waiting = limited.filter(([, { resetsAt }]) => resetsAt > now);
+  if (waiting.length === 0) {
+    io.log("No session waits for a limit to reset");
+    return;
+  }
+  requestResume(instance);
+  for (const [session, { resetsAt }] of waiting) {
+    io.log(`${session} goes on after ${clockText(resetsAt, now)}`);
+  }
 }
 
 async function attach(

@@ -34,6 +34,7 @@ import { Databases } from "./databases.ts";
 import { keepMeasured } from "./disk.ts";
 import { keepIsolated } from "./isolated.ts";
 import { keepReconciled } from "./reconcile.ts";
+import { keepResumed } from "../session/resume.ts";
 import { ensureSeccompTried } from "../image/seccomp.ts";
 import { type ChildSpec, Supervisor } from "./supervisor.ts";
 import { duration } from "../std/units.ts";
@@ -141,6 +142,7 @@ export async function runParent(
       publish();
     }),
     keepLoginFresh(instance, stop, log),
+    keepResumed(instance, stop, log),
     keepMeasured(instance, stop, log, (over) => {
       state.overDisk = over;
       publish();

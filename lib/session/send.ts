@@ -27,15 +27,35 @@ function withoutKeys(text: string): string {
   return text.replaceAll("\r\n", "\n").replace(/(?![\n\t])\p{Cc}/gu, "");
 }
 
-/** As a paste, so that its line breaks do not end the prompt; then Enter. */
-const script = `printf %s "$1" | ${tmux.join(" ")} load-buffer -b hal9000 - &&
-${tmux.join(" ")} paste-buffer -p -d -b hal9000 -t =claude: && sleep 0.5 &&
-${tmux.join(" ")} send-keys -t =claude: Enter`;
+const command = tmux.join(" ");
+
+/** As a paste, so that its line breaks do not end the prompt. */
+const paste = `printf %s "$1" | ${command} load-buffer -b hal9000 - &&
+${command} paste-buffer -p -d -b hal9000 -t =claude: && sleep 0.5`;
+
+const enter = `${command} send-keys -t =claude: Enter`;
+
+const script = `${paste} && ${enter}`;
+
+/**
+ * For a prompt that no person watches: no Enter if something else was typed there, or if a
+ * dialog has appeared meanwhile, whose choice it would accept. The CLI shows a no-break
+ * space before what is typed.
+ */
+const carefulScript = `${paste} || exit
+if ${command} capture-pane -p -J -t =claude: | grep -qF -e "❯ $1" -e "❯\u00a0$1"
+then ${enter}
+else
+  ${command} send-keys -t =claude: -N "\${#1}" BSpace
+  echo "something else is typed there, or asked"
+  exit 1
+fi`;
 
 export async function sendText(
   instance: Instance,
   session: string,
   text: string,
+  { onlyIntoEmptyPrompt = false } = {},
 ): Promise<void> {
   checkPrompt(text);
   const worker = (await listWorkers(instance)).find((worker) =>
@@ -58,7 +78,7 @@ export async function sendText(
     });
   }
   const { exitCode, output } = await execIn(instance.docker, worker.id, [
-    ...["sh", "-c", script, "sh"],
+    ...["sh", "-c", onlyIntoEmptyPrompt ? carefulScript : script, "sh"],
     withoutKeys(text).trimEnd(),
   ]);
   if (exitCode === 0) return;
