@@ -10,6 +10,7 @@ import { tellOfMemory } from "../worker/status.ts";
 import { stopWorker } from "../worker/ending.ts";
 import { Failure, fileFailure } from "../std/errors.ts";
 import { inheritRequest } from "../home/host-config.ts";
+import { withRelay } from "../home/relayed.ts";
 import { inheritForRun } from "../home/inherit.ts";
 import { projectImage } from "../image/profiles.ts";
 import { openInstance } from "../instance/open.ts";
@@ -204,8 +205,9 @@ async function runPrompt(
   options: RunOptions,
 ): Promise<number> {
   const flags = flagsOf({ ...options }, startSettings);
-  const instance = await openInstance(io.env, io.log, flags);
-  const env = await workerEnvironment(instance, io.env);
+  const opened = await openInstance(io.env, io.log, flags);
+  const env = await workerEnvironment(opened, io.env);
+  const instance = withRelay(opened, env);
   await offerDaemon(io, instance, options.yes);
   ensureHome(instance);
   const project = await resolveProject(instance, {

@@ -49,6 +49,7 @@ const forwardedSettings = [
   "WORKER_CPUS",
   "WORKER_PIDS_LIMIT",
   "WORKER_NETWORK",
+  "HAL9000_RELAY",
   "REQUIRE_LIMITS",
   "WORKER_SECCOMP",
   "CHROMADB_PORT",

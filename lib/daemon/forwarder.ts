@@ -120,6 +120,7 @@ function carriedPorts(
     "carry",
     String(instance.settings.CHROMADB_PORT),
     ...[...servers].map(([name, { port }]) => `${port}=${name}`),
+    ...(instance.settings.HAL9000_RELAY === "on" ? ["--relay"] : []),
   ];
 }
 

@@ -9,6 +9,7 @@ import {
   stopParent,
 } from "../instance/container.ts";
 import { type Docker, removeContainer } from "../docker/docker.ts";
+import { relayPort } from "../relay/names.ts";
 import { Failure } from "../std/errors.ts";
 import { execIn } from "../docker/exec.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -131,8 +132,8 @@ export async function keepNet(instance: Instance, log: Log): Promise<void> {
 }
 
 /**
- * The ports of services: ChromaDB's, and those of the configured MCP servers; the
- * latter are left out if their configuration cannot be read.
+ * The ports of services: ChromaDB's, the relay's, and those of the configured MCP servers;
+ * the latter are left out if their configuration cannot be read.
  */
 export function servicePorts(
   instance: Pick<Instance, "home" | "settings">,
@@ -140,6 +141,7 @@ export function servicePorts(
   const servers = configuredServers(instance, () => {});
   return [
     instance.settings.CHROMADB_PORT,
+    ...(instance.settings.HAL9000_RELAY === "on" ? [relayPort] : []),
     ...[...servers].map(([, { port }]) => port),
   ];
 }

@@ -17,17 +17,19 @@ const javaOptions = [
 ];
 
 /**
- * KEY=VALUE. Programs read the names in upper or lower case; curl reads http_proxy in
+ * KEY=VALUE. With `relay`, the Anthropic API is on the localhost, too. Programs read the names in upper or lower case; curl reads http_proxy in
  * lower case only.
  */
-export function egressVariables(): string[] {
+export function egressVariables(relay: boolean): string[] {
+  // Not relay/names.ts, which is above this folder.
+  const direct = relay ? `${local},api.anthropic.com` : local;
   return [
     ...["HTTP_PROXY", "HTTPS_PROXY"].flatMap((name) => [
       `${name}=${proxy}`,
       `${name.toLowerCase()}=${proxy}`,
     ]),
-    `NO_PROXY=${local}`,
-    `no_proxy=${local}`,
+    `NO_PROXY=${direct}`,
+    `no_proxy=${direct}`,
     // Node's own fetch: https://nodejs.org/api/cli.html#node_use_env_proxy1
     "NODE_USE_ENV_PROXY=1",
     // It causes a line on stderr; Java has no other way to set this from outside.

@@ -9,7 +9,7 @@ import {
   rmSync,
   statSync,
 } from "node:fs";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import {
   callerFile,
   callerVariable,
@@ -21,6 +21,15 @@ import { type Directory, inDirectory } from "../std/directory.ts";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { isLoggedIn } from "./login.ts";
+import {
+  grantRelay,
+  layOutLogin,
+  relayedLogin,
+  type Relaying,
+  trustedFile,
+} from "./relayed.ts";
+import { forgetGrants, type Grant, removeGrant } from "../relay/grant.ts";
+import { apiHost } from "../relay/names.ts";
 import {
   ensureDirectory,
   isStaged,
@@ -134,11 +143,27 @@ export function layOutCredentials(
   claudeHome: string,
   project: Owner,
   env: NodeJS.ProcessEnv,
-  /** Keeps the key: the settings of a running Claude refer to it. */
-  { claudeRuns = false } = {},
+  { claudeRuns = false, relaying }: {
+    /** Keeps the key: the settings of a running Claude refer to it. */
+    claudeRuns?: boolean;
+    /** Gives the session a placeholder only. */
+    relaying?: Relaying | undefined;
+  } = {},
 ): SignIn {
   const { home } = instance;
   const chosen = credentialFor(instance, env);
+  if (relaying && chosen !== "provider") {
+    return layOutPlaceholder(instance, claudeHome, project, env, {
+      claudeRuns,
+      grant: grantRelay(instance, claudeHome, {
+        chosen,
+        keyFile,
+        relaying,
+        claudeRuns,
+      }),
+    });
+  }
+  removeGrant(instance, relative(home.home, claudeHome));
   const write = (file: string, text: string | undefined) => {
     const path = join(claudeHome, file);
     if (text !== undefined) replaceFile(path, text, project, { mode: 0o400 });
@@ -179,6 +204,58 @@ export function layOutCredentials(
   };
 }
 
+/** Writes the placeholder where the credential would be, so that the CLI does the same. */
+function layOutPlaceholder(
+  instance: Home,
+  claudeHome: string,
+  project: Owner,
+  env: NodeJS.ProcessEnv,
+  { grant, claudeRuns }: { grant: Grant; claudeRuns: boolean },
+): SignIn {
+  const { kind, placeholder } = grant;
+  const passed = callerVariables(env);
+  const { values, files } = passed;
+  const trusted = trustedFile(
+    instance,
+    files[`${callerFile}NODE_EXTRA_CA_CERTS`],
+  );
+  files[trusted.name] = trusted.bytes;
+  values["NODE_EXTRA_CA_CERTS"] = `${insideWorker.claudeHome}/${trusted.name}`;
+  for (const name of ["NO_PROXY", "no_proxy"]) {
+    if (values[name] !== undefined) values[name] += `,${apiHost}`;
+  }
+  if (kind === "gateway") values["ANTHROPIC_AUTH_TOKEN"] = placeholder;
+  const isKey = kind === "key" || kind === "caller";
+  for (
+    const [name, given] of [
+      [keyFile, isKey],
+      [tokenFile, kind === "token"],
+    ] as const
+  ) {
+    const path = join(claudeHome, name);
+    if (given) replaceFile(path, placeholder, project, { mode: 0o400 });
+    else clearPath(path);
+  }
+  if (kind === "login") layOutLogin(instance, claudeHome, project, placeholder);
+  const variables = writeSecrets(instance, claudeHome, project, {
+    passed,
+    claudeRuns,
+  });
+  return {
+    apiKeyHelper: isKey
+      ? `cat ${insideWorker.claudeHome}/${keyFile}`
+      : undefined,
+    env: kind === "login"
+      ? { CLAUDE_SECURESTORAGE_CONFIG_DIR: relayedLogin }
+      : {},
+    variables: {
+      ...(kind === "token" ? { CLAUDE_CODE_OAUTH_TOKEN: placeholder } : {}),
+      ...variables,
+    },
+    left: passed.left,
+  };
+}
+
 /** The caller's token and headers are for the gateway that ANTHROPIC_BASE_URL names. */
 function addGateway(
   { values, left }: CallerVariables,
@@ -208,6 +285,7 @@ export function forgetCredentials({ home }: Pick<Instance, "home">): void {
   ) {
     rmSync(path, { recursive: true, force: true });
   }
+  forgetGrants({ home });
   inDirectory(home.claude, (homes) => {
     for (const { name, kind } of homes.entries()) {
       const claudeHome = kind === "directory" ? homes.enter(name) : undefined;

@@ -139,9 +139,36 @@ const pollIntervalMs = 1000;
 const minBackoffMs = 2000;
 const maxBackoffMs = 5 * 60_000;
 
+/** Requests to refresh the login early. */
+export class LoginRefresh {
+  #refused = "";
+  #wake: () => void = () => {};
+
+  /** The API has refused this access token, although it has not expired. */
+  refuse(accessToken: string): void {
+    this.#refused = accessToken;
+    this.#wake();
+  }
+
+  isDue({ claudeAiOauth }: Login): boolean {
+    return claudeAiOauth.accessToken === this.#refused;
+  }
+
+  /** Resolves after the time, or when a token is refused. */
+  async wait(timeMs: number, stop: AbortSignal): Promise<void> {
+    const woken = new Promise<void>((resolve) => this.#wake = resolve);
+    const over = new AbortController();
+    const signal = AbortSignal.any([stop, over.signal]);
+    const late = sleep(timeMs, undefined, { signal }).catch(() => {});
+    await Promise.race([woken, late]);
+    over.abort();
+  }
+}
+
 /** Runs in the parent: refreshes and publishes the login until `stop` is aborted. */
 export async function keepLoginFresh(
   instance: Home,
+  early: LoginRefresh,
   stop: AbortSignal,
   log: Log,
 ): Promise<void> {
@@ -165,7 +192,8 @@ export async function keepLoginFresh(
         else withdraw(instance);
       }
       const due = login !== undefined && !rejected && Date.now() > retryAt &&
-        Date.now() >= refreshAt(login.claudeAiOauth.expiresAt, lifetimeMs);
+        (early.isDue(login) ||
+          Date.now() >= refreshAt(login.claudeAiOauth.expiresAt, lifetimeMs));
       if (due) {
         const next = await refresh(instance, login);
         publish(instance, next);
@@ -188,7 +216,7 @@ export async function keepLoginFresh(
         );
       }
     }
-    await sleep(pollIntervalMs, undefined, { signal: stop }).catch(() => {});
+    await early.wait(pollIntervalMs, stop);
   }
 }
 

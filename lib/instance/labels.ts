@@ -15,6 +15,8 @@ export const label = {
   project: "hal9000.project",
   /** On workers: their kind of network, see worker/network.ts. */
   network: "hal9000.network",
+  /** "true" on a worker that reaches the Anthropic API by the relay. */
+  relay: "hal9000.relay",
   /** "true" on a worker that is kept after it exits. */
   keep: "hal9000.keep",
   /** "true" on the stages of images, which have no tag. */

@@ -94,6 +94,14 @@ export function homePaths(home: string) {
     egressLog: join(home, "logs", "egress.jsonl"),
     /** The host's own proxy, see egress/upstream.ts. */
     egressHost: join(home, "secrets", "egress-host.json"),
+    /** The relay's socket for isolated workers, and for the shared network. */
+    relayService: join(home, "run", "ways", "services", "443.sock"),
+    relaySocket: join(home, "run", "ways", "relay.sock"),
+    relayLog: join(home, "logs", "relay.jsonl"),
+    relay: join(home, "secrets", "relay"),
+    relayAuthorities: join(home, "secrets", "relay", "authorities.json"),
+    /** A file for each session, see relay/grant.ts. */
+    relayGrants: join(home, "secrets", "relay", "grants"),
     /** Rules of the egress policy, see egress/store.ts. */
     egress: join(home, "config", "egress"),
     egressInstance: join(home, "config", "egress", "instance.json"),
@@ -143,6 +151,8 @@ export function homePaths(home: string) {
     login: join(home, "secrets", "login"),
     /** The part of the login that workers can read. */
     credentials: join(home, "run", "credentials"),
+    /** An empty directory, mounted in its place in workers that use the relay. */
+    noCredentials: join(home, "run", "no-credentials"),
     namedSecrets: join(home, "secrets", "named"),
     /** The secrets of one worker. */
     workerSecrets: (worker: string) => join(home, "secrets", "workers", worker),
@@ -194,12 +204,15 @@ export function homeDirectories(paths: HomePaths): string[] {
     join(home, "run", "accounts"),
     paths.guard,
     paths.credentials,
+    paths.noCredentials,
     paths.netFiles,
     paths.logs,
     join(paths.logs, "parent"),
     join(paths.logs, "mcp"),
     paths.secrets,
     join(paths.secrets, "workers"),
+    paths.relay,
+    paths.relayGrants,
     paths.memorybank,
     paths.backups,
     paths.migration,

@@ -9,6 +9,7 @@ export const serviceUsers = {
   ports: 65_430,
   chromadb: 65_431,
   egress: 65_432,
+  relay: 65_433,
 } as const;
 
 /** Throws an `unsafe` Failure if a worker would run with a service's uid. */

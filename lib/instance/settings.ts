@@ -249,6 +249,15 @@ export const definitions = {
     meaning:
       "When the account's limit resets, let the sessions go on that stopped for it",
   },
+  HAL9000_RELAY: {
+    schema: v.pipe(
+      v.picklist(["on", "off"], 'must be "on" or "off"'),
+      v.description("`on` or `off`"),
+    ),
+    fallback: "off",
+    meaning:
+      "Keep credentials out of workers: the relay adds them to requests for the Anthropic API",
+  },
   PARENT_MEMORY: {
     schema: size,
     fallback: "4g",

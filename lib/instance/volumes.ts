@@ -43,7 +43,8 @@ export function ensureHome(
     }
     // Workers of any uid read the shared settings; the mode of the home keeps other users of
     // the host out.
-    const shared = [home.claudeConfig, home.credentials].includes(directory);
+    const shared = [home.claudeConfig, home.credentials, home.noCredentials]
+      .includes(directory);
     const mode = shared ? 0o755 : modeFor(home, directory);
     // The home itself may be a link to another disk.
     const linked = directory === home.home && existsSync(directory);

@@ -57,6 +57,7 @@ const containerPrograms = [
   "lib/parent/connect-socket.ts",
   "lib/parent/healthcheck.ts",
   "lib/parent/parent-entrypoint.ts",
+  "lib/relay/relay/anthropic-relay.ts",
   "lib/nsenter/privileged/nsenter.ts",
 ];
 

@@ -3,8 +3,9 @@
 import type { Readable } from "node:stream";
 import { askProxy } from "../egress/ask.ts";
 import { feedPolicy } from "../egress/feed.ts";
-import { Journal, maxEntryBytes } from "../egress/journal.ts";
+import { egressJournal, type Entry } from "../egress/journal.ts";
 import type { Instance } from "../instance/instance.ts";
+import { type Journal, maxEntryBytes } from "../instance/journal.ts";
 import { openSocket } from "../instance/parent-socket.ts";
 import { messageOf } from "../std/errors.ts";
 import { linesOf } from "../std/lines.ts";
@@ -14,7 +15,7 @@ import type { ChildSpec } from "./supervisor.ts";
 type Parent = Pick<Instance, "home" | "owner" | "docker" | "self">;
 
 export function egressChild(instance: Parent, log: Log): ChildSpec {
-  const journal = new Journal(instance);
+  const journal = egressJournal(instance);
   return {
     name: "egress",
     command: ["/scripts/egress-proxy"],
@@ -36,7 +37,10 @@ export function egressChild(instance: Parent, log: Log): ChildSpec {
   };
 }
 
-async function keepEntries(journal: Journal, output: Readable): Promise<void> {
+async function keepEntries(
+  journal: Journal<Entry>,
+  output: Readable,
+): Promise<void> {
   for await (const line of linesOf(output, maxEntryBytes)) journal.append(line);
 }
 

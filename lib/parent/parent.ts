@@ -17,7 +17,7 @@ import {
 import { inspectContainer } from "../docker/docker.ts";
 import { egressChild } from "./egress.ts";
 import { messageOf } from "../std/errors.ts";
-import { keepLoginFresh } from "../home/login.ts";
+import { keepLoginFresh, LoginRefresh } from "../home/login.ts";
 import { pullWorkerImage } from "../image/pull.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
@@ -35,6 +35,7 @@ import { keepMeasured } from "./disk.ts";
 import { keepIsolated } from "./isolated.ts";
 import { keepReconciled } from "./reconcile.ts";
 import { keepResumed } from "../session/resume.ts";
+import { relayChild } from "./relay.ts";
 import { ensureSeccompTried } from "../image/seccomp.ts";
 import { type ChildSpec, Supervisor } from "./supervisor.ts";
 import { duration } from "../std/units.ts";
@@ -96,6 +97,7 @@ export async function runParent(
     changed: publish,
     owner: instance.owner,
   });
+  const loginRefresh = new LoginRefresh();
   const port = instance.settings.CHROMADB_PORT;
   const desired = desiredChildren(instance, await hasTmux(log));
   publish();
@@ -112,6 +114,7 @@ export async function runParent(
       },
     });
     supervisor.start(egressChild(instance, log));
+    supervisor.start(relayChild(instance, loginRefresh, log));
     await Promise.all([
       keepDesired(desired, supervisor),
       pullWorkerImage(instance, log),
@@ -141,8 +144,8 @@ export async function runParent(
       state.isolationFault = fault;
       publish();
     }),
-    keepLoginFresh(instance, stop, log),
     keepResumed(instance, stop, log),
+    keepLoginFresh(instance, loginRefresh, stop, log),
     keepMeasured(instance, stop, log, (over) => {
       state.overDisk = over;
       publish();

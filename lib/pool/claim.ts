@@ -90,6 +90,9 @@ export async function fit(
   if ((request.network === "isolated") !== isIsolated) {
     throw new Unfit("another network");
   }
+  if ((request.relay ?? "off") !== instance.settings.HAL9000_RELAY) {
+    throw new Unfit("the relay is used by only one of them");
+  }
   const project = projectOf(instance, request);
   const { owner } = instance;
   if (project.uid !== owner.uid || project.gid !== owner.gid) {

@@ -175,6 +175,7 @@ export function claimRequest(
       pids: settings.WORKER_PIDS_LIMIT,
     },
     network: settings.WORKER_NETWORK,
+    relay: settings.HAL9000_RELAY,
     ...(settings.REQUIRE_LIMITS ? { requireLimits: true } : {}),
   };
 }

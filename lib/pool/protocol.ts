@@ -58,6 +58,8 @@ const claimSchema = v.object({
   }),
   /** @default shared */
   network: v.optional(v.picklist(workerNetworks)),
+  /** Whether the worker uses the relay. @default off */
+  relay: v.optional(v.picklist(["on", "off"])),
   /** Whether to refuse a worker whose limits the engine cannot enforce. */
   requireLimits: v.optional(v.boolean()),
 });

@@ -34,6 +34,7 @@ export interface WarmRecipe {
   /** The id that this name currently has. */
   imageId: string;
   network: string;
+  relay: boolean;
   limits: Limits;
   seccomp: string | undefined;
   /** Whether the image has no git-lfs. */
@@ -61,6 +62,7 @@ export async function warmRecipe(
   const wanted = wantedLimits(instance.settings, found);
   const limits = await fitLimits(instance.docker, wanted, () => {});
   const seccomp = await workerSeccomp(instance, log);
+  const relay = instance.settings.HAL9000_RELAY === "on";
   const inputs = createHash("sha256")
     .update(
       JSON.stringify([
@@ -70,6 +72,7 @@ export async function warmRecipe(
         ulimits,
         insideWorker,
         seccomp,
+        relay,
       ]),
     )
     .digest("hex").slice(0, 16);
@@ -77,6 +80,7 @@ export async function warmRecipe(
     image,
     imageId: found.Id,
     network: network.mode,
+    relay,
     limits,
     seccomp,
     lacksLfs: lacksLfs(found),
@@ -97,11 +101,12 @@ export async function createWarm(
     user: owner,
     image: recipe.image,
     network: recipe.network,
+    relay: recipe.relay,
     seccomp: recipe.seccomp,
     limits: recipe.limits,
     sources: {
       claudeConfig: hostHome.claudeConfig,
-      credentials: hostHome.credentials,
+      credentials: recipe.relay ? hostHome.noCredentials : hostHome.credentials,
       plugins: names.volumes.plugins,
       accounts: ensureAccounts(instance, owner),
       netFiles: recipe.network === isolatedMode

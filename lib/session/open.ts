@@ -5,6 +5,7 @@ import { join, resolve } from "node:path";
 import { forgetActivity } from "./activity.ts";
 import { settingsArguments } from "../home/claude-settings.ts";
 import { hasCredentials } from "../home/credentials.ts";
+import { withRelay } from "../home/relayed.ts";
 import { hasConversation } from "./conversations.ts";
 import { inspectContainer } from "../docker/docker.ts";
 import { Failure, warnOnFileError } from "../std/errors.ts";
@@ -61,7 +62,6 @@ import {
 } from "./save.ts";
 import {
   type ClaudeStart,
-  forNetwork,
   prepareStart,
   type ReadySession,
   renewCredentials,
@@ -156,8 +156,9 @@ export async function readySession(
   const container = await inspectContainer(instance.docker, worker.id);
   const started = claudeRuns
     ? await renewStart(instance, opening, {
-      ...request,
-      env: forNetwork(container, env),
+      mcp: request.mcp,
+      container,
+      env,
     }, log)
     : await firstStart(instance, { opening, request: { ...request, env } }, {
       container,
@@ -204,14 +205,19 @@ function inNetwork(
       `Network: ${network} (chosen for this session; --network chooses another)`,
     );
   }
-  return { ...instance, settings: { ...settings, WORKER_NETWORK: network } };
+  return withRelay({
+    ...instance,
+    settings: { ...settings, WORKER_NETWORK: network },
+  }, request.env);
 }
 
 /** Renews the files of a running Claude, and returns how it could be started again. */
 async function renewStart(
   instance: Instance,
   { claudeHome, project }: Opening,
-  { mcp, env }: OpenRequest,
+  { mcp, ...facts }:
+    & Pick<OpenRequest, "mcp">
+    & Pick<StartOptions, "container" | "env">,
   log: Log,
 ): Promise<ClaudeStart> {
   if (mcp !== undefined) {
@@ -222,7 +228,11 @@ async function renewStart(
   // attaches and its files cannot be written.
   let started: ClaudeStart = { arguments: settingsArguments(false), env: {} };
   await warnOnFileError(log, () => {
-    started = renewCredentials(instance, { claudeHome, owner: project }, env);
+    started = renewCredentials(
+      instance,
+      { claudeHome, owner: project },
+      facts,
+    );
   });
   return started;
 }

@@ -4,6 +4,8 @@
 import { layOutSettings, settingsArguments } from "../home/claude-settings.ts";
 import { withoutProxies } from "../home/caller-variables.ts";
 import { layOutCredentials } from "../home/credentials.ts";
+import { canUseRelay, relayedEnv, type Relaying } from "../home/relayed.ts";
+import { label } from "../instance/labels.ts";
 import { isolatedMode } from "../worker/network.ts";
 import { type Docker, environmentOf } from "../docker/docker.ts";
 import { execIn } from "../docker/exec.ts";
@@ -55,16 +57,19 @@ export function prepareStart(
   log: Log,
 ): ClaudeStart {
   const { container, portBase, verdict } = options;
+  const relaying = relayingOf(container, options.env);
+  const env = relaying ? relayedEnv(options.env) : options.env;
   const signIn = layOutCredentials(
     instance,
     claudeHome,
     owner,
-    forNetwork(container, options.env),
+    forNetwork(container, env),
+    { relaying },
   );
   if (signIn.left.length > 0) {
     log(`Not passed to Claude: ${signIn.left.join("; ")}`);
   }
-  const passed = passedVariables(options.env);
+  const passed = passedVariables(env);
   const claudeArguments = layOutSettings(claudeHome, owner, {
     signIn,
     env: { ...environmentOf(container), ...passed },
@@ -83,19 +88,35 @@ export function prepareStart(
 export function renewCredentials(
   instance: Instance,
   { claudeHome, owner }: { claudeHome: string; owner: Owner },
-  env: NodeJS.ProcessEnv,
+  { container, env: given }: Pick<StartOptions, "container" | "env">,
 ): ClaudeStart {
-  const signIn = layOutCredentials(instance, claudeHome, owner, env, {
-    claudeRuns: true,
-  });
+  const relaying = relayingOf(container, given);
+  const env = relaying ? relayedEnv(given) : given;
+  const signIn = layOutCredentials(
+    instance,
+    claudeHome,
+    owner,
+    forNetwork(container, env),
+    { claudeRuns: true, relaying },
+  );
   return {
     arguments: settingsArguments(false),
     env: { ...signIn.env, ...passedVariables(env) },
   };
 }
 
+/** Undefined for a worker without the relay, and a caller who cannot use it. */
+function relayingOf(
+  container: Docker.ContainerInspectInfo | undefined,
+  env: NodeJS.ProcessEnv,
+): Relaying | undefined {
+  if (container?.Config.Labels[label.relay] === undefined) return undefined;
+  if (!canUseRelay(env)) return undefined;
+  return { env, isolated: container.HostConfig.NetworkMode === isolatedMode };
+}
+
 /** An isolated worker reaches only the egress proxy, not the caller's. */
-export function forNetwork(
+function forNetwork(
   container: Docker.ContainerInspectInfo | undefined,
   env: NodeJS.ProcessEnv,
 ): NodeJS.ProcessEnv {

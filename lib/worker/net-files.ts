@@ -17,7 +17,8 @@ import { engineFailure } from "../docker/docker-errors.ts";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { ensureDirectory, writeAtomic } from "../std/owned.ts";
-import { netFileNames } from "./spec.ts";
+import { apiHost } from "../relay/names.ts";
+import { netFileNames, relayHosts } from "./spec.ts";
 
 type Home = Pick<Instance, "docker" | "home" | "hostHome" | "owner">;
 
@@ -30,7 +31,7 @@ export async function ensureNetFiles(
   network: string,
 ): Promise<string> {
   const { home, hostHome } = instance;
-  const present = netFileNames.every((name) =>
+  const present = [...netFileNames, relayHosts].every((name) =>
     existsSync(join(home.netFiles, name))
   );
   if (!present) {
@@ -50,7 +51,21 @@ export async function refreshNetFiles(
     const text = await readFromContainer(docker, container, `/etc/${name}`);
     if (!existsSync(path)) writeAtomic(path, text, owner, 0o644);
     else if (!readFileSync(path).equals(text)) overwrite(path, text);
+    if (name === "hosts") writeRelayHosts({ home, owner }, text);
   }
+}
+
+function writeRelayHosts(
+  { home, owner }: Pick<Instance, "home" | "owner">,
+  hosts: Buffer,
+): void {
+  const path = join(home.netFiles, relayHosts);
+  const text = Buffer.from(
+    `${hosts.toString("latin1").trimEnd()}\n127.0.0.1\t${apiHost}\n`,
+    "latin1",
+  );
+  if (!existsSync(path)) writeAtomic(path, text, owner, 0o644);
+  else if (!readFileSync(path).equals(text)) overwrite(path, text);
 }
 
 /** In place: containers that have mounted the file would not see a replacement. */

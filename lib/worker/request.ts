@@ -81,6 +81,7 @@ export interface ResolvedRequest {
   name: string;
   env: string[];
   network: string;
+  relay: boolean;
   project: Project & HostPath;
   mounts: WorkerMount[];
   /** Path in the worker of a link to the project, which git needs in a submodule. */
@@ -134,6 +135,7 @@ export async function resolveRequest(
     name,
     env,
     network,
+    relay: !request.standalone && instance.settings.HAL9000_RELAY === "on",
     project,
     mounts,
     link,

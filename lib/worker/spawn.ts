@@ -138,8 +138,17 @@ export async function prepareWorker(
 async function specFor(
   { prefix, home: homePaths, hostHome, docker }: Instance,
   request: SpawnRequest,
-  { env, network, project, mounts, image, limits, seccomp, netFiles }:
-    ResolvedRequest,
+  {
+    env,
+    network,
+    relay,
+    project,
+    mounts,
+    image,
+    limits,
+    seccomp,
+    netFiles,
+  }: ResolvedRequest,
   { home, secrets, user }: {
     home: PreparedHome;
     secrets: string | null;
@@ -155,10 +164,12 @@ async function specFor(
     session: request.session,
     image,
     network,
+    relay,
     seccomp,
     limits,
     sources: {
       ...home.sources,
+      credentials: relay ? hostHome.noCredentials : hostHome.credentials,
       netFiles,
       secrets: secrets ? hostHome.workerSecrets(secrets) : undefined,
     },

@@ -13,6 +13,7 @@ import type { WorkerSources } from "../home/worker-home.ts";
 import type { WorkerMount } from "../project/mount.ts";
 import { egressVariables } from "../egress/variables.ts";
 import { isolatedMode } from "./network.ts";
+import { apiHost } from "../relay/names.ts";
 import { refuseServiceUser } from "../instance/service-users.ts";
 
 export interface WorkerRequest {
@@ -27,6 +28,8 @@ export interface WorkerRequest {
   image: string;
   /** Docker's network mode. */
   network: string;
+  /** Whether the Anthropic API is reached by the relay. */
+  relay: boolean;
   /** A seccomp profile as JSON; undefined for the engine's default. */
   seccomp: string | undefined;
   /** Null for no limits. */
@@ -65,7 +68,7 @@ export interface WorkerGate {
 export function workerSpec(
   request: WorkerRequest,
 ): Docker.ContainerCreateOptions {
-  const { project, user, limits, sources } = request;
+  const { project, user, limits, sources, relay } = request;
   refuseServiceUser(project ?? "HAL9000_HOME", user.uid);
   return {
     Image: request.image,
@@ -74,7 +77,7 @@ export function workerSpec(
     Env: [
       `HOME=${insideWorker.home}`,
       `CLAUDE_CONFIG_DIR=${insideWorker.claudeHome}`,
-      ...(request.network === isolatedMode ? egressVariables() : []),
+      ...(request.network === isolatedMode ? egressVariables(relay) : []),
       ...request.env,
     ],
     ...processOf(request),
@@ -95,10 +98,15 @@ export function workerSpec(
       ...(request.network === isolatedMode
         ? { [label.network]: "isolated" }
         : {}),
+      ...(relay ? { [label.relay]: "true" } : {}),
     },
     HostConfig: {
       Init: true,
       NetworkMode: request.network,
+      // In the shared network, it is in the hosts file.
+      ...(relay && request.network === isolatedMode
+        ? { ExtraHosts: [`${apiHost}:127.0.0.1`] }
+        : {}),
       ...groupsFor(request.mounts),
       ...(limits === null ? {} : { ...limitsOf(limits), Ulimits: ulimits }),
       ...precedence,
@@ -127,7 +135,7 @@ export function workerSpec(
         bind(`${sources.accounts}/group`, "/etc/group", true),
         ...(sources.netFiles === undefined
           ? []
-          : netFileMounts(sources.netFiles)),
+          : netFileMounts(sources.netFiles, relay)),
         ...(sources.secrets
           ? [bind(sources.secrets, insideWorker.secrets, true)]
           : []),
@@ -214,11 +222,18 @@ export function limitsOf({ memoryBytes, cpus, pids }: Limits) {
 }
 
 /** Mounts read-only copies over the net files that the namespace shares. */
-export function netFileMounts(directory: string): Docker.MountSettings[] {
-  return netFileNames.map((name) =>
-    bind(`${directory}/${name}`, `/etc/${name}`, true)
-  );
+export function netFileMounts(
+  directory: string,
+  relay: boolean,
+): Docker.MountSettings[] {
+  return netFileNames.map((name) => {
+    const file = relay && name === "hosts" ? relayHosts : name;
+    return bind(`${directory}/${file}`, `/etc/${name}`, true);
+  });
 }
+
+/** The hosts file with the relay in it. */
+export const relayHosts = "hosts.relay";
 
 export const netFileNames = ["hosts", "resolv.conf", "hostname"] as const;
 

@@ -16,7 +16,11 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import * as v from "valibot";
 import { compilePolicy } from "../../lib/egress/feed.ts";
-import { type Entry, Journal, lastEntries } from "../../lib/egress/journal.ts";
+import {
+  egressJournal,
+  type Entry,
+  lastEntries,
+} from "../../lib/egress/journal.ts";
 import { policySchema } from "../../lib/egress/policy.ts";
 import { Throttle } from "../../lib/egress/proxy/throttle.ts";
 import { parseRule } from "../../lib/egress/rules.ts";
@@ -68,7 +72,7 @@ const entry = (change: Partial<Entry> = {}): Entry => ({
 });
 
 test("the log is private, and escapes what a terminal would interpret", ({ instance }) => {
-  const journal = new Journal(instance);
+  const journal = egressJournal(instance);
   const host = "\x1b]52;c;x\x07 \u202e\u2028 bücher";
   journal.append(JSON.stringify(entry({ host })));
   const text = readFileSync(instance.home.egressLog, "utf8");
@@ -79,7 +83,7 @@ test("the log is private, and escapes what a terminal would interpret", ({ insta
 });
 
 test("lines of the proxy that are no entries are left out", ({ instance }) => {
-  const journal = new Journal(instance);
+  const journal = egressJournal(instance);
   const lines = [
     "",
     "{",
@@ -97,7 +101,7 @@ test("lines of the proxy that are no entries are left out", ({ instance }) => {
 
 test("the log is rotated: three files of bounded size", ({ instance }) => {
   const { egressLog } = instance.home;
-  const journal = new Journal(instance, 2000);
+  const journal = egressJournal(instance, 2000);
   for (let port = 1; port <= 200; port++) {
     journal.append(JSON.stringify(entry({ port })));
   }

@@ -19,7 +19,11 @@ import {
   removeSecret,
   setSecret,
 } from "../../lib/home/credentials.ts";
-import { isLoggedIn, keepLoginFresh } from "../../lib/home/login.ts";
+import {
+  isLoggedIn,
+  keepLoginFresh,
+  LoginRefresh,
+} from "../../lib/home/login.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
 
@@ -79,7 +83,12 @@ const seen = (context: Context) =>
 /** Refreshes the login until `until` returns true. */
 async function keep(context: Context, until: () => unknown): Promise<void> {
   const stop = new AbortController();
-  const kept = keepLoginFresh(context.instance, stop.signal, context.log);
+  const kept = keepLoginFresh(
+    context.instance,
+    new LoginRefresh(),
+    stop.signal,
+    context.log,
+  );
   try {
     await waitFor(until, { for: "the login", timeoutMs: 5000 });
   } finally {

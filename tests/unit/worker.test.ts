@@ -45,6 +45,7 @@ const request = {
   command: undefined,
   terminal: false,
   keep: false,
+  relay: false,
 };
 
 test("workerSpec() refuses the uid of a service", () => {
@@ -144,6 +145,33 @@ test("workerSpec() uses the engine's seccomp profile and files by default", () =
   assert.not(
     HostConfig?.Mounts?.some(({ Target }) => Target === "/etc/hosts"),
   );
+});
+
+test("with the relay, an isolated worker resolves the API to its own localhost", () => {
+  const { netFiles: _, ...sources } = request.sources;
+  const spec = workerSpec({
+    ...request,
+    sources,
+    network: "none",
+    relay: true,
+  });
+  assert.equal(spec.HostConfig?.ExtraHosts, ["api.anthropic.com:127.0.0.1"]);
+  assert.ok(
+    spec.Env?.includes(
+      "NO_PROXY=localhost,127.0.0.1,::1,[::1],api.anthropic.com",
+    ),
+  );
+  assert.is(spec.Labels?.["hal9000.relay"], "true");
+});
+
+test("with the relay, a worker of the shared network has a hosts file for it", () => {
+  const hosts = (relay: boolean) =>
+    workerSpec({ ...request, relay }).HostConfig?.Mounts
+      ?.find(({ Target }) => Target === "/etc/hosts")?.Source;
+  assert.is(hosts(true), "/h/run/net/hosts.relay");
+  assert.is(hosts(false), "/h/run/net/hosts");
+  const spec = workerSpec({ ...request, relay: true });
+  assert.is(spec.HostConfig?.ExtraHosts, undefined);
 });
 
 test("workerSpec() includes additional requested options", () => {

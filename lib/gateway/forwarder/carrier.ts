@@ -39,7 +39,12 @@ export interface CarriedPorts {
   chromadb: number;
   /** PORT=NAME of the MCP servers. */
   servers: string[];
+  /** Whether to forward the relay's port. */
+  relay: boolean;
 }
+
+/** See relay/names.ts, which is above this folder. */
+const relayPort = 443;
 
 /** Forwards connections until the process ends. */
 export async function carryAll(ports: CarriedPorts): Promise<void> {
@@ -71,6 +76,10 @@ export async function carryAll(ports: CarriedPorts): Promise<void> {
     ...all.map(({ port, name, server }) =>
       takePort(port, name, server, status)
     ),
+    // Isolated workers reach the relay directly.
+    ...(ports.relay
+      ? [takePort(relayPort, "the relay", carrierToRelay(), status)]
+      : []),
     ...all.map(({ port, server }) => serveIsolated(port, server)),
   ]);
 }
@@ -162,6 +171,17 @@ function carrierTo(name: string): Server {
         client.destroy();
       },
     );
+  });
+  server.maxConnections = maxConnections;
+  return server;
+}
+
+function carrierToRelay(): Server {
+  const path = `${waysDirectory}/relay.sock`;
+  const server = createServer({ allowHalfOpen: true }, (client) => {
+    client.on("error", () => client.destroy());
+    client.setNoDelay(true);
+    joinSockets(client, createConnection({ path, allowHalfOpen: true }));
   });
   server.maxConnections = maxConnections;
   return server;

@@ -16,9 +16,14 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     "carry <chromadb> [...servers]",
     "Forward ChromaDB's port, and PORT=NAME of each MCP server, until SIGTERM",
   )
-    .action(async (chromadb: string, servers: string[]) => {
+    .option("--relay", "Forward the relay's port, too")
+    .action(async (
+      chromadb: string,
+      servers: string[],
+      { relay = false }: { relay?: boolean },
+    ) => {
       process.on("SIGTERM", () => process.exit(0));
-      await carryAll({ chromadb: Number(chromadb), servers });
+      await carryAll({ chromadb: Number(chromadb), servers, relay });
       await new Promise(() => {});
     });
 

@@ -1,0 +1,194 @@
+// Runs the relay: gives it the credentials and the sessions' grants, and keeps its log.
+
+import { createHash } from "node:crypto";
+import { readFileSync, statSync } from "node:fs";
+import { createConnection } from "node:net";
+import type { Readable, Writable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
+import { connect as connectTls } from "node:tls";
+import { type LoginRefresh, readLogin } from "../home/login.ts";
+import type { Instance } from "../instance/instance.ts";
+import { Journal, maxEntryBytes } from "../instance/journal.ts";
+import { readRecords } from "../instance/record.ts";
+import { readAuthorities } from "../relay/authority.ts";
+import {
+  ensureAuthority,
+  type Leaf,
+  leafRenewMs,
+  newLeaf,
+} from "../relay/certificates.ts";
+import { entrySchema } from "../relay/entry.ts";
+import { type Grant, readGrants } from "../relay/grant.ts";
+import { apiHost } from "../relay/names.ts";
+import { reportSchema, type State } from "../relay/state.ts";
+import { messageOf } from "../std/errors.ts";
+import { parseJson } from "../std/json.ts";
+import { linesOf } from "../std/lines.ts";
+import type { Log } from "../std/log.ts";
+import type { ChildSpec } from "./supervisor.ts";
+
+type Parent = Pick<Instance, "home" | "owner">;
+
+/** Changes apply within this time, and the time to read all records and grants. */
+const everyMs = 100;
+
+/** Also without a visible change, in case that one was missed. */
+const fullEveryMs = 10_000;
+
+export function relayChild(
+  instance: Parent,
+  login: LoginRefresh,
+  log: Log,
+): ChildSpec {
+  const journal = new Journal(
+    instance.home.relayLog,
+    instance.owner,
+    entrySchema,
+  );
+  return {
+    name: "relay",
+    command: ["/scripts/anthropic-relay"],
+    logFile: instance.home.childLog("relay"),
+    attend: (input, output) => {
+      feedRelay(instance, input).catch((error) =>
+        log(`The relay gets no credentials: ${messageOf(error)}`)
+      );
+      keepReports(instance, { journal, login }, output).catch((error) =>
+        log(`warning: ${instance.home.relayLog}: ${messageOf(error)}`)
+      );
+    },
+    watch: {
+      answers: () => relayAnswers(instance),
+      everyMs: 5000,
+      silentMs: 15_000,
+      startMs: 15_000,
+    },
+  };
+}
+
+async function keepReports(
+  { home }: Parent,
+  { journal, login }: {
+    journal: Journal<unknown>;
+    login: LoginRefresh;
+  },
+  output: Readable,
+): Promise<void> {
+  for await (const line of linesOf(output, 2 * maxEntryBytes)) {
+    const report = parseJson(reportSchema, line);
+    if (report?.kind === "entry") journal.append(JSON.stringify(report.entry));
+    if (report?.kind === "rejected") {
+      const token = readLogin(home)?.claudeAiOauth.accessToken;
+      if (token !== undefined && digestOf(token) === report.digest) {
+        login.refuse(token);
+      }
+    }
+  }
+}
+
+function digestOf(token: string): string {
+  return createHash("sha256").update(token).digest("hex");
+}
+
+/** Writes the state to the relay's input as lines, until that closes. */
+async function feedRelay(instance: Parent, input: Writable): Promise<void> {
+  // The relay has ended; the supervisor starts another.
+  input.on("error", () => {});
+  const { home } = instance;
+  let leaf: Leaf | undefined;
+  let seen = "";
+  let sent = "";
+  let readAt = -Infinity;
+  while (input.writable) {
+    if (!leaf || Date.now() - leaf.madeAt > leafRenewMs) {
+      await ensureAuthority(instance);
+      leaf = await newLeaf(readAuthorities(home));
+    }
+    const now = signature(instance);
+    if (now !== seen || performance.now() - readAt >= fullEveryMs) {
+      seen = now;
+      readAt = performance.now();
+      const text = JSON.stringify(relayState(instance, leaf));
+      if (text !== sent) input.write(`${text}\n`);
+      sent = text;
+    }
+    await sleep(everyMs);
+  }
+}
+
+/** All that the relay has to know. */
+export function relayState(
+  instance: Parent,
+  { cert, key }: Pick<Leaf, "cert" | "key">,
+): State {
+  const { home } = instance;
+  const granted = new Map(readGrants(instance).map((one) => [one.home, one]));
+  const workers: State["workers"] = {};
+  const grants: Record<string, Grant> = {};
+  for (const record of readRecords(instance)) {
+    const { container, worker, session, project: { path } } = record;
+    workers[container] = { worker, session, project: path, home: record.home };
+    const grant = granted.get(record.home);
+    if (grant) grants[record.home] = grant;
+  }
+  return {
+    leaf: { cert, key },
+    credentials: {
+      key: textOf(home.anthropicKey),
+      token: textOf(home.claudeToken),
+      login: readLogin(home)?.claudeAiOauth.accessToken ?? null,
+    },
+    workers,
+    grants,
+  };
+}
+
+function textOf(path: string): string | null {
+  try {
+    return readFileSync(path, "utf8").trim() || null;
+  } catch {
+    return null; // it is not stored
+  }
+}
+
+/** Differs after each change of a file. */
+function signature({ home }: Parent): string {
+  const paths = [
+    home.sessions,
+    home.relayGrants,
+    home.relayAuthorities,
+    home.secrets,
+    home.login,
+  ];
+  return paths.map((path) => {
+    const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
+    return stat ? `${stat.ino} ${stat.mtimeNs}` : "none";
+  }).join("\n");
+}
+
+const answerMs = 5000;
+
+/** Whether the relay shows a certificate that the sessions trust. */
+export function relayAnswers({ home }: Pick<Instance, "home">): Promise<
+  boolean
+> {
+  const authorities = readAuthorities(home).map(({ cert }) => cert);
+  return new Promise((resolve) => {
+    const socket = createConnection(home.relaySocket);
+    const secured = connectTls({
+      socket,
+      servername: apiHost,
+      ca: authorities,
+    });
+    const end = (answer: boolean) => {
+      clearTimeout(late);
+      secured.destroy();
+      socket.destroy();
+      resolve(answer);
+    };
+    const late = setTimeout(() => end(false), answerMs);
+    socket.on("error", () => end(false));
+    secured.on("error", () => end(false));
+    secured.on("secureConnect", () => end(secured.authorized));
+  });
+}

@@ -1,0 +1,78 @@
+// anthropic-relay: runs the relay in the parent. It opens its sockets as root, then becomes a user
+// of its own that cannot reach HAL9000_HOME. What it has to know comes as lines of JSON
+// on stdin, what it reports leaves as such lines on stdout.
+
+import { chmodSync, chownSync, rmSync, writeFileSync } from "node:fs";
+import { once } from "node:events";
+import type { Server } from "node:net";
+import process from "node:process";
+import { command, execute, runCli } from "../../cli/cli.ts";
+import { Io } from "../../cli/io.ts";
+import { become } from "../../egress/proxy/become.ts";
+import { homeOf } from "../../instance/config.ts";
+import { homePaths } from "../../instance/paths.ts";
+import { serviceUsers } from "../../instance/service-users.ts";
+import { parseJson } from "../../std/json.ts";
+import { linesOf } from "../../std/lines.ts";
+import { ownerOf } from "../../std/owned.ts";
+import { stateSchema } from "../state.ts";
+import { defaultBounds } from "./bounds.ts";
+import { Relay } from "./relay.ts";
+
+/** More than the sessions of any instance, each with its certificates. */
+const maxStateBytes = 64 * 1024 ** 2;
+
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const cli = command("anthropic-relay");
+
+  cli.command("", "Run the relay until stdin ends")
+    .action(async () => {
+      const relay = new Relay({
+        bounds: defaultBounds,
+        report: (report) => process.stdout.write(`${JSON.stringify(report)}\n`),
+      });
+      await listen(relay, homeOf(io.env));
+      process.on("SIGTERM", () => process.exit());
+      for await (const line of linesOf(process.stdin, maxStateBytes)) {
+        const state = parseJson(stateSchema, line);
+        if (state) relay.setState(state);
+        else io.log("The state is not valid");
+      }
+      // Without the parent, the credentials could no longer change.
+      process.exit();
+    });
+
+  return await runCli(cli, argv, io);
+}
+
+async function listen(relay: Relay, home: string): Promise<void> {
+  const { relaySocket, relayService } = homePaths(home);
+  const { gid } = ownerOf(home);
+  const isRoot = process.getuid?.() === 0;
+  // Killed before the coordinator when the parent runs out of memory: proc(5).
+  if (isRoot) writeFileSync("/proc/self/oom_score_adj", "900");
+  // nsenter is root, and brings connections of isolated workers; the forwarder brings
+  // those of the shared network.
+  await open(relay.isolatedServer(), relayService, { uid: 0, gid });
+  await open(relay.sharedServer(), relaySocket, {
+    uid: serviceUsers.ports,
+    gid,
+  });
+  if (!isRoot) return;
+  process.chdir("/");
+  become(serviceUsers.relay);
+}
+
+async function open(
+  server: Server,
+  path: string,
+  { uid, gid }: { uid: number; gid: number },
+): Promise<void> {
+  rmSync(path, { force: true });
+  server.listen(path);
+  await once(server, "listening");
+  chmodSync(path, 0o660);
+  if (process.getuid?.() === 0) chownSync(path, uid, gid);
+}
+
+if (import.meta.main) await execute(main);

@@ -1,0 +1,162 @@
+// One request of a worker, and its reply.
+
+import { Buffer } from "node:buffer";
+import { once } from "node:events";
+import type { ClientRequest, IncomingMessage, ServerResponse } from "node:http";
+import { forwardedHeaders } from "../../egress/proxy/headers.ts";
+import type { Grant } from "../grant.ts";
+import type { Bounds } from "./bounds.ts";
+import { refused } from "./refusal.ts";
+import type { Outgoing } from "./upstream.ts";
+
+type Limits = Pick<Bounds, "connectMs" | "idleMs" | "keptBytes">;
+
+/** Not passed on: replaced, or of this connection only. */
+const left = ["accept-encoding", "expect"];
+
+export class Exchange {
+  readonly #request: IncomingMessage;
+  readonly #response: ServerResponse;
+  readonly #limits: Limits;
+  /** The body as far as it was read; undefined if it is not kept. */
+  #kept: Uint8Array[] | undefined;
+  /** The request to the API; another one if it is repeated. */
+  #outgoing: ClientRequest | undefined;
+  #isWhole = false;
+  /** What the worker gets. */
+  status: number | undefined;
+  bytesUp = 0;
+  bytesDown = 0;
+
+  constructor(
+    request: IncomingMessage,
+    response: ServerResponse,
+    limits: Limits,
+  ) {
+    this.#request = request;
+    this.#response = response;
+    this.#limits = limits;
+    request.on("end", () => this.#isWhole = true);
+    response.on("close", () => {
+      if (!response.writableFinished) this.#outgoing?.destroy();
+    });
+  }
+
+  /** Keeps a small body while it is sent. */
+  keepBody(): void {
+    const size = Number(this.#request.headers["content-length"] ?? 0);
+    const isChunked = this.#request.headers["transfer-encoding"] !== undefined;
+    if (!isChunked && size <= this.#limits.keptBytes) this.#kept = [];
+  }
+
+  get canRepeat(): boolean {
+    return this.#kept !== undefined;
+  }
+
+  /** The request with the credential; as it is if that is undefined. */
+  outgoing(
+    { placeholder, headers: own }: Grant,
+    credential: string | undefined,
+  ): Outgoing {
+    const { method = "", url = "", rawHeaders } = this.#request;
+    const passed = forwardedHeaders(rawHeaders);
+    const overridden = [...left, ...own.map(([name]) => name.toLowerCase())];
+    const headers: string[] = [];
+    for (let at = 0; at + 1 < passed.length; at += 2) {
+      const [name = "", value = ""] = [passed[at], passed[at + 1]];
+      const lower = name.toLowerCase();
+      if (overridden.includes(lower)) continue;
+      const replaced = ["x-api-key", "authorization"].includes(lower) &&
+        credential !== undefined;
+      headers.push(
+        name,
+        replaced ? value.replace(placeholder, () => credential) : value,
+      );
+    }
+    // Replies are not compressed, because their usage is read.
+    headers.push("Accept-Encoding", "identity");
+    return { method, path: url, headers: [...headers, ...own.flat()] };
+  }
+
+  /** Sends the body; resolves with the reply's head. */
+  async send(outgoing: ClientRequest): Promise<IncomingMessage> {
+    if (this.#response.destroyed) outgoing.destroy();
+    this.#outgoing = outgoing;
+    outgoing.setNoDelay(true);
+    const { idleMs } = this.#limits;
+    outgoing.setTimeout(
+      idleMs,
+      () => outgoing.destroy(new Error("it does not answer")),
+    );
+    const replied = headOf(outgoing);
+    if (this.#kept && this.#isWhole) outgoing.end(Buffer.concat(this.#kept));
+    else this.#pipeBody(outgoing);
+    try {
+      return await replied;
+    } catch (error) {
+      throw refused(
+        502,
+        "api_error",
+        `HAL-9000's relay cannot reach the API: ${textOf(error)}`,
+      );
+    }
+  }
+
+  #pipeBody(outgoing: ClientRequest): void {
+    this.#request.on("data", (chunk: Uint8Array) => {
+      this.bytesUp += chunk.length;
+      this.#kept?.push(chunk);
+    });
+    this.#request.pipe(outgoing);
+  }
+
+  /** Passes the reply on as it comes; resolves at its end. */
+  async passOn(reply: IncomingMessage): Promise<void> {
+    const response = this.#response;
+    this.status = reply.statusCode ?? 502;
+    response.writeHead(
+      this.status,
+      forwardedHeaders(reply.rawHeaders) as unknown as Record<string, string>,
+    );
+    response.flushHeaders();
+    reply.on("data", (chunk: Uint8Array) => this.bytesDown += chunk.length);
+    // Incomplete, which the client must notice.
+    reply.on("error", () => response.destroy());
+    reply.on("aborted", () => response.destroy());
+    reply.pipe(response);
+    await once(response, "close").catch(() => {});
+  }
+}
+
+const maxInformational = 32;
+
+function headOf(outgoing: ClientRequest): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    const invalid = () => {
+      outgoing.destroy();
+      reject(new Error("its reply is not valid"));
+    };
+    // Stays: an error without a listener would end the process.
+    outgoing.on("error", reject);
+    outgoing.on("close", () => reject(new Error("it has left")));
+    outgoing.on("response", (reply) => {
+      if ((reply.statusCode ?? 0) >= 200) return resolve(reply);
+      reply.on("error", () => {});
+      invalid();
+    });
+    outgoing.on("upgrade", (_, socket) => {
+      socket.destroy();
+      invalid();
+    });
+    let informational = 0;
+    outgoing.on("information", () => {
+      if (++informational > maxInformational) invalid();
+    });
+  });
+}
+
+/** Without the address: it may be that of the caller's gateway. */
+function textOf(error: unknown): string {
+  const { code, message } = error as NodeJS.ErrnoException;
+  return code ?? message;
+}

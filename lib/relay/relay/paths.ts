@@ -1,0 +1,33 @@
+// The parts of the API that a session may use with the instance's credential. It must not
+// use those that create other credentials, act for the account elsewhere, or show files
+// of other sessions.
+
+const message = /^\/v1\/messages(\/(count_tokens|cache_touch))?$/;
+
+/** Used by the CLI, 2.1.296. */
+const allowed: [methods: string[], path: RegExp][] = [
+  [["POST"], message],
+  [["GET", "HEAD"], /^\/$/],
+  [["GET"], /^\/v1\/models(\/[\w.-]+)?$/],
+  [["GET"], /^\/api\/(hello|web\/domain_info)$/],
+  [
+    ["GET"],
+    /^\/api\/oauth\/(profile|usage|validate|account\/settings|claude_cli\/roles)$/,
+  ],
+  [["GET"], /^\/api\/(claude_cli|claude_code)(\/[\w.-]+)*$/],
+  [["POST"], /^\/api\/(event_logging|claude_code)(\/[\w.-]+)*$/],
+];
+
+/** Whether a path, without its query, may be requested. */
+export function isAllowed(method: string, path: string): boolean {
+  // Servers may resolve these.
+  if (/(^|\/)\.{1,2}(\/|$)/.test(path)) return false;
+  return allowed.some(([methods, form]) =>
+    methods.includes(method) && form.test(path)
+  );
+}
+
+/** Whether its reply contains usage. */
+export function isMessage(path: string): boolean {
+  return message.test(path);
+}

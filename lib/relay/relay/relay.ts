@@ -1,0 +1,305 @@
+// The relay: ends TLS for the Anthropic API, replaces the placeholder of a session by the
+// credential, and passes requests and replies on as they come. Retries nothing, except
+// a request whose login has expired.
+
+import { createHash } from "node:crypto";
+import {
+  createServer as createHttpServer,
+  type IncomingMessage,
+  type Server as HttpServer,
+  type ServerResponse,
+} from "node:http";
+import { createServer, type Server, type Socket } from "node:net";
+import { createSecureContext, type SecureContext, TLSSocket } from "node:tls";
+import { Throttle } from "../../egress/proxy/throttle.ts";
+import { messageOf } from "../../std/errors.ts";
+import { readOrigin } from "../../std/origin.ts";
+import type { Entry } from "../entry.ts";
+import type { Report, State } from "../state.ts";
+import {
+  checkPlaceholder,
+  credentialFor,
+  credentialsIn,
+  type Origin,
+  type Session,
+  sessionOf,
+} from "./authorize.ts";
+import type { Bounds } from "./bounds.ts";
+import { Exchange } from "./exchange.ts";
+import { isAllowed } from "./paths.ts";
+import { refuse, Refused, refused } from "./refusal.ts";
+import { Upstreams } from "./upstream.ts";
+
+export interface RelayOptions {
+  bounds: Bounds;
+  report: (report: Report) => void;
+}
+
+export class Relay {
+  readonly #options: RelayOptions;
+  readonly #http: HttpServer;
+  readonly #throttle: Throttle;
+  readonly #upstreams: Upstreams;
+  readonly #origins = new WeakMap<object, Origin>();
+  /** Open connections by origin. */
+  readonly #open = new Map<Origin, number>();
+  #all = 0;
+  #state: State | undefined;
+  #context: SecureContext | undefined;
+  #loginSince = 0;
+  /** Called when a new state has arrived. */
+  #waiting: (() => void)[] = [];
+
+  constructor(options: RelayOptions) {
+    const { bounds } = options;
+    this.#options = options;
+    this.#throttle = new Throttle(bounds.entries, bounds.entriesPerSecond);
+    this.#upstreams = new Upstreams(bounds);
+    this.#http = createHttpServer(
+      {
+        maxHeaderSize: bounds.headBytes,
+        headersTimeout: bounds.headMs,
+        requestTimeout: bounds.idleMs,
+        keepAliveTimeout: 60_000,
+      },
+      (request, response) => void this.#serve(request, response),
+    );
+    this.#http.on("clientError", (_, socket) => socket.destroy());
+  }
+
+  /** A server for connections that begin with their origin: those of isolated workers. */
+  isolatedServer(): Server {
+    return createServer(async (socket) => {
+      socket.on("error", () => socket.destroy());
+      if (!this.#admit(socket)) return;
+      try {
+        this.#accept(socket, await readOrigin(socket));
+      } catch {
+        // It does not come from nsenter.
+      }
+    });
+  }
+
+  /** A server for connections from the shared network. */
+  sharedServer(): Server {
+    return createServer((socket) => {
+      socket.on("error", () => socket.destroy());
+      if (this.#admit(socket)) this.#accept(socket, undefined);
+    });
+  }
+
+  setState(state: State): void {
+    const before = this.#state;
+    if (state.leaf.cert !== before?.leaf.cert) {
+      this.#context = createSecureContext({
+        ...state.leaf,
+        minVersion: "TLSv1.2",
+      });
+    }
+    if (state.credentials.login !== before?.credentials.login) {
+      this.#loginSince = performance.now();
+    }
+    this.#state = state;
+    this.#throttle.keep(new Set(["", ...Object.keys(state.workers)]));
+    for (const resume of this.#waiting.splice(0)) resume();
+  }
+
+  #admit(socket: Socket): boolean {
+    if (this.#all >= this.#options.bounds.connections) {
+      socket.destroy();
+      return false;
+    }
+    this.#all++;
+    socket.on("close", () => this.#all--);
+    return true;
+  }
+
+  #accept(socket: Socket, origin: Origin): void {
+    const { bounds } = this.#options;
+    const open = this.#open.get(origin) ?? 0;
+    const isTooMany = origin !== undefined && open >= bounds.perWorker;
+    if (isTooMany || !this.#context) return void socket.destroy();
+    this.#open.set(origin, open + 1);
+    socket.on("close", () => {
+      const left = (this.#open.get(origin) ?? 1) - 1;
+      if (left > 0) this.#open.set(origin, left);
+      else this.#open.delete(origin);
+    });
+    const secured = new TLSSocket(socket, {
+      isServer: true,
+      secureContext: this.#context,
+      ALPNProtocols: ["http/1.1"],
+    });
+    secured.on("error", () => socket.destroy());
+    secured.on("close", () => socket.destroy());
+    const late = setTimeout(() => socket.destroy(), bounds.headMs);
+    secured.once("data", () => clearTimeout(late));
+    socket.on("close", () => clearTimeout(late));
+    this.#origins.set(secured, origin);
+    this.#http.emit("connection", secured);
+  }
+
+  async #serve(
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): Promise<void> {
+    const { method = "", url = "" } = request;
+    const path = url.replace(/\?.*$/s, "");
+    const startedAt = performance.now();
+    const entry: Partial<Entry> = {};
+    const exchange = new Exchange(request, response, this.#options.bounds);
+    let session: Session | undefined;
+    const origin = this.#origins.get(request.socket);
+    request.on("error", () => response.destroy());
+    response.on("close", () => {
+      this.#record(origin, session, {
+        method: method.slice(0, 32),
+        path: path.slice(0, 1024),
+        status: exchange.status ?? null,
+        ms: Math.round(performance.now() - startedAt),
+        bytesUp: exchange.bytesUp,
+        bytesDown: exchange.bytesDown,
+        ...entry,
+      });
+    });
+    try {
+      session = await this.#sessionOf(request, origin);
+      checkPlaceholder(session, credentialsIn(request.headers), method);
+      if (!isAllowed(method, path)) {
+        throw refused(
+          403,
+          "permission_error",
+          `HAL-9000's relay does not pass on ${method} ${path}`,
+        );
+      }
+      await this.#pass(exchange, session);
+    } catch (error) {
+      const { refusal } = error instanceof Refused
+        ? error
+        : refused(502, "api_error", `HAL-9000's relay: ${messageOf(error)}`);
+      entry.reason = refusal.message.slice(0, 1024);
+      exchange.status ??= refusal.status;
+      refuse(response, refusal);
+      request.resume(); // until the client has the reply
+    }
+  }
+
+  /** The session of a request, whose record may not have arrived. */
+  async #sessionOf(
+    request: IncomingMessage,
+    origin: Origin,
+  ): Promise<Session> {
+    const until = performance.now() + this.#options.bounds.unknownMs;
+    const given = credentialsIn(request.headers);
+    while (true) {
+      const found = this.#state && sessionOf(this.#state, origin, given);
+      if (found) return found;
+      if (origin === undefined && given.length === 0) break;
+      if (!await this.#nextState(until)) break;
+    }
+    throw refused(
+      401,
+      "authentication_error",
+      origin === undefined
+        ? "This is not the placeholder of a session"
+        : "This worker has no session",
+    );
+  }
+
+  /** Waits for a new state; returns whether one came before that time. */
+  #nextState(until: number): Promise<boolean> {
+    const leftMs = until - performance.now();
+    if (leftMs <= 0) return Promise.resolve(false);
+    return new Promise((resolve) => {
+      const late = setTimeout(() => resolve(false), leftMs);
+      this.#waiting.push(() => {
+        clearTimeout(late);
+        resolve(true);
+      });
+    });
+  }
+
+  async #pass(exchange: Exchange, session: Session): Promise<void> {
+    const state = this.#state;
+    if (!state) throw new Error("it has not begun");
+    const { grant } = session;
+    const credential = grant.kind === "own"
+      ? undefined
+      : credentialFor(session, state);
+    const isLogin = grant.kind === "login";
+    if (isLogin) exchange.keepBody();
+    const send = async (text: string | undefined) =>
+      await exchange.send(
+        await this.#upstreams.begin(grant, exchange.outgoing(grant, text)),
+      );
+    const reply = await send(credential);
+    if (reply.statusCode !== 401 || !isLogin || credential === undefined) {
+      return await exchange.passOn(reply);
+    }
+    reply.destroy();
+    const renewed = await this.#renewed(session, credential);
+    if (!exchange.canRepeat) {
+      throw refused(
+        503,
+        "overloaded_error",
+        "The login was refreshed meanwhile; try again",
+      );
+    }
+    const second = await send(renewed);
+    if (second.statusCode !== 401) return await exchange.passOn(second);
+    second.destroy();
+    throw rejectedLogin();
+  }
+
+  /** The access token after the one that was refused. */
+  async #renewed(session: Session, before: string): Promise<string> {
+    const { refreshMs, freshMs } = this.#options.bounds;
+    const until = performance.now() + refreshMs;
+    const current = () =>
+      this.#state ? credentialFor(session, this.#state) : before;
+    if (current() === before) {
+      if (performance.now() - this.#loginSince < freshMs) throw rejectedLogin();
+      const digest = createHash("sha256").update(before).digest("hex");
+      this.#options.report({ kind: "rejected", digest });
+    }
+    while (current() === before) {
+      if (await this.#nextState(until)) continue;
+      throw refused(
+        503,
+        "overloaded_error",
+        "The login of HAL-9000 cannot be refreshed at the moment; try again",
+      );
+    }
+    return current();
+  }
+
+  #record(
+    origin: Origin,
+    session: Session | undefined,
+    entry: Omit<Entry, "time" | "session" | "worker">,
+  ): void {
+    const client = session?.client ??
+      (origin === undefined ? undefined : this.#state?.workers[origin]);
+    const dropped = this.#throttle.pass(client ? origin ?? client.home : "");
+    if (dropped === undefined) return;
+    this.#options.report({
+      kind: "entry",
+      entry: {
+        time: new Date().toISOString(),
+        session: client?.session ?? null,
+        worker: client?.worker ?? null,
+        ...entry,
+        ...(dropped > 0 ? { dropped } : {}),
+      },
+    });
+  }
+}
+
+function rejectedLogin(): Refused {
+  // Not 401: the CLI would forget its login.
+  return refused(
+    403,
+    "permission_error",
+    "The API refuses the login of HAL-9000: log in again with claudy login",
+  );
+}
