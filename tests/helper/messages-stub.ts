@@ -4,7 +4,9 @@
 // messages-stub.ts PORT RECORD [ANSWERS]: listens on 127.0.0.1:PORT and appends one line
 // of JSON per request to the file RECORD. ANSWERS is a file of JSON: for a prompt, the
 // answers to it and to the results of its tool calls. If the variable SERVICES names a
-// directory, also serves isolated workers, by its socket PORT.sock.
+// directory, also serves isolated workers, by its socket PORT.sock. ADDRESS is another
+// address to listen on; with TLS, the path of a certificate and a key without .crt and
+// .key, it speaks TLS.
 //
 // A prompt that begins with `TOOL <name> <input as JSON>` is answered with that
 // tool call, its result with "tool done"; any other prompt with "echo: <prompt>".
@@ -13,7 +15,12 @@
 // https://docs.anthropic.com/en/api/messages-streaming
 
 import { appendFileSync, existsSync, readFileSync, rmSync } from "node:fs";
-import { createServer, type ServerResponse } from "node:http";
+import {
+  createServer,
+  type RequestListener,
+  type ServerResponse,
+} from "node:http";
+import { createServer as createTlsServer } from "node:https";
 import { createServer as createFront } from "node:net";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -50,7 +57,7 @@ let calls = 0;
 /** How often each prompt that begins with FAIL was refused. */
 const refused = new Map<string, number>();
 
-const server = createServer((request, response) => {
+const answer: RequestListener = (request, response) => {
   let body = "";
   request.on("data", (chunk) => body += chunk);
   request.on("end", () => {
@@ -68,8 +75,15 @@ const server = createServer((request, response) => {
       response.writeHead(method === "HEAD" ? 200 : 404).end();
     }
   });
-});
-server.listen(Number(port), "127.0.0.1");
+};
+const { TLS: tls, ADDRESS: address = "127.0.0.1" } = process.env;
+const server = tls
+  ? createTlsServer({
+    cert: readFileSync(`${tls}.crt`),
+    key: readFileSync(`${tls}.key`),
+  }, answer)
+  : createServer(answer);
+server.listen(Number(port), address);
 const services = process.env["SERVICES"];
 if (services) {
   const { readOrigin } = await import("../../lib/std/origin.ts");
