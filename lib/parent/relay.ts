@@ -21,13 +21,14 @@ import { entrySchema } from "../relay/entry.ts";
 import { type Grant, readGrants } from "../relay/grant.ts";
 import { apiHost } from "../relay/names.ts";
 import { reportSchema, type State } from "../relay/state.ts";
+import { type Ledger, openLedger } from "../usage/ledger.ts";
 import { messageOf } from "../std/errors.ts";
 import { parseJson } from "../std/json.ts";
 import { linesOf } from "../std/lines.ts";
 import type { Log } from "../std/log.ts";
 import type { ChildSpec } from "./supervisor.ts";
 
-type Parent = Pick<Instance, "home" | "owner">;
+type Parent = Pick<Instance, "home" | "owner" | "prefix">;
 
 /** Changes apply within this time, and the time to read all records and grants. */
 const everyMs = 100;
@@ -40,6 +41,7 @@ export function relayChild(
   login: LoginRefresh,
   log: Log,
 ): ChildSpec {
+  const ledger = openLedger(instance, log);
   const journal = new Journal(
     instance.home.relayLog,
     instance.owner,
@@ -50,10 +52,10 @@ export function relayChild(
     command: ["/scripts/anthropic-relay"],
     logFile: instance.home.childLog("relay"),
     attend: (input, output) => {
-      feedRelay(instance, input).catch((error) =>
+      feedRelay(instance, ledger, input).catch((error) =>
         log(`The relay gets no credentials: ${messageOf(error)}`)
       );
-      keepReports(instance, { journal, login }, output).catch((error) =>
+      keepReports(instance, { journal, login, ledger }, output).catch((error) =>
         log(`warning: ${instance.home.relayLog}: ${messageOf(error)}`)
       );
     },
@@ -68,15 +70,17 @@ export function relayChild(
 
 async function keepReports(
   { home }: Parent,
-  { journal, login }: {
+  { journal, login, ledger }: {
     journal: Journal<unknown>;
     login: LoginRefresh;
+    ledger: Ledger;
   },
   output: Readable,
 ): Promise<void> {
   for await (const line of linesOf(output, 2 * maxEntryBytes)) {
     const report = parseJson(reportSchema, line);
     if (report?.kind === "entry") journal.append(JSON.stringify(report.entry));
+    if (report?.kind === "usage") ledger.event(report.event);
     if (report?.kind === "rejected") {
       const token = readLogin(home)?.claudeAiOauth.accessToken;
       if (token !== undefined && digestOf(token) === report.digest) {
@@ -91,7 +95,11 @@ function digestOf(token: string): string {
 }
 
 /** Writes the state to the relay's input as lines, until that closes. */
-async function feedRelay(instance: Parent, input: Writable): Promise<void> {
+async function feedRelay(
+  instance: Parent,
+  ledger: Ledger,
+  input: Writable,
+): Promise<void> {
   // The relay has ended; the supervisor starts another.
   input.on("error", () => {});
   const { home } = instance;
@@ -104,11 +112,15 @@ async function feedRelay(instance: Parent, input: Writable): Promise<void> {
       await ensureAuthority(instance);
       leaf = await newLeaf(readAuthorities(home));
     }
-    const now = signature(instance);
+    const usage = ledger.state();
+    const now = signature(instance) + JSON.stringify(usage);
     if (now !== seen || performance.now() - readAt >= fullEveryMs) {
       seen = now;
       readAt = performance.now();
-      const text = JSON.stringify(relayState(instance, leaf));
+      const text = JSON.stringify({
+        ...relayState(instance, leaf),
+        usage,
+      });
       if (text !== sent) input.write(`${text}\n`);
       sent = text;
     }

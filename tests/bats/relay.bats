@@ -39,7 +39,7 @@ teardown() {
 # Whether a text is anywhere in a worker: in its files, and in the environments, the
 # arguments and the memory of its processes. What is mounted from the image is left out.
 found_in() { # found_in WORKER TEXT
-  local pid process file
+  local pid process
   pid=$(inspect "$1" '{{.State.Pid}}')
   for process in $(docker top "$1" -eo pid | tail -n +2); do
     as_root grep -qaF -- "$2" "/proc/$process/environ" "/proc/$process/cmdline" && { echo "in process $process"; return 0; }

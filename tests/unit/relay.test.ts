@@ -34,6 +34,7 @@ import { Relay } from "../../lib/relay/relay/relay.ts";
 import type { Report, State } from "../../lib/relay/state.ts";
 import { originHeader } from "../../lib/std/origin.ts";
 import { ownerOf } from "../../lib/std/owned.ts";
+import { createMeter } from "../../lib/usage/meter.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 
 const worker = "a".repeat(64);
@@ -41,6 +42,14 @@ const other = "b".repeat(64);
 const shared = "c".repeat(64);
 const placeholder = "sk-ant-hal9000-own";
 const real = "sk-ant-api03-real";
+
+const usage = {
+  version: 1,
+  paused: {},
+  sessions: {},
+  projects: {},
+  maxPerMinute: 0,
+};
 
 type Answer = (request: IncomingMessage, response: ServerResponse) => void;
 
@@ -105,6 +114,7 @@ async function start(
   const relay = new Relay({
     bounds: { ...defaultBounds, unknownMs: 50, ...bounds },
     report: (report) => void reports.push(report),
+    meter: createMeter((event) => void reports.push({ kind: "usage", event })),
   });
   const directory = mkdtempSync(join(root, "sockets-"));
   const isolatedPath = join(directory, "isolated.sock");
@@ -140,6 +150,7 @@ async function start(
         isolated: false,
       }),
     },
+    usage,
     ...state,
   };
   relay.setState(full);
@@ -225,6 +236,36 @@ test("the placeholder of a session is replaced by the credential", async () => {
     bytesUp: 6,
     bytesDown: 5,
   });
+  close();
+});
+
+test("what a reply used is counted, and a spent budget refuses requests", async () => {
+  const { ask, relay, full, reports, entries, seen, close } = await start({
+    answer: (_, response) => {
+      response.writeHead(200, { "content-type": "application/json" });
+      response.end(JSON.stringify({
+        type: "message",
+        model: "claude-test",
+        usage: { input_tokens: 7, output_tokens: 5 },
+      }));
+    },
+  });
+  assert.is((await ask({})).status, 200);
+  await waitFor(() => entries().length > 0, { for: "it", timeoutMs: 1000 });
+  const [{ model, input, output }] = entries() as [Entry];
+  assert.equal({ model, input, output }, {
+    model: "claude-test",
+    input: 7,
+    output: 5,
+  });
+  const events = reports.filter(({ kind }) => kind === "usage");
+  assert.match(JSON.stringify(events), '"session":"claude/s"');
+  const message = "The budget is spent";
+  relay.setState({ ...full, usage: { ...usage, all: message } });
+  const found = await ask({});
+  assert.is(found.status, 402);
+  assert.is(JSON.parse(found.text).error.message, message);
+  assert.is(seen.length, 1);
   close();
 });
 

@@ -15,7 +15,8 @@ import { serviceUsers } from "../../instance/service-users.ts";
 import { parseJson } from "../../std/json.ts";
 import { linesOf } from "../../std/lines.ts";
 import { ownerOf } from "../../std/owned.ts";
-import { stateSchema } from "../state.ts";
+import { createMeter } from "../../usage/meter.ts";
+import { type Report, stateSchema } from "../state.ts";
 import { defaultBounds } from "./bounds.ts";
 import { Relay } from "./relay.ts";
 
@@ -27,9 +28,12 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
 
   cli.command("", "Run the relay until stdin ends")
     .action(async () => {
+      const report = (report: Report) =>
+        process.stdout.write(`${JSON.stringify(report)}\n`);
       const relay = new Relay({
         bounds: defaultBounds,
-        report: (report) => process.stdout.write(`${JSON.stringify(report)}\n`),
+        report,
+        meter: createMeter((event) => report({ kind: "usage", event })),
       });
       await listen(relay, homeOf(io.env));
       process.on("SIGTERM", () => process.exit());

@@ -1,9 +1,9 @@
 // One request of a worker, and its reply.
 
 import { Buffer } from "node:buffer";
-import { once } from "node:events";
 import type { ClientRequest, IncomingMessage, ServerResponse } from "node:http";
 import { forwardedHeaders } from "../../egress/proxy/headers.ts";
+import type { ReplyFigures, ReplyObserver } from "../../usage/meter.ts";
 import type { Grant } from "../grant.ts";
 import type { Bounds } from "./bounds.ts";
 import { refused } from "./refusal.ts";
@@ -111,7 +111,10 @@ export class Exchange {
   }
 
   /** Passes the reply on as it comes; resolves at its end. */
-  async passOn(reply: IncomingMessage): Promise<void> {
+  async passOn(
+    reply: IncomingMessage,
+    observer: ReplyObserver,
+  ): Promise<ReplyFigures> {
     const response = this.#response;
     this.status = reply.statusCode ?? 502;
     response.writeHead(
@@ -119,12 +122,19 @@ export class Exchange {
       forwardedHeaders(reply.rawHeaders) as unknown as Record<string, string>,
     );
     response.flushHeaders();
-    reply.on("data", (chunk: Uint8Array) => this.bytesDown += chunk.length);
+    reply.on("data", (chunk: Uint8Array) => {
+      this.bytesDown += chunk.length;
+      observer.bytes(chunk);
+    });
     // Incomplete, which the client must notice.
     reply.on("error", () => response.destroy());
     reply.on("aborted", () => response.destroy());
     reply.pipe(response);
-    await once(response, "close").catch(() => {});
+    return await new Promise((resolve) => {
+      const end = () => resolve(observer.end(reply.complete ? "whole" : "cut"));
+      if (response.closed) end();
+      else response.on("close", end);
+    });
   }
 }
 

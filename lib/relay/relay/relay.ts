@@ -12,6 +12,7 @@ import {
 import { createServer, type Server, type Socket } from "node:net";
 import { createSecureContext, type SecureContext, TLSSocket } from "node:tls";
 import { Throttle } from "../../egress/proxy/throttle.ts";
+import type { Exchange as Metered, Meter } from "../../usage/meter.ts";
 import { messageOf } from "../../std/errors.ts";
 import { readOrigin } from "../../std/origin.ts";
 import type { Entry } from "../entry.ts";
@@ -33,6 +34,7 @@ import { Upstreams } from "./upstream.ts";
 export interface RelayOptions {
   bounds: Bounds;
   report: (report: Report) => void;
+  meter: Meter;
 }
 
 export class Relay {
@@ -100,6 +102,7 @@ export class Relay {
       this.#loginSince = performance.now();
     }
     this.#state = state;
+    this.#options.meter.setState(state.usage);
     this.#throttle.keep(new Set(["", ...Object.keys(state.workers)]));
     for (const resume of this.#waiting.splice(0)) resume();
   }
@@ -151,17 +154,9 @@ export class Relay {
     let session: Session | undefined;
     const origin = this.#origins.get(request.socket);
     request.on("error", () => response.destroy());
-    response.on("close", () => {
-      this.#record(origin, session, {
-        method: method.slice(0, 32),
-        path: path.slice(0, 1024),
-        status: exchange.status ?? null,
-        ms: Math.round(performance.now() - startedAt),
-        bytesUp: exchange.bytesUp,
-        bytesDown: exchange.bytesDown,
-        ...entry,
-      });
-    });
+    const closed = new Promise<void>((resolve) =>
+      response.on("close", () => resolve())
+    );
     try {
       session = await this.#sessionOf(request, origin);
       checkPlaceholder(session, credentialsIn(request.headers), method);
@@ -172,7 +167,25 @@ export class Relay {
           `HAL-9000's relay does not pass on ${method} ${path}`,
         );
       }
-      await this.#pass(exchange, session);
+      const metered: Metered = {
+        session: session.client.session ?? session.client.worker,
+        project: session.client.project,
+        method,
+        path,
+        at: Date.now(),
+      };
+      const refusal = this.#options.meter.admit(metered);
+      if (refusal) throw new Refused(refusal);
+      const reply = await this.#reply(exchange, session);
+      const figures = await exchange.passOn(
+        reply,
+        this.#options.meter.reply(
+          metered,
+          reply.statusCode ?? 0,
+          reply.headers,
+        ),
+      );
+      if (figures.input + figures.output > 0) Object.assign(entry, figures);
     } catch (error) {
       const { refusal } = error instanceof Refused
         ? error
@@ -182,6 +195,16 @@ export class Relay {
       refuse(response, refusal);
       request.resume(); // until the client has the reply
     }
+    await closed;
+    this.#record(origin, session, {
+      method: method.slice(0, 32),
+      path: path.slice(0, 1024),
+      status: exchange.status ?? null,
+      ms: Math.round(performance.now() - startedAt),
+      bytesUp: exchange.bytesUp,
+      bytesDown: exchange.bytesDown,
+      ...entry,
+    });
   }
 
   /** The session of a request, whose record may not have arrived. */
@@ -219,7 +242,11 @@ export class Relay {
     });
   }
 
-  async #pass(exchange: Exchange, session: Session): Promise<void> {
+  /** The head of the API's reply, of the second request if the login had expired. */
+  async #reply(
+    exchange: Exchange,
+    session: Session,
+  ): Promise<IncomingMessage> {
     const state = this.#state;
     if (!state) throw new Error("it has not begun");
     const { grant } = session;
@@ -234,7 +261,7 @@ export class Relay {
       );
     const reply = await send(credential);
     if (reply.statusCode !== 401 || !isLogin || credential === undefined) {
-      return await exchange.passOn(reply);
+      return reply;
     }
     reply.destroy();
     const renewed = await this.#renewed(session, credential);
@@ -246,7 +273,7 @@ export class Relay {
       );
     }
     const second = await send(renewed);
-    if (second.statusCode !== 401) return await exchange.passOn(second);
+    if (second.statusCode !== 401) return second;
     second.destroy();
     throw rejectedLogin();
   }
