@@ -17,7 +17,6 @@ import { ensureForwarder } from "./forwarder.ts";
 import { refuseWhileMoving } from "../instance/migration-journal.ts";
 import { progressOf } from "../docker/progress.ts";
 import { ensureNet, type NetworkRequest, noRequest, removeNet } from "./net.ts";
-import { withoutNetwork } from "../worker/workers.ts";
 import { refreshNetFiles } from "../worker/net-files.ts";
 import { placeEnv } from "../instance/protected.ts";
 import { forwardAnswers } from "../gateway/forward.ts";
@@ -26,6 +25,7 @@ import {
   foreignOwner,
   ownerHint,
 } from "../instance/parent-socket.ts";
+import { waitForServices } from "./services.ts";
 import { parentSpec } from "./specs.ts";
 import {
   foreignStateOwner,
@@ -38,7 +38,12 @@ import { ensureSeccompTried } from "../image/seccomp.ts";
 import { ensureStorage, unwritableHome } from "../instance/volumes.ts";
 import { waitFor } from "../std/wait.ts";
 import { timeZone } from "../worker/spec.ts";
-import { listWorkers, liveWorkers } from "../worker/workers.ts";
+import {
+  listWorkers,
+  liveWorkers,
+  withoutNetwork,
+  type WorkerState,
+} from "../worker/workers.ts";
 
 /** Settings that are passed to the parent if the environment sets them. */
 const forwardedSettings = [
@@ -92,7 +97,9 @@ export async function startDaemon(
   ]);
   const state = await waitUntilReady(instance);
   await warnOfOwners(instance, log);
-  await warnOfLostNetworks(instance, log);
+  const workers = await listWorkers(instance);
+  await warnOfLostNetworks(instance, workers, log);
+  await waitForServices(instance, workers, log);
   return state;
 }
 
@@ -107,8 +114,12 @@ export async function warnOfOwners(
 }
 
 /** A worker's namespace cannot be changed, so the user has to act. */
-async function warnOfLostNetworks(instance: Instance, log: Log): Promise<void> {
-  const lost = await withoutNetwork(instance, await listWorkers(instance));
+async function warnOfLostNetworks(
+  instance: Instance,
+  workers: WorkerState[],
+  log: Log,
+): Promise<void> {
+  const lost = await withoutNetwork(instance, workers);
   if (lost.size === 0) return;
   log(
     `warning: The network of ${

@@ -79,6 +79,18 @@ stub_answers() { # stub_answers WORKER
   wait_for 10 heartbeat again-$$
 }
 
+@test "the services answer as soon as a restart of the parent returns" {
+  spawn -n soon-$$ "$project"
+  proxied() { docker exec soon-$$ bash -c 'exec 3<>/dev/tcp/127.0.0.1/3128; printf "GET http://localhost/ HTTP/1.0\r\n\r\n" >&3; grep -m 1 "which no rule can allow" <&3'; }
+  for _ in 1 2; do
+    proxied
+    heartbeat soon-$$
+    "$scripts/claudy.ts" daemon restart
+  done
+  proxied
+  heartbeat soon-$$
+}
+
 @test "a warm worker is isolated, and a claim finds its services open" {
   "$claudy" pool start --min-warm 1 >/dev/null
   "$claudy" pool warm >/dev/null

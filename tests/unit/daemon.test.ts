@@ -1,9 +1,11 @@
 // Starting and stopping the daemon, on a fake engine.
 
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { once } from "node:events";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import * as v from "valibot";
 import {
   restartDaemon,
   startDaemon,
@@ -15,7 +17,14 @@ import {
   reviveForwarder,
 } from "../../lib/daemon/forwarder.ts";
 import { ensureNet, keepNet, noRequest } from "../../lib/daemon/net.ts";
+import { waitForServices } from "../../lib/daemon/services.ts";
 import { daemonStatus } from "../../lib/daemon/status.ts";
+import { compilePolicy } from "../../lib/egress/feed.ts";
+import { policySchema } from "../../lib/egress/policy.ts";
+import { defaultBounds } from "../../lib/egress/proxy/bounds.ts";
+import { EgressProxy } from "../../lib/egress/proxy/proxy.ts";
+import { realWorld } from "../../lib/egress/proxy/world.ts";
+import { listWorkers } from "../../lib/worker/workers.ts";
 import {
   parentAnswers,
   serveParent,
@@ -101,6 +110,52 @@ test("start creates net, parent and forwarder, volumes and settings file", async
     engine.find("fake-mcp")?.spec.HostConfig?.NetworkMode,
     `container:${net?.id}`,
   );
+});
+
+test("start waits for the services of isolated workers, and only for theirs", async (fake) => {
+  const { engine, instance, labels } = fake;
+  const of = (kind: string) => labels({ [label.network]: kind });
+  worker(fake);
+  const wait = async (timeoutMs: number) => {
+    const said: string[] = [];
+    const startedAt = performance.now();
+    const workers = await listWorkers(instance);
+    const log = (line: string) => void said.push(line);
+    await waitForServices(instance, workers, log, timeoutMs);
+    return { ms: performance.now() - startedAt, said };
+  };
+  assert.equal((await wait(5000)).said, []);
+  engine.add("alone", { spec: { Labels: of("isolated") } });
+  const warning = "warning: Isolated workers do not reach all services yet: ";
+  const ready = { ...state, isolationFault: null };
+  for (
+    const [reported, fault] of [
+      [state, "they are not open in them"],
+      [{ ...ready, isolationFault: "no rights" }, "no rights"],
+      [{ ...ready, chromadbFault: "starting" }, "ChromaDB: starting"],
+      [ready, "the egress proxy does not answer"],
+    ] as const
+  ) {
+    writeParentState(instance, reported);
+    assert.equal((await wait(60)).said, [warning + fault]);
+  }
+  const proxy = new EgressProxy({
+    world: realWorld,
+    bounds: defaultBounds,
+    record: () => {},
+  });
+  mkdirSync(instance.home.services, { recursive: true });
+  proxy.server.listen(instance.home.egressSocket);
+  await once(proxy.server, "listening");
+  assert.equal((await wait(60)).said, [
+    `${warning}the egress proxy has no policy`,
+  ]);
+  const policy = compilePolicy(instance, { HOME: "/nowhere" });
+  setTimeout(() => proxy.setPolicy(v.parse(policySchema, policy)), 300);
+  const waited = await wait(5000);
+  assert.equal(waited.said, []);
+  assert.ok(waited.ms >= 250 && waited.ms < 4000, `${waited.ms}`);
+  proxy.server.close();
 });
 
 test("start is idempotent", async (fake) => {
