@@ -147,12 +147,14 @@ export class Client {
       for (const line of lines) this.#waiting.shift()?.resolve(line);
     });
     this.#socket.on("error", (error) => this.#fail(error));
-    this.#socket.on("close", () =>
+    const closed = () =>
       this.#fail(
         Object.assign(new Error("the connection was closed"), {
           code: "ECONNRESET",
         }),
-      ));
+      );
+    // A stream that may be half open is not closed when the peer has ended it.
+    this.#socket.on("end", closed).on("close", closed);
   }
 
   /**

@@ -1,7 +1,7 @@
 // The protocol of the socket, with real sockets.
 
 import { mkdtempSync, rmSync, statSync } from "node:fs";
-import { createConnection } from "node:net";
+import { createConnection, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -135,6 +135,17 @@ test("transmits a Failure completely, and the message of other errors", async ({
     assert.is((error as Failure).message, "unforeseen");
   }
   client.close();
+});
+
+test("fails at once if the peer ends a connection that may be half open", async ({ directory }) => {
+  const path = join(directory, "ends");
+  const server = createServer((peer) => peer.once("data", () => peer.end()));
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+  const client = new Client(createConnection({ path, allowHalfOpen: true }));
+  const asked = client.ask({}, 2000);
+  assert.is(await asked.catch(({ code }) => code), "ECONNRESET");
+  client.close();
+  server.close();
 });
 
 test("times out if there is no reply", async ({ socket }) => {
