@@ -192,6 +192,12 @@ export class Nsenter {
     }
   }
 
+  /** Closes the connection, which would keep the process from ending. */
+  close(): void {
+    this.#client?.close();
+    this.#client = undefined;
+  }
+
   async #ask(request: object): Promise<unknown> {
     if (this.#client?.broken) this.#client = undefined;
     this.#client ??= new Client(`${this.#instance.home.nsenter}/nsenter.sock`);

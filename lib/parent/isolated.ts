@@ -51,6 +51,7 @@ export async function keepIsolated(
     await sleep(checkMs, undefined, { signal: stop }).catch(() => {});
   }
   await events;
+  await services.close();
 }
 
 class Services {
@@ -90,6 +91,11 @@ class Services {
       return this.#openOrStart(ids);
     })
       .catch((error) => this.#report(messageOf(error)));
+  }
+
+  async close(): Promise<void> {
+    await this.#queue;
+    this.#nsenter.close();
   }
 
   async #openOrStart(ids: string[] | undefined): Promise<void> {

@@ -89,6 +89,7 @@ export class PoolManager {
     await events;
     clearTimeout(this.#timer);
     await listener.close();
+    this.#nsenter.close();
   }
 
   /** Creates and removes workers as planned, now and at each check interval. */
