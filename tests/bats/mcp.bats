@@ -244,8 +244,12 @@ result_holds() { result_of | grep -F -- "$1"; }
   free "$(make_project mcp-kills)"
   # One call may fail with an error; the next ones succeed.
   tried() {
+    local before
+    before=$(result_of)
+    another() { [ "$(result_of)" != "$before" ]; }
     calls "$session" mcp__together__echo "{\"word\":\"$1\"}"
-    wait_for 5 result_holds "$1"
+    wait_for 5 another
+    result_holds "$1"
   }
   echoed() { wait_for 60 tried "$1"; }
   echoed before-all

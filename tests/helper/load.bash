@@ -64,8 +64,9 @@ wait_for() {
   shift
   until began=${EPOCHREALTIME/[.,]/}; "$@" >/dev/null 2>&1; do
     [ "$SECONDS" -lt "$deadline" ] || { echo "timed out waiting for: $*" >&2; return 1; }
-    # As long as the command took: a test that waits is not to use up a CPU.
+    # As long as the command took, up to 1 s: a test that waits is not to use up a CPU.
     us=$((${EPOCHREALTIME/[.,]/} - began))
+    ((us <= 1000000)) || us=1000000
     printf -v nap '%d.%06d' $((us / 1000000)) $((us % 1000000))
     [ "$us" -gt 100000 ] || nap=0.1
     sleep "$nap"
