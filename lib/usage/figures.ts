@@ -125,18 +125,16 @@ class StreamReader implements FiguresReader {
   #add(part: Buffer): void {
     if (part.length === 0) return;
     this.#length += part.length;
-    // A copy: the chunk's memory belongs to the caller.
+    // A copy: the chunk's memory belongs to the caller. Of a longer line nothing is kept.
     if (this.#length <= maxLineBytes) this.#parts.push(Buffer.from(part));
     else this.#parts = [];
   }
 
   #line(): void {
-    const isWhole = this.#length <= maxLineBytes;
     const line = Buffer.concat(this.#parts);
     [this.#parts, this.#length] = [[], 0];
-    if (!isWhole || !line.includes('"usage"')) return;
+    if (!line.includes('"usage"')) return;
     const [, data] = /^data: ?(.*)/.exec(line.toString("utf8")) ?? [];
-    if (data === undefined || isTooComplex(data)) return;
     const event = parseJson(eventSchema, data);
     if (!event) return;
     if (event.type === "message_start") {
@@ -158,7 +156,6 @@ class BodyReader implements FiguresReader {
   }
 
   end(): void {
-    if (this.#length > maxBodyBytes) return;
     const text = Buffer.concat(this.#parts).toString("utf8");
     this.#parts = [];
     const message = isTooComplex(text)
