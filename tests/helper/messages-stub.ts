@@ -11,7 +11,9 @@
 // A prompt that begins with `TOOL <name> <input as JSON>` is answered with that
 // tool call, its result with "tool done"; any other prompt with "echo: <prompt>".
 // `FAIL <status> <count> ...` is first refused that many times with that status;
-// `HOLD <name> ...` is answered when the file RECORD.<name> exists.
+// `HOLD <name> ...` is answered when the file RECORD.<name> exists, and of the answer to
+// `PART <name> ...` all but the beginning is sent then. `LIMIT <seconds> ...` reaches the
+// limit of the account, for all prompts, until so many seconds later.
 // https://docs.anthropic.com/en/api/messages-streaming
 
 import { appendFileSync, existsSync, readFileSync, rmSync } from "node:fs";
@@ -103,7 +105,7 @@ async function reply(
   // prompt in it.
   const last = request.messages.findLast(({ role }) => role === "user");
   const prompt = promptOf(last);
-  if (refuses(response, prompt)) return;
+  if (refuses(response, prompt) || limits(response, prompt)) return;
   const [, held] = /^HOLD (\w+)/.exec(prompt) ?? [];
   while (held && !existsSync(`${record}.${held}`)) await sleep(50);
   const content = scriptedContent(request.messages) ?? contentFor(last);
@@ -117,7 +119,11 @@ async function reply(
     stop_sequence: null,
     usage: { input_tokens: 1, output_tokens: 1 },
   };
-  if (request.stream) stream(response, message, content);
+  const [, part] = /^PART (\w+)/.exec(prompt) ?? [];
+  const rest = async () => {
+    while (part && !existsSync(`${record}.${part}`)) await sleep(50);
+  };
+  if (request.stream) await stream(response, message, content, rest);
   else json(response, message);
 }
 
@@ -130,6 +136,35 @@ function refuses(response: ServerResponse, prompt: string): boolean {
   response.end(JSON.stringify({
     type: "error",
     error: { type: "overloaded_error", message: "Overloaded" },
+  }));
+  return true;
+}
+
+/** When the limit of the account resets, by the prompt that has reached it. */
+const resets = new Map<string, number>();
+
+/** As for a subscription: https://docs.anthropic.com/en/api/rate-limits */
+function limits(response: ServerResponse, prompt: string): boolean {
+  const [, seconds] = /^LIMIT (\d+)/.exec(prompt) ?? [];
+  if (seconds && !resets.has(prompt)) {
+    resets.set(prompt, Date.now() + Number(seconds) * 1000);
+  }
+  const reset = Math.max(0, ...resets.values());
+  const left = Math.ceil((reset - Date.now()) / 1000);
+  if (left <= 0) return false;
+  const unified = "anthropic-ratelimit-unified";
+  response.writeHead(429, {
+    "content-type": "application/json",
+    "retry-after": String(left),
+    [`${unified}-status`]: "rejected",
+    [`${unified}-reset`]: String(Math.ceil(reset / 1000)),
+    [`${unified}-representative-claim`]: "five_hour",
+    [`${unified}-5h-utilization`]: "1",
+    [`${unified}-5h-reset`]: String(Math.ceil(reset / 1000)),
+  });
+  response.end(JSON.stringify({
+    type: "error",
+    error: { type: "rate_limit_error", message: "The limit is reached" },
   }));
   return true;
 }
@@ -175,11 +210,13 @@ function contentFor(message: Message | undefined): Content {
   };
 }
 
-function stream(
+/** `rest` resolves when all but the beginning is to be sent. */
+async function stream(
   response: ServerResponse,
   message: Record<string, unknown>,
   content: Content,
-): void {
+  rest: () => Promise<void>,
+): Promise<void> {
   response.writeHead(200, { "content-type": "text/event-stream" });
   const send = (type: string, data: Record<string, unknown>) =>
     response.write(
@@ -188,6 +225,7 @@ function stream(
   send("message_start", {
     message: { ...message, content: [], stop_reason: null },
   });
+  await rest();
   send("content_block_start", {
     index: 0,
     content_block: content.type === "text"
