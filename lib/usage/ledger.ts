@@ -236,7 +236,8 @@ class HomeLedger implements Ledger {
     this.#prices = this.#tried(() => readPrices(home)) ?? this.#prices;
     const settings = this.#tried(() => readSettings(this.#env));
     const budgets = this.#tried(() => readBudgets(home));
-    const paused = readPaused(this.#instance);
+    const paused = this.#tried(() => readPaused(this.#instance)) ??
+      this.#status.paused;
     const day = dayOf(this.#now());
     const recent = [...this.#records.rows]
       .filter((row) => row.day >= dayAfter(day, -7));
