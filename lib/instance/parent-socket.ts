@@ -5,6 +5,7 @@
 import { createConnection } from "node:net";
 import { relative } from "node:path";
 import type { Duplex } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
 import * as v from "valibot";
 import type { Docker } from "../docker/docker.ts";
 import { userInContainers } from "../docker/engine-info.ts";
@@ -51,6 +52,9 @@ const answerSchema = v.object({ owner: v.optional(ownerSchema) });
 /** How long a live parent may take to answer on a busy machine. */
 const answerMs = 10_000;
 
+/** A parent that does not hang mostly answers sooner. */
+const soonMs = 1000;
+
 /** In the parent: answers at run/parent.sock until `stop` is aborted. */
 export async function serveParent(
   { home, owner }: Pick<Instance, "home" | "owner">,
@@ -93,8 +97,15 @@ export async function findCrossing(
   const here = () => ask(createConnection(home.parentSocket));
   const there = () =>
     ask(connectInParent(docker, container, home, home.parentSocket));
-  let crossed = await here();
-  const answer = crossed ?? await there();
+  const asked = here();
+  let crossed = await Promise.race([
+    asked,
+    sleep(soonMs, undefined, { ref: false }),
+  ]);
+  let answer = crossed;
+  // Both ways at once: a hanging parent accepts connections, and answers none.
+  if (!crossed) [crossed, answer] = await Promise.all([asked, there()]);
+  answer ??= crossed;
   if (!answer) return false;
   // It may have begun to listen in the meantime.
   crossed ??= await here();
