@@ -104,7 +104,7 @@ function table(by: Grouping, sums: Sum[], total: Sum): string {
       ...["CACHE WRITE", "CACHE READ", "COST"],
     ],
     ...[...sums, total].map((sum) => [
-      sum.name === "" ? "unknown" : sum.name,
+      sum.name === "" ? by === "session" ? "others" : "unknown" : sum.name,
       String(sum.requests),
       errorsText(sum.errors),
       ...[sum.input, sum.output, sum.cacheWrite, sum.cacheRead].map(String),

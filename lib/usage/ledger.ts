@@ -10,6 +10,7 @@ import { messageOf } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
 import { writeAtomic } from "../std/owned.ts";
 import {
+  type Budget,
   type BudgetState,
   budgetStates,
   costUsd,
@@ -66,9 +67,13 @@ class HomeLedger implements Ledger {
   readonly #env: NodeJS.ProcessEnv;
   readonly #records: Records;
   #prices: Prices | undefined;
+  /** Undefined if they cannot be read. */
+  #budgets: Budget[] | undefined;
+  #paused: Paused[] = [];
   #status: Status;
   #state: State;
-  /** Whether something was counted or noted since the state was computed. */
+  #maxPerMinute = 0;
+  /** Whether something was counted or noted since the decisions were made. */
   #changed = true;
   #signature = "";
   #written = "";
@@ -88,8 +93,10 @@ class HomeLedger implements Ledger {
     this.#env = env;
     this.#records = new Records(instance, log);
     this.#status = readStatus(instance) ?? emptyStatus;
-    this.#state = { ...emptyState };
-    this.#refresh();
+    this.#state = emptyState;
+    this.#signature = this.#filesSignature();
+    this.#read();
+    this.#decide();
   }
 
   event(input: unknown): void {
@@ -211,10 +218,12 @@ class HomeLedger implements Ledger {
 
   state(): State {
     const signature = this.#filesSignature();
-    if (this.#changed || signature !== this.#signature) {
+    if (signature !== this.#signature) {
       this.#signature = signature;
-      this.#refresh();
+      this.#read();
+      this.#changed = true;
     }
+    if (this.#changed) this.#decide();
     this.#write();
     return this.#state;
   }
@@ -230,34 +239,39 @@ class HomeLedger implements Ledger {
     return [dayOf(this.#now()), ...stats].join("\n");
   }
 
-  #refresh(): void {
-    this.#changed = false;
+  #read(): void {
     const { home } = this.#instance;
     this.#prices = this.#tried(() => readPrices(home)) ?? this.#prices;
+    this.#budgets = this.#tried(() => readBudgets(home));
+    this.#paused = this.#tried(() => readPaused(this.#instance)) ??
+      this.#paused;
     const settings = this.#tried(() => readSettings(this.#env));
-    const budgets = this.#tried(() => readBudgets(home));
-    const paused = this.#tried(() => readPaused(this.#instance)) ??
-      this.#status.paused;
+    this.#maxPerMinute = settings?.MAX_REQUESTS_PER_MINUTE ??
+      this.#maxPerMinute;
+  }
+
+  #decide(): void {
+    this.#changed = false;
     const day = dayOf(this.#now());
     const recent = [...this.#records.rows]
       .filter((row) => row.day >= dayAfter(day, -7));
-    const states = budgetStates(budgets ?? [], recent, day);
-    this.#warn(states);
+    const budgets = budgetStates(this.#budgets ?? [], recent, day);
+    this.#warn(budgets);
     this.#status = {
       ...this.#status,
       day,
       today: todayOf(recent.filter((row) => row.day === day)),
-      budgets: states,
-      paused,
+      budgets,
+      paused: this.#paused,
     };
+    const { home } = this.#instance;
     this.#state = {
-      ...stateOf(states, paused),
+      ...stateOf(budgets, this.#paused),
       // Not past budgets that are not known.
-      ...(budgets ? {} : {
+      ...(this.#budgets ? {} : {
         all: `The budgets in ${home.budgets} cannot be read; correct the file`,
       }),
-      maxPerMinute: settings?.MAX_REQUESTS_PER_MINUTE ??
-        this.#state.maxPerMinute,
+      maxPerMinute: this.#maxPerMinute,
     };
   }
 

@@ -26,6 +26,7 @@ const count = v.pipe(v.number(), v.minValue(0));
 const keyEntries = {
   /** In the parent's time zone, which is the host's. */
   day: v.pipe(v.string(), v.isoDate()),
+  /** "" for several of an old day. */
   session: v.string(),
   project: v.string(),
   /** "" if it is unknown. */
@@ -73,7 +74,10 @@ const sumsSchema = v.object({
 
 type Sums = v.InferOutput<typeof sumsSchema>;
 
-/** The last days that are kept, and the most rows: the oldest days go first. */
+/**
+ * The last days that are kept, and the most rows. Of the oldest days beyond that, sessions of
+ * a project are summed: each `claudy run` has a row of its own.
+ */
 const keptDays = 400;
 const maxRows = 20_000;
 
@@ -210,10 +214,7 @@ function addRecord(rows: Map<string, Row>, record: UsageRecord): void {
     { day, session, project, model, ...noFigures(), errors: {} };
   addFigures(row, record);
   if (status >= 400 && record.requests > 0) {
-    row.errors = {
-      ...row.errors,
-      [status]: (row.errors[status] ?? 0) + record.requests,
-    };
+    row.errors = addErrors(row.errors, { [status]: record.requests });
   }
   rows.set(key, row);
 }
@@ -242,11 +243,47 @@ const keyOf = ({ day, session, project, model }: Key) =>
   JSON.stringify([day, session, project, model]);
 
 function bounded(rows: Map<string, Row>): Map<string, Row> {
-  const newest = [...rows.values()]
-    .sort((a, b) => a.day < b.day ? 1 : a.day > b.day ? -1 : 0);
-  const days = [...new Set(newest.map(({ day }) => day))].slice(0, keptDays);
-  const kept = newest.filter(({ day }) => days.includes(day)).slice(0, maxRows);
-  return new Map(kept.map((row) => [keyOf(row), row]));
+  const days = new Map<string, Row[]>();
+  for (const row of rows.values()) {
+    const ofDay = days.get(row.day) ?? [];
+    ofDay.push(row);
+    days.set(row.day, ofDay);
+  }
+  const newest = [...days.keys()].sort().reverse().slice(0, keptDays);
+  const kept: Row[] = [];
+  for (const day of newest) {
+    const ofDay = days.get(day) ?? [];
+    const fits = kept.length + ofDay.length <= maxRows;
+    kept.push(...(fits ? ofDay : withoutSessions(ofDay)));
+  }
+  return new Map(kept.slice(0, maxRows).map((row) => [keyOf(row), row]));
+}
+
+function withoutSessions(rows: Row[]): Row[] {
+  const sums = new Map<string, Row>();
+  for (const row of rows) {
+    const sum = { ...row, session: "" };
+    const key = keyOf(sum);
+    const known = sums.get(key);
+    if (!known) {
+      sums.set(key, sum);
+      continue;
+    }
+    addFigures(known, row);
+    known.errors = addErrors(known.errors, row.errors);
+  }
+  return [...sums.values()];
+}
+
+export function addErrors(
+  errors: Row["errors"],
+  added: Row["errors"],
+): Row["errors"] {
+  const sum = { ...errors };
+  for (const [status, count] of Object.entries(added)) {
+    sum[status] = (sum[status] ?? 0) + count;
+  }
+  return sum;
 }
 
 function own(path: string, { uid, gid }: Instance["owner"]): void {

@@ -1,7 +1,7 @@
 // The sums that claudy usage shows.
 
 import { costUsd, tokensOf } from "./budgets.ts";
-import { addFigures, noFigures, type Row } from "./records.ts";
+import { addErrors, addFigures, noFigures, type Row } from "./records.ts";
 
 export const groupings = ["session", "project", "day"] as const;
 
@@ -42,12 +42,10 @@ export function usageSums(rows: Row[], by: Grouping, since: string): Sum[] {
 
 export function sumOf(name: string, rows: Row[]): Sum {
   const sum = noFigures();
-  const errors: Record<string, number> = {};
+  let errors: Record<string, number> = {};
   for (const row of rows) {
     addFigures(sum, row);
-    for (const [status, count] of Object.entries(row.errors)) {
-      errors[status] = (errors[status] ?? 0) + count;
-    }
+    errors = addErrors(errors, row.errors);
   }
   const { requests, input, output, cacheWrite, cacheRead, unpriced } = sum;
   return {

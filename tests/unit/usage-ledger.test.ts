@@ -217,6 +217,27 @@ test("days and rows are bounded", ({ instance, log }) => {
   assert.is(files.filter((name) => /^records/.test(name)).length, 0);
 });
 
+test("sessions of old days are summed if there are too many", ({ instance }) => {
+  const before = dayAfter(today, -1);
+  const { at: _, status: __, ...row } = record();
+  const rowsOf = (day: string) =>
+    Array.from({ length: 12_000 }, (_, at) => (
+      { ...row, day, session: `run-${at}`, errors: { 500: 1 } }
+    ));
+  const sums = [...rowsOf(before), ...rowsOf(today)];
+  writeFileSync(
+    instance.home.usageSums,
+    JSON.stringify({ version: 1, through: 0, rows: sums }),
+  );
+  new Records(instance, () => {});
+  const rows = readRows(instance.home);
+  assert.is(rows.length, 12_001);
+  const [others] = rows.filter(({ day }) => day === before);
+  assert.is(others?.session, "");
+  assert.is(others?.requests, 12_000);
+  assert.equal(others?.errors, { 500: 12_000 });
+});
+
 test("damaged sums are set aside and reported", ({ instance, log }) => {
   const { usageSums } = instance.home;
   writeFileSync(usageSums, "{");
