@@ -1,7 +1,7 @@
 // Connects to the engine's API. dockerode is loaded only when it is needed.
 
 import { readFileSync } from "node:fs";
-import type { Agent } from "node:http";
+import { Agent } from "node:http";
 import process from "node:process";
 import type Docker from "dockerode";
 import * as v from "valibot";
@@ -18,7 +18,10 @@ import { Failure, messageOf } from "../std/errors.ts";
 import { isAtLeast } from "../std/text.ts";
 
 /** Connects to the engine of the Docker CLI. It is asked at the first call. */
-export async function connect(env: NodeJS.ProcessEnv): Promise<Docker> {
+export async function connect(
+  env: NodeJS.ProcessEnv,
+  { answerMs = defaultAnswerMs } = {},
+): Promise<Docker> {
   const endpoint = endpointOf(env);
   const { default: Dockerode } = await import("dockerode");
   const options = await connectionOptions(endpoint, env);
@@ -26,9 +29,49 @@ export async function connect(env: NodeJS.ProcessEnv): Promise<Docker> {
   const { DOCKER_HOST } = process.env;
   delete process.env["DOCKER_HOST"];
   const docker = new Dockerode(options);
+  const own = options.agent ? undefined : new Agent({ keepAlive: true });
+  const { modem } = new Dockerode({ ...options, ...(own && { agent: own }) });
   if (DOCKER_HOST !== undefined) process.env["DOCKER_HOST"] = DOCKER_HOST;
+  setDeadlines(docker, { modem, agent: own }, endpoint, answerMs);
   negotiateApi(docker, endpoint);
   return docker;
+}
+
+/** Longer than a busy engine takes to answer a question, and a login by ssh. */
+const defaultAnswerMs = 60_000;
+
+/**
+ * Ends questions that the engine does not answer in time, unless the caller does that. What
+ * may take long has no deadline: changes, streams, and the sizes of all objects.
+ */
+function setDeadlines(
+  docker: Docker,
+  questions: { modem: Docker["modem"]; agent: Agent | undefined },
+  { host }: Endpoint,
+  answerMs: number,
+): void {
+  const dial = docker.modem.dial.bind(docker.modem) as Dial;
+  const ask = questions.modem.dial.bind(questions.modem) as Dial;
+  docker.modem.dial = ((options, callback) => {
+    const { path, method, isStream, abortSignal } = options;
+    const mayTakeLong = method !== "GET" || abortSignal !== undefined ||
+      (isStream && path !== "/_ping") || /\/system\/df\b/.test(path);
+    if (mayTakeLong) return dial(options, callback);
+    const late = new AbortController();
+    const timer = setTimeout(() => {
+      callback(
+        new Unreachable(host, `no answer within ${answerMs / 1000} s`),
+        null,
+      );
+      late.abort();
+      // Deno sends the request again, without the signal, if the connection was used before.
+      setTimeout(() => questions.agent?.destroy(), 100);
+    }, answerMs);
+    ask({ ...options, abortSignal: late.signal }, (error, answer) => {
+      clearTimeout(timer);
+      if (!late.signal.aborted) callback(error, answer);
+    });
+  }) as Dial;
 }
 
 async function connectionOptions(
@@ -106,6 +149,9 @@ function negotiateApi(docker: Docker, endpoint: Endpoint): void {
     }
     const path = `${prefix}${options.path}`;
     dial({ ...options, path }, (error, answer) => {
+      if (!error && isList.test(options.path) && !Array.isArray(answer)) {
+        return callback(new Unreachable(endpoint.host, notAnEngine), null);
+      }
       if (statusOf(error) !== 400) return callback(error, answer);
       // The engine may have no version as old as the known ones.
       engineVersion(docker, endpoint).then(apiFailure, () => undefined)
@@ -113,6 +159,11 @@ function negotiateApi(docker: Docker, endpoint: Endpoint): void {
     });
   }) as Dial;
 }
+
+/** Requests whose answer is a list. */
+const isList = /^\/(containers|images)\/json/;
+
+const notAnEngine = "what answers there is not an engine";
 
 const apiPattern = /^\d+\.\d+$/;
 
@@ -130,11 +181,16 @@ export async function engineVersion(
 ): Promise<v.InferOutput<typeof versionSchema>> {
   const version = v.safeParse(versionSchema, await docker.version());
   if (version.success) return version.output;
-  throw new Unreachable(host, "what answers there is not an engine");
+  throw new Unreachable(host, notAnEngine);
 }
 
 type Dial = (
-  options: { path: string; abortSignal?: AbortSignal },
+  options: {
+    path: string;
+    method?: string;
+    isStream?: boolean;
+    abortSignal?: AbortSignal;
+  },
   callback: (error: unknown, answer: unknown) => void,
 ) => void;
 

@@ -5,6 +5,7 @@ import type { IncomingMessage } from "node:http";
 import { release } from "node:os";
 import process from "node:process";
 import type Docker from "dockerode";
+import * as v from "valibot";
 import { defaultSocket } from "./endpoint.ts";
 import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
@@ -31,18 +32,22 @@ export interface EngineInfo {
 }
 
 /** The fields of `docker info` that are read here; older engines and Podman lack some. */
-export interface Info {
-  KernelVersion?: string;
-  SecurityOptions?: string[] | null;
-  CgroupVersion?: string;
-  MemoryLimit?: boolean;
-  CpuCfsQuota?: boolean;
-  PidsLimit?: boolean;
-  CgroupDriver?: string;
-  ContainerdCommit?: { ID?: string };
-  NCPU: number;
-  MemTotal: number;
-}
+const infoSchema = v.object({
+  KernelVersion: v.exactOptional(v.string()),
+  SecurityOptions: v.exactOptional(v.nullable(v.array(v.string()))),
+  CgroupVersion: v.exactOptional(v.string()),
+  MemoryLimit: v.exactOptional(v.boolean()),
+  CpuCfsQuota: v.exactOptional(v.boolean()),
+  PidsLimit: v.exactOptional(v.boolean()),
+  CgroupDriver: v.exactOptional(v.string()),
+  ContainerdCommit: v.exactOptional(
+    v.object({ ID: v.exactOptional(v.string()) }),
+  ),
+  NCPU: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
+  MemTotal: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
+});
+
+export type Info = v.InferOutput<typeof infoSchema>;
 
 export function describeEngine(info: Info): EngineInfo {
   const security = info.SecurityOptions ?? [];
@@ -91,16 +96,32 @@ export function kindOfEngine(
 
 const known = new WeakMap<Docker, Promise<EngineInfo>>();
 
-/** Describes the engine; asks it once for each connection. */
+/**
+ * Describes the engine; asks it once for each connection. Throws an `engine` Failure if its
+ * answer is not valid.
+ */
 export function engineInfo(docker: Docker): Promise<EngineInfo> {
   let info = known.get(docker);
   if (!info) {
-    info = docker.info().then(describeEngine);
+    info = docker.info().then((answer) => describeEngine(infoOf(answer)));
     // An engine that does not answer now may answer later.
     info.catch(() => known.delete(docker));
     known.set(docker, info);
   }
   return info;
+}
+
+function infoOf(answer: unknown): Info {
+  const info = v.safeParse(infoSchema, answer);
+  if (info.success) return info.output;
+  const [issue] = info.issues;
+  throw new Failure(
+    "engine",
+    `Cannot use the engine: its description is not valid (${
+      v.getDotPath(issue) ?? "the whole"
+    }: ${issue.message})`,
+    { hint: "See what it answers: docker info" },
+  );
 }
 
 /** The headers of the engine's first answer. */

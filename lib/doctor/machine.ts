@@ -5,7 +5,7 @@ import { inspectImage } from "../docker/docker.ts";
 import { cliFailure, cliVersion } from "../docker/docker-cli.ts";
 import {
   apiFailure,
-  describeEngine,
+  engineInfo,
   hasBuildKit,
   kindOfEngine,
   limitsHint,
@@ -45,7 +45,7 @@ export async function examineEngine(
   const failure = apiFailure(version);
   if (failure) return fail(failure.message, failure.hint ?? "claudy upgrade");
   const { Version, ApiVersion } = version;
-  const engine = describeEngine(await docker.info());
+  const engine = await engineInfo(docker);
   const kind = kindOfEngine(engine, await hasBuildKit(docker));
   const says = `${Version}, API ${ApiVersion}, ${kind}`;
   const missing = missingLimits(engine);
@@ -104,6 +104,11 @@ export function examineDisk({ home }: Pick<Instance, "home">): Finding {
 
 export async function examineMemory(instance: Instance): Promise<Finding> {
   const promised = await promisedMemory(instance);
+  const { limits } = await engineInfo(instance.docker);
+  if (!limits.memory) {
+    const { engineBytes } = promised;
+    return ok(`${binarySize(engineBytes)} on the engine, without limits`);
+  }
   return judgeMemory(promised, instance.settings.WORKER_MEMORY);
 }
 

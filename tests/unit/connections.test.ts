@@ -26,6 +26,7 @@ import * as assert from "uvu/assert";
 import { cliFailure, runDocker } from "../../lib/docker/docker-cli.ts";
 import { connect } from "../../lib/docker/connection.ts";
 import { engineFailure } from "../../lib/docker/docker-errors.ts";
+import { engineInfo } from "../../lib/docker/engine-info.ts";
 import { endpointOf, sshTarget } from "../../lib/docker/endpoint.ts";
 import { privateDirectory, SshAgent } from "../../lib/docker/ssh.ts";
 import { askEngine } from "../../lib/machine/engine.ts";
@@ -482,6 +483,93 @@ test("a failed docker command tells whether the engine accepts its API", async (
   assert.is(await runDocker(["logs", "x"], { env: ours }), 1);
   docker("echo 28.2 1.50; exit 1"); // for another reason
   assert.is(await runDocker(["logs", "x"], { env: ours }), 1);
+});
+
+/** An engine of this test: what it answers by the end of the path; null for nothing. */
+async function engineOf(
+  context: Context,
+  answers: Record<string, unknown>,
+): Promise<NodeJS.ProcessEnv> {
+  const server = createServer(({ url = "" }, response) => {
+    const path = url.replace(/\?.*/, "");
+    const [, answer] = Object.entries(answers)
+      .find(([end]) => path.endsWith(end)) ?? [];
+    if (answer === null) return;
+    response.setHeader("Api-Version", "1.41");
+    if (answer instanceof Function) return answer(response);
+    response.end(path === "/_ping" ? "OK" : JSON.stringify(answer));
+  });
+  const port = await listen(context, server);
+  return { DOCKER_HOST: `tcp://127.0.0.1:${port}` };
+}
+
+test("an engine that accepts connections and does not answer is out of reach", async (context) => {
+  const half = (response: ServerResponse) => void response.write("[");
+  const late = "is out of reach (no answer within 0.2 s)";
+  const never = await engineOf(context, { "": null });
+  for (
+    const env of [
+      never,
+      await engineOf(context, { "/_ping": "", "/containers/json": null }),
+      await engineOf(context, { "/_ping": "", "/containers/json": half }),
+    ]
+  ) {
+    const docker = await connect(env, { answerMs: 200 });
+    const startedAt = performance.now();
+    const { exitCode, message } = await failureOf(docker.listContainers());
+    assert.is(exitCode, 3);
+    assert.match(message, late);
+    assert.ok(performance.now() - startedAt < 3000);
+  }
+  const version = await connect(never, { answerMs: 200 });
+  assert.match((await failureOf(version.version())).message, late);
+});
+
+test("what may take long has no deadline", async (context) => {
+  const slow = (response: ServerResponse) =>
+    void setTimeout(() => response.end("{}"), 500);
+  const env = await engineOf(context, {
+    "/_ping": "",
+    "/events": slow,
+    "/system/df": slow,
+    "/wait": slow,
+  });
+  const docker = await connect(env, { answerMs: 200 });
+  let text = "";
+  const [events] = await Promise.all([
+    docker.getEvents(),
+    docker.df(),
+    docker.getContainer("a").wait(),
+  ]);
+  for await (const chunk of events) text += chunk;
+  assert.is(text, "{}");
+});
+
+test("an answer that is not an engine's is reported as that", async (context) => {
+  const about = { NCPU: 4, MemTotal: 2 ** 30 };
+  const info = async (answer: unknown) => {
+    const env = await engineOf(context, { "/_ping": "", "/info": answer });
+    return await engineInfo(await connect(env));
+  };
+  assert.is((await info({ ...about, SecurityOptions: null })).cpus, 4);
+  for (
+    const [answer, place] of [
+      [{ ...about, NCPU: "4" }, "NCPU"],
+      [{ ...about, NCPU: 1e300 }, "NCPU"],
+      [{ ...about, MemTotal: 0 }, "MemTotal"],
+      [{ ...about, SecurityOptions: "name=rootless" }, "SecurityOptions"],
+      [[], "NCPU"],
+      ["text", "the whole"],
+    ]
+  ) {
+    const { exitCode, message } = await failureOf(info(answer));
+    assert.is(exitCode, 3);
+    assert.match(message, `its description is not valid (${place}: `);
+  }
+  const env = await engineOf(context, { "/_ping": "", "/json": {} });
+  const docker = await connect(env);
+  const wrong = await failureOf(docker.listContainers());
+  assert.match(wrong.message, "(what answers there is not an engine)");
 });
 
 test.run();

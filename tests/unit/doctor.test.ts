@@ -135,6 +135,19 @@ test("a worker should not have more memory than the engine", () => {
   assert.match(less.mend ?? "", "WORKER_MEMORY in config/hal9000.conf");
 });
 
+test("no WORKER_MEMORY is suggested for an engine without limits", async ({ instance, engine }) => {
+  engine.about.MemTotal = gib;
+  assert.is((await examineMemory(instance)).state, "warn");
+  const without = fakeInstance();
+  without.engine.about.MemTotal = gib;
+  Object.assign(without.engine.about, { CgroupDriver: "none" });
+  assert.equal(await examineMemory(without.instance), {
+    state: "ok",
+    says: "1 GiB on the engine, without limits",
+  });
+  without.end();
+});
+
 test("workers' limits that add up to more than the engine has are reported", async ({ instance, engine, labels }) => {
   engine.containers.length = 0;
   engine.about.MemTotal = 10 * gib;
