@@ -1,7 +1,6 @@
 // Runs in the parent: keeps what the meter in the relay's process counts, and decides which
 // sessions may not send: because a budget is spent, or because they were paused.
 
-import { statSync } from "node:fs";
 import process from "node:process";
 import * as v from "valibot";
 import { readSettings } from "../instance/config.ts";
@@ -9,6 +8,7 @@ import type { Instance } from "../instance/instance.ts";
 import { messageOf } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
 import { writeAtomic } from "../std/owned.ts";
+import { fileSignature } from "../std/plain-file.ts";
 import {
   type Budget,
   type BudgetState,
@@ -50,6 +50,8 @@ export function openLedger(
 /** More than there are sessions; older ones are dropped. */
 const maxLimited = 1000;
 const keptNotices = 50;
+/** Those that used most: the status is read often. */
+const maxToday = 1000;
 
 /** A session that has not sent since is no longer expected to. */
 const limitedMs = 24 * 3600 * 1000;
@@ -78,6 +80,7 @@ class HomeLedger implements Ledger {
   #signature = "";
   #written = "";
   #writtenAt = -Infinity;
+  #failed = false;
   /** The parts of the status that are written at once, as text. */
   #urgent = "";
 
@@ -232,11 +235,7 @@ class HomeLedger implements Ledger {
   #filesSignature(): string {
     const { home } = this.#instance;
     const paths = [home.budgets, home.pricesFile, home.conf, home.usagePaused];
-    const stats = paths.map((path) => {
-      const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
-      return stat ? `${stat.ino} ${stat.mtimeNs} ${stat.size}` : "none";
-    });
-    return [dayOf(this.#now()), ...stats].join("\n");
+    return [dayOf(this.#now()), ...paths.map(fileSignature)].join("\n");
   }
 
   #read(): void {
@@ -317,9 +316,10 @@ class HomeLedger implements Ledger {
       const { home, owner } = this.#instance;
       writeAtomic(home.usageStatus, text, owner);
       [this.#written, this.#writtenAt, this.#urgent] = [text, now, urgent];
+      this.#failed = false;
     } catch (error) {
-      this.#log(`warning: ${messageOf(error)}`);
-      this.#writtenAt = now;
+      if (!this.#failed) this.#log(`warning: ${messageOf(error)}`);
+      [this.#failed, this.#writtenAt] = [true, now];
     }
   }
 }
@@ -375,8 +375,10 @@ function todayOf(rows: Row[]): Record<string, Today> {
     addFigures(sum, row);
     sums.set(row.session, sum);
   }
+  const most = [...sums].sort(([, a], [, b]) => tokensOf(b) - tokensOf(a))
+    .slice(0, maxToday);
   return Object.fromEntries(
-    [...sums].map(([session, sum]) => [session, {
+    most.map(([session, sum]) => [session, {
       requests: sum.requests,
       tokens: tokensOf(sum),
       cost: costUsd(sum),

@@ -1,7 +1,7 @@
 // What tokens cost, by a table with its date: lib/usage/prices.json, and the user's own
 // HAL9000_HOME/config/prices.json, whose models come first.
 
-import { existsSync, statSync } from "node:fs";
+import { existsSync } from "node:fs";
 import * as v from "valibot";
 import type { HomePaths } from "../instance/paths.ts";
 import { Failure } from "../std/errors.ts";
@@ -53,12 +53,6 @@ export function readPrices({ pricesFile }: HomePaths): Prices {
     date: own.date,
     usdPerMillionTokens: { ...usdPerMillionTokens, ...own.usdPerMillionTokens },
   };
-}
-
-/** Differs after each change of the user's file. */
-export function pricesSignature({ pricesFile }: HomePaths): string {
-  const stat = statSync(pricesFile, { bigint: true, throwIfNoEntry: false });
-  return stat ? `${stat.ino} ${stat.mtimeNs} ${stat.size}` : "none";
 }
 
 /**

@@ -16,6 +16,7 @@ import process from "node:process";
 import * as v from "valibot";
 import type { Instance } from "../instance/instance.ts";
 import type { HomePaths } from "../instance/paths.ts";
+import { messageOf } from "../std/errors.ts";
 import { parseJson } from "../std/json.ts";
 import type { Log } from "../std/log.ts";
 import { ensureDirectory, writeAtomic } from "../std/owned.ts";
@@ -92,8 +93,8 @@ export class Records {
   readonly #instance: Home;
   readonly #log: Log;
   readonly #maxBytes: number;
-  #rows: Map<string, Row>;
-  #number: number;
+  #rows = new Map<string, Row>();
+  #number = 1;
   #bytes = 0;
   #failed = false;
 
@@ -102,16 +103,34 @@ export class Records {
     this.#instance = instance;
     this.#log = log;
     this.#maxBytes = maxBytes;
-    const { home, owner } = instance;
+    this.#unlessFailing(() => this.#load());
+  }
+
+  #load(): void {
+    const { home, owner } = this.#instance;
     for (const path of [home.usage, home.usagePaused]) {
       ensureDirectory(path, 0o700, owner);
     }
-    setDamagedAside(home, log);
+    setDamagedAside(home, this.#log);
     const { through, rows } = readSums(home);
     const numbers = recordNumbers(home);
     this.#rows = summed(home, rows, numbers.filter((each) => each > through));
-    this.#number = Math.max(through, ...numbers);
+    // Not the last file: its last line may not be whole.
+    this.#number = Math.max(through, ...numbers) + 1;
     this.#addToSums();
+  }
+
+  /** On a full disk, for instance: it is reported once, and counted in memory. */
+  #unlessFailing(act: () => void): void {
+    try {
+      act();
+      this.#failed = false;
+    } catch (error) {
+      if (!this.#failed) {
+        this.#log(`warning: usage is not saved: ${messageOf(error)}`);
+      }
+      this.#failed = true;
+    }
   }
 
   get rows(): Iterable<Row> {
@@ -120,19 +139,14 @@ export class Records {
 
   add(record: UsageRecord): void {
     addRecord(this.#rows, record);
-    try {
+    this.#unlessFailing(() => {
       const path = this.#instance.home.usageRecords(this.#number);
       const line = `${JSON.stringify(record)}\n`;
       appendFileSync(path, line, { mode: 0o600 });
       if (this.#bytes === 0) own(path, this.#instance.owner);
       this.#bytes += line.length;
       if (this.#bytes >= this.#maxBytes) this.#addToSums();
-      this.#failed = false;
-    } catch (error) {
-      // As on a full disk: said once, and counted until this process ends.
-      if (!this.#failed) this.#log(`warning: usage is not saved: ${error}`);
-      this.#failed = true;
-    }
+    });
   }
 
   #addToSums(): void {

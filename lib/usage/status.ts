@@ -1,10 +1,10 @@
 // Budgets and limits as they are now: HAL9000_HOME/usage/status.json, which the ledger in
 // the parent writes, for commands, claudy watch and the dashboard.
 
-import { statSync } from "node:fs";
 import * as v from "valibot";
 import type { Instance } from "../instance/instance.ts";
 import { readJson } from "../std/json.ts";
+import { fileSignature } from "../std/plain-file.ts";
 import { budgetSchema, costText, whoseText } from "./budgets.ts";
 import { clockText, dayOf } from "./days.ts";
 import { windowSchema } from "./notes.ts";
@@ -88,9 +88,7 @@ export class StatusFile {
   }
 
   read(): Status | undefined {
-    const path = this.#home.home.usageStatus;
-    const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
-    const signature = stat ? `${stat.ino} ${stat.mtimeNs}` : "none";
+    const signature = fileSignature(this.#home.home.usageStatus);
     if (signature !== this.#signature) {
       this.#signature = signature;
       this.#status = readStatus(this.#home);

@@ -4,6 +4,7 @@ import {
   appendFileSync,
   cpSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -236,6 +237,27 @@ test("sessions of old days are summed if there are too many", ({ instance }) => 
   assert.is(others?.session, "");
   assert.is(others?.requests, 12_000);
   assert.equal(others?.errors, { 500: 12_000 });
+});
+
+test("what cannot be saved is reported once, and still counts", (context) => {
+  const { instance, log } = context;
+  const { home } = instance;
+  setBudget(instance, budget());
+  rmSync(home.usage, { recursive: true });
+  writeFileSync(home.usage, "");
+  const { tell, wait } = opened(context);
+  for (let each = 0; each < 5; each++) {
+    tell(note());
+    wait(5000);
+  }
+  assert.is(Object.keys(wait(0).sessions).length, 1);
+  const saved = log.filter((line) => line.includes("usage is not saved"));
+  assert.is(saved.length, 1);
+  assert.ok(log.length < 8, log.join("\n"));
+  rmSync(home.usage);
+  mkdirSync(home.usage);
+  tell(note());
+  assert.is(requestsIn(home), 1);
 });
 
 test("damaged sums are set aside and reported", ({ instance, log }) => {
