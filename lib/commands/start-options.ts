@@ -33,7 +33,7 @@ export const limitsOption = [
 export const networkOption = [
   "--network <kind>",
   "shared with all workers, without an egress policy; or isolated: services on " +
-  "localhost, other hosts as claudy egress allows (default: WORKER_NETWORK)",
+  "localhost, other hosts by the rules of claudy egress (default: WORKER_NETWORK)",
 ] as const;
 
 /** The settings of such options, for openInstance(). */

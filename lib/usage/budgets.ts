@@ -203,8 +203,8 @@ function raiseCommand({ session, project, measure, limit, per }: Budget) {
   const amount = measure === "cost"
     ? `--cost ${limit * 2 || 1}`
     : `--tokens ${Math.ceil(limit * 2) || 1000}`;
-  const period = per === "day" ? "" : ` --per ${per}`;
-  return `claudy budget set ${whose} ${amount}${period}`;
+  const period = per === "day" ? [] : [`--per ${per}`];
+  return ["claudy budget set", whose, amount, ...period].join(" ");
 }
 
 function quoted(word: string): string {
