@@ -5,7 +5,10 @@ import { type Flags, homeOf, readSettings } from "../lib/instance/config.ts";
 import { Failure } from "../lib/std/errors.ts";
 import { reachOf } from "../lib/instance/parent-socket.ts";
 import { homePaths } from "../lib/instance/paths.ts";
-import { callerVariableNames } from "../lib/home/caller-variables.ts";
+import {
+  callerVariableNames,
+  certificateVariables,
+} from "../lib/home/caller-variables.ts";
 import { claimFor } from "../lib/pool/client.ts";
 import type { ClaimReply } from "../lib/pool/protocol.ts";
 import type { SpawnRequest } from "../lib/worker/request.ts";
@@ -200,6 +203,12 @@ function tellOfVariables({ env, log }: Io, given: string[]): void {
   log(
     `Not passed to a worker without a session: ${names.join(", ")}. ` +
       "Pass --env or --secret, or open a session: claudy",
+  );
+  const certificates = names.find((name) => certificateVariables.has(name));
+  if (certificates === undefined) return;
+  log(
+    "For certificates, pass the file and its path in the worker: " +
+      `--secret ca=FILE --env ${certificates}=/run/secrets/ca`,
   );
 }
 

@@ -23,14 +23,14 @@ export interface CallerVariables {
 const proxies = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
 const noProxy = ["NO_PROXY", "no_proxy"];
 
-/** Files with certificates. */
-const certificates = [
+/** Their values are files with certificates. */
+export const certificateVariables = new Set([
   "NODE_EXTRA_CA_CERTS",
   "SSL_CERT_FILE",
   "CURL_CA_BUNDLE",
   "GIT_SSL_CAINFO",
   "REQUESTS_CA_BUNDLE",
-];
+]);
 
 const models = /^ANTHROPIC_(SMALL_FAST_MODEL|DEFAULT_[A-Z]+_MODEL)$/;
 
@@ -95,7 +95,7 @@ export function callerVariables(env: NodeJS.ProcessEnv): CallerVariables {
     if (value && models.test(name)) values[name] = value;
   }
   addProxies(env, result);
-  for (const name of certificates) addFile(env, name, result);
+  for (const name of certificateVariables) addFile(env, name, result);
   for (const provider of providers) {
     const { flag, variables, files, oneOf, credentials } = provider;
     if (!isOn(env[flag])) continue;

@@ -191,7 +191,7 @@ certificate() { # certificate DIRECTORY
     -keyout "$1/ca.key" -out "$1/ca.pem" 2>/dev/null
   openssl req -newkey rsa:2048 -nodes -subj "/CN=example" -keyout "$1/key.pem" -out "$1/request.pem" 2>/dev/null
   openssl x509 -req -days 2 -in "$1/request.pem" -CA "$1/ca.pem" -CAkey "$1/ca.key" -CAcreateserial \
-    -extfile <(echo "subjectAltName=DNS:git.example,DNS:npm.example,DNS:pypi.example,DNS:evil.example") \
+    -extfile <(echo "subjectAltName=DNS:git.example,DNS:npm.example,DNS:pypi.example,DNS:evil.example,DNS:deb.example,DNS:maven.example,DNS:crates.example") \
     -out "$1/cert.pem" 2>/dev/null
 }
 
@@ -267,6 +267,73 @@ JAVA
   [ "$(grep -c '^ref: ' <<<"$output")" = 2 ]
   # What the worker itself serves is not the proxy's.
   heartbeat node-$$
+}
+
+# A package repository for apt, one for Maven and a registry for Cargo, as static files.
+archives() { # archives DIRECTORY
+  local work=$BATS_TEST_TMPDIR/archives crate=left-1.0.0
+  mkdir -p "$work/deb/DEBIAN" "$work/deb/opt" "$work/$crate/src" "$1/deb.example" "$1/crates.example/1.0.0" \
+    "$1/crates.example/index/le/ft" "$1/maven.example/test/parent/1"
+  printf 'Package: left\nVersion: 1\nArchitecture: all\nMaintainer: t <t@example.com>\nDescription: test\n' >"$work/deb/DEBIAN/control"
+  echo installed >"$work/deb/opt/left"
+  dpkg-deb --root-owner-group --build "$work/deb" "$1/deb.example/left.deb" >/dev/null
+  {
+    dpkg-deb --field "$1/deb.example/left.deb"
+    printf 'Filename: ./left.deb\nSize: %s\nSHA256: %s\n' "$(stat -c %s "$1/deb.example/left.deb")" \
+      "$(sha256sum "$1/deb.example/left.deb" | cut -d ' ' -f 1)"
+  } >"$1/deb.example/Packages"
+  printf '[package]\nname = "left"\nversion = "1.0.0"\n' >"$work/$crate/Cargo.toml"
+  echo 'pub fn answer() -> i32 { 42 }' >"$work/$crate/src/lib.rs"
+  tar -czf "$1/crates.example/1.0.0/download" -C "$work" "$crate"
+  echo '{"dl":"https://crates.example/{version}/download"}' >"$1/crates.example/index/config.json"
+  jq -nc --arg sum "$(sha256sum "$1/crates.example/1.0.0/download" | cut -d ' ' -f 1)" \
+    '{name: "left", vers: "1.0.0", deps: [], cksum: $sum, features: {}, yanked: false}' >"$1/crates.example/index/le/ft/left"
+  echo '<project><modelVersion>4.0.0</modelVersion><groupId>test</groupId><artifactId>parent</artifactId>
+    <version>1</version><packaging>pom</packaging></project>' >"$1/maven.example/test/parent/1/parent-1.pom"
+}
+
+@test "apt, Maven and Cargo use the proxy in isolated workers, and Go has its variables" {
+  local keys=$BATS_TEST_TMPDIR/keys www=$BATS_TEST_TMPDIR/www rust=()
+  mkdir "$keys" "$www"
+  certificate "$keys"
+  archives "$www"
+  docker exec "$parent" sh -c "echo '$public deb.example maven.example crates.example' >>/etc/hosts"
+  serve_files "$www" "$keys"
+  "$claudy" egress allow --project "$project" deb.example maven.example crates.example
+  # Worker images have no Cargo; the test uses that of the machine, if there is one.
+  sysroot=$(rustc --print sysroot 2>/dev/null) && rust=(--mount "$sysroot:/opt/rust:ro" --allow-any-path)
+  WORKER_NETWORK=isolated spawn -n java-$$ --profile java --secret "ca=$keys/ca.pem" "${rust[@]}" "$project"
+  # apt, over http and https.
+  for url in http://deb.example https://deb.example; do
+    docker exec java-$$ sh -c "mkdir -p /tmp/apt/lists/partial /tmp/apt/cache/archives/partial && echo 'deb [trusted=yes] $url ./' >/tmp/apt/sources"
+    apt=(apt-get -o Dir::Etc::SourceList=/tmp/apt/sources -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists=/tmp/apt/lists
+      -o Dir::Cache=/tmp/apt/cache -o APT::Sandbox::User= -o Acquire::https::CAInfo=/run/secrets/ca -o Debug::NoLocking=true)
+    docker exec java-$$ "${apt[@]}" --quiet update
+    docker exec -w /tmp java-$$ "${apt[@]}" --quiet download left
+    [ "$(docker exec java-$$ sh -c 'dpkg-deb --fsys-tarfile /tmp/left*.deb | tar -xO ./opt/left; rm -r /tmp/apt /tmp/left*.deb')" = installed ]
+  done
+  # Maven.
+  docker exec java-$$ keytool -importcert -noprompt -alias test -file /run/secrets/ca -keystore /tmp/trust -storepass changeit
+  mkdir "$project/maven"
+  echo '<project><modelVersion>4.0.0</modelVersion><parent><groupId>test</groupId><artifactId>parent</artifactId>
+    <version>1</version><relativePath/></parent><artifactId>child</artifactId><packaging>pom</packaging></project>' >"$project/maven/pom.xml"
+  echo '<settings><mirrors><mirror><id>m</id><mirrorOf>*</mirrorOf><url>https://maven.example</url></mirror></mirrors></settings>' >"$project/maven/settings.xml"
+  docker exec -w /workspace/maven -e MAVEN_OPTS='-Djavax.net.ssl.trustStore=/tmp/trust -Djavax.net.ssl.trustStorePassword=changeit' \
+    java-$$ mvn --quiet --batch-mode --settings settings.xml -Dmaven.repo.local=/tmp/m2 validate
+  docker exec java-$$ test -f /tmp/m2/test/parent/1/parent-1.pom
+  # Go asks for these names: https://pkg.go.dev/net/http#ProxyFromEnvironment
+  for name in HTTP_PROXY HTTPS_PROXY; do
+    [ "$(docker exec java-$$ printenv "$name")" = http://127.0.0.1:3128 ]
+  done
+  [[ $(docker exec java-$$ printenv NO_PROXY) == localhost,127.0.0.1* ]]
+  [ "${#rust[@]}" != 0 ] || skip "without Cargo: this machine has none"
+  mkdir -p "$project/rust/src"
+  printf '[package]\nname = "app"\nversion = "1.0.0"\n[dependencies]\nleft = "1"\n' >"$project/rust/Cargo.toml"
+  echo 'fn main() {}' >"$project/rust/src/main.rs"
+  mkdir "$project/rust/.cargo"
+  printf '[source.crates-io]\nreplace-with = "test"\n[source.test]\nregistry = "sparse+https://crates.example/index/"\n[http]\ncainfo = "/run/secrets/ca"\n' >"$project/rust/.cargo/config.toml"
+  docker exec -w /workspace/rust -e CARGO_HOME=/tmp/cargo -e RUSTC=/opt/rust/bin/rustc java-$$ /opt/rust/bin/cargo fetch
+  docker exec java-$$ sh -c 'ls /tmp/cargo/registry/src/*/left-1.0.0/src/lib.rs'
 }
 
 @test "an isolated worker has no way out while the proxy is killed, and one within 5 seconds" {

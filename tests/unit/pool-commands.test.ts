@@ -345,6 +345,30 @@ test("spawn-worker prints the id of a claimed worker, its notices and warnings",
   assert.equal(JSON.parse(json.stdout), { ...worker, start: "warm" });
 });
 
+test("spawn-worker tells how to pass certificates that only sessions get", async (context) => {
+  const { run, instance: { home }, project, root } = context;
+  const worker = { id: "w1", name: "mine", project: "/p", image: "i" };
+  await serve(context, () => {
+    writeFileSync(home.loan("w1"), "");
+    return { start: "warm", worker };
+  });
+  const file = `${root}/ca.pem`;
+  writeFileSync(file, "certificate");
+  const told = async (env: NodeJS.ProcessEnv) =>
+    (await run(spawnWorker, ["--detach", project("app")], { env })).stderr;
+  const both = await told({
+    CURL_CA_BUNDLE: file,
+    HTTPS_PROXY: "http://proxy:3128",
+  });
+  assert.match(
+    both,
+    "Not passed to a worker without a session: CURL_CA_BUNDLE, HTTPS_PROXY.",
+  );
+  assert.match(both, "--secret ca=FILE --env CURL_CA_BUNDLE=/run/secrets/ca");
+  const proxy = await told({ HTTPS_PROXY: "http://proxy:3128" });
+  assert.not.match(proxy, "/run/secrets");
+});
+
 const coldReasons: Record<string, string> = {
   "--standalone": "a network of its own",
   "--no-limits": "no limits",
