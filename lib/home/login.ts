@@ -36,7 +36,7 @@ const grantSchema = v.object({
   expires_in: v.number(),
 });
 
-const file = ".credentials.json";
+export const loginFile = ".credentials.json";
 
 /** Limit, since the file is written by a container during the login. */
 const maxBytes = 64 * 1024;
@@ -46,7 +46,7 @@ export function isLoggedIn(home: HomePaths): boolean {
 }
 
 export function readLogin(home: HomePaths): Login | undefined {
-  return readJson(join(home.login, file), loginSchema, maxBytes);
+  return readJson(join(home.login, loginFile), loginSchema, maxBytes);
 }
 
 /** Stores a login that the CLI has made elsewhere; false if the file is none. */
@@ -57,7 +57,7 @@ export function keepLogin(
   const login = readJson(path, loginSchema, maxBytes);
   if (!login) return false;
   ensureDirectory(home.login, 0o700, owner);
-  writeAtomic(join(home.login, file), JSON.stringify(login), owner);
+  writeAtomic(join(home.login, loginFile), JSON.stringify(login), owner);
   return true;
 }
 
@@ -118,18 +118,18 @@ async function refresh({ home, owner }: Home, login: Login): Promise<Login> {
       expiresAt: Date.now() + grant.expires_in * 1000,
     },
   };
-  writeAtomic(join(home.login, file), JSON.stringify(next), owner);
+  writeAtomic(join(home.login, loginFile), JSON.stringify(next), owner);
   return next;
 }
 
 /** Publishes the login to workers; readable by all, since their users differ. */
 function publish({ home, owner }: Home, login: Login): void {
   const text = JSON.stringify(withoutRefresh(login));
-  writeAtomic(join(home.credentials, file), text, owner, 0o644);
+  writeAtomic(join(home.credentials, loginFile), text, owner, 0o644);
 }
 
 function withdraw({ home }: Home): void {
-  rmSync(join(home.credentials, file), { force: true });
+  rmSync(join(home.credentials, loginFile), { force: true });
 }
 
 /** How often the login file and the expiry time are checked. */
@@ -221,7 +221,7 @@ export async function keepLoginFresh(
 }
 
 function versionOf(home: HomePaths): string {
-  const path = join(home.login, file);
+  const path = join(home.login, loginFile);
   if (!existsSync(path)) return "";
   const { mtimeMs, ino } = statSync(path);
   return `${mtimeMs} ${ino}`;

@@ -3,10 +3,11 @@
 import { createHash } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
 import { createConnection } from "node:net";
+import { join } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { connect as connectTls } from "node:tls";
-import { type LoginRefresh, readLogin } from "../home/login.ts";
+import { loginFile, type LoginRefresh, readLogin } from "../home/login.ts";
 import type { Instance } from "../instance/instance.ts";
 import { Journal, maxEntryBytes } from "../instance/journal.ts";
 import { readRecords } from "../instance/record.ts";
@@ -169,8 +170,9 @@ function signature({ home }: Parent): string {
     home.sessions,
     home.relayGrants,
     home.relayAuthorities,
-    home.secrets,
-    home.login,
+    home.anthropicKey,
+    home.claudeToken,
+    join(home.login, loginFile),
   ];
   return paths.map((path) => {
     const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
