@@ -1,7 +1,7 @@
 // Runs the relay: gives it the credentials and the sessions' grants, and keeps its log.
 
 import { createHash } from "node:crypto";
-import { readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { createConnection } from "node:net";
 import { join } from "node:path";
 import type { Readable, Writable } from "node:stream";
@@ -19,7 +19,7 @@ import {
   newLeaf,
 } from "../relay/certificates.ts";
 import { entrySchema } from "../relay/entry.ts";
-import { type Grant, readGrants } from "../relay/grant.ts";
+import { type Grant, readGrants, removeGrant } from "../relay/grant.ts";
 import { apiHost } from "../relay/names.ts";
 import { reportSchema, type State } from "../relay/state.ts";
 import { type Ledger, openLedger } from "../usage/ledger.ts";
@@ -116,6 +116,7 @@ async function feedRelay(
     const usage = ledger.state();
     const now = signature(instance) + JSON.stringify(usage);
     if (now !== seen || performance.now() - readAt >= fullEveryMs) {
+      if (performance.now() - readAt >= fullEveryMs) dropGrants(instance);
       seen = now;
       readAt = performance.now();
       const text = JSON.stringify({
@@ -126,6 +127,15 @@ async function feedRelay(
       sent = text;
     }
     await sleep(everyMs);
+  }
+}
+
+/** Removes the grants of sessions and workers that were removed. */
+function dropGrants({ home }: Parent): void {
+  for (const grant of readGrants({ home })) {
+    if (!existsSync(join(home.home, grant.home))) {
+      removeGrant({ home }, grant.home);
+    }
   }
 }
 
