@@ -6,8 +6,9 @@ import { forwardedHeaders } from "../../egress/proxy/headers.ts";
 import type { ReplyFigures, ReplyObserver } from "../../usage/meter.ts";
 import type { Grant } from "../grant.ts";
 import type { Bounds } from "./bounds.ts";
-import { refused } from "./refusal.ts";
-import type { Outgoing } from "./upstream.ts";
+import { unreachable } from "./refusal.ts";
+import type { Gate } from "./gate.ts";
+import type { Begun, Outgoing } from "./upstream.ts";
 
 type Limits = Pick<Bounds, "connectMs" | "idleMs" | "keptBytes">;
 
@@ -22,6 +23,8 @@ export class Exchange {
   #kept: Uint8Array[] | undefined;
   /** The request to the API; another one if it is repeated. */
   #outgoing: ClientRequest | undefined;
+  /** Of the connection to the API. */
+  #gate: Gate | undefined;
   #isWhole = false;
   /** What the worker gets. */
   status: number | undefined;
@@ -79,10 +82,10 @@ export class Exchange {
   }
 
   /** Sends the body; resolves with the reply's head. */
-  async send(outgoing: ClientRequest): Promise<IncomingMessage> {
+  async send({ request: outgoing, gate }: Begun): Promise<IncomingMessage> {
+    this.#gate = gate;
     if (this.#response.destroyed) outgoing.destroy();
     this.#outgoing = outgoing;
-    outgoing.setNoDelay(true);
     const { idleMs } = this.#limits;
     outgoing.setTimeout(
       idleMs,
@@ -94,11 +97,7 @@ export class Exchange {
     try {
       return await replied;
     } catch (error) {
-      throw refused(
-        502,
-        "api_error",
-        `HAL-9000's relay cannot reach the API: ${textOf(error)}`,
-      );
+      throw unreachable(error);
     }
   }
 
@@ -125,11 +124,18 @@ export class Exchange {
     reply.on("data", (chunk: Uint8Array) => {
       this.bytesDown += chunk.length;
       observer.bytes(chunk);
+      if (response.write(chunk)) return;
+      reply.pause();
+      this.#gate?.hold();
     });
+    response.on("drain", () => {
+      this.#gate?.release();
+      reply.resume();
+    });
+    reply.on("end", () => response.end());
     // Incomplete, which the client must notice.
     reply.on("error", () => response.destroy());
     reply.on("aborted", () => response.destroy());
-    reply.pipe(response);
     return await new Promise((resolve) => {
       const end = () => resolve(observer.end(reply.complete ? "whole" : "cut"));
       if (response.closed) end();
@@ -163,10 +169,4 @@ function headOf(outgoing: ClientRequest): Promise<IncomingMessage> {
       if (++informational > maxInformational) invalid();
     });
   });
-}
-
-/** Without the address: it may be that of the caller's gateway. */
-function textOf(error: unknown): string {
-  const { code, message } = error as NodeJS.ErrnoException;
-  return code ?? message;
 }

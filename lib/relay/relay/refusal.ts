@@ -28,6 +28,16 @@ export function refused(
   return new Refused({ status, type, message });
 }
 
+/** Without the address: it may be that of the caller's gateway. */
+export function unreachable(error: unknown): Refused {
+  const { code, message } = error as NodeJS.ErrnoException;
+  return refused(
+    502,
+    "api_error",
+    `HAL-9000's relay cannot reach the API: ${code ?? message}`,
+  );
+}
+
 /** Does nothing but end the connection if the reply has begun. */
 export function refuse(response: ServerResponse, refusal: Refusal): void {
   const { status, type, message, headers } = refusal;

@@ -13,7 +13,6 @@ import { createServer, type Server, type Socket } from "node:net";
 import { createSecureContext, type SecureContext, TLSSocket } from "node:tls";
 import { Throttle } from "../../egress/proxy/throttle.ts";
 import type { Exchange as Metered, Meter } from "../../usage/meter.ts";
-import { messageOf } from "../../std/errors.ts";
 import { readOrigin } from "../../std/origin.ts";
 import type { Entry } from "../entry.ts";
 import type { Report, State } from "../state.ts";
@@ -28,7 +27,7 @@ import {
 import type { Bounds } from "./bounds.ts";
 import { Exchange } from "./exchange.ts";
 import { isAllowed } from "./paths.ts";
-import { refuse, Refused, refused } from "./refusal.ts";
+import { refuse, Refused, refused, unreachable } from "./refusal.ts";
 import { Upstreams } from "./upstream.ts";
 
 export interface RelayOptions {
@@ -128,6 +127,7 @@ export class Relay {
       if (left > 0) this.#open.set(origin, left);
       else this.#open.delete(origin);
     });
+    socket.setNoDelay(true);
     const secured = new TLSSocket(socket, {
       isServer: true,
       secureContext: this.#context,
@@ -187,9 +187,7 @@ export class Relay {
       );
       if (figures.input + figures.output > 0) Object.assign(entry, figures);
     } catch (error) {
-      const { refusal } = error instanceof Refused
-        ? error
-        : refused(502, "api_error", `HAL-9000's relay: ${messageOf(error)}`);
+      const { refusal } = error instanceof Refused ? error : unreachable(error);
       entry.reason = refusal.message.slice(0, 1024);
       exchange.status ??= refusal.status;
       refuse(response, refusal);

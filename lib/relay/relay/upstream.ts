@@ -1,24 +1,22 @@
-// Sends requests to the API, or to the caller's gateway, through the caller's proxy.
+// Sends requests to the API, or to the caller's gateway, through the caller's proxy. Each
+// request has a connection of its own: under Deno 2.9.5, a request whose body comes later
+// hangs on a TLS connection that was used before.
 
-import {
-  Agent,
-  type ClientRequest,
-  request as requestHttp,
-  type RequestOptions,
-} from "node:http";
-import { Agent as TlsAgent, request as requestHttps } from "node:https";
-import type { Socket } from "node:net";
-import { connect as connectTls, rootCertificates } from "node:tls";
+import { Agent, type ClientRequest, request as requestHttp } from "node:http";
+import { isIP, type Socket } from "node:net";
+import { connect as connectTls } from "node:tls";
 import {
   connectToProxy,
   openTunnelThrough,
   proxyAuthorization,
 } from "../../egress/proxy/through.ts";
-import { realWorld } from "../../egress/proxy/world.ts";
+import { connectFirst, realWorld, within } from "../../egress/proxy/world.ts";
 import { upstreamFor } from "../../egress/upstream.ts";
 import type { Grant } from "../grant.ts";
 import { apiHost } from "../names.ts";
 import type { Bounds } from "./bounds.ts";
+import { Gate } from "./gate.ts";
+import { Spares } from "./spares.ts";
 
 export interface Outgoing {
   method: string;
@@ -28,82 +26,140 @@ export interface Outgoing {
   headers: string[];
 }
 
-/** An idle connection is closed before a server does it, which a request could meet. */
-const keptIdleMs = 4000;
+/** Where a grant's requests go. */
+interface Place {
+  base: URL;
+  host: string;
+  port: number;
+  isSecure: boolean;
+  /** The caller's proxy. */
+  via: URL | undefined;
+  ca: string | null;
+}
+
+/** A connection; with TLS, reading from it is stopped at its gate. */
+interface Connection {
+  socket: Socket;
+  gate?: Gate;
+}
+
+export interface Begun {
+  request: ClientRequest;
+  gate: Gate | undefined;
+}
 
 export class Upstreams {
   readonly #bounds: Bounds;
-  readonly #plain = new Agent({ keepAlive: true, timeout: keptIdleMs });
-  /** By the certificates that are trusted in addition. */
-  readonly #secure = new Map<string | null, TlsAgent>();
+  readonly #spares = new Spares<Connection>();
+  /** Places for which the caller's certificates do not vouch. */
+  readonly #ofSystem = new Set<string>();
 
   constructor(bounds: Bounds) {
     this.#bounds = bounds;
   }
 
   /** A request whose body is still to be sent. Rejects if there is no way. */
-  async begin(grant: Grant, outgoing: Outgoing): Promise<ClientRequest> {
-    const base = new URL(grant.baseUrl ?? `https://${apiHost}`);
-    const isSecure = base.protocol === "https:";
-    const port = Number(base.port) || (isSecure ? 443 : 80);
-    const host = base.hostname.replace(/^\[|\]$/g, "");
+  async begin(grant: Grant, outgoing: Outgoing): Promise<Begun> {
+    const place = placeOf(grant);
+    const { base, host, port, isSecure, via, ca } = place;
+    const key = JSON.stringify([base.origin, via?.href, ca]);
+    const { socket, gate } = await this.#spares.take(
+      key,
+      () => this.#connect(place, key),
+    );
     const path = base.pathname.replace(/\/$/, "") + outgoing.path;
-    const { upstream } = grant;
-    const via = upstreamFor(upstream, { host, port }, isSecure);
-    const options: RequestOptions = {
+    const isAbsolute = via !== undefined && !isSecure;
+    const request = requestHttp({
+      agent: agentOf(socket),
       host,
       port,
       method: outgoing.method,
-      path,
+      path: isAbsolute ? base.origin + path : path,
       setHost: false,
-      headers: ["Host", base.host, ...outgoing.headers],
+      headers: [
+        "Host",
+        base.host,
+        ...outgoing.headers,
+        ...(isAbsolute ? proxyAuthorization(via) : []),
+      ] as unknown as Record<string, string>,
       maxHeaderSize: this.#bounds.headBytes,
-    };
-    if (!via) {
-      return isSecure
-        ? requestHttps({ ...options, agent: this.#agentFor(upstream.ca) })
-        : requestHttp({ ...options, agent: this.#plain });
-    }
-    const { connectMs } = this.#bounds;
-    const socket = await connectToProxy(realWorld, via, upstream.ca, {
-      lookupMs: connectMs,
-      connectMs,
     });
-    if (!isSecure) {
-      return requestHttp({
-        ...options,
-        path: `${base.origin}${path}`,
-        headers: [
-          ...options.headers as string[],
-          ...proxyAuthorization(via),
-        ],
-        agent: agentOf(socket),
-      });
-    }
-    await openTunnelThrough(socket, via, { host, port }, connectMs);
-    const secured = connectTls({
-      socket,
-      servername: host,
-      ...caOf(upstream.ca),
-    });
-    return requestHttp({ ...options, agent: agentOf(secured) });
+    return { request, gate };
   }
 
-  #agentFor(ca: string | null): TlsAgent {
-    const known = this.#secure.get(ca);
-    if (known) return known;
-    const agent = new TlsAgent({
-      keepAlive: true,
-      timeout: keptIdleMs,
-      ...caOf(ca),
-    });
-    this.#secure.set(ca, agent);
-    return agent;
+  /**
+   * A connection to a server that the caller's certificates or those of the system vouch
+   * for. Not both at once: reading the system's takes 15 ms each time, unless they are used
+   * as they are.
+   */
+  async #connect(place: Place, key: string): Promise<Connection> {
+    const { isSecure, ca } = place;
+    if (!isSecure || ca === null) return await this.#open(place, undefined);
+    if (this.#ofSystem.has(key)) return await this.#open(place, undefined);
+    try {
+      return await this.#open(place, ca);
+    } catch {
+      const connection = await this.#open(place, undefined);
+      this.#ofSystem.add(key);
+      return connection;
+    }
+  }
+
+  async #open(
+    { host, port, isSecure, via, ca: proxyCa }: Place,
+    ca: string | undefined,
+  ): Promise<Connection> {
+    const { connectMs } = this.#bounds;
+    const lookupMs = connectMs;
+    let socket: Socket;
+    if (via) {
+      const times = { lookupMs, connectMs };
+      socket = await connectToProxy(realWorld, via, proxyCa, times);
+      if (isSecure) {
+        await openTunnelThrough(socket, via, { host, port }, connectMs);
+      }
+    } else {
+      const found = isIP(host)
+        ? [host]
+        : await within(realWorld.lookup(host), lookupMs, "no name service");
+      ({ socket } = await connectFirst(realWorld, found, port, connectMs));
+    }
+    socket.setNoDelay(true);
+    if (!isSecure) return { socket };
+    return await within(secure(socket, host, ca), connectMs, "TLS fails")
+      .catch((error) => {
+        socket.destroy();
+        throw error;
+      });
   }
 }
 
-function caOf(ca: string | null): { ca?: string[] } {
-  return ca === null ? {} : { ca: [...rootCertificates, ca] };
+function secure(
+  socket: Socket,
+  host: string,
+  ca: string | undefined,
+): Promise<Connection> {
+  return new Promise((resolve, reject) => {
+    const gate = new Gate(socket);
+    const secured = connectTls({
+      socket: gate,
+      host,
+      ...(isIP(host) ? {} : { servername: host }),
+      ...(ca === undefined ? {} : { ca: [ca] }),
+    });
+    // Stays: an error without a listener would end the process.
+    secured.on("error", reject);
+    secured.once("secureConnect", () => resolve({ socket: secured, gate }));
+  });
+}
+
+function placeOf({ baseUrl, upstream }: Grant): Place {
+  const base = new URL(baseUrl ?? `https://${apiHost}`);
+  const isSecure = base.protocol === "https:";
+  const port = Number(base.port) || (isSecure ? 443 : 80);
+  const host = base.hostname.replace(/^\[|\]$/g, "");
+  const via = upstreamFor(upstream, { host, port }, isSecure);
+  return { base, host, port, isSecure, via, ca: upstream.ca };
 }
 
 /** For one request over that connection. */
