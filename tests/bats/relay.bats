@@ -1,6 +1,8 @@
 # The relay: workers get a placeholder, and the API gets the credential. The API is a stub
 # in a container of its own, which only the parent reaches.
 
+# shellcheck disable=SC2030,SC2031  # each test has its own environment
+
 load ../helper/load
 load ../helper/sessions
 
@@ -201,20 +203,24 @@ found_nowhere() { # found_nowhere WORKER TEXT
   [ "$(stat -c %a "$HAL9000_HOME/secrets/relay/authorities.json")" = 600 ]
 }
 
-@test "20 sessions at once, each with its placeholder" {
+# CROWD=20 takes minutes on a small machine.
+@test "several sessions at once, each with its placeholder" {
   export WORKER_NETWORK=isolated
-  local names=() name
-  for name in {1..20}; do
-    make_project "crowd$name" >/dev/null
-    "$claudy" run --project "$HAL9000_PROJECT_ROOTS/crowd$name" "crowd $name." >"$BATS_TEST_TMPDIR/answer.$name" 3>&- &
-    names+=("$name")
+  local count=${CROWD:-4} sessions=() n
+  for ((n = 1; n <= count; n++)); do
+    open "$(make_project "crowd$n")"
+    sessions+=("$session")
   done
-  for name in "${names[@]}"; do
-    answered() { grep -qF "echo: crowd $name." "$BATS_TEST_TMPDIR/answer.$name"; }
-    wait_for 60 answered
+  for session in "${sessions[@]}"; do
+    docker exec "$session" tmux -L claude send-keys -t claude "crowd of $session" Enter &
   done
   wait
-  [ "$(grep -F '"text":"crowd ' "$requests" | grep -cF "\"x-api-key\":\"$key\"")" -ge 20 ]
+  for session in "${sessions[@]}"; do
+    docker exec "$session" tmux -L claude send-keys -t claude Enter
+    wait_for_screen 60 "$session" "echo: crowd of $session"
+    found_nowhere "$session" "$key"
+  done
   run ! grep -qF sk-ant-hal9000 "$requests"
-  [ "$(jq -rs '[.[] | select(.path == "/v1/messages" and .status == 200 and .session == null) | .worker] | unique | length' "$log")" -ge 20 ]
+  [ "$(for session in "${sessions[@]}"; do docker exec "$session" cat /home/claude/.claude/.anthropic_key; echo; done | sort -u | grep -c .)" = "$count" ]
+  [ "$(grep -F '"text":"crowd of ' "$requests" | grep -cF "\"x-api-key\":\"$key\"")" -ge "$count" ]
 }
