@@ -120,6 +120,28 @@ host_uses() { # host_uses REPOSITORY
   [ ! -e "$(marker)" ]
 }
 
+@test "what git does when it cannot write its configuration" {
+  make_repository "$top/lib"
+  make_repository "$top/app"
+  spawn --cold -n stuck-$$ --mount "$top/lib:/lib-repository:ro" "$top/app"
+  state() { (cd "$top/app" && git status --porcelain && find . -not -name index | sort && cat .git/config); }
+  before=$(state)
+  for words in 'config a.b c' 'remote add origin /lib-repository' 'sparse-checkout set dir'; do
+    run ! in_worker stuck-$$ "git $words"
+    [[ $output == *"could not write config file .git/config: Device or resource busy"* ]]
+    diff <(echo "$before") <(state)
+  done
+  # This one does all but what belongs in the configuration.
+  run -0 in_worker stuck-$$ 'git -c protocol.file.allow=always submodule add /lib-repository lib'
+  [[ $output == *"could not write config file .git/config"* ]]
+  [ "$(git -C "$top/app" status --porcelain)" = $'A  .gitmodules\nA  lib' ]
+  [ "$(cat "$top/app/lib/file")" = first ]
+  run ! git -C "$top/app" config submodule.lib.url
+  run ! in_worker stuck-$$ 'git submodule init'
+  git -C "$top/app" submodule --quiet init
+  [ "$(git -C "$top/app" config submodule.lib.url)" = /lib-repository ]
+}
+
 @test "submodules and nested repositories are guarded, and submodule update works" {
   make_repository "$top/lib"
   make_repository "$top/app"
