@@ -67,10 +67,13 @@ run_file() { # run_file FILE
 }
 export -f run_file take_lane
 
-# These are short files, but take long: documents, benchmarks and another engine.
+# Short files that take long: documents, benchmarks, restarts, another engine.
+long=(docs scripts recovery upgrade images-file hostile-network engines)
 if [ $# -gt 1 ]; then printf '%s\n' "${@:2}"; else
-  printf '%s\n' tests/bats/docs.bats tests/bats/scripts.bats tests/bats/engines.bats
-  find tests/bats -name '*.bats' ! -name scripts.bats ! -name docs.bats ! -name engines.bats -printf '%s %p\n' | sort -rn | cut -d ' ' -f 2
+  {
+    printf 'tests/bats/%s.bats\n' "${long[@]}"
+    find tests/bats -name '*.bats' -printf '%s %p\n' | sort -rn | cut -d ' ' -f 2
+  } | awk '!given[$0]++'
 fi |
   xargs -P "${LANES:-3}" -I {} bash -c 'run_file {}'
 status=$?
