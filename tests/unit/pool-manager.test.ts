@@ -11,7 +11,12 @@ import { claim, claimRequest } from "../../lib/pool/client.ts";
 import { PoolManager } from "../../lib/pool/manager.ts";
 import { type PoolStatus, protocolVersion } from "../../lib/pool/protocol.ts";
 import { readDesired, writeDesired } from "../../lib/pool/desired.ts";
-import { Client, listen, type Listener } from "../../lib/std/socket-lines.ts";
+import {
+  Client,
+  listen,
+  type Listener,
+  type Peer,
+} from "../../lib/std/socket-lines.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import { createWarm, warmRecipe } from "../../lib/pool/warm.ts";
 import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
@@ -20,6 +25,8 @@ interface Context extends FakeInstance {
   nsenter: {
     listener: Listener;
     fault: string | undefined;
+    /** The manager's connection. */
+    peer?: Peer;
     attached: { mark: string }[];
     /** Processes with an attached project. */
     busy: number[];
@@ -46,7 +53,8 @@ test.before.each(async (context) => {
   const nsenter: Context["nsenter"] = {
     listener: await listen(
       join(instance.home.nsenter, "nsenter.sock"),
-      async (line) => {
+      async (line, peer) => {
+        nsenter.peer = peer;
         const request = line as {
           op: string;
           pid: number;
@@ -143,6 +151,18 @@ test("a claim has the image's process limit, and reports what the image lacks", 
   assert.is(engine.find("mine")?.spec.HostConfig?.PidsLimit, 2048);
   assert.is(reply.notices?.length, 1);
   assert.match(reply.notices?.[0] ?? "", /Git LFS/);
+});
+
+test("a manager that is stopped closes its connection to nsenter, so that it can end", async (context) => {
+  const { begin, halt, nsenter } = context;
+  await begin();
+  await untilWarm(context, 1);
+  assert.ok(nsenter.peer?.open);
+  await halt();
+  await waitFor(() => !nsenter.peer?.open, {
+    for: "the end of the connection",
+    timeoutMs: 2000,
+  });
 });
 
 test("resize replaces the warm workers by those of another network", async (context) => {
