@@ -384,6 +384,26 @@ test("a stream arrives as it is sent, and a client that leaves ends it", async (
   close();
 });
 
+test("the head of a reply does not wait for its body", async () => {
+  let answered: ServerResponse | undefined;
+  const { begin, close } = await start({
+    answer: (_, response) => {
+      answered = response;
+      response.writeHead(200).flushHeaders();
+    },
+  });
+  const request = begin({});
+  request.end("x");
+  const late = sleep(2000, undefined, { ref: false });
+  const [head] = await Promise.race([
+    once(request, "response"),
+    late.then(() => []),
+  ]);
+  assert.ok(head, "no head");
+  answered?.end();
+  close();
+});
+
 test("a slow reader slows the API down", async () => {
   const chunks = 1600; // 100 MiB
   let before = -1;
@@ -553,8 +573,8 @@ test("a reply that is cut off is cut off for the client, and others go on", asyn
       if (request.headers["x-cut"] === undefined) {
         return void response.end("ok");
       }
-      response.writeHead(200, { "content-length": "100" });
-      response.write("some");
+      response.writeHead(200);
+      response.write("some"); // in chunks
       setTimeout(() => response.socket?.destroy(), 50);
     },
   });
