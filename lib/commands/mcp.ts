@@ -13,7 +13,7 @@ import {
   importableServers,
 } from "../gateway/configuring.ts";
 import { checkMcp } from "../doctor/mcp.ts";
-import { ensureForwarder } from "../daemon/forwarder.ts";
+import { waitForPorts } from "../daemon/services.ts";
 import { startGateway, stopGateway } from "../gateway/gateway-process.ts";
 import { didYouMean } from "../std/nearest.ts";
 import { columns } from "../std/text.ts";
@@ -57,7 +57,7 @@ export function mcpCommand(name: string, io: Io): CAC {
     }
     await startGateway(instance, host);
     await settle(instance);
-    await ensureForwarder(instance);
+    await waitForPorts(instance);
     await show(io, instance, options);
   };
 
@@ -242,16 +242,16 @@ async function settle({ home }: Pick<Instance, "home">): Promise<void> {
 }
 
 /**
- * Applies a change: a running gateway starts the new servers and keeps the others.
- * The port is reserved even if no gateway runs.
+ * Applies a change: a running gateway starts the new servers and keeps the others. The
+ * parent notices it, and reserves the port even if no gateway runs.
  */
 async function applyChange(instance: Instance): Promise<void> {
   const gateway = await askGateway(instance.home, "reload");
   if (gateway) await settle(instance);
   try {
-    await ensureForwarder(instance);
+    await waitForPorts(instance);
   } catch (error) {
-    // Without an engine there is no forwarder to update.
+    // Without an engine there are no workers.
     if (gateway) throw error;
   }
 }

@@ -4,7 +4,8 @@ import process from "node:process";
 import type { CAC } from "cac";
 import { Failure } from "../std/errors.ts";
 import { forwardPort, isPort } from "../gateway/forward.ts";
-import { findParent } from "../instance/instance.ts";
+import { findContainer } from "../docker/docker.ts";
+import { findParent, type Instance } from "../instance/instance.ts";
 import { openInstance, viewInstance } from "../instance/open.ts";
 import { type Listener, listListeners } from "../session/listeners.ts";
 import { portsEach } from "../instance/port-range.ts";
@@ -119,10 +120,17 @@ async function openPort(
   process.on("SIGTERM", () => stop.abort());
   await forwardPort(
     instance,
-    { port, hostPort, isolated },
+    { port, hostPort, container: isolated ?? await sharedNetwork(instance) },
     stop.signal,
     () => io.log(`http://127.0.0.1:${hostPort} until you press Ctrl-C`),
   );
+}
+
+/** The id of the net container. */
+async function sharedNetwork(
+  { docker, names }: Pick<Instance, "docker" | "names">,
+): Promise<string> {
+  return (await findContainer(docker, names.net)).Id;
 }
 
 /** The network in which a port is used: an isolated worker's id, or else the shared one. */

@@ -8,24 +8,27 @@ import {
   unpause,
 } from "../instance/container.ts";
 import { type Docker, inspectImage } from "../docker/docker.ts";
-import { engineSocket, fitLimits } from "../docker/engine-info.ts";
+import {
+  engineSocket,
+  fitLimits,
+  userInContainers,
+} from "../docker/engine-info.ts";
+import { execIn } from "../docker/exec.ts";
 import { hostNetwork, writeHostNetwork } from "../egress/upstream.ts";
 import { Failure, messageOf } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
-import { ensureForwarder } from "./forwarder.ts";
 import { refuseWhileMoving } from "../instance/migration-journal.ts";
 import { progressOf } from "../docker/progress.ts";
 import { ensureNet, type NetworkRequest, noRequest, removeNet } from "./net.ts";
 import { refreshNetFiles } from "../worker/net-files.ts";
 import { placeEnv } from "../instance/protected.ts";
-import { forwardAnswers } from "../gateway/forward.ts";
 import {
   findCrossing,
   foreignOwner,
   ownerHint,
 } from "../instance/parent-socket.ts";
-import { waitForServices } from "./services.ts";
+import { waitForPorts, waitForServices } from "./services.ts";
 import { parentSpec } from "./specs.ts";
 import {
   foreignStateOwner,
@@ -33,7 +36,7 @@ import {
   type ParentState,
   readParentState,
 } from "../instance/parent-state.ts";
-import { removePool } from "../nsenter/container.ts";
+import { insideNsenter, removeWarm } from "../nsenter/container.ts";
 import { ensureSeccompTried } from "../image/seccomp.ts";
 import { ensureStorage, unwritableHome } from "../instance/volumes.ts";
 import { waitFor } from "../std/wait.ts";
@@ -88,14 +91,12 @@ export async function startDaemon(
   await unpause(instance.docker, net, log);
   await refreshNetFiles(instance, net.Id);
   await ensureSeccompTried(instance, log);
-  await Promise.all([
-    ensureParent(instance, env, image, log),
-    // Sessions work without it.
-    ensureForwarder(instance).catch((error) =>
-      log(`warning: ${messageOf(error)}`)
-    ),
-  ]);
+  await ensureParent(instance, env, image, log);
   const state = await waitUntilReady(instance);
+  // Sessions work without them.
+  await waitForPorts(instance).catch((error) =>
+    log(`warning: ${messageOf(error)}`)
+  );
   await warnOfOwners(instance, log);
   const workers = await listWorkers(instance);
   await warnOfLostNetworks(instance, workers, log);
@@ -103,14 +104,29 @@ export async function startDaemon(
   return state;
 }
 
-/** The forwarder, which is in the owner's group, shows whether it matters. */
+/** Some machines show each user's files as its own; then it does not matter. */
 export async function warnOfOwners(
   instance: Instance,
   log: Log,
 ): Promise<void> {
   const foreign = await foreignOwner(instance);
-  if (foreign === undefined || await forwardAnswers(instance)) return;
+  if (foreign === undefined || await ownerWrites(instance)) return;
   log(`warning: Sessions cannot write: ${foreign}. ${ownerHint}`);
+}
+
+/** Whether the home's owner can write to it in containers, as nsenter sees it. */
+async function ownerWrites(
+  { docker, home, names, owner }: Instance,
+): Promise<boolean> {
+  try {
+    const { uid, gid } = await userInContainers(docker, owner, home.home);
+    const command = ["test", "-w", insideNsenter.run];
+    const user = `${uid}:${gid}`;
+    return (await execIn(docker, names.nsenter, command, { user })).exitCode ===
+      0;
+  } catch {
+    return false;
+  }
 }
 
 /** A worker's namespace cannot be changed, so the user has to act. */
@@ -136,7 +152,8 @@ export async function stopDaemon(
 ): Promise<void> {
   refuseInside(instance);
   await stopParent(instance);
-  await removePool(instance);
+  // nsenter stays with the workers, which go on using MCP servers.
+  await removeWarm(instance);
   const live = await liveWorkers(instance);
   if (live.length === 0) {
     await removeNet(instance);

@@ -148,35 +148,46 @@ export function servicePorts(
 
 /**
  * Makes the net container reserve exactly these ports, whether or not anything
- * listens on them. A port that a worker occupies stays with it until it is free.
+ * listens on them. Returns those that a worker occupies.
  */
 export async function holdPorts(
   { docker, names }: Pick<Instance, "docker" | "names">,
   ports: number[],
-): Promise<void> {
+): Promise<number[]> {
   const command = ["/scripts/net", "set", ...ports.map(String)];
   const { exitCode, output } = await execIn(docker, names.net, command, {
     user: portsUser,
   });
-  if (exitCode === 0) return;
+  if (exitCode === 0) return v.parse(holdAnswer, output).taken;
   throw new Failure("failed", `${names.net} cannot hold ports: ${output}`, {
     hint: "Stop the workers, then: claudy daemon restart",
   });
 }
+
+const holdAnswer = v.pipe(
+  v.string(),
+  v.parseJson(),
+  v.object({ taken: v.array(v.number()) }),
+);
 
 /** Whether the container's version reserves ports. */
 export function canHold({ Config }: Docker.ContainerInspectInfo): boolean {
   return Config.Cmd?.[0] === "hold";
 }
 
-/** Also removes what depends on it: the parent, the pool and the forwarder. */
+/** Also removes what depends on it: the parent, the pool and nsenter. */
 export async function removeNet(instance: Instance): Promise<void> {
   const { docker, names } = instance;
   await stopParent(instance);
   await removePool(instance);
-  for (const role of ["forwarder", "net"] as const) {
-    if (await ownContainer(instance, names[role], role)) {
-      await removeContainer(docker, names[role]);
+  const left = [
+    // Of an earlier version.
+    { name: names.formerForwarder, role: "forwarder" },
+    { name: names.net, role: "net" },
+  ] as const;
+  for (const { name, role } of left) {
+    if (await ownContainer(instance, name, role)) {
+      await removeContainer(docker, name);
     }
   }
 }

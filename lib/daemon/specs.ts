@@ -11,6 +11,7 @@ import {
 import { roleLabels } from "../instance/labels.ts";
 import { cgroups, hostMount, insideParent } from "../instance/paths.ts";
 import { serviceUsers } from "../instance/service-users.ts";
+import { newMark } from "../worker/network.ts";
 
 /**
  * Not unless-stopped: when an engine restarts after a crash, it stops the
@@ -88,6 +89,7 @@ export function netSpec(
   });
   return {
     ...spec,
+    Env: [...spec.Env ?? [], newMark()],
     Hostname: prefix,
     ExposedPorts: Object.fromEntries(ports.map((port) => [port, {}])),
   };

@@ -31,7 +31,7 @@ import { removePool } from "../nsenter/container.ts";
 import { Failure, messageOf } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
 import { startDaemon, waitForChromadb, waitUntilReady } from "./daemon.ts";
-import { ensureForwarder } from "./forwarder.ts";
+import { waitForPorts } from "./services.ts";
 import { restartPolicy } from "./specs.ts";
 
 type Inspected = Docker.ContainerInspectInfo;
@@ -86,7 +86,7 @@ export async function useNewImages(instance: Instance): Promise<boolean> {
 }
 
 /**
- * Replaces the parent, its pool and the forwarder by those of the present image; call
+ * Replaces the parent, its pool and nsenter by those of the present image; call
  * forgetFormer() when everything is done. Throws a `failed` Failure if the new parent does
  * not become healthy, after the former one has been started again. Returns whether
  * anything was replaced, now or by an upgrade that was interrupted.
@@ -204,8 +204,9 @@ async function rollBack(
     await former.update({ RestartPolicy: restartPolicy });
     forgetParentState(instance);
     await startContainer(docker, names.parent);
-    await ensureForwarder(instance);
     await waitUntilReady(instance);
+    await waitForPorts(instance)
+      .catch((late) => log(`warning: ${messageOf(late)}`));
     await removeTags(docker, formerOf(repository));
   } catch (second) {
     return new Failure(

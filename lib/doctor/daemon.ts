@@ -11,13 +11,11 @@ import { inspectContainer } from "../docker/docker.ts";
 import { execIn } from "../docker/exec.ts";
 import { forwardAnswers } from "../gateway/forward.ts";
 import type { Instance } from "../instance/instance.ts";
-import { askForwarder } from "../gateway/forwarder-status.ts";
 import { hostFault, refusesHost } from "../daemon/net.ts";
 import { withoutNetwork } from "../worker/workers.ts";
 import {
   foreignOwner,
   noCrossing,
-  openSocket,
   ownerHint,
   parentAnswers,
   socketsCross,
@@ -108,10 +106,7 @@ export async function examineNetwork(instance: Instance): Promise<Finding> {
     );
   }
   if (net.State.Paused) return fail("paused", "claudy daemon start");
-  const { portsLeft } = await askForwarder(
-    openSocket(instance, instance.home.forwarderSocket),
-  ).catch(() => ({ portsLeft: true })); // the chromadb check reports it
-  if (!portsLeft) {
+  if (readParentState(instance)?.portsLeft === false) {
     return fail(
       "a worker occupies all ports: no worker can open a connection",
       "find that worker and stop it: hal9000-coordinator list; claudy stop NAME",
@@ -170,7 +165,7 @@ export async function examineSockets(instance: Instance): Promise<Finding> {
   const { home, docker, names } = instance;
   const wanted: [string, () => Promise<boolean>][] = [
     [home.parentSocket, () => parentAnswers(instance)],
-    [home.forwardSocket, () => forwardAnswers(instance)],
+    [home.connectSocket, () => forwardAnswers(instance)],
   ];
   if (readDesired(instance).enabled) {
     wanted.push([home.poolSocket, () => poolAnswers(instance)]);
@@ -220,23 +215,16 @@ const poolSilent = () =>
 
 /** It tests itself at its start. */
 export async function examineNsenter(instance: Instance): Promise<Finding> {
-  const { isolationFault } = readParentState(instance) ?? {};
-  if (isolationFault) {
+  const { servicesFault, shared } = readParentState(instance) ?? {};
+  if (servicesFault) {
     return fail(
-      `isolated workers get no services: ${isolationFault}`,
-      "claudy daemon restart, or --network shared",
+      `workers get no services: ${servicesFault}`,
+      "claudy daemon restart",
     );
   }
   if (!readDesired(instance).enabled) {
-    const workers = await listWorkers(instance);
-    const isolated = workers.filter(({ network }) =>
-      network === "isolated"
-    ).length;
-    return ok(
-      isolated === 0
-        ? "off, like the pool"
-        : `isolated workers: ${isolated}; the pool is off`,
-    );
+    const ports = shared?.open.length ?? 0;
+    return ok(`opens ${ports} ports to workers; the pool is off`);
   }
   if (!await poolAnswers(instance)) return poolSilent();
   const { unavailable } = await poolStatus(instance);

@@ -1,14 +1,14 @@
 // Checks that the host's MCP servers answer, at the gateway and from the workers.
 
 import { existsSync } from "node:fs";
-import { ownContainer } from "../instance/container.ts";
+import { createConnection } from "node:net";
 import { inspectContainer } from "../docker/docker.ts";
 import { type Finding, ok, warn } from "./findings.ts";
 import { messageOf } from "../std/errors.ts";
-import { execIn } from "../docker/exec.ts";
 import type { Instance } from "../instance/instance.ts";
 import { askGateway } from "../mcp/client.ts";
 import { readServers } from "../mcp/config.ts";
+import { forwardAnswers, openPort } from "../gateway/forward.ts";
 import { greet } from "../gateway/greet.ts";
 import { serverGroups } from "../gateway/processes.ts";
 
@@ -18,7 +18,7 @@ interface McpCheck {
   says: string;
 }
 
-/** Checks the gateway, the forwarder, and each server. */
+/** Checks the gateway, nsenter, and each server. */
 export async function checkMcp(instance: Instance): Promise<McpCheck[]> {
   const { docker, home, names, settings } = instance;
   const gateway = await askGateway(home, "status").catch(() => undefined);
@@ -29,17 +29,18 @@ export async function checkMcp(instance: Instance): Promise<McpCheck[]> {
       says: "not running; start it: claudy mcp start",
     }];
   }
-  const forwarder = await ownContainer(instance, names.forwarder, "forwarder");
-  const forwards = forwarder?.State.Running ? forwarder.Id : undefined;
+  const net = await inspectContainer(docker, names.net);
+  const opens = net?.State.Running && await forwardAnswers(instance);
   const greeted = async (name: string, port: number) => {
-    const says = await greet({ socketPath: home.mcpSocket(name) });
-    if (forwards === undefined) return says;
-    const command = ["/scripts/mcp-forwarder", "greet", String(port)];
-    const { exitCode, output } = await execIn(docker, forwards, command);
-    if (exitCode === 0) return says;
-    const [line = ""] = output.split("\n");
-    const why = line.replace("error: ", "");
-    throw new Error(`workers cannot reach 127.0.0.1:${port}: ${why}`);
+    const says = await greet(() => createConnection(home.mcpSocket(name)));
+    if (!opens) return says;
+    try {
+      await greet(() => openPort(instance, net.Id, port));
+      return says;
+    } catch (error) {
+      const why = messageOf(error);
+      throw new Error(`workers cannot reach 127.0.0.1:${port}: ${why}`);
+    }
   };
   const checks = [...readServers(home, settings)].map(
     async ([name, { port, api }]) => {
@@ -61,17 +62,16 @@ export async function checkMcp(instance: Instance): Promise<McpCheck[]> {
       }
     },
   );
-  const net = await inspectContainer(docker, names.net);
-  const forwarderCheck = {
-    name: "forwarder",
-    ok: forwards !== undefined || !net?.State.Running,
-    says: forwards !== undefined
-      ? "forwards the workers' 127.0.0.1"
+  const nsenterCheck = {
+    name: "nsenter",
+    ok: opens || !net?.State.Running,
+    says: opens
+      ? "opens the servers on the workers' 127.0.0.1"
       : net?.State.Running
       ? "not running; start it: claudy daemon start"
       : "starts with the daemon",
   };
-  return [forwarderCheck, ...await Promise.all(checks)];
+  return [nsenterCheck, ...await Promise.all(checks)];
 }
 
 /** A quick check that does not call each server, unlike claudy mcp doctor. */

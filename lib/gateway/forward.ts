@@ -1,63 +1,12 @@
-// Forwards ports of the workers' network namespaces to the host. The forwarder runs
-// in the shared one and listens on a unix socket in HAL9000_HOME. A client sends a
-// port number as the first line; the connection is then piped to that port. For isolated
-// workers, nsenter does the same, and the line begins with the container's id.
+// Forwards ports of the workers' network namespaces to the host. nsenter listens on a unix
+// socket in HAL9000_HOME: a client sends a container's id and a port as the first line, and
+// the connection is then piped to that port of the container's network.
 
-import { chmodSync, rmSync } from "node:fs";
-import {
-  createConnection,
-  createServer,
-  type Server,
-  type Socket,
-} from "node:net";
+import { createServer, type Socket } from "node:net";
 import { once } from "node:events";
 import type { Duplex } from "node:stream";
 import { Failure } from "../std/errors.ts";
 import { openSocket, type Reach } from "../instance/parent-socket.ts";
-
-/** A port number has at most five digits. */
-const maxLineLength = 8;
-const firstLineMs = 5000;
-
-/** In the forwarder: listens on `path`, for its own user and group. */
-export async function serveForward(path: string): Promise<Server> {
-  const server = createServer({ allowHalfOpen: true }, (socket) => {
-    socket.on("error", () => socket.destroy());
-    readPort(socket, (port) => joinSockets(socket, connectTo(port)));
-  });
-  rmSync(path, { force: true });
-  server.listen(path);
-  await once(server, "listening");
-  chmodSync(path, 0o660);
-  return server;
-}
-
-/** Reads the first line byte by byte, and nothing after it. */
-function readPort(socket: Socket, found: (port: number) => void): void {
-  let line = "";
-  const late = setTimeout(() => socket.destroy(), firstLineMs);
-  socket.on("close", () => clearTimeout(late));
-  const read = () => {
-    let byte: string | null;
-    while ((byte = socket.read(1)?.toString("latin1") ?? null) !== null) {
-      if (byte !== "\n") {
-        line += byte;
-        if (line.length > maxLineLength) return void socket.destroy();
-        continue;
-      }
-      clearTimeout(late);
-      socket.off("readable", read);
-      const port = Number(line);
-      if (!isPort(port)) return void socket.destroy();
-      return found(port);
-    }
-  };
-  socket.on("readable", read);
-}
-
-function connectTo(port: number): Socket {
-  return createConnection({ port, host: "127.0.0.1", allowHalfOpen: true });
-}
 
 /** Pipes both ways until either side closes. */
 export function joinSockets(a: Duplex, b: Duplex): void {
@@ -72,22 +21,32 @@ export function isPort(port: number): boolean {
   return Number.isInteger(port) && port >= 1 && port <= 65535;
 }
 
-/** How long a running forwarder may take to refuse a port, on a busy machine. */
+/** How long nsenter may take to refuse a port, on a busy machine. */
 const answerMs = 10_000;
 
+/** Connects to a port of a container's network. */
+export function openPort(
+  reach: Reach,
+  container: string,
+  port: number,
+): Duplex {
+  const socket = openSocket(reach, reach.home.connectSocket);
+  socket.write(`${container} ${port}\n`);
+  return socket;
+}
+
 /**
- * Whether the forwarder runs and serves its socket. It closes a connection that
- * requests port 0, which is invalid.
+ * Whether nsenter runs and serves its socket. It closes a connection that names no
+ * container.
  */
 export async function forwardAnswers(reach: Reach): Promise<boolean> {
-  const socket = openSocket(reach, reach.home.forwardSocket);
+  const socket = openPort(reach, "none", 0);
   let late: ReturnType<typeof setTimeout> | undefined;
   try {
     return await new Promise<boolean>((resolve) => {
       late = setTimeout(() => resolve(false), answerMs);
       socket.on("error", () => resolve(false));
       socket.on("end", () => resolve(true)).on("close", () => resolve(true));
-      socket.write("0\n");
       socket.resume();
     });
   } finally {
@@ -98,22 +57,22 @@ export async function forwardAnswers(reach: Reach): Promise<boolean> {
 
 /**
  * On the host: listens on 127.0.0.1:`hostPort` and forwards each connection to
- * `port` of the namespace, until `stop` is aborted. Throws a `busy` Failure if the
- * host's port is in use, a `failed` one if the forwarder does not answer.
+ * `port` of the container's network, until `stop` is aborted. Throws a `busy` Failure if
+ * the host's port is in use, a `failed` one if nsenter does not answer.
  */
 export async function forwardPort(
   reach: Reach,
-  { port, hostPort, isolated }: {
+  { port, hostPort, container }: {
     port: number;
     hostPort: number;
-    /** The id of an isolated worker; undefined for the shared network. */
-    isolated?: string | undefined;
+    /** The id of an isolated worker, or of the net container. */
+    container: string;
   },
   stop: AbortSignal,
   ready: () => void,
 ): Promise<void> {
-  if (isolated === undefined && !await forwardAnswers(reach)) {
-    throw new Failure("failed", "The forwarder does not answer", {
+  if (!await forwardAnswers(reach)) {
+    throw new Failure("failed", "nsenter does not answer", {
       hint: "See what is wrong: claudy doctor",
     });
   }
@@ -121,13 +80,7 @@ export async function forwardPort(
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     sockets.add(socket);
     socket.on("close", () => sockets.delete(socket));
-    const { forwardSocket, connectSocket } = reach.home;
-    const upstream = openSocket(
-      reach,
-      isolated ? connectSocket : forwardSocket,
-    );
-    upstream.write(isolated ? `${isolated} ${port}\n` : `${port}\n`);
-    joinSockets(socket, upstream);
+    joinSockets(socket, openPort(reach, container, port));
   });
   server.listen(hostPort, "127.0.0.1");
   try {

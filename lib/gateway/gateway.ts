@@ -174,11 +174,11 @@ class Gateway {
   async #ensureTunnels(): Promise<void> {
     const { home, tunnels } = this.#options;
     if (this.#tunnels) return;
-    forgetTunnels(home.mcp);
+    forgetTunnels(home.ways);
     if (!tunnels) return;
     const socketOf = (name: string) =>
       this.#served.has(name) ? home.mcpSocket(name) : undefined;
-    this.#tunnels = await serveTunnels(home.mcp, socketOf, this.#owner);
+    this.#tunnels = await serveTunnels(home.ways, socketOf, this.#owner);
   }
 
   async #serve(name: string, config: ServerConfig): Promise<void> {

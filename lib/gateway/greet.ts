@@ -1,16 +1,17 @@
 // Sends an MCP `initialize` request to a server, as a client would.
 
 import { request } from "node:http";
+import type { Duplex } from "node:stream";
 import { tooManyClients } from "./refused.ts";
 
 const timeoutMs = 10_000;
 
-/** A socket of the gateway, or a port of 127.0.0.1. */
-type Place = { socketPath: string } | { port: number };
+/** Connects to the server. */
+type Connect = () => Duplex;
 
 /** The server's name and version. Throws with the reason if it does not answer. */
-export async function greet(place: Place): Promise<string> {
-  const { text, session } = await ask(place, "POST", {
+export async function greet(connect: Connect): Promise<string> {
+  const { text, session } = await ask(connect, "POST", {
     jsonrpc: "2.0",
     id: 1,
     method: "initialize",
@@ -20,7 +21,7 @@ export async function greet(place: Place): Promise<string> {
       clientInfo: { name: "hal9000-doctor", version: "1" },
     },
   });
-  if (session !== undefined) await ask(place, "DELETE", undefined, session);
+  if (session !== undefined) await ask(connect, "DELETE", undefined, session);
   const { result, error } = parse(text);
   // This request has no token, so anonymous clients may have taken all slots.
   if (error?.message === tooManyClients) return "busy";
@@ -50,18 +51,19 @@ interface Answer {
 }
 
 function ask(
-  place: Place,
+  connect: Connect,
   method: string,
   body?: unknown,
   session?: string,
 ): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const sent = request({
-      ...place,
+      createConnection: connect,
       path: "/mcp",
       method,
       headers: {
         host: "localhost",
+        connection: "close",
         accept: "application/json, text/event-stream",
         "content-type": "application/json",
         ...(session === undefined ? {} : { "mcp-session-id": session }),

@@ -22,7 +22,7 @@ type Listen = (path: string) => Promise<void>;
 
 /**
  * Takes a path that no other process may use; replaces whatever is there. The
- * owner's group, which the forwarder is in, can connect.
+ * owner's group, which nsenter is in, can connect.
  */
 export async function takePath(
   path: string,

@@ -1,7 +1,6 @@
 // Tunnels to the gateway, for an engine whose machine the host's unix sockets do
-// not reach: a listener on the host's loopback. The
-// forwarder requests a server with HTTP CONNECT and a bearer token, which changes
-// at each start. The connection is then piped to the server's socket.
+// not reach: a listener on the host's loopback. The parent's services
+// request a server with HTTP CONNECT and a bearer token, which changes at each start. The connection is then piped to the server's socket.
 // https://www.rfc-editor.org/rfc/rfc9110#name-connect
 
 import { Buffer } from "node:buffer";
@@ -20,10 +19,10 @@ const hostName = "host.docker.internal";
 
 const timeoutMs = 5000;
 
-/** Connections of forwarders, and of anyone else who tries. */
+/** Connections of the parent, and of anyone else who tries. */
 const maxConnections = 4096;
 
-/** Port and token, in the directory of the sockets. */
+/** Port and token. */
 const fileName = "tunnel.json";
 
 const address = v.object({ port: v.number(), token: v.string() });

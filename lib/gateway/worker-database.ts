@@ -1,4 +1,4 @@
-// The forwarder asks the parent for the ChromaDB database of a worker's project.
+// Asks the parent for the ChromaDB database of a worker's project.
 
 import * as v from "valibot";
 import { Client } from "../std/socket-lines.ts";

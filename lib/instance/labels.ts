@@ -51,6 +51,7 @@ export type Role =
   | "nsenter"
   /** What nsenter was called in earlier versions. */
   | "mounter"
+  /** What served ports in the workers' network in earlier versions. */
   | "forwarder"
   | "worker"
   | "helper";
@@ -111,8 +112,7 @@ export function instanceNames(prefix: string) {
     formerParent: `${prefix}-parent-former`,
     nsenter: `${prefix}-nsenter`,
     formerNsenter: `${prefix}-mounter`,
-    /** Serves ChromaDB and the host's MCP servers in the workers' namespace. */
-    forwarder: `${prefix}-mcp`,
+    formerForwarder: `${prefix}-mcp`,
     worker: (id: string) => `${prefix}-worker-${id}`,
     /** A session's worker if another instance's container has the session's name. */
     session: (session: string) => {

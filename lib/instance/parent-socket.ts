@@ -1,4 +1,4 @@
-// The sockets in HAL9000_HOME/run that the parent and the forwarder serve. Unix sockets do
+// The sockets in HAL9000_HOME/run that the parent and nsenter serve. Unix sockets do
 // not cross to an engine that runs in another machine, although their files are shared:
 // then the host connects by a program in the parent.
 

@@ -21,8 +21,15 @@ const parentStateSchema = v.object({
   readyMs: v.nullable(v.number()),
   /** Why workers cannot use ChromaDB; null if they can. */
   chromadbFault: v.nullable(v.string()),
-  /** Why workers cannot be isolated; null if they can, undefined if that is not known. */
-  isolationFault: v.optional(v.nullable(v.string())),
+  /** Why services cannot be opened to workers; null if they can. */
+  servicesFault: v.optional(v.nullable(v.string())),
+  /** The services' ports that are open in the shared network, and those that are taken. */
+  shared: v.optional(v.object({
+    open: v.array(v.number()),
+    taken: v.array(v.number()),
+  })),
+  /** Whether an ephemeral port is left in the shared network. */
+  portsLeft: v.optional(v.boolean()),
   /** Workers that use too much disk space, as last measured: see worker/disk-use.ts. */
   overDisk: v.optional(v.array(v.object({
     name: v.string(),

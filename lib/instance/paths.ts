@@ -77,26 +77,23 @@ export function homePaths(home: string) {
     parentSocket: join(home, "run", "parent.sock"),
     /** Whether unix sockets cross between this machine and the engine's. */
     crossing: join(home, "run", "crossing.json"),
-    /** Sockets between the parent, the host and the workers' namespace. */
+    /** Files that the parent's services and nsenter share with the host. */
     ways: join(home, "run", "ways"),
-    /** The forwarder's socket for connections to the workers' ports. */
-    forwardSocket: join(home, "run", "ways", "forward.sock"),
-    /** The forwarder's status socket: lists the ports that it serves. */
-    forwarderSocket: join(home, "run", "ways", "forwarder.sock"),
-    /** The parent's socket for requests to ChromaDB. */
-    chromadbSocket: join(home, "run", "ways", "chromadb.sock"),
-    /** The parent's socket that tells the forwarder a worker's database of ChromaDB. */
+    /** The parent's socket that tells a worker's database of ChromaDB. */
     databasesSocket: join(home, "run", "ways", "databases.sock"),
-    /** A socket for each service of isolated workers, named PORT.sock. */
+    /** How to reach the MCP gateway where unix sockets do not cross, see tunnel.ts. */
+    tunnel: join(home, "run", "ways", "tunnel.json"),
+    /** A socket for each service of workers, named PORT.sock; see worker/network.ts. */
     services: join(home, "run", "ways", "services"),
+    service: (port: number) =>
+      join(home, "run", "ways", "services", `${port}.sock`),
     /** The egress proxy's, which commands use too; the port is `egressPort`. */
     egressSocket: join(home, "run", "ways", "services", "3128.sock"),
     egressLog: join(home, "logs", "egress.jsonl"),
     /** The host's own proxy, see egress/upstream.ts. */
     egressHost: join(home, "secrets", "egress-host.json"),
-    /** The relay's socket for isolated workers, and for the shared network. */
+    /** The relay's socket. */
     relayService: join(home, "run", "ways", "services", "443.sock"),
-    relaySocket: join(home, "run", "ways", "relay.sock"),
     relayLog: join(home, "logs", "relay.jsonl"),
     relay: join(home, "secrets", "relay"),
     relayAuthorities: join(home, "secrets", "relay", "authorities.json"),
@@ -125,7 +122,7 @@ export function homePaths(home: string) {
     pricesFile: join(home, "config", "prices.json"),
     /** The directory of nsenter's sockets. */
     nsenter: join(home, "run", "nsenter"),
-    /** Connects to the ports of isolated workers. */
+    /** Connects to the workers' ports. */
     connectSocket: join(home, "run", "nsenter", "connect.sock"),
     pool: join(home, "pool"),
     claims: join(home, "pool", "claims"),

@@ -5,7 +5,7 @@ import { Failure } from "../std/errors.ts";
 
 /** From a range that Debian reserves, so a project's owner is unlikely to have one. */
 export const serviceUsers = {
-  /** Binds and serves the ports of services in the workers' namespace. */
+  /** Serves ChromaDB to workers, and has the ports of services in their network. */
   ports: 65_430,
   chromadb: 65_431,
   egress: 65_432,

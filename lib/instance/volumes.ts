@@ -79,7 +79,7 @@ export function unwritableHome(home: HomePaths): Failure | undefined {
   return undefined;
 }
 
-/** The forwarder runs as a separate user in the owner's group. */
+/** nsenter and the services run as other users in the owner's group. */
 function modeFor(home: HomePaths, directory: string): number {
   if (directory === home.mcp) return 0o750;
   return [home.ways, home.services].includes(directory) ? 0o770 : 0o700;

@@ -16,8 +16,11 @@ import { sourceDigest } from "../std/build-digest.ts";
 const shebang =
   "#!/usr/bin/env -S deno run --allow-all --no-lock --no-config --quiet --ext=js";
 
-/** A container's program mostly starts once: writing a code cache costs more than it saves. */
-const containerShebang = `${shebang} --no-code-cache`;
+/**
+ * A container's program mostly starts once: writing a code cache costs more than it saves. nsenter
+ * listens with SO_REUSEPORT, which Deno calls unstable.
+ */
+const containerShebang = `${shebang} --no-code-cache --unstable-net`;
 
 /** For an installed package, whose Deno is not on PATH; the launcher is beside it. */
 const launcherShebang =
@@ -52,7 +55,7 @@ const healthcheck = "lib/parent/healthcheck.ts";
 /** Programs that run only in containers, as /scripts/<name>. */
 const containerPrograms = [
   "lib/egress/proxy/egress-proxy.ts",
-  "lib/gateway/forwarder/mcp-forwarder.ts",
+  "lib/gateway/services/services.ts",
   "lib/helper/look-at-path.ts",
   "lib/helper/look-at-processes.ts",
   "lib/migration/mover/mover.ts",

@@ -3,7 +3,6 @@
 // addresses. Not routes, which a worker bypasses with SO_BINDTODEVICE: see ADR 32.
 
 import { readFileSync, writeFileSync } from "node:fs";
-import { serviceUsers } from "../instance/service-users.ts";
 import { messageOf } from "../std/errors.ts";
 import { runProgram } from "../std/program.ts";
 
@@ -49,8 +48,6 @@ export function filterRules({ near, nameservers }: Network): string {
   const lines = [
     "type filter hook output priority filter; policy accept;",
     'oifname "lo" accept',
-    // Carries requests to MCP servers of a host that is reached by TCP.
-    `meta skuid ${serviceUsers.ports} accept`,
     `icmpv6 type { ${discovery} } accept`,
     ...nameservers.map((address) =>
       `${to(address)} meta l4proto { tcp, udp } th dport 53 accept`

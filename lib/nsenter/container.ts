@@ -13,13 +13,14 @@ import {
   removeContainer,
 } from "../docker/docker.ts";
 import type { Instance } from "../instance/instance.ts";
+import type { HomePaths } from "../instance/paths.ts";
 import { bind, serviceSpec } from "../instance/container-spec.ts";
 import { ensureDirectory } from "../std/owned.ts";
 import { Client } from "../std/socket-lines.ts";
 import { waitFor } from "../std/wait.ts";
 import { listWarm } from "../worker/workers.ts";
 import type { AttachRequest } from "./privileged/attach.ts";
-import type { OpenRequest } from "./privileged/listeners.ts";
+import type { OpenRequest, SharedStatus } from "./privileged/listeners.ts";
 import type { ContainerProcess } from "./privileged/namespaces.ts";
 
 /** Where things are inside the container. */
@@ -31,9 +32,12 @@ export const insideNsenter = {
   scratch: "/tmp/scratch",
   services: "/services",
   service: (port: number) => `/services/${port}.sock`,
+  /** The gateway's sockets. */
+  mcp: "/mcp",
+  server: (name: string) => `/mcp/${name}.sock`,
 } as const;
 
-const memoryBytes = 256 * 1024 ** 2;
+const memoryBytes = 512 * 1024 ** 2;
 
 /** An answer takes about 1 ms; a container that takes longer than this hangs. */
 const answerMs = 1500;
@@ -72,10 +76,13 @@ export function nsenterSpec(
         ...["SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE"],
         // To look into other users' directories, and for ports below 1024.
         ...["DAC_READ_SEARCH", "NET_BIND_SERVICE"],
+        // To listen as the user for which the shared network's ports are reserved.
+        "SETUID",
       ],
       Mounts: [
         bind(hostHome.nsenter, insideNsenter.run),
         bind(hostHome.services, insideNsenter.services),
+        bind(hostHome.mcp, insideNsenter.mcp, true),
       ],
     },
   });
@@ -161,8 +168,9 @@ export class Nsenter {
   }
 
   /**
-   * Listens on ports of a worker; returns those that are occupied. Idempotent. Tries again
-   * for a moment: right after its start, a container's process is still the runtime's own.
+   * Opens services in a container; returns the ports that are occupied. Idempotent. Tries
+   * again for a moment: right after its start, a container's process is still the runtime's
+   * own.
    */
   async open(request: OpenRequest): Promise<number[]> {
     const deadline = Date.now() + settleMs;
@@ -205,6 +213,18 @@ export class Nsenter {
   }
 }
 
+/** In the parent: what is open in the shared network. Throws if nsenter does not answer. */
+export async function sharedStatus(
+  { nsenter }: Pick<HomePaths, "nsenter">,
+): Promise<SharedStatus> {
+  const client = new Client(`${nsenter}/nsenter.sock`);
+  try {
+    return await client.ask({ op: "shared" }, answerMs) as SharedStatus;
+  } finally {
+    client.close();
+  }
+}
+
 /** As when the parent was started by hand with the engine's socket alone. */
 const noRoots = "the parent sees no projects; " +
   "start it with -v DIR:/host/DIR:ro, DIR being the projects' directory";
@@ -219,14 +239,17 @@ function isOutOfReach(error: unknown): boolean {
 
 /** Removes what a stopped pool manager leaves: warm workers and nsenter. */
 export async function removePool(instance: Instance): Promise<void> {
-  const warm = await listWarm(instance);
-  await Promise.all([
-    removeNsenter(instance),
-    ...warm.map(({ id }) => removeContainer(instance.docker, id)),
-  ]);
+  await Promise.all([removeNsenter(instance), removeWarm(instance)]);
 }
 
-export async function removeNsenter(instance: Instance): Promise<void> {
+export async function removeWarm(instance: Instance): Promise<void> {
+  const warm = await listWarm(instance);
+  await Promise.all(
+    warm.map(({ id }) => removeContainer(instance.docker, id)),
+  );
+}
+
+async function removeNsenter(instance: Instance): Promise<void> {
   const { docker, names } = instance;
   if (!await ownContainer(instance, names.nsenter, "nsenter")) return;
   await removeContainer(docker, names.nsenter);

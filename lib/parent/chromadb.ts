@@ -1,13 +1,12 @@
 // Runs the shared ChromaDB, and checks that workers can reach it.
 
-import { once } from "node:events";
-import { chmodSync, chownSync, readFileSync, rmSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { request } from "node:http";
-import { createConnection, createServer, type Socket } from "node:net";
+import { createConnection, type Socket } from "node:net";
 import { messageOf } from "../std/errors.ts";
-import { joinSockets } from "../gateway/forward.ts";
 import type { Instance } from "../instance/instance.ts";
-import { askForwarder } from "../gateway/forwarder-status.ts";
+import { sharedStatus } from "../nsenter/container.ts";
+import { originHeader } from "../std/origin.ts";
 import { chownTree } from "../std/owned.ts";
 import { serviceUsers } from "../instance/service-users.ts";
 import { listenerUsers } from "../std/socket-table.ts";
@@ -57,41 +56,9 @@ export function chromadbChild(port: number, logFile: string): ChildSpec {
 }
 
 /**
- * Forwards connections on run/ways/chromadb.sock to ChromaDB, until `stop` is
- * aborted. Only the forwarder can open the socket; it limits what workers send.
- */
-export async function serveChromadb(
-  { home, owner, settings }: Pick<Instance, "home" | "owner" | "settings">,
-  stop: AbortSignal,
-): Promise<void> {
-  const path = home.chromadbSocket;
-  const port = settings.CHROMADB_PORT;
-  const sockets = new Set<Socket>();
-  const server = createServer({ allowHalfOpen: true }, (socket) => {
-    sockets.add(socket);
-    socket.on("close", () => sockets.delete(socket));
-    socket.on("error", () => socket.destroy());
-    const chromadb = createConnection({
-      port,
-      host: chromadbAddress,
-      allowHalfOpen: true,
-    });
-    joinSockets(socket, chromadb);
-  });
-  rmSync(path, { force: true });
-  server.listen(path);
-  await once(server, "listening");
-  chmodSync(path, 0o660);
-  chownSync(path, serviceUsers.ports, owner.gid);
-  if (!stop.aborted) await once(stop, "abort");
-  for (const socket of sockets) socket.destroy();
-  server.close();
-}
-
-/**
  * Why workers cannot reach ChromaDB; undefined if they can. Runs in the parent.
- * Checks the user of each listener, here and in the workers' namespace: any process
- * could send a valid answer.
+ * Checks the user of each listener here, and who listens in the workers' namespace: any
+ * process could send a valid answer.
  */
 export async function chromadbFault(
   { home, settings }: Pick<Instance, "home" | "settings">,
@@ -104,19 +71,17 @@ export async function chromadbFault(
     return `user ${other} listens on port ${port} of the parent`;
   }
   try {
-    const status = await heartbeat({ socketPath: home.chromadbSocket });
+    const status = await heartbeat({ service: home.service(port) });
     if (status !== 200) return `its heartbeat has status ${status}`;
   } catch (error) {
     return `its heartbeat fails: ${messageOf(error)}`;
   }
   try {
-    const { serves, taken } = await askForwarder(home.forwarderSocket);
+    const { open, taken } = await sharedStatus(home);
     if (taken.includes(port)) return `a worker has taken port ${port}`;
-    if (!serves.includes(port)) {
-      return `the forwarder does not serve port ${port}`;
-    }
+    if (!open.includes(port)) return `port ${port} is not open to workers`;
   } catch (error) {
-    return `the forwarder does not answer: ${messageOf(error)}`;
+    return `nsenter does not answer: ${messageOf(error)}`;
   }
   return undefined;
 }
@@ -127,12 +92,16 @@ export async function chromadbAnswers(port: number): Promise<boolean> {
   return await heartbeat(to).catch(() => undefined) === 200;
 }
 
+/** Asks ChromaDB itself, or as nsenter asks the socket of its service. */
 function heartbeat(
-  to: { socketPath: string } | { host: string; port: number },
+  to: { service: string } | { host: string; port: number },
 ): Promise<number | undefined> {
   return new Promise((resolve, reject) => {
+    const place = "service" in to
+      ? { createConnection: () => connectAsShared(to.service) }
+      : { ...to, agent: false };
     const asked = request(
-      { ...to, path: "/api/v2/heartbeat", agent: false },
+      { ...place, path: "/api/v2/heartbeat", headers: { connection: "close" } },
       (response) => {
         response.resume();
         resolve(response.statusCode);
@@ -142,4 +111,10 @@ function heartbeat(
     asked.on("error", reject);
     asked.end();
   });
+}
+
+function connectAsShared(path: string): Socket {
+  const socket = createConnection(path);
+  socket.write(originHeader(null));
+  return socket;
 }

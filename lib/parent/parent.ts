@@ -2,12 +2,8 @@
 // took.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import {
-  chromadbAnswers,
-  chromadbChild,
-  chromadbFault,
-  serveChromadb,
-} from "./chromadb.ts";
+import { isDeepStrictEqual } from "node:util";
+import { chromadbAnswers, chromadbChild, chromadbFault } from "./chromadb.ts";
 import {
   hasTmux,
   isDashboardDesired,
@@ -15,6 +11,7 @@ import {
   serverCommand,
 } from "./dashboard/server.ts";
 import { inspectContainer } from "../docker/docker.ts";
+import { sharedStatus } from "../nsenter/container.ts";
 import { egressChild } from "./egress.ts";
 import { messageOf } from "../std/errors.ts";
 import { keepLoginFresh, LoginRefresh } from "../home/login.ts";
@@ -32,8 +29,8 @@ import { poolAnswers } from "../pool/client.ts";
 import { readDesired } from "../pool/desired.ts";
 import { Databases } from "./databases.ts";
 import { keepMeasured } from "./disk.ts";
-import { keepIsolated } from "./isolated.ts";
 import { keepReconciled } from "./reconcile.ts";
+import { keepServices, servicesChild } from "./services.ts";
 import { keepResumed } from "../session/resume.ts";
 import { relayChild } from "./relay.ts";
 import { ensureSeccompTried } from "../image/seccomp.ts";
@@ -68,6 +65,7 @@ export async function runParent(
     ready: false,
     readyMs: null,
     chromadbFault: startingFault,
+    shared: { open: [], taken: [] },
     phases: [],
     children: [],
   };
@@ -101,6 +99,11 @@ export async function runParent(
   const port = instance.settings.CHROMADB_PORT;
   const desired = desiredChildren(instance, await hasTmux(log));
   publish();
+  // Early: a session looks for its MCP servers as soon as it starts.
+  const services = keepServices(instance, stop, log, (changes) => {
+    Object.assign(state, changes);
+    publish();
+  });
 
   await phase("parallel init", async () => {
     supervisor.start({
@@ -115,6 +118,7 @@ export async function runParent(
     });
     supervisor.start(egressChild(instance, log));
     supervisor.start(relayChild(instance, loginRefresh, log));
+    supervisor.start(servicesChild(instance));
     await Promise.all([
       keepDesired(desired, supervisor),
       pullWorkerImage(instance, log),
@@ -140,10 +144,7 @@ export async function runParent(
   await Promise.all([
     followEngine(instance, log),
     keepReconciled(instance, stop, log),
-    keepIsolated(instance, stop, log, (fault) => {
-      state.isolationFault = fault;
-      publish();
-    }),
+    services,
     keepResumed(instance, stop, log),
     keepLoginFresh(instance, loginRefresh, stop, log),
     keepMeasured(instance, stop, log, (over) => {
@@ -152,9 +153,6 @@ export async function runParent(
     }),
     databases.keep(stop).catch((error) =>
       log(`Projects have no databases in ChromaDB: ${messageOf(error)}`)
-    ),
-    serveChromadb(instance, stop).catch((error) =>
-      log(`Workers cannot reach ChromaDB: ${messageOf(error)}`)
     ),
     watchChromadb(instance, stop, log, async (fault) => {
       if (fault === null) {
@@ -168,6 +166,11 @@ export async function runParent(
       publish();
     }),
     watchDesired(desired, supervisor, stop),
+    watchServices(instance, supervisor, stop),
+    watchPorts(instance, stop, (left) => {
+      state.portsLeft = left;
+      publish();
+    }),
   ]);
   log("Stopping");
   state.ready = false;
@@ -205,6 +208,41 @@ async function watchChromadb(
     }
     const pauseMs = answered ? healthEveryMs : 50;
     await sleep(pauseMs, undefined, { signal: stop }).catch(() => {});
+  }
+}
+
+/** Starts the services anew when they have to serve others. */
+async function watchServices(
+  instance: Instance,
+  supervisor: Supervisor,
+  stop: AbortSignal,
+): Promise<void> {
+  let present = servicesChild(instance);
+  while (!stop.aborted) {
+    const wanted = servicesChild(instance);
+    if (!isDeepStrictEqual(wanted, present)) {
+      await supervisor.end(present.name, childStopMs);
+      supervisor.start(wanted);
+      present = wanted;
+    }
+    await sleep(desiredEveryMs, undefined, { signal: stop }).catch(() => {});
+  }
+}
+
+/** Calls `changed` when a worker occupies all ports of the shared network, or no longer. */
+async function watchPorts(
+  { home }: Instance,
+  stop: AbortSignal,
+  changed: (left: boolean) => void,
+): Promise<void> {
+  let last: boolean | undefined;
+  while (!stop.aborted) {
+    // chromadbFault() reports that nsenter does not answer.
+    const { portsLeft } = await sharedStatus(home)
+      .catch(() => ({ portsLeft: last }));
+    if (portsLeft !== undefined && portsLeft !== last) changed(portsLeft);
+    last = portsLeft;
+    await sleep(healthEveryMs, undefined, { signal: stop }).catch(() => {});
   }
 }
 

@@ -12,7 +12,6 @@ import { type ContainerEvent, keepFollowing } from "../instance/events.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Role } from "../instance/labels.ts";
 import type { Log } from "../std/log.ts";
-import { reviveForwarder } from "../daemon/forwarder.ts";
 import { keepNet } from "../daemon/net.ts";
 import { isStaged } from "../std/owned.ts";
 import { homeDirectories, type HomePaths } from "../instance/paths.ts";
@@ -52,7 +51,7 @@ const settleMs = 2000;
 const everyMs = 60_000;
 
 /** Roles of containers whose end requires a reconciliation. */
-const followed: string[] = ["worker", "forwarder", "net"] satisfies Role[];
+const followed: string[] = ["worker", "net"] satisfies Role[];
 
 /** Decides what to do; changes nothing. */
 export function planReconcile(
@@ -121,8 +120,6 @@ export async function keepReconciled(
       log(`Cannot check ${instance.names.net}: ${messageOf(error)}`)
     ).then(() => reconcile(instance, log)).catch((error) =>
       log(`Cannot reconcile: ${messageOf(error)}`)
-    ).then(() => reviveForwarder(instance)).catch((error) =>
-      log(`Cannot start ${instance.names.forwarder}: ${messageOf(error)}`)
     );
     timer = setTimeout(run, everyMs);
   };

@@ -26,6 +26,7 @@ import { type Ledger, openLedger } from "../usage/ledger.ts";
 import { messageOf } from "../std/errors.ts";
 import { parseJson } from "../std/json.ts";
 import { linesOf } from "../std/lines.ts";
+import { originHeader } from "../std/origin.ts";
 import type { Log } from "../std/log.ts";
 import type { ChildSpec } from "./supervisor.ts";
 
@@ -198,7 +199,8 @@ export function relayAnswers({ home }: Pick<Instance, "home">): Promise<
 > {
   const authorities = readAuthorities(home).map(({ cert }) => cert);
   return new Promise((resolve) => {
-    const socket = createConnection(home.relaySocket);
+    const socket = createConnection(home.relayService);
+    socket.write(originHeader(null));
     const secured = connectTls({
       socket,
       servername: apiHost,

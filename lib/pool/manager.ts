@@ -11,13 +11,13 @@ import type { Log } from "../std/log.ts";
 import { readRecords, writeRecord } from "../instance/record.ts";
 import { ensureVolume } from "../instance/volumes.ts";
 import { pidsLimit } from "../worker/limits.ts";
-import { isolatedMode, openedPorts } from "../worker/network.ts";
+import { isolatedMode, servicesOf } from "../worker/network.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { claimTargets, readClaims, Unfit } from "./claim.ts";
 import { Claims } from "./claims.ts";
 import { listen, type Peer } from "../std/socket-lines.ts";
 import { Metrics } from "./metrics.ts";
-import { Nsenter, removeNsenter } from "../nsenter/container.ts";
+import { Nsenter } from "../nsenter/container.ts";
 import type { DesiredPool } from "./plan.ts";
 import { type PoolStatus, type Request, requestSchema } from "./protocol.ts";
 import {
@@ -251,8 +251,8 @@ export class PoolManager {
     const worker = await createWarm(this.#instance, recipe);
     if (recipe.network === isolatedMode) {
       const { id, pid, mark } = worker;
-      const ports = openedPorts(this.#instance.home);
-      await this.#nsenter.open({ id, pid, mark, ports });
+      const services = servicesOf(this.#instance, "isolated");
+      await this.#nsenter.open({ id, pid, mark, services, shared: false });
     }
     return worker;
   }
@@ -335,15 +335,9 @@ export class PoolManager {
   async #stop(): Promise<{ removed: number }> {
     this.#stopped = true;
     const drained = await this.#drain();
-    if (!await this.#hasIsolated()) await removeNsenter(this.#instance);
     // Last: the parent ends this process when it reads the new state.
     writeDesired(this.#instance, false);
     return drained;
-  }
-
-  async #hasIsolated(): Promise<boolean> {
-    const workers = await listWorkers(this.#instance);
-    return workers.some(({ network }) => network === "isolated");
   }
 
   async status(): Promise<PoolStatus> {

@@ -4,17 +4,18 @@ import { inspectContainer } from "../docker/docker.ts";
 import { lookAtContainers } from "../helper/helper.ts";
 import { findParent, type Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
+import { readParentState } from "../instance/parent-state.ts";
 import { portsEach } from "../instance/port-range.ts";
 import type { Look } from "../helper/processes.ts";
 import { readSessions } from "../instance/session-record.ts";
-import { openedPorts } from "../worker/network.ts";
+import { servicesOf } from "../worker/network.ts";
 import { listWorkers } from "../worker/workers.ts";
 
 export interface Listener {
   port: number;
   /** The listening address, from the kernel's tables. */
   address: string;
-  /** The container of the process; null if not a worker, the parent or the forwarder. */
+  /** The container of the process; null if not a worker, the parent or nsenter. */
   container: string | null;
   session: string | null;
   process: string | null;
@@ -47,18 +48,12 @@ export async function listListeners(
 ): Promise<Listening> {
   const { docker, names } = instance;
   const parent = instance.self ?? await findParent(instance);
-  const [net, forwarder] = await Promise.all([
-    inspectContainer(docker, names.net),
-    inspectContainer(docker, names.forwarder),
-  ]);
+  const net = await inspectContainer(docker, names.net);
   const workers = (await listWorkers(instance))
     .filter(({ state }) => state === "running" || state === "paused");
   const own: Candidate[] = [
     ...(parent?.State === "running"
       ? [{ id: parent.Id, name: names.parent, session: null }]
-      : []),
-    ...(forwarder?.State.Running
-      ? [{ id: forwarder.Id, name: names.forwarder, session: null }]
       : []),
   ];
   // Without a net container, a manually started parent owns the namespace.
@@ -70,20 +65,41 @@ export async function listListeners(
     netPid: holder?.State.Pid || null,
     containers: candidates.map(({ id }) => id),
   });
-  const listening = ofIsolated(look.listening, openedPorts(instance.home));
+  const listening = ofNsenter(look.listening, {
+    isolated: servicesOf(instance, "isolated").map(({ port }) => port),
+    shared: readParentState(instance)?.shared?.open ?? [],
+  });
+  const nsenter = { id: nsenterId, name: names.nsenter, session: null };
   const sessions = readSessions(instance, log);
-  return nameListeners({ ...look, listening }, candidates, sessions);
+  return nameListeners(
+    { ...look, listening },
+    [...candidates, nsenter],
+    sessions,
+  );
 }
 
-/** Without the services that nsenter opens; everything else there is the worker's own. */
-export function ofIsolated(
+/** Stands for its container, whose processes are not searched: it has the host's. */
+export const nsenterId = "nsenter";
+
+/**
+ * Adds whose the listeners without a known process are. The services that nsenter opens
+ * in isolated workers are left out; everything else there is the worker's own.
+ */
+export function ofNsenter(
   listening: Look["listening"],
-  opened: number[],
+  opened: { isolated: number[]; shared: number[] },
 ): Look["listening"] {
   return listening.flatMap((listener) => {
     const { network, container, port } = listener;
-    if (network === null || container !== null) return [listener];
-    return opened.includes(port) ? [] : [{ ...listener, container: network }];
+    if (container !== null) return [listener];
+    if (network === null) {
+      return opened.shared.includes(port)
+        ? [{ ...listener, container: nsenterId, process: "nsenter" }]
+        : [listener];
+    }
+    return opened.isolated.includes(port)
+      ? []
+      : [{ ...listener, container: network }];
   });
 }
 

@@ -5,22 +5,29 @@
 import { Buffer } from "node:buffer";
 import type { Socket } from "node:net";
 
+/** The container's id; null for the shared network, where it cannot be known. */
+export type Origin = string | null;
+
 const signature = Buffer.from("\r\n\r\n\0\r\nQUIT\n", "latin1");
 /** Version 2, command PROXY; no addresses. */
 const start = Buffer.concat([signature, Buffer.from([0x21, 0x00])]);
+const fixedLength = start.length + 2;
 const uniqueId = 0x05;
 const idLength = 64;
-const headerLength = start.length + 2 + 3 + idLength;
+const headerLength = fixedLength + 3 + idLength;
 
 /** How long the header may take: it is sent when the connection is opened. */
 const headerMs = 5000;
 
-/** The header of a connection from the container with that id. */
-export function originHeader(container: string): Buffer {
-  const id = Buffer.from(container, "latin1");
+/** The header of a connection of that origin. */
+export function originHeader(origin: Origin): Buffer {
+  if (origin === null) return Buffer.concat([start, Buffer.from([0, 0])]);
+  const id = Buffer.from(origin, "latin1");
   const lengths = [0, 3 + idLength, uniqueId, 0, idLength];
   return Buffer.concat([start, Buffer.from(lengths), id]);
 }
+
+const fromShared = originHeader(null);
 
 /** The id in a header; undefined if it is not one of ours. */
 function idIn(header: Buffer): string | undefined {
@@ -33,8 +40,9 @@ function idIn(header: Buffer): string | undefined {
  * Reads the header from a new connection, and nothing after it. Rejects if there is
  * none, and destroys the socket.
  */
-export function readOrigin(socket: Socket): Promise<string> {
+export function readOrigin(socket: Socket): Promise<Origin> {
   return new Promise((resolve, reject) => {
+    let begin: Buffer | null = null;
     const settle = () => {
       clearTimeout(late);
       socket.off("readable", read);
@@ -45,13 +53,19 @@ export function readOrigin(socket: Socket): Promise<string> {
       socket.destroy();
       reject(new Error("the connection does not begin with its origin"));
     };
-    const read = () => {
-      const header = socket.read(headerLength) as Buffer | null;
-      if (header === null) return; // until there is enough, or it closes
-      const id = idIn(header);
-      if (id === undefined) return refuse();
+    const found = (origin: Origin) => {
       settle();
-      resolve(id);
+      resolve(origin);
+    };
+    const read = () => {
+      // Null until there is enough, or it closes.
+      begin ??= socket.read(fixedLength) as Buffer | null;
+      if (begin === null) return;
+      if (begin.equals(fromShared)) return found(null);
+      const rest = socket.read(headerLength - fixedLength) as Buffer | null;
+      if (rest === null) return;
+      const id = idIn(Buffer.concat([begin, rest]));
+      return id === undefined ? refuse() : found(id);
     };
     const late = setTimeout(refuse, headerMs);
     socket.on("close", refuse);

@@ -17,7 +17,7 @@ export function checkWorkerName(
       names.parent,
       names.formerParent,
       names.nsenter,
-      names.forwarder,
+      names.formerForwarder,
     ].includes(name) ||
       isGenerated(name, names);
     if (!reserved) return name;

@@ -1,22 +1,54 @@
-// The network of a worker: shared with the other workers, or isolated, with nothing but
-// the services that nsenter opens on its localhost.
+// The network of a worker: shared with the other workers, or isolated, with nothing but a
+// localhost. nsenter opens the services in both.
 
 import { randomBytes } from "node:crypto";
-import { readdirSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import type { Docker } from "../docker/docker.ts";
+import type { Instance } from "../instance/instance.ts";
 import type { HomePaths } from "../instance/paths.ts";
+import { configuredServers } from "../mcp/offer.ts";
+import { relayPort } from "../relay/names.ts";
 
 /** Docker's network mode of an isolated worker: a namespace with only a loopback. */
 export const isolatedMode = "none";
 
-/** The ports of the services that isolated workers reach on their localhost. */
-export function openedPorts(
-  { services }: Pick<HomePaths, "services">,
-): number[] {
+/** A service on the localhost of workers. */
+export interface Service {
+  port: number;
+  /**
+   * The MCP server whose socket at the gateway leads there.
+   * @default PORT.sock in the directory of services
+   */
+  server?: string | undefined;
+}
+
+/** The services of a network. An isolated one has all whose sockets exist. */
+export function servicesOf(
+  instance: Pick<Instance, "home" | "settings">,
+  network: "shared" | "isolated",
+): Service[] {
+  const { home, settings } = instance;
+  const servers = [...configuredServers(instance, () => {})];
+  const crosses = !existsSync(home.tunnel);
+  const services: Service[] = [
+    { port: settings.CHROMADB_PORT },
+    ...(settings.HAL9000_RELAY === "on" ? [{ port: relayPort }] : []),
+    ...servers.map(([server, { port }]) =>
+      crosses ? { port, server } : { port }
+    ),
+  ];
+  if (network === "shared") return services;
+  const known = services.map(({ port }) => port);
+  const others = portsIn(home).filter((port) => !known.includes(port));
+  return [...services, ...others.map((port) => ({ port }))]
+    .sort((a, b) => a.port - b.port);
+}
+
+function portsIn({ services }: Pick<HomePaths, "services">): number[] {
   return namesIn(services).flatMap((name) => {
     const port = Number(/^(\d{1,5})\.sock$/.exec(name)?.[1]);
     return port >= 1 && port <= 65535 ? [port] : [];
-  }).sort((a, b) => a - b);
+  });
 }
 
 function namesIn(directory: string): string[] {
@@ -27,7 +59,7 @@ function namesIn(directory: string): string[] {
   }
 }
 
-/** The variable by which nsenter recognizes the worker's processes. */
+/** The variable by which nsenter recognizes a container's processes. */
 const markName = "HAL9000_WORKER_MARK";
 
 /** KEY=VALUE, with a random value. */
@@ -35,7 +67,7 @@ export function newMark(): string {
   return `${markName}=${randomBytes(16).toString("hex")}`;
 }
 
-/** Undefined for a worker of an earlier version, or a shared one that was spawned cold. */
+/** Undefined for a container of an earlier version, or a shared worker that was spawned cold. */
 export function markOf(
   { Env }: Docker.ContainerInspectInfo["Config"],
 ): string | undefined {

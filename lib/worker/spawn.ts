@@ -26,7 +26,7 @@ import {
   resolveRequest,
   type SpawnRequest,
 } from "./request.ts";
-import { isolatedMode, newMark, openedPorts } from "./network.ts";
+import { isolatedMode, newMark, servicesOf } from "./network.ts";
 import { runPostCreate } from "./post-create.ts";
 import { forgetSecrets, keepSecrets } from "./secrets.ts";
 import { timeZone, workerSpec } from "./spec.ts";
@@ -136,7 +136,7 @@ export async function prepareWorker(
 }
 
 async function specFor(
-  { prefix, home: homePaths, hostHome, docker }: Instance,
+  instance: Instance,
   request: SpawnRequest,
   {
     env,
@@ -155,6 +155,7 @@ async function specFor(
     user: Owner;
   },
 ): Promise<Docker.ContainerCreateOptions> {
+  const { prefix, home: homePaths, hostHome, docker } = instance;
   const isolated = network === isolatedMode;
   return workerSpec({
     prefix,
@@ -197,7 +198,9 @@ async function specFor(
         ...mounts.filter(({ inode, within }) => inode || within)
           .map(gateCheck),
       ],
-      ports: isolated ? openedPorts(homePaths) : [],
+      ports: isolated
+        ? servicesOf(instance, "isolated").map(({ port }) => port)
+        : [],
       entrypoint: request.command ? await entrypointOf(docker, image) : [],
     },
     keep: request.keep ?? false,

@@ -32,11 +32,11 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   [[ $output == *"Read-only"* ]]
 }
 
-@test "ChromaDB and the forwarder listen only on loopback" {
+@test "ChromaDB and nsenter listen only on loopback" {
   # Listening rows (0A) of /proc/net/tcp: local addresses in hexadecimal, users.
   listeners() { docker exec "$1" cat /proc/net/tcp /proc/net/tcp6 | awk '$4 == "0A" { print $2, $8 }'; }
   [ "$(listeners "$parent")" = "0100007F:1F40 65431" ]
-  [ "$(listeners "$HAL9000_PREFIX-mcp")" = "0100007F:1F40 65430" ]
+  [ "$(listeners "$HAL9000_PREFIX-net")" = "0100007F:1F40 65430" ]
 }
 
 @test "ChromaDB runs as its own user without access to engine, home and roots, and is killed first" {
@@ -66,7 +66,7 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   for phase in "critical init" "parallel init" "service ready"; do
     [[ $output =~ "Phase \"$phase\" took "[0-9.]+" " ]]
   done
-  [ "$(state '.children | map(.name) | join(" ")')" = "chromadb egress tmux dashboard" ]
+  [ "$(state '.children | map(.name) | join(" ")')" = "chromadb egress services tmux dashboard" ]
 }
 
 @test "the parent's tmux server answers" {
@@ -174,7 +174,7 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   port=$(free_port)
   "$scripts/claudy.ts" daemon start --publish "$port:3999"
   spawn -n server-$$ "$(make_project app)"
-  docker exec --detach "$HAL9000_PREFIX-mcp" deno eval --no-lock \
+  docker exec --detach "$net" deno eval --no-lock \
     'Deno.serve({ port: 3999, hostname: "0.0.0.0" }, () => new Response("open the doors"))'
   fetched() { [ "$(node -e 'fetch("http://127.0.0.1:'"$port"'").then((r) => r.text()).then(console.log)')" = "open the doors" ]; }
   wait_for 10 fetched

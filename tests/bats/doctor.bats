@@ -64,9 +64,9 @@ mends() { jq -r --arg name "$1" '.[] | select(.name == $name) | .mend' <<<"$chec
 }
 
 @test "reports a missing socket, also the pool's" {
-  mv "$HAL9000_HOME/run/ways/forward.sock" "$HAL9000_HOME/run/aside"
+  mv "$HAL9000_HOME/run/nsenter/connect.sock" "$HAL9000_HOME/run/aside"
   examine || true
-  mv "$HAL9000_HOME/run/aside" "$HAL9000_HOME/run/ways/forward.sock"
+  mv "$HAL9000_HOME/run/aside" "$HAL9000_HOME/run/nsenter/connect.sock"
   [ "$(found sockets) $(mends sockets)" = "fail claudy daemon restart" ]
   "$claudy" pool start >/dev/null
   nsenter_is_well() { examine && [[ $(jq -r '.[] | select(.name == "nsenter") | .says' <<<"$checks") == *passed* ]]; }

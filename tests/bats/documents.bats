@@ -45,10 +45,10 @@ labels() { docker ps --all --filter "label=hal9000.instance=$hand" --format '{{.
   # No registry has this image: the test checks whether and when it is pulled.
   by_hand --env WORKER_IMAGE=localhost:9/no/such:image
   said 'Cannot pull localhost:9/no/such:image'
-  docker rm --force --volumes "$hand-parent" "$hand-net" "$hand-mcp"
+  docker rm --force --volumes "$hand-parent" "$hand-net" "$hand-nsenter"
   by_hand --env WORKER_IMAGE=localhost:9/no/such:image --env LAZY_IMAGE_PULL=true
   said 'Pulling localhost:9/no/such:image'
-  docker rm --force --volumes "$hand-parent" "$hand-net" "$hand-mcp"
+  docker rm --force --volumes "$hand-parent" "$hand-net" "$hand-nsenter"
   by_hand --env WORKER_IMAGE=localhost:9/no/such:image --env SKIP_IMAGE_PULL=true
   said 'Ready after'
   run ! said Pulling
@@ -67,7 +67,8 @@ labels() { docker ps --all --filter "label=hal9000.instance=$hand" --format '{{.
   home=$HAL9000_TEST_ROOT/labelled
   mkdir "$home"
   by_hand --volume "$home:/root/.hal9000"
-  [ "$(labels)" = "$hand-mcp $hand-net" ]
+  labelled() { [ "$(labels)" = "$hand-net $hand-nsenter" ]; }
+  wait_for 10 labelled
   export HAL9000_PREFIX=$hand HAL9000_HOME=$home
   [ "$("$scripts/claudy.ts" daemon status --json | jq -r .parent)" = running ]
   # A parent of another instance is not found.

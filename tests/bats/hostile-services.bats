@@ -41,7 +41,10 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
   thief user-thief-$$ 1000:1000 8000 3061
   spawn -n victim-$$ "$(make_project victim)"
   docker exec "$parent" pkill -9 -f chroma.mjs
-  docker kill "$HAL9000_PREFIX-mcp"
+  docker kill "$HAL9000_PREFIX-nsenter"
+  docker exec "$parent" pkill -9 -f /scripts/services
+  wait_for 10 heartbeat victim-$$
+  docker kill "$HAL9000_PREFIX-nsenter"
   docker restart --time 5 "$parent"
   wait_for 20 heartbeat victim-$$
   "$scripts/claudy.ts" mcp add beside --port 3062 -- "${server[@]}"
@@ -63,7 +66,7 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
   # A worker cannot do this: release the ports.
   docker exec --user 65430 "$net" /scripts/net set
   thief thief-$$ 0:0 8000
-  taken() { docker kill "$HAL9000_PREFIX-mcp" >/dev/null; got thief-$$; }
+  taken() { docker kill "$HAL9000_PREFIX-nsenter" >/dev/null; got thief-$$; }
   wait_for 20 taken
   unhealthy() { ! docker exec "$parent" /scripts/healthcheck; }
   wait_for 10 unhealthy
@@ -84,8 +87,8 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
 @test "200 concurrent large requests kill nothing and do not delay small ones" {
   before=$(inspect "$parent" '{{.State.StartedAt}}')
   wait_for 30 docker exec "$parent" /scripts/healthcheck
-  restarts() { "$scripts/claudy.ts" daemon status --json | jq '.children[] | select(.name == "chromadb").restarts'; }
-  counted=$(restarts)
+  restarts() { "$scripts/claudy.ts" daemon status --json | jq --arg name "$1" '.children[] | select(.name == $name).restarts'; }
+  counted=$(restarts chromadb; restarts services)
   hostile flood-$$ 0:0 chroma-flood.ts 200
   spawn -n victim-$$ "$(make_project victim)"
   begun() { docker logs flood-$$ | grep ^body; }
@@ -93,15 +96,18 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
   for _ in 1 2 3 4 5; do timeout 10 docker exec victim-$$ bash -c \
     'exec 3<>/dev/tcp/127.0.0.1/8000; printf "GET /api/v2/heartbeat HTTP/1.0\r\n\r\n" >&3; head -1 <&3 | grep " 200 "'; done
   stop_workers
-  [ "$(restarts)" = "$counted" ]
+  [ "$(restarts chromadb; restarts services)" = "$counted" ]
   [ "$(inspect "$parent" '{{.State.StartedAt}}')" = "$before" ]
-  [ "$(inspect "$HAL9000_PREFIX-mcp" '{{.State.OOMKilled}}')" = false ]
+  [ "$(inspect "$HAL9000_PREFIX-nsenter" '{{.State.OOMKilled}}')" = false ]
 }
 
-@test "the forwarder survives 2,500 connections with incomplete large bodies" {
+@test "nsenter and the services survive 2,500 connections with incomplete large bodies" {
   wait_for 30 docker exec "$parent" /scripts/healthcheck
   spawn -n victim-$$ "$(make_project victim)"
-  state() { inspect "$HAL9000_PREFIX-mcp" '{{.State.StartedAt}} {{.State.OOMKilled}} {{.RestartCount}}'; }
+  state() {
+    inspect "$HAL9000_PREFIX-nsenter" '{{.Id}} {{.State.StartedAt}} {{.State.OOMKilled}}'
+    "$scripts/claudy.ts" daemon status --json | jq -c '[.children[] | {name, pid}]'
+  }
   before=$(state)
   hostile stall-$$ 0:0 chroma-stall.ts 2500
   opened() { docker logs stall-$$ | grep "opened all"; }

@@ -70,7 +70,7 @@ stub_answers() { # stub_answers WORKER
   # Whatever is killed, it comes back.
   docker kill "$nsenter"
   wait_for 10 heartbeat again-$$
-  docker kill "$HAL9000_PREFIX-mcp"
+  docker exec "$parent" pkill -9 -f /scripts/services
   wait_for 10 heartbeat again-$$
   docker kill "$parent"
   run ! heartbeat again-$$

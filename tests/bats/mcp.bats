@@ -36,7 +36,7 @@ teardown() {
   stop_workers
 }
 
-client() { # client PORT WORDS...: through forwarder and gateway
+client() { # client PORT WORDS...: through nsenter and gateway
   docker exec "$HAL9000_PREFIX-mcp-client" deno run -A --no-lock --quiet --node-modules-dir=manual \
     tests/helper/mcp-client.ts "http://127.0.0.1:$1/mcp" "${@:2}"
 }
@@ -178,19 +178,19 @@ result_holds() { result_of | grep -F -- "$1"; }
   "$claudy" mcp remove --yes api-gateway
 }
 
-@test "MCP_SOCKET=tcp uses a tunnel on loopback that only the forwarder can use" {
+@test "MCP_SOCKET=tcp uses a tunnel on loopback that only the parent can use" {
   stand_in=$HAL9000_PREFIX-desktop
-  hosts=$(inspect "$net" '{{.HostsPath}}')
+  hosts=$(inspect "$parent" '{{.HostsPath}}')
   as_root cat "$hosts" >"$BATS_TEST_TMPDIR/hosts"
   "$claudy" mcp stop
   MCP_SOCKET=tcp "$claudy" mcp start
   tunnel=$("$claudy" mcp status --json | jq .tunnels)
-  word=$HAL9000_HOME/run/mcp/tunnel.json
+  word=$HAL9000_HOME/run/ways/tunnel.json
   [ "$(stat -c %a "$word")" = 640 ]
   token=$(jq -r .token "$word")
   # Emulates host.docker.internal of Docker Desktop, which leads to the host's loopback.
   # The network has no gateway set until the engine was restarted once.
-  gateway=$(inspect "$net" '{{range .NetworkSettings.Networks}}{{.Gateway}}{{end}}')
+  gateway=$(inspect "$parent" '{{range .NetworkSettings.Networks}}{{.Gateway}}{{end}}')
   [ -n "$gateway" ]
   docker run --detach --name "$stand_in" --network host --label "hal9000.instance=$HAL9000_PREFIX" --label hal9000.role=helper \
     --entrypoint deno "$HAL9000_IMAGE_REPO:parent" eval "
@@ -199,7 +199,7 @@ result_holds() { result_of | grep -F -- "$1"; }
         for (const [x, y] of [[a, b], [b, a]]) { x.on('error', () => y.destroy()).on('close', () => y.destroy()); x.pipe(y); }
       }).listen($tunnel, '$gateway');"
   echo "$gateway host.docker.internal" | as_root tee -a "$hosts" >/dev/null
-  # The forwarder cannot use the unix sockets.
+  # nsenter cannot use the unix sockets.
   mkdir "$HAL9000_HOME/run/away"
   mv "$HAL9000_HOME"/run/mcp/*.sock "$HAL9000_HOME/run/away"
   carried() { [ "$(client 3051 call echo '{"word":"tunnel"}')" = '"tunnel"' ]; }
@@ -217,8 +217,10 @@ result_holds() { result_of | grep -F -- "$1"; }
   docker rm --force "$stand_in"
   [ "$(awk -v port="$(printf ':%04X' "$tunnel")" '$4 == "0A" && index($2, port) { print $2 }' /proc/net/tcp /proc/net/tcp6)" = "$(printf '0100007F:%04X' "$tunnel")" ]
   {
-    docker inspect "$HAL9000_PREFIX-mcp"
-    docker logs "$HAL9000_PREFIX-mcp"
+    docker inspect "$HAL9000_PREFIX-nsenter" "$parent"
+    docker logs "$HAL9000_PREFIX-nsenter"
+    docker logs "$parent"
+    cat "$HAL9000_HOME/logs/parent/services.log"
     ps axww -o args
     "$claudy" mcp status --json
     "$claudy" mcp logs
@@ -240,7 +242,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   [[ "$(served for-tests .lastError)" == *"ended unexpectedly"* ]]
 }
 
-@test "a session continues after process, gateway, forwarder and parent are killed" {
+@test "a session continues after process, gateway, nsenter and parent are killed" {
   free "$(make_project mcp-kills)"
   # One call may fail with an error; the next ones succeed.
   tried() {
@@ -259,13 +261,10 @@ result_holds() { result_of | grep -F -- "$1"; }
   up() { [ "$("$claudy" mcp status --json | jq .pid)" != null ]; }
   wait_for 10 up
   echoed after-gateway
-  kill_container "$HAL9000_PREFIX-mcp"
-  forwards() { [ "$(inspect "$HAL9000_PREFIX-mcp" '{{.State.Running}} {{.RestartCount}}')" = "true 1" ]; }
-  wait_for 10 forwards
-  echoed after-forwarder
-  # After docker kill the parent restarts it, not the engine.
-  docker kill "$HAL9000_PREFIX-mcp" >/dev/null
-  echoed after-killed-forwarder
+  kill_container "$HAL9000_PREFIX-nsenter"
+  echoed after-nsenter
+  docker rm --force "$HAL9000_PREFIX-nsenter" >/dev/null
+  echoed after-removed-nsenter
   docker restart --time 5 "$parent" >/dev/null
   echoed after-parent
 }
@@ -295,7 +294,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   [ "${#token}" -gt 60 ]
   {
     docker ps --quiet | xargs docker inspect
-    docker logs "$HAL9000_PREFIX-mcp"
+    docker logs "$HAL9000_PREFIX-nsenter"
     ps axwwe -o args
     "$claudy" mcp status --json
     "$claudy" sessions --json
@@ -377,8 +376,7 @@ result_holds() { result_of | grep -F -- "$1"; }
   # The gateway has no TCP sockets.
   run ! grep -E "$(find "/proc/$pid/fd" -lname 'socket:*' -printf '%l\n' 2>/dev/null | grep -o '[0-9]*' | paste -sd '|')" /proc/net/tcp
   [ "$(stat -c %a "$HAL9000_HOME" "$HAL9000_HOME/run" "$HAL9000_HOME/run/mcp" | xargs)" = "700 700 750" ]
-  [ "$(inspect "$HAL9000_PREFIX-mcp" '{{.HostConfig.CapDrop}} {{.HostConfig.ReadonlyRootfs}} {{len .HostConfig.CapAdd}}')" = "[ALL] true 0" ]
-  [ "$(docker exec "$HAL9000_PREFIX-mcp" ls /services/mcp | xargs)" = "for-tests.sock memory-bank.sock sequential-thinking.sock together.sock" ]
+  [ "$(docker exec "$HAL9000_PREFIX-nsenter" ls /mcp | xargs)" = "for-tests.sock memory-bank.sock sequential-thinking.sock together.sock" ]
   run in_net_path /etc/passwd
   [[ $output == *" 404 "* ]]
 }
@@ -387,10 +385,10 @@ in_net_path() {
   docker exec "$HAL9000_PREFIX-mcp-client" bash -c "exec 3<>/dev/tcp/127.0.0.1/3051; printf 'GET $1 HTTP/1.0\r\nHost: x\r\n${2-}\r\n' >&3; head -1 <&3"
 }
 
-@test "doctor checks from the workers' network, and the forwarder waits for a taken port" {
+@test "doctor checks from the workers' network, and nsenter waits for a taken port" {
   clients=$(served together .sessions)
   run -0 "$claudy" mcp doctor
-  [[ $output =~ ok\ +forwarder ]]
+  [[ $output =~ ok\ +nsenter ]]
   # It leaves no client behind.
   [ "$(served together .sessions)" = "$clients" ]
   "$claudy" mcp add taken --port 3062 -- "$deno" run -A --no-lock --quiet --node-modules-dir=manual "$repo/tests/helper/mcp-server.ts"

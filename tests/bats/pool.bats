@@ -437,7 +437,8 @@ line"; do
   sleep 2 # the next check of the pool creates none either
   [ "$(pool_json '.warm | length')" = 0 ]
   pool stop
-  run -1 docker inspect "$nsenter"
+  # It still opens the services.
+  [ "$(inspect "$nsenter" '{{.State.Running}}')" = true ]
   [ "$(pool_json .running)" = false ]
   [ "$(born_warm '{{.Names}}')" = stays-$$ ]
   docker exec stays-$$ touch /workspace/still
@@ -467,7 +468,7 @@ line"; do
   claim -n more-$$ "$project"
   "$scripts/claudy.ts" daemon stop
   [ "$(born_warm '{{.Names}}' | sort | xargs)" = "more-$$ stays-$$" ]
-  run -1 docker inspect "$nsenter"
+  [ "$(inspect "$nsenter" '{{.State.Running}}')" = true ]
   "$scripts/claudy.ts" daemon start >/dev/null
   wait_for 10 full
   docker exec stays-$$ touch /workspace/still

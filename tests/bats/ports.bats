@@ -32,7 +32,7 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   listed() { "$claudy" ports --json | jq -e --argjson port $port '.listeners[] | select(.port == $port)'; }
   wait_for 60 listed
   [ "$(listed | jq -r '.container + " " + .process + " " + .address')" = "server-$$ deno localhost" ]
-  "$claudy" ports --json | jq -e '.listeners[] | select(.port == 8000 and .container == "'"$HAL9000_PREFIX-mcp"'")'
+  "$claudy" ports --json | jq -e '.listeners[] | select(.port == 8000 and .container == "'"$HAL9000_PREFIX-nsenter"'")'
   [[ $("$claudy" ports) == *"server-$$"*"deno"* ]]
   [ "$(listed | jq -r .reservedFor)" = null ]
   # The port is in another session's range.
@@ -61,7 +61,7 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   holds() { "$claudy" ports --json | jq -e --arg name liar-$$ '[.listeners[] | select(.container == $name)] | length == 100'; }
   wait_for 60 holds
   run -0 "$claudy" ports --json
-  jq -e '.listeners[] | select(.port == 8000 and .container == "'"$HAL9000_PREFIX-mcp"'")' <<<"$output"
+  jq -e '.listeners[] | select(.port == 8000 and .container == "'"$HAL9000_PREFIX-nsenter"'")' <<<"$output"
   jq -e --arg name liar-$$ '.incomplete[] | select(.container == $name and (.reason | test("^listens on 1900 more")))' <<<"$output"
   run "$claudy" doctor --json
   jq -e --arg quoted '"liar-'$$'"' '.[] | select(.name == "inotify") | .state == "warn" and (.says | contains($quoted))' <<<"$output"
@@ -111,11 +111,11 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
   run ! curl --silent --max-time 5 "http://127.0.0.1:$host_port/"
 }
 
-@test "the forwarder's socket rejects input that is not a port" {
-  [ "$(stat -c '%a %g' "$HAL9000_HOME/run/ways/forward.sock")" = "660 $(stat -c %g "$HAL9000_HOME")" ]
+@test "nsenter's socket rejects input that is not a container and a port" {
+  [ "$(stat -c '%a %g' "$HAL9000_HOME/run/nsenter/connect.sock")" = "660 $(stat -c %g "$HAL9000_HOME")" ]
   [ "$(stat -c '%a %u' "$HAL9000_HOME/run/ways")" = "770 $(stat -c %u "$HAL9000_HOME")" ]
-  send() { timeout 5 "$deno" run -A --no-lock --node-modules-dir=manual "$repo/tests/helper/send.ts" "$HAL9000_HOME/run/ways/forward.sock" "$1"; }
-  for line in "garbage" "0" "99999" "" "1234567890123456789"; do
+  send() { timeout 5 "$deno" run -A --no-lock --node-modules-dir=manual "$repo/tests/helper/send.ts" "$HAL9000_HOME/run/nsenter/connect.sock" "$1"; }
+  for line in "garbage" "0" "none 0" "$(inspect "$net" "{{.Id}}") 99999" "" "$(printf '%064d 8000' 0)"; do
     [ -z "$(send "$line")" ]
   done
   serve server-$$

@@ -43,7 +43,7 @@ records() {
   wait "${pids[@]}" # without bats's own job, which watches the time
   [ "$(cat "$BATS_TEST_TMPDIR"/code.* | sort | uniq -c | xargs)" = "20 0" ] ||
     { cat "$BATS_TEST_TMPDIR"/out.*; false; }
-  for role in parent net forwarder; do
+  for role in parent net nsenter; do
     [ "$(docker ps --quiet --filter "label=hal9000.instance=$HAL9000_PREFIX" \
       --filter "label=hal9000.role=$role" | wc -l)" = 1 ]
   done

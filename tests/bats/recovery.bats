@@ -46,7 +46,7 @@ found() { "$scripts/claudy.ts" doctor --json | jq -r --arg name "$1" '.[] | sele
 @test "the parent restarts the net container and its services" {
   before=$(inspect "$parent" '{{.State.StartedAt}}')
   docker kill "$net"
-  serves() { heartbeat "$HAL9000_PREFIX-mcp"; }
+  serves() { heartbeat "$net"; }
   wait_for 30 serves
   [ "$(inspect "$parent" '{{.State.StartedAt}}')" = "$before" ]
   # Warm workers of the old network are replaced meanwhile.

@@ -133,7 +133,7 @@ load ../helper/load
   [[ $output == "200 files"* ]]
 }
 
-@test "make benchmark-mcp compares the forwarder with the gateway's socket" {
+@test "make benchmark-mcp compares the way through nsenter with the gateway's socket" {
   run -0 --separate-stderr make -s -C "$repo" benchmark-mcp SAMPLES=20
   # No call got a wrong answer.
   [ "$(awk '$2 == "gateway" || $2 == "whole" { print $7 }' <<<"$output" | xargs)" = "0 0 0 0" ]

@@ -50,7 +50,7 @@ in_parent() { as_user docker exec "$instance-parent" "$@"; }
 
 owner() { as_root stat -c %U "$1"; }
 
-# Ignores sockets: they belong to nsenter (root) or the forwarder, in directories of
+# Ignores sockets: they belong to nsenter (root) or the services, in directories of
 # the user.
 foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
 

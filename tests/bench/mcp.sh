@@ -1,5 +1,5 @@
 #!/bin/bash
-# Compares calls of an MCP tool through forwarder, gateway and process, from the workers'
+# Compares calls of an MCP tool through nsenter, gateway and process, from the workers'
 # namespace, with the SDK's client directly at the gateway's socket, alternating in one run:
 # make benchmark-mcp [SAMPLES=1000]. It never fails because a machine is slow.
 set -euo pipefail

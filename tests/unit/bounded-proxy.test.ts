@@ -13,7 +13,7 @@ import {
   boundedProxy,
   type Bounds,
   chromadbBounds,
-} from "../../lib/gateway/forwarder/bounded-proxy.ts";
+} from "../../lib/gateway/services/bounded-proxy.ts";
 
 const test = suite("bounded-proxy");
 
@@ -54,7 +54,10 @@ async function serve(bounds: Partial<Bounds> = {}) {
     });
   }).listen(path);
   await once(service, "listening");
-  const proxy = boundedProxy(path, { ...chromadbBounds, ...bounds });
+  const proxy = boundedProxy({ socketPath: path }, {
+    ...chromadbBounds,
+    ...bounds,
+  });
   proxy.listen(0, "127.0.0.1");
   await once(proxy, "listening");
   const { port } = proxy.address() as AddressInfo;
@@ -215,7 +218,10 @@ test("responds 503 if waiting for a slot takes too long, and 502 without a servi
   service.release();
   await first;
   service.close();
-  const proxy = boundedProxy("/nowhere.sock", chromadbBounds);
+  const proxy = boundedProxy(
+    { socketPath: "/nowhere.sock" },
+    chromadbBounds,
+  );
   proxy.listen(0, "127.0.0.1");
   await once(proxy, "listening");
   const { port } = proxy.address() as AddressInfo;

@@ -11,7 +11,7 @@ import * as assert from "uvu/assert";
 import {
   admitToOwnDatabase,
   judge,
-} from "../../lib/gateway/forwarder/chromadb-access.ts";
+} from "../../lib/gateway/services/chromadb-access.ts";
 
 const own = "claudy-app-12345678";
 const tenant = "/api/v2/tenants/default_tenant";
@@ -129,7 +129,7 @@ test("judge() lets a worker without a project use the shared database only", () 
 
 /** A ChromaDB with one collection, in `mine`. */
 async function served(
-  check: (chromadb: string, asked: string[]) => Promise<void>,
+  check: (chromadb: { socketPath: string }, asked: string[]) => Promise<void>,
 ) {
   const directory = mkdtempSync(join(tmpdir(), "chromadb-access-"));
   const path = join(directory, "chromadb.sock");
@@ -141,7 +141,7 @@ async function served(
   }).listen(path);
   await once(server, "listening");
   try {
-    await check(path, seen);
+    await check({ socketPath: path }, seen);
   } finally {
     server.close();
     rmSync(directory, { recursive: true });
@@ -176,13 +176,13 @@ test("admits a collection only in the database that has it, and asks once", asyn
 
 test("admits everything from the shared namespace, and nothing unknown from others", async () => {
   await served(async (chromadb, seen) => {
-    const admit = (container: string | undefined) =>
+    const admit = (container: string | null) =>
       admitToOwnDatabase(chromadb, {
         originOf: () => container,
         databaseOf: () => Promise.reject(new Error("no answer")),
       });
     assert.is(
-      await admit(undefined)(request("POST /api/v2/reset")),
+      await admit(null)(request("POST /api/v2/reset")),
       undefined,
     );
     const failure = await admit("c")(request("GET /api/v2/heartbeat"))

@@ -12,12 +12,8 @@ import {
   stopDaemon,
   waitForChromadb,
 } from "../../lib/daemon/daemon.ts";
-import {
-  ensureForwarder,
-  reviveForwarder,
-} from "../../lib/daemon/forwarder.ts";
 import { ensureNet, keepNet, noRequest } from "../../lib/daemon/net.ts";
-import { waitForServices } from "../../lib/daemon/services.ts";
+import { waitForPorts, waitForServices } from "../../lib/daemon/services.ts";
 import { daemonStatus } from "../../lib/daemon/status.ts";
 import { compilePolicy } from "../../lib/egress/feed.ts";
 import { policySchema } from "../../lib/egress/policy.ts";
@@ -50,6 +46,7 @@ const state: ParentState = {
   ready: true,
   readyMs: 5,
   chromadbFault: null,
+  shared: { open: [8000], taken: [] },
   phases: [{ name: "one", ms: 5 }],
   children: [],
 };
@@ -92,11 +89,11 @@ function worker({ engine, labels }: FakeInstance, name = "w"): FakeContainer {
   });
 }
 
-test("start creates net, parent and forwarder, volumes and settings file", async (fake) => {
+test("start creates net and parent, volumes and settings file", async (fake) => {
   const { engine, instance } = fake;
   const said = await start(fake);
   assert.is(said.ready, true);
-  assert.equal(engine.names(), ["fake-mcp", "fake-net", "fake-parent"]);
+  assert.equal(engine.names(), ["fake-net", "fake-parent"]);
   assert.ok(engine.containers.every(({ state }) => state === "running"));
   assert.equal(
     [...engine.volumes.keys()].sort(),
@@ -105,11 +102,6 @@ test("start creates net, parent and forwarder, volumes and settings file", async
   assert.ok(existsSync(instance.home.conf));
   const hosts = readFileSync(join(instance.home.netFiles, "hosts"), "utf8");
   assert.is(hosts, "fake-net /etc/hosts\n");
-  const net = engine.find("fake-net");
-  assert.is(
-    engine.find("fake-mcp")?.spec.HostConfig?.NetworkMode,
-    `container:${net?.id}`,
-  );
 });
 
 test("start waits for the services of isolated workers, and only for theirs", async (fake) => {
@@ -127,11 +119,11 @@ test("start waits for the services of isolated workers, and only for theirs", as
   assert.equal((await wait(5000)).said, []);
   engine.add("alone", { spec: { Labels: of("isolated") } });
   const warning = "warning: Isolated workers do not reach all services yet: ";
-  const ready = { ...state, isolationFault: null };
+  const ready = { ...state, servicesFault: null };
   for (
     const [reported, fault] of [
       [state, "they are not open in them"],
-      [{ ...ready, isolationFault: "no rights" }, "no rights"],
+      [{ ...ready, servicesFault: "no rights" }, "no rights"],
       [{ ...ready, chromadbFault: "starting" }, "ChromaDB: starting"],
       [ready, "the egress proxy does not answer"],
     ] as const
@@ -320,7 +312,7 @@ test("stop keeps workers, and their network while a worker is running", async (f
   await start(fake);
   const live = worker(fake);
   await stopDaemon(instance, log);
-  assert.equal(engine.names(), ["fake-mcp", "fake-net", "w"]);
+  assert.equal(engine.names(), ["fake-net", "w"]);
   assert.equal(told, ["Workers still running: w"]);
   live.state = "exited";
   await stopDaemon(instance, log);
@@ -466,42 +458,47 @@ test("the parent starts a stopped net, and leaves a running one alone", async (f
   assert.is(engine.find("fake-net")?.state, "running");
 });
 
-test("recreates a forwarder that was killed or belongs to a former net", async (fake) => {
-  const { instance, engine } = fake;
-  await start(fake);
-  const id = () => engine.find("fake-mcp")?.id;
-  const first = id();
-  await reviveForwarder(instance);
-  assert.is(id(), first);
-  Object.assign(engine.find("fake-mcp") ?? {}, { state: "exited" });
-  await reviveForwarder(instance);
-  const second = id();
-  assert.is.not(second, first);
-  const net = engine.find("fake-net") as FakeContainer;
-  net.startedAt = new Date(Date.now() + 60_000).toISOString();
-  await ensureForwarder(instance);
-  assert.is.not(id(), second);
-  net.state = "exited";
-  await ensureForwarder(instance);
-  assert.is(id(), undefined);
-});
-
-test("holds the services' ports before a forwarder is replaced", async (fake) => {
-  const { instance, engine } = fake;
-  const commands: string[] = [];
-  engine.run = (command) => {
-    commands.push(command.join(" "));
-    return { exitCode: 0 };
+test("start waits for the services, and warns if they cannot be opened", async (fake) => {
+  const { engine, instance, told } = fake;
+  const { started } = engine;
+  engine.started = (container) => {
+    started(container);
+    const present = readParentState(instance);
+    if (!present) return;
+    setTimeout(() => {
+      writeParentState(instance, { ...present, servicesFault: "no right" });
+    }, 50);
+    const shared = { open: [], taken: [] };
+    writeParentState(instance, { ...present, shared });
   };
   await start(fake);
-  assert.equal(commands, [
-    "/scripts/net set 8000",
-    "/scripts/mcp-forwarder wait 8000",
-  ]);
-  engine.run = () => ({ exitCode: 1, output: "taken" });
-  Object.assign(engine.find("fake-mcp") ?? {}, { state: "exited" });
-  const failure = await failureOf(ensureForwarder(instance));
-  assert.is(failure.message, "fake-net cannot hold ports: taken");
+  assert.equal(told, ["warning: Workers get no services: no right"]);
+  // A port that a worker occupies is not waited for.
+  const present = readParentState(instance) as ParentState;
+  writeParentState(instance, {
+    ...present,
+    servicesFault: null,
+    shared: { open: [], taken: [8000] },
+  });
+  await waitForPorts(instance);
+  // A parent of an earlier version has no such list.
+  const { shared: _, ...former } = present;
+  writeParentState(instance, former);
+  await waitForPorts(instance);
+  // Nor anything without a parent.
+  Object.assign(engine.find("fake-parent") ?? {}, { state: "exited" });
+  writeParentState(instance, { ...present, servicesFault: "no right" });
+  await waitForPorts(instance);
+});
+
+test("stop removes the forwarder of an earlier version with the network", async (fake) => {
+  const { engine, instance, labels, log } = fake;
+  await start(fake);
+  engine.add("fake-mcp", {
+    spec: { Labels: labels({ [label.role]: "forwarder" }) },
+  });
+  await stopDaemon(instance, log);
+  assert.equal(engine.names(), []);
 });
 
 test("does not use or remove a container that belongs to something else", async (fake) => {

@@ -25,7 +25,7 @@ interface Context extends FakeInstance {
 
 const test = suite<Context>("databases");
 
-/** Only root can give the socket to the forwarder's user. */
+/** Only root can give the socket to the services' user. */
 const rootTest = ((name, run) => {
   if (process.getuid?.() === 0) test(name, run);
   else console.log(`skipped, needs root: ${name}`);

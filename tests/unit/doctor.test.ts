@@ -40,6 +40,7 @@ import { fail, ok, warn } from "../../lib/doctor/findings.ts";
 import type { Docker } from "../../lib/docker/docker.ts";
 import { workerProfileText } from "../../lib/image/seccomp.ts";
 import { label } from "../../lib/instance/labels.ts";
+import { writeParentState } from "../../lib/instance/parent-state.ts";
 import { Journal } from "../../lib/instance/migration-journal.ts";
 import { writeRecord } from "../../lib/instance/record.ts";
 import { writeMigrated } from "../../lib/migration/migrated.ts";
@@ -180,15 +181,22 @@ test("a clock that differs from the engine's is reported, ahead or behind", asyn
 });
 
 test("a worker that occupies all ports is reported", async ({ instance }) => {
-  let portsLeft = true;
-  const forwarder = await listen(
-    instance.home.forwarderSocket,
-    () => Promise.resolve({ serves: [], taken: [], portsLeft }),
-  );
-  const fine = await examineNetwork(instance);
-  portsLeft = false;
-  const full = await examineNetwork(instance);
-  await forwarder.close();
+  const { home, owner } = instance;
+  const found = (portsLeft: boolean) => {
+    writeParentState({ home, owner }, {
+      version: 1,
+      container: "c",
+      ready: true,
+      readyMs: 1,
+      chromadbFault: null,
+      portsLeft,
+      phases: [],
+      children: [],
+    });
+    return examineNetwork(instance);
+  };
+  const fine = await found(true);
+  const full = await found(false);
   assert.equal(fine, { state: "ok", says: "0 workers in it" });
   assert.equal(full, {
     state: "fail",

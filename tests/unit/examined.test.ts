@@ -81,7 +81,10 @@ test("reports a stopped net, and workers without a network", async (fake) => {
   const HostConfig = { NetworkMode: "container:fake-net" };
   engine.add("w", { spec: { Labels: labels(), HostConfig } });
   assert.is((await examineNetwork(instance)).says, "1 workers in it");
-  assert.is((await examineNsenter(instance)).says, "off, like the pool");
+  assert.is(
+    (await examineNsenter(instance)).says,
+    "opens 0 ports to workers; the pool is off",
+  );
   engine.add("i", {
     spec: {
       Labels: { ...labels(), "hal9000.network": "isolated" },
@@ -94,7 +97,7 @@ test("reports a stopped net, and workers without a network", async (fake) => {
   );
   assert.is(
     (await examineNsenter(instance)).says,
-    "isolated workers: 1; the pool is off",
+    "opens 0 ports to workers; the pool is off",
   );
   const net = engine.find("fake-net") as FakeContainer;
   net.startedAt = new Date(Date.now() + 60_000).toISOString();
@@ -138,7 +141,7 @@ test("reports sockets that are missing or do not answer", async (fake) => {
   });
   const one = await examineSockets(instance);
   assert.not.match(one.says, home.parentSocket);
-  assert.match(one.says, `missing: ${home.forwardSocket}`);
+  assert.match(one.says, `missing: ${home.connectSocket}`);
   stop.abort();
   await serving;
 });
@@ -168,7 +171,10 @@ const status = {
 test("reports a pool as off, not answering, incomplete or ok", async (fake) => {
   const { instance } = fake;
   assert.is((await examinePool(instance)).says, "off");
-  assert.is((await examineNsenter(instance)).says, "off, like the pool");
+  assert.is(
+    (await examineNsenter(instance)).says,
+    "opens 0 ports to workers; the pool is off",
+  );
   writeDesired(instance, true);
   assert.is((await examinePool(instance)).state, "fail");
   assert.is((await examineNsenter(instance)).state, "fail");

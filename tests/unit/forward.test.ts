@@ -1,6 +1,6 @@
 // Forwarding of a worker's port to the host, from listener to listener.
 
-import { mkdirSync, statSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { createConnection, createServer, type Server } from "node:net";
 import { dirname } from "node:path";
 import { suite } from "uvu";
@@ -9,10 +9,10 @@ import {
   forwardAnswers,
   forwardPort,
   isPort,
-  serveForward,
 } from "../../lib/gateway/forward.ts";
 import type { Failure } from "../../lib/std/errors.ts";
 import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
+import { serveConnect } from "../helper/nsenter-stub.ts";
 
 interface Context extends FakeInstance {
   servers: Server[];
@@ -20,11 +20,13 @@ interface Context extends FakeInstance {
 
 const test = suite<Context>("forward");
 
+const container = "0123456789abcdef".repeat(4);
+
 test.before.each((context) => {
   Object.assign(context, fakeInstance());
   context.servers = [];
-  const { forwardSocket } = context.instance.home;
-  mkdirSync(dirname(forwardSocket), { recursive: true });
+  const { connectSocket } = context.instance.home;
+  mkdirSync(dirname(connectSocket), { recursive: true });
 });
 test.after.each(({ servers, end }) => {
   for (const server of servers) server.close();
@@ -64,43 +66,31 @@ test("a port is a whole number from 1 to 65535", () => {
   }
 });
 
-test("the first line chooses the port, and the rest is passed on", async (context) => {
-  const path = context.instance.home.forwardSocket;
-  const port = await serveLoud(context);
-  context.servers.push(await serveForward(path));
-  assert.is(statSync(path).mode & 0o777, 0o660);
-  assert.is(await send({ path }, `${port}\nhello`), "HELLO");
-  for (const line of ["0\n", "65536\n", "x\n", "\n", "123456789"]) {
-    assert.is(await send({ path }, line), "", line);
-  }
-});
-
-test("a socket of a killed forwarder is replaced", async (context) => {
-  const path = context.instance.home.forwardSocket;
-  context.servers.push(await serveForward(path));
-  context.servers.push(await serveForward(path));
-  assert.is(await forwardAnswers(context.instance), true);
-});
-
-test("the forwarder answers only while it runs", async (context) => {
-  assert.is(await forwardAnswers(context.instance), false);
-  const server = await serveForward(context.instance.home.forwardSocket);
-  assert.is(await forwardAnswers(context.instance), true);
+test("nsenter answers only while it runs", async ({ instance, servers }) => {
+  assert.is(await forwardAnswers(instance), false);
+  const lines: string[] = [];
+  const path = instance.home.connectSocket;
+  const server = await serveConnect(path, container, lines);
+  servers.push(server);
+  assert.is(await forwardAnswers(instance), true);
+  // A line that names no container.
+  assert.equal(lines, ["none 0"]);
   server.close();
-  assert.is(await forwardAnswers(context.instance), false);
+  assert.is(await forwardAnswers(instance), false);
 });
 
 test("a port of the host leads to the worker's port until it is stopped", async (context) => {
   const { instance } = context;
   const port = await serveLoud(context);
-  context.servers.push(await serveForward(instance.home.forwardSocket));
+  const path = instance.home.connectSocket;
+  context.servers.push(await serveConnect(path, container));
   // A port that is free now.
   const probe = createServer();
   await new Promise<void>((done) => probe.listen(0, "127.0.0.1", done));
   const hostPort = (probe.address() as { port: number }).port;
   const taken = await forwardPort(
     instance,
-    { port, hostPort },
+    { port, hostPort, container },
     new AbortController().signal,
     () => {},
   ).then(() => undefined, (error: Failure) => error);
@@ -113,7 +103,12 @@ test("a port of the host leads to the worker's port until it is stopped", async 
   const stop = new AbortController();
   let forwarding: Promise<void> | undefined;
   await new Promise<void>((ready) => {
-    forwarding = forwardPort(instance, { port, hostPort }, stop.signal, ready);
+    forwarding = forwardPort(
+      instance,
+      { port, hostPort, container },
+      stop.signal,
+      ready,
+    );
   });
   const to = { port: hostPort, host: "127.0.0.1" };
   assert.is(await send(to, "hello"), "HELLO");

@@ -7,7 +7,7 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { label } from "../../lib/instance/labels.ts";
 import { Nsenter, NsenterLost } from "../../lib/nsenter/container.ts";
-import { keepIsolated } from "../../lib/parent/isolated.ts";
+import { keepServices } from "../../lib/parent/services.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import {
   type FakeContainer,
@@ -19,7 +19,7 @@ interface Asked {
   op: string;
   id?: string;
   ids?: string[];
-  ports?: number[];
+  services?: { port: number }[];
   for?: string;
 }
 
@@ -71,11 +71,13 @@ test.before.each(async (context) => {
   context.said = [];
   context.ended = Promise.resolve();
   context.begin = async () => {
-    context.ended = keepIsolated(
+    context.ended = keepServices(
       instance,
       context.stop.signal,
       (line) => context.said.push(line),
-      (fault) => context.faults.push(fault),
+      ({ servicesFault }) => {
+        if (servicesFault !== undefined) context.faults.push(servicesFault);
+      },
     );
     await until(() => engine.followers > 0, "it to follow events");
   };
@@ -112,7 +114,7 @@ const service = ({ instance }: Context, port: number) =>
 /** Ids and ports of the requests to open, in order. */
 const opened = ({ nsenter }: Context) =>
   nsenter.asked.filter(({ op }) => op === "open")
-    .map(({ id, ports }) => [id, ports]);
+    .map(({ id, services = [] }) => [id, services.map(({ port }) => port)]);
 
 test("opens the services in running isolated workers, and in no others", async (context) => {
   const one = worker(context, "one");
@@ -135,19 +137,19 @@ test("opens the services in running isolated workers, and in no others", async (
 test("opens them in a worker that starts, and when a service comes or goes", async (context) => {
   await context.begin();
   const one = worker(context, "one");
-  writeFileSync(service(context, 8000), "");
+  writeFileSync(service(context, 3128), "");
   context.engine.emit("start", worker(context, "shared", "shared"));
   context.engine.emit("start", one);
   await until(() => opened(context).length > 0, "a worker that starts");
-  assert.equal(opened(context)[0], [one.id, [8000]]);
+  assert.equal(opened(context)[0], [one.id, [3128, 8000]]);
   writeFileSync(service(context, 3001), "");
   await until(
-    () => opened(context).at(-1)?.[1]?.length === 2,
+    () => opened(context).at(-1)?.[1]?.length === 3,
     "a service that comes",
   );
-  rmSync(service(context, 8000));
+  rmSync(service(context, 3128));
   await until(
-    () => String(opened(context).at(-1)?.[1]) === "3001",
+    () => String(opened(context).at(-1)?.[1]) === "3001,8000",
     "a service that goes",
   );
   assert.ok(opened(context).every(([id]) => id === one.id));
@@ -191,7 +193,7 @@ test("reports why services cannot be opened, tries again, and reports that they 
   nsenter.answer = usual;
   await waitFor(() => faults.length > 1, { for: "none", timeoutMs: 10_000 });
   assert.equal(faults, ["no rights", null]);
-  assert.equal(said, ["Services of isolated workers: no rights"]);
+  assert.equal(said, ["Services of workers: no rights"]);
 });
 
 test("tells of ports of services that a worker occupies", async (context) => {
@@ -214,7 +216,8 @@ test("closes its connection when it is stopped, so that the parent can end", asy
 
 test("Nsenter.open() tries again while the worker's process has only begun", async ({ instance, nsenter }) => {
   const client = new Nsenter(instance);
-  const request = { id: "1", pid: 2, mark: "m", ports: [8000] };
+  const services = [{ port: 8000 }];
+  const request = { id: "1", pid: 2, mark: "m", services, shared: false };
   let left = 3;
   nsenter.answer = () => left-- > 0 ? "another process" : { taken: [8000] };
   assert.equal(await client.open(request), [8000]);
@@ -224,7 +227,7 @@ test("Nsenter.open() tries again while the worker's process has only begun", asy
 
 test("Nsenter.open() gives up with the last error, and at once if nsenter is lost", async ({ instance, nsenter }) => {
   const client = new Nsenter(instance);
-  const request = { id: "1", pid: 2, mark: "m", ports: [] };
+  const request = { id: "1", pid: 2, mark: "m", services: [], shared: false };
   nsenter.answer = () => "another process";
   const failureOf = async () => {
     const startedAt = performance.now();

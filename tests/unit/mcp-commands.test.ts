@@ -375,7 +375,7 @@ test("doctor greets each server, and tells which one does not answer", async (co
   );
   const rows = table((await mcp("doctor")).stdout);
   assert.equal(rows.map((row) => row.slice(0, 2)), [
-    ["FAIL", "forwarder"],
+    ["FAIL", "nsenter"],
     ["ok", "notes"],
     ["FAIL", "other"],
   ]);
@@ -387,7 +387,7 @@ test("doctor greets each server, and tells which one does not answer", async (co
   const net = engine.find("fake-net");
   if (net) net.state = "exited";
   const down = table((await mcp("doctor")).stdout);
-  assert.equal(down[0], ["ok", "forwarder", "starts with the daemon"]);
+  assert.equal(down[0], ["ok", "nsenter", "starts with the daemon"]);
 });
 
 test.run();

@@ -1,4 +1,4 @@
-// The tunnels to the gateway, as the forwarder opens them over TCP.
+// The tunnels to the gateway, as the parent opens them over TCP.
 
 import {
   existsSync,

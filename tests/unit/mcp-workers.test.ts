@@ -1,3 +1,4 @@
+import { createConnection } from "node:net";
 import { EventEmitter, once } from "node:events";
 import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
 import {
@@ -273,7 +274,7 @@ test("a worker at its limit does not block other workers or take their sessions"
     for (let at = 0; at < 8; at++) assert.is((await stays()).status, 200);
     assert.is((await served.greet()).status, 503);
     // This is not an error of the server.
-    assert.is(await greet({ socketPath: served.socket }), "busy");
+    assert.is(await greet(() => createConnection(served.socket)), "busy");
     const ask = async (headers: Record<string, string>) =>
       (await served.send({ method: "notifications/x" }, {
         ...headers,

@@ -14,7 +14,7 @@ const id = "0123456789abcdef".repeat(4);
 /** What a service reads of a connection on which `chunks` are written. */
 async function served(
   chunks: (string | Uint8Array)[],
-): Promise<{ origin?: string; error?: string; rest: string }> {
+): Promise<{ origin?: string | null; error?: string; rest: string }> {
   const directory = mkdtempSync(join(tmpdir(), "hal9000-origin-"));
   const path = join(directory, "socket");
   const server = createServer();
@@ -50,10 +50,19 @@ test("the header precedes what the client sends, in pieces or at once", async ()
   assert.equal(await served(pieces), { origin: id, rest: "GET" });
 });
 
+test("a connection of the shared network has a header without an id", async () => {
+  const header = originHeader(null);
+  const whole = await served([Buffer.concat([header, Buffer.from("GET")])]);
+  assert.equal(whole, { origin: null, rest: "GET" });
+  const pieces = [header.subarray(0, 15), header.subarray(15), "GET"];
+  assert.equal(await served(pieces), { origin: null, rest: "GET" });
+});
+
 test("a connection without the header is refused", async () => {
   const wrong = [
     [`GET / HTTP/1.1\r\n${"x: y\r\n".repeat(30)}\r\n`],
     [originHeader(id).subarray(0, -1)],
+    [originHeader(null).subarray(0, -1)],
     [originHeader(id.toUpperCase())],
     [],
   ];

@@ -9,7 +9,7 @@ import { warnOfOwners } from "../../lib/daemon/daemon.ts";
 import type { Docker } from "../../lib/docker/docker.ts";
 import { FrameReader } from "../../lib/docker/streams.ts";
 import { examineSockets } from "../../lib/doctor/daemon.ts";
-import { forwardPort, serveForward } from "../../lib/gateway/forward.ts";
+import { forwardPort } from "../../lib/gateway/forward.ts";
 import { needsTunnels } from "../../lib/gateway/gateway-process.ts";
 import {
   connectMs,
@@ -32,6 +32,7 @@ import { writeDesired } from "../../lib/pool/desired.ts";
 import { listen, type Listener } from "../../lib/std/socket-lines.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
+import { serveConnect } from "../helper/nsenter-stub.ts";
 
 interface Context extends FakeInstance {
   /** The home as the parent sees it, with sockets of its own. */
@@ -47,7 +48,9 @@ test.before.each((context) => {
   Object.assign(context, fakeInstance());
   const { engine, root } = context;
   context.there = homePaths(join(root, "there"));
-  mkdirSync(context.there.ways, { recursive: true });
+  for (const path of [context.there.ways, context.there.nsenter]) {
+    mkdirSync(path, { recursive: true });
+  }
   engine.socketInParent = (path) => join(context.there.home, path);
   context.parent = engine.find("fake-parent")?.id ?? "";
   context.stop = new AbortController();
@@ -155,11 +158,12 @@ test("a removed parent's sockets refuse connections", async (context) => {
 test("a port is forwarded by the parent's container", async (context) => {
   const { instance, there, closing, stop } = context;
   await elsewhere(context);
-  const ports = { port: 1, hostPort: 1 };
+  const container = "c".repeat(64);
+  const ports = { port: 1, hostPort: 1, container };
   const failure = await forwardPort(instance, ports, stop.signal, () => {})
     .catch((error) => error);
-  assert.is(failure.message, "The forwarder does not answer");
-  closing.push(await serveForward(there.forwardSocket));
+  assert.is(failure.message, "nsenter does not answer");
+  closing.push(await serveConnect(there.connectSocket, container));
   const echo = createServer((socket) => void socket.pipe(socket));
   closing.push(echo);
   const port = await portOf(echo);
@@ -167,7 +171,12 @@ test("a port is forwarded by the parent's container", async (context) => {
   const hostPort = await portOf(free);
   free.close();
   const forwarding = new Promise<void>((ready, fail) =>
-    void forwardPort(instance, { port, hostPort }, stop.signal, ready)
+    void forwardPort(
+      instance,
+      { port, hostPort, container },
+      stop.signal,
+      ready,
+    )
       .catch(fail)
   );
   await forwarding;
@@ -196,9 +205,9 @@ test("doctor says how sockets are reached that do not cross", async (context) =>
   const missing = await examineSockets(instance);
   assert.is(
     missing.says,
-    `no answer: ${instance.home.forwardSocket}; no answer: ${instance.home.poolSocket}`,
+    `no answer: ${instance.home.connectSocket}; no answer: ${instance.home.poolSocket}`,
   );
-  closing.push(await serveForward(there.forwardSocket));
+  closing.push(await serveConnect(there.connectSocket, "c"));
   closing.push(await listen(there.poolSocket, () => Promise.resolve({})));
   assert.equal(await examineSockets(instance), {
     state: "ok",
@@ -227,6 +236,11 @@ test("an engine's machine that shows another owner is named if sockets fail", as
   assert.is(await foreignOwner({ ...instance, self }), undefined);
   const { state, says } = await examineSockets(instance);
   assert.equal([state, says], ["fail", foreign]);
+  // Where each user is shown as the owner, sessions can write.
+  engine.add("fake-nsenter");
+  await warnOfOwners(instance, log);
+  assert.equal(told, []);
+  engine.run = (command) => ({ exitCode: command[0] === "test" ? 1 : 0 });
   await warnOfOwners(instance, log);
   assert.match(told.join("\n"), `Sessions cannot write: ${foreign}`);
   // A warm worker would run as that user.

@@ -226,13 +226,13 @@ test("a drained pool stays empty until warm refills it", async (context) => {
   assert.is(status.warm.length, 1);
 });
 
-test("stop removes warm workers and nsenter, and is persistent", async (context) => {
+test("stop removes warm workers but not nsenter, and is persistent", async (context) => {
   const { begin, ask, engine, instance } = context;
   await begin();
   await untilWarm(context, 1);
   assert.ok(engine.find("fake-nsenter"));
   assert.equal(await ask("stop"), { removed: 1 });
-  assert.not(engine.find("fake-nsenter"));
+  assert.ok(engine.find("fake-nsenter"));
   assert.is(readDesired(instance).enabled, false);
   await sleep(100);
   assert.equal(warmNames(context), []);

@@ -9,7 +9,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { nameListeners, ofIsolated } from "../../lib/session/listeners.ts";
+import {
+  nameListeners,
+  nsenterId,
+  ofNsenter,
+} from "../../lib/session/listeners.ts";
 import { judgeInotify } from "../../lib/doctor/inotify.ts";
 import { ownerOf } from "../../lib/std/owned.ts";
 import { homePaths } from "../../lib/instance/paths.ts";
@@ -213,14 +217,17 @@ test("lookAtProcesses() lists the sockets of isolated containers' namespaces", (
   rmSync(proc, { recursive: true });
 });
 
-test("ofIsolated() drops services, and assigns the rest to the worker", () => {
+test("ofNsenter() names or drops services, and assigns the rest to the worker", () => {
   const socket = (port: number, network: string | null, container = null) => ({
     ...{ port, address: "localhost", network, container, process: null },
   });
   const shared = socket(8000, null);
   const hidden = socket(3000, id("a"));
-  assert.equal(ofIsolated([shared, socket(8000, id("a")), hidden], [8000]), [
-    shared,
+  const unknown = socket(3000, null);
+  const listening = [shared, unknown, socket(8000, id("a")), hidden];
+  assert.equal(ofNsenter(listening, { isolated: [8000], shared: [8000] }), [
+    { ...shared, container: nsenterId, process: "nsenter" },
+    unknown,
     { ...hidden, container: id("a") },
   ]);
 });

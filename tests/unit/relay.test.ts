@@ -117,11 +117,9 @@ async function start(
     meter: createMeter((event) => void reports.push({ kind: "usage", event })),
   });
   const directory = mkdtempSync(join(root, "sockets-"));
-  const isolatedPath = join(directory, "isolated.sock");
-  const sharedPath = join(directory, "shared.sock");
-  const isolated = relay.isolatedServer().listen(isolatedPath);
-  const sharing = relay.sharedServer().listen(sharedPath);
-  await Promise.all([once(isolated, "listening"), once(sharing, "listening")]);
+  const path = join(directory, "443.sock");
+  const server = relay.server().listen(path);
+  await once(server, "listening");
   const client = (home: string) => ({
     worker: home,
     session: home,
@@ -155,8 +153,8 @@ async function start(
   };
   relay.setState(full);
   const openRaw = (from: string | undefined) => {
-    const raw = createConnection(from ? isolatedPath : sharedPath);
-    if (from) raw.write(originHeader(from));
+    const raw = createConnection(path);
+    raw.write(originHeader(from ?? null));
     return raw;
   };
   const open = (from: string | undefined) => {
@@ -200,8 +198,7 @@ async function start(
     close: () => {
       api.closeAllConnections();
       api.close();
-      isolated.close();
-      sharing.close();
+      server.close();
     },
   };
 }

@@ -1,14 +1,13 @@
 // Ports and sockets, with real ones on this machine.
 
 import { once } from "node:events";
-import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { type AddressInfo, createConnection, createServer } from "node:net";
 import { createServer as createHttp } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { serveForward } from "../../lib/gateway/forward.ts";
 import { greet } from "../../lib/gateway/greet.ts";
 import { createOnce } from "../../lib/instance/container.ts";
 import { bindPort, closePort } from "../../lib/net/bind-call.ts";
@@ -66,32 +65,6 @@ test("a port in use cannot be held, and no descriptor stays open", async () => {
   server.close();
 });
 
-test("the forwarder connects to the port that a connection names", async ({ root }) => {
-  const server = createServer((socket) => {
-    socket.on("data", (text) => socket.end(`heard ${text}`));
-  }).listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  const path = join(root, "forward");
-  const forwarder = await serveForward(path);
-  assert.is(statSync(path).mode & 0o777, 0o660);
-  const said = (first: string) =>
-    new Promise<string>((resolve) => {
-      const socket = createConnection(path);
-      let text = "";
-      socket.on("data", (chunk) => text += chunk);
-      socket.on("error", () => {});
-      socket.on("close", () => resolve(text));
-      socket.write(first);
-    });
-  assert.is(await said(`${port}\nhello`), "heard hello");
-  for (const line of ["x\n", "0\n", "65536\n", "123456789", "\n"]) {
-    assert.is(await said(line), "");
-  }
-  server.close();
-  forwarder.close();
-});
-
 test("a socket without a listener is a catchable error", async ({ root }) => {
   const client = new Client(join(root, "gone"));
   const code = await client.ask({}, 1000).then(
@@ -113,7 +86,8 @@ test("greet() returns an MCP server's name and version, or why it failed", async
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
   const place = { host: "127.0.0.1", port };
-  const says = () => greet(place).catch(({ message }) => message);
+  const connect = () => createConnection(place);
+  const says = () => greet(connect).catch(({ message }) => message);
   assert.is(await says(), "not an MCP server");
   answer = { result: { serverInfo: { name: "x", version: "1" } } };
   assert.is(await says(), "x 1");

@@ -41,6 +41,7 @@ const state: ParentState = {
   ready: true,
   readyMs: 5,
   chromadbFault: null,
+  shared: { open: [8000], taken: [] },
   phases: [],
   children: [],
 };

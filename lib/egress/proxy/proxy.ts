@@ -131,12 +131,14 @@ export class EgressProxy {
       this.#open--;
       this.#connections.delete(socket);
     });
-    let origin: string;
+    let origin: string | null;
     try {
       origin = await readOrigin(socket);
     } catch {
       return;
     }
+    // No rules exist for a connection whose worker is not known.
+    if (origin === null) return void socket.destroy();
     const connection: Connection = { socket, origin, client: undefined };
     const same = [...this.#connections.values()]
       .filter((other) => other.origin === origin).length;

@@ -1,9 +1,11 @@
-// Listens on ports inside isolated workers and passes what is sent there, unread, to the
-// unix sockets of services.
+// Listens on ports inside workers' network namespaces, and passes what is sent there,
+// unread, to the unix sockets of services.
 
-import { closeDescriptor, openPath } from "./calls.ts";
-import { type ContainerProcess, openNamespace, within } from "./namespaces.ts";
+import { serviceUsers } from "../../instance/service-users.ts";
 import { originHeader } from "../../std/origin.ts";
+import type { Service } from "../../worker/network.ts";
+import { actAs, closeDescriptor, openPath } from "./calls.ts";
+import { type ContainerProcess, openNamespace, within } from "./namespaces.ts";
 
 interface Connection {
   read(buffer: Uint8Array): Promise<number | null>;
@@ -12,19 +14,32 @@ interface Connection {
   close(): void;
 }
 
-interface Accepting extends AsyncIterable<Connection> {
+/** Of TCP: passes small pieces on at once, as they come. */
+interface TcpConnection extends Connection {
+  setNoDelay(): void;
+}
+
+interface Accepting<C extends Connection> extends AsyncIterable<C> {
   close(): void;
 }
 
-type Address = { hostname: string; port: number } | {
+interface TcpAddress {
+  hostname: string;
+  port: number;
+  reusePort?: boolean;
+}
+
+interface UnixAddress {
   transport: "unix";
   path: string;
-};
+}
 
 /** Not Node's: its calls open sockets later, when this thread is back where it belongs. */
 declare const Deno: {
-  listen(options: Address): Accepting;
-  connect(options: Address): Promise<Connection>;
+  listen(options: TcpAddress): Accepting<TcpConnection>;
+  listen(options: UnixAddress): Accepting<Connection>;
+  connect(options: TcpAddress): Promise<TcpConnection>;
+  connect(options: UnixAddress): Promise<Connection>;
   errors: Record<"AddrInUse", new () => Error>;
 };
 
@@ -33,30 +48,61 @@ const localhost = "127.0.0.1";
 /** For each connection and direction. */
 const bufferBytes = 16 * 1024;
 
-/** Connections of one worker, and of all: more would take too much memory. */
-const maxConnections = { ofWorker: 128, ofAll: 4096 };
+/**
+ * Connections of one isolated worker, of all of them, and at each port of the shared
+ * network: more would take too much memory. The services close idle connections of the
+ * shared network before they have as many.
+ */
+const maxConnections = { ofWorker: 128, ofAll: 4096, ofSharedPort: 1024 + 128 };
 
 export interface OpenRequest extends ContainerProcess {
   /** The container's id. */
   id: string;
-  ports: number[];
+  services: Service[];
+  /** Whether several workers use its network, so that a connection has no origin. */
+  shared: boolean;
+}
+
+interface Passing {
+  client: Connection;
+  service?: Connection;
+  /** The service has closed it; the worker has not. */
+  isOver: boolean;
+}
+
+interface Port {
+  service: Service;
+  listener: Accepting<TcpConnection>;
+  passing: Set<Passing>;
 }
 
 interface Opened extends ContainerProcess {
+  shared: boolean;
   namespace: number;
-  ports: Map<number, Accepting>;
-  connections: Set<Connection>;
+  ports: Map<number, Port>;
+  /** Ports that were not free. */
+  taken: number[];
+}
+
+/** What is open in the shared network. */
+export interface SharedStatus {
+  open: number[];
+  /** Ports that a process in a worker occupies. */
+  taken: number[];
+  /** Whether an ephemeral port is left for a new connection. */
+  portsLeft: boolean;
 }
 
 /** One per process, because it switches the network namespace of the thread. */
 export class Listeners {
   readonly #own = openPath("/proc/self/ns/net", "namespace");
   readonly #opened = new Map<string, Opened>();
-  readonly #socketOf: (port: number) => string;
+  readonly #socketOf: (service: Service) => string;
+  /** Connections of isolated workers. */
   #connections = 0;
 
-  /** `socketOf` is the path of the service's socket for a port. */
-  constructor(socketOf: (port: number) => string) {
+  /** `socketOf` is the path of a service's socket. */
+  constructor(socketOf: (service: Service) => string) {
     this.#socketOf = socketOf;
   }
 
@@ -64,49 +110,65 @@ export class Listeners {
   test(other: ContainerProcess): void {
     const namespace = openNamespace(other, "network");
     try {
-      within("network", namespace, this.#own, () => {});
+      within("network", namespace, this.#own, () => asPortsUser(() => {}));
     } finally {
       closeDescriptor(namespace);
     }
   }
 
   /**
-   * Listens on exactly these ports of a worker. Idempotent. Returns the ports that a
-   * process of the worker occupies.
+   * Opens exactly these services in a container. Idempotent. Returns the ports that a
+   * process there occupies.
    */
-  open({ id, pid, mark, ports }: OpenRequest): number[] {
+  open({ id, pid, mark, services, shared }: OpenRequest): number[] {
     let present = this.#opened.get(id);
-    if (present?.pid !== pid || present.mark !== mark) {
+    if (
+      present?.pid !== pid || present.mark !== mark || present.shared !== shared
+    ) {
       this.close(id);
       const namespace = openNamespace({ pid, mark }, "network");
       present = {
         pid,
         mark,
+        shared,
         namespace,
         ports: new Map(),
-        connections: new Set(),
+        taken: [],
       };
       this.#opened.set(id, present);
     }
-    for (const [port, listener] of present.ports) {
-      if (ports.includes(port)) continue;
+    for (const [number, { listener }] of present.ports) {
+      if (services.some(({ port }) => port === number)) continue;
       listener.close();
-      present.ports.delete(port);
+      present.ports.delete(number);
     }
-    return ports.filter((port) => !this.#listen(id, present, port));
+    present.taken = services
+      .filter((service) => !this.#listen(id, present, service))
+      .map(({ port }) => port);
+    return present.taken;
   }
 
-  #listen(id: string, opened: Opened, port: number): boolean {
-    if (opened.ports.has(port)) return true;
+  #listen(id: string, opened: Opened, service: Service): boolean {
+    const present = opened.ports.get(service.port);
+    if (present) {
+      present.service = service;
+      return true;
+    }
+    const address = { hostname: localhost, port: service.port };
     try {
       const listener = within(
         "network",
         opened.namespace,
         this.#own,
-        () => Deno.listen({ hostname: localhost, port }),
+        // The net container reserves the shared network's ports for that user.
+        () =>
+          opened.shared
+            ? asPortsUser(() => Deno.listen({ ...address, reusePort: true }))
+            : Deno.listen(address),
       );
-      opened.ports.set(port, listener);
-      void this.#accept(id, opened, port, listener);
+      const port = { service, listener, passing: new Set<Passing>() };
+      opened.ports.set(service.port, port);
+      void this.#accept(id, opened, port);
       return true;
     } catch (error) {
       if (error instanceof Deno.errors.AddrInUse) return false;
@@ -114,49 +176,69 @@ export class Listeners {
     }
   }
 
-  async #accept(
-    id: string,
-    opened: Opened,
-    port: number,
-    listener: Accepting,
-  ): Promise<void> {
+  async #accept(id: string, opened: Opened, port: Port): Promise<void> {
     try {
-      for await (const client of listener) {
-        const isFull = opened.connections.size >= maxConnections.ofWorker ||
-          this.#connections >= maxConnections.ofAll;
-        if (isFull) client.close();
-        else void this.#pass(id, opened, port, client);
+      for await (const client of port.listener) {
+        client.setNoDelay();
+        if (this.#hasRoom(opened, port)) {
+          void this.#pass(opened.shared ? null : id, port, client);
+        } else client.close();
       }
     } catch {
       // It was closed.
     }
   }
 
+  /** Closes a connection for that, if a service is done with it. */
+  #hasRoom(opened: Opened, port: Port): boolean {
+    const ports = opened.shared ? [port] : [...opened.ports.values()];
+    const count = ports.reduce((sum, { passing }) => sum + passing.size, 0);
+    const isFull = opened.shared
+      ? count >= maxConnections.ofSharedPort
+      : count >= maxConnections.ofWorker ||
+        this.#connections >= maxConnections.ofAll;
+    if (!isFull) return true;
+    for (const { passing } of ports) {
+      const over = [...passing].find(({ isOver }) => isOver);
+      if (!over) continue;
+      passing.delete(over);
+      close(over.client);
+      return true;
+    }
+    return false;
+  }
+
   async #pass(
-    id: string,
-    opened: Opened,
-    port: number,
+    origin: string | null,
+    { service, passing }: Port,
     client: Connection,
   ): Promise<void> {
-    opened.connections.add(client);
-    this.#connections++;
-    let service: Connection | undefined;
+    const connection: Passing = { client, isOver: false };
+    passing.add(connection);
+    if (origin !== null) this.#connections++;
     try {
-      const path = this.#socketOf(port);
-      service = await Deno.connect({ transport: "unix", path });
-      await writeAll(service, originHeader(id));
-      await Promise.all([copy(client, service), copy(service, client)]);
+      const path = this.#socketOf(service);
+      const to = await Deno.connect({ transport: "unix", path });
+      connection.service = to;
+      // The gateway knows workers by what they send.
+      if (service.server === undefined) {
+        await writeAll(to, originHeader(origin));
+      }
+      await Promise.all([
+        copy(client, to),
+        copy(to, client).finally(() => connection.isOver = true),
+      ]);
     } catch {
       // The service does not run, or either side has left.
     } finally {
-      opened.connections.delete(client);
-      this.#connections--;
+      passing.delete(connection);
+      if (origin !== null) this.#connections--;
       close(client);
-      close(service);
+      close(connection.service);
     }
   }
 
-  /** Serves a socket whose clients name a worker and one of its ports, see readTarget(). */
+  /** Serves a socket whose clients name a container and a port there, see readTarget(). */
   async serve(path: string): Promise<void> {
     for await (const client of Deno.listen({ transport: "unix", path })) {
       void this.#serveClient(client);
@@ -164,25 +246,37 @@ export class Listeners {
   }
 
   async #serveClient(client: Connection): Promise<void> {
-    let worker: Connection | undefined;
+    let worker: TcpConnection | undefined;
     try {
       const { id, port, rest } = await readTarget(client);
       worker = await this.#connect(id, port);
+      worker.setNoDelay();
       await writeAll(worker, rest);
       await Promise.all([copy(client, worker), copy(worker, client)]);
     } catch {
-      // It names no open worker, or nothing listens there.
+      // It names no open container, or nothing listens there.
     } finally {
       close(client);
       close(worker);
     }
   }
 
-  #connect(id: string, port: number): Promise<Connection> {
+  #connect(id: string, port: number): Promise<TcpConnection> {
     const opened = this.#opened.get(id);
-    if (!opened) throw new Error("not an open worker");
+    if (!opened) throw new Error("not an open container");
     const connect = () => Deno.connect({ hostname: localhost, port });
     return within("network", opened.namespace, this.#own, connect);
+  }
+
+  get shared(): SharedStatus {
+    const opened = [...this.#opened.values()].find(({ shared }) => shared);
+    if (!opened) return { open: [], taken: [], portsLeft: true };
+    const { ports, taken, namespace } = opened;
+    return {
+      open: [...ports.keys()],
+      taken,
+      portsLeft: within("network", namespace, this.#own, arePortsLeft),
+    };
   }
 
   /** Closes what was opened in a container that is not one of these. */
@@ -195,9 +289,35 @@ export class Listeners {
     const opened = this.#opened.get(id);
     if (!opened) return;
     this.#opened.delete(id);
-    for (const listener of opened.ports.values()) listener.close();
-    for (const connection of opened.connections) close(connection);
+    for (const { listener, passing } of opened.ports.values()) {
+      listener.close();
+      for (const { client, service } of passing) {
+        close(client);
+        close(service);
+      }
+    }
     closeDescriptor(opened.namespace);
+  }
+}
+
+/** Sockets that `act` opens belong to the user of the services' ports. */
+function asPortsUser<T>(act: () => T): T {
+  try {
+    actAs(serviceUsers.ports);
+    return act();
+  } finally {
+    actAs(0);
+  }
+}
+
+/** A worker can bind all ephemeral ports; then no process can connect. */
+function arePortsLeft(): boolean {
+  try {
+    Deno.listen({ hostname: localhost, port: 0 }).close();
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.AddrInUse) return false;
+    throw error;
   }
 }
 

@@ -22,6 +22,10 @@ const port = v.pipe(
   v.minValue(1),
   v.maxValue(65535),
 );
+const service = v.object({
+  port,
+  server: v.optional(v.pipe(v.string(), v.regex(/^[A-Za-z][\w-]*$/))),
+});
 
 const requestSchema = v.variant("op", [
   v.object({
@@ -45,7 +49,14 @@ const requestSchema = v.variant("op", [
       gid: v.number(),
     })),
   }),
-  v.object({ op: v.literal("open"), ...process, id, ports: v.array(port) }),
+  v.object({
+    op: v.literal("open"),
+    ...process,
+    id,
+    services: v.array(service),
+    shared: v.boolean(),
+  }),
+  v.object({ op: v.literal("shared") }),
   v.object({ op: v.literal("keep"), ids: v.array(id) }),
 ]);
 
@@ -55,7 +66,11 @@ export async function serveNsenter(
   log: Log,
 ): Promise<{ close(): Promise<void> }> {
   let attacher: Attacher | undefined;
-  const listeners = new Listeners(insideNsenter.service);
+  const listeners = new Listeners(({ port, server }) =>
+    server === undefined
+      ? insideNsenter.service(port)
+      : insideNsenter.server(server)
+  );
   const test = (what: "mounts" | "listeners", other: ContainerProcess) => {
     if (what === "listeners") return listeners.test(other);
     attacher ??= new Attacher(roots);
@@ -84,6 +99,8 @@ export async function serveNsenter(
         return {};
       case "open":
         return { taken: listeners.open(request) };
+      case "shared":
+        return listeners.shared;
       case "keep":
         listeners.keep(request.ids);
         return {};

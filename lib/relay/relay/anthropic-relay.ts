@@ -1,17 +1,16 @@
-// anthropic-relay: runs the relay in the parent. It opens its sockets as root, then becomes a user
+// anthropic-relay: runs the relay in the parent. It opens its socket as root, then becomes a user
 // of its own that cannot reach HAL9000_HOME. What it has to know comes as lines of JSON
 // on stdin, what it reports leaves as such lines on stdout.
 
 import { chmodSync, chownSync, rmSync, writeFileSync } from "node:fs";
 import { once } from "node:events";
-import type { Server } from "node:net";
 import process from "node:process";
 import { command, execute, runCli } from "../../cli/cli.ts";
 import { Io } from "../../cli/io.ts";
-import { become } from "../../egress/proxy/become.ts";
 import { homeOf } from "../../instance/config.ts";
 import { homePaths } from "../../instance/paths.ts";
 import { serviceUsers } from "../../instance/service-users.ts";
+import { become } from "../../std/become.ts";
 import { parseJson } from "../../std/json.ts";
 import { linesOf } from "../../std/lines.ts";
 import { ownerOf } from "../../std/owned.ts";
@@ -50,33 +49,20 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
 }
 
 async function listen(relay: Relay, home: string): Promise<void> {
-  const { relaySocket, relayService } = homePaths(home);
+  const path = homePaths(home).relayService;
   const { gid } = ownerOf(home);
   const isRoot = process.getuid?.() === 0;
   // Killed before the coordinator when the parent runs out of memory: proc(5).
   if (isRoot) writeFileSync("/proc/self/oom_score_adj", "900");
-  // nsenter is root, and brings connections of isolated workers; the forwarder brings
-  // those of the shared network.
-  await open(relay.isolatedServer(), relayService, { uid: 0, gid });
-  await open(relay.sharedServer(), relaySocket, {
-    uid: serviceUsers.ports,
-    gid,
-  });
-  if (!isRoot) return;
-  process.chdir("/");
-  become(serviceUsers.relay);
-}
-
-async function open(
-  server: Server,
-  path: string,
-  { uid, gid }: { uid: number; gid: number },
-): Promise<void> {
   rmSync(path, { force: true });
-  server.listen(path);
+  const server = relay.server().listen(path);
   await once(server, "listening");
   chmodSync(path, 0o660);
-  if (process.getuid?.() === 0) chownSync(path, uid, gid);
+  if (!isRoot) return;
+  // Root is nsenter, which brings connections of workers; the group is the owner's.
+  chownSync(path, 0, gid);
+  process.chdir("/");
+  become(serviceUsers.relay);
 }
 
 if (import.meta.main) await execute(main);

@@ -68,24 +68,16 @@ export class Relay {
     this.#http.on("clientError", (_, socket) => socket.destroy());
   }
 
-  /** A server for connections that begin with their origin: those of isolated workers. */
-  isolatedServer(): Server {
+  /** A server for connections that begin with their origin, as nsenter passes them on. */
+  server(): Server {
     return createServer(async (socket) => {
       socket.on("error", () => socket.destroy());
       if (!this.#admit(socket)) return;
       try {
-        this.#accept(socket, await readOrigin(socket));
+        this.#accept(socket, await readOrigin(socket) ?? undefined);
       } catch {
         // It does not come from nsenter.
       }
-    });
-  }
-
-  /** A server for connections from the shared network. */
-  sharedServer(): Server {
-    return createServer((socket) => {
-      socket.on("error", () => socket.destroy());
-      if (this.#admit(socket)) this.#accept(socket, undefined);
     });
   }
 

@@ -4,7 +4,8 @@
 
 import { type IncomingMessage, request as requestUpstream } from "node:http";
 import type { Socket } from "node:net";
-import type { Admit, Refusal } from "./bounded-proxy.ts";
+import type { Origin } from "../../std/origin.ts";
+import type { Admit, Place, Refusal } from "./bounded-proxy.ts";
 
 const databases = "/api/v2/tenants/default_tenant/databases";
 export const sharedDatabase = "default_database";
@@ -81,13 +82,13 @@ function refusalOf(own: string | null): string {
 const maxRemembered = 4096;
 
 /**
- * Admits requests of connections that have an origin only to the database of that worker,
- * and to the shared one. `chromadb` is ChromaDB's socket.
+ * Admits requests of isolated workers only to their own database and the shared one, and
+ * all requests of the shared network. `chromadb` is ChromaDB's address.
  */
 export function admitToOwnDatabase(
-  chromadb: string,
+  chromadb: Place,
   { originOf, databaseOf }: {
-    originOf: (socket: Socket) => string | undefined;
+    originOf: (socket: Socket) => Origin;
     databaseOf: (container: string) => Promise<string | null>;
   },
 ): Admit {
@@ -95,7 +96,7 @@ export function admitToOwnDatabase(
   const own = new Remembered<string>();
   return async (request): Promise<Refusal | undefined> => {
     const container = originOf(request.socket);
-    if (container === undefined) return undefined;
+    if (container === null) return undefined;
     const database = own.get(container) ?? await databaseOf(container);
     if (database !== null) own.add(container, database);
     const { refused, collection } = {
@@ -127,12 +128,12 @@ class Remembered<T> extends Map<string, T> {
 }
 
 function statusOf(
-  socketPath: string,
+  place: Place,
   path: string,
 ): Promise<number | undefined> {
   return new Promise((resolve, reject) => {
     const asked = requestUpstream(
-      { socketPath, path, agent: false, timeout: 10_000 },
+      { ...place, path, agent: false, timeout: 10_000 },
       (response) => {
         response.resume();
         resolve(response.statusCode);

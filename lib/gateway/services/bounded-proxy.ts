@@ -1,4 +1,4 @@
-// A proxy for an HTTP service behind a unix socket. It limits what clients can make
+// A proxy for an HTTP service. It limits what clients can make
 // the service and this process hold: the size of a request, the number of requests
 // served at a time, their duration, and how slowly an answer is read.
 
@@ -50,7 +50,10 @@ export interface Bounds {
 /** A GET, a search, another request with a small body, or one with a large body. */
 type Kind = "get" | "search" | "small" | "large";
 
-/** The resulting memory use of the forwarder: ADR 16. */
+/** Where the service listens. */
+export type Place = { socketPath: string } | { host: string; port: number };
+
+/** The resulting memory use: ADR 16. */
 export const chromadbBounds: Bounds = {
   // ChromaDB's own limit, max_payload_size_bytes, is 40 MiB.
   bodyBytes: 40 * 1024 ** 2,
@@ -81,11 +84,11 @@ export interface Refusal {
 export type Admit = (request: IncomingMessage) => Promise<Refusal | undefined>;
 
 /**
- * A server, not yet listening, that passes requests on to the socket `path`, unless
+ * A server, not yet listening, that passes requests on to the service at `place`, unless
  * `admit` refuses them.
  */
 export function boundedProxy(
-  path: string,
+  place: Place,
   bounds: Bounds,
   admit: Admit = () => Promise.resolve(undefined),
 ): Server {
@@ -122,7 +125,12 @@ export function boundedProxy(
       try {
         const refused = await admit(request);
         if (refused) return refuse(response, refused.status, refused.why);
-        await passOn(response, body, { path, bounds, enterAnswers, readBytes });
+        await passOn(response, body, {
+          place,
+          bounds,
+          enterAnswers,
+          readBytes,
+        });
       } finally {
         leave();
       }
@@ -200,8 +208,8 @@ function endToEnd(headers: NodeJS.Dict<string | string[]>) {
 function passOn(
   response: ServerResponse,
   body: Buffer | undefined,
-  { path: socketPath, bounds, enterAnswers, readBytes }: {
-    path: string;
+  { place, bounds, enterAnswers, readBytes }: {
+    place: Place;
     bounds: Bounds;
     enterAnswers: () => Promise<void>;
     readBytes: ReadBytes;
@@ -209,7 +217,7 @@ function passOn(
 ): Promise<void> {
   const request = response.req;
   const upstream = requestUpstream({
-    socketPath,
+    ...place,
     method: request.method,
     path: request.url,
     headers: endToEnd(request.headers),

@@ -1,0 +1,94 @@
+// Serves workers: ChromaDB, within limits, and MCP servers at a gateway that unix sockets
+// do not reach. nsenter brings the connections.
+
+import { once } from "node:events";
+import { chmodSync, chownSync, rmSync } from "node:fs";
+import { createServer, type Server, type Socket } from "node:net";
+import process from "node:process";
+import { boundedProxy, chromadbBounds } from "./bounded-proxy.ts";
+import { admitToOwnDatabase } from "./chromadb-access.ts";
+import { messageOf } from "../../std/errors.ts";
+import { joinSockets } from "../forward.ts";
+import { logToStderr } from "../../std/log.ts";
+import { type Origin, readOrigin } from "../../std/origin.ts";
+import { openTunnel } from "../tunnel.ts";
+import { askDatabase } from "../worker-database.ts";
+
+export interface CarriedPorts {
+  chromadb: number;
+  /** PORT=NAME of MCP servers. */
+  servers: string[];
+}
+
+/** Connections that have not sent their origin, and those that have, of each service. */
+const maxConnections = 4096;
+
+/** The origins of connections. */
+const origins = new WeakMap<Socket, Origin>();
+
+/**
+ * Serves PORT.sock for each service. The current directory is that of the files which are
+ * shared with the host: this process may lose the right to find it.
+ */
+export async function carryAll(
+  ports: CarriedPorts,
+  gid: number,
+): Promise<void> {
+  const chromadb = { host: "127.0.0.1", port: ports.chromadb };
+  const admit = admitToOwnDatabase(chromadb, {
+    originOf: (socket) => {
+      const origin = origins.get(socket);
+      if (origin === undefined) throw new Error("a connection has no origin");
+      return origin;
+    },
+    databaseOf: (container) => askDatabase("databases.sock", container),
+  });
+  const proxy = boundedProxy(chromadb, chromadbBounds, admit);
+  await serve(ports.chromadb, gid, (socket) => {
+    proxy.emit("connection", socket);
+  });
+  for (const pair of ports.servers) {
+    const [port = "", name = ""] = pair.split("=");
+    await serve(Number(port), gid, (socket) => carry(socket, name));
+  }
+}
+
+async function serve(
+  port: number,
+  gid: number,
+  connected: (socket: Socket) => void,
+): Promise<Server> {
+  const path = `services/${port}.sock`;
+  const server = createServer(
+    { allowHalfOpen: true },
+    async (socket: Socket) => {
+      socket.on("error", () => socket.destroy());
+      try {
+        origins.set(socket, await readOrigin(socket));
+        connected(socket);
+      } catch {
+        // It does not come from nsenter.
+      }
+    },
+  );
+  server.maxConnections = maxConnections;
+  rmSync(path, { force: true });
+  server.listen(path);
+  await once(server, "listening");
+  chmodSync(path, 0o660);
+  // Root is nsenter; the group is the owner's.
+  if (process.getuid?.() === 0) chownSync(path, 0, gid);
+  return server;
+}
+
+function carry(client: Socket, name: string): void {
+  const opened = openTunnel(".", name) ??
+    Promise.reject(new Error("the gateway has no tunnel"));
+  opened.then(
+    (gateway) => joinSockets(client, gateway),
+    (error) => {
+      logToStderr(`${name}: ${messageOf(error)}`);
+      client.destroy();
+    },
+  );
+}
