@@ -66,7 +66,7 @@ namespace() { docker exec "$1" readlink /proc/self/ns/net; }
   for phase in "critical init" "parallel init" "service ready"; do
     [[ $output =~ "Phase \"$phase\" took "[0-9.]+" " ]]
   done
-  [ "$(state '.children | map(.name) | join(" ")')" = "chromadb egress services tmux dashboard" ]
+  [ "$(state '.children | map(.name) | join(" ")')" = "chromadb egress relay services tmux dashboard" ]
 }
 
 @test "the parent's tmux server answers" {
