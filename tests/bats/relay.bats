@@ -206,15 +206,16 @@ found_nowhere() { # found_nowhere WORKER TEXT
 # CROWD=20 takes minutes on a small machine.
 @test "several sessions at once, each with its placeholder" {
   export WORKER_NETWORK=isolated
-  local count=${CROWD:-4} sessions=() n
+  local count=${CROWD:-4} sessions=() typing=() n
   for ((n = 1; n <= count; n++)); do
     open "$(make_project "crowd$n")"
     sessions+=("$session")
   done
   for session in "${sessions[@]}"; do
     docker exec "$session" tmux -L claude send-keys -t claude "crowd of $session" Enter &
+    typing+=($!)
   done
-  wait
+  wait "${typing[@]}" # bats has a job of its own
   for session in "${sessions[@]}"; do
     docker exec "$session" tmux -L claude send-keys -t claude Enter
     wait_for_screen 60 "$session" "echo: crowd of $session"
