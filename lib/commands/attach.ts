@@ -38,7 +38,7 @@ export function attachCommand(io: Io): CAC {
     .option("--yes", "Start the daemon without asking")
     .option(
       "--when-reset",
-      "When the account's limit resets, let all sessions go on that stopped for it",
+      "Continue all sessions that stopped at the account's limit, when it resets",
     )
     .action((word: unknown, options: AttachOptions) =>
       options.whenReset

@@ -142,7 +142,7 @@ async function replaceServices(
     (log) => replaceParent(instance, env, log),
   );
   if (replaced) {
-    done.push("Parent and pool replaced");
+    done.push("Parent, nsenter and pool replaced");
     if (await stopGateway(instance)) {
       await step(
         "MCP gateway",

@@ -49,7 +49,8 @@ interface Options {
   json?: boolean;
 }
 
-const onlyRelay = "Only requests of sessions that use the relay are counted";
+const onlyRelay =
+  "Only requests of sessions that use the relay are counted (HAL9000_RELAY=on)";
 
 export function usageCommand(io: Io): CAC {
   const cli = command("claudy usage");
@@ -204,7 +205,10 @@ export function budgetCommand(io: Io): CAC {
     });
 
   scoped(cli.command("rm", "Remove a budget"))
-    .option("--per <period>", "Only that of a day or week")
+    .option(
+      "--per <period>",
+      "Remove only the budget for a day or a week (default: both)",
+    )
     .option("--json", "Print the budgets that are left as JSON")
     .action(async (options: Options) => {
       const instance = await openHome(io.env, io.log);
@@ -245,9 +249,12 @@ export function budgetCommand(io: Io): CAC {
 
 function scoped(cli: Command): Command {
   return cli
-    .option("--session <name>", "Of a session")
-    .option("--project <dir>", "Of all sessions of a project together")
-    .option("--all", "Of all sessions together");
+    .option("--session <name>", "Choose the budget of a session")
+    .option(
+      "--project <dir>",
+      "Choose that of all sessions of a project together",
+    )
+    .option("--all", "Choose that of all sessions together");
 }
 
 function whoseOf(

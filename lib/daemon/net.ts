@@ -9,12 +9,10 @@ import {
   stopParent,
 } from "../instance/container.ts";
 import { type Docker, removeContainer } from "../docker/docker.ts";
-import { relayPort } from "../relay/names.ts";
 import { Failure } from "../std/errors.ts";
 import { execIn } from "../docker/exec.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../std/log.ts";
-import { configuredServers } from "../mcp/offer.ts";
 import {
   filteringUser,
   netSpec,
@@ -22,6 +20,7 @@ import {
   type PublishedPort,
 } from "./specs.ts";
 import { removePool } from "../nsenter/container.ts";
+import { servicesOf } from "../worker/network.ts";
 import { liveWorkers } from "../worker/workers.ts";
 
 /** What the user asks of the workers' network. */
@@ -138,12 +137,7 @@ export async function keepNet(instance: Instance, log: Log): Promise<void> {
 export function servicePorts(
   instance: Pick<Instance, "home" | "settings">,
 ): number[] {
-  const servers = configuredServers(instance, () => {});
-  return [
-    instance.settings.CHROMADB_PORT,
-    ...(instance.settings.HAL9000_RELAY === "on" ? [relayPort] : []),
-    ...[...servers].map(([, { port }]) => port),
-  ];
+  return servicesOf(instance, "shared").map(({ port }) => port);
 }
 
 /**

@@ -75,7 +75,7 @@ export async function waitForServices(
 /** Null if they answer. */
 async function faultOf(instance: Instance): Promise<string | null> {
   const state = readParentState(instance);
-  if (state?.servicesFault === undefined) return "they are not open in them";
+  if (state?.servicesFault === undefined) return "they are not open yet";
   if (state.servicesFault !== null) return state.servicesFault;
   if (state.chromadbFault !== null) return `ChromaDB: ${state.chromadbFault}`;
   try {

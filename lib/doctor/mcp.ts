@@ -6,6 +6,7 @@ import { inspectContainer } from "../docker/docker.ts";
 import { type Finding, ok, warn } from "./findings.ts";
 import { messageOf } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
+import { readParentState } from "../instance/parent-state.ts";
 import { askGateway } from "../mcp/client.ts";
 import { readServers } from "../mcp/config.ts";
 import { forwardAnswers, openPort } from "../gateway/forward.ts";
@@ -42,8 +43,13 @@ export async function checkMcp(instance: Instance): Promise<McpCheck[]> {
       throw new Error(`workers cannot reach 127.0.0.1:${port}: ${why}`);
     }
   };
+  const taken = readParentState(instance)?.shared?.taken ?? [];
   const checks = [...readServers(home, settings)].map(
     async ([name, { port, api }]) => {
+      if (taken.includes(port)) {
+        const says = `port ${port} is occupied by a process in a worker`;
+        return { name, ok: false, says };
+      }
       // An API gateway has no greeting.
       const { state, lastError } =
         gateway.servers.find((served) => served.name === name) ?? {};

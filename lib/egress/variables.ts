@@ -17,11 +17,11 @@ const javaOptions = [
 ];
 
 /**
- * KEY=VALUE. With `relay`, the Anthropic API is on the localhost, too. Programs read the names in upper or lower case; curl reads http_proxy in
- * lower case only.
+ * KEY=VALUE. With `relay`, the Anthropic API is on the localhost, too. Programs read the names
+ * in upper or lower case; curl reads http_proxy in lower case only.
  */
 export function egressVariables(relay: boolean): string[] {
-  // Not relay/names.ts, which is above this folder.
+  // Not relay/names.ts, which is below this folder in lib/README.md.
   const direct = relay ? `${local},api.anthropic.com` : local;
   return [
     ...["HTTP_PROXY", "HTTPS_PROXY"].flatMap((name) => [

@@ -241,13 +241,13 @@ export const definitions = {
     schema: wholeNumber(0, 100_000),
     fallback: "200",
     meaning:
-      "Requests of a session to the API in a minute before it is paused; 0 for any number",
+      "Maximum number of requests of a session to the API in a minute, then it is paused; 0 for no limit",
   },
   RESUME_WHEN_RESET: {
     schema: flag,
     fallback: "false",
     meaning:
-      "When the account's limit resets, let the sessions go on that stopped for it",
+      "Continue sessions that stopped at the account's limit, when it resets",
   },
   HAL9000_RELAY: {
     schema: v.pipe(

@@ -237,7 +237,7 @@ function isOutOfReach(error: unknown): boolean {
   return (error as NodeJS.ErrnoException).code !== undefined;
 }
 
-/** Removes what a stopped pool manager leaves: warm workers and nsenter. */
+/** Removes what belongs to a parent that was stopped: warm workers and nsenter. */
 export async function removePool(instance: Instance): Promise<void> {
   await Promise.all([removeNsenter(instance), removeWarm(instance)]);
 }

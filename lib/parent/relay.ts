@@ -1,7 +1,7 @@
 // Runs the relay: gives it the credentials and the sessions' grants, and keeps its log.
 
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { createConnection } from "node:net";
 import { join } from "node:path";
 import type { Readable, Writable } from "node:stream";
@@ -28,6 +28,7 @@ import { parseJson } from "../std/json.ts";
 import { linesOf } from "../std/lines.ts";
 import { originHeader } from "../std/origin.ts";
 import type { Log } from "../std/log.ts";
+import { fileSignature } from "../std/plain-file.ts";
 import type { ChildSpec } from "./supervisor.ts";
 
 type Parent = Pick<Instance, "home" | "owner" | "prefix">;
@@ -155,12 +156,15 @@ export function relayState(
     const grant = granted.get(record.home);
     if (grant) grants[record.home] = grant;
   }
+  // The relay gets no credential that no session uses.
+  const kinds = Object.values(grants).map(({ kind }) => kind);
+  const login = kinds.includes("login") ? readLogin(home) : undefined;
   return {
     leaf: { cert, key },
     credentials: {
-      key: textOf(home.anthropicKey),
-      token: textOf(home.claudeToken),
-      login: readLogin(home)?.claudeAiOauth.accessToken ?? null,
+      key: kinds.includes("key") ? textOf(home.anthropicKey) : null,
+      token: kinds.includes("token") ? textOf(home.claudeToken) : null,
+      login: login?.claudeAiOauth.accessToken ?? null,
     },
     workers,
     grants,
@@ -185,10 +189,7 @@ function signature({ home }: Parent): string {
     home.claudeToken,
     join(home.login, loginFile),
   ];
-  return paths.map((path) => {
-    const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
-    return stat ? `${stat.ino} ${stat.mtimeNs}` : "none";
-  }).join("\n");
+  return paths.map(fileSignature).join("\n");
 }
 
 const answerMs = 5000;

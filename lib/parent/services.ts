@@ -188,7 +188,9 @@ class Services {
           shared: false,
         });
         if (taken.length === 0) continue;
-        this.#log(`"${Name.slice(1)}" occupies ports of services: ${taken}`);
+        this.#log(
+          `"${Name.slice(1)}" occupies ports of services: ${taken.join(", ")}`,
+        );
       } catch (error) {
         const now = await inspectContainer(docker, id);
         if (now?.State.Pid === pid) throw error;

@@ -83,15 +83,15 @@ export interface Fitting {
 export async function fit(
   instance: Instance,
   request: ClaimRequest,
-  recipe: Pick<WarmRecipe, "limits" | "lacksLfs" | "network">,
+  recipe: Pick<WarmRecipe, "limits" | "lacksLfs" | "network" | "relay">,
 ): Promise<Fitting> {
   if (request.instance !== instance.prefix) throw new Unfit("another instance");
   const isIsolated = recipe.network === isolatedMode;
   if ((request.network === "isolated") !== isIsolated) {
     throw new Unfit("another network");
   }
-  if ((request.relay ?? "off") !== instance.settings.HAL9000_RELAY) {
-    throw new Unfit("the relay is used by only one of them");
+  if ((request.relay === "on") !== recipe.relay) {
+    throw new Unfit("another relay setting");
   }
   const project = projectOf(instance, request);
   const { owner } = instance;

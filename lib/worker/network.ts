@@ -32,7 +32,7 @@ export function servicesOf(
   const crosses = !existsSync(home.tunnel);
   const services: Service[] = [
     { port: settings.CHROMADB_PORT },
-    ...(settings.HAL9000_RELAY === "on" ? [{ port: relayPort }] : []),
+    ...(usesRelay(instance) ? [{ port: relayPort }] : []),
     ...servers.map(([server, { port }]) =>
       crosses ? { port, server } : { port }
     ),
@@ -42,6 +42,14 @@ export function servicesOf(
   const others = portsIn(home).filter((port) => !known.includes(port));
   return [...services, ...others.map((port) => ({ port }))]
     .sort((a, b) => a.port - b.port);
+}
+
+/** Sessions that use the relay keep it after the setting was turned off. */
+function usesRelay(
+  { home, settings }: Pick<Instance, "home" | "settings">,
+): boolean {
+  return settings.HAL9000_RELAY === "on" ||
+    namesIn(home.relayGrants).length > 0;
 }
 
 function portsIn({ services }: Pick<HomePaths, "services">): number[] {

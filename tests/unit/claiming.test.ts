@@ -58,6 +58,7 @@ const recipe = {
   network: "container:fake-net",
   limits: { memoryBytes: 1, cpus: 1, pids: 321 },
   lacksLfs: false,
+  relay: false,
 };
 
 /** What an engine without cgroups reports. */
@@ -189,6 +190,22 @@ test("a claim gets a worker of the network that it asks for, and no other", asyn
     const request = requestFor(fake, asked);
     const tried = await fit(fake.instance, request, of).catch((error) => error);
     assert.is(tried.message, fits ? undefined : "another network");
+  }
+});
+
+test("a claim gets a worker with the relay only if it asks for it", async (fake) => {
+  const relayed = { ...recipe, relay: true };
+  for (
+    const [relay, of, fits] of [
+      ["on", relayed, true],
+      ["on", recipe, false],
+      ["off", relayed, false],
+      [undefined, recipe, true],
+    ] as const
+  ) {
+    const request = requestFor(fake, { relay });
+    const tried = await fit(fake.instance, request, of).catch((error) => error);
+    assert.is(tried.message, fits ? undefined : "another relay setting");
   }
 });
 

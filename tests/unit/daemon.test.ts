@@ -122,7 +122,7 @@ test("start waits for the services of isolated workers, and only for theirs", as
   const ready = { ...state, servicesFault: null };
   for (
     const [reported, fault] of [
-      [state, "they are not open in them"],
+      [state, "they are not open yet"],
       [{ ...ready, servicesFault: "no rights" }, "no rights"],
       [{ ...ready, chromadbFault: "starting" }, "ChromaDB: starting"],
       [ready, "the egress proxy does not answer"],

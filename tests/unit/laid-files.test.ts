@@ -196,7 +196,12 @@ async function listed(instance: Home) {
   const docker = { listContainers: () => Promise.resolve([]) };
   const warnings: string[] = [];
   const sessions = await listSessions(
-    { ...instance, docker, prefix: "x" } as unknown as Instance,
+    {
+      ...instance,
+      docker,
+      prefix: "x",
+      settings: { WORKER_NETWORK: "shared" },
+    } as unknown as Instance,
     {},
     (line) => warnings.push(line),
   );

@@ -1,6 +1,7 @@
 // Opening services to workers: what the parent asks of nsenter, on a fake engine.
 
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { label } from "../../lib/instance/labels.ts";
@@ -174,6 +175,14 @@ test("the egress proxy is open to isolated workers alone", ({ instance }) => {
     { port: 3128 },
     { port: 8000 },
   ]);
+});
+
+test("the relay's port stays open for its sessions when the setting is turned off", ({ instance }) => {
+  const ports = () => servicesOf(instance, "shared").map(({ port }) => port);
+  assert.equal(ports(), [8000]);
+  mkdirSync(instance.home.relayGrants, { recursive: true });
+  writeFileSync(join(instance.home.relayGrants, "one.json"), "{}");
+  assert.equal(ports(), [8000, 443]);
 });
 
 test("MCP servers behind a tunnel are served in the parent", (context) => {

@@ -111,7 +111,10 @@ test("usage sums by session, project or day, with what has no price", async (con
   ]);
   assert.equal(await names("--since", today), ["shop 1.5", "api null"]);
   const shown = await run("usage");
-  assert.match(shown.stderr, "use the relay are counted. Prices of 2026-");
+  assert.match(
+    shown.stderr,
+    "use the relay are counted (HAL9000_RELAY=on). Prices of 2026-",
+  );
 });
 
 test("usage says so when nothing was counted, and refuses wrong options", async ({ run, home }) => {

@@ -1,5 +1,5 @@
-// nsenter: attaches projects inside running workers for the pool manager, until
-// SIGTERM. It is the nsenter container's command.
+// nsenter: mounts projects into warm workers, and opens services in workers' networks,
+// until SIGTERM. It is the nsenter container's command.
 
 import { mkdirSync } from "node:fs";
 import process from "node:process";

@@ -154,7 +154,7 @@ function headOf(outgoing: ClientRequest): Promise<IncomingMessage> {
     };
     // Stays: an error without a listener would end the process.
     outgoing.on("error", reject);
-    outgoing.on("close", () => reject(new Error("it has left")));
+    outgoing.on("close", () => reject(new Error("the connection was closed")));
     outgoing.on("response", (reply) => {
       if ((reply.statusCode ?? 0) >= 200) return resolve(reply);
       reply.on("error", () => {});

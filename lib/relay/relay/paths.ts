@@ -2,11 +2,9 @@
 // use those that create other credentials, act for the account elsewhere, or show files
 // of other sessions.
 
-const message = /^\/v1\/messages(\/(count_tokens|cache_touch))?$/;
-
 /** Used by the CLI, 2.1.296. */
 const allowed: [methods: string[], path: RegExp][] = [
-  [["POST"], message],
+  [["POST"], /^\/v1\/messages(\/(count_tokens|cache_touch))?$/],
   [["GET", "HEAD"], /^\/$/],
   [["GET"], /^\/v1\/models(\/[\w.-]+)?$/],
   [["GET"], /^\/api\/(hello|web\/domain_info)$/],
@@ -25,9 +23,4 @@ export function isAllowed(method: string, path: string): boolean {
   return allowed.some(([methods, form]) =>
     methods.includes(method) && form.test(path)
   );
-}
-
-/** Whether its reply contains usage. */
-export function isMessage(path: string): boolean {
-  return message.test(path);
 }

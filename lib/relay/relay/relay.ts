@@ -238,7 +238,7 @@ export class Relay {
     session: Session,
   ): Promise<IncomingMessage> {
     const state = this.#state;
-    if (!state) throw new Error("it has not begun");
+    if (!state) throw new Error("the relay has no credentials yet");
     const { grant } = session;
     const credential = grant.kind === "own"
       ? undefined
