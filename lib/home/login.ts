@@ -86,6 +86,9 @@ class LoginRejected extends Error {}
 
 type Home = Pick<Instance, "home" | "owner">;
 
+/** Others, such as 429, say nothing about the refresh token. */
+const rejections = [400, 401, 403];
+
 /** Gets new tokens and stores them at once: the old refresh token is used up. */
 async function refresh({ home, owner }: Home, login: Login): Promise<Login> {
   const { refreshToken, scopes } = login.claudeAiOauth;
@@ -101,7 +104,7 @@ async function refresh({ home, owner }: Home, login: Login): Promise<Login> {
     signal: AbortSignal.timeout(30_000),
   });
   const text = await response.text();
-  if (response.status >= 400 && response.status < 500) {
+  if (rejections.includes(response.status)) {
     // Without the response body, which may contain the token.
     throw new LoginRejected(`the login was rejected (HTTP ${response.status})`);
   }
@@ -139,10 +142,22 @@ const pollIntervalMs = 1000;
 const minBackoffMs = 2000;
 const maxBackoffMs = 5 * 60_000;
 
+/**
+ * At most one early refresh in this time: a worker may be able to make the API refuse its
+ * requests, but must not be able to use up the login of all.
+ */
+const earlyEveryMs = 10 * 60_000;
+
 /** Requests to refresh the login early. */
 export class LoginRefresh {
+  readonly #now: () => number;
   #refused = "";
+  #grantedAt = -Infinity;
   #wake: () => void = () => {};
+
+  constructor(now = () => performance.now()) {
+    this.#now = now;
+  }
 
   /** The API has refused this access token, although it has not expired. */
   refuse(accessToken: string): void {
@@ -151,7 +166,13 @@ export class LoginRefresh {
   }
 
   isDue({ claudeAiOauth }: Login): boolean {
-    return claudeAiOauth.accessToken === this.#refused;
+    return claudeAiOauth.accessToken === this.#refused &&
+      this.#now() - this.#grantedAt >= earlyEveryMs;
+  }
+
+  /** The login was refreshed because it was refused. */
+  granted(): void {
+    this.#grantedAt = this.#now();
   }
 
   /** Resolves after the time, or when a token is refused. */
@@ -191,11 +212,13 @@ export async function keepLoginFresh(
         if (login) publish(instance, login);
         else withdraw(instance);
       }
+      const isEarly = login !== undefined && early.isDue(login);
       const due = login !== undefined && !rejected && Date.now() > retryAt &&
-        (early.isDue(login) ||
+        (isEarly ||
           Date.now() >= refreshAt(login.claudeAiOauth.expiresAt, lifetimeMs));
       if (due) {
         const next = await refresh(instance, login);
+        if (isEarly) early.granted();
         publish(instance, next);
         publishedVersion = versionOf(instance.home);
         lifetimeMs = next.claudeAiOauth.expiresAt - Date.now();

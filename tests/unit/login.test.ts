@@ -81,11 +81,15 @@ const seen = (context: Context) =>
     : undefined;
 
 /** Refreshes the login until `until` returns true. */
-async function keep(context: Context, until: () => unknown): Promise<void> {
+async function keep(
+  context: Context,
+  until: () => unknown,
+  early = new LoginRefresh(),
+): Promise<void> {
   const stop = new AbortController();
   const kept = keepLoginFresh(
     context.instance,
-    new LoginRefresh(),
+    early,
     stop.signal,
     context.log,
   );
@@ -150,6 +154,39 @@ test("keeps the login if the endpoint fails", async (context) => {
     context.told[0],
     "Cannot refresh the login: the server returned HTTP 500; retrying in 2000 ms",
   );
+});
+
+test("keeps the login if there were too many requests", async (context) => {
+  logIn(context, Date.now());
+  context.answer = { status: 429, body: {} };
+  await keep(context, () => context.told.length > 0);
+  assert.is(seen(context).accessToken, "access-1");
+  assert.match(context.told[0] ?? "", /HTTP 429; retrying/);
+});
+
+test("refreshes a refused login early, but not again soon after", async (context) => {
+  logIn(context, Date.now() + hourMs);
+  let now = 0;
+  const early = new LoginRefresh(() => now);
+  const refreshed = (n: number) => {
+    context.answer.body = {
+      access_token: `access-${n}`,
+      refresh_token: `refresh-${n}`,
+      expires_in: 3600,
+    };
+  };
+  const login = () => seen(context)?.accessToken;
+  refreshed(2);
+  early.refuse("access-1");
+  await keep(context, () => login() === "access-2", early);
+  refreshed(3);
+  early.refuse("access-2");
+  let rounds = 0;
+  await keep(context, () => rounds++ > 5, early);
+  assert.is(login(), "access-2");
+  assert.is(context.asked.length, 1);
+  now += 10 * 60_000;
+  await keep(context, () => login() === "access-3", early);
 });
 
 test("withdraws a removed login from workers", async (context) => {

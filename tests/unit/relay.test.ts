@@ -57,6 +57,8 @@ interface Asked {
   method?: string;
   path?: string;
   headers?: Record<string, string>;
+  /** Without the placeholder. */
+  anonymous?: boolean;
   body?: string | Uint8Array;
   /** The container; undefined for the shared network. */
   from?: string | undefined;
@@ -170,7 +172,12 @@ async function start(
       method,
       path,
       createConnection: () => open("from" in asked ? asked.from : worker),
-      headers: { "x-api-key": placeholder, ...headers },
+      headers: {
+        ...(asked.anonymous || headers?.["authorization"]
+          ? {}
+          : { "x-api-key": placeholder }),
+        ...headers,
+      },
     });
   };
   const ask = async (asked: Asked = {}) => {
@@ -295,6 +302,95 @@ test("a bearer is replaced, too, and each kind has its credential", async () => 
     assert.is(headerOf(found?.headers ?? [], "x-team"), "secret");
     close();
   }
+});
+
+test("a worker cannot make the API refuse the login that it does not have", async () => {
+  const bearer = `Bearer ${placeholder}`;
+  for (const kind of ["login", "token"] as const) {
+    const { ask, seen, reports, close } = await start({
+      grant: { kind },
+      state: { credentials: { key: null, token: "real", login: "real" } },
+      answer: (request, response) => {
+        const { authorization, "anthropic-beta": betas } = request.headers;
+        const isValid = authorization === "Bearer real" &&
+          String(betas).split(",").includes("oauth-2025-04-20");
+        response.writeHead(isValid ? 200 : 401).end();
+      },
+    });
+    for (
+      const headers of [
+        { "x-api-key": placeholder },
+        { authorization: placeholder },
+        { authorization: bearer, "x-api-key": placeholder },
+      ] as Record<string, string>[]
+    ) {
+      assert.is((await ask({ headers })).status, 401);
+    }
+    assert.is(seen.length, 0);
+    for (
+      const headers of [
+        { authorization: bearer },
+        { authorization: bearer, "anthropic-beta": "one, two" },
+        { authorization: bearer, connection: "authorization, anthropic-beta" },
+      ] as Record<string, string>[]
+    ) {
+      assert.is((await ask({ headers })).status, 200, JSON.stringify(headers));
+    }
+    const betas = headerOf(seen[1]?.headers ?? [], "anthropic-beta");
+    assert.is(betas, "one,two,oauth-2025-04-20");
+    const anonymous = { method: "GET", path: "/", headers: {} };
+    assert.is((await ask({ ...anonymous, anonymous: true })).status, 401);
+    assert.is(seen.length, 4);
+    assert.equal(reports.filter(({ kind }) => kind === "rejected"), []);
+    close();
+  }
+});
+
+test("a login that was just refreshed is not reported again", async () => {
+  const { ask, relay, full, reports, close } = await start({
+    grant: { kind: "login" },
+    bounds: { refreshMs: 2000 },
+    state: { credentials: { key: null, token: null, login: "old" } },
+    answer: (_, response) => void response.writeHead(401).end(),
+  });
+  const rejected = () => reports.filter(({ kind }) => kind === "rejected");
+  const headers = { authorization: `Bearer ${placeholder}` };
+  const first = ask({ headers });
+  await waitFor(() => rejected().length === 1, { for: "it", timeoutMs: 1000 });
+  relay.setState({
+    ...full,
+    credentials: { key: null, token: null, login: "new" },
+  });
+  assert.is((await first).status, 403);
+  assert.is((await ask({ headers })).status, 403);
+  assert.is(rejected().length, 1);
+  close();
+});
+
+test("only one credential of each form is accepted, and no cookie passed on", async () => {
+  const { ask, begin, seen, close } = await start();
+  for (const name of ["X-Api-Key", "Authorization"]) {
+    const request = begin({ headers: { "x-api-key": placeholder } });
+    request.setHeader(name, ["sk-ant-hal9000-x", placeholder]);
+    request.end();
+    const [{ statusCode }] = await once(request, "response");
+    assert.is(statusCode, 400, name);
+  }
+  assert.is(seen.length, 0);
+  assert.is((await ask({ headers: { cookie: "a=b" } })).status, 200);
+  assert.not.match(seen[0]?.headers.join("\n") ?? "", /cookie/i);
+  // The CLI sends the key of an apiKeyHelper in both.
+  const headers = {
+    "x-api-key": placeholder,
+    authorization: `Bearer ${placeholder}`,
+  };
+  assert.is((await ask({ headers })).status, 200);
+  assert.is(headerOf(seen[1]?.headers ?? [], "x-api-key"), real);
+  assert.is(
+    headerOf(seen[1]?.headers ?? [], "authorization"),
+    `Bearer ${real}`,
+  );
+  close();
 });
 
 test("another session's placeholder is refused and logged", async () => {

@@ -1,6 +1,6 @@
 // Decides whose request it is, and with which credential it is sent.
 
-import type { IncomingHttpHeaders } from "node:http";
+import { forwardedHeaders } from "../../egress/proxy/headers.ts";
 import type { Grant } from "../grant.ts";
 import { isPlaceholder } from "../names.ts";
 import type { Client, State } from "../state.ts";
@@ -14,14 +14,26 @@ export interface Session {
   grant: Grant;
 }
 
-/** The texts that a request authenticates with. */
-export function credentialsIn(headers: IncomingHttpHeaders): string[] {
-  const key = headers["x-api-key"];
-  const bearer = headers.authorization;
-  return [
-    ...(key === undefined ? [] : [key].flat()),
-    ...(bearer === undefined ? [] : [bearer.replace(/^Bearer +/i, "")]),
-  ];
+/** What a request authenticates with. */
+export interface Given {
+  header: "x-api-key" | "authorization";
+  /** "Bearer ", or empty. */
+  scheme: string;
+  text: string;
+}
+
+/** From all headers: a server may read another one of several than a parser here. */
+export function credentialsIn(rawHeaders: readonly string[]): Given[] {
+  const given: Given[] = [];
+  for (let at = 0; at + 1 < rawHeaders.length; at += 2) {
+    const header = rawHeaders[at]?.toLowerCase();
+    const value = rawHeaders[at + 1] ?? "";
+    if (header === "x-api-key") given.push({ header, scheme: "", text: value });
+    if (header !== "authorization") continue;
+    const text = value.replace(/^Bearer +/i, "");
+    given.push({ header, scheme: text === value ? "" : "Bearer ", text });
+  }
+  return given;
 }
 
 /**
@@ -31,14 +43,14 @@ export function credentialsIn(headers: IncomingHttpHeaders): string[] {
 export function sessionOf(
   state: State,
   origin: Origin,
-  given: string[],
+  given: Given[],
 ): Session | undefined {
   const clients = Object.entries(state.workers);
   for (const [container, client] of clients) {
     const grant = state.grants[client.home];
     if (!grant) continue;
     const isOwn = origin === undefined
-      ? !grant.isolated && given.includes(grant.placeholder)
+      ? !grant.isolated && given.some(({ text }) => text === grant.placeholder)
       : container === origin;
     if (isOwn) return { client, grant };
   }
@@ -48,12 +60,19 @@ export function sessionOf(
 /** Throws Refused unless all credentials in a request are the session's placeholder. */
 export function checkPlaceholder(
   { grant }: Session,
-  given: string[],
+  given: Given[],
   method: string,
 ): void {
+  if (new Set(given.map(({ header }) => header)).size < given.length) {
+    throw refused(
+      400,
+      "invalid_request_error",
+      "The request has more than one credential",
+    );
+  }
   const own = grant.kind === "own"
-    ? given.every((text) => !isPlaceholder(text))
-    : given.every((text) => text === grant.placeholder);
+    ? given.every(({ text }) => !isPlaceholder(text))
+    : given.every(({ text }) => text === grant.placeholder);
   if (!own) {
     throw refused(
       401,
@@ -61,9 +80,75 @@ export function checkPlaceholder(
       "This is not the placeholder of this session",
     );
   }
+  // The API would refuse the credential itself, and so make the relay renew it.
+  if (isToken(grant) && given.some(({ scheme }) => scheme === "")) {
+    throw refused(
+      401,
+      "authentication_error",
+      "The placeholder of this session is a token: send it as Authorization: Bearer",
+    );
+  }
   if (given.length === 0 && method === "POST" && grant.kind !== "own") {
     throw refused(401, "authentication_error", "There is no placeholder");
   }
+}
+
+/** Whether the API takes it as an OAuth token. */
+function isToken({ kind }: Grant): boolean {
+  return kind === "token" || kind === "login";
+}
+
+/** Without it, the API refuses OAuth tokens. Sent by the CLI, 2.1.296. */
+const tokenBeta = "oauth-2025-04-20";
+
+/** Not passed on: replaced, of this connection only, or another way to sign in. */
+const left = ["accept-encoding", "cookie", "expect"];
+
+/**
+ * A request's headers with the credential, names and values in turn; with its own
+ * credentials if that is undefined.
+ */
+export function withCredential(
+  rawHeaders: readonly string[],
+  grant: Grant,
+  credential: string | undefined,
+): string[] {
+  const given = credentialsIn(rawHeaders);
+  const dropped = new Set([
+    ...left,
+    ...grant.headers.map(([name]) => name.toLowerCase()),
+  ]);
+  const headers: [string, string][] = [];
+  const passed = forwardedHeaders(rawHeaders);
+  for (let at = 0; at + 1 < passed.length; at += 2) {
+    const [name = "", value = ""] = [passed[at], passed[at + 1]];
+    const lower = name.toLowerCase();
+    const isReplaced = credential !== undefined &&
+      ["x-api-key", "authorization"].includes(lower);
+    if (!dropped.has(lower) && !isReplaced) headers.push([name, value]);
+  }
+  if (credential !== undefined) {
+    for (const { header, scheme } of given) {
+      if (!dropped.has(header)) headers.push([header, scheme + credential]);
+    }
+  }
+  headers.push(...grant.headers);
+  const needsBeta = credential !== undefined && isToken(grant) &&
+    given.length > 0;
+  return (needsBeta ? withBeta(headers) : headers).flat();
+}
+
+function withBeta(headers: [string, string][]): [string, string][] {
+  const isBeta = ([name]: [string, string]) =>
+    name.toLowerCase() === "anthropic-beta";
+  const betas = headers.filter(isBeta)
+    .flatMap(([, value]) => value.split(","))
+    .map((beta) => beta.trim())
+    .filter((beta) => beta !== "");
+  return [
+    ...headers.filter((header) => !isBeta(header)),
+    ["anthropic-beta", [...new Set([...betas, tokenBeta])].join(",")],
+  ];
 }
 
 /** What is sent in place of the placeholder. Throws Refused if there is nothing. */

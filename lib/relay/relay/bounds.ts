@@ -37,7 +37,8 @@ export const defaultBounds: Bounds = {
   connectMs: 10_000,
   keptBytes: 4 * 1024 ** 2,
   refreshMs: 20_000,
-  freshMs: 5000,
+  // As the parent has it, see home/login.ts.
+  freshMs: 10 * 60_000,
   entries: 200,
   entriesPerSecond: 20,
 };

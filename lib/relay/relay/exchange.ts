@@ -5,15 +5,13 @@ import type { ClientRequest, IncomingMessage, ServerResponse } from "node:http";
 import { forwardedHeaders } from "../../egress/proxy/headers.ts";
 import type { ReplyFigures, ReplyObserver } from "../../usage/meter.ts";
 import type { Grant } from "../grant.ts";
+import { withCredential } from "./authorize.ts";
 import type { Bounds } from "./bounds.ts";
 import { unreachable } from "./refusal.ts";
 import type { Gate } from "./gate.ts";
 import type { Begun, Outgoing } from "./upstream.ts";
 
 type Limits = Pick<Bounds, "connectMs" | "idleMs" | "keptBytes">;
-
-/** Not passed on: replaced, or of this connection only. */
-const left = ["accept-encoding", "expect"];
 
 export class Exchange {
   readonly #request: IncomingMessage;
@@ -57,28 +55,15 @@ export class Exchange {
   }
 
   /** The request with the credential; as it is if that is undefined. */
-  outgoing(
-    { placeholder, headers: own }: Grant,
-    credential: string | undefined,
-  ): Outgoing {
+  outgoing(grant: Grant, credential: string | undefined): Outgoing {
     const { method = "", url = "", rawHeaders } = this.#request;
-    const passed = forwardedHeaders(rawHeaders);
-    const overridden = [...left, ...own.map(([name]) => name.toLowerCase())];
-    const headers: string[] = [];
-    for (let at = 0; at + 1 < passed.length; at += 2) {
-      const [name = "", value = ""] = [passed[at], passed[at + 1]];
-      const lower = name.toLowerCase();
-      if (overridden.includes(lower)) continue;
-      const replaced = ["x-api-key", "authorization"].includes(lower) &&
-        credential !== undefined;
-      headers.push(
-        name,
-        replaced ? value.replace(placeholder, () => credential) : value,
-      );
-    }
+    const headers = withCredential(rawHeaders, grant, credential);
     // Replies are not compressed, because their usage is read.
-    headers.push("Accept-Encoding", "identity");
-    return { method, path: url, headers: [...headers, ...own.flat()] };
+    return {
+      method,
+      path: url,
+      headers: [...headers, "Accept-Encoding", "identity"],
+    };
   }
 
   /** Sends the body; resolves with the reply's head. */

@@ -20,6 +20,7 @@ import {
   checkPlaceholder,
   credentialFor,
   credentialsIn,
+  type Given,
   type Origin,
   type Session,
   sessionOf,
@@ -47,7 +48,7 @@ export class Relay {
   #all = 0;
   #state: State | undefined;
   #context: SecureContext | undefined;
-  #loginSince = 0;
+  #loginSince = -Infinity;
   /** Called when a new state has arrived. */
   #waiting: (() => void)[] = [];
 
@@ -89,7 +90,8 @@ export class Relay {
         minVersion: "TLSv1.2",
       });
     }
-    if (state.credentials.login !== before?.credentials.login) {
+    // The first one may be old.
+    if (before && state.credentials.login !== before.credentials.login) {
       this.#loginSince = performance.now();
     }
     this.#state = state;
@@ -145,13 +147,14 @@ export class Relay {
     const exchange = new Exchange(request, response, this.#options.bounds);
     let session: Session | undefined;
     const origin = this.#origins.get(request.socket);
+    const given = credentialsIn(request.rawHeaders);
     request.on("error", () => response.destroy());
     const closed = new Promise<void>((resolve) =>
       response.on("close", () => resolve())
     );
     try {
-      session = await this.#sessionOf(request, origin);
-      checkPlaceholder(session, credentialsIn(request.headers), method);
+      session = await this.#sessionOf(given, origin);
+      checkPlaceholder(session, given, method);
       if (!isAllowed(method, path)) {
         throw refused(
           403,
@@ -168,7 +171,7 @@ export class Relay {
       };
       const refusal = this.#options.meter.admit(metered);
       if (refusal) throw new Refused(refusal);
-      const reply = await this.#reply(exchange, session);
+      const reply = await this.#reply(exchange, session, given.length > 0);
       const figures = await exchange.passOn(
         reply,
         this.#options.meter.reply(
@@ -198,12 +201,8 @@ export class Relay {
   }
 
   /** The session of a request, whose record may not have arrived. */
-  async #sessionOf(
-    request: IncomingMessage,
-    origin: Origin,
-  ): Promise<Session> {
+  async #sessionOf(given: Given[], origin: Origin): Promise<Session> {
     const until = performance.now() + this.#options.bounds.unknownMs;
-    const given = credentialsIn(request.headers);
     while (true) {
       const found = this.#state && sessionOf(this.#state, origin, given);
       if (found) return found;
@@ -236,6 +235,7 @@ export class Relay {
   async #reply(
     exchange: Exchange,
     session: Session,
+    hasCredential: boolean,
   ): Promise<IncomingMessage> {
     const state = this.#state;
     if (!state) throw new Error("the relay has no credentials yet");
@@ -243,7 +243,8 @@ export class Relay {
     const credential = grant.kind === "own"
       ? undefined
       : credentialFor(session, state);
-    const isLogin = grant.kind === "login";
+    // A refusal of a request without it says nothing about the login.
+    const isLogin = grant.kind === "login" && hasCredential;
     if (isLogin) exchange.keepBody();
     const send = async (text: string | undefined) =>
       await exchange.send(
