@@ -126,9 +126,10 @@ recording: $(FAST) ## Record the session that the README shows
 clean: ## Remove build output and packages; keep images and user data
 	@rm -rf build dist docker/build node_modules
 
+# The first start of deno places its program, also over one that another start runs.
 $(INSTALLED): package.json package-lock.json
 	@echo "Installing npm packages" >&2
 	@start=$$SECONDS; npm ci --ignore-scripts --no-fund --no-audit --loglevel=error >&2; \
-	  echo "npm packages: $$((SECONDS - start)) s" >&2
+	  $(DENO) --version >/dev/null && echo "npm packages: $$((SECONDS - start)) s" >&2
 
 .PHONY: help up down install uninstall engine engine-stop images build fmt check test test-unit test-mutation test-dind test-soak test-engines test-fresh benchmark-dind benchmark-migration benchmark-mcp docs pictures recording clean
