@@ -47,7 +47,7 @@ export function servicesChild(
     name: "services",
     command: [
       "/scripts/services",
-      "carry",
+      "serve",
       String(settings.CHROMADB_PORT),
       ...servers.map(([name, { port }]) => `${port}=${name}`),
     ],

@@ -188,11 +188,11 @@ test("the relay's port stays open for its sessions when the setting is turned of
 test("MCP servers behind a tunnel are served in the parent", (context) => {
   const { instance } = context;
   configure(context, { notes: cat });
-  const carried = () => servicesChild(instance).command.slice(1);
-  assert.equal(carried(), ["carry", "8000"]);
+  const command = () => servicesChild(instance).command.slice(1);
+  assert.equal(command(), ["serve", "8000"]);
   mkdirSync(instance.home.ways, { recursive: true });
   writeFileSync(instance.home.tunnel, "{}");
-  assert.equal(carried(), ["carry", "8000", "3050=notes"]);
+  assert.equal(command(), ["serve", "8000", "3050=notes"]);
   assert.equal(servicesOf(instance, "shared"), [
     { port: 8000 },
     { port: 3050 },

@@ -3,7 +3,7 @@
 
 import { writeFileSync } from "node:fs";
 import process from "node:process";
-import { carryAll } from "./carrier.ts";
+import { serveAll } from "./serve.ts";
 import { homeOf } from "../../instance/config.ts";
 import { homePaths } from "../../instance/paths.ts";
 import { serviceUsers } from "../../instance/service-users.ts";
@@ -16,7 +16,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
   const cli = command("services");
 
   cli.command(
-    "carry <chromadb> [...servers]",
+    "serve <chromadb> [...servers]",
     "Serve ChromaDB's port, and PORT=NAME of MCP servers, until SIGTERM",
   )
     .action(async (chromadb: string, servers: string[]) => {
@@ -24,7 +24,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       const home = homeOf(io.env);
       const { gid } = ownerOf(home);
       process.chdir(homePaths(home).ways);
-      await carryAll({ chromadb: Number(chromadb), servers }, gid);
+      await serveAll({ chromadb: Number(chromadb), servers }, gid);
       if (process.getuid?.() === 0) {
         // Killed before the coordinator when the parent runs out of memory: proc(5).
         writeFileSync("/proc/self/oom_score_adj", "950");

@@ -3,7 +3,7 @@
 
 import { once } from "node:events";
 import { chmodSync, chownSync, rmSync } from "node:fs";
-import { createServer, type Server, type Socket } from "node:net";
+import { createServer, type Socket } from "node:net";
 import process from "node:process";
 import { boundedProxy, chromadbBounds } from "./bounded-proxy.ts";
 import { admitToOwnDatabase } from "./chromadb-access.ts";
@@ -14,7 +14,7 @@ import { type Origin, readOrigin } from "../../std/origin.ts";
 import { openTunnel } from "../tunnel.ts";
 import { askDatabase } from "../worker-database.ts";
 
-export interface CarriedPorts {
+export interface ServedPorts {
   chromadb: number;
   /** PORT=NAME of MCP servers. */
   servers: string[];
@@ -30,8 +30,8 @@ const origins = new WeakMap<Socket, Origin>();
  * Serves PORT.sock for each service. The current directory is that of the files which are
  * shared with the host: this process may lose the right to find it.
  */
-export async function carryAll(
-  ports: CarriedPorts,
+export async function serveAll(
+  ports: ServedPorts,
   gid: number,
 ): Promise<void> {
   const chromadb = { host: "127.0.0.1", port: ports.chromadb };
@@ -49,7 +49,7 @@ export async function carryAll(
   });
   for (const pair of ports.servers) {
     const [port = "", name = ""] = pair.split("=");
-    await serve(Number(port), gid, (socket) => carry(socket, name));
+    await serve(Number(port), gid, (socket) => joinGateway(socket, name));
   }
 }
 
@@ -57,7 +57,7 @@ async function serve(
   port: number,
   gid: number,
   connected: (socket: Socket) => void,
-): Promise<Server> {
+): Promise<void> {
   const path = `services/${port}.sock`;
   const server = createServer(
     { allowHalfOpen: true },
@@ -78,10 +78,9 @@ async function serve(
   chmodSync(path, 0o660);
   // Root is nsenter; the group is the owner's.
   if (process.getuid?.() === 0) chownSync(path, 0, gid);
-  return server;
 }
 
-function carry(client: Socket, name: string): void {
+function joinGateway(client: Socket, name: string): void {
   const opened = openTunnel(".", name) ??
     Promise.reject(new Error("the gateway has no tunnel"));
   opened.then(
