@@ -3,7 +3,7 @@
 // https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
 
 import { Buffer } from "node:buffer";
-import type { Socket } from "node:net";
+import type { Server, Socket } from "node:net";
 
 /** The container's id; null for the shared network, where it cannot be known. */
 export type Origin = string | null;
@@ -70,5 +70,27 @@ export function readOrigin(socket: Socket): Promise<Origin> {
     const late = setTimeout(refuse, headerMs);
     socket.on("close", refuse);
     socket.on("readable", read);
+  });
+}
+
+/**
+ * Has a server read the origin of each connection, and pass it to `begin`, before anything
+ * else. The server itself listens: an HTTP server that only gets connections from another one
+ * does not keep them alive, and applies no timeouts.
+ */
+export function readOrigins(
+  server: Server,
+  begin: (socket: Socket, origin: Origin) => void,
+): void {
+  const connected = server.listeners("connection");
+  server.removeAllListeners("connection");
+  server.on("connection", async (socket: Socket) => {
+    socket.on("error", () => socket.destroy());
+    try {
+      begin(socket, await readOrigin(socket));
+    } catch {
+      return; // it does not come from nsenter
+    }
+    for (const listener of connected) listener.call(server, socket);
   });
 }

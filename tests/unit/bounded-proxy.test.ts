@@ -14,6 +14,7 @@ import {
   type Bounds,
   chromadbBounds,
 } from "../../lib/gateway/services/bounded-proxy.ts";
+import { originHeader, readOrigins } from "../../lib/std/origin.ts";
 
 const test = suite("bounded-proxy");
 
@@ -28,8 +29,11 @@ interface Reply {
   text: string;
 }
 
-/** A service that responds when `release` is called, behind a proxy. */
-async function serve(bounds: Partial<Bounds> = {}) {
+/**
+ * A service that responds when `release` is called, behind a proxy. With `origins`, the
+ * proxy's connections begin with their origin, as in the parent.
+ */
+async function serve(bounds: Partial<Bounds> = {}, origins = false) {
   const directory = mkdtempSync(join(tmpdir(), "bounded-proxy-"));
   const path = join(directory, "service.sock");
   const held: (() => void)[] = [];
@@ -58,6 +62,7 @@ async function serve(bounds: Partial<Bounds> = {}) {
     ...chromadbBounds,
     ...bounds,
   });
+  if (origins) readOrigins(proxy, () => {});
   proxy.listen(0, "127.0.0.1");
   await once(proxy, "listening");
   const { port } = proxy.address() as AddressInfo;
@@ -372,6 +377,66 @@ test("counts a refused client that keeps sending as an idle connection", async (
   assert.is((await service.ask("x")).status, 200);
   for (const client of refused) client.destroy();
   service.close();
+});
+
+/** A connection as nsenter opens it, and what it has received. */
+async function connectFromWorker(port: number) {
+  const socket = connect({ port, host: "127.0.0.1", allowHalfOpen: true });
+  const got = { text: "", isEnded: false };
+  socket.on("data", (chunk) => got.text += chunk);
+  socket.on("error", () => {});
+  for (const event of ["end", "close"]) {
+    socket.on(event, () => got.isEnded = true);
+  }
+  await once(socket, "connect");
+  socket.write(originHeader(null));
+  return { socket, got };
+}
+
+test("keeps a connection with an origin alive for further requests", async () => {
+  const { port, close } = await serve({}, true);
+  const { socket, got } = await connectFromWorker(port);
+  for (const path of ["/one", "/two"]) {
+    socket.write(`GET ${path} HTTP/1.1\r\nhost: x\r\n\r\n`);
+    await until(() => got.text.includes(`GET ${path} 0`) || got.isEnded);
+    assert.match(got.text, `GET ${path} 0`);
+  }
+  assert.not(got.isEnded);
+  close();
+});
+
+test("cuts a connection that sends no head in time, or none at all", async () => {
+  const { port, close } = await serve({ headMs: 200 }, true);
+  const half = await connectFromWorker(port);
+  half.socket.write("GET / HTTP/1.1\r\nhos");
+  const silent = await connectFromWorker(port);
+  const late = performance.now() + 5000;
+  await until(() =>
+    half.got.isEnded && silent.got.isEnded || performance.now() > late
+  );
+  assert.ok(half.got.isEnded, "half a head");
+  assert.ok(silent.got.isEnded, "no head");
+  close();
+});
+
+test("a client that is still sending its body gets the whole refusal", async () => {
+  const bodyBytes = 100_000;
+  const { port, close } = await serve({ bodyBytes }, true);
+  const { socket, got } = await connectFromWorker(port);
+  const size = 20 * bodyBytes;
+  socket.write(`POST / HTTP/1.1\r\nhost: x\r\ncontent-length: ${size}\r\n\r\n`);
+  await until(() => got.text.includes("413") || got.isEnded);
+  const piece = Buffer.alloc(bodyBytes, "x");
+  for (let sent = 0; sent < size; sent += piece.length) {
+    assert.not(got.isEnded, `closed after ${sent} bytes`);
+    socket.write(piece);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  assert.match(got.text, "A request can have at most");
+  socket.write("GET /next HTTP/1.1\r\nhost: x\r\n\r\n");
+  await until(() => got.text.includes("GET /next 0") || got.isEnded);
+  assert.match(got.text, "GET /next 0");
+  close();
 });
 
 test.run();

@@ -32,6 +32,10 @@ export interface Bounds {
   answers: Slots;
   /** How long a request waits for a slot before it gets a 503. */
   waitMs: number;
+  /** Time to receive a head, also that of the first request. */
+  headMs: number;
+  /** How long a connection without a request is kept: clients close theirs sooner. */
+  idleMs: number;
   /** Time to receive a body. */
   bodyMs: number;
   /** Time for a client to read, in addition to what `minRate` allows. */
@@ -68,6 +72,8 @@ export const chromadbBounds: Bounds = {
   },
   answers: { served: 4, waiting: 16 },
   waitMs: 60_000,
+  headMs: 10_000,
+  idleMs: 60_000,
   bodyMs: 30_000,
   stallMs: 5000,
   minRate: 1024 ** 2,
@@ -101,7 +107,13 @@ export function boundedProxy(
   };
   const answers = new Lane(bounds.answers);
   const readBytes = new ReadBytes();
-  const server = createServer(async (request, response) => {
+  const options = {
+    headersTimeout: bounds.headMs,
+    requestTimeout: bounds.waitMs + bounds.bodyMs,
+    connectionsCheckingInterval: bounds.headMs / 2,
+    keepAliveTimeout: bounds.idleMs,
+  };
+  const server = createServer(options, async (request, response) => {
     if (!connections.admits(response)) return;
     const announced = bodySize(request, 0);
     if (announced !== undefined && announced > bounds.bodyBytes) {
@@ -139,7 +151,6 @@ export function boundedProxy(
     }
   });
   const connections = fewConnections(server, bounds.connections, readBytes);
-  server.requestTimeout = bounds.waitMs + bounds.bodyMs;
   return server;
 }
 

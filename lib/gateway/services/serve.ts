@@ -3,14 +3,14 @@
 
 import { once } from "node:events";
 import { chmodSync, chownSync, rmSync } from "node:fs";
-import { createServer, type Socket } from "node:net";
+import { createServer, type Server, type Socket } from "node:net";
 import process from "node:process";
 import { boundedProxy, chromadbBounds } from "./bounded-proxy.ts";
 import { admitToOwnDatabase } from "./chromadb-access.ts";
 import { messageOf } from "../../std/errors.ts";
 import { joinSockets } from "../forward.ts";
 import { logToStderr } from "../../std/log.ts";
-import { type Origin, readOrigin } from "../../std/origin.ts";
+import { type Origin, readOrigins } from "../../std/origin.ts";
 import { openTunnel } from "../tunnel.ts";
 import { askDatabase } from "../worker-database.ts";
 
@@ -43,34 +43,21 @@ export async function serveAll(
     },
     databaseOf: (container) => askDatabase("databases.sock", container),
   });
-  const proxy = boundedProxy(chromadb, chromadbBounds, admit);
-  await serve(ports.chromadb, gid, (socket) => {
-    proxy.emit("connection", socket);
-  });
+  await serve(
+    ports.chromadb,
+    gid,
+    boundedProxy(chromadb, chromadbBounds, admit),
+  );
   for (const pair of ports.servers) {
     const [port = "", name = ""] = pair.split("=");
-    await serve(Number(port), gid, (socket) => joinGateway(socket, name));
+    const join = (socket: Socket) => joinGateway(socket, name);
+    await serve(Number(port), gid, createServer({ allowHalfOpen: true }, join));
   }
 }
 
-async function serve(
-  port: number,
-  gid: number,
-  connected: (socket: Socket) => void,
-): Promise<void> {
+async function serve(port: number, gid: number, server: Server): Promise<void> {
   const path = `services/${port}.sock`;
-  const server = createServer(
-    { allowHalfOpen: true },
-    async (socket: Socket) => {
-      socket.on("error", () => socket.destroy());
-      try {
-        origins.set(socket, await readOrigin(socket));
-        connected(socket);
-      } catch {
-        // It does not come from nsenter.
-      }
-    },
-  );
+  readOrigins(server, (socket, origin) => origins.set(socket, origin));
   server.maxConnections = maxConnections;
   rmSync(path, { force: true });
   server.listen(path);
