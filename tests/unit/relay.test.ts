@@ -5,6 +5,7 @@ import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import {
+  Agent,
   createServer as createHttpServer,
   type IncomingMessage,
   request as requestHttp,
@@ -199,6 +200,7 @@ async function start(
     reports,
     entries,
     openRaw,
+    open,
     begin,
     ask,
     port,
@@ -390,6 +392,151 @@ test("only one credential of each form is accepted, and no cookie passed on", as
     headerOf(seen[1]?.headers ?? [], "authorization"),
     `Bearer ${real}`,
   );
+  close();
+});
+
+test("a connection serves one request after the other", async () => {
+  const { open, entries, seen, close } = await start();
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  let opened = 0;
+  Object.assign(agent, {
+    createConnection: () => {
+      opened++;
+      return open(worker);
+    },
+  });
+  for (const body of ["one", "two", "three"]) {
+    const request = requestHttp({
+      agent,
+      method: "POST",
+      path: "/v1/messages",
+      headers: { "x-api-key": placeholder, "content-length": body.length },
+    });
+    request.flushHeaders();
+    await sleep(20);
+    request.end(body);
+    const [response] = await once(request, "response") as [IncomingMessage];
+    let text = "";
+    for await (const chunk of response) text += chunk;
+    assert.is(text, "reply");
+  }
+  assert.is(opened, 1);
+  assert.equal(seen.map(({ body }) => String(body)), ["one", "two", "three"]);
+  await waitFor(() => entries().length === 3, {
+    for: "entries",
+    timeoutMs: 1000,
+  });
+  agent.destroy();
+  close();
+});
+
+const head = (...lines: string[]) =>
+  [
+    "POST /v1/messages HTTP/1.1",
+    "Host: api.anthropic.com",
+    `X-Api-Key: ${placeholder}`,
+    ...lines,
+    "",
+    "",
+  ].join("\r\n");
+
+test("requests that do not wait for the reply end their connection", async () => {
+  const { open, entries, seen, ask, close } = await start({
+    answer: (_, response) => void setTimeout(() => response.end("ok"), 300),
+  });
+  const socket = open(worker);
+  socket.on("error", () => {});
+  let isClosed = false;
+  socket.on("close", () => isClosed = true);
+  socket.write(head("Content-Length: 0").repeat(100));
+  await waitFor(() => isClosed, { for: "its end", timeoutMs: 200 });
+  await waitFor(() => entries().length > 0, { for: "it", timeoutMs: 1000 });
+  await sleep(100);
+  assert.is(entries().length, 1);
+  assert.ok(seen.length <= 1, `${seen.length} requests`);
+  assert.is((await ask({})).status, 200);
+  close();
+});
+
+test("a connection without a whole request is closed", async () => {
+  const { open, close } = await start({ bounds: { headMs: 200 } });
+  const closed = ["", "P", head("Content-Length: 9").slice(0, 60)]
+    .map(async (text) => {
+      const socket = open(worker);
+      socket.on("error", () => {});
+      socket.on("data", () => {});
+      socket.write(text);
+      await once(socket, "close");
+    });
+  let count = 0;
+  for (const one of closed) one.then(() => count++, () => count++);
+  await waitFor(() => count === 3, { for: "their end", timeoutMs: 2000 });
+  close();
+});
+
+test("connections that wait make room for others", async () => {
+  for (
+    const [bounds, from] of [
+      [{ connections: 2 }, undefined],
+      [{ perWorker: 2 }, worker],
+    ] as const
+  ) {
+    const { open, ask, close } = await start({ bounds });
+    const idle = [open(from), open(from)];
+    let closed = 0;
+    for (const socket of idle) {
+      socket.on("error", () => {});
+      socket.on("close", () => closed++);
+    }
+    await Promise.all(idle.map((socket) => once(socket, "secureConnect")));
+    assert.is((await ask({})).status, 200);
+    await waitFor(() => closed === 1, { for: "its end", timeoutMs: 1000 });
+    for (const socket of idle) socket.destroy();
+    close();
+  }
+});
+
+test("a session has only so many requests at once", async () => {
+  const answers: ServerResponse[] = [];
+  const { ask, entries, close } = await start({
+    bounds: { perWorker: 2 },
+    answer: (_, response) => void answers.push(response),
+  });
+  const shared = {
+    from: undefined,
+    headers: { "x-api-key": "sk-ant-hal9000-shared" },
+  };
+  const asked = [ask(shared), ask(shared)];
+  await waitFor(() => answers.length === 2, { for: "them", timeoutMs: 1000 });
+  assert.is((await ask(shared)).status, 429);
+  for (const answer of answers) answer.end();
+  for (const one of asked) assert.is((await one).status, 200);
+  await waitFor(() => entries().length === 3, { for: "it", timeoutMs: 1000 });
+  const third = ask(shared);
+  await waitFor(() => answers.length === 3, { for: "it", timeoutMs: 1000 });
+  answers[2]?.end();
+  assert.is((await third).status, 200);
+  close();
+});
+
+test("a refusal reaches a client that is still sending", async () => {
+  const { begin, close } = await start();
+  const request = begin({ path: "/v1/files" });
+  request.on("error", () => {});
+  const chunk = Buffer.alloc(64 * 1024);
+  let isEnded = false;
+  request.on("response", () => isEnded = true);
+  const replied = once(request, "response");
+  for (let n = 0; n < 30 && !isEnded; n++) {
+    request.write(chunk);
+    await sleep(5);
+  }
+  const [response] = await Promise.race([
+    replied,
+    sleep(1000, [{ statusCode: 0 }], { ref: false }),
+  ]) as [IncomingMessage];
+  assert.is(response.statusCode, 403);
+  request.destroy();
   close();
 });
 

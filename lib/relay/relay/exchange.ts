@@ -28,6 +28,8 @@ export class Exchange {
   status: number | undefined;
   bytesUp = 0;
   bytesDown = 0;
+  /** Resolves when the reply was sent, or can no longer be. */
+  readonly closed: Promise<void>;
 
   constructor(
     request: IncomingMessage,
@@ -38,7 +40,8 @@ export class Exchange {
     this.#response = response;
     this.#limits = limits;
     request.on("end", () => this.#isWhole = true);
-    response.on("close", () => {
+    this.closed = new Promise((resolve) => whenClosed(response, resolve));
+    whenClosed(response, () => {
       if (!response.writableFinished) this.#outgoing?.destroy();
     });
   }
@@ -121,12 +124,21 @@ export class Exchange {
     // Incomplete, which the client must notice.
     reply.on("error", () => response.destroy());
     reply.on("aborted", () => response.destroy());
-    return await new Promise((resolve) => {
-      const end = () => resolve(observer.end(reply.complete ? "whole" : "cut"));
-      if (response.closed) end();
-      else response.on("close", end);
-    });
+    await this.closed;
+    return observer.end(reply.complete ? "whole" : "cut");
   }
+}
+
+/** A response whose turn has not come gets no "close" when its connection closes. */
+function whenClosed(response: ServerResponse, act: () => void): void {
+  const { socket } = response.req;
+  const closed = () => {
+    response.off("close", closed);
+    socket.off("close", closed);
+    act();
+  };
+  response.on("close", closed);
+  socket.on("close", closed);
 }
 
 const maxInformational = 32;

@@ -9,7 +9,7 @@ import {
   type Server as HttpServer,
   type ServerResponse,
 } from "node:http";
-import { createServer, type Server, type Socket } from "node:net";
+import { createServer, type Server } from "node:net";
 import { createSecureContext, type SecureContext, TLSSocket } from "node:tls";
 import { Throttle } from "../../egress/proxy/throttle.ts";
 import type { Exchange as Metered, Meter } from "../../usage/meter.ts";
@@ -26,6 +26,7 @@ import {
   sessionOf,
 } from "./authorize.ts";
 import type { Bounds } from "./bounds.ts";
+import { type Connection, Connections } from "./connections.ts";
 import { Exchange } from "./exchange.ts";
 import { isAllowed } from "./paths.ts";
 import { refuse, Refused, refused, unreachable } from "./refusal.ts";
@@ -42,10 +43,9 @@ export class Relay {
   readonly #http: HttpServer;
   readonly #throttle: Throttle;
   readonly #upstreams: Upstreams;
-  readonly #origins = new WeakMap<object, Origin>();
-  /** Open connections by origin. */
-  readonly #open = new Map<Origin, number>();
-  #all = 0;
+  readonly #connections: Connections;
+  /** By their TLS sockets. */
+  readonly #secured = new WeakMap<object, Connection>();
   #state: State | undefined;
   #context: SecureContext | undefined;
   #loginSince = -Infinity;
@@ -57,25 +57,31 @@ export class Relay {
     this.#options = options;
     this.#throttle = new Throttle(bounds.entries, bounds.entriesPerSecond);
     this.#upstreams = new Upstreams(bounds);
+    this.#connections = new Connections(bounds);
     this.#http = createHttpServer(
       {
         maxHeaderSize: bounds.headBytes,
         headersTimeout: bounds.headMs,
         requestTimeout: bounds.idleMs,
         keepAliveTimeout: 60_000,
+        connectionsCheckingInterval: Math.ceil(bounds.headMs / 2),
       },
       (request, response) => void this.#serve(request, response),
     );
     this.#http.on("clientError", (_, socket) => socket.destroy());
+    // Only one that listens enforces its timeouts, and keeps connections for the next request.
+    Object.defineProperty(this.#http, "listening", { value: true });
+    this.#http.emit("listening");
   }
 
   /** A server for connections that begin with their origin, as nsenter passes them on. */
   server(): Server {
     return createServer(async (socket) => {
       socket.on("error", () => socket.destroy());
-      if (!this.#admit(socket)) return;
+      const connection = this.#connections.add(socket);
+      if (!connection) return;
       try {
-        this.#accept(socket, await readOrigin(socket) ?? undefined);
+        this.#accept(connection, await readOrigin(socket) ?? undefined);
       } catch {
         // It does not come from nsenter.
       }
@@ -100,27 +106,11 @@ export class Relay {
     for (const resume of this.#waiting.splice(0)) resume();
   }
 
-  #admit(socket: Socket): boolean {
-    if (this.#all >= this.#options.bounds.connections) {
-      socket.destroy();
-      return false;
-    }
-    this.#all++;
-    socket.on("close", () => this.#all--);
-    return true;
-  }
-
-  #accept(socket: Socket, origin: Origin): void {
+  #accept(connection: Connection, origin: Origin): void {
     const { bounds } = this.#options;
-    const open = this.#open.get(origin) ?? 0;
-    const isTooMany = origin !== undefined && open >= bounds.perWorker;
-    if (isTooMany || !this.#context) return void socket.destroy();
-    this.#open.set(origin, open + 1);
-    socket.on("close", () => {
-      const left = (this.#open.get(origin) ?? 1) - 1;
-      if (left > 0) this.#open.set(origin, left);
-      else this.#open.delete(origin);
-    });
+    const { socket } = connection;
+    if (!this.#context) return void socket.destroy();
+    if (!this.#connections.identify(connection, origin)) return;
     socket.setNoDelay(true);
     const secured = new TLSSocket(socket, {
       isServer: true,
@@ -129,10 +119,11 @@ export class Relay {
     });
     secured.on("error", () => socket.destroy());
     secured.on("close", () => socket.destroy());
+    socket.on("close", () => secured.destroy());
     const late = setTimeout(() => socket.destroy(), bounds.headMs);
     secured.once("data", () => clearTimeout(late));
     socket.on("close", () => clearTimeout(late));
-    this.#origins.set(secured, origin);
+    this.#secured.set(secured, connection);
     this.#http.emit("connection", secured);
   }
 
@@ -144,14 +135,14 @@ export class Relay {
     const path = url.replace(/\?.*$/s, "");
     const startedAt = performance.now();
     const entry: Partial<Entry> = {};
+    const connection = this.#secured.get(request.socket);
+    if (!connection || !this.#connections.begin(connection, response)) return;
+    const { origin } = connection;
     const exchange = new Exchange(request, response, this.#options.bounds);
     let session: Session | undefined;
-    const origin = this.#origins.get(request.socket);
+    let taken: string | undefined;
     const given = credentialsIn(request.rawHeaders);
     request.on("error", () => response.destroy());
-    const closed = new Promise<void>((resolve) =>
-      response.on("close", () => resolve())
-    );
     try {
       session = await this.#sessionOf(given, origin);
       checkPlaceholder(session, given, method);
@@ -162,6 +153,9 @@ export class Relay {
           `HAL-9000's relay does not pass on ${method} ${path}`,
         );
       }
+      const { home } = session.client;
+      if (!this.#connections.take(home)) throw tooMany();
+      taken = home;
       const metered: Metered = {
         session: session.client.session ?? session.client.worker,
         project: session.client.project,
@@ -188,7 +182,8 @@ export class Relay {
       refuse(response, refusal);
       request.resume(); // until the client has the reply
     }
-    await closed;
+    await exchange.closed;
+    if (taken !== undefined) this.#connections.release(taken);
     this.#record(origin, session, {
       method: method.slice(0, 32),
       path: path.slice(0, 1024),
@@ -311,6 +306,14 @@ export class Relay {
       },
     });
   }
+}
+
+function tooMany(): Refused {
+  return refused(
+    429,
+    "rate_limit_error",
+    "This session has too many open requests",
+  );
 }
 
 function rejectedLogin(): Refused {
