@@ -168,18 +168,18 @@ export class Nsenter {
   }
 
   /**
-   * Opens services in a container; returns the ports that are occupied. Idempotent. Tries
-   * again for a moment: right after its start, a container's process is still the runtime's
-   * own.
+   * Opens services in a container; returns the ports that are occupied. Idempotent. By
+   * default, tries again for a moment: right after its start, a container's process is still
+   * the runtime's own.
    */
-  async open(request: OpenRequest): Promise<number[]> {
-    const deadline = Date.now() + settleMs;
+  async open(request: OpenRequest, settles = true): Promise<number[]> {
+    const deadline = Date.now() + (settles ? settleMs : 0);
     while (true) {
       try {
         const answer = await this.#do({ op: "open", ...request });
         return (answer as { taken: number[] }).taken;
       } catch (error) {
-        if (error instanceof NsenterLost || Date.now() > deadline) throw error;
+        if (error instanceof NsenterLost || Date.now() >= deadline) throw error;
       }
       await sleep(20);
     }

@@ -108,6 +108,8 @@ class Services {
   #shared: Changes["shared"];
   /** The namespace and the ports that its container holds. */
   #held: string | undefined;
+  /** Workers in which nothing could be opened at the last attempt. */
+  #failing = new Set<string>();
   /** Whether all workers are to be looked at, so that it need not be queued again. */
   #allAreQueued = false;
   /** One at a time: each may have to start nsenter. */
@@ -174,31 +176,34 @@ class Services {
     const shared = ids ? undefined : await this.#openShared();
     const workers = ids ?? await this.#isolated();
     const services = servicesOf(this.#instance, "isolated");
+    const faults: string[] = [];
     for (const id of workers) {
       const container = await inspectContainer(docker, id);
       const mark = container && markOf(container.Config);
       if (!container?.State.Running || mark === undefined) continue;
       const { State: { Pid: pid }, Name } = container;
       try {
-        const taken = await this.#nsenter.open({
-          id,
-          pid,
-          mark,
-          services,
-          shared: false,
-        });
+        const request = { id, pid, mark, services, shared: false };
+        const isFailing = this.#failing.delete(id);
+        const taken = await this.#nsenter.open(request, !isFailing);
         if (taken.length === 0) continue;
         this.#log(
           `"${Name.slice(1)}" occupies ports of services: ${taken.join(", ")}`,
         );
       } catch (error) {
+        if (error instanceof NsenterLost) throw error;
         const now = await inspectContainer(docker, id);
-        if (now?.State.Pid === pid) throw error;
-        // It has ended meanwhile.
+        // Else it has ended meanwhile.
+        if (now?.State.Pid !== pid) continue;
+        this.#failing.add(id);
+        faults.push(`"${Name.slice(1)}": ${messageOf(error)}`);
       }
     }
-    if (ids) return;
-    await this.#nsenter.keep([...workers, ...(shared ? [shared] : [])]);
+    if (!ids) {
+      await this.#nsenter.keep([...workers, ...(shared ? [shared] : [])]);
+    }
+    // One worker does not keep the services from the others.
+    if (faults.length > 0) throw new Error(faults.join("; "));
   }
 
   /** Opens the services in the shared network; returns the id of its container. */

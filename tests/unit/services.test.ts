@@ -22,6 +22,8 @@ interface Request {
 
 interface Context extends FakeInstance {
   asked: Request[];
+  /** Worker ids for which nsenter reports an error. */
+  broken: string[];
   /** Ports that are occupied in the shared network. */
   taken: number[];
   changes: object[];
@@ -46,7 +48,13 @@ test.before.each(async (context) => {
       Env: ["PATH=/bin", "HAL9000_WORKER_MARK=net"],
     },
   });
-  Object.assign(context, { asked: [], taken: [], changes: [], steps: [] });
+  Object.assign(context, {
+    asked: [],
+    broken: [],
+    taken: [],
+    changes: [],
+    steps: [],
+  });
   context.stop = new AbortController();
   mkdirSync(instance.home.nsenter, { recursive: true });
   context.nsenter = await listen(
@@ -54,6 +62,9 @@ test.before.each(async (context) => {
     (line) => {
       const request = line as Request;
       context.asked.push(request);
+      if (context.broken.includes(request.id ?? "")) {
+        return Promise.reject(new Error("setns failed"));
+      }
       const ports = (request.services ?? []).map(({ port }) => port);
       if (request.shared) context.steps.push(`open ${ports}`);
       const occupied = ports.filter((port) => context.taken.includes(port));
@@ -197,6 +208,40 @@ test("MCP servers behind a tunnel are served in the parent", (context) => {
     { port: 8000 },
     { port: 3050 },
   ]);
+});
+
+test("a worker in which nothing can be opened keeps the services from no other", async (context) => {
+  const { instance, engine, labels, asked, changes } = context;
+  mkdirSync(instance.home.services, { recursive: true });
+  const ids = ["broken", "whole"].map((name) => {
+    const spec = {
+      Labels: labels({
+        [label.role]: "worker",
+        [label.network]: "isolated",
+      }),
+      Env: [`HAL9000_WORKER_MARK=${name}`],
+    };
+    return engine.add(`fake-worker-${name}`, { spec }).id;
+  });
+  context.broken = [ids[0] ?? ""];
+  keep(context);
+  const opened = (id: string | undefined) =>
+    asked.filter(({ op, id: of }) => op === "open" && of === id).length;
+  await until(() => asked.some(({ op }) => op === "keep"), "the end");
+  assert.is(opened(ids[1]), 1);
+  await until(() => JSON.stringify(changes).includes("setns"), "a report");
+  assert.equal(changes.at(-1), {
+    servicesFault: '"fake-worker-broken": setns failed',
+  });
+  // It is asked again, but does not make others wait again.
+  const before = opened(ids[0]);
+  await until(() => opened(ids[1]) === 2, "another attempt");
+  assert.is(opened(ids[0]), before + 1);
+  context.broken = [];
+  await until(
+    () => JSON.stringify(changes.at(-1)) === '{"servicesFault":null}',
+    "the services",
+  );
 });
 
 test.run();
