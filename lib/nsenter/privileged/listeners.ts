@@ -2,24 +2,30 @@
 // unread, to the unix sockets of services.
 
 import { serviceUsers } from "../../instance/service-users.ts";
+import { messageOf } from "../../std/errors.ts";
+import type { Log } from "../../std/log.ts";
 import { originHeader } from "../../std/origin.ts";
 import type { Service } from "../../worker/network.ts";
 import { actAs, closeDescriptor, openPath } from "./calls.ts";
 import { type ContainerProcess, openNamespace, within } from "./namespaces.ts";
-
-interface Connection {
-  read(buffer: Uint8Array): Promise<number | null>;
-  write(bytes: Uint8Array): Promise<number>;
-  closeWrite(): Promise<void>;
-  close(): void;
-}
+import {
+  bufferBytes,
+  close,
+  type Connection,
+  copy,
+  hasRoom,
+  hasSharedRoom,
+  join,
+  type Passing,
+  writeAll,
+} from "./passing.ts";
 
 /** Of TCP: passes small pieces on at once, as they come. */
 interface TcpConnection extends Connection {
   setNoDelay(): void;
 }
 
-interface Accepting<C extends Connection> extends AsyncIterable<C> {
+export interface Accepting<C extends Connection> extends AsyncIterable<C> {
   close(): void;
 }
 
@@ -45,29 +51,12 @@ declare const Deno: {
 
 const localhost = "127.0.0.1";
 
-/** For each connection and direction. */
-const bufferBytes = 16 * 1024;
-
-/**
- * Connections of one isolated worker, of all of them, and at each port of the shared
- * network: more would take too much memory. The services close idle connections of the
- * shared network before they have as many.
- */
-const maxConnections = { ofWorker: 128, ofAll: 4096, ofSharedPort: 1024 + 128 };
-
 export interface OpenRequest extends ContainerProcess {
   /** The container's id. */
   id: string;
   services: Service[];
   /** Whether several workers use its network, so that a connection has no origin. */
   shared: boolean;
-}
-
-interface Passing {
-  client: Connection;
-  service?: Connection;
-  /** The service has closed it; the worker has not. */
-  isOver: boolean;
 }
 
 interface Port {
@@ -97,13 +86,15 @@ export interface SharedStatus {
 export class Listeners {
   readonly #own = openPath("/proc/self/ns/net", "namespace");
   readonly #opened = new Map<string, Opened>();
+  readonly #log: Log;
   readonly #socketOf: (service: Service) => string;
   /** Connections of isolated workers. */
   #connections = 0;
 
   /** `socketOf` is the path of a service's socket. */
-  constructor(socketOf: (service: Service) => string) {
+  constructor(socketOf: (service: Service) => string, log: Log) {
     this.#socketOf = socketOf;
+    this.#log = log;
   }
 
   /** Throws if the kernel or a security policy does not allow to enter a container. */
@@ -177,46 +168,35 @@ export class Listeners {
   }
 
   async #accept(id: string, opened: Opened, port: Port): Promise<void> {
+    const { ports, shared } = opened;
     try {
       for await (const client of port.listener) {
-        client.setNoDelay();
-        if (this.#hasRoom(opened, port)) {
-          void this.#pass(opened.shared ? null : id, port, client);
-        } else client.close();
+        const has = shared
+          ? hasSharedRoom(port, [...ports.values()])
+          : hasRoom([...ports.values()], this.#connections);
+        if (has) void this.#pass(shared ? null : id, port, client);
+        else client.close();
       }
-    } catch {
-      // It was closed.
+    } catch (error) {
+      this.#log(`Port ${port.service.port} was closed: ${messageOf(error)}`);
+    } finally {
+      // The next open() listens anew.
+      close(port.listener);
+      const { port: number } = port.service;
+      if (ports.get(number) === port) ports.delete(number);
     }
-  }
-
-  /** Closes a connection for that, if a service is done with it. */
-  #hasRoom(opened: Opened, port: Port): boolean {
-    const ports = opened.shared ? [port] : [...opened.ports.values()];
-    const count = ports.reduce((sum, { passing }) => sum + passing.size, 0);
-    const isFull = opened.shared
-      ? count >= maxConnections.ofSharedPort
-      : count >= maxConnections.ofWorker ||
-        this.#connections >= maxConnections.ofAll;
-    if (!isFull) return true;
-    for (const { passing } of ports) {
-      const over = [...passing].find(({ isOver }) => isOver);
-      if (!over) continue;
-      passing.delete(over);
-      close(over.client);
-      return true;
-    }
-    return false;
   }
 
   async #pass(
     origin: string | null,
     { service, passing }: Port,
-    client: Connection,
+    client: TcpConnection,
   ): Promise<void> {
     const connection: Passing = { client, isOver: false };
     passing.add(connection);
     if (origin !== null) this.#connections++;
     try {
+      client.setNoDelay();
       const path = this.#socketOf(service);
       const to = await Deno.connect({ transport: "unix", path });
       connection.service = to;
@@ -224,10 +204,7 @@ export class Listeners {
       if (service.server === undefined) {
         await writeAll(to, originHeader(origin));
       }
-      await Promise.all([
-        copy(client, to),
-        copy(to, client).finally(() => connection.isOver = true),
-      ]);
+      await join(client, to, () => connection.isOver = true);
     } catch {
       // The service does not run, or either side has left.
     } finally {
@@ -336,26 +313,5 @@ async function readTarget(
     const line = new TextDecoder().decode(buffer.subarray(0, end));
     const [id = "", port] = line.split(" ");
     return { id, port: Number(port), rest: buffer.slice(end + 1, filled) };
-  }
-}
-
-/** Copies until the end, which it passes on. */
-async function copy(from: Connection, to: Connection): Promise<void> {
-  const buffer = new Uint8Array(bufferBytes);
-  for (let bytes; (bytes = await from.read(buffer)) !== null;) {
-    await writeAll(to, buffer.subarray(0, bytes));
-  }
-  await to.closeWrite();
-}
-
-async function writeAll(to: Connection, bytes: Uint8Array): Promise<void> {
-  for (let at = 0; at < bytes.length;) at += await to.write(bytes.subarray(at));
-}
-
-function close(connection: Connection | undefined): void {
-  try {
-    connection?.close();
-  } catch {
-    // It is closed already.
   }
 }

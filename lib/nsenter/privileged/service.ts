@@ -66,10 +66,12 @@ export async function serveNsenter(
   log: Log,
 ): Promise<{ close(): Promise<void> }> {
   let attacher: Attacher | undefined;
-  const listeners = new Listeners(({ port, server }) =>
-    server === undefined
-      ? insideNsenter.service(port)
-      : insideNsenter.server(server)
+  const listeners = new Listeners(
+    ({ port, server }) =>
+      server === undefined
+        ? insideNsenter.service(port)
+        : insideNsenter.server(server),
+    log,
   );
   const test = (what: "mounts" | "listeners", other: ContainerProcess) => {
     if (what === "listeners") return listeners.test(other);
