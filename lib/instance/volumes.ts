@@ -79,10 +79,13 @@ export function unwritableHome(home: HomePaths): Failure | undefined {
   return undefined;
 }
 
-/** nsenter and the services run as other users in the owner's group. */
+/**
+ * nsenter and the services run as other users in the owner's group. They connect to sockets
+ * there, but cannot put others in their place.
+ */
 function modeFor(home: HomePaths, directory: string): number {
-  if (directory === home.mcp) return 0o750;
-  return [home.ways, home.services].includes(directory) ? 0o770 : 0o700;
+  const forGroup = [home.mcp, home.ways, home.services];
+  return forGroup.includes(directory) ? 0o750 : 0o700;
 }
 
 /** Files that identify a home: of this version, created manually, of version 0.5. */

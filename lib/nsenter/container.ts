@@ -81,7 +81,7 @@ export function nsenterSpec(
       ],
       Mounts: [
         bind(hostHome.nsenter, insideNsenter.run),
-        bind(hostHome.services, insideNsenter.services),
+        bind(hostHome.services, insideNsenter.services, true),
         bind(hostHome.mcp, insideNsenter.mcp, true),
       ],
     },

@@ -113,7 +113,7 @@ answers() { [ "$(curl --silent --max-time 5 "http://127.0.0.1:$host_port/")" = "
 
 @test "nsenter's socket rejects input that is not a container and a port" {
   [ "$(stat -c '%a %g' "$HAL9000_HOME/run/nsenter/connect.sock")" = "660 $(stat -c %g "$HAL9000_HOME")" ]
-  [ "$(stat -c '%a %u' "$HAL9000_HOME/run/ways")" = "770 $(stat -c %u "$HAL9000_HOME")" ]
+  [ "$(stat -c '%a %u' "$HAL9000_HOME/run/ways")" = "750 $(stat -c %u "$HAL9000_HOME")" ]
   send() { timeout 5 "$deno" run -A --no-lock --node-modules-dir=manual "$repo/tests/helper/send.ts" "$HAL9000_HOME/run/nsenter/connect.sock" "$1"; }
   for line in "garbage" "0" "none 0" "$(inspect "$net" "{{.Id}}") 99999" "" "$(printf '%064d 8000' 0)"; do
     [ -z "$(send "$line")" ]

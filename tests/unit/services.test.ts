@@ -1,9 +1,17 @@
 // Opening services to workers: what the parent asks of nsenter, on a fake engine.
 
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { ensureHome } from "../../lib/instance/volumes.ts";
+import { insideNsenter, nsenterSpec } from "../../lib/nsenter/container.ts";
 import { label } from "../../lib/instance/labels.ts";
 import { keepServices, servicesChild } from "../../lib/parent/services.ts";
 import { listen, type Listener } from "../../lib/std/socket-lines.ts";
@@ -242,6 +250,18 @@ test("a worker in which nothing can be opened keeps the services from no other",
     () => JSON.stringify(changes.at(-1)) === '{"servicesFault":null}',
     "the services",
   );
+});
+
+test("the users of services and nsenter cannot put sockets in the place of others", ({ instance }) => {
+  const { home } = instance;
+  rmSync(home.home, { recursive: true });
+  ensureHome(instance);
+  for (const path of [home.ways, home.services, home.mcp]) {
+    assert.is(statSync(path).mode & 0o777, 0o750, path);
+  }
+  const mounts = nsenterSpec(instance, "image").HostConfig?.Mounts ?? [];
+  const writable = mounts.filter(({ ReadOnly }) => !ReadOnly);
+  assert.equal(writable.map(({ Target }) => Target), [insideNsenter.run]);
 });
 
 test.run();
