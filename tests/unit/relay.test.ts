@@ -440,6 +440,24 @@ const head = (...lines: string[]) =>
     "",
   ].join("\r\n");
 
+test("a reply without a body is finished, too", async () => {
+  const { ask, entries, close } = await start({
+    answer: ({ url }, response) => {
+      response.writeHead(url === "/" ? 204 : 200, { "content-length": 0 })
+        .end();
+    },
+  });
+  assert.is((await ask({})).status, 200);
+  for (const method of ["GET", "HEAD"]) {
+    assert.is((await ask({ method, path: "/" })).status, 204);
+  }
+  await waitFor(() => entries().length === 3, {
+    for: "entries",
+    timeoutMs: 1000,
+  });
+  close();
+});
+
 test("requests that do not wait for the reply end their connection", async () => {
   const { open, entries, seen, ask, close } = await start({
     answer: (_, response) => void setTimeout(() => response.end("ok"), 300),

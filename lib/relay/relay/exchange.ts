@@ -108,7 +108,8 @@ export class Exchange {
       this.status,
       forwardedHeaders(reply.rawHeaders) as unknown as Record<string, string>,
     );
-    response.flushHeaders();
+    // Under Deno 2.9.5, a reply without a body would never be finished after it.
+    if (!isEmpty(reply, this.#request.method)) response.flushHeaders();
     reply.on("data", (chunk: Uint8Array) => {
       this.bytesDown += chunk.length;
       observer.bytes(chunk);
@@ -127,6 +128,14 @@ export class Exchange {
     await this.closed;
     return observer.end(reply.complete ? "whole" : "cut");
   }
+}
+
+function isEmpty(
+  { statusCode = 0, headers }: IncomingMessage,
+  method: string | undefined,
+): boolean {
+  return method === "HEAD" || [204, 304].includes(statusCode) ||
+    headers["content-length"] === "0";
 }
 
 /** A response whose turn has not come gets no "close" when its connection closes. */
