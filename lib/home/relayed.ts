@@ -72,6 +72,21 @@ function baseUrlOf(env: NodeJS.ProcessEnv): string | null {
   return base;
 }
 
+/** Variables of a CLI that goes on with its grant; undefined if it has none. */
+export function keptRelay(
+  instance: Pick<Instance, "home">,
+  claudeHome: string,
+): Record<string, string> | undefined {
+  const grant = readGrant(instance, relative(instance.home.home, claudeHome));
+  if (!grant) return undefined;
+  return {
+    ...(grant.kind === "login"
+      ? { CLAUDE_SECURESTORAGE_CONFIG_DIR: relayedLogin }
+      : {}),
+    ...(grant.baseUrl === null ? {} : { ANTHROPIC_BASE_URL: gatewayUrl }),
+  };
+}
+
 type Chosen = Exclude<GrantKind, "own"> | undefined;
 
 /** Writes the grant of a session whose Claude is about to start, or runs. */

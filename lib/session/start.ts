@@ -4,7 +4,12 @@
 import { layOutSettings, settingsArguments } from "../home/claude-settings.ts";
 import { withoutProxies } from "../home/caller-variables.ts";
 import { layOutCredentials } from "../home/credentials.ts";
-import { canUseRelay, relayedEnv, type Relaying } from "../home/relayed.ts";
+import {
+  canUseRelay,
+  keptRelay,
+  relayedEnv,
+  type Relaying,
+} from "../home/relayed.ts";
 import { label } from "../instance/labels.ts";
 import { isolatedMode } from "../worker/network.ts";
 import { type Docker, environmentOf } from "../docker/docker.ts";
@@ -91,6 +96,11 @@ export function renewCredentials(
   { container, env: given }: Pick<StartOptions, "container" | "env">,
 ): ClaudeStart {
   const relaying = relayingOf(container, given);
+  // This caller could not have started it so, but what runs has no other credential.
+  const kept = !relaying && isRelayed(container)
+    ? keptRelay(instance, claudeHome)
+    : undefined;
+  if (kept) return { arguments: settingsArguments(false), env: kept };
   const env = relaying ? relayedEnv(given) : given;
   const signIn = layOutCredentials(
     instance,
@@ -110,9 +120,14 @@ function relayingOf(
   container: Docker.ContainerInspectInfo | undefined,
   env: NodeJS.ProcessEnv,
 ): Relaying | undefined {
-  if (container?.Config.Labels[label.relay] === undefined) return undefined;
-  if (!canUseRelay(env)) return undefined;
+  if (!isRelayed(container) || !canUseRelay(env)) return undefined;
   return { env, isolated: container.HostConfig.NetworkMode === isolatedMode };
+}
+
+function isRelayed(
+  container: Docker.ContainerInspectInfo | undefined,
+): container is Docker.ContainerInspectInfo {
+  return container?.Config.Labels[label.relay] !== undefined;
 }
 
 /** An isolated worker reaches only the egress proxy, not the caller's. */

@@ -24,6 +24,11 @@ import {
   keepLoginFresh,
   LoginRefresh,
 } from "../../lib/home/login.ts";
+import type { Docker } from "../../lib/docker/docker.ts";
+import { label } from "../../lib/instance/labels.ts";
+import { ensureAuthority } from "../../lib/relay/certificates.ts";
+import { readGrants } from "../../lib/relay/grant.ts";
+import { renewCredentials } from "../../lib/session/start.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
 
@@ -225,6 +230,33 @@ test("a session gets the stored key as a file readable only by its user", (conte
   assert.not(existsSync(path));
   assert.equal(token.variables, { CLAUDE_CODE_OAUTH_TOKEN: "token" });
   assert.is(readFileSync(join(claudeHome, ".oauth_token"), "utf8"), "token");
+});
+
+test("attaching with a cloud provider or a local gateway leaves a relayed session its grant", async (context) => {
+  const { instance, claudeHome } = context;
+  writeFileSync(instance.home.anthropicKey, "sk-kept");
+  await ensureAuthority(instance);
+  const container = {
+    Config: { Labels: { [label.relay]: "on" }, Env: [] },
+    HostConfig: { NetworkMode: "none" },
+  } as unknown as Docker.ContainerInspectInfo;
+  const place = { claudeHome, owner: instance.owner };
+  const renew = (env: NodeJS.ProcessEnv) =>
+    renewCredentials(instance, place, { container, env });
+  const key = () => readFileSync(join(claudeHome, ".anthropic_key"), "utf8");
+  renew({});
+  const placeholder = key();
+  assert.match(placeholder, /^sk-ant-hal9000-/);
+  for (
+    const env of [
+      { CLAUDE_CODE_USE_BEDROCK: "1" },
+      { ANTHROPIC_BASE_URL: "http://127.0.0.1:9" },
+    ]
+  ) {
+    assert.equal(renew(env).env, {});
+    assert.is(key(), placeholder);
+    assert.is(readGrants(instance)[0]?.placeholder, placeholder);
+  }
 });
 
 test("a session of a logged-in instance gets the path of the login", (context) => {
