@@ -14,7 +14,10 @@ import { messageOf } from "../std/errors.ts";
 import { canHold, holdPorts } from "../daemon/net.ts";
 import { ownContainer } from "../instance/container.ts";
 import { type ContainerEvent, keepFollowing } from "../instance/events.ts";
+import { chromadbBounds } from "../gateway/services/bounded-proxy.ts";
 import type { Instance } from "../instance/instance.ts";
+import { openSocket, type Reach } from "../instance/parent-socket.ts";
+import { originHeader } from "../std/origin.ts";
 import type { ParentState } from "../instance/parent-state.ts";
 import type { Log } from "../std/log.ts";
 import { Nsenter, NsenterLost } from "../nsenter/container.ts";
@@ -37,7 +40,7 @@ const endMs = 1000;
 
 /** The process that serves ChromaDB, and MCP servers behind a tunnel. */
 export function servicesChild(
-  instance: Pick<Instance, "home" | "settings">,
+  instance: Pick<Instance, "home" | "settings" | "docker" | "self">,
 ): ChildSpec {
   const { home, settings } = instance;
   const servers = existsSync(home.tunnel)
@@ -52,7 +55,47 @@ export function servicesChild(
       ...servers.map(([name, { port }]) => `${port}=${name}`),
     ],
     logFile: home.childLog("services"),
+    watch: {
+      answers: () => servicesAnswer(instance),
+      everyMs: 5000,
+      silentMs: 30_000,
+      startMs: 30_000,
+    },
   };
+}
+
+const answerMs = 10_000;
+
+/**
+ * Whether the process answers at ChromaDB's socket. It refuses this request itself, at once,
+ * whether or not ChromaDB runs and however much it has to do.
+ */
+export async function servicesAnswer(
+  { settings: { CHROMADB_PORT }, ...reach }:
+    & Reach
+    & Pick<Instance, "settings">,
+  timeoutMs = answerMs,
+): Promise<boolean> {
+  const socket = openSocket(reach, reach.home.service(CHROMADB_PORT));
+  const late = setTimeout(() => socket.destroy(), timeoutMs);
+  let text = "";
+  try {
+    socket.write(originHeader(null));
+    socket.write(
+      "POST / HTTP/1.1\r\nHost: services\r\nConnection: close\r\n" +
+        `Content-Length: ${2 * chromadbBounds.bodyBytes}\r\n\r\n`,
+    );
+    for await (const chunk of socket) {
+      text += chunk;
+      if (text.includes("\r\n")) break;
+    }
+  } catch {
+    return false;
+  } finally {
+    clearTimeout(late);
+    socket.destroy();
+  }
+  return text.startsWith("HTTP/1.1 ");
 }
 
 type Changes = Pick<ParentState, "servicesFault" | "shared">;

@@ -13,7 +13,18 @@ import * as assert from "uvu/assert";
 import { ensureHome } from "../../lib/instance/volumes.ts";
 import { insideNsenter, nsenterSpec } from "../../lib/nsenter/container.ts";
 import { label } from "../../lib/instance/labels.ts";
-import { keepServices, servicesChild } from "../../lib/parent/services.ts";
+import {
+  keepServices,
+  servicesAnswer,
+  servicesChild,
+} from "../../lib/parent/services.ts";
+import { once } from "node:events";
+import { createServer } from "node:net";
+import {
+  boundedProxy,
+  chromadbBounds,
+} from "../../lib/gateway/services/bounded-proxy.ts";
+import { readOrigins } from "../../lib/std/origin.ts";
 import { listen, type Listener } from "../../lib/std/socket-lines.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import { servicesOf } from "../../lib/worker/network.ts";
@@ -236,15 +247,16 @@ test("a worker in which nothing can be opened keeps the services from no other",
   const opened = (id: string | undefined) =>
     asked.filter(({ op, id: of }) => op === "open" && of === id).length;
   await until(() => asked.some(({ op }) => op === "keep"), "the end");
-  assert.is(opened(ids[1]), 1);
+  assert.ok(opened(ids[1]) > 0);
   await until(() => JSON.stringify(changes).includes("setns"), "a report");
   assert.equal(changes.at(-1), {
     servicesFault: '"fake-worker-broken": setns failed',
   });
   // It is asked again, but does not make others wait again.
-  const before = opened(ids[0]);
-  await until(() => opened(ids[1]) === 2, "another attempt");
-  assert.is(opened(ids[0]), before + 1);
+  const [before, others] = [opened(ids[0]), opened(ids[1])];
+  await until(() => opened(ids[1]) > others + 1, "further attempts");
+  assert.ok(opened(ids[0]) > before);
+  assert.ok(opened(ids[0]) <= before + 3);
   context.broken = [];
   await until(
     () => JSON.stringify(changes.at(-1)) === '{"servicesFault":null}',
@@ -262,6 +274,27 @@ test("the users of services and nsenter cannot put sockets in the place of other
   const mounts = nsenterSpec(instance, "image").HostConfig?.Mounts ?? [];
   const writable = mounts.filter(({ ReadOnly }) => !ReadOnly);
   assert.equal(writable.map(({ Target }) => Target), [insideNsenter.run]);
+});
+
+test("services answers also without ChromaDB, and a hanging one does not", async ({ instance }) => {
+  mkdirSync(instance.home.services, { recursive: true });
+  const path = instance.home.service(8000);
+  assert.not(await servicesAnswer(instance), "no process");
+  const none = { socketPath: "/nowhere.sock" };
+  const slots = { served: 0, waiting: 0 };
+  const served = boundedProxy(none, {
+    ...chromadbBounds,
+    slots: { get: slots, search: slots, small: slots, large: slots },
+  });
+  readOrigins(served, () => {});
+  await once(served.listen(path), "listening");
+  assert.ok(await servicesAnswer(instance));
+  served.close();
+  const hanging = createServer().listen(path);
+  await once(hanging, "listening");
+  assert.not(await servicesAnswer(instance, 100), "a hanging process");
+  hanging.close();
+  assert.ok(servicesChild(instance).watch);
 });
 
 test.run();
