@@ -2,14 +2,12 @@
 // becomes a user of its own that cannot reach HAL9000_HOME. The policy comes as lines of
 // JSON on stdin, decisions leave as such lines on stdout.
 
-import { chmodSync, chownSync, rmSync, writeFileSync } from "node:fs";
-import { once } from "node:events";
 import process from "node:process";
 import * as v from "valibot";
 import { homeOf } from "../../instance/config.ts";
 import { homePaths } from "../../instance/paths.ts";
 import { serviceUsers } from "../../instance/service-users.ts";
-import { become } from "../../std/become.ts";
+import { becomeService, listenForWorkers } from "../../std/become.ts";
 import { linesOf } from "../../std/lines.ts";
 import { ownerOf } from "../../std/owned.ts";
 import { command, execute, runCli } from "../../cli/cli.ts";
@@ -51,20 +49,10 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
 }
 
 async function listen(proxy: EgressProxy, home: string): Promise<void> {
-  const path = homePaths(home).egressSocket;
   const { gid } = ownerOf(home);
-  const isRoot = process.getuid?.() === 0;
-  // Killed before the coordinator when the parent runs out of memory: proc(5).
-  if (isRoot) writeFileSync("/proc/self/oom_score_adj", "900");
-  rmSync(path, { force: true });
-  proxy.server.listen(path);
-  await once(proxy.server, "listening");
-  chmodSync(path, 0o660);
-  if (!isRoot) return;
-  // Root is nsenter, which brings connections of workers; the group is the owner's.
-  chownSync(path, 0, gid);
+  await listenForWorkers(proxy.server, homePaths(home).egressSocket, gid);
   process.chdir("/");
-  become(serviceUsers.egress);
+  becomeService({ uid: serviceUsers.egress, oomScore: 900 });
 }
 
 if (import.meta.main) await execute(main);

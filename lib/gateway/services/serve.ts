@@ -1,12 +1,10 @@
 // Serves workers: ChromaDB, within limits, and MCP servers at a gateway that unix sockets
 // do not reach. nsenter brings the connections.
 
-import { once } from "node:events";
-import { chmodSync, chownSync, rmSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
-import process from "node:process";
 import { boundedProxy, chromadbBounds } from "./bounded-proxy.ts";
 import { admitToOwnDatabase } from "./chromadb-access.ts";
+import { listenForWorkers } from "../../std/become.ts";
 import { messageOf } from "../../std/errors.ts";
 import { joinSockets } from "../forward.ts";
 import { logToStderr } from "../../std/log.ts";
@@ -59,12 +57,7 @@ async function serve(port: number, gid: number, server: Server): Promise<void> {
   const path = `services/${port}.sock`;
   readOrigins(server, (socket, origin) => origins.set(socket, origin));
   server.maxConnections = maxConnections;
-  rmSync(path, { force: true });
-  server.listen(path);
-  await once(server, "listening");
-  chmodSync(path, 0o660);
-  // Root is nsenter; the group is the owner's.
-  if (process.getuid?.() === 0) chownSync(path, 0, gid);
+  await listenForWorkers(server, path, gid);
 }
 
 function joinGateway(client: Socket, name: string): void {

@@ -1,13 +1,12 @@
 // services: serves ChromaDB and MCP servers to workers. Runs in the parent; it opens its
 // sockets as root, then becomes a user of its own that cannot reach HAL9000_HOME.
 
-import { writeFileSync } from "node:fs";
 import process from "node:process";
 import { serveAll } from "./serve.ts";
 import { homeOf } from "../../instance/config.ts";
 import { homePaths } from "../../instance/paths.ts";
 import { serviceUsers } from "../../instance/service-users.ts";
-import { become } from "../../std/become.ts";
+import { becomeService } from "../../std/become.ts";
 import { ownerOf } from "../../std/owned.ts";
 import { command, execute, runCli } from "../../cli/cli.ts";
 import { Io } from "../../cli/io.ts";
@@ -25,12 +24,8 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       const { gid } = ownerOf(home);
       process.chdir(homePaths(home).ways);
       await serveAll({ chromadb: Number(chromadb), servers }, gid);
-      if (process.getuid?.() === 0) {
-        // Killed before the coordinator when the parent runs out of memory: proc(5).
-        writeFileSync("/proc/self/oom_score_adj", "950");
-        // The owner's group has access to the current directory.
-        become(serviceUsers.ports, gid);
-      }
+      // The owner's group has access to the current directory.
+      becomeService({ uid: serviceUsers.ports, gid, oomScore: 950 });
       await new Promise(() => {});
     });
 

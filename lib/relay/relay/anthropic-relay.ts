@@ -2,15 +2,13 @@
 // of its own that cannot reach HAL9000_HOME. What it has to know comes as lines of JSON
 // on stdin, what it reports leaves as such lines on stdout.
 
-import { chmodSync, chownSync, rmSync, writeFileSync } from "node:fs";
-import { once } from "node:events";
 import process from "node:process";
 import { command, execute, runCli } from "../../cli/cli.ts";
 import { Io } from "../../cli/io.ts";
 import { homeOf } from "../../instance/config.ts";
 import { homePaths } from "../../instance/paths.ts";
 import { serviceUsers } from "../../instance/service-users.ts";
-import { become } from "../../std/become.ts";
+import { becomeService, listenForWorkers } from "../../std/become.ts";
 import { parseJson } from "../../std/json.ts";
 import { linesOf } from "../../std/lines.ts";
 import { ownerOf } from "../../std/owned.ts";
@@ -49,20 +47,10 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
 }
 
 async function listen(relay: Relay, home: string): Promise<void> {
-  const path = homePaths(home).relayService;
   const { gid } = ownerOf(home);
-  const isRoot = process.getuid?.() === 0;
-  // Killed before the coordinator when the parent runs out of memory: proc(5).
-  if (isRoot) writeFileSync("/proc/self/oom_score_adj", "900");
-  rmSync(path, { force: true });
-  const server = relay.server().listen(path);
-  await once(server, "listening");
-  chmodSync(path, 0o660);
-  if (!isRoot) return;
-  // Root is nsenter, which brings connections of workers; the group is the owner's.
-  chownSync(path, 0, gid);
+  await listenForWorkers(relay.server(), homePaths(home).relayService, gid);
   process.chdir("/");
-  become(serviceUsers.relay);
+  becomeService({ uid: serviceUsers.relay, oomScore: 900 });
 }
 
 if (import.meta.main) await execute(main);
