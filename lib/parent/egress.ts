@@ -1,15 +1,14 @@
 // Runs the egress proxy: gives it the policy, and keeps its log.
 
-import type { Readable } from "node:stream";
 import { askProxy } from "../egress/ask.ts";
 import { feedPolicy } from "../egress/feed.ts";
-import { egressJournal, type Entry } from "../egress/journal.ts";
+import { egressJournal } from "../egress/journal.ts";
 import type { Instance } from "../instance/instance.ts";
-import { type Journal, maxEntryBytes } from "../instance/journal.ts";
+import { maxEntryBytes } from "../instance/journal.ts";
 import { openSocket } from "../instance/parent-socket.ts";
 import { messageOf } from "../std/errors.ts";
-import { linesOf } from "../std/lines.ts";
 import type { Log } from "../std/log.ts";
+import { attempts, keepLines } from "./attempts.ts";
 import type { ChildSpec } from "./supervisor.ts";
 
 type Parent = Pick<Instance, "home" | "owner" | "docker" | "self">;
@@ -24,9 +23,13 @@ export function egressChild(instance: Parent, log: Log): ChildSpec {
       feedPolicy(instance, input).catch((error) =>
         log(`The egress proxy gets no policy: ${messageOf(error)}`)
       );
-      keepEntries(journal, output).catch((error) =>
-        log(`warning: ${instance.home.egressLog}: ${messageOf(error)}`)
-      );
+      const { egressLog } = instance.home;
+      keepLines(
+        output,
+        maxEntryBytes,
+        attempts(egressLog, log),
+        (line) => journal.append(line),
+      ).catch((error) => log(`warning: ${egressLog}: ${messageOf(error)}`));
     },
     watch: {
       answers: () => egressRefuses(instance),
@@ -35,13 +38,6 @@ export function egressChild(instance: Parent, log: Log): ChildSpec {
       startMs: 15_000,
     },
   };
-}
-
-async function keepEntries(
-  journal: Journal<Entry>,
-  output: Readable,
-): Promise<void> {
-  for await (const line of linesOf(output, maxEntryBytes)) journal.append(line);
 }
 
 /** No cloud's metadata is ever to be reached; the proxy only judges it. */

@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { createConnection } from "node:net";
 import { join } from "node:path";
-import type { Readable, Writable } from "node:stream";
+import type { Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { connect as connectTls } from "node:tls";
 import { loginFile, type LoginRefresh, readLogin } from "../home/login.ts";
@@ -25,16 +25,19 @@ import { reportSchema, type State } from "../relay/state.ts";
 import { type Ledger, openLedger } from "../usage/ledger.ts";
 import { messageOf } from "../std/errors.ts";
 import { parseJson } from "../std/json.ts";
-import { linesOf } from "../std/lines.ts";
 import { originHeader } from "../std/origin.ts";
 import type { Log } from "../std/log.ts";
 import { fileSignature } from "../std/plain-file.ts";
+import { attempts, keepLines } from "./attempts.ts";
 import type { ChildSpec } from "./supervisor.ts";
 
 type Parent = Pick<Instance, "home" | "owner" | "prefix">;
 
 /** Changes apply within this time, and the time to read all records and grants. */
 const everyMs = 100;
+
+/** After a failure: making keys takes time. */
+const retryMs = 1000;
 
 /** Also without a visible change, in case that one was missed. */
 const fullEveryMs = 10_000;
@@ -55,12 +58,14 @@ export function relayChild(
     command: ["/scripts/anthropic-relay"],
     logFile: instance.home.childLog("relay"),
     attend: (input, output) => {
-      feedRelay(instance, ledger, input).catch((error) =>
-        log(`The relay gets no credentials: ${messageOf(error)}`)
-      );
-      keepReports(instance, { journal, login, ledger }, output).catch((error) =>
-        log(`warning: ${instance.home.relayLog}: ${messageOf(error)}`)
-      );
+      void feedRelay(instance, ledger, input, log);
+      const { relayLog } = instance.home;
+      keepLines(
+        output,
+        2 * maxEntryBytes,
+        attempts(relayLog, log),
+        (line) => keepReport(instance, { journal, login, ledger }, line),
+      ).catch((error) => log(`warning: ${relayLog}: ${messageOf(error)}`));
     },
     watch: {
       answers: () => relayAnswers(instance),
@@ -71,24 +76,22 @@ export function relayChild(
   };
 }
 
-async function keepReports(
+function keepReport(
   { home }: Parent,
   { journal, login, ledger }: {
     journal: Journal<unknown>;
     login: LoginRefresh;
     ledger: Ledger;
   },
-  output: Readable,
-): Promise<void> {
-  for await (const line of linesOf(output, 2 * maxEntryBytes)) {
-    const report = parseJson(reportSchema, line);
-    if (report?.kind === "entry") journal.append(JSON.stringify(report.entry));
-    if (report?.kind === "usage") ledger.event(report.event);
-    if (report?.kind === "rejected") {
-      const token = readLogin(home)?.claudeAiOauth.accessToken;
-      if (token !== undefined && digestOf(token) === report.digest) {
-        login.refuse(token);
-      }
+  line: string,
+): void {
+  const report = parseJson(reportSchema, line);
+  if (report?.kind === "entry") journal.append(JSON.stringify(report.entry));
+  if (report?.kind === "usage") ledger.event(report.event);
+  if (report?.kind === "rejected") {
+    const token = readLogin(home)?.claudeAiOauth.accessToken;
+    if (token !== undefined && digestOf(token) === report.digest) {
+      login.refuse(token);
     }
   }
 }
@@ -102,6 +105,7 @@ async function feedRelay(
   instance: Parent,
   ledger: Ledger,
   input: Writable,
+  log: Log,
 ): Promise<void> {
   // The relay has ended; the supervisor starts another.
   input.on("error", () => {});
@@ -110,7 +114,7 @@ async function feedRelay(
   let seen = "";
   let sent = "";
   let readAt = -Infinity;
-  while (input.writable) {
+  const round = async () => {
     if (!leaf || Date.now() - leaf.madeAt > leafRenewMs) {
       await ensureAuthority(instance);
       leaf = await newLeaf(readAuthorities(home));
@@ -119,16 +123,19 @@ async function feedRelay(
     const now = signature(instance) + JSON.stringify(usage);
     if (now !== seen || performance.now() - readAt >= fullEveryMs) {
       if (performance.now() - readAt >= fullEveryMs) dropGrants(instance);
-      seen = now;
-      readAt = performance.now();
       const text = JSON.stringify({
         ...relayState(instance, leaf),
         usage,
       });
       if (text !== sent) input.write(`${text}\n`);
       sent = text;
+      seen = now;
+      readAt = performance.now();
     }
-    await sleep(everyMs);
+  };
+  const attempt = attempts("The relay gets no credentials", log);
+  while (input.writable) {
+    await sleep(await attempt(round) ? everyMs : retryMs);
   }
 }
 

@@ -3,7 +3,15 @@
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+} from "node:fs";
 import {
   Agent,
   createServer as createHttpServer,
@@ -17,6 +25,7 @@ import {
   createServer as createNetServer,
   type Socket,
 } from "node:net";
+import { PassThrough } from "node:stream";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -33,9 +42,12 @@ import type { Grant } from "../../lib/relay/grant.ts";
 import { type Bounds, defaultBounds } from "../../lib/relay/relay/bounds.ts";
 import { Relay } from "../../lib/relay/relay/relay.ts";
 import type { Report, State } from "../../lib/relay/state.ts";
+import { LoginRefresh } from "../../lib/home/login.ts";
+import { relayChild } from "../../lib/parent/relay.ts";
 import { originHeader } from "../../lib/std/origin.ts";
 import { ownerOf } from "../../lib/std/owned.ts";
 import { createMeter } from "../../lib/usage/meter.ts";
+import { fakeInstance } from "../helper/fake-engine.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 
 const worker = "a".repeat(64);
@@ -877,6 +889,49 @@ test("the authority is private, and has a successor before it expires", async ()
   assert.is(await signerAt(Date.now() + 4.95 * yearMs), 1);
   await ensureAuthority(instance, Date.now() + 5.1 * yearMs);
   assert.equal(readAuthorities(home), both.slice(1));
+});
+
+const lineOf = (entry: Partial<Entry>) =>
+  `${JSON.stringify({ kind: "entry", entry })}\n`;
+
+test("the parent goes on when it could not write or read for a while", async () => {
+  const { instance, log, told, end } = fakeInstance();
+  const { home } = instance;
+  mkdirSync(home.relayLog, { recursive: true });
+  mkdirSync(home.relayAuthorities, { recursive: true });
+  const input = new PassThrough();
+  const output = new PassThrough();
+  let states = "";
+  input.on("data", (chunk) => states += chunk);
+  relayChild(instance, new LoginRefresh(), log).attend?.(input, output);
+  const entry: Entry = {
+    time: new Date().toISOString(),
+    session: null,
+    worker: null,
+    method: "GET",
+    path: "/1",
+    status: 200,
+    ms: 1,
+    bytesUp: 0,
+    bytesDown: 0,
+  };
+  output.write(lineOf(entry) + lineOf(entry));
+  await waitFor(() => told.length >= 2, { for: "it", timeoutMs: 5000 });
+  await sleep(1200);
+  assert.is(told.length, 2, told.join("\n"));
+  assert.is(states, "");
+  rmdirSync(home.relayLog);
+  rmdirSync(home.relayAuthorities);
+  output.write(lineOf({ ...entry, path: "/2" }));
+  await waitFor(() => existsSync(home.relayLog) && states !== "", {
+    for: "both",
+    timeoutMs: 4000,
+  });
+  assert.match(readFileSync(home.relayLog, "utf8"), '"path":"/2"');
+  input.destroy();
+  output.destroy();
+  await sleep(200);
+  end();
 });
 
 test.run();
