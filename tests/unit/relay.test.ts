@@ -819,12 +819,20 @@ test("an API that is down or sends garbage gives an error in the API's form", as
   await sleep(20); // until they listen
   for (const [what, server] of Object.entries(servers)) {
     const { port } = server.address() as AddressInfo;
-    const { ask, close } = await start({
+    const { ask, entries, close } = await start({
       grant: { baseUrl: `http://127.0.0.1:${port}` },
     });
     const { status, text } = await ask({ body: "x" });
     assert.is(status, 502, what);
     assert.is(JSON.parse(text).type, "error");
+    // Details may name the caller's gateway or proxy.
+    const { message } = JSON.parse(text).error;
+    assert.match(
+      message,
+      /^HAL-9000's relay cannot reach the API(: [A-Z_]+)?$/,
+    );
+    await waitFor(() => entries().length > 0, { for: what, timeoutMs: 1000 });
+    assert.match(entries()[0]?.reason ?? "", /^[^:]+: ./);
     server.close();
     close();
   }

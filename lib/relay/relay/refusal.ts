@@ -13,10 +13,13 @@ export interface Refusal {
 /** Thrown for a request that gets this reply. */
 export class Refused extends Error {
   readonly refusal: Refusal;
+  /** For the log only. */
+  readonly detail: string;
 
-  constructor(refusal: Refusal) {
+  constructor(refusal: Refusal, detail = refusal.message) {
     super(refusal.message);
     this.refusal = refusal;
+    this.detail = detail;
   }
 }
 
@@ -28,14 +31,16 @@ export function refused(
   return new Refused({ status, type, message });
 }
 
-/** Without the address: it may be that of the caller's gateway. */
+/** The worker gets no address: it may be that of the caller's gateway or proxy. */
 export function unreachable(error: unknown): Refused {
+  if (error instanceof Refused) return error;
   const { code, message } = error as NodeJS.ErrnoException;
-  return refused(
-    502,
-    "api_error",
-    `HAL-9000's relay cannot reach the API: ${code ?? message}`,
-  );
+  const sentence = "HAL-9000's relay cannot reach the API";
+  return new Refused({
+    status: 502,
+    type: "api_error",
+    message: code === undefined ? sentence : `${sentence}: ${code}`,
+  }, `${sentence}: ${code ?? message}`);
 }
 
 /** Does nothing but end the connection if the reply has begun. */

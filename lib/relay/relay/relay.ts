@@ -50,7 +50,7 @@ export class Relay {
   #context: SecureContext | undefined;
   #loginSince = -Infinity;
   /** Called when a new state has arrived. */
-  #waiting: (() => void)[] = [];
+  readonly #waiting = new Set<() => void>();
 
   constructor(options: RelayOptions) {
     const { bounds } = options;
@@ -103,7 +103,8 @@ export class Relay {
     this.#state = state;
     this.#options.meter.setState(state.usage);
     this.#throttle.keep(new Set(["", ...Object.keys(state.workers)]));
-    for (const resume of this.#waiting.splice(0)) resume();
+    for (const resume of this.#waiting) resume();
+    this.#waiting.clear();
   }
 
   #accept(connection: Connection, origin: Origin): void {
@@ -176,8 +177,8 @@ export class Relay {
       );
       if (figures.input + figures.output > 0) Object.assign(entry, figures);
     } catch (error) {
-      const { refusal } = error instanceof Refused ? error : unreachable(error);
-      entry.reason = refusal.message.slice(0, 1024);
+      const { refusal, detail } = unreachable(error);
+      entry.reason = detail.slice(0, 1024);
       exchange.status ??= refusal.status;
       refuse(response, refusal);
       request.resume(); // until the client has the reply
@@ -218,11 +219,15 @@ export class Relay {
     const leftMs = until - performance.now();
     if (leftMs <= 0) return Promise.resolve(false);
     return new Promise((resolve) => {
-      const late = setTimeout(() => resolve(false), leftMs);
-      this.#waiting.push(() => {
+      const resume = () => {
         clearTimeout(late);
         resolve(true);
-      });
+      };
+      const late = setTimeout(() => {
+        this.#waiting.delete(resume);
+        resolve(false);
+      }, leftMs);
+      this.#waiting.add(resume);
     });
   }
 
