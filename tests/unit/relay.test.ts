@@ -175,11 +175,13 @@ async function start(
     return raw;
   };
   const open = (from: string | undefined) => {
-    return connectTls({
+    const socket = connectTls({
       socket: openRaw(from),
       servername: "api.anthropic.com",
       ca: authorities.map(({ cert }) => cert),
     });
+    socket.on("error", () => {});
+    return socket;
   };
   const begin = (asked: Asked) => {
     const { method = "POST", path = "/v1/messages?beta=true", headers } = asked;
