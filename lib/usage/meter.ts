@@ -193,7 +193,8 @@ function own<T>(values: Record<string, T>, name: string): T | undefined {
 
 /** Whether a request costs tokens. */
 function isCounted({ method, path }: Exchange): boolean {
-  return method === "POST" && /\/v1\/messages\/?(\?|$)/.test(path);
+  return method === "POST" &&
+    /\/v1\/messages(\/cache_touch)?\/?(\?|$)/.test(path);
 }
 
 const unobserved: ReplyObserver = {

@@ -188,6 +188,9 @@ test("counts errors by their status, and only requests for messages", () => {
     observer.end("whole");
   }
   assert.is(notes.length, 1);
+  const touch = exchange({ path: "/v1/messages/cache_touch?beta=true" });
+  meter.reply(touch, 200, stream).end("whole");
+  assert.is(notes.length, 2);
 });
 
 test("refuses what the ledger refuses, with its message", () => {
