@@ -41,11 +41,9 @@ export async function serveAll(
     },
     databaseOf: (container) => askDatabase("databases.sock", container),
   });
-  await serve(
-    ports.chromadb,
-    gid,
-    boundedProxy(chromadb, chromadbBounds, admit),
-  );
+  const proxy = boundedProxy(chromadb, chromadbBounds, admit);
+  const pass = (socket: Socket) => void proxy.emit("connection", socket);
+  await serve(ports.chromadb, gid, createServer({ allowHalfOpen: true }, pass));
   for (const pair of ports.servers) {
     const [port = "", name = ""] = pair.split("=");
     const join = (socket: Socket) => joinGateway(socket, name);
