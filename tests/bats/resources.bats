@@ -21,7 +21,7 @@ precedence() { inspect "$1" '{{.HostConfig.CpuShares}} {{.HostConfig.OomScoreAdj
     [ "$(precedence "$worker")" = "256 500" ]
     [ "$(docker exec "$worker" cat /proc/1/oom_score_adj)" = 500 ]
   done
-  for service in net mcp parent nsenter; do
+  for service in net parent nsenter; do
     # Docker's default, which is 1024.
     [[ $(precedence "$HAL9000_PREFIX-$service") == "0 "* ]]
   done
