@@ -192,8 +192,8 @@ test("reports why services cannot be opened, tries again, and reports that they 
   await waitFor(() => faults.length > 0, { for: "a fault", timeoutMs: 10_000 });
   nsenter.answer = usual;
   await waitFor(() => faults.length > 1, { for: "none", timeoutMs: 10_000 });
-  assert.equal(faults, ["no rights", null]);
-  assert.equal(said, ["Services of workers: no rights"]);
+  assert.equal(faults, ['"one": no rights', null]);
+  assert.equal(said, ['Services of workers: "one": no rights']);
 });
 
 test("tells of ports of services that a worker occupies", async (context) => {
