@@ -41,9 +41,11 @@ export async function serveAll(
     },
     databaseOf: (container) => askDatabase("databases.sock", container),
   });
-  const proxy = boundedProxy(chromadb, chromadbBounds, admit);
-  const pass = (socket: Socket) => void proxy.emit("connection", socket);
-  await serve(ports.chromadb, gid, createServer({ allowHalfOpen: true }, pass));
+  await serve(
+    ports.chromadb,
+    gid,
+    boundedProxy(chromadb, chromadbBounds, admit),
+  );
   for (const pair of ports.servers) {
     const [port = "", name = ""] = pair.split("=");
     const join = (socket: Socket) => joinGateway(socket, name);
