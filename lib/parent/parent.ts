@@ -2,7 +2,6 @@
 // took.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { isDeepStrictEqual } from "node:util";
 import { chromadbAnswers, chromadbChild, chromadbFault } from "./chromadb.ts";
 import {
   hasTmux,
@@ -30,7 +29,7 @@ import { readDesired } from "../pool/desired.ts";
 import { Databases } from "./databases.ts";
 import { keepMeasured } from "./disk.ts";
 import { keepReconciled } from "./reconcile.ts";
-import { keepServices, servicesChild } from "./services.ts";
+import { keepServices, servicesChild, watchServices } from "./services.ts";
 import { keepResumed } from "../session/resume.ts";
 import { relayChild } from "./relay.ts";
 import { ensureSeccompTried } from "../image/seccomp.ts";
@@ -208,24 +207,6 @@ async function watchChromadb(
     }
     const pauseMs = answered ? healthEveryMs : 50;
     await sleep(pauseMs, undefined, { signal: stop }).catch(() => {});
-  }
-}
-
-/** Starts the services anew when they have to serve others. */
-async function watchServices(
-  instance: Instance,
-  supervisor: Supervisor,
-  stop: AbortSignal,
-): Promise<void> {
-  let present = servicesChild(instance);
-  while (!stop.aborted) {
-    const wanted = servicesChild(instance);
-    if (!isDeepStrictEqual(wanted, present)) {
-      await supervisor.end(present.name, childStopMs);
-      supervisor.start(wanted);
-      present = wanted;
-    }
-    await sleep(desiredEveryMs, undefined, { signal: stop }).catch(() => {});
   }
 }
 

@@ -24,7 +24,7 @@ import { Nsenter, NsenterLost } from "../nsenter/container.ts";
 import { configuredServers } from "../mcp/offer.ts";
 import { markOf, servicesOf } from "../worker/network.ts";
 import { listWarm, listWorkers } from "../worker/workers.ts";
-import type { ChildSpec } from "./supervisor.ts";
+import type { ChildSpec, Supervisor } from "./supervisor.ts";
 
 /** Interval of the checks whether a service has come or gone. */
 const checkMs = 500;
@@ -35,7 +35,7 @@ const retryMs = 2000;
 /** Interval in which all workers are checked, in case something was missed. */
 const allMs = 60_000;
 
-/** How long the end waits for what is being opened. */
+/** How long an end waits, for what is being opened or for the process. */
 const endMs = 1000;
 
 /** The process that serves ChromaDB, and MCP servers behind a tunnel. */
@@ -96,6 +96,25 @@ export async function servicesAnswer(
     socket.destroy();
   }
   return text.startsWith("HTTP/1.1 ");
+}
+
+/** Starts the process anew when it has to serve others. */
+export async function watchServices(
+  instance: Instance,
+  supervisor: Pick<Supervisor, "start" | "end">,
+  stop: AbortSignal,
+): Promise<void> {
+  let present = servicesChild(instance);
+  while (!stop.aborted) {
+    const wanted = servicesChild(instance);
+    // Not all of it: each has functions of its own.
+    if (!isDeepStrictEqual(wanted.command, present.command)) {
+      await supervisor.end(present.name, endMs);
+      supervisor.start(wanted);
+      present = wanted;
+    }
+    await sleep(checkMs, undefined, { signal: stop }).catch(() => {});
+  }
 }
 
 type Changes = Pick<ParentState, "servicesFault" | "shared">;

@@ -17,8 +17,11 @@ import {
   keepServices,
   servicesAnswer,
   servicesChild,
+  watchServices,
 } from "../../lib/parent/services.ts";
+import type { ChildSpec } from "../../lib/parent/supervisor.ts";
 import { once } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
 import { createServer } from "node:net";
 import {
   boundedProxy,
@@ -295,6 +298,24 @@ test("services answers also without ChromaDB, and a hanging one does not", async
   assert.not(await servicesAnswer(instance, 100), "a hanging process");
   hanging.close();
   assert.ok(servicesChild(instance).watch);
+});
+
+test("the process is started anew only when it has to serve others", async (context) => {
+  const { instance, stop } = context;
+  const steps: string[] = [];
+  const supervisor = {
+    end: (name: string) => Promise.resolve(void steps.push(`end ${name}`)),
+    start: ({ command }: ChildSpec) => void steps.push(command.join(" ")),
+  };
+  context.kept = watchServices(instance, supervisor, stop.signal);
+  await sleep(1500);
+  assert.equal(steps, []);
+  configure(context, { notes: cat });
+  mkdirSync(instance.home.ways, { recursive: true });
+  writeFileSync(instance.home.tunnel, "{}");
+  await until(() => steps.length === 2, "another process");
+  const command = "/scripts/services serve 8000 3050=notes";
+  assert.equal(steps, ["end services", command]);
 });
 
 test.run();
