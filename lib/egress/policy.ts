@@ -110,7 +110,7 @@ function levelsOf(policy: Policy, { session, project }: Asking): Level[] {
   ];
 }
 
-/** Differs with the rules and presets that apply, whoever has read them. */
+/** Equal in all processes that have read the same rules and presets. */
 export function digestOf(policy: Policy, asking: Asking): string {
   const scopes = levelsOf(policy, asking).map(({ scope }) =>
     scope && [scope.preset ?? null, scope.rules.map(ruleText)]

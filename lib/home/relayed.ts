@@ -1,5 +1,5 @@
-// Sessions that use the relay: their workers get a placeholder, and the relay is told what
-// to send in its place.
+// Sessions that use the relay: their workers get a placeholder, and the relay gets what to
+// send in its place.
 
 import { mkdirSync } from "node:fs";
 import { join, relative } from "node:path";
@@ -25,10 +25,6 @@ import { clearPath, plainText } from "../std/plain-file.ts";
 import { callerFile, providerOf } from "./caller-variables.ts";
 import { readLogin } from "./login.ts";
 
-/**
- * Whether a session of this caller can use the relay. A cloud provider's requests are signed
- * by the CLI, and a gateway on the workers' localhost is one that the relay cannot reach.
- */
 function usesRelay(
   { HAL9000_RELAY }: Pick<Settings, "HAL9000_RELAY">,
   env: NodeJS.ProcessEnv,
@@ -36,6 +32,10 @@ function usesRelay(
   return HAL9000_RELAY === "on" && canUseRelay(env);
 }
 
+/**
+ * Whether a session of this caller can use the relay. A cloud provider's requests are signed
+ * by the CLI, and a gateway on the workers' localhost is one that the relay cannot reach.
+ */
 export function canUseRelay(env: NodeJS.ProcessEnv): boolean {
   const base = env["ANTHROPIC_BASE_URL"];
   return providerOf(env) === undefined &&

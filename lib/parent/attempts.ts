@@ -25,7 +25,7 @@ export function attempts(what: string, log: Log): Attempt {
   };
 }
 
-/** Keeps each line that a child tells. An error here would end the child's output. */
+/** Keeps each line of a child's output; an error that is not caught here would end it. */
 export async function keepLines(
   output: Readable,
   maxBytes: number,

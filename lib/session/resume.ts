@@ -25,7 +25,7 @@ const jitterMs = 5000;
 /** How long a session is watched that still works when the limit has reset. */
 const followMs = 30 * 60_000;
 
-/** In the parent: until `stop` is aborted, if it is wanted by the setting or a request. */
+/** Runs in the parent until `stop` is aborted; acts if the setting or a request asks for it. */
 export async function keepResumed(
   instance: Instance,
   stop: AbortSignal,

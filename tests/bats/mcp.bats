@@ -397,7 +397,7 @@ in_net_path() {
   sleep 1
   "$claudy" mcp add taken --port 3062 -- "$deno" run -A --no-lock --quiet --node-modules-dir=manual "$repo/tests/helper/mcp-server.ts"
   run -1 "$claudy" mcp doctor
-  [[ $output == *"FAIL  taken"*"cannot reach 127.0.0.1:3062"* ]]
+  [[ $output == *"FAIL  taken"*"port 3062 is occupied by a process in a worker"* ]]
   [[ $output == *"ok    together"* ]]
   docker exec "$HAL9000_PREFIX-mcp-client" pkill -f Deno.serve
   well() { "$claudy" mcp doctor; }

@@ -44,6 +44,7 @@ class RelayAgent extends Agent {
     },
   ) {
     const socket = createConnection(port, "127.0.0.1");
+    socket.setNoDelay(true); // as nsenter does
     socket.write(originHeader(null));
     return connectTls({ socket, ca, servername });
   }

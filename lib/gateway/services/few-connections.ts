@@ -3,6 +3,7 @@
 import type { Buffer } from "node:buffer";
 import type { Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
+import { Counts } from "../../std/counts.ts";
 import type { ReadBytes } from "./read-bytes.ts";
 
 /**
@@ -35,8 +36,8 @@ export function fewConnections(
   readBytes: ReadBytes,
 ): FewConnections {
   const idle = new Set<Socket>();
-  const asked = new Counts();
-  const held = new Counts();
+  const asked = new Counts<Socket>();
+  const held = new Counts<Socket>();
   server.on("connection", (socket: Socket) => {
     parseInPieces(socket, readBytes);
     idle.add(socket);
@@ -115,22 +116,4 @@ function whenAnswered(response: ServerResponse, done: () => void): void {
   };
   response.on("finish", once);
   response.on("close", once);
-}
-
-class Counts extends Map<Socket, number> {
-  of(socket: Socket): number {
-    return this.get(socket) ?? 0;
-  }
-
-  add(socket: Socket): void {
-    this.set(socket, this.of(socket) + 1);
-  }
-
-  /** Returns how many are left. */
-  remove(socket: Socket): number {
-    const left = this.of(socket) - 1;
-    if (left > 0) this.set(socket, left);
-    else this.delete(socket);
-    return left;
-  }
 }

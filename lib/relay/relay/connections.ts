@@ -4,6 +4,7 @@
 
 import type { ServerResponse } from "node:http";
 import type { Socket } from "node:net";
+import { Counts } from "../../std/counts.ts";
 import type { Origin } from "./authorize.ts";
 import type { Bounds } from "./bounds.ts";
 
@@ -98,21 +99,5 @@ export class Connections {
     if (!this.#all.delete(connection)) return;
     const { origin } = connection;
     if (origin !== undefined) this.#counts.remove(origin);
-  }
-}
-
-class Counts<K> extends Map<K, number> {
-  of(key: K): number {
-    return this.get(key) ?? 0;
-  }
-
-  add(key: K): void {
-    this.set(key, this.of(key) + 1);
-  }
-
-  remove(key: K): void {
-    const left = this.of(key) - 1;
-    if (left > 0) this.set(key, left);
-    else this.delete(key);
   }
 }

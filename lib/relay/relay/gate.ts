@@ -1,4 +1,4 @@
-// Stands between a TCP connection and its TLS, and stops reading when it is told to: under
+// Stands between a TCP connection and its TLS, and stops reading on request: under
 // Deno 2.9.5, TLS reads all there is, however slowly its own reader is.
 
 import type { Socket } from "node:net";
