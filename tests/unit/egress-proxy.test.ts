@@ -26,6 +26,11 @@ import type { Entry } from "../../lib/egress/journal.ts";
 import { policySchema, type PolicyText } from "../../lib/egress/policy.ts";
 import { type Bounds, defaultBounds } from "../../lib/egress/proxy/bounds.ts";
 import { EgressProxy } from "../../lib/egress/proxy/proxy.ts";
+import {
+  connectToProxy,
+  openTunnelThrough,
+} from "../../lib/egress/proxy/through.ts";
+import { realWorld } from "../../lib/egress/proxy/world.ts";
 import { originHeader } from "../../lib/std/origin.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 
@@ -462,6 +467,25 @@ test("the tunnels of a worker end with its record", async () => {
   served.close();
 });
 
+test("a refusal reaches a worker that is still sending", async () => {
+  const served = await start();
+  for (const host of ["evil.example", "down.example"]) {
+    const socket = served.connect();
+    const head = `POST http://${host}/ HTTP/1.1\r\nHost: a\r\n` +
+      "Content-Length: 100000000\r\n\r\n";
+    socket.write(head);
+    // A client that reads after it has sent.
+    const chunk = Buffer.alloc(1024 ** 2);
+    for (let sent = 0; sent < 30; sent++) {
+      if (!socket.write(chunk)) {
+        await Promise.race([once(socket, "drain"), sleep(3000)]);
+      }
+    }
+    assert.match(await textOf(socket), /^HTTP\/1.1 (403|502) /, host);
+  }
+  served.close();
+});
+
 test("a connection serves one request", async () => {
   const served = await start();
   const request = "GET http://allowed.example/ HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -634,6 +658,44 @@ test("the host's own proxy is used for what NO_PROXY does not name", async () =>
   assert.not(JSON.stringify(served.entries).includes("password"));
   upstream.server.close();
   served.close();
+});
+
+test("no connection is left to a proxy that refuses, is silent or has no TLS", async () => {
+  let open = 0;
+  let answer = "";
+  const server = createServer((socket) => {
+    open++;
+    socket.on("error", () => {});
+    socket.on("close", () => open--);
+    socket.on("data", () => socket.write(answer));
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const times = { lookupMs: 100, connectMs: 100 };
+  const reach = async (scheme: string) => {
+    const via = new URL(`${scheme}://127.0.0.1:${port}`);
+    const socket = await connectToProxy(realWorld, via, null, times);
+    const target = { host: "a.example", port: 443 };
+    await openTunnelThrough(socket, via, target, times.connectMs);
+  };
+  for (
+    const [scheme, text] of [
+      ["http", "HTTP/1.1 403 Forbidden\r\n\r\n"],
+      ["http", "HTTP/1.1 200 OK\r\n"],
+      ["https", ""],
+      ["https", "HTTP/1.1 400 Bad Request\r\n\r\n"],
+    ] as const
+  ) {
+    answer = text;
+    let failed = false;
+    await reach(scheme).catch(() => failed = true);
+    assert.ok(failed);
+    await waitFor(() => open === 0, {
+      for: `the end of it: ${scheme} ${text}`,
+      timeoutMs: 3000,
+    });
+  }
+  server.close();
 });
 
 test("much data passes in both directions, with bounded memory", async () => {

@@ -13,6 +13,7 @@ import {
 } from "node:http";
 import { createServer, type Server, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import { Changes } from "../../std/changes.ts";
 import { messageOf } from "../../std/errors.ts";
 import { readOrigin } from "../../std/origin.ts";
 import { joinSockets } from "../../gateway/forward.ts";
@@ -66,8 +67,8 @@ export class EgressProxy {
   #open = 0;
   readonly #connections = new Map<Duplex, Connection>();
   #policy: Policy | undefined;
-  /** Called when a new policy has arrived. */
-  #waiting: (() => void)[] = [];
+  /** Of the policy. */
+  readonly #changes = new Changes();
 
   constructor(options: ProxyOptions) {
     this.#options = options;
@@ -101,7 +102,7 @@ export class EgressProxy {
   /** Undefined refuses everything. Ends connections that the new policy refuses. */
   setPolicy(policy: Policy | undefined): void {
     this.#policy = policy;
-    for (const resume of this.#waiting.splice(0)) resume();
+    this.#changes.tell();
     this.#throttle.keep(new Set(Object.keys(policy?.workers ?? {})));
     for (const connection of this.#connections.values()) {
       const { origin, target, socket } = connection;
@@ -165,15 +166,7 @@ export class EgressProxy {
     const until = performance.now() + this.#options.bounds.unknownMs;
     while (origin !== hostOrigin) {
       const client = this.#policy?.workers[origin];
-      const leftMs = until - performance.now();
-      if (client || leftMs <= 0) return client;
-      await new Promise<void>((resolve) => {
-        const late = setTimeout(resolve, leftMs);
-        this.#waiting.push(() => {
-          clearTimeout(late);
-          resolve();
-        });
-      });
+      if (client || !await this.#changes.next(until)) return client;
     }
     return undefined;
   }
@@ -232,6 +225,7 @@ export class EgressProxy {
     if ("status" in found || !parsed) {
       const { status, sentence } = found as Refusal;
       const text = responseText(status, sentence, parsed?.target);
+      request.resume(); // until the client has the answer
       return finish(request.socket, text);
     }
     const { server, ended, via } = found;
@@ -270,6 +264,8 @@ export class EgressProxy {
       if (response.headersSent) return void request.socket.destroy();
       const place = targetText(parsed.target);
       const sentence = `${place} does not answer: ${messageOf(error)}`;
+      request.unpipe(passed);
+      request.resume();
       finish(request.socket, responseText(502, sentence));
     });
     response.on("close", () => server.destroy());
@@ -336,11 +332,7 @@ export class EgressProxy {
           bounds.connectMs,
         );
       if (via && isTunnel) {
-        await openTunnelThrough(server, via, target, bounds.connectMs)
-          .catch((error) => {
-            server.destroy();
-            throw error;
-          });
+        await openTunnelThrough(server, via, target, bounds.connectMs);
       }
       // The worker has left, or the policy has changed.
       if (connection.socket.destroyed) server.destroy();

@@ -22,7 +22,8 @@ export async function connectToProxy(
       : await within(world.lookup(host), lookupMs, "no answer in time");
     const { socket } = await connectFirst(world, addresses, port, connectMs);
     if (via.protocol === "http:") return socket;
-    return await within(secure(socket, host, ca), connectMs, "TLS fails");
+    const secured = within(secure(socket, host, ca), connectMs, "TLS fails");
+    return await orDestroyed(socket, secured);
   } catch (error) {
     // The message has no password: it is about the name or the address.
     throw new Error(`the host's proxy ${host}:${port} does not answer`, {
@@ -58,8 +59,8 @@ export function proxyAuthorization(via: URL): string[] {
 
 const maxHeadBytes = 16 * 1024;
 
-/** Asks the proxy for a tunnel. Rejects if it refuses. */
-export function openTunnelThrough(
+/** Asks the proxy for a tunnel. Destroys the socket and rejects if it refuses. */
+export async function openTunnelThrough(
   socket: Socket,
   via: URL,
   target: Target,
@@ -74,11 +75,21 @@ export function openTunnelThrough(
     "",
     "",
   ].join("\r\n"));
-  return within(
-    answered(socket),
-    timeoutMs,
-    "the host's proxy does not answer",
-  );
+  const late = "the host's proxy does not answer";
+  await orDestroyed(socket, within(answered(socket), timeoutMs, late));
+}
+
+/** Does not leave the socket open if the promise rejects. */
+export async function orDestroyed<T>(
+  socket: Socket,
+  promise: Promise<T>,
+): Promise<T> {
+  try {
+    return await promise;
+  } catch (error) {
+    socket.destroy();
+    throw error;
+  }
 }
 
 function answered(socket: Socket): Promise<void> {

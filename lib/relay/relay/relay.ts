@@ -13,6 +13,7 @@ import { createServer, type Server } from "node:net";
 import { createSecureContext, type SecureContext, TLSSocket } from "node:tls";
 import { Throttle } from "../../egress/proxy/throttle.ts";
 import type { Exchange as Metered, Meter } from "../../usage/meter.ts";
+import { Changes } from "../../std/changes.ts";
 import { readOrigin } from "../../std/origin.ts";
 import type { Entry } from "../entry.ts";
 import type { Report, State } from "../state.ts";
@@ -49,8 +50,8 @@ export class Relay {
   #state: State | undefined;
   #context: SecureContext | undefined;
   #loginSince = -Infinity;
-  /** Called when a new state has arrived. */
-  readonly #waiting = new Set<() => void>();
+  /** Of the state. */
+  readonly #changes = new Changes();
 
   constructor(options: RelayOptions) {
     const { bounds } = options;
@@ -103,8 +104,7 @@ export class Relay {
     this.#state = state;
     this.#options.meter.setState(state.usage);
     this.#throttle.keep(new Set(["", ...Object.keys(state.workers)]));
-    for (const resume of this.#waiting) resume();
-    this.#waiting.clear();
+    this.#changes.tell();
   }
 
   #accept(connection: Connection, origin: Origin): void {
@@ -203,7 +203,7 @@ export class Relay {
       const found = this.#state && sessionOf(this.#state, origin, given);
       if (found) return found;
       if (origin === undefined && given.length === 0) break;
-      if (!await this.#nextState(until)) break;
+      if (!await this.#changes.next(until)) break;
     }
     throw refused(
       401,
@@ -212,23 +212,6 @@ export class Relay {
         ? "This is not the placeholder of a session"
         : "This worker has no session",
     );
-  }
-
-  /** Waits for a new state; returns whether one came before that time. */
-  #nextState(until: number): Promise<boolean> {
-    const leftMs = until - performance.now();
-    if (leftMs <= 0) return Promise.resolve(false);
-    return new Promise((resolve) => {
-      const resume = () => {
-        clearTimeout(late);
-        resolve(true);
-      };
-      const late = setTimeout(() => {
-        this.#waiting.delete(resume);
-        resolve(false);
-      }, leftMs);
-      this.#waiting.add(resume);
-    });
   }
 
   /** The head of the API's reply, of the second request if the login had expired. */
@@ -281,7 +264,7 @@ export class Relay {
       this.#options.report({ kind: "rejected", digest });
     }
     while (current() === before) {
-      if (await this.#nextState(until)) continue;
+      if (await this.#changes.next(until)) continue;
       throw refused(
         503,
         "overloaded_error",

@@ -8,6 +8,7 @@ import { connect as connectTls } from "node:tls";
 import {
   connectToProxy,
   openTunnelThrough,
+  orDestroyed,
   proxyAuthorization,
 } from "../../egress/proxy/through.ts";
 import { connectFirst, realWorld, within } from "../../egress/proxy/world.ts";
@@ -126,11 +127,8 @@ export class Upstreams {
     }
     socket.setNoDelay(true);
     if (!isSecure) return { socket };
-    return await within(secure(socket, host, ca), connectMs, "TLS fails")
-      .catch((error) => {
-        socket.destroy();
-        throw error;
-      });
+    const secured = within(secure(socket, host, ca), connectMs, "TLS fails");
+    return await orDestroyed(socket, secured);
   }
 }
 
