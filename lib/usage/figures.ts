@@ -80,6 +80,8 @@ export interface FiguresReader {
   readonly figures: Figures;
   /** Call at the end of a reply that is whole. */
   end(): void;
+  /** Call at the end of one that is not: its output is estimated if it is not known. */
+  cut(): void;
 }
 
 /** `told` is called with the figures of the beginning of a stream. */
@@ -95,14 +97,27 @@ export function readerFor(
   if (plain && /^application\/json\b/i.test(contentType)) {
     return new BodyReader();
   }
-  return { figures: noFigures, bytes: () => {}, end: () => {} };
+  const nothing = () => {};
+  return { figures: noFigures, bytes: nothing, end: nothing, cut: nothing };
 }
+
+/**
+ * A token has about 4 bytes of English text and 3 of code. Thinking that is not shown
+ * counts by its signature, which contains it encrypted, in Base64.
+ */
+const bytesPerToken = 3;
+
+/** What an event has around its text: {"type":"content_block_delta","index":0,… */
+const eventBytes = 85;
 
 class StreamReader implements FiguresReader {
   figures = noFigures;
   readonly #told: () => void;
   #parts: Buffer[] = [];
   #length = 0;
+  /** Tokens, estimated from the text so far. */
+  #estimate = 0;
+  #isFinal = false;
 
   constructor(told: () => void) {
     this.#told = told;
@@ -122,6 +137,13 @@ class StreamReader implements FiguresReader {
     this.#line();
   }
 
+  cut(): void {
+    if (this.#isFinal) return;
+    this.#line();
+    const output = Math.max(this.figures.output, this.#estimate);
+    this.figures = { ...this.figures, output };
+  }
+
   #add(part: Buffer): void {
     if (part.length === 0) return;
     this.#length += part.length;
@@ -132,7 +154,12 @@ class StreamReader implements FiguresReader {
 
   #line(): void {
     const line = Buffer.concat(this.#parts);
+    const length = this.#length;
     [this.#parts, this.#length] = [[], 0];
+    if (length > maxLineBytes || line.includes('"content_block_')) {
+      const textBytes = Math.max(length - eventBytes, 1);
+      this.#estimate += Math.ceil(textBytes / bytesPerToken);
+    }
     if (!line.includes('"usage"')) return;
     const [, data] = /^data: ?(.*)/.exec(line.toString("utf8")) ?? [];
     const event = parseJson(eventSchema, data);
@@ -140,7 +167,10 @@ class StreamReader implements FiguresReader {
     if (event.type === "message_start") {
       this.figures = joined(this.figures, event.message);
       this.#told();
-    } else this.figures = joined(this.figures, { usage: event.usage });
+    } else {
+      this.figures = joined(this.figures, { usage: event.usage });
+      this.#isFinal = event.usage?.output_tokens !== undefined;
+    }
   }
 }
 
@@ -163,6 +193,8 @@ class BodyReader implements FiguresReader {
       : parseJson(messageSchema, text);
     if (message) this.figures = joined(this.figures, message);
   }
+
+  cut(): void {}
 }
 
 /** Later figures include earlier ones; each event has only some of them. */

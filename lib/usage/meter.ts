@@ -171,6 +171,7 @@ class RelayMeter implements Meter {
       bytes: (chunk) => reader.bytes(chunk),
       end: (how) => {
         if (how === "whole") reader.end();
+        else reader.cut();
         const { figures } = reader;
         if (told !== figures) tell(figures);
         const { model, input, output, cacheRead, cacheWrite } = figures;
@@ -192,7 +193,9 @@ function own<T>(values: Record<string, T>, name: string): T | undefined {
 }
 
 /** Whether a request costs tokens. */
-function isCounted({ method, path }: Exchange): boolean {
+export function isCounted(
+  { method, path }: Pick<Exchange, "method" | "path">,
+): boolean {
   return method === "POST" &&
     /\/v1\/messages(\/cache_touch)?\/?(\?|$)/.test(path);
 }

@@ -84,8 +84,10 @@ export function grantOf(change: Partial<Grant>): Grant {
 }
 
 export async function start(
-  { answer, grant = {}, bounds = {}, state = {} }: {
+  { answer, early, grant = {}, bounds = {}, state = {} }: {
     answer?: Answer;
+    /** Answers before the body has arrived, if it returns true. */
+    early?: (request: IncomingMessage, response: ServerResponse) => boolean;
     grant?: Partial<Grant>;
     bounds?: Partial<Bounds>;
     state?: Partial<State>;
@@ -93,6 +95,7 @@ export async function start(
 ) {
   const seen: { url: string; headers: string[]; body: Buffer }[] = [];
   const api = createHttpServer(async (request, response) => {
+    if (early?.(request, response)) return;
     const chunks: Uint8Array[] = [];
     for await (const chunk of request) chunks.push(chunk);
     const body = Buffer.concat(chunks);

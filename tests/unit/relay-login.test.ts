@@ -1,6 +1,10 @@
 // The relay and logins that expire.
 
+import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
+import { once } from "node:events";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { setTimeout as sleep } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { waitFor } from "../../lib/std/wait.ts";
@@ -130,6 +134,125 @@ test("a login that cannot be refreshed does not look like a logout", async () =>
   assert.is(found.status, 403);
   assert.match(JSON.parse(found.text).error.message, "claudy login");
   without.close();
+});
+
+/** An API that refuses the old token before it has read the body. */
+const refusingEarly = {
+  grant: { kind: "login" },
+  state: { credentials: { key: null, token: null, login: "old" } },
+  early: (request: IncomingMessage, response: ServerResponse) => {
+    if (request.headers.authorization !== "Bearer old") return false;
+    response.writeHead(401).end("no");
+    return true;
+  },
+} as const;
+
+test("a login that is refused before the body has arrived is refreshed, too", async () => {
+  for (const isWhole of [true, false]) {
+    const { begin, relay, full, reports, seen, close } = await start({
+      ...refusingEarly,
+      bounds: { freshMs: 0, refreshMs: 10_000 },
+    });
+    const parts = ["a", "b", "c"].map((text) => text.repeat(300_000));
+    const request = begin({
+      headers: {
+        authorization: `Bearer ${placeholder}`,
+        "content-length": "900000",
+      },
+    });
+    const replied = once(request, "response");
+    request.write(parts[0]);
+    await waitFor(() => reports.some(({ kind }) => kind === "rejected"), {
+      for: "the refusal",
+      timeoutMs: 10_000,
+    });
+    const renew = () =>
+      relay.setState({
+        ...full,
+        credentials: { key: null, token: null, login: "new" },
+      });
+    if (!isWhole) renew();
+    for (const part of parts.slice(1)) {
+      request.write(part);
+      await sleep(20);
+    }
+    request.end();
+    if (isWhole) {
+      await sleep(50);
+      renew();
+    }
+    const [response] = await Promise.race([
+      replied,
+      sleep(5000, [undefined], { ref: false }),
+    ]) as [IncomingMessage | undefined];
+    assert.is(response?.statusCode, 200);
+    assert.is(seen.length, 1);
+    assert.ok(seen[0]?.body.equals(Buffer.from(parts.join(""))));
+    close();
+  }
+});
+
+test("bodies are kept until the reply begins, and only so many bytes of all", async () => {
+  let isExpired = false;
+  const held: ServerResponse[] = [];
+  const { ask, begin, relay, full, reports, close } = await start({
+    grant: { kind: "login" },
+    bounds: {
+      freshMs: 0,
+      refreshMs: 10_000,
+      keptBytes: 100_000,
+      keptBytesOfAll: 150_000,
+    },
+    state: { credentials: { key: null, token: null, login: "old" } },
+    answer: (request, response) => {
+      if (isExpired && request.headers.authorization === "Bearer old") {
+        return response.writeHead(401).end();
+      }
+      if (request.headers["x-held"]) {
+        response.writeHead(200).flushHeaders();
+        return held.push(response);
+      }
+      response.end("reply");
+    },
+  });
+  const asked = {
+    headers: { authorization: `Bearer ${placeholder}` },
+    body: "x".repeat(90_000),
+  };
+  // One reply goes on for long: its body is no longer kept.
+  const streamed = begin({ headers: { ...asked.headers, "x-held": "1" } });
+  streamed.end(asked.body);
+  await once(streamed, "response");
+  isExpired = true;
+  const both = [ask(asked), ask(asked)];
+  const rejected = () => reports.filter(({ kind }) => kind === "rejected");
+  await waitFor(() => rejected().length === 2, {
+    for: "both refusals",
+    timeoutMs: 10_000,
+  });
+  relay.setState({
+    ...full,
+    credentials: { key: null, token: null, login: "new" },
+  });
+  const statuses = (await Promise.all(both)).map(({ status }) => status);
+  assert.equal(statuses.sort(), [200, 503]);
+  // Their bytes are free again.
+  relay.setState({
+    ...full,
+    credentials: { key: null, token: null, login: "old" },
+  });
+  const third = ask(asked);
+  await waitFor(() => rejected().length === 3, {
+    for: "the third refusal",
+    timeoutMs: 10_000,
+  });
+  relay.setState({
+    ...full,
+    credentials: { key: null, token: null, login: "new" },
+  });
+  assert.is((await third).status, 200);
+  for (const response of held) response.end();
+  close();
 });
 
 test.run();

@@ -12,6 +12,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { connect as connectTls } from "node:tls";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import type { Entry } from "../../lib/relay/entry.ts";
+import type { Bounds } from "../../lib/relay/relay/bounds.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import { authorities, placeholder, start, worker } from "../helper/relay.ts";
 
@@ -39,6 +41,143 @@ test("a stream arrives as it is sent, and a client that leaves ends it", async (
   assert.is(gone, 0);
   request.destroy();
   await waitFor(() => gone === 1, { for: "the end", timeoutMs: 10_000 });
+  close();
+});
+
+const line = (type: string, data: object) =>
+  `event: ${type}\ndata: ${JSON.stringify({ type, ...data })}\n\n`;
+const begun = line("message_start", {
+  message: {
+    model: "claude-test",
+    usage: { input_tokens: 7, output_tokens: 1 },
+  },
+});
+const spoken = line("content_block_delta", {
+  index: 0,
+  delta: { type: "text_delta", text: "x".repeat(300) },
+});
+const ended = line("message_delta", { usage: { output_tokens: 900 } });
+const stream = { "content-type": "text/event-stream" };
+const json = { "content-type": "application/json" };
+const body = JSON.stringify({
+  model: "claude-test",
+  content: [{ type: "text", text: "x".repeat(3000) }],
+  usage: { input_tokens: 7, output_tokens: 900 },
+});
+
+/** What is counted for a client that leaves, and what the API then sees. */
+async function leave(
+  { bounds, before, answer, after }: {
+    bounds?: Partial<Bounds>;
+    /** What the client gets before it leaves. */
+    before?: string;
+    answer: (response: ServerResponse) => void;
+    after?: (response: ServerResponse) => void;
+  },
+) {
+  let isGone = false;
+  let sent: ServerResponse | undefined;
+  const { begin, entries, reports, close } = await start({
+    bounds: { leftMs: 400, ...bounds },
+    answer: (_, response) => {
+      sent = response;
+      response.on("close", () => isGone = true);
+      answer(response);
+    },
+  });
+  const request = begin({});
+  request.on("error", () => {});
+  request.end("x");
+  if (before !== undefined) {
+    const [response] = await once(request, "response") as [IncomingMessage];
+    response.on("error", () => {});
+    let text = "";
+    response.on("data", (chunk) => text += chunk);
+    await waitFor(() => text === before, { for: "it", timeoutMs: 10_000 });
+  }
+  await waitFor(() => sent, { for: "the request", timeoutMs: 10_000 });
+  request.destroy();
+  await sleep(150);
+  const wasGone = isGone;
+  after?.(sent as unknown as ServerResponse);
+  await waitFor(() => entries().length > 0, { for: "it", timeoutMs: 10_000 });
+  await waitFor(() => isGone, { for: "the end", timeoutMs: 10_000 });
+  const [{ status, input = 0, output = 0 }] = entries() as [Entry];
+  let counted = 0;
+  for (const report of reports) {
+    if (report.kind === "usage") {
+      counted += (report.event as { output?: number }).output ?? 0;
+    }
+  }
+  assert.is(counted, output);
+  close();
+  return { wasGone, status, input, output };
+}
+
+test("a client that leaves a stream is charged for what it got, and the API stops", async () => {
+  const found = await leave({
+    before: begun + spoken,
+    answer: (response) => response.writeHead(200, stream).write(begun + spoken),
+  });
+  assert.is(found.input, 7);
+  assert.ok(found.output >= 100 && found.output < 120, String(found.output));
+  // The last figures, if they come soon.
+  const late = await leave({
+    before: begun + spoken,
+    answer: (response) => response.writeHead(200, stream).write(begun + spoken),
+    after: (response) => response.end(ended),
+  });
+  assert.equal(late, { wasGone: false, status: 200, input: 7, output: 900 });
+});
+
+test("a client that leaves before the reply is charged for its prompt", async () => {
+  const { status, input } = await leave({
+    answer: () => {},
+    after: (response) => response.writeHead(200, stream).write(begun),
+  });
+  assert.is(status, null);
+  assert.is(input, 7);
+  const never = await leave({
+    bounds: { leftUnansweredMs: 300 },
+    answer: () => {},
+  });
+  assert.equal(never, { wasGone: false, status: null, input: 0, output: 0 });
+});
+
+test("a client that leaves a reply that is not streamed is charged for all of it", async () => {
+  const begins = body.slice(0, 2000);
+  const found = await leave({
+    before: begins,
+    answer: (response) => response.writeHead(200, json).write(begins),
+    after: (response) => response.end(body.slice(2000)),
+  });
+  assert.equal(found, { wasGone: false, status: 200, input: 7, output: 900 });
+  const large = await leave({
+    bounds: { leftBytes: 1000 },
+    before: "{",
+    answer: (response) => response.writeHead(200, json).write("{"),
+    after: (response) => response.write("x".repeat(2000)),
+  });
+  assert.is(large.output, 0);
+});
+
+test("a client that leaves before it has sent its request ends it at once", async () => {
+  let isGone = false;
+  let isHere = false;
+  const { begin, close } = await start({
+    early: (request) => {
+      isHere = true;
+      request.on("error", () => {});
+      request.on("close", () => isGone = true);
+      return true;
+    },
+  });
+  const request = begin({ headers: { "content-length": "100" } });
+  request.on("error", () => {});
+  request.write("x");
+  await waitFor(() => isHere, { for: "the request", timeoutMs: 10_000 });
+  request.destroy();
+  await waitFor(() => isGone, { for: "its end", timeoutMs: 10_000 });
   close();
 });
 

@@ -12,6 +12,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import type { Entry } from "../../lib/relay/entry.ts";
+import type { Grant } from "../../lib/relay/grant.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import {
   type Asked,
@@ -341,6 +342,41 @@ test("another session's placeholder is refused and logged", async () => {
   close();
 });
 
+test("a new placeholder is waited for, which the relay may not know yet", async () => {
+  for (const from of [worker, undefined]) {
+    const { ask, relay, full, close } = await start({
+      bounds: { unknownMs: 20_000 },
+    });
+    const home = from ? "claude/s" : "claude/shared";
+    const placeholder = "sk-ant-hal9000-new";
+    const asking = ask({ from, headers: { "x-api-key": placeholder } });
+    await sleep(200);
+    relay.setState(full); // something else has changed
+    const grant = { ...full.grants[home] as Grant, placeholder };
+    relay.setState({ ...full, grants: { ...full.grants, [home]: grant } });
+    assert.is((await asking).status, 200);
+    close();
+  }
+});
+
+test("sessions of the shared network cannot fill the log", async () => {
+  const { ask, relay, full, entries, close } = await start({
+    bounds: { entries: 2, entriesPerSecond: 0.001 },
+  });
+  for (let count = 0; count < 5; count++) {
+    const headers = { "x-api-key": "sk-ant-hal9000-shared" };
+    assert.is((await ask({ from: undefined, headers })).status, 200);
+    relay.setState(full);
+  }
+  assert.is((await ask()).status, 200);
+  await waitFor(() => entries().some(({ session }) => session === "claude/s"), {
+    for: "the entry of another session",
+    timeoutMs: 10_000,
+  });
+  assert.is(entries().length, 3);
+  close();
+});
+
 test("only parts of the API that create no credential are passed on", async () => {
   const { ask, seen, close } = await start();
   for (
@@ -352,6 +388,12 @@ test("only parts of the API that create no credential are passed on", async () =
       ["GET", "/v1/models/../organizations/api_keys"],
       ["GET", "/v1/models/%2e%2e/files"],
       ["DELETE", "/v1/messages"],
+      ["GET", "/api/claude_code/teams/secrets"],
+      ["GET", "/api/claude_cli/bootstrap/keys"],
+      ["POST", "/api/claude_code/settings"],
+      ["POST", "/api/claude_code/metrics/x"],
+      ["POST", "/api/event_logging"],
+      ["GET", "/api/event_logging/v2/batch"],
       ["GET", "http://evil.example/"],
     ] as const
   ) {
@@ -360,8 +402,26 @@ test("only parts of the API that create no credential are passed on", async () =
     assert.is(JSON.parse(text).error.type, "permission_error");
   }
   assert.is(seen.length, 0);
-  for (const path of ["/api/oauth/profile", "/v1/models", "/"]) {
+  for (
+    const path of [
+      "/",
+      "/v1/models",
+      "/v1/models/claude-opus-5-5",
+      "/api/oauth/profile",
+      "/api/claude_cli/bootstrap?entrypoint=cli",
+      "/api/claude_code/settings",
+      "/api/claude_code/skills",
+      "/api/claude_code/policy_limits",
+      "/api/claude_code/notification/preferences",
+      "/api/claude_code/organizations/metrics_enabled",
+    ]
+  ) {
     assert.is((await ask({ method: "GET", path })).status, 200, path);
+  }
+  for (
+    const path of ["/api/event_logging/v2/batch", "/api/claude_code/metrics"]
+  ) {
+    assert.is((await ask({ path })).status, 200, path);
   }
   close();
 });

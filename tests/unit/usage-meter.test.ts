@@ -108,6 +108,34 @@ test("a stream that is cut counts what it has told", () => {
   assert.is(sum(notes, "output"), 5);
 });
 
+test("a stream that is cut before its figures counts what it has sent, by its length", () => {
+  const { meter, notes } = meterFor();
+  const delta = (delta: object) =>
+    event("content_block_delta", { index: 0, delta });
+  const outputOf = (...events: Buffer[]) => {
+    notes.length = 0;
+    const observer = meter.reply(exchange(), 200, stream);
+    for (const bytes of [started, ...events]) observer.bytes(bytes);
+    const { output } = observer.end("cut");
+    assert.is(sum(notes, "output"), output);
+    assert.is(sum(notes, "requests"), 1);
+    return output;
+  };
+  assert.is(outputOf(), 1);
+  const word = delta({ type: "text_delta", text: " word" });
+  const words = outputOf(...Array.from({ length: 100 }, () => word));
+  assert.ok(words >= 100 && words <= 250, String(words));
+  const signed = { type: "signature_delta", signature: "s".repeat(6000) };
+  const thought = outputOf(delta(signed));
+  assert.ok(thought >= 2000 && thought <= 2100, String(thought));
+  const long = { type: "text_delta", text: "x".repeat(300_000) };
+  const longest = outputOf(delta(long));
+  assert.ok(longest >= 100_000 && longest <= 100_100, String(longest));
+  // Its last line is not whole.
+  assert.ok(outputOf(word, word.subarray(0, 60)) >= 3);
+  assert.is(outputOf(event("ping", { text: "x".repeat(900) })), 1);
+});
+
 test("reads the figures of a reply that is not streamed", () => {
   const { meter, notes } = meterFor();
   const json = { "content-type": "application/json" };

@@ -49,20 +49,28 @@ export function sessionOf(
   for (const [container, client] of clients) {
     const grant = state.grants[client.home];
     if (!grant) continue;
-    const isOwn = origin === undefined
+    const isFound = origin === undefined
       ? !grant.isolated && given.some(({ text }) => text === grant.placeholder)
       : container === origin;
-    if (isOwn) return { client, grant };
+    if (isFound) return { client, grant };
   }
   return undefined;
 }
 
+/** Whether all credentials in a request are those of the session. */
+export function isOwn({ grant }: Session, given: Given[]): boolean {
+  return grant.kind === "own"
+    ? given.every(({ text }) => !isPlaceholder(text))
+    : given.every(({ text }) => text === grant.placeholder);
+}
+
 /** Throws Refused unless all credentials in a request are the session's placeholder. */
 export function checkPlaceholder(
-  { grant }: Session,
+  session: Session,
   given: Given[],
   method: string,
 ): void {
+  const { grant } = session;
   if (new Set(given.map(({ header }) => header)).size < given.length) {
     throw refused(
       400,
@@ -70,10 +78,7 @@ export function checkPlaceholder(
       "The request has more than one credential",
     );
   }
-  const own = grant.kind === "own"
-    ? given.every(({ text }) => !isPlaceholder(text))
-    : given.every(({ text }) => text === grant.placeholder);
-  if (!own) {
+  if (!isOwn(session, given)) {
     throw refused(
       401,
       "authentication_error",

@@ -17,6 +17,14 @@ export interface Bounds {
   connectMs: number;
   /** A body of this size can be sent again after the login was refreshed. */
   keptBytes: number;
+  /** Such bodies of all requests. Without room, the client has to send it again. */
+  keptBytesOfAll: number;
+  /** A stream is read for this time after its client has left. */
+  leftMs: number;
+  /** The same for a reply that has not begun, or is no stream. */
+  leftUnansweredMs: number;
+  /** Of a reply, after its client has left. */
+  leftBytes: number;
   /** How long a request waits for the login to be refreshed. */
   refreshMs: number;
   /** A login that is newer than this is not refreshed because it is refused. */
@@ -36,6 +44,12 @@ export const defaultBounds: Bounds = {
   unknownMs: 2000,
   connectMs: 10_000,
   keptBytes: 4 * 1024 ** 2,
+  keptBytesOfAll: 128 * 1024 ** 2,
+  // The last figures come right after the last text. Whatever the API generates meanwhile
+  // is paid for.
+  leftMs: 1000,
+  leftUnansweredMs: 60_000,
+  leftBytes: 16 * 1024 ** 2,
   refreshMs: 20_000,
   // As the parent has it, see home/login.ts.
   freshMs: 10 * 60_000,

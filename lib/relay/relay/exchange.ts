@@ -1,60 +1,76 @@
 // One request of a worker, and its reply.
 
-import { Buffer } from "node:buffer";
 import type { ClientRequest, IncomingMessage, ServerResponse } from "node:http";
 import { forwardedHeaders } from "../../egress/proxy/headers.ts";
 import type { ReplyFigures, ReplyObserver } from "../../usage/meter.ts";
 import type { Grant } from "../grant.ts";
 import { withCredential } from "./authorize.ts";
+import { RequestBody, type Room } from "./body.ts";
 import type { Bounds } from "./bounds.ts";
 import { unreachable } from "./refusal.ts";
 import type { Gate } from "./gate.ts";
 import type { Begun, Outgoing } from "./upstream.ts";
 
-type Limits = Pick<Bounds, "connectMs" | "idleMs" | "keptBytes">;
+type Limits = Pick<
+  Bounds,
+  "idleMs" | "keptBytes" | "leftMs" | "leftUnansweredMs" | "leftBytes"
+>;
 
 export class Exchange {
   readonly #request: IncomingMessage;
   readonly #response: ServerResponse;
   readonly #limits: Limits;
-  /** The body as far as it was read; undefined if it is not kept. */
-  #kept: Uint8Array[] | undefined;
+  readonly #body: RequestBody;
   /** The request to the API; another one if it is repeated. */
   #outgoing: ClientRequest | undefined;
   /** Of the connection to the API. */
   #gate: Gate | undefined;
-  #isWhole = false;
+  #reply: IncomingMessage | undefined;
+  /** Whether the API may charge for it, although the worker leaves. */
+  isCounted = false;
+  /** Whether the worker has left before the end. */
+  hasLeft = false;
+  #isLast = false;
+  #leftBytes = 0;
+  #late: ReturnType<typeof setTimeout> | undefined;
   /** What the worker gets. */
   status: number | undefined;
-  bytesUp = 0;
   bytesDown = 0;
   /** Resolves when the reply was sent, or can no longer be. */
   readonly closed: Promise<void>;
+  /** Resolves when no more is read of the reply. */
+  readonly #over: Promise<void>;
+  #end: () => void = () => {};
 
   constructor(
     request: IncomingMessage,
     response: ServerResponse,
     limits: Limits,
+    room: Room,
   ) {
     this.#request = request;
     this.#response = response;
     this.#limits = limits;
-    request.on("end", () => this.#isWhole = true);
+    this.#body = new RequestBody(request, room);
+    this.#over = new Promise((resolve) => this.#end = resolve);
     this.closed = new Promise((resolve) => whenClosed(response, resolve));
     whenClosed(response, () => {
-      if (!response.writableFinished) this.#outgoing?.destroy();
+      this.#body.forget();
+      if (!response.writableFinished) this.#leave();
     });
+  }
+
+  get bytesUp(): number {
+    return this.#body.bytes;
   }
 
   /** Keeps a small body while it is sent. */
   keepBody(): void {
-    const size = Number(this.#request.headers["content-length"] ?? 0);
-    const isChunked = this.#request.headers["transfer-encoding"] !== undefined;
-    if (!isChunked && size <= this.#limits.keptBytes) this.#kept = [];
+    this.#body.keep(this.#limits.keptBytes);
   }
 
   get canRepeat(): boolean {
-    return this.#kept !== undefined;
+    return this.#body.isKept;
   }
 
   /** The request with the credential; as it is if that is undefined. */
@@ -72,7 +88,7 @@ export class Exchange {
   /** Sends the body; resolves with the reply's head. */
   async send({ request: outgoing, gate }: Begun): Promise<IncomingMessage> {
     this.#gate = gate;
-    if (this.#response.destroyed) outgoing.destroy();
+    if (this.hasLeft) outgoing.destroy();
     this.#outgoing = outgoing;
     const { idleMs } = this.#limits;
     outgoing.setTimeout(
@@ -80,21 +96,12 @@ export class Exchange {
       () => outgoing.destroy(new Error("it does not answer")),
     );
     const replied = headOf(outgoing);
-    if (this.#kept && this.#isWhole) outgoing.end(Buffer.concat(this.#kept));
-    else this.#pipeBody(outgoing);
+    this.#body.sendTo(outgoing);
     try {
       return await replied;
     } catch (error) {
       throw unreachable(error);
     }
-  }
-
-  #pipeBody(outgoing: ClientRequest): void {
-    this.#request.on("data", (chunk: Uint8Array) => {
-      this.bytesUp += chunk.length;
-      this.#kept?.push(chunk);
-    });
-    this.#request.pipe(outgoing);
   }
 
   /** Passes the reply on as it comes; resolves at its end. */
@@ -103,30 +110,74 @@ export class Exchange {
     observer: ReplyObserver,
   ): Promise<ReplyFigures> {
     const response = this.#response;
-    this.status = reply.statusCode ?? 502;
-    response.writeHead(
-      this.status,
-      forwardedHeaders(reply.rawHeaders) as unknown as Record<string, string>,
-    );
-    // Under Deno 2.9.5, a reply without a body would never be finished after it.
-    if (!isEmpty(reply, this.#request.method)) response.flushHeaders();
+    this.#body.forget();
+    this.#reply = reply;
+    if (!this.hasLeft) {
+      this.status = reply.statusCode ?? 502;
+      response.writeHead(
+        this.status,
+        forwardedHeaders(reply.rawHeaders) as unknown as Record<string, string>,
+      );
+      // Under Deno 2.9.5, a reply without a body would never be finished after it.
+      if (!isEmpty(reply, this.#request.method)) response.flushHeaders();
+    }
     reply.on("data", (chunk: Uint8Array) => {
-      this.bytesDown += chunk.length;
       observer.bytes(chunk);
+      if (this.hasLeft) return this.#readOn(chunk.length);
+      this.bytesDown += chunk.length;
       if (response.write(chunk)) return;
       reply.pause();
       this.#gate?.hold();
     });
-    response.on("drain", () => {
-      this.#gate?.release();
-      reply.resume();
-    });
+    response.on("drain", () => this.#resume());
     reply.on("end", () => response.end());
     // Incomplete, which the client must notice.
     reply.on("error", () => response.destroy());
     reply.on("aborted", () => response.destroy());
-    await this.closed;
+    for (const event of ["end", "error", "aborted", "close"]) {
+      reply.on(event, this.#end);
+    }
+    await Promise.all([this.closed, this.#over]);
+    clearTimeout(this.#late);
     return observer.end(reply.complete ? "whole" : "cut");
+  }
+
+  #resume(): void {
+    this.#gate?.release();
+    this.#reply?.resume();
+  }
+
+  /**
+   * The worker has left. What the API charges for is read on for a while, as it would be
+   * counted with less otherwise, see docs/adr/0041.
+   */
+  #leave(): void {
+    this.hasLeft = true;
+    if (!this.isCounted || !this.#body.isWhole) return this.#abandon();
+    this.#endAfter(this.#limits.leftUnansweredMs);
+    if (this.bytesDown > 0) this.#readOn(0);
+    this.#resume();
+  }
+
+  #readOn(bytes: number): void {
+    this.#leftBytes += bytes;
+    if (this.#leftBytes > this.#limits.leftBytes) return this.#abandon();
+    const type = this.#reply?.headers["content-type"] ?? "";
+    // The API has generated the whole of another reply before it sends its first byte.
+    if (this.#isLast || !/^text\/event-stream\b/i.test(type)) return;
+    this.#isLast = true;
+    this.#endAfter(this.#limits.leftMs);
+  }
+
+  #endAfter(timeMs: number): void {
+    clearTimeout(this.#late);
+    this.#late = setTimeout(() => this.#abandon(), timeMs);
+  }
+
+  #abandon(): void {
+    clearTimeout(this.#late);
+    this.#outgoing?.destroy();
+    this.#end();
   }
 }
 
@@ -141,10 +192,13 @@ function isEmpty(
 /** A response whose turn has not come gets no "close" when its connection closes. */
 function whenClosed(response: ServerResponse, act: () => void): void {
   const { socket } = response.req;
+  let isClosed = false;
   const closed = () => {
     response.off("close", closed);
     socket.off("close", closed);
-    act();
+    // Deno 2.9.5 calls it for the second event all the same.
+    if (!isClosed) act();
+    isClosed = true;
   };
   response.on("close", closed);
   socket.on("close", closed);

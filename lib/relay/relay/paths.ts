@@ -12,8 +12,12 @@ const allowed: [methods: string[], path: RegExp][] = [
     ["GET"],
     /^\/api\/oauth\/(profile|usage|validate|account\/settings|claude_cli\/roles)$/,
   ],
-  [["GET"], /^\/api\/(claude_cli|claude_code)(\/[\w.-]+)*$/],
-  [["POST"], /^\/api\/(event_logging|claude_code)(\/[\w.-]+)*$/],
+  [["GET"], /^\/api\/claude_cli\/bootstrap$/],
+  [
+    ["GET"],
+    /^\/api\/claude_code\/(settings|skills|policy_limits|notification\/preferences|organizations\/metrics_enabled)$/,
+  ],
+  [["POST"], /^\/api\/(event_logging\/v2\/batch|claude_code\/metrics)$/],
 ];
 
 /** Whether a path, without its query, may be requested. */

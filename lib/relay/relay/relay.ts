@@ -12,7 +12,11 @@ import {
 import { createServer, type Server } from "node:net";
 import { createSecureContext, type SecureContext, TLSSocket } from "node:tls";
 import { Throttle } from "../../egress/proxy/throttle.ts";
-import type { Exchange as Metered, Meter } from "../../usage/meter.ts";
+import {
+  type Exchange as Metered,
+  isCounted,
+  type Meter,
+} from "../../usage/meter.ts";
 import { Changes } from "../../std/changes.ts";
 import { readOrigin } from "../../std/origin.ts";
 import type { Entry } from "../entry.ts";
@@ -22,10 +26,12 @@ import {
   credentialFor,
   credentialsIn,
   type Given,
+  isOwn,
   type Origin,
   type Session,
   sessionOf,
 } from "./authorize.ts";
+import { Room } from "./body.ts";
 import type { Bounds } from "./bounds.ts";
 import { type Connection, Connections } from "./connections.ts";
 import { Exchange } from "./exchange.ts";
@@ -45,6 +51,7 @@ export class Relay {
   readonly #throttle: Throttle;
   readonly #upstreams: Upstreams;
   readonly #connections: Connections;
+  readonly #room: Room;
   /** By their TLS sockets. */
   readonly #secured = new WeakMap<object, Connection>();
   #state: State | undefined;
@@ -59,6 +66,7 @@ export class Relay {
     this.#throttle = new Throttle(bounds.entries, bounds.entriesPerSecond);
     this.#upstreams = new Upstreams(bounds);
     this.#connections = new Connections(bounds);
+    this.#room = new Room(bounds.keptBytesOfAll);
     this.#http = createHttpServer(
       {
         maxHeaderSize: bounds.headBytes,
@@ -103,7 +111,13 @@ export class Relay {
     }
     this.#state = state;
     this.#options.meter.setState(state.usage);
-    this.#throttle.keep(new Set(["", ...Object.keys(state.workers)]));
+    this.#throttle.keep(
+      new Set(
+        Object.entries(state.workers).flatMap((
+          [container, { home }],
+        ) => [container, home]).concat(""),
+      ),
+    );
     this.#changes.tell();
   }
 
@@ -139,7 +153,8 @@ export class Relay {
     const connection = this.#secured.get(request.socket);
     if (!connection || !this.#connections.begin(connection, response)) return;
     const { origin } = connection;
-    const exchange = new Exchange(request, response, this.#options.bounds);
+    const { bounds, meter } = this.#options;
+    const exchange = new Exchange(request, response, bounds, this.#room);
     let session: Session | undefined;
     let taken: string | undefined;
     const given = credentialsIn(request.rawHeaders);
@@ -164,22 +179,21 @@ export class Relay {
         path,
         at: Date.now(),
       };
-      const refusal = this.#options.meter.admit(metered);
+      const refusal = meter.admit(metered);
       if (refusal) throw new Refused(refusal);
+      exchange.isCounted = isCounted(metered);
       const reply = await this.#reply(exchange, session, given.length > 0);
       const figures = await exchange.passOn(
         reply,
-        this.#options.meter.reply(
-          metered,
-          reply.statusCode ?? 0,
-          reply.headers,
-        ),
+        meter.reply(metered, reply.statusCode ?? 0, reply.headers),
       );
       if (figures.input + figures.output > 0) Object.assign(entry, figures);
     } catch (error) {
       const { refusal, detail } = unreachable(error);
-      entry.reason = detail.slice(0, 1024);
-      exchange.status ??= refusal.status;
+      entry.reason = exchange.hasLeft
+        ? "the worker has left before the reply"
+        : detail.slice(0, 1024);
+      if (!exchange.hasLeft) exchange.status ??= refusal.status;
       refuse(response, refusal);
       request.resume(); // until the client has the reply
     }
@@ -196,15 +210,17 @@ export class Relay {
     });
   }
 
-  /** The session of a request, whose record may not have arrived. */
+  /** The session of a request, whose record or placeholder may not have arrived. */
   async #sessionOf(given: Given[], origin: Origin): Promise<Session> {
     const until = performance.now() + this.#options.bounds.unknownMs;
+    let found: Session | undefined;
     while (true) {
-      const found = this.#state && sessionOf(this.#state, origin, given);
-      if (found) return found;
+      found = this.#state && sessionOf(this.#state, origin, given);
+      if (found && isOwn(found, given)) return found;
       if (origin === undefined && given.length === 0) break;
       if (!await this.#changes.next(until)) break;
     }
+    if (found) return found; // which refuses it
     throw refused(
       401,
       "authentication_error",
