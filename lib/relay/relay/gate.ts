@@ -14,6 +14,8 @@ export class Gate extends Duplex {
     socket.on("data", (chunk) => this.push(chunk));
     socket.on("end", () => this.push(null));
     socket.on("error", (error) => this.destroy(error));
+    // An error without a listener would end the process; TLS gets "close".
+    this.on("error", () => {});
     socket.on("close", () => this.destroy());
   }
 

@@ -2,6 +2,7 @@
 // wait for it. Each is used once.
 
 import type { Socket } from "node:net";
+import { Counts } from "../../std/counts.ts";
 
 /** As many as requests may begin at the same moment. */
 const maxSpares = 4;
@@ -14,41 +15,48 @@ const delayMs = 200;
 
 export class Spares<T extends { socket: Socket }> {
   readonly #spares = new Map<string, Set<T>>();
+  /** Those that are being made. */
+  readonly #coming = new Counts<string>();
 
   /** A connection for the key; `connect` makes it, and another one for later. */
   async take(key: string, connect: () => Promise<T>): Promise<T> {
-    const spares = this.#spares.get(key) ?? new Set();
-    this.#spares.set(key, spares);
-    const [found] = spares;
-    if (found) spares.delete(found);
+    const [found] = this.#spares.get(key) ?? [];
+    if (found) this.#remove(key, found);
     const connection = found ?? await connect();
-    setTimeout(() => void this.#add(key, spares, connect), delayMs);
+    setTimeout(() => void this.#add(key, connect), delayMs);
     return connection;
   }
 
-  async #add(
-    key: string,
-    spares: Set<T>,
-    connect: () => Promise<T>,
-  ): Promise<void> {
-    if (spares.size >= maxSpares) return;
+  async #add(key: string, connect: () => Promise<T>): Promise<void> {
+    const count = this.#coming.of(key) + (this.#spares.get(key)?.size ?? 0);
+    if (count >= maxSpares) return;
+    this.#coming.add(key);
     let connection: T;
     try {
       connection = await connect();
     } catch {
       return; // the next request reports it
+    } finally {
+      this.#coming.remove(key);
     }
     const { socket } = connection;
+    if (socket.destroyed) return;
+    const spares = this.#spares.get(key) ?? new Set();
+    this.#spares.set(key, spares.add(connection));
     const drop = () => {
-      if (!spares.delete(connection)) return;
-      if (spares.size === 0) this.#spares.delete(key);
-      socket.destroy();
+      if (this.#remove(key, connection)) socket.destroy();
     };
-    spares.add(connection);
     socket.on("error", drop);
     socket.on("close", drop);
     // Not "end", which would read from it.
     const late = setTimeout(drop, idleMs);
     socket.on("close", () => clearTimeout(late));
+  }
+
+  #remove(key: string, connection: T): boolean {
+    const spares = this.#spares.get(key);
+    if (!spares?.delete(connection)) return false;
+    if (spares.size === 0) this.#spares.delete(key);
+    return true;
   }
 }

@@ -2,6 +2,7 @@
 // request has a connection of its own: under Deno 2.9.5, a request whose body comes later
 // hangs on a TLS connection that was used before.
 
+import { createHash } from "node:crypto";
 import { Agent, type ClientRequest, request as requestHttp } from "node:http";
 import { isIP, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
@@ -36,6 +37,8 @@ interface Place {
   /** The caller's proxy. */
   via: URL | undefined;
   ca: string | null;
+  /** The same for grants with the same place. */
+  key: string;
 }
 
 /** A connection; with TLS, reading from it is stopped at its gate. */
@@ -61,31 +64,18 @@ export class Upstreams {
 
   /** A request whose body is still to be sent. Rejects if there is no way. */
   async begin(grant: Grant, outgoing: Outgoing): Promise<Begun> {
+    const { headBytes } = this.#bounds;
     const place = placeOf(grant);
-    const { base, host, port, isSecure, via, ca } = place;
-    const key = JSON.stringify([base.origin, via?.href, ca]);
     const { socket, gate } = await this.#spares.take(
-      key,
-      () => this.#connect(place, key),
+      place.key,
+      () => this.#connect(place),
     );
-    const path = base.pathname.replace(/\/$/, "") + outgoing.path;
-    const isAbsolute = via !== undefined && !isSecure;
-    const request = requestHttp({
-      agent: agentOf(socket),
-      host,
-      port,
-      method: outgoing.method,
-      path: isAbsolute ? base.origin + path : path,
-      setHost: false,
-      headers: [
-        "Host",
-        base.host,
-        ...outgoing.headers,
-        ...(isAbsolute ? proxyAuthorization(via) : []),
-      ] as unknown as Record<string, string>,
-      maxHeaderSize: this.#bounds.headBytes,
-    });
-    return { request, gate };
+    try {
+      return { request: requestOver(socket, place, outgoing, headBytes), gate };
+    } catch (error) {
+      socket.destroy();
+      throw error;
+    }
   }
 
   /**
@@ -93,8 +83,8 @@ export class Upstreams {
    * for. Not both at once: reading the system's takes 15 ms each time, unless they are used
    * as they are.
    */
-  async #connect(place: Place, key: string): Promise<Connection> {
-    const { isSecure, ca } = place;
+  async #connect(place: Place): Promise<Connection> {
+    const { isSecure, ca, key } = place;
     if (!isSecure || ca === null) return await this.#open(place, undefined);
     if (this.#ofSystem.has(key)) return await this.#open(place, undefined);
     try {
@@ -151,13 +141,50 @@ function secure(
   });
 }
 
-function placeOf({ baseUrl, upstream }: Grant): Place {
+/** Certificates are large, so this is done once. */
+const places = new WeakMap<Grant, Place>();
+
+function placeOf(grant: Grant): Place {
+  const place = places.get(grant) ?? newPlace(grant);
+  places.set(grant, place);
+  return place;
+}
+
+function newPlace({ baseUrl, upstream }: Grant): Place {
   const base = new URL(baseUrl ?? `https://${apiHost}`);
   const isSecure = base.protocol === "https:";
   const port = Number(base.port) || (isSecure ? 443 : 80);
   const host = base.hostname.replace(/^\[|\]$/g, "");
   const via = upstreamFor(upstream, { host, port }, isSecure);
-  return { base, host, port, isSecure, via, ca: upstream.ca };
+  const { ca } = upstream;
+  const key = createHash("sha256")
+    .update(JSON.stringify([base.origin, via?.href, ca])).digest("hex");
+  return { base, host, port, isSecure, via, ca, key };
+}
+
+function requestOver(
+  socket: Socket,
+  { base, host, port, isSecure, via }: Place,
+  outgoing: Outgoing,
+  maxHeaderSize: number,
+): ClientRequest {
+  const path = base.pathname.replace(/\/$/, "") + outgoing.path;
+  const isAbsolute = via !== undefined && !isSecure;
+  return requestHttp({
+    agent: agentOf(socket),
+    host,
+    port,
+    method: outgoing.method,
+    path: isAbsolute ? base.origin + path : path,
+    setHost: false,
+    headers: [
+      "Host",
+      base.host,
+      ...outgoing.headers,
+      ...(isAbsolute ? proxyAuthorization(via) : []),
+    ] as unknown as Record<string, string>,
+    maxHeaderSize,
+  });
 }
 
 /** For one request over that connection. */
