@@ -5,6 +5,7 @@ import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 import { dashed } from "../cli/options.ts";
 import { Failure } from "../std/errors.ts";
+import { shellQuoted } from "../std/text.ts";
 import { scriptCompletion } from "./script-completion.ts";
 
 type Option = CAC["commands"][number]["options"][number];
@@ -181,5 +182,5 @@ ${
 
 /** Quotes words as one shell word. */
 function quoted(words: string[]): string {
-  return `'${words.join(" ").replaceAll("'", `'\\''`)}'`;
+  return shellQuoted(words.join(" "));
 }

@@ -9,6 +9,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import process from "node:process";
 import { Duplex } from "node:stream";
+import { shellQuoted } from "../std/text.ts";
 import { Unreachable } from "./docker-errors.ts";
 import type { SshTarget } from "./endpoint.ts";
 
@@ -119,9 +120,8 @@ export class SshAgent extends Agent {
 
 /** What the shell of the engine's machine runs. */
 function dialCommand({ socket }: SshTarget): string {
-  const host = `unix://${socket}`.replaceAll("'", "'\\''");
   return socket
-    ? `docker --host '${host}' system dial-stdio`
+    ? `docker --host ${shellQuoted(`unix://${socket}`)} system dial-stdio`
     : "docker system dial-stdio";
 }
 

@@ -49,6 +49,11 @@ function cut(text: string, width: number): string {
   return `…${end}`;
 }
 
+/** Quotes a word for a POSIX shell, and for tmux. (`quote` of zx writes `$'…'`, for bash.) */
+export function shellQuoted(word: string): string {
+  return `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
 /** Characters that move the cursor or reorder text. */
 export const unprintable = /[\p{Cc}\p{Cf}\u2028\u2029]/gu;
 

@@ -10,7 +10,7 @@ import { Failure } from "../std/errors.ts";
 import { parseJson } from "../std/json.ts";
 import { writeAtomic } from "../std/owned.ts";
 import { plainText } from "../std/plain-file.ts";
-import { printable } from "../std/text.ts";
+import { printable, shellQuoted } from "../std/text.ts";
 import { dayAfter, mondayOf } from "./days.ts";
 import { addFigures, noFigures, type Row } from "./records.ts";
 
@@ -208,7 +208,5 @@ function raiseCommand({ session, project, measure, limit, per }: Budget) {
 }
 
 function quoted(word: string): string {
-  return /^[\w./@+-]+$/.test(word)
-    ? word
-    : `'${word.replaceAll("'", `'\\''`)}'`;
+  return /^[\w./@+-]+$/.test(word) ? word : shellQuoted(word);
 }

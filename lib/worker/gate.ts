@@ -4,7 +4,7 @@
 // worker, it then waits for the services.
 
 import { exitCode } from "../std/errors.ts";
-import { printable } from "../std/text.ts";
+import { printable, shellQuoted } from "../std/text.ts";
 
 /** A mount to verify. */
 export interface GateCheck {
@@ -33,19 +33,19 @@ export function gated(
   { ports, announce }: { ports: number[]; announce: boolean },
 ): { Entrypoint: string[]; Cmd: string[] } {
   const inodes = checks.filter(({ inode }) => inode !== undefined);
-  const targets = [home, ...inodes].map(({ target }) => quote(target));
+  const targets = [home, ...inodes].map(({ target }) => shellQuoted(target));
   const script = [
     gateScript,
     // One stat for all targets: a fork costs more than the comparison.
     `found="\n$(stat -c '%d:%i %n' -- ${targets.join(" ")} 2>/dev/null)\n"`,
-    `case $found in *${quote(` ${home.target}\n`)}*) ;; *)`,
+    `case $found in *${shellQuoted(` ${home.target}\n`)}*) ;; *)`,
     `  refuse "the image has no stat, so mounts cannot be checked" ;; esac`,
-    `case $found in *${quote(inodeLine(home))}*) comparable=yes ;; esac`,
+    `case $found in *${shellQuoted(inodeLine(home))}*) comparable=yes ;; esac`,
     ...checks.map(checkLine),
     ...(ports.length > 0
       ? [servicesScript, `await ${ports.map(hexPort).join(" ")}`]
       : []),
-    ...(announce ? [`echo ${quote(gatePassed)}`] : []),
+    ...(announce ? [`echo ${shellQuoted(gatePassed)}`] : []),
     'exec "$@"',
   ].join("\n");
   return { Entrypoint: ["/bin/sh", "-c", script, "sh"], Cmd: command };
@@ -64,7 +64,7 @@ function checkLine(check: GateCheck): string {
       mountinfoText(within.target),
       mountinfoText(within.path),
     ];
-  return [called, ...[...values, printable(source)].map(quote)].join(" ");
+  return [called, ...[...values, printable(source)].map(shellQuoted)].join(" ");
 }
 
 /** How often the gate looks for the services, every 20 ms at most. */
@@ -140,8 +140,4 @@ function mountinfoText(path: string): string {
     /[ \t\n\\]/g,
     (character) => "\\" + character.charCodeAt(0).toString(8).padStart(3, "0"),
   );
-}
-
-function quote(text: string): string {
-  return `'${text.replaceAll("'", `'\\''`)}'`;
 }

@@ -5,6 +5,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
+import { shellQuoted } from "../../std/text.ts";
 
 /** A command that tmux rejected. */
 export class TmuxError extends Error {}
@@ -60,7 +61,8 @@ export class TmuxControl {
 
   /** Runs a tmux command; throws a TmuxError if tmux rejects it. */
   async ask(...words: string[]): Promise<string[]> {
-    const line = words.map(quoted).join(" ");
+    const line = words.map((word) => shellQuoted(word.replaceAll("\n", " ")))
+      .join(" ");
     return await new Promise((resolve, reject) => {
       this.#pending.push({ resolve, reject });
       this.#process.stdin?.write(`${line}\n`);
@@ -89,9 +91,4 @@ export class TmuxControl {
     }
     this.#answer.push(line);
   }
-}
-
-/** Quotes a word for tmux's command language. */
-function quoted(word: string): string {
-  return `'${word.replaceAll("'", `'\\''`).replaceAll("\n", " ")}'`;
 }

@@ -2,6 +2,7 @@
 // it is first viewed.
 
 import { windowScript } from "../../session/tmux.ts";
+import { shellQuoted } from "../../std/text.ts";
 import type { WorkerState } from "../../worker/workers.ts";
 import { dashboardSession } from "./server.ts";
 import type { TmuxControl } from "./tmux-control.ts";
@@ -105,8 +106,4 @@ export async function emptyWindows(
     emptied.push(worker);
   }
   return emptied;
-}
-
-function shellQuoted(text: string): string {
-  return `'${text.replaceAll("'", `'\\''`)}'`;
 }
