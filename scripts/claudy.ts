@@ -18,6 +18,7 @@ interface Subcommand {
 const sessions = () => import("../lib/commands/sessions.ts");
 const attach = () => import("../lib/commands/attach.ts");
 const changes = () => import("../lib/commands/session-changes.ts");
+const copies = () => import("../lib/commands/copies.ts");
 const login = () => import("../lib/commands/login.ts");
 
 /** In the order of the help text. */
@@ -63,6 +64,30 @@ const subcommands: Record<string, Subcommand> = {
     takes: "[action] [name]",
     meaning: "list (default), show, rm or sync",
     load: async () => (await sessions()).sessionsCommand,
+  },
+  fetch: {
+    group: "Sessions",
+    takes: "[name]",
+    meaning: "Fetch the commits of a session that works in a copy",
+    load: async () => (await copies()).fetchCommand,
+  },
+  diff: {
+    group: "Sessions",
+    takes: "[name]",
+    meaning: "Show what a session has changed in its copy",
+    load: async () => (await copies()).diffCommand,
+  },
+  merge: {
+    group: "Sessions",
+    takes: "<name>",
+    meaning: "Fetch from a session's copy and merge its branch",
+    load: async () => (await copies()).mergeCommand,
+  },
+  pull: {
+    group: "Sessions",
+    takes: "<name>",
+    meaning: "Bring your new commits into a session's copy",
+    load: async () => (await copies()).pullCommand,
   },
   logs: {
     group: "Sessions",

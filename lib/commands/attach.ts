@@ -21,6 +21,7 @@ import { listWorkers, type WorkerState } from "../worker/workers.ts";
 import { openSession } from "./open-project.ts";
 import { attachToWorker, namedSessionOrWorker } from "./workers.ts";
 import { showSession } from "./show.ts";
+import { copyOf } from "../workspace/workspace.ts";
 
 interface AttachOptions {
   shell?: boolean;
@@ -103,9 +104,11 @@ function requireProject(
 ): void {
   let found: HostPath | undefined;
   try {
-    found = lookAt(session.project, instance.host);
-  } catch {
-    throw projectIsMissing(session);
+    found = session.copy
+      ? copyOf(instance, session.name)
+      : lookAt(session.project, instance.host);
+  } catch (error) {
+    throw session.copy ? error : projectIsMissing(session);
   }
   // It may not be visible from here.
   if (found) requireSameProject(instance, worker, found);

@@ -1,7 +1,7 @@
 // Opens the session of a project and attaches this terminal to it.
 
 import type { Io } from "../cli/io.ts";
-import { flagsOf, refuseWithoutTerminal } from "../cli/options.ts";
+import { flagsOf, listOf, refuseWithoutTerminal } from "../cli/options.ts";
 import { lstatSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { hasCredentials } from "../home/credentials.ts";
@@ -10,6 +10,7 @@ import { sessionHome } from "../home/worker-home.ts";
 import type { Instance } from "../instance/instance.ts";
 import { openInstance } from "../instance/open.ts";
 import { readCliState } from "../session/activity.ts";
+import { ensureCopy } from "../session/copy.ts";
 import {
   checkOpening,
   type OpenRequest,
@@ -44,6 +45,9 @@ export interface OpenOptions
   detach?: boolean;
   shell?: boolean;
   new?: boolean;
+  clone?: boolean;
+  withChanges?: boolean;
+  withIgnored?: unknown;
   legacy?: boolean;
   claudeHome?: unknown;
   inheritHooks?: boolean;
@@ -122,6 +126,7 @@ export async function openSession(
     standalone: options.legacy ?? false,
     allowAnyPath: options.allowAnyPath ?? false,
     repository: repositoryConsent(io, options.allowWorktree),
+    copy: copyChoice(options),
     fresh: options.new ?? false,
     inherit: inheritRequest(instance, env, options),
     sshAgent: options.sshAgent ? agentSocket(env) : undefined,
@@ -138,12 +143,21 @@ export async function openSession(
     approveConfig: approveConfig(io, options.trustProject, options.detach),
     env,
   };
-  const opening = await checkOpening(instance, request, io.log);
+  let opening = await checkOpening(instance, request, io.log);
   if (!options.detach) {
     refuseWithoutTerminal(io, "Pass --detach to start it in the background.");
   }
   if (!options.legacy) await offerDaemon(io, instance, options.yes);
-  const ready = await readySession(instance, opening, request, io.log);
+  let undo = await ensureCopy(instance, opening, request, io.log);
+  for (; !undo; undo = await ensureCopy(instance, opening, request, io.log)) {
+    if (request.name !== undefined) throw nameIsTaken(request.name);
+    opening = await checkOpening(instance, request, io.log);
+  }
+  const ready = await readySession(instance, opening, request, io.log)
+    .catch(async (error) => {
+      await undo?.();
+      throw error;
+    });
   const { session, project, worker, id, start } = ready;
   if (options.detach) {
     const conversation = await startDetached(io, instance, ready, request);
@@ -156,6 +170,32 @@ export async function openSession(
     worker: { name: worker, id },
     shown: options.shell ? { what: "shell" } : { what: "session", ...ready },
   });
+}
+
+function nameIsTaken(name: string): Failure {
+  return new Failure("busy", `Another command opens session "${name}"`, {
+    hint: "Try again, or choose another --name.",
+  });
+}
+
+/** What to take along into a copy; undefined to work in the project itself. */
+function copyChoice(
+  { clone, withChanges, withIgnored, legacy }: OpenOptions,
+): OpenRequest["copy"] {
+  const ignored = listOf(withIgnored);
+  if (!clone && (withChanges || ignored.length > 0)) {
+    throw new Failure(
+      "usage",
+      "--with-changes and --with-ignored need --clone",
+      {
+        hint: "A session in the project itself has all its files.",
+      },
+    );
+  }
+  if (clone && legacy) {
+    throw new Failure("usage", "--clone and --legacy exclude each other");
+  }
+  return clone ? { changes: withChanges ?? false, ignored } : undefined;
 }
 
 /** How long Claude takes to show its prompt, or to refuse its arguments, and more. */

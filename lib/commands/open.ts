@@ -34,6 +34,19 @@ export function openCommand(io: Io, names: string[]): CAC {
     .option("-d, --detach", "Start it without attaching")
     .option("-s, --shell", "Attach to a shell in its worker")
     .option("--new", "Start a new conversation")
+    .option(
+      "--clone",
+      "Work in a copy of the project, on a branch of its own; see claudy fetch",
+    )
+    .option(
+      "--with-changes",
+      "With --clone: take along what is not committed, but no ignored files",
+    )
+    .option(
+      "--with-ignored <glob>",
+      "With --clone: take along ignored files too, such as node_modules/**; repeatable",
+      { type: [] },
+    )
     .option("--via-parent", "No effect (this is the default)")
     .option("--legacy", "One container without a parent; deprecated")
     .option(

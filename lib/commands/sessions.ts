@@ -22,11 +22,15 @@ import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 import { namedSession, namedSessionOrWorker, withNetworks } from "./workers.ts";
 import { plantedIn } from "../project/guarding.ts";
+import type { Log } from "../std/log.ts";
+import { unfetchedIn } from "../workspace/exchange.ts";
+import { filesText } from "../workspace/workspace.ts";
 
 interface Options {
   all?: boolean;
   waiting?: boolean;
   yes?: boolean;
+  force?: boolean;
   json?: boolean;
   claudeHome?: unknown;
   inheritHooks?: boolean;
@@ -71,19 +75,23 @@ export function sessionsCommand(io: Io): CAC {
     "Remove sessions, after asking; their projects stay",
   )
     .option("--yes", "Do not ask; takes only whole names")
+    .option("--force", "Also if commits or changes in a copy would be lost")
     .option("--json", "Print their names as JSON")
-    .action(async (words: string[], { yes, json }: Options) => {
+    .action(async (words: string[], { yes, force, json }: Options) => {
       const instance = await open(io);
       const { found, missing } = namedSessions(io, instance, words);
-      for (const { name, project } of found) {
+      for (const session of found) {
+        const { name, project, copy } = session;
         if (yes && !words.includes(name)) {
           throw new Failure("unsafe", `--yes needs the whole name: ${name}`, {
             hint: `Nothing was removed. Type: claudy sessions rm --yes ${name}`,
           });
         }
-        io.log(
-          `Will be removed: worker, conversations and settings of ${name}`,
-        );
+        if (copy && !force) await refuseLoss(instance, session, io.log);
+        const parts = copy
+          ? "worker, conversations, settings and copy"
+          : "worker, conversations and settings";
+        io.log(`Will be removed: ${parts} of ${name}`);
         io.log(`Will be kept: the project, ${project}`);
       }
       const names = found.map(({ name }) => name);
@@ -118,6 +126,35 @@ export function sessionsCommand(io: Io): CAC {
     .action((name: unknown, options: Options) => sync(io, name, options));
 
   return cli;
+}
+
+/** Throws if the session's copy has what the user's repository does not have. */
+async function refuseLoss(
+  instance: Instance,
+  session: SessionRecord,
+  log: Log,
+): Promise<void> {
+  const { name } = session;
+  const { commits, changed, untracked } = await unfetchedIn(
+    instance,
+    session,
+    log,
+  );
+  const lost = [
+    ...(commits > 0
+      ? [`${commits} ${commits === 1 ? "commit" : "commits"}`]
+      : []),
+    filesText(changed, untracked),
+  ].filter((text) => text !== "").join(", ");
+  if (lost === "") return;
+  throw new Failure(
+    "unsafe",
+    `Session "${name}" has in its copy alone: ${lost}`,
+    {
+      hint: `Fetch them: claudy fetch --with-changes ${name}. ` +
+        `Or remove them: claudy sessions rm --force ${name}`,
+    },
+  );
 }
 
 async function sync(io: Io, name: unknown, options: Options): Promise<void> {
@@ -236,7 +273,7 @@ function row(session: SessionState): string[] {
     session.born ?? "",
     ago(session.createdAt),
     ago(session.activeAt),
-    session.project,
+    session.copy ? `${session.project} (copy)` : session.project,
   ];
 }
 

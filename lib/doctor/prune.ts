@@ -216,8 +216,9 @@ async function oldSessions(
     (await listWorkers(instance)).map(({ session }) => session),
   );
   return readSessions(instance)
-    .filter(({ name, usedAt }) =>
-      !live.has(name) && Date.parse(usedAt) < before
+    // A copy may have commits that nobody has fetched.
+    .filter(({ name, usedAt, copy }) =>
+      !live.has(name) && Date.parse(usedAt) < before && !copy
     )
     .map(({ name }) => ({ kind: "session", name, sizeBytes: 0 }));
 }

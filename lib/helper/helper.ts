@@ -17,7 +17,7 @@ import { bind, serviceSpec } from "../instance/container-spec.ts";
 import { label } from "../instance/labels.ts";
 import { hostMount } from "../instance/paths.ts";
 import { type Look, type LookRequest, lookSchema } from "./processes.ts";
-import { withoutFrames } from "../docker/streams.ts";
+import { FrameReader } from "../docker/streams.ts";
 
 /** The helper's output: the facts, or the error. */
 export const pathSchema = v.union([
@@ -108,10 +108,29 @@ export interface HelperRequest {
   /** Additional capabilities, mounts and namespaces; none by default. */
   rights?: Docker.HostConfig;
   security?: string[];
+  env?: string[];
+  /** @default one that nobody knows */
+  id?: string;
+  /** A line for its stdin, which then stays open until this program ends. */
+  input?: string;
+  /** Called for each line of its stderr, which is otherwise part of the output. */
+  onError?: (line: string) => void;
+  /** @default a minute */
+  timeoutMs?: number;
+  memoryBytes?: number;
 }
 
 const maxBytes = 64 * 1024 ** 2;
-const timeoutMs = 60_000;
+const defaultTimeoutMs = 60_000;
+const defaultMemoryBytes = 512 * 1024 ** 2;
+
+/** The name of a helper's container. */
+export function helperName(
+  { prefix }: Pick<Instance, "prefix">,
+  id: string,
+): string {
+  return `${prefix}-helper-${id}`;
+}
 
 /**
  * Runs a command in a new container and returns its output. The container is removed when
@@ -122,10 +141,17 @@ export async function runHelper(
     Instance,
     "docker" | "prefix" | "self" | "settings" | "hostHome"
   >,
-  { subject, image, command, user, rights, security = [] }: HelperRequest,
+  request: HelperRequest,
 ): Promise<string> {
+  const { subject, image, command, user, rights, security = [], input } =
+    request;
+  const {
+    timeoutMs = defaultTimeoutMs,
+    memoryBytes = defaultMemoryBytes,
+    id = crypto.randomUUID().slice(0, 8),
+  } = request;
   const { docker, prefix, self, settings, hostHome } = instance;
-  const name = `${prefix}-helper-${crypto.randomUUID().slice(0, 8)}`;
+  const name = helperName(instance, id);
   let late: ReturnType<typeof setTimeout> | undefined;
   try {
     const spec = serviceSpec({ prefix, hostHome }, {
@@ -133,13 +159,18 @@ export async function runHelper(
       image: image ?? self?.ImageID ?? `${settings.HAL9000_IMAGE_REPO}:parent`,
       command,
       user,
-      memoryBytes: 512 * 1024 ** 2,
+      env: request.env ?? [],
+      memoryBytes,
       security,
       rights: { AutoRemove: true, ...rights },
     });
+    const hasInput = input !== undefined;
+    if (hasInput) Object.assign(spec, { OpenStdin: true, StdinOnce: true });
     const container = await createContainer(docker, name, spec);
     const output = await container.attach({
       stream: true,
+      stdin: hasInput,
+      hijack: hasInput,
       stdout: true,
       stderr: true,
     });
@@ -149,18 +180,37 @@ export async function runHelper(
       timeoutMs,
     );
     await container.start();
-    const chunks: Uint8Array[] = [];
-    let bytes = 0;
-    for await (const chunk of output) {
-      bytes += (chunk as Uint8Array).length;
-      if (bytes > maxBytes) throw new Error("it produced too much output");
-      chunks.push(chunk as Uint8Array);
-    }
-    return new TextDecoder().decode(withoutFrames(Buffer.concat(chunks)));
+    if (hasInput) output.write(`${input}\n`);
+    return await outputOf(output as unknown as Readable, request.onError);
   } catch (error) {
     throw engineFailure(error, subject);
   } finally {
     clearTimeout(late);
     await removeContainer(docker, name);
   }
+}
+
+async function outputOf(
+  stream: Readable,
+  onError: ((line: string) => void) | undefined,
+): Promise<string> {
+  const frames = new FrameReader();
+  const chunks: Uint8Array[] = [];
+  const text = new TextDecoder();
+  let bytes = 0;
+  let line = "";
+  for await (const chunk of stream) {
+    bytes += (chunk as Uint8Array).length;
+    if (bytes > maxBytes) throw new Error("it produced too much output");
+    for (const frame of frames.add(chunk as Uint8Array)) {
+      if (frame.stream === "stdout" || !onError) chunks.push(frame.payload);
+      else {
+        const lines = (line + text.decode(frame.payload, { stream: true }))
+          .split("\n");
+        line = lines.pop() ?? "";
+        lines.forEach(onError);
+      }
+    }
+  }
+  return new TextDecoder().decode(Buffer.concat(chunks));
 }

@@ -60,6 +60,15 @@ export function homePaths(home: string) {
     guard: join(home, "run", "guard"),
     /** A file for each range of ports that is reserved for a session. */
     ports: join(home, "sessions", "ports"),
+    /** Copies of projects that sessions work in, see lib/workspace. */
+    workspaces: join(home, "workspaces"),
+    workspace: (session: string) => join(home, "workspaces", session),
+    /** The copy itself, which a worker can write. */
+    workspaceTree: (session: string) =>
+      join(home, "workspaces", session, "tree"),
+    /** What a copy was made from. */
+    workspaceBase: (session: string) =>
+      join(home, "workspaces", session, "base.json"),
     workers: join(home, "workers"),
     workerHome: (directory: string) => join(home, "workers", directory),
     run: join(home, "run"),
@@ -191,6 +200,7 @@ export function homeDirectories(paths: HomePaths): string[] {
     join(home, "sessions", "approved"),
     join(home, "sessions", "guard"),
     paths.claude,
+    paths.workspaces,
     paths.workers,
     paths.pool,
     paths.claims,

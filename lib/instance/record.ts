@@ -28,6 +28,8 @@ export const recordSchema = v.object({
     /** Device and inode number of its directory when the worker was created. */
     inode: v.optional(v.string()),
   }),
+  /** What is mounted, if that is not the project but the session's copy of it. */
+  workspace: v.optional(v.string()),
   image: v.string(),
   born: v.picklist(["cold", "warm"]),
   /** The worker's Claude home, relative to HAL9000_HOME. */

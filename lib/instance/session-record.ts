@@ -20,6 +20,8 @@ const sessionSchema = v.object({
   portBase: v.optional(v.number()),
   /** The chosen profile; undefined to detect it from the project's files. */
   profile: v.optional(v.string()),
+  /** Whether it works in a copy of the project, see lib/workspace. */
+  copy: v.optional(v.literal(true)),
   /** The repository outside of the project that is mounted so that git works. */
   repository: v.optional(v.string()),
   /** The host's MCP servers that it may use; undefined for all. */

@@ -65,6 +65,7 @@ const containerPrograms = [
   "lib/parent/parent-entrypoint.ts",
   "lib/relay/relay/anthropic-relay.ts",
   "lib/nsenter/privileged/nsenter.ts",
+  "lib/workspace/git/workspace.ts",
 ];
 
 /** The sources of all scripts; with `relocatable`, only those that need no checkout. */

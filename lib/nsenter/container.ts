@@ -62,7 +62,9 @@ export function nsenterSpec(
     user: `0:${owner.gid}`,
     env: [
       `HAL9000_PROJECT_ROOTS=${(host.roots ?? []).join(":")}`,
-      `NSENTER_HOMES=${hostHome.workers}:${hostHome.claude}`,
+      `NSENTER_HOMES=${
+        [hostHome.workers, hostHome.claude, hostHome.workspaces].join(":")
+      }`,
       `NSENTER_RUN=${hostHome.nsenter}`,
     ],
     memoryBytes,

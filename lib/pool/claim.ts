@@ -3,7 +3,7 @@
 // with neither file is left from an interrupted claim.
 
 import { randomBytes } from "node:crypto";
-import { existsSync, rmSync, unlinkSync } from "node:fs";
+import { existsSync, lstatSync, rmSync, unlinkSync } from "node:fs";
 import { access } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import * as v from "valibot";
@@ -17,11 +17,16 @@ import { checkLimits, fitLimits } from "../docker/engine-info.ts";
 import { inDirectory } from "../std/directory.ts";
 import { forgetHome } from "../worker/ending.ts";
 import { messageOf } from "../std/errors.ts";
-import { type HostPath, isWithin, lookAt } from "../std/hostpath.ts";
+import { type HostPath, inodeOf, isWithin, lookAt } from "../std/hostpath.ts";
 import type { Instance } from "../instance/instance.ts";
 import { type Staged, stageFile } from "../std/owned.ts";
 import { readJson } from "../std/json.ts";
-import { ownedProject, type Project, refusalIn } from "../project/project.ts";
+import {
+  ownedProject,
+  type Project,
+  recordedProject,
+  refusalIn,
+} from "../project/project.ts";
 import type { GuardMount } from "../project/guard.ts";
 import {
   type GuardedProject,
@@ -66,10 +71,11 @@ export type Claim = v.InferOutput<typeof claimSchema>;
 export class Unfit extends Error {}
 
 export interface Fitting {
+  /** What is mounted as the workspace. */
   project: Project;
   mounts: (JudgedMount | GuardMount)[];
-  /** What programs of the host run in the project. */
-  snapshot: Snapshot;
+  /** What programs of the host run in the project; undefined for a copy of it. */
+  snapshot: Snapshot | undefined;
   name: string;
   limits: Limits;
   /** What the user of the worker has to know. */
@@ -102,14 +108,20 @@ export async function fit(
     ? instance.names.worker(randomBytes(4).toString("hex"))
     : checkWorkerName(request.name, instance.names);
   if (existsSync(instance.home.record(name))) throw new Unfit("name is taken");
-  const git = gitOf(instance, project, request.allowAnyPath);
+  const isCopy = request.copyOf !== undefined;
+  const git: ProjectGit = isCopy
+    // No program of the host reads it, so the worker may change all of it.
+    ? { mounts: [], outside: undefined, notices: [] }
+    : gitOf(instance, project, request.allowAnyPath);
   if (
     git.mounts.some(({ target }) => !isWithin(target, insideWorker.workspace))
   ) {
     // Mounts outside of the workspace cannot be attached to a running worker.
     throw new Unfit("its git needs mounts elsewhere");
   }
-  const guard = guardIn(instance, project, git, request.unguarded);
+  const guard = isCopy
+    ? { mounts: [], missing: [], notices: [], snapshot: undefined }
+    : guardIn(instance, project, git, request.unguarded);
   // The cold spawn creates it: here, the project is read-only.
   if (guard.missing.length > 0) throw new Unfit("a part of .git is missing");
   const { memoryBytes, cpus, pids = recipe.limits.pids } = request.limits;
@@ -146,6 +158,7 @@ function guardIn(
 }
 
 function projectOf(instance: Instance, request: ClaimRequest): HostPath {
+  if (request.copyOf !== undefined) return copyIn(instance, request);
   let found;
   try {
     found = lookAt(resolve("/", request.directory), instance.host);
@@ -163,11 +176,32 @@ function projectOf(instance: Instance, request: ClaimRequest): HostPath {
   return found;
 }
 
+/** The copy of a session, and nothing else in HAL9000_HOME. */
+function copyIn(
+  { hostHome, home }: Pick<Instance, "hostHome" | "home">,
+  { directory, session }: ClaimRequest,
+): HostPath {
+  if (
+    session === undefined || directory !== hostHome.workspaceTree(session)
+  ) throw new Unfit("no project for a worker");
+  const path = home.workspaceTree(session);
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  if (!stat?.isDirectory()) throw new Unfit("the copy is missing");
+  const { uid, gid } = stat;
+  return { path: directory, kind: "directory", uid, gid, inode: inodeOf(path) };
+}
+
+/** What is mounted as the workspace of a claimed worker. */
+export function workspaceOf({ project, workspace }: WorkerRecord): Project {
+  return workspace === undefined ? project : { ...project, path: workspace };
+}
+
 /** Mounts within a claimed project that its git currently needs, and those that protect it. */
 export function gitMountsWithin(
   instance: Instance,
-  { project: { path }, unguarded }: WorkerRecord,
+  { project: { path }, unguarded, workspace }: WorkerRecord,
 ): (JudgedMount | GuardMount)[] {
+  if (workspace !== undefined) return [];
   const found = lookAt(path, instance.host);
   if (found?.path !== path) return [];
   const git = gitOf(instance, found, true);
@@ -199,7 +233,7 @@ export async function claimWorker(
       worker: name,
       container: worker.id,
       session: session ?? null,
-      project,
+      ...recordedProject(project, request.copyOf),
       image: recipe.image,
       born: "warm",
       home: session === undefined
@@ -239,7 +273,9 @@ export async function claimWorker(
     // In this order: a record makes the worker count as in use.
     staged.push(
       stageClaim(instance, claim),
-      stageSnapshot(instance, session ?? name, fitting.snapshot),
+      ...(fitting.snapshot
+        ? [stageSnapshot(instance, session ?? name, fitting.snapshot)]
+        : []),
       stageRecord(instance, claim.record, loose),
     );
     await renaming;

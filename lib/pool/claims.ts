@@ -17,6 +17,7 @@ import {
   readClaim,
   readClaims,
   Unfit,
+  workspaceOf,
 } from "./claim.ts";
 import type { Peer } from "../std/socket-lines.ts";
 import type { Metrics } from "./metrics.ts";
@@ -171,7 +172,7 @@ export class Claims {
       await this.#nsenter.attach({
         ...process,
         attachments: attachmentsOf(
-          record.project,
+          workspaceOf(record),
           `${hostHome.home}/${record.home}`,
           gitMountsWithin(this.#instance, record),
         ),

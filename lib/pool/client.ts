@@ -162,6 +162,7 @@ export function claimRequest(
   return {
     instance: settings.HAL9000_PREFIX,
     directory: resolve(request.cwd, request.directory),
+    ...(request.copyOf === undefined ? {} : { copyOf: request.copyOf }),
     ...(request.name === undefined ? {} : { name: request.name }),
     ...(request.session === undefined ? {} : { session: request.session }),
     ...(request.once ? { once: true } : {}),

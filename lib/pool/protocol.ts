@@ -37,6 +37,8 @@ const claimSchema = v.object({
   instance: v.string(),
   /** Absolute path of the project, symlinks not resolved. */
   directory: v.pipe(v.string(), v.maxLength(4096)),
+  /** The user's project, if the directory is a session's copy of it. */
+  copyOf: v.optional(v.pipe(v.string(), v.maxLength(4096))),
   /** Undefined for a generated name. */
   name: v.optional(v.pipe(v.string(), v.maxLength(64))),
   /** Session whose Claude home the worker uses; undefined for a home of its own. */

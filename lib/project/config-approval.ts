@@ -75,12 +75,15 @@ export async function judgeProjectConfig(
   project: string,
   ask: (config: ProjectConfig) => Promise<boolean>,
   log: Log,
+  /** The user's project, if this is a session's copy of it: its approval holds here too. */
+  copyOf?: string,
 ): Promise<ConfigVerdict> {
   const config = readProjectConfig(project, instance.host);
   // Not approved: files that are added while Claude runs must have no effect either.
   if (!config) return { approved: false, forbidden: [] };
   const { fault, forbidden } = config;
-  let approved = isApproved(instance, project, config);
+  let approved = isApproved(instance, project, config) ||
+    copyOf !== undefined && isApproved(instance, copyOf, config);
   if (!approved && fault === undefined && await ask(config)) {
     // The user approved what was shown. It may have changed since.
     const now = readProjectConfig(project, instance.host);
@@ -136,9 +139,10 @@ export async function judgeConfigEarly(
   project: string,
   ask: (config: ProjectConfig) => Promise<boolean>,
   log: Log,
+  copyOf?: string,
 ): Promise<ConfigVerdict | undefined> {
   return readProjectConfig(project, instance.host)?.gitPrograms
-    ? await judgeProjectConfig(instance, project, ask, log)
+    ? await judgeProjectConfig(instance, project, ask, log, copyOf)
     : undefined;
 }
 

@@ -233,16 +233,9 @@ export function gitOf(
   project: HostPath,
   allowAny: boolean,
 ): ProjectGit {
-  const { host, settings } = instance;
-  const roots = host.roots ?? settings.HAL9000_PROJECT_ROOTS.map(rootPath);
-  const refusal = (path: string) => {
-    if (allowAny) return undefined;
-    return roots.some((root) => isWithin(path, root))
-      ? refusalIn(instance, path)
-      : "it is outside of the project roots (HAL9000_PROJECT_ROOTS)";
-  };
+  const { host } = instance;
   const git = {
-    ...projectGit(project, host, refusal),
+    ...projectGit(project, host, refusalFor(instance, allowAny)),
     lfs: usesLfs(project, host),
   };
   const odd = [...git.mounts, {
@@ -259,8 +252,26 @@ export function gitOf(
   };
 }
 
+/** Returns why no worker may have a repository outside of its project. */
+export function refusalFor(
+  instance: Pick<
+    Instance,
+    "host" | "hostHome" | "places" | "settings" | "socket"
+  >,
+  allowAny: boolean,
+): (path: string) => string | undefined {
+  const { host, settings } = instance;
+  const roots = host.roots ?? settings.HAL9000_PROJECT_ROOTS.map(rootPath);
+  return (path) => {
+    if (allowAny) return undefined;
+    return roots.some((root) => isWithin(path, root))
+      ? refusalIn(instance, path)
+      : "it is outside of the project roots (HAL9000_PROJECT_ROOTS)";
+  };
+}
+
 /** As far as the .gitattributes in the project's top directory shows it. */
-function usesLfs({ path }: HostPath, { mount }: HostView): boolean {
+export function usesLfs({ path }: HostPath, { mount }: HostView): boolean {
   return existsSync(join(mount, path, ".git")) &&
     /\bfilter=lfs\b/.test(readSmallFile(join(mount, path, ".gitattributes")));
 }

@@ -25,6 +25,20 @@ export function ownedProject({ path, uid, gid, inode }: Project): Project {
   return { path, uid, gid, inode };
 }
 
+/**
+ * The same for a worker whose workspace is a session's copy of `copyOf`: it belongs to the
+ * user's project.
+ */
+export function recordedProject(
+  workspace: Project,
+  copyOf: string | undefined,
+): { project: Project; workspace?: string } {
+  const project = ownedProject(workspace);
+  return copyOf === undefined
+    ? { project }
+    : { project: { ...project, path: copyOf }, workspace: workspace.path };
+}
+
 /** A path as given by the user. */
 export interface GivenPath {
   path: string;

@@ -90,6 +90,7 @@ async function change(
   const record: SessionRecord = { ...to, portBase: undefined };
   writeSession(instance, record);
   moveFile(oldHome, newHome);
+  moveFile(home.workspace(from.name), home.workspace(to.name));
   moveFile(home.inherited(from.name), home.inherited(to.name));
   moveScope(instance, from.name, to.name);
   moveBudgets(instance, from.name, to.name);

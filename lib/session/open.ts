@@ -76,6 +76,8 @@ import {
 import { ensureHome } from "../instance/volumes.ts";
 import { checkWorkerName } from "../worker/name.ts";
 import { insideWorker } from "../instance/paths.ts";
+import { copyOf, newCopyName } from "../workspace/workspace.ts";
+import { type CopyChoice, refuseCopy } from "./copy.ts";
 import { sessionHome } from "../home/worker-home.ts";
 
 export interface OpenRequest extends WorkerOptions {
@@ -83,6 +85,8 @@ export interface OpenRequest extends WorkerOptions {
   cwd: string;
   /** Session name. @default derived from the project's path */
   name?: string | undefined;
+  /** What to take along into a copy of the project; undefined to work in the project. */
+  copy?: CopyChoice | undefined;
   /** Start a new conversation even if there is one to resume. */
   fresh?: boolean;
   /** Which Claude configuration of the host a new session inherits. */
@@ -107,6 +111,8 @@ export interface Opening extends SessionToSave {
   profile: Profile;
   servers: Servers;
   claudeHome: string;
+  /** What is mounted as the workspace: the project or a copy of it. */
+  workspace: () => HostPath;
 }
 
 /** Finds or starts the session's worker, and prepares the start of Claude in it. */
@@ -123,9 +129,10 @@ export async function readySession(
   await warnAboutUnavailable(instance, opening.servers, log);
   const judged = await judgeConfigEarly(
     instance,
-    project.path,
+    opening.workspace().path,
     request.approveConfig,
     log,
+    project.path,
   );
   const { worker, start, record } = await findOrStartWorker(
     instance,
@@ -257,7 +264,13 @@ async function firstStart(
   // Also in a running worker: the command that started it may have been killed.
   offerServers(instance, claudeHome, project, servers);
   const verdict = judged ??
-    await judgeProjectConfig(instance, project.path, approveConfig, log);
+    await judgeProjectConfig(
+      instance,
+      opening.workspace().path,
+      approveConfig,
+      log,
+      project.path,
+    );
   return prepareStart(instance, { claudeHome, owner: project }, {
     ...facts,
     verdict,
@@ -338,13 +351,17 @@ export async function checkOpening(
     throw missingProject(instance, request, error);
   });
   const session = request.name === undefined
-    ? defaultSessionName(instance, project, log)
+    ? request.copy
+      ? newCopyName(instance, project.path)
+      : defaultSessionName(instance, project, log)
     : checkWorkerName(request.name, instance.names);
   const configured = configuredServers(instance, log);
   if (request.mcp !== undefined) checkChoice(configured, request.mcp);
   const chosen = request.profile.name &&
     checkProfile(request.profile.name, instance.home);
   const before = existingRecord(instance, session, project, log);
+  const isCopy = before ? before.copy ?? false : request.copy !== undefined;
+  refuseCopy(request.copy, before);
   const profile = profileOf(
     project.path,
     instance.host,
@@ -366,6 +383,8 @@ export async function checkOpening(
     chosenProfile: chosen === detected ? undefined : chosen ?? before?.profile,
     servers,
     claudeHome,
+    isCopy,
+    workspace: () => isCopy ? copyOf(instance, session) : project,
     homeIsNew: !existsSync(claudeHome),
     mcp: request.mcp,
     network: request.network,
@@ -380,12 +399,13 @@ async function findOrStartWorker(
   request: OpenRequest,
   log: Log,
 ): Promise<SessionWorker & { record: SessionRecord | undefined }> {
-  const { session, project, before, profile } = opening;
+  const { session, project, before, profile, isCopy } = opening;
   let record: SessionRecord | undefined;
   try {
     const found = await ensureSessionWorker(instance, {
       session,
-      project,
+      project: opening.workspace(),
+      copyOf: isCopy ? project.path : undefined,
       profile,
       options: {
         ...request,

@@ -29,6 +29,8 @@ import { removeSessionHome } from "./session.ts";
 export interface SessionToSave {
   session: string;
   project: Project;
+  /** Whether the session works in a copy of the project. */
+  isCopy: boolean;
   /** The session's record; undefined if it is new. */
   before: SessionRecord | undefined;
   /** Whether the session has no Claude home yet. */
@@ -100,6 +102,7 @@ export function saveSession(
     createdAt: before?.createdAt ?? usedAt,
     usedAt,
     portBase: before?.portBase,
+    ...(toSave.isCopy ? { copy: true } : {}),
     profile: chosenProfile,
     repository: before?.repository,
     mcp: mcp ?? before?.mcp,

@@ -25,6 +25,7 @@ import {
 import { tmux } from "./tmux.ts";
 import { waitFor } from "../std/wait.ts";
 import { sessionHome } from "../home/worker-home.ts";
+import { removeCopy } from "../workspace/workspace.ts";
 import { listWorkers } from "../worker/workers.ts";
 
 /** Updates a stopped session with the host's current Claude configuration. */
@@ -100,6 +101,7 @@ export async function removeSession(
   await stopSession(instance, name, log);
   const portBase = readSession(instance, name, log)?.portBase;
   if (portBase !== undefined) freePorts(instance, name, portBase);
+  await removeCopy(instance, name);
   await removeSessionHome(instance, name);
   forgetSnapshot(instance, name);
   removeSessionRecord(instance, name);

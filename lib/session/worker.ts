@@ -43,9 +43,12 @@ export interface SessionWorker {
 
 export async function ensureSessionWorker(
   instance: Instance,
-  { session, project, profile, options: request, prepare }: {
+  { session, project, copyOf, profile, options: request, prepare }: {
     session: string;
+    /** What is mounted as the workspace. */
     project: Project & HostPath;
+    /** The user's project, if that is the session's copy of it. */
+    copyOf: string | undefined;
     profile: Profile;
     options: WorkerOptions;
     /** Writes the files that a new worker needs; called after all checks have passed. */
@@ -93,6 +96,7 @@ export async function ensureSessionWorker(
         directory: project.path,
         cwd: "/",
         resolved: project,
+        copyOf,
         name,
         session,
         image: image.name,

@@ -48,7 +48,7 @@ export async function stopWorker(
 ): Promise<void> {
   const record = readRecords(instance, log)
     .find(({ container }) => container === worker.id);
-  if (record) {
+  if (record && record.workspace === undefined) {
     await repairWorktrees(instance, worker.id, record.project.path);
   }
   try {

@@ -23,7 +23,7 @@ import {
   type WorkerMount,
 } from "../project/mount.ts";
 import { type Project, resolveProject } from "../project/project.ts";
-import { gitOf, type ProjectGit } from "../project/project-git.ts";
+import { gitOf, type ProjectGit, usesLfs } from "../project/project-git.ts";
 import {
   consentTo,
   type RepositoryConsent,
@@ -45,6 +45,8 @@ export interface SpawnRequest {
   cwd: string;
   /** The directory, if it is already resolved. */
   resolved?: Project & HostPath;
+  /** The user's project, if the directory is a session's copy of it. */
+  copyOf?: string | undefined;
   /** @default a generated name */
   name?: string | undefined;
   /** The session whose Claude home is mounted. @default a home for this worker */
@@ -86,8 +88,8 @@ export interface ResolvedRequest {
   mounts: WorkerMount[];
   /** Path in the worker of a link to the project, which git needs in a submodule. */
   link: string | undefined;
-  /** What programs of the host run in the project. */
-  snapshot: Snapshot;
+  /** What programs of the host run in the project; undefined for a copy of it. */
+  snapshot: Snapshot | undefined;
   image: string;
   limits: Limits | null;
   seccomp: string | undefined;
@@ -157,7 +159,7 @@ async function mountsFor(
   },
   log: Log,
 ): Promise<
-  { mounts: WorkerMount[]; link: string | undefined; snapshot: Snapshot }
+  Pick<ResolvedRequest, "mounts" | "link" | "snapshot">
 > {
   const { cwd, allowAnyPath: allowAny = false } = request;
   const requested = await Promise.all(
@@ -165,6 +167,16 @@ async function mountsFor(
       resolveMount(instance, mount, cwd, allowAny)
     ),
   );
+  if (request.copyOf !== undefined) {
+    // No program of the host reads it, so the worker may change all of it.
+    const lfs = usesLfs(project, instance.host);
+    lfsNotice({ lfs }, lacksLfs(image)).forEach(log);
+    const mounts = [...requested];
+    if (request.sshAgent) {
+      mounts.push(await agentMount(instance, request.sshAgent));
+    }
+    return { mounts, link: undefined, snapshot: undefined };
+  }
   const git = gitOf(instance, project, allowAny);
   const mounts: WorkerMount[] = [...requested, ...git.mounts];
   refuseSameTargets(mounts);
@@ -201,7 +213,10 @@ export function lacksLfs(image: Docker.ImageInspectInfo | undefined): boolean {
   return labels[label.inputs] !== undefined && labels[label.lfs] !== "true";
 }
 
-export function lfsNotice({ lfs }: ProjectGit, lacking: boolean): string[] {
+export function lfsNotice(
+  { lfs }: Pick<ProjectGit, "lfs">,
+  lacking: boolean,
+): string[] {
   return lfs && lacking
     ? [
       "The repository uses Git LFS, which this worker lacks: git add would store " +

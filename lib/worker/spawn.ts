@@ -1,6 +1,6 @@
 // Spawns a worker: creates its container and its record, and starts it.
 
-import { ownedProject, projectDatabase } from "../project/project.ts";
+import { projectDatabase, recordedProject } from "../project/project.ts";
 import { basename, join } from "node:path";
 import {
   type Docker,
@@ -108,14 +108,16 @@ export async function prepareWorker(
     const { docker } = instance;
     const id = await createWorker(docker, name, spec, resolved.link);
     undoSteps.push(() => removeContainer(docker, id));
-    stageSnapshot(instance, request.session ?? name, resolved.snapshot)
-      .commit();
+    if (resolved.snapshot) {
+      stageSnapshot(instance, request.session ?? name, resolved.snapshot)
+        .commit();
+    }
     writeRecord(instance, {
       version: 1,
       worker: name,
       container: id,
       session: request.session ?? null,
-      project: ownedProject(project),
+      ...recordedProject(project, request.copyOf),
       image,
       born: "cold",
       home: home.home,
@@ -162,6 +164,7 @@ async function specFor(
     home: hostHome.home,
     user,
     project: project.path,
+    copyOf: request.copyOf,
     session: request.session,
     image,
     network,
@@ -177,9 +180,11 @@ async function specFor(
     // First, so that --env can set another time zone.
     env: [
       `TZ=${timeZone()}`,
-      ...(request.standalone
-        ? []
-        : [`HAL9000_CHROMA_DATABASE=${projectDatabase(project.path)}`]),
+      ...(request.standalone ? [] : [
+        `HAL9000_CHROMA_DATABASE=${
+          projectDatabase(request.copyOf ?? project.path)
+        }`,
+      ]),
       ...(isolated ? [newMark()] : []),
       ...env,
     ],

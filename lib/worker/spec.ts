@@ -24,6 +24,8 @@ export interface WorkerRequest {
   user: Owner;
   /** Path of the project; undefined for a warm worker, which gets one when claimed. */
   project?: string | undefined;
+  /** The user's project, if that is a session's copy of it. */
+  copyOf?: string | undefined;
   session?: string | undefined;
   image: string;
   /** Docker's network mode. */
@@ -89,7 +91,9 @@ export function workerSpec(
     Labels: {
       ...roleLabels(request.prefix, "worker", request.home),
       [label.born]: project === undefined ? "warm" : "cold",
-      ...(project === undefined ? {} : { [label.project]: project }),
+      ...(project === undefined
+        ? {}
+        : { [label.project]: request.copyOf ?? project }),
       ...(request.session === undefined
         ? {}
         : { [label.session]: request.session }),

@@ -445,3 +445,60 @@ teardown() {
   grep -lx many "$HAL9000_HOME"/sessions/ports/* | xargs rm
   rm "$HAL9000_HOME/sessions/kept/many.json"
 }
+
+@test "a session works in a copy, whose commits come back and whose programs do not run on the host" {
+  git -C "$project" init --quiet --initial-branch=main
+  echo one >"$project/a.txt"
+  git -C "$project" add .
+  git -C "$project" -c user.name=me -c user.email=me@example.com commit --quiet --message one
+  echo later >"$project/untracked.txt"
+  # Killed while the copy is made, and opened again: nothing is left of the first one.
+  "$claudy" --clone --detach --name "half-$$" "$project" >/dev/null 2>&1 3>&- &
+  making() { ls -A "$HAL9000_HOME/workspaces/half-$$"/.making-*; }
+  wait_for 10 making 2>/dev/null
+  kill -9 $!
+  "$scripts/pool-manager.ts" start --min-warm 1 >/dev/null
+  "$scripts/pool-manager.ts" warm >/dev/null
+  open --clone --name "copy-$$" "$project" 2>"$BATS_TEST_TMPDIR/told"
+  grep -F "Not in the copy: 1 untracked file" "$BATS_TEST_TMPDIR/told"
+  [ "$(jq -r .start <<<"$opened")" = warm ]
+  in_copy() { docker exec "$session" "$@"; }
+  [ "$(in_copy git branch --show-current)" = "claudy/copy-$$" ]
+  # What the agent plants for the host: git there has its own configuration only.
+  marker=$BATS_TEST_TMPDIR/ran
+  in_copy sh -c "echo two >two.txt && git add . && git -c user.name=a -c user.email=a@b commit -qm two
+    printf '#!/bin/sh\ntouch $marker /copy/x /out/x\n' >evil && chmod +x evil
+    for key in core.fsmonitor filter.x.clean filter.x.smudge diff.external core.pager core.sshCommand; do
+      git config \$key /workspace/evil
+    done
+    echo '* filter=x diff=x' >.gitattributes
+    git rev-parse HEAD >'.git/refs/heads/a b'
+    ln -s /etc .git/refs/heads/etc
+    echo draft >draft.txt"
+  run --separate-stderr -0 "$claudy" diff "copy-$$" --with-changes
+  [[ $output == *"+two"* && $output == *"+draft"* ]]
+  run --separate-stderr -0 "$claudy" fetch "copy-$$" --json
+  [ "$(jq -r '.updated[0].commits' <<<"$output")" = 1 ]
+  [[ $stderr == *"left out: a b"* && $stderr == *"left out: etc"* ]]
+  run -0 "$claudy" merge "copy-$$"
+  [ "$(cat "$project/two.txt")" = two ]
+  [ "$(git -C "$project" status --porcelain)" = "?? untracked.txt" ]
+  git -C "$project" fsck --strict
+  [ ! -e "$marker" ]
+  # The other way.
+  echo mine >"$project/mine.txt"
+  git -C "$project" add mine.txt
+  git -C "$project" -c user.name=me -c user.email=me@example.com commit --quiet --message mine
+  run -0 "$claudy" pull "copy-$$"
+  [[ $output == *"host/main: "* ]]
+  in_copy git show host/main:mine.txt
+  # It is not removed with what only it has.
+  run -6 "$claudy" sessions rm --yes "copy-$$"
+  [[ $output == *"has in its copy alone: "*"untracked files"* ]]
+  "$claudy" fetch "copy-$$" --with-changes
+  "$claudy" sessions rm --yes "copy-$$"
+  [ ! -e "$HAL9000_HOME/workspaces/copy-$$" ]
+  open --clone "$project" # sweeps what is left
+  [ "$(ls -A "$HAL9000_HOME/workspaces")" = "$session" ]
+  "$claudy" sessions rm --yes --force "$session"
+}

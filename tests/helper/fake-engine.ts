@@ -50,6 +50,9 @@ export class FakeEngine {
   socketInParent: (path: string) => string | undefined = () => undefined;
   /** What a container whose output is attached prints once it is started. */
   print: (command: string[], container: FakeContainer) => string = () => "";
+  /** What a container prints after it has read a line, if its stdin is attached. */
+  reply: (line: string, container: FakeContainer) => Promise<string> = () =>
+    Promise.resolve("");
   /** Called for each container that is started. */
   started: (container: FakeContainer) => void = () => {};
   /** The engine's info and version. */
@@ -245,11 +248,13 @@ export class FakeEngine {
           found.startedAt = new Date().toISOString();
           found.log ||= `${gatePassed}\n`;
           this.started(found);
+          if (found.spec.OpenStdin) return;
           const text = this.print(found.spec.Cmd ?? [], found);
           this.#attached.get(found.id)?.end(frame(text));
         }),
-      attach: () =>
+      attach: ({ stdin }: { stdin?: boolean } = {}) =>
         answer(() => {
+          if (stdin) return replying((line) => this.reply(line, here()));
           const stream = new PassThrough();
           this.#attached.set(here().id, stream);
           return stream;
@@ -360,6 +365,17 @@ function frame(text: string, stream = 1): Buffer {
   header[0] = stream;
   header.writeUInt32BE(body.length, 4);
   return body.length === 0 ? body : Buffer.concat([header, body]);
+}
+
+/** A stream that answers the first line, in frames, and ends. */
+function replying(reply: (line: string) => Promise<string>): Duplex {
+  const output = new PassThrough();
+  const input = new PassThrough();
+  input.once(
+    "data",
+    (line) => void reply(String(line)).then((text) => output.end(frame(text))),
+  );
+  return Duplex.from({ writable: input, readable: output });
 }
 
 /** A connection to a socket, with its output in frames. */

@@ -45,6 +45,7 @@ test("every file of a home is in a directory of its own kind", () => {
     ...homeDirectories(paths),
     // Created when they are needed.
     ...[paths.damaged, paths.ended, paths.profiles, paths.nsenter],
+    paths.workspace("one"),
     ...[paths.namedSecrets, join(home, "sessions", "approved")],
     join(paths.logs, "builds"),
   ];

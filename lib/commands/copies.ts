@@ -1,0 +1,182 @@
+// The claudy commands for sessions that work in a copy: fetch, diff, merge, pull.
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import type { CAC } from "cac";
+import { command } from "../cli/cli.ts";
+import type { Io } from "../cli/io.ts";
+import { openInstance } from "../instance/open.ts";
+import { Failure } from "../std/errors.ts";
+import { printable, printableLines } from "../std/text.ts";
+import {
+  diffCopy,
+  fetchCopy,
+  type Fetched,
+  pullIntoCopy,
+} from "../workspace/exchange.ts";
+import { filesText } from "../workspace/workspace.ts";
+import { namedSession } from "./workers.ts";
+
+interface Options {
+  withChanges?: boolean;
+  stat?: boolean;
+  json?: boolean;
+}
+
+const changesOption = [
+  "--with-changes",
+  "Also what the session has not committed",
+] as const;
+
+export function fetchCommand(io: Io): CAC {
+  const cli = command("claudy fetch");
+  cli.command(
+    "[name]",
+    "Fetch a session's commits into refs/remotes/claudy/NAME (default: the session here)",
+  )
+    .option(changesOption[0], `${changesOption[1]}, as a commit of its own`)
+    .option("--json", "Print what was fetched as JSON")
+    .example("claudy fetch shop-c1 --with-changes")
+    .action(async (word: unknown, { withChanges, json }: Options) => {
+      const instance = await openInstance(io.env, io.log);
+      const session = namedSession(io, instance, word);
+      const fetched = await fetchCopy(instance, session, {
+        changes: withChanges ?? false,
+      }, io.log);
+      tellLeft(io, fetched);
+      io.answer(fetched, fetchedText(fetched), json);
+    });
+  return cli;
+}
+
+function fetchedText({ updated }: Fetched): string {
+  if (updated.length === 0) return "Nothing new";
+  return updated.map(({ ref, commits }) =>
+    `${printable(ref.replace(/^refs\/remotes\//, ""))}: ${commits} new ${
+      commits === 1 ? "commit" : "commits"
+    }`
+  ).join("\n");
+}
+
+/** What is in the copy only. */
+function tellLeft(
+  io: Io,
+  { refused, changed, untracked, withChanges }: Fetched,
+): void {
+  const files = filesText(changed, untracked);
+  if (files !== "" && !withChanges) {
+    io.log(`Not committed, and not fetched: ${files} (see --with-changes)`);
+  }
+  for (const name of refused.slice(0, maxRefused)) {
+    io.log(`warning: A branch was left out: ${printable(name)}`);
+  }
+  if (refused.length > maxRefused) {
+    io.log(`warning: ${refused.length - maxRefused} more were left out`);
+  }
+}
+
+const maxRefused = 20;
+
+export function diffCommand(io: Io): CAC {
+  const cli = command("claudy diff");
+  cli.command(
+    "[name]",
+    "Show what a session has changed since it left your branch (default: the session here)",
+  )
+    .option(...changesOption)
+    .option("--stat", "Show only files and numbers of lines")
+    .option("--json", "Print the difference as JSON")
+    .action(async (word: unknown, options: Options) => {
+      const { withChanges = false, stat = false, json } = options;
+      const instance = await openInstance(io.env, io.log);
+      const session = namedSession(io, instance, word);
+      const { text, left } = await diffCopy(instance, session, {
+        changes: withChanges,
+        stat,
+      }, io.log);
+      if (left > 0) {
+        io.log(`Not committed, and not shown: ${left} (see --with-changes)`);
+      }
+      const shown = io.showsOutput ? printableLines(text) : text;
+      io.answer({ session: session.name, diff: text, left }, shown, json);
+    });
+  return cli;
+}
+
+export function mergeCommand(io: Io): CAC {
+  const cli = command("claudy merge");
+  cli.command(
+    "<name>",
+    "Fetch from a session, then merge its branch by your git",
+  )
+    .option(...changesOption)
+    .example("claudy merge shop-c1")
+    .action(async (word: unknown, { withChanges }: Options) => {
+      const instance = await openInstance(io.env, io.log);
+      const session = namedSession(io, instance, word);
+      const fetched = await fetchCopy(instance, session, {
+        changes: withChanges ?? false,
+      }, io.log);
+      tellLeft(io, fetched);
+      const { head, changes } = fetched;
+      const ref = changes ?? head;
+      if (ref === null) {
+        throw new Failure(
+          "notFound",
+          `Session "${session.name}" has no commit`,
+        );
+      }
+      return await merge(session.project, ref, io.env);
+    });
+  return cli;
+}
+
+/** Merges by the user's own git, with its settings and hooks. Returns its exit code. */
+async function merge(
+  directory: string,
+  ref: string,
+  env: NodeJS.ProcessEnv,
+): Promise<number> {
+  const child = spawn("git", ["-C", directory, "merge", ref], {
+    stdio: "inherit",
+    env,
+  });
+  try {
+    const [code] = await once(child, "exit") as [number | null];
+    return code ?? 1;
+  } catch (error) {
+    throw new Failure("notFound", "Cannot merge: git is not installed here", {
+      cause: error,
+      hint: `Its commits are fetched: ${ref}`,
+    });
+  }
+}
+
+export function pullCommand(io: Io): CAC {
+  const cli = command("claudy pull");
+  cli.command(
+    "<name>",
+    "Bring the commits of your branches into a session's copy, as host/BRANCH",
+  )
+    .option("--json", "Print what is new as JSON")
+    .example("claudy pull shop-c1")
+    .action(async (word: unknown, { json }: Options) => {
+      const instance = await openInstance(io.env, io.log);
+      const session = namedSession(io, instance, word);
+      const updated = await pullIntoCopy(instance, session, io.log);
+      const lines = updated.map(({ branch, commits }) =>
+        `host/${printable(branch)}: ${commits} new ${
+          commits === 1 ? "commit" : "commits"
+        }`
+      );
+      if (updated.length > 0) {
+        io.log(
+          "The session's branch is as it was. To use them: " +
+            `claudy send ${session.name} "merge host/BRANCH"`,
+        );
+      }
+      const answer = { session: session.name, updated };
+      io.answer(answer, lines.join("\n") || "Nothing new", json);
+    });
+  return cli;
+}

@@ -1,0 +1,198 @@
+// Runs lib/workspace/git in a container: without a network, as the owner of the files, and
+// with only the directories that it needs.
+
+import { mkdirSync, readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { randomBytes } from "node:crypto";
+import * as v from "valibot";
+import { inspectContainer } from "../docker/docker.ts";
+import { userInContainers } from "../docker/engine-info.ts";
+import { helperName, runHelper } from "../helper/helper.ts";
+import { bind } from "../instance/container-spec.ts";
+import type { Instance } from "../instance/instance.ts";
+import { exitCode, Failure, type FailureKind } from "../std/errors.ts";
+import { inodeOf } from "../std/hostpath.ts";
+import type { Log } from "../std/log.ts";
+import { ensureDirectory, type Owner } from "../std/owned.ts";
+import { removeTree } from "../std/remove-tree.ts";
+import type { Request } from "./git/workspace.ts";
+
+/** Where directories are in the container. */
+export const inside = {
+  /** A directory of our own, for what the program makes. */
+  own: "/out",
+  copy: "/copy",
+  tree: "/source/tree",
+  common: "/source/git",
+  worktree: "/source/own",
+} as const;
+
+export interface Mounted {
+  /** As a path of the engine's machine. */
+  source: string;
+  target: string;
+  readOnly: boolean;
+  /** That it must have; undefined for what no worker can replace. */
+  inode?: string | undefined;
+}
+
+export interface Work {
+  /** The beginning of error messages. */
+  subject: string;
+  user: Owner;
+  mounts: Mounted[];
+  work: Request["work"];
+  log: Log;
+}
+
+const failureSchema = v.object({
+  kind: v.string(),
+  message: v.string(),
+  hint: v.nullable(v.string()),
+});
+
+const answerSchema = v.union([
+  v.object({ failure: failureSchema }),
+  v.object({ result: v.unknown() }),
+]);
+
+/** Long enough for a repository of many gigabytes. */
+const timeoutMs = 60 * 60_000;
+const memoryBytes = 2 * 1024 ** 3;
+
+/** A temporary directory of one command; `id` is also that of its container. */
+export interface Scratch {
+  id: string;
+  /** As a path of this program, and of the engine's machine. */
+  path: string;
+  hostPath: string;
+}
+
+const scratchName = /^\.(?:making|reading)-([0-9a-f]{12})$/;
+
+/** Creates a temporary directory in that of a session's copy. */
+export function makeScratch(
+  { home, hostHome, owner }: Pick<Instance, "home" | "hostHome" | "owner">,
+  session: string,
+  kind: "making" | "reading",
+): Scratch {
+  const id = randomBytes(6).toString("hex");
+  const name = `.${kind}-${id}`;
+  const path = join(home.workspace(session), name);
+  ensureDirectory(path, 0o700, owner);
+  return { id, path, hostPath: join(hostHome.workspace(session), name) };
+}
+
+/**
+ * Removes what a killed command has left in the directory of a session's copy. Returns
+ * whether another one works there.
+ */
+export async function sweep(
+  instance: Pick<Instance, "docker" | "prefix" | "home">,
+  session: string,
+): Promise<boolean> {
+  const directory = instance.home.workspace(session);
+  let busy = false;
+  for (const name of readdirSync(directory)) {
+    const id = scratchName.exec(name)?.[1];
+    if (id === undefined) continue;
+    const path = join(directory, name);
+    const found = statSync(path, { throwIfNoEntry: false });
+    if (!found) continue;
+    const [first, second] = await Promise.all(
+      [id, secondOf(id)].map((id) =>
+        inspectContainer(instance.docker, helperName(instance, id))
+      ),
+    );
+    const runs = first ?? second;
+    // Its container may not be created yet.
+    if (runs || Date.now() - found.mtimeMs < youngMs) busy = true;
+    else await removeTree(path);
+  }
+  return busy;
+}
+
+/** A command may have made it just now. */
+export const youngMs = 10_000;
+
+/** Of the container that uses the directory after the first one. */
+const secondOf = (id: string) => `${id}-2`;
+
+/**
+ * Runs one step in a container; throws the Failure of the program. A second container only
+ * reads what the first one made.
+ */
+export async function perform<T>(
+  instance: Instance,
+  schema: v.GenericSchema<unknown, T>,
+  scratch: Scratch,
+  { subject, user, mounts, work, log }: Work,
+  { ownReadOnly = false } = {},
+): Promise<T> {
+  const { uid, gid } = await userInContainers(instance.docker, user, subject);
+  const checks = [
+    { path: inside.own, inode: inodeOf(scratch.path) },
+    ...mounts.flatMap(({ target, inode }) =>
+      inode === undefined ? [] : [{ path: target, inode }]
+    ),
+  ];
+  const request: Request = { work, checks };
+  const output = await runHelper(instance, {
+    subject,
+    id: ownReadOnly ? secondOf(scratch.id) : scratch.id,
+    command: ["/scripts/workspace"],
+    user: `${uid}:${gid}`,
+    env: [`TMPDIR=${ownReadOnly ? "/tmp" : inside.own}`],
+    rights: {
+      Mounts: [
+        bind(scratch.hostPath, inside.own, ownReadOnly),
+        ...mounts.map(({ source, target, readOnly }) =>
+          bind(source, target, readOnly)
+        ),
+      ],
+    },
+    input: JSON.stringify(request),
+    onError: log,
+    timeoutMs,
+    memoryBytes,
+  });
+  const answer = parsed(output, subject);
+  if ("failure" in answer) {
+    const { kind, message, hint } = answer.failure;
+    throw new Failure(
+      Object.hasOwn(exitCode, kind) ? kind as FailureKind : "failed",
+      `${subject}: ${message}`,
+      { hint: hint ?? undefined },
+    );
+  }
+  return v.parse(schema, answer.result);
+}
+
+function parsed(output: string, subject: string) {
+  try {
+    return v.parse(answerSchema, JSON.parse(output));
+  } catch (error) {
+    const [line = ""] = output.trim().split("\n");
+    throw new Failure("failed", `${subject}: ${line.slice(0, 200)}`, {
+      cause: error,
+      hint: "Rebuild the images: claudy upgrade",
+    });
+  }
+}
+
+/** Makes the directory of a session's copy; false if there is one. */
+export function reserve(
+  { home, owner }: Pick<Instance, "home" | "owner">,
+  session: string,
+): boolean {
+  ensureDirectory(home.workspaces, 0o700, owner);
+  const path = home.workspace(session);
+  try {
+    mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    return false;
+  }
+  ensureDirectory(path, 0o700, owner);
+  return true;
+}

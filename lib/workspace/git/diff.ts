@@ -1,0 +1,67 @@
+// Compares a session's copy with the user's branch. Reads both, and writes to neither.
+
+import { join } from "node:path";
+import * as v from "valibot";
+import { changesIn } from "./changes.ts";
+import { git, run, withoutCaches } from "./git.ts";
+import { copyIndex, openCopy, treeOfChanges } from "./pack.ts";
+import { readSource } from "./source.ts";
+
+export const diffRequestSchema = v.object({
+  do: v.literal("diff"),
+  tree: v.string(),
+  format: v.picklist(["sha1", "sha256"]),
+  /** The user's repository; null for a directory without one. */
+  source: v.nullable(v.object({
+    common: v.string(),
+    own: v.string(),
+    tree: v.nullable(v.string()),
+  })),
+  /** The commit that the session began with, if the user has no repository. */
+  base: v.nullable(v.string()),
+  changes: v.boolean(),
+  /** Only names and numbers of lines. */
+  stat: v.boolean(),
+  scratch: v.string(),
+});
+
+export const diffResultSchema = v.object({
+  text: v.string(),
+  /** Number of paths that are not committed, if they are not in the text. */
+  left: v.number(),
+});
+
+export async function diff(
+  request: v.InferOutput<typeof diffRequestSchema>,
+): Promise<v.InferOutput<typeof diffResultSchema>> {
+  const { tree, scratch, changes, stat } = request;
+  const source = request.source && await readSource(request.source);
+  const opened = await openCopy(request, source ? [source.objects] : []);
+  const index = await copyIndex(tree, scratch);
+  const place = { ...opened.place, workTree: tree, index };
+  const { head } = opened;
+  const files = await changesIn(place, head);
+  const tip = changes && files.length > 0 ? await treeOfChanges(place) : head;
+  const theirs = source ? source.head : request.base;
+  const shared = head && theirs
+    ? (await run(place, ["merge-base", theirs, head], {
+      accept: [0, 1],
+      config: withoutCaches,
+    })).text.trim()
+    : "";
+  const empty = async () =>
+    await git(place, ["mktree"], { cwd: join(scratch, "view") });
+  const text = tip === null ? "" : await git(place, [
+    ...["diff", "--no-ext-diff", "--no-textconv", "--no-color"],
+    ...["--find-renames", "--submodule=short"],
+    // The width of a terminal is not known here.
+    ...(stat ? ["--stat=100"] : []),
+    shared || await empty(),
+    tip,
+    "--",
+  ], { maxBytes: maxBytes, config: withoutCaches });
+  return { text, left: changes ? 0 : files.length };
+}
+
+/** Less than a helper may print, since JSON needs more. */
+const maxBytes = 24 * 1024 ** 2;

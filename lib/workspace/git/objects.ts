@@ -1,0 +1,103 @@
+// Copies files and objects. Where the file system can, copies share their blocks until one
+// of them is changed; they are never hard links.
+
+import { existsSync, mkdirSync, readdirSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { Failure } from "../../std/errors.ts";
+import { runProgram } from "../../std/program.ts";
+import { measureTrees } from "../../std/remove-tree.ts";
+import { megabytes } from "../../std/units.ts";
+
+export type Progress = (line: string) => void;
+
+const copyCommand = ["cp", "-R", "-P", "--reflink=auto"];
+
+/** Throws a Failure with the first error of a program. */
+async function must(command: string[], input?: string): Promise<void> {
+  const { exitCode, stderr } = await runProgram(
+    command,
+    input === undefined ? {} : { input },
+  );
+  if (exitCode === 0) return;
+  const [line = ""] = stderr.split("\n");
+  const full = /No space left on device/.test(line);
+  throw new Failure(full ? "resources" : "failed", line || "cp failed");
+}
+
+export async function copyFile(from: string, to: string): Promise<void> {
+  mkdirSync(dirname(to), { recursive: true });
+  await must(["cp", "-P", "--reflink=auto", "--preserve=mode", "--", from, to]);
+}
+
+/** Copies files of a directory, with the directories that they are in. */
+export async function copyTree(
+  from: string,
+  to: string,
+  paths: string[],
+): Promise<void> {
+  if (paths.length === 0) return;
+  await must([
+    ...["env", `--chdir=${from}`, "xargs", "-0", ...copyCommand],
+    ...["--parents", "--preserve=mode,timestamps", `--target-directory=${to}`],
+    "--",
+  ], paths.map((path) => `${path.replace(/\/$/, "")}\0`).join(""));
+}
+
+/** More than it takes if the repository is packed in the meantime. */
+const attempts = 5;
+
+/**
+ * Copies all objects of a repository, also while others work in it: git removes an object
+ * only when it is in a pack, so packs are copied last, until none was added or removed.
+ */
+export async function copyObjects(
+  from: string,
+  to: string,
+  progress: Progress,
+): Promise<void> {
+  const bytes = (await measureTrees([from])).get(from);
+  if (bytes !== undefined && bytes > minBytes) {
+    progress(`Copying ${megabytes(bytes)} of objects`);
+  }
+  mkdirSync(join(to, "pack"), { recursive: true });
+  for (
+    const name of namesIn(from).filter((name) => /^[0-9a-f]{2}$/.test(name))
+  ) {
+    // It may be removed in the meantime.
+    await must([...copyCommand, "--", join(from, name), to]).catch((error) => {
+      if (existsSync(join(from, name))) throw error;
+    });
+  }
+  for (let attempt = 1;; attempt++) {
+    const before = packsIn(from);
+    const done = new Set(namesIn(join(to, "pack")));
+    const missing = before.filter((name) => !done.has(name));
+    const failed = await must([
+      ...["xargs", "-0", "-r", "cp", "-P", "--reflink=auto"],
+      ...[`--target-directory=${join(to, "pack")}`, "--"],
+    ], missing.map((name) => `${join(from, "pack", name)}\0`).join(""))
+      .then(() => undefined, (error) => error);
+    if (!failed && `${packsIn(from)}` === `${before}`) return;
+    if (failed?.kind === "resources" || attempt === attempts) {
+      throw failed ?? new Failure("busy", "It is being packed", {
+        hint: "Try again.",
+      });
+    }
+  }
+}
+
+const minBytes = 20 * 1024 ** 2;
+
+function packsIn(objects: string): string[] {
+  return namesIn(join(objects, "pack"))
+    .filter((name) => /^pack-[0-9a-f]+\.(pack|idx|rev|mtimes)$/.test(name))
+    .sort();
+}
+
+export function namesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory);
+  } catch {
+    return [];
+  }
+}

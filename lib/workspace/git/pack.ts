@@ -1,0 +1,267 @@
+// Reads the copy that a session works in, which may be hostile: packs its commits into a
+// file. Runs where only the copy can be seen, read-only.
+
+import { closeSync, lstatSync, openSync, readSync } from "node:fs";
+import { join } from "node:path";
+import * as v from "valibot";
+import { Failure } from "../../std/errors.ts";
+import { changesIn } from "./changes.ts";
+import { git, type Place, run, view, withoutCaches } from "./git.ts";
+import { copyFile, namesIn } from "./objects.ts";
+import { isBranchName, readRefs, readShallow, type Refs } from "./refs.ts";
+import { readSource } from "./source.ts";
+
+export const packRequestSchema = v.object({
+  do: v.literal("pack"),
+  /** The copy. */
+  tree: v.string(),
+  format: v.picklist(["sha1", "sha256"]),
+  /** Commits that the user's repository has. */
+  known: v.array(v.string()),
+  /** Whether to make a commit of what is not committed. */
+  changes: v.boolean(),
+  /** The tree of changes that were fetched before: they do not count. */
+  fetchedTree: v.nullable(v.string()),
+  /** An empty directory; the pack is written to `pack` in it. */
+  scratch: v.string(),
+  /** False to count only. */
+  write: v.boolean(),
+});
+
+export type PackRequest = v.InferOutput<typeof packRequestSchema>;
+
+const idSchema = v.pipe(v.string(), v.regex(/^(?:[0-9a-f]{40}|[0-9a-f]{64})$/));
+
+export const packResultSchema = v.object({
+  /** Commits by the name of their branch. */
+  branches: v.record(v.pipe(v.string(), v.check(isBranchName)), idSchema),
+  /** The branch that is checked out; null for none. */
+  head: v.nullable(v.pipe(v.string(), v.check(isBranchName))),
+  /** The number of commits that the user's repository does not have. */
+  commits: v.number(),
+  changed: v.number(),
+  untracked: v.number(),
+  /** The tree of what is not committed, if it was asked for. */
+  changesTree: v.nullable(v.string()),
+  /** Names of branches that git does not allow, or whose commit is missing. */
+  refused: v.array(v.string()),
+});
+
+export type PackResult = v.InferOutput<typeof packResultSchema>;
+
+/** What is not committed, and a detached HEAD, come as branches of these names. */
+export const extraBranches = {
+  changes: "uncommitted",
+  detached: "detached",
+} as const;
+
+export async function pack(request: PackRequest): Promise<PackResult> {
+  const { tree, scratch, known } = request;
+  const { place, refs, head } = await openCopy(request, []);
+  const files = await changesIn({
+    ...place,
+    workTree: tree,
+    index: await copyIndex(tree, scratch),
+  }, head);
+  const branches = { ...refs.branches };
+  if (refs.detached) branches[extraBranches.detached] = refs.detached;
+  let changesTree: string | null = null;
+  if (files.length > 0 && (request.changes || request.fetchedTree !== null)) {
+    const outside = { ...place, workTree: tree, index: join(scratch, "index") };
+    changesTree = await treeOfChanges(outside);
+    if (request.changes) {
+      branches[extraBranches.changes] = await commitOf(
+        outside,
+        changesTree,
+        head,
+      );
+    }
+  }
+  const wanted = [...new Set(Object.values(branches))];
+  const { present } = await commitsAmong(place, known);
+  const revisions = [...wanted, ...present.map((id) => `^${id}`)]
+    .map((line) => `${line}\n`).join("");
+  const commits = await git(place, ["rev-list", "--count", "--stdin"], {
+    input: revisions,
+    config: withoutCaches,
+  });
+  if (request.write) {
+    await run(place, [
+      ...["pack-objects", "--revs", "--thin", "--delta-base-offset"],
+      ...["--quiet", "--stdout"],
+    ], {
+      input: revisions,
+      output: join(scratch, "pack"),
+      config: withoutCaches,
+    });
+  }
+  const fetched = changesTree !== null && changesTree === request.fetchedTree;
+  const left = fetched ? [] : files;
+  const untracked = left.filter(({ untracked }) => untracked).length;
+  return {
+    branches,
+    head: refs.head ?? (refs.detached ? extraBranches.detached : null),
+    commits: Number(commits),
+    changed: left.length - untracked,
+    untracked,
+    changesTree,
+    refused: refs.refused,
+  };
+}
+
+/** A repository of our own with the objects and branches of the copy. */
+export async function openCopy(
+  { tree, format, scratch }: Pick<PackRequest, "tree" | "format" | "scratch">,
+  others: string[],
+): Promise<{ place: Place; refs: Refs; head: string | null }> {
+  const gitDir = join(tree, ".git");
+  if (!lstatSync(gitDir, { throwIfNoEntry: false })?.isDirectory()) {
+    throw new Failure("failed", "Its .git is not a directory", {
+      hint: "See what the session did with it: claudy attach --shell",
+    });
+  }
+  const place = await view(join(scratch, "view"), {
+    objects: [join(gitDir, "objects"), ...others],
+    format,
+    shallow: readShallow(gitDir),
+  });
+  const refs = readRefs(gitDir);
+  const given = { ...refs.branches, HEAD: refs.detached ?? "" };
+  const { present } = await commitsAmong(place, Object.values(given));
+  const isThere = (id: string | null) => id !== null && present.includes(id);
+  for (const [name, id] of Object.entries(refs.branches)) {
+    if (isThere(id)) continue;
+    delete refs.branches[name];
+    refs.refused.push(name);
+  }
+  if (!isThere(refs.detached)) refs.detached = null;
+  const head = refs.detached ??
+    (refs.head === null ? null : refs.branches[refs.head] ?? null);
+  if (head !== null) {
+    await run(place, ["update-ref", "--no-deref", "HEAD", head]);
+  }
+  return { place, refs, head };
+}
+
+/** Those of these ids that are commits in a repository. */
+export async function commitsAmong(
+  place: Place,
+  ids: string[],
+): Promise<{ present: string[] }> {
+  const asked = [...new Set(ids)].filter((id) => id !== "");
+  if (asked.length === 0) return { present: [] };
+  const lines = await git(place, [
+    "cat-file",
+    "--batch-check=%(objectname) %(objecttype)",
+  ], { input: asked.map((id) => `${id}^{commit}\n`).join("") });
+  const found = lines.split("\n").flatMap((line) =>
+    /^([0-9a-f]+) commit$/.exec(line)?.[1] ?? []
+  );
+  // Tags in `ids` are commits that have other ids.
+  return { present: [...new Set(found)] };
+}
+
+/** Another one would have no times of the files, and all would have to be read. */
+export async function copyIndex(
+  tree: string,
+  scratch: string,
+): Promise<string> {
+  const gitDir = join(tree, ".git");
+  const names = namesIn(gitDir)
+    .filter((name) =>
+      name === "index" || /^sharedindex\.[0-9a-f]+$/.test(name)
+    );
+  for (const name of names.slice(0, maxIndexes)) {
+    const stat = lstatSync(join(gitDir, name), { throwIfNoEntry: false });
+    if (!stat?.isFile()) continue;
+    const to = name === "index"
+      ? join(scratch, "index")
+      : join(scratch, "view", name);
+    await copyFile(join(gitDir, name), to);
+  }
+  return join(scratch, "index");
+}
+
+const maxIndexes = 8;
+
+const author = {
+  GIT_AUTHOR_NAME: "claudy",
+  GIT_AUTHOR_EMAIL: "claudy@localhost",
+  GIT_COMMITTER_NAME: "claudy",
+  GIT_COMMITTER_EMAIL: "claudy@localhost",
+};
+
+export async function treeOfChanges(place: Place): Promise<string> {
+  // One that cannot be read does not keep the others back.
+  await run(place, ["add", "--all", "--ignore-errors"], { accept: [0, 1] });
+  return await git(place, ["write-tree"]);
+}
+
+async function commitOf(
+  place: Place,
+  tree: string,
+  head: string | null,
+): Promise<string> {
+  // So that the same changes are the same commit each time.
+  const date = head === null
+    ? "@0 +0000"
+    : await git(place, ["show", "--no-patch", "--format=%cI", head]);
+  return await git(place, [
+    ...["commit-tree", tree, "-m", "What the session has not committed"],
+    ...(head === null ? [] : ["-p", head]),
+  ], { env: { ...author, GIT_AUTHOR_DATE: date, GIT_COMMITTER_DATE: date } });
+}
+
+export const offerRequestSchema = v.object({
+  do: v.literal("offer"),
+  source: v.object({
+    common: v.string(),
+    own: v.string(),
+    tree: v.nullable(v.string()),
+  }),
+  /** Commits that the copy has. */
+  known: v.array(v.string()),
+  scratch: v.string(),
+});
+
+export const offerResultSchema = v.object({
+  branches: v.record(v.string(), idSchema),
+});
+
+/** Packs the user's branches. */
+export async function offer(
+  { source: places, known, scratch }: v.InferOutput<typeof offerRequestSchema>,
+): Promise<v.InferOutput<typeof offerResultSchema>> {
+  const { refs, place } = await readSource(places);
+  const branches = Object.fromEntries(refs.flatMap(({ name, id, target }) => {
+    const branch = /^refs\/heads\/(.+)$/s.exec(name)?.[1];
+    return branch === undefined || target !== "" || !isBranchName(branch)
+      ? []
+      : [[branch, id]];
+  }));
+  const { present } = await commitsAmong(place, known);
+  const revisions = [
+    ...Object.values(branches),
+    ...present.map((id) => `^${id}`),
+  ];
+  await run(place, [
+    ...["pack-objects", "--revs", "--thin", "--delta-base-offset"],
+    ...["--quiet", "--stdout"],
+  ], {
+    input: revisions.map((line) => `${line}\n`).join(""),
+    output: join(scratch, "pack"),
+  });
+  return { branches };
+}
+
+/** The number of objects in a pack, see gitformat-pack(5). */
+export function objectsIn(file: string): number {
+  const opened = openSync(file, "r");
+  try {
+    const header = new Uint8Array(12);
+    readSync(opened, header);
+    return new DataView(header.buffer).getUint32(8);
+  } finally {
+    closeSync(opened);
+  }
+}

@@ -1,0 +1,158 @@
+// Takes commits from a pack into a repository. They are examined in a directory of their own
+// in it, as git receive-pack does, so that the repository gets all of them or none. Git
+// removes such a directory if it is left by a kill.
+
+import { randomBytes } from "node:crypto";
+import { mkdirSync, renameSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import * as v from "valibot";
+import { Failure } from "../../std/errors.ts";
+import { git, type Place, run, withoutCaches } from "./git.ts";
+import { namesIn } from "./objects.ts";
+import { commitsAmong, objectsIn } from "./pack.ts";
+import { isBranchName } from "./refs.ts";
+import { SourceConfig } from "./source.ts";
+
+export const receiveRequestSchema = v.object({
+  do: v.literal("receive"),
+  /** The git directory. */
+  common: v.string(),
+  pack: v.string(),
+  format: v.picklist(["sha1", "sha256"]),
+  /** Commits by branch. */
+  branches: v.record(v.pipe(v.string(), v.check(isBranchName)), v.string()),
+  /** Of the references to set, such as refs/remotes/claudy/NAME/ */
+  prefix: v.pipe(v.string(), v.regex(/^refs\/remotes\/.+\/$/)),
+});
+
+export type ReceiveRequest = v.InferOutput<typeof receiveRequestSchema>;
+
+export const receiveResultSchema = v.object({
+  /** The references that have changed. */
+  updated: v.array(v.object({
+    branch: v.string(),
+    ref: v.string(),
+    id: v.string(),
+    /** Null for a new one. */
+    before: v.nullable(v.string()),
+    commits: v.number(),
+  })),
+});
+
+export type ReceiveResult = v.InferOutput<typeof receiveResultSchema>;
+
+const committer = {
+  GIT_COMMITTER_NAME: "claudy",
+  GIT_COMMITTER_EMAIL: "claudy@localhost",
+};
+
+export async function receive(
+  { common, pack, format, branches, prefix }: ReceiveRequest,
+): Promise<ReceiveResult> {
+  await requireFormat(common, format);
+  const name = `tmp_objdir-claudy-${randomBytes(6).toString("hex")}`;
+  const incoming = join(common, "objects", name);
+  // A setting of the repository would be a path of the host.
+  const place: Place = { gitDir: common, workTree: common };
+  mkdirSync(join(incoming, "pack"), { recursive: true });
+  try {
+    const inside = { ...place, objects: incoming };
+    if (objectsIn(pack) > 0) {
+      await run(inside, [
+        ...["index-pack", "--stdin", "--fix-thin", "--strict"],
+      ], { input: { file: pack, from: 0 } });
+    }
+    const ids = [...new Set(Object.values(branches))];
+    const { present } = await commitsAmong(inside, ids);
+    const missing = ids.filter((id) => !present.includes(id));
+    if (missing.length > 0) {
+      throw new Failure("failed", `Commit ${missing[0]} is missing`);
+    }
+    // Whether all objects that they refer to are there. Not with --all: a worker may have made
+    // references that git refuses.
+    const own = [...(await refsBelow(place, "refs/")).values()];
+    const has = await commitsAmong(place, own);
+    const revisions = [...ids, ...has.present.map((id) => `^${id}`)];
+    await run(inside, ["rev-list", "--objects", "--quiet", "--stdin"], {
+      input: revisions.map((line) => `${line}\n`).join(""),
+      config: withoutCaches,
+    });
+    const before = await refsBelow(place, prefix);
+    keep(incoming, join(common, "objects"));
+    const changed = Object.entries(branches)
+      .map(([branch, id]) => ({ branch, ref: `${prefix}${branch}`, id }))
+      .filter(({ ref, id }) => before.get(ref) !== id);
+    await run(place, ["update-ref", "--stdin"], {
+      input: changed.map(({ ref, id }) => `update ${ref} ${id}\n`).join(""),
+      env: committer,
+    });
+    return {
+      updated: await Promise.all(changed.map(async ({ branch, ref, id }) => {
+        const former = before.get(ref) ?? null;
+        return {
+          branch,
+          ref,
+          id,
+          before: former,
+          commits: await countCommits(
+            place,
+            id,
+            former === null ? has.present : [former],
+          ),
+        };
+      })),
+    };
+  } finally {
+    rmSync(incoming, { recursive: true, force: true });
+  }
+}
+
+async function requireFormat(common: string, format: string): Promise<void> {
+  const config = new SourceConfig(common, common);
+  const own = await config.value("extensions.objectFormat") ?? "sha1";
+  if (own === format) return;
+  throw new Failure(
+    "failed",
+    `The repository has ${own} objects, and the copy ${format}`,
+  );
+}
+
+async function refsBelow(
+  place: Place,
+  prefix: string,
+): Promise<Map<string, string>> {
+  const lines = await git(place, [
+    ...["for-each-ref", "--format=%(objectname) %(refname)", prefix],
+  ]);
+  return new Map(
+    lines.split("\n").filter(Boolean).map((line) => {
+      const at = line.indexOf(" ");
+      return [line.slice(at + 1), line.slice(0, at)] as const;
+    }),
+  );
+}
+
+/** Moves the packs; their indexes come last, since git looks for these. */
+function keep(incoming: string, objects: string): void {
+  const order = (name: string) => name.endsWith(".idx") ? 1 : 0;
+  const names = namesIn(join(incoming, "pack"))
+    .filter((name) => name.startsWith("pack-"))
+    .sort((a, b) => order(a) - order(b));
+  if (names.length > 0) mkdirSync(join(objects, "pack"), { recursive: true });
+  for (const name of names) {
+    renameSync(join(incoming, "pack", name), join(objects, "pack", name));
+  }
+}
+
+/** The commits that a reference has got, or that the repository did not have. */
+async function countCommits(
+  place: Place,
+  id: string,
+  without: string[],
+): Promise<number> {
+  const input = [id, ...without.map((known) => `^${known}`)]
+    .map((line) => `${line}\n`).join("");
+  return Number(
+    await git(place, ["rev-list", "--count", "--stdin"], { input }),
+  );
+}

@@ -1,0 +1,109 @@
+// workspace: makes and reads the copies that sessions work in. Runs in a helper container
+// without a network, as the owner of the project; see ADR 42. Prints its progress on stderr
+// and its result on stdout.
+
+import { statSync } from "node:fs";
+import process from "node:process";
+import * as v from "valibot";
+import { command, runCli } from "../../cli/cli.ts";
+import { Io } from "../../cli/io.ts";
+import { Failure, messageOf } from "../../std/errors.ts";
+import type { Log } from "../../std/log.ts";
+import { clone, cloneRequestSchema } from "./clone.ts";
+import { diff, diffRequestSchema } from "./diff.ts";
+import { offer, offerRequestSchema, pack, packRequestSchema } from "./pack.ts";
+import { receive, receiveRequestSchema } from "./receive.ts";
+
+export const requestSchema = v.object({
+  work: v.variant("do", [
+    cloneRequestSchema,
+    packRequestSchema,
+    offerRequestSchema,
+    receiveRequestSchema,
+    diffRequestSchema,
+  ]),
+  /** Mounted directories with the inodes that they must have; the first is our own. */
+  checks: v.array(v.object({ path: v.string(), inode: v.string() })),
+});
+
+export type Request = v.InferOutput<typeof requestSchema>;
+
+/** The result, or why there is none. */
+export type Answer =
+  | { result: unknown }
+  | { failure: { kind: string; message: string; hint: string | null } };
+
+export async function main(argv: string[], io = new Io()): Promise<number> {
+  const cli = command("workspace");
+  cli.command("", "Make or read the copy that a session works in")
+    .action(async () => {
+      const request = v.parse(requestSchema, JSON.parse(await firstLine()));
+      io.answer(await perform(request, io.log), "", true);
+    });
+  return await runCli(cli, argv, io);
+}
+
+/**
+ * The request, which may be too long for an argument. The rest of stdin ends with the command
+ * that started this program, and this program with it.
+ */
+async function firstLine(): Promise<string> {
+  const { stdin } = process;
+  stdin.setEncoding("utf8");
+  let text = "";
+  return await new Promise((resolve) => {
+    stdin.on("data", (chunk) => {
+      text += chunk;
+      if (text.endsWith("\n")) resolve(text);
+    });
+    stdin.on("end", () => process.exit(1));
+  });
+}
+
+/** Never throws: what fails is an answer too. */
+export async function perform(
+  { work, checks }: Request,
+  log: Log,
+): Promise<Answer> {
+  try {
+    requireInodes(checks);
+    switch (work.do) {
+      case "clone":
+        return { result: await clone(work, log) };
+      case "pack":
+        return { result: await pack(work) };
+      case "offer":
+        return { result: await offer(work) };
+      case "receive":
+        return { result: await receive(work) };
+      case "diff":
+        return { result: await diff(work) };
+    }
+  } catch (error) {
+    const { kind = "failed", hint = null } = error instanceof Failure
+      ? error
+      : {};
+    return { failure: { kind, message: messageOf(error), hint: hint ?? null } };
+  }
+}
+
+/**
+ * Throws if a directory is another one than was judged: a worker may have replaced it by a
+ * link since. On another kernel the inode of our own directory differs too.
+ */
+function requireInodes([own, ...others]: Request["checks"]): void {
+  const inodeOf = (path: string) => {
+    const { dev, ino } = statSync(path, { bigint: true });
+    return `${dev}:${ino}`;
+  };
+  if (own === undefined || inodeOf(own.path) !== own.inode) return;
+  for (const { path, inode } of others) {
+    if (inodeOf(path) === inode) continue;
+    throw new Failure(
+      "unsafe",
+      "A directory was replaced while it was mounted",
+    );
+  }
+}
+
+if (import.meta.main) process.exit(await main(process.argv.slice(2)));

@@ -1,0 +1,432 @@
+// Sessions that work in a copy of their project, on a fake engine whose helper containers run
+// the real program.
+
+import { execFileSync } from "node:child_process";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { label } from "../../lib/instance/labels.ts";
+import { readRecord } from "../../lib/instance/record.ts";
+import { readSession } from "../../lib/instance/session-record.ts";
+import { fit, Unfit } from "../../lib/pool/claim.ts";
+import { sessionName } from "../../lib/project/project.ts";
+import { ensureCopy } from "../../lib/session/copy.ts";
+import { renameSession } from "../../lib/session/move.ts";
+import {
+  checkOpening,
+  type OpenRequest,
+  readySession,
+} from "../../lib/session/open.ts";
+import { removeSession, stopSession } from "../../lib/session/session.ts";
+import {
+  diffCopy,
+  fetchCopy,
+  pullIntoCopy,
+  unfetchedIn,
+} from "../../lib/workspace/exchange.ts";
+import { copyOf, sweepCopies } from "../../lib/workspace/workspace.ts";
+import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
+import { runWorkspace } from "../helper/workspace-program.ts";
+
+interface Context extends FakeInstance {
+  app: string;
+}
+
+const test = suite<Context>("copies");
+
+test.before.each((context) => {
+  Object.assign(context, fakeInstance());
+  context.engine.reply = runWorkspace;
+  Object.assign(context.instance.settings, {
+    HAL9000_PROJECT_ROOTS: [context.root],
+  });
+  context.app = context.project("app");
+  git(context.app, "init", "--quiet", "--initial-branch=main");
+  commit(context.app, "a.txt", "one\n");
+});
+test.after.each(({ end }) => end());
+
+function git(directory: string, ...args: string[]): string {
+  return execFileSync("git", args, {
+    cwd: directory,
+    env: {
+      PATH: process.env["PATH"],
+      HOME: "/nonexistent",
+      GIT_AUTHOR_NAME: "a",
+      GIT_AUTHOR_EMAIL: "a@b",
+      GIT_COMMITTER_NAME: "a",
+      GIT_COMMITTER_EMAIL: "a@b",
+    } as NodeJS.ProcessEnv,
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "pipe"],
+  }).trim();
+}
+
+function commit(directory: string, name: string, text: string): string {
+  writeFileSync(join(directory, name), text);
+  git(directory, "add", "--all");
+  git(directory, "commit", "--quiet", "--message", name);
+  return git(directory, "rev-parse", "HEAD");
+}
+
+async function open(
+  { instance, app, log }: Context,
+  change: Partial<OpenRequest> = {},
+) {
+  const request: OpenRequest = {
+    directory: app,
+    cwd: "/",
+    copy: { changes: false, ignored: [] },
+    profile: { name: undefined, build: false },
+    mcp: undefined,
+    claudeArguments: [],
+    approveConfig: () => Promise.resolve(false),
+    env: {},
+    ...change,
+  };
+  const opening = await checkOpening(instance, request, log);
+  const undo = await ensureCopy(instance, opening, request, log);
+  if (!undo) return undefined;
+  return await readySession(instance, opening, request, log)
+    .catch(async (error) => {
+      await undo();
+      throw error;
+    });
+}
+
+/** Opens a session with a copy; returns its record and the copy's directory. */
+async function opened(context: Context, change: Partial<OpenRequest> = {}) {
+  const ready = await open(context, change);
+  const record = readSession(context.instance, ready?.session ?? "");
+  if (!ready || !record) throw new Error("there is no session");
+  return {
+    ready,
+    record,
+    tree: context.instance.home.workspaceTree(record.name),
+  };
+}
+
+const failureOf = (promise: Promise<unknown>): Promise<Error> =>
+  promise.then(() => assert.unreachable() as never, (error) => error);
+
+test("opens sessions in copies of their own", async (context) => {
+  const { instance, engine, app } = context;
+  const helpers: string[] = [];
+  engine.reply = (line, container) => {
+    const { HostConfig: host, User } = container.spec;
+    assert.is(host?.NetworkMode, "none");
+    assert.equal(host?.CapDrop, ["ALL"]);
+    assert.is(User, `${instance.owner.uid}:${instance.owner.gid}`);
+    helpers.push(
+      (host?.Mounts ?? []).map(({ Target, ReadOnly }) =>
+        `${Target}${ReadOnly ? "" : " rw"}`
+      ).join(", "),
+    );
+    return runWorkspace(line, container);
+  };
+  const [one, two] = await Promise.all([
+    opened(context, { name: "one-copy" }),
+    opened(context),
+  ]);
+  assert.is(two.record.name, `${sessionName(app)}-c1`);
+  assert.equal(helpers, Array(2).fill("/out rw, /source/git, /source/tree"));
+  for (const { ready, record, tree } of [one, two]) {
+    const worker = engine.find(ready.id);
+    const workspace = worker?.spec.HostConfig?.Mounts?.find(({ Target }) =>
+      Target === "/workspace"
+    );
+    assert.is(workspace?.Source, tree);
+    // It belongs to the user's project.
+    assert.is(worker?.spec.Labels?.[label.project], app);
+    assert.is(ready.project, app);
+    assert.is(record.copy, true);
+    assert.is(record.project, app);
+    const { project, workspace: mounted } =
+      readRecord(instance, ready.worker) ??
+        {};
+    assert.equal([project?.path, mounted], [app, tree]);
+    assert.is(git(tree, "branch", "--show-current"), `claudy/${record.name}`);
+    assert.equal(readdirSync(instance.home.workspace(record.name)).sort(), [
+      "base.json",
+      "tree",
+    ]);
+    assert.is(
+      readdirSync(join(instance.home.home, "sessions/guard")).length,
+      0,
+    );
+  }
+  // Its configuration is not protected from the worker: nobody else reads it.
+  const binds = engine.find(two.ready.id)?.spec.HostConfig as {
+    ReadonlyPaths?: string[];
+  };
+  assert.not(binds.ReadonlyPaths?.some((path) => path.includes("/workspace")));
+  const normal = await open(context, { copy: undefined });
+  assert.is(normal?.session, sessionName(app));
+});
+
+test("opens the copy of a session again, as it was left", async (context) => {
+  const { instance, log } = context;
+  const { record, tree } = await opened(context, { name: "again" });
+  writeFileSync(join(tree, "mine.txt"), "mine");
+  await stopSession(instance, "again", log);
+  const second = await opened(context, { name: "again", copy: undefined });
+  assert.is(second.ready.start, "cold");
+  assert.is(readFileSync(join(tree, "mine.txt"), "utf8"), "mine");
+  const changes = { changes: true, ignored: [] };
+  const { message } = await failureOf(
+    open(context, { name: "again", copy: changes }),
+  );
+  assert.match(message, "--with-changes and --with-ignored have no effect");
+  await open(context, { copy: undefined, name: "normal" });
+  const normal = await failureOf(open(context, { name: "normal" }));
+  assert.match(normal.message, `works in ${context.app} itself`);
+  // Renamed, it has its copy.
+  await stopSession(instance, "again", log);
+  const renamed = await renameSession(instance, record, "other-name", log);
+  assert.ok(existsSync(join(copyOf(instance, renamed.name).path, "mine.txt")));
+  await removeSession(instance, renamed.name, log);
+  assert.not(existsSync(instance.home.workspace(renamed.name)));
+});
+
+test("fetches, compares and pulls", async (context) => {
+  const { instance, app, log } = context;
+  const { record, tree } = await opened(context, { name: "work" });
+  const id = commit(tree, "s.txt", "session\n");
+  writeFileSync(join(tree, "u.txt"), "not committed\n");
+  assert.equal(
+    await unfetchedIn(instance, record, log).then(
+      ({ commits, changed, untracked }) => [commits, changed, untracked],
+    ),
+    [1, 0, 1],
+  );
+  const { text, left } = await diffCopy(instance, record, {
+    changes: false,
+    stat: true,
+  }, log);
+  assert.match(text, /^ s\.txt \| 1 \+/);
+  assert.is(left, 1);
+  const fetched = await fetchCopy(instance, record, { changes: true }, log);
+  assert.is(fetched.head, "refs/remotes/claudy/work/claudy/work");
+  assert.is(git(app, "rev-parse", fetched.head ?? ""), id);
+  assert.is(git(app, "show", `${fetched.changes}:u.txt`), "not committed");
+  assert.is(git(app, "status", "--porcelain"), "");
+  // Nothing would be lost now, until something else changes.
+  const unfetched = async () => {
+    const { commits, changed, untracked } = await unfetchedIn(
+      instance,
+      record,
+      log,
+    );
+    return commits + changed + untracked;
+  };
+  assert.is(await unfetched(), 0);
+  writeFileSync(join(tree, "u.txt"), "changed again\n");
+  assert.is(await unfetched(), 1);
+  // The user has removed what was fetched: all is fetched again.
+  for (
+    const name of git(
+      app,
+      "for-each-ref",
+      "--format=%(refname)",
+      "refs/remotes",
+    ).split("\n")
+  ) {
+    git(app, "update-ref", "-d", name);
+  }
+  git(app, "reflog", "expire", "--expire=now", "--all");
+  git(app, "gc", "--quiet", "--prune=now");
+  const next = commit(tree, "t.txt", "more\n");
+  await fetchCopy(instance, record, { changes: false }, log);
+  assert.is(git(app, "rev-parse", "claudy/work/claudy/work"), next);
+  git(app, "fsck", "--strict");
+  const users = commit(app, "user.txt", "user\n");
+  const pulled = await pullIntoCopy(instance, record, log);
+  assert.equal(pulled.map(({ branch, commits }) => [branch, commits]), [[
+    "main",
+    1,
+  ]]);
+  assert.is(git(tree, "rev-parse", "host/main"), users);
+  assert.is(git(tree, "rev-parse", "HEAD"), next);
+  assert.equal(await pullIntoCopy(instance, record, log), []);
+  assert.equal(readdirSync(instance.home.workspace("work")).sort(), [
+    "base.json",
+    "tree",
+  ]);
+});
+
+test("refuses a directory that was replaced while it was mounted", async (context) => {
+  const { app, engine, root } = context;
+  const secret = join(root, "secret");
+  mkdirSync(secret);
+  git(secret, "init", "--quiet");
+  commit(secret, "s", "secret");
+  engine.reply = (line, container) => {
+    renameSync(app, `${app}.away`);
+    symlinkSync(secret, app);
+    return runWorkspace(line, container);
+  };
+  const { message } = await failureOf(open(context));
+  assert.match(message, "was replaced while it was mounted");
+  assert.equal(readdirSync(context.instance.home.kept), []);
+});
+
+test("leaves nothing of a copy that fails, and of a session that cannot start", async (context) => {
+  const { instance, engine } = context;
+  const left = () => [
+    ...readdirSync(instance.home.workspaces),
+    ...readdirSync(instance.home.kept),
+    ...readdirSync(instance.home.claude),
+  ];
+  engine.reply = () => Promise.resolve("OCI runtime error");
+  assert.match((await failureOf(open(context))).message, "OCI runtime error");
+  engine.reply = runWorkspace;
+  engine.refuses.set("start failing", 500);
+  await failureOf(open(context, { name: "failing" }));
+  await failureOf(open(context, {
+    name: "other",
+    approveConfig: () => Promise.reject(new Error("no")),
+    profile: { name: "unknown-profile", build: false },
+  }));
+  for (const name of readdirSync(instance.home.workspaces)) {
+    utimesSync(instance.home.workspace(name), 1, 1);
+  }
+  await sweepCopies(instance);
+  assert.equal(left(), []);
+});
+
+test("removes what killed commands have left, and nothing else", async (context) => {
+  const { instance, engine } = context;
+  const { home } = instance;
+  const plant = (path: string) => {
+    mkdirSync(join(home.workspaces, path), { recursive: true });
+    return join(home.workspaces, path);
+  };
+  const { record } = await opened(context, { name: "live" });
+  const dead = plant("live/.reading-000000000001");
+  const young = plant("live/.reading-000000000002");
+  const running = plant("live/.making-000000000003");
+  engine.add("fake-helper-000000000003");
+  const second = plant("live/.reading-000000000005");
+  engine.add("fake-helper-000000000005-2");
+  plant(".removed-000000000004/tree/deep");
+  plant("unsaved/tree");
+  const killed = plant("killed/.making-000000000006");
+  plant("lost/tree");
+  mkdirSync(join(home.claude, "lost"));
+  const now = plant("now");
+  for (
+    const path of [
+      dead,
+      running,
+      second,
+      killed,
+      home.workspace("killed"),
+      home.workspace("unsaved"),
+      home.workspace("lost"),
+    ]
+  ) {
+    utimesSync(path, 1, 1);
+  }
+  await sweepCopies(instance);
+  assert.equal([dead, young, running, second, now].map(existsSync), [
+    false,
+    true,
+    true,
+    true,
+    true,
+  ]);
+  assert.equal(readdirSync(home.workspaces).sort(), ["live", "lost", "now"]);
+  assert.ok(existsSync(join(copyOf(instance, record.name).path, "a.txt")));
+  // The name of the lost one is not taken for another session.
+  assert.is(await open(context, { name: "lost" }), undefined);
+  rmSync(home.workspaceTree("live"), { recursive: true });
+  await stopSession(instance, "live", context.log);
+  const missing = await failureOf(
+    open(context, { name: "live", copy: undefined }),
+  );
+  assert.match(missing.message, 'The copy of session "live" is missing');
+});
+
+test("warm workers get the copy of their session, and nothing else of HAL9000_HOME", async (context) => {
+  const { instance, app } = context;
+  const { home } = instance;
+  await opened(context, { name: "warm" });
+  const request = {
+    op: "claim" as const,
+    id: "00000000-0000-0000-0000-000000000000",
+    instance: instance.prefix,
+    directory: home.workspaceTree("warm"),
+    copyOf: app,
+    session: "warm",
+    allowAnyPath: false,
+    limits: { memoryBytes: 1024 ** 3, cpus: 1, pids: 100 },
+    relay: "off" as const,
+  };
+  const recipe = {
+    limits: { memoryBytes: 1024 ** 3, cpus: 1, pids: 100 },
+    lacksLfs: false,
+    network: "container:net",
+    relay: false,
+  };
+  const fitting = await fit(instance, request, recipe);
+  assert.is(fitting.project.path, home.workspaceTree("warm"));
+  assert.equal([fitting.mounts, fitting.snapshot], [[], undefined]);
+  mkdirSync(home.workspace("linked"));
+  symlinkSync(home.secrets, home.workspaceTree("linked"));
+  for (
+    const change of [
+      { directory: home.secrets },
+      { directory: home.workspace("warm") },
+      { directory: `${home.workspaceTree("warm")}/../../../secrets` },
+      { session: "another" },
+      { session: undefined },
+      { session: "linked", directory: home.workspaceTree("linked") },
+      { copyOf: undefined },
+    ]
+  ) {
+    const error = await failureOf(
+      fit(instance, { ...request, ...change }, recipe),
+    );
+    assert.instance(error, Unfit);
+  }
+});
+
+test("says what a directory is that cannot be copied", async (context) => {
+  const { app, project } = context;
+  const part = project("app/part");
+  const inside = await failureOf(open(context, { directory: part }));
+  assert.match(inside.message, `is a part of the repository ${app}`);
+  const odd = project("odd");
+  symlinkSync(join(app, ".git"), join(odd, ".git"));
+  const link = await failureOf(open(context, { directory: odd }));
+  assert.match(link.message, "neither a directory nor a .git file");
+  // A worktree's repository is copied only with the user's consent.
+  const tree = join(context.root, "tree");
+  git(app, "worktree", "add", "--quiet", "-b", "side", tree);
+  const refused = await failureOf(open(context, { directory: tree }));
+  assert.match(refused.message, "Refused to mount");
+  const copied = await opened(context, {
+    directory: tree,
+    repository: { allowed: true },
+  });
+  assert.is(git(copied.tree, "log", "--format=%s"), "a.txt");
+  const { record } = await opened(context, { directory: project("plain") });
+  const nowhere = await failureOf(
+    fetchCopy(context.instance, record, { changes: true }, context.log),
+  );
+  assert.match(nowhere.message, "is no repository");
+});
+
+test.run();

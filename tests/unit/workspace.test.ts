@@ -1,0 +1,860 @@
+// The copies that sessions work in: repositories of all kinds are copied, and hostile copies
+// are read, by the git of this machine.
+
+import { execFileSync } from "node:child_process";
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { createHash } from "node:crypto";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { clone, type CloneRequest } from "../../lib/workspace/git/clone.ts";
+import { diff } from "../../lib/workspace/git/diff.ts";
+import { offer, pack, type PackRequest } from "../../lib/workspace/git/pack.ts";
+import { receive } from "../../lib/workspace/git/receive.ts";
+import { isBranchName, readRefs } from "../../lib/workspace/git/refs.ts";
+import { urlForWorkers } from "../../lib/workspace/git/source.ts";
+
+interface Context {
+  root: string;
+}
+
+const test = suite<Context>("workspace");
+
+test.before.each((context) => {
+  context.root = mkdtempSync(join(tmpdir(), "hal9000-workspace-"));
+});
+test.after.each(({ root }) => rmSync(root, { recursive: true, force: true }));
+
+const env = {
+  PATH: process.env["PATH"],
+  HOME: "/nonexistent",
+  GIT_CONFIG_GLOBAL: "/dev/null",
+  GIT_CONFIG_NOSYSTEM: "1",
+  GIT_AUTHOR_NAME: "a",
+  GIT_AUTHOR_EMAIL: "a@b",
+  GIT_COMMITTER_NAME: "a",
+  GIT_COMMITTER_EMAIL: "a@b",
+};
+
+/** The git of a user, or of an agent. */
+function git(directory: string, ...args: string[]): string {
+  return execFileSync("git", ["-c", "protocol.file.allow=always", ...args], {
+    cwd: directory,
+    env: env as NodeJS.ProcessEnv,
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "pipe"],
+  }).replace(/\n$/, "");
+}
+
+function write(directory: string, files: Record<string, string>): void {
+  for (const [name, text] of Object.entries(files)) {
+    mkdirSync(dirname(join(directory, name)), { recursive: true });
+    writeFileSync(join(directory, name), text);
+  }
+}
+
+function commit(directory: string, files: Record<string, string>): string {
+  write(directory, files);
+  git(directory, "add", "--all");
+  git(directory, "commit", "--quiet", "--message", Object.keys(files).join());
+  return git(directory, "rev-parse", "HEAD");
+}
+
+/** A repository of the user with a commit on main. */
+function repository(root: string, ...options: string[]): string {
+  const path = join(root, "app");
+  mkdirSync(path);
+  git(path, "init", "--quiet", "--initial-branch=main", ...options);
+  commit(path, { "a.txt": "one\n", "b/c.txt": "two\n" });
+  return path;
+}
+
+async function copyOf(
+  { root }: Context,
+  project: string,
+  change: Partial<CloneRequest> = {},
+) {
+  const target = join(root, `copy-${readdirSync(root).length}`);
+  const result = await clone({
+    do: "clone",
+    source: {
+      common: join(project, ".git"),
+      own: join(project, ".git"),
+      tree: project,
+    },
+    tree: project,
+    target,
+    branch: "claudy/one",
+    changes: false,
+    ignored: [],
+    ...change,
+  }, () => {});
+  return { target, result };
+}
+
+type Copy = Awaited<ReturnType<typeof copyOf>>;
+
+function scratchIn(root: string): string {
+  return mkdtempSync(join(root, "scratch-"));
+}
+
+async function packed(
+  { root }: Context,
+  { target, result }: Copy,
+  change: Partial<PackRequest> = {},
+) {
+  const scratch = scratchIn(root);
+  const found = await pack({
+    do: "pack",
+    tree: target,
+    format: result.format,
+    known: result.known,
+    changes: false,
+    fetchedTree: null,
+    scratch,
+    write: true,
+    ...change,
+  });
+  return { ...found, pack: join(scratch, "pack") };
+}
+
+async function fetch(
+  context: Context,
+  copy: Copy,
+  common: string,
+  change: Partial<PackRequest> = {},
+) {
+  const { pack, branches, ...found } = await packed(context, copy, change);
+  const received = await receive({
+    do: "receive",
+    common,
+    pack,
+    format: copy.result.format,
+    branches,
+    prefix: "refs/remotes/claudy/one/",
+  });
+  git(common, "fsck", "--strict", "--no-dangling");
+  assert.equal(
+    readdirSync(join(common, "objects")).filter((name) => /^tmp/.test(name)),
+    [],
+  );
+  return { ...found, branches, ...received };
+}
+
+const failureOf = (promise: Promise<unknown>): Promise<Error> =>
+  promise.then(() => assert.unreachable() as never, (error) => error);
+
+test("copies history, branches and tags of a repository", async (context) => {
+  const app = repository(context.root);
+  git(app, "checkout", "--quiet", "-b", "feature");
+  const feature = commit(app, { "f.txt": "f\n" });
+  git(app, "tag", "--annotate", "v1", "--message", "v1");
+  git(app, "checkout", "--quiet", "main");
+  const before = git(app, "status", "--porcelain") +
+    git(app, "for-each-ref");
+  const copy = await copyOf(context, app);
+  const { target, result } = copy;
+  assert.is(git(target, "symbolic-ref", "HEAD"), "refs/heads/claudy/one");
+  assert.is(git(target, "rev-parse", "HEAD"), git(app, "rev-parse", "main"));
+  assert.is(git(target, "rev-parse", "host/feature"), feature);
+  assert.is(git(target, "rev-parse", "v1^{commit}"), feature);
+  assert.is(
+    git(target, "rev-parse", "host/HEAD"),
+    git(app, "rev-parse", "main"),
+  );
+  assert.is(
+    git(target, "branch", "--format=%(refname)"),
+    "refs/heads/claudy/one",
+  );
+  assert.is(git(target, "status", "--porcelain"), "");
+  assert.is(readFileSync(join(target, "b/c.txt"), "utf8"), "two\n");
+  assert.ok(result.known.includes(feature));
+  assert.equal([result.changed, result.untracked], [0, 0]);
+  git(target, "fsck", "--strict");
+  assert.is(
+    git(app, "status", "--porcelain") + git(app, "for-each-ref"),
+    before,
+  );
+  // A branch of the user is made from it, and follows it.
+  git(target, "checkout", "--quiet", "feature");
+  assert.is(git(target, "config", "branch.feature.remote"), "host");
+});
+
+test("shares no file with the user's repository", async (context) => {
+  const app = repository(context.root);
+  git(app, "gc", "--quiet");
+  commit(app, { "d.txt": "loose\n" });
+  const { target } = await copyOf(context, app);
+  const inodes = (directory: string) =>
+    readdirSync(directory, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map((entry) => statSync(join(entry.parentPath, entry.name)).ino);
+  const theirs = new Set(inodes(app));
+  assert.equal(inodes(target).filter((ino) => theirs.has(ino)), []);
+  assert.not(existsSync(join(target, ".git/objects/info/alternates")));
+});
+
+test("runs no hook, filter or monitor of the user's repository", async (context) => {
+  const app = repository(context.root);
+  const marker = join(context.root, "ran");
+  commit(app, { ".gitattributes": "*.txt filter=evil\n", "e.txt": "e\n" });
+  write(app, { "a.txt": "changed\n", "new.txt": "new\n" });
+  for (
+    const [key, value] of [
+      ["filter.evil.smudge", `touch ${marker}; cat`],
+      ["filter.evil.clean", `touch ${marker}; cat`],
+      ["core.fsmonitor", `touch ${marker}; false`],
+      ["core.sshCommand", `touch ${marker}`],
+      ["uploadpack.packObjectsHook", `touch ${marker}`],
+      ["core.alternateRefsCommand", `touch ${marker}`],
+    ] as const
+  ) git(app, "config", key, value);
+  mkdirSync(join(app, ".git/hooks"), { recursive: true });
+  for (
+    const hook of [
+      "post-checkout",
+      "reference-transaction",
+      "post-index-change",
+    ]
+  ) {
+    const path = join(app, ".git/hooks", hook);
+    writeFileSync(path, `#!/bin/sh\ntouch ${marker}\n`);
+    chmodSync(path, 0o755);
+  }
+  rmSync(marker, { force: true });
+  const { target, result } = await copyOf(context, app, { changes: true });
+  assert.not(existsSync(marker));
+  assert.equal([result.changed, result.untracked], [1, 1]);
+  assert.is(readFileSync(join(target, "a.txt"), "utf8"), "changed\n");
+  assert.not(
+    /evil|touch/.test(readFileSync(join(target, ".git/config"), "utf8")),
+  );
+  assert.not(existsSync(join(target, ".git/hooks")));
+});
+
+test("counts what is not committed, and takes it along if asked", async (context) => {
+  const app = repository(context.root);
+  commit(app, {
+    ".gitignore": "*.log\nbuild/\n",
+    "gone.txt": "gone\n",
+    "l": "file",
+  });
+  write(app, {
+    "a.txt": "more\n",
+    "new/x.txt": "x\n",
+    "out.log": "log",
+    "build/o": "o",
+  });
+  writeFileSync(join(app, "run.sh"), "#!/bin/sh\n", { mode: 0o755 });
+  rmSync(join(app, "gone.txt"));
+  rmSync(join(app, "l"));
+  symlinkSync("/etc/passwd", join(app, "l"));
+  git(app, "add", "run.sh");
+  const without = await copyOf(context, app);
+  assert.equal([without.result.changed, without.result.untracked], [4, 1]);
+  assert.is(readFileSync(join(without.target, "a.txt"), "utf8"), "one\n");
+  const status = git(app, "status", "--porcelain");
+  const { target, result } = await copyOf(context, app, {
+    changes: true,
+    ignored: ["build/**"],
+  });
+  assert.is(readFileSync(join(target, "a.txt"), "utf8"), "more\n");
+  assert.is(readFileSync(join(target, "new/x.txt"), "utf8"), "x\n");
+  assert.is(statSync(join(target, "run.sh")).mode & 0o111, 0o111);
+  assert.not(existsSync(join(target, "gone.txt")));
+  assert.ok(lstatSync(join(target, "l")).isSymbolicLink());
+  assert.not(existsSync(join(target, "out.log")));
+  assert.is(readFileSync(join(target, "build/o"), "utf8"), "o");
+  assert.is(result.ignored, 1);
+  assert.is(git(app, "status", "--porcelain"), status);
+});
+
+test("gives a directory that is no repository one in the copy only", async (context) => {
+  const app = join(context.root, "plain");
+  write(app, {
+    "a.txt": "a",
+    ".gitignore": "*.log",
+    "x.log": "x",
+    "odd \n'name": "o",
+  });
+  mkdirSync(join(app, "nested"));
+  git(join(app, "nested"), "init", "--quiet");
+  commit(join(app, "nested"), { n: "n" });
+  const copy = await copyOf(context, app, { source: null });
+  const { target, result } = copy;
+  assert.not(existsSync(join(app, ".git")));
+  assert.is(git(target, "status", "--porcelain"), "");
+  assert.is(readFileSync(join(target, "odd \n'name"), "utf8"), "o");
+  assert.not(existsSync(join(target, "x.log")));
+  assert.equal(result.notices, [
+    "Repositories in it are not in the copy: nested",
+  ]);
+  // An empty one has no commit.
+  const empty = join(context.root, "empty");
+  mkdirSync(empty);
+  assert.is((await copyOf(context, empty, { source: null })).result.head, null);
+});
+
+test("copies the remotes without credentials and without paths of this machine", async (context) => {
+  const app = repository(context.root);
+  git(app, "remote", "add", "origin", "https://me:token@example.com/a.git");
+  git(app, "remote", "add", "disk", "/srv/a.git");
+  git(app, "remote", "add", "bad", "ext::sh -c touch% /tmp/x");
+  git(app, "update-ref", "refs/remotes/origin/main", "HEAD");
+  git(app, "update-ref", "refs/remotes/claudy/other/main", "HEAD");
+  git(
+    app,
+    "symbolic-ref",
+    "refs/remotes/origin/HEAD",
+    "refs/remotes/origin/main",
+  );
+  const { target, result } = await copyOf(context, app);
+  const config = readFileSync(join(target, ".git/config"), "utf8");
+  assert.is(
+    git(target, "config", "remote.origin.url"),
+    "https://example.com/a.git",
+  );
+  assert.not(/token|srv|ext::/.test(config));
+  assert.equal(result.notices, [
+    "Remotes without a URL that a worker can use: disk, bad",
+  ]);
+  assert.is(
+    git(target, "symbolic-ref", "refs/remotes/origin/HEAD"),
+    "refs/remotes/origin/main",
+  );
+  assert.is(git(target, "for-each-ref", "refs/remotes/claudy"), "");
+  assert.is(urlForWorkers("ssh://git:pw@h/x"), "ssh://git@h/x");
+  assert.is(urlForWorkers("git@github.com:a/b.git"), "git@github.com:a/b.git");
+  assert.is(urlForWorkers("file:///srv/a"), undefined);
+});
+
+test("copies a worktree with its own branch", async (context) => {
+  const app = repository(context.root);
+  const tree = join(context.root, "tree");
+  git(app, "worktree", "add", "--quiet", "-b", "side", tree);
+  const side = commit(tree, { "s.txt": "s\n" });
+  write(tree, { "a.txt": "not committed\n" });
+  const source = {
+    common: join(app, ".git"),
+    own: join(app, ".git/worktrees/tree"),
+    tree,
+  };
+  const copy = await copyOf(context, tree, { source, tree, changes: true });
+  assert.is(git(copy.target, "rev-parse", "HEAD"), side);
+  assert.is(
+    readFileSync(join(copy.target, "a.txt"), "utf8"),
+    "not committed\n",
+  );
+  assert.is(copy.result.changed, 1);
+  commit(copy.target, { "t.txt": "t\n" });
+  const { updated } = await fetch(context, copy, source.common);
+  assert.equal(updated.map(({ commits }) => commits), [1]);
+});
+
+test("copies bare, shallow, empty, detached and sha256 repositories", async (context) => {
+  const app = repository(context.root);
+  const last = commit(app, { "z.txt": "z\n" });
+  const bare = join(context.root, "bare.git");
+  git(context.root, "clone", "--quiet", "--bare", app, bare);
+  const source = { common: bare, own: bare, tree: null };
+  const ofBare = await copyOf(context, bare, { source, tree: null });
+  assert.is(git(ofBare.target, "rev-parse", "HEAD"), last);
+  commit(ofBare.target, { "y.txt": "y\n" });
+  assert.is((await fetch(context, ofBare, bare)).updated.length, 1);
+
+  const shallow = join(context.root, "shallow");
+  git(context.root, "clone", "--quiet", "--depth=1", `file://${app}`, shallow);
+  const ofShallow = await copyOf(context, shallow);
+  assert.is(git(ofShallow.target, "rev-list", "--count", "HEAD"), "1");
+  commit(ofShallow.target, { "y.txt": "y\n" });
+  const fetched = await fetch(context, ofShallow, join(shallow, ".git"));
+  assert.equal(fetched.updated.map(({ commits }) => commits), [1]);
+
+  const unborn = join(context.root, "unborn");
+  mkdirSync(unborn);
+  git(unborn, "init", "--quiet");
+  write(unborn, { n: "n" });
+  const ofUnborn = await copyOf(context, unborn, { changes: true });
+  assert.is(ofUnborn.result.head, null);
+  assert.is(git(ofUnborn.target, "status", "--porcelain"), "?? n");
+  const first = commit(ofUnborn.target, { m: "m" });
+  await fetch(context, ofUnborn, join(unborn, ".git"));
+  assert.is(git(unborn, "rev-parse", "claudy/one/claudy/one"), first);
+
+  git(app, "checkout", "--quiet", "--detach", "HEAD~1");
+  const detached = git(app, "rev-parse", "HEAD");
+  const ofDetached = await copyOf(context, app);
+  assert.is(git(ofDetached.target, "rev-parse", "claudy/one"), detached);
+
+  const other = join(context.root, "other");
+  mkdirSync(other);
+  const long = repository(other, "--object-format=sha256");
+  const ofLong = await copyOf(context, long);
+  assert.is(ofLong.result.format, "sha256");
+  const id = commit(ofLong.target, { l: "l" });
+  assert.is(id.length, 64);
+  assert.is(
+    (await fetch(context, ofLong, join(long, ".git"))).updated[0]?.id,
+    id,
+  );
+});
+
+test("keeps a sparse checkout sparse", async (context) => {
+  const app = repository(context.root);
+  commit(app, { "big/x": "x", "small/y": "y" });
+  git(app, "sparse-checkout", "set", "small");
+  const { target, result } = await copyOf(context, app, { changes: true });
+  assert.ok(existsSync(join(target, "small/y")));
+  assert.not(existsSync(join(target, "big/x")));
+  assert.equal([result.changed, result.untracked], [0, 0]);
+  assert.is(git(target, "status", "--porcelain"), "");
+});
+
+test("copies 200 branches, and fetches only those of the session", async (context) => {
+  const app = repository(context.root);
+  const head = git(app, "rev-parse", "HEAD");
+  execFileSync("git", ["update-ref", "--stdin"], {
+    cwd: app,
+    env: env as NodeJS.ProcessEnv,
+    input: [...Array(200).keys()]
+      .map((at) => `create refs/heads/team/b${at} ${head}\n`).join(""),
+  });
+  const copy = await copyOf(context, app);
+  assert.is(
+    git(
+      copy.target,
+      "for-each-ref",
+      "--count=1000",
+      "--format=%(refname)",
+      "refs/remotes/host/team",
+    )
+      .split("\n").length,
+    200,
+  );
+  commit(copy.target, { n: "n" });
+  const { updated } = await fetch(context, copy, join(app, ".git"));
+  assert.equal(updated.map(({ branch }) => branch), ["claudy/one"]);
+});
+
+test("copies submodules that are there, also nested ones", async (context) => {
+  const { root } = context;
+  for (const name of ["inner", "outer"]) {
+    mkdirSync(join(root, name));
+    git(join(root, name), "init", "--quiet");
+  }
+  commit(join(root, "inner"), { "i.txt": "inner" });
+  git(
+    join(root, "outer"),
+    "submodule",
+    "--quiet",
+    "add",
+    join(root, "inner"),
+    "in",
+  );
+  commit(join(root, "outer"), { "o.txt": "outer" });
+  const app = repository(root);
+  git(app, "submodule", "--quiet", "add", join(root, "outer"), "lib/out");
+  commit(app, { "p.txt": "p" });
+  git(app, "submodule", "--quiet", "update", "--init", "--recursive");
+  const { target, result } = await copyOf(context, app);
+  assert.equal(result.notices, []);
+  assert.is(readFileSync(join(target, "lib/out/o.txt"), "utf8"), "outer");
+  assert.is(readFileSync(join(target, "lib/out/in/i.txt"), "utf8"), "inner");
+  assert.is(git(target, "status", "--porcelain"), "");
+  assert.is(git(join(target, "lib/out/in"), "status", "--porcelain"), "");
+  // The copy works wherever it lies.
+  renameSync(target, join(root, "elsewhere"));
+  assert.match(
+    git(join(root, "elsewhere"), "submodule", "status", "--recursive"),
+    / lib\/out/,
+  );
+  // One that is not there is told.
+  rmSync(join(app, ".git/modules"), { recursive: true });
+  assert.equal((await copyOf(context, app)).result.notices, [
+    "Submodule lib/out is not in your repository",
+  ]);
+});
+
+const pointerOf = (text: string) =>
+  "version https://git-lfs.github.com/spec/v1\n" +
+  `oid sha256:${
+    createHash("sha256").update(text).digest("hex")
+  }\nsize ${text.length}\n`;
+
+test("puts files of Git LFS in the place of their pointers", async (context) => {
+  const app = repository(context.root);
+  const [here, absent] = ["content that is here", "content that is not"];
+  commit(app, {
+    ".gitattributes": "*.bin filter=lfs diff=lfs merge=lfs -text\n",
+    "x.bin": pointerOf(here),
+    "y.bin": pointerOf(absent),
+  });
+  const oid = createHash("sha256").update(here).digest("hex");
+  const object = `.git/lfs/objects/${oid.slice(0, 2)}/${
+    oid.slice(2, 4)
+  }/${oid}`;
+  const pointer = join(context.root, "pointer");
+  writeFileSync(pointer, pointerOf(here));
+  write(app, { [object]: here, "x.bin": here });
+  git(app, "-c", `filter.lfs.clean=cat ${pointer}`, "add", "x.bin");
+  const copy = await copyOf(context, app, { changes: true });
+  const { target, result } = copy;
+  assert.is(readFileSync(join(target, "x.bin"), "utf8"), here);
+  assert.is(readFileSync(join(target, "y.bin"), "utf8"), pointerOf(absent));
+  assert.is(readFileSync(join(target, object), "utf8"), here);
+  assert.equal(result.notices, [
+    "Files of Git LFS whose content is not in your repository: 1",
+  ]);
+  assert.equal([result.changed, result.untracked], [0, 0]);
+  // Neither does it count as changed in the copy, and a new one is committed as a pointer.
+  assert.is((await packed(context, copy)).changed, 0);
+  write(target, { "z.bin": "new content" });
+  const { branches, untracked } = await fetch(
+    context,
+    copy,
+    join(app, ".git"),
+    {
+      changes: true,
+    },
+  );
+  assert.is(untracked, 1);
+  assert.is(
+    git(app, "show", `${branches["uncommitted"]}:z.bin`) + "\n",
+    pointerOf("new content"),
+  );
+});
+
+test("refuses what it cannot copy", async (context) => {
+  const app = repository(context.root);
+  git(app, "config", "extensions.partialClone", "origin");
+  assert.match(
+    (await failureOf(copyOf(context, app))).message,
+    "partial clone",
+  );
+  git(app, "config", "--unset", "extensions.partialClone");
+  write(app, { ".git/objects/info/alternates": "/srv/objects\n" });
+  assert.match(
+    (await failureOf(copyOf(context, app))).message,
+    "another repository",
+  );
+});
+
+test("fetches commits, and what is not committed as a commit", async (context) => {
+  const app = repository(context.root);
+  const copy = await copyOf(context, app);
+  const common = join(app, ".git");
+  const none = await fetch(context, copy, common);
+  assert.is(none.commits, 0);
+  assert.equal(none.updated.map(({ commits }) => commits), [0]);
+  const one = commit(copy.target, { "n.txt": "n\n" });
+  git(copy.target, "checkout", "--quiet", "-b", "idea");
+  const idea = commit(copy.target, { "i.txt": "i\n" });
+  write(copy.target, { "a.txt": "changed\n", "u.txt": "u\n" });
+  const status = git(copy.target, "status", "--porcelain");
+  const found = await fetch(context, copy, common, { changes: true });
+  assert.equal([found.commits, found.changed, found.untracked], [3, 1, 1]);
+  assert.is(found.head, "idea");
+  assert.is(git(app, "rev-parse", "claudy/one/claudy/one"), one);
+  assert.is(git(app, "rev-parse", "claudy/one/idea"), idea);
+  assert.is(git(app, "rev-parse", "claudy/one/uncommitted~"), idea);
+  assert.is(git(app, "show", "claudy/one/uncommitted:u.txt"), "u");
+  assert.is(git(copy.target, "status", "--porcelain"), status);
+  assert.is(git(app, "status", "--porcelain"), "");
+  // Again: nothing is new. A detached HEAD comes too.
+  const again = await fetch(context, copy, common, { changes: true });
+  assert.equal(again.updated, []);
+  git(copy.target, "checkout", "--quiet", "--detach");
+  const lost = commit(copy.target, { "lost.txt": "lost\n" });
+  assert.is((await fetch(context, copy, common)).branches["detached"], lost);
+  // Commits that the user has removed in the meantime.
+  const { target } = await copyOf(context, app);
+  git(target, "gc", "--quiet");
+  const all = await packed(context, copy, { known: [] });
+  assert.ok(statSync(all.pack).size > 500);
+});
+
+test("runs nothing that a copy contains", async (context) => {
+  const app = repository(context.root);
+  const copy = await copyOf(context, app);
+  const { target } = copy;
+  const marker = join(context.root, "ran");
+  const id = commit(copy.target, {
+    ".gitattributes": "* filter=x diff=x merge=x\n",
+    n: "n",
+  });
+  // A repository in it that is in the index, and has a monitor of its own.
+  const inner = join(target, "inner");
+  mkdirSync(inner);
+  git(inner, "init", "--quiet");
+  commit(inner, { i: "i" });
+  git(target, "add", "inner");
+  write(target, { "u.txt": "u" });
+  const evil = join(target, "evil.sh");
+  writeFileSync(evil, `#!/bin/sh\ntouch ${marker}\ncat\n`, { mode: 0o755 });
+  const config =
+    `[core]\n\tfsmonitor = ${evil}\n\thooksPath = ${target}/hooks\n` +
+    `\tsshCommand = ${evil}\n\talternateRefsCommand = ${evil}\n\tpager = ${evil}\n` +
+    `\tattributesFile = ${target}/attributes\n\tgitProxy = ${evil}\n\teditor = ${evil}\n` +
+    `[filter "x"]\n\tclean = ${evil}\n\tsmudge = ${evil}\n\tprocess = ${evil}\n\trequired\n` +
+    `[diff "x"]\n\ttextconv = ${evil}\n\tcommand = ${evil}\n[diff]\n\texternal = ${evil}\n` +
+    `[merge "x"]\n\tdriver = ${evil}\n[gpg]\n\tprogram = ${evil}\n[commit]\n\tgpgSign\n` +
+    `[uploadpack]\n\tpackObjectsHook = ${evil}\n[include]\n\tpath = ${target}/more\n` +
+    `[submodule "s"]\n\turl = ext::sh -c ${evil}\n\tupdate = !${evil}\n`;
+  write(target, {
+    more: config.replace("[include]", "[other]"),
+    ".gitmodules": `[submodule "s"]\n\tpath = s\n\turl = ext::sh -c ${evil}\n`,
+    ".git/info/grafts": `${id}\n`,
+  });
+  writeFileSync(join(target, ".git/config"), config, { flag: "a" });
+  mkdirSync(join(target, "hooks"));
+  for (
+    const hook of [
+      "reference-transaction",
+      "post-index-change",
+      "pre-commit",
+      "post-checkout",
+    ]
+  ) {
+    writeFileSync(join(target, "hooks", hook), `#!/bin/sh\ntouch ${marker}\n`, {
+      mode: 0o755,
+    });
+  }
+  write(inner, { j: "j" });
+  writeFileSync(join(inner, ".git/config"), config, { flag: "a" });
+  rmSync(marker, { force: true });
+  const found = await fetch(context, copy, join(app, ".git"), {
+    changes: true,
+  });
+  assert.ok(found.branches["uncommitted"]);
+  assert.is(git(app, "rev-parse", "claudy/one/claudy/one"), id);
+  const { text } = await diff({
+    do: "diff",
+    tree: target,
+    format: "sha1",
+    source: { common: join(app, ".git"), own: join(app, ".git"), tree: app },
+    base: null,
+    changes: true,
+    stat: false,
+    scratch: scratchIn(context.root),
+  });
+  assert.match(text, "+++ b/u.txt");
+  const { branches } = await offer({
+    do: "offer",
+    source: { common: join(app, ".git"), own: join(app, ".git"), tree: app },
+    known: [],
+    scratch: scratchIn(context.root),
+  });
+  assert.ok(branches["main"]);
+  assert.not(existsSync(marker));
+});
+
+test("takes only names that git allows, and says which others there are", async (context) => {
+  const app = repository(context.root);
+  const copy = await copyOf(context, app);
+  const id = commit(copy.target, { n: "n" });
+  const heads = join(copy.target, ".git/refs/heads");
+  write(heads, {
+    "with space": `${id}\n`,
+    "esc\x1b[31m": `${id}\n`,
+    "back..up": `${id}\n`,
+    "fine-\u202ename": `${id}\n`,
+    "gone": `${"1".repeat(40)}\n`,
+    "garbage": "garbage\n",
+  });
+  symlinkSync("/etc/passwd", join(heads, "link"));
+  symlinkSync("/", join(heads, "directory"));
+  write(copy.target, {
+    ".git/packed-refs": `${id} refs/heads/packed\n${id} refs/heads/../../x\n`,
+  });
+  const found = await fetch(context, copy, join(app, ".git"));
+  assert.equal(Object.keys(found.branches).sort(), [
+    "claudy/one",
+    "fine-\u202ename",
+    "packed",
+  ]);
+  assert.equal(found.refused.sort(), [
+    "../../x",
+    "back..up",
+    "directory",
+    "esc\x1b[31m",
+    "garbage",
+    "gone",
+    "link",
+    "with space",
+  ]);
+  for (
+    const name of [
+      "",
+      "@",
+      "HEAD",
+      "-x",
+      ".a",
+      "a/.b",
+      "a.lock",
+      "a/",
+      "a//b",
+      "a@{b",
+      "a.",
+    ]
+  ) {
+    assert.not(isBranchName(name), name);
+  }
+});
+
+test("refuses a copy whose .git leads elsewhere", async (context) => {
+  const app = repository(context.root);
+  const secret = repository(mkdtempSync(join(context.root, "x")));
+  for (const plant of ["file", "link"]) {
+    const copy = await copyOf(context, app);
+    const dot = join(copy.target, ".git");
+    rmSync(dot, { recursive: true });
+    if (plant === "file") writeFileSync(dot, `gitdir: ${secret}/.git\n`);
+    else symlinkSync(join(secret, ".git"), dot);
+    const { message } = await failureOf(packed(context, copy));
+    assert.match(message, "not a directory");
+  }
+});
+
+test("takes nothing of a pack whose objects are broken or missing", async (context) => {
+  const app = repository(context.root);
+  const common = join(app, ".git");
+  const copy = await copyOf(context, app);
+  const refs = git(app, "for-each-ref");
+  const files = () =>
+    readdirSync(join(common, "objects"), { recursive: true }).sort();
+  const before = files();
+  // A tree with .git in it, which git itself does not make.
+  const blob = git(copy.target, "rev-parse", "HEAD:a.txt");
+  const tree = execFileSync("git", ["mktree"], {
+    cwd: copy.target,
+    env: env as NodeJS.ProcessEnv,
+    input: `100644 blob ${blob}\t.git\n`,
+    encoding: "utf8",
+  }).trim();
+  const bad = git(copy.target, "commit-tree", tree, "-p", "HEAD", "-m", "bad");
+  git(copy.target, "update-ref", "refs/heads/bad", bad);
+  const broken = await failureOf(fetch(context, copy, common));
+  assert.match(broken.message, /hasDotgit|fsck/i);
+  git(copy.target, "update-ref", "-d", "refs/heads/bad");
+  commit(copy.target, { n: "n" });
+  const { pack: file, branches } = await packed(context, copy);
+  const request = {
+    do: "receive" as const,
+    common,
+    pack: file,
+    format: "sha1" as const,
+    prefix: "refs/remotes/claudy/one/",
+  };
+  await failureOf(receive({ ...request, branches: { main: "2".repeat(40) } }));
+  await failureOf(receive({ ...request, branches, format: "sha256" }));
+  writeFileSync(file, readFileSync(file).subarray(0, -30));
+  await failureOf(receive({ ...request, branches }));
+  assert.equal(files(), before);
+  assert.is(git(app, "for-each-ref"), refs);
+  git(app, "fsck", "--strict");
+});
+
+test("shows the difference to the user's branch", async (context) => {
+  const app = repository(context.root);
+  const copy = await copyOf(context, app);
+  commit(copy.target, { "n.txt": "session\n" });
+  commit(app, { "user.txt": "user\n" });
+  write(copy.target, { "a.txt": "not committed\n" });
+  const request = {
+    do: "diff" as const,
+    tree: copy.target,
+    format: "sha1" as const,
+    source: { common: join(app, ".git"), own: join(app, ".git"), tree: app },
+    base: copy.result.head,
+    changes: false,
+    stat: false,
+    scratch: scratchIn(context.root),
+  };
+  const committed = await diff(request);
+  assert.match(committed.text, "+session");
+  assert.not.match(committed.text, /user\.txt|not committed/);
+  assert.is(committed.left, 1);
+  const all = await diff({
+    ...request,
+    changes: true,
+    scratch: scratchIn(context.root),
+  });
+  assert.match(all.text, "+not committed");
+  assert.is(all.left, 0);
+  const without = await diff({
+    ...request,
+    source: null,
+    stat: true,
+    scratch: scratchIn(context.root),
+  });
+  assert.match(without.text, "n.txt | 1 +");
+});
+
+test("brings the user's new commits into a copy", async (context) => {
+  const app = repository(context.root);
+  const copy = await copyOf(context, app);
+  const marker = join(context.root, "ran");
+  mkdirSync(join(copy.target, ".git/hooks"));
+  writeFileSync(
+    join(copy.target, ".git/hooks/reference-transaction"),
+    `#!/bin/sh\ntouch ${marker}\n`,
+    { mode: 0o755 },
+  );
+  write(join(copy.target, ".git/refs/heads"), {
+    "with space": "1".repeat(40),
+    gone: "1".repeat(40),
+    garbage: "garbage",
+  });
+  symlinkSync("/etc", join(copy.target, ".git/refs/heads/etc"));
+  const id = commit(app, { "user.txt": "user\n" });
+  git(app, "branch", "also");
+  const scratch = scratchIn(context.root);
+  const { branches } = await offer({
+    do: "offer",
+    source: { common: join(app, ".git"), own: join(app, ".git"), tree: app },
+    known: copy.result.known,
+    scratch,
+  });
+  const { updated } = await receive({
+    do: "receive",
+    common: join(copy.target, ".git"),
+    pack: join(scratch, "pack"),
+    format: "sha1",
+    branches,
+    prefix: "refs/remotes/host/",
+  });
+  assert.equal(updated.map(({ branch, commits }) => [branch, commits]).sort(), [
+    ["also", 1],
+    ["main", 1],
+  ]);
+  assert.not(existsSync(marker));
+  assert.is(git(copy.target, "rev-parse", "host/main"), id);
+  assert.is(git(copy.target, "status", "--porcelain"), "");
+});
+
+test("reads branches of a repository as text", ({ root }) => {
+  write(root, { HEAD: "ref: refs/heads/../../etc\n", "refs/heads/a": "x" });
+  assert.equal(readRefs(root), {
+    branches: {},
+    head: null,
+    detached: null,
+    refused: ["a"],
+  });
+});
+
+test.run();
