@@ -2,7 +2,7 @@
 
 import { Buffer } from "node:buffer";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import {
   createServer as createHttpServer,
   type IncomingMessage,
@@ -20,7 +20,10 @@ import { ensureHome } from "../../lib/instance/volumes.ts";
 import { readAuthorities } from "../../lib/relay/authority.ts";
 import { ensureAuthority, newLeaf } from "../../lib/relay/certificates.ts";
 import type { Entry } from "../../lib/relay/entry.ts";
-import type { Grant } from "../../lib/relay/grant.ts";
+import type { Instance } from "../../lib/instance/instance.ts";
+import { writeRecord } from "../../lib/instance/record.ts";
+import { type Grant, writeGrant } from "../../lib/relay/grant.ts";
+import { apiHost } from "../../lib/relay/names.ts";
 import { type Bounds, defaultBounds } from "../../lib/relay/relay/bounds.ts";
 import { Relay } from "../../lib/relay/relay/relay.ts";
 import type { Report, State } from "../../lib/relay/state.ts";
@@ -81,6 +84,46 @@ export function grantOf(change: Partial<Grant>): Grant {
     isolated: true,
     ...change,
   };
+}
+
+/** Adds a session with a worker, as a spawn does; returns how it reaches the relay. */
+export function addSession(
+  instance: Pick<Instance, "home" | "owner">,
+  name: string,
+  grant: Partial<Grant>,
+) {
+  const { home } = instance;
+  const id = Buffer.from(name).toString("hex").padStart(64, "0");
+  const claudeHome = `claude/${name}`;
+  const placeholder = `sk-ant-hal9000-${name}`;
+  mkdirSync(join(home.home, claudeHome), { recursive: true });
+  writeRecord(instance, {
+    version: 1,
+    worker: name,
+    container: id,
+    session: name,
+    project: { path: `/p/${name}`, uid: 1000, gid: 1000 },
+    image: "image",
+    born: "cold",
+    home: claudeHome,
+    ephemeral: false,
+    secrets: null,
+    memoryBytes: null,
+    oomKilledAt: null,
+    createdAt: new Date().toISOString(),
+  });
+  writeGrant(instance, grantOf({ home: claudeHome, placeholder, ...grant }));
+  const connect = () => {
+    const socket = createConnection(home.relayService);
+    socket.on("error", () => {});
+    socket.write(originHeader(id));
+    const ca = readAuthorities(home).map(({ cert }) => cert);
+    const secured = connectTls({ socket, servername: apiHost, ca });
+    secured.on("error", () => {});
+    secured.on("close", () => socket.destroy());
+    return secured;
+  };
+  return { placeholder, connect };
 }
 
 export async function start(

@@ -12,6 +12,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { connect as connectTls } from "node:tls";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { within } from "../../lib/egress/proxy/world.ts";
 import type { Entry } from "../../lib/relay/entry.ts";
 import type { Bounds } from "../../lib/relay/relay/bounds.ts";
 import { waitFor } from "../../lib/std/wait.ts";
@@ -314,6 +315,34 @@ test("an API that is down or sends garbage gives an error in the API's form", as
   const { status, text } = await ask({ body: "x" });
   assert.is(status, 502);
   assert.match(text, "ECONNREFUSED");
+  close();
+});
+
+test("an API that falls silent is given up, before its reply and in the middle of it", async () => {
+  const { begin, ask, entries, close } = await start({
+    bounds: { idleMs: 1000, headMs: 1000 },
+    answer: (request, response) => {
+      if (!request.headers["x-begin"]) return;
+      response.writeHead(200, stream).write(begun);
+    },
+  });
+  const asking = ask({ body: "x" });
+  const { status, text } = await within(asking, 20_000, "no reply");
+  assert.is(status, 502);
+  assert.match(JSON.parse(text).error.message, "cannot reach the API");
+  assert.match(entries()[0]?.reason ?? "", "it does not answer");
+  const request = begin({ headers: { "x-begin": "1" } });
+  request.end("x");
+  const [response] = await once(request, "response") as [IncomingMessage];
+  let failed = false;
+  try {
+    for await (const _ of response);
+  } catch {
+    failed = true;
+  }
+  assert.ok(failed);
+  await waitFor(() => entries().length === 2, { for: "it", timeoutMs: 10_000 });
+  assert.is(entries()[1]?.input, 7);
   close();
 });
 
