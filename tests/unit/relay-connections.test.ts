@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { defaultBounds } from "../../lib/relay/relay/bounds.ts";
-import { Gate } from "../../lib/relay/relay/gate.ts";
+import { Gate } from "../../lib/std/tls-gate.ts";
 import { Spares } from "../../lib/relay/relay/spares.ts";
 import { Upstreams } from "../../lib/relay/relay/upstream.ts";
 import { waitFor } from "../../lib/std/wait.ts";

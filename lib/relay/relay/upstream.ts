@@ -17,7 +17,7 @@ import { upstreamFor } from "../../egress/upstream.ts";
 import type { Grant } from "../grant.ts";
 import { apiHost } from "../names.ts";
 import type { Bounds } from "./bounds.ts";
-import { Gate } from "./gate.ts";
+import { Gate } from "../../std/tls-gate.ts";
 import { Spares } from "./spares.ts";
 
 export interface Outgoing {
