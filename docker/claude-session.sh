@@ -22,6 +22,12 @@ for prefix in .caller-env. .secret-env.; do
     [ -f "$file" ] && export "${file##*/"$prefix"}=$(cat "$file")"
   done
 done
+# Of hosts of secrets, for which the egress proxy answers; the variables above name the result.
+authorities=$CLAUDE_CONFIG_DIR/.caller.secret-hosts.pem
+if [ -f "$authorities" ]; then
+  certificates=/tmp/hal9000-certificates.pem
+  cat /etc/ssl/certs/ca-certificates.crt "$authorities" >"$certificates.$$" && mv -f "$certificates.$$" "$certificates"
+fi
 # Plugins that all sessions share, read-only.
 shared=/run/hal9000/plugins/plugins
 if [ -d "$shared" ]; then

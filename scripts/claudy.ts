@@ -145,7 +145,7 @@ const subcommands: Record<string, Subcommand> = {
     group: "Credentials",
     takes: "<action> [name]",
     meaning: "set, list or rm of secrets that sessions get as files",
-    load: async () => (await login()).secretCommand,
+    load: async () => (await import("../lib/commands/secret.ts")).secretCommand,
   },
   up: {
     group: "Machine",

@@ -9,6 +9,11 @@ import type { Io } from "../cli/io.ts";
 import { wholeNumber } from "../cli/options.ts";
 import { unallowable } from "../egress/address.ts";
 import { type Answer, askProxy } from "../egress/ask.ts";
+import {
+  grantedSecrets,
+  type HostSecret,
+  readHostSecrets,
+} from "../egress/host-secrets.ts";
 import { type Entry, lastEntries } from "../egress/journal.ts";
 import {
   type Asking,
@@ -17,6 +22,7 @@ import {
   maxRules,
   type Policy,
   presetOf,
+  secretsFor,
 } from "../egress/policy.ts";
 import { presetMeanings, presets } from "../egress/presets.ts";
 import { parseHost, type Rule, ruleText } from "../egress/rules.ts";
@@ -180,7 +186,7 @@ function sessionOf(io: Io, instance: Instance, word: unknown): SessionRecord {
 }
 
 /** The levels that apply, as the proxy knows them. */
-function policyOf(instance: Instance, whose: Scoped): Policy {
+export function policyOf(instance: Instance, whose: Scoped): Policy {
   const { session, of } = whose;
   const project = whose.project ?? of;
   return {
@@ -195,6 +201,7 @@ function policyOf(instance: Instance, whose: Scoped): Policy {
     workers: {},
     own: { host: [], parent: [] },
     upstream: directNetwork.upstream,
+    secrets: {},
   };
 }
 
@@ -316,6 +323,21 @@ function targetOf(text: string): Target {
   });
 }
 
+/** Those that a session was given; without one, those that sessions get from their next start. */
+function secretsThere(
+  instance: Instance,
+  target: Target,
+  { session }: Scoped,
+): HostSecret[] {
+  const record = session === undefined
+    ? undefined
+    : readRecords(instance).find((one) => one.session === session);
+  const secrets = record
+    ? grantedSecrets(instance, record.home)
+    : readHostSecrets(instance);
+  return secretsFor(secrets, target);
+}
+
 async function check(
   io: Io,
   instance: Instance,
@@ -324,7 +346,16 @@ async function check(
   json: boolean | undefined,
 ): Promise<number> {
   const answer = await presentAnswer(io, instance, target, whose);
-  io.answer({ ...target, ...answer }, answer.sentence, json);
+  const secrets = answer.allowed ? secretsThere(instance, target, whose) : [];
+  const lines = secrets.map(({ name, header }) =>
+    `The proxy sets ${header} there from the secret ${name}.`
+  );
+  const names = secrets.map(({ name }) => name);
+  io.answer(
+    { ...target, ...answer, secrets: names },
+    [answer.sentence, ...lines].join("\n"),
+    json,
+  );
   return answer.allowed && !answer.failed ? 0 : exitCode.unsafe;
 }
 
@@ -391,7 +422,8 @@ function entriesText(entries: Entry[]): string {
       entry.port === null
         ? entry.host
         : targetText({ host: entry.host, port: entry.port }),
-      entry.rule,
+      [entry.rule, ...(entry.secrets ?? []).map((name) => `secret ${name}`)]
+        .join(", "),
       binarySize(entry.bytesUp),
       binarySize(entry.bytesDown),
     ]),

@@ -1,18 +1,11 @@
-// claudy login, logout and secret: the credentials and secrets of sessions.
+// claudy login and logout: the credentials of sessions.
 
 import type { CAC } from "cac";
-import {
-  checkSecret,
-  forgetCredentials,
-  keepCredential,
-  listSecrets,
-  removeSecret,
-  setSecret,
-} from "../home/credentials.ts";
+import { forgetCredentials, keepCredential } from "../home/credentials.ts";
 import { forgetSettings } from "../home/claude-settings.ts";
 import { runDocker } from "../docker/docker-cli.ts";
 import { engineInfo, userInContainers } from "../docker/engine-info.ts";
-import { Failure, onEach } from "../std/errors.ts";
+import { Failure } from "../std/errors.ts";
 import { workerImage } from "../image/recipes.ts";
 import type { Instance } from "../instance/instance.ts";
 import { openHome, openInstance } from "../instance/open.ts";
@@ -20,7 +13,6 @@ import { hardenedFlags } from "../instance/container-spec.ts";
 import { isLoggedIn } from "../home/login.ts";
 import { ensureDirectory } from "../std/owned.ts";
 import { seccompOptions } from "../image/seccomp.ts";
-import { columns } from "../std/text.ts";
 import { ensureHome } from "../instance/volumes.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { ensureAccounts } from "../home/worker-home.ts";
@@ -29,7 +21,7 @@ import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 import { refuseWithoutTerminal } from "../cli/options.ts";
 
-async function openWithHome(io: Io): Promise<Instance> {
+export async function openWithHome(io: Io): Promise<Instance> {
   const instance = await openHome(io.env, io.log);
   ensureHome(instance);
   return instance;
@@ -159,62 +151,5 @@ export function logoutCommand(io: Io): CAC {
         "Logged out. Running sessions keep their credentials until they stop.",
       );
     });
-  return cli;
-}
-
-export function secretCommand(io: Io): CAC {
-  const cli = command("claudy secret");
-
-  cli.command("set <name>", "Save a secret (prompt or stdin)")
-    .option("--env", "Also set it as an environment variable of Claude")
-    .example("claudy secret set GITHUB_TOKEN --env <token.txt")
-    .action(async (given: unknown, options: { env?: boolean }) => {
-      const name = String(given);
-      const variable = options.env ?? false;
-      checkSecret({ name, variable });
-      const instance = await openWithHome(io);
-      const value = await io.askHidden(`Value of ${name}`);
-      if (value === "") {
-        throw new Failure("usage", `Cannot save ${name}: the value is empty`, {
-          hint: `Type it at the prompt, or pipe it in: ` +
-            `claudy secret set ${name} <FILE`,
-        });
-      }
-      setSecret(instance, { name, variable }, value);
-      io.log(`${name} is saved. Sessions use it from their next start.`);
-    });
-
-  cli.command("list", "List the names of the secrets")
-    .option("--json", "Print them as JSON")
-    .action(async ({ json }: { json?: boolean }) => {
-      const secrets = listSecrets(await openWithHome(io));
-      const rows = secrets.map(({ name, variable }) => [
-        name,
-        variable ? `file and variable` : "file",
-      ]);
-      const text = columns([["NAME", "AS"], ...rows]);
-      io.answer(secrets, text, json);
-    });
-
-  cli.command("rm <...names>", "Remove secrets, after asking")
-    .option("--yes", "Do not ask")
-    .action(async (given: string[], { yes }: { yes?: boolean }) => {
-      const names = [...new Set(given)];
-      const instance = await openWithHome(io);
-      const what = names.length === 1 ? "secret" : "secrets";
-      await io.confirm(`Remove ${what} ${names.join(", ")}?`, yes);
-      const remove = ({ name }: { name: string }) => {
-        if (removeSecret(instance, name)) return Promise.resolve();
-        throw new Failure("notFound", `There is no secret ${name}`, {
-          hint: "List them: claudy secret list",
-        });
-      };
-      await onEach(
-        names.map((name) => ({ name })),
-        async (secret) => await remove(secret),
-        (removed) => io.answer(null, removed.join("\n")),
-      );
-    });
-
   return cli;
 }

@@ -10,7 +10,15 @@ import type { Writable } from "node:stream";
 import { readSettings } from "../instance/config.ts";
 import type { Instance } from "../instance/instance.ts";
 import { readRecords } from "../instance/record.ts";
-import type { Client, PolicyText, Scope, ScopeText } from "./policy.ts";
+import type { KeyPair } from "../std/certificates.ts";
+import {
+  dropGrants,
+  grantedSecrets,
+  headerValue,
+  readHostSecrets,
+} from "./host-secrets.ts";
+import type { Leaves } from "./leaves.ts";
+import type { PolicyText, Scope, ScopeText } from "./policy.ts";
 import { readScope, readScopes, scopeText } from "./store.ts";
 import { directNetwork, readHostNetwork } from "./upstream.ts";
 
@@ -22,16 +30,38 @@ const fullEveryMs = 10_000;
 
 type Home = Pick<Instance, "home" | "owner">;
 
-/** All that the proxy has to know. Never throws: what cannot be read is null. */
+/**
+ * All that the proxy has to know. Never throws: what cannot be read is null. `leaves` are the
+ * certificates for hosts of secrets, by those of their authorities.
+ */
 export function compilePolicy(
   instance: Home,
   env: NodeJS.ProcessEnv,
+  leaves: ReadonlyMap<string, KeyPair> = new Map(),
 ): PolicyText {
   const { home } = instance;
   const projects = textsOf(readScopes(instance, "projects"));
-  const workers: Record<string, Client> = {};
-  for (const { container, worker, session, project } of readRecords(instance)) {
-    workers[container] = { worker, session, project: project.path };
+  const workers: PolicyText["workers"] = {};
+  const secrets: PolicyText["secrets"] = {};
+  const all = readHostSecrets(instance);
+  for (const record of readRecords(instance)) {
+    const { container, worker, session, project } = record;
+    const given = grantedSecrets(instance, record.home, all);
+    workers[container] = {
+      worker,
+      session,
+      project: project.path,
+      ...(given.length > 0 ? { secrets: given.map(({ name }) => name) } : {}),
+    };
+    // The proxy gets no secret that no worker uses.
+    for (const secret of given) {
+      const leaf = leaves.get(secret.authority.cert);
+      const { name, host, header } = secret;
+      if (!leaf) continue;
+      const { cert, key } = leaf;
+      const value = headerValue(secret);
+      secrets[name] = { host, header, value, leaf: { cert, key } };
+    }
     const file = basename(home.egressProject(project.path), ".json");
     if (projects[file] === null) projects[project.path] = null;
   }
@@ -47,6 +77,7 @@ export function compilePolicy(
     workers,
     own: { host: host?.addresses ?? [], parent: ownAddresses() },
     upstream: (host ?? directNetwork).upstream,
+    secrets,
   };
 }
 
@@ -60,6 +91,7 @@ export function ownAddresses(): string[] {
 export async function feedPolicy(
   instance: Home,
   input: Writable,
+  leaves: Leaves,
 ): Promise<void> {
   // The proxy has ended; the supervisor starts another.
   input.on("error", () => {});
@@ -71,7 +103,9 @@ export async function feedPolicy(
     if (now !== seen || performance.now() - readAt >= fullEveryMs) {
       seen = now;
       readAt = performance.now();
-      const text = JSON.stringify(compilePolicy(instance, process.env));
+      dropGrants(instance);
+      const made = await leaves.make(readHostSecrets(instance));
+      const text = JSON.stringify(compilePolicy(instance, process.env, made));
       if (text !== sent) input.write(`${text}\n`);
       sent = text;
     }
@@ -91,6 +125,8 @@ function signature({ home }: Home): string {
     home.egressHost,
     home.sessions,
     home.egressInstance,
+    home.namedSecrets,
+    home.hostGrants,
     ...scopes,
   ];
   return paths.map((path) => {

@@ -21,6 +21,8 @@ export const entrySchema = v.object({
   /** failed: allowed, but the server cannot be reached. */
   verdict: v.picklist(["allowed", "refused", "failed"]),
   rule: text,
+  /** Names of the secrets that the request was sent with. */
+  secrets: v.optional(v.array(text)),
   /** Why it was refused or failed. */
   reason: v.optional(v.pipe(v.string(), v.maxLength(4096))),
   /** Sent by the worker. */

@@ -45,9 +45,19 @@ const clientSchema = v.object({
   session: v.nullable(v.string()),
   /** The project's path on the host. */
   project: v.string(),
+  /** Names of the secrets that are set in its requests. */
+  secrets: v.optional(v.array(v.string()), []),
 });
 
 export type Client = v.InferOutput<typeof clientSchema>;
+
+/** A named secret, and the certificate for its host that workers trust, as PEM. */
+const secretSchema = v.object({
+  host: v.string(),
+  header: v.string(),
+  value: v.string(),
+  leaf: v.object({ cert: v.string(), key: v.string() }),
+});
 
 /** What the proxy gets to know, as a line of JSON. */
 export const policySchema = v.object({
@@ -61,10 +71,42 @@ export const policySchema = v.object({
   /** Addresses of the machines that the proxy runs on. */
   own: v.object({ host: v.array(v.string()), parent: v.array(v.string()) }),
   upstream: upstreamSchema,
+  /** By name; those that a worker uses. */
+  secrets: v.optional(v.record(v.string(), secretSchema), {}),
 });
 
 export type Policy = v.InferOutput<typeof policySchema>;
 export type PolicyText = v.InferInput<typeof policySchema>;
+
+export interface NamedSecret extends v.InferOutput<typeof secretSchema> {
+  name: string;
+}
+
+/** Requests to other ports are not changed. */
+const secretPort = 443;
+
+/** Those of the secrets that are for requests to a target. */
+export function secretsFor<T extends { host: string }>(
+  secrets: readonly T[],
+  { host, port }: Target,
+): T[] {
+  return port === secretPort ? secrets.filter((one) => one.host === host) : [];
+}
+
+/** The secrets that are set in a worker's requests to a target. */
+export function secretsOf(
+  policy: Policy | undefined,
+  client: Client | undefined,
+  target: Target,
+): NamedSecret[] {
+  const given = (client?.secrets ?? []).flatMap((name) => {
+    const found = policy && Object.hasOwn(policy.secrets, name)
+      ? policy.secrets[name]
+      : undefined;
+    return found ? [{ ...found, name }] : [];
+  });
+  return secretsFor(given, target);
+}
 
 /** Who asks: a worker, or a command that asks for one. */
 export interface Asking {

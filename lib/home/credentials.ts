@@ -1,14 +1,7 @@
 // Credentials of sessions: stored for the instance, or from the caller's environment. A
 // session gets them as files in its Claude home, never as variables of its container.
 
-import {
-  existsSync,
-  lstatSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-} from "node:fs";
+import { lstatSync, readFileSync, rmSync, statSync } from "node:fs";
 import { join, relative } from "node:path";
 import {
   callerFile,
@@ -17,10 +10,11 @@ import {
   callerVariables,
   providerOf,
 } from "./caller-variables.ts";
-import { type Directory, inDirectory } from "../std/directory.ts";
+import { inDirectory } from "../std/directory.ts";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { isLoggedIn } from "./login.ts";
+import { writeSecrets } from "./named-secrets.ts";
 import {
   grantRelay,
   layOutLogin,
@@ -30,13 +24,7 @@ import {
 } from "./relayed.ts";
 import { forgetGrants, type Grant, removeGrant } from "../relay/grant.ts";
 import { apiHost } from "../relay/names.ts";
-import {
-  ensureDirectory,
-  isStaged,
-  type Owner,
-  replaceFile,
-  writeAtomic,
-} from "../std/owned.ts";
+import { type Owner, replaceFile, writeAtomic } from "../std/owned.ts";
 import type { HomePaths } from "../instance/paths.ts";
 import { clearPath } from "../std/plain-file.ts";
 import { insideWorker } from "../instance/paths.ts";
@@ -61,8 +49,6 @@ const keyFile = ".anthropic_key";
 const tokenFile = ".oauth_token";
 /** Written by the CLI when the user logs in from within the session. */
 const ownLogin = ".credentials.json";
-const secretPrefix = ".secret.";
-const variablePrefix = ".secret-env.";
 
 /** Stores an API key, or a token from `claude setup-token`, for all sessions. */
 export function keepCredential(
@@ -143,9 +129,11 @@ export function layOutCredentials(
   claudeHome: string,
   project: Owner,
   env: NodeJS.ProcessEnv,
-  { claudeRuns = false, relaying }: {
+  { claudeRuns = false, isolated = false, relaying }: {
     /** Keeps the key: the settings of a running Claude refer to it. */
     claudeRuns?: boolean;
+    /** Gives the session no secrets that the egress proxy sets in its requests. */
+    isolated?: boolean;
     /** Gives the session a placeholder only. */
     relaying?: Relaying | undefined;
   } = {},
@@ -155,6 +143,7 @@ export function layOutCredentials(
   if (relaying && chosen !== "provider") {
     return layOutPlaceholder(instance, claudeHome, project, env, {
       claudeRuns,
+      isolated,
       grant: grantRelay(instance, claudeHome, {
         chosen,
         keyFile,
@@ -186,6 +175,7 @@ export function layOutCredentials(
   const variables = writeSecrets(instance, claudeHome, project, {
     passed,
     claudeRuns,
+    isolated,
   });
   const hasKey = lstatSync(join(claudeHome, keyFile), { throwIfNoEntry: false })
     ?.isFile();
@@ -210,7 +200,11 @@ function layOutPlaceholder(
   claudeHome: string,
   project: Owner,
   env: NodeJS.ProcessEnv,
-  { grant, claudeRuns }: { grant: Grant; claudeRuns: boolean },
+  { grant, claudeRuns, isolated }: {
+    grant: Grant;
+    claudeRuns: boolean;
+    isolated: boolean;
+  },
 ): SignIn {
   const { kind, placeholder } = grant;
   const passed = callerVariables(env);
@@ -240,6 +234,7 @@ function layOutPlaceholder(
   const variables = writeSecrets(instance, claudeHome, project, {
     passed,
     claudeRuns,
+    isolated,
   });
   return {
     apiKeyHelper: isKey
@@ -298,124 +293,4 @@ export function forgetCredentials({ home }: Pick<Instance, "home">): void {
       claudeHome.close();
     }
   });
-}
-
-export interface NamedSecret {
-  name: string;
-  /** Whether it is also set as an environment variable of the session. */
-  variable: boolean;
-}
-
-/** Variables that a session depends on, or that change how programs are run. */
-const reservedVariables =
-  /^(HOME|PATH|SHELL|TERM|LANG|IFS|ENV|CLAUDE_CONFIG_DIR|LD_.*|BASH_.*)$/;
-
-export function setSecret(
-  { home, owner }: Home,
-  { name, variable }: NamedSecret,
-  value: string,
-): void {
-  checkSecret({ name, variable });
-  ensureDirectory(home.namedSecrets, 0o700, owner);
-  removeSecret({ home }, name);
-  const file = variable ? `${name}.env` : name;
-  writeAtomic(join(home.namedSecrets, file), value, owner);
-}
-
-/** Throws a `usage` Failure if a secret cannot have this name, or be this variable. */
-export function checkSecret({ name, variable }: NamedSecret): void {
-  checkSecretName(name);
-  if (variable && reservedVariables.test(name)) {
-    throw new Failure(
-      "usage",
-      `Cannot set ${name} from a secret: this variable changes how programs run`,
-      { hint: "Choose another name, or save it as a file: omit --env." },
-    );
-  }
-}
-
-export function listSecrets({ home }: Pick<Instance, "home">): NamedSecret[] {
-  if (!existsSync(home.namedSecrets)) return [];
-  return readdirSync(home.namedSecrets)
-    .filter((file) => /^[A-Za-z_]\w*(\.env)?$/.test(file))
-    .map((file) => ({
-      name: file.replace(/\.env$/, ""),
-      variable: file.endsWith(".env"),
-    }))
-    .sort((a, b) => a.name < b.name ? -1 : 1);
-}
-
-/** Returns false if there was no such secret. */
-export function removeSecret(
-  { home }: Pick<Instance, "home">,
-  name: string,
-): boolean {
-  checkSecretName(name);
-  let found = false;
-  for (const file of [name, `${name}.env`]) {
-    const path = join(home.namedSecrets, file);
-    found ||= existsSync(path);
-    rmSync(path, { force: true });
-  }
-  return found;
-}
-
-function checkSecretName(name: string): void {
-  if (/^[A-Za-z_]\w*$/.test(name)) return;
-  throw new Failure("usage", `Invalid secret name "${name}"`, {
-    hint: "Use letters, digits and underscores, with no digit first.",
-  });
-}
-
-/**
- * Writes the secrets and the caller's variables directly into the Claude home, since the
- * worker could replace a subdirectory by a link. Returns those that are variables.
- */
-function writeSecrets(
-  { home }: Home,
-  claudeHome: string,
-  user: Owner,
-  { passed, claudeRuns }: { passed: CallerVariables; claudeRuns: boolean },
-): Record<string, string> {
-  const wanted = new Map<string, string | Uint8Array>();
-  for (const [name, bytes] of Object.entries(passed.files)) {
-    wanted.set(name, bytes);
-  }
-  for (const [name, value] of Object.entries(passed.values)) {
-    wanted.set(callerVariable + name, value);
-  }
-  const variables = { ...passed.values };
-  for (const { name, variable } of listSecrets({ home })) {
-    const file = join(home.namedSecrets, variable ? `${name}.env` : name);
-    const value = readFileSync(file);
-    wanted.set((variable ? variablePrefix : secretPrefix) + name, value);
-    if (variable) variables[name] = value.toString().trimEnd();
-  }
-  // Those of the caller who started Claude stay while it runs.
-  const cleared = [
-    ...[secretPrefix, variablePrefix],
-    ...(claudeRuns ? [] : [callerFile, callerVariable]),
-  ];
-  inDirectory(claudeHome, (directory) => {
-    for (const { name } of directory.entries()) {
-      // Another command may be writing the same files.
-      const unwanted = isStaged(name)
-        ? isStale(directory, name)
-        : !wanted.has(name) &&
-          cleared.some((prefix) => name.startsWith(prefix));
-      if (unwanted) clearPath(directory.at(name));
-    }
-  });
-  for (const [name, value] of wanted) {
-    replaceFile(join(claudeHome, name), value, user, { mode: 0o400 });
-  }
-  return variables;
-}
-
-/** An older temporary file was left by a killed command: no command takes this long. */
-const staleAfterMs = 10 * 60_000;
-
-function isStale(directory: Directory, name: string): boolean {
-  const stat = directory.stat(name);
-  return stat?.kind === "file" && Date.now() - stat.mtimeMs > staleAfterMs;
 }

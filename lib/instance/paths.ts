@@ -160,6 +160,8 @@ export function homePaths(home: string) {
     /** An empty directory, mounted in its place in workers that use the relay. */
     noCredentials: join(home, "run", "no-credentials"),
     namedSecrets: join(home, "secrets", "named"),
+    /** Which of them the egress proxy sets for a session, see egress/host-secrets.ts. */
+    hostGrants: join(home, "secrets", "host-grants"),
     /** The secrets of one worker. */
     workerSecrets: (worker: string) => join(home, "secrets", "workers", worker),
     logs: join(home, "logs"),
@@ -238,6 +240,8 @@ export const insideWorker = {
   claudeHome: "/home/claude/.claude",
   claudeConfig: "/config/claude",
   secrets: "/run/secrets",
+  /** Those of the system and of the secrets' hosts, see docker/claude-session.sh. */
+  certificates: "/tmp/hal9000-certificates.pem",
   /** The part of the login that workers can read. */
   credentials: "/run/hal9000/credentials",
   /** Plugins shared by all sessions. */

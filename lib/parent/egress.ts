@@ -3,6 +3,7 @@
 import { askProxy } from "../egress/ask.ts";
 import { feedPolicy } from "../egress/feed.ts";
 import { egressJournal } from "../egress/journal.ts";
+import { Leaves } from "../egress/leaves.ts";
 import type { Instance } from "../instance/instance.ts";
 import { maxEntryBytes } from "../instance/journal.ts";
 import { openSocket } from "../instance/parent-socket.ts";
@@ -15,12 +16,13 @@ type Parent = Pick<Instance, "home" | "owner" | "docker" | "self">;
 
 export function egressChild(instance: Parent, log: Log): ChildSpec {
   const journal = egressJournal(instance);
+  const leaves = new Leaves();
   return {
     name: "egress",
     command: ["/scripts/egress-proxy"],
     logFile: instance.home.childLog("egress"),
     attend: (input, output) => {
-      feedPolicy(instance, input).catch((error) =>
+      feedPolicy(instance, input, leaves).catch((error) =>
         log(`The egress proxy gets no policy: ${messageOf(error)}`)
       );
       const { egressLog } = instance.home;

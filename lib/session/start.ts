@@ -69,7 +69,7 @@ export function prepareStart(
     claudeHome,
     owner,
     forNetwork(container, env),
-    { relaying },
+    { relaying, isolated: isIsolated(container) },
   );
   if (signIn.left.length > 0) {
     log(`Not passed to Claude: ${signIn.left.join("; ")}`);
@@ -107,7 +107,7 @@ export function renewCredentials(
     claudeHome,
     owner,
     forNetwork(container, env),
-    { claudeRuns: true, relaying },
+    { claudeRuns: true, relaying, isolated: isIsolated(container) },
   );
   return {
     arguments: settingsArguments(false),
@@ -121,7 +121,14 @@ function relayingOf(
   env: NodeJS.ProcessEnv,
 ): Relaying | undefined {
   if (!isRelayed(container) || !canUseRelay(env)) return undefined;
-  return { env, isolated: container.HostConfig.NetworkMode === isolatedMode };
+  return { env, isolated: isIsolated(container) };
+}
+
+/** Also for a container that is not known: it gets no secrets that it need not have. */
+function isIsolated(
+  container: Docker.ContainerInspectInfo | undefined,
+): boolean {
+  return !container || container.HostConfig.NetworkMode === isolatedMode;
 }
 
 function isRelayed(
@@ -135,9 +142,7 @@ function forNetwork(
   container: Docker.ContainerInspectInfo | undefined,
   env: NodeJS.ProcessEnv,
 ): NodeJS.ProcessEnv {
-  return container?.HostConfig.NetworkMode === isolatedMode
-    ? withoutProxies(env)
-    : env;
+  return container && isIsolated(container) ? withoutProxies(env) : env;
 }
 
 /** The caller's variables that are passed to Claude. */

@@ -2,6 +2,7 @@
 # and names are in the parent's hosts file.
 
 load ../helper/load
+load ../helper/found
 
 claudy=$scripts/claudy.ts
 deno=$(echo "$repo"/node_modules/@deno/*/deno)
@@ -27,6 +28,7 @@ teardown() {
   as_root kill $(cat "$BATS_TEST_TMPDIR"/pid.* 2>/dev/null) 2>/dev/null || true
   stop_workers
   rm -rf "$HAL9000_HOME/config/egress/"*/*.json "$HAL9000_HOME/config/egress/instance.json"
+  rm -f "$HAL9000_HOME/secrets/egress-host.json" "$HAL9000_HOME/secrets/named/"*
 }
 
 # Starts a command in the background; unlike $!, this is its own pid.
@@ -201,6 +203,8 @@ const [www, keys, hostname] = Deno.args;
 const text = (name: string) => Deno.readTextFileSync(`${keys}/${name}`);
 async function serve(request: Request) {
   const { hostname, pathname } = new URL(request.url);
+  const line = `${hostname}${pathname} ${request.headers.get("authorization")}\n`;
+  Deno.writeTextFileSync(`${keys}/requests`, line, { append: true });
   const path = `${www}/${hostname}${pathname}${pathname.endsWith("/") ? "index.html" : ""}`;
   try {
     const type = path.endsWith(".html") ? "text/html" : "application/octet-stream";
@@ -267,6 +271,60 @@ JAVA
   [ "$(grep -c '^ref: ' <<<"$output")" = 2 ]
   # What the worker itself serves is not the proxy's.
   heartbeat node-$$
+}
+
+@test "the egress proxy sets a secret for its host, of which an isolated worker has a placeholder" {
+  local keys=$BATS_TEST_TMPDIR/keys www=$BATS_TEST_TMPDIR/www session token=planted-$HAL9000_PREFIX
+  mkdir "$keys" "$www" "$project/bin"
+  certificate "$keys"
+  registries "$www"
+  docker exec "$parent" sh -c "echo '$public git.example npm.example' >>/etc/hosts"
+  serve_files "$www" "$keys"
+  jq -n --rawfile ca "$keys/ca.pem" '{version: 1, upstream: {http: null, https: null, noProxy: "", ca: $ca}, addresses: []}' \
+    >"$HAL9000_HOME/secrets/egress-host.json"
+  "$claudy" secret set GIT_TOKEN --host git.example --user me <<<"$token-git"
+  run -0 "$claudy" secret set NPM_TOKEN --env --host npm.example <<<"$token-npm"
+  [[ $output == *"warning: Egress to npm.example:443 is refused"* ]]
+  "$claudy" egress allow git.example npm.example
+  session=$(ANTHROPIC_API_KEY=sk-ant-planted WORKER_NETWORK=isolated "$claudy" --detach --json --profile node "$project" | jq -r .session)
+  [ "$(docker exec "$session" ls /sys/class/net)" = lo ]
+  # Programs with the environment of the session's Claude.
+  printf '#!/bin/sh\nexec "$@"\n' >"$project/bin/claude"
+  chmod +x "$project/bin/claude"
+  runs() { docker exec -e PATH=/workspace/bin:/usr/local/bin:/usr/bin:/bin -w /tmp "$session" claude-session "$@"; }
+  # shellcheck disable=SC2016  # in the worker
+  placeholder=$(runs sh -c 'echo "$NPM_TOKEN"')
+  [[ $placeholder == hal9000-placeholder-* ]]
+  # git asks without a token, curl sends one of its own, npm the placeholder, and fetch nothing.
+  runs git clone --quiet https://git.example/r.git
+  [ "$(docker exec "$session" cat /tmp/r/file)" = cloned ]
+  [[ $(runs curl --silent --header 'Authorization: Bearer mine' https://git.example/r.git/HEAD) == "ref: "* ]]
+  # shellcheck disable=SC2016  # npm replaces it
+  docker exec "$session" sh -c 'echo "//npm.example/:_authToken=\${NPM_TOKEN}" >/tmp/.npmrc'
+  runs npm install --silent --no-audit --no-fund --registry https://npm.example/ left
+  [ "$(runs node -p 'require("/tmp/node_modules/left/package.json").version')" = 1.0.0 ]
+  fetched() { runs node -e 'fetch(process.argv[1]).then(async (r) => console.log(r.status, (await r.text()).length))' https://npm.example/left; }
+  [[ $(fetched) == "200 "* ]]
+  [ "$(grep -c ^git.example "$keys/requests")" -gt 3 ]
+  [ "$(grep -c ^npm.example "$keys/requests")" -ge 3 ]
+  [ "$(sed 's/^[^ ]* //' "$keys/requests" | sort -u)" = "Basic $(printf 'me:%s-git' "$token" | base64 -w 0)
+Bearer $token-npm" ]
+  # The search finds what there is.
+  run -0 found_in "$session" "$placeholder"
+  found_nowhere "$session" "$token"
+  run ! found_in "$session" "$(printf 'me:%s' "$token" | base64 -w 0 | cut -c 1-20)
+PRIVATE KEY"
+  logged() { jq -es --arg session "$session" 'any(.session == $session and .verdict == "allowed" and .secrets == ["NPM_TOKEN"] and .host == "npm.example")' "$log"; }
+  wait_for 2 logged
+  [[ $("$claudy" egress check --session "$session" https://npm.example/) == *"sets Authorization there from the secret NPM_TOKEN."* ]]
+  # Another value, and none: at once.
+  "$claudy" secret set NPM_TOKEN --env --host npm.example <<<"$token-second"
+  second() { fetched && [[ $(tail -n 1 "$keys/requests") == "npm.example/left Bearer $token-second" ]]; }
+  wait_for 2 second
+  "$claudy" secret rm --yes NPM_TOKEN
+  ended() { ! fetched; } # the session does not trust the server itself
+  wait_for 2 ended
+  [[ $(tail -n 1 "$keys/requests") == *second ]]
 }
 
 # A package repository for apt, one for Maven and a registry for Cargo, as static files.

@@ -3,13 +3,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { credentialFor, keepCredential } from "../../lib/home/credentials.ts";
 import {
-  credentialFor,
-  keepCredential,
   listSecrets,
   removeSecret,
   setSecret,
-} from "../../lib/home/credentials.ts";
+} from "../../lib/home/named-secrets.ts";
 import { refreshAt, withoutRefresh } from "../../lib/home/login.ts";
 import { ownerOf } from "../../lib/std/owned.ts";
 import { homePaths } from "../../lib/instance/paths.ts";

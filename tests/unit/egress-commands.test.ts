@@ -77,6 +77,24 @@ test("check warns if the proxy does not get the rules", async ({ run, feed }) =>
   assert.match(stderr, "warning: The proxy does not have the present rules");
 });
 
+test("check tells which secrets are set for an allowed host", async ({ run, feed }) => {
+  const set = ["secret", "set", "TOKEN", "--host", "new.example"];
+  await run(claudy, set, { stdin: "real-value" });
+  const check = async (place: string) => {
+    feed();
+    return await run(claudy, ["egress", "check", place]);
+  };
+  assert.not.match((await check("new.example")).stdout, "TOKEN");
+  await run(claudy, ["egress", "allow", "new.example"]);
+  const sentence =
+    "\nThe proxy sets Authorization there from the secret TOKEN.\n";
+  assert.match((await check("new.example")).stdout, sentence);
+  assert.not.match((await check("http://new.example")).stdout, "TOKEN");
+  const json = await run(claudy, ["egress", "check", "new.example", "--json"]);
+  assert.equal(JSON.parse(json.stdout).secrets, ["TOKEN"]);
+  assert.not.match(json.stdout, "real-value");
+});
+
 test("check of localhost suggests no rule", async ({ run, feed }) => {
   feed();
   for (const place of ["localhost:3000", "app.localhost", "127.0.0.1:80"]) {

@@ -196,6 +196,7 @@ test("what cannot be read is null in the policy, which then refuses", ({ instanc
     worker: "w",
     session: null,
     project: "/p",
+    secrets: [],
   });
   // Nor past a proxy of the user's that is not known.
   writeHostNetwork(instance, directNetwork);

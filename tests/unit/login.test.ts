@@ -15,9 +15,6 @@ import * as assert from "uvu/assert";
 import {
   forgetCredentials,
   layOutCredentials,
-  listSecrets,
-  removeSecret,
-  setSecret,
 } from "../../lib/home/credentials.ts";
 import {
   isLoggedIn,
@@ -26,6 +23,11 @@ import {
 } from "../../lib/home/login.ts";
 import type { Docker } from "../../lib/docker/docker.ts";
 import { label } from "../../lib/instance/labels.ts";
+import {
+  listSecrets,
+  removeSecret,
+  setSecret,
+} from "../../lib/home/named-secrets.ts";
 import { ensureAuthority } from "../../lib/relay/certificates.ts";
 import { readGrants } from "../../lib/relay/grant.ts";
 import { renewCredentials } from "../../lib/session/start.ts";

@@ -4,7 +4,9 @@
 import {
   existsSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
+  statSync,
   utimesSync,
   writeFileSync,
 } from "node:fs";
@@ -116,7 +118,7 @@ test("secrets are saved, listed by name and removed", async ({ run, instance: { 
   await set(["file_a"], "other");
   const { stdout } = await run(claudy, ["secret", "list"]);
   assert.equal(table(stdout), [
-    ["NAME", "AS"],
+    ["NAME", "AS", "HOST"],
     ["TOKEN_B", "file and variable"],
     ["file_a", "file"],
   ]);
@@ -144,6 +146,77 @@ test("secrets are saved, listed by name and removed", async ({ run, instance: { 
   const rest = await run(claudy, ["secret", "rm", "NONE", "TOKEN_B", "--yes"]);
   assert.equal([rest.code, rest.stdout], [8, "TOKEN_B\n"]);
   assert.match(rest.stderr, "error: There is no secret NONE\n");
+});
+
+test("a secret for a host is saved with its host, and never printed", async ({ run, instance: { home } }) => {
+  const set = (argv: string[], stdin = "real-value\n") =>
+    run(claudy, ["secret", "set", ...argv], { stdin });
+  const saved = await set(["A", "--env", "--host", "API.github.com."]);
+  assert.is(saved.code, 0, saved.stderr);
+  assert.not.match(saved.stderr, "warning");
+  await set(["B"], "plain");
+  const other = await set(["B", "--host", "git.example", "--user", "me"]);
+  assert.match(
+    other.stderr,
+    "warning: Egress to git.example:443 is refused: no rule allows it",
+  );
+  const shown = await run(claudy, ["secret", "list"]);
+  assert.equal(table(shown.stdout), [
+    ["NAME", "AS", "HOST"],
+    ["A", "file and variable", "api.github.com (Authorization)"],
+    ["B", "file", "git.example (Authorization)"],
+  ]);
+  const json = await run(claudy, ["secret", "list", "--json"]);
+  const header = "Authorization";
+  assert.equal(JSON.parse(json.stdout), [
+    {
+      name: "A",
+      variable: true,
+      host: "api.github.com",
+      header,
+      format: "Bearer %s",
+      user: null,
+    },
+    {
+      name: "B",
+      variable: false,
+      host: "git.example",
+      header,
+      format: "Basic %s",
+      user: "me",
+    },
+  ]);
+  assert.equal(readdirSync(home.namedSecrets).sort(), ["A.host", "B.host"]);
+  const path = join(home.namedSecrets, "A.host");
+  assert.is(statSync(path).mode & 0o777, 0o600);
+  const taken = await set(["C", "--host", "api.github.com"]);
+  assert.is(taken.code, 5);
+  assert.match(taken.stderr, "A is already sent to api.github.com as Auth");
+  const refused: [string[], string][] = [
+    [["--header", "X-Key"], "--header only applies with --host"],
+    [["--host", "10.0.0.5"], 'Not the name of a host: "10.0.0.5"'],
+    [["--host", "api.github.com:443"], "Not the name of a host"],
+    [["--host", "*.github.com"], "Not the name of a host"],
+    [["--host", "localhost"], "Not the name of a host"],
+    [["--host", "api.anthropic.com"], "api.anthropic.com needs no named"],
+    [["--host", "a.example", "--header", "Host"], "cannot be the header"],
+    [["--host", "a.example", "--header", "a b"], "cannot be the header"],
+    [["--host", "a.example", "--format", "Bearer"], 'Not a format: "Bearer"'],
+    [["--host", "a.example", "--format", "%s\r\nX: %s"], "Not a format"],
+    [["--host", "a.example", "--user", "a:b"], 'Not a user name: "a:b"'],
+  ];
+  for (const [argv, message] of refused) {
+    const { code, stderr } = await set(["C", ...argv]);
+    assert.is(code, 2, stderr);
+    assert.match(stderr, message);
+  }
+  const lines = await set(["C", "--host", "a.example"], "real-value\nX: y");
+  assert.is(lines.code, 2);
+  for (const { stdout, stderr } of [saved, other, shown, json, taken, lines]) {
+    assert.not.match(stdout + stderr, "real-value");
+  }
+  assert.is((await run(claudy, ["secret", "rm", "A", "B", "--yes"])).code, 0);
+  assert.equal(readdirSync(home.namedSecrets), []);
 });
 
 test("a secret needs a value and a name that does not change how programs run", async ({ run }) => {

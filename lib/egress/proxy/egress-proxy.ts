@@ -37,7 +37,9 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
       for await (const line of linesOf(process.stdin, maxPolicyBytes)) {
         const policy = v.safeParse(policyText, line);
         if (!policy.success) {
-          io.log(`The policy is not valid: ${policy.issues[0].message}`);
+          // Not the message, which may contain a secret.
+          const at = v.getDotPath(policy.issues[0]);
+          io.log(`The policy is not valid${at === null ? "" : ` at ${at}`}`);
         }
         proxy.setPolicy(policy.success ? policy.output : undefined);
       }

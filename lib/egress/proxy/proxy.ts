@@ -19,7 +19,7 @@ import { readOrigin } from "../../std/origin.ts";
 import { joinSockets } from "../../gateway/forward.ts";
 import { hostOrigin } from "../ask.ts";
 import type { Entry } from "../journal.ts";
-import type { Client, Policy } from "../policy.ts";
+import { type Client, type Policy, secretsOf } from "../policy.ts";
 import {
   connectTarget,
   type Target,
@@ -31,6 +31,7 @@ import type { Bounds } from "./bounds.ts";
 import { answerCheck } from "./check.ts";
 import { forwardedHeaders } from "./headers.ts";
 import { judge, type Judgement, judgeTarget } from "./judge.ts";
+import { SecretRequests } from "./secrets.ts";
 import { Throttle } from "./throttle.ts";
 import {
   connectToProxy,
@@ -56,6 +57,8 @@ interface Connection {
   target?: Target;
   /** Addresses of the target that were allowed. */
   addresses?: string[];
+  /** Names of the secrets that are set in its request. */
+  secrets?: string[];
 }
 
 export class EgressProxy {
@@ -63,6 +66,7 @@ export class EgressProxy {
   readonly #server: Server;
   readonly #http: HttpServer;
   readonly #throttle: Throttle;
+  readonly #secretRequests: SecretRequests;
   /** All connections, those that have not sent their origin included. */
   #open = 0;
   readonly #connections = new Map<Duplex, Connection>();
@@ -74,6 +78,7 @@ export class EgressProxy {
     this.#options = options;
     const { entries, entriesPerSecond, headBytes } = options.bounds;
     this.#throttle = new Throttle(entries, entriesPerSecond);
+    this.#secretRequests = new SecretRequests(options.bounds);
     this.#http = createHttpServer({ maxHeaderSize: headBytes })
       .on(
         "connect",
@@ -114,7 +119,12 @@ export class EgressProxy {
         target,
         connection.addresses,
       );
-      if (!allowed || !connection.client) socket.destroy();
+      const left = secretsOf(policy, connection.client, target)
+        .map(({ name }) => name);
+      const isRemoved = connection.secrets?.some((name) =>
+        !left.includes(name)
+      );
+      if (!allowed || !connection.client || isRemoved) socket.destroy();
     }
   }
 
@@ -198,8 +208,17 @@ export class EgressProxy {
       );
     }
     const { server, ended } = found;
-    ended(socket);
+    const note: Partial<Entry> = {};
+    ended(socket, note);
     socket.write("HTTP/1.1 200 Connection established\r\n\r\n");
+    const secrets = () =>
+      target ? secretsOf(this.#policy, connection.client, target) : [];
+    connection.secrets = secrets().map(({ name }) => name);
+    if (target && connection.secrets.length > 0) {
+      const ca = this.#policy?.upstream.ca ?? null;
+      const tunnel = { target, server, ca, secrets, note };
+      return this.#secretRequests.serve(connection.socket, first, tunnel);
+    }
     if (first.length > 0) server.write(first);
     joinSockets(socket, server);
   }
@@ -336,7 +355,7 @@ export class EgressProxy {
       }
       // The worker has left, or the policy has changed.
       if (connection.socket.destroyed) server.destroy();
-      const ended = (socket: Duplex) => {
+      const ended = (socket: Duplex, note: Partial<Entry> = {}) => {
         socket.on("close", () => server.destroy());
         server.on("close", () =>
           this.#record(connection, {
@@ -346,6 +365,7 @@ export class EgressProxy {
             rule: found.rule,
             bytesUp: server.bytesWritten,
             bytesDown: server.bytesRead,
+            ...note,
           }));
       };
       return { server, ended, via };
@@ -379,7 +399,7 @@ export class EgressProxy {
 interface Connected {
   server: Socket;
   /** Ends the connection with the worker's, and records it. */
-  ended: (socket: Duplex) => void;
+  ended: (socket: Duplex, note?: Partial<Entry>) => void;
   /** The user's own proxy, if it is connected to that. */
   via: URL | undefined;
 }
