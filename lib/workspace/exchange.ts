@@ -185,6 +185,7 @@ export async function diffCopy(
   const subject = `Cannot compare session "${session}"`;
   const project = await projectOf(instance, record);
   const repository = repositoryOf(instance, project, true);
+  if (repository) requireSameRepository(instance, record, repository);
   const copy = requireCopy(instance, record);
   const { format, head } = readBase(instance, session);
   return await withScratch(
@@ -317,7 +318,10 @@ async function userRepository(
   const project = await projectOf(instance, record);
   requireOwner(instance, project, subject);
   const repository = repositoryOf(instance, project, true);
-  if (repository) return { project, repository };
+  if (repository) {
+    requireSameRepository(instance, record, repository);
+    return { project, repository };
+  }
   throw new Failure(
     "notFound",
     `${subject}: ${project.path} is no repository`,
@@ -325,6 +329,23 @@ async function userRepository(
       hint: `Make it one: git -C ${project.path} init. ` +
         `Or see the files in ${instance.home.workspaceTree(record.name)}`,
     },
+  );
+}
+
+/**
+ * Throws if the project now refers to another repository outside of it than the one that the
+ * user has allowed: a worker may have changed that.
+ */
+function requireSameRepository(
+  instance: Instance,
+  { name, project }: SessionRecord,
+  { outside, common }: Repository,
+): void {
+  if (!outside || readBase(instance, name).outside === common.path) return;
+  throw new Failure(
+    "unsafe",
+    `${project} is now a part of ${common.path}, and was not when it was copied`,
+    { hint: "See what its .git file contains." },
   );
 }
 

@@ -35,6 +35,8 @@ const baseSchema = v.object({
   version: v.literal(1),
   format: v.picklist(["sha1", "sha256"]),
   head: v.nullable(v.string()),
+  /** The repository outside of the project that it was made from, if any. */
+  outside: v.nullable(v.string()),
   /** Commits that the user's repository and the copy have had. */
   known: v.array(v.string()),
   /** The tree of the changes without a commit that were fetched last. */
@@ -105,6 +107,7 @@ export async function makeCopy(
       version: 1,
       format,
       head,
+      outside: repository?.outside ? repository.common.path : null,
       known,
       fetchedTree: null,
     });

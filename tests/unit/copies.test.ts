@@ -422,6 +422,25 @@ test("says what a directory is that cannot be copied", async (context) => {
     repository: { allowed: true },
   });
   assert.is(git(copied.tree, "log", "--format=%s"), "a.txt");
+  await fetchCopy(
+    context.instance,
+    copied.record,
+    { changes: false },
+    context.log,
+  );
+  // Neither is another one written that the project refers to since.
+  const other = join(context.root, "other");
+  mkdirSync(other);
+  git(other, "init", "--quiet");
+  commit(other, "o", "o");
+  git(other, "worktree", "add", "--quiet", join(context.root, "theirs"));
+  rmSync(tree, { recursive: true });
+  renameSync(join(context.root, "theirs"), tree);
+  git(other, "worktree", "repair", tree);
+  const changed = await failureOf(
+    fetchCopy(context.instance, copied.record, { changes: false }, context.log),
+  );
+  assert.match(changed.message, `is now a part of ${other}/.git`);
   const { record } = await opened(context, { directory: project("plain") });
   const nowhere = await failureOf(
     fetchCopy(context.instance, record, { changes: true }, context.log),

@@ -1,7 +1,8 @@
 // The copies that sessions work in: repositories of all kinds are copied, and hostile copies
 // are read, by the git of this machine.
 
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import {
   chmodSync,
   existsSync,
@@ -14,6 +15,7 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { createHash } from "node:crypto";
@@ -578,6 +580,10 @@ test("fetches commits, and what is not committed as a commit", async (context) =
   // Again: nothing is new. A detached HEAD comes too.
   const again = await fetch(context, copy, common, { changes: true });
   assert.equal(again.updated, []);
+  // One that a kill has left does not keep the next fetch from its work.
+  const lock = join(common, "refs/remotes/claudy/one/detached.lock");
+  writeFileSync(lock, "");
+  utimesSync(lock, 1, 1);
   git(copy.target, "checkout", "--quiet", "--detach");
   const lost = commit(copy.target, { "lost.txt": "lost\n" });
   assert.is((await fetch(context, copy, common)).branches["detached"], lost);
@@ -767,6 +773,87 @@ test("takes nothing of a pack whose objects are broken or missing", async (conte
   assert.equal(files(), before);
   assert.is(git(app, "for-each-ref"), refs);
   git(app, "fsck", "--strict");
+});
+
+/** Runs the program as a process of its own, and kills it with its children after a time. */
+async function killed(work: object, afterMs: number): Promise<boolean> {
+  const program = spawn(process.execPath, [
+    ...("Deno" in globalThis ? ["run", "--allow-all", "--no-lock"] : []),
+    join(import.meta.dirname ?? "", "../../lib/workspace/git/workspace.ts"),
+  ], { detached: true, stdio: ["pipe", "pipe", "ignore"] });
+  let text = "";
+  program.stdout.on("data", (chunk) => text += String(chunk));
+  const ended = once(program, "close");
+  program.stdin.write(`${JSON.stringify({ work, checks: [] })}\n`);
+  const late = setTimeout(
+    () => process.kill(-(program.pid ?? 0), "SIGKILL"),
+    afterMs,
+  );
+  const [code] = await ended;
+  clearTimeout(late);
+  if (code !== null) assert.match(text, '"result"');
+  return code === null;
+}
+
+test("a kill at any moment leaves the user's repository whole", async (context) => {
+  const { root } = context;
+  const app = repository(root);
+  const common = join(app, ".git");
+  const copy = await copyOf(context, app);
+  write(
+    copy.target,
+    Object.fromEntries(
+      [...Array(300).keys()].map((
+        at,
+      ) => [`many/${at}.txt`, `${at}\n`.repeat(50)]),
+    ),
+  );
+  const tip = commit(copy.target, { "n.txt": "n\n" });
+  const { pack: file, branches } = await packed(context, copy);
+  const ref = "refs/remotes/claudy/one/claudy/one";
+  const before = git(app, "for-each-ref");
+  const target = join(root, "killed");
+  const works = [{
+    do: "receive",
+    common,
+    pack: file,
+    format: "sha1",
+    branches,
+    prefix: "refs/remotes/claudy/one/",
+  }, {
+    do: "clone",
+    source: { common, own: common, tree: app },
+    tree: app,
+    target,
+    branch: "claudy/two",
+    changes: false,
+    ignored: [],
+  }];
+  let kills = 0;
+  for (const work of works) {
+    const begun = Date.now();
+    assert.not(await killed(work, 60_000));
+    const takesMs = Date.now() - begun;
+    for (const part of [0.4, 0.55, 0.65, 0.75, 0.85, 0.92]) {
+      rmSync(target, { recursive: true, force: true });
+      if (git(app, "for-each-ref") !== before) {
+        git(app, "update-ref", "-d", ref);
+      }
+      kills += Number(await killed(work, takesMs * part));
+      git(app, "fsck", "--strict", "--no-dangling");
+      assert.is(git(app, "status", "--porcelain"), "");
+      // All or nothing.
+      const now = git(app, "for-each-ref");
+      assert.ok(now === before || now.includes(`${tip} commit\t${ref}`), now);
+      // Git itself removes what is left; the next fetch does, of its own references.
+      git(app, "prune", "--expire=now");
+      const left = readdirSync(join(common, "objects"));
+      assert.equal(left.filter((name) => /^tmp/.test(name)), []);
+      const lock = join(common, `${ref}.lock`);
+      if (existsSync(lock)) utimesSync(lock, 1, 1);
+    }
+  }
+  assert.ok(kills > 0);
 });
 
 test("shows the difference to the user's branch", async (context) => {

@@ -3,7 +3,7 @@
 // removes such a directory if it is left by a kill.
 
 import { randomBytes } from "node:crypto";
-import { mkdirSync, renameSync, rmSync } from "node:fs";
+import { lstatSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
 import { Failure } from "../../std/errors.ts";
@@ -79,6 +79,7 @@ export async function receive(
     });
     const before = await refsBelow(place, prefix);
     keep(incoming, join(common, "objects"));
+    removeOldLocks(join(common, prefix));
     const changed = Object.entries(branches)
       .map(([branch, id]) => ({ branch, ref: `${prefix}${branch}`, id }))
       .filter(({ ref, id }) => before.get(ref) !== id);
@@ -142,6 +143,24 @@ function keep(incoming: string, objects: string): void {
   for (const name of names) {
     renameSync(join(incoming, "pack", name), join(objects, "pack", name));
   }
+}
+
+/** Nobody else writes references there, so an old lock was left by a kill. */
+function removeOldLocks(directory: string): void {
+  for (const name of namesBelow(directory)) {
+    const path = join(directory, name);
+    const stat = lstatSync(path, { throwIfNoEntry: false });
+    const isOld = stat && Date.now() - stat.mtimeMs > lockMs;
+    if (name.endsWith(".lock") && stat?.isFile() && isOld) rmSync(path);
+  }
+}
+
+const lockMs = 10_000;
+
+function namesBelow(directory: string): string[] {
+  return lstatSync(directory, { throwIfNoEntry: false })?.isDirectory()
+    ? readdirSync(directory, { recursive: true }).map(String)
+    : [];
 }
 
 /** The commits that a reference has got, or that the repository did not have. */
