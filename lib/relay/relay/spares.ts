@@ -4,8 +4,8 @@
 import type { Socket } from "node:net";
 import { Counts } from "../../std/counts.ts";
 
-/** As many as requests may begin at the same moment. */
-const maxSpares = 4;
+/** As many as requests may begin at the same moment; only as many as did are made. */
+const maxSpares = 32;
 
 /** Before servers close an idle connection, which a request could meet. */
 const idleMs = 10_000;
