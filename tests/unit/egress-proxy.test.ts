@@ -247,6 +247,39 @@ test("a chunked body is passed on", async () => {
   served.close();
 });
 
+test("a reply that is not valid ends no more than its request", async () => {
+  let reply = "";
+  const raw = createServer((socket) => {
+    socket.on("error", () => {});
+    socket.once("data", () => socket.end(reply, "latin1"));
+  }).listen(0, "127.0.0.1");
+  await once(raw, "listening");
+  const { port } = raw.address() as AddressInfo;
+  const served = await start({}, {
+    connect: () => createConnection({ host: "127.0.0.1", port }),
+  });
+  for (
+    const [text, status] of [
+      ["HTTP/1.1 200 O\x01K\r\n\r\n", "200"],
+      ["HTTP/1.1 200 \xe9\r\n\r\n", "200"],
+      ["HTTP/1.1 099 Low\r\n\r\n", "502"],
+      [
+        "HTTP/1.1 101 Other\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        "502",
+      ],
+      ["HTTP/1.1 200 OK\r\nX: a\x02b\r\n\r\n", "502"],
+      ["garbage\r\n\r\n", "502"],
+      ["", "502"],
+    ] as const
+  ) {
+    reply = text;
+    const answer = await served.get("http://allowed.example/");
+    assert.is(statusOf(answer), status, JSON.stringify(text));
+  }
+  raw.close();
+  served.close();
+});
+
 test("a refusal is a sentence, and connects to nothing", async () => {
   const served = await start();
   const answer = await served.tunnel("evil.example:443");

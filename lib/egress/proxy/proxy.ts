@@ -82,11 +82,15 @@ export class EgressProxy {
     this.#http = createHttpServer({ maxHeaderSize: headBytes })
       .on(
         "connect",
-        (request, socket, head) => void this.#tunnel(request, socket, head),
+        (request, socket, head) =>
+          void this.#tunnel(request, socket, head)
+            .catch(() => socket.destroy()),
       )
       .on(
         "request",
-        (request, response) => void this.#request(request, response),
+        (request, response) =>
+          void this.#request(request, response)
+            .catch(() => request.socket.destroy()),
       )
       // A malformed request.
       .on(
@@ -270,15 +274,23 @@ export class EgressProxy {
       ] as unknown as Record<string, string>,
     });
     passed.on("response", (answer) => {
+      const status = answer.statusCode ?? 0;
+      // Of another protocol, or a number that writeHead() does not accept.
+      if (status < 200) {
+        return void passed.destroy(new Error("its reply is not valid"));
+      }
       response.writeHead(
-        answer.statusCode ?? 502,
-        answer.statusMessage,
-        forwardedHeaders(answer.rawHeaders),
+        status,
+        // Not its message, in which the parser accepts characters that writeHead() does not.
+        forwardedHeaders(answer.rawHeaders) as unknown as Record<
+          string,
+          string
+        >,
       );
       answer.pipe(response);
       answer.on("error", () => request.socket.destroy());
     });
-    passed.on("error", (error) => {
+    const fail = (error: Error) => {
       server.destroy();
       if (response.headersSent) return void request.socket.destroy();
       const place = targetText(parsed.target);
@@ -286,7 +298,9 @@ export class EgressProxy {
       request.unpipe(passed);
       request.resume();
       finish(request.socket, responseText(502, sentence));
-    });
+    };
+    passed.on("error", fail);
+    passed.on("upgrade", () => fail(new Error("its reply is not valid")));
     response.on("close", () => server.destroy());
     request.pipe(passed);
   }
