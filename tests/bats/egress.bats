@@ -286,7 +286,9 @@ JAVA
   run -0 "$claudy" secret set NPM_TOKEN --env --host npm.example <<<"$token-npm"
   [[ $output == *"warning: Egress to npm.example:443 is refused"* ]]
   "$claudy" egress allow git.example npm.example
-  session=$(ANTHROPIC_API_KEY=sk-ant-planted WORKER_NETWORK=isolated "$claudy" --detach --json --profile node "$project" | jq -r .session)
+  # One of the caller's is kept, the others are those of the image.
+  unset NODE_EXTRA_CA_CERTS SSL_CERT_FILE GIT_SSL_CAINFO REQUESTS_CA_BUNDLE
+  session=$(ANTHROPIC_API_KEY=sk-ant-planted CURL_CA_BUNDLE=$keys/ca.pem WORKER_NETWORK=isolated "$claudy" --detach --json --profile node "$project" | jq -r .session)
   [ "$(docker exec "$session" ls /sys/class/net)" = lo ]
   # Programs with the environment of the session's Claude.
   printf '#!/bin/sh\nexec "$@"\n' >"$project/bin/claude"
@@ -295,6 +297,7 @@ JAVA
   # shellcheck disable=SC2016  # in the worker
   placeholder=$(runs sh -c 'echo "$NPM_TOKEN"')
   [[ $placeholder == hal9000-placeholder-* ]]
+  [[ $(runs printenv CURL_CA_BUNDLE GIT_SSL_CAINFO) == */.caller.CURL_CA_BUNDLE*/tmp/hal9000-certificates.pem ]]
   # git asks without a token, curl sends one of its own, npm the placeholder, and fetch nothing.
   runs git clone --quiet https://git.example/r.git
   [ "$(docker exec "$session" cat /tmp/r/file)" = cloned ]

@@ -378,6 +378,28 @@ test("an ambiguous length is a fault also if a parser has let it pass", () => {
   ) assert.is(faultWith(...headers), 400, headers.join());
 });
 
+test("unusual characters end no more than their request", async () => {
+  const served = await start();
+  for (
+    const request of [
+      `GET /\xc3\xa9\xff HTTP/1.1\r\nHost: ${host}\r\n\r\n`,
+      `GET /\x01\x7f HTTP/1.1\r\nHost: ${host}\r\n\r\n`,
+      `GET /a b HTTP/1.1\r\nHost: ${host}\r\n\r\n`,
+      `G\xffT / HTTP/1.1\r\nHost: ${host}\r\n\r\n`,
+      get("X: a\x01b"),
+      get("X: a\x00b"),
+      get("X\xff: b"),
+    ]
+  ) {
+    const answer = await served.exchange(Buffer.from(request, "latin1"));
+    assert.match(answer, /^(HTTP\/1\.1 4\d\d .*)?$/s, request);
+  }
+  const kept = get("X: \xc3\xa9\xff");
+  const answer = await served.exchange(Buffer.from(kept, "latin1"));
+  assert.is(statusOf(answer), "200");
+  served.close();
+});
+
 test("only the first request of a connection is sent", async () => {
   const served = await start();
   assert.match(
@@ -545,6 +567,12 @@ test("a server that ends in the middle, or sends no valid reply, harms only its 
     "garbage\r\n\r\n",
     `HTTP/1.1 200 OK\r\nX: ${"x".repeat(200_000)}\r\n\r\n`,
     "",
+    "HTTP/1.1 099 Low\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nX: a\x02b\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nX Y: 1\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello",
+    "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
   ];
   const served = await start({
     answer: (request) => {
@@ -560,6 +588,11 @@ test("a server that ends in the middle, or sends no valid reply, harms only its 
     assert.not.match(answer, /\r\n0\r\n\r\n$/);
   }
   served.close();
+  const odd = await start({
+    answer: ({ socket }) => socket.end("HTTP/1.1 200 O\x01K\r\n\r\n"),
+  });
+  assert.match(await odd.exchange(get()), /^HTTP\/1.1 200 OK\r\n/);
+  odd.close();
 });
 
 test("a removed secret is no longer sent, also by connections that are open; a new value at once", async () => {
@@ -610,6 +643,19 @@ test("a connection that sends no request is closed, and rules apply to open ones
   ruled.close();
 });
 
+/** A request on a connection that stops reading when its gate is held. */
+async function gated(
+  served: { tunnel: () => Promise<Socket> },
+  text: string,
+): Promise<{ gate: Gate; socket: TLSSocket }> {
+  const gate = new Gate(await served.tunnel());
+  const socket = connectTls({ socket: gate, servername: host, ca: [own.cert] });
+  socket.on("error", () => {});
+  socket.write(text);
+  await once(socket, "secureConnect");
+  return { gate, socket };
+}
+
 test("neither side can fill the proxy's memory", async () => {
   const chunk = Buffer.alloc(64 * 1024);
   const bytes = 96 * 1024 ** 2;
@@ -640,21 +686,10 @@ test("neither side can fill the proxy's memory", async () => {
     });
   });
   const served = await start({ server });
-  const secure = async (text: string) => {
-    const gate = new Gate(await served.tunnel());
-    const socket = connectTls({
-      socket: gate,
-      servername: host,
-      ca: [own.cert],
-    });
-    socket.on("error", () => {});
-    socket.write(text);
-    await once(socket, "secureConnect");
-    return { gate, socket };
-  };
-  const reading = await secure(get());
+  const reading = await gated(served, get());
   reading.gate.hold();
-  const writing = await secure(
+  const writing = await gated(
+    served,
     `POST / HTTP/1.1\r\nHost: ${host}\r\nContent-Length: ${bytes}\r\n\r\n`,
   );
   const written = lots(writing.socket);

@@ -57,7 +57,9 @@ export class SecretRequests {
     this.#http = createHttpServer({ maxHeaderSize: bounds.headBytes })
       .on(
         "request",
-        (request, response) => void this.#request(request, response),
+        (request, response) =>
+          void this.#request(request, response)
+            .catch(() => request.socket.destroy()),
       )
       .on("connect", (_, socket) => socket.destroy())
       .on("clientError", (_, socket) => socket.destroy());
@@ -142,13 +144,14 @@ export class SecretRequests {
     });
     const broken = (error: unknown) => {
       server.destroy();
-      // Incomplete, which the worker must notice.
       if (!response.headersSent) failed(error);
-      else if (!response.writableEnded) request.socket.destroy();
     };
     passed.on("upgrade", () => broken(new Error("its reply is not valid")));
     passed.on("error", broken);
-    passed.on("close", () => broken(new Error("the connection was closed")));
+    passed.on("close", () => {
+      // A reply that has begun may not have been read yet.
+      if (!response.headersSent) broken(new Error("the connection was closed"));
+    });
     request.on("data", (chunk) => {
       if (passed.write(chunk)) return;
       request.pause();
@@ -247,8 +250,8 @@ function passReply(
 ): void {
   response.writeHead(
     reply.statusCode ?? 502,
-    reply.statusMessage,
-    forwardedHeaders(reply.rawHeaders),
+    // Not its message, in which the parser accepts characters that writeHead() does not.
+    forwardedHeaders(reply.rawHeaders) as unknown as Record<string, string>,
   );
   // Under Deno 2.9.5, a reply without a body would never be finished after it.
   if (!isEmpty(reply, response.req.method)) response.flushHeaders();
@@ -264,7 +267,6 @@ function passReply(
   reply.on("end", () => response.end());
   // Incomplete, which the client must notice.
   reply.on("error", () => response.destroy());
-  reply.on("aborted", () => response.destroy());
 }
 
 function isEmpty(
