@@ -297,6 +297,8 @@ test("gives a directory that is no repository one in the copy only", async (cont
   mkdirSync(join(app, "nested"));
   git(join(app, "nested"), "init", "--quiet");
   commit(join(app, "nested"), { n: "n" });
+  mkdirSync(join(app, "without"));
+  git(join(app, "without"), "init", "--quiet");
   const copy = await copyOf(context, app, { source: null });
   const { target, result } = copy;
   assert.not(existsSync(join(app, ".git")));
@@ -304,7 +306,7 @@ test("gives a directory that is no repository one in the copy only", async (cont
   assert.is(readFileSync(join(target, "odd \n'name"), "utf8"), "o");
   assert.not(existsSync(join(target, "x.log")));
   assert.equal(result.notices, [
-    "Repositories in it are not in the copy: nested",
+    "Repositories in it are not in the copy: nested, without",
   ]);
   // An empty one has no commit.
   const empty = join(context.root, "empty");
@@ -341,8 +343,55 @@ test("copies the remotes without credentials and without paths of this machine",
   );
   assert.is(git(target, "for-each-ref", "refs/remotes/claudy"), "");
   assert.is(urlForWorkers("ssh://git:pw@h/x"), "ssh://git@h/x");
+  assert.is(urlForWorkers("ssh://git:p@w@h/x"), "ssh://git@h/x");
+  assert.is(urlForWorkers("https://me:p@w@h/x"), "https://h/x");
+  assert.is(urlForWorkers("https://h/x?private_token=t"), "https://h/x");
   assert.is(urlForWorkers("git@github.com:a/b.git"), "git@github.com:a/b.git");
   assert.is(urlForWorkers("file:///srv/a"), undefined);
+});
+
+test("takes no repository in the project along, with its credentials", async (context) => {
+  const app = repository(context.root);
+  // One that is committed, as an old submodule is, and one that git does not track.
+  for (const name of ["old", "new"]) {
+    const inner = join(app, name);
+    mkdirSync(inner);
+    git(inner, "init", "--quiet");
+    commit(inner, { ".gitignore": ".env\n" });
+    git(inner, "remote", "add", "o", "https://me:token@example.com/a.git");
+    write(inner, { ".env": "secret" });
+  }
+  git(app, "add", "old");
+  git(app, "commit", "--quiet", "--message", "old");
+  commit(join(app, "old"), { more: "more" });
+  const { target, result } = await copyOf(context, app, { changes: true });
+  assert.equal(result.notices, [
+    "Changes of repositories in it are not in the copy: old, new",
+  ]);
+  assert.not(existsSync(join(target, "new")));
+  assert.equal(readdirSync(join(target, "old")), []);
+});
+
+test("takes a link along that was a directory", async (context) => {
+  const app = repository(context.root);
+  write(app, { "e/c.txt": "e\n" });
+  rmSync(join(app, "b"), { recursive: true });
+  symlinkSync("e", join(app, "b"));
+  const { target } = await copyOf(context, app, { changes: true });
+  assert.ok(lstatSync(join(target, "b")).isSymbolicLink());
+  assert.is(
+    git(target, "status", "--porcelain"),
+    git(app, "status", "--porcelain"),
+  );
+  // And a file that has become a directory.
+  rmSync(join(app, "a.txt"));
+  write(app, {
+    ".git/info/exclude": "ignored\n",
+    "a.txt/new": "n",
+    "a.txt/ignored": "i",
+  });
+  const second = await copyOf(context, app, { changes: true });
+  assert.equal(readdirSync(join(second.target, "a.txt")), ["new"]);
 });
 
 test("copies a worktree with its own branch", async (context) => {

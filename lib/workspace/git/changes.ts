@@ -2,7 +2,7 @@
 // never one that a worker can write.
 
 import { existsSync } from "node:fs";
-import { gitList, type Place, run } from "./git.ts";
+import { gitList, type Place, run, type RunOptions } from "./git.ts";
 
 export interface Change {
   path: string;
@@ -25,4 +25,28 @@ export async function changesIn(
     path: entry.slice(3),
     untracked: entry.startsWith("??"),
   }));
+}
+
+/**
+ * Adds all files to the index of a place, but no repositories in it: git adds only the commit
+ * of such a one, and fails if it has none. Returns their paths.
+ */
+export async function addAll(
+  place: Place,
+  options: RunOptions & { flags?: string[] } = {},
+): Promise<string[]> {
+  const found = await gitList(place, [
+    ...["ls-files", "-z", "--others", "--exclude-standard"],
+  ]);
+  const nested = found.filter((path) => path.endsWith("/"))
+    .map((path) => path.slice(0, -1));
+  await run(place, [
+    ...["add", "--all", ...(options.flags ?? [])],
+    ...["--pathspec-from-file=-", "--pathspec-file-nul"],
+  ], {
+    ...options,
+    input: [":(top)", ...nested.map((path) => `:(top,exclude,literal)${path}`)]
+      .map((pathspec) => `${pathspec}\0`).join(""),
+  });
+  return nested;
 }

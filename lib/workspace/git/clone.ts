@@ -1,11 +1,11 @@
 // Makes the copy of a project that a session works in.
 
 import { existsSync, lstatSync, mkdirSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import * as v from "valibot";
 import { Failure } from "../../std/errors.ts";
 import { printable } from "../../std/text.ts";
-import { type Change, changesIn } from "./changes.ts";
+import { addAll, type Change, changesIn } from "./changes.ts";
 import { type Format, git, gitList, init, type Place, run } from "./git.ts";
 import { layOutLfs } from "./lfs.ts";
 import {
@@ -98,18 +98,9 @@ async function cloneDirectory(
     workTree: tree,
     index: join(copy.gitDir, "index"),
   };
-  await run(outside, ["add", "--all"]);
-  const nested = await gitlinks(outside);
+  const nested = await addAll(outside);
   if (nested.length > 0) {
     notices.push(`Repositories in it are not in the copy: ${listed(nested)}`);
-    await run(outside, [
-      "rm",
-      "--cached",
-      "--force",
-      "--quiet",
-      "--",
-      ...nested,
-    ]);
   }
   const entries = await gitList(outside, ["ls-files", "-z"]);
   if (entries.length > 0) {
@@ -171,7 +162,7 @@ async function cloneRepository(
     ? []
     : await changesOf(source, places.tree, places.own, copy);
   if (request.changes && places.tree !== null) {
-    await takeChanges(changes, places.tree, target);
+    await takeChanges(changes, places.tree, target, notices);
   }
   const ignored = places.tree === null ? 0 : await takeIgnored(
     { ...copy, workTree: places.tree },
@@ -331,18 +322,47 @@ async function changesOf(
   }
 }
 
+/**
+ * Files only: a directory among the changes is a repository of its own, whose configuration
+ * may have credentials, or was a file, and its files are changes too.
+ */
 async function takeChanges(
   changes: Change[],
   tree: string,
   target: string,
+  notices: string[],
 ): Promise<void> {
-  const isThere = (path: string) =>
-    lstatSync(join(tree, path), { throwIfNoEntry: false }) !== undefined;
-  // First, so that a link that has become a directory is not followed.
+  const repositories: string[] = [];
+  const files: string[] = [];
   for (const { path } of changes) {
-    rmSync(join(target, path), { recursive: true, force: true });
+    const plain = path.replace(/\/$/, "");
+    const found = kindOf(tree, plain);
+    if (found === "file") files.push(plain);
+    const isKept = found === "directory" &&
+      existsSync(join(tree, plain, ".git"));
+    if (isKept) repositories.push(plain);
+    // First, so that a link that has become a directory is not followed.
+    else rmSync(join(target, plain), { recursive: true, force: true });
   }
-  await copyTree(tree, target, changes.map(({ path }) => path).filter(isThere));
+  if (repositories.length > 0) {
+    notices.push(
+      `Changes of repositories in it are not in the copy: ${
+        listed(repositories)
+      }`,
+    );
+  }
+  if (changes.some(({ path }) => path.includes("\ufffd"))) {
+    notices.push("Files whose names are not UTF-8 are not in the copy");
+  }
+  await copyTree(tree, target, files);
+}
+
+/** Undefined if it is missing, or if a directory of its path is a link. */
+function kindOf(tree: string, path: string): "file" | "directory" | undefined {
+  const above = dirname(path);
+  if (above !== "." && kindOf(tree, above) !== "directory") return undefined;
+  const stat = lstatSync(join(tree, path), { throwIfNoEntry: false });
+  return stat && (stat.isDirectory() ? "directory" : "file");
 }
 
 async function takeIgnored(
@@ -365,12 +385,4 @@ function listed(names: string[]): string {
   const shown = names.slice(0, 5).map(printable).join(", ");
   const rest = names.length - 5;
   return rest > 0 ? `${shown} and ${rest} more` : shown;
-}
-
-/** Paths of repositories in an index, without a final slash. */
-async function gitlinks(place: Place): Promise<string[]> {
-  const entries = await gitList(place, ["ls-files", "-z", "--stage"]);
-  return entries.flatMap((entry) =>
-    /^160000 [^\t]*\t(.+)$/s.exec(entry)?.[1] ?? []
-  );
 }

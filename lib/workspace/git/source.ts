@@ -137,10 +137,14 @@ export class SourceConfig {
  * worker does not have, or runs a program.
  */
 export function urlForWorkers(url: string): string | undefined {
-  const match = /^(https?|ssh|git|ftps?):\/\/(?:([^/@]*)@)?(.+)$/s.exec(url);
+  // A password may contain an @, and a query a token.
+  const match = /^(https?|ssh|git|ftps?):\/\/(?:([^/?#]*)@)?([^?#]+)/s.exec(
+    url,
+  );
   if (match) {
     const [, scheme = "", user, rest = ""] = match;
-    const kept = scheme === "ssh" && user ? `${user.split(":")[0]}@` : "";
+    const name = user?.split(/[:@]/)[0];
+    const kept = scheme === "ssh" && name ? `${name}@` : "";
     return `${scheme}://${kept}${rest}`;
   }
   // Like git@github.com:owner/name.git
