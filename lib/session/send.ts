@@ -37,19 +37,27 @@ const enter = `${command} send-keys -t =claude: Enter`;
 
 const script = `${paste} && ${enter}`;
 
+/** How often the careful script looks for the text, every 0.1 s: a busy CLI draws it late. */
+const maxLooks = 50;
+
 /**
  * For a prompt that no person watches: no Enter if something else was typed there, or if a
  * dialog has appeared meanwhile, whose choice it would accept. The CLI shows a no-break
  * space before what is typed.
  */
-const carefulScript = `${paste} || exit
-if ${command} capture-pane -p -J -t =claude: | grep -qF -e "❯ $1" -e "❯\u00a0$1"
-then ${enter}
-else
-  ${command} send-keys -t =claude: -N "\${#1}" BSpace
-  echo "something else is typed there, or asked"
-  exit 1
-fi`;
+export const carefulScript = `${paste} || exit
+looks=0
+while [ $looks -lt ${maxLooks} ]; do
+  case $(${command} capture-pane -p -J -t =claude:) in
+    *"❯ $1"* | *"❯\u00a0$1"*) exec ${enter} ;;
+    *"$1"*) break ;;
+  esac
+  looks=$((looks + 1))
+  sleep 0.1
+done
+${command} send-keys -t =claude: -N "\${#1}" BSpace
+echo "something else is typed there, or asked"
+exit 1`;
 
 export async function sendText(
   instance: Instance,

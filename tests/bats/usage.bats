@@ -189,6 +189,7 @@ told_at() { docker logs --timestamps "$parent" 2>&1 | grep "The limit has reset:
   "$claudy" resume --when-reset
   refused() { docker logs "$parent" 2>&1 | grep "Cannot resume \"$first\".*something else is typed"; }
   wait_for 20 refused
-  screen_shows "$first" "half a thought"
-  run -1 screen_shows "$first" "half a thoughtGo"
+  # The CLI may take a moment to delete it again.
+  is_left() { screen_shows "$first" "half a thought" && ! screen_shows "$first" "half a thoughtGo"; }
+  wait_for 10 is_left
 }

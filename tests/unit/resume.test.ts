@@ -1,9 +1,15 @@
 // Which sessions go on when the account's limit has reset.
 
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import type { CliState } from "../../lib/session/activity.ts";
 import { Resumer } from "../../lib/session/resume.ts";
+import { carefulScript } from "../../lib/session/send.ts";
 import type { Status } from "../../lib/usage/status.ts";
 
 const reset = 100_000;
@@ -98,6 +104,47 @@ test("nothing is left to do where nothing is limited", async () => {
   const { until } = resumer({});
   assert.is(await until(undefined, 2), true);
   assert.is(await until(statusOf(), 4), true);
+});
+
+/** Runs the script with a fake tmux, which shows one of the screens at each look. */
+function typeInto(...screens: string[]): { keys: string; status: number } {
+  const directory = mkdtempSync(join(tmpdir(), "hal9000-resume-"));
+  const put = (name: string, lines: string[]) =>
+    writeFileSync(join(directory, name), ["#!/bin/sh", ...lines].join("\n"), {
+      mode: 0o755,
+    });
+  put("sleep", []);
+  put("tmux", [
+    `cd '${directory}'`,
+    'case "$*" in *capture-pane*)',
+    "  look=$(cat looks 2>/dev/null || echo 0); echo $((look + 1)) >looks",
+    `  [ "$look" -lt ${screens.length} ] || look=${screens.length - 1}`,
+    '  cat "screen$look" ;;',
+    '*send-keys*) shift 4; echo "$@" >keys ;; esac',
+  ]);
+  for (const [look, screen] of screens.entries()) {
+    writeFileSync(join(directory, `screen${look}`), screen);
+  }
+  const PATH = `${directory}:${process.env["PATH"]}`;
+  const { status } = spawnSync("sh", ["-c", carefulScript, "sh", "Go on"], {
+    env: { PATH },
+  });
+  const keys = readFileSync(join(directory, "keys"), "utf8").trim();
+  rmSync(directory, { recursive: true });
+  return { keys, status: status ?? -1 };
+}
+
+test("a text is sent when a slow screen shows it alone, and deleted beside another", () => {
+  const sent = { keys: "send-keys -t =claude: Enter", status: 0 };
+  const deleted = { keys: "send-keys -t =claude: -N 5 BSpace", status: 1 };
+  assert.equal(typeInto("❯", "❯", "❯", "❯ Go on"), sent);
+  assert.equal(typeInto("❯\u00a0Go on"), sent);
+  assert.equal(
+    typeInto("❯", "❯ half a thought", "❯ half a thoughtGo on"),
+    deleted,
+  );
+  assert.equal(typeInto("❯ half a thought"), deleted);
+  assert.equal(typeInto("Do you want to proceed?\n ❯ 1. Yes"), deleted);
 });
 
 test.run();
