@@ -14,6 +14,7 @@ import {
   examineSockets,
 } from "./daemon.ts";
 import { examineEgress } from "./egress.ts";
+import { examineRelay } from "./relay.ts";
 import { fail, type Finding } from "./findings.ts";
 import { examineInotify } from "./inotify.ts";
 import { examineDiskUse, examineLimits } from "./limits.ts";
@@ -76,6 +77,7 @@ const examinations: Examination[] = [
   { name: "chromadb", run: examineChromadb, engine: true, service: true },
   { name: "sockets", run: examineSockets, engine: true, service: true },
   { name: "egress", run: examineEgress, engine: true, service: true },
+  { name: "relay", run: examineRelay, engine: true, service: true },
   { name: "pool", run: examinePool, engine: true, service: true },
   { name: "nsenter", run: examineNsenter, engine: true, service: true },
   { name: "dashboard", run: examineDashboard, engine: true, service: true },

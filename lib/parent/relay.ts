@@ -2,11 +2,9 @@
 
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
-import { createConnection } from "node:net";
 import { join } from "node:path";
 import type { Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
-import { connect as connectTls } from "node:tls";
 import { loginFile, type LoginRefresh, readLogin } from "../home/login.ts";
 import type { Instance } from "../instance/instance.ts";
 import { Journal, maxEntryBytes } from "../instance/journal.ts";
@@ -20,12 +18,11 @@ import {
 } from "../relay/certificates.ts";
 import { entrySchema } from "../relay/entry.ts";
 import { type Grant, readGrants, removeGrant } from "../relay/grant.ts";
-import { apiHost } from "../relay/names.ts";
+import { relayAnswers } from "../relay/answers.ts";
 import { reportSchema, type State } from "../relay/state.ts";
 import { type Ledger, openLedger } from "../usage/ledger.ts";
 import { messageOf } from "../std/errors.ts";
 import { parseJson } from "../std/json.ts";
-import { originHeader } from "../std/origin.ts";
 import type { Log } from "../std/log.ts";
 import { fileSignature } from "../std/plain-file.ts";
 import { attempts, keepLines } from "./attempts.ts";
@@ -197,32 +194,4 @@ function signature({ home }: Parent): string {
     join(home.login, loginFile),
   ];
   return paths.map(fileSignature).join("\n");
-}
-
-const answerMs = 5000;
-
-/** Whether the relay shows a certificate that the sessions trust. */
-export function relayAnswers({ home }: Pick<Instance, "home">): Promise<
-  boolean
-> {
-  const authorities = readAuthorities(home).map(({ cert }) => cert);
-  return new Promise((resolve) => {
-    const socket = createConnection(home.relayService);
-    socket.write(originHeader(null));
-    const secured = connectTls({
-      socket,
-      servername: apiHost,
-      ca: authorities,
-    });
-    const end = (answer: boolean) => {
-      clearTimeout(late);
-      secured.destroy();
-      socket.destroy();
-      resolve(answer);
-    };
-    const late = setTimeout(() => end(false), answerMs);
-    socket.on("error", () => end(false));
-    secured.on("error", () => end(false));
-    secured.on("secureConnect", () => end(secured.authorized));
-  });
 }

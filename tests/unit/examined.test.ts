@@ -15,6 +15,7 @@ import {
   examinePool,
   examineSockets,
 } from "../../lib/doctor/daemon.ts";
+import { examineRelay } from "../../lib/doctor/relay.ts";
 import { gitIdentity } from "../../lib/home/git-identity.ts";
 import { serveParent } from "../../lib/instance/parent-socket.ts";
 import {
@@ -300,6 +301,25 @@ test("commits are signed with an SSH key of the agent, or reported as unsigned",
   git("config", "commit.gpgsign", "false");
   assert.equal(identity(true).left, []);
   assert.is(get("commit.gpgsign"), "");
+});
+
+test("reports a relay that workers cannot reach", async (fake) => {
+  const look = () => examineRelay(fake.instance);
+  for (
+    const [open, taken, state, text] of [
+      [[], [], "warn", /no service is open/],
+      [[8000], [], "fail", /started without it/],
+      [[8000], [443], "warn", /port 443 .* is occupied/],
+      [[8000, 443], [], "fail", /does not answer/],
+    ] as const
+  ) {
+    says(fake, { shared: { open: [...open], taken: [...taken] } });
+    const finding = await look();
+    assert.is(finding.state, state);
+    assert.match(finding.says, text);
+  }
+  Object.assign(fake.instance.settings, { HAL9000_RELAY: "off" });
+  assert.is((await look()).state, "ok");
 });
 
 test.run();
