@@ -10,7 +10,6 @@ import { tellOfMemory } from "../worker/status.ts";
 import { stopWorker } from "../worker/ending.ts";
 import { Failure, fileFailure } from "../std/errors.ts";
 import { inheritRequest } from "../home/host-config.ts";
-import { withRelay } from "../home/relayed.ts";
 import { inheritForRun } from "../home/inherit.ts";
 import { projectImage } from "../image/profiles.ts";
 import { openInstance } from "../instance/open.ts";
@@ -28,6 +27,7 @@ import { readRecord } from "../instance/record.ts";
 import {
   type ClaudeStart,
   prepareStart,
+  relayUseFor,
   type StartOptions,
 } from "../session/start.ts";
 import { workerEnvironment } from "../session/local-gateway.ts";
@@ -205,9 +205,8 @@ async function runPrompt(
   options: RunOptions,
 ): Promise<number> {
   const flags = flagsOf({ ...options }, startSettings);
-  const opened = await openInstance(io.env, io.log, flags);
-  const env = await workerEnvironment(opened, io.env);
-  const instance = withRelay(opened, env);
+  const instance = await openInstance(io.env, io.log, flags);
+  const env = await workerEnvironment(instance, io.env);
   await offerDaemon(io, instance, options.yes);
   ensureHome(instance);
   const project = await resolveProject(instance, {
@@ -238,6 +237,7 @@ async function runPrompt(
     imageId: image.id,
     repository: repositoryConsent(io, options.allowWorktree),
     once: true,
+    relay: relayUseFor(instance, env),
   }, io.log);
   try {
     const start = await prepareRun(io, instance, worker, {

@@ -14,19 +14,27 @@ import { inDirectory } from "../std/directory.ts";
 import { Failure } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { isLoggedIn } from "./login.ts";
-import { writeSecrets } from "./named-secrets.ts";
+import { untilNextStart, writeSecrets } from "./named-secrets.ts";
+import { localHosts } from "../egress/variables.ts";
 import {
   grantRelay,
+  lastKey,
   layOutLogin,
   relayedLogin,
   type Relaying,
   trustedFile,
 } from "./relayed.ts";
-import { forgetGrants, type Grant, removeGrant } from "../relay/grant.ts";
-import { apiHost } from "../relay/names.ts";
+import {
+  forgetGrants,
+  type Grant,
+  type GrantKind,
+  readGrant,
+  takeGrant,
+} from "../relay/grant.ts";
+import { apiHost, isPlaceholder } from "../relay/names.ts";
 import { type Owner, replaceFile, writeAtomic } from "../std/owned.ts";
 import type { HomePaths } from "../instance/paths.ts";
-import { clearPath } from "../std/plain-file.ts";
+import { clearPath, plainText } from "../std/plain-file.ts";
 import { insideWorker } from "../instance/paths.ts";
 
 type Home = Pick<Instance, "home" | "owner">;
@@ -97,10 +105,14 @@ export function hasCredentials(
   env: NodeJS.ProcessEnv,
 ): boolean {
   if (credentialFor(instance, env)) return true;
+  const grant = readGrant(instance, relative(instance.home.home, claudeHome));
+  if (grant?.kind === "caller") return true;
   return inDirectory(
     claudeHome,
     (home) =>
-      [keyFile, ownLogin].some((file) => home.stat(file)?.kind === "file"),
+      [keyFile, ownLogin].some((file) =>
+        home.stat(file)?.kind === "file" && !hasPlaceholder(home.at(file))
+      ),
   ) ??
     false;
 }
@@ -152,7 +164,7 @@ export function layOutCredentials(
       }),
     });
   }
-  removeGrant(instance, relative(home.home, claudeHome));
+  const former = takeGrant(instance, relative(home.home, claudeHome));
   const write = (file: string, text: string | undefined) => {
     const path = join(claudeHome, file);
     if (text !== undefined) replaceFile(path, text, project, { mode: 0o400 });
@@ -167,7 +179,13 @@ export function layOutCredentials(
   addGateway(passed, env, chosen);
   // Without any credentials, the session keeps the key from its last start.
   const keepsKey = chosen === undefined || claudeRuns && key === undefined;
-  if (!keepsKey) write(keyFile, key);
+  if (!keepsKey) {
+    write(keyFile, key);
+  } else {
+    const last = lastKey(claudeHome, keyFile, former);
+    // There may be a placeholder in its place, if the relay was used before.
+    if (former || last === null) write(keyFile, last ?? undefined);
+  }
   const token = chosen === "token"
     ? readFileSync(home.claudeToken, "utf8")
     : undefined;
@@ -208,6 +226,7 @@ function layOutPlaceholder(
 ): SignIn {
   const { kind, placeholder } = grant;
   const passed = callerVariables(env);
+  reportUnusedToken(passed, env, kind);
   const { values, files } = passed;
   const trusted = trustedFile(
     instance,
@@ -216,7 +235,9 @@ function layOutPlaceholder(
   files[trusted.name] = trusted.bytes;
   values["NODE_EXTRA_CA_CERTS"] = `${insideWorker.claudeHome}/${trusted.name}`;
   for (const name of ["NO_PROXY", "no_proxy"]) {
-    if (values[name] !== undefined) values[name] += `,${apiHost}`;
+    // In an isolated worker, other programs reach the API by the egress proxy.
+    const hosts = grant.isolated ? localHosts : values[name];
+    if (hosts !== undefined) values[name] = `${hosts},${apiHost}`;
   }
   if (kind === "gateway") values["ANTHROPIC_AUTH_TOKEN"] = placeholder;
   const isKey = kind === "key" || kind === "caller";
@@ -227,7 +248,7 @@ function layOutPlaceholder(
     ] as const
   ) {
     const path = join(claudeHome, name);
-    if (given) replaceFile(path, placeholder, project, { mode: 0o400 });
+    if (given) replaceFile(path, placeholder, project, untilNextStart);
     else clearPath(path);
   }
   if (kind === "login") layOutLogin(instance, claudeHome, project, placeholder);
@@ -253,23 +274,32 @@ function layOutPlaceholder(
 
 /** The caller's token and headers are for the gateway that ANTHROPIC_BASE_URL names. */
 function addGateway(
-  { values, left }: CallerVariables,
+  passed: CallerVariables,
   env: NodeJS.ProcessEnv,
   chosen: Credential | undefined,
 ): void {
+  const { values } = passed;
   const { ANTHROPIC_AUTH_TOKEN: token, ANTHROPIC_CUSTOM_HEADERS: headers } =
     env;
   if (headers) values["ANTHROPIC_CUSTOM_HEADERS"] = headers;
   if (token && chosen === "gateway") values["ANTHROPIC_AUTH_TOKEN"] = token;
-  else if (token && chosen === "key") {
-    left.push(
-      "ANTHROPIC_AUTH_TOKEN: the stored key is used; remove it with claudy logout",
-    );
-  }
+  reportUnusedToken(passed, env, chosen);
+}
+
+function reportUnusedToken(
+  { left }: CallerVariables,
+  env: NodeJS.ProcessEnv,
+  used: Credential | GrantKind | undefined,
+): void {
+  if (!env["ANTHROPIC_AUTH_TOKEN"] || used !== "key") return;
+  left.push(
+    "ANTHROPIC_AUTH_TOKEN: the stored key is used; remove it with claudy logout",
+  );
 }
 
 /** Removes the stored credentials, and their copies in the sessions. */
-export function forgetCredentials({ home }: Pick<Instance, "home">): void {
+export function forgetCredentials(instance: Home): void {
+  const { home } = instance;
   for (
     const path of [
       home.anthropicKey,
@@ -280,7 +310,7 @@ export function forgetCredentials({ home }: Pick<Instance, "home">): void {
   ) {
     rmSync(path, { recursive: true, force: true });
   }
-  forgetGrants({ home });
+  forgetGrants(instance);
   inDirectory(home.claude, (homes) => {
     for (const { name, kind } of homes.entries()) {
       const claudeHome = kind === "directory" ? homes.enter(name) : undefined;
@@ -288,9 +318,20 @@ export function forgetCredentials({ home }: Pick<Instance, "home">): void {
       for (const { name } of claudeHome.entries()) {
         const given = [keyFile, tokenFile].includes(name) ||
           [callerFile, callerVariable].some((one) => name.startsWith(one));
-        if (given) clearPath(claudeHome.at(name));
+        if (given && !hasPlaceholder(claudeHome.at(name))) {
+          clearPath(claudeHome.at(name));
+        }
       }
       claudeHome.close();
     }
   });
+}
+
+/** Of a session that uses the relay, which may run and go on after the next login. */
+function hasPlaceholder(path: string): boolean {
+  try {
+    return isPlaceholder(plainText(path, { maxBytes: 4096 }) ?? "");
+  } catch {
+    return false; // too large, or not a file
+  }
 }

@@ -227,6 +227,9 @@ function trustAuthorities(
   files[authoritiesFile] = withOwn(new Uint8Array());
 }
 
+/** No fsync: after a crash of the machine, they are written again at the next start. */
+export const untilNextStart = { mode: 0o400, sync: false };
+
 /**
  * Writes the secrets and the caller's variables directly into the Claude home, since the
  * worker could replace a subdirectory by a link. Returns those that are variables.
@@ -279,7 +282,7 @@ export function writeSecrets(
     }
   });
   for (const [name, value] of wanted) {
-    replaceFile(join(claudeHome, name), value, user, { mode: 0o400 });
+    replaceFile(join(claudeHome, name), value, user, untilNextStart);
   }
   return variables;
 }

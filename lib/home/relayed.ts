@@ -7,7 +7,7 @@ import process from "node:process";
 import { hostNetwork } from "../egress/upstream.ts";
 import type { Instance } from "../instance/instance.ts";
 import { insideWorker } from "../instance/paths.ts";
-import type { Settings } from "../instance/settings.ts";
+import { readParentState } from "../instance/parent-state.ts";
 import { readAuthorities } from "../relay/authority.ts";
 import {
   type Grant,
@@ -16,7 +16,12 @@ import {
   readGrant,
   writeGrant,
 } from "../relay/grant.ts";
-import { apiHost, gatewayUrl, isPlaceholder } from "../relay/names.ts";
+import {
+  apiHost,
+  gatewayUrl,
+  isPlaceholder,
+  relayPort,
+} from "../relay/names.ts";
 import { inDirectory } from "../std/directory.ts";
 import { Failure } from "../std/errors.ts";
 import { isLocalUrl } from "../std/local-url.ts";
@@ -24,13 +29,6 @@ import { ensureOwner, type Owner, replaceFile } from "../std/owned.ts";
 import { clearPath, plainText } from "../std/plain-file.ts";
 import { callerFile, providerOf } from "./caller-variables.ts";
 import { readLogin } from "./login.ts";
-
-function usesRelay(
-  { HAL9000_RELAY }: Pick<Settings, "HAL9000_RELAY">,
-  env: NodeJS.ProcessEnv,
-): boolean {
-  return HAL9000_RELAY === "on" && canUseRelay(env);
-}
 
 /**
  * Whether a session of this caller can use the relay. A cloud provider's requests are signed
@@ -40,16 +38,6 @@ export function canUseRelay(env: NodeJS.ProcessEnv): boolean {
   const base = env["ANTHROPIC_BASE_URL"];
   return providerOf(env) === undefined &&
     (!base || (URL.canParse(base) && !isLocalUrl(base)));
-}
-
-/** The instance for a caller whose sessions may not be able to use the relay. */
-export function withRelay(
-  instance: Instance,
-  env: NodeJS.ProcessEnv,
-): Instance {
-  const { settings } = instance;
-  const relay = usesRelay(settings, env) ? "on" : "off";
-  return { ...instance, settings: { ...settings, HAL9000_RELAY: relay } };
 }
 
 export interface Relaying {
@@ -104,8 +92,11 @@ export function grantRelay(
   const { env, isolated } = relaying;
   const home = relative(instance.home.home, claudeHome);
   const before = readGrant(instance, home);
-  // A running CLI has its placeholder, in the form of its kind.
-  if (claudeRuns && before && before.kind !== (chosen ?? "own")) return before;
+  const running = claudeRuns ? before : undefined;
+  // It has its placeholder, in the form of its kind.
+  if (running && formOf(running.kind) !== formOf(chosen ?? "own")) {
+    return running;
+  }
   const own = {
     caller: env["ANTHROPIC_API_KEY"],
     gateway: env["ANTHROPIC_AUTH_TOKEN"],
@@ -119,22 +110,38 @@ export function grantRelay(
     credential = lastKey(claudeHome, keyFile, before);
     if (credential !== null) kind = "caller";
   }
+  const { upstream } = hostNetwork(env, () => {});
   const grant: Grant = {
     version: 1,
     home,
-    placeholder: claudeRuns && before ? before.placeholder : newPlaceholder(),
+    placeholder: running?.placeholder ?? newPlaceholder(),
     kind,
     credential,
-    baseUrl: baseUrlOf(env),
-    headers: headersIn(env["ANTHROPIC_CUSTOM_HEADERS"] ?? ""),
-    upstream: hostNetwork(env, () => {}).upstream,
+    // Those of the caller who started it, unless they were removed by a logout.
+    baseUrl: running ? running.baseUrl : baseUrlOf(env),
+    headers: running?.headers.length
+      ? running.headers
+      : headersIn(env["ANTHROPIC_CUSTOM_HEADERS"] ?? ""),
+    upstream: running
+      ? {
+        http: running.upstream.http ?? upstream.http,
+        https: running.upstream.https ?? upstream.https,
+        noProxy: running.upstream.noProxy || upstream.noProxy,
+        ca: running.upstream.ca ?? upstream.ca,
+      }
+      : upstream,
     isolated,
   };
   writeGrant(instance, grant);
   return grant;
 }
 
-function lastKey(
+function formOf(kind: GrantKind): GrantKind {
+  return kind === "caller" ? "key" : kind;
+}
+
+/** The key of the session's last start; null if there was none. */
+export function lastKey(
   claudeHome: string,
   keyFile: string,
   before: Grant | undefined,
@@ -196,7 +203,7 @@ export function layOutLogin(
     try {
       if (process.getuid?.() === 0) ensureOwner(inside.at("."), user);
       const file = inside.at(".credentials.json");
-      replaceFile(file, JSON.stringify(login), user, { mode: 0o600 });
+      replaceFile(file, JSON.stringify(login), user, { sync: false });
     } finally {
       inside.close();
     }
@@ -214,10 +221,7 @@ export function trustedFile(
 ): { name: string; bytes: Uint8Array } {
   const authorities = readAuthorities(home);
   if (authorities.length === 0) {
-    throw new Failure("failed", "The relay has no certificate yet", {
-      hint: "Restart the parent: claudy daemon restart. " +
-        "Or open the session without it: HAL9000_RELAY=off",
-    });
+    throw noRelay("The relay has no certificate yet");
   }
   const text = [
     ...(callers ? [new TextDecoder().decode(callers)] : []),
@@ -226,3 +230,22 @@ export function trustedFile(
   const name = `${callerFile}NODE_EXTRA_CA_CERTS`;
   return { name, bytes: new TextEncoder().encode(`${text}\n`) };
 }
+
+/** Throws a `failed` Failure if a new worker could not use it, as after an upgrade. */
+export function requireRelay({ home }: Pick<Instance, "home">): void {
+  const { shared } = readParentState({ home }) ?? {};
+  const ports = [...shared?.open ?? [], ...shared?.taken ?? []];
+  // Empty for a moment after the parent's start.
+  if (ports.length > 0 && !ports.includes(relayPort)) {
+    throw noRelay("The parent was started without the relay");
+  }
+  if (readAuthorities(home).length === 0) {
+    throw noRelay("The relay has no certificate yet");
+  }
+}
+
+const noRelay = (message: string) =>
+  new Failure("failed", message, {
+    hint: "Restart the parent: claudy daemon restart. " +
+      "Or give workers the credentials: HAL9000_RELAY=off",
+  });

@@ -40,6 +40,8 @@ export const recordSchema = v.object({
   once: v.optional(v.boolean()),
   /** Whether it may change git's hooks and configuration. */
   unguarded: v.optional(v.boolean()),
+  /** Whether it does not use the relay, although its container was made for that. */
+  unrelayed: v.optional(v.boolean()),
   /** Its directory in HAL9000_HOME/secrets/workers; null if it has no secrets. */
   secrets: v.nullable(v.pipe(v.string(), v.regex(/^[^/.][^/]*$/))),
   /** The memory limit; null for none. */

@@ -62,8 +62,11 @@ export function nsenterSpec(
     user: `0:${owner.gid}`,
     env: [
       `HAL9000_PROJECT_ROOTS=${(host.roots ?? []).join(":")}`,
-      `NSENTER_HOMES=${
-        [hostHome.workers, hostHome.claude, hostHome.workspaces].join(":")
+      `NSENTER_SOURCES=${
+        [
+          ...[hostHome.workers, hostHome.claude, hostHome.workspaces],
+          hostHome.netFiles,
+        ].join(":")
       }`,
       `NSENTER_RUN=${hostHome.nsenter}`,
     ],

@@ -31,6 +31,7 @@ import { keepMeasured } from "./disk.ts";
 import { keepReconciled } from "./reconcile.ts";
 import { keepServices, servicesChild, watchServices } from "./services.ts";
 import { keepResumed } from "../session/resume.ts";
+import { ensureAuthority } from "../relay/certificates.ts";
 import { relayChild } from "./relay.ts";
 import { ensureSeccompTried } from "../image/seccomp.ts";
 import { type ChildSpec, Supervisor } from "./supervisor.ts";
@@ -116,6 +117,10 @@ export async function runParent(
       },
     });
     supervisor.start(egressChild(instance, log));
+    // Before the parent is ready: sessions trust it. The relay's child repeats it.
+    await ensureAuthority(instance).catch((error) =>
+      log(`The relay gets no certificate: ${messageOf(error)}`)
+    );
     supervisor.start(relayChild(instance, loginRefresh, log));
     supervisor.start(servicesChild(instance));
     await Promise.all([

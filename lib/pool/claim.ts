@@ -96,7 +96,8 @@ export async function fit(
   if ((request.network === "isolated") !== isIsolated) {
     throw new Unfit("another network");
   }
-  if ((request.relay === "on") !== recipe.relay) {
+  const { relay = "off" } = request;
+  if (relay !== "any" && (relay === "on") !== recipe.relay) {
     throw new Unfit("another relay setting");
   }
   const project = projectOf(instance, request);
@@ -242,6 +243,7 @@ export async function claimWorker(
       ephemeral: request.name === undefined,
       once: request.once,
       ...(request.unguarded ? { unguarded: true } : {}),
+      ...(recipe.relay && request.relay !== "on" ? { unrelayed: true } : {}),
       secrets: null,
       memoryBytes: limits.memoryBytes,
       oomKilledAt: null,
@@ -267,7 +269,10 @@ export async function claimWorker(
     const attaching = nsenter.attach({
       pid: worker.pid,
       mark: worker.mark,
-      attachments: attachmentsOf(project, claudeHome, mounts),
+      attachments: [
+        ...attachmentsOf(project, claudeHome, mounts),
+        ...ownHosts(instance, claim.record, recipe.network),
+      ],
     });
     attaching.catch(() => {});
     // In this order: a record makes the worker count as in use.
@@ -368,6 +373,17 @@ export function attachmentsOf(
         gid,
       })),
   ];
+}
+
+/** The relay is in the hosts file of a shared worker that was made for it. */
+export function ownHosts(
+  { hostHome, owner }: Pick<Instance, "hostHome" | "owner">,
+  { unrelayed }: Pick<WorkerRecord, "unrelayed">,
+  network: string | undefined,
+): Attachment[] {
+  if (!unrelayed || network === isolatedMode) return [];
+  const source = join(hostHome.netFiles, "hosts");
+  return [{ source, target: "/etc/hosts", readOnly: true, ...owner }];
 }
 
 function sameLimits(a: Limits, b: Limits): boolean {

@@ -14,6 +14,7 @@ import {
   expireClaim,
   fit,
   gitMountsWithin,
+  ownHosts,
   readClaim,
   readClaims,
   Unfit,
@@ -156,7 +157,7 @@ export class Claims {
     try {
       const container = await inspectContainer(docker, record.container);
       if (!container?.State.Running) return;
-      const { State, Config } = container;
+      const { State, Config, HostConfig } = container;
       const mark = markOf(Config);
       if (mark === undefined) {
         if (onlyMissing) return;
@@ -171,11 +172,14 @@ export class Claims {
       );
       await this.#nsenter.attach({
         ...process,
-        attachments: attachmentsOf(
-          workspaceOf(record),
-          `${hostHome.home}/${record.home}`,
-          gitMountsWithin(this.#instance, record),
-        ),
+        attachments: [
+          ...attachmentsOf(
+            workspaceOf(record),
+            `${hostHome.home}/${record.home}`,
+            gitMountsWithin(this.#instance, record),
+          ),
+          ...ownHosts(this.#instance, record, HostConfig.NetworkMode),
+        ],
       });
     } catch (error) {
       this.#log(`Cannot attach to "${record.worker}": ${messageOf(error)}`);

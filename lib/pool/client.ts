@@ -14,6 +14,7 @@ import {
 } from "../instance/parent-socket.ts";
 import type { HomePaths } from "../instance/paths.ts";
 import type { Settings } from "../instance/settings.ts";
+import { relayUseOf } from "../relay/names.ts";
 import type { SpawnRequest } from "../worker/request.ts";
 import { Client } from "../std/socket-lines.ts";
 import {
@@ -176,7 +177,7 @@ export function claimRequest(
       pids: settings.WORKER_PIDS_LIMIT,
     },
     network: settings.WORKER_NETWORK,
-    relay: settings.HAL9000_RELAY,
+    relay: relayUseOf(settings.HAL9000_RELAY, request),
     ...(settings.REQUIRE_LIMITS ? { requireLimits: true } : {}),
   };
 }

@@ -2,6 +2,7 @@
 // as `op`.
 
 import * as v from "valibot";
+import { relayUses } from "../relay/names.ts";
 import { workerNetworks } from "../instance/settings.ts";
 
 /** Increased with each incompatible change. */
@@ -60,8 +61,8 @@ const claimSchema = v.object({
   }),
   /** @default shared */
   network: v.optional(v.picklist(workerNetworks)),
-  /** Whether the worker uses the relay. @default off */
-  relay: v.optional(v.picklist(["on", "off"])),
+  /** @default off */
+  relay: v.optional(v.picklist(relayUses)),
   /** Whether to refuse a worker whose limits the engine cannot enforce. */
   requireLimits: v.optional(v.boolean()),
 });

@@ -8,7 +8,7 @@ import * as v from "valibot";
 import { upstreamSchema } from "../egress/upstream.ts";
 import type { Instance } from "../instance/instance.ts";
 import { readJson } from "../std/json.ts";
-import { ensureDirectory, writeAtomic } from "../std/owned.ts";
+import { ensureDirectory, stageFile } from "../std/owned.ts";
 import { placeholderOf } from "./names.ts";
 
 /**
@@ -59,7 +59,26 @@ export function writeGrant({ home, owner }: Home, grant: Grant): void {
   ensureDirectory(home.relay, 0o700, owner);
   ensureDirectory(home.relayGrants, 0o700, owner);
   const text = JSON.stringify(grant);
-  writeAtomic(fileOf({ home }, grant.home), text, owner);
+  // Only a caller's credential is needed after a crash: at a start, all else is made anew.
+  const sync = grant.credential !== null;
+  stageFile(fileOf({ home }, grant.home), text, owner, { sync }).commit();
+}
+
+/** Removes a grant and returns it. */
+export function takeGrant(
+  { home }: Pick<Instance, "home">,
+  claudeHome: string,
+): Grant | undefined {
+  const grant = readGrant({ home }, claudeHome);
+  if (grant) removeGrant({ home }, claudeHome);
+  return grant;
+}
+
+/** For a Claude home that is about to be moved. The parent drops the former grant later. */
+export function copyGrant(instance: Home, from: string, to: string): void {
+  const grant = readGrant(instance, from);
+  if (grant) writeGrant(instance, { ...grant, home: to });
+  else removeGrant(instance, to);
 }
 
 export function removeGrant(
@@ -69,14 +88,30 @@ export function removeGrant(
   rmSync(fileOf({ home }, claudeHome), { force: true });
 }
 
-/** Removes the callers' credentials; those of the instance are not in grants. */
-export function forgetGrants({ home }: Pick<Instance, "home">): void {
-  for (const grant of readGrants({ home })) {
-    const { credential, headers, upstream } = grant;
-    const hasSecrets = credential !== null || headers.length > 0 ||
-      upstream.http !== null || upstream.https !== null;
-    if (hasSecrets) removeGrant({ home }, grant.home);
+/**
+ * Removes the callers' credentials; those of the instance are not in grants. A running
+ * session keeps its placeholder, and uses it when a key is stored.
+ */
+export function forgetGrants(instance: Home): void {
+  for (const grant of readGrants(instance)) {
+    const { kind, upstream } = grant;
+    writeGrant(instance, {
+      ...grant,
+      kind: kind === "caller" ? "key" : kind,
+      credential: null,
+      headers: [],
+      upstream: {
+        ...upstream,
+        http: withoutPassword(upstream.http),
+        https: withoutPassword(upstream.https),
+      },
+    });
   }
+}
+
+/** Null for a proxy that asks for one, too. */
+function withoutPassword(proxy: string | null): string | null {
+  return proxy !== null && new URL(proxy).password !== "" ? null : proxy;
 }
 
 export function readGrants({ home }: Pick<Instance, "home">): Grant[] {

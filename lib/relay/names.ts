@@ -6,6 +6,28 @@ export const apiHost = "api.anthropic.com";
 export const relayPort = 443;
 
 /**
+ * How Claude in a worker reaches the API: `on` by the relay, `off` directly, with the
+ * instance's login in the worker, `any` directly, without that login. Then a worker that
+ * was made for the relay will do, too.
+ */
+export const relayUses = ["on", "off", "any"] as const;
+
+export type RelayUse = typeof relayUses[number];
+
+/** Programs in a worker without a session have credentials of their own, if any. */
+export function relayUseOf(
+  setting: "on" | "off",
+  { standalone, session, relay }: {
+    standalone?: boolean | undefined;
+    session?: string | undefined;
+    relay?: RelayUse | undefined;
+  },
+): RelayUse {
+  if (standalone || setting === "off") return "off";
+  return relay ?? (session === undefined ? "any" : "on");
+}
+
+/**
  * The base URL of a session whose caller has one of its own. The CLI then behaves as with
  * any gateway: it does not take it for the Anthropic API.
  */

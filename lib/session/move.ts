@@ -7,6 +7,7 @@ import { sessionHome } from "../home/worker-home.ts";
 import { moveScope } from "../egress/store.ts";
 import { moveBudgets } from "../usage/budgets.ts";
 import type { Instance } from "../instance/instance.ts";
+import { copyGrant } from "../relay/grant.ts";
 import { freePorts, reservePorts } from "../instance/port-range.ts";
 import {
   readSession,
@@ -89,6 +90,9 @@ async function change(
   // Its ports are derived from its name.
   const record: SessionRecord = { ...to, portBase: undefined };
   writeSession(instance, record);
+  if (existsSync(oldHome)) {
+    copyGrant(instance, sessionHome(from.name), sessionHome(to.name));
+  }
   moveFile(oldHome, newHome);
   moveFile(home.workspace(from.name), home.workspace(to.name));
   moveFile(home.inherited(from.name), home.inherited(to.name));

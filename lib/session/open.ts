@@ -5,7 +5,6 @@ import { join, resolve } from "node:path";
 import { forgetActivity } from "./activity.ts";
 import { settingsArguments } from "../home/claude-settings.ts";
 import { hasCredentials } from "../home/credentials.ts";
-import { withRelay } from "../home/relayed.ts";
 import { hasConversation } from "./conversations.ts";
 import { inspectContainer } from "../docker/docker.ts";
 import { Failure, warnOnFileError } from "../std/errors.ts";
@@ -64,6 +63,7 @@ import {
   type ClaudeStart,
   prepareStart,
   type ReadySession,
+  relayUseFor,
   renewCredentials,
   type StartOptions,
 } from "./start.ts";
@@ -212,10 +212,7 @@ function inNetwork(
       `Network: ${network} (chosen for this session; --network chooses another)`,
     );
   }
-  return withRelay({
-    ...instance,
-    settings: { ...settings, WORKER_NETWORK: network },
-  }, request.env);
+  return { ...instance, settings: { ...settings, WORKER_NETWORK: network } };
 }
 
 /** Renews the files of a running Claude, and returns how it could be started again. */
@@ -409,6 +406,7 @@ async function findOrStartWorker(
       profile,
       options: {
         ...request,
+        relay: relayUseFor(instance, request.env),
         repository: {
           allowed: false,
           ...request.repository,

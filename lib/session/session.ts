@@ -4,6 +4,7 @@
 import { removeScope } from "../egress/store.ts";
 import { removeBudgets } from "../usage/budgets.ts";
 import { release } from "../usage/paused.ts";
+import { removeGrant } from "../relay/grant.ts";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { stopWorker } from "../worker/ending.ts";
@@ -116,5 +117,6 @@ export async function removeSessionHome(
   name: string,
 ): Promise<void> {
   await removeTree(join(home.home, sessionHome(name)));
+  removeGrant({ home }, sessionHome(name));
   rmSync(home.inherited(name), { force: true });
 }

@@ -3,7 +3,7 @@
 
 import { layOutSettings, settingsArguments } from "../home/claude-settings.ts";
 import { withoutProxies } from "../home/caller-variables.ts";
-import { layOutCredentials } from "../home/credentials.ts";
+import { credentialFor, layOutCredentials } from "../home/credentials.ts";
 import {
   canUseRelay,
   keptRelay,
@@ -11,6 +11,8 @@ import {
   type Relaying,
 } from "../home/relayed.ts";
 import { label } from "../instance/labels.ts";
+import { readRecord } from "../instance/record.ts";
+import type { RelayUse } from "../relay/names.ts";
 import { isolatedMode } from "../worker/network.ts";
 import { type Docker, environmentOf } from "../docker/docker.ts";
 import { execIn } from "../docker/exec.ts";
@@ -54,6 +56,16 @@ export interface ReadySession {
   resumes: boolean;
 }
 
+/** How the Claude of a new worker will reach the API. */
+export function relayUseFor(
+  instance: Pick<Instance, "home" | "settings">,
+  env: NodeJS.ProcessEnv,
+): RelayUse {
+  if (instance.settings.HAL9000_RELAY === "off") return "off";
+  if (canUseRelay(env)) return "on";
+  return credentialFor(instance, env) === "login" ? "off" : "any";
+}
+
 /** Writes the files that Claude reads at its start into a Claude home. */
 export function prepareStart(
   instance: Instance,
@@ -62,7 +74,7 @@ export function prepareStart(
   log: Log,
 ): ClaudeStart {
   const { container, portBase, verdict } = options;
-  const relaying = relayingOf(container, options.env);
+  const relaying = relayingOf(instance, container, options.env);
   const env = relaying ? relayedEnv(options.env) : options.env;
   const signIn = layOutCredentials(
     instance,
@@ -95,9 +107,9 @@ export function renewCredentials(
   { claudeHome, owner }: { claudeHome: string; owner: Owner },
   { container, env: given }: Pick<StartOptions, "container" | "env">,
 ): ClaudeStart {
-  const relaying = relayingOf(container, given);
+  const relaying = relayingOf(instance, container, given);
   // This caller could not have started it so, but what runs has no other credential.
-  const kept = !relaying && isRelayed(container)
+  const kept = !relaying && isRelayed(instance, container)
     ? keptRelay(instance, claudeHome)
     : undefined;
   if (kept) return { arguments: settingsArguments(false), env: kept };
@@ -117,10 +129,11 @@ export function renewCredentials(
 
 /** Undefined for a worker without the relay, and a caller who cannot use it. */
 function relayingOf(
+  instance: Instance,
   container: Docker.ContainerInspectInfo | undefined,
   env: NodeJS.ProcessEnv,
 ): Relaying | undefined {
-  if (!isRelayed(container) || !canUseRelay(env)) return undefined;
+  if (!isRelayed(instance, container) || !canUseRelay(env)) return undefined;
   return { env, isolated: isIsolated(container) };
 }
 
@@ -132,9 +145,11 @@ function isIsolated(
 }
 
 function isRelayed(
+  instance: Instance,
   container: Docker.ContainerInspectInfo | undefined,
 ): container is Docker.ContainerInspectInfo {
-  return container?.Config.Labels[label.relay] !== undefined;
+  if (container?.Config.Labels[label.relay] === undefined) return false;
+  return !readRecord(instance, container.Name.slice(1))?.unrelayed;
 }
 
 /** An isolated worker reaches only the egress proxy, not the caller's. */

@@ -15,6 +15,7 @@ import {
 } from "../image/profiles.ts";
 import { workerImage } from "../image/recipes.ts";
 import { label } from "../instance/labels.ts";
+import type { RelayUse } from "../relay/names.ts";
 import { readRecord } from "../instance/record.ts";
 import type { Profile } from "../project/profile.ts";
 import type { Project } from "../project/project.ts";
@@ -33,6 +34,7 @@ export interface WorkerOptions {
   /** The socket of the user's ssh-agent, to mount in the worker. */
   sshAgent?: string | undefined;
   repository?: RepositoryConsent | undefined;
+  relay?: RelayUse;
   profile: ProfileChoice;
 }
 
@@ -99,6 +101,7 @@ export async function ensureSessionWorker(
         copyOf,
         name,
         session,
+        relay: request.relay,
         image: image.name,
         imageId: image.id,
         repository: request.repository,

@@ -28,6 +28,8 @@ import {
   consentTo,
   type RepositoryConsent,
 } from "../project/repository-consent.ts";
+import { type RelayUse, relayUseOf } from "../relay/names.ts";
+import { requireRelay } from "../home/relayed.ts";
 import { Failure } from "../std/errors.ts";
 import type { HostPath } from "../std/hostpath.ts";
 import type { Log } from "../std/log.ts";
@@ -51,6 +53,8 @@ export interface SpawnRequest {
   name?: string | undefined;
   /** The session whose Claude home is mounted. @default a home for this worker */
   session?: string | undefined;
+  /** @default by the setting: on for a session, else any */
+  relay?: RelayUse | undefined;
   image?: string | undefined;
   /** Id of that image, if it is already known. */
   imageId?: string | undefined;
@@ -83,7 +87,7 @@ export interface ResolvedRequest {
   name: string;
   env: string[];
   network: string;
-  relay: boolean;
+  relay: RelayUse;
   project: Project & HostPath;
   mounts: WorkerMount[];
   /** Path in the worker of a link to the project, which git needs in a submodule. */
@@ -112,6 +116,8 @@ export async function resolveRequest(
   const inspected = inspectImage(instance.docker, image);
   inspected.catch(() => {});
   const network = await networkFor(instance, request);
+  const relay = relayUseOf(instance.settings.HAL9000_RELAY, request);
+  if (relay === "on") requireRelay(instance);
   const project = request.resolved ?? await resolveProject(instance, {
     path: request.directory,
     cwd,
@@ -137,7 +143,7 @@ export async function resolveRequest(
     name,
     env,
     network,
-    relay: !request.standalone && instance.settings.HAL9000_RELAY === "on",
+    relay,
     project,
     mounts,
     link,

@@ -13,6 +13,7 @@ import { type PreparedHome, prepareWorkerHome } from "../home/worker-home.ts";
 import type { Instance } from "../instance/instance.ts";
 import { insideWorker } from "../instance/paths.ts";
 import { removeRecord, writeRecord } from "../instance/record.ts";
+import { relayPort } from "../relay/names.ts";
 import { stageSnapshot } from "../project/guarding.ts";
 import type { WorkerMount } from "../project/mount.ts";
 import { inodeOf } from "../std/hostpath.ts";
@@ -168,12 +169,14 @@ async function specFor(
     session: request.session,
     image,
     network,
-    relay,
+    relay: relay === "on",
     seccomp,
     limits,
     sources: {
       ...home.sources,
-      credentials: relay ? hostHome.noCredentials : hostHome.credentials,
+      credentials: relay === "off"
+        ? hostHome.credentials
+        : hostHome.noCredentials,
       netFiles,
       secrets: secrets ? hostHome.workerSecrets(secrets) : undefined,
     },
@@ -205,6 +208,7 @@ async function specFor(
       ],
       ports: isolated
         ? servicesOf(instance, "isolated").map(({ port }) => port)
+          .filter((port) => relay === "on" || port !== relayPort)
         : [],
       entrypoint: request.command ? await entrypointOf(docker, image) : [],
     },

@@ -79,7 +79,7 @@ export function workerSpec(
     Env: [
       `HOME=${insideWorker.home}`,
       `CLAUDE_CONFIG_DIR=${insideWorker.claudeHome}`,
-      ...(request.network === isolatedMode ? egressVariables(relay) : []),
+      ...(request.network === isolatedMode ? egressVariables : []),
       ...request.env,
     ],
     ...processOf(request),

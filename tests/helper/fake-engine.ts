@@ -471,6 +471,7 @@ export function fakeInstance(): FakeInstance {
     HAL9000_HOME: home.home,
     HAL9000_PREFIX: prefix,
     HAL9000_IMAGE_REPO: "repo",
+    HAL9000_RELAY: "on",
     WORKER_SECCOMP: "engine",
     WORKER_CPUS: "1",
   });
@@ -488,9 +489,15 @@ export function fakeInstance(): FakeInstance {
     self: undefined,
   };
   ensureHome(instance);
-  for (const name of ["hosts", "resolv.conf", "hostname"]) {
+  for (const name of ["hosts", "hosts.relay", "resolv.conf", "hostname"]) {
     writeFileSync(join(home.netFiles, name), "");
   }
+  // Of a parent that has run. Not a certificate: making one takes time.
+  const authority = { cert: "planted certificate", key: "", until: 4e12 };
+  writeFileSync(
+    home.relayAuthorities,
+    JSON.stringify({ version: 1, authorities: [authority] }),
+  );
   const labels = (role: string, more = {}) => ({
     [label.instance]: prefix,
     [label.role]: role,

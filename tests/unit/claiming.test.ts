@@ -15,6 +15,7 @@ import {
   claimWorker,
   expireClaim,
   fit,
+  ownHosts,
   readClaim,
   readClaims,
   Unfit,
@@ -141,6 +142,7 @@ test("a claim attaches project and home, renames the worker and records it", asy
       readOnly: false,
       ...owner,
     },
+    ...ownHosts(instance, { unrelayed: true }, "container:fake-net"),
   ]);
   assert.is(attached?.pid, worker.pid);
   assert.is(attached?.mark, worker.mark);
@@ -200,6 +202,8 @@ test("a claim gets a worker with the relay only if it asks for it", async (fake)
       ["on", relayed, true],
       ["on", recipe, false],
       ["off", relayed, false],
+      ["any", relayed, true],
+      ["any", recipe, true],
       [undefined, recipe, true],
     ] as const
   ) {
@@ -207,6 +211,33 @@ test("a claim gets a worker with the relay only if it asks for it", async (fake)
     const tried = await fit(fake.instance, request, of).catch((error) => error);
     assert.is(tried.message, fits ? undefined : "another relay setting");
   }
+});
+
+test("a worker that was made for the relay and does not use it gets the network's own hosts file", async (fake) => {
+  const { hostHome, owner } = fake.instance;
+  const hosts = {
+    source: join(hostHome.netFiles, "hosts"),
+    target: "/etc/hosts",
+    readOnly: true,
+    ...owner,
+  };
+  const session = "talk";
+  for (
+    const [name, asked, attaches] of [
+      ["one", {}, true],
+      ["two", { session, relay: "any" }, true],
+      ["three", { session, relay: "on" }, false],
+    ] as const
+  ) {
+    let attached: AttachRequest | undefined;
+    const { claim } = await claimed(fake, { name, ...asked }, (request) => {
+      attached = request;
+      return Promise.resolve();
+    });
+    assert.equal(attached?.attachments.slice(2), attaches ? [hosts] : []);
+    assert.is(claim.record.unrelayed, attaches || undefined);
+  }
+  assert.equal(ownHosts(fake.instance, { unrelayed: true }, "none"), []);
 });
 
 test("a claim gets no more memory than the engine has", async (fake) => {

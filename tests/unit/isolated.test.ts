@@ -127,8 +127,8 @@ test("opens the services in running isolated workers, and in no others", async (
   await context.begin();
   await until(() => context.faults.length > 0, "a report");
   assert.equal(opened(context).slice(0, 2), [
-    [one.id, [3128, 8000]],
-    [warm.id, [3128, 8000]],
+    [one.id, [443, 3128, 8000]],
+    [warm.id, [443, 3128, 8000]],
   ]);
   assert.equal(context.faults, [null]);
   assert.equal(context.said, []);
@@ -141,7 +141,7 @@ test("opens them in a worker that starts, and when a service comes or goes", asy
   context.engine.emit("start", worker(context, "shared", "shared"));
   context.engine.emit("start", one);
   await until(() => opened(context).length > 0, "a worker that starts");
-  assert.equal(opened(context)[0], [one.id, [3128, 8000]]);
+  assert.equal(opened(context)[0], [one.id, [443, 3128, 8000]]);
   writeFileSync(service(context, 3001), "");
   await until(
     () => opened(context).at(-1)?.[1]?.length === 3,
@@ -149,7 +149,7 @@ test("opens them in a worker that starts, and when a service comes or goes", asy
   );
   rmSync(service(context, 3128));
   await until(
-    () => String(opened(context).at(-1)?.[1]) === "3001,8000",
+    () => String(opened(context).at(-1)?.[1]) === "443,3001,8000",
     "a service that goes",
   );
   assert.ok(opened(context).every(([id]) => id === one.id));

@@ -28,7 +28,6 @@ import {
   removeSecret,
   setSecret,
 } from "../../lib/home/named-secrets.ts";
-import { ensureAuthority } from "../../lib/relay/certificates.ts";
 import { readGrants } from "../../lib/relay/grant.ts";
 import { renewCredentials } from "../../lib/session/start.ts";
 import { waitFor } from "../../lib/std/wait.ts";
@@ -234,11 +233,11 @@ test("a session gets the stored key as a file readable only by its user", (conte
   assert.is(readFileSync(join(claudeHome, ".oauth_token"), "utf8"), "token");
 });
 
-test("attaching with a cloud provider or a local gateway leaves a relayed session its grant", async (context) => {
+test("attaching with a cloud provider or a local gateway leaves a relayed session its grant", (context) => {
   const { instance, claudeHome } = context;
   writeFileSync(instance.home.anthropicKey, "sk-kept");
-  await ensureAuthority(instance);
   const container = {
+    Name: "/talk",
     Config: { Labels: { [label.relay]: "on" }, Env: [] },
     HostConfig: { NetworkMode: "none" },
   } as unknown as Docker.ContainerInspectInfo;

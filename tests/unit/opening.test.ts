@@ -7,6 +7,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   utimesSync,
   writeFileSync,
@@ -16,7 +17,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { label } from "../../lib/instance/labels.ts";
+import { writeParentState } from "../../lib/instance/parent-state.ts";
 import { readRecord } from "../../lib/instance/record.ts";
+import { readGrant, readGrants } from "../../lib/relay/grant.ts";
 import {
   readSession,
   removeSessionRecord,
@@ -41,7 +44,8 @@ import {
   readySession,
 } from "../../lib/session/open.ts";
 import { listWorkers } from "../../lib/worker/workers.ts";
-import { startSession } from "../../lib/session/start.ts";
+import { renameSession } from "../../lib/session/move.ts";
+import { relayUseFor, startSession } from "../../lib/session/start.ts";
 import {
   removeSession,
   stopSession,
@@ -196,8 +200,14 @@ test("opening a running session approves nothing of its project", async (fake) =
   );
 });
 
+/** Without the relay. */
+function turnOff({ instance }: FakeInstance): void {
+  Object.assign(instance.settings, { HAL9000_RELAY: "off" });
+}
+
 test("opening a running session leaves the key that its Claude uses", async (fake) => {
   const { engine, instance } = fake;
+  turnOff(fake);
   keepCredential(instance, "token", "sk-ant-oat01-token");
   const { session } = await open(fake, {
     env: { ANTHROPIC_API_KEY: "sk-ant-api03-caller" },
@@ -214,8 +224,175 @@ test("opening a running session leaves the key that its Claude uses", async (fak
   assert.is(key(), "sk-ant-api03-stored");
 });
 
+test("with the relay, a running session keeps its placeholder, proxy and gateway until a logout", async (fake) => {
+  const { engine, instance, root } = fake;
+  const ca = join(root, "ca.pem");
+  writeFileSync(ca, "certificate");
+  keepCredential(instance, "token", "sk-ant-oat01-token");
+  const caller = {
+    ANTHROPIC_API_KEY: "sk-ant-api03-caller",
+    ANTHROPIC_BASE_URL: "https://gateway.example",
+    HTTPS_PROXY: "http://me:planted@proxy.example:1",
+    NODE_EXTRA_CA_CERTS: ca,
+  };
+  const { session, env } = await open(fake, { env: caller });
+  const claudeHome = join(instance.home.home, "claude", session);
+  const read = (name: string) => readFileSync(join(claudeHome, name), "utf8");
+  const placeholder = read(".anthropic_key");
+  assert.match(placeholder, /^sk-ant-hal9000-/);
+  assert.match(
+    read(".caller.NODE_EXTRA_CA_CERTS"),
+    /^certificate\nplanted certificate/,
+  );
+  assert.match(read(".caller-env.NO_PROXY"), /,api\.anthropic\.com$/);
+  assert.is(env["ANTHROPIC_BASE_URL"], "https://127.0.0.1");
+  const grant = () => {
+    const [one] = readGrants(instance);
+    assert.is(one?.placeholder, placeholder);
+    assert.is(read(".anthropic_key"), placeholder);
+    return [one?.kind, one?.credential, one?.baseUrl, one?.upstream.https];
+  };
+  const [way, proxy] = [caller.ANTHROPIC_BASE_URL, `${caller.HTTPS_PROXY}/`];
+  const own = ["caller", caller.ANTHROPIC_API_KEY, way, proxy];
+  assert.equal(grant(), own);
+  engine.run = claudeRuns(true);
+  await open(fake); // from another terminal, without the variables
+  assert.equal(grant(), own);
+  keepCredential(instance, "key", "sk-ant-api03-stored");
+  await open(fake);
+  assert.equal(grant(), ["key", null, way, proxy]);
+  forgetCredentials(instance);
+  assert.equal(grant(), ["key", null, way, null]);
+  await open(fake, { env: caller });
+  assert.equal(grant(), own);
+  // A key that is stored later is used at once.
+  forgetCredentials(instance);
+  assert.equal(grant(), ["key", null, way, null]);
+});
+
+test("without the relay, a session gets back what was replaced by its placeholder", async (fake) => {
+  const { engine, instance, project } = fake;
+  const caller = { ANTHROPIC_API_KEY: "sk-ant-api03-caller" };
+  const { session } = await open(fake, { env: caller });
+  const path = join(instance.home.home, "claude", session, ".anthropic_key");
+  const restarted = async () => {
+    await stopSession(instance, session, fake.log);
+    engine.run = claudeRuns(false);
+    await open(fake);
+    return existsSync(path) ? readFileSync(path, "utf8") : undefined;
+  };
+  // A session that is opened without a key keeps its last one.
+  assert.match(await restarted() ?? "", /^sk-ant-hal9000-/);
+  turnOff(fake);
+  assert.is(await restarted(), "sk-ant-api03-caller");
+  assert.equal(readGrants(instance), []);
+  Object.assign(instance.settings, { HAL9000_RELAY: "on" });
+  keepCredential(instance, "key", "sk-ant-api03-stored");
+  assert.match(await restarted() ?? "", /^sk-ant-hal9000-/);
+  rmSync(instance.home.anthropicKey);
+  turnOff(fake);
+  assert.is(await restarted(), undefined);
+  assert.ok(project("app"));
+});
+
+test("a renamed session keeps what the relay sends for it, and a removed one leaves nothing", async (fake) => {
+  const { instance, log } = fake;
+  const caller = { ANTHROPIC_API_KEY: "sk-ant-api03-caller" };
+  const { session } = await open(fake, { env: caller });
+  await stopSession(instance, session, log);
+  const record = readSession(instance, session);
+  assert.ok(record);
+  await renameSession(instance, record, "other", log);
+  const { credential } = readGrant(instance, "claude/other") ?? {};
+  assert.is(credential, "sk-ant-api03-caller");
+  await removeSession(instance, "other", log);
+  assert.is(readGrant(instance, "claude/other"), undefined);
+});
+
+test("a session uses the relay unless its caller cannot, and a program without a session never", async (fake) => {
+  const { engine, instance } = fake;
+  const local = { ANTHROPIC_BASE_URL: "http://127.0.0.1:1" };
+  const opened = async (name: string, env: NodeJS.ProcessEnv) => {
+    const { id } = await open(fake, {
+      name,
+      directory: fake.project(name),
+      env,
+    });
+    return facts(engine.find(id));
+  };
+  const facts = (found: FakeContainer | undefined) => {
+    const mounts = found?.spec.HostConfig?.Mounts ?? [];
+    const source = (target: string) =>
+      mounts.find(({ Target }) => Target === target)?.Source.split("/").at(-1);
+    return [
+      found?.spec.Labels?.[label.relay],
+      source("/etc/hosts"),
+      source("/run/hal9000/credentials"),
+    ];
+  };
+  const relayed = ["true", "hosts.relay", "no-credentials"];
+  assert.equal(await opened("usual", {}), relayed);
+  const direct = [undefined, "hosts", "no-credentials"];
+  assert.equal(await opened("local", local), direct);
+  assert.equal(
+    await opened("cloud", { CLAUDE_CODE_USE_BEDROCK: "1" }),
+    direct,
+  );
+  const directory = fake.project("app");
+  await spawnWorker(instance, { directory, cwd: "/", name: "mine" }, fake.log);
+  assert.equal(facts(engine.find("mine")), direct);
+  // A local gateway may be used with the instance's login.
+  mkdirSync(instance.home.login);
+  writeFileSync(
+    join(instance.home.login, ".credentials.json"),
+    JSON.stringify({
+      claudeAiOauth: {
+        accessToken: "access",
+        refreshToken: "refresh",
+        expiresAt: 4e12,
+      },
+    }),
+  );
+  const today = [undefined, "hosts", "credentials"];
+  assert.equal(await opened("login", local), today);
+  turnOff(fake);
+  assert.equal(await opened("off", {}), today);
+  assert.is(relayUseFor(instance, {}), "off");
+});
+
+test("a session is refused while the parent does not offer the relay", async (fake) => {
+  const { instance } = fake;
+  const before = fake.engine.names();
+  const offered = (ports: number[]) =>
+    writeParentState(instance, {
+      version: 1,
+      container: "",
+      build: "",
+      ready: true,
+      readyMs: 1,
+      chromadbFault: null,
+      shared: { open: ports, taken: [] },
+      phases: [],
+      children: [],
+    });
+  offered([8000]);
+  const { message, hint } = await failureOf(open(fake));
+  assert.match(message, /^The parent was started without the relay/);
+  assert.match(hint ?? "", /claudy daemon restart.*HAL9000_RELAY=off/);
+  offered([8000, 443]);
+  rmSync(instance.home.relayAuthorities);
+  assert.match(
+    (await failureOf(open(fake))).message,
+    /^The relay has no certificate yet/,
+  );
+  assert.equal(fake.engine.names(), before);
+  turnOff(fake);
+  await open(fake);
+});
+
 test("a session gets the caller's proxy, certificates and gateway as files", async (fake) => {
   const { engine, instance, root, told } = fake;
+  turnOff(fake);
   const ca = join(root, "ca.pem");
   writeFileSync(ca, "certificate");
   const caller = {

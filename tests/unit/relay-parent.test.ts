@@ -6,6 +6,7 @@ import {
   mkdirSync,
   readFileSync,
   rmdirSync,
+  rmSync,
   statSync,
   writeFileSync,
 } from "node:fs";
@@ -32,7 +33,8 @@ import {
   loginFile,
   LoginRefresh,
 } from "../../lib/home/login.ts";
-import { relayAnswers, relayChild } from "../../lib/parent/relay.ts";
+import { relayChild } from "../../lib/parent/relay.ts";
+import { relayAnswers } from "../../lib/relay/answers.ts";
 import { parseJson } from "../../lib/std/json.ts";
 import { linesOf } from "../../lib/std/lines.ts";
 import { createMeter } from "../../lib/usage/meter.ts";
@@ -75,6 +77,7 @@ test("the parent goes on when it could not write or read for a while", async () 
   const { instance, log, told, end } = fakeInstance();
   const { home } = instance;
   mkdirSync(home.relayLog, { recursive: true });
+  rmSync(home.relayAuthorities);
   mkdirSync(home.relayAuthorities, { recursive: true });
   const input = new PassThrough();
   const output = new PassThrough();
@@ -118,6 +121,7 @@ const perLifetime = 40;
 
 test("20 sessions outlive 24 tokens, and their clients see none of it", async () => {
   const { instance, log, told, end } = fakeInstance();
+  rmSync(instance.home.relayAuthorities);
   const { home } = instance;
   let current = 0;
   let answered = 0;

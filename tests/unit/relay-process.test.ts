@@ -12,12 +12,14 @@ import {
   type ServerResponse,
 } from "node:http";
 import type { AddressInfo } from "node:net";
+import { rmSync } from "node:fs";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { LoginRefresh } from "../../lib/home/login.ts";
-import { relayAnswers, relayChild } from "../../lib/parent/relay.ts";
+import { relayChild } from "../../lib/parent/relay.ts";
+import { relayAnswers } from "../../lib/relay/answers.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import { fakeInstance } from "../helper/fake-engine.ts";
 import { addSession } from "../helper/relay.ts";
@@ -33,6 +35,7 @@ type Answer = (response: ServerResponse, path: string) => unknown;
 
 async function start(answer: Answer) {
   const { instance, log, end } = fakeInstance();
+  rmSync(instance.home.relayAuthorities);
   const { home } = instance;
   const api = createHttpServer(async (request, response) => {
     for await (const _ of request);

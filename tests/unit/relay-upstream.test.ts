@@ -5,9 +5,11 @@ import { once } from "node:events";
 import { type IncomingMessage, type ServerResponse } from "node:http";
 import {
   type AddressInfo,
+  connect,
   createServer as createNetServer,
   type Socket,
 } from "node:net";
+import { createServer as createTlsServer } from "node:https";
 import { setTimeout as sleep } from "node:timers/promises";
 import { connect as connectTls } from "node:tls";
 import { suite } from "uvu";
@@ -15,8 +17,15 @@ import * as assert from "uvu/assert";
 import { within } from "../../lib/egress/proxy/world.ts";
 import type { Entry } from "../../lib/relay/entry.ts";
 import type { Bounds } from "../../lib/relay/relay/bounds.ts";
+import { newLeaf } from "../../lib/relay/certificates.ts";
 import { waitFor } from "../../lib/std/wait.ts";
-import { authorities, placeholder, start, worker } from "../helper/relay.ts";
+import {
+  authorities,
+  placeholder,
+  real,
+  start,
+  worker,
+} from "../helper/relay.ts";
 
 const test = suite("relay-upstream");
 
@@ -372,6 +381,48 @@ test("a reply that is cut off is cut off for the client, and others go on", asyn
   assert.ok(failed);
   assert.is((await ask({})).text, "ok");
   close();
+});
+
+test("the API is reached through the caller's proxy, and trusted by the caller's certificates", async () => {
+  const api = createTlsServer(
+    await newLeaf(authorities),
+    (request, response) => response.end(request.headers["x-api-key"]),
+  ).listen(0, "127.0.0.1");
+  await once(api, "listening");
+  const asked: string[] = [];
+  const proxy = createNetServer((client) => {
+    client.on("error", () => {});
+    client.once("data", (head) => {
+      asked.push(String(head));
+      const server = connect((api.address() as AddressInfo).port, "127.0.0.1");
+      server.on("error", () => {});
+      client.write("HTTP/1.1 200 OK\r\n\r\n");
+      client.pipe(server).pipe(client);
+    });
+  }).listen(0, "127.0.0.1");
+  await once(proxy, "listening");
+  const { port } = proxy.address() as AddressInfo;
+  const grant = (ca: string | null) => ({
+    baseUrl: null,
+    upstream: {
+      http: null,
+      https: `http://me:planted@127.0.0.1:${port}`,
+      noProxy: "",
+      ca,
+    },
+  });
+  const trusting = await start({ grant: grant(authorities[0]?.cert ?? null) });
+  const { status, text } = await trusting.ask({ body: "x" });
+  assert.equal([status, text], [200, real]);
+  assert.match(asked[0] ?? "", /^CONNECT api\.anthropic\.com:443 /);
+  const password = Buffer.from("me:planted").toString("base64");
+  assert.match(asked[0] ?? "", `Basic ${password}`);
+  trusting.close();
+  const other = await start({ grant: grant(null) });
+  assert.is((await other.ask({ body: "x" })).status, 502);
+  other.close();
+  proxy.close();
+  api.close();
 });
 
 test.run();

@@ -13,9 +13,11 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import type { Entry } from "../../lib/relay/entry.ts";
 import type { Grant } from "../../lib/relay/grant.ts";
+import { mayUse } from "../../lib/relay/relay/paths.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import {
   type Asked,
+  grantOf,
   headerOf,
   placeholder,
   real,
@@ -375,6 +377,27 @@ test("sessions of the shared network cannot fill the log", async () => {
   });
   assert.is(entries().length, 3);
   close();
+});
+
+test("all of the API is passed on with credentials of the session's own, if nothing is added", async () => {
+  const headers = { "x-api-key": "sk-ant-api03-inside" };
+  const create = { path: "/api/oauth/claude_cli/create_api_key", headers };
+  // As in all tests, with a base URL.
+  const added = await start({ grant: { kind: "own" } });
+  assert.is((await added.ask(create)).status, 403);
+  added.close();
+  for (
+    const [change, allowed] of [
+      [{}, true],
+      [{ kind: "key" }, false],
+      [{ headers: [["X-Auth", "secret"]] }, false],
+      [{ baseUrl: "https://gateway.example" }, false],
+    ] as const
+  ) {
+    const grant = grantOf({ kind: "own", ...change } as Partial<Grant>);
+    assert.is(mayUse(grant, "POST", create.path), allowed);
+    assert.is(mayUse(grant, "GET", "http://evil.example/"), false);
+  }
 });
 
 test("only parts of the API that create no credential are passed on", async () => {

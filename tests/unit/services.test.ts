@@ -146,11 +146,12 @@ test("opens ChromaDB and the MCP servers in the shared network, after holding th
   assert.is(open?.mark, "HAL9000_WORKER_MARK=net");
   assert.equal(open?.services, [
     { port: 8000 },
+    { port: 443 },
     { port: 3050, server: "notes" },
   ]);
-  assert.equal(steps.slice(0, 2), ["hold 8000,3050", "open 8000,3050"]);
+  assert.equal(steps.slice(0, 2), ["hold 8000,443,3050", "open 8000,443,3050"]);
   assert.equal(changes, [
-    { shared: { open: [8000, 3050], taken: [] } },
+    { shared: { open: [8000, 443, 3050], taken: [] } },
     { servicesFault: null },
   ]);
   // nsenter keeps what is open there.
@@ -173,15 +174,15 @@ test("removes the forwarder of an earlier version first, with its sockets", asyn
 test("opens a new server within a second, and repeats until a taken port is free", async (context) => {
   const { steps, changes } = context;
   keep(context);
-  await until(() => steps.includes("open 8000"), "the services");
+  await until(() => steps.includes("open 8000,443"), "the services");
   context.taken = [3050];
   configure(context, { notes: cat });
   const last = () => JSON.stringify(changes.at(-1));
   const says = (shared: object) => () => last() === JSON.stringify({ shared });
-  await until(says({ open: [8000], taken: [3050] }), "a taken port");
-  assert.ok(steps.includes("hold 8000,3050"));
+  await until(says({ open: [8000, 443], taken: [3050] }), "a taken port");
+  assert.ok(steps.includes("hold 8000,443,3050"));
   context.taken = [];
-  await until(says({ open: [8000, 3050], taken: [] }), "the port");
+  await until(says({ open: [8000, 443, 3050], taken: [] }), "the port");
 });
 
 test("opens them again when the network or nsenter was started anew", async (context) => {
@@ -194,7 +195,7 @@ test("opens them again when the network or nsenter was started anew", async (con
   net.startedAt = new Date(Date.now() + 1000).toISOString();
   engine.emit("start", net);
   await until(() => steps.length === 4, "the services");
-  assert.equal(steps.slice(2), ["hold 8000", "open 8000"]);
+  assert.equal(steps.slice(2), ["hold 8000,443", "open 8000,443"]);
   const nsenter = engine.find("fake-nsenter");
   if (nsenter) engine.emit("die", nsenter);
   await until(() => steps.length === 5, "the services");
@@ -203,8 +204,12 @@ test("opens them again when the network or nsenter was started anew", async (con
 test("the egress proxy is open to isolated workers alone", ({ instance }) => {
   mkdirSync(instance.home.services, { recursive: true });
   writeFileSync(instance.home.egressSocket, "");
-  assert.equal(servicesOf(instance, "shared"), [{ port: 8000 }]);
+  assert.equal(servicesOf(instance, "shared"), [
+    { port: 8000 },
+    { port: 443 },
+  ]);
   assert.equal(servicesOf(instance, "isolated"), [
+    { port: 443 },
     { port: 3128 },
     { port: 8000 },
   ]);
@@ -212,6 +217,8 @@ test("the egress proxy is open to isolated workers alone", ({ instance }) => {
 
 test("the relay's port stays open for its sessions when the setting is turned off", ({ instance }) => {
   const ports = () => servicesOf(instance, "shared").map(({ port }) => port);
+  assert.equal(ports(), [8000, 443]);
+  Object.assign(instance.settings, { HAL9000_RELAY: "off" });
   assert.equal(ports(), [8000]);
   mkdirSync(instance.home.relayGrants, { recursive: true });
   writeFileSync(join(instance.home.relayGrants, "one.json"), "{}");
@@ -228,6 +235,7 @@ test("MCP servers behind a tunnel are served in the parent", (context) => {
   assert.equal(command(), ["serve", "8000", "3050=notes"]);
   assert.equal(servicesOf(instance, "shared"), [
     { port: 8000 },
+    { port: 443 },
     { port: 3050 },
   ]);
 });

@@ -16,7 +16,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     const { env } = io;
     mkdirSync(insideNsenter.scratch, { recursive: true });
     const listener = await serveNsenter({
-      roots: [env["HAL9000_PROJECT_ROOTS"], env["NSENTER_HOMES"]]
+      roots: [env["HAL9000_PROJECT_ROOTS"], env["NSENTER_SOURCES"]]
         .flatMap((paths) => (paths ?? "").split(":")).filter(Boolean),
       run: env["NSENTER_RUN"] ?? "",
     }, timedLog(io.log));

@@ -2,6 +2,8 @@
 // use those that create other credentials, act for the account elsewhere, or show files
 // of other sessions.
 
+import type { Grant } from "../grant.ts";
+
 /** Used by the CLI, 2.1.296. */
 const allowed: [methods: string[], path: RegExp][] = [
   [["POST"], /^\/v1\/messages(\/(count_tokens|cache_touch))?$/],
@@ -20,8 +22,18 @@ const allowed: [methods: string[], path: RegExp][] = [
   [["POST"], /^\/api\/(event_logging\/v2\/batch|claude_code\/metrics)$/],
 ];
 
-/** Whether a path, without its query, may be requested. */
-export function isAllowed(method: string, path: string): boolean {
+/** Whether a session may request a path, without its query. */
+export function mayUse(
+  { kind, baseUrl, headers }: Grant,
+  method: string,
+  path: string,
+): boolean {
+  // What the worker itself has may be used for all, such as the login that makes a key.
+  const isOwn = kind === "own" && baseUrl === null && headers.length === 0;
+  return isOwn ? path.startsWith("/") : isAllowed(method, path);
+}
+
+function isAllowed(method: string, path: string): boolean {
   // Servers may resolve these.
   if (/(^|\/)\.{1,2}(\/|$)/.test(path)) return false;
   return allowed.some(([methods, form]) =>

@@ -35,7 +35,7 @@ import { Room } from "./body.ts";
 import type { Bounds } from "./bounds.ts";
 import { type Connection, Connections } from "./connections.ts";
 import { Exchange } from "./exchange.ts";
-import { isAllowed } from "./paths.ts";
+import { mayUse } from "./paths.ts";
 import { refuse, Refused, refused, unreachable } from "./refusal.ts";
 import { Upstreams } from "./upstream.ts";
 
@@ -162,7 +162,7 @@ export class Relay {
     try {
       session = await this.#sessionOf(given, origin);
       checkPlaceholder(session, given, method);
-      if (!isAllowed(method, path)) {
+      if (!mayUse(session.grant, method, path)) {
         throw refused(
           403,
           "permission_error",
