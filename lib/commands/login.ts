@@ -148,7 +148,8 @@ export function logoutCommand(io: Io): CAC {
       forgetCredentials(instance);
       forgetSettings(instance, new Set(workers.map(({ session }) => session)));
       io.log(
-        "Logged out. Running sessions keep their credentials until they stop.",
+        "Logged out. Running sessions that do not use the relay keep their " +
+          "credentials until they stop.",
       );
     });
   return cli;

@@ -49,8 +49,7 @@ interface Options {
   json?: boolean;
 }
 
-const onlyRelay =
-  "Only requests of sessions that use the relay are counted (HAL9000_RELAY=on)";
+const onlyRelay = "Only requests of sessions that use the relay are counted";
 
 export function usageCommand(io: Io): CAC {
   const cli = command("claudy usage");

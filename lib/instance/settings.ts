@@ -254,7 +254,7 @@ export const definitions = {
       v.picklist(["on", "off"], 'must be "on" or "off"'),
       v.description("`on` or `off`"),
     ),
-    fallback: "off",
+    fallback: "on",
     meaning:
       "Keep credentials out of workers: the relay adds them to requests for the Anthropic API",
   },

@@ -133,7 +133,7 @@ claim_request() { # claim_request ID PROJECT
   jq -nc --arg id "$1" --arg directory "$2" --arg instance "$HAL9000_PREFIX" \
     --arg image "$HAL9000_IMAGE_REPO:worker" \
     '{version: 3, op: "claim", id: $id, instance: $instance, directory: $directory, image: $image,
-      allowAnyPath: false, limits: {memoryBytes: 4294967296, cpus: 2, pids: 100}}'
+      allowAnyPath: false, relay: "any", limits: {memoryBytes: 4294967296, cpus: 2, pids: 100}}'
 }
 
 @test "takes back a claim that is not kept, and answers a repeated claim with the same worker" {
@@ -227,7 +227,7 @@ claim_request() { # claim_request ID PROJECT
   claim -n two-$$ "$other"
   # Lists the worker's mounts whose source is below the test's directory.
   seen() { docker exec "$1" sed 's/.* - //' /proc/self/mountinfo >/dev/null; docker exec "$1" cat /proc/self/mountinfo |
-    awk -v root="$HAL9000_TEST_ROOT" 'index($4, root) { print $5 }' | sort | xargs; }
+    awk -v root="$HAL9000_TEST_ROOT" 'index($4, root) { print $5 }' | sort -u | xargs; }
   [ "$(seen one-$$)" = "/config/claude /etc/group /etc/hostname /etc/hosts /etc/passwd /etc/resolv.conf /home/claude/.claude /run/hal9000/credentials /workspace" ]
   docker exec one-$$ sh -c 'echo from one >/workspace/f; echo kept >/home/claude/.claude/f'
   [ "$(cat "$project/f")" = "from one" ]

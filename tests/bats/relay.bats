@@ -7,14 +7,13 @@ load ../helper/load
 load ../helper/sessions
 load ../helper/found
 
-export HAL9000_RELAY=on
 api=$HAL9000_PREFIX-relay-api
 requests=$HAL9000_TEST_ROOT/relay-api/requests
 
 setup_file() {
   start_instance
   mkdir -p "$HAL9000_TEST_ROOT/relay-api"
-  rm -f "$requests"
+  : >"$requests"
   openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj "/CN=api.anthropic.com" -addext "subjectAltName=DNS:api.anthropic.com" \
     -keyout "$HAL9000_TEST_ROOT/relay-api/tls.key" -out "$HAL9000_TEST_ROOT/relay-api/tls.crt" 2>/dev/null
   start_api "$api" "$stub_port"
@@ -104,17 +103,36 @@ teardown() {
   wait_for_screen 20 "$session" "echo: hello token"
   found_nowhere "$session" sk-ant-oat01-planted-token
   grep -qF '"authorization":"Bearer sk-ant-oat01-planted-token"' "$requests"
+  # Without a credential, the session says what to do, and then goes on.
+  "$claudy" logout --yes
+  typed "$session" "hello nobody" Enter
+  wait_for_screen 20 "$session" "log in with claudy login"
+  "$claudy" login --token <<<"sk-ant-oat01-planted-again"
+  typed "$session" "hello again" Enter
+  wait_for_screen 20 "$session" "echo: hello again"
+  grep -qF '"authorization":"Bearer sk-ant-oat01-planted-again"' "$requests"
   run ! grep -qF sk-ant-hal9000 "$requests"
 }
 
-@test "a worker of the shared network uses the relay, too" {
+@test "a warm worker of the shared network uses the relay, too, and a worker without a session does not" {
   use_first_party
   "$claudy" login --key <<<"sk-ant-planted-shared"
+  "$claudy" pool start --min-warm 2
+  "$claudy" pool warm
   open "$(make_project sharing)"
+  [ "$(jq -r .start <<<"$opened")" = warm ]
   typed "$session" "hello shared" Enter
   wait_for_screen 20 "$session" "echo: hello shared"
   found_nowhere "$session" sk-ant-planted-shared
   grep -qF '"x-api-key":"sk-ant-planted-shared"' "$requests"
+  docker exec "$session" grep -qF "127.0.0.1	api.anthropic.com" /etc/hosts
+  touch "$(make_project programs)/mine"
+  "$scripts/spawn-worker.ts" --detach --warm-only --name "programs-$$" "$(make_project programs)"
+  has_own_hosts() { docker exec "programs-$$" sh -c 'test -e /workspace/mine && ! grep -F api.anthropic.com /etc/hosts'; }
+  has_own_hosts
+  docker restart --time 1 "programs-$$"
+  wait_for 10 has_own_hosts
+  "$claudy" pool stop
   # The answer of claudy run.
   run -0 "$claudy" run --project "$(make_project asking)" "hello run"
   [[ $output == *"echo: hello run"* ]]
@@ -127,7 +145,7 @@ teardown() {
   open "$(make_project thief)"
   before=$(wc -l <"$requests")
   asks_with() { # asks_with PLACEHOLDER: the status
-    docker exec "$session" curl --silent --cacert /home/claude/.claude/.caller.NODE_EXTRA_CA_CERTS --output /dev/null \
+    docker exec "$session" curl --silent --noproxy '*' --cacert /home/claude/.claude/.caller.NODE_EXTRA_CA_CERTS --output /dev/null \
       --write-out '%{http_code}' --header "x-api-key: $1" --data '{"messages":[]}' https://api.anthropic.com/v1/messages
   }
   [ "$(asks_with "$placeholder")" = 401 ]

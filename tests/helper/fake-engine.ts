@@ -471,7 +471,6 @@ export function fakeInstance(): FakeInstance {
     HAL9000_HOME: home.home,
     HAL9000_PREFIX: prefix,
     HAL9000_IMAGE_REPO: "repo",
-    HAL9000_RELAY: "on",
     WORKER_SECCOMP: "engine",
     WORKER_CPUS: "1",
   });

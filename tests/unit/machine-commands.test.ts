@@ -92,7 +92,10 @@ test("logout deletes the credentials and their copies only after consent", async
   assert.match(refused.stderr, "Delete the saved credentials?");
   assert.ok(existsSync(home.anthropicKey));
   const done = await run(claudy, ["logout", "--yes"]);
-  assert.match(done.stderr, "Logged out. Running sessions keep");
+  assert.match(
+    done.stderr,
+    "Logged out. Running sessions that do not use the relay keep",
+  );
   for (const path of [home.anthropicKey, home.claudeToken, copy]) {
     assert.not.ok(existsSync(path), path);
   }

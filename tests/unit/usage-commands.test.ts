@@ -113,7 +113,7 @@ test("usage sums by session, project or day, with what has no price", async (con
   const shown = await run("usage");
   assert.match(
     shown.stderr,
-    "use the relay are counted (HAL9000_RELAY=on). Prices of 2026-",
+    "use the relay are counted. Prices of 2026-",
   );
 });
 
