@@ -771,6 +771,136 @@ test("takes only names that git allows, and says which others there are", async 
   }
 });
 
+test("fetches other branches if some cannot be together, or have names of ours", async (context) => {
+  const app = repository(context.root);
+  const copy = await copyOf(context, app);
+  const { target } = copy;
+  const id = commit(target, { n: "n" });
+  const names = ["a", "a/b", "y".repeat(300), "detached", "uncommitted/x"];
+  writeFileSync(
+    join(target, ".git/packed-refs"),
+    names.map((name) => `${id} refs/heads/${name}\n`).join(""),
+  );
+  git(target, "checkout", "--quiet", "--detach");
+  const head = commit(target, { d: "d" });
+  write(target, { u: "u" });
+  const found = await fetch(context, copy, join(app, ".git"), {
+    changes: true,
+  });
+  assert.equal(
+    Object.keys(found.branches).sort(),
+    ["a", "claudy/one", "detached", "uncommitted"],
+  );
+  assert.is(found.branches["detached"], head);
+  assert.equal(found.refused.sort(), names.slice(1).sort());
+  // One that was fetched before.
+  writeFileSync(
+    join(target, ".git/packed-refs"),
+    `${id} refs/heads/a/b\n`,
+  );
+  const { message } = await failureOf(fetch(context, copy, join(app, ".git")));
+  assert.match(message, "refs/remotes/claudy/one/a of before is in the way");
+});
+
+test("fails if the branches of a copy cannot be read, and does not wait for pipes", async (context) => {
+  const app = repository(context.root);
+  const common = join(app, ".git");
+  const copy = await copyOf(context, app);
+  const packedRefs = join(copy.target, ".git/packed-refs");
+  writeFileSync(packedRefs, "x".repeat(17 * 1024 ** 2));
+  const { message } = await failureOf(fetch(context, copy, common));
+  assert.is(message, "Its branches cannot be read");
+  rmSync(packedRefs);
+  for (const name of ["b/.gitignore", ".git/objects/pack/pack-1.idx"]) {
+    execFileSync("mkfifo", [join(context.root, "pipe")]);
+    const path = join(copy.target, name);
+    mkdirSync(dirname(path), { recursive: true });
+    if (name.startsWith(".git/")) symlinkSync(join(context.root, "pipe"), path);
+    else renameSync(join(context.root, "pipe"), path);
+    const failed = await failureOf(fetch(context, copy, common));
+    assert.is(failed.message, `Its ${name} is a pipe`);
+    rmSync(path);
+  }
+});
+
+test("counts commits of stashes, detached worktrees and submodules that are in the copy alone", async (context) => {
+  const { root } = context;
+  const library = join(root, "library");
+  mkdirSync(library);
+  git(library, "init", "--quiet");
+  commit(library, { l: "l" });
+  const app = repository(root);
+  git(app, "submodule", "--quiet", "add", library, "sub");
+  git(app, "commit", "--quiet", "--message", "sub");
+  const copy = await copyOf(context, app);
+  const { target } = copy;
+  const commits = async () =>
+    (await packed(context, copy, { write: false })).commits;
+  assert.is(await commits(), 0);
+  commit(join(target, "sub"), { mine: "m" });
+  assert.is(await commits(), 1);
+  write(target, { "a.txt": "first" });
+  // A commit of the index, and one of the files.
+  git(target, "stash", "--quiet", "--", "a.txt");
+  assert.is(await commits(), 3);
+  write(target, { "a.txt": "second" });
+  git(target, "stash", "--quiet", "--", "a.txt");
+  const stashed = await commits();
+  assert.ok(stashed > 3);
+  git(target, "worktree", "add", "--quiet", "--detach", join(root, "tree"));
+  commit(join(root, "tree"), { t: "t" });
+  assert.is(await commits(), stashed + 1);
+});
+
+test("uses the settings and patterns of a copy that describe files", async (context) => {
+  const app = repository(context.root);
+  git(app, "config", "core.autocrlf", "true");
+  git(app, "config", "core.fileMode", "false");
+  write(app, { ".git/info/exclude": "ignored\n" });
+  const copy = await copyOf(context, app);
+  const { target } = copy;
+  assert.is(readFileSync(join(target, "a.txt"), "utf8"), "one\r\n");
+  write(target, { "a.txt": "one\r\ntwo\r\n", ignored: "i" });
+  chmodSync(join(target, "b/c.txt"), 0o755);
+  const { changed, untracked, branches } = await fetch(
+    context,
+    copy,
+    join(app, ".git"),
+    { changes: true },
+  );
+  assert.equal([changed, untracked], [1, 0]);
+  const text = git(app, "show", `${branches["uncommitted"]}:a.txt`);
+  assert.is(text, "one\ntwo");
+});
+
+test("commits no repository in a copy, and reports it after a fetch", async (context) => {
+  const app = repository(context.root);
+  const copy = await copyOf(context, app);
+  const { target } = copy;
+  write(target, { "new": "n" });
+  for (const name of ["empty", "full"]) {
+    mkdirSync(join(target, name));
+    git(join(target, name), "init", "--quiet");
+  }
+  commit(join(target, "full"), { f: "f" });
+  const { branches, changesTree } = await fetch(
+    context,
+    copy,
+    join(app, ".git"),
+    { changes: true },
+  );
+  const files = git(
+    app,
+    ...["ls-tree", "-r", "--name-only", branches["uncommitted"] ?? ""],
+  );
+  assert.is(files, "a.txt\nb/c.txt\nnew");
+  const { untracked } = await packed(context, copy, {
+    fetchedTree: changesTree,
+    write: false,
+  });
+  assert.is(untracked, 2);
+});
+
 test("refuses a copy whose .git leads elsewhere", async (context) => {
   const app = repository(context.root);
   const secret = repository(mkdtempSync(join(context.root, "x")));
@@ -990,6 +1120,7 @@ test("reads branches of a repository as text", ({ root }) => {
     head: null,
     detached: null,
     refused: ["a"],
+    others: [],
   });
 });
 

@@ -151,12 +151,18 @@ async function cloneRepository(
   await takeSettings(config, copy, places);
   await takeRemotes(config, copy, notices);
   await takeRefs(source, copy);
+  let modules: string[] = [];
   if (source.head !== null) {
     progress("Checking out the files");
     await run(copy, ["update-ref", `refs/heads/${branch}`, source.head]);
     await run(copy, ["checkout", "--quiet", "--force", branch, "--"]);
     await layOutLfs(join(places.common, "lfs"), copy, notices, progress);
-    await copySubmodules([places.own, places.common], copy, notices, progress);
+    modules = await copySubmodules(
+      [places.own, places.common],
+      copy,
+      notices,
+      progress,
+    );
   }
   const changes = places.tree === null
     ? []
@@ -177,6 +183,7 @@ async function cloneRepository(
       ...new Set([
         ...source.refs.map(({ id }) => id),
         ...(source.head === null ? [] : [source.head]),
+        ...modules,
       ]),
     ],
     changed: changes.filter(({ untracked }) => !untracked).length,

@@ -24,6 +24,9 @@ const overrides: [key: string, value: string][] = [
   ["core.excludesFile", "/dev/null"],
   ["core.untrackedCache", "false"],
   ["protocol.allow", "never"],
+  // The user's file system may ignore such characters.
+  ["core.protectHFS", "true"],
+  ["core.protectNTFS", "true"],
   ["gc.auto", "0"],
   ["maintenance.auto", "false"],
   ["submodule.recurse", "false"],
@@ -41,11 +44,15 @@ const overrides: [key: string, value: string][] = [
  * https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
  */
 function pointerProgram(): string {
-  return 'f=$(mktemp) && cat >"$f" && ' +
-    "if head -c 43 \"$f\" | grep -q '^version https://git-lfs.github.com/spec/v1'; " +
-    'then cat "$f"; else printf \'version https://git-lfs.github.com/spec/v1\\n' +
-    'oid sha256:%s\\nsize %s\\n\' "$(sha256sum <"$f" | cut -c 1-64)" ' +
-    '"$(stat -c %s "$f")"; fi; rm -f "$f"';
+  // Without a copy: a sparse file would become a full one.
+  return 'd=$(mktemp -d) && head -c 43 >"$d/head" && ' +
+    "if grep -q '^version https://git-lfs.github.com/spec/v1' \"$d/head\"; " +
+    'then cat "$d/head" -; else mkfifo "$d/all" && ' +
+    '{ wc -c <"$d/all" >"$d/size" & ' +
+    'id=$(cat "$d/head" - | tee "$d/all" | sha256sum | cut -c 1-64) && wait && ' +
+    "printf 'version https://git-lfs.github.com/spec/v1\\n" +
+    'oid sha256:%s\\nsize %s\\n\' "$id" "$(tr -d " " <"$d/size")"; }; fi; ' +
+    'rm -rf "$d"';
 }
 
 /** Where git finds a repository. */

@@ -1,14 +1,29 @@
 // Reads the copy that a session works in, which may be hostile: packs its commits into a
 // file. Runs where only the copy can be seen, read-only.
 
-import { closeSync, lstatSync, openSync, readSync } from "node:fs";
+import {
+  closeSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
 import { Failure } from "../../std/errors.ts";
-import { changesIn } from "./changes.ts";
+import { plainText } from "../../std/plain-file.ts";
+import { runProgram } from "../../std/program.ts";
+import { addAll, changesIn } from "./changes.ts";
 import { git, type Place, run, view, withoutCaches } from "./git.ts";
 import { copyFile, namesIn } from "./objects.ts";
-import { isBranchName, readRefs, readShallow, type Refs } from "./refs.ts";
+import {
+  isBranchName,
+  parentsOf,
+  readRefs,
+  readShallow,
+  type Refs,
+} from "./refs.ts";
 import { readSource } from "./source.ts";
 
 export const packRequestSchema = v.object({
@@ -37,7 +52,7 @@ export const packResultSchema = v.object({
   branches: v.record(v.pipe(v.string(), v.check(isBranchName)), idSchema),
   /** The branch that is checked out; null for none. */
   head: v.nullable(v.pipe(v.string(), v.check(isBranchName))),
-  /** The number of commits that the user's repository does not have. */
+  /** The number of commits that the user's repository does not have, also in submodules. */
   commits: v.number(),
   changed: v.number(),
   untracked: v.number(),
@@ -63,7 +78,7 @@ export async function pack(request: PackRequest): Promise<PackResult> {
     workTree: tree,
     index: await copyIndex(tree, scratch),
   }, head);
-  const branches = { ...refs.branches };
+  const branches = takeNames(refs);
   if (refs.detached) branches[extraBranches.detached] = refs.detached;
   let changesTree: string | null = null;
   if (files.length > 0 && (request.changes || request.fetchedTree !== null)) {
@@ -81,10 +96,8 @@ export async function pack(request: PackRequest): Promise<PackResult> {
   const { present } = await commitsAmong(place, known);
   const revisions = [...wanted, ...present.map((id) => `^${id}`)]
     .map((line) => `${line}\n`).join("");
-  const commits = await git(place, ["rev-list", "--count", "--stdin"], {
-    input: revisions,
-    config: withoutCaches,
-  });
+  const commits = await countOf(place, [...wanted, ...refs.others], known) +
+    await commitsInModules(request);
   if (request.write) {
     await run(place, [
       ...["pack-objects", "--revs", "--thin", "--delta-base-offset"],
@@ -96,18 +109,87 @@ export async function pack(request: PackRequest): Promise<PackResult> {
     });
   }
   const fetched = changesTree !== null && changesTree === request.fetchedTree;
-  const left = fetched ? [] : files;
+  // Repositories in it are not in that tree.
+  const left = fetched ? files.filter(({ path }) => path.endsWith("/")) : files;
   const untracked = left.filter(({ untracked }) => untracked).length;
   return {
     branches,
     head: refs.head ?? (refs.detached ? extraBranches.detached : null),
-    commits: Number(commits),
+    commits,
     changed: left.length - untracked,
     untracked,
     changesTree,
     refused: refs.refused,
   };
 }
+
+/** The branches, but not those with the names of ours. */
+function takeNames(refs: Refs): Record<string, string> {
+  const own: string[] = Object.values(extraBranches);
+  const taken = Object.entries(refs.branches).filter(([name, id]) => {
+    const isFree = ![name, ...parentsOf(name)].some((part) =>
+      own.includes(part)
+    );
+    if (!isFree) {
+      refs.refused.push(name);
+      refs.others.push(id);
+    }
+    return isFree;
+  });
+  return Object.fromEntries(taken);
+}
+
+/** The number of commits of `ids` that are not in the history of `known`. */
+async function countOf(
+  place: Place,
+  ids: string[],
+  known: string[],
+): Promise<number> {
+  const { present } = await commitsAmong(place, ids);
+  if (present.length === 0) return 0;
+  const without = await commitsAmong(place, known);
+  return Number(
+    await git(place, ["rev-list", "--count", "--stdin"], {
+      input: [...present, ...without.present.map((id) => `^${id}`)]
+        .map((line) => `${line}\n`).join(""),
+      config: withoutCaches,
+    }),
+  );
+}
+
+/** The number of commits in submodules that were not there at first. */
+async function commitsInModules(
+  { tree, format, known, scratch }: PackRequest,
+): Promise<number> {
+  let commits = 0;
+  for (const [at, module] of modulesIn(join(tree, ".git"), 0).entries()) {
+    const place = await view(join(scratch, `module-${at}`), {
+      objects: [join(module, "objects")],
+      format,
+      shallow: readShallow(module),
+    });
+    const { branches, detached, others } = readRefs(module);
+    const ids = [...Object.values(branches), ...others, detached ?? ""];
+    commits += await countOf(place, ids, known);
+  }
+  return commits;
+}
+
+/** The git directories of submodules, whose names may have slashes. */
+function modulesIn(gitDir: string, depth: number): string[] {
+  const below = (directory: string, depth: number): string[] =>
+    depth > maxModuleDepth ? [] : namesIn(directory).flatMap((name) => {
+      const path = join(directory, name);
+      if (!lstatSync(path, { throwIfNoEntry: false })?.isDirectory()) return [];
+      return namesIn(path).includes("objects")
+        ? [path, ...modulesIn(path, depth + 1)]
+        : below(path, depth + 1);
+    });
+  return below(join(gitDir, "modules"), depth).slice(0, maxModules);
+}
+
+const maxModuleDepth = 8;
+const maxModules = 200;
 
 /** A repository of our own with the objects and branches of the copy. */
 export async function openCopy(
@@ -120,11 +202,13 @@ export async function openCopy(
       hint: "See what the session did with it: claudy attach --shell",
     });
   }
+  await refusePipes(tree);
   const place = await view(join(scratch, "view"), {
     objects: [join(gitDir, "objects"), ...others],
     format,
     shallow: readShallow(gitDir),
   });
+  await takeSettings(gitDir, place);
   const refs = readRefs(gitDir);
   const given = { ...refs.branches, HEAD: refs.detached ?? "" };
   const { present } = await commitsAmong(place, Object.values(given));
@@ -142,6 +226,49 @@ export async function openCopy(
   }
   return { place, refs, head };
 }
+
+/** git would wait for somebody to write into a pipe. */
+async function refusePipes(tree: string): Promise<void> {
+  const { stdout } = await runProgram([
+    ...["find", tree, "(", "-name", ".gitignore", "-o", "-name"],
+    ...[".gitattributes", "-o", "-path", `${tree}/.git/*`, ")"],
+    ...["-xtype", "p", "-printf", "%P", "-quit"],
+  ]);
+  if (stdout === "") return;
+  throw new Failure("failed", `Its ${stdout} is a pipe`, {
+    hint: "See what the session did with it: claudy attach --shell",
+  });
+}
+
+/** Settings and patterns that describe files: those that git in the copy uses. */
+async function takeSettings(gitDir: string, place: Place): Promise<void> {
+  const limits = { maxBytes: 1024 ** 2 };
+  const exclude = plainText(join(gitDir, "info/exclude"), limits);
+  if (exclude !== undefined) {
+    mkdirSync(join(place.gitDir, "info"), { recursive: true });
+    writeFileSync(join(place.gitDir, "info/exclude"), exclude);
+  }
+  const text = plainText(join(gitDir, "config"), limits);
+  if (text === undefined) return;
+  const given = join(place.gitDir, "config.copy");
+  writeFileSync(given, text);
+  const { exitCode, text: entries } = await run(place, [
+    ...["config", "--file", given, "--no-includes", "--null"],
+    ...["--get-regexp", `^core\\.(${fileSettings.join("|")})$`],
+    // A configuration that git cannot read has no effect in the copy either.
+  ], { accept: [0, 1, 2, 3, 128] });
+  if (exitCode !== 0) return;
+  for (const entry of entries.split("\0")) {
+    const match = /^(core\.[a-z]+)\n(true|false|input|lf|crlf|native)$/i
+      .exec(entry);
+    if (match) await run(place, ["config", match[1] ?? "", match[2] ?? ""]);
+  }
+}
+
+const fileSettings = [
+  ...["filemode", "symlinks", "ignorecase", "precomposeunicode"],
+  ...["autocrlf", "eol"],
+];
 
 /** Those of these ids that are commits in a repository. */
 export async function commitsAmong(
@@ -173,7 +300,8 @@ export async function copyIndex(
     );
   for (const name of names.slice(0, maxIndexes)) {
     const stat = lstatSync(join(gitDir, name), { throwIfNoEntry: false });
-    if (!stat?.isFile()) continue;
+    // Without one, all files are read.
+    if (!stat?.isFile() || stat.size > maxIndexBytes) continue;
     const to = name === "index"
       ? join(scratch, "index")
       : join(scratch, "view", name);
@@ -183,6 +311,7 @@ export async function copyIndex(
 }
 
 const maxIndexes = 8;
+const maxIndexBytes = 1024 ** 3;
 
 const author = {
   GIT_AUTHOR_NAME: "claudy",
@@ -193,7 +322,7 @@ const author = {
 
 export async function treeOfChanges(place: Place): Promise<string> {
   // One that cannot be read does not keep the others back.
-  await run(place, ["add", "--all", "--ignore-errors"], { accept: [0, 1] });
+  await addAll(place, { flags: ["--ignore-errors"], accept: [0, 1] });
   return await git(place, ["write-tree"]);
 }
 

@@ -10,7 +10,7 @@ import { Failure } from "../../std/errors.ts";
 import { git, type Place, run, withoutCaches } from "./git.ts";
 import { namesIn } from "./objects.ts";
 import { commitsAmong, objectsIn } from "./pack.ts";
-import { isBranchName } from "./refs.ts";
+import { isBranchName, parentsOf } from "./refs.ts";
 import { SourceConfig } from "./source.ts";
 
 export const receiveRequestSchema = v.object({
@@ -78,6 +78,7 @@ export async function receive(
       config: withoutCaches,
     });
     const before = await refsBelow(place, prefix);
+    requireRoom(Object.keys(branches), before, prefix);
     keep(incoming, join(common, "objects"));
     removeOldLocks(join(common, prefix));
     const changed = Object.entries(branches)
@@ -131,6 +132,24 @@ async function refsBelow(
       return [line.slice(at + 1), line.slice(0, at)] as const;
     }),
   );
+}
+
+/** Throws if "a" was fetched before, and now is "a/b", or the other way round. */
+function requireRoom(
+  branches: string[],
+  before: Map<string, string>,
+  prefix: string,
+): void {
+  const former = [...before.keys()].map((ref) => ref.slice(prefix.length));
+  const now = new Set(branches);
+  const all = new Set(former);
+  const inTheWay = branches.flatMap((name) => parentsOf(name))
+    .find((name) => all.has(name)) ??
+    former.find((name) => parentsOf(name).some((parent) => now.has(parent)));
+  if (inTheWay === undefined) return;
+  throw new Failure("busy", `${prefix}${inTheWay} of before is in the way`, {
+    hint: `Remove it: git update-ref -d ${prefix}${inTheWay}`,
+  });
 }
 
 /** Moves the packs; their indexes come last, since git looks for these. */

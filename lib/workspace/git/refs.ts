@@ -2,7 +2,9 @@
 // git opens that repository.
 
 import { lstatSync, readdirSync } from "node:fs";
+import { Buffer } from "node:buffer";
 import { join } from "node:path";
+import { Failure } from "../../std/errors.ts";
 import { plainText } from "../../std/plain-file.ts";
 
 export interface Refs {
@@ -14,6 +16,8 @@ export interface Refs {
   detached: string | null;
   /** Names that git does not allow, and files that are not understood. */
   refused: string[];
+  /** Commits of stashes, detached worktrees and refused branches. */
+  others: string[];
 }
 
 const maxBytes = 16 * 1024 ** 2;
@@ -21,23 +25,26 @@ const maxRefs = 10_000;
 const maxDepth = 16;
 const id = /^(?:[0-9a-f]{40}|[0-9a-f]{64})$/;
 
+/** Throws a Failure if there are more branches than can be read. */
 export function readRefs(gitDir: string): Refs {
   const found = new Map<string, string>();
   const refused: string[] = [];
+  const others = new Set<string>();
   const add = (name: string, value: string) => {
-    if (found.size + refused.length >= maxRefs) return;
     if (isBranchName(name) && id.test(value)) found.set(name, value);
     else refused.push(name);
+    if (found.size + refused.length > maxRefs) throw tooMany();
   };
-  const packed = plainText(join(gitDir, "packed-refs"), { maxBytes }) ?? "";
-  for (const line of packed.split("\n")) {
-    const match = /^([0-9a-f]+) refs\/heads\/(.+)$/s.exec(line);
-    if (match) add(match[2] ?? "", match[1] ?? "");
+  for (const line of packedRefs(gitDir).split("\n")) {
+    const [, value = "", kind = "", name = ""] =
+      /^([0-9a-f]+) refs\/(?:(heads)\/(.+)|stash$)/s.exec(line) ?? [];
+    if (kind !== "") add(name, value);
+    else if (value !== "") others.add(value);
   }
   let left = maxRefs;
   const walk = (directory: string, name: string, depth: number) => {
     for (const entry of namesIn(directory)) {
-      if (--left < 0) return;
+      if (--left < 0) throw tooMany();
       const path = join(directory, entry);
       const full = name === "" ? entry : `${name}/${entry}`;
       const stat = lstatSync(path, { throwIfNoEntry: false });
@@ -52,6 +59,22 @@ export function readRefs(gitDir: string): Refs {
     }
   };
   walk(join(gitDir, "refs/heads"), "", 0);
+  const stashes = plainText(join(gitDir, "logs/refs/stash"), { maxBytes }) ??
+    "";
+  const elsewhere = [
+    smallText(join(gitDir, "refs/stash")),
+    ...stashes.split("\n").map((line) => line.split(" ")[1] ?? ""),
+    ...namesIn(join(gitDir, "worktrees")).slice(0, maxRefs)
+      .map((name) => smallText(join(gitDir, "worktrees", name, "HEAD"))),
+  ];
+  for (const value of elsewhere) if (id.test(value)) others.add(value);
+  // No repository can have both, as files.
+  for (const [name, value] of [...found]) {
+    if (!parentsOf(name).some((parent) => found.has(parent))) continue;
+    found.delete(name);
+    refused.push(name);
+    others.add(value);
+  }
   const text = smallText(join(gitDir, "HEAD"));
   const head = /^ref: *refs\/heads\/(.+)$/.exec(text)?.[1];
   return {
@@ -59,7 +82,28 @@ export function readRefs(gitDir: string): Refs {
     head: head !== undefined && isBranchName(head) ? head : null,
     detached: id.test(text) ? text : null,
     refused: [...new Set(refused)],
+    others: [...others],
   };
+}
+
+function packedRefs(gitDir: string): string {
+  const path = join(gitDir, "packed-refs");
+  if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return "";
+  const text = plainText(path, { maxBytes });
+  if (text === undefined) throw tooMany();
+  return text;
+}
+
+function tooMany(): Failure {
+  return new Failure("resources", "Its branches cannot be read", {
+    hint: `There may be ${maxRefs}, and packed-refs may have 16 MiB.`,
+  });
+}
+
+/** "a" and "a/b" for "a/b/c". */
+export function parentsOf(name: string): string[] {
+  return name.split("/").slice(0, -1)
+    .map((_, at, parts) => parts.slice(0, at + 1).join("/"));
 }
 
 /** The commits of a `shallow` file. */
@@ -70,17 +114,21 @@ export function readShallow(gitDir: string): string[] {
 
 /**
  * The rules of git-check-ref-format(1) for what comes after refs/heads/, which does not begin
- * with a dash either.
+ * with a dash either, and has no control characters of ISO 8859-1.
  */
 export function isBranchName(name: string): boolean {
   // deno-lint-ignore no-control-regex
-  const forbidden = /[\x00-\x20\x7f~^:?*[\\]|\.\.|@\{|\/\/|\.$|\/$|^\/|^-/;
+  const forbidden = /[\x00-\x20\x7f-\x9f~^:?*[\\]|\.\.|@\{|\/\/|\.$|\/$|^\/|^-/;
   return name !== "" && name !== "@" && name !== "HEAD" &&
     name.length < 1000 && !forbidden.test(name) &&
     name.split("/").every((part) =>
-      !part.startsWith(".") && !part.endsWith(".lock")
+      !part.startsWith(".") && !part.endsWith(".lock") &&
+      Buffer.byteLength(part) <= maxPartBytes
     );
 }
+
+/** Of the name of a file, which git adds ".lock" to. */
+const maxPartBytes = 250;
 
 function smallText(path: string): string {
   try {

@@ -7,15 +7,19 @@ import { git, gitList, init, type Place, run } from "./git.ts";
 import { copyObjects, type Progress } from "./objects.ts";
 import { readSource, urlForWorkers } from "./source.ts";
 
-/** `from` are the git directories of the user that may have their repositories. */
+/**
+ * `from` are the git directories of the user that may have their repositories. Returns the
+ * commits that they have.
+ */
 export async function copySubmodules(
   from: string[],
   copy: Place & { workTree: string },
   notices: string[],
   progress: Progress,
-): Promise<void> {
+): Promise<string[]> {
+  const known: string[] = [];
   const file = join(copy.workTree, ".gitmodules");
-  if (!existsSync(file)) return;
+  if (!existsSync(file)) return known;
   const entries = await gitList(copy, [
     ...["config", "--file", file, "--no-includes", "--null"],
     ...["--get-regexp", "^submodule\\..*\\.(path|url)$"],
@@ -38,20 +42,22 @@ export async function copySubmodules(
       continue;
     }
     try {
-      const module = await copyModule(
+      const { module, ids } = await copyModule(
         place,
         copy,
         { name, path, id },
         progress,
       );
+      known.push(...ids);
       const kept = url === undefined ? undefined : urlForWorkers(url);
       if (kept) await run(copy, ["config", `submodule.${name}.url`, kept]);
       await run(copy, ["config", `submodule.${name}.active`, "true"]);
-      await copySubmodules([place], module, notices, progress);
+      known.push(...await copySubmodules([place], module, notices, progress));
     } catch (error) {
       notices.push(`Submodule ${path} is not in the copy: ${messageOf(error)}`);
     }
   }
+  return known;
 }
 
 async function copyModule(
@@ -59,7 +65,7 @@ async function copyModule(
   copy: Place & { workTree: string },
   { name, path, id }: { name: string; path: string; id: string },
   progress: Progress,
-): Promise<Place & { workTree: string }> {
+): Promise<{ module: Place & { workTree: string }; ids: string[] }> {
   const source = await readSource({ common: place, own: place, tree: null });
   const gitDir = join(copy.gitDir, "modules", name);
   const workTree = join(copy.workTree, path);
@@ -78,7 +84,7 @@ async function copyModule(
     .map(({ name, id }) => `create ${name} ${id}\n`);
   await run(module, ["update-ref", "--stdin"], { input: lines.join("") });
   await run(module, ["checkout", "--quiet", "--force", "--detach", id]);
-  return module;
+  return { module, ids: [id, ...source.refs.map(({ id }) => id)] };
 }
 
 /** Whether a name or path stays in its directory. */
