@@ -65,6 +65,12 @@ const subcommands: Record<string, Subcommand> = {
     meaning: "list (default), show, rm or sync",
     load: async () => (await sessions()).sessionsCommand,
   },
+  fork: {
+    group: "Sessions",
+    takes: "[name]",
+    meaning: "Open sessions that begin where another one is",
+    load: async () => (await import("../lib/commands/fork.ts")).forkCommand,
+  },
   fetch: {
     group: "Sessions",
     takes: "[name]",

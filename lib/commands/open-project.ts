@@ -112,11 +112,27 @@ export async function openProject(
   });
 }
 
+/** A session that was started in the background. */
+export interface Opened {
+  session: string;
+  project: string;
+  worker: string;
+  id: string;
+  conversation: Conversation;
+  start: ReadySession["start"];
+}
+
 /** Opens the session of a project; all mistakes are reported before anything is started. */
 export async function openSession(
   io: Io,
   instance: Instance,
-  { directory, options }: { directory: string; options: OpenOptions },
+  { directory, options, prompt, answer }: {
+    directory: string;
+    options: OpenOptions;
+    prompt?: string | undefined;
+    /** Gets what a detached session prints. @default prints it */
+    answer?: (opened: Opened) => void;
+  },
 ): Promise<number | undefined> {
   const { env } = io;
   const request: OpenRequest = {
@@ -136,6 +152,7 @@ export async function openSession(
     ),
     mcp: mcpChoice(options),
     claudeArguments: options["--"] ?? [],
+    prompt,
     network: options.network === undefined
       ? undefined
       : instance.settings.WORKER_NETWORK,
@@ -162,7 +179,8 @@ export async function openSession(
   if (options.detach) {
     const conversation = await startDetached(io, instance, ready, request);
     const opened = { session, project, worker, id, conversation, start };
-    io.answer(opened, session, options.json);
+    if (answer) answer(opened);
+    else io.answer(opened, session, options.json);
     return;
   }
   if (options.shell) await startSession(instance, ready);

@@ -27,6 +27,7 @@ import {
 } from "../instance/record.ts";
 import { forgetSecrets } from "../worker/secrets.ts";
 import { insideWorker } from "../instance/paths.ts";
+import { thawAbandoned } from "../workspace/frozen.ts";
 import { listWorkers, type WorkerState } from "../worker/workers.ts";
 
 export interface ReconcilePlan {
@@ -79,6 +80,7 @@ export function planReconcile(
 
 /** Brings records and files in line with Docker, once. */
 export async function reconcile(instance: Instance, log: Log): Promise<void> {
+  await thawAbandoned(instance);
   // Records first: a worker that is spawned in between is only recorded twice. In
   // the other order, its record would be closed.
   const records = readRecords(instance, log);

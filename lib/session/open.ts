@@ -5,7 +5,7 @@ import { join, resolve } from "node:path";
 import { forgetActivity } from "./activity.ts";
 import { settingsArguments } from "../home/claude-settings.ts";
 import { hasCredentials } from "../home/credentials.ts";
-import { hasConversation } from "./conversations.ts";
+import { hasConversation, latestConversation } from "./conversations.ts";
 import { inspectContainer } from "../docker/docker.ts";
 import { Failure, warnOnFileError } from "../std/errors.ts";
 import type { HostPath } from "../std/hostpath.ts";
@@ -95,6 +95,8 @@ export interface OpenRequest extends WorkerOptions {
   mcp: Choice | undefined;
   /** Arguments for Claude, used if it is not running yet. */
   claudeArguments: string[];
+  /** What Claude is asked when it starts. */
+  prompt?: string | undefined;
   /** @default the session's saved one, else WORKER_NETWORK */
   network?: WorkerNetwork | undefined;
   /** @default the session's saved one, else PERMISSION_MODES, else Claude's own */
@@ -180,10 +182,11 @@ export async function readySession(
     start,
     command: [
       "claude-session",
-      ...(resumes ? ["--continue"] : []),
+      ...(resumes ? resumeArguments(instance, session, saved) : []),
       // First, so that the user's own arguments take precedence.
       ...modeArguments(mode),
       ...started.arguments,
+      ...(request.prompt === undefined ? [] : ["--", request.prompt]),
     ],
     env: {
       ...(request.sshAgent ? { SSH_AUTH_SOCK: insideWorker.sshAgent } : {}),
@@ -195,6 +198,18 @@ export async function readySession(
     },
     resumes,
   };
+}
+
+/** A fork begins with the conversation of another session, and continues its own one. */
+function resumeArguments(
+  instance: Instance,
+  session: string,
+  saved: SessionRecord | undefined,
+): string[] {
+  const { forkOf } = saved ?? {};
+  const begins = forkOf !== undefined &&
+    latestConversation(instance, session) === `${forkOf}.jsonl`;
+  return begins ? ["--resume", forkOf, "--fork-session"] : ["--continue"];
 }
 
 /** The instance with the network that was chosen for the session. */

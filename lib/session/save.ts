@@ -103,6 +103,7 @@ export function saveSession(
     usedAt,
     portBase: before?.portBase,
     ...(toSave.isCopy ? { copy: true } : {}),
+    ...(before?.forkOf === undefined ? {} : { forkOf: before.forkOf }),
     profile: chosenProfile,
     repository: before?.repository,
     mcp: mcp ?? before?.mcp,

@@ -12,7 +12,6 @@ import { removeTree } from "../std/remove-tree.ts";
 import {
   inside,
   makeScratch,
-  type Mounted,
   perform,
   type Scratch,
   sweep,
@@ -28,6 +27,7 @@ import { receiveResultSchema } from "./git/receive.ts";
 import { type Repository, repositoryOf } from "./repository.ts";
 import {
   commonMount,
+  copyMount,
   readBase,
   requireCopy,
   requireOwner,
@@ -348,10 +348,3 @@ function requireSameRepository(
     { hint: "See what its .git file contains." },
   );
 }
-
-const copyMount = ({ path, inode }: HostPath, readOnly: boolean): Mounted => ({
-  source: path,
-  target: inside.copy,
-  readOnly,
-  inode,
-});

@@ -28,6 +28,8 @@ import {
   youngMs,
 } from "./container.ts";
 import { cloneResultSchema } from "./git/clone.ts";
+import { forkResultSchema } from "./git/fork.ts";
+import { thawAbandoned } from "./frozen.ts";
 import { type Repository, repositoryOf } from "./repository.ts";
 
 /** What a copy was made from, and what the user's repository has of it. */
@@ -151,6 +153,49 @@ export function filesText(changed: number, untracked: number): string {
     : `${parts.join(" and ")} ${total === 1 ? "file" : "files"}`;
 }
 
+/**
+ * Copies the copy of a session for a new one. Returns whether the file system shares the
+ * blocks of both. The source must not change meanwhile.
+ */
+export async function forkCopy(
+  instance: Instance,
+  from: string,
+  session: string,
+  save: () => void,
+  log: Log,
+): Promise<boolean> {
+  const subject = `Cannot fork session "${from}"`;
+  const copy = copyOf(instance, from);
+  const base = readBase(instance, from);
+  if (!reserve(instance, session)) {
+    throw new Failure("busy", `${subject}: another command makes "${session}"`);
+  }
+  const scratch = makeScratch(instance, session, "making");
+  try {
+    const { shared } = await perform(instance, forkResultSchema, scratch, {
+      subject,
+      user: copy,
+      mounts: [copyMount(copy, true)],
+      work: {
+        do: "fork",
+        tree: inside.copy,
+        target: `${inside.own}/tree`,
+        branch: `claudy/${session}`,
+      },
+      log,
+    });
+    writeBase(instance, session, base);
+    renameSync(
+      join(scratch.path, "tree"),
+      instance.home.workspaceTree(session),
+    );
+    save();
+    return shared;
+  } finally {
+    await removeTree(scratch.path);
+  }
+}
+
 /** Whether a directory of that name, which a killed command has left, was removed. */
 async function takeOver(instance: Instance, session: string): Promise<boolean> {
   await sweepOne(instance, session);
@@ -213,6 +258,7 @@ export async function removeCopy(
 /** Removes what killed commands have left. */
 export async function sweepCopies(instance: Instance): Promise<void> {
   const { home } = instance;
+  await thawAbandoned(instance);
   const names = inDirectory(
     home.workspaces,
     (directory) => [...directory.entries()].map(({ name }) => name),
@@ -284,6 +330,16 @@ export function writeBase(
 ): void {
   writeAtomic(home.workspaceBase(session), JSON.stringify(base), owner);
 }
+
+export const copyMount = (
+  { path, inode }: HostPath,
+  readOnly: boolean,
+): Mounted => ({
+  source: path,
+  target: inside.copy,
+  readOnly,
+  inode,
+});
 
 export const commonMount = (
   { common }: Repository,

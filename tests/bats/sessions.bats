@@ -502,3 +502,31 @@ teardown() {
   [ "$(ls -A "$HAL9000_HOME/workspaces")" = "$session" ]
   "$claudy" sessions rm --yes --force "$session"
 }
+
+@test "forks of a live conversation answer independently, and it goes on undisturbed" {
+  git -C "$project" init --quiet
+  echo draft >"$project/draft.txt"
+  open "$project"
+  local first=$session
+  typed "$first" "first words" Enter
+  wait_for_screen 20 "$first" "echo: first words"
+  run --separate-stderr -0 "$claudy" fork "$first" -n 2 --prompt "to alpha" --prompt "to beta" --json
+  [[ $stderr == *"stood still for "*" ms"* ]]
+  local one two
+  one=$(jq -r '.sessions[0].session' <<<"$output")
+  two=$(jq -r '.sessions[1].session' <<<"$output")
+  wait_for_screen 30 "$one" "echo: to alpha"
+  wait_for_screen 30 "$two" "echo: to beta"
+  for fork in "$one" "$two"; do
+    [ "$(docker exec "$fork" cat draft.txt)" = draft ]
+    [ "$(docker exec "$fork" git branch --show-current)" = "claudy/$fork" ]
+  done
+  # What the API got of each: the same words before, then its own.
+  asked() { grep -F -- "$1" "$HAL9000_TEST_ROOT/session-stub/requests" | grep -F '"tools":[{"name"' | tail -n 1; }
+  [[ $(asked "to alpha") == *"first words"* && $(asked "to alpha") != *"to beta"* ]]
+  [[ $(asked "to beta") == *"first words"* && $(asked "to beta") != *"to alpha"* ]]
+  typed "$first" "second words" Enter
+  wait_for_screen 20 "$first" "echo: second words"
+  [[ $(asked "second words") == *"first words"* && $(asked "second words") != *"to alpha"* ]]
+  "$claudy" sessions rm --yes --force "$one" "$two"
+}

@@ -279,6 +279,7 @@ export class FakeEngine {
           }
           this.containers.splice(this.containers.indexOf(found), 1);
         }),
+      pause: () => change("pause", (found) => found.state = "paused"),
       unpause: () => change("unpause", (found) => found.state = "running"),
       rename: ({ name: next }: { name: string }) =>
         change("rename", (found) => {

@@ -22,7 +22,11 @@ import { readRecord } from "../../lib/instance/record.ts";
 import { readSession } from "../../lib/instance/session-record.ts";
 import { fit, Unfit } from "../../lib/pool/claim.ts";
 import { sessionName } from "../../lib/project/project.ts";
+import { readScope, writeScope } from "../../lib/egress/store.ts";
 import { ensureCopy } from "../../lib/session/copy.ts";
+import { forkSession } from "../../lib/session/fork.ts";
+import { readBudgets, setBudget } from "../../lib/usage/budgets.ts";
+import { thawAbandoned } from "../../lib/workspace/frozen.ts";
 import { renameSession } from "../../lib/session/move.ts";
 import {
   checkOpening,
@@ -299,6 +303,8 @@ test("leaves nothing of a copy that fails, and of a session that cannot start", 
     approveConfig: () => Promise.reject(new Error("no")),
     profile: { name: "unknown-profile", build: false },
   }));
+  // Both at once; only an empty directory of the copy that could not be made is swept later.
+  assert.not(existsSync(instance.home.workspace("failing")));
   for (const name of readdirSync(instance.home.workspaces)) {
     utimesSync(instance.home.workspace(name), 1, 1);
   }
@@ -358,6 +364,135 @@ test("removes what killed commands have left, and nothing else", async (context)
   );
   assert.match(missing.message, 'The copy of session "live" is missing');
 });
+
+/** Writes a conversation into a session's home. */
+function converse(
+  { instance }: Context,
+  session: string,
+  id: string,
+  text: string,
+) {
+  const directory = join(instance.home.claude, session, "projects/-workspace");
+  mkdirSync(directory, { recursive: true });
+  writeFileSync(join(directory, `${id}.jsonl`), text);
+}
+
+test("forks a session with its files, conversation, rules and budgets", async (context) => {
+  const { instance, engine, log } = context;
+  const { ready, record, tree } = await opened(context, { name: "first" });
+  const id = commit(tree, "s.txt", "session\n");
+  writeFileSync(join(tree, "draft.txt"), "draft\n");
+  writeFileSync(join(tree, ".git/index.lock"), "");
+  converse(context, "first", "11-22", '{"a":1}\n{"half');
+  const budget = {
+    session: "first",
+    project: null,
+    measure: "tokens" as const,
+    limit: 9,
+    per: "day" as const,
+  };
+  setBudget(instance, budget);
+  writeScope(instance, { session: "first" }, { preset: "closed", rules: [] });
+  const states: (string | undefined)[] = [];
+  engine.reply = (line, container) => {
+    states.push(engine.find(ready.id)?.state);
+    return runWorkspace(line, container);
+  };
+  const forked = await forkSession(instance, record, {
+    count: 2,
+    inherit: undefined,
+  }, log);
+  assert.equal(forked.sessions, ["first-f1", "first-f2"]);
+  // Only the first copy is made while the worker stands still.
+  assert.equal(states, ["paused", "running"]);
+  assert.ok(forked.frozenMs > 0);
+  for (const session of forked.sessions) {
+    const own = instance.home.workspaceTree(session);
+    assert.is(git(own, "branch", "--show-current"), `claudy/${session}`);
+    assert.is(git(own, "rev-parse", "HEAD"), id);
+    assert.is(git(own, "status", "--porcelain"), "?? draft.txt");
+    const again = await open(context, { name: session, copy: undefined });
+    assert.equal(again?.command.slice(1, 4), [
+      "--resume",
+      "11-22",
+      "--fork-session",
+    ]);
+    const file = join(
+      instance.home.claude,
+      session,
+      "projects/-workspace/11-22.jsonl",
+    );
+    assert.is(readFileSync(file, "utf8"), '{"a":1}\n');
+    assert.is(readScope(instance, { session }).preset, "closed");
+    assert.ok(
+      readBudgets(instance.home).some((one) =>
+        one.session === session && one.limit === 9
+      ),
+    );
+    assert.is(
+      await unfetchedIn(instance, readSession(instance, session) ?? record, log)
+        .then(({ commits }) => commits),
+      1,
+    );
+  }
+  assert.ok(existsSync(join(tree, ".git/index.lock")));
+  // Then it has a conversation of its own.
+  converse(context, "first-f1", "33", "{}\n");
+  const later = new Date(Date.now() + 5000);
+  utimesSync(
+    join(instance.home.claude, "first-f1/projects/-workspace/33.jsonl"),
+    later,
+    later,
+  );
+  await stopSession(instance, "first-f1", log);
+  const own = await open(context, { name: "first-f1", copy: undefined });
+  assert.is(own?.command[1], "--continue");
+  const third = await forkSession(instance, record, {
+    count: 1,
+    inherit: undefined,
+  }, log);
+  assert.equal(third.sessions, ["first-f3"]);
+});
+
+test("forks a session that works in the project itself into a copy", async (context) => {
+  const { instance, app, log } = context;
+  writeFileSync(join(app, "draft.txt"), "draft\n");
+  const ready = await open(context, { copy: undefined, name: "plain" });
+  const record = readSession(instance, ready?.session ?? "");
+  if (!record) throw new Error("no session");
+  const { sessions } = await forkSession(instance, record, {
+    count: 1,
+    inherit: undefined,
+  }, log);
+  const tree = instance.home.workspaceTree(sessions[0] ?? "");
+  assert.is(readFileSync(join(tree, "draft.txt"), "utf8"), "draft\n");
+  assert.is(readSession(instance, "plain-f1")?.copy, true);
+  assert.is(readSession(instance, "plain-f1")?.forkOf, undefined);
+});
+
+test("a worker goes on if its fork fails, or the command that froze it was killed", async (context) => {
+  const { instance, engine, log } = context;
+  const { ready, record } = await opened(context, { name: "first" });
+  engine.reply = () => Promise.resolve("broken");
+  await failureOf(
+    forkSession(instance, record, { count: 1, inherit: undefined }, log),
+  );
+  const worker = engine.find(ready.id);
+  assert.is(worker?.state, "running");
+  assert.equal(readdirSync(instance.home.kept), ["first.json"]);
+  await docker(context, ready.id).pause();
+  const mark = join(instance.home.workspaces, `.frozen-${ready.id}`);
+  writeFileSync(mark, "");
+  await thawAbandoned(instance);
+  assert.is(worker?.state, "paused");
+  utimesSync(mark, 1, 1);
+  await thawAbandoned(instance);
+  assert.is(worker?.state, "running");
+  assert.not(existsSync(mark));
+});
+
+const docker = ({ instance }: Context, id: string) =>
+  instance.docker.getContainer(id);
 
 test("warm workers get the copy of their session, and nothing else of HAL9000_HOME", async (context) => {
   const { instance, app } = context;

@@ -42,6 +42,7 @@ const commands: Record<string, string[]> = {
   rename: [],
   move: [],
   sessions: ["list", "show", "rm", "sync"],
+  fork: [],
   fetch: [],
   diff: [],
   merge: [],

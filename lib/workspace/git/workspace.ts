@@ -11,6 +11,7 @@ import { Failure, messageOf } from "../../std/errors.ts";
 import type { Log } from "../../std/log.ts";
 import { clone, cloneRequestSchema } from "./clone.ts";
 import { diff, diffRequestSchema } from "./diff.ts";
+import { fork, forkRequestSchema } from "./fork.ts";
 import { offer, offerRequestSchema, pack, packRequestSchema } from "./pack.ts";
 import { receive, receiveRequestSchema } from "./receive.ts";
 
@@ -21,6 +22,7 @@ export const requestSchema = v.object({
     offerRequestSchema,
     receiveRequestSchema,
     diffRequestSchema,
+    forkRequestSchema,
   ]),
   /** Mounted directories with the inodes that they must have; the first is our own. */
   checks: v.array(v.object({ path: v.string(), inode: v.string() })),
@@ -76,6 +78,8 @@ export async function perform(
         return { result: await offer(work) };
       case "receive":
         return { result: await receive(work) };
+      case "fork":
+        return { result: await fork(work) };
       case "diff":
         return { result: await diff(work) };
     }
