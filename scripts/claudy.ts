@@ -89,6 +89,19 @@ const subcommands: Record<string, Subcommand> = {
     meaning: "Fetch from a session's copy and merge its branch",
     load: async () => (await copies()).mergeCommand,
   },
+  compare: {
+    group: "Sessions",
+    takes: "<...names>",
+    meaning: "Compare what sessions have changed in their copies",
+    load: async () =>
+      (await import("../lib/commands/compare.ts")).compareCommand,
+  },
+  pick: {
+    group: "Sessions",
+    takes: "<name>",
+    meaning: "Merge one of several forks",
+    load: async () => (await import("../lib/commands/compare.ts")).pickCommand,
+  },
   pull: {
     group: "Sessions",
     takes: "<name>",

@@ -5,7 +5,9 @@ import { once } from "node:events";
 import type { CAC } from "cac";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
+import type { Instance } from "../instance/instance.ts";
 import { openInstance } from "../instance/open.ts";
+import type { SessionRecord } from "../instance/session-record.ts";
 import { Failure } from "../std/errors.ts";
 import { printable, printableLines } from "../std/text.ts";
 import {
@@ -114,21 +116,27 @@ export function mergeCommand(io: Io): CAC {
     .action(async (word: unknown, { withChanges }: Options) => {
       const instance = await openInstance(io.env, io.log);
       const session = namedSession(io, instance, word);
-      const fetched = await fetchCopy(instance, session, {
+      return await fetchAndMerge(io, instance, session, {
         changes: withChanges ?? false,
-      }, io.log);
-      tellLeft(io, fetched);
-      const { head, changes } = fetched;
-      const ref = changes ?? head;
-      if (ref === null) {
-        throw new Failure(
-          "notFound",
-          `Session "${session.name}" has no commit`,
-        );
-      }
-      return await merge(session.project, ref, io.env);
+      });
     });
   return cli;
+}
+
+/** Returns the exit code of git merge. */
+export async function fetchAndMerge(
+  io: Io,
+  instance: Instance,
+  session: SessionRecord,
+  request: { changes: boolean },
+): Promise<number> {
+  const fetched = await fetchCopy(instance, session, request, io.log);
+  tellLeft(io, fetched);
+  const ref = fetched.changes ?? fetched.head;
+  if (ref === null) {
+    throw new Failure("notFound", `Session "${session.name}" has no commit`);
+  }
+  return await merge(session.project, ref, io.env);
 }
 
 /** Merges by the user's own git, with its settings and hooks. Returns its exit code. */

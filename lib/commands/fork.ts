@@ -37,7 +37,7 @@ export function forkCommand(io: Io): CAC {
     .option("--trust-project", "Approve the project's current configuration")
     .option("--yes", "Start the daemon without asking")
     .option("--json", "Print the sessions as JSON")
-    .example('claudy fork shop -n 3 --prompt review')
+    .example("claudy fork shop -n 3 --prompt review")
     .action((word: unknown, options: Options) => fork(io, word, options));
   return cli;
 }

@@ -24,6 +24,8 @@ const sessionSchema = v.object({
   copy: v.optional(v.literal(true)),
   /** The conversation that it begins with, of the session that it was forked from. */
   forkOf: v.optional(v.pipe(v.string(), v.regex(/^[\w-]{1,64}$/))),
+  /** That session, for the others that were forked from it. */
+  forkedFrom: v.optional(v.string()),
   /** The repository outside of the project that is mounted so that git works. */
   repository: v.optional(v.string()),
   /** The host's MCP servers that it may use; undefined for all. */

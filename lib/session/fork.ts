@@ -162,6 +162,7 @@ function addSession(
     usedAt: now,
     portBase: undefined,
     forkOf: conversation?.id,
+    forkedFrom: from.name,
   });
   const scope = readScope(instance, { session: from.name });
   if (scope.preset || scope.rules.length > 0) {

@@ -104,6 +104,9 @@ export function saveSession(
     portBase: before?.portBase,
     ...(toSave.isCopy ? { copy: true } : {}),
     ...(before?.forkOf === undefined ? {} : { forkOf: before.forkOf }),
+    ...(before?.forkedFrom === undefined
+      ? {}
+      : { forkedFrom: before.forkedFrom }),
     profile: chosenProfile,
     repository: before?.repository,
     mcp: mcp ?? before?.mcp,

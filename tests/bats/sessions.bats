@@ -504,7 +504,8 @@ teardown() {
 }
 
 @test "forks of a live conversation answer independently, and it goes on undisturbed" {
-  git -C "$project" init --quiet
+  git -C "$project" init --quiet --initial-branch=main
+  git -C "$project" -c user.name=me -c user.email=me@example.com commit --quiet --allow-empty --message begin
   echo draft >"$project/draft.txt"
   open "$project"
   local first=$session
@@ -528,5 +529,12 @@ teardown() {
   typed "$first" "second words" Enter
   wait_for_screen 20 "$first" "echo: second words"
   [[ $(asked "second words") == *"first words"* && $(asked "second words") != *"to alpha"* ]]
-  "$claudy" sessions rm --yes --force "$one" "$two"
+  docker exec "$one" sh -c 'echo ready >done.txt && git add done.txt && git -c user.name=a -c user.email=a@b commit -qm done'
+  run --separate-stderr -0 "$claudy" compare "$one" "$two" --test "test -e done.txt" --json
+  [ "$(jq -c 'map([.commits, .files, .insertions, .test])' <<<"$output")" = "[[1,2,2,0],[0,1,1,1]]" ]
+  run -0 "$claudy" pick "$one" --yes
+  [ "$(cat "$project/done.txt")" = ready ]
+  [[ $output == *"Removed $two"* ]]
+  [ ! -e "$HAL9000_HOME/workspaces/$two" ]
+  "$claudy" sessions rm --yes --force "$one"
 }

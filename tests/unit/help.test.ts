@@ -46,6 +46,8 @@ const commands: Record<string, string[]> = {
   fetch: [],
   diff: [],
   merge: [],
+  compare: [],
+  pick: [],
   pull: [],
   logs: [],
   watch: [],

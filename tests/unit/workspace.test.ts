@@ -1062,6 +1062,12 @@ test("shows the difference to the user's branch", async (context) => {
   });
   assert.match(all.text, "+not committed");
   assert.is(all.left, 0);
+  assert.equal([all.commits, all.files, all.insertions, all.deletions], [
+    1,
+    2,
+    2,
+    1,
+  ]);
   const without = await diff({
     ...request,
     source: null,

@@ -27,6 +27,11 @@ export const diffRequestSchema = v.object({
 
 export const diffResultSchema = v.object({
   text: v.string(),
+  /** Since the session left the user's branch. */
+  commits: v.number(),
+  files: v.number(),
+  insertions: v.number(),
+  deletions: v.number(),
   /** Number of paths that are not committed, if they are not in the text. */
   left: v.number(),
 });
@@ -49,18 +54,33 @@ export async function diff(
       config: withoutCaches,
     })).text.trim()
     : "";
-  const empty = async () =>
+  const from = shared ||
     await git(place, ["mktree"], { cwd: join(scratch, "view") });
-  const text = tip === null ? "" : await git(place, [
-    ...["diff", "--no-ext-diff", "--no-textconv", "--no-color"],
-    ...["--find-renames", "--submodule=short"],
+  const compared = async (...format: string[]) =>
+    tip === null ? "" : await git(place, [
+      ...["diff", "--no-ext-diff", "--no-textconv", "--no-color"],
+      ...["--find-renames", "--submodule=short", ...format, from, tip, "--"],
+    ], { maxBytes, config: withoutCaches });
+  const commits = head === null ? "0" : await git(place, [
+    ...["rev-list", "--count", head, ...(shared ? [`^${shared}`] : [])],
+  ], { config: withoutCaches });
+  return {
     // The width of a terminal is not known here.
-    ...(stat ? ["--stat=100"] : []),
-    shared || await empty(),
-    tip,
-    "--",
-  ], { maxBytes: maxBytes, config: withoutCaches });
-  return { text, left: changes ? 0 : files.length };
+    text: await compared(...(stat ? ["--stat=100"] : [])),
+    commits: Number(commits),
+    ...numbersIn(await compared("--shortstat")),
+    left: changes ? 0 : files.length,
+  };
+}
+
+function numbersIn(shortstat: string) {
+  const number = (word: string) =>
+    Number(new RegExp(`(\\d+) ${word}`).exec(shortstat)?.[1] ?? 0);
+  return {
+    files: number("file"),
+    insertions: number("insertion"),
+    deletions: number("deletion"),
+  };
 }
 
 /** Less than a helper may print, since JSON needs more. */
