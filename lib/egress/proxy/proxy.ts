@@ -211,7 +211,7 @@ export class EgressProxy {
         responseText(found.status, found.sentence, target),
       );
     }
-    const { server, ended } = found;
+    const { server, ended, open } = found;
     const note: Partial<Entry> = {};
     ended(socket, note);
     socket.write("HTTP/1.1 200 Connection established\r\n\r\n");
@@ -220,7 +220,7 @@ export class EgressProxy {
     connection.secrets = secrets().map(({ name }) => name);
     if (target && connection.secrets.length > 0) {
       const ca = this.#policy?.upstream.ca ?? null;
-      const tunnel = { target, server, ca, secrets, note };
+      const tunnel = { target, server, open, ca, secrets, note };
       return this.#secretRequests.serve(connection.socket, first, tunnel);
     }
     if (first.length > 0) server.write(first);
@@ -355,18 +355,24 @@ export class EgressProxy {
     if (found.failed) return refuse(502, found);
     connection.addresses = found.addresses;
     const { world, bounds } = this.#options;
-    try {
-      const { socket: server, address } = via
-        ? { socket: await connectToProxy(world, via, upstream.ca, bounds) }
-        : await connectFirst(
+    const open = async (): Promise<{ socket: Socket; address?: string }> => {
+      if (!via) {
+        const { addresses } = found;
+        return await connectFirst(
           world,
-          found.addresses,
+          addresses,
           target.port,
           bounds.connectMs,
         );
-      if (via && isTunnel) {
-        await openTunnelThrough(server, via, target, bounds.connectMs);
       }
+      const socket = await connectToProxy(world, via, upstream.ca, bounds);
+      if (isTunnel) {
+        await openTunnelThrough(socket, via, target, bounds.connectMs);
+      }
+      return { socket };
+    };
+    try {
+      const { socket: server, address } = await open();
       // The worker has left, or the policy has changed.
       if (connection.socket.destroyed) server.destroy();
       const ended = (socket: Duplex, note: Partial<Entry> = {}) => {
@@ -382,7 +388,7 @@ export class EgressProxy {
             ...note,
           }));
       };
-      return { server, ended, via };
+      return { server, ended, via, open };
     } catch (error) {
       return refuse(502, {
         ...found,
@@ -416,6 +422,8 @@ interface Connected {
   ended: (socket: Duplex, note?: Partial<Entry>) => void;
   /** The user's own proxy, if it is connected to that. */
   via: URL | undefined;
+  /** Another connection to the same server. */
+  open: () => Promise<{ socket: Socket }>;
 }
 
 interface Refusal {

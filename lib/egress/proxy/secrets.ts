@@ -15,7 +15,6 @@ import type { Socket } from "node:net";
 import {
   connect as connectTls,
   createSecureContext,
-  getCACertificates,
   TLSSocket,
 } from "node:tls";
 import { messageOf } from "../../std/errors.ts";
@@ -32,6 +31,8 @@ export interface Tunnel {
   target: Target;
   /** The connection to the server, without TLS. */
   server: Socket;
+  /** Another one. */
+  open: () => Promise<{ socket: Socket }>;
   /** Certificates that the user trusts in addition, as PEM. */
   ca: string | null;
   /** The secrets at this moment; none if they were removed. */
@@ -51,6 +52,8 @@ export class SecretRequests {
   readonly #http: HttpServer;
   /** Connections whose request has not come yet, by their TLS sockets. */
   readonly #asking = new WeakMap<object, Asking>();
+  /** Whether the user's certificates vouch for a host, or else the system's. */
+  readonly #ofUser = new Map<string, boolean>();
 
   constructor(bounds: Pick<Bounds, "headBytes" | "headMs" | "connectMs">) {
     this.#bounds = bounds;
@@ -98,7 +101,7 @@ export class SecretRequests {
     // A second request.
     if (!asking) return void request.socket.destroy();
     asking.begun();
-    const { target, server, note, ca } = asking;
+    const { target, server, note } = asking;
     request.on("error", () => request.socket.destroy());
     response.on("error", () => request.socket.destroy());
     response.on("close", () => server.destroy());
@@ -120,12 +123,13 @@ export class SecretRequests {
     };
     let upstream: { socket: Socket; gate: Gate };
     try {
-      upstream = await within(
-        secure(server, target.host, ca),
-        this.#bounds.connectMs,
-        "its TLS takes too long",
+      upstream = await this.#secure(
+        server,
+        target.host,
+        await this.#authoritiesFor(asking),
       );
     } catch (error) {
+      this.#ofUser.delete(keyOf(asking));
       server.destroy();
       return failed(error);
     }
@@ -163,6 +167,34 @@ export class SecretRequests {
     });
     request.on("end", () => passed.end());
   }
+
+  /**
+   * The user's certificates if they vouch for the server, else undefined for the system's. Which of
+   * them do is tried on a connection of its own: to read both takes 40 ms each time.
+   */
+  async #authoritiesFor(asking: Asking): Promise<string | undefined> {
+    const { target, ca, open } = asking;
+    if (ca === null) return undefined;
+    const key = keyOf(asking);
+    let isOfUser = this.#ofUser.get(key);
+    if (isOfUser === undefined) {
+      const { socket } = await open();
+      isOfUser = await this.#secure(socket, target.host, ca)
+        .then(() => true, () => false);
+      socket.destroy();
+      this.#ofUser.set(key, isOfUser);
+    }
+    return isOfUser ? ca : undefined;
+  }
+
+  #secure(socket: Socket, host: string, ca: string | undefined) {
+    const { connectMs } = this.#bounds;
+    return within(secure(socket, host, ca), connectMs, "TLS takes too long");
+  }
+}
+
+function keyOf({ target, ca }: Tunnel): string {
+  return `${target.host} ${ca}`;
 }
 
 /** What makes a request ambiguous, or one that the host is not asked. */
@@ -280,7 +312,7 @@ function isEmpty(
 function secure(
   socket: Socket,
   host: string,
-  ca: string | null,
+  ca: string | undefined,
 ): Promise<{ socket: Socket; gate: Gate }> {
   return new Promise((resolve, reject) => {
     const gate = new Gate(socket).on("error", reject);
@@ -289,8 +321,7 @@ function secure(
       host,
       servername: host,
       ALPNProtocols: ["http/1.1"],
-      // Without `ca`, the system's are used as they are, which is 15 ms faster.
-      ...(ca === null ? {} : { ca: [...getCACertificates("default"), ca] }),
+      ...(ca === undefined ? {} : { ca: [ca] }),
     });
     // Stays: an error without a listener would end the process.
     secured.on("error", reject);
