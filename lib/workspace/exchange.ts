@@ -104,6 +104,7 @@ export async function fetchCopy(
           format: base.format,
           branches: packed.branches,
           prefix: fetchPrefix(session),
+          replaces: false,
         },
         log,
       }, { ownReadOnly: true });
@@ -260,6 +261,8 @@ export async function pullIntoCopy(
             format: base.format,
             branches,
             prefix: `refs/remotes/${hostRemote}/`,
+            // Their commits are in the user's repository.
+            replaces: true,
           },
           log,
         },

@@ -24,8 +24,10 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import type { Failure } from "../../lib/std/errors.ts";
 import { clone, type CloneRequest } from "../../lib/workspace/git/clone.ts";
 import { diff } from "../../lib/workspace/git/diff.ts";
+import { pointerProgram } from "../../lib/workspace/git/git.ts";
 import { offer, pack, type PackRequest } from "../../lib/workspace/git/pack.ts";
 import { receive } from "../../lib/workspace/git/receive.ts";
 import { isBranchName, readRefs } from "../../lib/workspace/git/refs.ts";
@@ -149,6 +151,7 @@ async function fetch(
     format: copy.result.format,
     branches,
     prefix: "refs/remotes/claudy/one/",
+    replaces: false,
   });
   git(common, "fsck", "--strict", "--no-dangling");
   assert.equal(
@@ -590,6 +593,23 @@ test("puts files of Git LFS in the place of their pointers", async (context) => 
   );
 });
 
+test("makes the pointer of a file without a copy of it", () => {
+  const content = "content\n".repeat(200_000);
+  const filter = (input: string) =>
+    execFileSync("sh", ["-c", `ulimit -f 100; ${pointerProgram()}`], {
+      input,
+      encoding: "utf8",
+      env: env as NodeJS.ProcessEnv,
+    });
+  const oid = createHash("sha256").update(content).digest("hex");
+  const pointer = "version https://git-lfs.github.com/spec/v1\n" +
+    `oid sha256:${oid}\nsize ${content.length}\n`;
+  assert.is(filter(content), pointer);
+  assert.is(filter(pointer), pointer);
+  const empty = createHash("sha256").update("").digest("hex");
+  assert.match(filter(""), `oid sha256:${empty}\nsize 0\n`);
+});
+
 test("refuses what it cannot copy", async (context) => {
   const app = repository(context.root);
   git(app, "config", "extensions.partialClone", "origin");
@@ -776,7 +796,13 @@ test("fetches other branches if some cannot be together, or have names of ours",
   const copy = await copyOf(context, app);
   const { target } = copy;
   const id = commit(target, { n: "n" });
-  const names = ["a", "a/b", "y".repeat(300), "detached", "uncommitted/x"];
+  const names = [
+    "a",
+    "a/b;$(id)",
+    "y".repeat(300),
+    "detached",
+    "uncommitted/x",
+  ];
   writeFileSync(
     join(target, ".git/packed-refs"),
     names.map((name) => `${id} refs/heads/${name}\n`).join(""),
@@ -796,10 +822,19 @@ test("fetches other branches if some cannot be together, or have names of ours",
   // One that was fetched before.
   writeFileSync(
     join(target, ".git/packed-refs"),
-    `${id} refs/heads/a/b\n`,
+    `${id} refs/heads/a/b;$(id)\n`,
   );
-  const { message } = await failureOf(fetch(context, copy, join(app, ".git")));
+  const common = join(app, ".git");
+  const { message } = await failureOf(fetch(context, copy, common));
   assert.match(message, "refs/remotes/claudy/one/a of before is in the way");
+  git(app, "update-ref", "-d", "refs/remotes/claudy/one/a");
+  await fetch(context, copy, common);
+  writeFileSync(join(target, ".git/packed-refs"), `${id} refs/heads/a\n`);
+  const { hint } = await failureOf(fetch(context, copy, common)) as Failure;
+  assert.is(
+    hint,
+    "Remove it: git update-ref -d 'refs/remotes/claudy/one/a/b;$(id)'",
+  );
 });
 
 test("fails if the branches of a copy cannot be read, and does not wait for pipes", async (context) => {
@@ -811,7 +846,13 @@ test("fails if the branches of a copy cannot be read, and does not wait for pipe
   const { message } = await failureOf(fetch(context, copy, common));
   assert.is(message, "Its branches cannot be read");
   rmSync(packedRefs);
-  for (const name of ["b/.gitignore", ".git/objects/pack/pack-1.idx"]) {
+  for (
+    const name of [
+      "b/.gitignore",
+      ".git/objects/pack/pack-1.idx",
+      "inner/.git/HEAD",
+    ]
+  ) {
     execFileSync("mkfifo", [join(context.root, "pipe")]);
     const path = join(copy.target, name);
     mkdirSync(dirname(path), { recursive: true });
@@ -820,6 +861,7 @@ test("fails if the branches of a copy cannot be read, and does not wait for pipe
     const failed = await failureOf(fetch(context, copy, common));
     assert.is(failed.message, `Its ${name} is a pipe`);
     rmSync(path);
+    rmSync(join(context.root, "pipe"), { force: true });
   }
 });
 
@@ -944,6 +986,7 @@ test("takes nothing of a pack whose objects are broken or missing", async (conte
     pack: file,
     format: "sha1" as const,
     prefix: "refs/remotes/claudy/one/",
+    replaces: false,
   };
   await failureOf(receive({ ...request, branches: { main: "2".repeat(40) } }));
   await failureOf(receive({ ...request, branches, format: "sha256" }));
@@ -999,6 +1042,7 @@ test("a kill at any moment leaves the user's repository whole", async (context) 
     format: "sha1",
     branches,
     prefix: "refs/remotes/claudy/one/",
+    replaces: false,
   }, {
     do: "clone",
     source: { common, own: common, tree: app },
@@ -1095,28 +1139,32 @@ test("brings the user's new commits into a copy", async (context) => {
   symlinkSync("/etc", join(copy.target, ".git/refs/heads/etc"));
   const id = commit(app, { "user.txt": "user\n" });
   git(app, "branch", "also");
-  const scratch = scratchIn(context.root);
-  const { branches } = await offer({
-    do: "offer",
-    source: { common: join(app, ".git"), own: join(app, ".git"), tree: app },
-    known: copy.result.known,
-    scratch,
-  });
-  const { updated } = await receive({
-    do: "receive",
-    common: join(copy.target, ".git"),
-    pack: join(scratch, "pack"),
-    format: "sha1",
-    branches,
-    prefix: "refs/remotes/host/",
-  });
-  assert.equal(updated.map(({ branch, commits }) => [branch, commits]).sort(), [
-    ["also", 1],
-    ["main", 1],
-  ]);
+  const pulled = async () => {
+    const scratch = scratchIn(context.root);
+    const { branches } = await offer({
+      do: "offer",
+      source: { common: join(app, ".git"), own: join(app, ".git"), tree: app },
+      known: copy.result.known,
+      scratch,
+    });
+    const { updated } = await receive({
+      do: "receive",
+      common: join(copy.target, ".git"),
+      pack: join(scratch, "pack"),
+      format: "sha1",
+      branches,
+      prefix: "refs/remotes/host/",
+      replaces: true,
+    });
+    return updated.map(({ branch, commits }) => [branch, commits]).sort();
+  };
+  assert.equal(await pulled(), [["also", 1], ["main", 1]]);
   assert.not(existsSync(marker));
   assert.is(git(copy.target, "rev-parse", "host/main"), id);
   assert.is(git(copy.target, "status", "--porcelain"), "");
+  git(app, "branch", "--move", "also", "also-1");
+  git(app, "branch", "also/2");
+  assert.equal(await pulled(), [["also-1", 0], ["also/2", 0]]);
 });
 
 test("reads branches of a repository as text", ({ root }) => {

@@ -43,7 +43,7 @@ const overrides: [key: string, value: string][] = [
  * A filter that reads a file and prints its pointer, see
  * https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
  */
-function pointerProgram(): string {
+export function pointerProgram(): string {
   // Without a copy: a sparse file would become a full one.
   return 'd=$(mktemp -d) && head -c 43 >"$d/head" && ' +
     "if grep -q '^version https://git-lfs.github.com/spec/v1' \"$d/head\"; " +

@@ -231,7 +231,7 @@ export async function openCopy(
 async function refusePipes(tree: string): Promise<void> {
   const { stdout } = await runProgram([
     ...["find", tree, "(", "-name", ".gitignore", "-o", "-name"],
-    ...[".gitattributes", "-o", "-path", `${tree}/.git/*`, ")"],
+    ...[".gitattributes", "-o", "-path", "*/.git/*", ")"],
     ...["-xtype", "p", "-printf", "%P", "-quit"],
   ]);
   if (stdout === "") return;

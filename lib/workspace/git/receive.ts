@@ -7,6 +7,7 @@ import { lstatSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
 import { Failure } from "../../std/errors.ts";
+import { shellQuoted } from "../../std/text.ts";
 import { git, type Place, run, withoutCaches } from "./git.ts";
 import { namesIn } from "./objects.ts";
 import { commitsAmong, objectsIn } from "./pack.ts";
@@ -23,6 +24,8 @@ export const receiveRequestSchema = v.object({
   branches: v.record(v.pipe(v.string(), v.check(isBranchName)), v.string()),
   /** Of the references to set, such as refs/remotes/claudy/NAME/ */
   prefix: v.pipe(v.string(), v.regex(/^refs\/remotes\/.+\/$/)),
+  /** Whether references of before may be removed that are in the way of new ones. */
+  replaces: v.boolean(),
 });
 
 export type ReceiveRequest = v.InferOutput<typeof receiveRequestSchema>;
@@ -47,7 +50,7 @@ const committer = {
 };
 
 export async function receive(
-  { common, pack, format, branches, prefix }: ReceiveRequest,
+  { common, pack, format, branches, prefix, replaces }: ReceiveRequest,
 ): Promise<ReceiveResult> {
   await requireFormat(common, format);
   const name = `tmp_objdir-claudy-${randomBytes(6).toString("hex")}`;
@@ -78,13 +81,22 @@ export async function receive(
       config: withoutCaches,
     });
     const before = await refsBelow(place, prefix);
-    requireRoom(Object.keys(branches), before, prefix);
+    const former = inTheWay(Object.keys(branches), before, prefix);
+    if (former[0] !== undefined && !replaces) {
+      throw new Failure("busy", `${former[0]} of before is in the way`, {
+        // Names may have characters that a shell interprets.
+        hint: `Remove it: git update-ref -d ${shellQuoted(former[0])}`,
+      });
+    }
     keep(incoming, join(common, "objects"));
     removeOldLocks(join(common, prefix));
     const changed = Object.entries(branches)
       .map(([branch, id]) => ({ branch, ref: `${prefix}${branch}`, id }))
       .filter(({ ref, id }) => before.get(ref) !== id);
-    await run(place, ["update-ref", "--stdin"], {
+    await run(place, ["update-ref", "--no-deref", "--stdin"], {
+      input: former.map((ref) => `delete ${ref}\n`).join(""),
+    });
+    await run(place, ["update-ref", "--no-deref", "--stdin"], {
       input: changed.map(({ ref, id }) => `update ${ref} ${id}\n`).join(""),
       env: committer,
     });
@@ -134,21 +146,17 @@ async function refsBelow(
   );
 }
 
-/** Throws if "a" was fetched before, and now is "a/b", or the other way round. */
-function requireRoom(
+/** References of before, such as "a" if there is now "a/b", or the other way round. */
+function inTheWay(
   branches: string[],
   before: Map<string, string>,
   prefix: string,
-): void {
-  const former = [...before.keys()].map((ref) => ref.slice(prefix.length));
+): string[] {
   const now = new Set(branches);
-  const all = new Set(former);
-  const inTheWay = branches.flatMap((name) => parentsOf(name))
-    .find((name) => all.has(name)) ??
-    former.find((name) => parentsOf(name).some((parent) => now.has(parent)));
-  if (inTheWay === undefined) return;
-  throw new Failure("busy", `${prefix}${inTheWay} of before is in the way`, {
-    hint: `Remove it: git update-ref -d ${prefix}${inTheWay}`,
+  const above = new Set(branches.flatMap(parentsOf));
+  return [...before.keys()].filter((ref) => {
+    const name = ref.slice(prefix.length);
+    return above.has(name) || parentsOf(name).some((parent) => now.has(parent));
   });
 }
 
