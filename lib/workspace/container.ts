@@ -5,7 +5,7 @@ import { mkdirSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { randomBytes } from "node:crypto";
 import * as v from "valibot";
-import { inspectContainer } from "../docker/docker.ts";
+import { inspectContainer, removeContainer } from "../docker/docker.ts";
 import { userInContainers } from "../docker/engine-info.ts";
 import { helperName, runHelper } from "../helper/helper.ts";
 import { bind } from "../instance/container-spec.ts";
@@ -99,15 +99,19 @@ export async function sweep(
     const path = join(directory, name);
     const found = statSync(path, { throwIfNoEntry: false });
     if (!found) continue;
-    const [first, second] = await Promise.all(
-      [id, secondOf(id)].map((id) =>
-        inspectContainer(instance.docker, helperName(instance, id))
-      ),
+    const names = [id, secondOf(id)].map((id) => helperName(instance, id));
+    const containers = await Promise.all(
+      names.map((name) => inspectContainer(instance.docker, name)),
     );
-    const runs = first ?? second;
-    // Its container may not be created yet.
+    const runs = containers.some((container) => container?.State.Running);
+    // It may not be created yet, or not be started.
     if (runs || Date.now() - found.mtimeMs < youngMs) busy = true;
-    else await removeTree(path);
+    else {
+      await Promise.all(
+        names.map((name) => removeContainer(instance.docker, name)),
+      );
+      await removeTree(path);
+    }
   }
   return busy;
 }

@@ -329,6 +329,7 @@ test("removes what killed commands have left, and nothing else", async (context)
   plant(".removed-000000000004/tree/deep");
   plant("unsaved/tree");
   const killed = plant("killed/.making-000000000006");
+  engine.add("fake-helper-000000000006", { state: "created" });
   plant("lost/tree");
   mkdirSync(join(home.claude, "lost"));
   const now = plant("now");
@@ -354,6 +355,7 @@ test("removes what killed commands have left, and nothing else", async (context)
     true,
   ]);
   assert.equal(readdirSync(home.workspaces).sort(), ["live", "lost", "now"]);
+  assert.not(engine.find("fake-helper-000000000006"));
   assert.ok(existsSync(join(copyOf(instance, record.name).path, "a.txt")));
   // The name of the lost one is not taken for another session.
   assert.is(await open(context, { name: "lost" }), undefined);
