@@ -68,7 +68,7 @@ export const instance = { home, owner: ownerOf(root), prefix: "hal9000" };
 ensureHome(instance);
 await ensureAuthority(instance);
 export const authorities = readAuthorities(home);
-const leaf = await newLeaf(authorities);
+export const leaf = await newLeaf(authorities);
 process.on("exit", () => rmSync(root, { recursive: true }));
 
 export function grantOf(change: Partial<Grant>): Grant {

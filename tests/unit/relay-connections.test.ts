@@ -1,16 +1,19 @@
 // The relay's connections to the API: none is left open, and few are made ahead.
 
 import { once } from "node:events";
+import type { IncomingMessage } from "node:http";
+import { createServer as createTlsServer } from "node:https";
 import { type AddressInfo, createServer, Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { directNetwork } from "../../lib/egress/upstream.ts";
 import { defaultBounds } from "../../lib/relay/relay/bounds.ts";
 import { Gate } from "../../lib/std/tls-gate.ts";
 import { Spares } from "../../lib/relay/relay/spares.ts";
 import { Upstreams } from "../../lib/relay/relay/upstream.ts";
 import { waitFor } from "../../lib/std/wait.ts";
-import { grantOf } from "../helper/relay.ts";
+import { authorities, grantOf, leaf } from "../helper/relay.ts";
 
 const test = suite("relay-connections");
 
@@ -44,6 +47,25 @@ test("only a few connections are made ahead, however many requests begin at once
   assert.is(made, 72);
   await sleep(500);
   assert.is(made, 75);
+});
+
+test("while a request goes on, a spare connection is renewed before a server closes it", async () => {
+  const made: Socket[] = [];
+  const spares = new Spares<{ socket: Socket }>(100);
+  const connect = () => {
+    const socket = new Socket();
+    made.push(socket);
+    return Promise.resolve({ socket });
+  };
+  const open = () => made.filter((socket) => !socket.destroyed).length;
+  const { socket } = await spares.take("a", connect);
+  await waitFor(() => made.length >= 4, { for: "some", timeoutMs: 5000 });
+  assert.is(open(), 2);
+  socket.destroy();
+  await waitFor(() => open() === 0, { for: "the last", timeoutMs: 5000 });
+  const count = made.length;
+  await sleep(400);
+  assert.is(made.length, count);
 });
 
 test("a spare connection that was closed is not used", async () => {
@@ -94,6 +116,49 @@ test("no connection is left of a request that cannot begin or is given up", asyn
     request.destroy();
   }
   await waitFor(isClosed, { for: "the end of these", timeoutMs: 5000 });
+  server.close();
+});
+
+test("the socket of a request closes, however it ends, also with TLS", async () => {
+  const server = createTlsServer(leaf, (request, response) => {
+    response.write("some");
+    request.resume();
+    if (request.url === "/whole") response.end();
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const ca = authorities.map(({ cert }) => cert).join("\n");
+  const grant = grantOf({
+    baseUrl: `https://127.0.0.1:${port}`,
+    upstream: { ...directNetwork.upstream, ca },
+  });
+  const upstreams = new Upstreams(defaultBounds);
+  for (const end of ["at once", "early", "in the middle", "whole"]) {
+    const path = end === "whole" ? "/whole" : "/part";
+    const { request } = await upstreams.begin(grant, {
+      method: "POST",
+      path,
+      headers: ["content-length", "1"],
+    });
+    request.on("error", () => {});
+    const { agent } = request as unknown as {
+      agent: { createConnection(): Socket };
+    };
+    const socket = agent.createConnection();
+    const replied = once(request, "response");
+    if (end === "early") await sleep(50);
+    if (end === "at once" || end === "early") request.destroy();
+    else {
+      request.end("x");
+      const [response] = await replied as [IncomingMessage];
+      response.on("error", () => {});
+      response.resume();
+      if (end === "in the middle") request.destroy();
+    }
+    replied.catch(() => {});
+    await waitFor(() => socket.closed, { for: end, timeoutMs: 5000 });
+  }
+  server.closeAllConnections();
   server.close();
 });
 

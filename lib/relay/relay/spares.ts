@@ -8,7 +8,7 @@ import { Counts } from "../../std/counts.ts";
 const maxSpares = 32;
 
 /** Before servers close an idle connection, which a request could meet. */
-const idleMs = 10_000;
+const defaultIdleMs = 10_000;
 
 /** So that making one does not delay the request that has taken the last. */
 const delayMs = 200;
@@ -17,19 +17,30 @@ export class Spares<T extends { socket: Socket }> {
   readonly #spares = new Map<string, Set<T>>();
   /** Those that are being made. */
   readonly #coming = new Counts<string>();
+  /** Connections that are in use: the next request may follow the end of one. */
+  readonly #used = new Counts<string>();
+  readonly #idleMs: number;
+
+  constructor(idleMs = defaultIdleMs) {
+    this.#idleMs = idleMs;
+  }
 
   /** A connection for the key; `connect` makes it, and another one for later. */
   async take(key: string, connect: () => Promise<T>): Promise<T> {
     const [found] = this.#spares.get(key) ?? [];
     if (found) this.#remove(key, found);
     const connection = found ?? await connect();
+    const { socket } = connection;
+    if (!socket.closed) {
+      this.#used.add(key);
+      socket.once("close", () => this.#used.remove(key));
+    }
     setTimeout(() => void this.#add(key, connect), delayMs);
     return connection;
   }
 
   async #add(key: string, connect: () => Promise<T>): Promise<void> {
-    const count = this.#coming.of(key) + (this.#spares.get(key)?.size ?? 0);
-    if (count >= maxSpares) return;
+    if (this.#count(key) >= maxSpares) return;
     this.#coming.add(key);
     let connection: T;
     try {
@@ -49,8 +60,15 @@ export class Spares<T extends { socket: Socket }> {
     socket.on("error", drop);
     socket.on("close", drop);
     // Not "end", which would read from it.
-    const late = setTimeout(drop, idleMs);
+    const late = setTimeout(() => {
+      drop();
+      if (this.#count(key) < this.#used.of(key)) void this.#add(key, connect);
+    }, this.#idleMs);
     socket.on("close", () => clearTimeout(late));
+  }
+
+  #count(key: string): number {
+    return this.#coming.of(key) + (this.#spares.get(key)?.size ?? 0);
   }
 
   #remove(key: string, connection: T): boolean {
