@@ -16,6 +16,9 @@ import {
   setSecret,
   writeSecrets,
 } from "../../lib/home/named-secrets.ts";
+import { layOutCredentials } from "../../lib/home/credentials.ts";
+import { readAuthorities } from "../../lib/relay/authority.ts";
+import { ensureAuthority } from "../../lib/relay/certificates.ts";
 import type { CallerVariables } from "../../lib/home/caller-variables.ts";
 import { writeRecord } from "../../lib/instance/record.ts";
 import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
@@ -157,6 +160,26 @@ test("an isolated session trusts an authority for that host alone", async (conte
     JSON.stringify(await policy()),
     JSON.parse(text).authority.key,
   );
+});
+
+test("a session that uses the relay trusts both authorities", async (context) => {
+  const { instance, claudeHome, file } = context;
+  await setHostSecret(instance, { name: "A", variable: true, sent }, "real-a");
+  await ensureAuthority(instance);
+  const { variables } = layOutCredentials(
+    instance,
+    claudeHome,
+    instance.owner,
+    {},
+    { isolated: true, relaying: { env: {}, isolated: true } },
+  );
+  const [relay] = readAuthorities(instance.home);
+  const trusted = file(".caller.NODE_EXTRA_CA_CERTS");
+  assert.match(trusted, relay?.cert ?? "none");
+  assert.match(trusted, file(".caller.secret-hosts.pem").trim());
+  // What other programs trust is no matter of the relay.
+  assert.not.match(file(".caller.secret-hosts.pem"), relay?.cert ?? "");
+  assert.match(variables["A"] ?? "", /^hal9000-placeholder-/);
 });
 
 test("running sessions get a new value at once, and lose what is removed", async (context) => {

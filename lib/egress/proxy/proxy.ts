@@ -2,7 +2,7 @@
 // whose connections begin with the container that they come from. A connection serves
 // one request. See docs/adr/0035 for why this is no library.
 
-import { Buffer } from "node:buffer";
+import type { Buffer } from "node:buffer";
 import {
   Agent,
   createServer as createHttpServer,
@@ -27,6 +27,7 @@ import {
   urlTarget,
 } from "../target.ts";
 import { upstreamFor } from "../upstream.ts";
+import { finish, responseText } from "./answer.ts";
 import type { Bounds } from "./bounds.ts";
 import { answerCheck } from "./check.ts";
 import { forwardedHeaders } from "./headers.ts";
@@ -443,39 +444,3 @@ function placeOf(target: Target | undefined, url: string) {
 function hostHeader(target: Target): string {
   return targetText(target).replace(/:80$/, "");
 }
-
-/** Some programs show only this: pip, for instance. */
-function reasonOf(status: number, target: Target | undefined): string {
-  if (status === 403 && target) {
-    return `Egress to ${targetText(target)} is refused`;
-  }
-  return { 400: "Bad Request", 403: "Forbidden", 503: "Service Unavailable" }[
-    status
-  ] ?? "Bad Gateway";
-}
-
-/** A whole response. */
-function responseText(
-  status: number,
-  sentence: string,
-  target?: Target,
-): string {
-  const body = `${sentence}\n`;
-  return [
-    `HTTP/1.1 ${status} ${reasonOf(status, target)}`,
-    "Content-Type: text/plain; charset=utf-8",
-    `Content-Length: ${Buffer.byteLength(body)}`,
-    "Connection: close",
-    "",
-    body,
-  ].join("\r\n");
-}
-
-/** Sends the last bytes of a connection, and closes it although the client does not. */
-function finish(socket: Duplex, text: string): void {
-  socket.end(text);
-  const timer = setTimeout(() => socket.destroy(), lingerMs);
-  socket.on("close", () => clearTimeout(timer));
-}
-
-const lingerMs = 2000;
