@@ -23,8 +23,7 @@ import type { Io } from "../cli/io.ts";
 import { namedSession, namedSessionOrWorker, withNetworks } from "./workers.ts";
 import { plantedIn } from "../project/guarding.ts";
 import type { Log } from "../std/log.ts";
-import { unfetchedIn } from "../workspace/exchange.ts";
-import { filesText } from "../workspace/workspace.ts";
+import { copySize, filesText } from "../workspace/workspace.ts";
 
 interface Options {
   all?: boolean;
@@ -66,8 +65,11 @@ export function sessionsCommand(io: Io): CAC {
       const rows = planted.map((
         { path, what },
       ) => ["planted", `${path}: ${what}`]);
-      const text = columns([...detailRows(session ?? {}), ...rows]);
-      io.answer({ ...session, planted }, text, json);
+      const shown = wanted.copy
+        ? { ...session, workspace: await copySize(instance, wanted.name) }
+        : { ...session };
+      const text = columns([...detailRows(shown), ...rows]);
+      io.answer({ ...shown, planted }, text, json);
     });
 
   cli.command(
@@ -135,6 +137,7 @@ async function refuseLoss(
   log: Log,
 ): Promise<void> {
   const { name } = session;
+  const { unfetchedIn } = await import("../workspace/exchange.ts");
   const { commits, changed, untracked } = await unfetchedIn(
     instance,
     session,

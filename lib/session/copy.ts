@@ -6,12 +6,8 @@ import { ensureHome } from "../instance/volumes.ts";
 import { Failure } from "../std/errors.ts";
 import type { HostPath } from "../std/hostpath.ts";
 import type { Log } from "../std/log.ts";
-import {
-  type CopyRequest,
-  makeCopy,
-  removeCopy,
-  sweepCopies,
-} from "../workspace/workspace.ts";
+import type { CopyRequest } from "../workspace/make.ts";
+import { removeCopy } from "../workspace/workspace.ts";
 import { saveSession, type SessionToSave, undoSave } from "./save.ts";
 
 /** What to take along into a copy. */
@@ -56,6 +52,8 @@ export async function ensureCopy(
   const { session, project, isCopy, before } = opening;
   if (!isCopy || before || !copy) return () => Promise.resolve();
   ensureHome(instance);
+  // Loaded for those who need it: most sessions have no copy.
+  const { makeCopy, sweepCopies } = await import("../workspace/make.ts");
   await sweepCopies(instance);
   let saved: SessionRecord | undefined;
   const request = { ...copy, session, project, allowAnyPath, repository };

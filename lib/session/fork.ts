@@ -21,7 +21,7 @@ import { createDirectory, replaceFile } from "../std/owned.ts";
 import { readBudgets, setBudget } from "../usage/budgets.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { whileFrozen } from "../workspace/frozen.ts";
-import { forkCopy, makeCopy } from "../workspace/workspace.ts";
+import { forkCopy, makeCopy } from "../workspace/make.ts";
 import { latestConversation, readConversation } from "./conversations.ts";
 
 export interface Forked {

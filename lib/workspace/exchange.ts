@@ -29,12 +29,12 @@ import {
   commonMount,
   copyMount,
   readBase,
-  requireCopy,
   requireOwner,
   sourceIn,
   sourceMounts,
   writeBase,
-} from "./workspace.ts";
+} from "./base.ts";
+import { requireCopy } from "./workspace.ts";
 
 /** Later ones are more likely to be useful. */
 const maxKnown = 20_000;

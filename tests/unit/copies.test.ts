@@ -40,7 +40,8 @@ import {
   pullIntoCopy,
   unfetchedIn,
 } from "../../lib/workspace/exchange.ts";
-import { copyOf, sweepCopies } from "../../lib/workspace/workspace.ts";
+import { sweepCopies } from "../../lib/workspace/make.ts";
+import { copyOf, copySize } from "../../lib/workspace/workspace.ts";
 import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
 import { runWorkspace } from "../helper/workspace-program.ts";
 
@@ -196,6 +197,9 @@ test("opens the copy of a session again, as it was left", async (context) => {
   await open(context, { copy: undefined, name: "normal" });
   const normal = await failureOf(open(context, { name: "normal" }));
   assert.match(normal.message, `works in ${context.app} itself`);
+  const size = await copySize(instance, "again");
+  assert.is(size.path, tree);
+  assert.ok((size.sizeBytes ?? 0) > 100);
   // Renamed, it has its copy.
   await stopSession(instance, "again", log);
   const renamed = await renameSession(instance, record, "other-name", log);

@@ -1,0 +1,208 @@
+// Makes copies of projects and of other copies, and removes what is left of killed commands.
+
+import { existsSync, lstatSync, renameSync } from "node:fs";
+import { join } from "node:path";
+import type * as v from "valibot";
+import type { Instance } from "../instance/instance.ts";
+import { readSession } from "../instance/session-record.ts";
+import {
+  consentTo,
+  type RepositoryConsent,
+} from "../project/repository-consent.ts";
+import { inDirectory } from "../std/directory.ts";
+import { Failure } from "../std/errors.ts";
+import type { HostPath } from "../std/hostpath.ts";
+import type { Log } from "../std/log.ts";
+import { removeTree } from "../std/remove-tree.ts";
+import {
+  copyMount,
+  readBase,
+  requireOwner,
+  sourceIn,
+  sourceMounts,
+  writeBase,
+} from "./base.ts";
+import {
+  inside,
+  makeScratch,
+  perform,
+  reserve,
+  sweep,
+  youngMs,
+} from "./container.ts";
+import { thawAbandoned } from "./frozen.ts";
+import { cloneResultSchema } from "./git/clone.ts";
+import { forkResultSchema } from "./git/fork.ts";
+import { repositoryOf } from "./repository.ts";
+import { copyOf, filesText, removeCopy } from "./workspace.ts";
+
+export interface CopyRequest {
+  session: string;
+  project: HostPath;
+  /** Whether to take along what is not committed. */
+  changes: boolean;
+  /** Patterns of ignored files to take along. */
+  ignored: string[];
+  allowAnyPath: boolean;
+  repository: RepositoryConsent | undefined;
+}
+
+/**
+ * Makes the copy of a new session, and saves the session by `save` at the same moment. Returns
+ * false if another command has taken the name.
+ */
+export async function makeCopy(
+  instance: Instance,
+  request: CopyRequest,
+  save: () => void,
+  log: Log,
+): Promise<boolean> {
+  const { session, project } = request;
+  const subject = `Cannot copy ${project.path}`;
+  requireOwner(instance, project, subject);
+  const repository = repositoryOf(instance, project, request.allowAnyPath);
+  if (repository?.outside) {
+    await consentTo(repository.common.path, project, request.repository);
+  }
+  if (!reserve(instance, session) && !await takeOver(instance, session)) {
+    return false;
+  }
+  const scratch = makeScratch(instance, session, "making");
+  try {
+    log(`Copying ${project.path} for session ${session}`);
+    const places = repository && sourceIn(repository);
+    const result = await perform(instance, cloneResultSchema, scratch, {
+      subject,
+      user: project,
+      mounts: repository ? sourceMounts(repository) : [{
+        source: project.path,
+        target: inside.tree,
+        readOnly: true,
+        inode: project.inode,
+      }],
+      work: {
+        do: "clone",
+        source: places ?? null,
+        tree: repository && !repository.tree ? null : inside.tree,
+        target: `${inside.own}/tree`,
+        branch: `claudy/${session}`,
+        changes: request.changes,
+        ignored: request.ignored,
+      },
+      log,
+    });
+    const { format, head, known } = result;
+    writeBase(instance, session, {
+      version: 1,
+      format,
+      head,
+      outside: repository?.outside ? repository.common.path : null,
+      known,
+      fetchedTree: null,
+    });
+    renameSync(
+      join(scratch.path, "tree"),
+      instance.home.workspaceTree(session),
+    );
+    // Without a wait between them: a copy without a session is removed by the next command.
+    save();
+    tellChanges(result, log);
+    return true;
+  } finally {
+    await removeTree(scratch.path);
+  }
+}
+
+function tellChanges(
+  { changed, untracked, taken, ignored, notices }: v.InferOutput<
+    typeof cloneResultSchema
+  >,
+  log: Log,
+): void {
+  notices.forEach(log);
+  const what = filesText(changed, untracked);
+  if (what !== "" && taken) log(`Also in the copy, not committed: ${what}`);
+  else if (what !== "") {
+    log(`Not in the copy: ${what} (--with-changes takes them along)`);
+  }
+  if (ignored > 0) log(`Also in the copy: ${ignored} ignored files`);
+}
+
+/**
+ * Copies the copy of a session for a new one. Returns whether the file system shares the
+ * blocks of both. The source must not change meanwhile.
+ */
+export async function forkCopy(
+  instance: Instance,
+  from: string,
+  session: string,
+  save: () => void,
+  log: Log,
+): Promise<boolean> {
+  const subject = `Cannot fork session "${from}"`;
+  const copy = copyOf(instance, from);
+  const base = readBase(instance, from);
+  if (!reserve(instance, session)) {
+    throw new Failure("busy", `${subject}: another command makes "${session}"`);
+  }
+  const scratch = makeScratch(instance, session, "making");
+  try {
+    const { shared } = await perform(instance, forkResultSchema, scratch, {
+      subject,
+      user: copy,
+      mounts: [copyMount(copy, true)],
+      work: {
+        do: "fork",
+        tree: inside.copy,
+        target: `${inside.own}/tree`,
+        branch: `claudy/${session}`,
+      },
+      log,
+    });
+    writeBase(instance, session, base);
+    renameSync(
+      join(scratch.path, "tree"),
+      instance.home.workspaceTree(session),
+    );
+    save();
+    return shared;
+  } finally {
+    await removeTree(scratch.path);
+  }
+}
+
+/** Whether a directory of that name, which a killed command has left, was removed. */
+async function takeOver(instance: Instance, session: string): Promise<boolean> {
+  await sweepOne(instance, session);
+  return reserve(instance, session);
+}
+
+/** Removes what killed commands have left. */
+export async function sweepCopies(instance: Instance): Promise<void> {
+  const { home } = instance;
+  await thawAbandoned(instance);
+  const names = inDirectory(
+    home.workspaces,
+    (directory) => [...directory.entries()].map(({ name }) => name),
+  ) ?? [];
+  for (const name of names) {
+    if (/^\.removed-[0-9a-f]{12}$/.test(name)) {
+      await removeTree(join(home.workspaces, name));
+    } else if (!name.startsWith(".")) await sweepOne(instance, name);
+  }
+}
+
+/**
+ * A copy whose session was not saved is removed. One whose session was lost in another way is
+ * kept: it has a Claude home.
+ */
+async function sweepOne(instance: Instance, session: string): Promise<void> {
+  const { home } = instance;
+  // Before the sweep, which changes its time.
+  const found = lstatSync(home.workspace(session), { throwIfNoEntry: false });
+  const busy = await sweep(instance, session);
+  const isKept = busy || readSession(instance, session) !== undefined ||
+    existsSync(join(home.claude, session));
+  if (isKept || !found || Date.now() - found.mtimeMs < youngMs) return;
+  await removeCopy(instance, session);
+}
