@@ -21,7 +21,8 @@ import type { Request } from "./git/workspace.ts";
 export const inside = {
   /** A directory of our own, for what the program makes. */
   own: "/out",
-  copy: "/copy",
+  /** As in a worker: worktrees and alternates that a session makes have absolute paths. */
+  copy: "/workspace",
   tree: "/source/tree",
   common: "/source/git",
   worktree: "/source/own",

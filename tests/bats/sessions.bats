@@ -467,7 +467,8 @@ teardown() {
   # What the agent plants for the host: git there has its own configuration only.
   marker=$BATS_TEST_TMPDIR/ran
   in_copy sh -c "echo two >two.txt && git add . && git -c user.name=a -c user.email=a@b commit -qm two
-    printf '#!/bin/sh\ntouch $marker /copy/x /out/x\n' >evil && chmod +x evil
+    git worktree add -q -b side .claude/side
+    printf '#!/bin/sh\ntouch $marker /workspace/.git/ran\n' >evil && chmod +x evil
     for key in core.fsmonitor filter.x.clean filter.x.smudge diff.external core.pager core.sshCommand; do
       git config \$key /workspace/evil
     done
@@ -491,11 +492,16 @@ teardown() {
   git -C "$project" -c user.name=me -c user.email=me@example.com commit --quiet --message mine
   run -0 "$claudy" pull "copy-$$"
   [[ $output == *"host/main: "* ]]
+  [ ! -e "$HAL9000_HOME/workspaces/copy-$$/tree/.git/ran" ]
   in_copy git show host/main:mine.txt
   # It is not removed with what only it has.
   run -6 "$claudy" sessions rm --yes "copy-$$"
   [[ $output == *"has in its copy alone: "*"untracked files"* ]]
   "$claudy" fetch "copy-$$" --with-changes
+  # A worktree is not committed as files.
+  [[ $(git -C "$project" ls-tree -r --name-only "claudy/copy-$$/uncommitted") != *side* ]]
+  run -6 "$claudy" sessions rm --yes "copy-$$"
+  in_copy rm -r .claude
   "$claudy" sessions rm --yes "copy-$$"
   [ ! -e "$HAL9000_HOME/workspaces/copy-$$" ]
   open --clone "$project" # sweeps what is left

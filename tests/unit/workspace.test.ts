@@ -397,6 +397,32 @@ test("takes a link along that was a directory", async (context) => {
   assert.equal(readdirSync(join(second.target, "a.txt")), ["new"]);
 });
 
+test("takes nothing along that an index names outside of the working tree", async (context) => {
+  const app = repository(context.root);
+  write(app, { ".giX/config": "x", "x../secret": "x" });
+  git(app, "add", "--all");
+  write(context.root, { "xx/secret": "secret", "secret": "secret" });
+  const path = join(app, ".git/index");
+  const index = readFileSync(path);
+  for (
+    const [from, to] of [[".giX/config", ".git/config"], [
+      "x../secret",
+      "..//secret",
+    ]] as const
+  ) {
+    const at = index.indexOf(from);
+    index.write(to, at);
+  }
+  createHash("sha1").update(index.subarray(0, -20)).digest()
+    .copy(index, index.length - 20);
+  writeFileSync(path, index);
+  const { target, result } = await copyOf(context, app, { changes: true });
+  assert.ok(result.changed >= 2);
+  const config = readFileSync(join(target, ".git/config"), "utf8");
+  assert.match(config, "defaultRemote = host");
+  assert.ok(existsSync(join(context.root, "secret")));
+});
+
 test("copies a worktree with its own branch", async (context) => {
   const app = repository(context.root);
   const tree = join(context.root, "tree");

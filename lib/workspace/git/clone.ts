@@ -343,6 +343,10 @@ async function takeChanges(
   const files: string[] = [];
   for (const { path } of changes) {
     const plain = path.replace(/\/$/, "");
+    // An index may name what git does not track.
+    if (plain.split("/").some((part) => /^(?:\.{0,2}|\.git)$/i.test(part))) {
+      continue;
+    }
     const found = kindOf(tree, plain);
     if (found === "file") files.push(plain);
     const isKept = found === "directory" &&
