@@ -314,9 +314,12 @@ JAVA
 Bearer $token-npm" ]
   # The search finds what there is.
   run -0 found_in "$session" "$placeholder"
-  found_nowhere "$session" "$token"
-  run ! found_in "$session" "$(printf 'me:%s' "$token" | base64 -w 0 | cut -c 1-20)
+  run ! found_in "$session" "$token
+$(printf 'me:%s' "$token" | base64 -w 0 | cut -c 1-20)
 PRIVATE KEY"
+  run ! found_in_memory "$session" "$token"
+  run ! grep -qF -- "$token" <<<"$(docker inspect "$session" "$parent")$("$claudy" egress log --json)"
+  run ! grep -rqF -- "$token" "$HAL9000_HOME/logs"
   logged() { jq -es --arg session "$session" 'any(.session == $session and .verdict == "allowed" and .secrets == ["NPM_TOKEN"] and .host == "npm.example")' "$log"; }
   wait_for 2 logged
   [[ $("$claudy" egress check --session "$session" https://npm.example/) == *"sets Authorization there from the secret NPM_TOKEN."* ]]
