@@ -62,7 +62,7 @@ function fetchedText({ updated }: Fetched): string {
 
 /** What is in the copy only. */
 function tellLeft(
-  io: Io,
+  io: Pick<Io, "log">,
   { refused, changed, untracked, withChanges }: Fetched,
 ): void {
   const files = filesText(changed, untracked);
@@ -125,7 +125,7 @@ export function mergeCommand(io: Io): CAC {
 
 /** Returns the exit code of git merge. */
 export async function fetchAndMerge(
-  io: Io,
+  io: Pick<Io, "env" | "log">,
   instance: Instance,
   session: SessionRecord,
   request: { changes: boolean },
@@ -145,9 +145,18 @@ async function merge(
   ref: string,
   env: NodeJS.ProcessEnv,
 ): Promise<number> {
+  // As in a hook of git, these would name another repository.
+  const {
+    GIT_DIR: _,
+    GIT_WORK_TREE: _tree,
+    GIT_COMMON_DIR: _common,
+    GIT_INDEX_FILE: _index,
+    GIT_OBJECT_DIRECTORY: _objects,
+    ...rest
+  } = env;
   const child = spawn("git", ["-C", directory, "merge", ref], {
     stdio: "inherit",
-    env,
+    env: rest,
   });
   try {
     const [code] = await once(child, "exit") as [number | null];

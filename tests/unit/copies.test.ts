@@ -17,6 +17,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { fetchAndMerge } from "../../lib/commands/copies.ts";
 import { label } from "../../lib/instance/labels.ts";
 import { readRecord } from "../../lib/instance/record.ts";
 import { readSession } from "../../lib/instance/session-record.ts";
@@ -587,6 +588,26 @@ test("says what a directory is that cannot be copied", async (context) => {
     fetchCopy(context.instance, record, { changes: true }, context.log),
   );
   assert.match(nowhere.message, "is no repository");
+});
+
+test("merges in the project, also from a hook of another repository", async (context) => {
+  const { instance, app, root } = context;
+  const { record, tree } = await opened(context);
+  const id = commit(tree, "b.txt", "two\n");
+  const other = join(root, "other");
+  mkdirSync(other);
+  git(other, "init", "--quiet");
+  const io = {
+    env: {
+      PATH: process.env["PATH"],
+      GIT_DIR: join(other, ".git"),
+      GIT_INDEX_FILE: join(other, ".git/index"),
+    },
+    log: context.log,
+  };
+  const code = await fetchAndMerge(io, instance, record, { changes: false });
+  assert.is(code, 0);
+  assert.is(git(app, "rev-parse", "main"), id);
 });
 
 test.run();

@@ -397,6 +397,54 @@ test("takes a link along that was a directory", async (context) => {
   assert.equal(readdirSync(join(second.target, "a.txt")), ["new"]);
 });
 
+test("copies no secret of the user's git directories", async (context) => {
+  const { root } = context;
+  const secret = "s3cr3t-t0ken";
+  const url = `https://me:${secret}@example.com/a.git`;
+  const library = join(root, "library");
+  mkdirSync(library);
+  git(library, "init", "--quiet");
+  commit(library, { l: "l" });
+  const app = repository(root);
+  git(app, "submodule", "--quiet", "add", library, "sub");
+  git(app, "commit", "--quiet", "--message", "sub");
+  git(app, "worktree", "add", "--quiet", "-b", "side", join(root, "side"));
+  const dot = join(app, ".git");
+  for (
+    const [at, module] of [[app, dot], [
+      join(app, "sub"),
+      join(dot, "modules/sub"),
+    ]] as const
+  ) {
+    for (
+      const key of [
+        ...["remote.origin.url", "remote.origin.pushurl", "remote.x.proxy"],
+        ...[`url.${url}.insteadOf`, "http.extraHeader", "branch.main.remote"],
+        ...["credential.helper", "submodule.sub.url", "alias.x", "lfs.url"],
+      ]
+    ) git(at, "config", key, url);
+    write(module, {
+      FETCH_HEAD: `${"1".repeat(40)}\t\tbranch 'main' of ${url}\n`,
+      "logs/HEAD": `${url}\n`,
+      "hooks/pre-push": `#!/bin/sh\n# ${secret}\n`,
+      "info/attributes": `# ${secret}\n`,
+      description: secret,
+      COMMIT_EDITMSG: secret,
+      "rebase-merge/message": secret,
+      "worktrees/side/config.worktree": `[http]\n\textraHeader = ${secret}\n`,
+      "objects/info/http-alternates": url,
+      "lfs/cache/locks": secret,
+    });
+  }
+  const { target } = await copyOf(context, app, { changes: true });
+  const found = readdirSync(target, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name))
+    .filter((path) => readFileSync(path, "latin1").includes(secret));
+  assert.equal(found, []);
+  assert.ok(existsSync(join(target, "sub/l")));
+});
+
 test("takes nothing along that an index names outside of the working tree", async (context) => {
   const app = repository(context.root);
   write(app, { ".giX/config": "x", "x../secret": "x" });

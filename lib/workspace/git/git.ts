@@ -14,6 +14,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { pipeline } from "node:stream/promises";
 import { Failure } from "../../std/errors.ts";
+import { binarySize } from "../../std/units.ts";
 
 /** What overrides the configuration of a repository. */
 const overrides: [key: string, value: string][] = [
@@ -151,9 +152,9 @@ export async function run(
     if (errors.length > 100) errors.shift();
   });
   const chunks: Buffer[] = [];
+  let bytes = 0;
+  const limit = options.maxBytes ?? maxOutputBytes;
   if (output === undefined) {
-    let bytes = 0;
-    const limit = options.maxBytes ?? maxOutputBytes;
     child.stdout.on("data", (chunk: Buffer) => {
       bytes += chunk.length;
       if (bytes > limit) child.kill("SIGKILL");
@@ -162,6 +163,9 @@ export async function run(
   } else await pipeline(child.stdout, createWriteStream(output));
   await fed;
   const [exitCode] = await ended as [number | null];
+  if (bytes > limit) {
+    throw new GitFailed(args[0] ?? "", `more than ${binarySize(limit)}`);
+  }
   if (!accept.includes(exitCode ?? 255)) {
     const lines = Buffer.concat(errors).toString("utf8").split(/[\r\n]+/)
       .filter((line) => line.trim() !== "");
