@@ -104,7 +104,7 @@ export async function fetchCopy(
           format: base.format,
           branches: packed.branches,
           prefix: fetchPrefix(session),
-          replaces: false,
+          isCopy: false,
         },
         log,
       }, { ownReadOnly: true });
@@ -262,7 +262,7 @@ export async function pullIntoCopy(
             branches,
             prefix: `refs/remotes/${hostRemote}/`,
             // Their commits are in the user's repository.
-            replaces: true,
+            isCopy: true,
           },
           log,
         },

@@ -151,7 +151,7 @@ async function fetch(
     format: copy.result.format,
     branches,
     prefix: "refs/remotes/claudy/one/",
-    replaces: false,
+    isCopy: false,
   });
   git(common, "fsck", "--strict", "--no-dangling");
   assert.equal(
@@ -1017,6 +1017,20 @@ test("commits no repository in a copy, and reports it after a fetch", async (con
   assert.is(untracked, 2);
 });
 
+test("reads a copy whose index is damaged", async (context) => {
+  const app = repository(context.root);
+  const copy = await copyOf(context, app);
+  const id = commit(copy.target, { n: "n" });
+  write(copy.target, { "a.txt": "changed", ".git/index": "" });
+  const found = await fetch(context, copy, join(app, ".git"), {
+    changes: true,
+  });
+  assert.equal([found.changed, found.untracked], [1, 0]);
+  assert.is(found.branches["claudy/one"], id);
+  writeFileSync(join(copy.target, ".git/index"), "DIRC garbage".repeat(9));
+  assert.is((await packed(context, copy)).changed, 1);
+});
+
 test("refuses a copy whose .git leads elsewhere", async (context) => {
   const app = repository(context.root);
   const secret = repository(mkdtempSync(join(context.root, "x")));
@@ -1060,7 +1074,7 @@ test("takes nothing of a pack whose objects are broken or missing", async (conte
     pack: file,
     format: "sha1" as const,
     prefix: "refs/remotes/claudy/one/",
-    replaces: false,
+    isCopy: false,
   };
   await failureOf(receive({ ...request, branches: { main: "2".repeat(40) } }));
   await failureOf(receive({ ...request, branches, format: "sha256" }));
@@ -1116,7 +1130,7 @@ test("a kill at any moment leaves the user's repository whole", async (context) 
     format: "sha1",
     branches,
     prefix: "refs/remotes/claudy/one/",
-    replaces: false,
+    isCopy: false,
   }, {
     do: "clone",
     source: { common, own: common, tree: app },
@@ -1228,7 +1242,7 @@ test("brings the user's new commits into a copy", async (context) => {
       format: "sha1",
       branches,
       prefix: "refs/remotes/host/",
-      replaces: true,
+      isCopy: true,
     });
     return updated.map(({ branch, commits }) => [branch, commits]).sort();
   };
@@ -1239,6 +1253,11 @@ test("brings the user's new commits into a copy", async (context) => {
   git(app, "branch", "--move", "also", "also-1");
   git(app, "branch", "also/2");
   assert.equal(await pulled(), [["also-1", 0], ["also/2", 0]]);
+  const config = join(copy.target, ".git/config");
+  rmSync(config);
+  execFileSync("mkfifo", [config]);
+  const { message } = await failureOf(pulled());
+  assert.is(message, "Its .git/config is a pipe");
 });
 
 test("reads branches of a repository as text", ({ root }) => {

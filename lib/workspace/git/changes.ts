@@ -1,7 +1,7 @@
 // What is not committed in a working tree. The configuration is that of the place, which is
 // never one that a worker can write.
 
-import { existsSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { gitList, type Place, run, type RunOptions } from "./git.ts";
 
 export interface Change {
@@ -14,13 +14,22 @@ export async function changesIn(
   place: Place,
   head: string | null,
 ): Promise<Change[]> {
-  if (head !== null && place.index !== undefined && !existsSync(place.index)) {
-    await run(place, ["read-tree", head]);
-  }
-  const entries = await gitList(place, [
-    ...["status", "--porcelain", "-z", "--untracked-files=all"],
-    ...["--no-renames", "--ignore-submodules=dirty"],
-  ]);
+  const { index } = place;
+  const read = async () => {
+    if (head !== null && index !== undefined && !existsSync(index)) {
+      await run(place, ["read-tree", head]);
+    }
+    return await gitList(place, [
+      ...["status", "--porcelain", "-z", "--untracked-files=all"],
+      ...["--no-renames", "--ignore-submodules=dirty"],
+    ]);
+  };
+  const entries = await read().catch((error) => {
+    if (index === undefined || !existsSync(index)) throw error;
+    // It may be damaged, as after a power failure.
+    rmSync(index);
+    return read();
+  });
   return entries.map((entry) => ({
     path: entry.slice(3),
     untracked: entry.startsWith("??"),

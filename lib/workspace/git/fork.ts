@@ -51,6 +51,8 @@ export async function fork(
     if (id !== undefined) {
       const ref = join(gitDir, "refs/heads", branch);
       mkdirSync(dirname(ref), { recursive: true });
+      // The session may have put a pipe or a link there.
+      rmSync(ref, { force: true });
       writeFileSync(ref, `${id}\n`);
     }
     rmSync(join(gitDir, "HEAD"), { force: true });

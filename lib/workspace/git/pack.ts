@@ -228,7 +228,7 @@ export async function openCopy(
 }
 
 /** git would wait for somebody to write into a pipe. */
-async function refusePipes(tree: string): Promise<void> {
+export async function refusePipes(tree: string): Promise<void> {
   const { stdout } = await runProgram([
     ...["find", tree, "(", "-name", ".gitignore", "-o", "-name"],
     ...[".gitattributes", "-o", "-path", "*/.git/*", ")"],

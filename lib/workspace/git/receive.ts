@@ -4,13 +4,13 @@
 
 import { randomBytes } from "node:crypto";
 import { lstatSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import * as v from "valibot";
 import { Failure } from "../../std/errors.ts";
 import { shellQuoted } from "../../std/text.ts";
 import { git, type Place, run, withoutCaches } from "./git.ts";
 import { namesIn } from "./objects.ts";
-import { commitsAmong, objectsIn } from "./pack.ts";
+import { commitsAmong, objectsIn, refusePipes } from "./pack.ts";
 import { isBranchName, parentsOf } from "./refs.ts";
 import { SourceConfig } from "./source.ts";
 
@@ -24,8 +24,11 @@ export const receiveRequestSchema = v.object({
   branches: v.record(v.pipe(v.string(), v.check(isBranchName)), v.string()),
   /** Of the references to set, such as refs/remotes/claudy/NAME/ */
   prefix: v.pipe(v.string(), v.regex(/^refs\/remotes\/.+\/$/)),
-  /** Whether references of before may be removed that are in the way of new ones. */
-  replaces: v.boolean(),
+  /**
+   * Whether it is a copy, where references of before may be removed that are in the way of
+   * new ones.
+   */
+  isCopy: v.boolean(),
 });
 
 export type ReceiveRequest = v.InferOutput<typeof receiveRequestSchema>;
@@ -50,8 +53,9 @@ const committer = {
 };
 
 export async function receive(
-  { common, pack, format, branches, prefix, replaces }: ReceiveRequest,
+  { common, pack, format, branches, prefix, isCopy }: ReceiveRequest,
 ): Promise<ReceiveResult> {
+  if (isCopy) await refusePipes(dirname(common));
   await requireFormat(common, format);
   const name = `tmp_objdir-claudy-${randomBytes(6).toString("hex")}`;
   const incoming = join(common, "objects", name);
@@ -82,7 +86,7 @@ export async function receive(
     });
     const before = await refsBelow(place, prefix);
     const former = inTheWay(Object.keys(branches), before, prefix);
-    if (former[0] !== undefined && !replaces) {
+    if (former[0] !== undefined && !isCopy) {
       throw new Failure("busy", `${former[0]} of before is in the way`, {
         // Names may have characters that a shell interprets.
         hint: `Remove it: git update-ref -d ${shellQuoted(former[0])}`,
