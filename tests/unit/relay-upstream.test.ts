@@ -274,6 +274,45 @@ test("a slow reader slows the API down", async () => {
   close();
 });
 
+test("an API that reads slowly or is not connected slows the worker down", async () => {
+  // The second one has no TLS, so it is never connected.
+  for (const protocol of ["http", "https"]) {
+    const api = createNetServer((socket) => {
+      socket.on("error", () => {});
+      socket.pause();
+    }).listen(0, "127.0.0.1");
+    await once(api, "listening");
+    const { port } = api.address() as AddressInfo;
+    const { open, close } = await start({
+      grant: { baseUrl: `${protocol}://127.0.0.1:${port}` },
+    });
+    const bytes = 128 * 1024 ** 2;
+    const chunk = Buffer.alloc(64 * 1024);
+    let written = 0;
+    const socket = open(worker);
+    socket.on("error", () => {});
+    socket.write([
+      "POST /v1/messages HTTP/1.1",
+      "Host: api.anthropic.com",
+      `X-Api-Key: ${placeholder}`,
+      `Content-Length: ${bytes}`,
+      "",
+      "",
+    ].join("\r\n"));
+    const send = () => {
+      while (written < bytes && !socket.destroyed) {
+        written += chunk.length;
+        if (!socket.write(chunk)) return void socket.once("drain", send);
+      }
+    };
+    send();
+    await sleep(1000);
+    assert.ok(written < bytes / 4, `${protocol}: ${written} bytes`);
+    close();
+    api.close();
+  }
+});
+
 test("an API that is down or sends garbage gives an error in the API's form", async () => {
   const raw = (act: (socket: Socket) => void) =>
     createNetServer((socket) => {

@@ -361,6 +361,18 @@ test("a new placeholder is waited for, which the relay may not know yet", async 
   }
 });
 
+test("requests with unknown placeholders leave connections to others", async () => {
+  const { open, ask, close } = await start({
+    bounds: { connections: 10, perWorker: 2, unknownMs: 5000 },
+  });
+  const text = head("Content-Length: 0")
+    .replace(placeholder, "sk-ant-hal9000-unknown");
+  for (let n = 0; n < 10; n++) open(undefined).write(text);
+  await sleep(300);
+  assert.is((await ask({})).status, 200);
+  close();
+});
+
 test("sessions of the shared network cannot fill the log", async () => {
   const { ask, relay, full, entries, close } = await start({
     bounds: { entries: 2, entriesPerSecond: 0.001 },

@@ -3,6 +3,7 @@
 
 import { Buffer } from "node:buffer";
 import type { ClientRequest, IncomingMessage } from "node:http";
+import type { Gate } from "../../std/tls-gate.ts";
 
 /** Bytes that may be kept of all requests. A request for which there is no room is not kept. */
 export class Room {
@@ -25,6 +26,8 @@ export class Room {
 
 export class RequestBody {
   readonly #request: IncomingMessage;
+  /** Of the worker's connection. */
+  readonly #gate: Gate;
   readonly #room: Room;
   /** Undefined if it is not kept. */
   #kept: Uint8Array[] | undefined;
@@ -34,9 +37,17 @@ export class RequestBody {
   isWhole = false;
   bytes = 0;
 
-  constructor(request: IncomingMessage, room: Room) {
+  /** Nothing more is read from the worker until it is sent, or `resume` is called. */
+  constructor(request: IncomingMessage, gate: Gate, room: Room) {
     this.#request = request;
+    this.#gate = gate;
     this.#room = room;
+    gate.hold();
+  }
+
+  resume(): void {
+    this.#gate.release();
+    this.#request.resume();
   }
 
   /** Keeps it, if it has at most that size. Call it before the body is sent. */
@@ -62,9 +73,8 @@ export class RequestBody {
     this.#outgoing = outgoing;
     if (this.isWhole) return void outgoing.end(Buffer.concat(this.#kept ?? []));
     for (const chunk of this.#kept ?? []) outgoing.write(chunk);
-    const resume = () => void this.#request.resume();
-    outgoing.on("drain", resume);
-    outgoing.on("close", resume);
+    outgoing.on("drain", () => this.resume());
+    outgoing.on("close", () => this.resume());
     if (isFirst) this.#read();
   }
 
@@ -75,12 +85,15 @@ export class RequestBody {
       this.#keep(chunk);
       const outgoing = this.#outgoing;
       if (!outgoing || outgoing.destroyed) return;
-      if (!outgoing.write(chunk)) this.#request.pause();
+      if (outgoing.write(chunk)) return;
+      this.#request.pause();
+      this.#gate.hold();
     });
     this.#request.on("end", () => {
       this.isWhole = true;
       this.#outgoing?.end();
     });
+    this.#gate.release();
   }
 
   #keep(chunk: Uint8Array): void {

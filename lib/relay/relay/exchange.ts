@@ -46,12 +46,13 @@ export class Exchange {
     request: IncomingMessage,
     response: ServerResponse,
     limits: Limits,
+    gate: Gate,
     room: Room,
   ) {
     this.#request = request;
     this.#response = response;
     this.#limits = limits;
-    this.#body = new RequestBody(request, room);
+    this.#body = new RequestBody(request, gate, room);
     this.#over = new Promise((resolve) => this.#end = resolve);
     this.closed = new Promise((resolve) => whenClosed(response, resolve));
     whenClosed(response, () => {
@@ -67,6 +68,11 @@ export class Exchange {
   /** Keeps a small body while it is sent. */
   keepBody(): void {
     this.#body.keep(this.#limits.keptBytes);
+  }
+
+  /** Reads the rest of the body, which is not sent. */
+  discardBody(): void {
+    this.#body.resume();
   }
 
   get canRepeat(): boolean {

@@ -49,6 +49,8 @@ export function refuse(response: ServerResponse, refusal: Refusal): void {
   if (response.headersSent || response.destroyed) {
     return void response.destroy();
   }
+  // A client that is still sending would lose the reply if the connection was closed after it.
+  response.shouldKeepAlive = true;
   const error = { type, message };
   const text = JSON.stringify({ type: "error", error });
   response.writeHead(status, {

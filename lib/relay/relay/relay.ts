@@ -18,7 +18,9 @@ import {
   type Meter,
 } from "../../usage/meter.ts";
 import { Changes } from "../../std/changes.ts";
+import { Counts } from "../../std/counts.ts";
 import { readOrigin } from "../../std/origin.ts";
+import { Gate } from "../../std/tls-gate.ts";
 import type { Entry } from "../entry.ts";
 import type { Report, State } from "../state.ts";
 import {
@@ -53,12 +55,17 @@ export class Relay {
   readonly #connections: Connections;
   readonly #room: Room;
   /** By their TLS sockets. */
-  readonly #secured = new WeakMap<object, Connection>();
+  readonly #secured = new WeakMap<
+    object,
+    { connection: Connection; gate: Gate }
+  >();
   #state: State | undefined;
   #context: SecureContext | undefined;
   #loginSince = -Infinity;
   /** Of the state. */
   readonly #changes = new Changes();
+  /** Requests that wait until their placeholder is known. */
+  readonly #unknown = new Counts<Origin>();
 
   constructor(options: RelayOptions) {
     const { bounds } = options;
@@ -127,7 +134,8 @@ export class Relay {
     if (!this.#context) return void socket.destroy();
     if (!this.#connections.identify(connection, origin)) return;
     socket.setNoDelay(true);
-    const secured = new TLSSocket(socket, {
+    const gate = new Gate(socket);
+    const secured = new TLSSocket(gate, {
       isServer: true,
       secureContext: this.#context,
       ALPNProtocols: ["http/1.1"],
@@ -138,7 +146,7 @@ export class Relay {
     const late = setTimeout(() => socket.destroy(), bounds.headMs);
     secured.once("data", () => clearTimeout(late));
     socket.on("close", () => clearTimeout(late));
-    this.#secured.set(secured, connection);
+    this.#secured.set(secured, { connection, gate });
     this.#http.emit("connection", secured);
   }
 
@@ -150,11 +158,13 @@ export class Relay {
     const path = url.replace(/\?.*$/s, "");
     const startedAt = performance.now();
     const entry: Partial<Entry> = {};
-    const connection = this.#secured.get(request.socket);
-    if (!connection || !this.#connections.begin(connection, response)) return;
+    const secured = this.#secured.get(request.socket);
+    if (!secured) return;
+    const { connection, gate } = secured;
+    if (!this.#connections.begin(connection, response)) return;
     const { origin } = connection;
     const { bounds, meter } = this.#options;
-    const exchange = new Exchange(request, response, bounds, this.#room);
+    const exchange = new Exchange(request, response, bounds, gate, this.#room);
     let session: Session | undefined;
     let taken: string | undefined;
     const given = credentialsIn(request.rawHeaders);
@@ -195,7 +205,7 @@ export class Relay {
         : detail.slice(0, 1024);
       if (!exchange.hasLeft) exchange.status ??= refusal.status;
       refuse(response, refusal);
-      request.resume(); // until the client has the reply
+      exchange.discardBody(); // until the client has the reply
     }
     await exchange.closed;
     if (taken !== undefined) this.#connections.release(taken);
@@ -218,7 +228,12 @@ export class Relay {
       found = this.#state && sessionOf(this.#state, origin, given);
       if (found && isOwn(found, given)) return found;
       if (origin === undefined && given.length === 0) break;
-      if (!await this.#changes.next(until)) break;
+      // Those that wait make no room for others.
+      if (this.#unknown.of(origin) >= this.#options.bounds.perWorker) break;
+      this.#unknown.add(origin);
+      const hasChanged = await this.#changes.next(until);
+      this.#unknown.remove(origin);
+      if (!hasChanged) break;
     }
     if (found) return found; // which refuses it
     throw refused(
