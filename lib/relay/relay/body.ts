@@ -3,7 +3,7 @@
 
 import { Buffer } from "node:buffer";
 import type { ClientRequest, IncomingMessage } from "node:http";
-import type { Gate } from "../../std/tls-gate.ts";
+import type { Valve } from "../../std/tls-gate.ts";
 
 /** Bytes that may be kept of all requests. A request for which there is no room is not kept. */
 export class Room {
@@ -27,7 +27,7 @@ export class Room {
 export class RequestBody {
   readonly #request: IncomingMessage;
   /** Of the worker's connection. */
-  readonly #gate: Gate;
+  readonly #gate: Valve;
   readonly #room: Room;
   /** Undefined if it is not kept. */
   #kept: Uint8Array[] | undefined;
@@ -38,7 +38,7 @@ export class RequestBody {
   bytes = 0;
 
   /** Nothing more is read from the worker until it is sent, or `resume` is called. */
-  constructor(request: IncomingMessage, gate: Gate, room: Room) {
+  constructor(request: IncomingMessage, gate: Valve, room: Room) {
     this.#request = request;
     this.#gate = gate;
     this.#room = room;

@@ -8,7 +8,7 @@ import { withCredential } from "./authorize.ts";
 import { RequestBody, type Room } from "./body.ts";
 import type { Bounds } from "./bounds.ts";
 import { unreachable } from "./refusal.ts";
-import type { Gate } from "../../std/tls-gate.ts";
+import type { Gate, Valve } from "../../std/tls-gate.ts";
 import type { Begun, Outgoing } from "./upstream.ts";
 
 type Limits = Pick<
@@ -46,7 +46,7 @@ export class Exchange {
     request: IncomingMessage,
     response: ServerResponse,
     limits: Limits,
-    gate: Gate,
+    gate: Valve,
     room: Room,
   ) {
     this.#request = request;

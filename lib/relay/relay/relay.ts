@@ -20,7 +20,7 @@ import {
 import { Changes } from "../../std/changes.ts";
 import { Counts } from "../../std/counts.ts";
 import { readOrigin } from "../../std/origin.ts";
-import { Gate } from "../../std/tls-gate.ts";
+import { Valve } from "../../std/tls-gate.ts";
 import type { Entry } from "../entry.ts";
 import type { Report, State } from "../state.ts";
 import {
@@ -57,7 +57,7 @@ export class Relay {
   /** By their TLS sockets. */
   readonly #secured = new WeakMap<
     object,
-    { connection: Connection; gate: Gate }
+    { connection: Connection; gate: Valve }
   >();
   #state: State | undefined;
   #context: SecureContext | undefined;
@@ -134,8 +134,7 @@ export class Relay {
     if (!this.#context) return void socket.destroy();
     if (!this.#connections.identify(connection, origin)) return;
     socket.setNoDelay(true);
-    const gate = new Gate(socket);
-    const secured = new TLSSocket(gate, {
+    const secured = new TLSSocket(socket, {
       isServer: true,
       secureContext: this.#context,
       ALPNProtocols: ["http/1.1"],
@@ -146,7 +145,7 @@ export class Relay {
     const late = setTimeout(() => socket.destroy(), bounds.headMs);
     secured.once("data", () => clearTimeout(late));
     socket.on("close", () => clearTimeout(late));
-    this.#secured.set(secured, { connection, gate });
+    this.#secured.set(secured, { connection, gate: new Valve(socket) });
     this.#http.emit("connection", secured);
   }
 
