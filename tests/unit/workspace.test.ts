@@ -652,7 +652,7 @@ test("puts files of Git LFS in the place of their pointers", async (context) => 
   // Neither does it count as changed in the copy, and a new one is committed as a pointer.
   assert.is((await packed(context, copy)).changed, 0);
   write(target, { "z.bin": "new content" });
-  const { branches, untracked } = await fetch(
+  const { branches, untracked, changesTree } = await fetch(
     context,
     copy,
     join(app, ".git"),
@@ -661,6 +661,13 @@ test("puts files of Git LFS in the place of their pointers", async (context) => 
     },
   );
   assert.is(untracked, 1);
+  // Its content is in the copy alone, as is that of a commit.
+  const alone = { write: false, fetchedTree: changesTree };
+  const left = await packed(context, copy, alone);
+  assert.equal([left.changed, left.untracked], [0, 1]);
+  const other = createHash("sha256").update("other").digest("hex");
+  write(target, { [`.git/lfs/objects/aa/bb/${other}`]: "other" });
+  assert.is((await packed(context, copy, alone)).changed, 1);
   assert.is(
     git(app, "show", `${branches["uncommitted"]}:z.bin`) + "\n",
     pointerOf("new content"),

@@ -50,7 +50,7 @@ export const cloneResultSchema = v.object({
   format: v.picklist(["sha1", "sha256"]),
   /** The commit that the session begins with; null if there is none yet. */
   head: v.nullable(v.string()),
-  /** What the user's repository has. */
+  /** What the user's repository has: commits, and content of Git LFS. */
   known: v.array(v.string()),
   /** Number of paths that are not committed, and whether they are in the copy. */
   changed: v.number(),
@@ -152,11 +152,17 @@ async function cloneRepository(
   await takeRemotes(config, copy, notices);
   await takeRefs(source, copy);
   let modules: string[] = [];
+  let lfs: string[] = [];
   if (source.head !== null) {
     progress("Checking out the files");
     await run(copy, ["update-ref", `refs/heads/${branch}`, source.head]);
     await run(copy, ["checkout", "--quiet", "--force", branch, "--"]);
-    await layOutLfs(join(places.common, "lfs"), copy, notices, progress);
+    lfs = await layOutLfs(
+      join(places.common, "lfs"),
+      copy,
+      notices,
+      progress,
+    );
     modules = await copySubmodules(
       [places.own, places.common],
       copy,
@@ -184,6 +190,7 @@ async function cloneRepository(
         ...source.refs.map(({ id }) => id),
         ...(source.head === null ? [] : [source.head]),
         ...modules,
+        ...lfs,
       ]),
     ],
     changed: changes.filter(({ untracked }) => !untracked).length,

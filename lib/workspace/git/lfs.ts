@@ -1,23 +1,26 @@
 // Files that are stored with Git LFS: git knows only pointers to their content.
 
 import { chmodSync, existsSync, lstatSync, mkdirSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { plainText } from "../../std/plain-file.ts";
 import { gitList, type Place, run } from "./git.ts";
-import { copyFile, copyTree, type Progress } from "./objects.ts";
+import { copyFile, copyTree, namesIn, type Progress } from "./objects.ts";
 
 const pointer =
   /^version https:\/\/git-lfs\.github\.com\/spec\/v1\n(?:.*\n)*oid sha256:([0-9a-f]{64})\n/;
 
-/** Puts content that the user's repository has in the place of pointers. */
+/**
+ * Puts content that the user's repository has in the place of pointers. Returns the ids of
+ * this content.
+ */
 export async function layOutLfs(
   lfs: string,
   copy: Place & { workTree: string },
   notices: string[],
   progress: Progress,
-): Promise<void> {
+): Promise<string[]> {
   const paths = await lfsPaths(copy);
-  if (paths.length === 0) return;
+  if (paths.length === 0) return [];
   progress("Copying the files of Git LFS");
   const objects: string[] = [];
   const laidOut: string[] = [];
@@ -44,7 +47,7 @@ export async function layOutLfs(
       `Files of Git LFS whose content is not in your repository: ${missing}`,
     );
   }
-  if (laidOut.length === 0) return;
+  if (laidOut.length === 0) return [];
   const own = join(copy.gitDir, "lfs");
   mkdirSync(own, { recursive: true });
   await copyTree(lfs, own, [...new Set(objects)]);
@@ -53,6 +56,29 @@ export async function layOutLfs(
     input: laidOut.map((path) => `${path}\0`).join(""),
     env: { GIT_LITERAL_PATHSPECS: "1" },
   });
+  return objects.map((path) => basename(path));
+}
+
+/** The ids of content in a repository. */
+export function lfsObjects(gitDir: string): string[] {
+  const below = (directory: string, depth: number): string[] =>
+    namesIn(directory).flatMap((name) =>
+      depth > 0 ? below(join(directory, name), depth - 1) : [name]
+    );
+  return below(join(gitDir, "lfs/objects"), 2)
+    .filter((name) => /^[0-9a-f]{64}$/.test(name));
+}
+
+/** Those of these files that are stored with Git LFS. */
+export async function lfsAmong(
+  place: Place,
+  paths: string[],
+): Promise<string[]> {
+  const { text } = await run(place, ["check-attr", "-z", "--stdin", "filter"], {
+    input: paths.map((path) => `${path}\0`).join(""),
+  });
+  const fields = text.split("\0");
+  return paths.filter((_, at) => fields[at * 3 + 2] === "lfs");
 }
 
 async function lfsPaths(copy: Place & { workTree: string }): Promise<string[]> {
@@ -66,10 +92,6 @@ async function lfsPaths(copy: Place & { workTree: string }): Promise<string[]> {
   );
   if (!uses) return [];
   const paths = await gitList(copy, ["ls-files", "-z"]);
-  const fields = (await run(copy, ["check-attr", "-z", "--stdin", "filter"], {
-    input: paths.map((path) => `${path}\0`).join(""),
-  })).text.split("\0");
-  return paths.filter((path, at) =>
-    fields[at * 3 + 2] === "lfs" && existsSync(join(copy.workTree, path))
-  );
+  return (await lfsAmong(copy, paths))
+    .filter((path) => existsSync(join(copy.workTree, path)));
 }

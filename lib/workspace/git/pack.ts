@@ -14,8 +14,9 @@ import * as v from "valibot";
 import { Failure } from "../../std/errors.ts";
 import { plainText } from "../../std/plain-file.ts";
 import { runProgram } from "../../std/program.ts";
-import { addAll, changesIn } from "./changes.ts";
+import { addAll, type Change, changesIn } from "./changes.ts";
 import { git, type Place, run, view, withoutCaches } from "./git.ts";
+import { lfsAmong, lfsObjects } from "./lfs.ts";
 import { copyFile, namesIn } from "./objects.ts";
 import {
   isBranchName,
@@ -109,18 +110,36 @@ export async function pack(request: PackRequest): Promise<PackResult> {
     });
   }
   const fetched = changesTree !== null && changesTree === request.fetchedTree;
-  // Repositories in it are not in that tree.
-  const left = fetched ? files.filter(({ path }) => path.endsWith("/")) : files;
+  const left = fetched
+    ? await notInTree({ ...place, workTree: tree }, files)
+    : files;
+  // Only its pointers are fetched.
+  const had = new Set(known);
+  const content = request.write
+    ? []
+    : lfsObjects(join(tree, ".git")).filter((id) => !had.has(id));
   const untracked = left.filter(({ untracked }) => untracked).length;
   return {
     branches,
     head: refs.head ?? (refs.detached ? extraBranches.detached : null),
     commits,
-    changed: left.length - untracked,
+    changed: left.length - untracked + content.length,
     untracked,
     changesTree,
     refused: refs.refused,
   };
+}
+
+/** Repositories, and the content of files that are stored with Git LFS. */
+async function notInTree(
+  place: Place & { workTree: string },
+  files: Change[],
+): Promise<Change[]> {
+  const present = files.map(({ path }) => path).filter((path) =>
+    lstatSync(join(place.workTree, path), { throwIfNoEntry: false })
+  );
+  const lfs = new Set(await lfsAmong(place, present));
+  return files.filter(({ path }) => path.endsWith("/") || lfs.has(path));
 }
 
 /** The branches, but not those with the names of ours. */
