@@ -2,7 +2,8 @@
 // without a network, as the owner of the project; see ADR 42. Prints its progress on stderr
 // and its result on stdout.
 
-import { statSync } from "node:fs";
+import { statfsSync, statSync } from "node:fs";
+import { dirname } from "node:path";
 import process from "node:process";
 import * as v from "valibot";
 import { command, runCli } from "../../cli/cli.ts";
@@ -87,9 +88,36 @@ export async function perform(
     const { kind = "failed", hint = null } = error instanceof Failure
       ? error
       : {};
-    return { failure: { kind, message: messageOf(error), hint: hint ?? null } };
+    const message = messageOf(error);
+    // git does not always say why it cannot write.
+    return kind === "failed" && isFull(work)
+      ? {
+        failure: {
+          kind: "resources",
+          message: `the disk is full (${message})`,
+          hint: "Make room, for example with claudy prune, then try again.",
+        },
+      }
+      : { failure: { kind, message, hint: hint ?? null } };
   }
 }
+
+/** Whether the file system has no room that the program writes to. */
+function isFull(work: Request["work"]): boolean {
+  const place = work.do === "receive"
+    ? work.common
+    : "scratch" in work
+    ? work.scratch
+    : dirname(work.target);
+  try {
+    const { bavail, bsize } = statfsSync(place);
+    return bavail * bsize < minFreeBytes;
+  } catch {
+    return false;
+  }
+}
+
+const minFreeBytes = 256 * 1024;
 
 /**
  * Throws if a directory is another one than was judged: a worker may have replaced it by a
@@ -110,4 +138,8 @@ function requireInodes([own, ...others]: Request["checks"]): void {
   }
 }
 
-if (import.meta.main) process.exit(await main(process.argv.slice(2)));
+if (import.meta.main) {
+  // The image's is root's, and no program can be started from a directory that is closed.
+  process.chdir("/");
+  process.exit(await main(process.argv.slice(2)));
+}
