@@ -1102,10 +1102,13 @@ async function killed(work: object, afterMs: number): Promise<boolean> {
   program.stdout.on("data", (chunk) => text += String(chunk));
   const ended = once(program, "close");
   program.stdin.write(`${JSON.stringify({ work, checks: [] })}\n`);
-  const late = setTimeout(
-    () => process.kill(-(program.pid ?? 0), "SIGKILL"),
-    afterMs,
-  );
+  const late = setTimeout(() => {
+    try {
+      process.kill(-(program.pid ?? 0), "SIGKILL");
+    } catch {
+      // It has just ended.
+    }
+  }, afterMs);
   const [code] = await ended;
   clearTimeout(late);
   if (code !== null) assert.match(text, '"result"');
