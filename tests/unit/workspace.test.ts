@@ -960,6 +960,9 @@ test("counts commits of stashes, detached worktrees and submodules that are in t
   const commits = async () =>
     (await packed(context, copy, { write: false })).commits;
   assert.is(await commits(), 0);
+  write(join(target, "sub"), { "not committed": "n" });
+  const { changed } = await packed(context, copy, { write: false });
+  assert.is(changed, 1);
   commit(join(target, "sub"), { mine: "m" });
   assert.is(await commits(), 1);
   write(target, { "a.txt": "first" });

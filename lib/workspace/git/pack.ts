@@ -14,9 +14,10 @@ import * as v from "valibot";
 import { Failure } from "../../std/errors.ts";
 import { plainText } from "../../std/plain-file.ts";
 import { runProgram } from "../../std/program.ts";
-import { addAll, type Change, changesIn } from "./changes.ts";
+import { aloneElsewhere, notInTree } from "./alone.ts";
+import { addAll, changesIn } from "./changes.ts";
+import { commitsAmong, countOf } from "./commits.ts";
 import { git, type Place, run, view, withoutCaches } from "./git.ts";
-import { lfsAmong, lfsObjects } from "./lfs.ts";
 import { copyFile, namesIn } from "./objects.ts";
 import {
   isBranchName,
@@ -40,7 +41,7 @@ export const packRequestSchema = v.object({
   fetchedTree: v.nullable(v.string()),
   /** An empty directory; the pack is written to `pack` in it. */
   scratch: v.string(),
-  /** False to count only. */
+  /** False to count only, also what is in submodules and Git LFS. */
   write: v.boolean(),
 });
 
@@ -53,7 +54,7 @@ export const packResultSchema = v.object({
   branches: v.record(v.pipe(v.string(), v.check(isBranchName)), idSchema),
   /** The branch that is checked out; null for none. */
   head: v.nullable(v.pipe(v.string(), v.check(isBranchName))),
-  /** The number of commits that the user's repository does not have, also in submodules. */
+  /** The number of commits that the user's repository does not have. */
   commits: v.number(),
   changed: v.number(),
   untracked: v.number(),
@@ -97,8 +98,6 @@ export async function pack(request: PackRequest): Promise<PackResult> {
   const { present } = await commitsAmong(place, known);
   const revisions = [...wanted, ...present.map((id) => `^${id}`)]
     .map((line) => `${line}\n`).join("");
-  const commits = await countOf(place, [...wanted, ...refs.others], known) +
-    await commitsInModules(request);
   if (request.write) {
     await run(place, [
       ...["pack-objects", "--revs", "--thin", "--delta-base-offset"],
@@ -113,33 +112,20 @@ export async function pack(request: PackRequest): Promise<PackResult> {
   const left = fetched
     ? await notInTree({ ...place, workTree: tree }, files)
     : files;
-  // Only its pointers are fetched.
-  const had = new Set(known);
-  const content = request.write
-    ? []
-    : lfsObjects(join(tree, ".git")).filter((id) => !had.has(id));
+  const elsewhere = request.write
+    ? { commits: 0, changed: 0 }
+    : await aloneElsewhere(request);
+  const commits = await countOf(place, [...wanted, ...refs.others], known);
   const untracked = left.filter(({ untracked }) => untracked).length;
   return {
     branches,
     head: refs.head ?? (refs.detached ? extraBranches.detached : null),
-    commits,
-    changed: left.length - untracked + content.length,
+    commits: commits + elsewhere.commits,
+    changed: left.length - untracked + elsewhere.changed,
     untracked,
     changesTree,
     refused: refs.refused,
   };
-}
-
-/** Repositories, and the content of files that are stored with Git LFS. */
-async function notInTree(
-  place: Place & { workTree: string },
-  files: Change[],
-): Promise<Change[]> {
-  const present = files.map(({ path }) => path).filter((path) =>
-    lstatSync(join(place.workTree, path), { throwIfNoEntry: false })
-  );
-  const lfs = new Set(await lfsAmong(place, present));
-  return files.filter(({ path }) => path.endsWith("/") || lfs.has(path));
 }
 
 /** The branches, but not those with the names of ours. */
@@ -157,58 +143,6 @@ function takeNames(refs: Refs): Record<string, string> {
   });
   return Object.fromEntries(taken);
 }
-
-/** The number of commits of `ids` that are not in the history of `known`. */
-async function countOf(
-  place: Place,
-  ids: string[],
-  known: string[],
-): Promise<number> {
-  const { present } = await commitsAmong(place, ids);
-  if (present.length === 0) return 0;
-  const without = await commitsAmong(place, known);
-  return Number(
-    await git(place, ["rev-list", "--count", "--stdin"], {
-      input: [...present, ...without.present.map((id) => `^${id}`)]
-        .map((line) => `${line}\n`).join(""),
-      config: withoutCaches,
-    }),
-  );
-}
-
-/** The number of commits in submodules that were not there at first. */
-async function commitsInModules(
-  { tree, format, known, scratch }: PackRequest,
-): Promise<number> {
-  let commits = 0;
-  for (const [at, module] of modulesIn(join(tree, ".git"), 0).entries()) {
-    const place = await view(join(scratch, `module-${at}`), {
-      objects: [join(module, "objects")],
-      format,
-      shallow: readShallow(module),
-    });
-    const { branches, detached, others } = readRefs(module);
-    const ids = [...Object.values(branches), ...others, detached ?? ""];
-    commits += await countOf(place, ids, known);
-  }
-  return commits;
-}
-
-/** The git directories of submodules, whose names may have slashes. */
-function modulesIn(gitDir: string, depth: number): string[] {
-  const below = (directory: string, depth: number): string[] =>
-    depth > maxModuleDepth ? [] : namesIn(directory).flatMap((name) => {
-      const path = join(directory, name);
-      if (!lstatSync(path, { throwIfNoEntry: false })?.isDirectory()) return [];
-      return namesIn(path).includes("objects")
-        ? [path, ...modulesIn(path, depth + 1)]
-        : below(path, depth + 1);
-    });
-  return below(join(gitDir, "modules"), depth).slice(0, maxModules);
-}
-
-const maxModuleDepth = 8;
-const maxModules = 200;
 
 /** A repository of our own with the objects and branches of the copy. */
 export async function openCopy(
@@ -288,24 +222,6 @@ const fileSettings = [
   ...["filemode", "symlinks", "ignorecase", "precomposeunicode"],
   ...["autocrlf", "eol"],
 ];
-
-/** Those of these ids that are commits in a repository. */
-export async function commitsAmong(
-  place: Place,
-  ids: string[],
-): Promise<{ present: string[] }> {
-  const asked = [...new Set(ids)].filter((id) => id !== "");
-  if (asked.length === 0) return { present: [] };
-  const lines = await git(place, [
-    "cat-file",
-    "--batch-check=%(objectname) %(objecttype)",
-  ], { input: asked.map((id) => `${id}^{commit}\n`).join("") });
-  const found = lines.split("\n").flatMap((line) =>
-    /^([0-9a-f]+) commit$/.exec(line)?.[1] ?? []
-  );
-  // Tags in `ids` are commits that have other ids.
-  return { present: [...new Set(found)] };
-}
 
 /** Another one would have no times of the files, and all would have to be read. */
 export async function copyIndex(

@@ -10,7 +10,8 @@ import { Failure } from "../../std/errors.ts";
 import { shellQuoted } from "../../std/text.ts";
 import { git, type Place, run, withoutCaches } from "./git.ts";
 import { namesIn } from "./objects.ts";
-import { commitsAmong, objectsIn, refusePipes } from "./pack.ts";
+import { objectsIn, refusePipes } from "./pack.ts";
+import { commitsAmong } from "./commits.ts";
 import { isBranchName, parentsOf } from "./refs.ts";
 import { SourceConfig } from "./source.ts";
 
