@@ -38,7 +38,7 @@ const tokens = v.fallback(
   undefined,
 );
 
-const usageSchema = v.object({
+const usageEntries = {
   input_tokens: tokens,
   output_tokens: tokens,
   cache_read_input_tokens: tokens,
@@ -47,7 +47,27 @@ const usageSchema = v.object({
     v.optional(v.object({ ephemeral_1h_input_tokens: tokens })),
     undefined,
   ),
+};
+
+/** More than a request can have. */
+const maxIterations = 1000;
+
+const usageSchema = v.object({
+  ...usageEntries,
+  /**
+   * What the API has generated, if not the answer alone. The other figures leave out
+   * summaries of the conversation, which are charged for, too.
+   * https://platform.claude.com/docs/en/build-with-claude/compaction-threshold
+   */
+  iterations: v.fallback(
+    v.optional(
+      v.pipe(v.array(v.object(usageEntries)), v.maxLength(maxIterations)),
+    ),
+    undefined,
+  ),
 });
+
+type Usage = Omit<v.InferOutput<typeof usageSchema>, "iterations">;
 
 /** It is printed, and part of a file's rows. */
 export const modelSchema = v.pipe(
@@ -205,16 +225,23 @@ function joined(
     usage?: v.InferOutput<typeof usageSchema> | undefined;
   },
 ): Figures {
-  const most = (figure: number, now = 0) => Math.max(figure, now);
+  const most = (figure: number, of: (usage: Usage) => number | undefined) => {
+    const iterations = (usage?.iterations ?? [])
+      .reduce((sum, one) => sum + (of(one) ?? 0), 0);
+    return Math.max(figure, usage && of(usage) || 0, iterations);
+  };
   return {
     model: before.model ?? model,
-    input: most(before.input, usage?.input_tokens),
-    output: most(before.output, usage?.output_tokens),
-    cacheRead: most(before.cacheRead, usage?.cache_read_input_tokens),
-    cacheWrite: most(before.cacheWrite, usage?.cache_creation_input_tokens),
+    input: most(before.input, (usage) => usage.input_tokens),
+    output: most(before.output, (usage) => usage.output_tokens),
+    cacheRead: most(before.cacheRead, (usage) => usage.cache_read_input_tokens),
+    cacheWrite: most(
+      before.cacheWrite,
+      (usage) => usage.cache_creation_input_tokens,
+    ),
     cacheWriteHour: most(
       before.cacheWriteHour,
-      usage?.cache_creation?.ephemeral_1h_input_tokens,
+      (usage) => usage.cache_creation?.ephemeral_1h_input_tokens,
     ),
   };
 }

@@ -656,6 +656,28 @@ async function gated(
   return { gate, socket };
 }
 
+test("a body waits until the server can get it", async () => {
+  const server = createServer((socket) => socket.on("error", () => {}));
+  const served = await start({ server });
+  const chunk = Buffer.alloc(64 * 1024);
+  const bytes = 128 * 1024 ** 2;
+  const socket = await served.secured();
+  socket.write(
+    `POST / HTTP/1.1\r\nHost: ${host}\r\nContent-Length: ${bytes}\r\n\r\n`,
+  );
+  let written = 0;
+  const send = () => {
+    while (written < bytes && !socket.destroyed) {
+      written += chunk.length;
+      if (!socket.write(chunk)) return void socket.once("drain", send);
+    }
+  };
+  send();
+  await sleep(1000);
+  assert.ok(written < bytes / 4, `${written} written`);
+  served.close();
+});
+
 test("neither side can fill the proxy's memory", async () => {
   const chunk = Buffer.alloc(64 * 1024);
   const bytes = 96 * 1024 ** 2;

@@ -151,6 +151,24 @@ test("reads the figures of a reply that is not streamed", () => {
   assert.is(sum(notes, "requests"), 1);
 });
 
+test("summaries that the API makes within a request are counted", () => {
+  const { meter } = meterFor();
+  const observer = meter.reply(exchange(), 200, stream);
+  observer.bytes(started);
+  observer.bytes(event("message_delta", {
+    usage: {
+      input_tokens: 23_000,
+      output_tokens: 1000,
+      iterations: [
+        { type: "compaction", input_tokens: 180_000, output_tokens: 3500 },
+        { type: "message", input_tokens: 23_000, output_tokens: 1000 },
+      ],
+    },
+  }));
+  const { input, output, cacheRead } = observer.end("whole");
+  assert.equal([input, output, cacheRead], [203_000, 4500, 300]);
+});
+
 test("text of the model is not taken for figures", () => {
   const { meter } = meterFor();
   const observer = meter.reply(exchange(), 200, stream);

@@ -101,7 +101,7 @@ export class SecretRequests {
     // A second request.
     if (!asking) return void request.socket.destroy();
     asking.begun();
-    const { target, server, note } = asking;
+    const { target, server, note, gate } = asking;
     request.on("error", () => request.socket.destroy());
     response.on("error", () => request.socket.destroy());
     response.on("close", () => server.destroy());
@@ -109,6 +109,7 @@ export class SecretRequests {
     const answer = (status: number, sentence: string) => {
       note.reason = sentence;
       refuse(response, status, sentence);
+      gate.release();
       request.resume(); // until the worker has the reply
     };
     const fault = faultOf(request, target.host);
@@ -121,6 +122,7 @@ export class SecretRequests {
       const place = targetText(target);
       answer(502, `${place} does not answer: ${messageOf(error)}`);
     };
+    gate.hold(); // A worker could send much meanwhile.
     let upstream: { socket: Socket; gate: Gate };
     try {
       upstream = await this.#secure(
@@ -159,10 +161,11 @@ export class SecretRequests {
     request.on("data", (chunk) => {
       if (passed.write(chunk)) return;
       request.pause();
-      asking.gate.hold();
+      gate.hold();
     });
+    gate.release();
     passed.on("drain", () => {
-      asking.gate.release();
+      gate.release();
       request.resume();
     });
     request.on("end", () => passed.end());
