@@ -7,7 +7,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
 run() { # run REGEX
-  node_modules/.bin/deno run --allow-all --no-lock node_modules/uvu/bin.js tests/unit "$1"
+  node_modules/.bin/deno run --allow-all --no-lock --quiet --node-modules-dir=manual tests/helper/run-unit.ts "$1"
 }
 
 filter=${1:-\\.test\\.ts\$}

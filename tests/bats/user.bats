@@ -105,6 +105,16 @@ foreign() { as_root find "$home/.hal9000" ! -user "$user" ! -type s; }
   docker kill secretive-$$
   gone() { as_root test ! -e "$home/.hal9000/sessions/secretive-$$.json"; }
   wait_for 15 gone
+  # A copy of a project; Claude in it reaches nothing.
+  as_user git init --quiet "$home/repository"
+  as_user git -C "$home/repository" -c user.name=me -c user.email=me@example.com commit --quiet --allow-empty --message one
+  as_user env ANTHROPIC_API_KEY=x ANTHROPIC_BASE_URL=http://127.0.0.1:9 scripts/claudy.ts \
+    --clone --detach --name "copy-$$" "$home/repository"
+  [ "$(owner "$home/.hal9000/workspaces/copy-$$/tree/.git/HEAD")" = "$user" ]
+  docker exec "copy-$$" git -c user.name=a -c user.email=a@b commit --quiet --allow-empty --message two
+  as_user scripts/claudy.ts fetch "copy-$$"
+  [ "$(as_user git -C "$home/repository" log -1 --format=%s "claudy/copy-$$/claudy/copy-$$")" = two ]
+  as_user scripts/claudy.ts sessions rm --yes "copy-$$"
   [ -z "$(foreign)" ]
   as_user scripts/build-images.ts --json | jq -e 'all(.built | not)'
 }

@@ -277,7 +277,9 @@ test("a slow reader slows the API down", async () => {
 test("an API that reads slowly or is not connected slows the worker down", async () => {
   // The second one has no TLS, so it is never connected.
   for (const protocol of ["http", "https"]) {
+    const sockets: Socket[] = [];
     const api = createNetServer((socket) => {
+      sockets.push(socket);
       socket.on("error", () => {});
       socket.pause();
     }).listen(0, "127.0.0.1");
@@ -309,6 +311,8 @@ test("an API that reads slowly or is not connected slows the worker down", async
     await sleep(1000);
     assert.ok(written < bytes / 4, `${protocol}: ${written} bytes`);
     close();
+    // The relay reads nothing from the worker, and so does not see that it has left.
+    for (const socket of sockets) socket.destroy();
     api.close();
   }
 });
