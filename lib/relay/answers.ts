@@ -3,6 +3,7 @@
 import { connect as connectTls } from "node:tls";
 import { openSocket, type Reach } from "../instance/parent-socket.ts";
 import { originHeader } from "../std/origin.ts";
+import { Gate } from "../std/tls-gate.ts";
 import { readAuthorities } from "./authority.ts";
 import { apiHost } from "./names.ts";
 
@@ -15,7 +16,8 @@ export function relayAnswers(reach: Reach): Promise<boolean> {
     const socket = openSocket(reach, reach.home.relayService);
     socket.write(originHeader(null));
     const secured = connectTls({
-      socket,
+      // Directly on the socket, Deno 2.9.5 sometimes does not end a process after it.
+      socket: new Gate(socket),
       servername: apiHost,
       ca: authorities,
     });

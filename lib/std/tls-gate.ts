@@ -5,10 +5,10 @@ import type { Socket } from "node:net";
 import { Duplex } from "node:stream";
 
 export class Gate extends Duplex {
-  readonly #socket: Socket;
+  readonly #socket: Duplex;
   #isHeld = false;
 
-  constructor(socket: Socket) {
+  constructor(socket: Duplex) {
     super({ allowHalfOpen: true });
     this.#socket = socket;
     socket.on("data", (chunk) => this.push(chunk));

@@ -272,9 +272,9 @@ teardown() {
 
 @test "a Claude that its memory limit kills fails the command, and the error names the limit" {
   use_stub
-  local project killed="ran out of memory at its limit of 40 MiB"
+  local project killed="ran out of memory at its limit of 20 MiB"
   project=$(make_project hungry)
-  export WORKER_MEMORY=40m
+  export WORKER_MEMORY=20m
   run -1 "$claudy" -d --name hungry-$$ "$project"
   [[ $output == *"$killed"*"Killed"*"error: Claude ended with exit code 137" ]]
   "$claudy" stop hungry-$$
