@@ -120,7 +120,9 @@ export class SecretRequests {
     const failed = (error: unknown) => {
       note.verdict = "failed";
       const place = targetText(target);
-      answer(502, `${place} does not answer: ${messageOf(error)}`);
+      // It may name everything that the server's certificate is for.
+      const cause = messageOf(error).slice(0, 300);
+      answer(502, `${place} does not answer: ${cause}`);
     };
     gate.hold(); // A worker could send much meanwhile.
     let upstream: { socket: Socket; gate: Gate };
