@@ -216,7 +216,7 @@ async function oldSessions(
     (await listWorkers(instance)).map(({ session }) => session),
   );
   return readSessions(instance)
-    // A copy may have commits that nobody has fetched.
+    // A copy may have commits that were not fetched.
     .filter(({ name, usedAt, copy }) =>
       !live.has(name) && Date.parse(usedAt) < before && !copy
     )

@@ -109,7 +109,7 @@ export interface HelperRequest {
   rights?: Docker.HostConfig;
   security?: string[];
   env?: string[];
-  /** @default one that nobody knows */
+  /** @default a random one */
   id?: string;
   /** A line for its stdin, which then stays open until this program ends. */
   input?: string;

@@ -180,7 +180,7 @@ export async function openCopy(
   return { place, refs, head };
 }
 
-/** git would wait for somebody to write into a pipe. */
+/** git would wait for data from a pipe. */
 export async function refusePipes(tree: string): Promise<void> {
   const { stdout } = await runProgram([
     ...["find", tree, "(", "-name", ".gitignore", "-o", "-name"],
