@@ -173,7 +173,7 @@ test("opens sessions in copies of their own", async (context) => {
       0,
     );
   }
-  // Its configuration is not protected from the worker: nobody else reads it.
+  // Its configuration is not protected from the worker: only git in containers reads it.
   const binds = engine.find(two.ready.id)?.spec.HostConfig as {
     ReadonlyPaths?: string[];
   };

@@ -611,7 +611,7 @@ test("copies submodules that are there, also nested ones", async (context) => {
     git(join(root, "elsewhere"), "submodule", "status", "--recursive"),
     / lib\/out/,
   );
-  // One that is not there is told.
+  // One that is not there is reported.
   rmSync(join(app, ".git/modules"), { recursive: true });
   assert.equal((await copyOf(context, app)).result.notices, [
     "Submodule lib/out is not in your repository",
