@@ -33,7 +33,7 @@ const subcommands: Record<string, Subcommand> = {
     group: "Sessions",
     takes: "[...names]",
     meaning: "Stop sessions and keep their conversations",
-    load: async () => (await sessions()).stopCommand,
+    load: async () => (await import("../lib/commands/stop.ts")).stopCommand,
   },
   exec: {
     group: "Sessions",

@@ -2,39 +2,30 @@
 
 import { realpathSync } from "node:fs";
 import { resolve } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import type { CAC, Command } from "cac";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 import { wholeNumber } from "../cli/options.ts";
 import { unallowable } from "../egress/address.ts";
-import { type Answer, askProxy } from "../egress/ask.ts";
 import {
-  grantedSecrets,
-  type HostSecret,
-  readHostSecrets,
-} from "../egress/host-secrets.ts";
+  askingOf,
+  policyOf,
+  presentAnswer,
+  type Scoped,
+  secretsThere,
+  targetOf,
+} from "../egress/check.ts";
 import { type Entry, lastEntries } from "../egress/journal.ts";
-import {
-  type Asking,
-  digestOf,
-  judgeHost,
-  maxRules,
-  type Policy,
-  presetOf,
-  secretsFor,
-} from "../egress/policy.ts";
+import { judgeHost, maxRules, presetOf } from "../egress/policy.ts";
 import { presetMeanings, presets } from "../egress/presets.ts";
 import { parseHost, type Rule, ruleText } from "../egress/rules.ts";
 import { readScope, type Whose, writeScope } from "../egress/store.ts";
-import { connectTarget, type Target, targetText } from "../egress/target.ts";
-import { directNetwork } from "../egress/upstream.ts";
+import { type Target, targetText } from "../egress/target.ts";
 import type { Instance } from "../instance/instance.ts";
 import { openHome, viewInstance } from "../instance/open.ts";
-import { openSocket } from "../instance/parent-socket.ts";
 import { readRecords } from "../instance/record.ts";
 import type { SessionRecord } from "../instance/session-record.ts";
-import { exitCode, Failure, messageOf } from "../std/errors.ts";
+import { exitCode, Failure } from "../std/errors.ts";
 import { didYouMean } from "../std/nearest.ts";
 import { columns } from "../std/text.ts";
 import { binarySize } from "../std/units.ts";
@@ -147,12 +138,6 @@ function scoped(cli: Command): Command {
     .option("--json", "Print it as JSON");
 }
 
-/** Whose rules an action is about, and those of which project apply to it. */
-interface Scoped extends Whose {
-  /** The project of a session. */
-  of?: string;
-}
-
 function whoseOf(
   io: Io,
   instance: Instance,
@@ -184,31 +169,6 @@ function sessionOf(io: Io, instance: Instance, word: unknown): SessionRecord {
   }
   return namedSession(io, instance, word);
 }
-
-/** The levels that apply, as the proxy knows them. */
-export function policyOf(instance: Instance, whose: Scoped): Policy {
-  const { session, of } = whose;
-  const project = whose.project ?? of;
-  return {
-    setting: instance.settings.EGRESS_PRESET,
-    instance: readScope(instance, {}),
-    projects: project === undefined
-      ? {}
-      : { [project]: readScope(instance, { project }) },
-    sessions: session === undefined
-      ? {}
-      : { [session]: readScope(instance, { session }) },
-    workers: {},
-    own: { host: [], parent: [] },
-    upstream: directNetwork.upstream,
-    secrets: {},
-  };
-}
-
-const askingOf = ({ session, project, of }: Scoped) => ({
-  session: session ?? null,
-  project: project ?? of ?? null,
-});
 
 function showPolicy(
   io: Io,
@@ -303,41 +263,6 @@ function warnOfStronger(
   }
 }
 
-/** The target of a URL of any scheme, or of HOST[:PORT]. Throws a `usage` Failure. */
-function targetOf(text: string): Target {
-  const ports: Record<string, number> = {
-    http: 80,
-    https: 443,
-    ssh: 22,
-    git: 9418,
-  };
-  const [, scheme = "https", place = ""] =
-    /^(?:([a-z][a-z0-9+.-]*):\/\/)?(?:[^/?#@]*@)?([^/?#@]*)/i.exec(text) ?? [];
-  const port = ports[scheme.toLowerCase()] ?? 443;
-  const target = connectTarget(
-    /^(\[[^\]]*\]|[^:]*):[^:]*$/.test(place) ? place : `${place}:${port}`,
-  );
-  if (target) return target;
-  throw new Failure("usage", `Not a URL or HOST[:PORT]: "${text}"`, {
-    hint: "For instance: claudy egress check https://example.com/",
-  });
-}
-
-/** Those that a session was given; without one, those that sessions get from their next start. */
-function secretsThere(
-  instance: Instance,
-  target: Target,
-  { session }: Scoped,
-): HostSecret[] {
-  const record = session === undefined
-    ? undefined
-    : readRecords(instance).find((one) => one.session === session);
-  const secrets = record
-    ? grantedSecrets(instance, record.home)
-    : readHostSecrets(instance);
-  return secretsFor(secrets, target);
-}
-
 async function check(
   io: Io,
   instance: Instance,
@@ -345,7 +270,7 @@ async function check(
   whose: Scoped,
   json: boolean | undefined,
 ): Promise<number> {
-  const answer = await presentAnswer(io, instance, target, whose);
+  const answer = await presentAnswer(instance, target, whose, io.log);
   const secrets = answer.allowed ? secretsThere(instance, target, whose) : [];
   const lines = secrets.map(({ name, header }) =>
     `The proxy sets ${header} there from the secret ${name}.`
@@ -357,58 +282,6 @@ async function check(
     json,
   );
   return answer.allowed && !answer.failed ? 0 : exitCode.unsafe;
-}
-
-/** Longer than the proxy takes to get changed rules. */
-const staleMs = 3000;
-
-/** The proxy's answer by the rules that the files have now. */
-async function presentAnswer(
-  io: Io,
-  instance: Instance,
-  target: Target,
-  whose: Scoped,
-): Promise<Omit<Answer, "digest">> {
-  const asking = askingOf(whose);
-  const deadline = Date.now() + staleMs;
-  while (true) {
-    const { digest, ...answer } = await answerOf(instance, target, asking);
-    const present = presentDigest(instance, whose);
-    // A proxy of an earlier version sends none.
-    if (digest === undefined || present === undefined) return answer;
-    if (digest === present) return answer;
-    if (Date.now() > deadline) {
-      io.log("warning: The proxy does not have the present rules");
-      return answer;
-    }
-    await sleep(50);
-  }
-}
-
-/** Undefined if they cannot be read, which the proxy's answer tells. */
-function presentDigest(instance: Instance, whose: Scoped): string | undefined {
-  try {
-    return digestOf(policyOf(instance, whose), askingOf(whose));
-  } catch {
-    return undefined;
-  }
-}
-
-async function answerOf(
-  instance: Instance,
-  target: Target,
-  asking: Asking,
-): Promise<Answer> {
-  try {
-    const socket = openSocket(instance, instance.home.egressSocket);
-    return await askProxy(socket, target, asking);
-  } catch (error) {
-    throw new Failure(
-      "notFound",
-      `The egress proxy does not answer: ${messageOf(error)}`,
-      { hint: "Start the parent: claudy daemon start" },
-    );
-  }
 }
 
 function entriesText(entries: Entry[]): string {

@@ -3,6 +3,7 @@
 import type { CAC } from "cac";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
+import { policyOf } from "../egress/check.ts";
 import { checkHostUse, type HostUse } from "../egress/host-secrets.ts";
 import { judgeHost } from "../egress/policy.ts";
 import {
@@ -15,7 +16,6 @@ import {
 import type { Instance } from "../instance/instance.ts";
 import { Failure, onEach } from "../std/errors.ts";
 import { columns } from "../std/text.ts";
-import { policyOf } from "./egress.ts";
 import { openWithHome } from "./login.ts";
 
 interface SetOptions {

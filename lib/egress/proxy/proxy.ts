@@ -4,10 +4,8 @@
 
 import type { Buffer } from "node:buffer";
 import {
-  Agent,
   createServer as createHttpServer,
   type IncomingMessage,
-  request as requestServer,
   type Server as HttpServer,
   type ServerResponse,
 } from "node:http";
@@ -30,15 +28,11 @@ import { upstreamFor } from "../upstream.ts";
 import { finish, responseText } from "./answer.ts";
 import type { Bounds } from "./bounds.ts";
 import { answerCheck } from "./check.ts";
-import { forwardedHeaders } from "./headers.ts";
 import { judge, type Judgement, judgeTarget } from "./judge.ts";
+import { passOn } from "./plain.ts";
 import { SecretRequests } from "./secrets.ts";
 import { Throttle } from "./throttle.ts";
-import {
-  connectToProxy,
-  openTunnelThrough,
-  proxyAuthorization,
-} from "./through.ts";
+import { connectToProxy, openTunnelThrough } from "./through.ts";
 import { connectFirst, type World } from "./world.ts";
 
 export interface ProxyOptions {
@@ -235,7 +229,7 @@ export class EgressProxy {
     const connection = this.#take(request.socket);
     if (!connection) return;
     response.shouldKeepAlive = false;
-    const { url = "", method = "" } = request;
+    const { url = "" } = request;
     if (connection.origin === hostOrigin) {
       return await answerCheck(
         () => this.#policy,
@@ -254,56 +248,7 @@ export class EgressProxy {
     }
     const { server, ended, via } = found;
     ended(request.socket);
-    const agent = new Agent({ keepAlive: false });
-    Object.assign(agent, { createConnection: () => server });
-    const passed = requestServer({
-      agent,
-      host: parsed.target.host,
-      port: parsed.target.port,
-      method,
-      path: via
-        ? `http://${targetText(parsed.target)}${parsed.path}`
-        : parsed.path,
-      setHost: false,
-      headers: [
-        "Host",
-        hostHeader(parsed.target),
-        ...forwardedHeaders(request.rawHeaders),
-        ...(via ? proxyAuthorization(via) : []),
-        "Connection",
-        "close",
-      ] as unknown as Record<string, string>,
-    });
-    passed.on("response", (answer) => {
-      const status = answer.statusCode ?? 0;
-      // Of another protocol, or a number that writeHead() does not accept.
-      if (status < 200) {
-        return void passed.destroy(new Error("its reply is not valid"));
-      }
-      response.writeHead(
-        status,
-        // Not its message, in which the parser accepts characters that writeHead() does not.
-        forwardedHeaders(answer.rawHeaders) as unknown as Record<
-          string,
-          string
-        >,
-      );
-      answer.pipe(response);
-      answer.on("error", () => request.socket.destroy());
-    });
-    const fail = (error: Error) => {
-      server.destroy();
-      if (response.headersSent) return void request.socket.destroy();
-      const place = targetText(parsed.target);
-      const sentence = `${place} does not answer: ${messageOf(error)}`;
-      request.unpipe(passed);
-      request.resume();
-      finish(request.socket, responseText(502, sentence));
-    };
-    passed.on("error", fail);
-    passed.on("upgrade", () => fail(new Error("its reply is not valid")));
-    response.on("close", () => server.destroy());
-    request.pipe(passed);
+    passOn(request, response, { ...parsed, server, via });
   }
 
   /** Judges a request and connects to its server. */
@@ -439,8 +384,4 @@ function asking({ client }: Connection) {
 /** The host and port of an entry; what was requested if that is not valid. */
 function placeOf(target: Target | undefined, url: string) {
   return target ?? { host: url.slice(0, 255), port: null };
-}
-
-function hostHeader(target: Target): string {
-  return targetText(target).replace(/:80$/, "");
 }
