@@ -9,7 +9,7 @@ import { execAtTerminal } from "../docker/terminal.ts";
 import type { Instance } from "../instance/instance.ts";
 import { openInstance } from "../instance/open.ts";
 import type { SessionRecord } from "../instance/session-record.ts";
-import { projectIsMissing } from "../session/open.ts";
+import { projectIsMissing } from "../session/opening.ts";
 import { requestResume } from "../session/resume.ts";
 import { hasTerminal } from "../session/tmux.ts";
 import { requireSameProject, sessionIsPaused } from "../session/worker.ts";

@@ -11,11 +11,8 @@ import type { Instance } from "../instance/instance.ts";
 import { openInstance } from "../instance/open.ts";
 import { readCliState } from "../session/activity.ts";
 import { ensureCopy } from "../session/copy.ts";
-import {
-  checkOpening,
-  type OpenRequest,
-  readySession,
-} from "../session/open.ts";
+import { readySession } from "../session/open.ts";
+import { checkOpening, type OpenRequest } from "../session/opening.ts";
 import {
   type Conversation,
   type ReadySession,

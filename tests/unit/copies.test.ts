@@ -29,11 +29,8 @@ import { forkSession } from "../../lib/session/fork.ts";
 import { readBudgets, setBudget } from "../../lib/usage/budgets.ts";
 import { thawAbandoned } from "../../lib/workspace/frozen.ts";
 import { renameSession } from "../../lib/session/move.ts";
-import {
-  checkOpening,
-  type OpenRequest,
-  readySession,
-} from "../../lib/session/open.ts";
+import { readySession } from "../../lib/session/open.ts";
+import { checkOpening, type OpenRequest } from "../../lib/session/opening.ts";
 import { removeSession, stopSession } from "../../lib/session/session.ts";
 import {
   diffCopy,

@@ -38,11 +38,8 @@ import {
 import { spawnWorker } from "../../lib/worker/spawn.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import { listSessions } from "../../lib/session/list.ts";
-import {
-  checkOpening,
-  type OpenRequest,
-  readySession,
-} from "../../lib/session/open.ts";
+import { readySession } from "../../lib/session/open.ts";
+import { checkOpening, type OpenRequest } from "../../lib/session/opening.ts";
 import { listWorkers } from "../../lib/worker/workers.ts";
 import { renameSession } from "../../lib/session/move.ts";
 import { relayUseFor, startSession } from "../../lib/session/start.ts";

@@ -17,7 +17,8 @@ import {
 } from "../../lib/instance/permission-mode.ts";
 import { readSession } from "../../lib/instance/session-record.ts";
 import { answerLine } from "../../lib/session/answer.ts";
-import { checkOpening, readySession } from "../../lib/session/open.ts";
+import { readySession } from "../../lib/session/open.ts";
+import { checkOpening } from "../../lib/session/opening.ts";
 import { Failure } from "../../lib/std/errors.ts";
 import { linesOf } from "../../lib/std/lines.ts";
 import { main as claudy } from "../../scripts/claudy.ts";
