@@ -12,14 +12,11 @@ import {
   claimTargets,
   claimWorker,
   expireClaim,
-  fit,
-  gitMountsWithin,
   ownHosts,
   readClaim,
   readClaims,
-  Unfit,
-  workspaceOf,
 } from "./claim.ts";
+import { fit, gitMountsWithin, Unfit, workspaceOf } from "./fit.ts";
 import type { Peer } from "../std/socket-lines.ts";
 import type { Metrics } from "./metrics.ts";
 import { type Nsenter, NsenterLost } from "../nsenter/container.ts";

@@ -14,12 +14,11 @@ import { readRecord, writeRecord } from "../../lib/instance/record.ts";
 import {
   claimWorker,
   expireClaim,
-  fit,
   ownHosts,
   readClaim,
   readClaims,
-  Unfit,
 } from "../../lib/pool/claim.ts";
+import { fit, Unfit } from "../../lib/pool/fit.ts";
 import type { AttachRequest } from "../../lib/nsenter/privileged/attach.ts";
 import { Nsenter, NsenterLost } from "../../lib/nsenter/container.ts";
 import { listen } from "../../lib/std/socket-lines.ts";

@@ -21,7 +21,7 @@ import { fetchAndMerge } from "../../lib/commands/copies.ts";
 import { label } from "../../lib/instance/labels.ts";
 import { readRecord } from "../../lib/instance/record.ts";
 import { readSession } from "../../lib/instance/session-record.ts";
-import { fit, Unfit } from "../../lib/pool/claim.ts";
+import { fit, Unfit } from "../../lib/pool/fit.ts";
 import { sessionName } from "../../lib/project/project.ts";
 import { readScope, writeScope } from "../../lib/egress/store.ts";
 import { ensureCopy } from "../../lib/session/copy.ts";
