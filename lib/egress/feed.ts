@@ -1,7 +1,7 @@
 // In the parent: gives the proxy its policy, whole, whenever it has changed. The proxy
 // itself cannot read HAL9000_HOME.
 
-import { existsSync, readdirSync, statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { networkInterfaces } from "node:os";
 import { basename, join } from "node:path";
 import process from "node:process";
@@ -11,6 +11,7 @@ import { readSettings } from "../instance/config.ts";
 import type { Instance } from "../instance/instance.ts";
 import { readRecords } from "../instance/record.ts";
 import type { KeyPair } from "../std/certificates.ts";
+import { namesIn } from "../std/names-in.ts";
 import {
   dropGrants,
   grantedSecrets,
@@ -133,10 +134,6 @@ function signature({ home }: Home): string {
     const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
     return stat ? `${stat.ino} ${stat.mtimeNs} ${stat.size}` : "none";
   }).join("\n");
-}
-
-function namesIn(directory: string): string[] {
-  return orNull(() => readdirSync(directory)) ?? [];
 }
 
 function textsOf(

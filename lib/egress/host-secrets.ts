@@ -4,13 +4,14 @@
 
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { isIP } from "node:net";
 import { join } from "node:path";
 import * as v from "valibot";
 import type { Instance } from "../instance/instance.ts";
 import { Failure } from "../std/errors.ts";
 import { readJson } from "../std/json.ts";
+import { namesIn } from "../std/names-in.ts";
 import { ensureDirectory, writeAtomic } from "../std/owned.ts";
 import { isLocalhost } from "./address.ts";
 import { normalHost } from "./target.ts";
@@ -198,12 +199,4 @@ function grantFile(
 
 function digestOf(text: string): string {
   return createHash("sha256").update(text).digest("hex");
-}
-
-function namesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch {
-    return []; // before the first secret
-  }
 }

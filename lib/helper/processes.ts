@@ -4,7 +4,6 @@
 import {
   closeSync,
   openSync,
-  readdirSync,
   readFileSync,
   readlinkSync,
   readSync,
@@ -12,6 +11,7 @@ import {
 } from "node:fs";
 import process from "node:process";
 import * as v from "valibot";
+import { namesIn } from "../std/names-in.ts";
 
 export const lookRequestSchema = v.object({
   /** A process in the network namespace whose listening sockets are listed. */
@@ -119,7 +119,7 @@ function lookAtContainer(
       incomplete = true;
       continue;
     }
-    for (const fd of list(`${proc}/${pid}/fd`)) {
+    for (const fd of namesIn(`${proc}/${pid}/fd`)) {
       if (++files > maxFiles || (files % 1000 === 0 && cpuMs() > deadline)) {
         incomplete = true;
         break;
@@ -151,11 +151,11 @@ function lookAtThreads(
   const deadline = cpuMs() + maxCpuMs;
   let files = 0;
   for (const pid of pids) {
-    for (const thread of list(`${proc}/${pid}/task`)) {
+    for (const thread of namesIn(`${proc}/${pid}/task`)) {
       const own = `${proc}/${pid}/task/${thread}`;
       if (cpuMs() > deadline) return;
       if (thread === pid || openFiles(`${own}/fd`) > maxFiles) continue;
-      for (const fd of list(`${own}/fd`)) {
+      for (const fd of namesIn(`${own}/fd`)) {
         if (++files % 100 === 0 && cpuMs() > deadline) return;
         const socket = sockets.get(link(`${own}/fd/${fd}`));
         if (socket?.container !== null) continue;
@@ -193,7 +193,7 @@ function processesOf(
     byNamespace.set(namespaceOf(pid), pids);
   }
   byNamespace.delete(""); // of a container that has ended
-  for (const pid of list(proc)) {
+  for (const pid of namesIn(proc)) {
     if (!/^\d+$/.test(pid)) continue;
     byNamespace.get(namespaceOf(pid))?.push(pid);
   }
@@ -257,14 +257,6 @@ function read(path: string): string {
     return readFileSync(path, "utf8");
   } catch {
     return "";
-  }
-}
-
-function list(path: string): string[] {
-  try {
-    return readdirSync(path);
-  } catch {
-    return [];
   }
 }
 

@@ -2,12 +2,13 @@
 // when Claude starts, in secrets/, which no worker sees.
 
 import { createHash, randomBytes } from "node:crypto";
-import { readdirSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
 import { upstreamSchema } from "../egress/upstream.ts";
 import type { Instance } from "../instance/instance.ts";
 import { readJson } from "../std/json.ts";
+import { namesIn } from "../std/names-in.ts";
 import { ensureDirectory, stageFile } from "../std/owned.ts";
 import { placeholderOf } from "./names.ts";
 
@@ -120,14 +121,6 @@ export function readGrants({ home }: Pick<Instance, "home">): Grant[] {
       ? readJson(join(home.relayGrants, name), grantSchema, maxBytes) ?? []
       : []
   );
-}
-
-function namesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch {
-    return []; // before the first session
-  }
 }
 
 function fileOf(

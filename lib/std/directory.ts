@@ -14,6 +14,7 @@ import {
   type Stats,
 } from "node:fs";
 
+import { Failure } from "./errors.ts";
 import { hasProc } from "./proc.ts";
 
 export type Kind = "file" | "directory" | "other";
@@ -105,6 +106,18 @@ export function inDirectory<T>(
   } finally {
     directory.close();
   }
+}
+
+/** Throws a Failure if there are more; empty if there is no directory. */
+export function namesUpTo(max: number, path: string): string[] {
+  return inDirectory(path, (directory) => {
+    const names: string[] = [];
+    for (const { name } of directory.entries()) {
+      if (names.push(name) <= max) continue;
+      throw new Failure("unsafe", `${path} has more than ${max} entries`);
+    }
+    return names;
+  }) ?? [];
 }
 
 function kindOf(stat: Pick<Stats, "isFile" | "isDirectory">): Kind {

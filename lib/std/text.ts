@@ -142,3 +142,10 @@ export function wrapColumn(line: string, width: number): string {
 function shown(text: string): string {
   return printable(text).replace(excessMarks, "");
 }
+
+/** The first of these names, for a line that is printed. */
+export function listed(names: string[]): string {
+  const shown = names.slice(0, 5).map(printable).join(", ");
+  const rest = names.length - 5;
+  return rest > 0 ? `${shown} and ${rest} more` : shown;
+}

@@ -2,12 +2,13 @@
 // localhost. nsenter opens the services in both.
 
 import { randomBytes } from "node:crypto";
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync } from "node:fs";
 import type { Docker } from "../docker/docker.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { HomePaths } from "../instance/paths.ts";
 import { configuredServers } from "../mcp/offer.ts";
 import { relayPort } from "../relay/names.ts";
+import { namesIn } from "../std/names-in.ts";
 
 /** Docker's network mode of an isolated worker: a namespace with only a loopback. */
 export const isolatedMode = "none";
@@ -57,14 +58,6 @@ function portsIn({ services }: Pick<HomePaths, "services">): number[] {
     const port = Number(/^(\d{1,5})\.sock$/.exec(name)?.[1]);
     return port >= 1 && port <= 65535 ? [port] : [];
   });
-}
-
-function namesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch {
-    return []; // before the first start of this version
-  }
 }
 
 /** The variable by which nsenter recognizes a container's processes. */

@@ -16,7 +16,7 @@ import {
   type Scratch,
   sweep,
 } from "./container.ts";
-import { hostRemote } from "./git/clone.ts";
+import { hostRemote } from "./git/clone-config.ts";
 import { diffResultSchema } from "./git/diff.ts";
 import {
   extraBranches,

@@ -2,11 +2,13 @@
 
 import { lstatSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { namesUpTo } from "../../std/directory.ts";
+import { isThere } from "../../std/plain-file.ts";
 import { type Change, changesIn } from "./changes.ts";
 import { countOf } from "./commits.ts";
 import { type Format, type Place, run, view } from "./git.ts";
 import { lfsAmong, lfsObjects } from "./lfs.ts";
-import { copyFile, namesIn } from "./objects.ts";
+import { copyFile } from "./objects.ts";
 import { readRefs, readShallow } from "./refs.ts";
 
 interface Copy {
@@ -69,18 +71,23 @@ async function aloneIn(
 /** The git directories of submodules, whose names may have slashes. */
 function modulesIn(gitDir: string, depth: number): string[] {
   const below = (directory: string, depth: number): string[] =>
-    depth > maxModuleDepth ? [] : namesIn(directory).flatMap((name) => {
-      const path = join(directory, name);
-      if (!lstatSync(path, { throwIfNoEntry: false })?.isDirectory()) return [];
-      return namesIn(path).includes("objects")
-        ? [path, ...modulesIn(path, depth + 1)]
-        : below(path, depth + 1);
-    });
+    depth > maxModuleDepth
+      ? []
+      : namesUpTo(maxEntries, directory).flatMap((name) => {
+        const path = join(directory, name);
+        if (!lstatSync(path, { throwIfNoEntry: false })?.isDirectory()) {
+          return [];
+        }
+        return isThere(join(path, "objects"))
+          ? [path, ...modulesIn(path, depth + 1)]
+          : below(path, depth + 1);
+      });
   return below(join(gitDir, "modules"), depth).slice(0, maxModules);
 }
 
 const maxModuleDepth = 8;
 const maxModules = 200;
+const maxEntries = 1000;
 
 /** Repositories, and the content of files that are stored with Git LFS. */
 export async function notInTree(

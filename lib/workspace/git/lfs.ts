@@ -2,9 +2,10 @@
 
 import { chmodSync, existsSync, lstatSync, mkdirSync, rmSync } from "node:fs";
 import { basename, join } from "node:path";
+import { namesUpTo } from "../../std/directory.ts";
 import { plainText } from "../../std/plain-file.ts";
 import { gitList, type Place, run } from "./git.ts";
-import { copyFile, copyTree, namesIn, type Progress } from "./objects.ts";
+import { copyFile, copyTree, type Progress } from "./objects.ts";
 
 const pointer =
   /^version https:\/\/git-lfs\.github\.com\/spec\/v1\n(?:.*\n)*oid sha256:([0-9a-f]{64})\n/;
@@ -61,13 +62,19 @@ export async function layOutLfs(
 
 /** The ids of content in a repository. */
 export function lfsObjects(gitDir: string): string[] {
-  const below = (directory: string, depth: number): string[] =>
-    namesIn(directory).flatMap((name) =>
-      depth > 0 ? below(join(directory, name), depth - 1) : [name]
-    );
+  let left = maxObjects;
+  const below = (directory: string, depth: number): string[] => {
+    const names = namesUpTo(left, directory);
+    left -= names.length;
+    return depth === 0
+      ? names
+      : names.flatMap((name) => below(join(directory, name), depth - 1));
+  };
   return below(join(gitDir, "lfs/objects"), 2)
     .filter((name) => /^[0-9a-f]{64}$/.test(name));
 }
+
+const maxObjects = 200_000;
 
 /** Those of these files that are stored with Git LFS. */
 export async function lfsAmong(

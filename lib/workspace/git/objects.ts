@@ -1,9 +1,10 @@
 // Copies files and objects. Where the file system can, copies share their blocks until one
 // of them is changed; they are never hard links.
 
-import { existsSync, mkdirSync, readdirSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { Failure } from "../../std/errors.ts";
+import { namesIn } from "../../std/names-in.ts";
 import { runProgram } from "../../std/program.ts";
 import { measureTrees } from "../../std/remove-tree.ts";
 import { megabytes } from "../../std/units.ts";
@@ -92,12 +93,4 @@ function packsIn(objects: string): string[] {
   return namesIn(join(objects, "pack"))
     .filter((name) => /^pack-[0-9a-f]+\.(pack|idx|rev|mtimes)$/.test(name))
     .sort();
-}
-
-export function namesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch {
-    return [];
-  }
 }

@@ -11,6 +11,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
+import { namesUpTo } from "../../std/directory.ts";
 import { Failure } from "../../std/errors.ts";
 import { plainText } from "../../std/plain-file.ts";
 import { runProgram } from "../../std/program.ts";
@@ -18,7 +19,7 @@ import { aloneElsewhere, notInTree } from "./alone.ts";
 import { addAll, changesIn } from "./changes.ts";
 import { commitsAmong, countOf } from "./commits.ts";
 import { git, type Place, run, view, withoutCaches } from "./git.ts";
-import { copyFile, namesIn } from "./objects.ts";
+import { copyFile } from "./objects.ts";
 import {
   isBranchName,
   parentsOf,
@@ -229,7 +230,7 @@ export async function copyIndex(
   scratch: string,
 ): Promise<string> {
   const gitDir = join(tree, ".git");
-  const names = namesIn(gitDir)
+  const names = namesUpTo(maxEntries, gitDir)
     .filter((name) =>
       name === "index" || /^sharedindex\.[0-9a-f]+$/.test(name)
     );
@@ -245,6 +246,7 @@ export async function copyIndex(
   return join(scratch, "index");
 }
 
+const maxEntries = 10_000;
 const maxIndexes = 8;
 const maxIndexBytes = 1024 ** 3;
 

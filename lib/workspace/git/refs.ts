@@ -1,9 +1,10 @@
 // Reads references of a repository that a worker may have written, as text: no program of
 // git opens that repository.
 
-import { lstatSync, readdirSync } from "node:fs";
+import { lstatSync } from "node:fs";
 import { Buffer } from "node:buffer";
 import { join } from "node:path";
+import { Directory, inDirectory, namesUpTo } from "../../std/directory.ts";
 import { Failure } from "../../std/errors.ts";
 import { plainText } from "../../std/plain-file.ts";
 
@@ -42,29 +43,32 @@ export function readRefs(gitDir: string): Refs {
     else if (value !== "") others.add(value);
   }
   let left = maxRefs;
-  const walk = (directory: string, name: string, depth: number) => {
-    for (const entry of namesIn(directory)) {
+  const walk = (directory: Directory, above: string, depth: number) => {
+    for (const { name, kind } of directory.entries()) {
       if (--left < 0) throw tooMany();
-      const path = join(directory, entry);
-      const full = name === "" ? entry : `${name}/${entry}`;
-      const stat = lstatSync(path, { throwIfNoEntry: false });
-      if (stat?.isDirectory()) {
-        if (depth < maxDepth) walk(path, full, depth + 1);
-        else refused.push(full);
-      } else if (!entry.endsWith(".lock")) {
-        const text = smallText(path);
+      const full = above === "" ? name : `${above}/${name}`;
+      if (kind === "directory") {
+        if (depth === maxDepth) refused.push(full);
+        else {
+          inDirectory(
+            directory.at(name),
+            (inner) => walk(inner, full, depth + 1),
+          );
+        }
+      } else if (!name.endsWith(".lock")) {
+        const text = smallText(directory.at(name));
         // A symbolic reference names another branch, which is read anyway.
         if (!text.startsWith("ref:")) add(full, text);
       }
     }
   };
-  walk(join(gitDir, "refs/heads"), "", 0);
+  inDirectory(join(gitDir, "refs/heads"), (heads) => walk(heads, "", 0));
   const stashes = plainText(join(gitDir, "logs/refs/stash"), { maxBytes }) ??
     "";
   const elsewhere = [
     smallText(join(gitDir, "refs/stash")),
     ...stashes.split("\n").map((line) => line.split(" ")[1] ?? ""),
-    ...namesIn(join(gitDir, "worktrees")).slice(0, maxRefs)
+    ...namesUpTo(maxRefs, join(gitDir, "worktrees"))
       .map((name) => smallText(join(gitDir, "worktrees", name, "HEAD"))),
   ];
   for (const value of elsewhere) if (id.test(value)) others.add(value);
@@ -136,13 +140,5 @@ function smallText(path: string): string {
     return text.replace(/\n$/, "");
   } catch {
     return "";
-  }
-}
-
-function namesIn(directory: string): string[] {
-  try {
-    return lstatSync(directory).isDirectory() ? readdirSync(directory) : [];
-  } catch {
-    return [];
   }
 }
