@@ -17,7 +17,7 @@ import { costText } from "../usage/budgets.ts";
 import { readRows } from "../usage/records.ts";
 import { type Sum, usageSums } from "../usage/report.ts";
 import { listWorkers } from "../worker/workers.ts";
-import { diffCopy } from "../workspace/exchange.ts";
+import { diffCopy } from "../workspace/diff.ts";
 import { fetchAndMerge } from "./copies.ts";
 import { namedSession } from "./workers.ts";
 

@@ -10,12 +10,9 @@ import { openInstance } from "../instance/open.ts";
 import type { SessionRecord } from "../instance/session-record.ts";
 import { Failure } from "../std/errors.ts";
 import { printable, printableLines } from "../std/text.ts";
-import {
-  diffCopy,
-  fetchCopy,
-  type Fetched,
-  pullIntoCopy,
-} from "../workspace/exchange.ts";
+import { diffCopy } from "../workspace/diff.ts";
+import { fetchCopy, type Fetched } from "../workspace/fetch.ts";
+import { pullIntoCopy } from "../workspace/pull.ts";
 import { filesText } from "../workspace/workspace.ts";
 import { namedSession } from "./workers.ts";
 

@@ -131,7 +131,7 @@ async function refuseLoss(
   log: Log,
 ): Promise<void> {
   const { name } = session;
-  const { unfetchedIn } = await import("../workspace/exchange.ts");
+  const { unfetchedIn } = await import("../workspace/fetch.ts");
   const { commits, changed, untracked } = await unfetchedIn(
     instance,
     session,

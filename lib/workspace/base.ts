@@ -22,7 +22,7 @@ const baseSchema = v.object({
   fetchedTree: v.nullable(v.string()),
 });
 
-type Base = v.InferOutput<typeof baseSchema>;
+export type Base = v.InferOutput<typeof baseSchema>;
 
 const maxBaseBytes = 16 * 1024 ** 2;
 

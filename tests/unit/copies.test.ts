@@ -32,12 +32,9 @@ import { renameSession } from "../../lib/session/move.ts";
 import { readySession } from "../../lib/session/open.ts";
 import { checkOpening, type OpenRequest } from "../../lib/session/opening.ts";
 import { removeSession, stopSession } from "../../lib/session/session.ts";
-import {
-  diffCopy,
-  fetchCopy,
-  pullIntoCopy,
-  unfetchedIn,
-} from "../../lib/workspace/exchange.ts";
+import { diffCopy } from "../../lib/workspace/diff.ts";
+import { fetchCopy, unfetchedIn } from "../../lib/workspace/fetch.ts";
+import { pullIntoCopy } from "../../lib/workspace/pull.ts";
 import { sweepCopies } from "../../lib/workspace/make.ts";
 import { copyOf, copySize } from "../../lib/workspace/workspace.ts";
 import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
