@@ -34,19 +34,41 @@ async function failureReason(command: string[]): Promise<string | undefined> {
 const measureMs = 20_000;
 
 /**
- * The size in bytes of the tree at each path, with hard links counted once. Paths that
- * cannot be measured in time are missing from the result.
+ * What the tree at each path takes on disk, in bytes, with hard links counted once, and
+ * without the holes of sparse files. Paths that cannot be measured in time are missing from
+ * the result.
  */
 export async function measureTrees(
   paths: string[],
   timeoutMs = measureMs,
 ): Promise<Map<string, number>> {
   const sizes = new Map<string, number>();
-  if (paths.length === 0) return sizes;
-  if (!hasProc()) return await measureByBsd(paths, timeoutMs);
+  const deadline = Date.now() + timeoutMs;
+  const measure = hasProc() ? measureByGnu : measureByBsd;
+  for (let rest = paths; rest.length > 0;) {
+    const leftMs = deadline - Date.now();
+    if (leftMs <= 0) break;
+    // One tree with too many files must not hide the sizes of all others.
+    const isOver = await measure(
+      rest,
+      rest.length === 1 ? leftMs : leftMs / 2,
+      sizes,
+    );
+    if (!isOver) break;
+    rest = rest.slice(rest.findLastIndex((path) => sizes.has(path)) + 2);
+  }
+  return sizes;
+}
+
+/** Measures the paths in this order; returns whether the time was over before it was done. */
+async function measureByGnu(
+  paths: string[],
+  timeoutMs: number,
+  sizes: Map<string, number>,
+): Promise<boolean> {
   // Through stdin: there may be too many paths for a command line.
-  const { stdout } = await runProgram([
-    ...["du", "--summarize", "--bytes", "--one-file-system"],
+  const { stdout, exitCode } = await runProgram([
+    ...["du", "--summarize", "--block-size=1", "--one-file-system"],
     ...["--null", "--files0-from=-"],
   ], {
     input: paths.map((path) => `${path}\0`).join(""),
@@ -56,23 +78,24 @@ export async function measureTrees(
     const tab = line.indexOf("\t");
     sizes.set(line.slice(tab + 1), Number(line.slice(0, tab)));
   }
-  return sizes;
+  return exitCode === null;
 }
 
 /** BSD's du has neither bytes nor a list of paths in its input. */
 async function measureByBsd(
   paths: string[],
   limitMs: number,
-): Promise<Map<string, number>> {
-  const sizes = new Map<string, number>();
+  sizes: Map<string, number>,
+): Promise<boolean> {
   const deadline = Date.now() + limitMs;
   for (const path of paths) {
     const timeoutMs = deadline - Date.now();
-    if (timeoutMs <= 0) break;
+    if (timeoutMs <= 0) return true;
     const du = ["du", "-skx", "--", path];
-    const { stdout } = await runProgram(du, { timeoutMs });
+    const { stdout, exitCode } = await runProgram(du, { timeoutMs });
     const kilobytes = /^\d+/.exec(stdout.trim())?.[0];
     if (kilobytes) sizes.set(path, Number(kilobytes) * 1024);
+    if (exitCode === null) return true;
   }
-  return sizes;
+  return false;
 }

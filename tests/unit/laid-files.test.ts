@@ -6,12 +6,14 @@ import {
   closeSync,
   existsSync,
   ftruncateSync,
+  linkSync,
   mkdirSync,
   mkdtempSync,
   openSync,
   readdirSync,
   rmSync,
   symlinkSync,
+  truncateSync,
   utimesSync,
   writeFileSync,
 } from "node:fs";
@@ -294,6 +296,38 @@ test("measureTrees() sums the sizes below a path, and follows no links", async (
   const added = (sizes.get(tree) ?? 0) - 1e6;
   assert.ok(added > 0 && added < 20e6, `${added}`);
   assert.is(sizes.has(join(root, "none")), false);
+});
+
+test("measureTrees() counts neither the holes of sparse files nor a hard link twice", async ({ root }) => {
+  const tree = join(root, "tree");
+  mkdirSync(tree);
+  const sparse = join(tree, "sparse");
+  writeFileSync(sparse, "x");
+  truncateSync(sparse, 1e12);
+  writeFileSync(join(tree, "one"), "x".repeat(1e6));
+  linkSync(join(tree, "one"), join(tree, "two"));
+  const size = (await measureTrees([tree])).get(tree) ?? 0;
+  assert.ok(size > 1e6 && size < 1.5e6, `${size}`);
+});
+
+test("measureTrees() measures the others if one tree takes too long", async ({ root }) => {
+  const bin = join(root, "bin");
+  mkdirSync(bin);
+  const du = `#!/bin/bash
+while IFS= read -r -d '' path; do
+  [ "$path" != /endless ] || exec sleep 60
+  printf '7\\t%s\\0' "$path"
+done
+`;
+  writeFileSync(join(bin, "du"), du, { mode: 0o755 });
+  const path = process.env["PATH"];
+  process.env["PATH"] = `${bin}:${path}`;
+  try {
+    const sizes = await measureTrees(["/a", "/endless", "/b", "/c"], 1500);
+    assert.equal([...sizes.keys()], ["/a", "/b", "/c"]);
+  } finally {
+    process.env["PATH"] = path;
+  }
 });
 
 test("measureTrees() measures paths whose letters are split between two reads", async ({ root }) => {
