@@ -9,7 +9,7 @@ import {
 } from "../doctor/prune.ts";
 import { Failure } from "../std/errors.ts";
 import { columns } from "../std/text.ts";
-import { megabytes } from "../std/units.ts";
+import { figureCell, megabytes } from "../std/units.ts";
 import { wholeNumber } from "../cli/options.ts";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
@@ -29,7 +29,7 @@ export function pruneCommand(io: Io): CAC {
   const cli = command("claudy prune");
   cli.command(
     "",
-    "Remove old logs, records, homes, backups and images, after asking",
+    "Remove old logs, records, homes, backups, copies and images, after asking",
   )
     .option(
       "--older-than <days>",
@@ -37,7 +37,7 @@ export function pruneCommand(io: Io): CAC {
     )
     .option(
       "--sessions",
-      "Also remove sessions that old, with their conversations",
+      "Also remove sessions that old, with their conversations and copies",
     )
     .option(
       "--all-instances",
@@ -55,7 +55,7 @@ export function pruneCommand(io: Io): CAC {
         sessions: options.sessions ?? false,
         allInstances: options.allInstances ?? false,
       };
-      const found = await findLeftovers(instance, desired);
+      const found = await findLeftovers(instance, desired, io.log);
       const { json } = options;
       if (options.dryRun || found.length === 0) {
         return io.answer(found, textOf(found), json);
@@ -83,13 +83,15 @@ function textOf(found: Leftover[]): string {
   if (found.length === 0) return "Nothing to remove";
   const rows = found.map(({ kind, name, sizeBytes }) => [
     kind,
-    megabytes(sizeBytes),
+    figureCell(sizeBytes, megabytes),
     name,
   ]);
   return `${columns(rows)}\n${summary(found)}`;
 }
 
 function summary(found: Leftover[]): string {
-  const total = found.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
-  return `${found.length}, ${megabytes(total)} together`;
+  const total = found.reduce((sum, { sizeBytes }) => sum + (sizeBytes ?? 0), 0);
+  const isKnown = found.every(({ sizeBytes }) => sizeBytes !== null);
+  const least = isKnown ? "" : "at least ";
+  return `${found.length}, ${least}${megabytes(total)} together`;
 }

@@ -9,7 +9,7 @@ import { inheritRequest } from "../home/host-config.ts";
 import { removeSession, syncSession } from "../session/session.ts";
 import { listSessions, type SessionState } from "../session/list.ts";
 import { columns } from "../std/text.ts";
-import { span } from "../std/units.ts";
+import { binarySize, figureCell, span } from "../std/units.ts";
 import { todayText } from "../usage/status.ts";
 import { limitText } from "../worker/limit-events.ts";
 import { oomText } from "../worker/status.ts";
@@ -18,10 +18,11 @@ import type { Io } from "../cli/io.ts";
 import { namedSession, withNetworks } from "./workers.ts";
 import { plantedIn } from "../project/guarding.ts";
 import type { Log } from "../std/log.ts";
-import { copySize, filesText } from "../workspace/workspace.ts";
+import { measureCopies, type Workspace } from "../workspace/workspace.ts";
 
 interface Options {
   waiting?: boolean;
+  size?: boolean;
   yes?: boolean;
   force?: boolean;
   json?: boolean;
@@ -37,11 +38,13 @@ export function sessionsCommand(io: Io): CAC {
 
   cli.command("list", "List the sessions (default)").alias("!")
     .option("--waiting", "Only sessions waiting for input")
+    .option("--size", "Also what their copies take on disk")
     .option("--json", "Print them as JSON")
-    .action(async ({ waiting, json }: Options) => {
+    .action(async ({ waiting, size, json }: Options) => {
       const instance = await view(io);
-      const sessions = (await listSessions(instance, io.env, io.log))
+      const found = (await listSessions(instance, io.env, io.log))
         .filter(({ state }) => !waiting || state === "waiting");
+      const sessions = size ? await measureCopies(instance, found) : found;
       if (sessions.length > 0 || json) {
         io.answer(sessions, sessionTable(sessions, io), json);
       } else if (waiting) io.log("No session waits for input");
@@ -53,15 +56,13 @@ export function sessionsCommand(io: Io): CAC {
     .action(async (name: unknown, { json }: Options) => {
       const instance = await view(io);
       const wanted = namedSession(io, instance, name);
-      const session = (await listSessions(instance, io.env, io.log))
-        .find((session) => session.name === wanted.name);
+      const sessions = (await listSessions(instance, io.env, io.log))
+        .filter((session) => session.name === wanted.name);
       const planted = plantedIn(instance, wanted.name)?.files ?? [];
       const rows = planted.map((
         { path, what },
       ) => ["planted", `${path}: ${what}`]);
-      const shown = wanted.copy
-        ? { ...session, workspace: await copySize(instance, wanted.name) }
-        : { ...session };
+      const [shown = wanted] = await measureCopies(instance, sessions);
       const text = columns([...detailRows(shown), ...rows]);
       io.answer({ ...shown, planted }, text, json);
     });
@@ -131,18 +132,10 @@ async function refuseLoss(
   log: Log,
 ): Promise<void> {
   const { name } = session;
-  const { unfetchedIn } = await import("../workspace/fetch.ts");
-  const { commits, changed, untracked } = await unfetchedIn(
-    instance,
-    session,
-    log,
+  const { unfetchedIn, unfetchedText } = await import(
+    "../workspace/unfetched.ts"
   );
-  const lost = [
-    ...(commits > 0
-      ? [`${commits} ${commits === 1 ? "commit" : "commits"}`]
-      : []),
-    filesText(changed, untracked),
-  ].filter((text) => text !== "").join(", ");
+  const lost = unfetchedText(await unfetchedIn(instance, session, log));
   if (lost === "") return;
   throw new Failure(
     "unsafe",
@@ -213,18 +206,21 @@ export function detailRows(shown: object): string[][] {
 /** In a narrower terminal, the columns that claudy sessions show has too are left out. */
 const wideFrom = 110;
 
+type Listed = SessionState & { workspace?: Workspace };
+
 function sessionTable(
-  sessions: SessionState[],
+  sessions: Listed[],
   { width, env }: Io,
 ): string {
-  const rows = withToday(
-    withNetworks([
-      [
-        ...["SESSION", "STATE", "MODE", "TERMINALS", "WORKER", "CREATED"],
-        ...["ACTIVE", "PROJECT"],
-      ],
-      ...sessions.map(row),
-    ], sessions),
+  const header = [
+    ...["SESSION", "STATE", "MODE", "TERMINALS", "WORKER", "CREATED"],
+    ...["ACTIVE", "PROJECT"],
+  ];
+  const rows = withSizes(
+    withToday(
+      withNetworks([header, ...sessions.map(row)], sessions),
+      sessions,
+    ),
     sessions,
   );
   // A pipe gets whole paths.
@@ -241,11 +237,30 @@ function sessionTable(
 /** A table with a column for the usage of today, where there is any. */
 function withToday(rows: string[][], sessions: SessionState[]): string[][] {
   if (sessions.every(({ today }) => today === null)) return rows;
-  const cells = [
+  return withColumn(
+    rows,
     "TODAY",
-    ...sessions.map(({ today }) => todayText(today)),
-  ];
-  return rows.map((row, at) => row.toSpliced(-1, 0, cells[at] ?? ""));
+    sessions.map(({ today }) => todayText(today)),
+  );
+}
+
+/** A table with a column for the sizes of copies, where they were measured. */
+function withSizes(rows: string[][], sessions: Listed[]): string[][] {
+  if (sessions.every(({ workspace }) => !workspace)) return rows;
+  const sizes = sessions.map(({ workspace }) =>
+    workspace ? figureCell(workspace.sizeBytes, binarySize) : ""
+  );
+  return withColumn(rows, "COPY", sizes);
+}
+
+/** A table with a column before the last one. */
+function withColumn(
+  rows: string[][],
+  heading: string,
+  cells: string[],
+): string[][] {
+  const column = [heading, ...cells];
+  return rows.map((row, at) => row.toSpliced(-1, 0, column[at] ?? ""));
 }
 
 /** Writes the user's home as ~. */

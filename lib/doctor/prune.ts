@@ -1,5 +1,6 @@
 // Finds and removes what an instance leaves behind over time.
 
+import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
 import { inDirectory } from "../std/directory.ts";
 import { type Docker, listImages } from "../docker/docker.ts";
@@ -15,12 +16,14 @@ import { measureTrees, removeTree } from "../std/remove-tree.ts";
 import { removeSession } from "../session/session.ts";
 import { readSessions } from "../instance/session-record.ts";
 import { listWorkers } from "../worker/workers.ts";
+import { leftCopies, reasonToKeep, removeLeftCopy } from "./left-copies.ts";
 
 export interface Leftover {
-  kind: "log" | "record" | "home" | "backup" | "image" | "session";
+  kind: "log" | "record" | "home" | "backup" | "image" | "session" | "copy";
   /** A path, an image's id or name, or a session's name. */
   name: string;
-  sizeBytes: number;
+  /** What is freed; null if that takes too long to measure. */
+  sizeBytes: number | null;
 }
 
 export interface PruneOptions {
@@ -34,20 +37,38 @@ export interface PruneOptions {
   allInstances: boolean;
 }
 
-/** Finds what can be removed; removes nothing. */
+/**
+ * Finds what can be removed; removes nothing. Logs which copies are kept because something
+ * in them was not fetched.
+ */
 export async function findLeftovers(
   instance: Instance,
   options: PruneOptions,
+  log: Log,
 ): Promise<Leftover[]> {
-  const found = await locate(instance, options);
-  const directoryOf = ({ kind, name }: Leftover) =>
-    kind === "session" ? join(instance.home.claude, name) : name;
-  const unmeasured = found.filter(({ kind }) =>
-    ["home", "backup", "session"].includes(kind)
+  const { home } = instance;
+  const located = await locate(instance, options);
+  const directoriesOf = ({ kind, name }: Leftover) =>
+    kind === "session"
+      ? [join(home.claude, name), home.workspace(name)]
+      : [name];
+  const unmeasured = located.filter(({ kind }) =>
+    ["home", "backup", "session", "copy"].includes(kind)
   );
-  const sizes = await measureTrees(unmeasured.map(directoryOf));
+  const sizes = await measureTrees(unmeasured.flatMap(directoriesOf));
   for (const leftover of unmeasured) {
-    leftover.sizeBytes = sizes.get(directoryOf(leftover)) ?? 0;
+    const parts = directoriesOf(leftover).filter((path) => existsSync(path))
+      .map((path) => sizes.get(path));
+    leftover.sizeBytes = parts.reduce<number | null>(
+      (sum, size) => sum === null || size === undefined ? null : sum + size,
+      0,
+    );
+  }
+  const found: Leftover[] = [];
+  for (const leftover of located) {
+    const reason = await reasonToKeep(instance, leftover, log);
+    if (reason === undefined) found.push(leftover);
+    else log(`Kept: ${reason}`);
   }
   return found;
 }
@@ -72,6 +93,11 @@ async function locate(
     ...(readJournal(instance) ? [] : backups(instance, before)),
     ...await images(instance, before),
     ...(allInstances ? await othersImages(instance, before) : []),
+    ...(await leftCopies(instance, before)).map((name) => ({
+      kind: "copy" as const,
+      name,
+      sizeBytes: 0,
+    })),
     ...(sessions ? await oldSessions(instance, before) : []),
   ];
 }
@@ -216,9 +242,8 @@ async function oldSessions(
     (await listWorkers(instance)).map(({ session }) => session),
   );
   return readSessions(instance)
-    // A copy may have commits that were not fetched.
-    .filter(({ name, usedAt, copy }) =>
-      !live.has(name) && Date.parse(usedAt) < before && !copy
+    .filter(({ name, usedAt }) =>
+      !live.has(name) && Date.parse(usedAt) < before
     )
     .map(({ name }) => ({ kind: "session", name, sizeBytes: 0 }));
 }
@@ -238,15 +263,19 @@ export async function removeLeftovers(
   for (const leftover of leftovers) {
     const { kind, name } = leftover;
     try {
-      if (kind === "session" || kind === "home") {
+      if (["session", "home", "copy"].includes(kind)) {
         const now = await locate(instance, options);
-        if (!now.some((other) => other.kind === kind && other.name === name)) {
+        const isLeft = now.some((other) =>
+          other.kind === kind && other.name === name
+        ) && await reasonToKeep(instance, leftover, log) === undefined;
+        if (!isLeft) {
           log(`In use again: ${kind} ${name}`);
           continue;
         }
       }
       if (kind === "image") await instance.docker.getImage(name).remove();
       else if (kind === "session") await removeSession(instance, name, log);
+      else if (kind === "copy") await removeLeftCopy(instance, name);
       else await removeTree(name);
       removed.push(leftover);
     } catch (error) {

@@ -53,7 +53,10 @@ export async function ensureCopy(
   if (!isCopy || before || !copy) return () => Promise.resolve();
   ensureHome(instance);
   // Loaded for those who need it: most sessions have no copy.
-  const { makeCopy, sweepCopies } = await import("../workspace/make.ts");
+  const [{ makeCopy }, { sweepCopies }] = await Promise.all([
+    import("../workspace/make.ts"),
+    import("../workspace/abandoned.ts"),
+  ]);
   await sweepCopies(instance);
   let saved: SessionRecord | undefined;
   const request = { ...copy, session, project, allowAnyPath, repository };

@@ -2,7 +2,7 @@
 // with only the directories that it needs.
 
 import { mkdirSync, readdirSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { randomBytes } from "node:crypto";
 import * as v from "valibot";
 import { inspectContainer, removeContainer } from "../docker/docker.ts";
@@ -85,14 +85,15 @@ export function makeScratch(
 }
 
 /**
- * Removes what a killed command has left in the directory of a session's copy. Returns
- * whether another one works there.
+ * The temporary directories that killed commands have left in the directory of a session's
+ * copy, and whether another command works there.
  */
-export async function sweep(
-  instance: Pick<Instance, "docker" | "prefix" | "home">,
+export async function findScratches(
+  { docker, prefix, home }: Pick<Instance, "docker" | "prefix" | "home">,
   session: string,
-): Promise<boolean> {
-  const directory = instance.home.workspace(session);
+): Promise<{ busy: boolean; left: string[] }> {
+  const directory = home.workspace(session);
+  const left: string[] = [];
   let busy = false;
   for (const name of readdirSync(directory)) {
     const id = scratchName.exec(name)?.[1];
@@ -100,19 +101,33 @@ export async function sweep(
     const path = join(directory, name);
     const found = statSync(path, { throwIfNoEntry: false });
     if (!found) continue;
-    const names = [id, secondOf(id)].map((id) => helperName(instance, id));
     const containers = await Promise.all(
-      names.map((name) => inspectContainer(instance.docker, name)),
+      containersOf({ prefix }, id).map((name) =>
+        inspectContainer(docker, name)
+      ),
     );
     const runs = containers.some((container) => container?.State.Running);
     // It may not be created yet, or not be started.
     if (runs || Date.now() - found.mtimeMs < youngMs) busy = true;
-    else {
-      await Promise.all(
-        names.map((name) => removeContainer(instance.docker, name)),
-      );
-      await removeTree(path);
-    }
+    else left.push(path);
+  }
+  return { busy, left };
+}
+
+/** Removes them, with their containers. Returns whether another command works there. */
+export async function sweep(
+  instance: Pick<Instance, "docker" | "prefix" | "home">,
+  session: string,
+): Promise<boolean> {
+  const { busy, left } = await findScratches(instance, session);
+  for (const path of left) {
+    const id = scratchName.exec(basename(path))?.[1] ?? "";
+    await Promise.all(
+      containersOf(instance, id).map((name) =>
+        removeContainer(instance.docker, name)
+      ),
+    );
+    await removeTree(path);
   }
   return busy;
 }
@@ -122,6 +137,9 @@ export const youngMs = 10_000;
 
 /** Of the container that uses the directory after the first one. */
 const secondOf = (id: string) => `${id}-2`;
+
+const containersOf = (instance: Pick<Instance, "prefix">, id: string) =>
+  [id, secondOf(id)].map((id) => helperName(instance, id));
 
 /**
  * Runs one step in a container; throws the Failure of the program. A second container only

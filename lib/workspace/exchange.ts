@@ -12,6 +12,7 @@ import { type Base, readBase, requireOwner, writeBase } from "./base.ts";
 import { makeScratch, type Scratch, sweep } from "./container.ts";
 import { type Repository, repositoryOf } from "./repository.ts";
 
+/** Calls `act` with a temporary directory of the session's copy. */
 export async function withScratch<T>(
   instance: Instance,
   session: string,

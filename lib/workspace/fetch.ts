@@ -1,4 +1,4 @@
-// Fetches what a session has in its copy into the user's repository, and counts what is left.
+// Fetches what a session has in its copy into the user's repository.
 
 import type * as v from "valibot";
 import type { Instance } from "../instance/instance.ts";
@@ -105,41 +105,4 @@ export async function fetchCopy(
     untracked: packed.untracked,
     withChanges: changes,
   };
-}
-
-/** What a session's copy has that the user's repository does not have. */
-export interface Unfetched {
-  commits: number;
-  changed: number;
-  untracked: number;
-}
-
-export async function unfetchedIn(
-  instance: Instance,
-  record: SessionRecord,
-  log: Log,
-): Promise<Unfetched> {
-  const copy = requireCopy(instance, record);
-  const { format, known, fetchedTree } = readBase(instance, record.name);
-  return await withScratch(
-    instance,
-    record.name,
-    (scratch) =>
-      perform(instance, packResultSchema, scratch, {
-        subject: `Cannot read the copy of session "${record.name}"`,
-        user: copy,
-        mounts: [copyMount(copy, true)],
-        work: {
-          do: "pack",
-          tree: inside.copy,
-          format,
-          known,
-          changes: false,
-          fetchedTree,
-          scratch: inside.own,
-          write: false,
-        },
-        log,
-      }),
-  );
 }

@@ -1,15 +1,13 @@
-// Makes copies of projects and of other copies, and removes what is left of killed commands.
+// Makes copies of projects and of other copies.
 
-import { existsSync, lstatSync, renameSync } from "node:fs";
+import { renameSync } from "node:fs";
 import { join } from "node:path";
 import type * as v from "valibot";
 import type { Instance } from "../instance/instance.ts";
-import { readSession } from "../instance/session-record.ts";
 import {
   consentTo,
   type RepositoryConsent,
 } from "../project/repository-consent.ts";
-import { inDirectory } from "../std/directory.ts";
 import { Failure } from "../std/errors.ts";
 import type { HostPath } from "../std/hostpath.ts";
 import type { Log } from "../std/log.ts";
@@ -22,19 +20,12 @@ import {
   sourceMounts,
   writeBase,
 } from "./base.ts";
-import {
-  inside,
-  makeScratch,
-  perform,
-  reserve,
-  sweep,
-  youngMs,
-} from "./container.ts";
-import { thawAbandoned } from "./frozen.ts";
+import { sweepCopy } from "./abandoned.ts";
+import { inside, makeScratch, perform, reserve } from "./container.ts";
 import { cloneResultSchema } from "./git/clone.ts";
 import { forkResultSchema } from "./git/fork.ts";
 import { repositoryOf } from "./repository.ts";
-import { copyOf, filesText, removeCopy } from "./workspace.ts";
+import { copyOf, filesText } from "./workspace.ts";
 
 export interface CopyRequest {
   session: string;
@@ -173,36 +164,6 @@ export async function forkCopy(
 
 /** Whether a directory of that name, which a killed command has left, was removed. */
 async function takeOver(instance: Instance, session: string): Promise<boolean> {
-  await sweepOne(instance, session);
+  await sweepCopy(instance, session);
   return reserve(instance, session);
-}
-
-/** Removes what killed commands have left. */
-export async function sweepCopies(instance: Instance): Promise<void> {
-  const { home } = instance;
-  await thawAbandoned(instance);
-  const names = inDirectory(
-    home.workspaces,
-    (directory) => [...directory.entries()].map(({ name }) => name),
-  ) ?? [];
-  for (const name of names) {
-    if (/^\.removed-[0-9a-f]{12}$/.test(name)) {
-      await removeTree(join(home.workspaces, name));
-    } else if (!name.startsWith(".")) await sweepOne(instance, name);
-  }
-}
-
-/**
- * A copy whose session was not saved is removed. One whose session was lost in another way is
- * kept: it has a Claude home.
- */
-async function sweepOne(instance: Instance, session: string): Promise<void> {
-  const { home } = instance;
-  // Before the sweep, which changes its time.
-  const found = lstatSync(home.workspace(session), { throwIfNoEntry: false });
-  const busy = await sweep(instance, session);
-  const isKept = busy || readSession(instance, session) !== undefined ||
-    existsSync(join(home.claude, session));
-  if (isKept || !found || Date.now() - found.mtimeMs < youngMs) return;
-  await removeCopy(instance, session);
 }

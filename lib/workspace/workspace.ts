@@ -61,15 +61,31 @@ export function requireCopy(
   );
 }
 
-/** Where a copy is, and what it takes; null if that takes too long to measure. */
-export async function copySize(
-  { home }: Pick<Instance, "home">,
-  session: string,
-): Promise<{ path: string; sizeBytes: number | null }> {
-  const path = home.workspaceTree(session);
-  const sizes = await measureTrees([path]);
-  return { path, sizeBytes: sizes.get(path) ?? null };
+/** Where a copy is, and what it takes on disk; null if that takes too long to measure. */
+export interface Workspace {
+  path: string;
+  sizeBytes: number | null;
 }
+
+/** The same sessions, with the copies of those that have one. */
+export async function measureCopies<T extends Sized>(
+  { home }: Pick<Instance, "home">,
+  sessions: T[],
+): Promise<(T & { workspace?: Workspace })[]> {
+  const pathOf = ({ name }: Sized) => home.workspaceTree(name);
+  const copied = sessions.filter(({ copy }) => copy);
+  const sizes = await measureTrees(copied.map(pathOf));
+  return sessions.map((session) => {
+    if (!session.copy) return session;
+    const path = pathOf(session);
+    return {
+      ...session,
+      workspace: { path, sizeBytes: sizes.get(path) ?? null },
+    };
+  });
+}
+
+type Sized = Pick<SessionRecord, "name" | "copy">;
 
 /** Removes a copy. It is renamed first, so that a kill leaves all or nothing of it. */
 export async function removeCopy(

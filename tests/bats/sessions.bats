@@ -502,6 +502,9 @@ teardown() {
   [[ $(git -C "$project" ls-tree -r --name-only "claudy/copy-$$/uncommitted") != *side* ]]
   run -6 "$claudy" sessions rm --yes "copy-$$"
   in_copy rm -r .claude
+  [[ $("$claudy" sessions --size) == *"copy-$$ "*" KiB "* ]]
+  "$claudy" stop "copy-$$"
+  [[ $("$claudy" prune --sessions --older-than 0 --dry-run) == *"session "*" MB "*"copy-$$"* ]]
   "$claudy" sessions rm --yes "copy-$$"
   [ ! -e "$HAL9000_HOME/workspaces/copy-$$" ]
   open --clone "$project" # sweeps what is left

@@ -20,7 +20,11 @@ import * as assert from "uvu/assert";
 import { fetchAndMerge } from "../../lib/commands/copies.ts";
 import { label } from "../../lib/instance/labels.ts";
 import { readRecord } from "../../lib/instance/record.ts";
-import { readSession } from "../../lib/instance/session-record.ts";
+import {
+  readSession,
+  writeSession,
+} from "../../lib/instance/session-record.ts";
+import { findLeftovers, removeLeftovers } from "../../lib/doctor/prune.ts";
 import { fit, Unfit } from "../../lib/pool/fit.ts";
 import { sessionName } from "../../lib/project/project.ts";
 import { readScope, writeScope } from "../../lib/egress/store.ts";
@@ -32,11 +36,12 @@ import { renameSession } from "../../lib/session/move.ts";
 import { readySession } from "../../lib/session/open.ts";
 import { checkOpening, type OpenRequest } from "../../lib/session/opening.ts";
 import { removeSession, stopSession } from "../../lib/session/session.ts";
+import { sweepCopies } from "../../lib/workspace/abandoned.ts";
 import { diffCopy } from "../../lib/workspace/diff.ts";
-import { fetchCopy, unfetchedIn } from "../../lib/workspace/fetch.ts";
+import { fetchCopy } from "../../lib/workspace/fetch.ts";
 import { pullIntoCopy } from "../../lib/workspace/pull.ts";
-import { sweepCopies } from "../../lib/workspace/make.ts";
-import { copyOf, copySize } from "../../lib/workspace/workspace.ts";
+import { unfetchedIn } from "../../lib/workspace/unfetched.ts";
+import { copyOf, measureCopies } from "../../lib/workspace/workspace.ts";
 import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
 import { runWorkspace } from "../helper/workspace-program.ts";
 
@@ -192,9 +197,13 @@ test("opens the copy of a session again, as it was left", async (context) => {
   await open(context, { copy: undefined, name: "normal" });
   const normal = await failureOf(open(context, { name: "normal" }));
   assert.match(normal.message, `works in ${context.app} itself`);
-  const size = await copySize(instance, "again");
-  assert.is(size.path, tree);
-  assert.ok((size.sizeBytes ?? 0) > 100);
+  const [again, other] = await measureCopies(instance, [
+    { name: "again", copy: true },
+    { name: "normal" },
+  ]);
+  assert.is(again?.workspace?.path, tree);
+  assert.ok((again?.workspace?.sizeBytes ?? 0) > 100);
+  assert.equal(other, { name: "normal" });
   // Renamed, it has its copy.
   await stopSession(instance, "again", log);
   const renamed = await renameSession(instance, record, "other-name", log);
@@ -364,6 +373,71 @@ test("removes what killed commands have left, and nothing else", async (context)
     open(context, { name: "live", copy: undefined }),
   );
   assert.match(missing.message, 'The copy of session "live" is missing');
+});
+
+test("prune removes copies of old sessions and of none, unless they have something alone", async (context) => {
+  const { instance, told, log, engine } = context;
+  const { home } = instance;
+  const options = { olderThanMs: 60_000, sessions: true, allInstances: false };
+  const find = async (change = {}) =>
+    (await findLeftovers(instance, { ...options, ...change }, log))
+      .filter(({ kind }) => kind !== "image");
+  const names = async () => (await find()).map(({ name }) => name).sort();
+  for (const name of ["plain", "worked", "lost", "lost-work"]) {
+    const { record, tree } = await opened(context, { name });
+    await stopSession(instance, name, log);
+    if (name.endsWith("work") || name === "worked") {
+      commit(tree, "w.txt", "work\n");
+    }
+    if (name.startsWith("lost")) rmSync(home.session(name));
+    else writeSession(instance, { ...record, usedAt: "2020-01-01T00:00:00Z" });
+    utimesSync(home.workspaceBase(name), 1, 1);
+  }
+  const half = join(home.workspaces, "half", ".making-000000000001");
+  mkdirSync(half, { recursive: true });
+  writeFileSync(join(half, "big"), "x".repeat(1e6));
+  const set = join(home.workspaces, ".removed-000000000002");
+  mkdirSync(set);
+  assert.equal(await names(), [set, home.workspace("lost"), "plain"]);
+  // It may be in use until then.
+  for (const path of [half, home.workspace("half")]) utimesSync(path, 1, 1);
+  told.length = 0;
+  const found = await find();
+  const size = (name: string) =>
+    found.find((leftover) => leftover.name === name)?.sizeBytes ?? 0;
+  assert.ok(size(home.workspace("half")) >= 1e6);
+  assert.ok(size("plain") > 10_000);
+  assert.match(
+    told.join("\n"),
+    /^Kept: session worked, .*: its copy alone has 1 commit$/m,
+  );
+  assert.match(
+    told.join("\n"),
+    /lost-work, .*, whose session is gone: its copy alone has 1 commit$/m,
+  );
+  assert.is(found.length, 4);
+  // Without a flag, no session.
+  assert.is((await find({ sessions: false })).length, 3);
+  // What has changed since is kept.
+  writeFileSync(join(home.workspaceTree("lost"), "new.txt"), "new\n");
+  const { removed, errors } = await removeLeftovers(
+    instance,
+    found,
+    options,
+    log,
+  );
+  assert.equal(errors, []);
+  assert.is(removed.length, 3);
+  assert.equal(readdirSync(home.workspaces).sort(), [
+    "lost",
+    "lost-work",
+    "worked",
+  ]);
+  assert.is(readSession(instance, "plain"), undefined);
+  // A copy that cannot be examined is kept.
+  engine.reply = () => Promise.resolve("OCI runtime error");
+  assert.equal(await names(), []);
+  assert.match(told.at(-1) ?? "", "OCI runtime error");
 });
 
 /** Writes a conversation into a session's home. */

@@ -68,10 +68,10 @@ function agedDirectory(path: string, days: number): string {
 }
 
 const found = async (
-  { instance }: FakeInstance,
+  { instance, log }: FakeInstance,
   change: Partial<PruneOptions> = {},
 ) =>
-  (await findLeftovers(instance, { ...options, ...change }))
+  (await findLeftovers(instance, { ...options, ...change }, log))
     .map(({ kind, name }) => `${kind} ${basename(name)}`).sort();
 
 function recordOf(worker: string, change: Partial<WorkerRecord> = {}) {
@@ -183,7 +183,7 @@ test("prune removes what it found, and reports failures", async (fake) => {
   agedDirectory(instance.home.workerHome("free"), 2);
   const image = { kind: "image" as const, name: "id", sizeBytes: 0 };
   engine.refuses.set("rmi id", 409);
-  const leftovers = [...await findLeftovers(instance, options), image];
+  const leftovers = [...await findLeftovers(instance, options, log), image];
   const { removed, errors } = await removeLeftovers(
     instance,
     leftovers,
@@ -202,7 +202,7 @@ test("prune keeps what has come into use since it was listed", async (fake) => {
   const { instance, engine, told, log, labels } = fake;
   session(fake, "old", 2);
   agedDirectory(instance.home.workerHome("free"), 2);
-  const leftovers = await findLeftovers(instance, options);
+  const leftovers = await findLeftovers(instance, options, log);
   engine.add("w", { spec: { Labels: labels({ [label.session]: "old" }) } });
   writeRecord(instance, recordOf("free"));
   assert.equal(await removeLeftovers(instance, leftovers, options, log), {

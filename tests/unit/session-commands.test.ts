@@ -185,6 +185,29 @@ test("sessions are listed with their state, age and project", async (served) => 
   ]);
 });
 
+test("copies are measured for the list if that is asked for", async (served) => {
+  const { run, instance } = served;
+  keep(served, "plain");
+  keep(served, "copied", { copy: true });
+  const tree = instance.home.workspaceTree("copied");
+  mkdirSync(tree, { recursive: true });
+  writeFileSync(join(tree, "file"), "x".repeat(3 * 1024 ** 2));
+  const { stdout } = await run(claudy, ["sessions", "--size"]);
+  const [head] = table(stdout);
+  assert.is(head?.at(-2), "COPY");
+  assert.match(stdout, /^copied .* 3 MiB +\/.* \(copy\)$/m);
+  const json = await run(claudy, ["sessions", "--size", "--json"]);
+  const sizes = Object.fromEntries(
+    JSON.parse(json.stdout).map((
+      { name, workspace }: { name: string; workspace?: object },
+    ) => [name, workspace]),
+  );
+  assert.is(sizes.plain, undefined);
+  assert.is(sizes.copied.path, tree);
+  assert.ok(sizes.copied.sizeBytes >= 3 * 1024 ** 2);
+  assert.not.match((await run(claudy, ["sessions"])).stdout, "COPY");
+});
+
 test("a list of usual sessions fits 80 columns, with paths below the home", async (served) => {
   const { run, project } = served;
   keep(served, "claudy-website-ed0076f7", {

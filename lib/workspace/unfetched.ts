@@ -1,0 +1,59 @@
+// What is lost with a copy: what it has that was not fetched.
+
+import type { Instance } from "../instance/instance.ts";
+import type { Log } from "../std/log.ts";
+import { copyMount, readBase } from "./base.ts";
+import { inside, perform } from "./container.ts";
+import { withScratch } from "./exchange.ts";
+import { packResultSchema } from "./git/pack.ts";
+import { copyOf, filesText } from "./workspace.ts";
+
+/** What a session's copy has that the user's repository does not have. */
+export interface Unfetched {
+  commits: number;
+  changed: number;
+  untracked: number;
+}
+
+/** Also of a copy whose session is gone. */
+export async function unfetchedIn(
+  instance: Instance,
+  { name }: { name: string },
+  log: Log,
+): Promise<Unfetched> {
+  const copy = copyOf(instance, name);
+  const { format, known, fetchedTree } = readBase(instance, name);
+  return await withScratch(
+    instance,
+    name,
+    (scratch) =>
+      perform(instance, packResultSchema, scratch, {
+        subject: `Cannot read the copy of session "${name}"`,
+        user: copy,
+        mounts: [copyMount(copy, true)],
+        work: {
+          do: "pack",
+          tree: inside.copy,
+          format,
+          known,
+          changes: false,
+          fetchedTree,
+          scratch: inside.own,
+          write: false,
+        },
+        log,
+      }),
+  );
+}
+
+/** "2 commits, 1 untracked file"; "" for nothing. */
+export function unfetchedText(
+  { commits, changed, untracked }: Unfetched,
+): string {
+  return [
+    ...(commits > 0
+      ? [`${commits} ${commits === 1 ? "commit" : "commits"}`]
+      : []),
+    filesText(changed, untracked),
+  ].filter((text) => text !== "").join(", ");
+}
