@@ -1,7 +1,7 @@
 // In the parent: gives the proxy its policy, whole, whenever it has changed. The proxy
 // itself cannot read HAL9000_HOME.
 
-import { existsSync, statSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { networkInterfaces } from "node:os";
 import { basename, join } from "node:path";
 import process from "node:process";
@@ -12,6 +12,7 @@ import type { Instance } from "../instance/instance.ts";
 import { readRecords } from "../instance/record.ts";
 import type { KeyPair } from "../std/certificates.ts";
 import { namesIn } from "../std/names-in.ts";
+import { fileSignature } from "../std/plain-file.ts";
 import {
   dropGrants,
   grantedSecrets,
@@ -130,10 +131,7 @@ function signature({ home }: Home): string {
     home.hostGrants,
     ...scopes,
   ];
-  return paths.map((path) => {
-    const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
-    return stat ? `${stat.ino} ${stat.mtimeNs} ${stat.size}` : "none";
-  }).join("\n");
+  return paths.map(fileSignature).join("\n");
 }
 
 function textsOf(

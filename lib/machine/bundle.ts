@@ -121,7 +121,7 @@ export async function bundleScripts(
       "jsonc-parser": "./node_modules/jsonc-parser/lib/esm/main.js",
     },
     external: ["esbuild"],
-    plugins: [withoutUnusedTransports, withLazyTransports],
+    plugins: [withoutUnusedTransports, withLazyTransports, withoutDebugging],
     logLevel: "error",
     write: false,
   });
@@ -247,6 +247,28 @@ module.exports = new Proxy(function () {}, {
   get: (_, key) => load()[key],
   apply: (_, self, args) => load().apply(self, args),
 });`,
+    }));
+  },
+};
+
+/**
+ * docker-modem describes each request and its agent with all sockets for its debugging output,
+ * also when that is off: most of the CPU time of a call.
+ */
+const withoutDebugging: Plugin = {
+  name: "without-debugging",
+  setup(build) {
+    build.onResolve(
+      { filter: /^(debug|util)$/ },
+      ({ path, importer }) =>
+        /docker-modem\/lib\/modem\.js$/.test(importer)
+          ? { path, namespace: "silent" }
+          : undefined,
+    );
+    build.onLoad({ filter: /.*/, namespace: "silent" }, ({ path }) => ({
+      contents: path === "util"
+        ? "module.exports = { inspect: () => '' };"
+        : "module.exports = () => () => {};",
     }));
   },
 };

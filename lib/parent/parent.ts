@@ -47,6 +47,9 @@ const desiredEveryMs = 500;
 /** Interval of the ChromaDB checks. */
 const healthEveryMs = 1000;
 
+/** Interval in which they also check who listens, while they find no fault. */
+const usersEveryMs = 10_000;
+
 /** Reported until the first answer, for at most `startMs`. */
 const startingFault = "it is starting";
 const startMs = 10_000;
@@ -199,8 +202,13 @@ async function watchChromadb(
   const startedAt = performance.now();
   let last: string | null = startingFault;
   let answered = false;
+  let usersCheckedAt = -Infinity;
   while (!stop.aborted) {
-    let fault = await chromadbFault(instance) ?? null;
+    const usersAreKnown: boolean = last === null &&
+      performance.now() - usersCheckedAt < usersEveryMs;
+    if (!usersAreKnown) usersCheckedAt = performance.now();
+    let fault: string | null =
+      await chromadbFault(instance, { usersAreKnown }) ?? null;
     answered ||= fault === null;
     const starting = !answered && performance.now() - startedAt < startMs;
     if (starting) fault = startingFault;

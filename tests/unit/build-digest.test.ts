@@ -7,6 +7,8 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
+import { once } from "node:events";
+import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -54,6 +56,32 @@ test("a bundle does not depend on the working directory", async () => {
   const text = await bundled(checkout, "one");
   assert.match(text, "dockerode");
   assert.ok(text === await bundled(root, "two"));
+  rmSync(root, { recursive: true });
+});
+
+test("a bundled call of the engine's API does not describe the request", async () => {
+  const root = mkdtempSync(join(tmpdir(), "hal9000-bundle-"));
+  const server = createServer((_, response) => response.end("OK"));
+  const socket = join(root, "engine.sock");
+  await once(server.listen(socket), "listening");
+  const entry = join(root, "call.ts");
+  writeFileSync(
+    entry,
+    `import Dockerode from "${checkout}/node_modules/dockerode/lib/docker.js";
+    import { inspect } from "node:util";
+    let described = 0;
+    const headers = { [inspect.custom]: () => described++ };
+    const docker = new Dockerode({ socketPath: ${
+      JSON.stringify(socket)
+    }, headers });
+    export const answer = String(await docker.ping());
+    export const count = described;`,
+  );
+  await bundleScripts(checkout, [entry], join(root, "bundled"));
+  const called = await import(join(root, "bundled", "call.js"));
+  server.close();
+  assert.is(called.answer, "OK");
+  assert.is(called.count, 0);
   rmSync(root, { recursive: true });
 });
 

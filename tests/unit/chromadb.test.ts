@@ -68,18 +68,20 @@ test("ignores a ChromaDB that does not listen or belongs to another user", async
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
-  const fault = () =>
+  const fault = (known = {}) =>
     chromadbFault({
       home: homePaths("/nonexistent"),
       settings: readSettings({
         CHROMADB_PORT: String(port),
         HOME: "/nonexistent",
       }),
-    });
+    }, known);
   assert.is(
     await fault(),
     `user ${process.getuid?.()} listens on port ${port} of the parent`,
   );
+  const known = await fault({ usersAreKnown: true });
+  assert.match(known ?? "", /^its heartbeat fails: /);
   server.close();
   await once(server, "close");
   assert.is(await fault(), "it does not listen");
