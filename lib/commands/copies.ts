@@ -58,7 +58,7 @@ function fetchedText({ updated }: Fetched): string {
 }
 
 /** What is in the copy only. */
-function tellLeft(
+export function tellLeft(
   io: Pick<Io, "log">,
   { refused, changed, untracked, withChanges }: Fetched,
 ): void {

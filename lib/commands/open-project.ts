@@ -1,7 +1,7 @@
 // Opens the session of a project and attaches this terminal to it.
 
 import type { Io } from "../cli/io.ts";
-import { flagsOf, listOf, refuseWithoutTerminal } from "../cli/options.ts";
+import { flagsOf, refuseWithoutTerminal } from "../cli/options.ts";
 import { lstatSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { hasCredentials } from "../home/credentials.ts";
@@ -12,7 +12,11 @@ import { openInstance } from "../instance/open.ts";
 import { readCliState } from "../session/activity.ts";
 import { ensureCopy } from "../session/copy.ts";
 import { readySession } from "../session/open.ts";
-import { checkOpening, type OpenRequest } from "../session/opening.ts";
+import {
+  checkOpening,
+  type Opening,
+  type OpenRequest,
+} from "../session/opening.ts";
 import {
   type Conversation,
   type ReadySession,
@@ -26,6 +30,8 @@ import { examineAll } from "./doctor.ts";
 import { refuseKeyAsArgument, setUp } from "./login.ts";
 import { endingSince, reportEnding, showSession, watchLimits } from "./show.ts";
 import {
+  copyChoice,
+  type CopyOptions,
   type McpChoice,
   mcpChoice,
   permissionChoice,
@@ -37,14 +43,11 @@ import {
 import { approveConfig, askDevcontainer, repositoryConsent } from "./trust.ts";
 
 export interface OpenOptions
-  extends ProfileOptions, McpChoice, PermissionOptions {
+  extends ProfileOptions, McpChoice, PermissionOptions, CopyOptions {
   name?: string;
   detach?: boolean;
   shell?: boolean;
   new?: boolean;
-  clone?: boolean;
-  withChanges?: boolean;
-  withIgnored?: unknown;
   legacy?: boolean;
   claudeHome?: unknown;
   inheritHooks?: boolean;
@@ -92,6 +95,9 @@ export async function openProject(
       hint: "Pass both: claudy --detach --json",
     });
   }
+  if (options.legacy && options.clone) {
+    throw new Failure("usage", "--clone and --legacy exclude each other");
+  }
   if (options.legacy && options.network !== undefined) {
     throw new Failure("usage", "--legacy and --network exclude each other");
   }
@@ -131,6 +137,44 @@ export async function openSession(
     answer?: (opened: Opened) => void;
   },
 ): Promise<number | undefined> {
+  const { ready, request } = await prepareSession(io, instance, {
+    directory,
+    options,
+    prompt,
+    check: () => {
+      if (options.detach) return;
+      refuseWithoutTerminal(io, "Pass --detach to start it in the background.");
+    },
+  });
+  const { session, project, worker, id, start } = ready;
+  if (options.detach) {
+    const conversation = await startDetached(io, instance, ready, request);
+    const opened = { session, project, worker, id, conversation, start };
+    if (answer) answer(opened);
+    else io.answer(opened, session, options.json);
+    return;
+  }
+  if (options.shell) await startSession(instance, ready);
+  return await showSession(io, instance, { name: session }, {
+    worker: { name: worker, id },
+    shown: options.shell ? { what: "shell" } : { what: "session", ...ready },
+  });
+}
+
+/** Finds or starts the worker of a project's session, and prepares the start of Claude. */
+export async function prepareSession(
+  io: Io,
+  instance: Instance,
+  { directory, options, prompt, once, check }: {
+    directory: string;
+    options: OpenOptions;
+    prompt?: string | undefined;
+    /** For a single command; if the caller does not stop the worker, the parent does. */
+    once?: boolean;
+    /** Throws if the session cannot be opened; nothing of it is made yet. */
+    check: (opening: Opening) => void;
+  },
+): Promise<{ ready: ReadySession; request: OpenRequest }> {
   const { env } = io;
   const request: OpenRequest = {
     directory,
@@ -156,61 +200,32 @@ export async function openSession(
     permissionMode: permissionChoice(options),
     approveConfig: approveConfig(io, options.trustProject, options.detach),
     env,
+    once,
   };
-  let opening = await checkOpening(instance, request, io.log);
-  if (!options.detach) {
-    refuseWithoutTerminal(io, "Pass --detach to start it in the background.");
-  }
+  const opened = async () => {
+    const opening = await checkOpening(instance, request, io.log);
+    check(opening);
+    return opening;
+  };
+  let opening = await opened();
   if (!options.legacy) await offerDaemon(io, instance, options.yes);
   let undo = await ensureCopy(instance, opening, request, io.log);
   for (; !undo; undo = await ensureCopy(instance, opening, request, io.log)) {
     if (request.name !== undefined) throw nameIsTaken(request.name);
-    opening = await checkOpening(instance, request, io.log);
+    opening = await opened();
   }
   const ready = await readySession(instance, opening, request, io.log)
     .catch(async (error) => {
       await undo?.();
       throw error;
     });
-  const { session, project, worker, id, start } = ready;
-  if (options.detach) {
-    const conversation = await startDetached(io, instance, ready, request);
-    const opened = { session, project, worker, id, conversation, start };
-    if (answer) answer(opened);
-    else io.answer(opened, session, options.json);
-    return;
-  }
-  if (options.shell) await startSession(instance, ready);
-  return await showSession(io, instance, { name: session }, {
-    worker: { name: worker, id },
-    shown: options.shell ? { what: "shell" } : { what: "session", ...ready },
-  });
+  return { ready, request };
 }
 
 function nameIsTaken(name: string): Failure {
   return new Failure("busy", `Another command opens session "${name}"`, {
     hint: "Try again, or choose another --name.",
   });
-}
-
-/** What to take along into a copy; undefined to work in the project itself. */
-function copyChoice(
-  { clone, withChanges, withIgnored, legacy }: OpenOptions,
-): OpenRequest["copy"] {
-  const ignored = listOf(withIgnored);
-  if (!clone && (withChanges || ignored.length > 0)) {
-    throw new Failure(
-      "usage",
-      "--with-changes and --with-ignored need --clone",
-      {
-        hint: "A session in the project itself has all its files.",
-      },
-    );
-  }
-  if (clone && legacy) {
-    throw new Failure("usage", "--clone and --legacy exclude each other");
-  }
-  return clone ? { changes: withChanges ?? false, ignored } : undefined;
 }
 
 /** How long Claude takes to show its prompt, or to refuse its arguments, and more. */

@@ -5,6 +5,7 @@ import { claudeArguments, command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 import type { OpenOptions } from "./open-project.ts";
 import {
+  addCopyOptions,
   addMcpChoice,
   addPermissionOptions,
   addProfileOptions,
@@ -22,9 +23,12 @@ export function openCommand(io: Io, names: string[]): CAC {
     "[directory] [...others]",
     "Open the session of a project (default: here)",
   );
-  addPermissionOptions(
-    addMcpChoice(addProfileOptions(opening, "auto")),
-    "the session's last one, else PERMISSION_MODES, else Claude's own",
+  addCopyOptions(
+    addPermissionOptions(
+      addMcpChoice(addProfileOptions(opening, "auto")),
+      "the session's last one, else PERMISSION_MODES, else Claude's own",
+    ),
+    "Work in a copy of the project, on a branch of its own; see claudy fetch",
   )
     .usage(`[options] [directory] ${claudeArguments}`)
     .option(
@@ -34,19 +38,6 @@ export function openCommand(io: Io, names: string[]): CAC {
     .option("-d, --detach", "Start it without attaching")
     .option("-s, --shell", "Attach to a shell in its worker")
     .option("--new", "Start a new conversation")
-    .option(
-      "--clone",
-      "Work in a copy of the project, on a branch of its own; see claudy fetch",
-    )
-    .option(
-      "--with-changes",
-      "With --clone: take along what is not committed, but no ignored files",
-    )
-    .option(
-      "--with-ignored <glob>",
-      "With --clone: take along ignored files too, such as node_modules/**; repeatable",
-      { type: [] },
-    )
     .option("--via-parent", "No effect (this is the default)")
     .option("--legacy", "One container without a parent; deprecated")
     .option(

@@ -4,9 +4,6 @@ import { readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { CAC } from "cac";
 import { inspectContainer } from "../docker/docker.ts";
-import { runDocker } from "../docker/docker-cli.ts";
-import { limitEvents, tellOfPids } from "../worker/limit-events.ts";
-import { tellOfMemory } from "../worker/status.ts";
 import { stopWorker } from "../worker/ending.ts";
 import { Failure, fileFailure } from "../std/errors.ts";
 import { inheritRequest } from "../home/host-config.ts";
@@ -32,7 +29,6 @@ import {
 } from "../session/start.ts";
 import { workerEnvironment } from "../session/local-gateway.ts";
 import {
-  answerLine,
   eventArguments,
   type OutputFormat,
   outputFormats,
@@ -42,7 +38,6 @@ import {
   type PermissionMode,
   startMode,
 } from "../instance/permission-mode.ts";
-import type { Log } from "../std/log.ts";
 import { checkPrompt } from "../session/send.ts";
 import type { Servers } from "../mcp/config.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -53,11 +48,15 @@ import { offerDaemon } from "./daemon.ts";
 import { seedState } from "../home/worker-home.ts";
 import { claudeArguments, command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
+import { ask, type Asked } from "./ask.ts";
 import { approveConfig, askDevcontainer, repositoryConsent } from "./trust.ts";
 import {
+  addCopyOptions,
   addMcpChoice,
   addPermissionOptions,
   addProfileOptions,
+  copyChoice,
+  type CopyOptions,
   limitsOption,
   type McpChoice,
   mcpChoice,
@@ -72,8 +71,11 @@ import {
   worktreeOption,
 } from "./start-options.ts";
 
-interface RunOptions extends ProfileOptions, McpChoice, PermissionOptions {
+interface RunOptions
+  extends ProfileOptions, McpChoice, PermissionOptions, CopyOptions {
   project?: string;
+  name?: unknown;
+  keep?: boolean;
   file?: unknown;
   requireLimits?: boolean;
   unguarded?: boolean;
@@ -91,9 +93,12 @@ export function runCommand(io: Io): CAC {
     "[...prompt]",
     "Run one prompt in a new worker and print the answer",
   );
-  addPermissionOptions(
-    addMcpChoice(addProfileOptions(running, "auto")),
-    "PERMISSION_MODES, else Claude's own",
+  addCopyOptions(
+    addPermissionOptions(
+      addMcpChoice(addProfileOptions(running, "auto")),
+      "PERMISSION_MODES, else Claude's own",
+    ),
+    "Work in a new copy of the project, and fetch what was changed in it",
   )
     .usage(`[options] [...prompt] ${claudeArguments}`)
     .option("-p", "No effect (this is the default)")
@@ -102,6 +107,11 @@ export function runCommand(io: Io): CAC {
       "Read the prompt from a file, or with - from stdin",
     )
     .option("-C, --project <dir>", "The project (default: here)")
+    .option(
+      "-n, --name <name>",
+      "With --clone: name of the session (default: a new one)",
+    )
+    .option("--keep", "With --clone: keep the session, to attach to it")
     .option(...limitsOption)
     .option(...networkOption)
     .option(...trustOption)
@@ -121,9 +131,20 @@ export function runCommand(io: Io): CAC {
         mode: permissionChoice(options),
         prompt: await promptOf(io, words, options.file),
       };
-      return await runPrompt(io, asked, options);
+      refuseWithoutCopy(options);
+      if (!options.clone) return await runPrompt(io, asked, options);
+      const { runInCopy } = await import("./run-copy.ts");
+      return await runInCopy(io, asked, options);
     });
   return cli;
+}
+
+function refuseWithoutCopy(options: RunOptions): void {
+  const { name, keep } = options;
+  if (copyChoice(options) || name === undefined && !keep) return;
+  throw new Failure("usage", "--name and --keep need --clone", {
+    hint: "Without --clone, the worker has no session.",
+  });
 }
 
 /** Undefined if the user's arguments for Claude choose it. */
@@ -186,22 +207,10 @@ async function readPrompt(path: string): Promise<string> {
   }
 }
 
-/** Makes Claude wait for the MCP servers before it handles the only prompt. */
-const serverWait = {
-  MCP_CONNECTION_NONBLOCKING: "0",
-  MCP_CONNECT_TIMEOUT_MS: "30000",
-};
-
-interface Asked {
-  prompt: string;
-  format: OutputFormat | undefined;
-  mode: PermissionMode | undefined;
-}
-
 /** Runs `claude -p` in a worker that is stopped afterwards; returns the exit code. */
 async function runPrompt(
   io: Io,
-  { prompt, format, mode }: Asked,
+  { prompt, format, mode }: Asked & { mode: PermissionMode | undefined },
   options: RunOptions,
 ): Promise<number> {
   const flags = flagsOf({ ...options }, startSettings);
@@ -287,60 +296,4 @@ async function prepareRun(
   const container = await inspectContainer(instance.docker, id);
   const files = { claudeHome, owner };
   return prepareStart(instance, files, { ...start, container }, io.log);
-}
-
-/** How often the command says that it still waits. */
-const waitingMs = 30_000;
-
-/** Reports that the answer is waited for, as nothing is printed until Claude has it. */
-export async function whileWaiting<T>(
-  answer: Promise<T>,
-  log: Log,
-  everyMs = waitingMs,
-): Promise<T> {
-  const since = Date.now();
-  const waiting = setInterval(() => {
-    const seconds = Math.round((Date.now() - since) / 1000);
-    log(`Waiting for the answer for ${seconds} s`);
-  }, everyMs);
-  return await answer.finally(() => clearInterval(waiting));
-}
-
-/** Runs Claude in a worker; returns its exit code. */
-async function ask(
-  io: Io,
-  instance: Instance,
-  worker: Worker,
-  start: ClaudeStart & { format: OutputFormat | undefined },
-): Promise<number> {
-  const { format } = start;
-  const env = { ...start.env, ...serverWait };
-  const since = Date.now();
-  const code = await whileWaiting(
-    runDocker([
-      "exec",
-      // The CLI waits three seconds for input, which a terminal does not give.
-      ...(io.isInteractive ? [] : ["--interactive"]),
-      ...Object.keys(env).map((name) => `--env=${name}`),
-      ...[worker.id, "claude-session", ...start.arguments],
-    ], {
-      env,
-      filtered: true,
-      endsOnInterrupt: true,
-      onLine: format === undefined || format === "stream-json"
-        ? undefined
-        : (line) => answerLine(line, format, io.log),
-    }),
-    io.log,
-  );
-  const events = await limitEvents(instance, worker.id);
-  tellOfPids({ name: worker.name, events, runs: false }, io.log);
-  if (code !== 0) {
-    await tellOfMemory(instance, worker, {
-      since,
-      killed: (events?.oomKills ?? 0) > 0,
-      hint: "Raise the limit: WORKER_MEMORY in config/hal9000.conf.",
-    }, io.log);
-  }
-  return code;
 }

@@ -2,6 +2,7 @@
 // them.
 
 import type { Command } from "cac";
+import { listOf } from "../cli/options.ts";
 import type { ProfileChoice } from "../image/profiles.ts";
 import {
   type PermissionMode,
@@ -147,4 +148,39 @@ export function mcpChoice({ mcp }: McpChoice): Choice | undefined {
   if (mcp === false) return false;
   const names = String(mcp).split(",").map((name) => name.trim());
   return names.includes("all") ? true : names.filter(Boolean);
+}
+
+export interface CopyOptions {
+  clone?: boolean;
+  withChanges?: boolean;
+  withIgnored?: unknown;
+}
+
+/** Adds the options of commands that can make a copy of a project. */
+export function addCopyOptions(command: Command, meaning: string): Command {
+  return command
+    .option("--clone", meaning)
+    .option(
+      "--with-changes",
+      "With --clone: take along what is not committed, but no ignored files",
+    )
+    .option(
+      "--with-ignored <glob>",
+      "With --clone: take along ignored files too, such as node_modules/**; repeatable",
+      { type: [] },
+    );
+}
+
+/** What to take along into a copy; undefined to work in the project itself. */
+export function copyChoice(
+  { clone, withChanges, withIgnored }: CopyOptions,
+): { changes: boolean; ignored: string[] } | undefined {
+  const ignored = listOf(withIgnored);
+  if (clone) return { changes: withChanges ?? false, ignored };
+  if (!withChanges && ignored.length === 0) return undefined;
+  throw new Failure(
+    "usage",
+    "--with-changes and --with-ignored need --clone",
+    { hint: "A session in the project itself has all its files." },
+  );
 }

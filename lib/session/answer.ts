@@ -51,6 +51,11 @@ export function answerLine(
   return undefined;
 }
 
+/** Whether a line that the CLI has printed is its result. */
+export function isResult(line: string): boolean {
+  return parseJson(eventSchema, line)?.type === "result";
+}
+
 /** What the CLI itself reports on stderr, and retries. */
 function report(
   { subtype, level, content }: v.InferOutput<typeof eventSchema>,

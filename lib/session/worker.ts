@@ -35,6 +35,8 @@ export interface WorkerOptions {
   sshAgent?: string | undefined;
   repository?: RepositoryConsent | undefined;
   relay?: RelayUse;
+  /** For a single command; if the caller does not stop the worker, the parent does. */
+  once?: boolean | undefined;
   profile: ProfileChoice;
 }
 
@@ -108,6 +110,7 @@ export async function ensureSessionWorker(
         sshAgent: request.sshAgent,
         standalone: request.standalone ?? false,
         formerData: request.standalone ?? false,
+        once: request.once ?? false,
         allowAnyPath: request.allowAnyPath ?? false,
       }, log);
     } catch (error) {

@@ -507,6 +507,11 @@ teardown() {
   [[ $("$claudy" prune --sessions --older-than 0 --dry-run) == *"session "*" MB "*"copy-$$"* ]]
   "$claudy" sessions rm --yes "copy-$$"
   [ ! -e "$HAL9000_HOME/workspaces/copy-$$" ]
+  # Once, as in CI: what is changed comes back, and the session goes.
+  run --separate-stderr -0 "$claudy" run --clone --json -C "$project" --dangerously-skip-permissions \
+    'TOOL Bash {"command":"echo 1 >once.txt && git add . && git -c user.name=a -c user.email=a@b commit -qm once && echo 2 >more.txt","description":"x"}' </dev/null
+  [ "$(jq -r '.result, .copy.made.commits, .copy.kept' <<<"$output" | xargs)" = "tool done 1 false" ]
+  [ "$(git -C "$project" show "$(jq -r .copy.branch <<<"$output"):more.txt")" = 2 ]
   open --clone "$project" # sweeps what is left
   [ "$(ls -A "$HAL9000_HOME/workspaces")" = "$session" ]
   "$claudy" sessions rm --yes --force "$session"

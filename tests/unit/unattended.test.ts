@@ -7,7 +7,8 @@ import { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { outputFormat, whileWaiting } from "../../lib/commands/run.ts";
+import { HeldResult, whileWaiting } from "../../lib/commands/ask.ts";
+import { outputFormat } from "../../lib/commands/run.ts";
 import { permissionChoice } from "../../lib/commands/start-options.ts";
 import { readSettings } from "../../lib/instance/config.ts";
 import {
@@ -225,6 +226,17 @@ test("prints the answer, and reports retries and warnings", () => {
   assert.is(answerLine("no JSON", "text", () => {}), "no JSON");
   const result = '{"type":"result","result":"a","total_cost_usd":1}';
   assert.is(answerLine(result, "json", () => {}), result);
+});
+
+test("holds the last result back, and prints what comes before it", () => {
+  const hold = new HeldResult();
+  const result = (text: string) =>
+    JSON.stringify({ type: "result", result: text });
+  assert.is(hold.take("no JSON"), "no JSON");
+  assert.is(hold.take('{"type":"system"}', () => undefined), undefined);
+  assert.is(hold.take(result("one")), undefined);
+  assert.is(hold.take(result("two")), result("one"));
+  assert.is(hold.line, result("two"));
 });
 
 test("reports that the answer is waited for", async () => {
