@@ -18,11 +18,12 @@ import { readRows } from "../usage/records.ts";
 import { type Sum, usageSums } from "../usage/report.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { diffCopy } from "../workspace/diff.ts";
-import { fetchAndMerge } from "./copies.ts";
+import { fetchAndMerge, maxBytesIn, sizeOption } from "./copies.ts";
 import { namedSession } from "./workers.ts";
 
 interface Options {
   test?: unknown;
+  maxSize?: unknown;
   withChanges?: boolean;
   yes?: boolean;
   json?: boolean;
@@ -50,9 +51,12 @@ export function compareCommand(io: Io): CAC {
     "Compare what sessions have changed in their copies, and what they used",
   )
     .option("--test <command>", "Run a shell command in each running session")
+    .option(...sizeOption)
     .option("--json", "Print the comparison as JSON")
     .example("claudy compare shop-f1 shop-f2 --test make")
-    .action(async (words: string[], { test, json }: Options) => {
+    .action(async (words: string[], options: Options) => {
+      const { test, json } = options;
+      const maxBytes = maxBytesIn(options);
       const instance = await openInstance(io.env, io.log);
       const sessions = words.map((word) => namedSession(io, instance, word));
       const sums = usageSums(readRows(instance.home), "session", "");
@@ -60,7 +64,13 @@ export function compareCommand(io: Io): CAC {
       // One after another: tests would slow each other down.
       for (const session of sessions) {
         const sum = sums.find(({ name }) => name === session.name);
-        compared.push(await compare(io, instance, session, { test, sum }));
+        compared.push(
+          await compare(io, instance, session, {
+            test,
+            sum,
+            maxBytes,
+          }),
+        );
       }
       io.answer(compared, table(compared, test !== undefined, sums), json);
     });
@@ -71,7 +81,11 @@ async function compare(
   io: Io,
   instance: Instance,
   session: SessionRecord,
-  { test, sum }: { test: unknown; sum: Sum | undefined },
+  { test, sum, maxBytes }: {
+    test: unknown;
+    sum: Sum | undefined;
+    maxBytes: number | undefined;
+  },
 ): Promise<Compared> {
   const exit = test === undefined
     ? null
@@ -79,7 +93,7 @@ async function compare(
   const { commits, files, insertions, deletions } = await diffCopy(
     instance,
     session,
-    { changes: true, stat: true },
+    { changes: true, stat: true, maxBytes },
     io.log,
   );
   return {

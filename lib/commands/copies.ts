@@ -10,6 +10,7 @@ import { openInstance } from "../instance/open.ts";
 import type { SessionRecord } from "../instance/session-record.ts";
 import { Failure } from "../std/errors.ts";
 import { printable, printableLines } from "../std/text.ts";
+import { parseSize, sizePattern } from "../std/units.ts";
 import { diffCopy } from "../workspace/diff.ts";
 import { fetchCopy, type Fetched } from "../workspace/fetch.ts";
 import { pullIntoCopy } from "../workspace/pull.ts";
@@ -18,6 +19,7 @@ import { namedSession } from "./workers.ts";
 
 interface Options {
   withChanges?: boolean;
+  maxSize?: unknown;
   stat?: boolean;
   json?: boolean;
 }
@@ -27,6 +29,25 @@ const changesOption = [
   "Also what the session has not committed",
 ] as const;
 
+export const sizeOption = [
+  "--max-size <size>",
+  "Most that the session's changes may take (default: 2g)",
+] as const;
+
+/** The bytes of --max-size; undefined for the default. */
+export function maxBytesIn(
+  { maxSize }: { maxSize?: unknown },
+): number | undefined {
+  if (maxSize === undefined) return undefined;
+  const text = String(maxSize);
+  const bytes = sizePattern.test(text) ? parseSize(text) : 0;
+  if (bytes >= 1024 ** 2 && bytes <= 1024 ** 5) return bytes;
+  throw new Failure(
+    "usage",
+    `--max-size must be a size from 1m to 1024t, got "${text}"`,
+  );
+}
+
 export function fetchCommand(io: Io): CAC {
   const cli = command("claudy fetch");
   cli.command(
@@ -34,13 +55,17 @@ export function fetchCommand(io: Io): CAC {
     "Fetch a session's commits into refs/remotes/claudy/NAME (default: the session here)",
   )
     .option(changesOption[0], `${changesOption[1]}, as a commit of its own`)
+    .option(...sizeOption)
     .option("--json", "Print what was fetched as JSON")
     .example("claudy fetch shop-c1 --with-changes")
-    .action(async (word: unknown, { withChanges, json }: Options) => {
+    .action(async (word: unknown, options: Options) => {
+      const { withChanges, json } = options;
+      const maxBytes = maxBytesIn(options);
       const instance = await openInstance(io.env, io.log);
       const session = namedSession(io, instance, word);
       const fetched = await fetchCopy(instance, session, {
         changes: withChanges ?? false,
+        maxBytes,
       }, io.log);
       tellLeft(io, fetched);
       io.answer(fetched, fetchedText(fetched), json);
@@ -50,11 +75,13 @@ export function fetchCommand(io: Io): CAC {
 
 function fetchedText({ updated }: Fetched): string {
   if (updated.length === 0) return "Nothing new";
-  return updated.map(({ ref, commits }) =>
+  const lines = updated.slice(0, maxListed).map(({ ref, commits }) =>
     `${printable(ref.replace(/^refs\/remotes\//, ""))}: ${commits} new ${
       commits === 1 ? "commit" : "commits"
     }`
-  ).join("\n");
+  );
+  const more = updated.length - maxListed;
+  return [...lines, ...(more > 0 ? [`${more} more branches`] : [])].join("\n");
 }
 
 /** What is in the copy only. */
@@ -66,15 +93,16 @@ export function tellLeft(
   if (files !== "" && !withChanges) {
     io.log(`Not committed, and not fetched: ${files} (see --with-changes)`);
   }
-  for (const name of refused.slice(0, maxRefused)) {
+  for (const name of refused.slice(0, maxListed)) {
     io.log(`warning: A branch was left out: ${printable(name)}`);
   }
-  if (refused.length > maxRefused) {
-    io.log(`warning: ${refused.length - maxRefused} more were left out`);
+  if (refused.length > maxListed) {
+    io.log(`warning: ${refused.length - maxListed} more were left out`);
   }
 }
 
-const maxRefused = 20;
+/** A hostile copy may have thousands. */
+const maxListed = 50;
 
 export function diffCommand(io: Io): CAC {
   const cli = command("claudy diff");
@@ -83,15 +111,18 @@ export function diffCommand(io: Io): CAC {
     "Show what a session has changed since it left your branch (default: the session here)",
   )
     .option(...changesOption)
+    .option(...sizeOption)
     .option("--stat", "Show only files and numbers of lines")
     .option("--json", "Print the difference as JSON")
     .action(async (word: unknown, options: Options) => {
       const { withChanges = false, stat = false, json } = options;
+      const maxBytes = maxBytesIn(options);
       const instance = await openInstance(io.env, io.log);
       const session = namedSession(io, instance, word);
       const { text, left } = await diffCopy(instance, session, {
         changes: withChanges,
         stat,
+        maxBytes,
       }, io.log);
       if (left > 0) {
         io.log(`Not committed, and not shown: ${left} (see --with-changes)`);
@@ -109,12 +140,15 @@ export function mergeCommand(io: Io): CAC {
     "Fetch from a session, then merge its branch by your git",
   )
     .option(...changesOption)
+    .option(...sizeOption)
     .example("claudy merge shop-c1")
-    .action(async (word: unknown, { withChanges }: Options) => {
+    .action(async (word: unknown, options: Options) => {
+      const maxBytes = maxBytesIn(options);
       const instance = await openInstance(io.env, io.log);
       const session = namedSession(io, instance, word);
       return await fetchAndMerge(io, instance, session, {
-        changes: withChanges ?? false,
+        changes: options.withChanges ?? false,
+        maxBytes,
       });
     });
   return cli;
@@ -125,7 +159,7 @@ export async function fetchAndMerge(
   io: Pick<Io, "env" | "log">,
   instance: Instance,
   session: SessionRecord,
-  request: { changes: boolean },
+  request: { changes: boolean; maxBytes?: number | undefined },
 ): Promise<number> {
   const fetched = await fetchCopy(instance, session, request, io.log);
   tellLeft(io, fetched);

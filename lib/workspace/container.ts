@@ -15,6 +15,8 @@ import { inodeOf } from "../std/hostpath.ts";
 import type { Log } from "../std/log.ts";
 import { ensureDirectory, type Owner } from "../std/owned.ts";
 import { removeTree } from "../std/remove-tree.ts";
+import { binarySize, span } from "../std/units.ts";
+import type { Limits } from "./git/limits.ts";
 import type { Request } from "./git/workspace.ts";
 
 /** Where directories are in the container. */
@@ -44,6 +46,8 @@ export interface Work {
   mounts: Mounted[];
   work: Request["work"];
   log: Log;
+  /** For a step that reads what a session has written. @default a long time */
+  limits?: Pick<Limits, "timeoutMs" | "exceeded">;
 }
 
 const failureSchema = v.object({
@@ -58,7 +62,7 @@ const answerSchema = v.union([
 ]);
 
 /** Long enough for a repository of many gigabytes. */
-const timeoutMs = 60 * 60_000;
+const defaultTimeoutMs = 60 * 60_000;
 const memoryBytes = 2 * 1024 ** 3;
 
 /** A temporary directory of one command; `id` is also that of its container. */
@@ -149,7 +153,7 @@ export async function perform<T>(
   instance: Instance,
   schema: v.GenericSchema<unknown, T>,
   scratch: Scratch,
-  { subject, user, mounts, work, log }: Work,
+  { subject, user, mounts, work, log, limits }: Work,
   { ownReadOnly = false } = {},
 ): Promise<T> {
   const { uid, gid } = await userInContainers(instance.docker, user, subject);
@@ -160,6 +164,8 @@ export async function perform<T>(
     ),
   ];
   const request: Request = { work, checks };
+  const timeoutMs = limits?.timeoutMs ?? defaultTimeoutMs;
+  const begun = performance.now();
   const output = await runHelper(instance, {
     subject,
     id: ownReadOnly ? secondOf(scratch.id) : scratch.id,
@@ -178,6 +184,9 @@ export async function perform<T>(
     onError: log,
     timeoutMs,
     memoryBytes,
+  }).catch((error) => {
+    if (!limits || performance.now() - begun < timeoutMs) throw error;
+    throw limits.exceeded(`${subject}: it took longer than ${span(timeoutMs)}`);
   });
   const answer = parsed(output, subject);
   if ("failure" in answer) {
@@ -192,6 +201,13 @@ export async function perform<T>(
 }
 
 function parsed(output: string, subject: string) {
+  if (output === "") {
+    throw new Failure(
+      "resources",
+      `${subject}: its container was killed, perhaps for want of memory`,
+      { hint: `It may use ${binarySize(memoryBytes)}.` },
+    );
+  }
   try {
     return v.parse(answerSchema, JSON.parse(output));
   } catch (error) {

@@ -8,6 +8,7 @@ import { copyMount, readBase, sourceIn, sourceMounts } from "./base.ts";
 import { inside, perform } from "./container.ts";
 import { projectOf, requireSameRepository, withScratch } from "./exchange.ts";
 import { diffResultSchema } from "./git/diff.ts";
+import { defaultMaxBytes, Limits } from "./git/limits.ts";
 import { repositoryOf } from "./repository.ts";
 import { requireCopy } from "./workspace.ts";
 
@@ -15,7 +16,11 @@ import { requireCopy } from "./workspace.ts";
 export async function diffCopy(
   instance: Instance,
   record: SessionRecord,
-  { changes, stat }: { changes: boolean; stat: boolean },
+  { changes, stat, maxBytes = defaultMaxBytes }: {
+    changes: boolean;
+    stat: boolean;
+    maxBytes?: number | undefined;
+  },
   log: Log,
 ): Promise<v.InferOutput<typeof diffResultSchema>> {
   const session = record.name;
@@ -47,8 +52,10 @@ export async function diffCopy(
           changes,
           stat,
           scratch: inside.own,
+          maxBytes,
         },
         log,
+        limits: new Limits(maxBytes),
       }),
   );
 }

@@ -12,6 +12,7 @@ import {
   withKnown,
   withScratch,
 } from "./exchange.ts";
+import { defaultMaxBytes, Limits } from "./git/limits.ts";
 import { extraBranches, packResultSchema } from "./git/pack.ts";
 import { receiveResultSchema } from "./git/receive.ts";
 import { requireCopy } from "./workspace.ts";
@@ -40,7 +41,10 @@ export function fetchPrefix(session: string): string {
 export async function fetchCopy(
   instance: Instance,
   record: SessionRecord,
-  { changes }: { changes: boolean },
+  { changes, maxBytes = defaultMaxBytes }: {
+    changes: boolean;
+    maxBytes?: number | undefined;
+  },
   log: Log,
 ): Promise<Fetched> {
   const session = record.name;
@@ -52,6 +56,7 @@ export async function fetchCopy(
   );
   const copy = requireCopy(instance, record);
   const base = readBase(instance, session);
+  const limits = new Limits(maxBytes);
   const attempt = async (known: string[]) =>
     await withScratch(instance, session, async (scratch) => {
       const packed = await perform(instance, packResultSchema, scratch, {
@@ -67,8 +72,11 @@ export async function fetchCopy(
           fetchedTree: null,
           scratch: inside.own,
           write: true,
+          base: base.head,
+          maxBytes,
         },
         log,
+        limits,
       });
       const received = await perform(instance, receiveResultSchema, scratch, {
         subject,
@@ -82,8 +90,11 @@ export async function fetchCopy(
           branches: packed.branches,
           prefix: fetchPrefix(session),
           isCopy: false,
+          base: base.head,
+          maxBytes,
         },
         log,
+        limits,
       }, { ownReadOnly: true });
       return { packed, received };
     });

@@ -1,5 +1,6 @@
 // Brings the user's commits into the copy of a session.
 
+import { statSync } from "node:fs";
 import type * as v from "valibot";
 import type { Instance } from "../instance/instance.ts";
 import type { SessionRecord } from "../instance/session-record.ts";
@@ -13,6 +14,7 @@ import {
   withScratch,
 } from "./exchange.ts";
 import { hostRemote } from "./git/clone-config.ts";
+import { defaultMaxBytes, Limits } from "./git/limits.ts";
 import { offerResultSchema } from "./git/pack.ts";
 import { receiveResultSchema } from "./git/receive.ts";
 import { requireCopy } from "./workspace.ts";
@@ -65,6 +67,10 @@ export async function pullIntoCopy(
             isCopy: true,
           },
           log,
+          // The copy may be hostile.
+          limits: new Limits(
+            defaultMaxBytes + statSync(`${scratch.path}/pack`).size,
+          ),
         },
         { ownReadOnly: true },
       );

@@ -5,6 +5,7 @@ import type { Log } from "../std/log.ts";
 import { copyMount, readBase } from "./base.ts";
 import { inside, perform } from "./container.ts";
 import { withScratch } from "./exchange.ts";
+import { Limits } from "./git/limits.ts";
 import { packResultSchema } from "./git/pack.ts";
 import { copyOf, filesText } from "./workspace.ts";
 
@@ -22,7 +23,7 @@ export async function unfetchedIn(
   log: Log,
 ): Promise<Unfetched> {
   const copy = copyOf(instance, name);
-  const { format, known, fetchedTree } = readBase(instance, name);
+  const { format, head, known, fetchedTree } = readBase(instance, name);
   return await withScratch(
     instance,
     name,
@@ -40,8 +41,10 @@ export async function unfetchedIn(
           fetchedTree,
           scratch: inside.own,
           write: false,
+          base: head,
         },
         log,
+        limits: new Limits(),
       }),
   );
 }

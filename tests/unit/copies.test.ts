@@ -1,7 +1,6 @@
 // Sessions that work in a copy of their project, on a fake engine whose helper containers run
 // the real program.
 
-import { execFileSync } from "node:child_process";
 import {
   existsSync,
   mkdirSync,
@@ -17,6 +16,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import * as v from "valibot";
 import { fetchAndMerge } from "../../lib/commands/copies.ts";
 import { label } from "../../lib/instance/labels.ts";
 import { readRecord } from "../../lib/instance/record.ts";
@@ -26,105 +26,37 @@ import {
 } from "../../lib/instance/session-record.ts";
 import { findLeftovers, removeLeftovers } from "../../lib/doctor/prune.ts";
 import { fit, Unfit } from "../../lib/pool/fit.ts";
+import type { Failure } from "../../lib/std/errors.ts";
 import { sessionName } from "../../lib/project/project.ts";
 import { readScope, writeScope } from "../../lib/egress/store.ts";
-import { ensureCopy } from "../../lib/session/copy.ts";
 import { forkSession } from "../../lib/session/fork.ts";
 import { readBudgets, setBudget } from "../../lib/usage/budgets.ts";
 import { thawAbandoned } from "../../lib/workspace/frozen.ts";
 import { renameSession } from "../../lib/session/move.ts";
-import { readySession } from "../../lib/session/open.ts";
-import { checkOpening, type OpenRequest } from "../../lib/session/opening.ts";
 import { removeSession, stopSession } from "../../lib/session/session.ts";
 import { sweepCopies } from "../../lib/workspace/abandoned.ts";
 import { diffCopy } from "../../lib/workspace/diff.ts";
 import { fetchCopy } from "../../lib/workspace/fetch.ts";
 import { pullIntoCopy } from "../../lib/workspace/pull.ts";
 import { unfetchedIn } from "../../lib/workspace/unfetched.ts";
+import { makeScratch, perform } from "../../lib/workspace/container.ts";
+import { Limits } from "../../lib/workspace/git/limits.ts";
 import { copyOf, measureCopies } from "../../lib/workspace/workspace.ts";
-import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
+import { failureOf } from "../helper/copied.ts";
+import {
+  commit,
+  type Context,
+  git,
+  open,
+  opened,
+  prepare,
+} from "../helper/opened-copy.ts";
 import { runWorkspace } from "../helper/workspace-program.ts";
-
-interface Context extends FakeInstance {
-  app: string;
-}
 
 const test = suite<Context>("copies");
 
-test.before.each((context) => {
-  Object.assign(context, fakeInstance());
-  context.engine.reply = runWorkspace;
-  Object.assign(context.instance.settings, {
-    HAL9000_PROJECT_ROOTS: [context.root],
-  });
-  context.app = context.project("app");
-  git(context.app, "init", "--quiet", "--initial-branch=main");
-  commit(context.app, "a.txt", "one\n");
-});
+test.before.each(prepare);
 test.after.each(({ end }) => end());
-
-function git(directory: string, ...args: string[]): string {
-  return execFileSync("git", args, {
-    cwd: directory,
-    env: {
-      PATH: process.env["PATH"],
-      HOME: "/nonexistent",
-      GIT_AUTHOR_NAME: "a",
-      GIT_AUTHOR_EMAIL: "a@b",
-      GIT_COMMITTER_NAME: "a",
-      GIT_COMMITTER_EMAIL: "a@b",
-    } as NodeJS.ProcessEnv,
-    encoding: "utf8",
-    stdio: ["ignore", "pipe", "pipe"],
-  }).trim();
-}
-
-function commit(directory: string, name: string, text: string): string {
-  writeFileSync(join(directory, name), text);
-  git(directory, "add", "--all");
-  git(directory, "commit", "--quiet", "--message", name);
-  return git(directory, "rev-parse", "HEAD");
-}
-
-async function open(
-  { instance, app, log }: Context,
-  change: Partial<OpenRequest> = {},
-) {
-  const request: OpenRequest = {
-    directory: app,
-    cwd: "/",
-    copy: { changes: false, ignored: [] },
-    profile: { name: undefined, build: false },
-    mcp: undefined,
-    claudeArguments: [],
-    approveConfig: () => Promise.resolve(false),
-    env: {},
-    ...change,
-  };
-  const opening = await checkOpening(instance, request, log);
-  const undo = await ensureCopy(instance, opening, request, log);
-  if (!undo) return undefined;
-  return await readySession(instance, opening, request, log)
-    .catch(async (error) => {
-      await undo();
-      throw error;
-    });
-}
-
-/** Opens a session with a copy; returns its record and the copy's directory. */
-async function opened(context: Context, change: Partial<OpenRequest> = {}) {
-  const ready = await open(context, change);
-  const record = readSession(context.instance, ready?.session ?? "");
-  if (!ready || !record) throw new Error("there is no session");
-  return {
-    ready,
-    record,
-    tree: context.instance.home.workspaceTree(record.name),
-  };
-}
-
-const failureOf = (promise: Promise<unknown>): Promise<Error> =>
-  promise.then(() => assert.unreachable() as never, (error) => error);
 
 test("opens sessions in copies of their own", async (context) => {
   const { instance, engine, app } = context;
@@ -276,6 +208,32 @@ test("fetches, compares and pulls", async (context) => {
     "base.json",
     "tree",
   ]);
+});
+
+test("names the option for a step that takes too long, and a kill for want of memory", async (context) => {
+  const { instance, app, engine, log } = context;
+  const { record } = await opened(context);
+  const step = () => {
+    const scratch = makeScratch(instance, record.name, "reading");
+    return failureOf(perform(instance, v.unknown(), scratch, {
+      subject: "Cannot fetch",
+      user: instance.owner,
+      mounts: [],
+      work: { do: "fork", tree: app, target: scratch.path, branch: "x" },
+      log,
+      limits: {
+        timeoutMs: 300,
+        exceeded: (what) => new Limits().exceeded(what),
+      },
+    }));
+  };
+  engine.reply = () => new Promise(() => {});
+  const late = await step() as Failure;
+  assert.is(late.message, "Cannot fetch: it took longer than 0 s");
+  assert.match(late.hint ?? "", "--max-size 4g");
+  engine.reply = () => Promise.resolve("");
+  const killed = await step();
+  assert.match(killed.message, "was killed, perhaps for want of memory");
 });
 
 test("refuses a directory that was replaced while it was mounted", async (context) => {

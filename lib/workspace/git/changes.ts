@@ -2,6 +2,8 @@
 // never one that a worker can write.
 
 import { existsSync, rmSync } from "node:fs";
+import { Failure } from "../../std/errors.ts";
+import { Limits } from "./limits.ts";
 import { gitList, type Place, run, type RunOptions } from "./git.ts";
 
 export interface Change {
@@ -13,6 +15,7 @@ export interface Change {
 export async function changesIn(
   place: Place,
   head: string | null,
+  limits = new Limits(),
 ): Promise<Change[]> {
   const { index } = place;
   const read = async () => {
@@ -22,10 +25,15 @@ export async function changesIn(
     return await gitList(place, [
       ...["status", "--porcelain", "-z", "--untracked-files=all"],
       ...["--no-renames", "--ignore-submodules=dirty"],
-    ]);
+    ], {
+      maxBytes: limits.listBytes,
+      exceeded: () =>
+        limits.exceeded("It has too many files that are not committed"),
+    });
   };
   const entries = await read().catch((error) => {
-    if (index === undefined || !existsSync(index)) throw error;
+    const isRefused = error instanceof Failure && error.kind === "unsafe";
+    if (isRefused || index === undefined || !existsSync(index)) throw error;
     // It may be damaged, as after a power failure.
     rmSync(index);
     return read();

@@ -2,8 +2,10 @@
 
 import { join } from "node:path";
 import * as v from "valibot";
+import { Failure } from "../../std/errors.ts";
 import { changesIn } from "./changes.ts";
 import { git, run, withoutCaches } from "./git.ts";
+import { Limits } from "./limits.ts";
 import { copyIndex, openCopy, treeOfChanges } from "./pack.ts";
 import { readSource } from "./source.ts";
 
@@ -23,6 +25,8 @@ export const diffRequestSchema = v.object({
   /** Only names and numbers of lines. */
   stat: v.boolean(),
   scratch: v.string(),
+  /** See limits.ts. */
+  maxBytes: v.optional(v.number()),
 });
 
 export const diffResultSchema = v.object({
@@ -45,8 +49,11 @@ export async function diff(
   const index = await copyIndex(tree, scratch);
   const place = { ...opened.place, workTree: tree, index };
   const { head } = opened;
-  const files = await changesIn(place, head);
-  const tip = changes && files.length > 0 ? await treeOfChanges(place) : head;
+  const limits = new Limits(request.maxBytes);
+  const files = await changesIn(place, head, limits);
+  const tip = changes && files.length > 0
+    ? await treeOfChanges(place, limits)
+    : head;
   const theirs = source ? source.head : request.base;
   const shared = head && theirs
     ? (await run(place, ["merge-base", theirs, head], {
@@ -60,7 +67,14 @@ export async function diff(
     tip === null ? "" : await git(place, [
       ...["diff", "--no-ext-diff", "--no-textconv", "--no-color"],
       ...["--find-renames", "--submodule=short", ...format, from, tip, "--"],
-    ], { maxBytes, config: withoutCaches });
+    ], {
+      maxBytes: maxTextBytes,
+      exceeded: () =>
+        new Failure("unsafe", "The difference is too long to be shown", {
+          hint: "See its files with --stat, or fetch it, and use git diff.",
+        }),
+      config: withoutCaches,
+    });
   const commits = head === null ? "0" : await git(place, [
     ...["rev-list", "--count", head, ...(shared ? [`^${shared}`] : [])],
   ], { config: withoutCaches });
@@ -84,4 +98,4 @@ function numbersIn(shortstat: string) {
 }
 
 /** Less than a helper may print, since JSON needs more. */
-const maxBytes = 24 * 1024 ** 2;
+const maxTextBytes = 24 * 1024 ** 2;

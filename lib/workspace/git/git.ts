@@ -36,6 +36,8 @@ const overrides: [key: string, value: string][] = [
   ["commit.gpgSign", "false"],
   ["pack.threads", "1"],
   ["pack.windowMemory", "64m"],
+  // Larger ones are read part by part.
+  ["core.bigFileThreshold", "64m"],
   // Gives the pointer of a file that is stored with Git LFS, without git-lfs.
   ["filter.lfs.clean", pointerProgram()],
 ];
@@ -68,6 +70,12 @@ export interface Place {
   objects?: string | undefined;
 }
 
+/**
+ * More than git needs for an object that it has stored with its own settings, where files from
+ * 512 MiB on are stored in another way.
+ */
+const maxAllocationBytes = 640 * 1024 ** 2;
+
 /** The whole environment of git. */
 function environment(
   { gitDir, commonDir, workTree, index, objects }: Place,
@@ -89,6 +97,7 @@ function environment(
     GIT_NO_LAZY_FETCH: "1",
     GIT_NO_REPLACE_OBJECTS: "1",
     GIT_GRAFT_FILE: "/dev/null",
+    GIT_ALLOC_LIMIT: `${maxAllocationBytes}`,
     GIT_DIR: gitDir,
     GIT_COMMON_DIR: commonDir,
     GIT_WORK_TREE: workTree,
@@ -117,12 +126,16 @@ export interface RunOptions {
   cwd?: string;
   config?: Record<string, string>;
   env?: Record<string, string>;
+  /** Of the output, also to a file. */
   maxBytes?: number;
+  /** The error for more than `maxBytes`. */
+  exceeded?: () => Failure;
 }
 
 export interface Ran {
   exitCode: number;
-  text: string;
+  bytes: Buffer;
+  readonly text: string;
 }
 
 const maxOutputBytes = 256 * 1024 ** 2;
@@ -153,29 +166,42 @@ export async function run(
   });
   const chunks: Buffer[] = [];
   let bytes = 0;
-  const limit = options.maxBytes ?? maxOutputBytes;
-  if (output === undefined) {
-    child.stdout.on("data", (chunk: Buffer) => {
-      bytes += chunk.length;
-      if (bytes > limit) child.kill("SIGKILL");
-      else chunks.push(chunk);
-    });
-  } else await pipeline(child.stdout, createWriteStream(output));
+  const limit = options.maxBytes ??
+    (output === undefined ? maxOutputBytes : Infinity);
+  child.stdout.on("data", (chunk: Buffer) => {
+    bytes += chunk.length;
+    if (bytes > limit) child.kill("SIGKILL");
+    else if (output === undefined) chunks.push(chunk);
+  });
+  if (output !== undefined) {
+    await pipeline(child.stdout, createWriteStream(output));
+  }
   await fed;
   const [exitCode] = await ended as [number | null];
   if (bytes > limit) {
-    throw new GitFailed(args[0] ?? "", `more than ${binarySize(limit)}`);
+    throw options.exceeded?.() ??
+      new GitFailed(args[0] ?? "", `more than ${binarySize(limit)}`);
   }
-  if (!accept.includes(exitCode ?? 255)) {
+  if (exitCode === null) {
+    throw new Failure(
+      "resources",
+      `git ${args[0]} was killed, perhaps for want of memory`,
+    );
+  }
+  if (!accept.includes(exitCode)) {
     const lines = Buffer.concat(errors).toString("utf8").split(/[\r\n]+/)
       .filter((line) => line.trim() !== "");
     const why = lines.find((line) => /^(fatal|error):/.test(line)) ??
       lines.at(-1) ?? `exit code ${exitCode}`;
     throw new GitFailed(args[0] ?? "", why.slice(0, 500));
   }
+  const all = Buffer.concat(chunks);
   return {
-    exitCode: exitCode ?? 255,
-    text: Buffer.concat(chunks).toString("utf8"),
+    exitCode,
+    bytes: all,
+    get text() {
+      return all.toString("utf8");
+    },
   };
 }
 
@@ -183,7 +209,16 @@ export async function run(
 export class GitFailed extends Failure {
   constructor(command: string, why: string) {
     const full = /No space left on device/.test(why);
-    super(full ? "resources" : "failed", `git ${command}: ${why}`);
+    const large = /^fatal: attempting to allocate|Out of memory/.test(why);
+    super(
+      full ? "resources" : large ? "unsafe" : "failed",
+      `git ${command}: ${why}`,
+      large
+        ? {
+          hint: "An object, index or pattern file in it is too large to read.",
+        }
+        : {},
+    );
   }
 }
 

@@ -16,9 +16,11 @@ import { Failure } from "../../std/errors.ts";
 import { plainText } from "../../std/plain-file.ts";
 import { runProgram } from "../../std/program.ts";
 import { aloneElsewhere, notInTree } from "./alone.ts";
+import { binarySize } from "../../std/units.ts";
 import { addAll, changesIn } from "./changes.ts";
 import { commitsAmong, countOf } from "./commits.ts";
 import { git, type Place, run, view, withoutCaches } from "./git.ts";
+import { Limits } from "./limits.ts";
 import { copyFile } from "./objects.ts";
 import {
   isBranchName,
@@ -28,6 +30,7 @@ import {
   type Refs,
 } from "./refs.ts";
 import { readSource } from "./source.ts";
+import { requireWeight } from "./weight.ts";
 
 export const packRequestSchema = v.object({
   do: v.literal("pack"),
@@ -44,9 +47,13 @@ export const packRequestSchema = v.object({
   scratch: v.string(),
   /** False to count only, also what is in submodules and Git LFS. */
   write: v.boolean(),
+  /** The commit that the session began with. */
+  base: v.optional(v.nullable(v.string())),
+  /** See limits.ts. */
+  maxBytes: v.optional(v.number()),
 });
 
-export type PackRequest = v.InferOutput<typeof packRequestSchema>;
+export type PackRequest = v.InferInput<typeof packRequestSchema>;
 
 const idSchema = v.pipe(v.string(), v.regex(/^(?:[0-9a-f]{40}|[0-9a-f]{64})$/));
 
@@ -75,18 +82,23 @@ export const extraBranches = {
 
 export async function pack(request: PackRequest): Promise<PackResult> {
   const { tree, scratch, known } = request;
+  const limits = new Limits(request.maxBytes);
   const { place, refs, head } = await openCopy(request, []);
-  const files = await changesIn({
-    ...place,
-    workTree: tree,
-    index: await copyIndex(tree, scratch),
-  }, head);
+  const files = await changesIn(
+    {
+      ...place,
+      workTree: tree,
+      index: await copyIndex(tree, scratch),
+    },
+    head,
+    limits,
+  );
   const branches = takeNames(refs);
   if (refs.detached) branches[extraBranches.detached] = refs.detached;
   let changesTree: string | null = null;
   if (files.length > 0 && (request.changes || request.fetchedTree !== null)) {
     const outside = { ...place, workTree: tree, index: join(scratch, "index") };
-    changesTree = await treeOfChanges(outside);
+    changesTree = await treeOfChanges(outside, limits);
     if (request.changes) {
       branches[extraBranches.changes] = await commitOf(
         outside,
@@ -107,6 +119,8 @@ export async function pack(request: PackRequest): Promise<PackResult> {
       input: revisions,
       output: join(scratch, "pack"),
       config: withoutCaches,
+      maxBytes: limits.bytes,
+      exceeded: () => limits.exceeded("Its commits are too large"),
     });
   }
   const fetched = changesTree !== null && changesTree === request.fetchedTree;
@@ -147,7 +161,10 @@ function takeNames(refs: Refs): Record<string, string> {
 
 /** A repository of our own with the objects and branches of the copy. */
 export async function openCopy(
-  { tree, format, scratch }: Pick<PackRequest, "tree" | "format" | "scratch">,
+  { tree, format, scratch, base = null, maxBytes }: Pick<
+    PackRequest,
+    "tree" | "format" | "scratch" | "base" | "maxBytes"
+  >,
   others: string[],
 ): Promise<{ place: Place; refs: Refs; head: string | null }> {
   const gitDir = join(tree, ".git");
@@ -163,7 +180,8 @@ export async function openCopy(
     shallow: readShallow(gitDir),
   });
   await takeSettings(gitDir, place);
-  const refs = readRefs(gitDir);
+  const limits = new Limits(maxBytes);
+  const refs = readRefs(gitDir, limits);
   const given = { ...refs.branches, HEAD: refs.detached ?? "" };
   const { present } = await commitsAmong(place, Object.values(given));
   const isThere = (id: string | null) => id !== null && present.includes(id);
@@ -177,6 +195,8 @@ export async function openCopy(
     (refs.head === null ? null : refs.branches[refs.head] ?? null);
   if (head !== null) {
     await run(place, ["update-ref", "--no-deref", "HEAD", head]);
+    // git status and git diff would read all its files.
+    if (head !== base) await requireWeight(place, { HEAD: head }, base, limits);
   }
   return { place, refs, head };
 }
@@ -248,7 +268,7 @@ export async function copyIndex(
 
 const maxEntries = 10_000;
 const maxIndexes = 8;
-const maxIndexBytes = 1024 ** 3;
+const maxIndexBytes = 256 * 1024 ** 2;
 
 const author = {
   GIT_AUTHOR_NAME: "claudy",
@@ -257,10 +277,36 @@ const author = {
   GIT_COMMITTER_EMAIL: "claudy@localhost",
 };
 
-export async function treeOfChanges(place: Place): Promise<string> {
+export async function treeOfChanges(
+  place: Place & { workTree: string },
+  limits: Limits,
+): Promise<string> {
+  await requireFewBytes(place, limits);
   // One that cannot be read does not keep the others back.
   await addAll(place, { flags: ["--ignore-errors"], accept: [0, 1] });
   return await git(place, ["write-tree"]);
+}
+
+/** git add makes an object of each file. */
+async function requireFewBytes(
+  place: Place & { workTree: string },
+  limits: Limits,
+): Promise<void> {
+  // Names may not be UTF-8, so they are not read here.
+  const list = join(place.gitDir, "changed");
+  await run(place, [
+    ...["ls-files", "-z", "--modified", "--others", "--exclude-standard"],
+  ], { output: list });
+  const { stdout } = await runProgram([
+    ...["env", `--chdir=${place.workTree}`, "xargs", "-0", "-r"],
+    ...[`--arg-file=${list}`, "stat", "--format=%s", "--"],
+  ]);
+  const bytes = stdout.split("\n")
+    .reduce((sum, size) => sum + Number(size), 0);
+  if (bytes <= limits.bytes) return;
+  throw limits.exceeded(
+    `What is not committed takes ${binarySize(bytes)}`,
+  );
 }
 
 async function commitOf(

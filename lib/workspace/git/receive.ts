@@ -3,17 +3,27 @@
 // removes such a directory if it is left by a kill.
 
 import { randomBytes } from "node:crypto";
-import { lstatSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
+import {
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import * as v from "valibot";
 import { Failure } from "../../std/errors.ts";
 import { namesIn } from "../../std/names-in.ts";
 import { shellQuoted } from "../../std/text.ts";
 import { git, type Place, run, withoutCaches } from "./git.ts";
-import { objectsIn, refusePipes } from "./pack.ts";
+import { binarySize } from "../../std/units.ts";
 import { commitsAmong } from "./commits.ts";
+import { Limits } from "./limits.ts";
+import { objectsIn, refusePipes } from "./pack.ts";
 import { isBranchName, parentsOf } from "./refs.ts";
 import { SourceConfig } from "./source.ts";
+import { requireWeight } from "./weight.ts";
 
 export const receiveRequestSchema = v.object({
   do: v.literal("receive"),
@@ -30,6 +40,10 @@ export const receiveRequestSchema = v.object({
    * new ones.
    */
   isCopy: v.boolean(),
+  /** The commit that the session began with. */
+  base: v.optional(v.nullable(v.string())),
+  /** See limits.ts. Those of the user have no limit. */
+  maxBytes: v.optional(v.number()),
 });
 
 export type ReceiveRequest = v.InferOutput<typeof receiveRequestSchema>;
@@ -54,8 +68,11 @@ const committer = {
 };
 
 export async function receive(
-  { common, pack, format, branches, prefix, isCopy }: ReceiveRequest,
+  request: ReceiveRequest,
 ): Promise<ReceiveResult> {
+  const { common, pack, format, branches, prefix, isCopy } = request;
+  const limits = isCopy ? undefined : new Limits(request.maxBytes);
+  if (limits) requireSmall(pack, limits);
   if (isCopy) await refusePipes(dirname(common));
   await requireFormat(common, format);
   const name = `tmp_objdir-claudy-${randomBytes(6).toString("hex")}`;
@@ -68,6 +85,7 @@ export async function receive(
     if (objectsIn(pack) > 0) {
       await run(inside, [
         ...["index-pack", "--stdin", "--fix-thin", "--strict"],
+        ...(limits ? [`--max-input-size=${limits.bytes}`] : []),
       ], { input: { file: pack, from: 0 } });
     }
     const ids = [...new Set(Object.values(branches))];
@@ -85,6 +103,16 @@ export async function receive(
       input: revisions.map((line) => `${line}\n`).join(""),
       config: withoutCaches,
     });
+    if (limits) {
+      const isNew = ([, id]: [string, string]) => !has.present.includes(id);
+      const tips = Object.entries(branches).filter(isNew);
+      await requireWeight(
+        inside,
+        Object.fromEntries(tips),
+        request.base ?? null,
+        limits,
+      );
+    }
     const before = await refsBelow(place, prefix);
     const former = inTheWay(Object.keys(branches), before, prefix);
     if (former[0] !== undefined && !isCopy) {
@@ -123,6 +151,15 @@ export async function receive(
     };
   } finally {
     rmSync(incoming, { recursive: true, force: true });
+  }
+}
+
+function requireSmall(pack: string, limits: Limits): void {
+  const { size } = statSync(pack);
+  if (size > limits.bytes || objectsIn(pack) > limits.objects) {
+    throw limits.exceeded(
+      `It has ${objectsIn(pack)} new objects of ${binarySize(size)}`,
+    );
   }
 }
 

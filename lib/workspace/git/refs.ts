@@ -5,8 +5,8 @@ import { lstatSync } from "node:fs";
 import { Buffer } from "node:buffer";
 import { join } from "node:path";
 import { Directory, inDirectory, namesUpTo } from "../../std/directory.ts";
-import { Failure } from "../../std/errors.ts";
 import { plainText } from "../../std/plain-file.ts";
+import { Limits } from "./limits.ts";
 
 export interface Refs {
   /** Object ids of branches by their names, without refs/heads/. */
@@ -22,27 +22,29 @@ export interface Refs {
 }
 
 const maxBytes = 16 * 1024 ** 2;
-const maxRefs = 10_000;
 const maxDepth = 16;
 const id = /^(?:[0-9a-f]{40}|[0-9a-f]{64})$/;
 
-/** Throws a Failure if there are more branches than can be read. */
-export function readRefs(gitDir: string): Refs {
+/** Throws a Failure if there are more branches than the limit. */
+export function readRefs(gitDir: string, limits = new Limits()): Refs {
+  const tooMany = () =>
+    limits.exceeded(`It has more than ${limits.branches} branches`);
   const found = new Map<string, string>();
   const refused: string[] = [];
   const others = new Set<string>();
   const add = (name: string, value: string) => {
     if (isBranchName(name) && id.test(value)) found.set(name, value);
     else refused.push(name);
-    if (found.size + refused.length > maxRefs) throw tooMany();
+    if (found.size + refused.length > limits.branches) throw tooMany();
   };
-  for (const line of packedRefs(gitDir).split("\n")) {
+  const packed = packedRefs(gitDir, limits);
+  for (const line of packed.split("\n")) {
     const [, value = "", kind = "", name = ""] =
       /^([0-9a-f]+) refs\/(?:(heads)\/(.+)|stash$)/s.exec(line) ?? [];
     if (kind !== "") add(name, value);
     else if (value !== "") others.add(value);
   }
-  let left = maxRefs;
+  let left = limits.branches;
   const walk = (directory: Directory, above: string, depth: number) => {
     for (const { name, kind } of directory.entries()) {
       if (--left < 0) throw tooMany();
@@ -68,7 +70,7 @@ export function readRefs(gitDir: string): Refs {
   const elsewhere = [
     smallText(join(gitDir, "refs/stash")),
     ...stashes.split("\n").map((line) => line.split(" ")[1] ?? ""),
-    ...namesUpTo(maxRefs, join(gitDir, "worktrees"))
+    ...namesUpTo(limits.branches, join(gitDir, "worktrees"))
       .map((name) => smallText(join(gitDir, "worktrees", name, "HEAD"))),
   ];
   for (const value of elsewhere) if (id.test(value)) others.add(value);
@@ -90,19 +92,16 @@ export function readRefs(gitDir: string): Refs {
   };
 }
 
-function packedRefs(gitDir: string): string {
+function packedRefs(gitDir: string, limits: Limits): string {
   const path = join(gitDir, "packed-refs");
   if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return "";
-  const text = plainText(path, { maxBytes });
-  if (text === undefined) throw tooMany();
+  const text = plainText(path, { maxBytes: limits.branches * maxLineBytes });
+  if (text === undefined) throw limits.exceeded("Its packed-refs is too large");
   return text;
 }
 
-function tooMany(): Failure {
-  return new Failure("resources", "Its branches cannot be read", {
-    hint: `There may be ${maxRefs}, and packed-refs may have 16 MiB.`,
-  });
-}
+/** More than a name of a branch takes: tags are in this file too. */
+const maxLineBytes = 1600;
 
 /** "a" and "a/b" for "a/b/c". */
 export function parentsOf(name: string): string[] {
