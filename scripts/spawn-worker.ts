@@ -18,6 +18,7 @@ import { Io } from "../lib/cli/io.ts";
 import { askDevcontainer, repositoryConsent } from "../lib/commands/trust.ts";
 import {
   addProfileOptions,
+  cachesOption,
   limitsOption,
   networkOption,
   profileChoice,
@@ -66,6 +67,7 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     .option("--no-limits", "No limits on memory, CPUs and processes")
     .option(...limitsOption)
     .option(...networkOption)
+    .option(...cachesOption)
     .option(
       "--env <KEY=VALUE>",
       "Environment variable, visible in docker inspect; repeatable",

@@ -60,6 +60,7 @@ export interface OpenOptions
   requireLimits?: boolean;
   unguarded?: boolean;
   network?: unknown;
+  caches?: unknown;
   trustProject?: boolean;
   allowWorktree?: boolean;
   yes?: boolean;
@@ -197,6 +198,9 @@ export async function prepareSession(
     network: options.network === undefined
       ? undefined
       : instance.settings.WORKER_NETWORK,
+    caches: options.caches === undefined
+      ? undefined
+      : instance.settings.WORKER_CACHES,
     permissionMode: permissionChoice(options),
     approveConfig: approveConfig(io, options.trustProject, options.detach),
     env,

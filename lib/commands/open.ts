@@ -9,6 +9,7 @@ import {
   addMcpChoice,
   addPermissionOptions,
   addProfileOptions,
+  cachesOption,
   limitsOption,
   networkOption,
   trustOption,
@@ -56,6 +57,7 @@ export function openCommand(io: Io, names: string[]): CAC {
     .option("--allow-any-path", "Mount system directories and HAL9000_HOME too")
     .option(...limitsOption)
     .option(...networkOption)
+    .option(...cachesOption)
     .option(...trustOption)
     .option("--allow-worktree", worktreeOption)
     .option(...unguardedOption)

@@ -17,6 +17,7 @@ import type { Io } from "../cli/io.ts";
 interface Options {
   olderThan?: unknown;
   sessions?: boolean;
+  caches?: boolean;
   allInstances?: boolean;
   dryRun?: boolean;
   yes?: boolean;
@@ -39,6 +40,7 @@ export function pruneCommand(io: Io): CAC {
       "--sessions",
       "Also remove sessions that old, with their conversations and copies",
     )
+    .option("--caches", "Also remove package caches that no container uses")
     .option(
       "--all-instances",
       "Also remove images of instances without containers and volumes",
@@ -53,6 +55,7 @@ export function pruneCommand(io: Io): CAC {
       const desired = {
         olderThanMs: days * dayMs,
         sessions: options.sessions ?? false,
+        caches: options.caches ?? false,
         allInstances: options.allInstances ?? false,
       };
       const found = await findLeftovers(instance, desired, io.log);

@@ -55,6 +55,7 @@ import {
   addMcpChoice,
   addPermissionOptions,
   addProfileOptions,
+  cachesOption,
   copyChoice,
   type CopyOptions,
   limitsOption,
@@ -80,6 +81,7 @@ interface RunOptions
   requireLimits?: boolean;
   unguarded?: boolean;
   network?: unknown;
+  caches?: unknown;
   trustProject?: boolean;
   allowWorktree?: boolean;
   yes?: boolean;
@@ -114,6 +116,7 @@ export function runCommand(io: Io): CAC {
     .option("--keep", "With --clone: keep the session, to attach to it")
     .option(...limitsOption)
     .option(...networkOption)
+    .option(...cachesOption)
     .option(...trustOption)
     .option("--allow-worktree", worktreeOption)
     .option(...unguardedOption)

@@ -37,10 +37,17 @@ export const networkOption = [
   "localhost, other hosts by the rules of claudy egress (default: WORKER_NETWORK)",
 ] as const;
 
+export const cachesOption = [
+  "--caches <names>",
+  "Package caches to share with other workers: npm, pip, maven, or none " +
+  "(default: WORKER_CACHES)",
+] as const;
+
 /** The settings of such options, for openInstance(). */
 export const startSettings = {
   requireLimits: "REQUIRE_LIMITS",
   network: "WORKER_NETWORK",
+  caches: "WORKER_CACHES",
   unguarded: "UNGUARDED",
 } as const;
 

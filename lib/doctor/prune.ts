@@ -16,11 +16,20 @@ import { measureTrees, removeTree } from "../std/remove-tree.ts";
 import { removeSession } from "../session/session.ts";
 import { readSessions } from "../instance/session-record.ts";
 import { listWorkers } from "../worker/workers.ts";
+import { filledCaches, reasonToKeepCache, removeCache } from "./left-caches.ts";
 import { leftCopies, reasonToKeep, removeLeftCopy } from "./left-copies.ts";
 
 export interface Leftover {
-  kind: "log" | "record" | "home" | "backup" | "image" | "session" | "copy";
-  /** A path, an image's id or name, or a session's name. */
+  kind:
+    | "log"
+    | "record"
+    | "home"
+    | "backup"
+    | "image"
+    | "session"
+    | "copy"
+    | "cache";
+  /** A path, an image's id or name, or the name of a session or of a package manager. */
   name: string;
   /** What is freed; null if that takes too long to measure. */
   sizeBytes: number | null;
@@ -33,6 +42,8 @@ export interface PruneOptions {
    * conversations.
    */
   sessions: boolean;
+  /** Also package caches that no container uses. */
+  caches: boolean;
   /** Also image names with the prefix of an instance that no longer exists. */
   allInstances: boolean;
 }
@@ -51,9 +62,9 @@ export async function findLeftovers(
   const directoriesOf = ({ kind, name }: Leftover) =>
     kind === "session"
       ? [join(home.claude, name), home.workspace(name)]
-      : [name];
+      : [kind === "cache" ? home.cache(name) : name];
   const unmeasured = located.filter(({ kind }) =>
-    ["home", "backup", "session", "copy"].includes(kind)
+    ["home", "backup", "session", "copy", "cache"].includes(kind)
   );
   const sizes = await measureTrees(unmeasured.flatMap(directoriesOf));
   for (const leftover of unmeasured) {
@@ -66,11 +77,23 @@ export async function findLeftovers(
   }
   const found: Leftover[] = [];
   for (const leftover of located) {
-    const reason = await reasonToKeep(instance, leftover, log);
+    const reason = await reasonOf(instance, leftover, options, log);
     if (reason === undefined) found.push(leftover);
     else log(`Kept: ${reason}`);
   }
   return found;
+}
+
+/** Why it is not removed. */
+function reasonOf(
+  instance: Instance,
+  leftover: Leftover,
+  options: PruneOptions,
+  log: Log,
+): Promise<string | undefined> {
+  return leftover.kind === "cache"
+    ? reasonToKeepCache(instance, leftover, options)
+    : reasonToKeep(instance, leftover, log);
 }
 
 /** The same, without the sizes of directories. */
@@ -99,6 +122,11 @@ async function locate(
       sizeBytes: 0,
     })),
     ...(sessions ? await oldSessions(instance, before) : []),
+    ...filledCaches(instance).map((name) => ({
+      kind: "cache" as const,
+      name,
+      sizeBytes: 0,
+    })),
   ];
 }
 
@@ -263,11 +291,11 @@ export async function removeLeftovers(
   for (const leftover of leftovers) {
     const { kind, name } = leftover;
     try {
-      if (["session", "home", "copy"].includes(kind)) {
+      if (["session", "home", "copy", "cache"].includes(kind)) {
         const now = await locate(instance, options);
         const isLeft = now.some((other) =>
           other.kind === kind && other.name === name
-        ) && await reasonToKeep(instance, leftover, log) === undefined;
+        ) && await reasonOf(instance, leftover, options, log) === undefined;
         if (!isLeft) {
           log(`In use again: ${kind} ${name}`);
           continue;
@@ -276,6 +304,7 @@ export async function removeLeftovers(
       if (kind === "image") await instance.docker.getImage(name).remove();
       else if (kind === "session") await removeSession(instance, name, log);
       else if (kind === "copy") await removeLeftCopy(instance, name);
+      else if (kind === "cache") await removeCache(instance, name);
       else await removeTree(name);
       removed.push(leftover);
     } catch (error) {

@@ -123,6 +123,8 @@ export function instanceNames(prefix: string) {
     },
     /** An unclaimed warm worker. */
     warm: (id: string) => `${prefix}-warm-${id}`,
+    /** The volume of a package cache. */
+    cache: (kind: string) => `${prefix}-cache-${kind}`,
     volumes: {
       chromadb: `${prefix}-chromadb`,
       plugins: `${prefix}-plugins`,

@@ -69,6 +69,9 @@ export function homePaths(home: string) {
     /** What a copy was made from. */
     workspaceBase: (session: string) =>
       join(home, "workspaces", session, "base.json"),
+    /** Package caches that workers share; each is the directory of a volume. */
+    caches: join(home, "caches"),
+    cache: (kind: string) => join(home, "caches", kind),
     workers: join(home, "workers"),
     workerHome: (directory: string) => join(home, "workers", directory),
     run: join(home, "run"),
@@ -203,6 +206,7 @@ export function homeDirectories(paths: HomePaths): string[] {
     join(home, "sessions", "guard"),
     paths.claude,
     paths.workspaces,
+    paths.caches,
     paths.workers,
     paths.pool,
     paths.claims,

@@ -6,7 +6,7 @@ import type { Instance } from "./instance.ts";
 import type { Log } from "../std/log.ts";
 import { permissionModeSchema } from "./permission-mode.ts";
 import { writeAtomic } from "../std/owned.ts";
-import { workerNetworks } from "./settings.ts";
+import { cacheKinds, workerNetworks } from "./settings.ts";
 import { readRecordFile, readRecordFiles } from "./record-file.ts";
 
 const sessionSchema = v.object({
@@ -32,6 +32,8 @@ const sessionSchema = v.object({
   mcp: v.optional(v.union([v.boolean(), v.array(v.string())])),
   /** The network of its workers, if it was chosen; undefined for WORKER_NETWORK. */
   network: v.optional(v.picklist(workerNetworks)),
+  /** The package caches of its workers, if chosen; undefined for WORKER_CACHES. */
+  caches: v.optional(v.array(v.picklist(cacheKinds))),
   /** The permission mode that Claude was last started in; undefined for its own default. */
   permissionMode: v.optional(permissionModeSchema),
   permissionModeFrom: v.optional(v.picklist(["option", "setting"])),

@@ -97,6 +97,25 @@ const profileNames = v.pipe(
   v.transform((names) => [...new Set(names)]),
 );
 
+/** Package managers whose caches workers can share, see worker/caches.ts. */
+export const cacheKinds = ["npm", "pip", "maven"] as const;
+
+export type CacheKind = typeof cacheKinds[number];
+
+const cachesMessage = `must be none, or names of ${cacheKinds.join(", ")}`;
+
+const caches = v.pipe(
+  v.string(),
+  v.description("`none`, or `npm`, `pip`, `maven` separated by spaces"),
+  v.transform((text) =>
+    text === "none" ? [] : text.split(/[\s,]+/).filter((word) => word !== "")
+  ),
+  v.array(v.picklist(cacheKinds, cachesMessage)),
+  v.transform((names): readonly CacheKind[] =>
+    cacheKinds.filter((kind) => names.includes(kind))
+  ),
+);
+
 /** PATH=MODE, separated by colons. */
 const modesByProject = v.pipe(
   v.string(),
@@ -201,6 +220,12 @@ export const definitions = {
     fallback: "10g",
     meaning:
       "Disk use of a worker's container and home that is reported as too much",
+  },
+  WORKER_CACHES: {
+    schema: caches,
+    fallback: "none",
+    meaning:
+      "Package caches that workers share; each worker can change what the others get",
   },
   REQUIRE_LIMITS: {
     schema: flag,

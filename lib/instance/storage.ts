@@ -13,6 +13,7 @@ import { hasProc } from "../std/proc.ts";
 import { Failure, messageOf } from "../std/errors.ts";
 import type { Instance } from "./instance.ts";
 import { label } from "./labels.ts";
+import { cacheKinds } from "./settings.ts";
 import { refuseForeignInstance, withoutLinks } from "./ownership.ts";
 import { homeDirectories, type HomePaths } from "./paths.ts";
 import { movedParts } from "./volumes.ts";
@@ -89,8 +90,11 @@ async function storedVolumes(
     diskUsage(docker),
     docker.listContainers({ all: true }),
   ]);
+  const { Volumes } = await docker.listVolumes();
+  const caches = cacheKinds.map(names.cache)
+    .filter((name) => (Volumes ?? []).some(({ Name }) => Name === name));
   return await Promise.all(
-    Object.values(names.volumes).map(async (name) => {
+    [...Object.values(names.volumes), ...caches].map(async (name) => {
       const volume = await inspectVolume(docker, name);
       const used = usage.Volumes?.find(({ Name }) => Name === name);
       return {

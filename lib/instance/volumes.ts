@@ -134,10 +134,15 @@ async function ensureVolumes(instance: Instance): Promise<void> {
   }
 }
 
-/** Creates a volume with labels; Docker would create it without when it is mounted. */
+/**
+ * Creates a volume with labels; Docker would create it without when it is mounted. `device` is
+ * the directory of the engine's machine that it consists of, if that is in HAL9000_HOME.
+ */
 export async function ensureVolume(
   { docker, names, prefix, hostHome }: Instance,
   name: string,
+  // MCP servers on the host and containers share the memory bank.
+  device = name === names.volumes.memorybank ? hostHome.memorybank : undefined,
 ): Promise<void> {
   if (await inspectVolume(docker, name)) return;
   await docker.createVolume({
@@ -147,16 +152,7 @@ export async function ensureVolume(
       [label.home]: hostHome.home,
       [label.volume]: crypto.randomUUID(),
     },
-    // MCP servers on the host and containers share the memory bank.
-    ...(name === names.volumes.memorybank
-      ? {
-        DriverOpts: {
-          type: "none",
-          o: "bind",
-          device: hostHome.memorybank,
-        },
-      }
-      : {}),
+    ...(device ? { DriverOpts: { type: "none", o: "bind", device } } : {}),
   });
 }
 

@@ -178,6 +178,9 @@ export function claimRequest(
     },
     network: settings.WORKER_NETWORK,
     relay: relayUseOf(settings.HAL9000_RELAY, request),
+    ...(settings.WORKER_CACHES.length > 0
+      ? { caches: [...settings.WORKER_CACHES] }
+      : {}),
     ...(settings.REQUIRE_LIMITS ? { requireLimits: true } : {}),
   };
 }

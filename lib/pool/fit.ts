@@ -44,7 +44,10 @@ export interface Fitting {
 export async function fit(
   instance: Instance,
   request: ClaimRequest,
-  recipe: Pick<WarmRecipe, "limits" | "lacksLfs" | "network" | "relay">,
+  recipe: Pick<
+    WarmRecipe,
+    "limits" | "lacksLfs" | "network" | "relay" | "caches"
+  >,
 ): Promise<Fitting> {
   if (request.instance !== instance.prefix) throw new Unfit("another instance");
   const isIsolated = recipe.network === isolatedMode;
@@ -54,6 +57,10 @@ export async function fit(
   const { relay = "off" } = request;
   if (relay !== "any" && (relay === "on") !== recipe.relay) {
     throw new Unfit("another relay setting");
+  }
+  // A running worker gets no variables, so its caches cannot change.
+  if ((request.caches ?? []).join() !== recipe.caches.join()) {
+    throw new Unfit("other package caches");
   }
   const project = projectOf(instance, request);
   const { owner } = instance;

@@ -3,7 +3,7 @@
 
 import * as v from "valibot";
 import { relayUses } from "../relay/names.ts";
-import { workerNetworks } from "../instance/settings.ts";
+import { cacheKinds, workerNetworks } from "../instance/settings.ts";
 
 /** Increased with each incompatible change. */
 export const protocolVersion = 3;
@@ -63,6 +63,8 @@ const claimSchema = v.object({
   network: v.optional(v.picklist(workerNetworks)),
   /** @default off */
   relay: v.optional(v.picklist(relayUses)),
+  /** Package caches that it shares. @default none */
+  caches: v.optional(v.array(v.picklist(cacheKinds))),
   /** Whether to refuse a worker whose limits the engine cannot enforce. */
   requireLimits: v.optional(v.boolean()),
 });

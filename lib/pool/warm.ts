@@ -4,10 +4,12 @@ import { createHash, randomBytes } from "node:crypto";
 import { inspectContainer, inspectImage } from "../docker/docker.ts";
 import { fitLimits } from "../docker/engine-info.ts";
 import type { Instance } from "../instance/instance.ts";
+import type { CacheKind } from "../instance/settings.ts";
 import type { Log } from "../std/log.ts";
 import { ensureNetFiles } from "../worker/net-files.ts";
 import { isolatedMode, markOf, newMark } from "../worker/network.ts";
 import { workerSeccomp } from "../image/seccomp.ts";
+import { packageCaches, readyCaches } from "../worker/caches.ts";
 import { type Limits, wantedLimits } from "../worker/limits.ts";
 import { lacksLfs } from "../worker/request.ts";
 import { timeZone, ulimits, workerSpec } from "../worker/spec.ts";
@@ -35,6 +37,7 @@ export interface WarmRecipe {
   imageId: string;
   network: string;
   relay: boolean;
+  caches: readonly CacheKind[];
   limits: Limits;
   seccomp: string | undefined;
   /** Whether the image has no git-lfs. */
@@ -63,6 +66,7 @@ export async function warmRecipe(
   const limits = await fitLimits(instance.docker, wanted, () => {});
   const seccomp = await workerSeccomp(instance, log);
   const relay = instance.settings.HAL9000_RELAY === "on";
+  const caches = instance.settings.WORKER_CACHES;
   const inputs = createHash("sha256")
     .update(
       JSON.stringify([
@@ -73,6 +77,7 @@ export async function warmRecipe(
         insideWorker,
         seccomp,
         relay,
+        packageCaches(instance, caches),
       ]),
     )
     .digest("hex").slice(0, 16);
@@ -81,6 +86,7 @@ export async function warmRecipe(
     imageId: found.Id,
     network: network.mode,
     relay,
+    caches,
     limits,
     seccomp,
     lacksLfs: lacksLfs(found),
@@ -115,6 +121,7 @@ export async function createWarm(
     },
     env: [`TZ=${timeZone()}`, mark],
     mounts: [],
+    caches: await readyCaches(instance, owner, () => {}),
     command: undefined,
     terminal: false,
     keep: false,

@@ -44,7 +44,7 @@ export async function readySession(
   request: OpenRequest,
   log: Log,
 ): Promise<ReadySession> {
-  const instance = inNetwork(given, opening, request, log);
+  const instance = asChosen(given, opening, request, log);
   const { project, session, before } = opening;
   const env = await workerEnvironment(instance, request.env, request);
   ensureHome(instance);
@@ -132,8 +132,8 @@ function resumeArguments(
   return begins ? ["--resume", forkOf, "--fork-session"] : ["--continue"];
 }
 
-/** The instance with the network that was chosen for the session. */
-function inNetwork(
+/** The instance with the network and the package caches that were chosen for the session. */
+function asChosen(
   instance: Instance,
   { before }: Opening,
   request: OpenRequest,
@@ -147,7 +147,11 @@ function inNetwork(
       `Network: ${network} (chosen for this session; --network chooses another)`,
     );
   }
-  return { ...instance, settings: { ...settings, WORKER_NETWORK: network } };
+  const caches = request.caches ?? before?.caches ?? settings.WORKER_CACHES;
+  return {
+    ...instance,
+    settings: { ...settings, WORKER_NETWORK: network, WORKER_CACHES: caches },
+  };
 }
 
 /** Renews the files of a running Claude, and returns how it could be started again. */

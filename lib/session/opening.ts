@@ -128,6 +128,7 @@ export async function checkOpening(
     homeIsNew: !existsSync(claudeHome),
     mcp: request.mcp,
     network: request.network,
+    caches: request.caches,
     permissionMode: request.permissionMode,
   };
 }

@@ -13,7 +13,7 @@ import {
   type SessionRecord,
   writeSession,
 } from "../instance/session-record.ts";
-import type { WorkerNetwork } from "../instance/settings.ts";
+import type { CacheKind, WorkerNetwork } from "../instance/settings.ts";
 import type { Choice } from "../mcp/offer.ts";
 import {
   formerSessionName,
@@ -41,6 +41,8 @@ export interface SessionToSave {
   mcp: Choice | undefined;
   /** The network that the user asks for; undefined keeps the saved one. */
   network: WorkerNetwork | undefined;
+  /** The package caches that the user asks for; undefined keeps the saved ones. */
+  caches: readonly CacheKind[] | undefined;
   /** The permission mode that the user asks for; undefined keeps the saved one. */
   permissionMode: PermissionMode | undefined;
 }
@@ -90,8 +92,15 @@ export function saveSession(
   { claudeRuns }: { claudeRuns: boolean },
   log: Log,
 ): SessionRecord {
-  const { session, project, chosenProfile, mcp, network, permissionMode } =
-    toSave;
+  const {
+    session,
+    project,
+    chosenProfile,
+    mcp,
+    network,
+    caches,
+    permissionMode,
+  } = toSave;
   const before = existingRecord(instance, session, project, log);
   toSave.before = before;
   const usedAt = new Date().toISOString();
@@ -111,6 +120,7 @@ export function saveSession(
     repository: before?.repository,
     mcp: mcp ?? before?.mcp,
     network: network ?? before?.network,
+    caches: caches ? [...caches] : before?.caches,
     // That of a running Claude was decided when it started.
     ...(claudeRuns
       ? modeOf(before)

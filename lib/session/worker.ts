@@ -15,6 +15,7 @@ import {
 } from "../image/profiles.ts";
 import { workerImage } from "../image/recipes.ts";
 import { label } from "../instance/labels.ts";
+import { type CacheKind, cacheKinds } from "../instance/settings.ts";
 import type { RelayUse } from "../relay/names.ts";
 import { readRecord } from "../instance/record.ts";
 import type { Profile } from "../project/profile.ts";
@@ -37,6 +38,8 @@ export interface WorkerOptions {
   relay?: RelayUse;
   /** For a single command; if the caller does not stop the worker, the parent does. */
   once?: boolean | undefined;
+  /** @default the session's saved ones, else WORKER_CACHES */
+  caches?: readonly CacheKind[] | undefined;
   profile: ProfileChoice;
 }
 
@@ -77,6 +80,7 @@ export async function ensureSessionWorker(
     requireSameProject(instance, found, project);
     requireIsolated(instance, found);
     if (request.sshAgent) await requireSshAgent(instance, found);
+    if (request.caches) await refuseCaches(instance, found, request.caches);
     if (request.profile.name) {
       await requireProfile(instance, found, profile, request.profile.build);
     }
@@ -184,6 +188,25 @@ async function requireSshAgent(
   throw new Failure("busy", `"${name}" runs without the ssh-agent`, {
     hint: `Stop it first: claudy stop ${name}`,
   });
+}
+
+/** Throws if the worker shares package caches that were not asked for. */
+async function refuseCaches(
+  { docker, names }: Pick<Instance, "docker" | "names">,
+  { id, name }: WorkerState,
+  wanted: readonly CacheKind[],
+): Promise<void> {
+  const container = await inspectContainer(docker, id);
+  const used = cacheKinds.filter((kind) =>
+    container?.Mounts.some(({ Name }) => Name === names.cache(kind))
+  );
+  const others = used.filter((kind) => !wanted.includes(kind));
+  if (others.length === 0) return;
+  throw new Failure(
+    "busy",
+    `"${name}" shares package caches: ${others.join(", ")}`,
+    { hint: `Stop it, then open it again: claudy stop ${name}` },
+  );
 }
 
 /** Throws if the worker runs another image: a running container keeps its image. */

@@ -33,6 +33,7 @@ import { requireRelay } from "../home/relayed.ts";
 import { Failure } from "../std/errors.ts";
 import type { HostPath } from "../std/hostpath.ts";
 import type { Log } from "../std/log.ts";
+import { type PackageCache, readyCaches } from "./caches.ts";
 import { type Limits, workerLimits } from "./limits.ts";
 import { checkWorkerName } from "./name.ts";
 import { ensureNetFiles } from "./net-files.ts";
@@ -90,6 +91,7 @@ export interface ResolvedRequest {
   relay: RelayUse;
   project: Project & HostPath;
   mounts: WorkerMount[];
+  caches: PackageCache[];
   /** Path in the worker of a link to the project, which git needs in a submodule. */
   link: string | undefined;
   /** What programs of the host run in the project; undefined for a copy of it. */
@@ -130,12 +132,13 @@ export async function resolveRequest(
     image: present,
   }, log);
   ensureHome(instance);
-  const [limits, seccomp, netFiles] = await Promise.all([
+  const [limits, seccomp, netFiles, caches] = await Promise.all([
     request.limited === false ? null : workerLimits(instance, present, log),
     workerSeccomp(instance, log),
     network === workersNetwork(instance)
       ? ensureNetFiles(instance, network)
       : undefined,
+    readyCaches(instance, project, log),
     ensureVolume(instance, instance.names.volumes.plugins),
     requireNetworkRuns(instance, network),
   ]);
@@ -146,6 +149,7 @@ export async function resolveRequest(
     relay,
     project,
     mounts,
+    caches,
     link,
     snapshot,
     image,

@@ -147,6 +147,7 @@ async function specFor(
     relay,
     project,
     mounts,
+    caches,
     image,
     limits,
     seccomp,
@@ -192,6 +193,7 @@ async function specFor(
       ...env,
     ],
     mounts,
+    caches,
     command: request.command,
     terminal: request.terminal ?? false,
     // The container's first process compares the mounts with these inodes.

@@ -5,6 +5,7 @@ import type { Docker } from "../docker/docker.ts";
 import { Failure } from "../std/errors.ts";
 import { label, roleLabels } from "../instance/labels.ts";
 import { type GateCheck, gated } from "./gate.ts";
+import type { PackageCache } from "./caches.ts";
 import type { Limits } from "./limits.ts";
 import type { Owner } from "../std/owned.ts";
 import { bind, hardening, volumeMount } from "../instance/container-spec.ts";
@@ -41,6 +42,7 @@ export interface WorkerRequest {
   /** KEY=VALUE; visible in `docker inspect`. */
   env: string[];
   mounts: WorkerMount[];
+  caches: PackageCache[];
   /** The main process; undefined for an idle worker. */
   command: string[] | undefined;
   /** Whether to allocate a terminal for the command. */
@@ -80,6 +82,7 @@ export function workerSpec(
       `HOME=${insideWorker.home}`,
       `CLAUDE_CONFIG_DIR=${insideWorker.claudeHome}`,
       ...(request.network === isolatedMode ? egressVariables : []),
+      ...request.caches.map(({ variable }) => variable),
       ...request.env,
     ],
     ...processOf(request),
@@ -143,6 +146,9 @@ export function workerSpec(
         ...(sources.secrets
           ? [bind(sources.secrets, insideWorker.secrets, true)]
           : []),
+        ...request.caches.map(({ volume, target }) =>
+          volumeMount(volume, target)
+        ),
         ...request.mounts.filter((mount) => !isReadOnlyPart(mount))
           .map(({ source, target, readOnly }) =>
             bind(source, target, readOnly)

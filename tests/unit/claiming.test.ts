@@ -59,6 +59,7 @@ const recipe = {
   limits: { memoryBytes: 1, cpus: 1, pids: 321 },
   lacksLfs: false,
   relay: false,
+  caches: [],
 };
 
 /** What an engine without cgroups reports. */

@@ -336,7 +336,12 @@ test("removes what killed commands have left, and nothing else", async (context)
 test("prune removes copies of old sessions and of none, unless they have something alone", async (context) => {
   const { instance, told, log, engine } = context;
   const { home } = instance;
-  const options = { olderThanMs: 60_000, sessions: true, allInstances: false };
+  const options = {
+    olderThanMs: 60_000,
+    sessions: true,
+    caches: false,
+    allInstances: false,
+  };
   const find = async (change = {}) =>
     (await findLeftovers(instance, { ...options, ...change }, log))
       .filter(({ kind }) => kind !== "image");
@@ -547,6 +552,7 @@ test("warm workers get the copy of their session, and nothing else of HAL9000_HO
     lacksLfs: false,
     network: "container:net",
     relay: false,
+    caches: [],
   };
   const fitting = await fit(instance, request, recipe);
   assert.is(fitting.project.path, home.workspaceTree("warm"));

@@ -112,11 +112,11 @@ for (const [role, labels, own] of ownership) {
 }
 
 test("containers and volumes of an instance have distinct names with its prefix", () => {
-  const { worker, session, warm, volumes, ...own } = instanceNames("x");
+  const { worker, session, warm, cache, volumes, ...own } = instanceNames("x");
   const all = [
     ...Object.values(own),
     ...Object.values(volumes),
-    ...[worker("1"), session("1"), warm("1")],
+    ...[worker("1"), session("1"), warm("1"), cache("npm")],
   ];
   assert.equal(duplicates(all), []);
   for (const name of all) assert.match(name, /^x-[a-z]/);

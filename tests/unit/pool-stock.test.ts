@@ -52,6 +52,7 @@ test.before.each((context) => {
       WORKER_CPUS: 1,
       WORKER_PIDS_LIMIT: 1,
       WORKER_SECCOMP: "engine",
+      WORKER_CACHES: [],
     } as unknown as Settings,
   } as unknown as Instance;
   context.stock = new Stock(

@@ -46,6 +46,7 @@ const dayMs = 24 * 60 * 60_000;
 const options: PruneOptions = {
   olderThanMs: dayMs,
   sessions: true,
+  caches: true,
   allInstances: false,
 };
 

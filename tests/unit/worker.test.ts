@@ -42,6 +42,7 @@ const request = {
   },
   env: [],
   mounts: [],
+  caches: [],
   command: undefined,
   terminal: false,
   keep: false,
