@@ -62,10 +62,10 @@ export function chromadbChild(port: number, logFile: string): ChildSpec {
  */
 export async function chromadbFault(
   { home, settings }: Pick<Instance, "home" | "settings">,
-  { usersAreKnown = false } = {},
+  checkListeners = listenerFault,
 ): Promise<string | undefined> {
   const port = settings.CHROMADB_PORT;
-  const fault = usersAreKnown ? undefined : await listenerFault(port);
+  const fault = await checkListeners(port);
   if (fault !== undefined) return fault;
   try {
     const status = await heartbeat({ service: home.service(port) });
@@ -83,7 +83,8 @@ export async function chromadbFault(
   return undefined;
 }
 
-async function listenerFault(port: number): Promise<string | undefined> {
+/** Whether other users listen, or nobody. */
+export async function listenerFault(port: number): Promise<string | undefined> {
   // First, since the kernel takes 8 ms of CPU time to list the parent's sockets: it looks
   // through those of the whole machine.
   if (!await accepts(port)) return "it does not listen";

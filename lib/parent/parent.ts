@@ -2,7 +2,12 @@
 // took.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { chromadbAnswers, chromadbChild, chromadbFault } from "./chromadb.ts";
+import {
+  chromadbAnswers,
+  chromadbChild,
+  chromadbFault,
+  listenerFault,
+} from "./chromadb.ts";
 import {
   hasTmux,
   isDashboardDesired,
@@ -47,8 +52,8 @@ const desiredEveryMs = 500;
 /** Interval of the ChromaDB checks. */
 const healthEveryMs = 1000;
 
-/** Interval in which they also check who listens, while they find no fault. */
-const usersEveryMs = 10_000;
+/** Interval in which they also check who listens, unless they find a fault. */
+const listenersEveryMs = 10_000;
 
 /** Reported until the first answer, for at most `startMs`. */
 const startingFault = "it is starting";
@@ -202,13 +207,18 @@ async function watchChromadb(
   const startedAt = performance.now();
   let last: string | null = startingFault;
   let answered = false;
-  let usersCheckedAt = -Infinity;
+  let listenersCheckedAt = -Infinity;
+  const checkListeners = async (port: number) => {
+    const now = performance.now();
+    if (now - listenersCheckedAt < listenersEveryMs) return undefined;
+    const fault = await listenerFault(port);
+    if (fault === undefined) listenersCheckedAt = now;
+    return fault;
+  };
   while (!stop.aborted) {
-    const usersAreKnown: boolean = last === null &&
-      performance.now() - usersCheckedAt < usersEveryMs;
-    if (!usersAreKnown) usersCheckedAt = performance.now();
-    let fault: string | null =
-      await chromadbFault(instance, { usersAreKnown }) ?? null;
+    let fault = await chromadbFault(instance, checkListeners) ?? null;
+    // As when ChromaDB has ended: somebody else may listen next.
+    if (answered && fault !== null) listenersCheckedAt = -Infinity;
     answered ||= fault === null;
     const starting = !answered && performance.now() - startedAt < startMs;
     if (starting) fault = startingFault;

@@ -1,3 +1,5 @@
+# Tests the dashboard, see start_instance.
+export DASHBOARD=on
 load ../helper/load
 
 teardown() {

@@ -1,5 +1,7 @@
 # The tmux dashboard in the parent, shown in a terminal, and claudy watch.
 
+# Tests the dashboard, see start_instance.
+export DASHBOARD=on
 load ../helper/load
 load ../helper/sessions
 

@@ -1,5 +1,7 @@
 # The command blocks of README.md and docs/dind, each document in an instance of its own.
 
+# Tests the dashboard, see start_instance.
+export DASHBOARD=on
 load ../helper/load
 load ../helper/sessions
 

@@ -3,6 +3,8 @@
 
 # shellcheck disable=SC2030,SC2031  # each test has its own variables
 
+# Tests the dashboard, see start_instance.
+export DASHBOARD=on
 load ../helper/load
 load ../helper/sessions
 

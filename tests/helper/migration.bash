@@ -18,7 +18,7 @@ setup_file() {
 setup() {
   export HAL9000_HOME=$BATS_TEST_TMPDIR/home
   parent=$HAL9000_PREFIX-parent
-  mkdir "$HAL9000_HOME"
+  without_dashboard
 }
 
 teardown() {

@@ -10,6 +10,7 @@ import {
   chromadbAnswers,
   chromadbChild,
   chromadbFault,
+  listenerFault,
 } from "../../lib/parent/chromadb.ts";
 import { listenerUsers } from "../../lib/std/socket-table.ts";
 
@@ -68,19 +69,19 @@ test("ignores a ChromaDB that does not listen or belongs to another user", async
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
-  const fault = (known = {}) =>
+  const fault = (checkListeners = listenerFault) =>
     chromadbFault({
       home: homePaths("/nonexistent"),
       settings: readSettings({
         CHROMADB_PORT: String(port),
         HOME: "/nonexistent",
       }),
-    }, known);
+    }, checkListeners);
   assert.is(
     await fault(),
     `user ${process.getuid?.()} listens on port ${port} of the parent`,
   );
-  const known = await fault({ usersAreKnown: true });
+  const known = await fault(() => Promise.resolve(undefined));
   assert.match(known ?? "", /^its heartbeat fails: /);
   server.close();
   await once(server, "close");
