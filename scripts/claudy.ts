@@ -100,7 +100,7 @@ const subcommands: Record<string, Subcommand> = {
     group: "Sessions",
     takes: "<name>",
     meaning: "Merge one of several forks",
-    load: async () => (await import("../lib/commands/compare.ts")).pickCommand,
+    load: async () => (await import("../lib/commands/pick.ts")).pickCommand,
   },
   pull: {
     group: "Sessions",

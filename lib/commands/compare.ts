@@ -1,4 +1,4 @@
-// The claudy commands that choose between sessions with copies: compare, pick.
+// claudy compare: what sessions have changed in their copies, and what they used.
 
 import type { CAC } from "cac";
 import { command } from "../cli/cli.ts";
@@ -6,26 +6,19 @@ import type { Io } from "../cli/io.ts";
 import { execIn } from "../docker/exec.ts";
 import type { Instance } from "../instance/instance.ts";
 import { openInstance } from "../instance/open.ts";
-import {
-  readSessions,
-  type SessionRecord,
-} from "../instance/session-record.ts";
-import { removeSession } from "../session/session.ts";
-import { onEach } from "../std/errors.ts";
+import type { SessionRecord } from "../instance/session-record.ts";
 import { columns } from "../std/text.ts";
 import { costText } from "../usage/budgets.ts";
 import { readRows } from "../usage/records.ts";
 import { type Sum, usageSums } from "../usage/report.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { diffCopy } from "../workspace/diff.ts";
-import { fetchAndMerge, maxBytesIn, sizeOption } from "./copies.ts";
+import { maxBytesIn, sizeOption } from "./copies.ts";
 import { namedSession } from "./workers.ts";
 
 interface Options {
   test?: unknown;
   maxSize?: unknown;
-  withChanges?: boolean;
-  yes?: boolean;
   json?: boolean;
 }
 
@@ -156,51 +149,4 @@ function table(compared: Compared[], tested: boolean, sums: Sum[]): string {
 function testText(code: number | null): string {
   if (code === null) return "does not run";
   return code === 0 ? "passed" : `failed (${code})`;
-}
-
-export function pickCommand(io: Io): CAC {
-  const cli = command("claudy pick");
-  cli.command(
-    "<name>",
-    "Merge a fork, then ask whether to remove the others of the same session",
-  )
-    .option("--with-changes", "Also what the session has not committed")
-    .option("--yes", "Remove the others without asking")
-    .example("claudy pick shop-f2")
-    .action(async (word: unknown, { withChanges, yes }: Options) => {
-      const instance = await openInstance(io.env, io.log);
-      const session = namedSession(io, instance, word);
-      const code = await fetchAndMerge(io, instance, session, {
-        changes: withChanges ?? false,
-      });
-      if (code !== 0) return code;
-      const others = readSessions(instance).filter((other) =>
-        session.forkedFrom !== undefined && other.name !== session.name &&
-        other.forkedFrom === session.forkedFrom
-      );
-      if (others.length === 0) return;
-      await removeOthers(io, instance, others, yes);
-    });
-  return cli;
-}
-
-async function removeOthers(
-  io: Io,
-  instance: Instance,
-  others: SessionRecord[],
-  yes: boolean | undefined,
-): Promise<void> {
-  const names = others.map(({ name }) => name).sort().join(", ");
-  if (!yes && !io.isInteractive) {
-    io.log(`Kept: ${names}. To remove them: claudy sessions rm --force NAME`);
-    return;
-  }
-  const question =
-    `Remove the others, with all that was not fetched from them: ${names}?`;
-  if (!yes && !await io.isConfirmed(question)) return;
-  await onEach(
-    others,
-    ({ name }) => removeSession(instance, name, io.log),
-    (removed) => io.log(`Removed ${removed.join(", ")}`),
-  );
 }

@@ -154,24 +154,40 @@ export function mergeCommand(io: Io): CAC {
   return cli;
 }
 
+interface FetchRequest {
+  changes: boolean;
+  maxBytes?: number | undefined;
+}
+
 /** Returns the exit code of git merge. */
 export async function fetchAndMerge(
   io: Pick<Io, "env" | "log">,
   instance: Instance,
   session: SessionRecord,
-  request: { changes: boolean; maxBytes?: number | undefined },
+  request: FetchRequest,
 ): Promise<number> {
+  const ref = await fetchToMerge(io, instance, session, request);
+  return await merge(session.project, ref, io.env);
+}
+
+/** Returns the reference to merge. */
+export async function fetchToMerge(
+  io: Pick<Io, "log">,
+  instance: Instance,
+  session: SessionRecord,
+  request: FetchRequest,
+): Promise<string> {
   const fetched = await fetchCopy(instance, session, request, io.log);
   tellLeft(io, fetched);
   const ref = fetched.changes ?? fetched.head;
   if (ref === null) {
     throw new Failure("notFound", `Session "${session.name}" has no commit`);
   }
-  return await merge(session.project, ref, io.env);
+  return ref;
 }
 
 /** Merges by the user's own git, with its settings and hooks. Returns its exit code. */
-async function merge(
+export async function merge(
   directory: string,
   ref: string,
   env: NodeJS.ProcessEnv,

@@ -1,6 +1,7 @@
 // What is lost with a copy: what it has that was not fetched.
 
 import type { Instance } from "../instance/instance.ts";
+import { Failure } from "../std/errors.ts";
 import type { Log } from "../std/log.ts";
 import { copyMount, readBase } from "./base.ts";
 import { inside, perform } from "./container.ts";
@@ -16,14 +17,18 @@ export interface Unfetched {
   untracked: number;
 }
 
-/** Also of a copy whose session is gone. */
+/**
+ * Also of a copy whose session is gone. What was fetched from the session `fetched` is not
+ * counted either.
+ */
 export async function unfetchedIn(
   instance: Instance,
-  { name }: { name: string },
+  { name, fetched = name }: { name: string; fetched?: string },
   log: Log,
 ): Promise<Unfetched> {
   const copy = copyOf(instance, name);
   const { format, head, known, fetchedTree } = readBase(instance, name);
+  const other = fetched === name ? [] : readBase(instance, fetched).known;
   return await withScratch(
     instance,
     name,
@@ -36,7 +41,7 @@ export async function unfetchedIn(
           do: "pack",
           tree: inside.copy,
           format,
-          known,
+          known: [...known, ...other],
           changes: false,
           fetchedTree,
           scratch: inside.own,
@@ -46,7 +51,14 @@ export async function unfetchedIn(
         log,
         limits: new Limits(),
       }),
-  );
+  ).catch((error) => {
+    if (!(error instanceof Failure) || error.kind !== "unsafe") throw error;
+    throw new Failure("unsafe", error.message, {
+      hint: `Fetch it with --max-size, or remove it: ` +
+        `claudy sessions rm --force ${name}`,
+      cause: error,
+    });
+  });
 }
 
 /** "2 commits, 1 untracked file"; "" for nothing. */

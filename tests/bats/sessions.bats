@@ -546,7 +546,9 @@ teardown() {
   docker exec "$one" sh -c 'echo ready >done.txt && git add done.txt && git -c user.name=a -c user.email=a@b commit -qm done'
   run --separate-stderr -0 "$claudy" compare "$one" "$two" --test "test -e done.txt" --json
   [ "$(jq -c 'map([.commits, .files, .insertions, .test])' <<<"$output")" = "[[1,2,2,0],[0,1,1,1]]" ]
-  run -0 "$claudy" pick "$one" --yes
+  run -6 "$claudy" pick "$one" --yes
+  [[ $output == *"$two\" has in its copy alone: "* ]]
+  run -0 "$claudy" pick "$one" --force
   [ "$(cat "$project/done.txt")" = ready ]
   [[ $output == *"Removed $two"* ]]
   [ ! -e "$HAL9000_HOME/workspaces/$two" ]

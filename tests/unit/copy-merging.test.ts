@@ -1,0 +1,223 @@
+// claudy merge and claudy pick: the user's own git merges what was fetched, and sessions that
+// were not picked are not removed with what only they have.
+
+import { spawnSync } from "node:child_process";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { fetchAndMerge } from "../../lib/commands/copies.ts";
+import { pick } from "../../lib/commands/pick.ts";
+import { readSession } from "../../lib/instance/session-record.ts";
+import { forkSession } from "../../lib/session/fork.ts";
+import type { Failure } from "../../lib/std/errors.ts";
+import { failureOf } from "../helper/copied.ts";
+import {
+  commit,
+  type Context,
+  git,
+  opened,
+  prepare,
+} from "../helper/opened-copy.ts";
+
+const test = suite<Context>("copy-merging");
+
+test.before.each(prepare);
+test.after.each(({ end }) => end());
+
+/** At no terminal. */
+function ioFor({ log }: Context) {
+  return {
+    env: {
+      PATH: process.env["PATH"],
+      HOME: "/nonexistent",
+      GIT_COMMITTER_NAME: "u",
+      GIT_COMMITTER_EMAIL: "u@v",
+      GIT_AUTHOR_NAME: "u",
+      GIT_AUTHOR_EMAIL: "u@v",
+    },
+    log,
+    isInteractive: false,
+    isConfirmed: () => Promise.resolve(false),
+  };
+}
+
+/** Two forks of a session with a commit; the first one has another one. */
+async function forks(context: Context) {
+  const { instance, log } = context;
+  const { record, tree } = await opened(context, { name: "first" });
+  commit(tree, "shared.txt", "shared\n");
+  const { sessions } = await forkSession(instance, record, {
+    count: 2,
+    inherit: undefined,
+  }, log);
+  const found = sessions.map((name) => {
+    const session = readSession(instance, name);
+    if (!session) throw new Error("there is no session");
+    return { session, tree: instance.home.workspaceTree(name) };
+  });
+  const [one, two] = found;
+  if (!one || !two) throw new Error("there are no forks");
+  commit(one.tree, "done.txt", "done\n");
+  return { one, two };
+}
+
+test("pick --yes refuses to remove a session that alone has commits or files", async (context) => {
+  const { instance, app } = context;
+  const { one, two } = await forks(context);
+  commit(two.tree, "other.txt", "other\n");
+  writeFileSync(join(two.tree, "draft.txt"), "draft\n");
+  const io = ioFor(context);
+  const { kind, message, hint } = await failureOf(
+    pick(io, instance, one.session, { yes: true }),
+  ) as Failure;
+  assert.is(kind, "unsafe");
+  assert.is(
+    message,
+    'Session "first-f2" has in its copy alone: 1 commit, 1 untracked file',
+  );
+  assert.match(hint ?? "", "claudy fetch --with-changes NAME");
+  assert.match(hint ?? "", "claudy pick --force first-f1");
+  // Nothing was merged either.
+  assert.not(existsSync(join(app, "done.txt")));
+  assert.ok(existsSync(two.tree));
+  assert.is(await pick(io, instance, one.session, { force: true }), 0);
+  assert.ok(existsSync(join(app, "done.txt")));
+  assert.not(existsSync(two.tree));
+  assert.ok(existsSync(one.tree));
+  assert.ok(readSession(instance, "first"));
+});
+
+test("pick --yes removes a session that has nothing of its own", async (context) => {
+  const { instance, app } = context;
+  const { one, two } = await forks(context);
+  const io = ioFor(context);
+  assert.is(await pick(io, instance, one.session, {}), 0);
+  assert.ok(existsSync(join(app, "shared.txt")));
+  assert.ok(existsSync(two.tree));
+  assert.is(await pick(io, instance, one.session, { yes: true }), 0);
+  assert.not(existsSync(two.tree));
+});
+
+test("pick tells what would be lost, and asks", async (context) => {
+  const { instance, log } = context;
+  const { one, two } = await forks(context);
+  writeFileSync(join(two.tree, "draft.txt"), "draft\n");
+  const told: string[] = [];
+  const io = {
+    ...ioFor(context),
+    isInteractive: true,
+    log: (line: string) => void (told.push(line), log(line)),
+    isConfirmed: (question: string) => {
+      told.push(question);
+      return Promise.resolve(false);
+    },
+  };
+  assert.is(await pick(io, instance, one.session, {}), 0);
+  assert.equal(told.slice(-2), [
+    'Session "first-f2" has in its copy alone: 1 untracked file',
+    "Remove the others, with all of this: first-f2?",
+  ]);
+  assert.ok(existsSync(two.tree));
+});
+
+/** A session that has changed a.txt, and its branch as it is fetched. */
+async function changed(context: Context, name = "idea") {
+  const { record, tree } = await opened(context, { name });
+  const id = commit(tree, "a.txt", "session\n");
+  const act = () =>
+    fetchAndMerge(ioFor(context), context.instance, record, { changes: false });
+  return { id, act, ref: `refs/remotes/claudy/${name}/claudy/${name}` };
+}
+
+const textOf = (directory: string, name: string) =>
+  readFileSync(join(directory, name), "utf8");
+
+test("merge leaves a conflict to git, which can be aborted or resolved", async (context) => {
+  const { app } = context;
+  const { id, act, ref } = await changed(context);
+  const users = commit(app, "a.txt", "user\n");
+  assert.is(await act(), 1);
+  assert.is(git(app, "status", "--porcelain"), "UU a.txt");
+  assert.match(textOf(app, "a.txt"), /^<<<<<<< HEAD\nuser\n=======\nsession/);
+  assert.match(textOf(app, "a.txt"), `>>>>>>> ${ref}`);
+  assert.is(git(app, "rev-parse", "MERGE_HEAD"), id);
+  git(app, "merge", "--abort");
+  assert.is(git(app, "status", "--porcelain"), "");
+  assert.is(textOf(app, "a.txt"), "user\n");
+  assert.is(git(app, "rev-parse", "HEAD"), users);
+  // Again, and resolved. In between, git refuses another merge.
+  assert.is(await act(), 1);
+  assert.is(await act(), 128);
+  commit(app, "a.txt", "both\n");
+  assert.is(git(app, "rev-parse", "HEAD^2"), id);
+  assert.is(await act(), 0);
+  git(app, "fsck", "--strict");
+});
+
+test("merge keeps what the user has not committed", async (context) => {
+  const { app } = context;
+  const { id, act, ref } = await changed(context);
+  const before = git(app, "rev-parse", "HEAD");
+  writeFileSync(join(app, "a.txt"), "not committed\n");
+  assert.is(await act(), 1);
+  assert.is(textOf(app, "a.txt"), "not committed\n");
+  assert.is(git(app, "rev-parse", "HEAD"), before);
+  assert.not(existsSync(join(app, ".git/MERGE_HEAD")));
+  // It is fetched nevertheless.
+  assert.is(git(app, "rev-parse", ref), id);
+  // Another file is not in the way.
+  git(app, "checkout", "--quiet", "a.txt");
+  writeFileSync(join(app, "draft.txt"), "draft\n");
+  assert.is(await act(), 0);
+  assert.is(textOf(app, "a.txt"), "session\n");
+  assert.is(git(app, "status", "--porcelain"), "?? draft.txt");
+});
+
+test("merges into a branch without a commit, a detached HEAD and a worktree", async (context) => {
+  const { app, root } = context;
+  const { id, act } = await changed(context);
+  const main = git(app, "rev-parse", "main");
+  git(app, "checkout", "--quiet", "--detach");
+  assert.is(await act(), 0);
+  assert.is(git(app, "rev-parse", "HEAD"), id);
+  // No branch of the user has moved.
+  assert.is(git(app, "rev-parse", "main"), main);
+  // A branch that another worktree has checked out stays as well.
+  git(app, "checkout", "--quiet", "-b", "here", main);
+  git(app, "worktree", "add", "--quiet", join(root, "there"), "main");
+  assert.is(await act(), 0);
+  assert.is(git(app, "rev-parse", "here"), id);
+  assert.is(git(app, "rev-parse", "main"), main);
+  assert.is(textOf(join(root, "there"), "a.txt"), "one\n");
+  assert.is(git(join(root, "there"), "status", "--porcelain"), "");
+  git(app, "checkout", "--quiet", "--orphan", "unborn");
+  git(app, "rm", "--quiet", "-r", "--force", ".");
+  assert.is(await act(), 0);
+  assert.is(git(app, "rev-parse", "unborn"), id);
+  assert.is(textOf(app, "a.txt"), "session\n");
+});
+
+test("merge prints what git prints, and returns its exit code", async (context) => {
+  const { app } = context;
+  const { act, ref } = await changed(context);
+  await act();
+  git(app, "reset", "--quiet", "--hard", "HEAD~");
+  commit(app, "a.txt", "user\n");
+  const code = `import { merge } from "${new URL(
+    "../../lib/commands/copies.ts",
+    import.meta.url,
+  )}"; process.exit(await merge(${
+    JSON.stringify(app)
+  }, "${ref}", process.env));`;
+  const { status, stdout } = spawnSync(process.execPath, [
+    ...("Deno" in globalThis ? ["eval"] : ["--input-type=module", "--eval"]),
+    `import process from "node:process"; ${code}`,
+  ], { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] });
+  assert.is(status, 1);
+  assert.match(stdout, "CONFLICT (content): Merge conflict in a.txt");
+  assert.match(stdout, "Automatic merge failed; fix conflicts");
+});
+
+test.run();
