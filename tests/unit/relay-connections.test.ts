@@ -28,10 +28,13 @@ test("a gate whose connection fails does not end the process", async () => {
 test("only a few connections are made ahead, however many requests begin at once", async () => {
   let made = 0;
   const spares = new Spares<{ socket: Socket }>();
+  const sockets: Socket[] = [];
   const connect = async () => {
     made++;
     await sleep(50);
-    return { socket: new Socket() };
+    const socket = new Socket();
+    sockets.push(socket);
+    return { socket };
   };
   const taken = await Promise.all(
     Array.from({ length: 40 }, () => spares.take("a", connect)),
@@ -47,6 +50,8 @@ test("only a few connections are made ahead, however many requests begin at once
   assert.is(made, 72);
   await sleep(500);
   assert.is(made, 75);
+  // Else spares are renewed for ever.
+  for (const socket of sockets) socket.destroy();
 });
 
 test("while a request goes on, a spare connection is renewed before a server closes it", async () => {
@@ -82,6 +87,7 @@ test("a spare connection that was closed is not used", async () => {
   await sleep(20);
   const { socket } = await spares.take("a", connect);
   assert.is(socket, made[2]);
+  for (const socket of made) socket.destroy();
 });
 
 test("no connection is left of a request that cannot begin or is given up", async () => {

@@ -270,6 +270,7 @@ test("a slow reader slows the API down", async () => {
     for: "the whole reply",
     timeoutMs: 10_000,
   });
+  socket.destroy();
   valve.close();
   close();
 });
