@@ -232,7 +232,7 @@ TS
   ca=(--mount "$keys/ca.pem:/ca.pem:ro" --env GIT_SSL_CAINFO=/ca.pem --env NODE_EXTRA_CA_CERTS=/ca.pem
     --env CURL_CA_BUNDLE=/ca.pem --env PIP_CERT=/ca.pem)
   for kind in python node java; do
-    WORKER_NETWORK=isolated spawn -n "$kind-$$" --profile "$kind" "${ca[@]}" "$project"
+    WORKER_NETWORK=isolated spawn -n "$kind-$$" --profile "$kind" --caches npm,pip,maven "${ca[@]}" "$project"
     [ "$(docker exec "$kind-$$" ls /sys/class/net)" = lo ]
   done
   docker exec -w /tmp python-$$ git clone --quiet https://git.example/r.git
@@ -251,6 +251,15 @@ TS
   [[ $output == *"claudy egress allow git.example:8022"* ]]
   docker exec -w /tmp node-$$ npm install --silent --no-audit --no-fund --registry https://npm.example/ left
   [ "$(docker exec node-$$ node -p 'require("/tmp/node_modules/left/package.json").version')" = 1.0.0 ]
+  # What npm has downloaded is in the other workers, too, and what they change is downloaded again.
+  run -0 docker exec java-$$ find /home/claude/_cacache/content-v2 -type f -exec sh -c 'echo changed >"$1"; echo "$1"' sh {} \;
+  [[ $output == */_cacache/content-v2/* ]]
+  docker exec -w /tmp node-$$ npm ci --silent --no-audit --no-fund
+  [ "$(docker exec node-$$ node -p 'require("/tmp/node_modules/left/package.json").version')" = 1.0.0 ]
+  run -0 --separate-stderr "$claudy" prune --caches --dry-run --older-than 3650
+  [[ $stderr == *"Kept: the package cache of npm, "*": used by "*"node-$$"* ]]
+  echo "<project><modelVersion>4.0.0</modelVersion><groupId>g</groupId><artifactId>a</artifactId><version>1</version><packaging>pom</packaging></project>" >"$project/pom.xml"
+  [[ $(docker exec java-$$ mvn --debug --offline validate) == *"Using local repository at /cache/maven"*"BUILD SUCCESS"* ]]
   fetched() { docker exec node-$$ node -e 'fetch(process.argv[1]).then(async (r) => console.log(r.status, await r.text()))' "$1"; }
   [[ $(fetched https://git.example/r.git/HEAD) == "200 ref: "* ]]
   run ! fetched https://evil.example/
