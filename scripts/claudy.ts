@@ -216,6 +216,12 @@ const subcommands: Record<string, Subcommand> = {
     load: async () =>
       (await import("../lib/commands/profiles.ts")).profileCommand,
   },
+  host: {
+    group: "Machine",
+    takes: "[action] [name]",
+    meaning: "list (default), add, rm, check, install or run of other machines",
+    load: async () => (await import("../lib/commands/hosts.ts")).hostCommand,
+  },
   images: {
     group: "Machine",
     takes: "<action> <file>",
@@ -310,7 +316,10 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
     : undefined;
   if (!subcommand) return await runCli(projectCommand(io), words, io);
   const cli = (await subcommand.load())(io);
-  return await runCli(cli, words.toSpliced(at, 1), io);
+  return await runCli(cli, words.toSpliced(at, 1), io, async (error) => {
+    const { runElsewhere } = await import("../lib/commands/elsewhere.ts");
+    return await runElsewhere(io, words.slice(at), error);
+  });
 }
 
 const commandAt = (argv: string[]) =>

@@ -51,44 +51,69 @@ export function command(name: string): CAC {
   return cli;
 }
 
-/** Runs the command in argv; returns its exit code. */
+/**
+ * Runs the command in argv; returns its exit code. `rescue` may act upon an error in its
+ * place.
+ */
 export async function runCli(
   cli: CAC,
   argv: string[],
   io: Io,
+  rescue?: (error: unknown) => Promise<number | undefined>,
 ): Promise<number> {
   try {
-    refuseEmpty(argv);
-    const asked = argv[0] === "help" ? [...argv.slice(1), "--help"] : argv;
-    if (asked.some((word) => word === "--help" || word === "-h")) {
-      await showEffectiveDefaults(cli, io.env);
-      wrapHelp(cli, io.width);
-    }
-    // cac expects the interpreter and the script first.
-    const words = ["", "", ...explicitFlags(asked, cli)];
-    cli.parse(words, { run: false });
-    unmarkTexts(cli);
-    if (cli.options["help"]) return 0;
-    if (cli.options["version"]) {
-      const build = await buildDigest();
-      io.answer(null, `${cli.name} ${version} (build ${build})`);
-      return 0;
-    }
-    refuseUnknownCommand(cli);
-    refuseRepeated(cli);
-    const code: unknown = await cli.runMatchedCommand();
-    return typeof code === "number" ? code : 0;
+    return await parseAndRun(cli, argv, io).catch(async (error) => {
+      const code = await rescue?.(error);
+      if (code === undefined) throw error;
+      return code;
+    });
   } catch (error) {
-    const failure = await asFailure(error, cli);
-    io.holdProgress();
-    const message = shortened(failure.message);
-    io.stderr.write(`error: ${printable(message)}\n`);
-    const hint = failure.hint ??
-      (failure.kind === "usage" ? `See ${cli.name} --help.` : undefined);
-    if (hint) io.log(hint);
-    if (argv.includes("--verbose")) io.log(stackOf(error));
-    return failure.exitCode;
+    return await reportError(error, cli, argv, io);
   }
+}
+
+async function parseAndRun(
+  cli: CAC,
+  argv: string[],
+  io: Io,
+): Promise<number> {
+  refuseEmpty(argv);
+  const asked = argv[0] === "help" ? [...argv.slice(1), "--help"] : argv;
+  if (asked.some((word) => word === "--help" || word === "-h")) {
+    await showEffectiveDefaults(cli, io.env);
+    wrapHelp(cli, io.width);
+  }
+  // cac expects the interpreter and the script first.
+  const words = ["", "", ...explicitFlags(asked, cli)];
+  cli.parse(words, { run: false });
+  unmarkTexts(cli);
+  if (cli.options["help"]) return 0;
+  if (cli.options["version"]) {
+    const build = await buildDigest();
+    io.answer(null, `${cli.name} ${version} (build ${build})`);
+    return 0;
+  }
+  refuseUnknownCommand(cli);
+  refuseRepeated(cli);
+  const code: unknown = await cli.runMatchedCommand();
+  return typeof code === "number" ? code : 0;
+}
+
+async function reportError(
+  error: unknown,
+  cli: CAC,
+  argv: string[],
+  io: Io,
+): Promise<number> {
+  const failure = await asFailure(error, cli);
+  io.holdProgress();
+  const message = shortened(failure.message);
+  io.stderr.write(`error: ${printable(message)}\n`);
+  const hint = failure.hint ??
+    (failure.kind === "usage" ? `See ${cli.name} --help.` : undefined);
+  if (hint) io.log(hint);
+  if (argv.includes("--verbose")) io.log(stackOf(error));
+  return failure.exitCode;
 }
 
 /** Characters of an error: it may contain what a program in a worker printed. */

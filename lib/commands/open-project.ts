@@ -48,6 +48,7 @@ export interface OpenOptions
   detach?: boolean;
   shell?: boolean;
   new?: boolean;
+  on?: unknown;
   legacy?: boolean;
   claudeHome?: unknown;
   inheritHooks?: boolean;

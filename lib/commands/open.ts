@@ -39,6 +39,10 @@ export function openCommand(io: Io, names: string[]): CAC {
     .option("-d, --detach", "Start it without attaching")
     .option("-s, --shell", "Attach to a shell in its worker")
     .option("--new", "Start a new conversation")
+    .option(
+      "--on <host>",
+      "Work on another machine, in a copy of the project there; see claudy host",
+    )
     .option("--via-parent", "No effect (this is the default)")
     .option("--legacy", "One container without a parent; deprecated")
     .option(
@@ -72,6 +76,10 @@ export function openCommand(io: Io, names: string[]): CAC {
       others: string[],
       options: OpenOptions,
     ) => {
+      if (options.on !== undefined) {
+        const { openOnHost } = await import("./elsewhere.ts");
+        return await openOnHost(io, String(directory ?? "."), options);
+      }
       const { openProject } = await import("./open-project.ts");
       return await openProject(io, {
         directory: directory === undefined ? undefined : String(directory),

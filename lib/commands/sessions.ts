@@ -7,6 +7,7 @@ import { openInstance, viewInstance } from "../instance/open.ts";
 import type { SessionRecord } from "../instance/session-record.ts";
 import { inheritRequest } from "../home/host-config.ts";
 import { removeSession, syncSession } from "../session/session.ts";
+import { sessionsElsewhere } from "../hosts/elsewhere.ts";
 import { listSessions, type SessionState } from "../session/list.ts";
 import { columns } from "../std/text.ts";
 import { binarySize, figureCell, span } from "../std/units.ts";
@@ -42,9 +43,20 @@ export function sessionsCommand(io: Io): CAC {
     .option("--json", "Print them as JSON")
     .action(async ({ waiting, size, json }: Options) => {
       const instance = await view(io);
-      const found = (await listSessions(instance, io.env, io.log))
-        .filter(({ state }) => !waiting || state === "waiting");
-      const sessions = size ? await measureCopies(instance, found) : found;
+      const asked = elsewhere(io, instance);
+      const here = await listSessions(instance, io.env, io.log);
+      const measured = size ? await measureCopies(instance, here) : here;
+      const all: Shown[] = [
+        ...measured.map((session) => ({
+          ...session,
+          host: null,
+          seenAt: null,
+        })),
+        ...await asked,
+      ];
+      const sessions = all.filter(({ state }) =>
+        !waiting || state === "waiting"
+      );
       if (sessions.length > 0 || json) {
         io.answer(sessions, sessionTable(sessions, io), json);
       } else if (waiting) io.log("No session waits for input");
@@ -170,8 +182,54 @@ async function sync(io: Io, name: unknown, options: Options): Promise<void> {
   io.answer(result, text || "No changes", options.json);
 }
 
+/** What the list shows of a session, here or on another machine. */
+export type Shown =
+  & Pick<
+    SessionState,
+    | "name"
+    | "project"
+    | "waitingFor"
+    | "exitCode"
+    | "loggedIn"
+    | "attached"
+    | "worker"
+    | "born"
+    | "createdAt"
+    | "activeAt"
+    | "oomKilledAt"
+    | "memoryBytes"
+    | "limitEvents"
+    | "today"
+  >
+  & {
+    state: string;
+    permissionMode: string | null;
+    network: string;
+    copy?: boolean | undefined;
+    workspace?: Workspace | undefined;
+    /** Null for this machine. */
+    host: string | null;
+    /** When its host last answered; null if it answers now. */
+    seenAt: string | null;
+  };
+
+/** The sessions of the hosts; says which ones do not answer. */
+async function elsewhere(io: Io, instance: Instance): Promise<Shown[]> {
+  const all = await sessionsElsewhere(instance, io.env);
+  for (const { host, fault } of all) {
+    if (fault !== null) io.log(`warning: Host "${host}": ${fault}`);
+  }
+  return all.flatMap(({ host, fault, seenAt, sessions }) =>
+    sessions.map((session) => ({
+      ...session,
+      host,
+      seenAt: fault === null ? null : seenAt,
+    }))
+  );
+}
+
 /** The state with its details. */
-export function stateText(session: SessionState): string {
+export function stateText(session: Omit<Shown, "host" | "seenAt">): string {
   const { state, oomKilledAt, memoryBytes } = session;
   const killed = state === "stopped" && oomKilledAt !== null;
   const details = [
@@ -181,7 +239,7 @@ export function stateText(session: SessionState): string {
   return details === "" ? state : `${state}: ${details}`;
 }
 
-function detailOf(session: SessionState): string {
+function detailOf(session: Omit<Shown, "host" | "seenAt">): string {
   const { state, waitingFor, exitCode, loggedIn, worker } = session;
   if (state === "offline") return "its network has ended";
   if (exitCode && session.oomKilledAt === null) {
@@ -206,21 +264,25 @@ export function detailRows(shown: object): string[][] {
 /** In a narrower terminal, the columns that claudy sessions show has too are left out. */
 const wideFrom = 110;
 
-type Listed = SessionState & { workspace?: Workspace };
-
 function sessionTable(
-  sessions: Listed[],
+  sessions: Shown[],
   { width, env }: Io,
 ): string {
   const header = [
     ...["SESSION", "STATE", "MODE", "TERMINALS", "WORKER", "CREATED"],
     ...["ACTIVE", "PROJECT"],
   ];
-  const rows = withSizes(
-    withToday(
-      withNetworks([header, ...sessions.map(row)], sessions),
-      sessions,
-    ),
+  const rows = withColumns(
+    withNetworks([header, ...sessions.map(row)], sessions),
+    [
+      ["TODAY", ({ today }) => todayText(today)],
+      [
+        "COPY",
+        ({ workspace }) =>
+          workspace ? figureCell(workspace.sizeBytes, binarySize) : "",
+      ],
+      ["HOST", ({ host }) => host ?? ""],
+    ],
     sessions,
   );
   // A pipe gets whole paths.
@@ -234,33 +296,18 @@ function sessionTable(
   return columns(shown, width);
 }
 
-/** A table with a column for the usage of today, where there is any. */
-function withToday(rows: string[][], sessions: SessionState[]): string[][] {
-  if (sessions.every(({ today }) => today === null)) return rows;
-  return withColumn(
-    rows,
-    "TODAY",
-    sessions.map(({ today }) => todayText(today)),
-  );
-}
-
-/** A table with a column for the sizes of copies, where they were measured. */
-function withSizes(rows: string[][], sessions: Listed[]): string[][] {
-  if (sessions.every(({ workspace }) => !workspace)) return rows;
-  const sizes = sessions.map(({ workspace }) =>
-    workspace ? figureCell(workspace.sizeBytes, binarySize) : ""
-  );
-  return withColumn(rows, "COPY", sizes);
-}
-
-/** A table with a column before the last one. */
-function withColumn(
+/** A table with more columns before the last one, where they show anything. */
+function withColumns(
   rows: string[][],
-  heading: string,
-  cells: string[],
+  more: [heading: string, cell: (session: Shown) => string][],
+  sessions: Shown[],
 ): string[][] {
-  const column = [heading, ...cells];
-  return rows.map((row, at) => row.toSpliced(-1, 0, column[at] ?? ""));
+  const columns = more
+    .map(([heading, cell]) => [heading, ...sessions.map(cell)])
+    .filter(([, ...cells]) => cells.some((cell) => cell !== ""));
+  return rows.map((row, at) =>
+    row.toSpliced(-1, 0, ...columns.map((column) => column[at] ?? ""))
+  );
 }
 
 /** Writes the user's home as ~. */
@@ -270,12 +317,14 @@ function belowHome(path: string, home = ""): string {
     : path;
 }
 
-function row(session: SessionState): string[] {
+function row(session: Shown): string[] {
   const { attached } = session;
   const ago = (time: string) => `${span(Date.now() - Date.parse(time))} ago`;
   return [
     session.name,
-    stateText(session),
+    session.seenAt === null
+      ? stateText(session)
+      : `unreachable: ${session.state} ${ago(session.seenAt)}`,
     session.permissionMode ?? "-",
     session.worker === null
       ? ""

@@ -8,7 +8,7 @@ import { refuseWithoutTerminal } from "../cli/options.ts";
 import { attachTerminal } from "../docker/terminal.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { SessionRecord } from "../instance/session-record.ts";
-import { findSession } from "../session/find.ts";
+import { findSession, NoSuchSession } from "../session/find.ts";
 import { hasTerminal, showInWorker } from "../session/tmux.ts";
 import { Failure } from "../std/errors.ts";
 import { didYouMean } from "../std/nearest.ts";
@@ -55,11 +55,10 @@ export async function namedSessionOrWorker(
     const isPath = name.includes("/") || name.startsWith(".");
     if (error.kind !== "notFound" || isPath) throw error;
     const near = didYouMean(name, workers.map((worker) => worker.name));
-    throw new Failure("notFound", `There is no session or worker "${name}"`, {
-      hint: error.hint?.startsWith("Did you mean")
-        ? error.hint
-        : `${near}${error.hint}`,
-    });
+    const hint = error.hint?.startsWith("Did you mean")
+      ? error.hint
+      : `${near}${error.hint}`;
+    throw new NoSuchSession(name, hint, "session or worker");
   }
 }
 

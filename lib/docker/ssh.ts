@@ -24,6 +24,7 @@ export class SshAgent extends Agent {
   readonly #target: SshTarget;
   readonly #env: NodeJS.ProcessEnv;
   #sharing: Promise<string[]> | undefined;
+  readonly #running = new Set<ChildProcess>();
 
   constructor(target: SshTarget, env: NodeJS.ProcessEnv) {
     super({ keepAlive: true, maxSockets: maxConnections });
@@ -50,6 +51,11 @@ export class SshAgent extends Agent {
     return await this.#sharing;
   }
 
+  /** Ends logins that are under way. */
+  abandon(): void {
+    for (const child of this.#running) child.kill("SIGKILL");
+  }
+
   /** A connection to the engine. */
   async connect(): Promise<Duplex> {
     const options = await this.share();
@@ -69,7 +75,8 @@ export class SshAgent extends Agent {
     const { destination, options: own } = this.#target;
     const path = join(privateDirectory(), this.#digest());
     const options = [
-      ...["-o", "ConnectTimeout=30", "-o", `ControlPath=${path}`, "-T", ...own],
+      ...["-o", "ConnectTimeout=30", "-o", "ServerAliveInterval=5"],
+      ...["-o", "ForwardAgent=no", "-o", `ControlPath=${path}`, "-T", ...own],
     ];
     const use = ["-o", "ControlMaster=no", ...options];
     const check = ["-O", "check", ...use, "--", destination];
@@ -108,6 +115,8 @@ export class SshAgent extends Agent {
     args: readonly string[],
   ): Promise<{ code: number; stdout: string; stderr: string }> {
     const child = this.#ssh(args);
+    this.#running.add(child);
+    child.on("close", () => this.#running.delete(child));
     const [stdout, stderr] = [textOf(child.stdout), textOf(child.stderr)];
     return await new Promise((resolve, reject) => {
       child.on("error", (error) => reject(sshFailure(this.#target, error)));

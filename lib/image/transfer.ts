@@ -21,7 +21,8 @@ import { recipes } from "./recipes.ts";
 
 type Transfer = Pick<Instance, "docker" | "home" | "settings" | "prefix">;
 
-const ownNames = ({ settings }: Transfer) =>
+/** The names of the images that an instance cannot do without. */
+export const ownNames = ({ settings }: Transfer) =>
   recipes.flatMap(({ tags }) =>
     tags.map((tag) => `${settings.HAL9000_IMAGE_REPO}:${tag}`)
   );

@@ -130,6 +130,15 @@ export function homePaths(home: string) {
     /** Exists if sessions are to go on when the account's limit resets. */
     usageResume: join(home, "usage", "resume"),
     budgets: join(home, "config", "budgets.json"),
+    /** Other machines, see lib/hosts. */
+    hosts: join(home, "config", "hosts.json"),
+    /** The sessions that a host had when it last answered. */
+    hostSeen: (host: string) => join(home, "hosts", `${host}.json`),
+    /** Which project a session on another machine works on. */
+    hostProject: (session: string) =>
+      join(home, "hosts", "projects", `${session}.json`),
+    /** Repositories of projects that other machines have sent. */
+    repositories: join(home, "repositories"),
     /** The user's own prices. */
     pricesFile: join(home, "config", "prices.json"),
     /** The directory of nsenter's sockets. */

@@ -14,6 +14,16 @@ import {
 } from "../instance/session-record.ts";
 import { formerSessionName, sessionName } from "../project/project.ts";
 
+/** No session here has the name; one on another machine may. */
+export class NoSuchSession extends Failure {
+  readonly word: string;
+
+  constructor(word: string, hint: string, what = "session") {
+    super("notFound", `There is no ${what} "${word}"`, { hint });
+    this.word = word;
+  }
+}
+
 type Home = Pick<Instance, "home" | "owner" | "host">;
 
 /**
@@ -53,10 +63,11 @@ export function findSession(
         { hint: `Open one: claudy ${word}. See the sessions: claudy ls` },
       );
     }
-    throw new Failure("notFound", `There is no session "${word}"`, {
-      hint: `${didYouMean(word, all.map(({ name }) => name))}` +
+    throw new NoSuchSession(
+      word,
+      `${didYouMean(word, all.map(({ name }) => name))}` +
         "See the sessions: claudy ls",
-    });
+    );
   }
   if (others.length === 0) return session;
   const names = found.map(({ name, project }) => `${name} (${project})`).sort();

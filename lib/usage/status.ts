@@ -28,7 +28,7 @@ const noticeSchema = v.object({
 
 export type Notice = v.InferOutput<typeof noticeSchema>;
 
-const todaySchema = v.object({
+export const todaySchema = v.object({
   requests: v.number(),
   tokens: v.number(),
   /** In USD; null if no token of it has a price. */

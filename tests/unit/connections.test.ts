@@ -115,7 +115,8 @@ test("logs in to the host once, and shares the connection", async (context) => {
   const [check, config, login, ...others] = context.asked();
   const dials = others.filter((words) => words !== check);
   const to = "-l ann -p 2222 -- engine";
-  const shared = "-o ConnectTimeout=30 -o ControlPath=X -T";
+  const shared = "-o ConnectTimeout=30 -o ServerAliveInterval=5 " +
+    "-o ForwardAgent=no -o ControlPath=X -T";
   const strict = "-o StrictHostKeyChecking=yes";
   assert.is(check, `-O check -o ControlMaster=no ${shared} ${to}`);
   assert.is(config, `-G ${to}`);

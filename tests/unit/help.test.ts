@@ -69,6 +69,7 @@ const commands: Record<string, string[]> = {
   dashboard: [],
   config: ["show", "path", "check"],
   profile: ["list", "build"],
+  host: ["list", "add", "rm", "check", "install", "run", "repository"],
   images: ["save", "load"],
   plugin: [],
   mcp: [

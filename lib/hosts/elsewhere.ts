@@ -1,0 +1,184 @@
+// The sessions of other machines: all are asked at the same time, and one that does not
+// answer is shown with what it had when it last did.
+
+import { existsSync } from "node:fs";
+import { dirname } from "node:path";
+import * as v from "valibot";
+import type { Instance } from "../instance/instance.ts";
+import { Failure, messageOf } from "../std/errors.ts";
+import { parseJson, readJson } from "../std/json.ts";
+import { ensureDirectory, writeAtomic } from "../std/owned.ts";
+import { todaySchema } from "../usage/status.ts";
+import { type Host, readHosts } from "./hosts.ts";
+import { askHost, claudyThere, usesHosts } from "./remote.ts";
+
+/** How long a list waits for the hosts. */
+const listMs = 5000;
+
+const text = v.nullable(v.string());
+
+/** What is shown of a session; other versions of claudy may have more. */
+const sessionSchema = v.looseObject({
+  // It becomes a part of paths.
+  name: v.pipe(v.string(), v.regex(/^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/)),
+  project: v.string(),
+  state: v.string(),
+  waitingFor: v.optional(text, null),
+  exitCode: v.optional(v.nullable(v.number()), null),
+  loggedIn: v.optional(v.boolean(), true),
+  attached: v.optional(v.number(), 0),
+  worker: v.optional(text, null),
+  born: v.optional(text, null),
+  permissionMode: v.optional(text, null),
+  network: v.optional(v.string(), "shared"),
+  copy: v.optional(v.boolean(), false),
+  oomKilledAt: v.optional(text, null),
+  memoryBytes: v.optional(v.nullable(v.number()), null),
+  limitEvents: v.optional(
+    v.nullable(v.object({
+      pidsLimit: v.nullable(v.number()),
+      pidsRefused: v.number(),
+      memoryReached: v.number(),
+      oomKills: v.number(),
+    })),
+    null,
+  ),
+  today: v.optional(v.nullable(todaySchema), null),
+  createdAt: v.string(),
+  activeAt: v.string(),
+});
+
+export type RemoteSession = v.InferOutput<typeof sessionSchema>;
+
+const sessionsSchema = v.array(sessionSchema);
+
+const seenSchema = v.object({
+  version: v.literal(1),
+  seenAt: v.string(),
+  sessions: sessionsSchema,
+});
+
+export interface HostSessions {
+  host: string;
+  /** When it answered; null for never. */
+  seenAt: string | null;
+  /** Why it does not answer now; null if it does. */
+  fault: string | null;
+  error?: unknown;
+  sessions: RemoteSession[];
+}
+
+type Home = Pick<Instance, "home" | "owner">;
+
+export async function sessionsElsewhere(
+  instance: Home,
+  env: NodeJS.ProcessEnv,
+  timeoutMs = listMs,
+): Promise<HostSessions[]> {
+  if (!usesHosts(env)) return [];
+  return await Promise.all(
+    readHosts(instance.home).map((host) =>
+      sessionsOf(instance, host, { env, timeoutMs })
+    ),
+  );
+}
+
+async function sessionsOf(
+  instance: Home,
+  host: Host,
+  asking: { env: NodeJS.ProcessEnv; timeoutMs: number },
+): Promise<HostSessions> {
+  const { name } = host;
+  try {
+    const line = claudyThere(host, ["sessions", "list", "--json"]);
+    const reply = await askHost(host, line, asking);
+    if (reply.exitCode !== 0) throw faultOf(reply.stderr);
+    const sessions = parseJson(sessionsSchema, reply.stdout);
+    if (!sessions) {
+      throw new Failure("failed", "its claudy has another version");
+    }
+    const seenAt = new Date().toISOString();
+    keep(instance, name, { version: 1, seenAt, sessions });
+    return { host: name, seenAt, fault: null, sessions };
+  } catch (error) {
+    const { seenAt, sessions } = lastSeen(instance, name);
+    return { host: name, seenAt, fault: messageOf(error), error, sessions };
+  }
+}
+
+/** What a claudy there has printed as its error. */
+export function faultOf(stderr: string): Failure {
+  const line = stderr.split("\n").find((line) => line.startsWith("error: "));
+  return new Failure(
+    "failed",
+    line?.slice("error: ".length) ?? (stderr.trim().split("\n").at(-1) ||
+      "claudy has failed there"),
+  );
+}
+
+function keep(
+  { home, owner }: Home,
+  host: string,
+  seen: v.InferOutput<typeof seenSchema>,
+): void {
+  const path = home.hostSeen(host);
+  ensureDirectory(dirname(path), 0o700, owner);
+  writeAtomic(path, JSON.stringify(seen), owner);
+}
+
+export function lastSeen(
+  { home }: Pick<Home, "home">,
+  host: string,
+): { seenAt: string | null; sessions: RemoteSession[] } {
+  const path = home.hostSeen(host);
+  const seen = existsSync(path)
+    ? readJson(path, seenSchema, 32 * 1024 ** 2)
+    : undefined;
+  return seen ?? { seenAt: null, sessions: [] };
+}
+
+/**
+ * The host that has the session which a word means; undefined if none has. Asks the hosts
+ * only if none had it when it last answered. Throws a `usage` Failure if several have.
+ */
+export async function findElsewhere(
+  instance: Home,
+  word: string,
+  env: NodeJS.ProcessEnv,
+): Promise<{ host: Host; session: RemoteSession } | undefined> {
+  if (!usesHosts(env)) return undefined;
+  const hosts = readHosts(instance.home);
+  if (hosts.length === 0) return undefined;
+  const seen = hosts.map(({ name }) => ({
+    host: name,
+    ...lastSeen(instance, name),
+  }));
+  const found = matching(seen, word) ??
+    matching(await sessionsElsewhere(instance, env), word);
+  const host = hosts.find(({ name }) => name === found?.host);
+  return host && found && { host, session: found.session };
+}
+
+function matching(
+  all: Pick<HostSessions, "host" | "sessions">[],
+  word: string,
+): { host: string; session: RemoteSession } | undefined {
+  const every = all.flatMap(({ host, sessions }) =>
+    sessions.map((session) => ({ host, session }))
+  );
+  const exact = every.filter(({ session }) => session.name === word);
+  const found = exact.length > 0
+    ? exact
+    : every.filter(({ session }) => session.name.includes(word));
+  const [one, ...others] = found;
+  if (others.length === 0) return one;
+  const names = found.map(({ host, session }) => `${session.name} (${host})`);
+  throw new Failure(
+    "usage",
+    `"${word}" matches several sessions: ${names.sort().join(", ")}`,
+    {
+      hint: "Type more of the name, or name the host: " +
+        "claudy host run HOST -- COMMAND",
+    },
+  );
+}

@@ -1,0 +1,202 @@
+// A project travels to another machine as git: the user's own git pushes its branches to a
+// repository there, from which sessions are cloned, and fetches what they commit.
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { hostname } from "node:os";
+import { existsSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import * as v from "valibot";
+import { SshAgent } from "../docker/ssh.ts";
+import type { Instance } from "../instance/instance.ts";
+import { pathDigest } from "../project/project.ts";
+import { Failure } from "../std/errors.ts";
+import { parseJson, readJson } from "../std/json.ts";
+import { ensureDirectory, writeAtomic } from "../std/owned.ts";
+import { runProgram } from "../std/program.ts";
+import { shellQuoted } from "../std/text.ts";
+import { faultOf } from "./elsewhere.ts";
+import { type Host, targetOf } from "./hosts.ts";
+import { askHost, claudyThere } from "./remote.ts";
+
+const projectSchema = v.object({
+  version: v.literal(1),
+  session: v.string(),
+  host: v.string(),
+  /** Of the user, on this machine. */
+  project: v.string(),
+  /** The path of its repository there. */
+  repository: v.string(),
+});
+
+export type HostProject = v.InferOutput<typeof projectSchema>;
+
+type Home = Pick<Instance, "home" | "owner">;
+
+export function writeHostProject(
+  { home, owner }: Home,
+  record: Omit<HostProject, "version">,
+): void {
+  const path = home.hostProject(record.session);
+  for (const directory of [dirname(dirname(path)), dirname(path)]) {
+    ensureDirectory(directory, 0o700, owner);
+  }
+  writeAtomic(path, JSON.stringify({ version: 1, ...record }), owner);
+}
+
+/** Undefined for a session that was not opened from here. */
+export function readHostProject(
+  { home }: Pick<Home, "home">,
+  session: string,
+): HostProject | undefined {
+  return readJson(home.hostProject(session), projectSchema);
+}
+
+const answerSchema = v.object({ path: v.pipe(v.string(), v.startsWith("/")) });
+
+/** How long a short command there may take. */
+const askMs = 30_000;
+
+/** Sends the branches and tags of a repository; returns where it is there. */
+export async function sendProject(
+  host: Host,
+  project: string,
+  env: NodeJS.ProcessEnv,
+): Promise<string> {
+  const head = await headOf(project);
+  const stem = basename(project).replace(/[^A-Za-z0-9._-]+/g, "-").slice(0, 40);
+  const id = `${stem}-${pathDigest(`${hostname()}:${project}`)}`;
+  const reply = await askHost(
+    host,
+    claudyThere(host, ["host", "repository", id, "--head", head.branch]),
+    { env, timeoutMs: askMs },
+  );
+  if (reply.exitCode === 2) {
+    throw new Failure(
+      "failed",
+      `Host "${host.name}" has another version of claudy`,
+      {
+        hint: `Install this one: claudy host install ${host.name}`,
+      },
+    );
+  }
+  if (reply.exitCode !== 0) throw faultOf(reply.stderr);
+  const answer = parseJson(answerSchema, reply.stdout);
+  if (!answer) throw new Failure("failed", "Its answer cannot be read");
+  await git(host, env, project, [
+    // Settings of the user that a plain repository there does not know.
+    ...["-c", "push.gpgSign=false", "-c", "push.pushOption="],
+    ...["push", "--quiet", "--no-verify", "--no-follow-tags"],
+    ...["--recurse-submodules=no", "--", urlOf(host, answer.path)],
+    ...["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"],
+    ...(head.isDetached ? [`+HEAD:refs/heads/${head.branch}`] : []),
+  ]);
+  return answer.path;
+}
+
+/** Fetches what claudy fetch has brought into the repository there. */
+export async function fetchProject(
+  host: Host,
+  { project, repository, session }: HostProject,
+  env: NodeJS.ProcessEnv,
+): Promise<void> {
+  const refs = `refs/remotes/claudy/${session}/*`;
+  await git(host, env, project, [
+    ...["-c", "fetch.fsckObjects=true"],
+    ...["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"],
+    ...["--no-auto-maintenance", "--recurse-submodules=no", "--"],
+    ...[urlOf(host, repository), `+${refs}:${refs}`],
+  ]);
+}
+
+async function headOf(
+  project: string,
+): Promise<{ branch: string; isDetached: boolean }> {
+  const ask = async (...words: string[]) =>
+    await runProgram(["git", "-C", project, ...words]).catch(() => {
+      throw new Failure("notFound", "git is not installed here");
+    });
+  const [top, head, any] = await Promise.all([
+    ask("rev-parse", "--show-toplevel"),
+    ask("symbolic-ref", "--quiet", "--short", "HEAD"),
+    ask("rev-parse", "--verify", "--quiet", "HEAD^{commit}"),
+  ]);
+  const fail = (why: string) =>
+    new Failure("usage", `Cannot send ${project} to another machine: ${why}`, {
+      hint: "A project travels as the commits of its git repository.",
+    });
+  if (top.exitCode !== 0) throw fail("it is no git repository");
+  if (top.stdout.trimEnd() !== project) {
+    throw fail(`it is a part of the repository ${top.stdout.trimEnd()}`);
+  }
+  if (any.exitCode !== 0) throw fail("its branch has no commit");
+  const isDetached = head.exitCode !== 0;
+  return {
+    branch: isDetached ? "detached" : head.stdout.trimEnd(),
+    isDetached,
+  };
+}
+
+function urlOf(host: Host, path: string): string {
+  const { destination } = targetOf(host);
+  const place = destination.includes(":") ? `[${destination}]` : destination;
+  return `ssh://${place}${path.split("/").map(encodeURIComponent).join("/")}`;
+}
+
+/** Runs the user's git, whose ssh uses the connection that commands share. */
+async function git(
+  host: Host,
+  env: NodeJS.ProcessEnv,
+  project: string,
+  words: string[],
+): Promise<void> {
+  const options = await new SshAgent(targetOf(host), env).share();
+  const child = spawn("git", ["-C", project, ...words], {
+    env: {
+      ...env,
+      LC_ALL: "C",
+      GIT_SSH_COMMAND: ["ssh", ...options].map(shellQuoted).join(" "),
+      GIT_SSH_VARIANT: "ssh",
+      GIT_TERMINAL_PROMPT: "0",
+    },
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  let said = "";
+  child.stderr.setEncoding("utf8").on("data", (part: string) => {
+    said = (said + part).slice(-4000);
+  });
+  const [code] = await once(child, "close") as [number | null];
+  if (code === 0) return;
+  const lines = said.trim().split("\n");
+  throw new Failure(
+    "failed",
+    `git cannot exchange commits with host "${host.name}": ${
+      lines.findLast((line) => /^(fatal|error):/.test(line)) ?? lines.at(-1)
+    }`,
+    { hint: `See what is wrong: claudy host check ${host.name}` },
+  );
+}
+
+/** The repository of a project that another machine sends; created if it is missing. */
+export async function hostRepository(
+  { home, owner }: Home,
+  id: string,
+  head: string,
+): Promise<string> {
+  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$/.test(id)) {
+    throw new Failure("usage", `Not the name of a repository: "${id}"`);
+  }
+  const path = join(home.repositories, `${id}.git`);
+  ensureDirectory(home.repositories, 0o700, owner);
+  const run = async (...words: string[]) => {
+    const { exitCode, stderr } = await runProgram(["git", ...words])
+      .catch(() => ({ exitCode: 1, stderr: "git is not installed" }));
+    if (exitCode !== 0) {
+      throw new Failure("failed", `Cannot create ${path}: ${stderr.trim()}`);
+    }
+  };
+  await run("check-ref-format", "--branch", head);
+  if (!existsSync(path)) await run("init", "--quiet", "--bare", path);
+  await run("-C", path, "symbolic-ref", "HEAD", `refs/heads/${head}`);
+  return path;
+}

@@ -1,0 +1,374 @@
+// Other machines, with an ssh that runs the command line on this one.
+
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import type { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { extract, pack } from "tar-stream";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { checkHost } from "../../lib/hosts/check.ts";
+import { findElsewhere, sessionsElsewhere } from "../../lib/hosts/elsewhere.ts";
+import {
+  fetchProject,
+  hostRepository,
+  readHostProject,
+  sendProject,
+  writeHostProject,
+} from "../../lib/hosts/git.ts";
+import {
+  checkHostName,
+  type Host,
+  readHosts,
+  removeHost,
+  saveHost,
+  targetOf,
+} from "../../lib/hosts/hosts.ts";
+import { chainIds, withoutLayers } from "../../lib/hosts/install.ts";
+import { askHost, claudyThere } from "../../lib/hosts/remote.ts";
+import { type FakeInstance, fakeInstance } from "../helper/fake-engine.ts";
+
+interface Context extends FakeInstance {
+  env: NodeJS.ProcessEnv;
+  bin: string;
+}
+
+const test = suite<Context>("hosts");
+
+/** Logs in at once, and runs what comes after the destination; "slow" never answers. */
+const fakeSsh = `#!/bin/sh
+case " $* " in
+*" -O check "*) exit 1 ;;
+*" -G "*) echo stricthostkeychecking true; exit ;;
+*" -- slow "*) exec sleep 60 ;;
+*" -- strange "*) echo 'Host key verification failed.' >&2; exit 255 ;;
+esac
+while [ "$1" != -- ] && [ $# -gt 1 ]; do
+  case $1 in -o | -l | -p | -G) shift ;; esac
+  case $1 in -*) ;; *[a-z]*) case $2 in git-*) break ;; esac ;; esac
+  shift
+done
+[ "$1" != -- ] || shift
+shift
+exec sh -c "$*"
+`;
+
+test.before.each((context) => {
+  Object.assign(context, fakeInstance());
+  context.bin = join(context.root, "bin");
+  mkdirSync(context.bin, { recursive: true });
+  program(context, "ssh", fakeSsh);
+  context.env = {
+    PATH: `${context.bin}:${process.env["PATH"]}`,
+    HOME: context.root,
+    GIT_CONFIG_NOSYSTEM: "1",
+  };
+});
+test.after.each(({ end }) => end());
+
+function program({ bin }: Pick<Context, "bin">, name: string, text: string) {
+  const path = join(bin, name);
+  writeFileSync(path, text, { mode: 0o755 });
+  return path;
+}
+
+/** A host whose claudy prints a text. */
+function hostWith(
+  context: Context,
+  name: string,
+  printed: string,
+  exitCode = 0,
+): Host {
+  const said = join(context.root, `${name}.said`);
+  writeFileSync(said, printed);
+  const text = `#!/bin/sh\ncat '${said}'\nexit ${exitCode}\n`;
+  const host: Host = {
+    name,
+    url: `ssh://${name}`,
+    home: null,
+    program: program(context, `claudy-${name}`, text),
+  };
+  saveHost(context.instance, host);
+  return host;
+}
+
+const session = (name: string) => ({
+  name,
+  project: "/p",
+  state: "working",
+  createdAt: "2026-01-01T00:00:00Z",
+  activeAt: "2026-01-01T00:00:00Z",
+  later: 1,
+});
+
+test("names and addresses", () => {
+  for (const name of ["a", "box-1", "9"]) assert.is(checkHostName(name), name);
+  for (const name of ["", "A", "-a", "a b", "../x", "any", "local"]) {
+    assert.throws(() => checkHostName(name), /Cannot use/);
+  }
+  assert.is(targetOf({ name: "x", url: "ssh://u@h:22" }).destination, "h");
+  for (
+    const url of ["ssh://-oProxyCommand=x", "h", "ssh://u:p@h", "ssh://h/x"]
+  ) assert.throws(() => targetOf({ name: "x", url }), /address/);
+});
+
+test("hosts are kept, replaced and forgotten", ({ instance }) => {
+  const host = { name: "a", url: "ssh://a", home: null, program: null };
+  saveHost(instance, host);
+  saveHost(instance, { ...host, url: "ssh://b" });
+  assert.equal(readHosts(instance.home).map(({ url }) => url), ["ssh://b"]);
+  removeHost(instance, "a");
+  assert.equal(readHosts(instance.home), []);
+  assert.throws(() => removeHost(instance, "a"), /no host "a"/);
+  writeFileSync(instance.home.hosts, "{");
+  assert.throws(() => readHosts(instance.home), /Cannot read the hosts/);
+});
+
+test("words reach claudy there as they are", async (context) => {
+  const host = hostWith(context, "a", "");
+  const echo = program(
+    context,
+    "echo words",
+    '#!/bin/sh\nfor word; do printf "%s\\n" "[$word]"; done\nprintf "%s" "$HAL9000_HOME $HAL9000_HOSTS"\n',
+  );
+  const words = ["a b", "'", '"', "$HOME", "`x`", "\\", "", "*", "ä"];
+  const there = { ...host, program: echo, home: "/x y" };
+  const { stdout } = await askHost(there, claudyThere(there, words), {
+    env: context.env,
+    timeoutMs: 10_000,
+  });
+  assert.is(
+    stdout,
+    `${words.map((word) => `[${word}]\n`).join("")}/x y off`,
+  );
+});
+
+test("a host that does not answer delays nothing, and keeps what it had", async (context) => {
+  const { instance, env } = context;
+  hostWith(context, "fine", JSON.stringify([session("one")]));
+  const slow = hostWith(context, "slow", JSON.stringify([session("two")]));
+  saveHost(instance, { ...slow, url: "ssh://fast" });
+  const before = await sessionsElsewhere(instance, env, 10_000);
+  assert.equal(before.map(({ fault }) => fault), [null, null]);
+  saveHost(instance, slow);
+  hostWith(context, "strange", "[]");
+  const began = performance.now();
+  const after = await sessionsElsewhere(instance, env, 1000);
+  assert.ok(performance.now() - began < 5000);
+  const of = (name: string) => after.find(({ host }) => host === name);
+  assert.equal(of("fine")?.sessions.map(({ name }) => name), ["one"]);
+  assert.is(of("slow")?.fault, 'Host "slow" does not answer');
+  assert.equal(of("slow")?.sessions.map(({ name }) => name), ["two"]);
+  const seen = before.find(({ host }) => host === "slow")?.seenAt;
+  assert.is(of("slow")?.seenAt, seen);
+  assert.match(of("strange")?.fault ?? "", "Host key verification failed");
+  const off = { ...env, HAL9000_HOSTS: "off" };
+  assert.equal(await sessionsElsewhere(instance, off), []);
+});
+
+test("answers that are not those of a list", async (context) => {
+  const { instance, env } = context;
+  const names = ["..", "../x", "a/b", "a\x1b[2J"].map((name, at) => {
+    hostWith(context, `name${at}`, JSON.stringify([session(name)]));
+    return `name${at}`;
+  });
+  hostWith(context, "text", "hello");
+  hostWith(context, "deep", "[".repeat(1e6));
+  hostWith(context, "failed", "", 3);
+  const all = await sessionsElsewhere(instance, env, 20_000);
+  for (const host of [...names, "text", "deep"]) {
+    const found = all.find((one) => one.host === host);
+    assert.is(found?.fault, "its claudy has another version");
+  }
+  const failed = all.find(({ host }) => host === "failed");
+  assert.is(failed?.fault, "claudy has failed there");
+});
+
+test("finds the host of a session by its name or a part of it", async (context) => {
+  const { instance, env } = context;
+  hostWith(context, "a", JSON.stringify([session("shop"), session("same")]));
+  hostWith(context, "b", JSON.stringify([session("shop2"), session("same")]));
+  const find = async (word: string) =>
+    (await findElsewhere(instance, word, env))?.host.name;
+  assert.is(await find("shop"), "a");
+  assert.is(await find("shop2"), "b");
+  assert.is(await find("op2"), "b");
+  assert.is(await find("none"), undefined);
+  for (const word of ["same", "sho"]) {
+    await find(word).then(
+      () => assert.unreachable(),
+      ({ message }) => assert.match(message, "matches several sessions"),
+    );
+  }
+});
+
+test("says what a machine lacks", async (context) => {
+  const host = hostWith(context, "a", "claudy 0.1.0 (build x)\n");
+  program(context, "docker", "#!/bin/sh\necho 19.03.1\n");
+  const found = await checkHost(host, context.env);
+  assert.is(found.engine, "19.03.1");
+  assert.is(found.program, host.program);
+  assert.ok(Number(found.diskBytes) > 0);
+  assert.equal(found.missing.length, 2);
+  assert.match(found.missing.join(), "Docker 20.10 or later");
+  assert.match(found.missing.join(), "claudy is 0.1.0 there");
+  program(context, "docker", "#!/bin/sh\nexit 1\n");
+  const none = { ...host, program: "/nowhere/claudy" };
+  const { missing, program: path } = await checkHost(none, context.env);
+  assert.is(path, null);
+  assert.match(missing.join(), "Missing: claudy");
+  assert.match(missing.join(), "Missing: a Docker engine");
+});
+
+test("a project's commits go there and come back", async (context) => {
+  const { instance, env } = context;
+  const app = context.project("app");
+  const git = (directory: string, ...args: string[]) =>
+    execFileSync("git", ["-C", directory, ...args], {
+      env: {
+        ...env,
+        GIT_AUTHOR_NAME: "a",
+        GIT_AUTHOR_EMAIL: "a@b",
+        GIT_COMMITTER_NAME: "a",
+        GIT_COMMITTER_EMAIL: "a@b",
+      },
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "pipe"],
+    }).trim();
+  git(app, "init", "--quiet", "--initial-branch=main");
+  const path = join(context.root, "far.git");
+  const host = hostWith(context, "a", JSON.stringify({ path }));
+  const fails = async (text: string | RegExp) =>
+    await sendProject(host, app, env).then(
+      () => assert.unreachable(),
+      ({ message }) => assert.match(message, text),
+    );
+  await fails("its branch has no commit");
+  git(app, "commit", "--quiet", "--allow-empty", "--message=one");
+  mkdirSync(join(app, "part"));
+  await sendProject(host, join(app, "part"), env).then(
+    () => assert.unreachable(),
+    ({ message }) => assert.match(message, "a part of the repository"),
+  );
+  await fails(/git cannot exchange commits with host "a": fatal/);
+  git(context.root, "init", "--quiet", "--bare", path);
+  // A hook of the user's is not for this.
+  const hook = join(app, ".git/hooks/pre-push");
+  writeFileSync(hook, "#!/bin/sh\nexit 1\n", { mode: 0o755 });
+  assert.is(await sendProject(host, app, env), path);
+  assert.is(git(path, "rev-parse", "main"), git(app, "rev-parse", "main"));
+  git(app, "checkout", "--quiet", "--detach");
+  git(app, "commit", "--quiet", "--allow-empty", "--message=two");
+  await sendProject(host, app, env);
+  assert.is(git(path, "rev-parse", "detached"), git(app, "rev-parse", "HEAD"));
+
+  const record = { session: "s", host: "a", project: app, repository: path };
+  writeHostProject(instance, record);
+  const kept = readHostProject(instance, "s");
+  if (!kept) return assert.unreachable();
+  git(path, "update-ref", "refs/remotes/claudy/s/b", "detached");
+  git(path, "update-ref", "refs/remotes/claudy/other/b", "detached");
+  git(path, "update-ref", "refs/heads/evil", "detached");
+  const refs = git(app, "for-each-ref", "--format=%(refname)").split("\n");
+  await fetchProject(host, kept, env);
+  assert.equal(
+    git(app, "for-each-ref", "--format=%(refname)").split("\n"),
+    [...refs, "refs/remotes/claudy/s/b"],
+  );
+  assert.not(existsSync(join(app, ".git/FETCH_HEAD")));
+});
+
+test("the repository of a project from another machine", async ({ instance }) => {
+  const path = await hostRepository(instance, "app-1", "main");
+  const head = () => readFileSync(join(path, "HEAD"), "utf8");
+  assert.is(head(), "ref: refs/heads/main\n");
+  assert.is(await hostRepository(instance, "app-1", "a/b"), path);
+  assert.is(head(), "ref: refs/heads/a/b\n");
+  for (
+    const [id, branch] of [
+      ["../x", "main"],
+      ["a/b", "main"],
+      ["-a", "main"],
+      [
+        "app-1",
+        "../x",
+      ],
+      ["app-1", "-x"],
+      ["app-1", "a b"],
+    ] as const
+  ) {
+    await hostRepository(instance, id, branch).then(
+      () => assert.unreachable(`${id} ${branch}`),
+      ({ message }) => assert.match(message, /Not the name|Cannot create/),
+    );
+  }
+  assert.is(head(), "ref: refs/heads/a/b\n");
+});
+
+test("images are sent without layers that are there", async () => {
+  const layers = ["a", "b", "c"].map((text) => ({
+    id: `sha256:${createHash("sha256").update(text).digest("hex")}`,
+    file: `${text}/layer.tar`,
+    text: text.repeat(1e6),
+  }));
+  const [a, b, c] = layers as [Layer, Layer, Layer];
+  const [, chainOfB = ""] = chainIds([a.id, b.id]);
+  const image = (name: string, parts: Layer[]) => ({
+    name: `${name}.json`,
+    text: JSON.stringify({ rootfs: { diff_ids: parts.map(({ id }) => id) } }),
+    entry: { Config: `${name}.json`, Layers: parts.map(({ file }) => file) },
+  });
+  /** What is left of an archive of images, for an engine with some chains. */
+  const left = async (
+    images: ReturnType<typeof image>[],
+    chains: string[],
+    links: [name: string, target: string][] = [],
+  ) => {
+    const list = JSON.stringify(images.map(({ entry }) => entry));
+    const save = () => {
+      const saved = pack();
+      const linked = links.map(([name]) => name);
+      for (const { file, text } of layers) {
+        if (!linked.includes(file)) saved.entry({ name: file }, text);
+      }
+      for (const [name, linkname] of links) {
+        saved.entry({ name, linkname, type: "symlink" });
+      }
+      for (const { name, text } of images) saved.entry({ name }, text);
+      saved.entry({ name: "manifest.json" }, list);
+      saved.finalize();
+      return Promise.resolve(saved as unknown as Readable);
+    };
+    const names: string[] = [];
+    const entries = extract();
+    entries.on("entry", (header, body, next) => {
+      names.push(header.name);
+      body.on("end", next).resume();
+    });
+    await pipeline(await withoutLayers(save, new Set(chains)), entries);
+    return names.filter((name) => name.endsWith(".tar")).sort().join(" ");
+  };
+  const both = [image("one", [a, b]), image("two", [a, b, c])];
+  assert.is(await left(both, []), "a/layer.tar b/layer.tar c/layer.tar");
+  assert.is(await left(both, [a.id]), "b/layer.tar c/layer.tar");
+  assert.is(await left(both, [a.id, chainOfB]), "c/layer.tar");
+  // On other layers, b is not the layer that is there.
+  const other = [image("one", [a, b]), image("three", [c, b])];
+  assert.is(await left(other, [a.id, chainOfB]), "b/layer.tar c/layer.tar");
+  // Docker before 25 links to layers that images share.
+  assert.is(
+    await left([image("one", [a, b])], [a.id], [[b.file, "../a/layer.tar"]]),
+    "a/layer.tar b/layer.tar c/layer.tar",
+  );
+});
+
+interface Layer {
+  id: string;
+  file: string;
+  text: string;
+}
+
+test.run();
