@@ -462,8 +462,9 @@ export interface FakeInstance {
 }
 
 /** An instance with a home, an image, a net container and a parent. */
-export function fakeInstance(): FakeInstance {
-  const root = mkdtempSync(join(tmpdir(), "hal9000-fake-"));
+export function fakeInstance(
+  root = mkdtempSync(join(tmpdir(), "hal9000-fake-")),
+): FakeInstance {
   const engine = new FakeEngine();
   const prefix = "fake";
   const home = homePaths(join(root, "home"));

@@ -1,8 +1,15 @@
 // claudy merge and claudy pick: the user's own git merges what was fetched, and sessions that
 // were not picked are not removed with what only they have.
 
-import { spawnSync } from "node:child_process";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import {
+  existsSync,
+  readdirSync,
+  readFileSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { suite } from "uvu";
@@ -218,6 +225,105 @@ test("merge prints what git prints, and returns its exit code", async (context) 
   assert.is(status, 1);
   assert.match(stdout, "CONFLICT (content): Merge conflict in a.txt");
   assert.match(stdout, "Automatic merge failed; fix conflicts");
+});
+
+interface Ended {
+  /** What it has printed. */
+  text: string;
+  /** From the moment when it began. */
+  ms: number;
+}
+
+/** Fetches and merges in a process of its own, which is killed after a time. */
+async function killed(
+  { root, app }: Context,
+  session: string,
+  afterMs: number,
+): Promise<Ended> {
+  const program = spawn(process.execPath, [
+    ...("Deno" in globalThis ? ["run", "--allow-all", "--no-lock"] : []),
+    ...[join(import.meta.dirname ?? "", "../helper/merge-copy.ts")],
+    ...[root, session],
+  ], { cwd: app, detached: true, stdio: ["ignore", "pipe", "ignore"] });
+  let text = "";
+  let begun = 0;
+  let late: ReturnType<typeof setTimeout> | undefined;
+  const kill = () => {
+    // The container ends with the command, but not the user's git.
+    const target = text.includes("fetched") ? program.pid : -(program.pid ?? 0);
+    try {
+      process.kill(target ?? 0, "SIGKILL");
+    } catch {
+      // It has just ended.
+    }
+  };
+  program.stdout.on("data", (chunk) => {
+    text += String(chunk);
+    if (begun !== 0 || !text.includes("begin")) return;
+    begun = performance.now();
+    late = setTimeout(kill, afterMs);
+  });
+  await once(program, "close"); // also of git, which has the same output
+  clearTimeout(late);
+  return { text, ms: performance.now() - begun };
+}
+
+test("a kill at ten moments of fetch and merge leaves nothing half-made", async (context) => {
+  const { app, instance } = context;
+  const { record, tree } = await opened(context, { name: "idea" });
+  for (let at = 0; at < 300; at++) {
+    writeFileSync(join(tree, `${at}.txt`), `${at}\n`.repeat(200));
+  }
+  const tip = commit(tree, "b.txt", "session\n");
+  const before = commit(app, "mine.txt", "mine\n");
+  const base = readFileSync(instance.home.workspaceBase("idea"));
+  const ref = "refs/remotes/claudy/idea/claudy/idea";
+  const whole = await killed(context, "idea", 60_000);
+  assert.match(whole.text, "merged 0");
+  let kills = 0;
+  for (const part of [0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.9]) {
+    git(app, "reset", "--quiet", "--hard", before);
+    if (git(app, "for-each-ref", ref)) git(app, "update-ref", "-d", ref);
+    git(app, "reflog", "expire", "--expire=now", "--all");
+    // So that it has no object of the fetch before.
+    git(app, "repack", "-a", "-d", "--quiet");
+    git(app, "prune", "--expire=now");
+    writeFileSync(instance.home.workspaceBase("idea"), base);
+    const { text } = await killed(context, "idea", whole.ms * part);
+    git(app, "fsck", "--strict", "--no-dangling");
+    assert.is(git(app, "status", "--porcelain"), "");
+    const head = git(app, "rev-parse", "HEAD");
+    if (head === before) assert.not(text.includes("merged"));
+    else assert.is(git(app, "rev-parse", "HEAD^2"), tip);
+    // All or nothing was fetched.
+    const got = git(app, "for-each-ref", "--format=%(objectname)", ref);
+    assert.ok(got === "" || got === tip, got);
+    if (text.includes("fetched")) assert.is(got, tip);
+    else assert.is(head, before);
+    if (text === "begin\n") kills++;
+    git(app, "prune", "--expire=now");
+    const objects = readdirSync(join(app, ".git/objects"));
+    assert.equal(objects.filter((name) => /^tmp/.test(name)), []);
+    for (const name of readdirSync(instance.home.workspace("idea"))) {
+      utimesSync(join(instance.home.workspace("idea"), name), 1, 1);
+    }
+    const lock = join(app, ".git", `${ref}.lock`);
+    if (existsSync(lock)) utimesSync(lock, 1, 1);
+  }
+  assert.ok(kills > 2);
+  // The next fetch removes what was left.
+  assert.is(
+    await fetchAndMerge(ioFor(context), instance, record, { changes: false }),
+    0,
+  );
+  assert.equal(readdirSync(instance.home.workspace("idea")).sort(), [
+    "base.json",
+    "tree",
+  ]);
+  assert.equal(
+    readdirSync(join(app, ".git")).filter((n) => /lock/.test(n)),
+    [],
+  );
 });
 
 test.run();
