@@ -77,7 +77,12 @@ function escaped(character: string): string {
 
 /** Whether a version such as "3.5a" or "1.41" is the minimum or later. */
 export function isAtLeast(version: string, minimum: string): boolean {
-  return version.localeCompare(minimum, "en", { numeric: true }) >= 0;
+  // Not localeCompare(), whose first call takes 10 ms of CPU time.
+  const [given, least] = [version, minimum].map((text) =>
+    (text.match(/\d+/g) ?? []).map(Number)
+  ) as [number[], number[]];
+  const index = least.findIndex((part, index) => part !== given[index]);
+  return index < 0 || (given[index] ?? -1) > (least[index] ?? 0);
 }
 
 /** Characters that take two columns of a terminal, or none. */
