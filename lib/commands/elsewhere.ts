@@ -82,8 +82,8 @@ async function mergeFrom(
   record: HostProject,
   words: string[],
 ): Promise<number> {
-  const options = words.slice(1).filter((word) => word === "--with-changes");
-  const argv = ["fetch", record.session, "--json", ...options];
+  // fetch has all options of merge.
+  const argv = ["fetch", ...words.slice(1), "--json"];
   const reply = await askHost(host, claudyThere(host, argv), {
     env: io.env,
     timeoutMs: fetchMs,
