@@ -263,6 +263,38 @@ test("takes no repository in the project along, with its credentials", async (co
   assert.equal(readdirSync(join(target, "old")), []);
 });
 
+test("takes ignored repositories along without their .git", async (context) => {
+  const app = repository(context.root);
+  commit(app, { ".gitignore": "vendor/\n" });
+  const inner = join(app, "vendor/lib");
+  write(inner, { "deep/sub/x": "x", "l.txt": "l" });
+  symlinkSync("/etc/passwd", join(inner, "link"));
+  for (const path of [inner, join(inner, "deep/sub")]) {
+    git(path, "init", "--quiet");
+    git(path, "remote", "add", "o", "https://me:t0ken@example.com/a.git");
+    commit(path, { c: "c" });
+  }
+  // Of a worktree, with a path of this machine.
+  write(app, { "vendor/wt/.git": "gitdir: /elsewhere\n", "vendor/wt/w": "w" });
+  const { target, result } = await copyOf(context, app, {
+    ignored: ["vendor/**"],
+  });
+  const files = readdirSync(join(target, "vendor"), { recursive: true })
+    .map(String).filter((name) =>
+      !lstatSync(join(target, "vendor", name))
+        .isDirectory()
+    ).sort();
+  assert.equal(files, [
+    ...["lib/c", "lib/deep/sub/c", "lib/deep/sub/x", "lib/l.txt", "lib/link"],
+    "wt/w",
+  ]);
+  assert.ok(lstatSync(join(target, "vendor/lib/link")).isSymbolicLink());
+  assert.equal(result.notices, [
+    "Repositories among the ignored files are in the copy without their .git: " +
+    "vendor/lib",
+  ]);
+});
+
 test("takes a link along that was a directory", async (context) => {
   const app = repository(context.root);
   write(app, { "e/c.txt": "e\n" });

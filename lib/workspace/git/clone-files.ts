@@ -3,6 +3,7 @@
 import { existsSync, lstatSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { namesIn } from "../../std/names-in.ts";
+import { runProgram } from "../../std/program.ts";
 import { listed } from "../../std/text.ts";
 import { type Change, changesIn } from "./changes.ts";
 import { gitList, type Place } from "./git.ts";
@@ -83,17 +84,40 @@ function kindOf(tree: string, path: string): "file" | "directory" | undefined {
   return stat && (stat.isDirectory() ? "directory" : "file");
 }
 
+/** Of repositories among them only the files: their settings may have credentials. */
 export async function takeIgnored(
   place: Place,
   tree: string,
   target: string,
   patterns: string[],
+  notices: string[],
 ): Promise<number> {
   if (patterns.length === 0) return 0;
   const found = await gitList(place, [
     ...["ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--"],
     ...patterns.map((pattern) => `:(glob)${pattern}`),
   ]);
-  await copyTree(tree, target, found);
-  return found.length;
+  const files = found.filter((path) => !path.endsWith("/"));
+  const repositories = found.filter((path) => path.endsWith("/"))
+    .map((path) => path.slice(0, -1));
+  for (const repository of repositories) {
+    files.push(...await filesOf(tree, repository));
+  }
+  if (repositories.length > 0) {
+    notices.push(
+      "Repositories among the ignored files are in the copy without their " +
+        `.git: ${listed(repositories)}`,
+    );
+  }
+  await copyTree(tree, target, files);
+  return files.length;
+}
+
+async function filesOf(tree: string, repository: string): Promise<string[]> {
+  const { stdout } = await runProgram([
+    ...["find", join(tree, repository), "-name", ".git", "-prune", "-o"],
+    ...["!", "-type", "d", "-printf", "%P\\0"],
+  ]);
+  return stdout.split("\0").filter(Boolean)
+    .map((path) => `${repository}/${path}`);
 }

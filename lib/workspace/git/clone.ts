@@ -101,7 +101,7 @@ async function cloneDirectory(
     });
     await run(copy, ["checkout", "--quiet", "--force", branch, "--"]);
   }
-  const taken = await takeIgnored(outside, tree, target, ignored);
+  const taken = await takeIgnored(outside, tree, target, ignored, notices);
   const head = entries.length > 0
     ? await git(copy, ["rev-parse", "HEAD"])
     : null;
@@ -168,6 +168,7 @@ async function cloneRepository(
     places.tree,
     target,
     request.ignored,
+    notices,
   );
   return {
     format: source.format,
