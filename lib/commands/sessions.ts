@@ -24,6 +24,7 @@ import { measureCopies, type Workspace } from "../workspace/workspace.ts";
 interface Options {
   waiting?: boolean;
   size?: boolean;
+  overlap?: boolean;
   yes?: boolean;
   force?: boolean;
   json?: boolean;
@@ -40,14 +41,21 @@ export function sessionsCommand(io: Io): CAC {
   cli.command("list", "List the sessions (default)").alias("!")
     .option("--waiting", "Only sessions waiting for input")
     .option("--size", "Also what their copies take on disk")
+    .option(
+      "--overlap",
+      "Also which files two sessions of a project have both changed",
+    )
     .option("--json", "Print them as JSON")
-    .action(async ({ waiting, size, json }: Options) => {
+    .action(async ({ waiting, size, overlap, json }: Options) => {
       const instance = await view(io);
       const asked = elsewhere(io, instance);
       const here = await listSessions(instance, io.env, io.log);
       const measured = size ? await measureCopies(instance, here) : here;
+      const { sessions: compared, lines } = overlap
+        ? await withOverlaps(instance, measured, io.log)
+        : { sessions: measured, lines: [] };
       const all: Shown[] = [
-        ...measured.map((session) => ({
+        ...compared.map((session) => ({
           ...session,
           host: null,
           seenAt: null,
@@ -58,7 +66,8 @@ export function sessionsCommand(io: Io): CAC {
         !waiting || state === "waiting"
       );
       if (sessions.length > 0 || json) {
-        io.answer(sessions, sessionTable(sessions, io), json);
+        const text = [sessionTable(sessions, io), ...lines].join("\n");
+        io.answer(sessions, text, json);
       } else if (waiting) io.log("No session waits for input");
       else io.log("There are no sessions. Open one: claudy DIRECTORY");
     });
@@ -136,6 +145,37 @@ export function sessionsCommand(io: Io): CAC {
 
   return cli;
 }
+
+/** The sessions with what they and others have both changed, also as lines of text. */
+async function withOverlaps<T extends SessionState>(
+  instance: Instance,
+  sessions: T[],
+  log: Log,
+): Promise<{ sessions: (T & { overlap: object[] })[]; lines: string[] }> {
+  const { findOverlaps, overlapText } = await import("../workspace/overlap.ts");
+  const overlaps = await findOverlaps(instance, sessions, log);
+  const of = (name: string) =>
+    overlaps.filter(({ sessions }) => sessions.includes(name))
+      .map(({ sessions: [one, other], project: _, ...rest }) => ({
+        session: name === one ? other : one,
+        ...rest,
+      }));
+  return {
+    sessions: sessions.map((session) => ({
+      ...session,
+      overlap: of(session.name),
+    })),
+    lines: [
+      ...overlaps.slice(0, maxOverlaps).map(overlapText),
+      ...(overlaps.length > maxOverlaps
+        ? [`${overlaps.length - maxOverlaps} more pairs (see --json)`]
+        : []),
+    ],
+  };
+}
+
+/** Pairs that are listed. */
+const maxOverlaps = 20;
 
 /** Throws if the session's copy has what the user's repository does not have. */
 async function refuseLoss(

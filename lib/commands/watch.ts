@@ -10,7 +10,9 @@ import {
   sessionChanges,
   type WatchedWorker,
 } from "../session/watch.ts";
+import { followOverlaps } from "../session/overlap-watch.ts";
 import { printable } from "../std/text.ts";
+import { overlapText } from "../workspace/overlap.ts";
 import { command } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
 
@@ -29,6 +31,25 @@ export function watchCommand(io: Io): CAC {
       let before: WatchedWorker[] | undefined;
       // One command at a time for each session: a worker decides how often it waits.
       const notifying = new Set<string>();
+      const works = (name: string) =>
+        before?.some(({ worker, said }) =>
+          worker.session === name && said?.activity === "working"
+        ) ?? false;
+      const overlaps = followOverlaps(
+        instance,
+        { stop: stop.signal, log: io.log, works },
+        (overlap, begins) => {
+          const at = new Date().toISOString();
+          const { sessions: [session, other], project, files, count } = overlap;
+          const notice = overlapText(overlap);
+          io.answerLine(
+            { at, session, project, overlap: { session: other, files, count } },
+            printable(`${at} ${notice} (${project})`),
+            json,
+          );
+          if (begins) void notify(io, notifyWith, { session, project, notice });
+        },
+      );
       await followSessions(
         instance,
         {
@@ -59,6 +80,7 @@ export function watchCommand(io: Io): CAC {
           before = now;
         },
       );
+      await overlaps;
     });
   return cli;
 }

@@ -338,7 +338,7 @@ export const definitions = {
     schema: v.pipe(v.string(), v.description("a command line of the shell")),
     fallback: "",
     meaning:
-      "Command to run when a session starts to wait, or a budget or limit is reached, for claudy watch",
+      "Command to run when a session starts to wait, two change the same files, or a budget or limit is reached, for claudy watch",
   },
   MCP_SOCKET: {
     schema: v.pipe(

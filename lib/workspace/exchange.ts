@@ -29,7 +29,7 @@ export async function withScratch<T>(
 
 export async function projectOf(
   instance: Instance,
-  { project: path }: SessionRecord,
+  { project: path }: Pick<SessionRecord, "project">,
 ): Promise<HostPath> {
   return await resolveProject(instance, {
     path,
@@ -67,7 +67,7 @@ export async function userRepository(
  */
 export function requireSameRepository(
   instance: Instance,
-  { name, project }: SessionRecord,
+  { name, project }: Pick<SessionRecord, "name" | "project">,
   { outside, common }: Repository,
 ): void {
   if (!outside || readBase(instance, name).outside === common.path) return;

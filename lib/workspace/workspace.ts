@@ -51,7 +51,7 @@ export function copyOf(
 /** The copy of an existing session; throws a Failure if it works in the project. */
 export function requireCopy(
   instance: Instance,
-  record: SessionRecord,
+  record: Pick<SessionRecord, "name" | "project" | "copy">,
 ): HostPath {
   if (record.copy) return copyOf(instance, record.name);
   throw new Failure(

@@ -543,6 +543,15 @@ teardown() {
   typed "$first" "second words" Enter
   wait_for_screen 20 "$first" "echo: second words"
   [[ $(asked "second words") == *"first words"* && $(asked "second words") != *"to alpha"* ]]
+  # All have the same draft: the forks in their copies, the first one in the project itself.
+  both() { jq -re --arg one "$1" --arg two "$2" '.[] | select(.name == $one).overlap[] | select(.session == $two).files | join(" ")'; }
+  run --separate-stderr -0 "$claudy" sessions --overlap --json
+  [ "$(both "$one" "$two" <<<"$output")" = draft.txt ]
+  [ "$(both "$one" "$first" <<<"$output")" = draft.txt ]
+  "$claudy" watch >"$BATS_TEST_TMPDIR/watched" 3>&- &
+  watch=$!
+  wait_for 20 grep -F "$one and $two have both changed 1 file: draft.txt" "$BATS_TEST_TMPDIR/watched"
+  kill "$watch"
   docker exec "$one" sh -c 'echo ready >done.txt && git add done.txt && git -c user.name=a -c user.email=a@b commit -qm done'
   run --separate-stderr -0 "$claudy" compare "$one" "$two" --test "test -e done.txt" --json
   [ "$(jq -c 'map([.commits, .files, .insertions, .test])' <<<"$output")" = "[[1,2,2,0],[0,1,1,1]]" ]

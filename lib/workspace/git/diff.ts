@@ -3,14 +3,14 @@
 import { join } from "node:path";
 import * as v from "valibot";
 import { Failure } from "../../std/errors.ts";
-import { changesIn } from "./changes.ts";
-import { git, run, withoutCaches } from "./git.ts";
+import { type Change, changesIn } from "./changes.ts";
+import { git, type Place, run, withoutCaches } from "./git.ts";
 import { Limits } from "./limits.ts";
 import { copyIndex, openCopy, treeOfChanges } from "./pack.ts";
-import { readSource } from "./source.ts";
+import { readSource, type Source } from "./source.ts";
 
-export const diffRequestSchema = v.object({
-  do: v.literal("diff"),
+/** A session's copy, and the user's repository. */
+export const bothSchema = v.object({
   tree: v.string(),
   format: v.picklist(["sha1", "sha256"]),
   /** The user's repository; null for a directory without one. */
@@ -21,12 +21,17 @@ export const diffRequestSchema = v.object({
   })),
   /** The commit that the session began with, if the user has no repository. */
   base: v.nullable(v.string()),
-  changes: v.boolean(),
-  /** Only names and numbers of lines. */
-  stat: v.boolean(),
   scratch: v.string(),
   /** See limits.ts. */
   maxBytes: v.optional(v.number()),
+});
+
+export const diffRequestSchema = v.object({
+  do: v.literal("diff"),
+  ...bothSchema.entries,
+  changes: v.boolean(),
+  /** Only names and numbers of lines. */
+  stat: v.boolean(),
 });
 
 export const diffResultSchema = v.object({
@@ -43,26 +48,13 @@ export const diffResultSchema = v.object({
 export async function diff(
   request: v.InferOutput<typeof diffRequestSchema>,
 ): Promise<v.InferOutput<typeof diffResultSchema>> {
-  const { tree, scratch, changes, stat } = request;
-  const source = request.source && await readSource(request.source);
-  const opened = await openCopy(request, source ? [source.objects] : []);
-  const index = await copyIndex(tree, scratch);
-  const place = { ...opened.place, workTree: tree, index };
-  const { head } = opened;
+  const { changes, stat } = request;
   const limits = new Limits(request.maxBytes);
-  const files = await changesIn(place, head, limits);
+  const both = await openBoth(request, limits);
+  const { place, head, files, shared, from } = both;
   const tip = changes && files.length > 0
     ? await treeOfChanges(place, limits)
     : head;
-  const theirs = source ? source.head : request.base;
-  const shared = head && theirs
-    ? (await run(place, ["merge-base", theirs, head], {
-      accept: [0, 1],
-      config: withoutCaches,
-    })).text.trim()
-    : "";
-  const from = shared ||
-    await git(place, ["mktree"], { cwd: join(scratch, "view") });
   const compared = async (...format: string[]) =>
     tip === null ? "" : await git(place, [
       ...["diff", "--no-ext-diff", "--no-textconv", "--no-color"],
@@ -85,6 +77,40 @@ export async function diff(
     ...numbersIn(await compared("--shortstat")),
     left: changes ? 0 : files.length,
   };
+}
+
+/** Both sides, in a repository of our own that has the objects of both. */
+export async function openBoth(
+  request: v.InferOutput<typeof bothSchema>,
+  limits: Limits,
+): Promise<{
+  place: Place & { workTree: string };
+  source: Source | null;
+  head: string | null;
+  /** What is not committed in the copy. */
+  files: Change[];
+  /** The commit at which the session left the user's branch; "" for none. */
+  shared: string;
+  /** That, or an empty tree. */
+  from: string;
+}> {
+  const { tree, scratch } = request;
+  const source = request.source && await readSource(request.source);
+  const opened = await openCopy(request, source ? [source.objects] : []);
+  const index = await copyIndex(tree, scratch);
+  const place = { ...opened.place, workTree: tree, index };
+  const { head } = opened;
+  const files = await changesIn(place, head, limits);
+  const theirs = source ? source.head : request.base;
+  const shared = head && theirs
+    ? (await run(place, ["merge-base", theirs, head], {
+      accept: [0, 1],
+      config: withoutCaches,
+    })).text.trim()
+    : "";
+  const from = shared ||
+    await git(place, ["mktree"], { cwd: join(scratch, "view") });
+  return { place, source, head, files, shared, from };
 }
 
 function numbersIn(shortstat: string) {

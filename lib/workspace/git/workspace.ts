@@ -10,6 +10,7 @@ import { command, runCli } from "../../cli/cli.ts";
 import { Io } from "../../cli/io.ts";
 import { Failure, messageOf } from "../../std/errors.ts";
 import type { Log } from "../../std/log.ts";
+import { changed, changedRequestSchema } from "./changed.ts";
 import { clone, cloneRequestSchema } from "./clone.ts";
 import { diff, diffRequestSchema } from "./diff.ts";
 import { fork, forkRequestSchema } from "./fork.ts";
@@ -23,6 +24,7 @@ export const requestSchema = v.object({
     offerRequestSchema,
     receiveRequestSchema,
     diffRequestSchema,
+    changedRequestSchema,
     forkRequestSchema,
   ]),
   /** Mounted directories with the inodes that they must have; the first is our own. */
@@ -81,6 +83,8 @@ export async function perform(
         return { result: await receive(work) };
       case "fork":
         return { result: await fork(work) };
+      case "changed":
+        return { result: await changed(work) };
       case "diff":
         return { result: await diff(work) };
     }
