@@ -144,6 +144,15 @@ test("opens the copy of a session again, as it was left", async (context) => {
   assert.not(existsSync(instance.home.workspace(renamed.name)));
 });
 
+test("sees a change of the same size within the second of a commit", async (context) => {
+  const { instance, log } = context;
+  const { record, tree } = await opened(context, { name: "quick" });
+  commit(tree, "a.txt", "two\n");
+  writeFileSync(join(tree, "a.txt"), "six\n");
+  const { commits, changed } = await unfetchedIn(instance, record, log);
+  assert.equal({ commits, changed }, { commits: 1, changed: 1 });
+});
+
 test("fetches, compares and pulls", async (context) => {
   const { instance, app, log } = context;
   const { record, tree } = await opened(context, { name: "work" });

@@ -25,9 +25,14 @@ async function must(command: string[], input?: string): Promise<void> {
   throw new Failure(full ? "resources" : "failed", line || "cp failed");
 }
 
+/**
+ * With its times: of a file that is as old as the index, git reads the content, since it may
+ * have been changed in the same second.
+ */
 export async function copyFile(from: string, to: string): Promise<void> {
   mkdirSync(dirname(to), { recursive: true });
-  await must(["cp", "-P", "--reflink=auto", "--preserve=mode", "--", from, to]);
+  const kept = "--preserve=mode,timestamps";
+  await must(["cp", "-P", "--reflink=auto", kept, "--", from, to]);
 }
 
 /** Copies files of a directory, with the directories that they are in. */
