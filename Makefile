@@ -110,6 +110,10 @@ benchmark-migration: $(FAST) ## Compare a migration with cp -a [FILES=50000 SAMP
 	@./scripts/build-images.ts >/dev/null
 	@FILES="$(FILES)" tests/bench/migration.sh
 
+benchmark-fork: $(FAST) ## Compare copies and forks with git clone and cp -a [FILES=5000 COMMITS=1000 SAMPLES=3]
+	@./scripts/build-images.ts >/dev/null
+	@FILES="$(FILES)" COMMITS="$(COMMITS)" tests/bench/fork.sh
+
 benchmark-mcp: $(FAST) ## Measure calls of MCP servers from a worker [SAMPLES=1000]
 	@./scripts/build-images.ts >/dev/null
 	@tests/bench/mcp.sh
@@ -132,4 +136,4 @@ $(INSTALLED): package.json package-lock.json
 	@start=$$SECONDS; npm ci --ignore-scripts --no-fund --no-audit --loglevel=error >&2; \
 	  $(DENO) --version >/dev/null && echo "npm packages: $$((SECONDS - start)) s" >&2
 
-.PHONY: help up down install uninstall engine engine-stop images build fmt check test test-unit test-mutation test-dind test-soak test-engines test-fresh benchmark-dind benchmark-migration benchmark-mcp docs pictures recording clean
+.PHONY: help up down install uninstall engine engine-stop images build fmt check test test-unit test-mutation test-dind test-soak test-engines test-fresh benchmark-dind benchmark-migration benchmark-fork benchmark-mcp docs pictures recording clean

@@ -32,11 +32,14 @@ export class Io {
   }
 
   /** Prints a progress line, which is not part of the result. */
-  readonly log: Log = (line) => {
-    const text = `${printableLines(line)}\n`;
-    this.stderr.write(this.#progress === "" ? text : `${eraseLine}${text}`);
-    this.#draw();
-  };
+  readonly log: Log = Object.assign(
+    (line: string) => {
+      const text = `${printableLines(line)}\n`;
+      this.stderr.write(this.#progress === "" ? text : `${eraseLine}${text}`);
+      this.#draw();
+    },
+    { progress: (text: string) => this.progress(text) },
+  );
 
   /** Whether a line of progress can be drawn. */
   get showsProgress(): boolean {

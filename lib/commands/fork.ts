@@ -70,8 +70,8 @@ async function fork(io: Io, word: unknown, options: Options): Promise<void> {
   );
   if (frozenMs > 0) {
     io.log(
-      `${session.name} stood still for ${frozenMs} ms, while its files were ` +
-        (shared ? "shared" : "copied"),
+      `${session.name} stood still for ${frozenMs} ms; its files ` +
+        (shared ? "share blocks with the copies" : "were copied"),
     );
   }
   const opened: Opened[] = [];

@@ -114,10 +114,18 @@ export interface HelperRequest {
   /** A line for its stdin, which then stays open until this program ends. */
   input?: string;
   /** Called for each line of its stderr, which is otherwise part of the output. */
-  onError?: (line: string) => void;
+  onError?: (line: string, program: Talk) => void;
   /** @default a minute */
   timeoutMs?: number;
   memoryBytes?: number;
+}
+
+/** The program in a helper, while it runs. */
+export interface Talk {
+  /** Sends a line to its stdin. */
+  send: (line: string) => void;
+  /** Ends it; the error is thrown. */
+  fail: (error: Error) => void;
 }
 
 const maxBytes = 64 * 1024 ** 2;
@@ -174,14 +182,19 @@ export async function runHelper(
       stdout: true,
       stderr: true,
     });
+    const program: Talk = {
+      send: (line) => void output.write(`${line}\n`),
+      fail: (error) => void (output as unknown as Readable).destroy(error),
+    };
     const cut = new Error(`it did not exit within ${timeoutMs / 1000} s`);
-    late = setTimeout(
-      () => (output as unknown as Readable).destroy(cut),
-      timeoutMs,
-    );
+    late = setTimeout(() => program.fail(cut), timeoutMs);
     await container.start();
-    if (hasInput) output.write(`${input}\n`);
-    return await outputOf(output as unknown as Readable, request.onError);
+    if (hasInput) program.send(input);
+    const { onError } = request;
+    return await outputOf(
+      output as unknown as Readable,
+      onError && ((line) => onError(line, program)),
+    );
   } catch (error) {
     throw engineFailure(error, subject);
   } finally {

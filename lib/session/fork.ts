@@ -21,6 +21,7 @@ import { createDirectory, replaceFile } from "../std/owned.ts";
 import { readBudgets, setBudget } from "../usage/budgets.ts";
 import { listWorkers } from "../worker/workers.ts";
 import { whileFrozen } from "../workspace/frozen.ts";
+import type { WhileFrozen } from "../workspace/container.ts";
 import { forkCopy, makeCopy } from "../workspace/make.ts";
 import { latestConversation, readConversation } from "./conversations.ts";
 
@@ -56,33 +57,35 @@ export async function forkSession(
       log,
     );
   let conversation: Conversation | undefined;
+  let frozenMs = 0;
+  const frozen: WhileFrozen = async (act) => {
+    frozenMs = await whileStill(instance, from.name, () => {
+      conversation = takeConversation(instance, from.name);
+      return act();
+    });
+  };
+  const save = () => add(first, conversation);
   let shared = false;
-  const frozenMs = await frozen(instance, from.name, async () => {
-    conversation = takeConversation(instance, from.name);
-    const save = () => add(first, conversation);
-    if (from.copy) {
-      shared = await forkCopy(instance, from.name, first, save, log);
-      return;
-    }
-    const made = await makeCopy(
-      instance,
-      {
-        session: first,
-        project,
-        changes: true,
-        ignored: [],
-        allowAnyPath: true,
-        repository: { allowed: false, remembered: from.repository },
-      },
-      save,
-      log,
-    );
-    if (!made) throw isTaken(first);
-  });
-  // From the first one, so that the session goes on.
+  if (from.copy) {
+    const request = { from: from.name, session: first, frozen };
+    shared = await forkCopy(instance, request, save, log);
+  } else {
+    const request = {
+      session: first,
+      project,
+      changes: true,
+      ignored: [],
+      allowAnyPath: true,
+      repository: { allowed: false, remembered: from.repository },
+      frozen,
+    };
+    if (!await makeCopy(instance, request, save, log)) throw isTaken(first);
+  }
+  // From the first one, which nothing changes yet.
   for (const session of others) {
     const save = () => add(session, conversation);
-    shared = await forkCopy(instance, first, session, save, log);
+    const request = { from: first, session };
+    shared = await forkCopy(instance, request, save, log);
   }
   return { sessions, frozenMs, shared };
 }
@@ -107,7 +110,7 @@ function isTaken(session: string): Failure {
 }
 
 /** Runs `act` while the session's worker stands still; returns for how long. */
-async function frozen(
+async function whileStill(
   instance: Instance,
   session: string,
   act: () => Promise<void>,

@@ -4,7 +4,11 @@
 import process from "node:process";
 import { printableLines } from "./text.ts";
 
-export type Log = (line: string) => void;
+export interface Log {
+  (line: string): void;
+  /** Shows on a terminal what goes on, in place of what it showed before; "" ends it. */
+  progress?: (text: string) => void;
+}
 
 /**
  * Runs one step of longer work and shows it with its time. The step's own log is progress;

@@ -1,10 +1,29 @@
 // Whether this machine has the Linux kernel's /proc. macOS has none, and BSD's tools.
 
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 
 let found: boolean | undefined;
 
 export function hasProc(): boolean {
   found ??= existsSync("/proc/self/fd");
   return found;
+}
+
+/**
+ * Bytes that a process and the programs that it has started have written, see
+ * proc_pid_io(5); 0 if it has ended.
+ */
+export function writtenBy(pid: number): number {
+  const read = (path: string) => {
+    try {
+      return readFileSync(`/proc/${pid}/${path}`, "utf8");
+    } catch {
+      return "";
+    }
+  };
+  let bytes = Number(/^wchar: (\d+)$/m.exec(read("io"))?.[1] ?? 0);
+  for (const child of read(`task/${pid}/children`).split(" ").filter(Boolean)) {
+    bytes += writtenBy(Number(child));
+  }
+  return bytes;
 }

@@ -14,22 +14,35 @@ export interface ProgramResult {
   stderr: string;
 }
 
+export interface ProgramOptions {
+  input?: string;
+  /** Of input and output: `latin1` keeps bytes that are not UTF-8. @default utf8 */
+  encoding?: "utf8" | "latin1";
+  timeoutMs?: number | undefined;
+  started?: (pid: number) => void;
+  /** Of the output; the rest of it is left out. */
+  maxLength?: number;
+}
+
 /** Throws if the program cannot be started. Messages are in English. */
 export async function runProgram(
   [file = "", ...args]: readonly string[],
-  { input = "", timeoutMs }: { input?: string; timeoutMs?: number } = {},
+  options: ProgramOptions = {},
 ): Promise<ProgramResult> {
+  const { input = "", encoding = "utf8", timeoutMs, maxLength = Infinity } =
+    options;
   const child = spawn(file, args, { env: { ...process.env, LC_ALL: "C" } });
   const ended = once(child, "close");
+  if (child.pid !== undefined) options.started?.(child.pid);
   const late = timeoutMs === undefined
     ? undefined
     : setTimeout(() => child.kill("SIGKILL"), timeoutMs);
   child.stdin.on("error", () => {}); // it may end before it has read everything
-  child.stdin.end(input);
+  child.stdin.end(input, encoding);
   try {
     const [stdout, stderr, [exitCode]] = await Promise.all([
-      textOf(child.stdout, Infinity),
-      textOf(child.stderr, maxErrorLength),
+      textOf(child.stdout, maxLength, encoding),
+      textOf(child.stderr, maxErrorLength, encoding),
       ended,
     ]);
     return { exitCode, stdout, stderr };
@@ -41,8 +54,12 @@ export async function runProgram(
 /** rm prints a line for each file that it cannot remove. */
 const maxErrorLength = 500;
 
-async function textOf(stream: Readable, maxLength: number): Promise<string> {
-  stream.setEncoding("utf8");
+async function textOf(
+  stream: Readable,
+  maxLength: number,
+  encoding: "utf8" | "latin1",
+): Promise<string> {
+  stream.setEncoding(encoding);
   let text = "";
   for await (const chunk of stream) {
     if (text.length < maxLength) text += chunk;

@@ -7,7 +7,7 @@ import { randomBytes } from "node:crypto";
 import * as v from "valibot";
 import { inspectContainer, removeContainer } from "../docker/docker.ts";
 import { userInContainers } from "../docker/engine-info.ts";
-import { helperName, runHelper } from "../helper/helper.ts";
+import { helperName, runHelper, type Talk } from "../helper/helper.ts";
 import { bind } from "../instance/container-spec.ts";
 import type { Instance } from "../instance/instance.ts";
 import { exitCode, Failure, type FailureKind } from "../std/errors.ts";
@@ -16,6 +16,7 @@ import type { Log } from "../std/log.ts";
 import { ensureDirectory, type Owner } from "../std/owned.ts";
 import { removeTree } from "../std/remove-tree.ts";
 import { binarySize, span } from "../std/units.ts";
+import { frozenAnswer, messageSchema } from "./git/host.ts";
 import type { Limits } from "./git/limits.ts";
 import type { Request } from "./git/workspace.ts";
 
@@ -48,7 +49,14 @@ export interface Work {
   log: Log;
   /** For a step that reads what a session has written. @default a long time */
   limits?: Pick<Limits, "timeoutMs" | "exceeded">;
+  /**
+   * Runs `act` while the worker whose files are copied stands still.
+   * @default none does, and nothing asks for it
+   */
+  frozen?: WhileFrozen | undefined;
 }
+
+export type WhileFrozen = (act: () => Promise<void>) => Promise<void>;
 
 const failureSchema = v.object({
   kind: v.string(),
@@ -153,7 +161,7 @@ export async function perform<T>(
   instance: Instance,
   schema: v.GenericSchema<unknown, T>,
   scratch: Scratch,
-  { subject, user, mounts, work, log, limits }: Work,
+  { subject, user, mounts, work, log, limits, frozen }: Work,
   { ownReadOnly = false } = {},
 ): Promise<T> {
   const { uid, gid } = await userInContainers(instance.docker, user, subject);
@@ -166,6 +174,7 @@ export async function perform<T>(
   const request: Request = { work, checks };
   const timeoutMs = limits?.timeoutMs ?? defaultTimeoutMs;
   const begun = performance.now();
+  const listener = listenTo(log, frozen);
   const output = await runHelper(instance, {
     subject,
     id: ownReadOnly ? secondOf(scratch.id) : scratch.id,
@@ -181,13 +190,13 @@ export async function perform<T>(
       ],
     },
     input: JSON.stringify(request),
-    onError: log,
+    onError: listener.onError,
     timeoutMs,
     memoryBytes,
   }).catch((error) => {
     if (!limits || performance.now() - begun < timeoutMs) throw error;
     throw limits.exceeded(`${subject}: it took longer than ${span(timeoutMs)}`);
-  });
+  }).finally(listener.ended);
   const answer = parsed(output, subject);
   if ("failure" in answer) {
     const { kind, message, hint } = answer.failure;
@@ -198,6 +207,36 @@ export async function perform<T>(
     );
   }
   return v.parse(schema, answer.result);
+}
+
+/** Acts upon the messages of the program; `ended` waits until the worker goes on. */
+function listenTo(log: Log, frozen: WhileFrozen = (act) => act()) {
+  let thaw = () => {};
+  let freezing: Promise<void> | undefined;
+  const freeze = (program: Talk) =>
+    frozen(() => {
+      const thawed = new Promise<void>((resolve) => thaw = resolve);
+      program.send(frozenAnswer);
+      return thawed;
+    }).catch(program.fail);
+  return {
+    onError: (line: string, program: Talk) => {
+      const { success, output } = v.safeParse(
+        v.pipe(v.string(), v.parseJson(), messageSchema),
+        line,
+      );
+      if (!success) log(line);
+      else if ("log" in output) log(output.log);
+      else if ("progress" in output) log.progress?.(output.progress);
+      else if ("freeze" in output) freezing ??= freeze(program);
+      else thaw();
+    },
+    ended: async () => {
+      thaw();
+      await freezing;
+      log.progress?.("");
+    },
+  };
 }
 
 function parsed(output: string, subject: string) {

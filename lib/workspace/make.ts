@@ -21,7 +21,13 @@ import {
   writeBase,
 } from "./base.ts";
 import { sweepCopy } from "./abandoned.ts";
-import { inside, makeScratch, perform, reserve } from "./container.ts";
+import {
+  inside,
+  makeScratch,
+  perform,
+  reserve,
+  type WhileFrozen,
+} from "./container.ts";
 import { cloneResultSchema } from "./git/clone.ts";
 import { forkResultSchema } from "./git/fork.ts";
 import { repositoryOf } from "./repository.ts";
@@ -36,6 +42,8 @@ export interface CopyRequest {
   ignored: string[];
   allowAnyPath: boolean;
   repository: RepositoryConsent | undefined;
+  /** For a project in which a worker works. */
+  frozen?: WhileFrozen;
 }
 
 /**
@@ -79,8 +87,10 @@ export async function makeCopy(
         branch: `claudy/${session}`,
         changes: request.changes,
         ignored: request.ignored,
+        live: request.frozen !== undefined,
       },
       log,
+      frozen: request.frozen,
     });
     const { format, head, known } = result;
     writeBase(instance, session, {
@@ -121,12 +131,16 @@ function tellChanges(
 
 /**
  * Copies the copy of a session for a new one. Returns whether the file system shares the
- * blocks of both. The source must not change meanwhile.
+ * blocks of both.
  */
 export async function forkCopy(
   instance: Instance,
-  from: string,
-  session: string,
+  { from, session, frozen }: {
+    from: string;
+    session: string;
+    /** Without it, nothing must change the files. */
+    frozen?: WhileFrozen;
+  },
   save: () => void,
   log: Log,
 ): Promise<boolean> {
@@ -147,8 +161,10 @@ export async function forkCopy(
         tree: inside.copy,
         target: `${inside.own}/tree`,
         branch: `claudy/${session}`,
+        live: frozen !== undefined,
       },
       log,
+      frozen,
     });
     writeBase(instance, session, base);
     renameSync(

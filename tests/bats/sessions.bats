@@ -525,14 +525,21 @@ teardown() {
   local first=$session
   typed "$first" "first words" Enter
   wait_for_screen 20 "$first" "echo: first words"
-  run --separate-stderr -0 "$claudy" fork "$first" -n 2 --prompt "to alpha" --prompt "to beta" --json
+  local conversation=("$HAL9000_HOME/claude/$first"/projects/-workspace/*.jsonl)
+  cp "${conversation[0]}" "$BATS_TEST_TMPDIR/conversation"
+  run --separate-stderr -0 "$claudy" fork "$first" -n 3 --prompt "to alpha" --prompt "to beta" --prompt "to gamma" --json
   [[ $stderr == *"stood still for "*" ms"* ]]
-  local one two
+  local one two three
   one=$(jq -r '.sessions[0].session' <<<"$output")
   two=$(jq -r '.sessions[1].session' <<<"$output")
+  three=$(jq -r '.sessions[2].session' <<<"$output")
   wait_for_screen 30 "$one" "echo: to alpha"
   wait_for_screen 30 "$two" "echo: to beta"
-  for fork in "$one" "$two"; do
+  wait_for_screen 30 "$three" "echo: to gamma"
+  # Its own Claude may have added a line.
+  head -c "$(stat -c %s "$BATS_TEST_TMPDIR/conversation")" "${conversation[0]}" | cmp - "$BATS_TEST_TMPDIR/conversation"
+  run -1 grep "to alpha\|to beta\|to gamma" "${conversation[@]}"
+  for fork in "$one" "$two" "$three"; do
     [ "$(docker exec "$fork" cat draft.txt)" = draft ]
     [ "$(docker exec "$fork" git branch --show-current)" = "claudy/$fork" ]
   done
@@ -540,6 +547,7 @@ teardown() {
   asked() { grep -F -- "$1" "$HAL9000_TEST_ROOT/session-stub/requests" | grep -F '"tools":[{"name"' | tail -n 1; }
   [[ $(asked "to alpha") == *"first words"* && $(asked "to alpha") != *"to beta"* ]]
   [[ $(asked "to beta") == *"first words"* && $(asked "to beta") != *"to alpha"* ]]
+  [[ $(asked "to gamma") == *"first words"* && $(asked "to gamma") != *"to alpha"* && $(asked "to gamma") != *"to beta"* ]]
   typed "$first" "second words" Enter
   wait_for_screen 20 "$first" "echo: second words"
   [[ $(asked "second words") == *"first words"* && $(asked "second words") != *"to alpha"* ]]

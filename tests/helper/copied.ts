@@ -7,6 +7,7 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import * as assert from "uvu/assert";
 import { clone, type CloneRequest } from "../../lib/workspace/git/clone.ts";
+import { hostWithoutFreeze } from "../../lib/workspace/git/host.ts";
 import { pack, type PackRequest } from "../../lib/workspace/git/pack.ts";
 import { receive } from "../../lib/workspace/git/receive.ts";
 
@@ -79,8 +80,9 @@ export async function copyOf(
     branch: "claudy/one",
     changes: false,
     ignored: [],
+    live: false,
     ...change,
-  }, () => {});
+  }, hostWithoutFreeze(() => {}));
   return { target, result };
 }
 

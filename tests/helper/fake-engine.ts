@@ -3,6 +3,7 @@
 
 import { Buffer } from "node:buffer";
 import { randomBytes } from "node:crypto";
+import { once } from "node:events";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { createConnection } from "node:net";
@@ -33,6 +34,14 @@ export interface FakeContainer {
   programs: string[];
 }
 
+/** What is attached to a container. */
+export interface Caller {
+  /** Prints a line on stderr. */
+  tell: (line: string) => void;
+  /** The next line of stdin. */
+  nextLine: () => Promise<string>;
+}
+
 export class FakeEngine {
   readonly containers: FakeContainer[] = [];
   readonly volumes = new Map<string, object>();
@@ -51,8 +60,11 @@ export class FakeEngine {
   /** What a container whose output is attached prints once it is started. */
   print: (command: string[], container: FakeContainer) => string = () => "";
   /** What a container prints after it has read a line, if its stdin is attached. */
-  reply: (line: string, container: FakeContainer) => Promise<string> = () =>
-    Promise.resolve("");
+  reply: (
+    line: string,
+    container: FakeContainer,
+    caller: Caller,
+  ) => Promise<string> = () => Promise.resolve("");
   /** Called for each container that is started. */
   started: (container: FakeContainer) => void = () => {};
   /** The engine's info and version. */
@@ -254,7 +266,9 @@ export class FakeEngine {
         }),
       attach: ({ stdin }: { stdin?: boolean } = {}) =>
         answer(() => {
-          if (stdin) return replying((line) => this.reply(line, here()));
+          if (stdin) {
+            return replying((line, caller) => this.reply(line, here(), caller));
+          }
           const stream = new PassThrough();
           this.#attached.set(here().id, stream);
           return stream;
@@ -369,13 +383,15 @@ function frame(text: string, stream = 1): Buffer {
 }
 
 /** A stream that answers the first line, in frames, and ends. */
-function replying(reply: (line: string) => Promise<string>): Duplex {
+function replying(
+  reply: (line: string, caller: Caller) => Promise<string>,
+): Duplex {
   const output = new PassThrough();
   const input = new PassThrough();
-  input.once(
-    "data",
-    (line) => void reply(String(line)).then((text) => output.end(frame(text))),
-  );
+  const nextLine = async () => String((await once(input, "data"))[0]).trim();
+  const tell = (line: string) => void output.write(frame(`${line}\n`, 2));
+  void nextLine().then((line) => reply(line, { tell, nextLine }))
+    .then((text) => output.end(frame(text)));
   return Duplex.from({ writable: input, readable: output });
 }
 

@@ -61,7 +61,7 @@ test.after.each(({ end }) => end());
 test("opens sessions in copies of their own", async (context) => {
   const { instance, engine, app } = context;
   const helpers: string[] = [];
-  engine.reply = (line, container) => {
+  engine.reply = (line, container, caller) => {
     const { HostConfig: host, User } = container.spec;
     assert.is(host?.NetworkMode, "none");
     assert.equal(host?.CapDrop, ["ALL"]);
@@ -71,7 +71,7 @@ test("opens sessions in copies of their own", async (context) => {
         `${Target}${ReadOnly ? "" : " rw"}`
       ).join(", "),
     );
-    return runWorkspace(line, container);
+    return runWorkspace(line, container, caller);
   };
   const [one, two] = await Promise.all([
     opened(context, { name: "one-copy" }),
@@ -229,6 +229,7 @@ test("names the option for a step that takes too long, and a kill for want of me
       user: instance.owner,
       mounts: [],
       work: { do: "fork", tree: app, target: scratch.path, branch: "x" },
+      live: false,
       log,
       limits: {
         timeoutMs: 300,
@@ -251,10 +252,10 @@ test("refuses a directory that was replaced while it was mounted", async (contex
   mkdirSync(secret);
   git(secret, "init", "--quiet");
   commit(secret, "s", "secret");
-  engine.reply = (line, container) => {
+  engine.reply = (line, container, caller) => {
     renameSync(app, `${app}.away`);
     symlinkSync(secret, app);
-    return runWorkspace(line, container);
+    return runWorkspace(line, container, caller);
   };
   const { message } = await failureOf(open(context));
   assert.match(message, "was replaced while it was mounted");
@@ -441,23 +442,36 @@ test("forks a session with its files, conversation, rules and budgets", async (c
   setBudget(instance, budget);
   writeScope(instance, { session: "first" }, { preset: "closed", rules: [] });
   const states: (string | undefined)[] = [];
-  engine.reply = (line, container) => {
-    states.push(engine.find(ready.id)?.state);
-    return runWorkspace(line, container);
+  const stateOf = () => engine.find(ready.id)?.state;
+  engine.reply = (line, container, { tell, nextLine }) => {
+    states.push(stateOf());
+    return runWorkspace(line, container, {
+      tell: (message) => {
+        if (message.includes("freeze")) {
+          // Until then, the session goes on.
+          writeFileSync(join(tree, "draft.txt"), "later\n");
+          converse(context, "first", "11-22", '{"a":1}\n{"b":2}\n{"half');
+        }
+        if (message.includes("thaw")) states.push(stateOf());
+        tell(message);
+      },
+      nextLine,
+    });
   };
   const forked = await forkSession(instance, record, {
     count: 2,
     inherit: undefined,
   }, log);
   assert.equal(forked.sessions, ["first-f1", "first-f2"]);
-  // Only the first copy is made while the worker stands still.
-  assert.equal(states, ["paused", "running"]);
+  // For the end of the first copy alone; the second is made from that one.
+  assert.equal(states, ["running", "paused", "running"]);
   assert.ok(forked.frozenMs > 0);
   for (const session of forked.sessions) {
     const own = instance.home.workspaceTree(session);
     assert.is(git(own, "branch", "--show-current"), `claudy/${session}`);
     assert.is(git(own, "rev-parse", "HEAD"), id);
     assert.is(git(own, "status", "--porcelain"), "?? draft.txt");
+    assert.is(readFileSync(join(own, "draft.txt"), "utf8"), "later\n");
     const again = await open(context, { name: session, copy: undefined });
     assert.equal(again?.command.slice(1, 4), [
       "--resume",
@@ -469,7 +483,7 @@ test("forks a session with its files, conversation, rules and budgets", async (c
       session,
       "projects/-workspace/11-22.jsonl",
     );
-    assert.is(readFileSync(file, "utf8"), '{"a":1}\n');
+    assert.is(readFileSync(file, "utf8"), '{"a":1}\n{"b":2}\n');
     assert.is(readScope(instance, { session }).preset, "closed");
     assert.ok(
       readBudgets(instance.home).some((one) =>
@@ -502,17 +516,36 @@ test("forks a session with its files, conversation, rules and budgets", async (c
 });
 
 test("forks a session that works in the project itself into a copy", async (context) => {
-  const { instance, app, log } = context;
+  const { instance, engine, app, log } = context;
   writeFileSync(join(app, "draft.txt"), "draft\n");
   const ready = await open(context, { copy: undefined, name: "plain" });
   const record = readSession(instance, ready?.session ?? "");
   if (!record) throw new Error("no session");
+  let id = "";
+  engine.reply = (line, container, { tell, nextLine }) =>
+    runWorkspace(line, container, {
+      tell: (message) => {
+        if (message.includes("freeze")) {
+          writeFileSync(join(app, "a.txt"), "two\n");
+          id = commit(app, "late.txt", "late\n");
+          git(app, "branch", "side");
+          writeFileSync(join(app, "draft.txt"), "later\n");
+        }
+        tell(message);
+      },
+      nextLine,
+    });
   const { sessions } = await forkSession(instance, record, {
     count: 1,
     inherit: undefined,
   }, log);
   const tree = instance.home.workspaceTree(sessions[0] ?? "");
-  assert.is(readFileSync(join(tree, "draft.txt"), "utf8"), "draft\n");
+  assert.is(git(tree, "rev-parse", "HEAD"), id);
+  assert.is(git(tree, "rev-parse", "host/side"), id);
+  assert.is(git(tree, "status", "--porcelain"), "M draft.txt");
+  assert.is(readFileSync(join(tree, "draft.txt"), "utf8"), "later\n");
+  git(tree, "fsck", "--strict");
+  assert.is(engine.find(ready?.id ?? "")?.state, "running");
   assert.is(readSession(instance, "plain-f1")?.copy, true);
   assert.is(readSession(instance, "plain-f1")?.forkOf, undefined);
 });
@@ -526,7 +559,26 @@ test("a worker goes on if its fork fails, or the command that froze it was kille
   );
   const worker = engine.find(ready.id);
   assert.is(worker?.state, "running");
+  // Also if it fails while it is paused, or cannot be paused.
+  engine.reply = async (_, __, { tell, nextLine }) => {
+    tell('{"freeze":true}');
+    await nextLine();
+    assert.is(worker?.state, "paused");
+    return "broken";
+  };
+  await failureOf(
+    forkSession(instance, record, { count: 1, inherit: undefined }, log),
+  );
+  assert.is(worker?.state, "running");
+  engine.refuses.set(`pause ${worker?.name}`, 500);
+  engine.reply = runWorkspace;
+  const failure = await failureOf(
+    forkSession(instance, record, { count: 1, inherit: undefined }, log),
+  );
+  assert.match(failure.message, "refused");
+  engine.refuses.clear();
   assert.equal(readdirSync(instance.home.kept), ["first.json"]);
+  assert.not(existsSync(instance.home.workspaceTree("first-f1")));
   await docker(context, ready.id).pause();
   const mark = join(instance.home.workspaces, `.frozen-${ready.id}`);
   writeFileSync(mark, "");

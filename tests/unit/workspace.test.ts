@@ -1058,6 +1058,7 @@ test("a kill while a copy is made leaves the user's repository as it was", async
     branch: "claudy/two",
     changes: false,
     ignored: [],
+    live: false,
   };
   const begun = Date.now();
   assert.not(await killed(work, 60_000));

@@ -1,8 +1,9 @@
 // Copies with cp, which handles sparse files, hard links and attributes.
 
-import { existsSync, readFileSync, statfsSync } from "node:fs";
+import { existsSync, statfsSync } from "node:fs";
 import { dirname } from "node:path";
 import { Failure, messageOf } from "../../std/errors.ts";
+import { writtenBy } from "../../std/proc.ts";
 import { binarySize } from "../../std/units.ts";
 import { type Progress, run } from "./run.ts";
 import { scanTree } from "./tree.ts";
@@ -57,16 +58,6 @@ export async function copyTree(
 /** Empties a directory. */
 export async function emptyDirectory(path: string): Promise<void> {
   await run("find", [path, "-mindepth", "1", "-delete"]);
-}
-
-/** Bytes that a process has written, see proc_pid_io(5); 0 if it has ended. */
-function writtenBy(pid: number): number {
-  try {
-    const text = readFileSync(`/proc/${pid}/io`, "utf8");
-    return Number(/^wchar: (\d+)$/m.exec(text)?.[1] ?? 0);
-  } catch {
-    return 0;
-  }
 }
 
 function refuseFullDisk(path: string, cause: unknown): void {

@@ -87,7 +87,7 @@ export async function takeRefs(
     return name === undefined ? [] : [{ ...ref, name }];
   });
   const lines = renamed.filter(({ target }) => target === "")
-    .map(({ name, id }) => `create ${name} ${id}\n`);
+    .map(({ name, id }) => `update ${name} ${id}\n`);
   await run(copy, ["update-ref", "--stdin"], { input: lines.join("") });
   if (lines.length > 0) await run(copy, ["pack-refs", "--all"]);
   const links = renamed.filter(({ target }) => target !== "")

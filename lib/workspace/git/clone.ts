@@ -4,16 +4,24 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
 import { Failure } from "../../std/errors.ts";
+import type { Log } from "../../std/log.ts";
 import { listed } from "../../std/text.ts";
 import { addAll } from "./changes.ts";
 import { takeRefs, takeRemotes, takeSettings } from "./clone-config.ts";
 import { changesOf, takeChanges, takeIgnored } from "./clone-files.ts";
 import { type Format, git, gitList, init, type Place, run } from "./git.ts";
+import type { Host } from "./host.ts";
 import { layOutLfs } from "./lfs.ts";
-import { copyFile, copyObjects, type Progress } from "./objects.ts";
+import { copyFile, copyObjects } from "./objects.ts";
+import { showPercent } from "./progress.ts";
 import { isBranchName } from "./refs.ts";
 import { copySubmodules } from "./submodules.ts";
-import { readSource, SourceConfig, type SourcePlaces } from "./source.ts";
+import {
+  readSource,
+  type Source,
+  SourceConfig,
+  type SourcePlaces,
+} from "./source.ts";
 
 export const cloneRequestSchema = v.object({
   do: v.literal("clone"),
@@ -32,6 +40,8 @@ export const cloneRequestSchema = v.object({
   changes: v.boolean(),
   /** Patterns of ignored files to take along. */
   ignored: v.array(v.string()),
+  /** Whether a worker changes the files meanwhile. */
+  live: v.boolean(),
 });
 
 export type CloneRequest = v.InferOutput<typeof cloneRequestSchema>;
@@ -62,30 +72,34 @@ const author = {
 
 export async function clone(
   request: CloneRequest,
-  progress: Progress,
+  host: Host,
 ): Promise<CloneResult> {
   mkdirSync(request.target);
-  const notices: string[] = [];
   return request.source === null
-    ? await cloneDirectory(request, notices, progress)
-    : await cloneRepository(request, request.source, notices, progress);
+    ? await cloneDirectory(request, host)
+    : await cloneRepository(request, request.source, host);
 }
 
 /** Commits the files of a directory, but not those that its .gitignore names. */
 async function cloneDirectory(
-  { tree, target, branch, ignored }: CloneRequest,
-  notices: string[],
-  progress: Progress,
+  { tree, target, branch, ignored, live }: CloneRequest,
+  host: Host,
 ): Promise<CloneResult> {
+  const notices: string[] = [];
   const copy = await emptyCopy(target, "sha1", branch);
   if (tree === null) throw new Failure("failed", "There is no directory");
-  progress("Copying the files");
+  host.log("Copying the files");
   const outside = {
     ...copy,
     workTree: tree,
     index: join(copy.gitDir, "index"),
   };
-  const nested = await addAll(outside);
+  // So that there is less to do while the worker stands still. A file may just vanish.
+  if (live) await addAll(outside).catch(() => {});
+  const { nested, taken } = await host.whileFrozen(async () => ({
+    nested: await addAll(outside),
+    taken: await takeIgnored(outside, tree, target, ignored, notices),
+  }));
   if (nested.length > 0) {
     notices.push(`Repositories in it are not in the copy: ${listed(nested)}`);
   }
@@ -99,9 +113,8 @@ async function cloneDirectory(
     ], {
       env: author,
     });
-    await run(copy, ["checkout", "--quiet", "--force", branch, "--"]);
+    await checkOut(copy, branch, host.log);
   }
-  const taken = await takeIgnored(outside, tree, target, ignored, notices);
   const head = entries.length > 0
     ? await git(copy, ["rev-parse", "HEAD"])
     : null;
@@ -121,55 +134,38 @@ async function cloneDirectory(
 async function cloneRepository(
   request: CloneRequest,
   places: SourcePlaces,
-  notices: string[],
-  progress: Progress,
+  host: Host,
 ): Promise<CloneResult> {
-  const { target, branch } = request;
-  const source = await readSource(places);
+  const { target, branch, live } = request;
+  const { tree } = places;
+  const notices: string[] = [];
+  let source = await readSource(places);
   const copy = await emptyCopy(target, source.format, branch);
-  await copyObjects(source.objects, join(copy.gitDir, "objects"), progress);
-  if (source.shallow.length > 0) {
-    await copyFile(
-      join(places.common, "shallow"),
-      join(copy.gitDir, "shallow"),
-    );
-  }
   const config = new SourceConfig(places.common, places.own);
   await takeSettings(config, copy, places);
   await takeRemotes(config, copy, notices);
-  await takeRefs(source, copy);
-  let modules: string[] = [];
-  let lfs: string[] = [];
-  if (source.head !== null) {
-    progress("Checking out the files");
-    await run(copy, ["update-ref", `refs/heads/${branch}`, source.head]);
-    await run(copy, ["checkout", "--quiet", "--force", branch, "--"]);
-    lfs = await layOutLfs(
-      join(places.common, "lfs"),
-      copy,
-      notices,
-      progress,
-    );
-    modules = await copySubmodules(
-      [places.own, places.common],
-      copy,
-      notices,
-      progress,
-    );
-  }
-  const changes = places.tree === null
-    ? []
-    : await changesOf(source, places.tree, places.own, copy);
-  if (request.changes && places.tree !== null) {
-    await takeChanges(changes, places.tree, target, notices);
-  }
-  const ignored = places.tree === null ? 0 : await takeIgnored(
-    { ...copy, workTree: places.tree },
-    places.tree,
-    target,
-    request.ignored,
-    notices,
-  );
+  let history = await takeHistory(source, places, copy, branch, host.log);
+  const { changes, ignored } = await host.whileFrozen(async () => {
+    const later = live ? await readSource(places) : source;
+    if (JSON.stringify(later) !== JSON.stringify(source)) {
+      source = later;
+      history = await takeHistory(source, places, copy, branch, host.log);
+    }
+    if (tree === null) return { changes: [], ignored: 0 };
+    const changes = await changesOf(source, tree, places.own, copy);
+    if (request.changes) await takeChanges(changes, tree, target, notices);
+    const outside = { ...copy, workTree: tree };
+    return {
+      changes,
+      ignored: await takeIgnored(
+        outside,
+        tree,
+        target,
+        request.ignored,
+        notices,
+      ),
+    };
+  });
   return {
     format: source.format,
     head: source.head,
@@ -177,16 +173,52 @@ async function cloneRepository(
       ...new Set([
         ...source.refs.map(({ id }) => id),
         ...(source.head === null ? [] : [source.head]),
-        ...modules,
-        ...lfs,
+        ...history.known,
       ]),
     ],
     changed: changes.filter(({ untracked }) => !untracked).length,
     untracked: changes.filter(({ untracked }) => untracked).length,
     taken: request.changes,
     ignored,
-    notices,
+    notices: [...notices, ...history.notices],
   };
+}
+
+/**
+ * Copies what is committed, or what of it was added since. Returns the commits of submodules
+ * and the content of Git LFS that the user's repository has.
+ */
+async function takeHistory(
+  source: Source,
+  places: SourcePlaces,
+  copy: Place & { workTree: string },
+  branch: string,
+  log: Log,
+): Promise<{ known: string[]; notices: string[] }> {
+  const notices: string[] = [];
+  await copyObjects(source.objects, join(copy.gitDir, "objects"), log);
+  if (source.shallow.length > 0) {
+    await copyFile(
+      join(places.common, "shallow"),
+      join(copy.gitDir, "shallow"),
+    );
+  }
+  await takeRefs(source, copy);
+  if (source.head === null) return { known: [], notices };
+  log("Checking out the files");
+  await run(copy, ["update-ref", `refs/heads/${branch}`, source.head]);
+  await checkOut(copy, branch, log);
+  const lfs = await layOutLfs(join(places.common, "lfs"), copy, notices, log);
+  const own = [places.own, places.common];
+  const modules = await copySubmodules(own, copy, notices, log);
+  return { known: [...modules, ...lfs], notices };
+}
+
+async function checkOut(copy: Place, branch: string, log: Log): Promise<void> {
+  await run(copy, ["checkout", "--progress", "--force", branch, "--"], {
+    onError: showPercent(log, "Checking out the files"),
+  });
+  log.progress?.("");
 }
 
 async function emptyCopy(

@@ -10,8 +10,9 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import * as v from "valibot";
-import { Failure } from "../../std/errors.ts";
 import { runProgram } from "../../std/program.ts";
+import type { Host } from "./host.ts";
+import { copyLive } from "./live-copy.ts";
 import { isBranchName, readRefs } from "./refs.ts";
 
 export const forkRequestSchema = v.object({
@@ -22,6 +23,8 @@ export const forkRequestSchema = v.object({
   target: v.string(),
   /** The new branch. */
   branch: v.pipe(v.string(), v.check(isBranchName)),
+  /** Whether a worker changes the files meanwhile. */
+  live: v.boolean(),
 });
 
 export const forkResultSchema = v.object({
@@ -30,16 +33,11 @@ export const forkResultSchema = v.object({
 });
 
 export async function fork(
-  { tree, target, branch }: v.InferOutput<typeof forkRequestSchema>,
+  { tree, target, branch, live }: v.InferOutput<typeof forkRequestSchema>,
+  host: Host,
 ): Promise<v.InferOutput<typeof forkResultSchema>> {
   const shared = await canShare(dirname(target), tree);
-  const copy = ["cp", "-a", "--reflink=auto", "--", tree, target];
-  const { exitCode, stderr } = await runProgram(copy);
-  if (exitCode !== 0) {
-    const [line = "cp failed"] = stderr.split("\n");
-    const full = /No space left on device/.test(line);
-    throw new Failure(full ? "resources" : "failed", line);
-  }
+  await copyLive(tree, target, live, host);
   const gitDir = join(target, ".git");
   if (lstatSync(gitDir, { throwIfNoEntry: false })?.isDirectory()) {
     const { head, detached, branches } = readRefs(gitDir);

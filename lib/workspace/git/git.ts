@@ -130,6 +130,8 @@ export interface RunOptions {
   maxBytes?: number;
   /** The error for more than `maxBytes`. */
   exceeded?: () => Failure;
+  /** Gets what git prints on stderr, such as its progress. */
+  onError?: (text: string) => void;
 }
 
 export interface Ran {
@@ -162,6 +164,7 @@ export async function run(
   const errors: Buffer[] = [];
   child.stderr.on("data", (chunk: Buffer) => {
     errors.push(chunk);
+    options.onError?.(String(chunk));
     if (errors.length > 100) errors.shift();
   });
   const chunks: Buffer[] = [];

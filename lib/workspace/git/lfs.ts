@@ -3,9 +3,10 @@
 import { chmodSync, existsSync, lstatSync, mkdirSync, rmSync } from "node:fs";
 import { basename, join } from "node:path";
 import { namesUpTo } from "../../std/directory.ts";
+import type { Log } from "../../std/log.ts";
 import { plainText } from "../../std/plain-file.ts";
 import { gitList, type Place, run } from "./git.ts";
-import { copyFile, copyTree, type Progress } from "./objects.ts";
+import { copyFile, copyTree } from "./objects.ts";
 
 const pointer =
   /^version https:\/\/git-lfs\.github\.com\/spec\/v1\n(?:.*\n)*oid sha256:([0-9a-f]{64})\n/;
@@ -18,11 +19,11 @@ export async function layOutLfs(
   lfs: string,
   copy: Place & { workTree: string },
   notices: string[],
-  progress: Progress,
+  log: Log,
 ): Promise<string[]> {
   const paths = await lfsPaths(copy);
   if (paths.length === 0) return [];
-  progress("Copying the files of Git LFS");
+  log("Copying the files of Git LFS");
   const objects: string[] = [];
   const laidOut: string[] = [];
   let missing = 0;

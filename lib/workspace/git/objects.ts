@@ -4,21 +4,21 @@
 import { existsSync, mkdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { Failure } from "../../std/errors.ts";
+import type { Log } from "../../std/log.ts";
 import { namesIn } from "../../std/names-in.ts";
-import { runProgram } from "../../std/program.ts";
+import { type ProgramOptions, runProgram } from "../../std/program.ts";
 import { measureTrees } from "../../std/remove-tree.ts";
 import { megabytes } from "../../std/units.ts";
-
-export type Progress = (line: string) => void;
+import { minShownBytes, showWritten } from "./progress.ts";
 
 const copyCommand = ["cp", "-R", "-P", "--reflink=auto"];
 
 /** Throws a Failure with the first error of a program. */
-async function must(command: string[], input?: string): Promise<void> {
-  const { exitCode, stderr } = await runProgram(
-    command,
-    input === undefined ? {} : { input },
-  );
+async function must(
+  command: string[],
+  options: ProgramOptions = {},
+): Promise<void> {
+  const { exitCode, stderr } = await runProgram(command, options);
   if (exitCode === 0) return;
   const [line = ""] = stderr.split("\n");
   const full = /No space left on device/.test(line);
@@ -46,7 +46,7 @@ export async function copyTree(
     ...["env", `--chdir=${from}`, "xargs", "-0", ...copyCommand],
     ...["--parents", "--preserve=mode,timestamps", `--target-directory=${to}`],
     "--",
-  ], paths.map((path) => `${path.replace(/\/$/, "")}\0`).join(""));
+  ], { input: paths.map((path) => `${path.replace(/\/$/, "")}\0`).join("") });
 }
 
 /** More than it takes if the repository is packed in the meantime. */
@@ -59,18 +59,19 @@ const attempts = 5;
 export async function copyObjects(
   from: string,
   to: string,
-  progress: Progress,
+  log: Log,
 ): Promise<void> {
-  const bytes = (await measureTrees([from])).get(from);
-  if (bytes !== undefined && bytes > minBytes) {
-    progress(`Copying ${megabytes(bytes)} of objects`);
+  const bytes = (await measureTrees([from])).get(from) ?? 0;
+  if (bytes > minShownBytes) {
+    log(`Copying ${megabytes(bytes)} of objects`);
   }
   mkdirSync(join(to, "pack"), { recursive: true });
   for (
     const name of namesIn(from).filter((name) => /^[0-9a-f]{2}$/.test(name))
   ) {
     // It may be removed in the meantime.
-    await must([...copyCommand, "--", join(from, name), to]).catch((error) => {
+    const copy = [...copyCommand, "--remove-destination", "--"];
+    await must([...copy, join(from, name), to]).catch((error) => {
       if (existsSync(join(from, name))) throw error;
     });
   }
@@ -78,11 +79,19 @@ export async function copyObjects(
     const before = packsIn(from);
     const done = new Set(namesIn(join(to, "pack")));
     const missing = before.filter((name) => !done.has(name));
-    const failed = await must([
-      ...["xargs", "-0", "-r", "cp", "-P", "--reflink=auto"],
-      ...[`--target-directory=${join(to, "pack")}`, "--"],
-    ], missing.map((name) => `${join(from, "pack", name)}\0`).join(""))
-      .then(() => undefined, (error) => error);
+    const failed = await showWritten(
+      log,
+      { what: "Copying objects", bytes },
+      (started) =>
+        must([
+          ...["xargs", "-0", "-r", "cp", "-P", "--reflink=auto"],
+          ...[`--target-directory=${join(to, "pack")}`, "--"],
+        ], {
+          input: missing.map((name) => `${join(from, "pack", name)}\0`)
+            .join(""),
+          started,
+        }),
+    ).then(() => undefined, (error) => error);
     if (!failed && `${packsIn(from)}` === `${before}`) return;
     if (failed?.kind === "resources" || attempt === attempts) {
       throw failed ?? new Failure("busy", "It is being packed", {
@@ -91,8 +100,6 @@ export async function copyObjects(
     }
   }
 }
-
-const minBytes = 20 * 1024 ** 2;
 
 function packsIn(objects: string): string[] {
   return namesIn(join(objects, "pack"))

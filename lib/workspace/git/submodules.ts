@@ -3,8 +3,9 @@
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { messageOf } from "../../std/errors.ts";
+import type { Log } from "../../std/log.ts";
 import { git, gitList, init, type Place, run } from "./git.ts";
-import { copyObjects, type Progress } from "./objects.ts";
+import { copyObjects } from "./objects.ts";
 import { readSource, urlForWorkers } from "./source.ts";
 
 /**
@@ -15,7 +16,7 @@ export async function copySubmodules(
   from: string[],
   copy: Place & { workTree: string },
   notices: string[],
-  progress: Progress,
+  log: Log,
 ): Promise<string[]> {
   const known: string[] = [];
   const file = join(copy.workTree, ".gitmodules");
@@ -46,13 +47,13 @@ export async function copySubmodules(
         place,
         copy,
         { name, path, id },
-        progress,
+        log,
       );
       known.push(...ids);
       const kept = url === undefined ? undefined : urlForWorkers(url);
       if (kept) await run(copy, ["config", `submodule.${name}.url`, kept]);
       await run(copy, ["config", `submodule.${name}.active`, "true"]);
-      known.push(...await copySubmodules([place], module, notices, progress));
+      known.push(...await copySubmodules([place], module, notices, log));
     } catch (error) {
       notices.push(`Submodule ${path} is not in the copy: ${messageOf(error)}`);
     }
@@ -64,13 +65,13 @@ async function copyModule(
   place: string,
   copy: Place & { workTree: string },
   { name, path, id }: { name: string; path: string; id: string },
-  progress: Progress,
+  log: Log,
 ): Promise<{ module: Place & { workTree: string }; ids: string[] }> {
   const source = await readSource({ common: place, own: place, tree: null });
   const gitDir = join(copy.gitDir, "modules", name);
   const workTree = join(copy.workTree, path);
   await init(gitDir, { format: source.format, bare: false });
-  await copyObjects(source.objects, join(gitDir, "objects"), progress);
+  await copyObjects(source.objects, join(gitDir, "objects"), log);
   const module = { gitDir, workTree };
   mkdirSync(workTree, { recursive: true });
   await run({ gitDir }, [
@@ -81,7 +82,7 @@ async function copyModule(
     `gitdir: ${relative(workTree, gitDir)}\n`,
   );
   const lines = source.refs.filter(({ target }) => target === "")
-    .map(({ name, id }) => `create ${name} ${id}\n`);
+    .map(({ name, id }) => `update ${name} ${id}\n`);
   await run(module, ["update-ref", "--stdin"], { input: lines.join("") });
   await run(module, ["checkout", "--quiet", "--force", "--detach", id]);
   return { module, ids: [id, ...source.refs.map(({ id }) => id)] };

@@ -5,15 +5,16 @@
 import { statfsSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import process from "node:process";
+import { createInterface } from "node:readline";
 import * as v from "valibot";
 import { command, runCli } from "../../cli/cli.ts";
 import { Io } from "../../cli/io.ts";
 import { Failure, messageOf } from "../../std/errors.ts";
-import type { Log } from "../../std/log.ts";
 import { changed, changedRequestSchema } from "./changed.ts";
 import { clone, cloneRequestSchema } from "./clone.ts";
 import { diff, diffRequestSchema } from "./diff.ts";
 import { fork, forkRequestSchema } from "./fork.ts";
+import { type Host, hostOf, hostWithoutFreeze } from "./host.ts";
 import { offer, offerRequestSchema, pack, packRequestSchema } from "./pack.ts";
 import { receive, receiveRequestSchema } from "./receive.ts";
 
@@ -42,39 +43,38 @@ export async function main(argv: string[], io = new Io()): Promise<number> {
   const cli = command("workspace");
   cli.command("", "Make or read the copy that a session works in")
     .action(async () => {
-      const request = v.parse(requestSchema, JSON.parse(await firstLine()));
-      io.answer(await perform(request, io.log), "", true);
+      const nextLine = linesOfInput();
+      const host = hostOf(
+        (message) => void io.stderr.write(`${JSON.stringify(message)}\n`),
+        nextLine,
+      );
+      const request = v.parse(requestSchema, JSON.parse(await nextLine()));
+      io.answer(await perform(request, host), "", true);
     });
   return await runCli(cli, argv, io);
 }
 
 /**
- * The request, which may be too long for an argument. The rest of stdin ends with the command
- * that started this program, and this program with it.
+ * The request, which may be too long for an argument, and answers. Stdin ends with the
+ * command that started this program, and this program with it.
  */
-async function firstLine(): Promise<string> {
-  const { stdin } = process;
-  stdin.setEncoding("utf8");
-  let text = "";
-  return await new Promise((resolve) => {
-    stdin.on("data", (chunk) => {
-      text += chunk;
-      if (text.endsWith("\n")) resolve(text);
-    });
-    stdin.on("end", () => process.exit(1));
-  });
+function linesOfInput(): () => Promise<string> {
+  const lines = createInterface({ input: process.stdin });
+  lines.on("close", () => process.exit(1));
+  const iterator = lines[Symbol.asyncIterator]();
+  return async () => (await iterator.next()).value ?? "";
 }
 
 /** Never throws: what fails is an answer too. */
 export async function perform(
   { work, checks }: Request,
-  log: Log,
+  host: Host,
 ): Promise<Answer> {
   try {
     requireInodes(checks);
     switch (work.do) {
       case "clone":
-        return { result: await clone(work, log) };
+        return { result: await clone(work, liveHost(work, host)) };
       case "pack":
         return { result: await pack(work) };
       case "offer":
@@ -82,7 +82,7 @@ export async function perform(
       case "receive":
         return { result: await receive(work) };
       case "fork":
-        return { result: await fork(work) };
+        return { result: await fork(work, liveHost(work, host)) };
       case "changed":
         return { result: await changed(work) };
       case "diff":
@@ -105,6 +105,9 @@ export async function perform(
       : { failure: { kind, message, hint: hint ?? null } };
   }
 }
+
+const liveHost = ({ live }: { live: boolean }, host: Host) =>
+  live ? host : hostWithoutFreeze(host.log);
 
 /** Whether the file system has no room that the program writes to. */
 function isFull(work: Request["work"]): boolean {

@@ -1,0 +1,212 @@
+// Copies of trees that change meanwhile, made with the programs of this machine.
+
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { createInterface } from "node:readline";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { type Host, hostWithoutFreeze } from "../../lib/workspace/git/host.ts";
+import { copyLive } from "../../lib/workspace/git/live-copy.ts";
+
+interface Context {
+  root: string;
+  tree: string;
+  target: string;
+}
+
+const test = suite<Context>("live-copy");
+
+test.before.each((context) => {
+  // In memory, where a sync does not wait for the disk.
+  const parent = existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
+  const root = mkdtempSync(join(parent, "hal9000-live-copy-"));
+  Object.assign(context, {
+    root,
+    tree: join(root, "tree"),
+    target: join(root, "target"),
+  });
+  mkdirSync(context.tree);
+});
+test.after.each(({ root }) => {
+  execFileSync("chmod", ["-R", "u+rwX", root]);
+  rmSync(root, { recursive: true, force: true });
+});
+
+function shell(cwd: string, script: string): string {
+  return execFileSync("bash", ["-euc", script], {
+    cwd,
+    encoding: "latin1",
+    maxBuffer: 64 * 1024 ** 2,
+  });
+}
+
+/** All of a tree but the times of its directories. */
+function contents(tree: string): string {
+  return shell(
+    tree,
+    "find . -printf '%p %y %m %l ' '(' -type d -printf '\\0' -o -printf '%s %T@ %n\\0' ')' | sort -z | tr '\\0' '\\n'" +
+      "; find . -type f -print0 | sort -z | xargs -0 -r sha256sum --",
+  );
+}
+
+/** Calls `before` when the worker is to stand still, and compares what was copied then. */
+async function copied(
+  { tree, target }: Context,
+  before: () => void = () => {},
+): Promise<void> {
+  let then = "";
+  const host: Host = {
+    log: () => {},
+    whileFrozen: async (act) => {
+      before();
+      then = contents(tree);
+      return await act();
+    },
+  };
+  await copyLive(tree, target, true, host);
+  assert.is(contents(target), then);
+}
+
+test("copies what was changed in the meantime, also with its times set back", async (context) => {
+  const { tree } = context;
+  shell(
+    tree,
+    `mkdir -p same gone deep/er closed/in opened was-link-target swap
+    for name in same/a same/b gone/x deep/er/y closed/f closed/in/g closed/h closed/i opened/j kept; do echo "$name" >"$name"; done
+    echo old >set-back
+    ln kept linked; ln -s was-link-target link; mkfifo pipe
+    echo one >$'name\\nwith\\xff\\x01'; chmod 0555 closed closed/in opened`,
+  );
+  const { atime, mtime } = statSync(join(tree, "set-back"));
+  await copied(context, () => {
+    writeFileSync(join(tree, "set-back"), "new\n");
+    utimesSync(join(tree, "set-back"), atime, mtime);
+    shell(
+      tree,
+      `rm -r gone; rm link; mkdir link; echo in >link/file
+      rm pipe; echo file >pipe; rm same/a; mkfifo same/a; rm same/b; ln -s /etc same/b
+      mv deep/er deep/other; mkdir deep/er; echo new >deep/er/y
+      chmod u+w closed closed/in; echo changed >closed/f; echo changed >closed/i; chmod 0755 opened; echo changed >opened/j; rm closed/h; echo changed >closed/in/g
+      chmod 0555 closed closed/in; rm linked; echo alone >linked; chmod 0600 kept; chmod 0700 swap
+      echo more >$'name\\nwith\\xff\\x02'; rm $'name\\nwith\\xff\\x01'
+      mkdir -p made/by/now; echo x >made/by/now/x; ln made/by/now/x made/again; chmod 0711 .`,
+    );
+  });
+});
+
+test("copies a tree that nothing changes at once", async (context) => {
+  const { tree, target } = context;
+  shell(tree, "mkdir a; echo x >a/x; chmod 0500 a; ln -s nowhere .link");
+  await copyLive(tree, target, false, hostWithoutFreeze(() => {}));
+  assert.is(contents(target), contents(tree));
+});
+
+test("takes one moment of a tree that programs change without rest", async (context) => {
+  const { tree } = context;
+  shell(
+    tree,
+    "for d in 0 1 2 3; do mkdir $d; for f in {0..40}; do echo $f >$d/$f; done; done",
+  );
+  const worker = spawn("bash", [
+    "-c",
+    `while :; do n=$((RANDOM % 40)) d=$((RANDOM % 4)); case $((RANDOM % 9)) in
+      0) echo "$RANDOM" >$d/$n ;; 1) rm -rf $d/$n ;; 2) rm -rf $d/$n; mkdir $d/$n && echo x >$d/$n/x ;;
+      3) rm -rf $d/$n; ln -s /etc $d/$n ;; 4) rm -rf $d/$n; mkfifo $d/$n ;; 5) mv $d 9; ln -s /etc $d; rm $d; mv 9 $d ;;
+      6) mv -T $d/$n $d/x$n ;; 7) touch -d @1 $d/$n ;; 8) [ -p $d/$n ] || ln -f $d/$n $d/y$n ;; esac; done 2>/dev/null`,
+  ], { cwd: tree, detached: true, stdio: "ignore" });
+  const signal = (name: NodeJS.Signals) =>
+    process.kill(-(worker.pid ?? 0), name);
+  try {
+    for (let turn = 0; turn < 5; turn++) {
+      signal("SIGCONT");
+      await copied(context, () => signal("SIGSTOP"));
+      shell(context.target, "chmod -R u+rwX . && rm -rf ../target");
+    }
+  } finally {
+    signal("SIGKILL");
+    await once(worker, "close");
+  }
+});
+
+test("fails if something cannot be read", async (context) => {
+  if (process.getuid?.() === 0) return; // root reads everything
+  shell(context.tree, "echo x >x; chmod 0 x");
+  const host = hostWithoutFreeze(() => {});
+  const error = await copyLive(context.tree, context.target, true, host).then(
+    () => assert.unreachable(),
+    (error) => error,
+  );
+  assert.match(String(error), /Permission denied/);
+});
+
+/** Runs the program as a process, kills it after a time, and returns whether it was killed. */
+async function killed(
+  { tree, target }: Context,
+  afterMs: number,
+): Promise<boolean> {
+  const program = spawn(process.execPath, [
+    ...("Deno" in globalThis ? ["run", "--allow-all", "--no-lock"] : []),
+    join(import.meta.dirname ?? "", "../../lib/workspace/git/workspace.ts"),
+  ], { detached: true, stdio: ["pipe", "pipe", "pipe"] });
+  const work = { do: "fork", tree, target, branch: "claudy/f", live: true };
+  program.stdin.write(`${JSON.stringify({ work, checks: [] })}\n`);
+  program.stdin.on("error", () => {});
+  createInterface({ input: program.stderr }).on("line", (line) => {
+    if (line.includes("freeze")) program.stdin.write("frozen\n");
+  });
+  let text = "";
+  program.stdout.on("data", (chunk) => text += String(chunk));
+  const late = setTimeout(() => {
+    try {
+      process.kill(-(program.pid ?? 0), "SIGKILL");
+    } catch {
+      // It has just ended.
+    }
+  }, afterMs);
+  const [code] = await once(program, "close");
+  clearTimeout(late);
+  if (code !== null) assert.match(text, '"result"');
+  return code === null;
+}
+
+test("a kill at any moment leaves the session's files as they were", async (context) => {
+  const { root, tree, target } = context;
+  shell(
+    tree,
+    "mkdir -p .git d; echo ref: refs/heads/x >.git/HEAD; for f in {0..300}; do echo $f >d/$f; done",
+  );
+  const before = contents(tree);
+  const begun = Date.now();
+  assert.not(await killed(context, 60_000));
+  const takesMs = Date.now() - begun;
+  let kills = 0;
+  for (const part of [0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9]) {
+    rmSync(target, { recursive: true, force: true });
+    kills += Number(await killed(context, takesMs * part));
+    assert.is(contents(tree), before);
+    rmSync(join(root, "now"), { force: true });
+  }
+  assert.ok(kills > 0);
+  rmSync(target, { recursive: true, force: true });
+  assert.not(await killed(context, 60_000));
+  assert.is(readFileSync(join(target, "d/7"), "utf8"), "7\n");
+  assert.not(existsSync(join(root, "now")));
+  appendFileSync(join(target, "d/7"), "own");
+  assert.is(contents(tree), before);
+});
+
+test.run();
