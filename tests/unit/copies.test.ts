@@ -228,8 +228,13 @@ test("names the option for a step that takes too long, and a kill for want of me
       subject: "Cannot fetch",
       user: instance.owner,
       mounts: [],
-      work: { do: "fork", tree: app, target: scratch.path, branch: "x" },
-      live: false,
+      work: {
+        do: "fork",
+        tree: app,
+        target: scratch.path,
+        branch: "x",
+        live: false,
+      },
       log,
       limits: {
         timeoutMs: 300,
