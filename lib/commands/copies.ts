@@ -9,7 +9,7 @@ import type { Instance } from "../instance/instance.ts";
 import { openInstance } from "../instance/open.ts";
 import type { SessionRecord } from "../instance/session-record.ts";
 import { Failure } from "../std/errors.ts";
-import { printable, printableLines } from "../std/text.ts";
+import { printable, printableLines, shellQuoted } from "../std/text.ts";
 import { parseSize, sizePattern } from "../std/units.ts";
 import { diffCopy } from "../workspace/diff.ts";
 import { fetchCopy, type Fetched } from "../workspace/fetch.ts";
@@ -236,11 +236,18 @@ export function pullCommand(io: Io): CAC {
       if (updated.length > 0) {
         io.log(
           "The session's branch is as it was. To use them: " +
-            `claudy send ${session.name} "merge host/BRANCH"`,
+            `claudy send ${session.name} ${shellQuoted(textToMerge(updated))}`,
         );
       }
       const answer = { session: session.name, updated };
       io.answer(answer, lines.join("\n") || "Nothing new", json);
     });
   return cli;
+}
+
+/** What to ask the session for. */
+export function textToMerge(updated: { branch: string }[]): string {
+  const [first] = updated;
+  const branch = first && updated.length === 1 ? first.branch : "BRANCH";
+  return `merge host/${printable(branch)}`;
 }

@@ -14,7 +14,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { fetchAndMerge } from "../../lib/commands/copies.ts";
+import { fetchAndMerge, textToMerge } from "../../lib/commands/copies.ts";
 import { pick } from "../../lib/commands/pick.ts";
 import { readSession } from "../../lib/instance/session-record.ts";
 import { forkSession } from "../../lib/session/fork.ts";
@@ -225,6 +225,12 @@ test("merge prints what git prints, and returns its exit code", async (context) 
   assert.is(status, 1);
   assert.match(stdout, "CONFLICT (content): Merge conflict in a.txt");
   assert.match(stdout, "Automatic merge failed; fix conflicts");
+});
+
+test("pull names the branch to merge, if there is one", () => {
+  assert.is(textToMerge([{ branch: "main" }]), "merge host/main");
+  const two = [{ branch: "main" }, { branch: "side" }];
+  assert.is(textToMerge(two), "merge host/BRANCH");
 });
 
 interface Ended {
