@@ -494,6 +494,16 @@ teardown() {
   [[ $output == *"host/main: "* ]]
   [ ! -e "$HAL9000_HOME/workspaces/copy-$$/tree/.git/ran" ]
   in_copy git show host/main:mine.txt
+  # A few objects that would be billions of files.
+  in_copy sh -c 'entry="100644 blob $(git hash-object -w a.txt)"
+    for level in 1 2 3 4 5 6 7 8 9 10; do
+      tree=$(for name in 0 1 2 3 4 5 6 7 8 9; do printf "%s\t%s\n" "$entry" $name; done | git mktree)
+      entry="040000 tree $tree"
+    done
+    git update-ref refs/heads/bomb $(git -c user.name=a -c user.email=a@b commit-tree -m bomb $tree)'
+  run -6 "$claudy" fetch "copy-$$"
+  [[ $output == *"The files of bomb would take "*"--max-size 4g"* ]]
+  in_copy git update-ref -d refs/heads/bomb
   # It is not removed with what only it has.
   run -6 "$claudy" sessions rm --yes "copy-$$"
   [[ $output == *"has in its copy alone: "*"untracked files"* ]]
