@@ -8,6 +8,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   symlinkSync,
   utimesSync,
   writeFileSync,
@@ -34,6 +35,7 @@ import { readBudgets, setBudget } from "../../lib/usage/budgets.ts";
 import { thawAbandoned } from "../../lib/workspace/frozen.ts";
 import { renameSession } from "../../lib/session/move.ts";
 import { removeSession, stopSession } from "../../lib/session/session.ts";
+import { waitFor } from "../../lib/std/wait.ts";
 import { sweepCopies } from "../../lib/workspace/abandoned.ts";
 import { diffCopy } from "../../lib/workspace/diff.ts";
 import { fetchCopy } from "../../lib/workspace/fetch.ts";
@@ -149,6 +151,10 @@ test("sees a change of the same size within the second of a commit", async (cont
   const { record, tree } = await opened(context, { name: "quick" });
   commit(tree, "a.txt", "two\n");
   writeFileSync(join(tree, "a.txt"), "six\n");
+  // What is made of the index now is younger than the file.
+  const { mtimeMs } = statSync(join(tree, "a.txt"));
+  const isOver = () => Promise.resolve(Date.now() - mtimeMs > 1000);
+  await waitFor(isOver, { for: "the next second", timeoutMs: 5000 });
   const { commits, changed } = await unfetchedIn(instance, record, log);
   assert.equal({ commits, changed }, { commits: 1, changed: 1 });
 });
