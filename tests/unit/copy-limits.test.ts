@@ -17,6 +17,7 @@ import { join } from "node:path";
 import { crc32, deflateSync } from "node:zlib";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { maxBytesIn } from "../../lib/commands/copies.ts";
 import type { Failure } from "../../lib/std/errors.ts";
 import { diff } from "../../lib/workspace/git/diff.ts";
 import {
@@ -98,6 +99,18 @@ function compared({ root }: Context, app: string, { target }: Copy) {
     scratch: scratchIn(root),
   });
 }
+
+test("reads --max-size, and refuses what is no size", () => {
+  assert.is(maxBytesIn({}), undefined);
+  assert.is(maxBytesIn({ maxSize: "8g" }), 8 * 1024 ** 3);
+  for (const maxSize of ["much", "-1g", "0", "1k", "1e9", ""]) {
+    assert.throws(
+      () => maxBytesIn({ maxSize }),
+      (error: Failure) =>
+        error.kind === "usage" && error.message.includes(`got "${maxSize}"`),
+    );
+  }
+});
 
 test("refuses a tree of a few objects that are billions of files", async (context) => {
   const app = repository(context.root);

@@ -161,10 +161,9 @@ function takeNames(refs: Refs): Record<string, string> {
 
 /** A repository of our own with the objects and branches of the copy. */
 export async function openCopy(
-  { tree, format, scratch, base = null, maxBytes }: Pick<
-    PackRequest,
-    "tree" | "format" | "scratch" | "base" | "maxBytes"
-  >,
+  { tree, format, scratch, known = [], base = null, maxBytes }:
+    & Pick<PackRequest, "tree" | "format" | "scratch" | "base" | "maxBytes">
+    & { known?: string[] },
   others: string[],
 ): Promise<{ place: Place; refs: Refs; head: string | null }> {
   const gitDir = join(tree, ".git");
@@ -196,7 +195,8 @@ export async function openCopy(
   if (head !== null) {
     await run(place, ["update-ref", "--no-deref", "HEAD", head]);
     // git status and git diff would read all its files.
-    if (head !== base) await requireWeight(place, { HEAD: head }, base, limits);
+    const isNew = head !== base && !known.includes(head);
+    if (isNew) await requireWeight(place, { HEAD: head }, base, limits);
   }
   return { place, refs, head };
 }
