@@ -49,8 +49,8 @@ const childStopMs = 2000;
 /** Interval of the checks whether the pool and the dashboard are wanted. */
 const desiredEveryMs = 500;
 
-/** Interval of the ChromaDB checks. */
-const healthEveryMs = 1000;
+/** Intervals of the ChromaDB checks: until it first answers, with a fault, without. */
+const healthEveryMs = { starting: 50, faulty: 500, healthy: 2000 };
 
 /** Interval in which they also check who listens, unless they find a fault. */
 const listenersEveryMs = 10_000;
@@ -228,7 +228,11 @@ async function watchChromadb(
     } catch (error) {
       log(`Cannot write the parent's state: ${messageOf(error)}`);
     }
-    const pauseMs = answered ? healthEveryMs : 50;
+    const pauseMs = !answered
+      ? healthEveryMs.starting
+      : fault === null
+      ? healthEveryMs.healthy
+      : healthEveryMs.faulty;
     await sleep(pauseMs, undefined, { signal: stop }).catch(() => {});
   }
 }
@@ -246,7 +250,9 @@ async function watchPorts(
       .catch(() => ({ portsLeft: last }));
     if (portsLeft !== undefined && portsLeft !== last) changed(portsLeft);
     last = portsLeft;
-    await sleep(healthEveryMs, undefined, { signal: stop }).catch(() => {});
+    await sleep(healthEveryMs.healthy, undefined, { signal: stop }).catch(
+      () => {},
+    );
   }
 }
 
