@@ -29,6 +29,7 @@ touch "$root/errors"
 echo "Making a repository of $files files of 20 kB with $commits commits" >&2
 app=$root/app
 git init --quiet --initial-branch=main "$app"
+git -C "$app" config gc.auto 0
 head -c $((files * 20000)) /dev/urandom >"$root/bytes"
 (cd "$app" && split --bytes=20000 --numeric-suffixes --suffix-length=6 "$root/bytes" file)
 rm "$root/bytes"

@@ -599,6 +599,16 @@ test("a worker goes on if its fork fails, or the command that froze it was kille
   await thawAbandoned(instance);
   assert.is(worker?.state, "running");
   assert.not(existsSync(mark));
+  // Another fork waits until then, and pauses the worker itself.
+  await docker(context, ready.id).pause();
+  writeFileSync(mark, "");
+  utimesSync(mark, 1, 1);
+  const { frozenMs } = await forkSession(instance, record, {
+    count: 1,
+    inherit: undefined,
+  }, log);
+  assert.ok(frozenMs > 0);
+  assert.is(worker?.state, "running");
 });
 
 const docker = ({ instance }: Context, id: string) =>
