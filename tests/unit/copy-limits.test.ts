@@ -87,14 +87,19 @@ async function refused(
   return `${message}\n${hint}`;
 }
 
-function compared({ root }: Context, app: string, { target }: Copy) {
+function compared(
+  { root }: Context,
+  app: string,
+  { target }: Copy,
+  changes = false,
+) {
   return diff({
     do: "diff",
     tree: target,
     format: "sha1",
     source: { common: join(app, ".git"), own: join(app, ".git"), tree: app },
     base: null,
-    changes: false,
+    changes,
     stat: true,
     scratch: scratchIn(root),
   });
@@ -158,6 +163,15 @@ test("refuses a small object that is a large file, and many files of one object"
   assert.match(
     await refused(app, () => fetch(context, copy, common)),
     "The files of same would take 2.9 GiB",
+  );
+  // Only in the index, as files of a sparse checkout.
+  const index = lines.map((line) => line.replace("\t", "\tsame/"));
+  given(target, index.join(""), "update-index", "--index-info");
+  const names = lines.map((_, at) => `same/${at}\n`).join("");
+  given(target, names, "update-index", "--skip-worktree", "--stdin");
+  assert.match(
+    await refused(app, () => compared(context, app, copy, true)),
+    "The files of uncommitted would take 2.9 GiB",
   );
   // What the session began with is no reason to refuse it, however large it is.
   commit(app, { large: "x".repeat(2 * MiB) });

@@ -6,8 +6,9 @@ import { Failure } from "../../std/errors.ts";
 import { type Change, changesIn } from "./changes.ts";
 import { git, type Place, run, withoutCaches } from "./git.ts";
 import { Limits } from "./limits.ts";
-import { copyIndex, openCopy, treeOfChanges } from "./pack.ts";
+import { copyIndex, extraBranches, openCopy, treeOfChanges } from "./pack.ts";
 import { readSource, type Source } from "./source.ts";
+import { requireWeight } from "./weight.ts";
 
 /** A session's copy, and the user's repository. */
 export const bothSchema = v.object({
@@ -55,6 +56,11 @@ export async function diff(
   const tip = changes && files.length > 0
     ? await treeOfChanges(place, limits)
     : head;
+  if (tip !== null && tip !== head) {
+    // An index can name files that are not in the working tree.
+    const tips = { [extraBranches.changes]: tip };
+    await requireWeight(place, tips, head, limits);
+  }
   const compared = async (...format: string[]) =>
     tip === null ? "" : await git(place, [
       ...["diff", "--no-ext-diff", "--no-textconv", "--no-color"],
