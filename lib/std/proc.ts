@@ -21,7 +21,12 @@ export function writtenBy(pid: number): number {
       return "";
     }
   };
-  let bytes = Number(/^wchar: (\d+)$/m.exec(read("io"))?.[1] ?? 0);
+  const io = read("io");
+  // cp copies up to 2 GB with one call, which only the second one counts before it ends.
+  let bytes = Math.max(
+    ...[/^wchar: (\d+)$/m, /^write_bytes: (\d+)$/m]
+      .map((field) => Number(field.exec(io)?.[1] ?? 0)),
+  );
   for (const child of read(`task/${pid}/children`).split(" ").filter(Boolean)) {
     bytes += writtenBy(Number(child));
   }

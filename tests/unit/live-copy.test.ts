@@ -20,6 +20,8 @@ import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { type Host, hostWithoutFreeze } from "../../lib/workspace/git/host.ts";
+import { writtenBy } from "../../lib/std/proc.ts";
+import { showPercent } from "../../lib/workspace/git/progress.ts";
 import { copyLive } from "../../lib/workspace/git/live-copy.ts";
 
 interface Context {
@@ -151,6 +153,30 @@ test("fails if something cannot be read", async (context) => {
     (error) => error,
   );
   assert.match(String(error), /Permission denied/);
+});
+
+test("measures what programs write that a program has started", async ({ root }) => {
+  const child = spawn("bash", [
+    "-c",
+    "bash -c 'head -c 5000000 /dev/zero >x; echo; exec sleep 60' & wait",
+  ], { cwd: root, detached: true, stdio: ["ignore", "pipe", "ignore"] });
+  try {
+    await once(child.stdout, "data");
+    assert.ok(writtenBy(child.pid ?? 0) >= 5_000_000);
+  } finally {
+    process.kill(-(child.pid ?? 0), "SIGKILL");
+  }
+});
+
+test("shows on a terminal the percents that git prints", () => {
+  const shown: string[] = [];
+  const log = Object.assign(() => {}, {
+    progress: (text: string) => void shown.push(text),
+  });
+  const show = showPercent(log, "Checking out the files");
+  show("Updating files:   7% (4/50)\rUpdating files:");
+  show("Switched to branch\n");
+  assert.equal(shown, ["Checking out the files: 7 %"]);
 });
 
 /** Runs the program as a process, kills it after a time, and returns whether it was killed. */
