@@ -75,11 +75,14 @@ export function fetchCommand(io: Io): CAC {
 
 function fetchedText({ updated }: Fetched): string {
   if (updated.length === 0) return "Nothing new";
-  const lines = updated.slice(0, maxListed).map(({ ref, commits }) =>
-    `${printable(ref.replace(/^refs\/remotes\//, ""))}: ${commits} new ${
+  const lines = updated.slice(0, maxListed).map((one) => {
+    const { ref, commits, before, forced } = one;
+    const name = printable(ref.replace(/^refs\/remotes\//, ""));
+    const was = forced ? ` (forced update of ${before?.slice(0, 12)})` : "";
+    return `${name}: ${commits} new ${
       commits === 1 ? "commit" : "commits"
-    }`
-  );
+    }${was}`;
+  });
   const more = updated.length - maxListed;
   return [...lines, ...(more > 0 ? [`${more} more branches`] : [])].join("\n");
 }

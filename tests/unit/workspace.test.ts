@@ -1167,6 +1167,24 @@ test("brings the user's new commits into a copy", async (context) => {
   assert.is(message, "Its .git/config is a pipe");
 });
 
+test("says which commits of before a session has replaced, and keeps them in the reflog", async (context) => {
+  const app = repository(context.root);
+  const common = join(app, ".git");
+  const copy = await copyOf(context, app);
+  const forced = async () =>
+    (await fetch(context, copy, common)).updated
+      .map(({ forced, before }) => [forced, before]);
+  const first = commit(copy.target, { "a.txt": "one" });
+  assert.equal(await forced(), [[false, null]]);
+  const second = commit(copy.target, { "a.txt": "two" });
+  assert.equal(await forced(), [[false, first]]);
+  git(copy.target, "reset", "--quiet", "--hard", "HEAD~2");
+  commit(copy.target, { "b.txt": "other" });
+  assert.equal(await forced(), [[true, second]]);
+  const log = git(app, "log", "-g", "--format=%H", "claudy/one/claudy/one");
+  assert.ok(log.split("\n").includes(second));
+});
+
 test("reads branches of a repository as text", ({ root }) => {
   write(root, { HEAD: "ref: refs/heads/../../etc\n", "refs/heads/a": "x" });
   assert.equal(readRefs(root), {

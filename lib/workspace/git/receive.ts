@@ -56,6 +56,8 @@ export const receiveResultSchema = v.object({
     id: v.string(),
     /** Null for a new one. */
     before: v.nullable(v.string()),
+    /** Whether that is no ancestor of the new one. */
+    forced: v.boolean(),
     commits: v.number(),
   })),
 });
@@ -141,6 +143,8 @@ export async function receive(
           ref,
           id,
           before: former,
+          forced: former !== null &&
+            await countCommits(place, former, [id]) > 0,
           commits: await countCommits(
             place,
             id,
