@@ -74,7 +74,7 @@ for sample in $(seq "$samples"); do
   # A session that works.
   docker exec --detach "copy-$sample" sh -c 'while :; do date >now; sleep 0.05; done'
   [ "$sample" != 1 ] || "$claudy" --detach --name project "$app" >/dev/null 2>&1
-  for session in "copy-$sample" project; do
+  for session in project "copy-$sample"; do
     sync
     milliseconds forked "" "$session" >>"$root/fork-${session%-*}"
     jq .frozenMs "$root/forked" >>"$root/frozen-${session%-*}"
