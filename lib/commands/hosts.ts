@@ -74,7 +74,10 @@ export function hostCommand(io: Io): CAC {
 
   cli.command("add <name> <url>", "Add a host: ssh://USER@MACHINE:PORT")
     .option("--home <dir>", "HAL9000_HOME there (default: ~/.hal9000)")
-    .option("--program <path>", "claudy there (default: the one on its PATH)")
+    .option(
+      "--program <path>",
+      "The program there (default: the one on its PATH)",
+    )
     .option("--json", "Print what was found there as JSON")
     .example("claudy host add box ssh://me@box.example.com")
     .action(async (name: unknown, url: unknown, options: Options) => {
@@ -137,8 +140,11 @@ export function hostCommand(io: Io): CAC {
       return 0;
     });
 
-  cli.command("run <name> [...words]", "Run claudy on a host")
-    .usage("run <name> -- <arguments of claudy...>")
+  cli.command(
+    "run <name> [...words]",
+    "Run a command of this program on a host",
+  )
+    .usage("run <name> -- <command...>")
     .example("claudy host run box -- login")
     .action(async (name: unknown, words: string[], options: Options) => {
       const instance = await open();

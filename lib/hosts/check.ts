@@ -92,7 +92,7 @@ function missingIn(
       ? [`Missing: claudy. Install it: ${install}`]
       : theirs !== ours
       ? [
-        `claudy is ${
+        `The program is ${
           theirs || "unknown"
         } there and ${ours} here. Update it: ${install}`,
       ]

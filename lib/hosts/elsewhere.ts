@@ -95,7 +95,7 @@ async function sessionsOf(
     if (reply.exitCode !== 0) throw faultOf(reply.stderr);
     const sessions = parseJson(sessionsSchema, reply.stdout);
     if (!sessions) {
-      throw new Failure("failed", "its claudy has another version");
+      throw new Failure("failed", "it has another version of this program");
     }
     const seenAt = new Date().toISOString();
     keep(instance, name, { version: 1, seenAt, sessions });
@@ -112,7 +112,7 @@ export function faultOf(stderr: string): Failure {
   return new Failure(
     "failed",
     line?.slice("error: ".length) ?? (stderr.trim().split("\n").at(-1) ||
-      "claudy has failed there"),
+      "The command has failed there"),
   );
 }
 

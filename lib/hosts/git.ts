@@ -74,7 +74,7 @@ export async function sendProject(
   if (reply.exitCode === 2) {
     throw new Failure(
       "failed",
-      `Host "${host.name}" has another version of claudy`,
+      `Host "${host.name}" has another version of this program`,
       {
         hint: `Install this one: claudy host install ${host.name}`,
       },

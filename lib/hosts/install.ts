@@ -88,7 +88,7 @@ function packageRoot(): string {
   const root = /^(.*)\/dist\/bin\/[^/]+$/.exec(process.argv[1] ?? "")?.[1];
   if (root && existsSync(join(root, "package.json"))) return root;
   throw new Failure("usage", "Cannot send a clone of the program", {
-    hint: "Install it here first, and run the installed claudy: make install",
+    hint: "Use an installed claudy: see docs/dind/INSTALLATION.md",
   });
 }
 
@@ -99,7 +99,9 @@ function requireSameSystem({ name }: Host, { system }: HostCheck): void {
   throw new Failure(
     "usage",
     `Host "${name}" is of another kind (${system || "unknown"})`,
-    { hint: "Install claudy there with npm: see docs/dind/INSTALLATION.md" },
+    {
+      hint: "Install the package there with npm: see docs/dind/INSTALLATION.md",
+    },
   );
 }
 

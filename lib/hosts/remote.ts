@@ -28,7 +28,7 @@ export function claudyThere(host: Host, argv: readonly string[]): string {
   if (host.program === null) {
     throw new Failure(
       "notFound",
-      `claudy is not installed on host "${host.name}"`,
+      `Host "${host.name}" does not have this program`,
       {
         hint: `Install it: claudy host install ${host.name}`,
       },

@@ -41,7 +41,7 @@ teardown() { after_failure; }
   run -0 "$claudy" host add box ssh://box
   [[ $output == *"Missing: claudy. Install it: claudy host install box"* ]]
   run -4 "$claudy" --on box --detach "$project"
-  [[ $output == *"claudy is not installed on host"* ]]
+  [[ $output == *"does not have this program"* ]]
   run -2 "$claudy" host install box
   [[ $output == *"Cannot send a clone"* ]]
   run -0 "$far/package/dist/bin/claudy.js" host install box

@@ -57,7 +57,7 @@ const makeTarget = new RegExp(`\\bmake (${targets.join("|")})\\b`);
 const shellCode = ["lib/commands/completion.ts"];
 
 const commandStart = new RegExp(
-  `(?<![\\w./-])(${Object.keys(programs).join("|")})(?![\\w-])`,
+  `(?<![\\w./-])(${Object.keys(programs).join("|")})(?![\\w/-])`,
   "g",
 );
 

@@ -181,10 +181,10 @@ test("answers that are not those of a list", async (context) => {
   const all = await sessionsElsewhere(instance, env, 20_000);
   for (const host of [...names, "text", "deep"]) {
     const found = all.find((one) => one.host === host);
-    assert.is(found?.fault, "its claudy has another version");
+    assert.is(found?.fault, "it has another version of this program");
   }
   const failed = all.find(({ host }) => host === "failed");
-  assert.is(failed?.fault, "claudy has failed there");
+  assert.is(failed?.fault, "The command has failed there");
 });
 
 test("finds the host of a session by its name or a part of it", async (context) => {
@@ -214,7 +214,7 @@ test("says what a machine lacks", async (context) => {
   assert.ok(Number(found.diskBytes) > 0);
   assert.equal(found.missing.length, 2);
   assert.match(found.missing.join(), "Docker 20.10 or later");
-  assert.match(found.missing.join(), "claudy is 0.1.0 there");
+  assert.match(found.missing.join(), "The program is 0.1.0 there");
   program(context, "docker", "#!/bin/sh\nexit 1\n");
   const none = { ...host, program: "/nowhere/claudy" };
   const { missing, program: path } = await checkHost(none, context.env);
