@@ -9,6 +9,7 @@ import type { Instance } from "../instance/instance.ts";
 import { openInstance } from "../instance/open.ts";
 import type { SessionRecord } from "../instance/session-record.ts";
 import { Failure } from "../std/errors.ts";
+import { withoutGitPlaces } from "../std/git-env.ts";
 import { printable, printableLines, shellQuoted } from "../std/text.ts";
 import { parseSize, sizePattern } from "../std/units.ts";
 import { diffCopy } from "../workspace/diff.ts";
@@ -195,18 +196,9 @@ export async function merge(
   ref: string,
   env: NodeJS.ProcessEnv,
 ): Promise<number> {
-  // As in a hook of git, these would name another repository.
-  const {
-    GIT_DIR: _,
-    GIT_WORK_TREE: _tree,
-    GIT_COMMON_DIR: _common,
-    GIT_INDEX_FILE: _index,
-    GIT_OBJECT_DIRECTORY: _objects,
-    ...rest
-  } = env;
   const child = spawn("git", ["-C", directory, "merge", ref], {
     stdio: "inherit",
-    env: rest,
+    env: withoutGitPlaces(env),
   });
   try {
     const [code] = await once(child, "exit") as [number | null];

@@ -1,6 +1,6 @@
 // Commands about sessions on other machines: they run there, and commits come and go by git.
 
-import { realpathSync, rmSync } from "node:fs";
+import { realpathSync } from "node:fs";
 import { resolve } from "node:path";
 import * as v from "valibot";
 import type { Io } from "../cli/io.ts";
@@ -8,17 +8,12 @@ import { dashed, listOf } from "../cli/options.ts";
 import {
   faultOf,
   findElsewhere,
+  type RemoteSession,
   sessionsElsewhere,
 } from "../hosts/elsewhere.ts";
-import {
-  fetchProject,
-  type HostProject,
-  readHostProject,
-  sendProject,
-  writeHostProject,
-} from "../hosts/git.ts";
+import { fetchProject, projectOf, sendProject, usesLfs } from "../hosts/git.ts";
 import { type Host, requireHost } from "../hosts/hosts.ts";
-import { askHost, claudyThere } from "../hosts/remote.ts";
+import { askHost, claudyThere, usesHosts } from "../hosts/remote.ts";
 import type { Instance } from "../instance/instance.ts";
 import { openHome } from "../instance/open.ts";
 import { readSession } from "../instance/session-record.ts";
@@ -27,9 +22,16 @@ import { NoSuchSession } from "../session/find.ts";
 import { Failure } from "../std/errors.ts";
 import { parseJson } from "../std/json.ts";
 import { checkWorkerName } from "../worker/name.ts";
+import { fetchPrefix } from "../workspace/fetch.ts";
 import { merge } from "./copies.ts";
 import { runThere } from "./hosts.ts";
 import type { OpenOptions } from "./open-project.ts";
+
+/** Commands that name one session, and nothing of this machine. */
+const aboutOne = [
+  ...["attach", "stop", "exec", "send", "logs", "sessions", "fork", "diff"],
+  ...["fetch", "merge", "pull", "usage", "budget", "egress", "ports"],
+];
 
 /** If an error says that a session is not here, runs the command where it is. */
 export async function runElsewhere(
@@ -37,41 +39,71 @@ export async function runElsewhere(
   words: string[],
   error: unknown,
 ): Promise<number | undefined> {
-  if (!(error instanceof NoSuchSession)) return undefined;
-  const instance = await openHome(io.env, io.log);
-  const found = await findElsewhere(instance, error.word, io.env);
-  if (!found) return undefined;
-  const { host, session: { name } } = found;
-  const [command] = words;
-  const record = readHostProject(instance, name);
-  if (command === "fetch") {
-    const code = await runThere(io, host, words);
-    if (code === 0) await fetchProject(host, sentFrom(record, name), io.env);
-    return code;
+  const [command = ""] = words;
+  if (!(error instanceof NoSuchSession) || !aboutOne.includes(command)) {
+    return undefined;
   }
-  if (command === "pull") {
-    await sendProject(host, sentFrom(record, name).project, io.env);
+  const { word } = error;
+  const instance = await openHome(io.env, io.log);
+  const found = await findElsewhere(instance, word, io.env);
+  if (!found) return undefined;
+  const { host, session } = found;
+  const { name } = session;
+  const isRemoval = command === "sessions" && words[1] === "rm";
+  if (isRemoval && word !== name) {
+    throw new Failure("unsafe", `On another machine, rm needs the whole name`, {
+      hint:
+        `For the session on host "${host.name}": claudy sessions rm ${name}`,
+    });
+  }
+  // What it means there may be another session.
+  const end = words.indexOf("--");
+  const named = words.map((each, at) =>
+    each === word && (end === -1 || at < end) ? name : each
+  );
+  io.log(`On host "${host.name}": ${name}`);
+  const run = async () =>
+    await runThere(io, host, named, {
+      input: ["exec", "send"].includes(command),
+    });
+  const known = projectOf(instance, host, session.project);
+  if (isRemoval && !words.includes("--force") && known !== undefined) {
+    // There, what was fetched counts as safe.
+    await fetchProject(host, located(session, known), io.env);
   }
   if (command === "merge") {
-    return await mergeFrom(io, host, sentFrom(record, name), words);
+    return await mergeFrom(io, host, required(session, known), named);
   }
-  const code = await runThere(io, host, words);
-  const isRemoved = command === "sessions" && words[1] === "rm" && code === 0;
-  if (isRemoved) rmSync(instance.home.hostProject(name), { force: true });
+  if (command === "pull") {
+    await sendProject(
+      instance,
+      host,
+      required(session, known).project,
+      io.env,
+    );
+  }
+  if (command !== "fetch") return await run();
+  const sent = required(session, known);
+  const code = await run();
+  if (code === 0) await fetchProject(host, sent, io.env);
   return code;
 }
 
-function sentFrom(record: HostProject | undefined, name: string): HostProject {
-  if (record) return record;
-  throw new Failure("usage", `Session "${name}" was not opened from here`, {
-    hint: "Its commits are in the repository of its project on that machine.",
-  });
-}
+const located = (
+  { name: session, project: repository }: RemoteSession,
+  project: string,
+) => ({ session, repository, project });
 
-const fetchedSchema = v.object({
-  head: v.nullable(v.string()),
-  changes: v.nullable(v.string()),
-});
+type Sent = ReturnType<typeof located>;
+
+function required(session: RemoteSession, known: string | undefined): Sent {
+  if (known !== undefined) return located(session, known);
+  throw new Failure(
+    "usage",
+    `Session "${session.name}" was not opened from here`,
+    { hint: "Its commits are in its project on that machine." },
+  );
+}
 
 /** Fetching may take long; the connection says whether the machine is there. */
 const fetchMs = 3_600_000;
@@ -79,7 +111,7 @@ const fetchMs = 3_600_000;
 async function mergeFrom(
   io: Io,
   host: Host,
-  record: HostProject,
+  sent: Sent,
   words: string[],
 ): Promise<number> {
   // fetch has all options of merge.
@@ -89,13 +121,18 @@ async function mergeFrom(
     timeoutMs: fetchMs,
   });
   if (reply.exitCode !== 0) throw faultOf(reply.stderr);
-  const fetched = parseJson(fetchedSchema, reply.stdout);
-  await fetchProject(host, record, io.env);
-  const ref = fetched?.changes ?? fetched?.head;
-  if (!ref) {
-    throw new Failure("failed", `Session "${record.session}" has no commit`);
+  const ref = v.nullable(
+    v.pipe(v.string(), v.startsWith(fetchPrefix(sent.session))),
+  );
+  const schema = v.object({ head: ref, changes: ref });
+  const fetched = parseJson(schema, reply.stdout);
+  if (!fetched) throw new Failure("failed", "Its answer cannot be read");
+  await fetchProject(host, sent, io.env);
+  const merged = fetched.changes ?? fetched.head;
+  if (merged === null) {
+    throw new Failure("notFound", `Session "${sent.session}" has no commit`);
   }
-  return await merge(record.project, ref, io.env);
+  return await merge(sent.project, merged, io.env);
 }
 
 /** Options that mean the same there. Others are about files or programs of this machine. */
@@ -105,55 +142,69 @@ const passedOn = [
   "new",
   "permissionMode",
   "profile",
+  "build",
   "mcp",
   "network",
+  "caches",
   "requireLimits",
-  "memory",
-  "cpus",
-  "pidsLimit",
+  "trustProject",
   "yes",
 ];
 
 /** Opens the session of a project on another machine. */
 export async function openOnHost(
   io: Io,
-  directory: string,
-  options: OpenOptions,
+  { directory, others, options }: {
+    directory: string;
+    others: string[];
+    options: OpenOptions;
+  },
 ): Promise<number> {
+  const argv = wordsOf(others, options);
+  if (!usesHosts(io.env)) {
+    throw new Failure("usage", "--on has no effect: HAL9000_HOSTS is off");
+  }
   const instance = await openHome(io.env, io.log);
   const host = requireHost(instance, String(options.on));
-  const given = options as Record<string, unknown>;
+  claudyThere(host, []);
   const path = projectAt(resolve(io.cwd(), directory));
   const name = options.name === undefined
     ? `${sessionName(path)}-${host.name}`
     : checkWorkerName(options.name, instance.names);
-  const isThere = await requireFree(io, instance, { host, name, path });
-  const argv = passedOn.flatMap((option) => {
-    const value = given[option];
-    // cac sets an option that can be negated.
-    const isDefault = option === "mcp" && value === true;
-    if (value === undefined || isDefault) return [];
-    if (value === true) return [dashed(option)];
-    if (value === false) return [dashed(option).replace(/^--/, "--no-")];
-    return listOf(value).flatMap((word) => [dashed(option), word]);
-  });
-  const rest = options["--"] ?? [];
-  const repository = isThere
-    ? sentFrom(readHostProject(instance, name), name).repository
-    : await sendProject(host, path, io.env);
-  if (!isThere) {
-    const record = {
-      session: name,
-      host: host.name,
-      project: path,
-      repository,
-    };
-    writeHostProject(instance, record);
+  const there = await sessionThere(io, instance, { host, name, path });
+  if (!there && usesLfs(path)) {
+    io.log("Content of Git LFS is not sent: the session gets its pointers");
   }
+  const repository = there?.project ??
+    await sendProject(instance, host, path, io.env);
+  const rest = options["--"] ?? [];
   return await runThere(io, host, [
     ...["--clone", "--allow-any-path", "--name", name, ...argv, repository],
     ...(rest.length > 0 ? ["--", ...rest] : []),
   ]);
+}
+
+/** The options for there. Throws a `usage` Failure for one that has no meaning there. */
+function wordsOf(others: string[], options: OpenOptions): string[] {
+  if (others.length > 0) {
+    throw new Failure("usage", `Expected one directory, got also ${others}`);
+  }
+  return Object.entries(options).flatMap(([option, value]) => {
+    // Short names come with the long ones.
+    const isOwn = ["on", "name", "--", "verbose"].includes(option) ||
+      option.length === 1;
+    // cac sets options that can be negated.
+    const isDefault = value === undefined ||
+      (["build", "mcp"].includes(option) && value === true);
+    const isEmpty = Array.isArray(value) && value.length === 0;
+    if (isOwn || isDefault || isEmpty || option === "clone") return [];
+    if (!passedOn.includes(option)) {
+      throw new Failure("usage", `--on does not take ${dashed(option)}`);
+    }
+    if (value === true) return [dashed(option)];
+    if (value === false) return [dashed(option).replace(/^--/, "--no-")];
+    return listOf(value).flatMap((word) => [dashed(option), word]);
+  });
 }
 
 function projectAt(path: string): string {
@@ -164,12 +215,12 @@ function projectAt(path: string): string {
   }
 }
 
-/** Whether the session is there already. Throws a `busy` Failure if the name is taken. */
-async function requireFree(
+/** The session, if it is there already. Throws a `busy` Failure if the name is taken. */
+async function sessionThere(
   io: Io,
   instance: Instance,
   { host, name, path }: { host: Host; name: string; path: string },
-): Promise<boolean> {
+): Promise<RemoteSession | undefined> {
   const taken = (where: string) =>
     new Failure("busy", `There is a session "${name}" ${where}`, {
       hint: "Choose another --name.",
@@ -182,8 +233,7 @@ async function requireFree(
     one.host !== host.name && one.sessions.some((one) => one.name === name)
   );
   if (other) throw taken(`on host "${other.host}"`);
-  if (!own?.sessions.some((one) => one.name === name)) return false;
-  const record = readHostProject(instance, name);
-  if (record?.host === host.name && record.project === path) return true;
+  const found = own?.sessions.find((one) => one.name === name);
+  if (!found || projectOf(instance, host, found.project) === path) return found;
   throw taken(`on host "${host.name}", of another project`);
 }

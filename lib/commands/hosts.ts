@@ -31,6 +31,7 @@ interface Options {
   home?: unknown;
   program?: unknown;
   head?: unknown;
+  format?: unknown;
   json?: boolean;
   "--"?: string[];
 }
@@ -60,8 +61,8 @@ export function hostCommand(io: Io): CAC {
         fault === null
           ? "answers"
           : seenAt === null
-          ? `never answered (${fault})`
-          : `answered ${span(Date.now() - Date.parse(seenAt))} ago (${fault})`,
+          ? `never answered: ${fault}`
+          : `answered ${span(Date.now() - Date.parse(seenAt))} ago: ${fault}`,
         String(sessions),
         url,
       ]);
@@ -128,7 +129,9 @@ export function hostCommand(io: Io): CAC {
         ? [["daemon", "start"]]
         : [["upgrade"], ["daemon", "start"]];
       for (const words of steps) {
-        const code = await runThere(io, installed, words);
+        const code = await runThere(io, installed, words, {
+          output: json ? "stderr" : "stdout",
+        });
         if (code !== 0) return code;
       }
       const text = sent.images.length === 0
@@ -150,7 +153,7 @@ export function hostCommand(io: Io): CAC {
       const instance = await open();
       const host = requireHost(instance, String(name));
       const argv = [...words, ...options["--"] ?? []];
-      return await runThere(io, host, argv);
+      return await runThere(io, host, argv, { input: true });
     });
 
   // Used by claudy --on of another machine.
@@ -159,9 +162,13 @@ export function hostCommand(io: Io): CAC {
     "Create the repository of a project that another machine sends",
   )
     .option("--head <branch>", "The branch that its sessions begin with")
-    .action(async (id: unknown, { head }: Options) => {
+    .option("--format <name>", "Of its objects: sha1 or sha256")
+    .action(async (id: unknown, { head = "main", format }: Options) => {
       const instance = await open();
-      const path = await hostRepository(instance, String(id), String(head));
+      const path = await hostRepository(instance, String(id), {
+        head: String(head),
+        format: format === "sha256" ? "sha256" : "sha1",
+      });
       io.answer({ path, version }, "", true);
     });
 
@@ -222,10 +229,16 @@ export async function runThere(
   io: Io,
   host: Host,
   argv: readonly string[],
+  { input = false, output = "stdout" }: {
+    input?: boolean;
+    output?: "stdout" | "stderr";
+  } = {},
 ): Promise<number> {
   return await runOnHost(host, claudyThere(host, argv), {
     env: io.env,
-    terminal: io.isInteractive && io.showsOutput,
+    terminal: io.isInteractive && io.showsOutput && output === "stdout",
+    input,
+    output,
   });
 }
 

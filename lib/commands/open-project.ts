@@ -7,6 +7,9 @@ import { join, resolve } from "node:path";
 import { hasCredentials } from "../home/credentials.ts";
 import { inheritRequest } from "../home/host-config.ts";
 import { sessionHome } from "../home/worker-home.ts";
+import { lastSeen } from "../hosts/elsewhere.ts";
+import { readHosts } from "../hosts/hosts.ts";
+import { usesHosts } from "../hosts/remote.ts";
 import type { Instance } from "../instance/instance.ts";
 import { openInstance } from "../instance/open.ts";
 import { readCliState } from "../session/activity.ts";
@@ -209,6 +212,7 @@ export async function prepareSession(
   };
   const opened = async () => {
     const opening = await checkOpening(instance, request, io.log);
+    if (!opening.before) refuseNameElsewhere(instance, opening.session, env);
     check(opening);
     return opening;
   };
@@ -300,5 +304,23 @@ function refuseUnknownCommand(io: Io, word: string, commands: string[]): void {
       hint: `${didYouMean(word, commands)}` +
         "See claudy --help. For the sessions: claudy ls",
     },
+  );
+}
+
+/** Throws a `busy` Failure if another machine had a session of this name at the last list. */
+function refuseNameElsewhere(
+  instance: Instance,
+  session: string,
+  env: NodeJS.ProcessEnv,
+): void {
+  if (!usesHosts(env)) return;
+  const host = readHosts(instance.home).find(({ name }) =>
+    lastSeen(instance, name).sessions.some(({ name }) => name === session)
+  );
+  if (!host) return;
+  throw new Failure(
+    "busy",
+    `There is a session "${session}" on host "${host.name}"`,
+    { hint: "Choose another --name." },
   );
 }

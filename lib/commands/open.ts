@@ -78,7 +78,11 @@ export function openCommand(io: Io, names: string[]): CAC {
     ) => {
       if (options.on !== undefined) {
         const { openOnHost } = await import("./elsewhere.ts");
-        return await openOnHost(io, String(directory ?? "."), options);
+        return await openOnHost(io, {
+          directory: String(directory ?? "."),
+          others,
+          options,
+        });
       }
       const { openProject } = await import("./open-project.ts");
       return await openProject(io, {

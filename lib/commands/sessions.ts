@@ -1,7 +1,7 @@
 // The claudy commands for existing sessions.
 
 import type { CAC } from "cac";
-import { Failure, onEach } from "../std/errors.ts";
+import { Failure, messageOf, onEach } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { openInstance, viewInstance } from "../instance/open.ts";
 import type { SessionRecord } from "../instance/session-record.ts";
@@ -48,8 +48,10 @@ export function sessionsCommand(io: Io): CAC {
     .option("--json", "Print them as JSON")
     .action(async ({ waiting, size, overlap, json }: Options) => {
       const instance = await view(io);
-      const asked = elsewhere(io, instance);
-      const here = await listSessions(instance, io.env, io.log);
+      const [here, there] = await Promise.all([
+        listSessions(instance, io.env, io.log),
+        elsewhere(io, instance),
+      ]);
       const measured = size ? await measureCopies(instance, here) : here;
       const { sessions: compared, lines } = overlap
         ? await withOverlaps(instance, measured, io.log)
@@ -60,7 +62,7 @@ export function sessionsCommand(io: Io): CAC {
           host: null,
           seenAt: null,
         })),
-        ...await asked,
+        ...there,
       ];
       const sessions = all.filter(({ state }) =>
         !waiting || state === "waiting"
@@ -255,9 +257,13 @@ export type Shown =
 
 /** The sessions of the hosts; says which ones do not answer. */
 async function elsewhere(io: Io, instance: Instance): Promise<Shown[]> {
-  const all = await sessionsElsewhere(instance, io.env);
-  for (const { host, fault } of all) {
-    if (fault !== null) io.log(`warning: Host "${host}": ${fault}`);
+  const all = await sessionsElsewhere(instance, io.env).catch((error) => {
+    // A damaged list of hosts hides no session that is here.
+    io.log(`warning: ${messageOf(error)}`);
+    return [];
+  });
+  for (const { fault } of all) {
+    if (fault !== null) io.log(`warning: ${fault}`);
   }
   return all.flatMap(({ host, fault, seenAt, sessions }) =>
     sessions.map((session) => ({

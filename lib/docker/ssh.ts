@@ -25,11 +25,19 @@ export class SshAgent extends Agent {
   readonly #env: NodeJS.ProcessEnv;
   #sharing: Promise<string[]> | undefined;
   readonly #running = new Set<ChildProcess>();
+  readonly #batch: boolean;
+  #isAbandoned = false;
 
-  constructor(target: SshTarget, env: NodeJS.ProcessEnv) {
+  /** With `batch`, ssh asks for nothing at the terminal. */
+  constructor(
+    target: SshTarget,
+    env: NodeJS.ProcessEnv,
+    { batch = false } = {},
+  ) {
     super({ keepAlive: true, maxSockets: maxConnections });
     this.#target = target;
     this.#env = env;
+    this.#batch = batch;
   }
 
   // node:http calls it with a callback; a returned connection would have to exist already.
@@ -51,9 +59,14 @@ export class SshAgent extends Agent {
     return await this.#sharing;
   }
 
-  /** Ends logins that are under way. */
+  /** Ends a login that is under way, which then fails. ssh restores the terminal first. */
   abandon(): void {
-    for (const child of this.#running) child.kill("SIGKILL");
+    this.#isAbandoned = true;
+    for (const child of this.#running) {
+      child.kill("SIGTERM");
+      child.stdout?.destroy();
+      child.stderr?.destroy();
+    }
   }
 
   /** A connection to the engine. */
@@ -76,7 +89,11 @@ export class SshAgent extends Agent {
     const path = join(privateDirectory(), this.#digest());
     const options = [
       ...["-o", "ConnectTimeout=30", "-o", "ServerAliveInterval=5"],
-      ...["-o", "ForwardAgent=no", "-o", `ControlPath=${path}`, "-T", ...own],
+      // Of the user's configuration, what is for sessions at a terminal.
+      ...["ForwardAgent=no", "ForwardX11=no", "ClearAllForwardings=yes"]
+        .flatMap((option) => ["-o", option]),
+      ...["-o", "RemoteCommand=none", "-o", "PermitLocalCommand=no"],
+      ...["-o", `ControlPath=${path}`, "-T", ...own],
     ];
     const use = ["-o", "ControlMaster=no", ...options];
     const check = ["-O", "check", ...use, "--", destination];
@@ -87,7 +104,10 @@ export class SshAgent extends Agent {
       ? ["-o", "StrictHostKeyChecking=yes"]
       : [];
     const persist = `ControlPersist=${persistSeconds}`;
-    const login = ["-o", "ControlMaster=auto", "-o", persist, ...strict];
+    const batch = this.#batch ? ["-o", "BatchMode=yes"] : [];
+    const login = [
+      ...["-o", "ControlMaster=auto", "-o", persist, ...strict, ...batch],
+    ];
     const words = [...login, ...options, "--", destination, "true"];
     const { code, stderr } = await this.#run(words);
     if (code !== 0) throw sshFailure(this.#target, stderr);
@@ -114,6 +134,7 @@ export class SshAgent extends Agent {
   async #run(
     args: readonly string[],
   ): Promise<{ code: number; stdout: string; stderr: string }> {
+    if (this.#isAbandoned) throw sshFailure(this.#target, "given up");
     const child = this.#ssh(args);
     this.#running.add(child);
     child.on("close", () => this.#running.delete(child));

@@ -1,6 +1,7 @@
 // What another machine has, and what is missing there.
 
 import manifest from "../../package.json" with { type: "json" };
+import { Readable } from "node:stream";
 import { isAtLeast } from "../std/text.ts";
 import { shellQuoted } from "../std/text.ts";
 import type { Host } from "./hosts.ts";
@@ -45,9 +46,13 @@ export async function checkHost(
   host: Host,
   env: NodeJS.ProcessEnv,
 ): Promise<HostCheck> {
-  const words = [script, "sh", host.program ?? "", host.home ?? ""];
-  const line = `sh -c ${words.map(shellQuoted).join(" ")}`;
-  const { stdout } = await askHost(host, line, { env, timeoutMs: checkMs });
+  const words = ["--", host.program ?? "", host.home ?? ""];
+  const line = `sh -s ${words.map(shellQuoted).join(" ")}`;
+  const { stdout } = await askHost(host, line, {
+    env,
+    timeoutMs: checkMs,
+    input: Readable.from([script]),
+  });
   const facts = new Map(
     stdout.split("\n").map((line) => {
       const [name = "", ...rest] = line.split(" ");

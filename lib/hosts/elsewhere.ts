@@ -15,10 +15,13 @@ import { askHost, claudyThere, usesHosts } from "./remote.ts";
 /** How long a list waits for the hosts. */
 const listMs = 5000;
 
+const maxSessions = 10_000;
+const maxBytes = 8 * 1024 ** 2;
+
 const text = v.nullable(v.string());
 
-/** What is shown of a session; other versions of claudy may have more. */
-const sessionSchema = v.looseObject({
+/** What is shown of a session, of which other versions may have more. */
+const sessionSchema = v.object({
   // It becomes a part of paths.
   name: v.pipe(v.string(), v.regex(/^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/)),
   project: v.string(),
@@ -50,7 +53,13 @@ const sessionSchema = v.looseObject({
 
 export type RemoteSession = v.InferOutput<typeof sessionSchema>;
 
-const sessionsSchema = v.array(sessionSchema);
+/** Counted first: each of millions of wrong items would be described. */
+const sessionsSchema = v.pipe(
+  v.custom<unknown[]>((value) =>
+    Array.isArray(value) && value.length <= maxSessions
+  ),
+  v.array(sessionSchema),
+);
 
 const seenSchema = v.object({
   version: v.literal(1),
@@ -90,19 +99,27 @@ async function sessionsOf(
 ): Promise<HostSessions> {
   const { name } = host;
   try {
-    const line = claudyThere(host, ["sessions", "list", "--json"]);
-    const reply = await askHost(host, line, asking);
+    const words = claudyThere(host, ["sessions", "list", "--json"]);
+    // It would go on there when nobody waits for its answer any more.
+    const line = `timeout 20 ${words}`;
+    const reply = await askHost(host, line, {
+      ...asking,
+      batch: true,
+      maxBytes,
+    });
     if (reply.exitCode !== 0) throw faultOf(reply.stderr);
     const sessions = parseJson(sessionsSchema, reply.stdout);
     if (!sessions) {
-      throw new Failure("failed", "it has another version of this program");
+      throw new Failure("failed", "It has another version of this program");
     }
     const seenAt = new Date().toISOString();
     keep(instance, name, { version: 1, seenAt, sessions });
     return { host: name, seenAt, fault: null, sessions };
   } catch (error) {
     const { seenAt, sessions } = lastSeen(instance, name);
-    return { host: name, seenAt, fault: messageOf(error), error, sessions };
+    const said = messageOf(error);
+    const fault = said.startsWith("Host ") ? said : `Host "${name}": ${said}`;
+    return { host: name, seenAt, fault, error, sessions };
   }
 }
 
@@ -122,8 +139,12 @@ function keep(
   seen: v.InferOutput<typeof seenSchema>,
 ): void {
   const path = home.hostSeen(host);
-  ensureDirectory(dirname(path), 0o700, owner);
-  writeAtomic(path, JSON.stringify(seen), owner);
+  try {
+    ensureDirectory(dirname(path), 0o700, owner);
+    writeAtomic(path, JSON.stringify(seen), owner);
+  } catch {
+    // The next list has it, unless the host does not answer then.
+  }
 }
 
 export function lastSeen(
@@ -132,14 +153,15 @@ export function lastSeen(
 ): { seenAt: string | null; sessions: RemoteSession[] } {
   const path = home.hostSeen(host);
   const seen = existsSync(path)
-    ? readJson(path, seenSchema, 32 * 1024 ** 2)
+    ? readJson(path, seenSchema, 2 * maxBytes)
     : undefined;
   return seen ?? { seenAt: null, sessions: [] };
 }
 
 /**
- * The host that has the session which a word means; undefined if none has. Asks the hosts
- * only if none had it when it last answered. Throws a `usage` Failure if several have.
+ * The host that has the session which a word means; undefined if none has. The hosts are asked,
+ * unless one had a session of exactly this name when it last answered. Throws a `usage` Failure
+ * if several have one.
  */
 export async function findElsewhere(
   instance: Home,
@@ -153,19 +175,29 @@ export async function findElsewhere(
     host: name,
     ...lastSeen(instance, name),
   }));
-  const found = matching(seen, word) ??
-    matching(await sessionsElsewhere(instance, env), word);
+  const known = sessionsIn(seen).filter(({ session }) => session.name === word);
+  const found = known.length === 1
+    ? known[0]
+    : matching(await sessionsElsewhere(instance, env), word);
   const host = hosts.find(({ name }) => name === found?.host);
   return host && found && { host, session: found.session };
 }
 
-function matching(
+interface Located {
+  host: string;
+  session: RemoteSession;
+}
+
+function sessionsIn(
   all: Pick<HostSessions, "host" | "sessions">[],
-  word: string,
-): { host: string; session: RemoteSession } | undefined {
-  const every = all.flatMap(({ host, sessions }) =>
+): Located[] {
+  return all.flatMap(({ host, sessions }) =>
     sessions.map((session) => ({ host, session }))
   );
+}
+
+function matching(all: HostSessions[], word: string): Located | undefined {
+  const every = sessionsIn(all);
   const exact = every.filter(({ session }) => session.name === word);
   const found = exact.length > 0
     ? exact

@@ -16,10 +16,13 @@ import type { Docker } from "../docker/docker.ts";
 import { Failure } from "../std/errors.ts";
 import { buildDigest } from "../std/build-digest.ts";
 import { parseJson } from "../std/json.ts";
-import { shellQuoted } from "../std/text.ts";
+import { isAtLeast, shellQuoted } from "../std/text.ts";
+import manifest from "../../package.json" with { type: "json" };
 import type { HostCheck } from "./check.ts";
 import type { Host } from "./hosts.ts";
 import { askHost, type Reply } from "./remote.ts";
+
+const { version: ours } = manifest;
 
 /** For hundreds of megabytes over a slow line. */
 const sendMs = 3_600_000;
@@ -33,22 +36,20 @@ const manifestSchema = v.object({
  * Unpacks the package beside the present one, and then takes its place. $1 is its name, and
  * the others are commands and their files in it.
  */
-const unpackScript = `
-set -eu
-name=$1 lib=$HOME/.local/lib/node_modules bin=$HOME/.local/bin
-shift
-mkdir -p "$lib" "$bin"
-new=$(mktemp -d "$lib/.$name.XXXXXX")
-trap 'rm -rf "$new"' EXIT
-tar -xz -C "$new"
-[ ! -e "$lib/$name" ] || mv "$lib/$name" "$new/former"
-mv "$new/$name" "$lib/$name"
-while [ $# -gt 0 ]; do
-  ln -sfn "../lib/node_modules/$name/$2" "$bin/$1"
-  shift 2
-done
-echo "$bin/claudy"
-`;
+const unpackScript = [
+  "set -eu",
+  "name=$1 lib=$HOME/.local/lib/node_modules bin=$HOME/.local/bin",
+  "shift",
+  'mkdir -p "$lib" "$bin"',
+  'new=$(mktemp -d "$lib/.$name.XXXXXX")',
+  `trap 'rm -rf "$new"' EXIT`,
+  'tar -xz -C "$new"',
+  '"$new/$name/dist/bin/claudy.js" --version >/dev/null',
+  'if [ -e "$lib/$name" ]; then mv "$lib/$name" "$new/former"; fi',
+  'mv "$new/$name" "$lib/$name" || { mv "$new/former" "$lib/$name"; exit 1; }',
+  'while [ $# -gt 0 ]; do ln -sfn "../lib/node_modules/$name/$2" "$bin/$1"; shift 2; done',
+  'echo "$bin/claudy"',
+].join("; "); // some shells accept no quoted line breaks
 
 /** Installs this program there unless it has it; returns the path of claudy. */
 export async function installProgram(
@@ -63,24 +64,42 @@ export async function installProgram(
     return found.program;
   }
   requireSameSystem(host, found);
+  refuseNewer(host, found);
   const text = readFileSync(join(root, "package.json"), "utf8");
-  const manifest = parseJson(manifestSchema, text);
-  if (!manifest) {
+  const described = parseJson(manifestSchema, text);
+  if (!described) {
     throw new Failure("failed", `Cannot read ${root}/package.json`);
   }
   log(`Sending the program, build ${build}`);
-  const tar = spawn("tar", ["-c", "-C", dirname(root), basename(root)], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  const commands = Object.entries(manifest.bin).flat();
+  const packed = packedDirectory(root);
+  const commands = Object.entries(described.bin).flat();
   const words = [unpackScript, "sh", basename(root), ...commands];
   const line = `sh -c ${words.map(shellQuoted).join(" ")}`;
   const reply = await askHost(host, line, {
     env,
     timeoutMs: sendMs,
-    input: zipped(tar.stdout),
+    input: packed,
   });
   return requireDone(host, reply, "install the program").trim();
+}
+
+/** A compressed archive, which fails if a file cannot be read. */
+function packedDirectory(path: string): Readable {
+  const tar = spawn("tar", ["-c", "-C", dirname(path), basename(path)], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const complete = new Transform({
+    transform: (part, _encoding, done) => done(null, part),
+    flush(done) {
+      const end = (code: number | null) =>
+        done(code === 0 ? null : new Error(`tar has failed (${code})`));
+      if (tar.exitCode !== null) end(tar.exitCode);
+      else tar.on("exit", end);
+    },
+  });
+  tar.on("error", (error) => complete.destroy(error));
+  tar.stdout.pipe(complete);
+  return zipped(complete);
 }
 
 /** Where npm has installed this program. Throws a `usage` Failure for a clone. */
@@ -102,6 +121,17 @@ function requireSameSystem({ name }: Host, { system }: HostCheck): void {
     {
       hint: "Install the package there with npm: see docs/dind/INSTALLATION.md",
     },
+  );
+}
+
+/** Throws a `usage` Failure if the program there is of a later version. */
+function refuseNewer({ name }: Host, { version }: HostCheck): void {
+  const theirs = version?.split(" ")[0] ?? "";
+  if (theirs === "" || isAtLeast(ours, theirs)) return;
+  throw new Failure(
+    "usage",
+    `Host "${name}" has version ${theirs}, and this is ${ours}`,
+    { hint: "Install that version here." },
   );
 }
 
@@ -202,7 +232,9 @@ function zipped(
       done(null, part);
     },
   });
-  pipeline(plain, createGzip({ level: 1 }), counted, () => {});
+  pipeline(plain, createGzip({ level: 1 }), counted, (error) => {
+    if (error) counted.destroy(error);
+  });
   return counted;
 }
 

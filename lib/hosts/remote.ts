@@ -1,6 +1,6 @@
 // Runs claudy on another machine by the system's ssh, over the connection that commands share.
 
-import { type ChildProcess, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import process from "node:process";
 import type { Readable } from "node:stream";
@@ -14,8 +14,8 @@ import { type Host, targetOf } from "./hosts.ts";
 /** ssh's own exit code for its failures. */
 const sshFailed = 255;
 
-/** More than any answer of claudy, such as a list of 10,000 sessions. */
-const maxAnswer = 32 * 1024 ** 2;
+/** More than the answer of any command but lists. */
+const defaultMaxAnswer = 1024 ** 2;
 
 export interface Reply {
   exitCode: number;
@@ -23,7 +23,7 @@ export interface Reply {
   stderr: string;
 }
 
-/** The command line that runs claudy there. Its shell may be any. */
+/** The command line that runs claudy there. Its login shell must read quotes as POSIX says. */
 export function claudyThere(host: Host, argv: readonly string[]): string {
   if (host.program === null) {
     throw new Failure(
@@ -40,74 +40,102 @@ export function claudyThere(host: Host, argv: readonly string[]): string {
     .map(shellQuoted).join(" ");
 }
 
+export interface Asking {
+  env: NodeJS.ProcessEnv;
+  timeoutMs: number;
+  input?: Readable;
+  /** Asks nothing at the terminal. */
+  batch?: boolean;
+  maxBytes?: number;
+}
+
 /** Runs a command line there and returns what it prints. Throws if it cannot be run in time. */
 export async function askHost(
   host: Host,
   line: string,
-  { env, timeoutMs, input }: {
-    env: NodeJS.ProcessEnv;
-    timeoutMs: number;
-    input?: Readable;
-  },
+  asking: Asking,
 ): Promise<Reply> {
+  const { env, timeoutMs, batch = false } = asking;
   const target = targetOf(host);
-  const agent = new SshAgent(target, env);
-  let child: ChildProcess | undefined;
-  let isLate = false;
-  const late = setTimeout(() => {
-    isLate = true;
+  const agent = new SshAgent(target, env, { batch });
+  const late = new AbortController();
+  const timer = setTimeout(() => {
     agent.abandon();
-    child?.kill("SIGKILL");
+    late.abort();
   }, timeoutMs);
   try {
     const options = await agent.share();
-    if (isLate) throw lateFailure(host);
-    child = spawn("ssh", [...options, "--", target.destination, line], {
-      cwd: "/",
-      env,
-      stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
-    });
-    if (input && child.stdin) {
-      // The end of the child says why it reads no more.
-      child.stdin.on("error", () => input.destroy());
-      input.on("error", () => child?.kill("SIGKILL"));
-      input.pipe(child.stdin);
-    }
-    const [stdout, stderr] = [
-      limited(child, "stdout"),
-      limited(child, "stderr"),
-    ];
-    const [code] = await once(child, "close") as [number | null];
-    if (isLate) throw lateFailure(host);
-    if (code === null || stdout.isTooLong) {
-      throw new Failure("failed", `Host "${host.name}" answers too much`);
-    }
-    if (code === sshFailed) throw sshFailure(target, stderr.text);
-    return { exitCode: code, stdout: stdout.text, stderr: stderr.text };
+    const words = [...options, "--", target.destination, line];
+    const reply = await replyOf(words, asking, late.signal);
+    if (reply.exitCode === sshFailed) throw sshFailure(target, reply.stderr);
+    return reply;
   } catch (error) {
-    throw isLate ? lateFailure(host) : hostFailure(host, error);
+    throw late.signal.aborted ? lateFailure(host) : hostFailure(host, error);
   } finally {
-    clearTimeout(late);
+    clearTimeout(timer);
   }
 }
 
-function limited(child: ChildProcess, name: "stdout" | "stderr") {
-  const kept = { text: "", isTooLong: false };
-  child[name]?.setEncoding("utf8").on("data", (part: string) => {
-    if (kept.text.length + part.length <= maxAnswer) kept.text += part;
-    else {
-      kept.isTooLong = true;
-      child.kill("SIGKILL");
-    }
+async function replyOf(
+  words: string[],
+  { env, input, maxBytes = defaultMaxAnswer }: Asking,
+  late: AbortSignal,
+): Promise<Reply> {
+  const child = spawn("ssh", words, {
+    cwd: "/",
+    env,
+    stdio: [input ? "pipe" : "ignore", "pipe", "pipe"],
   });
-  return kept;
+  // The shared connection holds the other ends of the pipes until the command there has ended.
+  const leave = () => {
+    child.kill("SIGKILL");
+    for (const stream of [child.stdin, child.stdout, child.stderr]) {
+      stream?.destroy();
+    }
+    child.unref();
+  };
+  const kept = { stdout: "", stderr: "" };
+  try {
+    return await new Promise((resolve, reject) => {
+      late.addEventListener("abort", () => reject(late.reason));
+      if (late.aborted) reject(late.reason);
+      for (const name of ["stdout", "stderr"] as const) {
+        child[name]?.setEncoding("utf8").on("data", (part: string) => {
+          kept[name] += part;
+          if (kept[name].length <= maxBytes) return;
+          reject(new Failure("failed", "Its answer is too long"));
+        });
+      }
+      if (input && child.stdin) {
+        // The end of the child says why it reads no more.
+        child.stdin.on("error", () => input.destroy());
+        input.on("error", reject);
+        input.pipe(child.stdin);
+      }
+      child.on("error", reject);
+      child.on("close", (code) => {
+        resolve({ exitCode: code ?? sshFailed, ...kept });
+      });
+    });
+  } finally {
+    leave();
+  }
 }
 
-/** Runs a command line there at this terminal; returns its exit code. */
+/**
+ * Runs a command line there at this terminal; returns its exit code. Without a terminal, it
+ * gets the standard input only if it needs it: the caller's other commands may.
+ */
 export async function runOnHost(
   host: Host,
   line: string,
-  { env, terminal }: { env: NodeJS.ProcessEnv; terminal: boolean },
+  { env, terminal, input, output = "stdout" }: {
+    env: NodeJS.ProcessEnv;
+    terminal: boolean;
+    input: boolean;
+    /** Where its standard output goes. */
+    output?: "stdout" | "stderr";
+  },
 ): Promise<number> {
   const target = targetOf(host);
   try {
@@ -118,7 +146,15 @@ export async function runOnHost(
       // Not its line that a shared connection is closed.
       ...(terminal ? ["-t", "-o", "LogLevel=ERROR"] : []),
       ...["--", target.destination, line],
-    ], { cwd: "/", env, stdio: "inherit" });
+    ], {
+      cwd: "/",
+      env,
+      stdio: [
+        terminal || input ? "inherit" : "ignore",
+        output === "stderr" ? 2 : "inherit",
+        "inherit",
+      ],
+    });
     // What is typed is for the program there.
     const restore = interceptSignals((signal) => child.kill(signal));
     try {

@@ -134,9 +134,16 @@ export function homePaths(home: string) {
     hosts: join(home, "config", "hosts.json"),
     /** The sessions that a host had when it last answered. */
     hostSeen: (host: string) => join(home, "hosts", `${host}.json`),
-    /** Which project a session on another machine works on. */
-    hostProject: (session: string) =>
-      join(home, "hosts", "projects", `${session}.json`),
+    /** Which project a repository on another machine is of. */
+    hostProject: (host: string, repository: string) =>
+      join(
+        home,
+        "hosts",
+        "projects",
+        `${digestOf(`${host} ${repository}`)}.json`,
+      ),
+    /** Tells this home from those of other machines. */
+    hostsOwnId: join(home, "hosts", "own-id"),
     /** Repositories of projects that other machines have sent. */
     repositories: join(home, "repositories"),
     /** The user's own prices. */

@@ -19,6 +19,8 @@ export interface ProgramOptions {
   /** Of input and output: `latin1` keeps bytes that are not UTF-8. @default utf8 */
   encoding?: "utf8" | "latin1";
   timeoutMs?: number | undefined;
+  /** @default that of this process */
+  env?: NodeJS.ProcessEnv;
   started?: (pid: number) => void;
   /** Of the output; the rest of it is left out. */
   maxLength?: number;
@@ -31,7 +33,8 @@ export async function runProgram(
 ): Promise<ProgramResult> {
   const { input = "", encoding = "utf8", timeoutMs, maxLength = Infinity } =
     options;
-  const child = spawn(file, args, { env: { ...process.env, LC_ALL: "C" } });
+  const { env = process.env } = options;
+  const child = spawn(file, args, { env: { ...env, LC_ALL: "C" } });
   const ended = once(child, "close");
   if (child.pid !== undefined) options.started?.(child.pid);
   const late = timeoutMs === undefined

@@ -50,6 +50,18 @@ teardown() { after_failure; }
   run -0 "$claudy" host list
   [[ $output == *"box"*"answers"* ]]
 
+  # One whose answer never comes delays a list only for so long.
+  printf '#!/bin/sh\n[ "$1" != sessions ] || exec sleep 60\necho claudy 0.1.0\n' >"$far/slow"
+  chmod +x "$far/slow"
+  run -0 "$claudy" host add slow ssh://box --program "$far/slow"
+  SECONDS=0
+  run -0 "$claudy" sessions
+  [[ $output == *'warning: Host "slow" does not answer'* ]]
+  [ "$SECONDS" -lt 20 ]
+  run -0 "$claudy" host rm slow
+
+  run -2 "$claudy" --on box --with-changes "$project"
+  [[ $output == *"--on does not take --with-changes"* ]]
   run -0 "$claudy" --on box --detach --name there "$project"
   [[ ${lines[-1]} == there ]]
   run -0 "$claudy" sessions
@@ -60,7 +72,15 @@ teardown() { after_failure; }
   [ "$(git -C "$project" show refs/remotes/claudy/there/claudy/there:file)" = two ]
   run -0 "$claudy" merge there
   [ "$(cat "$project/file")" = two ]
+  run -0 "$claudy" exec ther -- true
+  [[ $output == *'On host "box": there'* ]]
+  run -6 "$claudy" sessions rm --yes ther
+  run -5 "$claudy" --detach --name there "$project"
+  # What was fetched there, but did not arrive here, is not lost.
+  "$claudy" exec there -- git -c user.email=b@example.com -c user.name=B commit -q --allow-empty -m three
+  run -0 "$claudy" host run box -- fetch there
   run -0 "$claudy" sessions rm --yes there
+  [ "$(git -C "$project" log -1 --format=%s refs/remotes/claudy/there/claudy/there)" = three ]
   run -0 "$claudy" sessions --json
   [ "$(jq length <<<"$output")" = 0 ]
 }

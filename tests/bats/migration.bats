@@ -128,7 +128,7 @@ load ../helper/migration
   [[ $output == *'Cannot move "device"'* ]]
   [ -z "$(docker volume ls --quiet --filter "name=$HAL9000_PREFIX")" ]
   run -4 "$migrate" --yes --abort
-  [ "$(find "$HAL9000_HOME" -mindepth 1 -maxdepth 1 -printf '%f\n' | sort | xargs)" = "membank plugins" ]
+  [ "$(find "$HAL9000_HOME" -mindepth 1 -maxdepth 1 -printf '%f\n' | sort | xargs)" = "membank plugins run" ]
 }
 
 @test "reports a file that changes while it is read; the next run succeeds" {

@@ -116,7 +116,8 @@ test("logs in to the host once, and shares the connection", async (context) => {
   const dials = others.filter((words) => words !== check);
   const to = "-l ann -p 2222 -- engine";
   const shared = "-o ConnectTimeout=30 -o ServerAliveInterval=5 " +
-    "-o ForwardAgent=no -o ControlPath=X -T";
+    "-o ForwardAgent=no -o ForwardX11=no -o ClearAllForwardings=yes " +
+    "-o RemoteCommand=none -o PermitLocalCommand=no -o ControlPath=X -T";
   const strict = "-o StrictHostKeyChecking=yes";
   assert.is(check, `-O check -o ControlMaster=no ${shared} ${to}`);
   assert.is(config, `-G ${to}`);

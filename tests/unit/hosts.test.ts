@@ -15,9 +15,8 @@ import { findElsewhere, sessionsElsewhere } from "../../lib/hosts/elsewhere.ts";
 import {
   fetchProject,
   hostRepository,
-  readHostProject,
+  projectOf,
   sendProject,
-  writeHostProject,
 } from "../../lib/hosts/git.ts";
 import {
   checkHostName,
@@ -40,6 +39,7 @@ const test = suite<Context>("hosts");
 
 /** Logs in at once, and runs what comes after the destination; "slow" never answers. */
 const fakeSsh = `#!/bin/sh
+case " $* " in *" ControlMaster=auto "*) echo "$*" >>"$HOME/logins" ;; esac
 case " $* " in
 *" -O check "*) exit 1 ;;
 *" -G "*) echo stricthostkeychecking true; exit ;;
@@ -167,6 +167,13 @@ test("a host that does not answer delays nothing, and keeps what it had", async 
   assert.match(of("strange")?.fault ?? "", "Host key verification failed");
   const off = { ...env, HAL9000_HOSTS: "off" };
   assert.equal(await sessionsElsewhere(instance, off), []);
+  // A list asks for no password.
+  const logins = readFileSync(join(context.root, "logins"), "utf8");
+  assert.ok(
+    logins.split("\n").filter(Boolean).every((words) =>
+      words.includes("BatchMode=yes")
+    ),
+  );
 });
 
 test("answers that are not those of a list", async (context) => {
@@ -181,10 +188,28 @@ test("answers that are not those of a list", async (context) => {
   const all = await sessionsElsewhere(instance, env, 20_000);
   for (const host of [...names, "text", "deep"]) {
     const found = all.find((one) => one.host === host);
-    assert.is(found?.fault, "it has another version of this program");
+    assert.is(
+      found?.fault,
+      `Host "${host}": It has another version of this program`,
+    );
+  }
+  hostWith(
+    context,
+    "more",
+    JSON.stringify([{ ...session("x"), workspace: 1 }]),
+  );
+  const [more] = (await sessionsElsewhere(instance, env, 20_000))
+    .filter(({ host }) => host === "more");
+  assert.not(Object.hasOwn(more?.sessions[0] ?? {}, "workspace"));
+  hostWith(context, "long", " ".repeat(9 * 1024 ** 2));
+  hostWith(context, "many", `[${"0,".repeat(1e6)}0]`);
+  const again = await sessionsElsewhere(instance, env, 20_000);
+  for (const host of ["long", "many"]) {
+    const { fault = "" } = again.find((one) => one.host === host) ?? {};
+    assert.match(fault ?? "", /another version|too long/);
   }
   const failed = all.find(({ host }) => host === "failed");
-  assert.is(failed?.fault, "The command has failed there");
+  assert.is(failed?.fault, 'Host "failed": The command has failed there');
 });
 
 test("finds the host of a session by its name or a part of it", async (context) => {
@@ -197,7 +222,11 @@ test("finds the host of a session by its name or a part of it", async (context) 
   assert.is(await find("shop2"), "b");
   assert.is(await find("op2"), "b");
   assert.is(await find("none"), undefined);
-  for (const word of ["same", "sho"]) {
+  // A part of a name that was there before is no answer.
+  hostWith(context, "b", JSON.stringify([session("sho"), session("same")]));
+  assert.is(await find("shop2"), "b");
+  assert.is(await find("sho"), "b");
+  for (const word of ["same", "s"]) {
     await find(word).then(
       () => assert.unreachable(),
       ({ message }) => assert.match(message, "matches several sessions"),
@@ -223,8 +252,8 @@ test("says what a machine lacks", async (context) => {
   assert.match(missing.join(), "Missing: a Docker engine");
 });
 
-test("a project's commits go there and come back", async (context) => {
-  const { instance, env } = context;
+/** A repository, and what runs git in one. */
+function repositoryIn({ env, ...context }: Context) {
   const app = context.project("app");
   const git = (directory: string, ...args: string[]) =>
     execFileSync("git", ["-C", directory, ...args], {
@@ -238,42 +267,61 @@ test("a project's commits go there and come back", async (context) => {
       encoding: "utf8",
       stdio: ["ignore", "pipe", "pipe"],
     }).trim();
+  const commit = (text: string) =>
+    git(app, "commit", "--quiet", "--allow-empty", `--message=${text}`);
   git(app, "init", "--quiet", "--initial-branch=main");
-  const path = join(context.root, "far.git");
-  const host = hostWith(context, "a", JSON.stringify({ path }));
-  const fails = async (text: string | RegExp) =>
-    await sendProject(host, app, env).then(
-      () => assert.unreachable(),
-      ({ message }) => assert.match(message, text),
-    );
-  await fails("its branch has no commit");
-  git(app, "commit", "--quiet", "--allow-empty", "--message=one");
-  mkdirSync(join(app, "part"));
-  await sendProject(host, join(app, "part"), env).then(
+  return { app, git, commit };
+}
+
+/** A host that answers with the path of a repository that is already there. */
+async function hostOf(context: Context, format = "sha1") {
+  const path = await hostRepository(context.instance, "far", {
+    head: "main",
+    format,
+  });
+  return { path, host: hostWith(context, "a", JSON.stringify({ path })) };
+}
+
+const refusal = async (promise: Promise<unknown>): Promise<string> =>
+  await promise.then(
     () => assert.unreachable(),
-    ({ message }) => assert.match(message, "a part of the repository"),
+    ({ message }) => message,
+  ) as string;
+
+test("a project's commits go there and come back", async (context) => {
+  const { instance, env } = context;
+  const { app, git, commit } = repositoryIn(context);
+  const { host, path } = await hostOf(context);
+  const send = () => sendProject(instance, host, app, env);
+  assert.match(await refusal(send()), "its branch has no commit");
+  commit("one");
+  const part = join(app, "part");
+  mkdirSync(part);
+  assert.match(
+    await refusal(sendProject(instance, host, part, env)),
+    "a part of the repository",
   );
-  await fails(/git cannot exchange commits with host "a": fatal/);
-  git(context.root, "init", "--quiet", "--bare", path);
   // A hook of the user's is not for this.
   const hook = join(app, ".git/hooks/pre-push");
   writeFileSync(hook, "#!/bin/sh\nexit 1\n", { mode: 0o755 });
-  assert.is(await sendProject(host, app, env), path);
+  assert.is(await send(), path);
+  assert.is(projectOf(instance, host, path), app);
+  assert.is(projectOf(instance, host, `${path}x`), undefined);
   assert.is(git(path, "rev-parse", "main"), git(app, "rev-parse", "main"));
   git(app, "checkout", "--quiet", "--detach");
-  git(app, "commit", "--quiet", "--allow-empty", "--message=two");
-  await sendProject(host, app, env);
-  assert.is(git(path, "rev-parse", "detached"), git(app, "rev-parse", "HEAD"));
+  commit("two");
+  await send();
+  assert.is(
+    git(path, "rev-parse", "detached-HEAD"),
+    git(app, "rev-parse", "HEAD"),
+  );
 
-  const record = { session: "s", host: "a", project: app, repository: path };
-  writeHostProject(instance, record);
-  const kept = readHostProject(instance, "s");
-  if (!kept) return assert.unreachable();
-  git(path, "update-ref", "refs/remotes/claudy/s/b", "detached");
-  git(path, "update-ref", "refs/remotes/claudy/other/b", "detached");
-  git(path, "update-ref", "refs/heads/evil", "detached");
+  const sent = { session: "s", project: app, repository: path };
+  git(path, "update-ref", "refs/remotes/claudy/s/b", "detached-HEAD");
+  git(path, "update-ref", "refs/remotes/claudy/other/b", "detached-HEAD");
+  git(path, "update-ref", "refs/heads/evil", "detached-HEAD");
   const refs = git(app, "for-each-ref", "--format=%(refname)").split("\n");
-  await fetchProject(host, kept, env);
+  await fetchProject(host, sent, env);
   assert.equal(
     git(app, "for-each-ref", "--format=%(refname)").split("\n"),
     [...refs, "refs/remotes/claudy/s/b"],
@@ -281,29 +329,79 @@ test("a project's commits go there and come back", async (context) => {
   assert.not(existsSync(join(app, ".git/FETCH_HEAD")));
 });
 
+test("branches that replace others, or are named like a tag, are sent", async (context) => {
+  const { app, git, commit } = repositoryIn(context);
+  const { host, path } = await hostOf(context);
+  const send = () => sendProject(context.instance, host, app, context.env);
+  commit("one");
+  git(app, "branch", "feature");
+  git(app, "tag", "main");
+  await send();
+  git(app, "branch", "--move", "feature", "feature/x");
+  await send();
+  const names = git(path, "for-each-ref", "--format=%(refname)", "refs/heads");
+  assert.equal(names.split("\n"), ["refs/heads/feature/x", "refs/heads/main"]);
+});
+
+test("shallow repositories and other hashes are sent, partial clones refused", async (context) => {
+  const { instance, env } = context;
+  const { app, git, commit } = repositoryIn(context);
+  const { host, path } = await hostOf(context);
+  commit("one");
+  commit("two");
+  const shallow = join(context.root, "shallow");
+  git(app, "clone", "--quiet", "--depth=1", `file://${app}`, shallow);
+  await sendProject(instance, host, shallow, env);
+  assert.is(git(path, "rev-parse", "main"), git(app, "rev-parse", "main"));
+  git(app, "config", "extensions.partialClone", "origin");
+  assert.match(
+    await refusal(sendProject(instance, host, app, env)),
+    "it is a partial clone",
+  );
+  const other = join(context.root, "sha256");
+  git(app, "init", "--quiet", "--object-format=sha256", other);
+  const ofOther = hostWith(
+    context,
+    "b",
+    JSON.stringify({
+      path: await hostRepository(instance, "b", {
+        head: "main",
+        format: "sha256",
+      }),
+    }),
+  );
+  git(other, "commit", "--quiet", "--allow-empty", "--message=one");
+  await sendProject(instance, ofOther, other, env);
+  assert.match(
+    await refusal(sendProject(instance, host, other, env)),
+    "git cannot exchange commits",
+  );
+});
+
+test("variables of git name no other repository", async (context) => {
+  const { app, git, commit } = repositoryIn(context);
+  const { host, path } = await hostOf(context);
+  commit("one");
+  const other = join(context.root, "other");
+  git(app, "clone", "--quiet", app, other);
+  git(other, "commit", "--quiet", "--allow-empty", "--message=other");
+  const env = { ...context.env, GIT_DIR: join(other, ".git") };
+  await sendProject(context.instance, host, app, env);
+  assert.is(git(path, "rev-parse", "main"), git(app, "rev-parse", "main"));
+});
+
 test("the repository of a project from another machine", async ({ instance }) => {
-  const path = await hostRepository(instance, "app-1", "main");
+  const make = (id: string, head: string) =>
+    hostRepository(instance, id, { head, format: "sha1" });
+  const path = await make("app-1", "main");
   const head = () => readFileSync(join(path, "HEAD"), "utf8");
   assert.is(head(), "ref: refs/heads/main\n");
-  assert.is(await hostRepository(instance, "app-1", "a/b"), path);
+  assert.is(await make("app-1", "a/b"), path);
   assert.is(head(), "ref: refs/heads/a/b\n");
-  for (
-    const [id, branch] of [
-      ["../x", "main"],
-      ["a/b", "main"],
-      ["-a", "main"],
-      [
-        "app-1",
-        "../x",
-      ],
-      ["app-1", "-x"],
-      ["app-1", "a b"],
-    ] as const
-  ) {
-    await hostRepository(instance, id, branch).then(
-      () => assert.unreachable(`${id} ${branch}`),
-      ({ message }) => assert.match(message, /Not the name|Cannot create/),
-    );
+  const wrong = [["../x", "main"], ["a/b", "main"], ["-a", "main"]];
+  const heads = ["../x", "-x", "a b"].map((head) => ["app-1", head]);
+  for (const [id = "", branch = ""] of [...wrong, ...heads]) {
+    assert.match(await refusal(make(id, branch)), /Not the name|Cannot create/);
   }
   assert.is(head(), "ref: refs/heads/a/b\n");
 });

@@ -46,6 +46,7 @@ test("every file of a home is in a directory of its own kind", () => {
     // Created when they are needed.
     ...[paths.damaged, paths.ended, paths.profiles, paths.nsenter],
     paths.workspace("one"),
+    ...[join(home, "hosts"), join(home, "hosts", "projects")],
     ...[paths.namedSecrets, join(home, "sessions", "approved")],
     join(paths.logs, "builds"),
   ];
