@@ -26,6 +26,8 @@ got() { docker logs "$1" 2>&1 | grep ^got; }
   # A port is free again a minute after its connection ended.
   for half in 0 1; do wait_for 90 has_all "hog$half-$$"; done
   docker exec "$parent" /scripts/healthcheck
+  # The parent looks every two seconds.
+  wait_for 10 jq -e '.portsLeft == false' "$HAL9000_HOME/run/parent.json"
   run "$scripts/claudy.ts" doctor
   [[ $output == *"FAIL  network"*"a worker occupies all ports"* ]]
   [[ $output == *"ok    chromadb"* ]]
