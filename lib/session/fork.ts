@@ -20,8 +20,7 @@ import type { Log } from "../std/log.ts";
 import { createDirectory, replaceFile } from "../std/owned.ts";
 import { readBudgets, setBudget } from "../usage/budgets.ts";
 import { listWorkers } from "../worker/workers.ts";
-import { waitFor } from "../std/wait.ts";
-import { thawAbandoned, whileFrozen } from "../workspace/frozen.ts";
+import { whileFrozen } from "../workspace/frozen.ts";
 import type { WhileFrozen } from "../workspace/container.ts";
 import { forkCopy, makeCopy } from "../workspace/make.ts";
 import { latestConversation, readConversation } from "./conversations.ts";
@@ -110,24 +109,16 @@ function isTaken(session: string): Failure {
   });
 }
 
-/** Longer than a fork needs, or than it takes to see that its command was killed. */
-const pausedMs = 60_000;
-
 /** Runs `act` while the session's worker stands still; returns for how long. */
 async function whileStill(
   instance: Instance,
   session: string,
   act: () => Promise<void>,
 ): Promise<number> {
-  const find = async () =>
-    (await listWorkers(instance)).find((worker) => worker.session === session);
-  // Else the other one lets the worker go on while this one copies.
-  await waitFor(async () => {
-    await thawAbandoned(instance);
-    return (await find())?.state !== "paused";
-  }, { for: `another fork of session "${session}"`, timeoutMs: pausedMs });
-  const worker = await find();
-  if (worker?.state === "running") {
+  const worker = (await listWorkers(instance))
+    .find((worker) => worker.session === session);
+  // Another fork may have paused it for a moment.
+  if (worker?.state === "running" || worker?.state === "paused") {
     return await whileFrozen(instance, worker.id, act);
   }
   await act();

@@ -6,6 +6,7 @@ import { basename, join } from "node:path";
 import { randomBytes } from "node:crypto";
 import * as v from "valibot";
 import { inspectContainer, removeContainer } from "../docker/docker.ts";
+import { engineFailure } from "../docker/docker-errors.ts";
 import { userInContainers } from "../docker/engine-info.ts";
 import { helperName, runHelper, type Talk } from "../helper/helper.ts";
 import { bind } from "../instance/container-spec.ts";
@@ -161,9 +162,10 @@ export async function perform<T>(
   instance: Instance,
   schema: v.GenericSchema<unknown, T>,
   scratch: Scratch,
-  { subject, user, mounts, work, log, limits, frozen }: Work,
+  step: Work,
   { ownReadOnly = false } = {},
 ): Promise<T> {
+  const { subject, user, mounts, work, limits } = step;
   const { uid, gid } = await userInContainers(instance.docker, user, subject);
   const checks = [
     { path: inside.own, inode: inodeOf(scratch.path) },
@@ -174,7 +176,7 @@ export async function perform<T>(
   const request: Request = { work, checks };
   const timeoutMs = limits?.timeoutMs ?? defaultTimeoutMs;
   const begun = performance.now();
-  const listener = listenTo(log, frozen);
+  const listener = listenTo(step);
   const output = await runHelper(instance, {
     subject,
     id: ownReadOnly ? secondOf(scratch.id) : scratch.id,
@@ -210,15 +212,22 @@ export async function perform<T>(
 }
 
 /** Acts upon the messages of the program; `ended` waits until the worker goes on. */
-function listenTo(log: Log, frozen: WhileFrozen = (act) => act()) {
+function listenTo({ subject, log, frozen = (act) => act() }: Work) {
   let thaw = () => {};
+  const thawed = new Promise<void>((resolve) => thaw = resolve);
   let freezing: Promise<void> | undefined;
-  const freeze = (program: Talk) =>
-    frozen(() => {
-      const thawed = new Promise<void>((resolve) => thaw = resolve);
-      program.send(frozenAnswer);
-      return thawed;
-    }).catch(program.fail);
+  const freeze = async (program: Talk) => {
+    try {
+      await frozen(() => {
+        program.send(frozenAnswer);
+        return thawed;
+      });
+    } catch (error) {
+      const failure = engineFailure(error, subject);
+      program.fail(failure);
+      throw failure;
+    }
+  };
   return {
     onError: (line: string, program: Talk) => {
       const { success, output } = v.safeParse(
@@ -228,13 +237,17 @@ function listenTo(log: Log, frozen: WhileFrozen = (act) => act()) {
       if (!success) log(line);
       else if ("log" in output) log(output.log);
       else if ("progress" in output) log.progress?.(output.progress);
-      else if ("freeze" in output) freezing ??= freeze(program);
-      else thaw();
+      else if (!("freeze" in output)) thaw();
+      else if (!freezing) {
+        freezing = freeze(program);
+        freezing.catch(() => {}); // ended() throws it.
+      }
     },
     ended: async () => {
       thaw();
-      await freezing;
       log.progress?.("");
+      // The program may have ended before.
+      await freezing;
     },
   };
 }

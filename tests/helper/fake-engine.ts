@@ -293,8 +293,16 @@ export class FakeEngine {
           }
           this.containers.splice(this.containers.indexOf(found), 1);
         }),
-      pause: () => change("pause", (found) => found.state = "paused"),
-      unpause: () => change("unpause", (found) => found.state = "running"),
+      pause: () =>
+        change("pause", (found) => {
+          if (found.state !== "running") refuse(409, "it is not running");
+          found.state = "paused";
+        }),
+      unpause: () =>
+        change("unpause", (found) => {
+          if (found.state !== "paused") refuse(500, "it is not paused");
+          found.state = "running";
+        }),
       rename: ({ name: next }: { name: string }) =>
         change("rename", (found) => {
           if (this.find(next)) refuse(this.takenStatus, "the name is in use");
