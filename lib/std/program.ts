@@ -18,6 +18,7 @@ export interface ProgramOptions {
   input?: string;
   /** Of input and output: `latin1` keeps bytes that are not UTF-8. @default utf8 */
   encoding?: "utf8" | "latin1";
+  /** Then the program is killed, with those that it has started. */
   timeoutMs?: number | undefined;
   /** @default that of this process */
   env?: NodeJS.ProcessEnv;
@@ -34,12 +35,19 @@ export async function runProgram(
   const { input = "", encoding = "utf8", timeoutMs, maxLength = Infinity } =
     options;
   const { env = process.env } = options;
-  const child = spawn(file, args, { env: { ...env, LC_ALL: "C" } });
+  const child = spawn(file, args, {
+    env: { ...env, LC_ALL: "C" },
+    // A group of its own: those that it has started hold its output open.
+    detached: timeoutMs !== undefined,
+  });
   const ended = once(child, "close");
   if (child.pid !== undefined) options.started?.(child.pid);
+  const kill = () => killGroup(child.pid);
   const late = timeoutMs === undefined
     ? undefined
-    : setTimeout(() => child.kill("SIGKILL"), timeoutMs);
+    : setTimeout(kill, timeoutMs);
+  // A group of its own gets no signal of the terminal.
+  if (timeoutMs !== undefined) process.once("exit", kill);
   child.stdin.on("error", () => {}); // it may end before it has read everything
   child.stdin.end(input, encoding);
   try {
@@ -51,6 +59,15 @@ export async function runProgram(
     return { exitCode, stdout, stderr };
   } finally {
     clearTimeout(late);
+    process.off("exit", kill);
+  }
+}
+
+function killGroup(pid: number | undefined): void {
+  try {
+    if (pid !== undefined) process.kill(-pid, "SIGKILL");
+  } catch {
+    // It has just ended.
   }
 }
 

@@ -69,6 +69,7 @@ function contents(tree: string): string {
 async function copied(
   { tree, target }: Context,
   before: () => void = () => {},
+  minLimitMs?: number,
 ): Promise<void> {
   let then = "";
   const host: Host = {
@@ -79,7 +80,7 @@ async function copied(
       return await act();
     },
   };
-  await copyLive(tree, target, true, host);
+  await copyLive(tree, target, true, host, minLimitMs);
   assert.is(contents(target), then);
 }
 
@@ -142,6 +143,29 @@ test("takes one moment of a tree that programs change without rest", async (cont
     signal("SIGKILL");
     await once(worker, "close");
   }
+});
+
+test("goes on if a file has no end as long as the worker runs", async (context) => {
+  const { root, tree } = context;
+  // In place of one that grows as fast as cp reads it.
+  const bin = join(root, "bin");
+  mkdirSync(bin);
+  writeFileSync(
+    join(bin, "cp"),
+    `#!/bin/sh\n[ -e ${root}/still ] || sleep 20\nPATH=\${PATH#*:}\nexec cp "$@"\n`,
+    { mode: 0o755 },
+  );
+  shell(tree, "mkdir d; echo x >d/x");
+  const { PATH } = process.env;
+  process.env["PATH"] = `${bin}:${PATH}`;
+  const begun = Date.now();
+  try {
+    const still = () => writeFileSync(join(root, "still"), "");
+    await copied(context, still, 200);
+  } finally {
+    process.env["PATH"] = PATH;
+  }
+  assert.ok(Date.now() - begun < 15_000);
 });
 
 test("fails if something cannot be read", async (context) => {

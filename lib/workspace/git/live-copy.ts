@@ -31,13 +31,14 @@ const liveRounds = 2;
 /**
  * Makes `target` what `tree` is at one moment, within `host.whileFrozen`. What a program
  * changes until then is copied again, also if it sets times back. Without `live`, nothing
- * changes the tree.
+ * changes the tree. A round before takes `minLimitMs` at most, and longer for much data.
  */
 export async function copyLive(
   tree: string,
   target: string,
   live: boolean,
   host: Host,
+  minLimitMs = 60_000,
 ): Promise<void> {
   mkdirSync(target, { mode: 0o700 });
   let copied = await statesIn(target);
@@ -48,13 +49,13 @@ export async function copyLive(
     await cleanPages(tree, since);
     const now = await statesIn(tree, { changes: true });
     const change = changeOf({ before, since, copied, now });
-    await apply(change, { tree, target, changes: true }, host);
+    await apply(change, { tree, target, minLimitMs }, host);
     [before, since, copied] = [now, nextSince, await statesIn(target)];
   }
   const change = await host.whileFrozen(async () => {
     const now = await statesIn(tree);
     const change = changeOf({ before, since, copied, now });
-    await apply(change, { tree, target, changes: false }, host);
+    await apply(change, { tree, target }, host);
     return change;
   });
   for (const [mode, paths] of change.modes) {
@@ -207,13 +208,17 @@ const above = (path: string) =>
 const isWritable = (state: State | undefined) =>
   state !== undefined && (parseInt(state.mode, 8) & 0o300) === 0o300;
 
-/** What is missing because it changes at this moment is copied in the next round. */
+/**
+ * What is missing because it changes at this moment, or takes too long, is copied in the next
+ * round.
+ */
 async function apply(
   { remove, directories, open, copy, files, bytes }: Change,
-  { tree, target, changes }: {
+  { tree, target, minLimitMs }: {
     tree: string;
     target: string;
-    changes: boolean;
+    /** For a tree that changes meanwhile. */
+    minLimitMs?: number;
   },
   { log }: Host,
 ): Promise<void> {
@@ -221,6 +226,7 @@ async function apply(
   await must(target, ["chmod", "-R", "u+rwX"], directories);
   await must(target, ["rm", "-rf"], remove);
   if (copy.length === 0) return;
+  const changes = minLimitMs !== undefined;
   const command = ["cp", "-a", "--reflink=auto", "--parents", "-t", target];
   const { exitCode, stderr } = await showWritten(
     log,
@@ -229,7 +235,7 @@ async function apply(
       xargs(tree, command, copy, {
         started,
         // A file may grow as fast as it is read, and a pipe may wait for ever.
-        timeoutMs: changes ? maxCopyMs(bytes, files) : undefined,
+        timeoutMs: changes ? minLimitMs + maxCopyMs(bytes, files) : undefined,
       }),
   );
   const failure = failureOf(stderr, "cp");
@@ -239,8 +245,7 @@ async function apply(
 }
 
 /** More than the slowest disks take. */
-const maxCopyMs = (bytes: number, files: number) =>
-  60_000 + bytes / 5000 + files * 10;
+const maxCopyMs = (bytes: number, files: number) => bytes / 5000 + files * 10;
 
 async function must(directory: string, command: string[], paths: string[]) {
   const { exitCode, stderr } = await xargs(directory, command, paths);
