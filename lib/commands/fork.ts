@@ -75,19 +75,28 @@ async function fork(io: Io, word: unknown, options: Options): Promise<void> {
     );
   }
   const opened: Opened[] = [];
-  for (const [at, name] of sessions.entries()) {
-    const prompt = prompts[prompts.length > 1 ? at : 0];
-    await openSession(io, instance, {
-      directory: session.project,
-      options: {
-        name,
-        detach: true,
-        allowAnyPath: true,
-        ...(options.trustProject ? { trustProject: true } : {}),
-      },
-      prompt,
-      answer: (one) => void opened.push(one),
-    });
+  try {
+    for (const [at, name] of sessions.entries()) {
+      const prompt = prompts[prompts.length > 1 ? at : 0];
+      await openSession(io, instance, {
+        directory: session.project,
+        options: {
+          name,
+          detach: true,
+          allowAnyPath: true,
+          ...(options.trustProject ? { trustProject: true } : {}),
+        },
+        prompt,
+        answer: (one) => void opened.push(one),
+      });
+    }
+  } catch (error) {
+    const left = sessions.slice(opened.length);
+    io.log(
+      `Made, but not started: ${left.join(", ")}. ` +
+        `To open it: claudy attach ${left[0]}`,
+    );
+    throw error;
   }
   const answer = { from: session.name, frozenMs, shared, sessions: opened };
   io.answer(answer, sessions.join("\n"), options.json);

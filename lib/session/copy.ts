@@ -53,20 +53,25 @@ export async function ensureCopy(
   if (!isCopy || before || !copy) return () => Promise.resolve();
   ensureHome(instance);
   // Loaded for those who need it: most sessions have no copy.
-  const [{ makeCopy }, { sweepCopies }] = await Promise.all([
+  const [{ makeCopy }, { sweepCopies }, { reserve }] = await Promise.all([
     import("../workspace/make.ts"),
     import("../workspace/abandoned.ts"),
+    import("../workspace/scratch.ts"),
   ]);
   await sweepCopies(instance);
-  let saved: SessionRecord | undefined;
-  const request = { ...copy, session, project, allowAnyPath, repository };
-  const made = await makeCopy(instance, request, () => {
+  const scratch = reserve(instance, session);
+  if (!scratch) return undefined;
+  let saved: SessionRecord;
+  try {
+    const request = { ...copy, session, project, allowAnyPath, repository };
+    await makeCopy(instance, request, scratch, log);
     saved = saveSession(instance, opening, { claudeRuns: false }, log);
-  }, log);
-  if (!made) return undefined;
+  } finally {
+    await scratch.remove();
+  }
   return async () => {
     const record = readSession(instance, session);
-    if (record && record.createdAt !== saved?.createdAt) return;
+    if (record && record.createdAt !== saved.createdAt) return;
     // Nothing if another command runs the session.
     const asNew = { ...opening, before: undefined };
     if (record) await undoSave(instance, asNew, record, log);

@@ -3,27 +3,39 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { readScope, writeScope } from "../egress/store.ts";
+import { engineInfo } from "../docker/engine-info.ts";
+import type { Scope } from "../egress/policy.ts";
+import { readScope, removeScope, writeScope } from "../egress/store.ts";
 import type { InheritRequest } from "../home/host-config.ts";
 import { inheritOnce } from "../home/inherit.ts";
 import { sessionHome } from "../home/worker-home.ts";
 import type { Instance } from "../instance/instance.ts";
 import {
   readSession,
+  removeSessionRecord,
   type SessionRecord,
   writeSession,
 } from "../instance/session-record.ts";
 import { resolveProject } from "../project/project.ts";
-import { Failure } from "../std/errors.ts";
+import { Failure, messageOf } from "../std/errors.ts";
 import type { HostPath } from "../std/hostpath.ts";
 import type { Log } from "../std/log.ts";
 import { createDirectory, replaceFile } from "../std/owned.ts";
-import { readBudgets, setBudget } from "../usage/budgets.ts";
+import {
+  type Budget,
+  readBudgets,
+  removeBudgets,
+  setBudget,
+} from "../usage/budgets.ts";
 import { listWorkers } from "../worker/workers.ts";
-import { whileFrozen } from "../workspace/frozen.ts";
+import { sweepCopies } from "../workspace/abandoned.ts";
 import type { WhileFrozen } from "../workspace/container.ts";
+import { whileFrozen } from "../workspace/frozen.ts";
 import { forkCopy, makeCopy } from "../workspace/make.ts";
+import { reserve, type Scratch } from "../workspace/scratch.ts";
+import { removeCopy } from "../workspace/workspace.ts";
 import { latestConversation, readConversation } from "./conversations.ts";
+import { removeSessionHome } from "./session.ts";
 
 export interface Forked {
   sessions: string[];
@@ -36,6 +48,7 @@ export interface Forked {
 /** More than conversations have; the CLI compacts them. */
 const maxConversation = 512 * 1024 ** 2;
 
+/** Makes all of them or, if something fails, none. */
 export async function forkSession(
   instance: Instance,
   from: SessionRecord,
@@ -48,14 +61,58 @@ export async function forkSession(
     as: "project",
     allowAny: true,
   });
-  const sessions = newNames(instance, from.name, count);
-  const [first = "", ...others] = sessions;
-  const add = (session: string, conversation: Conversation | undefined) =>
-    addSession(
-      instance,
-      { from, session, project, inherit, conversation },
-      log,
-    );
+  await requirePause(instance, from.name);
+  const rules = rulesOf(instance, from.name);
+  await sweepCopies(instance);
+  const reserved = reserveNames(instance, from.name, count);
+  const sessions = [...reserved.keys()];
+  const added: string[] = [];
+  try {
+    const made = await makeCopies(instance, from, project, reserved, log);
+    for (const session of sessions) {
+      added.push(session);
+      const { conversation } = made;
+      const addition = { from, session, project, inherit, conversation, rules };
+      addSession(instance, addition, log);
+    }
+    return { sessions, frozenMs: made.frozenMs, shared: made.shared };
+  } catch (error) {
+    // Only a warning, so that the user sees the error that made the fork fail.
+    await undo(instance, sessions, added).catch((error) => {
+      log(`warning: Cannot remove what was forked: ${messageOf(error)}`);
+    });
+    throw error;
+  } finally {
+    for (const scratch of reserved.values()) await scratch.remove();
+  }
+}
+
+/** Names of sessions that are new, with the directories of their copies. */
+function reserveNames(
+  instance: Instance,
+  from: string,
+  count: number,
+): Map<string, Scratch> {
+  const stem = from.slice(0, 56);
+  const reserved = new Map<string, Scratch>();
+  for (let number = 1; reserved.size < count; number++) {
+    const name = `${stem}-f${number}`;
+    const isUsed = readSession(instance, name) ||
+      existsSync(join(instance.home.home, sessionHome(name)));
+    const scratch = isUsed ? undefined : reserve(instance, name);
+    if (scratch) reserved.set(name, scratch);
+  }
+  return reserved;
+}
+
+/** The first one is made from the session, the others from that one, which nothing changes. */
+async function makeCopies(
+  instance: Instance,
+  from: SessionRecord,
+  project: HostPath,
+  reserved: Map<string, Scratch>,
+  log: Log,
+) {
   let conversation: Conversation | undefined;
   let frozenMs = 0;
   const frozen: WhileFrozen = async (act) => {
@@ -64,50 +121,55 @@ export async function forkSession(
       return act();
     });
   };
-  const save = () => add(first, conversation);
   let shared = false;
-  if (from.copy) {
-    const request = { from: from.name, session: first, frozen };
-    shared = await forkCopy(instance, request, save, log);
-  } else {
-    const request = {
-      session: first,
-      project,
-      changes: true,
-      ignored: [],
-      allowAnyPath: true,
-      repository: { allowed: false, remembered: from.repository },
-      frozen,
-    };
-    if (!await makeCopy(instance, request, save, log)) throw isTaken(first);
+  let first: string | undefined;
+  for (const [session, scratch] of reserved) {
+    if (first !== undefined) {
+      const request = { from: first, session };
+      shared = await forkCopy(instance, request, scratch, log);
+      continue;
+    }
+    first = session;
+    if (from.copy) {
+      const request = { from: from.name, session, frozen };
+      shared = await forkCopy(instance, request, scratch, log);
+    } else {
+      const request = {
+        session,
+        project,
+        changes: true,
+        ignored: [],
+        allowAnyPath: true,
+        repository: { allowed: false, remembered: from.repository },
+        frozen,
+      };
+      await makeCopy(instance, request, scratch, log);
+    }
   }
-  // From the first one, which nothing changes yet.
-  for (const session of others) {
-    const save = () => add(session, conversation);
-    const request = { from: first, session };
-    shared = await forkCopy(instance, request, save, log);
-  }
-  return { sessions, frozenMs, shared };
+  return { conversation, frozenMs, shared };
 }
 
-function newNames(instance: Instance, from: string, count: number): string[] {
-  const stem = from.slice(0, 56);
-  const names: string[] = [];
-  for (let number = 1; names.length < count; number++) {
-    const name = `${stem}-f${number}`;
-    const isUsed = readSession(instance, name) ||
-      existsSync(instance.home.workspace(name)) ||
-      existsSync(join(instance.home.home, sessionHome(name)));
-    if (!isUsed) names.push(name);
-  }
-  return names;
+/** Throws a Failure if the session's worker runs, and the engine cannot pause it. */
+async function requirePause(
+  instance: Instance,
+  session: string,
+): Promise<void> {
+  if (!await liveWorker(instance, session)) return;
+  const { cgroups } = await engineInfo(instance.docker);
+  if (cgroups !== undefined) return;
+  throw new Failure(
+    "busy",
+    `Cannot fork session "${session}" while it runs: ` +
+      "this engine cannot pause its worker, for it has no cgroups",
+    { hint: `Stop it first: claudy stop ${session}` },
+  );
 }
 
-function isTaken(session: string): Failure {
-  return new Failure("busy", `Another command makes session "${session}"`, {
-    hint: "Try again.",
-  });
-}
+/** Another fork may have paused it for a moment. */
+const liveWorker = async (instance: Instance, session: string) =>
+  (await listWorkers(instance)).find((worker) =>
+    worker.session === session && ["running", "paused"].includes(worker.state)
+  );
 
 /** Runs `act` while the session's worker stands still; returns for how long. */
 async function whileStill(
@@ -115,12 +177,8 @@ async function whileStill(
   session: string,
   act: () => Promise<void>,
 ): Promise<number> {
-  const worker = (await listWorkers(instance))
-    .find((worker) => worker.session === session);
-  // Another fork may have paused it for a moment.
-  if (worker?.state === "running" || worker?.state === "paused") {
-    return await whileFrozen(instance, worker.id, act);
-  }
+  const worker = await liveWorker(instance, session);
+  if (worker) return await whileFrozen(instance, worker.id, act);
   await act();
   return 0;
 }
@@ -144,21 +202,40 @@ function takeConversation(
   return { id, text: end.bytes.subarray(0, end.bytes.lastIndexOf(10) + 1) };
 }
 
+/** What a fork may do as the session may. */
+interface Rules {
+  scope: Scope;
+  budgets: Budget[];
+}
+
+/** Throws a Failure if they cannot be read. */
+const rulesOf = (instance: Instance, session: string): Rules => ({
+  scope: readScope(instance, { session }),
+  budgets: readBudgets(instance.home).filter((one) => one.session === session),
+});
+
 /** Everything of the new session but its files. */
 function addSession(
   instance: Instance,
-  { from, session, project, inherit, conversation }: {
+  { from, session, project, inherit, conversation, rules }: {
     from: SessionRecord;
     session: string;
     project: HostPath;
     inherit: InheritRequest | undefined;
     conversation: Conversation | undefined;
+    rules: Rules;
   },
   log: Log,
 ): void {
   inheritOnce(instance, { session, project, request: inherit }, log);
   if (conversation) writeConversation(instance, session, project, conversation);
+  const { scope, budgets } = rules;
+  if (scope.preset || scope.rules.length > 0) {
+    writeScope(instance, { session }, scope);
+  }
+  for (const budget of budgets) setBudget(instance, { ...budget, session });
   const now = new Date().toISOString();
+  // At last: nothing can open it before.
   writeSession(instance, {
     ...from,
     name: session,
@@ -169,14 +246,22 @@ function addSession(
     forkOf: conversation?.id,
     forkedFrom: from.name,
   });
-  const scope = readScope(instance, { session: from.name });
-  if (scope.preset || scope.rules.length > 0) {
-    writeScope(instance, { session }, scope);
+}
+
+async function undo(
+  instance: Instance,
+  sessions: string[],
+  added: string[],
+): Promise<void> {
+  for (const session of added) {
+    removeSessionRecord(instance, session);
+    await removeSessionHome(instance, session);
+    removeScope(instance, { session });
   }
-  for (const budget of readBudgets(instance.home)) {
-    if (budget.session === from.name) {
-      setBudget(instance, { ...budget, session });
-    }
+  // Last: another command can take the name then.
+  for (const session of sessions) await removeCopy(instance, session);
+  for (const session of added) {
+    removeBudgets(instance, { session, project: null });
   }
 }
 

@@ -1,14 +1,15 @@
 // Finds and removes what killed commands have left of copies, and finds copies whose session
 // is gone.
 
-import { existsSync, lstatSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join, relative, sep } from "node:path";
 import type { Instance } from "../instance/instance.ts";
 import { readSession } from "../instance/session-record.ts";
 import { inDirectory } from "../std/directory.ts";
+import { isStale } from "../std/fresh.ts";
 import { removeTree } from "../std/remove-tree.ts";
-import { findScratches, sweep, youngMs } from "./container.ts";
 import { thawAbandoned } from "./frozen.ts";
+import { findScratches, sweep } from "./scratch.ts";
 import { removeCopy } from "./workspace.ts";
 
 /** Removes what killed commands have left. */
@@ -81,10 +82,9 @@ function namesIn({ home }: Pick<Instance, "home">): string[] {
 
 const isRemoved = (name: string) => /^\.removed-[0-9a-f]{12}$/.test(name);
 
-function isNew({ home }: Pick<Instance, "home">, session: string): boolean {
-  const found = lstatSync(home.workspace(session), { throwIfNoEntry: false });
-  return !found || Date.now() - found.mtimeMs < youngMs;
-}
+/** A command may put something into it right now. */
+const isNew = ({ home }: Pick<Instance, "home">, session: string) =>
+  !isStale(home.workspace(session));
 
 function isKept(instance: Instance, session: string): boolean {
   return readSession(instance, session) !== undefined ||

@@ -1,25 +1,21 @@
 // Runs lib/workspace/git in a container: without a network, as the owner of the files, and
 // with only the directories that it needs.
 
-import { mkdirSync, readdirSync, statSync } from "node:fs";
-import { basename, join } from "node:path";
-import { randomBytes } from "node:crypto";
 import * as v from "valibot";
-import { inspectContainer, removeContainer } from "../docker/docker.ts";
 import { engineFailure } from "../docker/docker-errors.ts";
 import { userInContainers } from "../docker/engine-info.ts";
-import { helperName, runHelper, type Talk } from "../helper/helper.ts";
+import { runHelper, type Talk } from "../helper/helper.ts";
 import { bind } from "../instance/container-spec.ts";
 import type { Instance } from "../instance/instance.ts";
 import { exitCode, Failure, type FailureKind } from "../std/errors.ts";
 import { inodeOf } from "../std/hostpath.ts";
 import type { Log } from "../std/log.ts";
-import { ensureDirectory, type Owner } from "../std/owned.ts";
-import { removeTree } from "../std/remove-tree.ts";
+import type { Owner } from "../std/owned.ts";
 import { binarySize, span } from "../std/units.ts";
 import { frozenAnswer, messageSchema } from "./git/host.ts";
 import type { Limits } from "./git/limits.ts";
 import type { Request } from "./git/workspace.ts";
+import { type Scratch, secondOf } from "./scratch.ts";
 
 /** Where directories are in the container. */
 export const inside = {
@@ -73,86 +69,6 @@ const answerSchema = v.union([
 /** Long enough for a repository of many gigabytes. */
 const defaultTimeoutMs = 60 * 60_000;
 const memoryBytes = 2 * 1024 ** 3;
-
-/** A temporary directory of one command; `id` is also that of its container. */
-export interface Scratch {
-  id: string;
-  /** As a path of this program, and of the engine's machine. */
-  path: string;
-  hostPath: string;
-}
-
-const scratchName = /^\.(?:making|reading)-([0-9a-f]{12})$/;
-
-/** Creates a temporary directory in that of a session's copy. */
-export function makeScratch(
-  { home, hostHome, owner }: Pick<Instance, "home" | "hostHome" | "owner">,
-  session: string,
-  kind: "making" | "reading",
-): Scratch {
-  const id = randomBytes(6).toString("hex");
-  const name = `.${kind}-${id}`;
-  const path = join(home.workspace(session), name);
-  ensureDirectory(path, 0o700, owner);
-  return { id, path, hostPath: join(hostHome.workspace(session), name) };
-}
-
-/**
- * The temporary directories that killed commands have left in the directory of a session's
- * copy, and whether another command works there.
- */
-export async function findScratches(
-  { docker, prefix, home }: Pick<Instance, "docker" | "prefix" | "home">,
-  session: string,
-): Promise<{ busy: boolean; left: string[] }> {
-  const directory = home.workspace(session);
-  const left: string[] = [];
-  let busy = false;
-  for (const name of readdirSync(directory)) {
-    const id = scratchName.exec(name)?.[1];
-    if (id === undefined) continue;
-    const path = join(directory, name);
-    const found = statSync(path, { throwIfNoEntry: false });
-    if (!found) continue;
-    const containers = await Promise.all(
-      containersOf({ prefix }, id).map((name) =>
-        inspectContainer(docker, name)
-      ),
-    );
-    const runs = containers.some((container) => container?.State.Running);
-    // It may not be created yet, or not be started.
-    if (runs || Date.now() - found.mtimeMs < youngMs) busy = true;
-    else left.push(path);
-  }
-  return { busy, left };
-}
-
-/** Removes them, with their containers. Returns whether another command works there. */
-export async function sweep(
-  instance: Pick<Instance, "docker" | "prefix" | "home">,
-  session: string,
-): Promise<boolean> {
-  const { busy, left } = await findScratches(instance, session);
-  for (const path of left) {
-    const id = scratchName.exec(basename(path))?.[1] ?? "";
-    await Promise.all(
-      containersOf(instance, id).map((name) =>
-        removeContainer(instance.docker, name)
-      ),
-    );
-    await removeTree(path);
-  }
-  return busy;
-}
-
-/** A command may have made it just now. */
-export const youngMs = 10_000;
-
-/** Of the container that uses the directory after the first one. */
-const secondOf = (id: string) => `${id}-2`;
-
-const containersOf = (instance: Pick<Instance, "prefix">, id: string) =>
-  [id, secondOf(id)].map((id) => helperName(instance, id));
 
 /**
  * Runs one step in a container; throws the Failure of the program. A second container only
@@ -269,21 +185,4 @@ function parsed(output: string, subject: string) {
       hint: "Rebuild the images: claudy upgrade",
     });
   }
-}
-
-/** Makes the directory of a session's copy; false if there is one. */
-export function reserve(
-  { home, owner }: Pick<Instance, "home" | "owner">,
-  session: string,
-): boolean {
-  ensureDirectory(home.workspaces, 0o700, owner);
-  const path = home.workspace(session);
-  try {
-    mkdirSync(path, { mode: 0o700 });
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-    return false;
-  }
-  ensureDirectory(path, 0o700, owner);
-  return true;
 }

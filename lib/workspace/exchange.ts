@@ -7,10 +7,9 @@ import type { SessionRecord } from "../instance/session-record.ts";
 import { resolveProject } from "../project/project.ts";
 import { Failure } from "../std/errors.ts";
 import type { HostPath } from "../std/hostpath.ts";
-import { removeTree } from "../std/remove-tree.ts";
 import { type Base, readBase, requireOwner, writeBase } from "./base.ts";
-import { makeScratch, type Scratch, sweep } from "./container.ts";
 import { type Repository, repositoryOf } from "./repository.ts";
+import { makeScratch, type Scratch, sweep } from "./scratch.ts";
 
 /** Calls `act` with a temporary directory of the session's copy. */
 export async function withScratch<T>(
@@ -23,7 +22,7 @@ export async function withScratch<T>(
   try {
     return await act(scratch);
   } finally {
-    await removeTree(scratch.path);
+    await scratch.remove();
   }
 }
 

@@ -8,10 +8,8 @@ import {
   consentTo,
   type RepositoryConsent,
 } from "../project/repository-consent.ts";
-import { Failure } from "../std/errors.ts";
 import type { HostPath } from "../std/hostpath.ts";
 import type { Log } from "../std/log.ts";
-import { removeTree } from "../std/remove-tree.ts";
 import {
   copyMount,
   readBase,
@@ -20,17 +18,11 @@ import {
   sourceMounts,
   writeBase,
 } from "./base.ts";
-import { sweepCopy } from "./abandoned.ts";
-import {
-  inside,
-  makeScratch,
-  perform,
-  reserve,
-  type WhileFrozen,
-} from "./container.ts";
+import { inside, perform, type WhileFrozen } from "./container.ts";
 import { cloneResultSchema } from "./git/clone.ts";
 import { forkResultSchema } from "./git/fork.ts";
 import { repositoryOf } from "./repository.ts";
+import type { Scratch } from "./scratch.ts";
 import { copyOf, filesText } from "./workspace.ts";
 
 export interface CopyRequest {
@@ -46,16 +38,13 @@ export interface CopyRequest {
   frozen?: WhileFrozen;
 }
 
-/**
- * Makes the copy of a new session, and saves the session by `save` at the same moment. Returns
- * false if another command has taken the name.
- */
+/** Makes the copy of a new session, in the directory that was reserved for it. */
 export async function makeCopy(
   instance: Instance,
   request: CopyRequest,
-  save: () => void,
+  scratch: Scratch,
   log: Log,
-): Promise<boolean> {
+): Promise<void> {
   const { session, project } = request;
   const subject = `Cannot copy ${project.path}`;
   requireOwner(instance, project, subject);
@@ -63,55 +52,44 @@ export async function makeCopy(
   if (repository?.outside) {
     await consentTo(repository.common.path, project, request.repository);
   }
-  if (!reserve(instance, session) && !await takeOver(instance, session)) {
-    return false;
-  }
-  const scratch = makeScratch(instance, session, "making");
-  try {
-    log(`Copying ${project.path} for session ${session}`);
-    const places = repository && sourceIn(repository);
-    const result = await perform(instance, cloneResultSchema, scratch, {
-      subject,
-      user: project,
-      mounts: repository ? sourceMounts(repository) : [{
-        source: project.path,
-        target: inside.tree,
-        readOnly: true,
-        inode: project.inode,
-      }],
-      work: {
-        do: "clone",
-        source: places ?? null,
-        tree: repository && !repository.tree ? null : inside.tree,
-        target: `${inside.own}/tree`,
-        branch: `claudy/${session}`,
-        changes: request.changes,
-        ignored: request.ignored,
-        live: request.frozen !== undefined,
-      },
-      log,
-      frozen: request.frozen,
-    });
-    const { format, head, known } = result;
-    writeBase(instance, session, {
-      version: 1,
-      format,
-      head,
-      outside: repository?.outside ? repository.common.path : null,
-      known,
-      fetchedTree: null,
-    });
-    renameSync(
-      join(scratch.path, "tree"),
-      instance.home.workspaceTree(session),
-    );
-    // Without a wait between them: a copy without a session is removed by the next command.
-    save();
-    tellChanges(result, log);
-    return true;
-  } finally {
-    await removeTree(scratch.path);
-  }
+  log(`Copying ${project.path} for session ${session}`);
+  const places = repository && sourceIn(repository);
+  const result = await perform(instance, cloneResultSchema, scratch, {
+    subject,
+    user: project,
+    mounts: repository ? sourceMounts(repository) : [{
+      source: project.path,
+      target: inside.tree,
+      readOnly: true,
+      inode: project.inode,
+    }],
+    work: {
+      do: "clone",
+      source: places ?? null,
+      tree: repository && !repository.tree ? null : inside.tree,
+      target: `${inside.own}/tree`,
+      branch: `claudy/${session}`,
+      changes: request.changes,
+      ignored: request.ignored,
+      live: request.frozen !== undefined,
+    },
+    log,
+    frozen: request.frozen,
+  });
+  const { format, head, known } = result;
+  writeBase(instance, session, {
+    version: 1,
+    format,
+    head,
+    outside: repository?.outside ? repository.common.path : null,
+    known,
+    fetchedTree: null,
+  });
+  renameSync(
+    join(scratch.path, "tree"),
+    instance.home.workspaceTree(session),
+  );
+  tellChanges(result, log);
 }
 
 function tellChanges(
@@ -130,8 +108,8 @@ function tellChanges(
 }
 
 /**
- * Copies the copy of a session for a new one. Returns whether the file system shares the
- * blocks of both.
+ * Copies the copy of a session for a new one, in the directory that was reserved for it.
+ * Returns whether the file system shares the blocks of both.
  */
 export async function forkCopy(
   instance: Instance,
@@ -141,45 +119,27 @@ export async function forkCopy(
     /** Without it, nothing must change the files. */
     frozen?: WhileFrozen;
   },
-  save: () => void,
+  scratch: Scratch,
   log: Log,
 ): Promise<boolean> {
   const subject = `Cannot fork session "${from}"`;
   const copy = copyOf(instance, from);
   const base = readBase(instance, from);
-  if (!reserve(instance, session)) {
-    throw new Failure("busy", `${subject}: another command makes "${session}"`);
-  }
-  const scratch = makeScratch(instance, session, "making");
-  try {
-    const { shared } = await perform(instance, forkResultSchema, scratch, {
-      subject,
-      user: copy,
-      mounts: [copyMount(copy, true)],
-      work: {
-        do: "fork",
-        tree: inside.copy,
-        target: `${inside.own}/tree`,
-        branch: `claudy/${session}`,
-        live: frozen !== undefined,
-      },
-      log,
-      frozen,
-    });
-    writeBase(instance, session, base);
-    renameSync(
-      join(scratch.path, "tree"),
-      instance.home.workspaceTree(session),
-    );
-    save();
-    return shared;
-  } finally {
-    await removeTree(scratch.path);
-  }
-}
-
-/** Whether a directory of that name, which a killed command has left, was removed. */
-async function takeOver(instance: Instance, session: string): Promise<boolean> {
-  await sweepCopy(instance, session);
-  return reserve(instance, session);
+  const { shared } = await perform(instance, forkResultSchema, scratch, {
+    subject,
+    user: copy,
+    mounts: [copyMount(copy, true)],
+    work: {
+      do: "fork",
+      tree: inside.copy,
+      target: `${inside.own}/tree`,
+      branch: `claudy/${session}`,
+      live: frozen !== undefined,
+    },
+    log,
+    frozen,
+  });
+  writeBase(instance, session, base);
+  renameSync(join(scratch.path, "tree"), instance.home.workspaceTree(session));
+  return shared;
 }

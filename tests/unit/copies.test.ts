@@ -32,12 +32,13 @@ import { sessionName } from "../../lib/project/project.ts";
 import { renameSession } from "../../lib/session/move.ts";
 import { removeSession, stopSession } from "../../lib/session/session.ts";
 import { waitFor } from "../../lib/std/wait.ts";
-import { sweepCopies } from "../../lib/workspace/abandoned.ts";
+import { sweepCopies, sweepCopy } from "../../lib/workspace/abandoned.ts";
 import { diffCopy } from "../../lib/workspace/diff.ts";
 import { fetchCopy } from "../../lib/workspace/fetch.ts";
 import { pullIntoCopy } from "../../lib/workspace/pull.ts";
+import { makeScratch } from "../../lib/workspace/scratch.ts";
 import { unfetchedIn } from "../../lib/workspace/unfetched.ts";
-import { makeScratch, perform } from "../../lib/workspace/container.ts";
+import { perform } from "../../lib/workspace/container.ts";
 import { Limits } from "../../lib/workspace/git/limits.ts";
 import { copyOf, measureCopies } from "../../lib/workspace/workspace.ts";
 import { failureOf } from "../helper/copied.ts";
@@ -226,23 +227,25 @@ test("names the option for a step that takes too long, and a kill for want of me
   const { record } = await opened(context);
   const step = () => {
     const scratch = makeScratch(instance, record.name, "reading");
-    return failureOf(perform(instance, v.unknown(), scratch, {
-      subject: "Cannot fetch",
-      user: instance.owner,
-      mounts: [],
-      work: {
-        do: "fork",
-        tree: app,
-        target: scratch.path,
-        branch: "x",
-        live: false,
-      },
-      log,
-      limits: {
-        timeoutMs: 300,
-        exceeded: (what) => new Limits().exceeded(what),
-      },
-    }));
+    return failureOf(
+      perform(instance, v.unknown(), scratch, {
+        subject: "Cannot fetch",
+        user: instance.owner,
+        mounts: [],
+        work: {
+          do: "fork",
+          tree: app,
+          target: scratch.path,
+          branch: "x",
+          live: false,
+        },
+        log,
+        limits: {
+          timeoutMs: 300,
+          exceeded: (what) => new Limits().exceeded(what),
+        },
+      }).finally(scratch.remove),
+    );
   };
   engine.reply = () => new Promise(() => {});
   const late = await step() as Failure;
@@ -286,12 +289,6 @@ test("leaves nothing of a copy that fails, and of a session that cannot start", 
     approveConfig: () => Promise.reject(new Error("no")),
     profile: { name: "unknown-profile", build: false },
   }));
-  // Both at once; only an empty directory of the copy that could not be made is swept later.
-  assert.not(existsSync(instance.home.workspace("failing")));
-  for (const name of readdirSync(instance.home.workspaces)) {
-    utimesSync(instance.home.workspace(name), 1, 1);
-  }
-  await sweepCopies(instance);
   assert.equal(left(), []);
 });
 
@@ -340,6 +337,8 @@ test("removes what killed commands have left, and nothing else", async (context)
   assert.equal(readdirSync(home.workspaces).sort(), ["live", "lost", "now"]);
   assert.not(engine.find("fake-helper-000000000006"));
   assert.ok(existsSync(join(copyOf(instance, record.name).path, "a.txt")));
+  // Another command has just removed it.
+  await sweepCopy(instance, "gone");
   // The name of the lost one is not taken for another session.
   assert.is(await open(context, { name: "lost" }), undefined);
   rmSync(home.workspaceTree("live"), { recursive: true });
@@ -348,6 +347,24 @@ test("removes what killed commands have left, and nothing else", async (context)
     open(context, { name: "live", copy: undefined }),
   );
   assert.match(missing.message, 'The copy of session "live" is missing');
+});
+
+test("another command leaves alone what a command makes that is between two steps", async (context) => {
+  const { instance, engine } = context;
+  const directory = instance.home.workspace("slow");
+  engine.reply = async (line, container, caller) => {
+    const answer = await runWorkspace(line, container, caller);
+    const scratch = join(directory, readdirSync(directory)[0] ?? "");
+    // Its container has ended, and began long ago.
+    container.state = "exited";
+    for (const path of [scratch, directory]) utimesSync(path, 1, 1);
+    const isTouched = () => statSync(scratch).mtimeMs > 1000;
+    await waitFor(isTouched, { for: "a sign of life", timeoutMs: 3000 });
+    await sweepCopies(instance);
+    return answer;
+  };
+  const { tree } = await opened(context, { name: "slow" });
+  assert.is(readFileSync(join(tree, "a.txt"), "utf8"), "one\n");
 });
 
 test("prune removes copies of old sessions and of none, unless they have something alone", async (context) => {

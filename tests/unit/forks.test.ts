@@ -19,6 +19,8 @@ import { stopSession } from "../../lib/session/session.ts";
 import { waitFor } from "../../lib/std/wait.ts";
 import { readBudgets, setBudget } from "../../lib/usage/budgets.ts";
 import { thawAbandoned, whileFrozen } from "../../lib/workspace/frozen.ts";
+import { forkCopy } from "../../lib/workspace/make.ts";
+import { reserve } from "../../lib/workspace/scratch.ts";
 import { unfetchedIn } from "../../lib/workspace/unfetched.ts";
 import { failureOf } from "../helper/copied.ts";
 import {
@@ -307,6 +309,23 @@ test("another command lets a worker go on that could not be unpaused", async (co
   assert.not(existsSync(mark));
 });
 
+test("a fork fails if its worker went on, also after its files were copied", async (context) => {
+  const { instance, log } = context;
+  await opened(context, { name: "first" });
+  const scratch = reserve(instance, "first-f1");
+  if (!scratch) throw new Error("there is a copy");
+  const frozen = async (act: () => Promise<void>) => {
+    await act();
+    // The program in the container ends in the meantime.
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    throw new Error("it went on");
+  };
+  const request = { from: "first", session: "first-f1", frozen };
+  const failure = await failureOf(forkCopy(instance, request, scratch, log));
+  assert.is(failure.message, 'Cannot fork session "first": it went on');
+  await scratch.remove();
+});
+
 test("a fork fails whose command stood still until another one let the worker go on", async (context) => {
   const { instance, engine, log } = context;
   const { ready, record } = await opened(context, { name: "first" });
@@ -350,6 +369,75 @@ test("a signal ends a fork at once, and lets the worker go on before", async (co
   }
   assert.equal(states, ["running"]);
   assert.equal(readdirSync(instance.home.workspaces).sort(), ["first"]);
+});
+
+test("forks get the rules and budgets of their session, or are not made", async (context) => {
+  const { instance, told, log } = context;
+  const { home } = instance;
+  const { record } = await opened(context, { name: "first" });
+  converse(context, "first", "11-22", "{}\n");
+  const budget = { session: "first", project: null, limit: 9 };
+  setBudget(instance, { ...budget, measure: "tokens", per: "day" });
+  writeScope(instance, { session: "first" }, { preset: "closed", rules: [] });
+  const rules = join(home.egress, "sessions");
+  const left = () =>
+    [home.workspaces, home.kept, home.claude, rules].map((directory) =>
+      readdirSync(directory).sort()
+    );
+  const before = left();
+  const two = { count: 2, inherit: undefined };
+  // The first one is complete already, and is removed with the other.
+  replyFrozen(context, () => {
+    mkdirSync(join(home.claude, "first-f2"));
+    writeFileSync(join(home.claude, "first-f2/projects"), "not a directory");
+  });
+  await failureOf(forkSession(instance, record, two, log));
+  assert.equal(left(), before);
+  assert.is(readBudgets(home).length, 1);
+  const budgets = readFileSync(home.budgets);
+  replyFrozen(context, () => writeFileSync(home.budgets, "damaged"));
+  const late = await failureOf(forkSession(instance, record, two, log));
+  assert.match(late.message, "Cannot read the budgets");
+  assert.match(told.at(-1) ?? "", "Cannot remove what was forked");
+  assert.equal(left(), before);
+  writeFileSync(home.budgets, budgets);
+  // Nothing is copied then.
+  replyFrozen(context, () => assert.unreachable());
+  writeFileSync(join(rules, before[3]?.[0] ?? ""), "damaged");
+  await failureOf(forkSession(instance, record, two, log));
+  assert.equal(left(), before);
+});
+
+test("reserves the names of all forks at once, and sweeps what killed ones have left", async (context) => {
+  const { instance, log } = context;
+  const { home } = instance;
+  const { record } = await opened(context, { name: "first" });
+  const killed = join(home.workspace("first-f1"), ".making-000000000001");
+  mkdirSync(killed, { recursive: true });
+  for (const path of [killed, home.workspace("first-f1")]) {
+    utimesSync(path, 1, 1);
+  }
+  const forked = await Promise.all(
+    [2, 1].map((count) =>
+      forkSession(instance, record, { count, inherit: undefined }, log)
+    ),
+  );
+  assert.equal(forked.flatMap(({ sessions }) => sessions).sort(), [
+    "first-f1",
+    "first-f2",
+    "first-f3",
+  ]);
+});
+
+test("refuses at once to fork a running session on an engine that cannot pause it", async (context) => {
+  const { instance, engine, log } = context;
+  const { record } = await opened(context, { name: "first" });
+  engine.about.SecurityOptions.push("name=rootless"); // and cgroups of version 1
+  const rootless = { ...instance, docker: engine.docker };
+  const asked = engine.asked.length;
+  const failure = await failureOf(forkSession(rootless, record, one, log));
+  assert.match(failure.message, "this engine cannot pause its worker");
+  assert.is(engine.asked.length, asked);
 });
 
 test.run();
