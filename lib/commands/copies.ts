@@ -91,17 +91,24 @@ function fetchedText({ updated }: Fetched): string {
 /** What is in the copy only. */
 export function tellLeft(
   io: Pick<Io, "log">,
-  { refused, changed, untracked, withChanges }: Fetched,
+  { refused, unread, changed, untracked, withChanges }: Pick<
+    Fetched,
+    "refused" | "unread" | "changed" | "untracked" | "withChanges"
+  >,
 ): void {
   const files = filesText(changed, untracked);
   if (files !== "" && !withChanges) {
     io.log(`Not committed, and not fetched: ${files} (see --with-changes)`);
   }
-  for (const name of refused.slice(0, maxListed)) {
-    io.log(`warning: A branch was left out: ${printable(name)}`);
-  }
-  if (refused.length > maxListed) {
-    io.log(`warning: ${refused.length - maxListed} more were left out`);
+  const left = [
+    ...refused.map((name) => `A branch was left out: ${printable(name)}`),
+    ...(withChanges ? unread : []).map((path) =>
+      `Not fetched, since it cannot be read: ${printable(path)}`
+    ),
+  ];
+  for (const line of left.slice(0, maxListed)) io.log(`warning: ${line}`);
+  if (left.length > maxListed) {
+    io.log(`warning: ${left.length - maxListed} more were left out`);
   }
 }
 

@@ -26,6 +26,8 @@ export interface Fetched {
   updated: v.InferOutput<typeof receiveResultSchema>["updated"];
   /** Names of branches that were left out. */
   refused: string[];
+  /** Files and directories that cannot be read, and so were not fetched. */
+  unread: string[];
   /** Paths that are not committed, and whether they were fetched. */
   changed: number;
   untracked: number;
@@ -112,6 +114,7 @@ export async function fetchCopy(
       : null,
     updated: received.updated,
     refused: packed.refused,
+    unread: packed.unread,
     changed: packed.changed,
     untracked: packed.untracked,
     withChanges: changes,

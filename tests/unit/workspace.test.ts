@@ -1193,6 +1193,8 @@ test("reads branches of a repository as text", ({ root }) => {
     detached: null,
     refused: ["a"],
     others: [],
+    remotes: [],
+    unread: 1,
   });
 });
 

@@ -4,12 +4,13 @@ import { lstatSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { namesUpTo } from "../../std/directory.ts";
 import { isThere } from "../../std/plain-file.ts";
+import { runProgram } from "../../std/program.ts";
 import { type Change, changesIn } from "./changes.ts";
 import { countOf } from "./commits.ts";
-import { type Format, type Place, run, view } from "./git.ts";
+import { type Format, gitList, type Place, run, view } from "./git.ts";
 import { lfsAmong, lfsObjects } from "./lfs.ts";
 import { copyFile } from "./objects.ts";
-import { readRefs, readShallow } from "./refs.ts";
+import { readRefs, readShallow, type Refs } from "./refs.ts";
 
 interface Copy {
   tree: string;
@@ -46,9 +47,10 @@ async function aloneIn(
     format,
     shallow: readShallow(module),
   });
-  const { branches, head, detached, others } = readRefs(module);
-  const ids = [...Object.values(branches), ...others, detached ?? ""];
-  const commits = await countOf(place, ids, known);
+  const refs = readRefs(module);
+  const { branches, head, detached } = refs;
+  const ids = [...Object.values(branches), detached ?? ""];
+  const commits = await commitsAlone(place, refs, ids, known);
   const tip = detached ?? (head === null ? undefined : branches[head]);
   const { text } = await run(place, [
     ...["config", "--file", join(module, "config"), "--no-includes"],
@@ -66,6 +68,21 @@ async function aloneIn(
   }
   const files = await changesIn({ ...place, workTree, index }, tip);
   return { commits, changed: files.length };
+}
+
+/**
+ * The number of commits that are in a repository alone: of its branches `ids`, and of tags,
+ * stashes and others, unless a remote has them.
+ */
+export async function commitsAlone(
+  place: Place,
+  { others, remotes, unread }: Refs,
+  ids: string[],
+  known: string[],
+): Promise<number> {
+  const more = [...known, ...ids, ...remotes];
+  return unread + await countOf(place, ids, known) +
+    await countOf(place, others, more);
 }
 
 /** The git directories of submodules, whose names may have slashes. */
@@ -100,3 +117,34 @@ export async function notInTree(
   const lfs = new Set(await lfsAmong(place, present));
   return files.filter(({ path }) => path.endsWith("/") || lfs.has(path));
 }
+
+/**
+ * Files and directories that git leaves out of a commit because it cannot read them. Of
+ * directories, git reports nothing at all.
+ */
+export async function unreadIn(
+  place: Place & { workTree: string },
+  files: Change[],
+): Promise<Change[]> {
+  const { stdout } = await runProgram([
+    ...["find", place.workTree, "-name", ".git", "-prune"],
+    ...["-o", "-type", "f", "!", "-readable", "-printf", "%P\\0"],
+    ...["-o", "-type", "d", "(", "!", "-readable", "-o", "!", "-executable"],
+    ...[")", "-printf", "%P/\\0"],
+  ], { maxLength: maxListLength });
+  const found = new Set(stdout.split("\0").filter(Boolean));
+  if (found.size === 0) return [];
+  const directories = [...found].filter((path) => path.endsWith("/"));
+  const ignored = await gitList(place, ["check-ignore", "-z", "--stdin"], {
+    input: directories.map((path) => `${path}\0`).join(""),
+    // Such as for those in submodules.
+    accept: [0, 1, 128],
+  });
+  return [
+    ...files.filter(({ path }) => found.has(path)),
+    ...directories.filter((path) => !ignored.includes(path))
+      .map((path) => ({ path, untracked: true })),
+  ];
+}
+
+const maxListLength = 1024 ** 2;

@@ -15,10 +15,10 @@ import { namesUpTo } from "../../std/directory.ts";
 import { Failure } from "../../std/errors.ts";
 import { plainText } from "../../std/plain-file.ts";
 import { runProgram } from "../../std/program.ts";
-import { aloneElsewhere, notInTree } from "./alone.ts";
+import { aloneElsewhere, commitsAlone, notInTree, unreadIn } from "./alone.ts";
 import { binarySize } from "../../std/units.ts";
 import { addAll, changesIn } from "./changes.ts";
-import { commitsAmong, countOf } from "./commits.ts";
+import { commitsAmong } from "./commits.ts";
 import { git, type Place, run, view, withoutCaches } from "./git.ts";
 import { Limits } from "./limits.ts";
 import { copyFile } from "./objects.ts";
@@ -70,6 +70,8 @@ export const packResultSchema = v.object({
   changesTree: v.nullable(v.string()),
   /** Names of branches that git does not allow, or whose commit is missing. */
   refused: v.array(v.string()),
+  /** Files and directories that are not committed, and cannot be read. */
+  unread: v.array(v.string()),
 });
 
 export type PackResult = v.InferOutput<typeof packResultSchema>;
@@ -84,20 +86,14 @@ export async function pack(request: PackRequest): Promise<PackResult> {
   const { tree, scratch, known } = request;
   const limits = new Limits(request.maxBytes);
   const { place, refs, head } = await openCopy(request, []);
-  const files = await changesIn(
-    {
-      ...place,
-      workTree: tree,
-      index: await copyIndex(tree, scratch),
-    },
-    head,
-    limits,
-  );
+  const inTree = { ...place, workTree: tree };
+  const index = await copyIndex(tree, scratch);
+  const files = await changesIn({ ...inTree, index }, head, limits);
   const branches = takeNames(refs);
   if (refs.detached) branches[extraBranches.detached] = refs.detached;
   let changesTree: string | null = null;
   if (files.length > 0 && (request.changes || request.fetchedTree !== null)) {
-    const outside = { ...place, workTree: tree, index: join(scratch, "index") };
+    const outside = { ...inTree, index };
     changesTree = await treeOfChanges(outside, limits);
     if (request.changes) {
       branches[extraBranches.changes] = await commitOf(
@@ -124,13 +120,17 @@ export async function pack(request: PackRequest): Promise<PackResult> {
     });
   }
   const fetched = changesTree !== null && changesTree === request.fetchedTree;
-  const left = fetched
-    ? await notInTree({ ...place, workTree: tree }, files)
-    : files;
+  const unread = await unreadIn(inTree, files);
+  const left = [
+    ...new Set([
+      ...(fetched ? await notInTree(inTree, files) : files),
+      ...unread,
+    ]),
+  ];
   const elsewhere = request.write
     ? { commits: 0, changed: 0 }
     : await aloneElsewhere(request);
-  const commits = await countOf(place, [...wanted, ...refs.others], known);
+  const commits = await commitsAlone(place, refs, wanted, known);
   const untracked = left.filter(({ untracked }) => untracked).length;
   return {
     branches,
@@ -140,6 +140,7 @@ export async function pack(request: PackRequest): Promise<PackResult> {
     untracked,
     changesTree,
     refused: refs.refused,
+    unread: unread.map(({ path }) => path),
   };
 }
 
@@ -188,6 +189,7 @@ export async function openCopy(
     if (isThere(id)) continue;
     delete refs.branches[name];
     refs.refused.push(name);
+    refs.unread++;
   }
   if (!isThere(refs.detached)) refs.detached = null;
   const head = refs.detached ??

@@ -17,40 +17,61 @@ export interface Refs {
   detached: string | null;
   /** Names that git does not allow, and files that are not understood. */
   refused: string[];
-  /** Commits of stashes, detached worktrees and refused branches. */
+  /** Commits of tags, notes, stashes, detached worktrees, refused branches and the like. */
   others: string[];
+  /** Commits of other repositories that were fetched or pushed to. */
+  remotes: string[];
+  /** The number of references, but not of remotes, whose commit cannot be read. */
+  unread: number;
 }
 
 const maxBytes = 16 * 1024 ** 2;
-const maxDepth = 16;
+const maxDepth = 17;
 const id = /^(?:[0-9a-f]{40}|[0-9a-f]{64})$/;
 
 /** Throws a Failure if there are more branches than the limit. */
 export function readRefs(gitDir: string, limits = new Limits()): Refs {
   const tooMany = () =>
-    limits.exceeded(`It has more than ${limits.branches} branches`);
+    limits.exceeded(`It has more than ${limits.branches} branches or tags`);
   const found = new Map<string, string>();
   const refused: string[] = [];
   const others = new Set<string>();
-  const add = (name: string, value: string) => {
-    if (isBranchName(name) && id.test(value)) found.set(name, value);
-    else refused.push(name);
+  const remotes = new Set<string>();
+  let unread = 0;
+  const keep = (value: string | null) => {
+    if (value === null) return;
+    if (id.test(value)) others.add(value);
+    else unread++;
+  };
+  /** Null for a link or a pipe, which has no commit of its own. */
+  const add = (ref: string, value: string | null) => {
+    const isId = value !== null && id.test(value);
+    const [, kind, name = ""] = /^(heads|remotes)\/(.+)$/s.exec(ref) ?? [];
+    if (kind === undefined) keep(value);
+    else if (kind === "remotes") isId && remotes.add(value);
+    else if (isId && isBranchName(name)) found.set(name, value);
+    else {
+      refused.push(name);
+      keep(value);
+    }
     if (found.size + refused.length > limits.branches) throw tooMany();
   };
   const packed = packedRefs(gitDir, limits);
   for (const line of packed.split("\n")) {
-    const [, value = "", kind = "", name = ""] =
-      /^([0-9a-f]+) refs\/(?:(heads)\/(.+)|stash$)/s.exec(line) ?? [];
-    if (kind !== "") add(name, value);
-    else if (value !== "") others.add(value);
+    const [, value, ref = ""] = /^([0-9a-f]+) refs\/(.+)$/s.exec(line) ?? [];
+    if (value !== undefined) add(ref, value);
   }
   let left = limits.branches;
+  let remotesLeft = limits.branches;
   const walk = (directory: Directory, above: string, depth: number) => {
     for (const { name, kind } of directory.entries()) {
-      if (--left < 0) throw tooMany();
       const full = above === "" ? name : `${above}/${name}`;
+      // A session may fetch from a repository with many branches.
+      if (full.startsWith("remotes/")) {
+        if (--remotesLeft < 0) return;
+      } else if (--left < 0) throw tooMany();
       if (kind === "directory") {
-        if (depth === maxDepth) refused.push(full);
+        if (depth === maxDepth) add(full, "");
         else {
           inDirectory(
             directory.at(name),
@@ -58,22 +79,23 @@ export function readRefs(gitDir: string, limits = new Limits()): Refs {
           );
         }
       } else if (!name.endsWith(".lock")) {
-        const text = smallText(directory.at(name));
+        const text = kind === "file" ? smallText(directory.at(name)) : null;
         // A symbolic reference names another branch, which is read anyway.
-        if (!text.startsWith("ref:")) add(full, text);
+        if (!text?.startsWith("ref:")) add(full, text);
       }
     }
   };
-  inDirectory(join(gitDir, "refs/heads"), (heads) => walk(heads, "", 0));
+  inDirectory(join(gitDir, "refs"), (refs) => walk(refs, "", 0));
   const stashes = plainText(join(gitDir, "logs/refs/stash"), { maxBytes }) ??
     "";
   const elsewhere = [
-    smallText(join(gitDir, "refs/stash")),
     ...stashes.split("\n").map((line) => line.split(" ")[1] ?? ""),
     ...namesUpTo(limits.branches, join(gitDir, "worktrees"))
       .map((name) => smallText(join(gitDir, "worktrees", name, "HEAD"))),
   ];
   for (const value of elsewhere) if (id.test(value)) others.add(value);
+  const text = smallText(join(gitDir, "HEAD"));
+  const head = /^ref: *refs\/heads\/(.+)$/.exec(text)?.[1];
   // No repository can have both, as files.
   for (const [name, value] of [...found]) {
     if (!parentsOf(name).some((parent) => found.has(parent))) continue;
@@ -81,14 +103,14 @@ export function readRefs(gitDir: string, limits = new Limits()): Refs {
     refused.push(name);
     others.add(value);
   }
-  const text = smallText(join(gitDir, "HEAD"));
-  const head = /^ref: *refs\/heads\/(.+)$/.exec(text)?.[1];
   return {
     branches: Object.fromEntries(found),
     head: head !== undefined && isBranchName(head) ? head : null,
     detached: id.test(text) ? text : null,
     refused: [...new Set(refused)],
     others: [...others],
+    remotes: [...remotes],
+    unread,
   };
 }
 
@@ -117,13 +139,14 @@ export function readShallow(gitDir: string): string[] {
 
 /**
  * The rules of git-check-ref-format(1) for what comes after refs/heads/, which does not begin
- * with a dash either, and has no control characters of ISO 8859-1.
+ * with a dash either, is UTF-8, and has no control characters of ISO 8859-1.
  */
 export function isBranchName(name: string): boolean {
   // deno-lint-ignore no-control-regex
   const forbidden = /[\x00-\x20\x7f-\x9f~^:?*[\\]|\.\.|@\{|\/\/|\.$|\/$|^\/|^-/;
   return name !== "" && name !== "@" && name !== "HEAD" &&
     name.length < 1000 && !forbidden.test(name) &&
+    !name.includes("\ufffd") &&
     name.split("/").every((part) =>
       !part.startsWith(".") && !part.endsWith(".lock") &&
       Buffer.byteLength(part) <= maxPartBytes
