@@ -12,7 +12,12 @@ import {
 } from "../instance/session-record.ts";
 import { removeSession } from "../session/session.ts";
 import { Failure, onEach } from "../std/errors.ts";
-import { unfetchedIn, unfetchedText } from "../workspace/unfetched.ts";
+import {
+  aloneText,
+  refuseLoss,
+  unfetchedIn,
+  unfetchedText,
+} from "../workspace/unfetched.ts";
 import { fetchToMerge, maxBytesIn, merge, sizeOption } from "./copies.ts";
 import { namedSession } from "./workers.ts";
 
@@ -57,15 +62,18 @@ export async function pick(
   });
   const others = readSessions(instance).filter((other) =>
     session.forkedFrom !== undefined && other.name !== session.name &&
-    other.forkedFrom === session.forkedFrom
+    other.forkedFrom === session.forkedFrom &&
+    // A session of another project may have had the same name.
+    other.project === session.project
   );
   const names = others.map(({ name }) => name).sort().join(", ");
   const isAsked = !yes && !force && io.isInteractive;
   const losses = isAsked || yes && !force
     ? await lossesOf(io, instance, others, session)
-    : [];
-  if (yes && losses.length > 0) {
-    throw new Failure("unsafe", losses.join("; "), {
+    : new Map<string, string>();
+  const lines = [...losses].map(([name, lost]) => aloneText(name, lost));
+  if (yes && lines.length > 0) {
+    throw new Failure("unsafe", lines.join("; "), {
       hint:
         "Nothing was merged. Fetch them: claudy fetch --with-changes NAME. " +
         `Or remove them: claudy pick --force ${session.name}`,
@@ -77,33 +85,39 @@ export async function pick(
     io.log(`Kept: ${names}. To remove them: claudy sessions rm NAME`);
     return code;
   }
-  losses.forEach((loss) => io.log(loss));
-  const what = losses.length === 0 ? "" : ", with all of this";
+  lines.forEach((line) => io.log(line));
+  const what = lines.length === 0 ? "" : ", with all of this";
   const question = `Remove the others${what}: ${names}?`;
   if (isAsked && !await io.isConfirmed(question)) return code;
   await onEach(
     others,
-    ({ name }) => removeSession(instance, name, io.log),
-    (removed) => io.log(`Removed ${removed.join(", ")}`),
+    ({ name }) =>
+      removeSession(instance, name, io.log, async () => {
+        if (force) return;
+        const other = { name, fetched: session.name };
+        await refuseLoss(instance, other, io.log, losses.get(name));
+      }),
+    (removed) => {
+      if (removed.length > 0) io.log(`Removed ${removed.join(", ")}`);
+    },
   );
   return code;
 }
 
-/** A sentence for each session that alone has something. */
+/** What each session alone has, by its name. */
 async function lossesOf(
   io: Pick<Io, "log">,
   instance: Instance,
   others: SessionRecord[],
   picked: SessionRecord,
-): Promise<string[]> {
-  const losses: string[] = [];
+): Promise<Map<string, string>> {
+  const losses = new Map<string, string>();
   for (const { name } of others) {
     // They may have commits of the session that all were forked from.
     const text = unfetchedText(
       await unfetchedIn(instance, { name, fetched: picked.name }, io.log),
     );
-    if (text === "") continue;
-    losses.push(`Session "${name}" has in its copy alone: ${text}`);
+    if (text !== "") losses.set(name, text);
   }
   return losses;
 }

@@ -100,6 +100,9 @@ export function sessionsCommand(io: Io): CAC {
     .action(async (words: string[], { yes, force, json }: Options) => {
       const instance = await open(io);
       const { found, missing } = namedSessions(io, instance, words);
+      const check = async (session: SessionRecord) => {
+        if (!force) await refuseLossOf(instance, session, io.log);
+      };
       for (const session of found) {
         const { name, project, copy } = session;
         if (yes && !words.includes(name)) {
@@ -107,7 +110,7 @@ export function sessionsCommand(io: Io): CAC {
             hint: `Nothing was removed. Type: claudy sessions rm --yes ${name}`,
           });
         }
-        if (copy && !force) await refuseLoss(instance, session, io.log);
+        await check(session);
         const parts = copy
           ? "worker, conversations, settings and copy"
           : "worker, conversations and settings";
@@ -119,11 +122,12 @@ export function sessionsCommand(io: Io): CAC {
       if (found.length > 0) {
         await io.confirm(`Remove ${what} ${names.join(", ")}?`, yes);
       }
-      const remove = ({ name, error }: { name: string; error?: unknown }) =>
-        error ? Promise.reject(error) : removeSession(instance, name, io.log);
       await onEach(
         [...found, ...missing],
-        remove,
+        (one) =>
+          "error" in one
+            ? Promise.reject(one.error)
+            : removeSession(instance, one.name, io.log, () => check(one)),
         (removed) =>
           removed.length > 0 && io.answer(
             words.length === 1 ? { removed: removed[0] } : { removed },
@@ -180,25 +184,14 @@ async function withOverlaps<T extends SessionState>(
 const maxOverlaps = 20;
 
 /** Throws if the session's copy has what the user's repository does not have. */
-async function refuseLoss(
+async function refuseLossOf(
   instance: Instance,
   session: SessionRecord,
   log: Log,
 ): Promise<void> {
-  const { name } = session;
-  const { unfetchedIn, unfetchedText } = await import(
-    "../workspace/unfetched.ts"
-  );
-  const lost = unfetchedText(await unfetchedIn(instance, session, log));
-  if (lost === "") return;
-  throw new Failure(
-    "unsafe",
-    `Session "${name}" has in its copy alone: ${lost}`,
-    {
-      hint: `Fetch them: claudy fetch --with-changes ${name}. ` +
-        `Or remove them: claudy sessions rm --force ${name}`,
-    },
-  );
+  if (!session.copy) return;
+  const { refuseLoss } = await import("../workspace/unfetched.ts");
+  await refuseLoss(instance, { name: session.name }, log);
 }
 
 async function sync(io: Io, name: unknown, options: Options): Promise<void> {

@@ -93,13 +93,18 @@ export async function stopSession(
   return true;
 }
 
-/** Stops a session, then removes its home, record and port range. */
+/**
+ * Stops a session, then removes its home, record and port range, unless `check` throws: until
+ * it is stopped, Claude may go on working.
+ */
 export async function removeSession(
   instance: Instance,
   name: string,
   log: Log,
+  check?: () => Promise<void>,
 ): Promise<void> {
   await stopSession(instance, name, log);
+  await check?.();
   const portBase = readSession(instance, name, log)?.portBase;
   if (portBase !== undefined) freePorts(instance, name, portBase);
   await removeCopy(instance, name);

@@ -61,6 +61,26 @@ export async function unfetchedIn(
   });
 }
 
+/** Throws if a session's copy has something alone, other than the `accepted` text. */
+export async function refuseLoss(
+  instance: Instance,
+  session: { name: string; fetched?: string },
+  log: Log,
+  accepted = "",
+): Promise<void> {
+  const { name } = session;
+  const lost = unfetchedText(await unfetchedIn(instance, session, log));
+  if (lost === "" || lost === accepted) return;
+  throw new Failure("unsafe", aloneText(name, lost), {
+    hint: `Fetch them: claudy fetch --with-changes ${name}. ` +
+      `Or remove them: claudy sessions rm --force ${name}`,
+  });
+}
+
+export function aloneText(name: string, lost: string): string {
+  return `Session "${name}" has in its copy alone: ${lost}`;
+}
+
 /** "2 commits, 1 untracked file"; "" for nothing. */
 export function unfetchedText(
   { commits, changed, untracked }: Unfetched,

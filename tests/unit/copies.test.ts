@@ -37,7 +37,7 @@ import { diffCopy } from "../../lib/workspace/diff.ts";
 import { fetchCopy } from "../../lib/workspace/fetch.ts";
 import { pullIntoCopy } from "../../lib/workspace/pull.ts";
 import { makeScratch } from "../../lib/workspace/scratch.ts";
-import { unfetchedIn } from "../../lib/workspace/unfetched.ts";
+import { refuseLoss, unfetchedIn } from "../../lib/workspace/unfetched.ts";
 import { perform } from "../../lib/workspace/container.ts";
 import { Limits } from "../../lib/workspace/git/limits.ts";
 import { copyOf, measureCopies } from "../../lib/workspace/workspace.ts";
@@ -365,6 +365,24 @@ test("another command leaves alone what a command makes that is between two step
   };
   const { tree } = await opened(context, { name: "slow" });
   assert.is(readFileSync(join(tree, "a.txt"), "utf8"), "one\n");
+});
+
+test("looks at a copy again before it is removed, when the session is stopped", async (context) => {
+  const { instance, engine, log } = context;
+  const { tree, ready } = await opened(context, { name: "idea" });
+  const remove = () =>
+    removeSession(instance, "idea", log, async () => {
+      assert.not(engine.find(ready.id));
+      await refuseLoss(instance, { name: "idea" }, log);
+    });
+  writeFileSync(join(tree, "late.txt"), "late");
+  const { message } = await failureOf(remove());
+  assert.is(message, 'Session "idea" has in its copy alone: 1 untracked file');
+  assert.ok(existsSync(join(tree, "late.txt")));
+  assert.ok(readSession(instance, "idea"));
+  rmSync(join(tree, "late.txt"));
+  await remove();
+  assert.not(existsSync(tree));
 });
 
 test("prune removes copies of old sessions and of none, unless they have something alone", async (context) => {

@@ -5,6 +5,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import {
   existsSync,
+  mkdirSync,
   readdirSync,
   readFileSync,
   utimesSync,
@@ -16,7 +17,10 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { fetchAndMerge, textToMerge } from "../../lib/commands/copies.ts";
 import { pick } from "../../lib/commands/pick.ts";
-import { readSession } from "../../lib/instance/session-record.ts";
+import {
+  readSession,
+  writeSession,
+} from "../../lib/instance/session-record.ts";
 import { forkSession } from "../../lib/session/fork.ts";
 import type { Failure } from "../../lib/std/errors.ts";
 import { failureOf } from "../helper/copied.ts";
@@ -51,10 +55,10 @@ function ioFor({ log }: Context) {
 }
 
 /** Two forks of a session with a commit; the first one has another one. */
-async function forks(context: Context) {
+async function forks(context: Context, name = "first") {
   const { instance, log } = context;
-  const { record, tree } = await opened(context, { name: "first" });
-  commit(tree, "shared.txt", "shared\n");
+  const { record, tree } = await opened(context, { name });
+  commit(tree, "shared.txt", `${name}\n`);
   const { sessions } = await forkSession(instance, record, {
     count: 2,
     inherit: undefined,
@@ -66,7 +70,7 @@ async function forks(context: Context) {
   });
   const [one, two] = found;
   if (!one || !two) throw new Error("there are no forks");
-  commit(one.tree, "done.txt", "done\n");
+  commit(one.tree, "done.txt", `${name}\n`);
   return { one, two };
 }
 
@@ -126,6 +130,46 @@ test("pick tells what would be lost, and asks", async (context) => {
     'Session "first-f2" has in its copy alone: 1 untracked file',
     "Remove the others, with all of this: first-f2?",
   ]);
+  assert.ok(existsSync(two.tree));
+});
+
+test("pick removes nothing that a session has made in the meantime", async (context) => {
+  const { instance, app } = context;
+  const { one, two } = await forks(context);
+  const io = {
+    ...ioFor(context),
+    isInteractive: true,
+    isConfirmed: () => {
+      writeFileSync(join(two.tree, "late.txt"), "late\n");
+      return Promise.resolve(true);
+    },
+  };
+  const asked = await failureOf(pick(io, instance, one.session, {}));
+  const lost = 'Session "first-f2" has in its copy alone: 1 untracked file';
+  assert.is(asked.message, lost);
+  assert.ok(existsSync(join(two.tree, "late.txt")));
+  // Now it is shown before the question.
+  const shown = { ...io, isConfirmed: () => Promise.resolve(true) };
+  assert.is(await pick(shown, instance, one.session, {}), 0);
+  assert.not(existsSync(two.tree));
+  const other = await forks(context, "second");
+  const hook = `#!/bin/sh\ntouch ${join(other.two.tree, "late.txt")}\n`;
+  mkdirSync(join(app, ".git/hooks"), { recursive: true });
+  const file = join(app, ".git/hooks/post-merge");
+  writeFileSync(file, hook, { mode: 0o755 });
+  const merged = await failureOf(
+    pick(ioFor(context), instance, other.one.session, { yes: true }),
+  );
+  assert.match(merged.message, 'Session "second-f2" has in its copy alone');
+  assert.ok(existsSync(other.two.tree));
+});
+
+test("pick keeps forks of another project's session with the same name", async (context) => {
+  const { instance, root } = context;
+  const { one, two } = await forks(context);
+  writeSession(instance, { ...two.session, project: join(root, "other") });
+  const io = ioFor(context);
+  assert.is(await pick(io, instance, one.session, { force: true }), 0);
   assert.ok(existsSync(two.tree));
 });
 
