@@ -84,7 +84,7 @@ export async function runInCopy(
       );
       if (ended.code === 0) ended.error = error;
       else io.log(`warning: ${messageOf(error)}`);
-      return { session, kept: true, branch: null, made: null };
+      return { session, kept: true, branch: null, branches: [], made: null };
     });
   if (hold) {
     const result = parseJson(v.looseObject({}), hold.line ?? "{}");
@@ -121,8 +121,10 @@ interface Taken {
   session: string;
   /** Whether the session is still there, with its copy. */
   kept: boolean;
-  /** The reference with all changes, in the user's repository; null for none. */
+  /** The reference with all changes, in the user's repository; null for none or several. */
   branch: string | null;
+  /** The references that together have all changes: more than one if none has all. */
+  branches: string[];
   /** What Claude has changed; null if the copy cannot be read. */
   made: Unfetched | null;
 }
@@ -144,7 +146,13 @@ export async function takeOut(
     io.log,
   );
   const made = { commits, changed, untracked };
-  const taken: Taken = { session, kept: keep, branch: null, made };
+  const taken: Taken = {
+    session,
+    kept: keep,
+    branch: null,
+    branches: [],
+    made,
+  };
   const text = unfetchedText(made);
   if (text === "") io.log("Nothing was changed in the copy");
   else {
@@ -152,8 +160,11 @@ export async function takeOut(
     const request = { changes: true };
     const fetched = await fetchCopy(instance, record, request, io.log);
     tellLeft(io, fetched);
-    taken.branch = fetched.changes ?? fetched.head;
-    if (taken.branch !== null) io.log(`Fetched as ${printable(taken.branch)}`);
+    const { tips } = fetched;
+    taken.branches = tips;
+    taken.branch = tips.length === 1 ? tips[0] ?? null : null;
+    for (const name of tips) io.log(`Fetched as ${printable(name)}`);
+    if (tips.length > 1) io.log("warning: None of these branches has all");
     const lost = unfetchedText(await unfetchedIn(instance, record, io.log));
     if (lost !== "") {
       taken.kept = true;

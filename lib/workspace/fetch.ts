@@ -13,7 +13,11 @@ import {
   withScratch,
 } from "./exchange.ts";
 import { defaultMaxBytes, Limits } from "./git/limits.ts";
-import { extraBranches, packResultSchema } from "./git/pack.ts";
+import {
+  extraBranches,
+  type PackResult,
+  packResultSchema,
+} from "./git/pack.ts";
 import { receiveResultSchema } from "./git/receive.ts";
 import { requireCopy } from "./workspace.ts";
 
@@ -24,6 +28,8 @@ export interface Fetched {
   /** The reference of what is not committed, if that was fetched. */
   changes: string | null;
   updated: v.InferOutput<typeof receiveResultSchema>["updated"];
+  /** The references that together have all that is new; none of them has the others. */
+  tips: string[];
   /** Names of branches that were left out. */
   refused: string[];
   /** Files and directories that cannot be read, and so were not fetched. */
@@ -113,10 +119,25 @@ export async function fetchCopy(
       ? `${fetchPrefix(session)}${extraBranches.changes}`
       : null,
     updated: received.updated,
+    tips: namesOf(packed, received.tips).map((name) =>
+      `${fetchPrefix(session)}${name}`
+    ),
     refused: packed.refused,
     unread: packed.unread,
     changed: packed.changed,
     untracked: packed.untracked,
     withChanges: changes,
   };
+}
+
+/** A branch for each of these commits, and the one of what is not committed. */
+function namesOf(
+  { branches, head, changesTree }: PackResult,
+  tips: string[],
+): string[] {
+  const left = new Set(tips);
+  // Another session may have made the same changes.
+  if (changesTree !== null) left.add(branches[extraBranches.changes] ?? "");
+  return [head ?? "", ...Object.keys(branches)]
+    .filter((name) => left.delete(branches[name] ?? ""));
 }

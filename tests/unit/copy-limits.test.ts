@@ -135,6 +135,17 @@ test("refuses a tree of a few objects that are billions of files", async (contex
   git(copy.target, "update-ref", "refs/heads/other", id);
   const other = await refused(app, () => fetch(context, copy, common));
   assert.match(other, "The files of other would take ");
+  // Only in the history, which the user reads by `git log --patch`.
+  const after = git(
+    copy.target,
+    ...["commit-tree", "-p", id, "-m", "x", "HEAD^{tree}"],
+  );
+  for (const ref of ["refs/heads/other", "HEAD"]) {
+    git(copy.target, "update-ref", ref, after);
+    const below = await refused(app, () => fetch(context, copy, common));
+    assert.match(below, `The files of commit ${id} would take `);
+    git(copy.target, "update-ref", "-d", "refs/heads/other");
+  }
 });
 
 test("refuses a small object that is a large file, and many files of one object", async (context) => {

@@ -72,11 +72,44 @@ test("fetches commits and files, and removes the session", async (context) => {
   const taken = await takeOut(context, instance, "job");
   const branch = "refs/remotes/claudy/job/uncommitted";
   const made = { commits: 1, changed: 0, untracked: 1 };
-  assert.equal(taken, { session: "job", kept: false, branch, made });
+  const branches = [branch];
+  assert.equal(taken, { session: "job", kept: false, branch, branches, made });
   assert.is(git(app, "show", `${branch}:c.txt`), "three");
   assert.is(git(app, "log", "--format=%s", `${branch}~1`), "two\none");
   assert.is(readSession(instance, "job"), undefined);
   assert.not(existsSync(instance.home.workspace("job")));
+});
+
+test("names the branches that have changes, whichever is checked out", async (context) => {
+  const { instance } = context;
+  const told: string[] = [];
+  const io = { log: (line: string) => void told.push(line) };
+  const onFix = (tree: string) => {
+    git(tree, "checkout", "--quiet", "-b", "fix");
+    writeFileSync(join(tree, "b.txt"), "two\n");
+    git(tree, "add", "b.txt");
+    git(tree, "commit", "--quiet", "--message", tree);
+    git(tree, "branch", "also");
+    git(tree, "branch", "started", "HEAD~");
+    git(tree, "checkout", "--quiet", "-");
+  };
+  onFix(await copied(context, "one"));
+  const one = await takeOut(io, instance, "one");
+  assert.match(one.branch ?? "", /^refs\/remotes\/claudy\/one\/(fix|also)$/);
+  assert.equal([one.branches, one.kept], [[one.branch], false]);
+  assert.not.match(told.join(), "None of these");
+  const tree = await copied(context, "two");
+  onFix(tree);
+  writeFileSync(join(tree, "c.txt"), "three\n");
+  const { branch, branches } = await takeOut(io, instance, "two");
+  assert.is(branch, null);
+  assert.is(branches.length, 2);
+  assert.ok(branches.includes("refs/remotes/claudy/two/uncommitted"));
+  assert.match(told.join(), "None of these branches has all");
+  // The same as the commit that was fetched from another session.
+  writeFileSync(join(await copied(context, "three"), "c.txt"), "three\n");
+  const three = await takeOut(io, instance, "three");
+  assert.is(three.branch, "refs/remotes/claudy/three/uncommitted");
 });
 
 test("leaves no reference of a session that has changed nothing", async (context) => {
@@ -87,6 +120,7 @@ test("leaves no reference of a session that has changed nothing", async (context
     session: "idle",
     kept: false,
     branch: null,
+    branches: [],
     made: { commits: 0, changed: 0, untracked: 0 },
   });
   assert.is(git(app, "for-each-ref", "refs/remotes"), "");
@@ -108,7 +142,7 @@ test("keeps a session that is asked for, and one that has more than could be fet
     "stash",
   );
   assert.ok(kept);
-  assert.is(branch, "refs/remotes/claudy/stash/claudy/stash");
+  assert.is(branch, null);
   assert.match(logged.join("\n"), "stash has in its copy alone: 2 commits");
   // Such as by a session that has removed it.
   const broken = await copied(context, "broken");

@@ -20,6 +20,25 @@ export async function commitsAmong(
   return { present: [...new Set(found)] };
 }
 
+/** The parents of each commit of `ids` that is not in the history of `known`. */
+export async function historyOf(
+  place: Place,
+  ids: string[],
+  known: string[],
+): Promise<Map<string, string[]>> {
+  const lines = await git(place, ["rev-list", "--parents", "--stdin"], {
+    input: [...ids, ...known.map((id) => `^${id}`)]
+      .map((line) => `${line}\n`).join(""),
+    config: withoutCaches,
+  });
+  return new Map(
+    lines.split("\n").filter(Boolean).map((line) => {
+      const [id = "", ...parents] = line.split(" ");
+      return [id, parents];
+    }),
+  );
+}
+
 /** The number of commits of `ids` that are not in the history of `known`. */
 export async function countOf(
   place: Place,

@@ -18,7 +18,7 @@ import { namesIn } from "../../std/names-in.ts";
 import { shellQuoted } from "../../std/text.ts";
 import { git, type Place, run, withoutCaches } from "./git.ts";
 import { binarySize } from "../../std/units.ts";
-import { commitsAmong } from "./commits.ts";
+import { commitsAmong, historyOf } from "./commits.ts";
 import { Limits } from "./limits.ts";
 import { objectsIn, refusePipes } from "./pack.ts";
 import { isBranchName, parentsOf } from "./refs.ts";
@@ -60,6 +60,8 @@ export const receiveResultSchema = v.object({
     forced: v.boolean(),
     commits: v.number(),
   })),
+  /** New commits that are in the history of no other one. */
+  tips: v.array(v.string()),
 });
 
 export type ReceiveResult = v.InferOutput<typeof receiveResultSchema>;
@@ -105,15 +107,15 @@ export async function receive(
       input: revisions.map((line) => `${line}\n`).join(""),
       config: withoutCaches,
     });
+    const history = await historyOf(inside, ids, has.present);
     if (limits) {
-      const isNew = ([, id]: [string, string]) => !has.present.includes(id);
-      const tips = Object.entries(branches).filter(isNew);
-      await requireWeight(
-        inside,
-        Object.fromEntries(tips),
-        request.base ?? null,
-        limits,
-      );
+      // Those below a branch too: `git log --patch` reads each of them.
+      const all = [
+        ...Object.entries(branches).filter(([, id]) => history.has(id)),
+        ...[...history.keys()].map((id) => [`commit ${id}`, id]),
+      ];
+      const base = request.base ?? null;
+      await requireWeight(inside, Object.fromEntries(all), base, limits);
     }
     const before = await refsBelow(place, prefix);
     const former = inTheWay(Object.keys(branches), before, prefix);
@@ -152,10 +154,17 @@ export async function receive(
           ),
         };
       })),
+      tips: tipsOf(history),
     };
   } finally {
     rmSync(incoming, { recursive: true, force: true });
   }
+}
+
+/** Of commits and their parents: those that are no parent. */
+function tipsOf(history: Map<string, string[]>): string[] {
+  const parents = new Set([...history.values()].flat());
+  return [...history.keys()].filter((id) => !parents.has(id));
 }
 
 function requireSmall(pack: string, limits: Limits): void {
