@@ -838,6 +838,35 @@ test("fetches other branches if some cannot be together, or have names of ours",
   );
 });
 
+test("fetches one of two branches that a file system may take for the same", async (context) => {
+  const app = repository(context.root);
+  const copy = await copyOf(context, app);
+  const { target } = copy;
+  const id = commit(target, { n: "n" });
+  const other = git(target, "commit-tree", "-p", id, "-m", "x", `${id}^{tree}`);
+  const names = [
+    "Claudy/one",
+    "Fix",
+    "fix",
+    "FIX/x",
+    "Uncommitted",
+    "DETACHED/x",
+  ];
+  writeFileSync(
+    join(target, ".git/packed-refs"),
+    names.map((name) => `${other} refs/heads/${name}\n`).join(""),
+  );
+  const found = await fetch(context, copy, join(app, ".git"));
+  // The one that is checked out, and the first one.
+  assert.equal(Object.keys(found.branches).sort(), ["Fix", "claudy/one"]);
+  const left = names.filter((name) => name !== "Fix").sort();
+  assert.equal(found.refused.sort(), left);
+  git(target, "update-ref", "-d", "refs/heads/Fix");
+  copy.result.known.push(id);
+  const { commits } = await packed(context, copy, { write: false });
+  assert.is(commits, 1);
+});
+
 test("fails if the branches of a copy cannot be read, and does not wait for pipes", async (context) => {
   const app = repository(context.root);
   const common = join(app, ".git");

@@ -23,6 +23,7 @@ import { git, type Place, run, view, withoutCaches } from "./git.ts";
 import { Limits } from "./limits.ts";
 import { copyFile } from "./objects.ts";
 import {
+  asFile,
   isBranchName,
   parentsOf,
   readRefs,
@@ -146,10 +147,10 @@ export async function pack(request: PackRequest): Promise<PackResult> {
 
 /** The branches, but not those with the names of ours. */
 function takeNames(refs: Refs): Record<string, string> {
-  const own: string[] = Object.values(extraBranches);
+  const own = Object.values(extraBranches).map(asFile);
   const taken = Object.entries(refs.branches).filter(([name, id]) => {
     const isFree = ![name, ...parentsOf(name)].some((part) =>
-      own.includes(part)
+      own.includes(asFile(part))
     );
     if (!isFree) {
       refs.refused.push(name);

@@ -96,9 +96,16 @@ export function readRefs(gitDir: string, limits = new Limits()): Refs {
   for (const value of elsewhere) if (id.test(value)) others.add(value);
   const text = smallText(join(gitDir, "HEAD"));
   const head = /^ref: *refs\/heads\/(.+)$/.exec(text)?.[1];
-  // No repository can have both, as files.
+  const names = new Set([...found.keys()].map(asFile));
+  const taken = new Set(
+    head !== undefined && found.has(head) ? [asFile(head)] : [],
+  );
   for (const [name, value] of [...found]) {
-    if (!parentsOf(name).some((parent) => found.has(parent))) continue;
+    const file = asFile(name);
+    const isTaken = name !== head && taken.has(file) ||
+      parentsOf(file).some((parent) => names.has(parent));
+    taken.add(file);
+    if (!isTaken) continue;
     found.delete(name);
     refused.push(name);
     others.add(value);
@@ -112,6 +119,13 @@ export function readRefs(gitDir: string, limits = new Limits()): Refs {
     remotes: [...remotes],
     unread,
   };
+}
+
+/**
+ * The same for names that cannot be together as files: the user's file system may ignore case.
+ */
+export function asFile(name: string): string {
+  return name.normalize("NFC").toUpperCase();
 }
 
 function packedRefs(gitDir: string, limits: Limits): string {
