@@ -20,6 +20,7 @@ import * as assert from "uvu/assert";
 import { maxBytesIn } from "../../lib/commands/copies.ts";
 import type { Failure } from "../../lib/std/errors.ts";
 import { diff } from "../../lib/workspace/git/diff.ts";
+import { Limits } from "../../lib/workspace/git/limits.ts";
 import {
   commit,
   type Context,
@@ -115,6 +116,11 @@ test("reads --max-size, and refuses what is no size", () => {
         error.kind === "usage" && error.message.includes(`got "${maxSize}"`),
     );
   }
+});
+
+test("has a time limit that a timer can have", () => {
+  assert.is(new Limits().timeoutMs, 9 * 60_000);
+  assert.ok(new Limits(1024 ** 5).timeoutMs < 2 ** 31);
 });
 
 test("refuses a tree of a few objects that are billions of files", async (context) => {

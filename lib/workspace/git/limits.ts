@@ -31,7 +31,8 @@ export class Limits {
 
   /** A step that reads a copy: 9 minutes by default. */
   get timeoutMs(): number {
-    return (5 + 2 * this.bytes / 1024 ** 3) * 60_000;
+    const minutes = 5 + 2 * this.bytes / 1024 ** 3;
+    return Math.min(minutes * 60_000, maxTimerMs);
   }
 
   /** What is refused, with the option that allows it. */
@@ -43,6 +44,9 @@ export class Limits {
     });
   }
 }
+
+/** A longer timer fires at once. */
+const maxTimerMs = 2 ** 31 - 1;
 
 /** A file takes at least a block of the disk. */
 export const minFileBytes = 4096;
