@@ -147,27 +147,46 @@ test("takes one moment of a tree that programs change without rest", async (cont
   }
 });
 
-test("goes on if a file has no end as long as the worker runs", async (context) => {
-  const { root, tree } = context;
-  // In place of one that grows as fast as cp reads it.
+/** As copied(), but until the worker stands still, `script` runs in place of cp. */
+async function copiedBy(
+  context: Context,
+  script: string,
+  minLimitMs?: number,
+): Promise<void> {
+  const { root } = context;
   const bin = join(root, "bin");
   mkdirSync(bin);
-  writeFileSync(
-    join(bin, "cp"),
-    `#!/bin/sh\n[ -e ${root}/still ] || sleep 20\nPATH=\${PATH#*:}\nexec cp "$@"\n`,
-    { mode: 0o755 },
-  );
-  shell(tree, "mkdir d; echo x >d/x");
+  const text = `#!/bin/sh
+PATH=\${PATH#*:}
+[ -e "${root}/still" ] && exec cp "$@"
+${script}
+`;
+  writeFileSync(join(bin, "cp"), text, { mode: 0o755 });
   const { PATH } = process.env;
   process.env["PATH"] = `${bin}:${PATH}`;
-  const begun = Date.now();
   try {
     const still = () => writeFileSync(join(root, "still"), "");
-    await copied(context, still, 200);
+    await copied(context, still, minLimitMs);
   } finally {
     process.env["PATH"] = PATH;
   }
+}
+
+test("goes on if a file has no end as long as the worker runs", async (context) => {
+  shell(context.tree, "mkdir d; echo x >d/x");
+  const begun = Date.now();
+  // In place of one that grows as fast as cp reads it.
+  await copiedBy(context, "sleep 20", 200);
   assert.ok(Date.now() - begun < 15_000);
+});
+
+test("keeps hard links to a file whose other name was missed before", async (context) => {
+  const { tree, target } = context;
+  shell(
+    tree,
+    "mkdir d e; echo x >d/a; ln d/a d/b; ln d/a e/c; ln -s a d/l; ln d/l d/m",
+  );
+  await copiedBy(context, `cp "$@"; rm -f ${target}/d/b ${target}/d/m`);
 });
 
 test("fails if something cannot be read", async (context) => {

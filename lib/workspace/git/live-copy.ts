@@ -17,6 +17,7 @@ interface State {
   bytes: number;
   /** What cp gives to the copy as well. */
   copied: string;
+  inode: string;
   /** The kernel changes the ctime with all else, and no program can set it. */
   identity: string;
   ctime: string;
@@ -118,6 +119,7 @@ async function statesIn(
       mode: mode ?? "",
       bytes: isDirectory ? 0 : Number(size),
       copied: isDirectory ? "d" : `${kind} ${mode} ${size} ${mtime}`,
+      inode: inode ?? "",
       identity: `${inode} ${ctime}`,
       ctime: ctime ?? "",
     });
@@ -169,6 +171,16 @@ function changeOf({ before, since, copied, now }: {
   }
   for (const path of copied.keys()) {
     if (path !== "" && !now.has(path) && !isCovered(path)) changed.add(path);
+  }
+  // cp keeps hard links only among what it copies at once.
+  const inodes = new Set<string>();
+  for (const [path, { isDirectory, inode }] of now) {
+    const isCopied = changed.has(path) || isCovered(path);
+    if (isCopied && !isDirectory) inodes.add(inode);
+  }
+  for (const [path, { isDirectory, inode }] of now) {
+    if (isDirectory || !inodes.has(inode) || isCovered(path)) continue;
+    changed.add(path);
   }
   const remove = [...changed].filter((path) => copied.has(path));
   const open = new Set(
