@@ -75,29 +75,34 @@ async function fork(io: Io, word: unknown, options: Options): Promise<void> {
     );
   }
   const opened: Opened[] = [];
-  try {
-    for (const [at, name] of sessions.entries()) {
-      const prompt = prompts[prompts.length > 1 ? at : 0];
-      await openSession(io, instance, {
-        directory: session.project,
-        options: {
-          name,
-          detach: true,
-          allowAnyPath: true,
-          ...(options.trustProject ? { trustProject: true } : {}),
-        },
-        prompt,
-        answer: (one) => void opened.push(one),
-      });
-    }
-  } catch (error) {
-    const left = sessions.slice(opened.length);
-    io.log(
-      `Made, but not started: ${left.join(", ")}. ` +
-        `To open it: claudy attach ${left[0]}`,
-    );
-    throw error;
-  }
+  await inTurn(io, sessions, async (name, at) => {
+    await openSession(io, instance, {
+      directory: session.project,
+      options: {
+        name,
+        detach: true,
+        allowAnyPath: true,
+        ...(options.trustProject ? { trustProject: true } : {}),
+      },
+      prompt: prompts[prompts.length > 1 ? at : 0],
+      answer: (one) => void opened.push(one),
+    });
+  });
   const answer = { from: session.name, frozenMs, shared, sessions: opened };
   io.answer(answer, sessions.join("\n"), options.json);
+}
+
+/** Opens sessions that are made; if one fails, tells which are not open. */
+export async function inTurn(
+  { log }: Pick<Io, "log">,
+  sessions: string[],
+  open: (name: string, at: number) => Promise<void>,
+): Promise<void> {
+  for (const [at, name] of sessions.entries()) {
+    await open(name, at).catch((error) => {
+      const left = sessions.slice(at).join(", ");
+      log(`Made, but not started: ${left}. To open it: claudy attach ${name}`);
+      throw error;
+    });
+  }
 }

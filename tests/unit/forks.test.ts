@@ -12,6 +12,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { inTurn } from "../../lib/commands/fork.ts";
 import { readScope, writeScope } from "../../lib/egress/store.ts";
 import { readSession } from "../../lib/instance/session-record.ts";
 import { forkSession } from "../../lib/session/fork.ts";
@@ -438,6 +439,17 @@ test("refuses at once to fork a running session on an engine that cannot pause i
   const failure = await failureOf(forkSession(rootless, record, one, log));
   assert.match(failure.message, "this engine cannot pause its worker");
   assert.is(engine.asked.length, asked);
+});
+
+test("names the forks that are made, but could not be started", async (context) => {
+  const { told } = context;
+  const open = (name: string, at: number) =>
+    name === "b" && at === 1 ? Promise.reject(Error("no")) : Promise.resolve();
+  const failure = await failureOf(inTurn(context, ["a", "b", "c"], open));
+  assert.is(failure.message, "no");
+  assert.equal(told, [
+    "Made, but not started: b, c. To open it: claudy attach b",
+  ]);
 });
 
 test.run();
