@@ -20,23 +20,29 @@ export async function commitsAmong(
   return { present: [...new Set(found)] };
 }
 
-/** The parents of each commit of `ids` that is not in the history of `known`. */
-export async function historyOf(
+/**
+ * The commits of `ids` that are not in the history of `known`. The `tips` are those of `ids`
+ * that are in no other one's history.
+ */
+export async function newCommits(
   place: Place,
   ids: string[],
   known: string[],
-): Promise<Map<string, string[]>> {
+): Promise<{ commits: Set<string>; tips: string[] }> {
   const lines = await git(place, ["rev-list", "--parents", "--stdin"], {
     input: [...ids, ...known.map((id) => `^${id}`)]
       .map((line) => `${line}\n`).join(""),
     config: withoutCaches,
   });
-  return new Map(
-    lines.split("\n").filter(Boolean).map((line) => {
-      const [id = "", ...parents] = line.split(" ");
-      return [id, parents];
-    }),
-  );
+  const commits = new Set<string>();
+  const parents = new Set<string>();
+  for (const line of lines.split("\n").filter(Boolean)) {
+    const [id = "", ...above] = line.split(" ");
+    commits.add(id);
+    for (const parent of above) parents.add(parent);
+  }
+  const tips = ids.filter((id) => commits.has(id) && !parents.has(id));
+  return { commits, tips };
 }
 
 /** The number of commits of `ids` that are not in the history of `known`. */

@@ -18,7 +18,7 @@ import { namesIn } from "../../std/names-in.ts";
 import { shellQuoted } from "../../std/text.ts";
 import { git, type Place, run, withoutCaches } from "./git.ts";
 import { binarySize } from "../../std/units.ts";
-import { commitsAmong, historyOf } from "./commits.ts";
+import { commitsAmong, newCommits } from "./commits.ts";
 import { Limits } from "./limits.ts";
 import { objectsIn, refusePipes } from "./pack.ts";
 import { isBranchName, parentsOf } from "./refs.ts";
@@ -107,12 +107,12 @@ export async function receive(
       input: revisions.map((line) => `${line}\n`).join(""),
       config: withoutCaches,
     });
-    const history = await historyOf(inside, ids, has.present);
+    const { commits, tips } = await newCommits(inside, ids, has.present);
     if (limits) {
       // Those below a branch too: `git log --patch` reads each of them.
       const all = [
-        ...Object.entries(branches).filter(([, id]) => history.has(id)),
-        ...[...history.keys()].map((id) => [`commit ${id}`, id]),
+        ...Object.entries(branches).filter(([, id]) => commits.has(id)),
+        ...[...commits].map((id) => [`commit ${id}`, id]),
       ];
       const base = request.base ?? null;
       await requireWeight(inside, Object.fromEntries(all), base, limits);
@@ -154,17 +154,11 @@ export async function receive(
           ),
         };
       })),
-      tips: tipsOf(history),
+      tips,
     };
   } finally {
     rmSync(incoming, { recursive: true, force: true });
   }
-}
-
-/** Of commits and their parents: those that are no parent. */
-function tipsOf(history: Map<string, string[]>): string[] {
-  const parents = new Set([...history.values()].flat());
-  return [...history.keys()].filter((id) => !parents.has(id));
 }
 
 function requireSmall(pack: string, limits: Limits): void {

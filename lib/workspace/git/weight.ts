@@ -31,15 +31,21 @@ export async function requireWeight(
 ): Promise<void> {
   const weights = new Weights(place, limits);
   const [before = 0] = base === null ? [] : await weights.of([base]);
-  const names = Object.keys(tips);
-  const found = await weights.of(Object.values(tips));
-  for (const [at, bytes] of found.entries()) {
-    if (bytes - before <= limits.bytes) continue;
-    throw limits.exceeded(
-      `The files of ${names[at]} would take ${binarySize(bytes)}`,
-    );
+  const commits = Object.entries(tips);
+  // A history may have a million.
+  for (let from = 0; from < commits.length; from += partLength) {
+    const part = commits.slice(from, from + partLength);
+    const found = await weights.of(part.map(([, id]) => id));
+    for (const [at, bytes] of found.entries()) {
+      if (bytes - before <= limits.bytes) continue;
+      throw limits.exceeded(
+        `The files of ${part[at]?.[0]} would take ${binarySize(bytes)}`,
+      );
+    }
   }
 }
+
+const partLength = 10_000;
 
 class Weights {
   readonly #place: Place;
