@@ -1,8 +1,10 @@
 // claudy host: other machines, and what they do for commands here.
 
 import type { CAC } from "cac";
+import * as v from "valibot";
 import { command, version } from "../cli/cli.ts";
 import type { Io } from "../cli/io.ts";
+import { inspectImage } from "../docker/docker.ts";
 import { checkHost, type HostCheck } from "../hosts/check.ts";
 import { faultOf, sessionsElsewhere } from "../hosts/elsewhere.ts";
 import { hostRepository } from "../hosts/git.ts";
@@ -15,15 +17,13 @@ import {
   saveHost,
   targetOf,
 } from "../hosts/hosts.ts";
+import { installProgram, sendImages, type Sent } from "../hosts/install.ts";
 import { askHost, claudyThere, runOnHost } from "../hosts/remote.ts";
+import { ownNames } from "../image/transfer.ts";
 import type { Instance } from "../instance/instance.ts";
 import { openHome, openInstance } from "../instance/open.ts";
-import { inspectImage } from "../docker/docker.ts";
-import { installProgram, sendImages, type Sent } from "../hosts/install.ts";
-import { ownNames } from "../image/transfer.ts";
-import { parseJson } from "../std/json.ts";
-import * as v from "valibot";
 import { Failure } from "../std/errors.ts";
+import { parseJson } from "../std/json.ts";
 import { columns } from "../std/text.ts";
 import { binarySize, span } from "../std/units.ts";
 

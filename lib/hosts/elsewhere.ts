@@ -100,7 +100,7 @@ async function sessionsOf(
   const { name } = host;
   try {
     const words = claudyThere(host, ["sessions", "list", "--json"]);
-    // It would go on there when nobody waits for its answer any more.
+    // Without this, it goes on there after the deadline.
     const line = `timeout 20 ${words}`;
     const reply = await askHost(host, line, {
       ...asking,

@@ -1,4 +1,4 @@
-// The environment for a git of the user that is to use the repository it is told.
+// The environment for a git of the user that uses the repository of its directory.
 
 /** As in a hook of git, these would name another repository. */
 const places = [
