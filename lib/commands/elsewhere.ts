@@ -166,7 +166,7 @@ export async function openOnHost(
   }
   const instance = await openHome(io.env, io.log);
   const host = requireHost(instance, String(options.on));
-  claudyThere(host, []);
+  claudyThere(host, []); // throws if the host does not have this program
   const path = projectAt(resolve(io.cwd(), directory));
   const name = options.name === undefined
     ? `${sessionName(path)}-${host.name}`

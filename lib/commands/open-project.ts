@@ -2,14 +2,11 @@
 
 import type { Io } from "../cli/io.ts";
 import { flagsOf, refuseWithoutTerminal } from "../cli/options.ts";
-import { lstatSync } from "node:fs";
+import { existsSync, lstatSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { hasCredentials } from "../home/credentials.ts";
 import { inheritRequest } from "../home/host-config.ts";
 import { sessionHome } from "../home/worker-home.ts";
-import { lastSeen } from "../hosts/elsewhere.ts";
-import { readHosts } from "../hosts/hosts.ts";
-import { usesHosts } from "../hosts/remote.ts";
 import type { Instance } from "../instance/instance.ts";
 import { openInstance } from "../instance/open.ts";
 import { readCliState } from "../session/activity.ts";
@@ -212,7 +209,9 @@ export async function prepareSession(
   };
   const opened = async () => {
     const opening = await checkOpening(instance, request, io.log);
-    if (!opening.before) refuseNameElsewhere(instance, opening.session, env);
+    if (!opening.before) {
+      await refuseNameElsewhere(instance, opening.session, env);
+    }
     check(opening);
     return opening;
   };
@@ -308,19 +307,19 @@ function refuseUnknownCommand(io: Io, word: string, commands: string[]): void {
 }
 
 /** Throws a `busy` Failure if another machine had a session of this name at the last list. */
-function refuseNameElsewhere(
+async function refuseNameElsewhere(
   instance: Instance,
   session: string,
   env: NodeJS.ProcessEnv,
-): void {
-  if (!usesHosts(env)) return;
-  const host = readHosts(instance.home).find(({ name }) =>
-    lastSeen(instance, name).sessions.some(({ name }) => name === session)
-  );
-  if (!host) return;
+): Promise<void> {
+  // Loaded for those who have hosts.
+  if (!existsSync(instance.home.hosts)) return;
+  const { hostThatHad } = await import("../hosts/elsewhere.ts");
+  const host = hostThatHad(instance, session, env);
+  if (host === undefined) return;
   throw new Failure(
     "busy",
-    `There is a session "${session}" on host "${host.name}"`,
+    `There is a session "${session}" on host "${host}"`,
     { hint: "Choose another --name." },
   );
 }

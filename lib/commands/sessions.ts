@@ -1,5 +1,6 @@
 // The claudy commands for existing sessions.
 
+import { existsSync } from "node:fs";
 import type { CAC } from "cac";
 import { Failure, messageOf, onEach } from "../std/errors.ts";
 import type { Instance } from "../instance/instance.ts";
@@ -7,7 +8,6 @@ import { openInstance, viewInstance } from "../instance/open.ts";
 import type { SessionRecord } from "../instance/session-record.ts";
 import { inheritRequest } from "../home/host-config.ts";
 import { removeSession, syncSession } from "../session/session.ts";
-import { sessionsElsewhere } from "../hosts/elsewhere.ts";
 import { listSessions, type SessionState } from "../session/list.ts";
 import { columns } from "../std/text.ts";
 import { binarySize, figureCell, span } from "../std/units.ts";
@@ -250,6 +250,9 @@ export type Shown =
 
 /** The sessions of the hosts; says which ones do not answer. */
 async function elsewhere(io: Io, instance: Instance): Promise<Shown[]> {
+  // Loaded for those who have hosts.
+  if (!existsSync(instance.home.hosts)) return [];
+  const { sessionsElsewhere } = await import("../hosts/elsewhere.ts");
   const all = await sessionsElsewhere(instance, io.env).catch((error) => {
     // A damaged list of hosts hides no session that is here.
     io.log(`warning: ${messageOf(error)}`);

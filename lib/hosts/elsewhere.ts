@@ -159,6 +159,27 @@ export function lastSeen(
 }
 
 /**
+ * The name of a host that had a session of this name when it last answered. A list of hosts
+ * that is damaged keeps no session here from opening.
+ */
+export function hostThatHad(
+  { home }: Pick<Home, "home">,
+  session: string,
+  env: NodeJS.ProcessEnv,
+): string | undefined {
+  if (!usesHosts(env)) return undefined;
+  let hosts: Host[];
+  try {
+    hosts = readHosts(home);
+  } catch {
+    return undefined;
+  }
+  return hosts.find(({ name }) =>
+    lastSeen({ home }, name).sessions.some(({ name }) => name === session)
+  )?.name;
+}
+
+/**
  * The host that has the session which a word means; undefined if none has. The hosts are asked,
  * unless one had a session of exactly this name when it last answered. Throws a `usage` Failure
  * if several have one.

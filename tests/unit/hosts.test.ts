@@ -11,7 +11,11 @@ import { extract, pack } from "tar-stream";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { checkHost } from "../../lib/hosts/check.ts";
-import { findElsewhere, sessionsElsewhere } from "../../lib/hosts/elsewhere.ts";
+import {
+  findElsewhere,
+  hostThatHad,
+  sessionsElsewhere,
+} from "../../lib/hosts/elsewhere.ts";
 import {
   fetchProject,
   hostRepository,
@@ -222,10 +226,20 @@ test("finds the host of a session by its name or a part of it", async (context) 
   assert.is(await find("shop2"), "b");
   assert.is(await find("op2"), "b");
   assert.is(await find("none"), undefined);
+  assert.is(hostThatHad(instance, "shop2", env), "b");
+  assert.is(
+    hostThatHad(instance, "shop", { ...env, HAL9000_HOSTS: "off" }),
+    undefined,
+  );
+  assert.is(hostThatHad(instance, "op2", env), undefined);
   // A part of a name that was there before is no answer.
   hostWith(context, "b", JSON.stringify([session("sho"), session("same")]));
   assert.is(await find("shop2"), "b");
   assert.is(await find("sho"), "b");
+  const hosts = readFileSync(instance.home.hosts);
+  writeFileSync(instance.home.hosts, "{");
+  assert.is(hostThatHad(instance, "shop2", env), undefined);
+  writeFileSync(instance.home.hosts, hosts);
   for (const word of ["same", "s"]) {
     await find(word).then(
       () => assert.unreachable(),
