@@ -1,4 +1,4 @@
-// Package caches that workers share, if WORKER_CACHES says so. A worker can write anything into
+// Package caches that workers share, if WORKER_CACHES names them. A worker can write anything into
 // them, so only what a package manager downloads is in them. See ADR 48.
 
 import type { Instance } from "../instance/instance.ts";

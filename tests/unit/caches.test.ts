@@ -183,7 +183,7 @@ test("a session keeps the caches that were chosen for it", async (fake) => {
   await removeSession(instance, "other", log);
 });
 
-test("prune shows the caches, and removes those that no container uses if it is told to", async (fake) => {
+test("prune shows the caches, and with --caches removes those that no container uses", async (fake) => {
   const { instance, engine, told, log } = fake;
   const { home } = instance;
   engine.images.clear();

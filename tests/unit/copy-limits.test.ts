@@ -276,7 +276,7 @@ test("refuses large files and many files that are not committed", async (context
   assert.match(many, "It has too many files that are not committed");
 });
 
-/** Writes a pack with an index that is forged, since nobody could compute the ids in it. */
+/** Writes a pack with a forged index, since such ids cannot be computed. */
 function forgedPack(
   directory: string,
   objects: { id: string; header: Buffer; data: Buffer }[],
